@@ -1,0 +1,110 @@
+//! Says which parts of a set have changed load, so that a least-loaded pick need not look at all.
+//!
+//! The members of a set fall into at most [`GROUPS`] groups of neighbours. Every change of a
+//! member's load is followed by a step of its group's version. A picker that remembers what it
+//! found in a group (its least loaded member, its sum) together with the version it read before
+//! looking may use that again as long as the version stands: with 1000 members it reads some 60
+//! versions and looks into the one or two groups that moved.
+//!
+//! Nothing is counted until some picker asks ([`Board::track`]): other schedulers pay one read of a
+//! line that never changes.
+//!
+//! # Orderings
+//! Two orders matter, and `SeqCst` on both sides gives them:
+//!
+//! - *Turning it on, and moving a member to another group.* A lease changes the load word, then
+//!   reads the flag and the group number. The writer changes flag or number, then publishes the
+//!   plane whose picker starts with an empty memory. If the lease still read the old value, its
+//!   change of the load word came before the writer's in the one order of `SeqCst`, so the picker's
+//!   first look sees it; otherwise the lease steps the right version.
+//! - *In service.* The version is read before the members are looked at, and stepped after a load
+//!   has changed: a memory is never newer than what it remembers, only older, and then the version
+//!   says so.
+
+use std::ops::Range;
+
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
+
+/// How many groups a set is split into at the most.
+pub(crate) const GROUPS: usize = 64;
+/// Smaller groups cost more versions to read than they save members to look at.
+const GROUP_MIN: usize = 16;
+
+/// The versions of the groups of one set.
+#[derive(Debug)]
+pub(crate) struct Board {
+    tracked: AtomicBool,
+    versions: [AtomicU32; GROUPS],
+}
+
+impl Board {
+    pub(super) fn new() -> Self {
+        Self {
+            tracked: AtomicBool::new(false),
+            versions: std::array::from_fn(|_| AtomicU32::new(0)),
+        }
+    }
+
+    /// Starts to count changes; it never stops again.
+    pub(crate) fn track(&self) {
+        self.tracked.store(true, Ordering::SeqCst);
+    }
+
+    /// The version of a group; read it before looking at the members.
+    pub(crate) fn version(&self, group: usize) -> u32 {
+        self.versions[group].load(Ordering::SeqCst)
+    }
+
+    /// Says that the load of a member of the group that `group` holds has changed.
+    pub(super) fn changed(&self, group: &AtomicU32) {
+        if self.tracked.load(Ordering::SeqCst) {
+            let group = group.load(Ordering::SeqCst) as usize % GROUPS;
+            self.versions[group].fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// How many members share a group in a set of `len`.
+pub(super) fn group_size(len: usize) -> usize {
+    len.div_ceil(GROUPS).max(GROUP_MIN)
+}
+
+/// Splits a list into its runs of neighbours with the same group.
+pub(crate) fn runs(groups: impl Iterator<Item = usize>) -> Vec<(usize, Range<usize>)> {
+    let mut runs: Vec<(usize, Range<usize>)> = Vec::new();
+    for (i, group) in groups.enumerate() {
+        match runs.last_mut() {
+            Some((last, range)) if *last == group => range.end = i + 1,
+            _ => runs.push((group, i..i + 1)),
+        }
+    }
+    runs
+}
+
+#[cfg(all(test, not(lvs_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_groups_than_there_are_versions() {
+        for len in [0, 1, 15, 16, 17, 1000, 1024, 1025, 65_536] {
+            assert!(len.div_ceil(group_size(len)) <= GROUPS, "{len} members");
+        }
+    }
+
+    #[test]
+    fn nothing_is_counted_before_somebody_asks() {
+        let (board, group) = (Board::new(), AtomicU32::new(3));
+        board.changed(&group);
+        assert_eq!(board.version(3), 0);
+        board.track();
+        board.changed(&group);
+        assert_eq!((board.version(3), board.version(2)), (1, 0));
+    }
+
+    #[test]
+    fn runs_are_ranges_of_equal_neighbours() {
+        assert_eq!(runs([0, 0, 1, 2, 2].into_iter()), [(0, 0..2), (1, 2..3), (2, 3..5)]);
+        assert_eq!(runs([].into_iter()), []);
+    }
+}

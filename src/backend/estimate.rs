@@ -1,0 +1,174 @@
+//! What traffic says about a backend: how long an answer takes, and how often it is a failure.
+//!
+//! Both are exponentially weighted moving averages over *time*: an observation that is `t` old
+//! weighs `exp(-t / decay)`. The latency is Finagle's peak EWMA: it jumps to a worse observation at
+//! once and comes down slowly. Only successes feed it; failures feed the failure rate. Reading is a
+//! projection and changes nothing.
+//!
+//! Each average and its time stamp share one 64-bit word (an `f32` and a count of 100 µs), so a
+//! reader never sees one without the other. The stamp wraps after five days: an estimate that was
+//! idle for longer looks younger than it is.
+
+use std::time::Duration;
+
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// A point on the time line of one set, in units of 100 µs since its first event.
+pub(crate) type Tick = u32;
+
+/// What is known about how a backend answers, projected to one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Estimate {
+    /// Peak-sensitive mean time of a successful answer; `None` until one was observed.
+    pub latency: Option<Duration>,
+    /// Share of failures among recent answers, from 0.0 to 1.0.
+    pub failure_rate: f32,
+}
+
+/// The live words behind [`Estimate`].
+#[derive(Debug)]
+pub(super) struct Estimator {
+    /// Nanoseconds as `f32`, and their tick; an all-zero word says "never observed".
+    latency: AtomicU64,
+    /// A share as `f32`, and its tick.
+    failures: AtomicU64,
+    /// The decay time in ticks.
+    decay: AtomicU32,
+}
+
+/// Peak EWMA's usual memory: long enough to outlive a slow spell, short enough to forgive it.
+const DECAY_DEFAULT: Duration = Duration::from_secs(10);
+
+impl Estimator {
+    pub(super) fn new() -> Self {
+        Self {
+            latency: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            decay: AtomicU32::new(ticks(DECAY_DEFAULT)),
+        }
+    }
+
+    /// How long a past observation keeps 1/e of its weight.
+    pub(super) fn set_decay(&self, decay: Duration) {
+        // Relaxed here and below: estimates order nothing, and each word is whole in itself.
+        self.decay.store(ticks(decay).max(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn observe_latency(&self, latency: Duration, at: Tick) {
+        // One tick of a nanosecond keeps the word from being the "never observed" one.
+        let sample = (latency.as_nanos() as f32).max(1.0);
+        self.change(&self.latency, at, |old, weight| match old {
+            Some(old) if sample < old => old * weight + sample * (1.0 - weight),
+            _ => sample,
+        });
+    }
+
+    pub(super) fn observe_result(&self, failed: bool, at: Tick) {
+        if !failed && self.failures.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let sample = if failed { 1.0 } else { 0.0 };
+        self.change(&self.failures, at, |old, weight| {
+            // The time weight alone would give a burst within one tick no say at all.
+            let weight = weight.min(1.0 - RESULT_SHARE);
+            old.unwrap_or(0.0) * weight + sample * (1.0 - weight)
+        });
+    }
+
+    pub(super) fn read(&self, at: Tick) -> Estimate {
+        let latency = unpack(self.latency.load(Ordering::Relaxed)).map(|(nanos, stamp)| {
+            // An idle backend is forgiven with time, so that it is tried again.
+            Duration::from_nanos((nanos * self.weight(stamp, at)) as u64)
+        });
+        let failure_rate = unpack(self.failures.load(Ordering::Relaxed))
+            .map_or(0.0, |(share, stamp)| share * self.weight(stamp, at));
+        Estimate { latency, failure_rate }
+    }
+
+    fn weight(&self, since: Tick, at: Tick) -> f32 {
+        let age = at.wrapping_sub(since);
+        // Another thread's later stamp is no age at all.
+        if age == 0 || age > Tick::MAX / 2 {
+            return 1.0;
+        }
+        (-(age as f32) / self.decay.load(Ordering::Relaxed) as f32).exp()
+    }
+
+    fn change(&self, word: &AtomicU64, at: Tick, next: impl Fn(Option<f32>, f32) -> f32) {
+        let mut seen = word.load(Ordering::Relaxed);
+        // Bounded: an observation that loses this often is one of a storm, and not missed.
+        for _ in 0..16 {
+            let old = unpack(seen);
+            let (weight, stamp) = old.map_or((1.0, at), |(_, stamp)| {
+                let later = at.wrapping_sub(stamp) <= Tick::MAX / 2;
+                (self.weight(stamp, at), if later { at } else { stamp })
+            });
+            let new = pack(next(old.map(|(value, _)| value), weight), stamp);
+            match word.compare_exchange(seen, new, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+}
+
+/// What one result moves the failure rate by at least: eight failures in a row make it 0.66.
+const RESULT_SHARE: f32 = 0.125;
+
+/// Rounds a duration to whole ticks.
+pub(crate) fn ticks(duration: Duration) -> Tick {
+    (duration.as_micros() / 100) as Tick
+}
+
+fn unpack(word: u64) -> Option<(f32, Tick)> {
+    (word != 0).then(|| (f32::from_bits((word >> 32) as u32), word as Tick))
+}
+
+fn pack(value: f32, stamp: Tick) -> u64 {
+    // A value of exactly 0.0 at tick 0 would read as "never": the least positive one stands for it.
+    u64::from(value.max(f32::MIN_POSITIVE).to_bits()) << 32 | u64::from(stamp)
+}
+
+#[cfg(all(test, not(lvs_loom)))]
+mod tests {
+    use super::*;
+
+    const SECOND: Tick = 10_000;
+
+    fn millis(estimate: Estimate) -> u128 {
+        estimate.latency.expect("observed").as_micros().div_ceil(1000)
+    }
+
+    #[test]
+    fn a_peak_counts_at_once_and_is_forgotten_slowly() {
+        let it = Estimator::new();
+        it.observe_latency(Duration::from_millis(10), SECOND);
+        it.observe_latency(Duration::from_millis(100), SECOND);
+        assert_eq!(millis(it.read(SECOND)), 100);
+        it.observe_latency(Duration::from_millis(10), 11 * SECOND);
+        assert_eq!(millis(it.read(11 * SECOND)), 44, "10 + 90 / e");
+    }
+
+    #[test]
+    fn failures_raise_the_rate_and_time_or_successes_lower_it() {
+        let it = Estimator::new();
+        it.observe_result(false, SECOND);
+        assert_eq!(it.read(SECOND), Estimate::default(), "a success alone leaves no trace");
+        (0..8).for_each(|_| it.observe_result(true, SECOND));
+        let high = it.read(SECOND).failure_rate;
+        assert!((0.65..0.67).contains(&high), "{high}");
+        it.observe_result(false, SECOND);
+        assert!(it.read(SECOND).failure_rate < high);
+        assert!(it.read(60 * SECOND).failure_rate < 0.01);
+    }
+
+    #[test]
+    fn a_stamp_from_the_future_is_no_age() {
+        let it = Estimator::new();
+        it.observe_latency(Duration::from_millis(8), 5 * SECOND);
+        assert_eq!(millis(it.read(SECOND)), 8);
+        it.observe_latency(Duration::from_millis(4), SECOND);
+        assert_eq!(millis(it.read(5 * SECOND)), 8);
+    }
+}

@@ -1,0 +1,64 @@
+//! The stable name of a backend.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Names a backend for as long as it is configured; weight, address and state change under it.
+///
+/// Hash schedulers place a backend by this name, so two directors that use the same names send the
+/// same key to the same server. A clone is one reference count.
+///
+/// # Examples
+/// ```
+/// use lvs::BackendId;
+///
+/// let id = BackendId::from("web-1");
+/// assert_eq!(id.as_str(), "web-1");
+/// ```
+#[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct BackendId(Arc<str>);
+
+impl BackendId {
+    /// Returns the name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for BackendId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for BackendId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl From<&str> for BackendId {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl From<String> for BackendId {
+    fn from(name: String) -> Self {
+        Self(name.into())
+    }
+}
+
+impl From<SocketAddr> for BackendId {
+    fn from(address: SocketAddr) -> Self {
+        Self(address.to_string().into())
+    }
+}
+
+impl From<&BackendId> for BackendId {
+    fn from(id: &BackendId) -> Self {
+        id.clone()
+    }
+}

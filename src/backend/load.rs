@@ -1,0 +1,279 @@
+//! How many connections a backend carries, its limits, and the overload flag between them.
+//!
+//! One 64-bit word holds the active count, the inactive count and the overload flag, so that a
+//! reader always sees a state that existed, and the flag cannot disagree with the counts it was
+//! computed from.
+
+use crossbeam_utils::CachePadded;
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// The connections a backend carries now.
+///
+/// The split is that of IPVS: a connection is *active* while it can carry work (an established TCP
+/// connection) and *inactive* while it only still exists (closing, or a UDP flow). Leases start
+/// active.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Load {
+    /// Connections that carry work.
+    pub active: u32,
+    /// Connections that exist but carry no work.
+    pub inactive: u32,
+}
+
+impl Load {
+    /// Active and inactive together: what connection limits count.
+    #[must_use]
+    pub const fn total(self) -> u32 {
+        self.active.saturating_add(self.inactive)
+    }
+}
+
+/// How many connections a backend may carry.
+///
+/// At `max` the backend is overloaded and gets nothing new; it is eligible again once the count
+/// falls below `resume` (or below three quarters of `max` where `resume` is 0). These are the upper
+/// and lower thresholds of `ipvsadm` (`-x`, `-y`). `max` is never exceeded, however many threads
+/// pick at once.
+///
+/// # Examples
+/// ```
+/// use lvs::Limits;
+///
+/// let limits = Limits::max(100).resume_below(80);
+/// assert_eq!(limits.resume(), 80);
+/// assert_eq!(Limits::max(100).resume(), 75);
+/// ```
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Limits {
+    max: u32,
+    resume: u32,
+}
+
+impl Limits {
+    /// No limit. The default.
+    pub const NONE: Self = Self { max: 0, resume: 0 };
+
+    /// At most `max` connections; 0 is no limit. Values above 2^30 count as 2^30.
+    #[must_use]
+    pub const fn max(max: u32) -> Self {
+        Self { max: if max > COUNT_MAX { COUNT_MAX } else { max }, resume: 0 }
+    }
+
+    /// Once overloaded, take new work again when fewer than `resume` connections are left.
+    ///
+    /// 0 means three quarters of the maximum. The set refuses a value above the maximum.
+    #[must_use]
+    pub const fn resume_below(self, resume: u32) -> Self {
+        Self { resume, ..self }
+    }
+
+    /// The upper threshold; 0 is no limit.
+    #[must_use]
+    pub const fn upper(self) -> u32 {
+        self.max
+    }
+
+    /// The lower threshold as configured; 0 is "three quarters of the upper one".
+    #[must_use]
+    pub const fn lower(self) -> u32 {
+        self.resume
+    }
+
+    /// The count below which an overloaded backend takes new work again.
+    #[must_use]
+    pub const fn resume(self) -> u32 {
+        if self.resume != 0 {
+            self.resume
+        } else {
+            // The kernel's rule is 4 * count < 3 * max; the least count that breaks it:
+            (3 * self.max as u64).div_ceil(4) as u32
+        }
+    }
+
+    pub(super) const fn is_sound(self) -> bool {
+        self.resume <= self.max
+    }
+}
+
+/// The live word behind [`Load`], alone on its cache line so that two busy backends do not slow
+/// each other down.
+///
+/// # Orderings
+/// Everything is `SeqCst`. On x86 that costs nothing over weaker orderings for these operations;
+/// what it buys is the argument in [`super::board`]: a change of the word and the read of the
+/// board's flag behind it cannot be seen in the other order.
+#[derive(Debug)]
+pub(super) struct LoadWord {
+    word: CachePadded<AtomicU64>,
+}
+
+const ACTIVE_ONE: u64 = 1;
+const INACTIVE_ONE: u64 = 1 << 32;
+const OVERLOAD: u64 = 1 << 63;
+/// Keeps each count clear of its neighbour's bits.
+const COUNT_MAX: u32 = 1 << 30;
+
+impl LoadWord {
+    pub(super) fn new() -> Self {
+        Self { word: CachePadded::new(AtomicU64::new(0)) }
+    }
+
+    pub(super) fn read(&self) -> Load {
+        split(self.word.load(Ordering::SeqCst))
+    }
+
+    /// Tells whether the backend is at its limit, or was and has not fallen far enough yet.
+    pub(super) fn overloaded(&self, limits: Limits) -> bool {
+        if limits.max == 0 {
+            return false;
+        }
+        let word = self.word.load(Ordering::SeqCst);
+        let total = split(word).total();
+        // A flag whose count has fallen below the mark is one that a racing change of limits left
+        // behind: the count decides.
+        total >= limits.max || (word & OVERLOAD != 0 && total >= limits.resume())
+    }
+
+    /// Adds one active connection; `false` if the limit forbids it and `force` does not override.
+    pub(super) fn bind(&self, limits: Limits, force: bool) -> bool {
+        if limits.max == 0 {
+            let before = split(self.word.fetch_add(ACTIVE_ONE, Ordering::SeqCst));
+            debug_assert!(before.active < COUNT_MAX, "more than 2^30 leases on one backend");
+            return true;
+        }
+        self.update(limits, |load| {
+            (force || load.total() < limits.max)
+                .then_some(Load { active: load.active + 1, inactive: load.inactive })
+        })
+    }
+
+    /// Takes one connection off.
+    pub(super) fn unbind(&self, active: bool, limits: Limits) {
+        let one = if active { ACTIVE_ONE } else { INACTIVE_ONE };
+        if limits.max == 0 {
+            self.word.fetch_sub(one, Ordering::SeqCst);
+            return;
+        }
+        self.update(limits, |load| {
+            Some(if active {
+                Load { active: load.active.saturating_sub(1), ..load }
+            } else {
+                Load { inactive: load.inactive.saturating_sub(1), ..load }
+            })
+        });
+    }
+
+    /// Moves one connection between the two counts; the total stays.
+    pub(super) fn set_active(&self, active: bool) {
+        let step = INACTIVE_ONE - ACTIVE_ONE;
+        if active {
+            self.word.fetch_sub(step, Ordering::SeqCst);
+        } else {
+            self.word.fetch_add(step, Ordering::SeqCst);
+        }
+    }
+
+    /// Overwrites the counts: for mirrors of counters that are kept elsewhere.
+    pub(super) fn store(&self, load: Load, limits: Limits) {
+        let load =
+            Load { active: load.active.min(COUNT_MAX), inactive: load.inactive.min(COUNT_MAX) };
+        let mut word = self.word.load(Ordering::SeqCst);
+        loop {
+            // The kernel raises the flag when it binds, never when it counts: keep or clear it.
+            let flag = word & OVERLOAD != 0 && limits.max != 0 && load.total() >= limits.resume();
+            match self.exchange(word, join(load, flag)) {
+                Ok(()) => return,
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
+    /// One atomic step of a limited backend, flag included; `false` if `step` refuses.
+    fn update(&self, limits: Limits, step: impl Fn(Load) -> Option<Load>) -> bool {
+        let mut word = self.word.load(Ordering::SeqCst);
+        loop {
+            let Some(load) = step(split(word)) else { return false };
+            let flag = load.total() >= limits.max
+                || (word & OVERLOAD != 0 && load.total() >= limits.resume());
+            match self.exchange(word, join(load, flag)) {
+                Ok(()) => return true,
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
+    fn exchange(&self, from: u64, to: u64) -> Result<(), u64> {
+        self.word.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).map(drop)
+    }
+}
+
+fn split(word: u64) -> Load {
+    Load { active: word as u32, inactive: ((word & !OVERLOAD) >> 32) as u32 }
+}
+
+fn join(load: Load, overloaded: bool) -> u64 {
+    let flag = if overloaded { OVERLOAD } else { 0 };
+    u64::from(load.active) | u64::from(load.inactive) << 32 | flag
+}
+
+#[cfg(all(test, not(lvs_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_rises_at_the_maximum_and_falls_below_three_quarters() {
+        let limits = Limits::max(4);
+        let word = LoadWord::new();
+        for _ in 0..4 {
+            assert!(!word.overloaded(limits));
+            assert!(word.bind(limits, false));
+        }
+        assert!(word.overloaded(limits));
+        assert!(!word.bind(limits, false), "a fifth connection is refused");
+        word.unbind(true, limits);
+        assert!(word.overloaded(limits), "3 of 4 is not below three quarters");
+        word.unbind(true, limits);
+        assert!(!word.overloaded(limits));
+        assert_eq!(word.read(), Load { active: 2, inactive: 0 });
+    }
+
+    #[test]
+    fn a_lower_mark_of_its_own_is_kept() {
+        let limits = Limits::max(4).resume_below(1);
+        let word = LoadWord::new();
+        (0..4).for_each(|_| assert!(word.bind(limits, false)));
+        for left in [3, 2, 1] {
+            word.unbind(true, limits);
+            assert_eq!(word.read().active, left);
+            assert!(word.overloaded(limits));
+        }
+        word.unbind(true, limits);
+        assert!(!word.overloaded(limits));
+    }
+
+    #[test]
+    fn the_counts_move_apart_and_come_together() {
+        let word = LoadWord::new();
+        assert!(word.bind(Limits::NONE, false) && word.bind(Limits::NONE, false));
+        word.set_active(false);
+        assert_eq!(word.read(), Load { active: 1, inactive: 1 });
+        word.set_active(true);
+        word.set_active(false);
+        word.unbind(false, Limits::NONE);
+        word.unbind(true, Limits::NONE);
+        assert_eq!(word.read(), Load::default());
+    }
+
+    #[test]
+    fn a_flag_left_behind_by_a_change_of_limits_does_not_starve_the_backend() {
+        let limits = Limits::max(2);
+        let word = LoadWord::new();
+        assert!(word.bind(limits, false) && word.bind(limits, false));
+        word.unbind(true, Limits::NONE);
+        word.unbind(true, Limits::NONE);
+        assert!(!word.overloaded(limits));
+        assert!(word.bind(limits, false));
+    }
+}

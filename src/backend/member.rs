@@ -1,0 +1,215 @@
+//! The list that schedulers see.
+
+use std::net::SocketAddr;
+use std::ops::{Index, Range};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::account::{Account, Shared};
+use super::board::runs;
+use super::{BackendId, Estimate, Limits, Load, State};
+
+/// One backend as a scheduler sees it: its attributes at the time of the snapshot, and its live
+/// counters.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub(super) account: Arc<Account>,
+    pub(super) weight: u32,
+    pub(super) last_weight: u32,
+    pub(super) share: u32,
+    pub(super) tier: u8,
+    pub(super) state: State,
+    pub(super) limits: Limits,
+    pub(super) address: Option<SocketAddr>,
+    /// Where on the board its changes will be counted once this list is published.
+    pub(super) group: usize,
+}
+
+impl Member {
+    /// The stable name.
+    #[must_use]
+    pub fn id(&self) -> &BackendId {
+        self.account.id()
+    }
+
+    /// The weight as configured; 0 quiesces.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// The last weight that was not 0: what hash tables are built from, so that quiescing a backend
+    /// moves no other key.
+    #[must_use]
+    pub fn table_weight(&self) -> u32 {
+        self.last_weight
+    }
+
+    /// The weight that counts for new work now: 0 for a member that is not eligible, scaled down
+    /// during slow start. Only the ratio between the shares of one list means something.
+    #[must_use]
+    pub fn share(&self) -> u32 {
+        self.share
+    }
+
+    /// The priority tier; 0 is served first.
+    #[must_use]
+    pub fn tier(&self) -> u8 {
+        self.tier
+    }
+
+    /// Whether the member may be given new work, and if not, why.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The connection limits.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The address, where the backend has one.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// The connections it carries this moment (one atomic read).
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.account.load()
+    }
+
+    /// Tells whether it is at its connection limit, or was and has not fallen far enough yet.
+    #[must_use]
+    pub fn is_overloaded(&self) -> bool {
+        self.account.overloaded(self.limits)
+    }
+
+    /// What traffic says of it, projected to `now` (or to the latest moment anybody has named).
+    #[must_use]
+    pub fn estimate(&self, now: Option<Instant>) -> Estimate {
+        self.account.estimate(now)
+    }
+
+    /// Sets how fast its estimates forget.
+    ///
+    /// For a scheduler's `compile`; where several schedulers share a set the last one decides.
+    pub fn set_decay(&self, decay: Duration) {
+        self.account.set_decay(decay);
+    }
+
+    /// A number that no other backend of the set ever has, for finding a member again in a later
+    /// list. It means nothing outside this process.
+    #[must_use]
+    pub fn serial(&self) -> u64 {
+        self.account.serial()
+    }
+
+    /// A copy with another share, for schedulers that wrap others and give each its own list.
+    #[must_use]
+    pub fn with_share(&self, share: u32) -> Self {
+        Self { share, ..self.clone() }
+    }
+
+    /// A copy with another weight (and share), for wrappers that divide a backend's weight.
+    #[must_use]
+    pub fn with_weight(&self, weight: u32) -> Self {
+        let share = if self.share == 0 { 0 } else { weight };
+        Self { weight, last_weight: weight, share, ..self.clone() }
+    }
+}
+
+/// The members of a set at one moment, newest first: the order of the kernel's list.
+///
+/// A position means something only together with the list it was taken from.
+#[derive(Clone, Debug, Default)]
+pub struct Members {
+    list: Box<[Member]>,
+    share_sum: u64,
+    limited: bool,
+}
+
+impl Members {
+    /// Makes a list of its own, for schedulers that wrap others.
+    #[must_use]
+    pub fn new(list: impl IntoIterator<Item = Member>) -> Self {
+        let list: Box<[Member]> = list.into_iter().collect();
+        let share_sum = list.iter().map(|m| u64::from(m.share)).sum();
+        let limited = list.iter().any(|m| m.limits != Limits::NONE);
+        Self { list, share_sum, limited }
+    }
+
+    /// How many members there are, eligible or not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Tells whether there are none at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Goes through them in list order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Member> {
+        self.list.iter()
+    }
+
+    /// Returns the member at a position.
+    #[must_use]
+    pub fn get(&self, position: usize) -> Option<&Member> {
+        self.list.get(position)
+    }
+
+    /// The sum of all shares; 0 says that nobody may be chosen.
+    #[must_use]
+    pub fn share_sum(&self) -> u64 {
+        self.share_sum
+    }
+
+    /// Tells whether any member has a connection limit.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.limited
+    }
+
+    /// Finds the position of a [`Member::serial`]; a linear search.
+    #[must_use]
+    pub fn position(&self, serial: u64) -> Option<usize> {
+        self.list.iter().position(|m| m.serial() == serial)
+    }
+
+    /// The runs of neighbours that share a version on the board.
+    pub(crate) fn groups(&self) -> Vec<(usize, Range<usize>)> {
+        runs(self.list.iter().map(|m| m.group))
+    }
+
+    /// What the set of these members shares; `None` for an empty list.
+    pub(crate) fn shared(&self) -> Option<&Shared> {
+        self.list.first().map(|m| m.account.shared())
+    }
+}
+
+impl Index<usize> for Members {
+    type Output = Member;
+
+    /// # Panics
+    /// When the position is not below [`Members::len`].
+    #[inline]
+    fn index(&self, position: usize) -> &Member {
+        &self.list[position]
+    }
+}
+
+impl<'a> IntoIterator for &'a Members {
+    type Item = &'a Member;
+    type IntoIter = std::slice::Iter<'a, Member>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.list.iter()
+    }
+}

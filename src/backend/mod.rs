@@ -1,0 +1,60 @@
+//! Who can serve: the set of backends, what is known of each, and how readers see it.
+//!
+//! - [`BackendSet`] is the writer. Each change (or each [`Edit`] of several) publishes one new
+//!   [`Snapshot`] to every balancer made from the set.
+//! - A [`Backend`] is a stable name ([`BackendId`]), a target of the caller's own type, and an
+//!   account of work: [`Load`], [`Outcomes`], [`Estimate`]. The account outlives every change of
+//!   weight, state, address and table.
+//! - [`Members`] is the part of a snapshot that schedulers see: a list in the kernel's order,
+//!   newest first.
+//!
+//! # Who may be chosen
+//! | [`State`] | new work | existing work | set by |
+//! |---|---|---|---|
+//! | `Eligible` | yes | goes on | |
+//! | `Quiesced` | no | goes on | weight 0 |
+//! | `Draining` | no | goes on, affinity ends | the operator |
+//! | `Down` | no | its owner decides | a checker |
+//! | `Disabled` | no | its owner decides | the operator |
+//!
+//! Besides, a backend at its [`Limits`] is passed over until it has fallen below them.
+//!
+//! Nothing here knows a runtime or reads a clock: time is an argument.
+
+mod account;
+mod board;
+mod edit;
+mod error;
+mod estimate;
+mod id;
+mod load;
+mod member;
+mod outcome;
+mod set;
+mod slow_start;
+mod snapshot;
+mod spec;
+mod state;
+mod timeline;
+
+pub(crate) use self::account::Account;
+pub(crate) use self::set::{Commit, Reader};
+
+pub use self::edit::Edit;
+pub use self::error::SetError;
+pub use self::estimate::Estimate;
+pub use self::id::BackendId;
+pub use self::load::{Limits, Load};
+pub use self::member::{Member, Members};
+pub use self::outcome::{Outcome, Outcomes};
+pub use self::set::BackendSet;
+pub use self::slow_start::SlowStart;
+pub use self::snapshot::{Backend, Snapshot};
+pub use self::spec::Spec;
+pub use self::state::{Admin, Health, State};
+
+/// The largest weight of a backend, that of `ipvsadm`.
+pub const MAX_WEIGHT: u32 = 65_535;
+
+/// The most backends a set holds.
+pub const MAX_MEMBERS: usize = 65_536;

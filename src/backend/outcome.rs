@@ -1,0 +1,93 @@
+//! How a lease ended, and the totals of it.
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// How the work under a lease ended.
+///
+/// Only [`Outcome::Ok`] feeds latency estimates: a server that fails fast must never look quick.
+/// [`Outcome::Cancelled`] is nobody's fault and counts for nothing but itself.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The backend did what was asked.
+    Ok,
+    /// The backend answered, and the answer was a failure (an HTTP 5xx, a reset in mid-stream).
+    AppError,
+    /// No connection to the backend could be made.
+    ConnectError,
+    /// The backend did not answer in time.
+    Timeout,
+    /// The caller gave up; also what a lease that is dropped without a word counts as.
+    Cancelled,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of [`Outcomes`].
+    pub const ALL: [Self; 5] =
+        [Self::Ok, Self::AppError, Self::ConnectError, Self::Timeout, Self::Cancelled];
+
+    /// Tells whether the outcome speaks against the backend.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        matches!(self, Self::AppError | Self::ConnectError | Self::Timeout)
+    }
+
+    /// The short name in metrics and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::AppError => "app_error",
+            Self::ConnectError => "connect_error",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// How many leases of one backend ended in which way, since the backend was made.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Outcomes {
+    /// Leases that ended with [`Outcome::Ok`].
+    pub ok: u64,
+    /// Leases that ended with [`Outcome::AppError`].
+    pub app_error: u64,
+    /// Leases that ended with [`Outcome::ConnectError`].
+    pub connect_error: u64,
+    /// Leases that ended with [`Outcome::Timeout`].
+    pub timeout: u64,
+    /// Leases that ended with [`Outcome::Cancelled`].
+    pub cancelled: u64,
+}
+
+impl Outcomes {
+    /// All leases that ended.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.ok + self.failures() + self.cancelled
+    }
+
+    /// The leases whose end speaks against the backend.
+    #[must_use]
+    pub const fn failures(&self) -> u64 {
+        self.app_error + self.connect_error + self.timeout
+    }
+}
+
+/// The live counters behind [`Outcomes`].
+#[derive(Debug, Default)]
+pub(super) struct OutcomeCounters([AtomicU64; Outcome::ALL.len()]);
+
+impl OutcomeCounters {
+    pub(super) fn add(&self, outcome: Outcome) {
+        // Relaxed: a statistic that orders nothing.
+        self.0[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self) -> Outcomes {
+        let [ok, app_error, connect_error, timeout, cancelled] =
+            [0, 1, 2, 3, 4].map(|i| self.0[i].load(Ordering::Relaxed));
+        Outcomes { ok, app_error, connect_error, timeout, cancelled }
+    }
+}

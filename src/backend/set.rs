@@ -1,0 +1,258 @@
+//! The writer's side of a set of backends.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use super::account::Shared;
+use super::edit::Draft;
+use super::{
+    Admin, Backend, BackendId, Edit, Health, Limits, SetError, SlowStart, Snapshot, Spec,
+};
+use crate::sync::{Mutex, lock};
+
+/// Holds the backends of one virtual service, and publishes every change of them.
+///
+/// A cheap handle: clones write to the same set. Writers exclude each other; readers (the
+/// [`Balancer`](crate::Balancer)s made from the set) are never held up and never see half a change.
+/// A publication costs time in proportion to the set, plus what the schedulers need to build their
+/// tables; it happens on the writer's thread.
+///
+/// # Examples
+/// ```
+/// use std::net::SocketAddr;
+/// use lvs::{BackendId, BackendSet, SetError, Spec};
+///
+/// let set = BackendSet::<SocketAddr>::new();
+/// set.insert(SocketAddr::from(([10, 0, 0, 1], 80)))?;
+/// set.insert(Spec::new("spare", SocketAddr::from(([10, 0, 0, 2], 80))).weight(0))?;
+///
+/// // Several changes as one publication:
+/// let spare = BackendId::from("spare");
+/// set.edit(|edit| {
+///     edit.set_weight(&spare, 2)?;
+///     edit.remove(&BackendId::from("10.0.0.1:80"))
+/// })?;
+/// assert_eq!(set.snapshot().members().len(), 1);
+/// assert!(matches!(set.remove(&"gone".into()), Err(SetError::Unknown { .. })));
+/// # Ok::<(), SetError>(())
+/// ```
+pub struct BackendSet<T> {
+    inner: Arc<Inner<T>>,
+}
+
+struct Inner<T> {
+    shared: Arc<Shared>,
+    writer: Mutex<Writer<T>>,
+}
+
+struct Writer<T> {
+    draft: Draft<T>,
+    current: Arc<Snapshot<T>>,
+    readers: Vec<Weak<dyn Reader<T>>>,
+}
+
+/// Somebody to whom a set publishes.
+///
+/// Publishing has two steps, so that a change that one reader cannot take reaches none.
+pub(crate) trait Reader<T>: Send + Sync {
+    /// Works out what follows from a snapshot; the answer makes it visible.
+    fn prepare(&self, next: &Arc<Snapshot<T>>) -> Result<Commit<'_>, SetError>;
+}
+
+/// The second step of a publication; it cannot fail.
+pub(crate) type Commit<'a> = Box<dyn FnOnce() + 'a>;
+
+impl<T> BackendSet<T> {
+    /// An empty set.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut draft = Draft::new();
+        let current = Arc::new(draft.snapshot());
+        let writer = Mutex::new(Writer { draft, current, readers: Vec::new() });
+        Self { inner: Arc::new(Inner { shared: Arc::new(Shared::new()), writer }) }
+    }
+
+    /// Sets or ends slow start; backends that are on their way go on by the new rule.
+    pub fn set_slow_start(&self, slow_start: Option<SlowStart>) {
+        lock(&self.inner.writer).draft.slow_start = slow_start;
+    }
+
+    /// Makes several changes and publishes them as one; if one is refused none is made.
+    ///
+    /// The closure runs under the writers' lock: it must not touch the same set.
+    ///
+    /// # Errors
+    /// What the closure returns, or [`SetError::Scheduler`] if a scheduler cannot use the result.
+    pub fn edit<R>(
+        &self,
+        change: impl FnOnce(&mut Edit<'_, T>) -> Result<R, SetError>,
+    ) -> Result<R, SetError> {
+        let mut writer = lock(&self.inner.writer);
+        let draft = writer.draft.clone();
+        let mut edit = Edit { draft, shared: &self.inner.shared, dirty: false };
+        let answer = change(&mut edit)?;
+        if edit.dirty {
+            let draft = edit.draft;
+            writer.publish(draft)?;
+        }
+        Ok(answer)
+    }
+
+    /// Adds a backend; see [`Edit::insert`].
+    ///
+    /// # Errors
+    /// Those of [`Edit::insert`] and [`BackendSet::edit`].
+    pub fn insert(&self, spec: impl Into<Spec<T>>) -> Result<Arc<Backend<T>>, SetError> {
+        self.edit(|edit| edit.insert(spec))
+    }
+
+    /// Takes a backend out at once; to let it finish first, [`drain`](Self::drain) it and wait until
+    /// its [load](Backend::load) is nothing.
+    ///
+    /// # Errors
+    /// Those of [`Edit::remove`] and [`BackendSet::edit`].
+    pub fn remove(&self, id: &BackendId) -> Result<Arc<Backend<T>>, SetError> {
+        self.edit(|edit| edit.remove(id))
+    }
+
+    /// Gives a backend another target under its name; see [`Edit::set_target`].
+    ///
+    /// # Errors
+    /// Those of [`Edit::set_target`] and [`BackendSet::edit`].
+    pub fn set_target(
+        &self,
+        id: &BackendId,
+        target: T,
+        address: Option<SocketAddr>,
+    ) -> Result<Arc<Backend<T>>, SetError> {
+        self.edit(|edit| edit.set_target(id, target, address))
+    }
+
+    /// Sets the weight; 0 quiesces. See [`Edit::set_weight`].
+    ///
+    /// # Errors
+    /// Those of [`Edit::set_weight`] and [`BackendSet::edit`].
+    pub fn set_weight(&self, id: &BackendId, weight: u32) -> Result<(), SetError> {
+        self.edit(|edit| edit.set_weight(id, weight))
+    }
+
+    /// Sets the connection limits.
+    ///
+    /// # Errors
+    /// Those of [`Edit::set_limits`] and [`BackendSet::edit`].
+    pub fn set_limits(&self, id: &BackendId, limits: Limits) -> Result<(), SetError> {
+        self.edit(|edit| edit.set_limits(id, limits))
+    }
+
+    /// Gives a backend no new work; what it has goes on.
+    ///
+    /// # Errors
+    /// Those of [`Edit::set_admin`] and [`BackendSet::edit`].
+    pub fn drain(&self, id: &BackendId) -> Result<(), SetError> {
+        self.edit(|edit| edit.set_admin(id, Admin::Draining))
+    }
+
+    /// Takes a backend out of service, whatever its health.
+    ///
+    /// # Errors
+    /// Those of [`Edit::set_admin`] and [`BackendSet::edit`].
+    pub fn disable(&self, id: &BackendId) -> Result<(), SetError> {
+        self.edit(|edit| edit.set_admin(id, Admin::Disabled))
+    }
+
+    /// Ends a drain or a disablement.
+    ///
+    /// # Errors
+    /// Those of [`Edit::set_admin`] and [`BackendSet::edit`].
+    pub fn enable(&self, id: &BackendId) -> Result<(), SetError> {
+        self.edit(|edit| edit.set_admin(id, Admin::Enabled))
+    }
+
+    /// Sets what checks say of a backend.
+    ///
+    /// # Errors
+    /// Those of [`Edit::set_health`] and [`BackendSet::edit`].
+    pub fn set_health(&self, id: &BackendId, health: Health) -> Result<(), SetError> {
+        self.edit(|edit| edit.set_health(id, health))
+    }
+
+    /// Lets slow starts move on to `now`, and says when to call again (`None`: when a backend has
+    /// come up). Without slow start there is no need to call it.
+    ///
+    /// # Errors
+    /// [`SetError::Scheduler`] if a scheduler cannot use the new shares.
+    pub fn tick(&self, now: Instant) -> Result<Option<Instant>, SetError> {
+        self.inner.shared.timeline.at(now);
+        let mut writer = lock(&self.inner.writer);
+        let mut draft = writer.draft.clone();
+        if draft.advance(now) {
+            writer.publish(draft)?;
+        } else {
+            writer.draft = draft;
+        }
+        let draft = &writer.draft;
+        let step = draft.slow_start.filter(|_| draft.is_ramping()).map(|slow| slow.step());
+        Ok(step.and_then(|step| now.checked_add(step)))
+    }
+
+    /// What was published last.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot<T>> {
+        Arc::clone(&lock(&self.inner.writer).current)
+    }
+
+    /// Publishes to one more reader, made from the current snapshot while no writer can move it.
+    pub(crate) fn subscribe<R: Reader<T> + 'static, E>(
+        &self,
+        make: impl FnOnce(&Arc<Snapshot<T>>) -> Result<Arc<R>, E>,
+    ) -> Result<Arc<R>, E>
+    where
+        T: 'static,
+    {
+        let mut writer = lock(&self.inner.writer);
+        let reader = make(&writer.current)?;
+        let weak: Weak<R> = Arc::downgrade(&reader);
+        writer.readers.retain(|reader| reader.strong_count() > 0);
+        writer.readers.push(weak);
+        Ok(reader)
+    }
+
+    /// Runs `act` on the current snapshot while no writer can move it.
+    pub(crate) fn freeze<R>(&self, act: impl FnOnce(&Arc<Snapshot<T>>) -> R) -> R {
+        act(&lock(&self.inner.writer).current)
+    }
+}
+
+impl<T> Writer<T> {
+    fn publish(&mut self, mut draft: Draft<T>) -> Result<(), SetError> {
+        let next = Arc::new(draft.snapshot());
+        let readers: Vec<_> = self.readers.iter().filter_map(Weak::upgrade).collect();
+        let commits: Vec<Commit<'_>> =
+            readers.iter().map(|reader| reader.prepare(&next)).collect::<Result<_, _>>()?;
+        draft.settle(&next);
+        commits.into_iter().for_each(|commit| commit());
+        self.draft = draft;
+        self.current = next;
+        Ok(())
+    }
+}
+
+impl<T> Clone for BackendSet<T> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<T> Default for BackendSet<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> fmt::Debug for BackendSet<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BackendSet").field(&self.snapshot()).finish()
+    }
+}

@@ -1,0 +1,120 @@
+//! What readers see of a set: immutable, whole, and numbered.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::account::Account;
+use super::{BackendId, Estimate, Load, Member, Members, Outcomes};
+
+/// A backend: its stable name, what it stands for, and its account of work done.
+///
+/// Changing the target under a name makes a new `Backend` with the same account, so counters and
+/// estimates go on while leases that were made before keep the target they were given.
+pub struct Backend<T> {
+    pub(super) account: Arc<Account>,
+    pub(super) target: T,
+}
+
+impl<T> Backend<T> {
+    /// The stable name.
+    #[must_use]
+    pub fn id(&self) -> &BackendId {
+        self.account.id()
+    }
+
+    /// What the caller balances over: an address, a service, a real server.
+    #[must_use]
+    pub fn target(&self) -> &T {
+        &self.target
+    }
+
+    /// The connections it carries this moment.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.account.load()
+    }
+
+    /// How its finished leases ended.
+    #[must_use]
+    pub fn outcomes(&self) -> Outcomes {
+        self.account.outcomes()
+    }
+
+    /// What traffic says of it, projected to `now`.
+    #[must_use]
+    pub fn estimate(&self, now: Instant) -> Estimate {
+        self.account.estimate(Some(now))
+    }
+
+    /// Overwrites the counts of connections.
+    ///
+    /// For mirrors of counters that somebody else keeps: a kernel's IPVS, or the active director
+    /// seen from the standby. Not for use beside leases that are still held: they would count down
+    /// from a number they are not part of. [Detach](crate::Lease::detach) those.
+    pub fn mirror_load(&self, active: u32, inactive: u32) {
+        self.account.mirror(Load { active, inactive });
+    }
+
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
+    }
+}
+
+impl<T> fmt::Debug for Backend<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend")
+            .field("id", self.id())
+            .field("load", &self.load())
+            .field("outcomes", &self.outcomes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The set as it was published: members for the scheduler, backends for the caller, at the same
+/// positions.
+pub struct Snapshot<T> {
+    pub(super) generation: u64,
+    pub(super) members: Members,
+    pub(super) backends: Box<[Arc<Backend<T>>]>,
+}
+
+impl<T> Snapshot<T> {
+    /// Counts the publications of the set; a later snapshot has a higher number.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The list that schedulers work on, newest first.
+    #[must_use]
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// The backends, at the same positions as [`Snapshot::members`].
+    #[must_use]
+    pub fn backends(&self) -> &[Arc<Backend<T>>] {
+        &self.backends
+    }
+
+    /// Goes through backends and members side by side, newest first.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<Backend<T>>, &Member)> {
+        self.backends.iter().zip(self.members.iter())
+    }
+
+    /// Finds a backend by name; a linear search.
+    #[must_use]
+    pub fn find(&self, id: &BackendId) -> Option<&Arc<Backend<T>>> {
+        self.backends.iter().find(|backend| backend.id() == id)
+    }
+}
+
+impl<T> fmt::Debug for Snapshot<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("generation", &self.generation)
+            .field("backends", &self.backends)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,171 @@
+//! Ties a set and a scheduler together: one atomically swapped plane, and picks that return leases.
+//!
+//! A [`Balancer`] is the reader's side of a [`BackendSet`]. A pick reads one published plane (the
+//! snapshot and the picker compiled from it), so it never sees half of a change, and it holds no
+//! lock. What it returns, a [`Lease`], keeps the backend's count exact.
+//!
+//! # Cost
+//! A pick with its lease, made and dropped, is seven atomic operations beside the scheduler's own
+//! work and allocates nothing; `cargo bench --bench pick` prints the figures of your machine.
+
+mod error;
+mod lease;
+mod persistence;
+mod plane;
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::Arc;
+
+use self::plane::Published;
+use crate::backend::{BackendId, BackendSet, SetError, Snapshot, State};
+use crate::scheduler::{Flow, Rng, Scheduler};
+
+pub use self::error::PickError;
+pub use self::lease::Lease;
+pub use self::persistence::{Persistence, PersistenceBuilder};
+
+/// Chooses a backend for every connection or request.
+///
+/// A cheap handle: clones share plane and cursor. Use it from any number of threads.
+///
+/// # Examples
+/// ```
+/// use std::net::SocketAddr;
+/// use lvs::{BackendSet, Balancer, Flow, Outcome};
+/// use lvs::scheduler::RoundRobin;
+///
+/// let set = BackendSet::<SocketAddr>::new();
+/// let balancer = Balancer::new(&set, RoundRobin)?;
+/// for port in [9001, 9002, 9003] {
+///     set.insert(SocketAddr::from(([127, 0, 0, 1], port)))?;
+/// }
+///
+/// let client: SocketAddr = "192.0.2.7:50123".parse()?;
+/// let lease = balancer.pick(&Flow::from(client))?;
+/// println!("to {}", lease.target());
+/// assert_eq!(lease.backend().load().active, 1);
+/// lease.complete(Outcome::Ok);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Balancer<T> {
+    set: BackendSet<T>,
+    published: Arc<Published<T>>,
+}
+
+impl<T: Send + Sync + 'static> Balancer<T> {
+    /// Reads a set through a scheduler. Several balancers may read one set.
+    ///
+    /// # Errors
+    /// [`SetError::Scheduler`] if the scheduler cannot use the set as it is.
+    pub fn new(
+        set: &BackendSet<T>,
+        scheduler: impl Scheduler + 'static,
+    ) -> Result<Self, SetError> {
+        Self::from_arc(set, Arc::new(scheduler))
+    }
+
+    /// Makes a balancer of its own over the same set with the same rule: it sees the same changes
+    /// and shares all counts, but neither table nor cursor.
+    ///
+    /// For one worker each where many threads pick by a rule that keeps a cursor (`rr`, `wrr`,
+    /// `swrr`): a shared cursor is one cache line that all of them write. Each fork goes its own
+    /// round, so over all workers the shares hold, the strict turn does not.
+    ///
+    /// # Errors
+    /// [`SetError::Scheduler`], from a scheduler that fails by chance.
+    pub fn fork(&self) -> Result<Self, SetError> {
+        Self::from_arc(&self.set, self.published.scheduler())
+    }
+
+    fn from_arc(set: &BackendSet<T>, scheduler: Arc<dyn Scheduler>) -> Result<Self, SetError> {
+        let published = set.subscribe(|snapshot| {
+            Ok::<_, SetError>(Arc::new(Published::new(scheduler, snapshot)?))
+        })?;
+        Ok(Self { set: set.clone(), published })
+    }
+}
+
+impl<T> Balancer<T> {
+    /// Chooses a backend with this thread's random generator.
+    ///
+    /// # Errors
+    /// [`PickError`] says why nobody was chosen.
+    #[inline]
+    pub fn pick(&self, flow: &Flow) -> Result<Lease<T>, PickError> {
+        with_thread_rng(|rng| self.published.pick(flow, rng))
+    }
+
+    /// Chooses a backend with the caller's random generator, so that a seed repeats the run.
+    ///
+    /// # Errors
+    /// [`PickError`] says why nobody was chosen.
+    #[inline]
+    pub fn pick_with(&self, flow: &Flow, rng: &mut Rng) -> Result<Lease<T>, PickError> {
+        self.published.pick(flow, rng)
+    }
+
+    /// Leases a backend by name, past the scheduler; for affinity kept elsewhere (a cookie).
+    ///
+    /// `None` if there is no such backend or it is not [`State::Eligible`]. Connection limits do
+    /// not apply, as they do not to IPVS persistence. A linear search.
+    #[must_use]
+    pub fn pick_id(&self, id: &BackendId) -> Option<Lease<T>> {
+        let snapshot = self.snapshot();
+        let serial = snapshot.find(id)?.account().serial();
+        self.published.lease_if(serial, |state| state == State::Eligible)
+    }
+
+    /// Changes the rule in service. As in IPVS the new one starts afresh; leases are untouched.
+    ///
+    /// # Errors
+    /// [`SetError::Scheduler`] if it cannot use the set; the old rule stays.
+    pub fn set_scheduler(&self, scheduler: impl Scheduler + 'static) -> Result<(), SetError> {
+        self.set.freeze(|_| self.published.set_scheduler(Arc::new(scheduler)))
+    }
+
+    /// The rule in service.
+    #[must_use]
+    pub fn scheduler(&self) -> Arc<dyn Scheduler> {
+        self.published.scheduler()
+    }
+
+    /// What picks read now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot<T>> {
+        self.published.snapshot()
+    }
+
+    /// The set behind the balancer.
+    #[must_use]
+    pub fn set(&self) -> &BackendSet<T> {
+        &self.set
+    }
+}
+
+impl<T> Clone for Balancer<T> {
+    fn clone(&self) -> Self {
+        Self { set: self.set.clone(), published: Arc::clone(&self.published) }
+    }
+}
+
+impl<T> fmt::Debug for Balancer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Balancer")
+            .field("scheduler", &self.scheduler())
+            .field("snapshot", &self.snapshot())
+            .finish()
+    }
+}
+
+fn with_thread_rng<R>(act: impl FnOnce(&mut Rng) -> R) -> R {
+    thread_local! {
+        static SEED: Cell<u64> = Cell::new(Rng::from_entropy().seed());
+    }
+    SEED.with(|seed| {
+        let mut rng = Rng::with_seed(seed.get());
+        let answer = act(&mut rng);
+        seed.set(rng.seed());
+        answer
+    })
+}

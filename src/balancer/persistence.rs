@@ -1,0 +1,237 @@
+//! Persistence: a client stays with its backend for a time, as IPVS has it.
+//!
+//! The kernel keeps *templates*: the client's network, and the real server it was last given. A
+//! connection that finds a valid template follows it without asking the scheduler, past weight 0
+//! and past connection limits; any other is scheduled and leaves a template behind. A template that
+//! is not used for the timeout ends.
+//!
+//! Differences, on purpose: a backend that is draining, disabled or down is never followed (IPVS
+//! knows no such states), and weight 0 can be told to end affinity as well
+//! ([`PersistenceBuilder::expire_quiesced`], the kernel's `expire_quiescent_template`). The table
+//! is bounded.
+//!
+//! # Cost
+//! One lock of one of sixteen shards, one hash look-up and a search of the member list for each
+//! connection that follows a template.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::{Balancer, Lease, PickError};
+use crate::backend::State;
+use crate::scheduler::{Flow, Rng};
+use crate::sync::{Mutex, lock};
+
+/// A table of templates over a [`Balancer`].
+///
+/// # Examples
+/// ```
+/// use std::net::SocketAddr;
+/// use std::time::{Duration, Instant};
+/// use lvs::balancer::Persistence;
+/// use lvs::scheduler::{RoundRobin, Rng};
+/// use lvs::{BackendSet, Balancer, Flow};
+///
+/// let set = BackendSet::new();
+/// let balancer = Balancer::new(&set, RoundRobin)?;
+/// set.insert(SocketAddr::from(([10, 0, 0, 1], 80)))?;
+/// set.insert(SocketAddr::from(([10, 0, 0, 2], 80)))?;
+///
+/// let sticky = Persistence::new(Duration::from_secs(300)).ipv4_prefix(24).over(balancer);
+/// let (mut rng, now) = (Rng::with_seed(1), Instant::now());
+/// let a = sticky.pick("192.0.2.7:5000".parse()?, Flow::new(), &mut rng, now)?;
+/// let b = sticky.pick("192.0.2.9:6000".parse()?, Flow::new(), &mut rng, now)?;
+/// assert_eq!(a.id(), b.id(), "one network, one server");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Persistence<T> {
+    rule: PersistenceBuilder,
+    balancer: Balancer<T>,
+    shards: Box<[Mutex<Shard>]>,
+}
+
+/// How a [`Persistence`] works; made by [`Persistence::new`].
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct PersistenceBuilder {
+    timeout: Duration,
+    ipv4_prefix: u8,
+    ipv6_prefix: u8,
+    capacity: usize,
+    expire_quiesced: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    templates: HashMap<IpAddr, Template>,
+    /// When the shard is swept next.
+    sweep_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Template {
+    serial: u64,
+    expires: Instant,
+}
+
+const SHARDS: usize = 16;
+const CAPACITY_DEFAULT: usize = 1 << 20;
+
+impl Persistence<()> {
+    /// Affinity that ends `timeout` after its last use, for single clients (/32 and /128).
+    // On `Persistence<()>`, so that the name can be written without its type parameter.
+    #[expect(clippy::new_ret_no_self, reason = "the builder is the way in")]
+    pub const fn new(timeout: Duration) -> PersistenceBuilder {
+        PersistenceBuilder {
+            timeout,
+            ipv4_prefix: 32,
+            ipv6_prefix: 128,
+            capacity: CAPACITY_DEFAULT,
+            expire_quiesced: false,
+        }
+    }
+}
+
+impl PersistenceBuilder {
+    /// How many leading bits of an IPv4 client count. Default: 32; larger values count as 32.
+    pub fn ipv4_prefix(self, bits: u8) -> Self {
+        Self { ipv4_prefix: bits.min(32), ..self }
+    }
+
+    /// How many leading bits of an IPv6 client count. Default: 128; larger values count as 128.
+    pub fn ipv6_prefix(self, bits: u8) -> Self {
+        Self { ipv6_prefix: bits.min(128), ..self }
+    }
+
+    /// The most templates that are kept; beyond it new clients are scheduled each time.
+    /// Default: 1 048 576.
+    pub fn capacity(self, templates: usize) -> Self {
+        Self { capacity: templates, ..self }
+    }
+
+    /// Weight 0 ends affinity. Default: `false`, as in the kernel: quiescing sends no *new* client,
+    /// known ones come back.
+    pub fn expire_quiesced(self, expire: bool) -> Self {
+        Self { expire_quiesced: expire, ..self }
+    }
+
+    /// Puts the table over a balancer.
+    pub fn over<T>(self, balancer: Balancer<T>) -> Persistence<T> {
+        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect();
+        Persistence { rule: self, balancer, shards }
+    }
+
+    fn network(&self, client: IpAddr) -> IpAddr {
+        match client {
+            IpAddr::V4(ip) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.ipv4_prefix)).unwrap_or(0);
+                Ipv4Addr::from(u32::from(ip) & mask).into()
+            }
+            IpAddr::V6(ip) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.ipv6_prefix)).unwrap_or(0);
+                Ipv6Addr::from(u128::from(ip) & mask).into()
+            }
+        }
+    }
+}
+
+impl<T> Persistence<T> {
+    /// Chooses the backend of `client`'s template, or schedules one and remembers it.
+    ///
+    /// `flow` is what the scheduler sees; its source becomes `client`. A backend that the flow has
+    /// [tried](Flow::excluding) is not followed.
+    ///
+    /// # Errors
+    /// As [`Balancer::pick`].
+    pub fn pick(
+        &self,
+        client: SocketAddr,
+        flow: Flow,
+        rng: &mut Rng,
+        now: Instant,
+    ) -> Result<Lease<T>, PickError> {
+        let network = self.rule.network(client.ip());
+        let flow = flow.from_source(client).at(now);
+        let mut shard = lock(self.shard(network));
+        shard.sweep(now, self.rule.timeout);
+        if let Some(template) = shard.templates.get_mut(&network).filter(|t| t.expires > now) {
+            let follows = |state| match state {
+                State::Eligible => true,
+                State::Quiesced => !self.rule.expire_quiesced,
+                _ => false,
+            };
+            if !flow.has_tried(template.serial) {
+                if let Some(lease) = self.balancer.published.lease_if(template.serial, follows) {
+                    template.expires = now + self.rule.timeout;
+                    return Ok(lease);
+                }
+            }
+        }
+        let lease = self.balancer.pick_with(&flow, rng)?;
+        let template = Template {
+            serial: lease.backend().account().serial(),
+            expires: now + self.rule.timeout,
+        };
+        let full = shard.templates.len() >= self.rule.capacity.div_ceil(SHARDS);
+        if !full || shard.templates.contains_key(&network) {
+            shard.templates.insert(network, template);
+        }
+        Ok(lease)
+    }
+
+    /// How many templates there are, those included that have ended but were not swept yet.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).templates.len()).sum()
+    }
+
+    /// Tells whether there are no templates.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The balancer below.
+    #[must_use]
+    pub fn balancer(&self) -> &Balancer<T> {
+        &self.balancer
+    }
+
+    fn shard(&self, network: IpAddr) -> &Mutex<Shard> {
+        &self.shards[Flow::from(SocketAddr::new(network, 0)).hash().unwrap_or(0) as usize % SHARDS]
+    }
+}
+
+impl Shard {
+    /// Forgets what has ended, at most once a timeout.
+    fn sweep(&mut self, now: Instant, timeout: Duration) {
+        if self.sweep_at.is_none_or(|at| at <= now) {
+            self.templates.retain(|_, template| template.expires > now);
+            self.sweep_at = now.checked_add(timeout.max(Duration::from_secs(1)));
+        }
+    }
+}
+
+impl<T> fmt::Debug for Persistence<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Persistence").field("rule", &self.rule).field("len", &self.len()).finish()
+    }
+}
+
+#[cfg(all(test, not(lvs_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_cuts_the_client_down_to_its_network() {
+        let rule = Persistence::new(Duration::from_secs(1));
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        assert_eq!(rule.ipv4_prefix(24).network(ip("10.1.2.3")), ip("10.1.2.0"));
+        assert_eq!(rule.ipv4_prefix(0).network(ip("10.1.2.3")), ip("0.0.0.0"));
+        assert_eq!(rule.ipv4_prefix(99).network(ip("10.1.2.3")), ip("10.1.2.3"));
+        assert_eq!(rule.ipv6_prefix(64).network(ip("1:2:3:4:5:6:7:8")), ip("1:2:3:4::"));
+        assert_eq!(rule.ipv6_prefix(0).network(ip("1::1")), ip("::"));
+    }
+}

@@ -1,0 +1,131 @@
+//! The published plane: a snapshot and the picker compiled from it, swapped as one.
+
+use std::sync::Arc;
+
+use super::{Lease, PickError};
+use crate::backend::{Backend, Commit, Members, Reader, SetError, Snapshot, State};
+use crate::scheduler::{CompileError, Flow, PickContext, Picker, Rng, Scheduler};
+use crate::sync::{ArcSwap, Mutex, lock};
+
+/// One version of everything a pick reads.
+#[derive(Debug)]
+struct Plane<T> {
+    snapshot: Arc<Snapshot<T>>,
+    picker: Box<dyn Picker>,
+}
+
+/// The place where planes are published; one for each balancer.
+#[derive(Debug)]
+pub(super) struct Published<T> {
+    scheduler: Mutex<Arc<dyn Scheduler>>,
+    plane: ArcSwap<Plane<T>>,
+}
+
+/// How often a pick is repeated when other threads take the last free place first.
+const ATTEMPTS: usize = 64;
+
+impl<T> Published<T> {
+    pub(super) fn new(
+        scheduler: Arc<dyn Scheduler>,
+        snapshot: &Arc<Snapshot<T>>,
+    ) -> Result<Self, SetError> {
+        let picker = compile(&*scheduler, snapshot, None)?;
+        let plane = ArcSwap::from_pointee(Plane { snapshot: Arc::clone(snapshot), picker });
+        Ok(Self { scheduler: Mutex::new(scheduler), plane })
+    }
+
+    pub(super) fn scheduler(&self) -> Arc<dyn Scheduler> {
+        Arc::clone(&lock(&self.scheduler))
+    }
+
+    /// Changes the rule. The caller keeps writers of the set out.
+    pub(super) fn set_scheduler(&self, scheduler: Arc<dyn Scheduler>) -> Result<(), SetError> {
+        let snapshot = self.snapshot();
+        // As in IPVS, a new rule starts without the old one's memory.
+        let picker = compile(&*scheduler, &snapshot, None)?;
+        *lock(&self.scheduler) = scheduler;
+        self.plane.store(Arc::new(Plane { snapshot, picker }));
+        Ok(())
+    }
+
+    pub(super) fn snapshot(&self) -> Arc<Snapshot<T>> {
+        Arc::clone(&self.plane.load().snapshot)
+    }
+
+    #[inline]
+    pub(super) fn pick(&self, flow: &Flow, rng: &mut Rng) -> Result<Lease<T>, PickError> {
+        let plane = self.plane.load();
+        let members = plane.snapshot.members();
+        if members.share_sum() == 0 {
+            return Err(nobody(members));
+        }
+        // A limit can be reached between the look at a member and the count: then look again.
+        for _ in 0..ATTEMPTS {
+            let chosen = plane.picker.pick(&mut PickContext::new(members, flow, rng));
+            let Some(backend) = chosen.and_then(|i| plane.snapshot.backends().get(i)) else {
+                return Err(refused(members, flow));
+            };
+            if let Some(lease) = Lease::bind(backend, false) {
+                return Ok(lease);
+            }
+        }
+        Err(PickError::Saturated)
+    }
+
+    /// Leases one particular backend, if it stands in the plane.
+    pub(super) fn lease_if(
+        &self,
+        serial: u64,
+        acceptable: impl FnOnce(State) -> bool,
+    ) -> Option<Lease<T>> {
+        let plane = self.plane.load();
+        let position = plane.snapshot.members().position(serial)?;
+        if !acceptable(plane.snapshot.members()[position].state()) {
+            return None;
+        }
+        let backend: &Arc<Backend<T>> = &plane.snapshot.backends()[position];
+        Lease::bind(backend, true)
+    }
+}
+
+impl<T: Send + Sync> Reader<T> for Published<T> {
+    fn prepare(&self, next: &Arc<Snapshot<T>>) -> Result<Commit<'_>, SetError> {
+        let current = self.plane.load_full();
+        let picker = compile(&*self.scheduler(), next, Some(&*current.picker))?;
+        let plane = Arc::new(Plane { snapshot: Arc::clone(next), picker });
+        Ok(Box::new(move || self.plane.store(plane)))
+    }
+}
+
+fn compile<T>(
+    scheduler: &dyn Scheduler,
+    snapshot: &Snapshot<T>,
+    previous: Option<&dyn Picker>,
+) -> Result<Box<dyn Picker>, SetError> {
+    scheduler.compile(snapshot.members(), previous).map_err(|source: CompileError| {
+        SetError::Scheduler { scheduler: scheduler.name().to_owned(), source: Box::new(source) }
+    })
+}
+
+/// Says why no member has a share.
+#[cold]
+fn nobody(members: &Members) -> PickError {
+    if members.is_empty() {
+        return PickError::Empty;
+    }
+    let down = members.iter().any(|m| m.state() == State::Down && m.weight() != 0);
+    if down { PickError::AllDown } else { PickError::AllQuiesced }
+}
+
+/// Says why a rule found nobody although some member has a share.
+#[cold]
+fn refused(members: &Members, flow: &Flow) -> PickError {
+    let mut eligible = members.iter().filter(|m| m.share() != 0).peekable();
+    if eligible.peek().is_some() && eligible.clone().all(|m| flow.has_tried(m.serial())) {
+        return PickError::Exhausted;
+    }
+    if eligible.all(|m| m.is_overloaded() || flow.has_tried(m.serial())) {
+        return PickError::Saturated;
+    }
+    PickError::Refused
+}

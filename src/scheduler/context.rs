@@ -1,0 +1,130 @@
+//! What a picker is given, and the one place that says who may be chosen.
+
+use super::{Flow, Rng};
+use crate::backend::{Member, Members, State};
+
+/// One pick: the members to choose from, the flow, and a random generator.
+#[derive(Debug)]
+pub struct PickContext<'a> {
+    members: &'a Members,
+    flow: &'a Flow,
+    rng: &'a mut Rng,
+    bound: Option<Bound>,
+}
+
+/// May a member be chosen for this flow? The answer in the kernel's terms.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Verdict {
+    /// Yes.
+    Usable,
+    /// No, by a rule that IPVS knows too: weight 0 or at its connection limit.
+    Unavailable,
+    /// No, for a reason IPVS does not know (health, drain, tried before, bounded load): look on.
+    Passed,
+}
+
+/// The most that a member may carry by the bounded-load rule, relative to its weight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bound {
+    /// `factor in percent * (total load + 1)`.
+    pub(super) numerator: u128,
+    /// `100 * sum of weights`.
+    pub(super) denominator: u128,
+}
+
+impl Bound {
+    pub(super) fn cap(self, weight: u32) -> u64 {
+        (self.numerator * u128::from(weight)).div_ceil(self.denominator.max(1)) as u64
+    }
+}
+
+impl<'a> PickContext<'a> {
+    /// A pick of its own; [`Balancer`](crate::Balancer) makes these, and tests of pickers.
+    pub fn new(members: &'a Members, flow: &'a Flow, rng: &'a mut Rng) -> Self {
+        Self { members, flow, rng, bound: None }
+    }
+
+    /// The members to choose from; the picker was compiled from this very list.
+    #[inline]
+    #[must_use]
+    pub fn members(&self) -> &'a Members {
+        self.members
+    }
+
+    /// The flow that looks for a backend.
+    #[inline]
+    #[must_use]
+    pub fn flow(&self) -> &'a Flow {
+        self.flow
+    }
+
+    /// The random generator.
+    #[inline]
+    pub fn rng(&mut self) -> &mut Rng {
+        self.rng
+    }
+
+    /// The flow's key; a random one where it has none, which spreads keyless flows evenly.
+    #[inline]
+    pub fn key(&mut self) -> u64 {
+        self.flow.hash().unwrap_or_else(|| self.rng.next_u64())
+    }
+
+    /// Tells whether the member at `position` may be chosen: eligible, below its connection limit,
+    /// not tried before, and within the load bound if there is one.
+    ///
+    /// Every picker asks this of every member it is about to choose.
+    #[inline]
+    #[must_use]
+    pub fn usable(&self, position: usize) -> bool {
+        let member = &self.members[position];
+        member.share() != 0 && !member.is_overloaded() && self.admits(member)
+    }
+
+    /// Tells whether nothing but eligibility and limits decides, so that what was found for one
+    /// flow holds for the next.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.bound.is_none() && !self.flow.is_retry()
+    }
+
+    /// Tells whether this very pick may go to a member: not tried before, within the bound.
+    #[inline]
+    pub(super) fn admits(&self, member: &Member) -> bool {
+        if self.flow.has_tried(member.serial()) {
+            return false;
+        }
+        match self.bound {
+            None => true,
+            Some(bound) => u64::from(member.load().total()) < bound.cap(member.weight()),
+        }
+    }
+
+    #[inline]
+    pub(super) fn verdict(&self, position: usize) -> Verdict {
+        let member = &self.members[position];
+        match member.state() {
+            State::Quiesced => Verdict::Unavailable,
+            // A tier that ignores health gives a share to a member that is down.
+            _ if member.share() == 0 || !self.admits(member) => Verdict::Passed,
+            _ if member.is_overloaded() => Verdict::Unavailable,
+            _ => Verdict::Usable,
+        }
+    }
+
+    /// The same pick among other members, for wrappers.
+    #[must_use]
+    pub fn among<'b>(&'b mut self, members: &'b Members) -> PickContext<'b> {
+        PickContext { members, flow: self.flow, rng: &mut *self.rng, bound: self.bound }
+    }
+
+    /// The same pick under a load bound; the tighter wrapper is the inner one.
+    pub(super) fn bounded(&mut self, bound: Bound) -> PickContext<'_> {
+        PickContext {
+            members: self.members,
+            flow: self.flow,
+            rng: &mut *self.rng,
+            bound: Some(bound),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Hashes that decide placement: fixed for ever, equal on every machine.
+
+use std::hash::Hasher;
+use std::net::IpAddr;
+
+use siphasher::sip::SipHasher13;
+
+/// Hashes bytes (a name, a cookie, a path) to a key: SipHash-1-3 with `seed` as both halves of its
+/// key.
+///
+/// Whoever can choose keys and knows the seed can aim at one backend; where that matters keep the
+/// seed secret, and the same on both directors of a pair.
+///
+/// # Examples
+/// ```
+/// use lvs::scheduler::hash_bytes;
+///
+/// assert_eq!(hash_bytes(b"session-1", 0), hash_bytes(b"session-1", 0));
+/// assert_ne!(hash_bytes(b"session-1", 0), hash_bytes(b"session-1", 1));
+/// ```
+#[must_use]
+pub fn hash_bytes(bytes: &[u8], seed: u64) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(seed, seed);
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+/// Spreads a 64-bit number over 64 bits, one to one (the finaliser of `splitmix64`).
+pub(crate) const fn mix(x: u64) -> u64 {
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// A key for an address without its port: all connections of a client are one key.
+pub(crate) fn hash_ip(ip: IpAddr) -> u64 {
+    match ip {
+        IpAddr::V4(ip) => mix(u64::from(u32::from(ip))),
+        IpAddr::V6(ip) => {
+            let bits = u128::from(ip);
+            mix(mix((bits >> 64) as u64) ^ bits as u64)
+        }
+    }
+}
+
+/// Maps a 64-bit hash to `0..n` without a division.
+pub(crate) const fn scale(hash: u64, n: usize) -> usize {
+    ((hash as u128 * n as u128) >> 64) as usize
+}
+
+/// The kernel's fold of an address into 32 bits, in host order.
+pub(crate) fn fold(ip: IpAddr) -> u32 {
+    match ip {
+        IpAddr::V4(ip) => u32::from(ip),
+        IpAddr::V6(ip) => {
+            let bits = u128::from(ip);
+            (bits >> 96) as u32 ^ (bits >> 64) as u32 ^ (bits >> 32) as u32 ^ bits as u32
+        }
+    }
+}
+
+/// The kernel's multiplicative hash of 32 bits to `bits` bits.
+pub(crate) const fn hash_32(x: u32, bits: u32) -> u32 {
+    x.wrapping_mul(0x61c8_8647) >> (32 - bits)
+}
+
+/// The kernel's `hsiphash` of one 32-bit word on a 64-bit machine: SipHash-1-3, low half.
+pub(crate) fn hsiphash(value: u32, key: u64) -> u32 {
+    let mut hasher = SipHasher13::new_with_keys(key, key);
+    hasher.write(&value.to_le_bytes());
+    hasher.finish() as u32
+}
+
+#[cfg(all(test, not(lvs_loom)))]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn kernel_hashes_match_the_published_vectors() {
+        let key = 2_654_435_761;
+        assert_eq!(hsiphash(fold(ip("10.0.0.1")), key), 0x0308_0ce4);
+        assert_eq!(hsiphash(fold(ip("192.168.1.100")), key), 0xc15d_2cf8);
+        assert_eq!(hsiphash(fold(ip("192.168.1.100")) + 40_000, key), 0xc030_d6af);
+        assert_eq!(hsiphash(fold(ip("1.2.3.4")) + 65_535, key), 0x7edf_a076);
+        assert_eq!(hash_32(fold(ip("10.0.0.1")), 8), 39);
+        assert_eq!(hash_32(fold(ip("10.0.0.1")), 10), 159);
+        assert_eq!(hash_32(fold(ip("192.168.1.100")) + 40_000, 10), 1013);
+    }
+
+    #[test]
+    fn an_ipv6_address_folds_by_xor_of_its_words() {
+        assert_eq!(fold(ip("1:2:3:4:5:6:7:8")), 0x0001_0002 ^ 0x0003_0004 ^ 0x0005_0006 ^ 0x0007_0008);
+    }
+
+    #[test]
+    fn scaling_covers_the_range_and_stays_in_it() {
+        assert_eq!([0, u64::MAX / 2, u64::MAX].map(|h| scale(h, 10)), [0, 4, 9]);
+        assert_eq!(scale(u64::MAX, 0), 0);
+    }
+}
