@@ -3,17 +3,15 @@
 //! Built with `--cfg lvs_loom` every type here is loom's, and the tests in `tests/loom.rs` explore
 //! the interleavings of the very code that runs in production.
 
-#[cfg(not(lvs_loom))]
-pub(crate) use self::real::*;
 #[cfg(lvs_loom)]
 pub(crate) use self::modelled::*;
+#[cfg(not(lvs_loom))]
+pub(crate) use self::real::*;
 
 #[cfg(not(lvs_loom))]
 mod real {
     pub(crate) use std::sync::Mutex;
-    pub(crate) use std::sync::atomic::{
-        AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering,
-    };
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
     pub(crate) use arc_swap::ArcSwap;
 }
@@ -23,9 +21,7 @@ mod modelled {
     use std::sync::Arc;
 
     pub(crate) use loom::sync::Mutex;
-    pub(crate) use loom::sync::atomic::{
-        AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering,
-    };
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
     /// What the crate uses of `arc_swap::ArcSwap`, modelled by a lock held for one pointer copy.
     #[derive(Debug)]

@@ -51,11 +51,13 @@ impl Board {
     }
 
     /// The version of a group; read it before looking at the members.
+    #[inline]
     pub(crate) fn version(&self, group: usize) -> u32 {
         self.versions[group].load(Ordering::SeqCst)
     }
 
     /// Says that the load of a member of the group that `group` holds has changed.
+    #[inline]
     pub(super) fn changed(&self, group: &AtomicU32) {
         if self.tracked.load(Ordering::SeqCst) {
             let group = group.load(Ordering::SeqCst) as usize % GROUPS;
@@ -87,7 +89,7 @@ mod tests {
 
     #[test]
     fn no_more_groups_than_there_are_versions() {
-        for len in [0, 1, 15, 16, 17, 1000, 1024, 1025, 65_536] {
+        for len in [0usize, 1, 15, 16, 17, 1000, 1024, 1025, 65_536] {
             assert!(len.div_ceil(group_size(len)) <= GROUPS, "{len} members");
         }
     }

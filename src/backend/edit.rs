@@ -73,13 +73,7 @@ impl<T> Clone for Draft<T> {
 
 impl<T> Draft<T> {
     pub(super) fn new() -> Self {
-        Self {
-            entries: Vec::new(),
-            slow_start: None,
-            ticked: false,
-            next_serial: 0,
-            generation: 0,
-        }
+        Self { entries: Vec::new(), slow_start: None, ticked: false, next_serial: 0, generation: 0 }
     }
 
     /// Works out what readers are to see.
@@ -99,7 +93,8 @@ impl<T> Draft<T> {
                 state,
                 limits: e.limits,
                 address: e.address,
-                group: i / size,
+                // At most GROUPS, which is far below 256.
+                group: (i / size) as u8,
             }
         });
         Snapshot {

@@ -4,8 +4,6 @@
 //! reader always sees a state that existed, and the flag cannot disagree with the counts it was
 //! computed from.
 
-use crossbeam_utils::CachePadded;
-
 use crate::sync::{AtomicU64, Ordering};
 
 /// The connections a backend carries now.
@@ -88,7 +86,7 @@ impl Limits {
             self.resume
         } else {
             // The kernel's rule is 4 * count < 3 * max; the least count that breaks it:
-            (3 * self.max as u64).div_ceil(4) as u32
+            (3u64 * self.max as u64).div_ceil(4) as u32
         }
     }
 
@@ -97,8 +95,7 @@ impl Limits {
     }
 }
 
-/// The live word behind [`Load`], alone on its cache line so that two busy backends do not slow
-/// each other down.
+/// The live word behind [`Load`].
 ///
 /// # Orderings
 /// Everything is `SeqCst`. On x86 that costs nothing over weaker orderings for these operations;
@@ -106,7 +103,7 @@ impl Limits {
 /// board's flag behind it cannot be seen in the other order.
 #[derive(Debug)]
 pub(super) struct LoadWord {
-    word: CachePadded<AtomicU64>,
+    word: AtomicU64,
 }
 
 const ACTIVE_ONE: u64 = 1;
@@ -117,14 +114,16 @@ const COUNT_MAX: u32 = 1 << 30;
 
 impl LoadWord {
     pub(super) fn new() -> Self {
-        Self { word: CachePadded::new(AtomicU64::new(0)) }
+        Self { word: AtomicU64::new(0) }
     }
 
+    #[inline]
     pub(super) fn read(&self) -> Load {
         split(self.word.load(Ordering::SeqCst))
     }
 
     /// Tells whether the backend is at its limit, or was and has not fallen far enough yet.
+    #[inline]
     pub(super) fn overloaded(&self, limits: Limits) -> bool {
         if limits.max == 0 {
             return false;
@@ -137,6 +136,7 @@ impl LoadWord {
     }
 
     /// Adds one active connection; `false` if the limit forbids it and `force` does not override.
+    #[inline]
     pub(super) fn bind(&self, limits: Limits, force: bool) -> bool {
         if limits.max == 0 {
             let before = split(self.word.fetch_add(ACTIVE_ONE, Ordering::SeqCst));
@@ -150,6 +150,7 @@ impl LoadWord {
     }
 
     /// Takes one connection off.
+    #[inline]
     pub(super) fn unbind(&self, active: bool, limits: Limits) {
         let one = if active { ACTIVE_ONE } else { INACTIVE_ONE };
         if limits.max == 0 {
@@ -209,6 +210,7 @@ impl LoadWord {
     }
 }
 
+#[inline]
 fn split(word: u64) -> Load {
     Load { active: word as u32, inactive: ((word & !OVERLOAD) >> 32) as u32 }
 }

@@ -11,7 +11,9 @@ use super::{BackendId, Estimate, Limits, Load, State};
 
 /// One backend as a scheduler sees it: its attributes at the time of the snapshot, and its live
 /// counters.
+// On one cache line: a pick among a thousand members waits for memory more than for anything else.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub struct Member {
     pub(super) account: Arc<Account>,
     pub(super) weight: u32,
@@ -22,7 +24,7 @@ pub struct Member {
     pub(super) limits: Limits,
     pub(super) address: Option<SocketAddr>,
     /// Where on the board its changes will be counted once this list is published.
-    pub(super) group: usize,
+    pub(super) group: u8,
 }
 
 impl Member {
@@ -33,6 +35,7 @@ impl Member {
     }
 
     /// The weight as configured; 0 quiesces.
+    #[inline]
     #[must_use]
     pub fn weight(&self) -> u32 {
         self.weight
@@ -47,6 +50,7 @@ impl Member {
 
     /// The weight that counts for new work now: 0 for a member that is not eligible, scaled down
     /// during slow start. Only the ratio between the shares of one list means something.
+    #[inline]
     #[must_use]
     pub fn share(&self) -> u32 {
         self.share
@@ -59,6 +63,7 @@ impl Member {
     }
 
     /// Whether the member may be given new work, and if not, why.
+    #[inline]
     #[must_use]
     pub fn state(&self) -> State {
         self.state
@@ -77,12 +82,14 @@ impl Member {
     }
 
     /// The connections it carries this moment (one atomic read).
+    #[inline]
     #[must_use]
     pub fn load(&self) -> Load {
         self.account.load()
     }
 
     /// Tells whether it is at its connection limit, or was and has not fallen far enough yet.
+    #[inline]
     #[must_use]
     pub fn is_overloaded(&self) -> bool {
         self.account.overloaded(self.limits)
@@ -103,9 +110,15 @@ impl Member {
 
     /// A number that no other backend of the set ever has, for finding a member again in a later
     /// list. It means nothing outside this process.
+    #[inline]
     #[must_use]
     pub fn serial(&self) -> u64 {
         self.account.serial()
+    }
+
+    #[inline]
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
     }
 
     /// A copy with another share, for schedulers that wrap others and give each its own list.
@@ -121,6 +134,8 @@ impl Member {
         Self { weight, last_weight: weight, share, ..self.clone() }
     }
 }
+
+const _: () = assert!(size_of::<Member>() == 64);
 
 /// The members of a set at one moment, newest first: the order of the kernel's list.
 ///
@@ -143,6 +158,7 @@ impl Members {
     }
 
     /// How many members there are, eligible or not.
+    #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         self.list.len()
@@ -166,12 +182,14 @@ impl Members {
     }
 
     /// The sum of all shares; 0 says that nobody may be chosen.
+    #[inline]
     #[must_use]
     pub fn share_sum(&self) -> u64 {
         self.share_sum
     }
 
     /// Tells whether any member has a connection limit.
+    #[inline]
     #[must_use]
     pub fn is_limited(&self) -> bool {
         self.limited
@@ -185,7 +203,7 @@ impl Members {
 
     /// The runs of neighbours that share a version on the board.
     pub(crate) fn groups(&self) -> Vec<(usize, Range<usize>)> {
-        runs(self.list.iter().map(|m| m.group))
+        runs(self.list.iter().map(|m| usize::from(m.group)))
     }
 
     /// What the set of these members shares; `None` for an empty list.

@@ -80,6 +80,7 @@ impl Outcomes {
 pub(super) struct OutcomeCounters([AtomicU64; Outcome::ALL.len()]);
 
 impl OutcomeCounters {
+    #[inline]
     pub(super) fn add(&self, outcome: Outcome) {
         // Relaxed: a statistic that orders nothing.
         self.0[outcome as usize].fetch_add(1, Ordering::Relaxed);

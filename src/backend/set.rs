@@ -7,9 +7,7 @@ use std::time::Instant;
 
 use super::account::Shared;
 use super::edit::Draft;
-use super::{
-    Admin, Backend, BackendId, Edit, Health, Limits, SetError, SlowStart, Snapshot, Spec,
-};
+use super::{Admin, Backend, BackendId, Edit, Health, Limits, SetError, SlowStart, Snapshot, Spec};
 use crate::sync::{Mutex, lock};
 
 /// Holds the backends of one virtual service, and publishes every change of them.

@@ -82,8 +82,10 @@ mod tests {
     fn the_line_starts_at_the_floor_and_ends_at_the_whole() {
         let it = SlowStart::new(Duration::from_secs(100));
         let at = |secs| it.percent(Duration::from_secs(secs));
-        assert_eq!([at(0), at(5), at(11), at(50), at(99), at(100), at(500)],
-            [10, 10, 11, 50, 99, 100, 100]);
+        assert_eq!(
+            [at(0), at(5), at(11), at(50), at(99), at(100), at(500)],
+            [10, 10, 11, 50, 99, 100, 100]
+        );
     }
 
     #[test]

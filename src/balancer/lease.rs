@@ -23,14 +23,10 @@ pub struct Lease<T> {
 }
 
 impl<T> Lease<T> {
-    /// Counts one connection; `None` if the backend's limit forbids it.
-    pub(super) fn bind(backend: &Arc<Backend<T>>, force: bool) -> Option<Self> {
-        backend.account().bind(force).then(|| Self {
-            backend: Arc::clone(backend),
-            active: true,
-            counted: true,
-            outcome: Outcome::Cancelled,
-        })
+    /// Takes charge of a connection that was just counted.
+    #[inline]
+    pub(super) fn new(backend: Arc<Backend<T>>) -> Self {
+        Self { backend, active: true, counted: true, outcome: Outcome::Cancelled }
     }
 
     /// The name of the backend.
@@ -82,12 +78,14 @@ impl<T> Lease<T> {
         Arc::clone(&self.backend)
     }
 
+    #[inline]
     fn account(&self) -> &Account {
         self.backend.account()
     }
 }
 
 impl<T> Drop for Lease<T> {
+    #[inline]
     fn drop(&mut self) {
         if self.counted {
             self.account().unbind(self.active, self.outcome);

@@ -58,10 +58,7 @@ impl<T: Send + Sync + 'static> Balancer<T> {
     ///
     /// # Errors
     /// [`SetError::Scheduler`] if the scheduler cannot use the set as it is.
-    pub fn new(
-        set: &BackendSet<T>,
-        scheduler: impl Scheduler + 'static,
-    ) -> Result<Self, SetError> {
+    pub fn new(set: &BackendSet<T>, scheduler: impl Scheduler + 'static) -> Result<Self, SetError> {
         Self::from_arc(set, Arc::new(scheduler))
     }
 

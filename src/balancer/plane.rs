@@ -54,22 +54,33 @@ impl<T> Published<T> {
 
     #[inline]
     pub(super) fn pick(&self, flow: &Flow, rng: &mut Rng) -> Result<Lease<T>, PickError> {
+        // The answer comes back as one pointer: a `Result` of a lease would go through memory and
+        // cost a third of the pick.
+        let mut why = PickError::Refused;
+        self.choose(flow, rng, &mut why).map(Lease::new).ok_or(why)
+    }
+
+    /// Chooses and counts.
+    fn choose(&self, flow: &Flow, rng: &mut Rng, why: &mut PickError) -> Option<Arc<Backend<T>>> {
         let plane = self.plane.load();
         let members = plane.snapshot.members();
         if members.share_sum() == 0 {
-            return Err(nobody(members));
+            *why = nobody(members);
+            return None;
         }
         // A limit can be reached between the look at a member and the count: then look again.
         for _ in 0..ATTEMPTS {
             let chosen = plane.picker.pick(&mut PickContext::new(members, flow, rng));
-            let Some(backend) = chosen.and_then(|i| plane.snapshot.backends().get(i)) else {
-                return Err(refused(members, flow));
+            let Some((i, member)) = chosen.and_then(|i| Some((i, members.get(i)?))) else {
+                *why = refused(members, flow);
+                return None;
             };
-            if let Some(lease) = Lease::bind(backend, false) {
-                return Ok(lease);
+            if member.account().bind(false) {
+                return Some(Arc::clone(&plane.snapshot.backends()[i]));
             }
         }
-        Err(PickError::Saturated)
+        *why = PickError::Saturated;
+        None
     }
 
     /// Leases one particular backend, if it stands in the plane.
@@ -83,8 +94,8 @@ impl<T> Published<T> {
         if !acceptable(plane.snapshot.members()[position].state()) {
             return None;
         }
-        let backend: &Arc<Backend<T>> = &plane.snapshot.backends()[position];
-        Lease::bind(backend, true)
+        let backend = &plane.snapshot.backends()[position];
+        backend.account().bind(true).then(|| Lease::new(Arc::clone(backend)))
     }
 }
 

@@ -91,7 +91,7 @@ impl<'a> PickContext<'a> {
     /// Tells whether this very pick may go to a member: not tried before, within the bound.
     #[inline]
     pub(super) fn admits(&self, member: &Member) -> bool {
-        if self.flow.has_tried(member.serial()) {
+        if self.flow.is_retry() && self.flow.has_tried(member.serial()) {
             return false;
         }
         match self.bound {

@@ -102,6 +102,7 @@ impl Flow {
     }
 
     /// The key, or one made of the client's address without its port.
+    #[inline]
     #[must_use]
     pub fn hash(&self) -> Option<u64> {
         self.key.or_else(|| self.source.map(|source| hash_ip(source.ip())))
@@ -115,6 +116,7 @@ impl Flow {
     }
 
     /// Tells whether any backend was tried already.
+    #[inline]
     #[must_use]
     pub fn is_retry(&self) -> bool {
         !self.tried.is_empty()

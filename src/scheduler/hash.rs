@@ -93,7 +93,10 @@ mod tests {
 
     #[test]
     fn an_ipv6_address_folds_by_xor_of_its_words() {
-        assert_eq!(fold(ip("1:2:3:4:5:6:7:8")), 0x0001_0002 ^ 0x0003_0004 ^ 0x0005_0006 ^ 0x0007_0008);
+        assert_eq!(
+            fold(ip("1:2:3:4:5:6:7:8")),
+            0x0001_0002 ^ 0x0003_0004 ^ 0x0005_0006 ^ 0x0007_0008
+        );
     }
 
     #[test]
