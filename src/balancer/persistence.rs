@@ -11,8 +11,8 @@
 //! is bounded.
 //!
 //! # Cost
-//! One lock of one of sixteen shards, one hash look-up and a search of the member list for each
-//! connection that follows a template.
+//! One lock of one of sixteen shards, one hash look-up and a binary search of the member list for
+//! each connection that follows a template.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -7,12 +7,27 @@
 //! A rule of your own is a type that implements both; see [`Scheduler`].
 
 mod context;
+mod dh;
 mod error;
 mod flow;
+mod fo;
 mod hash;
+mod lblc;
+mod lblcr;
+mod lc;
+mod least;
+mod locality;
 mod memo;
+mod mh;
+mod nq;
+mod ovf;
 mod rng;
 mod rr;
+mod sed;
+mod sh;
+mod twos;
+mod wlc;
+mod wrr;
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -21,11 +36,25 @@ use std::sync::Arc;
 use crate::backend::Members;
 
 pub use self::context::PickContext;
+pub use self::dh::DestinationHash;
 pub use self::error::CompileError;
 pub use self::flow::Flow;
+pub use self::fo::Failover;
 pub use self::hash::hash_bytes;
+pub use self::lblc::LocalityLeastConnections;
+pub use self::lblcr::ReplicatedLocality;
+pub use self::lc::LeastConnections;
+pub use self::least::Overhead;
+pub use self::mh::MaglevHash;
+pub use self::nq::NeverQueue;
+pub use self::ovf::Overflow;
 pub use self::rng::Rng;
 pub use self::rr::RoundRobin;
+pub use self::sed::ShortestExpectedDelay;
+pub use self::sh::SourceHash;
+pub use self::twos::TwoChoices;
+pub use self::wlc::WeightedLeastConnections;
+pub use self::wrr::WeightedRoundRobin;
 
 /// A balancing rule, as configured.
 ///

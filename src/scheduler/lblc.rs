@@ -1,0 +1,115 @@
+//! Locality-based least connections: `lblc`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::least::Overhead;
+use super::locality::{Destination, EXPIRATION_DEFAULT, Memory, is_overloaded};
+use super::wlc::LeastForWeight;
+use super::{CompileError, PickContext, Picker, Scheduler, previous_as};
+use crate::backend::Members;
+
+/// `lblc`: a destination stays with its server until that is overloaded.
+///
+/// Choose it in front of caches where the load matters as much as the locality and decisions must
+/// equal those of Linux; [`Bounded`](super::Bounded) over a hash scheduler does the same without
+/// memory.
+///
+/// Decides as the kernel's `ip_vs_lblc`: a new destination goes to the server that
+/// [`wlc`](super::WeightedLeastConnections) chooses, and stays there while the server is eligible
+/// and has no more active connections than its weight, or nobody else has less than half of his.
+///
+/// Reads the flow's destination, or its key, and its time; a flow that has no destination is
+/// scheduled by `wlc`.
+///
+/// # Cost
+/// Unlike other rules this one remembers something with each pick: one lock of one of sixteen
+/// shards, and memory for up to 24 576 destinations (new ones are not remembered beyond that).
+/// Entries that are not used for the expiration are forgotten, idle ones earlier when there are more
+/// than 16 384; both only if flows carry the time ([`Flow::at`](super::Flow::at)).
+///
+/// # Examples
+/// ```
+/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::LocalityLeastConnections};
+/// let set = BackendSet::new();
+/// let balancer = Balancer::new(&set, LocalityLeastConnections::new())?;
+/// set.insert(Spec::new("a", ()).weight(9))?;
+/// set.insert(Spec::new("b", ()).weight(9))?;
+/// let flow = Flow::new().to_destination("198.51.100.1:80".parse()?);
+/// let (one, other) = (balancer.pick(&flow)?, balancer.pick(&flow)?);
+/// assert_eq!(one.id(), other.id());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct LocalityLeastConnections {
+    overhead: Overhead,
+    expiration: Duration,
+}
+
+impl LocalityLeastConnections {
+    /// With the kernel's expiration and the classic overhead.
+    pub const fn new() -> Self {
+        Self { overhead: Overhead::Classic, expiration: EXPIRATION_DEFAULT }
+    }
+
+    /// How inactive connections count. Default: [`Overhead::Classic`].
+    pub const fn overhead(self, overhead: Overhead) -> Self {
+        Self { overhead, ..self }
+    }
+
+    /// How long an unused destination is remembered (`lblc_expiration`). Default: 24 h.
+    pub const fn expiration(self, expiration: Duration) -> Self {
+        Self { expiration, ..self }
+    }
+}
+
+impl Default for LocalityLeastConnections {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Scheduler for LocalityLeastConnections {
+    fn name(&self) -> &str {
+        "lblc"
+    }
+
+    fn compile(
+        &self,
+        members: &Members,
+        previous: Option<&dyn Picker>,
+    ) -> Result<Box<dyn Picker>, CompileError> {
+        let memory = previous_as::<Locality>(previous)
+            .map_or_else(|| Arc::new(Memory::new(self.expiration)), |old| Arc::clone(&old.memory));
+        Ok(Box::new(Locality { memory, fallback: LeastForWeight::new(self.overhead, members) }))
+    }
+}
+
+#[derive(Debug)]
+struct Locality {
+    /// The serial of each destination's server.
+    memory: Arc<Memory<u64>>,
+    fallback: LeastForWeight,
+}
+
+impl Picker for Locality {
+    fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        let flow = cx.flow();
+        let Some(to) = Destination::of(flow) else { return self.fallback.pick(cx) };
+        self.memory.with(to, flow.now(), |serial| {
+            let members = cx.members();
+            let stays = |i: &usize| {
+                let member = &members[*i];
+                // As in the kernel a server at its limit keeps its destinations.
+                member.share() != 0 && cx.admits(member) && !is_overloaded(members, *i)
+            };
+            let cached = serial.and_then(|serial| members.position(serial)).filter(stays);
+            cached.or_else(|| {
+                let chosen = self.fallback.pick(cx)?;
+                *serial = Some(members[chosen].serial());
+                Some(chosen)
+            })
+        })
+    }
+}

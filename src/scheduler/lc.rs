@@ -1,0 +1,86 @@
+//! Least connections: `lc`.
+
+use super::least::{Cost, Least, Overhead};
+use super::{CompileError, PickContext, Picker, Scheduler};
+use crate::backend::{Load, Member, Members};
+
+/// `lc`: the server with the fewest connections.
+///
+/// Choose it for equal servers and connections of unequal length. Weights count only as "0 or not";
+/// [`wlc`](super::WeightedLeastConnections) divides by them. Among equals the first in the list (the
+/// newest) is chosen, so an idle set sends everything there; [`p2c`](super::PowerOfTwo) spreads.
+///
+/// Decides as the kernel's `ip_vs_lc`. Inactive connections count a 256th.
+///
+/// # Cost
+/// O(n) up to 24 members; above, one comparison for each of at most 64 groups and a look at the
+/// members of the one or two groups that changed. The counts are those of all threads: under
+/// contention every change is seen by every pick.
+///
+/// # Examples
+/// ```
+/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::LeastConnections};
+/// let set = BackendSet::new();
+/// let balancer = Balancer::new(&set, LeastConnections::new())?;
+/// set.insert(Spec::new("b", ()))?;
+/// set.insert(Spec::new("a", ()))?;
+/// let first = balancer.pick(&Flow::new())?;
+/// let second = balancer.pick(&Flow::new())?;
+/// assert_eq!((first.id().as_str(), second.id().as_str()), ("a", "b"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct LeastConnections {
+    overhead: Overhead,
+}
+
+impl LeastConnections {
+    /// With the classic overhead.
+    pub const fn new() -> Self {
+        Self { overhead: Overhead::Classic }
+    }
+
+    /// How inactive connections count. Default: [`Overhead::Classic`].
+    pub const fn overhead(self, overhead: Overhead) -> Self {
+        Self { overhead }
+    }
+}
+
+impl Scheduler for LeastConnections {
+    fn name(&self) -> &str {
+        "lc"
+    }
+
+    fn compile(
+        &self,
+        members: &Members,
+        _previous: Option<&dyn Picker>,
+    ) -> Result<Box<dyn Picker>, CompileError> {
+        Ok(Box::new(Fewest(Least::new(Connections(self.overhead), members))))
+    }
+}
+
+#[derive(Debug)]
+struct Fewest(Least<Connections>);
+
+#[derive(Debug)]
+struct Connections(Overhead);
+
+impl Cost for Connections {
+    #[inline]
+    fn cost(&self, load: Load) -> u64 {
+        self.0.of(load)
+    }
+
+    #[inline]
+    fn weight(&self, _member: &Member) -> u32 {
+        1
+    }
+}
+
+impl Picker for Fewest {
+    fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        self.0.pick(cx)
+    }
+}

@@ -1,0 +1,56 @@
+//! Overflow connection scheduling: `ovf`.
+
+use super::fo::by_weight;
+use super::{CompileError, PickContext, Picker, Scheduler};
+use crate::backend::Members;
+
+/// `ovf`: the heaviest server gets everything until it has more active connections than its weight,
+/// then the next.
+///
+/// Choose it to fill servers one after the other; a weight is a number of connections, and each
+/// server takes up to one more than it. When all overflow nobody is chosen. Decides as the kernel's
+/// `ip_vs_ovf`. For limits that are exact see [`first`](super::First).
+///
+/// # Cost
+/// O(1) while the heaviest has room, a step for each that has not; 4 bytes a member.
+///
+/// # Examples
+/// ```
+/// # use lvs::{BackendSet, Balancer, Flow, PickError, Spec, scheduler::Overflow};
+/// let set = BackendSet::new();
+/// set.insert(Spec::new("small", ()).weight(1))?;
+/// let balancer = Balancer::new(&set, Overflow)?;
+/// let held = (balancer.pick(&Flow::new())?, balancer.pick(&Flow::new())?);
+/// assert_eq!(balancer.pick(&Flow::new()).unwrap_err(), PickError::Refused);
+/// # drop(held);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Overflow;
+
+impl Scheduler for Overflow {
+    fn name(&self) -> &str {
+        "ovf"
+    }
+
+    fn compile(
+        &self,
+        members: &Members,
+        _previous: Option<&dyn Picker>,
+    ) -> Result<Box<dyn Picker>, CompileError> {
+        Ok(Box::new(Ranks(by_weight(members))))
+    }
+}
+
+#[derive(Debug)]
+struct Ranks(Box<[u32]>);
+
+impl Picker for Ranks {
+    fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        let has_room = |i: usize| {
+            let member = &cx.members()[i];
+            member.load().active <= member.weight()
+        };
+        self.0.iter().map(|&i| i as usize).find(|&i| has_room(i) && cx.usable(i))
+    }
+}

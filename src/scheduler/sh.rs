@@ -1,0 +1,112 @@
+//! Source hashing: `sh`.
+
+use super::context::Verdict;
+use super::hash::hash_32;
+use super::{CompileError, PickContext, Picker, Scheduler};
+use crate::backend::Members;
+
+/// `sh`: the client's address decides.
+///
+/// Choose it where decisions must equal those of Linux; [`mh`](super::MaglevHash) and
+/// [`maglev`](super::Maglev) move far fewer clients when a server comes, goes or changes weight:
+/// here every change deals all buckets anew.
+///
+/// Decides as the kernel's `ip_vs_sh`: 256 buckets dealt out in list order, `weight` of them at a
+/// time (a quiesced server still gets one, and refuses its clients). A bucket whose server is
+/// quiesced or at its limit refuses, unless [fallback](SourceHash::fallback) is on. A server that is
+/// down, draining, disabled or was tried before, which the kernel does not know, is passed over by
+/// the fallback's probing in either case.
+///
+/// Reads the flow's source, or its key where it has none, or else spreads at random.
+///
+/// # Cost
+/// O(1), up to 256 probes when servers are passed over; a table of 1 KiB.
+///
+/// # Examples
+/// ```
+/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::SourceHash};
+/// let set = BackendSet::new();
+/// let balancer = Balancer::new(&set, SourceHash::new().fallback(true))?;
+/// set.insert(Spec::new("a", ()))?;
+/// set.insert(Spec::new("b", ()))?;
+/// let client = |text: &str| text.parse::<std::net::SocketAddr>().map(Flow::from);
+/// let one = balancer.pick(&client("192.0.2.7:1000")?)?;
+/// let other = balancer.pick(&client("192.0.2.7:2000")?)?;
+/// assert_eq!(one.id(), other.id(), "the port does not count");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct SourceHash {
+    port: bool,
+    fallback: bool,
+}
+
+impl SourceHash {
+    /// Without flags, as `ipvsadm -s sh`.
+    pub const fn new() -> Self {
+        Self { port: false, fallback: false }
+    }
+
+    /// `sh-port`: the client's port counts, too. Default: `false`.
+    pub const fn port(self, port: bool) -> Self {
+        Self { port, ..self }
+    }
+
+    /// `sh-fallback`: probe on where a server is quiesced or at its limit. Default: `false`.
+    pub const fn fallback(self, fallback: bool) -> Self {
+        Self { fallback, ..self }
+    }
+}
+
+/// `SH_TAB_BITS` of the kernel's default configuration.
+const BITS: u32 = 8;
+const MASK: u32 = (1 << BITS) - 1;
+
+impl Scheduler for SourceHash {
+    fn name(&self) -> &str {
+        "sh"
+    }
+
+    fn compile(
+        &self,
+        members: &Members,
+        _previous: Option<&dyn Picker>,
+    ) -> Result<Box<dyn Picker>, CompileError> {
+        let turn = members
+            .iter()
+            .enumerate()
+            .flat_map(|(i, member)| std::iter::repeat_n(i as u32, member.weight().max(1) as usize));
+        let buckets = turn.cycle().take(1 << BITS).collect();
+        Ok(Box::new(Buckets { flags: *self, buckets }))
+    }
+}
+
+#[derive(Debug)]
+struct Buckets {
+    flags: SourceHash,
+    buckets: Box<[u32]>,
+}
+
+impl Picker for Buckets {
+    fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        let flow = cx.flow();
+        let port =
+            if self.flags.port { flow.source().map_or(0, |source| source.port()) } else { 0 };
+        let address = flow.source_fold().unwrap_or_else(|| cx.rng().next_u64() as u32);
+        let hash = hash_32(address.wrapping_add(u32::from(port)), BITS);
+        let bucket = |offset: u32| {
+            self.buckets.get((offset.wrapping_add(hash) & MASK) as usize).map(|&i| i as usize)
+        };
+        let home = bucket(0)?;
+        match cx.verdict(home) {
+            Verdict::Usable => return Some(home),
+            Verdict::Unavailable if !self.flags.fallback => return None,
+            Verdict::Unavailable | Verdict::Passed => {}
+        }
+        // The kernel starts its probing at twice the hash.
+        (0..=MASK)
+            .filter_map(|offset| bucket(offset.wrapping_add(hash) & MASK))
+            .find(|&i| cx.usable(i))
+    }
+}

@@ -1,0 +1,86 @@
+//! Weighted least connections: `wlc`.
+
+use super::least::{Cost, Least, Overhead};
+use super::{CompileError, PickContext, Picker, Scheduler};
+use crate::backend::{Load, Members};
+
+/// `wlc`: the server with the fewest connections for its weight; the default of `ipvsadm`.
+///
+/// Choose it for servers of unequal strength and connections of unequal length, with one director
+/// that sees all connections. Where several directors share the servers, each knows only its own
+/// counts and all run to the same server: choose [`p2c`](super::PowerOfTwo).
+///
+/// Decides as the kernel's `ip_vs_wlc`: least `overhead / weight`, the first in the list (the
+/// newest) among equals. Inactive connections count a 256th.
+///
+/// # Cost
+/// As [`lc`](super::LeastConnections), and two multiplications a comparison.
+///
+/// # Examples
+/// ```
+/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::WeightedLeastConnections};
+/// let set = BackendSet::new();
+/// let balancer = Balancer::new(&set, WeightedLeastConnections::new())?;
+/// set.insert(Spec::new("small", ()).weight(1))?;
+/// set.insert(Spec::new("large", ()).weight(3))?;
+/// let held = (0..4).map(|_| balancer.pick(&Flow::new())).collect::<Result<Vec<_>, _>>()?;
+/// assert_eq!(held.iter().filter(|lease| lease.id().as_str() == "large").count(), 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct WeightedLeastConnections {
+    overhead: Overhead,
+}
+
+impl WeightedLeastConnections {
+    /// With the classic overhead.
+    pub const fn new() -> Self {
+        Self { overhead: Overhead::Classic }
+    }
+
+    /// How inactive connections count. Default: [`Overhead::Classic`].
+    pub const fn overhead(self, overhead: Overhead) -> Self {
+        Self { overhead }
+    }
+}
+
+impl Scheduler for WeightedLeastConnections {
+    fn name(&self) -> &str {
+        "wlc"
+    }
+
+    fn compile(
+        &self,
+        members: &Members,
+        _previous: Option<&dyn Picker>,
+    ) -> Result<Box<dyn Picker>, CompileError> {
+        Ok(Box::new(LeastForWeight::new(self.overhead, members)))
+    }
+}
+
+/// The rule itself, which `lblc` and `lblcr` fall back on.
+#[derive(Debug)]
+pub(super) struct LeastForWeight(Least<Connections>);
+
+impl LeastForWeight {
+    pub(super) fn new(overhead: Overhead, members: &Members) -> Self {
+        Self(Least::new(Connections(overhead), members))
+    }
+}
+
+#[derive(Debug)]
+struct Connections(Overhead);
+
+impl Cost for Connections {
+    #[inline]
+    fn cost(&self, load: Load) -> u64 {
+        self.0.of(load)
+    }
+}
+
+impl Picker for LeastForWeight {
+    fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        self.0.pick(cx)
+    }
+}
