@@ -1,10 +1,10 @@
 //! Says which parts of a set have changed load, so that a least-loaded pick need not look at all.
 //!
-//! The members of a set fall into at most [`GROUPS`] groups of neighbours. Every change of a
+//! The members of a set fall into groups of neighbours, about as many as each has members. Every change of a
 //! member's load is followed by a step of its group's version. A picker that remembers what it
 //! found in a group (its least loaded member, its sum) together with the version it read before
-//! looking may use that again as long as the version stands: with 1000 members it reads some 60
-//! versions and looks into the one or two groups that moved.
+//! looking may use that again as long as the version stands: with 1000 members it reads 32 versions
+//! and looks into the one or two groups that moved.
 //!
 //! Nothing is counted until some picker asks ([`Board::track`]): other schedulers pay one read of a
 //! line that never changes.
@@ -26,7 +26,7 @@ use std::ops::Range;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
 /// How many groups a set is split into at the most.
-pub(crate) const GROUPS: usize = 64;
+pub(crate) const GROUPS: usize = 256;
 /// Smaller groups cost more versions to read than they save members to look at.
 const GROUP_MIN: usize = 16;
 
@@ -66,9 +66,10 @@ impl Board {
     }
 }
 
-/// How many members share a group in a set of `len`.
+/// How many members share a group in a set of `len`: about the square root, so that there are as
+/// many versions to read as members to look at.
 pub(super) fn group_size(len: usize) -> usize {
-    len.div_ceil(GROUPS).max(GROUP_MIN)
+    len.isqrt().next_power_of_two().max(GROUP_MIN)
 }
 
 /// Splits a list into its runs of neighbours with the same group.
@@ -89,7 +90,7 @@ mod tests {
 
     #[test]
     fn no_more_groups_than_there_are_versions() {
-        for len in [0usize, 1, 15, 16, 17, 1000, 1024, 1025, 65_536] {
+        for len in [0usize, 1, 15, 16, 17, 1000, 1024, 1025, 65_535, 65_536] {
             assert!(len.div_ceil(group_size(len)) <= GROUPS, "{len} members");
         }
     }

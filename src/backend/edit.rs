@@ -93,7 +93,7 @@ impl<T> Draft<T> {
                 state,
                 limits: e.limits,
                 address: e.address,
-                // At most GROUPS, which is far below 256.
+                // Below GROUPS, which is 256.
                 group: (i / size) as u8,
             }
         });

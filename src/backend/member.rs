@@ -117,7 +117,7 @@ impl Member {
     }
 
     #[inline]
-    pub(crate) fn account(&self) -> &Account {
+    pub(crate) fn account(&self) -> &Arc<Account> {
         &self.account
     }
 

@@ -1,10 +1,11 @@
 //! What `lc`, `wlc`, `sed` and `nq` have in common: the member with the least cost for its weight.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::PickContext;
 use super::memo::Memo;
-use crate::backend::{Load, Member, Members};
+use crate::backend::{Account, Limits, Load, Member, Members};
 
 /// How much an inactive connection counts beside an active one.
 ///
@@ -38,7 +39,7 @@ pub(super) trait Cost: std::fmt::Debug + Send + Sync + 'static {
     /// What the member's load costs.
     fn cost(&self, load: Load) -> u64;
 
-    /// What the cost is divided by; not 0 for a member with a share.
+    /// What the cost of an eligible member is divided by; not 0.
     #[inline]
     fn weight(&self, member: &Member) -> u32 {
         member.share()
@@ -52,68 +53,89 @@ pub(super) trait Cost: std::fmt::Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub(super) struct Least<C> {
     cost: C,
+    slots: Box<[Slot]>,
     /// `None` for a set that is quicker looked through.
     memo: Option<Memo>,
 }
 
-/// One candidate: where it is, and its cost and weight.
-type Candidate = (usize, u64, u32);
+/// What a comparison reads of a member, close together.
+#[derive(Debug)]
+struct Slot {
+    account: Arc<Account>,
+    /// 0 for a member that is not eligible.
+    weight: u32,
+    limited: bool,
+}
 
+/// The best so far.
+#[derive(Clone, Copy)]
+struct Best {
+    position: u32,
+    cost: u64,
+    weight: u32,
+}
+
+/// Nobody: a cost of one over nothing, which everybody is better than.
+const NOBODY: Best = Best { position: u32::MAX, cost: 1, weight: 0 };
 /// Below this, comparing all costs less than keeping versions.
 const SMALL: usize = 24;
-/// What a group remembers that has nobody usable.
-const NOBODY: u32 = u32::MAX;
 
 impl<C: Cost> Least<C> {
     pub(super) fn new(cost: C, members: &Members) -> Self {
-        Self { cost, memo: (members.len() > SMALL).then(|| Memo::new(members)) }
+        let slot = |m: &Member| Slot {
+            account: Arc::clone(m.account()),
+            weight: if m.share() == 0 { 0 } else { cost.weight(m) },
+            limited: m.limits() != Limits::NONE,
+        };
+        let slots = members.iter().map(slot).collect();
+        Self { cost, slots, memo: (members.len() > SMALL).then(|| Memo::new(members)) }
     }
 
     #[inline]
     pub(super) fn pick(&self, cx: &PickContext<'_>) -> Option<usize> {
-        let all = 0..cx.members().len();
-        match &self.memo {
-            // What one flow may not have, the next one may: remember nothing of a retry.
-            Some(memo) if cx.is_plain() => self.best_of_groups(memo, cx),
-            _ => self.best_of(all, cx),
-        }
-        .map(|(i, ..)| i)
+        let best = match &self.memo {
+            // What one flow may not have the next one may: nothing is remembered of a retry.
+            _ if !cx.is_plain() => self.best_of(0..self.slots.len(), |i| cx.usable(i)),
+            Some(memo) => self.best_of_groups(memo, cx),
+            None => self.best_of(0..self.slots.len(), |i| self.usable(i, cx)),
+        };
+        (best.position != NOBODY.position).then_some(best.position as usize)
     }
 
-    fn best_of_groups(&self, memo: &Memo, cx: &PickContext<'_>) -> Option<Candidate> {
-        let mut best = None;
+    fn best_of_groups(&self, memo: &Memo, cx: &PickContext<'_>) -> Best {
+        let mut best = NOBODY;
         for run in 0..memo.groups() {
-            let look = |range| self.best_of(range, cx).map_or(NOBODY, |(i, ..)| i as u32);
+            let look = |range| self.best_of(range, |i| self.usable(i, cx)).position;
             let champion = memo.value(run, look);
-            if champion != NOBODY {
-                best = self.better(best, champion as usize, &cx.members()[champion as usize]);
-            }
-        }
-        best
-    }
-
-    fn best_of(&self, range: Range<usize>, cx: &PickContext<'_>) -> Option<Candidate> {
-        let mut best = None;
-        for i in range {
-            if cx.usable(i) {
-                best = self.better(best, i, &cx.members()[i]);
+            if champion != NOBODY.position {
+                best = self.better(best, champion as usize);
             }
         }
         best
     }
 
     #[inline]
-    fn better(&self, best: Option<Candidate>, i: usize, member: &Member) -> Option<Candidate> {
-        let (cost, weight) = (self.cost.cost(member.load()), self.cost.weight(member));
-        match best {
-            // cost / weight < least / least_weight, without the divisions: a cost is below 2^41 and
-            // a weight below 2^23.
-            Some((_, least, least_weight))
-                if cost * u64::from(least_weight) >= least * u64::from(weight) =>
-            {
-                best
-            }
-            _ => Some((i, cost, weight)),
+    fn best_of(&self, range: Range<usize>, usable: impl Fn(usize) -> bool) -> Best {
+        range.fold(NOBODY, |best, i| if usable(i) { self.better(best, i) } else { best })
+    }
+
+    /// [`PickContext::usable`] for a flow that nothing is forbidden to.
+    #[inline]
+    fn usable(&self, i: usize, cx: &PickContext<'_>) -> bool {
+        let slot = &self.slots[i];
+        slot.weight != 0 && !(slot.limited && cx.members()[i].is_overloaded())
+    }
+
+    #[inline]
+    fn better(&self, best: Best, i: usize) -> Best {
+        let slot = &self.slots[i];
+        let cost = self.cost.cost(slot.account.load());
+        // cost / weight < least / least_weight, without the divisions: a cost is below 2^41 and a
+        // weight below 2^23.
+        if cost * u64::from(best.weight) < best.cost * u64::from(slot.weight) {
+            Best { position: i as u32, cost, weight: slot.weight }
+        } else {
+            best
         }
     }
 }
