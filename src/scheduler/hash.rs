@@ -65,10 +65,36 @@ pub(crate) const fn hash_32(x: u32, bits: u32) -> u32 {
 }
 
 /// The kernel's `hsiphash` of one 32-bit word on a 64-bit machine: SipHash-1-3, low half.
-pub(crate) fn hsiphash(value: u32, key: u64) -> u32 {
-    let mut hasher = SipHasher13::new_with_keys(key, key);
-    hasher.write(&value.to_le_bytes());
-    hasher.finish() as u32
+///
+/// Written out for the one length that `mh` needs, which takes a quarter of the time of a hasher
+/// that takes bytes as they come.
+#[inline]
+pub(crate) const fn hsiphash(value: u32, key: u64) -> u32 {
+    let last = (4 << 56) | value as u64;
+    let mut v = [
+        key ^ 0x736f_6d65_7073_6575,
+        key ^ 0x646f_7261_6e64_6f6d,
+        key ^ 0x6c79_6765_6e65_7261,
+        key ^ 0x7465_6462_7974_6573 ^ last,
+    ];
+    v = sip_round(v);
+    v[0] ^= last;
+    v[2] ^= 0xff;
+    v = sip_round(sip_round(sip_round(v)));
+    (v[0] ^ v[1] ^ v[2] ^ v[3]) as u32
+}
+
+#[inline]
+const fn sip_round([mut v0, mut v1, mut v2, mut v3]: [u64; 4]) -> [u64; 4] {
+    v0 = v0.wrapping_add(v1);
+    v2 = v2.wrapping_add(v3);
+    v1 = v1.rotate_left(13) ^ v0;
+    v3 = v3.rotate_left(16) ^ v2;
+    v0 = v0.rotate_left(32).wrapping_add(v3);
+    v2 = v2.wrapping_add(v1);
+    v1 = v1.rotate_left(17) ^ v2;
+    v3 = v3.rotate_left(21) ^ v0;
+    [v0, v1, v2.rotate_left(32), v3]
 }
 
 #[cfg(all(test, not(lvs_loom)))]
@@ -89,6 +115,16 @@ mod tests {
         assert_eq!(hash_32(fold(ip("10.0.0.1")), 8), 39);
         assert_eq!(hash_32(fold(ip("10.0.0.1")), 10), 159);
         assert_eq!(hash_32(fold(ip("192.168.1.100")) + 40_000, 10), 1013);
+    }
+
+    #[test]
+    fn the_short_siphash_is_siphash() {
+        for i in 0..1000u64 {
+            let (value, key) = (mix(i) as u32, mix(!i));
+            let mut hasher = SipHasher13::new_with_keys(key, key);
+            hasher.write(&value.to_le_bytes());
+            assert_eq!(hsiphash(value, key), hasher.finish() as u32);
+        }
     }
 
     #[test]

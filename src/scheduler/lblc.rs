@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::least::Overhead;
+use super::least::{LeastConnected, Overhead};
 use super::locality::{Destination, EXPIRATION_DEFAULT, Memory, is_overloaded};
-use super::wlc::LeastForWeight;
 use super::{CompileError, PickContext, Picker, Scheduler, previous_as};
-use crate::backend::Members;
+use crate::backend::{Member, Members};
 
 /// `lblc`: a destination stays with its server until that is overloaded.
 ///
@@ -82,7 +81,10 @@ impl Scheduler for LocalityLeastConnections {
     ) -> Result<Box<dyn Picker>, CompileError> {
         let memory = previous_as::<Locality>(previous)
             .map_or_else(|| Arc::new(Memory::new(self.expiration)), |old| Arc::clone(&old.memory));
-        Ok(Box::new(Locality { memory, fallback: LeastForWeight::new(self.overhead, members) }))
+        Ok(Box::new(Locality {
+            memory,
+            fallback: LeastConnected::new(self.overhead, members, Member::share),
+        }))
     }
 }
 
@@ -90,7 +92,7 @@ impl Scheduler for LocalityLeastConnections {
 struct Locality {
     /// The serial of each destination's server.
     memory: Arc<Memory<u64>>,
-    fallback: LeastForWeight,
+    fallback: LeastConnected,
 }
 
 impl Picker for Locality {

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::least::Overhead;
+use super::least::{LeastConnected, Overhead};
 use super::locality::{Destination, EXPIRATION_DEFAULT, Memory, is_overloaded};
-use super::wlc::LeastForWeight;
 use super::{CompileError, PickContext, Picker, Scheduler, previous_as};
-use crate::backend::Members;
+use crate::backend::{Member, Members};
 
 /// `lblcr`: a destination has a set of servers, which grows while they are overloaded.
 ///
@@ -77,7 +76,7 @@ impl Scheduler for ReplicatedLocality {
     ) -> Result<Box<dyn Picker>, CompileError> {
         let memory = previous_as::<Replicas>(previous)
             .map_or_else(|| Arc::new(Memory::new(self.expiration)), |old| Arc::clone(&old.memory));
-        let fallback = LeastForWeight::new(self.overhead, members);
+        let fallback = LeastConnected::new(self.overhead, members, Member::share);
         Ok(Box::new(Replicas { rule: *self, memory, fallback }))
     }
 }
@@ -86,7 +85,7 @@ impl Scheduler for ReplicatedLocality {
 struct Replicas {
     rule: ReplicatedLocality,
     memory: Arc<Memory<ServerSet>>,
-    fallback: LeastForWeight,
+    fallback: LeastConnected,
 }
 
 /// The servers of one destination.
@@ -152,7 +151,7 @@ impl Replicas {
     /// Compares `overhead / weight`.
     fn compare(&self, members: &Members, a: usize, b: usize) -> std::cmp::Ordering {
         let [a, b] = [&members[a], &members[b]];
-        let cost = |m: &crate::backend::Member| self.rule.overhead.of(m.load());
+        let cost = |m: &Member| self.rule.overhead.of(m.load());
         (cost(a) * u64::from(b.weight())).cmp(&(cost(b) * u64::from(a.weight())))
     }
 }

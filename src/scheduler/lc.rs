@@ -1,8 +1,8 @@
 //! Least connections: `lc`.
 
-use super::least::{Cost, Least, Overhead};
+use super::least::{LeastConnected, Overhead};
 use super::{CompileError, PickContext, Picker, Scheduler};
-use crate::backend::{Load, Member, Members};
+use crate::backend::Members;
 
 /// `lc`: the server with the fewest connections.
 ///
@@ -57,30 +57,6 @@ impl Scheduler for LeastConnections {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        Ok(Box::new(Fewest(Least::new(Connections(self.overhead), members))))
-    }
-}
-
-#[derive(Debug)]
-struct Fewest(Least<Connections>);
-
-#[derive(Debug)]
-struct Connections(Overhead);
-
-impl Cost for Connections {
-    #[inline]
-    fn cost(&self, load: Load) -> u64 {
-        self.0.of(load)
-    }
-
-    #[inline]
-    fn weight(&self, _member: &Member) -> u32 {
-        1
-    }
-}
-
-impl Picker for Fewest {
-    fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        self.0.pick(cx)
+        Ok(Box::new(LeastConnected::new(self.overhead, members, |_| 1)))
     }
 }

@@ -1,11 +1,12 @@
 //! What `lc`, `wlc`, `sed` and `nq` have in common: the member with the least cost for its weight.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::PickContext;
 use super::memo::Memo;
-use crate::backend::{Account, Limits, Load, Member, Members};
+use super::{PickContext, Picker};
+use crate::backend::{Account, Load, Member, Members};
 
 /// How much an inactive connection counts beside an active one.
 ///
@@ -34,15 +35,58 @@ impl Overhead {
     }
 }
 
-/// What makes one member cheaper than another.
+/// What makes one member cheaper than another; a type, so that the comparison is compiled for it.
 pub(super) trait Cost: std::fmt::Debug + Send + Sync + 'static {
-    /// What the member's load costs.
-    fn cost(&self, load: Load) -> u64;
+    /// What a load costs; below 2^41.
+    fn cost(load: Load) -> u64;
+}
 
-    /// What the cost of an eligible member is divided by; not 0.
+#[derive(Debug)]
+struct Classic;
+
+impl Cost for Classic {
     #[inline]
-    fn weight(&self, member: &Member) -> u32 {
-        member.share()
+    fn cost(load: Load) -> u64 {
+        Overhead::Classic.of(load)
+    }
+}
+
+#[derive(Debug)]
+struct Total;
+
+impl Cost for Total {
+    #[inline]
+    fn cost(load: Load) -> u64 {
+        Overhead::Total.of(load)
+    }
+}
+
+/// [`Least`] by connections: `lc` and `wlc`, and what `lblc` and `lblcr` fall back on.
+#[derive(Debug)]
+pub(super) enum LeastConnected {
+    Classic(Least<Classic>),
+    Total(Least<Total>),
+}
+
+impl LeastConnected {
+    pub(super) fn new(
+        overhead: Overhead,
+        members: &Members,
+        weight: impl Fn(&Member) -> u32,
+    ) -> Self {
+        match overhead {
+            Overhead::Classic => Self::Classic(Least::new(members, weight)),
+            Overhead::Total => Self::Total(Least::new(members, weight)),
+        }
+    }
+}
+
+impl Picker for LeastConnected {
+    fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        match self {
+            Self::Classic(least) => least.pick(cx),
+            Self::Total(least) => least.pick(cx),
+        }
     }
 }
 
@@ -52,7 +96,7 @@ pub(super) trait Cost: std::fmt::Debug + Send + Sync + 'static {
 /// some load in it changes (see [`Memo`]), so a pick compares the bests.
 #[derive(Debug)]
 pub(super) struct Least<C> {
-    cost: C,
+    cost: PhantomData<C>,
     slots: Box<[Slot]>,
     /// `None` for a set that is quicker looked through.
     memo: Option<Memo>,
@@ -64,7 +108,6 @@ struct Slot {
     account: Arc<Account>,
     /// 0 for a member that is not eligible.
     weight: u32,
-    limited: bool,
 }
 
 /// The best so far.
@@ -81,58 +124,78 @@ const NOBODY: Best = Best { position: u32::MAX, cost: 1, weight: 0 };
 const SMALL: usize = 24;
 
 impl<C: Cost> Least<C> {
-    pub(super) fn new(cost: C, members: &Members) -> Self {
+    /// Compares `cost / weight`; the weight of an eligible member is not 0, and below 2^23.
+    pub(super) fn new(members: &Members, weight: impl Fn(&Member) -> u32) -> Self {
         let slot = |m: &Member| Slot {
             account: Arc::clone(m.account()),
-            weight: if m.share() == 0 { 0 } else { cost.weight(m) },
-            limited: m.limits() != Limits::NONE,
+            weight: if m.share() == 0 { 0 } else { weight(m) },
         };
         let slots = members.iter().map(slot).collect();
-        Self { cost, slots, memo: (members.len() > SMALL).then(|| Memo::new(members)) }
+        let memo = (members.len() > SMALL).then(|| Memo::new(members));
+        Self { cost: PhantomData, slots, memo }
     }
 
+    /// As [`Picker::pick`].
     #[inline]
     pub(super) fn pick(&self, cx: &PickContext<'_>) -> Option<usize> {
         let best = match &self.memo {
-            // What one flow may not have the next one may: nothing is remembered of a retry.
-            _ if !cx.is_plain() => self.best_of(0..self.slots.len(), |i| cx.usable(i)),
+            _ if !cx.is_plain() => self.best_for_retry(cx),
             Some(memo) => self.best_of_groups(memo, cx),
-            None => self.best_of(0..self.slots.len(), |i| self.usable(i, cx)),
+            None => self.best_with_room(0..self.slots.len(), cx),
         };
         (best.position != NOBODY.position).then_some(best.position as usize)
     }
 
+    // The paths stand apart so that the short one is not made to save registers for the others.
+    #[inline(never)]
     fn best_of_groups(&self, memo: &Memo, cx: &PickContext<'_>) -> Best {
         let mut best = NOBODY;
         for run in 0..memo.groups() {
-            let look = |range| self.best_of(range, |i| self.usable(i, cx)).position;
-            let champion = memo.value(run, look);
-            if champion != NOBODY.position {
-                best = self.better(best, champion as usize);
+            let champion = memo.value(run, |range| self.best_with_room(range, cx).position);
+            if let Some(slot) = self.slots.get(champion as usize) {
+                best = self.better(best, champion as usize, slot);
             }
         }
         best
     }
 
+    /// What one flow may not have the next one may: nothing is remembered of a retry.
+    #[cold]
+    fn best_for_retry(&self, cx: &PickContext<'_>) -> Best {
+        self.best_of(0..self.slots.len(), |i| cx.usable(i))
+    }
+
+    /// The best for a flow that nothing is forbidden to. Who is not eligible has weight 0 and is
+    /// never better than anybody.
+    #[inline]
+    fn best_with_room(&self, range: Range<usize>, cx: &PickContext<'_>) -> Best {
+        let members = cx.members();
+        if members.is_limited() {
+            self.best_of(range, |i| !members[i].is_overloaded())
+        } else {
+            self.best_of(range, |_| true)
+        }
+    }
+
     #[inline]
     fn best_of(&self, range: Range<usize>, usable: impl Fn(usize) -> bool) -> Best {
-        range.fold(NOBODY, |best, i| if usable(i) { self.better(best, i) } else { best })
+        let slots = self.slots[range.clone()].iter();
+        range.zip(slots).fold(
+            NOBODY,
+            |best, (i, slot)| {
+                if usable(i) { self.better(best, i, slot) } else { best }
+            },
+        )
     }
 
-    /// [`PickContext::usable`] for a flow that nothing is forbidden to.
     #[inline]
-    fn usable(&self, i: usize, cx: &PickContext<'_>) -> bool {
-        let slot = &self.slots[i];
-        slot.weight != 0 && !(slot.limited && cx.members()[i].is_overloaded())
-    }
-
-    #[inline]
-    fn better(&self, best: Best, i: usize) -> Best {
-        let slot = &self.slots[i];
-        let cost = self.cost.cost(slot.account.load());
-        // cost / weight < least / least_weight, without the divisions: a cost is below 2^41 and a
-        // weight below 2^23.
+    fn better(&self, best: Best, i: usize, slot: &Slot) -> Best {
+        let cost = C::cost(slot.account.load());
+        // cost / weight < least / least_weight, without the divisions.
         if cost * u64::from(best.weight) < best.cost * u64::from(slot.weight) {
+            // A branch that is guessed lets the next member be compared meanwhile; a conditional move
+            // would have it wait.
+            std::hint::cold_path();
             Best { position: i as u32, cost, weight: slot.weight }
         } else {
             best

@@ -2,7 +2,7 @@
 
 use super::least::{Cost, Least};
 use super::{CompileError, PickContext, Picker, Scheduler};
-use crate::backend::{Load, Members};
+use crate::backend::{Load, Member, Members};
 
 /// `nq`: an idle server at once, otherwise the shortest expected delay.
 ///
@@ -39,7 +39,7 @@ impl Scheduler for NeverQueue {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        Ok(Box::new(Idle(Least::new(Queue, members))))
+        Ok(Box::new(Idle(Least::new(members, Member::share))))
     }
 }
 
@@ -52,7 +52,7 @@ struct Queue;
 impl Cost for Queue {
     /// Nothing is cheaper than idle, whatever it is divided by.
     #[inline]
-    fn cost(&self, load: Load) -> u64 {
+    fn cost(load: Load) -> u64 {
         if load.active == 0 { 0 } else { u64::from(load.active) + 1 }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::least::{Cost, Least};
 use super::{CompileError, PickContext, Picker, Scheduler};
-use crate::backend::{Load, Members};
+use crate::backend::{Load, Member, Members};
 
 /// `sed`: the server where the connection would wait the least.
 ///
@@ -40,7 +40,7 @@ impl Scheduler for ShortestExpectedDelay {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        Ok(Box::new(Shortest(Least::new(Delay, members))))
+        Ok(Box::new(Shortest(Least::new(members, Member::share))))
     }
 }
 
@@ -52,7 +52,7 @@ struct Delay;
 
 impl Cost for Delay {
     #[inline]
-    fn cost(&self, load: Load) -> u64 {
+    fn cost(load: Load) -> u64 {
         u64::from(load.active) + 1
     }
 }

@@ -99,10 +99,11 @@ impl Picker for Buckets {
             self.buckets.get((offset.wrapping_add(hash) & MASK) as usize).map(|&i| i as usize)
         };
         let home = bucket(0)?;
-        match cx.verdict(home) {
-            Verdict::Usable => return Some(home),
-            Verdict::Unavailable if !self.flags.fallback => return None,
-            Verdict::Unavailable | Verdict::Passed => {}
+        if cx.usable(home) {
+            return Some(home);
+        }
+        if !self.flags.fallback && cx.verdict(home) == Verdict::Unavailable {
+            return None;
         }
         // The kernel starts its probing at twice the hash.
         (0..=MASK)

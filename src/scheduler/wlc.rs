@@ -1,8 +1,8 @@
 //! Weighted least connections: `wlc`.
 
-use super::least::{Cost, Least, Overhead};
+use super::least::{LeastConnected, Overhead};
 use super::{CompileError, PickContext, Picker, Scheduler};
-use crate::backend::{Load, Members};
+use crate::backend::{Member, Members};
 
 /// `wlc`: the server with the fewest connections for its weight; the default of `ipvsadm`.
 ///
@@ -55,32 +55,6 @@ impl Scheduler for WeightedLeastConnections {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        Ok(Box::new(LeastForWeight::new(self.overhead, members)))
-    }
-}
-
-/// The rule itself, which `lblc` and `lblcr` fall back on.
-#[derive(Debug)]
-pub(super) struct LeastForWeight(Least<Connections>);
-
-impl LeastForWeight {
-    pub(super) fn new(overhead: Overhead, members: &Members) -> Self {
-        Self(Least::new(Connections(overhead), members))
-    }
-}
-
-#[derive(Debug)]
-struct Connections(Overhead);
-
-impl Cost for Connections {
-    #[inline]
-    fn cost(&self, load: Load) -> u64 {
-        self.0.of(load)
-    }
-}
-
-impl Picker for LeastForWeight {
-    fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        self.0.pick(cx)
+        Ok(Box::new(LeastConnected::new(self.overhead, members, Member::share)))
     }
 }
