@@ -90,8 +90,10 @@ pub trait Scheduler: Debug + Send + Sync {
 pub trait Picker: Any + Debug + Send + Sync {
     /// Chooses a member by its position in [`PickContext::members`]; `None` if the rule finds none.
     ///
-    /// Asks [`PickContext::usable`] before it chooses. Called only when some member has a share. A
-    /// position that is out of range counts as `None`.
+    /// Asks [`PickContext::usable`] before it chooses. Called when some member has a
+    /// [share](crate::backend::Member::share) and also when none has but one that is down would:
+    /// then `usable` says no to all, and only a rule with lists of its own (`priority` in panic) can
+    /// answer anything but `None`. A position that is out of range counts as `None`.
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize>;
 }
 
