@@ -10,8 +10,10 @@ mod context;
 mod error;
 mod flow;
 mod hash;
+mod priority;
 mod rng;
 mod rr;
+mod tier_load;
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -23,6 +25,7 @@ pub use self::context::PickContext;
 pub use self::error::CompileError;
 pub use self::flow::Flow;
 pub use self::hash::hash_bytes;
+pub use self::priority::{Priority, PriorityError};
 pub use self::rng::Rng;
 pub use self::rr::RoundRobin;
 
