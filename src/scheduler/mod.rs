@@ -6,11 +6,15 @@
 //!
 //! A rule of your own is a type that implements both; see [`Scheduler`].
 
+mod builtin;
 mod context;
 mod error;
+mod expression;
 mod flow;
 mod hash;
+mod params;
 mod priority;
+mod registry;
 mod rng;
 mod rr;
 mod tier_load;
@@ -23,9 +27,12 @@ use crate::backend::Members;
 
 pub use self::context::PickContext;
 pub use self::error::CompileError;
+pub use self::expression::{Argument, Expression, ExpressionError};
 pub use self::flow::Flow;
 pub use self::hash::hash_bytes;
+pub use self::params::Params;
 pub use self::priority::{Priority, PriorityError};
+pub use self::registry::{Registry, RegistryError, parse};
 pub use self::rng::Rng;
 pub use self::rr::RoundRobin;
 
