@@ -64,15 +64,21 @@ impl<T> Published<T> {
     fn choose(&self, flow: &Flow, rng: &mut Rng, why: &mut PickError) -> Option<Arc<Backend<T>>> {
         let plane = self.plane.load();
         let members = plane.snapshot.members();
-        if members.share_sum() == 0 {
+        let nobody_up = members.share_sum() == 0;
+        if nobody_up {
             *why = nobody(members);
-            return None;
+            // A rule may serve from members that are down, rather than not at all.
+            if *why != PickError::AllDown {
+                return None;
+            }
         }
         // A limit can be reached between the look at a member and the count: then look again.
         for _ in 0..ATTEMPTS {
             let chosen = plane.picker.pick(&mut PickContext::new(members, flow, rng));
             let Some((i, member)) = chosen.and_then(|i| Some((i, members.get(i)?))) else {
-                *why = refused(members, flow);
+                if !nobody_up {
+                    *why = refused(members, flow);
+                }
                 return None;
             };
             if member.account().bind(false) {

@@ -2,7 +2,10 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::str::FromStr;
 use std::sync::Arc;
+
+use thiserror::Error;
 
 use super::memo::Memo;
 use super::{PickContext, Picker};
@@ -34,6 +37,24 @@ impl Overhead {
         active * load.active as u64 + load.inactive as u64
     }
 }
+
+impl FromStr for Overhead {
+    type Err = UnknownOverhead;
+
+    /// Reads `classic` or `total`.
+    fn from_str(name: &str) -> Result<Self, UnknownOverhead> {
+        match name {
+            "classic" => Ok(Self::Classic),
+            "total" => Ok(Self::Total),
+            _ => Err(UnknownOverhead(name.to_owned())),
+        }
+    }
+}
+
+/// A name that is not that of an [`Overhead`].
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("unknown overhead {0:?}: neither classic nor total")]
+pub struct UnknownOverhead(String);
 
 /// What makes one member cheaper than another; a type, so that the comparison is compiled for it.
 pub(super) trait Cost: std::fmt::Debug + Send + Sync + 'static {

@@ -6,9 +6,11 @@
 //!
 //! A rule of your own is a type that implements both; see [`Scheduler`].
 
+mod builtin;
 mod context;
 mod dh;
 mod error;
+mod expression;
 mod flow;
 mod fo;
 mod hash;
@@ -21,10 +23,14 @@ mod memo;
 mod mh;
 mod nq;
 mod ovf;
+mod params;
+mod priority;
+mod registry;
 mod rng;
 mod rr;
 mod sed;
 mod sh;
+mod tier_load;
 mod twos;
 mod wlc;
 mod wrr;
@@ -38,16 +44,20 @@ use crate::backend::Members;
 pub use self::context::PickContext;
 pub use self::dh::DestinationHash;
 pub use self::error::CompileError;
+pub use self::expression::{Argument, Expression, ExpressionError};
 pub use self::flow::Flow;
 pub use self::fo::Failover;
 pub use self::hash::hash_bytes;
 pub use self::lblc::LocalityLeastConnections;
 pub use self::lblcr::ReplicatedLocality;
 pub use self::lc::LeastConnections;
-pub use self::least::Overhead;
+pub use self::least::{Overhead, UnknownOverhead};
 pub use self::mh::MaglevHash;
 pub use self::nq::NeverQueue;
 pub use self::ovf::Overflow;
+pub use self::params::Params;
+pub use self::priority::{Priority, PriorityError};
+pub use self::registry::{Registry, RegistryError, parse};
 pub use self::rng::Rng;
 pub use self::rr::RoundRobin;
 pub use self::sed::ShortestExpectedDelay;
@@ -120,8 +130,10 @@ pub trait Scheduler: Debug + Send + Sync {
 pub trait Picker: Any + Debug + Send + Sync {
     /// Chooses a member by its position in [`PickContext::members`]; `None` if the rule finds none.
     ///
-    /// Asks [`PickContext::usable`] before it chooses. Called only when some member has a share. A
-    /// position that is out of range counts as `None`.
+    /// Asks [`PickContext::usable`] before it chooses. Called when some member has a
+    /// [share](crate::backend::Member::share) and also when none has but one that is down would:
+    /// then `usable` says no to all, and only a rule with lists of its own (`priority` in panic) can
+    /// answer anything but `None`. A position that is out of range counts as `None`.
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize>;
 }
 

@@ -1,0 +1,74 @@
+//! The schedulers that [`Registry::default`](super::Registry) knows: one line each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::priority::{OVERPROVISIONING_RANGE, PANIC_RANGE};
+use super::*;
+
+type Built = Result<Arc<dyn Scheduler>, RegistryError>;
+type Factory = fn(&mut Params<'_>) -> Built;
+
+/// Every built-in name, and what makes a scheduler of its parameters.
+pub(super) const SCHEDULERS: &[(&str, Factory)] = &[
+    // The kernel's.
+    ("rr", |_| Ok(Arc::new(RoundRobin))),
+    ("wrr", |_| Ok(Arc::new(WeightedRoundRobin))),
+    ("lc", |params| Ok(Arc::new(LeastConnections::new().overhead(overhead(params)?)))),
+    ("wlc", |params| Ok(Arc::new(WeightedLeastConnections::new().overhead(overhead(params)?)))),
+    ("sed", |_| Ok(Arc::new(ShortestExpectedDelay))),
+    ("nq", |_| Ok(Arc::new(NeverQueue))),
+    ("fo", |_| Ok(Arc::new(Failover))),
+    ("ovf", |_| Ok(Arc::new(Overflow))),
+    ("dh", |_| Ok(Arc::new(DestinationHash))),
+    ("sh", sh),
+    ("mh", mh),
+    ("lblc", lblc),
+    ("lblcr", lblcr),
+    ("twos", |params| Ok(Arc::new(TwoChoices::new().overhead(overhead(params)?)))),
+    // Wrappers.
+    ("priority", priority),
+];
+
+fn overhead(params: &mut Params<'_>) -> Result<Overhead, RegistryError> {
+    Ok(params.value("overhead", "classic or total")?.unwrap_or_default())
+}
+
+fn sh(params: &mut Params<'_>) -> Built {
+    let (port, fallback) = (params.flag("sh-port")?, params.flag("sh-fallback")?);
+    Ok(Arc::new(SourceHash::new().port(port).fallback(fallback)))
+}
+
+fn mh(params: &mut Params<'_>) -> Built {
+    let (port, fallback) = (params.flag("mh-port")?, params.flag("mh-fallback")?);
+    Ok(Arc::new(MaglevHash::new().port(port).fallback(fallback)))
+}
+
+fn lblc(params: &mut Params<'_>) -> Built {
+    let mut it = LocalityLeastConnections::new().overhead(overhead(params)?);
+    if let Some(time) = params.duration("expiration", Duration::ZERO..)? {
+        it = it.expiration(time);
+    }
+    Ok(Arc::new(it))
+}
+
+fn lblcr(params: &mut Params<'_>) -> Built {
+    let mut it = ReplicatedLocality::new().overhead(overhead(params)?);
+    if let Some(time) = params.duration("expiration", Duration::ZERO..)? {
+        it = it.expiration(time);
+    }
+    Ok(Arc::new(it))
+}
+
+fn priority(params: &mut Params<'_>) -> Built {
+    let overprovisioning = params.value_in("overprovisioning", OVERPROVISIONING_RANGE)?;
+    let panic = params.value_in("panic", PANIC_RANGE)?;
+    let mut it = Priority::new(params.scheduler()?);
+    if let Some(percent) = overprovisioning {
+        it = it.with_overprovisioning(percent).map_err(|error| params.refuse(error))?;
+    }
+    if let Some(percent) = panic {
+        it = it.with_panic_threshold(percent).map_err(|error| params.refuse(error))?;
+    }
+    Ok(Arc::new(it))
+}
