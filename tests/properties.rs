@@ -11,7 +11,27 @@ use self::model::{End, NAMES, Op, Wanted, World, names_in};
 mod model;
 
 /// Every scheduler that must keep the laws below.
-const SCHEDULERS: &[&str] = &["rr", "priority(rr)", "priority(rr, panic=0)"];
+const SCHEDULERS: &[&str] = &[
+    "rr",
+    "wrr",
+    "lc",
+    "wlc",
+    "sed",
+    "nq",
+    "fo",
+    "ovf",
+    "dh",
+    "sh",
+    "sh(sh-port, sh-fallback)",
+    "mh",
+    "mh(mh-port, mh-fallback)",
+    "lblc",
+    "lblcr",
+    "twos",
+    "wlc(overhead=total)",
+    "priority(rr)",
+    "priority(rr, panic=0)",
+];
 
 /// Rules that may refuse a flow although somebody is usable: those that give a flow one home and
 /// do not look further, and those that leave room at the top.

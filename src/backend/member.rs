@@ -95,6 +95,13 @@ impl Member {
         self.account.overloaded(self.limits)
     }
 
+    /// Tells whether one more connection is within the limit, though it may be
+    /// [recovering](Self::is_overloaded) from having reached it.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.limits == Limits::NONE || self.load().total() < self.limits.upper()
+    }
+
     /// What traffic says of it, projected to `now` (or to the latest moment anybody has named).
     #[must_use]
     pub fn estimate(&self, now: Option<Instant>) -> Estimate {

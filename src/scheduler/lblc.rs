@@ -16,7 +16,9 @@ use crate::backend::{Member, Members};
 ///
 /// Decides as the kernel's `ip_vs_lblc`: a new destination goes to the server that
 /// [`wlc`](super::WeightedLeastConnections) chooses, and stays there while the server is eligible
-/// and has no more active connections than its weight, or nobody else has less than half of his.
+/// and has no more active connections than its weight, or nobody else has less than half of his. As
+/// in the kernel a server that recovers from its upper threshold keeps its destinations; unlike in
+/// the kernel none goes beyond it.
 ///
 /// Reads the flow's destination, or its key, and its time; a flow that has no destination is
 /// scheduled by `wlc`.
@@ -103,8 +105,10 @@ impl Picker for Locality {
             let members = cx.members();
             let stays = |i: &usize| {
                 let member = &members[*i];
-                // As in the kernel a server at its limit keeps its destinations.
-                member.share() != 0 && cx.admits(member) && !is_overloaded(members, *i)
+                member.share() != 0
+                    && member.has_room()
+                    && cx.admits(member)
+                    && !is_overloaded(members, *i)
             };
             let cached = serial.and_then(|serial| members.position(serial)).filter(stays);
             cached.or_else(|| {
