@@ -1,7 +1,7 @@
 //! Least connections: `lc`.
 
 use super::least::{LeastConnected, Overhead};
-use super::{CompileError, PickContext, Picker, Scheduler};
+use super::{CompileError, Picker, Scheduler};
 use crate::backend::Members;
 
 /// `lc`: the server with the fewest connections.

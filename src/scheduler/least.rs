@@ -63,7 +63,7 @@ pub(super) trait Cost: std::fmt::Debug + Send + Sync + 'static {
 }
 
 #[derive(Debug)]
-struct Classic;
+pub(super) struct Classic;
 
 impl Cost for Classic {
     #[inline]
@@ -73,7 +73,7 @@ impl Cost for Classic {
 }
 
 #[derive(Debug)]
-struct Total;
+pub(super) struct Total;
 
 impl Cost for Total {
     #[inline]

@@ -1,7 +1,7 @@
 //! Weighted least connections: `wlc`.
 
 use super::least::{LeastConnected, Overhead};
-use super::{CompileError, PickContext, Picker, Scheduler};
+use super::{CompileError, Picker, Scheduler};
 use crate::backend::{Member, Members};
 
 /// `wlc`: the server with the fewest connections for its weight; the default of `ipvsadm`.
