@@ -1,4 +1,5 @@
 //! The schedulers that tests and benches go through: the one list to extend.
+#![allow(dead_code, reason = "shared by test and bench binaries that use parts of it")]
 
 use std::sync::Arc;
 
@@ -6,14 +7,13 @@ use lvs::Scheduler;
 use lvs::scheduler::RoundRobin;
 
 /// Every scheduler, as an expression of the configuration.
-pub const ALL: &[&str] = &["rr"];
+pub(crate) const ALL: &[&str] = &["rr"];
 
 /// Makes the scheduler that an expression names.
 ///
 /// # Panics
 /// When the expression names none.
-#[must_use]
-pub fn scheduler(expression: &str) -> Arc<dyn Scheduler> {
+pub(crate) fn scheduler(expression: &str) -> Arc<dyn Scheduler> {
     match expression {
         "rr" => Arc::new(RoundRobin),
         other => panic!("no scheduler is called {other}"),
@@ -22,7 +22,6 @@ pub fn scheduler(expression: &str) -> Arc<dyn Scheduler> {
 
 /// Tells whether an expression is of this rule, whatever its settings: `"ring(bits=20)"` is of
 /// `"ring"`.
-#[must_use]
-pub fn is(expression: &str, rule: &str) -> bool {
+pub(crate) fn is(expression: &str, rule: &str) -> bool {
     expression.split('(').next() == Some(rule)
 }
