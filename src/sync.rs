@@ -20,8 +20,98 @@ mod real {
 mod modelled {
     use std::sync::Arc;
 
+    use loom::sync::atomic;
+
     pub(crate) use loom::sync::Mutex;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::Ordering;
+
+    /// Loom takes a `SeqCst` access for `AcqRel`, and would find fault with every argument that
+    /// rests on one order of all of them; its `SeqCst` fences are real. One ahead of each such
+    /// access stands for it, as compilers do it for machines whose only strong tool is a fence. One
+    /// behind as well would hide that the next access is too weak.
+    fn ordered<R>(order: Ordering, access: impl FnOnce() -> R) -> R {
+        if order == Ordering::SeqCst {
+            atomic::fence(Ordering::SeqCst);
+        }
+        access()
+    }
+
+    macro_rules! ordered_atomic {
+        ($name:ident, $value:ty) => {
+            #[derive(Debug, Default)]
+            pub(crate) struct $name(atomic::$name);
+
+            #[allow(dead_code, reason = "the whole of what the crate may use, whatever it uses now")]
+            impl $name {
+                pub(crate) fn new(value: $value) -> Self {
+                    Self(atomic::$name::new(value))
+                }
+
+                pub(crate) fn load(&self, order: Ordering) -> $value {
+                    ordered(order, || self.0.load(order))
+                }
+
+                pub(crate) fn store(&self, value: $value, order: Ordering) {
+                    ordered(order, || self.0.store(value, order));
+                }
+
+                pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
+                    ordered(order, || self.0.swap(value, order))
+                }
+
+                pub(crate) fn compare_exchange(
+                    &self,
+                    from: $value,
+                    to: $value,
+                    order: Ordering,
+                    failed: Ordering,
+                ) -> Result<$value, $value> {
+                    ordered(order, || self.0.compare_exchange(from, to, order, failed))
+                }
+
+                pub(crate) fn compare_exchange_weak(
+                    &self,
+                    from: $value,
+                    to: $value,
+                    order: Ordering,
+                    failed: Ordering,
+                ) -> Result<$value, $value> {
+                    self.compare_exchange(from, to, order, failed)
+                }
+            }
+        };
+        ($name:ident, $value:ty, $($fetch:ident)*) => {
+            ordered_atomic!($name, $value);
+
+            #[allow(dead_code, reason = "the whole of what the crate may use, whatever it uses now")]
+            impl $name {
+                $(pub(crate) fn $fetch(&self, value: $value, order: Ordering) -> $value {
+                    ordered(order, || self.0.$fetch(value, order))
+                })*
+
+                pub(crate) fn fetch_update(
+                    &self,
+                    order: Ordering,
+                    failed: Ordering,
+                    mut step: impl FnMut($value) -> Option<$value>,
+                ) -> Result<$value, $value> {
+                    let mut seen = self.load(failed);
+                    while let Some(next) = step(seen) {
+                        match self.compare_exchange(seen, next, order, failed) {
+                            Ok(before) => return Ok(before),
+                            Err(now) => seen = now,
+                        }
+                    }
+                    Err(seen)
+                }
+            }
+        };
+    }
+
+    ordered_atomic!(AtomicBool, bool);
+    ordered_atomic!(AtomicU32, u32, fetch_add fetch_sub fetch_and fetch_or fetch_max fetch_min);
+    ordered_atomic!(AtomicU64, u64, fetch_add fetch_sub fetch_and fetch_or fetch_max fetch_min);
+    ordered_atomic!(AtomicUsize, usize, fetch_add fetch_sub fetch_and fetch_or fetch_max fetch_min);
 
     /// What the crate uses of `arc_swap::ArcSwap`, modelled by a lock held for one pointer copy.
     #[derive(Debug)]

@@ -111,3 +111,94 @@ mod tests {
         assert_eq!(runs([].into_iter()), []);
     }
 }
+
+/// The two claims under "Orderings", over all interleavings; run by the line in `tests/loom.rs`.
+#[cfg(all(test, lvs_loom))]
+mod model {
+    use std::sync::Arc;
+
+    use super::super::load::LoadWord;
+    use super::super::{Limits, Load};
+    use super::*;
+
+    struct World {
+        board: Board,
+        group: AtomicU32,
+        word: LoadWord,
+    }
+
+    /// What a picker keeps of a group.
+    struct Memory {
+        group: usize,
+        version: u32,
+        load: Load,
+    }
+
+    impl World {
+        fn new() -> Arc<Self> {
+            Arc::new(Self { board: Board::new(), group: AtomicU32::new(0), word: LoadWord::new() })
+        }
+
+        /// A lease comes and another goes, as `Account` counts them.
+        fn lease(&self) {
+            assert!(self.word.bind(Limits::NONE, false));
+            self.board.changed(&self.group);
+        }
+
+        fn look(&self, group: usize) -> Memory {
+            let version = self.board.version(group);
+            Memory { group, version, load: self.word.read() }
+        }
+
+        fn check(&self, memory: &Memory) {
+            let stands = self.board.version(memory.group) == memory.version;
+            assert!(!stands || memory.load == self.word.read(), "stale, and nothing says so");
+        }
+    }
+
+    #[test]
+    fn a_memory_made_while_counting_begins_is_whole_or_known_to_be_stale() {
+        loom::model(|| {
+            let world = World::new();
+            let lease = {
+                let world = Arc::clone(&world);
+                loom::thread::spawn(move || world.lease())
+            };
+            world.board.track();
+            let memory = world.look(0);
+            lease.join().expect("no panic");
+            world.check(&memory);
+        });
+    }
+
+    #[test]
+    fn a_memory_made_while_a_member_changes_groups_is_whole_or_known_to_be_stale() {
+        loom::model(|| {
+            let world = World::new();
+            world.board.track();
+            let lease = {
+                let world = Arc::clone(&world);
+                loom::thread::spawn(move || world.lease())
+            };
+            world.group.store(1, Ordering::SeqCst);
+            let memory = world.look(1);
+            lease.join().expect("no panic");
+            world.check(&memory);
+        });
+    }
+
+    #[test]
+    fn a_memory_in_service_is_whole_or_known_to_be_stale() {
+        loom::model(|| {
+            let world = World::new();
+            world.board.track();
+            let leases = [(); 2].map(|()| {
+                let world = Arc::clone(&world);
+                loom::thread::spawn(move || world.lease())
+            });
+            let memory = world.look(0);
+            leases.into_iter().for_each(|lease| lease.join().expect("no panic"));
+            world.check(&memory);
+        });
+    }
+}

@@ -24,6 +24,9 @@ pub(super) struct Published<T> {
 /// How often a pick is repeated when other threads take the last free place first.
 const ATTEMPTS: usize = 64;
 
+/// How often a pick is repeated when a place came free just behind the rule's look.
+const SECOND_LOOKS: usize = 3;
+
 impl<T> Published<T> {
     pub(super) fn new(
         scheduler: Arc<dyn Scheduler>,
@@ -73,11 +76,15 @@ impl<T> Published<T> {
             }
         }
         // A limit can be reached between the look at a member and the count: then look again.
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let chosen = plane.picker.pick(&mut PickContext::new(members, flow, rng));
             let Some((i, member)) = chosen.and_then(|i| Some((i, members.get(i)?))) else {
                 if !nobody_up {
                     *why = refused(members, flow);
+                }
+                // The rule may have found everybody full a moment ago, which is no refusal.
+                if *why == PickError::Refused && members.is_limited() && attempt < SECOND_LOOKS {
+                    continue;
                 }
                 return None;
             };
