@@ -77,7 +77,7 @@ impl Account {
         self.serial
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.hot.shared
     }
 

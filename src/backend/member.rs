@@ -207,7 +207,7 @@ impl Members {
     }
 
     /// What the set of these members shares; `None` for an empty list.
-    pub(crate) fn shared(&self) -> Option<&Shared> {
+    pub(crate) fn shared(&self) -> Option<&Arc<Shared>> {
         self.list.first().map(|m| m.account.shared())
     }
 }

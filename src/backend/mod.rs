@@ -37,7 +37,7 @@ mod spec;
 mod state;
 mod timeline;
 
-pub(crate) use self::account::Account;
+pub(crate) use self::account::{Account, Shared};
 pub(crate) use self::set::{Commit, Reader};
 
 pub use self::edit::Edit;
