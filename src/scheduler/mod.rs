@@ -10,6 +10,7 @@ mod context;
 mod error;
 mod flow;
 mod hash;
+mod memo;
 mod rng;
 mod rr;
 
