@@ -10,7 +10,9 @@ mod context;
 mod error;
 mod flow;
 mod hash;
+mod maglev;
 mod memo;
+mod places;
 mod rng;
 mod rr;
 
@@ -24,6 +26,7 @@ pub use self::context::PickContext;
 pub use self::error::CompileError;
 pub use self::flow::Flow;
 pub use self::hash::hash_bytes;
+pub use self::maglev::{Maglev, TableSizeError};
 pub use self::rng::Rng;
 pub use self::rr::RoundRobin;
 
