@@ -13,6 +13,7 @@ mod hash;
 mod maglev;
 mod memo;
 mod places;
+mod ring;
 mod rng;
 mod rr;
 
@@ -27,6 +28,7 @@ pub use self::error::CompileError;
 pub use self::flow::Flow;
 pub use self::hash::hash_bytes;
 pub use self::maglev::{Maglev, TableSizeError};
+pub use self::ring::Ring;
 pub use self::rng::Rng;
 pub use self::rr::RoundRobin;
 
