@@ -6,6 +6,7 @@
 //!
 //! A rule of your own is a type that implements both; see [`Scheduler`].
 
+mod bounded;
 mod context;
 mod error;
 mod flow;
@@ -17,6 +18,7 @@ mod rendezvous;
 mod ring;
 mod rng;
 mod rr;
+mod subset;
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -24,6 +26,7 @@ use std::sync::Arc;
 
 use crate::backend::Members;
 
+pub use self::bounded::{Bounded, FactorError};
 pub use self::context::PickContext;
 pub use self::error::CompileError;
 pub use self::flow::Flow;
@@ -33,6 +36,7 @@ pub use self::rendezvous::Rendezvous;
 pub use self::ring::Ring;
 pub use self::rng::Rng;
 pub use self::rr::RoundRobin;
+pub use self::subset::Subset;
 
 /// A balancing rule, as configured.
 ///
