@@ -33,8 +33,11 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    pub(super) fn cap(self, weight: u32) -> u64 {
-        (self.numerator * u128::from(weight)).div_ceil(self.denominator.max(1)) as u64
+    /// Tells whether a member that carries `load` may take one more: `load < ceil(factor * its part
+    /// of the total)`, which for whole numbers is the same without the rounding, multiplied out.
+    #[inline]
+    pub(super) fn admits(self, load: u32, weight: u32) -> bool {
+        u128::from(load) * self.denominator < self.numerator * u128::from(weight)
     }
 }
 
@@ -96,7 +99,7 @@ impl<'a> PickContext<'a> {
         }
         match self.bound {
             None => true,
-            Some(bound) => u64::from(member.load().total()) < bound.cap(member.weight()),
+            Some(bound) => bound.admits(member.load().total(), member.weight()),
         }
     }
 

@@ -6,6 +6,7 @@
 //!
 //! A rule of your own is a type that implements both; see [`Scheduler`].
 
+mod bounded;
 mod builtin;
 mod context;
 mod dh;
@@ -19,17 +20,22 @@ mod lblcr;
 mod lc;
 mod least;
 mod locality;
+mod maglev;
 mod memo;
 mod mh;
 mod nq;
 mod ovf;
 mod params;
+mod places;
 mod priority;
 mod registry;
+mod rendezvous;
+mod ring;
 mod rng;
 mod rr;
 mod sed;
 mod sh;
+mod subset;
 mod tier_load;
 mod twos;
 mod wlc;
@@ -41,6 +47,7 @@ use std::sync::Arc;
 
 use crate::backend::Members;
 
+pub use self::bounded::{Bounded, FactorError};
 pub use self::context::PickContext;
 pub use self::dh::DestinationHash;
 pub use self::error::CompileError;
@@ -52,16 +59,20 @@ pub use self::lblc::LocalityLeastConnections;
 pub use self::lblcr::ReplicatedLocality;
 pub use self::lc::LeastConnections;
 pub use self::least::{Overhead, UnknownOverhead};
+pub use self::maglev::{Maglev, TableSizeError};
 pub use self::mh::MaglevHash;
 pub use self::nq::NeverQueue;
 pub use self::ovf::Overflow;
 pub use self::params::Params;
 pub use self::priority::{Priority, PriorityError};
 pub use self::registry::{Registry, RegistryError, parse};
+pub use self::rendezvous::Rendezvous;
+pub use self::ring::Ring;
 pub use self::rng::Rng;
 pub use self::rr::RoundRobin;
 pub use self::sed::ShortestExpectedDelay;
 pub use self::sh::SourceHash;
+pub use self::subset::Subset;
 pub use self::twos::TwoChoices;
 pub use self::wlc::WeightedLeastConnections;
 pub use self::wrr::WeightedRoundRobin;
