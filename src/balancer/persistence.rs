@@ -87,7 +87,7 @@ impl Persistence<()> {
     // On `Persistence<()>`, so that the name can be written without its type parameter.
     #[expect(clippy::new_ret_no_self, reason = "the builder is the way in")]
     pub const fn new(timeout: Duration) -> PersistenceBuilder {
-        // So far every clock can be added to.
+        // Beyond some point an instant cannot be moved on: adding would panic.
         let endless = timeout.as_secs() > TIMEOUT_MAX.as_secs();
         PersistenceBuilder {
             timeout: if endless { TIMEOUT_MAX } else { timeout },
