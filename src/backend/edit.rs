@@ -115,7 +115,7 @@ impl<T> Draft<T> {
     /// Lets slow starts move on; `true` if a share changed.
     pub(super) fn advance(&mut self, now: Instant) -> bool {
         self.ticked = true;
-        let Some(slow) = self.slow_start else { return false };
+        let slow = self.slow_start;
         let mut changed = false;
         for e in &mut self.entries {
             let since = match e.ramp {
@@ -123,7 +123,9 @@ impl<T> Draft<T> {
                 Ramp::Waiting => now,
                 Ramp::Since(since) => since,
             };
-            let percent = slow.percent(now.saturating_duration_since(since));
+            // Those on their way when slow start was ended have arrived.
+            let age = now.saturating_duration_since(since);
+            let percent = slow.map_or(100, |slow| slow.percent(age));
             changed |= percent != e.percent;
             e.percent = percent;
             e.ramp = if percent == 100 { Ramp::Done } else { Ramp::Since(since) };

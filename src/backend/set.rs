@@ -72,7 +72,8 @@ impl<T> BackendSet<T> {
         Self { inner: Arc::new(Inner { shared: Arc::new(Shared::new()), writer }) }
     }
 
-    /// Sets or ends slow start; backends that are on their way go on by the new rule.
+    /// Sets or ends slow start; backends that are on their way go on by the new rule (or count in
+    /// full) from the next [`tick`](Self::tick) on.
     pub fn set_slow_start(&self, slow_start: Option<SlowStart>) {
         lock(&self.inner.writer).draft.slow_start = slow_start;
     }

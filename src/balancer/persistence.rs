@@ -77,15 +77,20 @@ struct Template {
 }
 
 const SHARDS: usize = 16;
+const TIMEOUT_MAX: Duration = Duration::from_secs(1 << 32);
 const CAPACITY_DEFAULT: usize = 1 << 20;
 
 impl Persistence<()> {
     /// Affinity that ends `timeout` after its last use, for single clients (/32 and /128).
+    ///
+    /// Timeouts above 2^32 s (136 years) count as that.
     // On `Persistence<()>`, so that the name can be written without its type parameter.
     #[expect(clippy::new_ret_no_self, reason = "the builder is the way in")]
     pub const fn new(timeout: Duration) -> PersistenceBuilder {
+        // Beyond some point an instant cannot be moved on: adding would panic.
+        let endless = timeout.as_secs() > TIMEOUT_MAX.as_secs();
         PersistenceBuilder {
-            timeout,
+            timeout: if endless { TIMEOUT_MAX } else { timeout },
             ipv4_prefix: 32,
             ipv6_prefix: 128,
             capacity: CAPACITY_DEFAULT,

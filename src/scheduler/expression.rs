@@ -266,6 +266,7 @@ impl<'a> Parser<'a> {
 #[cfg(all(test, not(lvs_loom)))]
 mod tests {
     use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
 
     use super::*;
 
@@ -358,6 +359,12 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(1),
+            ..ProptestConfig::default()
+        })]
+
         #[test]
         fn what_is_written_reads_back_the_same(it in any_expression()) {
             prop_assume!(it.to_string().len() <= Expression::MAX_LEN);

@@ -1,0 +1,167 @@
+//! What persistence promises: a client stays with its backend for a time, and no longer.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use lvs::balancer::{Persistence, PersistenceBuilder};
+use lvs::scheduler::{Rng, RoundRobin};
+use lvs::{BackendId, BackendSet, Balancer, Flow, Health, Lease, Limits, PickError, Spec};
+
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+struct World {
+    set: BackendSet<()>,
+    sticky: Persistence<()>,
+    start: Instant,
+}
+
+/// A set of `a` and `b`, in turn, under persistence.
+fn world(rule: PersistenceBuilder) -> World {
+    let set = BackendSet::new();
+    for name in ["b", "a"] {
+        set.insert(Spec::new(name, ())).expect("new");
+    }
+    let balancer = Balancer::new(&set, RoundRobin).expect("takes any list");
+    #[expect(clippy::disallowed_methods, reason = "any instant serves as a start")]
+    let start = Instant::now();
+    World { set, sticky: rule.over(balancer), start }
+}
+
+fn id(name: &str) -> BackendId {
+    BackendId::from(name)
+}
+
+impl World {
+    fn lease(&self, client: &str, seconds: u64) -> Result<Lease<()>, PickError> {
+        self.lease_for(Flow::new(), client, seconds)
+    }
+
+    fn lease_for(&self, flow: Flow, client: &str, seconds: u64) -> Result<Lease<()>, PickError> {
+        let client = SocketAddr::new(client.parse().expect("an address"), 5000);
+        let now = self.start + Duration::from_secs(seconds);
+        self.sticky.pick(client, flow, &mut Rng::with_seed(1), now)
+    }
+
+    fn pick(&self, client: &str, seconds: u64) -> String {
+        self.lease(client, seconds).expect("somebody").id().to_string()
+    }
+}
+
+#[test]
+fn a_client_stays_while_it_comes_back_in_time() {
+    let it = world(Persistence::new(TIMEOUT));
+    assert_eq!(it.pick("192.0.2.1", 0), "a");
+    assert_eq!(it.pick("192.0.2.2", 0), "b");
+    assert_eq!(it.pick("192.0.2.1", 299), "a");
+    assert_eq!(it.pick("192.0.2.1", 598), "a", "each use starts the time anew");
+    assert_eq!(it.pick("192.0.2.2", 300), "a", "the template has ended, the turn has come to a");
+    assert_eq!(it.pick("192.0.2.2", 301), "a");
+}
+
+#[test]
+fn a_network_shares_one_backend() {
+    let it = world(Persistence::new(TIMEOUT).ipv4_prefix(24).ipv6_prefix(64));
+    assert_eq!(it.pick("192.0.2.1", 0), "a");
+    assert_eq!(it.pick("192.0.2.254", 0), "a");
+    assert_eq!(it.pick("192.0.3.1", 0), "b");
+    assert_eq!(it.pick("2001:db8::1", 0), "a");
+    assert_eq!(it.pick("2001:db8::ffff:1", 0), "a");
+    assert_eq!(it.pick("2001:db8:0:1::1", 0), "b");
+    assert_eq!(it.sticky.len(), 4);
+}
+
+#[test]
+fn weight_0_is_followed_unless_told_otherwise() {
+    let kernel = world(Persistence::new(TIMEOUT));
+    let strict = world(Persistence::new(TIMEOUT).expire_quiesced(true));
+    for (it, expected) in [(&kernel, "a"), (&strict, "b")] {
+        assert_eq!(it.pick("192.0.2.1", 0), "a");
+        it.set.set_weight(&id("a"), 0).expect("known");
+        assert_eq!(it.pick("192.0.2.1", 1), expected);
+        assert_eq!(it.pick("192.0.2.9", 1), "b", "no new client in either case");
+    }
+}
+
+#[test]
+fn drain_disablement_failure_and_removal_end_affinity() {
+    type Change = fn(&BackendSet<()>);
+    let changes: [(&str, Change); 4] = [
+        ("drain", |set| set.drain(&id("a")).expect("known")),
+        ("disable", |set| set.disable(&id("a")).expect("known")),
+        ("down", |set| set.set_health(&id("a"), Health::Down).expect("known")),
+        ("remove", |set| drop(set.remove(&id("a")).expect("known"))),
+    ];
+    for (name, change) in changes {
+        let it = world(Persistence::new(TIMEOUT));
+        assert_eq!(it.pick("192.0.2.1", 0), "a");
+        change(&it.set);
+        assert_eq!(it.pick("192.0.2.1", 1), "b", "{name}");
+        let _ = it.set.enable(&id("a"));
+        let _ = it.set.set_health(&id("a"), Health::Up);
+        assert_eq!(it.pick("192.0.2.1", 2), "b", "{name}: the new template holds");
+    }
+}
+
+#[test]
+fn a_backend_that_comes_back_under_its_name_is_not_followed() {
+    let it = world(Persistence::new(TIMEOUT));
+    assert_eq!(it.pick("192.0.2.1", 0), "a");
+    it.set.remove(&id("a")).expect("known");
+    it.set.insert(Spec::new("a", ())).expect("free");
+    it.set.drain(&id("a")).expect("known");
+    assert_eq!(it.pick("192.0.2.1", 1), "b");
+}
+
+#[test]
+fn affinity_is_past_limits_but_not_past_what_was_tried() {
+    let it = world(Persistence::new(TIMEOUT));
+    it.set.set_limits(&id("a"), Limits::max(1)).expect("sound");
+    let first = it.lease("192.0.2.1", 0).expect("room");
+    let second = it.lease("192.0.2.1", 1).expect("past the limit");
+    assert_eq!((first.id(), second.id()), (&id("a"), &id("a")));
+    assert_eq!(it.pick("192.0.2.2", 1), "b");
+
+    let retry = Flow::new().excluding(first.backend());
+    drop((first, second));
+    let lease = it.lease_for(retry, "192.0.2.1", 2).expect("b is left");
+    assert_eq!(lease.id(), &id("b"));
+    assert_eq!(it.pick("192.0.2.1", 3), "b", "and the client stays there");
+}
+
+#[test]
+fn nobody_to_pick_leaves_no_template() {
+    let it = world(Persistence::new(TIMEOUT));
+    it.set.disable(&id("a")).expect("known");
+    it.set.disable(&id("b")).expect("known");
+    assert_eq!(it.lease("192.0.2.1", 0).map(drop), Err(PickError::AllQuiesced));
+    assert!(it.sticky.is_empty());
+}
+
+#[test]
+fn a_full_table_schedules_new_clients_each_time_and_keeps_known_ones() {
+    let it = world(Persistence::new(TIMEOUT).capacity(32));
+    let client = |i: u32| format!("10.0.{}.{}", i / 256, i % 256);
+    let first = it.pick(&client(0), 0);
+    for i in 1..1000 {
+        it.pick(&client(i), 0);
+    }
+    assert_eq!(it.sticky.len(), 32);
+    assert_eq!(it.pick(&client(0), 1), first);
+    it.pick("192.0.2.1", 400);
+    assert!(it.sticky.len() < 32, "what has ended makes room");
+
+    let none = world(Persistence::new(TIMEOUT).capacity(0));
+    let picks = [0, 1, 2].map(|seconds| none.pick("192.0.2.1", seconds));
+    assert_eq!((picks.concat().as_str(), none.sticky.len()), ("aba", 0));
+}
+
+#[test]
+fn the_shortest_and_the_longest_timeout_work() {
+    let none = world(Persistence::new(Duration::ZERO));
+    assert_eq!((none.pick("192.0.2.1", 0), none.pick("192.0.2.1", 0)), ("a".into(), "b".into()));
+    let ever = world(Persistence::new(Duration::MAX));
+    assert_eq!(
+        (ever.pick("192.0.2.1", 0), ever.pick("192.0.2.1", 1 << 31)),
+        ("a".into(), "a".into())
+    );
+}

@@ -1,0 +1,412 @@
+//! What a set, and the balancers made from it, promise to their users.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use lvs::backend::{Admin, MAX_WEIGHT, Members, State};
+use lvs::scheduler::{CompileError, Picker, Priority, RoundRobin, Scheduler};
+use lvs::{
+    BackendId, BackendSet, Balancer, Flow, Health, Lease, Limits, Outcome, PickError, SetError,
+    SlowStart, Spec,
+};
+
+fn id(name: &str) -> BackendId {
+    BackendId::from(name)
+}
+
+/// A set whose list reads `names`: the last is inserted first.
+fn set_of(names: &str) -> BackendSet<u32> {
+    let set = BackendSet::new();
+    for (target, name) in names.chars().rev().enumerate() {
+        set.insert(Spec::new(name.to_string(), target as u32)).expect("new");
+    }
+    set
+}
+
+fn round_robin(set: &BackendSet<u32>) -> Balancer<u32> {
+    Balancer::new(set, RoundRobin).expect("takes any list")
+}
+
+fn pick(balancer: &Balancer<u32>) -> Lease<u32> {
+    balancer.pick(&Flow::new()).expect("somebody")
+}
+
+fn picks(balancer: &Balancer<u32>, n: usize) -> String {
+    (0..n).map(|_| pick(balancer).id().to_string()).collect()
+}
+
+fn why(balancer: &Balancer<u32>) -> PickError {
+    balancer.pick(&Flow::new()).expect_err("nobody")
+}
+
+fn listed(members: &Members) -> Vec<(&str, u32)> {
+    members.iter().map(|m| (m.id().as_str(), m.weight())).collect()
+}
+
+fn shares(set: &BackendSet<u32>) -> Vec<u32> {
+    set.snapshot().members().iter().map(|m| m.share()).collect()
+}
+
+fn start() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "any instant serves as a start")]
+    Instant::now()
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Works with a list of at most so many members.
+#[derive(Debug)]
+struct AtMost(usize);
+
+impl Scheduler for AtMost {
+    fn name(&self) -> &str {
+        "at-most"
+    }
+
+    fn compile(
+        &self,
+        members: &Members,
+        previous: Option<&dyn Picker>,
+    ) -> Result<Box<dyn Picker>, CompileError> {
+        if members.len() > self.0 {
+            return Err(CompileError::TooMany { members: members.len(), max: self.0 });
+        }
+        RoundRobin.compile(members, previous)
+    }
+}
+
+#[test]
+fn a_refused_change_names_the_backend_and_the_value() {
+    let set = set_of("a");
+    let says = |answer: Result<(), SetError>| answer.expect_err("refused").to_string();
+    assert_eq!(says(set.insert(Spec::new("a", 0)).map(drop)), "backend a is already in the set");
+    assert_eq!(says(set.remove(&id("x")).map(drop)), "backend x is not in the set");
+    assert_eq!(says(set.set_weight(&id("x"), 1)), "backend x is not in the set");
+    assert_eq!(says(set.set_target(&id("x"), 1, None).map(drop)), "backend x is not in the set");
+    assert_eq!(says(set.drain(&id("x"))), "backend x is not in the set");
+    assert_eq!(says(set.set_health(&id("x"), Health::Up)), "backend x is not in the set");
+    assert_eq!(
+        says(set.set_weight(&id("a"), MAX_WEIGHT + 1)),
+        "weight 65536 of backend a is above 65535"
+    );
+    assert_eq!(
+        says(set.insert(Spec::new("b", 0).weight(u32::MAX)).map(drop)),
+        "weight 4294967295 of backend b is above 65535"
+    );
+    assert_eq!(
+        says(set.set_limits(&id("a"), Limits::max(3).resume_below(4))),
+        "backend a cannot resume below 4 of at most 3 connections"
+    );
+    assert_eq!(listed(set.snapshot().members()), [("a", 1)]);
+}
+
+#[test]
+fn a_backend_is_removed_once_and_its_name_is_free_again() {
+    let set = set_of("ab");
+    let balancer = round_robin(&set);
+    let lease = pick(&balancer);
+    assert_eq!(lease.id(), &id("a"));
+
+    let removed = set.remove(&id("a")).expect("there");
+    assert!(matches!(set.remove(&id("a")), Err(SetError::Unknown { id }) if id.as_str() == "a"));
+    assert_eq!(removed.load().active, 1, "its lease goes on");
+
+    let again = set.insert(Spec::new("a", 9)).expect("free");
+    assert_eq!((again.load().total(), *again.target()), (0, 9));
+    lease.complete(Outcome::Ok);
+    assert_eq!((removed.load().total(), removed.outcomes().ok), (0, 1));
+    assert_eq!(again.outcomes().total(), 0, "the old account is not the new one's");
+}
+
+#[test]
+fn an_edit_is_made_as_a_whole_or_not_at_all() {
+    let set = set_of("ab");
+    let balancer = round_robin(&set);
+    let before = set.snapshot();
+    let answer: Result<(), _> = set.edit(|edit| {
+        edit.insert(Spec::new("c", 7))?;
+        edit.set_weight(&id("a"), 5)?;
+        edit.set_limits(&id("a"), Limits::max(1))?;
+        edit.set_admin(&id("b"), Admin::Disabled)?;
+        edit.remove(&id("nobody")).map(drop)
+    });
+    assert!(matches!(answer, Err(SetError::Unknown { id }) if id.as_str() == "nobody"));
+    assert_eq!(set.snapshot().generation(), before.generation());
+    assert_eq!(listed(set.snapshot().members()), [("a", 1), ("b", 1)]);
+    let held: Vec<_> = (0..4).map(|_| pick(&balancer)).collect();
+    assert_eq!(held.len(), 4, "the limit was not set either");
+
+    set.edit(|edit| {
+        edit.insert(Spec::new("c", 7))?;
+        edit.set_weight(&id("a"), 5)?;
+        edit.set_tier(&id("b"), 2)
+    })
+    .expect("sound");
+    assert_eq!(set.snapshot().generation(), before.generation() + 1, "one publication");
+    assert_eq!(listed(set.snapshot().members()), [("c", 1), ("a", 5), ("b", 1)]);
+}
+
+#[test]
+fn an_edit_that_changes_nothing_is_not_published() {
+    let set = set_of("a");
+    let before = set.snapshot().generation();
+    set.enable(&id("a")).expect("known");
+    set.set_health(&id("a"), Health::Up).expect("known");
+    set.set_limits(&id("a"), Limits::NONE).expect("known");
+    assert_eq!(set.snapshot().generation(), before);
+    set.set_weight(&id("a"), 1).expect("known");
+    assert_eq!(set.snapshot().generation(), before + 1, "setting a weight always counts");
+}
+
+#[test]
+fn a_scheduler_that_refuses_leaves_the_set_and_all_balancers_as_they_were() {
+    let set = set_of("ab");
+    let lenient = round_robin(&set);
+    let strict = Balancer::new(&set, AtMost(2)).expect("two are not too many");
+    assert_eq!(picks(&lenient, 1), "a");
+
+    let error = set.insert(Spec::new("c", 0)).expect_err("three are");
+    assert_eq!(error.to_string(), "scheduler at-most cannot use the set");
+    let source = std::error::Error::source(&error).expect("what the scheduler said");
+    assert_eq!(source.to_string(), "3 members do not fit a table for 2");
+
+    assert_eq!(listed(set.snapshot().members()), [("a", 1), ("b", 1)]);
+    for balancer in [&lenient, &strict] {
+        assert_eq!(balancer.snapshot().generation(), set.snapshot().generation());
+    }
+    assert_eq!(picks(&lenient, 3), "bab", "the turn goes on where it was");
+    assert!(matches!(Balancer::new(&set, AtMost(1)), Err(SetError::Scheduler { .. })));
+
+    drop(strict);
+    set.insert(Spec::new("c", 0)).expect("nobody objects any more");
+    assert_eq!(lenient.snapshot().members().len(), 3);
+}
+
+#[test]
+fn counters_survive_another_weight_another_target_and_another_state() {
+    let set = set_of("a");
+    let balancer = round_robin(&set);
+    let now = start();
+    pick(&balancer).complete_after(Outcome::Ok, Duration::from_millis(20), now);
+    pick(&balancer).complete(Outcome::Timeout);
+    let held = pick(&balancer);
+
+    set.set_weight(&id("a"), 9).expect("known");
+    set.disable(&id("a")).expect("known");
+    set.enable(&id("a")).expect("known");
+    let address: SocketAddr = "10.0.0.1:80".parse().expect("an address");
+    let renewed = set.set_target(&id("a"), 77, Some(address)).expect("known");
+
+    assert_eq!(*renewed.target(), 77);
+    assert_eq!((renewed.outcomes().ok, renewed.outcomes().timeout), (1, 1));
+    assert_eq!(renewed.estimate(now).latency, Some(Duration::from_millis(20)));
+    assert_eq!(renewed.load().active, 1);
+    assert_eq!(set.snapshot().members()[0].address(), Some(address));
+
+    assert_eq!(*held.target(), 0, "a lease keeps the target it was given");
+    assert_eq!(*pick(&balancer).target(), 77);
+    drop(held);
+    assert_eq!(renewed.load().active, 0);
+    assert_eq!(renewed.outcomes().cancelled, 2);
+}
+
+#[test]
+fn a_pick_that_finds_nobody_says_why() {
+    let set = set_of("");
+    let balancer = round_robin(&set);
+    assert_eq!(why(&balancer), PickError::Empty);
+    set.insert(Spec::new("a", 0).weight(0)).expect("new");
+    assert_eq!(why(&balancer), PickError::AllQuiesced);
+    set.insert(Spec::new("b", 0).admin(Admin::Draining)).expect("new");
+    set.insert(Spec::new("c", 0).admin(Admin::Disabled).health(Health::Down)).expect("new");
+    assert_eq!(why(&balancer), PickError::AllQuiesced);
+    set.insert(Spec::new("d", 0).health(Health::Down)).expect("new");
+    assert_eq!(why(&balancer), PickError::AllDown);
+    set.set_weight(&id("d"), 0).expect("known");
+    assert_eq!(why(&balancer), PickError::AllQuiesced, "up again it would get nothing");
+    set.insert(Spec::new("e", 0).limits(Limits::max(1))).expect("new");
+    let lease = pick(&balancer);
+    assert_eq!(why(&balancer), PickError::Saturated);
+    let flow = Flow::new().excluding(lease.backend());
+    drop(lease);
+    assert_eq!(balancer.pick(&flow).expect_err("tried"), PickError::Exhausted);
+    let states: Vec<State> = set.snapshot().members().iter().map(|m| m.state()).collect();
+    use State::{Disabled, Down, Draining, Eligible, Quiesced};
+    assert_eq!(states, [Eligible, Down, Disabled, Draining, Quiesced]);
+}
+
+#[test]
+fn all_down_is_asked_of_the_rule_too_but_all_quiesced_is_not() {
+    let set = set_of("ab");
+    let balancer = Balancer::new(&set, Priority::new(RoundRobin)).expect("takes any list");
+    set.set_health(&id("a"), Health::Down).expect("known");
+    set.set_health(&id("b"), Health::Down).expect("known");
+    assert_eq!(picks(&balancer, 2), "ab", "panic: better than nobody");
+    set.set_limits(&id("a"), Limits::max(1)).expect("sound");
+    set.disable(&id("b")).expect("known");
+    let lease = pick(&balancer);
+    assert_eq!(why(&balancer), PickError::AllDown, "limits hold in panic as well");
+    drop(lease);
+    set.set_weight(&id("a"), 0).expect("known");
+    assert_eq!(why(&balancer), PickError::AllQuiesced);
+}
+
+#[test]
+fn a_backend_at_its_limit_is_passed_over_until_it_has_fallen_far_enough() {
+    let set = set_of("ab");
+    let balancer = round_robin(&set);
+    set.set_limits(&id("a"), Limits::max(4).resume_below(2)).expect("sound");
+    let mut held: Vec<_> = (0..8).map(|_| pick(&balancer)).collect();
+    assert_eq!(picks(&balancer, 2), "bb");
+
+    held.retain(|lease| lease.id() == &id("a"));
+    held[0].set_active(false);
+    assert_eq!(held[0].backend().load().total(), 4, "inactive ones count");
+    held.truncate(2);
+    assert_eq!(picks(&balancer, 2), "bb", "2 is not below 2");
+    held.truncate(1);
+    assert_eq!(picks(&balancer, 2), "ab");
+
+    set.set_limits(&id("a"), Limits::max(1)).expect("sound");
+    assert_eq!(picks(&balancer, 2), "bb", "a lower limit counts at once");
+    set.set_limits(&id("a"), Limits::NONE).expect("sound");
+    assert_eq!(picks(&balancer, 2), "ab");
+}
+
+#[test]
+fn nothing_is_slowed_down_when_everything_is_new() {
+    let set = set_of("ab");
+    set.set_slow_start(Some(SlowStart::new(100 * SECOND)));
+    set.insert(Spec::new("c", 0).weight(3)).expect("new");
+    assert_eq!(shares(&set), [3, 1, 1]);
+    assert_eq!(set.tick(start()).expect("rr takes all"), None, "nothing is on its way");
+}
+
+#[test]
+fn a_late_comer_gets_its_share_by_and_by() {
+    let set = set_of("a");
+    set.set_slow_start(Some(SlowStart::new(100 * SECOND)));
+    let t0 = start();
+    let tick = |seconds| {
+        let next = set.tick(t0 + seconds * SECOND).expect("no scheduler objects");
+        next.map(|next| (next - t0).as_secs())
+    };
+    tick(0);
+    set.insert(Spec::new("b", 0).weight(2)).expect("new");
+    assert_eq!(shares(&set), [20, 100], "10 % of weight 2 against weight 1");
+    assert_eq!(tick(7), Some(12), "its time begins with the first tick that sees it");
+    assert_eq!((tick(57), shares(&set)), (Some(62), vec![100, 100]));
+    assert_eq!((tick(82), shares(&set)), (Some(87), vec![150, 100]));
+    assert_eq!((tick(107), shares(&set)), (None, vec![2, 1]));
+
+    set.set_health(&id("a"), Health::Down).expect("known");
+    assert_eq!((tick(200), shares(&set)), (None, vec![2, 0]));
+    set.set_health(&id("a"), Health::Up).expect("known");
+    assert_eq!(shares(&set), [200, 10], "back from the dead is new, too");
+    assert_eq!(tick(201), Some(206));
+    set.set_weight(&id("a"), 0).expect("known");
+    assert_eq!(shares(&set), [200, 0]);
+}
+
+#[test]
+fn aggression_bends_the_line() {
+    let set = set_of("a");
+    set.set_slow_start(Some(SlowStart::new(100 * SECOND).with_aggression(2.0)));
+    let t0 = start();
+    set.tick(t0).expect("nobody objects");
+    set.insert(Spec::new("b", 0)).expect("new");
+    let share = |seconds| {
+        set.tick(t0 + seconds * SECOND).expect("nobody objects");
+        shares(&set)[0]
+    };
+    assert_eq!([0, 4, 25, 50, 81].map(share), [10, 20, 50, 70, 90]);
+}
+
+#[test]
+fn the_end_of_slow_start_gives_everybody_the_whole_share() {
+    let set = set_of("a");
+    set.set_slow_start(Some(SlowStart::new(100 * SECOND)));
+    let t0 = start();
+    set.tick(t0).expect("nobody objects");
+    set.insert(Spec::new("b", 0)).expect("new");
+    assert_eq!(shares(&set), [10, 100]);
+    set.set_slow_start(None);
+    assert_eq!(set.tick(t0 + SECOND).expect("nobody objects"), None);
+    assert_eq!(shares(&set), [1, 1]);
+}
+
+#[test]
+fn balancers_of_one_set_share_counts_but_not_turns() {
+    let set = set_of("abc");
+    let (first, second) = (round_robin(&set), round_robin(&set));
+    let clone = first.clone();
+    assert_eq!(picks(&first, 2), "ab");
+    assert_eq!(picks(&clone, 1), "c", "a clone goes on with the same turn");
+    assert_eq!(picks(&second, 1), "a");
+    let fork = first.fork().expect("rr takes all");
+    assert_eq!(picks(&fork, 2), "ab", "a fork starts its own");
+
+    let held = (pick(&first), pick(&second), pick(&fork));
+    let loads: Vec<_> = set.snapshot().backends().iter().map(|b| b.load().active).collect();
+    assert_eq!(loads, [1, 1, 1]);
+    drop(held);
+    set.remove(&id("a")).expect("known");
+    for balancer in [&first, &second, &fork] {
+        assert_eq!(balancer.snapshot().members().len(), 2);
+    }
+}
+
+#[test]
+fn another_scheduler_starts_afresh_and_a_refused_one_changes_nothing() {
+    let set = set_of("abc");
+    let balancer = round_robin(&set);
+    let held = pick(&balancer);
+    let error = balancer.set_scheduler(AtMost(2)).expect_err("three are too many");
+    assert!(matches!(error, SetError::Scheduler { scheduler, .. } if scheduler == "at-most"));
+    assert_eq!(balancer.scheduler().name(), "rr");
+    assert_eq!(picks(&balancer, 1), "b");
+    balancer.set_scheduler(AtMost(3)).expect("fits");
+    assert_eq!(balancer.scheduler().name(), "at-most");
+    assert_eq!(picks(&balancer, 1), "a", "from the head of the list");
+    assert_eq!(held.backend().load().active, 1);
+    assert!(set.insert(Spec::new("d", 0)).is_err(), "the rule in service is asked");
+}
+
+#[test]
+fn a_pick_by_name_passes_the_scheduler_and_the_limit_but_no_state() {
+    let set = set_of("ab");
+    let balancer = round_robin(&set);
+    set.set_limits(&id("b"), Limits::max(1)).expect("sound");
+    let first = balancer.pick_id(&id("b")).expect("eligible");
+    let second = balancer.pick_id(&id("b")).expect("affinity is past limits");
+    assert_eq!(second.backend().load().active, 2);
+    assert_eq!(picks(&balancer, 2), "aa");
+    drop((first, second));
+
+    assert!(balancer.pick_id(&id("x")).is_none());
+    set.set_weight(&id("b"), 0).expect("known");
+    assert!(balancer.pick_id(&id("b")).is_none());
+    set.set_weight(&id("b"), 1).expect("known");
+    set.set_health(&id("b"), Health::Down).expect("known");
+    assert!(balancer.pick_id(&id("b")).is_none());
+}
+
+#[test]
+fn a_detached_lease_leaves_its_count_to_somebody_else() {
+    let set = set_of("a");
+    let balancer = round_robin(&set);
+    let backend = pick(&balancer).detach();
+    assert_eq!((backend.load().active, backend.outcomes().total()), (1, 0));
+    backend.mirror_load(3, 4);
+    assert_eq!((backend.load().active, backend.load().inactive), (3, 4));
+}
+
+#[test]
+fn a_lease_outlives_the_balancer_and_the_set() {
+    let set = set_of("a");
+    let lease = pick(&round_robin(&set));
+    drop(set);
+    let backend = lease.backend().clone();
+    drop(lease);
+    assert_eq!((backend.load().total(), backend.outcomes().cancelled), (0, 1));
+}
