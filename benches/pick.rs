@@ -1,1 +1,251 @@
-fn main() {}
+//! What a pick costs, with its lease made and dropped.
+//!
+//! ```text
+//! cargo bench --bench pick                   # everything: some minutes
+//! cargo bench --bench pick -- pick/wlc       # what matches
+//! cargo bench --bench pick -- --test         # smoke
+//! ```
+//! - `pick`: under a standing load, so that least-loaded rules have somebody to tell apart.
+//! - `churn`: each pick replaces a lease of the standing load, so that whatever a rule remembers of
+//!   it goes stale all the time.
+//! - `build`: compiling a picker, the cost of a change of the set.
+//! - `contention`: one thread against two that pick from one balancer; the ratio is printed behind
+//!   each pair.
+
+#[path = "../tests/common/schedulers.rs"]
+mod schedulers;
+
+use std::cell::RefCell;
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, measurement::WallTime};
+use lvs::scheduler::Rng;
+use lvs::{BackendSet, Balancer, Flow, Lease, Scheduler, Spec};
+
+use self::schedulers::{ALL, scheduler};
+
+/// Measured under a moving load as well: rules that look at it.
+const CHURN: &[&str] = &["rr"];
+
+/// What is built, and for how many backends.
+const BUILD: &[(&str, u32)] = &[("rr", 1000)];
+
+/// Measured with two threads at 100 and 1000 backends; those with a cursor forked as well.
+const CONTENTION: &[(&str, Cursor)] = &[("rr", Cursor::Shared), ("rr", Cursor::Forked)];
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Cursor {
+    /// Both threads pick from one balancer.
+    Shared,
+    /// Each thread has a fork of its own; the counts of the backends are shared all the same.
+    Forked,
+}
+
+const SIZES: [u32; 3] = [10, 100, 1000];
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_millis(700))
+        .configure_from_args();
+    pick(&mut criterion);
+    churn(&mut criterion);
+    build(&mut criterion);
+    contention(&mut criterion);
+    criterion.final_summary();
+}
+
+fn pick(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pick");
+    for (&name, size) in ALL.iter().flat_map(|name| SIZES.map(|size| (name, size))) {
+        let mut world = None;
+        group.bench_function(BenchmarkId::new(name, size), |bencher| {
+            let world = world.get_or_insert_with(|| World::new(name, size));
+            bencher.iter(|| black_box(world.pick()));
+        });
+    }
+    let mut world = None;
+    group.bench_function("rr, the thread's own generator/100", |bencher| {
+        let world = world.get_or_insert_with(|| World::new("rr", 100));
+        bencher.iter(|| {
+            let lease = world.balancer.pick(world.flows.next());
+            black_box(lease.expect("everybody is usable"))
+        });
+    });
+}
+
+fn churn(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("churn");
+    for (&name, size) in CHURN.iter().flat_map(|name| SIZES.map(|size| (name, size))) {
+        let mut world = None;
+        group.bench_function(BenchmarkId::new(name, size), |bencher| {
+            let world = world.get_or_insert_with(|| World::new(name, size));
+            bencher.iter(|| {
+                let lease = world.pick();
+                let slot = world.rng.below(world.held.len() as u64) as usize;
+                world.held[slot] = lease;
+            });
+        });
+    }
+}
+
+fn build(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("build");
+    for &(name, size) in BUILD {
+        let mut world = None;
+        group.bench_function(BenchmarkId::new(name, size), |bencher| {
+            let world = world.get_or_insert_with(|| World::new(name, size));
+            let snapshot = world.balancer.snapshot();
+            let rule = scheduler(name);
+            bencher.iter(|| rule.compile(black_box(snapshot.members()), None).expect("it fits"));
+        });
+    }
+}
+
+fn contention(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("contention");
+    for (&(name, cursor), size) in CONTENTION.iter().flat_map(|it| [100, 1000].map(|n| (it, n))) {
+        let label = match cursor {
+            Cursor::Shared => name.to_owned(),
+            Cursor::Forked => format!("{name} forked"),
+        };
+        let alone = threads(&mut group, &label, name, cursor, size, 1);
+        let two = threads(&mut group, &label, name, cursor, size, 2);
+        if let (Some(alone), Some(two)) = (alone, two) {
+            println!(
+                "{label}, {size} backends: alone {alone:.1} ns, two threads {two:.1} ns each, \
+                 ratio {:.2}\n",
+                two / alone
+            );
+        }
+    }
+}
+
+/// Nanoseconds that one pick takes each of `threads` threads; `None` where nothing was measured.
+///
+/// The lower quartile of all samples: what else the machine does only ever adds.
+fn threads(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    label: &str,
+    name: &str,
+    cursor: Cursor,
+    size: u32,
+    threads: usize,
+) -> Option<f64> {
+    // Fewer picks than this are over before the other thread is well on its way.
+    const ENOUGH: u64 = 50_000;
+    let samples = RefCell::new(Vec::new());
+    let mut world = None;
+    group.bench_function(format!("{label}/{size}/{threads}"), |bencher| {
+        let world = world.get_or_insert_with(|| World::new(name, size));
+        bencher.iter_custom(|picks| {
+            let time = together(world, cursor, threads, picks);
+            if picks >= ENOUGH {
+                samples.borrow_mut().push(time.as_nanos() as f64 / picks as f64);
+            }
+            time
+        });
+    });
+    let mut samples = samples.into_inner();
+    samples.sort_by(f64::total_cmp);
+    samples.get(samples.len() / 4).copied()
+}
+
+/// The mean time that each thread takes for its `picks`.
+fn together(world: &World, cursor: Cursor, threads: usize, picks: u64) -> Duration {
+    let start = Barrier::new(threads);
+    let times: Vec<Duration> = thread::scope(|scope| {
+        let spawn = |i: usize| {
+            let balancer = match cursor {
+                Cursor::Shared => world.balancer.clone(),
+                Cursor::Forked => world.balancer.fork().expect("it compiled before"),
+            };
+            let (mut flows, mut rng) = (Flows::new(i as u64), Rng::with_seed(i as u64));
+            let start = &start;
+            scope.spawn(move || {
+                start.wait();
+                let begin = now();
+                for _ in 0..picks {
+                    let lease = balancer.pick_with(flows.next(), &mut rng);
+                    drop(black_box(lease.expect("everybody is usable")));
+                }
+                now().saturating_duration_since(begin)
+            })
+        };
+        let running: Vec<_> = (0..threads).map(spawn).collect();
+        running.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    times.iter().sum::<Duration>() / threads as u32
+}
+
+/// A balancer with work to do.
+struct World {
+    balancer: Balancer<SocketAddr>,
+    flows: Flows,
+    rng: Rng,
+    /// One lease on each backend and two more by chance: nobody is idle, and nobody is like his
+    /// neighbour.
+    held: Vec<Lease<SocketAddr>>,
+}
+
+impl World {
+    fn new(name: &str, size: u32) -> Self {
+        let set = BackendSet::new();
+        set.edit(|edit| {
+            for i in 0..size {
+                let address = SocketAddr::from(([10, 0, (i >> 8) as u8, i as u8], 80));
+                // Four weights, all well above the load: `ovf` reads them as numbers of connections.
+                edit.insert(Spec::from(address).weight(16 * (1 + i % 4)))?;
+            }
+            Ok(())
+        })
+        .expect("a sound set");
+        let balancer = Balancer::new(&set, scheduler(name)).expect("every rule takes this set");
+        let snapshot = balancer.snapshot();
+        let ids = snapshot.backends().iter().map(|backend| backend.id());
+        let mut rng = Rng::with_seed(u64::from(size));
+        let extra: Vec<_> = (0..2 * size)
+            .map(|_| snapshot.backends()[rng.below(u64::from(size)) as usize].id())
+            .collect();
+        let held = ids.chain(extra).filter_map(|id| balancer.pick_id(id)).collect();
+        Self { balancer, flows: Flows::new(u64::from(size)), rng, held }
+    }
+
+    fn pick(&mut self) -> Lease<SocketAddr> {
+        self.balancer.pick_with(self.flows.next(), &mut self.rng).expect("everybody is usable")
+    }
+}
+
+/// Flows of random clients to random destinations, made ahead and gone through in a circle.
+struct Flows {
+    list: Box<[Flow; 1024]>,
+    next: usize,
+}
+
+impl Flows {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let now = now();
+        let mut address = || {
+            let [a, b, c, d, e, f, ..] = rng.next_u64().to_le_bytes();
+            SocketAddr::from(([a, b, c, d], u16::from_le_bytes([e, f])))
+        };
+        let list = [(); 1024].map(|()| Flow::from(address()).to_destination(address()).at(now));
+        Self { list: Box::new(list), next: 0 }
+    }
+
+    fn next(&mut self) -> &Flow {
+        self.next = (self.next + 1) % self.list.len();
+        &self.list[self.next]
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a bench is a shell: it reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
