@@ -32,7 +32,7 @@ enum Leases {
 fn share_of(expression: &str) -> (Share, Leases) {
     use Leases::{Dropped, Held};
     use Share::{Equal, Ranked, Weighted};
-    match expression.split('(').next().unwrap_or_default() {
+    match expression.split(['(', ',']).next().unwrap_or_default() {
         "rr" => (Equal(0), Dropped),
         "wrr" | "swrr" => (Weighted(0), Dropped),
         "wlc" | "sed" | "nq" => (Weighted(1), Held),
@@ -56,7 +56,7 @@ fn share_of(expression: &str) -> (Share, Leases) {
         "subset" | "fo" | "ovf" | "first" => (Ranked, Dropped),
         // A flow stays with its destination's server.
         "lblc" | "lblcr" => (Weighted(2), Held),
-        "priority" => (Equal(0), Dropped),
+        "priority" => share_of(expression.trim_start_matches("priority(").trim_end_matches(')')),
         other => panic!("say how {other} divides its picks"),
     }
 }
@@ -288,7 +288,7 @@ fn a_member_that_goes_moves_few_flows_but_its_own() {
     // deal everything anew.
     let allowed = |expression: &str| match expression {
         _ if is(expression, "ring") || is(expression, "rendezvous") => Some(0),
-        _ if is(expression, "maglev") => Some(15),
+        "maglev" => Some(15),
         _ if is(expression, "mh") => Some(60),
         _ => None,
     };

@@ -6,32 +6,11 @@ use lvs::{BackendSet, Balancer, Flow, Health, Limits, Outcome, PickError};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
+use self::common::schedulers::ALL;
 use self::model::{End, NAMES, Op, Wanted, World, names_in};
 
+mod common;
 mod model;
-
-/// Every scheduler that must keep the laws below.
-const SCHEDULERS: &[&str] = &[
-    "rr",
-    "wrr",
-    "lc",
-    "wlc",
-    "sed",
-    "nq",
-    "fo",
-    "ovf",
-    "dh",
-    "sh",
-    "sh(sh-port, sh-fallback)",
-    "mh",
-    "mh(mh-port, mh-fallback)",
-    "lblc",
-    "lblcr",
-    "twos",
-    "wlc(overhead=total)",
-    "priority(rr)",
-    "priority(rr, panic=0)",
-];
 
 /// Rules that may refuse a flow although somebody is usable: those that give a flow one home and
 /// do not look further, and those that leave room at the top.
@@ -108,8 +87,8 @@ fn config(cases: u32) -> Config {
 
 #[test]
 fn any_sequence_of_operations_agrees_with_the_model() {
-    let cases = (SEQUENCES / SCHEDULERS.len() as u32).max(8);
-    for &expression in SCHEDULERS {
+    let cases = (SEQUENCES / ALL.len() as u32).max(8);
+    for &expression in ALL {
         let sequences = prop::collection::vec(any_op(), 1..120);
         let result = TestRunner::new(config(cases)).run(&sequences, |ops| {
             let mut world = World::new(expression);
@@ -128,7 +107,7 @@ fn any_sequence_of_operations_agrees_with_the_model() {
 fn every_built_in_scheduler_is_in_the_list() {
     for name in Registry::default().names() {
         assert!(
-            SCHEDULERS.iter().any(|expression| names_in(expression).any(|it| it == name)),
+            ALL.iter().any(|expression| names_in(expression).any(|it| it == name)),
             "{name} is not tested here"
         );
     }

@@ -26,8 +26,14 @@ pub(super) const SCHEDULERS: &[(&str, Factory)] = &[
     ("lblc", lblc),
     ("lblcr", lblcr),
     ("twos", |params| Ok(Arc::new(TwoChoices::new().overhead(overhead(params)?)))),
+    // Beyond the kernel.
+    ("ring", ring),
+    ("rendezvous", rendezvous),
+    ("maglev", maglev),
     // Wrappers.
+    ("bounded", bounded),
     ("priority", priority),
+    ("subset", subset),
 ];
 
 fn overhead(params: &mut Params<'_>) -> Result<Overhead, RegistryError> {
@@ -58,6 +64,47 @@ fn lblcr(params: &mut Params<'_>) -> Built {
         it = it.expiration(time);
     }
     Ok(Arc::new(it))
+}
+
+fn ring(params: &mut Params<'_>) -> Built {
+    let mut it = Ring::new().with_seed(seed(params)?);
+    if let Some(replicas) = params.value_in("replicas", 1..=1_048_576)? {
+        it = it.with_replicas(replicas);
+    }
+    Ok(Arc::new(it))
+}
+
+fn rendezvous(params: &mut Params<'_>) -> Built {
+    let mut it = if params.flag("table")? { Rendezvous::table() } else { Rendezvous::new() };
+    if let Some(rows) = params.value_in("rows", 1..=1 << 24)? {
+        it = it.with_table(rows);
+    }
+    Ok(Arc::new(it.with_seed(seed(params)?)))
+}
+
+fn maglev(params: &mut Params<'_>) -> Built {
+    let mut it = Maglev::new().with_seed(seed(params)?);
+    if let Some(size) = params.value("size", "a prime number of slots")? {
+        it = it.with_size(size).map_err(|error| params.refuse(error))?;
+    }
+    Ok(Arc::new(it))
+}
+
+fn seed(params: &mut Params<'_>) -> Result<u64, RegistryError> {
+    Ok(params.value("seed", "a number below 2^64")?.unwrap_or(0))
+}
+
+fn bounded(params: &mut Params<'_>) -> Built {
+    let factor: f64 = params.value_in("factor", 1.01..=1000.0)?.unwrap_or(1.25);
+    // In range, so the cast keeps the value.
+    let percent = (factor * 100.0).round() as u32;
+    Ok(Arc::new(Bounded::new(params.scheduler()?, percent).map_err(|error| params.refuse(error))?))
+}
+
+fn subset(params: &mut Params<'_>) -> Built {
+    let client = params.value("client", "the number of this client")?.unwrap_or(0);
+    let size = params.value_in("size", 1..)?.ok_or_else(|| params.missing("size"))?;
+    Ok(Arc::new(Subset::new(params.scheduler()?, client, size)))
 }
 
 fn priority(params: &mut Params<'_>) -> Built {

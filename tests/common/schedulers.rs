@@ -26,9 +26,23 @@ pub(crate) const ALL: &[&str] = &[
     "lblc",
     "lblcr",
     "twos",
+    // Beyond the kernel.
+    "ring",
+    "ring(replicas=40, seed=3)",
+    "rendezvous",
+    "rendezvous(rows=4096)",
+    "maglev",
+    "maglev(size=1021, seed=3)",
     // Wrappers.
+    "bounded(ring)",
+    "bounded(rendezvous, factor=2)",
+    "bounded(maglev, factor=1.1)",
+    "bounded(mh(mh-fallback))",
     "priority(rr)",
+    "priority(maglev, overprovisioning=100)",
     "priority(rr, panic=0)",
+    "subset(rr, size=2)",
+    "subset(bounded(ring), size=3, client=7)",
 ];
 
 /// Makes the scheduler that an expression names.
