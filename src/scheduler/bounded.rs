@@ -46,8 +46,9 @@ use crate::backend::Members;
 ///
 /// # Cost
 /// The inner scheduler's, and the total. That is kept for groups of members (64 at the most) and
-/// looked up again only in groups whose load has changed: 0.1 µs at 1000 members. Every lease of
-/// the set then counts its change in its group. With one member or none the inner rule decides.
+/// looked up again only in groups whose load has changed: 20 ns at 10 or 100 members, 60 ns at 1000,
+/// and 30 ns more for the one or two groups of which a lease was made or ended since. Every lease
+/// of the set then counts its change in its group. With one member or none the inner rule decides.
 ///
 /// # Examples
 /// ```
@@ -140,7 +141,7 @@ impl Picker for BoundedPicker {
         let total = self.total(cx.members());
         let numerator = self.percent * (u128::from(total) + 1);
         let bound = Bound { numerator, denominator: self.denominator };
-        self.inner.pick(&mut cx.bounded(bound)).or_else(|| self.inner.pick(cx))
+        self.inner.pick(&mut cx.bounded(&bound)).or_else(|| self.inner.pick(cx))
     }
 }
 

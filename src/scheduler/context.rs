@@ -9,7 +9,8 @@ pub struct PickContext<'a> {
     members: &'a Members,
     flow: &'a Flow,
     rng: &'a mut Rng,
-    bound: Option<Bound>,
+    /// By reference, so that wrappers copy next to nothing.
+    bound: Option<&'a Bound>,
 }
 
 /// May a member be chosen for this flow? The answer in the kernel's terms.
@@ -122,7 +123,7 @@ impl<'a> PickContext<'a> {
     }
 
     /// The same pick under a load bound; the tighter wrapper is the inner one.
-    pub(super) fn bounded(&mut self, bound: Bound) -> PickContext<'_> {
+    pub(super) fn bounded<'b>(&'b mut self, bound: &'b Bound) -> PickContext<'b> {
         PickContext {
             members: self.members,
             flow: self.flow,
