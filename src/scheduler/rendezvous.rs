@@ -441,7 +441,9 @@ mod tests {
             let exact = 64.0 - (hash as f64).log2();
             let ours = cost(hash) as f64 / f64::from(1 << 28) / f64::from(1 << 29);
             assert!((ours - exact).abs() < 2e-7, "{hash}: {ours} for {exact}");
-            assert!(cost(hash) <= cost(hash - 1 | 1) && cost(hash) >= cost(hash.saturating_add(2)));
+            assert!(
+                cost(hash) <= cost((hash - 1) | 1) && cost(hash) >= cost(hash.saturating_add(2))
+            );
             assert!(cost_floor(hash) <= cost(hash), "{hash}");
         }
         for step in 0..4096 {

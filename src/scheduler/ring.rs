@@ -412,9 +412,9 @@ mod tests {
         let old = Ring::new().compile(set.snapshot().members(), None).expect("small");
         set.set_weight(&named(1).into(), 0).expect("known");
         let new = Ring::new().compile(set.snapshot().members(), Some(&*old)).expect("small");
-        let flat = |picker: &Box<dyn Picker>| {
-            Arc::clone(&previous_as::<Circle>(Some(&**picker)).expect("ours").flat)
+        let flat = |picker: &dyn Picker| {
+            Arc::clone(&previous_as::<Circle>(Some(picker)).expect("ours").flat)
         };
-        assert!(Arc::ptr_eq(&flat(&old), &flat(&new)));
+        assert!(Arc::ptr_eq(&flat(&*old), &flat(&*new)));
     }
 }
