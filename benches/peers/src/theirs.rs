@@ -1,0 +1,92 @@
+//! The subjects of others.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::hint::black_box;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use hashring::HashRing;
+use pingora_load_balancing::LoadBalancer;
+use pingora_load_balancing::selection::{
+    BackendIter, BackendSelection, Consistent, FNVHash, Random, RoundRobin,
+};
+use tower::Service;
+use tower::balance::p2c::Balance;
+use tower::discover::ServiceList;
+use tower::load::{CompleteOnResponse, PendingRequests};
+
+use crate::{Subject, addresses, keys};
+
+/// Every peer with `n` backends.
+pub(crate) fn subjects(n: usize) -> Vec<Subject> {
+    vec![
+        tower(n),
+        pingora::<RoundRobin>("RoundRobin", n),
+        pingora::<Random>("Random", n),
+        pingora::<FNVHash>("FNVHash", n),
+        pingora::<Consistent>("Consistent", n),
+        ring("1 vnode", n, 1),
+        ring("160 vnodes", n, 160),
+    ]
+}
+
+/// A service that is always ready and answers at once.
+struct Instantly;
+
+impl Service<()> for Instantly {
+    type Response = ();
+    type Error = Infallible;
+    type Future = Ready<Result<(), Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        ready(Ok(()))
+    }
+}
+
+fn tower(n: usize) -> Subject {
+    let services = (0..n).map(|_| PendingRequests::new(Instantly, CompleteOnResponse::default()));
+    let mut balance = Balance::new(ServiceList::new::<()>(services.collect::<Vec<_>>()));
+    Subject::new("tower p2c", n, move |steps| {
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..steps {
+            assert!(matches!(balance.poll_ready(&mut cx), Poll::Ready(Ok(()))));
+            let answer = pin!(balance.call(()));
+            assert!(matches!(black_box(answer).poll(&mut cx), Poll::Ready(Ok(()))));
+        }
+    })
+}
+
+fn pingora<S>(name: &str, n: usize) -> Subject
+where
+    S: BackendSelection + 'static,
+    S::Iter: BackendIter,
+{
+    let balancer = LoadBalancer::<S>::try_from_iter(addresses(n)).expect("sound addresses");
+    let keys = keys().map(u64::to_le_bytes);
+    let mut i = 0;
+    Subject::new(format!("pingora {name}"), n, move |steps| {
+        for _ in 0..steps {
+            i = (i + 1) % keys.len();
+            drop(black_box(balancer.select(&keys[i], 256).expect("everybody is healthy")));
+        }
+    })
+}
+
+fn ring(name: &str, n: usize, points: u32) -> Subject {
+    let mut ring = HashRing::new();
+    let nodes = addresses(n).flat_map(|node| (0..points).map(move |point| (node, point)));
+    ring.batch_add(nodes.collect());
+    let keys = keys();
+    let mut i = 0;
+    Subject::new(format!("hashring {name}"), n, move |steps| {
+        for _ in 0..steps {
+            i = (i + 1) % keys.len();
+            black_box(ring.get(&keys[i]).expect("the ring has nodes"));
+        }
+    })
+}
