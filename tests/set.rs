@@ -1,10 +1,11 @@
 //! What a set, and the balancers made from it, promise to their users.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lvs::backend::{Admin, MAX_WEIGHT, Members, State};
-use lvs::scheduler::{CompileError, Picker, Priority, RoundRobin, Scheduler};
+use lvs::scheduler::{CompileError, Failover, Picker, Priority, Rng, RoundRobin, Scheduler};
 use lvs::{
     BackendId, BackendSet, Balancer, Flow, Health, Lease, Limits, Outcome, PickError, SetError,
     SlowStart, Spec,
@@ -409,4 +410,35 @@ fn a_lease_outlives_the_balancer_and_the_set() {
     let backend = lease.backend().clone();
     drop(lease);
     assert_eq!((backend.load().total(), backend.outcomes().cancelled), (0, 1));
+}
+
+#[test]
+fn a_worker_sees_every_publication_and_counts_the_same_connections() {
+    let set = BackendSet::new();
+    let balancer = Balancer::new(&set, RoundRobin).expect("empty");
+    let mut worker = balancer.worker(Rng::with_seed(1));
+    assert_eq!(worker.pick(&Flow::new()).map(drop), Err(PickError::Empty));
+    set.insert(Spec::new("a", 1)).expect("sound");
+    let lease = worker.pick(&Flow::new()).expect("usable");
+    assert_eq!((*lease.target(), lease.backend().load().active), (1, 1));
+    set.insert(Spec::new("b", 2)).expect("sound");
+    set.drain(&"a".into()).expect("known");
+    assert_eq!(*worker.pick(&Flow::new()).expect("usable").target(), 2);
+    balancer.set_scheduler(Failover).expect("it takes any set");
+    assert_eq!(*worker.pick(&Flow::new()).expect("usable").target(), 2);
+    set.remove(&"b".into()).expect("known");
+    assert_eq!(worker.pick(&Flow::new()).map(drop), Err(PickError::AllQuiesced));
+}
+
+#[test]
+fn a_worker_that_refreshes_lets_go_of_what_was_removed() {
+    let set = BackendSet::new();
+    let balancer = Balancer::new(&set, RoundRobin).expect("empty");
+    let target = Arc::new(());
+    set.insert(Spec::new("a", Arc::clone(&target))).expect("sound");
+    let mut worker = balancer.worker(Rng::with_seed(1));
+    set.remove(&"a".into()).expect("known");
+    assert_eq!(Arc::strong_count(&target), 2, "the worker holds the plane it saw");
+    worker.refresh();
+    assert_eq!(Arc::strong_count(&target), 1);
 }

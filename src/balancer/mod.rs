@@ -12,6 +12,7 @@ mod error;
 mod lease;
 mod persistence;
 mod plane;
+mod worker;
 
 use std::cell::Cell;
 use std::fmt;
@@ -24,6 +25,7 @@ use crate::scheduler::{Flow, Rng, Scheduler};
 pub use self::error::PickError;
 pub use self::lease::Lease;
 pub use self::persistence::{Persistence, PersistenceBuilder};
+pub use self::worker::Worker;
 
 /// Chooses a backend for every connection or request.
 ///
@@ -100,6 +102,12 @@ impl<T> Balancer<T> {
     #[inline]
     pub fn pick_with(&self, flow: &Flow, rng: &mut Rng) -> Result<Lease<T>, PickError> {
         self.published.pick(flow, rng)
+    }
+
+    /// Makes a reader for one thread or task, which is quicker than a shared one; see [`Worker`].
+    #[must_use]
+    pub fn worker(&self, rng: Rng) -> Worker<T> {
+        Worker::new(Arc::clone(&self.published), rng)
     }
 
     /// Leases a backend by name, past the scheduler; for affinity kept elsewhere (a cookie).

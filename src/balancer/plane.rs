@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::{Lease, PickError};
 use crate::backend::{Backend, Commit, Members, Reader, SetError, Snapshot, State};
 use crate::scheduler::{CompileError, Flow, PickContext, Picker, Rng, Scheduler};
-use crate::sync::{ArcSwap, Mutex, lock};
+use crate::sync::{ArcSwap, AtomicU64, Mutex, Ordering, lock};
 
 /// One version of everything a pick reads.
 #[derive(Debug)]
-struct Plane<T> {
+pub(super) struct Plane<T> {
     snapshot: Arc<Snapshot<T>>,
     picker: Box<dyn Picker>,
 }
@@ -19,6 +19,8 @@ struct Plane<T> {
 pub(super) struct Published<T> {
     scheduler: Mutex<Arc<dyn Scheduler>>,
     plane: ArcSwap<Plane<T>>,
+    /// Steps behind each publication, for readers that keep a plane.
+    version: AtomicU64,
 }
 
 /// How often a pick is repeated when other threads take the last free place first.
@@ -34,7 +36,7 @@ impl<T> Published<T> {
     ) -> Result<Self, SetError> {
         let picker = compile(&*scheduler, snapshot, None)?;
         let plane = ArcSwap::from_pointee(Plane { snapshot: Arc::clone(snapshot), picker });
-        Ok(Self { scheduler: Mutex::new(scheduler), plane })
+        Ok(Self { scheduler: Mutex::new(scheduler), plane, version: AtomicU64::new(0) })
     }
 
     pub(super) fn scheduler(&self) -> Arc<dyn Scheduler> {
@@ -47,8 +49,24 @@ impl<T> Published<T> {
         // As in IPVS, a new rule starts without the old one's memory.
         let picker = compile(&*scheduler, &snapshot, None)?;
         *lock(&self.scheduler) = scheduler;
-        self.plane.store(Arc::new(Plane { snapshot, picker }));
+        self.publish(Arc::new(Plane { snapshot, picker }));
         Ok(())
+    }
+
+    fn publish(&self, plane: Arc<Plane<T>>) {
+        self.plane.store(plane);
+        // Release: whoever sees the new version finds the new plane. Pairs with `version`.
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Changes whenever [`Published::plane`] does, or a moment later.
+    #[inline]
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    pub(super) fn plane(&self) -> Arc<Plane<T>> {
+        self.plane.load_full()
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot<T>> {
@@ -57,43 +75,7 @@ impl<T> Published<T> {
 
     #[inline]
     pub(super) fn pick(&self, flow: &Flow, rng: &mut Rng) -> Result<Lease<T>, PickError> {
-        // The answer comes back as one pointer: a `Result` of a lease would go through memory and
-        // cost a third of the pick.
-        let mut why = PickError::Refused;
-        self.choose(flow, rng, &mut why).map(Lease::new).ok_or(why)
-    }
-
-    /// Chooses and counts.
-    fn choose(&self, flow: &Flow, rng: &mut Rng, why: &mut PickError) -> Option<Arc<Backend<T>>> {
-        let plane = self.plane.load();
-        let members = plane.snapshot.members();
-        let nobody_up = members.share_sum() == 0;
-        if nobody_up {
-            *why = nobody(members);
-            // A rule may serve from members that are down, rather than not at all.
-            if *why != PickError::AllDown {
-                return None;
-            }
-        }
-        // A limit can be reached between the look at a member and the count: then look again.
-        for attempt in 0..ATTEMPTS {
-            let chosen = plane.picker.pick(&mut PickContext::new(members, flow, rng));
-            let Some((i, member)) = chosen.and_then(|i| Some((i, members.get(i)?))) else {
-                if !nobody_up {
-                    *why = refused(members, flow);
-                }
-                // The rule may have found everybody full a moment ago, which is no refusal.
-                if *why == PickError::Refused && members.is_limited() && attempt < SECOND_LOOKS {
-                    continue;
-                }
-                return None;
-            };
-            if member.account().bind(false) {
-                return Some(Arc::clone(&plane.snapshot.backends()[i]));
-            }
-        }
-        *why = PickError::Saturated;
-        None
+        self.plane.load().pick(flow, rng)
     }
 
     /// Leases one particular backend, if it stands in the plane.
@@ -112,12 +94,58 @@ impl<T> Published<T> {
     }
 }
 
+impl<T> Plane<T> {
+    pub(super) fn snapshot(&self) -> &Arc<Snapshot<T>> {
+        &self.snapshot
+    }
+
+    #[inline]
+    pub(super) fn pick(&self, flow: &Flow, rng: &mut Rng) -> Result<Lease<T>, PickError> {
+        // The answer comes back as one pointer: a `Result` of a lease would go through memory and
+        // cost a third of the pick.
+        let mut why = PickError::Refused;
+        self.choose(flow, rng, &mut why).map(Lease::new).ok_or(why)
+    }
+
+    /// Chooses and counts.
+    fn choose(&self, flow: &Flow, rng: &mut Rng, why: &mut PickError) -> Option<Arc<Backend<T>>> {
+        let members = self.snapshot.members();
+        let nobody_up = members.share_sum() == 0;
+        if nobody_up {
+            *why = nobody(members);
+            // A rule may serve from members that are down, rather than not at all.
+            if *why != PickError::AllDown {
+                return None;
+            }
+        }
+        // A limit can be reached between the look at a member and the count: then look again.
+        for attempt in 0..ATTEMPTS {
+            let chosen = self.picker.pick(&mut PickContext::new(members, flow, rng));
+            let Some((i, member)) = chosen.and_then(|i| Some((i, members.get(i)?))) else {
+                if !nobody_up {
+                    *why = refused(members, flow);
+                }
+                // The rule may have found everybody full a moment ago, which is no refusal.
+                if *why == PickError::Refused && members.is_limited() && attempt < SECOND_LOOKS {
+                    continue;
+                }
+                return None;
+            };
+            if member.account().bind(false) {
+                return Some(Arc::clone(&self.snapshot.backends()[i]));
+            }
+        }
+        *why = PickError::Saturated;
+        None
+    }
+}
+
 impl<T: Send + Sync> Reader<T> for Published<T> {
     fn prepare(&self, next: &Arc<Snapshot<T>>) -> Result<Commit<'_>, SetError> {
-        let current = self.plane.load_full();
+        let current = self.plane();
         let picker = compile(&*self.scheduler(), next, Some(&*current.picker))?;
         let plane = Arc::new(Plane { snapshot: Arc::clone(next), picker });
-        Ok(Box::new(move || self.plane.store(plane)))
+        Ok(Box::new(move || self.publish(plane)))
     }
 }
 
