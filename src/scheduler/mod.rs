@@ -8,10 +8,17 @@
 
 mod context;
 mod error;
+mod first;
 mod flow;
 mod hash;
+mod hot_cold;
+mod p2c;
+mod peak_ewma;
+mod random;
 mod rng;
 mod rr;
+mod sample;
+mod swrr;
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -21,10 +28,16 @@ use crate::backend::Members;
 
 pub use self::context::PickContext;
 pub use self::error::CompileError;
+pub use self::first::First;
 pub use self::flow::Flow;
 pub use self::hash::hash_bytes;
+pub use self::hot_cold::{HotCold, LocalProbe, Probe, ProbeResult};
+pub use self::p2c::PowerOfTwo;
+pub use self::peak_ewma::PeakEwma;
+pub use self::random::Random;
 pub use self::rng::Rng;
 pub use self::rr::RoundRobin;
+pub use self::swrr::SmoothWeightedRoundRobin;
 
 /// A balancing rule, as configured.
 ///
