@@ -95,12 +95,11 @@ impl Sampler {
                         return Some((first, second));
                     }
                 }
-                // One member holds nearly all of the share: take any of the others.
-                let any = scale(rng.next_u64(), columns.len());
-                let second = match columns[any].own as usize {
-                    same if same == first => columns[(any + 1) % columns.len()].own as usize,
-                    other => other,
-                };
+                // One member holds nearly all of the share: take any of the others, all alike.
+                let own = columns.partition_point(|column| (column.own as usize) < first);
+                let other = scale(rng.next_u64(), columns.len() - 1);
+                let other = if other >= own && columns.len() > 1 { other + 1 } else { other };
+                let second = columns[other].own as usize;
                 Some((first, second))
             }
         }

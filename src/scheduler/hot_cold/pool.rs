@@ -272,10 +272,9 @@ mod tests {
     fn the_threshold_is_the_quantile_of_recent_results() {
         let pool = Pool::new(Tuning::default());
         let threshold = || f32::from_bits(pool.threshold.load(Ordering::Relaxed) << 12);
-        pool.add(&[answer(3, 1)]);
-        assert_eq!(threshold(), 3.0);
         for n in 1..=64 {
             pool.add(&[answer(n, 1)]);
+            assert!(n > 1 || threshold() == 1.0, "known from the first result on");
         }
         assert_eq!(threshold(), 53.0, "0.84 of the way through 1..=64");
     }
