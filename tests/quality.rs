@@ -57,7 +57,7 @@ fn simulate(
 
     let rate = load * slowness.iter().map(|slow| 1.0 / slow).sum::<f64>();
     let mut free_at = vec![0.0f64; slowness.len()];
-    let mut pending = BinaryHeap::new();
+    let mut pending: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
     let mut leases: Vec<Option<(Lease<usize>, f64)>> = Vec::new();
     let (mut times, mut first, mut now) = (Vec::new(), 0, 0.0);
     for request in 0..requests {
@@ -96,32 +96,72 @@ fn one_slow() -> [f64; 100] {
     slowness
 }
 
+/// A tenth of the servers four times slower than the others.
+fn old_tenth() -> [f64; 100] {
+    let mut slowness = EQUAL;
+    slowness[..10].fill(4.0);
+    slowness
+}
+
 #[test]
-fn explore() {
-    for load in [0.7, 0.9] {
-        let show = |name: &str, a: Answers| {
-            println!(
-                "{load} {name}: p50 {:.2} p99 {:.2} p99.9 {:.2} first {:.4}",
-                a.quantile(0.5),
-                a.quantile(0.99),
-                a.quantile(0.999),
-                a.share_of_first
-            )
-        };
-        for (kind, slow) in [("equal", EQUAL), ("one slow", one_slow())] {
-            println!("{kind}");
-            let n = 500_000;
-            if kind == "equal" {
-                show("random", simulate(Random::new(), &slow, load, n));
-                show("swrr", simulate(SmoothWeightedRoundRobin::new(), &slow, load, n));
-            }
-            show("p2c", simulate(PowerOfTwo::new(), &slow, load, n));
-            show("peak", simulate(PeakEwma::new(), &slow, load, n));
-            show("peak .1s", simulate(PeakEwma::new().with_decay(SERVICE * 10), &slow, load, n));
-            show("hot", simulate(HotCold::new(), &slow, load, n));
-            show("hot reuse1", simulate(HotCold::new().with_reuse(1), &slow, load, n));
-            show("hot q.6", simulate(HotCold::new().with_quantile(0.6), &slow, load, n));
-            show("hot q0", simulate(HotCold::new().with_quantile(0.0), &slow, load, n));
-        }
-    }
+fn random_queues_are_those_of_theory() {
+    let random = simulate(Random::new(), &EQUAL, 0.9, 200_000);
+    let p99 = random.quantile(0.99);
+    // M/M/1: ln 100 / (1 - 0.9) = 46.05.
+    assert!((38.0..54.0).contains(&p99), "p99 {p99}");
+}
+
+#[test]
+fn turns_halve_the_tail_of_chance() {
+    let turns = simulate(SmoothWeightedRoundRobin::new(), &EQUAL, 0.9, 200_000);
+    let p99 = turns.quantile(0.99);
+    assert!((19.0..29.0).contains(&p99), "p99 {p99}");
+}
+
+#[test]
+fn two_choices_keep_the_tail_below_ten_service_times() {
+    let two = simulate(PowerOfTwo::new(), &EQUAL, 0.9, 100_000);
+    let (p50, p99) = (two.quantile(0.5), two.quantile(0.99));
+    assert!(p99 <= 10.0 && p50 <= 2.5, "p50 {p50}, p99 {p99}");
+}
+
+#[test]
+fn estimates_cost_equal_servers_next_to_nothing() {
+    let peak = simulate(PeakEwma::new(), &EQUAL, 0.9, 100_000);
+    let p99 = peak.quantile(0.99);
+    assert!(p99 <= 10.5, "p99 {p99}");
+}
+
+#[test]
+fn a_pool_of_probes_beats_two_choices() {
+    let pool = simulate(HotCold::new(), &EQUAL, 0.9, 100_000);
+    let (p50, p99) = (pool.quantile(0.5), pool.quantile(0.99));
+    assert!(p99 <= 8.0 && p50 <= 1.8, "p50 {p50}, p99 {p99}");
+}
+
+#[test]
+fn one_slow_server_spoils_nobodys_tail_but_that_of_chance() {
+    let [two, peak, pool] = [
+        simulate(PowerOfTwo::new(), &one_slow(), 0.7, 100_000),
+        simulate(PeakEwma::new(), &one_slow(), 0.7, 100_000),
+        simulate(HotCold::new(), &one_slow(), 0.7, 100_000),
+    ];
+    let tails = [&two, &peak, &pool].map(|answers| answers.quantile(0.99));
+    assert!(tails.iter().all(|&p99| p99 <= 8.0), "p99 {tails:?}");
+    // Its capacity is a thousandth of the whole; by turns it would get a hundredth of the work.
+    let shares = [&two, &peak, &pool].map(|answers| answers.share_of_first);
+    assert!(shares[0] <= 0.002 && shares[1] <= 0.001 && shares[2] <= 0.001, "{shares:?}");
+    assert!(peak.quantile(0.999) < two.quantile(0.999), "what estimates are for");
+}
+
+#[test]
+fn estimates_help_where_a_part_of_the_fleet_is_old() {
+    let [two, peak, pool] = [
+        simulate(PowerOfTwo::new(), &old_tenth(), 0.7, 100_000),
+        simulate(PeakEwma::new(), &old_tenth(), 0.7, 100_000),
+        simulate(HotCold::new(), &old_tenth(), 0.7, 100_000),
+    ];
+    let tails = [&two, &peak, &pool].map(|answers| answers.quantile(0.99));
+    println!("{tails:?}");
+    assert!(tails[0] <= 16.0 && tails[1] < tails[0] && tails[2] < tails[0], "p99 {tails:?}");
 }

@@ -27,9 +27,9 @@ pub use self::probe::{LocalProbe, Probe, ProbeResult};
 /// it hears into a pool of 16, in place of the oldest. A member of the pool is *hot* if its requests
 /// in flight, relative to its weight, exceed the 0.84 quantile of the last 64 that were heard. The
 /// choice is the cold member with the least latency; if all are hot, the one with the fewest
-/// requests in flight. What was chosen counts one request more in the pool, and may be chosen again
-/// from there once; every other pick the worst member leaves the pool, and what is older than 1 s
-/// counts for nothing.
+/// requests in flight. What was chosen counts one request more wherever the pool knows it, and the
+/// result that it was chosen by is used up; every other pick the worst result leaves the pool, and
+/// what is older than 1 s counts for nothing.
 ///
 /// Members that cannot be used are not probed, and passed over in the pool; if nobody is left, a
 /// member is drawn as by [`random`](super::Random). Weight 0 is never probed, one member gets
@@ -46,12 +46,15 @@ pub use self::probe::{LocalProbe, Probe, ProbeResult};
 ///   at hand.
 /// - The oldest leave by being overwritten, 3 with each pick once the pool is full; the worst leave
 ///   with every other pick. The paper removes one with each, oldest and worst in turn.
-/// - Reuse is a whole number and fixed; the paper works it out from the sizes of pool and fleet.
+/// - Reuse is a whole number and fixed; the paper works it out from the sizes of pool and fleet
+///   (1.3 for a hundred servers). With fewer probes than one for each pick and dropped result,
+///   raise it.
 /// - Weights: the paper's servers are alike. Here shares decide who is probed, and requests in
 ///   flight are counted per share.
-/// - [`LocalProbe`]'s latency is a peak-sensitive mean of what clients saw; the paper's servers
-///   answer with a median of what they took at about the present number of requests. It reports
-///   failing members as infinitely crowded, so that a fast error does not attract traffic.
+/// - [`LocalProbe`]'s latency is a peak-sensitive mean of what this client saw, times the requests
+///   in flight; the paper's servers answer with a median of what they took at about the present
+///   number of requests. It reports failing members as infinitely crowded, so that a fast error
+///   does not attract traffic.
 ///
 /// # Cost
 /// O(probes + pool) without lock or allocation: with the defaults about 150 ns, most of it for the
@@ -131,7 +134,7 @@ impl<P> HotCold<P> {
         self
     }
 
-    /// How many picks one probe result may decide, from 1 to 15. Default: 2.
+    /// How many picks one probe result may decide, from 1 to 15. Default: 1.
     #[must_use]
     pub fn with_reuse(mut self, picks: u8) -> Self {
         self.tuning.uses = picks.clamp(1, 15);

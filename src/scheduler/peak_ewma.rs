@@ -125,20 +125,20 @@ fn price(member: &Member, now: Option<Instant>) -> f64 {
     cost(member.estimate(now), member.load().active)
 }
 
-/// What one more request is expected to take, in milliseconds.
+/// What one more request is expected to take, in seconds.
 pub(super) fn cost(estimate: Estimate, active: u32) -> f64 {
     let failed = f64::from(estimate.failure_rate);
     let active = f64::from(active);
     match estimate.latency {
         None if failed < DOUBTFUL && active == 0.0 => 0.0,
         Some(latency) if failed < FAILING => {
-            latency.as_secs_f64() * 1e3 * (active + 1.0) / (1.0 - failed)
+            latency.as_secs_f64() * (active + 1.0) / (1.0 - failed)
         }
         _ => PENALTY + active,
     }
 }
 
-/// More than any latency that is worth waiting for: a thousand seconds, in milliseconds.
+/// More than any latency times any load: eleven days.
 pub(super) const PENALTY: f64 = 1e6;
 /// The failure rate from which a member that has answered is held to be failing. A single failure
 /// makes 0.125, three in a row 0.33.
@@ -160,8 +160,8 @@ mod tests {
         Instant::now()
     }
 
-    fn known(millis: u64, failure_rate: f32) -> Estimate {
-        Estimate { latency: Some(Duration::from_millis(millis)), failure_rate }
+    fn known(seconds: u64, failure_rate: f32) -> Estimate {
+        Estimate { latency: Some(Duration::from_secs(seconds)), failure_rate }
     }
 
     fn unknown(failure_rate: f32) -> Estimate {
@@ -190,7 +190,7 @@ mod tests {
         counts
     }
 
-    // The facts of Envoy's peak_ewma/cost_test.cc.
+    // The facts of Envoy's peak_ewma/cost_test.cc, in seconds.
     #[test]
     fn the_cost_is_latency_times_load_and_unknown_is_probed_once() {
         assert_eq!(cost(known(20, 0.0), 5), 120.0);

@@ -287,10 +287,8 @@ fn lay_out(quotas: &[Quota]) -> Box<[u16]> {
         return Box::new([only.member]);
     }
     let d = 2 * (quotas.len() as u64).saturating_sub(1);
-    // All numbers stay below 2^51: k and w up to 2^16, d up to 2^17; S times the first two in u128.
-    let opens = |k: u64, slots: u64| {
-        (u128::from(k * d + 1) * u128::from(len)).div_ceil(u128::from(slots * d)) as usize
-    };
+    // No product reaches 2^50: k, w and S are at most 2^16, d is less than 2^17.
+    let opens = |k: u64, slots: u64| ((k * d + 1) * len).div_ceil(slots * d) as usize;
     // Who becomes a claimant at which place: lists linked through `next`, one for each place.
     const NONE: u32 = u32::MAX;
     let mut head = vec![NONE; len as usize + 2];

@@ -40,7 +40,7 @@ impl Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { size: POOL_MAX, permille: 840, uses: 2, max_age: 10 }
+        Self { size: POOL_MAX, permille: 840, uses: 1, max_age: 10 }
     }
 }
 
@@ -94,10 +94,20 @@ impl Answer {
     }
 
     /// Cold before hot; cold ones by latency, hot ones by crowd. The least is the best.
-    fn rank(self, threshold: u32) -> (bool, u32, u32) {
+    #[inline]
+    fn rank(self, threshold: u32) -> u64 {
+        let (crowd, latency) = (u64::from(self.crowd()), u64::from(self.latency()));
         let hot = self.crowd() > threshold;
-        if hot { (hot, self.crowd(), self.latency()) } else { (hot, self.latency(), self.crowd()) }
+        if hot { 1 << 40 | crowd << 20 | latency } else { latency << 20 | crowd }
     }
+}
+
+/// Above every rank.
+const UNRANKED: u64 = u64::MAX;
+const PLACE_BITS: u32 = POOL_MAX.ilog2();
+
+fn place_of(rank: u64) -> usize {
+    rank as usize % POOL_MAX
 }
 
 fn crowd_bits(crowd: f32) -> u64 {
@@ -133,10 +143,12 @@ impl Pool {
     /// Puts results in place of the oldest; answers how many there were before.
     pub(super) fn add(&self, answers: &[Answer]) -> usize {
         let before = self.added.fetch_add(answers.len(), Ordering::Relaxed);
+        let mut oldest = before % self.tuning.size;
         for (place, answer) in (before..).zip(answers) {
             let entry = answer.with_uses(self.tuning.uses).0;
-            self.entries[place % self.tuning.size].store(entry, Ordering::Relaxed);
+            self.entries[oldest].store(entry, Ordering::Relaxed);
             self.recent[place % RECENT].store(answer.crowd(), Ordering::Relaxed);
+            oldest = if oldest + 1 == self.tuning.size { 0 } else { oldest + 1 };
         }
         let after = before + answers.len();
         if after < RECENT || after / RECENT_STEP != before / RECENT_STEP {
@@ -159,42 +171,40 @@ impl Pool {
 
     /// The best usable member of the pool.
     pub(super) fn choose(&self, cx: &PickContext<'_>, tick: u32, turn: usize) -> Option<usize> {
-        let mut pool = [Answer::NONE; POOL_MAX];
-        for (answer, entry) in pool.iter_mut().zip(&self.entries) {
-            let seen = Answer(entry.load(Ordering::Relaxed));
-            *answer = if seen.is_fresh(tick, self.tuning.max_age) { seen } else { Answer::NONE };
-        }
         let threshold = self.threshold.load(Ordering::Relaxed);
-        if turn % 2 == 1 {
-            self.drop_worst(&mut pool, threshold);
+        let mut pool = [Answer::NONE; POOL_MAX];
+        // Rank and place in one number, so that the best and the worst are found without branches.
+        let mut ranks = [UNRANKED; POOL_MAX];
+        let (mut known, mut worst) = (0, 0);
+        for (place, entry) in self.entries.iter().enumerate() {
+            let answer = Answer(entry.load(Ordering::Relaxed));
+            if answer.is_fresh(tick, self.tuning.max_age) {
+                pool[place] = answer;
+                ranks[place] = answer.rank(threshold) << PLACE_BITS | place as u64;
+                worst = worst.max(ranks[place]);
+                known += 1;
+            }
         }
-        let mut left = pool;
-        loop {
-            let (place, best) = (0..)
-                .zip(left)
-                .filter(|&(_, answer)| answer != Answer::NONE)
-                .min_by_key(|(_, answer)| answer.rank(threshold))?;
-            let position = best.position();
+        // So that the pool does not fill with what nobody would choose. The only one is the best.
+        if known > 1 && turn % 2 == 1 {
+            let place = place_of(worst);
+            self.replace(place, pool[place], Answer::NONE);
+            (pool[place], ranks[place]) = (Answer::NONE, UNRANKED);
+        }
+        for _ in 0..known {
+            let best = ranks.iter().fold(UNRANKED, |best, &rank| best.min(rank));
+            if best == UNRANKED {
+                return None;
+            }
+            let place = place_of(best);
+            let position = pool[place].position();
             if position < cx.members().len() && cx.usable(position) {
                 self.count(&pool, place, cx.members()[position].share());
                 return Some(position);
             }
-            // Each round takes one away, so there are at most as many as places.
-            left[place] = Answer::NONE;
+            ranks[place] = UNRANKED;
         }
-    }
-
-    /// Takes the worst result out, so that the pool does not fill with what nobody would choose.
-    fn drop_worst(&self, pool: &mut [Answer; POOL_MAX], threshold: u32) {
-        let known = || (0..).zip(pool.iter()).filter(|(_, answer)| **answer != Answer::NONE);
-        // The only one is also the best one.
-        if known().nth(1).is_none() {
-            return;
-        }
-        if let Some((place, &worst)) = known().max_by_key(|(_, answer)| answer.rank(threshold)) {
-            self.replace(place, worst, Answer::NONE);
-            pool[place] = Answer::NONE;
-        }
+        None
     }
 
     /// Counts one request more for the member chosen, wherever the pool knows it, and one use less

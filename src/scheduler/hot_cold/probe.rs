@@ -21,8 +21,8 @@ use crate::scheduler::peak_ewma::{PENALTY, cost};
 /// use lvs::backend::Member;
 /// use lvs::scheduler::{HotCold, LocalProbe, Probe, ProbeResult};
 ///
-/// #[derive(Debug, Default)]
-/// struct Reported([AtomicU32; 64]);
+/// #[derive(Debug)]
+/// struct Reported(Vec<AtomicU32>);
 ///
 /// impl Probe for Reported {
 ///     fn probe(&self, member: &Member, now: Option<Instant>) -> ProbeResult {
@@ -34,7 +34,7 @@ use crate::scheduler::peak_ewma::{PENALTY, cost};
 ///     }
 /// }
 ///
-/// let rule = HotCold::new().with_probe(Reported::default());
+/// let rule = HotCold::new().with_probe(Reported((0..64).map(AtomicU32::new).collect()));
 /// # let _ = rule;
 /// ```
 pub trait Probe: Debug + Send + Sync + 'static {
@@ -62,10 +62,13 @@ impl ProbeResult {
 
 /// Reads this process's own counters and estimates; the default of [`HotCold`](super::HotCold).
 ///
-/// In flight is [`Load::active`](crate::Load::active). The latency is the
-/// [`Estimate`](crate::backend::Estimate)'s over its share of successes, zero for an idle member of
-/// which nothing is known. A member that fails (by the rule of [`PeakEwma`](super::super::PeakEwma))
-/// is reported as infinitely crowded and slow.
+/// In flight is [`Load::active`](crate::Load::active). The latency is what
+/// [`PeakEwma`](crate::scheduler::PeakEwma) expects one more request to take: the mean of what
+/// was seen, times one more than the requests in flight, over the share of successes; zero for an
+/// idle member of which nothing is known. The mean alone would not do: it says how a member was, not
+/// how it is at its present number of requests, and everybody would run to the same few until their
+/// answers come back late. A member that fails (by the rule of `PeakEwma`) is reported as
+/// infinitely crowded and slow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LocalProbe;
 
@@ -73,11 +76,9 @@ impl Probe for LocalProbe {
     fn probe(&self, member: &Member, now: Option<Instant>) -> ProbeResult {
         let estimate = member.estimate(now);
         let active = member.load().active;
-        // Here the requests in flight are compared on their own: they count in the cost only where
-        // nothing else is known.
-        let millis = cost(estimate, if estimate.latency.is_some() { 0 } else { active });
-        let failing = millis >= PENALTY && (estimate.latency.is_some() || active == 0);
+        let seconds = cost(estimate, active);
+        let failing = seconds >= PENALTY && (estimate.latency.is_some() || active == 0);
         let in_flight = if failing { u32::MAX } else { active };
-        ProbeResult::new(in_flight, Duration::from_secs_f64(millis / 1e3))
+        ProbeResult::new(in_flight, Duration::from_secs_f64(seconds))
     }
 }
