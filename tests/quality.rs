@@ -162,6 +162,5 @@ fn estimates_help_where_a_part_of_the_fleet_is_old() {
         simulate(HotCold::new(), &old_tenth(), 0.7, 100_000),
     ];
     let tails = [&two, &peak, &pool].map(|answers| answers.quantile(0.99));
-    println!("{tails:?}");
     assert!(tails[0] <= 16.0 && tails[1] < tails[0] && tails[2] < tails[0], "p99 {tails:?}");
 }

@@ -41,11 +41,12 @@ use crate::sync::{AtomicUsize, Ordering};
 ///
 /// # Cost
 /// O(1): one atomic addition, one look into the table of 2 bytes a slot (128 KiB at the most). The
-/// cursor is one cache line, which all threads that share a balancer write: alone a pick takes some
-/// nanoseconds, with a thread on each of many cores it waits some 50 to 100 ns for the line.
+/// cursor is one cache line, which all threads that share a balancer write: a pick that costs a few
+/// nanoseconds on one thread waits for that line on many, the longer the more of them there are.
 /// [`Balancer::fork`] gives each worker a cursor of its own, or
 /// `Balancer::new(set, SmoothWeightedRoundRobin::new().with_offset(worker))` one that is not in step
-/// with the others either. A change of the set costs O(slots log n), some milliseconds at the most.
+/// with the others either. A change of the set costs O(slots log n): 2 ms for ten members and 5 ms
+/// for a thousand where all slots are needed, microseconds where weights are small.
 ///
 /// [`Balancer::fork`]: crate::Balancer::fork
 ///
