@@ -14,8 +14,10 @@ pub(super) const SCHEDULERS: &[(&str, Factory)] = &[
     // The kernel's.
     ("rr", |_| Ok(Arc::new(RoundRobin))),
     ("wrr", |_| Ok(Arc::new(WeightedRoundRobin))),
-    ("lc", |params| Ok(Arc::new(LeastConnections::new().overhead(overhead(params)?)))),
-    ("wlc", |params| Ok(Arc::new(WeightedLeastConnections::new().overhead(overhead(params)?)))),
+    ("lc", |params| Ok(Arc::new(LeastConnections::new().with_overhead(overhead(params)?)))),
+    ("wlc", |params| {
+        Ok(Arc::new(WeightedLeastConnections::new().with_overhead(overhead(params)?)))
+    }),
     ("sed", |_| Ok(Arc::new(ShortestExpectedDelay))),
     ("nq", |_| Ok(Arc::new(NeverQueue))),
     ("fo", |_| Ok(Arc::new(Failover))),
@@ -25,8 +27,14 @@ pub(super) const SCHEDULERS: &[(&str, Factory)] = &[
     ("mh", mh),
     ("lblc", lblc),
     ("lblcr", lblcr),
-    ("twos", |params| Ok(Arc::new(TwoChoices::new().overhead(overhead(params)?)))),
+    ("twos", |params| Ok(Arc::new(TwoChoices::new().with_overhead(overhead(params)?)))),
     // Beyond the kernel.
+    ("swrr", swrr),
+    ("random", |_| Ok(Arc::new(Random::new()))),
+    ("p2c", |_| Ok(Arc::new(PowerOfTwo::new()))),
+    ("peak_ewma", peak_ewma),
+    ("first", |_| Ok(Arc::new(First::new()))),
+    ("hot_cold", hot_cold),
     ("ring", ring),
     ("rendezvous", rendezvous),
     ("maglev", maglev),
@@ -42,26 +50,62 @@ fn overhead(params: &mut Params<'_>) -> Result<Overhead, RegistryError> {
 
 fn sh(params: &mut Params<'_>) -> Built {
     let (port, fallback) = (params.flag("sh-port")?, params.flag("sh-fallback")?);
-    Ok(Arc::new(SourceHash::new().port(port).fallback(fallback)))
+    Ok(Arc::new(SourceHash::new().with_port(port).with_fallback(fallback)))
 }
 
 fn mh(params: &mut Params<'_>) -> Built {
     let (port, fallback) = (params.flag("mh-port")?, params.flag("mh-fallback")?);
-    Ok(Arc::new(MaglevHash::new().port(port).fallback(fallback)))
+    Ok(Arc::new(MaglevHash::new().with_port(port).with_fallback(fallback)))
 }
 
 fn lblc(params: &mut Params<'_>) -> Built {
-    let mut it = LocalityLeastConnections::new().overhead(overhead(params)?);
+    let mut it = LocalityLeastConnections::new().with_overhead(overhead(params)?);
     if let Some(time) = params.duration("expiration", Duration::ZERO..)? {
-        it = it.expiration(time);
+        it = it.with_expiration(time);
     }
     Ok(Arc::new(it))
 }
 
 fn lblcr(params: &mut Params<'_>) -> Built {
-    let mut it = ReplicatedLocality::new().overhead(overhead(params)?);
+    let mut it = ReplicatedLocality::new().with_overhead(overhead(params)?);
     if let Some(time) = params.duration("expiration", Duration::ZERO..)? {
-        it = it.expiration(time);
+        it = it.with_expiration(time);
+    }
+    Ok(Arc::new(it))
+}
+
+fn swrr(params: &mut Params<'_>) -> Built {
+    let mut it = SmoothWeightedRoundRobin::new();
+    if let Some(offset) = params.value("offset", "a number below 2^64")? {
+        it = it.with_offset(offset);
+    }
+    Ok(Arc::new(it))
+}
+
+fn peak_ewma(params: &mut Params<'_>) -> Built {
+    let mut it = PeakEwma::new();
+    if let Some(decay) = params.duration("decay", Duration::from_millis(1)..)? {
+        it = it.with_decay(decay);
+    }
+    Ok(Arc::new(it))
+}
+
+fn hot_cold(params: &mut Params<'_>) -> Built {
+    let mut it = HotCold::new();
+    if let Some(results) = params.value_in("pool", 1..=16)? {
+        it = it.with_pool(results);
+    }
+    if let Some(probes) = params.value_in("probes", 1..=8)? {
+        it = it.with_probes(probes);
+    }
+    if let Some(quantile) = params.value_in("quantile", 0.0..=1.0)? {
+        it = it.with_quantile(quantile);
+    }
+    if let Some(picks) = params.value_in("reuse", 1..=15)? {
+        it = it.with_reuse(picks);
+    }
+    if let Some(age) = params.duration("max_age", Duration::ZERO..=Duration::from_secs(12))? {
+        it = it.with_max_age(age);
     }
     Ok(Arc::new(it))
 }

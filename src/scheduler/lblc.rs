@@ -55,12 +55,12 @@ impl LocalityLeastConnections {
     }
 
     /// How inactive connections count. Default: [`Overhead::Classic`].
-    pub const fn overhead(self, overhead: Overhead) -> Self {
+    pub const fn with_overhead(self, overhead: Overhead) -> Self {
         Self { overhead, ..self }
     }
 
     /// How long an unused destination is remembered (`lblc_expiration`). Default: 24 h.
-    pub const fn expiration(self, expiration: Duration) -> Self {
+    pub const fn with_expiration(self, expiration: Duration) -> Self {
         Self { expiration, ..self }
     }
 }

@@ -47,13 +47,13 @@ impl ReplicatedLocality {
     }
 
     /// How inactive connections count. Default: [`Overhead::Classic`].
-    pub const fn overhead(self, overhead: Overhead) -> Self {
+    pub const fn with_overhead(self, overhead: Overhead) -> Self {
         Self { overhead, ..self }
     }
 
     /// How long an unused destination is remembered, and an unchanged set left as it is
     /// (`lblcr_expiration`). Default: 24 h.
-    pub const fn expiration(self, expiration: Duration) -> Self {
+    pub const fn with_expiration(self, expiration: Duration) -> Self {
         Self { expiration, ..self }
     }
 }
@@ -168,7 +168,7 @@ mod tests {
         let start = Instant::now();
         let set = BackendSet::new();
         let hour = Duration::from_secs(3600);
-        let rule = ReplicatedLocality::new().expiration(hour);
+        let rule = ReplicatedLocality::new().with_expiration(hour);
         let balancer = Balancer::new(&set, rule).expect("empty");
         for name in ["a", "b"] {
             set.insert(Spec::new(name, ())).expect("sound");

@@ -42,7 +42,7 @@ impl LeastConnections {
     }
 
     /// How inactive connections count. Default: [`Overhead::Classic`].
-    pub const fn overhead(self, overhead: Overhead) -> Self {
+    pub const fn with_overhead(self, overhead: Overhead) -> Self {
         Self { overhead }
     }
 }

@@ -14,7 +14,7 @@ use crate::backend::{Member, Members};
 /// Decides as the kernel's `ip_vs_mh` on a 64-bit machine (Eisenbud et al., NSDI 2016, with weights
 /// as turns): 4093 slots, SipHash-1-3. The table is built from last weights that were not 0, so
 /// quiescing moves no other client. A slot whose server is quiesced or at its limit refuses, unless
-/// [fallback](MaglevHash::fallback) is on. A server that is down, draining, disabled or was tried
+/// [fallback](MaglevHash::with_fallback) is on. A server that is down, draining, disabled or was tried
 /// before, which the kernel does not know, is passed over by the fallback's probing in either case.
 ///
 /// Reads the flow's source, or its key where it has none, or else spreads at random. A member is
@@ -29,7 +29,7 @@ use crate::backend::{Member, Members};
 /// # use std::net::SocketAddr;
 /// # use lvs::{BackendSet, Balancer, Flow, scheduler::MaglevHash};
 /// let set = BackendSet::<SocketAddr>::new();
-/// let balancer = Balancer::new(&set, MaglevHash::new().port(true))?;
+/// let balancer = Balancer::new(&set, MaglevHash::new().with_port(true))?;
 /// set.insert("10.0.0.1:80".parse::<SocketAddr>()?)?;
 /// set.insert("10.0.0.2:80".parse::<SocketAddr>()?)?;
 /// let flow = Flow::from("192.0.2.7:1000".parse::<SocketAddr>()?);
@@ -50,12 +50,12 @@ impl MaglevHash {
     }
 
     /// `mh-port`: the client's port counts, too. Default: `false`.
-    pub const fn port(self, port: bool) -> Self {
+    pub const fn with_port(self, port: bool) -> Self {
         Self { port, ..self }
     }
 
     /// `mh-fallback`: probe on where a server is quiesced or at its limit. Default: `false`.
-    pub const fn fallback(self, fallback: bool) -> Self {
+    pub const fn with_fallback(self, fallback: bool) -> Self {
         Self { fallback, ..self }
     }
 }

@@ -13,7 +13,7 @@ use crate::backend::Members;
 ///
 /// Decides as the kernel's `ip_vs_sh`: 256 buckets dealt out in list order, `weight` of them at a
 /// time (a quiesced server still gets one, and refuses its clients). A bucket whose server is
-/// quiesced or at its limit refuses, unless [fallback](SourceHash::fallback) is on. A server that is
+/// quiesced or at its limit refuses, unless [fallback](SourceHash::with_fallback) is on. A server that is
 /// down, draining, disabled or was tried before, which the kernel does not know, is passed over by
 /// the fallback's probing in either case.
 ///
@@ -26,7 +26,7 @@ use crate::backend::Members;
 /// ```
 /// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::SourceHash};
 /// let set = BackendSet::new();
-/// let balancer = Balancer::new(&set, SourceHash::new().fallback(true))?;
+/// let balancer = Balancer::new(&set, SourceHash::new().with_fallback(true))?;
 /// set.insert(Spec::new("a", ()))?;
 /// set.insert(Spec::new("b", ()))?;
 /// let client = |text: &str| text.parse::<std::net::SocketAddr>().map(Flow::from);
@@ -49,12 +49,12 @@ impl SourceHash {
     }
 
     /// `sh-port`: the client's port counts, too. Default: `false`.
-    pub const fn port(self, port: bool) -> Self {
+    pub const fn with_port(self, port: bool) -> Self {
         Self { port, ..self }
     }
 
     /// `sh-fallback`: probe on where a server is quiesced or at its limit. Default: `false`.
-    pub const fn fallback(self, fallback: bool) -> Self {
+    pub const fn with_fallback(self, fallback: bool) -> Self {
         Self { fallback, ..self }
     }
 }

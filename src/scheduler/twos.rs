@@ -41,7 +41,7 @@ impl TwoChoices {
     }
 
     /// How inactive connections count. Default: [`Overhead::Classic`].
-    pub const fn overhead(self, overhead: Overhead) -> Self {
+    pub const fn with_overhead(self, overhead: Overhead) -> Self {
         Self { overhead }
     }
 }

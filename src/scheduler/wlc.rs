@@ -40,7 +40,7 @@ impl WeightedLeastConnections {
     }
 
     /// How inactive connections count. Default: [`Overhead::Classic`].
-    pub const fn overhead(self, overhead: Overhead) -> Self {
+    pub const fn with_overhead(self, overhead: Overhead) -> Self {
         Self { overhead }
     }
 }

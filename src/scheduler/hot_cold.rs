@@ -1,0 +1,239 @@
+//! Prequal's rule over a pool of probes: `hot_cold`.
+
+mod pool;
+mod probe;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::pool::{Answer, POOL_MAX, Pool, Tuning};
+use super::sample::Sampler;
+use super::{CompileError, PickContext, Picker, Scheduler};
+use crate::backend::Members;
+
+pub use self::probe::{LocalProbe, Probe, ProbeResult};
+
+/// `hot_cold`: among recently probed members, the quickest of those that are not crowded.
+///
+/// The rule of Prequal (B. Wydrowski, R. Kleinberg, S. Rumble, A. Archer, "Load is not what you
+/// should balance: introducing Prequal", NSDI 2024), which balances neither work nor load but keeps
+/// away from servers that are about to be slow. Choose it for many clients over many servers that
+/// also do other work, where some spells of overload cannot be avoided: it needs no weights to find
+/// them out, and bounds both latency and requests in flight. For one balancer in front of servers it
+/// alone feeds, [`p2c`](super::PowerOfTwo) does nearly as well for a tenth of the cost.
+///
+/// # The rule
+/// Each pick probes a few (3) different members, drawn in proportion to their shares, and puts what
+/// it hears into a pool of 16, in place of the oldest. A member of the pool is *hot* if its requests
+/// in flight, relative to its weight, exceed the 0.84 quantile of the last 64 that were heard. The
+/// choice is the cold member with the least latency; if all are hot, the one with the fewest
+/// requests in flight. What was chosen counts one request more wherever the pool knows it, and the
+/// result that it was chosen by is used up; every other pick the worst result leaves the pool, and
+/// what is older than 1 s counts for nothing.
+///
+/// Members that cannot be used are not probed, and passed over in the pool; if nobody is left, a
+/// member is drawn as by [`random`](super::Random). Weight 0 is never probed, one member gets
+/// everything. The pool starts empty after each change of the set.
+///
+/// # Probes
+/// A probe is whatever [`Probe`] answers. [`LocalProbe`], the default, reads this process's own
+/// counters and estimates: no co-operation of the servers is needed, but what other clients do to
+/// them is seen only in their latency. In a fleet, ask the servers (in the background; a pick cannot
+/// wait) and answer from what they said last: see [`Probe`].
+///
+/// # Where it differs from the paper
+/// - The paper's clients probe asynchronously, off the path of the request; here the answer must be
+///   at hand.
+/// - The oldest leave by being overwritten, 3 with each pick once the pool is full; the worst leave
+///   with every other pick. The paper removes one with each, oldest and worst in turn.
+/// - Reuse is a whole number and fixed; the paper works it out from the sizes of pool and fleet
+///   (1.3 for a hundred servers). With fewer than three probes a pick, raise it.
+/// - Weights: the paper's servers are alike. Here shares decide who is probed, and requests in
+///   flight are counted per share.
+/// - [`LocalProbe`]'s latency is a peak-sensitive mean of what this client saw, times the requests
+///   in flight; the paper's servers answer with a median of what they took at about the present
+///   number of requests. It reports failing members as infinitely crowded, so that a fast error
+///   does not attract traffic.
+///
+/// # Cost
+/// O(probes + pool) without lock or allocation: with the defaults about 200 ns beside the lease,
+/// half of it for the estimates of three members, and some ten atomic writes to lines that threads
+/// share. Where many threads pick give each its own pool by
+/// [`Balancer::fork`](crate::Balancer::fork). 512 bytes for the pool, and 16 bytes a member (4 where
+/// all weights are equal); O(n) for a change of the set.
+///
+/// # Examples
+/// ```
+/// use std::time::{Duration, Instant};
+/// # use lvs::{BackendSet, Balancer, Flow, Outcome, Spec, scheduler::HotCold};
+///
+/// let set = BackendSet::new();
+/// for name in ["a", "b", "c"] {
+///     set.insert(Spec::new(name, ()))?;
+/// }
+/// let balancer = Balancer::new(&set, HotCold::new().with_probes(3))?;
+/// let flow = Flow::new().at(Instant::now());
+/// let millis = |name: &str| if name == "b" { 10 } else { 50 };
+/// for _ in 0..3 {
+///     let lease = balancer.pick(&flow)?; // unknown at first: each is tried once
+///     let latency = Duration::from_millis(millis(lease.id().as_str()));
+///     lease.complete_after(Outcome::Ok, latency, Instant::now());
+/// }
+/// assert_eq!(balancer.pick(&flow)?.id().as_str(), "b");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct HotCold<P = LocalProbe> {
+    probe: Arc<P>,
+    probes: usize,
+    tuning: Tuning,
+}
+
+impl HotCold {
+    /// The rule with the paper's parameters and [`LocalProbe`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self { probe: Arc::new(LocalProbe), probes: 3, tuning: Tuning::default() }
+    }
+}
+
+impl Default for HotCold {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P> HotCold<P> {
+    /// Whom to ask about a member. Default: [`LocalProbe`].
+    #[must_use]
+    pub fn with_probe<Q: Probe>(self, probe: Q) -> HotCold<Q> {
+        HotCold { probe: Arc::new(probe), probes: self.probes, tuning: self.tuning }
+    }
+
+    /// How many probe results are kept, from 1 to 16. Default: 16.
+    #[must_use]
+    pub fn with_pool(mut self, results: usize) -> Self {
+        self.tuning.size = results.clamp(1, POOL_MAX);
+        self
+    }
+
+    /// How many members each pick probes, from 1 to 8. Default: 3.
+    #[must_use]
+    pub fn with_probes(self, probes: usize) -> Self {
+        Self { probes: probes.clamp(1, PROBES_MAX), ..self }
+    }
+
+    /// The quantile of requests in flight above which a member is hot, from 0.0 to 1.0.
+    ///
+    /// At 1.0 nobody is hot and latency alone decides; the lower, the more the number of requests
+    /// in flight does. The paper finds 0.6 to 0.9 useful. Default: 0.84.
+    #[must_use]
+    pub fn with_quantile(mut self, quantile: f64) -> Self {
+        // A cast takes NaN to 0 and the rest to the nearest end.
+        self.tuning.permille = ((quantile * 1000.0) as usize).min(1000);
+        self
+    }
+
+    /// How many picks one probe result may decide, from 1 to 15. Default: 1.
+    #[must_use]
+    pub fn with_reuse(mut self, picks: u8) -> Self {
+        self.tuning.uses = picks.clamp(1, 15);
+        self
+    }
+
+    /// How old a probe result may be, up to about 12 s, in steps of 0.1 s. Default: 1 s.
+    ///
+    /// Needs the time of each pick ([`Flow::at`](super::Flow::at)).
+    #[must_use]
+    pub fn with_max_age(mut self, age: Duration) -> Self {
+        self.tuning.set_max_age(age);
+        self
+    }
+}
+
+impl<P: Probe> Scheduler for HotCold<P> {
+    fn name(&self) -> &str {
+        "hot_cold"
+    }
+
+    fn compile(
+        &self,
+        members: &Members,
+        _previous: Option<&dyn Picker>,
+    ) -> Result<Box<dyn Picker>, CompileError> {
+        if members.len() > MEMBERS_MAX {
+            return Err(CompileError::TooMany { members: members.len(), max: MEMBERS_MAX });
+        }
+        Ok(Box::new(Prober {
+            sampler: Sampler::new(members),
+            probe: Arc::clone(&self.probe),
+            probes: self.probes,
+            pool: Pool::new(self.tuning),
+        }))
+    }
+}
+
+/// What the position in a pool's entry has room for.
+const MEMBERS_MAX: usize = 1 << 16;
+const PROBES_MAX: usize = 8;
+/// How often a draw that hit a member already probed by this pick is repeated.
+const REDRAWS: usize = 2;
+
+#[derive(Debug)]
+struct Prober<P> {
+    sampler: Sampler,
+    probe: Arc<P>,
+    probes: usize,
+    pool: Pool,
+}
+
+impl<P: Probe> Picker for Prober<P> {
+    fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        let now = cx.flow().now();
+        let timeline = &cx.members().shared()?.timeline;
+        let tick = now.map_or_else(|| timeline.latest(), |now| timeline.at(now));
+        let (positions, drawn) = self.draw(cx);
+        let mut answers = [Answer::NONE; PROBES_MAX];
+        let mut heard = 0;
+        for &position in &positions[..drawn] {
+            if cx.usable(position) {
+                let member = &cx.members()[position];
+                let result = self.probe.probe(member, now);
+                answers[heard] = Answer::new(position, member.share(), result, tick);
+                heard += 1;
+            }
+        }
+        let turn = self.pool.add(&answers[..heard]);
+        self.pool.choose(cx, tick, turn).or_else(|| self.sampler.pick(cx))
+    }
+}
+
+impl<P> Prober<P> {
+    /// Some different members: which, and how many.
+    #[inline]
+    fn draw(&self, cx: &mut PickContext<'_>) -> ([usize; PROBES_MAX], usize) {
+        let mut positions = [0; PROBES_MAX];
+        let mut drawn = 0;
+        if self.sampler.len() <= self.probes {
+            for position in (0..self.sampler.len()).filter_map(|k| self.sampler.nth(k)) {
+                positions[drawn] = position;
+                drawn += 1;
+            }
+            return (positions, drawn);
+        }
+        for _ in 0..self.probes {
+            for _ in 0..=REDRAWS {
+                let Some(position) = self.sampler.draw(cx.rng()) else { break };
+                if !positions[..drawn].contains(&position) {
+                    positions[drawn] = position;
+                    drawn += 1;
+                    break;
+                }
+            }
+        }
+        (positions, drawn)
+    }
+}
+
+#[cfg(all(test, not(lvs_loom)))]
+mod tests;

@@ -1,0 +1,84 @@
+//! What a member is asked, and who answers.
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+use crate::backend::Member;
+use crate::scheduler::peak_ewma::{PENALTY, cost};
+
+/// Answers how a member is doing; for [`HotCold`](super::HotCold).
+///
+/// Called inside a pick, a few times for each: it must answer from what it knows already, without
+/// lock, allocation or system call. Whoever asks servers over the network does so in the background,
+/// keeps the latest answers in atomics, and finds them by [`Member::serial`] or [`Member::id`];
+/// where there is none yet, [`LocalProbe`] has one.
+///
+/// # Examples
+/// Servers that report a queue length of their own, next to which our own count is nothing:
+/// ```
+/// use std::sync::atomic::{AtomicU32, Ordering};
+/// use std::time::Instant;
+/// use lvs::backend::Member;
+/// use lvs::scheduler::{HotCold, LocalProbe, Probe, ProbeResult};
+///
+/// #[derive(Debug)]
+/// struct Reported(Vec<AtomicU32>);
+///
+/// impl Probe for Reported {
+///     fn probe(&self, member: &Member, now: Option<Instant>) -> ProbeResult {
+///         let local = LocalProbe.probe(member, now);
+///         match self.0.get(member.serial() as usize) {
+///             Some(queue) => ProbeResult::new(queue.load(Ordering::Relaxed), local.latency),
+///             None => local,
+///         }
+///     }
+/// }
+///
+/// let rule = HotCold::new().with_probe(Reported((0..64).map(AtomicU32::new).collect()));
+/// # let _ = rule;
+/// ```
+pub trait Probe: Debug + Send + Sync + 'static {
+    /// Says how the member is doing, as far as is known at `now`.
+    fn probe(&self, member: &Member, now: Option<Instant>) -> ProbeResult;
+}
+
+/// What a probe says of a member.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct ProbeResult {
+    /// Requests that it is working on; divided by its share when compared with others.
+    pub in_flight: u32,
+    /// How long it takes to answer; zero says "unknown, and worth one try".
+    pub latency: Duration,
+}
+
+impl ProbeResult {
+    /// An answer.
+    #[must_use]
+    pub const fn new(in_flight: u32, latency: Duration) -> Self {
+        Self { in_flight, latency }
+    }
+}
+
+/// Reads this process's own counters and estimates; the default of [`HotCold`](super::HotCold).
+///
+/// In flight is [`Load::active`](crate::Load::active). The latency is what
+/// [`PeakEwma`](crate::scheduler::PeakEwma) expects one more request to take: the mean of what
+/// was seen, times one more than the requests in flight, over the share of successes; zero for an
+/// idle member of which nothing is known. The mean alone would not do: it says how a member was, not
+/// how it is at its present number of requests, and everybody would run to the same few until their
+/// answers come back late. A member that fails (by the rule of `PeakEwma`) is reported as
+/// infinitely crowded and slow.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LocalProbe;
+
+impl Probe for LocalProbe {
+    fn probe(&self, member: &Member, now: Option<Instant>) -> ProbeResult {
+        let estimate = member.estimate(now);
+        let active = member.load().active;
+        let seconds = cost(estimate, active);
+        let failing = seconds >= PENALTY && (estimate.latency.is_some() || active == 0);
+        let in_flight = if failing { u32::MAX } else { active };
+        ProbeResult::new(in_flight, Duration::from_secs_f64(seconds))
+    }
+}
