@@ -3,6 +3,9 @@
 
 pub mod backend;
 pub mod balancer;
+#[cfg(feature = "forward")]
+#[cfg_attr(docsrs, doc(cfg(feature = "forward")))]
+pub mod forward;
 pub mod scheduler;
 mod sync;
 
