@@ -14,6 +14,8 @@ pub(crate) struct Display {
     balancer: Balancer<SocketAddr>,
     handle: Handle,
     terminal: bool,
+    /// What there is to say beside the counts.
+    notice: String,
     /// What was shown last.
     shown: String,
 }
@@ -32,7 +34,8 @@ impl Display {
              end:    Ctrl-C\n",
             rule.name(),
         )?;
-        Ok(Self { balancer, handle, terminal: io::stdout().is_terminal(), shown: String::new() })
+        let terminal = io::stdout().is_terminal();
+        Ok(Self { balancer, handle, terminal, notice: String::new(), shown: String::new() })
     }
 
     /// How often to [update](Self::update).
@@ -56,12 +59,11 @@ impl Display {
         out.flush()
     }
 
-    /// Says something below the counts; they are shown anew behind it when they change.
-    pub(crate) fn say(&mut self, text: &str) -> io::Result<()> {
-        self.shown.clear();
-        // A terminal has shown "^C" at the start of the line.
-        let start = if self.terminal { "\r\x1b[K" } else { "" };
-        writeln!(io::stdout(), "{start}{text}")
+    /// Says something beside the counts.
+    pub(crate) fn say(&mut self, notice: &str) -> io::Result<()> {
+        self.notice = format!("{notice}\n");
+        self.update()?;
+        if self.terminal { Ok(()) } else { io::stdout().write_all(self.notice.as_bytes()) }
     }
 
     fn line(&self) -> String {
@@ -83,7 +85,7 @@ impl Display {
         );
         for (backend, member) in snapshot.iter() {
             let outcomes = backend.outcomes();
-            let percent = (outcomes.ok * 100).checked_div(all).unwrap_or(0);
+            let percent = (outcomes.ok * 100 + all / 2).checked_div(all).unwrap_or(0);
             let _ = writeln!(
                 table,
                 "  {:8} {:21} {:>6} {:>8} {:>9} {:>7}  {percent:>3} % {}",
@@ -93,17 +95,17 @@ impl Display {
                 backend.load().total(),
                 outcomes.ok,
                 outcomes.failures(),
-                "#".repeat(percent as usize / 10),
+                "#".repeat(percent as usize / 5),
             );
         }
         let counters = self.handle.counters();
         let _ = writeln!(
             table,
-            "  {} connections, {} refused, {} bytes to clients",
+            "\n  {} connections, {} refused, {} bytes to clients",
             counters.accepted,
             counters.refused.total(),
             counters.bytes_to_clients,
         );
-        table
+        table + &self.notice
     }
 }

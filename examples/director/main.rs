@@ -74,12 +74,11 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
                     exit(130);
                 }
                 stopping = true;
-                display.say("draining; Ctrl-C again ends at once")?;
                 handle.shutdown(DRAIN);
+                display.say(&format!("draining for up to {DRAIN:?}; Ctrl-C again ends at once"))?;
             }
         }
     };
-    display.update()?;
     display.say(&format!("drained: {} finished, {} cut", drained.finished, drained.cut))?;
     Ok(())
 }
