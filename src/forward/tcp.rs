@@ -151,8 +151,9 @@ impl Forwarder {
     /// Outside a tokio runtime that has I/O and time enabled.
     ///
     /// # Cancel safety
-    /// Dropping the future closes the listener and cuts all connections; none outlives it. Leases
-    /// end as [`Cancelled`](crate::Outcome::Cancelled), and the counters stay exact.
+    /// Dropping the future closes the listener and cuts all connections, each as soon as its task
+    /// rests. Their leases end as [`Cancelled`](crate::Outcome::Cancelled), and the counters stay
+    /// exact.
     pub async fn run(self) -> Result<Drained, ForwardError> {
         let listener = TcpListener::from_std(self.listener)
             .map_err(|source| ForwardError::Listener { source })?;
