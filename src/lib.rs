@@ -1,8 +1,66 @@
 //! The Linux Virtual Server for tower and tokio.
+//!
+//! `lvs` chooses a server for every connection or request. It knows the fourteen schedulers of the
+//! kernel's IPVS, which decide here as they do there, and those of user space beside them; it keeps
+//! the set they choose from, with weights, health, limits, slow start and drain; and it forwards
+//! TCP connections to what was chosen.
+//!
+//! It is no HTTP proxy and looks into no connection. It does not check health by itself yet: health
+//! is what your program [says](BackendSet::set_health) it is. The README says what comes next.
+//!
+//! # The layers
+//! ```text
+//!      clients
+//!         |
+//! +-------v----------------------------------------------------+
+//! | forward    Forwarder: carries TCP connections              |  tokio
+//! +------------------------------------------------------------+
+//! | balancer   Balancer: a pick is a Lease, +1 until dropped   |  or your program
+//! |            reads one published plane (Snapshot, Picker)    |
+//! +------------------------------------------------------------+
+//! | scheduler  Scheduler: the rule; compiled for each change   |
+//! |            of the set into a Picker                        |
+//! +------------------------------------------------------------+
+//! | backend    BackendSet: weight, health, limits, drain       |  <- your program
+//! +------------------------------------------------------------+
+//! ```
+//! Each part uses those below it only. [`backend`], [`scheduler`] and [`balancer`] know no runtime
+//! and read no clock: time is an argument.
+//!
+//! # The smallest program
+//! ```
+//! use std::net::SocketAddr;
+//! use lvs::scheduler::RoundRobin;
+//! use lvs::{BackendSet, Balancer, Flow, Outcome};
+//!
+//! let set = BackendSet::<SocketAddr>::new();
+//! set.insert("10.0.0.1:80".parse::<SocketAddr>()?)?;
+//! set.insert("10.0.0.2:80".parse::<SocketAddr>()?)?;
+//! let balancer = Balancer::new(&set, RoundRobin)?;
+//!
+//! let client: SocketAddr = "192.0.2.7:50123".parse()?;
+//! let lease = balancer.pick(&Flow::from(client))?;
+//! println!("{client} goes to {}", lease.target());
+//! lease.complete(Outcome::Ok);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//! Which scheduler to choose when is a table in the README; [`Scheduler`] shows how to write one.
+//!
+//! # Features
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `forward` | yes | the TCP forwarder, on tokio |
+//! | `full` | | every feature |
+//!
+//! # Versions and platforms
+//! Rust 1.95 or later; a raise of that is a minor version. Linux on x86-64 is what is tested.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod backend;
 pub mod balancer;
+#[cfg(feature = "forward")]
+#[cfg_attr(docsrs, doc(cfg(feature = "forward")))]
+pub mod forward;
 pub mod scheduler;
 mod sync;
 
@@ -11,3 +69,8 @@ pub use self::backend::{
 };
 pub use self::balancer::{Balancer, Lease, PickError};
 pub use self::scheduler::{Flow, Scheduler};
+
+/// Compiles the README's program.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -142,6 +142,11 @@ impl Account {
         }
     }
 
+    /// Feeds the latency estimate alone, before the work has ended either way.
+    pub(crate) fn observe_latency(&self, latency: Duration, now: Instant) {
+        self.estimator.observe_latency(latency, self.hot.shared.timeline.at(now));
+    }
+
     pub(super) fn mirror(&self, load: Load) {
         self.hot.load.store(load, self.limits());
         self.changed();

@@ -71,6 +71,14 @@ impl<T> Lease<T> {
         self.outcome = outcome;
     }
 
+    /// Feeds the latency estimate while the work goes on.
+    ///
+    /// For long work whose speed is known early: what a connection took to be made says something
+    /// now, and nothing by the time it ends. Such a lease ends with [`Lease::complete`].
+    pub fn observe_latency(&self, latency: Duration, now: Instant) {
+        self.account().observe_latency(latency, now);
+    }
+
     /// Lets go of the backend and leaves its counts as they are, to be kept by whoever
     /// [mirrors](Backend::mirror_load) them from elsewhere.
     pub fn detach(mut self) -> Arc<Backend<T>> {

@@ -1,0 +1,25 @@
+//! A web server of a few lines, so that there is something to balance over.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::http::header::CONNECTION;
+use tokio::net::TcpListener;
+
+/// Starts a server on a free port of this machine; it answers with its name and a count.
+pub(crate) async fn start(name: &'static str) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    let requests = Arc::new(AtomicU64::new(0));
+    let answer = async move || {
+        let count = requests.fetch_add(1, Ordering::Relaxed) + 1;
+        // What is balanced are connections: a browser that kept one would never see another server.
+        ([(CONNECTION, "close")], format!("Hello from {name}, request {count}.\n"))
+    };
+    let app = Router::new().fallback(answer);
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok(address)
+}

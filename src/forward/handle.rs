@@ -1,0 +1,76 @@
+//! The hold that a program keeps on a running forwarder.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Counters;
+use super::counters::Tally;
+
+/// Watches a [`Forwarder`](super::Forwarder) and ends it.
+///
+/// A cheap clone. Dropping every handle ends nothing.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(super) address: SocketAddr,
+    pub(super) phase: Arc<watch::Sender<Phase>>,
+    pub(super) tally: Arc<Tally>,
+}
+
+/// What became of the connections that were running when a forwarder was told to end.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Those that ended by themselves, in whatever way.
+    pub finished: u64,
+    /// Those that were cut at the deadline.
+    pub cut: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Phase {
+    Serving,
+    /// `until` is `None` where the wait is too long to have an end.
+    Draining {
+        until: Option<Instant>,
+    },
+}
+
+impl Handle {
+    /// Stops accepting, and gives running connections this much time to end by themselves.
+    ///
+    /// Returns at once; [`run`](super::Forwarder::run) returns when all are gone. The last call
+    /// counts: a second one with [`Duration::ZERO`] cuts what is left. May come before `run`.
+    pub fn shutdown(&self, within: Duration) {
+        let until = Instant::now().checked_add(within);
+        self.phase.send_replace(Phase::Draining { until });
+    }
+
+    /// The address the forwarder listens on, with the real port where 0 was asked for.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the forwarder has done so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.tally.read()
+    }
+}
+
+impl Phase {
+    pub(super) fn is_draining(&self) -> bool {
+        matches!(self, Self::Draining { .. })
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Serving => None,
+            Self::Draining { until } => *until,
+        }
+    }
+}
