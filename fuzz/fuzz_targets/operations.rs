@@ -1,0 +1,293 @@
+//! Any sequence of changes and picks: no panic, never an ineligible backend, and the counts agree
+//! with the leases.
+//!
+//! ```text
+//! cargo +nightly fuzz run operations
+//! ```
+#![no_main]
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use lvs::backend::State;
+use lvs::scheduler::Rng;
+use lvs::{
+    Backend, BackendId, BackendSet, Balancer, Flow, Health, Lease, Limits, Outcome, PickError,
+    SetError, SlowStart, Spec,
+};
+
+#[path = "../../tests/common/schedulers.rs"]
+mod schedulers;
+
+use self::schedulers::{ALL, is, scheduler};
+
+/// One step; names are few, so that they meet again.
+#[derive(Arbitrary, Debug)]
+enum Step {
+    Insert { name: u8, weight: u16, tier: u8, max: u8, up: bool },
+    Remove { name: u8 },
+    Weight { name: u8, weight: u16 },
+    Limits { name: u8, max: u8, resume: u8 },
+    Tier { name: u8, tier: u8 },
+    Health { name: u8, up: bool },
+    Drain { name: u8 },
+    Disable { name: u8 },
+    Enable { name: u8 },
+    Retarget { name: u8, port: u16 },
+    SlowStart { seconds: Option<u8> },
+    Tick { millis: u16 },
+    Scheduler { rule: u8 },
+    Fork,
+    Pick { client: u8, destination: u8, keyed: bool, timed: bool, retries: u8 },
+    PickName { name: u8 },
+    Active { lease: u8, active: bool },
+    End { lease: u8, outcome: u8, millis: Option<u16> },
+}
+
+#[derive(Arbitrary, Debug)]
+struct Run {
+    rule: u8,
+    seed: u64,
+    steps: Vec<Step>,
+}
+
+const NAMES: u8 = 24;
+/// Longer runs find nothing that shorter ones do not, and starve the fuzzer of tries.
+const STEPS_MAX: usize = 256;
+const LEASES_MAX: usize = 64;
+
+fuzz_target!(|run: Run| {
+    let mut world = World::new(run.rule, run.seed);
+    for step in run.steps.into_iter().take(STEPS_MAX) {
+        world.take(step);
+        world.check();
+    }
+    world.leases.clear();
+    world.check();
+});
+
+struct World {
+    set: BackendSet<Target>,
+    balancer: Balancer<Target>,
+    rng: Rng,
+    now: Instant,
+    leases: Vec<Held>,
+    /// Every backend that ever was, by incarnation: the counts of those that are gone must come
+    /// down, too.
+    seen: Vec<Arc<Backend<Target>>>,
+}
+
+/// Tells a backend from a later one of its name, and stays with it when its port changes.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    incarnation: u32,
+    port: u16,
+}
+
+struct Held {
+    lease: Lease<Target>,
+    active: bool,
+}
+
+impl World {
+    fn new(rule: u8, seed: u64) -> Self {
+        let set = BackendSet::new();
+        let balancer = Balancer::new(&set, choose(rule)).expect("every rule takes an empty set");
+        let (rng, now) = (Rng::with_seed(seed), start());
+        Self { set, balancer, rng, now, leases: Vec::new(), seen: Vec::new() }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Insert { name, weight, tier, max, up } => {
+                let health = if up { Health::Up } else { Health::Down };
+                let incarnation = u32::try_from(self.seen.len()).expect("few steps");
+                let spec = Spec::new(id(name), Target { incarnation, port: 80 })
+                    .address(address(name))
+                    .weight(weight.into())
+                    .tier(tier % 4)
+                    .limits(Limits::max(max.into()))
+                    .health(health);
+                if let Some(backend) = refused(self.set.insert(spec)) {
+                    self.seen.push(backend);
+                }
+            }
+            Step::Remove { name } => drop(refused(self.set.remove(&id(name)))),
+            Step::Weight { name, weight } => {
+                refused(self.set.set_weight(&id(name), weight.into()));
+            }
+            Step::Limits { name, max, resume } => {
+                let limits = Limits::max(max.into()).resume_below(resume.into());
+                refused(self.set.set_limits(&id(name), limits));
+            }
+            Step::Tier { name, tier } => {
+                refused(self.set.edit(|edit| edit.set_tier(&id(name), tier % 4)));
+            }
+            Step::Health { name, up } => {
+                let health = if up { Health::Up } else { Health::Down };
+                refused(self.set.set_health(&id(name), health));
+            }
+            Step::Drain { name } => drop(refused(self.set.drain(&id(name)))),
+            Step::Disable { name } => drop(refused(self.set.disable(&id(name)))),
+            Step::Enable { name } => drop(refused(self.set.enable(&id(name)))),
+            Step::Retarget { name, port } => {
+                let snapshot = self.set.snapshot();
+                let Some(backend) = snapshot.find(&id(name)) else { return };
+                let target = Target { port, ..*backend.target() };
+                let address = SocketAddr::new(address(name).ip(), port);
+                let again = refused(self.set.set_target(&id(name), target, Some(address)));
+                assert_eq!(again.expect("it is there").target().port, port);
+            }
+            Step::SlowStart { seconds } => {
+                let slow = seconds.map(|s| SlowStart::new(Duration::from_secs(s.into())));
+                self.set.set_slow_start(slow);
+            }
+            Step::Tick { millis } => {
+                self.now += Duration::from_millis(millis.into());
+                self.set.tick(self.now).expect("every rule takes a small set");
+            }
+            Step::Scheduler { rule } => {
+                self.balancer.set_scheduler(choose(rule)).expect("every rule takes a small set");
+            }
+            Step::Fork => self.balancer = self.balancer.fork().expect("it compiled before"),
+            Step::Pick { client, destination, keyed, timed, retries } => {
+                let mut flow = Flow::from(SocketAddr::from(([192, 0, 2, client], 4000)))
+                    .to_destination(SocketAddr::from(([203, 0, 113, destination], 443)));
+                if keyed {
+                    flow = flow.key_bytes(&[client]);
+                }
+                if timed {
+                    flow = flow.at(self.now);
+                }
+                self.pick(flow, retries % 4);
+            }
+            Step::PickName { name } => {
+                if let Some(lease) = self.balancer.pick_id(&id(name)) {
+                    self.hold(lease);
+                }
+            }
+            Step::Active { lease, active } => {
+                if let Some(held) = self.leases.get_mut(usize::from(lease)) {
+                    held.lease.set_active(active);
+                    held.active = active;
+                }
+            }
+            Step::End { lease, outcome, millis } => {
+                if usize::from(lease) < self.leases.len() {
+                    let held = self.leases.swap_remove(lease.into());
+                    let outcome = Outcome::ALL[usize::from(outcome) % Outcome::ALL.len()];
+                    match millis {
+                        Some(millis) => {
+                            let latency = Duration::from_millis(millis.into());
+                            held.lease.complete_after(outcome, latency, self.now);
+                        }
+                        None => held.lease.complete(outcome),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Picks, and picks again without the one it got, some times over.
+    fn pick(&mut self, mut flow: Flow, retries: u8) {
+        let mut tried: Vec<BackendId> = Vec::new();
+        for _ in 0..=retries {
+            let snapshot = self.balancer.snapshot();
+            let before: HashMap<_, _> =
+                snapshot.iter().map(|(b, m)| (b.id().clone(), m.is_overloaded())).collect();
+            match self.balancer.pick_with(&flow, &mut self.rng) {
+                Ok(lease) => {
+                    let position = snapshot.iter().position(|(b, _)| b.id() == lease.id());
+                    let member = &snapshot.members()[position.expect("chosen from the snapshot")];
+                    let id = lease.id().clone();
+                    assert_eq!(member.state(), State::Eligible, "{id}");
+                    assert!(member.share() > 0, "{id}");
+                    assert!(!before[&id], "{id} was at its limit");
+                    assert!(!tried.contains(&id), "{id} was tried before");
+                    flow.exclude(lease.backend());
+                    tried.push(id);
+                    self.hold(lease);
+                }
+                Err(why) => {
+                    let eligible = || snapshot.members().iter().filter(|m| m.share() > 0);
+                    let left = eligible().filter(|m| !tried.contains(m.id()));
+                    let usable = left.filter(|m| !before[m.id()]).count();
+                    match why {
+                        PickError::Empty => assert!(snapshot.members().is_empty()),
+                        PickError::AllQuiesced | PickError::AllDown => {
+                            assert_eq!(eligible().count(), 0);
+                        }
+                        PickError::Saturated | PickError::Exhausted => assert_eq!(usable, 0),
+                        PickError::Refused => assert!(self.may_refuse(), "{usable} are usable"),
+                        _ => unreachable!("a new reason: say here what it means"),
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Rules that give a flow nobody although somebody is usable, as their docs say.
+    fn may_refuse(&self) -> bool {
+        let rule = self.balancer.scheduler();
+        ["sh", "dh", "mh", "ovf"].iter().any(|name| is(rule.name(), name))
+    }
+
+    fn hold(&mut self, lease: Lease<Target>) {
+        if self.leases.len() < LEASES_MAX {
+            self.leases.push(Held { lease, active: true });
+        }
+    }
+
+    /// Counts leases by hand and compares, backend by backend.
+    fn check(&self) {
+        let mut counts: HashMap<u32, (u32, u32)> = HashMap::new();
+        for held in &self.leases {
+            let (active, inactive) = counts.entry(held.lease.target().incarnation).or_default();
+            *(if held.active { active } else { inactive }) += 1;
+        }
+        for (incarnation, backend) in (0..).zip(&self.seen) {
+            let load = backend.load();
+            let held = counts.get(&incarnation).copied().unwrap_or_default();
+            assert_eq!((load.active, load.inactive), held, "{backend:?}");
+        }
+        for (backend, member) in self.balancer.snapshot().iter() {
+            assert_eq!(backend.load(), member.load());
+            assert_eq!(member.share() > 0, member.state() == State::Eligible);
+        }
+    }
+}
+
+fn choose(rule: u8) -> Arc<dyn lvs::Scheduler> {
+    scheduler(ALL[usize::from(rule) % ALL.len()])
+}
+
+/// Lets pass what a set may refuse; anything else is a bug.
+fn refused<R>(answer: Result<R, SetError>) -> Option<R> {
+    match answer {
+        Ok(value) => Some(value),
+        Err(SetError::Duplicate { .. } | SetError::Unknown { .. } | SetError::Limits { .. }) => {
+            None
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+fn id(name: u8) -> BackendId {
+    format!("backend-{}", name % NAMES).into()
+}
+
+fn address(name: u8) -> SocketAddr {
+    ([10, 0, 0, name % NAMES], 80).into()
+}
+
+/// One instant for all runs: what matters is what is added to it.
+#[expect(clippy::disallowed_methods, reason = "any instant serves as a start")]
+fn start() -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    *START.get_or_init(Instant::now)
+}
