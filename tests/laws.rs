@@ -45,8 +45,10 @@ fn share_of(expression: &str) -> (Share, Leases) {
         // The kernel draws from one number more than the sum of weights: here an eleventh.
         "twos" => (Weighted(16), Dropped),
         "random" | "p2c" => (Weighted(6), Dropped),
-        // One unknown latency for all: as p2c and by weight, a probe at a time.
-        "peak_ewma" | "hot_cold" => (Weighted(12), Dropped),
+        // While no latency is known, as p2c.
+        "peak_ewma" => (Weighted(12), Dropped),
+        // Each pick probes three distinct of these four: weights lean, latency decides.
+        "hot_cold" => (Weighted(65), Dropped),
         "maglev" | "rendezvous" => (Weighted(6), Dropped),
         // 160 points for the lightest: one standard deviation is 8 percent of its share.
         "ring" => (Weighted(25), Dropped),
