@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_utils::CachePadded;
-
 use super::board::Board;
 use super::estimate::Estimator;
 use super::load::LoadWord;
@@ -30,7 +28,7 @@ impl Shared {
 /// The account of one backend.
 #[derive(Debug)]
 pub(crate) struct Account {
-    hot: CachePadded<Hot>,
+    hot: Hot,
     id: BackendId,
     /// Never used twice in one set: a name that comes back is another backend.
     serial: u64,
@@ -41,6 +39,7 @@ pub(crate) struct Account {
 /// All that a lease touches, on one cache line of 64 bytes, and nothing else on it: two busy
 /// backends do not slow each other down.
 #[derive(Debug)]
+#[cfg_attr(not(lvs_loom), repr(align(64)))]
 struct Hot {
     load: LoadWord,
     limits: AtomicU64,
@@ -59,13 +58,7 @@ impl Account {
             outcomes: OutcomeCounters::default(),
             shared,
         };
-        Self {
-            hot: CachePadded::new(hot),
-            id,
-            serial,
-            group: AtomicU32::new(0),
-            estimator: Estimator::new(),
-        }
+        Self { hot, id, serial, group: AtomicU32::new(0), estimator: Estimator::new() }
     }
 
     pub(crate) fn id(&self) -> &BackendId {

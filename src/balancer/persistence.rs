@@ -167,11 +167,11 @@ impl<T> Persistence<T> {
                 State::Quiesced => !self.rule.expire_quiesced,
                 _ => false,
             };
-            if !flow.has_tried(template.serial) {
-                if let Some(lease) = self.balancer.published.lease_if(template.serial, follows) {
-                    template.expires = now + self.rule.timeout;
-                    return Ok(lease);
-                }
+            if !flow.has_tried(template.serial)
+                && let Some(lease) = self.balancer.published.lease_if(template.serial, follows)
+            {
+                template.expires = now + self.rule.timeout;
+                return Ok(lease);
             }
         }
         let lease = self.balancer.pick_with(&flow, rng)?;

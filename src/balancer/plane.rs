@@ -121,7 +121,7 @@ impl<T> Plane<T> {
         // A limit can be reached between the look at a member and the count: then look again.
         for attempt in 0..ATTEMPTS {
             let chosen = self.picker.pick(&mut PickContext::new(members, flow, rng));
-            let Some((i, member)) = chosen.and_then(|i| Some((i, members.get(i)?))) else {
+            let Some(backend) = chosen.and_then(|i| self.snapshot.backends().get(i)) else {
                 if !nobody_up {
                     *why = refused(members, flow);
                 }
@@ -131,8 +131,8 @@ impl<T> Plane<T> {
                 }
                 return None;
             };
-            if member.account().bind(false) {
-                return Some(Arc::clone(&self.snapshot.backends()[i]));
+            if backend.account().bind(false) {
+                return Some(Arc::clone(backend));
             }
         }
         *why = PickError::Saturated;

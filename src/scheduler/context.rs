@@ -57,7 +57,6 @@ impl<'a> PickContext<'a> {
 
     /// The flow that looks for a backend.
     #[inline]
-    #[must_use]
     pub fn flow(&self) -> &'a Flow {
         self.flow
     }

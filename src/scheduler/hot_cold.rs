@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::pool::{Answer, POOL_MAX, Pool, Tuning};
-use super::sample::Sampler;
+use super::sample::{Place, Sampler};
 use super::{CompileError, PickContext, Picker, Scheduler};
 use crate::backend::Members;
 
@@ -214,15 +214,17 @@ impl<P> Prober<P> {
         let mut positions = [0; PROBES_MAX];
         let mut drawn = 0;
         if self.sampler.len() <= self.probes {
-            for position in (0..self.sampler.len()).filter_map(|k| self.sampler.nth(k)) {
-                positions[drawn] = position;
+            for place in (0..self.sampler.len()).filter_map(|k| self.sampler.nth(k)) {
+                positions[drawn] = place.position();
                 drawn += 1;
             }
             return (positions, drawn);
         }
         for _ in 0..self.probes {
             for _ in 0..=REDRAWS {
-                let Some(position) = self.sampler.draw(cx.rng()) else { break };
+                let Some(position) = self.sampler.draw(cx.rng()).map(Place::position) else {
+                    break;
+                };
                 if !positions[..drawn].contains(&position) {
                     positions[drawn] = position;
                     drawn += 1;

@@ -88,11 +88,11 @@ impl<V> Memory<V> {
         }
         let mut value = None;
         let answer = act(&mut value);
-        if let Some(value) = value {
-            if self.entries.load(Ordering::Relaxed) < ENTRIES_MAX {
-                self.entries.fetch_add(1, Ordering::Relaxed);
-                shard.entries.insert(to, Entry { value, last_use: now });
-            }
+        if let Some(value) = value
+            && self.entries.load(Ordering::Relaxed) < ENTRIES_MAX
+        {
+            self.entries.fetch_add(1, Ordering::Relaxed);
+            shard.entries.insert(to, Entry { value, last_use: now });
         }
         answer
     }

@@ -1,8 +1,10 @@
 //! Power of two choices: `p2c`.
 
-use super::sample::Sampler;
+use std::sync::Arc;
+
+use super::sample::{Place, Sampler};
 use super::{CompileError, PickContext, Picker, Scheduler};
-use crate::backend::{Member, Members};
+use crate::backend::{Account, Member, Members};
 
 /// `p2c`: the less loaded of two drawn at random.
 ///
@@ -58,7 +60,22 @@ impl PowerOfTwo {
 }
 
 #[derive(Debug)]
-struct Two(Sampler);
+struct Two(Sampler<Slot>);
+
+/// What a comparison reads of a member, together with where it is.
+#[derive(Clone, Debug)]
+struct Slot {
+    account: Arc<Account>,
+    share: u32,
+    position: u32,
+}
+
+impl Place for Slot {
+    #[inline]
+    fn position(&self) -> usize {
+        self.position as usize
+    }
+}
 
 impl Scheduler for PowerOfTwo {
     fn name(&self) -> &str {
@@ -70,7 +87,12 @@ impl Scheduler for PowerOfTwo {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        Ok(Box::new(Two(Sampler::new(members))))
+        let slot = |position, member: &Member| Slot {
+            account: Arc::clone(member.account()),
+            share: member.share(),
+            position,
+        };
+        Ok(Box::new(Two(Sampler::with(members, slot))))
     }
 }
 
@@ -82,9 +104,9 @@ impl Picker for Two {
 
 /// `active(a) / share(a) <= active(b) / share(b)`, multiplied out.
 #[inline]
-fn no_busier(a: &Member, b: &Member) -> bool {
-    u64::from(a.load().active) * u64::from(b.share())
-        <= u64::from(b.load().active) * u64::from(a.share())
+fn no_busier(a: &Slot, b: &Slot) -> bool {
+    u64::from(a.account.load().active) * u64::from(b.share)
+        <= u64::from(b.account.load().active) * u64::from(a.share)
 }
 
 #[cfg(all(test, not(lvs_loom)))]

@@ -115,7 +115,9 @@ struct Cheaper(Sampler);
 impl Picker for Cheaper {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let now = cx.flow().now();
+        let members = cx.members();
         self.0.pick_better(cx, |a, b| {
+            let [a, b] = [&members[*a as usize], &members[*b as usize]];
             // cost(a) / share(a) <= cost(b) / share(b), multiplied out.
             price(a, now) * f64::from(b.share()) <= price(b, now) * f64::from(a.share())
         })

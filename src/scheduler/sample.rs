@@ -4,26 +4,44 @@
 //! random numbers with a given distribution", 1991): built in O(n) with integers, drawn in O(1)
 //! from one random word. Equal shares need no table but the list of who takes part.
 
+use std::hint::select_unpredictable;
+
 use super::hash::scale;
 use super::{PickContext, Rng};
 use crate::backend::{Member, Members};
 
-/// Draws positions of eligible members.
+/// Draws eligible members.
+///
+/// What a draw gives is up to the rule: a position, or with it whatever the rule compares, so that
+/// one look into memory gives both.
 #[derive(Debug)]
-pub(super) enum Sampler {
+pub(super) enum Sampler<P = u32> {
     /// Everybody has the same share.
-    Equal(Box<[u32]>),
+    Equal(Box<[P]>),
     /// One column for each eligible member.
-    Weighted(Box<[Column]>),
+    Weighted(Box<[Column<P>]>),
+}
+
+/// What a draw gives.
+pub(super) trait Place: Clone {
+    /// Where the member stands in the list.
+    fn position(&self) -> usize;
+}
+
+impl Place for u32 {
+    #[inline]
+    fn position(&self) -> usize {
+        *self as usize
+    }
 }
 
 /// A column of the alias table: `own` below the cut, `other` above it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Column {
+#[derive(Debug)]
+pub(super) struct Column<P> {
     /// In units of 2^-64 of the column.
     cut: u64,
-    own: u32,
-    other: u32,
+    own: P,
+    other: P,
 }
 
 /// How often a draw that hit nobody usable is repeated.
@@ -32,75 +50,75 @@ const REDRAWS: usize = 4;
 const DISTINCT_REDRAWS: usize = 4;
 
 impl Sampler {
+    /// Draws positions.
     pub(super) fn new(members: &Members) -> Self {
-        let eligible = || members.iter().enumerate().filter(|(_, m)| m.share() != 0);
-        let positions: Box<[u32]> = eligible().map(|(position, _)| position as u32).collect();
-        let mut shares = eligible().map(|(_, member)| member.share());
-        let first = shares.next();
-        if shares.all(|share| Some(share) == first) {
-            Self::Equal(positions)
+        Self::with(members, |position, _| position)
+    }
+}
+
+impl<P: Place> Sampler<P> {
+    /// Draws what `place` makes of a member and its position.
+    pub(super) fn with(members: &Members, place: impl Fn(u32, &Member) -> P) -> Self {
+        let eligible = || (0..).zip(members).filter(|(_, member)| member.share() != 0);
+        let places = eligible().map(|(position, member)| place(position, member)).collect();
+        let shares: Vec<u32> = eligible().map(|(_, member)| member.share()).collect();
+        if shares.windows(2).all(|pair| pair[0] == pair[1]) {
+            Self::Equal(places)
         } else {
-            Self::Weighted(columns(&positions, members))
+            Self::Weighted(columns(&places, &shares, members.share_sum()))
         }
     }
 
     /// How many members can be drawn.
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Equal(positions) => positions.len(),
+            Self::Equal(places) => places.len(),
             Self::Weighted(columns) => columns.len(),
         }
     }
 
     /// The `k`-th member that can be drawn.
     #[inline]
-    pub(super) fn nth(&self, k: usize) -> Option<usize> {
+    pub(super) fn nth(&self, k: usize) -> Option<&P> {
         match self {
-            Self::Equal(positions) => positions.get(k).map(|&position| position as usize),
-            Self::Weighted(columns) => columns.get(k).map(|column| column.own as usize),
+            Self::Equal(places) => places.get(k),
+            Self::Weighted(columns) => columns.get(k).map(|column| &column.own),
         }
     }
 
     /// One member, in proportion to share; `None` where nobody is eligible.
     #[inline]
-    pub(super) fn draw(&self, rng: &mut Rng) -> Option<usize> {
+    pub(super) fn draw(&self, rng: &mut Rng) -> Option<&P> {
         let random = rng.next_u64();
         match self {
-            Self::Equal(positions) => {
-                positions.get(scale(random, positions.len())).map(|&position| position as usize)
-            }
+            Self::Equal(places) => places.get(scale(random, places.len())),
             Self::Weighted(columns) => draw_column(columns, random),
         }
     }
 
     /// Two members, each in proportion to share and, where there are two, not the same.
     #[inline]
-    pub(super) fn draw_two(&self, rng: &mut Rng) -> Option<(usize, usize)> {
+    pub(super) fn draw_two(&self, rng: &mut Rng) -> Option<(&P, &P)> {
         match self {
-            Self::Equal(positions) => {
+            Self::Equal(places) => {
                 // One word for both: what is left of it below the first choice makes the second,
                 // among one fewer, counted past the first.
-                let len = positions.len();
+                let len = places.len();
                 let wide = u128::from(rng.next_u64()) * len as u128;
                 let first = (wide >> 64) as usize;
                 let second = scale(wide as u64, len.checked_sub(1)?);
                 let second = if second >= first && len > 1 { second + 1 } else { second };
-                Some((*positions.get(first)? as usize, *positions.get(second)? as usize))
+                Some((places.get(first)?, places.get(second)?))
             }
             Self::Weighted(columns) => {
                 let first = draw_column(columns, rng.next_u64())?;
                 for _ in 0..DISTINCT_REDRAWS {
                     let second = draw_column(columns, rng.next_u64())?;
-                    if second != first {
+                    if second.position() != first.position() {
                         return Some((first, second));
                     }
                 }
-                // One member holds nearly all of the share: take any of the others, all alike.
-                let own = columns.partition_point(|column| (column.own as usize) < first);
-                let other = scale(rng.next_u64(), columns.len() - 1);
-                let other = if other >= own && columns.len() > 1 { other + 1 } else { other };
-                let second = columns[other].own as usize;
-                Some((first, second))
+                Some((first, another(columns, first, rng)))
             }
         }
     }
@@ -108,12 +126,12 @@ impl Sampler {
     /// A usable member: redraws a few times, then walks on from the last one drawn.
     #[inline]
     pub(super) fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        let mut drawn = self.draw(cx.rng())?;
+        let mut drawn = self.draw(cx.rng())?.position();
         for _ in 0..REDRAWS {
             if cx.usable(drawn) {
                 return Some(drawn);
             }
-            drawn = self.draw(cx.rng())?;
+            drawn = self.draw(cx.rng())?.position();
         }
         walk(cx, drawn)
     }
@@ -124,18 +142,21 @@ impl Sampler {
     pub(super) fn pick_better(
         &self,
         cx: &mut PickContext<'_>,
-        first_stays: impl Fn(&Member, &Member) -> bool,
+        first_stays: impl Fn(&P, &P) -> bool,
     ) -> Option<usize> {
+        // Whoever can be drawn is eligible; with nothing else to ask, the first two will do.
+        let plain = cx.is_plain() && !cx.members().is_limited();
         let mut last = 0;
         for _ in 0..=REDRAWS {
-            let (first, second) = self.draw_two(cx.rng())?;
-            let members = cx.members();
-            match (cx.usable(first), cx.usable(second)) {
-                (true, true) if first_stays(&members[first], &members[second]) => {
-                    return Some(first);
+            let (one, other) = self.draw_two(cx.rng())?;
+            let [first, second] = [one.position(), other.position()];
+            match (plain || cx.usable(first), plain || cx.usable(second)) {
+                // A coin's toss to the processor, which would guess wrong every other time.
+                (true, true) => {
+                    return Some(select_unpredictable(first_stays(one, other), first, second));
                 }
-                (_, true) => return Some(second),
                 (true, false) => return Some(first),
+                (false, true) => return Some(second),
                 (false, false) => last = second,
             }
         }
@@ -149,28 +170,35 @@ fn walk(cx: &PickContext<'_>, start: usize) -> Option<usize> {
     (start..cx.members().len()).chain(0..start).find(|&position| cx.usable(position))
 }
 
+/// One member holds nearly all of the share: takes any of the others, all alike.
+#[cold]
+fn another<'a, P: Place>(columns: &'a [Column<P>], first: &'a P, rng: &mut Rng) -> &'a P {
+    let own = columns.partition_point(|column| column.own.position() < first.position());
+    let other = scale(rng.next_u64(), columns.len() - 1);
+    let other = if other >= own && columns.len() > 1 { other + 1 } else { other };
+    &columns[other].own
+}
+
 #[inline]
-fn draw_column(columns: &[Column], random: u64) -> Option<usize> {
+fn draw_column<P>(columns: &[Column<P>], random: u64) -> Option<&P> {
     // The upper half of the product chooses the column, the lower half the place in it.
     let wide = u128::from(random) * columns.len() as u128;
     let column = columns.get((wide >> 64) as usize)?;
-    Some(if (wide as u64) < column.cut { column.own } else { column.other } as usize)
+    Some(select_unpredictable((wide as u64) < column.cut, &column.own, &column.other))
 }
 
 /// Vose's table. Each column holds `sum`, and member `i` has `share * n` to spread over columns, so
 /// that all of it is integers and nothing is left over.
-fn columns(positions: &[u32], members: &Members) -> Box<[Column]> {
-    let n = positions.len() as u64;
-    let sum = members.share_sum();
-    let mut rest: Vec<u64> =
-        positions.iter().map(|&i| u64::from(members[i as usize].share()) * n).collect();
-    let mut columns: Box<[Column]> =
-        positions.iter().map(|&i| Column { cut: u64::MAX, own: i, other: i }).collect();
+fn columns<P: Place>(places: &[P], shares: &[u32], sum: u64) -> Box<[Column<P>]> {
+    let n = places.len() as u64;
+    let mut rest: Vec<u64> = shares.iter().map(|&share| u64::from(share) * n).collect();
+    let own = |place: &P| Column { cut: u64::MAX, own: place.clone(), other: place.clone() };
+    let mut columns: Box<[Column<P>]> = places.iter().map(own).collect();
     let (mut large, mut small): (Vec<usize>, Vec<usize>) =
         (0..rest.len()).partition(|&k| rest[k] >= sum);
     while let (Some(&giver), Some(taker)) = (large.last(), small.pop()) {
         columns[taker].cut = ((u128::from(rest[taker]) << 64) / u128::from(sum)) as u64;
-        columns[taker].other = positions[giver];
+        columns[taker].other = places[giver].clone();
         rest[giver] -= sum - rest[taker];
         if rest[giver] < sum {
             large.pop();
@@ -283,6 +311,7 @@ mod tests {
             for _ in 0..1000 {
                 let (first, second) = sampler.draw_two(&mut rng).expect("two members");
                 assert_ne!(first, second, "{weights:?}");
+                let [first, second] = [first.position(), second.position()];
                 assert!(weights[first] != 0 && weights[second] != 0, "{weights:?}");
             }
         }
@@ -294,7 +323,7 @@ mod tests {
         let mut counts = [[0u32; 4]; 4];
         for _ in 0..120_000 {
             let (first, second) = sampler.draw_two(&mut rng).expect("two members");
-            counts[first][second] += 1;
+            counts[first.position()][second.position()] += 1;
         }
         for (first, row) in counts.iter().enumerate() {
             for (second, &count) in row.iter().enumerate() {
@@ -307,7 +336,7 @@ mod tests {
     #[test]
     fn one_member_is_both_draws_and_none_is_none() {
         let mut rng = Rng::with_seed(4);
-        assert_eq!(sampler(&[0, 7]).draw_two(&mut rng), Some((1, 1)));
+        assert_eq!(sampler(&[0, 7]).draw_two(&mut rng), Some((&1, &1)));
         assert_eq!(sampler(&[0, 0]).draw_two(&mut rng), None);
         assert_eq!(sampler(&[]).draw(&mut rng), None);
     }
