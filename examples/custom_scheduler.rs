@@ -1,9 +1,10 @@
 //! A scheduling rule of one's own: the member with the fewest requests so far.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lvs::backend::Members;
-use lvs::scheduler::{CompileError, PickContext, Picker, Scheduler};
+use lvs::scheduler::{CompileError, PickContext, Picker, Registry, Scheduler};
 use lvs::{BackendSet, Balancer, Flow, Spec};
 
 /// The rule as configured; what it needs to know would be its fields.
@@ -39,8 +40,11 @@ impl Picker for ColdestPicker {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut registry = Registry::default();
+    registry.register("coldest", |_| Ok(Arc::new(Coldest)))?;
+
     let set = BackendSet::new();
-    let balancer = Balancer::new(&set, Coldest)?;
+    let balancer = Balancer::new(&set, registry.parse("coldest")?)?;
     for name in ["c", "b", "a"] {
         set.insert(Spec::new(name, ()))?;
     }

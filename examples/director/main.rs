@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use lvs::forward::Forwarder;
-use lvs::scheduler::{RoundRobin, Scheduler};
+use lvs::scheduler::Registry;
 use lvs::{BackendSet, Balancer, Spec};
 
 use crate::display::Display;
@@ -28,8 +28,8 @@ struct Args {
     /// The address that clients connect to.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// The scheduling rule, by its short name.
-    #[arg(long, value_name = "NAME", default_value = "rr")]
+    /// The scheduling rule: `wrr`, `wlc`, `bounded(maglev, factor=1.5)`, ...
+    #[arg(long, value_name = "RULE", default_value = "wrr")]
     scheduler: String,
 }
 
@@ -56,7 +56,7 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         set.insert(Spec::new(name, server::start(name).await?).weight(weight))?;
     }
     // Whom to choose.
-    let balancer = Balancer::new(&set, scheduler(&args.scheduler)?)?;
+    let balancer = Balancer::new(&set, Registry::default().parse(&args.scheduler)?)?;
     // Where clients come in.
     let forwarder = Forwarder::bind(args.listen, balancer.clone())?;
 
@@ -81,13 +81,6 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     };
     display.say(&format!("drained: {} finished, {} cut", drained.finished, drained.cut))?;
     Ok(())
-}
-
-fn scheduler(name: &str) -> Result<Box<dyn Scheduler>, String> {
-    match name {
-        "rr" => Ok(Box::new(RoundRobin)),
-        _ => Err(format!("there is no scheduler {name:?}")),
-    }
 }
 
 fn with_causes(error: &dyn Error) -> String {

@@ -13,7 +13,7 @@ use crate::backend::Members;
 /// Decides as the kernel's `ip_vs_lc`. Inactive connections count a 256th.
 ///
 /// # Cost
-/// O(n) up to 24 members; above, one comparison for each of at most 64 groups and a look at the
+/// O(n) up to 24 members; above, one comparison for each of about sqrt(n) groups and a look at the
 /// members of the one or two groups that changed. The counts are those of all threads: under
 /// contention every change is seen by every pick.
 ///

@@ -1,7 +1,7 @@
 //! Remembers one number for each group of members for as long as no load in the group changes.
 //!
 //! For rules that need something of all members with each pick: the least loaded of a group, the
-//! sum of its connections. A pick reads one version and one word for each group (at most 64 of
+//! sum of its connections. A pick reads one version and one word for each group (about sqrt(n) of
 //! each), and looks at the members of those groups only that have moved since.
 //!
 //! # Orderings
@@ -45,7 +45,7 @@ impl Memo {
         Self {
             shared,
             words: runs.iter().map(|_| AtomicU64::new(EMPTY)).collect(),
-            // Both casts keep the value: there are at most 64 groups and 65 536 members.
+            // Both casts keep the value: there are at most 256 groups and 65 536 members.
             groups: runs.iter().map(|&(group, _)| group as u8).collect(),
             ranges: runs.iter().map(|(_, r)| r.start as u32..r.end as u32).collect(),
         }
