@@ -5,7 +5,9 @@
 //! cargo bench --bench pick -- pick/wlc       # what matches
 //! cargo bench --bench pick -- --test         # smoke
 //! ```
-//! - `pick`: under a standing load, so that least-loaded rules have somebody to tell apart.
+//! - `pick`: by a worker, under a standing load, so that least-loaded rules have somebody to tell
+//!   apart.
+//! - `shared`: the same by `Balancer::pick`, which anybody may call from anywhere.
 //! - `churn`: each pick replaces a lease of the standing load, so that whatever a rule remembers of
 //!   it goes stale all the time.
 //! - `build`: compiling a picker, the cost of a change of the set.
@@ -17,25 +19,53 @@ mod schedulers;
 
 use std::cell::RefCell;
 use std::hint::black_box;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, measurement::WallTime};
+use lvs::balancer::Worker;
 use lvs::scheduler::Rng;
 use lvs::{BackendSet, Balancer, Flow, Lease, Scheduler, Spec};
 
 use self::schedulers::{ALL, scheduler};
 
 /// Measured under a moving load as well: rules that look at it.
-const CHURN: &[&str] = &["rr"];
+const CHURN: &[&str] = &["rr", "lc", "wlc", "sed", "nq", "p2c", "bounded(maglev, factor=1.1)"];
+
+/// Measured without a worker as well.
+const SHARED: &[&str] = &["rr", "wlc", "p2c", "maglev"];
 
 /// What is built, and for how many backends.
-const BUILD: &[(&str, u32)] = &[("rr", 1000)];
+const BUILD: &[(&str, u32)] = &[
+    ("rr", 1000),
+    ("wlc", 1000),
+    ("swrr", 1000),
+    ("p2c", 1000),
+    ("mh", 1000),
+    ("ring", 1000),
+    ("rendezvous(table)", 1000),
+    ("maglev", 10),
+    ("maglev", 1000),
+];
 
 /// Measured with two threads at 100 and 1000 backends; those with a cursor forked as well.
-const CONTENTION: &[(&str, Cursor)] = &[("rr", Cursor::Shared), ("rr", Cursor::Forked)];
+const CONTENTION: &[(&str, Cursor)] = &[
+    ("random", Cursor::Shared),
+    ("p2c", Cursor::Shared),
+    ("ring", Cursor::Shared),
+    ("rendezvous(table)", Cursor::Shared),
+    ("maglev", Cursor::Shared),
+    ("mh", Cursor::Shared),
+    ("wlc", Cursor::Shared),
+    ("rr", Cursor::Shared),
+    ("rr", Cursor::Forked),
+    ("wrr", Cursor::Shared),
+    ("wrr", Cursor::Forked),
+    ("swrr", Cursor::Shared),
+    ("swrr", Cursor::Forked),
+];
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Cursor {
@@ -54,6 +84,7 @@ fn main() {
         .measurement_time(Duration::from_millis(700))
         .configure_from_args();
     pick(&mut criterion);
+    shared(&mut criterion);
     churn(&mut criterion);
     build(&mut criterion);
     contention(&mut criterion);
@@ -69,14 +100,20 @@ fn pick(criterion: &mut Criterion) {
             bencher.iter(|| black_box(world.pick()));
         });
     }
-    let mut world = None;
-    group.bench_function("rr, the thread's own generator/100", |bencher| {
-        let world = world.get_or_insert_with(|| World::new("rr", 100));
-        bencher.iter(|| {
-            let lease = world.balancer.pick(world.flows.next());
-            black_box(lease.expect("everybody is usable"))
+}
+
+fn shared(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("shared");
+    for (&name, size) in SHARED.iter().flat_map(|name| SIZES.map(|size| (name, size))) {
+        let mut world = None;
+        group.bench_function(BenchmarkId::new(name, size), |bencher| {
+            let world = world.get_or_insert_with(|| World::new(name, size));
+            bencher.iter(|| {
+                let lease = world.balancer.pick(&world.flows.next());
+                black_box(lease.expect("everybody is usable"))
+            });
         });
-    });
+    }
 }
 
 fn churn(criterion: &mut Criterion) {
@@ -165,13 +202,14 @@ fn together(world: &World, cursor: Cursor, threads: usize, picks: u64) -> Durati
                 Cursor::Shared => world.balancer.clone(),
                 Cursor::Forked => world.balancer.fork().expect("it compiled before"),
             };
-            let (mut flows, mut rng) = (Flows::new(i as u64), Rng::with_seed(i as u64));
+            let mut worker = balancer.worker(Rng::with_seed(i as u64));
+            let mut flows = Flows::new(i as u64);
             let start = &start;
             scope.spawn(move || {
                 start.wait();
                 let begin = now();
                 for _ in 0..picks {
-                    let lease = balancer.pick_with(flows.next(), &mut rng);
+                    let lease = worker.pick(&flows.next());
                     drop(black_box(lease.expect("everybody is usable")));
                 }
                 now().saturating_duration_since(begin)
@@ -186,6 +224,7 @@ fn together(world: &World, cursor: Cursor, threads: usize, picks: u64) -> Durati
 /// A balancer with work to do.
 struct World {
     balancer: Balancer<SocketAddr>,
+    worker: Worker<SocketAddr>,
     flows: Flows,
     rng: Rng,
     /// One lease on each backend and two more by chance: nobody is idle, and nobody is like his
@@ -213,35 +252,37 @@ impl World {
             .map(|_| snapshot.backends()[rng.below(u64::from(size)) as usize].id())
             .collect();
         let held = ids.chain(extra).filter_map(|id| balancer.pick_id(id)).collect();
-        Self { balancer, flows: Flows::new(u64::from(size)), rng, held }
+        let worker = balancer.worker(Rng::with_seed(1));
+        Self { balancer, worker, flows: Flows::new(u64::from(size)), rng, held }
     }
 
     fn pick(&mut self) -> Lease<SocketAddr> {
-        self.balancer.pick_with(self.flows.next(), &mut self.rng).expect("everybody is usable")
+        self.worker.pick(&self.flows.next()).expect("everybody is usable")
     }
 }
 
-/// Flows of random clients to random destinations, made ahead and gone through in a circle.
+/// Flows of random clients, gone through in a circle.
+///
+/// Only the addresses are made ahead: a flow is made on the stack for each pick, as in use.
 struct Flows {
-    list: Box<[Flow; 1024]>,
+    clients: Box<[SocketAddrV4; 4096]>,
     next: usize,
 }
 
 impl Flows {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let now = now();
-        let mut address = || {
+        let mut client = || {
             let [a, b, c, d, e, f, ..] = rng.next_u64().to_le_bytes();
-            SocketAddr::from(([a, b, c, d], u16::from_le_bytes([e, f])))
+            SocketAddrV4::new([a, b, c, d].into(), u16::from_le_bytes([e, f]))
         };
-        let list = [(); 1024].map(|()| Flow::from(address()).to_destination(address()).at(now));
-        Self { list: Box::new(list), next: 0 }
+        Self { clients: Box::new([(); 4096].map(|()| client())), next: 0 }
     }
 
-    fn next(&mut self) -> &Flow {
-        self.next = (self.next + 1) % self.list.len();
-        &self.list[self.next]
+    fn next(&mut self) -> Flow {
+        self.next = (self.next + 1) % self.clients.len();
+        let client = SocketAddr::V4(self.clients[self.next]);
+        Flow::from(client).to_destination(client)
     }
 }
 
