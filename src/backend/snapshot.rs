@@ -11,6 +11,8 @@ use super::{BackendId, Estimate, Load, Member, Members, Outcomes};
 ///
 /// Changing the target under a name makes a new `Backend` with the same account, so counters and
 /// estimates go on while leases that were made before keep the target they were given.
+// The count of references that each lease takes is alone on its cache line.
+#[repr(align(64))]
 pub struct Backend<T> {
     pub(super) account: Arc<Account>,
     pub(super) target: T,
