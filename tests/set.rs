@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lvs::backend::{Admin, MAX_WEIGHT, Members, State};
-use lvs::scheduler::{CompileError, Failover, Picker, Priority, Rng, RoundRobin, Scheduler};
+use lvs::scheduler::{
+    CompileError, Failover, Picker, PowerOfTwo, Priority, Rng, RoundRobin, Scheduler,
+};
 use lvs::{
     BackendId, BackendSet, Balancer, Flow, Health, Lease, Limits, Outcome, PickError, SetError,
     SlowStart, Spec,
@@ -441,4 +443,87 @@ fn a_worker_that_refreshes_lets_go_of_what_was_removed() {
     assert_eq!(Arc::strong_count(&target), 2, "the worker holds the plane it saw");
     worker.refresh();
     assert_eq!(Arc::strong_count(&target), 1);
+}
+
+fn active(set: &BackendSet<()>) -> u32 {
+    set.snapshot().backends().iter().map(|backend| backend.load().total()).sum()
+}
+
+#[test]
+fn counts_on_lanes_are_exact_wherever_a_lease_ends() {
+    let set = BackendSet::with_lanes(2);
+    let balancer = Balancer::new(&set, PowerOfTwo::new()).expect("empty");
+    for name in ["a", "b", "c"] {
+        set.insert(Spec::new(name, ())).expect("sound");
+    }
+    let mut workers = [balancer.worker(Rng::with_seed(1)), balancer.worker(Rng::with_seed(2))];
+    let mut held = Vec::new();
+    for i in 0..101 {
+        held.push(workers[i % 2].pick(&Flow::new()).expect("usable"));
+        held.push(balancer.pick(&Flow::new()).expect("usable"));
+        assert_eq!(active(&set) as usize, held.len());
+    }
+    for lease in &mut held[..40] {
+        lease.set_active(false);
+        lease.set_active(true);
+        lease.set_active(false);
+    }
+    assert_eq!(active(&set), 202);
+    let inactive = set.snapshot().backends().iter().map(|b| b.load().inactive).sum::<u32>();
+    assert_eq!(inactive, 40);
+    let rest = held.split_off(60);
+    std::thread::spawn(move || held.into_iter().for_each(|lease| lease.complete(Outcome::Ok)))
+        .join()
+        .expect("no panic");
+    assert_eq!(active(&set), 142);
+    drop(rest);
+    let snapshot = set.snapshot();
+    assert!(snapshot.backends().iter().all(|b| b.load() == Default::default()));
+    let ended: Vec<_> = snapshot.backends().iter().map(|b| b.outcomes()).collect();
+    assert_eq!(ended.iter().map(|o| o.ok).sum::<u64>(), 60);
+    assert_eq!(ended.iter().map(|o| o.cancelled).sum::<u64>(), 142);
+}
+
+#[test]
+fn a_limit_holds_over_all_lanes_and_when_it_is_set_later() {
+    let set = BackendSet::with_lanes(2);
+    let balancer = Balancer::new(&set, RoundRobin).expect("empty");
+    set.insert(Spec::new("a", ())).expect("sound");
+    let mut workers = [balancer.worker(Rng::with_seed(1)), balancer.worker(Rng::with_seed(2))];
+    let mut held: Vec<_> =
+        (0..7).map(|i| workers[i % 2].pick(&Flow::new()).expect("no limit")).collect();
+    set.set_limits(&"a".into(), Limits::max(8).resume_below(8)).expect("sound");
+    held.push(workers[0].pick(&Flow::new()).expect("one is left"));
+    assert_eq!(workers[1].pick(&Flow::new()).map(drop), Err(PickError::Saturated));
+    held.pop();
+    held.pop();
+    held.extend((0..2).map(|i| workers[i].pick(&Flow::new()).expect("two are left")));
+    assert_eq!(workers[0].pick(&Flow::new()).map(drop), Err(PickError::Saturated));
+    drop(held);
+    assert_eq!(active(&set), 0);
+}
+
+#[test]
+fn threads_that_pick_at_once_never_pass_a_limit_and_leave_nothing_behind() {
+    for lanes in [0, 2] {
+        let set = BackendSet::with_lanes(lanes);
+        let balancer = Balancer::new(&set, PowerOfTwo::new()).expect("empty");
+        for name in ["a", "b"] {
+            set.insert(Spec::new(name, ()).limits(Limits::max(3))).expect("sound");
+        }
+        std::thread::scope(|scope| {
+            for seed in 0..4 {
+                let (mut worker, balancer) = (balancer.worker(Rng::with_seed(seed)), &balancer);
+                scope.spawn(move || {
+                    for _ in 0..5_000 {
+                        let pair = (worker.pick(&Flow::new()), balancer.pick(&Flow::new()));
+                        for lease in [&pair.0, &pair.1].into_iter().flatten() {
+                            assert!(lease.backend().load().total() <= 3);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(active(&set), 0);
+    }
 }

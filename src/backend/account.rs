@@ -6,22 +6,43 @@ use std::time::{Duration, Instant};
 
 use super::board::Board;
 use super::estimate::Estimator;
+use super::lane::Lanes;
 use super::load::LoadWord;
 use super::outcome::OutcomeCounters;
 use super::timeline::Timeline;
 use super::{BackendId, Estimate, Limits, Load, Outcome, Outcomes};
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// What all backends of one set share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) board: Board,
     pub(crate) timeline: Timeline,
+    /// How many lanes each account has for workers.
+    workers: u8,
+    next_worker: AtomicUsize,
 }
 
 impl Shared {
-    pub(super) fn new() -> Self {
-        Self { board: Board::new(), timeline: Timeline::new() }
+    pub(super) fn new(workers: u8) -> Self {
+        Self {
+            board: Board::new(),
+            timeline: Timeline::new(),
+            workers,
+            next_worker: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn workers(&self) -> u8 {
+        self.workers
+    }
+
+    /// The lane for one more worker; 0, that of everybody, in a set without lanes.
+    pub(super) fn next_lane(&self) -> u8 {
+        // Relaxed: each call gets a number of its own, whatever the order.
+        let turn = self.next_worker.fetch_add(1, Ordering::Relaxed);
+        // Below 256, as `workers` is.
+        turn.checked_rem(usize::from(self.workers)).map_or(0, |turn| turn as u8 + 1)
     }
 }
 
@@ -29,6 +50,7 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct Account {
     hot: Hot,
+    lanes: Lanes,
     id: BackendId,
     /// Never used twice in one set: a name that comes back is another backend.
     serial: u64,
@@ -36,7 +58,7 @@ pub(crate) struct Account {
     estimator: Estimator,
 }
 
-/// All that a lease touches, on one cache line of 64 bytes, and nothing else on it: two busy
+/// All that a lease touches in a set without lanes, on one cache line of 64 bytes, and nothing else on it: two busy
 /// backends do not slow each other down.
 #[derive(Debug)]
 #[cfg_attr(not(lvs_loom), repr(align(64)))]
@@ -52,13 +74,14 @@ const _: () = assert!(size_of::<Hot>() <= 64);
 
 impl Account {
     pub(super) fn new(id: BackendId, serial: u64, limits: Limits, shared: Arc<Shared>) -> Self {
+        let lanes = Lanes::new(usize::from(shared.workers));
         let hot = Hot {
             load: LoadWord::new(),
-            limits: AtomicU64::new(pack(limits)),
+            limits: AtomicU64::new(pack(limits, &lanes)),
             outcomes: OutcomeCounters::default(),
             shared,
         };
-        Self { hot, id, serial, group: AtomicU32::new(0), estimator: Estimator::new() }
+        Self { hot, lanes, id, serial, group: AtomicU32::new(0), estimator: Estimator::new() }
     }
 
     pub(crate) fn id(&self) -> &BackendId {
@@ -76,16 +99,25 @@ impl Account {
 
     #[inline]
     pub(crate) fn load(&self) -> Load {
-        self.hot.load.read()
+        let load = self.hot.load.read();
+        if self.has_lanes() { self.with_lanes(load) } else { load }
+    }
+
+    /// The active connections as the worker of a lane sees them at little cost; see [`super::lane`].
+    #[inline]
+    pub(crate) fn active_near(&self, lane: u8) -> u32 {
+        let active = self.hot.load.read().active;
+        if self.has_lanes() { active.saturating_add(self.lanes.near(lane)) } else { active }
     }
 
     #[inline]
     pub(crate) fn overloaded(&self, limits: Limits) -> bool {
-        self.hot.load.overloaded(limits)
+        limits != Limits::NONE && self.beyond(limits)
     }
 
     pub(crate) fn outcomes(&self) -> Outcomes {
-        self.hot.outcomes.read()
+        let lanes = self.lanes.iter().map(|lane| lane.outcomes.read());
+        lanes.fold(self.hot.outcomes.read(), Outcomes::plus)
     }
 
     pub(crate) fn estimate(&self, now: Option<Instant>) -> Estimate {
@@ -97,14 +129,33 @@ impl Account {
         self.estimator.set_decay(decay);
     }
 
-    /// Adds one active connection; `false` if the limit forbids it.
+    /// Adds one active connection and says on which lane it is counted; `None` if the limit forbids
+    /// it. A backend with a limit is counted in one place, so that the limit is exact.
     #[inline]
-    pub(crate) fn bind(&self, force: bool) -> bool {
-        let bound = self.hot.load.bind(self.limits(), force);
-        if bound {
-            self.changed();
+    pub(crate) fn bind(&self, lane: u8, force: bool) -> Option<u8> {
+        if self.is_limited() {
+            return self.bind_within(force).then_some(0);
         }
-        bound
+        let counted = match self.lanes.get(lane) {
+            Some(it) => {
+                self.lanes.add(it);
+                lane
+            }
+            None => {
+                self.hot.load.bind(Limits::NONE, 0, true);
+                0
+            }
+        };
+        self.changed();
+        Some(counted)
+    }
+
+    /// Moves an active connection from its lane to the place where the inactive ones are counted.
+    pub(crate) fn leave_lane(&self, lane: u8) {
+        if let Some(it) = self.lanes.get(lane) {
+            self.hot.load.bind(Limits::NONE, 0, true);
+            self.lanes.take(it);
+        }
     }
 
     pub(crate) fn set_active(&self, active: bool) {
@@ -113,9 +164,21 @@ impl Account {
     }
 
     #[inline]
-    pub(crate) fn unbind(&self, active: bool, outcome: Outcome) {
-        self.hot.load.unbind(active, self.limits());
-        self.hot.outcomes.add(outcome);
+    pub(crate) fn unbind(&self, lane: u8, active: bool, outcome: Outcome) {
+        match self.lanes.get(lane) {
+            Some(it) => {
+                self.lanes.take(it);
+                it.outcomes.add(outcome);
+            }
+            None => {
+                if self.is_limited() {
+                    self.unbind_within(active);
+                } else {
+                    self.hot.load.unbind(active, Limits::NONE, 0);
+                }
+                self.hot.outcomes.add(outcome);
+            }
+        }
         self.changed();
     }
 
@@ -141,23 +204,62 @@ impl Account {
     }
 
     pub(super) fn mirror(&self, load: Load) {
+        self.lanes.clear();
         self.hot.load.store(load, self.limits());
         self.changed();
     }
 
     pub(super) fn set_limits(&self, limits: Limits) {
-        self.hot.limits.store(pack(limits), Ordering::SeqCst);
+        self.hot.limits.store(pack(limits, &self.lanes), Ordering::SeqCst);
     }
 
     pub(super) fn set_group(&self, group: u8) {
         self.group.store(u32::from(group), Ordering::SeqCst);
     }
 
+    // What follows is for limits and lanes, and kept out of the way of picks without.
+
+    #[inline(never)]
+    fn with_lanes(&self, load: Load) -> Load {
+        Load { active: load.active.saturating_add(self.lanes.total()), ..load }
+    }
+
+    #[inline(never)]
+    fn beyond(&self, limits: Limits) -> bool {
+        self.hot.load.overloaded(limits, self.lanes.total())
+    }
+
+    #[inline(never)]
+    fn bind_within(&self, force: bool) -> bool {
+        let bound = self.hot.load.bind(self.limits(), self.lanes.total(), force);
+        if bound {
+            self.changed();
+        }
+        bound
+    }
+
+    #[inline(never)]
+    fn unbind_within(&self, active: bool) {
+        self.hot.load.unbind(active, self.limits(), self.lanes.total());
+    }
+
+    /// Looks on the line that is at hand anyway.
     #[inline]
+    fn has_lanes(&self) -> bool {
+        // Relaxed: never changes.
+        self.hot.limits.load(Ordering::Relaxed) & HAS_LANES != 0
+    }
+
+    #[inline]
+    fn is_limited(&self) -> bool {
+        // Relaxed: a limit that is a moment old is still a limit.
+        self.hot.limits.load(Ordering::Relaxed) & !HAS_LANES != 0
+    }
+
     fn limits(&self) -> Limits {
         // Relaxed: both halves are one word, and a limit that is a moment old is still a limit.
         let word = self.hot.limits.load(Ordering::Relaxed);
-        Limits::max(word as u32).resume_below((word >> 32) as u32)
+        Limits::max(word as u32).resume_below(((word & !HAS_LANES) >> 32) as u32)
     }
 
     #[inline]
@@ -166,6 +268,10 @@ impl Account {
     }
 }
 
-fn pack(limits: Limits) -> u64 {
-    u64::from(limits.upper()) | u64::from(limits.lower()) << 32
+/// A bit of the word of limits, whose halves are 2^30 at the most.
+const HAS_LANES: u64 = 1 << 63;
+
+fn pack(limits: Limits, lanes: &Lanes) -> u64 {
+    let flag = if lanes.is_empty() { 0 } else { HAS_LANES };
+    u64::from(limits.upper()) | u64::from(limits.lower()) << 32 | flag
 }

@@ -7,8 +7,8 @@ use std::time::Instant;
 use super::account::{Account, Shared};
 use super::board::group_size;
 use super::{
-    Admin, Backend, BackendId, Health, Limits, MAX_MEMBERS, MAX_WEIGHT, Member, Members, SetError,
-    SlowStart, Snapshot, Spec, State,
+    Admin, Backend, BackendId, Health, Limits, MAX_MEMBERS, MAX_WEIGHT, Member, Members, Seat,
+    SetError, SlowStart, Snapshot, Spec, State,
 };
 
 /// How far a backend's slow start has come.
@@ -26,6 +26,7 @@ enum Ramp {
 #[derive(Debug)]
 struct Entry<T> {
     backend: Arc<Backend<T>>,
+    seats: Arc<[Arc<Seat<T>>]>,
     weight: u32,
     last_weight: u32,
     tier: u8,
@@ -39,7 +40,8 @@ struct Entry<T> {
 
 impl<T> Clone for Entry<T> {
     fn clone(&self) -> Self {
-        Self { backend: Arc::clone(&self.backend), ..*self }
+        let (backend, seats) = (Arc::clone(&self.backend), Arc::clone(&self.seats));
+        Self { backend, seats, ..*self }
     }
 }
 
@@ -57,6 +59,7 @@ impl<T> Entry<T> {
 /// The writer's whole state; copied for each edit, so that a refused one leaves no trace.
 #[derive(Debug)]
 pub(super) struct Draft<T> {
+    shared: Arc<Shared>,
     /// In the kernel's order: newest first.
     entries: Vec<Entry<T>>,
     pub(super) slow_start: Option<SlowStart>,
@@ -67,13 +70,20 @@ pub(super) struct Draft<T> {
 
 impl<T> Clone for Draft<T> {
     fn clone(&self) -> Self {
-        Self { entries: self.entries.clone(), ..*self }
+        Self { shared: Arc::clone(&self.shared), entries: self.entries.clone(), ..*self }
     }
 }
 
 impl<T> Draft<T> {
-    pub(super) fn new() -> Self {
-        Self { entries: Vec::new(), slow_start: None, ticked: false, next_serial: 0, generation: 0 }
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            entries: Vec::new(),
+            slow_start: None,
+            ticked: false,
+            next_serial: 0,
+            generation: 0,
+        }
     }
 
     /// Works out what readers are to see.
@@ -97,8 +107,12 @@ impl<T> Draft<T> {
                 group: (i / size) as u8,
             }
         });
+        let lanes = 0..=usize::from(self.shared.workers());
+        let seats = lanes.flat_map(|lane| self.entries.iter().map(move |e| &e.seats[lane]));
         Snapshot {
             generation: self.generation,
+            shared: Arc::clone(&self.shared),
+            seats: seats.map(Arc::clone).collect(),
             members: Members::new(members),
             backends: self.entries.iter().map(|e| Arc::clone(&e.backend)).collect(),
         }
@@ -137,6 +151,10 @@ impl<T> Draft<T> {
         self.entries.iter().any(|e| e.ramp != Ramp::Done)
     }
 
+    fn seats(&self, backend: &Arc<Backend<T>>) -> Arc<[Arc<Seat<T>>]> {
+        Seat::for_lanes(backend, self.shared.workers())
+    }
+
     fn start_ramp(&self, entry: &mut Entry<T>) {
         if let (true, Some(slow)) = (self.ticked, self.slow_start) {
             entry.ramp = Ramp::Waiting;
@@ -150,13 +168,12 @@ impl<T> Draft<T> {
 /// Made by [`BackendSet::edit`](crate::BackendSet::edit). Each method either changes the draft or
 /// says why not and leaves it alone.
 #[derive(Debug)]
-pub struct Edit<'a, T> {
+pub struct Edit<T> {
     pub(super) draft: Draft<T>,
-    pub(super) shared: &'a Arc<Shared>,
     pub(super) dirty: bool,
 }
 
-impl<T> Edit<'_, T> {
+impl<T> Edit<T> {
     /// Adds a backend at the head of the list.
     ///
     /// # Errors
@@ -173,10 +190,12 @@ impl<T> Edit<'_, T> {
         }
         let serial = self.draft.next_serial;
         self.draft.next_serial += 1;
-        let account = Arc::new(Account::new(id, serial, limits, Arc::clone(self.shared)));
+        let shared = Arc::clone(&self.draft.shared);
+        let account = Arc::new(Account::new(id, serial, limits, shared));
         let backend = Arc::new(Backend { account, target });
         let mut entry = Entry {
             backend: Arc::clone(&backend),
+            seats: self.draft.seats(&backend),
             weight,
             last_weight: weight,
             tier,
@@ -216,12 +235,15 @@ impl<T> Edit<'_, T> {
         address: Option<SocketAddr>,
     ) -> Result<Arc<Backend<T>>, SetError> {
         let position = self.find(id)?;
+        let account = Arc::clone(&self.draft.entries[position].backend.account);
+        let backend = Arc::new(Backend { account, target });
+        let seats = self.draft.seats(&backend);
         let entry = &mut self.draft.entries[position];
-        let account = Arc::clone(&entry.backend.account);
-        entry.backend = Arc::new(Backend { account, target });
+        entry.backend = Arc::clone(&backend);
+        entry.seats = seats;
         entry.address = address;
         self.dirty = true;
-        Ok(Arc::clone(&entry.backend))
+        Ok(backend)
     }
 
     /// Sets the weight; 0 quiesces. As in the kernel an edit counts even if the value is the old

@@ -122,14 +122,15 @@ impl LoadWord {
         split(self.word.load(Ordering::SeqCst))
     }
 
-    /// Tells whether the backend is at its limit, or was and has not fallen far enough yet.
+    /// Tells whether the backend is at its limit, or was and has not fallen far enough yet. Here and
+    /// below, `elsewhere` is what is counted for it on [lanes](super::lane).
     #[inline]
-    pub(super) fn overloaded(&self, limits: Limits) -> bool {
+    pub(super) fn overloaded(&self, limits: Limits, elsewhere: u32) -> bool {
         if limits.max == 0 {
             return false;
         }
         let word = self.word.load(Ordering::SeqCst);
-        let total = split(word).total();
+        let total = split(word).total().saturating_add(elsewhere);
         // A flag whose count has fallen below the mark is one that a racing change of limits left
         // behind: the count decides.
         total >= limits.max || (word & OVERLOAD != 0 && total >= limits.resume())
@@ -137,27 +138,27 @@ impl LoadWord {
 
     /// Adds one active connection; `false` if the limit forbids it and `force` does not override.
     #[inline]
-    pub(super) fn bind(&self, limits: Limits, force: bool) -> bool {
+    pub(super) fn bind(&self, limits: Limits, elsewhere: u32, force: bool) -> bool {
         if limits.max == 0 {
             let before = split(self.word.fetch_add(ACTIVE_ONE, Ordering::SeqCst));
             debug_assert!(before.active < COUNT_MAX, "more than 2^30 leases on one backend");
             return true;
         }
-        self.update(limits, |load| {
-            (force || load.total() < limits.max)
+        self.update(limits, elsewhere, |load| {
+            (force || load.total().saturating_add(elsewhere) < limits.max)
                 .then_some(Load { active: load.active + 1, inactive: load.inactive })
         })
     }
 
     /// Takes one connection off.
     #[inline]
-    pub(super) fn unbind(&self, active: bool, limits: Limits) {
+    pub(super) fn unbind(&self, active: bool, limits: Limits, elsewhere: u32) {
         let one = if active { ACTIVE_ONE } else { INACTIVE_ONE };
         if limits.max == 0 {
             self.word.fetch_sub(one, Ordering::SeqCst);
             return;
         }
-        self.update(limits, |load| {
+        self.update(limits, elsewhere, |load| {
             Some(if active {
                 Load { active: load.active.saturating_sub(1), ..load }
             } else {
@@ -192,12 +193,12 @@ impl LoadWord {
     }
 
     /// One atomic step of a limited backend, flag included; `false` if `step` refuses.
-    fn update(&self, limits: Limits, step: impl Fn(Load) -> Option<Load>) -> bool {
+    fn update(&self, limits: Limits, elsewhere: u32, step: impl Fn(Load) -> Option<Load>) -> bool {
         let mut word = self.word.load(Ordering::SeqCst);
         loop {
             let Some(load) = step(split(word)) else { return false };
-            let flag = load.total() >= limits.max
-                || (word & OVERLOAD != 0 && load.total() >= limits.resume());
+            let total = load.total().saturating_add(elsewhere);
+            let flag = total >= limits.max || (word & OVERLOAD != 0 && total >= limits.resume());
             match self.exchange(word, join(load, flag)) {
                 Ok(()) => return true,
                 Err(seen) => word = seen,
@@ -229,15 +230,15 @@ mod tests {
         let limits = Limits::max(4);
         let word = LoadWord::new();
         for _ in 0..4 {
-            assert!(!word.overloaded(limits));
-            assert!(word.bind(limits, false));
+            assert!(!word.overloaded(limits, 0));
+            assert!(word.bind(limits, 0, false));
         }
-        assert!(word.overloaded(limits));
-        assert!(!word.bind(limits, false), "a fifth connection is refused");
-        word.unbind(true, limits);
-        assert!(word.overloaded(limits), "3 of 4 is not below three quarters");
-        word.unbind(true, limits);
-        assert!(!word.overloaded(limits));
+        assert!(word.overloaded(limits, 0));
+        assert!(!word.bind(limits, 0, false), "a fifth connection is refused");
+        word.unbind(true, limits, 0);
+        assert!(word.overloaded(limits, 0), "3 of 4 is not below three quarters");
+        word.unbind(true, limits, 0);
+        assert!(!word.overloaded(limits, 0));
         assert_eq!(word.read(), Load { active: 2, inactive: 0 });
     }
 
@@ -245,26 +246,26 @@ mod tests {
     fn a_lower_mark_of_its_own_is_kept() {
         let limits = Limits::max(4).resume_below(1);
         let word = LoadWord::new();
-        (0..4).for_each(|_| assert!(word.bind(limits, false)));
+        (0..4).for_each(|_| assert!(word.bind(limits, 0, false)));
         for left in [3, 2, 1] {
-            word.unbind(true, limits);
+            word.unbind(true, limits, 0);
             assert_eq!(word.read().active, left);
-            assert!(word.overloaded(limits));
+            assert!(word.overloaded(limits, 0));
         }
-        word.unbind(true, limits);
-        assert!(!word.overloaded(limits));
+        word.unbind(true, limits, 0);
+        assert!(!word.overloaded(limits, 0));
     }
 
     #[test]
     fn the_counts_move_apart_and_come_together() {
         let word = LoadWord::new();
-        assert!(word.bind(Limits::NONE, false) && word.bind(Limits::NONE, false));
+        assert!(word.bind(Limits::NONE, 0, false) && word.bind(Limits::NONE, 0, false));
         word.set_active(false);
         assert_eq!(word.read(), Load { active: 1, inactive: 1 });
         word.set_active(true);
         word.set_active(false);
-        word.unbind(false, Limits::NONE);
-        word.unbind(true, Limits::NONE);
+        word.unbind(false, Limits::NONE, 0);
+        word.unbind(true, Limits::NONE, 0);
         assert_eq!(word.read(), Load::default());
     }
 
@@ -272,10 +273,10 @@ mod tests {
     fn a_flag_left_behind_by_a_change_of_limits_does_not_starve_the_backend() {
         let limits = Limits::max(2);
         let word = LoadWord::new();
-        assert!(word.bind(limits, false) && word.bind(limits, false));
-        word.unbind(true, Limits::NONE);
-        word.unbind(true, Limits::NONE);
-        assert!(!word.overloaded(limits));
-        assert!(word.bind(limits, false));
+        assert!(word.bind(limits, 0, false) && word.bind(limits, 0, false));
+        word.unbind(true, Limits::NONE, 0);
+        word.unbind(true, Limits::NONE, 0);
+        assert!(!word.overloaded(limits, 0));
+        assert!(word.bind(limits, 0, false));
     }
 }

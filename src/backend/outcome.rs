@@ -68,6 +68,16 @@ impl Outcomes {
         self.ok + self.failures() + self.cancelled
     }
 
+    pub(super) const fn plus(self, other: Self) -> Self {
+        Self {
+            ok: self.ok + other.ok,
+            app_error: self.app_error + other.app_error,
+            connect_error: self.connect_error + other.connect_error,
+            timeout: self.timeout + other.timeout,
+            cancelled: self.cancelled + other.cancelled,
+        }
+    }
+
     /// The leases whose end speaks against the backend.
     #[must_use]
     pub const fn failures(&self) -> u64 {

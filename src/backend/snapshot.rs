@@ -4,15 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::account::Account;
+use super::account::{Account, Shared};
 use super::{BackendId, Estimate, Load, Member, Members, Outcomes};
 
 /// A backend: its stable name, what it stands for, and its account of work done.
 ///
 /// Changing the target under a name makes a new `Backend` with the same account, so counters and
 /// estimates go on while leases that were made before keep the target they were given.
-// The count of references that each lease takes is alone on its cache line.
-#[repr(align(64))]
 pub struct Backend<T> {
     pub(super) account: Arc<Account>,
     pub(super) target: T,
@@ -73,12 +71,51 @@ impl<T> fmt::Debug for Backend<T> {
     }
 }
 
+/// What a lease holds of its backend: a reference count for each lane, so that workers do not share
+/// that either.
+pub(crate) struct Seat<T> {
+    backend: Arc<Backend<T>>,
+    account: Arc<Account>,
+    /// With the counts of `Arc` a cache line, wherever it begins: no two counts share one.
+    _room: [u64; 4],
+}
+
+impl<T> Seat<T> {
+    /// The seats for all lanes of a backend, that of everybody first.
+    pub(super) fn for_lanes(backend: &Arc<Backend<T>>, workers: u8) -> Arc<[Arc<Self>]> {
+        let seat = |_| {
+            let (backend, account) = (Arc::clone(backend), Arc::clone(&backend.account));
+            Arc::new(Self { backend, account, _room: [0; 4] })
+        };
+        (0..=workers).map(seat).collect()
+    }
+
+    #[inline]
+    pub(crate) fn backend(&self) -> &Arc<Backend<T>> {
+        &self.backend
+    }
+
+    #[inline]
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
+    }
+}
+
+impl<T> fmt::Debug for Seat<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Seat").field(self.backend.id()).finish()
+    }
+}
+
 /// The set as it was published: members for the scheduler, backends for the caller, at the same
 /// positions.
 pub struct Snapshot<T> {
     pub(super) generation: u64,
+    pub(super) shared: Arc<Shared>,
     pub(super) members: Members,
     pub(super) backends: Box<[Arc<Backend<T>>]>,
+    /// For one lane after the other, at the same positions.
+    pub(super) seats: Box<[Arc<Seat<T>>]>,
 }
 
 impl<T> Snapshot<T> {
@@ -98,6 +135,17 @@ impl<T> Snapshot<T> {
     #[must_use]
     pub fn backends(&self) -> &[Arc<Backend<T>>] {
         &self.backends
+    }
+
+    /// The seat of a lane at a position.
+    #[inline]
+    pub(crate) fn seat(&self, lane: u8, position: usize) -> Option<&Arc<Seat<T>>> {
+        self.seats.get(usize::from(lane) * self.members.len() + position)
+    }
+
+    /// The lane for one more worker.
+    pub(crate) fn next_lane(&self) -> u8 {
+        self.shared.next_lane()
     }
 
     /// Goes through backends and members side by side, newest first.

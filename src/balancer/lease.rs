@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::backend::{Account, Backend, BackendId, Outcome};
+use crate::backend::{Account, Backend, BackendId, Outcome, Seat};
 
 /// A backend that was picked, for as long as the work lasts.
 ///
@@ -15,7 +15,9 @@ use crate::backend::{Account, Backend, BackendId, Outcome};
 /// A lease keeps its backend alive, though not configured: a removed backend finishes what it has.
 #[must_use = "dropping a lease ends it"]
 pub struct Lease<T> {
-    backend: Arc<Backend<T>>,
+    seat: Arc<Seat<T>>,
+    /// Where the connection is counted.
+    lane: u8,
     active: bool,
     /// `false` once detached: somebody else keeps the count.
     counted: bool,
@@ -25,26 +27,26 @@ pub struct Lease<T> {
 impl<T> Lease<T> {
     /// Takes charge of a connection that was just counted.
     #[inline]
-    pub(super) fn new(backend: Arc<Backend<T>>) -> Self {
-        Self { backend, active: true, counted: true, outcome: Outcome::Cancelled }
+    pub(super) fn new(seat: Arc<Seat<T>>, lane: u8) -> Self {
+        Self { seat, lane, active: true, counted: true, outcome: Outcome::Cancelled }
     }
 
     /// The name of the backend.
     #[must_use]
     pub fn id(&self) -> &BackendId {
-        self.backend.id()
+        self.backend().id()
     }
 
     /// What to talk to.
     #[must_use]
     pub fn target(&self) -> &T {
-        self.backend.target()
+        self.backend().target()
     }
 
     /// The backend, with its counters.
     #[must_use]
     pub fn backend(&self) -> &Arc<Backend<T>> {
-        &self.backend
+        self.seat.backend()
     }
 
     /// Moves the connection between the active and the inactive count.
@@ -54,6 +56,8 @@ impl<T> Lease<T> {
     pub fn set_active(&mut self, active: bool) {
         if self.active != active {
             self.active = active;
+            let lane = std::mem::take(&mut self.lane);
+            self.account().leave_lane(lane);
             self.account().set_active(active);
         }
     }
@@ -83,12 +87,12 @@ impl<T> Lease<T> {
     /// [mirrors](Backend::mirror_load) them from elsewhere.
     pub fn detach(mut self) -> Arc<Backend<T>> {
         self.counted = false;
-        Arc::clone(&self.backend)
+        Arc::clone(self.backend())
     }
 
     #[inline]
     fn account(&self) -> &Account {
-        self.backend.account()
+        self.seat.account()
     }
 }
 
@@ -96,7 +100,7 @@ impl<T> Drop for Lease<T> {
     #[inline]
     fn drop(&mut self) {
         if self.counted {
-            self.account().unbind(self.active, self.outcome);
+            self.account().unbind(self.lane, self.active, self.outcome);
         }
     }
 }

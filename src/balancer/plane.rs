@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Lease, PickError};
-use crate::backend::{Backend, Commit, Members, Reader, SetError, Snapshot, State};
+use crate::backend::{Commit, Members, Reader, Seat, SetError, Snapshot, State};
 use crate::scheduler::{CompileError, Flow, PickContext, Picker, Rng, Scheduler};
 use crate::sync::{ArcSwap, AtomicU64, Mutex, Ordering, lock};
 
@@ -75,7 +75,7 @@ impl<T> Published<T> {
 
     #[inline]
     pub(super) fn pick(&self, flow: &Flow, rng: &mut Rng) -> Result<Lease<T>, PickError> {
-        self.plane.load().pick(flow, rng)
+        self.plane.load().pick(flow, rng, 0)
     }
 
     /// Leases one particular backend, if it stands in the plane.
@@ -89,9 +89,17 @@ impl<T> Published<T> {
         if !acceptable(plane.snapshot.members()[position].state()) {
             return None;
         }
-        let backend = &plane.snapshot.backends()[position];
-        backend.account().bind(true).then(|| Lease::new(Arc::clone(backend)))
+        let seat = plane.snapshot.seat(0, position)?;
+        seat.account().bind(0, true).map(|lane| Lease::new(Arc::clone(seat), lane))
     }
+}
+
+/// What a pick says beside its answer.
+struct Aside {
+    /// Why there is none.
+    why: PickError,
+    /// Whose lane it is counted on: asked for, then used.
+    lane: u8,
 }
 
 impl<T> Plane<T> {
@@ -100,15 +108,20 @@ impl<T> Plane<T> {
     }
 
     #[inline]
-    pub(super) fn pick(&self, flow: &Flow, rng: &mut Rng) -> Result<Lease<T>, PickError> {
+    pub(super) fn pick(&self, flow: &Flow, rng: &mut Rng, lane: u8) -> Result<Lease<T>, PickError> {
         // The answer comes back as one pointer: a `Result` of a lease would go through memory and
         // cost a third of the pick.
-        let mut why = PickError::Refused;
-        self.choose(flow, rng, &mut why).map(Lease::new).ok_or(why)
+        let mut aside = Aside { why: PickError::Refused, lane };
+        match self.choose(flow, rng, &mut aside) {
+            Some(seat) => Ok(Lease::new(seat, aside.lane)),
+            None => Err(aside.why),
+        }
     }
 
     /// Chooses and counts.
-    fn choose(&self, flow: &Flow, rng: &mut Rng, why: &mut PickError) -> Option<Arc<Backend<T>>> {
+    fn choose(&self, flow: &Flow, rng: &mut Rng, aside: &mut Aside) -> Option<Arc<Seat<T>>> {
+        let lane = aside.lane;
+        let why = &mut aside.why;
         let members = self.snapshot.members();
         let nobody_up = members.share_sum() == 0;
         if nobody_up {
@@ -120,8 +133,9 @@ impl<T> Plane<T> {
         }
         // A limit can be reached between the look at a member and the count: then look again.
         for attempt in 0..ATTEMPTS {
-            let chosen = self.picker.pick(&mut PickContext::new(members, flow, rng));
-            let Some(backend) = chosen.and_then(|i| self.snapshot.backends().get(i)) else {
+            let chosen = self.picker.pick(&mut PickContext::new(members, flow, rng).on_lane(lane));
+            let seat = chosen.filter(|&i| i < members.len());
+            let Some(seat) = seat.and_then(|i| self.snapshot.seat(lane, i)) else {
                 if !nobody_up {
                     *why = refused(members, flow);
                 }
@@ -131,8 +145,9 @@ impl<T> Plane<T> {
                 }
                 return None;
             };
-            if backend.account().bind(false) {
-                return Some(Arc::clone(backend));
+            if let Some(counted) = seat.account().bind(lane, false) {
+                aside.lane = counted;
+                return Some(Arc::clone(seat));
             }
         }
         *why = PickError::Saturated;

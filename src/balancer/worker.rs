@@ -36,6 +36,7 @@ pub struct Worker<T> {
     plane: Arc<Plane<T>>,
     version: u64,
     rng: Rng,
+    lane: u8,
 }
 
 impl<T> Worker<T> {
@@ -43,7 +44,8 @@ impl<T> Worker<T> {
         // The version first: a plane that is newer than its version is only fetched twice.
         let version = published.version();
         let plane = published.plane();
-        Self { published, plane, version, rng }
+        let lane = plane.snapshot().next_lane();
+        Self { published, plane, version, rng, lane }
     }
 
     /// Chooses a backend.
@@ -53,7 +55,7 @@ impl<T> Worker<T> {
     #[inline]
     pub fn pick(&mut self, flow: &Flow) -> Result<Lease<T>, PickError> {
         self.refresh();
-        self.plane.pick(flow, &mut self.rng)
+        self.plane.pick(flow, &mut self.rng, self.lane)
     }
 
     /// Lets go of a plane that is no longer the published one; for workers that idle.

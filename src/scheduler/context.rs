@@ -11,6 +11,7 @@ pub struct PickContext<'a> {
     rng: &'a mut Rng,
     /// By reference, so that wrappers copy next to nothing.
     bound: Option<&'a Bound>,
+    lane: u8,
 }
 
 /// May a member be chosen for this flow? The answer in the kernel's terms.
@@ -45,7 +46,19 @@ impl Bound {
 impl<'a> PickContext<'a> {
     /// A pick of its own; [`Balancer`](crate::Balancer) makes these, and tests of pickers.
     pub fn new(members: &'a Members, flow: &'a Flow, rng: &'a mut Rng) -> Self {
-        Self { members, flow, rng, bound: None }
+        Self { members, flow, rng, bound: None, lane: 0 }
+    }
+
+    /// The same pick by the worker of a lane.
+    #[inline]
+    pub(crate) fn on_lane(self, lane: u8) -> Self {
+        Self { lane, ..self }
+    }
+
+    /// Whose eyes the pick is made with; see `active_near` of an account.
+    #[inline]
+    pub(super) fn lane(&self) -> u8 {
+        self.lane
     }
 
     /// The members to choose from; the picker was compiled from this very list.
@@ -118,7 +131,13 @@ impl<'a> PickContext<'a> {
     /// The same pick among other members, for wrappers.
     #[must_use]
     pub fn among<'b>(&'b mut self, members: &'b Members) -> PickContext<'b> {
-        PickContext { members, flow: self.flow, rng: &mut *self.rng, bound: self.bound }
+        PickContext {
+            members,
+            flow: self.flow,
+            rng: &mut *self.rng,
+            bound: self.bound,
+            lane: self.lane,
+        }
     }
 
     /// The same pick under a load bound; the tighter wrapper is the inner one.
@@ -128,6 +147,7 @@ impl<'a> PickContext<'a> {
             flow: self.flow,
             rng: &mut *self.rng,
             bound: Some(bound),
+            lane: self.lane,
         }
     }
 }

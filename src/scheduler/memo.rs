@@ -114,11 +114,13 @@ mod tests {
         };
         assert_eq!((total(), looks.get()), (0, 7), "nothing is known at first");
         assert_eq!((total(), looks.get()), (0, 0), "and then everything");
-        assert!(members[17].account().bind(false) && members[18].account().bind(false));
+        for i in [17, 18] {
+            assert_eq!(members[i].account().bind(0, false), Some(0));
+        }
         assert_eq!((total(), looks.get()), (2, 1));
         snapshot.backends()[99].mirror_load(5, 0);
         assert_eq!((total(), looks.get()), (7, 1));
-        members[17].account().unbind(true, crate::Outcome::Ok);
+        members[17].account().unbind(0, true, crate::Outcome::Ok);
         assert_eq!((total(), looks.get()), (6, 1));
         assert_eq!((total(), looks.get()), (6, 0));
     }

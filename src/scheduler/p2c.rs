@@ -98,15 +98,16 @@ impl Scheduler for PowerOfTwo {
 
 impl Picker for Two {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        self.0.pick_better(cx, no_busier)
+        let lane = cx.lane();
+        self.0.pick_better(cx, |a, b| no_busier(a, b, lane))
     }
 }
 
 /// `active(a) / share(a) <= active(b) / share(b)`, multiplied out.
 #[inline]
-fn no_busier(a: &Slot, b: &Slot) -> bool {
-    u64::from(a.account.load().active) * u64::from(b.share)
-        <= u64::from(b.account.load().active) * u64::from(a.share)
+fn no_busier(a: &Slot, b: &Slot, lane: u8) -> bool {
+    u64::from(a.account.active_near(lane)) * u64::from(b.share)
+        <= u64::from(b.account.active_near(lane)) * u64::from(a.share)
 }
 
 #[cfg(all(test, not(lvs_loom)))]

@@ -1,0 +1,175 @@
+//! Counts that workers do not share: lanes.
+//!
+//! Where several threads count connections on the same backends, every count is a cache line that
+//! travels between their processors, and that costs more than the pick. In a set with lanes each
+//! worker counts on lines of its own. A lane keeps the difference between what its worker counted
+//! and what it has told the others; when that reaches [`BATCH`] it is handed over to lane 0, which
+//! all can read without disturbing anybody.
+//!
+//! The sum over all lanes is exact. What a worker sees at little cost, lane 0 and its own lane,
+//! lacks at most `BATCH - 1` connections of every other worker.
+//!
+//! # Orderings
+//! `SeqCst`, as for the load word, so that the argument in [`super::board`] covers lanes, too.
+
+use super::outcome::OutcomeCounters;
+use crate::sync::{AtomicU64, Ordering};
+
+/// From how many connections on a worker tells the others.
+const BATCH: i64 = 4;
+
+/// What one worker counts on one backend, on a cache line of its own.
+#[derive(Debug, Default)]
+#[cfg_attr(not(lvs_loom), repr(align(64)))]
+pub(super) struct Lane {
+    /// A signed number in two's complement.
+    count: AtomicU64,
+    pub(super) outcomes: OutcomeCounters,
+}
+
+/// The lanes of one backend; none in a set without.
+///
+/// Lane 0 holds what was handed over; workers count on the others.
+#[derive(Debug)]
+pub(super) struct Lanes(Box<[Lane]>);
+
+impl Lanes {
+    pub(super) fn new(workers: usize) -> Self {
+        let lanes = if workers == 0 { 0 } else { workers + 1 };
+        Self((0..lanes).map(|_| Lane::default()).collect())
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The lane of a worker; `None` for lane 0 and in a set without lanes.
+    #[inline]
+    pub(super) fn get(&self, lane: u8) -> Option<&Lane> {
+        if lane == 0 { None } else { self.0.get(usize::from(lane)) }
+    }
+
+    /// Adds a connection to a worker's lane.
+    #[inline]
+    pub(super) fn add(&self, lane: &Lane) {
+        let count = lane.count.fetch_add(1, Ordering::SeqCst).wrapping_add(1) as i64;
+        if count >= BATCH {
+            // Told before it is taken off: on the way it counts twice rather than not at all.
+            self.0[0].count.fetch_add(BATCH as u64, Ordering::SeqCst);
+            lane.count.fetch_sub(BATCH as u64, Ordering::SeqCst);
+        }
+    }
+
+    /// Takes a connection off a worker's lane.
+    #[inline]
+    pub(super) fn take(&self, lane: &Lane) {
+        let count = lane.count.fetch_sub(1, Ordering::SeqCst).wrapping_sub(1) as i64;
+        if count <= -BATCH {
+            lane.count.fetch_add(BATCH as u64, Ordering::SeqCst);
+            self.0[0].count.fetch_sub(BATCH as u64, Ordering::SeqCst);
+        }
+    }
+
+    /// All connections on all lanes.
+    #[inline]
+    pub(super) fn total(&self) -> u32 {
+        clamp(self.0.iter().map(Lane::count).sum())
+    }
+
+    /// What a worker sees without disturbing the others.
+    #[inline]
+    pub(super) fn near(&self, lane: u8) -> u32 {
+        let (Some(told), Some(own)) = (self.0.first(), self.get(lane)) else { return self.total() };
+        clamp(told.count() + own.count())
+    }
+
+    /// Forgets all counts: for mirrors of counters that are kept elsewhere.
+    pub(super) fn clear(&self) {
+        self.0.iter().for_each(|lane| lane.count.store(0, Ordering::SeqCst));
+    }
+
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Lane> {
+        self.0.iter()
+    }
+}
+
+impl Lane {
+    #[inline]
+    fn count(&self) -> i64 {
+        self.count.load(Ordering::SeqCst) as i64
+    }
+}
+
+/// A sum that is read while it changes can be below 0 for a moment.
+fn clamp(sum: i64) -> u32 {
+    sum.clamp(0, i64::from(u32::MAX)) as u32
+}
+
+#[cfg(all(test, not(lvs_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_tells_in_batches_and_the_sum_is_exact() {
+        let lanes = Lanes::new(2);
+        let (one, two) = (lanes.get(1).expect("a lane"), lanes.get(2).expect("a lane"));
+        for taken in 1..=10 {
+            lanes.add(one);
+            assert_eq!((lanes.total(), lanes.near(1)), (taken, taken));
+            assert_eq!(lanes.near(2), taken / 4 * 4, "in batches of four");
+        }
+        lanes.add(two);
+        for left in (0..10).rev() {
+            lanes.take(one);
+            assert_eq!((lanes.total(), lanes.near(1)), (left + 1, left));
+            assert!(lanes.near(2).abs_diff(left + 1) < 4);
+        }
+        lanes.take(two);
+        assert_eq!(lanes.total(), 0);
+    }
+
+    #[test]
+    fn what_goes_up_and_down_is_never_told() {
+        let lanes = Lanes::new(1);
+        let lane = lanes.get(1).expect("a lane");
+        for _ in 0..100 {
+            lanes.add(lane);
+            lanes.take(lane);
+        }
+        assert_eq!(lanes.0[0].count(), 0);
+    }
+
+    #[test]
+    fn a_set_without_lanes_has_none() {
+        let lanes = Lanes::new(0);
+        assert!(lanes.get(0).is_none() && lanes.get(1).is_none());
+        assert_eq!((lanes.total(), lanes.near(0), lanes.near(3)), (0, 0, 0));
+    }
+}
+
+#[cfg(all(test, lvs_loom))]
+mod models {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    /// Leases may end on another thread than they began on.
+    #[test]
+    fn the_sum_is_exact_when_everybody_is_done() {
+        loom::model(|| {
+            let lanes = Arc::new(Lanes::new(1));
+            let lane = || lanes.get(1).expect("a lane");
+            (0..BATCH + 1).for_each(|_| lanes.add(lane()));
+            let other = {
+                let lanes = Arc::clone(&lanes);
+                thread::spawn(move || lanes.take(lanes.get(1).expect("a lane")))
+            };
+            lanes.add(lane());
+            lanes.take(lane());
+            other.join().expect("no panic");
+            assert_eq!(i64::from(lanes.total()), BATCH);
+        });
+    }
+}
