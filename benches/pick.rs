@@ -53,18 +53,24 @@ const BUILD: &[(&str, u32)] = &[
 /// Measured with two threads at 100 and 1000 backends; those with a cursor forked as well.
 const CONTENTION: &[(&str, Cursor)] = &[
     ("random", Cursor::Shared),
+    ("random", Cursor::Lanes),
     ("p2c", Cursor::Shared),
-    ("ring", Cursor::Shared),
-    ("rendezvous(table)", Cursor::Shared),
+    ("p2c", Cursor::Lanes),
+    ("sh", Cursor::Lanes),
+    ("mh", Cursor::Lanes),
+    ("ring", Cursor::Lanes),
+    ("rendezvous(table)", Cursor::Lanes),
     ("maglev", Cursor::Shared),
-    ("mh", Cursor::Shared),
+    ("maglev", Cursor::Lanes),
     ("wlc", Cursor::Shared),
     ("rr", Cursor::Shared),
     ("rr", Cursor::Forked),
+    ("rr", Cursor::Lanes),
+    ("rr", Cursor::ForkedLanes),
     ("wrr", Cursor::Shared),
-    ("wrr", Cursor::Forked),
+    ("wrr", Cursor::ForkedLanes),
     ("swrr", Cursor::Shared),
-    ("swrr", Cursor::Forked),
+    ("swrr", Cursor::ForkedLanes),
 ];
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -73,6 +79,19 @@ enum Cursor {
     Shared,
     /// Each thread has a fork of its own; the counts of the backends are shared all the same.
     Forked,
+    /// Both threads pick from one balancer, and each counts on a lane of its own.
+    Lanes,
+    /// A fork and a lane for each.
+    ForkedLanes,
+}
+
+impl Cursor {
+    fn lanes(self) -> usize {
+        match self {
+            Self::Shared | Self::Forked => 0,
+            Self::Lanes | Self::ForkedLanes => 2,
+        }
+    }
 }
 
 const SIZES: [u32; 3] = [10, 100, 1000];
@@ -150,6 +169,8 @@ fn contention(criterion: &mut Criterion) {
         let label = match cursor {
             Cursor::Shared => name.to_owned(),
             Cursor::Forked => format!("{name} forked"),
+            Cursor::Lanes => format!("{name} on lanes"),
+            Cursor::ForkedLanes => format!("{name} forked, on lanes"),
         };
         let alone = threads(&mut group, &label, name, cursor, size, 1);
         let two = threads(&mut group, &label, name, cursor, size, 2);
@@ -179,7 +200,7 @@ fn threads(
     let samples = RefCell::new(Vec::new());
     let mut world = None;
     group.bench_function(format!("{label}/{size}/{threads}"), |bencher| {
-        let world = world.get_or_insert_with(|| World::new(name, size));
+        let world = world.get_or_insert_with(|| World::with_lanes(name, size, cursor.lanes()));
         bencher.iter_custom(|picks| {
             let time = together(world, cursor, threads, picks);
             if picks >= ENOUGH {
@@ -199,8 +220,10 @@ fn together(world: &World, cursor: Cursor, threads: usize, picks: u64) -> Durati
     let times: Vec<Duration> = thread::scope(|scope| {
         let spawn = |i: usize| {
             let balancer = match cursor {
-                Cursor::Shared => world.balancer.clone(),
-                Cursor::Forked => world.balancer.fork().expect("it compiled before"),
+                Cursor::Shared | Cursor::Lanes => world.balancer.clone(),
+                Cursor::Forked | Cursor::ForkedLanes => {
+                    world.balancer.fork().expect("it compiled before")
+                }
             };
             let mut worker = balancer.worker(Rng::with_seed(i as u64));
             let mut flows = Flows::new(i as u64);
@@ -234,7 +257,11 @@ struct World {
 
 impl World {
     fn new(name: &str, size: u32) -> Self {
-        let set = BackendSet::new();
+        Self::with_lanes(name, size, 0)
+    }
+
+    fn with_lanes(name: &str, size: u32, lanes: usize) -> Self {
+        let set = BackendSet::with_lanes(lanes);
         set.edit(|edit| {
             for i in 0..size {
                 let address = SocketAddr::from(([10, 0, (i >> 8) as u8, i as u8], 80));

@@ -134,8 +134,8 @@ impl<T> Plane<T> {
         // A limit can be reached between the look at a member and the count: then look again.
         for attempt in 0..ATTEMPTS {
             let chosen = self.picker.pick(&mut PickContext::new(members, flow, rng).on_lane(lane));
-            let seat = chosen.filter(|&i| i < members.len());
-            let Some(seat) = seat.and_then(|i| self.snapshot.seat(lane, i)) else {
+            let place = |i| Some((self.snapshot.account(i)?, self.snapshot.seat(lane, i)?));
+            let Some((account, seat)) = chosen.and_then(place) else {
                 if !nobody_up {
                     *why = refused(members, flow);
                 }
@@ -145,7 +145,7 @@ impl<T> Plane<T> {
                 }
                 return None;
             };
-            if let Some(counted) = seat.account().bind(lane, false) {
+            if let Some(counted) = account.bind(lane, false) {
                 aside.lane = counted;
                 return Some(Arc::clone(seat));
             }

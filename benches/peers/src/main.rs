@@ -75,7 +75,7 @@ fn main() {
 
     println!("subject,backends,ns");
     for subject in &subjects {
-        println!("{},{},{:.1}", subject.name, subject.backends, subject.median());
+        println!("{},{},{:.1}", quoted(&subject.name), subject.backends, subject.median());
     }
     println!("\nours : theirs,backends,ratio of times (below 1: ours is faster)");
     for (ours, theirs) in PAIRS {
@@ -85,7 +85,7 @@ fn main() {
                 subjects.iter().find(is).map(Subject::median)
             };
             if let (Some(a), Some(b)) = (median(ours), median(theirs)) {
-                println!("{ours} : {theirs},{n},{:.2}", a / b);
+                println!("{},{n},{:.2}", quoted(&format!("{ours} : {theirs}")), a / b);
             }
         }
     }
@@ -147,4 +147,9 @@ fn keys() -> [u64; 1024] {
         x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
         (x ^ (x >> 31)).wrapping_mul(0x94d0_49bb_1331_11eb)
     })
+}
+
+/// A name as a field of a row: some have commas.
+fn quoted(name: &str) -> String {
+    if name.contains(',') { format!("\"{name}\"") } else { name.to_owned() }
 }
