@@ -33,7 +33,8 @@ impl Shared {
         }
     }
 
-    pub(super) fn workers(&self) -> u8 {
+    /// How many workers have lanes of their own; 0 in a set without lanes.
+    pub(crate) fn workers(&self) -> u8 {
         self.workers
     }
 
@@ -103,11 +104,16 @@ impl Account {
         if self.has_lanes() { self.with_lanes(load) } else { load }
     }
 
+    /// The active connections that are not counted on lanes: all, in a set without.
+    #[inline]
+    pub(crate) fn active_common(&self) -> u32 {
+        self.hot.load.read().active
+    }
+
     /// The active connections as the worker of a lane sees them at little cost; see [`super::lane`].
     #[inline]
     pub(crate) fn active_near(&self, lane: u8) -> u32 {
-        let active = self.hot.load.read().active;
-        if self.has_lanes() { active.saturating_add(self.lanes.near(lane)) } else { active }
+        self.active_common().saturating_add(self.lanes.near(lane))
     }
 
     #[inline]

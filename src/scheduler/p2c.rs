@@ -60,7 +60,11 @@ impl PowerOfTwo {
 }
 
 #[derive(Debug)]
-struct Two(Sampler<Slot>);
+struct Two {
+    sampler: Sampler<Slot>,
+    /// Are there counts beside the common ones?
+    lanes: bool,
+}
 
 /// What a comparison reads of a member, together with where it is.
 #[derive(Clone, Debug)]
@@ -92,22 +96,29 @@ impl Scheduler for PowerOfTwo {
             share: member.share(),
             position,
         };
-        Ok(Box::new(Two(Sampler::with(members, slot))))
+        let lanes = members.shared().is_some_and(|shared| shared.workers() > 0);
+        Ok(Box::new(Two { sampler: Sampler::with(members, slot), lanes }))
     }
 }
 
 impl Picker for Two {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        if !self.lanes {
+            return self.sampler.pick_better(cx, |a, b| {
+                no_busier(a, a.account.active_common(), b, b.account.active_common())
+            });
+        }
         let lane = cx.lane();
-        self.0.pick_better(cx, |a, b| no_busier(a, b, lane))
+        self.sampler.pick_better(cx, |a, b| {
+            no_busier(a, a.account.active_near(lane), b, b.account.active_near(lane))
+        })
     }
 }
 
-/// `active(a) / share(a) <= active(b) / share(b)`, multiplied out.
+/// `active_a / share(a) <= active_b / share(b)`, multiplied out.
 #[inline]
-fn no_busier(a: &Slot, b: &Slot, lane: u8) -> bool {
-    u64::from(a.account.active_near(lane)) * u64::from(b.share)
-        <= u64::from(b.account.active_near(lane)) * u64::from(a.share)
+fn no_busier(a: &Slot, active_a: u32, b: &Slot, active_b: u32) -> bool {
+    u64::from(active_a) * u64::from(b.share) <= u64::from(active_b) * u64::from(a.share)
 }
 
 #[cfg(all(test, not(lvs_loom)))]
