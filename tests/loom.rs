@@ -22,7 +22,7 @@ use self::schedulers::scheduler;
 
 /// Least-loaded schedulers, which remember what they found: the claim of `backend::board` is that
 /// a memory is never used once it is stale. Extend by adding a line.
-const REMEMBERING: &[&str] = &[];
+const REMEMBERING: &[&str] = &["lc", "wlc", "sed", "nq", "bounded(wlc)"];
 
 /// The bound on preemptions; the environment's own wins.
 fn explore(program: impl Fn() + Send + Sync + 'static) {
@@ -214,6 +214,31 @@ fn the_turn_of_rr_survives_a_shrinking_list() {
         assert!(["a", "c"].contains(&next.id().as_str()), "{next:?}");
         let last = pick(&balancer).expect("two are left");
         assert_ne!(next.id(), last.id(), "the turn goes on");
+    });
+}
+
+#[test]
+fn a_worker_never_stays_behind() {
+    explore(|| {
+        let set = set_of(&["a"]);
+        let mut worker = balancer(&set, RoundRobin).worker(Rng::with_seed(1));
+        let writer = {
+            let set = set.clone();
+            thread::spawn(move || {
+                let change = set.edit(|edit| {
+                    edit.insert(Spec::new("b", ()))?;
+                    edit.remove(&"a".into())
+                });
+                drop(change.expect("sound"));
+            })
+        };
+        // Either list will do, but not the new one's version on the old list.
+        let during = worker.pick(&Flow::new()).expect("one is there");
+        assert!(["a", "b"].contains(&during.id().as_str()), "{during:?}");
+        writer.join().expect("no panic");
+
+        assert_eq!(worker.pick(&Flow::new()).expect("b is there").id().as_str(), "b");
+        assert_eq!(during.backend().load().active, 1);
     });
 }
 
