@@ -6,11 +6,17 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use lvs::scheduler::Rng;
+use lvs::{BackendSet, Balancer, Flow, Spec};
 
-fuzz_target!(|text: &str| parse(text));
-
-// When `lvs::scheduler::parse` is there: `let Ok(rule) = lvs::scheduler::parse(text) else { return };`
-fn parse(text: &str) {
-    let hash = lvs::scheduler::hash_bytes(text.as_bytes(), 0);
-    assert_eq!(hash, lvs::scheduler::hash_bytes(text.as_bytes(), 0));
-}
+fuzz_target!(|text: &str| {
+    let Ok(rule) = lvs::scheduler::parse(text) else { return };
+    assert!(!rule.name().is_empty());
+    // No set, and a small one: what was accepted must be of use.
+    let set = BackendSet::new();
+    let Ok(balancer) = Balancer::new(&set, rule) else { return };
+    assert!(balancer.pick_with(&Flow::new(), &mut Rng::with_seed(1)).is_err());
+    if set.insert(Spec::new("a", ())).is_ok() {
+        drop(balancer.pick_with(&Flow::new().key(1), &mut Rng::with_seed(1)));
+    }
+});

@@ -141,8 +141,8 @@ struct Best {
 
 /// Nobody: a cost of one over nothing, which everybody is better than.
 const NOBODY: Best = Best { position: u32::MAX, cost: 1, weight: 0 };
-/// Below this, comparing all costs less than keeping versions.
-const SMALL: usize = 24;
+/// Below this, comparing all costs less than keeping versions. The models remember from one on.
+const SMALL: usize = if cfg!(lvs_loom) { 0 } else { 24 };
 
 impl<C: Cost> Least<C> {
     /// Compares `cost / weight`; the weight of an eligible member is not 0, and below 2^23.
