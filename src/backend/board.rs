@@ -141,7 +141,7 @@ mod model {
 
         /// A lease comes and another goes, as `Account` counts them.
         fn lease(&self) {
-            assert!(self.word.bind(Limits::NONE, false));
+            assert!(self.word.bind(Limits::NONE, 0, false));
             self.board.changed(&self.group);
         }
 
