@@ -243,6 +243,36 @@ fn a_worker_never_stays_behind() {
 }
 
 #[test]
+fn lanes_and_limits_agree_when_everybody_is_done() {
+    explore(|| {
+        let set = BackendSet::with_lanes(2);
+        insert(&set, [Spec::new("a", ())]);
+        let balancer = balancer(&set, RoundRobin);
+        let mut workers = [1, 2].map(|seed| balancer.worker(Rng::with_seed(seed)));
+        let first = workers[0].pick(&Flow::new()).expect("no limit");
+        let second = workers[1].pick(&Flow::new()).expect("no limit");
+
+        // Counted on lanes, ended under a limit, and on another thread than the worker's.
+        let writer = {
+            let set = set.clone();
+            thread::spawn(move || {
+                set.set_limits(&"a".into(), Limits::max(2)).expect("sound");
+                drop(second);
+            })
+        };
+        drop(first);
+        let third = workers[0].pick(&Flow::new());
+        writer.join().expect("no panic");
+
+        assert_eq!(active(&set), u32::from(third.is_ok()));
+        let fourth = pick(&balancer).expect("one of two places is free");
+        assert_eq!(active(&set), u32::from(third.is_ok()) + 1);
+        drop((third, fourth));
+        assert_eq!(active(&set), 0);
+    });
+}
+
+#[test]
 fn a_memory_is_never_used_when_stale() {
     a_quiet_pick_finds_the_idle(|| Arc::new(Scan));
     for &name in REMEMBERING {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use lvs::backend::State;
+use lvs::balancer::Worker;
 use lvs::scheduler::Rng;
 use lvs::{
     Backend, BackendId, BackendSet, Balancer, Flow, Health, Lease, Limits, Outcome, PickError,
@@ -42,7 +43,8 @@ enum Step {
     Tick { millis: u16 },
     Scheduler { rule: u8 },
     Fork,
-    Pick { client: u8, destination: u8, keyed: bool, timed: bool, retries: u8 },
+    Worker,
+    Pick { client: u8, destination: u8, keyed: bool, timed: bool, retries: u8, worker: bool },
     PickName { name: u8 },
     Active { lease: u8, active: bool },
     End { lease: u8, outcome: u8, millis: Option<u16> },
@@ -51,6 +53,7 @@ enum Step {
 #[derive(Arbitrary, Debug)]
 struct Run {
     rule: u8,
+    lanes: u8,
     seed: u64,
     steps: Vec<Step>,
 }
@@ -77,7 +80,7 @@ const STEPS_MAX: usize = 100;
 const LEASES_MAX: usize = 64;
 
 fuzz_target!(|run: Run| {
-    let mut world = World::new(run.rule, run.seed);
+    let mut world = World::new(run.rule, usize::from(run.lanes % 4), run.seed);
     for step in run.steps.into_iter().take(STEPS_MAX) {
         world.take(step);
         world.check();
@@ -90,6 +93,8 @@ struct World {
     rule: &'static str,
     set: BackendSet<Target>,
     balancer: Balancer<Target>,
+    /// Counts on a lane of its own where the set has them.
+    worker: Worker<Target>,
     rng: Rng,
     now: Instant,
     leases: Vec<Held>,
@@ -111,12 +116,13 @@ struct Held {
 }
 
 impl World {
-    fn new(rule: u8, seed: u64) -> Self {
-        let set = BackendSet::new();
+    fn new(rule: u8, lanes: usize, seed: u64) -> Self {
+        let set = BackendSet::with_lanes(lanes);
         let rule = choose(rule);
         let balancer = Balancer::new(&set, scheduler(rule)).expect("every rule takes an empty set");
         let (rng, now) = (Rng::with_seed(seed), start());
-        Self { rule, set, balancer, rng, now, leases: Vec::new(), seen: Vec::new() }
+        let worker = balancer.worker(rng.clone());
+        Self { rule, set, balancer, worker, rng, now, leases: Vec::new(), seen: Vec::new() }
     }
 
     fn take(&mut self, step: Step) {
@@ -174,8 +180,12 @@ impl World {
                 let rule = scheduler(self.rule);
                 self.balancer.set_scheduler(rule).expect("every rule takes a small set");
             }
-            Step::Fork => self.balancer = self.balancer.fork().expect("it compiled before"),
-            Step::Pick { client, destination, keyed, timed, retries } => {
+            Step::Fork => {
+                self.balancer = self.balancer.fork().expect("it compiled before");
+                self.worker = self.balancer.worker(self.rng.clone());
+            }
+            Step::Worker => self.worker = self.balancer.worker(self.rng.clone()),
+            Step::Pick { client, destination, keyed, timed, retries, worker } => {
                 let mut flow = Flow::from(SocketAddr::from(([192, 0, 2, client], 4000)))
                     .to_destination(SocketAddr::from(([203, 0, 113, destination], 443)));
                 if keyed {
@@ -184,7 +194,7 @@ impl World {
                 if timed {
                     flow = flow.at(self.now);
                 }
-                self.pick(flow, retries % 4);
+                self.pick(flow, retries % 4, worker);
             }
             Step::PickName { name } => {
                 if let Some(lease) = self.balancer.pick_id(&id(name)) {
@@ -214,13 +224,18 @@ impl World {
     }
 
     /// Picks, and picks again without the one it got, some times over.
-    fn pick(&mut self, mut flow: Flow, retries: u8) {
+    fn pick(&mut self, mut flow: Flow, retries: u8, worker: bool) {
         let mut tried: Vec<BackendId> = Vec::new();
         for _ in 0..=retries {
             let snapshot = self.balancer.snapshot();
             let before: HashMap<_, _> =
                 snapshot.iter().map(|(b, m)| (b.id().clone(), m.is_overloaded())).collect();
-            match self.balancer.pick_with(&flow, &mut self.rng) {
+            let answer = if worker {
+                self.worker.pick(&flow)
+            } else {
+                self.balancer.pick_with(&flow, &mut self.rng)
+            };
+            match answer {
                 Ok(lease) => {
                     let position = snapshot.iter().position(|(b, _)| b.id() == lease.id());
                     let member = &snapshot.members()[position.expect("chosen from the snapshot")];
