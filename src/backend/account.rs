@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::board::Board;
-use super::estimate::Estimator;
+use super::estimate::{Estimator, Projection, Tick};
 use super::lane::Lanes;
 use super::load::LoadWord;
-use super::outcome::OutcomeCounters;
+use super::outcome::{self, Failures, UsualEnds};
 use super::timeline::Timeline;
 use super::{BackendId, Estimate, Limits, Load, Outcome, Outcomes};
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -56,17 +56,18 @@ pub(crate) struct Account {
     /// Never used twice in one set: a name that comes back is another backend.
     serial: u64,
     group: AtomicU32,
-    estimator: Estimator,
+    failures: Failures,
 }
 
-/// All that a lease touches in a set without lanes, on one cache line of 64 bytes, and nothing else on it: two busy
-/// backends do not slow each other down.
+/// All that picks and leases touch in a set without lanes, on one cache line of 64 bytes and nothing
+/// else on it: two busy backends do not slow each other down.
 #[derive(Debug)]
 #[cfg_attr(not(lvs_loom), repr(align(64)))]
 struct Hot {
     load: LoadWord,
     limits: AtomicU64,
-    outcomes: OutcomeCounters,
+    ends: UsualEnds,
+    estimator: Estimator,
     shared: Arc<Shared>,
 }
 
@@ -79,10 +80,11 @@ impl Account {
         let hot = Hot {
             load: LoadWord::new(),
             limits: AtomicU64::new(pack(limits, &lanes)),
-            outcomes: OutcomeCounters::default(),
+            ends: UsualEnds::default(),
+            estimator: Estimator::new(),
             shared,
         };
-        Self { hot, lanes, id, serial, group: AtomicU32::new(0), estimator: Estimator::new() }
+        Self { hot, lanes, id, serial, group: AtomicU32::new(0), failures: Failures::default() }
     }
 
     pub(crate) fn id(&self) -> &BackendId {
@@ -122,17 +124,22 @@ impl Account {
     }
 
     pub(crate) fn outcomes(&self) -> Outcomes {
-        let lanes = self.lanes.iter().map(|lane| lane.outcomes.read());
-        lanes.fold(self.hot.outcomes.read(), Outcomes::plus)
+        let lanes = self.lanes.iter().map(|lane| outcome::read(&lane.ends, &lane.failures));
+        lanes.fold(outcome::read(&self.hot.ends, &self.failures), Outcomes::plus)
     }
 
     pub(crate) fn estimate(&self, now: Option<Instant>) -> Estimate {
-        let timeline = &self.hot.shared.timeline;
-        self.estimator.read(now.map_or_else(|| timeline.latest(), |now| timeline.at(now)))
+        self.project(self.hot.shared.timeline.read(now)).into()
+    }
+
+    /// What traffic says of it, projected to a moment.
+    #[inline]
+    pub(crate) fn project(&self, at: Tick) -> Projection {
+        self.hot.estimator.read(at)
     }
 
     pub(crate) fn set_decay(&self, decay: Duration) {
-        self.estimator.set_decay(decay);
+        self.hot.estimator.set_decay(decay);
     }
 
     /// Adds one active connection and says on which lane it is counted; `None` if the limit forbids
@@ -174,7 +181,7 @@ impl Account {
         match self.lanes.get(lane) {
             Some(it) => {
                 self.lanes.take(it);
-                it.outcomes.add(outcome);
+                outcome::count(outcome, &it.ends, &it.failures);
             }
             None => {
                 if self.is_limited() {
@@ -182,7 +189,7 @@ impl Account {
                 } else {
                     self.hot.load.unbind(active, Limits::NONE, 0);
                 }
-                self.hot.outcomes.add(outcome);
+                outcome::count(outcome, &self.hot.ends, &self.failures);
             }
         }
         self.changed();
@@ -196,17 +203,17 @@ impl Account {
             Outcome::Cancelled => {}
             Outcome::Ok => {
                 if let Some((latency, _)) = timing {
-                    self.estimator.observe_latency(latency, at);
+                    self.hot.estimator.observe_latency(latency, at);
                 }
-                self.estimator.observe_result(false, at);
+                self.hot.estimator.observe_result(false, at);
             }
-            _ => self.estimator.observe_result(true, at),
+            _ => self.hot.estimator.observe_result(true, at),
         }
     }
 
     /// Feeds the latency estimate alone, before the work has ended either way.
     pub(crate) fn observe_latency(&self, latency: Duration, now: Instant) {
-        self.estimator.observe_latency(latency, self.hot.shared.timeline.at(now));
+        self.hot.estimator.observe_latency(latency, self.hot.shared.timeline.at(now));
     }
 
     pub(super) fn mirror(&self, load: Load) {

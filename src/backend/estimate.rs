@@ -26,10 +26,26 @@ pub struct Estimate {
     pub failure_rate: f32,
 }
 
+/// What [`Estimate`] says, in the numbers that rules compare.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Projection {
+    /// In seconds; `None` until one was observed.
+    pub(crate) latency: Option<f32>,
+    pub(crate) failure_rate: f32,
+}
+
+impl From<Projection> for Estimate {
+    fn from(it: Projection) -> Self {
+        // A latency from outside can be longer than a float's seconds fit into a duration.
+        let duration = |seconds| Duration::try_from_secs_f32(seconds).unwrap_or(Duration::MAX);
+        Self { latency: it.latency.map(duration), failure_rate: it.failure_rate }
+    }
+}
+
 /// The live words behind [`Estimate`].
 #[derive(Debug)]
 pub(super) struct Estimator {
-    /// Nanoseconds as `f32`, and their tick; an all-zero word says "never observed".
+    /// Seconds as `f32`, and their tick; an all-zero word says "never observed".
     latency: AtomicU64,
     /// A share as `f32`, and its tick.
     failures: AtomicU64,
@@ -56,8 +72,8 @@ impl Estimator {
     }
 
     pub(super) fn observe_latency(&self, latency: Duration, at: Tick) {
-        // One tick of a nanosecond keeps the word from being the "never observed" one.
-        let sample = (latency.as_nanos() as f32).max(1.0);
+        // A nanosecond keeps the word from being the "never observed" one.
+        let sample = latency.as_secs_f32().max(1e-9);
         self.change(&self.latency, at, |old, weight| match old {
             Some(old) if sample < old => old * weight + sample * (1.0 - weight),
             _ => sample,
@@ -76,16 +92,17 @@ impl Estimator {
         });
     }
 
-    pub(super) fn read(&self, at: Tick) -> Estimate {
-        let latency = unpack(self.latency.load(Ordering::Relaxed)).map(|(nanos, stamp)| {
-            // An idle backend is forgiven with time, so that it is tried again.
-            Duration::from_nanos((nanos * self.weight(stamp, at)) as u64)
-        });
-        let failure_rate = unpack(self.failures.load(Ordering::Relaxed))
-            .map_or(0.0, |(share, stamp)| share * self.weight(stamp, at));
-        Estimate { latency, failure_rate }
+    #[inline]
+    pub(super) fn read(&self, at: Tick) -> Projection {
+        // An idle backend is forgiven with time, so that it is tried again.
+        let project = |(value, stamp)| value * self.weight(stamp, at);
+        Projection {
+            latency: unpack(self.latency.load(Ordering::Relaxed)).map(project),
+            failure_rate: unpack(self.failures.load(Ordering::Relaxed)).map_or(0.0, project),
+        }
     }
 
+    #[inline]
     fn weight(&self, since: Tick, at: Tick) -> f32 {
         let age = at.wrapping_sub(since);
         // Another thread's later stamp is no age at all.
@@ -121,6 +138,7 @@ pub(crate) fn ticks(duration: Duration) -> Tick {
     (duration.as_micros() / 100) as Tick
 }
 
+#[inline]
 fn unpack(word: u64) -> Option<(f32, Tick)> {
     (word != 0).then(|| (f32::from_bits((word >> 32) as u32), word as Tick))
 }
@@ -136,8 +154,8 @@ mod tests {
 
     const SECOND: Tick = 10_000;
 
-    fn millis(estimate: Estimate) -> u128 {
-        estimate.latency.expect("observed").as_micros().div_ceil(1000)
+    fn millis(estimate: Projection) -> u128 {
+        Estimate::from(estimate).latency.expect("observed").as_micros().div_ceil(1000)
     }
 
     #[test]
@@ -154,7 +172,11 @@ mod tests {
     fn failures_raise_the_rate_and_time_or_successes_lower_it() {
         let it = Estimator::new();
         it.observe_result(false, SECOND);
-        assert_eq!(it.read(SECOND), Estimate::default(), "a success alone leaves no trace");
+        assert_eq!(
+            Estimate::from(it.read(SECOND)),
+            Estimate::default(),
+            "a success alone leaves no trace"
+        );
         (0..8).for_each(|_| it.observe_result(true, SECOND));
         let high = it.read(SECOND).failure_rate;
         assert!((0.65..0.67).contains(&high), "{high}");

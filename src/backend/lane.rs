@@ -12,7 +12,7 @@
 //! # Orderings
 //! `SeqCst`, as for the load word, so that the argument in [`super::board`] covers lanes, too.
 
-use super::outcome::OutcomeCounters;
+use super::outcome::{Failures, UsualEnds};
 use crate::sync::{AtomicU64, Ordering};
 
 /// From how many connections on a worker tells the others.
@@ -24,7 +24,8 @@ const BATCH: i64 = 4;
 pub(super) struct Lane {
     /// A signed number in two's complement.
     count: AtomicU64,
-    pub(super) outcomes: OutcomeCounters,
+    pub(super) ends: UsualEnds,
+    pub(super) failures: Failures,
 }
 
 /// The lanes of one backend; none in a set without.

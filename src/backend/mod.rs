@@ -44,6 +44,7 @@ pub(crate) use self::set::{Commit, Reader};
 pub use self::edit::Edit;
 pub use self::error::SetError;
 pub use self::estimate::Estimate;
+pub(crate) use self::estimate::{Projection, Tick};
 pub use self::id::BackendId;
 pub use self::load::{Limits, Load};
 pub use self::member::{Member, Members};

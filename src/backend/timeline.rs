@@ -32,6 +32,12 @@ impl Timeline {
         tick
     }
 
+    /// The tick of `now`, or the latest one for those who were given no time.
+    #[inline]
+    pub(crate) fn read(&self, now: Option<Instant>) -> Tick {
+        now.map_or_else(|| self.latest(), |now| self.at(now))
+    }
+
     /// The latest tick that anybody named: for readers that were given no time.
     pub(crate) fn latest(&self) -> Tick {
         self.latest.load(Ordering::Relaxed)

@@ -189,8 +189,7 @@ struct Prober<P> {
 impl<P: Probe> Picker for Prober<P> {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let now = cx.flow().now();
-        let timeline = &cx.members().shared()?.timeline;
-        let tick = now.map_or_else(|| timeline.latest(), |now| timeline.at(now));
+        let tick = cx.members().shared()?.timeline.read(now);
         let (positions, drawn) = self.draw(cx);
         let mut answers = [Answer::NONE; PROBES_MAX];
         let mut heard = 0;

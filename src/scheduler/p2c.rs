@@ -1,10 +1,8 @@
 //! Power of two choices: `p2c`.
 
-use std::sync::Arc;
-
-use super::sample::{Place, Sampler};
+use super::sample::{Sampler, Slot};
 use super::{CompileError, PickContext, Picker, Scheduler};
-use crate::backend::{Account, Member, Members};
+use crate::backend::Members;
 
 /// `p2c`: the less loaded of two drawn at random.
 ///
@@ -66,21 +64,6 @@ struct Two {
     lanes: bool,
 }
 
-/// What a comparison reads of a member, together with where it is.
-#[derive(Clone, Debug)]
-struct Slot {
-    account: Arc<Account>,
-    share: u32,
-    position: u32,
-}
-
-impl Place for Slot {
-    #[inline]
-    fn position(&self) -> usize {
-        self.position as usize
-    }
-}
-
 impl Scheduler for PowerOfTwo {
     fn name(&self) -> &str {
         "p2c"
@@ -91,13 +74,8 @@ impl Scheduler for PowerOfTwo {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let slot = |position, member: &Member| Slot {
-            account: Arc::clone(member.account()),
-            share: member.share(),
-            position,
-        };
         let lanes = members.shared().is_some_and(|shared| shared.workers() > 0);
-        Ok(Box::new(Two { sampler: Sampler::with(members, slot), lanes }))
+        Ok(Box::new(Two { sampler: Sampler::with(members, Slot::new), lanes }))
     }
 }
 

@@ -1,10 +1,10 @@
 //! Latency times load, of two drawn at random: `peak_ewma`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::sample::Sampler;
+use super::sample::{Sampler, Slot};
 use super::{CompileError, PickContext, Picker, Scheduler};
-use crate::backend::{Estimate, Member, Members};
+use crate::backend::{Members, Projection, Tick};
 
 /// `peak_ewma`: of two drawn at random, the one that will answer sooner.
 ///
@@ -105,38 +105,36 @@ impl Scheduler for PeakEwma {
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
         members.iter().for_each(|member| member.set_decay(self.decay));
-        Ok(Box::new(Cheaper(Sampler::new(members))))
+        Ok(Box::new(Cheaper(Sampler::with(members, Slot::new))))
     }
 }
 
 #[derive(Debug)]
-struct Cheaper(Sampler);
+struct Cheaper(Sampler<Slot>);
 
 impl Picker for Cheaper {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        let now = cx.flow().now();
-        let members = cx.members();
+        let now = cx.members().shared()?.timeline.read(cx.flow().now());
         self.0.pick_better(cx, |a, b| {
-            let [a, b] = [&members[*a as usize], &members[*b as usize]];
             // cost(a) / share(a) <= cost(b) / share(b), multiplied out.
-            price(a, now) * f64::from(b.share()) <= price(b, now) * f64::from(a.share())
+            price(a, now) * f64::from(b.share) <= price(b, now) * f64::from(a.share)
         })
     }
 }
 
-fn price(member: &Member, now: Option<Instant>) -> f64 {
-    cost(member.estimate(now), member.load().active)
+#[inline]
+fn price(slot: &Slot, now: Tick) -> f64 {
+    cost(slot.account.project(now), slot.account.load().active)
 }
 
 /// What one more request is expected to take, in seconds.
-pub(super) fn cost(estimate: Estimate, active: u32) -> f64 {
-    let failed = f64::from(estimate.failure_rate);
+#[inline]
+pub(super) fn cost(it: Projection, active: u32) -> f64 {
+    let failed = f64::from(it.failure_rate);
     let active = f64::from(active);
-    match estimate.latency {
+    match it.latency {
         None if failed < DOUBTFUL && active == 0.0 => 0.0,
-        Some(latency) if failed < FAILING => {
-            latency.as_secs_f64() * (active + 1.0) / (1.0 - failed)
-        }
+        Some(latency) if failed < FAILING => f64::from(latency) * (active + 1.0) / (1.0 - failed),
         _ => PENALTY + active,
     }
 }
@@ -151,6 +149,8 @@ const DOUBTFUL: f64 = 0.05;
 
 #[cfg(all(test, not(lvs_loom)))]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::scheduler::sample::trial::{assert_near, balancer, id, percentages, position};
     use crate::scheduler::{Flow, Rng};
@@ -163,12 +163,12 @@ mod tests {
         Instant::now()
     }
 
-    fn known(seconds: u64, failure_rate: f32) -> Estimate {
-        Estimate { latency: Some(Duration::from_secs(seconds)), failure_rate }
+    fn known(seconds: f32, failure_rate: f32) -> Projection {
+        Projection { latency: Some(seconds), failure_rate }
     }
 
-    fn unknown(failure_rate: f32) -> Estimate {
-        Estimate { latency: None, failure_rate }
+    fn unknown(failure_rate: f32) -> Projection {
+        Projection { latency: None, failure_rate }
     }
 
     /// Sends `picks` requests, one each `gap`, each answered at once as `answer` says for its
@@ -196,16 +196,16 @@ mod tests {
     // The facts of Envoy's peak_ewma/cost_test.cc, in seconds.
     #[test]
     fn the_cost_is_latency_times_load_and_unknown_is_probed_once() {
-        assert_eq!(cost(known(20, 0.0), 5), 120.0);
-        assert_eq!(cost(known(30, 0.0), 0), 30.0);
+        assert_eq!(cost(known(20.0, 0.0), 5), 120.0);
+        assert_eq!(cost(known(30.0, 0.0), 0), 30.0);
         assert_eq!(cost(unknown(0.0), 3), 1e6 + 3.0);
         assert_eq!(cost(unknown(0.0), 0), 0.0);
     }
 
     #[test]
     fn failures_make_a_member_dear_and_many_make_it_unaffordable() {
-        assert_near(&[cost(known(30, 0.2), 1)], &[75.0], 1e-5);
-        assert_eq!(cost(known(30, 0.3), 1), 1e6 + 1.0);
+        assert_near(&[cost(known(30.0, 0.2), 1)], &[75.0], 1e-5);
+        assert_eq!(cost(known(30.0, 0.3), 1), 1e6 + 1.0);
         assert_eq!(cost(unknown(0.125), 0), 1e6);
         assert_eq!(cost(unknown(0.04), 0), 0.0);
     }

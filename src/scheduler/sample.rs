@@ -5,10 +5,11 @@
 //! from one random word. Equal shares need no table but the list of who takes part.
 
 use std::hint::select_unpredictable;
+use std::sync::Arc;
 
 use super::hash::scale;
 use super::{PickContext, Rng};
-use crate::backend::{Member, Members};
+use crate::backend::{Account, Member, Members};
 
 /// Draws eligible members.
 ///
@@ -32,6 +33,27 @@ impl Place for u32 {
     #[inline]
     fn position(&self) -> usize {
         *self as usize
+    }
+}
+
+/// A member with what its comparison with another reads.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    pub(super) account: Arc<Account>,
+    pub(super) share: u32,
+    position: u32,
+}
+
+impl Slot {
+    pub(super) fn new(position: u32, member: &Member) -> Self {
+        Self { account: Arc::clone(member.account()), share: member.share(), position }
+    }
+}
+
+impl Place for Slot {
+    #[inline]
+    fn position(&self) -> usize {
+        self.position as usize
     }
 }
 

@@ -74,10 +74,11 @@ pub struct LocalProbe;
 
 impl Probe for LocalProbe {
     fn probe(&self, member: &Member, now: Option<Instant>) -> ProbeResult {
-        let estimate = member.estimate(now);
+        let account = member.account();
+        let projection = account.project(account.shared().timeline.read(now));
         let active = member.load().active;
-        let seconds = cost(estimate, active);
-        let failing = seconds >= PENALTY && (estimate.latency.is_some() || active == 0);
+        let seconds = cost(projection, active);
+        let failing = seconds >= PENALTY && (projection.latency.is_some() || active == 0);
         let in_flight = if failing { u32::MAX } else { active };
         ProbeResult::new(in_flight, Duration::from_secs_f64(seconds))
     }
