@@ -63,6 +63,8 @@ pub mod balancer;
 pub mod forward;
 pub mod scheduler;
 mod sync;
+#[cfg(feature = "forward")]
+mod sys;
 
 pub use self::backend::{
     Backend, BackendId, BackendSet, Health, Limits, Load, Outcome, SetError, SlowStart, Spec,

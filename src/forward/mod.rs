@@ -34,11 +34,18 @@
 //! There is no idle timeout: a connection that neither side closes keeps its place.
 
 mod backoff;
-mod connection;
 mod counters;
 mod error;
 mod handle;
+mod handover;
+mod histogram;
+mod limits;
+pub mod proxy_protocol;
+mod queue;
+mod record;
+pub mod sni;
 mod tcp;
+mod udp;
 
 pub use self::counters::{Counters, Refusals};
 pub use self::error::ForwardError;

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::counters::{End, Entry, Refusal, Tally, add};
+use crate::forward::counters::{End, Entry, Refusal, Tally, add};
 use crate::sync::AtomicU64;
 use crate::{Balancer, Flow, Lease, Outcome};
 

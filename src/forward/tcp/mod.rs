@@ -1,5 +1,7 @@
 //! The forwarder itself: listens, limits, and drains.
 
+mod connection;
+
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -11,8 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
+use self::connection::{Connection, Effort};
 use super::backoff::Backoff;
-use super::connection::{Connection, Effort};
 use super::counters::{Tally, add};
 use super::handle::Phase;
 use super::{Drained, ForwardError, Handle};

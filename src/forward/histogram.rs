@@ -1,0 +1,1 @@
+//! How long things took, counted in buckets.

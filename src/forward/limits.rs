@@ -1,0 +1,1 @@
+//! Who may come in: connections per client and the rate of accepts.

@@ -1,0 +1,1 @@
+//! Waiting for a place when every backend is at its limit.

@@ -1,0 +1,1 @@
+//! The UDP forwarder: flows, batches, and what becomes of them.

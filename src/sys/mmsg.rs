@@ -1,0 +1,1 @@
+//! Many datagrams with one system call: `recvmmsg(2)` and `sendmmsg(2)`.
