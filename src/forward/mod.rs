@@ -50,4 +50,5 @@ mod udp;
 pub use self::counters::{Counters, Refusals};
 pub use self::error::ForwardError;
 pub use self::handle::{Drained, Handle};
+pub use self::limits::Rate;
 pub use self::tcp::Forwarder;

@@ -1,0 +1,132 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+use super::*;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+#[test]
+fn each_client_has_its_own_number() {
+    let clients = PerClient::new(2).build();
+    let held = [clients.enter(ip("192.0.2.1")), clients.enter(ip("192.0.2.1"))];
+    assert!(held.iter().all(Option::is_some));
+    assert!(clients.enter(ip("192.0.2.1")).is_none());
+    let neighbour = clients.enter(ip("192.0.2.2"));
+    assert!(neighbour.is_some());
+    assert_eq!((clients.connections(ip("192.0.2.1")), clients.networks()), (2, 2));
+
+    let [first, second] = held;
+    drop(first);
+    assert!(clients.enter(ip("192.0.2.1")).is_some());
+    drop(second);
+    assert_eq!((clients.connections(ip("192.0.2.1")), clients.networks()), (0, 1));
+}
+
+#[test]
+fn an_ipv6_client_is_its_64_and_a_mapped_address_is_what_it_maps() {
+    let clients = PerClient::new(1).build();
+    let held = [clients.enter(ip("2001:db8::1")), clients.enter(ip("::ffff:192.0.2.1"))];
+    assert!(held.iter().all(Option::is_some));
+    assert!(clients.enter(ip("2001:db8::ffff:1")).is_none());
+    assert!(clients.enter(ip("2001:db8:0:1::1")).is_some());
+    assert!(clients.enter(ip("192.0.2.1")).is_none());
+}
+
+#[test]
+fn prefixes_are_as_told_and_bounded() {
+    let rule = PerClient::new(1);
+    assert_eq!(rule.ipv4_prefix(24).network(ip("10.1.2.3")), ip("10.1.2.0"));
+    assert_eq!(rule.ipv4_prefix(0).network(ip("10.1.2.3")), ip("0.0.0.0"));
+    assert_eq!(rule.ipv4_prefix(200).network(ip("10.1.2.3")), ip("10.1.2.3"));
+    assert_eq!(rule.ipv6_prefix(48).network(ip("1:2:3:4:5:6:7:8")), ip("1:2:3::"));
+    assert_eq!(rule.ipv6_prefix(0).network(ip("1::1")), ip("::"));
+    assert_eq!(rule.ipv6_prefix(200).network(ip("1::1")), ip("1::1"));
+}
+
+#[test]
+fn a_limit_of_zero_counts_as_one() {
+    let clients = PerClient::new(0).build();
+    let held = clients.enter(ip("192.0.2.1"));
+    assert!(held.is_some() && clients.enter(ip("192.0.2.1")).is_none());
+}
+
+#[test]
+fn a_full_table_refuses_new_networks_and_not_known_ones() {
+    let clients = PerClient::new(u32::MAX).capacity(SHARDS).build();
+    let held: Vec<_> =
+        (0..4096_u32).filter_map(|n| clients.enter(Ipv4Addr::from(n).into())).collect();
+    assert_eq!((held.len(), clients.networks()), (SHARDS, SHARDS));
+    for place in &held {
+        assert!(clients.enter(place.network).is_some());
+    }
+}
+
+#[test]
+fn a_flood_gives_its_memory_back() {
+    let clients = PerClient::new(1).build();
+    let memory = || -> usize { clients.shards.iter().map(|shard| lock(shard).capacity()).sum() };
+    let held: Vec<_> = (0..100_000_u32).map(|n| clients.enter(Ipv4Addr::from(n).into())).collect();
+    assert!(memory() >= 100_000);
+    drop(held);
+    assert_eq!(clients.networks(), 0);
+    assert!(memory() <= SHARDS * SMALL * 2, "{} places kept", memory());
+}
+
+#[test]
+fn threads_never_have_more_places_than_the_limit_between_them() {
+    const LIMIT: u32 = 3;
+    let clients = PerClient::new(LIMIT).build();
+    let held: [AtomicU32; 4] = Default::default();
+    thread::scope(|scope| {
+        for thread in 0..8_usize {
+            let (clients, held) = (&clients, &held);
+            scope.spawn(move || {
+                for turn in 0..5_000 {
+                    let who = (thread + turn) % held.len();
+                    let address = IpAddr::from([192, 0, 2, who as u8]);
+                    if let Some(place) = clients.enter(address) {
+                        assert!(held[who].fetch_add(1, Ordering::SeqCst) < LIMIT);
+                        thread::yield_now();
+                        held[who].fetch_sub(1, Ordering::SeqCst);
+                        drop(place);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(clients.networks(), 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
+
+    /// Against a list of the places that are held.
+    #[test]
+    fn the_table_agrees_with_the_places_held(
+        limit in 1_u32..4,
+        steps in prop::collection::vec((0_u8..6, any::<bool>(), any::<prop::sample::Index>()), 0..200),
+    ) {
+        let clients = PerClient::new(limit).ipv4_prefix(31).build();
+        let mut held: Vec<(u8, Place)> = Vec::new();
+        for (host, comes, which) in steps {
+            let network = host / 2;
+            if comes {
+                let before = held.iter().filter(|(of, _)| *of == network).count() as u32;
+                let place = clients.enter(IpAddr::from([10, 0, 0, host]));
+                prop_assert_eq!(place.is_some(), before < limit);
+                held.extend(place.map(|place| (network, place)));
+            } else if !held.is_empty() {
+                drop(held.swap_remove(which.index(held.len())));
+            }
+            for of in 0..3_u8 {
+                let expected = held.iter().filter(|(held_by, _)| *held_by == of).count() as u32;
+                prop_assert_eq!(clients.connections(IpAddr::from([10, 0, 0, of * 2])), expected);
+            }
+        }
+    }
+}
