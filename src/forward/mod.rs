@@ -51,4 +51,5 @@ pub use self::counters::{Counters, Refusals};
 pub use self::error::ForwardError;
 pub use self::handle::{Drained, Handle};
 pub use self::limits::Rate;
+pub use self::queue::QueueCounters;
 pub use self::tcp::Forwarder;
