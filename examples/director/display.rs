@@ -23,7 +23,7 @@ pub(crate) struct Display {
 impl Display {
     /// Says what runs where, and what to try.
     pub(crate) fn start(balancer: Balancer<SocketAddr>, handle: Handle) -> io::Result<Self> {
-        let url = format!("http://{}/", handle.local_addr());
+        let url = handle.local_addr().map_or_else(String::new, |at| format!("http://{at}/"));
         let rule = balancer.scheduler();
         let servers = balancer.snapshot().backends().len();
         writeln!(

@@ -1,14 +1,16 @@
 //! What a forwarder has done, counted exactly.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 
+use super::Durations;
+use crate::backend::BackendId;
 use crate::balancer::PickError;
 use crate::sync::{AtomicU64, Ordering};
 
 /// What one forwarder has done so far.
 ///
-/// Every accepted connection is in exactly one place:
-/// `accepted = active + finished + client_broke + server_broke + cut + refused.total()`.
+/// Every accepted connection is in exactly one place: `accepted = active + finished + client_broke +
+/// server_broke + timed_out.total() + cut + refused.total()`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Counters {
@@ -22,22 +24,48 @@ pub struct Counters {
     pub client_broke: u64,
     /// Connections that broke on the backend's side.
     pub server_broke: u64,
+    /// Connections that a timeout ended.
+    pub timed_out: TimedOut,
     /// Connections ended by the forwarder: at the deadline of a drain, or because
     /// [`run`](super::Forwarder::run) was dropped.
     pub cut: u64,
     /// Connections that no backend took, and why.
     pub refused: Refusals,
+    /// Connections that the [sorry server](super::Forwarder::sorry_server) took.
+    pub sorry: u64,
+    /// Connections that had to [wait](super::Forwarder::queue) for a place at a backend.
+    pub queued: u64,
     /// Attempts to connect that failed, whether or not the next one went well.
     pub failed_connects: u64,
     /// Accepts that failed: the process is out of descriptors or memory, or a client left the queue.
     pub failed_accepts: u64,
-    /// How often [`max_connections`](super::Forwarder::max_connections) was reached, so that
-    /// clients had to wait in the kernel's queue.
+    /// How often a client had to wait because
+    /// [`max_connections`](super::Forwarder::max_connections) were carried already.
     pub filled: u64,
     /// Bytes handed to backends.
     pub bytes_to_servers: u64,
     /// Bytes handed to clients.
     pub bytes_to_clients: u64,
+}
+
+/// Connections that a timeout ended, by timeout.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct TimedOut {
+    /// [`idle_timeout`](super::Forwarder::idle_timeout): neither side sent anything.
+    pub idle: u64,
+    /// [`half_closed_timeout`](super::Forwarder::half_closed_timeout): one side had closed.
+    pub half_closed: u64,
+    /// [`total_timeout`](super::Forwarder::total_timeout).
+    pub total: u64,
+}
+
+impl TimedOut {
+    /// All of them.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.idle + self.half_closed + self.total
+    }
 }
 
 /// Connections that were reset because no backend took them, by reason.
@@ -46,16 +74,26 @@ pub struct Counters {
 pub struct Refusals {
     /// Nobody could be chosen: the set is empty, quiesced or down.
     pub no_backend: u64,
-    /// Every backend was at its connection limit.
+    /// Every backend was at its connection limit, and there is no queue or it was full.
     pub saturated: u64,
+    /// Every backend was at its connection limit until the queue's deadline.
+    pub queue_timeout: u64,
     /// The scheduler's rule gave the connection to nobody.
     pub scheduler: u64,
     /// The last backend tried could not be connected to.
     pub connect_error: u64,
     /// The last backend tried did not answer in time.
     pub connect_timeout: u64,
-    /// This machine had no port, descriptor or memory for the last connection tried.
+    /// This machine had no port, descriptor, memory or permission for the last connection tried.
     pub no_resources: u64,
+    /// The client was at its [limit](super::Forwarder::max_connections_per_client).
+    pub client_limit: u64,
+    /// What must come first (a PROXY header, a ClientHello) was wrong.
+    pub bad_preamble: u64,
+    /// What must come first did not come in time.
+    pub preamble_timeout: u64,
+    /// The client left before a backend was found.
+    pub client_left: u64,
 }
 
 impl Refusals {
@@ -64,10 +102,58 @@ impl Refusals {
     pub const fn total(&self) -> u64 {
         self.no_backend
             + self.saturated
+            + self.queue_timeout
             + self.scheduler
             + self.connect_error
             + self.connect_timeout
             + self.no_resources
+            + self.client_limit
+            + self.bad_preamble
+            + self.preamble_timeout
+            + self.client_left
+    }
+}
+
+/// What one forwarder did with one backend.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BackendCounters {
+    /// The backend.
+    pub id: BackendId,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Connections it took.
+    pub connections: u64,
+    /// Those it carries now.
+    pub active: u64,
+    /// Attempts to connect to it that failed.
+    pub failed_connects: u64,
+    /// Connections that broke on its side.
+    pub broke: u64,
+    /// Bytes handed to it.
+    pub bytes_in: u64,
+    /// Bytes it sent that were handed to clients.
+    pub bytes_out: u64,
+    /// How long it took to connect to it.
+    pub connect_time: Durations,
+    /// How long its connections lasted, from accept to end.
+    pub duration: Durations,
+}
+
+impl BackendCounters {
+    pub(super) fn new(id: BackendId, address: SocketAddr) -> Self {
+        Self {
+            id,
+            address,
+            connections: 0,
+            active: 0,
+            failed_connects: 0,
+            broke: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            connect_time: Durations::default(),
+            duration: Durations::default(),
+        }
     }
 }
 
@@ -76,10 +162,15 @@ impl Refusals {
 pub(super) enum Refusal {
     NoBackend,
     Saturated,
+    QueueTimeout,
     Scheduler,
     ConnectError,
     ConnectTimeout,
     NoResources,
+    ClientLimit,
+    BadPreamble,
+    PreambleTimeout,
+    ClientLeft,
 }
 
 impl From<PickError> for Refusal {
@@ -99,29 +190,38 @@ pub(super) enum End {
     Finished,
     ClientBroke,
     ServerBroke,
+    Idle,
+    HalfClosed,
+    TotalTime,
     Cut,
     Refused(Refusal),
 }
 
 impl End {
-    const COUNT: usize = 10;
+    const COUNT: usize = 18;
 
     const fn index(self) -> usize {
         match self {
             Self::Finished => 0,
             Self::ClientBroke => 1,
             Self::ServerBroke => 2,
-            Self::Cut => 3,
-            Self::Refused(refusal) => 4 + refusal as usize,
+            Self::Idle => 3,
+            Self::HalfClosed => 4,
+            Self::TotalTime => 5,
+            Self::Cut => 6,
+            Self::Refused(refusal) => 7 + refusal as usize,
         }
     }
 }
 
-/// The live counters behind [`Counters`].
+/// The live counters of one worker: nobody else writes them, so that workers do not slow each other
+/// down.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    accepted: AtomicU64,
+    pub(super) accepted: AtomicU64,
     ends: [AtomicU64; End::COUNT],
+    pub(super) sorry: AtomicU64,
+    pub(super) queued: AtomicU64,
     pub(super) failed_connects: AtomicU64,
     pub(super) failed_accepts: AtomicU64,
     pub(super) filled: AtomicU64,
@@ -130,70 +230,59 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn read(&self) -> Counters {
-        // Acquire, with the Release in `Entry::drop`: whoever sees an end sees its beginning, if it
-        // looks for it later; so `active` is never below zero.
+    /// Counts the end of a connection that was counted as accepted.
+    pub(super) fn end(&self, end: End) {
+        // Release: see `add_to`.
+        self.ends[end.index()].fetch_add(1, Ordering::Release);
+    }
+
+    /// Adds what this worker has done.
+    pub(super) fn add_to(&self, sum: &mut Counters) {
+        // Acquire, with the Release in `end`: whoever sees an end sees its beginning, if it looks for
+        // it later; so `active` is never below zero.
         let ends = self.ends.each_ref().map(|end| end.load(Ordering::Acquire));
         let accepted = read(&self.accepted);
         let at = |end: End| ends[end.index()];
         let refused = |refusal| at(End::Refused(refusal));
-        Counters {
-            accepted,
-            active: accepted.saturating_sub(ends.iter().sum()),
-            finished: at(End::Finished),
-            client_broke: at(End::ClientBroke),
-            server_broke: at(End::ServerBroke),
-            cut: at(End::Cut),
-            refused: Refusals {
-                no_backend: refused(Refusal::NoBackend),
-                saturated: refused(Refusal::Saturated),
-                scheduler: refused(Refusal::Scheduler),
-                connect_error: refused(Refusal::ConnectError),
-                connect_timeout: refused(Refusal::ConnectTimeout),
-                no_resources: refused(Refusal::NoResources),
-            },
-            failed_connects: read(&self.failed_connects),
-            failed_accepts: read(&self.failed_accepts),
-            filled: read(&self.filled),
-            bytes_to_servers: read(&self.bytes_to_servers),
-            bytes_to_clients: read(&self.bytes_to_clients),
-        }
+        sum.accepted += accepted;
+        sum.active += accepted.saturating_sub(ends.iter().sum());
+        sum.finished += at(End::Finished);
+        sum.client_broke += at(End::ClientBroke);
+        sum.server_broke += at(End::ServerBroke);
+        sum.timed_out.idle += at(End::Idle);
+        sum.timed_out.half_closed += at(End::HalfClosed);
+        sum.timed_out.total += at(End::TotalTime);
+        sum.cut += at(End::Cut);
+        let sums = &mut sum.refused;
+        sums.no_backend += refused(Refusal::NoBackend);
+        sums.saturated += refused(Refusal::Saturated);
+        sums.queue_timeout += refused(Refusal::QueueTimeout);
+        sums.scheduler += refused(Refusal::Scheduler);
+        sums.connect_error += refused(Refusal::ConnectError);
+        sums.connect_timeout += refused(Refusal::ConnectTimeout);
+        sums.no_resources += refused(Refusal::NoResources);
+        sums.client_limit += refused(Refusal::ClientLimit);
+        sums.bad_preamble += refused(Refusal::BadPreamble);
+        sums.preamble_timeout += refused(Refusal::PreambleTimeout);
+        sums.client_left += refused(Refusal::ClientLeft);
+        sum.sorry += read(&self.sorry);
+        sum.queued += read(&self.queued);
+        sum.failed_connects += read(&self.failed_connects);
+        sum.failed_accepts += read(&self.failed_accepts);
+        sum.filled += read(&self.filled);
+        sum.bytes_to_servers += read(&self.bytes_to_servers);
+        sum.bytes_to_clients += read(&self.bytes_to_clients);
     }
 }
 
 /// Adds to a counter that orders nothing.
+#[inline]
 pub(super) fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
 }
 
-fn read(counter: &AtomicU64) -> u64 {
+pub(super) fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
-}
-
-/// One accepted connection in the books: counted when made, and once more when dropped.
-#[derive(Debug)]
-pub(super) struct Entry {
-    tally: Arc<Tally>,
-    end: End,
-}
-
-impl Entry {
-    pub(super) fn new(tally: &Arc<Tally>) -> Self {
-        add(&tally.accepted, 1);
-        Self { tally: Arc::clone(tally), end: End::Cut }
-    }
-
-    /// Closes the entry; one that is dropped without a word was cut.
-    pub(super) fn close(mut self, end: End) {
-        self.end = end;
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        // Release: see `Tally::read`.
-        self.tally.ends[self.end.index()].fetch_add(1, Ordering::Release);
-    }
 }
 
 #[cfg(all(test, not(lvs_loom)))]
@@ -202,42 +291,45 @@ mod tests {
 
     #[test]
     fn every_connection_is_in_exactly_one_place() {
-        let tally = Arc::new(Tally::default());
         let refusals = [
             Refusal::NoBackend,
             Refusal::Saturated,
+            Refusal::QueueTimeout,
             Refusal::Scheduler,
             Refusal::ConnectError,
             Refusal::ConnectTimeout,
             Refusal::NoResources,
+            Refusal::ClientLimit,
+            Refusal::BadPreamble,
+            Refusal::PreambleTimeout,
+            Refusal::ClientLeft,
         ];
-        for end in [End::Finished, End::ClientBroke, End::ServerBroke]
-            .into_iter()
-            .chain(refusals.map(End::Refused))
-        {
-            Entry::new(&tally).close(end);
+        let ends = [
+            End::Finished,
+            End::ClientBroke,
+            End::ServerBroke,
+            End::Idle,
+            End::HalfClosed,
+            End::TotalTime,
+            End::Cut,
+        ];
+        let ends: Vec<End> = ends.into_iter().chain(refusals.map(End::Refused)).collect();
+        assert_eq!(ends.len(), End::COUNT);
+        let tallies = [Tally::default(), Tally::default()];
+        for tally in &tallies {
+            for end in &ends {
+                add(&tally.accepted, 1);
+                tally.end(*end);
+            }
+            add(&tally.accepted, 1);
         }
-        drop(Entry::new(&tally));
-        let running = Entry::new(&tally);
-        let each_once = Counters {
-            accepted: 11,
-            active: 1,
-            finished: 1,
-            client_broke: 1,
-            server_broke: 1,
-            cut: 1,
-            refused: Refusals {
-                no_backend: 1,
-                saturated: 1,
-                scheduler: 1,
-                connect_error: 1,
-                connect_timeout: 1,
-                no_resources: 1,
-            },
-            ..Counters::default()
-        };
-        assert_eq!(tally.read(), each_once);
-        drop(running);
-        assert_eq!(tally.read(), Counters { active: 0, cut: 2, ..each_once });
+        let mut sum = Counters::default();
+        tallies.iter().for_each(|tally| tally.add_to(&mut sum));
+        let [accepted, active] = [sum.accepted, sum.active];
+        assert_eq!((accepted, active), (2 * ends.len() as u64 + 2, 2));
+        assert_eq!((sum.finished, sum.client_broke, sum.server_broke, sum.cut), (2, 2, 2, 2));
+        assert_eq!(sum.timed_out, TimedOut { idle: 2, half_closed: 2, total: 2 });
+        assert_eq!(sum.refused.total(), 2 * refusals.len() as u64);
+        assert_eq!((sum.refused.no_backend, sum.refused.client_left), (2, 2));
     }
 }

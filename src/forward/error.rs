@@ -26,4 +26,10 @@ pub enum ForwardError {
         /// What the system said.
         source: io::Error,
     },
+    /// The system does not give out what a worker needs: a thread, or descriptors for its runtime.
+    #[error("cannot start a worker")]
+    Worker {
+        /// What the system said.
+        source: io::Error,
+    },
 }

@@ -1,23 +1,24 @@
 //! The hold that a program keeps on a running forwarder.
 
 use std::net::SocketAddr;
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Counters;
-use super::counters::Tally;
+use super::tcp::Books;
+use super::{BackendCounters, Counters, Durations};
 
 /// Watches a [`Forwarder`](super::Forwarder) and ends it.
 ///
 /// A cheap clone. Dropping every handle ends nothing.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    pub(super) address: SocketAddr,
+    pub(super) address: Option<SocketAddr>,
     pub(super) phase: Arc<watch::Sender<Phase>>,
-    pub(super) tally: Arc<Tally>,
+    pub(super) books: Arc<Books>,
 }
 
 /// What became of the connections that were running when a forwarder was told to end.
@@ -28,6 +29,22 @@ pub struct Drained {
     pub finished: u64,
     /// Those that were cut at the deadline.
     pub cut: u64,
+}
+
+impl Drained {
+    pub(super) fn count(&mut self, by_itself: bool) {
+        match by_itself {
+            true => self.finished += 1,
+            false => self.cut += 1,
+        }
+    }
+}
+
+impl AddAssign for Drained {
+    fn add_assign(&mut self, other: Self) {
+        self.finished += other.finished;
+        self.cut += other.cut;
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,16 +66,36 @@ impl Handle {
         self.phase.send_replace(Phase::Draining { until });
     }
 
-    /// The address the forwarder listens on, with the real port where 0 was asked for.
+    /// The address the forwarder listens on, with the real port where 0 was asked for; `None` for a
+    /// Unix socket.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
+    pub fn local_addr(&self) -> Option<SocketAddr> {
         self.address
     }
 
     /// What the forwarder has done so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.tally.read()
+        self.books.counters()
+    }
+
+    /// The same for each backend that took a connection or failed to, in the order of their names.
+    /// Backends that were removed from the set are forgotten some time after their last connection.
+    #[must_use]
+    pub fn backends(&self) -> Vec<BackendCounters> {
+        self.books.backends()
+    }
+
+    /// How long the connections that have ended lasted, from accept to end.
+    #[must_use]
+    pub fn durations(&self) -> Durations {
+        self.books.durations()
+    }
+
+    /// How many connections each worker was given.
+    #[must_use]
+    pub fn accepted_by_worker(&self) -> Vec<u64> {
+        self.books.accepted()
     }
 }
 

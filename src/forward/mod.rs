@@ -47,9 +47,10 @@ pub mod sni;
 mod tcp;
 mod udp;
 
-pub use self::counters::{Counters, Refusals};
+pub use self::counters::{BackendCounters, Counters, Refusals, TimedOut};
 pub use self::error::ForwardError;
 pub use self::handle::{Drained, Handle};
+pub use self::histogram::Durations;
+pub(crate) use self::histogram::Histogram;
 pub use self::limits::Rate;
-pub use self::queue::QueueCounters;
-pub use self::tcp::Forwarder;
+pub use self::tcp::{Forwarder, Source};

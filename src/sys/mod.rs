@@ -2,3 +2,5 @@
 
 #[cfg(target_os = "linux")]
 pub(crate) mod mmsg;
+#[cfg(target_os = "linux")]
+pub(crate) mod tcp;

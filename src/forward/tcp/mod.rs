@@ -1,26 +1,42 @@
-//! The forwarder itself: listens, limits, and drains.
+//! The TCP forwarder: its workers, their connections, and how bytes move.
 
+mod books;
+mod config;
 mod connection;
+mod establish;
+mod listener;
+mod options;
+mod pipe;
+mod relay;
+mod stream;
+mod worker;
 
-use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
-use tracing::warn;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
-use self::connection::{Connection, Effort};
-use super::backoff::Backoff;
-use super::counters::{Tally, add};
+pub(super) use self::books::Books;
+use self::config::{Config, Line};
+use self::listener::Listener;
+pub use self::options::Source;
+use self::options::{listen, listen_beside};
+use self::worker::{Crew, Shared};
 use super::handle::Phase;
-use super::{Drained, ForwardError, Handle};
-use crate::{Balancer, Flow};
+use super::{Drained, ForwardError, Handle, Rate};
+use crate::Balancer;
+use crate::balancer::Persistence;
 
-/// Carries the connections of one listening TCP socket to the backends a balancer chooses.
+/// Carries the connections of one listening socket to the backends a balancer chooses.
+///
+/// It runs on threads of its own, one for each core unless [told otherwise](Self::workers), each
+/// with its own listening socket on the same port (`SO_REUSEPORT`): the kernel spreads connections
+/// over them by a hash of their addresses, and they share nothing on the way of the bytes.
 ///
 /// # Examples
 /// ```no_run
@@ -36,7 +52,10 @@ use crate::{Balancer, Flow};
 /// set.insert("10.0.0.2:80".parse::<SocketAddr>()?)?;
 ///
 /// let balancer = Balancer::new(&set, RoundRobin)?;
-/// let forwarder = Forwarder::bind("0.0.0.0:8080".parse()?, balancer)?.max_connections(50_000);
+/// let forwarder = Forwarder::bind("0.0.0.0:8080".parse()?, balancer)?
+///     .max_connections(50_000)
+///     .queue(1000, Duration::from_secs(5))
+///     .sorry_server("10.0.0.9:80".parse()?);
 /// let handle = forwarder.handle();
 /// let running = tokio::spawn(forwarder.run());
 ///
@@ -50,93 +69,210 @@ use crate::{Balancer, Flow};
 #[derive(Debug)]
 #[must_use = "a forwarder does nothing until it runs"]
 pub struct Forwarder {
-    listener: StdListener,
-    service: Service,
-}
-
-/// All of a forwarder but its listener.
-#[derive(Debug)]
-struct Service {
-    address: SocketAddr,
-    balancer: Balancer<SocketAddr>,
-    max_connections: usize,
-    effort: Effort,
-    phase: Arc<watch::Sender<Phase>>,
-    tally: Arc<Tally>,
+    listener: Listener,
+    /// May others listen beside it?
+    is_ours: bool,
+    workers: usize,
+    config: Config,
+    handle: Handle,
 }
 
 impl Forwarder {
     /// Listens on an address; port 0 takes any free one, which [`Forwarder::local_addr`] names.
     ///
-    /// The queue of the listener is that of the standard library (128 connections); for another,
-    /// or for socket options, [hand in a listener](Forwarder::new).
+    /// The port is shared among the workers only: if anybody else listens there, this program
+    /// included, it is refused.
     ///
     /// # Errors
     /// [`ForwardError::Bind`] if the system does not give out the address.
     pub fn bind(address: SocketAddr, balancer: Balancer<SocketAddr>) -> Result<Self, ForwardError> {
-        let listener =
-            StdListener::bind(address).map_err(|source| ForwardError::Bind { address, source })?;
-        Self::new(listener, balancer)
+        let bind = |source| ForwardError::Bind { address, source };
+        let listener = listen(address).map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+        Self::with(Listener::Tcp(listener), Some(address), true, balancer)
     }
 
-    /// Takes a listener that is there already: inherited, or made with options of its own.
+    /// Takes a listener that is there already: inherited, or made with options of its own. All
+    /// workers accept from it, and whoever is free takes the next connection.
     ///
     /// # Errors
     /// [`ForwardError::Listener`] if it is no usable socket.
     pub fn new(
-        listener: StdListener,
+        listener: TcpListener,
         balancer: Balancer<SocketAddr>,
     ) -> Result<Self, ForwardError> {
-        let address = listener
-            .set_nonblocking(true)
-            .and_then(|()| listener.local_addr())
-            .map_err(|source| ForwardError::Listener { source })?;
-        let service = Service {
-            address,
-            balancer,
-            max_connections: MAX_CONNECTIONS,
-            effort: Effort { timeout: CONNECT_TIMEOUT, attempts: CONNECT_ATTEMPTS },
-            phase: Arc::new(watch::Sender::new(Phase::Serving)),
-            tally: Arc::default(),
-        };
-        Ok(Self { listener, service })
+        let address = listener.local_addr().map_err(|source| ForwardError::Listener { source })?;
+        Self::with(Listener::Tcp(listener), Some(address), false, balancer)
     }
 
-    /// The most connections carried at once; 0 counts as 1. Beyond it nothing is accepted, and
-    /// clients wait in the kernel's queue. Each takes two descriptors. Default: 10 000.
+    /// Takes a listening Unix socket. Its clients have no address: rules that hash spread them at
+    /// random, and limits on clients do not apply.
+    ///
+    /// # Errors
+    /// [`ForwardError::Listener`] if it is no usable socket.
+    pub fn unix(
+        listener: UnixListener,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
+        Self::with(Listener::Unix(listener), None, false, balancer)
+    }
+
+    fn with(
+        listener: Listener,
+        address: Option<SocketAddr>,
+        is_ours: bool,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
+        listener.set_nonblocking().map_err(|source| ForwardError::Listener { source })?;
+        let handle = Handle {
+            address,
+            phase: Arc::new(watch::Sender::new(Phase::Serving)),
+            books: Arc::default(),
+        };
+        let workers = thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self { listener, is_ours, workers, config: Config::new(balancer), handle })
+    }
+
+    /// What the service is called in logs and records. Default: `tcp`.
+    pub fn name(mut self, name: &str) -> Self {
+        self.config.name = name.into();
+        self
+    }
+
+    /// How many threads carry connections; 0 counts as 1. Default: one for each core.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers.max(1);
+        self
+    }
+
+    /// The most connections carried at once, by all workers together; 0 counts as 1. Clients beyond
+    /// it wait: one in the hands of each worker, the others in the kernel's queue. Each connection
+    /// takes two descriptors. Default: 10 000.
     pub fn max_connections(mut self, connections: usize) -> Self {
-        self.service.max_connections = connections.max(1);
+        self.config.max_connections = connections.max(1);
+        self
+    }
+
+    /// The most connections of one client address (of one /64 for IPv6); those beyond it are reset.
+    /// 0 counts as 1. Default: no bound.
+    pub fn max_connections_per_client(mut self, connections: u32) -> Self {
+        self.config.max_per_client = Some(connections.max(1));
+        self
+    }
+
+    /// How fast new connections are taken, by all workers together; those beyond it wait, as beyond
+    /// [`max_connections`](Self::max_connections). Default: no bound.
+    pub fn accept_rate(mut self, rate: Rate) -> Self {
+        self.config.accept_rate = Some(rate);
+        self
+    }
+
+    /// Lets this many clients wait, in their order and for so long, while all backends are at their
+    /// [limits](crate::Limits). Without it they are reset, or go to the sorry server.
+    pub fn queue(mut self, capacity: usize, patience: Duration) -> Self {
+        self.config.queue = Some(Line { capacity, patience });
+        self
+    }
+
+    /// Who serves when no backend does: none is eligible, all are at their limits and the queue did
+    /// not help, or none of those tried could be connected to.
+    pub fn sorry_server(mut self, address: SocketAddr) -> Self {
+        self.config.sorry_server = Some(address);
+        self
+    }
+
+    /// Keeps clients with their backends. Its balancer should be the forwarder's own; several
+    /// forwarders may share one.
+    pub fn persistence(mut self, persistence: Arc<Persistence<SocketAddr>>) -> Self {
+        self.config.persistence = Some(persistence);
         self
     }
 
     /// How long a backend may take to answer before the next one is tried. Default: 5 s, which
     /// outlives the loss of the first two SYN packets (sent again after 1 s and 3 s).
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.service.effort.timeout = timeout;
+        self.config.effort.timeout = timeout;
         self
     }
 
-    /// How many backends are tried for one connection, the first included; 0 counts as 1.
-    /// Default: 3.
+    /// How long all attempts together may take. Default: 15 s.
+    pub fn connect_deadline(mut self, total: Duration) -> Self {
+        self.config.effort.total = total;
+        self
+    }
+
+    /// How many backends are tried for one connection, the first included and none twice; 0 counts
+    /// as 1. Default: 3.
     pub fn connect_attempts(mut self, attempts: u32) -> Self {
-        self.service.effort.attempts = attempts.max(1);
+        self.config.effort.attempts = attempts.max(1);
         self
     }
 
-    /// The address it listens on.
+    /// Ends connections on which nothing has passed, either way, for so long. Default: 15 minutes,
+    /// as IPVS; `None` is never.
+    pub fn idle_timeout(mut self, idle: Option<Duration>) -> Self {
+        self.config.patience.idle = idle;
+        self
+    }
+
+    /// The same for connections that one side has closed. Default: 2 minutes, as IPVS.
+    pub fn half_closed_timeout(mut self, idle: Option<Duration>) -> Self {
+        self.config.patience.half_closed = idle;
+        self
+    }
+
+    /// Ends connections so long after they were accepted, whatever passes. Default: never.
+    pub fn total_timeout(mut self, total: Option<Duration>) -> Self {
+        self.config.patience.total = total;
+        self
+    }
+
+    /// Asks peers that were silent for so long whether they are there (`SO_KEEPALIVE`), five times
+    /// over as long again. On both sides. Default: not asked.
+    pub fn keepalive(mut self, idle: Duration) -> Self {
+        self.config.sockets.keepalive = Some(idle);
+        self
+    }
+
+    /// Gives up peers that did not acknowledge what they were sent for so long (`TCP_USER_TIMEOUT`,
+    /// RFC 5482). On both sides. Default: the kernel's some 15 minutes.
+    pub fn user_timeout(mut self, timeout: Duration) -> Self {
+        self.config.sockets.user_timeout = Some(timeout);
+        self
+    }
+
+    /// Takes data with a client's SYN (TCP Fast Open, RFC 7413), with so many such requests pending;
+    /// 0 is off. Default: off. Only for protocols where a request that arrives twice does no harm.
+    pub fn fastopen(mut self, pending: u32) -> Self {
+        self.config.sockets.fastopen = pending;
+        self
+    }
+
+    /// Sends a client's first bytes with the SYN to the backend (TCP Fast Open). Default: off.
+    ///
+    /// The price: where the kernel holds the backend's cookie the connect is not waited for, so a
+    /// backend that is gone is noticed at the first write, too late to try another.
+    pub fn fastopen_backends(mut self, fastopen: bool) -> Self {
+        self.config.sockets.fastopen_connect = fastopen;
+        self
+    }
+
+    /// The address that backends see connections come from. Default: what the routes say.
+    pub fn source(mut self, source: Source) -> Self {
+        self.config.sockets.source = source;
+        self
+    }
+
+    /// The address it listens on; `None` for a Unix socket.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.service.address
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.handle.local_addr()
     }
 
     /// A hold on the forwarder for when it runs.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle {
-            address: self.service.address,
-            phase: Arc::clone(&self.service.phase),
-            tally: Arc::clone(&self.service.tally),
-        }
+        self.handle.clone()
     }
 
     /// Carries connections until [`Handle::shutdown`], then closes the listener and waits for the
@@ -147,127 +283,79 @@ impl Forwarder {
     /// doubling to 1 s.
     ///
     /// # Errors
-    /// [`ForwardError::Listener`] if the runtime cannot watch the listener. Nothing after that.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime that has I/O and time enabled.
+    /// [`ForwardError::Listener`] if the system does not take an option of the listener,
+    /// [`ForwardError::Worker`] if it does not give the threads that were asked for. Nothing after
+    /// that.
     ///
     /// # Cancel safety
-    /// Dropping the future closes the listener and cuts all connections, each as soon as its task
-    /// rests. Their leases end as [`Cancelled`](crate::Outcome::Cancelled), and the counters stay
+    /// Dropping the future tells the workers to close the listener and to cut all connections, at
+    /// once. Their leases end as [`Cancelled`](crate::Outcome::Cancelled), and the counters stay
     /// exact.
     pub async fn run(self) -> Result<Drained, ForwardError> {
-        let listener = TcpListener::from_std(self.listener)
-            .map_err(|source| ForwardError::Listener { source })?;
-        let mut phase = self.service.phase.subscribe();
-        let mut connections = JoinSet::new();
-        self.service.accept_until_told(listener, &mut phase, &mut connections).await;
-        Ok(drain(phase, connections).await)
-    }
-}
-
-impl Service {
-    async fn accept_until_told(
-        &self,
-        listener: TcpListener,
-        phase: &mut watch::Receiver<Phase>,
-        connections: &mut JoinSet<()>,
-    ) {
-        let mut backoff = Backoff::default();
-        let mut resting = None;
-        loop {
-            let full = connections.len() >= self.max_connections;
-            tokio::select! {
-                biased;
-                _ = phase.wait_for(Phase::is_draining) => return,
-                // Whoever has ended has given descriptors back.
-                Some(_) = connections.join_next() => resting = None,
-                () = sleep_until(resting.unwrap_or_else(Instant::now)), if resting.is_some() => {
-                    resting = None;
-                }
-                accepted = listener.accept(), if !full && resting.is_none() => match accepted {
-                    Ok((client, source)) => {
-                        backoff.succeed();
-                        self.spawn(client, source, connections);
-                    }
-                    Err(error) => {
-                        add(&self.tally.failed_accepts, 1);
-                        if !is_of_one_client(&error) {
-                            resting = Some(Instant::now() + self.rest(&mut backoff, &error));
-                        }
-                    }
-                },
+        let Self { listener, is_ours, workers, config, handle } = self;
+        let listener_error = |source| ForwardError::Listener { source };
+        let mut listeners = vec![listener];
+        for _ in 1..workers {
+            let beside = match (is_ours, handle.address) {
+                (true, Some(address)) => listen_beside(address).map(Listener::Tcp),
+                _ => listeners[0].try_clone(),
+            };
+            listeners.push(beside.map_err(listener_error)?);
+        }
+        for listener in &listeners {
+            listener.set_nonblocking().map_err(listener_error)?;
+            if let Listener::Tcp(listener) = listener {
+                config.sockets.apply_to_listener(listener).map_err(listener_error)?;
             }
         }
-    }
-
-    fn spawn(&self, client: TcpStream, source: SocketAddr, connections: &mut JoinSet<()>) {
-        let _ = client.set_nodelay(true);
-        let destination = client.local_addr().unwrap_or(self.address);
-        // A listener for both families sees IPv4 clients as mapped ones; hash them as what they are.
-        let flow = Flow::from(canonical(source)).to_destination(canonical(destination));
-        // Made here and not in the task, which may be cut before it has run at all.
-        let rule = (&self.balancer, self.effort);
-        let connection = Connection::new(client, flow, rule, &self.tally);
-        connections.spawn(connection.serve());
-        if connections.len() == self.max_connections {
-            add(&self.tally.filled, 1);
+        let shared = Shared::new(config, Arc::clone(&handle.books));
+        // From here on, whoever drops the future stops the workers.
+        let stop = Stop(Arc::clone(&handle.phase));
+        let mut ends = Vec::new();
+        for (i, listener) in listeners.into_iter().enumerate() {
+            let crew = Crew::new(Arc::clone(&shared));
+            ends.push(start(i, crew, listener, handle.phase.subscribe())?);
         }
-    }
-
-    fn rest(&self, backoff: &mut Backoff, error: &io::Error) -> Duration {
-        if backoff.is_calm() {
-            warn!(address = %self.address, %error, "cannot accept; trying again until it works");
+        let mut drained = Drained::default();
+        let mut failed = None;
+        for end in ends {
+            match end.await {
+                Ok(Ok(part)) => drained += part,
+                Ok(Err(error)) => failed = Some(error),
+                // Its thread panicked; the others go on and end in their time.
+                Err(_) => failed = Some(io::Error::other("a worker panicked")),
+            }
         }
-        backoff.fail()
+        drop(stop);
+        failed.map_or(Ok(drained), |source| Err(ForwardError::Worker { source }))
     }
 }
 
-/// Waits for connections until the deadline, and cuts those that are left.
-async fn drain(mut phase: watch::Receiver<Phase>, mut connections: JoinSet<()>) -> Drained {
-    let mut drained = Drained::default();
-    loop {
-        let deadline = phase.borrow_and_update().deadline();
-        tokio::select! {
-            biased;
-            joined = connections.join_next() => match joined {
-                Some(joined) => drained.count(joined.is_ok()),
-                None => return drained,
-            },
-            Ok(()) = phase.changed() => {}
-            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => break,
-        }
-    }
-    connections.abort_all();
-    // One that ended at the last moment has not been cut: ask them all.
-    while let Some(joined) = connections.join_next().await {
-        drained.count(joined.is_ok());
-    }
-    drained
+/// Starts the thread of a worker.
+fn start(
+    number: usize,
+    crew: Arc<Crew>,
+    listener: Listener,
+    phase: watch::Receiver<Phase>,
+) -> Result<oneshot::Receiver<io::Result<Drained>>, ForwardError> {
+    let worker = |source| ForwardError::Worker { source };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(worker)?;
+    let (tell, end) = oneshot::channel();
+    let carry = move || {
+        let drained = runtime.block_on(crew.run(listener, phase));
+        // Nobody listens where `run` was dropped.
+        let _ = tell.send(drained);
+    };
+    thread::Builder::new().name(format!("lvs-tcp-{number}")).spawn(carry).map_err(worker)?;
+    Ok(end)
 }
 
-impl Drained {
-    fn count(&mut self, by_itself: bool) {
-        match by_itself {
-            true => self.finished += 1,
-            false => self.cut += 1,
-        }
+/// Ends all workers when dropped; those that have ended do not mind.
+struct Stop(Arc<watch::Sender<Phase>>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.send_replace(Phase::Draining { until: Some(Instant::now()) });
     }
 }
-
-/// Tells whether a failed accept concerns one client, who has left already, and no other.
-fn is_of_one_client(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
-    )
-}
-
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// Some 200 MB where all are busy, and within the descriptors of a service that was given 20 480.
-const MAX_CONNECTIONS: usize = 10_000;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECT_ATTEMPTS: u32 = 3;

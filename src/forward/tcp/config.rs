@@ -1,0 +1,81 @@
+//! What a forwarder was told: the part of it that its workers share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::options::SocketOptions;
+use crate::Balancer;
+use crate::balancer::Persistence;
+use crate::forward::Rate;
+
+/// Defaults are those of IPVS where it has them: 15 minutes for a connection, two for one that is
+/// closing.
+#[derive(Debug)]
+pub(super) struct Config {
+    pub(super) name: Arc<str>,
+    pub(super) balancer: Balancer<SocketAddr>,
+    pub(super) persistence: Option<Arc<Persistence<SocketAddr>>>,
+    pub(super) sorry_server: Option<SocketAddr>,
+    pub(super) max_connections: usize,
+    pub(super) max_per_client: Option<u32>,
+    pub(super) accept_rate: Option<Rate>,
+    pub(super) queue: Option<Line>,
+    pub(super) sockets: SocketOptions,
+    pub(super) effort: Effort,
+    pub(super) patience: Patience,
+}
+
+/// How hard a backend is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effort {
+    /// For one attempt.
+    pub(super) timeout: Duration,
+    /// For all of them.
+    pub(super) total: Duration,
+    pub(super) attempts: u32,
+}
+
+/// How long a connection may be silent, half closed, or there at all.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    pub(super) idle: Option<Duration>,
+    pub(super) half_closed: Option<Duration>,
+    pub(super) total: Option<Duration>,
+}
+
+/// How many may wait for a place at a backend, and how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line {
+    pub(super) capacity: usize,
+    pub(super) patience: Duration,
+}
+
+impl Config {
+    pub(super) fn new(balancer: Balancer<SocketAddr>) -> Self {
+        Self {
+            name: "tcp".into(),
+            balancer,
+            persistence: None,
+            sorry_server: None,
+            max_connections: MAX_CONNECTIONS,
+            max_per_client: None,
+            accept_rate: None,
+            queue: None,
+            sockets: SocketOptions::default(),
+            effort: Effort {
+                timeout: Duration::from_secs(5),
+                total: Duration::from_secs(15),
+                attempts: 3,
+            },
+            patience: Patience {
+                idle: Some(Duration::from_secs(900)),
+                half_closed: Some(Duration::from_secs(120)),
+                total: None,
+            },
+        }
+    }
+}
+
+/// Within the descriptors of a service that was given 20 480: each connection takes two.
+const MAX_CONNECTIONS: usize = 10_000;

@@ -1,0 +1,255 @@
+//! From an accepted client to a connected backend.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{timeout, timeout_at};
+use tracing::debug;
+
+use super::connection::now;
+use super::stream::Stream;
+use super::worker::Crew;
+use crate::backend::Outcome;
+use crate::balancer::PickError;
+use crate::forward::counters::{Refusal, add};
+use crate::forward::queue::QueueError;
+use crate::scheduler::Rng;
+use crate::{Backend, Flow, Lease};
+
+/// A backend that took the connection.
+pub(super) struct Found {
+    pub(super) server: TcpStream,
+    /// `None` for the sorry server.
+    pub(super) lease: Option<Lease<SocketAddr>>,
+    pub(super) times: Times,
+}
+
+/// What it took to find one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    pub(super) queue: Duration,
+    pub(super) connect: Duration,
+    /// Attempts to connect, the last included.
+    pub(super) attempts: u32,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    /// `None` for a Unix socket's client.
+    pub(super) client: Option<SocketAddr>,
+    /// The address that it used.
+    pub(super) local: Option<SocketAddr>,
+    /// What must go to the same backend each time, if not the client's address.
+    pub(super) key: Option<u64>,
+}
+
+impl Crew {
+    /// Finds a backend and connects to it, or to the sorry server if there is none.
+    pub(super) async fn establish(
+        &self,
+        client: &Stream,
+        asker: Asker,
+        tell: &mut Option<Arc<Backend<SocketAddr>>>,
+    ) -> Result<Found, (Refusal, Times)> {
+        let mut times = Times::default();
+        let search = self.search(asker, &mut times, tell);
+        let refusal = match unless_reset(client, search).await {
+            None => Refusal::ClientLeft,
+            Some(Ok((server, lease))) => return Ok(Found { server, lease: Some(lease), times }),
+            Some(Err(refusal)) => refusal,
+        };
+        let (Some(sorry), true) = (self.config().sorry_server, refusal.is_want_of_backends())
+        else {
+            return Err((refusal, times));
+        };
+        match timeout(self.config().effort.timeout, self.dial(sorry, asker)).await {
+            Ok(Ok(server)) => {
+                add(&self.page.tally.sorry, 1);
+                Ok(Found { server, lease: None, times })
+            }
+            failed => {
+                debug!(%sorry, ?failed, "the sorry server cannot be connected to");
+                Err((refusal, times))
+            }
+        }
+    }
+
+    /// Connects to the first backend that lets itself be connected to.
+    async fn search(
+        &self,
+        asker: Asker,
+        times: &mut Times,
+        tell: &mut Option<Arc<Backend<SocketAddr>>>,
+    ) -> Result<(TcpStream, Lease<SocketAddr>), Refusal> {
+        let effort = self.config().effort;
+        let mut flow = flow_of(asker);
+        let mut last = None;
+        let mut deadline = None;
+        while times.attempts < effort.attempts {
+            // Where a backend was tried, what became of it is the reason, not that none was left.
+            let picked = self.pick_in_turn(&mut flow, asker, times).await;
+            let lease = picked.map_err(|why| last.unwrap_or(why))?;
+            *tell = Some(Arc::clone(lease.backend()));
+            times.attempts += 1;
+            let begun = tokio::time::Instant::now();
+            let deadline = *deadline.get_or_insert(begun + effort.total);
+            let until = deadline.min(begun + effort.timeout);
+            let target = self.target_of(&lease, asker);
+            let (outcome, refusal) = match timeout_at(until, self.dial(target, asker)).await {
+                Ok(Ok(stream)) => {
+                    times.connect = begun.elapsed();
+                    lease.observe_latency(times.connect, now());
+                    return Ok((stream, lease));
+                }
+                Ok(Err(error)) if is_local(&error) => (Outcome::Cancelled, Refusal::NoResources),
+                Ok(Err(_)) => (Outcome::ConnectError, Refusal::ConnectError),
+                Err(_) => (Outcome::Timeout, Refusal::ConnectTimeout),
+            };
+            debug!(backend = %lease.id(), ?refusal, "cannot connect");
+            add(&self.page.tally.failed_connects, 1);
+            add(&self.page.backend(lease.backend(), || self.snapshot()).failed_connects, 1);
+            flow.exclude(lease.backend());
+            lease.complete(outcome);
+            last = Some(refusal);
+            if until == deadline && refusal == Refusal::ConnectTimeout {
+                break;
+            }
+        }
+        Err(last.unwrap_or(Refusal::NoBackend))
+    }
+
+    /// Picks, after those who wait already, and waits for a place if there is none.
+    async fn pick_in_turn(
+        &self,
+        flow: &mut Flow,
+        asker: Asker,
+        times: &mut Times,
+    ) -> Result<Lease<SocketAddr>, Refusal> {
+        let Some((queue, line)) = self.shared.queue.as_ref().zip(self.config().queue) else {
+            return self.pick(flow, asker).map_err(Refusal::from);
+        };
+        if queue.is_empty() {
+            match self.pick(flow, asker) {
+                Err(PickError::Saturated) => {}
+                picked => return picked.map_err(Refusal::from),
+            }
+        }
+        add(&self.page.tally.queued, 1);
+        let begun = tokio::time::Instant::now();
+        let until = begun + line.patience.saturating_sub(times.queue);
+        let look = || match self.pick(flow, asker) {
+            Err(PickError::Saturated) => None,
+            picked => Some(picked.map_err(Refusal::from)),
+        };
+        let waited = queue.wait(look, until).await;
+        times.queue += begun.elapsed();
+        match waited {
+            Ok(picked) => picked,
+            Err(QueueError::Full) => Err(Refusal::Saturated),
+            Err(QueueError::Timeout) => Err(Refusal::QueueTimeout),
+        }
+    }
+
+    fn pick(&self, flow: &mut Flow, asker: Asker) -> Result<Lease<SocketAddr>, PickError> {
+        let now = now();
+        match (&self.config().persistence, asker.client) {
+            (Some(persistence), Some(client)) => {
+                let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+                persistence.pick(client, flow.clone(), &mut Rng::from_entropy(), now)
+            }
+            _ => {
+                *flow = std::mem::take(flow).at(now);
+                self.config().balancer.pick(flow)
+            }
+        }
+    }
+
+    /// A backend without a port of its own is asked on the port that the client asked for, as an
+    /// IPVS service without a port has it.
+    fn target_of(&self, lease: &Lease<SocketAddr>, asker: Asker) -> SocketAddr {
+        let mut target = *lease.target();
+        if target.port() == 0 {
+            target.set_port(asker.local.map_or(0, |local| local.port()));
+        }
+        target
+    }
+
+    async fn dial(&self, target: SocketAddr, asker: Asker) -> io::Result<TcpStream> {
+        self.config().sockets.connect(target, asker.client, self.shared.next_turn()).await
+    }
+}
+
+/// Does something for a client unless it resets the connection, which nobody would notice else.
+async fn unless_reset<R>(client: &Stream, act: impl Future<Output = R>) -> Option<R> {
+    let mut act = std::pin::pin!(act);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(done) = act.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        client.poll_reset(cx).map(|_| None)
+    })
+    .await
+}
+
+fn flow_of(asker: Asker) -> Flow {
+    // A listener for both families sees IPv4 clients as mapped ones; hash them as what they are.
+    let canonical = |it: SocketAddr| SocketAddr::new(it.ip().to_canonical(), it.port());
+    let mut flow = asker.client.map_or_else(Flow::new, |client| Flow::from(canonical(client)));
+    if let Some(local) = asker.local {
+        flow = flow.to_destination(canonical(local));
+    }
+    match asker.key {
+        Some(key) => flow.key(key),
+        None => flow,
+    }
+}
+
+impl Refusal {
+    /// Is it that no backend could be had, rather than the client or this machine?
+    fn is_want_of_backends(self) -> bool {
+        matches!(
+            self,
+            Self::NoBackend
+                | Self::Saturated
+                | Self::QueueTimeout
+                | Self::Scheduler
+                | Self::ConnectError
+                | Self::ConnectTimeout
+        )
+    }
+}
+
+/// Tells whether a failure to connect is this machine's and says nothing about the backend.
+fn is_local(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    #[cfg(target_os = "linux")]
+    const ENOBUFS: i32 = 105;
+    #[cfg(not(target_os = "linux"))]
+    const ENOBUFS: i32 = 55;
+
+    matches!(
+        error.kind(),
+        ErrorKind::AddrNotAvailable | ErrorKind::OutOfMemory | ErrorKind::PermissionDenied
+    ) || matches!(error.raw_os_error(), Some(ENFILE | EMFILE | ENOBUFS))
+}
+
+#[cfg(all(test, not(lvs_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shortages_of_this_machine_are_not_the_backends_fault() {
+        for local in [ErrorKind::AddrNotAvailable.into(), io::Error::from_raw_os_error(24)] {
+            assert!(is_local(&local), "{local}");
+        }
+        for remote in [ErrorKind::ConnectionRefused, ErrorKind::HostUnreachable] {
+            assert!(!is_local(&remote.into()), "{remote}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What is asked of sockets, and how long anything may take.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::sys;
+
+/// The address that backends see connections come from.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Source {
+    /// The one that this machine's routes choose.
+    #[default]
+    System,
+    /// One of these, in turn: an address has some 28 000 ports towards each backend, and every one
+    /// more has as many again. Those of the backend's family are used; none is as
+    /// [`Source::System`].
+    Addresses(Vec<IpAddr>),
+    /// The client's own (`IP_TRANSPARENT`), so that the backend sees who asks.
+    ///
+    /// Needs the capability `CAP_NET_ADMIN` or `CAP_NET_RAW`, and routes that bring the backend's
+    /// answers back through this machine. Without the capability no backend can be connected to,
+    /// which is counted as [`no_resources`](crate::forward::Refusals::no_resources).
+    Client,
+}
+
+/// Options of the sockets on both sides.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SocketOptions {
+    pub(super) keepalive: Option<Duration>,
+    pub(super) user_timeout: Option<Duration>,
+    /// Pending requests at the listener; 0 is off.
+    pub(super) fastopen: u32,
+    pub(super) fastopen_connect: bool,
+    pub(super) source: Source,
+}
+
+/// How many connections may wait in the kernel until they are accepted; `net.core.somaxconn`
+/// bounds it.
+const BACKLOG: i32 = 4096;
+
+/// Opens a listening socket that others may share the port of.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.port() != 0 {
+        // Tried without sharing first: a port that anybody else serves is not to be shared by chance.
+        let probe = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        probe.set_reuse_address(true)?;
+        probe.bind(&address.into())?;
+    }
+    listen_on(socket, address)
+}
+
+/// Opens one more listening socket beside one that [`listen`] has opened.
+pub(super) fn listen_beside(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    listen_on(socket, address)
+}
+
+fn listen_on(socket: Socket, address: SocketAddr) -> io::Result<TcpListener> {
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+impl SocketOptions {
+    /// Sets what accepted connections inherit.
+    pub(super) fn apply_to_listener(&self, listener: impl AsFd) -> io::Result<()> {
+        self.apply(SockRef::from(&listener))?;
+        if self.fastopen != 0 {
+            sys::tcp::set_fastopen(&listener, self.fastopen)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&self, socket: SockRef<'_>) -> io::Result<()> {
+        // Nagle's delay belongs to the end points; it is of no use between two sockets of a relay.
+        socket.set_tcp_nodelay(true)?;
+        if let Some(idle) = self.keepalive {
+            // As many probes as fit into the same time once more.
+            let probe = TcpKeepalive::new().with_time(idle).with_interval(idle / 5).with_retries(5);
+            socket.set_tcp_keepalive(&probe)?;
+        }
+        if self.user_timeout.is_some() {
+            socket.set_tcp_user_timeout(self.user_timeout)?;
+        }
+        Ok(())
+    }
+
+    /// Connects to a backend; `turn` says whose turn among source addresses it is.
+    pub(super) async fn connect(
+        &self,
+        target: SocketAddr,
+        client: Option<SocketAddr>,
+        turn: usize,
+    ) -> io::Result<TcpStream> {
+        let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        self.apply(SockRef::from(&socket))?;
+        if let Some(source) = self.source_for(target, client, turn) {
+            self.bind(&socket, source)?;
+        }
+        if self.fastopen_connect {
+            sys::tcp::set_fastopen_connect(&socket)?;
+        }
+        let stream = TcpSocket::from_std_stream(socket.into()).connect(target).await?;
+        // Where nobody listens on a port of this machine, the kernel may give out that very port for
+        // the outgoing side, and the socket is then connected to itself.
+        if stream.local_addr()? == target {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        Ok(stream)
+    }
+
+    fn source_for(
+        &self,
+        target: SocketAddr,
+        client: Option<SocketAddr>,
+        turn: usize,
+    ) -> Option<IpAddr> {
+        let fits = |address: &IpAddr| address.is_ipv4() == target.is_ipv4();
+        match &self.source {
+            Source::System => None,
+            Source::Addresses(addresses) => {
+                let count = addresses.iter().filter(|it| fits(it)).count();
+                let turn = turn.checked_rem(count)?;
+                addresses.iter().filter(|it| fits(it)).nth(turn).copied()
+            }
+            Source::Client => client.map(|client| client.ip().to_canonical()).filter(fits),
+        }
+    }
+
+    fn bind(&self, socket: &Socket, source: IpAddr) -> io::Result<()> {
+        if self.source == Source::Client {
+            match source {
+                IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+                IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
+            }
+        }
+        sys::tcp::set_bind_address_no_port(socket)?;
+        socket.bind(&SocketAddr::new(source, 0).into())
+    }
+}
+
+/// The wildcard addresses: what a client used must then be asked of each connection.
+pub(super) fn is_wildcard(address: IpAddr) -> bool {
+    [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()].contains(&address)
+}

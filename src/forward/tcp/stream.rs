@@ -1,0 +1,170 @@
+//! One side of a connection: a TCP or Unix stream socket as the relay needs it.
+//!
+//! Writes are tried before anybody asks whether they would go: they nearly always do, and the
+//! runtime is asked only after one did not. Reads go by readiness, and a read that comes back short
+//! has drained the socket, which saves the call that would only say so.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::pipe::Pipe;
+
+/// A connected stream socket.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Unix(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
+    fn try_io<R>(&self, interest: Interest, act: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        match self {
+            Self::Tcp(stream) => stream.try_io(interest, act),
+            Self::Unix(stream) => stream.try_io(interest, act),
+        }
+    }
+
+    /// Reads; 0 is the end of the stream.
+    pub(super) fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            let mut got = None;
+            let tried = self.try_io(Interest::READABLE, || {
+                let count = retry(|| recv(self.as_fd(), &mut *into, RecvFlags::empty()))?.0;
+                got = Some(count);
+                // Short: drained. Said as `WouldBlock`, so that the runtime forgets the readiness.
+                if count != 0 && count < into.len() { Err(would_block()) } else { Ok(()) }
+            });
+            match (got, tried) {
+                (Some(count), _) => return Poll::Ready(Ok(count)),
+                (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                (None, tried) => return Poll::Ready(tried.map(|()| 0)),
+            }
+        }
+    }
+
+    /// Writes some of it, as much as there is room for.
+    pub(super) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // A peer that is gone is an error of this call and no signal to the process.
+        self.poll_write_with(cx, || retry(|| send(self.as_fd(), bytes, SendFlags::NOSIGNAL)))
+    }
+
+    /// Moves what the socket has into an empty pipe; 0 is the end of the stream.
+    pub(super) fn poll_fill(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            match self.try_io(Interest::READABLE, || retry(|| pipe.fill(self.as_fd()))) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                moved => return Poll::Ready(moved),
+            }
+        }
+    }
+
+    /// Moves what is in a pipe on.
+    pub(super) fn poll_empty(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_with(cx, || retry(|| pipe.empty_into(self.as_fd())))
+    }
+
+    fn poll_write_with(
+        &self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut() -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        match write() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            written => return Poll::Ready(written),
+        }
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            // Once more, under the runtime's eyes: what it forgets is the readiness it had before.
+            match self.try_io(Interest::WRITABLE, &mut write) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    /// Waits for a reset of a connection that nobody reads from any more and nobody writes to now;
+    /// without it only the next write would tell.
+    pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            if let Err(error) = ready!(self.poll_write_ready(cx)) {
+                return Poll::Ready(error);
+            }
+            let asked =
+                self.try_io(Interest::WRITABLE, || match sockopt::socket_error(self.as_fd())? {
+                    Ok(()) => Err(would_block()),
+                    Err(reset) => Ok(reset),
+                });
+            match asked {
+                Ok(reset) => return Poll::Ready(reset.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(error),
+            }
+        }
+    }
+
+    /// Says that nothing more will be written.
+    pub(super) fn end_writing(&self) -> io::Result<()> {
+        match shutdown(self.as_fd(), Shutdown::Write) {
+            // Both sides have ended already.
+            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes the close that follows a reset, which drops what is not sent yet.
+    pub(super) fn reset_on_close(&self) {
+        // A socket that does not take the option is closed in the ordinary way.
+        let _ = sockopt::set_socket_linger(self.as_fd(), Some(std::time::Duration::ZERO));
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+fn retry<R>(mut act: impl FnMut() -> Result<R, Errno>) -> io::Result<R> {
+    Ok(rustix::io::retry_on_intr(&mut act)?)
+}
+
+fn would_block() -> io::Error {
+    io::ErrorKind::WouldBlock.into()
+}

@@ -1,0 +1,36 @@
+//! Socket options of TCP that no safe crate sets.
+#![expect(unsafe_code, reason = "setsockopt(2) takes a pointer")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use libc::{c_int, socklen_t};
+
+/// Lets a listener take data with the SYN (`TCP_FASTOPEN`, RFC 7413), with this many such requests
+/// pending.
+pub(crate) fn set_fastopen(socket: impl AsFd, pending: u32) -> io::Result<()> {
+    let pending = c_int::try_from(pending).unwrap_or(c_int::MAX);
+    set(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, pending)
+}
+
+/// Lets a connect wait for the first write and send it with the SYN (`TCP_FASTOPEN_CONNECT`).
+pub(crate) fn set_fastopen_connect(socket: impl AsFd) -> io::Result<()> {
+    set(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
+}
+
+/// Leaves the choice of a port to the connect (`IP_BIND_ADDRESS_NO_PORT`), which knows the
+/// destination and may use one that is taken for another.
+pub(crate) fn set_bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+fn set(socket: impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    let descriptor = socket.as_fd().as_raw_fd();
+    // SAFETY: the pointer is to a live `c_int` whose size is given, and the call only reads it; the
+    // descriptor is open for as long as it is borrowed.
+    let answer = unsafe {
+        let size = size_of::<c_int>() as socklen_t;
+        libc::setsockopt(descriptor, level, name, (&raw const value).cast(), size)
+    };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
