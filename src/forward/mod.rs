@@ -50,6 +50,7 @@ mod udp;
 pub use self::counters::{Counters, Refusals};
 pub use self::error::ForwardError;
 pub use self::handle::{Drained, Handle};
+pub use self::histogram::Durations;
 pub use self::limits::Rate;
 pub use self::queue::QueueCounters;
 pub use self::tcp::Forwarder;
