@@ -53,4 +53,5 @@ pub use self::handle::{Drained, Handle};
 pub use self::histogram::Durations;
 pub use self::limits::Rate;
 pub use self::queue::QueueCounters;
+pub use self::record::{Cause, Phase, Record, Termination, Value};
 pub use self::tcp::Forwarder;
