@@ -51,6 +51,7 @@ pub use self::counters::{BackendCounters, Counters, Refusals, TimedOut};
 pub use self::error::ForwardError;
 pub use self::handle::{Drained, Handle};
 pub use self::histogram::Durations;
-pub(crate) use self::histogram::Histogram;
 pub use self::limits::Rate;
+pub use self::queue::QueueCounters;
+pub use self::record::{Cause, Phase, Record, Termination, Value};
 pub use self::tcp::{Forwarder, Source};

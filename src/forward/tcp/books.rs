@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::backend::{Backend, Snapshot};
 use crate::forward::counters::{Tally, add, read};
-use crate::forward::{BackendCounters, Counters, Durations, Histogram};
+use crate::forward::histogram::Histogram;
+use crate::forward::{BackendCounters, Counters, Durations};
 use crate::sync::{AtomicU64, Mutex, lock};
 
 /// All that one forwarder counts.
@@ -54,7 +55,7 @@ impl Books {
 
     pub(in crate::forward) fn durations(&self) -> Durations {
         let mut sum = Durations::default();
-        lock(&self.pages).iter().for_each(|page| sum.merge(&page.duration.read()));
+        lock(&self.pages).iter().for_each(|page| sum.merge(&page.duration.snapshot()));
         sum
     }
 
@@ -125,8 +126,8 @@ impl BackendTally {
         sum.broke += read(&self.broke);
         sum.bytes_in += read(&self.bytes_in);
         sum.bytes_out += read(&self.bytes_out);
-        sum.connect_time.merge(&self.connect_time.read());
-        sum.duration.merge(&self.duration.read());
+        sum.connect_time.merge(&self.connect_time.snapshot());
+        sum.duration.merge(&self.duration.snapshot());
     }
 
     /// Counts a connection that ended.

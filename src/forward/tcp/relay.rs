@@ -112,7 +112,7 @@ impl Relay {
         match (up.is_ready(), down.is_ready()) {
             (true, true) => {
                 self.in_order = true;
-                return Poll::Ready(Ok(()));
+                Poll::Ready(Ok(()))
             }
             // Whoever has ended may still reset, and nobody reads there any more.
             (true, false) if self.down.is_waiting() => {

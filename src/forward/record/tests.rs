@@ -1,0 +1,171 @@
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+use super::*;
+
+fn address(text: &str) -> Option<SocketAddr> {
+    Some(text.parse().expect("an address"))
+}
+
+fn carried() -> Record {
+    Record {
+        accepted: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_042),
+        service: "web".into(),
+        client: address("192.0.2.7:50123"),
+        told_client: None,
+        local: address("198.51.100.1:443"),
+        backend: Some("web-1".into()),
+        backend_address: address("10.0.0.1:8443"),
+        queue_time: Duration::ZERO,
+        connect_time: Some(Duration::from_nanos(1_234_999)),
+        total_time: Duration::from_micros(61_002_003),
+        bytes_to_server: 517,
+        bytes_to_client: 1_048_576,
+        attempts: 2,
+        listener_connections: 31,
+        backend_connections: Some(7),
+        termination: Termination::NORMAL,
+    }
+}
+
+fn refused() -> Record {
+    Record {
+        client: None,
+        told_client: address("[2001:db8::7]:50123"),
+        local: None,
+        backend: None,
+        backend_address: None,
+        queue_time: Duration::from_secs(30),
+        connect_time: None,
+        total_time: Duration::from_millis(30_000),
+        bytes_to_server: 0,
+        bytes_to_client: 0,
+        attempts: 0,
+        backend_connections: None,
+        termination: Termination::new(Cause::ServerTimeout, Phase::Queue),
+        ..carried()
+    }
+}
+
+#[test]
+fn a_line_is_exactly_this() {
+    assert_eq!(
+        carried().to_string(),
+        "2026-09-21T14:13:20.042Z web -- 192.0.2.7:50123 - 198.51.100.1:443 web-1 10.0.0.1:8443 \
+         0.000 1.234 61002.003 517 1048576 2 31 7"
+    );
+    assert_eq!(
+        refused().to_string(),
+        "2026-09-21T14:13:20.042Z web sQ - [2001:db8::7]:50123 - - - 30000.000 - 30000.000 0 0 0 31 -"
+    );
+}
+
+#[test]
+fn a_line_with_keys_is_exactly_this() {
+    assert_eq!(
+        carried().key_values().to_string(),
+        "time=2026-09-21T14:13:20.042Z service=web end=-- client=192.0.2.7:50123 told=- \
+         local=198.51.100.1:443 backend=web-1 address=10.0.0.1:8443 queue_ms=0.000 \
+         connect_ms=1.234 total_ms=61002.003 sent=517 received=1048576 attempts=2 on_listener=31 \
+         on_backend=7"
+    );
+}
+
+#[test]
+fn names_cannot_break_the_line() {
+    let named = |service: &str, backend: &str| {
+        let record = Record { service: service.into(), backend: Some(backend.into()), ..carried() };
+        let fields = record.fields().map(|(_, value)| value.to_string());
+        let fields: Vec<_> = fields.collect();
+        (fields[1].clone(), fields[6].clone())
+    };
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    assert_eq!(named("a b", "x\n\r\t\0"), pair(r"a\x20b", r"x\x0a\x0d\x09\x00"));
+    assert_eq!(named("", "-"), pair(r#""""#, r"\x2d"));
+    assert_eq!(named(r#"q"=\"#, "\u{1b}[31m"), pair(r"q\x22\x3d\x5c", r"\x1b[31m"));
+    assert_eq!(named("é\u{7f}", "a-b"), pair(r"\xc3\xa9\x7f", "a-b"));
+}
+
+#[test]
+fn no_moment_panics() {
+    let at = |accepted| Record { accepted, ..carried() }.fields().next().unwrap().1.to_string();
+    let epoch = SystemTime::UNIX_EPOCH;
+    assert_eq!(at(epoch), "1970-01-01T00:00:00.000Z");
+    assert_eq!(at(epoch - Duration::from_secs(1)), "-");
+    let last = epoch + Duration::from_secs(253_402_300_799);
+    assert_eq!(at(last), "9999-12-31T23:59:59.000Z");
+    assert_eq!(at(last + Duration::from_secs(1)), "-");
+    assert_eq!(Value(Kind::Millis(Duration::MAX)).to_string(), "18446744073709551615999.999");
+}
+
+#[test]
+fn the_client_is_whom_the_header_named() {
+    assert_eq!(carried().origin(), address("192.0.2.7:50123"));
+    assert_eq!(refused().origin(), address("[2001:db8::7]:50123"));
+    assert_eq!((carried().retries(), refused().retries()), (1, 0));
+}
+
+const CAUSES: [Cause; 9] = [
+    Cause::Normal,
+    Cause::Client,
+    Cause::Server,
+    Cause::ClientTimeout,
+    Cause::ServerTimeout,
+    Cause::Proxy,
+    Cause::Resources,
+    Cause::Down,
+    Cause::Killed,
+];
+const PHASES: [Phase; 6] =
+    [Phase::Request, Phase::Queue, Phase::Connect, Phase::Data, Phase::Last, Phase::End];
+
+#[test]
+fn each_cause_and_each_phase_has_a_letter_of_its_own() {
+    let letters = |codes: Vec<&str>, at: usize| -> HashSet<char> {
+        codes.into_iter().filter_map(|code| code.chars().nth(at)).collect()
+    };
+    for cause in CAUSES {
+        let codes = PHASES.map(|phase| Termination::new(cause, phase).code()).to_vec();
+        assert_eq!(letters(codes.clone(), 0).len(), 1, "{codes:?}");
+        assert_eq!(letters(codes, 1), "RQCDL-".chars().collect());
+    }
+    let firsts = CAUSES.map(|cause| Termination::new(cause, Phase::Data).code()).to_vec();
+    assert_eq!(letters(firsts, 0), "-CScsPRDK".chars().collect());
+}
+
+#[test]
+fn codes_are_those_of_haproxy() {
+    let code = |cause, phase| Termination::new(cause, phase).to_string();
+    assert_eq!(Termination::NORMAL.code(), "--");
+    assert_eq!(code(Cause::Client, Phase::Data), "CD");
+    assert_eq!(code(Cause::Server, Phase::Connect), "SC");
+    assert_eq!(code(Cause::ServerTimeout, Phase::Connect), "sC");
+    assert_eq!(code(Cause::ServerTimeout, Phase::Queue), "sQ");
+    assert_eq!(code(Cause::ClientTimeout, Phase::Data), "cD");
+    assert_eq!(code(Cause::Proxy, Phase::Request), "PR");
+    assert_eq!(code(Cause::Killed, Phase::Data), "KD");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(1),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn every_line_has_sixteen_fields(service in any::<String>(), backend in any::<String>()) {
+        let record = Record {
+            service: service.as_str().into(),
+            backend: Some(backend.as_str().into()),
+            ..carried()
+        };
+        let line = record.to_string();
+        prop_assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line:?}");
+        prop_assert_eq!(line.split(' ').filter(|field| !field.is_empty()).count(), 16);
+        let keyed = record.key_values().to_string();
+        prop_assert!(keyed.split(' ').all(|pair| pair.matches('=').count() == 1), "{keyed:?}");
+    }
+}
