@@ -1,13 +1,17 @@
 //! What a forwarder was told: the part of it that its workers share.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
+
+use tracing::error;
 
 use super::options::SocketOptions;
 use crate::Balancer;
 use crate::balancer::Persistence;
-use crate::forward::Rate;
+use crate::forward::{Rate, Record};
 
 /// Defaults are those of IPVS where it has them: 15 minutes for a connection, two for one that is
 /// closing.
@@ -24,6 +28,30 @@ pub(super) struct Config {
     pub(super) sockets: SocketOptions,
     pub(super) effort: Effort,
     pub(super) patience: Patience,
+    pub(super) on_end: Option<Observer>,
+}
+
+/// Whom to tell of connections that have ended.
+#[derive(Clone)]
+pub(super) struct Observer(Arc<dyn Fn(&Record) + Send + Sync>);
+
+impl Observer {
+    pub(super) fn new(call: impl Fn(&Record) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(call))
+    }
+
+    /// Called while a connection is cleaned up: a panic would keep it in the books for ever.
+    pub(super) fn call(&self, record: &Record) {
+        if catch_unwind(AssertUnwindSafe(|| (self.0)(record))).is_err() {
+            error!(%record, "whoever was to be told of the end of a connection panicked");
+        }
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
 }
 
 /// How hard a backend is looked for.
@@ -73,6 +101,7 @@ impl Config {
                 half_closed: Some(Duration::from_secs(120)),
                 total: None,
             },
+            on_end: None,
         }
     }
 }

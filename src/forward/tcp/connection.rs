@@ -5,21 +5,22 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, Sleep, sleep_until};
-use tracing::debug;
+use tracing::{Instrument, debug, debug_span};
 
 use super::books::BackendTally;
 use super::config::Patience;
-use super::establish::{Asker, Found, Times};
+use super::establish::{Asker, Story};
 use super::relay::{Broke, Relay, Side};
 use super::stream::Stream;
 use super::worker::Crew;
+use crate::Lease;
 use crate::backend::Outcome;
 use crate::forward::counters::{End, Refusal, add};
 use crate::forward::limits::{Place, Slot};
-use crate::{Backend, Lease};
+use crate::forward::{Cause, Phase, Record, Termination};
 
 /// A client that was accepted.
 #[derive(Debug)]
@@ -32,14 +33,17 @@ pub(super) struct Arrival {
 
 /// A connection in the books: whatever becomes of it, its end is written down.
 #[derive(Debug)]
-pub(super) struct Entry {
+struct Entry {
     crew: Arc<Crew>,
     asker: Asker,
     begun: Instant,
-    times: Times,
-    backend: Option<Arc<BackendTally>>,
+    story: Story,
+    tally: Option<Arc<BackendTally>>,
     end: End,
+    /// To the server and to the client.
     passed: [u64; 2],
+    /// Has the server spoken last?
+    is_clients_turn: bool,
     place: Option<Place>,
     _slot: Slot,
 }
@@ -51,10 +55,11 @@ impl Entry {
             crew,
             asker,
             begun: Instant::now(),
-            times: Times::default(),
-            backend: None,
+            story: Story::default(),
+            tally: None,
             end: End::Cut,
             passed: [0; 2],
+            is_clients_turn: true,
             place: None,
             _slot: slot,
         }
@@ -64,22 +69,81 @@ impl Entry {
     fn note(&mut self, passed: [u64; 2]) {
         let [up, down] = [passed[0] - self.passed[0], passed[1] - self.passed[1]];
         self.passed = passed;
+        self.is_clients_turn = down != 0;
         add(&self.crew.page.tally.bytes_to_servers, up);
         add(&self.crew.page.tally.bytes_to_clients, down);
-        if let Some(backend) = &self.backend {
+        if let Some(backend) = &self.tally {
             add(&backend.bytes_in, up);
             add(&backend.bytes_out, down);
         }
+    }
+
+    fn refuse(mut self, refusal: Refusal) {
+        self.end = End::Refused(refusal);
+    }
+
+    fn record(&self, lasted: Duration) -> Record {
+        let config = self.crew.config();
+        let backend = self.story.backend.as_ref();
+        Record {
+            accepted: SystemTime::now().checked_sub(lasted).unwrap_or(SystemTime::UNIX_EPOCH),
+            service: Arc::clone(&config.name),
+            client: self.asker.from,
+            told_client: self.asker.client.filter(|_| self.asker.is_told),
+            local: self.asker.local,
+            backend: backend.map(|backend| backend.id().clone()),
+            backend_address: backend.map(|backend| *backend.target()),
+            queue_time: self.story.queue,
+            connect_time: self.story.connect,
+            total_time: lasted,
+            bytes_to_server: self.passed[0],
+            bytes_to_client: self.passed[1],
+            attempts: self.story.attempts,
+            listener_connections: self.crew.shared.books.counters().active,
+            backend_connections: backend.map(|backend| backend.load().active.into()),
+            termination: self.termination(),
+        }
+    }
+
+    fn termination(&self) -> Termination {
+        let phase = self.story.phase;
+        let silent = || match self.is_clients_turn || phase == Phase::Last {
+            true => Cause::ClientTimeout,
+            false => Cause::ServerTimeout,
+        };
+        let (cause, phase) = match self.end {
+            End::Finished => return Termination::NORMAL,
+            End::ClientBroke => (Cause::Client, phase),
+            End::ServerBroke => (Cause::Server, phase),
+            End::Idle | End::HalfClosed => (silent(), phase),
+            End::TotalTime => (Cause::Proxy, phase),
+            End::Cut => (Cause::Killed, phase),
+            End::Refused(refusal) => match refusal {
+                Refusal::NoBackend | Refusal::ConnectError => (Cause::Server, Phase::Connect),
+                Refusal::ConnectTimeout => (Cause::ServerTimeout, Phase::Connect),
+                Refusal::Scheduler => (Cause::Proxy, Phase::Connect),
+                Refusal::NoResources => (Cause::Resources, Phase::Connect),
+                Refusal::Saturated => (Cause::Proxy, Phase::Queue),
+                Refusal::QueueTimeout => (Cause::ServerTimeout, Phase::Queue),
+                Refusal::ClientLimit | Refusal::BadPreamble => (Cause::Proxy, Phase::Request),
+                Refusal::PreambleTimeout => (Cause::ClientTimeout, Phase::Request),
+                Refusal::ClientLeft => (Cause::Client, phase),
+            },
+        };
+        Termination::new(cause, phase)
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
         let lasted = self.begun.elapsed();
+        if let Some(tell) = &self.crew.config().on_end {
+            tell.call(&self.record(lasted));
+        }
         self.crew.page.duration.record(lasted);
-        if let Some(backend) = &self.backend {
-            backend.duration.record(lasted);
-            backend.end(self.end == End::ServerBroke);
+        if let Some(tally) = &self.tally {
+            tally.duration.record(lasted);
+            tally.end(self.end == End::ServerBroke);
         }
         self.crew.page.tally.end(self.end);
     }
@@ -87,95 +151,69 @@ impl Drop for Entry {
 
 /// Carries a connection from its first byte to its last.
 ///
-/// Made when the client is accepted and not in the task, which may be cut before it has run at all.
+/// Its entry is made when the client is accepted and not in the task, which may be cut before it has
+/// run at all.
 pub(super) fn serve(crew: Arc<Crew>, arrival: Arrival) -> impl Future<Output = ()> + Send {
     let Arrival { stream, client, local, slot } = arrival;
-    let asker = Asker { client, local, key: None };
-    let entry = Entry::new(crew, asker, slot);
+    let span = debug_span!("connection", service = &*crew.config().name, client = ?client);
+    let asker = Asker { from: client, client, local, key: None, is_told: false };
+    let mut entry = Entry::new(crew, asker, slot);
     // Reset unless it comes to an end in order.
-    let client = Unfinished(Some(stream));
-    async move {
+    let client = Unserved(Some(stream));
+    let serve = async move {
         // What finding a backend takes is given back before the connection is carried.
-        let Some((mut entry, mut relay, lease)) = Box::pin(begin(entry, client)).await else {
-            return;
+        let (mut relay, lease) = match Box::pin(begin(&mut entry, client)).await {
+            Ok(begun) => begun,
+            Err(refusal) => {
+                debug!(?refusal, "connection refused");
+                return entry.refuse(refusal);
+            }
         };
-        let end = carry(&mut entry, &mut relay).await;
+        entry.end = carry(&mut entry, &mut relay).await;
+        // The sockets are closed before the end is in the books: who sees it there sees it done.
+        drop(relay);
         if let Some(lease) = lease {
-            lease.complete(match end {
+            lease.complete(match entry.end {
                 End::Finished => Outcome::Ok,
                 End::ServerBroke => Outcome::AppError,
                 // A client that goes away is nothing to hold against the backend.
                 _ => Outcome::Cancelled,
             });
         }
-        entry.end = end;
-        let queue = entry.crew.shared.queue.is_some().then(|| Arc::clone(&entry.crew));
-        // The sockets are closed before the end is in the books: who sees it there sees it done.
-        drop(relay);
-        drop(entry);
-        if let Some(queue) = queue.as_ref().and_then(|crew| crew.shared.queue.as_ref()) {
+        if let Some(queue) = &entry.crew.shared.queue {
             queue.freed();
         }
-    }
-}
-
-async fn begin(
-    mut entry: Entry,
-    mut client: Unfinished,
-) -> Option<(Entry, Relay, Option<Lease<SocketAddr>>)> {
-    let crew = Arc::clone(&entry.crew);
-    let mut tried = None;
-    let found = match client.stream() {
-        Some(stream) => begin_with(&crew, &mut entry, stream, &mut tried).await,
-        None => return None,
     };
-    match found {
-        Ok(found) => {
-            let Found { server, lease, times } = found;
-            entry.times = times;
-            if let Some(lease) = &lease {
-                let tally = crew.page.backend(lease.backend(), || crew.snapshot());
-                add(&tally.connections, 1);
-                tally.connect_time.record(times.connect);
-                entry.backend = Some(tally);
-            }
-            let relay = Relay::new(client.0.take()?, Stream::Tcp(server), Vec::new());
-            Some((entry, relay, lease))
-        }
-        Err((refusal, times)) => {
-            entry.times = times;
-            debug!(?refusal, client = ?entry.asker.client, "connection refused");
-            entry.end = End::Refused(refusal);
-            drop(client);
-            None
-        }
-    }
+    serve.instrument(span)
 }
 
-async fn begin_with(
-    crew: &Crew,
+/// Finds a backend for the client, and makes of both what carries the bytes.
+async fn begin(
     entry: &mut Entry,
-    client: &Stream,
-    tried: &mut Option<Arc<Backend<SocketAddr>>>,
-) -> Result<Found, (Refusal, Times)> {
+    mut client: Unserved,
+) -> Result<(Relay, Option<Lease<SocketAddr>>), Refusal> {
+    let crew = Arc::clone(&entry.crew);
     if let (Some(clients), Some(source)) = (&crew.shared.per_client, entry.asker.client) {
-        let place = clients.enter(source.ip());
-        entry.place = Some(place.ok_or((Refusal::ClientLimit, Times::default()))?);
+        entry.place = Some(clients.enter(source.ip()).ok_or(Refusal::ClientLimit)?);
     }
-    crew.establish(client, entry.asker, tried).await
+    let stream = client.0.as_ref().ok_or(Refusal::ClientLeft)?;
+    let (server, lease) = crew.establish(stream, entry.asker, &mut entry.story).await?;
+    entry.story.phase = Phase::Data;
+    if let Some(lease) = &lease {
+        let tally = crew.page.backend(lease.backend(), || crew.snapshot());
+        add(&tally.connections, 1);
+        tally.connect_time.record(entry.story.connect.unwrap_or_default());
+        entry.tally = Some(tally);
+    }
+    let client = client.0.take().ok_or(Refusal::ClientLeft)?;
+    Ok((Relay::new(client, Stream::Tcp(server), Vec::new()), lease))
 }
 
 /// A client that nobody serves yet: reset when dropped.
 #[derive(Debug)]
-struct Unfinished(Option<Stream>);
+struct Unserved(Option<Stream>);
 
-impl Unfinished {
-    fn stream(&self) -> Option<&Stream> {
-        self.0.as_ref()
-    }
-}
-
-impl Drop for Unfinished {
+impl Drop for Unserved {
     fn drop(&mut self) {
         if let Some(stream) = &self.0 {
             stream.reset_on_close();
@@ -207,6 +245,9 @@ async fn carry(entry: &mut Entry, relay: &mut Relay) -> End {
         }
         if relay.is_half_closed() && !watch.half_closed {
             watch.half_closed = true;
+            if relay.has_server_ended() {
+                entry.story.phase = Phase::Last;
+            }
             watch.active = Instant::now();
         }
         watch.poll(cx, alarm.as_mut())

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::connection::now;
@@ -15,33 +15,49 @@ use super::stream::Stream;
 use super::worker::Crew;
 use crate::backend::Outcome;
 use crate::balancer::PickError;
+use crate::forward::Phase;
 use crate::forward::counters::{Refusal, add};
 use crate::forward::queue::QueueError;
 use crate::scheduler::Rng;
 use crate::{Backend, Flow, Lease};
 
-/// A backend that took the connection.
-pub(super) struct Found {
-    pub(super) server: TcpStream,
-    /// `None` for the sorry server.
-    pub(super) lease: Option<Lease<SocketAddr>>,
-    pub(super) times: Times,
-}
+/// A backend that took the connection; without a lease it is the sorry server.
+pub(super) type Found = (TcpStream, Option<Lease<SocketAddr>>);
 
-/// What it took to find one.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Times {
+/// How far a connection has come, and what it took: kept by who asks, so that it is known wherever
+/// the search is broken off.
+#[derive(Debug)]
+pub(super) struct Story {
+    pub(super) phase: Phase,
+    /// The time spent in line.
     pub(super) queue: Duration,
-    pub(super) connect: Duration,
+    pub(super) connect: Option<Duration>,
     /// Attempts to connect, the last included.
     pub(super) attempts: u32,
+    /// The backend that took it, or the last one tried.
+    pub(super) backend: Option<Arc<Backend<SocketAddr>>>,
+}
+
+impl Default for Story {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Request,
+            queue: Duration::ZERO,
+            connect: None,
+            attempts: 0,
+            backend: None,
+        }
+    }
 }
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
-    /// `None` for a Unix socket's client.
+    /// Where the connection came from; `None` for a Unix socket's client.
+    pub(super) from: Option<SocketAddr>,
+    /// Who the client is: the same, or whom a PROXY header named.
     pub(super) client: Option<SocketAddr>,
+    pub(super) is_told: bool,
     /// The address that it used.
     pub(super) local: Option<SocketAddr>,
     /// What must go to the same backend each time, if not the client's address.
@@ -54,27 +70,27 @@ impl Crew {
         &self,
         client: &Stream,
         asker: Asker,
-        tell: &mut Option<Arc<Backend<SocketAddr>>>,
-    ) -> Result<Found, (Refusal, Times)> {
-        let mut times = Times::default();
-        let search = self.search(asker, &mut times, tell);
-        let refusal = match unless_reset(client, search).await {
-            None => Refusal::ClientLeft,
-            Some(Ok((server, lease))) => return Ok(Found { server, lease: Some(lease), times }),
+        story: &mut Story,
+    ) -> Result<Found, Refusal> {
+        let refusal = match unless_reset(client, self.search(asker, story)).await {
+            None => return Err(Refusal::ClientLeft),
+            Some(Ok((server, lease))) => return Ok((server, Some(lease))),
             Some(Err(refusal)) => refusal,
         };
         let (Some(sorry), true) = (self.config().sorry_server, refusal.is_want_of_backends())
         else {
-            return Err((refusal, times));
+            return Err(refusal);
         };
+        story.phase = Phase::Connect;
         match timeout(self.config().effort.timeout, self.dial(sorry, asker)).await {
             Ok(Ok(server)) => {
                 add(&self.page.tally.sorry, 1);
-                Ok(Found { server, lease: None, times })
+                story.backend = None;
+                Ok((server, None))
             }
             failed => {
                 debug!(%sorry, ?failed, "the sorry server cannot be connected to");
-                Err((refusal, times))
+                Err(refusal)
             }
         }
     }
@@ -83,27 +99,28 @@ impl Crew {
     async fn search(
         &self,
         asker: Asker,
-        times: &mut Times,
-        tell: &mut Option<Arc<Backend<SocketAddr>>>,
+        story: &mut Story,
     ) -> Result<(TcpStream, Lease<SocketAddr>), Refusal> {
         let effort = self.config().effort;
         let mut flow = flow_of(asker);
         let mut last = None;
         let mut deadline = None;
-        while times.attempts < effort.attempts {
+        while story.attempts < effort.attempts {
             // Where a backend was tried, what became of it is the reason, not that none was left.
-            let picked = self.pick_in_turn(&mut flow, asker, times).await;
+            let picked = self.pick_in_turn(&mut flow, asker, story).await;
             let lease = picked.map_err(|why| last.unwrap_or(why))?;
-            *tell = Some(Arc::clone(lease.backend()));
-            times.attempts += 1;
-            let begun = tokio::time::Instant::now();
+            story.backend = Some(Arc::clone(lease.backend()));
+            story.phase = Phase::Connect;
+            story.attempts += 1;
+            let begun = Instant::now();
             let deadline = *deadline.get_or_insert(begun + effort.total);
             let until = deadline.min(begun + effort.timeout);
             let target = self.target_of(&lease, asker);
             let (outcome, refusal) = match timeout_at(until, self.dial(target, asker)).await {
                 Ok(Ok(stream)) => {
-                    times.connect = begun.elapsed();
-                    lease.observe_latency(times.connect, now());
+                    let took = begun.elapsed();
+                    story.connect = Some(took);
+                    lease.observe_latency(took, now());
                     return Ok((stream, lease));
                 }
                 Ok(Err(error)) if is_local(&error) => (Outcome::Cancelled, Refusal::NoResources),
@@ -128,28 +145,30 @@ impl Crew {
         &self,
         flow: &mut Flow,
         asker: Asker,
-        times: &mut Times,
+        story: &mut Story,
     ) -> Result<Lease<SocketAddr>, Refusal> {
         let Some((queue, line)) = self.shared.queue.as_ref().zip(self.config().queue) else {
-            return self.pick(flow, asker).map_err(Refusal::from);
+            story.phase = Phase::Connect;
+            return self.pick(flow, asker).map_err(|why| story.give_up(why));
         };
+        story.phase = Phase::Queue;
         if queue.is_empty() {
             match self.pick(flow, asker) {
                 Err(PickError::Saturated) => {}
-                picked => return picked.map_err(Refusal::from),
+                picked => return picked.map_err(|why| story.give_up(why)),
             }
         }
         add(&self.page.tally.queued, 1);
-        let begun = tokio::time::Instant::now();
-        let until = begun + line.patience.saturating_sub(times.queue);
+        let begun = Instant::now();
+        let until = begun + line.patience.saturating_sub(story.queue);
         let look = || match self.pick(flow, asker) {
             Err(PickError::Saturated) => None,
-            picked => Some(picked.map_err(Refusal::from)),
+            picked => Some(picked),
         };
         let waited = queue.wait(look, until).await;
-        times.queue += begun.elapsed();
+        story.queue += begun.elapsed();
         match waited {
-            Ok(picked) => picked,
+            Ok(picked) => picked.map_err(|why| story.give_up(why)),
             Err(QueueError::Full) => Err(Refusal::Saturated),
             Err(QueueError::Timeout) => Err(Refusal::QueueTimeout),
         }
@@ -181,6 +200,14 @@ impl Crew {
 
     async fn dial(&self, target: SocketAddr, asker: Asker) -> io::Result<TcpStream> {
         self.config().sockets.connect(target, asker.client, self.shared.next_turn()).await
+    }
+}
+
+impl Story {
+    /// Nobody was chosen, and waiting in line has no part in it.
+    fn give_up(&mut self, why: PickError) -> Refusal {
+        self.phase = Phase::Connect;
+        why.into()
     }
 }
 

@@ -22,13 +22,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 pub(super) use self::books::Books;
-use self::config::{Config, Line};
+use self::config::{Config, Line, Observer};
 use self::listener::Listener;
 pub use self::options::Source;
 use self::options::{listen, listen_beside};
 use self::worker::{Crew, Shared};
 use super::handle::Phase;
-use super::{Drained, ForwardError, Handle, Rate};
+use super::{Drained, ForwardError, Handle, Rate, Record};
 use crate::Balancer;
 use crate::balancer::Persistence;
 
@@ -260,6 +260,22 @@ impl Forwarder {
     /// The address that backends see connections come from. Default: what the routes say.
     pub fn source(mut self, source: Source) -> Self {
         self.config.sockets.source = source;
+        self
+    }
+
+    /// Tells of each connection that has ended, whatever its end; for an access log.
+    ///
+    /// Called by the worker that carried it, between others' bytes: hand over what takes time. A
+    /// panic in it is caught and logged.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # fn example(forwarder: lvs::forward::Forwarder) -> lvs::forward::Forwarder {
+    /// forwarder.on_end(|record| println!("{record}"))
+    /// # }
+    /// ```
+    pub fn on_end(mut self, tell: impl Fn(&Record) + Send + Sync + 'static) -> Self {
+        self.config.on_end = Some(Observer::new(tell));
         self
     }
 

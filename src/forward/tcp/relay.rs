@@ -103,6 +103,11 @@ impl Relay {
         self.up.stage != Stage::Open || self.down.stage != Stage::Open
     }
 
+    /// Has the server said all, and the client got it?
+    pub(super) fn has_server_ended(&self) -> bool {
+        self.down.stage == Stage::Ended
+    }
+
     /// Goes as far as it can; `Ready` when both sides have ended or one broke.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broke>> {
         let broke = |side| move |error| Broke { side, error };
