@@ -101,6 +101,14 @@ async fn assert_reset(mut stream: TcpStream) {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
+/// A new client is reset, be it before it knows that it was connected.
+async fn assert_turned_away(handle: &Handle) {
+    match TcpStream::connect(at(handle)).await {
+        Ok(stream) => assert_reset(stream).await,
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
+}
+
 /// Waits for what is about to happen on another thread.
 async fn until(mut happened: impl FnMut() -> bool) {
     let waiting = async {
@@ -178,7 +186,7 @@ async fn when_all_refuse_the_client_is_reset_and_counted_once() {
     let (held, targets): (Vec<_>, Vec<_>) = (0..3).map(|_| refusing()).map(|(a, s)| (s, a)).unzip();
     let (set, forwarder) = world(&targets);
     let (handle, running) = start(forwarder.connect_attempts(2));
-    assert_reset(open(&handle).await).await;
+    assert_turned_away(&handle).await;
     let (_, counters) = end(&handle, running).await;
     assert_eq!((counters.accepted, counters.active, counters.finished), (1, 0, 0));
     assert_eq!((counters.refused.connect_error, counters.refused.total()), (1, 1));
@@ -192,15 +200,15 @@ async fn when_all_refuse_the_client_is_reset_and_counted_once() {
 async fn nobody_to_choose_is_counted_by_reason() {
     let (set, forwarder) = world(&[]);
     let (handle, running) = start(forwarder);
-    assert_reset(open(&handle).await).await;
+    assert_turned_away(&handle).await;
 
     set.insert(Spec::new("down", echo(b'a').await).health(Health::Down)).expect("a new name");
-    assert_reset(open(&handle).await).await;
+    assert_turned_away(&handle).await;
 
     set.insert(Spec::new("small", echo(b'b').await).limits(Limits::max(1))).expect("a new name");
     let mut first = open(&handle).await;
     assert_eq!(first.read_u8().await.expect("carried"), b'b');
-    assert_reset(open(&handle).await).await;
+    assert_turned_away(&handle).await;
     drop(first);
 
     let (_, counters) = end(&handle, running).await;
