@@ -11,7 +11,6 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{Instrument, debug, debug_span};
 
 use super::books::BackendTally;
-use super::config::Patience;
 use super::establish::{Asker, Story};
 use super::relay::{Broke, Relay, Side};
 use super::stream::Stream;
@@ -35,7 +34,10 @@ pub(super) struct Arrival {
 #[derive(Debug)]
 struct Entry {
     crew: Arc<Crew>,
-    asker: Asker,
+    client: Option<SocketAddr>,
+    /// Whom a PROXY header named; apart, since few have one and all pay for it.
+    told: Option<Box<SocketAddr>>,
+    local: Option<SocketAddr>,
     begun: Instant,
     story: Story,
     tally: Option<Arc<BackendTally>>,
@@ -49,11 +51,18 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(crew: Arc<Crew>, asker: Asker, slot: Slot) -> Self {
+    fn new(
+        crew: Arc<Crew>,
+        client: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+        slot: Slot,
+    ) -> Self {
         add(&crew.page.tally.accepted, 1);
         Self {
             crew,
-            asker,
+            client,
+            told: None,
+            local,
             begun: Instant::now(),
             story: Story::default(),
             tally: None,
@@ -88,9 +97,9 @@ impl Entry {
         Record {
             accepted: SystemTime::now().checked_sub(lasted).unwrap_or(SystemTime::UNIX_EPOCH),
             service: Arc::clone(&config.name),
-            client: self.asker.from,
-            told_client: self.asker.client.filter(|_| self.asker.is_told),
-            local: self.asker.local,
+            client: self.client,
+            told_client: self.told.as_deref().copied(),
+            local: self.local,
             backend: backend.map(|backend| backend.id().clone()),
             backend_address: backend.map(|backend| *backend.target()),
             queue_time: self.story.queue,
@@ -156,8 +165,7 @@ impl Drop for Entry {
 pub(super) fn serve(crew: Arc<Crew>, arrival: Arrival) -> impl Future<Output = ()> + Send {
     let Arrival { stream, client, local, slot } = arrival;
     let span = debug_span!("connection", service = &*crew.config().name, client = ?client);
-    let asker = Asker { from: client, client, local, key: None, is_told: false };
-    let mut entry = Entry::new(crew, asker, slot);
+    let mut entry = Entry::new(crew, client, local, slot);
     // Reset unless it comes to an end in order.
     let client = Unserved(Some(stream));
     let serve = async move {
@@ -193,11 +201,13 @@ async fn begin(
     mut client: Unserved,
 ) -> Result<(Relay, Option<Lease<SocketAddr>>), Refusal> {
     let crew = Arc::clone(&entry.crew);
-    if let (Some(clients), Some(source)) = (&crew.shared.per_client, entry.asker.client) {
+    let client_address = entry.told.as_deref().copied().or(entry.client);
+    if let (Some(clients), Some(source)) = (&crew.shared.per_client, client_address) {
         entry.place = Some(clients.enter(source.ip()).ok_or(Refusal::ClientLimit)?);
     }
+    let asker = Asker { client: client_address, local: entry.local, key: None };
     let stream = client.0.as_ref().ok_or(Refusal::ClientLeft)?;
-    let (server, lease) = crew.establish(stream, entry.asker, &mut entry.story).await?;
+    let (server, lease) = crew.establish(stream, asker, &mut entry.story).await?;
     entry.story.phase = Phase::Data;
     if let Some(lease) = &lease {
         let tally = crew.page.backend(lease.backend(), || crew.snapshot());
@@ -223,12 +233,9 @@ impl Drop for Unserved {
 
 /// Relays until both sides have ended, one broke, or time is up.
 async fn carry(entry: &mut Entry, relay: &mut Relay) -> End {
-    let mut watch = Watch {
-        patience: entry.crew.config().patience,
-        begun: entry.begun,
-        active: Instant::now(),
-        half_closed: false,
-    };
+    let crew = Arc::clone(&entry.crew);
+    let mut watch =
+        Watch { crew: &crew, begun: entry.begun, active: Instant::now(), half_closed: false };
     let first = watch.due().map_or(watch.active, |(at, _)| at);
     // Rings too early rather than late: what is due is worked out anew when it does, so that a byte
     // that passes only moves a number.
@@ -270,24 +277,25 @@ fn end_of(ended: Result<(), Broke>) -> End {
 
 /// Knows when a connection has been silent, half closed or there for too long.
 #[derive(Debug)]
-struct Watch {
-    patience: Patience,
+struct Watch<'a> {
+    crew: &'a Crew,
     begun: Instant,
     /// When a byte last passed, or one side ended.
     active: Instant,
     half_closed: bool,
 }
 
-impl Watch {
+impl Watch<'_> {
     /// What comes first.
     fn due(&self) -> Option<(Instant, End)> {
         let after =
             |start: Instant, limit: Option<Duration>, end| Some((start.checked_add(limit?)?, end));
-        let half_closed = self.patience.half_closed.filter(|_| self.half_closed);
+        let patience = self.crew.config().patience;
+        let half_closed = patience.half_closed.filter(|_| self.half_closed);
         let ends = [
-            after(self.begun, self.patience.total, End::TotalTime),
+            after(self.begun, patience.total, End::TotalTime),
             after(self.active, half_closed, End::HalfClosed),
-            after(self.active, self.patience.idle, End::Idle),
+            after(self.active, patience.idle, End::Idle),
         ];
         ends.into_iter().flatten().min_by_key(|(at, _)| *at)
     }

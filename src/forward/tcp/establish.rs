@@ -53,11 +53,8 @@ impl Default for Story {
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
-    /// Where the connection came from; `None` for a Unix socket's client.
-    pub(super) from: Option<SocketAddr>,
-    /// Who the client is: the same, or whom a PROXY header named.
+    /// Where it is, by what the connection or a PROXY header says; unknown for a Unix socket's.
     pub(super) client: Option<SocketAddr>,
-    pub(super) is_told: bool,
     /// The address that it used.
     pub(super) local: Option<SocketAddr>,
     /// What must go to the same backend each time, if not the client's address.

@@ -1,0 +1,64 @@
+//! What connections are taken from, and by whom.
+
+use lvs::scheduler::RoundRobin;
+
+use crate::world::*;
+
+#[tokio::test]
+async fn workers_share_what_comes() {
+    let (_set, forwarder) = world(&[echo(b'a').await]);
+    let (handle, running) = start(forwarder.workers(2));
+    for _ in 0..400 {
+        assert_eq!(exchange(&handle, b"").await, b'a');
+    }
+    let shares = handle.accepted_by_worker();
+    assert_eq!(shares.iter().sum::<u64>(), 400);
+    // A fair coin gives fewer than 100 of 400 once in 10^24 runs.
+    assert!(shares.len() == 2 && shares.iter().all(|share| *share > 100), "{shares:?}");
+    let (_, counters) = end(&handle, running).await;
+    assert_eq!(counters.finished, 400);
+}
+
+#[tokio::test]
+async fn a_listener_of_the_callers_is_shared_by_all_workers() {
+    let set = BackendSet::new();
+    set.insert(Spec::new("0", echo(b'a').await)).expect("a new name");
+    let balancer = Balancer::new(&set, RoundRobin).expect("rr takes any set");
+    let listener = std::net::TcpListener::bind(LOOPBACK).expect("loopback");
+    let forwarder = Forwarder::new(listener, balancer).expect("a listener").workers(3);
+    let (handle, running) = start(forwarder);
+    for _ in 0..30 {
+        assert_eq!(exchange(&handle, b"shared").await, b'a');
+    }
+    let (_, counters) = end(&handle, running).await;
+    assert_eq!(counters.finished, 30);
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_carried_like_any_other() {
+    let folder = std::env::temp_dir().join(format!("lvs-forward-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let path = folder.join("front.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("a free name");
+    let set = BackendSet::new();
+    set.insert(Spec::new("0", echo(b'a').await)).expect("a new name");
+    let balancer = Balancer::new(&set, RoundRobin).expect("rr takes any set");
+    let forwarder = Forwarder::unix(listener, balancer).expect("a listener");
+    assert_eq!(forwarder.local_addr(), None);
+    let (handle, running) = start(forwarder);
+    let mut stream = tokio::net::UnixStream::connect(&path).await.expect("listening");
+    let much = vec![5; 1 << 20];
+    let (mut reads, mut writes) = stream.split();
+    let send = async {
+        writes.write_all(&much).await.expect("open");
+        writes.shutdown().await.expect("open");
+    };
+    let mut got = Vec::new();
+    let (read, ()) = tokio::join!(reads.read_to_end(&mut got), send);
+    read.expect("an end in order");
+    assert!(got[0] == b'a' && got[1..] == much);
+    drop(stream);
+    let (_, counters) = end(&handle, running).await;
+    assert_eq!(counters.finished, 1);
+    std::fs::remove_dir_all(folder).expect("its own folder");
+}
