@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use lvs::balancer::{Persistence, PersistenceBuilder};
+use lvs::balancer::{Affinity, Persistence, PersistenceBuilder};
 use lvs::scheduler::{Rng, RoundRobin};
 use lvs::{BackendId, BackendSet, Balancer, Flow, Health, Lease, Limits, PickError, Spec};
 
@@ -73,7 +73,7 @@ fn a_network_shares_one_backend() {
 #[test]
 fn weight_0_is_followed_unless_told_otherwise() {
     let kernel = world(Persistence::new(TIMEOUT));
-    let strict = world(Persistence::new(TIMEOUT).expire_quiesced(true));
+    let strict = world(Persistence::new(TIMEOUT).quiesced(Affinity::Ends));
     for (it, expected) in [(&kernel, "a"), (&strict, "b")] {
         assert_eq!(it.pick("192.0.2.1", 0), "a");
         it.set.set_weight(&id("a"), 0).expect("known");
@@ -82,9 +82,134 @@ fn weight_0_is_followed_unless_told_otherwise() {
     }
 }
 
+type Change = fn(&BackendSet<()>);
+type Policy = fn(PersistenceBuilder, Affinity) -> PersistenceBuilder;
+
+/// The two ways in which an operator lets a backend run empty, and the policy of each.
+const WAYS_OUT: [(Change, Policy); 2] = [
+    (|set| set.drain(&id("a")).expect("known"), PersistenceBuilder::draining),
+    (|set| set.set_weight(&id("a"), 0).expect("known"), PersistenceBuilder::quiesced),
+];
+
+#[test]
+fn affinity_that_ends_is_not_followed_once() {
+    for (change, policy) in WAYS_OUT {
+        let it = world(policy(Persistence::new(TIMEOUT), Affinity::Ends));
+        assert_eq!(it.pick("192.0.2.1", 0), "a");
+        change(&it.set);
+        assert_eq!(it.pick("192.0.2.1", 1), "b");
+        it.set.enable(&id("a")).expect("known");
+        it.set.set_weight(&id("a"), 1).expect("known");
+        assert_eq!(it.pick("192.0.2.1", 2), "b", "the new template holds");
+    }
+}
+
+#[test]
+fn affinity_that_runs_out_is_followed_and_not_renewed() {
+    for (change, policy) in WAYS_OUT {
+        let it = world(policy(Persistence::new(TIMEOUT), Affinity::RunsOut));
+        assert_eq!(it.pick("192.0.2.1", 0), "a");
+        assert_eq!(it.pick("192.0.2.1", 100), "a");
+        change(&it.set);
+        for seconds in [101, 200, 300, 399] {
+            assert_eq!(it.pick("192.0.2.1", seconds), "a");
+        }
+        assert_eq!(it.pick("192.0.2.2", 200), "b", "no new client");
+        assert_eq!(it.pick("192.0.2.1", 400), "b", "the time since the last renewal is over");
+
+        it.set.enable(&id("a")).expect("known");
+        it.set.set_weight(&id("a"), 1).expect("known");
+        assert_eq!(it.pick("192.0.2.1", 500), "b");
+    }
+}
+
+#[test]
+fn affinity_that_ran_out_for_a_while_is_renewed_again() {
+    let it = world(Persistence::new(TIMEOUT).draining(Affinity::RunsOut));
+    assert_eq!(it.pick("192.0.2.1", 0), "a");
+    it.set.drain(&id("a")).expect("known");
+    assert_eq!(it.pick("192.0.2.1", 200), "a");
+    it.set.enable(&id("a")).expect("known");
+    assert_eq!(it.pick("192.0.2.1", 250), "a");
+    assert_eq!(it.pick("192.0.2.1", 500), "a", "renewed at 250");
+}
+
+#[test]
+fn affinity_that_stays_is_renewed_with_each_use() {
+    for (change, policy) in WAYS_OUT {
+        let it = world(policy(Persistence::new(TIMEOUT), Affinity::Stays));
+        assert_eq!(it.pick("192.0.2.1", 0), "a");
+        change(&it.set);
+        for seconds in [299, 598, 897] {
+            assert_eq!(it.pick("192.0.2.1", seconds), "a");
+        }
+        assert_eq!(it.pick("192.0.2.2", 900), "b", "no new client");
+        assert_eq!(it.pick("192.0.2.1", 1197), "b", "unused for the timeout");
+    }
+}
+
+#[test]
+fn no_policy_follows_a_backend_that_is_down_or_disabled() {
+    let everything = Persistence::new(TIMEOUT).draining(Affinity::Stays).quiesced(Affinity::Stays);
+    let changes: [Change; 2] = [
+        |set| set.set_health(&id("a"), Health::Down).expect("known"),
+        |set| set.disable(&id("a")).expect("known"),
+    ];
+    for change in changes {
+        let it = world(everything);
+        assert_eq!(it.pick("192.0.2.1", 0), "a");
+        it.set.drain(&id("a")).expect("known");
+        assert_eq!(it.pick("192.0.2.1", 1), "a");
+        it.set.enable(&id("a")).expect("known");
+        change(&it.set);
+        assert_eq!(it.pick("192.0.2.1", 2), "b");
+    }
+}
+
+#[test]
+fn services_that_share_a_table_share_affinity_and_others_do_not() {
+    let set = BackendSet::new();
+    for name in ["b", "a"] {
+        set.insert(Spec::new(name, ())).expect("new");
+    }
+    let balancer = Balancer::new(&set, RoundRobin).expect("takes any list");
+    let group = Persistence::new(TIMEOUT).over(balancer.clone());
+    let alone = Persistence::new(TIMEOUT).over(balancer);
+    #[expect(clippy::disallowed_methods, reason = "any instant serves as a start")]
+    let now = Instant::now();
+    let pick = |sticky: &Persistence<()>, client: &str, local: &str| {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let flow = Flow::new().to_destination(address(local));
+        let lease = sticky.pick(address(client), flow, &mut Rng::with_seed(1), now);
+        lease.expect("somebody").id().to_string()
+    };
+    // Other ports and addresses of one group, as under one firewall mark.
+    for local in ["198.51.100.1:80", "198.51.100.1:443", "198.51.100.2:8080"] {
+        assert_eq!(pick(&group, "192.0.2.1:5000", local), "a");
+    }
+    assert_eq!(pick(&alone, "192.0.2.1:5000", "198.51.100.1:80"), "b", "the turn has come to b");
+    assert_eq!(pick(&alone, "192.0.2.1:5001", "198.51.100.1:80"), "b");
+    assert_eq!((group.len(), alone.len()), (1, 1));
+}
+
+#[test]
+fn threads_that_share_a_table_agree_on_each_client() {
+    let it = world(Persistence::new(TIMEOUT));
+    let picks: Vec<Vec<String>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let it = &it;
+                scope.spawn(move || (0..200).map(|n| it.pick(&format!("192.0.2.{n}"), 0)).collect())
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    assert!(picks.iter().all(|of_one| *of_one == picks[0]));
+    assert_eq!(it.sticky.len(), 200);
+}
+
 #[test]
 fn drain_disablement_failure_and_removal_end_affinity() {
-    type Change = fn(&BackendSet<()>);
     let changes: [(&str, Change); 4] = [
         ("drain", |set| set.drain(&id("a")).expect("known")),
         ("disable", |set| set.disable(&id("a")).expect("known")),

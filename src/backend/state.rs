@@ -9,7 +9,8 @@ pub enum Admin {
     /// Takes part.
     #[default]
     Enabled,
-    /// Takes no new work; what it has goes on. Affinity to it ends.
+    /// Takes no new work; what it has goes on. Affinity to it ends, unless
+    /// [told otherwise](crate::balancer::PersistenceBuilder::draining).
     Draining,
     /// Out of service, whatever its health.
     Disabled,

@@ -24,7 +24,7 @@ use crate::scheduler::{Flow, Rng, Scheduler};
 
 pub use self::error::PickError;
 pub use self::lease::Lease;
-pub use self::persistence::{Persistence, PersistenceBuilder};
+pub use self::persistence::{Affinity, Persistence, PersistenceBuilder};
 pub use self::worker::Worker;
 
 /// Chooses a backend for every connection or request.

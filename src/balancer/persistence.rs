@@ -5,10 +5,11 @@
 //! and past connection limits; any other is scheduled and leaves a template behind. A template that
 //! is not used for the timeout ends.
 //!
-//! Differences, on purpose: a backend that is draining, disabled or down is never followed (IPVS
-//! knows no such states), and weight 0 can be told to end affinity as well
-//! ([`PersistenceBuilder::expire_quiesced`], the kernel's `expire_quiescent_template`). The table
-//! is bounded.
+//! Differences, on purpose: a backend that is disabled or down is never followed, and one that is
+//! draining only [where wanted](PersistenceBuilder::draining) (IPVS knows no such states). What
+//! weight 0 does to affinity [can be told](PersistenceBuilder::quiesced) (the kernel's
+//! `expire_quiescent_template`). The table is bounded. A template ends its timeout after the last
+//! connection was made; the kernel's lives on while such a connection does.
 //!
 //! # Cost
 //! One lock of one of sixteen shards, one hash look-up and a binary search of the member list for
@@ -46,6 +47,52 @@ use crate::sync::{Mutex, lock};
 /// assert_eq!(a.id(), b.id(), "one network, one server");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Groups of services
+/// A table is one affinity: the services that share it are a group. It is used by reference, from
+/// any number of threads.
+///
+/// | IPVS | here |
+/// |---|---|
+/// | `-t VIP:80 -p`, `-t VIP:443 -p`: each port by itself | a table for each listener |
+/// | `-t VIP:0 -p`: all ports of an address | one, in an `Arc`, for the listeners of these ports |
+/// | `-f MARK -p`: any addresses, ports and protocols | one, in an `Arc`, for all these listeners |
+///
+/// In both kinds of group a backend's port is 0 in IPVS, which stands for the port that the client
+/// came to. So it is here:
+/// ```
+/// use std::net::SocketAddr;
+/// use std::sync::Arc;
+/// use std::time::{Duration, Instant};
+/// use lvs::balancer::Persistence;
+/// use lvs::scheduler::{RoundRobin, Rng};
+/// use lvs::{BackendSet, Balancer, Flow, PickError};
+///
+/// let set = BackendSet::new();
+/// set.insert(SocketAddr::from(([10, 0, 0, 1], 0)))?;
+/// set.insert(SocketAddr::from(([10, 0, 0, 2], 0)))?;
+/// let balancer = Balancer::new(&set, RoundRobin)?;
+/// let group = Arc::new(Persistence::new(Duration::from_secs(300)).over(balancer));
+///
+/// // What the listeners of both ports do with a connection.
+/// let connect = |client: &str, local: &str, now: Instant| -> Result<SocketAddr, PickError> {
+///     let (client, local): (SocketAddr, SocketAddr) =
+///         (client.parse().expect("an address"), local.parse().expect("an address"));
+///     let flow = Flow::new().to_destination(local);
+///     let lease = group.pick(client, flow, &mut Rng::with_seed(1), now)?;
+///     let mut target = *lease.target();
+///     if target.port() == 0 {
+///         target.set_port(local.port());
+///     }
+///     Ok(target)
+/// };
+/// let now = Instant::now();
+/// let plain = connect("192.0.2.7:5000", "198.51.100.1:80", now)?;
+/// let secure = connect("192.0.2.7:5001", "198.51.100.1:443", now)?;
+/// assert_eq!(plain.ip(), secure.ip(), "the shop finds the basket");
+/// assert_eq!((plain.port(), secure.port()), (80, 443));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Persistence<T> {
     rule: PersistenceBuilder,
     balancer: Balancer<T>,
@@ -60,7 +107,22 @@ pub struct PersistenceBuilder {
     ipv4_prefix: u8,
     ipv6_prefix: u8,
     capacity: usize,
-    expire_quiesced: bool,
+    draining: Affinity,
+    quiesced: Affinity,
+}
+
+/// What becomes of a backend's known clients when it is to be given no new ones.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Affinity {
+    /// Ends at once: the next connection of a known client goes elsewhere, and stays there. The
+    /// backend is empty as soon as its connections have ended.
+    Ends,
+    /// Runs out: known clients come back until their templates end, which are not renewed any more.
+    /// The last of them has left one timeout after the change.
+    RunsOut,
+    /// Goes on: known clients come back as before, and renew their templates as they do. A client
+    /// that never pauses never leaves.
+    Stays,
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +156,8 @@ impl Persistence<()> {
             ipv4_prefix: 32,
             ipv6_prefix: 128,
             capacity: CAPACITY_DEFAULT,
-            expire_quiesced: false,
+            draining: Affinity::Ends,
+            quiesced: Affinity::Stays,
         }
     }
 }
@@ -116,10 +179,25 @@ impl PersistenceBuilder {
         Self { capacity: templates, ..self }
     }
 
-    /// Weight 0 ends affinity. Default: `false`, as in the kernel: quiescing sends no *new* client,
-    /// known ones come back.
-    pub fn expire_quiesced(self, expire: bool) -> Self {
-        Self { expire_quiesced: expire, ..self }
+    /// What a drain does to the backend's known clients. Default: [`Affinity::Ends`].
+    pub fn draining(self, affinity: Affinity) -> Self {
+        Self { draining: affinity, ..self }
+    }
+
+    /// What weight 0 does to the backend's known clients. Default: [`Affinity::Stays`], as in the
+    /// kernel; [`Affinity::Ends`] is its `expire_quiescent_template`.
+    pub fn quiesced(self, affinity: Affinity) -> Self {
+        Self { quiesced: affinity, ..self }
+    }
+
+    /// What holds for the clients of a backend in this state.
+    const fn affinity(&self, state: State) -> Affinity {
+        match state {
+            State::Eligible => Affinity::Stays,
+            State::Quiesced => self.quiesced,
+            State::Draining => self.draining,
+            State::Down | State::Disabled => Affinity::Ends,
+        }
     }
 
     /// Puts the table over a balancer.
@@ -162,15 +240,17 @@ impl<T> Persistence<T> {
         let mut shard = lock(self.shard(network));
         shard.sweep(now, self.rule.timeout);
         if let Some(template) = shard.templates.get_mut(&network).filter(|t| t.expires > now) {
-            let follows = |state| match state {
-                State::Eligible => true,
-                State::Quiesced => !self.rule.expire_quiesced,
-                _ => false,
+            let mut affinity = Affinity::Ends;
+            let follows = |state| {
+                affinity = self.rule.affinity(state);
+                affinity != Affinity::Ends
             };
             if !flow.has_tried(template.serial)
                 && let Some(lease) = self.balancer.published.lease_if(template.serial, follows)
             {
-                template.expires = now + self.rule.timeout;
+                if affinity == Affinity::Stays {
+                    template.expires = now + self.rule.timeout;
+                }
                 return Ok(lease);
             }
         }

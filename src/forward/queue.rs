@@ -133,6 +133,10 @@ impl Queue {
     /// says to go on waiting; what else there is to say is its `Some`, such as that there is nobody
     /// left to wait for. A moment that has passed already gives the head one look.
     ///
+    /// While the head gets `None`, nobody behind it looks. So `None` is for
+    /// [`Saturated`](crate::PickError::Saturated) alone, where every place that comes free would do;
+    /// a caller that looks for one particular backend would hold up all the others.
+    ///
     /// # Errors
     /// [`QueueError::Full`] at once, [`QueueError::Timeout`] at that moment.
     ///

@@ -53,7 +53,7 @@ const fn at_least_one(connections: u32) -> u32 {
 /// What is left of a [`Rate`] at one moment.
 ///
 /// Exact: credit is counted in billionths of a connection, and a rate of `n` a second earns `n` of
-/// them each nanosecond, so nothing is ever rounded away. Some 5 ns a call.
+/// them each nanosecond, so nothing is ever rounded away. Some 12 ns a call.
 ///
 /// Has one owner. Workers that share one pace keep it behind a lock: a share for each would refuse
 /// at one worker what another has left over.
