@@ -69,7 +69,7 @@ async fn a_reset_after_the_half_close_is_heard_in_the_silence() {
         breaks.shutdown().await.expect("open");
         assert_eq!(all_of(&mut hears).await, b"");
         reset(breaks);
-        assert_reset(hears).await;
+        assert_reset_after_its_end(hears).await;
     }
     let (_, counters) = end(&handle, running).await;
     assert_eq!((counters.client_broke, counters.server_broke), (1, 1));

@@ -63,12 +63,16 @@ async fn each_end_has_its_code() {
     let (forwarder, told) = recorded(forwarder.idle_timeout(idle));
     let (handle, running) = start(forwarder);
 
-    let (client, server) = meet(&handle, &stage).await;
+    let (mut client, mut server) = meet(&handle, &stage).await;
+    client.write_all(b"!").await.expect("open");
+    read::<1>(&mut server).await;
     reset(client);
     assert_eq!(next(&told).await.termination.code(), "CD");
     drop(server);
 
-    let (client, server) = meet(&handle, &stage).await;
+    let (mut client, mut server) = meet(&handle, &stage).await;
+    client.write_all(b"!").await.expect("open");
+    read::<1>(&mut server).await;
     reset(server);
     assert_eq!(next(&told).await.termination.code(), "SD");
     drop(client);

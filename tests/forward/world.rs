@@ -100,6 +100,11 @@ pub(crate) async fn assert_reset(mut stream: TcpStream) {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
+/// The same for a stream whose end was read already: the socket's error tells, and not another read.
+pub(crate) async fn assert_reset_after_its_end(stream: TcpStream) {
+    until(|| stream.take_error().expect("a socket").is_some()).await;
+}
+
 /// A new client is reset, be it before it knows that it was connected.
 pub(crate) async fn assert_turned_away(handle: &Handle) {
     match TcpStream::connect(at(handle)).await {

@@ -41,6 +41,7 @@ struct Entry {
     begun: Instant,
     story: Story,
     tally: Option<Arc<BackendTally>>,
+    lease: Option<Lease<SocketAddr>>,
     end: End,
     /// To the server and to the client.
     passed: [u64; 2],
@@ -66,6 +67,7 @@ impl Entry {
             begun: Instant::now(),
             story: Story::default(),
             tally: None,
+            lease: None,
             end: End::Cut,
             passed: [0; 2],
             is_clients_turn: true,
@@ -87,8 +89,9 @@ impl Entry {
         }
     }
 
-    fn refuse(mut self, refusal: Refusal) {
-        self.end = End::Refused(refusal);
+    /// Closes the entry; one that is dropped without a word was cut.
+    fn close(mut self, end: End) {
+        self.end = end;
     }
 
     fn record(&self, lasted: Duration) -> Record {
@@ -146,13 +149,24 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let lasted = self.begun.elapsed();
-        if let Some(tell) = &self.crew.config().on_end {
-            tell.call(&self.record(lasted));
+        if let Some(observer) = &self.crew.config().on_end {
+            observer.call(&self.record(lasted));
         }
         self.crew.page.duration.record(lasted);
         if let Some(tally) = &self.tally {
             tally.duration.record(lasted);
             tally.end(self.end == End::ServerBroke);
+        }
+        if let Some(lease) = self.lease.take() {
+            lease.complete(match self.end {
+                End::Finished => Outcome::Ok,
+                End::ServerBroke => Outcome::AppError,
+                // A client that goes away is nothing to hold against the backend.
+                _ => Outcome::Cancelled,
+            });
+            if let Some(queue) = &self.crew.shared.queue {
+                queue.freed();
+            }
         }
         self.crew.page.tally.end(self.end);
     }
@@ -170,36 +184,23 @@ pub(super) fn serve(crew: Arc<Crew>, arrival: Arrival) -> impl Future<Output = (
     let client = Unserved(Some(stream));
     let serve = async move {
         // What finding a backend takes is given back before the connection is carried.
-        let (mut relay, lease) = match Box::pin(begin(&mut entry, client)).await {
-            Ok(begun) => begun,
+        // The sockets are closed before the end is in the books: who sees it there sees it done.
+        let mut relay = match Box::pin(begin(&mut entry, client)).await {
+            Ok(relay) => relay,
             Err(refusal) => {
                 debug!(?refusal, "connection refused");
-                return entry.refuse(refusal);
+                return entry.close(End::Refused(refusal));
             }
         };
-        entry.end = carry(&mut entry, &mut relay).await;
-        // The sockets are closed before the end is in the books: who sees it there sees it done.
+        let end = carry(&mut entry, &mut relay).await;
         drop(relay);
-        if let Some(lease) = lease {
-            lease.complete(match entry.end {
-                End::Finished => Outcome::Ok,
-                End::ServerBroke => Outcome::AppError,
-                // A client that goes away is nothing to hold against the backend.
-                _ => Outcome::Cancelled,
-            });
-        }
-        if let Some(queue) = &entry.crew.shared.queue {
-            queue.freed();
-        }
+        entry.close(end);
     };
     serve.instrument(span)
 }
 
 /// Finds a backend for the client, and makes of both what carries the bytes.
-async fn begin(
-    entry: &mut Entry,
-    mut client: Unserved,
-) -> Result<(Relay, Option<Lease<SocketAddr>>), Refusal> {
+async fn begin(entry: &mut Entry, mut client: Unserved) -> Result<Relay, Refusal> {
     let crew = Arc::clone(&entry.crew);
     let client_address = entry.told.as_deref().copied().or(entry.client);
     if let (Some(clients), Some(source)) = (&crew.shared.per_client, client_address) {
@@ -215,8 +216,9 @@ async fn begin(
         tally.connect_time.record(entry.story.connect.unwrap_or_default());
         entry.tally = Some(tally);
     }
+    entry.lease = lease;
     let client = client.0.take().ok_or(Refusal::ClientLeft)?;
-    Ok((Relay::new(client, Stream::Tcp(server), Vec::new()), lease))
+    Ok(Relay::new(client, Stream::Tcp(server), Vec::new()))
 }
 
 /// A client that nobody serves yet: reset when dropped.
