@@ -145,3 +145,18 @@ async fn an_address_in_use_is_named() {
     assert_eq!(error.to_string(), format!("cannot listen on {taken}"));
     assert!(matches!(error, ForwardError::Bind { address, .. } if address == taken));
 }
+
+/// It was in the backend's accept queue when the backend died, say.
+#[tokio::test]
+async fn a_connection_that_is_reset_before_anything_passed_is_tried_elsewhere() {
+    let (address, stage) = stage().await;
+    let (set, forwarder) = world(&[address, echo(b'b').await]);
+    let (handle, running) = start(forwarder);
+    let (mut client, server) = meet(&handle, &stage).await;
+    reset(server);
+    assert_eq!(&read::<1>(&mut client).await, b"b");
+    drop(client);
+    let (_, counters) = end(&handle, running).await;
+    assert_eq!((counters.finished, counters.failed_connects, counters.server_broke), (1, 1, 0));
+    assert_eq!((outcomes(&set, "0").connect_error, outcomes(&set, "1").ok), (1, 1));
+}

@@ -3,6 +3,7 @@
 
 mod basics;
 mod bytes;
+mod death;
 mod descriptors;
 mod drain;
 mod ends;

@@ -13,7 +13,7 @@ use tracing::{Instrument, debug, debug_span};
 use super::books::BackendTally;
 use super::establish::{Asker, Story};
 use super::relay::{Broke, Relay, Side};
-use super::stream::Stream;
+use super::stream::{Leg, Stream};
 use super::worker::Crew;
 use crate::Lease;
 use crate::backend::Outcome;
@@ -87,6 +87,22 @@ impl Entry {
             add(&backend.bytes_in, up);
             add(&backend.bytes_out, down);
         }
+    }
+
+    /// Holds it against the backend that it did not serve, and says whether another may be tried.
+    fn turn_to_another(&mut self) -> bool {
+        let attempts = self.crew.config().effort.attempts;
+        let Some(lease) = self.lease.take_if(|_| self.story.attempts < attempts) else {
+            return false;
+        };
+        add(&self.crew.page.tally.failed_connects, 1);
+        if let Some(tally) = self.tally.take() {
+            add(&tally.failed_connects, 1);
+            tally.end(true);
+        }
+        self.story.tried.push(Arc::clone(lease.backend()));
+        lease.complete(Outcome::ConnectError);
+        true
     }
 
     /// Closes the entry; one that is dropped without a word was cut.
@@ -180,35 +196,41 @@ pub(super) fn serve(crew: Arc<Crew>, arrival: Arrival) -> impl Future<Output = (
     let Arrival { stream, client, local, slot } = arrival;
     let span = debug_span!("connection", service = &*crew.config().name, client = ?client);
     let mut entry = Entry::new(crew, client, local, slot);
-    // Reset unless it comes to an end in order.
-    let client = Unserved(Some(stream));
     let serve = async move {
-        // What finding a backend takes is given back before the connection is carried.
-        // The sockets are closed before the end is in the books: who sees it there sees it done.
-        let mut relay = match Box::pin(begin(&mut entry, client)).await {
-            Ok(relay) => relay,
-            Err(refusal) => {
-                debug!(?refusal, "connection refused");
-                return entry.close(End::Refused(refusal));
+        let mut client = Leg::from(stream);
+        loop {
+            // What finding a backend takes is given back before the connection is carried.
+            let mut relay = match Box::pin(begin(&mut entry, client)).await {
+                Ok(relay) => relay,
+                Err(refusal) => {
+                    debug!(?refusal, "connection refused");
+                    return entry.close(End::Refused(refusal));
+                }
+            };
+            let end = carry(&mut entry, &mut relay).await;
+            // A backend that died with the connection in its accept queue has refused it late.
+            if end == End::ServerBroke
+                && let Some(untouched) = relay.into_untouched()
+                && entry.turn_to_another()
+            {
+                client = untouched;
+                continue;
             }
-        };
-        let end = carry(&mut entry, &mut relay).await;
-        drop(relay);
-        entry.close(end);
+            return entry.close(end);
+        }
     };
     serve.instrument(span)
 }
 
 /// Finds a backend for the client, and makes of both what carries the bytes.
-async fn begin(entry: &mut Entry, mut client: Unserved) -> Result<Relay, Refusal> {
+async fn begin(entry: &mut Entry, client: Leg) -> Result<Relay, Refusal> {
     let crew = Arc::clone(&entry.crew);
-    let client_address = entry.told.as_deref().copied().or(entry.client);
-    if let (Some(clients), Some(source)) = (&crew.shared.per_client, client_address) {
+    let address = entry.told.as_deref().copied().or(entry.client);
+    if let (Some(clients), Some(source), None) = (&crew.shared.per_client, address, &entry.place) {
         entry.place = Some(clients.enter(source.ip()).ok_or(Refusal::ClientLimit)?);
     }
-    let asker = Asker { client: client_address, local: entry.local, key: None };
-    let stream = client.0.as_ref().ok_or(Refusal::ClientLeft)?;
-    let (server, lease) = crew.establish(stream, asker, &mut entry.story).await?;
+    let asker = Asker { client: address, local: entry.local, key: None };
+    let (server, lease) = crew.establish(&client, asker, &mut entry.story).await?;
     entry.story.phase = Phase::Data;
     if let Some(lease) = &lease {
         let tally = crew.page.backend(lease.backend(), || crew.snapshot());
@@ -217,20 +239,7 @@ async fn begin(entry: &mut Entry, mut client: Unserved) -> Result<Relay, Refusal
         entry.tally = Some(tally);
     }
     entry.lease = lease;
-    let client = client.0.take().ok_or(Refusal::ClientLeft)?;
-    Ok(Relay::new(client, Stream::Tcp(server), Vec::new()))
-}
-
-/// A client that nobody serves yet: reset when dropped.
-#[derive(Debug)]
-struct Unserved(Option<Stream>);
-
-impl Drop for Unserved {
-    fn drop(&mut self) {
-        if let Some(stream) = &self.0 {
-            stream.reset_on_close();
-        }
-    }
+    Ok(Relay::new(client, Stream::Tcp(server).into(), Vec::new()))
 }
 
 /// Relays until both sides have ended, one broke, or time is up.

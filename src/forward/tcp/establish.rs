@@ -36,6 +36,8 @@ pub(super) struct Story {
     pub(super) attempts: u32,
     /// The backend that took it, or the last one tried.
     pub(super) backend: Option<Arc<Backend<SocketAddr>>>,
+    /// Those that failed.
+    pub(super) tried: Vec<Arc<Backend<SocketAddr>>>,
 }
 
 impl Default for Story {
@@ -46,6 +48,7 @@ impl Default for Story {
             connect: None,
             attempts: 0,
             backend: None,
+            tried: Vec::new(),
         }
     }
 }
@@ -100,7 +103,8 @@ impl Crew {
     ) -> Result<(TcpStream, Lease<SocketAddr>), Refusal> {
         let effort = self.config().effort;
         let mut flow = flow_of(asker);
-        let mut last = None;
+        story.tried.iter().for_each(|backend| flow.exclude(backend));
+        let mut last = (!story.tried.is_empty()).then_some(Refusal::ConnectError);
         let mut deadline = None;
         while story.attempts < effort.attempts {
             // Where a backend was tried, what became of it is the reason, not that none was left.
@@ -128,6 +132,7 @@ impl Crew {
             add(&self.page.tally.failed_connects, 1);
             add(&self.page.backend(lease.backend(), || self.snapshot()).failed_connects, 1);
             flow.exclude(lease.backend());
+            story.tried.push(Arc::clone(lease.backend()));
             lease.complete(outcome);
             last = Some(refusal);
             if until == deadline && refusal == Refusal::ConnectTimeout {

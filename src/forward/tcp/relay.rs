@@ -16,7 +16,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use super::pipe::Pipe;
-use super::stream::Stream;
+use super::stream::{Leg, Stream};
 
 /// The buffer that a thread's connections share.
 const SCRATCH: usize = 64 * 1024;
@@ -50,11 +50,10 @@ pub(super) struct Broke {
 /// Two streams, and what is on its way between them.
 #[derive(Debug)]
 pub(super) struct Relay {
-    pub(super) client: Stream,
-    pub(super) server: Stream,
+    client: Leg,
+    server: Leg,
     up: Direction,
     down: Direction,
-    in_order: bool,
 }
 
 /// What is held for one stream, and how far the other has come.
@@ -87,15 +86,22 @@ enum Stage {
 
 impl Relay {
     /// Between two streams; `first` are bytes of the client that were read already.
-    pub(super) fn new(client: Stream, server: Stream, first: Vec<u8>) -> Self {
+    pub(super) fn new(client: Leg, server: Leg, first: Vec<u8>) -> Self {
         let held = if first.is_empty() { Held::Nothing } else { Held::Bytes(first.into(), 0) };
         let up = Direction { held, ..Direction::default() };
-        Self { client, server, up, down: Direction::default(), in_order: false }
+        Self { client, server, up, down: Direction::default() }
     }
 
     /// Bytes handed to the server and to the client.
     pub(super) fn passed(&self) -> [u64; 2] {
         [self.up.passed, self.down.passed]
+    }
+
+    /// The client again, if it has neither been told nor said anything, so that another server may
+    /// have it.
+    pub(super) fn into_untouched(self) -> Option<Leg> {
+        let untouched = self.passed() == [0, 0] && !self.is_half_closed() && self.up.is_waiting();
+        untouched.then_some(self.client)
     }
 
     /// Has either side ended?
@@ -111,12 +117,13 @@ impl Relay {
     /// Goes as far as it can; `Ready` when both sides have ended or one broke.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broke>> {
         let broke = |side| move |error| Broke { side, error };
-        let (client, server) = ((Side::Client, &self.client), (Side::Server, &self.server));
+        let (client, server) = ((Side::Client, &*self.client), (Side::Server, &*self.server));
         let up = self.up.poll(cx, client, server, self.down.stage == Stage::Ended)?;
         let down = self.down.poll(cx, server, client, self.up.stage == Stage::Ended)?;
         match (up.is_ready(), down.is_ready()) {
             (true, true) => {
-                self.in_order = true;
+                self.client.in_order = true;
+                self.server.in_order = true;
                 Poll::Ready(Ok(()))
             }
             // Whoever has ended may still reset, and nobody reads there any more.
@@ -127,16 +134,6 @@ impl Relay {
                 self.server.poll_reset(cx).map(broke(Side::Server)).map(Err)
             }
             _ => Poll::Pending,
-        }
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        // Nobody shall take half an answer for the whole.
-        if !self.in_order {
-            self.client.reset_on_close();
-            self.server.reset_on_close();
         }
     }
 }

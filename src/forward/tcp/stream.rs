@@ -5,6 +5,7 @@
 //! has drained the socket, which saves the call that would only say so.
 
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
 
@@ -146,7 +147,7 @@ impl Stream {
     }
 
     /// Makes the close that follows a reset, which drops what is not sent yet.
-    pub(super) fn reset_on_close(&self) {
+    fn reset_on_close(&self) {
         // A socket that does not take the option is closed in the ordinary way.
         let _ = sockopt::set_socket_linger(self.as_fd(), Some(std::time::Duration::ZERO));
     }
@@ -157,6 +158,36 @@ impl AsFd for Stream {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+/// A stream that is reset when dropped, unless it has ended in order: nobody shall take half an
+/// answer for the whole.
+#[derive(Debug)]
+pub(super) struct Leg {
+    stream: Stream,
+    pub(super) in_order: bool,
+}
+
+impl From<Stream> for Leg {
+    fn from(stream: Stream) -> Self {
+        Self { stream, in_order: false }
+    }
+}
+
+impl Deref for Leg {
+    type Target = Stream;
+
+    fn deref(&self) -> &Stream {
+        &self.stream
+    }
+}
+
+impl Drop for Leg {
+    fn drop(&mut self) {
+        if !self.in_order {
+            self.stream.reset_on_close();
         }
     }
 }
