@@ -37,7 +37,9 @@ mod backoff;
 mod counters;
 mod error;
 mod handle;
-mod handover;
+#[cfg(target_os = "linux")]
+#[cfg_attr(docsrs, doc(cfg(target_os = "linux")))]
+pub mod handover;
 mod histogram;
 mod limits;
 pub mod proxy_protocol;
