@@ -47,10 +47,13 @@
 
 mod address;
 mod error;
+mod ssl;
 mod tlv;
 mod v1;
 mod v2;
 
+#[cfg(all(test, not(lvs_loom)))]
+mod properties;
 #[cfg(all(test, not(lvs_loom)))]
 mod tests;
 
@@ -58,7 +61,8 @@ use std::net::SocketAddr;
 
 pub use self::address::{Addresses, UnixAddress, UnixAddressError};
 pub use self::error::{EncodeError, ProxyError, TlvError};
-pub use self::tlv::{MAX_UNIQUE_ID, Ssl, Tlv, Tlvs};
+pub use self::ssl::Ssl;
+pub use self::tlv::{MAX_UNIQUE_ID, Tlv, Tlvs};
 
 /// The longest line of version 1, its CR LF included (section 2.1).
 pub const MAX_LINE: usize = 107;

@@ -1,9 +1,6 @@
 //! The specification's own examples, headers recorded from HAProxy 2.6, and what must be refused.
 
-use std::net::{IpAddr, SocketAddr};
-
-use proptest::prelude::*;
-use proptest::test_runner::{Config, RngSeed};
+use std::net::SocketAddr;
 
 use super::*;
 
@@ -30,7 +27,7 @@ fn proxied(source: &str, destination: &str) -> Header {
     Header::proxied(address(source), address(destination))
 }
 
-fn read(bytes: &[u8]) -> Result<Header, ProxyError> {
+pub(super) fn read(bytes: &[u8]) -> Result<Header, ProxyError> {
     match parse(bytes)? {
         Parsed::Complete { header, len } => {
             assert_eq!(len, bytes.len());
@@ -44,14 +41,14 @@ fn line(text: &str) -> Result<Header, ProxyError> {
     read(format!("{text}\r\n").as_bytes())
 }
 
-fn v1(header: &Header) -> String {
+pub(super) fn v1(header: &Header) -> String {
     let mut out = Vec::new();
     header.encode_v1(&mut out);
     assert!(out.len() <= MAX_LINE);
     String::from_utf8(out).unwrap()
 }
 
-fn v2(header: &Header) -> Vec<u8> {
+pub(super) fn v2(header: &Header) -> Vec<u8> {
     let mut out = Vec::new();
     header.encode_v2(&mut out).unwrap();
     assert!(out.len() <= MAX_HEADER);
@@ -68,7 +65,7 @@ fn binary(command: u8, family: u8, block: &[u8]) -> Vec<u8> {
 }
 
 /// Every beginning of a header asks for more, and never for more than there is.
-fn check_beginnings(bytes: &[u8]) {
+pub(super) fn check_beginnings(bytes: &[u8]) {
     for len in 0..bytes.len() {
         match parse(&bytes[..len]) {
             Ok(Parsed::Incomplete { at_least }) => {
@@ -391,69 +388,4 @@ fn unix_addresses_are_those_that_the_wire_can_carry() {
     let longest = UnixAddress::new(&[b'a'; 108]).unwrap();
     let header = Header::unix(UnixAddress::new(b"\0a\0b").unwrap(), longest);
     assert_eq!(read(&v2(&header)), Ok(header));
-}
-
-fn any_address() -> impl Strategy<Value = SocketAddr> {
-    (any::<IpAddr>(), any::<u16>()).prop_map(SocketAddr::from)
-}
-
-fn any_header() -> impl Strategy<Value = Header> {
-    let unix = || {
-        prop_oneof![
-            Just(Vec::new()),
-            prop::collection::vec(1..=255_u8, 1..108),
-            prop::collection::vec(1..=255_u8, 1..107).prop_map(|name| [&[0], &name[..]].concat()),
-        ]
-        .prop_map(|bytes| UnixAddress::new(&bytes).unwrap())
-    };
-    let whom = prop_oneof![
-        6 => (any_address(), any_address()).prop_map(|(s, d)| Header::proxied(s, d)),
-        2 => (unix(), unix()).prop_map(|(s, d)| Header::unix(s, d)),
-        1 => Just(Header::unknown()),
-        1 => Just(Header::local()),
-    ];
-    let value = || prop::collection::vec(any::<u8>(), 0..64);
-    let tlvs = prop::collection::vec(
-        (prop::sample::select(&[1, 2, 5, 0x30, 0xe0, 0xea][..]), value()),
-        0..6,
-    );
-    (whom, tlvs, any::<bool>(), any::<bool>()).prop_map(|(mut header, tlvs, datagram, checksum)| {
-        if header.command() == Command::Proxy {
-            for (kind, value) in tlvs {
-                // Not every value is text.
-                if let Ok(with) = header.clone().with_tlv(kind, &value) {
-                    header = with;
-                }
-            }
-            header.checksum = checksum;
-        }
-        if datagram { header.datagram() } else { header }
-    })
-}
-
-proptest! {
-    #![proptest_config(Config {
-        cases: 300,
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(0x6c76_7302),
-        ..Config::default()
-    })]
-
-    #[test]
-    fn every_header_is_read_as_it_was_written(header in any_header(), behind: Vec<u8>) {
-        let mut bytes = v2(&header);
-        check_beginnings(&bytes);
-        prop_assert_eq!(read(&bytes).unwrap(), header.clone());
-        let len = bytes.len();
-        bytes.extend(behind);
-        prop_assert_eq!(parse(&bytes), Ok(Parsed::Complete { header, len }));
-    }
-
-    #[test]
-    fn every_line_is_read_as_it_was_written(source in any_address(), destination in any_address()) {
-        let header = Header::proxied(source, destination);
-        let line = v1(&header);
-        check_beginnings(line.as_bytes());
-        prop_assert_eq!(read(line.as_bytes()), Ok(header));
-    }
 }

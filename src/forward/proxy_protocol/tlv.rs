@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{MAX_BLOCK, TlvError};
+use super::{MAX_BLOCK, Ssl, TlvError};
 
 /// The most bytes of a [unique id](Tlvs::unique_id).
 pub const MAX_UNIQUE_ID: usize = 128;
@@ -68,7 +68,7 @@ impl<'a> Tlv<'a> {
         match kind {
             Self::AUTHORITY if str::from_utf8(value).is_err() => Err(TlvError::Text { kind }),
             Self::NETNS if !value.is_ascii() => Err(TlvError::Text { kind }),
-            Self::SSL => Ssl { value }.check(),
+            Self::SSL => Ssl::new(value).check(),
             _ => Ok(()),
         }
     }
@@ -90,7 +90,7 @@ fn split<'a>(rest: &mut &'a [u8]) -> Result<Option<Tlv<'a>>, ()> {
 
 /// The TLVs of a list that has been checked.
 #[derive(Clone)]
-struct Iter<'a>(&'a [u8]);
+pub(super) struct Iter<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Iter<'a> {
     type Item = Tlv<'a>;
@@ -101,7 +101,7 @@ impl<'a> Iterator for Iter<'a> {
 }
 
 /// The same of a list that has not: the first error ends it.
-fn checked(list: &[u8]) -> impl Iterator<Item = Result<(usize, Tlv<'_>), TlvError>> {
+pub(super) fn checked(list: &[u8]) -> impl Iterator<Item = Result<(usize, Tlv<'_>), TlvError>> {
     let mut rest = list;
     std::iter::from_fn(move || {
         let at = list.len() - rest.len();
@@ -269,7 +269,7 @@ impl Tlvs {
     /// The TLS connection that the sender ended (section 2.2.6).
     #[must_use]
     pub fn ssl(&self) -> Option<Ssl<'_>> {
-        self.get(Tlv::SSL).map(|value| Ssl { value })
+        self.get(Tlv::SSL).map(Ssl::new)
     }
 }
 
@@ -279,132 +279,7 @@ impl fmt::Debug for Tlvs {
     }
 }
 
-/// The TLS connection between the client and the sender of a header (section 2.2.6).
-#[derive(Clone, Copy, Eq, Hash, PartialEq)]
-pub struct Ssl<'a> {
-    value: &'a [u8],
-}
-
-impl<'a> Ssl<'a> {
-    /// The flags and the result of the verification.
-    const FIXED: usize = 5;
-
-    fn check(self) -> Result<(), TlvError> {
-        let mut seen = [false; 256];
-        for item in checked(self.list()) {
-            let (_, Tlv { kind, value }) = item?;
-            // Of the types that came later some are no text.
-            if matches!(kind, Tlv::SSL_VERSION..=Tlv::SSL_KEY_ALG) {
-                if std::mem::replace(&mut seen[usize::from(kind)], true) {
-                    return Err(TlvError::Duplicate { kind });
-                }
-                if str::from_utf8(value).is_err() {
-                    return Err(TlvError::Text { kind });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn list(self) -> &'a [u8] {
-        self.value.get(Self::FIXED..).unwrap_or_default()
-    }
-
-    fn text(self, kind: u8) -> Option<&'a str> {
-        text(self.get(kind))
-    }
-
-    /// The flags as they were sent.
-    #[must_use]
-    pub fn flags(self) -> u8 {
-        self.value.first().copied().unwrap_or_default()
-    }
-
-    /// Tells whether the client used TLS at all.
-    #[must_use]
-    pub fn is_tls(self) -> bool {
-        self.flags() & 0x01 != 0
-    }
-
-    /// Tells whether the client showed a certificate on this connection.
-    #[must_use]
-    pub fn has_connection_certificate(self) -> bool {
-        self.flags() & 0x02 != 0
-    }
-
-    /// Tells whether the client showed a certificate on this or an earlier connection of the same
-    /// TLS session.
-    #[must_use]
-    pub fn has_session_certificate(self) -> bool {
-        self.flags() & 0x04 != 0
-    }
-
-    /// What verifying the client's certificate came to: 0 where it was shown and is good.
-    #[must_use]
-    pub fn verify(self) -> u32 {
-        self.value.iter().take(Self::FIXED).skip(1).fold(0, |sum, &b| sum << 8 | u32::from(b))
-    }
-
-    /// Tells whether the client showed a certificate, on this connection or earlier in its session,
-    /// that the sender found good.
-    #[must_use]
-    pub fn is_verified(self) -> bool {
-        self.verify() == 0 && (self.has_connection_certificate() || self.has_session_certificate())
-    }
-
-    /// The TLS version, such as `TLSv1.3`.
-    #[must_use]
-    pub fn version(self) -> Option<&'a str> {
-        self.text(Tlv::SSL_VERSION)
-    }
-
-    /// The common name in the client's certificate.
-    #[must_use]
-    pub fn common_name(self) -> Option<&'a str> {
-        self.text(Tlv::SSL_CN)
-    }
-
-    /// The cipher, such as `ECDHE-RSA-AES128-GCM-SHA256`.
-    #[must_use]
-    pub fn cipher(self) -> Option<&'a str> {
-        self.text(Tlv::SSL_CIPHER)
-    }
-
-    /// The algorithm that signed the sender's certificate, such as `RSA-SHA256`.
-    #[must_use]
-    pub fn signature_algorithm(self) -> Option<&'a str> {
-        self.text(Tlv::SSL_SIG_ALG)
-    }
-
-    /// The algorithm of the key in the sender's certificate, such as `RSA2048`.
-    #[must_use]
-    pub fn key_algorithm(self) -> Option<&'a str> {
-        self.text(Tlv::SSL_KEY_ALG)
-    }
-
-    /// Goes through all that is nested in it.
-    pub fn iter(self) -> impl Iterator<Item = Tlv<'a>> + Clone {
-        Iter(self.list())
-    }
-
-    /// The first nested value of a type.
-    #[must_use]
-    pub fn get(self, kind: u8) -> Option<&'a [u8]> {
-        self.iter().find(|tlv| tlv.kind == kind).map(|tlv| tlv.value)
-    }
-}
-
-impl fmt::Debug for Ssl<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ssl")
-            .field("flags", &self.flags())
-            .field("verify", &self.verify())
-            .field("tlvs", &self.iter().collect::<Vec<_>>())
-            .finish()
-    }
-}
-
 /// A value that was checked to be text.
-fn text(value: Option<&[u8]>) -> Option<&str> {
+pub(super) fn text(value: Option<&[u8]>) -> Option<&str> {
     value.and_then(|value| str::from_utf8(value).ok())
 }
