@@ -92,6 +92,8 @@ pub struct Refusals {
     pub bad_preamble: u64,
     /// What must come first did not come in time.
     pub preamble_timeout: u64,
+    /// No service has the name that the client asked for.
+    pub no_service: u64,
     /// The client left before a backend was found.
     pub client_left: u64,
 }
@@ -110,6 +112,7 @@ impl Refusals {
             + self.client_limit
             + self.bad_preamble
             + self.preamble_timeout
+            + self.no_service
             + self.client_left
     }
 }
@@ -170,6 +173,7 @@ pub(super) enum Refusal {
     ClientLimit,
     BadPreamble,
     PreambleTimeout,
+    NoService,
     ClientLeft,
 }
 
@@ -198,7 +202,7 @@ pub(super) enum End {
 }
 
 impl End {
-    const COUNT: usize = 18;
+    const COUNT: usize = 19;
 
     const fn index(self) -> usize {
         match self {
@@ -264,6 +268,7 @@ impl Tally {
         sums.client_limit += refused(Refusal::ClientLimit);
         sums.bad_preamble += refused(Refusal::BadPreamble);
         sums.preamble_timeout += refused(Refusal::PreambleTimeout);
+        sums.no_service += refused(Refusal::NoService);
         sums.client_left += refused(Refusal::ClientLeft);
         sum.sorry += read(&self.sorry);
         sum.queued += read(&self.queued);
@@ -302,6 +307,7 @@ mod tests {
             Refusal::ClientLimit,
             Refusal::BadPreamble,
             Refusal::PreambleTimeout,
+            Refusal::NoService,
             Refusal::ClientLeft,
         ];
         let ends = [

@@ -37,7 +37,9 @@ mod backoff;
 mod counters;
 mod error;
 mod handle;
-mod handover;
+#[cfg(target_os = "linux")]
+#[cfg_attr(docsrs, doc(cfg(target_os = "linux")))]
+pub mod handover;
 mod histogram;
 mod limits;
 pub mod proxy_protocol;
@@ -54,4 +56,4 @@ pub use self::histogram::Durations;
 pub use self::limits::Rate;
 pub use self::queue::QueueCounters;
 pub use self::record::{Cause, Phase, Record, Termination, Value};
-pub use self::tcp::{Forwarder, Source};
+pub use self::tcp::{Forwarder, ProxyOut, Source};

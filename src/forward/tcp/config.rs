@@ -9,6 +9,7 @@ use std::time::Duration;
 use tracing::error;
 
 use super::options::SocketOptions;
+use super::preamble::Preamble;
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::forward::{Rate, Record};
@@ -28,6 +29,7 @@ pub(super) struct Config {
     pub(super) sockets: SocketOptions,
     pub(super) effort: Effort,
     pub(super) patience: Patience,
+    pub(super) preamble: Preamble,
     pub(super) on_end: Option<Observer>,
 }
 
@@ -101,6 +103,7 @@ impl Config {
                 half_closed: Some(Duration::from_secs(120)),
                 total: None,
             },
+            preamble: Preamble::default(),
             on_end: None,
         }
     }

@@ -12,6 +12,7 @@ use tracing::{Instrument, debug, debug_span};
 
 use super::books::BackendTally;
 use super::establish::{Asker, Story};
+use super::preamble::Said;
 use super::relay::{Broke, Relay, Side};
 use super::stream::{Leg, Stream};
 use super::worker::Crew;
@@ -45,6 +46,8 @@ struct Entry {
     end: End,
     /// To the server and to the client.
     passed: [u64; 2],
+    /// Has it said what it must say first?
+    has_spoken: bool,
     /// Has the server spoken last?
     is_clients_turn: bool,
     place: Option<Place>,
@@ -70,6 +73,7 @@ impl Entry {
             lease: None,
             end: End::Cut,
             passed: [0; 2],
+            has_spoken: false,
             is_clients_turn: true,
             place: None,
             _slot: slot,
@@ -153,7 +157,9 @@ impl Entry {
                 Refusal::NoResources => (Cause::Resources, Phase::Connect),
                 Refusal::Saturated => (Cause::Proxy, Phase::Queue),
                 Refusal::QueueTimeout => (Cause::ServerTimeout, Phase::Queue),
-                Refusal::ClientLimit | Refusal::BadPreamble => (Cause::Proxy, Phase::Request),
+                Refusal::ClientLimit | Refusal::BadPreamble | Refusal::NoService => {
+                    (Cause::Proxy, Phase::Request)
+                }
                 Refusal::PreambleTimeout => (Cause::ClientTimeout, Phase::Request),
                 Refusal::ClientLeft => (Cause::Client, phase),
             },
@@ -225,12 +231,21 @@ pub(super) fn serve(crew: Arc<Crew>, arrival: Arrival) -> impl Future<Output = (
 /// Finds a backend for the client, and makes of both what carries the bytes.
 async fn begin(entry: &mut Entry, client: Leg) -> Result<Relay, Refusal> {
     let crew = Arc::clone(&entry.crew);
+    let preamble = &crew.config().preamble;
+    let mut said = Said::default();
+    if !entry.has_spoken {
+        said = preamble.hear(&client).await?;
+        entry.has_spoken = true;
+        entry.told = said.client().map(Box::new);
+    }
     let address = entry.told.as_deref().copied().or(entry.client);
     if let (Some(clients), Some(source), None) = (&crew.shared.per_client, address, &entry.place) {
         entry.place = Some(clients.enter(source.ip()).ok_or(Refusal::ClientLimit)?);
     }
-    let asker = Asker { client: address, local: entry.local, key: None };
-    let (server, lease) = crew.establish(&client, asker, &mut entry.story).await?;
+    let service = preamble.service(&said, &crew.config().balancer)?;
+    let asker = Asker { client: address, local: entry.local, key: preamble.key(&said) };
+    let (server, lease) = crew.establish(&client, service, asker, &mut entry.story).await?;
+    preamble.introduce(&mut said, asker);
     entry.story.phase = Phase::Data;
     if let Some(lease) = &lease {
         let tally = crew.page.backend(lease.backend(), || crew.snapshot());
@@ -239,7 +254,7 @@ async fn begin(entry: &mut Entry, client: Leg) -> Result<Relay, Refusal> {
         entry.tally = Some(tally);
     }
     entry.lease = lease;
-    Ok(Relay::new(client, Stream::Tcp(server).into(), Vec::new()))
+    Ok(Relay::new(client, Stream::Tcp(server).into(), said.bytes))
 }
 
 /// Relays until both sides have ended, one broke, or time is up.

@@ -19,7 +19,7 @@ use crate::forward::Phase;
 use crate::forward::counters::{Refusal, add};
 use crate::forward::queue::QueueError;
 use crate::scheduler::Rng;
-use crate::{Backend, Flow, Lease};
+use crate::{Backend, Balancer, Flow, Lease};
 
 /// A backend that took the connection; without a lease it is the sorry server.
 pub(super) type Found = (TcpStream, Option<Lease<SocketAddr>>);
@@ -69,10 +69,11 @@ impl Crew {
     pub(super) async fn establish(
         &self,
         client: &Stream,
+        service: &Balancer<SocketAddr>,
         asker: Asker,
         story: &mut Story,
     ) -> Result<Found, Refusal> {
-        let refusal = match unless_reset(client, self.search(asker, story)).await {
+        let refusal = match unless_reset(client, self.search(service, asker, story)).await {
             None => return Err(Refusal::ClientLeft),
             Some(Ok((server, lease))) => return Ok((server, Some(lease))),
             Some(Err(refusal)) => refusal,
@@ -98,6 +99,7 @@ impl Crew {
     /// Connects to the first backend that lets itself be connected to.
     async fn search(
         &self,
+        service: &Balancer<SocketAddr>,
         asker: Asker,
         story: &mut Story,
     ) -> Result<(TcpStream, Lease<SocketAddr>), Refusal> {
@@ -108,7 +110,7 @@ impl Crew {
         let mut deadline = None;
         while story.attempts < effort.attempts {
             // Where a backend was tried, what became of it is the reason, not that none was left.
-            let picked = self.pick_in_turn(&mut flow, asker, story).await;
+            let picked = self.pick_in_turn(service, &mut flow, asker, story).await;
             let lease = picked.map_err(|why| last.unwrap_or(why))?;
             story.backend = Some(Arc::clone(lease.backend()));
             story.phase = Phase::Connect;
@@ -145,17 +147,18 @@ impl Crew {
     /// Picks, after those who wait already, and waits for a place if there is none.
     async fn pick_in_turn(
         &self,
+        service: &Balancer<SocketAddr>,
         flow: &mut Flow,
         asker: Asker,
         story: &mut Story,
     ) -> Result<Lease<SocketAddr>, Refusal> {
         let Some((queue, line)) = self.shared.queue.as_ref().zip(self.config().queue) else {
             story.phase = Phase::Connect;
-            return self.pick(flow, asker).map_err(|why| story.give_up(why));
+            return self.pick(service, flow, asker).map_err(|why| story.give_up(why));
         };
         story.phase = Phase::Queue;
         if queue.is_empty() {
-            match self.pick(flow, asker) {
+            match self.pick(service, flow, asker) {
                 Err(PickError::Saturated) => {}
                 picked => return picked.map_err(|why| story.give_up(why)),
             }
@@ -163,7 +166,7 @@ impl Crew {
         add(&self.page.tally.queued, 1);
         let begun = Instant::now();
         let until = begun + line.patience.saturating_sub(story.queue);
-        let look = || match self.pick(flow, asker) {
+        let look = || match self.pick(service, flow, asker) {
             Err(PickError::Saturated) => None,
             picked => Some(picked),
         };
@@ -176,16 +179,23 @@ impl Crew {
         }
     }
 
-    fn pick(&self, flow: &mut Flow, asker: Asker) -> Result<Lease<SocketAddr>, PickError> {
+    fn pick(
+        &self,
+        service: &Balancer<SocketAddr>,
+        flow: &mut Flow,
+        asker: Asker,
+    ) -> Result<Lease<SocketAddr>, PickError> {
         let now = now();
-        match (&self.config().persistence, asker.client) {
+        // Affinity is to backends of the forwarder's own service.
+        let own = std::ptr::eq(service, &self.config().balancer);
+        match (self.config().persistence.as_ref().filter(|_| own), asker.client) {
             (Some(persistence), Some(client)) => {
                 let client = SocketAddr::new(client.ip().to_canonical(), client.port());
                 persistence.pick(client, flow.clone(), &mut Rng::from_entropy(), now)
             }
             _ => {
                 *flow = std::mem::take(flow).at(now);
-                self.config().balancer.pick(flow)
+                service.pick(flow)
             }
         }
     }

@@ -7,6 +7,7 @@ mod establish;
 mod listener;
 mod options;
 mod pipe;
+mod preamble;
 mod relay;
 mod stream;
 mod worker;
@@ -26,8 +27,10 @@ use self::config::{Config, Line, Observer};
 use self::listener::Listener;
 pub use self::options::Source;
 use self::options::{listen, listen_beside};
+pub use self::preamble::ProxyOut;
 use self::worker::{Crew, Shared};
 use super::handle::Phase;
+use super::sni::Names;
 use super::{Drained, ForwardError, Handle, Rate, Record};
 use crate::Balancer;
 use crate::balancer::Persistence;
@@ -260,6 +263,45 @@ impl Forwarder {
     /// The address that backends see connections come from. Default: what the routes say.
     pub fn source(mut self, source: Source) -> Self {
         self.config.sockets.source = source;
+        self
+    }
+
+    /// Expects a PROXY header, of either version, from every client, within this time, and believes
+    /// it: for a listener that only other balancers reach. The client is then whom the header names,
+    /// for schedulers, limits, affinity, records and the header to the backend.
+    ///
+    /// A wrong or late header is answered by a reset.
+    pub fn accept_proxy(mut self, within: Duration) -> Self {
+        self.config.preamble.proxy = Some(within);
+        self
+    }
+
+    /// Sends a PROXY header to backends, which must expect it; to the sorry server, too.
+    pub fn send_proxy(mut self, out: ProxyOut) -> Self {
+        self.config.preamble.send = Some(out);
+        self
+    }
+
+    /// Chooses backends by the server name that a TLS client asks for: the name is the key of the
+    /// flow, for schedulers that hash. TLS is not ended here; the ClientHello is read, within this
+    /// time, and passed on. Whoever does not speak TLS is reset.
+    pub fn key_by_server_name(mut self, within: Duration) -> Self {
+        self.config.preamble.hello = Some(within);
+        self.config.preamble.key_by_name = true;
+        self
+    }
+
+    /// Chooses the service by the server name that a TLS client asks for: `services` has a balancer
+    /// for each, instead of the forwarder's own. A name that it does not have is answered by a
+    /// reset. [Affinity](Self::persistence) does not apply. Otherwise as
+    /// [`key_by_server_name`](Self::key_by_server_name).
+    pub fn services_by_server_name(
+        mut self,
+        within: Duration,
+        services: Names<Balancer<SocketAddr>>,
+    ) -> Self {
+        self.config.preamble.hello = Some(within);
+        self.config.preamble.services = Some(services);
         self
     }
 

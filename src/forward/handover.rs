@@ -1,1 +1,0 @@
-//! Passing listening sockets to a successor process, so that a restart refuses nobody.

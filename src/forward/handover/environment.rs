@@ -1,0 +1,85 @@
+//! Sockets that a service manager opened ahead of the start (`sd_listen_fds(3)`).
+
+use std::env;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{HandoverError, MAX_SOCKETS, is_name};
+use crate::sys::inherit;
+
+/// The first descriptor behind standard input, output and error.
+const FIRST: RawFd = 3;
+
+/// What systemd calls a socket without a name.
+const UNNAMED: &str = "unknown";
+
+/// Set once the descriptors are somebody's.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Takes the sockets that the service manager opened for this process.
+///
+/// Reads `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES` as `sd_listen_fds_with_names(3)` does, and
+/// leaves them as they are. Empty if there are none, if they are meant for another process, and
+/// with the second call: the sockets have an owner then. Their children do not inherit them.
+///
+/// Call it early: nothing in the process may use the descriptors from 3 on by their number.
+///
+/// # Errors
+/// [`HandoverError::Environment`] and [`TooMany`](HandoverError::TooMany) if the variables say what
+/// cannot be, and then nothing is taken; [`Inherited`](HandoverError::Inherited) if a descriptor
+/// is not there.
+pub fn from_environment() -> Result<Vec<(String, OwnedFd)>, HandoverError> {
+    let variable = |name| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let announced =
+        Announced { pid: variable(PID), count: variable(COUNT), names: variable(NAMES) };
+    let names = announced.names(std::process::id())?;
+    if names.is_empty() || TAKEN.swap(true, Ordering::AcqRel) {
+        return Ok(Vec::new());
+    }
+    (FIRST..)
+        .zip(names)
+        .map(|(number, name)| match inherit::take(number) {
+            Ok(descriptor) => Ok((name, descriptor)),
+            Err(source) => Err(HandoverError::Inherited { number, source }),
+        })
+        .collect()
+}
+
+const PID: &str = "LISTEN_PID";
+const COUNT: &str = "LISTEN_FDS";
+const NAMES: &str = "LISTEN_FDNAMES";
+
+/// What the environment says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Announced {
+    pub(super) pid: Option<String>,
+    pub(super) count: Option<String>,
+    pub(super) names: Option<String>,
+}
+
+impl Announced {
+    /// The names of the sockets that are meant for this process, in the order of their numbers.
+    pub(super) fn names(self, this: u32) -> Result<Vec<String>, HandoverError> {
+        let (Some(pid), Some(count)) = (self.pid, self.count) else { return Ok(Vec::new()) };
+        if number(PID, pid)? != this as usize {
+            return Ok(Vec::new());
+        }
+        let count = number(COUNT, count)?;
+        if count > MAX_SOCKETS {
+            return Err(HandoverError::TooMany { count });
+        }
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let Some(names) = self.names else { return Ok(vec![UNNAMED.to_owned(); count]) };
+        let list: Vec<String> = names.split(':').map(str::to_owned).collect();
+        match list.len() == count && list.iter().all(|name| is_name(name)) {
+            true => Ok(list),
+            false => Err(HandoverError::Environment { variable: NAMES, value: names }),
+        }
+    }
+}
+
+fn number(variable: &'static str, value: String) -> Result<usize, HandoverError> {
+    value.parse().map_err(|_| HandoverError::Environment { variable, value })
+}

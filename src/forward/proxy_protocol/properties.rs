@@ -1,0 +1,74 @@
+//! Any header comes back as it was sent.
+
+use std::net::{IpAddr, SocketAddr};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngSeed};
+
+use super::tests::{check_beginnings, read, v1, v2};
+use super::*;
+
+fn any_address() -> impl Strategy<Value = SocketAddr> {
+    (any::<IpAddr>(), any::<u16>()).prop_map(SocketAddr::from)
+}
+
+fn any_header() -> impl Strategy<Value = Header> {
+    let unix = || {
+        prop_oneof![
+            Just(Vec::new()),
+            prop::collection::vec(1..=255_u8, 1..108),
+            prop::collection::vec(1..=255_u8, 1..107).prop_map(|name| [&[0], &name[..]].concat()),
+        ]
+        .prop_map(|bytes| UnixAddress::new(&bytes).unwrap())
+    };
+    let whom = prop_oneof![
+        6 => (any_address(), any_address()).prop_map(|(s, d)| Header::proxied(s, d)),
+        2 => (unix(), unix()).prop_map(|(s, d)| Header::unix(s, d)),
+        1 => Just(Header::unknown()),
+        1 => Just(Header::local()),
+    ];
+    let value = || prop::collection::vec(any::<u8>(), 0..64);
+    let tlvs = prop::collection::vec(
+        (prop::sample::select(&[1, 2, 5, 0x30, 0xe0, 0xea][..]), value()),
+        0..6,
+    );
+    (whom, tlvs, any::<bool>(), any::<bool>()).prop_map(|(mut header, tlvs, datagram, checksum)| {
+        if header.command() == Command::Proxy {
+            for (kind, value) in tlvs {
+                // Not every value is text.
+                if let Ok(with) = header.clone().with_tlv(kind, &value) {
+                    header = with;
+                }
+            }
+            header.checksum = checksum;
+        }
+        if datagram { header.datagram() } else { header }
+    })
+}
+
+proptest! {
+    #![proptest_config(Config {
+        cases: 300,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(0x6c76_7302),
+        ..Config::default()
+    })]
+
+    #[test]
+    fn every_header_is_read_as_it_was_written(header in any_header(), behind: Vec<u8>) {
+        let mut bytes = v2(&header);
+        check_beginnings(&bytes);
+        prop_assert_eq!(read(&bytes).unwrap(), header.clone());
+        let len = bytes.len();
+        bytes.extend(behind);
+        prop_assert_eq!(parse(&bytes), Ok(Parsed::Complete { header, len }));
+    }
+
+    #[test]
+    fn every_line_is_read_as_it_was_written(source in any_address(), destination in any_address()) {
+        let header = Header::proxied(source, destination);
+        let line = v1(&header);
+        check_beginnings(line.as_bytes());
+        prop_assert_eq!(read(line.as_bytes()), Ok(header));
+    }
+}

@@ -1,0 +1,137 @@
+//! The TLS connection that the sender ended.
+
+use std::fmt;
+
+use super::tlv::{Iter, checked, text};
+use super::{Tlv, TlvError};
+
+/// The TLS connection between the client and the sender of a header (section 2.2.6).
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+pub struct Ssl<'a> {
+    value: &'a [u8],
+}
+
+impl<'a> Ssl<'a> {
+    /// The flags and the result of the verification.
+    pub(super) const FIXED: usize = 5;
+
+    /// Takes the value of a [`Tlv::SSL`].
+    pub(super) fn new(value: &'a [u8]) -> Self {
+        Self { value }
+    }
+
+    /// Checks what is nested in it.
+    pub(super) fn check(self) -> Result<(), TlvError> {
+        let mut seen = [false; 256];
+        for item in checked(self.list()) {
+            let (_, Tlv { kind, value }) = item?;
+            // Of the types that came later some are no text.
+            if matches!(kind, Tlv::SSL_VERSION..=Tlv::SSL_KEY_ALG) {
+                if std::mem::replace(&mut seen[usize::from(kind)], true) {
+                    return Err(TlvError::Duplicate { kind });
+                }
+                if str::from_utf8(value).is_err() {
+                    return Err(TlvError::Text { kind });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn list(self) -> &'a [u8] {
+        self.value.get(Self::FIXED..).unwrap_or_default()
+    }
+
+    fn text(self, kind: u8) -> Option<&'a str> {
+        text(self.get(kind))
+    }
+
+    /// The flags as they were sent.
+    #[must_use]
+    pub fn flags(self) -> u8 {
+        self.value.first().copied().unwrap_or_default()
+    }
+
+    /// Tells whether the client used TLS at all.
+    #[must_use]
+    pub fn is_tls(self) -> bool {
+        self.flags() & 0x01 != 0
+    }
+
+    /// Tells whether the client showed a certificate on this connection.
+    #[must_use]
+    pub fn has_connection_certificate(self) -> bool {
+        self.flags() & 0x02 != 0
+    }
+
+    /// Tells whether the client showed a certificate on this or an earlier connection of the same
+    /// TLS session.
+    #[must_use]
+    pub fn has_session_certificate(self) -> bool {
+        self.flags() & 0x04 != 0
+    }
+
+    /// What verifying the client's certificate came to: 0 where it was shown and is good.
+    #[must_use]
+    pub fn verify(self) -> u32 {
+        self.value.iter().take(Self::FIXED).skip(1).fold(0, |sum, &b| sum << 8 | u32::from(b))
+    }
+
+    /// Tells whether the client showed a certificate, on this connection or earlier in its session,
+    /// that the sender found good.
+    #[must_use]
+    pub fn is_verified(self) -> bool {
+        self.verify() == 0 && (self.has_connection_certificate() || self.has_session_certificate())
+    }
+
+    /// The TLS version, such as `TLSv1.3`.
+    #[must_use]
+    pub fn version(self) -> Option<&'a str> {
+        self.text(Tlv::SSL_VERSION)
+    }
+
+    /// The common name in the client's certificate.
+    #[must_use]
+    pub fn common_name(self) -> Option<&'a str> {
+        self.text(Tlv::SSL_CN)
+    }
+
+    /// The cipher, such as `ECDHE-RSA-AES128-GCM-SHA256`.
+    #[must_use]
+    pub fn cipher(self) -> Option<&'a str> {
+        self.text(Tlv::SSL_CIPHER)
+    }
+
+    /// The algorithm that signed the sender's certificate, such as `RSA-SHA256`.
+    #[must_use]
+    pub fn signature_algorithm(self) -> Option<&'a str> {
+        self.text(Tlv::SSL_SIG_ALG)
+    }
+
+    /// The algorithm of the key in the sender's certificate, such as `RSA2048`.
+    #[must_use]
+    pub fn key_algorithm(self) -> Option<&'a str> {
+        self.text(Tlv::SSL_KEY_ALG)
+    }
+
+    /// Goes through all that is nested in it.
+    pub fn iter(self) -> impl Iterator<Item = Tlv<'a>> + Clone {
+        Iter(self.list())
+    }
+
+    /// The first nested value of a type.
+    #[must_use]
+    pub fn get(self, kind: u8) -> Option<&'a [u8]> {
+        self.iter().find(|tlv| tlv.kind == kind).map(|tlv| tlv.value)
+    }
+}
+
+impl fmt::Debug for Ssl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ssl")
+            .field("flags", &self.flags())
+            .field("verify", &self.verify())
+            .field("tlvs", &self.iter().collect::<Vec<_>>())
+            .finish()
+    }
+}

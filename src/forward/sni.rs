@@ -1,1 +1,0 @@
-//! The server name in a TLS ClientHello, read without ending the TLS.

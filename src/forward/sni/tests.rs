@@ -1,0 +1,312 @@
+//! Hellos recorded from OpenSSL 3 and curl 7, in whole and in pieces, and what must be refused.
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngSeed};
+
+use super::*;
+
+/// `openssl s_client -servername WWW.Example.org -alpn h2,http/1.1`.
+const TLS_1_3: &str = "160301014e0100014a030305de311529274ccb9dcebddc4743001dd6fbe29c62bf820f2b7f\
+    09865dad65cb205a0a878c6b8c6d37c55ab07f8e6acdc058ab8cfa1fe3a75fe63abb322e783cf3003e1302130313\
+    01c02cc030009fcca9cca8ccaac02bc02f009ec024c028006bc023c0270067c00ac0140039c009c0130033009d00\
+    9c003d003c0035002f00ff010000c300000014001200000f5757572e4578616d706c652e6f7267000b0004030001\
+    02000a00160014001d0017001e0019001801000101010201030104002300000010000e000c02683208687474702f\
+    312e310016000000170000000d002a0028040305030603080708080809080a080b08040805080604010501060103\
+    0303010302040205020602002b0009080304030303020301002d00020101003300260024001d00200c4a4a3515c4\
+    0ba811757aaae54ec4f961fdf411725a83e0e16a4e3f7bcb3a47";
+
+/// `openssl s_client -tls1_2 -noservername`.
+const TLS_1_2: &str = "16030100b7010000b303030303bc1cb83333f24e8e19b8c6386cf1d6b90d2286e400b7f8f5\
+    5ca9ab8d7677000038c02cc030009fcca9cca8ccaac02bc02f009ec024c028006bc023c0270067c00ac0140039c0\
+    09c0130033009d009c003d003c0035002f00ff01000052000b000403000102000a000c000a001d0017001e001900\
+    18002300000016000000170000000d002a0028040305030603080708080809080a080b08040805080604010501\
+    0601030303010302040205020602";
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> =
+        text.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
+fn read(bytes: &[u8]) -> Result<ClientHello, SniError> {
+    match peek(bytes)? {
+        Peek::Hello(hello) => Ok(hello),
+        Peek::Incomplete { at_least } => panic!("{at_least} missing of {}", bytes.len()),
+    }
+}
+
+/// Every beginning of a hello asks for more, and never for more than there is.
+fn check_beginnings(bytes: &[u8]) {
+    for len in 0..bytes.len() {
+        match peek(&bytes[..len]) {
+            Ok(Peek::Incomplete { at_least }) => {
+                assert!((1..=bytes.len() - len).contains(&at_least), "{at_least} at {len}");
+            }
+            other => panic!("{other:?} at {len} of {}", bytes.len()),
+        }
+    }
+}
+
+/// Puts the pieces of a handshake into a record each.
+fn records<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for piece in pieces {
+        out.extend([22, 3, 1]);
+        out.extend(u16::try_from(piece.len()).unwrap().to_be_bytes());
+        out.extend(piece);
+    }
+    out
+}
+
+fn vector_16(data: &[u8]) -> Vec<u8> {
+    [&u16::try_from(data.len()).unwrap().to_be_bytes(), data].concat()
+}
+
+fn extension(kind: u16, data: &[u8]) -> Vec<u8> {
+    [&kind.to_be_bytes(), &*vector_16(data)].concat()
+}
+
+fn server_name(name: &[u8]) -> Vec<u8> {
+    extension(0, &vector_16(&[&[0], &*vector_16(name)].concat()))
+}
+
+/// What comes before the extensions.
+fn beginning() -> Vec<u8> {
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    body.extend([0, 0, 2, 0x13, 0x01, 1, 0]);
+    body
+}
+
+/// A message of the handshake with this body.
+fn handshake(body: &[u8]) -> Vec<u8> {
+    let [.., a, b, c] = body.len().to_be_bytes();
+    [&[1, a, b, c], body].concat()
+}
+
+/// A handshake of a hello with these extensions.
+fn hello(extensions: &[Vec<u8>]) -> Vec<u8> {
+    handshake(&[beginning(), vector_16(&extensions.concat())].concat())
+}
+
+fn with_extensions(extensions: &[Vec<u8>]) -> Result<ClientHello, SniError> {
+    read(&records([&*hello(extensions)]))
+}
+
+#[test]
+fn a_hello_of_tls_1_3_says_what_the_client_wants() {
+    let bytes = unhex(TLS_1_3);
+    let hello = read(&bytes).unwrap();
+    assert_eq!(hello.server_name(), Some("www.example.org"));
+    assert_eq!(hello.alpn().collect::<Vec<_>>(), [&b"h2"[..], b"http/1.1"]);
+    check_beginnings(&bytes);
+    let early = [&bytes[..], b"\x14\x03\x03\0\x01\x01"].concat();
+    assert_eq!(read(&early), Ok(hello));
+}
+
+#[test]
+fn a_hello_without_a_name_has_none() {
+    let bytes = unhex(TLS_1_2);
+    let hello = read(&bytes).unwrap();
+    assert_eq!((hello.server_name(), hello.alpn().count()), (None, 0));
+    check_beginnings(&bytes);
+    // Nor has one without extensions, as TLS 1.0 allows.
+    let bare = records([&*handshake(&beginning())]);
+    assert_eq!(read(&bare), Ok(hello));
+    check_beginnings(&bare);
+}
+
+#[test]
+fn a_hello_in_many_records_is_put_together() {
+    let whole = unhex(TLS_1_3);
+    let wanted = read(&whole).unwrap();
+    let handshake = &whole[5..];
+    for size in [6, 7, 64, handshake.len() - 1] {
+        let bytes = records(handshake.chunks(size));
+        assert_eq!(read(&bytes).as_ref(), Ok(&wanted), "{size}");
+        check_beginnings(&bytes);
+    }
+    // Even its own header may be cut, and the next message may share its last record.
+    let cut = records([&handshake[..1], &handshake[1..3], &handshake[3..]]);
+    assert_eq!(read(&cut).as_ref(), Ok(&wanted));
+    check_beginnings(&cut);
+    let shared = records([&*[handshake, &[14, 0, 0, 0]].concat()]);
+    assert_eq!(read(&shared), Ok(wanted));
+}
+
+#[test]
+fn a_hello_is_bounded_in_length_and_in_pieces() {
+    let pad = |len: usize| {
+        let rest = len - hello(&[extension(21, &[])]).len();
+        hello(&[extension(21, &vec![0; rest])])
+    };
+    let longest = pad(MAX_HELLO);
+    assert_eq!(longest.len(), MAX_HELLO);
+    let bytes = records(longest.chunks(MAX_HELLO / MAX_RECORDS));
+    assert_eq!(bytes.len(), MAX_PEEK);
+    read(&bytes).unwrap();
+    let long = records([&pad(MAX_HELLO + 1)[..100]]);
+    assert_eq!(peek(&long), Err(SniError::TooLong { len: MAX_HELLO + 1 }));
+
+    let pieces = records(longest[..MAX_RECORDS + 1].chunks(1));
+    assert_eq!(peek(&pieces), Err(SniError::TooManyRecords));
+    assert!(peek(&pieces[..6 * MAX_RECORDS - 1]).is_ok());
+}
+
+#[test]
+fn what_is_no_hello_is_known_early() {
+    let refused = |bytes: &[u8], error| assert_eq!(peek(bytes), Err(error), "{bytes:?}");
+    refused(b"G", SniError::NotTls { at: 0, found: b'G' });
+    refused(b"SSH-2.0-", SniError::NotTls { at: 0, found: b'S' });
+    refused(&[21, 3, 1, 0, 2, 2, 40], SniError::NotTls { at: 0, found: 21 });
+    refused(&[22, 2], SniError::NotTls { at: 1, found: 2 });
+    refused(&[0x80, 0x2e, 1, 3, 1], SniError::SslV2);
+    refused(&[0x80], SniError::NotTls { at: 0, found: 0x80 });
+    refused(&[22, 3, 1, 0, 0], SniError::EmptyRecord);
+    refused(&[22, 3, 1, 0x40, 1], SniError::LongRecord { len: 0x4001 });
+    refused(&[22, 3, 1, 0, 9, 2], SniError::NotHello { message: 2 });
+    refused(&[22, 3, 1, 0, 1, 1, 23], SniError::Interrupted { content_type: 23 });
+}
+
+#[test]
+fn a_malformed_part_is_named() {
+    let malformed = |part| Err(SniError::Malformed { part });
+    let body = beginning();
+    let cut = |body: &[u8]| read(&records([&*handshake(body)]));
+    assert_eq!(cut(&body[..1]), malformed("legacy_version"));
+    assert_eq!(cut(&body[..33]), malformed("random"));
+    assert_eq!(cut(&body[..34]), malformed("legacy_session_id"));
+    assert_eq!(cut(&body[..38]), malformed("cipher_suites"));
+    assert_eq!(cut(&body[..40]), malformed("legacy_compression_methods"));
+    assert_eq!(cut(&[&*body, &[0]].concat()), malformed("extensions"));
+    assert_eq!(cut(&[&*body, &[0, 0, 0]].concat()), malformed("extensions"));
+
+    let name = server_name(b"a.b");
+    let alpn = |list: &[u8]| extension(16, list);
+    const ALPN: &str = "application_layer_protocol_negotiation";
+    for (extensions, part) in [
+        (vec![name.clone(), name], "extensions"),
+        (vec![vec![0, 0]], "extension_data"),
+        (vec![extension(0, &[])], "server_name"),
+        (vec![extension(0, &[0, 0])], "server_name"),
+        (vec![extension(0, &[0, 4, 0, 0, 1, b'a', 0])], "server_name"),
+        (vec![extension(0, &[0, 8, 0, 0, 1, b'a', 0, 0, 1, b'b'])], "server_name"),
+        (vec![alpn(&[0, 0])], ALPN),
+        (vec![alpn(&[0, 1, 0])], ALPN),
+        (vec![alpn(&[0, 2, 2, b'h'])], ALPN),
+        (vec![alpn(&[0, 2, 1, b'h', 0])], ALPN),
+    ] {
+        assert_eq!(with_extensions(&extensions), malformed(part), "{extensions:?}");
+    }
+    // A type of name to come stands beside the host's.
+    let both = with_extensions(&[extension(0, &[0, 8, 9, 0, 1, 9, 0, 0, 1, b'a'])]).unwrap();
+    assert_eq!(both.server_name(), Some("a"));
+}
+
+#[test]
+fn an_impossible_name_is_refused() {
+    let refused = |name: &[u8], error| {
+        assert_eq!(with_extensions(&[server_name(name)]), Err(SniError::Name(error)), "{name:?}");
+    };
+    refused(b"", NameError::Length { len: 0 });
+    refused(&[b'a'; 254], NameError::Length { len: 254 });
+    refused(&[b'a'; 64], NameError::Label { at: 0 });
+    refused(b"a..b", NameError::Label { at: 2 });
+    refused(b".b", NameError::Label { at: 0 });
+    refused(b"www.-b", NameError::Label { at: 4 });
+    refused(b"b-.org", NameError::Label { at: 0 });
+    refused(b"example.org.", NameError::TrailingDot);
+    refused(b"192.0.2.1", NameError::Address);
+    refused(b"2001:db8::1", NameError::Byte { at: 4, found: b':' });
+    refused(b"a\0b", NameError::Byte { at: 1, found: 0 });
+    refused("b\u{fc}cher.example".as_bytes(), NameError::Byte { at: 1, found: 0xc3 });
+    let longest = "a.".repeat(126) + "b";
+    for good in ["localhost", "_a.xn--bcher-kva.example", "3.example", &longest] {
+        let hello = with_extensions(&[server_name(good.as_bytes())]).unwrap();
+        assert_eq!(hello.server_name(), Some(good));
+    }
+}
+
+#[test]
+fn the_most_specific_pattern_wins() {
+    let table = Names::new()
+        .with("Example.org", 1)
+        .and_then(|table| table.with("*.example.org", 2))
+        .and_then(|table| table.with("www.example.org", 3))
+        .unwrap();
+    assert_eq!((table.len(), table.get(None), table.get(Some("com"))), (3, None, None));
+    let table = table.or(9);
+    for (name, value) in [
+        ("example.org", 1),
+        ("EXAMPLE.ORG", 1),
+        ("mail.example.org", 2),
+        ("Mail.Example.Org", 2),
+        ("www.example.org", 3),
+        ("a.www.example.org", 9),
+        (".example.org", 9),
+        ("org", 9),
+        ("*.example.org", 2),
+    ] {
+        assert_eq!(table.get(Some(name)), Some(&value), "{name}");
+    }
+    assert_eq!(table.get(None), Some(&9));
+}
+
+#[test]
+fn what_is_no_pattern_or_there_already_is_refused() {
+    let mut table = Names::new();
+    for pattern in
+        ["", "*", "*.", "w*.example.org", "*.*.org", "a.*.org", "example.org.", "1.2.3.4"]
+    {
+        let refused = table.insert(pattern, ());
+        assert!(matches!(refused, Err(NamesError::Pattern { .. })), "{pattern}");
+    }
+    for (pattern, again) in [("a.b", "A.B"), ("*.a.b", "*.A.b")] {
+        table.insert(pattern, ()).unwrap();
+        let refused = table.insert(again, ());
+        assert_eq!(refused, Err(NamesError::Duplicate { pattern: again.to_owned() }));
+    }
+    for number in 2..MAX_NAMES {
+        table.insert(&format!("host-{number}"), ()).unwrap();
+    }
+    let refused = table.insert("one-more", ());
+    assert_eq!(refused, Err(NamesError::Full { pattern: "one-more".to_owned() }));
+}
+
+proptest! {
+    #![proptest_config(Config {
+        cases: 200,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(0x6c76_7303),
+        ..Config::default()
+    })]
+
+    #[test]
+    fn any_hello_in_any_pieces_is_read(
+        name in "[a-zA-Z0-9]([a-zA-Z0-9_-]{0,20}[a-zA-Z0-9])?(\\.[a-z]{1,20}){0,4}\\.[a-z]{2}",
+        protocols in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..9), 1..4),
+        others in prop::collection::vec((17..999_u16, prop::collection::vec(any::<u8>(), 0..40)), 0..4),
+        sizes in prop::collection::vec(1..200_usize, 1..30),
+    ) {
+        let list: Vec<u8> =
+            protocols.iter().flat_map(|it| [&[it.len() as u8], &it[..]].concat()).collect();
+        let mut extensions: Vec<_> = others.iter().map(|(kind, data)| extension(*kind, data)).collect();
+        extensions.push(server_name(name.as_bytes()));
+        extensions.push(extension(16, &vector_16(&list)));
+        let handshake = hello(&extensions);
+        let mut pieces = Vec::new();
+        let mut rest = &handshake[..];
+        for size in sizes {
+            let (piece, behind) = rest.split_at(size.min(rest.len()));
+            pieces.extend((!piece.is_empty()).then_some(piece));
+            rest = behind;
+        }
+        pieces.extend((!rest.is_empty()).then_some(rest));
+        let bytes = records(pieces);
+        check_beginnings(&bytes);
+        let read = read(&bytes).unwrap();
+        let lower = name.to_ascii_lowercase();
+        prop_assert_eq!(read.server_name(), Some(&*lower));
+        prop_assert!(read.alpn().eq(protocols.iter().map(|it| &it[..])));
+    }
+}

@@ -1,0 +1,92 @@
+//! What takes a process of its own: to be started as systemd starts one, or to run out of files.
+#![cfg(all(target_os = "linux", feature = "forward", not(lvs_loom)))]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+use lvs::forward::handover::{HandoverError, from_environment, receive, send};
+
+/// Set for the process that the test starts.
+const CHILD: &str = "LVS_TEST_CHILD";
+
+/// The test program again, with [`the_child`] alone, behind some lines of shell.
+fn start(child: &str, script: &str) -> Command {
+    let script = format!("{script} exec \"$0\" --exact --nocapture --test-threads=1 the_child");
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &script])
+        .arg(std::env::current_exe().expect("a test is a program"))
+        .env(CHILD, child);
+    command
+}
+
+/// The same with a listener as descriptor 3, as if there were this many sockets of these names.
+fn start_service(listener: TcpListener, count: &str, names: &str) -> Command {
+    let script = format!(
+        "exec 3<&0 </dev/null; \
+         export LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names};"
+    );
+    let mut command = start(count, &script);
+    command.stdin(Stdio::from(OwnedFd::from(listener)));
+    command
+}
+
+#[test]
+fn a_service_gets_the_sockets_of_its_manager() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // Queued before the service exists.
+    let mut client = TcpStream::connect(address).unwrap();
+    let mut service = start_service(listener, "1", "web").spawn().unwrap();
+    let mut name = String::new();
+    client.read_to_string(&mut name).unwrap();
+    assert_eq!(name, "web");
+    assert!(service.wait().unwrap().success());
+}
+
+#[test]
+fn a_socket_that_is_not_there_is_an_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let names = "a:".repeat(899) + "a";
+    let status = start_service(listener, "900", &names).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn sockets_that_find_no_place_are_an_error_and_closed() {
+    let status = start("limit", "ulimit -n 64;").status().unwrap();
+    assert!(status.success());
+}
+
+/// The service itself; nothing where no test started it.
+#[test]
+fn the_child() {
+    match std::env::var(CHILD).as_deref() {
+        Ok("1") => {
+            let mut sockets = from_environment().unwrap();
+            let (name, descriptor) = sockets.remove(0);
+            assert!(sockets.is_empty());
+            assert!(from_environment().unwrap().is_empty(), "they have an owner already");
+            let (mut client, _) = TcpListener::from(descriptor).accept().unwrap();
+            client.write_all(name.as_bytes()).unwrap();
+        }
+        Ok("limit") => {
+            let (predecessor, successor) = UnixStream::pair().unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            send(&predecessor, &[("web", listener.as_fd()); 100]).unwrap();
+            let refused = receive(&successor).unwrap_err();
+            assert!(matches!(refused, HandoverError::Truncated), "{refused}");
+            // There is room again for what came.
+            let files: Result<Vec<_>, _> = (0..30).map(|_| listener.try_clone()).collect();
+            assert!(files.is_ok());
+        }
+        Ok(_) => {
+            let refused = from_environment().unwrap_err();
+            assert!(matches!(refused, HandoverError::Inherited { .. }), "{refused}");
+        }
+        Err(_) => assert!(from_environment().unwrap().is_empty(), "nothing was announced"),
+    }
+}
