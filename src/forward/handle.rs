@@ -1,15 +1,18 @@
 //! The hold that a program keeps on a running forwarder.
 
+use std::io;
 use std::net::SocketAddr;
 use std::ops::AddAssign;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::tcp::Books;
+use super::tcp::{Books, Listener};
 use super::{BackendCounters, Counters, Durations};
+use crate::sync::{Mutex, lock};
 
 /// Watches a [`Forwarder`](super::Forwarder) and ends it.
 ///
@@ -19,6 +22,8 @@ pub struct Handle {
     pub(super) address: Option<SocketAddr>,
     pub(super) phase: Arc<watch::Sender<Phase>>,
     pub(super) books: Arc<Books>,
+    /// The listeners once more while they are served: whoever takes one over needs it open.
+    pub(super) open: Arc<Mutex<Vec<Listener>>>,
 }
 
 /// What became of the connections that were running when a forwarder was told to end.
@@ -63,6 +68,8 @@ impl Handle {
     /// counts: a second one with [`Duration::ZERO`] cuts what is left. May come before `run`.
     pub fn shutdown(&self, within: Duration) {
         let until = Instant::now().checked_add(within);
+        // A socket that somebody still holds would go on queueing clients whom nobody accepts.
+        lock(&self.open).clear();
         self.phase.send_replace(Phase::Draining { until });
     }
 
@@ -71,6 +78,20 @@ impl Handle {
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// The listening sockets once more, for a successor: a second forwarder in this process
+    /// ([`from_listeners`](super::Forwarder::from_listeners)), or another process
+    /// ([`handover`](super::handover)). None before it runs and after a shutdown.
+    ///
+    /// Let the successor run, then [shut this one down](Self::shutdown): what is in the kernel's
+    /// queue is accepted by either, and no client is refused. A listener that is taken and not
+    /// served goes on queueing clients whom nobody accepts: drop it.
+    ///
+    /// # Errors
+    /// What the system says where it gives no more descriptors.
+    pub fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
+        lock(&self.open).iter().map(|listener| listener.as_fd().try_clone_to_owned()).collect()
     }
 
     /// What the forwarder has done so far.

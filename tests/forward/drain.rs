@@ -74,3 +74,44 @@ async fn a_dropped_run_leaves_no_connection_and_exact_counts() {
     assert_eq!(handle.counters().cut, 1);
     assert_eq!(set.snapshot().backends()[0].load().total(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_successor_takes_the_listeners_over_and_no_client_is_refused() {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use lvs::forward::handover;
+
+    let (set, forwarder) = world(&[echo(b'a').await]);
+    let (handle, running) = start(forwarder.workers(2));
+    assert_eq!(exchange(&handle, b"before").await, b'a');
+    let clients = {
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            for _ in 0..300 {
+                assert_eq!(exchange(&handle, b"x").await, b'a');
+            }
+        })
+    };
+
+    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    let listeners = handle.listeners().expect("descriptors");
+    let named: Vec<_> = listeners.iter().map(|it| ("web", it.as_fd())).collect();
+    handover::send(&ours, &named).expect("the successor listens");
+    drop(listeners);
+    let taken = handover::receive(&theirs).expect("all of them");
+    let taken: Vec<std::net::TcpListener> = taken.into_iter().map(|(_, it)| it.into()).collect();
+    assert_eq!(taken.len(), 2);
+    let balancer = Balancer::new(&set, lvs::scheduler::RoundRobin).expect("rr takes any set");
+    let successor = Forwarder::from_listeners(taken, balancer).expect("listeners");
+    assert_eq!(successor.local_addr(), handle.local_addr());
+    let (successors, its_run) = start(successor);
+    until(|| successors.counters().accepted > 0).await;
+    let (_, first) = end(&handle, running).await;
+    assert!(handle.listeners().expect("nothing to copy").is_empty());
+
+    clients.await.expect("every client was served");
+    let (_, second) = end(&successors, its_run).await;
+    assert_eq!(first.finished + second.finished, 301);
+    assert!(first.finished > 0 && second.finished > 0);
+}

@@ -9,6 +9,7 @@ mod drain;
 mod ends;
 mod limits;
 mod listeners;
+mod preamble;
 mod records;
 mod timeouts;
 mod world;

@@ -12,7 +12,7 @@ use super::stream::Stream;
 
 /// A listening socket of either kind.
 #[derive(Debug)]
-pub(super) enum Listener {
+pub(in crate::forward) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }

@@ -20,11 +20,10 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
 
 pub(super) use self::books::Books;
 use self::config::{Config, Line, Observer};
-use self::listener::Listener;
+pub(super) use self::listener::Listener;
 pub use self::options::Source;
 use self::options::{listen, listen_beside};
 pub use self::preamble::ProxyOut;
@@ -34,6 +33,7 @@ use super::sni::Names;
 use super::{Drained, ForwardError, Handle, Rate, Record};
 use crate::Balancer;
 use crate::balancer::Persistence;
+use crate::sync::lock;
 
 /// Carries the connections of one listening socket to the backends a balancer chooses.
 ///
@@ -72,8 +72,9 @@ use crate::balancer::Persistence;
 #[derive(Debug)]
 #[must_use = "a forwarder does nothing until it runs"]
 pub struct Forwarder {
-    listener: Listener,
-    /// May others listen beside it?
+    /// One at least.
+    listeners: Vec<Listener>,
+    /// May others listen beside them?
     is_ours: bool,
     workers: usize,
     config: Config,
@@ -92,7 +93,7 @@ impl Forwarder {
         let bind = |source| ForwardError::Bind { address, source };
         let listener = listen(address).map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        Self::with(Listener::Tcp(listener), Some(address), true, balancer)
+        Self::with(vec![Listener::Tcp(listener)], Some(address), true, balancer)
     }
 
     /// Takes a listener that is there already: inherited, or made with options of its own. All
@@ -104,8 +105,25 @@ impl Forwarder {
         listener: TcpListener,
         balancer: Balancer<SocketAddr>,
     ) -> Result<Self, ForwardError> {
-        let address = listener.local_addr().map_err(|source| ForwardError::Listener { source })?;
-        Self::with(Listener::Tcp(listener), Some(address), false, balancer)
+        Self::from_listeners([listener], balancer)
+    }
+
+    /// Takes several listeners at once, such as those of a forwarder that this one
+    /// [succeeds](Handle::listeners): there is a worker for each at the least. Connections that wait
+    /// in them to be accepted are served.
+    ///
+    /// # Errors
+    /// [`ForwardError::Listener`] if there is none, or one is no usable socket.
+    pub fn from_listeners(
+        listeners: impl IntoIterator<Item = TcpListener>,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
+        let listeners: Vec<TcpListener> = listeners.into_iter().collect();
+        let none = || io::Error::new(io::ErrorKind::InvalidInput, "no listener was given");
+        let address = listeners.first().ok_or_else(none).and_then(TcpListener::local_addr);
+        let address = address.map_err(|source| ForwardError::Listener { source })?;
+        let listeners = listeners.into_iter().map(Listener::Tcp).collect();
+        Self::with(listeners, Some(address), false, balancer)
     }
 
     /// Takes a listening Unix socket. Its clients have no address: rules that hash spread them at
@@ -117,23 +135,23 @@ impl Forwarder {
         listener: UnixListener,
         balancer: Balancer<SocketAddr>,
     ) -> Result<Self, ForwardError> {
-        Self::with(Listener::Unix(listener), None, false, balancer)
+        Self::with(vec![Listener::Unix(listener)], None, false, balancer)
     }
 
     fn with(
-        listener: Listener,
+        listeners: Vec<Listener>,
         address: Option<SocketAddr>,
         is_ours: bool,
         balancer: Balancer<SocketAddr>,
     ) -> Result<Self, ForwardError> {
-        listener.set_nonblocking().map_err(|source| ForwardError::Listener { source })?;
         let handle = Handle {
             address,
             phase: Arc::new(watch::Sender::new(Phase::Serving)),
             books: Arc::default(),
+            open: Arc::default(),
         };
         let workers = thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self { listener, is_ours, workers, config: Config::new(balancer), handle })
+        Ok(Self { listeners, is_ours, workers, config: Config::new(balancer), handle })
     }
 
     /// What the service is called in logs and records. Default: `tcp`.
@@ -350,10 +368,9 @@ impl Forwarder {
     /// once. Their leases end as [`Cancelled`](crate::Outcome::Cancelled), and the counters stay
     /// exact.
     pub async fn run(self) -> Result<Drained, ForwardError> {
-        let Self { listener, is_ours, workers, config, handle } = self;
+        let Self { mut listeners, is_ours, workers, config, handle } = self;
         let listener_error = |source| ForwardError::Listener { source };
-        let mut listeners = vec![listener];
-        for _ in 1..workers {
+        while listeners.len() < workers {
             let beside = match (is_ours, handle.address) {
                 (true, Some(address)) => listen_beside(address).map(Listener::Tcp),
                 _ => listeners[0].try_clone(),
@@ -366,13 +383,15 @@ impl Forwarder {
                 config.sockets.apply_to_listener(listener).map_err(listener_error)?;
             }
         }
-        let shared = Shared::new(config, Arc::clone(&handle.books));
+        let again = listeners.iter().map(Listener::try_clone).collect::<io::Result<Vec<_>>>();
+        *lock(&handle.open) = again.map_err(listener_error)?;
         // From here on, whoever drops the future stops the workers.
-        let stop = Stop(Arc::clone(&handle.phase));
+        let stop = Stop(handle.clone());
+        let shared = Shared::new(config, Arc::clone(&handle.books));
         let mut ends = Vec::new();
         for (i, listener) in listeners.into_iter().enumerate() {
             let crew = Crew::new(Arc::clone(&shared));
-            ends.push(start(i, crew, listener, handle.phase.subscribe())?);
+            ends.push(start(i, crew, listener, handle.clone())?);
         }
         let mut drained = Drained::default();
         let mut failed = None;
@@ -394,14 +413,14 @@ fn start(
     number: usize,
     crew: Arc<Crew>,
     listener: Listener,
-    phase: watch::Receiver<Phase>,
+    handle: Handle,
 ) -> Result<oneshot::Receiver<io::Result<Drained>>, ForwardError> {
     let worker = |source| ForwardError::Worker { source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(worker)?;
     let (tell, end) = oneshot::channel();
     let carry = move || {
-        let drained = runtime.block_on(crew.run(listener, phase));
+        let drained = runtime.block_on(crew.run(listener, handle));
         // Nobody listens where `run` was dropped.
         let _ = tell.send(drained);
     };
@@ -410,10 +429,10 @@ fn start(
 }
 
 /// Ends all workers when dropped; those that have ended do not mind.
-struct Stop(Arc<watch::Sender<Phase>>);
+struct Stop(Handle);
 
 impl Drop for Stop {
     fn drop(&mut self) {
-        self.0.send_replace(Phase::Draining { until: Some(Instant::now()) });
+        self.0.shutdown(Duration::ZERO);
     }
 }

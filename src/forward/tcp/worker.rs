@@ -15,12 +15,12 @@ use super::config::Config;
 use super::connection::{Arrival, now, serve};
 use super::listener::{Accepted, Door, Listener};
 use crate::backend::Snapshot;
-use crate::forward::Drained;
 use crate::forward::backoff::Backoff;
 use crate::forward::counters::add;
 use crate::forward::handle::Phase;
 use crate::forward::limits::{AcceptRate, PerClient, Slot, Slots};
 use crate::forward::queue::Queue;
+use crate::forward::{Drained, Handle};
 use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
 
 /// What the workers of a forwarder share.
@@ -82,8 +82,9 @@ impl Crew {
     pub(super) async fn run(
         self: Arc<Self>,
         listener: Listener,
-        mut phase: watch::Receiver<Phase>,
+        handle: Handle,
     ) -> io::Result<Drained> {
+        let mut phase = handle.phase.subscribe();
         let door = Door::new(listener)?;
         let mut connections = JoinSet::new();
         self.accept_until_told(door, &mut phase, &mut connections).await;
