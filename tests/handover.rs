@@ -1,7 +1,7 @@
 //! What takes a process of its own: to be started as systemd starts one, or to run out of files.
 #![cfg(all(target_os = "linux", feature = "forward", not(lvs_loom)))]
 
-use std::io::{Read, Write};
+use std::io::{Read, Write, stdin};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -57,7 +57,12 @@ fn a_socket_that_is_not_there_is_an_error() {
 
 #[test]
 fn sockets_that_find_no_place_are_an_error_and_closed() {
-    let status = start("limit", "ulimit -n 64;").status().unwrap();
+    let (predecessor, successor) = UnixStream::pair().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Sent from here: the kernel wants a sender without privilege to keep within its own limit.
+    send(&predecessor, &[("web", listener.as_fd()); 100]).unwrap();
+    let mut child = start("limit", "ulimit -n 64;");
+    let status = child.stdin(Stdio::from(OwnedFd::from(successor))).status().unwrap();
     assert!(status.success());
 }
 
@@ -74,13 +79,11 @@ fn the_child() {
             client.write_all(name.as_bytes()).unwrap();
         }
         Ok("limit") => {
-            let (predecessor, successor) = UnixStream::pair().unwrap();
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            send(&predecessor, &[("web", listener.as_fd()); 100]).unwrap();
-            let refused = receive(&successor).unwrap_err();
+            let stream = UnixStream::from(stdin().as_fd().try_clone_to_owned().unwrap());
+            let refused = receive(&stream).unwrap_err();
             assert!(matches!(refused, HandoverError::Truncated), "{refused}");
             // There is room again for what came.
-            let files: Result<Vec<_>, _> = (0..30).map(|_| listener.try_clone()).collect();
+            let files: Result<Vec<_>, _> = (0..30).map(|_| stream.try_clone()).collect();
             assert!(files.is_ok());
         }
         Ok(_) => {

@@ -14,10 +14,11 @@
 //!
 //! # What is strict
 //! Version 1 is read to the letter: single spaces, no leading zeros, addresses of the family
-//! named, an end of CR LF. Version 2 is refused for a version, command, family or transport that
-//! it does not have, for a wrong checksum, and for TLVs that are cut off, contradict each other or
-//! do not hold what their type says. Both are refused at the first byte that is wrong, and
-//! nothing is read beyond [`MAX_HEADER`] bytes.
+//! named, an end of CR LF and no other CR or LF before it, not even in what `UNKNOWN` lets a reader
+//! ignore. Version 2 is refused for a version, command, family or transport that it does not have,
+//! for a wrong checksum, and for TLVs that are cut off, contradict each other or do not hold what
+//! their type says. Both are refused at the first byte that is wrong, as far as it can be judged
+//! alone, and nothing is read beyond [`MAX_HEADER`] bytes.
 //!
 //! # What is made the same
 //! An IPv4 client that came through a socket for both families has an address such as
