@@ -1,7 +1,9 @@
 //! From an accepted client to a connected backend.
 
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -30,26 +32,43 @@ pub(super) type Found = (TcpStream, Option<Lease<SocketAddr>>);
 pub(super) struct Story {
     pub(super) phase: Phase,
     /// The time spent in line.
-    pub(super) queue: Duration,
-    pub(super) connect: Option<Duration>,
+    pub(super) queue: Micros,
+    pub(super) connect: Option<Micros>,
     /// Attempts to connect, the last included.
     pub(super) attempts: u32,
     /// The backend that took it, or the last one tried.
     pub(super) backend: Option<Arc<Backend<SocketAddr>>>,
     /// Those that failed.
-    pub(super) tried: Vec<Arc<Backend<SocketAddr>>>,
+    #[expect(clippy::box_collection, reason = "few have any, and all pay for the room")]
+    pub(super) tried: Option<Box<Vec<Arc<Backend<SocketAddr>>>>>,
 }
 
 impl Default for Story {
     fn default() -> Self {
         Self {
             phase: Phase::Request,
-            queue: Duration::ZERO,
+            queue: Micros::default(),
             connect: None,
             attempts: 0,
             backend: None,
-            tried: Vec::new(),
+            tried: None,
         }
+    }
+}
+
+/// A duration of up to 71 minutes in four bytes; longer ones count as that.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Micros(u32);
+
+impl From<Duration> for Micros {
+    fn from(duration: Duration) -> Self {
+        Self(u32::try_from(duration.as_micros()).unwrap_or(u32::MAX))
+    }
+}
+
+impl From<Micros> for Duration {
+    fn from(micros: Micros) -> Self {
+        Self::from_micros(micros.0.into())
     }
 }
 
@@ -73,7 +92,11 @@ impl Crew {
         asker: Asker,
         story: &mut Story,
     ) -> Result<Found, Refusal> {
-        let refusal = match unless_reset(client, self.search(service, asker, story)).await {
+        let found = {
+            let search = pin!(self.search(service, asker, story));
+            unless_reset(client, search).await
+        };
+        let refusal = match found {
             None => return Err(Refusal::ClientLeft),
             Some(Ok((server, lease))) => return Ok((server, Some(lease))),
             Some(Err(refusal)) => refusal,
@@ -105,8 +128,11 @@ impl Crew {
     ) -> Result<(TcpStream, Lease<SocketAddr>), Refusal> {
         let effort = self.config().effort;
         let mut flow = flow_of(asker);
-        story.tried.iter().for_each(|backend| flow.exclude(backend));
-        let mut last = (!story.tried.is_empty()).then_some(Refusal::ConnectError);
+        let mut last = None;
+        if let Some(tried) = &story.tried {
+            tried.iter().for_each(|backend| flow.exclude(backend));
+            last = Some(Refusal::ConnectError);
+        }
         let mut deadline = None;
         while story.attempts < effort.attempts {
             // Where a backend was tried, what became of it is the reason, not that none was left.
@@ -122,7 +148,7 @@ impl Crew {
             let (outcome, refusal) = match timeout_at(until, self.dial(target, asker)).await {
                 Ok(Ok(stream)) => {
                     let took = begun.elapsed();
-                    story.connect = Some(took);
+                    story.connect = Some(took.into());
                     lease.observe_latency(took, now());
                     return Ok((stream, lease));
                 }
@@ -134,7 +160,7 @@ impl Crew {
             add(&self.page.tally.failed_connects, 1);
             add(&self.page.backend(lease.backend(), || self.snapshot()).failed_connects, 1);
             flow.exclude(lease.backend());
-            story.tried.push(Arc::clone(lease.backend()));
+            story.tried.get_or_insert_default().push(Arc::clone(lease.backend()));
             lease.complete(outcome);
             last = Some(refusal);
             if until == deadline && refusal == Refusal::ConnectTimeout {
@@ -165,13 +191,13 @@ impl Crew {
         }
         add(&self.page.tally.queued, 1);
         let begun = Instant::now();
-        let until = begun + line.patience.saturating_sub(story.queue);
+        let until = begun + line.patience.saturating_sub(story.queue.into());
         let look = || match self.pick(service, flow, asker) {
             Err(PickError::Saturated) => None,
             picked => Some(picked),
         };
         let waited = queue.wait(look, until).await;
-        story.queue += begun.elapsed();
+        story.queue = (Duration::from(story.queue) + begun.elapsed()).into();
         match waited {
             Ok(picked) => picked.map_err(|why| story.give_up(why)),
             Err(QueueError::Full) => Err(Refusal::Saturated),
@@ -224,9 +250,8 @@ impl Story {
 }
 
 /// Does something for a client unless it resets the connection, which nobody would notice else.
-async fn unless_reset<R>(client: &Stream, act: impl Future<Output = R>) -> Option<R> {
-    let mut act = std::pin::pin!(act);
-    std::future::poll_fn(|cx| {
+async fn unless_reset<R>(client: &Stream, mut act: Pin<&mut impl Future<Output = R>>) -> Option<R> {
+    poll_fn(|cx| {
         if let Poll::Ready(done) = act.as_mut().poll(cx) {
             return Poll::Ready(Some(done));
         }

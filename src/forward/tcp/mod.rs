@@ -1,8 +1,10 @@
 //! The TCP forwarder: its workers, their connections, and how bytes move.
 
 mod books;
+mod carry;
 mod config;
 mod connection;
+mod entry;
 mod establish;
 mod listener;
 mod options;
@@ -387,7 +389,7 @@ impl Forwarder {
         *lock(&handle.open) = again.map_err(listener_error)?;
         // From here on, whoever drops the future stops the workers.
         let stop = Stop(handle.clone());
-        let shared = Shared::new(config, Arc::clone(&handle.books));
+        let shared = Shared::new(config, &handle);
         let mut ends = Vec::new();
         for (i, listener) in listeners.into_iter().enumerate() {
             let crew = Crew::new(Arc::clone(&shared));

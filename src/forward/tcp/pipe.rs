@@ -24,7 +24,8 @@ const SPARE_MAX: usize = 32;
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    static SPARE: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+    #[expect(clippy::vec_box, reason = "they come and go in their boxes")]
+    static SPARE: RefCell<Vec<Box<Pipe>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A pipe, and how much is in it.
@@ -38,12 +39,12 @@ pub(super) struct Pipe {
 
 impl Pipe {
     /// One from the pool, or a new one; `None` if there is none to be had.
-    pub(super) fn take() -> Option<Self> {
+    pub(super) fn take() -> Option<Box<Self>> {
         let spare = SPARE.try_with(|spare| spare.try_borrow_mut().ok()?.pop()).ok().flatten();
         spare.or_else(Self::new)
     }
 
-    fn new() -> Option<Self> {
+    fn new() -> Option<Box<Self>> {
         if LIVE.fetch_add(1, Ordering::Relaxed) >= LIVE_MAX {
             LIVE.fetch_sub(1, Ordering::Relaxed);
             return None;
@@ -56,12 +57,12 @@ impl Pipe {
         // From here on dropping it counts it off.
         let mut pipe = Self { read, write, size: 0, filled: 0 };
         pipe.size = fcntl_setpipe_size(&pipe.write, SIZE).ok()?;
-        (pipe.size >= SIZE_MIN).then_some(pipe)
+        (pipe.size >= SIZE_MIN).then(|| Box::new(pipe))
     }
 
     /// Puts an empty pipe into the pool. One that holds bytes must never come here: they would reach
     /// another client.
-    pub(super) fn give_back(self) {
+    pub(super) fn give_back(self: Box<Self>) {
         if self.filled != 0 {
             return;
         }

@@ -207,11 +207,12 @@ async fn collect<R, E: std::fmt::Display>(
                 return Err(Refusal::BadPreamble);
             }
         }
-        let mut piece = [0; PIECE];
-        let read = poll_fn(|cx| client.poll_recv(cx, &mut piece));
+        let before = bytes.len();
+        bytes.resize(before + PIECE, 0);
+        let read = poll_fn(|cx| client.poll_recv(cx, &mut bytes[before..]));
         match timeout_at(until, read).await {
             Err(_) => return Err(Refusal::PreambleTimeout),
-            Ok(Ok(count @ 1..)) => bytes.extend_from_slice(&piece[..count]),
+            Ok(Ok(count @ 1..)) => bytes.truncate(before + count),
             Ok(Ok(0) | Err(_)) => return Err(Refusal::ClientLeft),
         }
     }

@@ -22,8 +22,8 @@ use super::stream::{Leg, Stream};
 const SCRATCH: usize = 64 * 1024;
 /// A read of this size speaks for bulk.
 const LARGE: usize = 16 * 1024;
-/// After so many bytes in large reads a direction is bulk.
-const BULK: usize = 64 * 1024;
+/// After so many times that in large reads, one after the other, a direction is bulk.
+const BULK: u8 = 4;
 /// A splice that moves less says that the bulk is over.
 const SMALL: usize = 4 * 1024;
 /// How often a direction may read before others have their turn.
@@ -60,19 +60,33 @@ pub(super) struct Relay {
 #[derive(Debug, Default)]
 struct Direction {
     held: Held,
-    /// Bytes in large reads, one after the other.
-    streak: usize,
+    /// Bytes handed on, until somebody asks: no more than a poll can move.
+    passed: u32,
+    /// What large reads have brought, one after the other, in units of [`LARGE`].
+    streak: u8,
     stage: Stage,
-    passed: u64,
 }
 
 #[derive(Debug, Default)]
 enum Held {
     #[default]
     Nothing,
-    /// From the second number on.
-    Bytes(Box<[u8]>, usize),
-    Pipe(Pipe),
+    Bytes(Box<Rest>),
+    Pipe(Box<Pipe>),
+}
+
+/// What the other side has not taken yet.
+#[derive(Debug)]
+struct Rest {
+    bytes: Box<[u8]>,
+    /// So many have gone.
+    gone: usize,
+}
+
+impl Held {
+    fn rest(bytes: &[u8]) -> Self {
+        Self::Bytes(Box::new(Rest { bytes: bytes.into(), gone: 0 }))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -87,20 +101,21 @@ enum Stage {
 impl Relay {
     /// Between two streams; `first` are bytes of the client that were read already.
     pub(super) fn new(client: Leg, server: Leg, first: Vec<u8>) -> Self {
-        let held = if first.is_empty() { Held::Nothing } else { Held::Bytes(first.into(), 0) };
+        let held = if first.is_empty() { Held::Nothing } else { Held::rest(&first) };
         let up = Direction { held, ..Direction::default() };
         Self { client, server, up, down: Direction::default() }
     }
 
-    /// Bytes handed to the server and to the client.
-    pub(super) fn passed(&self) -> [u64; 2] {
-        [self.up.passed, self.down.passed]
+    /// Bytes handed to the server and to the client since this was last asked, which is to be after
+    /// each poll.
+    pub(super) fn take_passed(&mut self) -> [u64; 2] {
+        [&mut self.up, &mut self.down].map(|way| u64::from(std::mem::take(&mut way.passed)))
     }
 
-    /// The client again, if it has neither been told nor said anything, so that another server may
-    /// have it.
-    pub(super) fn into_untouched(self) -> Option<Leg> {
-        let untouched = self.passed() == [0, 0] && !self.is_half_closed() && self.up.is_waiting();
+    /// The client again, for another server, unless something is on its way or has ended. It is for
+    /// the caller to know that nothing has passed.
+    pub(super) fn into_client(self) -> Option<Leg> {
+        let untouched = !self.is_half_closed() && self.up.is_waiting() && self.down.is_waiting();
         untouched.then_some(self.client)
     }
 
@@ -193,10 +208,10 @@ impl Direction {
     fn poll_deliver(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<io::Result<()>> {
         loop {
             let sent = match &mut self.held {
-                Held::Bytes(bytes, at) => {
-                    let sent = ready!(to.poll_send(cx, &bytes[*at..]))?;
-                    *at += sent;
-                    if *at == bytes.len() {
+                Held::Bytes(rest) => {
+                    let sent = ready!(to.poll_send(cx, &rest.bytes[rest.gone..]))?;
+                    rest.gone += sent;
+                    if rest.gone == rest.bytes.len() {
                         self.held = Held::Nothing;
                     }
                     sent
@@ -204,7 +219,7 @@ impl Direction {
                 Held::Pipe(pipe) if !pipe.is_empty() => ready!(to.poll_empty(cx, pipe))?,
                 Held::Pipe(_) | Held::Nothing => return Poll::Ready(Ok(())),
             };
-            self.passed += sent as u64;
+            self.passed = self.passed.saturating_add(sent as u32);
         }
     }
 
@@ -224,9 +239,9 @@ impl Direction {
                 Poll::Ready(sent) => sent.map_err(|error| (false, error))?,
                 Poll::Pending => 0,
             };
-            self.passed += sent as u64;
+            self.passed = self.passed.saturating_add(sent as u32);
             if sent < read {
-                self.held = Held::Bytes(bytes[sent..].into(), 0);
+                self.held = Held::rest(&bytes[sent..]);
             }
         }
         Poll::Ready(Ok(read))
@@ -269,7 +284,8 @@ impl Direction {
         } else if moved < if spliced { SMALL } else { LARGE } {
             self.streak = 0;
         } else {
-            self.streak = self.streak.saturating_add(moved);
+            let units = u8::try_from(moved / LARGE).unwrap_or(u8::MAX);
+            self.streak = self.streak.saturating_add(units);
         }
     }
 }

@@ -12,8 +12,8 @@ use tracing::warn;
 
 use super::books::{Books, Page};
 use super::config::Config;
-use super::connection::{Arrival, now, serve};
-use super::listener::{Accepted, Door, Listener};
+use super::connection::{Arrival, now, spawn};
+use super::listener::{Door, Listener};
 use crate::backend::Snapshot;
 use crate::forward::backoff::Backoff;
 use crate::forward::counters::add;
@@ -28,6 +28,8 @@ use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
 pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) books: Arc<Books>,
+    /// The one that clients use, unless they may use several.
+    pub(super) address: Option<SocketAddr>,
     slots: Slots,
     pub(super) per_client: Option<Arc<PerClient>>,
     rate: Option<Mutex<AcceptRate>>,
@@ -36,7 +38,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: Config, books: Arc<Books>) -> Arc<Self> {
+    pub(super) fn new(config: Config, handle: &Handle) -> Arc<Self> {
         Arc::new(Self {
             slots: Slots::new(config.max_connections),
             per_client: config.max_per_client.map(|limit| PerClient::new(limit).build()),
@@ -44,7 +46,8 @@ impl Shared {
             queue: config.queue.map(|line| Queue::new(line.capacity)),
             turns: AtomicUsize::new(0),
             config,
-            books,
+            books: Arc::clone(&handle.books),
+            address: handle.address,
         })
     }
 
@@ -117,7 +120,8 @@ impl Crew {
                             slot = self.admit() => slot,
                             _ = told.wait_for(Phase::is_draining) => return,
                         };
-                        self.spawn(accepted, slot, connections);
+                        let (stream, client, local) = accepted;
+                        spawn(self, Arrival { stream, client, local, slot }, connections);
                     }
                     Err(error) => {
                         add(&self.page.tally.failed_accepts, 1);
@@ -143,16 +147,6 @@ impl Crew {
         }
         add(&self.page.tally.filled, 1);
         self.shared.slots.take().await
-    }
-
-    fn spawn(
-        self: &Arc<Self>,
-        (stream, client, local): Accepted,
-        slot: Slot,
-        connections: &mut JoinSet<()>,
-    ) {
-        let arrival = Arrival { stream, client, local, slot };
-        connections.spawn(serve(Arc::clone(self), arrival));
     }
 
     fn rest(&self, backoff: &mut Backoff, error: &io::Error) -> Duration {
