@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::debug;
 
@@ -14,29 +13,27 @@ use super::relay::{Broke, Relay, Side};
 use crate::forward::Phase;
 use crate::forward::counters::End;
 
-pin_project! {
-    /// Relays until both sides have ended, one broke, or time is up.
-    ///
-    /// Written out, and not as an `async fn`: it is nearly all the memory of a connection, and the
-    /// compiler's would hold parts of it twice.
-    #[derive(Debug)]
-    pub(super) struct Carry {
-        held: Option<(Entry, Relay)>,
-        // When a byte last passed, or one side ended.
-        active: Instant,
-        half_closed: bool,
-        // Rings too early rather than late: what is due is worked out anew when it does, so that a
-        // byte that passes only moves a number.
-        #[pin]
-        alarm: Sleep,
-    }
+/// Relays until both sides have ended, one broke, or time is up.
+///
+/// Written out, and not as an `async fn`: it is nearly all the memory of a connection, and the
+/// compiler's would hold parts of it twice.
+#[derive(Debug)]
+pub(super) struct Carry {
+    held: Option<(Entry, Relay)>,
+    /// When a byte last passed, or one side ended.
+    active: Instant,
+    half_closed: bool,
+    /// Rings too early rather than late: what is due is worked out anew when it does, so that a byte
+    /// that passes only moves a number. In a box of its own, which fits where tokio's own
+    /// allocations, aligned as they are, leave gaps.
+    alarm: Pin<Box<Sleep>>,
 }
 
 impl Carry {
     pub(super) fn new(entry: Entry, relay: Relay) -> Self {
         let now = Instant::now();
         let first = due(entry.crew.config().patience, entry.begun, now, false);
-        let alarm = sleep_until(first.map_or(now, |(at, _)| at));
+        let alarm = Box::pin(sleep_until(first.map_or(now, |(at, _)| at)));
         Self { held: Some((entry, relay)), active: now, half_closed: false, alarm }
     }
 }
@@ -44,9 +41,9 @@ impl Carry {
 impl Future for Carry {
     type Output = (Entry, Relay, End);
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let Some((entry, relay)) = this.held else {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some((entry, relay)) = &mut this.held else {
             // Polled after its end.
             return Poll::Pending;
         };
@@ -54,11 +51,11 @@ impl Future for Carry {
         let passed = relay.take_passed();
         if passed != [0, 0] {
             entry.note(passed);
-            *this.active = Instant::now();
+            this.active = Instant::now();
         }
-        if relay.is_half_closed() && !*this.half_closed {
-            *this.half_closed = true;
-            *this.active = Instant::now();
+        if relay.is_half_closed() && !this.half_closed {
+            this.half_closed = true;
+            this.active = Instant::now();
             if relay.has_server_ended() {
                 entry.story.phase = Phase::Last;
             }
@@ -67,7 +64,7 @@ impl Future for Carry {
             Poll::Ready(ended) => end_of(ended),
             Poll::Pending => loop {
                 let patience = entry.crew.config().patience;
-                let due = due(patience, entry.begun, *this.active, *this.half_closed);
+                let due = due(patience, entry.begun, this.active, this.half_closed);
                 let Some((at, end)) = due else { return Poll::Pending };
                 let set_for = this.alarm.deadline();
                 if at < set_for {

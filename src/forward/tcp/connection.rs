@@ -1,7 +1,6 @@
 //! One connection: find it a backend, carry it, and say how it ended.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
@@ -61,9 +60,9 @@ pub(super) fn spawn(crew: &Arc<Crew>, arrival: Arrival, connections: &mut JoinSe
 /// Finds a backend for the client; `None` if there is none, and the end is written down.
 ///
 /// In a box, since the task keeps room for what is handed from one step to the next.
-async fn begin(mut entry: Entry, client: Leg) -> Option<Pin<Box<Carry>>> {
+async fn begin(mut entry: Entry, client: Leg) -> Option<Box<Carry>> {
     match find(&mut entry, client).await {
-        Ok(relay) => Some(Box::pin(Carry::new(entry, relay))),
+        Ok(relay) => Some(Box::new(Carry::new(entry, relay))),
         Err(refusal) => {
             debug!(?refusal, "connection refused");
             entry.close(End::Refused(refusal));
