@@ -26,4 +26,10 @@ pub enum ForwardError {
         /// What the system said.
         source: io::Error,
     },
+    /// The system starts no thread for a worker.
+    #[error("cannot start a worker")]
+    Worker {
+        /// What the system said.
+        source: io::Error,
+    },
 }

@@ -45,9 +45,15 @@ mod queue;
 mod record;
 pub mod sni;
 mod tcp;
+#[cfg(target_os = "linux")]
 mod udp;
 
 pub use self::counters::{Counters, Refusals};
 pub use self::error::ForwardError;
 pub use self::handle::{Drained, Handle};
 pub use self::tcp::Forwarder;
+#[cfg(target_os = "linux")]
+pub use self::udp::{
+    Coalesce, FlowEnds, Sheds, Traffic, UdpBackendCounters, UdpCounters, UdpForwarder, UdpHandle,
+    Undelivered,
+};
