@@ -92,20 +92,28 @@ impl Control {
         let mut state = lock(&self.state);
         state.phase = Phase::Draining { until };
         for bell in &state.bells {
-            // A bell that cannot be rung has been rung 2^64 times and not been heard yet.
-            let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+            ring(bell);
         }
     }
 
     /// Enters a worker: what wakes it, and what it counts.
     pub(super) fn enter(&self, bell: Arc<OwnedFd>, tally: Arc<Tally>) {
-        lock(&self.state).bells.push(bell);
         lock(&self.tallies).push(tally);
+        let mut state = lock(&self.state);
+        if matches!(state.phase, Phase::Draining { .. }) {
+            ring(&bell);
+        }
+        state.bells.push(bell);
     }
 
     fn tallies(&self) -> impl std::ops::Deref<Target = Vec<Arc<Tally>>> {
         lock(&self.tallies)
     }
+}
+
+fn ring(bell: &OwnedFd) {
+    // A bell that cannot be rung has been rung 2^64 times and not been heard yet.
+    let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
 }
 
 impl fmt::Debug for Control {

@@ -143,13 +143,9 @@ impl Worker {
         loop {
             let Woken { from_clients, rung } = self.wait(busy, &mut events);
             let now = now();
-            if rung || self.draining {
-                if rung {
-                    let _ = rustix::io::read(&self.bell, &mut [0; 8]);
-                }
-                if let Some(cut) = self.drain(now) {
-                    return Drained { finished: self.flows.finished, cut };
-                }
+            if rung {
+                let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+                self.begin_drain();
             }
             self.flows.refresh();
             self.serve_backends(now);
@@ -157,6 +153,11 @@ impl Worker {
             self.flows.expire(now);
             if from_clients {
                 self.serve_clients(now);
+            }
+            if self.draining
+                && let Some(cut) = self.finish_drain(now)
+            {
+                return Drained { finished: self.flows.finished, cut };
             }
         }
     }
@@ -197,17 +198,18 @@ impl Worker {
         wait.and_then(|wait| Timespec::try_from(wait).ok())
     }
 
-    /// Goes on with a drain, if there is one; how many flows were cut once it is over.
-    fn drain(&mut self, now: Instant) -> Option<u64> {
-        let Phase::Draining { until } = self.control.phase() else { return None };
-        if !self.draining {
+    fn begin_drain(&mut self) {
+        if !self.draining && matches!(self.control.phase(), Phase::Draining { .. }) {
             self.draining = true;
             self.flows.finished = 0;
         }
-        if self.flows.table.len() == 0 {
-            return Some(0);
-        }
-        until.is_some_and(|until| until <= now).then(|| self.flows.cut())
+    }
+
+    /// How many flows were cut, once the drain is over.
+    fn finish_drain(&mut self, now: Instant) -> Option<u64> {
+        let Phase::Draining { until } = self.control.phase() else { return None };
+        let over = self.flows.table.len() == 0 || until.is_some_and(|until| until <= now);
+        over.then(|| self.flows.cut())
     }
 
     fn serve_clients(&mut self, now: Instant) {
