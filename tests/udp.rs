@@ -15,6 +15,8 @@ use lvs::scheduler::RoundRobin;
 use lvs::{BackendId, BackendSet, Balancer, Health, Limits, Spec};
 use tokio::task::JoinHandle;
 
+/// Something done to a backend.
+type Act = fn(&BackendSet<SocketAddr>, &BackendId);
 type Running = JoinHandle<Result<Drained, ForwardError>>;
 
 /// Ample for anything that happens at once.
@@ -384,7 +386,7 @@ async fn flows_leave_a_backend_that_is_down_disabled_or_gone_and_nobody_else_mov
     let names = || clients.iter().map(|it| exchange(it, b"?")).collect::<Vec<u8>>();
     assert_eq!(names(), b"abcdabcd");
 
-    let gone: [(&str, fn(&BackendSet<SocketAddr>, &BackendId)); 3] = [
+    let gone: [(&str, Act); 3] = [
         ("0", |set, id| set.set_health(id, Health::Down).expect("in the set")),
         ("1", |set, id| set.disable(id).expect("in the set")),
         ("2", |set, id| drop(set.remove(id).expect("in the set"))),

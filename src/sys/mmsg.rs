@@ -162,7 +162,7 @@ impl Batch {
             segment: 0,
             truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
         };
-        if header.msg_hdr.msg_controllen as usize >= size_of::<libc::cmsghdr>() {
+        if header.msg_hdr.msg_controllen >= size_of::<libc::cmsghdr>() {
             read_control(&header.msg_hdr, &mut received);
         }
         // A run of one is a datagram like any other.

@@ -7,7 +7,7 @@ use super::table::{Expiry, FlowId, FlowTable};
 /// One step; keys are few, so that they meet again.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
-pub enum Step {
+pub(crate) enum Step {
     /// A datagram of a client: finds its flow, or begins one where there is room.
     Request {
         key: u8,
@@ -33,10 +33,10 @@ pub enum Step {
 /// What the table is made with; 0 stands for no total timeout.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
-pub struct Shape {
-    pub capacity: u8,
-    pub idle: u8,
-    pub total: u8,
+pub(crate) struct Shape {
+    pub(crate) capacity: u8,
+    pub(crate) idle: u8,
+    pub(crate) total: u8,
 }
 
 #[derive(Debug)]
@@ -54,7 +54,7 @@ struct Known {
 ///
 /// # Panics
 /// Where they differ.
-pub fn compare(shape: Shape, steps: &[Step]) {
+pub(crate) fn compare(shape: Shape, steps: &[Step]) {
     let millis = |millis: u8| Duration::from_millis(u64::from(millis));
     let capacity = usize::from(shape.capacity).max(1);
     let idle = millis(shape.idle);

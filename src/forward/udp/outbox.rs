@@ -103,7 +103,7 @@ impl Outbox {
         }
         self.append(tag, to, from, piece, datagrams as u64, segment);
         // What ends in a shorter datagram cannot go on.
-        self.tail = Tail { size, open: len != 0 && len % size == 0 };
+        self.tail = Tail { size, open: len != 0 && len.is_multiple_of(size) };
     }
 
     fn append(
@@ -134,7 +134,7 @@ impl Outbox {
             message.count += 1;
             note.datagrams += datagrams;
             note.bytes += u64::from(piece.len);
-            self.tail.open = piece.len as usize % self.tail.size == 0;
+            self.tail.open = (piece.len as usize).is_multiple_of(self.tail.size);
             self.pieces.push(piece);
         }
         fits
