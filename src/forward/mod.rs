@@ -34,6 +34,7 @@
 //! There is no idle timeout: a connection that neither side closes keeps its place.
 
 mod backoff;
+mod clock;
 mod counters;
 mod error;
 mod handle;
@@ -47,6 +48,7 @@ mod queue;
 mod record;
 pub mod sni;
 mod tcp;
+#[cfg(target_os = "linux")]
 mod udp;
 
 pub use self::counters::{BackendCounters, Counters, Refusals, TimedOut};
@@ -57,3 +59,8 @@ pub use self::limits::Rate;
 pub use self::queue::QueueCounters;
 pub use self::record::{Cause, Phase, Record, Termination, Value};
 pub use self::tcp::{Forwarder, ProxyOut, Source};
+#[cfg(target_os = "linux")]
+pub use self::udp::{
+    Coalesce, FlowEnds, Sheds, Traffic, UdpBackendCounters, UdpCounters, UdpForwarder, UdpHandle,
+    Undelivered,
+};

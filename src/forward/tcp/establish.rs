@@ -12,12 +12,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
-use super::connection::now;
 use super::stream::Stream;
 use super::worker::Crew;
 use crate::backend::Outcome;
 use crate::balancer::PickError;
 use crate::forward::Phase;
+use crate::forward::clock::now;
 use crate::forward::counters::{Refusal, add};
 use crate::forward::queue::QueueError;
 use crate::scheduler::Rng;

@@ -12,10 +12,11 @@ use tracing::warn;
 
 use super::books::{Books, Page};
 use super::config::Config;
-use super::connection::{Arrival, now, spawn};
+use super::connection::{Arrival, spawn};
 use super::listener::{Door, Listener};
 use crate::backend::Snapshot;
 use crate::forward::backoff::Backoff;
+use crate::forward::clock::now;
 use crate::forward::counters::add;
 use crate::forward::handle::Phase;
 use crate::forward::limits::{AcceptRate, PerClient, Slot, Slots};

@@ -1,0 +1,123 @@
+//! The hold that a program keeps on a running UDP forwarder.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::counters::Tally;
+use super::{UdpBackendCounters, UdpCounters};
+use crate::forward::clock::now;
+use crate::sync::{Mutex, lock};
+
+/// Watches a [`UdpForwarder`](super::UdpForwarder) and ends it.
+///
+/// A cheap clone. Dropping every handle ends nothing.
+#[derive(Clone, Debug)]
+pub struct UdpHandle {
+    pub(super) address: SocketAddr,
+    pub(super) control: Arc<Control>,
+}
+
+impl UdpHandle {
+    /// Begins no more flows, and gives those that live this much time to end by themselves.
+    ///
+    /// Returns at once; [`run`](super::UdpForwarder::run) returns when all are gone. A flow ends by
+    /// itself when it has been idle, so less time than the idle timeout cuts some. Datagrams of
+    /// unknown clients are dropped meanwhile and counted. The last call counts: a second one with
+    /// [`Duration::ZERO`] cuts what is left. May come before `run`.
+    pub fn shutdown(&self, within: Duration) {
+        self.control.drain(now().checked_add(within));
+    }
+
+    /// The address the forwarder listens on, with the real port where 0 was asked for.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the forwarder has done so far.
+    #[must_use]
+    pub fn counters(&self) -> UdpCounters {
+        let mut sum = UdpCounters::default();
+        for tally in self.control.tallies().iter() {
+            tally.read_into(&mut sum);
+        }
+        sum
+    }
+
+    /// What each backend got and gave, by name.
+    ///
+    /// Backends that have left the set are listed until their last flow has ended.
+    #[must_use]
+    pub fn backends(&self) -> Vec<UdpBackendCounters> {
+        let mut sums = Vec::new();
+        for tally in self.control.tallies().iter() {
+            tally.read_backends_into(&mut sums);
+        }
+        sums.sort_by(|a, b| a.id.cmp(&b.id));
+        sums
+    }
+}
+
+/// What handles, the running future and the workers share.
+#[derive(Default)]
+pub(super) struct Control {
+    state: Mutex<State>,
+    tallies: Mutex<Vec<Arc<Tally>>>,
+}
+
+#[derive(Default)]
+struct State {
+    phase: Phase,
+    /// What wakes the workers.
+    bells: Vec<Arc<OwnedFd>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Phase {
+    #[default]
+    Serving,
+    /// `until` is `None` where the wait is too long to have an end.
+    Draining { until: Option<Instant> },
+}
+
+impl Control {
+    pub(super) fn phase(&self) -> Phase {
+        lock(&self.state).phase
+    }
+
+    pub(super) fn drain(&self, until: Option<Instant>) {
+        let mut state = lock(&self.state);
+        state.phase = Phase::Draining { until };
+        for bell in &state.bells {
+            ring(bell);
+        }
+    }
+
+    /// Enters a worker: what wakes it, and what it counts.
+    pub(super) fn enter(&self, bell: Arc<OwnedFd>, tally: Arc<Tally>) {
+        lock(&self.tallies).push(tally);
+        let mut state = lock(&self.state);
+        if matches!(state.phase, Phase::Draining { .. }) {
+            ring(&bell);
+        }
+        state.bells.push(bell);
+    }
+
+    fn tallies(&self) -> impl std::ops::Deref<Target = Vec<Arc<Tally>>> {
+        lock(&self.tallies)
+    }
+}
+
+fn ring(bell: &OwnedFd) {
+    // A bell that cannot be rung has been rung 2^64 times and not been heard yet.
+    let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("phase", &self.phase()).finish_non_exhaustive()
+    }
+}

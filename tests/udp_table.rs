@@ -1,0 +1,37 @@
+//! The UDP flow table does what a plain list would, under any sequence of operations.
+#![cfg(not(lvs_loom))]
+
+use proptest::prelude::*;
+
+#[path = "common/flow_model.rs"]
+mod flow_model;
+#[allow(dead_code, reason = "the forwarder uses more of it than the model")]
+#[path = "../src/forward/udp/table.rs"]
+mod table;
+
+use flow_model::{Shape, Step, compare};
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..12u8).prop_map(|key| Step::Request { key }),
+        4 => (0..12u8).prop_map(|key| Step::Reply { key }),
+        1 => (0..12u8).prop_map(|key| Step::Remove { key }),
+        4 => any::<u8>().prop_map(|millis| Step::Wait { millis }),
+        1 => (0..9u8).prop_map(|millis| Step::Back { millis }),
+        2 => Just(Step::Expire),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_table_agrees_with_a_list(
+        capacity in 0..8u8,
+        idle in any::<u8>(),
+        total in prop_oneof![Just(0), any::<u8>()],
+        steps in prop::collection::vec(step(), 0..200),
+    ) {
+        compare(Shape { capacity, idle, total }, &steps);
+    }
+}
