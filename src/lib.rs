@@ -3,9 +3,10 @@
 //! `lvs` chooses a server for every connection or request. It knows the fourteen schedulers of the
 //! kernel's IPVS, which decide here as they do there, and those of user space beside them; it keeps
 //! the set they choose from, with weights, health, limits, slow start and drain; and it forwards
-//! TCP connections to what was chosen.
+//! TCP connections and UDP flows to what was chosen.
 //!
-//! It is no HTTP proxy and looks into no connection. It does not check health by itself yet: health
+//! It is no HTTP proxy: of what it forwards it reads PROXY headers and the server name of a TLS
+//! ClientHello at most. It does not check health by itself yet: health
 //! is what your program [says](BackendSet::set_health) it is. The README says what comes next.
 //!
 //! # The layers
@@ -13,7 +14,7 @@
 //!      clients
 //!         |
 //! +-------v----------------------------------------------------+
-//! | forward    Forwarder: carries TCP connections              |  tokio
+//! | forward    Forwarder, UdpForwarder: carry TCP and UDP      |  tokio
 //! +------------------------------------------------------------+
 //! | balancer   Balancer: a pick is a Lease, +1 until dropped   |  or your program
 //! |            reads one published plane (Snapshot, Picker)    |
@@ -49,7 +50,7 @@
 //! # Features
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `forward` | yes | the TCP forwarder, on tokio |
+//! | `forward` | yes | the TCP and UDP forwarders |
 //! | `full` | | every feature |
 //!
 //! # Versions and platforms
