@@ -1,11 +1,9 @@
 //! From an accepted client to a connected backend.
 
-use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -94,7 +92,11 @@ impl Crew {
     ) -> Result<Found, Refusal> {
         let found = {
             let search = pin!(self.search(service, asker, story));
-            unless_reset(client, search).await
+            tokio::select! {
+                biased;
+                found = search => Some(found),
+                () = client.reset() => None,
+            }
         };
         let refusal = match found {
             None => return Err(Refusal::ClientLeft),
@@ -247,17 +249,6 @@ impl Story {
         self.phase = Phase::Connect;
         why.into()
     }
-}
-
-/// Does something for a client unless it resets the connection, which nobody would notice else.
-async fn unless_reset<R>(client: &Stream, mut act: Pin<&mut impl Future<Output = R>>) -> Option<R> {
-    poll_fn(|cx| {
-        if let Poll::Ready(done) = act.as_mut().poll(cx) {
-            return Poll::Ready(Some(done));
-        }
-        client.poll_reset(cx).map(|_| None)
-    })
-    .await
 }
 
 fn flow_of(asker: Asker) -> Flow {

@@ -422,7 +422,9 @@ fn start(
     let runtime = runtime.map_err(worker)?;
     let (tell, end) = oneshot::channel();
     let carry = move || {
-        let drained = runtime.block_on(crew.run(listener, handle));
+        // In a task: the future that a runtime blocks on is woken by a system call.
+        let run = async { tokio::spawn(crew.run(listener, handle)).await };
+        let drained = runtime.block_on(run).unwrap_or_else(|error| Err(error.into()));
         // Nobody listens where `run` was dropped.
         let _ = tell.send(drained);
     };

@@ -1,8 +1,11 @@
 //! What is asked of sockets, and how long anything may take.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -102,8 +105,8 @@ impl SocketOptions {
         client: Option<SocketAddr>,
         turn: usize,
     ) -> io::Result<TcpStream> {
-        let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
+        let kind = Type::STREAM.nonblocking();
+        let socket = Socket::new(Domain::for_address(target), kind, Some(Protocol::TCP))?;
         self.apply(SockRef::from(&socket))?;
         if let Some(source) = self.source_for(target, client, turn) {
             self.bind(&socket, source)?;
@@ -114,7 +117,7 @@ impl SocketOptions {
         let stream = TcpSocket::from_std_stream(socket.into()).connect(target).await?;
         // Where nobody listens on a port of this machine, the kernel may give out that very port for
         // the outgoing side, and the socket is then connected to itself.
-        if stream.local_addr()? == target {
+        if is_ephemeral(target.port()) && stream.local_addr()? == target {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         Ok(stream)
@@ -148,6 +151,20 @@ impl SocketOptions {
         sys::tcp::set_bind_address_no_port(socket)?;
         socket.bind(&SocketAddr::new(source, 0).into())
     }
+}
+
+/// May the kernel give out this port by itself? Asked once; where it does not say, any may be.
+fn is_ephemeral(port: u16) -> bool {
+    static RANGE: OnceLock<RangeInclusive<u16>> = OnceLock::new();
+    let range = RANGE.get_or_init(|| {
+        let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok();
+        let bounds = text.and_then(|text| {
+            let mut bounds = text.split_whitespace().map(str::parse);
+            Some(bounds.next()?.ok()?..=bounds.next()?.ok()?)
+        });
+        bounds.unwrap_or(0..=u16::MAX)
+    });
+    range.contains(&port)
 }
 
 /// The wildcard addresses: what a client used must then be asked of each connection.

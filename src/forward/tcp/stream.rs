@@ -117,6 +117,16 @@ impl Stream {
         }
     }
 
+    /// Waits for a reset while nothing is read or written: without a system call, since the runtime
+    /// hears of it.
+    pub(super) async fn reset(&self) {
+        // An error of the wait itself is as good: the stream is of no use.
+        let _ = match self {
+            Self::Tcp(stream) => stream.ready(Interest::ERROR).await,
+            Self::Unix(stream) => stream.ready(Interest::ERROR).await,
+        };
+    }
+
     /// Waits for a reset of a connection that nobody reads from any more and nobody writes to now;
     /// without it only the next write would tell.
     pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<io::Error> {

@@ -107,7 +107,7 @@ impl Crew {
         loop {
             tokio::select! {
                 biased;
-                _ = phase.wait_for(Phase::is_draining) => return,
+                () = is_told(phase) => return,
                 // Whoever has ended has given descriptors back.
                 Some(_) = connections.join_next() => resting = None,
                 () = sleep_until(resting.unwrap_or_else(Instant::now)), if resting.is_some() => {
@@ -119,7 +119,7 @@ impl Crew {
                         let slot = tokio::select! {
                             biased;
                             slot = self.admit() => slot,
-                            _ = told.wait_for(Phase::is_draining) => return,
+                            () = is_told(&mut told) => return,
                         };
                         let (stream, client, local) = accepted;
                         spawn(self, Arrival { stream, client, local, slot }, connections);
@@ -157,6 +157,12 @@ impl Crew {
         }
         backoff.fail()
     }
+}
+
+/// Waits for the word to drain.
+async fn is_told(phase: &mut watch::Receiver<Phase>) {
+    // Whoever could give it is gone, or has given it.
+    let _ = phase.wait_for(Phase::is_draining).await;
 }
 
 /// Waits for connections until the deadline, and cuts those that are left.
