@@ -1,0 +1,105 @@
+//! Where a run took place: what a figure means nothing without.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process::Cores;
+
+/// The programs to compare with, where they are installed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Peers {
+    pub(crate) haproxy: Option<PathBuf>,
+    pub(crate) nginx: Option<PathBuf>,
+    /// nginx's stream module, where it is a file of its own.
+    pub(crate) nginx_stream: Option<PathBuf>,
+}
+
+impl Peers {
+    pub(crate) fn find() -> Self {
+        let nginx = find("nginx");
+        let mut modules = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules"]
+            .map(|folder| Path::new(folder).join("ngx_stream_module.so"))
+            .into_iter();
+        let nginx_stream = modules.find(|path| path.exists());
+        let is_built_in = nginx.as_deref().is_some_and(|it| {
+            // Said on stderr, as one line.
+            said(it, "-V").split_whitespace().any(|word| word == "--with-stream")
+        });
+        let can_stream = is_built_in || nginx_stream.is_some();
+        Self { haproxy: find("haproxy"), nginx: nginx.filter(|_| can_stream), nginx_stream }
+    }
+}
+
+/// The machine and what ran on it.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    model: String,
+    cores: usize,
+    pinned: Cores,
+    kernel: String,
+    rustc: String,
+    haproxy: String,
+    nginx: String,
+    descriptors: u64,
+}
+
+impl Machine {
+    pub(crate) fn look(peers: &Peers, pinned: Cores, descriptors: u64) -> Self {
+        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = info.lines().find(|line| line.starts_with("model name"));
+        let model = model.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown processor");
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let version = |program: &Option<PathBuf>, argument| match program {
+            Some(program) => {
+                said(program, argument).lines().next().unwrap_or("of unknown version").to_owned()
+            }
+            None => "not installed".to_owned(),
+        };
+        Self {
+            model: model.to_owned(),
+            cores: std::thread::available_parallelism().map_or(0, |cores| cores.get()),
+            pinned,
+            kernel: kernel.trim().to_owned(),
+            rustc: said(Path::new("rustc"), "--version").trim().to_owned(),
+            haproxy: version(&peers.haproxy, "-v"),
+            nginx: version(&peers.nginx, "-v"),
+            descriptors,
+        }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}, {} cores, Linux {}, {}", self.model, self.cores, self.kernel, self.rustc)?;
+        writeln!(f, "HAProxy: {}", self.haproxy)?;
+        writeln!(f, "nginx: {}", self.nginx)?;
+        let Cores { forwarder, load } = self.pinned;
+        let alone = if self.pinned.are_two() { "" } else { " (only one core: take no figure)" };
+        write!(
+            f,
+            "forwarder on core {forwarder}, load and backends on core {load}{alone}; {} descriptors",
+            self.descriptors
+        )
+    }
+}
+
+/// A program on the path, or where system programs are.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from);
+    let mut folders = std::env::split_paths(&path).chain(system);
+    folders.find_map(|folder| Some(folder.join(program)).filter(|path| path.is_file()))
+}
+
+/// What a program says of itself, on stdout or stderr.
+fn said(program: &Path, argument: &str) -> String {
+    let output = Command::new(program).arg(argument).output();
+    output.map_or_else(
+        |_| "unknown".to_owned(),
+        |it| {
+            let text = if it.stdout.is_empty() { it.stderr } else { it.stdout };
+            String::from_utf8_lossy(&text).into_owned()
+        },
+    )
+}

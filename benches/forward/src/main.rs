@@ -1,0 +1,224 @@
+//! What the forwarder of `lvs` costs, beside HAProxy and nginx, in one run.
+//!
+//! ```text
+//! cargo run --release --manifest-path benches/forward/Cargo.toml
+//!     [-- --quick] [--only W1 --only W3a ..] [--rounds 7] [--output FILE.csv]
+//! ```
+//! Peers take part where they are installed; where they are not, a line says so and what compares
+//! with them is left out. `--quick` is a smoke of everything in well under a minute: take no figure
+//! from it.
+//!
+//! # What a figure is
+//! Processor time of the forwarder's process for a unit of work: a request, a connection, a
+//! gigabyte, a datagram. It is the time its threads were on a processor, as the scheduler counts it
+//! in nanoseconds (`/proc/PID/task/*/schedstat`), kernel and program together; on loopback a send
+//! pays for the receiver's TCP input as well. It is not the time of the kernel's own threads, and
+//! not the machine's: load and backends run on another core, and where that core is the bottleneck
+//! a rate says little. Resident memory (W4) is the process's, without what the kernel holds for its
+//! sockets.
+//!
+//! # How it is measured
+//! Rounds of a second for each subject, one after the other and backwards every other round. A ratio
+//! is the median over rounds of the subject's figure by the reference's in the same round, with the
+//! least and the most. The reference runs twice (`-aa`), as two processes of one configuration: what
+//! lies inside the spread of that pair is called parity. Whatever the load asks for is checked byte
+//! for byte; an error ends the run.
+
+mod backend;
+mod lvs;
+mod machine;
+mod process;
+mod report;
+mod subject;
+mod workload;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::backend::Backends;
+use crate::machine::{Machine, Peers};
+use crate::process::{Child, Cores};
+use crate::report::Results;
+use crate::subject::{Running, Stage, Subject};
+use crate::workload::{Id, Order, Workload, balance, idle};
+
+#[derive(Debug, Parser)]
+#[command(about = "What the forwarder costs beside HAProxy and nginx.")]
+struct Arguments {
+    /// A smoke of everything: take no figure from it.
+    #[arg(long)]
+    quick: bool,
+    /// Only these workloads.
+    #[arg(long, value_enum)]
+    only: Vec<Id>,
+    /// How often each subject is measured.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Where to write the rows of all rounds.
+    #[arg(long)]
+    output: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    core: Option<usize>,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What this program is when it is a child of itself.
+#[derive(Debug, Subcommand)]
+enum Part {
+    #[command(hide = true)]
+    Load(Order),
+    #[command(hide = true)]
+    Backends,
+    #[command(hide = true)]
+    Lvs {
+        #[arg(long)]
+        workers: usize,
+        #[arg(long)]
+        udp: bool,
+        backends: Vec<SocketAddr>,
+    },
+    #[command(hide = true)]
+    Exec {
+        program: OsString,
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    if arguments.part.is_some() {
+        process::enter(arguments.core)?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match &arguments.part {
+        None => runtime.block_on(async {
+            tokio::select! {
+                ran = run(&arguments) => ran,
+                // Children are killed as they are dropped.
+                _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+            }
+        }),
+        Some(Part::Load(order)) => runtime.block_on(workload::load(order)),
+        Some(Part::Backends) => runtime.block_on(backend::serve()),
+        Some(Part::Lvs { workers, udp: false, backends }) => {
+            runtime.block_on(lvs::tcp(backends, *workers))
+        }
+        Some(Part::Lvs { workers, udp: true, backends }) => {
+            runtime.block_on(lvs::udp(backends, *workers))
+        }
+        Some(Part::Exec { program, arguments }) => process::exec(program, arguments),
+    }
+}
+
+async fn run(arguments: &Arguments) -> Result<()> {
+    let descriptors = process::raise_descriptors()?;
+    let (cores, peers) = (Cores::choose()?, Peers::find());
+    println!("{}\n", Machine::look(&peers, cores, descriptors));
+    let folder = tempfile::tempdir().context("no temporary folder")?;
+    let folder_path = folder.path().to_owned();
+    let mut backend = Child::start(&folder_path, "backends", Some(cores.load), ["backends"])?;
+    let backends = Backends::parse(&backend.expect("ready", Duration::from_secs(5)).await?)?;
+    let stage = Stage { folder: folder_path, cores, peers, backends };
+
+    let is_wanted = |id| arguments.only.is_empty() || arguments.only.contains(&id);
+    let mut all = Vec::new();
+    for workload in workload::ALL.into_iter().filter(|it| is_wanted(it.id)) {
+        let results = if workload.id == Id::W4 {
+            measure_idle(&stage, workload, arguments, descriptors).await
+        } else {
+            measure(&stage, workload, arguments).await
+        };
+        let results = results.with_context(|| format!("{:?}", workload.id))?;
+        println!("{}", results.table());
+        all.push(results);
+    }
+    let mut shares = None;
+    if is_wanted(Id::B) {
+        let time = Duration::from_millis(if arguments.quick { 200 } else { 3000 });
+        let balance = balance::measure(&stage, time, arguments.quick).await.context("B")?;
+        println!("{balance}\n");
+        shares = Some(balance);
+    }
+    if !arguments.quick {
+        println!("{}", report::goals(&all, shares.as_ref()));
+    }
+    if let Some(path) = &arguments.output {
+        report::write(path, &all).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    backend.end().await
+}
+
+/// Rounds of all subjects, which run side by side and are asked one after the other.
+async fn measure(stage: &Stage, workload: Workload, arguments: &Arguments) -> Result<Results> {
+    let (rounds, time) = match arguments.quick {
+        true => (1, Duration::from_millis(100)),
+        false => (arguments.rounds.max(1), Duration::from_secs(1)),
+    };
+    let mut running = Vec::new();
+    let mut columns = Vec::new();
+    for &subject in participants(stage, &workload) {
+        running.push(Running::start(stage, subject, workload.carried).await?);
+        columns.push((subject, Vec::new()));
+    }
+    for round in 0..rounds {
+        for i in order(running.len(), round) {
+            let subject = &running[i];
+            let cell = workload::measure(stage, &workload, subject, time, arguments.quick).await;
+            let name = subject.subject.name();
+            columns[i].1.push(cell.with_context(|| name.to_owned())?);
+        }
+    }
+    for subject in running {
+        subject.end().await?;
+    }
+    Ok(Results { workload, columns })
+}
+
+/// The same for what each round starts anew.
+async fn measure_idle(
+    stage: &Stage,
+    workload: Workload,
+    arguments: &Arguments,
+    descriptors: u64,
+) -> Result<Results> {
+    // Memory is not noisy as time is.
+    let rounds = if arguments.quick { 1 } else { arguments.rounds.clamp(1, 3) };
+    let amount = idle::connections(descriptors, arguments.quick);
+    let subjects = participants(stage, &workload);
+    let mut columns: Vec<_> = subjects.map(|&subject| (subject, Vec::new())).collect();
+    for round in 0..rounds {
+        for i in order(columns.len(), round) {
+            let (subject, cells) = &mut columns[i];
+            let cell = idle::measure(stage, *subject, amount).await;
+            cells.push(cell.with_context(|| subject.name())?);
+        }
+    }
+    Ok(Results { workload, columns })
+}
+
+fn participants<'a>(
+    stage: &'a Stage,
+    workload: &Workload,
+) -> impl Iterator<Item = &'static Subject> + use<'a> {
+    let carried = workload.carried;
+    workload.subjects.iter().filter(move |subject| {
+        let is_there = subject.is_there(&stage.peers, carried);
+        if !is_there {
+            println!("{}: not installed, left out", subject.name());
+        }
+        is_there
+    })
+}
+
+/// Backwards every other round.
+fn order(subjects: usize, round: usize) -> Vec<usize> {
+    let forwards = 0..subjects;
+    if round.is_multiple_of(2) { forwards.collect() } else { forwards.rev().collect() }
+}

@@ -1,0 +1,179 @@
+//! Processes: those of this bench and of the peers, started, pinned, read from and ended.
+//!
+//! Every child asks the kernel to be killed when the bench dies, by whatever cause, and is killed by
+//! its id and waited for when its [`Child`] is dropped.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{ChildStdin, ChildStdout, Command};
+use tokio::time::timeout;
+
+/// Which core carries what. Both are one core where there is only one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cores {
+    /// What is measured.
+    pub(crate) forwarder: usize,
+    /// The load and the backends.
+    pub(crate) load: usize,
+}
+
+impl Cores {
+    /// The first two cores this process may run on.
+    pub(crate) fn choose() -> Result<Self> {
+        let allowed = sched_getaffinity(Pid::from_raw(0)).context("sched_getaffinity")?;
+        let mut allowed =
+            (0..CpuSet::count()).filter(|&core| allowed.is_set(core).unwrap_or(false));
+        let forwarder = allowed.next().context("no core to run on")?;
+        Ok(Self { forwarder, load: allowed.next().unwrap_or(forwarder) })
+    }
+
+    pub(crate) fn are_two(self) -> bool {
+        self.forwarder != self.load
+    }
+}
+
+/// What every child does first: it dies with its parent, and keeps to its core.
+pub(crate) fn enter(core: Option<usize>) -> Result<()> {
+    set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
+    if let Some(core) = core {
+        let mut set = CpuSet::new();
+        set.set(core).context("no such core")?;
+        sched_setaffinity(Pid::from_raw(0), &set).context("sched_setaffinity")?;
+    }
+    Ok(())
+}
+
+/// Becomes another program, which inherits the core, the death signal and the process id.
+pub(crate) fn exec(program: &OsStr, arguments: &[OsString]) -> Result<()> {
+    let error = std::process::Command::new(program).args(arguments).exec();
+    Err(error).with_context(|| format!("cannot run {}", program.display()))
+}
+
+/// Takes as many descriptors as may be had, for children to inherit; says how many.
+pub(crate) fn raise_descriptors() -> Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("getrlimit")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("setrlimit")?;
+    Ok(hard)
+}
+
+/// A running child.
+#[derive(Debug)]
+pub(crate) struct Child {
+    name: String,
+    child: tokio::process::Child,
+    input: Option<ChildStdin>,
+    output: Lines<BufReader<ChildStdout>>,
+    errors: PathBuf,
+}
+
+impl Child {
+    /// Starts this program anew with other arguments. What it says on stderr goes to a file in `folder`.
+    pub(crate) fn start<A: AsRef<OsStr>>(
+        folder: &Path,
+        name: &str,
+        core: Option<usize>,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Self> {
+        let errors = folder.join(format!("{name}.stderr"));
+        let mut command = Command::new(std::env::current_exe().context("which program is this?")?);
+        if let Some(core) = core {
+            command.arg(format!("--core={core}"));
+        }
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(File::create(&errors)?).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        let input = child.stdin.take();
+        let output = child.stdout.take().context("a child without stdout")?;
+        let output = BufReader::new(output).lines();
+        Ok(Self { name: name.to_owned(), child, input, output, errors })
+    }
+
+    /// The next line on its stdout, without `word` at its start, which it must have.
+    pub(crate) async fn expect(&mut self, word: &str, within: Duration) -> Result<String> {
+        let line = match timeout(within, self.output.next_line()).await {
+            Ok(line) => line?,
+            Err(_) => bail!("{}: no `{word}` within {within:?}\n{}", self.name, self.complaints()),
+        };
+        let rest = line.as_deref().and_then(|line| line.strip_prefix(word));
+        match rest {
+            Some(rest) => Ok(rest.trim().to_owned()),
+            None => bail!("{}: said {line:?}, not `{word}`\n{}", self.name, self.complaints()),
+        }
+    }
+
+    /// Writes a line to its stdin.
+    pub(crate) async fn tell(&mut self, line: &str) -> Result<()> {
+        let input = self.input.as_mut().context("its stdin is closed")?;
+        input.write_all(format!("{line}\n").as_bytes()).await.context(self.name.clone())?;
+        Ok(input.flush().await?)
+    }
+
+    /// Waits for it to end by itself, without an error.
+    pub(crate) async fn finish(mut self, within: Duration) -> Result<()> {
+        self.input = None;
+        let Ok(status) = timeout(within, self.child.wait()).await else {
+            bail!("{}: did not end within {within:?}", self.name);
+        };
+        let status = status?;
+        ensure!(status.success(), "{}: {status}\n{}", self.name, self.complaints());
+        Ok(())
+    }
+
+    /// Fails if it has ended.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("{}: ended, {status}\n{}", self.name, self.complaints()),
+            None => Ok(()),
+        }
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub(crate) async fn end(mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    fn complaints(&self) -> String {
+        std::fs::read_to_string(&self.errors).unwrap_or_default()
+    }
+
+    fn path(&self, file: &str) -> Result<PathBuf> {
+        let id = self.child.id().with_context(|| format!("{}: has ended", self.name))?;
+        Ok(Path::new("/proc").join(id.to_string()).join(file))
+    }
+
+    /// The time that its threads were on a processor, in nanoseconds, as the scheduler has counted
+    /// it (first field of `schedstat`): not the ticks of `stat`.
+    pub(crate) fn cpu_nanos(&self) -> Result<u64> {
+        let mut sum = 0;
+        for task in std::fs::read_dir(self.path("task")?)? {
+            // A thread may end meanwhile; none of those measured does while it is measured.
+            let Ok(line) = std::fs::read_to_string(task?.path().join("schedstat")) else {
+                continue;
+            };
+            let nanos = line.split(' ').next().and_then(|field| field.parse::<u64>().ok());
+            sum += nanos.with_context(|| format!("cannot read schedstat: {line:?}"))?;
+        }
+        Ok(sum)
+    }
+
+    /// Its resident memory in bytes, counted page by page (`smaps_rollup`): `statm` may lag behind
+    /// by some pages a core.
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        let text = std::fs::read_to_string(self.path("smaps_rollup")?)?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Rss:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        Ok(kib.context("no Rss in smaps_rollup")? * 1024)
+    }
+}

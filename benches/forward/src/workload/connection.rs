@@ -1,0 +1,55 @@
+//! W2: one request a connection, 50 at a time.
+//!
+//! What a forwarder does for a connection: accept, choose, connect, carry a request and its answer,
+//! and pass on both ends. The backend closes first.
+
+use anyhow::{Context, Result, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+
+use super::{Carried, Id, Order, TCP, Tally, Unit, Workload, clock, micros};
+use crate::backend::{CLOSE, CLOSED};
+
+pub(crate) const WORKLOAD: Workload = Workload {
+    id: Id::W2,
+    title: "one request a connection, 50 at a time",
+    unit: Unit { name: "CPU us/connection", nanos: 1e3, rate: "connections/s", rate_scale: 1.0 },
+    carried: Carried::Tcp,
+    subjects: TCP,
+};
+
+const CLIENTS: usize = 50;
+
+/// Makes one connection after another until the time is up; each that was begun is waited for, and
+/// every byte compared, the end included.
+pub(super) async fn load(order: &Order) -> Result<Tally> {
+    let mut clients = JoinSet::new();
+    for i in 0..CLIENTS {
+        clients.spawn(client(order.clone(), i));
+    }
+    let mut tally = Tally::default();
+    while let Some(part) = clients.join_next().await {
+        tally.add(part??);
+    }
+    Ok(tally)
+}
+
+async fn client(order: Order, mut number: usize) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut answer = Vec::with_capacity(2 * CLOSED.len());
+    let mut now = clock();
+    let end = now + order.time();
+    while now < end {
+        let mut stream = order.connect(number).await?;
+        // Backends by turns, where there is nobody between.
+        number += 1;
+        stream.write_all(CLOSE).await.context("a request was not taken")?;
+        answer.clear();
+        stream.read_to_end(&mut answer).await.context("an answer broke off")?;
+        ensure!(answer == CLOSED, "{} of {} bytes of an answer", answer.len(), CLOSED.len());
+        drop(stream);
+        let asked = std::mem::replace(&mut now, clock());
+        tally.count(micros(now - asked));
+    }
+    Ok(tally)
+}

@@ -1,0 +1,81 @@
+//! W4: what an idle connection keeps resident, after one request on each.
+//!
+//! As many connections as descriptors allow a forwarder that takes two for each, up to 9000. Every
+//! round starts the subjects anew: what they kept from before would hide what they take. It is the
+//! process's memory; what the kernel holds for the sockets is not in it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, stdin};
+use tokio::time::sleep;
+
+use super::{Carried, Id, Order, Tally, Unit, Workload, start_load};
+use crate::backend::{KEEP, KEPT};
+use crate::report::Cell;
+use crate::subject::{Running, Stage, Subject};
+
+pub(crate) const WORKLOAD: Workload = Workload {
+    id: Id::W4,
+    title: "idle connections, after one request each",
+    unit: Unit { name: "RSS bytes/connection", nanos: 1.0, rate: "connections", rate_scale: 1.0 },
+    carried: Carried::Tcp,
+    // Not those that splice: their pipes leave too few descriptors.
+    subjects: &[Subject::Lvs, Subject::Haproxy, Subject::HaproxyAgain, Subject::Nginx],
+};
+
+const MOST: u64 = 9_000;
+/// Descriptors a process has besides.
+const SPARE: u64 = 200;
+
+/// How many connections to open with so many descriptors a process.
+pub(crate) fn connections(descriptors: u64, is_quick: bool) -> u64 {
+    let most = if is_quick { 500 } else { MOST };
+    (descriptors.saturating_sub(SPARE) / 2).clamp(1, most)
+}
+
+/// Holds connections until stdin ends; says `held` when all have been answered.
+pub(super) async fn load(order: &Order) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut held = Vec::new();
+    for i in 0..order.amount {
+        let mut stream = order.connect(i as usize).await?;
+        stream.write_all(KEEP).await.context("a request was not taken")?;
+        let mut answer = [0; KEPT.len()];
+        stream.read_exact(&mut answer).await.context("a request was not answered")?;
+        ensure!(answer == *KEPT, "a request was answered wrongly");
+        tally.units += 1;
+        held.push(stream);
+    }
+    println!("held");
+    stdin().read_to_end(&mut Vec::new()).await?;
+    Ok(tally)
+}
+
+/// Measures one subject, started for it alone.
+pub(crate) async fn measure(stage: &Stage, subject: Subject, amount: u64) -> Result<Cell> {
+    let running = Running::start(stage, subject, Carried::Tcp).await?;
+    let child = running.child.as_ref().context("nobody to measure")?;
+    // What a process needs for its first connections is not what each takes.
+    let first = start_load(stage, &running, Id::W4, |order| order.amount = 50)?;
+    held(first).await?;
+    sleep(Duration::from_millis(100)).await;
+    let before = child.resident_bytes()?;
+    let mut load = start_load(stage, &running, Id::W4, |order| order.amount = amount)?;
+    load.expect("held", Duration::from_secs(60)).await?;
+    sleep(Duration::from_millis(50)).await;
+    let during = child.resident_bytes()?;
+    finish(load).await?;
+    running.end().await?;
+    let bytes = during.saturating_sub(before) as f64 / amount as f64;
+    Ok(Cell { cost: Some(bytes), rate: amount as f64, ..Cell::default() })
+}
+
+async fn held(mut load: crate::process::Child) -> Result<()> {
+    load.expect("held", Duration::from_secs(10)).await?;
+    finish(load).await
+}
+
+async fn finish(load: crate::process::Child) -> Result<()> {
+    load.finish(Duration::from_secs(10)).await
+}
