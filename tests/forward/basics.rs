@@ -44,23 +44,26 @@ async fn a_refused_connect_is_tried_elsewhere_and_the_client_notices_nothing() {
 
 #[tokio::test]
 async fn a_backend_that_does_not_answer_is_timed_out() {
-    // Linux drops SYNs to a listener whose queue is full.
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.bind(LOOPBACK).expect("loopback");
-    let silent = socket.listen(1).expect("bound");
-    let address = silent.local_addr().expect("bound");
-    let mut queue = Vec::new();
-    let patience = Duration::from_millis(200);
-    while let Ok(stream) = tokio::time::timeout(patience, TcpStream::connect(address)).await {
-        queue.push(stream);
-    }
-
+    let (address, _silence) = silent().await;
     let (set, forwarder) = world(&[address, echo(b'b').await]);
     let (handle, running) = start(forwarder.connect_timeout(Duration::from_millis(50)));
     assert_eq!(exchange(&handle, b"").await, b'b');
     let (_, counters) = end(&handle, running).await;
     assert_eq!((counters.finished, counters.failed_connects), (1, 1));
     assert_eq!(outcomes(&set, "0").timeout, 1);
+}
+
+#[tokio::test]
+async fn all_attempts_together_have_a_deadline() {
+    let (first, _silence) = silent().await;
+    let (second, _more_silence) = silent().await;
+    let (set, forwarder) = world(&[first, second]);
+    let forwarder = forwarder.connect_timeout(LONG).connect_deadline(Duration::from_millis(50));
+    let (handle, running) = start(forwarder);
+    assert_turned_away(&handle).await;
+    let (_, counters) = end(&handle, running).await;
+    assert_eq!((counters.refused.connect_timeout, counters.failed_connects), (1, 1));
+    assert_eq!((outcomes(&set, "0").timeout, outcomes(&set, "1").total()), (1, 0));
 }
 
 #[tokio::test]

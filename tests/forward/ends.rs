@@ -77,19 +77,7 @@ async fn a_reset_after_the_half_close_is_heard_in_the_silence() {
 
 #[tokio::test]
 async fn a_client_that_resets_while_it_waits_is_let_go() {
-    let (address, silent) = {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind(LOOPBACK).expect("loopback");
-        let listener = socket.listen(1).expect("a listener");
-        (listener.local_addr().expect("bound"), listener)
-    };
-    // Fill the accept queue, so that the next connect is not answered.
-    let mut crowd = Vec::new();
-    while let Ok(stream) =
-        tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
-    {
-        crowd.push(stream.expect("queued"));
-    }
+    let (address, silence) = silent().await;
     let (set, forwarder) = world(&[address]);
     let (handle, running) = start(forwarder.connect_timeout(LONG));
     let client = open(&handle).await;
@@ -97,6 +85,6 @@ async fn a_client_that_resets_while_it_waits_is_let_go() {
     reset(client);
     until(|| handle.counters().refused.client_left == 1).await;
     assert_eq!(set.snapshot().backends()[0].load().total(), 0, "its lease was given back");
-    drop((silent, crowd));
+    drop(silence);
     end(&handle, running).await;
 }

@@ -120,3 +120,41 @@ async fn a_panic_of_the_observer_is_the_observers_own() {
     let (drained, counters) = end(&handle, running).await;
     assert_eq!((counters.finished, counters.active, drained.cut), (2, 0, 0));
 }
+
+#[tokio::test]
+async fn at_debug_level_each_connection_is_a_span() {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("no panic").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    // Workers are other threads; no other test of this program listens.
+    tracing::subscriber::set_global_default(subscriber).expect("nobody else's");
+    let (_set, forwarder) = world(&[]);
+    let (handle, running) = start(forwarder.name("front"));
+    assert_turned_away(&handle).await;
+    end(&handle, running).await;
+    let text = String::from_utf8(lines.0.lock().expect("no panic").clone()).expect("text");
+    let line = text.lines().find(|line| line.contains("service=\"front\""));
+    let line = line.expect("the connection's span");
+    assert!(line.contains("connection{") && line.contains("refusal=NoBackend"), "{line}");
+}

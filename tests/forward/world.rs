@@ -157,3 +157,18 @@ pub(crate) async fn read<const N: usize>(stream: &mut TcpStream) -> [u8; N] {
 pub(crate) fn reset(stream: TcpStream) {
     stream.set_zero_linger().expect("a socket");
 }
+
+/// An address that does not answer for as long as its guard is held: Linux drops SYNs to a listener
+/// whose queue is full.
+pub(crate) async fn silent() -> (SocketAddr, (TcpListener, Vec<TcpStream>)) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(LOOPBACK).expect("loopback");
+    let listener = socket.listen(1).expect("a listener");
+    let address = listener.local_addr().expect("bound");
+    let patience = Duration::from_millis(200);
+    let mut crowd = Vec::new();
+    while let Ok(stream) = tokio::time::timeout(patience, TcpStream::connect(address)).await {
+        crowd.push(stream.expect("queued"));
+    }
+    (address, (listener, crowd))
+}
