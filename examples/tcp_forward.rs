@@ -6,7 +6,9 @@
 //! ```
 //! Prints a line for each connection that ended; Ctrl-C ends it when all have.
 
+use std::error::Error;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -40,9 +42,17 @@ struct Arguments {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(&Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
+async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let set = BackendSet::new();
     for &backend in &arguments.backends {
         set.insert(backend)?;
