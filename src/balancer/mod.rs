@@ -24,6 +24,8 @@ use crate::scheduler::{Flow, Rng, Scheduler};
 
 pub use self::error::PickError;
 pub use self::lease::Lease;
+#[cfg(feature = "forward")]
+pub(crate) use self::persistence::network;
 pub use self::persistence::{Affinity, Persistence, PersistenceBuilder};
 pub use self::worker::Worker;
 

@@ -207,15 +207,21 @@ impl PersistenceBuilder {
     }
 
     fn network(&self, client: IpAddr) -> IpAddr {
-        match client {
-            IpAddr::V4(ip) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.ipv4_prefix)).unwrap_or(0);
-                Ipv4Addr::from(u32::from(ip) & mask).into()
-            }
-            IpAddr::V6(ip) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.ipv6_prefix)).unwrap_or(0);
-                Ipv6Addr::from(u128::from(ip) & mask).into()
-            }
+        network(client, self.ipv4_prefix, self.ipv6_prefix)
+    }
+}
+
+/// Cuts an address down to its network; as many leading bits of it count as are said for its family.
+pub(crate) fn network(address: IpAddr, ipv4_prefix: u8, ipv6_prefix: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(32u32.saturating_sub(ipv4_prefix.into())).unwrap_or(0);
+            Ipv4Addr::from(u32::from(ip) & mask).into()
+        }
+        IpAddr::V6(ip) => {
+            let mask =
+                u128::MAX.checked_shl(128u32.saturating_sub(ipv6_prefix.into())).unwrap_or(0);
+            Ipv6Addr::from(u128::from(ip) & mask).into()
         }
     }
 }

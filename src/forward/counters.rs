@@ -33,8 +33,6 @@ pub struct Counters {
     pub refused: Refusals,
     /// Connections that the [sorry server](super::Forwarder::sorry_server) took.
     pub sorry: u64,
-    /// Connections that had to [wait](super::Forwarder::queue) for a place at a backend.
-    pub queued: u64,
     /// Attempts to connect that failed, whether or not the next one went well.
     pub failed_connects: u64,
     /// Accepts that failed: the process is out of descriptors or memory, or a client left the queue.
@@ -225,7 +223,6 @@ pub(super) struct Tally {
     pub(super) accepted: AtomicU64,
     ends: [AtomicU64; End::COUNT],
     pub(super) sorry: AtomicU64,
-    pub(super) queued: AtomicU64,
     pub(super) failed_connects: AtomicU64,
     pub(super) failed_accepts: AtomicU64,
     pub(super) filled: AtomicU64,
@@ -271,7 +268,6 @@ impl Tally {
         sums.no_service += refused(Refusal::NoService);
         sums.client_left += refused(Refusal::ClientLeft);
         sum.sorry += read(&self.sorry);
-        sum.queued += read(&self.queued);
         sum.failed_connects += read(&self.failed_connects);
         sum.failed_accepts += read(&self.failed_accepts);
         sum.filled += read(&self.filled);

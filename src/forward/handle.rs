@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::tcp::{Books, Listener};
-use super::{BackendCounters, Counters, Durations};
+use super::{BackendCounters, Counters, Durations, QueueCounters};
 use crate::sync::{Mutex, lock};
 
 /// Watches a [`Forwarder`](super::Forwarder) and ends it.
@@ -105,6 +105,13 @@ impl Handle {
     #[must_use]
     pub fn backends(&self) -> Vec<BackendCounters> {
         self.books.backends()
+    }
+
+    /// What the [line](super::Forwarder::queue) for a place at a backend has seen; `None` where there
+    /// is none, or before it runs.
+    #[must_use]
+    pub fn queue(&self) -> Option<QueueCounters> {
+        self.books.queue()
     }
 
     /// How long the connections that have ended lasted, from accept to end.

@@ -115,3 +115,19 @@ async fn a_successor_takes_the_listeners_over_and_no_client_is_refused() {
     assert_eq!(first.finished + second.finished, 301);
     assert!(first.finished > 0 && second.finished > 0);
 }
+
+#[tokio::test]
+async fn a_client_that_was_accepted_and_waits_is_served_in_the_drain() {
+    let (_set, forwarder) = world(&[echo(b'a').await]);
+    let (handle, running) = start(forwarder.workers(1).max_connections(1));
+    let mut first = open(&handle).await;
+    assert_eq!(&read::<1>(&mut first).await, b"a");
+    let mut second = open(&handle).await;
+    until(|| handle.counters().filled == 1).await;
+    handle.shutdown(LONG);
+    drop(first);
+    assert_eq!(&read::<1>(&mut second).await, b"a");
+    drop(second);
+    let drained = running.await.expect("no panic").expect("no error");
+    assert_eq!((drained.finished, drained.cut), (2, 0));
+}

@@ -61,7 +61,7 @@ async fn in_line_for_a_full_backend_all_are_served_in_their_order() {
     let mut waiting = Vec::new();
     for i in 0..5u64 {
         let mut stream = open(&handle).await;
-        until(|| handle.counters().queued == i + 1).await;
+        until(|| handle.queue().expect("a line").entered == i + 1).await;
         let served = Arc::clone(&served);
         waiting.push(tokio::spawn(async move {
             assert_eq!(&read::<1>(&mut stream).await, b"a");
@@ -74,7 +74,9 @@ async fn in_line_for_a_full_backend_all_are_served_in_their_order() {
     }
     assert_eq!(*served.lock().expect("no panic"), [0, 1, 2, 3, 4]);
     let (_, counters) = end(&handle, running).await;
-    assert_eq!((counters.finished, counters.queued, counters.refused.total()), (6, 5, 0));
+    assert_eq!((counters.finished, counters.refused.total()), (6, 0));
+    let line = handle.queue().expect("a line");
+    assert_eq!((line.waiting, line.longest, line.served), (0, 5, 5));
 }
 
 #[tokio::test]
@@ -84,7 +86,7 @@ async fn the_line_has_an_end_and_a_deadline() {
     let mut first = open(&handle).await;
     assert_eq!(&read::<1>(&mut first).await, b"a");
     let waiting = open(&handle).await;
-    until(|| handle.counters().queued == 1).await;
+    until(|| handle.queue().expect("a line").waiting == 1).await;
     assert_turned_away(&handle).await;
     until(|| handle.counters().refused.saturated == 1).await;
     assert_reset(waiting).await;

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::BuildHasher;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::balancer::network;
 use crate::sync::{Mutex, lock};
 
 /// Connections by client network, with a bound for each.
@@ -63,6 +64,7 @@ impl Rule {
     }
 
     /// The most networks in the table at once, to within a shard's share. Default: 1 048 576.
+    #[cfg(test)]
     pub(in crate::forward) fn capacity(self, networks: usize) -> Self {
         Self { capacity: networks, ..self }
     }
@@ -74,16 +76,7 @@ impl Rule {
     }
 
     fn network(&self, client: IpAddr) -> IpAddr {
-        match client.to_canonical() {
-            IpAddr::V4(ip) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.ipv4_prefix)).unwrap_or(0);
-                Ipv4Addr::from(u32::from(ip) & mask).into()
-            }
-            IpAddr::V6(ip) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.ipv6_prefix)).unwrap_or(0);
-                Ipv6Addr::from(u128::from(ip) & mask).into()
-            }
-        }
+        network(client.to_canonical(), self.ipv4_prefix, self.ipv6_prefix)
     }
 }
 
@@ -113,12 +106,14 @@ impl PerClient {
     }
 
     /// How many connections a client has now.
+    #[cfg(test)]
     pub(in crate::forward) fn connections(&self, client: IpAddr) -> u32 {
         let network = self.rule.network(client);
         lock(self.shard(network)).get(&network).copied().unwrap_or(0)
     }
 
     /// How many client networks have connections now.
+    #[cfg(test)]
     pub(in crate::forward) fn networks(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }

@@ -107,7 +107,7 @@ fn the_client_is_whom_the_header_named() {
     assert_eq!((carried().retries(), refused().retries()), (1, 0));
 }
 
-const CAUSES: [Cause; 9] = [
+const CAUSES: [Cause; 8] = [
     Cause::Normal,
     Cause::Client,
     Cause::Server,
@@ -115,7 +115,6 @@ const CAUSES: [Cause; 9] = [
     Cause::ServerTimeout,
     Cause::Proxy,
     Cause::Resources,
-    Cause::Down,
     Cause::Killed,
 ];
 const PHASES: [Phase; 6] =
@@ -132,7 +131,7 @@ fn each_cause_and_each_phase_has_a_letter_of_its_own() {
         assert_eq!(letters(codes, 1), "RQCDL-".chars().collect());
     }
     let firsts = CAUSES.map(|cause| Termination::new(cause, Phase::Data).code()).to_vec();
-    assert_eq!(letters(firsts, 0), "-CScsPRDK".chars().collect());
+    assert_eq!(letters(firsts, 0), "-CScsPRK".chars().collect());
 }
 
 #[test]

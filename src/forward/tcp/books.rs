@@ -2,18 +2,20 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::backend::{Backend, Snapshot};
 use crate::forward::counters::{Tally, add, read};
 use crate::forward::histogram::Histogram;
-use crate::forward::{BackendCounters, Counters, Durations};
+use crate::forward::queue::Queue;
+use crate::forward::{BackendCounters, Counters, Durations, QueueCounters};
 use crate::sync::{AtomicU64, Mutex, lock};
 
 /// All that one forwarder counts.
 #[derive(Debug, Default)]
 pub(in crate::forward) struct Books {
     pages: Mutex<Vec<Arc<Page>>>,
+    queue: OnceLock<Arc<Queue>>,
 }
 
 /// What one worker counts.
@@ -45,6 +47,15 @@ impl Books {
         let page = Arc::new(Page::default());
         lock(&self.pages).push(Arc::clone(&page));
         page
+    }
+
+    /// Opens the line for a place at a backend.
+    pub(super) fn open_queue(&self, capacity: usize) -> Arc<Queue> {
+        Arc::clone(self.queue.get_or_init(|| Arc::new(Queue::new(capacity))))
+    }
+
+    pub(in crate::forward) fn queue(&self) -> Option<QueueCounters> {
+        self.queue.get().map(|queue| queue.counters())
     }
 
     pub(in crate::forward) fn counters(&self) -> Counters {

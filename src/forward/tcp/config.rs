@@ -24,6 +24,8 @@ pub(super) struct Config {
     pub(super) sorry_server: Option<SocketAddr>,
     pub(super) max_connections: usize,
     pub(super) max_per_client: Option<u32>,
+    /// The bits of an IPv4 and of an IPv6 address that make a client.
+    pub(super) client_prefixes: [u8; 2],
     pub(super) accept_rate: Option<Rate>,
     pub(super) queue: Option<Line>,
     pub(super) sockets: SocketOptions,
@@ -90,6 +92,7 @@ impl Config {
             sorry_server: None,
             max_connections: MAX_CONNECTIONS,
             max_per_client: None,
+            client_prefixes: [32, 64],
             accept_rate: None,
             queue: None,
             sockets: SocketOptions::default(),

@@ -1,6 +1,5 @@
 //! One connection: find it a backend, carry it, and say how it ended.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
@@ -9,6 +8,7 @@ use tracing::{Instrument, debug, debug_span};
 use super::carry::Carry;
 use super::entry::Entry;
 use super::establish::Asker;
+use super::listener::Accepted;
 use super::preamble::Said;
 use super::relay::Relay;
 use super::stream::{Leg, Stream};
@@ -17,18 +17,13 @@ use crate::forward::Phase;
 use crate::forward::counters::{End, Refusal, add};
 use crate::forward::limits::Slot;
 
-/// A client that was accepted.
-#[derive(Debug)]
-pub(super) struct Arrival {
-    pub(super) stream: Stream,
-    pub(super) client: Option<SocketAddr>,
-    pub(super) local: Option<SocketAddr>,
-    pub(super) slot: Slot,
-}
-
 /// Starts to carry a connection, from its first byte to its last.
-pub(super) fn spawn(crew: &Arc<Crew>, arrival: Arrival, connections: &mut JoinSet<()>) {
-    let Arrival { stream, client, local, slot } = arrival;
+pub(super) fn spawn(
+    crew: &Arc<Crew>,
+    (stream, client, local): Accepted,
+    slot: Slot,
+    connections: &mut JoinSet<()>,
+) {
     // Entered here and not in the task, which may be cut before it has run at all.
     let entry = Entry::new(Arc::clone(crew), client, local, slot);
     let span = debug_span!("connection", service = &*crew.config().name, client = ?client);

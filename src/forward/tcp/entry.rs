@@ -92,6 +92,7 @@ impl Entry {
         }
         self.story.tried.get_or_insert_default().push(Arc::clone(lease.backend()));
         lease.complete(Outcome::ConnectError);
+        self.crew.shared.freed();
         true
     }
 
@@ -182,9 +183,7 @@ impl Drop for Entry {
                 // A client that goes away is nothing to hold against the backend.
                 _ => Outcome::Cancelled,
             });
-            if let Some(queue) = &self.crew.shared.queue {
-                queue.freed();
-            }
+            self.crew.shared.freed();
         }
         self.crew.page.tally.end(self.end);
     }

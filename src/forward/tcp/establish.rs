@@ -99,7 +99,11 @@ impl Crew {
             }
         };
         let refusal = match found {
-            None => return Err(Refusal::ClientLeft),
+            None => {
+                // It may have held a place.
+                self.shared.freed();
+                return Err(Refusal::ClientLeft);
+            }
             Some(Ok((server, lease))) => return Ok((server, Some(lease))),
             Some(Err(refusal)) => refusal,
         };
@@ -164,6 +168,7 @@ impl Crew {
             flow.exclude(lease.backend());
             story.tried.get_or_insert_default().push(Arc::clone(lease.backend()));
             lease.complete(outcome);
+            self.shared.freed();
             last = Some(refusal);
             if until == deadline && refusal == Refusal::ConnectTimeout {
                 break;
@@ -191,7 +196,6 @@ impl Crew {
                 picked => return picked.map_err(|why| story.give_up(why)),
             }
         }
-        add(&self.page.tally.queued, 1);
         let begun = Instant::now();
         let until = begun + line.patience.saturating_sub(story.queue.into());
         let look = || match self.pick(service, flow, asker) {

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 
 pub(super) use self::books::Books;
@@ -176,10 +177,19 @@ impl Forwarder {
         self
     }
 
-    /// The most connections of one client address (of one /64 for IPv6); those beyond it are reset.
+    /// The most connections of one client address (of one /64 for IPv6, unless
+    /// [told otherwise](Self::client_prefixes)); those beyond it are reset.
     /// 0 counts as 1. Default: no bound.
     pub fn max_connections_per_client(mut self, connections: u32) -> Self {
         self.config.max_per_client = Some(connections.max(1));
+        self
+    }
+
+    /// How many leading bits of a client's address count for
+    /// [`max_connections_per_client`](Self::max_connections_per_client), so that a network can be
+    /// one client. More than an address has count as all. Default: 32 for IPv4, 64 for IPv6.
+    pub fn client_prefixes(mut self, ipv4: u8, ipv6: u8) -> Self {
+        self.config.client_prefixes = [ipv4, ipv6];
         self
     }
 
@@ -390,10 +400,14 @@ impl Forwarder {
         // From here on, whoever drops the future stops the workers.
         let stop = Stop(handle.clone());
         let shared = Shared::new(config, &handle);
+        // All of them before any worker begins: its connections might take the last descriptors.
+        let runtimes = listeners.iter().map(|_| Builder::new_current_thread().enable_all().build());
+        let runtimes = runtimes.collect::<io::Result<Vec<_>>>();
+        let runtimes = runtimes.map_err(|source| ForwardError::Worker { source })?;
         let mut ends = Vec::new();
-        for (i, listener) in listeners.into_iter().enumerate() {
+        for (i, (listener, runtime)) in listeners.into_iter().zip(runtimes).enumerate() {
             let crew = Crew::new(Arc::clone(&shared));
-            ends.push(start(i, crew, listener, handle.clone())?);
+            ends.push(start(i, runtime, crew, listener, handle.clone())?);
         }
         let mut drained = Drained::default();
         let mut failed = None;
@@ -413,13 +427,11 @@ impl Forwarder {
 /// Starts the thread of a worker.
 fn start(
     number: usize,
+    runtime: Runtime,
     crew: Arc<Crew>,
     listener: Listener,
     handle: Handle,
 ) -> Result<oneshot::Receiver<io::Result<Drained>>, ForwardError> {
-    let worker = |source| ForwardError::Worker { source };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(worker)?;
     let (tell, end) = oneshot::channel();
     let carry = move || {
         // In a task: the future that a runtime blocks on is woken by a system call.
@@ -428,7 +440,10 @@ fn start(
         // Nobody listens where `run` was dropped.
         let _ = tell.send(drained);
     };
-    thread::Builder::new().name(format!("lvs-tcp-{number}")).spawn(carry).map_err(worker)?;
+    thread::Builder::new()
+        .name(format!("lvs-tcp-{number}"))
+        .spawn(carry)
+        .map_err(|source| ForwardError::Worker { source })?;
     Ok(end)
 }
 

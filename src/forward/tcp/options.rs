@@ -88,12 +88,15 @@ impl SocketOptions {
         // Nagle's delay belongs to the end points; it is of no use between two sockets of a relay.
         socket.set_tcp_nodelay(true)?;
         if let Some(idle) = self.keepalive {
-            // As many probes as fit into the same time once more.
-            let probe = TcpKeepalive::new().with_time(idle).with_interval(idle / 5).with_retries(5);
+            // As many probes as fit into the same time once more; the kernel counts whole seconds.
+            let second = Duration::from_secs(1);
+            let (time, interval) = (idle.max(second), (idle / 5).max(second));
+            let probe = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(5);
             socket.set_tcp_keepalive(&probe)?;
         }
-        if self.user_timeout.is_some() {
-            socket.set_tcp_user_timeout(self.user_timeout)?;
+        if let Some(timeout) = self.user_timeout {
+            // The kernel counts milliseconds, and 0 would be its default.
+            socket.set_tcp_user_timeout(Some(timeout.max(Duration::from_millis(1))))?;
         }
         Ok(())
     }
@@ -170,4 +173,77 @@ fn is_ephemeral(port: u16) -> bool {
 /// The wildcard addresses: what a client used must then be asked of each connection.
 pub(super) fn is_wildcard(address: IpAddr) -> bool {
     [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()].contains(&address)
+}
+
+#[cfg(all(test, not(lvs_loom)))]
+mod tests {
+    use super::*;
+
+    fn socket() -> Socket {
+        Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket")
+    }
+
+    #[test]
+    fn options_reach_the_socket_whatever_the_durations() {
+        let options = |keepalive, user_timeout| SocketOptions {
+            keepalive: Some(keepalive),
+            user_timeout: Some(user_timeout),
+            ..SocketOptions::default()
+        };
+        let (minute, second) = (Duration::from_secs(60), Duration::from_secs(1));
+        let socket = socket();
+        options(minute, minute).apply(SockRef::from(&socket)).expect("a socket takes them");
+        assert!(socket.tcp_nodelay().expect("asked") && socket.keepalive().expect("asked"));
+        assert_eq!(socket.tcp_keepalive_time().expect("asked"), minute);
+        assert_eq!(socket.tcp_keepalive_interval().expect("asked"), minute / 5);
+        assert_eq!(socket.tcp_user_timeout().expect("asked"), Some(minute));
+        options(Duration::ZERO, Duration::ZERO).apply(SockRef::from(&socket)).expect("the least");
+        assert_eq!(socket.tcp_keepalive_interval().expect("asked"), second);
+        assert_eq!(socket.tcp_user_timeout().expect("asked"), Some(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn a_listener_takes_fast_open_and_a_connect_with_it_goes_through() {
+        let listener = listen(([127, 0, 0, 1], 0).into()).expect("loopback");
+        let options = SocketOptions { fastopen: 64, fastopen_connect: true, ..Default::default() };
+        options.apply_to_listener(&listener).expect("Linux knows it");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let address = listener.local_addr().expect("bound");
+        runtime.expect("a runtime").block_on(async {
+            let stream = options.connect(address, None, 0).await.expect("connected");
+            stream.writable().await.expect("open");
+            stream.try_write(b"with the SYN, some day").expect("room");
+        });
+        let (mut accepted, _) = listener.accept().expect("a connection");
+        let mut byte = [0];
+        std::io::Read::read_exact(&mut accepted, &mut byte).expect("sent");
+        assert_eq!(&byte, b"w");
+    }
+
+    #[test]
+    fn a_port_is_shared_with_siblings_only() {
+        let first = listen(([127, 0, 0, 1], 0).into()).expect("loopback");
+        let address = first.local_addr().expect("bound");
+        let _second = listen_beside(address).expect("a sibling");
+        let error = listen(address).expect_err("somebody else");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn sources_take_turns_within_the_family() {
+        let addresses =
+            ["192.0.2.1", "2001:db8::1", "192.0.2.2"].map(|it| it.parse().expect("one"));
+        let source = Source::Addresses(addresses.to_vec());
+        let options = SocketOptions { source, ..SocketOptions::default() };
+        let (v4, v6) = (([192, 0, 2, 9], 80).into(), "[2001:db8::9]:80".parse().expect("one"));
+        let of = |target, turn| options.source_for(target, None, turn);
+        assert_eq!([0, 1, 2].map(|turn| of(v4, turn)), [0, 2, 0].map(|i| Some(addresses[i])));
+        assert_eq!(of(v6, 7), Some(addresses[1]));
+        let none = SocketOptions { source: Source::Addresses(Vec::new()), ..Default::default() };
+        assert_eq!(none.source_for(v4, None, 3), None);
+        let client = SocketOptions { source: Source::Client, ..Default::default() };
+        let mapped = Some("[::ffff:192.0.2.7]:5000".parse().expect("one"));
+        assert_eq!(client.source_for(v4, mapped, 0), Some("192.0.2.7".parse().expect("one")));
+        assert_eq!(client.source_for(v6, mapped, 0), None, "no IPv4 client for an IPv6 backend");
+    }
 }

@@ -10,7 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-use crate::sync::{AtomicUsize, Ordering};
+// Not those of the models: a static cannot be one.
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What a pipe is asked to hold, in bytes.
 const SIZE: usize = 256 * 1024;

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use tracing::warn;
 
 use super::books::{Books, Page};
 use super::config::Config;
-use super::connection::{Arrival, spawn};
-use super::listener::{Door, Listener};
+use super::connection::spawn;
+use super::listener::{Accepted, Door, Listener};
 use crate::backend::Snapshot;
 use crate::forward::backoff::Backoff;
 use crate::forward::clock::now;
@@ -34,7 +35,7 @@ pub(super) struct Shared {
     slots: Slots,
     pub(super) per_client: Option<Arc<PerClient>>,
     rate: Option<Mutex<AcceptRate>>,
-    pub(super) queue: Option<Queue>,
+    pub(super) queue: Option<Arc<Queue>>,
     turns: AtomicUsize,
 }
 
@@ -42,14 +43,24 @@ impl Shared {
     pub(super) fn new(config: Config, handle: &Handle) -> Arc<Self> {
         Arc::new(Self {
             slots: Slots::new(config.max_connections),
-            per_client: config.max_per_client.map(|limit| PerClient::new(limit).build()),
+            per_client: config.max_per_client.map(|limit| {
+                let [ipv4, ipv6] = config.client_prefixes;
+                PerClient::new(limit).ipv4_prefix(ipv4).ipv6_prefix(ipv6).build()
+            }),
             rate: config.accept_rate.map(|rate| Mutex::new(AcceptRate::new(rate))),
-            queue: config.queue.map(|line| Queue::new(line.capacity)),
+            queue: config.queue.map(|line| handle.books.open_queue(line.capacity)),
             turns: AtomicUsize::new(0),
             config,
             books: Arc::clone(&handle.books),
             address: handle.address,
         })
+    }
+
+    /// A place at a backend may be free: whoever waits for one is to look.
+    pub(super) fn freed(&self) {
+        if let Some(queue) = &self.queue {
+            queue.freed();
+        }
     }
 
     /// Whose turn it is where several take turns.
@@ -103,26 +114,26 @@ impl Crew {
     ) {
         let mut backoff = Backoff::default();
         let mut resting = None;
-        let mut told = phase.clone();
+        let mut told = pin!(is_told(phase));
         loop {
             tokio::select! {
                 biased;
-                () = is_told(phase) => return,
+                () = &mut told => return,
                 // Whoever has ended has given descriptors back.
                 Some(_) = connections.join_next() => resting = None,
-                () = sleep_until(resting.unwrap_or_else(Instant::now)), if resting.is_some() => {
-                    resting = None;
-                }
+                () = until(resting), if resting.is_some() => resting = None,
                 accepted = door.accept(), if resting.is_none() => match accepted {
                     Ok(accepted) => {
                         backoff.succeed();
-                        let slot = tokio::select! {
+                        tokio::select! {
                             biased;
-                            slot = self.admit() => slot,
-                            () = is_told(&mut told) => return,
-                        };
-                        let (stream, client, local) = accepted;
-                        spawn(self, Arrival { stream, client, local, slot }, connections);
+                            slot = self.admit() => spawn(self, accepted, slot, connections),
+                            // Accepted is accepted: it is served if a place comes free in time.
+                            () = &mut told => {
+                                connections.spawn(Arc::clone(self).serve_late(accepted));
+                                return;
+                            }
+                        }
                     }
                     Err(error) => {
                         add(&self.page.tally.failed_accepts, 1);
@@ -150,12 +161,24 @@ impl Crew {
         self.shared.slots.take().await
     }
 
+    async fn serve_late(self: Arc<Self>, accepted: Accepted) {
+        let mut connection = JoinSet::new();
+        spawn(&self, accepted, self.shared.slots.take().await, &mut connection);
+        connection.join_next().await;
+    }
+
     fn rest(&self, backoff: &mut Backoff, error: &io::Error) -> Duration {
         if backoff.is_calm() {
             let service = &*self.config().name;
             warn!(service, %error, "cannot accept; trying again until it works");
         }
         backoff.fail()
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    if let Some(moment) = moment {
+        sleep_until(moment).await;
     }
 }
 
