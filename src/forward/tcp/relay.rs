@@ -141,14 +141,20 @@ impl Relay {
                 self.server.in_order = true;
                 Poll::Ready(Ok(()))
             }
-            // Whoever has ended may still reset, and nobody reads there any more.
-            (true, false) if self.down.is_waiting() => {
-                self.client.poll_reset(cx).map(broke(Side::Client)).map(Err)
+            // Nobody reads from whoever has ended, or whose bytes are not taken; it may still reset.
+            (up, down) => {
+                if (up || !self.up.is_waiting())
+                    && let Poll::Ready(error) = self.client.poll_reset(cx)
+                {
+                    return Poll::Ready(Err(broke(Side::Client)(error)));
+                }
+                if (down || !self.down.is_waiting())
+                    && let Poll::Ready(error) = self.server.poll_reset(cx)
+                {
+                    return Poll::Ready(Err(broke(Side::Server)(error)));
+                }
+                Poll::Pending
             }
-            (false, true) if self.up.is_waiting() => {
-                self.server.poll_reset(cx).map(broke(Side::Server)).map(Err)
-            }
-            _ => Poll::Pending,
         }
     }
 }

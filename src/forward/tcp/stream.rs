@@ -120,7 +120,9 @@ impl Stream {
     /// Waits for a reset of a connection that nobody reads from any more and nobody writes to now;
     /// without it only the next write would tell.
     pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        loop {
+        // A Unix peer that has closed in order is ready for ever and says no error: nothing more is to
+        // be heard of it. Twice, since readiness that can be forgotten is forgotten the first time.
+        for _ in 0..2 {
             if let Err(error) = ready!(self.poll_write_ready(cx)) {
                 return Poll::Ready(error);
             }
@@ -135,6 +137,7 @@ impl Stream {
                 Err(error) => return Poll::Ready(error),
             }
         }
+        Poll::Pending
     }
 
     /// Says that nothing more will be written.
