@@ -37,6 +37,9 @@ use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::sync::lock;
 
+/// Longer than anything runs, and short enough to be added to any moment.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
 /// Carries the connections of one listening socket to the backends a balancer chooses.
 ///
 /// It runs on threads of its own, one for each core unless [told otherwise](Self::workers), each
@@ -193,7 +196,7 @@ impl Forwarder {
     /// Lets this many clients wait, in their order and for so long, while all backends are at their
     /// [limits](crate::Limits). Without it they are reset, or go to the sorry server.
     pub fn queue(mut self, capacity: usize, patience: Duration) -> Self {
-        self.config.queue = Some(Line { capacity, patience });
+        self.config.queue = Some(Line { capacity, patience: patience.min(FOREVER) });
         self
     }
 
@@ -214,13 +217,13 @@ impl Forwarder {
     /// How long a backend may take to answer before the next one is tried. Default: 5 s, which
     /// outlives the loss of the first two SYN packets (sent again after 1 s and 3 s).
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.config.effort.timeout = timeout;
+        self.config.effort.timeout = timeout.min(FOREVER);
         self
     }
 
     /// How long all attempts together may take. Default: 15 s.
     pub fn connect_deadline(mut self, total: Duration) -> Self {
-        self.config.effort.total = total;
+        self.config.effort.total = total.min(FOREVER);
         self
     }
 
@@ -251,7 +254,7 @@ impl Forwarder {
     }
 
     /// Asks peers that were silent for so long whether they are there (`SO_KEEPALIVE`), five times
-    /// over as long again. On both sides. Default: not asked.
+    /// over as long again. In whole seconds, from 1 to 32 767. On both sides. Default: not asked.
     pub fn keepalive(mut self, idle: Duration) -> Self {
         self.config.sockets.keepalive = Some(idle);
         self
@@ -292,7 +295,7 @@ impl Forwarder {
     ///
     /// A wrong or late header is answered by a reset.
     pub fn accept_proxy(mut self, within: Duration) -> Self {
-        self.config.preamble.proxy = Some(within);
+        self.config.preamble.proxy = Some(within.min(FOREVER));
         self
     }
 
@@ -306,7 +309,7 @@ impl Forwarder {
     /// flow, for schedulers that hash. TLS is not ended here; the ClientHello is read, within this
     /// time, and passed on. Whoever does not speak TLS is reset.
     pub fn key_by_server_name(mut self, within: Duration) -> Self {
-        self.config.preamble.hello = Some(within);
+        self.config.preamble.hello = Some(within.min(FOREVER));
         self.config.preamble.key_by_name = true;
         self
     }
@@ -320,7 +323,7 @@ impl Forwarder {
         within: Duration,
         services: Names<Balancer<SocketAddr>>,
     ) -> Self {
-        self.config.preamble.hello = Some(within);
+        self.config.preamble.hello = Some(within.min(FOREVER));
         self.config.preamble.services = Some(services);
         self
     }

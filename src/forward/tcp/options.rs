@@ -44,6 +44,12 @@ pub(super) struct SocketOptions {
 /// bounds it.
 const BACKLOG: i32 = 4096;
 
+/// What the kernel takes for keepalive: whole seconds, up to `MAX_TCP_KEEPIDLE`.
+const KEEPALIVE_MIN: Duration = Duration::from_secs(1);
+const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
+
+const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
+
 /// Opens a listening socket that others may share the port of.
 pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -86,11 +92,15 @@ impl SocketOptions {
         socket.set_tcp_nodelay(true)?;
         if let Some(idle) = self.keepalive {
             // As many probes as fit into the same time once more.
-            let probe = TcpKeepalive::new().with_time(idle).with_interval(idle / 5).with_retries(5);
+            let idle = idle.clamp(KEEPALIVE_MIN, KEEPALIVE_MAX);
+            let interval = (idle / 5).max(KEEPALIVE_MIN);
+            let probe = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(5);
             socket.set_tcp_keepalive(&probe)?;
         }
-        if self.user_timeout.is_some() {
-            socket.set_tcp_user_timeout(self.user_timeout)?;
+        if let Some(timeout) = self.user_timeout {
+            // 0 would be the kernel's own, and it takes no more than an `int` of milliseconds.
+            let timeout = timeout.clamp(Duration::from_millis(1), USER_TIMEOUT_MAX);
+            socket.set_tcp_user_timeout(Some(timeout))?;
         }
         Ok(())
     }
