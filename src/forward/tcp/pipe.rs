@@ -6,11 +6,11 @@
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+// A static must be made at compile time, which the model's atomics are not.
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
-
-use crate::sync::{AtomicUsize, Ordering};
 
 /// What a pipe is asked to hold, in bytes.
 const SIZE: usize = 256 * 1024;
