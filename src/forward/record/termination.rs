@@ -14,7 +14,6 @@ use std::fmt;
 /// | `CR` | The client left before its PROXY header or ClientHello was whole. | Port scans and TCP health checks of the balancer in front look like this. |
 /// | `cR` | The PROXY header or ClientHello did not come in time. | Does the balancer in front send the PROXY header at all? Is a client speaking something else? |
 /// | `PR` | Turned away at the door: the client has its number of connections, the accept rate is used up, the header is wrong or from nobody trusted, or no service has that name. | The refusals among the counters say which. One client in many lines: abuse, or a proxy with many users behind one address. |
-/// | `RR` | This machine was short of memory or descriptors right after the accept. | `ulimit -n`, memory, connections of the process. |
 /// | `KR` | A shutdown cut it before its header was whole. | Expected at a restart. |
 /// | `CQ` | The client left while it waited for a backend with a free place. | Clients wait too long: as `sQ`. |
 /// | `sQ` | No backend had a free place in time. | Every backend is at its connection limit. Are some down? Is one slow and holding connections? Else more backends, or higher limits. |
@@ -31,9 +30,9 @@ use std::fmt;
 /// | `cD` | Nothing came for the idle timeout, and it was the client's turn: the backend had spoken last, or nobody yet. | Mostly idle keep-alive connections: harmless. Else a client that does not read. |
 /// | `sD` | Nothing came for the idle timeout, and it was the backend's turn: the client had spoken last, or had closed its side. | The backend hangs, or needs longer than the timeout to answer. |
 /// | `PD` | It reached the longest time a connection may last. | The configured total timeout. |
-/// | `DD` | Its backend went down, and connections of such are cut. | The backend's health checks. |
 /// | `KD` | It was cut while data flowed: the deadline of a shutdown or drain, or an operator. | Expected at a restart; many of them say that the deadline is short. |
 /// | `CL` | The backend had finished, and the client broke off before it had all. | As `CD`; the client may have got less than all. |
+/// | `SL` | The backend had finished and closed, and the client sent more. | Mostly a keep-alive connection that the backend closed as the client used it again. |
 /// | `cL` | The backend had finished, and the client neither took the rest nor closed in time. | A client that does not read, or never closes its side. |
 /// | `PL` | As `PD`, after the backend had finished. | As `PD`. |
 /// | `KL` | As `KD`, after the backend had finished. | As `KD`. |
