@@ -92,7 +92,19 @@ impl Entry {
         }
         self.story.tried.get_or_insert_default().push(Arc::clone(lease.backend()));
         lease.complete(Outcome::ConnectError);
+        self.crew.freed();
         true
+    }
+
+    /// Counts it for its client, once.
+    pub(super) fn take_place(&mut self) -> Result<(), Refusal> {
+        if let (Some(clients), Some(source), None) =
+            (&self.crew.shared.per_client, self.source(), &self.place)
+        {
+            let place = clients.enter(source.ip()).ok_or(Refusal::ClientLimit)?;
+            self.place = Some(Box::new(place));
+        }
+        Ok(())
     }
 
     /// Closes the entry; one that is dropped without a word was cut.
@@ -182,10 +194,9 @@ impl Drop for Entry {
                 // A client that goes away is nothing to hold against the backend.
                 _ => Outcome::Cancelled,
             });
-            if let Some(queue) = &self.crew.shared.queue {
-                queue.freed();
-            }
         }
+        // Also without a lease: a search that was broken off may have had one.
+        self.crew.freed();
         self.crew.page.tally.end(self.end);
     }
 }

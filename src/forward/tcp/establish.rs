@@ -162,6 +162,7 @@ impl Crew {
             flow.exclude(lease.backend());
             story.tried.get_or_insert_default().push(Arc::clone(lease.backend()));
             lease.complete(outcome);
+            self.freed();
             last = Some(refusal);
             if until == deadline && refusal == Refusal::ConnectTimeout {
                 break;

@@ -81,6 +81,13 @@ impl Crew {
         self.config().balancer.snapshot()
     }
 
+    /// Tells who waits in line that a place at a backend may be free.
+    pub(super) fn freed(&self) {
+        if let Some(queue) = &self.shared.queue {
+            queue.freed();
+        }
+    }
+
     /// Carries connections until told to drain, then closes the listener and waits for those that
     /// run, up to the deadline.
     pub(super) async fn run(
