@@ -4,14 +4,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::AddAssign;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::queue::Queue;
 use super::tcp::{Books, Listener};
-use super::{BackendCounters, Counters, Durations};
+use super::{BackendCounters, Counters, Durations, QueueCounters};
 use crate::sync::{Mutex, lock};
 
 /// Watches a [`Forwarder`](super::Forwarder) and ends it.
@@ -24,6 +25,8 @@ pub struct Handle {
     pub(super) books: Arc<Books>,
     /// The listeners once more while they are served: whoever takes one over needs it open.
     pub(super) open: Arc<Mutex<Vec<Listener>>>,
+    /// The line for backends, once it runs and if it has one.
+    pub(super) queue: Arc<OnceLock<Arc<Queue>>>,
 }
 
 /// What became of the connections that were running when a forwarder was told to end.
@@ -111,6 +114,13 @@ impl Handle {
     #[must_use]
     pub fn durations(&self) -> Durations {
         self.books.durations()
+    }
+
+    /// What the [line](super::Forwarder::queue) for backends has seen; `None` without one, and before
+    /// the forwarder runs.
+    #[must_use]
+    pub fn queue(&self) -> Option<QueueCounters> {
+        self.queue.get().map(|queue| queue.counters())
     }
 
     /// How many connections each worker was given.

@@ -10,8 +10,6 @@
 //! for one digit and 27 KB for two, for each listener and backend. It is the right one for a load
 //! generator.
 
-#![allow(dead_code, reason = "parts come before the forwarder that uses them")]
-
 use std::fmt;
 use std::time::Duration;
 

@@ -9,8 +9,6 @@
 //! Connections of a backend are bounded by its own [`Limits`](crate::Limits); the line for a place
 //! there is the [queue](super::queue).
 
-#![allow(dead_code, unused_imports, reason = "parts come before the forwarder that uses them")]
-
 mod per_client;
 mod rate;
 mod slots;

@@ -17,8 +17,6 @@
 //! anybody waits. A fence on both sides between the two steps makes sure that one of them sees the
 //! other.
 
-#![allow(dead_code, reason = "parts come before the forwarder that uses them")]
-
 use std::sync::atomic::fence;
 use std::time::Duration;
 

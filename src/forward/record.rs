@@ -1,7 +1,5 @@
 //! A connection that has ended: what is known of it, and why it ended.
 
-#![allow(dead_code, reason = "parts come before the forwarder that uses them")]
-
 mod termination;
 
 use std::fmt::{self, Display, Write};

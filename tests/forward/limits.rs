@@ -75,6 +75,8 @@ async fn in_line_for_a_full_backend_all_are_served_in_their_order() {
     assert_eq!(*served.lock().expect("no panic"), [0, 1, 2, 3, 4]);
     let (_, counters) = end(&handle, running).await;
     assert_eq!((counters.finished, counters.queued, counters.refused.total()), (6, 5, 0));
+    let line = handle.queue().expect("there is one");
+    assert_eq!((line.entered, line.served, line.longest, line.waiting), (5, 5, 5, 0));
 }
 
 #[tokio::test]

@@ -53,16 +53,19 @@ const SMALL: usize = 64;
 
 impl Rule {
     /// The bits of an IPv4 client that count. Default: 32; larger values count as 32.
+    #[cfg(test)]
     pub(in crate::forward) fn ipv4_prefix(self, bits: u8) -> Self {
         Self { ipv4_prefix: bits.min(32), ..self }
     }
 
     /// The bits of an IPv6 client that count. Default: 64; values above 128 count as 128.
+    #[cfg(test)]
     pub(in crate::forward) fn ipv6_prefix(self, bits: u8) -> Self {
         Self { ipv6_prefix: bits.min(128), ..self }
     }
 
     /// The most networks in the table at once, to within a shard's share. Default: 1 048 576.
+    #[cfg(test)]
     pub(in crate::forward) fn capacity(self, networks: usize) -> Self {
         Self { capacity: networks, ..self }
     }
@@ -113,12 +116,14 @@ impl PerClient {
     }
 
     /// How many connections a client has now.
+    #[cfg(test)]
     pub(in crate::forward) fn connections(&self, client: IpAddr) -> u32 {
         let network = self.rule.network(client);
         lock(self.shard(network)).get(&network).copied().unwrap_or(0)
     }
 
     /// How many client networks have connections now.
+    #[cfg(test)]
     pub(in crate::forward) fn networks(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Debug)]
 pub(in crate::forward) struct Slots {
     places: Arc<Semaphore>,
+    #[cfg(all(test, not(lvs_loom)))]
     limit: usize,
 }
 
@@ -32,7 +33,11 @@ impl Slots {
     /// So many places; 0 counts as 1.
     pub(in crate::forward) fn new(limit: usize) -> Self {
         let limit = limit.clamp(1, Semaphore::MAX_PERMITS);
-        Self { places: Arc::new(Semaphore::new(limit)), limit }
+        Self {
+            places: Arc::new(Semaphore::new(limit)),
+            #[cfg(all(test, not(lvs_loom)))]
+            limit,
+        }
     }
 
     /// Takes a place if one is free and nobody waits for it.
@@ -51,19 +56,15 @@ impl Slots {
         }
     }
 
-    /// Waits until a place is free, and takes none: for a worker that is about to accept. Were it
-    /// to keep the place, idle workers would hold places that busy ones lack. Cancel safe.
-    pub(in crate::forward) async fn free(&self) {
-        drop(self.places.acquire().await);
-    }
-
     /// How many places are taken now.
-    pub(in crate::forward) fn taken(&self) -> usize {
+    #[cfg(all(test, not(lvs_loom)))]
+    fn taken(&self) -> usize {
         self.limit.saturating_sub(self.places.available_permits())
     }
 
     /// How many places there are.
-    pub(in crate::forward) const fn limit(&self) -> usize {
+    #[cfg(all(test, not(lvs_loom)))]
+    const fn limit(&self) -> usize {
         self.limit
     }
 }
@@ -90,21 +91,6 @@ mod tests {
     fn any_limit_is_sound() {
         assert_eq!(Slots::new(0).limit(), 1);
         assert!(Slots::new(usize::MAX).try_take().is_some());
-    }
-
-    #[tokio::test]
-    async fn waiting_for_a_free_place_takes_none() {
-        let slots = Slots::new(1);
-        slots.free().await;
-        assert_eq!(slots.taken(), 0);
-        let held = slots.take().await;
-        {
-            let mut waits = Box::pin(slots.free());
-            assert!(poll_once(&mut waits).await.is_none());
-            drop(held);
-            assert!(poll_once(&mut waits).await.is_some());
-        }
-        assert_eq!(slots.taken(), 0);
     }
 
     #[tokio::test]

@@ -154,6 +154,7 @@ impl Forwarder {
             phase: Arc::new(watch::Sender::new(Phase::Serving)),
             books: Arc::default(),
             open: Arc::default(),
+            queue: Arc::default(),
         };
         let workers = thread::available_parallelism().map_or(1, usize::from);
         Ok(Self { listeners, is_ours, workers, config: Config::new(balancer), handle })

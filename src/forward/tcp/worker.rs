@@ -34,17 +34,20 @@ pub(super) struct Shared {
     slots: Slots,
     pub(super) per_client: Option<Arc<PerClient>>,
     rate: Option<Mutex<AcceptRate>>,
-    pub(super) queue: Option<Queue>,
+    pub(super) queue: Option<Arc<Queue>>,
     turns: AtomicUsize,
 }
 
 impl Shared {
     pub(super) fn new(config: Config, handle: &Handle) -> Arc<Self> {
+        let queue = config.queue.map(|line| {
+            Arc::clone(handle.queue.get_or_init(|| Arc::new(Queue::new(line.capacity))))
+        });
         Arc::new(Self {
             slots: Slots::new(config.max_connections),
             per_client: config.max_per_client.map(|limit| PerClient::new(limit).build()),
             rate: config.accept_rate.map(|rate| Mutex::new(AcceptRate::new(rate))),
-            queue: config.queue.map(|line| Queue::new(line.capacity)),
+            queue,
             turns: AtomicUsize::new(0),
             config,
             books: Arc::clone(&handle.books),
