@@ -68,9 +68,13 @@ impl Handle {
     /// counts: a second one with [`Duration::ZERO`] cuts what is left. May come before `run`.
     pub fn shutdown(&self, within: Duration) {
         let until = Instant::now().checked_add(within);
-        // A socket that somebody still holds would go on queueing clients whom nobody accepts.
-        lock(&self.open).clear();
+        self.close_listeners();
         self.phase.send_replace(Phase::Draining { until });
+    }
+
+    /// A socket that somebody still holds would go on queueing clients whom nobody accepts.
+    pub(super) fn close_listeners(&self) {
+        lock(&self.open).clear();
     }
 
     /// The address the forwarder listens on, with the real port where 0 was asked for; `None` for a

@@ -170,3 +170,28 @@ async fn a_peer_that_never_reads_holds_up_its_sender_and_nobody_else() {
     drop(deaf);
     end(&handle, running).await;
 }
+
+/// `splice(2)` stops at an urgent byte, and at the end behind one it says that this is all.
+#[tokio::test]
+async fn urgent_data_in_the_middle_of_bulk_holds_nothing_up() {
+    const HALF: usize = 2 * MIB;
+    let (address, stage) = stage().await;
+    let (_set, forwarder) = world(&[address]);
+    let (handle, running) = start(forwarder.workers(1));
+    let (mut client, mut server) = meet(&handle, &stage).await;
+    let sending = tokio::spawn(async move {
+        for half in [1, 2] {
+            server.write_all(&vec![half; HALF]).await.expect("open");
+            // The urgent byte itself goes nowhere, as through any relay that does not know it.
+            socket2::SockRef::from(&server).send_out_of_band(b"!").expect("room");
+        }
+    });
+    let mut got = Vec::new();
+    let reading = tokio::time::timeout(LONG, client.read_to_end(&mut got));
+    reading.await.expect("nothing hangs").expect("an end in order");
+    sending.await.expect("no panic");
+    let of = |half| got.iter().filter(|byte| **byte == half).count();
+    assert_eq!((of(1), of(2)), (HALF, HALF));
+    drop(client);
+    end(&handle, running).await;
+}

@@ -88,3 +88,25 @@ async fn a_client_that_resets_while_it_waits_is_let_go() {
     drop(silence);
     end(&handle, running).await;
 }
+
+/// The client's bytes are held, so nobody reads from it; the server says nothing either.
+#[tokio::test]
+async fn a_reset_is_heard_while_the_other_side_takes_nothing() {
+    let (address, stage) = stage().await;
+    let (_set, forwarder) = world(&[address]);
+    let (handle, running) = start(forwarder);
+    for by_client in [true, false] {
+        let (client, server) = meet(&handle, &stage).await;
+        let (mut breaks, _silent) = if by_client { (client, server) } else { (server, client) };
+        let much = vec![1; MUCH];
+        let full = async { while breaks.write_all(&much).await.is_ok() {} };
+        tokio::time::timeout(Duration::from_millis(300), full).await.expect_err("it blocks");
+        reset(breaks);
+        until(|| {
+            let counters = handle.counters();
+            if by_client { counters.client_broke == 1 } else { counters.server_broke == 1 }
+        })
+        .await;
+    }
+    end(&handle, running).await;
+}

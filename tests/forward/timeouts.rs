@@ -73,3 +73,18 @@ async fn without_timeouts_nothing_ends_by_itself() {
     let (_, counters) = end(&handle, running).await;
     assert_eq!(counters.finished, 1);
 }
+
+#[tokio::test]
+async fn any_duration_is_sound() {
+    for length in [Duration::ZERO, Duration::from_millis(1), Duration::from_secs(3), Duration::MAX]
+    {
+        let (_set, forwarder) = world(&[echo(b'a').await]);
+        let forwarder = forwarder.keepalive(length).user_timeout(length.max(LONG));
+        let forwarder =
+            forwarder.connect_timeout(length.max(LONG)).connect_deadline(length.max(LONG));
+        let (handle, running) = start(forwarder.queue(1, length));
+        assert_eq!(exchange(&handle, b"x").await, b'a');
+        let (_, counters) = end(&handle, running).await;
+        assert_eq!(counters.finished, 1, "{length:?}");
+    }
+}

@@ -58,6 +58,9 @@ impl Future for Carry {
             this.active = Instant::now();
             if relay.has_server_ended() {
                 entry.story.phase = Phase::Last;
+            } else {
+                entry.has_client_ended = true;
+                entry.is_clients_turn = false;
             }
         }
         let end = match polled {

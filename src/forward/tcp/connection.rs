@@ -70,17 +70,16 @@ async fn find(entry: &mut Entry, client: Leg) -> Result<Relay, Refusal> {
     let crew = Arc::clone(&entry.crew);
     let preamble = &crew.config().preamble;
     let mut said = Said::default();
+    if preamble.proxy.is_none() {
+        // Known before a word is said: who keeps silent holds no more places than others.
+        entry.take_place()?;
+    }
     if !entry.has_spoken {
         said = preamble.hear(&client).await?;
         entry.has_spoken = true;
         entry.told = said.client().map(Box::new);
     }
-    if let (Some(clients), Some(source)) = (&crew.shared.per_client, entry.source())
-        && entry.place.is_none()
-    {
-        let place = clients.enter(source.ip()).ok_or(Refusal::ClientLimit)?;
-        entry.place = Some(Box::new(place));
-    }
+    entry.take_place()?;
     let service = preamble.service(&said, &crew.config().balancer)?;
     let key = preamble.key(&said);
     let asker = Asker { client: entry.source(), local: entry.local(), key };

@@ -33,8 +33,9 @@ pub(super) struct Entry {
     pub(super) passed: [u64; 2],
     /// Has it said what it must say first?
     pub(super) has_spoken: bool,
+    pub(super) has_client_ended: bool,
     /// Has the server spoken last?
-    is_clients_turn: bool,
+    pub(super) is_clients_turn: bool,
     pub(super) place: Option<Box<Place>>,
     _slot: Slot,
 }
@@ -60,6 +61,7 @@ impl Entry {
             end: End::Cut,
             passed: [0; 2],
             has_spoken: false,
+            has_client_ended: false,
             is_clients_turn: true,
             place: None,
             _slot: slot,
@@ -70,7 +72,7 @@ impl Entry {
     pub(super) fn note(&mut self, [up, down]: [u64; 2]) {
         self.passed[0] += up;
         self.passed[1] += down;
-        self.is_clients_turn = down != 0;
+        self.is_clients_turn = down != 0 && !self.has_client_ended;
         add(&self.crew.page.tally.bytes_to_servers, up);
         add(&self.crew.page.tally.bytes_to_clients, down);
         if let Some(backend) = &self.tally {
@@ -94,6 +96,17 @@ impl Entry {
         lease.complete(Outcome::ConnectError);
         self.crew.shared.freed();
         true
+    }
+
+    /// Counts it for its client, once.
+    pub(super) fn take_place(&mut self) -> Result<(), Refusal> {
+        if let (Some(clients), Some(source), None) =
+            (&self.crew.shared.per_client, self.source(), &self.place)
+        {
+            let place = clients.enter(source.ip()).ok_or(Refusal::ClientLimit)?;
+            self.place = Some(Box::new(place));
+        }
+        Ok(())
     }
 
     /// Closes the entry; one that is dropped without a word was cut.
@@ -183,8 +196,9 @@ impl Drop for Entry {
                 // A client that goes away is nothing to hold against the backend.
                 _ => Outcome::Cancelled,
             });
-            self.crew.shared.freed();
         }
+        // Also without a lease: a search that was broken off may have had one.
+        self.crew.shared.freed();
         self.crew.page.tally.end(self.end);
     }
 }

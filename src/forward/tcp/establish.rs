@@ -99,11 +99,7 @@ impl Crew {
             }
         };
         let refusal = match found {
-            None => {
-                // It may have held a place.
-                self.shared.freed();
-                return Err(Refusal::ClientLeft);
-            }
+            None => return Err(Refusal::ClientLeft),
             Some(Ok((server, lease))) => return Ok((server, Some(lease))),
             Some(Err(refusal)) => refusal,
         };
@@ -139,8 +135,8 @@ impl Crew {
             tried.iter().for_each(|backend| flow.exclude(backend));
             last = Some(Refusal::ConnectError);
         }
-        let mut deadline = None;
-        while story.attempts < effort.attempts {
+        let mut left = effort.total;
+        while story.attempts < effort.attempts && (left > Duration::ZERO || last.is_none()) {
             // Where a backend was tried, what became of it is the reason, not that none was left.
             let picked = self.pick_in_turn(service, &mut flow, asker, story).await;
             let lease = picked.map_err(|why| last.unwrap_or(why))?;
@@ -148,8 +144,7 @@ impl Crew {
             story.phase = Phase::Connect;
             story.attempts += 1;
             let begun = Instant::now();
-            let deadline = *deadline.get_or_insert(begun + effort.total);
-            let until = deadline.min(begun + effort.timeout);
+            let until = begun + effort.timeout.min(left);
             let target = self.target_of(&lease, asker);
             let (outcome, refusal) = match timeout_at(until, self.dial(target, asker)).await {
                 Ok(Ok(stream)) => {
@@ -170,9 +165,7 @@ impl Crew {
             lease.complete(outcome);
             self.shared.freed();
             last = Some(refusal);
-            if until == deadline && refusal == Refusal::ConnectTimeout {
-                break;
-            }
+            left = left.saturating_sub(begun.elapsed());
         }
         Err(last.unwrap_or(Refusal::NoBackend))
     }
@@ -185,7 +178,10 @@ impl Crew {
         asker: Asker,
         story: &mut Story,
     ) -> Result<Lease<SocketAddr>, Refusal> {
-        let Some((queue, line)) = self.shared.queue.as_ref().zip(self.config().queue) else {
+        // In line is who waits for the forwarder's own backends: those of another service would
+        // hold them up.
+        let line = self.config().queue.filter(|_| self.is_own(service));
+        let Some((queue, line)) = self.shared.queue.as_ref().zip(line) else {
             story.phase = Phase::Connect;
             return self.pick(service, flow, asker).map_err(|why| story.give_up(why));
         };
@@ -219,8 +215,8 @@ impl Crew {
     ) -> Result<Lease<SocketAddr>, PickError> {
         let now = now();
         // Affinity is to backends of the forwarder's own service.
-        let own = std::ptr::eq(service, &self.config().balancer);
-        match (self.config().persistence.as_ref().filter(|_| own), asker.client) {
+        let persistence = self.config().persistence.as_ref().filter(|_| self.is_own(service));
+        match (persistence, asker.client) {
             (Some(persistence), Some(client)) => {
                 let client = SocketAddr::new(client.ip().to_canonical(), client.port());
                 persistence.pick(client, flow.clone(), &mut Rng::from_entropy(), now)
@@ -230,6 +226,10 @@ impl Crew {
                 service.pick(flow)
             }
         }
+    }
+
+    fn is_own(&self, service: &Balancer<SocketAddr>) -> bool {
+        std::ptr::eq(service, &self.config().balancer)
     }
 
     /// A backend without a port of its own is asked on the port that the client asked for, as an

@@ -38,6 +38,9 @@ use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::sync::lock;
 
+/// Longer than anything runs, and short enough to be added to any moment.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
 /// Carries the connections of one listening socket to the backends a balancer chooses.
 ///
 /// It runs on threads of its own, one for each core unless [told otherwise](Self::workers), each
@@ -203,7 +206,7 @@ impl Forwarder {
     /// Lets this many clients wait, in their order and for so long, while all backends are at their
     /// [limits](crate::Limits). Without it they are reset, or go to the sorry server.
     pub fn queue(mut self, capacity: usize, patience: Duration) -> Self {
-        self.config.queue = Some(Line { capacity, patience });
+        self.config.queue = Some(Line { capacity, patience: patience.min(FOREVER) });
         self
     }
 
@@ -224,13 +227,14 @@ impl Forwarder {
     /// How long a backend may take to answer before the next one is tried. Default: 5 s, which
     /// outlives the loss of the first two SYN packets (sent again after 1 s and 3 s).
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.config.effort.timeout = timeout;
+        self.config.effort.timeout = timeout.min(FOREVER);
         self
     }
 
-    /// How long all attempts together may take. Default: 15 s.
+    /// How long all attempts to connect together may take; waiting in [line](Self::queue) does not
+    /// count. Default: 15 s.
     pub fn connect_deadline(mut self, total: Duration) -> Self {
-        self.config.effort.total = total;
+        self.config.effort.total = total.min(FOREVER);
         self
     }
 
@@ -261,7 +265,7 @@ impl Forwarder {
     }
 
     /// Asks peers that were silent for so long whether they are there (`SO_KEEPALIVE`), five times
-    /// over as long again. On both sides. Default: not asked.
+    /// over as long again. In whole seconds, from 1 to 32 767. On both sides. Default: not asked.
     pub fn keepalive(mut self, idle: Duration) -> Self {
         self.config.sockets.keepalive = Some(idle);
         self
@@ -283,8 +287,9 @@ impl Forwarder {
 
     /// Sends a client's first bytes with the SYN to the backend (TCP Fast Open). Default: off.
     ///
-    /// The price: where the kernel holds the backend's cookie the connect is not waited for, so a
-    /// backend that is gone is noticed at the first write, too late to try another.
+    /// The price: where the kernel holds the backend's cookie the connect waits for the client's
+    /// first byte, so a backend that is gone is noticed too late to try another. Not for protocols
+    /// in which the server speaks first: neither would begin.
     pub fn fastopen_backends(mut self, fastopen: bool) -> Self {
         self.config.sockets.fastopen_connect = fastopen;
         self
@@ -302,7 +307,7 @@ impl Forwarder {
     ///
     /// A wrong or late header is answered by a reset.
     pub fn accept_proxy(mut self, within: Duration) -> Self {
-        self.config.preamble.proxy = Some(within);
+        self.config.preamble.proxy = Some(within.min(FOREVER));
         self
     }
 
@@ -316,21 +321,21 @@ impl Forwarder {
     /// flow, for schedulers that hash. TLS is not ended here; the ClientHello is read, within this
     /// time, and passed on. Whoever does not speak TLS is reset.
     pub fn key_by_server_name(mut self, within: Duration) -> Self {
-        self.config.preamble.hello = Some(within);
+        self.config.preamble.hello = Some(within.min(FOREVER));
         self.config.preamble.key_by_name = true;
         self
     }
 
     /// Chooses the service by the server name that a TLS client asks for: `services` has a balancer
     /// for each, instead of the forwarder's own. A name that it does not have is answered by a
-    /// reset. [Affinity](Self::persistence) does not apply. Otherwise as
+    /// reset. [Affinity](Self::persistence) and the [line](Self::queue) do not apply. Otherwise as
     /// [`key_by_server_name`](Self::key_by_server_name).
     pub fn services_by_server_name(
         mut self,
         within: Duration,
         services: Names<Balancer<SocketAddr>>,
     ) -> Self {
-        self.config.preamble.hello = Some(within);
+        self.config.preamble.hello = Some(within.min(FOREVER));
         self.config.preamble.services = Some(services);
         self
     }
@@ -435,8 +440,12 @@ fn start(
     let (tell, end) = oneshot::channel();
     let carry = move || {
         // In a task: the future that a runtime blocks on is woken by a system call.
-        let run = async { tokio::spawn(crew.run(listener, handle)).await };
+        let run = async { tokio::spawn(crew.run(listener, handle.clone())).await };
         let drained = runtime.block_on(run).unwrap_or_else(|error| Err(error.into()));
+        if drained.is_err() {
+            // Nobody accepts from its socket any more: the kernel must not queue clients there.
+            handle.close_listeners();
+        }
         // Nobody listens where `run` was dropped.
         let _ = tell.send(drained);
     };

@@ -47,6 +47,12 @@ pub(super) struct SocketOptions {
 /// bounds it.
 const BACKLOG: i32 = 4096;
 
+/// What the kernel takes for keepalive: whole seconds, up to `MAX_TCP_KEEPIDLE`.
+const KEEPALIVE_MIN: Duration = Duration::from_secs(1);
+const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
+
+const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
+
 /// Opens a listening socket that others may share the port of.
 pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -88,15 +94,16 @@ impl SocketOptions {
         // Nagle's delay belongs to the end points; it is of no use between two sockets of a relay.
         socket.set_tcp_nodelay(true)?;
         if let Some(idle) = self.keepalive {
-            // As many probes as fit into the same time once more; the kernel counts whole seconds.
-            let second = Duration::from_secs(1);
-            let (time, interval) = (idle.max(second), (idle / 5).max(second));
-            let probe = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(5);
+            // As many probes as fit into the same time once more.
+            let idle = idle.clamp(KEEPALIVE_MIN, KEEPALIVE_MAX);
+            let interval = (idle / 5).max(KEEPALIVE_MIN);
+            let probe = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(5);
             socket.set_tcp_keepalive(&probe)?;
         }
         if let Some(timeout) = self.user_timeout {
-            // The kernel counts milliseconds, and 0 would be its default.
-            socket.set_tcp_user_timeout(Some(timeout.max(Duration::from_millis(1))))?;
+            // 0 would be the kernel's own, and it takes no more than an `int` of milliseconds.
+            let timeout = timeout.clamp(Duration::from_millis(1), USER_TIMEOUT_MAX);
+            socket.set_tcp_user_timeout(Some(timeout))?;
         }
         Ok(())
     }

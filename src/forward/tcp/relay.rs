@@ -141,14 +141,20 @@ impl Relay {
                 self.server.in_order = true;
                 Poll::Ready(Ok(()))
             }
-            // Whoever has ended may still reset, and nobody reads there any more.
-            (true, false) if self.down.is_waiting() => {
-                self.client.poll_reset(cx).map(broke(Side::Client)).map(Err)
+            // Nobody reads from whoever has ended, or whose bytes are not taken; it may still reset.
+            (up, down) => {
+                if (up || !self.up.is_waiting())
+                    && let Poll::Ready(error) = self.client.poll_reset(cx)
+                {
+                    return Poll::Ready(Err(broke(Side::Client)(error)));
+                }
+                if (down || !self.down.is_waiting())
+                    && let Poll::Ready(error) = self.server.poll_reset(cx)
+                {
+                    return Poll::Ready(Err(broke(Side::Server)(error)));
+                }
+                Poll::Pending
             }
-            (false, true) if self.up.is_waiting() => {
-                self.server.poll_reset(cx).map(broke(Side::Server)).map(Err)
-            }
-            _ => Poll::Pending,
         }
     }
 }
@@ -164,7 +170,7 @@ impl Direction {
     ) -> Poll<Result<(), Broke>> {
         let source = |error| Broke { side: from_side, error };
         let sink = |error| Broke { side: to_side, error };
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             ready!(self.poll_deliver(cx, to)).map_err(sink)?;
             match self.stage {
                 Stage::Open => {}
@@ -178,7 +184,14 @@ impl Direction {
                 Stage::Ended => return Poll::Ready(Ok(())),
             }
             let moved = match self.pipe() {
-                Some(pipe) => from.poll_fill(cx, pipe).map_err(source)?,
+                Some(pipe) => match from.poll_fill(cx, pipe, round == 0).map_err(source)? {
+                    Poll::Ready(Some(moved)) => Poll::Ready(moved),
+                    Poll::Ready(None) => {
+                        self.streak = 0;
+                        continue;
+                    }
+                    Poll::Pending => Poll::Pending,
+                },
                 None => {
                     let copied =
                         BUFFER.with_borrow_mut(|buffer| self.poll_copy(cx, from, to, buffer));

@@ -74,19 +74,38 @@ impl Stream {
         self.poll_write_with(cx, || retry(|| send(self.as_fd(), bytes, SendFlags::NOSIGNAL)))
     }
 
-    /// Moves what the socket has into an empty pipe; 0 is the end of the stream.
+    /// Moves what the socket has into an empty pipe; 0 is the end of the stream, and `None` says that
+    /// what is next must be read: `splice(2)` stops at urgent data for ever, and calls it the end
+    /// where the end has come behind it.
+    ///
+    /// Whether it did is asked at the end, and where nothing came though something was announced
+    /// (`is_announced`).
     pub(super) fn poll_fill(
         &self,
         cx: &mut Context<'_>,
         pipe: &mut Pipe,
-    ) -> Poll<io::Result<usize>> {
+        is_announced: bool,
+    ) -> Poll<io::Result<Option<usize>>> {
         loop {
             ready!(self.poll_read_ready(cx))?;
-            match self.try_io(Interest::READABLE, || retry(|| pipe.fill(self.as_fd()))) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            let moved =
+                self.try_io(Interest::READABLE, || match retry(|| pipe.fill(self.as_fd())) {
+                    Ok(0) if self.has_unread() => Ok(None),
+                    Err(error) if is_announced && is_would_block(&error) && self.has_unread() => {
+                        Ok(None)
+                    }
+                    moved => moved.map(Some),
+                });
+            match moved {
+                Err(error) if is_would_block(&error) => {}
                 moved => return Poll::Ready(moved),
             }
         }
+    }
+
+    fn has_unread(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        recv(self.as_fd(), &mut [0], flags).is_ok_and(|(count, _)| count > 0)
     }
 
     /// Moves what is in a pipe on.
@@ -130,7 +149,9 @@ impl Stream {
     /// Waits for a reset of a connection that nobody reads from any more and nobody writes to now;
     /// without it only the next write would tell.
     pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        loop {
+        // A Unix peer that has closed in order is ready for ever and says no error: nothing more is to
+        // be heard of it. Twice, since readiness that can be forgotten is forgotten the first time.
+        for _ in 0..2 {
             if let Err(error) = ready!(self.poll_write_ready(cx)) {
                 return Poll::Ready(error);
             }
@@ -145,6 +166,7 @@ impl Stream {
                 Err(error) => return Poll::Ready(error),
             }
         }
+        Poll::Pending
     }
 
     /// Says that nothing more will be written.
@@ -204,6 +226,10 @@ impl Drop for Leg {
 
 fn retry<R>(mut act: impl FnMut() -> Result<R, Errno>) -> io::Result<R> {
     Ok(rustix::io::retry_on_intr(&mut act)?)
+}
+
+fn is_would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
 }
 
 fn would_block() -> io::Error {
