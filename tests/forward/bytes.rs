@@ -171,10 +171,11 @@ async fn a_peer_that_never_reads_holds_up_its_sender_and_nobody_else() {
     end(&handle, running).await;
 }
 
-/// `splice(2)` stops at an urgent byte, and at the end behind one it says that this is all.
+/// A pipe must not stop at the mark, nor take it for the end.
 #[tokio::test]
 async fn urgent_data_in_the_middle_of_bulk_holds_nothing_up() {
     const HALF: usize = 2 * MIB;
+    const URGENT: usize = 64 << 10;
     let (address, stage) = stage().await;
     let (_set, forwarder) = world(&[address]);
     let (handle, running) = start(forwarder.workers(1));
@@ -182,8 +183,10 @@ async fn urgent_data_in_the_middle_of_bulk_holds_nothing_up() {
     let sending = tokio::spawn(async move {
         for half in [1, 2] {
             server.write_all(&vec![half; HALF]).await.expect("open");
-            // The urgent byte itself goes nowhere, as through any relay that does not know it.
-            socket2::SockRef::from(&server).send_out_of_band(b"!").expect("room");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            // Its last byte is the urgent one, and goes nowhere, as through any relay that does not
+            // know it.
+            socket2::SockRef::from(&server).send_out_of_band(&[half; URGENT]).expect("room");
         }
     });
     let mut got = Vec::new();
@@ -191,7 +194,7 @@ async fn urgent_data_in_the_middle_of_bulk_holds_nothing_up() {
     reading.await.expect("nothing hangs").expect("an end in order");
     sending.await.expect("no panic");
     let of = |half| got.iter().filter(|byte| **byte == half).count();
-    assert_eq!((of(1), of(2)), (HALF, HALF));
+    assert_eq!((of(1), of(2)), (HALF + URGENT - 1, HALF + URGENT - 1));
     drop(client);
     end(&handle, running).await;
 }

@@ -170,7 +170,7 @@ impl Direction {
     ) -> Poll<Result<(), Broke>> {
         let source = |error| Broke { side: from_side, error };
         let sink = |error| Broke { side: to_side, error };
-        for round in 0..ROUNDS {
+        for _ in 0..ROUNDS {
             ready!(self.poll_deliver(cx, to)).map_err(sink)?;
             match self.stage {
                 Stage::Open => {}
@@ -184,14 +184,7 @@ impl Direction {
                 Stage::Ended => return Poll::Ready(Ok(())),
             }
             let moved = match self.pipe() {
-                Some(pipe) => match from.poll_fill(cx, pipe, round == 0).map_err(source)? {
-                    Poll::Ready(Some(moved)) => Poll::Ready(moved),
-                    Poll::Ready(None) => {
-                        self.streak = 0;
-                        continue;
-                    }
-                    Poll::Pending => Poll::Pending,
-                },
+                Some(pipe) => from.poll_fill(cx, pipe).map_err(source)?,
                 None => {
                     let copied =
                         BUFFER.with_borrow_mut(|buffer| self.poll_copy(cx, from, to, buffer));

@@ -74,38 +74,19 @@ impl Stream {
         self.poll_write_with(cx, || retry(|| send(self.as_fd(), bytes, SendFlags::NOSIGNAL)))
     }
 
-    /// Moves what the socket has into an empty pipe; 0 is the end of the stream, and `None` says that
-    /// what is next must be read: `splice(2)` stops at urgent data for ever, and calls it the end
-    /// where the end has come behind it.
-    ///
-    /// Whether it did is asked at the end, and where nothing came though something was announced
-    /// (`is_announced`).
+    /// Moves what the socket has into an empty pipe; 0 is the end of the stream.
     pub(super) fn poll_fill(
         &self,
         cx: &mut Context<'_>,
         pipe: &mut Pipe,
-        is_announced: bool,
-    ) -> Poll<io::Result<Option<usize>>> {
+    ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_read_ready(cx))?;
-            let moved =
-                self.try_io(Interest::READABLE, || match retry(|| pipe.fill(self.as_fd())) {
-                    Ok(0) if self.has_unread() => Ok(None),
-                    Err(error) if is_announced && is_would_block(&error) && self.has_unread() => {
-                        Ok(None)
-                    }
-                    moved => moved.map(Some),
-                });
-            match moved {
-                Err(error) if is_would_block(&error) => {}
+            match self.try_io(Interest::READABLE, || retry(|| pipe.fill(self.as_fd()))) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 moved => return Poll::Ready(moved),
             }
         }
-    }
-
-    fn has_unread(&self) -> bool {
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        recv(self.as_fd(), &mut [0], flags).is_ok_and(|(count, _)| count > 0)
     }
 
     /// Moves what is in a pipe on.
@@ -226,10 +207,6 @@ impl Drop for Leg {
 
 fn retry<R>(mut act: impl FnMut() -> Result<R, Errno>) -> io::Result<R> {
     Ok(rustix::io::retry_on_intr(&mut act)?)
-}
-
-fn is_would_block(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
 }
 
 fn would_block() -> io::Error {
