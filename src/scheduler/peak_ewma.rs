@@ -41,9 +41,9 @@ use crate::backend::{Members, Projection, Tick};
 /// streams) should be completed without a time.
 ///
 /// # Cost
-/// O(1): the draw of `p2c`, and of each of the two the counter, the estimate and up to two
-/// exponentials: some 60 ns for a pick beside its lease, six times that of `p2c`. Memory as `p2c`;
-/// the estimates are part of every backend.
+/// O(1): the draw of `p2c`, and of each of the two the counter, the estimate and, where something is
+/// known and some time old, one or two exponentials. Without them a pick costs some 6 ns more than
+/// one of `p2c`. Memory as `p2c`; the estimates stand beside the counts of every backend.
 ///
 /// # Examples
 /// ```
