@@ -3,6 +3,7 @@
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 
+use super::control::write_control;
 use super::*;
 
 fn pair(address: &str) -> (UdpSocket, UdpSocket) {

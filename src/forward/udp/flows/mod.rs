@@ -1,5 +1,8 @@
 //! The flows of one worker: how they begin, move and end.
 
+mod failover;
+mod pick;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,8 +17,7 @@ use super::clients::Clients;
 use super::counters::{BackendTally, End, Shed, Tally, add};
 use super::socket;
 use super::table::{Expiry, FlowId, FlowTable};
-use crate::backend::{Snapshot, State};
-use crate::balancer::{PickError, Worker as Picks};
+use crate::balancer::Worker as Picks;
 use crate::scheduler::Rng;
 use crate::{Flow, Lease, Outcome};
 
@@ -81,9 +83,6 @@ pub(super) struct Flows {
     /// Flows that ended by themselves since the drain began.
     pub(super) finished: u64,
 }
-
-/// How many flows are moved off a dead backend before traffic has its turn again.
-const MOVES_AT_ONCE: usize = 64;
 
 impl Flows {
     pub(super) fn new(
@@ -204,55 +203,6 @@ impl Flows {
         }
     }
 
-    /// Picks backends until one of them can be sent to.
-    fn dial(&mut self, flow: &mut Flow, now: Instant) -> Result<Dialled, Shed> {
-        for _ in 0..self.settings.attempts {
-            let mut lease = self.pick(flow, now)?;
-            lease.set_active(false);
-            match socket::open(self.settings.target(&lease)) {
-                Ok(socket) => {
-                    let serial = lease.backend().account().serial();
-                    return Ok(Dialled { socket, lease, serial });
-                }
-                Err(error) => self.give_up(lease, &error, flow)?,
-            }
-        }
-        Err(Shed::Unreachable)
-    }
-
-    /// Notes that a backend could not be sent to. An error if that was this machine's fault.
-    fn give_up(
-        &mut self,
-        lease: Lease<SocketAddr>,
-        error: &io::Error,
-        flow: &mut Flow,
-    ) -> Result<(), Shed> {
-        if socket::is_local(error) {
-            return Err(Shed::NoResources);
-        }
-        debug!(backend = %lease.id(), %error, "backend unreachable");
-        add(&self.tally.server_errors, 1);
-        let serial = lease.backend().account().serial();
-        add(&self.tally.backend(serial, lease.id()).errors, 1);
-        flow.exclude(lease.backend());
-        lease.complete(Outcome::ConnectError);
-        Ok(())
-    }
-
-    fn pick(&mut self, flow: &Flow, now: Instant) -> Result<Lease<SocketAddr>, Shed> {
-        let picked = match (&self.settings.persistence, flow.source()) {
-            (Some(persistence), Some(client)) => {
-                persistence.pick(client, flow.clone(), &mut self.rng, now)
-            }
-            _ => self.picks.pick(flow),
-        };
-        picked.map_err(|why| match why {
-            // Where a backend was tried, what became of it is the reason, not that none was left.
-            PickError::Refused if flow.is_retry() => Shed::Unreachable,
-            why => why.into(),
-        })
-    }
-
     fn begin(
         &mut self,
         key: FlowKey,
@@ -303,73 +253,6 @@ impl Flows {
         Ok(epoll::add(&self.epoll, &upstream.socket, data, epoll::EventFlags::IN)?)
     }
 
-    /// The backend of a flow cannot be reached: moves the flow to another one. `false` if it ended.
-    pub(super) fn fail(&mut self, id: FlowId, error: &io::Error, now: Instant) -> bool {
-        add(&self.tally.server_errors, 1);
-        let Some(key) = self.table.key(id).copied() else { return false };
-        let blank = self.flow((key.client, key.local), now);
-        let Some(upstream) = self.table.get_mut(id) else { return false };
-        add(&upstream.tally.errors, 1);
-        let mut flow = match upstream.tried.take() {
-            Some(flow) => flow.at(now),
-            None => blank,
-        };
-        let Some(lease) = upstream.lease.take() else {
-            self.report(key.serial);
-            self.end(id, End::Unreachable);
-            return false;
-        };
-        debug!(client = %key.client, backend = %lease.id(), %error, "backend refuses a flow");
-        flow.exclude(lease.backend());
-        lease.complete(Outcome::ConnectError);
-        upstream.refusals += 1;
-        if upstream.refusals >= self.settings.attempts {
-            self.end(id, End::Unreachable);
-            return false;
-        }
-        self.settle(id, flow, now).is_ok()
-    }
-
-    /// Gives a flow that has lost its backend another one, or ends it.
-    fn settle(&mut self, id: FlowId, mut flow: Flow, now: Instant) -> Result<(), Shed> {
-        let dialled = match self.dial(&mut flow, now) {
-            Ok(dialled) => dialled,
-            Err(why) => {
-                let unreachable = flow.is_retry();
-                self.end(id, if unreachable { End::Unreachable } else { End::NoBackend });
-                return Err(why);
-            }
-        };
-        let tally = self.tally.backend(dialled.serial, dialled.lease.id());
-        let Some(upstream) = self.table.get_mut(id) else { return Err(Shed::Damaged) };
-        debug!(backend = %dialled.lease.id(), "flow moves");
-        upstream.socket = dialled.socket;
-        upstream.lease = Some(dialled.lease);
-        upstream.serial = dialled.serial;
-        upstream.tally = tally;
-        upstream.stale = false;
-        upstream.coalescing = false;
-        upstream.tried = flow.is_retry().then(|| Box::new(flow));
-        add(&upstream.tally.started, 1);
-        add(&self.tally.moved, 1);
-        if self.watch(id).is_err() {
-            self.end(id, End::NoBackend);
-            return Err(Shed::NoResources);
-        }
-        Ok(())
-    }
-
-    /// Says that a backend refused a datagram whose lease has ended already.
-    fn report(&self, serial: u64) {
-        let snapshot = self.picks.snapshot();
-        let position = snapshot.members().position(serial);
-        if let Some(backend) = position.and_then(|at| snapshot.backends().get(at))
-            && let Some(lease) = self.settings.picks().pick_id(backend.id())
-        {
-            lease.complete(Outcome::ConnectError);
-        }
-    }
-
     /// The backend has sent something.
     pub(super) fn answered(&mut self, id: FlowId, now: Instant) {
         let first = self.table.answer(id, now);
@@ -380,50 +263,6 @@ impl Flows {
         if let (true, Some(born), Some(lease)) = (first, born, &upstream.lease) {
             lease.observe_latency(now.saturating_duration_since(born), now);
         }
-    }
-
-    /// Looks whether the set has changed, and marks the flows of backends that went out of service.
-    pub(super) fn refresh(&mut self) {
-        self.picks.refresh();
-        let snapshot = Arc::clone(self.picks.snapshot());
-        if snapshot.generation() == self.generation {
-            return;
-        }
-        self.generation = snapshot.generation();
-        self.tally.forget_backends(|serial| snapshot.members().position(serial).is_some());
-        if self.settings.one_packet {
-            return;
-        }
-        let gone = |upstream: &Upstream| !serves(&snapshot, upstream.serial);
-        let stale: Vec<FlowId> =
-            self.table.iter().filter(|(_, it)| gone(it)).map(|(id, _)| id).collect();
-        for id in &stale {
-            if let Some(upstream) = self.table.get_mut(*id) {
-                upstream.stale = true;
-            }
-        }
-        self.stale = stale;
-    }
-
-    /// Moves some of the marked flows; `false` when none are left.
-    pub(super) fn move_stale(&mut self, now: Instant) -> bool {
-        for _ in 0..MOVES_AT_ONCE {
-            let Some(id) = self.stale.pop() else { return false };
-            if self.table.get(id).is_some_and(|it| it.stale) {
-                self.leave_stale(id, now);
-            }
-        }
-        !self.stale.is_empty()
-    }
-
-    fn leave_stale(&mut self, id: FlowId, now: Instant) {
-        let Some(key) = self.table.key(id).copied() else { return };
-        let flow = self.flow((key.client, key.local), now);
-        // The old lease first: its place may be the only free one.
-        if let Some(upstream) = self.table.get_mut(id) {
-            upstream.lease = None;
-        }
-        let _ = self.settle(id, flow, now);
     }
 
     /// Ends the flows that have run out.
@@ -473,24 +312,6 @@ impl Flows {
         let destination = SocketAddr::new(local, address.port());
         Flow::from(canonical(client)).to_destination(destination).at(now)
     }
-
-    /// Never choose the backend of this flow: it has refused.
-    pub(super) fn exclude(&self, id: FlowId, flow: &mut Flow) {
-        let Some(upstream) = self.table.get(id) else { return };
-        let snapshot = self.picks.snapshot();
-        let position = snapshot.members().position(upstream.serial);
-        if let Some(backend) = position.and_then(|at| snapshot.backends().get(at)) {
-            flow.exclude(backend);
-        }
-    }
-}
-
-/// Tells whether a backend keeps the flows it has.
-fn serves(snapshot: &Snapshot<SocketAddr>, serial: u64) -> bool {
-    let position = snapshot.members().position(serial);
-    position.is_some_and(|position| {
-        !matches!(snapshot.members()[position].state(), State::Down | State::Disabled)
-    })
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

@@ -1,0 +1,98 @@
+//! Control messages: local addresses and the sizes of segments (`cmsg(3)`).
+
+use std::mem::offset_of;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use libc::{c_int, msghdr};
+
+use super::Received;
+
+/// Room for the address and the segment size of one message, both ways.
+pub(super) const CONTROL: usize = 64;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub(super) struct Control(pub(super) [u8; CONTROL]);
+
+pub(super) fn read_control(header: &msghdr, received: &mut Received) {
+    // SAFETY: the kernel has filled `msg_controllen` bytes of the buffer that the header points to,
+    // which is alive: it belongs to the same `Batch`. The macros stay within that length, and what
+    // is read behind a header is what its level and type say, copied out unaligned.
+    unsafe {
+        let mut next = libc::CMSG_FIRSTHDR(header);
+        while let Some(control) = next.as_ref() {
+            let data = libc::CMSG_DATA(control);
+            match (control.cmsg_level, control.cmsg_type) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let info: libc::in_pktinfo = data.cast::<libc::in_pktinfo>().read_unaligned();
+                    // Of a broadcast this is the address of the interface, which can be answered
+                    // from; of all else it is the destination.
+                    let ip = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr));
+                    received.local = Some(ip.into());
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info: libc::in6_pktinfo = data.cast::<libc::in6_pktinfo>().read_unaligned();
+                    let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                    received.local = (!ip.is_multicast()).then_some(ip.into());
+                }
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    let size: c_int = data.cast::<c_int>().read_unaligned();
+                    received.segment = usize::try_from(size).unwrap_or(0);
+                }
+                _ => {}
+            }
+            next = libc::CMSG_NXTHDR(header, control);
+        }
+    }
+}
+
+/// Writes what a message needs and says how long that is.
+pub(super) fn write_control(control: &mut Control, from: Option<IpAddr>, segment: usize) -> usize {
+    let mut used = 0;
+    match from {
+        Some(IpAddr::V4(ip)) => {
+            let mut info = [0; size_of::<libc::in_pktinfo>()];
+            let at = offset_of!(libc::in_pktinfo, ipi_spec_dst);
+            info[at..at + 4].copy_from_slice(&ip.octets());
+            used += put(&mut control.0[used..], libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+        }
+        Some(IpAddr::V6(ip)) => {
+            let mut info = [0; size_of::<libc::in6_pktinfo>()];
+            let at = offset_of!(libc::in6_pktinfo, ipi6_addr);
+            info[at..at + 16].copy_from_slice(&ip.octets());
+            used += put(&mut control.0[used..], libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+        }
+        None => {}
+    }
+    if segment != 0 {
+        let size = (segment as u16).to_ne_bytes();
+        used += put(&mut control.0[used..], libc::SOL_UDP, libc::UDP_SEGMENT, &size);
+    }
+    used
+}
+
+/// Writes one control message, padded as the next one needs it, and says how long that is.
+fn put(into: &mut [u8], level: c_int, kind: c_int, data: &[u8]) -> usize {
+    // SAFETY: arithmetic only.
+    let (space, length, offset) = unsafe {
+        let length = data.len() as libc::c_uint;
+        let offset = libc::CMSG_LEN(0);
+        (libc::CMSG_SPACE(length) as usize, libc::CMSG_LEN(length) as usize, offset as usize)
+    };
+    let at = offset_of!(libc::cmsghdr, cmsg_len);
+    into[at..at + size_of::<usize>()].copy_from_slice(&length.to_ne_bytes());
+    let at = offset_of!(libc::cmsghdr, cmsg_level);
+    into[at..at + 4].copy_from_slice(&level.to_ne_bytes());
+    let at = offset_of!(libc::cmsghdr, cmsg_type);
+    into[at..at + 4].copy_from_slice(&kind.to_ne_bytes());
+    into[offset..offset + data.len()].copy_from_slice(data);
+    space
+}
+
+/// Two of the largest kind fit, and `cmsg_len` is as wide as [`put`] writes it.
+const _: () = {
+    let header = size_of::<libc::cmsghdr>();
+    let padded = size_of::<libc::in6_pktinfo>().next_multiple_of(size_of::<usize>());
+    assert!(CONTROL >= header + padded + header + size_of::<usize>());
+    assert!(offset_of!(libc::cmsghdr, cmsg_level) >= size_of::<usize>());
+};
