@@ -22,6 +22,7 @@
 //! Nothing here knows a runtime or reads a clock: time is an argument.
 
 mod account;
+mod advice;
 mod board;
 mod edit;
 mod error;
@@ -41,6 +42,7 @@ mod timeline;
 pub(crate) use self::account::{Account, Shared};
 pub(crate) use self::set::{Commit, Reader};
 
+pub use self::advice::{Advice, WeightAdvice};
 pub use self::edit::Edit;
 pub use self::error::SetError;
 pub use self::estimate::Estimate;

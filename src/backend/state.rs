@@ -4,6 +4,7 @@ use std::fmt;
 
 /// What the operator wants of a backend. Checkers never touch it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
 pub enum Admin {
     /// Takes part.

@@ -1,0 +1,1 @@
+//! Discovery: where the members of a set come from.

@@ -1,0 +1,5 @@
+//! The built-in checks, one file each.
+
+mod tcp;
+
+pub use self::tcp::TcpCheck;
