@@ -175,6 +175,7 @@ impl<T> Draft<T> {
             backends: self.entries.iter().map(|e| Arc::clone(&e.backend)).collect(),
             whys: self.entries.iter().map(|e| e.why().cloned()).collect(),
             panicking: fall.panicking,
+            health_count: (fall.healthy, fall.wanted),
             has_quorum: fall.has_quorum,
         }
     }
@@ -189,7 +190,7 @@ impl<T> Draft<T> {
         let withheld = !has_quorum && quorum.is_some_and(|quorum| !quorum.is_advisory());
         let (healthy, wanted) = FailMode::count(members());
         let panicking = !withheld && self.fail_mode.is_panic(healthy, wanted);
-        Fall { panicking, has_quorum, withheld }
+        Fall { panicking, has_quorum, withheld, healthy, wanted }
     }
 
     /// What operators are to see, newest first.
@@ -268,6 +269,8 @@ struct Fall {
     panicking: bool,
     has_quorum: bool,
     withheld: bool,
+    healthy: usize,
+    wanted: usize,
 }
 
 impl Fall {

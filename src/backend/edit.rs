@@ -172,8 +172,13 @@ impl<T> Edit<T> {
         health: Health,
         why: impl Into<Arc<str>>,
     ) -> Result<(), SetError> {
-        self.change(id, Some(why.into()), |e| &mut e.health_why)?;
-        self.set_health(id, health)
+        let position = self.find(id)?;
+        // The reason is that of the last change: another one for the same is no news.
+        if self.draft.entries[position].health != health {
+            self.set_health(id, health)?;
+            self.draft.entries[position].health_why = Some(why.into());
+        }
+        Ok(())
     }
 
     /// Sets what its traffic says of a backend, and why. One that returns to good standing begins
@@ -187,8 +192,12 @@ impl<T> Edit<T> {
         standing: Standing,
         why: impl Into<Arc<str>>,
     ) -> Result<(), SetError> {
-        self.change(id, Some(why.into()), |e| &mut e.standing_why)?;
-        self.change(id, standing, |e| &mut e.standing)
+        let position = self.find(id)?;
+        if self.draft.entries[position].standing != standing {
+            self.change(id, standing, |e| &mut e.standing)?;
+            self.draft.entries[position].standing_why = Some(why.into());
+        }
+        Ok(())
     }
 
     /// Sets what a backend asks for by its checker: laid over what is configured.

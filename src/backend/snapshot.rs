@@ -121,6 +121,7 @@ pub struct Snapshot<T> {
     /// At the same positions.
     pub(super) whys: Box<[Option<Arc<str>>]>,
     pub(super) panicking: bool,
+    pub(super) health_count: (usize, usize),
     pub(super) has_quorum: bool,
 }
 
@@ -154,6 +155,13 @@ impl<T> Snapshot<T> {
     #[must_use]
     pub fn is_panicking(&self) -> bool {
         self.panicking
+    }
+
+    /// How many of the backends that the operator wants to serve are healthy, and how many those
+    /// are. Who is on trial counts as healthy.
+    #[must_use]
+    pub fn health_count(&self) -> (usize, usize) {
+        self.health_count
     }
 
     /// Tells whether enough weight is up; `true` for a set without a [`Quorum`](super::Quorum).
