@@ -67,6 +67,14 @@ impl<T> Entry<T> {
         self.advice.weight.map_or(self.weight, |advice| advice.apply(self.weight))
     }
 
+    /// Hash tables are built from the last weight that was not 0.
+    pub(super) fn remember_weight(&mut self) {
+        let weight = self.effective_weight();
+        if weight != 0 {
+            self.last_weight = weight;
+        }
+    }
+
     /// The stronger of what the operator and a checker want.
     fn effective_admin(&self) -> Admin {
         self.advice.admin.map_or(self.admin, |advice| advice.max(self.admin))

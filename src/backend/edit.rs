@@ -124,7 +124,7 @@ impl<T> Edit<T> {
         let position = self.find(id)?;
         let entry = &mut self.draft.entries[position];
         entry.weight = weight;
-        remember_weight(entry);
+        entry.remember_weight();
         self.dirty = true;
         Ok(())
     }
@@ -237,7 +237,7 @@ impl<T> Edit<T> {
             return Ok(());
         }
         *field(&mut entry) = value;
-        remember_weight(&mut entry);
+        entry.remember_weight();
         if entry.is_up() && !was_up {
             self.draft.start_ramp(&mut entry);
         }
@@ -261,14 +261,6 @@ impl<T> Edit<T> {
             serial.and_then(|it| entries.binary_search_by(|e| it.cmp(&e.serial())).ok())
         };
         found.ok_or_else(|| SetError::Unknown { id: id.clone() })
-    }
-}
-
-/// Hash tables are built from the last weight that was not 0.
-fn remember_weight<T>(entry: &mut Entry<T>) {
-    let weight = entry.effective_weight();
-    if weight != 0 {
-        entry.last_weight = weight;
     }
 }
 

@@ -39,6 +39,8 @@ mod load;
 mod member;
 mod outcome;
 mod quorum;
+#[cfg(feature = "health")]
+mod saved;
 mod set;
 mod slow_start;
 mod snapshot;
@@ -63,6 +65,9 @@ pub use self::load::{Limits, Load};
 pub use self::member::{Member, Members};
 pub use self::outcome::{Outcome, Outcomes};
 pub use self::quorum::Quorum;
+#[cfg(feature = "health")]
+#[cfg_attr(docsrs, doc(cfg(feature = "health")))]
+pub use self::saved::SavedBackend;
 pub use self::set::BackendSet;
 pub use self::slow_start::SlowStart;
 pub(crate) use self::snapshot::Seat;

@@ -129,6 +129,31 @@ impl<T> BackendSet<T> {
         lock(&self.inner.writer).draft.status()
     }
 
+    /// What the set has learned of its backends, for [`restore`](Self::restore) in a later process.
+    ///
+    /// Ejections are not in it: whoever ejects keeps those, as
+    /// [`health::Watch`](crate::health::Watch::export) does.
+    #[cfg(feature = "health")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "health")))]
+    #[must_use]
+    pub fn export(&self, now: Instant) -> Vec<super::SavedBackend> {
+        lock(&self.inner.writer).draft.export(now)
+    }
+
+    /// Takes up what an earlier process has learned of backends of the same names, as one
+    /// publication: health, advice, slow start, and the counts of outcomes, which are added.
+    /// What is configured stays as it is.
+    ///
+    /// # Errors
+    /// [`SetError::Scheduler`] if a scheduler cannot use the result.
+    #[cfg(feature = "health")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "health")))]
+    pub fn restore(&self, saved: &[super::SavedBackend], now: Instant) -> Result<(), SetError> {
+        let mut writer = lock(&self.inner.writer);
+        let mut draft = writer.draft.clone();
+        if draft.restore(saved, now) { writer.publish(draft) } else { Ok(()) }
+    }
+
     /// Makes several changes and publishes them as one; if one is refused none is made.
     ///
     /// The closure runs under the writers' lock: it must not touch the same set.

@@ -9,10 +9,11 @@ use tracing::debug;
 use super::check::{Failure, FailureKind, Probe, Report};
 use super::events::EventKind;
 use super::plan::ProbeKey;
+use super::saved::{Saved, SavedVerdict, SavedVerdicts};
 use super::service::{Seen, Service, Word};
 use super::timetable::{Lateness, ProbeId, Timetable};
 use super::verdict::Verdict;
-use crate::backend::{Advice, BackendId, Health};
+use crate::backend::{Advice, BackendId, Health, SetError};
 
 /// Names a service; never used twice.
 pub(super) type ServiceId = u64;
@@ -196,6 +197,59 @@ impl Engine {
                 room.service.tell(EventKind::Warning { id, text });
             }
         }
+    }
+
+    /// What is known of a service, to be taken up after a restart.
+    pub(super) fn export(&self, id: ServiceId, now: Instant) -> Saved {
+        let Some(room) = self.services.get(&id) else { return Saved::default() };
+        let verdicts = room.members.values().map(|member| SavedVerdicts {
+            id: member.seen.id.to_string(),
+            checks: member
+                .probes
+                .iter()
+                .filter_map(|probe| self.probes.get(probe))
+                .map(|shared| SavedVerdict {
+                    check: shared.key.check.name().to_owned(),
+                    verdict: shared.verdict,
+                    why: shared.why.to_string(),
+                })
+                .collect(),
+        });
+        Saved { backends: room.service.export(now), verdicts: verdicts.collect() }
+    }
+
+    /// Takes up what was saved. What has been found out since goes before it.
+    pub(super) fn restore(
+        &mut self,
+        id: ServiceId,
+        saved: &Saved,
+        now: Instant,
+    ) -> Result<(), SetError> {
+        let Some(service) = self.services.get(&id).map(|room| Arc::clone(&room.service)) else {
+            return Ok(());
+        };
+        service.restore(&saved.backends, now)?;
+        if service.take_changed() {
+            self.follow(id, now);
+        }
+        let by_name: HashMap<_, _> =
+            saved.verdicts.iter().map(|it| (it.id.as_str(), &it.checks)).collect();
+        let Some(room) = self.services.get(&id) else { return Ok(()) };
+        let mut serials = Vec::new();
+        for (serial, member) in &room.members {
+            serials.push(*serial);
+            let Some(checks) = by_name.get(member.seen.id.as_str()) else { continue };
+            for (probe, saved) in member.probes.iter().zip(*checks) {
+                let shared = self.probes.get_mut(probe);
+                let shared = shared.filter(|it| it.key.check.name() == saved.check);
+                if let Some(shared) = shared.filter(|it| it.verdict.health().is_none()) {
+                    shared.verdict = saved.verdict;
+                    shared.why = saved.why.as_str().into();
+                }
+            }
+        }
+        serials.into_iter().for_each(|serial| self.conclude(id, serial));
+        Ok(())
     }
 
     /// Compares a set with what is known of it.

@@ -15,9 +15,10 @@ use super::check::{Failure, FailureKind, Report};
 use super::engine::{Engine, Job, ServiceId};
 use super::events::{Events, Sender};
 use super::plan::{Plan, PlanError};
+use super::saved::Saved;
 use super::service::Watched;
 use super::timetable::ProbeId;
-use crate::backend::BackendSet;
+use crate::backend::{BackendSet, SetError};
 
 /// Watches sets: runs their checks, and keeps their health true to what is up.
 ///
@@ -190,6 +191,24 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// What is known of the set, to be taken up after a restart.
+    #[must_use]
+    pub fn export(&self) -> Saved {
+        self.monitor.engine().export(self.id, Instant::now().into_std())
+    }
+
+    /// Takes up what an earlier process [knew](Self::export) of backends of the same names. Best
+    /// right after [`Monitor::watch`]: what checks have said since goes before it.
+    ///
+    /// A backend that was down stays down until its check has passed as often as it must, where one
+    /// of which nothing is known would be taken in by its first answer.
+    ///
+    /// # Errors
+    /// [`SetError::Scheduler`] if a scheduler cannot use the result.
+    pub fn restore(&self, saved: &Saved) -> Result<(), SetError> {
+        self.monitor.engine().restore(self.id, saved, Instant::now().into_std())
+    }
+
     /// Ends the watch: the set keeps the health that was last known.
     pub fn stop(&self) {
         self.monitor.engine().remove(self.id);

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use super::events::{Event, EventKind, Sender};
 use super::plan::Plan;
-use crate::backend::{Advice, BackendId, BackendSet, Commit, Health, Reader, SetError, Snapshot};
+use crate::backend::{
+    Advice, BackendId, BackendSet, Commit, Health, Reader, SavedBackend, SetError, Snapshot,
+};
 
 /// What the engine needs of a set.
 pub(super) trait Service: Send + Sync {
@@ -24,6 +26,12 @@ pub(super) trait Service: Send + Sync {
 
     /// Lets slow starts move on.
     fn tick(&self, now: Instant) -> Result<Option<Instant>, SetError>;
+
+    /// What the set has learned.
+    fn export(&self, now: Instant) -> Vec<SavedBackend>;
+
+    /// Takes up what an earlier process has learned.
+    fn restore(&self, saved: &[SavedBackend], now: Instant) -> Result<(), SetError>;
 
     /// Tells whoever listens.
     fn tell(&self, kind: EventKind);
@@ -121,6 +129,14 @@ impl<T: Send + Sync + 'static> Service for Watched<T> {
 
     fn tick(&self, now: Instant) -> Result<Option<Instant>, SetError> {
         self.set.tick(now)
+    }
+
+    fn export(&self, now: Instant) -> Vec<SavedBackend> {
+        self.set.export(now)
+    }
+
+    fn restore(&self, saved: &[SavedBackend], now: Instant) -> Result<(), SetError> {
+        self.set.restore(saved, now)
     }
 
     fn tell(&self, kind: EventKind) {

@@ -324,6 +324,53 @@ fn advice_adds_up_and_warnings_are_said_once() {
     assert_eq!(warnings, 1, "said once, while it stands");
 }
 
+#[test]
+fn what_was_known_is_known_after_a_restart() {
+    let well_but = |bad: u16| {
+        move |_: Instant, at: SocketAddr| {
+            (MS, if at == address(bad) { Err(refused()) } else { Ok(Report::up()) })
+        }
+    };
+    let mut world = World::new();
+    let first = world.watch([1, 2, 3], &[checks()]);
+    let slow = crate::SlowStart::new(Duration::from_secs(100));
+    world.sets[0].set_slow_start(Some(slow));
+    world.run(2500 * MS, well_but(1));
+    world.sets[0].set_health(&id(3), Health::Down).expect("known");
+    world.sets[0].set_health(&id(3), Health::Up).expect("known");
+    world.run(11_000 * MS, well_but(1));
+    let balancer = Balancer::new(&world.sets[0], crate::scheduler::RoundRobin).expect("a rule");
+    balancer.pick(&crate::Flow::new()).expect("somebody").complete(crate::Outcome::Timeout);
+    // One failure of three.
+    world.run(1000 * MS, |_, _| (MS, Err(refused())));
+
+    let saved = world.engine.export(first, world.now);
+    let text = serde_json::to_string(&saved).expect("plain data");
+    let saved: Saved = serde_json::from_str(&text).expect("what was written");
+    let mut world = World::new();
+    let second = world.watch([4, 3, 2, 1], &[checks()]);
+    world.sets[0].set_slow_start(Some(slow));
+    world.engine.restore(second, &saved, world.now).expect("rr takes anything");
+    world.engine.poll(world.now).clear();
+    let status = |world: &World, n| {
+        world.sets[0].status().into_iter().find(|it| it.id == id(n)).expect("in the set")
+    };
+    assert_eq!(status(&world, 1).why.as_deref(), Some("tcp check: refused"));
+    assert_eq!((world.state(0, 1), world.state(0, 2)), (State::Down, State::Eligible));
+    assert_eq!(status(&world, 3).share_percent, 12);
+    let timeouts = |n| world.sets[0].snapshot().find(&id(n)).expect("there").outcomes().timeout;
+    assert_eq!((1..=4).map(timeouts).sum::<u64>(), 1);
+
+    // Two more failures take 2 down; one success is not enough for 1.
+    let mut world = World::new();
+    let third = world.watch([1, 2], &[checks()]);
+    world.engine.restore(third, &saved, world.now).expect("rr takes anything");
+    world.run(950 * MS, well_but(2));
+    assert_eq!((world.state(0, 1), world.state(0, 2)), (State::Down, State::Eligible));
+    world.run(1000 * MS, well_but(2));
+    assert_eq!((world.state(0, 1), world.state(0, 2)), (State::Eligible, State::Down));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
