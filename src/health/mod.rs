@@ -8,6 +8,12 @@
 
 mod check;
 mod checks;
+mod outlier;
 
 pub use self::check::{Check, Failure, FailureKind, Probe, Report};
 pub use self::checks::*;
+pub use self::outlier::{
+    Accusation, Action, Cause, CauseKind, Decision, Ejection, EjectionCounters, EjectionError,
+    Ejector, FailurePercentage, LatencyFactor, Phase, Sample, SavedEjection, SavedPhase, Standing,
+    SuccessRate,
+};
