@@ -8,7 +8,7 @@
 
 mod check;
 mod checks;
-mod outlier;
+pub mod outlier;
 
 pub use self::check::{Check, Failure, FailureKind, Probe, Report};
 pub use self::checks::*;

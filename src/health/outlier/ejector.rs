@@ -336,12 +336,7 @@ impl Ejector {
     /// [Tell of](Self::track) all members first, so that the cap is that of the whole set. It holds
     /// here as for every ejection, and so does the longest time. Nothing comes of it for a member
     /// that is not known, or that is out or on trial already.
-    pub fn import(
-        &mut self,
-        now: Instant,
-        serial: u64,
-        saved: SavedEjection,
-    ) -> Option<Decision> {
+    pub fn import(&mut self, now: Instant, serial: u64, saved: SavedEjection) -> Option<Decision> {
         let most = self.rules.max_multiplier();
         let room = self.has_room();
         let entry = self.table.get_mut(serial).filter(|entry| entry.phase() == Phase::In)?;

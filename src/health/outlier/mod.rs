@@ -60,9 +60,7 @@ mod saved;
 mod table;
 
 pub use self::cause::{Cause, CauseKind};
-pub use self::config::{
-    Ejection, EjectionError, FailurePercentage, LatencyFactor, SuccessRate,
-};
+pub use self::config::{Ejection, EjectionError, FailurePercentage, LatencyFactor, SuccessRate};
 pub use self::counters::EjectionCounters;
 pub use self::ejector::{Accusation, Action, Decision, Ejector, Phase, Sample, Standing};
 pub use self::saved::{SavedEjection, SavedPhase};
