@@ -250,12 +250,6 @@ impl Account {
         self.conduct.heard(self.outcomes())
     }
 
-    /// Starts its runs of failures anew.
-    #[cfg(feature = "health")]
-    pub(crate) fn forgive(&self) {
-        self.conduct.forgive();
-    }
-
     /// How its trial stands.
     pub(crate) fn trial(&self) -> Trial {
         self.conduct.trial()

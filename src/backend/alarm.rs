@@ -163,12 +163,6 @@ impl Conduct {
         runs(self.runs.load(Ordering::SeqCst), outcomes.ok as u32)
     }
 
-    /// Forgets the failures so far.
-    #[cfg(feature = "health")]
-    pub(super) fn forgive(&self) {
-        self.runs.store(0, Ordering::Relaxed);
-    }
-
     pub(super) fn trial(&self) -> Trial {
         match self.trial.load(Ordering::SeqCst) {
             1 => Trial::Open,
@@ -264,8 +258,7 @@ mod tests {
         assert_eq!(conduct.heard(ends(2)), Runs { failures: 3, connects: 3 });
         conduct.failed(&alarm, 7, Outcome::ConnectError, ends(2));
         assert_eq!(alarm.take(), [7], "heard, and raised again");
-        conduct.forgive();
-        assert_eq!(conduct.heard(ends(2)), Runs::default());
+        assert_eq!(conduct.heard(ends(3)), Runs::default());
     }
 
     #[test]

@@ -38,3 +38,13 @@ pub struct Status {
     /// The priority tier.
     pub tier: u8,
 }
+
+impl Status {
+    /// Tells whether the operator, and its checker, let it take new work: enabled, and of a weight
+    /// above 0.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        let admin = self.advice.admin.map_or(self.admin, |advice| advice.max(self.admin));
+        admin == Admin::Enabled && self.effective_weight != 0
+    }
+}

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tracing::debug;
 
 use super::check::{Failure, FailureKind, Probe, Report};
 use super::events::EventKind;
 use super::plan::ProbeKey;
+use super::room::{Member, Room};
 use super::saved::{Saved, SavedVerdict, SavedVerdicts};
 use super::service::{Seen, Service, Word};
 use super::timetable::{Lateness, ProbeId, Timetable};
@@ -17,9 +18,6 @@ use crate::backend::{Advice, BackendId, Health, SetError};
 
 /// Names a service; never used twice.
 pub(super) type ServiceId = u64;
-
-/// How long to wait after a scheduler has refused what was to be published.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// All services, and all probes that they share.
 pub(super) struct Engine {
@@ -52,22 +50,6 @@ struct Shared {
     why: Arc<str>,
     advice: Advice,
     warning: Option<Arc<str>>,
-}
-
-/// A service, and what is known of its members.
-struct Room {
-    service: Arc<dyn Service>,
-    members: HashMap<u64, Member>,
-    /// What its set is to be told.
-    words: HashMap<u64, Word>,
-    /// Not to be told before: that failed, or it was told a moment ago.
-    quiet_until: Option<Instant>,
-    tick_at: Option<Instant>,
-}
-
-struct Member {
-    seen: Seen,
-    probes: Vec<ProbeId>,
 }
 
 /// A check to be made.
@@ -118,14 +100,7 @@ impl Engine {
     pub(super) fn insert(&mut self, service: Arc<dyn Service>) -> ServiceId {
         let id = self.next_service;
         self.next_service += 1;
-        let room = Room {
-            service,
-            members: HashMap::new(),
-            words: HashMap::new(),
-            quiet_until: None,
-            tick_at: None,
-        };
-        self.services.insert(id, room);
+        self.services.insert(id, Room::new(service));
         id
     }
 
@@ -138,7 +113,8 @@ impl Engine {
 
     /// When to call [`poll`](Self::poll) again, if nothing happens before.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let rooms = self.services.values().flat_map(|room| [room.tell_at(), room.tick_at]);
+        let rooms =
+            self.services.values().flat_map(|room| [room.tell_at(), room.tick_at, room.judge_at()]);
         rooms.chain([self.timetable.poll_timeout()]).flatten().min()
     }
 
@@ -150,6 +126,7 @@ impl Engine {
                 self.follow(id, now);
             }
             if let Some(room) = self.services.get_mut(&id) {
+                room.judge(now);
                 room.settle(now);
             }
         }
@@ -215,7 +192,11 @@ impl Engine {
                 })
                 .collect(),
         });
-        Saved { backends: room.service.export(now), verdicts: verdicts.collect() }
+        Saved {
+            backends: room.service.export(now),
+            verdicts: verdicts.collect(),
+            ejections: room.export_ejections(now),
+        }
     }
 
     /// Takes up what was saved. What has been found out since goes before it.
@@ -249,6 +230,9 @@ impl Engine {
             }
         }
         serials.into_iter().for_each(|serial| self.conclude(id, serial));
+        if let Some(room) = self.services.get_mut(&id) {
+            room.restore_ejections(&saved.ejections, now);
+        }
         Ok(())
     }
 
@@ -278,7 +262,13 @@ impl Engine {
             room.members.insert(serial, member);
         }
         for (serial, gone) in old {
+            if let Some(room) = self.services.get_mut(&id) {
+                room.forget(serial);
+            }
             gone.probes.into_iter().for_each(|probe| self.unsubscribe(probe, (id, serial)));
+        }
+        if let Some(room) = self.services.get_mut(&id) {
+            room.recount(now);
         }
         // A new member may share a probe that knows already.
         new.into_iter().for_each(|serial| self.conclude(id, serial));
@@ -391,50 +381,6 @@ impl Shared {
             self.warning = warning.map(Into::into);
         }
         Changed { verdict: changed, warning: ok && new && self.warning.is_some() }
-    }
-}
-
-impl Room {
-    /// Tells the set, where there is something to tell.
-    fn settle(&mut self, now: Instant) {
-        if !self.words.is_empty() && self.quiet_until.is_none_or(|until| until <= now) {
-            let words: Vec<_> = self.words.values().cloned().collect();
-            match self.service.apply(&words) {
-                Ok(()) => {
-                    self.words.clear();
-                    self.quiet_until = now.checked_add(self.pause());
-                    // What came up begins its slow start.
-                    self.tick_at = Some(now);
-                }
-                Err(error) => self.refused(&error, now),
-            }
-        }
-        if self.tick_at.is_some_and(|at| at <= now) {
-            match self.service.tick(now) {
-                Ok(next) => self.tick_at = next,
-                Err(error) => {
-                    self.tick_at = now.checked_add(RETRY);
-                    self.refused(&error, now);
-                }
-            }
-        }
-    }
-
-    /// How long a set is left alone once it was told something: a publication costs time in
-    /// proportion to it, and when thousands fail within a second they need not have one each.
-    fn pause(&self) -> Duration {
-        let members = self.members.len() as u64;
-        if members < 1000 { Duration::ZERO } else { Duration::from_micros(members) }
-    }
-
-    fn tell_at(&self) -> Option<Instant> {
-        self.quiet_until.filter(|_| !self.words.is_empty())
-    }
-
-    fn refused(&mut self, error: &dyn std::error::Error, now: Instant) {
-        let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-        self.service.tell(EventKind::Refused { error: format!("{error}{source}").into() });
-        self.quiet_until = now.checked_add(RETRY);
     }
 }
 

@@ -13,7 +13,9 @@ mod checks;
 mod engine;
 mod events;
 mod monitor;
+pub mod outlier;
 mod plan;
+mod room;
 mod saved;
 mod service;
 mod timetable;
@@ -23,5 +25,9 @@ pub use self::check::{Check, Failure, FailureKind, Probe, Report};
 pub use self::checks::*;
 pub use self::events::{Event, EventKind, Events, Missed};
 pub use self::monitor::{Monitor, MonitorCounters, Watch};
+pub use self::outlier::{
+    Cause, CauseKind, Ejection, EjectionCounters, EjectionError, FailurePercentage, LatencyFactor,
+    SuccessRate,
+};
 pub use self::plan::{Checks, Plan, PlanError};
 pub use self::saved::Saved;

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::Check;
 use super::check::AnyCheck;
+use super::outlier::{Ejection, EjectionError};
 
 /// One check and its timing.
 ///
@@ -204,13 +205,14 @@ impl Hash for ProbeKey {
 pub struct Plan {
     pub(super) name: Arc<str>,
     pub(super) checks: Vec<Checks>,
+    pub(super) ejection: Option<Ejection>,
 }
 
 impl Plan {
     /// A plan for the set of a service of this name: events and logs call it so. Without checks it
     /// tells events, and lets slow starts move on.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self { name: name.into(), checks: Vec::new() }
+        Self { name: name.into(), checks: Vec::new(), ejection: None }
     }
 
     /// Adds a check. With several a backend is up while none says that it is down.
@@ -219,7 +221,14 @@ impl Plan {
         self
     }
 
+    /// Ejects members whose own traffic goes badly. Default: none is.
+    pub fn eject(mut self, ejection: Ejection) -> Self {
+        self.ejection = Some(ejection);
+        self
+    }
+
     pub(super) fn validate(&self) -> Result<(), PlanError> {
+        self.ejection.as_ref().map_or(Ok(()), Ejection::validate)?;
         self.checks.iter().try_for_each(Checks::validate)
     }
 }
@@ -255,6 +264,9 @@ pub enum PlanError {
         /// The check.
         check: String,
     },
+    /// A rule of the ejection makes no sense.
+    #[error(transparent)]
+    Ejection(#[from] EjectionError),
     /// The jitter is above half of the interval.
     #[error("the {check} check cannot come early by {percent} % of its interval: 50 is the most")]
     Jitter {

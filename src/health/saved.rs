@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::outlier::SavedEjection;
 use super::verdict::Verdict;
 use crate::backend::SavedBackend;
 
-/// What is known of one watched set: health and why, advice, slow starts, counts, and how far each
+/// What is known of one watched set: health and why, advice, slow starts, counts, ejections, and how far each
 /// check has come. Times are durations, so that they mean the same in another process.
 ///
 /// From [`Watch::export`](super::Watch::export); any serde format will do.
@@ -14,6 +15,9 @@ pub struct Saved {
     pub(super) backends: Vec<SavedBackend>,
     /// By backend and check, in the order of the plan.
     pub(super) verdicts: Vec<SavedVerdicts>,
+    /// By backend.
+    #[serde(default)]
+    pub(super) ejections: Vec<(String, SavedEjection)>,
 }
 
 /// What the checks of one backend have come to.

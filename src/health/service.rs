@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::events::{Event, EventKind, Sender};
+use super::outlier::{Ejection, Sample};
 use super::plan::Plan;
 use crate::backend::{
-    Advice, BackendId, BackendSet, Commit, Health, Reader, SavedBackend, SetError, Snapshot,
+    Advice, BackendId, BackendSet, Commit, Health, Reader, Runs, SavedBackend, SetError, SlowStart,
+    Snapshot, Standing, Trial,
 };
 
 /// What the engine needs of a set.
@@ -21,8 +23,14 @@ pub(super) trait Service: Send + Sync {
     /// Who is in the set.
     fn members(&self) -> Vec<Seen>;
 
-    /// Carries out what checks say, as one publication.
-    fn apply(&self, words: &[Word]) -> Result<(), SetError>;
+    /// Carries out what checks and traffic say, as one publication.
+    fn apply(&self, words: &[Word], rulings: &[Ruling]) -> Result<(), SetError>;
+
+    /// Who has raised a hand since it was asked last, and what for.
+    fn heard(&self) -> Vec<(u64, Runs, Trial)>;
+
+    /// What all members have done, and whether they can serve.
+    fn samples(&self, now: Instant) -> Vec<Sample>;
 
     /// Lets slow starts move on.
     fn tick(&self, now: Instant) -> Result<Option<Instant>, SetError>;
@@ -55,6 +63,16 @@ pub(super) struct Word {
     pub(super) advice: Advice,
 }
 
+/// What its traffic makes of a member.
+#[derive(Clone, Debug)]
+pub(super) struct Ruling {
+    pub(super) id: BackendId,
+    pub(super) standing: Standing,
+    pub(super) why: Arc<str>,
+    /// How its share grows from now on.
+    pub(super) ramp: Option<SlowStart>,
+}
+
 /// A set of any target, and the ear on it.
 pub(super) struct Watched<T> {
     set: BackendSet<T>,
@@ -75,8 +93,16 @@ impl<T: Send + Sync + 'static> Watched<T> {
         set: &BackendSet<T>,
         plan: Plan,
         events: Sender,
-        ring: impl Fn() + Send + Sync + 'static,
+        ring: impl Fn() + Clone + Send + Sync + 'static,
     ) -> Self {
+        if let Some(ejection) = &plan.ejection {
+            let snapshot = set.snapshot();
+            let alarm = &snapshot.shared().alarm;
+            let (failures, connects) =
+                (Ejection::failures_in_a_row, Ejection::connect_failures_in_a_row);
+            alarm.arm(failures(ejection).unwrap_or(0), connects(ejection).unwrap_or(0));
+            alarm.wake(ring.clone());
+        }
         let ear = set.subscribe(|snapshot| {
             Ok::<_, std::convert::Infallible>(Arc::new(Ear {
                 plan,
@@ -110,21 +136,52 @@ impl<T: Send + Sync + 'static> Service for Watched<T> {
         seen.collect()
     }
 
-    fn apply(&self, words: &[Word]) -> Result<(), SetError> {
+    fn apply(&self, words: &[Word], rulings: &[Ruling]) -> Result<(), SetError> {
+        // Who was taken out meanwhile needs no word.
+        let known = |done: Result<(), SetError>| match done {
+            Err(SetError::Unknown { .. }) => Ok(()),
+            done => done,
+        };
         self.set.edit(|edit| {
             for word in words {
-                // Who was taken out meanwhile needs no word.
-                let known = |done: Result<(), SetError>| match done {
-                    Err(SetError::Unknown { .. }) => Ok(()),
-                    done => done,
-                };
                 known(edit.set_advice(&word.id, word.advice))?;
                 if let Some(health) = word.health {
                     known(edit.set_health_because(&word.id, health, Arc::clone(&word.why)))?;
                 }
             }
+            for ruling in rulings {
+                known(edit.set_standing(&ruling.id, ruling.standing, Arc::clone(&ruling.why)))?;
+                if let Some(ramp) = ruling.ramp {
+                    known(edit.begin_ramp(&ruling.id, ramp))?;
+                }
+            }
             Ok(())
         })
+    }
+
+    fn heard(&self) -> Vec<(u64, Runs, Trial)> {
+        let snapshot = self.set.snapshot();
+        let members = snapshot.members();
+        let raised = snapshot.shared().alarm.take();
+        let heard = raised.into_iter().filter_map(|serial| {
+            let account = members[members.position(serial)?].account();
+            Some((serial, account.heard(), account.trial()))
+        });
+        heard.collect()
+    }
+
+    fn samples(&self, now: Instant) -> Vec<Sample> {
+        let snapshot = self.set.snapshot();
+        let by_status = self.set.status();
+        let samples = snapshot.iter().zip(&by_status);
+        let sample = samples.map(|((backend, member), status)| Sample {
+            serial: member.serial(),
+            outcomes: backend.outcomes(),
+            latency: backend.estimate(now).latency,
+            enabled: status.is_wanted(),
+            up: status.health == Health::Up,
+        });
+        sample.collect()
     }
 
     fn tick(&self, now: Instant) -> Result<Option<Instant>, SetError> {

@@ -63,11 +63,14 @@ impl World {
     }
 
     fn watch(&mut self, members: impl IntoIterator<Item = u16>, checks: &[Checks]) -> ServiceId {
+        self.watch_by(members, checks.iter().cloned().fold(Plan::new("test"), Plan::check))
+    }
+
+    fn watch_by(&mut self, members: impl IntoIterator<Item = u16>, plan: Plan) -> ServiceId {
         let set = BackendSet::new();
         for n in members {
             set.insert(address(n)).expect("a new name");
         }
-        let plan = checks.iter().cloned().fold(Plan::new("test"), Plan::check);
         plan.validate().expect("a sound plan");
         let watched = Watched::new(&set, plan, self.sender.clone(), || ());
         self.sets.push(set);
@@ -176,7 +179,7 @@ fn the_fast_interval_holds_while_the_state_is_about_to_change() {
 fn services_that_share_an_address_and_a_check_share_the_probe() {
     let mut world = World::new();
     let shared = checks();
-    let first = world.watch([1, 2], &[shared.clone()]);
+    let first = world.watch([1, 2], std::slice::from_ref(&shared));
     world.watch([2, 3], &[shared.clone(), shared.clone().port(7)]);
     world.watch([2], &[checks()]);
     world.run(1001 * MS, well);
@@ -369,6 +372,94 @@ fn what_was_known_is_known_after_a_restart() {
     assert_eq!((world.state(0, 1), world.state(0, 2)), (State::Down, State::Eligible));
     world.run(1000 * MS, well_but(2));
     assert_eq!((world.state(0, 1), world.state(0, 2)), (State::Eligible, State::Down));
+}
+
+/// Serves requests one after the other, of which those to some servers fail.
+fn traffic(balancer: &Balancer<SocketAddr>, requests: u32, fails: impl Fn(u16) -> bool) -> u32 {
+    let serve = |_| {
+        let lease = balancer.pick(&crate::Flow::new()).expect("somebody");
+        let failed = fails(lease.target().port() - 9000);
+        let outcome = if failed { crate::Outcome::AppError } else { crate::Outcome::Ok };
+        lease.complete(outcome);
+        u32::from(failed)
+    };
+    (0..requests).map(serve).sum()
+}
+
+#[test]
+fn an_ejected_backend_is_tried_and_comes_back_by_its_ramp() {
+    use crate::health::Ejection;
+    let mut world = World::new();
+    let plan = Plan::new("test").eject(Ejection::new());
+    let first = world.watch_by(1..=5, plan.clone());
+    let balancer = Balancer::new(&world.sets[0], crate::scheduler::RoundRobin).expect("a rule");
+    world.run(100 * MS, well);
+    assert_eq!(traffic(&balancer, 25, |n| n == 1), 5, "the fifth raises its hand");
+    assert_eq!(world.state(0, 1), State::Eligible, "nobody has looked yet");
+    world.run(MS, well);
+    assert_eq!(world.state(0, 1), State::Ejected);
+    assert_eq!(traffic(&balancer, 100, |n| n == 1), 0);
+    let status = |world: &World| {
+        world.sets[0].status().into_iter().find(|it| it.id == id(1)).expect("in the set")
+    };
+    let why = status(&world).why.expect("a reason");
+    assert_eq!(&*why, "ejected for 30.0s: 5 failures in a row");
+
+    // It fails its trial: one request, and out for longer.
+    world.run(29_998 * MS, well);
+    assert_eq!(world.state(0, 1), State::Ejected);
+    world.run(2 * MS, well);
+    assert_eq!(world.state(0, 1), State::Eligible);
+    assert_eq!(traffic(&balancer, 100, |n| n == 1), 1);
+    world.run(MS, well);
+    assert_eq!(world.state(0, 1), State::Ejected);
+
+    // Another process goes on with what is left of it.
+    let saved = world.engine.export(first, world.now + 10_000 * MS);
+    let text = serde_json::to_string(&saved).expect("plain data");
+    let saved: Saved = serde_json::from_str(&text).expect("what was written");
+    let mut world = World::new();
+    let second = world.watch_by(1..=5, plan);
+    let balancer = Balancer::new(&world.sets[0], crate::scheduler::RoundRobin).expect("a rule");
+    world.engine.restore(second, &saved, world.now).expect("rr takes anything");
+    world.run(MS, well);
+    assert_eq!(world.state(0, 1), State::Ejected);
+    // Two in a row make 60 s, less the 30 s that a sweep without one has taken off in between.
+    world.run(49_998 * MS, well);
+    let left = world.state(0, 1);
+    world.run(2 * MS, well);
+    assert_eq!(world.state(0, 1), State::Eligible, "was {left}");
+
+    // It passes, and its share grows.
+    assert_eq!(traffic(&balancer, 100, |_| false), 0);
+    world.run(MS, well);
+    assert_eq!(status(&world).share_percent, 10);
+    world.run(5000 * MS, well);
+    assert_eq!(status(&world).share_percent, 50);
+    world.run(5000 * MS, well);
+    assert_eq!(status(&world).share_percent, 100);
+}
+
+#[test]
+fn a_trial_that_goes_on_and_on_has_passed() {
+    use crate::health::Ejection;
+    let mut world = World::new();
+    world.watch_by(1..=5, Plan::new("test").eject(Ejection::new().ramp(None)));
+    let balancer = Balancer::new(&world.sets[0], crate::scheduler::RoundRobin).expect("a rule");
+    world.run(100 * MS, well);
+    traffic(&balancer, 25, |n| n == 1);
+    world.run(30_001 * MS, well);
+    let lease = loop {
+        let lease = balancer.pick(&crate::Flow::new()).expect("somebody");
+        if lease.id() == &id(1) {
+            break lease;
+        }
+    };
+    world.run(9_999 * MS, well);
+    assert_eq!(traffic(&balancer, 100, |n| n == 1), 0, "its one place is taken");
+    world.run(2 * MS, well);
+    assert_eq!(traffic(&balancer, 100, |n| n == 1), 20);
+    drop(lease);
 }
 
 proptest! {
