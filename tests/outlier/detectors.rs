@@ -128,7 +128,7 @@ fn a_small_difference_ejects_only_without_the_margin() {
 #[test]
 fn equal_rates_are_no_outliers_whatever_is_rounded() {
     for failed in 0..100 {
-        let rule = SuccessRate::new().margin(0).deviations(0.000_001);
+        let rule = SuccessRate::new().margin(0).deviations(0.001);
         let mut world = World::new(none().success_rate(Some(rule)), 7);
         (1..=7).for_each(|serial| world.traffic(serial, 100 - failed, failed));
         assert_eq!(world.swept(), [], "{failed}");

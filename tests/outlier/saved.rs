@@ -14,15 +14,13 @@ fn empty(members: u64) -> Ejector {
 #[test]
 fn ejections_trials_and_multipliers_come_through_as_text() {
     let mut world = World::new(Ejection::new(), 30);
-    world.eject(1);
-    world.until_trial();
-    world.eject(2);
-    world.eject(3);
-    let _ = world.ejector.release(3).expect("was out");
     world.eject(3);
     world.until_trial();
-    assert_eq!(world.eject(4), secs(30), "the third of three");
     let _ = world.ejector.trial_ended(world.now, 3, true);
+    world.eject(1);
+    world.eject(2);
+    assert_eq!(world.until_trial(), [1, 2]);
+    assert_eq!(world.eject(4), secs(30), "the third of three");
     world.wait(secs(10));
 
     let saved: Vec<(u64, SavedEjection)> = world.ejector.export(world.now).collect();

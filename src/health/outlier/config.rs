@@ -237,7 +237,7 @@ impl Ejection {
             at_least_one("failure_percentage.min_requests", Some(it.min_requests))?;
         }
         if let Some(it) = self.success_rate {
-            within("success_rate.deviations", it.deviations, f64::MIN_POSITIVE, 100.0)?;
+            within("success_rate.deviations", it.deviations, 0.001, 100.0)?;
             within("success_rate.margin", it.margin, 0, 100)?;
             // A lone member is its own mean.
             within("success_rate.min_hosts", it.min_hosts, 2, u32::MAX)?;
@@ -335,7 +335,7 @@ impl SuccessRate {
         Self { deviations: 1.9, margin: 5, min_hosts: 5, min_requests: 100 }
     }
 
-    /// How many standard deviations below the mean is too few, above 0. Default: 1.9.
+    /// How many standard deviations below the mean is too few, from 0.001 to 100. Default: 1.9.
     pub const fn deviations(self, deviations: f64) -> Self {
         Self { deviations, ..self }
     }

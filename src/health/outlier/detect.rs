@@ -16,8 +16,8 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// What ended between two readings; `None` where a counter has gone back: it was set anew, and
-    /// what ended since is not known.
+    /// What ended between two readings; `None` where a counter has gone back (it was set anew, and
+    /// what ended since is not known), or where they are no counts of anything.
     pub(super) fn between(
         serial: u64,
         before: Outcomes,
@@ -28,13 +28,15 @@ impl Window {
         let app_error = after.app_error.checked_sub(before.app_error)?;
         let connect_error = after.connect_error.checked_sub(before.connect_error)?;
         let timeout = after.timeout.checked_sub(before.timeout)?;
-        let failed = app_error.saturating_add(connect_error).saturating_add(timeout);
+        let failed = app_error.checked_add(connect_error)?.checked_add(timeout)?;
+        // Below, requests are added up without a look.
+        ok.checked_add(failed)?;
         Some(Self { serial, ok, failed, latency })
     }
 
     /// What was cancelled is nobody's fault, and no evidence of health either.
     fn requests(&self) -> u64 {
-        self.ok.saturating_add(self.failed)
+        self.ok + self.failed
     }
 
     fn success_rate(&self) -> f64 {
