@@ -124,7 +124,7 @@ impl HttpCheck {
 }
 
 /// Waits for an answer while the connection that it comes by is driven.
-async fn beside<C>(
+pub(in crate::health::checks) async fn beside<C>(
     answer: impl Future<Output = Result<Report, Failure>>,
     connection: C,
 ) -> Result<Report, Failure>
@@ -145,7 +145,7 @@ fn unsendable(error: impl std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Local, format!("the request cannot be made: {error}"))
 }
 
-fn failure(probe: &Probe, error: &hyper::Error) -> Failure {
+pub(in crate::health::checks) fn failure(probe: &Probe, error: &hyper::Error) -> Failure {
     let doing = probe.waits_for();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -11,6 +11,8 @@ use http::{HeaderMap, Method};
 use thiserror::Error;
 
 use self::body::Expectation;
+#[cfg(feature = "health-grpc")]
+pub(super) use self::exchange::{beside, failure};
 use crate::health::{Check, Failure, Probe, Report};
 
 /// Up if an HTTP request is answered with a status, and perhaps a body, that was asked for.
