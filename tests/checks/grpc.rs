@@ -62,7 +62,9 @@ async fn who_does_not_speak_it_fails_in_time() {
     assert!(kinds.contains(&failure.kind()), "{failure}");
     assert!(garbage.said() < 2 << 20, "{} bytes", garbage.said());
     let stage = "waiting for the gRPC answer";
-    for server in [Script::new().stalls().await, Script::new().trickles([0, 0, 0, 4, 0, 0, 0, 0, 0]).await] {
+    for server in
+        [Script::new().stalls().await, Script::new().trickles([0, 0, 0, 4, 0, 0, 0, 0, 0]).await]
+    {
         let failure = run_out_of_time(&check, server.address, stage).await;
         assert_fails(Err(failure), FailureKind::Timeout, stage);
     }

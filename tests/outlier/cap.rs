@@ -46,7 +46,7 @@ fn who_cannot_serve_counts_neither_as_member_nor_as_out() {
 fn who_is_on_trial_counts_as_out() {
     let mut world = World::new(Ejection::new(), 3);
     world.eject(1);
-    world.until_trial();
+    world.run_to_trial();
     assert_eq!(world.accuse(2, 5, 0), None);
     assert_eq!(world.ejector.counters().refused(CauseKind::ConsecutiveFailures), 1);
     let _ = world.ejector.trial_ended(world.now, 1, true);
@@ -57,7 +57,7 @@ fn who_is_on_trial_counts_as_out() {
 fn a_trial_fails_whatever_the_cap_has_become() {
     let mut world = World::new(Ejection::new(), 3);
     world.eject(1);
-    world.until_trial();
+    world.run_to_trial();
     world.up(2, false);
     world.up(3, false);
     assert!(world.ejector.trial_ended(world.now, 1, false).is_some());

@@ -15,11 +15,11 @@ fn empty(members: u64) -> Ejector {
 fn ejections_trials_and_multipliers_come_through_as_text() {
     let mut world = World::new(Ejection::new(), 30);
     world.eject(3);
-    world.until_trial();
+    world.run_to_trial();
     let _ = world.ejector.trial_ended(world.now, 3, true);
     world.eject(1);
     world.eject(2);
-    assert_eq!(world.until_trial(), [1, 2]);
+    assert_eq!(world.run_to_trial(), [1, 2]);
     assert_eq!(world.eject(4), secs(30), "the third of three");
     world.wait(secs(10));
 

@@ -9,7 +9,7 @@ fn ejections_in_a_row_take_30_60_90_to_300_seconds() {
     let mut world = World::new(Ejection::new(), 3);
     for seconds in [30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 300, 300] {
         assert_eq!(world.eject(1), secs(seconds));
-        assert_eq!(world.until_trial(), [1]);
+        assert_eq!(world.run_to_trial(), [1]);
         let back = world.ejector.trial_ended(world.now, 1, true).expect("was on trial");
         assert_eq!(back.action, Action::Return);
         assert!(world.is_in(1));
@@ -22,7 +22,7 @@ fn a_failed_trial_ejects_for_the_next_longer_time() {
     let mut world = World::new(Ejection::new(), 3);
     world.eject(1);
     for seconds in [60, 90, 120] {
-        assert_eq!(world.until_trial(), [1]);
+        assert_eq!(world.run_to_trial(), [1]);
         let (until, why) =
             ejected(world.ejector.trial_ended(world.now, 1, false).expect("was on trial"));
         assert_eq!((until - world.now, why), (secs(seconds), Cause::TrialFailed));
@@ -36,7 +36,7 @@ fn times_are_exact_to_the_millisecond_whatever_the_base() {
     let mut world = World::new(rules, 3);
     for time in [1_001, 2_002, 2_500, 2_500] {
         assert_eq!(world.eject(1), millis(time));
-        world.until_trial();
+        world.run_to_trial();
         let _ = world.ejector.trial_ended(world.now, 1, true);
     }
     assert_eq!(world.standing(1).multiplier, 3);
@@ -48,7 +48,7 @@ fn each_healthy_sweep_takes_one_off_and_those_outside_none() {
     for _ in 0..3 {
         world.eject(1);
         (0..5).for_each(|_| assert_eq!(world.sweep(), []));
-        world.until_trial();
+        world.run_to_trial();
         (0..5).for_each(|_| assert_eq!(world.sweep(), []));
         let _ = world.ejector.trial_ended(world.now, 1, true);
     }
@@ -65,7 +65,7 @@ fn each_healthy_sweep_takes_one_off_and_those_outside_none() {
 fn a_sweep_in_which_it_is_an_outlier_forgives_nothing() {
     let mut world = World::new(Ejection::new(), 6);
     world.eject(1);
-    world.until_trial();
+    world.run_to_trial();
     let _ = world.ejector.trial_ended(world.now, 1, true);
     world.eject(6);
     // As many are out as may be.
@@ -96,7 +96,7 @@ fn a_trial_is_offered_once_and_is_decided_by_its_own_work() {
     let mut world = World::new(Ejection::new(), 3);
     world.eject(1);
     assert_eq!(world.ejector.trial_ended(world.now, 1, true), None, "is not on trial yet");
-    world.until_trial();
+    world.run_to_trial();
     world.wait(secs(100_000));
     assert_eq!(world.ejector.handle_timeout(world.now), []);
     assert_eq!(world.ejector.poll_timeout(), None);
@@ -112,7 +112,7 @@ fn who_is_down_when_its_time_is_over_is_on_trial_all_the_same() {
     let mut world = World::new(Ejection::new(), 3);
     world.eject(1);
     world.up(1, false);
-    assert_eq!(world.until_trial(), [1]);
+    assert_eq!(world.run_to_trial(), [1]);
     world.up(1, true);
     assert!(world.ejector.trial_ended(world.now, 1, true).is_some());
 }
@@ -160,7 +160,7 @@ fn other_rules_leave_who_is_out_alone() {
     let shorter = Ejection::new().base_ejection_time(secs(1)).max_ejection_time(secs(1));
     world.ejector.set_rules(shorter).expect("they make sense");
     assert_eq!(world.ejector.poll_timeout(), Some(world.now + secs(30)));
-    world.until_trial();
+    world.run_to_trial();
     let again = ejected(world.ejector.trial_ended(world.now, 1, false).expect("on trial"));
     assert_eq!(again.0 - world.now, secs(1));
     assert!(world.ejector.set_rules(Ejection::new().sweep_interval(secs(0))).is_err());

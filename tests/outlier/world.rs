@@ -102,7 +102,7 @@ impl World {
     }
 
     /// Moves the clock to the next end of an ejection, and says whose trials begin.
-    pub(crate) fn until_trial(&mut self) -> Vec<u64> {
+    pub(crate) fn run_to_trial(&mut self) -> Vec<u64> {
         let end = self.ejector.poll_timeout().expect("somebody is out");
         assert_eq!(self.ejector.handle_timeout(end - Duration::from_nanos(1)), []);
         self.now = end;

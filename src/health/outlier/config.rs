@@ -344,8 +344,7 @@ impl SuccessRate {
     ///
     /// With 0 the rule is the published one, and one failure in a hundred ejects a member where the
     /// other four had none: that is 2.0 deviations, however small they are. The margin keeps members
-    /// in that nobody would call bad; such a small difference never costs more than what the
-    /// ejection itself costs the others.
+    /// in that nobody would call bad.
     pub const fn margin(self, points: u8) -> Self {
         Self { margin: points, ..self }
     }

@@ -104,7 +104,7 @@ pub struct Standing {
 /// ends early.
 ///
 /// # Cost
-/// One entry of some 150 bytes for each member. A sweep sorts: `O(n log n)`; everything else is
+/// One entry of some 200 bytes for each member. A sweep sorts: `O(n log n)`; everything else is
 /// `O(log n)`.
 ///
 /// # Examples
