@@ -1,6 +1,8 @@
 //! Health: active checks, and what keeps the set true to what is really up.
 //!
-//! A [`Check`] asks one backend one question. The built-in ones, a file each:
+//! A [`Monitor`] watches sets: for each member it makes the checks of a [`Plan`], and what they come
+//! to it writes into the set. A [`Check`] asks one backend one question. The built-in ones, a file
+//! each:
 //!
 //! | check | asks |
 //! |---|---|
@@ -13,6 +15,24 @@
 
 mod check;
 mod checks;
+mod engine;
+mod events;
+mod monitor;
+pub mod outlier;
+mod plan;
+mod room;
+mod saved;
+mod service;
+mod timetable;
+mod verdict;
 
 pub use self::check::{Check, Failure, FailureKind, Probe, Report};
 pub use self::checks::*;
+pub use self::events::{Event, EventKind, Events, Missed};
+pub use self::monitor::{Monitor, MonitorCounters, Watch};
+pub use self::outlier::{
+    Cause, CauseKind, Ejection, EjectionCounters, EjectionError, FailurePercentage, LatencyFactor,
+    SuccessRate,
+};
+pub use self::plan::{Checks, Plan, PlanError};
+pub use self::saved::Saved;

@@ -1,4 +1,9 @@
 //! The checks, against servers that misbehave and against real ones, over loopback.
 #![cfg(all(feature = "health", not(lvs_loom)))]
 
+#[cfg(feature = "health-grpc")]
+mod grpc;
+mod http;
+#[cfg(feature = "health-tls")]
+mod tls;
 mod world;
