@@ -4,6 +4,7 @@
 #[cfg(feature = "health-grpc")]
 mod grpc;
 mod http;
+mod talk;
 #[cfg(feature = "health-tls")]
 mod tls;
 mod world;
