@@ -26,7 +26,7 @@ use crate::health::{Check, Failure, FailureKind, Probe, Report};
 /// # How it is run
 /// Without a shell, so that nothing is to be quoted; with the user, the folder and the environment
 /// of this process. Standard input and output are `/dev/null`. The first line of standard error, up
-/// to 120 characters of it, goes into the failure's reason; the rest is read and forgotten.
+/// to 200 bytes of it, goes into the failure's reason; the rest is read and forgotten.
 ///
 /// The environment says whom to check, by the names of HAProxy's `external-check`:
 ///

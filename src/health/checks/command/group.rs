@@ -9,11 +9,8 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::runtime::Handle;
 
-/// The most characters of what the program said that a reason shows.
-const SHOWN: usize = 120;
-
-/// The most bytes of the first line that are kept: [`SHOWN`] characters of any length.
-const KEPT: usize = 4 * SHOWN;
+/// The most bytes of what the program said that are kept, and that a reason shows.
+const SHOWN: usize = 200;
 
 /// A program in a process group of its own; when dropped, the group is killed.
 #[derive(Debug)]
@@ -132,13 +129,20 @@ impl FirstLine {
     }
 
     pub(super) fn is_complete(&self) -> bool {
-        self.ended || self.bytes.len() >= KEPT
+        self.ended || self.bytes.len() >= SHOWN
     }
 
     /// For a log: what is no character, or one that steers a terminal, is shown as U+FFFD.
     pub(super) fn text(&self) -> String {
-        let text = String::from_utf8_lossy(self.bytes.trim_ascii());
         let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-        text.chars().take(SHOWN).map(shown).collect()
+        let mut text = String::new();
+        for character in String::from_utf8_lossy(self.bytes.trim_ascii()).chars().map(shown) {
+            // What takes the place of one byte has three.
+            if text.len() + character.len_utf8() > SHOWN {
+                break;
+            }
+            text.push(character);
+        }
+        text
     }
 }
