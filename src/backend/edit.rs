@@ -297,6 +297,11 @@ impl<T> Edit<T> {
         self.change(id, health, |e| &mut e.health)
     }
 
+    /// The backends of the draft with the operator's word on each, newest first.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = (&Arc<Backend<T>>, Admin)> {
+        self.draft.entries.iter().map(|entry| (&entry.backend, entry.admin))
+    }
+
     /// Sets one field; a value that was there already is no change.
     fn change<V: PartialEq>(
         &mut self,
