@@ -22,7 +22,7 @@
 //! | scheduler  Scheduler: the rule; compiled for each change   |
 //! |            of the set into a Picker                        |
 //! +------------------------------------------------------------+
-//! | backend    BackendSet: weight, health, limits, drain       |  <- your program
+//! | backend    BackendSet: weight, health, limits, drain       |  <- your program, discovery
 //! +------------------------------------------------------------+
 //! ```
 //! Each part uses those below it only. [`backend`], [`scheduler`] and [`balancer`] know no runtime
@@ -50,6 +50,9 @@
 //! # Features
 //! | feature | default | what it adds |
 //! |---|---|---|
+//! | `discovery` | yes | members from a list, a file, a channel |
+//! | `discovery-dns` | | members from DNS: A, AAAA, SRV |
+//! | `discovery-tower` | | members from tower's `Discover` |
 //! | `forward` | yes | the TCP and UDP forwarders |
 //! | `full` | | every feature |
 //!

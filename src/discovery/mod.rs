@@ -17,7 +17,7 @@
 //! use lvs::discovery::Feed;
 //! # #[cfg(feature = "discovery-dns")]
 //! use lvs::discovery::DnsSource;
-//! use lvs::scheduler::LeastConnection;
+//! use lvs::scheduler::LeastConnections;
 //! use lvs::{BackendSet, Balancer};
 //!
 //! # #[cfg(feature = "discovery-dns")]
@@ -30,7 +30,7 @@
 //! // Open the doors when somebody can serve; how the feed does is seen at any time.
 //! members.ready().await;
 //! println!("{} members, {}", members.status().members, members.status().state);
-//! let balancer = Balancer::new(&set, LeastConnection)?;
+//! let balancer = Balancer::new(&set, LeastConnections)?;
 //! # let _ = balancer;
 //! # Ok(())
 //! # }

@@ -213,7 +213,10 @@ impl DnsSource {
         }
         let targets: Vec<Target<'_>> = records
             .iter()
-            .filter_map(|record| Some(Target { record, addresses: known.get(&record.target)? }))
+            .map(|record| {
+                let addresses = known.get(&record.target).map_or(&[][..], Vec::as_slice);
+                Target { record, addresses }
+            })
             .collect();
         let specs = answer::of_targets(&targets);
         if specs.is_empty() {
