@@ -205,7 +205,8 @@ fn number(
     // `+5` is a number for the standard library, and a slip of the pen here.
     let digits = Some(word).filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
     let value = digits.and_then(|word| word.parse().ok()).filter(|&value: &u32| value <= max);
-    let value = value.ok_or_else(|| (column, ListFault::Number { key, max, word: excerpt(word) }))?;
+    let value =
+        value.ok_or_else(|| (column, ListFault::Number { key, max, word: excerpt(word) }))?;
     once(place, value, key).map_err(|fault| (key_column, fault))
 }
 

@@ -109,8 +109,7 @@ fn with_servers(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
         NameServerConfig::new(address.ip(), true, ways.into())
     };
     let config = ResolverConfig::from_name_servers(servers.iter().map(server).collect());
-    let mut builder =
-        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     let mut options = ResolverOpts::default();
     options.use_hosts_file = ResolveHosts::Never;
     options.timeout = Duration::from_secs(2);

@@ -141,10 +141,8 @@ impl<T: Clone> Ledger<T> {
         edit: &mut Edit<T>,
         now: Instant,
     ) -> Result<(), SetError> {
-        let admins: HashMap<u64, Admin> = edit
-            .backends()
-            .map(|(backend, admin)| (backend.account().serial(), admin))
-            .collect();
+        let admins: HashMap<u64, Admin> =
+            edit.backends().map(|(backend, admin)| (backend.account().serial(), admin)).collect();
         let admin_of = |one: &Owned<T>| admins.get(&one.backend.account().serial()).copied();
 
         let had_some = owned.values().any(|one| one.is_live() && admin_of(one).is_some());
