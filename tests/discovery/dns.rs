@@ -88,7 +88,7 @@ async fn a_service_that_is_not_there_and_one_without_targets_empty_nothing() {
     let failures = [
         ("_web._tcp SRV 0 0 0 .", "there is no such service: its target is the root"),
         ("_web._tcp SRV 1 1 80 gone", "no target of its SRV records has an address"),
-        ("_web._tcp A 10.0.0.1", "the name has no SRV record"),
+        ("_web._tcp TXT nothing", "the name has no SRV record"),
         ("other A 10.0.0.1", "no such name (NXDOMAIN)"),
     ];
     for (records, expected) in failures {
