@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | [`StaticList`] | what it was given | |
 //! | [`FileSource`] | what is in a file, whenever that changes | |
-//! | [`channel`] | what the program sends it | |
+//! | [`channel()`] | what the program sends it | |
 //! | [`DnsSource`] | the addresses behind a name, or an SRV record's targets, as often as they expire | `discovery-dns` |
 //! | [`DiscoverSource`] | what tower's `Discover` does | `discovery-tower` |
 //! | your own | a type with one async method | |
@@ -30,7 +30,7 @@
 //! // Open the doors when somebody can serve; how the feed does is seen at any time.
 //! members.ready().await;
 //! println!("{} members, {}", members.status().members, members.status().state);
-//! let balancer = Balancer::new(&set, LeastConnections)?;
+//! let balancer = Balancer::new(&set, LeastConnections::new())?;
 //! # let _ = balancer;
 //! # Ok(())
 //! # }

@@ -39,7 +39,6 @@ impl<T> StaticList<T> {
     }
 
     /// Who is on it.
-    #[must_use]
     pub fn members(&self) -> &[Spec<T>] {
         &self.members
     }
