@@ -223,6 +223,12 @@ impl<T> Edit<T> {
         Ok(())
     }
 
+    /// The backends of the draft with the operator's word on each, newest first.
+    #[cfg(feature = "discovery")]
+    pub(crate) fn backends(&self) -> impl Iterator<Item = (&Arc<Backend<T>>, Admin)> {
+        self.draft.entries.iter().map(|entry| (&entry.backend, entry.admin))
+    }
+
     /// Sets one field; a value that was there already is no change.
     fn change<V: PartialEq>(
         &mut self,

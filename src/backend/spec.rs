@@ -21,12 +21,12 @@ use super::{Admin, BackendId, Health, Limits};
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Spec<T> {
-    pub(super) id: BackendId,
-    pub(super) target: T,
-    pub(super) weight: u32,
-    pub(super) tier: u8,
-    pub(super) limits: Limits,
-    pub(super) address: Option<SocketAddr>,
+    pub(crate) id: BackendId,
+    pub(crate) target: T,
+    pub(crate) weight: u32,
+    pub(crate) tier: u8,
+    pub(crate) limits: Limits,
+    pub(crate) address: Option<SocketAddr>,
     pub(super) admin: Admin,
     pub(super) health: Health,
 }
@@ -74,6 +74,12 @@ impl<T> Spec<T> {
     /// What is known of its health at the start; a checked backend may begin as down. Default: up.
     pub fn health(self, health: Health) -> Self {
         Self { health, ..self }
+    }
+
+    /// Says the same of another target: a real server made of an address.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Spec<U> {
+        let Self { id, target, weight, tier, limits, address, admin, health } = self;
+        Spec { id, target: change(target), weight, tier, limits, address, admin, health }
     }
 }
 

@@ -1,0 +1,66 @@
+//! Members that never change.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use super::{ListError, Source, SourceError, Update, list};
+use crate::backend::Spec;
+
+/// A source that says once who the members are, and ends.
+///
+/// Made of specs, or of [text](crate::discovery#the-text-form). An empty list is a list: it takes
+/// [`allow_empty`](super::Feed::allow_empty) for a feed to believe it.
+///
+/// # Examples
+/// ```
+/// use std::net::SocketAddr;
+/// use lvs::discovery::StaticList;
+///
+/// let list: StaticList<SocketAddr> = "
+///     10.0.0.1:80  weight=3 name=web-1
+///     10.0.0.2:80  max_connections=100   # an old machine
+/// ".parse()?;
+/// assert_eq!(list.members().len(), 2);
+///
+/// let error = "10.0.0.1:80 wait=3".parse::<StaticList<SocketAddr>>().unwrap_err();
+/// assert_eq!((error.line, error.column), (1, 13));
+/// # Ok::<(), lvs::discovery::ListError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct StaticList<T> {
+    members: Vec<Spec<T>>,
+    said: bool,
+}
+
+impl<T> StaticList<T> {
+    /// A list of members.
+    pub fn new<S: Into<Spec<T>>>(members: impl IntoIterator<Item = S>) -> Self {
+        Self { members: members.into_iter().map(Into::into).collect(), said: false }
+    }
+
+    /// Who is on it.
+    pub fn members(&self) -> &[Spec<T>] {
+        &self.members
+    }
+}
+
+impl FromStr for StaticList<SocketAddr> {
+    type Err = ListError;
+
+    fn from_str(text: &str) -> Result<Self, ListError> {
+        Ok(Self { members: list::parse(text)?, said: false })
+    }
+}
+
+impl<T: Send> Source<T> for StaticList<T> {
+    async fn next(&mut self) -> Option<Result<Update<T>, SourceError>> {
+        if std::mem::replace(&mut self.said, true) {
+            return None;
+        }
+        Some(Ok(Update::All(std::mem::take(&mut self.members))))
+    }
+
+    fn name(&self) -> &str {
+        "static"
+    }
+}

@@ -1,0 +1,150 @@
+//! Members from DNS, asked of a real name server.
+
+use std::error::Error as _;
+use std::net::SocketAddr;
+
+use lvs::discovery::{DnsSource, Families};
+
+use crate::named::Named;
+use crate::world::*;
+
+fn follow(named: &Named, source: DnsSource) -> (BackendSet<SocketAddr>, FeedHandle) {
+    let set = BackendSet::new();
+    let source = source.name_servers([named.address]);
+    let feed = Feed::new(&set, source)
+        .retry(Duration::from_millis(50), Duration::from_millis(200))
+        .max_staleness(Duration::from_secs(1))
+        .removal(Removal::AtOnce);
+    let handle = feed.handle();
+    tokio::spawn(feed.run());
+    (set, handle)
+}
+
+fn addresses(name: &str) -> DnsSource {
+    DnsSource::addresses(name, 80).expect("a name")
+}
+
+/// The last error with its cause.
+fn said(status: &FeedStatus) -> String {
+    let error = status.last_error.as_ref().expect("a failure");
+    format!("{error}: {}", error.source().expect("a cause"))
+}
+
+#[tokio::test]
+async fn the_set_follows_the_addresses_of_a_name() {
+    let records = "web A 10.0.0.2\nweb A 10.0.0.1\nweb AAAA 2001:db8::1\nalias CNAME web";
+    let Some(mut named) = Named::start(records).await else { return };
+    let (set, _feed) = follow(&named, addresses("web.lvs.test."));
+    let (alias, _feed) = follow(&named, addresses("alias.lvs.test.").families(Families::V6));
+    becomes(&set, &["10.0.0.1:80 1", "10.0.0.2:80 1", "[2001:db8::1]:80 1"]).await;
+    becomes(&alias, &["[2001:db8::1]:80 1"]).await;
+    let before = serial(&set, "10.0.0.2:80");
+
+    named.change("web A 10.0.0.2\nweb A 10.0.0.3\nweb AAAA 2001:db8::2\nalias CNAME web");
+    becomes(&set, &["10.0.0.2:80 1", "10.0.0.3:80 1", "[2001:db8::2]:80 1"]).await;
+    becomes(&alias, &["[2001:db8::2]:80 1"]).await;
+    assert_eq!(serial(&set, "10.0.0.2:80"), before, "who stays, stays");
+
+    // One family without records is an answer.
+    named.change("web AAAA 2001:db8::3");
+    becomes(&set, &["[2001:db8::3]:80 1"]).await;
+}
+
+#[tokio::test]
+async fn a_service_has_priorities_weights_and_ports() {
+    let records = "a A 10.0.0.1\nb A 10.0.0.2\nb AAAA 2001:db8::2\n\
+                   _web._tcp SRV 10 5 8080 a\n_web._tcp SRV 10 0 8081 b\n_web._tcp SRV 90 7 8082 a";
+    let Some(mut named) = Named::start(records).await else { return };
+    let (set, _feed) = follow(&named, DnsSource::srv("_web._tcp.lvs.test.").expect("a name"));
+    becomes(
+        &set,
+        &["10.0.0.1:8080 5", "10.0.0.1:8082 7", "10.0.0.2:8081 1", "[2001:db8::2]:8081 1"],
+    )
+    .await;
+    let tier = |name: &str| {
+        let snapshot = set.snapshot();
+        let found = snapshot.members().iter().find(|member| member.id().as_str() == name);
+        found.expect("a member").tier()
+    };
+    assert_eq!((tier("10.0.0.1:8080"), tier("10.0.0.2:8081"), tier("10.0.0.1:8082")), (0, 0, 1));
+    let before = serial(&set, "10.0.0.1:8082");
+
+    // A target that does not exist has no address.
+    named.change(
+        "a A 10.0.0.1\n_web._tcp SRV 10 5 8080 a\n_web._tcp SRV 10 5 8080 gone\n\
+         _web._tcp SRV 1 9 8082 a",
+    );
+    becomes(&set, &["10.0.0.1:8080 5", "10.0.0.1:8082 9"]).await;
+    assert_eq!((tier("10.0.0.1:8082"), tier("10.0.0.1:8080")), (0, 1));
+    assert_eq!(serial(&set, "10.0.0.1:8082"), before);
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_and_one_without_targets_empty_nothing() {
+    let one = "a A 10.0.0.1\n_web._tcp SRV 1 1 80 a";
+    let Some(mut named) = Named::start(one).await else { return };
+    let (set, mut feed) = follow(&named, DnsSource::srv("_web._tcp.lvs.test.").expect("a name"));
+    becomes(&set, &["10.0.0.1:80 1"]).await;
+    let failures = [
+        ("_web._tcp SRV 0 0 0 .", "there is no such service: its target is the root"),
+        ("_web._tcp SRV 1 1 80 gone", "no target of its SRV records has an address"),
+        ("_web._tcp TXT nothing", "the name has no SRV record"),
+        ("other A 10.0.0.1", "no such name (NXDOMAIN)"),
+    ];
+    for (records, expected) in failures {
+        named.change(records);
+        let expected = format!("cannot resolve _web._tcp.lvs.test.: {expected}");
+        until(&mut feed, |s| s.last_error.is_some() && said(s) == expected).await;
+        assert_eq!(shows(&set), ["10.0.0.1:80 1"], "{records}");
+    }
+    named.change(one);
+    until(&mut feed, |status| status.state == FeedState::Current).await;
+}
+
+#[tokio::test]
+async fn nxdomain_and_nodata_keep_the_last_good_answer() {
+    let Some(mut named) = Named::start("web A 10.0.0.1").await else { return };
+    let (set, mut feed) = follow(&named, addresses("web.lvs.test."));
+    becomes(&set, &["10.0.0.1:80 1"]).await;
+    named.change("other A 10.0.0.1");
+    let status = until(&mut feed, |status| status.state == FeedState::Failing).await;
+    assert_eq!(said(&status), "cannot resolve web.lvs.test.: no such name (NXDOMAIN)");
+    named.change("web TXT nothing");
+    let nodata = "cannot resolve web.lvs.test.: the name has no A or AAAA record";
+    until(&mut feed, |status| said(status) == nodata).await;
+    assert_eq!(shows(&set), ["10.0.0.1:80 1"]);
+    named.change("web A 10.0.0.2");
+    becomes(&set, &["10.0.0.2:80 1"]).await;
+}
+
+#[tokio::test]
+async fn when_the_server_is_gone_the_members_stay_and_become_stale() {
+    let Some(mut named) = Named::start("web A 10.0.0.1").await else { return };
+    let source = addresses("web.lvs.test.").timeout(Duration::from_millis(500));
+    let (set, mut feed) = follow(&named, source);
+    becomes(&set, &["10.0.0.1:80 1"]).await;
+    named.stop();
+    let status = until(&mut feed, |status| status.state == FeedState::Stale).await;
+    assert!(said(&status).starts_with("cannot resolve web.lvs.test.: "), "{}", said(&status));
+    assert_eq!((status.members, shows(&set)), (1, vec!["10.0.0.1:80 1".to_owned()]));
+    assert!(status.failing_since.is_some());
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_fails_in_time() {
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    let mut source = addresses("web.lvs.test.")
+        .name_servers([silent.local_addr().expect("bound")])
+        .timeout(Duration::from_millis(100));
+    let error = source.next().await.expect("no end").map(drop).expect_err("no answer");
+    assert_eq!(error.source().expect("a cause").to_string(), "no answer within 100ms");
+}
+
+#[test]
+fn what_is_no_name_is_refused_when_it_is_given() {
+    for name in ["", "a..b", &"x".repeat(64), &"x.".repeat(200)] {
+        let error = DnsSource::addresses(name, 80).map(drop).expect_err("no name");
+        assert!(matches!(error, SourceError::Resolve { .. }), "{name}: {error}");
+        assert!(DnsSource::srv(name).is_err(), "{name}");
+    }
+}

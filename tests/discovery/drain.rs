@@ -1,0 +1,137 @@
+//! Removal drains first, by policy.
+
+use crate::world::*;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn world() -> World {
+    World::of(BackendSet::new(), |feed| feed.removal(Removal::Drain { deadline: DEADLINE }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_gone_finishes_its_work_and_then_leaves() {
+    let world = world();
+    world.all(&[("a", 1), ("b", 1)]).await;
+    let leases = occupy(&world.set);
+    world.all(&[("b", 1)]).await;
+    sleep(DEADLINE / 2).await;
+    assert_eq!(world.shows(), ["a 1 draining", "b 1"]);
+    assert_eq!((world.status().members, world.status().draining), (1, 1));
+    let later = occupy(&world.set);
+    assert!(later.iter().all(|lease| *lease.target() == "b"), "no new work for who drains");
+
+    drop(leases);
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.shows(), ["b 1"]);
+    assert_eq!(world.status().draining, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_deadline_it_leaves_and_its_connections_go_on() {
+    let world = world();
+    world.all(&[("a", 1), ("b", 1)]).await;
+    let leases = occupy(&world.set);
+    world.all(&[("b", 1)]).await;
+    sleep(DEADLINE - Duration::from_millis(200)).await;
+    assert_eq!(world.shows(), ["a 1 draining", "b 1"]);
+    sleep(Duration::from_millis(400)).await;
+    assert_eq!(world.shows(), ["b 1"]);
+    let kept = leases.iter().find(|lease| *lease.target() == "a").expect("one on each");
+    assert_eq!(kept.backend().load().active, 1, "the lease is still one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_word_of_the_source_does_not_prolong_the_drain() {
+    let world = world();
+    world.all(&[("a", 1), ("b", 1)]).await;
+    let _leases = occupy(&world.set);
+    world.all(&[("b", 1)]).await;
+    for weight in 2..(DEADLINE.as_millis() / 50) as u32 + 10 {
+        world.all(&[("b", weight)]).await;
+        sleep(Duration::from_millis(45)).await;
+    }
+    assert_eq!(world.status().draining, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_while_draining_is_taken_back_with_its_account() {
+    let world = world();
+    world.all(&[("a", 1), ("b", 1)]).await;
+    let leases = occupy(&world.set);
+    let before = serial(&world.set, "a");
+    world.all(&[("b", 1)]).await;
+    world.all(&[("a", 2), ("b", 1)]).await;
+    assert_eq!(world.shows(), ["a 2", "b 1"]);
+    assert_eq!(serial(&world.set, "a"), before);
+    let snapshot = world.set.snapshot();
+    assert_eq!(snapshot.find(&"a".into()).expect("a member").load().active, 1);
+    // It is not taken out at the old deadline, nor when it is free.
+    drop(leases);
+    sleep(2 * DEADLINE).await;
+    assert_eq!(world.shows(), ["a 2", "b 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_operator_wanted_before_and_meanwhile_stands() {
+    let world = world();
+    world.all(&[("a", 1), ("b", 1), ("c", 1), ("d", 1)]).await;
+    let _leases = occupy(&world.set);
+    world.set.disable(&"a".into()).expect("a member");
+    world.set.drain(&"b".into()).expect("a member");
+    world.all(&[("d", 1)]).await;
+    assert_eq!(world.shows(), ["a 1 disabled", "b 1 draining", "c 1 draining", "d 1"]);
+    world.set.disable(&"c".into()).expect("a member");
+    world.all(&[("a", 1), ("b", 1), ("c", 1), ("d", 1)]).await;
+    assert_eq!(world.shows(), ["a 1 disabled", "b 1 draining", "c 1 disabled", "d 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_else_may_take_it_out_sooner() {
+    let world = world();
+    world.all(&[("a", 1), ("b", 1)]).await;
+    let _leases = occupy(&world.set);
+    world.all(&[("b", 1)]).await;
+    world.set.remove(&"a".into()).expect("still there");
+    world.set.insert(member("a", 9)).expect("the name is free");
+    sleep(2 * DEADLINE).await;
+    assert_eq!(world.shows(), ["a 9", "b 1"], "another of the same name is not ours to remove");
+    assert_eq!(world.status().draining, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_once_is_at_once() {
+    let world = World::of(BackendSet::new(), |feed| feed.removal(Removal::AtOnce));
+    world.all(&[("a", 1), ("b", 1)]).await;
+    let _leases = occupy(&world.set);
+    world.all(&[("b", 1)]).await;
+    assert_eq!(world.shows(), ["b 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn for_ever_is_for_ever() {
+    let drain = Removal::Drain { deadline: Duration::MAX };
+    let world = World::of(BackendSet::new(), |feed| feed.removal(drain));
+    world.all(&[("a", 1), ("b", 1)]).await;
+    let _leases = occupy(&world.set);
+    world.all(&[("b", 1)]).await;
+    sleep(Duration::from_secs(24 * 3600)).await;
+    assert_eq!(world.shows(), ["a 1 draining", "b 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_whose_source_has_ended_sees_the_drain_to_its_end() {
+    let set = BackendSet::new();
+    let (members, source) = channel(8);
+    let running = tokio::spawn(Feed::new(&set, source).run());
+    members.send(Update::All(vec![member("a", 1), member("b", 1)])).await.expect("it runs");
+    sleep(MOMENT).await;
+    let leases = occupy(&set);
+    members.send(Update::Remove("a".into())).await.expect("it runs");
+    drop(members);
+    sleep(Duration::from_secs(5)).await;
+    assert!(!running.is_finished());
+    drop(leases);
+    let status = running.await.expect("no panic");
+    assert_eq!((status.state, status.members, status.draining), (FeedState::Ended, 1, 0));
+    assert_eq!(shows(&set), ["b 1"]);
+}

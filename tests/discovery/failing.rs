@@ -1,0 +1,142 @@
+//! A failing source never empties the set.
+
+use lvs::backend::MAX_WEIGHT;
+use lvs::scheduler::Maglev;
+
+use crate::world::*;
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_counted_told_and_change_nothing() {
+    let world = World::new();
+    world.all(&[("a", 1)]).await;
+    let good = world.status();
+    world.fail().await;
+    let status = world.status();
+    assert_eq!(
+        (status.state, status.members, status.failures_in_a_row),
+        (FeedState::Failing, 1, 1)
+    );
+    assert_eq!(status.last_good, good.last_good);
+    assert!(status.failing_since > status.last_good);
+    assert_eq!(status.last_error.expect("one").to_string(), "the registry is down");
+
+    sleep(Duration::from_secs(2)).await;
+    world.fail().await;
+    assert_eq!(world.status().failures_in_a_row, 2);
+    assert_eq!(world.status().failing_since, status.failing_since);
+    sleep(Duration::from_secs(4)).await;
+    world.all(&[("a", 2)]).await;
+    let status = world.status();
+    assert_eq!(
+        (status.state, status.failures_in_a_row, status.failures),
+        (FeedState::Current, 0, 2)
+    );
+    assert_eq!((status.failing_since, world.shows()), (None, vec!["a 2".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stale_members_stay() {
+    let longest = Duration::from_secs(60);
+    let world = World::of(BackendSet::new(), |feed| feed.max_staleness(longest));
+    world.all(&[("a", 1)]).await;
+    world.fail().await;
+    sleep(longest - Duration::from_millis(100)).await;
+    assert_eq!(world.status().state, FeedState::Failing);
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(world.status().state, FeedState::Stale);
+    world.fail().await;
+    assert_eq!(world.status().state, FeedState::Stale, "another failure makes it no fresher");
+    sleep(Duration::from_secs(24 * 3600)).await;
+    assert_eq!(world.shows(), ["a 1"]);
+    world.all(&[("a", 1)]).await;
+    assert_eq!(world.status().state, FeedState::Current);
+}
+
+/// Fails whenever it is asked.
+struct Broken {
+    asked: tokio::sync::mpsc::UnboundedSender<tokio::time::Instant>,
+}
+
+impl Source<Target> for Broken {
+    async fn next(&mut self) -> Option<Result<Update<Target>, SourceError>> {
+        let _ = self.asked.send(tokio::time::Instant::now());
+        Some(Err(SourceError::other("broken")))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_asks_again_after_longer_and_longer_waits_up_to_a_bound() {
+    let (asked, mut times) = tokio::sync::mpsc::unbounded_channel();
+    let set = BackendSet::<Target>::new();
+    let feed = Feed::new(&set, Broken { asked });
+    let mut handle = feed.handle();
+    tokio::spawn(feed.run());
+    let mut last = times.recv().await.expect("asked");
+    for whole in [1, 2, 4, 8, 16, 30, 30, 30] {
+        let next = times.recv().await.expect("asked again");
+        let wait = next - last;
+        // Tokio's timers have a grain of a millisecond.
+        let (least, most) =
+            (Duration::from_millis(whole * 500), Duration::from_millis(whole * 1000 + 1));
+        assert!((least..=most).contains(&wait), "{wait:?} where {whole} s is the most");
+        last = next;
+    }
+    let ready = tokio::time::timeout(LONG, handle.ready()).await;
+    assert!(ready.is_err(), "without a good answer nobody is told that there was one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_list_is_a_failure_unless_it_is_allowed() {
+    let world = World::new();
+    world.all(&[]).await;
+    assert_eq!((world.status().state, world.status().last_good), (FeedState::Failing, None));
+    sleep(Duration::from_secs(2)).await;
+    world.all(&[("a", 1)]).await;
+    world.all(&[]).await;
+    assert_eq!(world.shows(), ["a 1"]);
+    assert!(matches!(*world.status().last_error.expect("one"), SourceError::Empty));
+
+    let world = World::of(BackendSet::new(), |feed| feed.allow_empty().removal(Removal::AtOnce));
+    world.all(&[("a", 1)]).await;
+    world.all(&[]).await;
+    assert_eq!((world.shows().len(), world.status().state), (0, FeedState::Current));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_word_that_the_last_one_is_gone_is_believed() {
+    let world = World::of(BackendSet::new(), |feed| feed.removal(Removal::AtOnce));
+    world.say(Update::Insert(member("a", 1))).await;
+    world.say(Update::Remove("a".into())).await;
+    world.say(Update::Remove("never there".into())).await;
+    assert_eq!((world.shows().len(), world.status().state), (0, FeedState::Current));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_which_every_member_is_refused_does_not_empty_the_set() {
+    let world = World::of(BackendSet::new(), |feed| feed.removal(Removal::AtOnce));
+    world.all(&[("a", 1), ("b", 1)]).await;
+    world.all(&[("c", MAX_WEIGHT + 1), ("d", MAX_WEIGHT + 1)]).await;
+    assert_eq!(world.shows(), ["a 1", "b 1"]);
+    let status = world.status();
+    assert_eq!((status.state, status.members), (FeedState::Failing, 2));
+    let error = status.last_error.expect("one");
+    assert!(matches!(&*error, SourceError::Refused { .. }), "{error:?}");
+    world.all(&[("c", 1)]).await;
+    assert_eq!((world.shows(), world.status().state), (vec!["c 1".into()], FeedState::Current));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_a_scheduler_cannot_use_changes_nothing_and_is_tried_again() {
+    let world = World::new();
+    world.all(&[("a", 1)]).await;
+    let table = Maglev::default().with_size(2).expect("a prime");
+    let balancer = Balancer::new(&world.set, table).expect("one fits");
+    world.all(&[("b", 1), ("c", 1), ("d", 1)]).await;
+    assert_eq!(world.shows(), ["a 1"], "not even a drain has begun");
+    assert_eq!((world.status().state, world.status().failures), (FeedState::Failing, 1));
+
+    drop(balancer);
+    sleep(Duration::from_secs(31)).await;
+    assert_eq!(world.shows(), ["b 1", "c 1", "d 1"]);
+    assert_eq!((world.status().state, world.status().members), (FeedState::Current, 3));
+}

@@ -1,0 +1,204 @@
+//! What one answer does to the set, and whose members are whose.
+
+use std::sync::Arc;
+
+use lvs::Limits;
+use lvs::backend::MAX_WEIGHT;
+use lvs::discovery::{SendError, StaticList};
+
+use crate::world::*;
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_one_publication_and_the_same_answer_again_is_none() {
+    let world = World::new();
+    let before = world.set.snapshot().generation();
+    world.all(&[("a", 1), ("b", 2), ("c", 3)]).await;
+    assert_eq!(world.shows(), ["a 1", "b 2", "c 3"]);
+    assert_eq!(world.set.snapshot().generation(), before + 1);
+    world.all(&[("c", 3), ("b", 2), ("a", 1)]).await;
+    assert_eq!(world.set.snapshot().generation(), before + 1);
+    let status = world.status();
+    assert_eq!((status.state, status.answers, status.members), (FeedState::Current, 2, 3));
+    world.all(&[("b", 5), ("c", 3), ("d", 1)]).await;
+    assert_eq!(world.set.snapshot().generation(), before + 2, "gone, new and changed at once");
+    assert_eq!(world.shows(), ["a 1 draining", "b 5", "c 3", "d 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_one_named_is_the_first_in_the_list_as_with_ipvsadm() {
+    let world = World::new();
+    world.all(&[("b", 1), ("c", 1), ("a", 1)]).await;
+    let order: Vec<String> =
+        world.set.snapshot().members().iter().map(|m| m.id().to_string()).collect();
+    assert_eq!(order, ["a", "c", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn words_that_wait_already_make_one_publication() {
+    let set = BackendSet::new();
+    let (members, source) = channel(64);
+    for name in ["a", "b", "c", "d"] {
+        members.send(Update::Insert(member(name, 1))).await.expect("room");
+    }
+    members.send(Update::Remove("b".into())).await.expect("room");
+    let feed = Feed::new(&set, source);
+    let handle = feed.handle();
+    tokio::spawn(feed.run());
+    sleep(MOMENT).await;
+    assert_eq!(
+        (shows(&set), set.snapshot().generation()),
+        (vec!["a 1".into(), "c 1".into(), "d 1".into()], 2)
+    );
+    assert_eq!(handle.status().answers, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attributes_change_in_place_and_the_account_goes_on() {
+    let world = World::new();
+    world.all(&[("a", 1)]).await;
+    let leases = occupy(&world.set);
+    let before = serial(&world.set, "a");
+    let changed = Spec::new("a", "elsewhere").weight(7).tier(2).limits(Limits::max(9));
+    world.say(Update::Insert(changed)).await;
+
+    let snapshot = world.set.snapshot();
+    let (backend, member) = snapshot.iter().next().expect("one member");
+    assert_eq!((*backend.target(), backend.load().active), ("elsewhere", 1));
+    assert_eq!((member.weight(), member.tier(), member.limits()), (7, 2, Limits::max(9)));
+    assert_eq!(member.serial(), before);
+    assert_eq!(*leases[0].target(), "a", "who came before goes where it was sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_operators_weight_stands_until_the_source_names_another() {
+    let world = World::new();
+    world.all(&[("a", 1), ("b", 1)]).await;
+    world.set.set_weight(&"a".into(), 0).expect("a member");
+    world.set.disable(&"b".into()).expect("a member");
+    world.all(&[("a", 1), ("b", 1)]).await;
+    assert_eq!(world.shows(), ["a 0 quiesced", "b 1 disabled"]);
+    world.all(&[("a", 4), ("b", 4)]).await;
+    assert_eq!(world.shows(), ["a 4", "b 4 disabled"], "the state is never the source's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_somebody_removes_stays_out_until_the_source_says_something_new() {
+    let world = World::new();
+    world.all(&[("a", 1), ("b", 1)]).await;
+    world.set.remove(&"a".into()).expect("a member");
+    world.all(&[("a", 1), ("b", 1)]).await;
+    assert_eq!(world.shows(), ["b 1"]);
+    world.all(&[("a", 2), ("b", 1)]).await;
+    assert_eq!(world.shows(), ["a 2", "b 1"], "another weight is something new");
+    world.set.remove(&"a".into()).expect("a member");
+    world.all(&[("b", 1)]).await;
+    world.all(&[("a", 2), ("b", 1)]).await;
+    assert_eq!(world.shows(), ["a 2", "b 1"], "and so is its return");
+    assert_eq!(world.status().members, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_of_others_are_left_alone_and_their_names_refused() {
+    let world = World::new();
+    world.set.insert(member("mine", 9)).expect("a new name");
+    world.set.insert(member("a", 9)).expect("a new name");
+    world.all(&[("a", 1), ("b", 1)]).await;
+    assert_eq!(world.shows(), ["a 9", "b 1", "mine 9"]);
+    let status = world.status();
+    assert_eq!((status.refused, status.members), (1, 1));
+    assert_eq!(status.refusals[0].error.to_string(), "backend a is already in the set");
+
+    world.all(&[("b", 1)]).await;
+    assert_eq!(world.shows(), ["a 9", "b 1", "mine 9"], "what is not ours does not drain");
+    assert_eq!(world.status().refused, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_name_is_tried_again_without_a_word_of_the_source() {
+    let world = World::new();
+    world.set.insert(member("a", 9)).expect("a new name");
+    world.all(&[("a", 1), ("b", 1)]).await;
+    world.set.remove(&"a".into()).expect("a member");
+    sleep(Duration::from_secs(31)).await;
+    assert_eq!(world.shows(), ["a 1", "b 1"]);
+    assert_eq!((world.status().refused, world.status().refusals.len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_set_refuses_is_left_out_and_the_others_go_in() {
+    let world = World::new();
+    world.all(&[("a", 1), ("b", MAX_WEIGHT + 1), ("c", 1), ("a", 2)]).await;
+    assert_eq!(world.shows(), ["a 1", "c 1"], "of two words about one the first counts");
+    let said: Vec<String> =
+        world.status().refusals.iter().map(|refusal| refusal.error.to_string()).collect();
+    let heavy = "weight 65536 of backend b is above 65535";
+    assert_eq!(said, [heavy, "backend a is already in the set"]);
+
+    world.all(&[("a", MAX_WEIGHT + 1), ("c", 5)]).await;
+    assert_eq!(world.shows(), ["a 1", "c 5"], "a change that is refused leaves the member");
+    assert_eq!((world.status().state, world.status().refused), (FeedState::Current, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_of_refusals_are_counted_and_some_of_them_named() {
+    let set = BackendSet::new();
+    let bad = (0..5000).map(|n| Spec::new(n.to_string(), "x").weight(MAX_WEIGHT + 1));
+    let list = StaticList::new(bad.chain([member("good", 1)]));
+    let status = Feed::new(&set, list).run().await;
+    assert_eq!((status.refused, status.refusals.len(), status.members), (5000, 16, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_source_ends_the_members_stay() {
+    let set = BackendSet::new();
+    let list = StaticList::new([member("a", 1), member("b", 1)]);
+    let feed = Feed::new(&set, list);
+    let mut handle = feed.handle();
+    let status = feed.run().await;
+    assert_eq!((status.state, status.members), (FeedState::Ended, 2));
+    assert_eq!(shows(&set), ["a 1", "b 1"]);
+    assert!(handle.ready().await.is_some(), "a handle outlives its feed");
+    assert_eq!(handle.status().state, FeedState::Ended);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_feeds_share_a_set() {
+    let world = World::new();
+    let other = World::of(world.set.clone(), |feed| feed.removal(Removal::AtOnce));
+    world.all(&[("a", 1)]).await;
+    other.all(&[("b", 1), ("c", 1)]).await;
+    world.all(&[("a", 3)]).await;
+    other.all(&[("c", 2)]).await;
+    assert_eq!(world.shows(), ["a 3", "c 2"]);
+    // A name moves from one to the other.
+    world.all(&[("a", 3), ("c", 5)]).await;
+    assert_eq!(world.status().refused, 1);
+    other.all(&[("d", 1)]).await;
+    sleep(Duration::from_secs(31)).await;
+    assert_eq!(world.shows(), ["a 3", "c 5", "d 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_channel_says_so_and_a_closed_one_gives_the_word_back() {
+    let (members, source) = channel::<Target>(1);
+    members.try_send(Update::Remove("a".into())).expect("room for one");
+    let full = members.try_send(Update::Remove("b".into()));
+    assert!(matches!(full, Err(SendError::Full(Update::Remove(id))) if id.as_str() == "b"));
+    drop(source);
+    let closed = members.send(Update::Insert(member("c", 1))).await;
+    assert!(matches!(closed, Err(SendError::Closed(Update::Insert(_)))));
+    assert!(matches!(members.try_send(Update::All(vec![])), Err(SendError::Closed(_))));
+    let _ = channel::<Target>(usize::MAX);
+    let _ = channel::<Target>(0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_is_mapped_to_members_of_another_kind() {
+    let set: BackendSet<Arc<str>> = BackendSet::new();
+    let source = StaticList::new([member("a", 3)])
+        .map(|spec| spec.limits(Limits::max(5)).health(lvs::Health::Down).map(Arc::from));
+    assert_eq!(Source::<Arc<str>>::name(&source), "static");
+    Feed::new(&set, source).run().await;
+    assert_eq!(shows(&set), ["a 3 down"]);
+    assert_eq!(set.snapshot().members()[0].limits(), Limits::max(5));
+}

@@ -1,0 +1,16 @@
+//! Where members come from: what a set is while sources speak, fail, and fall silent.
+#![cfg(all(feature = "discovery", not(lvs_loom)))]
+
+#[cfg(feature = "discovery-tower")]
+mod discover;
+#[cfg(feature = "discovery-dns")]
+mod dns;
+mod drain;
+mod failing;
+mod feed;
+mod file;
+mod list;
+#[cfg(feature = "discovery-dns")]
+mod named;
+mod properties;
+mod world;
