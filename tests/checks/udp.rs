@@ -152,7 +152,7 @@ async fn the_networks_word_is_heard() {
                 [0; 2],
             ];
             let packet = unreachable(code, UDP, client, address, &header.concat());
-            raw.send_to(&packet, &SocketAddr::from(client).into()).expect("sent");
+            raw.send_to(&packet, &client.into()).expect("sent");
         };
         let check = UdpCheck::new().listen_for(LONG * 2);
         let (answer, ()) = tokio::join!(run(&check, address, LONG), serve);
