@@ -9,6 +9,8 @@ mod file;
 mod grpc;
 mod http;
 mod icmp;
+mod servers;
+mod talk;
 #[cfg(feature = "health-tls")]
 mod tls;
 mod udp;

@@ -1,6 +1,8 @@
 //! The built-in checks, one file each.
 
+mod agent;
 mod command;
+mod conversation;
 mod datagram;
 #[cfg(feature = "health-dns")]
 mod dns;
@@ -9,11 +11,16 @@ mod file;
 mod grpc;
 mod http;
 mod icmp;
+mod mysql;
+mod postgres;
+mod redis;
+mod smtp;
 mod tcp;
 #[cfg(feature = "health-tls")]
 mod tls;
 mod udp;
 
+pub use self::agent::AgentCheck;
 pub use self::command::CommandCheck;
 #[cfg(feature = "health-dns")]
 #[cfg_attr(docsrs, doc(cfg(feature = "health-dns")))]
@@ -24,6 +31,10 @@ pub use self::file::FileCheck;
 pub use self::grpc::GrpcCheck;
 pub use self::http::{HttpCheck, HttpCheckError};
 pub use self::icmp::IcmpCheck;
+pub use self::mysql::MysqlCheck;
+pub use self::postgres::PostgresCheck;
+pub use self::redis::RedisCheck;
+pub use self::smtp::SmtpCheck;
 pub use self::tcp::TcpCheck;
 #[cfg(feature = "health-tls")]
 #[cfg_attr(docsrs, doc(cfg(feature = "health-tls")))]
