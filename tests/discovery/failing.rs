@@ -52,6 +52,18 @@ async fn stale_members_stay() {
     assert_eq!(world.status().state, FeedState::Current);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_source_that_works_again_in_time_is_not_stale_later() {
+    let longest = Duration::from_secs(60);
+    let world = World::of(BackendSet::new(), |feed| feed.max_staleness(longest));
+    world.all(&[("a", 1)]).await;
+    world.fail().await;
+    sleep(longest / 2).await;
+    world.all(&[("a", 1)]).await;
+    sleep(10 * longest).await;
+    assert_eq!(world.status().state, FeedState::Current, "silence is no failure");
+}
+
 /// Fails whenever it is asked.
 struct Broken {
     asked: tokio::sync::mpsc::UnboundedSender<tokio::time::Instant>,

@@ -39,6 +39,21 @@ async fn the_set_follows_the_file_and_a_bad_one_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_changes_all_the_time_is_not_believed_until_it_stays() {
+    let folder = Folder::new();
+    let path = folder.write("members", "10.0.0.1:80");
+    let (set, feed) = watch(&path);
+    becomes(&set, &["10.0.0.1:80 1"]).await;
+    for port in 81..120 {
+        folder.write("members", format!("10.0.0.1:{port}"));
+        sleep(Duration::from_millis(60)).await;
+        assert_eq!(shows(&set), ["10.0.0.1:80 1"]);
+    }
+    becomes(&set, &["10.0.0.1:119 1"]).await;
+    assert!(feed.status().failures <= 1, "that it never stays is a failure in time");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_file_that_goes_and_comes_back_as_it_was_is_good_again() {
     let folder = Folder::new();
     let path = folder.path().join("members");
