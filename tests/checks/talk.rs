@@ -23,7 +23,7 @@ async fn misbehaviour(check: &impl Check, first: &str, half: &str, garbage: Fail
     let trickles = Script::new().trickles(half).await;
     let answer = run_out_of_time(check, trickles.address, first).await;
     assert!(
-        [FailureKind::Timeout, FailureKind::Protocol, FailureKind::Mismatch]
+        [FailureKind::Timeout, FailureKind::Protocol, FailureKind::Mismatch, FailureKind::TooLong]
             .contains(&answer.kind()),
         "{answer}"
     );
