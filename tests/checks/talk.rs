@@ -93,12 +93,13 @@ async fn postgres() {
     let asked = || Script::new().hears("lvs\0\0");
     let password = asked().says("R\0\0\0\x08\0\0\0\x03").stalls().await;
     assert_eq!(run(&check, password.address, LONG).await, Ok(Report::up()));
-    let unknown = asked().says("E\0\0\0\x14SFATAL\0C28000\0Mx\0\0").closes().await;
+    let error = |body: &str| {
+        let length = (body.len() as u32 + 4).to_be_bytes();
+        asked().says([&b"E"[..], &length, body.as_bytes()].concat()).closes()
+    };
+    let unknown = error("SFATAL\0C28000\0Mno such user\0\0").await;
     assert_eq!(run(&check, unknown.address, LONG).await, Ok(Report::up()));
-    let body = "SFATAL\0C57P03\0Mthe database system is starting up\0\0";
-    let length = (body.len() as u32 + 4).to_be_bytes();
-    let starting = [&b"E"[..], &length, body.as_bytes()].concat();
-    let starting = asked().says(starting).closes().await;
+    let starting = error("SFATAL\0C57P03\0Mthe database system is starting up\0\0").await;
     let answer = run(&check, starting.address, LONG).await;
     assert_fails(answer, FailureKind::Mismatch, "is starting up\" (SQLSTATE \"57P03\")");
 }

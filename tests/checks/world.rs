@@ -418,6 +418,23 @@ impl Server {
     /// Lets it run no more; the kernel goes on taking connections for it.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
+        // Its threads stop one after the other, and the last may still answer.
+        for _ in 0..10_000 {
+            if self.is_stopped() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("it does not stop");
+    }
+
+    fn is_stopped(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it lives");
+        threads.flatten().all(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // The state is behind the name, which may hold anything.
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        })
     }
 
     /// Ends it, its children too.
