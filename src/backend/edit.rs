@@ -298,6 +298,7 @@ impl<T> Edit<T> {
     }
 
     /// The backends of the draft with the operator's word on each, newest first.
+    #[cfg(feature = "discovery")]
     pub(crate) fn backends(&self) -> impl Iterator<Item = (&Arc<Backend<T>>, Admin)> {
         self.draft.entries.iter().map(|entry| (&entry.backend, entry.admin))
     }
