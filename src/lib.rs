@@ -2,12 +2,14 @@
 //!
 //! `lvs` chooses a server for every connection or request. It knows the fourteen schedulers of the
 //! kernel's IPVS, which decide here as they do there, and those of user space beside them; it keeps
-//! the set they choose from, with weights, health, limits, slow start and drain; and it forwards
-//! TCP connections and UDP flows to what was chosen.
+//! the set they choose from, with weights, health, limits, slow start and drain; it checks who is up,
+//! and follows those who come and go; and it forwards TCP connections and UDP flows to what was
+//! chosen.
 //!
 //! It is no HTTP proxy: of what it forwards it reads PROXY headers and the server name of a TLS
-//! ClientHello at most. It does not check health by itself yet: health
-//! is what your program [says](BackendSet::set_health) it is. The README says what comes next.
+//! ClientHello at most. Health is what a [monitor](health::Monitor)
+//! finds out, or what your program [says](BackendSet::set_health) it is. The README says what comes
+//! next.
 //!
 //! # The layers
 //! ```text
@@ -22,7 +24,8 @@
 //! | scheduler  Scheduler: the rule; compiled for each change   |
 //! |            of the set into a Picker                        |
 //! +------------------------------------------------------------+
-//! | backend    BackendSet: weight, health, limits, drain       |  <- your program, discovery
+//! | backend    BackendSet: weight, health, limits, drain       |  <- health, discovery,
+//! |            and what becomes of it when too few are well    |     your program
 //! +------------------------------------------------------------+
 //! ```
 //! Each part uses those below it only. [`backend`], [`scheduler`] and [`balancer`] know no runtime
@@ -54,6 +57,11 @@
 //! | `discovery-dns` | | members from DNS: A, AAAA, SRV |
 //! | `discovery-tower` | | members from tower's `Discover` |
 //! | `forward` | yes | the TCP and UDP forwarders |
+//! | `health` | yes | the monitor, outlier ejection, and checks by TCP, HTTP/1.1, UDP, ICMP, SMTP, Redis, PostgreSQL, MySQL, agent, command and file |
+//! | `health-dns` | | the DNS check |
+//! | `health-grpc` | | the gRPC check |
+//! | `health-http2` | | HTTP/2 for the HTTP check |
+//! | `health-tls` | | the TLS check, and TLS below HTTP and gRPC |
 //! | `full` | | every feature |
 //!
 //! # Versions and platforms

@@ -1,5 +1,5 @@
 //! The `director` example as a process: what a newcomer sees of it.
-#![cfg(all(feature = "forward", unix))]
+#![cfg(all(feature = "forward", feature = "health", unix))]
 
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -80,17 +80,18 @@ impl Display {
         let snapshot = self.balancer.snapshot();
         let all: u64 = snapshot.backends().iter().map(|backend| backend.outcomes().ok).sum();
         let mut table = format!(
-            "  {:8} {:21} {:>6} {:>8} {:>9} {:>7}  {}\n",
-            "server", "address", "weight", "active", "served", "failed", "share"
+            "  {:8} {:21} {:10} {:>6} {:>8} {:>9} {:>7}  {}\n",
+            "server", "address", "state", "weight", "active", "served", "failed", "share"
         );
         for (backend, member) in snapshot.iter() {
             let outcomes = backend.outcomes();
             let percent = (outcomes.ok * 100 + all / 2).checked_div(all).unwrap_or(0);
             let _ = writeln!(
                 table,
-                "  {:8} {:21} {:>6} {:>8} {:>9} {:>7}  {percent:>3} % {}",
+                "  {:8} {:21} {:10} {:>6} {:>8} {:>9} {:>7}  {percent:>3} % {}",
                 backend.id().as_str(),
                 backend.target().to_string(),
+                member.state().name(),
                 member.weight(),
                 backend.load().total(),
                 outcomes.ok,

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use lvs::forward::Forwarder;
+use lvs::health::{Checks, Ejection, Monitor, Plan, TcpCheck};
 use lvs::scheduler::Registry;
 use lvs::{BackendSet, Balancer, Spec};
 
@@ -57,6 +58,12 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     }
     // Whom to choose.
     let balancer = Balancer::new(&set, Registry::default().parse(&args.scheduler)?)?;
+    // Who looks after the servers.
+    let monitor = Monitor::new();
+    let check = Checks::new(TcpCheck::new()).interval(Duration::from_secs(1));
+    monitor.watch(&set, Plan::new("web").check(check).eject(Ejection::new()))?;
+    let mut events = monitor.events();
+    tokio::spawn(monitor.run());
     // Where clients come in.
     let forwarder = Forwarder::bind(args.listen, balancer.clone())?;
 
@@ -68,6 +75,7 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let drained = loop {
         tokio::select! {
             _ = refresh.tick() => display.update()?,
+            Some(event) = events.next() => display.say(&event?.to_string())?,
             drained = &mut running => break drained??,
             () = stop.next() => {
                 if stopping {

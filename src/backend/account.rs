@@ -4,6 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "health")]
+use super::alarm::Runs;
+use super::alarm::{Alarm, Conduct, Trial};
 use super::board::Board;
 use super::estimate::{Estimator, Projection, Tick};
 use super::lane::Lanes;
@@ -16,6 +19,7 @@ use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 /// What all backends of one set share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    pub(crate) alarm: Alarm,
     pub(crate) board: Board,
     pub(crate) timeline: Timeline,
     /// How many lanes each account has for workers.
@@ -26,6 +30,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(super) fn new(workers: u8) -> Self {
         Self {
+            alarm: Alarm::new(),
             board: Board::new(),
             timeline: Timeline::new(),
             workers,
@@ -57,6 +62,7 @@ pub(crate) struct Account {
     serial: u64,
     group: AtomicU32,
     failures: Failures,
+    conduct: Conduct,
 }
 
 /// All that picks and leases touch in a set without lanes, on one cache line of 64 bytes and nothing
@@ -79,12 +85,13 @@ impl Account {
         let lanes = Lanes::new(usize::from(shared.workers));
         let hot = Hot {
             load: LoadWord::new(),
-            limits: AtomicU64::new(pack(limits, &lanes)),
+            limits: AtomicU64::new(pack(limits, &lanes, false)),
             ends: UsualEnds::default(),
             estimator: Estimator::new(),
             shared,
         };
-        Self { hot, lanes, id, serial, group: AtomicU32::new(0), failures: Failures::default() }
+        let (group, failures, conduct) = (AtomicU32::new(0), Failures::default(), Conduct::new());
+        Self { hot, lanes, id, serial, group, failures, conduct }
     }
 
     pub(crate) fn id(&self) -> &BackendId {
@@ -147,7 +154,7 @@ impl Account {
     #[inline]
     pub(crate) fn bind(&self, lane: u8, force: bool) -> Option<u8> {
         if self.is_limited() {
-            return self.bind_within(force).then_some(0);
+            return self.bind_within(force);
         }
         let counted = match self.lanes.get(lane) {
             Some(it) => {
@@ -163,12 +170,13 @@ impl Account {
         Some(counted)
     }
 
-    /// Moves an active connection from its lane to the place where the inactive ones are counted.
-    pub(crate) fn leave_lane(&self, lane: u8) {
-        if let Some(it) = self.lanes.get(lane) {
-            self.hot.load.bind(Limits::NONE, 0, true);
-            self.lanes.take(it);
-        }
+    /// Moves an active connection from its lane to the place where the inactive ones are counted,
+    /// and says which that is.
+    pub(crate) fn leave_lane(&self, lane: u8) -> u8 {
+        let Some(it) = self.lanes.get(lane) else { return lane };
+        self.hot.load.bind(Limits::NONE, 0, true);
+        self.lanes.take(it);
+        0
     }
 
     pub(crate) fn set_active(&self, active: bool) {
@@ -193,6 +201,9 @@ impl Account {
             }
         }
         self.changed();
+        if lane == ON_TRIAL || outcome.is_failure() {
+            self.tell(lane, outcome);
+        }
     }
 
     /// Feeds the estimates with the end of a piece of work.
@@ -222,8 +233,26 @@ impl Account {
         self.changed();
     }
 
-    pub(super) fn set_limits(&self, limits: Limits) {
-        self.hot.limits.store(pack(limits, &self.lanes), Ordering::SeqCst);
+    /// Adds to the counts of how leases ended: those of an earlier life.
+    #[cfg(feature = "health")]
+    pub(super) fn carry_over(&self, outcomes: Outcomes) {
+        outcome::carry_over(outcomes, &self.hot.ends, &self.failures);
+    }
+
+    pub(super) fn set_limits(&self, limits: Limits, on_trial: bool) {
+        self.conduct.set_on_trial(on_trial);
+        self.hot.limits.store(pack(limits, &self.lanes, on_trial), Ordering::SeqCst);
+    }
+
+    /// The failures in a row, and lets the account raise its hand again.
+    #[cfg(feature = "health")]
+    pub(crate) fn heard(&self) -> Runs {
+        self.conduct.heard(self.outcomes())
+    }
+
+    /// How its trial stands.
+    pub(crate) fn trial(&self) -> Trial {
+        self.conduct.trial()
     }
 
     pub(super) fn set_group(&self, group: u8) {
@@ -239,16 +268,36 @@ impl Account {
 
     #[inline(never)]
     fn beyond(&self, limits: Limits) -> bool {
-        self.hot.load.overloaded(limits, self.lanes.total())
+        (self.is_on_trial() && self.trial() != Trial::Open)
+            || self.hot.load.overloaded(limits, self.lanes.total())
     }
 
     #[inline(never)]
-    fn bind_within(&self, force: bool) -> bool {
-        let bound = self.hot.load.bind(self.limits(), self.lanes.total(), force);
-        if bound {
+    fn bind_within(&self, force: bool) -> Option<u8> {
+        let alarm = &self.hot.shared.alarm;
+        let tried = self.is_on_trial() && self.conduct.take_trial(alarm, self.serial);
+        let allowed = force || tried || !self.is_on_trial();
+        if allowed && self.hot.load.bind(self.limits(), self.lanes.total(), force) {
             self.changed();
+            return Some(if tried { ON_TRIAL } else { 0 });
         }
-        bound
+        if tried {
+            self.conduct.end_trial(alarm, self.serial, Outcome::Cancelled);
+        }
+        None
+    }
+
+    /// Tells whoever judges the backend how a lease ended.
+    #[cold]
+    #[inline(never)]
+    fn tell(&self, lane: u8, outcome: Outcome) {
+        let alarm = &self.hot.shared.alarm;
+        if lane == ON_TRIAL {
+            self.conduct.end_trial(alarm, self.serial, outcome);
+        }
+        if outcome.is_failure() {
+            self.conduct.failed(alarm, self.serial, outcome, self.outcomes());
+        }
     }
 
     #[inline(never)]
@@ -269,10 +318,16 @@ impl Account {
         self.hot.limits.load(Ordering::Relaxed) & !HAS_LANES != 0
     }
 
+    #[inline]
+    fn is_on_trial(&self) -> bool {
+        // Relaxed: as above.
+        self.hot.limits.load(Ordering::Relaxed) & TRIAL != 0
+    }
+
     fn limits(&self) -> Limits {
         // Relaxed: both halves are one word, and a limit that is a moment old is still a limit.
         let word = self.hot.limits.load(Ordering::Relaxed);
-        Limits::max(word as u32).resume_below(((word & !HAS_LANES) >> 32) as u32)
+        Limits::max((word & !TRIAL) as u32).resume_below(((word & !HAS_LANES) >> 32) as u32)
     }
 
     #[inline]
@@ -284,7 +339,14 @@ impl Account {
 /// A bit of the word of limits, whose halves are 2^30 at the most.
 const HAS_LANES: u64 = 1 << 63;
 
-fn pack(limits: Limits, lanes: &Lanes) -> u64 {
-    let flag = if lanes.is_empty() { 0 } else { HAS_LANES };
-    u64::from(limits.upper()) | u64::from(limits.lower()) << 32 | flag
+/// Another one.
+const TRIAL: u64 = 1 << 31;
+
+/// The lane of the one lease that a backend on trial has; sets have fewer.
+const ON_TRIAL: u8 = u8::MAX;
+
+fn pack(limits: Limits, lanes: &Lanes, on_trial: bool) -> u64 {
+    let lanes = if lanes.is_empty() { 0 } else { HAS_LANES };
+    let trial = if on_trial { TRIAL } else { 0 };
+    u64::from(limits.upper()) | u64::from(limits.lower()) << 32 | lanes | trial
 }

@@ -1,168 +1,16 @@
 //! The changes a set can take, gathered and published as one.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
-use super::account::{Account, Shared};
-use super::board::group_size;
+use super::account::Account;
+use super::draft::{Draft, Entry, Ramp};
 use super::{
-    Admin, Backend, BackendId, Health, Limits, MAX_MEMBERS, MAX_WEIGHT, Member, Members, Seat,
-    SetError, SlowStart, Snapshot, Spec, State,
+    Admin, Advice, Backend, BackendId, Health, Limits, MAX_MEMBERS, MAX_WEIGHT, SetError,
+    SlowStart, Spec, Standing,
 };
-
-/// How far a backend's slow start has come.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Ramp {
-    /// It counts in full.
-    Done,
-    /// It came up, and no tick has said yet when that was.
-    Waiting,
-    /// It came up at this moment.
-    Since(Instant),
-}
-
-/// The writer's record of a backend.
-#[derive(Debug)]
-struct Entry<T> {
-    backend: Arc<Backend<T>>,
-    seats: Arc<[Arc<Seat<T>>]>,
-    weight: u32,
-    last_weight: u32,
-    tier: u8,
-    limits: Limits,
-    address: Option<SocketAddr>,
-    admin: Admin,
-    health: Health,
-    ramp: Ramp,
-    percent: u8,
-}
-
-impl<T> Clone for Entry<T> {
-    fn clone(&self) -> Self {
-        let (backend, seats) = (Arc::clone(&self.backend), Arc::clone(&self.seats));
-        Self { backend, seats, ..*self }
-    }
-}
-
-impl<T> Entry<T> {
-    fn state(&self) -> State {
-        State::of(self.admin, self.health, self.weight)
-    }
-
-    /// Eligible but for its weight.
-    fn is_up(&self) -> bool {
-        self.admin == Admin::Enabled && self.health == Health::Up
-    }
-}
-
-/// The writer's whole state; copied for each edit, so that a refused one leaves no trace.
-#[derive(Debug)]
-pub(super) struct Draft<T> {
-    shared: Arc<Shared>,
-    /// In the kernel's order: newest first.
-    entries: Vec<Entry<T>>,
-    pub(super) slow_start: Option<SlowStart>,
-    ticked: bool,
-    next_serial: u64,
-    generation: u64,
-}
-
-impl<T> Clone for Draft<T> {
-    fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), entries: self.entries.clone(), ..*self }
-    }
-}
-
-impl<T> Draft<T> {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            entries: Vec::new(),
-            slow_start: None,
-            ticked: false,
-            next_serial: 0,
-            generation: 0,
-        }
-    }
-
-    /// Works out what readers are to see.
-    pub(super) fn snapshot(&mut self) -> Snapshot<T> {
-        self.generation += 1;
-        let size = group_size(self.entries.len());
-        let ramping = self.entries.iter().any(|e| e.percent < 100);
-        let members = self.entries.iter().enumerate().map(|(i, e)| {
-            let state = e.state();
-            let scale = if ramping { u32::from(e.percent) } else { 1 };
-            Member {
-                account: Arc::clone(&e.backend.account),
-                weight: e.weight,
-                last_weight: e.last_weight,
-                share: if state == State::Eligible { e.weight * scale } else { 0 },
-                tier: e.tier,
-                state,
-                limits: e.limits,
-                address: e.address,
-                // Below GROUPS, which is 256.
-                group: (i / size) as u8,
-            }
-        });
-        let lanes = 0..=usize::from(self.shared.workers());
-        let seats = lanes.flat_map(|lane| self.entries.iter().map(move |e| &e.seats[lane]));
-        Snapshot {
-            generation: self.generation,
-            shared: Arc::clone(&self.shared),
-            accounts: self.entries.iter().map(|e| Arc::clone(&e.backend.account)).collect(),
-            seats: seats.map(Arc::clone).collect(),
-            members: Members::new(members),
-            backends: self.entries.iter().map(|e| Arc::clone(&e.backend)).collect(),
-        }
-    }
-
-    /// Moves what leases read to the state that is about to be published.
-    pub(super) fn settle(&self, snapshot: &Snapshot<T>) {
-        for member in snapshot.members.iter() {
-            member.account.set_limits(member.limits);
-            member.account.set_group(member.group);
-        }
-    }
-
-    /// Lets slow starts move on; `true` if a share changed.
-    pub(super) fn advance(&mut self, now: Instant) -> bool {
-        self.ticked = true;
-        let slow = self.slow_start;
-        let mut changed = false;
-        for e in &mut self.entries {
-            let since = match e.ramp {
-                Ramp::Done => continue,
-                Ramp::Waiting => now,
-                Ramp::Since(since) => since,
-            };
-            // Those on their way when slow start was ended have arrived.
-            let age = now.saturating_duration_since(since);
-            let percent = slow.map_or(100, |slow| slow.percent(age));
-            changed |= percent != e.percent;
-            e.percent = percent;
-            e.ramp = if percent == 100 { Ramp::Done } else { Ramp::Since(since) };
-        }
-        changed
-    }
-
-    pub(super) fn is_ramping(&self) -> bool {
-        self.entries.iter().any(|e| e.ramp != Ramp::Done)
-    }
-
-    fn seats(&self, backend: &Arc<Backend<T>>) -> Arc<[Arc<Seat<T>>]> {
-        Seat::for_lanes(backend, self.shared.workers())
-    }
-
-    fn start_ramp(&self, entry: &mut Entry<T>) {
-        if let (true, Some(slow)) = (self.ticked, self.slow_start) {
-            entry.ramp = Ramp::Waiting;
-            entry.percent = slow.percent(std::time::Duration::ZERO);
-        }
-    }
-}
 
 /// Changes of one set that are published together, or not at all.
 ///
@@ -172,9 +20,19 @@ impl<T> Draft<T> {
 pub struct Edit<T> {
     pub(super) draft: Draft<T>,
     pub(super) dirty: bool,
+    searches: usize,
+    /// The serials by name: made when an edit turns out to be a long one.
+    index: HashMap<BackendId, u64>,
 }
 
+/// From how many searches on an index pays.
+const LONG: usize = 8;
+
 impl<T> Edit<T> {
+    pub(super) fn new(draft: Draft<T>) -> Self {
+        Self { draft, dirty: false, searches: 0, index: HashMap::new() }
+    }
+
     /// Adds a backend at the head of the list.
     ///
     /// # Errors
@@ -204,11 +62,19 @@ impl<T> Edit<T> {
             address,
             admin,
             health,
+            health_why: None,
+            standing: Standing::Good,
+            standing_why: None,
+            advice: Advice::default(),
             ramp: Ramp::Done,
+            ramp_by: None,
             percent: 100,
         };
         if entry.is_up() {
             self.draft.start_ramp(&mut entry);
+        }
+        if self.searches >= LONG {
+            self.index.insert(backend.id().clone(), serial);
         }
         self.draft.entries.insert(0, entry);
         self.dirty = true;
@@ -222,6 +88,7 @@ impl<T> Edit<T> {
     pub fn remove(&mut self, id: &BackendId) -> Result<Arc<Backend<T>>, SetError> {
         let position = self.find(id)?;
         self.dirty = true;
+        self.index.remove(id);
         Ok(self.draft.entries.remove(position).backend)
     }
 
@@ -257,9 +124,7 @@ impl<T> Edit<T> {
         let position = self.find(id)?;
         let entry = &mut self.draft.entries[position];
         entry.weight = weight;
-        if weight != 0 {
-            entry.last_weight = weight;
-        }
+        entry.remember_weight();
         self.dirty = true;
         Ok(())
     }
@@ -297,6 +162,67 @@ impl<T> Edit<T> {
         self.change(id, health, |e| &mut e.health)
     }
 
+    /// As [`set_health`](Self::set_health), and says why, for operators and events.
+    ///
+    /// # Errors
+    /// [`SetError::Unknown`].
+    pub fn set_health_because(
+        &mut self,
+        id: &BackendId,
+        health: Health,
+        why: impl Into<Arc<str>>,
+    ) -> Result<(), SetError> {
+        let position = self.find(id)?;
+        // The reason is that of the last change: another one for the same is no news.
+        if self.draft.entries[position].health != health {
+            self.set_health(id, health)?;
+            self.draft.entries[position].health_why = Some(why.into());
+        }
+        Ok(())
+    }
+
+    /// Sets what its traffic says of a backend, and why. One that returns to good standing begins
+    /// its slow start.
+    ///
+    /// # Errors
+    /// [`SetError::Unknown`].
+    pub fn set_standing(
+        &mut self,
+        id: &BackendId,
+        standing: Standing,
+        why: impl Into<Arc<str>>,
+    ) -> Result<(), SetError> {
+        let position = self.find(id)?;
+        if self.draft.entries[position].standing != standing {
+            self.change(id, standing, |e| &mut e.standing)?;
+            self.draft.entries[position].standing_why = Some(why.into());
+        }
+        Ok(())
+    }
+
+    /// Sets what a backend asks for by its checker: laid over what is configured.
+    ///
+    /// # Errors
+    /// [`SetError::Unknown`].
+    pub fn set_advice(&mut self, id: &BackendId, advice: Advice) -> Result<(), SetError> {
+        self.change(id, advice, |e| &mut e.advice)
+    }
+
+    /// Begins a slow start of a backend's own, whatever the set's. It grows with each
+    /// [`tick`](crate::BackendSet::tick).
+    ///
+    /// # Errors
+    /// [`SetError::Unknown`].
+    pub fn begin_ramp(&mut self, id: &BackendId, ramp: SlowStart) -> Result<(), SetError> {
+        let position = self.find(id)?;
+        let entry = &mut self.draft.entries[position];
+        entry.ramp = Ramp::Waiting;
+        entry.ramp_by = Some(ramp);
+        entry.percent = ramp.percent(Duration::ZERO);
+        self.dirty = true;
+        Ok(())
+    }
+
     /// The backends of the draft with the operator's word on each, newest first.
     #[cfg(feature = "discovery")]
     pub(crate) fn backends(&self) -> impl Iterator<Item = (&Arc<Backend<T>>, Admin)> {
@@ -317,6 +243,7 @@ impl<T> Edit<T> {
             return Ok(());
         }
         *field(&mut entry) = value;
+        entry.remember_weight();
         if entry.is_up() && !was_up {
             self.draft.start_ramp(&mut entry);
         }
@@ -325,12 +252,21 @@ impl<T> Edit<T> {
         Ok(())
     }
 
-    fn find(&self, id: &BackendId) -> Result<usize, SetError> {
-        self.draft
-            .entries
-            .iter()
-            .position(|e| e.backend.id() == id)
-            .ok_or_else(|| SetError::Unknown { id: id.clone() })
+    fn find(&mut self, id: &BackendId) -> Result<usize, SetError> {
+        self.searches += 1;
+        let entries = &self.draft.entries;
+        if self.searches == LONG {
+            let serials = entries.iter().map(|e| (e.backend.id().clone(), e.serial()));
+            self.index = serials.collect();
+        }
+        let found = if self.searches < LONG {
+            entries.iter().position(|e| e.backend.id() == id)
+        } else {
+            // Newest first: by falling serial.
+            let serial = self.index.get(id).copied();
+            serial.and_then(|it| entries.binary_search_by(|e| it.cmp(&e.serial())).ok())
+        };
+        found.ok_or_else(|| SetError::Unknown { id: id.clone() })
     }
 }
 

@@ -15,31 +15,43 @@
 //! | `Quiesced` | no | goes on | weight 0 |
 //! | `Draining` | no | goes on, affinity ends | the operator |
 //! | `Down` | no | its owner decides | a checker |
+//! | `Ejected` | no | its owner decides | its own traffic |
+//! | `Withheld` | no | goes on | a lost [`Quorum`] |
 //! | `Disabled` | no | its owner decides | the operator |
 //!
+//! Where too few are healthy, a [`FailMode`] may make those that are not eligible all the same.
 //! Besides, a backend at its [`Limits`] is passed over until it has fallen below them.
 //!
 //! Nothing here knows a runtime or reads a clock: time is an argument.
 
 mod account;
 mod advice;
+mod alarm;
 mod board;
+mod draft;
 mod edit;
 mod error;
 mod estimate;
+mod fail_mode;
 mod id;
 mod lane;
 mod load;
 mod member;
 mod outcome;
+mod quorum;
+#[cfg(feature = "health")]
+mod saved;
 mod set;
 mod slow_start;
 mod snapshot;
 mod spec;
 mod state;
+mod status;
 mod timeline;
 
 pub(crate) use self::account::{Account, Shared};
+#[cfg(feature = "health")]
+pub(crate) use self::alarm::{Runs, Trial};
 pub(crate) use self::set::{Commit, Reader};
 
 pub use self::advice::{Advice, WeightAdvice};
@@ -47,16 +59,22 @@ pub use self::edit::Edit;
 pub use self::error::SetError;
 pub use self::estimate::Estimate;
 pub(crate) use self::estimate::{Projection, Tick};
+pub use self::fail_mode::FailMode;
 pub use self::id::BackendId;
 pub use self::load::{Limits, Load};
 pub use self::member::{Member, Members};
 pub use self::outcome::{Outcome, Outcomes};
+pub use self::quorum::Quorum;
+#[cfg(feature = "health")]
+#[cfg_attr(docsrs, doc(cfg(feature = "health")))]
+pub use self::saved::SavedBackend;
 pub use self::set::BackendSet;
 pub use self::slow_start::SlowStart;
 pub(crate) use self::snapshot::Seat;
 pub use self::snapshot::{Backend, Snapshot};
 pub use self::spec::Spec;
-pub use self::state::{Admin, Health, State};
+pub use self::state::{Admin, Health, Standing, State};
+pub use self::status::Status;
 
 /// The largest weight of a backend, that of `ipvsadm`.
 pub const MAX_WEIGHT: u32 = 65_535;

@@ -47,6 +47,7 @@ impl Outcome {
 
 /// How many leases of one backend ended in which way, since the backend was made.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
 pub struct Outcomes {
     /// Leases that ended with [`Outcome::Ok`].
@@ -112,6 +113,17 @@ pub(super) fn count(outcome: Outcome, usual: &UsualEnds, failures: &Failures) {
     };
     // Relaxed: a statistic that orders nothing.
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Adds what was counted in an earlier life.
+#[cfg(feature = "health")]
+pub(super) fn carry_over(outcomes: Outcomes, usual: &UsualEnds, failures: &Failures) {
+    let add = |counter: &AtomicU64, count| counter.fetch_add(count, Ordering::Relaxed);
+    add(&usual.ok, outcomes.ok);
+    add(&usual.cancelled, outcomes.cancelled);
+    add(&failures.app_error, outcomes.app_error);
+    add(&failures.connect_error, outcomes.connect_error);
+    add(&failures.timeout, outcomes.timeout);
 }
 
 /// Reads what [`count`] has counted.

@@ -6,8 +6,11 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::account::Shared;
-use super::edit::Draft;
-use super::{Admin, Backend, BackendId, Edit, Health, Limits, SetError, SlowStart, Snapshot, Spec};
+use super::draft::Draft;
+use super::{
+    Admin, Backend, BackendId, Edit, FailMode, Health, Limits, Quorum, SetError, SlowStart,
+    Snapshot, Spec, Status,
+};
 use crate::sync::{Mutex, lock};
 
 /// Holds the backends of one virtual service, and publishes every change of them.
@@ -70,7 +73,7 @@ impl<T> BackendSet<T> {
     }
 
     /// An empty set whose counts are kept in lanes: one for each of so many workers that pick at the
-    /// same time. At most 255.
+    /// same time. At most 254.
     ///
     /// For threads that share the backends and pick all the time through a
     /// [`Worker`](crate::balancer::Worker) each: they count on cache lines of their own, so two
@@ -84,7 +87,7 @@ impl<T> BackendSet<T> {
     /// one place all the same. Each lane takes 144 bytes a backend.
     #[must_use]
     pub fn with_lanes(workers: usize) -> Self {
-        let shared = Arc::new(Shared::new(workers.min(255) as u8));
+        let shared = Arc::new(Shared::new(workers.min(254) as u8));
         let mut draft = Draft::new(Arc::clone(&shared));
         let current = Arc::new(draft.snapshot());
         let writer = Mutex::new(Writer { draft, current, readers: Vec::new() });
@@ -95,6 +98,60 @@ impl<T> BackendSet<T> {
     /// full) from the next [`tick`](Self::tick) on.
     pub fn set_slow_start(&self, slow_start: Option<SlowStart>) {
         lock(&self.inner.writer).draft.slow_start = slow_start;
+    }
+
+    /// Sets what to do when too few backends are healthy, and publishes what follows.
+    ///
+    /// # Errors
+    /// [`SetError::Scheduler`] if a scheduler cannot use the result.
+    pub fn set_fail_mode(&self, mode: FailMode) -> Result<(), SetError> {
+        self.reform(|draft| draft.fail_mode = mode)
+    }
+
+    /// Sets how much weight must be up for the set to serve, and publishes what follows.
+    ///
+    /// # Errors
+    /// [`SetError::Scheduler`] if a scheduler cannot use the result.
+    pub fn set_quorum(&self, quorum: Option<Quorum>) -> Result<(), SetError> {
+        self.reform(|draft| draft.quorum = quorum)
+    }
+
+    fn reform(&self, change: impl FnOnce(&mut Draft<T>)) -> Result<(), SetError> {
+        let mut writer = lock(&self.inner.writer);
+        let mut draft = writer.draft.clone();
+        change(&mut draft);
+        writer.publish(draft)
+    }
+
+    /// Everything that is known of each backend, newest first. Costs as much as a change.
+    #[must_use]
+    pub fn status(&self) -> Vec<Status> {
+        lock(&self.inner.writer).draft.status()
+    }
+
+    /// What the set has learned of its backends, for [`restore`](Self::restore) in a later process.
+    ///
+    /// Ejections are not in it: whoever ejects keeps those, as
+    /// [`health::Watch`](crate::health::Watch::export) does.
+    #[cfg(feature = "health")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "health")))]
+    #[must_use]
+    pub fn export(&self, now: Instant) -> Vec<super::SavedBackend> {
+        lock(&self.inner.writer).draft.export(now)
+    }
+
+    /// Takes up what an earlier process has learned of backends of the same names, as one
+    /// publication: health, advice, slow start, and the counts of outcomes, which are added.
+    /// What is configured stays as it is.
+    ///
+    /// # Errors
+    /// [`SetError::Scheduler`] if a scheduler cannot use the result.
+    #[cfg(feature = "health")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "health")))]
+    pub fn restore(&self, saved: &[super::SavedBackend], now: Instant) -> Result<(), SetError> {
+        let mut writer = lock(&self.inner.writer);
+        let mut draft = writer.draft.clone();
+        if draft.restore(saved, now) { writer.publish(draft) } else { Ok(()) }
     }
 
     /// Makes several changes and publishes them as one; if one is refused none is made.
@@ -109,7 +166,7 @@ impl<T> BackendSet<T> {
     ) -> Result<R, SetError> {
         let mut writer = lock(&self.inner.writer);
         let draft = writer.draft.clone();
-        let mut edit = Edit { draft, dirty: false };
+        let mut edit = Edit::new(draft);
         let answer = change(&mut edit)?;
         if edit.dirty {
             let draft = edit.draft;
@@ -210,8 +267,7 @@ impl<T> BackendSet<T> {
         } else {
             writer.draft = draft;
         }
-        let draft = &writer.draft;
-        let step = draft.slow_start.filter(|_| draft.is_ramping()).map(|slow| slow.step());
+        let step = writer.draft.step();
         Ok(step.and_then(|step| now.checked_add(step)))
     }
 

@@ -118,6 +118,11 @@ pub struct Snapshot<T> {
     pub(super) accounts: Box<[Arc<Account>]>,
     /// For one lane after the other, at the same positions.
     pub(super) seats: Box<[Arc<Seat<T>>]>,
+    /// At the same positions.
+    pub(super) whys: Box<[Option<Arc<str>>]>,
+    pub(super) panicking: bool,
+    pub(super) health_count: (usize, usize),
+    pub(super) has_quorum: bool,
 }
 
 impl<T> Snapshot<T> {
@@ -137,6 +142,38 @@ impl<T> Snapshot<T> {
     #[must_use]
     pub fn backends(&self) -> &[Arc<Backend<T>>] {
         &self.backends
+    }
+
+    /// Why the backend at a position is in its state, where a checker or its traffic has said so.
+    #[must_use]
+    pub fn why(&self, position: usize) -> Option<&Arc<str>> {
+        self.whys.get(position)?.as_ref()
+    }
+
+    /// Tells whether health is ignored, because too few are healthy: see
+    /// [`FailMode`](super::FailMode).
+    #[must_use]
+    pub fn is_panicking(&self) -> bool {
+        self.panicking
+    }
+
+    /// How many of the backends that the operator wants to serve are healthy, and how many those
+    /// are. Who is on trial counts as healthy.
+    #[must_use]
+    pub fn health_count(&self) -> (usize, usize) {
+        self.health_count
+    }
+
+    /// Tells whether enough weight is up; `true` for a set without a [`Quorum`](super::Quorum).
+    #[must_use]
+    pub fn has_quorum(&self) -> bool {
+        self.has_quorum
+    }
+
+    /// What all backends share.
+    #[cfg(feature = "health")]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The account at a position.

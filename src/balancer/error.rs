@@ -15,6 +15,9 @@ pub enum PickError {
     /// Nobody may be chosen, and at least one backend would be, were it not down.
     #[error("every backend is down")]
     AllDown,
+    /// Backends are up, but fewer than the set's [`Quorum`](crate::backend::Quorum) asks for.
+    #[error("too few backends are up for the quorum")]
+    NoQuorum,
     /// Every backend that may be chosen is at its connection limit.
     #[error("every backend is at its connection limit")]
     Saturated,

@@ -56,8 +56,7 @@ impl<T> Lease<T> {
     pub fn set_active(&mut self, active: bool) {
         if self.active != active {
             self.active = active;
-            let lane = std::mem::take(&mut self.lane);
-            self.account().leave_lane(lane);
+            self.lane = self.account().leave_lane(self.lane);
             self.account().set_active(active);
         }
     }

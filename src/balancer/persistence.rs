@@ -196,7 +196,7 @@ impl PersistenceBuilder {
             State::Eligible => Affinity::Stays,
             State::Quiesced => self.quiesced,
             State::Draining => self.draining,
-            State::Down | State::Disabled => Affinity::Ends,
+            State::Down | State::Ejected | State::Withheld | State::Disabled => Affinity::Ends,
         }
     }
 

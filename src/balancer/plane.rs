@@ -180,7 +180,10 @@ fn nobody(members: &Members) -> PickError {
     if members.is_empty() {
         return PickError::Empty;
     }
-    let down = members.iter().any(|m| m.state() == State::Down && m.weight() != 0);
+    if members.iter().any(|m| m.state() == State::Withheld) {
+        return PickError::NoQuorum;
+    }
+    let down = members.iter().any(|m| m.state().is_unhealthy() && m.weight() != 0);
     if down { PickError::AllDown } else { PickError::AllQuiesced }
 }
 

@@ -178,7 +178,10 @@ pub(super) enum Refusal {
 impl From<PickError> for Refusal {
     fn from(error: PickError) -> Self {
         match error {
-            PickError::Empty | PickError::AllQuiesced | PickError::AllDown => Self::NoBackend,
+            PickError::Empty
+            | PickError::AllQuiesced
+            | PickError::AllDown
+            | PickError::NoQuorum => Self::NoBackend,
             PickError::Saturated => Self::Saturated,
             PickError::Refused => Self::Scheduler,
             PickError::Exhausted => Self::ConnectError,

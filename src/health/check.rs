@@ -323,7 +323,7 @@ impl FailureKind {
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Self::Reset,
             ErrorKind::UnexpectedEof | ErrorKind::ConnectionAborted => Self::Closed,
             ErrorKind::TimedOut => Self::Timeout,
-            ErrorKind::InvalidData => Self::Protocol,
+            ErrorKind::InvalidData | ErrorKind::InvalidInput => Self::Protocol,
             ErrorKind::AddrNotAvailable | ErrorKind::OutOfMemory | ErrorKind::PermissionDenied => {
                 Self::Local
             }

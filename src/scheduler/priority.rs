@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::hash::{mix, scale};
 use super::tier_load::{Count, Rule, TierLoad};
 use super::{CompileError, PickContext, Picker, Scheduler, previous_as};
-use crate::backend::{Member, Members, State};
+use crate::backend::{Member, Members};
 
 /// `priority`: tier 0 serves while it can, the next tier takes what it cannot.
 ///
@@ -175,7 +175,7 @@ fn count<'a>(members: impl Iterator<Item = &'a Member>) -> Count {
 /// Tells whether the operator wants a member to serve.
 fn is_counted(member: &Member) -> bool {
     // Not by state alone: a wrapper around this one may have left a member out.
-    member.share() != 0 || (member.state() == State::Down && member.weight() != 0)
+    member.share() != 0 || (member.state().is_unhealthy() && member.weight() != 0)
 }
 
 /// The member as the list of its tier has it.

@@ -189,7 +189,10 @@ pub(super) enum Shed {
 impl From<PickError> for Shed {
     fn from(error: PickError) -> Self {
         match error {
-            PickError::Empty | PickError::AllQuiesced | PickError::AllDown => Self::NoBackend,
+            PickError::Empty
+            | PickError::AllQuiesced
+            | PickError::AllDown
+            | PickError::NoQuorum => Self::NoBackend,
             PickError::Saturated => Self::Saturated,
             PickError::Refused => Self::Scheduler,
             PickError::Exhausted => Self::Unreachable,

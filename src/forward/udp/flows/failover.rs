@@ -127,6 +127,7 @@ impl Flows {
 fn serves(snapshot: &Snapshot<SocketAddr>, serial: u64) -> bool {
     let position = snapshot.members().position(serial);
     position.is_some_and(|position| {
-        !matches!(snapshot.members()[position].state(), State::Down | State::Disabled)
+        let state = snapshot.members()[position].state();
+        !state.is_unhealthy() && state != State::Disabled
     })
 }

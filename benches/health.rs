@@ -1,0 +1,142 @@
+//! What it costs to check ten thousand servers once a second, and whether the beat is kept.
+//!
+//! ```text
+//! cargo bench --bench health
+//! cargo bench --bench health -- --backends 1000 --seconds 5
+//! ```
+//! The servers are one process that listens on every loopback address at once: each backend has an
+//! address of its own, as in life. The processor time is that of this process, which on loopback
+//! includes the kernel's work for the server's half of each handshake.
+
+use std::error::Error;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use clap::Parser;
+use lvs::health::{Checks, Monitor, Plan, TcpCheck};
+use lvs::{BackendSet, Spec};
+
+/// Checks many backends by TCP and says what that takes.
+#[derive(Debug, Parser)]
+struct Args {
+    /// How many backends.
+    #[arg(long, default_value_t = 10_000)]
+    backends: u32,
+    /// For how long, once all have been asked.
+    #[arg(long, default_value_t = 10)]
+    seconds: u32,
+    /// Listens and takes connections until its input ends: what this program starts for itself.
+    #[arg(long, hide = true)]
+    server: bool,
+    /// A second's run that shows that it works.
+    #[arg(long)]
+    test: bool,
+    /// What cargo says.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let mut args = Args::parse();
+    if args.test {
+        (args.backends, args.seconds) = (200, 1);
+    }
+    let done = if args.server { serve().await } else { measure(&args).await };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(args: &Args) -> Result<(), Box<dyn Error>> {
+    let (_server, port) = Server::start()?;
+    let set = BackendSet::new();
+    set.edit(|edit| (0..args.backends).try_for_each(|n| edit.insert(backend(n, port)).map(drop)))?;
+    let monitor = Monitor::new();
+    let interval = Duration::from_secs(1);
+    let checks = Checks::new(TcpCheck::new()).interval(interval).timeout(interval / 2);
+    monitor.watch(&set, Plan::new("bench").check(checks))?;
+    tokio::spawn(monitor.run());
+    tokio::time::sleep(interval * 2).await;
+
+    let (cpu, before) = (cpu_time()?, monitor.counters());
+    let begun = tokio::time::Instant::now();
+    tokio::time::sleep(interval * args.seconds).await;
+    let took = begun.elapsed();
+    let (cpu, after) = (cpu_time()?.saturating_sub(cpu), monitor.counters());
+
+    let checks = after.checks - before.checks;
+    let up = set.snapshot().health_count().0;
+    println!("{checks} checks of {} backends in {:.2} s", args.backends, took.as_secs_f64());
+    println!("  up          {up} of {}", args.backends);
+    println!("  failed      {} ({} by this machine)", after.failed, after.local);
+    println!("  processor   {:.3} of a core", cpu.as_secs_f64() / took.as_secs_f64());
+    println!("  a check     {:.1} us", cpu.as_secs_f64() * 1e6 / checks as f64);
+    println!("  late        {} by more than a tenth of their second", after.late - before.late);
+    println!("  worst       {:.1} ms, from the start on", after.worst_lateness.as_secs_f64() * 1e3);
+    if up != args.backends as usize {
+        return Err("some backends are not up".into());
+    }
+    Ok(())
+}
+
+fn backend(n: u32, port: u16) -> Spec<SocketAddr> {
+    // From 127.1.0.0 on.
+    let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 0)) + n);
+    Spec::from(SocketAddr::from((ip, port)))
+}
+
+/// The processor time of this process, its kernel's included.
+fn cpu_time() -> Result<Duration, Box<dyn Error>> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // Behind the name, which may hold anything: utime and stime are the 14th and 15th of all.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks = fields.skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+/// The servers' process; ends with this value.
+struct Server(Child);
+
+impl Server {
+    fn start() -> Result<(Self, u16), Box<dyn Error>> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("--server")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take().ok_or("no output")?;
+        let server = Self(child);
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        Ok((server, line.trim().parse()?))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn serve() -> Result<(), Box<dyn Error>> {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+    println!("{}", listener.local_addr()?.port());
+    // Should its parent be killed it goes as well.
+    let parent = tokio::task::spawn_blocking(|| std::io::stdin().lines().count());
+    tokio::select! {
+        _ = parent => Ok(()),
+        () = async {
+            loop {
+                let _ = listener.accept().await;
+            }
+        } => Ok(()),
+    }
+}

@@ -1,0 +1,85 @@
+//! What is worth keeping of a backend over a restart.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::draft::{Draft, Entry, Ramp};
+use super::{Advice, Health, Outcomes};
+
+/// What a set has learned of one backend, without what is configured.
+///
+/// Times are kept as durations, so that they mean the same in another process.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SavedBackend {
+    /// The stable name.
+    pub id: String,
+    /// What checks said.
+    pub health: Health,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// What it asked for by a checker.
+    #[serde(default)]
+    pub advice: Advice,
+    /// How long it has been in slow start, in milliseconds; `None` if it counts in full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start_ms: Option<u64>,
+    /// How its leases ended.
+    #[serde(default)]
+    pub outcomes: Outcomes,
+}
+
+impl<T> Draft<T> {
+    pub(super) fn export(&self, now: Instant) -> Vec<SavedBackend> {
+        self.entries.iter().map(|entry| entry.export(now)).collect()
+    }
+
+    /// Takes up what was saved of those it knows; `true` if there was any.
+    pub(super) fn restore(&mut self, saved: &[SavedBackend], now: Instant) -> bool {
+        let by_name: std::collections::HashMap<_, _> =
+            saved.iter().map(|saved| (saved.id.as_str(), saved)).collect();
+        let slow_start = self.slow_start;
+        let mut found = false;
+        for entry in &mut self.entries {
+            let Some(saved) = by_name.get(entry.backend.id().as_str()) else { continue };
+            found = true;
+            entry.restore(saved);
+            // Without a slow start in the set there is none to go on with.
+            let elapsed = saved.slow_start_ms.map(Duration::from_millis);
+            if let (Some(elapsed), Some(slow)) = (elapsed, slow_start) {
+                entry.ramp = Ramp::Since(now.checked_sub(elapsed).unwrap_or(now));
+                entry.percent = slow.percent(elapsed);
+            }
+        }
+        found
+    }
+}
+
+impl<T> Entry<T> {
+    fn export(&self, now: Instant) -> SavedBackend {
+        let slow_start = match self.ramp {
+            Ramp::Done => None,
+            Ramp::Waiting => Some(Duration::ZERO),
+            Ramp::Since(since) => Some(now.saturating_duration_since(since)),
+        };
+        SavedBackend {
+            id: self.backend.id().to_string(),
+            health: self.health,
+            why: self.health_why.as_deref().map(str::to_owned),
+            advice: self.advice,
+            slow_start_ms: slow_start.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX)),
+            outcomes: self.backend.outcomes(),
+        }
+    }
+
+    fn restore(&mut self, saved: &SavedBackend) {
+        self.health = saved.health;
+        self.health_why = saved.why.as_deref().map(Arc::from);
+        self.advice = saved.advice;
+        self.remember_weight();
+        self.backend.account.carry_over(saved.outcomes);
+    }
+}

@@ -1,0 +1,559 @@
+//! The engine by a clock that the tests move: a world of servers that die and come back, and what
+//! the set knows of it, to the millisecond.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::backend::{BackendSet, State};
+use crate::health::events::Sender;
+use crate::health::service::Watched;
+use crate::health::{Checks, Plan, TcpCheck};
+use crate::{Balancer, Spec};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn start() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+fn address(n: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9000 + n))
+}
+
+fn id(n: u16) -> BackendId {
+    address(n).into()
+}
+
+fn refused() -> Failure {
+    Failure::new(FailureKind::Refused, "refused")
+}
+
+fn timed_out() -> Failure {
+    Failure::new(FailureKind::Timeout, "timed out")
+}
+
+/// Engine, clock, and the checks under way with the moment each will be answered.
+struct World {
+    engine: Engine,
+    sets: Vec<BackendSet<SocketAddr>>,
+    events: crate::health::Events,
+    sender: Sender,
+    now: Instant,
+    asked: Vec<(Instant, ProbeId, Result<Report, Failure>)>,
+    begun: Vec<(Instant, SocketAddr)>,
+    most: usize,
+}
+
+impl World {
+    fn new() -> Self {
+        let sender = Sender::new();
+        Self {
+            engine: Engine::new(10_000, 1),
+            sets: Vec::new(),
+            events: sender.subscribe(),
+            sender,
+            now: start(),
+            asked: Vec::new(),
+            begun: Vec::new(),
+            most: 0,
+        }
+    }
+
+    fn watch(&mut self, members: impl IntoIterator<Item = u16>, checks: &[Checks]) -> ServiceId {
+        self.watch_by(members, checks.iter().cloned().fold(Plan::new("test"), Plan::check))
+    }
+
+    fn watch_by(&mut self, members: impl IntoIterator<Item = u16>, plan: Plan) -> ServiceId {
+        let set = BackendSet::new();
+        for n in members {
+            set.insert(address(n)).expect("a new name");
+        }
+        plan.validate().expect("a sound plan");
+        let watched = Watched::new(&set, plan, self.sender.clone(), || ());
+        self.sets.push(set);
+        self.engine.insert(Arc::new(watched))
+    }
+
+    /// Lets time pass; `answer` says what a server says that is asked now, and after how long.
+    fn run(
+        &mut self,
+        time: Duration,
+        mut answer: impl FnMut(Instant, SocketAddr) -> (Duration, Result<Report, Failure>),
+    ) {
+        let end = self.now + time;
+        loop {
+            for job in self.engine.poll(self.now) {
+                let (after, answer) = answer(self.now, job.key.address);
+                let after = after.min(job.key.timing.timeout);
+                self.begun.push((self.now, job.key.address));
+                self.asked.push((self.now + after, job.id, answer));
+            }
+            self.most = self.most.max(self.engine.in_flight());
+            assert_eq!(self.engine.in_flight(), self.asked.len());
+            let answers = self.asked.iter().map(|(at, ..)| *at).min();
+            let next = answers.into_iter().chain(self.engine.poll_timeout()).min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
+            self.now = self.now.max(next);
+            let now = self.now;
+            let due = |(at, ..): &mut (Instant, _, _)| *at <= now;
+            for (_, id, answer) in self.asked.extract_if(.., due).collect::<Vec<_>>() {
+                self.engine.finish(id, answer, now);
+            }
+        }
+        self.now = end;
+        self.engine.poll(end).into_iter().for_each(|job| {
+            self.begun.push((end, job.key.address));
+            let (after, answer) = answer(end, job.key.address);
+            self.asked.push((end + after.min(job.key.timing.timeout), job.id, answer));
+        });
+    }
+
+    fn state(&self, set: usize, n: u16) -> State {
+        let status = self.sets[set].status();
+        status.iter().find(|it| it.id == id(n)).expect("in the set").state
+    }
+}
+
+fn well(_: Instant, _: SocketAddr) -> (Duration, Result<Report, Failure>) {
+    (MS, Ok(Report::up()))
+}
+
+fn checks() -> Checks {
+    Checks::new(TcpCheck::new()).interval(1000 * MS).timeout(500 * MS).jitter(0)
+}
+
+#[test]
+fn the_first_answer_decides_and_then_rise_and_fall_do() {
+    let mut world = World::new();
+    world.watch([1, 2], &[checks().rise(2).fall(3)]);
+    let one_is = |ok: bool| {
+        move |_: Instant, at: SocketAddr| {
+            (MS, if ok || at == address(2) { Ok(Report::up()) } else { Err(refused()) })
+        }
+    };
+    world.run(1002 * MS, one_is(false));
+    assert_eq!((world.state(0, 1), world.state(0, 2)), (State::Down, State::Eligible));
+    let why = world.sets[0].status().iter().find(|it| it.id == id(1)).and_then(|it| it.why.clone());
+    assert_eq!(why.as_deref(), Some("tcp check: refused"));
+    world.run(1000 * MS, one_is(true));
+    assert_eq!(world.state(0, 1), State::Down, "one success of two");
+    world.run(1000 * MS, one_is(true));
+    assert_eq!(world.state(0, 1), State::Eligible);
+    for _ in 0..2 {
+        world.run(2000 * MS, one_is(false));
+        assert_eq!(world.state(0, 1), State::Eligible, "two failures of three");
+        world.run(1000 * MS, one_is(true));
+    }
+    world.run(3000 * MS, one_is(false));
+    assert_eq!(world.state(0, 1), State::Down);
+}
+
+#[test]
+fn a_shortage_of_this_machine_is_held_against_nobody() {
+    let mut world = World::new();
+    world.watch([1], &[checks().fall(1)]);
+    world.run(2500 * MS, well);
+    let lacking = Failure::new(FailureKind::Local, "no descriptors");
+    world.run(9000 * MS, |_, _| (MS, Err(lacking.clone())));
+    assert_eq!(world.state(0, 1), State::Eligible);
+    assert_eq!((world.engine.failures().local, world.engine.failures().remote), (9, 0));
+}
+
+#[test]
+fn the_fast_interval_holds_while_the_state_is_about_to_change() {
+    let mut world = World::new();
+    let timing = checks().timeout(100 * MS).fast_interval(100 * MS).down_interval(5000 * MS);
+    world.watch([1], &[timing]);
+    world.run(1500 * MS, well);
+    world.begun.clear();
+    world.run(20_000 * MS, |_, _| (MS, Err(refused())));
+    let times: Vec<_> = world.begun.iter().map(|(at, _)| *at - world.begun[0].0).collect();
+    let expected = [0, 100, 200, 5200, 10_200, 15_200].map(|ms| ms * MS);
+    assert_eq!(times[..6], expected);
+}
+
+#[test]
+fn services_that_share_an_address_and_a_check_share_the_probe() {
+    let mut world = World::new();
+    let shared = checks();
+    let first = world.watch([1, 2], std::slice::from_ref(&shared));
+    world.watch([2, 3], &[shared.clone(), shared.clone().port(7)]);
+    world.watch([2], &[checks()]);
+    world.run(1001 * MS, well);
+    // 1, 2, 3; port 7 for both of the second service; 2 by a check of its own.
+    assert_eq!(world.engine.probes(), 5);
+    world.run(4000 * MS, |_, at| {
+        (MS, if at == address(2) { Err(refused()) } else { Ok(Report::up()) })
+    });
+    assert_eq!((world.state(0, 2), world.state(1, 2)), (State::Down, State::Down));
+    assert_eq!((world.state(0, 1), world.state(1, 3)), (State::Eligible, State::Eligible));
+    world.engine.remove(first);
+    assert_eq!(world.engine.probes(), 4, "1 is nobody's any more");
+    // A newcomer learns at once what is known.
+    world.watch([2], &[shared]);
+    world.run(MS, well);
+    assert_eq!(world.state(3, 2), State::Down);
+}
+
+#[test]
+fn a_backend_is_up_while_none_of_its_checks_says_no() {
+    let mut world = World::new();
+    world.watch([1], &[checks().fall(1).rise(1), checks().fall(1).rise(1).port(7)]);
+    let answer = |bad: Option<u16>| {
+        move |_: Instant, at: SocketAddr| {
+            (MS, if bad == Some(at.port()) { Err(refused()) } else { Ok(Report::up()) })
+        }
+    };
+    world.run(2500 * MS, answer(None));
+    assert_eq!(world.state(0, 1), State::Eligible);
+    world.run(1000 * MS, answer(Some(7)));
+    assert_eq!(world.state(0, 1), State::Down);
+    world.run(1000 * MS, answer(Some(9001)));
+    assert_eq!(world.state(0, 1), State::Down);
+    world.run(1000 * MS, answer(None));
+    assert_eq!(world.state(0, 1), State::Eligible);
+}
+
+#[test]
+fn members_come_and_go_and_move() {
+    let mut world = World::new();
+    world.watch([1, 2], &[checks().fall(1)]);
+    world.run(2500 * MS, well);
+    let set = world.sets[0].clone();
+    set.remove(&id(1)).expect("known");
+    set.insert(address(3)).expect("new");
+    set.insert(Spec::new("unix", address(4))).expect("new");
+    set.set_target(&id(2), address(5), Some(address(5))).expect("known");
+    world.run(MS, well);
+    assert_eq!(world.engine.probes(), 2, "3, and 2 at its new address; one without is not asked");
+    world.begun.clear();
+    world.run(2000 * MS, |_, at| {
+        (MS, if at == address(5) { Err(refused()) } else { Ok(Report::up()) })
+    });
+    assert!(world.begun.iter().all(|(_, at)| [address(3), address(5)].contains(at)));
+    assert_eq!((world.state(0, 2), world.state(0, 3)), (State::Down, State::Eligible));
+}
+
+#[test]
+fn a_thousand_checks_never_fire_together() {
+    let mut world = World::new();
+    world.watch(1..=1000, &[checks()]);
+    world.run(10_000 * MS, well);
+    let last = world.begun.iter().filter(|(at, _)| world.now - *at < 1000 * MS);
+    let mut per_ms = HashMap::<u128, u32>::new();
+    last.for_each(|(at, _)| *per_ms.entry((world.now - *at).as_millis()).or_default() += 1);
+    assert!(per_ms.values().all(|count| *count <= 3), "one a millisecond would be even");
+    assert!((9_990..=10_001).contains(&world.begun.len()));
+    assert!(world.most <= 4);
+}
+
+#[test]
+fn what_many_checks_say_at_once_is_one_publication() {
+    let mut world = World::new();
+    world.watch(1..=100, &[checks().timeout(1000 * MS).fall(1)]);
+    world.run(2500 * MS, well);
+    let before = world.sets[0].snapshot().generation();
+    // All asked, all unanswered until the same moment.
+    let now = world.now;
+    let silent = move |at: Instant, _| (now + 951 * MS - at, Err(timed_out()));
+    world.run(950 * MS, silent);
+    for (_, id, answer) in std::mem::take(&mut world.asked) {
+        world.engine.finish(id, answer, world.now);
+    }
+    world.engine.poll(world.now);
+    assert_eq!(world.sets[0].snapshot().generation(), before + 1);
+    assert!(world.sets[0].status().iter().filter(|it| it.state == State::Down).count() > 90);
+}
+
+#[test]
+fn a_scheduler_that_refuses_holds_nothing_up_and_is_asked_again() {
+    use crate::scheduler::{CompileError, Picker, Scheduler};
+    #[derive(Debug)]
+    struct Moody(std::sync::atomic::AtomicBool);
+    impl Scheduler for Moody {
+        fn name(&self) -> &str {
+            "moody"
+        }
+        fn compile(
+            &self,
+            members: &crate::backend::Members,
+            previous: Option<&dyn Picker>,
+        ) -> Result<Box<dyn Picker>, CompileError> {
+            if self.0.load(std::sync::atomic::Ordering::SeqCst) {
+                return Err(CompileError::Other("not today".into()));
+            }
+            crate::scheduler::RoundRobin.compile(members, previous)
+        }
+    }
+    let mut world = World::new();
+    world.watch([1], &[checks().fall(1)]);
+    let moody = Arc::new(Moody(false.into()));
+    let balancer = Balancer::new(&world.sets[0], Arc::clone(&moody)).expect("in a good mood");
+    world.run(2500 * MS, well);
+    moody.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    world.run(2500 * MS, |_, _| (MS, Err(refused())));
+    assert_eq!(world.state(0, 1), State::Eligible);
+    let mut refusals = 0;
+    while let Some(Ok(event)) = world.events.try_next() {
+        refusals += u32::from(matches!(event.kind, EventKind::Refused { .. }));
+    }
+    assert!((2..=3).contains(&refusals), "told each second: {refusals}");
+    moody.0.store(false, std::sync::atomic::Ordering::SeqCst);
+    world.run(1000 * MS, |_, _| (MS, Err(refused())));
+    assert_eq!(world.state(0, 1), State::Down);
+    drop(balancer);
+}
+
+#[test]
+fn advice_adds_up_and_warnings_are_said_once() {
+    use crate::backend::WeightAdvice;
+    let mut world = World::new();
+    world.watch([1], &[checks()]);
+    world.sets[0].set_weight(&id(1), 10).expect("known");
+    let weight =
+        |percent| Advice { weight: Some(WeightAdvice::Percent(percent)), ..Advice::default() };
+    let half = Report::up().with_advice(weight(50)).with_warning("expires in 3 days");
+    world.run(5500 * MS, |_, _| (MS, Ok(half.clone())));
+    assert_eq!(world.sets[0].status()[0].effective_weight, 5);
+    world.run(5000 * MS, well);
+    assert_eq!(world.sets[0].status()[0].effective_weight, 5, "who says nothing changes nothing");
+    world.run(1000 * MS, |_, _| (MS, Ok(Report::up().with_advice(weight(100)))));
+    assert_eq!(world.sets[0].status()[0].effective_weight, 10);
+    let events = std::iter::from_fn(|| world.events.try_next()).filter_map(Result::ok);
+    let warnings = events.filter(|it| matches!(it.kind, EventKind::Warning { .. })).count();
+    assert_eq!(warnings, 1, "said once, while it stands");
+}
+
+#[test]
+fn what_was_known_is_known_after_a_restart() {
+    let well_but = |bad: u16| {
+        move |_: Instant, at: SocketAddr| {
+            (MS, if at == address(bad) { Err(refused()) } else { Ok(Report::up()) })
+        }
+    };
+    let mut world = World::new();
+    let first = world.watch([1, 2, 3], &[checks()]);
+    let slow = crate::SlowStart::new(Duration::from_secs(100));
+    world.sets[0].set_slow_start(Some(slow));
+    world.run(2500 * MS, well_but(1));
+    world.sets[0].set_health(&id(3), Health::Down).expect("known");
+    world.sets[0].set_health(&id(3), Health::Up).expect("known");
+    world.run(11_000 * MS, well_but(1));
+    let balancer = Balancer::new(&world.sets[0], crate::scheduler::RoundRobin).expect("a rule");
+    balancer.pick(&crate::Flow::new()).expect("somebody").complete(crate::Outcome::Timeout);
+    // One failure of three.
+    world.run(1000 * MS, |_, _| (MS, Err(refused())));
+
+    let saved = world.engine.export(first, world.now);
+    let text = serde_json::to_string(&saved).expect("plain data");
+    let saved: Saved = serde_json::from_str(&text).expect("what was written");
+    let mut world = World::new();
+    let second = world.watch([4, 3, 2, 1], &[checks()]);
+    world.sets[0].set_slow_start(Some(slow));
+    world.engine.restore(second, &saved, world.now).expect("rr takes anything");
+    world.engine.poll(world.now).clear();
+    let status = |world: &World, n| {
+        world.sets[0].status().into_iter().find(|it| it.id == id(n)).expect("in the set")
+    };
+    assert_eq!(status(&world, 1).why.as_deref(), Some("tcp check: refused"));
+    assert_eq!((world.state(0, 1), world.state(0, 2)), (State::Down, State::Eligible));
+    assert_eq!(status(&world, 3).share_percent, 12);
+    let timeouts = |n| world.sets[0].snapshot().find(&id(n)).expect("there").outcomes().timeout;
+    assert_eq!((1..=4).map(timeouts).sum::<u64>(), 1);
+
+    // Two more failures take 2 down; one success is not enough for 1.
+    let mut world = World::new();
+    let third = world.watch([1, 2], &[checks()]);
+    world.engine.restore(third, &saved, world.now).expect("rr takes anything");
+    world.run(950 * MS, well_but(2));
+    assert_eq!((world.state(0, 1), world.state(0, 2)), (State::Down, State::Eligible));
+    world.run(1000 * MS, well_but(2));
+    assert_eq!((world.state(0, 1), world.state(0, 2)), (State::Eligible, State::Down));
+}
+
+/// Serves requests one after the other, of which those to some servers fail.
+fn traffic(balancer: &Balancer<SocketAddr>, requests: u32, fails: impl Fn(u16) -> bool) -> u32 {
+    let serve = |_| {
+        let lease = balancer.pick(&crate::Flow::new()).expect("somebody");
+        let failed = fails(lease.target().port() - 9000);
+        let outcome = if failed { crate::Outcome::AppError } else { crate::Outcome::Ok };
+        lease.complete(outcome);
+        u32::from(failed)
+    };
+    (0..requests).map(serve).sum()
+}
+
+#[test]
+fn an_ejected_backend_is_tried_and_comes_back_by_its_ramp() {
+    use crate::health::Ejection;
+    let mut world = World::new();
+    let plan = Plan::new("test").eject(Ejection::new());
+    let first = world.watch_by(1..=5, plan.clone());
+    let balancer = Balancer::new(&world.sets[0], crate::scheduler::RoundRobin).expect("a rule");
+    world.run(100 * MS, well);
+    assert_eq!(traffic(&balancer, 25, |n| n == 1), 5, "the fifth raises its hand");
+    assert_eq!(world.state(0, 1), State::Eligible, "nobody has looked yet");
+    world.run(MS, well);
+    assert_eq!(world.state(0, 1), State::Ejected);
+    assert_eq!(traffic(&balancer, 100, |n| n == 1), 0);
+    let status = |world: &World| {
+        world.sets[0].status().into_iter().find(|it| it.id == id(1)).expect("in the set")
+    };
+    let why = status(&world).why.expect("a reason");
+    assert_eq!(&*why, "ejected for 30.0s: 5 failures in a row");
+
+    // It fails its trial: one request, and out for longer.
+    world.run(29_998 * MS, well);
+    assert_eq!(world.state(0, 1), State::Ejected);
+    world.run(2 * MS, well);
+    assert_eq!(world.state(0, 1), State::Eligible);
+    assert_eq!(traffic(&balancer, 100, |n| n == 1), 1);
+    world.run(MS, well);
+    assert_eq!(world.state(0, 1), State::Ejected);
+
+    // Another process goes on with what is left of it.
+    let saved = world.engine.export(first, world.now + 10_000 * MS);
+    let text = serde_json::to_string(&saved).expect("plain data");
+    let saved: Saved = serde_json::from_str(&text).expect("what was written");
+    let mut world = World::new();
+    let second = world.watch_by(1..=5, plan);
+    let balancer = Balancer::new(&world.sets[0], crate::scheduler::RoundRobin).expect("a rule");
+    world.engine.restore(second, &saved, world.now).expect("rr takes anything");
+    world.run(MS, well);
+    assert_eq!(world.state(0, 1), State::Ejected);
+    // Two in a row make 60 s, less the 30 s that a sweep without one has taken off in between.
+    world.run(49_998 * MS, well);
+    let left = world.state(0, 1);
+    world.run(2 * MS, well);
+    assert_eq!(world.state(0, 1), State::Eligible, "was {left}");
+
+    // It passes, and its share grows.
+    assert_eq!(traffic(&balancer, 100, |_| false), 0);
+    world.run(MS, well);
+    assert_eq!(status(&world).share_percent, 10);
+    world.run(5000 * MS, well);
+    assert_eq!(status(&world).share_percent, 50);
+    world.run(5000 * MS, well);
+    assert_eq!(status(&world).share_percent, 100);
+}
+
+#[test]
+fn a_trial_that_goes_on_and_on_has_passed() {
+    use crate::health::Ejection;
+    let mut world = World::new();
+    world.watch_by(1..=5, Plan::new("test").eject(Ejection::new().ramp(None)));
+    let balancer = Balancer::new(&world.sets[0], crate::scheduler::RoundRobin).expect("a rule");
+    world.run(100 * MS, well);
+    traffic(&balancer, 25, |n| n == 1);
+    world.run(30_001 * MS, well);
+    let lease = loop {
+        let lease = balancer.pick(&crate::Flow::new()).expect("somebody");
+        if lease.id() == &id(1) {
+            break lease;
+        }
+    };
+    world.run(9_999 * MS, well);
+    assert_eq!(traffic(&balancer, 100, |n| n == 1), 0, "its one place is taken");
+    world.run(2 * MS, well);
+    assert_eq!(traffic(&balancer, 100, |n| n == 1), 20);
+    drop(lease);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Whatever the timing and whenever a server dies, by refusing or by silence, it is down within
+    /// the promised time and not before `fall` failures; and it is up again by `rise` successes.
+    #[test]
+    fn detection_keeps_its_promise(
+        interval in 5u32..3000,
+        timeout_part in 1u32..=100,
+        fast_part in proptest::option::of(1u32..=100),
+        (rise, fall, jitter) in (1u32..6, 1u32..6, 0u8..=50),
+        members in 1u16..40,
+        dies_after in 0u32..10_000,
+        silent: bool,
+    ) {
+        let fast = fast_part.map(|part| (interval * part / 100).max(1));
+        let shortest = fast.unwrap_or(interval).min(interval);
+        let timeout = (shortest * timeout_part / 100).max(1);
+        let mut checks = Checks::new(TcpCheck::new())
+            .interval(interval * MS).timeout(timeout * MS).rise(rise).fall(fall).jitter(jitter);
+        if let Some(fast) = fast {
+            checks = checks.fast_interval(fast * MS);
+        }
+        let promise = checks.detects_within();
+        let mut world = World::new();
+        world.watch(1..=members, &[checks]);
+        let quick = MS / 10;
+        let well = |_: Instant, _: SocketAddr| (MS / 10, Ok(Report::up()));
+        // All have answered, and then some.
+        world.run(1000 * MS + interval * MS + dies_after * MS, well);
+        prop_assert!((1..=members).all(|n| world.state(0, n) == State::Eligible));
+        let died = world.now;
+        let mut failures = 0;
+        let dead = |now: Instant, at: SocketAddr| {
+            if at != address(1) {
+                return (quick, Ok(Report::up()));
+            }
+            // What was asked before it died has its answer.
+            failures += u32::from(now >= died);
+            if silent { (interval * MS, Err(timed_out())) } else { (quick, Err(refused())) }
+        };
+        let mut dead = dead;
+        while world.state(0, 1) != State::Down {
+            prop_assert!(world.now < died + promise, "up after {:?}", world.now - died);
+            world.run(MS, &mut dead);
+        }
+        prop_assert!(failures >= fall);
+        prop_assert!((2..=members).all(|n| world.state(0, n) == State::Eligible));
+
+        let begun = world.begun.len();
+        world.run(interval * MS * (rise + 1), well);
+        prop_assert_eq!(world.state(0, 1), State::Eligible);
+        let asked = world.begun[begun..].iter().filter(|(_, at)| *at == address(1)).count();
+        prop_assert!(asked >= rise as usize);
+    }
+
+    /// A server that fails less than `fall` times in a row is never down.
+    #[test]
+    fn who_flaps_below_the_threshold_stays_up(
+        fall in 2u32..6,
+        pattern in proptest::collection::vec(any::<bool>(), 50..300),
+    ) {
+        let mut world = World::new();
+        world.watch([1], &[checks().fall(fall)]);
+        let mut run = 0;
+        let mut pattern = pattern.into_iter().cycle();
+        world.run(1000 * MS, well);
+        world.run(200_000 * MS, |_, _| {
+            let fail = pattern.next() == Some(true) && run + 1 < fall;
+            run = if fail { run + 1 } else { 0 };
+            (MS, if fail { Err(refused()) } else { Ok(Report::up()) })
+        });
+        let mut downs = 0;
+        while let Some(Ok(event)) = world.events.try_next() {
+            downs += u32::from(matches!(event.kind, EventKind::State { to: Some(State::Down), .. }));
+        }
+        prop_assert_eq!(downs, 0);
+    }
+
+    /// No more are asked at a time than allowed, and none is forgotten.
+    #[test]
+    fn the_bound_holds_and_nobody_starves(bound in 1usize..20, members in 1u16..60) {
+        let mut world = World::new();
+        world.engine.set_most_in_flight(bound);
+        world.watch(1..=members, &[checks()]);
+        world.run(60_000 * MS, |_, _| (300 * MS, Ok(Report::up())));
+        prop_assert!(world.most <= bound);
+        for n in 1..=members {
+            let last = world.begun.iter().rev().find(|(_, at)| *at == address(n));
+            let waited = world.now - last.expect("asked at all").0;
+            let fair = (1000 * MS).max(300 * MS * (u32::from(members) / bound as u32 + 1)) + 300 * MS;
+            prop_assert!(waited <= fair, "{n} waited for {waited:?} of {fair:?}");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What a monitor keeps over a restart.
+
+use serde::{Deserialize, Serialize};
+
+use super::outlier::SavedEjection;
+use super::verdict::Verdict;
+use crate::backend::SavedBackend;
+
+/// What is known of one watched set: health and why, advice, slow starts, counts, ejections, and how far each
+/// check has come. Times are durations, so that they mean the same in another process.
+///
+/// From [`Watch::export`](super::Watch::export); any serde format will do.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Saved {
+    pub(super) backends: Vec<SavedBackend>,
+    /// By backend and check, in the order of the plan.
+    pub(super) verdicts: Vec<SavedVerdicts>,
+    /// By backend.
+    #[serde(default)]
+    pub(super) ejections: Vec<(String, SavedEjection)>,
+}
+
+/// What the checks of one backend have come to.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct SavedVerdicts {
+    pub(super) id: String,
+    pub(super) checks: Vec<SavedVerdict>,
+}
+
+/// What one check has come to.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct SavedVerdict {
+    /// The check's name: another check in its place takes up nothing.
+    pub(super) check: String,
+    pub(super) verdict: Verdict,
+    pub(super) why: String,
+}

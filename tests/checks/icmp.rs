@@ -1,0 +1,238 @@
+//! ICMP echo, over loopback, and in a network whose hosts say nothing but what a test makes them.
+
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
+
+use lvs::health::{FailureKind, IcmpCheck, Probe};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::world::{LONG, ask, assert_fails, program, run, run_out_of_time};
+
+/// `None`, and a word why, without the privilege.
+pub(crate) fn raw_socket() -> Option<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4));
+    socket.inspect_err(|error| println!("skipped: no raw socket: {error}")).ok()
+}
+
+/// A router's word that a datagram could not be delivered (RFC 792, page 4).
+pub(crate) fn unreachable(
+    code: u8,
+    protocol: u8,
+    from: SocketAddr,
+    to: SocketAddr,
+    datagram: &[u8],
+) -> Vec<u8> {
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (from.ip(), to.ip()) else { panic!("IPv4 only") };
+    let mut packet = vec![3, code, 0, 0, 0, 0, 0, 0];
+    let len = (20 + datagram.len() as u16).to_be_bytes();
+    packet.extend([0x45, 0, len[0], len[1], 0, 0, 0, 0, 64, protocol, 0, 0]);
+    packet.extend(from.octets());
+    packet.extend(to.octets());
+    packet.extend(datagram);
+    fill_checksum(&mut packet);
+    packet
+}
+
+fn fill_checksum(packet: &mut [u8]) {
+    packet[2..4].fill(0);
+    let words = packet
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    packet[2..4].copy_from_slice(&(!sum as u16).to_be_bytes());
+}
+
+fn host(ip: [u8; 4]) -> SocketAddr {
+    (ip, 80).into()
+}
+
+#[tokio::test]
+async fn loopback_answers() {
+    match run(&IcmpCheck::new(), host([127, 0, 0, 1]), LONG).await {
+        Err(failure) if failure.kind() == FailureKind::Local => {
+            // As the unprivileged see it: the reason says what to change.
+            assert_fails(Err(failure.clone()), FailureKind::Local, "ping_group_range");
+            println!("skipped: {failure}");
+            return;
+        }
+        answer => assert!(answer.is_ok(), "{answer:?}"),
+    }
+    assert!(run(&IcmpCheck::new(), "[::1]:0".parse().expect("an address"), LONG).await.is_ok());
+    let probe = Probe::new("server".into(), host([127, 9, 9, 9]));
+    let probe = probe.from_source([127, 0, 0, 9].into());
+    assert!(ask(&IcmpCheck::new(), &probe, LONG).await.is_ok());
+    let probe = probe.from_source([192, 0, 2, 1].into());
+    assert_fails(ask(&IcmpCheck::new(), &probe, LONG).await, FailureKind::Local, "assign");
+}
+
+#[tokio::test]
+async fn many_at_once_do_not_take_each_others_answers() {
+    let mut checks = tokio::task::JoinSet::new();
+    for last in 1..=50 {
+        checks.spawn(async move { run(&IcmpCheck::new(), host([127, 0, 1, last]), LONG).await });
+    }
+    while let Some(answer) = checks.join_next().await {
+        match answer.expect("it ran") {
+            Err(failure) if failure.kind() == FailureKind::Local => println!("skipped: {failure}"),
+            answer => assert!(answer.is_ok(), "{answer:?}"),
+        }
+    }
+}
+
+/// Runs one test of this program again, in a network namespace of its own whose kernel answers no
+/// echo. Tells whether this is that run.
+#[cfg(target_os = "linux")]
+fn in_silent_network(test: &str) -> bool {
+    use std::fs::write;
+    const MARK: &str = "LVS_TEST_NETWORK";
+    if std::env::var_os(MARK).is_some() {
+        crate::world::complete(Command::new("ip").args(["link", "set", "lo", "up"]));
+        write("/proc/sys/net/ipv4/icmp_echo_ignore_all", "1").expect("of this network");
+        return true;
+    }
+    let tools = program("unshare", "util-linux").and(program("ip", "iproute2"));
+    if tools.is_none() || raw_socket().is_none() {
+        return false;
+    }
+    let may = Command::new("unshare").args(["--net", "true"]).output().expect("it starts");
+    if !may.status.success() {
+        println!("skipped: no network namespace: {}", String::from_utf8_lossy(&may.stderr));
+        return false;
+    }
+    let mut again = Command::new("unshare");
+    again.arg("--net").arg(std::env::current_exe().expect("a file"));
+    again.args(["--exact", test, "--nocapture"]).env(MARK, "1");
+    let output = again.output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let wrong = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{wrong}");
+    false
+}
+
+/// Waits for an echo request, and gives the message without IP header.
+#[cfg(target_os = "linux")]
+fn hear_request(raw: &Socket) -> Vec<u8> {
+    let mut buffer = [0; 1500];
+    loop {
+        let len = (&mut &*raw).read(&mut buffer).expect("a packet");
+        let message = &buffer[usize::from(buffer[0] & 0x0f) * 4..len];
+        if message[0] == 8 {
+            return message.to_vec();
+        }
+    }
+}
+
+/// Answers a request by what is made of the right reply.
+#[cfg(target_os = "linux")]
+fn reply(raw: &Socket, request: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
+    let mut message = request.to_vec();
+    message[0] = 0;
+    change(&mut message);
+    fill_checksum(&mut message);
+    raw.send_to(&message, &host([127, 0, 0, 1]).into()).expect("sent");
+}
+
+/// By a datagram socket, and by a raw one.
+#[cfg(target_os = "linux")]
+const GROUPS: [&str; 2] = ["0 0", "1 0"];
+
+#[cfg(target_os = "linux")]
+fn let_ping(groups: &str) {
+    std::fs::write("/proc/sys/net/ipv4/ping_group_range", groups).expect("of this network");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn only_the_right_answer_counts() {
+    if !in_silent_network("icmp::only_the_right_answer_counts") {
+        return;
+    }
+    const WAITING: &str = "waiting for the echo reply";
+    let localhost = host([127, 0, 0, 1]);
+    for groups in GROUPS {
+        let_ping(groups);
+        let failure = run_out_of_time(&IcmpCheck::new(), localhost, WAITING).await;
+        assert_fails(Err(failure), FailureKind::Timeout, WAITING);
+
+        // All wrong; a thread of its own, because it waits without the runtime.
+        let raw = raw_socket().expect("root");
+        let wrong = std::thread::spawn(move || {
+            let request = hear_request(&raw);
+            reply(&raw, &request, |message| message[1] = 1);
+            reply(&raw, &request, |message| message[4] ^= 1);
+            reply(&raw, &request, |message| message[7] ^= 1);
+            reply(&raw, &request, |message| message[8] ^= 1);
+            reply(&raw, &request, |message| message.truncate(63));
+            reply(&raw, &request, |message| message.extend([0; 1000]));
+            reply(&raw, &request, |message| message[0] = 8);
+        });
+        let failure = run_out_of_time(&IcmpCheck::new(), localhost, WAITING).await;
+        assert_fails(Err(failure), FailureKind::Timeout, WAITING);
+        wrong.join().expect("all were sent");
+
+        let raw = raw_socket().expect("root");
+        let right = std::thread::spawn(move || {
+            let request = hear_request(&raw);
+            reply(&raw, &request, |message| message[9] ^= 1);
+            reply(&raw, &request, |_| ());
+        });
+        let answer = run(&IcmpCheck::new(), localhost, LONG).await;
+        assert!(answer.is_ok(), "{answer:?}");
+        right.join().expect("both were sent");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn errors_are_heard() {
+    if !in_silent_network("icmp::errors_are_heard") {
+        return;
+    }
+    const ICMP: u8 = 1;
+    let localhost = host([127, 0, 0, 1]);
+    for groups in GROUPS {
+        let_ping(groups);
+        for (code, words) in [(1, "No route to host"), (0, "unreachable"), (13, "No route to host")]
+        {
+            let raw = raw_socket().expect("root");
+            let router = std::thread::spawn(move || {
+                let request = hear_request(&raw);
+                let packet = unreachable(code, ICMP, localhost, localhost, &request);
+                raw.send_to(&packet, &localhost.into()).expect("sent");
+            });
+            let answer = run(&IcmpCheck::new(), localhost, LONG).await;
+            assert_fails(answer, FailureKind::Unreachable, words);
+            router.join().expect("it was sent");
+        }
+    }
+    // There is but loopback.
+    let answer = run(&IcmpCheck::new(), host([192, 0, 2, 1]), LONG).await;
+    assert_fails(answer, FailureKind::Unreachable, "finding a way to the host");
+}
+
+/// Runs the first test again, as somebody with no privilege at all.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_privilege_the_reason_says_what_to_change() {
+    let Some(setpriv) = program("setpriv", "util-linux") else { return };
+    if raw_socket().is_none()
+        || !in_silent_network("icmp::without_privilege_the_reason_says_what_to_change")
+    {
+        return;
+    }
+    let_ping("1 0");
+    let folder = crate::world::Folder::of("nobody");
+    let copy = folder.path().join("checks");
+    std::fs::copy(std::env::current_exe().expect("a file"), &copy).expect("copied");
+    let mut command = Command::new(setpriv);
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]);
+    command.arg(copy).args(["--exact", "icmp::loopback_answers", "--nocapture"]);
+    let output = command.current_dir("/").output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("ping_group_range") && said.contains("CAP_NET_RAW"), "{said}");
+}

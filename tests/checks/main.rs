@@ -1,0 +1,17 @@
+//! The checks, against servers that misbehave and against real ones, over loopback.
+#![cfg(all(feature = "health", not(lvs_loom)))]
+
+mod command;
+#[cfg(feature = "health-dns")]
+mod dns;
+mod file;
+#[cfg(feature = "health-grpc")]
+mod grpc;
+mod http;
+mod icmp;
+mod servers;
+mod talk;
+#[cfg(feature = "health-tls")]
+mod tls;
+mod udp;
+mod world;

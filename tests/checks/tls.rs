@@ -1,0 +1,135 @@
+//! The TLS check, and HTTP over TLS.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use lvs::health::{FailureKind, HttpCheck, Report, Tls, TlsCheck};
+use rcgen::{CertificateParams, Issuer, KeyPair};
+use sha2::{Digest, Sha256};
+
+use crate::http::nginx;
+use crate::world::{
+    Folder, GARBAGE, LONG, Script, Server, assert_fails, free_address, refusing, run,
+    run_out_of_time,
+};
+
+/// An authority, and what it signs.
+struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate with its key, as PEM, and its digest.
+struct Signed {
+    certificate: String,
+    key: String,
+    sha256: [u8; 32],
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new([]).expect("no names");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).expect("a certificate").pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+
+    /// For a name, until a year.
+    fn sign(&self, name: &str, until: i32) -> Signed {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        Signed {
+            sha256: Sha256::digest(certificate.der()).into(),
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    fn trusted(&self) -> Tls {
+        Tls::authorities(self.pem.as_bytes()).expect("its certificate")
+    }
+}
+
+/// nginx with a certificate; `None` if it is not installed.
+async fn serve(address: SocketAddr, signed: &Signed) -> Option<(Server, Folder)> {
+    let files = Folder::new();
+    let file = |name: &str, text: &str| {
+        let path = files.path().join(name);
+        fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let (certificate, key) = (file("cert.pem", &signed.certificate), file("key.pem", &signed.key));
+    let extra = format!("ssl_certificate {certificate}; ssl_certificate_key {key};");
+    let (mut server, folder) = nginx(address, "ssl http2", &extra).await?;
+    server.listens_at(address).await;
+    drop(folder);
+    Some((server, files))
+}
+
+#[tokio::test]
+async fn a_certificate_must_hold_for_the_name_and_by_the_authority() {
+    let (authority, another) = (Authority::new(), Authority::new());
+    let (address, signed) = (free_address(), authority.sign("www.example.org", 2100));
+    let Some(_server) = serve(address, &signed).await else { return };
+    let named = authority.trusted().name("www.example.org").expect("a name");
+    assert_eq!(run(&TlsCheck::new(named.clone()), address, LONG).await, Ok(Report::up()));
+    let fails = async |tls: Tls, words: &str| {
+        assert_fails(run(&TlsCheck::new(tls), address, LONG).await, FailureKind::Tls, words);
+    };
+    fails(authority.trusted().name("example.net").expect("a name"), "example.net").await;
+    fails(authority.trusted(), "not valid for name").await;
+    let name = |tls: Tls| tls.name("www.example.org").expect("a name");
+    fails(name(another.trusted()), "TLS handshake: invalid peer certificate").await;
+    if let Ok(system) = Tls::system_roots() {
+        fails(name(system), "UnknownIssuer").await;
+    }
+    let pinned = Tls::pinned(signed.sha256);
+    assert_eq!(run(&TlsCheck::new(pinned), address, LONG).await, Ok(Report::up()));
+    fails(Tls::pinned([7; 32]), "TLS handshake").await;
+    assert_eq!(run(&TlsCheck::new(Tls::unverified()), address, LONG).await, Ok(Report::up()));
+
+    let page = HttpCheck::get("/health").expect("a path").tls(named);
+    let page = page.body_matches("^ready$|^ready\n$").expect("a pattern");
+    assert_eq!(run(&page, address, LONG).await, Ok(Report::up()));
+    #[cfg(feature = "health-http2")]
+    assert_eq!(run(&page.http2(), address, LONG).await, Ok(Report::up()));
+}
+
+#[tokio::test]
+async fn an_expired_certificate_fails_or_is_warned_of() {
+    let authority = Authority::new();
+    let (address, signed) = (free_address(), authority.sign("www.example.org", 2021));
+    let Some(_server) = serve(address, &signed).await else { return };
+    let tls = authority.trusted().name("www.example.org").expect("a name");
+    assert_fails(run(&TlsCheck::new(tls), address, LONG).await, FailureKind::Tls, "xpired");
+    let report =
+        run(&TlsCheck::new(Tls::unverified()), address, LONG).await.expect("it speaks TLS");
+    assert_eq!(report.warning(), Some("the certificate has expired"));
+    let page = HttpCheck::get("/health").expect("a path").tls(Tls::unverified());
+    let report = run(&page, address, LONG).await.expect("it answers");
+    assert_eq!(report.warning(), Some("the certificate has expired"));
+}
+
+#[tokio::test]
+async fn who_does_not_speak_tls_is_told_so() {
+    let check = TlsCheck::new(Tls::unverified());
+    assert_fails(run(&check, refusing(), LONG).await, FailureKind::Refused, "connecting");
+    let garbage = Script::new().never_ends(GARBAGE).await;
+    assert_fails(run(&check, garbage.address, LONG).await, FailureKind::Tls, "TLS handshake");
+    assert!(garbage.said() < 2 << 20, "{} bytes", garbage.said());
+    let closes = Script::new().closes().await;
+    assert_fails(run(&check, closes.address, LONG).await, FailureKind::Closed, "TLS handshake");
+    let resets = Script::new().resets().await;
+    assert_fails(run(&check, resets.address, LONG).await, FailureKind::Reset, "TLS handshake");
+    let stage = "waiting for the TLS handshake";
+    let stalls = Script::new().stalls().await;
+    let failure = run_out_of_time(&check, stalls.address, stage).await;
+    assert_fails(Err(failure), FailureKind::Timeout, stage);
+    let trickles = Script::new().trickles([22, 3, 3, 64, 0, 2]).await;
+    let failure = run_out_of_time(&check, trickles.address, stage).await;
+    assert_fails(Err(failure), FailureKind::Timeout, stage);
+}

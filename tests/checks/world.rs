@@ -1,0 +1,443 @@
+//! Servers that misbehave, real ones that end with the test, and checks run as the driver runs them.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lvs::health::{Check, Failure, FailureKind, Probe, Report};
+use rustix::process::{Pid, Signal, kill_process_group};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// Ample for anything that happens at once.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// An address of this machine that nobody else uses, port 0: a port that was freed elsewhere and is
+/// given out again would be asked what was meant for its last owner.
+pub(crate) fn own_address() -> SocketAddr {
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    let [.., a, b] = std::process::id().to_be_bytes();
+    let count = (COUNT.fetch_add(1, Ordering::SeqCst) % 250 + 1) as u8;
+    ([127, a % 200 + 10, b, count], 0).into()
+}
+
+/// The same with a port that is free, for a program that must be told one.
+pub(crate) fn free_address() -> SocketAddr {
+    let socket = std::net::TcpListener::bind(own_address()).expect("loopback");
+    socket.local_addr().expect("bound")
+}
+
+// --- running a check --------------------------------------------------------------------------
+
+/// Asks once, within a time, as the driver does.
+pub(crate) async fn run(
+    check: &impl Check,
+    address: SocketAddr,
+    timeout: Duration,
+) -> Result<Report, Failure> {
+    ask(check, &Probe::new("server".into(), address), timeout).await
+}
+
+/// The same with a probe of one's own.
+pub(crate) async fn ask(
+    check: &impl Check,
+    probe: &Probe,
+    timeout: Duration,
+) -> Result<Report, Failure> {
+    let elapsed = |_| {
+        let reason = format!("timed out {}", probe.waits_for());
+        Err(Failure::new(FailureKind::Timeout, reason))
+    };
+    tokio::time::timeout(timeout, check.check(probe)).await.unwrap_or_else(elapsed)
+}
+
+/// Asks a server that never finishes: once the check has come to a stage, the clock runs as fast as
+/// it can until the check's time is over.
+///
+/// For a runtime with one thread. No real time passes, and none is too short for a busy machine.
+pub(crate) async fn run_out_of_time(
+    check: &impl Check,
+    address: SocketAddr,
+    stage: &str,
+) -> Failure {
+    let probe = Probe::new("server".into(), address);
+    let watch = async {
+        until(|| probe.waits_for() == stage).await;
+        tokio::time::pause();
+        std::future::pending::<()>().await;
+    };
+    let answer = tokio::select! {
+        answer = ask(check, &probe, LONG) => answer,
+        () = watch => unreachable!("it only watches"),
+    };
+    tokio::time::resume();
+    answer.expect_err("no server that never finishes is up")
+}
+
+/// Waits for what happens soon.
+pub(crate) async fn until(mut happened: impl FnMut() -> bool) {
+    let begun = tokio::time::Instant::now();
+    while !happened() {
+        assert!(begun.elapsed() < LONG, "it never happened");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Checks what kind of failure it is and that its reason holds these words.
+#[track_caller]
+pub(crate) fn assert_fails(answer: Result<Report, Failure>, kind: FailureKind, words: &str) {
+    let failure = answer.expect_err("it should have failed");
+    assert_eq!(failure.kind(), kind, "{failure}");
+    assert!(failure.reason().contains(words), "`{failure}` does not name `{words}`");
+    assert!(failure.reason().len() < 300, "too long for a log: {failure}");
+    let printable = |c: char| !c.is_control();
+    assert!(failure.reason().chars().all(printable), "not for a log: {failure:?}");
+}
+
+// --- servers that misbehave -------------------------------------------------------------------
+
+/// What a server does with each connection, up to the point where it goes wrong.
+///
+/// ```text
+/// let server = Script::new().hears("\r\n").says("220 hello\r\n").stalls().await;
+/// let answer = run(&check, server.address, LONG).await;
+/// ```
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Script {
+    steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Hear(Vec<u8>),
+    Say(Vec<u8>),
+}
+
+/// How it goes on from there.
+#[derive(Clone, Debug)]
+enum End {
+    Stall,
+    Reset,
+    Close,
+    Trickle(Vec<u8>),
+    Repeat(Vec<u8>),
+}
+
+impl Script {
+    /// Accepts a connection.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Waits until what it heard ends so.
+    pub(crate) fn hears(mut self, end: impl AsRef<[u8]>) -> Self {
+        self.steps.push(Step::Hear(end.as_ref().to_vec()));
+        self
+    }
+
+    /// Says this.
+    pub(crate) fn says(mut self, bytes: impl AsRef<[u8]>) -> Self {
+        self.steps.push(Step::Say(bytes.as_ref().to_vec()));
+        self
+    }
+
+    /// Then says no more, and leaves the connection open.
+    pub(crate) async fn stalls(self) -> Stage {
+        Stage::open(self, End::Stall).await
+    }
+
+    /// Then resets the connection.
+    pub(crate) async fn resets(self) -> Stage {
+        Stage::open(self, End::Reset).await
+    }
+
+    /// Then closes the connection in order.
+    pub(crate) async fn closes(self) -> Stage {
+        Stage::open(self, End::Close).await
+    }
+
+    /// Then says these bytes over and over, one a second.
+    pub(crate) async fn trickles(self, bytes: impl AsRef<[u8]>) -> Stage {
+        Stage::open(self, End::Trickle(bytes.as_ref().to_vec())).await
+    }
+
+    /// Then says these bytes over and over, as fast as they are taken.
+    pub(crate) async fn never_ends(self, bytes: impl AsRef<[u8]>) -> Stage {
+        Stage::open(self, End::Repeat(bytes.as_ref().to_vec())).await
+    }
+}
+
+/// A server that follows a [`Script`] with each connection, until it is dropped.
+pub(crate) struct Stage {
+    pub(crate) address: SocketAddr,
+    said: Arc<AtomicU64>,
+    serving: JoinHandle<()>,
+}
+
+impl Stage {
+    async fn open(script: Script, end: End) -> Self {
+        let listener = TcpListener::bind(own_address()).await.expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        let said = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&said);
+        let serving = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (script, end, count) = (script.clone(), end.clone(), Arc::clone(&count));
+                connections.spawn(async move { play(stream, script, end, &count).await });
+            }
+        });
+        Self { address, said, serving }
+    }
+
+    /// How many bytes went into all its connections: somewhat more than were read of them.
+    pub(crate) fn said(&self) -> u64 {
+        self.said.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// Ends when the client leaves.
+async fn play(mut stream: TcpStream, script: Script, end: End, said: &AtomicU64) -> Option<()> {
+    // Small, so that what was said is about what was heard.
+    SockRef::from(&stream).set_send_buffer_size(4096).ok()?;
+    stream.set_nodelay(true).ok()?;
+    for step in script.steps {
+        match step {
+            Step::Hear(end) => hear(&mut stream, &end).await?,
+            Step::Say(bytes) => say(&mut stream, &bytes, said).await?,
+        }
+    }
+    match end {
+        End::Stall => {}
+        End::Reset => {
+            SockRef::from(&stream).set_linger(Some(Duration::ZERO)).ok()?;
+            return None;
+        }
+        End::Close => stream.shutdown().await.ok()?,
+        End::Trickle(bytes) => {
+            for byte in bytes.iter().cycle() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                say(&mut stream, &[*byte], said).await?;
+            }
+        }
+        End::Repeat(bytes) => {
+            let much = bytes.repeat(4096_usize.div_ceil(bytes.len()));
+            loop {
+                say(&mut stream, &much, said).await?;
+            }
+        }
+    }
+    // Unread bytes would turn the close into a reset.
+    let mut rest = [0; 1024];
+    while stream.read(&mut rest).await.ok()? > 0 {}
+    Some(())
+}
+
+async fn say(stream: &mut TcpStream, bytes: &[u8], said: &AtomicU64) -> Option<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let len = stream.write(rest).await.ok()?;
+        said.fetch_add(len as u64, Ordering::SeqCst);
+        rest = &rest[len..];
+    }
+    Some(())
+}
+
+async fn hear(stream: &mut TcpStream, end: &[u8]) -> Option<()> {
+    let mut last = VecDeque::new();
+    while !last.iter().eq(end) {
+        last.push_back(stream.read_u8().await.ok()?);
+        if last.len() > end.len() {
+            last.pop_front();
+        }
+    }
+    Some(())
+}
+
+/// No text and no message of any protocol; ends a line, so that who waits for one gets it.
+pub(crate) const GARBAGE: &[u8] = b"\x93\xfe\x01\x9c\xe7\xff\x1b\xaa\x07\xf1garbage\xd5\x80\r\n";
+
+/// An address where nobody listens.
+pub(crate) fn refusing() -> SocketAddr {
+    free_address()
+}
+
+// --- real servers -----------------------------------------------------------------------------
+
+/// The program, or `None` if it is not installed; in CI, where it is, that fails.
+pub(crate) fn program(name: &str, package: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    folders.extend(["/usr/sbin", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from));
+    // Debian keeps the versions of PostgreSQL apart.
+    if let Ok(versions) = fs::read_dir("/usr/lib/postgresql") {
+        folders.extend(versions.flatten().map(|version| version.path().join("bin")));
+    }
+    let found = folders.into_iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+    if found.is_none() {
+        let missing = format!("{name} is not installed (Debian package {package})");
+        assert!(std::env::var_os("CI").is_none(), "{missing}");
+        println!("skipped: {missing}");
+    }
+    found
+}
+
+/// A folder for a server's files that goes with the test.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::SeqCst);
+        let name = format!("lvs-checks-{}-{count}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        // What a test that was killed left behind.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).expect("a new folder");
+        Self { path }
+    }
+
+    /// One that belongs to the user a server must run as, if the test runs as root.
+    pub(crate) fn of(user: &str) -> Self {
+        let folder = Self::new();
+        if let Some((uid, gid)) = ids(user) {
+            std::os::unix::fs::chown(&folder.path, Some(uid), Some(gid)).expect("as root");
+        }
+        folder
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Runs a command as that user, if the test runs as root.
+pub(crate) fn as_user<'a>(command: &'a mut Command, user: &str) -> &'a mut Command {
+    if let Some((uid, gid)) = ids(user) {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
+
+/// `None` if this is not root, who alone can become another.
+fn ids(user: &str) -> Option<(u32, u32)> {
+    if !rustix::process::getuid().is_root() {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").expect("a system with users");
+    let fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let found = fields.into_iter().find(|fields| fields[0] == user);
+    let fields = found.unwrap_or_else(|| panic!("no user {user}"));
+    Some((fields[2].parse().expect("a number"), fields[3].parse().expect("a number")))
+}
+
+/// Runs a command to its end.
+#[track_caller]
+pub(crate) fn complete(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
+}
+
+/// A program in a process group of its own, all of which is killed on drop.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts a program; what it prints goes to a file in the folder.
+    pub(crate) fn spawn(command: &mut Command, folder: &Folder) -> Self {
+        let log = folder.path.join("log");
+        let file = File::create(&log).expect("a file of its own");
+        let again = file.try_clone().expect("a descriptor");
+        command.stdin(Stdio::null()).stdout(file).stderr(again).process_group(0);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { child, log }
+    }
+
+    /// Waits until it takes connections.
+    pub(crate) async fn listens_at(&mut self, address: SocketAddr) {
+        let begun = tokio::time::Instant::now();
+        while TcpStream::connect(address).await.is_err() {
+            self.assert_runs(begun.elapsed() < LONG);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until a check of it succeeds.
+    pub(crate) async fn answers(&mut self, check: &impl Check, address: SocketAddr) -> Report {
+        let begun = tokio::time::Instant::now();
+        loop {
+            match run(check, address, LONG).await {
+                Ok(report) => return report,
+                Err(failure) => {
+                    let soon = begun.elapsed() < LONG;
+                    if !soon {
+                        println!("{failure}");
+                    }
+                    self.assert_runs(soon);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn assert_runs(&mut self, soon: bool) {
+        let ended = self.child.try_wait().expect("a child of ours");
+        if ended.is_some() || !soon {
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            panic!("it does not start ({ended:?}):\n{log}");
+        }
+    }
+
+    /// Lets it run no more; the kernel goes on taking connections for it.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Ends it, its children too.
+    pub(crate) fn kill(&mut self) {
+        // Only before the wait: after it, the number may be another's.
+        if let Ok(None) = self.child.try_wait() {
+            self.signal(Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

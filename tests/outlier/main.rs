@@ -1,0 +1,11 @@
+//! Outlier ejection: every detector at its thresholds, every time to the millisecond, the cap, the
+//! trials, what survives, and laws over random schedules. Time is an argument throughout.
+#![cfg(all(feature = "health", not(lvs_loom)))]
+
+mod cap;
+mod config;
+mod detectors;
+mod properties;
+mod saved;
+mod times;
+mod world;
