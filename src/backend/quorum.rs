@@ -49,11 +49,13 @@ impl Quorum {
     /// it before.
     #[must_use]
     pub const fn holds(self, had: bool, healthy_weight: u64) -> bool {
-        if had {
-            healthy_weight != 0 && healthy_weight >= self.weight.saturating_sub(self.hysteresis)
+        let least = if had {
+            self.weight.saturating_sub(self.hysteresis)
         } else {
-            healthy_weight >= self.weight.saturating_add(self.hysteresis)
-        }
+            self.weight.saturating_add(self.hysteresis)
+        };
+        // Nobody at all is no quorum, whatever was asked for.
+        healthy_weight != 0 && healthy_weight >= least
     }
 
     pub(super) const fn is_advisory(self) -> bool {

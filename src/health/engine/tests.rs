@@ -556,4 +556,65 @@ proptest! {
             prop_assert!(waited <= fair, "{n} waited for {waited:?} of {fair:?}");
         }
     }
+
+    /// Servers come and go at random moments; at every millisecond the set is in panic, and has its
+    /// quorum, exactly as those say that are up.
+    #[test]
+    fn panic_and_quorum_follow_health_at_every_moment(
+        members in 1u16..12,
+        moments in proptest::collection::vec((1u16..12, 0u64..6000), 1..40),
+        below in 0u8..=100,
+        (weight, hysteresis) in (0u64..12, 0u64..4),
+        advisory: bool,
+    ) {
+        use crate::backend::{FailMode, Quorum};
+        let mut world = World::new();
+        let check = Checks::new(TcpCheck::new()).interval(40 * MS).timeout(20 * MS).rise(1).fall(2);
+        world.watch(1..=members, &[check]);
+        let set = world.sets[0].clone();
+        set.set_fail_mode(FailMode::PanicBelow(below)).expect("no scheduler");
+        let quorum = Quorum::new(weight).hysteresis(hysteresis);
+        let quorum = if advisory { quorum.advisory() } else { quorum };
+        set.set_quorum(Some(quorum)).expect("no scheduler");
+        let begun = world.now;
+        // Each moment turns a server over.
+        let is_up = |now: Instant, at: SocketAddr| {
+            let turns = moments.iter().filter(|(n, ms)| {
+                address(*n) == at && begun + Duration::from_millis(*ms) <= now
+            });
+            turns.count() % 2 == 0
+        };
+        for _ in 0..6500 {
+            world.run(MS, |now, at| {
+                (MS / 10, if is_up(now, at) { Ok(Report::up()) } else { Err(refused()) })
+            });
+            let status = set.status();
+            let up = status.iter().filter(|it| it.health == Health::Up).count();
+            let snapshot = set.snapshot();
+            let has_quorum = snapshot.has_quorum();
+            if up as u64 >= weight + hysteresis && up > 0 {
+                prop_assert!(has_quorum, "{up} are up");
+            }
+            if up == 0 || (up as u64) < weight.saturating_sub(hysteresis) {
+                prop_assert!(!has_quorum, "{up} are up");
+            }
+            let closed = !has_quorum && !advisory;
+            let few = up * 100 < usize::from(members) * usize::from(below);
+            prop_assert_eq!(snapshot.is_panicking(), few && !closed);
+            for it in &status {
+                let expected = match it.health {
+                    Health::Up if closed => State::Withheld,
+                    Health::Up => State::Eligible,
+                    Health::Down if few && !closed => State::Eligible,
+                    Health::Down => State::Down,
+                };
+                prop_assert_eq!(it.state, expected);
+            }
+        }
+        for n in 1..=members {
+            let health = if is_up(world.now, address(n)) { Health::Up } else { Health::Down };
+            let known = set.status().into_iter().find(|it| it.id == id(n)).expect("there").health;
+            prop_assert_eq!(known, health, "long settled");
+        }
+    }
 }
