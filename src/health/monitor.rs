@@ -228,7 +228,7 @@ pub struct MonitorCounters {
     /// Those that failed by the backend's fault.
     pub failed: u64,
     /// Those that failed because this machine lacked something; see
-    /// [`FailureKind::Local`](super::FailureKind::Local).
+    /// [`FailureKind::Local`].
     pub local: u64,
     /// Those that began more than a tenth of their interval late.
     pub late: u64,
