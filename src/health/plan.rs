@@ -30,7 +30,7 @@ use super::outlier::{Ejection, EjectionError};
 ///     .timeout(Duration::from_millis(500))
 ///     .fast_interval(Duration::from_millis(250))
 ///     .port(8081);
-/// assert_eq!(checks.detects_within(), Duration::from_millis(2_500));
+/// assert_eq!(checks.detects_within(), Duration::from_millis(3_500));
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]

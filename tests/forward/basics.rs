@@ -129,6 +129,7 @@ async fn beyond_the_maximum_clients_wait_their_turn() {
     assert_eq!(first.read_u8().await.expect("carried"), b'a');
     let mut second = open(&handle).await;
     second.write_all(b"?").await.expect("queued by the kernel");
+    until(|| handle.counters().filled == 1).await;
     assert_eq!(handle.counters().accepted, 1);
     drop(first);
     let mut answer = [0; 2];
