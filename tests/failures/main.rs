@@ -1,4 +1,4 @@
-//! What clients lose when a server fails, through a forwarder whose set is watched.
+//! What clients lose when a server fails, through a forwarder and through the director.
 //!
 //! ```text
 //! cargo test --release --test failures -- --nocapture
@@ -8,6 +8,7 @@
 //! second one server fails.
 #![cfg(all(feature = "forward", feature = "health", target_os = "linux", not(lvs_loom)))]
 
+mod director;
 mod load;
 mod server;
 
@@ -15,13 +16,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lvs::backend::State;
-use lvs::forward::Forwarder;
-use lvs::health::{Checks, Ejection, EventKind, HttpCheck, Monitor, Plan};
+use lvs::forward::{Drained, ForwardError, Forwarder, Handle};
+use lvs::health::{Checks, Ejection, EventKind, Events, HttpCheck, Monitor, Plan};
 use lvs::scheduler::RoundRobin;
 use lvs::{BackendId, BackendSet, Balancer};
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use self::director::Director;
 use self::load::{Fate, Load, Request};
 use self::server::{Mode, Server};
 
@@ -35,9 +38,16 @@ enum Care {
     Nobody,
     Checks,
     ChecksAndEjection,
+    /// The example's process, which does both.
+    Director,
 }
 
-const CARES: [Care; 3] = [Care::Nobody, Care::Checks, Care::ChecksAndEjection];
+const CARES: [Care; 4] = [Care::Nobody, Care::Checks, Care::ChecksAndEjection, Care::Director];
+
+/// From one check to the next, and how long it may take.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// What is asked for.
+const HEALTH: &str = "/health";
 
 /// What a run came to.
 struct Outcome {
@@ -79,44 +89,27 @@ impl Outcome {
     }
 }
 
-/// All three at once, and one fault after the other: the machine may be small.
+/// All at once, and one fault after the other: the machine may be small.
 async fn run_all(name: &str, fault: impl AsyncFn(&mut Server)) -> Vec<(Care, Outcome)> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
     let _turn = ONE_AT_A_TIME.lock().await;
-    let [nobody, checks, both] = CARES.map(|care| run(care, &fault));
-    let (nobody, checks, both) = tokio::join!(nobody, checks, both);
-    let outcomes = CARES.into_iter().zip([nobody, checks, both]);
+    let [nobody, checks, both, director] = CARES.map(|care| run(care, &fault));
+    let (nobody, checks, both, director) = tokio::join!(nobody, checks, both, director);
+    let outcomes = CARES.into_iter().zip([nobody, checks, both, director]);
     outcomes.inspect(|(care, outcome)| outcome.print(name, *care)).collect()
 }
 
 async fn run(care: Care, fault: &impl AsyncFn(&mut Server)) -> Outcome {
     let mut servers: Vec<Server> = (0..4).map(|_| Server::start()).collect();
-    let set = BackendSet::<SocketAddr>::new();
-    for server in &servers {
-        set.insert(server.address).expect("a port of its own");
-    }
-    let monitor = Monitor::new();
-    let mut plan = Plan::new("web");
-    if care != Care::Nobody {
-        let check = HttpCheck::get("/health").expect("a path");
-        let check = Checks::new(check).interval(Duration::from_millis(250));
-        plan = plan.check(check.timeout(Duration::from_millis(250)));
-    }
-    if care == Care::ChecksAndEjection {
-        plan = plan.eject(Ejection::new());
-    }
-    monitor.watch(&set, plan).expect("a sound plan");
-    let mut events = monitor.events();
-    let watching = tokio::spawn(monitor.run());
-    let balancer = Balancer::new(&set, RoundRobin).expect("a rule");
-    let forwarder = Forwarder::bind(([127, 0, 0, 1], 0).into(), balancer).expect("loopback");
-    let handle = forwarder.handle();
-    let address = handle.local_addr().expect("by TCP");
-    let forwarding = tokio::spawn(forwarder.run());
+    let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.address).collect();
+    let mut balancer = match care {
+        Care::Director => Running::Process(Director::start(&addresses).await),
+        _ => Running::Here(Parts::start(care, &addresses)),
+    };
 
-    let load = Load::start(address);
+    let load = Load::start(balancer.address());
     tokio::time::sleep(WELL).await;
-    let failing = BackendId::from(servers[0].address);
+    let failing = servers[0].address;
     let begun = Instant::now();
     fault(&mut servers[0]).await;
     let done = Instant::now();
@@ -126,22 +119,91 @@ async fn run(care: Care, fault: &impl AsyncFn(&mut Server)) -> Outcome {
     loop {
         tokio::select! {
             () = &mut until => break,
-            event = events.next() => {
-                let event = event.expect("the monitor lives").expect("a few events");
-                if let EventKind::State { id, to: Some(State::Down | State::Ejected), .. } = event.kind
-                    && id == failing
-                {
-                    known.get_or_insert_with(Instant::now);
-                }
-            }
+            () = balancer.knows(failing), if known.is_none() => known = Some(Instant::now()),
         }
     }
     let requests = load.stop().await;
-    monitor.shutdown();
-    handle.shutdown(Duration::ZERO);
-    watching.await.expect("no panic");
-    forwarding.await.expect("no panic").expect("it ran");
+    if let Running::Here(parts) = balancer {
+        parts.stop().await;
+    }
     Outcome { requests, fault: begun, done, known }
+}
+
+/// What carries the requests.
+enum Running {
+    Here(Parts),
+    Process(Director),
+}
+
+impl Running {
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Here(parts) => parts.handle.local_addr().expect("by TCP"),
+            Self::Process(director) => director.address,
+        }
+    }
+
+    /// Waits until it knows that a server fails.
+    async fn knows(&mut self, failing: SocketAddr) {
+        match self {
+            Self::Here(parts) => parts.knows(failing).await,
+            Self::Process(director) => director.knows(failing).await,
+        }
+    }
+}
+
+/// A forwarder and a monitor in this process.
+struct Parts {
+    handle: Handle,
+    forwarding: JoinHandle<Result<Drained, ForwardError>>,
+    monitor: Monitor,
+    watching: JoinHandle<()>,
+    events: Events,
+}
+
+impl Parts {
+    fn start(care: Care, servers: &[SocketAddr]) -> Self {
+        let set = BackendSet::<SocketAddr>::new();
+        for &server in servers {
+            set.insert(server).expect("a port of its own");
+        }
+        let monitor = Monitor::new();
+        let mut plan = Plan::new("web");
+        if care != Care::Nobody {
+            let check = Checks::new(HttpCheck::get(HEALTH).expect("a path"));
+            plan = plan.check(check.interval(INTERVAL).timeout(INTERVAL));
+        }
+        if care == Care::ChecksAndEjection {
+            plan = plan.eject(Ejection::new());
+        }
+        monitor.watch(&set, plan).expect("a sound plan");
+        let events = monitor.events();
+        let watching = tokio::spawn(monitor.run());
+        let balancer = Balancer::new(&set, RoundRobin).expect("a rule");
+        let forwarder = Forwarder::bind(([127, 0, 0, 1], 0).into(), balancer).expect("loopback");
+        let handle = forwarder.handle();
+        let forwarding = tokio::spawn(forwarder.run());
+        Self { handle, forwarding, monitor, watching, events }
+    }
+
+    async fn knows(&mut self, failing: SocketAddr) {
+        let failing = BackendId::from(failing);
+        loop {
+            let event = self.events.next().await.expect("the monitor lives").expect("a few events");
+            if let EventKind::State { id, to: Some(State::Down | State::Ejected), .. } = event.kind
+                && id == failing
+            {
+                return;
+            }
+        }
+    }
+
+    async fn stop(self) {
+        self.monitor.shutdown();
+        self.handle.shutdown(Duration::ZERO);
+        self.watching.await.expect("no panic");
+        self.forwarding.await.expect("no panic").expect("it ran");
+    }
 }
 
 /// The set knows, and from then on nothing is lost.

@@ -1,0 +1,60 @@
+//! The `director` example as a process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::{HEALTH, INTERVAL};
+
+pub(crate) struct Director {
+    pub(crate) address: SocketAddr,
+    lines: Lines<BufReader<ChildStdout>>,
+    /// Killed when this is dropped.
+    _child: Child,
+}
+
+impl Director {
+    pub(crate) async fn start(servers: &[SocketAddr]) -> Self {
+        let mut command = Command::new(program());
+        command.args(["--listen", "127.0.0.1:0", "--scheduler", "rr", "--check", HEALTH]);
+        command.arg("--interval").arg(INTERVAL.as_millis().to_string());
+        for server in servers {
+            command.arg("--server").arg(server.to_string());
+        }
+        let mut child = command
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("built by `cargo test`, or by `cargo build --example director`");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let address = loop {
+            let line = lines.next_line().await.expect("text").expect("it says where it listens");
+            if let Some(rest) = line.strip_prefix("listening on http://") {
+                let (address, _) = rest.split_once('/').expect("a URL");
+                break address.parse().expect("an address");
+            }
+        };
+        Self { address, lines, _child: child }
+    }
+
+    /// Waits until it says that a server is not to be chosen. Loses no line when it is dropped.
+    pub(crate) async fn knows(&mut self, failing: SocketAddr) {
+        let out = [format!("server {failing} is down"), format!("server {failing} is ejected")];
+        loop {
+            let line = self.lines.next_line().await.expect("text").expect("it runs");
+            if out.iter().any(|out| line.contains(out)) {
+                return;
+            }
+        }
+    }
+}
+
+/// Cargo puts examples beside the folder of the test executables.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("this test");
+    let target = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
+    target.join("examples/director")
+}
