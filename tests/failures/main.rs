@@ -103,7 +103,7 @@ async fn run(care: Care, fault: &impl AsyncFn(&mut Server)) -> Outcome {
     let mut servers: Vec<Server> = (0..4).map(|_| Server::start()).collect();
     let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.address).collect();
     let mut balancer = match care {
-        Care::Director => Running::Process(Director::start(&addresses).await),
+        Care::Director => Running::Process(Box::new(Director::start(&addresses).await)),
         _ => Running::Here(Parts::start(care, &addresses)),
     };
 
@@ -132,7 +132,7 @@ async fn run(care: Care, fault: &impl AsyncFn(&mut Server)) -> Outcome {
 /// What carries the requests.
 enum Running {
     Here(Parts),
-    Process(Director),
+    Process(Box<Director>),
 }
 
 impl Running {
