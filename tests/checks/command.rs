@@ -121,37 +121,45 @@ async fn what_it_leaves_behind_is_killed() {
     }
 }
 
-#[tokio::test]
-async fn one_dropped_while_it_starts_leaves_nothing() {
+/// Also when the runtime ends meanwhile: then nothing that its threads have begun is lost.
+#[test]
+fn one_dropped_while_it_starts_leaves_nothing() {
     let folder = Folder::new();
-    let script = family(folder.path(), "wait");
     for polls in 0..20 {
-        let (check, probe) = (shell(&script), Probe::new("s".into(), ([127, 0, 0, 1], 1).into()));
-        let mut asking = pin!(check.check(&probe));
-        for _ in 0..polls {
-            let poll = std::future::poll_fn(|context| {
-                std::task::Poll::Ready(asking.as_mut().poll(context).is_ready())
-            });
-            assert!(!poll.await, "it never ends");
-            tokio::task::yield_now().await;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        runtime.block_on(async {
+            let check = shell(&format!("sleep 1000 & : {}; wait", folder.path().display()));
+            let probe = Probe::new("s".into(), ([127, 0, 0, 1], 1).into());
+            let mut asking = pin!(check.check(&probe));
+            for _ in 0..polls {
+                let poll = std::future::poll_fn(|context| {
+                    std::task::Poll::Ready(asking.as_mut().poll(context).is_ready())
+                });
+                assert!(!poll.await, "it never ends");
+                tokio::task::yield_now().await;
+            }
+        });
+        // Waits for what its threads are doing.
+        drop(runtime);
+        let mut looks = 0..LONG.as_millis();
+        while !shells_of(folder.path()).is_empty() {
+            assert!(looks.next().is_some(), "left: {:?}", shells_of(folder.path()));
+            std::thread::sleep(Duration::from_millis(1));
         }
-    }
-    // The shells that came to be say who they are, if they came so far.
-    until(|| children().is_empty()).await;
-    if folder.path().join("ids").exists() {
-        assert_end(&ids(folder.path())).await;
     }
 }
 
-/// The children of this process that are shells: those of this test, where each test is a process.
-fn children() -> Vec<String> {
-    if std::env::var_os("NEXTEST").is_none() {
-        return Vec::new();
-    }
-    let mine = std::process::id().to_string();
+/// The living processes with this folder in their command line.
+fn shells_of(folder: &Path) -> Vec<String> {
+    let folder = folder.to_str().expect("text");
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = processes.filter_map(|entry| entry.file_name().into_string().ok());
-    ids.filter(|id| stat(id).is_some_and(|fields| fields[1] == mine)).collect()
+    let named = |id: &String| {
+        let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(folder)
+    };
+    ids.filter(named).collect()
 }
 
 /// A shell with two children, one of which has one, too; it says who they are, and then ends so.
@@ -159,7 +167,7 @@ fn family(folder: &Path, end: &str) -> String {
     format!(
         "sh -c 'sleep 1000 & echo $! > {0}/deep; mv {0}/deep {0}/child; wait' & a=$!
          sleep 1000 & b=$!
-         while ! [ -e {0}/child ]; do sleep 0.01; done
+         for i in $(seq 1000); do [ -e {0}/child ] && break; sleep 0.01; done
          echo $$ $a $b $(cat {0}/child) > {0}/new
          mv {0}/new {0}/ids
          {end}",

@@ -3,11 +3,10 @@
 mod group;
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
-use tokio::process::Command;
 use tokio::task::spawn_blocking;
 
 use self::group::Group;
@@ -45,9 +44,9 @@ use crate::health::{Check, Failure, FailureKind, Probe, Report};
 /// The program leads a process group of its own. When it has ended, or the check's time has (its
 /// future is dropped), all that is left of the group is killed by SIGKILL, so that no check leaves
 /// a process behind; one that shall stay must leave the group (`setsid`). What this process started
-/// itself is also waited for: after a timeout by a small task of its own, or, where the runtime is
-/// ending, by tokio's queue of orphans. The program's own children are left to PID 1; who runs this
-/// as PID 1 of a container needs one that waits for them (`docker run --init`).
+/// itself is also waited for: after a timeout by a thread for blocking work; where the runtime is
+/// ending it stays a zombie until this process ends. The program's own children are left to PID 1;
+/// who runs this as PID 1 of a container needs one that waits for them (`docker run --init`).
 ///
 /// # Cost
 /// A new process for each check: some milliseconds of a processor, started from a thread for

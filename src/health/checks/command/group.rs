@@ -2,17 +2,18 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::process::ExitStatus;
+use std::process::{Child, ChildStderr, Command, ExitStatus};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt;
-use tokio::process::{Child, ChildStderr, Command};
 use tokio::runtime::Handle;
 
 /// The most bytes of what the program said that are kept, and that a reason shows.
 const SHOWN: usize = 200;
 
 /// A program in a process group of its own; when dropped, the group is killed.
+///
+/// Not tokio's `Child`: where the runtime ends while one is started, it is lost, and lives on.
 #[derive(Debug)]
 pub(super) struct Group {
     /// Until it has been waited for: so long its number is nobody else's.
@@ -23,23 +24,21 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Starts a program. Blocks until its file is read; within a runtime only.
+    /// Starts a program. Blocks until its file is read.
     pub(super) fn start(command: &mut Command) -> io::Result<Self> {
         let mut child = command.spawn()?;
-        let number = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        // Unreachable: a child that nobody has waited for has a number, and it is positive.
-        let leader = number.ok_or_else(|| io::Error::other("a process without number"))?;
-        let stderr = child.stderr.take();
+        let (leader, stderr) = (Pid::from_child(&child), child.stderr.take());
         Ok(Self { child: Some(child), leader, stderr, first_line: FirstLine::default() })
     }
 
     /// Waits for the program, ends what it has left behind in its group, and tells how it ended and
-    /// the first line that it said on standard error.
+    /// the first line that it said on standard error. Within a runtime only.
     pub(super) async fn end(mut self) -> io::Result<(ExitStatus, String)> {
         self.listen_until_ended().await?;
         self.kill();
         let status = match &mut self.child {
-            Some(child) => child.wait().await?,
+            // It has ended: this does not block.
+            Some(child) => child.wait()?,
             None => return Err(io::Error::other("waited for already")),
         };
         self.child = None;
@@ -51,7 +50,9 @@ impl Group {
         let ended = ended(self.leader);
         tokio::pin!(ended);
         let mut buffer = [0; 4096];
-        while let Some(stderr) = &mut self.stderr {
+        let mut speaking =
+            self.stderr.take().map(tokio::process::ChildStderr::from_std).transpose()?;
+        while let Some(stderr) = &mut speaking {
             // In random order, so that one who talks without end does not hide the other's end.
             tokio::select! {
                 result = &mut ended => {
@@ -65,7 +66,7 @@ impl Group {
                 read = stderr.read(&mut buffer) => match read {
                     Ok(1..) if self.first_line.is_complete() => {}
                     Ok(len @ 1..) => self.first_line.push(&buffer[..len]),
-                    Ok(0) | Err(_) => self.stderr = None,
+                    Ok(0) | Err(_) => speaking = None,
                 },
             }
         }
@@ -82,9 +83,10 @@ impl Drop for Group {
     fn drop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         self.kill();
-        // Dead in a moment, but not yet: to wait for it here would block.
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move { child.wait().await });
+        // Dead in a moment, but not yet: to wait for it here might block.
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || child.wait())),
+            Err(_) => drop(child.wait()),
         }
     }
 }
