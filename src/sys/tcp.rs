@@ -1,10 +1,13 @@
-//! Socket options of TCP that no safe crate sets.
-#![expect(unsafe_code, reason = "setsockopt(2) takes a pointer")]
+//! Socket options of TCP that no safe crate sets, and its mark of urgent data.
+#![expect(unsafe_code, reason = "setsockopt(2) and ioctl(2) take pointers")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use libc::{c_int, socklen_t};
+use libc::{Ioctl, c_int, socklen_t};
+
+/// `<asm-generic/sockios.h>`; the same on all but MIPS, SPARC, PA-RISC and Alpha.
+const SIOCATMARK: Ioctl = 0x8905;
 
 /// Lets a listener take data with the SYN (`TCP_FASTOPEN`, RFC 7413), with this many such requests
 /// pending.
@@ -22,6 +25,17 @@ pub(crate) fn set_fastopen_connect(socket: impl AsFd) -> io::Result<()> {
 /// destination and may use one that is taken for another.
 pub(crate) fn set_bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
     set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+/// Tells whether the next byte to be read lies behind urgent data (`SIOCATMARK`, `tcp(7)`): a read
+/// stops there, whatever is behind it, and only the next one goes on; a splice never does.
+pub(crate) fn is_at_mark(socket: impl AsFd) -> bool {
+    let mut mark: c_int = 0;
+    // SAFETY: the call writes one `c_int` to the live one that the pointer is to; the descriptor is
+    // open for as long as it is borrowed.
+    let answer = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCATMARK, &raw mut mark) };
+    // A socket that knows no mark is at none.
+    answer == 0 && mark != 0
 }
 
 fn set(socket: impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {

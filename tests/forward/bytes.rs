@@ -1,5 +1,6 @@
 //! Every byte arrives, however it is cut, held up or ended.
 
+use lvs::scheduler::RoundRobin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -197,4 +198,35 @@ async fn urgent_data_in_the_middle_of_bulk_holds_nothing_up() {
     assert_eq!((of(1), of(2)), (HALF + URGENT - 1, HALF + URGENT - 1));
     drop(client);
     end(&handle, running).await;
+}
+
+/// All is there before the first read: nothing that arrives later wakes the reader again. A short
+/// read has stopped at the mark, then, and not because that was all; neither has a pipe.
+#[tokio::test]
+async fn what_lies_behind_an_urgent_byte_needs_nothing_to_follow_it() {
+    // Small messages are copied; bulk, known by a large read, is spliced.
+    for before in [3, (64 << 10) + (64 << 10)] {
+        let (address, stage) = stage().await;
+        let (set, _) = world(&[address]);
+        let balancer = Balancer::new(&set, RoundRobin).expect("rr takes any set");
+        let listener = TcpSocket::new_v4().expect("a socket");
+        listener.set_recv_buffer_size(1 << 20).expect("an option");
+        listener.bind(LOOPBACK).expect("loopback");
+        let listener = listener.listen(8).expect("bound").into_std().expect("idle");
+        let forwarder = Forwarder::new(listener, balancer).expect("a listener").workers(1);
+        let mut client = TcpStream::connect(at(&forwarder.handle())).await.expect("in its queue");
+        client.write_all(&vec![b'x'; before]).await.expect("room");
+        let urgent = socket2::SockRef::from(&client).send_out_of_band(b"!").expect("room");
+        assert_eq!(urgent, 1);
+        client.write_all(b"behind").await.expect("room");
+
+        let (handle, running) = start(forwarder);
+        let (mut server, _) = stage.accept().await.expect("the forwarder connects");
+        let mut got = vec![0; before + b"behind".len()];
+        let reading = tokio::time::timeout(LONG, server.read_exact(&mut got));
+        reading.await.expect("nothing hangs").expect("not its end");
+        assert_eq!(&got[before..], b"behind");
+        drop((client, server));
+        end(&handle, running).await;
+    }
 }

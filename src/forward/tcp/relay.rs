@@ -184,7 +184,15 @@ impl Direction {
                 Stage::Ended => return Poll::Ready(Ok(())),
             }
             let moved = match self.pipe() {
-                Some(pipe) => from.poll_fill(cx, pipe).map_err(source)?,
+                Some(pipe) => match from.poll_fill(cx, pipe).map_err(source)? {
+                    Poll::Ready(Some(moved)) => Poll::Ready(moved),
+                    Poll::Ready(None) => {
+                        // By reads again, until they have shown anew that it is bulk.
+                        self.streak = 0;
+                        continue;
+                    }
+                    Poll::Pending => Poll::Pending,
+                },
                 None => {
                     let copied =
                         BUFFER.with_borrow_mut(|buffer| self.poll_copy(cx, from, to, buffer));

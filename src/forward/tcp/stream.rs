@@ -2,7 +2,8 @@
 //!
 //! Writes are tried before anybody asks whether they would go: they nearly always do, and the
 //! runtime is asked only after one did not. Reads go by readiness, and a read that comes back short
-//! has drained the socket, which saves the call that would only say so.
+//! has drained the socket, which saves the call that would only say so; unless it stopped at the mark
+//! of urgent data (RFC 6093), behind which may lie more. The urgent byte itself goes nowhere.
 
 use std::io;
 use std::ops::Deref;
@@ -15,6 +16,7 @@ use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::pipe::Pipe;
+use crate::sys::tcp::is_at_mark;
 
 /// A connected stream socket.
 #[derive(Debug)]
@@ -57,8 +59,9 @@ impl Stream {
             let tried = self.try_io(Interest::READABLE, || {
                 let count = retry(|| recv(self.as_fd(), &mut *into, RecvFlags::empty()))?.0;
                 got = Some(count);
-                // Short: drained. Said as `WouldBlock`, so that the runtime forgets the readiness.
-                if count != 0 && count < into.len() { Err(would_block()) } else { Ok(()) }
+                let is_drained = count != 0 && count < into.len() && !is_at_mark(self);
+                // Said as `WouldBlock`, so that the runtime forgets the readiness.
+                if is_drained { Err(would_block()) } else { Ok(()) }
             });
             match (got, tried) {
                 (Some(count), _) => return Poll::Ready(Ok(count)),
@@ -74,15 +77,22 @@ impl Stream {
         self.poll_write_with(cx, || retry(|| send(self.as_fd(), bytes, SendFlags::NOSIGNAL)))
     }
 
-    /// Moves what the socket has into an empty pipe; 0 is the end of the stream.
+    /// Moves what the socket has into an empty pipe; 0 is the end of the stream, and `None` a mark
+    /// that only a read steps over.
     pub(super) fn poll_fill(
         &self,
         cx: &mut Context<'_>,
         pipe: &mut Pipe,
-    ) -> Poll<io::Result<usize>> {
+    ) -> Poll<io::Result<Option<usize>>> {
         loop {
             ready!(self.poll_read_ready(cx))?;
-            match self.try_io(Interest::READABLE, || retry(|| pipe.fill(self.as_fd()))) {
+            let tried = self.try_io(Interest::READABLE, || {
+                match rustix::io::retry_on_intr(|| pipe.fill(self.as_fd())) {
+                    Ok(0) | Err(Errno::AGAIN) if is_at_mark(self) => Ok(None),
+                    moved => Ok(Some(moved?)),
+                }
+            });
+            match tried {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 moved => return Poll::Ready(moved),
             }
