@@ -10,7 +10,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// What one forwarder has done so far.
 ///
 /// Every accepted connection is in exactly one place: `accepted = active + finished + client_broke +
-/// server_broke + timed_out.total() + cut + refused.total()`.
+/// server_broke + timed_out.total() + backend_down + cut + refused.total()`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Counters {
@@ -26,6 +26,8 @@ pub struct Counters {
     pub server_broke: u64,
     /// Connections that a timeout ended.
     pub timed_out: TimedOut,
+    /// Connections [cut](super::Forwarder::cut_on_down) because their backend was down.
+    pub backend_down: u64,
     /// Connections ended by the forwarder: at the deadline of a drain, or because
     /// [`run`](super::Forwarder::run) was dropped.
     pub cut: u64,
@@ -198,12 +200,13 @@ pub(super) enum End {
     Idle,
     HalfClosed,
     TotalTime,
+    BackendDown,
     Cut,
     Refused(Refusal),
 }
 
 impl End {
-    const COUNT: usize = 19;
+    const COUNT: usize = 20;
 
     const fn index(self) -> usize {
         match self {
@@ -213,8 +216,9 @@ impl End {
             Self::Idle => 3,
             Self::HalfClosed => 4,
             Self::TotalTime => 5,
-            Self::Cut => 6,
-            Self::Refused(refusal) => 7 + refusal as usize,
+            Self::BackendDown => 6,
+            Self::Cut => 7,
+            Self::Refused(refusal) => 8 + refusal as usize,
         }
     }
 }
@@ -256,6 +260,7 @@ impl Tally {
         sum.timed_out.idle += at(End::Idle);
         sum.timed_out.half_closed += at(End::HalfClosed);
         sum.timed_out.total += at(End::TotalTime);
+        sum.backend_down += at(End::BackendDown);
         sum.cut += at(End::Cut);
         let sums = &mut sum.refused;
         sums.no_backend += refused(Refusal::NoBackend);
@@ -316,6 +321,7 @@ mod tests {
             End::Idle,
             End::HalfClosed,
             End::TotalTime,
+            End::BackendDown,
             End::Cut,
         ];
         let ends: Vec<End> = ends.into_iter().chain(refusals.map(End::Refused)).collect();
@@ -332,7 +338,8 @@ mod tests {
         tallies.iter().for_each(|tally| tally.add_to(&mut sum));
         let [accepted, active] = [sum.accepted, sum.active];
         assert_eq!((accepted, active), (2 * ends.len() as u64 + 2, 2));
-        assert_eq!((sum.finished, sum.client_broke, sum.server_broke, sum.cut), (2, 2, 2, 2));
+        assert_eq!((sum.finished, sum.client_broke, sum.server_broke), (2, 2, 2));
+        assert_eq!((sum.backend_down, sum.cut), (2, 2));
         assert_eq!(sum.timed_out, TimedOut { idle: 2, half_closed: 2, total: 2 });
         assert_eq!(sum.refused.total(), 2 * refusals.len() as u64);
         assert_eq!((sum.refused.no_backend, sum.refused.client_left), (2, 2));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use lvs::Health;
 use lvs::scheduler::RoundRobin;
 use tokio::sync::watch;
 
@@ -107,4 +108,41 @@ async fn a_backend_that_dies_takes_only_its_own_connections_and_no_new_one_fails
     let dead = handle.backends().into_iter().find(|it| it.id.as_str() == "1");
     let dead = dead.expect("it has taken connections");
     assert_eq!((dead.active, dead.broke as usize), (0, broken[1]));
+}
+
+/// What hangs and is found out: its clients are let go, and those of others carry on.
+#[tokio::test]
+async fn the_connections_of_a_backend_that_is_down_end_where_that_is_wanted() {
+    for cut in [true, false] {
+        let (set, forwarder) = world(&[echo(b'a').await, echo(b'b').await]);
+        let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
+        let forwarder = forwarder.workers(1).cut_on_down(cut).on_end(move |record| {
+            let _ = ends.send(record.termination.code());
+        });
+        let (handle, running) = start(forwarder);
+        let mut clients = [open(&handle).await, open(&handle).await];
+        for (client, name) in clients.iter_mut().zip(*b"ab") {
+            assert_eq!(read::<1>(client).await, [name]);
+        }
+        let [mut hanging, mut well] = clients;
+        set.set_health(&"0".into(), Health::Down).expect("in the set");
+        if cut {
+            assert_reset(hanging).await;
+            assert_eq!(ended.recv().await, Some("DD"));
+            // Drained is not down.
+            set.drain(&"1".into()).expect("in the set");
+        } else {
+            hanging.write_all(b"x").await.expect("open");
+            assert_eq!(&read::<1>(&mut hanging).await, b"x");
+            drop(hanging);
+            assert_eq!(ended.recv().await, Some("--"));
+        }
+        well.write_all(b"x").await.expect("open");
+        assert_eq!(&read::<1>(&mut well).await, b"x");
+        well.shutdown().await.expect("open");
+        assert_eq!(ended.recv().await, Some("--"));
+        let (_, counters) = end(&handle, running).await;
+        let sums = (counters.backend_down, counters.finished);
+        assert_eq!(sums, if cut { (1, 1) } else { (0, 2) });
+    }
 }

@@ -30,11 +30,13 @@ use std::fmt;
 /// | `cD` | Nothing came for the idle timeout, and it was the client's turn: the backend had spoken last, or nobody yet. | Mostly idle keep-alive connections: harmless. Else a client that does not read. |
 /// | `sD` | Nothing came for the idle timeout, and it was the backend's turn: the client had spoken last, or had closed its side. | The backend hangs, or needs longer than the timeout to answer. |
 /// | `PD` | It reached the longest time a connection may last. | The configured total timeout. |
+/// | `DD` | The backend went down, and the forwarder [cuts](crate::forward::Forwarder::cut_on_down) what such backends have. | The backend in the line: what did its checks say? |
 /// | `KD` | It was cut while data flowed: the deadline of a shutdown or drain, or an operator. | Expected at a restart; many of them say that the deadline is short. |
 /// | `CL` | The backend had finished, and the client broke off before it had all. | As `CD`; the client may have got less than all. |
 /// | `SL` | The backend had finished and then broke off, while the client still sent. | A backend that does not read all it is sent: the client may hear nothing of it. |
 /// | `cL` | The backend had finished, and the client neither took the rest nor closed in time. | A client that does not read, or never closes its side. |
 /// | `PL` | As `PD`, after the backend had finished. | As `PD`. |
+/// | `DL` | As `DD`, after the backend had finished. | As `DD`. |
 /// | `KL` | As `KD`, after the backend had finished. | As `KD`. |
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Termination {
@@ -62,6 +64,8 @@ pub enum Cause {
     Proxy,
     /// `R` The forwarder, for lack of memory, descriptors or ports.
     Resources,
+    /// `D` The forwarder, because the backend was down.
+    BackendDown,
     /// `K` The operator: a shutdown, a drain, a command.
     Killed,
 }
@@ -105,6 +109,7 @@ impl Termination {
             Cause::ServerTimeout => "sRsQsCsDsLs-",
             Cause::Proxy => "PRPQPCPDPLP-",
             Cause::Resources => "RRRQRCRDRLR-",
+            Cause::BackendDown => "DRDQDCDDDLD-",
             Cause::Killed => "KRKQKCKDKLK-",
         };
         let start = 2 * self.phase as usize;

@@ -107,7 +107,7 @@ fn the_client_is_whom_the_header_named() {
     assert_eq!((carried().retries(), refused().retries()), (1, 0));
 }
 
-const CAUSES: [Cause; 8] = [
+const CAUSES: [Cause; 9] = [
     Cause::Normal,
     Cause::Client,
     Cause::Server,
@@ -115,6 +115,7 @@ const CAUSES: [Cause; 8] = [
     Cause::ServerTimeout,
     Cause::Proxy,
     Cause::Resources,
+    Cause::BackendDown,
     Cause::Killed,
 ];
 const PHASES: [Phase; 6] =
@@ -131,7 +132,7 @@ fn each_cause_and_each_phase_has_a_letter_of_its_own() {
         assert_eq!(letters(codes, 1), "RQCDL-".chars().collect());
     }
     let firsts = CAUSES.map(|cause| Termination::new(cause, Phase::Data).code()).to_vec();
-    assert_eq!(letters(firsts, 0), "-CScsPRK".chars().collect());
+    assert_eq!(letters(firsts, 0), "-CScsPRDK".chars().collect());
 }
 
 #[test]
@@ -144,6 +145,7 @@ fn codes_are_those_of_haproxy() {
     assert_eq!(code(Cause::ServerTimeout, Phase::Queue), "sQ");
     assert_eq!(code(Cause::ClientTimeout, Phase::Data), "cD");
     assert_eq!(code(Cause::Proxy, Phase::Request), "PR");
+    assert_eq!(code(Cause::BackendDown, Phase::Data), "DD");
     assert_eq!(code(Cause::Killed, Phase::Data), "KD");
 }
 

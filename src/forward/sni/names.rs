@@ -136,6 +136,11 @@ impl<V> Names<V> {
         })
     }
 
+    /// Whatever names stand for.
+    pub(in crate::forward) fn values(&self) -> impl Iterator<Item = &V> {
+        self.exact.values().chain(self.starred.values()).chain(&self.other)
+    }
+
     /// How many patterns there are, without the value for all others.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use crate::backend::{Backend, Snapshot};
+use tokio::sync::Notify;
+
+use crate::backend::{Backend, Snapshot, State};
 use crate::forward::counters::{Tally, add, read};
 use crate::forward::histogram::Histogram;
 use crate::forward::queue::Queue;
@@ -39,6 +41,8 @@ pub(super) struct BackendTally {
     pub(super) bytes_out: AtomicU64,
     pub(super) connect_time: Histogram,
     pub(super) duration: Histogram,
+    /// Wakes the connections that are to end because it is down.
+    pub(super) down: Arc<Notify>,
 }
 
 impl Books {
@@ -107,9 +111,25 @@ impl Page {
         backends.retain(|serial, tally| members.position(*serial).is_some() || tally.active() > 0);
         Arc::clone(backends.entry(serial).or_insert_with(|| BackendTally::new(backend)))
     }
+
+    /// Says so to the connections of backends that are down.
+    pub(super) fn cut_down(&self, snapshots: &[Arc<Snapshot<SocketAddr>>]) {
+        for tally in lock(&self.backends).values().filter(|tally| tally.active() > 0) {
+            if snapshots.iter().any(|snapshot| tally.is_down(snapshot)) {
+                tally.down.notify_waiters();
+            }
+        }
+    }
 }
 
 impl BackendTally {
+    fn is_down(&self, snapshot: &Snapshot<SocketAddr>) -> bool {
+        let members = snapshot.members();
+        let position = members.position(self.backend.account().serial());
+        let state = position.map(|position| members[position].state());
+        matches!(state, Some(State::Down | State::Disabled))
+    }
+
     fn new(backend: &Arc<Backend<SocketAddr>>) -> Arc<Self> {
         Arc::new(Self {
             backend: Arc::clone(backend),
@@ -121,6 +141,7 @@ impl BackendTally {
             bytes_out: AtomicU64::new(0),
             connect_time: Histogram::default(),
             duration: Histogram::default(),
+            down: Arc::default(),
         })
     }
 

@@ -1,9 +1,11 @@
 //! Carries a connection that has found its backend, and watches how long it may.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::debug;
 
@@ -23,6 +25,8 @@ pub(super) struct Carry {
     /// When a byte last passed, or one side ended.
     active: Instant,
     half_closed: bool,
+    /// The word that the backend is down, for those who end then.
+    down: Option<Pin<Box<OwnedNotified>>>,
     /// Rings too early rather than late: what is due is worked out anew when it does, so that a byte
     /// that passes only moves a number. In a box of its own, which fits where tokio's own
     /// allocations, aligned as they are, leave gaps.
@@ -34,7 +38,9 @@ impl Carry {
         let now = Instant::now();
         let first = due(entry.crew.config().patience, entry.begun, now, false);
         let alarm = Box::pin(sleep_until(first.map_or(now, |(at, _)| at)));
-        Self { held: Some((entry, relay)), active: now, half_closed: false, alarm }
+        let tally = entry.tally.as_ref().filter(|_| entry.crew.config().cut_on_down);
+        let down = tally.map(|tally| Box::pin(Arc::clone(&tally.down).notified_owned()));
+        Self { held: Some((entry, relay)), active: now, half_closed: false, down, alarm }
     }
 }
 
@@ -65,6 +71,12 @@ impl Future for Carry {
         }
         let end = match polled {
             Poll::Ready(ended) => end_of(ended),
+            Poll::Pending
+                if this.down.as_mut().is_some_and(|it| it.as_mut().poll(cx).is_ready()) =>
+            {
+                debug!("the backend is down");
+                End::BackendDown
+            }
             Poll::Pending => loop {
                 let patience = entry.crew.config().patience;
                 let due = due(patience, entry.begun, this.active, this.half_closed);

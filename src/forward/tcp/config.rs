@@ -12,6 +12,7 @@ use super::options::SocketOptions;
 use super::preamble::Preamble;
 use crate::Balancer;
 use crate::balancer::Persistence;
+use crate::forward::sni::Names;
 use crate::forward::{Rate, Record};
 
 /// Defaults are those of IPVS where it has them: 15 minutes for a connection, two for one that is
@@ -31,6 +32,7 @@ pub(super) struct Config {
     pub(super) sockets: SocketOptions,
     pub(super) effort: Effort,
     pub(super) patience: Patience,
+    pub(super) cut_on_down: bool,
     pub(super) preamble: Preamble,
     pub(super) on_end: Option<Observer>,
 }
@@ -84,6 +86,12 @@ pub(super) struct Line {
 }
 
 impl Config {
+    /// All whose backends may be chosen.
+    pub(super) fn balancers(&self) -> impl Iterator<Item = &Balancer<SocketAddr>> {
+        let services = self.preamble.services.iter().flat_map(Names::values);
+        std::iter::once(&self.balancer).chain(services)
+    }
+
     pub(super) fn new(balancer: Balancer<SocketAddr>) -> Self {
         Self {
             name: "tcp".into(),
@@ -106,6 +114,7 @@ impl Config {
                 half_closed: Some(Duration::from_secs(120)),
                 total: None,
             },
+            cut_on_down: false,
             preamble: Preamble::default(),
             on_end: None,
         }

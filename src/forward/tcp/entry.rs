@@ -159,6 +159,7 @@ impl Entry {
             End::ServerBroke => (Cause::Server, phase),
             End::Idle | End::HalfClosed => (silent(), phase),
             End::TotalTime => (Cause::Proxy, phase),
+            End::BackendDown => (Cause::BackendDown, phase),
             End::Cut => (Cause::Killed, phase),
             End::Refused(refusal) => match refusal {
                 Refusal::NoBackend | Refusal::ConnectError => (Cause::Server, Phase::Connect),

@@ -264,6 +264,16 @@ impl Forwarder {
         self
     }
 
+    /// Ends the connections of a backend that a check has found down, or an operator disabled, with a
+    /// reset on both sides: a client of a server that hangs then tries again, instead of waiting for
+    /// its own timeout. Seen within a tenth of a second. Not those of one that was ejected, drained or
+    /// removed, nor of one that serves because the set [panics](crate::backend::FailMode). Default:
+    /// off; they live as long as they can. HAProxy's `on-marked-down shutdown-sessions`.
+    pub fn cut_on_down(mut self, cut: bool) -> Self {
+        self.config.cut_on_down = cut;
+        self
+    }
+
     /// Asks peers that were silent for so long whether they are there (`SO_KEEPALIVE`), five times
     /// over as long again. In whole seconds, from 1 to 32 767. On both sides. Default: not asked.
     pub fn keepalive(mut self, idle: Duration) -> Self {

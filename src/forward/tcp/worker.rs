@@ -1,5 +1,6 @@
 //! One worker: takes connections from one listener and sees them to their end.
 
+use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -8,13 +9,14 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
 use super::books::{Books, Page};
 use super::config::Config;
 use super::connection::spawn;
 use super::listener::{Accepted, Door, Listener};
+use crate::Balancer;
 use crate::backend::Snapshot;
 use crate::forward::backoff::Backoff;
 use crate::forward::clock::now;
@@ -24,6 +26,9 @@ use crate::forward::limits::{AcceptRate, PerClient, Slot, Slots};
 use crate::forward::queue::Queue;
 use crate::forward::{Drained, Handle};
 use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
+
+/// How often to look for backends that are down.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What the workers of a forwarder share.
 #[derive(Debug)]
@@ -101,9 +106,28 @@ impl Crew {
     ) -> io::Result<Drained> {
         let mut phase = handle.phase.subscribe();
         let door = Door::new(listener)?;
-        let mut connections = JoinSet::new();
-        self.accept_until_told(door, &mut phase, &mut connections).await;
-        Ok(drain(phase, connections).await)
+        let carrying = async {
+            let mut connections = JoinSet::new();
+            self.accept_until_told(door, &mut phase, &mut connections).await;
+            drain(phase, connections).await
+        };
+        tokio::select! {
+            biased;
+            drained = carrying => Ok(drained),
+            never = self.cut_on_down(), if self.config().cut_on_down => match never {},
+        }
+    }
+
+    /// Ends what backends that are down have; again and again, since a connection may have been on
+    /// its way to one when it was said last.
+    async fn cut_on_down(&self) -> Infallible {
+        let mut beat = interval(LOOK);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beat.tick().await;
+            let snapshots: Vec<_> = self.config().balancers().map(Balancer::snapshot).collect();
+            self.page.cut_down(&snapshots);
+        }
     }
 
     async fn accept_until_told(
