@@ -1,5 +1,6 @@
 //! The writer's own record of a set, from which each snapshot is made.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -116,7 +117,7 @@ impl<T> Entry<T> {
 pub(super) struct Draft<T> {
     pub(super) shared: Arc<Shared>,
     /// In the kernel's order: newest first.
-    pub(super) entries: Vec<Entry<T>>,
+    pub(super) entries: VecDeque<Entry<T>>,
     pub(super) slow_start: Option<SlowStart>,
     pub(super) fail_mode: FailMode,
     pub(super) quorum: Option<Quorum>,
@@ -137,7 +138,7 @@ impl<T> Draft<T> {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
-            entries: Vec::new(),
+            entries: VecDeque::new(),
             slow_start: None,
             fail_mode: FailMode::Closed,
             quorum: None,

@@ -76,7 +76,7 @@ impl<T> Edit<T> {
         if self.searches >= LONG {
             self.index.insert(backend.id().clone(), serial);
         }
-        self.draft.entries.insert(0, entry);
+        self.draft.entries.push_front(entry);
         self.dirty = true;
         Ok(backend)
     }
@@ -87,9 +87,11 @@ impl<T> Edit<T> {
     /// [`SetError::Unknown`].
     pub fn remove(&mut self, id: &BackendId) -> Result<Arc<Backend<T>>, SetError> {
         let position = self.find(id)?;
+        let removed = self.draft.entries.remove(position);
+        let removed = removed.ok_or_else(|| SetError::Unknown { id: id.clone() })?;
         self.dirty = true;
         self.index.remove(id);
-        Ok(self.draft.entries.remove(position).backend)
+        Ok(removed.backend)
     }
 
     /// Gives a backend another target (and address) under its name; its account goes on.
