@@ -79,7 +79,7 @@ impl Check for AgentCheck {
 
 /// What a line says.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Word {
+pub(super) struct Word {
     health: Option<bool>,
     advice: Advice,
 }
@@ -89,7 +89,7 @@ const PERCENT_MAX: u32 = 25_600;
 
 impl Word {
     /// Reads a line; `None` if it has no word that is known.
-    fn of(line: &[u8]) -> Option<Self> {
+    pub(super) fn of(line: &[u8]) -> Option<Self> {
         // What is behind it is for people.
         let line = line.split(|byte| *byte == b'#').next()?;
         let words = line.split(|byte| b" \t\r,".contains(byte)).filter(|word| !word.is_empty());

@@ -1,6 +1,6 @@
 //! Does the host answer an ICMP echo?
 
-mod echo;
+pub(super) mod echo;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;

@@ -7,6 +7,9 @@ mod datagram;
 #[cfg(feature = "health-dns")]
 mod dns;
 mod file;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "health-grpc")]
 mod grpc;
 mod http;

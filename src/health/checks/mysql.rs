@@ -1,6 +1,6 @@
 //! Does a MySQL server take connections?
 
-mod packet;
+pub(super) mod packet;
 
 use self::packet::{Error, HEADER_LEN, PLUGIN_AUTH, PROTOCOL_41, Packet, SECURE_CONNECTION};
 use super::conversation::{Conversation, not_understood, said, shown};

@@ -1,6 +1,6 @@
 //! Does a PostgreSQL server take sessions?
 
-mod message;
+pub(super) mod message;
 
 use self::message::{HEADER_LEN, Header};
 use super::conversation::{ANSWER_MAX, Conversation, not_understood, said, shown};

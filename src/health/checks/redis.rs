@@ -1,6 +1,6 @@
 //! Does a Redis server answer, and is it what it should be?
 
-mod reply;
+pub(super) mod reply;
 
 use std::fmt;
 

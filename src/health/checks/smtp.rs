@@ -1,6 +1,6 @@
 //! Does a mail server greet?
 
-mod reply;
+pub(super) mod reply;
 
 use std::net::IpAddr;
 

@@ -10,7 +10,7 @@ const PAYLOAD: usize = 56;
 const HEADER: usize = 8;
 
 /// The longest packet that can be an answer: an IPv4 header with all options, and an echo.
-pub(super) const LONGEST_REPLY: usize = 60 + HEADER + PAYLOAD;
+pub(crate) const LONGEST_REPLY: usize = 60 + HEADER + PAYLOAD;
 
 const V4_REQUEST: u8 = 8;
 const V4_REPLY: u8 = 0;
@@ -19,7 +19,7 @@ const V6_REPLY: u8 = 129;
 
 /// One request for an echo.
 #[derive(Debug)]
-pub(super) struct Echo {
+pub(crate) struct Echo {
     /// `None` where the kernel chooses it, and knows by it whose an answer is.
     identifier: Option<u16>,
     sequence: u16,
@@ -27,7 +27,7 @@ pub(super) struct Echo {
 }
 
 impl Echo {
-    pub(super) fn random(own_identifier: bool) -> Self {
+    pub(crate) fn random(own_identifier: bool) -> Self {
         let mut payload = [0x6c; PAYLOAD];
         fastrand::fill(&mut payload[..NONCE]);
         let identifier = own_identifier.then(|| fastrand::u16(..));
@@ -36,7 +36,7 @@ impl Echo {
 
     /// The message without IP header. That of ICMPv6 has no checksum, which the kernel fills in: it
     /// takes the source address.
-    pub(super) fn request(&self, v4: bool) -> [u8; HEADER + PAYLOAD] {
+    pub(crate) fn request(&self, v4: bool) -> [u8; HEADER + PAYLOAD] {
         let mut message = [0; HEADER + PAYLOAD];
         message[0] = if v4 { V4_REQUEST } else { V6_REQUEST };
         message[4..6].copy_from_slice(&self.identifier.unwrap_or(0).to_be_bytes());
@@ -53,7 +53,7 @@ impl Echo {
     ///
     /// Which address it is from the caller's socket has seen to, and the kernel to the checksum of
     /// ICMPv6.
-    pub(super) fn is_answered_by(&self, packet: &[u8]) -> bool {
+    pub(crate) fn is_answered_by(&self, packet: &[u8]) -> bool {
         let Some((message, bare)) = without_ip_header(packet) else { return false };
         let Some((header, payload)) = message.split_first_chunk::<HEADER>() else { return false };
         let [kind, code, _, _, identifier @ .., s1, s0] = *header;
