@@ -83,6 +83,9 @@ pub mod scheduler;
 mod sync;
 #[cfg(feature = "forward")]
 mod sys;
+#[cfg(feature = "tower")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+pub mod tower;
 
 pub use self::backend::{
     Backend, BackendId, BackendSet, Health, Limits, Load, Outcome, SetError, SlowStart, Spec,

@@ -137,6 +137,20 @@ impl<T> Balancer<T> {
         self.published.scheduler()
     }
 
+    /// Does the rule in service read the clock?
+    #[cfg(feature = "tower")]
+    #[inline]
+    pub(crate) fn reads_time(&self) -> bool {
+        self.published.reads_time()
+    }
+
+    /// Changes with each publication, or a moment later.
+    #[cfg(feature = "tower")]
+    #[inline]
+    pub(crate) fn version(&self) -> u64 {
+        self.published.version()
+    }
+
     /// What picks read now.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot<T>> {

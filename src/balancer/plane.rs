@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Lease, PickError};
 use crate::backend::{Commit, Members, Reader, Seat, SetError, Snapshot, State};
 use crate::scheduler::{CompileError, Flow, PickContext, Picker, Rng, Scheduler};
-use crate::sync::{ArcSwap, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{ArcSwap, AtomicBool, AtomicU64, Mutex, Ordering, lock};
 
 /// One version of everything a pick reads.
 #[derive(Debug)]
@@ -18,6 +18,9 @@ pub(super) struct Plane<T> {
 #[derive(Debug)]
 pub(super) struct Published<T> {
     scheduler: Mutex<Arc<dyn Scheduler>>,
+    /// What the scheduler says of it, for those who ask at each pick.
+    #[cfg_attr(not(feature = "tower"), allow(dead_code, reason = "they are above"))]
+    reads_time: AtomicBool,
     plane: ArcSwap<Plane<T>>,
     /// Steps behind each publication, for readers that keep a plane.
     version: AtomicU64,
@@ -36,7 +39,9 @@ impl<T> Published<T> {
     ) -> Result<Self, SetError> {
         let picker = compile(&*scheduler, snapshot, None)?;
         let plane = ArcSwap::from_pointee(Plane { snapshot: Arc::clone(snapshot), picker });
-        Ok(Self { scheduler: Mutex::new(scheduler), plane, version: AtomicU64::new(0) })
+        let reads_time = AtomicBool::new(scheduler.reads_time());
+        let scheduler = Mutex::new(scheduler);
+        Ok(Self { scheduler, reads_time, plane, version: AtomicU64::new(0) })
     }
 
     pub(super) fn scheduler(&self) -> Arc<dyn Scheduler> {
@@ -48,9 +53,17 @@ impl<T> Published<T> {
         let snapshot = self.snapshot();
         // As in IPVS, a new rule starts without the old one's memory.
         let picker = compile(&*scheduler, &snapshot, None)?;
+        // Relaxed: a pick that is a moment late is as good.
+        self.reads_time.store(scheduler.reads_time(), Ordering::Relaxed);
         *lock(&self.scheduler) = scheduler;
         self.publish(Arc::new(Plane { snapshot, picker }));
         Ok(())
+    }
+
+    #[cfg(feature = "tower")]
+    #[inline]
+    pub(super) fn reads_time(&self) -> bool {
+        self.reads_time.load(Ordering::Relaxed)
     }
 
     fn publish(&self, plane: Arc<Plane<T>>) {

@@ -99,6 +99,10 @@ impl<S: Scheduler> Scheduler for Bounded<S> {
         "bounded"
     }
 
+    fn reads_time(&self) -> bool {
+        self.inner.reads_time()
+    }
+
     fn compile(
         &self,
         members: &Members,

@@ -122,6 +122,12 @@ impl Flow {
         !self.tried.is_empty()
     }
 
+    /// How many backends are excluded.
+    #[cfg(feature = "tower")]
+    pub(crate) fn tried(&self) -> usize {
+        self.tried.len()
+    }
+
     /// The kernel's fold of the client's address; of the key where there is none.
     pub(super) fn source_fold(&self) -> Option<u32> {
         self.source.map(|source| fold(source.ip())).or(self.key.map(fold_key))

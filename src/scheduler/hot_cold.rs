@@ -155,6 +155,10 @@ impl<P: Probe> Scheduler for HotCold<P> {
         "hot_cold"
     }
 
+    fn reads_time(&self) -> bool {
+        true
+    }
+
     fn compile(
         &self,
         members: &Members,

@@ -76,6 +76,10 @@ impl Scheduler for LocalityLeastConnections {
         "lblc"
     }
 
+    fn reads_time(&self) -> bool {
+        true
+    }
+
     fn compile(
         &self,
         members: &Members,

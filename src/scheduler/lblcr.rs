@@ -69,6 +69,10 @@ impl Scheduler for ReplicatedLocality {
         "lblcr"
     }
 
+    fn reads_time(&self) -> bool {
+        true
+    }
+
     fn compile(
         &self,
         members: &Members,

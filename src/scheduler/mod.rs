@@ -135,6 +135,13 @@ pub trait Scheduler: Debug + Send + Sync {
     /// The short name in configuration, metrics and logs: `"rr"`, `"wlc"`, `"mh"`.
     fn name(&self) -> &str;
 
+    /// Tells whether the rule gets better with the [time](Flow::at) of a pick and the
+    /// [latency](crate::Lease::complete_after) of what came of it: whoever carries the traffic reads
+    /// the clock only then. Default: no.
+    fn reads_time(&self) -> bool {
+        false
+    }
+
     /// Builds the picker for one list of members.
     ///
     /// Called off the hot path, each time membership, a weight or an eligibility changes.
@@ -166,6 +173,10 @@ impl<S: Scheduler + ?Sized> Scheduler for Arc<S> {
         (**self).name()
     }
 
+    fn reads_time(&self) -> bool {
+        (**self).reads_time()
+    }
+
     fn compile(
         &self,
         members: &Members,
@@ -178,6 +189,10 @@ impl<S: Scheduler + ?Sized> Scheduler for Arc<S> {
 impl<S: Scheduler + ?Sized> Scheduler for Box<S> {
     fn name(&self) -> &str {
         (**self).name()
+    }
+
+    fn reads_time(&self) -> bool {
+        (**self).reads_time()
     }
 
     fn compile(

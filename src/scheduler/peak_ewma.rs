@@ -99,6 +99,10 @@ impl Scheduler for PeakEwma {
         "peak_ewma"
     }
 
+    fn reads_time(&self) -> bool {
+        true
+    }
+
     fn compile(
         &self,
         members: &Members,

@@ -138,6 +138,10 @@ impl<S: Scheduler> Scheduler for Priority<S> {
         "priority"
     }
 
+    fn reads_time(&self) -> bool {
+        self.inner.reads_time()
+    }
+
     fn compile(
         &self,
         members: &Members,

@@ -94,6 +94,10 @@ impl<S: Scheduler> Scheduler for Subset<S> {
         "subset"
     }
 
+    fn reads_time(&self) -> bool {
+        self.inner.reads_time()
+    }
+
     fn compile(
         &self,
         members: &Members,

@@ -1,0 +1,103 @@
+//! What a request holds while it is under way, and what becomes of that at its end.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ::tower::BoxError;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::classify::{ByResult, Classify};
+use super::shared::Shared;
+use crate::backend::Outcome;
+use crate::balancer::Lease;
+
+/// The place that a request has in the balancer, and its lease of a backend; both are given back when
+/// it is dropped.
+///
+/// For a [`Finish`] of your own, which decides when that is.
+pub struct Held<S> {
+    pub(super) shared: Arc<Shared<S>>,
+    pub(super) lease: Option<Lease<S>>,
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+    /// When the request was sent, if anybody wants to know.
+    pub(super) sent: Option<Instant>,
+}
+
+impl<S> Held<S> {
+    pub(super) fn new(shared: Arc<Shared<S>>, permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self { shared, lease: None, permit, sent: None }
+    }
+
+    /// Notes that the request is sent now.
+    #[inline]
+    pub(super) fn send(&mut self) {
+        if self.shared.measures() {
+            self.sent = Some(Instant::now());
+        }
+    }
+
+    /// Ends the request: that is what it says about its backend. One that is dropped without says
+    /// nothing ([`Outcome::Cancelled`]).
+    #[inline]
+    pub fn end(mut self, outcome: Outcome) {
+        let Some(lease) = self.lease.take() else { return };
+        match self.sent {
+            Some(sent) => {
+                let now = Instant::now();
+                lease.complete_after(outcome, now.saturating_duration_since(sent), now.into_std());
+            }
+            None => lease.complete(outcome),
+        }
+    }
+}
+
+impl<S> Drop for Held<S> {
+    #[inline]
+    fn drop(&mut self) {
+        // First: who is told looks at once.
+        drop(self.lease.take());
+        drop(self.permit.take());
+        self.shared.freed();
+    }
+}
+
+impl<S> fmt::Debug for Held<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("lease", &self.lease).finish_non_exhaustive()
+    }
+}
+
+/// What becomes of a response, and of what its request holds.
+///
+/// [`OnResponse`] is what a balancer does by itself; with the feature `tower-http`, `OnBodyEnd` lets
+/// the response's body hold the backend until its last byte.
+pub trait Finish<S, Res>: Clone {
+    /// What the balancer's caller gets.
+    type Response;
+
+    /// Takes the result of a request and what it holds. Whatever is not handed on within the
+    /// response is given back when this returns.
+    ///
+    /// # Errors
+    /// Those of the request, or others.
+    fn finish(
+        self,
+        result: Result<Res, BoxError>,
+        held: Held<S>,
+    ) -> Result<Self::Response, BoxError>;
+}
+
+/// A request is over when its response is there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OnResponse<F = ByResult>(pub(super) F);
+
+impl<S, Res, F: Classify<Res> + Clone> Finish<S, Res> for OnResponse<F> {
+    type Response = Res;
+
+    #[inline]
+    fn finish(self, result: Result<Res, BoxError>, held: Held<S>) -> Result<Res, BoxError> {
+        held.end(self.0.classify(result.as_ref()));
+        result
+    }
+}

@@ -1,0 +1,9 @@
+//! What is known of HTTP: keys, outcomes, and bodies that hold the lease.
+
+mod body;
+mod keys;
+mod status;
+
+pub use self::body::{LeasedBody, OnBodyEnd};
+pub use self::keys::{CookieKey, ExtensionKey, HeaderKey, PathKey, PeerKey};
+pub use self::status::{GrpcStatus, HttpStatus, Trailers};

@@ -1,0 +1,128 @@
+//! What the clones of a balancer share: whom they choose from, their rules, and who waits.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::WithoutKey;
+use crate::backend::{Commit, Reader, SetError, Snapshot, State};
+use crate::balancer::{Balancer, Lease};
+use crate::sync::{AtomicUsize, Ordering};
+
+pub(super) struct Shared<S> {
+    pub(super) balancer: Balancer<S>,
+    pub(super) rules: Rules,
+    line: Arc<Line>,
+}
+
+/// How requests are treated.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// How many instances are asked.
+    pub(super) candidates: usize,
+    /// How long a request waits.
+    pub(super) wait: Duration,
+    pub(super) without_key: WithoutKey,
+    /// Is the clock read for each request? `None`: if the scheduler wants it.
+    pub(super) measure: Option<bool>,
+}
+
+impl<S: Send + Sync + 'static> Shared<S> {
+    pub(super) fn new(balancer: Balancer<S>) -> Arc<Self> {
+        let rules = Rules {
+            candidates: 3,
+            wait: Duration::from_secs(1),
+            without_key: WithoutKey::default(),
+            measure: None,
+        };
+        let Ok(line) = balancer.set().subscribe(|_| Ok::<_, SetError>(Arc::new(Line::default())))
+        else {
+            unreachable!("nothing above fails");
+        };
+        Arc::new(Self { balancer, rules, line })
+    }
+}
+
+impl<S> Shared<S> {
+    /// The same with other rules.
+    pub(super) fn with(&self, change: impl FnOnce(&mut Rules)) -> Arc<Self> {
+        let mut rules = self.rules;
+        change(&mut rules);
+        let (balancer, line) = (self.balancer.clone(), Arc::clone(&self.line));
+        Arc::new(Self { balancer, rules, line })
+    }
+
+    #[inline]
+    pub(super) fn measures(&self) -> bool {
+        self.rules.measure.unwrap_or_else(|| self.balancer.reads_time())
+    }
+
+    /// May a backend that was picked a while ago still be given work?
+    pub(super) fn is_eligible(&self, lease: &Lease<S>) -> bool {
+        let snapshot = self.balancer.snapshot();
+        let position = snapshot.members().position(lease.backend().account().serial());
+        position.is_some_and(|it| snapshot.members()[it].state() == State::Eligible)
+    }
+
+    /// A request has given back what it held: whoever waits may look.
+    #[inline]
+    pub(super) fn freed(&self) {
+        // Relaxed: who begins to wait just now may be missed, and looks again by itself.
+        if self.line.waiting.load(Ordering::Relaxed) != 0 {
+            self.line.notify.notify_one();
+        }
+    }
+
+    pub(super) fn line(&self) -> &Arc<Line> {
+        &self.line
+    }
+}
+
+impl<S> fmt::Debug for Shared<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("balancer", &self.balancer)
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Those who wait for a backend.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    waiting: AtomicUsize,
+    notify: Arc<Notify>,
+}
+
+impl Line {
+    /// Counts one more for as long as the answer lives.
+    pub(super) fn enter(self: &Arc<Self>) -> InLine {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        InLine(Arc::clone(self))
+    }
+}
+
+/// Whoever the set tells of a change tells those who wait.
+impl<S> Reader<S> for Line {
+    fn prepare(&self, _: &Arc<Snapshot<S>>) -> Result<Commit<'_>, SetError> {
+        Ok(Box::new(|| self.notify.notify_waiters()))
+    }
+}
+
+/// A place among those who wait.
+#[derive(Debug)]
+pub(super) struct InLine(Arc<Line>);
+
+impl InLine {
+    pub(super) fn notify(&self) -> Arc<Notify> {
+        Arc::clone(&self.0.notify)
+    }
+}
+
+impl Drop for InLine {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}

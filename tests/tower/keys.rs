@@ -1,0 +1,92 @@
+//! Requests that belong to a backend.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use lvs::scheduler::{Maglev, hash_bytes};
+use lvs::tower::{Key, WithoutKey};
+use tokio_test::task;
+
+use crate::world::*;
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+fn by_user(set: &BackendSet<Instance>) -> Balance<Instance, impl Key<u32> + Clone> {
+    let balancer = Balancer::new(set, Maglev::new()).expect("takes any set");
+    Balance::new(balancer).key(|user: &u32| match user {
+        0 => None,
+        13 => panic!("no such user"),
+        user => Some(hash_bytes(&user.to_le_bytes(), 0)),
+    })
+}
+
+async fn homes(service: &Balance<Instance, impl Key<u32> + Clone>) -> HashMap<u32, &'static str> {
+    let mut homes = HashMap::new();
+    for user in (1..200).filter(|user| *user != 13) {
+        homes.insert(user, service.clone().oneshot(user).await.expect("ready"));
+    }
+    homes
+}
+
+#[tokio::test]
+async fn a_user_stays_and_moves_only_when_its_backend_is_out() {
+    let (set, _) = set_of(NAMES);
+    let service = by_user(&set);
+    let before = homes(&service).await;
+    assert_eq!(homes(&service).await, before);
+    assert!(NAMES.iter().all(|name| before.values().any(|home| home == name)));
+    set.set_health(&"c".into(), Health::Down).expect("in the set");
+    for (user, home) in homes(&service).await {
+        assert!(home != "c" && (before[&user] == "c" || before[&user] == home));
+    }
+    set.set_health(&"c".into(), Health::Up).expect("in the set");
+    assert_eq!(homes(&service).await, before, "and back");
+}
+
+#[tokio::test]
+async fn a_busy_home_is_awaited_or_left_as_configured() {
+    let (set, instances) = set_of(NAMES);
+    let service = by_user(&set);
+    let home = service.clone().oneshot(7).await.expect("ready");
+    let home = instances.iter().find(|it| it.name == home).expect("one of them");
+    home.is(Mood::Busy);
+    let away = service.clone().oneshot(7).await.expect("others are ready");
+    assert_ne!(away, home.name);
+    let mut asking = task::spawn(service.candidates(1).oneshot(7));
+    assert_pending!(asking.poll());
+    home.is(Mood::Ready);
+    assert!(asking.is_woken());
+    assert_eq!(assert_ready_ok!(asking.poll()), home.name);
+}
+
+#[tokio::test]
+async fn a_request_without_key_goes_where_it_is_configured_to() {
+    let (set, _) = set_of(NAMES);
+    let service = by_user(&set);
+    let mut met = HashMap::new();
+    for _ in 0..200 {
+        *met.entry(service.clone().oneshot(0).await.expect("ready")).or_insert(0) += 1;
+    }
+    // Each is left out once in 10^19 runs.
+    assert_eq!(met.len(), NAMES.len(), "{met:?}");
+
+    let service = service.without_key(WithoutKey::Same(9));
+    let first = service.clone().oneshot(0).await.expect("ready");
+    for _ in 0..20 {
+        assert_eq!(service.clone().oneshot(0).await.expect("ready"), first);
+    }
+    let service = service.without_key(WithoutKey::Refuse);
+    assert_eq!(refusal(service.clone().oneshot(0).await), BalanceError::NoKey);
+    assert_eq!(load(&set), 0);
+}
+
+#[tokio::test]
+async fn a_key_that_panics_is_its_callers_and_takes_nothing() {
+    let (set, _) = set_of(NAMES);
+    let mut service = by_user(&set).max_in_flight(1);
+    ServiceExt::<u32>::ready(&mut service).await.expect("free");
+    let call = catch_unwind(AssertUnwindSafe(|| drop(service.call(13))));
+    assert!(call.is_err());
+    assert_eq!(load(&set), 0);
+    ServiceExt::<u32>::ready(&mut service).await.expect("free again").call(1).await.expect("ready");
+}
