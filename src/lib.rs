@@ -17,6 +17,7 @@
 //!         |
 //! +-------v----------------------------------------------------+
 //! | forward    Forwarder, UdpForwarder: carry TCP and UDP      |  tokio
+//! | tower      Balance, ReadyFirst: carry requests             |
 //! +------------------------------------------------------------+
 //! | balancer   Balancer: a pick is a Lease, +1 until dropped   |  or your program
 //! |            reads one published plane (Snapshot, Picker)    |
@@ -62,6 +63,8 @@
 //! | `health-grpc` | | the gRPC check |
 //! | `health-http2` | | HTTP/2 for the HTTP check |
 //! | `health-tls` | | the TLS check, and TLS below HTTP and gRPC |
+//! | `tower` | yes | [`tower`]: any scheduler as a tower `Service` |
+//! | `tower-http` | | for it: keys, outcomes and leases that know HTTP |
 //! | `full` | | every feature |
 //!
 //! # Versions and platforms

@@ -137,6 +137,13 @@ impl<T> Balancer<T> {
         self.published.scheduler()
     }
 
+    /// As [`pick`](Self::pick), counted on a lane.
+    #[cfg(feature = "tower")]
+    #[inline]
+    pub(crate) fn pick_on(&self, lane: u8, flow: &Flow) -> Result<Lease<T>, PickError> {
+        with_thread_rng(|rng| self.published.pick_on(lane, flow, rng))
+    }
+
     /// Does the rule in service read the clock?
     #[cfg(feature = "tower")]
     #[inline]

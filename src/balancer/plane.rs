@@ -91,6 +91,17 @@ impl<T> Published<T> {
         self.plane.load().pick(flow, rng, 0)
     }
 
+    #[cfg(feature = "tower")]
+    #[inline]
+    pub(super) fn pick_on(
+        &self,
+        lane: u8,
+        flow: &Flow,
+        rng: &mut Rng,
+    ) -> Result<Lease<T>, PickError> {
+        self.plane.load().pick(flow, rng, lane)
+    }
+
     /// Leases one particular backend, if it stands in the plane.
     pub(super) fn lease_if(
         &self,

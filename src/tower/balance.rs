@@ -13,7 +13,7 @@ use super::classify::ByResult;
 use super::future::BalanceFuture;
 use super::held::{Finish, Held, OnResponse};
 use super::key::{Key, NoKey, WithoutKey};
-use super::shared::{Rules, Shared};
+use super::shared::{Copies, Rules};
 use super::{BalanceError, Classify};
 use crate::balancer::Balancer;
 
@@ -76,7 +76,7 @@ use crate::balancer::Balancer;
 /// # }
 /// ```
 pub struct Balance<S, K = NoKey, C = OnResponse> {
-    shared: Arc<Shared<S>>,
+    shared: Copies<S>,
     key: K,
     finish: C,
     admission: Option<PollSemaphore>,
@@ -87,7 +87,7 @@ impl<S: Send + Sync + 'static> Balance<S> {
     /// A service over the instances of a balancer.
     #[must_use]
     pub fn new(balancer: Balancer<S>) -> Self {
-        let shared = Shared::new(balancer);
+        let shared = Copies::new(balancer);
         Self { shared, key: NoKey, finish: OnResponse(ByResult), admission: None, permit: None }
     }
 }
@@ -154,7 +154,7 @@ impl<S, K, C> Balance<S, K, C> {
     /// The balancer behind it: its set, its scheduler.
     #[must_use]
     pub fn balancer(&self) -> &Balancer<S> {
-        &self.shared.balancer
+        &self.shared.local().balancer
     }
 
     #[cfg(feature = "tower-http")]
@@ -197,9 +197,10 @@ where
         if permit.is_none() && self.admission.is_some() {
             return BalanceFuture::failed(BalanceError::NotReady.into());
         }
-        match self.key.flow(&request, self.shared.rules.without_key) {
+        let shared = self.shared.local();
+        match self.key.flow(&request, shared.rules.without_key) {
             Some(flow) => {
-                let held = Held::new(Arc::clone(&self.shared), permit);
+                let held = Held::new(Arc::clone(shared), permit);
                 BalanceFuture::search(request, flow, held, self.finish.clone())
             }
             None => BalanceFuture::failed(BalanceError::NoKey.into()),
@@ -211,7 +212,7 @@ where
 impl<S, K: Clone, C: Clone> Clone for Balance<S, K, C> {
     fn clone(&self) -> Self {
         Self {
-            shared: Arc::clone(&self.shared),
+            shared: self.shared.clone(),
             key: self.key.clone(),
             finish: self.finish.clone(),
             admission: self.admission.clone(),
@@ -222,7 +223,7 @@ impl<S, K: Clone, C: Clone> Clone for Balance<S, K, C> {
 
 impl<S, K, C> fmt::Debug for Balance<S, K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Balance").field("shared", &self.shared).finish_non_exhaustive()
+        f.debug_struct("Balance").field("shared", self.shared.local()).finish_non_exhaustive()
     }
 }
 

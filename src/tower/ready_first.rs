@@ -11,7 +11,7 @@ use super::BalanceError;
 use super::classify::ByResult;
 use super::future::BalanceFuture;
 use super::held::{Finish, Held, OnResponse};
-use super::shared::{Rules, Shared};
+use super::shared::{Copies, Rules, Shared};
 use super::wait::Wait;
 use crate::backend::Outcome;
 use crate::balancer::{Balancer, Lease, PickError};
@@ -56,13 +56,15 @@ const LOOKS: usize = 8;
 ///     let instance = service_fn(move |_: ()| async move { Ok::<_, BoxError>(name) });
 ///     set.insert(Spec::new(name, ConcurrencyLimit::new(instance, 1)))?;
 /// }
-/// let mut service = ReadyFirst::new(Balancer::new(&set, LeastConnections)?);
+/// let mut service = ReadyFirst::new(Balancer::new(&set, LeastConnections::new())?);
 /// let answer = service.ready().await?.call(()).await?;
 /// # assert!(["a", "b"].contains(&answer));
 /// # Ok(())
 /// # }
 /// ```
 pub struct ReadyFirst<S, C = OnResponse> {
+    copies: Copies<S>,
+    /// The copy of the thread that asked last.
     shared: Arc<Shared<S>>,
     finish: C,
     /// The instance that was ready, and the version of the plane that it was eligible in.
@@ -80,13 +82,15 @@ impl<S: Send + Sync + 'static> ReadyFirst<S> {
     /// A service over the instances of a balancer.
     #[must_use]
     pub fn new(balancer: Balancer<S>) -> Self {
-        Self::from_shared(Shared::new(balancer), OnResponse(ByResult))
+        Self::from_copies(Copies::new(balancer), OnResponse(ByResult))
     }
 }
 
 impl<S, C> ReadyFirst<S, C> {
-    fn from_shared(shared: Arc<Shared<S>>, finish: C) -> Self {
+    fn from_copies(copies: Copies<S>, finish: C) -> Self {
+        let shared = Arc::clone(copies.local());
         Self {
+            copies,
             shared,
             finish,
             ready: None,
@@ -124,7 +128,7 @@ impl<S, C> ReadyFirst<S, C> {
     /// What becomes of responses: by a [`Finish`] of your own.
     #[must_use]
     pub fn finish<N>(self, finish: N) -> ReadyFirst<S, N> {
-        ReadyFirst::from_shared(self.shared, finish)
+        ReadyFirst::from_copies(self.copies, finish)
     }
 
     /// The balancer behind it: its set, its scheduler.
@@ -139,8 +143,8 @@ impl<S, C> ReadyFirst<S, C> {
     }
 
     fn with(self, change: impl FnOnce(&mut Rules)) -> Self {
-        let shared = self.shared.with(change);
-        Self::from_shared(shared, self.finish)
+        let copies = self.copies.with(change);
+        Self::from_copies(copies, self.finish)
     }
 
     /// The next look finds a fresh copy of it.
@@ -174,7 +178,7 @@ impl<S, C> ReadyFirst<S, C> {
         }
         let mut broken = 0;
         while self.asked.len() + broken < self.shared.rules.candidates {
-            let lease = match self.shared.balancer.pick(&flow) {
+            let lease = match self.shared.pick(&flow) {
                 Ok(lease) => lease,
                 Err(PickError::Exhausted) => break,
                 Err(_) if !self.asked.is_empty() => break,
@@ -211,6 +215,9 @@ where
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         if self.failed.is_some() {
             return Poll::Ready(Ok(()));
+        }
+        if !Arc::ptr_eq(&self.shared, self.copies.local()) {
+            self.shared = Arc::clone(self.copies.local());
         }
         let version = self.shared.balancer.version();
         if let Some((mut service, mut held, since)) = self.ready.take()
@@ -282,7 +289,7 @@ where
 /// Another handle, which has picked nothing yet.
 impl<S, C: Clone> Clone for ReadyFirst<S, C> {
     fn clone(&self) -> Self {
-        Self::from_shared(Arc::clone(&self.shared), self.finish.clone())
+        Self::from_copies(self.copies.clone(), self.finish.clone())
     }
 }
 

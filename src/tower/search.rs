@@ -60,7 +60,7 @@ impl<S> Search<S> {
                 self.flow =
                     std::mem::take(&mut self.flow).at(tokio::time::Instant::now().into_std());
             }
-            if let Ok(lease) = held.shared.balancer.pick(&self.flow) {
+            if let Ok(lease) = held.shared.pick(&self.flow) {
                 let mut service = lease.target().clone();
                 match service.poll_ready(cx) {
                     Poll::Ready(Ok(())) => {
@@ -145,7 +145,7 @@ impl<S> Search<S> {
             }
         }
         while asked < shared.rules.candidates {
-            let lease = match shared.balancer.pick(&flow) {
+            let lease = match shared.pick(&flow) {
                 Ok(lease) => lease,
                 Err(_) if asked > 0 => break,
                 Err(why) => return Look::Nobody(why),
@@ -183,7 +183,7 @@ impl<S> Search<S> {
         self.flow.exclude(lease.backend());
         lease.complete(Outcome::ConnectError);
         let spent = self.flow.tried() >= shared.rules.candidates;
-        (spent || shared.balancer.pick(&self.flow).is_err()).then_some(error)
+        (spent || shared.pick(&self.flow).is_err()).then_some(error)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the clones of a balancer share: whom they choose from, their rules, and who waits.
 
 use std::fmt;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +9,53 @@ use tokio::sync::Notify;
 
 use super::WithoutKey;
 use crate::backend::{Commit, Reader, SetError, Snapshot, State};
-use crate::balancer::{Balancer, Lease};
+use crate::balancer::{Balancer, Lease, PickError};
+use crate::scheduler::Flow;
 use crate::sync::{AtomicUsize, Ordering};
 
+/// The copies of what is shared, one for each thread that may run at a time: each request holds one,
+/// and counting those who hold a single one would have all threads write to one cache line.
+pub(super) struct Copies<S>(Arc<[Arc<Shared<S>>]>);
+
+impl<S> Copies<S> {
+    /// The one of this thread.
+    #[inline]
+    pub(super) fn local(&self) -> &Arc<Shared<S>> {
+        thread_local! {
+            static NUMBER: usize = {
+                static THREADS: AtomicUsize = AtomicUsize::new(0);
+                THREADS.fetch_add(1, Ordering::Relaxed)
+            };
+        }
+        &self.0[NUMBER.with(|number| *number) % self.0.len()]
+    }
+
+    /// The same with other rules.
+    pub(super) fn with(&self, change: impl FnOnce(&mut Rules)) -> Self {
+        let mut rules = self.local().rules;
+        change(&mut rules);
+        Self(self.0.iter().map(|it| Arc::new(it.by(rules))).collect())
+    }
+}
+
+impl<S> Clone for Copies<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// Alone on its cache lines (two, which are fetched together), with the count of its holders.
+#[repr(align(128))]
 pub(super) struct Shared<S> {
     pub(super) balancer: Balancer<S>,
     pub(super) rules: Rules,
+    /// Where its leases are counted.
+    lane: u8,
     line: Arc<Line>,
 }
+
+/// At most so many; otherwise four for each core, since threads come and go and nobody says where they run.
+const COPIES: usize = 64;
 
 /// How requests are treated.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +69,8 @@ pub(super) struct Rules {
     pub(super) measure: Option<bool>,
 }
 
-impl<S: Send + Sync + 'static> Shared<S> {
-    pub(super) fn new(balancer: Balancer<S>) -> Arc<Self> {
+impl<S: Send + Sync + 'static> Copies<S> {
+    pub(super) fn new(balancer: Balancer<S>) -> Self {
         let rules = Rules {
             candidates: 3,
             wait: Duration::from_secs(1),
@@ -41,17 +81,24 @@ impl<S: Send + Sync + 'static> Shared<S> {
         else {
             unreachable!("nothing above fails");
         };
-        Arc::new(Self { balancer, rules, line })
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let copy = |_| {
+            let lane = balancer.snapshot().next_lane();
+            Arc::new(Shared { balancer: balancer.clone(), rules, lane, line: Arc::clone(&line) })
+        };
+        Self((0..COPIES.min(4 * threads)).map(copy).collect())
     }
 }
 
 impl<S> Shared<S> {
-    /// The same with other rules.
-    pub(super) fn with(&self, change: impl FnOnce(&mut Rules)) -> Arc<Self> {
-        let mut rules = self.rules;
-        change(&mut rules);
+    fn by(&self, rules: Rules) -> Self {
         let (balancer, line) = (self.balancer.clone(), Arc::clone(&self.line));
-        Arc::new(Self { balancer, rules, line })
+        Self { balancer, rules, lane: self.lane, line }
+    }
+
+    #[inline]
+    pub(super) fn pick(&self, flow: &Flow) -> Result<Lease<S>, PickError> {
+        self.balancer.pick_on(self.lane, flow)
     }
 
     #[inline]

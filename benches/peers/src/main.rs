@@ -10,10 +10,14 @@
 //! - `lvs`: a pick with its lease, made and dropped: the count of the backend goes up and down.
 //! - `tower`: `poll_ready`, `call` and the answer of a service that is always ready, with
 //!   `PendingRequests` as load: the same bookkeeping.
+//! - `lvs Balance`, `lvs ReadyFirst`: the same service by these.
+//! - `by two tasks`, which share it: by a clone each, or through tower's `Buffer`. On two threads, wall
+//!   time for a request: half of the figure for one thread would be perfect.
 //! - `pingora`: `select`, which clones the backend and counts nothing.
 //! - `hashring`: `get`, which hashes the key and searches; no health, no count.
 
 mod ours;
+mod services;
 mod theirs;
 
 #[path = "../../../tests/common/schedulers.rs"]
@@ -42,6 +46,14 @@ const PAIRS: &[(&str, &str)] = &[
     ("lvs random", "pingora Random"),
     ("lvs p2c", "tower p2c"),
     ("lvs wlc", "tower p2c"),
+    ("lvs Balance p2c", "tower p2c"),
+    ("lvs ReadyFirst p2c", "tower p2c"),
+    ("lvs Balance maglev", "tower p2c"),
+    ("lvs Balance peak_ewma", "tower peak_ewma"),
+    ("lvs Balance p2c by two tasks of one thread", "tower Buffer p2c by two tasks of one thread"),
+    ("lvs Balance p2c by two tasks on two threads", "tower Buffer p2c by two tasks on two threads"),
+    ("lvs Balance p2c by two threads", "lvs Balance p2c"),
+    ("lvs Balance p2c with lanes by two threads", "lvs Balance p2c"),
     ("lvs sh", "pingora FNVHash"),
     ("lvs maglev", "pingora FNVHash"),
     ("lvs maglev", "pingora Consistent"),
@@ -61,7 +73,10 @@ fn main() {
 
     let mut subjects: Vec<Subject> = SIZES
         .into_iter()
-        .flat_map(|n| ours::subjects(n).into_iter().chain(theirs::subjects(n)))
+        .flat_map(|n| {
+            let picks = ours::subjects(n).into_iter().chain(theirs::subjects(n));
+            picks.chain(services::subjects(n))
+        })
         .collect();
     for subject in &mut subjects {
         subject.calibrate(slice);

@@ -1,27 +1,18 @@
-//! The subjects of others.
+//! The subjects of others that pick.
 
-use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::hint::black_box;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 
 use hashring::HashRing;
 use pingora_load_balancing::LoadBalancer;
 use pingora_load_balancing::selection::{
     BackendIter, BackendSelection, Consistent, FNVHash, Random, RoundRobin,
 };
-use tower::Service;
-use tower::balance::p2c::Balance;
-use tower::discover::ServiceList;
-use tower::load::{CompleteOnResponse, PendingRequests};
 
 use crate::{Subject, addresses, keys};
 
 /// Every peer with `n` backends.
 pub(crate) fn subjects(n: usize) -> Vec<Subject> {
     vec![
-        tower(n),
         pingora::<RoundRobin>("RoundRobin", n),
         pingora::<Random>("Random", n),
         pingora::<FNVHash>("FNVHash", n),
@@ -29,36 +20,6 @@ pub(crate) fn subjects(n: usize) -> Vec<Subject> {
         ring("1 vnode", n, 1),
         ring("160 vnodes", n, 160),
     ]
-}
-
-/// A service that is always ready and answers at once.
-struct Instantly;
-
-impl Service<()> for Instantly {
-    type Response = ();
-    type Error = Infallible;
-    type Future = Ready<Result<(), Infallible>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, (): ()) -> Self::Future {
-        ready(Ok(()))
-    }
-}
-
-fn tower(n: usize) -> Subject {
-    let services = (0..n).map(|_| PendingRequests::new(Instantly, CompleteOnResponse::default()));
-    let mut balance = Balance::new(ServiceList::new::<()>(services.collect::<Vec<_>>()));
-    Subject::new("tower p2c", n, move |steps| {
-        let mut cx = Context::from_waker(Waker::noop());
-        for _ in 0..steps {
-            assert!(matches!(balance.poll_ready(&mut cx), Poll::Ready(Ok(()))));
-            let answer = pin!(balance.call(()));
-            assert!(matches!(black_box(answer).poll(&mut cx), Poll::Ready(Ok(()))));
-        }
-    })
 }
 
 fn pingora<S>(name: &str, n: usize) -> Subject

@@ -1,0 +1,187 @@
+//! tower services: ours beside tower's own.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::hint::black_box;
+use std::pin::pin;
+use std::sync::{Arc, Barrier, mpsc};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use lvs::tower::{Balance, ReadyFirst};
+use lvs::{BackendSet, Balancer, Spec};
+use tokio::runtime::{Builder, Runtime};
+use tower::balance::p2c;
+use tower::buffer::Buffer;
+use tower::discover::ServiceList;
+use tower::load::{CompleteOnResponse, PeakEwma, PendingRequests};
+use tower::{Service, ServiceExt};
+
+use crate::schedulers::scheduler;
+use crate::{Subject, addresses};
+
+/// Each service over `n` instances.
+pub(crate) fn subjects(n: usize) -> Vec<Subject> {
+    let shared = Balance::new(balancer("p2c", n));
+    let with_lanes = Balance::new(over(BackendSet::with_lanes(2), "p2c", n));
+    let buffer = move |runtime: &Runtime| {
+        let _within = runtime.enter();
+        Buffer::new(p2c::Balance::new(towers(n)), 64)
+    };
+    vec![
+        alone("tower p2c", n, p2c::Balance::new(towers(n))),
+        alone("tower peak_ewma", n, p2c::Balance::new(towers_by_latency(n))),
+        alone("lvs Balance p2c", n, shared.clone()),
+        alone("lvs Balance maglev", n, Balance::new(balancer("maglev", n)).key(by_itself)),
+        alone("lvs Balance peak_ewma", n, Balance::new(balancer("peak_ewma", n))),
+        alone("lvs ReadyFirst p2c", n, ReadyFirst::new(balancer("p2c", n))),
+        by_two_tasks("lvs Balance p2c", n, 1, |_| shared.clone()),
+        by_two_tasks("tower Buffer p2c", n, 1, buffer),
+        by_two_tasks("lvs Balance p2c", n, 2, |_| shared.clone()),
+        by_two_threads("lvs Balance p2c", n, shared.clone()),
+        by_two_threads("lvs Balance p2c with lanes", n, with_lanes),
+        by_two_tasks("tower Buffer p2c", n, 2, buffer),
+    ]
+}
+
+/// A service that is always ready and answers at once; cloning it is cloning an `Arc`, as with a
+/// client of hyper or tonic.
+#[derive(Clone)]
+struct Instantly(Arc<()>);
+
+impl Service<u64> for Instantly {
+    type Response = ();
+    type Error = Infallible;
+    type Future = Ready<Result<(), Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: u64) -> Self::Future {
+        black_box(&self.0);
+        ready(Ok(()))
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "a key is asked for by reference")]
+fn by_itself(request: &u64) -> Option<u64> {
+    Some(*request)
+}
+
+fn balancer(name: &str, n: usize) -> Balancer<Instantly> {
+    over(BackendSet::new(), name, n)
+}
+
+fn over(set: BackendSet<Instantly>, name: &str, n: usize) -> Balancer<Instantly> {
+    set.edit(|edit| {
+        addresses(n).try_for_each(|address| {
+            edit.insert(Spec::new(address.to_string(), Instantly(Arc::new(())))).map(drop)
+        })
+    })
+    .expect("a sound set");
+    Balancer::new(&set, scheduler(name)).expect("every rule takes this set")
+}
+
+type Towers<S> = ServiceList<Vec<S>>;
+
+fn towers(n: usize) -> Towers<PendingRequests<Instantly>> {
+    let service = |_| PendingRequests::new(Instantly(Arc::new(())), CompleteOnResponse::default());
+    ServiceList::new::<u64>((0..n).map(service).collect())
+}
+
+fn towers_by_latency(n: usize) -> Towers<PeakEwma<Instantly>> {
+    // Its documentation's own numbers.
+    let (rtt, decay) = (Duration::from_millis(30), 10e9);
+    let service =
+        |_| PeakEwma::new(Instantly(Arc::new(())), rtt, decay, CompleteOnResponse::default());
+    ServiceList::new::<u64>((0..n).map(service).collect())
+}
+
+fn drive<S: Service<u64, Response = ()>>(service: &mut S, steps: u64) {
+    let mut cx = Context::from_waker(Waker::noop());
+    for i in 0..steps {
+        assert!(matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(()))));
+        let answer = pin!(service.call(i));
+        assert!(matches!(black_box(answer).poll(&mut cx), Poll::Ready(Ok(()))));
+    }
+}
+
+fn alone<S>(name: &str, n: usize, mut service: S) -> Subject
+where
+    S: Service<u64, Response = ()> + 'static,
+{
+    Subject::new(name, n, move |steps| drive(&mut service, steps))
+}
+
+/// On so many threads.
+fn by_two_tasks<S>(
+    name: &str,
+    n: usize,
+    threads: usize,
+    make: impl FnOnce(&Runtime) -> S,
+) -> Subject
+where
+    S: Service<u64, Response = ()> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: std::fmt::Debug,
+{
+    let runtime = match threads {
+        1 => Builder::new_current_thread().enable_time().build(),
+        _ => Builder::new_multi_thread().worker_threads(threads).enable_time().build(),
+    };
+    let runtime = runtime.expect("a runtime");
+    let service = make(&runtime);
+    let on = if threads == 1 { "of one thread" } else { "on two threads" };
+    Subject::new(format!("{name} by two tasks {on}"), n, move |steps| {
+        let together = Arc::new(Barrier::new(threads));
+        let task = |service: &S| {
+            let (mut service, together) = (service.clone(), Arc::clone(&together));
+            async move {
+                // Each has a thread of its own before it begins.
+                together.wait();
+                for i in 0..steps.div_ceil(2) {
+                    service.ready().await.expect("open").call(i).await.expect("an answer");
+                    if i % 64 == 0 && threads == 1 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            }
+        };
+        runtime.block_on(async {
+            let tasks = [task(&service), task(&service)].map(tokio::spawn);
+            for task in tasks {
+                task.await.expect("no panic");
+            }
+        });
+    })
+}
+
+/// Without a runtime. The threads stay: new ones would begin on one processor, and a slice is over
+/// before the kernel has found the other.
+fn by_two_threads<S>(name: &str, n: usize, service: S) -> Subject
+where
+    S: Service<u64, Response = ()> + Clone + Send + 'static,
+{
+    let together = Arc::new(Barrier::new(2));
+    let threads = [(); 2].map(|()| {
+        let (go, gone) = mpsc::channel::<u64>();
+        let (done, is_done) = mpsc::channel();
+        let (mut service, together) = (service.clone(), Arc::clone(&together));
+        thread::spawn(move || {
+            for steps in gone {
+                together.wait();
+                drive(&mut service, steps);
+                if done.send(()).is_err() {
+                    return;
+                }
+            }
+        });
+        (go, is_done)
+    });
+    Subject::new(format!("{name} by two threads"), n, move |steps| {
+        threads.iter().for_each(|(go, _)| go.send(steps.div_ceil(2)).expect("it waits"));
+        threads.iter().for_each(|(_, done)| done.recv().expect("no panic"));
+    })
+}
