@@ -13,6 +13,7 @@ use super::classify::ByResult;
 use super::future::BalanceFuture;
 use super::held::{Finish, Held, OnResponse};
 use super::key::{Key, NoKey, WithoutKey};
+use super::retry::{Again, Never};
 use super::shared::{Copies, Rules};
 use super::{BalanceError, Classify};
 use crate::balancer::Balancer;
@@ -75,10 +76,11 @@ use crate::balancer::Balancer;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Balance<S, K = NoKey, C = OnResponse> {
+pub struct Balance<S, K = NoKey, C = OnResponse, R = Never> {
     shared: Copies<S>,
     key: K,
     finish: C,
+    retry: R,
     admission: Option<PollSemaphore>,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -88,17 +90,18 @@ impl<S: Send + Sync + 'static> Balance<S> {
     #[must_use]
     pub fn new(balancer: Balancer<S>) -> Self {
         let shared = Copies::new(balancer);
-        Self { shared, key: NoKey, finish: OnResponse(ByResult), admission: None, permit: None }
+        let (key, finish, retry) = (NoKey, OnResponse(ByResult), Never);
+        Self { shared, key, finish, retry, admission: None, permit: None }
     }
 }
 
-impl<S, K, C> Balance<S, K, C> {
+impl<S, K, C, R> Balance<S, K, C, R> {
     /// What requests must go to the same backend: a closure, or a type that finds it. For schedulers
     /// that hash; the others do not read it.
     #[must_use]
-    pub fn key<N>(self, key: N) -> Balance<S, N, C> {
-        let Self { shared, finish, admission, .. } = self;
-        Balance { shared, key, finish, admission, permit: None }
+    pub fn key<N>(self, key: N) -> Balance<S, N, C, R> {
+        let Self { shared, finish, retry, admission, .. } = self;
+        Balance { shared, key, finish, retry, admission, permit: None }
     }
 
     /// What becomes of requests without key. Default: they go anywhere.
@@ -140,15 +143,22 @@ impl<S, K, C> Balance<S, K, C> {
     /// What the end of a request says about its backend. Default: [`ByResult`], a response is good
     /// and an error is not.
     #[must_use]
-    pub fn classify<F>(self, classify: F) -> Balance<S, K, OnResponse<F>> {
+    pub fn classify<F>(self, classify: F) -> Balance<S, K, OnResponse<F>, R> {
         self.finish(OnResponse(classify))
     }
 
     /// What becomes of responses: by a [`Finish`] of your own.
     #[must_use]
-    pub fn finish<N>(self, finish: N) -> Balance<S, K, N> {
-        let Self { shared, key, admission, .. } = self;
-        Balance { shared, key, finish, admission, permit: None }
+    pub fn finish<N>(self, finish: N) -> Balance<S, K, N, R> {
+        let Self { shared, key, retry, admission, .. } = self;
+        Balance { shared, key, finish, retry, admission, permit: None }
+    }
+
+    /// Sends requests that failed again, to other backends. Default: never.
+    #[must_use]
+    pub fn retry<N>(self, retry: N) -> Balance<S, K, C, N> {
+        let Self { shared, key, finish, admission, .. } = self;
+        Balance { shared, key, finish, retry, admission, permit: None }
     }
 
     /// The balancer behind it: its set, its scheduler.
@@ -167,16 +177,17 @@ impl<S, K, C> Balance<S, K, C> {
     }
 }
 
-impl<S, K, C, Req> Service<Req> for Balance<S, K, C>
+impl<S, K, C, R, Req> Service<Req> for Balance<S, K, C, R>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
     K: Key<Req>,
     C: Finish<S, S::Response>,
+    R: Again<Req>,
 {
     type Response = C::Response;
     type Error = BoxError;
-    type Future = BalanceFuture<S, Req, C>;
+    type Future = BalanceFuture<S, Req, C, R>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
@@ -195,33 +206,35 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let permit = self.permit.take();
         if permit.is_none() && self.admission.is_some() {
-            return BalanceFuture::failed(BalanceError::NotReady.into());
+            return BalanceFuture::failed(BalanceError::NotReady.into(), self.retry.clone());
         }
         let shared = self.shared.local();
         match self.key.flow(&request, shared.rules.without_key) {
             Some(flow) => {
                 let held = Held::new(Arc::clone(shared), permit);
-                BalanceFuture::search(request, flow, held, self.finish.clone())
+                let then = (self.finish.clone(), self.retry.clone());
+                BalanceFuture::search(request, flow, held, then)
             }
-            None => BalanceFuture::failed(BalanceError::NoKey.into()),
+            None => BalanceFuture::failed(BalanceError::NoKey.into(), self.retry.clone()),
         }
     }
 }
 
 /// Another handle, which has reserved nothing yet.
-impl<S, K: Clone, C: Clone> Clone for Balance<S, K, C> {
+impl<S, K: Clone, C: Clone, R: Clone> Clone for Balance<S, K, C, R> {
     fn clone(&self) -> Self {
         Self {
             shared: self.shared.clone(),
             key: self.key.clone(),
             finish: self.finish.clone(),
+            retry: self.retry.clone(),
             admission: self.admission.clone(),
             permit: None,
         }
     }
 }
 
-impl<S, K, C> fmt::Debug for Balance<S, K, C> {
+impl<S, K, C, R> fmt::Debug for Balance<S, K, C, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Balance").field("shared", self.shared.local()).finish_non_exhaustive()
     }

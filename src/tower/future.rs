@@ -9,7 +9,9 @@ use pin_project_lite::pin_project;
 
 use super::BalanceError;
 use super::held::{Finish, Held};
+use super::retry::{Again, Never};
 use super::search::Search;
+use crate::backend::Outcome;
 use crate::scheduler::Flow;
 
 pin_project! {
@@ -18,55 +20,62 @@ pin_project! {
     /// Dropped at any point it gives back all that it holds: its place, its lease, and the copy of an
     /// instance with whatever that has reserved.
     #[must_use = "futures do nothing unless polled"]
-    pub struct BalanceFuture<S, Req, C>
+    pub struct BalanceFuture<S, Req, C, R = Never>
     where
         S: Service<Req>,
+        R: Again<Req>,
     {
         // `None` once it is over.
         parts: Option<(Held<S>, C)>,
+        retry: R,
+        attempt: u32,
         #[pin]
-        state: State<S, Req, S::Future>,
+        state: State<S, Req, S::Future, R::Kept>,
     }
 }
 
 pin_project! {
     #[project = StateProjection]
-    enum State<S, Req, F> {
+    enum State<S, Req, F, Kept> {
         // Looks for an instance.
         Search { search: Search<S>, request: Option<Req> },
         // Awaits its response.
-        Serve { #[pin] future: F },
+        // With what is needed to begin again.
+        Serve { #[pin] future: F, kept: Option<(Kept, Flow)> },
         Failed { error: Option<BoxError> },
         Over,
     }
 }
 
-impl<S, Req, C> BalanceFuture<S, Req, C>
+impl<S, Req, C, R> BalanceFuture<S, Req, C, R>
 where
     S: Service<Req>,
+    R: Again<Req>,
 {
     #[inline]
-    pub(super) fn search(request: Req, flow: Flow, held: Held<S>, finish: C) -> Self {
+    pub(super) fn search(request: Req, flow: Flow, held: Held<S>, (finish, retry): (C, R)) -> Self {
         let state = State::Search { search: Search::new(flow), request: Some(request) };
-        Self { parts: Some((held, finish)), state }
+        Self { parts: Some((held, finish)), retry, attempt: 1, state }
     }
 
     #[inline]
-    pub(super) fn serve(future: S::Future, held: Held<S>, finish: C) -> Self {
-        Self { parts: Some((held, finish)), state: State::Serve { future } }
+    pub(super) fn serve(future: S::Future, held: Held<S>, (finish, retry): (C, R)) -> Self {
+        let state = State::Serve { future, kept: None };
+        Self { parts: Some((held, finish)), retry, attempt: 1, state }
     }
 
     #[cold]
-    pub(super) fn failed(error: BoxError) -> Self {
-        Self { parts: None, state: State::Failed { error: Some(error) } }
+    pub(super) fn failed(error: BoxError, retry: R) -> Self {
+        Self { parts: None, retry, attempt: 1, state: State::Failed { error: Some(error) } }
     }
 }
 
-impl<S, Req, C> Future for BalanceFuture<S, Req, C>
+impl<S, Req, C, R> Future for BalanceFuture<S, Req, C, R>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
     C: Finish<S, S::Response>,
+    R: Again<Req>,
 {
     type Output = Result<C::Response, BoxError>;
 
@@ -81,8 +90,10 @@ where
                     match (found, request.take()) {
                         (Ok(mut service), Some(request)) => {
                             held.send();
+                            let kept = this.retry.keep(&request, *this.attempt);
+                            let kept = kept.map(|kept| (kept, search.take_flow()));
                             let future = service.call(request);
-                            this.state.set(State::Serve { future });
+                            this.state.set(State::Serve { future, kept });
                         }
                         (Err(error), _) => {
                             this.state.set(State::Over);
@@ -92,11 +103,23 @@ where
                         (Ok(_), None) => return Poll::Pending,
                     }
                 }
-                StateProjection::Serve { future } => {
-                    let result = ready!(future.poll(cx));
+                StateProjection::Serve { future, kept } => {
+                    let result = ready!(future.poll(cx)).map_err(Into::into);
+                    let again = match (kept.take(), &mut this.parts) {
+                        (Some((kept, flow)), Some((held, finish))) => {
+                            let outcome = finish.outcome(result.as_ref());
+                            again(this.retry, kept, flow, held, outcome)
+                        }
+                        _ => None,
+                    };
+                    if let Some((request, search)) = again {
+                        *this.attempt += 1;
+                        this.state.set(State::Search { search, request: Some(request) });
+                        continue;
+                    }
                     this.state.set(State::Over);
                     let Some((held, finish)) = this.parts.take() else { return Poll::Pending };
-                    return Poll::Ready(finish.finish(result.map_err(Into::into), held));
+                    return Poll::Ready(finish.finish(result, held));
                 }
                 StateProjection::Failed { error } => {
                     let error = error.take().unwrap_or_else(|| BalanceError::NotReady.into());
@@ -110,9 +133,32 @@ where
     }
 }
 
-impl<S, Req, C> fmt::Debug for BalanceFuture<S, Req, C>
+/// Ends an attempt that failed and begins another, if it may be sent again and there is somebody else
+/// to send it to.
+fn again<S, Req, R: Again<Req>>(
+    retry: &R,
+    kept: R::Kept,
+    mut flow: Flow,
+    held: &mut Held<S>,
+    outcome: Outcome,
+) -> Option<(Req, Search<S>)>
+where
+    S: Clone,
+{
+    if !outcome.is_failure() {
+        return None;
+    }
+    flow.exclude(held.lease.as_ref()?.backend());
+    let next = held.shared.pick(&flow).ok()?;
+    let request = retry.again(kept)?;
+    held.end_attempt(outcome);
+    Some((request, Search::at(flow, next)))
+}
+
+impl<S, Req, C, R> fmt::Debug for BalanceFuture<S, Req, C, R>
 where
     S: Service<Req>,
+    R: Again<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {

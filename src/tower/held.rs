@@ -37,18 +37,32 @@ impl<S> Held<S> {
         }
     }
 
+    /// Ends one of several attempts.
+    #[cold]
+    pub(super) fn end_attempt(&mut self, outcome: Outcome) {
+        if let Some(lease) = self.lease.take() {
+            complete(lease, self.sent.take(), outcome);
+        }
+    }
+
     /// Ends the request: that is what it says about its backend. One that is dropped without says
     /// nothing ([`Outcome::Cancelled`]).
     #[inline]
     pub fn end(mut self, outcome: Outcome) {
-        let Some(lease) = self.lease.take() else { return };
-        match self.sent {
-            Some(sent) => {
-                let now = Instant::now();
-                lease.complete_after(outcome, now.saturating_duration_since(sent), now.into_std());
-            }
-            None => lease.complete(outcome),
+        if let Some(lease) = self.lease.take() {
+            complete(lease, self.sent, outcome);
         }
+    }
+}
+
+#[inline]
+fn complete<S>(lease: Lease<S>, sent: Option<Instant>, outcome: Outcome) {
+    match sent {
+        Some(sent) => {
+            let now = Instant::now();
+            lease.complete_after(outcome, now.saturating_duration_since(sent), now.into_std());
+        }
+        None => lease.complete(outcome),
     }
 }
 
@@ -76,6 +90,10 @@ pub trait Finish<S, Res>: Clone {
     /// What the balancer's caller gets.
     type Response;
 
+    /// What a result says about the backend; [`Retry`](super::Retry) sends failures again, and does
+    /// not hand them to [`finish`](Self::finish).
+    fn outcome(&self, result: Result<&Res, &BoxError>) -> Outcome;
+
     /// Takes the result of a request and what it holds. Whatever is not handed on within the
     /// response is given back when this returns.
     ///
@@ -94,6 +112,11 @@ pub struct OnResponse<F = ByResult>(pub(super) F);
 
 impl<S, Res, F: Classify<Res> + Clone> Finish<S, Res> for OnResponse<F> {
     type Response = Res;
+
+    #[inline]
+    fn outcome(&self, result: Result<&Res, &BoxError>) -> Outcome {
+        self.0.classify(result)
+    }
 
     #[inline]
     fn finish(self, result: Result<Res, BoxError>, held: Held<S>) -> Result<Res, BoxError> {

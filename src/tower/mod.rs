@@ -75,6 +75,7 @@ mod held;
 mod http;
 mod key;
 mod ready_first;
+mod retry;
 mod search;
 mod shared;
 mod wait;
@@ -92,3 +93,4 @@ pub use self::http::{
 };
 pub use self::key::{Key, NoKey, WithoutKey};
 pub use self::ready_first::ReadyFirst;
+pub use self::retry::{Again, Never, Retry};

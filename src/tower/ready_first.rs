@@ -11,6 +11,7 @@ use super::BalanceError;
 use super::classify::ByResult;
 use super::future::BalanceFuture;
 use super::held::{Finish, Held, OnResponse};
+use super::retry::Never;
 use super::shared::{Copies, Rules, Shared};
 use super::wait::Wait;
 use crate::backend::Outcome;
@@ -276,11 +277,12 @@ where
         match (self.failed.take(), self.ready.take()) {
             (None, Some((mut service, mut held, _))) => {
                 held.send();
-                BalanceFuture::serve(service.call(request), held, self.finish.clone())
+                let then = (self.finish.clone(), Never);
+                BalanceFuture::serve(service.call(request), held, then)
             }
             (failed, _) => {
                 let error = failed.unwrap_or_else(|| BalanceError::NotReady.into());
-                BalanceFuture::failed(error)
+                BalanceFuture::failed(error, Never)
             }
         }
     }

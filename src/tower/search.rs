@@ -43,6 +43,20 @@ impl<S> Search<S> {
         Self { flow, first: None, wait: None }
     }
 
+    /// Begins with one that was picked already.
+    #[cold]
+    pub(super) fn at(flow: Flow, picked: Lease<S>) -> Self
+    where
+        S: Clone,
+    {
+        Self { flow, first: Some((picked.target().clone(), picked)), wait: None }
+    }
+
+    /// What is known of the request, for another search.
+    pub(super) fn take_flow(&mut self) -> Flow {
+        std::mem::take(&mut self.flow)
+    }
+
     /// Finds one, and puts its lease where the request's things are.
     #[inline]
     pub(super) fn poll<Req>(
@@ -55,7 +69,7 @@ impl<S> Search<S> {
         S::Error: Into<BoxError>,
     {
         // What nearly always happens, without the rest.
-        if self.wait.is_none() {
+        if self.wait.is_none() && self.first.is_none() {
             if held.shared.balancer.reads_time() {
                 self.flow =
                     std::mem::take(&mut self.flow).at(tokio::time::Instant::now().into_std());

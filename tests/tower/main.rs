@@ -7,5 +7,6 @@ mod cancel;
 mod http;
 mod keys;
 mod ready_first;
+mod retry;
 mod weak_points;
 mod world;

@@ -29,11 +29,11 @@ impl<F> OnBodyEnd<F> {
     }
 }
 
-impl<S, K, F> Balance<S, K, OnResponse<F>> {
+impl<S, K, R, F> Balance<S, K, OnResponse<F>, R> {
     /// Lets the bodies of responses hold the lease (and the place, where requests are
     /// [bounded](Self::max_in_flight)) until their last byte.
     #[must_use]
-    pub fn until_body_end(self) -> Balance<S, K, OnBodyEnd<F>>
+    pub fn until_body_end(self) -> Balance<S, K, OnBodyEnd<F>, R>
     where
         F: Clone,
     {
@@ -60,6 +60,10 @@ where
     F: Classify<Response<B>> + Trailers + Clone,
 {
     type Response = Response<LeasedBody<B, S, F>>;
+
+    fn outcome(&self, result: Result<&Response<B>, &BoxError>) -> Outcome {
+        self.0.classify(result)
+    }
 
     fn finish(
         self,
