@@ -51,6 +51,8 @@
 //! | no keys; `Steer` where all services must be ready | [`Balance::key`] |
 //! | `Buffer`, a task, and a queue in front, to share it | a clone |
 //! | every ready service holds a permit or a slot | one candidate at a time does |
+//! | `ConcurrencyLimit` around each service | [`Limits`](crate::Limits) of the backend, which schedulers see |
+//! | `Retry` around the balancer, which may pick the same service again | [`Balance::retry`], which does not |
 //! | an error of `poll_ready` removes the service until it is discovered again | it is passed over for this request; [health](crate::BackendSet::set_health) says whether it is out |
 //! | an empty set is pending for ever | [`BalanceError::NoBackend`] within [`Balance::wait`] |
 //! | no health, drain, limits, slow start, panic threshold | those of the set: [`backend`](crate::backend) |
