@@ -82,6 +82,8 @@ pub mod forward;
 #[cfg(feature = "health")]
 #[cfg_attr(docsrs, doc(cfg(feature = "health")))]
 pub mod health;
+#[cfg(any(feature = "forward", feature = "tower"))]
+mod histogram;
 pub mod scheduler;
 mod sync;
 #[cfg(feature = "forward")]
@@ -94,6 +96,9 @@ pub use self::backend::{
     Backend, BackendId, BackendSet, Health, Limits, Load, Outcome, SetError, SlowStart, Spec,
 };
 pub use self::balancer::{Balancer, Lease, PickError};
+#[cfg(any(feature = "forward", feature = "tower"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "forward", feature = "tower"))))]
+pub use self::histogram::Durations;
 pub use self::scheduler::{Flow, Scheduler};
 
 /// Compiles the README's program.

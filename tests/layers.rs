@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("sys", &[]),
+    ("histogram", &["sync"]),
     ("backend", &["sync"]),
     ("scheduler", &["sync", "backend"]),
     ("balancer", &["sync", "backend", "scheduler"]),
-    ("tower", ABOVE_BALANCER),
+    // What feeds a balancer of connections is a source, as `MakeBalance` has it.
+    ("tower", &["sync", "histogram", "backend", "scheduler", "balancer", "discovery"]),
     ("forward", ABOVE_BALANCER),
     ("health", ABOVE_BALANCER),
     ("discovery", ABOVE_BALANCER),
@@ -20,10 +22,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("director", DIRECTOR),
 ];
 
-const ABOVE_BALANCER: &[&str] = &["sync", "sys", "backend", "scheduler", "balancer"];
+const ABOVE_BALANCER: &[&str] = &["sync", "sys", "histogram", "backend", "scheduler", "balancer"];
 const DIRECTOR: &[&str] = &[
     "sync",
     "sys",
+    "histogram",
     "backend",
     "scheduler",
     "balancer",

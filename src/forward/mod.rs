@@ -75,7 +75,6 @@ mod handle;
 #[cfg(target_os = "linux")]
 #[cfg_attr(docsrs, doc(cfg(target_os = "linux")))]
 pub mod handover;
-mod histogram;
 mod limits;
 pub mod proxy_protocol;
 mod queue;
@@ -88,7 +87,6 @@ mod udp;
 pub use self::counters::{BackendCounters, Counters, Refusals, TimedOut};
 pub use self::error::ForwardError;
 pub use self::handle::{Drained, Handle};
-pub use self::histogram::Durations;
 pub use self::limits::Rate;
 pub use self::queue::QueueCounters;
 pub use self::record::{Cause, Phase, Record, Termination, Value};
@@ -98,3 +96,4 @@ pub use self::udp::{
     Coalesce, FlowEnds, Sheds, Traffic, UdpBackendCounters, UdpCounters, UdpForwarder, UdpHandle,
     Undelivered,
 };
+pub use crate::histogram::Durations;

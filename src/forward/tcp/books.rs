@@ -8,9 +8,9 @@ use tokio::sync::Notify;
 
 use crate::backend::{Backend, Snapshot, State};
 use crate::forward::counters::{Tally, add, read};
-use crate::forward::histogram::Histogram;
 use crate::forward::queue::Queue;
 use crate::forward::{BackendCounters, Counters, Durations, QueueCounters};
+use crate::histogram::Histogram;
 use crate::sync::{AtomicU64, Mutex, lock};
 
 /// All that one forwarder counts.

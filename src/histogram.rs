@@ -30,7 +30,7 @@ const BUCKETS: usize = BOUNDED + 1;
 ///
 /// Recording is two relaxed additions and a load, some 10 ns where no other thread writes, with
 /// neither lock nor allocation. 1.5 KB.
-pub(super) struct Histogram {
+pub(crate) struct Histogram {
     counts: [AtomicU64; BUCKETS],
     /// Whole microseconds: nanoseconds would overflow in three weeks of ten thousand connections.
     sum: AtomicU64,
@@ -38,7 +38,7 @@ pub(super) struct Histogram {
 }
 
 impl Histogram {
-    pub(super) fn record(&self, took: Duration) {
+    pub(crate) fn record(&self, took: Duration) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.counts[bucket(took)].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(took.saturating_add(500) / 1000, Ordering::Relaxed);
@@ -48,9 +48,17 @@ impl Histogram {
         }
     }
 
+    /// Forgets all of it. What is recorded meanwhile may be forgotten in part.
+    #[cfg(feature = "tower")]
+    pub(crate) fn clear(&self) {
+        self.counts.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+        self.sum.store(0, Ordering::Relaxed);
+        self.max.store(0, Ordering::Relaxed);
+    }
+
     /// What was recorded up to now. Durations that are recorded meanwhile may be in the counts and
     /// not yet in the sum.
-    pub(super) fn snapshot(&self) -> Durations {
+    pub(crate) fn snapshot(&self) -> Durations {
         let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
         let counts = Box::new(self.counts.each_ref().map(read));
         Durations { counts, sum: read(&self.sum), max: read(&self.max) }
@@ -100,12 +108,12 @@ fn lower_micros(bucket: usize) -> u64 {
 
 /// How long things took, at one moment.
 ///
-/// Made by a forwarder's counters. Histograms of several workers, listeners or backends can be
-/// [merged](Durations::merge) without loss, which quantiles cannot.
+/// Made by the counters of forwarders and of hedges. Histograms of several workers, listeners or
+/// backends can be [merged](Durations::merge) without loss, which quantiles cannot.
 ///
 /// # Examples
 /// ```
-/// use lvs::forward::Durations;
+/// use lvs::Durations;
 ///
 /// let mut all = Durations::default();
 /// all.merge(&Durations::default());
@@ -176,7 +184,7 @@ impl Durations {
     ///
     /// # Examples
     /// ```
-    /// use lvs::forward::Durations;
+    /// use lvs::Durations;
     ///
     /// let durations = Durations::default();
     /// let doublings = durations.buckets().skip(15).step_by(6);
