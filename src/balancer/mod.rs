@@ -79,7 +79,10 @@ impl<T: Send + Sync + 'static> Balancer<T> {
         Self::from_arc(&self.set, self.published.scheduler())
     }
 
-    fn from_arc(set: &BackendSet<T>, scheduler: Arc<dyn Scheduler>) -> Result<Self, SetError> {
+    pub(crate) fn from_arc(
+        set: &BackendSet<T>,
+        scheduler: Arc<dyn Scheduler>,
+    ) -> Result<Self, SetError> {
         let published = set.subscribe(|snapshot| {
             Ok::<_, SetError>(Arc::new(Published::new(scheduler, snapshot)?))
         })?;

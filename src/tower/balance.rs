@@ -17,6 +17,7 @@ use super::retry::{Again, Never};
 use super::shared::{Copies, Rules};
 use super::{BalanceError, Classify};
 use crate::balancer::Balancer;
+use crate::scheduler::Flow;
 
 /// Sends each request to an instance that the scheduler picks for it.
 ///
@@ -161,10 +162,26 @@ impl<S, K, C, R> Balance<S, K, C, R> {
         Balance { shared, key, finish, retry, admission, permit: None }
     }
 
+    /// Lets something live as long as the balancer, its clones and its requests do: the task that
+    /// feeds its set, one that checks its backends. It is dropped with the last of them.
+    #[must_use]
+    pub fn attach(self, guard: impl Send + Sync + 'static) -> Self {
+        Self { shared: self.shared.attach(guard), ..self }
+    }
+
     /// The balancer behind it: its set, its scheduler.
     #[must_use]
     pub fn balancer(&self) -> &Balancer<S> {
         &self.shared.local().balancer
+    }
+
+    /// What is known of a request when its backend is chosen; `None` if it goes nowhere.
+    #[inline]
+    pub(super) fn flow<Req>(&self, request: &Req) -> Option<Flow>
+    where
+        K: Key<Req>,
+    {
+        self.key.flow(request, self.shared.local().rules.without_key)
     }
 
     #[cfg(feature = "tower-http")]
@@ -208,10 +225,9 @@ where
         if permit.is_none() && self.admission.is_some() {
             return BalanceFuture::failed(BalanceError::NotReady.into(), self.retry.clone());
         }
-        let shared = self.shared.local();
-        match self.key.flow(&request, shared.rules.without_key) {
+        match self.flow(&request) {
             Some(flow) => {
-                let held = Held::new(Arc::clone(shared), permit);
+                let held = Held::new(Arc::clone(self.shared.local()), permit);
                 let then = (self.finish.clone(), self.retry.clone());
                 BalanceFuture::search(request, flow, held, then)
             }

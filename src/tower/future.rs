@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use ::tower::{BoxError, Service};
@@ -64,6 +65,28 @@ where
         Self { parts: Some((held, finish)), retry, attempt: 1, state }
     }
 
+    /// The same request to another backend than the one that has it now, if there is one.
+    #[cold]
+    pub(super) fn beside(&self, request: Req, mut flow: Flow) -> Option<Self>
+    where
+        S: Clone,
+        C: Clone,
+    {
+        let (State::Serve { .. }, Some((held, finish))) = (&self.state, &self.parts) else {
+            return None;
+        };
+        flow.exclude(held.lease.as_ref()?.backend());
+        let next = held.shared.pick(&flow).ok()?;
+        let held = Held::new(Arc::clone(&held.shared), None);
+        let state = State::Search { search: Search::at(flow, next), request: Some(request) };
+        Some(Self {
+            parts: Some((held, finish.clone())),
+            retry: self.retry.clone(),
+            attempt: 1,
+            state,
+        })
+    }
+
     #[cold]
     pub(super) fn failed(error: BoxError, retry: R) -> Self {
         Self { parts: None, retry, attempt: 1, state: State::Failed { error: Some(error) } }
@@ -81,6 +104,23 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_outcome(cx).map(|(result, _)| result)
+    }
+}
+
+impl<S, Req, C, R> BalanceFuture<S, Req, C, R>
+where
+    S: Service<Req> + Clone,
+    S::Error: Into<BoxError>,
+    C: Finish<S, S::Response>,
+    R: Again<Req>,
+{
+    /// As `poll`, with what the result says.
+    #[inline]
+    pub(super) fn poll_outcome(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<(Result<C::Response, BoxError>, Outcome)> {
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
@@ -98,20 +138,16 @@ where
                         (Err(error), _) => {
                             this.state.set(State::Over);
                             *this.parts = None;
-                            return Poll::Ready(Err(error));
+                            return Poll::Ready((Err(error), Outcome::ConnectError));
                         }
                         (Ok(_), None) => return Poll::Pending,
                     }
                 }
                 StateProjection::Serve { future, kept } => {
                     let result = ready!(future.poll(cx)).map_err(Into::into);
-                    let again = match (kept.take(), &mut this.parts) {
-                        (Some((kept, flow)), Some((held, finish))) => {
-                            let outcome = finish.outcome(result.as_ref());
-                            again(this.retry, kept, flow, held, outcome)
-                        }
-                        _ => None,
-                    };
+                    let Some((held, finish)) = &mut this.parts else { return Poll::Pending };
+                    let outcome = finish.outcome(result.as_ref());
+                    let again = kept.take().and_then(|kept| again(this.retry, kept, held, outcome));
                     if let Some((request, search)) = again {
                         *this.attempt += 1;
                         this.state.set(State::Search { search, request: Some(request) });
@@ -119,12 +155,12 @@ where
                     }
                     this.state.set(State::Over);
                     let Some((held, finish)) = this.parts.take() else { return Poll::Pending };
-                    return Poll::Ready(finish.finish(result, held));
+                    return Poll::Ready((finish.finish(result, outcome, held), outcome));
                 }
                 StateProjection::Failed { error } => {
                     let error = error.take().unwrap_or_else(|| BalanceError::NotReady.into());
                     this.state.set(State::Over);
-                    return Poll::Ready(Err(error));
+                    return Poll::Ready((Err(error), Outcome::ConnectError));
                 }
                 // Polled after its end.
                 StateProjection::Over => return Poll::Pending,
@@ -137,8 +173,7 @@ where
 /// to send it to.
 fn again<S, Req, R: Again<Req>>(
     retry: &R,
-    kept: R::Kept,
-    mut flow: Flow,
+    (kept, mut flow): (R::Kept, Flow),
     held: &mut Held<S>,
     outcome: Outcome,
 ) -> Option<(Req, Search<S>)>

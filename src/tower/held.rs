@@ -90,18 +90,19 @@ pub trait Finish<S, Res>: Clone {
     /// What the balancer's caller gets.
     type Response;
 
-    /// What a result says about the backend; [`Retry`](super::Retry) sends failures again, and does
+    /// What a result says about the backend. [`Retry`](super::Retry) sends failures again, and does
     /// not hand them to [`finish`](Self::finish).
     fn outcome(&self, result: Result<&Res, &BoxError>) -> Outcome;
 
-    /// Takes the result of a request and what it holds. Whatever is not handed on within the
-    /// response is given back when this returns.
+    /// Takes the result of a request, what [it says](Self::outcome), and what the request holds.
+    /// Whatever is not handed on within the response is given back when this returns.
     ///
     /// # Errors
     /// Those of the request, or others.
     fn finish(
         self,
         result: Result<Res, BoxError>,
+        outcome: Outcome,
         held: Held<S>,
     ) -> Result<Self::Response, BoxError>;
 }
@@ -119,8 +120,13 @@ impl<S, Res, F: Classify<Res> + Clone> Finish<S, Res> for OnResponse<F> {
     }
 
     #[inline]
-    fn finish(self, result: Result<Res, BoxError>, held: Held<S>) -> Result<Res, BoxError> {
-        held.end(self.0.classify(result.as_ref()));
+    fn finish(
+        self,
+        result: Result<Res, BoxError>,
+        outcome: Outcome,
+        held: Held<S>,
+    ) -> Result<Res, BoxError> {
+        held.end(outcome);
         result
     }
 }

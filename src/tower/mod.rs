@@ -72,11 +72,15 @@ mod balance;
 mod classify;
 mod error;
 mod future;
+mod hedge;
 mod held;
 #[cfg(feature = "tower-http")]
 mod http;
 mod key;
+#[cfg(feature = "discovery-tower")]
+mod make;
 mod ready_first;
+mod reconnect;
 mod retry;
 mod search;
 mod shared;
@@ -86,6 +90,7 @@ pub use self::balance::Balance;
 pub use self::classify::{ByResult, Classify};
 pub use self::error::BalanceError;
 pub use self::future::BalanceFuture;
+pub use self::hedge::{Hedge, HedgeFuture, Hedged};
 pub use self::held::{Finish, Held, OnResponse};
 #[cfg(feature = "tower-http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]
@@ -94,5 +99,9 @@ pub use self::http::{
     PeerKey, Trailers,
 };
 pub use self::key::{Key, NoKey, WithoutKey};
+#[cfg(feature = "discovery-tower")]
+#[cfg_attr(docsrs, doc(cfg(feature = "discovery-tower")))]
+pub use self::make::{BalanceLayer, MakeBalance};
 pub use self::ready_first::ReadyFirst;
+pub use self::reconnect::{ConnectError, ConnectTimeout, Reconnect, ReconnectFuture};
 pub use self::retry::{Again, Never, Retry};

@@ -34,7 +34,18 @@ impl<S> Copies<S> {
     pub(super) fn with(&self, change: impl FnOnce(&mut Rules)) -> Self {
         let mut rules = self.local().rules;
         change(&mut rules);
-        Self(self.0.iter().map(|it| Arc::new(it.by(rules))).collect())
+        self.each(|shared| Shared { rules, ..shared.duplicate() })
+    }
+
+    /// The same with something more that lives as long.
+    pub(super) fn attach(&self, guard: impl Send + Sync + 'static) -> Self {
+        let attached =
+            Arc::new(Attached { _guard: Box::new(guard), _before: self.local().attached.clone() });
+        self.each(|shared| Shared { attached: Some(Arc::clone(&attached)), ..shared.duplicate() })
+    }
+
+    fn each(&self, change: impl Fn(&Shared<S>) -> Shared<S>) -> Self {
+        Self(self.0.iter().map(|it| Arc::new(change(it))).collect())
     }
 }
 
@@ -52,6 +63,13 @@ pub(super) struct Shared<S> {
     /// Where its leases are counted.
     lane: u8,
     line: Arc<Line>,
+    attached: Option<Arc<Attached>>,
+}
+
+/// What lives as long as a balancer.
+struct Attached {
+    _guard: Box<dyn Send + Sync>,
+    _before: Option<Arc<Attached>>,
 }
 
 /// At most so many; otherwise four for each core, since threads come and go and nobody says where they run.
@@ -84,16 +102,23 @@ impl<S: Send + Sync + 'static> Copies<S> {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         let copy = |_| {
             let lane = balancer.snapshot().next_lane();
-            Arc::new(Shared { balancer: balancer.clone(), rules, lane, line: Arc::clone(&line) })
+            Arc::new(Shared {
+                balancer: balancer.clone(),
+                rules,
+                lane,
+                line: Arc::clone(&line),
+                attached: None,
+            })
         };
         Self((0..COPIES.min(4 * threads)).map(copy).collect())
     }
 }
 
 impl<S> Shared<S> {
-    fn by(&self, rules: Rules) -> Self {
-        let (balancer, line) = (self.balancer.clone(), Arc::clone(&self.line));
-        Self { balancer, rules, lane: self.lane, line }
+    fn duplicate(&self) -> Self {
+        let Self { balancer, rules, lane, line, attached } = self;
+        let (balancer, line) = (balancer.clone(), Arc::clone(line));
+        Self { balancer, rules: *rules, lane: *lane, line, attached: attached.clone() }
     }
 
     #[inline]

@@ -1,14 +1,19 @@
 //! Whatever is dropped, at whatever point, has given everything back.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lvs::Limits;
 use lvs::scheduler::{LeastConnections, Rng};
+use lvs::tower::{Hedge, Never, NoKey, OnResponse};
 use proptest::prelude::*;
 use tokio::sync::Semaphore;
+use tokio::time::advance;
 use tokio_test::task::{self, Spawn};
 use tower::limit::ConcurrencyLimit;
+use tower::retry::budget::TpsBudget;
 
 use crate::world::*;
 
@@ -17,13 +22,15 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 const BOUNDS: [usize; 3] = [5, 2, 3];
 
 type Limited = ConcurrencyLimit<Instance>;
+type Copy = fn(&()) -> Option<()>;
+type Hedged = lvs::tower::Hedged<Limited, NoKey, OnResponse, Never, Copy>;
 type Asking = Spawn<Pin<Box<dyn Future<Output = Result<&'static str, BoxError>>>>>;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// A request by the one service or the other, polled so often.
+    /// A request by one of the services, polled so often.
     Ask {
-        first: bool,
+        by: By,
         polls: u8,
     },
     /// One of the requests is polled.
@@ -36,8 +43,10 @@ enum Step {
     },
     /// A handle is made ready, or not, and dropped without a call.
     Reserve {
-        first: bool,
+        by: By,
     },
+    /// Time passes, enough for a second request to be sent, and all are polled.
+    Wait,
     Mood {
         instance: u8,
         mood: u8,
@@ -56,12 +65,24 @@ enum Step {
     },
 }
 
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Balance,
+    ReadyFirst,
+    Hedged,
+}
+
+fn by() -> impl Strategy<Value = By> {
+    prop_oneof![Just(By::Balance), Just(By::ReadyFirst), Just(By::Hedged)]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (any::<bool>(), 0..3u8).prop_map(|(first, polls)| Step::Ask { first, polls }),
+        4 => (by(), 0..3u8).prop_map(|(by, polls)| Step::Ask { by, polls }),
         4 => any::<u8>().prop_map(|which| Step::Poll { which }),
         3 => any::<u8>().prop_map(|which| Step::Drop { which }),
-        1 => any::<bool>().prop_map(|first| Step::Reserve { first }),
+        1 => by().prop_map(|by| Step::Reserve { by }),
+        2 => Just(Step::Wait),
         2 => (0..3u8, 0..3u8).prop_map(|(instance, mood)| Step::Mood { instance, mood }),
         2 => (0..3u8, any::<bool>()).prop_map(|(instance, hold)| Step::Hold { instance, hold }),
         2 => (0..3u8, any::<bool>()).prop_map(|(instance, up)| Step::Health { instance, up }),
@@ -75,6 +96,8 @@ struct World {
     places: [Arc<Semaphore>; 3],
     balance: Balance<Limited>,
     first: ReadyFirst<Limited>,
+    hedge: Hedge<Copy>,
+    hedged: Hedged,
     asking: Vec<Asking>,
 }
 
@@ -89,16 +112,28 @@ impl World {
         let balancer = Balancer::new(&set, LeastConnections::default()).expect("takes any set");
         let balance = Balance::new(balancer.clone()).max_in_flight(BOUNDS[0]).candidates(2);
         let first = ReadyFirst::new(balancer).candidates(2);
-        Self { set, instances, places, balance, first, asking: Vec::new() }
+        let budget = TpsBudget::new(Duration::from_secs(10), 1000, 1.0);
+        let hedge = Hedge::new((|()| Some(())) as Copy).budget(budget);
+        let hedged = balance.clone().hedge(hedge.clone());
+        Self { set, instances, places, balance, first, hedge, hedged, asking: Vec::new() }
+    }
+
+    /// Sends as many requests as it takes until slow ones are sent twice, and lets all be slow.
+    async fn warm(&self) {
+        for _ in 0..=200 {
+            self.hedged.clone().oneshot(()).await.expect("ready");
+            advance(Duration::from_millis(5)).await;
+        }
+        self.instances.iter().for_each(|instance| instance.hold(true));
     }
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Ask { first, polls } => {
-                let (balance, first_ready) = (self.balance.clone(), self.first.clone());
-                let asking: Pin<Box<dyn Future<Output = _>>> = match first {
-                    true => Box::pin(first_ready.oneshot(())),
-                    false => Box::pin(balance.oneshot(())),
+            Step::Ask { by, polls } => {
+                let asking: Pin<Box<dyn Future<Output = _>>> = match by {
+                    By::Balance => Box::pin(self.balance.clone().oneshot(())),
+                    By::ReadyFirst => Box::pin(self.first.clone().oneshot(())),
+                    By::Hedged => Box::pin(self.hedged.clone().oneshot(())),
                 };
                 self.asking.push(task::spawn(asking));
                 let which = self.asking.len() - 1;
@@ -114,14 +149,16 @@ impl World {
                     drop(self.asking.swap_remove(which));
                 }
             }
-            Step::Reserve { first: true } => {
-                let mut handle = task::spawn(self.first.clone());
-                let _ = poll_ready(&mut handle);
+            Step::Reserve { by: By::Balance } => {
+                let _ = poll_ready(&mut task::spawn(self.balance.clone()));
             }
-            Step::Reserve { first: false } => {
-                let mut handle = task::spawn(self.balance.clone());
-                let _ = poll_ready(&mut handle);
+            Step::Reserve { by: By::ReadyFirst } => {
+                let _ = poll_ready(&mut task::spawn(self.first.clone()));
             }
+            Step::Reserve { by: By::Hedged } => {
+                let _ = poll_ready(&mut task::spawn(self.hedged.clone()));
+            }
+            Step::Wait => (0..self.asking.len()).rev().for_each(|which| self.poll(which)),
             Step::Mood { instance, mood } => {
                 let mood = [Mood::Ready, Mood::Busy, Mood::Broken][usize::from(mood)];
                 self.instances[usize::from(instance)].is(mood);
@@ -153,16 +190,20 @@ fn spec(instance: &Instance, place: &Arc<Semaphore>) -> Spec<Limited> {
     Spec::new(instance.name, limited).limits(Limits::max(BOUNDS[2] as u32))
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
-
-    #[test]
-    fn nothing_is_kept(steps in proptest::collection::vec(step(), 1..60)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        let runtime = runtime.expect("a runtime");
+#[test]
+fn nothing_is_kept() {
+    let config = ProptestConfig { cases: 2000, ..ProptestConfig::default() };
+    let sent_twice = Cell::new(0);
+    proptest!(config, |(steps in proptest::collection::vec(step(), 1..60))| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime");
         let _within = runtime.enter();
         let mut world = World::new();
+        runtime.block_on(world.warm());
         for step in steps {
+            if let Step::Wait = step {
+                runtime.block_on(advance(Duration::from_millis(2)));
+            }
             world.take(step);
             for (id, place) in NAMES.iter().zip(&world.places) {
                 let snapshot = world.set.snapshot();
@@ -183,7 +224,9 @@ proptest! {
         let mut wanted = [true; BOUNDS[0] + 1];
         wanted[BOUNDS[0]] = false;
         prop_assert_eq!(ready.collect::<Vec<_>>(), wanted);
-    }
+        sent_twice.set(sent_twice.get() + world.hedge.sent());
+    });
+    assert!(sent_twice.get() > 400, "{sent_twice:?}");
 }
 
 /// Many tasks on two threads, each dropped after a random number of polls.
@@ -193,18 +236,21 @@ async fn nothing_is_kept_between_threads_either() {
     let tasks: Vec<_> = (0..8)
         .map(|seed| {
             let (balance, first) = (world.balance.clone(), world.first.clone());
+            let hedged = world.hedged.clone();
             let instances = world.instances.clone();
             tokio::spawn(async move {
                 let mut rng = Rng::with_seed(seed);
                 for _ in 0..500 {
                     let instance = &instances[rng.below(3) as usize];
                     instance.hold(rng.below(2) == 0);
-                    let patience = std::time::Duration::from_micros(rng.below(300));
+                    let patience = Duration::from_micros(rng.below(300));
                     let (balance, first) = (balance.clone(), first.clone());
+                    let hedged = hedged.clone();
                     let asked = async {
-                        match rng.below(2) {
+                        match rng.below(3) {
                             0 => balance.oneshot(()).await,
-                            _ => first.oneshot(()).await,
+                            1 => first.oneshot(()).await,
+                            _ => hedged.oneshot(()).await,
                         }
                     };
                     let _ = tokio::time::timeout(patience, asked).await;

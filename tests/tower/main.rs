@@ -3,10 +3,14 @@
 
 mod balance;
 mod cancel;
+mod hedge;
 #[cfg(feature = "tower-http")]
 mod http;
 mod keys;
+#[cfg(feature = "discovery-tower")]
+mod make;
 mod ready_first;
+mod reconnect;
 mod retry;
 mod weak_points;
 mod world;

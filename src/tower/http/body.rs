@@ -68,9 +68,9 @@ where
     fn finish(
         self,
         result: Result<Response<B>, BoxError>,
+        outcome: Outcome,
         held: Held<S>,
     ) -> Result<Self::Response, BoxError> {
-        let outcome = self.0.classify(result.as_ref());
         let response = match result {
             Ok(response) => response,
             Err(error) => {
