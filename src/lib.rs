@@ -56,7 +56,7 @@
 //! |---|---|---|
 //! | `discovery` | yes | members from a list, a file, a channel |
 //! | `discovery-dns` | | members from DNS: A, AAAA, SRV |
-//! | `discovery-tower` | | members from tower's `Discover` |
+//! | `discovery-tower` | | members from tower's `Discover`; with `tower`, balancers over connections |
 //! | `forward` | yes | the TCP and UDP forwarders |
 //! | `health` | yes | the monitor, outlier ejection, and checks by TCP, HTTP/1.1, UDP, ICMP, SMTP, Redis, PostgreSQL, MySQL, agent, command and file |
 //! | `health-dns` | | the DNS check |

@@ -36,8 +36,8 @@ use crate::scheduler::Flow;
 /// again, which it does when the set changes, when another request ends, and every 50 ms. Whoever
 /// waits longest has no right to go first.
 ///
-/// An instance whose `poll_ready` fails counts as a connect that failed, and the next is tried; the
-/// error of the last one comes through. It stays in the set: whether it is up is a matter of its
+/// An instance whose `poll_ready` fails counts as a connect that failed, and the next is tried, up to
+/// 32; if all fail, the error of the last one comes through. It stays in the set: whether it is up is a matter of its
 /// health, and each request asks a fresh clone of it.
 ///
 /// # What becomes of a response
@@ -111,8 +111,9 @@ impl<S, K, C, R> Balance<S, K, C, R> {
         self.with(|rules| rules.without_key = rule)
     }
 
-    /// How many instances are asked, each picked without those before, when the first is busy or
-    /// broken; 0 counts as 1. Default: 3. With 1 a key's requests go to its own backend or wait.
+    /// How many instances are asked, each picked without those before, when the first is busy; 0
+    /// counts as 1. Default: 3. With 1 a key's requests go to its own backend or wait, unless that is
+    /// broken.
     #[must_use]
     pub fn candidates(self, candidates: usize) -> Self {
         self.with(|rules| rules.candidates = candidates.max(1))

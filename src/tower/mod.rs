@@ -53,6 +53,9 @@
 //! | every ready service holds a permit or a slot | one candidate at a time does |
 //! | `ConcurrencyLimit` around each service | [`Limits`](crate::Limits) of the backend, which schedulers see |
 //! | `Retry` around the balancer, which may pick the same service again | [`Balance::retry`], which does not |
+//! | `Hedge` around the balancer, which may pick the same service again | [`Balance::hedge`], which does not, within a budget |
+//! | `MakeBalance`, `BalanceLayer`: a service that gives a `Discover` of services | `MakeBalance`, `BalanceLayer` (feature `discovery-tower`): a `MakeService`, and a `Discover` or another source of its targets |
+//! | `Reconnect` around a `MakeService`, and a `Buffer` to share it | [`Reconnect`], shared by cloning |
 //! | an error of `poll_ready` removes the service until it is discovered again | it is passed over for this request; [health](crate::BackendSet::set_health) says whether it is out |
 //! | an empty set is pending for ever | [`BalanceError::NoBackend`] within [`Balance::wait`] |
 //! | no health, drain, limits, slow start, panic threshold | those of the set: [`backend`](crate::backend) |

@@ -12,6 +12,7 @@ use super::classify::ByResult;
 use super::future::BalanceFuture;
 use super::held::{Finish, Held, OnResponse};
 use super::retry::Never;
+use super::search::BROKEN;
 use super::shared::{Copies, Rules, Shared};
 use super::wait::Wait;
 use crate::backend::Outcome;
@@ -31,12 +32,13 @@ const LOOKS: usize = 8;
 /// no longer eligible is given back and another is picked.
 ///
 /// At most so many [candidates](Self::candidates) are asked at once, each picked without the others:
-/// only they reserve anything, and when one is ready the others are dropped, and give it back.
+/// only they reserve anything, and when one is ready the others are dropped, and give it back. Those
+/// that turn out to be broken are no candidates, up to 32 at a look.
 ///
 /// If none is ready, or nobody may be chosen, for as long as it [waits](Self::wait), `poll_ready` says
 /// `Ready` and the call fails, with [`BalanceError`] or, if all were broken, with what the last one
-/// said: an error of `poll_ready` would mean that the
-/// service is of no use any more. Wait [for ever](Duration::MAX) to be held up for ever.
+/// said: an error of `poll_ready` would mean that the service is of no use any more. Wait
+/// [for ever](Duration::MAX) to be held up for ever.
 ///
 /// # Cancel safety
 /// A `ReadyFirst` that is dropped, ready or not, gives everything back; so does a clone, which begins
@@ -178,7 +180,7 @@ impl<S, C> ReadyFirst<S, C> {
             }
         }
         let mut broken = 0;
-        while self.asked.len() + broken < self.shared.rules.candidates {
+        while self.asked.len() < self.shared.rules.candidates && broken < BROKEN {
             let lease = match self.shared.pick(&flow) {
                 Ok(lease) => lease,
                 Err(PickError::Exhausted) => break,

@@ -16,6 +16,9 @@ use crate::scheduler::Flow;
 /// How often one poll looks before others have their turn.
 const LOOKS: usize = 8;
 
+/// How many broken instances one request asks: nothing is lost by asking all there are, but time.
+pub(super) const BROKEN: usize = 32;
+
 /// A search for an instance.
 ///
 /// It asks the one that the scheduler picks, and where that is busy others, each by a pick without
@@ -196,7 +199,7 @@ impl<S> Search<S> {
     ) -> Option<BoxError> {
         self.flow.exclude(lease.backend());
         lease.complete(Outcome::ConnectError);
-        let spent = self.flow.tried() >= shared.rules.candidates;
+        let spent = self.flow.tried() >= BROKEN;
         (spent || shared.pick(&self.flow).is_err()).then_some(error)
     }
 }

@@ -9,6 +9,21 @@ use tokio_test::task;
 use crate::world::*;
 
 #[tokio::test]
+async fn broken_instances_are_no_candidates() {
+    let (set, instances) = set_of(["a", "b", "c", "d", "e", "f"]);
+    instances[1..].iter().for_each(|instance| instance.is(Mood::Broken));
+    let (balance, first) = (Balance::new(in_turn(&set)), ReadyFirst::new(in_turn(&set)));
+    for _ in 0..12 {
+        assert_eq!(balance.clone().oneshot(()).await.expect("one is well"), "a");
+        assert_eq!(first.clone().oneshot(()).await.expect("one is well"), "a");
+    }
+    instances[0].is(Mood::Broken);
+    let error = balance.clone().oneshot(()).await.expect_err("all are broken");
+    assert!(error.to_string().ends_with("is broken"), "{error}");
+    assert_eq!(load(&set), 0);
+}
+
+#[tokio::test]
 async fn requests_go_round_and_are_counted_while_they_last() {
     let (set, [a, _]) = set_of(["a", "b"]);
     let service = Balance::new(in_turn(&set));
