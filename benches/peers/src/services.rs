@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::hint::black_box;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use lvs::tower::{Balance, ReadyFirst};
 use lvs::{BackendSet, Balancer, Spec};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::runtime::{Builder, Runtime};
 use tower::balance::p2c;
 use tower::buffer::Buffer;
@@ -24,7 +26,13 @@ use crate::{Subject, addresses};
 /// Each service over `n` instances.
 pub(crate) fn subjects(n: usize) -> Vec<Subject> {
     let shared = Balance::new(balancer("p2c", n));
-    let with_lanes = Balance::new(over(BackendSet::with_lanes(2), "p2c", n));
+    let on_lanes = BackendSet::with_lanes(2);
+    let on_lanes = Balance::new(over(on_lanes, "p2c", n, || Instantly(Arc::new(()))));
+    // Those that share nothing but the set: what two threads can win at most on this machine, and what
+    // they win where the set is one.
+    let plain = |set| Balance::new(over(set, "p2c", n, || Instantly(7_u64)));
+    let own = || plain(BackendSet::new());
+    let (exact, with_lanes) = (own(), plain(BackendSet::with_lanes(2)));
     let buffer = move |runtime: &Runtime| {
         let _within = runtime.enter();
         Buffer::new(p2c::Balance::new(towers(n)), 64)
@@ -38,19 +46,20 @@ pub(crate) fn subjects(n: usize) -> Vec<Subject> {
         alone("lvs ReadyFirst p2c", n, ReadyFirst::new(balancer("p2c", n))),
         by_two_tasks("lvs Balance p2c", n, 1, |_| shared.clone()),
         by_two_tasks("tower Buffer p2c", n, 1, buffer),
-        by_two_tasks("lvs Balance p2c", n, 2, |_| shared.clone()),
-        by_two_threads("lvs Balance p2c", n, shared.clone()),
-        by_two_threads("lvs Balance p2c with lanes", n, with_lanes),
+        by_two_tasks("lvs Balance p2c", n, 2, |_| on_lanes),
+        by_two_threads("lvs Balance p2c, a set each,", n, [own(), own()]),
+        by_two_threads("lvs Balance p2c", n, [exact.clone(), exact]),
+        by_two_threads("lvs Balance p2c with lanes", n, [with_lanes.clone(), with_lanes]),
         by_two_tasks("tower Buffer p2c", n, 2, buffer),
     ]
 }
 
-/// A service that is always ready and answers at once; cloning it is cloning an `Arc`, as with a
-/// client of hyper or tonic.
+/// A service that is always ready and answers at once. Cloning it is cloning what it has: mostly an
+/// `Arc`, as with a client of hyper or tonic, whose count all threads share.
 #[derive(Clone)]
-struct Instantly(Arc<()>);
+struct Instantly<T = Arc<()>>(T);
 
-impl Service<u64> for Instantly {
+impl<T> Service<u64> for Instantly<T> {
     type Response = ();
     type Error = Infallible;
     type Future = Ready<Result<(), Infallible>>;
@@ -71,13 +80,18 @@ fn by_itself(request: &u64) -> Option<u64> {
 }
 
 fn balancer(name: &str, n: usize) -> Balancer<Instantly> {
-    over(BackendSet::new(), name, n)
+    over(BackendSet::new(), name, n, || Instantly(Arc::default()))
 }
 
-fn over(set: BackendSet<Instantly>, name: &str, n: usize) -> Balancer<Instantly> {
+fn over<S: Send + Sync + 'static>(
+    set: BackendSet<S>,
+    name: &str,
+    n: usize,
+    instance: impl Fn() -> S,
+) -> Balancer<S> {
     set.edit(|edit| {
         addresses(n).try_for_each(|address| {
-            edit.insert(Spec::new(address.to_string(), Instantly(Arc::new(())))).map(drop)
+            edit.insert(Spec::new(address.to_string(), instance())).map(drop)
         })
     })
     .expect("a sound set");
@@ -129,7 +143,12 @@ where
 {
     let runtime = match threads {
         1 => Builder::new_current_thread().enable_time().build(),
-        _ => Builder::new_multi_thread().worker_threads(threads).enable_time().build(),
+        _ => {
+            let next = AtomicUsize::new(0);
+            let start = move || stay_on(next.fetch_add(1, Ordering::Relaxed) % threads);
+            let mut runtime = Builder::new_multi_thread();
+            runtime.worker_threads(threads).on_thread_start(start).enable_time().build()
+        }
     };
     let runtime = runtime.expect("a runtime");
     let service = make(&runtime);
@@ -158,18 +177,27 @@ where
     })
 }
 
-/// Without a runtime. The threads stay: new ones would begin on one processor, and a slice is over
-/// before the kernel has found the other.
-fn by_two_threads<S>(name: &str, n: usize, service: S) -> Subject
+/// Keeps this thread on one processor: the kernel may take longer than a slice to give two threads one
+/// each. Where that is not allowed they are where it puts them.
+fn stay_on(processor: usize) {
+    let mut own = CpuSet::new();
+    own.set(processor);
+    let _ = sched_setaffinity(None, &own);
+}
+
+/// Without a runtime, on a processor each. The threads stay: a slice is too short to start them in.
+fn by_two_threads<S>(name: &str, n: usize, services: [S; 2]) -> Subject
 where
-    S: Service<u64, Response = ()> + Clone + Send + 'static,
+    S: Service<u64, Response = ()> + Send + 'static,
 {
     let together = Arc::new(Barrier::new(2));
-    let threads = [(); 2].map(|()| {
+    let mut processors = 0..;
+    let threads = services.map(|mut service| {
         let (go, gone) = mpsc::channel::<u64>();
         let (done, is_done) = mpsc::channel();
-        let (mut service, together) = (service.clone(), Arc::clone(&together));
+        let (processor, together) = (processors.next().unwrap_or(0), Arc::clone(&together));
         thread::spawn(move || {
+            stay_on(processor);
             for steps in gone {
                 together.wait();
                 drive(&mut service, steps);
