@@ -158,13 +158,16 @@ impl<S, C> ReadyFirst<S, C> {
     }
 
     /// Asks those that were asked before, and others in place of those that are gone.
-    fn look<Req>(&mut self, cx: &mut Context<'_>) -> Result<(S, Lease<S>), BalanceError>
+    fn look<Req>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut flow: Flow,
+    ) -> Result<(S, Lease<S>), BalanceError>
     where
         S: Service<Req> + Clone,
         S::Error: Into<BoxError>,
     {
         let none = Duration::ZERO;
-        let mut flow = Flow::new();
         if self.shared.balancer.reads_time() {
             flow = flow.at(tokio::time::Instant::now().into_std());
         }
@@ -223,6 +226,8 @@ where
             self.shared = Arc::clone(self.copies.local());
         }
         let version = self.shared.balancer.version();
+        // Who is not to be asked at the first look.
+        let mut flow = Flow::new();
         if let Some((mut service, mut held, since)) = self.ready.take()
             && let Some(lease) = held.lease.take()
             && (since == version || self.shared.is_eligible(&lease))
@@ -233,12 +238,15 @@ where
                     self.ready = Some((service, held, version));
                     return Poll::Ready(Ok(()));
                 }
-                Poll::Ready(Err(error)) => self.strike_off(lease, error.into()),
+                Poll::Ready(Err(error)) => {
+                    flow.exclude(lease.backend());
+                    self.strike_off(lease, error.into());
+                }
                 Poll::Pending => self.asked.push((service, lease)),
             }
         }
         for _ in 0..LOOKS {
-            let error = match self.look(cx) {
+            let error = match self.look(cx, std::mem::take(&mut flow)) {
                 Ok((service, lease)) => {
                     let mut held = Held::new(Arc::clone(&self.shared), None);
                     held.lease = Some(lease);

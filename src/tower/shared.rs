@@ -131,11 +131,14 @@ impl<S> Shared<S> {
         self.rules.measure.unwrap_or_else(|| self.balancer.reads_time())
     }
 
-    /// May a backend that was picked a while ago still be given work?
+    /// May a backend that was picked a while ago still be given work, and is it what it was?
     pub(super) fn is_eligible(&self, lease: &Lease<S>) -> bool {
         let snapshot = self.balancer.snapshot();
         let position = snapshot.members().position(lease.backend().account().serial());
-        position.is_some_and(|it| snapshot.members()[it].state() == State::Eligible)
+        position.is_some_and(|it| {
+            let same = Arc::ptr_eq(&snapshot.backends()[it], lease.backend());
+            same && snapshot.members()[it].state() == State::Eligible
+        })
     }
 
     /// A request has given back what it held: whoever waits may look.

@@ -12,5 +12,6 @@ mod make;
 mod ready_first;
 mod reconnect;
 mod retry;
+mod tower_cases;
 mod weak_points;
 mod world;

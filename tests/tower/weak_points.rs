@@ -1,17 +1,38 @@
 //! What is weak in tower's own balancer, as its issues say: each shown there, and not so here.
+//!
+//! Who knows the list: 1 is [`sharing_needs_no_task`] and [`handles_are_shared_by_cloning`], 2 and 7
+//! [`the_choice_is_made_when_there_is_a_request`] and [`who_is_gone_is_not_called`], 3
+//! [`connecting_waits_for_no_request`], 4 [`an_error_is_not_for_ever`], 5 [`nobody_to_ask_is_an_answer`], 6
+//! [`only_what_is_used_is_reserved`], 8 [`weights_are_shares`], 9 [`a_quick_failure_attracts_nobody`], 10
+//! [`an_error_of_discovery_is_not_the_end`].
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_test::task;
 use tower::balance::p2c;
-use tower::discover::ServiceList;
+use tower::discover::{Change, ServiceList};
 use tower::limit::ConcurrencyLimit;
-use tower::load::Constant;
+use tower::load::{CompleteOnResponse, Constant};
 
 use crate::world::*;
 
 type Plain = Constant<Instance, u32>;
+type Word = Result<Change<&'static str, Plain>, BoxError>;
+
+/// What a discovery says, as a stream.
+struct Said(UnboundedReceiver<Word>);
+
+impl futures_core::Stream for Said {
+    type Item = Word;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Word>> {
+        self.0.poll_recv(cx)
+    }
+}
 
 fn towers<const N: usize>(instances: &[Instance; N]) -> p2c::Balance<ServiceList<Vec<Plain>>, ()> {
     let list = instances.iter().map(|it| Constant::new(it.clone(), 0)).collect();
@@ -94,6 +115,101 @@ async fn the_choice_is_made_when_there_is_a_request() {
     assert_eq!((busy.calls(), idle.calls()), (2, 2));
 }
 
+/// There a service that was chosen is called though it was taken out meanwhile.
+#[tokio::test]
+async fn who_is_gone_is_not_called() {
+    let (set, [a, b]) = set_of(["a", "b"]);
+    let (changes, list) = tokio::sync::mpsc::unbounded_channel();
+    let insert = |it: &Instance| Ok(Change::Insert(it.name, Constant::new(it.clone(), 0)));
+    changes.send(insert(&a)).expect("it listens");
+    let mut theirs = task::spawn(p2c::Balance::<_, ()>::new(Said(list)));
+    let (ours, first) = (Balance::new(in_turn(&set)), ReadyFirst::new(in_turn(&set)));
+    let (mut ours, mut first) = (task::spawn(ours), task::spawn(first));
+    assert_ready_ok!(poll_ready(&mut theirs));
+    assert_ready_ok!(poll_ready(&mut ours));
+    assert_ready_ok!(poll_ready(&mut first));
+    changes.send(insert(&b)).expect("it listens");
+    changes.send(Ok(Change::Remove("a"))).expect("it listens");
+    set.remove(&"a".into()).expect("in the set");
+    assert_eq!(theirs.enter(|_, mut it| it.call(())).await.expect("ready"), "a");
+    assert_eq!(ours.enter(|_, mut it| it.call(())).await.expect("ready"), "b");
+    // Its caller was told that one is ready, and who that was: it asks again, or calls that one.
+    assert_ready_ok!(poll_ready(&mut first));
+    assert_eq!(first.enter(|_, mut it| it.call(())).await.expect("ready"), "b");
+}
+
+/// There the first error of a `Discover` is one of the balancer.
+#[cfg(feature = "discovery")]
+#[tokio::test]
+async fn an_error_of_discovery_is_not_the_end() {
+    let (changes, list) = tokio::sync::mpsc::unbounded_channel();
+    let mut theirs = task::spawn(p2c::Balance::<_, ()>::new(Said(list)));
+    let a = Instance::new("a");
+    changes.send(Ok(Change::Insert("a", Constant::new(a.clone(), 0)))).expect("it listens");
+    assert_ready_ok!(poll_ready(&mut theirs));
+    changes.send(Err("not now".into())).expect("it listens");
+    assert!(matches!(poll_ready(&mut theirs), Poll::Ready(Err(_))), "though a is well");
+
+    let (changes, source) = lvs::discovery::channel(8);
+    let set = BackendSet::new();
+    tokio::spawn(lvs::discovery::Feed::of_any(&set, source).run());
+    let insert = lvs::discovery::Update::Insert(Spec::new("a", a));
+    changes.send(insert).await.expect("the feed runs");
+    let ours = Balance::new(in_turn(&set));
+    assert_eq!(ours.clone().oneshot(()).await.expect("a is well"), "a");
+    changes.fail(lvs::discovery::SourceError::other("not now")).await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+        assert_eq!(ours.clone().oneshot(()).await.expect("a is well"), "a");
+    }
+}
+
+/// There a load is a number to compare, and one that is three times as high gets nothing at all.
+#[tokio::test]
+async fn weights_are_shares() {
+    let (set, instances) = set_of(["large", "small"]);
+    let list = instances.iter().zip([1, 3]).map(|(it, load)| Constant::new(it.clone(), load));
+    let mut theirs = p2c::Balance::<_, ()>::new(ServiceList::new::<()>(list.collect::<Vec<_>>()));
+    for _ in 0..400 {
+        theirs.ready().await.expect("ready").call(()).await.expect("well");
+    }
+    assert_eq!(instances.each_ref().map(Instance::calls), [400, 0]);
+
+    set.set_weight(&"large".into(), 3).expect("in the set");
+    let balancer = Balancer::new(&set, lvs::scheduler::SmoothWeightedRoundRobin::new());
+    let ours = Balance::new(balancer.expect("takes any set"));
+    for _ in 0..400 {
+        ours.clone().oneshot(()).await.expect("well");
+    }
+    assert_eq!(instances.each_ref().map(Instance::calls), [700, 100]);
+}
+
+/// There a connection is made while somebody asks the balancer, and only then: the first request after
+/// a pause waits for it.
+#[cfg(feature = "discovery-tower")]
+#[tokio::test(start_paused = true)]
+async fn connecting_waits_for_no_request() {
+    use lvs::discovery::StaticList;
+    use lvs::tower::BalanceLayer;
+    use tower::Layer;
+    use tower::reconnect::Reconnect;
+
+    use crate::reconnect::Connector;
+
+    let (theirs, ours) = (Connector::new(), Connector::new());
+    let lazy = Constant::new(Reconnect::new(theirs.clone(), 1_u32), 0);
+    let list = ServiceList::new::<()>(vec![lazy]);
+    let mut balance = task::spawn(p2c::Balance::<_, ()>::new(list));
+    let layer = BalanceLayer::new(RoundRobin);
+    let made = layer.layer(ours.clone()).balance(StaticList::new([Spec::new("1", 1_u32)]));
+    let made = made.expect("takes any set");
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert_eq!((theirs.made().len(), ours.made().len()), (0, 1));
+    assert_pending!(poll_ready(&mut balance));
+    let mut asking = task::spawn(made.oneshot(()));
+    assert_ready_ok!(asking.poll(), "at its first poll");
+}
+
 /// There an instance that is pending makes progress only while somebody asks the balancer.
 #[tokio::test]
 async fn an_idle_balancer_misses_nothing() {
@@ -108,7 +224,18 @@ async fn an_idle_balancer_misses_nothing() {
     assert_eq!(assert_ready_ok!(asking.poll()), "a", "at its first poll");
 }
 
-/// A handle there is for one user; others need a task and a queue between. Here it is cloned.
+/// A handle there is for one user: others need a `Buffer`, whose task must run for them.
+#[tokio::test]
+async fn sharing_needs_no_task() {
+    let (set, instances) = set_of(["a"]);
+    let (theirs, _worker) = tower::buffer::Buffer::pair(towers(&instances), 8);
+    let mut asking = task::spawn(theirs.clone().oneshot(()));
+    assert_pending!(asking.poll());
+    let mut asking = task::spawn(Balance::new(in_turn(&set)).clone().oneshot(()));
+    assert_eq!(assert_ready_ok!(asking.poll()), "a", "at its first poll");
+}
+
+/// So many tasks there are one queue. Here each has a handle.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handles_are_shared_by_cloning() {
     let (set, instances) = set_of(["a", "b", "c"]);
@@ -143,6 +270,17 @@ async fn a_quick_failure_attracts_nobody() {
             Ok(())
         })
     };
+    let peak = |fails| {
+        let (rtt, decay) = (std::time::Duration::from_millis(30), 10e9);
+        tower::load::PeakEwma::new(instance(fails), rtt, decay, CompleteOnResponse::default())
+    };
+    let list = ServiceList::new::<()>(vec![peak(true), peak(false)]);
+    let (mut theirs, mut failed) = (p2c::Balance::new(list), 0);
+    for _ in 0..200 {
+        failed += u32::from(theirs.ready().await.expect("ready").call(()).await.is_err());
+    }
+    assert!(failed > 190, "{failed} of 200 go where they fail");
+
     for (name, fails) in [("broken", true), ("well", false)] {
         set.insert(Spec::new(name, instance(fails))).expect("a new name");
     }
