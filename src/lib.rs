@@ -65,6 +65,7 @@
 //! | `health-tls` | | the TLS check, and TLS below HTTP and gRPC |
 //! | `tower` | yes | [`tower`]: any scheduler as a tower `Service` |
 //! | `tower-http` | | for it: keys, outcomes and leases that know HTTP |
+//! | `vrrp` | | the messages and the election of VRRP, so far |
 //! | `full` | | every feature |
 //!
 //! # Versions and platforms
@@ -91,6 +92,9 @@ mod sys;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub mod tower;
+#[cfg(feature = "vrrp")]
+#[cfg_attr(docsrs, doc(cfg(feature = "vrrp")))]
+pub mod vrrp;
 
 pub use self::backend::{
     Backend, BackendId, BackendSet, Health, Limits, Load, Outcome, SetError, SlowStart, Spec,

@@ -1,0 +1,8 @@
+//! VRRP: messages and election.
+#![cfg(all(feature = "vrrp", not(lvs_loom)))]
+
+mod adverts;
+mod election;
+mod group;
+mod simulation;
+mod world;
