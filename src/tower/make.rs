@@ -11,7 +11,7 @@ use ::tower::{BoxError, Layer, Service};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::balance::Balance;
-use super::reconnect::{Reconnect, Rules};
+use super::reconnect::{Connect, Reconnect, Rules};
 use crate::backend::{BackendSet, Commit, Reader, SetError, Snapshot, Spec};
 use crate::balancer::Balancer;
 use crate::discovery::{DiscoverSource, Feed, Source};
@@ -125,11 +125,7 @@ impl<M> MakeBalance<M> {
         source: impl Source<T> + 'static,
     ) -> Result<Balance<Reconnect<M, T>>, SetError>
     where
-        M: Service<T, Future: Send, Response: Send + Sync, Error: Into<BoxError>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        M: Connect<T>,
         T: Clone + PartialEq + Send + Sync + 'static,
     {
         let set = BackendSet::new();
@@ -153,11 +149,7 @@ impl<M, D> Service<D> for MakeBalance<M>
 where
     D: Discover<Key: fmt::Display + Send, Error: Into<BoxError>> + Send + 'static,
     D::Service: Clone + PartialEq + Send + Sync + 'static,
-    M: Service<D::Service, Future: Send, Response: Send + Sync, Error: Into<BoxError>>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    M: Connect<D::Service>,
 {
     type Response = Balance<Reconnect<M, D::Service>>;
     type Error = SetError;
@@ -184,11 +176,7 @@ struct WarmUp;
 
 impl<M, T> Reader<Reconnect<M, T>> for WarmUp
 where
-    M: Service<T, Future: Send, Response: Send + Sync, Error: Into<BoxError>>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    M: Connect<T>,
     T: Clone + Send + Sync + 'static,
 {
     fn prepare(&self, next: &Arc<Snapshot<Reconnect<M, T>>>) -> Result<Commit<'_>, SetError> {

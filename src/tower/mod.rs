@@ -113,5 +113,5 @@ pub use self::key::{Key, NoKey, WithoutKey};
 #[cfg_attr(docsrs, doc(cfg(feature = "discovery-tower")))]
 pub use self::make::{BalanceLayer, MakeBalance};
 pub use self::ready_first::ReadyFirst;
-pub use self::reconnect::{ConnectError, ConnectTimeout, Reconnect, ReconnectFuture};
+pub use self::reconnect::{Connect, ConnectError, ConnectTimeout, Reconnect, ReconnectFuture};
 pub use self::retry::{Again, Never, Retry};

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{ConnectError, ConnectTimeout, Rules};
+use super::{Connect, ConnectError, ConnectTimeout, Rules};
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
 
 pub(super) struct Link<M: Service<T>, T> {
@@ -115,11 +115,7 @@ impl<M: Service<T>, T> Link<M, T> {
 
 impl<M, T> Link<M, T>
 where
-    M: Service<T, Future: Send, Response: Send + Sync, Error: Into<BoxError>>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    M: Connect<T>,
     T: Clone + Send + Sync + 'static,
 {
     pub(super) fn connect(link: &Arc<Self>) {
@@ -169,11 +165,7 @@ where
 /// Connects until there is a connection, or nobody to have one.
 async fn keep_trying<M, T>(link: Weak<Link<M, T>>, mut pause: Duration)
 where
-    M: Service<T, Future: Send, Response: Send + Sync, Error: Into<BoxError>>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    M: Connect<T>,
     T: Clone + Send + Sync + 'static,
 {
     loop {

@@ -68,6 +68,26 @@ pub struct Reconnect<M: Service<T>, T> {
     word: Option<Pin<Box<OwnedNotified>>>,
 }
 
+/// A `MakeService` for [`Reconnect`]: whatever makes a connection to a target, can be cloned for each
+/// attempt and goes between threads. Implemented by all that do; a closure by tower's `service_fn`.
+pub trait Connect<T>:
+    Service<T, Response: Send + Sync, Error: Into<BoxError>, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<M, T> Connect<T> for M where
+    M: Service<T, Response: Send + Sync, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// Why there is no connection.
 #[derive(Clone, Debug, Error)]
 #[error("not connected, {failures} attempts failed")]
@@ -156,11 +176,7 @@ impl<M: Service<T>, T> Reconnect<M, T> {
 
 impl<M, T> Reconnect<M, T>
 where
-    M: Service<T, Future: Send, Response: Send + Sync, Error: Into<BoxError>>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    M: Connect<T>,
     T: Clone + Send + Sync + 'static,
 {
     /// Connects now, instead of with the first request, if there is no connection. Returns at once.
@@ -174,7 +190,7 @@ where
 
 impl<M, T, Req> Service<Req> for Reconnect<M, T>
 where
-    M: Service<T, Future: Send, Error: Into<BoxError>> + Clone + Send + Sync + 'static,
+    M: Connect<T>,
     M::Response: Service<Req, Error: Into<BoxError>> + Clone + Send + Sync,
     T: Clone + Send + Sync + 'static,
 {
