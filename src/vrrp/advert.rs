@@ -97,8 +97,10 @@ impl<'a> Advert<'a> {
             return Err(AdvertError::IntervalZero);
         }
         let pseudo = Some((source, destination));
+        // Over IPv6 kernels write the sum, and that of a trailer with it.
+        let is_right = |bytes: &[u8]| over(bytes, pseudo) == 0;
         let checksum = match version {
-            Version::V3 if over(message, pseudo) == 0 => Checksum::PseudoHeader,
+            Version::V3 if is_right(message) || is_right(bytes) => Checksum::PseudoHeader,
             _ if !is_v6 && over(message, None) == 0 => Checksum::Message,
             _ => return Err(AdvertError::Checksum),
         };
@@ -159,7 +161,13 @@ impl<'a> Advert<'a> {
         Some((self.message[4], data))
     }
 
-    /// What follows the message: keepalived puts an HMAC there (`auth_hmac`).
+    /// The message without what follows it.
+    pub(super) fn message(&self) -> &'a [u8] {
+        self.message
+    }
+
+    /// What follows the message: keepalived puts an HMAC there, which a
+    /// [`Verifier`](super::Verifier) reads.
     #[must_use]
     pub fn trailer(&self) -> &'a [u8] {
         self.trailer

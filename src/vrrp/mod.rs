@@ -6,8 +6,8 @@
 //! (version 2, IPv4 alone) for peers that know no better. Its *Active Router* is called master here,
 //! as operators and keepalived do.
 //!
-//! This much is here so far: the messages ([`Advert`]) and the election ([`Router`], [`Group`]), without a
-//! socket or a clock. What sends, receives and moves addresses is to come.
+//! This much is here so far: the messages ([`Advert`], [`Message`]), their signatures ([`Signer`],
+//! [`Verifier`]), and the election ([`Router`], [`Group`]), without a socket or a clock. What sends, receives and moves addresses is to come.
 //!
 //! # An election by hand
 //! ```
@@ -31,6 +31,7 @@
 //! ```
 
 mod advert;
+mod auth;
 mod checksum;
 mod config;
 mod error;
@@ -39,6 +40,7 @@ mod router;
 mod track;
 
 pub use self::advert::{Advert, Envelope, Message};
+pub use self::auth::{AuthError, Key, KeyLength, Signer, Verifier};
 pub use self::checksum::Checksum;
 pub use self::config::{Preempt, RouterConfig, Version};
 pub use self::error::{AdvertError, ConfigError};

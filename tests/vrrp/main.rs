@@ -2,6 +2,7 @@
 #![cfg(all(feature = "vrrp", not(lvs_loom)))]
 
 mod adverts;
+mod auth;
 mod election;
 mod group;
 mod simulation;
