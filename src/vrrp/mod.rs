@@ -37,6 +37,8 @@ mod config;
 mod error;
 mod group;
 mod router;
+#[cfg(target_os = "linux")]
+mod socket;
 mod track;
 
 pub use self::advert::{Advert, Envelope, Message};
@@ -46,4 +48,6 @@ pub use self::config::{Preempt, RouterConfig, Version};
 pub use self::error::{AdvertError, ConfigError};
 pub use self::group::Group;
 pub use self::router::{Heard, Output, Router, State, Transition, Why};
+#[cfg(target_os = "linux")]
+pub use self::socket::{AdvertSocket, SocketError};
 pub use self::track::{Impact, Tracks, UnknownTrack};

@@ -5,5 +5,7 @@ mod adverts;
 mod auth;
 mod election;
 mod group;
+#[cfg(target_os = "linux")]
+mod keepalived;
 mod simulation;
 mod world;
