@@ -83,11 +83,11 @@ pub mod forward;
 #[cfg(feature = "health")]
 #[cfg_attr(docsrs, doc(cfg(feature = "health")))]
 pub mod health;
-#[cfg(any(feature = "forward", feature = "tower"))]
+#[cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))]
 mod histogram;
 pub mod scheduler;
 mod sync;
-#[cfg(feature = "forward")]
+#[cfg(any(feature = "forward", feature = "vrrp"))]
 mod sys;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
@@ -100,8 +100,8 @@ pub use self::backend::{
     Backend, BackendId, BackendSet, Health, Limits, Load, Outcome, SetError, SlowStart, Spec,
 };
 pub use self::balancer::{Balancer, Lease, PickError};
-#[cfg(any(feature = "forward", feature = "tower"))]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "forward", feature = "tower"))))]
+#[cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))))]
 pub use self::histogram::Durations;
 pub use self::scheduler::{Flow, Scheduler};
 

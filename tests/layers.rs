@@ -18,7 +18,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("health", ABOVE_BALANCER),
     ("discovery", ABOVE_BALANCER),
     ("ipvs", ABOVE_BALANCER),
-    ("vrrp", &["sys"]),
+    // The histogram stands apart as `sync` does: it knows nothing of any part.
+    ("vrrp", &["sys", "histogram"]),
     ("director", DIRECTOR),
 ];
 

@@ -1,8 +1,14 @@
 //! The only unsafe code: one system call a function, for what no safe crate offers.
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "vrrp"))]
+pub(crate) mod fd;
+#[cfg(all(target_os = "linux", feature = "forward"))]
 pub(crate) mod inherit;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "forward"))]
 pub(crate) mod mmsg;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "vrrp"))]
+pub(crate) mod packet;
+#[cfg(all(target_os = "linux", feature = "vrrp"))]
+pub(crate) mod sched;
+#[cfg(all(target_os = "linux", feature = "forward"))]
 pub(crate) mod tcp;

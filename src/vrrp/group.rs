@@ -23,12 +23,11 @@ impl Group {
     /// # Errors
     /// Those of the first configuration that makes no sense.
     pub fn new(configs: impl IntoIterator<Item = RouterConfig>) -> Result<Self, ConfigError> {
-        let routers = configs.into_iter().map(|config| {
-            let mut router = Router::new(config)?;
-            router.join();
-            Ok(router)
-        });
-        let routers = routers.collect::<Result<Vec<_>, ConfigError>>()?;
+        let routers = configs.into_iter().map(Router::new);
+        let mut routers = routers.collect::<Result<Vec<_>, ConfigError>>()?;
+        if routers.len() > 1 {
+            routers.iter_mut().for_each(Router::join);
+        }
         Ok(Self { faults: vec![false; routers.len()], routers, outputs: VecDeque::new() })
     }
 

@@ -37,8 +37,7 @@ mod config;
 mod error;
 mod group;
 mod router;
-#[cfg(target_os = "linux")]
-mod socket;
+mod shell;
 mod track;
 
 pub use self::advert::{Advert, Envelope, Message};
@@ -48,6 +47,8 @@ pub use self::config::{Preempt, RouterConfig, Version};
 pub use self::error::{AdvertError, ConfigError};
 pub use self::group::Group;
 pub use self::router::{Heard, Output, Router, State, Transition, Why};
-#[cfg(target_os = "linux")]
-pub use self::socket::{AdvertSocket, SocketError};
+pub use self::shell::{
+    AddressError, Adverts, Ended, Event, Events, HeardView, Notify, RouterView, StartError, View,
+    VirtualAddress, VirtualRoute, VirtualRouter, Vrrp, What,
+};
 pub use self::track::{Impact, Tracks, UnknownTrack};

@@ -1,8 +1,11 @@
 //! The election: one router's part in it, as a machine without socket or clock.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use serde::Serialize;
 
 use super::{Advert, ConfigError, Preempt, RouterConfig, Version};
 
@@ -10,7 +13,8 @@ use super::{Advert, ConfigError, Preempt, RouterConfig, Version};
 const MISSED: u32 = 3;
 
 /// What a router is (RFC 9568, section 6.4).
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum State {
     /// It takes no part: not started, or stopped.
     Init,
@@ -20,6 +24,17 @@ pub enum State {
     Master,
     /// It may not be master, because something that it needs has failed.
     Fault,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Init => "init",
+            Self::Backup => "backup",
+            Self::Master => "master",
+            Self::Fault => "fault",
+        })
+    }
 }
 
 /// Why a router changed its state.
@@ -47,6 +62,23 @@ pub enum Why {
     Fault,
     /// The others of its [`Group`](super::Group) changed theirs.
     Group,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Told => f.write_str("told to"),
+            Self::Owner => f.write_str("it owns the addresses"),
+            Self::Silence => f.write_str("no master was heard"),
+            Self::Farewell => f.write_str("the master gave up"),
+            Self::Better { priority, source } => {
+                write!(f, "{source} advertises priority {priority}")
+            }
+            Self::Stalled(time) => write!(f, "it was held up for {time:?}"),
+            Self::Fault => f.write_str("something that it needs failed, or is there again"),
+            Self::Group => f.write_str("its group decided so"),
+        }
+    }
 }
 
 /// A change of state.

@@ -51,14 +51,18 @@ impl Tracks {
         self.tracks.insert(name.into(), (impact, is_up));
     }
 
-    /// Says whether something is up.
+    /// Says whether something is up; `true` if that is news.
     ///
     /// # Errors
     /// [`UnknownTrack`] if nothing has that name.
-    pub fn set(&mut self, name: &str, is_up: bool) -> Result<(), UnknownTrack> {
+    pub fn set(&mut self, name: &str, is_up: bool) -> Result<bool, UnknownTrack> {
         let track = self.tracks.get_mut(name).ok_or_else(|| UnknownTrack(name.to_owned()))?;
-        track.1 = is_up;
-        Ok(())
+        Ok(std::mem::replace(&mut track.1, is_up) != is_up)
+    }
+
+    /// What is tracked, and whether it is up.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.tracks.iter().map(|(name, (_, is_up))| (name.as_str(), *is_up))
     }
 
     /// The priority that follows: from 1 to 254; that of an owner, 255, stays.

@@ -7,14 +7,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use lvs::vrrp::{Advert, AdvertSocket, Checksum, Heard, Message, Output, Router, RouterConfig};
-use lvs::vrrp::{SocketError, State, Transition, Version};
+use lvs::vrrp::{Event, Events, RouterConfig, StartError, State, Version, VirtualRouter, Vrrp};
 use nix::sched::{CloneFlags, setns};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long anything may take before it is held to be lost.
@@ -64,6 +61,26 @@ impl Link {
 
     fn space(&self, side: &str) -> String {
         format!("{}-{side}", self.name)
+    }
+
+    /// Does something in one of them: what is opened there stays there.
+    fn within<R: Send>(&self, side: &str, act: impl FnOnce() -> R + Send) -> R {
+        let space = format!("/run/netns/{}", self.space(side));
+        thread::scope(|scope| {
+            let act = scope.spawn(move || {
+                let space = File::open(space).expect("a namespace");
+                setns(space, CloneFlags::CLONE_NEWNET).expect("as root");
+                act()
+            });
+            act.join().expect("no panic")
+        })
+    }
+
+    fn has(&self, side: &str, address: IpAddr) -> bool {
+        let space = self.space(side);
+        let words = ["-n", &space, "-br", "addr", "show", "dev", "v"];
+        let output = Command::new("ip").args(words).output().expect("`ip`");
+        String::from_utf8_lossy(&output.stdout).contains(&format!("{address}/"))
     }
 
     fn ip(&self, words: &[&str]) {
@@ -181,103 +198,49 @@ impl Drop for Keepalived {
     }
 }
 
-/// Ours, in a thread that lives in the other namespace.
+/// Ours, in the other namespace.
 struct Ours {
-    thread: Option<JoinHandle<()>>,
-    stop: Sender<()>,
-    states: Receiver<Transition>,
+    vrrp: Vrrp,
+    events: Events,
 }
 
 impl Ours {
     fn start(link: &Link, talk: Talk, priority: u8) -> Self {
-        let (stop, stopped) = mpsc::channel();
-        let (sender, states) = mpsc::channel();
-        let space = format!("/run/netns/{}", link.space("b"));
-        let thread = thread::spawn(move || {
-            let space = File::open(space).expect("a namespace");
-            setns(space, CloneFlags::CLONE_NEWNET).expect("as root");
-            run(talk, priority, &stopped, &sender);
-        });
-        Self { thread: Some(thread), stop, states }
-    }
-
-    fn becomes(&self, state: State) {
-        match self.states.recv_timeout(PATIENCE) {
-            Ok(change) => assert_eq!(change.to, state, "{change:?}"),
-            Err(RecvTimeoutError::Timeout) => panic!("it does not become {state:?}"),
-            Err(RecvTimeoutError::Disconnected) => panic!("it has ended"),
+        let [theirs, ours, shared] = talk.addresses();
+        let election = RouterConfig::new(ROUTER, ours)
+            .version(talk.version)
+            .priority(priority)
+            .interval(talk.interval);
+        let mut router = VirtualRouter::new("v", election).address(shared.into());
+        if talk.unicast {
+            router = router.peer(theirs);
         }
+        let vrrp = link.within("b", || Vrrp::start([router])).expect("as root");
+        Self { events: vrrp.events(), vrrp }
     }
 
-    fn stays(&self, time: Duration) {
-        if let Ok(change) = self.states.recv_timeout(time) {
-            panic!("{change:?}");
+    fn becomes(&mut self, state: State) {
+        let begun = now();
+        while now() - begun < PATIENCE {
+            let event = self.events.next_within(PATIENCE).expect("it runs");
+            if let Some(became) = event.as_ref().and_then(Event::became) {
+                assert_eq!(became, state, "{event:?}");
+                return;
+            }
+            assert!(event.is_none(), "{event:?}");
         }
+        panic!("it does not become {state}");
     }
 
-    /// Ends with a farewell.
-    fn stop(mut self) {
-        self.stop.send(()).expect("it runs");
-        self.thread.take().expect("once").join().expect("no panic");
+    fn stays(&mut self, time: Duration) {
+        let event = self.events.next_within(time).expect("it runs");
+        assert!(event.is_none(), "{event:?}");
     }
 }
 
 fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "a shell: it reads the clock")]
+    #[expect(clippy::disallowed_methods, reason = "a test beside other processes: real time")]
     Instant::now()
-}
-
-fn run(talk: Talk, priority: u8, stopped: &Receiver<()>, states: &Sender<Transition>) {
-    let [theirs, ours, shared] = talk.addresses();
-    let peers = if talk.unicast { vec![theirs] } else { vec![] };
-    let mut socket = AdvertSocket::open("v", ours, &peers).expect("as root");
-    let config = RouterConfig::new(ROUTER, ours)
-        .version(talk.version)
-        .priority(priority)
-        .interval(talk.interval);
-    let mut router = Router::new(config).expect("sound");
-    router.start(now());
-    loop {
-        let over = stopped.try_recv().is_ok();
-        if over {
-            router.stop(now());
-        }
-        while let Some(output) = router.poll_output() {
-            match output {
-                Output::Send { priority } => {
-                    let message = Message {
-                        version: talk.version,
-                        router: ROUTER,
-                        priority,
-                        interval: talk.interval,
-                        addresses: &[shared],
-                    };
-                    let write = |to| message.write(ours, to, Checksum::default()).expect("sound");
-                    socket.send(write).expect("sent");
-                }
-                Output::Changed(change) => drop(states.send(change)),
-                _ => {}
-            }
-        }
-        if over {
-            return;
-        }
-        // Looks for its end now and then.
-        let due =
-            router.poll_timeout().map_or(PATIENCE, |due| due.saturating_duration_since(now()));
-        let wait = Timespec::try_from(due.min(Duration::from_millis(20))).expect("short");
-        let mut fds = [PollFd::new(&socket, PollFlags::IN)];
-        poll(&mut fds, Some(&wait)).expect("a socket");
-        while let Some((mut envelope, bytes)) = socket.receive().expect("a socket") {
-            if talk.unicast {
-                envelope.ttl = None;
-            }
-            let advert = Advert::read(bytes, &envelope).expect("keepalived's");
-            assert_eq!(advert.addresses().collect::<Vec<_>>(), [shared]);
-            router.handle_advert(now(), &Heard::new(&advert, envelope.source));
-        }
-        router.handle_timeout(now());
-    }
 }
 
 /// Takes turns with keepalived: by priority, by farewell, by death.
@@ -286,16 +249,18 @@ fn take_turns(talk: Talk) {
     let mut theirs = Keepalived::start(&link, talk, 100);
     theirs.says("Entering MASTER STATE", 1);
 
-    let ours = Ours::start(&link, talk, 150);
-    ours.becomes(State::Backup);
+    let shared = talk.addresses()[2];
+    let mut ours = Ours::start(&link, talk, 150);
     ours.becomes(State::Master);
+    assert!(ours.vrrp.is_master() && link.has("b", shared));
     theirs.says("Entering BACKUP STATE", 2);
-    ours.stop();
+    ours.vrrp.stop();
+    assert!(!link.has("b", shared), "it gave the address up");
     theirs.says("Entering MASTER STATE", 2);
 
-    let ours = Ours::start(&link, talk, 50);
-    ours.becomes(State::Backup);
+    let mut ours = Ours::start(&link, talk, 50);
     ours.stays(6 * talk.interval);
+    assert!(!link.has("b", shared));
     let killed = now();
     theirs.kill();
     ours.becomes(State::Master);
@@ -307,7 +272,11 @@ fn take_turns(talk: Talk) {
     let mut theirs = theirs;
     theirs.kill();
     ours.becomes(State::Master);
-    ours.stop();
+    let view = ours.vrrp.view().expect("it answers");
+    let adverts = &view.routers[0].adverts;
+    assert!(adverts.sent > 0 && adverts.received > 0, "{view:?}");
+    assert!(adverts.refused.is_empty() && adverts.mismatched == 0, "{view:?}");
+    assert_eq!((view.routers[0].transitions[&State::Master], view.events_lost), (2, 0));
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -353,18 +322,33 @@ fn version_3_over_ipv6_unicast() {
 
 #[test]
 fn what_is_missing_is_named() {
-    let four: IpAddr = "10.88.0.2".parse().expect("an address");
-    let six: IpAddr = "fe80::1".parse().expect("an address");
-    let refused = |interface, source, peers: &[IpAddr]| {
-        AdvertSocket::open(interface, source, peers).expect_err("refused")
+    let start = |interface: &str, source: &str, change: fn(VirtualRouter) -> VirtualRouter| {
+        let election = RouterConfig::new(ROUTER, source.parse().expect("an address"));
+        let address = "10.88.0.100".parse().expect("an address");
+        Vrrp::start([change(VirtualRouter::new(interface, election).address(address))])
+            .map(drop)
+            .expect_err("refused")
     };
-    assert!(
-        matches!(refused("nosuch", four, &[]), SocketError::Interface(name) if name == "nosuch")
-    );
-    assert!(matches!(refused("lo", four, &[six]), SocketError::Peer(..)));
-    let error = refused("lo", "192.0.2.9".parse().expect("an address"), &[]);
-    match rustix::process::getuid().is_root() {
-        true => assert!(matches!(error, SocketError::Source(_)), "{error:?}"),
-        false => assert!(matches!(error, SocketError::Privilege), "{error:?}"),
-    }
+    let six = "fe80::1".parse::<IpAddr>().expect("an address");
+    let as_it_is = |router| router;
+    assert!(matches!(
+        start("v", "10.88.0.2", |router| router.peer("fe80::1".parse().expect("an address"))),
+        StartError::Peer(peer, _) if peer == six
+    ));
+    assert!(matches!(start("v", "fe80::2", as_it_is), StartError::Config { .. }));
+    assert!(matches!(Vrrp::start([]).map(drop), Err(StartError::Empty)));
+    let error = start("nosuch", "10.88.0.2", as_it_is);
+    assert!(matches!(error, StartError::Interface(name) if name == "nosuch"));
+    let Some(link) = Link::new() else {
+        let error = start("lo", "127.0.0.1", as_it_is);
+        assert!(matches!(error, StartError::Privilege { .. }), "{error:?}");
+        return;
+    };
+    link.within("b", || {
+        let error = start("v", "192.0.2.9", as_it_is);
+        assert!(matches!(error, StartError::Source(_)), "{error:?}");
+        link.ip(&["-n", &link.space("b"), "addr", "add", "10.88.0.100/24", "dev", "v"]);
+        let error = start("v", "10.88.0.2", as_it_is);
+        assert!(matches!(error, StartError::Taken { .. }), "{error:?}");
+    });
 }

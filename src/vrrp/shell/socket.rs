@@ -10,10 +10,10 @@ use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrIn6, SockaddrStorage, recvmsg, setsockopt, sockopt,
 };
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type};
-use thiserror::Error;
 
-use super::Envelope;
-use super::advert::PROTOCOL;
+use super::StartError;
+use crate::vrrp::Envelope;
+use crate::vrrp::advert::PROTOCOL;
 
 const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
@@ -22,36 +22,10 @@ const TTL: u32 = 255;
 /// Longer than any message: 255 addresses of IPv6, a trailer, and the longest header of IPv4.
 const LONGEST: usize = 8 + 255 * 16 + 28 + 60;
 
-/// Why there is no socket.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum SocketError {
-    /// There is no interface of this name.
-    #[error("there is no interface {0:?}")]
-    Interface(String),
-    /// Raw sockets are for those who have `CAP_NET_RAW`.
-    #[error("raw sockets need root, or CAP_NET_RAW")]
-    Privilege,
-    /// The source is not an address of this machine.
-    #[error("{0} is no address of this machine")]
-    Source(IpAddr),
-    /// A peer's address is of another kind than the source.
-    #[error("peer {0} cannot be reached from {1}")]
-    Peer(IpAddr, IpAddr),
-    /// The system would not do something.
-    #[error("cannot {what}")]
-    Io {
-        /// What.
-        what: &'static str,
-        /// What it said.
-        source: io::Error,
-    },
-}
-
 /// Where the routers of one link hear each other: all of them by multicast, or certain peers by
 /// unicast. Neither of its methods blocks.
 #[derive(Debug)]
-pub struct AdvertSocket {
+pub(super) struct AdvertSocket {
     /// Bound to the source; one that is hears no multicast, hence two.
     sender: Socket,
     receiver: Socket,
@@ -62,23 +36,25 @@ pub struct AdvertSocket {
 }
 
 impl AdvertSocket {
-    /// Opens it on an interface, with this source, which for multicast over IPv6 is the link-local
-    /// address; without peers it is for multicast.
-    ///
-    /// # Errors
-    /// [`SocketError`] names what is missing.
-    pub fn open(interface: &str, source: IpAddr, peers: &[IpAddr]) -> Result<Self, SocketError> {
+    /// Opens it on an interface, and to send by another if that has a macvlan, with this source, which
+    /// for multicast over IPv6 is the link-local address; without peers it is for multicast.
+    pub(super) fn open(
+        interface: &str,
+        sends_by: &str,
+        source: IpAddr,
+        peers: &[IpAddr],
+    ) -> Result<Self, StartError> {
         if let Some(peer) = peers.iter().find(|peer| peer.is_ipv6() != source.is_ipv6()) {
-            return Err(SocketError::Peer(*peer, source));
+            return Err(StartError::Peer(*peer, source));
         }
         let index =
-            if_nametoindex(interface).map_err(|_| SocketError::Interface(interface.to_owned()))?;
-        let (sender, receiver) = (raw(interface, source)?, raw(interface, source)?);
+            if_nametoindex(interface).map_err(|_| StartError::Interface(interface.to_owned()))?;
+        let (sender, receiver) = (raw(sends_by, source)?, raw(interface, source)?);
         let group = if source.is_ipv6() { IpAddr::V6(GROUP_V6) } else { IpAddr::V4(GROUP_V4) };
-        let doing = |what| move |source| SocketError::Io { what, source };
+        let doing = |what| move |source| StartError::Io { what, source };
         let set = |what, result: io::Result<()>| result.map_err(doing(what));
         sender.bind(&address(source, index)).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrNotAvailable => SocketError::Source(source),
+            io::ErrorKind::AddrNotAvailable => StartError::Source(source),
             _ => doing("bind to the source")(error),
         })?;
         match source {
@@ -110,8 +86,7 @@ impl AdvertSocket {
     }
 
     /// Its address: from where it sends.
-    #[must_use]
-    pub fn source(&self) -> IpAddr {
+    pub(super) fn source(&self) -> IpAddr {
         self.source
     }
 
@@ -119,7 +94,10 @@ impl AdvertSocket {
     ///
     /// # Errors
     /// The first of the system's; the other destinations are sent to all the same.
-    pub fn send<B: AsRef<[u8]>>(&self, mut write: impl FnMut(IpAddr) -> B) -> io::Result<()> {
+    pub(super) fn send<B: AsRef<[u8]>>(
+        &self,
+        mut write: impl FnMut(IpAddr) -> B,
+    ) -> io::Result<()> {
         let mut result = Ok(());
         for (to, destination) in self.to.iter().zip(&self.destinations) {
             let sent = self.sender.send_to(write(*destination).as_ref(), to).map(drop);
@@ -133,7 +111,7 @@ impl AdvertSocket {
     ///
     /// # Errors
     /// The system's.
-    pub fn receive(&mut self) -> io::Result<Option<(Envelope, &[u8])>> {
+    pub(super) fn receive(&mut self) -> io::Result<Option<(Envelope, &[u8])>> {
         // Bounded: others may go on and on.
         for _ in 0..64 {
             let received = match self.source {
@@ -160,12 +138,14 @@ impl AsFd for AdvertSocket {
     }
 }
 
-fn raw(interface: &str, source: IpAddr) -> Result<Socket, SocketError> {
+fn raw(interface: &str, source: IpAddr) -> Result<Socket, StartError> {
     let domain = if source.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
-    let doing = |what| move |source| SocketError::Io { what, source };
+    let doing = |what| move |source| StartError::Io { what, source };
     let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(i32::from(PROTOCOL))));
     let socket = socket.map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => SocketError::Privilege,
+        io::ErrorKind::PermissionDenied => {
+            StartError::Privilege { what: "a raw socket", capability: "CAP_NET_RAW" }
+        }
         _ => doing("open a raw socket")(error),
     })?;
     socket.bind_device(Some(interface.as_bytes())).map_err(doing("bind to the interface"))?;
