@@ -54,6 +54,7 @@
 //! # Features
 //! | feature | default | what it adds |
 //! |---|---|---|
+//! | `director` | | a configuration made into a running director, with a standby |
 //! | `discovery` | yes | members from a list, a file, a channel |
 //! | `discovery-dns` | | members from DNS: A, AAAA, SRV |
 //! | `discovery-tower` | | members from tower's `Discover`; with `tower`, balancers over connections |
@@ -65,7 +66,7 @@
 //! | `health-tls` | | the TLS check, and TLS below HTTP and gRPC |
 //! | `tower` | yes | [`tower`]: any scheduler as a tower `Service` |
 //! | `tower-http` | | for it: keys, outcomes and leases that know HTTP |
-//! | `vrrp` | | the messages and the election of VRRP, so far |
+//! | `vrrp` | | virtual addresses that follow an election: VRRP |
 //! | `full` | | every feature |
 //!
 //! # Versions and platforms
@@ -74,6 +75,9 @@
 
 pub mod backend;
 pub mod balancer;
+#[cfg(feature = "director")]
+#[cfg_attr(docsrs, doc(cfg(feature = "director")))]
+pub mod director;
 #[cfg(feature = "discovery")]
 #[cfg_attr(docsrs, doc(cfg(feature = "discovery")))]
 pub mod discovery;

@@ -18,8 +18,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("health", ABOVE_BALANCER),
     ("discovery", ABOVE_BALANCER),
     ("ipvs", ABOVE_BALANCER),
-    // The histogram stands apart as `sync` does: it knows nothing of any part.
-    ("vrrp", &["sys", "histogram"]),
+    // Locks and the histogram stand apart: they know nothing of any part.
+    ("vrrp", &["sync", "sys", "histogram"]),
     ("director", DIRECTOR),
 ];
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use lvs::balancer::{Affinity, Persistence, PersistenceBuilder};
+use lvs::balancer::{Affinity, Persistence, PersistenceBuilder, SavedTemplate};
 use lvs::scheduler::{Rng, RoundRobin};
 use lvs::{BackendId, BackendSet, Balancer, Flow, Health, Lease, Limits, PickError, Spec};
 
@@ -289,4 +289,43 @@ fn the_shortest_and_the_longest_timeout_work() {
         (ever.pick("192.0.2.1", 0), ever.pick("192.0.2.1", 1 << 31)),
         ("a".into(), "a".into())
     );
+}
+
+#[test]
+fn another_table_takes_up_what_one_knew() {
+    let rule = Persistence::new(TIMEOUT).ipv4_prefix(24);
+    let (it, other) = (world(rule), world(rule));
+    let at = |seconds| it.start + Duration::from_secs(seconds);
+    assert_eq!((it.pick("192.0.2.1", 0), it.pick("198.51.100.1", 100)), ("a".into(), "b".into()));
+    let all = it.sticky.export(at(100), None);
+    assert_eq!(all.len(), 2);
+    assert_eq!(other.sticky.restore(all, other.start), 2);
+    // The other's rule would begin with `a`, and does so with others.
+    assert_eq!(
+        (other.pick("198.51.100.9", 0), other.pick("203.0.113.1", 0)),
+        ("b".into(), "a".into())
+    );
+    assert_eq!(other.pick("192.0.2.9", 199), "a");
+
+    let since = it.sticky.export(at(200), Some(at(100)));
+    let backends: Vec<_> = since.iter().map(|saved| saved.backend.to_string()).collect();
+    assert_eq!(backends, ["b"], "only what was used since");
+    assert_eq!(since[0].left, TIMEOUT - Duration::from_secs(100));
+    assert!(it.sticky.export(at(401), None).is_empty(), "what has ended is not told");
+}
+
+#[test]
+fn what_another_table_knew_is_held_no_longer_and_no_larger_than_this_one_may() {
+    let it = world(Persistence::new(TIMEOUT).capacity(16));
+    let saved = |number: u8, backend: &str| SavedTemplate {
+        network: [192, 0, 2, number].into(),
+        backend: id(backend),
+        left: 10 * TIMEOUT,
+    };
+    assert_eq!(it.sticky.restore([saved(1, "nobody")], it.start), 0);
+    assert_eq!(it.sticky.restore([saved(1, "b")], it.start), 1);
+    assert_eq!(it.pick("192.0.2.1", 301), "a", "it ended with the timeout");
+    let many = (0..=255).map(|number| saved(number, "b"));
+    assert!(it.sticky.restore(many, it.start) <= 16);
+    assert!(it.sticky.len() <= 16);
 }

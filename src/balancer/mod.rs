@@ -26,7 +26,7 @@ pub use self::error::PickError;
 pub use self::lease::Lease;
 #[cfg(feature = "forward")]
 pub(crate) use self::persistence::network;
-pub use self::persistence::{Affinity, Persistence, PersistenceBuilder};
+pub use self::persistence::{Affinity, Persistence, PersistenceBuilder, SavedTemplate};
 pub use self::worker::Worker;
 
 /// Chooses a backend for every connection or request.

@@ -15,11 +15,14 @@
 //! One lock of one of sixteen shards, one hash look-up and a binary search of the member list for
 //! each connection that follows a template.
 
+mod saved;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+pub use self::saved::SavedTemplate;
 use super::{Balancer, Lease, PickError};
 use crate::backend::State;
 use crate::scheduler::{Flow, Rng};
@@ -265,10 +268,7 @@ impl<T> Persistence<T> {
             serial: lease.backend().account().serial(),
             expires: now + self.rule.timeout,
         };
-        let full = shard.templates.len() >= self.rule.capacity.div_ceil(SHARDS);
-        if !full || shard.templates.contains_key(&network) {
-            shard.templates.insert(network, template);
-        }
+        shard.put(network, template, self.rule.capacity);
         Ok(lease)
     }
 
@@ -296,6 +296,16 @@ impl<T> Persistence<T> {
 }
 
 impl Shard {
+    /// Remembers a template, if there is room; the capacity is that of the whole table.
+    fn put(&mut self, network: IpAddr, template: Template, capacity: usize) -> bool {
+        let full = self.templates.len() >= capacity.div_ceil(SHARDS);
+        let fits = !full || self.templates.contains_key(&network);
+        if fits {
+            self.templates.insert(network, template);
+        }
+        fits
+    }
+
     /// Forgets what has ended, at most once a timeout.
     fn sweep(&mut self, now: Instant, timeout: Duration) {
         if self.sweep_at.is_none_or(|at| at <= now) {

@@ -227,7 +227,7 @@ impl Plan {
         self
     }
 
-    pub(super) fn validate(&self) -> Result<(), PlanError> {
+    pub(crate) fn validate(&self) -> Result<(), PlanError> {
         self.ejection.as_ref().map_or(Ok(()), Ejection::validate)?;
         self.checks.iter().try_for_each(Checks::validate)
     }

@@ -160,6 +160,8 @@ pub struct Router {
     tolerates: Option<Instant>,
     /// It listens a while longer because it was held up.
     listens: bool,
+    /// The master has said farewell.
+    farewell: bool,
     /// Its group decides whether it becomes master; would it?
     grouped: bool,
     wants: bool,
@@ -183,6 +185,7 @@ impl Router {
             last_sent: None,
             tolerates: None,
             listens: false,
+            farewell: false,
             grouped: false,
             wants: false,
             outputs: VecDeque::new(),
@@ -312,7 +315,7 @@ impl Router {
 
     /// Becomes backup.
     fn listen(&mut self, now: Instant, why: Why) {
-        (self.tolerates, self.listens, self.wants) = (None, false, false);
+        (self.tolerates, self.listens, self.farewell, self.wants) = (None, false, false, false);
         self.due = Some(now + self.patience());
         self.announce = None;
         self.change(State::Backup, why);
@@ -362,7 +365,7 @@ impl Router {
         if heard.priority == 0 {
             // Whoever has the highest priority is the first to take over.
             self.due = Some(now + self.skew());
-            (self.listens, self.tolerates) = (true, None);
+            (self.listens, self.farewell, self.tolerates) = (true, true, None);
             return;
         }
         if heard.priority >= self.priority {
@@ -373,7 +376,7 @@ impl Router {
         if self.config.version == Version::V3 {
             self.learned = heard.interval;
         }
-        (self.listens, self.wants) = (false, false);
+        (self.listens, self.farewell, self.wants) = (false, false, false);
         self.due = Some(now + self.patience());
     }
 
@@ -419,7 +422,7 @@ impl Router {
             self.wants = true;
             self.due = Some(now + self.patience());
         } else {
-            self.take(now, Why::Silence);
+            self.take(now, if self.farewell { Why::Farewell } else { Why::Silence });
         }
     }
 

@@ -62,3 +62,17 @@ async fn a_unix_socket_is_carried_like_any_other() {
     assert_eq!(counters.finished, 1);
     std::fs::remove_dir_all(folder).expect("its own folder");
 }
+
+#[tokio::test]
+async fn an_address_may_be_listened_on_before_it_is_there() {
+    // For documentation (RFC 5737): no machine has it.
+    let address = "203.0.113.200:8080".parse().expect("an address");
+    let set = BackendSet::new();
+    set.insert(Spec::new("0", echo(b'a').await)).expect("a new name");
+    let balancer = Balancer::new(&set, RoundRobin).expect("rr takes any set");
+    Forwarder::bind(address, balancer.clone()).expect_err("it is not there");
+    let forwarder = Forwarder::bind_ahead(address, balancer).expect("it need not be");
+    let (handle, running) = start(forwarder.workers(2));
+    assert_eq!(handle.local_addr(), Some(address));
+    end(&handle, running).await;
+}

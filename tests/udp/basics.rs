@@ -140,3 +140,16 @@ async fn a_socket_can_be_handed_in() {
     assert_eq!(exchange(&client(&handle), b"?"), b'a');
     end(&handle, running).await;
 }
+
+#[tokio::test]
+async fn an_address_may_be_listened_on_before_it_is_there() {
+    // For documentation (RFC 5737): no machine has it.
+    let address = "203.0.113.200:5353".parse().expect("an address");
+    let balancer = Balancer::new(&BackendSet::new(), RoundRobin).expect("rr takes any set");
+    UdpForwarder::bind(address, balancer.clone()).expect_err("it is not there");
+    let forwarder = UdpForwarder::bind_ahead(address, balancer).expect("it need not be");
+    let handle = forwarder.handle();
+    let running = tokio::spawn(forwarder.workers(2).run());
+    handle.shutdown(std::time::Duration::ZERO);
+    running.await.expect("no panic").expect("the sockets of both workers");
+}

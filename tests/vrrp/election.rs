@@ -87,6 +87,11 @@ fn a_farewell_is_followed_after_the_skew() {
     let (mut router, now) = backup(config(5, 100));
     router.handle_advert(now + MS, &heard(9, 0));
     assert_eq!(due(&router, now + MS), TENTH * 156 / 256);
+    router.handle_timeout(now + TENTH);
+    assert!(outputs(&mut router).iter().any(|output| matches!(
+        output,
+        Output::Changed(change) if change.to == State::Master && change.why == Why::Farewell
+    )));
 }
 
 #[test]

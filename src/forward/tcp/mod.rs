@@ -96,8 +96,29 @@ impl Forwarder {
     /// # Errors
     /// [`ForwardError::Bind`] if the system does not give out the address.
     pub fn bind(address: SocketAddr, balancer: Balancer<SocketAddr>) -> Result<Self, ForwardError> {
+        Self::listen(address, false, balancer)
+    }
+
+    /// As [`bind`](Self::bind), on an address that this machine need not have yet (`IP_FREEBIND`): a
+    /// virtual address, which comes and goes with an election. Clients are served while
+    /// the machine has it.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_ahead(
+        address: SocketAddr,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
+        Self::listen(address, true, balancer)
+    }
+
+    fn listen(
+        address: SocketAddr,
+        ahead: bool,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
         let bind = |source| ForwardError::Bind { address, source };
-        let listener = listen(address).map_err(bind)?;
+        let listener = listen(address, ahead).map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         Self::with(vec![Listener::Tcp(listener)], Some(address), true, balancer)
     }

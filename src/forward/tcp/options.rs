@@ -11,6 +11,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::forward::ahead::set_freebind;
 use crate::sys;
 
 /// The address that backends see connections come from.
@@ -53,24 +54,30 @@ const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
 
 const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// Opens a listening socket that others may share the port of.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
+/// Opens a listening socket that others may share the port of; `ahead` of the address, which may be
+/// none of this machine's.
+pub(super) fn listen(address: SocketAddr, ahead: bool) -> io::Result<TcpListener> {
+    let socket = stream_socket(address, ahead)?;
     if address.port() != 0 {
         // Tried without sharing first: a port that anybody else serves is not to be shared by chance.
-        let probe = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        probe.set_reuse_address(true)?;
-        probe.bind(&address.into())?;
+        stream_socket(address, ahead)?.bind(&address.into())?;
     }
     listen_on(socket, address)
 }
 
 /// Opens one more listening socket beside one that [`listen`] has opened.
 pub(super) fn listen_beside(address: SocketAddr) -> io::Result<TcpListener> {
+    // The first has shown that it may; the address may have gone since.
+    listen_on(stream_socket(address, true)?, address)
+}
+
+fn stream_socket(address: SocketAddr, ahead: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    listen_on(socket, address)
+    if ahead {
+        set_freebind(&socket, address)?;
+    }
+    Ok(socket)
 }
 
 fn listen_on(socket: Socket, address: SocketAddr) -> io::Result<TcpListener> {
@@ -211,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_listener_takes_fast_open_and_a_connect_with_it_goes_through() {
-        let listener = listen(([127, 0, 0, 1], 0).into()).expect("loopback");
+        let listener = listen(([127, 0, 0, 1], 0).into(), false).expect("loopback");
         let options = SocketOptions { fastopen: 64, fastopen_connect: true, ..Default::default() };
         options.apply_to_listener(&listener).expect("Linux knows it");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -229,10 +236,10 @@ mod tests {
 
     #[test]
     fn a_port_is_shared_with_siblings_only() {
-        let first = listen(([127, 0, 0, 1], 0).into()).expect("loopback");
+        let first = listen(([127, 0, 0, 1], 0).into(), false).expect("loopback");
         let address = first.local_addr().expect("bound");
         let _second = listen_beside(address).expect("a sibling");
-        let error = listen(address).expect_err("somebody else");
+        let error = listen(address, false).expect_err("somebody else");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 

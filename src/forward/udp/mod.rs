@@ -153,8 +153,29 @@ impl UdpForwarder {
     /// # Errors
     /// [`ForwardError::Bind`] if the system does not give out the address.
     pub fn bind(address: SocketAddr, balancer: Balancer<SocketAddr>) -> Result<Self, ForwardError> {
-        let socket =
-            UdpSocket::bind(address).map_err(|source| ForwardError::Bind { address, source })?;
+        Self::listen(address, false, balancer)
+    }
+
+    /// As [`bind`](Self::bind), on an address that this machine need not have yet (`IP_FREEBIND`): a
+    /// virtual address, which comes and goes with an election. Clients are served while the machine
+    /// has it.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_ahead(
+        address: SocketAddr,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
+        Self::listen(address, true, balancer)
+    }
+
+    fn listen(
+        address: SocketAddr,
+        ahead: bool,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
+        let socket = socket::listen(address, ahead);
+        let socket = socket.map_err(|source| ForwardError::Bind { address, source })?;
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Ok(Self::new(socket, balancer)?.workers(cores))
     }

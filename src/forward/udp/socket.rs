@@ -7,6 +7,18 @@ use std::os::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, getsockname, socket_with};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use crate::forward::ahead::set_freebind;
+
+/// Opens the first listener; `ahead` of the address, which may be none of this machine's.
+pub(super) fn listen(address: SocketAddr, ahead: bool) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+    if ahead {
+        set_freebind(&socket, address)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
 /// Makes listeners on the address of the first one until there are `count`; the kernel spreads
 /// senders over them by a hash (`SO_REUSEPORT`, `socket(7)`).
 pub(super) fn siblings(first: UdpSocket, count: usize) -> io::Result<Vec<UdpSocket>> {
@@ -25,6 +37,8 @@ pub(super) fn siblings(first: UdpSocket, count: usize) -> io::Result<Vec<UdpSock
             socket.set_only_v6(only_v6)?;
         }
         socket.set_reuse_port(true)?;
+        // The first has shown that it may; the address may have gone since.
+        set_freebind(&socket, address)?;
         socket.bind(&address.into())?;
         all.push(socket.into());
     }

@@ -45,6 +45,14 @@ pub enum StartError {
     /// The address that it is to send from is not one of this machine.
     #[error("{0} is no address of this machine")]
     Source(IpAddr),
+    /// The interface has no address to send from.
+    #[error("interface {interface:?} has no {family} address to send from")]
+    NoSource {
+        /// Which.
+        interface: String,
+        /// What it would need.
+        family: &'static str,
+    },
     /// A peer's address is of another kind than the one that it is to send from.
     #[error("peer {0} cannot be reached from {1}")]
     Peer(IpAddr, IpAddr),

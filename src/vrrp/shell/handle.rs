@@ -1,6 +1,7 @@
 //! Virtual routers that run.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 #[cfg(target_os = "linux")]
@@ -22,6 +23,8 @@ use super::{
     netlink::{Netlink, Watch},
     thread::{Command, Routers, now},
 };
+#[cfg(target_os = "linux")]
+use crate::sync::{Mutex, lock};
 use crate::vrrp::{ConfigError, Message, UnknownTrack};
 
 /// How many events wait for a reader.
@@ -40,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Vrrp {
     #[cfg(target_os = "linux")]
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     #[cfg(target_os = "linux")]
     commands: Sender<Command>,
     #[cfg(target_os = "linux")]
@@ -108,7 +111,7 @@ impl Vrrp {
         };
         let thread = std::thread::Builder::new().name("vrrp".into());
         let thread = thread.spawn(|| routers.run()).map_err(doing("start a thread"))?;
-        Ok(Self { thread: Some(thread), commands, wake, is_master, tracks })
+        Ok(Self { thread: Mutex::new(Some(thread)), commands, wake, is_master, tracks })
     }
 
     /// Is it master? What it was a moment ago: the addresses follow at once, this some microseconds
@@ -174,6 +177,36 @@ impl Vrrp {
         drop(self);
     }
 
+    /// As [`stop`](Self::stop), for one that others hold too: views and events end.
+    pub fn halt(&self) {
+        #[cfg(target_os = "linux")]
+        {
+            self.tell(Command::Stop);
+            let thread = lock(&self.thread).take();
+            // If it has panicked its addresses go by themselves.
+            thread.map(JoinHandle::join);
+        }
+    }
+
+    /// The address that a router on this interface would send from: the first that is there for good,
+    /// and over IPv6 the link-local one.
+    ///
+    /// # Errors
+    /// [`StartError::Interface`], or [`StartError::NoSource`] if the interface has none.
+    pub fn source(interface: &str, is_v6: bool) -> Result<IpAddr, StartError> {
+        #[cfg(target_os = "linux")]
+        {
+            let mut netlink =
+                Netlink::open().map_err(StartError::doing("open a netlink socket"))?;
+            super::instance::source(interface, is_v6, &mut netlink)
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (interface, is_v6);
+            Err(StartError::Unsupported)
+        }
+    }
+
     #[cfg(target_os = "linux")]
     fn tell(&self, command: Command) {
         // Whoever does not listen any more has ended, which the reader of the answer sees.
@@ -182,14 +215,9 @@ impl Vrrp {
     }
 }
 
-#[cfg(target_os = "linux")]
 impl Drop for Vrrp {
     fn drop(&mut self) {
-        self.tell(Command::Stop);
-        if let Some(thread) = self.thread.take() {
-            // If it has panicked its addresses go by themselves.
-            let _ = thread.join();
-        }
+        self.halt();
     }
 }
 

@@ -305,6 +305,27 @@ pub(super) fn link(name: &str, netlink: &mut Netlink) -> Result<Link, StartError
     Ok(link)
 }
 
+/// The address of an interface that a router sends from, if it is not told.
+pub(super) fn source(
+    interface: &str,
+    is_v6: bool,
+    netlink: &mut Netlink,
+) -> Result<IpAddr, StartError> {
+    let link = link(interface, netlink)?;
+    let held = netlink.addresses().map_err(StartError::doing("look at the addresses"))?;
+    let will_do = |address: IpAddr| match address {
+        IpAddr::V4(_) => !is_v6,
+        IpAddr::V6(address) => is_v6 && address.is_unicast_link_local(),
+    };
+    // Those with a lifetime may be virtual ones of a predecessor; if need be, they will do.
+    let here = || held.iter().filter(|it| it.index == link.index && will_do(it.address.ip()));
+    let found = here().find(|it| it.lifetime.is_none()).or_else(|| here().next());
+    found.map(|it| it.address.ip()).ok_or_else(|| StartError::NoSource {
+        interface: interface.to_owned(),
+        family: if is_v6 { "link-local IPv6" } else { "IPv4" },
+    })
+}
+
 /// Why an advertisement is not believed.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {

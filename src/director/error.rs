@@ -1,0 +1,72 @@
+//! Why a director cannot run, or cannot do what it is asked.
+
+use std::io;
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+use super::ConfigError;
+use crate::backend::SetError;
+use crate::forward::ForwardError;
+use crate::health::PlanError;
+use crate::scheduler::RegistryError;
+use crate::vrrp::StartError;
+
+/// Why a director cannot run, or cannot do what it is asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DirectorError {
+    /// A service cannot be set up.
+    #[error("service {service:?}")]
+    Service {
+        /// Which.
+        service: String,
+        /// Why.
+        source: ServiceError,
+    },
+    /// The virtual addresses cannot be had.
+    #[error("[vrrp]")]
+    Vrrp(#[from] StartError),
+    /// An address for the admin pages, or for the standby, cannot be listened on.
+    #[error("[{table}] cannot listen on {address}")]
+    Listen {
+        /// Which of the two.
+        table: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no service of this name.
+    #[error("there is no service {0:?}")]
+    NoService(String),
+    /// The service has no server of this name.
+    #[error("service {service:?} has no server {server:?}")]
+    NoServer {
+        /// The service.
+        service: String,
+        /// What was asked for.
+        server: String,
+    },
+}
+
+/// What is wrong with a service.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// Its listener.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// Its servers, or that its scheduler cannot use them.
+    #[error(transparent)]
+    Set(#[from] SetError),
+    /// Its scheduler.
+    #[error(transparent)]
+    Scheduler(#[from] RegistryError),
+    /// Its checks.
+    #[error(transparent)]
+    Checks(#[from] PlanError),
+    /// Something that the configuration says of it.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}

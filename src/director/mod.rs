@@ -1,0 +1,70 @@
+//! A configuration made into a running director: virtual services over real servers, checked, with
+//! virtual addresses that follow an election, and a standby that knows what the active one knows.
+//!
+//! ```no_run
+//! use lvs::director::{Config, Director};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::parse(
+//!     r#"
+//!     [[service]]
+//!     name = "web"
+//!     listen = "10.88.0.100:80"
+//!     scheduler = "wlc"
+//!     health = { type = "http", path = "/", interval = "1s" }
+//!
+//!     [[service.server]]
+//!     address = "10.88.1.1:80"
+//!
+//!     [vrrp]
+//!     interface = "eth0"
+//!     virtual_router_id = 51
+//!     advert_interval = "100ms"
+//!     addresses = ["10.88.0.100/24"]
+//!     "#,
+//! )?;
+//! let director = Director::start(config).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # An active and a standby director
+//! Run the same on two machines, with a `[vrrp]` table of each: whoever is master has the addresses
+//! ([`crate::vrrp`] tells how that is decided, and what becomes of the addresses of a machine that
+//! dies). Listeners are bound to them on both, before and after; health checks run on both, so that
+//! the standby knows who is up from the first connection on.
+//!
+//! With a `[sync]` table the standby follows the active director, over a connection of TCP that is
+//! encrypted, and authenticated by a key that both have (the Noise protocol, `NNpsk0`). It is told
+//! everything when it joins, and what has changed since from then on:
+//!
+//! | what | how fresh | what the standby does with it |
+//! |---|---|---|
+//! | persistence | 0.25 s | keeps it, and follows it when it is active |
+//! | weights and states set by hand | 1 s | sets them at once |
+//! | health, ejections, slow starts | 1 s | takes them up when it becomes active; its own checks go first |
+//! | counters | 1 s | adds them to its own, so that totals go on |
+//!
+//! What is not kept: **connections of TCP**. They end in the director's process and in its kernel;
+//! when that dies, so do they, and no replication could save them. Clients connect anew, and
+//! persistence brings them to the same servers. Flows of UDP begin anew too: services whose clients
+//! must stay need persistence, or a rule that hashes. (The kernel's IPVS, which carries packets and
+//! no connections, can hand those on.)
+
+mod admin;
+mod config;
+mod error;
+mod metrics;
+mod pair;
+mod running;
+mod service;
+mod status;
+mod sync;
+mod wanted;
+
+pub use self::config::{Config, ConfigError};
+pub use self::error::{DirectorError, ServiceError};
+pub use self::running::Director;
+pub use self::status::{ServerStatus, ServiceStatus, Status, SyncStatus, Totals};
+pub use self::wanted::{ServerChange, Wanted};

@@ -1,0 +1,74 @@
+//! What an active director tells its standby.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::BackendId;
+use crate::balancer::SavedTemplate;
+use crate::director::status::{Totals, millis};
+use crate::director::wanted::Changes;
+use crate::health::Saved;
+
+/// What is told at a time.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub(super) struct Word {
+    /// The one that tells is active: what it knows counts.
+    pub(super) is_active: bool,
+    /// This is all there is, and not what has changed.
+    pub(super) is_full: bool,
+    pub(super) services: Vec<ServiceWord>,
+}
+
+/// What is told of a service; what is left out has not changed.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub(super) struct ServiceWord {
+    pub(super) name: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) templates: Vec<TemplateWord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) slow: Option<SlowWord>,
+}
+
+/// What need not be told as often.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct SlowWord {
+    pub(super) learned: Option<Saved>,
+    pub(super) totals: Totals,
+    pub(super) changes: Changes,
+}
+
+/// A client's network, its server, and for how many milliseconds.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct TemplateWord(IpAddr, String, u64);
+
+impl From<SavedTemplate> for TemplateWord {
+    fn from(saved: SavedTemplate) -> Self {
+        Self(saved.network, saved.backend.to_string(), millis(saved.left))
+    }
+}
+
+impl From<TemplateWord> for SavedTemplate {
+    fn from(TemplateWord(network, backend, left): TemplateWord) -> Self {
+        Self { network, backend: BackendId::from(backend), left: Duration::from_millis(left) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_a_client_arrives() {
+        let saved = SavedTemplate {
+            network: [192, 0, 2, 0].into(),
+            backend: "10.0.0.1:80".into(),
+            left: Duration::from_secs(300),
+        };
+        let word = serde_json::to_string(&TemplateWord::from(saved.clone())).expect("sound");
+        assert_eq!(word, r#"["192.0.2.0","10.0.0.1:80",300000]"#);
+        let read: TemplateWord = serde_json::from_str(&word).expect("sound");
+        assert_eq!(SavedTemplate::from(read), saved);
+    }
+}

@@ -1,0 +1,361 @@
+//! Two machines for directors and one for clients and servers, on a switch of their own: network
+//! namespaces `a`, `b` and `c`, with their links in a bridge in `s`.
+#![allow(dead_code, reason = "tests and the bench use what they need of it")]
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long anything may take before it is held to be lost.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// The virtual address.
+pub(crate) const VIRTUAL: &str = "10.88.0.100";
+
+/// The world, which ends with this.
+pub(crate) struct World {
+    name: String,
+    pub(crate) folder: PathBuf,
+    servers: Vec<(Arc<AtomicBool>, JoinHandle<()>)>,
+}
+
+impl World {
+    /// `None` where it cannot be, which is said; root must be able to.
+    pub(crate) fn new() -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if !rustix::process::getuid().is_root() {
+            println!("skipped: network namespaces need root");
+            return None;
+        }
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("lvs{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(&name);
+        fs::create_dir(&folder).expect("a folder for this process alone");
+        let world = Self { name, folder, servers: Vec::new() };
+        for side in ["s", "a", "b", "c"] {
+            world.ip(&["netns", "add", &world.space(side)]);
+            world.on(side, &["link", "set", "lo", "up"]);
+        }
+        world.on("s", &["link", "add", "sw", "type", "bridge"]);
+        world.on("s", &["link", "set", "sw", "up"]);
+        for (side, number) in [("a", 1), ("b", 2), ("c", 3)] {
+            let (space, switch) = (world.space(side), world.space("s"));
+            world.ip(&[
+                "link", "add", "eth0", "netns", &space, "type", "veth", "peer", "name", side,
+                "netns", &switch,
+            ]);
+            world.on("s", &["link", "set", "dev", side, "master", "sw", "up"]);
+            world.on(side, &["link", "set", "eth0", "addrgenmode", "none", "up"]);
+            let address = format!("10.88.0.{number}/24");
+            world.on(side, &["addr", "add", &address, "dev", "eth0"]);
+        }
+        Some(world)
+    }
+
+    pub(crate) fn space(&self, side: &str) -> String {
+        format!("{}-{side}", self.name)
+    }
+
+    /// Does something on one of them: sockets that are opened there stay there.
+    pub(crate) fn within<R: Send>(&self, side: &str, act: impl FnOnce() -> R + Send) -> R {
+        let space = format!("/run/netns/{}", self.space(side));
+        thread::scope(|scope| {
+            let act = scope.spawn(move || {
+                enter(&space);
+                act()
+            });
+            act.join().expect("no panic")
+        })
+    }
+
+    /// A thread that lives on one of them.
+    pub(crate) fn thread<R: Send + 'static>(
+        &self,
+        side: &str,
+        act: impl FnOnce() -> R + Send + 'static,
+    ) -> JoinHandle<R> {
+        let space = format!("/run/netns/{}", self.space(side));
+        thread::spawn(move || {
+            enter(&space);
+            act()
+        })
+    }
+
+    /// Starts a program there; what it says goes to a file.
+    pub(crate) fn start(&self, side: &str, name: &str, program: &Path, words: &[&str]) -> Process {
+        let log = self.folder.join(format!("{name}-{side}.log"));
+        let file = File::options().create(true).append(true).open(&log).expect("a file");
+        let child = Command::new("ip")
+            .args(["netns", "exec", &self.space(side)])
+            .arg(program)
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a file"))
+            .stderr(file)
+            .spawn()
+            .expect("`ip`, of the package iproute2");
+        Process { child, log }
+    }
+
+    /// Starts a director there, with this configuration.
+    pub(crate) fn director(&self, side: &str, config: &str) -> Process {
+        let file = self.folder.join(format!("{side}.toml"));
+        fs::write(&file, config).expect("a file");
+        let file = file.to_str().expect("text").to_owned();
+        self.start(side, "director", &example("standby"), &["--config", &file, "--drain", "0"])
+    }
+
+    /// Real servers beside the clients, which answer with their names.
+    pub(crate) fn servers(&mut self, ports: &[u16]) {
+        for &port in ports {
+            let stop = Arc::new(AtomicBool::new(false));
+            let stopped = Arc::clone(&stop);
+            let listener = self.within("c", || TcpListener::bind(("10.88.0.3", port)));
+            let listener = listener.expect("the address is there");
+            let server = thread::spawn(move || serve(&listener, &stopped));
+            self.servers.push((stop, server));
+        }
+    }
+
+    /// Asks the service at the virtual address; gives the answer's text.
+    pub(crate) fn ask(&self, port: u16) -> std::io::Result<String> {
+        let address = SocketAddr::new(VIRTUAL.parse().expect("an address"), port);
+        self.within("c", || get(address, "/"))
+    }
+
+    /// The status of the director on that side.
+    pub(crate) fn status(&self, side: &str) -> Option<serde_json::Value> {
+        let admin = "127.0.0.1:9000".parse().expect("an address");
+        let text = self.within(side, || get(admin, "/api/v1/status")).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Changes something at the director on that side.
+    pub(crate) fn change(&self, side: &str, server: &str, body: &str) {
+        let admin: SocketAddr = "127.0.0.1:9000".parse().expect("an address");
+        let path = format!("/api/v1/services/web/servers/{server}");
+        let answer = self.within(side, || exchange(admin, "PATCH", &path, body));
+        let answer = answer.expect("it answers");
+        assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    }
+
+    pub(crate) fn has(&self, side: &str, address: &str) -> bool {
+        let space = self.space(side);
+        let output = Command::new("ip").args(["-n", &space, "-br", "addr"]).output().expect("`ip`");
+        String::from_utf8_lossy(&output.stdout).contains(&format!("{address}/"))
+    }
+
+    pub(crate) fn mac(&self, side: &str) -> String {
+        let path = "/sys/class/net/eth0/address";
+        let space = self.space(side);
+        let output = Command::new("ip").args(["netns", "exec", &space, "cat", path]).output();
+        String::from_utf8_lossy(&output.expect("`ip`").stdout).trim().to_owned()
+    }
+
+    /// Where clients believe the virtual address to be.
+    pub(crate) fn neighbour(&self) -> String {
+        let space = self.space("c");
+        let words = ["-n", &space, "neigh", "show", VIRTUAL];
+        let output = Command::new("ip").args(words).output().expect("`ip`");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Switches a link off or on, on its side.
+    pub(crate) fn link(&self, side: &str, is_up: bool) {
+        self.on(side, &["link", "set", "eth0", if is_up { "up" } else { "down" }]);
+    }
+
+    /// Lets the directors hear each other, or not; clients hear both.
+    pub(crate) fn split(&self, is_split: bool) {
+        for side in ["a", "b"] {
+            let value = if is_split { "1" } else { "0" };
+            let path = format!("/sys/class/net/{side}/brport/isolated");
+            let write = format!("echo {value} > {path}");
+            let space = self.space("s");
+            let words = ["netns", "exec", &space, "sh", "-c", &write];
+            self.ip(&words);
+        }
+    }
+
+    pub(crate) fn on(&self, side: &str, words: &[&str]) {
+        let space = self.space(side);
+        self.ip(&[&["-n", &space], words].concat());
+    }
+
+    fn ip(&self, words: &[&str]) {
+        let output =
+            Command::new("ip").args(words).output().expect("`ip`, of the package iproute2");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ip {words:?}: {error}");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for (stop, server) in self.servers.drain(..) {
+            stop.store(true, Ordering::Relaxed);
+            let _ = server.join();
+        }
+        for side in ["a", "b", "c", "s"] {
+            let _ = Command::new("ip").args(["netns", "del", &self.space(side)]).status();
+        }
+        if !thread::panicking() {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+fn enter(space: &str) {
+    let space = File::open(space).expect("a namespace");
+    setns(space, CloneFlags::CLONE_NEWNET).expect("as root");
+}
+
+/// A program that runs; `ip netns exec` becomes it, so that it is this process.
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = Pid::from_child(&self.child);
+        kill_process(id, signal).expect("it runs");
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Ends it as an operator would, and waits until it has.
+    pub(crate) fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        until("it ends", || self.child.try_wait().expect("a child of ours").is_some());
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that was stopped would not die of its own accord.
+        self.kill();
+        if thread::panicking() {
+            eprintln!("{}:\n{}", self.log.display(), self.log());
+        }
+    }
+}
+
+/// Cargo puts examples beside the folder of the test executables.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("this test");
+    let target = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
+    let path = target.join("examples").join(name);
+    assert!(path.exists(), "built by `cargo build --all-features --example {name}`");
+    path
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = now();
+    while !is_so() {
+        assert!(now() - begun < PATIENCE, "not so: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub(crate) fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "other processes are timed: real time")]
+    Instant::now()
+}
+
+fn serve(listener: &TcpListener, stop: &AtomicBool) {
+    let name = listener.local_addr().expect("bound").port();
+    listener.set_nonblocking(true).expect("a socket");
+    while !stop.load(Ordering::Relaxed) {
+        match listener.accept() {
+            Ok((stream, _)) => drop(answer(stream, name)),
+            Err(_) => thread::sleep(Duration::from_micros(200)),
+        }
+    }
+}
+
+fn answer(mut stream: TcpStream, name: u16) -> std::io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let mut request = [0; 1024];
+    let _ = stream.read(&mut request)?;
+    let text = format!("server {name}");
+    let length = text.len();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    stream.write_all((head + &text).as_bytes())
+}
+
+fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let text = exchange(address, "GET", path, "")?;
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    body.ok_or_else(|| std::io::Error::other(text))
+}
+
+fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<String> {
+    let limit = Duration::from_secs(2);
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    let length = body.len();
+    // At once: what comes in pieces may be answered before all of it is there.
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The configuration of one of the two.
+pub(crate) fn config(side: &str, interval_ms: u64, more: &str) -> String {
+    let (own, other, priority) = match side {
+        "a" => (1, 2, 150),
+        _ => (2, 1, 100),
+    };
+    format!(
+        r#"
+        workers = 1
+        [admin]
+        listen = "127.0.0.1:9000"
+        [[service]]
+        name = "web"
+        listen = "{VIRTUAL}:80"
+        scheduler = "rr"
+        persistence = {{ timeout = "5m" }}
+        health = {{ type = "tcp", interval = "200ms" }}
+        [[service.server]]
+        address = "10.88.0.3:9001"
+        [[service.server]]
+        address = "10.88.0.3:9002"
+        [vrrp]
+        interface = "eth0"
+        virtual_router_id = 51
+        priority = {priority}
+        advert_interval = "{interval_ms}ms"
+        addresses = ["{VIRTUAL}/24"]
+        {more}
+        [sync]
+        listen = "10.88.0.{own}:8849"
+        peer = "10.88.0.{other}:8849"
+        key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+        "#
+    )
+}
