@@ -1,9 +1,9 @@
 //! A TCP balancer whose members come from a file or from DNS.
 //!
 //! ```text
-//! cargo run --release --features discovery-dns --example discovery -- file web.members
-//! cargo run --release --features discovery-dns --example discovery -- dns web.example.com 8080
-//! cargo run --release --features discovery-dns --example discovery -- srv _web._tcp.example.com
+//! cargo run --release --example discovery -- file web.members
+//! cargo run --release --example discovery -- dns web.example.com 8080
+//! cargo run --release --example discovery -- srv _web._tcp.example.com
 //! ```
 //! Prints a line whenever the members change, or the source fails.
 

@@ -3,13 +3,13 @@
 //!
 //! ```text
 //! apt install redis-server
-//! cargo run --release --features discovery-tower --example tower_database
+//! cargo run --release --example tower_database
 //! ```
 //! It starts the servers itself. On servers of your own, which it does not end:
 //!
 //! ```text
 //! redis-server --port 7001 --save '' & redis-server --port 7002 --save '' &
-//! cargo run --release --features discovery-tower --example tower_database -- \
+//! cargo run --release --example tower_database -- \
 //!     --server 127.0.0.1:7001 --server 127.0.0.1:7002
 //! ```
 

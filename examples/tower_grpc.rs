@@ -1,7 +1,7 @@
 //! gRPC calls over tonic's channels, sticky by metadata: each session stays with its server.
 //!
 //! ```text
-//! cargo run --release --features tower-http --example tower_grpc
+//! cargo run --release --example tower_grpc
 //! ```
 //! The calls are those of gRPC's health protocol, which needs no generated code.
 

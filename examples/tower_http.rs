@@ -2,8 +2,8 @@
 //! and then.
 //!
 //! ```text
-//! cargo run --release --features tower-http --example tower_http
-//! cargo run --release --features tower-http --example tower_http -- --scheduler peak_ewma
+//! cargo run --release --example tower_http
+//! cargo run --release --example tower_http -- --scheduler peak_ewma
 //! ```
 
 use std::io;

@@ -6,8 +6,49 @@
 //! (version 2, IPv4 alone) for peers that know no better. Its *Active Router* is called master here,
 //! as operators and keepalived do.
 //!
-//! This much is here so far: the messages ([`Advert`], [`Message`]), their signatures ([`Signer`],
-//! [`Verifier`]), and the election ([`Router`], [`Group`]), without a socket or a clock. What sends, receives and moves addresses is to come.
+//! [`Vrrp`] runs virtual routers on this machine, in a thread of its own: it sends and hears
+//! advertisements, and has the addresses while it is master. Below it, for programs that bring a
+//! network of their own, are the parts without socket or clock: the messages ([`Advert`],
+//! [`Message`]), their signatures ([`Signer`], [`Verifier`]), and the election ([`Router`],
+//! [`Group`]).
+//!
+//! It works together with keepalived 2.2, in either role, in every version, family and interval; also
+//! with its `auth_hmac` (2.3), by what that is described to be.
+//!
+//! # When a master dies
+//! | what happens to it | when another has the addresses | what its machine does |
+//! |---|---|---|
+//! | it is told to stop | after the other's skew, a part of one interval | has given them up |
+//! | its link goes down, or the address it sends from | three to four intervals | has given them up |
+//! | the process is killed, or its machine dies | three to four intervals | gives them up by itself |
+//! | it is held up: stopped, starved, its machine suspended | three to four intervals | the same; when it goes on, the first thing it does is to give up |
+//!
+//! No process that is dead can give up an address. So the addresses are put there with a *lifetime*
+//! of three intervals, in whole seconds and at least one, which is renewed three times as often: what
+//! is renewed no more the kernel takes away, within a second after its lifetime. Until then that
+//! kernel answers whoever asks it by ARP for an address, beside the new master; which is why the new
+//! one announces the addresses five times more, a second apart.
+//!
+//! Routes of IPv4 go with the address that is their [source](VirtualRoute::source), those of IPv6 have
+//! a lifetime of their own.
+//!
+//! # A split network
+//! Routers that do not hear each other are all masters: nothing that one of them can do tells a dead
+//! neighbour from a cut wire. Each part of the network is served by its own, which is what one wants
+//! where clients are cut off with it, and means an address twice where clients hear both: they go to
+//! whoever they heard last, and connections break as that changes. A router that hears somebody else
+//! answer for its address says so ([`What::Conflict`]). When the network is whole again, the one that
+//! goes before hears the other, advertises itself and announces its addresses anew; the other gives
+//! them up with the first advertisement it hears.
+//!
+//! Two links between the directors, or a link that clients come by too, make a split unlikely. Where
+//! two masters must never be, because what they share would be broken, an election between two is the
+//! wrong tool: that takes three, and a quorum.
+//!
+//! # What it needs
+//! Linux, `CAP_NET_RAW` and `CAP_NET_ADMIN`. Without, [`Vrrp::start`] names what is missing. Listen on
+//! virtual addresses by [`Forwarder::bind_ahead`](crate::forward::Forwarder::bind_ahead), before they
+//! are there.
 //!
 //! # An election by hand
 //! ```

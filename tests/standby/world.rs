@@ -105,11 +105,16 @@ impl World {
         Process { child, log }
     }
 
+    /// Writes a file down for a program; gives its path.
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
+        let file = self.folder.join(name);
+        fs::write(&file, text).expect("a file");
+        file.to_str().expect("text").to_owned()
+    }
+
     /// Starts a director there, with this configuration.
     pub(crate) fn director(&self, side: &str, config: &str) -> Process {
-        let file = self.folder.join(format!("{side}.toml"));
-        fs::write(&file, config).expect("a file");
-        let file = file.to_str().expect("text").to_owned();
+        let file = self.file(&format!("{side}.toml"), config);
         self.start(side, "director", &example("standby"), &["--config", &file, "--drain", "0"])
     }
 
@@ -190,12 +195,21 @@ impl World {
         self.ip(&[&["-n", &space], words].concat());
     }
 
-    fn ip(&self, words: &[&str]) {
-        let output =
-            Command::new("ip").args(words).output().expect("`ip`, of the package iproute2");
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "ip {words:?}: {error}");
+    /// As [`on`](Self::on), where it may fail.
+    pub(crate) fn try_on(&self, side: &str, words: &[&str]) -> Result<(), String> {
+        let space = self.space(side);
+        run_ip(&[&["-n", &space], words].concat())
     }
+
+    fn ip(&self, words: &[&str]) {
+        run_ip(words).expect("as root");
+    }
+}
+
+fn run_ip(words: &[&str]) -> Result<(), String> {
+    let output = Command::new("ip").args(words).output().expect("`ip`, of the package iproute2");
+    let error = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("ip {words:?}: {error}")) }
 }
 
 impl Drop for World {
@@ -261,7 +275,7 @@ fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this test");
     let target = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
     let path = target.join("examples").join(name);
-    assert!(path.exists(), "built by `cargo build --all-features --example {name}`");
+    assert!(path.exists(), "built by `cargo build --example {name}`");
     path
 }
 
@@ -285,7 +299,8 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) {
     listener.set_nonblocking(true).expect("a socket");
     while !stop.load(Ordering::Relaxed) {
         match listener.accept() {
-            Ok((stream, _)) => drop(answer(stream, name)),
+            // Each by itself: one whose client has vanished holds up no other.
+            Ok((stream, _)) => drop(thread::spawn(move || answer(stream, name))),
             Err(_) => thread::sleep(Duration::from_micros(200)),
         }
     }

@@ -1,0 +1,374 @@
+//! How long clients are without service when the active director fails; beside keepalived with
+//! HAProxy in the same network, in turn.
+//!
+//! ```text
+//! cargo bench --bench failover
+//! cargo bench --bench failover -- --rounds 5 --interval 100
+//! ```
+//! Two machines for directors, one for clients and servers, on a switch: network namespaces, which
+//! need root. A client opens a connection each millisecond, sends a line and reads an answer, for
+//! which it waits 250 ms. The time without service is that from the first attempt that failed to the
+//! last one, by when they began; what is printed is of all rounds.
+//!
+//! Both pairs advertise at the same interval, and in threads that go before others
+//! (`vrrp_rt_priority`); both check servers at the same interval, and start from the same place: the
+//! machine with the higher priority is active.
+
+#[path = "../tests/standby/world.rs"]
+mod world;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use lvs::director::{Config, Director};
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::world::{Process, VIRTUAL, World, config, now, until};
+
+/// Lets directors fail and says what clients notice.
+#[derive(Debug, Parser)]
+struct Args {
+    /// How often each failure happens to each pair.
+    #[arg(long, default_value_t = 25)]
+    rounds: usize,
+    /// From one advertisement to the next, in milliseconds.
+    #[arg(long, default_value_t = 10)]
+    interval: u64,
+    /// Runs a director with this configuration: what this program starts for itself.
+    #[arg(long, hide = true)]
+    director: Option<PathBuf>,
+    /// What `cargo bench` says. Without it, as in `cargo test`, one round shows that it works.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// How long a client waits for an answer.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Before a failure, and after it.
+const BEFORE: Duration = Duration::from_millis(100);
+const AFTER: Duration = Duration::from_millis(900);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Some(config) = &args.director {
+        return direct(config);
+    }
+    let rounds = if args.bench { args.rounds } else { 1 };
+    let Some(mut world) = World::new() else { return ExitCode::SUCCESS };
+    world.servers(&[9001, 9002]);
+    let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(Ours::new(args.interval))];
+    if is_there("keepalived") && is_there("haproxy") {
+        subjects.push(Box::new(Theirs::new(args.interval)));
+    } else {
+        println!("no keepalived and haproxy: left out");
+    }
+    let mut gaps: BTreeMap<(Fault, &str), Vec<Gap>> = BTreeMap::new();
+    for round in 1..=rounds {
+        for fault in FAULTS {
+            for subject in &mut subjects {
+                let gap = fail(&world, subject.as_mut(), fault);
+                gaps.entry((fault, subject.name())).or_default().push(gap);
+            }
+        }
+        eprint!("\rround {round} of {rounds}");
+    }
+    eprintln!();
+    println!("adverts every {} ms; times in ms, by when attempts began", args.interval);
+    println!("failure,subject,rounds,median,p90,longest,attempts_lost_median");
+    for ((fault, name), mut gaps) in gaps {
+        gaps.sort_by_key(|gap| gap.time);
+        let at = |part: f64| gaps[((gaps.len() - 1) as f64 * part).round() as usize].time;
+        let [median, p90, longest] = [at(0.5), at(0.9), at(1.0)].map(|it| it.as_millis());
+        let mut lost: Vec<_> = gaps.iter().map(|gap| gap.lost).collect();
+        lost.sort_unstable();
+        let (count, lost) = (gaps.len(), lost[lost.len() / 2]);
+        println!("{},{name},{count},{median},{p90},{longest},{lost}", fault.name());
+    }
+    ExitCode::SUCCESS
+}
+
+/// What happens to the active director.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Fault {
+    Killed,
+    HeldUp,
+    CutOff,
+    Stopped,
+}
+
+const FAULTS: [Fault; 4] = [Fault::Killed, Fault::HeldUp, Fault::CutOff, Fault::Stopped];
+
+impl Fault {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Killed => "kill -9",
+            Self::HeldUp => "SIGSTOP",
+            Self::CutOff => "link down",
+            Self::Stopped => "graceful stop",
+        }
+    }
+}
+
+/// A pair of directors.
+trait Subject {
+    fn name(&self) -> &'static str;
+    /// Starts what does not run on that side.
+    fn start(&mut self, world: &World, side: &'static str);
+    fn signal(&self, side: &str, signal: Signal);
+    /// Takes away what is left of it.
+    fn end(&mut self, side: &str);
+}
+
+/// One failure of `a`, and all as it was before.
+fn fail(world: &World, subject: &mut dyn Subject, fault: Fault) -> Gap {
+    for side in ["a", "b"] {
+        subject.start(world, side);
+    }
+    settle(world);
+    let client = Client::start(world);
+    thread::sleep(BEFORE);
+    let failed = now();
+    match fault {
+        Fault::Killed => subject.signal("a", Signal::KILL),
+        Fault::HeldUp => subject.signal("a", Signal::STOP),
+        Fault::CutOff => world.on("s", &["link", "set", "dev", "a", "down"]),
+        Fault::Stopped => subject.signal("a", Signal::TERM),
+    }
+    thread::sleep(AFTER);
+    let gap = client.stop(failed);
+    match fault {
+        Fault::CutOff => world.on("s", &["link", "set", "dev", "a", "up"]),
+        Fault::HeldUp => subject.signal("a", Signal::CONT),
+        Fault::Killed | Fault::Stopped => {}
+    }
+    // The next round is the other pair's.
+    for side in ["a", "b"] {
+        subject.end(side);
+        let _ = world.try_on(side, &["addr", "del", &format!("{VIRTUAL}/24"), "dev", "eth0"]);
+    }
+    gap
+}
+
+/// Until `a` has the address, `b` has not, and clients are served.
+fn settle(world: &World) {
+    until("a has the address", || world.has("a", VIRTUAL));
+    until("b has not", || !world.has("b", VIRTUAL));
+    until("clients find it", || world.ask(80).is_ok());
+    let mac = world.mac("a");
+    until("clients know where it is", || world.neighbour().contains(&mac));
+    // Late announcements of a start are over.
+    thread::sleep(Duration::from_millis(300));
+}
+
+/// What clients noticed of a failure.
+struct Gap {
+    time: Duration,
+    lost: usize,
+}
+
+/// A client that opens a connection each millisecond.
+struct Client {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<Vec<(Instant, bool)>>,
+}
+
+impl Client {
+    fn start(world: &World) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = world.thread("c", move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(attempts(&stopped))
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self, failed: Instant) -> Gap {
+        self.stop.store(true, Ordering::Relaxed);
+        let attempts = self.thread.join().expect("no panic");
+        // Those that were under way then may be lost.
+        let before = attempts.iter().filter(|(begun, _)| *begun + BEFORE / 4 < failed);
+        let lost = before.clone().filter(|(_, ok)| !ok).count();
+        assert!(before.count() > 0 && lost == 0, "{lost} attempts were lost before it failed");
+        let lost: Vec<_> = attempts.iter().filter(|(_, ok)| !ok).map(|(begun, _)| *begun).collect();
+        let time = match (lost.iter().min(), lost.iter().max()) {
+            (Some(first), Some(last)) => *last - *first + Duration::from_millis(1),
+            _ => Duration::ZERO,
+        };
+        Gap { time, lost: lost.len() }
+    }
+}
+
+async fn attempts(stop: &AtomicBool) -> Vec<(Instant, bool)> {
+    let address = SocketAddr::new(VIRTUAL.parse().expect("an address"), 80);
+    let mut tick = interval(Duration::from_millis(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut tasks = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        tick.tick().await;
+        tasks.push(tokio::spawn(async move {
+            let begun = now();
+            let done = timeout(PATIENCE, attempt(address)).await;
+            (begun, matches!(done, Ok(Ok(()))))
+        }));
+    }
+    let mut all = Vec::new();
+    for task in tasks {
+        all.push(task.await.expect("no panic"));
+    }
+    all
+}
+
+async fn attempt(address: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n").await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    if answer.ends_with(b"server 9001") || answer.ends_with(b"server 9002") {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// This program as a director.
+fn direct(config: &Path) -> ExitCode {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mut terminate =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+                .expect("a signal");
+        let config = Config::load(config).expect("sound");
+        let director = Director::start(config).await.expect("it starts");
+        terminate.recv().await;
+        director.stop(Duration::ZERO).await;
+    });
+    ExitCode::SUCCESS
+}
+
+/// A pair of directors of this crate.
+struct Ours {
+    interval: u64,
+    running: BTreeMap<&'static str, Process>,
+}
+
+impl Ours {
+    fn new(interval: u64) -> Self {
+        Self { interval, running: BTreeMap::new() }
+    }
+}
+
+impl Subject for Ours {
+    fn name(&self) -> &'static str {
+        "lvs"
+    }
+
+    fn start(&mut self, world: &World, side: &'static str) {
+        let text = config(side, self.interval, "");
+        let text = text.replace("persistence = { timeout = \"5m\" }", "");
+        let file = world.file(&format!("{side}.toml"), &text);
+        let program = std::env::current_exe().expect("this program");
+        let process = world.start(side, "lvs", &program, &["--director", &file]);
+        self.running.insert(side, process);
+    }
+
+    fn signal(&self, side: &str, signal: Signal) {
+        self.running[side].signal(signal);
+    }
+
+    fn end(&mut self, side: &str) {
+        self.running.remove(side);
+    }
+}
+
+/// A pair of keepalived and HAProxy.
+struct Theirs {
+    interval: u64,
+    running: BTreeMap<&'static str, [Process; 2]>,
+    children: BTreeMap<&'static str, PathBuf>,
+}
+
+impl Theirs {
+    fn new(interval: u64) -> Self {
+        Self { interval, running: BTreeMap::new(), children: BTreeMap::new() }
+    }
+
+    /// The process of keepalived that has the addresses: its child.
+    fn child(&self, side: &str) -> Option<rustix::process::Pid> {
+        let text = std::fs::read_to_string(&self.children[side]).ok()?;
+        rustix::process::Pid::from_raw(text.trim().parse().ok()?)
+    }
+}
+
+impl Subject for Theirs {
+    fn name(&self) -> &'static str {
+        "keepalived+HAProxy"
+    }
+
+    fn start(&mut self, world: &World, side: &'static str) {
+        let priority = if side == "a" { 150 } else { 100 };
+        let interval = Duration::from_millis(self.interval).as_secs_f64();
+        let keepalived = format!(
+            "global_defs {{\n vrrp_version 3\n vrrp_rt_priority 10\n}}\nvrrp_instance V {{\n \
+             interface eth0\n virtual_router_id 51\n priority {priority}\n advert_int {interval}\n \
+             virtual_ipaddress {{\n {VIRTUAL}/24\n }}\n}}\n"
+        );
+        let keepalived = world.file(&format!("{side}.keepalived"), &keepalived);
+        let haproxy = format!(
+            "global\n nbthread 1\ndefaults\n mode tcp\n timeout connect 1s\n timeout client 60s\n \
+             timeout server 60s\nlisten web\n bind {VIRTUAL}:80 transparent\n balance roundrobin\n \
+             default-server check inter 200ms\n server one 10.88.0.3:9001\n \
+             server two 10.88.0.3:9002\n"
+        );
+        let haproxy = world.file(&format!("{side}.haproxy"), &haproxy);
+        let pid = |name: &str| world.folder.join(format!("{side}.{name}.pid"));
+        let (parent, child) = (pid("keepalived"), pid("vrrp"));
+        for stale in [&parent, &child] {
+            let _ = std::fs::remove_file(stale);
+        }
+        let [parent, child_text] =
+            [&parent, &child].map(|path| path.to_str().expect("text").to_owned());
+        let words = ["-n", "-l", "-P", "-f", &keepalived, "-p", &parent, "-r", &child_text];
+        self.children.insert(side, child);
+        let balancer = world.start(side, "haproxy", Path::new("haproxy"), &["-db", "-f", &haproxy]);
+        let router = world.start(side, "keepalived", Path::new("keepalived"), &words);
+        self.running.insert(side, [balancer, router]);
+    }
+
+    fn signal(&self, side: &str, signal: Signal) {
+        let [balancer, router] = &self.running[side];
+        if signal == Signal::TERM {
+            // Clients are served until the address has gone.
+            router.signal(signal);
+            return;
+        }
+        // The child first: told by its parent's death, it would say farewell.
+        if let Some(child) = self.child(side) {
+            let _ = rustix::process::kill_process(child, signal);
+        }
+        router.signal(signal);
+        balancer.signal(signal);
+    }
+
+    fn end(&mut self, side: &str) {
+        if let Some(child) = self.child(side) {
+            let _ = rustix::process::kill_process(child, Signal::KILL);
+        }
+        self.running.remove(side);
+    }
+}
+
+fn is_there(program: &str) -> bool {
+    Command::new(program).arg("-v").output().is_ok_and(|output| output.status.success())
+}
