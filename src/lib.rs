@@ -88,6 +88,7 @@ pub mod forward;
 #[cfg_attr(docsrs, doc(cfg(feature = "health")))]
 pub mod health;
 #[cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "what records is for Linux"))]
 mod histogram;
 pub mod scheduler;
 mod sync;

@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 use super::config::VrrpConfig;
 use super::running::Inner;
 use super::service::Service;
-use crate::vrrp::{Event, Impact, StartError, State, Vrrp, What};
+use crate::sync::{Mutex, lock};
+use crate::vrrp::{Event, Events, Impact, StartError, State, VirtualRouter, Vrrp, What};
 
 /// How often services are looked at.
 const TURN: Duration = Duration::from_millis(100);
@@ -20,6 +21,8 @@ const EVENTS: usize = 256;
 #[derive(Debug)]
 pub(super) struct Pair {
     vrrp: Vrrp,
+    /// Those since the start, until they are followed.
+    events: Mutex<Option<Events>>,
     /// Do services count?
     tracks: bool,
 }
@@ -30,14 +33,15 @@ impl Pair {
         let weight = asked.service_weight();
         for service in services.iter().filter(|_| weight.is_some()) {
             let impact = Impact::Minus(weight.unwrap_or_default());
-            let track = |router: crate::vrrp::VirtualRouter| router.track(label(service), impact);
+            let track = |router: VirtualRouter| router.track(label(service), impact);
             routers = routers.into_iter().map(track).collect();
         }
         let vrrp = Vrrp::start(routers)?;
+        let events = Mutex::new(Some(vrrp.events()));
         if let Some(notify) = asked.notify() {
             vrrp.notify(notify);
         }
-        Ok(Self { vrrp, tracks: weight.is_some() })
+        Ok(Self { vrrp, events, tracks: weight.is_some() })
     }
 
     pub(super) fn vrrp(&self) -> &Vrrp {
@@ -57,7 +61,8 @@ fn label(service: &Service) -> String {
 /// Looks after services and the election, for ever.
 pub(super) async fn follow(inner: Arc<Inner>) {
     let Some(pair) = &inner.pair else { return };
-    let mut events = forward(pair.vrrp.events());
+    let events = lock(&pair.events).take();
+    let mut events = forward(events.unwrap_or_else(|| pair.vrrp.events()));
     let mut turn = tokio::time::interval(TURN);
     let mut were = BTreeMap::new();
     loop {
@@ -80,7 +85,7 @@ pub(super) async fn follow(inner: Arc<Inner>) {
 }
 
 /// Events, for a task: they come from a thread that waits for them.
-fn forward(events: crate::vrrp::Events) -> mpsc::Receiver<Event> {
+fn forward(events: Events) -> mpsc::Receiver<Event> {
     let (sender, receiver) = mpsc::channel(EVENTS);
     std::thread::spawn(move || {
         for event in events {

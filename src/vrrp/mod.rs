@@ -78,6 +78,7 @@ mod config;
 mod error;
 mod group;
 mod router;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "there it refuses to start"))]
 mod shell;
 mod track;
 

@@ -66,6 +66,16 @@ fn is_active(world: &World, side: &str) -> bool {
 fn whoever_dies_is_replaced_and_what_it_knew_is_known() {
     let Some(mut pair) = Pair::start() else { return };
     let server = pair.world.ask(80).expect("a serves");
+    let metrics = pair.world.page("a", "/metrics").expect("it answers");
+    for line in [
+        "lvs_active 1",
+        r#"lvs_vrrp_state{router="51@eth0",state="master"} 1"#,
+        r#"lvs_vrrp_transitions_total{router="51@eth0",state="master"} 1"#,
+        r#"lvs_server_eligible{service="web",server="10.88.0.3:9001"} 1"#,
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line}:\n{metrics}");
+    }
+    assert_eq!(pair.world.page("b", "/healthz").as_deref(), Some("standby\n"));
     for _ in 0..4 {
         assert_eq!(pair.world.ask(80).expect("a serves"), server, "a client stays");
     }

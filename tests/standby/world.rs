@@ -2,6 +2,9 @@
 //! namespaces `a`, `b` and `c`, with their links in a bridge in `s`.
 #![allow(dead_code, reason = "tests and the bench use what they need of it")]
 
+#[path = "../common/namespaces.rs"]
+mod namespaces;
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -28,11 +31,10 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// `None` where it cannot be, which is said; root must be able to.
+    /// `None` where it cannot be, which is said.
     pub(crate) fn new() -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        if !rustix::process::getuid().is_root() {
-            println!("skipped: network namespaces need root");
+        if !namespaces::can_run(&["ip"]) {
             return None;
         }
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -138,9 +140,13 @@ impl World {
 
     /// The status of the director on that side.
     pub(crate) fn status(&self, side: &str) -> Option<serde_json::Value> {
+        serde_json::from_str(&self.page(side, "/api/v1/status")?).ok()
+    }
+
+    /// A page of the director on that side.
+    pub(crate) fn page(&self, side: &str, path: &str) -> Option<String> {
         let admin = "127.0.0.1:9000".parse().expect("an address");
-        let text = self.within(side, || get(admin, "/api/v1/status")).ok()?;
-        serde_json::from_str(&text).ok()
+        self.within(side, || get(admin, path)).ok()
     }
 
     /// Changes something at the director on that side.

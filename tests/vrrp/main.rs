@@ -7,5 +7,9 @@ mod election;
 mod group;
 #[cfg(target_os = "linux")]
 mod keepalived;
+#[cfg(target_os = "linux")]
+mod link;
+#[cfg(target_os = "linux")]
+mod shell;
 mod simulation;
 mod world;

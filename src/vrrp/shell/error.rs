@@ -35,7 +35,7 @@ pub enum StartError {
     #[error("interface {0:?} has no hardware address of Ethernet")]
     Ethernet(String),
     /// The process may not do what it must.
-    #[error("{what} needs root, or {capability}")]
+    #[error("cannot {what}: that takes root, or {capability}")]
     Privilege {
         /// What.
         what: &'static str,

@@ -2,20 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
-
+use std::sync::mpsc::sync_channel;
 #[cfg(target_os = "linux")]
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-    mpsc::{Sender, channel, sync_channel},
+use std::{
+    os::fd::OwnedFd,
+    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering},
+    sync::mpsc::{Receiver, Sender, channel},
+    thread::JoinHandle,
+    time::Duration,
 };
-#[cfg(target_os = "linux")]
-use std::{os::fd::OwnedFd, thread::JoinHandle};
 
 #[cfg(target_os = "linux")]
 use rustix::event::{EventfdFlags, eventfd};
 
+#[cfg(target_os = "linux")]
+use super::Event;
 use super::{Events, Notify, StartError, View, VirtualRouter};
 #[cfg(target_os = "linux")]
 use super::{
@@ -30,6 +32,7 @@ use crate::vrrp::{ConfigError, Message, UnknownTrack};
 /// How many events wait for a reader.
 const EVENTS: usize = 1024;
 /// How long an answer of the thread may take.
+#[cfg(target_os = "linux")]
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Virtual routers that run, in a thread of their own, and are master together or not at all.
@@ -51,6 +54,9 @@ pub struct Vrrp {
     #[cfg(target_os = "linux")]
     is_master: Arc<AtomicBool>,
     tracks: BTreeSet<String>,
+    /// Events from the start on, until somebody asks for them.
+    #[cfg(target_os = "linux")]
+    first: Mutex<Option<Receiver<Event>>>,
 }
 
 impl Vrrp {
@@ -95,6 +101,7 @@ impl Vrrp {
             instances.push(Instance::open(router, &mut netlink, now())?);
         }
         let (commands, receiver) = channel();
+        let (subscriber, first) = sync_channel(EVENTS);
         let is_master = Arc::new(AtomicBool::new(false));
         let routers = Routers {
             instances,
@@ -104,14 +111,21 @@ impl Vrrp {
             commands: receiver,
             wake: Arc::clone(&wake),
             is_master: Arc::clone(&is_master),
-            subscribers: Vec::new(),
+            subscribers: vec![subscriber],
             lost: 0,
             lateness: Histogram::default(),
             is_realtime: false,
         };
         let thread = std::thread::Builder::new().name("vrrp".into());
         let thread = thread.spawn(|| routers.run()).map_err(doing("start a thread"))?;
-        Ok(Self { thread: Mutex::new(Some(thread)), commands, wake, is_master, tracks })
+        Ok(Self {
+            thread: Mutex::new(Some(thread)),
+            commands,
+            wake,
+            is_master,
+            tracks,
+            first: Mutex::new(Some(first)),
+        })
     }
 
     /// Is it master? What it was a moment ago: the addresses follow at once, this some microseconds
@@ -158,12 +172,18 @@ impl Vrrp {
         None
     }
 
-    /// What happens from now on.
+    /// What happens from now on; who asks first is told what has happened since the start.
     #[must_use]
     pub fn events(&self) -> Events {
+        #[cfg(target_os = "linux")]
+        if let Some(first) = lock(&self.first).take() {
+            return Events(first);
+        }
         let (sender, receiver) = sync_channel(EVENTS);
         #[cfg(target_os = "linux")]
         self.tell(Command::Subscribe(sender));
+        #[cfg(not(target_os = "linux"))]
+        drop(sender);
         Events(receiver)
     }
 

@@ -179,7 +179,7 @@ impl Device {
         let name = format!("vrrp{}.{id}", if source.is_ipv6() { "6" } else { "" });
         let interface = || asked.interface.clone();
         netlink.add_macvlan(&name, base.index, mac).map_err(|source| match source.kind() {
-            io::ErrorKind::PermissionDenied => StartError::doing("a virtual MAC")(source),
+            io::ErrorKind::PermissionDenied => StartError::doing("set up a virtual MAC")(source),
             _ => StartError::Macvlan { interface: interface(), source },
         })?;
         let link = super::instance::link(&name, netlink)?;

@@ -144,7 +144,7 @@ fn raw(interface: &str, source: IpAddr) -> Result<Socket, StartError> {
     let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(i32::from(PROTOCOL))));
     let socket = socket.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            StartError::Privilege { what: "a raw socket", capability: "CAP_NET_RAW" }
+            StartError::Privilege { what: "open a raw socket", capability: "CAP_NET_RAW" }
         }
         _ => doing("open a raw socket")(error),
     })?;

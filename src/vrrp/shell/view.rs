@@ -21,7 +21,7 @@ pub struct View {
     pub lateness: Durations,
     /// The thread goes before all ordinary ones, which takes `CAP_SYS_NICE`.
     pub realtime: bool,
-    /// Events that a reader lost by being slow.
+    /// Events that a reader lost by being slow, or that nobody has read.
     pub events_lost: u64,
 }
 
