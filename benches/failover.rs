@@ -142,13 +142,13 @@ fn fail(world: &World, subject: &mut dyn Subject, fault: Fault) -> Gap {
     match fault {
         Fault::Killed => subject.signal("a", Signal::KILL),
         Fault::HeldUp => subject.signal("a", Signal::STOP),
-        Fault::CutOff => world.on("s", &["link", "set", "dev", "a", "down"]),
+        Fault::CutOff => world.link("a", false),
         Fault::Stopped => subject.signal("a", Signal::TERM),
     }
     thread::sleep(AFTER);
     let gap = client.stop(failed);
     match fault {
-        Fault::CutOff => world.on("s", &["link", "set", "dev", "a", "up"]),
+        Fault::CutOff => world.link("a", true),
         Fault::HeldUp => subject.signal("a", Signal::CONT),
         Fault::Killed | Fault::Stopped => {}
     }

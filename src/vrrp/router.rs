@@ -60,7 +60,7 @@ pub enum Why {
     Stalled(Duration),
     /// Something that it needs has failed, or is there again.
     Fault,
-    /// The others of its [`Group`](super::Group) changed theirs.
+    /// One of its [`Group`](super::Group) is no longer master.
     Group,
 }
 
@@ -76,7 +76,7 @@ impl fmt::Display for Why {
             }
             Self::Stalled(time) => write!(f, "it was held up for {time:?}"),
             Self::Fault => f.write_str("something that it needs failed, or is there again"),
-            Self::Group => f.write_str("its group decided so"),
+            Self::Group => f.write_str("another of its group is no longer master"),
         }
     }
 }
@@ -422,7 +422,16 @@ impl Router {
             self.wants = true;
             self.due = Some(now + self.patience());
         } else {
-            self.take(now, if self.farewell { Why::Farewell } else { Why::Silence });
+            self.take(now, self.reason());
+        }
+    }
+
+    /// Why it would be master.
+    fn reason(&self) -> Why {
+        match (self.is_owner(), self.farewell) {
+            (true, _) => Why::Owner,
+            (false, true) => Why::Farewell,
+            (false, false) => Why::Silence,
         }
     }
 
@@ -458,7 +467,7 @@ impl Router {
 
     pub(super) fn take_with_others(&mut self, now: Instant) {
         if self.state == State::Backup {
-            self.take(now, Why::Group);
+            self.take(now, self.reason());
         }
     }
 

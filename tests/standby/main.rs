@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::world::{Process, VIRTUAL, World, config, until};
+use crate::world::{Process, VIRTUAL, VIRTUAL_V6, World, config, until};
 
 /// A pair that is up: `a` is active, and `b` knows what it knows.
 struct Pair {
@@ -24,9 +24,9 @@ impl Pair {
     fn start() -> Option<Self> {
         let mut world = World::new()?;
         world.servers(&[9001, 9002]);
-        let a = world.director("a", &config("a", 50, ""));
+        let a = world.director("a", &both_families("a"));
         until("a is active", || is_active(&world, "a"));
-        let b = world.director("b", &config("b", 50, ""));
+        let b = world.director("b", &both_families("b"));
         let pair = Self { a, b, world };
         pair.settle("a", "b");
         Some(pair)
@@ -37,8 +37,8 @@ impl Pair {
     fn settle(&self, active: &str, standby: &str) {
         until("one is active", || is_active(&self.world, active));
         until("the other is not", || !is_active(&self.world, standby));
-        until("it has the address", || self.world.has(active, VIRTUAL));
-        until("the other has not", || !self.world.has(standby, VIRTUAL));
+        until("it has the addresses", || self.world.has_all(active));
+        until("the other has none", || self.world.has_none(standby));
         until("the other follows", || {
             let status = self.world.status(standby);
             status.is_some_and(|it| it["sync"]["in_sync"] == true)
@@ -56,6 +56,13 @@ impl Pair {
     fn total(&self, side: &str) -> Option<u64> {
         self.world.status(side)?["services"][0]["totals"]["accepted"].as_u64()
     }
+}
+
+/// The configuration of one that has addresses of IPv6 too, which are in its hands with the other.
+fn both_families(side: &str) -> String {
+    let four = format!("\"{VIRTUAL}/24\"");
+    let six = VIRTUAL_V6.map(|address| format!("\"{address}/64\"")).join(", ");
+    config(side, 50, "").replace(&four, &format!("{four}, {six}"))
 }
 
 fn is_active(world: &World, side: &str) -> bool {
@@ -88,13 +95,13 @@ fn whoever_dies_is_replaced_and_what_it_knew_is_known() {
     pair.a.kill();
     until("b is active", || is_active(&pair.world, "b"));
     // The dead one's machine goes on answering for the address until its lifetime ends.
-    until("the dead one's address goes by itself", || !pair.world.has("a", VIRTUAL));
+    until("the dead one's addresses go by themselves", || pair.world.has_none("a"));
     until("clients are served", || pair.world.ask(80).is_ok());
     assert_eq!(pair.world.ask(80).expect("b serves"), server, "the client is known");
     assert!(pair.total("b").expect("it answers") > total, "counts go on");
     assert_eq!(pair.weight("b", 0), Some(7));
 
-    pair.a = pair.world.director("a", &config("a", 50, ""));
+    pair.a = pair.world.director("a", &both_families("a"));
     pair.settle("a", "b");
     assert_eq!(pair.world.ask(80).expect("a serves"), server, "a was told when it came back");
     assert_eq!(pair.weight("a", 0), Some(7));
@@ -105,7 +112,7 @@ fn whoever_dies_is_replaced_and_what_it_knew_is_known() {
 fn a_graceful_stop_hands_over() {
     let Some(mut pair) = Pair::start() else { return };
     pair.a.stop();
-    assert!(!pair.world.has("a", VIRTUAL), "it gave the address up");
+    assert!(pair.world.has_none("a"), "it gave the addresses up");
     until("b is active", || is_active(&pair.world, "b"));
     assert!(pair.a.log().contains("backup -> master"), "{}", pair.a.log());
     assert!(pair.b.log().contains("the master gave up"), "{}", pair.b.log());
@@ -117,9 +124,7 @@ fn one_that_was_held_up_steps_down_before_it_acts() {
     let Some(pair) = Pair::start() else { return };
     pair.a.signal(Signal::STOP);
     until("b is active", || is_active(&pair.world, "b"));
-    until("the address of the one that is held up goes by itself", || {
-        !pair.world.has("a", VIRTUAL)
-    });
+    until("the addresses of the one that is held up go by themselves", || pair.world.has_none("a"));
     pair.a.signal(Signal::CONT);
     // It has the higher priority, and takes over again by way of the election.
     pair.settle("a", "b");
@@ -132,7 +137,7 @@ fn one_without_a_link_is_no_master() {
     let Some(pair) = Pair::start() else { return };
     pair.world.link("a", false);
     until("b is active", || is_active(&pair.world, "b"));
-    until("a gave the address up", || !pair.world.has("a", VIRTUAL));
+    until("a gave the addresses up", || pair.world.has_none("a"));
     let state = |side: &str| {
         let status = pair.world.status(side).expect("it answers");
         status["vrrp"]["routers"][0]["state"].as_str().expect("text").to_owned()

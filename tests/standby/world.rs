@@ -22,6 +22,8 @@ use rustix::process::{Pid, Signal, kill_process};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The virtual address.
 pub(crate) const VIRTUAL: &str = "10.88.0.100";
+/// And those of IPv6, where there are some.
+pub(crate) const VIRTUAL_V6: [&str; 2] = ["fe80::100", "fd00:88::100"];
 
 /// The world, which ends with this.
 pub(crate) struct World {
@@ -58,6 +60,8 @@ impl World {
             world.on(side, &["link", "set", "eth0", "addrgenmode", "none", "up"]);
             let address = format!("10.88.0.{number}/24");
             world.on(side, &["addr", "add", &address, "dev", "eth0"]);
+            let address = format!("fe80::{number}/64");
+            world.on(side, &["addr", "add", &address, "dev", "eth0", "nodad"]);
         }
         Some(world)
     }
@@ -158,6 +162,14 @@ impl World {
         assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     }
 
+    pub(crate) fn has_all(&self, side: &str) -> bool {
+        self.has(side, VIRTUAL) && VIRTUAL_V6.iter().all(|address| self.has(side, address))
+    }
+
+    pub(crate) fn has_none(&self, side: &str) -> bool {
+        !self.has(side, VIRTUAL) && !VIRTUAL_V6.iter().any(|address| self.has(side, address))
+    }
+
     pub(crate) fn has(&self, side: &str, address: &str) -> bool {
         let space = self.space(side);
         let output = Command::new("ip").args(["-n", &space, "-br", "addr"]).output().expect("`ip`");
@@ -179,9 +191,9 @@ impl World {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Switches a link off or on, on its side.
+    /// Cuts a machine's link at the switch, or joins it again.
     pub(crate) fn link(&self, side: &str, is_up: bool) {
-        self.on(side, &["link", "set", "eth0", if is_up { "up" } else { "down" }]);
+        self.on("s", &["link", "set", "dev", side, if is_up { "up" } else { "down" }]);
     }
 
     /// Lets the directors hear each other, or not; clients hear both.
