@@ -33,8 +33,18 @@ pub(super) struct Inner {
     pub(super) pair: Option<Pair>,
     pub(super) sync: Option<Sync>,
     admin: Option<SocketAddr>,
-    running: Mutex<Vec<Running>>,
+    running: Mutex<Carriers>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What carries the services; dropped, it ends them at once.
+#[derive(Debug, Default)]
+struct Carriers(Vec<Running>);
+
+impl Drop for Carriers {
+    fn drop(&mut self) {
+        self.0.iter().for_each(Running::abort);
+    }
 }
 
 impl Director {
@@ -49,13 +59,13 @@ impl Director {
         let workers = config.workers.map(usize::from);
         let ahead = config.vrrp.is_some();
         let monitor = Monitor::new();
-        let (mut services, mut running) = (Vec::new(), Vec::new());
+        let (mut services, mut running) = (Vec::new(), Carriers::default());
         for asked in &config.services {
             let started = Service::start(asked, workers, ahead, &monitor);
             let (service, carries) = started
                 .map_err(|source| DirectorError::Service { service: asked.name.clone(), source })?;
             services.push(service);
-            running.push(carries);
+            running.0.push(carries);
         }
         let admin = listen("admin", config.admin.as_ref().map(|admin| admin.listen)).await?;
         let sync = listen("sync", config.sync.as_ref().map(|sync| sync.listen)).await?;
@@ -142,7 +152,7 @@ impl Director {
     /// Connections to a virtual address end with it; time is for those to addresses that stay.
     ///
     /// # Cancel safety
-    /// Dropped, it has handed over, and connections end at the time that was given.
+    /// Dropped, it has handed over, and what is left of connections is cut.
     pub async fn stop(&self, within: Duration) -> Drained {
         if let Some(pair) = &self.inner.pair {
             pair.stop();
@@ -150,9 +160,9 @@ impl Director {
         for service in &self.inner.services {
             service.drain(within);
         }
-        let running = std::mem::take(&mut *lock(&self.inner.running));
+        let mut running = std::mem::take(&mut *lock(&self.inner.running));
         let mut sum = Drained::default();
-        for carries in running {
+        for carries in &mut running.0 {
             // What a forwarder has to say at its end is how it went; others go on.
             if let Ok(Ok(drained)) = carries.await {
                 sum.finished += drained.finished;

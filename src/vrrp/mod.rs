@@ -80,6 +80,7 @@ mod group;
 mod router;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "there it refuses to start"))]
 mod shell;
+mod state;
 mod track;
 
 pub use self::advert::{Advert, Envelope, Message};
@@ -88,9 +89,10 @@ pub use self::checksum::Checksum;
 pub use self::config::{Preempt, RouterConfig, Version};
 pub use self::error::{AdvertError, ConfigError};
 pub use self::group::Group;
-pub use self::router::{Heard, Output, Router, State, Transition, Why};
+pub use self::router::{Heard, Output, Router};
 pub use self::shell::{
     AddressError, Adverts, Ended, Event, Events, HeardView, Notify, RouterView, StartError, View,
     VirtualAddress, VirtualRoute, VirtualRouter, Vrrp, What,
 };
+pub use self::state::{State, Transition, Why};
 pub use self::track::{Impact, Tracks, UnknownTrack};
