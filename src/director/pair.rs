@@ -99,7 +99,7 @@ fn forward(events: Events) -> mpsc::Receiver<Event> {
 
 fn take(inner: &Inner, event: &Event) {
     match &event.what {
-        What::Changed(..) => tracing::info!("{event}"),
+        What::Changed(..) | What::Tracked { is_up: true, .. } => tracing::info!("{event}"),
         _ => tracing::warn!("{event}"),
     }
     if event.became() == Some(State::Master)
