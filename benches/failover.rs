@@ -166,7 +166,7 @@ fn settle(world: &World) {
     until("b has not", || !world.has("b", VIRTUAL));
     until("clients find it", || world.ask(80).is_ok());
     let mac = world.mac("a");
-    until("clients know where it is", || world.neighbour().contains(&mac));
+    until("clients know where it is", || world.neighbour(VIRTUAL).contains(&mac));
     // Late announcements of a start are over.
     thread::sleep(Duration::from_millis(300));
 }

@@ -45,7 +45,7 @@ impl Pair {
         });
         until("clients find it", || self.world.ask(80).is_ok());
         until("clients know where it is", || {
-            self.world.neighbour().contains(&self.world.mac(active))
+            self.world.neighbour(VIRTUAL).contains(&self.world.mac(active))
         });
     }
 
@@ -92,8 +92,16 @@ fn whoever_dies_is_replaced_and_what_it_knew_is_known() {
     assert!(total >= 5);
     until("b knows of the counts", || pair.total("b") == Some(total));
 
+    let [_, six] = VIRTUAL_V6;
+    pair.world.knock(six);
+    assert!(pair.world.neighbour(six).contains(&pair.world.mac("a")));
+
     pair.a.kill();
     until("b is active", || is_active(&pair.world, "b"));
+    // By word of b alone: nobody has asked.
+    let mac = pair.world.mac("b");
+    until("clients know where b is", || pair.world.neighbour(VIRTUAL).contains(&mac));
+    until("over IPv6 too", || pair.world.neighbour(six).contains(&mac));
     // The dead one's machine goes on answering for the address until its lifetime ends.
     until("the dead one's addresses go by themselves", || pair.world.has_none("a"));
     until("clients are served", || pair.world.ask(80).is_ok());
@@ -162,7 +170,7 @@ fn a_split_network_has_two_masters_and_one_when_it_is_whole_again() {
     for _ in 0..20 {
         assert!(!pair.world.has("b", VIRTUAL) && pair.world.has("a", VIRTUAL));
         pair.world.ask(80).expect("a serves");
-        assert!(pair.world.neighbour().contains(&pair.world.mac("a")));
+        assert!(pair.world.neighbour(VIRTUAL).contains(&pair.world.mac("a")));
         thread::sleep(Duration::from_millis(50));
     }
     assert!(pair.b.log().contains("master -> backup"), "{}", pair.b.log());

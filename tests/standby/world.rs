@@ -62,6 +62,8 @@ impl World {
             world.on(side, &["addr", "add", &address, "dev", "eth0"]);
             let address = format!("fe80::{number}/64");
             world.on(side, &["addr", "add", &address, "dev", "eth0", "nodad"]);
+            let address = format!("fd00:88::{number}/64");
+            world.on(side, &["addr", "add", &address, "dev", "eth0", "nodad"]);
         }
         Some(world)
     }
@@ -183,10 +185,17 @@ impl World {
         String::from_utf8_lossy(&output.expect("`ip`").stdout).trim().to_owned()
     }
 
-    /// Where clients believe the virtual address to be.
-    pub(crate) fn neighbour(&self) -> String {
+    /// Knocks at an address from where clients are, which finds out where it is.
+    pub(crate) fn knock(&self, address: &str) {
+        let address = SocketAddr::new(address.parse().expect("an address"), 9);
+        // Nobody listens there.
+        let _ = self.within("c", || TcpStream::connect_timeout(&address, Duration::from_secs(1)));
+    }
+
+    /// Where clients believe an address to be.
+    pub(crate) fn neighbour(&self, address: &str) -> String {
         let space = self.space("c");
-        let words = ["-n", &space, "neigh", "show", VIRTUAL];
+        let words = ["-n", &space, "neigh", "show", address];
         let output = Command::new("ip").args(words).output().expect("`ip`");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
