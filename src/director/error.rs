@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-use super::ConfigError;
 use crate::backend::SetError;
 use crate::forward::ForwardError;
 use crate::health::PlanError;
@@ -66,7 +65,7 @@ pub enum ServiceError {
     /// Its checks.
     #[error(transparent)]
     Checks(#[from] PlanError),
-    /// Something that the configuration says of it.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
+    /// What its configuration says of checks.
+    #[error("{0}")]
+    Config(String),
 }

@@ -61,7 +61,8 @@ impl Service {
         })?;
         let balancer = Balancer::new(&set, Registry::default().parse(&config.scheduler)?)?;
         let persistence = config.persistence().map(|rule| Arc::new(rule.over(balancer.clone())));
-        let watch = config.plan()?.map(|plan| monitor.watch(&set, plan)).transpose()?;
+        let plan = config.plan().map_err(ServiceError::Config)?;
+        let watch = plan.map(|plan| monitor.watch(&set, plan)).transpose()?;
         let (hold, running) = match config.protocol {
             Protocol::Tcp => {
                 let mut forwarder = if ahead {

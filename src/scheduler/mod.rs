@@ -59,6 +59,7 @@ mod rr;
 mod sample;
 mod sed;
 mod sh;
+mod slip;
 mod subset;
 mod swrr;
 mod tier_load;
@@ -102,6 +103,8 @@ pub use self::rng::Rng;
 pub use self::rr::RoundRobin;
 pub use self::sed::ShortestExpectedDelay;
 pub use self::sh::SourceHash;
+#[cfg(feature = "director")]
+pub(crate) use self::slip::closest;
 pub use self::subset::Subset;
 pub use self::swrr::SmoothWeightedRoundRobin;
 pub use self::twos::TwoChoices;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::expression::is_name;
+use super::slip::closest;
 use super::{Expression, ExpressionError, Params, Scheduler, builtin};
 
 /// Builds schedulers from their [expressions](Expression).
@@ -178,7 +179,7 @@ impl Registry {
     pub fn build(&self, expression: Expression) -> Result<Arc<dyn Scheduler>, RegistryError> {
         let (name, arguments) = expression.into_parts();
         let Some(factory) = self.factories.get(&name) else {
-            let suggestion = self.closest(&name);
+            let suggestion = closest(&name, self.names()).map(str::to_owned);
             return Err(RegistryError::Unknown { name, suggestion });
         };
         let mut params = Params::new(self, name, arguments)?;
@@ -190,12 +191,6 @@ impl Registry {
     /// Every known name, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.factories.keys().map(String::as_str)
-    }
-
-    /// The known name that a slip of the hand would have turned into this one.
-    fn closest(&self, name: &str) -> Option<String> {
-        let (distance, known) = self.names().map(|known| (distance(name, known), known)).min()?;
-        (distance <= (name.len() / 3).max(1)).then(|| known.to_owned())
     }
 }
 
@@ -237,28 +232,6 @@ fn did_you_mean(suggestion: &Option<String>) -> String {
 
 fn list(known: &[String]) -> String {
     if known.is_empty() { "its bare name".to_owned() } else { known.join(", ") }
-}
-
-/// How many characters must be put in, taken out, changed or swapped with their neighbour to make
-/// one name of the other; capitals are no difference.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<u8> = b.bytes().map(|c| c.to_ascii_lowercase()).collect();
-    let (mut before, mut last, mut row) = (vec![0; b.len() + 1], vec![0; b.len() + 1], Vec::new());
-    row.extend(0..=b.len());
-    let mut previous = None;
-    for (i, x) in a.bytes().map(|c| c.to_ascii_lowercase()).enumerate() {
-        (before, last, row) = (last, row, before);
-        row[0] = i + 1;
-        for (j, &y) in b.iter().enumerate() {
-            let changed = last[j] + usize::from(x != y);
-            row[j + 1] = changed.min(last[j + 1] + 1).min(row[j] + 1);
-            if j > 0 && previous == Some(y) && b[j - 1] == x {
-                row[j + 1] = row[j + 1].min(before[j - 1] + 1);
-            }
-        }
-        previous = Some(x);
-    }
-    row[b.len()]
 }
 
 #[cfg(all(test, not(lvs_loom)))]
@@ -303,18 +276,5 @@ mod tests {
     #[test]
     fn a_syntax_error_keeps_its_place() {
         assert_eq!(error("rr("), "unexpected end at byte 3 where a name is due");
-    }
-
-    #[test]
-    fn distance_counts_slips_of_the_hand() {
-        assert_eq!(distance("wlc", "wlc"), 0);
-        assert_eq!(distance("WLC", "wlc"), 0);
-        assert_eq!(distance("wcl", "wlc"), 1, "swapped");
-        assert_eq!(distance("wl", "wlc"), 1, "left out");
-        assert_eq!(distance("wllc", "wlc"), 1, "put in");
-        assert_eq!(distance("wlx", "wlc"), 1, "changed");
-        assert_eq!(distance("", "wlc"), 3);
-        assert_eq!(distance("wlc", ""), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
     }
 }

@@ -126,7 +126,8 @@ impl RouterConfig {
         Self { announcements: again, announce_every: every, ..self }
     }
 
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    /// Does it make sense?
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         if self.id == 0 {
             return Err(ConfigError::Router(self.id));
         }

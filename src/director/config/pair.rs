@@ -1,15 +1,16 @@
 //! An active and a standby director.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{ConfigError, duration, parsed, some_duration, unsound};
+use super::document::{Fault, Step};
+use super::{duration, parsed, some_duration};
 use crate::vrrp::{
-    Checksum, Key, Notify, Preempt, RouterConfig, StartError, Version, VirtualAddress,
-    VirtualRouter, Vrrp,
+    Checksum, ConfigError as VrrpError, Key, KeyLength, Notify, Preempt, RouterConfig, StartError,
+    Version, VirtualAddress, VirtualRouter, Vrrp,
 };
 
 /// `[vrrp]`
@@ -90,26 +91,37 @@ impl fmt::Debug for Secret {
 }
 
 impl VrrpConfig {
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        let wrong = |key, what: &str| Err(Fault::new([Step::Key(key)], what));
         if self.addresses.is_empty() {
-            return Err(unsound("[vrrp], addresses", "there is none"));
+            return wrong("addresses", "there is none");
         }
         if !matches!(self.version, 2 | 3) {
-            return Err(unsound("[vrrp], version", "2 or 3"));
+            return wrong("version", "2 or 3");
         }
         if !self.preempt && self.preempt_delay.is_some() {
-            return Err(unsound("[vrrp], preempt_delay", "it does not preempt at all"));
+            return wrong("preempt_delay", "it does not preempt at all");
         }
         if self.notify.as_ref().is_some_and(Vec::is_empty) {
-            return Err(unsound("[vrrp], notify", "a program, and its arguments if any"));
+            return wrong("notify", "a program, and its arguments if any");
         }
-        self.key().map(drop)
+        if let Some(Err(error)) = self.key() {
+            return wrong("auth_key", &error.to_string());
+        }
+        let any = if self.version == 2 {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            IpAddr::from(Ipv6Addr::LOCALHOST)
+        };
+        self.election(any).check().or_else(|error| match error {
+            VrrpError::Router(_) => wrong("virtual_router_id", &error.to_string()),
+            VrrpError::Priority(_) => wrong("priority", &error.to_string()),
+            _ => wrong("advert_interval", &error.to_string()),
+        })
     }
 
-    fn key(&self) -> Result<Option<Key>, ConfigError> {
-        let Some(Secret(bytes)) = &self.auth_key else { return Ok(None) };
-        let key = Key::new(1, bytes);
-        key.map(Some).map_err(|error| unsound("[vrrp], auth_key", &error.to_string()))
+    fn key(&self) -> Option<Result<Key, KeyLength>> {
+        self.auth_key.as_ref().map(|Secret(bytes)| Key::new(1, bytes))
     }
 
     /// A virtual router for each family that there are addresses of.
@@ -140,7 +152,7 @@ impl VrrpConfig {
             for peer in self.peers.iter().filter(|peer| peer.is_ipv6() == is_v6) {
                 router = router.peer(*peer);
             }
-            if let Ok(Some(key)) = self.key() {
+            if let Some(Ok(key)) = self.key() {
                 router = router.key(key);
             }
             routers.push(router);

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{ConfigError, duration, some_duration, unsound};
+use super::document::{Fault, Step};
+use super::{duration, some_duration};
 use crate::balancer::{Persistence, PersistenceBuilder};
 use crate::health::{Checks, Ejection, HttpCheck, Plan, TcpCheck};
 use crate::scheduler::Registry;
@@ -104,33 +105,34 @@ enum CheckKind {
 }
 
 impl ServiceConfig {
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let place = |key: &str| format!("service {:?}, {key}", self.name);
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        let wrong = |key, what: &str| Fault::new([Step::Key(key)], what);
         let Engine::Proxy = self.engine;
         if let Err(error) = Registry::default().parse(&self.scheduler) {
-            return Err(unsound(&place("scheduler"), &error.to_string()));
+            return Err(wrong("scheduler", &error.to_string()));
         }
         let mut addresses = BTreeSet::new();
-        if let Some(twice) = self.servers.iter().find(|it| !addresses.insert(it.address)) {
-            let what = format!("{} is there twice", twice.address);
-            return Err(unsound(&place("server"), &what));
+        for (n, server) in self.servers.iter().enumerate() {
+            if !addresses.insert(server.address) {
+                let path = [Step::Key("server"), Step::Nth(n), Step::Key("address")];
+                return Err(Fault::new(path, format!("{} is there twice", server.address)));
+            }
         }
         if self.protocol == Protocol::Udp && self.sorry_server.is_some() {
-            return Err(unsound(&place("sorry_server"), "services of UDP have none"));
+            return Err(wrong("sorry_server", "services of UDP have none"));
         }
-        self.plan().map(drop)
+        self.plan().map(drop).map_err(|what| wrong("health", &what))
     }
 
     /// Who looks after the servers, if they are looked after.
-    pub(in crate::director) fn plan(&self) -> Result<Option<Plan>, ConfigError> {
+    pub(in crate::director) fn plan(&self) -> Result<Option<Plan>, String> {
         let Some(health) = &self.health else { return Ok(None) };
-        let wrong = |what: &str| unsound(&format!("service {:?}, health", self.name), what);
         let mut checks = match (health.kind, &health.path) {
-            (CheckKind::Tcp, Some(_)) => return Err(wrong("`path` is for type \"http\"")),
+            (CheckKind::Tcp, Some(_)) => return Err("`path` is for type \"http\"".to_owned()),
             (CheckKind::Tcp, None) => Checks::new(TcpCheck::new()),
             (CheckKind::Http, path) => {
                 let path = path.as_deref().unwrap_or("/");
-                let check = HttpCheck::get(path).map_err(|error| wrong(&error.to_string()))?;
+                let check = HttpCheck::get(path).map_err(|error| error.to_string())?;
                 Checks::new(match health.status {
                     Some([from, to]) => check.accept(RangeInclusive::new(from, to)),
                     None => check,
@@ -152,7 +154,7 @@ impl ServiceConfig {
         }
         let plan = Plan::new(&*self.name).check(checks);
         let plan = if health.eject { plan.eject(Ejection::new()) } else { plan };
-        plan.validate().map_err(|error| wrong(&error.to_string()))?;
+        plan.validate().map_err(|error| error.to_string())?;
         Ok(Some(plan))
     }
 

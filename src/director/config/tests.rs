@@ -37,35 +37,106 @@ fn a_sound_configuration_is_read() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn what_is_wrong_is_named_with_its_place() {
     for (right, wrong, said) in [
-        ("scheduler = \"wlc\"", "schedule = \"wlc\"", "unknown field `schedule`"),
-        ("scheduler = \"wlc\"", "scheduler = \"wcl\"", "service \"web\", scheduler: "),
-        ("10.88.0.100:80", "10.88.0.100", "line 4"),
+        (
+            "scheduler = \"wlc\"",
+            "schedular = \"wlc\"",
+            "configuration:5:5: service.web.schedular: unknown field `schedular`",
+        ),
+        ("scheduler = \"wlc\"", "schedular = \"wlc\"", "; did you mean `scheduler`?"),
+        (
+            "scheduler = \"wlc\"",
+            "scheduler = \"wcl\"",
+            "configuration:5:17: service.web.scheduler: no scheduler is named wcl, did you mean",
+        ),
+        ("10.88.0.100:80", "10.88.0.100", "configuration:4:14: service.web.listen: "),
         ("interval = \"1s\"", "interval = \"1\"", "as in \"500ms\""),
-        ("interval = \"1s\"", "interval = 1", "invalid type: integer"),
-        ("type = \"http\"", "type = \"tcp\"", "`path` is for type \"http\""),
-        ("timeout = \"500ms\"", "timeout = \"2s\"", "service \"web\", health: "),
-        ("weight = 3", "weight = -3", "weight"),
-        ("10.88.0.100/24", "10.88.0.100/33", "the prefix has 0 to 32 bits"),
-        ("[\"10.88.0.100/24\"]", "[]", "[vrrp], addresses: there is none"),
-        ("0102", "01", "32 bytes"),
-        ("0102", "0x", "hexadecimal"),
-        ("[vrrp]", "[vrrrp]", "unknown field `vrrrp`"),
+        (
+            "interval = \"1s\"",
+            "interval = 1",
+            "configuration:7:54: service.web.health.interval: invalid type: integer `1`",
+        ),
+        (
+            "type = \"http\"",
+            "type = \"tcp\"",
+            "configuration:7:5: service.web.health: `path` is for type \"http\"",
+        ),
+        ("timeout = \"500ms\"", "timeout = \"2s\"", "service.web.health: "),
+        ("weight = 3", "weight = -3", "service.web.server.127.0.0.1:9001.weight: "),
+        ("10.88.0.100/24", "10.88.0.100/33", "vrrp.addresses.1: \"10.88.0.100/33\" is no address"),
+        ("[\"10.88.0.100/24\"]", "[]", "vrrp.addresses: there is none"),
+        ("\"100ms\"", "\"5ms\"", "vrrp.advert_interval: an interval of 5ms: version 3 takes"),
+        ("router_id = 51", "router_id = 0", "vrrp.virtual_router_id: virtual router 0"),
+        ("0102", "01", "sync.key: a key of 32 bytes"),
+        ("0102", "0x", "sync.key: a key is written in hexadecimal"),
+        ("[vrrp]", "[vrrrp]", "vrrrp: unknown field `vrrrp`"),
+        ("[vrrp]", "[vrrrp]", "; did you mean `vrrp`?"),
+        ("weight = 3", "weight =", "configuration:12:13: "),
     ] {
         assert!(SOUND.contains(right));
         let error = Config::parse(&SOUND.replacen(right, wrong, 1)).expect_err(wrong);
-        assert!(error.to_string().contains(said), "{wrong}: {error}");
+        assert!(error.to_string().contains(said), "{wrong}:\n{said}\n{error}");
     }
-    assert!(Config::parse("").is_err());
+}
+
+#[test]
+fn parts_that_do_not_fit_together_are_named() {
     let alone = SOUND.split("[vrrp]").next().expect("the beginning").to_owned();
     let sync = SOUND.rsplit("[sync]").next().expect("the end");
-    let error = Config::parse(&format!("{alone}[sync]{sync}")).expect_err("no standby");
-    assert!(error.to_string().contains("[sync]: without [vrrp]"), "{error}");
-    let open = format!("[admin]\nlisten = \"0.0.0.0:9000\"\n{alone}");
-    assert!(Config::parse(&open).expect_err("open to all").to_string().contains("[admin]"));
-    let twice = format!("{alone}{alone}");
-    assert!(Config::parse(&twice).expect_err("twice").to_string().contains("twice"));
+    let said = |text: &str| Config::parse(text).expect_err("unsound").to_string();
+    assert!(said("").contains("there is no [[service]]"));
+    let error = said(&format!("{alone}[sync]{sync}"));
+    assert!(error.contains("sync: without [vrrp] there is no standby"), "{error}");
+    let error = said(&format!("[admin]\nlisten = \"0.0.0.0:9000\"\n{alone}"));
+    assert!(error.starts_with("configuration:2:10: admin.listen: 0.0.0.0:9000 is not"), "{error}");
+    let error = said(&format!("{alone}{alone}"));
+    assert!(error.contains("service.web.name: there is a service \"web\" already"), "{error}");
+    let error = said(&format!("{alone}{}", alone.replace("web", "mail")));
+    assert!(error.contains("service.mail.listen: another service listens on"), "{error}");
+    let server = "[[service.server]]\naddress = \"127.0.0.1:9001\"\n";
+    let error = said(&format!("{alone}{server}"));
+    assert!(error.contains("127.0.0.1:9001.address: 127.0.0.1:9001 is there twice"), "{error}");
+    let error = said("include = [\"more.toml\"]");
+    assert!(error.contains("configuration:1:"), "{error}");
+}
+
+#[test]
+fn files_include_others() {
+    let folder = std::env::temp_dir().join(format!("lvs-config-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("services")).expect("a folder");
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).expect("a file");
+        path
+    };
+    let service = |name: &str, port: u16| {
+        format!("[[service]]\nname = \"{name}\"\nlisten = \"127.0.0.1:{port}\"\n")
+    };
+    let main = write("main.toml", "include = [\"services/*.toml\"]\nworkers = 2\n");
+    write("services/b.toml", &service("b", 2));
+    write("services/a.toml", &(service("a", 1) + "scheduler = \"${LVS_NO_SUCH:-rr}\"\n"));
+    let config = Config::load(&main).expect("sound");
+    let names: Vec<_> = config.services.iter().map(|service| &*service.name).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!((&*config.services[0].scheduler, config.workers.map(usize::from)), ("rr", Some(2)));
+
+    let said = || Config::load(&main).expect_err("unsound").to_string();
+    write("services/b.toml", &service("a", 2));
+    assert!(
+        said().contains("services/b.toml:2:8: service.a.name: there is a service"),
+        "{}",
+        said()
+    );
+    write("services/b.toml", &format!("workers = 3\n{}", service("b", 2)));
+    assert!(said().contains("services/b.toml:1:11: workers: another file has"), "{}", said());
+    write("services/b.toml", "include = [\"x.toml\"]\n");
+    assert!(said().contains("only the first file includes others"), "{}", said());
+    write("services/b.toml", &service("${LVS_NO_SUCH}", 2));
+    assert!(said().contains("services/b.toml:2:8: environment variable"), "{}", said());
+    write("main.toml", "include = [\"none.toml\"]\n");
+    assert!(said().contains("include.1: there is no file \"none.toml\""), "{}", said());
+    std::fs::remove_dir_all(folder).expect("it is there");
 }
 
 #[test]
