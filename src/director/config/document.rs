@@ -119,7 +119,7 @@ fn walk(table: &DeTable<'_>, path: &[Step], at: &mut usize, names: &mut Vec<Stri
     match (value.get_ref(), rest) {
         (DeValue::Table(table), rest) => walk(table, rest, at, names),
         (DeValue::Array(values), [Step::Nth(n), rest @ ..]) => {
-            let Some(value) = values.iter().nth(*n) else { return };
+            let Some(value) = values.get(*n) else { return };
             *at = value.span().start;
             names.push(label(value.get_ref(), *n));
             if let DeValue::Table(table) = value.get_ref() {
