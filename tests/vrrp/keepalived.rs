@@ -44,7 +44,7 @@ impl Talk {
         };
         let (interval, length) = (self.interval.as_secs_f64(), if self.is_v6 { 64 } else { 24 });
         format!(
-            "global_defs {{\n vrrp_version {version}\n }}\nvrrp_instance V {{\n interface v\n \
+            "global_defs {{\n vrrp_version {version}\n vrrp_rt_priority 10\n }}\nvrrp_instance V {{\n interface v\n \
              virtual_router_id {ROUTER}\n priority {priority}\n advert_int {interval}\n {peers}\n \
              virtual_ipaddress {{\n {shared}/{length}\n }}\n}}\n"
         )
