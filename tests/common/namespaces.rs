@@ -1,6 +1,7 @@
 //! Whether tests in network namespaces can run here.
 
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// Tells whether they can, with these programs; says why not. In CI they must.
 ///
@@ -22,9 +23,14 @@ fn missing(programs: &[&str]) -> Option<String> {
             return Some(format!("no {program}"));
         }
     }
-    let name = format!("lvs{}-probe", std::process::id());
-    let ip = |word| Command::new("ip").args(["netns", word, &name]).output();
-    let made = ip("add").is_ok_and(|output| output.status.success());
-    let _ = ip("del");
-    (!made).then(|| "no network namespace can be made".to_owned())
+    // Once: the tests of a process run at the same time.
+    static CAN: OnceLock<bool> = OnceLock::new();
+    let can = CAN.get_or_init(|| {
+        let name = format!("lvs{}-probe", std::process::id());
+        let ip = |word| Command::new("ip").args(["netns", word, &name]).output();
+        let made = ip("add").is_ok_and(|output| output.status.success());
+        let _ = ip("del");
+        made
+    });
+    (!can).then(|| "no network namespace can be made".to_owned())
 }
