@@ -155,7 +155,10 @@ fn fail(world: &World, subject: &mut dyn Subject, fault: Fault) -> Gap {
     // The next round is the other pair's.
     for side in ["a", "b"] {
         subject.end(side);
-        let _ = world.try_on(side, &["addr", "del", &format!("{VIRTUAL}/24"), "dev", "eth0"]);
+        until("nothing is left of the address", || {
+            let _ = world.try_on(side, &["addr", "del", &format!("{VIRTUAL}/24"), "dev", "eth0"]);
+            !world.has(side, VIRTUAL)
+        });
     }
     gap
 }
@@ -362,10 +365,17 @@ impl Subject for Theirs {
     }
 
     fn end(&mut self, side: &str) {
-        if let Some(child) = self.child(side) {
+        let child = self.child(side);
+        if let Some(child) = child {
             let _ = rustix::process::kill_process(child, Signal::KILL);
         }
         self.running.remove(side);
+        // It is not ours to wait for: gone, or dead and not yet buried.
+        let is_alive = |child: rustix::process::Pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.as_raw_nonzero()));
+            stat.is_ok_and(|stat| !stat.contains(") Z "))
+        };
+        until("it is dead", || child.is_none_or(|child| !is_alive(child)));
     }
 }
 
