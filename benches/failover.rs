@@ -356,7 +356,9 @@ impl Subject for Theirs {
             router.signal(signal);
             return;
         }
-        // The child first: told by its parent's death, it would say farewell.
+        // The child first: told by its parent's death, it would say farewell. And the parent held
+        // up meanwhile: it would start another child.
+        router.signal(Signal::STOP);
         if let Some(child) = self.child(side) {
             let _ = rustix::process::kill_process(child, signal);
         }
@@ -366,9 +368,7 @@ impl Subject for Theirs {
 
     fn end(&mut self, side: &str) {
         let child = self.child(side);
-        if let Some(child) = child {
-            let _ = rustix::process::kill_process(child, Signal::KILL);
-        }
+        self.signal(side, Signal::KILL);
         self.running.remove(side);
         // It is not ours to wait for: gone, or dead and not yet buried.
         let is_alive = |child: rustix::process::Pid| {
