@@ -198,6 +198,23 @@ impl Durations {
         })
     }
 
+    /// What has been added since an earlier look at the same histograms. The longest is not known
+    /// then, but for the upper bound of its bucket.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut counts = self.counts.clone();
+        for (now, then) in counts.iter_mut().zip(earlier.counts.iter()) {
+            *now = now.saturating_sub(*then);
+        }
+        let longest = counts.iter().rposition(|&count| count > 0);
+        let max = match longest {
+            None => 0,
+            Some(BOUNDED) => self.max,
+            Some(bucket) => self.max.min(lower_micros(bucket + 1) * 1000),
+        };
+        Self { counts, sum: self.sum.saturating_sub(earlier.sum), max }
+    }
+
     /// Adds what another has.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.counts.iter_mut().zip(other.counts.iter()) {
@@ -237,6 +254,19 @@ mod tests {
         let live = Histogram::default();
         nanos.into_iter().for_each(|nanos| live.record(Duration::from_nanos(nanos)));
         live.snapshot()
+    }
+
+    #[test]
+    fn what_came_since_is_what_was_added() {
+        let early = of([1_000, 50_000, 3_000_000]);
+        let mut later = early.clone();
+        later.merge(&of([2_000, 70_000]));
+        let since = later.since(&early);
+        assert_eq!((since.count(), since.sum()), (2, Duration::from_micros(72)));
+        assert!(
+            since.max() >= Duration::from_micros(70) && since.max() < Duration::from_micros(90)
+        );
+        assert_eq!(later.since(&later), Durations::default());
     }
 
     #[test]

@@ -137,9 +137,9 @@ mod modelled {
 }
 
 #[cfg(not(lvs_loom))]
-type MutexGuard<'a, T> = std::sync::MutexGuard<'a, T>;
+pub(crate) type MutexGuard<'a, T> = std::sync::MutexGuard<'a, T>;
 #[cfg(lvs_loom)]
-type MutexGuard<'a, T> = loom::sync::MutexGuard<'a, T>;
+pub(crate) type MutexGuard<'a, T> = loom::sync::MutexGuard<'a, T>;
 
 /// Locks, ignoring poison: every critical section of this crate leaves its data whole before it
 /// calls out, so a panic of a caller's closure cannot have torn it.

@@ -1,5 +1,5 @@
 //! The `director` example as a process: what a newcomer sees of it.
-#![cfg(all(feature = "forward", feature = "health", unix))]
+#![cfg(all(feature = "director", target_os = "linux"))]
 
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -22,6 +22,7 @@ struct Director {
 impl Director {
     fn start(arguments: &[&str]) -> Self {
         let mut child = command()
+            .args(["--admin", "none"])
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
@@ -174,10 +175,16 @@ fn sigterm_is_as_good_as_ctrl_c() {
 fn an_address_in_use_is_a_clear_error() {
     let mut first = Director::start(&["--listen", "127.0.0.1:0"]);
     let address = first.address();
-    let second = command().args(["--listen", &address.to_string()]).output().expect("built");
+    let second = command()
+        .args(["--admin", "none", "--listen", &address.to_string()])
+        .output()
+        .expect("built");
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8(second.stderr).expect("utf-8");
-    assert!(said.starts_with(&format!("error: cannot listen on {address}: ")), "{said}");
+    assert!(
+        said.starts_with(&format!("error: service \"web\": cannot listen on {address}: ")),
+        "{said}"
+    );
 }
 
 #[test]

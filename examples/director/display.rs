@@ -2,17 +2,14 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use lvs::Balancer;
-use lvs::forward::Handle;
+use lvs::director::{Director, ServerStatus, ServiceStatus};
 
 /// Shows what each server has done.
 #[derive(Debug)]
 pub(crate) struct Display {
-    balancer: Balancer<SocketAddr>,
-    handle: Handle,
+    director: Director,
     terminal: bool,
     /// What there is to say beside the counts.
     notice: String,
@@ -22,20 +19,24 @@ pub(crate) struct Display {
 
 impl Display {
     /// Says what runs where, and what to try.
-    pub(crate) fn start(balancer: Balancer<SocketAddr>, handle: Handle) -> io::Result<Self> {
-        let url = handle.local_addr().map_or_else(String::new, |at| format!("http://{at}/"));
-        let rule = balancer.scheduler();
-        let servers = balancer.snapshot().backends().len();
+    pub(crate) fn start(director: Director) -> io::Result<Self> {
+        let status = director.status();
+        let service = &status.services[0];
+        let url = format!("http://{}/", service.listen.join(","));
         writeln!(
             io::stdout(),
-            "listening on {url}, {servers} servers behind it, scheduler {}\n\n  \
+            "listening on {url}, {} servers behind it, scheduler {}\n\n  \
              try:    curl {url}\n  \
-             often:  for i in $(seq 12); do curl -s {url}; done\n  \
-             end:    Ctrl-C\n",
-            rule.name(),
+             often:  for i in $(seq 12); do curl -s {url}; done",
+            service.servers.len(),
+            service.scheduler,
         )?;
+        if let Some(admin) = director.admin() {
+            writeln!(io::stdout(), "  look:   http://{admin}/")?;
+        }
+        writeln!(io::stdout(), "  end:    Ctrl-C\n")?;
         let terminal = io::stdout().is_terminal();
-        Ok(Self { balancer, handle, terminal, notice: String::new(), shown: String::new() })
+        Ok(Self { director, terminal, notice: String::new(), shown: String::new() })
     }
 
     /// How often to [update](Self::update).
@@ -45,7 +46,9 @@ impl Display {
 
     /// Shows the counts, if they have changed.
     pub(crate) fn update(&mut self) -> io::Result<()> {
-        let now = if self.terminal { self.table() } else { self.line() };
+        let status = self.director.status();
+        let service = &status.services[0];
+        let now = if self.terminal { self.table(service) } else { line(service) };
         if now == self.shown {
             return Ok(());
         }
@@ -66,47 +69,46 @@ impl Display {
         if self.terminal { Ok(()) } else { io::stdout().write_all(self.notice.as_bytes()) }
     }
 
-    fn line(&self) -> String {
-        let mut line = String::from("served:");
-        for backend in self.balancer.snapshot().backends() {
-            let _ = write!(line, " {} {}", backend.id(), backend.outcomes().ok);
-        }
-        let refused = self.handle.counters().refused.total();
-        let _ = writeln!(line, ", refused {refused}");
-        line
-    }
-
-    fn table(&self) -> String {
-        let snapshot = self.balancer.snapshot();
-        let all: u64 = snapshot.backends().iter().map(|backend| backend.outcomes().ok).sum();
+    fn table(&self, service: &ServiceStatus) -> String {
+        let all: u64 = service.servers.iter().map(|server| server.outcomes.ok).sum();
         let mut table = format!(
             "  {:8} {:21} {:10} {:>6} {:>8} {:>9} {:>7}  {}\n",
             "server", "address", "state", "weight", "active", "served", "failed", "share"
         );
-        for (backend, member) in snapshot.iter() {
-            let outcomes = backend.outcomes();
+        for server in &service.servers {
+            let outcomes = server.outcomes;
             let percent = (outcomes.ok * 100 + all / 2).checked_div(all).unwrap_or(0);
             let _ = writeln!(
                 table,
                 "  {:8} {:21} {:10} {:>6} {:>8} {:>9} {:>7}  {percent:>3} % {}",
-                backend.id().as_str(),
-                backend.target().to_string(),
-                member.state().name(),
-                member.weight(),
-                backend.load().total(),
+                name(server),
+                server.address,
+                server.state,
+                server.weight,
+                server.active,
                 outcomes.ok,
                 outcomes.failures(),
                 "#".repeat(percent as usize / 5),
             );
         }
-        let counters = self.handle.counters();
         let _ = writeln!(
             table,
             "\n  {} connections, {} refused, {} bytes to clients",
-            counters.accepted,
-            counters.refused.total(),
-            counters.bytes_to_clients,
+            service.totals.accepted, service.totals.refused, service.totals.bytes_to_clients,
         );
         table + &self.notice
     }
+}
+
+fn line(service: &ServiceStatus) -> String {
+    let mut line = String::from("served:");
+    for server in &service.servers {
+        let _ = write!(line, " {} {}", name(server), server.outcomes.ok);
+    }
+    let _ = writeln!(line, ", refused {}", service.totals.refused);
+    line
+}
+
+fn name(server: &ServerStatus) -> &str {
+    server.name.as_deref().unwrap_or(&server.address)
 }

@@ -1,47 +1,40 @@
-//! The signals that ask a program to end.
+//! What the program is asked to do by signals.
 
 use std::io;
 
-#[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Ctrl-C and, where there is such a thing, SIGTERM.
+/// Ctrl-C, SIGTERM and SIGHUP.
 #[derive(Debug)]
-pub(crate) struct StopSignals {
-    #[cfg(unix)]
+pub(crate) struct Signals {
     interrupt: Signal,
-    #[cfg(unix)]
     terminate: Signal,
+    hangup: Signal,
 }
 
-#[cfg(unix)]
-impl StopSignals {
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Asked {
+    Stop,
+    Reload,
+}
+
+impl Signals {
     /// From here on signals are noticed, and no longer end the process by themselves.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
     /// Waits for the next one.
-    pub(crate) async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-impl StopSignals {
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self {})
-    }
-
-    pub(crate) async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -36,6 +37,30 @@ pub enum DirectorError {
         /// What the system said.
         source: io::Error,
     },
+    /// Listeners cannot be handed over, or taken over.
+    #[error("handover at {}", path.display())]
+    Handover {
+        /// The path of the socket.
+        path: PathBuf,
+        /// What the system said, or the other director.
+        source: io::Error,
+    },
+    /// What the priority depends on cannot be looked at.
+    #[error("[[vrrp.track]] {track:?}: {what}")]
+    Track {
+        /// Which.
+        track: String,
+        /// Why.
+        what: String,
+    },
+    /// The service has this server already.
+    #[error("service {service:?} has server {server} already")]
+    ServerExists {
+        /// The service.
+        service: String,
+        /// The server.
+        server: SocketAddr,
+    },
     /// There is no service of this name.
     #[error("there is no service {0:?}")]
     NoService(String),
@@ -56,6 +81,14 @@ pub enum ServiceError {
     /// Its listener.
     #[error(transparent)]
     Forward(#[from] ForwardError),
+    /// Its listener on a path.
+    #[error("cannot listen on {}", path.display())]
+    Unix {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Its servers, or that its scheduler cannot use them.
     #[error(transparent)]
     Set(#[from] SetError),
@@ -65,7 +98,7 @@ pub enum ServiceError {
     /// Its checks.
     #[error(transparent)]
     Checks(#[from] PlanError),
-    /// What its configuration says of checks.
+    /// What its configuration says of checks, or of where servers come from.
     #[error("{0}")]
     Config(String),
 }

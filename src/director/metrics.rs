@@ -3,11 +3,13 @@
 use metrics::{Label, counter, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
-use super::status::Status;
+use super::Director;
+use super::status::{Since, Status};
 use crate::vrrp::State;
 
 /// Everything, as it is now: each scrape is written anew, and nothing is kept that has gone.
-pub(super) fn render(status: &Status) -> String {
+pub(super) fn render(director: &Director) -> String {
+    let status = &director.status_since(Since::Start);
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     metrics::with_local_recorder(&recorder, || record(status));

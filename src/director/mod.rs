@@ -53,18 +53,27 @@
 //! no connections, can hand those on.)
 
 mod admin;
+mod carrier;
 mod config;
+mod diff;
 mod error;
+mod history;
+mod import;
 mod metrics;
 mod pair;
+mod reload;
 mod running;
 mod service;
 mod status;
+mod succession;
 mod sync;
 mod wanted;
 
-pub use self::config::{Config, ConfigError};
+pub use self::carrier::Sockets;
+pub use self::config::{Config, ConfigError, LogConfig, LogFormat, LogLevel, RealServer};
 pub use self::error::{DirectorError, ServiceError};
+pub use self::import::{ImportError, import};
+pub use self::reload::Reloaded;
 pub use self::running::Director;
-pub use self::status::{ServerStatus, ServiceStatus, Status, SyncStatus, Totals};
+pub use self::status::{ServerStatus, ServerTotals, ServiceStatus, Status, SyncStatus, Totals};
 pub use self::wanted::{ServerChange, Wanted};

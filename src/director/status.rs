@@ -1,20 +1,31 @@
 //! How a director stands: everything, as JSON by serde.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::carrier::{Counted, Hold};
+use super::config::Protocol;
+use super::running::Director;
+use super::service::{Service, now};
+use super::sync::Sync;
 use crate::backend::Outcomes;
+use crate::forward::{Counters, UdpCounters};
+use crate::histogram::Durations;
 use crate::vrrp::View;
 
 /// Everything.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Status {
+    /// Of this crate.
+    pub version: &'static str,
+    /// For how long it has run, in milliseconds.
+    pub uptime_ms: u64,
     /// Serves the virtual addresses: it is master, or has no standby.
     pub active: bool,
-    /// Each service.
+    /// Each service, in the order of the configuration.
     pub services: Vec<ServiceStatus>,
     /// The virtual addresses and the election.
     pub vrrp: Option<View>,
@@ -28,19 +39,25 @@ pub struct Status {
 pub struct ServiceStatus {
     /// Its name.
     pub name: String,
-    /// The virtual address.
-    pub listen: SocketAddr,
+    /// Where clients come, with the real ports where 0 was asked for.
+    pub listen: Vec<String>,
     /// `tcp` or `udp`.
     pub protocol: &'static str,
     /// The rule.
     pub scheduler: String,
-    /// What was done, by both directors.
+    /// Health is ignored, because too few servers are healthy.
+    pub panicking: bool,
+    /// The weight that must be healthy is.
+    pub quorum: bool,
+    /// What was done, by both directors, since counts were last zeroed.
     pub totals: Totals,
+    /// What was refused, by reason, by this director.
+    pub refused: BTreeMap<&'static str, u64>,
     /// Connections or flows that this director carries now.
     pub active: u64,
     /// Clients whose server is remembered.
     pub persistent: usize,
-    /// Each server.
+    /// Each server, in the kernel's order: the newest first.
     pub servers: Vec<ServerStatus>,
 }
 
@@ -48,18 +65,34 @@ pub struct ServiceStatus {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ServerStatus {
-    /// Its address, which is its name.
+    /// Its address, by which it is addressed.
     pub address: String,
+    /// What people call it.
+    pub name: Option<String>,
     /// What becomes of new connections: `eligible`, `down`, `draining`, ...
     pub state: &'static str,
     /// Why, where that is known.
     pub why: Option<String>,
     /// The weight that is set.
     pub weight: u32,
+    /// Those of tier 0 come first.
+    pub tier: u8,
+    /// The most connections; 0 is no bound.
+    pub max_connections: u32,
+    /// Something was changed by hand.
+    pub by_hand: bool,
     /// Connections that it has now from this director.
     pub active: u32,
+    /// Those that count as inactive: flows of UDP.
+    pub inactive: u32,
     /// How those before ended.
     pub outcomes: Outcomes,
+    /// What this director did, since counts were last zeroed.
+    pub totals: ServerTotals,
+    /// How long connecting took, in milliseconds: the median.
+    pub connect_p50_ms: Option<f64>,
+    /// And what one in a hundred exceeded.
+    pub connect_p99_ms: Option<f64>,
 }
 
 /// What a service has done since it was begun, by whichever director was active.
@@ -96,6 +129,39 @@ impl Totals {
     }
 }
 
+/// What a server has been given, and gave.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ServerTotals {
+    /// Connections made, or flows begun.
+    pub connections: u64,
+    /// Connections that it refused or did not answer, or errors that came for flows.
+    pub failed: u64,
+    /// Bytes to it.
+    pub bytes_in: u64,
+    /// Bytes from it.
+    pub bytes_out: u64,
+}
+
+impl ServerTotals {
+    pub(super) fn plus(self, other: Self) -> Self {
+        self.with(other, u64::saturating_add)
+    }
+
+    pub(super) fn minus(self, other: Self) -> Self {
+        self.with(other, u64::saturating_sub)
+    }
+
+    fn with(self, other: Self, by: fn(u64, u64) -> u64) -> Self {
+        Self {
+            connections: by(self.connections, other.connections),
+            failed: by(self.failed, other.failed),
+            bytes_in: by(self.bytes_in, other.bytes_in),
+            bytes_out: by(self.bytes_out, other.bytes_out),
+        }
+    }
+}
+
 /// How the standby is kept up.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
@@ -116,4 +182,231 @@ pub struct SyncStatus {
 
 pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// From when counts are counted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Since {
+    /// The start, so that they never go back.
+    Start,
+    /// When an operator zeroed them.
+    Zero,
+}
+
+impl Director {
+    /// How it stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status_since(Since::Zero)
+    }
+
+    pub(super) fn status_since(&self, since: Since) -> Status {
+        let inner = &self.inner;
+        let up = now().saturating_duration_since(inner.since);
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_ms: millis(up),
+            active: inner.is_active(),
+            services: inner.services().iter().map(|service| service.status(since)).collect(),
+            vrrp: self.vrrp().and_then(|vrrp| vrrp.view()),
+            sync: inner.sync().map(|sync| Sync::status(&sync)),
+        }
+    }
+}
+
+/// What all carriers of a service have counted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Measured {
+    pub(super) totals: Totals,
+    pub(super) active: u64,
+    pub(super) refused: BTreeMap<&'static str, u64>,
+    pub(super) servers: BTreeMap<String, ServerMeasured>,
+}
+
+/// Of one server.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ServerMeasured {
+    pub(super) totals: ServerTotals,
+    pub(super) connect: Durations,
+}
+
+impl Measured {
+    /// Adds what one carrier has counted.
+    pub(super) fn add(&mut self, hold: &Hold) {
+        match hold {
+            Hold::Tcp(handle) => {
+                let counters = handle.counters();
+                self.count(&Counted::Tcp(counters));
+                self.refuse(tcp_refusals(&counters));
+                for backend in handle.backends() {
+                    let server = self.servers.entry(backend.id.to_string()).or_default();
+                    server.totals = server.totals.plus(ServerTotals {
+                        connections: backend.connections,
+                        failed: backend.failed_connects,
+                        bytes_in: backend.bytes_in,
+                        bytes_out: backend.bytes_out,
+                    });
+                    server.connect.merge(&backend.connect_time);
+                }
+            }
+            Hold::Udp(handle) => {
+                let counters = handle.counters();
+                self.count(&Counted::Udp(counters));
+                self.refuse(udp_refusals(&counters));
+                for backend in handle.backends() {
+                    let server = self.servers.entry(backend.id.to_string()).or_default();
+                    server.totals = server.totals.plus(ServerTotals {
+                        connections: backend.flows_started,
+                        failed: backend.errors,
+                        bytes_in: backend.to_server.bytes,
+                        bytes_out: backend.from_server.bytes,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Adds what carriers have counted that are gone.
+    pub(super) fn merge(&mut self, gone: &Self) {
+        self.totals = self.totals.plus(gone.totals);
+        self.refuse(gone.refused.iter().map(|(reason, count)| (*reason, *count)));
+        for (name, server) in &gone.servers {
+            let sum = self.servers.entry(name.clone()).or_default();
+            sum.totals = sum.totals.plus(server.totals);
+            sum.connect.merge(&server.connect);
+        }
+    }
+
+    fn count(&mut self, counted: &Counted) {
+        self.totals = self.totals.plus(counted.totals());
+        self.active += counted.active();
+    }
+
+    fn refuse(&mut self, reasons: impl IntoIterator<Item = (&'static str, u64)>) {
+        for (reason, count) in reasons {
+            *self.refused.entry(reason).or_default() += count;
+        }
+    }
+}
+
+fn tcp_refusals(counters: &Counters) -> [(&'static str, u64); 12] {
+    let refused = &counters.refused;
+    [
+        ("no_server", refused.no_backend),
+        ("saturated", refused.saturated),
+        ("queue_timeout", refused.queue_timeout),
+        ("scheduler", refused.scheduler),
+        ("connect_error", refused.connect_error),
+        ("connect_timeout", refused.connect_timeout),
+        ("no_resources", refused.no_resources),
+        ("client_limit", refused.client_limit),
+        ("bad_preamble", refused.bad_preamble),
+        ("preamble_timeout", refused.preamble_timeout),
+        ("no_service", refused.no_service),
+        ("client_left", refused.client_left),
+    ]
+}
+
+fn udp_refusals(counters: &UdpCounters) -> [(&'static str, u64); 11] {
+    let shed = &counters.shed;
+    [
+        ("max_flows", shed.max_flows),
+        ("client_limit", shed.max_flows_per_client),
+        ("no_server", shed.no_backend),
+        ("saturated", shed.saturated),
+        ("scheduler", shed.scheduler),
+        ("unreachable", shed.unreachable),
+        ("no_resources", shed.no_resources),
+        ("draining", shed.draining),
+        ("send_buffer", shed.send_buffer),
+        ("rejected", shed.rejected),
+        ("damaged", shed.damaged),
+    ]
+}
+
+/// What an operator has zeroed: counts as they were then.
+#[derive(Debug, Default)]
+pub(super) struct Zero {
+    totals: Totals,
+    refused: BTreeMap<&'static str, u64>,
+    servers: BTreeMap<String, ServerTotals>,
+}
+
+impl Service {
+    /// Lets counts begin anew for those who look; metrics go on.
+    pub(super) fn zero(&self) {
+        let measured = self.measured();
+        let servers = measured.servers.iter();
+        let zero = Zero {
+            totals: self.totals(),
+            refused: measured.refused.clone(),
+            servers: servers.map(|(name, it)| (name.clone(), it.totals)).collect(),
+        };
+        self.parts().zero = zero;
+    }
+
+    pub(super) fn status(&self, since: Since) -> ServiceStatus {
+        let mut measured = self.measured();
+        let mut totals = self.totals();
+        let parts = self.parts();
+        if since == Since::Zero {
+            totals = totals.minus(parts.zero.totals);
+            for (reason, count) in &mut measured.refused {
+                *count -= parts.zero.refused.get(reason).copied().unwrap_or_default().min(*count);
+            }
+            for (name, server) in &mut measured.servers {
+                let zero = parts.zero.servers.get(name).copied().unwrap_or_default();
+                server.totals = server.totals.minus(zero);
+            }
+        }
+        measured.refused.retain(|_, count| *count > 0);
+        let wanted = parts.changes.over(&parts.config.servers);
+        let names = wanted.into_iter().map(|it| (it.is.address.to_string(), it.is.name));
+        let mut names: BTreeMap<_, _> = names.collect();
+        let snapshot = self.balancer.snapshot();
+        let servers = snapshot.iter().enumerate().map(|(position, (backend, member))| {
+            let address = backend.id().to_string();
+            let known = measured.servers.remove(&address).unwrap_or_default();
+            let connect = |part| known.connect.quantile(part).map(|it| it.as_secs_f64() * 1e3);
+            let load = backend.load();
+            ServerStatus {
+                name: names.remove(&address).flatten(),
+                state: member.state().name(),
+                why: snapshot.why(position).map(ToString::to_string),
+                weight: member.weight(),
+                tier: member.tier(),
+                max_connections: member.limits().upper(),
+                by_hand: parts.changes.has(&address),
+                active: load.active,
+                inactive: load.inactive,
+                outcomes: backend.outcomes(),
+                totals: known.totals,
+                connect_p50_ms: connect(0.5),
+                connect_p99_ms: connect(0.99),
+                address,
+            }
+        });
+        ServiceStatus {
+            name: self.name.clone(),
+            listen: parts.carriers.iter().map(|it| it.listens().to_string()).collect(),
+            protocol: self.protocol.name(),
+            scheduler: parts.config.scheduler.clone(),
+            panicking: snapshot.is_panicking(),
+            quorum: snapshot.has_quorum(),
+            totals,
+            refused: measured.refused.clone(),
+            active: measured.active,
+            persistent: parts.persistence.as_ref().map_or(0, |it| it.len()),
+            servers: servers.collect(),
+        }
+    }
+}
+
+impl Protocol {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! What an operator has changed by hand, over what the configuration says.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::config::RealServer;
 use crate::backend::Admin;
 
 /// A change of one server, by hand.
@@ -34,10 +36,11 @@ impl ServerChange {
 }
 
 /// What a server may do.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Wanted {
     /// Serve.
+    #[default]
     Up,
     /// Go on with what it has, and take nothing new.
     Drain,
@@ -55,35 +58,168 @@ impl From<Wanted> for Admin {
     }
 }
 
+/// One thing that is done by hand.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Edit {
+    Change(String, ServerChange),
+    Add(RealServer),
+    Remove(String),
+}
+
 /// What has been changed in one service, by server, with a number for each change: of two directors'
 /// the higher one is the later.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct Changes {
-    servers: BTreeMap<String, (u64, ServerChange)>,
+    servers: BTreeMap<String, (u64, Hand)>,
+}
+
+/// Servers that are gone and remembered.
+const GONE: usize = 256;
+
+/// What has been changed of one server.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+struct Hand {
+    change: ServerChange,
+    /// It is there, or is not, whatever the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    presence: Option<Presence>,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Presence {
+    Added(RealServer),
+    Removed,
+}
+
+/// What a server is to be, all in all.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Server {
+    pub(super) is: RealServer,
+    pub(super) state: Wanted,
 }
 
 impl Changes {
-    /// Notes what is changed, over what was before.
-    pub(super) fn note(&mut self, server: &str, change: ServerChange) {
+    /// Notes what is done, over what was before.
+    pub(super) fn note(&mut self, edit: &Edit) {
         let number = self.servers.values().map(|(number, _)| *number).max().unwrap_or(0) + 1;
-        let (_, before) = self.servers.get(server).copied().unwrap_or_default();
-        let change = ServerChange {
-            weight: change.weight.or(before.weight),
-            state: change.state.or(before.state),
+        let name = match edit {
+            Edit::Change(server, _) | Edit::Remove(server) => server.clone(),
+            Edit::Add(server) => server.address.to_string(),
         };
-        self.servers.insert(server.to_owned(), (number, change));
-    }
-
-    /// Takes over what is later with somebody else; tells what that is.
-    pub(super) fn merge(&mut self, other: &Self) -> Vec<(String, ServerChange)> {
-        let mut news = Vec::new();
-        for (server, (number, change)) in &other.servers {
-            if self.servers.get(server).is_none_or(|(known, _)| known < number) {
-                self.servers.insert(server.clone(), (*number, *change));
-                news.push((server.clone(), *change));
+        let (at, hand) = self.servers.entry(name).or_default();
+        *at = number;
+        match edit {
+            Edit::Change(_, change) => {
+                hand.change.weight = change.weight.or(hand.change.weight);
+                hand.change.state = change.state.or(hand.change.state);
+            }
+            Edit::Add(server) => {
+                let presence = Some(Presence::Added(server.clone()));
+                *hand = Hand { change: ServerChange::default(), presence };
+            }
+            Edit::Remove(_) => {
+                *hand = Hand { change: ServerChange::default(), presence: Some(Presence::Removed) };
             }
         }
-        news
+    }
+
+    /// Forgets servers that were added by hand and taken out again, but for the latest: the standby
+    /// must be told of those.
+    pub(super) fn prune(&mut self, configured: &[RealServer]) {
+        let is_gone = |(name, (_, hand)): &(&String, &(u64, Hand))| {
+            hand.presence == Some(Presence::Removed)
+                && !configured.iter().any(|it| it.address.to_string() == **name)
+        };
+        let gone = self.servers.iter().filter(is_gone);
+        let mut gone: Vec<_> = gone.map(|(name, (number, _))| (*number, name.clone())).collect();
+        gone.sort_unstable();
+        let old = gone.len().saturating_sub(GONE);
+        for (_, name) in gone.into_iter().take(old) {
+            self.servers.remove(&name);
+        }
+    }
+
+    /// Takes over what is later with somebody else; `true` if there was anything.
+    pub(super) fn merge(&mut self, other: &Self) -> bool {
+        let mut is_news = false;
+        for (server, (number, hand)) in &other.servers {
+            if self.servers.get(server).is_none_or(|(known, _)| known < number) {
+                self.servers.insert(server.clone(), (*number, hand.clone()));
+                is_news = true;
+            }
+        }
+        is_news
+    }
+
+    /// Forgets what the configuration has changed since: the file that was written later goes before
+    /// the hand.
+    pub(super) fn follow(&mut self, before: &[RealServer], after: &[RealServer]) {
+        let find = |all: &[RealServer], name: &str| {
+            all.iter().find(|server| server.address.to_string() == name).cloned()
+        };
+        self.servers.retain(|name, (_, hand)| {
+            match (find(before, name), find(after, name)) {
+                // It left the file, and takes all with it.
+                (Some(_), None) => return false,
+                (None, Some(_)) => {
+                    hand.presence = None;
+                    hand.change.weight = None;
+                }
+                (Some(before), Some(after)) if before != after => {
+                    hand.presence = None;
+                    if before.weight != after.weight {
+                        hand.change.weight = None;
+                    }
+                }
+                _ => {}
+            }
+            *hand != Hand::default()
+        });
+    }
+
+    /// What the servers are to be: those of the configuration in its order, then those added by hand.
+    pub(super) fn over(&self, configured: &[RealServer]) -> Vec<Server> {
+        let mut servers: Vec<RealServer> = Vec::new();
+        for server in configured {
+            match self.presence(&server.address) {
+                None => servers.push(server.clone()),
+                Some(Presence::Added(instead)) => servers.push(instead.clone()),
+                Some(Presence::Removed) => {}
+            }
+        }
+        for (_, hand) in self.servers.values() {
+            if let Some(Presence::Added(server)) = &hand.presence
+                && !configured.iter().any(|it| it.address == server.address)
+            {
+                servers.push(server.clone());
+            }
+        }
+        let finished = servers.into_iter().map(|mut server| {
+            let change = self.change(&server.address.to_string());
+            server.weight = change.weight.unwrap_or(server.weight);
+            Server { is: server, state: change.state.unwrap_or_default() }
+        });
+        finished.collect()
+    }
+
+    fn presence(&self, server: &SocketAddr) -> Option<&Presence> {
+        self.servers.get(&server.to_string()).and_then(|(_, hand)| hand.presence.as_ref())
+    }
+
+    /// What has been changed of a server.
+    pub(super) fn change(&self, server: &str) -> ServerChange {
+        self.servers.get(server).map(|(_, hand)| hand.change).unwrap_or_default()
+    }
+
+    /// Every server that something was changed of.
+    pub(super) fn servers(&self) -> impl Iterator<Item = (&str, ServerChange)> {
+        self.servers.iter().map(|(server, (_, hand))| (&**server, hand.change))
+    }
+
+    /// Has anything been done to a server by hand?
+    pub(super) fn has(&self, server: &str) -> bool {
+        self.servers.contains_key(server)
     }
 }
 
@@ -91,17 +227,78 @@ impl Changes {
 mod tests {
     use super::*;
 
+    fn server(port: u16, weight: u32) -> RealServer {
+        let mut server = RealServer::new(SocketAddr::from(([10, 0, 0, 1], port)));
+        server.weight = weight;
+        server
+    }
+
+    fn weight(port: u16, weight: u32) -> Edit {
+        Edit::Change(format!("10.0.0.1:{port}"), ServerChange::weight(weight))
+    }
+
+    fn drain(port: u16) -> Edit {
+        Edit::Change(format!("10.0.0.1:{port}"), ServerChange::state(Wanted::Drain))
+    }
+
     #[test]
     fn the_later_change_wins_and_what_it_leaves_open_stays() {
         let (mut a, mut b) = (Changes::default(), Changes::default());
-        a.note("one", ServerChange::weight(3));
-        assert_eq!(b.merge(&a).len(), 1);
-        assert!(b.merge(&a).is_empty(), "it is known");
-        b.note("one", ServerChange::state(Wanted::Drain));
-        let news = a.merge(&b);
+        a.note(&weight(1, 3));
+        assert!(b.merge(&a));
+        assert!(!b.merge(&a), "it is known");
+        b.note(&drain(1));
+        assert!(a.merge(&b));
         let both = ServerChange { weight: Some(3), state: Some(Wanted::Drain) };
-        assert_eq!(news, [("one".to_owned(), both)]);
-        assert!(b.merge(&a).is_empty());
+        assert_eq!(a.change("10.0.0.1:1"), both);
+        assert!(!b.merge(&a));
         assert_eq!(a, b);
+    }
+
+    #[test]
+    fn what_is_done_by_hand_lies_over_the_configuration() {
+        let mut changes = Changes::default();
+        let file = [server(1, 1), server(2, 2)];
+        changes.note(&weight(1, 7));
+        changes.note(&Edit::Remove("10.0.0.1:2".into()));
+        changes.note(&Edit::Add(server(3, 3)));
+        changes.note(&drain(3));
+        let is = |server, state| Server { is: server, state };
+        let all = [is(server(1, 7), Wanted::Up), is(server(3, 3), Wanted::Drain)];
+        assert_eq!(changes.over(&file), all);
+        changes.note(&Edit::Add(server(2, 5)));
+        assert_eq!(changes.over(&file)[1], is(server(2, 5), Wanted::Up));
+    }
+
+    #[test]
+    fn servers_that_come_and_go_are_forgotten() {
+        let mut changes = Changes::default();
+        changes.note(&Edit::Remove("10.0.0.1:65535".into()));
+        for port in 1..2_000 {
+            changes.note(&Edit::Add(server(port, 1)));
+            changes.note(&Edit::Remove(format!("10.0.0.1:{port}")));
+            changes.prune(&[server(65_535, 1)]);
+        }
+        assert_eq!(changes.servers.len(), GONE + 1);
+        assert!(changes.has("10.0.0.1:65535") && changes.has("10.0.0.1:1999"));
+    }
+
+    #[test]
+    fn what_the_file_changes_goes_before_the_hand_and_nothing_else_does() {
+        let mut changes = Changes::default();
+        changes.note(&weight(1, 7));
+        changes.note(&drain(1));
+        changes.note(&drain(2));
+        changes.note(&Edit::Remove("10.0.0.1:4".into()));
+        changes.note(&Edit::Add(server(3, 3)));
+        let before = [server(1, 1), server(2, 1), server(4, 1)];
+        let mut same = changes.clone();
+        same.follow(&before, &before);
+        assert_eq!(same, changes);
+        changes.follow(&before, &[server(1, 2), server(3, 1), server(4, 1)]);
+        let is = |server, state| Server { is: server, state };
+        let all = [is(server(1, 2), Wanted::Drain), is(server(3, 1), Wanted::Up)];
+        assert_eq!(changes.over(&[server(1, 2), server(3, 1), server(4, 1)]), all);
+        assert!(!changes.has("10.0.0.1:2") && !changes.has("10.0.0.1:3"));
     }
 }

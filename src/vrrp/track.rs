@@ -51,6 +51,11 @@ impl Tracks {
         self.tracks.insert(name.into(), (impact, is_up));
     }
 
+    /// Tracks something no longer; `true` if it was.
+    pub fn remove(&mut self, name: &str) -> bool {
+        self.tracks.remove(name).is_some()
+    }
+
     /// Says whether something is up; `true` if that is news.
     ///
     /// # Errors
@@ -103,6 +108,9 @@ mod tests {
         assert_eq!(tracks.priority(), 254);
         tracks.base = 255;
         assert_eq!(tracks.priority(), 255);
+        tracks.base = 100;
+        assert!(tracks.remove("b") && !tracks.remove("b"));
+        assert_eq!(tracks.priority(), 100);
         assert_eq!(tracks.set("c", true), Err(UnknownTrack("c".into())));
     }
 }

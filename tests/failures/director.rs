@@ -19,8 +19,8 @@ pub(crate) struct Director {
 impl Director {
     pub(crate) async fn start(servers: &[SocketAddr]) -> Self {
         let mut command = Command::new(program());
-        command.args(["--listen", "127.0.0.1:0", "--scheduler", "rr", "--check", HEALTH]);
-        command.arg("--interval").arg(INTERVAL.as_millis().to_string());
+        command.args(["--listen", "127.0.0.1:0", "--scheduler", "rr", "--health", HEALTH]);
+        command.args(["--admin", "none"]).arg("--interval").arg(INTERVAL.as_millis().to_string());
         for server in servers {
             command.arg("--server").arg(server.to_string());
         }

@@ -122,8 +122,8 @@ impl World {
 
     /// Starts a director there, with this configuration.
     pub(crate) fn director(&self, side: &str, config: &str) -> Process {
-        let file = self.file(&format!("{side}.toml"), config);
-        self.start(side, "director", &example("standby"), &["--config", &file, "--drain", "0"])
+        let file = self.file(&format!("{side}.toml"), &format!("drain_timeout = \"0s\"\n{config}"));
+        self.start(side, "director", &example("standby"), &["--config", &file])
     }
 
     /// Real servers beside the clients, which answer with their names.
@@ -357,7 +357,7 @@ fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> std::i
     let length = body.len();
     // At once: what comes in pieces may be answered before all of it is there.
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
          Content-Length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes())?;

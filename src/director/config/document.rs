@@ -19,7 +19,7 @@ pub(super) struct Document {
 
 /// A step on the way from the top of a document to a value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Key(&'static str),
     /// One of several: `[[service]]`.
     Nth(usize),
@@ -27,9 +27,9 @@ pub(super) enum Step {
 
 /// What is wrong with a value that can be read.
 #[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) path: Vec<Step>,
-    pub(super) what: String,
+pub(crate) struct Fault {
+    path: Vec<Step>,
+    pub(crate) what: String,
 }
 
 impl Fault {
@@ -117,7 +117,10 @@ fn walk(table: &DeTable<'_>, path: &[Step], at: &mut usize, names: &mut Vec<Stri
     let Some((name, value)) = found else { return };
     *at = name.span().start;
     match (value.get_ref(), rest) {
-        (DeValue::Table(table), rest) => walk(table, rest, at, names),
+        // One of several may stand there alone.
+        (DeValue::Table(table), [Step::Nth(_), rest @ ..]) | (DeValue::Table(table), rest) => {
+            walk(table, rest, at, names)
+        }
         (DeValue::Array(values), [Step::Nth(n), rest @ ..]) => {
             let Some(value) = values.get(*n) else { return };
             *at = value.span().start;

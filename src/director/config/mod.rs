@@ -1,22 +1,35 @@
 //! What an operator writes down, in TOML.
 
+mod admin;
+mod check;
 mod document;
-mod pair;
+mod ejection;
+mod servers;
 mod service;
+mod sync;
+mod tcp;
+mod udp;
+mod value;
+mod vrrp;
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use thiserror::Error;
 
+pub(crate) use self::admin::AdminConfig;
+pub use self::admin::{LogConfig, LogFormat, LogLevel};
 use self::document::{Document, Fault, Step};
-pub(super) use self::pair::{SyncConfig, VrrpConfig};
-pub(super) use self::service::{Protocol, ServiceConfig};
+pub use self::servers::RealServer;
+pub(crate) use self::servers::{DiscoveryConfig, Origin};
+pub(crate) use self::service::{Listen, Protocol, ServiceConfig};
+pub(crate) use self::sync::SyncConfig;
+use self::value::Several;
+pub(crate) use self::value::{Hidden, Time};
+pub(crate) use self::vrrp::{TrackConfig, VrrpConfig};
 
 /// The configuration of a director, from a file and those that it includes.
 ///
@@ -26,15 +39,23 @@ pub(super) use self::service::{Protocol, ServiceConfig};
 ///
 /// `include = ["services/*.toml"]` reads more files, in the order of their names, from the folder of
 /// the first; they add services, or tables that are not there yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// Threads for each service.
-    pub(super) workers: Option<NonZeroUsize>,
-    pub(super) admin: Option<AdminConfig>,
-    pub(super) services: Vec<ServiceConfig>,
-    pub(super) vrrp: Option<VrrpConfig>,
-    pub(super) sync: Option<SyncConfig>,
+    pub(crate) workers: Option<NonZeroUsize>,
+    /// How long connections may take to end by themselves, when their listener goes.
+    pub(crate) drain_timeout: Option<Time>,
+    /// Where a successor finds the listeners.
+    pub(crate) handover: Option<PathBuf>,
+    pub(crate) log: LogConfig,
+    pub(crate) admin: Option<AdminConfig>,
+    pub(crate) services: Vec<ServiceConfig>,
+    pub(crate) vrrp: Vec<VrrpConfig>,
+    pub(crate) sync: Option<SyncConfig>,
 }
+
+/// How long connections may take to end, unless that is said.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// What stands in one file.
 #[derive(Clone, Debug, Deserialize)]
@@ -43,18 +64,14 @@ struct Part {
     #[serde(default)]
     include: Vec<String>,
     workers: Option<NonZeroUsize>,
+    drain_timeout: Option<Time>,
+    handover: Option<PathBuf>,
+    log: Option<LogConfig>,
     admin: Option<AdminConfig>,
     #[serde(default, rename = "service")]
     services: Vec<ServiceConfig>,
-    vrrp: Option<VrrpConfig>,
+    vrrp: Option<Several<VrrpConfig>>,
     sync: Option<SyncConfig>,
-}
-
-/// `[admin]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct AdminConfig {
-    pub(super) listen: SocketAddr,
 }
 
 /// What is wrong with a configuration.
@@ -138,66 +155,138 @@ impl Config {
         Self::whole(vec![(document, part)])
     }
 
+    /// What the program is to write about itself.
+    #[must_use]
+    pub fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    /// Is it one of an active and a standby director?
+    #[must_use]
+    pub fn has_standby(&self) -> bool {
+        !self.vrrp.is_empty()
+    }
+
+    /// How long connections may take to end by themselves, when the director stops or a listener is
+    /// taken away. Default: 10 s.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.drain_timeout.map_or(DRAIN, |Time(time)| time)
+    }
+
+    /// The path of the socket by which a successor takes the listeners over, if there is to be one.
+    #[must_use]
+    pub fn handover(&self) -> Option<&Path> {
+        self.handover.as_deref()
+    }
+
     /// Puts the files together, of which the first may include others.
     fn whole(parts: Vec<(Document, Part)>) -> Result<Self, ConfigError> {
-        let mut config =
-            Self { workers: None, admin: None, services: Vec::new(), vrrp: None, sync: None };
-        let (mut names, mut listeners) = (BTreeSet::new(), BTreeSet::new());
+        let mut config = Self::default();
+        let (mut log, mut vrrp) = (None, None);
         for (place, (document, part)) in parts.iter().enumerate() {
             if place > 0 && !part.include.is_empty() {
                 return Err(document.fault(nested()));
             }
-            part.check(&mut names, &mut listeners).map_err(|fault| document.fault(fault))?;
+            part.check().map_err(|fault| document.fault(fault))?;
             let twice =
                 |key| document.fault(Fault::new([Step::Key(key)], "another file has this already"));
-            put(&mut config.workers, part.workers).map_err(|()| twice("workers"))?;
-            put(&mut config.admin, part.admin.clone()).map_err(|()| twice("admin"))?;
-            put(&mut config.vrrp, part.vrrp.clone()).map_err(|()| twice("vrrp"))?;
-            put(&mut config.sync, part.sync.clone()).map_err(|()| twice("sync"))?;
+            put(&mut config.workers, &part.workers).map_err(|()| twice("workers"))?;
+            put(&mut config.drain_timeout, &part.drain_timeout)
+                .map_err(|()| twice("drain_timeout"))?;
+            put(&mut config.handover, &part.handover).map_err(|()| twice("handover"))?;
+            put(&mut log, &part.log).map_err(|()| twice("log"))?;
+            put(&mut config.admin, &part.admin).map_err(|()| twice("admin"))?;
+            put(&mut vrrp, &part.vrrp).map_err(|()| twice("vrrp"))?;
+            put(&mut config.sync, &part.sync).map_err(|()| twice("sync"))?;
             config.services.extend(part.services.iter().cloned());
         }
+        config.log = log.unwrap_or_default();
+        config.vrrp = vrrp.unwrap_or_default().0;
         let (first, _) = &parts[0];
         if config.services.is_empty() {
             return Err(first.fault(Fault::new([], "there is no [[service]], and nothing to do")));
         }
-        if config.sync.is_some() && config.vrrp.is_none() {
+        if config.sync.is_some() && config.vrrp.is_empty() {
             let what = "without [vrrp] there is no standby";
             let with = parts.iter().find(|(_, part)| part.sync.is_some());
             let document = with.map_or(first, |(document, _)| document);
             return Err(document.fault(Fault::new([Step::Key("sync")], what)));
         }
+        let mut known = Known::default();
+        let routed = config.services.iter().flat_map(|service| service.tcp.routes());
+        known.routed = routed.map(String::as_str).collect();
+        for (document, part) in &parts {
+            for (n, service) in part.services.iter().enumerate() {
+                let at = [Step::Key("service"), Step::Nth(n)];
+                let fits = known.fits(service, &config.services);
+                fits.map_err(|fault| document.fault(fault.below(&at)))?;
+            }
+        }
         Ok(config)
     }
 }
 
+/// What there is in all files together.
+#[derive(Default)]
+struct Known<'a> {
+    names: BTreeSet<&'a str>,
+    listeners: BTreeMap<(&'a Listen, Protocol), &'a str>,
+    /// Services that others lead to.
+    routed: BTreeSet<&'a str>,
+}
+
+impl<'a> Known<'a> {
+    /// Does a service fit to all others?
+    fn fits(&mut self, service: &'a ServiceConfig, all: &[ServiceConfig]) -> Result<(), Fault> {
+        let wrong = |key, what: String| Err(Fault::new([Step::Key(key)], what));
+        let name = &*service.name;
+        if !self.names.insert(name) {
+            return wrong("name", format!("there is a service {name:?} already"));
+        }
+        for listen in &service.listen.0 {
+            let is_any = matches!(listen, Listen::Address(address) if address.port() == 0);
+            let other = self.listeners.insert((listen, service.protocol), name);
+            if let Some(other) = other.filter(|_| !is_any) {
+                return wrong("listen", format!("service {other:?} listens on {listen} already"));
+            }
+        }
+        if service.listen.0.is_empty() && !self.routed.contains(name) {
+            return wrong(
+                "name",
+                "it listens nowhere, and no `server_names` lead to it".to_owned(),
+            );
+        }
+        for route in service.tcp.routes() {
+            let target = all.iter().find(|it| it.name == *route);
+            let fault = |what| Err(Fault::new([Step::Key("tcp"), Step::Key("server_names")], what));
+            match target {
+                None => return fault(format!("there is no service {route:?}")),
+                Some(target) if target.protocol != Protocol::Tcp => {
+                    return fault(format!("service {route:?} is one of UDP"));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Part {
-    /// What each part of it says by itself, and that no service is there twice.
-    fn check(
-        &self,
-        names: &mut BTreeSet<String>,
-        listeners: &mut BTreeSet<(SocketAddr, Protocol)>,
-    ) -> Result<(), Fault> {
+    /// What each part of it says by itself.
+    fn check(&self) -> Result<(), Fault> {
         for (n, service) in self.services.iter().enumerate() {
             let at = [Step::Key("service"), Step::Nth(n)];
-            let wrong = |key, what: String| Fault::new([Step::Key(key)], what).below(&at);
-            if !names.insert(service.name.clone()) {
-                let what = format!("there is a service {:?} already", service.name);
-                return Err(wrong("name", what));
-            }
-            let is_any = service.listen.port() == 0;
-            if !is_any && !listeners.insert((service.listen, service.protocol)) {
-                let what = format!("another service listens on {} already", service.listen);
-                return Err(wrong("listen", what));
-            }
             service.check().map_err(|fault| fault.below(&at))?;
         }
-        if let Some(admin) = self.admin.as_ref().filter(|admin| !admin.listen.ip().is_loopback()) {
-            let what = format!("{} is not of this machine alone: use 127.0.0.1", admin.listen);
-            return Err(Fault::new([Step::Key("admin"), Step::Key("listen")], what));
+        if let Some(admin) = &self.admin {
+            admin.check().map_err(|fault| fault.below(&[Step::Key("admin")]))?;
         }
-        self.vrrp
-            .as_ref()
-            .map_or(Ok(()), |vrrp| vrrp.check().map_err(|fault| fault.below(&[Step::Key("vrrp")])))
+        let check = |all| {
+            let at = |n| [Step::Key("vrrp"), Step::Nth(n)];
+            vrrp::check_all(all).map_err(|(n, fault)| fault.below(&at(n)))
+        };
+        self.vrrp.as_ref().map_or(Ok(()), check)
     }
 }
 
@@ -214,35 +303,15 @@ fn nested() -> Fault {
 }
 
 /// Takes over a table, of which there must be one.
-fn put<T>(whole: &mut Option<T>, part: Option<T>) -> Result<(), ()> {
-    match (whole.is_some(), part) {
-        (true, Some(_)) => Err(()),
+fn put<T: Clone>(whole: &mut Option<T>, part: &Option<T>) -> Result<(), ()> {
+    match (&whole, part) {
+        (Some(_), Some(_)) => Err(()),
         (_, None) => Ok(()),
-        (false, part) => {
-            *whole = part;
+        (None, Some(part)) => {
+            *whole = Some(part.clone());
             Ok(())
         }
     }
-}
-
-/// A length of time: `"500ms"`, `"1s"`, `"5m"`.
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text)
-        .map_err(|error| serde::de::Error::custom(format!("{text:?}: {error}, as in \"500ms\"")))
-}
-
-fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    duration(deserializer).map(Some)
-}
-
-/// What says by itself what is wrong with it.
-fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr<Err: std::fmt::Display>,
-{
-    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]

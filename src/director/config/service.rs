@@ -1,168 +1,286 @@
-//! A virtual service and its real servers.
+//! A virtual service.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::check::CheckConfig;
 use super::document::{Fault, Step};
-use super::{duration, some_duration};
-use crate::balancer::{Persistence, PersistenceBuilder};
-use crate::health::{Checks, Ejection, HttpCheck, Plan, TcpCheck};
+use super::ejection::EjectionConfig;
+use super::servers::{DiscoveryConfig, RealServer};
+use super::tcp::TcpConfig;
+use super::udp::UdpConfig;
+use super::value::{Several, Time, put};
+use crate::backend::{FailMode, Quorum, SlowStart};
+use crate::balancer::{Affinity, Persistence, PersistenceBuilder};
+use crate::health::Plan;
 use crate::scheduler::Registry;
 
 /// `[[service]]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(in crate::director) struct ServiceConfig {
-    pub(in crate::director) name: String,
-    pub(in crate::director) listen: SocketAddr,
+pub(crate) struct ServiceConfig {
+    pub(crate) name: String,
     #[serde(default)]
-    pub(in crate::director) protocol: Protocol,
+    pub(crate) listen: Several<Listen>,
+    #[serde(default)]
+    pub(crate) protocol: Protocol,
     #[serde(default = "wlc")]
-    pub(in crate::director) scheduler: String,
+    pub(crate) scheduler: String,
     #[serde(default)]
-    engine: Engine,
-    persistence: Option<PersistenceConfig>,
-    health: Option<CheckConfig>,
-    pub(in crate::director) sorry_server: Option<SocketAddr>,
+    pub(crate) engine: Engine,
+    pub(crate) workers: Option<NonZeroUsize>,
+    pub(crate) persistence: Option<PersistenceConfig>,
+    #[serde(default)]
+    pub(crate) health: Several<CheckConfig>,
+    pub(crate) ejection: Option<EjectionConfig>,
+    pub(crate) slow_start: Option<SlowStartConfig>,
+    #[serde(default)]
+    pub(crate) fail_mode: FailModeConfig,
+    pub(crate) quorum: Option<QuorumConfig>,
+    pub(crate) sorry_server: Option<SocketAddr>,
+    #[serde(default)]
+    pub(crate) tcp: TcpConfig,
+    #[serde(default)]
+    pub(crate) udp: UdpConfig,
     #[serde(default, rename = "server")]
-    pub(in crate::director) servers: Vec<ServerConfig>,
+    pub(crate) servers: Vec<RealServer>,
+    pub(crate) discovery: Option<DiscoveryConfig>,
 }
 
 fn wlc() -> String {
     "wlc".to_owned()
 }
 
+/// Where clients come: an address and a port, or `unix:` and a path.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
+#[serde(try_from = "String")]
+pub(crate) enum Listen {
+    Address(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl TryFrom<String> for Listen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self::Unix(path.into()));
+        }
+        let address = text.parse().map(Self::Address);
+        address.map_err(|_| format!("{text:?} is no address with a port, as in \"10.0.0.1:80\""))
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// What is carried.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
 #[serde(rename_all = "lowercase")]
-pub(in crate::director) enum Protocol {
+pub(crate) enum Protocol {
     #[default]
     Tcp,
     Udp,
 }
 
 /// What carries it.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
-enum Engine {
+pub(crate) enum Engine {
     #[default]
     Proxy,
 }
 
-/// `[[service.server]]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(in crate::director) struct ServerConfig {
-    pub(in crate::director) address: SocketAddr,
-    #[serde(default = "one")]
-    pub(in crate::director) weight: u32,
-    pub(in crate::director) max_connections: Option<u32>,
-}
-
-const fn one() -> u32 {
-    1
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PersistenceConfig {
-    #[serde(deserialize_with = "duration")]
-    timeout: Duration,
+pub(crate) struct PersistenceConfig {
+    timeout: Time,
     /// Bits of an IPv4 client that count, and of an IPv6 one.
     netmask: Option<u8>,
     netmask_v6: Option<u8>,
-}
-
-/// How servers are checked.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CheckConfig {
-    #[serde(rename = "type")]
-    kind: CheckKind,
-    path: Option<String>,
-    /// The statuses that will do, `[from, to]`.
-    status: Option<[u16; 2]>,
-    #[serde(default, deserialize_with = "some_duration")]
-    interval: Option<Duration>,
-    #[serde(default, deserialize_with = "some_duration")]
-    timeout: Option<Duration>,
-    rise: Option<u32>,
-    fall: Option<u32>,
-    /// Takes out servers whose traffic fails.
-    #[serde(default)]
-    eject: bool,
+    capacity: Option<usize>,
+    draining: Option<AffinityConfig>,
+    quiesced: Option<AffinityConfig>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum CheckKind {
-    Tcp,
-    Http,
+#[serde(rename_all = "kebab-case")]
+enum AffinityConfig {
+    Ends,
+    RunsOut,
+    Stays,
+}
+
+impl From<AffinityConfig> for Affinity {
+    fn from(config: AffinityConfig) -> Self {
+        match config {
+            AffinityConfig::Ends => Self::Ends,
+            AffinityConfig::RunsOut => Self::RunsOut,
+            AffinityConfig::Stays => Self::Stays,
+        }
+    }
+}
+
+impl PersistenceConfig {
+    pub(crate) fn rule(&self) -> PersistenceBuilder {
+        let Time(timeout) = self.timeout;
+        let it = put(Persistence::new(timeout), self.netmask, PersistenceBuilder::ipv4_prefix);
+        let it = put(it, self.netmask_v6, PersistenceBuilder::ipv6_prefix);
+        let it = put(it, self.capacity, PersistenceBuilder::capacity);
+        let draining = self.draining.map(Affinity::from);
+        let it = put(it, draining, PersistenceBuilder::draining);
+        put(it, self.quiesced.map(Affinity::from), PersistenceBuilder::quiesced)
+    }
+}
+
+/// How the share of a server grows that has come back.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SlowStartConfig {
+    window: Time,
+    aggression: Option<f64>,
+    /// In percent.
+    floor: Option<u8>,
+}
+
+impl SlowStartConfig {
+    pub(crate) fn rule(&self) -> SlowStart {
+        let it = SlowStart::new(self.window.0);
+        let it = put(it, self.aggression, SlowStart::with_aggression);
+        put(it, self.floor, SlowStart::with_floor)
+    }
+}
+
+/// What happens when too few servers are healthy: `"closed"`, `"open"`, or a percentage below which
+/// all are used.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct FailModeConfig(pub(crate) FailMode);
+
+impl<'de> Deserialize<'de> for FailModeConfig {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl serde::de::Visitor<'_> for Either {
+            type Value = FailModeConfig;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"closed\", \"open\", or a percentage")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, percent: i64) -> Result<FailModeConfig, E> {
+                let wrong = || E::custom(format!("{percent} is no percentage from 1 to 100"));
+                let percent = u8::try_from(percent).ok().filter(|it| (1..=100).contains(it));
+                percent.map(|it| FailModeConfig(FailMode::PanicBelow(it))).ok_or_else(wrong)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<FailModeConfig, E> {
+                match text {
+                    "closed" => Ok(FailModeConfig(FailMode::Closed)),
+                    "open" => Ok(FailModeConfig(FailMode::Open)),
+                    _ => Err(E::unknown_variant(text, &["closed", "open"])),
+                }
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// The weight that must be healthy for the service to count as up.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct QuorumConfig {
+    weight: u64,
+    hysteresis: Option<u64>,
+    #[serde(default)]
+    advisory: bool,
+}
+
+impl QuorumConfig {
+    pub(crate) fn rule(self) -> Quorum {
+        let it = put(Quorum::new(self.weight), self.hysteresis, Quorum::hysteresis);
+        if self.advisory { it.advisory() } else { it }
+    }
 }
 
 impl ServiceConfig {
     pub(super) fn check(&self) -> Result<(), Fault> {
-        let wrong = |key, what: &str| Fault::new([Step::Key(key)], what);
+        let wrong = |key, what: &str| Err(Fault::new([Step::Key(key)], what));
         let Engine::Proxy = self.engine;
         if let Err(error) = Registry::default().parse(&self.scheduler) {
-            return Err(wrong("scheduler", &error.to_string()));
+            return wrong("scheduler", &error.to_string());
         }
         let mut addresses = BTreeSet::new();
         for (n, server) in self.servers.iter().enumerate() {
+            let at = [Step::Key("server"), Step::Nth(n)];
             if !addresses.insert(server.address) {
-                let path = [Step::Key("server"), Step::Nth(n), Step::Key("address")];
-                return Err(Fault::new(path, format!("{} is there twice", server.address)));
+                let what = format!("{} is there twice", server.address);
+                return Err(Fault::new([Step::Key("address")], what).below(&at));
             }
+            server.check().map_err(|fault| fault.below(&at))?;
         }
-        if self.protocol == Protocol::Udp && self.sorry_server.is_some() {
-            return Err(wrong("sorry_server", "services of UDP have none"));
+        if self.discovery.is_some() && !self.servers.is_empty() {
+            return wrong("discovery", "there are servers already: one of the two");
         }
-        self.plan().map(drop).map_err(|what| wrong("health", &what))
+        match self.protocol {
+            Protocol::Udp if self.sorry_server.is_some() => {
+                return wrong("sorry_server", "services of UDP have none");
+            }
+            Protocol::Udp if self.tcp != TcpConfig::default() => {
+                return wrong("tcp", "the service is one of UDP");
+            }
+            Protocol::Tcp if self.udp != UdpConfig::default() => {
+                return wrong("udp", "the service is one of TCP");
+            }
+            Protocol::Udp if self.unix().is_some() => {
+                return wrong("listen", "services of UDP have addresses");
+            }
+            _ => {}
+        }
+        self.tcp.check().map_err(|fault| fault.below(&[Step::Key("tcp")]))?;
+        if let Some(discovery) = &self.discovery {
+            let origin = discovery.origin().map(drop);
+            origin.map_err(|fault| fault.below(&[Step::Key("discovery")]))?;
+        }
+        self.plan().map(drop)
     }
 
-    /// Who looks after the servers, if they are looked after.
-    pub(in crate::director) fn plan(&self) -> Result<Option<Plan>, String> {
-        let Some(health) = &self.health else { return Ok(None) };
-        let mut checks = match (health.kind, &health.path) {
-            (CheckKind::Tcp, Some(_)) => return Err("`path` is for type \"http\"".to_owned()),
-            (CheckKind::Tcp, None) => Checks::new(TcpCheck::new()),
-            (CheckKind::Http, path) => {
-                let path = path.as_deref().unwrap_or("/");
-                let check = HttpCheck::get(path).map_err(|error| error.to_string())?;
-                Checks::new(match health.status {
-                    Some([from, to]) => check.accept(RangeInclusive::new(from, to)),
-                    None => check,
-                })
-            }
-        };
-        if let Some(interval) = health.interval {
-            checks = checks.interval(interval);
-        }
-        // Without a word about it, a check may take as long as there is until the next.
-        if let Some(timeout) = health.timeout.or(health.interval) {
-            checks = checks.timeout(timeout);
-        }
-        if let Some(rise) = health.rise {
-            checks = checks.rise(rise);
-        }
-        if let Some(fall) = health.fall {
-            checks = checks.fall(fall);
-        }
-        let plan = Plan::new(&*self.name).check(checks);
-        let plan = if health.eject { plan.eject(Ejection::new()) } else { plan };
-        plan.validate().map_err(|error| error.to_string())?;
-        Ok(Some(plan))
-    }
-
-    pub(in crate::director) fn persistence(&self) -> Option<PersistenceBuilder> {
-        self.persistence.as_ref().map(|asked| {
-            Persistence::new(asked.timeout)
-                .ipv4_prefix(asked.netmask.unwrap_or(32))
-                .ipv6_prefix(asked.netmask_v6.unwrap_or(128))
+    fn unix(&self) -> Option<&PathBuf> {
+        self.listen.0.iter().find_map(|listen| match listen {
+            Listen::Unix(path) => Some(path),
+            Listen::Address(_) => None,
         })
+    }
+
+    /// Who looks after the servers. Without checks, slow starts and ejections still move on.
+    pub(crate) fn plan(&self) -> Result<Plan, Fault> {
+        let mut plan = Plan::new(&*self.name);
+        let Several(checks) = &self.health;
+        for (n, check) in checks.iter().enumerate() {
+            let at = [Step::Key("health"), Step::Nth(n)];
+            plan = plan.check(check.checks().map_err(|fault| fault.below(&at))?);
+            let sound = plan.validate();
+            sound.map_err(|error| Fault::new(at, error.to_string()))?;
+        }
+        if let Some(ejection) = &self.ejection {
+            plan = plan.eject(ejection.rules());
+            let sound = plan.validate();
+            sound.map_err(|error| Fault::new([Step::Key("ejection")], error.to_string()))?;
+        }
+        Ok(plan)
+    }
+
+    /// Threads that carry it.
+    pub(crate) fn workers(&self, whole: Option<NonZeroUsize>) -> Option<usize> {
+        self.workers.or(whole).map(usize::from)
     }
 }

@@ -32,8 +32,7 @@ fn a_sound_configuration_is_read() {
     assert_eq!(config.services[0].servers[0].weight, 3);
     assert_eq!(config.sync.as_ref().expect("there").key()[..3], [0, 1, 2]);
     assert!(!format!("{config:?}").contains("0001"), "keys are not to be shown");
-    let plan = config.services[0].plan().expect("sound");
-    assert!(plan.is_some());
+    assert!(config.services[0].plan().is_ok());
 }
 
 #[test]
@@ -60,7 +59,7 @@ fn what_is_wrong_is_named_with_its_place() {
         (
             "type = \"http\"",
             "type = \"tcp\"",
-            "configuration:7:5: service.web.health: `path` is for type \"http\"",
+            "configuration:7:37: service.web.health.path: checks of type tcp have none",
         ),
         ("timeout = \"500ms\"", "timeout = \"2s\"", "service.web.health: "),
         ("weight = 3", "weight = -3", "service.web.server.127.0.0.1:9001.weight: "),
@@ -93,7 +92,7 @@ fn parts_that_do_not_fit_together_are_named() {
     let error = said(&format!("{alone}{alone}"));
     assert!(error.contains("service.web.name: there is a service \"web\" already"), "{error}");
     let error = said(&format!("{alone}{}", alone.replace("web", "mail")));
-    assert!(error.contains("service.mail.listen: another service listens on"), "{error}");
+    assert!(error.contains("service.mail.listen: service \"web\" listens on"), "{error}");
     let server = "[[service.server]]\naddress = \"127.0.0.1:9001\"\n";
     let error = said(&format!("{alone}{server}"));
     assert!(error.contains("127.0.0.1:9001.address: 127.0.0.1:9001 is there twice"), "{error}");
@@ -140,10 +139,70 @@ fn files_include_others() {
 }
 
 #[test]
-fn the_sample_is_sound() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/standby.toml");
-    let config = Config::load(path).expect("sound");
-    assert!(config.vrrp.is_some() && config.sync.is_some());
+fn the_samples_are_sound() {
+    let path = |name: &str| format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"));
+    let config = Config::load(path("standby.toml")).expect("sound");
+    assert!(config.has_standby() && config.sync.is_some());
+    let config = Config::load(path("director.toml")).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.services.len(), 6);
     let error = Config::load("no/such.toml").expect_err("it is not there");
     assert_eq!(error.to_string(), "cannot read no/such.toml");
+}
+
+/// Each key that can be said is said in the sample: an unknown one is answered by those that are.
+#[test]
+fn the_sample_says_everything() {
+    let sample = include_str!("../../../examples/director.toml");
+    let service = "[[service]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\n";
+    let mut said = 0;
+    for (table, rest) in [
+        ("", "\n[[service]]\nname = \"a\"\n"),
+        ("[log]\n", service),
+        ("[admin]\n", service),
+        (service, ""),
+        ("persistence = { ", ""),
+        ("slow_start = { ", ""),
+        ("quorum = { ", ""),
+        ("discovery = { ", ""),
+        ("health = { ", ""),
+        ("health.tls = { ", ""),
+        ("ejection = { ", ""),
+        ("ejection.failure_percentage = { ", ""),
+        ("ejection.success_rate = { ", ""),
+        ("ejection.latency = { ", ""),
+        ("[service.tcp]\n", ""),
+        ("[service.udp]\n", ""),
+        ("[[service.server]]\n", ""),
+        ("[vrrp]\n", ""),
+        ("vrrp.routes = [{ ", ""),
+        ("vrrp.announce = { ", ""),
+        ("[[vrrp.track]]\n", ""),
+        ("[sync]\n", ""),
+    ] {
+        let unknown = "no_such_key = 1";
+        let text = match table {
+            "" => format!("{unknown}{rest}"),
+            _ if table.ends_with("[{ ") => format!("{table}{unknown} }}]"),
+            _ if table.ends_with("{ ") && table.starts_with("vrrp") => {
+                format!("{table}{unknown} }}")
+            }
+            _ if table.ends_with("{ ") => format!("{service}{table}{unknown} }}"),
+            _ if table.starts_with("[service") || table.starts_with("[[service.") => {
+                format!("{service}{table}{unknown}")
+            }
+            _ => format!("{table}{unknown}\n{rest}"),
+        };
+        let error = Config::parse(&text).expect_err("unknown").to_string();
+        assert!(error.contains("unknown field `no_such_key`, expected"), "{table}: {error}");
+        for key in error.split('`').skip(1).step_by(2).skip(1) {
+            assert!(
+                sample.contains(&format!("{key} ="))
+                    || sample.contains(&format!(".{key}]"))
+                    || sample.contains(&format!("[{key}]")),
+                "{table}: {key}"
+            );
+            said += 1;
+        }
+    }
+    assert!(said > 150, "{said} keys");
 }

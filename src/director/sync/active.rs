@@ -5,8 +5,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::channel::{Channel, Side};
 use super::word::{ServiceWord, SlowWord, TemplateWord, Word};
@@ -21,16 +22,18 @@ const FOLLOWERS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Tells those who connect and have the key, for ever.
-pub(in crate::director) async fn tell(listener: TcpListener, inner: Arc<Inner>) {
+pub(in crate::director) async fn tell(sync: Arc<Sync>, inner: Arc<Inner>) {
     let places = Arc::new(Semaphore::new(FOLLOWERS));
+    // They end with this.
+    let mut followers = JoinSet::new();
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
+        while followers.try_join_next().is_some() {}
+        match sync.listener.accept().await {
             Ok((stream, _)) => {
-                let inner = Arc::clone(&inner);
-                tokio::spawn(async move {
-                    let Some(sync) = &inner.sync else { return };
-                    if let Err(error) = talk(&inner, sync, stream).await {
+                let (inner, sync) = (Arc::clone(&inner), Arc::clone(&sync));
+                followers.spawn(async move {
+                    if let Err(error) = talk(&inner, &sync, stream).await {
                         tracing::debug!("sync: a standby is gone: {error}");
                     }
                     drop(place);
@@ -49,7 +52,7 @@ async fn talk(inner: &Inner, sync: &Sync, stream: TcpStream) -> io::Result<()> {
     let mut tick = tokio::time::interval(TICK);
     loop {
         tick.tick().await;
-        let word = told.next(inner.is_active(), &inner.services, now());
+        let word = told.next(inner.is_active(), &inner.services(), now());
         let sent = channel.sent;
         tokio::time::timeout(PATIENCE, channel.send(&word)).await??;
         lock(&sync.state).status.sent += channel.sent - sent;
@@ -66,7 +69,7 @@ struct Told {
 }
 
 impl Told {
-    fn next(&mut self, is_active: bool, services: &[Service], now: Instant) -> Word {
+    fn next(&mut self, is_active: bool, services: &[Arc<Service>], now: Instant) -> Word {
         if !is_active {
             *self = Self::default();
             return Word::default();
@@ -77,7 +80,7 @@ impl Told {
         // What is used in this instant may be told twice, and not never.
         self.since = Some(now);
         let words = services.iter().filter_map(|service| {
-            let persistence = service.persistence.as_ref();
+            let persistence = service.parts().persistence.clone();
             let templates = persistence.map(|it| it.export(now, since)).unwrap_or_default();
             let word = ServiceWord {
                 name: service.name.clone(),
@@ -94,7 +97,7 @@ impl Told {
         let word = SlowWord {
             learned: service.learned(),
             totals: service.totals(),
-            changes: lock(&service.changes).clone(),
+            changes: service.parts().changes.clone(),
         };
         let is_news = self.slow.get(&service.name) != Some(&word);
         is_news.then(|| {

@@ -6,7 +6,10 @@ mod standby;
 mod word;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
 
 pub(super) use self::active::tell;
 pub(super) use self::standby::follow;
@@ -27,6 +30,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Sync {
     config: SyncConfig,
+    listener: Arc<TcpListener>,
     state: Mutex<State>,
 }
 
@@ -41,8 +45,13 @@ struct State {
 }
 
 impl Sync {
-    pub(super) fn new(config: SyncConfig) -> Self {
-        Self { config, state: Mutex::default() }
+    pub(super) fn new(config: SyncConfig, listener: Arc<TcpListener>) -> Self {
+        Self { config, listener, state: Mutex::default() }
+    }
+
+    /// Where the other director comes.
+    pub(super) fn listener(&self) -> Arc<TcpListener> {
+        Arc::clone(&self.listener)
     }
 
     pub(super) fn status(&self) -> SyncStatus {
@@ -52,7 +61,7 @@ impl Sync {
     }
 
     /// This director is active from now on: it takes up what the other had learned.
-    pub(super) fn take_over(&self, services: &[Service]) {
+    pub(super) fn take_over(&self, services: &[Arc<Service>]) {
         let learned = {
             let mut state = lock(&self.state);
             state.status.in_sync = false;

@@ -19,11 +19,10 @@ use crate::sync::lock;
 const FIRST: Duration = Duration::from_secs(30);
 
 /// Follows the active director while this one is not, for ever.
-pub(in crate::director) async fn follow(inner: Arc<Inner>) {
-    let Some(sync) = &inner.sync else { return };
+pub(in crate::director) async fn follow(sync: Arc<Sync>, inner: Arc<Inner>) {
     loop {
         if !inner.is_active() {
-            let result = listen(&inner, sync).await;
+            let result = listen(&inner, &sync).await;
             let mut state = lock(&sync.state);
             state.status.in_sync = false;
             state.status.error = result.err().map(|error| error.to_string());
@@ -57,8 +56,8 @@ async fn listen(inner: &Inner, sync: &Sync) -> io::Result<()> {
         }
         if word.is_active {
             for said in word.services {
-                if let Some(service) = inner.services.iter().find(|it| it.name == said.name) {
-                    take(sync, service, said);
+                if let Ok(service) = inner.service(&said.name) {
+                    take(sync, &service, said);
                 }
             }
         }
@@ -66,16 +65,13 @@ async fn listen(inner: &Inner, sync: &Sync) -> io::Result<()> {
 }
 
 fn take(sync: &Sync, service: &Service, said: ServiceWord) {
-    if let Some(persistence) = &service.persistence {
+    if let Some(persistence) = service.parts().persistence.clone() {
         persistence.restore(said.templates.into_iter().map(SavedTemplate::from), now());
     }
     let Some(slow) = said.slow else { return };
     service.take_totals(slow.totals);
-    let news = lock(&service.changes).merge(&slow.changes);
-    for (server, change) in news {
-        if let Err(error) = service.apply(&server, change) {
-            tracing::warn!("sync: service {}, server {server}: {error}", service.name);
-        }
+    if let Err(error) = service.merge(&slow.changes) {
+        tracing::warn!("sync: service {}: {error}", service.name);
     }
     if let Some(learned) = slow.learned {
         lock(&sync.state).learned.insert(service.name.clone(), learned);

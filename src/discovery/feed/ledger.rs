@@ -75,6 +75,25 @@ impl<T: Clone> Ledger<T> {
         }
     }
 
+    /// Takes over a member of the set, if it is one, as if the source had named it as it is.
+    pub(super) fn adopt(&mut self, set: &BackendSet<T>, id: &BackendId) {
+        let snapshot = set.snapshot();
+        let found = snapshot.iter().find(|(backend, _)| backend.id() == id);
+        if let Some((backend, member)) = found {
+            let spec = Spec::new(id.clone(), backend.target().clone())
+                .weight(member.weight())
+                .limits(member.limits())
+                .tier(member.tier());
+            let spec = match member.address() {
+                Some(address) => spec.address(address),
+                None => spec,
+            };
+            let backend = Arc::clone(backend);
+            self.note(spec.clone());
+            self.owned.insert(id.clone(), Owned { backend, spec, leaving: None, lost: false });
+        }
+    }
+
     /// Takes down what the source says; [`settle`](Self::settle) makes it so.
     pub(super) fn hear(&mut self, update: Update<T>) -> Result<(), SourceError> {
         match update {

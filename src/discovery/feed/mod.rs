@@ -16,7 +16,7 @@ use tokio::task::yield_now;
 use self::driver::Driver;
 pub use self::status::{FeedHandle, FeedState, FeedStatus, Refusal};
 use super::Source;
-use crate::backend::BackendSet;
+use crate::backend::{BackendId, BackendSet};
 
 /// Keeps the members that a source names in a set, while it runs.
 ///
@@ -77,6 +77,7 @@ pub struct Feed<T, S> {
     allow_empty: bool,
     retry: (Duration, Duration),
     max_staleness: Duration,
+    adopted: Vec<BackendId>,
     status: watch::Sender<FeedStatus>,
 }
 
@@ -126,6 +127,7 @@ where
             allow_empty: false,
             retry: (Duration::from_secs(1), Duration::from_secs(30)),
             max_staleness: Duration::from_secs(600),
+            adopted: Vec::new(),
             status: watch::Sender::new(FeedStatus::default()),
         }
     }
@@ -156,6 +158,13 @@ where
         Self { max_staleness: longest, ..self }
     }
 
+    /// Takes over members that an earlier feed has left in the set when it was dropped: they stay
+    /// until the first answer of this one's source, which says what becomes of them. So a source can
+    /// be changed for another, and nobody notices. Names that the set does not have are passed over.
+    pub fn adopt(self, members: impl IntoIterator<Item = BackendId>) -> Self {
+        Self { adopted: members.into_iter().collect(), ..self }
+    }
+
     /// The hold on the feed, for use while it runs.
     #[must_use]
     pub fn handle(&self) -> FeedHandle {
@@ -171,9 +180,13 @@ where
     /// draining.
     pub async fn run(self) -> FeedStatus {
         let mut source = self.source;
+        let mut ledger = ledger::Ledger::new(self.removal, self.allow_empty, self.same);
+        for member in &self.adopted {
+            ledger.adopt(&self.set, member);
+        }
         let mut driver = Driver::new(
             self.set,
-            ledger::Ledger::new(self.removal, self.allow_empty, self.same),
+            ledger,
             source.name().to_owned(),
             self.retry,
             self.max_staleness,

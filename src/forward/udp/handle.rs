@@ -1,8 +1,9 @@
 //! The hold that a program keeps on a running UDP forwarder.
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,29 @@ impl UdpHandle {
     /// unknown clients are dropped meanwhile and counted. The last call counts: a second one with
     /// [`Duration::ZERO`] cuts what is left. May come before `run`.
     pub fn shutdown(&self, within: Duration) {
-        self.control.drain(now().checked_add(within));
+        self.control.drain(now().checked_add(within), false);
+    }
+
+    /// The sockets once more, for a successor: a second forwarder in this process
+    /// ([`from_sockets`](super::UdpForwarder::from_sockets)), or another process
+    /// ([`handover`](crate::forward::handover)). None before it runs and after a shutdown.
+    ///
+    /// Let the successor run, then [hand over](Self::hand_over): what waits in the kernel is received
+    /// by either, and no datagram is lost.
+    ///
+    /// # Errors
+    /// What the system says where it gives no more descriptors.
+    pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        lock(&self.control.open).iter().map(|socket| socket.as_fd().try_clone_to_owned()).collect()
+    }
+
+    /// Receives nothing more from clients, whom a successor serves, and gives replies that are under
+    /// way this much time. A flow begins anew with its client's next datagram, at the successor:
+    /// rules that hash, and persistence, bring it to the same backend.
+    ///
+    /// Otherwise as [`shutdown`](Self::shutdown), which may follow.
+    pub fn hand_over(&self, within: Duration) {
+        self.control.drain(now().checked_add(within), true);
     }
 
     /// The address the forwarder listens on, with the real port where 0 was asked for.
@@ -64,6 +87,8 @@ impl UdpHandle {
 /// What handles, the running future and the workers share.
 #[derive(Default)]
 pub(super) struct Control {
+    /// The sockets once more while they are served: whoever takes them over needs them open.
+    pub(super) open: Mutex<Vec<UdpSocket>>,
     state: Mutex<State>,
     tallies: Mutex<Vec<Arc<Tally>>>,
 }
@@ -80,7 +105,11 @@ pub(super) enum Phase {
     #[default]
     Serving,
     /// `until` is `None` where the wait is too long to have an end.
-    Draining { until: Option<Instant> },
+    Draining {
+        until: Option<Instant>,
+        /// Another receives what clients send.
+        handed_over: bool,
+    },
 }
 
 impl Control {
@@ -88,9 +117,12 @@ impl Control {
         lock(&self.state).phase
     }
 
-    pub(super) fn drain(&self, until: Option<Instant>) {
+    pub(super) fn drain(&self, until: Option<Instant>, hand_over: bool) {
+        lock(&self.open).clear();
         let mut state = lock(&self.state);
-        state.phase = Phase::Draining { until };
+        // What has been handed over does not come back.
+        let was = matches!(state.phase, Phase::Draining { handed_over: true, .. });
+        state.phase = Phase::Draining { until, handed_over: hand_over || was };
         for bell in &state.bells {
             ring(bell);
         }

@@ -9,6 +9,7 @@ mod socket;
 mod table;
 mod worker;
 
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use self::worker::Worker;
 use super::clock::now;
 use super::{Drained, ForwardError};
 use crate::balancer::Persistence;
+use crate::sync::lock;
 use crate::{Balancer, Lease};
 
 pub use self::counters::{FlowEnds, Sheds, Traffic, UdpBackendCounters, UdpCounters, Undelivered};
@@ -105,7 +107,7 @@ pub use self::handle::UdpHandle;
 #[derive(Debug)]
 #[must_use = "a forwarder does nothing until it runs"]
 pub struct UdpForwarder {
-    socket: UdpSocket,
+    sockets: Vec<UdpSocket>,
     workers: usize,
     max_flows_per_client: Option<usize>,
     settings: Settings,
@@ -188,7 +190,22 @@ impl UdpForwarder {
     /// # Errors
     /// [`ForwardError::Listener`] if it is no usable socket.
     pub fn new(socket: UdpSocket, balancer: Balancer<SocketAddr>) -> Result<Self, ForwardError> {
-        let address = socket.local_addr().map_err(|source| ForwardError::Listener { source })?;
+        Self::from_sockets([socket], balancer)
+    }
+
+    /// Takes several sockets at once, those of a forwarder that this one
+    /// [succeeds](UdpHandle::sockets): there is a worker for each at the least.
+    ///
+    /// # Errors
+    /// [`ForwardError::Listener`] if there is none, or one is no usable socket.
+    pub fn from_sockets(
+        sockets: impl IntoIterator<Item = UdpSocket>,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
+        let sockets: Vec<UdpSocket> = sockets.into_iter().collect();
+        let none = || io::Error::new(io::ErrorKind::InvalidInput, "no socket was given");
+        let address = sockets.first().ok_or_else(none).and_then(UdpSocket::local_addr);
+        let address = address.map_err(|source| ForwardError::Listener { source })?;
         let settings = Settings {
             address,
             balancer,
@@ -202,7 +219,7 @@ impl UdpForwarder {
             coalesce: Coalesce::Auto,
         };
         let control = Arc::default();
-        Ok(Self { socket, workers: 1, max_flows_per_client: None, settings, control })
+        Ok(Self { sockets, workers: 1, max_flows_per_client: None, settings, control })
     }
 
     /// How many threads serve the address; 0 counts as 1. The kernel spreads clients over them by a
@@ -306,15 +323,19 @@ impl UdpForwarder {
     /// of it. Leases end as [`Cancelled`](crate::Outcome::Cancelled), and the counters stay exact.
     pub async fn run(self) -> Result<Drained, ForwardError> {
         let listener = |source| ForwardError::Listener { source };
-        let Self { socket, workers, max_flows_per_client, settings, control } = self;
+        let Self { sockets, workers, max_flows_per_client, settings, control } = self;
+        let workers = workers.max(sockets.len());
+        let _guard = CutOnDrop(Arc::clone(&control));
         let settings = Arc::new(settings);
         let clients = Arc::new(Clients::new(max_flows_per_client));
         let mut ready = Vec::new();
-        for socket in socket::siblings(socket, workers).map_err(listener)? {
+        let sockets = socket::siblings(sockets, workers).map_err(listener)?;
+        let again = sockets.iter().map(UdpSocket::try_clone).collect::<io::Result<Vec<_>>>();
+        *lock(&control.open) = again.map_err(listener)?;
+        for socket in sockets {
             let worker = Worker::new(&settings, &control, &clients, (socket, workers));
             ready.push(worker.map_err(listener)?);
         }
-        let _guard = CutOnDrop(Arc::clone(&control));
         let mut running = Vec::new();
         for (number, worker) in ready.into_iter().enumerate() {
             let (done, drained) = oneshot::channel();
@@ -350,7 +371,7 @@ struct CutOnDrop(Arc<Control>);
 
 impl Drop for CutOnDrop {
     fn drop(&mut self) {
-        self.0.drain(Some(now()));
+        self.0.drain(Some(now()), false);
     }
 }
 

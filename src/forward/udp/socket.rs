@@ -21,9 +21,8 @@ pub(super) fn listen(address: SocketAddr, ahead: bool) -> io::Result<UdpSocket> 
 
 /// Makes listeners on the address of the first one until there are `count`; the kernel spreads
 /// senders over them by a hash (`SO_REUSEPORT`, `socket(7)`).
-pub(super) fn siblings(first: UdpSocket, count: usize) -> io::Result<Vec<UdpSocket>> {
-    let mut all = vec![first];
-    if count <= 1 {
+pub(super) fn siblings(mut all: Vec<UdpSocket>, count: usize) -> io::Result<Vec<UdpSocket>> {
+    if count <= all.len() {
         return Ok(all);
     }
     let address = all[0].local_addr()?;
@@ -31,7 +30,7 @@ pub(super) fn siblings(first: UdpSocket, count: usize) -> io::Result<Vec<UdpSock
     // Only now, so that an address that somebody else uses was refused when it was bound.
     option.set_reuse_port(true)?;
     let only_v6 = address.is_ipv6() && option.only_v6()?;
-    for _ in 1..count {
+    while all.len() < count {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
         if address.is_ipv6() {
             socket.set_only_v6(only_v6)?;
@@ -118,7 +117,7 @@ mod tests {
     fn an_address_in_use_is_refused_though_siblings_share_it() {
         let first = UdpSocket::bind("127.0.0.1:0").expect("loopback");
         let address = first.local_addr().expect("bound");
-        let all = siblings(first, 3).expect("loopback");
+        let all = siblings(vec![first], 3).expect("loopback");
         assert!(all.iter().all(|it| it.local_addr().expect("bound") == address));
         UdpSocket::bind(address).expect_err("in use");
     }

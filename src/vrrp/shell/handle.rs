@@ -25,9 +25,8 @@ use super::{
     netlink::{Netlink, Watch},
     thread::{Command, Routers, now},
 };
-#[cfg(target_os = "linux")]
 use crate::sync::{Mutex, lock};
-use crate::vrrp::{ConfigError, Message, UnknownTrack};
+use crate::vrrp::{ConfigError, Impact, Message, UnknownTrack};
 
 /// How many events wait for a reader.
 const EVENTS: usize = 1024;
@@ -53,7 +52,7 @@ pub struct Vrrp {
     wake: Arc<OwnedFd>,
     #[cfg(target_os = "linux")]
     is_master: Arc<AtomicBool>,
-    tracks: BTreeSet<String>,
+    tracks: Mutex<BTreeSet<String>>,
     /// Events from the start on, until somebody asks for them.
     #[cfg(target_os = "linux")]
     first: Mutex<Option<Receiver<Event>>>,
@@ -123,7 +122,7 @@ impl Vrrp {
             commands,
             wake,
             is_master,
-            tracks,
+            tracks: Mutex::new(tracks),
             first: Mutex::new(Some(first)),
         })
     }
@@ -143,13 +142,30 @@ impl Vrrp {
     /// # Errors
     /// [`UnknownTrack`] if none does.
     pub fn set(&self, name: &str, is_up: bool) -> Result<(), UnknownTrack> {
-        if !self.tracks.contains(name) {
+        if !lock(&self.tracks).contains(name) {
             return Err(UnknownTrack(name.to_owned()));
         }
         #[cfg(target_os = "linux")]
         self.tell(Command::Track(name.to_owned(), is_up));
         let _ = is_up;
         Ok(())
+    }
+
+    /// Tracks something more, for all routers; up, until [`set`](Self::set) says otherwise.
+    pub fn track(&self, name: &str, impact: Impact) {
+        if lock(&self.tracks).insert(name.to_owned()) {
+            #[cfg(target_os = "linux")]
+            self.tell(Command::Enter(name.to_owned(), impact));
+        }
+        let _ = impact;
+    }
+
+    /// Tracks it no longer, and takes back what followed from it.
+    pub fn untrack(&self, name: &str) {
+        if lock(&self.tracks).remove(name) {
+            #[cfg(target_os = "linux")]
+            self.tell(Command::Leave(name.to_owned()));
+        }
     }
 
     /// Tells the link once more where the addresses are, if it is master: for an operator who has

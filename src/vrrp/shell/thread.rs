@@ -14,7 +14,7 @@ use super::instance::Instance;
 use super::netlink::{Netlink, Watch};
 use super::view::{HeardView, RouterView, View};
 use crate::histogram::Histogram;
-use crate::vrrp::{Group, Output, State};
+use crate::vrrp::{Group, Impact, Output, State};
 
 /// Above ordinary threads, below what the kernel needs for itself.
 const REALTIME: i32 = 10;
@@ -24,6 +24,10 @@ const REALTIME: i32 = 10;
 pub(super) enum Command {
     /// Something that is tracked is up, or down.
     Track(String, bool),
+    /// Something more is tracked.
+    Enter(String, Impact),
+    /// And something no longer.
+    Leave(String),
     /// A master is to announce its addresses.
     Announce,
     View(SyncSender<View>),
@@ -113,6 +117,16 @@ impl Routers {
                 Ok(Command::Track(name, is_up)) => {
                     for instance in &mut self.instances {
                         instance.track(&name, is_up);
+                    }
+                }
+                Ok(Command::Enter(name, impact)) => {
+                    for instance in &mut self.instances {
+                        instance.tracks.insert(name.clone(), impact, true);
+                    }
+                }
+                Ok(Command::Leave(name)) => {
+                    for instance in &mut self.instances {
+                        instance.tracks.remove(&name);
                     }
                 }
                 Ok(Command::Announce) => {

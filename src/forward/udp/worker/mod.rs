@@ -46,6 +46,8 @@ pub(super) struct Worker {
     outbox: Outbox,
     coalescing: bool,
     draining: bool,
+    /// Another receives what clients send.
+    deaf: bool,
     ready: Vec<FlowId>,
 }
 
@@ -119,6 +121,7 @@ impl Worker {
             outbox: Outbox::default(),
             coalescing,
             draining: false,
+            deaf: false,
             ready: Vec::with_capacity(EVENTS),
         })
     }
@@ -138,7 +141,7 @@ impl Worker {
             self.serve_backends(now);
             busy = self.flows.move_stale(now);
             self.flows.expire(now);
-            if from_clients {
+            if from_clients && !self.deaf {
                 self.serve_clients(now);
             }
             if self.draining
@@ -175,7 +178,7 @@ impl Worker {
         if self.flows.table.len() != 0 {
             wait = Some(wait.map_or(TICK, |wait| wait.min(TICK)));
         }
-        if let Phase::Draining { until: Some(until) } = self.control.phase() {
+        if let Phase::Draining { until: Some(until), .. } = self.control.phase() {
             let left = until.saturating_duration_since(now()) + Duration::from_millis(1);
             wait = Some(wait.map_or(left, |wait| wait.min(left)));
         }
@@ -186,15 +189,21 @@ impl Worker {
     }
 
     fn begin_drain(&mut self) {
-        if !self.draining && matches!(self.control.phase(), Phase::Draining { .. }) {
+        let Phase::Draining { handed_over, .. } = self.control.phase() else { return };
+        if !self.draining {
             self.draining = true;
             self.flows.finished = 0;
+        }
+        if handed_over && !self.deaf {
+            self.deaf = true;
+            // It is watched until then.
+            let _ = epoll::delete(self.flows.epoll(), &self.listener);
         }
     }
 
     /// How many flows were cut, once the drain is over.
     fn finish_drain(&mut self, now: Instant) -> Option<u64> {
-        let Phase::Draining { until } = self.control.phase() else { return None };
+        let Phase::Draining { until, .. } = self.control.phase() else { return None };
         let over = self.flows.table.len() == 0 || until.is_some_and(|until| until <= now);
         over.then(|| self.flows.cut())
     }

@@ -1,47 +1,17 @@
-//! A director from a configuration, on loopback.
-#![cfg(all(feature = "director", target_os = "linux"))]
+//! What an operator does by hand, and how it ends.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use lvs::director::{Config, Director, DirectorError, ServerChange, Wanted};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use lvs::director::{Director, DirectorError, RealServer, ServerChange, Wanted};
+use tokio::net::TcpListener;
 
-/// A server that says its name to whoever connects.
-async fn server(name: u8) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let address = listener.local_addr().expect("bound");
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            // Whoever has gone needs no answer.
-            let _ = stream.write_all(&[name]).await;
-        }
-    });
-    address
-}
-
-async fn ask(address: SocketAddr) -> std::io::Result<u8> {
-    TcpStream::connect(address).await?.read_u8().await
-}
-
-fn config(listen: SocketAddr, servers: &[SocketAddr]) -> String {
-    let mut text =
-        format!("[[service]]\nname = \"web\"\nlisten = \"{listen}\"\nscheduler = \"rr\"\n");
-    for server in servers {
-        text.push_str(&format!("[[service.server]]\naddress = \"{server}\"\n"));
-    }
-    text
-}
-
-const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+use crate::{ANY, ask, config, listens, read, server, start};
 
 #[tokio::test]
 async fn it_serves_and_is_changed_by_hand() {
     let servers = [server(b'a').await, server(b'b').await];
-    let config = Config::parse(&config(ANY, &servers)).expect("sound");
-    let director = Director::start(config).await.expect("it starts");
-    let listen = director.status().services[0].listen;
+    let director = start(&config(ANY, &servers)).await;
+    let listen = listens(&director);
     let mut answers = [ask(listen).await.expect("served"), ask(listen).await.expect("served")];
     answers.sort_unstable();
     assert_eq!(answers, *b"ab");
@@ -73,8 +43,7 @@ async fn one_that_cannot_start_leaves_nothing_behind() {
     let taken = (taken.local_addr().expect("bound"), taken);
     let free = TcpListener::bind(ANY).await.expect("loopback").local_addr().expect("bound");
     let text = config(free, &[]) + &config(taken.0, &[]).replace("web", "mail");
-    let config = Config::parse(&text).expect("sound");
-    let error = Director::start(config).await.expect_err("the second cannot listen");
+    let error = Director::start(read(&text)).await.expect_err("the second cannot listen");
     assert!(matches!(error, DirectorError::Service { service, .. } if service == "mail"));
     // The first ends as soon as its task has its turn.
     for _ in 0..1000 {
@@ -84,4 +53,25 @@ async fn one_that_cannot_start_leaves_nothing_behind() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     panic!("the first goes on listening");
+}
+
+#[tokio::test]
+async fn servers_are_added_and_taken_out() {
+    let servers = [server(b'a').await, server(b'b').await];
+    let director = start(&config(ANY, &servers[..1])).await;
+    let listen = listens(&director);
+    director.add("web", RealServer::new(servers[1])).expect("it is new");
+    let error = director.add("web", RealServer::new(servers[1])).expect_err("it is there");
+    assert!(matches!(error, DirectorError::ServerExists { .. }));
+    let mut answers = [ask(listen).await.expect("served"), ask(listen).await.expect("served")];
+    answers.sort_unstable();
+    assert_eq!(answers, *b"ab");
+    director.remove("web", &servers[0].to_string()).expect("it is there");
+    assert_eq!(ask(listen).await.expect("served"), b'b');
+    let error = director.remove("web", &servers[0].to_string()).expect_err("it is gone");
+    assert!(matches!(error, DirectorError::NoServer { .. }));
+    let status = director.status();
+    assert_eq!(status.services[0].servers.len(), 1);
+    assert!(status.services[0].servers[0].by_hand);
+    director.stop(Duration::ZERO).await;
 }

@@ -1,0 +1,280 @@
+//! `ctl`: asks and changes a director that runs, in the style of `ipvsadm`.
+
+use clap::Subcommand;
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::client::{Client, Where};
+use crate::program::Error;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CtlArgs {
+    #[command(flatten)]
+    at: Where,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Lists services and servers.
+    List {
+        /// One service alone.
+        service: Option<String>,
+        /// What was done, since counts were zeroed.
+        #[arg(long)]
+        stats: bool,
+        /// What is done in a second, of the last ten.
+        #[arg(long, conflicts_with = "stats")]
+        rate: bool,
+        /// Clients whose server is remembered.
+        #[arg(short = 'c', long, conflicts_with_all = ["stats", "rate"])]
+        clients: bool,
+        /// As the director says it, in JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Adds a server.
+    Add {
+        service: String,
+        server: String,
+        #[arg(short, long, default_value_t = 1)]
+        weight: u32,
+        /// The most connections at a time.
+        #[arg(short = 'x', long)]
+        max_connections: Option<u32>,
+        /// Once it has had the most, it gets no more until it has fewer than these.
+        #[arg(short = 'y', long)]
+        resume_connections: Option<u32>,
+    },
+    /// Changes the weight of a server.
+    Edit {
+        service: String,
+        server: String,
+        #[arg(short, long)]
+        weight: u32,
+    },
+    /// Takes a server out; its connections go on.
+    Delete { service: String, server: String },
+    /// Gives a server no more connections; those that it has go on.
+    Drain { service: String, server: String },
+    /// Lets a server serve.
+    Up { service: String, server: String },
+    /// Lets a server do nothing.
+    Down { service: String, server: String },
+    /// Begins to count anew.
+    Zero {
+        /// One service alone.
+        service: Option<String>,
+    },
+}
+
+pub(crate) async fn run(args: CtlArgs) -> Result<(), Error> {
+    let client = Client::new(args.at);
+    let server_path = |service: &str, server: &str| {
+        format!("/services/{}/servers/{}", escaped(service), escaped(server))
+    };
+    let (method, path, body) = match args.command {
+        Command::List { service, stats, rate, clients, json } => {
+            let what = match (stats, rate) {
+                (true, _) => List::Stats,
+                (_, true) => List::Rate,
+                _ => List::State,
+            };
+            return match clients {
+                true => list_clients(&client, service.as_deref(), json).await,
+                false => list(&client, service.as_deref(), what, json).await,
+            };
+        }
+        Command::Add { service, server, weight, max_connections, resume_connections } => {
+            let mut body = json!({ "address": server, "weight": weight });
+            if let Some(most) = max_connections {
+                body["max_connections"] = most.into();
+            }
+            if let Some(least) = resume_connections {
+                body["resume_connections"] = least.into();
+            }
+            (Method::POST, format!("/services/{}/servers", escaped(&service)), Some(body))
+        }
+        Command::Edit { service, server, weight } => {
+            (Method::PATCH, server_path(&service, &server), Some(json!({ "weight": weight })))
+        }
+        Command::Delete { service, server } => {
+            (Method::DELETE, server_path(&service, &server), None)
+        }
+        Command::Drain { service, server } => state(&server_path(&service, &server), "drain"),
+        Command::Up { service, server } => state(&server_path(&service, &server), "up"),
+        Command::Down { service, server } => state(&server_path(&service, &server), "down"),
+        Command::Zero { service: Some(service) } => {
+            (Method::POST, format!("/services/{}/zero", escaped(&service)), None)
+        }
+        Command::Zero { service: None } => (Method::POST, "/zero".to_owned(), None),
+    };
+    client.ask(method, &path, body).await.map(drop)
+}
+
+fn state(path: &str, state: &str) -> (Method, String, Option<Value>) {
+    (Method::PATCH, path.to_owned(), Some(json!({ "state": state })))
+}
+
+/// As a part of a path.
+fn escaped(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => {
+            char::from(byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escape).collect()
+}
+
+/// What is listed.
+#[derive(Clone, Copy)]
+enum List {
+    State,
+    Stats,
+    Rate,
+}
+
+async fn list(client: &Client, service: Option<&str>, what: List, json: bool) -> Result<(), Error> {
+    let status = client.get("/status").await?;
+    if json {
+        println!("{status:#}");
+        return Ok(());
+    }
+    let history = match what {
+        List::Rate => client.get("/history").await?,
+        _ => Value::Null,
+    };
+    let services = status["services"].as_array().into_iter().flatten();
+    let wanted = services.filter(|it| service.is_none_or(|name| it["name"] == name));
+    let wanted: Vec<_> = wanted.collect();
+    if let (Some(name), []) = (service, &*wanted) {
+        return Err(format!("there is no service {name:?}").into());
+    }
+    println!(
+        "lvs {}, {}",
+        text(&status["version"]),
+        match status["active"] == true {
+            true => "active",
+            false => "standby",
+        }
+    );
+    let columns = match what {
+        List::State => ["State", "Weight", "ActiveConn", "InActConn", ""],
+        List::Stats => ["Conns", "Failed", "InBytes", "OutBytes", ""],
+        List::Rate => ["CPS", "", "InBPS", "OutBPS", ""],
+    };
+    println!("{:<33} {}", "Prot LocalAddress:Port Scheduler", row(columns));
+    for service in wanted {
+        print_service(service, &history, what);
+    }
+    Ok(())
+}
+
+fn row<T: std::fmt::Display>(cells: [T; 5]) -> String {
+    let cells = cells.map(|cell| format!("{cell:>10}"));
+    cells.join(" ").trim_end().to_owned()
+}
+
+fn print_service(service: &Value, history: &Value, what: List) {
+    let listens = service["listen"].as_array().into_iter().flatten();
+    let listens: Vec<_> = listens.map(text).collect();
+    let protocol = text(&service["protocol"]).to_uppercase();
+    let mut line = format!("{protocol}  {} {}", listens.join(","), text(&service["scheduler"]));
+    if service["persistent"].as_u64().is_some_and(|clients| clients > 0) {
+        line += &format!(" persistent ({} clients)", service["persistent"]);
+    }
+    let totals = &service["totals"];
+    let name = text(&service["name"]);
+    let lines = &history["services"][name];
+    match what {
+        List::State => println!("{line}  [{name}]"),
+        List::Stats => {
+            let cells = ["accepted", "refused", "bytes_to_servers", "bytes_to_clients"];
+            let [a, b, c, d] = cells.map(|cell| big(totals[cell].as_u64().unwrap_or(0)));
+            println!("{line:<33} {}", row([a, b, c, d, String::new()]));
+        }
+        List::Rate => {
+            let [a, b, c] = ["accepted", "bytes_to_servers", "bytes_to_clients"]
+                .map(|cell| big(mean(&lines[cell])));
+            println!("{line:<33} {}", row([a, String::new(), b, c, String::new()]));
+        }
+    }
+    let servers = service["servers"].as_array().into_iter().flatten();
+    let mut servers: Vec<_> = servers.collect();
+    servers.sort_by_key(|server| text(&server["address"]));
+    for server in servers {
+        let address = text(&server["address"]);
+        let totals = &server["totals"];
+        let cells = match what {
+            List::State => {
+                let hand = if server["by_hand"] == true { "*" } else { "" };
+                [
+                    format!("{}{hand}", text(&server["state"])),
+                    server["weight"].to_string(),
+                    server["active"].to_string(),
+                    server["inactive"].to_string(),
+                    text(&server["why"]).to_owned(),
+                ]
+            }
+            List::Stats => {
+                let cells = ["connections", "failed", "bytes_in", "bytes_out"];
+                let [a, b, c, d] = cells.map(|cell| big(totals[cell].as_u64().unwrap_or(0)));
+                [a, b, c, d, String::new()]
+            }
+            List::Rate => {
+                let rate = big(mean(&lines["servers"][address]));
+                [rate, String::new(), String::new(), String::new(), String::new()]
+            }
+        };
+        println!("  -> {address:<28} {}", row(cells));
+    }
+}
+
+/// The mean of the last ten seconds.
+fn mean(line: &Value) -> u64 {
+    let values: Vec<u64> =
+        line.as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+    let last = &values[values.len().saturating_sub(10)..];
+    last.iter().sum::<u64>().checked_div(last.len() as u64).unwrap_or(0)
+}
+
+/// Numbers as `ipvsadm` shortens them.
+fn big(number: u64) -> String {
+    match number {
+        0..100_000_000 => number.to_string(),
+        100_000_000..100_000_000_000 => format!("{}M", number / 1_000_000),
+        100_000_000_000..100_000_000_000_000 => format!("{}G", number / 1_000_000_000),
+        _ => format!("{}T", number / 1_000_000_000_000),
+    }
+}
+
+async fn list_clients(client: &Client, service: Option<&str>, json: bool) -> Result<(), Error> {
+    let status = client.get("/status").await?;
+    let names = status["services"].as_array().into_iter().flatten().map(|it| text(&it["name"]));
+    let names: Vec<_> = names.filter(|name| service.is_none_or(|it| it == *name)).collect();
+    if let (Some(name), []) = (service, &*names) {
+        return Err(format!("there is no service {name:?}").into());
+    }
+    if !json {
+        println!("{:<12} {:<40} {:<24} expire", "service", "client", "server");
+    }
+    for name in names {
+        let clients = client.get(&format!("/services/{}/clients", escaped(name))).await?;
+        if json {
+            println!("{clients:#}");
+            continue;
+        }
+        for client in clients.as_array().into_iter().flatten() {
+            let left = client["left_ms"].as_u64().unwrap_or(0) / 1000;
+            let (network, server) = (text(&client["network"]), text(&client["server"]));
+            println!("{name:<12} {network:<40} {server:<24} {:02}:{:02}", left / 60, left % 60);
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}

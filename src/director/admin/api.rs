@@ -1,0 +1,195 @@
+//! `/api/v1`, `/metrics` and `/healthz`.
+
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, patch, post};
+use axum::{Json, Router};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::director::config::RealServer;
+use crate::director::wanted::{Edit, ServerChange};
+use crate::director::{Director, DirectorError, metrics};
+
+pub(super) fn routes() -> Router<Director> {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(render))
+        .route("/api/v1/openapi.json", get(describe))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/history", get(history))
+        .route("/api/v1/zero", post(zero_all))
+        .route("/api/v1/services/{service}", get(service))
+        .route("/api/v1/services/{service}/zero", post(zero))
+        .route("/api/v1/services/{service}/clients", get(clients))
+        .route("/api/v1/services/{service}/servers", post(add).patch(change_all))
+        .route("/api/v1/services/{service}/servers/{server}", patch(change).delete(remove))
+        .fallback(async || refuse(StatusCode::NOT_FOUND, "there is no such page"))
+}
+
+/// Why not, as JSON.
+pub(super) fn refuse(code: StatusCode, why: &str) -> Response {
+    (code, Json(serde_json::json!({ "error": why }))).into_response()
+}
+
+impl IntoResponse for DirectorError {
+    fn into_response(self) -> Response {
+        let code = match self {
+            Self::NoService(_) | Self::NoServer { .. } => StatusCode::NOT_FOUND,
+            Self::ServerExists { .. } => StatusCode::CONFLICT,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        refuse(code, &with_causes(&self))
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Box<Response>> {
+    serde_json::from_slice(body)
+        .map_err(|error| Box::new(refuse(StatusCode::BAD_REQUEST, &error.to_string())))
+}
+
+/// Nothing to say but that it is done.
+fn done(result: Result<(), DirectorError>) -> Response {
+    match result {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// 200 while it serves or could, with what it is.
+async fn healthz(State(director): State<Director>) -> &'static str {
+    if director.inner.is_active() { "active\n" } else { "standby\n" }
+}
+
+async fn render(State(director): State<Director>) -> Response {
+    let kind = "text/plain; version=0.0.4";
+    ([(header::CONTENT_TYPE, kind)], metrics::render(&director)).into_response()
+}
+
+async fn describe() -> Response {
+    let text = include_str!("openapi.json");
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+async fn status(State(director): State<Director>) -> Response {
+    Json(director.status()).into_response()
+}
+
+async fn history(State(director): State<Director>) -> Response {
+    Json(director.inner.history()).into_response()
+}
+
+async fn service(State(director): State<Director>, Path(service): Path<String>) -> Response {
+    let found = director.status().services.into_iter().find(|it| it.name == service);
+    match found {
+        Some(status) => Json(status).into_response(),
+        None => DirectorError::NoService(service).into_response(),
+    }
+}
+
+async fn zero_all(State(director): State<Director>) -> Response {
+    director.inner.services().iter().for_each(|service| service.zero());
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn zero(State(director): State<Director>, Path(service): Path<String>) -> Response {
+    done(director.inner.service(&service).map(|service| service.zero()))
+}
+
+/// A client whose server is remembered.
+#[derive(Debug, Serialize)]
+struct Client {
+    network: std::net::IpAddr,
+    server: String,
+    left_ms: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Most {
+    #[serde(default = "thousand")]
+    limit: usize,
+}
+
+const fn thousand() -> usize {
+    1000
+}
+
+async fn clients(
+    State(director): State<Director>,
+    Path(service): Path<String>,
+    Query(most): Query<Most>,
+) -> Response {
+    let service = match director.inner.service(&service) {
+        Ok(service) => service,
+        Err(error) => return error.into_response(),
+    };
+    let persistence = service.parts().persistence.clone();
+    let now = crate::director::service::now();
+    let all = persistence.map(|it| it.export(now, None)).unwrap_or_default();
+    let clients = all.into_iter().take(most.limit).map(|saved| Client {
+        network: saved.network,
+        server: saved.backend.to_string(),
+        left_ms: crate::director::status::millis(saved.left),
+    });
+    Json(clients.collect::<Vec<_>>()).into_response()
+}
+
+/// Adds one server, or a list of them.
+async fn add(
+    State(director): State<Director>,
+    Path(service): Path<String>,
+    body: Bytes,
+) -> Response {
+    let is_list = body.trim_ascii_start().starts_with(b"[");
+    let servers = if is_list { read(&body) } else { read(&body).map(|server| vec![server]) };
+    let servers: Vec<RealServer> = match servers {
+        Ok(servers) => servers,
+        Err(answer) => return *answer,
+    };
+    let edits: Vec<_> = servers.into_iter().map(Edit::Add).collect();
+    match director.edit(&service, &edits) {
+        Ok(()) => StatusCode::CREATED.into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn change_all(
+    State(director): State<Director>,
+    Path(service): Path<String>,
+    body: Bytes,
+) -> Response {
+    let changes: BTreeMap<String, ServerChange> = match read(&body) {
+        Ok(changes) => changes,
+        Err(answer) => return *answer,
+    };
+    let edits: Vec<_> = changes.into_iter().map(|(it, change)| Edit::Change(it, change)).collect();
+    done(director.edit(&service, &edits))
+}
+
+async fn change(
+    State(director): State<Director>,
+    Path((service, server)): Path<(String, String)>,
+    body: Bytes,
+) -> Response {
+    match read(&body) {
+        Ok(change) => done(director.change(&service, &server, change)),
+        Err(answer) => *answer,
+    }
+}
+
+async fn remove(
+    State(director): State<Director>,
+    Path((service, server)): Path<(String, String)>,
+) -> Response {
+    done(director.remove(&service, &server))
+}

@@ -1,0 +1,149 @@
+//! Real servers, and where they come from.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::document::{Fault, Step};
+use super::value::Time;
+use crate::backend::{Limits, Spec};
+use crate::discovery::{DnsSource, FileSource};
+
+/// A real server of a service: `[[service.server]]`.
+///
+/// # Examples
+/// ```
+/// use lvs::director::RealServer;
+///
+/// let server: RealServer =
+///     serde_json::from_str(r#"{ "address": "10.88.1.1:80", "weight": 3 }"#)?;
+/// assert_eq!((server.address, server.weight), ("10.88.1.1:80".parse()?, 3));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RealServer {
+    /// Where it is, which is its name. Port 0 stands for the port that the client asked for.
+    pub address: SocketAddr,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its share among the others; 0 quiesces it. Default: 1.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// The most connections at a time. Default: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
+    /// Once it has had the most, it gets no more until it has fewer than these. Default: until it has
+    /// fewer than the most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume_connections: Option<u32>,
+    /// Those of tier 0 come first, for the `priority` scheduler. Default: 0.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub tier: u8,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_first(tier: &u8) -> bool {
+    *tier == 0
+}
+
+impl RealServer {
+    /// A server of weight 1, without a bound.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        let (max_connections, resume_connections) = (None, None);
+        Self { address, name: None, weight: one(), max_connections, resume_connections, tier: 0 }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        let limits = Limits::max(self.max_connections.unwrap_or(0));
+        self.resume_connections.map_or(limits, |resume| limits.resume_below(resume))
+    }
+
+    pub(crate) fn spec(&self) -> Spec<SocketAddr> {
+        Spec::from(self.address).weight(self.weight).limits(self.limits()).tier(self.tier)
+    }
+
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        let wrong = |what: &str| Err(Fault::new([Step::Key("resume_connections")], what));
+        match (self.resume_connections, self.max_connections) {
+            (Some(_), None | Some(0)) => wrong("there is no `max_connections`"),
+            (Some(resume), Some(max)) if resume > max => wrong("it is above `max_connections`"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `discovery`: servers that come and go by themselves.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DiscoveryConfig {
+    /// A file with a server a line.
+    file: Option<PathBuf>,
+    /// The addresses of a name, each with this port.
+    dns: Option<String>,
+    port: Option<u16>,
+    /// The targets of a service's records.
+    srv: Option<String>,
+    /// How often a file is looked at; the least time between two questions.
+    interval: Option<Time>,
+    #[serde(default)]
+    name_servers: Vec<SocketAddr>,
+    /// Believes a source that says that there are no servers at all.
+    #[serde(default)]
+    pub(crate) allow_empty: bool,
+    /// How long servers that are no longer named may take to end their connections.
+    pub(crate) drain: Option<Time>,
+}
+
+/// Where servers come from.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    File(FileSource),
+    Dns(DnsSource),
+}
+
+impl DiscoveryConfig {
+    pub(crate) fn origin(&self) -> Result<Origin, Fault> {
+        let wrong = |key, what: &str| Fault::new([Step::Key(key)], what);
+        let dns = |made: Result<DnsSource, _>, key| {
+            let made = made
+                .map_err(|error: crate::discovery::SourceError| wrong(key, &error.to_string()))?;
+            let made = match &*self.name_servers {
+                [] => made,
+                servers => made.name_servers(servers.iter().copied()),
+            };
+            Ok(Origin::Dns(match self.interval {
+                Some(Time(least)) => made.refresh_between(least, least.max(HOUR)),
+                None => made,
+            }))
+        };
+        if self.port.is_some() != self.dns.is_some() {
+            return Err(wrong("port", "`dns` and `port` go together"));
+        }
+        match (&self.file, &self.dns, &self.srv) {
+            (Some(path), None, None) if self.name_servers.is_empty() => {
+                let source = FileSource::new(path);
+                Ok(Origin::File(match self.interval {
+                    Some(Time(interval)) => source.interval(interval),
+                    None => source,
+                }))
+            }
+            (Some(_), None, None) => Err(wrong("name_servers", "a file needs none")),
+            (None, Some(name), None) => {
+                dns(DnsSource::addresses(name, self.port.unwrap_or_default()), "dns")
+            }
+            (None, None, Some(name)) => dns(DnsSource::srv(name), "srv"),
+            _ => Err(Fault::new([], "one of `file`, `dns` and `srv`")),
+        }
+    }
+}
+
+const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);

@@ -1,0 +1,54 @@
+//! A director from a configuration, on loopback.
+#![cfg(all(feature = "director", target_os = "linux"))]
+
+mod by_hand;
+mod load;
+mod reload;
+mod restart;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use lvs::director::{Config, Director};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A server that says its name to whoever connects.
+async fn server(name: u8) -> SocketAddr {
+    let listener = TcpListener::bind(ANY).await.expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // Whoever has gone needs no answer.
+            let _ = stream.write_all(&[name]).await;
+        }
+    });
+    address
+}
+
+async fn ask(address: SocketAddr) -> std::io::Result<u8> {
+    TcpStream::connect(address).await?.read_u8().await
+}
+
+fn config(listen: SocketAddr, servers: &[SocketAddr]) -> String {
+    let mut text =
+        format!("[[service]]\nname = \"web\"\nlisten = \"{listen}\"\nscheduler = \"rr\"\n");
+    for server in servers {
+        text.push_str(&format!("[[service.server]]\naddress = \"{server}\"\n"));
+    }
+    text
+}
+
+fn read(text: &str) -> Config {
+    Config::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+async fn start(text: &str) -> Director {
+    Director::start(read(text)).await.expect("it starts")
+}
+
+/// Where the first service listens.
+fn listens(director: &Director) -> SocketAddr {
+    director.status().services[0].listen[0].parse().expect("an address")
+}
+
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);

@@ -1,0 +1,205 @@
+//! What a reload changes, and what it does not.
+
+use std::time::Duration;
+
+use lvs::director::{Config, DirectorError, ServerChange, Wanted};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+
+use crate::load::Load;
+use crate::{ANY, ask, config, listens, read, server, start};
+
+#[tokio::test]
+async fn what_stays_is_not_touched_and_what_changes_is() {
+    let servers = [server(b'a').await, server(b'b').await, server(b'c').await];
+    let before = config(ANY, &servers[..2]);
+    let director = start(&before).await;
+    let listen = listens(&director);
+    for _ in 0..4 {
+        ask(listen).await.expect("served");
+    }
+    assert!(director.reload(read(&before)).await.expect("sound").is_nothing());
+    let after = config(ANY, &servers[1..]).replace("\"rr\"", "\"wrr\"");
+    let reloaded = director.reload(read(&after)).await.expect("sound");
+    assert_eq!(reloaded.to_string(), "service web: servers, scheduler");
+    assert_eq!(listens(&director), listen);
+    let mut answers = [ask(listen).await.expect("served"), ask(listen).await.expect("served")];
+    answers.sort_unstable();
+    assert_eq!(answers, *b"bc");
+    let status = director.status();
+    let service = &status.services[0];
+    assert_eq!((&*service.scheduler, service.totals.accepted), ("wrr", 6));
+    let kept = service.servers.iter().find(|it| it.address == servers[1].to_string());
+    assert_eq!(kept.expect("it stays").totals.connections, 3, "its counts stay");
+    director.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn what_was_done_by_hand_stays_unless_the_file_says_something_new() {
+    let servers = [server(b'a').await, server(b'b').await];
+    let text = config(ANY, &servers);
+    let director = start(&text).await;
+    let name = servers[0].to_string();
+    director.change("web", &name, ServerChange::weight(7)).expect("it is there");
+    director.change("web", &name, ServerChange::state(Wanted::Drain)).expect("it is there");
+    let state = || {
+        let status = director.status();
+        let found = status.services[0].servers.iter().find(|it| it.address == name);
+        found.map(|it| (it.state, it.weight)).expect("it is there")
+    };
+    director.reload(read(&text.replace("\"rr\"", "\"lc\""))).await.expect("sound");
+    assert_eq!(state(), ("draining", 7));
+    let first = format!("address = \"{name}\"\n");
+    let heavier = text.replace(&first, &format!("{first}weight = 3\n"));
+    director.reload(read(&heavier)).await.expect("sound");
+    assert_eq!(state(), ("draining", 3));
+    director.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_changes_nothing() {
+    let servers = [server(b'a').await];
+    let text = config(ANY, &servers);
+    let director = start(&text).await;
+    let listen = listens(&director);
+    let taken = TcpListener::bind(ANY).await.expect("loopback");
+    let taken = (taken.local_addr().expect("bound"), taken);
+    let other = text.replace("\"rr\"", "\"wrr\"") + &config(taken.0, &[]).replace("web", "mail");
+    let error = director.reload(read(&other)).await.expect_err("the address is taken");
+    assert!(matches!(error, DirectorError::Service { service, .. } if service == "mail"));
+    // A rule that cannot have so many servers.
+    let crowd: Vec<_> = (0..300).map(|n| ([10, 0, 1, (n % 250) as u8], 1 + n).into()).collect();
+    let other = config(ANY, &crowd).replace("\"rr\"", "\"maglev(size=251)\"");
+    let error = director.reload(read(&other)).await.expect_err("the table is too small");
+    assert!(matches!(error, DirectorError::Service { service, .. } if service == "web"));
+    let status = director.status();
+    assert_eq!((status.services.len(), &*status.services[0].scheduler), (1, "rr"));
+    assert_eq!((status.services[0].servers.len(), ask(listen).await.expect("served")), (1, b'a'));
+    director.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn connections_outlive_another_way_of_carrying_them() {
+    let echo = TcpListener::bind(ANY).await.expect("loopback");
+    let server = echo.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = echo.accept().await {
+            tokio::spawn(async move {
+                let (mut from, mut to) = stream.split();
+                tokio::io::copy(&mut from, &mut to).await
+            });
+        }
+    });
+    let text = config(ANY, &[server]);
+    let director = start(&text).await;
+    let listen = listens(&director);
+    let mut stream = TcpStream::connect(listen).await.expect("served");
+    stream.write_all(b"a").await.expect("open");
+    assert_eq!(stream.read_u8().await.expect("open"), b'a');
+    let other = text.replace("scheduler", "tcp = { max_connections = 5 }\nscheduler");
+    let reloaded = director.reload(read(&other)).await.expect("sound");
+    assert_eq!(reloaded.to_string(), "service web: carriage");
+    stream.write_all(b"b").await.expect("still open");
+    assert_eq!(stream.read_u8().await.expect("still open"), b'b');
+    let mut second = TcpStream::connect(listen).await.expect("served");
+    second.write_all(b"c").await.expect("open");
+    assert_eq!(second.read_u8().await.expect("open"), b'c');
+    assert_eq!(director.status().services[0].active, 2, "both are counted");
+    director.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn listeners_come_and_go_and_change_hands() {
+    let servers = [server(b'a').await];
+    let [one, two] = [free().await, free().await];
+    let director = start(&config(one, &servers)).await;
+    let both =
+        config(one, &servers).replace(&format!("\"{one}\""), &format!("[\"{one}\", \"{two}\"]"));
+    assert_eq!(reload(&director, &both).await, "service web: listen");
+    assert_eq!((ask(one).await.expect("served"), ask(two).await.expect("served")), (b'a', b'a'));
+    // The address goes to a service of another name, and nobody who asks is refused.
+    let load = Load::start(two);
+    load.more(200).await;
+    let renamed = config(two, &servers).replace("web", "mail");
+    assert_eq!(reload(&director, &renamed).await, "service web: removed\nservice mail: added");
+    load.more(200).await;
+    load.stop().await;
+    ask(one).await.expect_err("nobody listens any more");
+    director.stop(Duration::ZERO).await;
+}
+
+async fn free() -> std::net::SocketAddr {
+    TcpListener::bind(ANY).await.expect("loopback").local_addr().expect("bound")
+}
+
+async fn reload(director: &lvs::director::Director, text: &str) -> String {
+    director.reload(read(text)).await.unwrap_or_else(|error| panic!("{error}")).to_string()
+}
+
+/// What changes about a service, one after the other.
+fn variants(text: &str, more: std::net::SocketAddr) -> Vec<Config> {
+    let with = |extra: &str| read(&text.replace("scheduler", &format!("{extra}\nscheduler")));
+    vec![
+        with("tcp = { idle_timeout = \"1m\" }"),
+        with("persistence = { timeout = \"5m\" }"),
+        with("persistence = { timeout = \"1m\" }\nworkers = 3"),
+        with("health = { type = \"tcp\", interval = \"100ms\" }"),
+        with("slow_start = { window = \"1s\" }\nquorum = { weight = 1 }"),
+        read(&text.replace("\"rr\"", "\"maglev\"")),
+        read(&format!("{text}[[service.server]]\naddress = \"{more}\"\nweight = 2\n")),
+        read(&format!("log.connections = true\n{text}")),
+        read(text),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_connection_fails_because_of_a_reload() {
+    let servers = [server(b'a').await, server(b'b').await];
+    let more = server(b'c').await;
+    let text = config(ANY, &servers);
+    let director = start(&text).await;
+    let load = Load::start(listens(&director));
+    load.more(500).await;
+    for _ in 0..3 {
+        for variant in variants(&text, more) {
+            director.reload(variant).await.expect("sound");
+            load.more(200).await;
+        }
+    }
+    let connections = load.stop().await;
+    let status = director.status();
+    let totals = status.services[0].totals;
+    assert_eq!((totals.accepted, totals.refused), (connections, 0), "all are counted, once");
+    director.stop(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn datagrams_find_their_server_through_reloads() {
+    let echo = UdpSocket::bind(ANY).await.expect("loopback");
+    let server = echo.local_addr().expect("bound");
+    tokio::spawn(async move {
+        let mut buffer = [0; 64];
+        while let Ok((len, from)) = echo.recv_from(&mut buffer).await {
+            let _ = echo.send_to(&buffer[..len], from).await;
+        }
+    });
+    let text = config(ANY, &[server]).replace("scheduler", "protocol = \"udp\"\nscheduler");
+    let director = start(&text).await;
+    let client = UdpSocket::bind(ANY).await.expect("loopback");
+    client.connect(listens(&director)).await.expect("loopback");
+    let mut buffer = [0; 64];
+    for n in 0..40_u8 {
+        if n % 4 == 0 {
+            let udp = format!("udp = {{ max_flows = {} }}\nscheduler", 100 + u32::from(n));
+            let other = text.replace("scheduler", &udp);
+            director.reload(read(&other)).await.expect("sound");
+        }
+        for m in 0..10 {
+            client.send(&[n, m]).await.expect("loopback");
+            let len = tokio::time::timeout(Duration::from_secs(10), client.recv(&mut buffer)).await;
+            let len = len.expect("no datagram is lost").expect("nobody refuses");
+            assert_eq!(buffer[..len], [n, m]);
+        }
+    }
+    director.stop(Duration::ZERO).await;
+}
