@@ -1,6 +1,7 @@
 //! A director from a configuration, on loopback.
 #![cfg(all(feature = "director", target_os = "linux"))]
 
+mod admin;
 mod by_hand;
 mod load;
 mod reload;

@@ -16,7 +16,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
-use rustix::process::{Pid, Signal, kill_process};
+pub(crate) use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 
 /// How long anything may take before it is held to be lost.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,7 +1,5 @@
 //! `/api/v1`, `/metrics` and `/healthz`.
 
-use std::collections::BTreeMap;
-
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -10,9 +8,9 @@ use axum::routing::{get, patch, post};
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use crate::director::config::RealServer;
-use crate::director::wanted::{Edit, ServerChange};
+use crate::director::wanted::Edit;
 use crate::director::{Director, DirectorError, metrics};
 
 pub(super) fn routes() -> Router<Director> {
@@ -52,9 +50,28 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Box<Response>> {
-    serde_json::from_slice(body)
-        .map_err(|error| Box::new(refuse(StatusCode::BAD_REQUEST, &error.to_string())))
+/// What is wrong with a body.
+#[derive(Debug)]
+struct Unread(String);
+
+impl IntoResponse for Unread {
+    fn into_response(self) -> Response {
+        refuse(StatusCode::BAD_REQUEST, &self.0)
+    }
+}
+
+impl From<serde_json::Error> for Unread {
+    fn from(error: serde_json::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// An object of JSON as what it means. A list of the same values without their names is none.
+fn object<T: DeserializeOwned>(value: Value) -> Result<T, Unread> {
+    if !value.is_object() {
+        return Err(Unread("an object is expected".to_owned()));
+    }
+    Ok(serde_json::from_value(value)?)
 }
 
 /// Nothing to say but that it is done.
@@ -149,42 +166,36 @@ async fn add(
     State(director): State<Director>,
     Path(service): Path<String>,
     body: Bytes,
-) -> Response {
-    let is_list = body.trim_ascii_start().starts_with(b"[");
-    let servers = if is_list { read(&body) } else { read(&body).map(|server| vec![server]) };
-    let servers: Vec<RealServer> = match servers {
-        Ok(servers) => servers,
-        Err(answer) => return *answer,
+) -> Result<Response, Unread> {
+    let servers = match serde_json::from_slice(&body)? {
+        Value::Array(servers) => servers,
+        server => vec![server],
     };
-    let edits: Vec<_> = servers.into_iter().map(Edit::Add).collect();
-    match director.edit(&service, &edits) {
+    let edits = servers.into_iter().map(|server| object(server).map(Edit::Add));
+    let edits = edits.collect::<Result<Vec<_>, _>>()?;
+    Ok(match director.edit(&service, &edits) {
         Ok(()) => StatusCode::CREATED.into_response(),
         Err(error) => error.into_response(),
-    }
+    })
 }
 
 async fn change_all(
     State(director): State<Director>,
     Path(service): Path<String>,
     body: Bytes,
-) -> Response {
-    let changes: BTreeMap<String, ServerChange> = match read(&body) {
-        Ok(changes) => changes,
-        Err(answer) => return *answer,
-    };
-    let edits: Vec<_> = changes.into_iter().map(|(it, change)| Edit::Change(it, change)).collect();
-    done(director.edit(&service, &edits))
+) -> Result<Response, Unread> {
+    let changes: Map<String, Value> = object(serde_json::from_slice(&body)?)?;
+    let edit = |(server, change)| object(change).map(|change| Edit::Change(server, change));
+    let edits = changes.into_iter().map(edit).collect::<Result<Vec<_>, _>>()?;
+    Ok(done(director.edit(&service, &edits)))
 }
 
 async fn change(
     State(director): State<Director>,
     Path((service, server)): Path<(String, String)>,
     body: Bytes,
-) -> Response {
-    match read(&body) {
-        Ok(change) => done(director.change(&service, &server, change)),
-        Err(answer) => *answer,
-    }
+) -> Result<Response, Unread> {
+    Ok(done(director.change(&service, &server, object(serde_json::from_slice(&body)?)?)))
 }
 
 async fn remove(

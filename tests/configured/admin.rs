@@ -1,0 +1,233 @@
+//! The admin pages, asked by programs, good ones and bad ones.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lvs::director::Director;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::{ANY, ask, config, listens, server, start};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A status, and what comes with it.
+async fn asks(admin: SocketAddr, head: &str, body: &str) -> (u16, String) {
+    let request = format!(
+        "{head} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    raw(admin, request.as_bytes()).await
+}
+
+async fn raw(admin: SocketAddr, request: &[u8]) -> (u16, String) {
+    let mut stream = TcpStream::connect(admin).await.expect("it listens");
+    stream.write_all(request).await.expect("it reads");
+    let mut answer = String::new();
+    let read = timeout(PATIENCE, stream.read_to_string(&mut answer)).await;
+    // What is refused before it was read is reset behind the answer.
+    let _ = read.expect("it answers");
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    (status.unwrap_or_else(|| panic!("{answer}")), body.to_owned())
+}
+
+async fn json(admin: SocketAddr, path: &str) -> Value {
+    let (status, body) = asks(admin, &format!("GET {path}"), "").await;
+    assert_eq!(status, 200, "{path}: {body}");
+    serde_json::from_str(&body).expect("JSON")
+}
+
+async fn with_admin(more: &str, text: &str) -> (Director, SocketAddr) {
+    let director = start(&format!("[admin]\nlisten = \"127.0.0.1:0\"\n{more}{text}")).await;
+    let admin = director.admin().expect("there");
+    (director, admin)
+}
+
+#[tokio::test]
+async fn each_call_does_what_it_says() {
+    let servers = [server(b'a').await, server(b'b').await, server(b'c').await];
+    let text = config(ANY, &servers[..2])
+        .replace("scheduler", "persistence = { timeout = \"5m\" }\nscheduler");
+    let (director, admin) = with_admin("", &text).await;
+    let listen = listens(&director);
+    let [a, _, c] = servers;
+    let path = |server: SocketAddr| format!("/api/v1/services/web/servers/{server}");
+
+    let (code, _) = asks(admin, &format!("PATCH {}", path(a)), r#"{"weight": 3}"#).await;
+    assert_eq!(code, 204);
+    let body =
+        json!({ "address": c, "name": "new", "weight": 2, "max_connections": 9 }).to_string();
+    let (code, _) = asks(admin, "POST /api/v1/services/web/servers", &body).await;
+    assert_eq!(code, 201);
+    let (code, said) = asks(admin, "POST /api/v1/services/web/servers", &body).await;
+    assert_eq!((code, said.contains("already")), (409, true), "{said}");
+    let changes = json!({ a.to_string(): { "state": "drain" }, c.to_string(): { "weight": 5 } });
+    let all = "PATCH /api/v1/services/web/servers";
+    assert_eq!(asks(admin, all, &changes.to_string()).await.0, 204);
+    let service = json(admin, "/api/v1/services/web").await;
+    let find = |address: SocketAddr| {
+        let servers = service["servers"].as_array().expect("a list");
+        servers.iter().find(|it| it["address"] == address.to_string()).expect("there").clone()
+    };
+    assert_eq!((&find(a)["state"], &find(a)["weight"]), (&json!("draining"), &json!(3)));
+    assert_eq!((&find(c)["name"], &find(c)["weight"]), (&json!("new"), &json!(5)));
+    assert_eq!(find(c)["max_connections"], 9);
+
+    // All of it or nothing.
+    let changes = json!({ a.to_string(): { "state": "up" }, "10.0.0.9:1": { "weight": 5 } });
+    let (code, said) = asks(admin, all, &changes.to_string()).await;
+    assert_eq!((code, said.contains("10.0.0.9:1")), (404, true), "{said}");
+    assert_eq!(
+        director.status().services[0].servers.iter().filter(|it| it.state == "draining").count(),
+        1
+    );
+
+    ask(listen).await.expect("served");
+    let clients = json(admin, "/api/v1/services/web/clients?limit=5").await;
+    assert_eq!(clients[0]["network"], "127.0.0.1");
+    assert_eq!(json(admin, "/api/v1/status").await["services"][0]["totals"]["accepted"], 1);
+    assert_eq!(asks(admin, "POST /api/v1/services/web/zero", "").await.0, 204);
+    assert_eq!(json(admin, "/api/v1/status").await["services"][0]["totals"]["accepted"], 0);
+    let (_, metrics) = asks(admin, "GET /metrics", "").await;
+    assert!(metrics.contains("lvs_service_accepted_total{service=\"web\"} 1"), "{metrics}");
+    assert_eq!(asks(admin, "POST /api/v1/zero", "").await.0, 204);
+
+    assert_eq!(asks(admin, &format!("DELETE {}", path(c)), "").await.0, 204);
+    assert_eq!(asks(admin, &format!("DELETE {}", path(c)), "").await.0, 404);
+    assert_eq!(asks(admin, "GET /api/v1/services/none", "").await.0, 404);
+    assert_eq!(asks(admin, "GET /none", "").await.0, 404);
+    assert_eq!(asks(admin, "GET /healthz", "").await, (200, "active\n".into()));
+    assert_eq!(json(admin, "/api/v1/history").await["interval_ms"], 1000);
+    director.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn each_call_is_described() {
+    let (director, admin) = with_admin("", &config(ANY, &[server(b'a').await])).await;
+    let description = json(admin, "/api/v1/openapi.json").await;
+    let mut calls = 0;
+    for (path, methods) in description["paths"].as_object().expect("paths") {
+        let path = path.replace("{service}", "web").replace("{server}", "10.0.0.1:1");
+        for method in methods.as_object().expect("methods").keys() {
+            let head = format!("{} {path}", method.to_uppercase());
+            let (code, said) = asks(admin, &head, "{}").await;
+            assert!(code != 405 && !said.contains("no such page"), "{head}: {code} {said}");
+            calls += 1;
+        }
+    }
+    assert_eq!(calls, 12);
+    // What is described of a service is what it says.
+    let said = json(admin, "/api/v1/services/web").await;
+    let schemas = &description["components"]["schemas"];
+    for (schema, value) in [("Service", &said), ("Server", &said["servers"][0])] {
+        let known = schemas[schema]["properties"].as_object().expect("properties");
+        let said: Vec<_> = value.as_object().expect("an object").keys().collect();
+        assert_eq!(said, known.keys().collect::<Vec<_>>(), "{schema}");
+    }
+    director.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn who_has_no_right_is_refused() {
+    let text = config(ANY, &[server(b'a').await]);
+    let (director, admin) = with_admin("token = \"0123456789abcdef\"\n", &text).await;
+    let get = |token: &str| {
+        let header =
+            if token.is_empty() { String::new() } else { format!("Authorization: {token}\r\n") };
+        format!("GET /api/v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n")
+    };
+    for (token, code) in [
+        ("", 401),
+        ("Bearer 0123456789abcdeX", 401),
+        ("Bearer ", 401),
+        ("Basic 0123456789abcdef", 401),
+        ("Bearer 0123456789abcdef", 200),
+    ] {
+        assert_eq!(raw(admin, get(token).as_bytes()).await.0, code, "{token}");
+    }
+    assert_eq!(
+        raw(admin, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.0,
+        200
+    );
+    director.stop(Duration::ZERO).await;
+
+    // Without a token: programs of this machine, and no page of another site.
+    let (director, admin) = with_admin("", &text).await;
+    let foreign = "GET /api/v1/status HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert_eq!(raw(admin, foreign.as_bytes()).await.0, 403);
+    let post = |origin: &str| {
+        format!(
+            "POST /api/v1/zero HTTP/1.1\r\nHost: {admin}\r\nOrigin: {origin}\r\n\
+             Connection: close\r\nContent-Length: 0\r\n\r\n"
+        )
+    };
+    assert_eq!(raw(admin, post("http://evil.example").as_bytes()).await.0, 403);
+    assert_eq!(raw(admin, post("null").as_bytes()).await.0, 403);
+    assert_eq!(raw(admin, post(&format!("http://{admin}")).as_bytes()).await.0, 204);
+    director.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn bad_requests_are_answered_and_nothing_changes() {
+    let servers = [server(b'a').await];
+    let (director, admin) = with_admin("", &config(ANY, &servers)).await;
+    let one = format!("PATCH /api/v1/services/web/servers/{}", servers[0]);
+    for (body, code) in [
+        ("", 400),
+        ("{", 400),
+        ("[]", 400),
+        (r#"{"wieght": 1}"#, 400),
+        (r#"{"weight": -1}"#, 400),
+        (r#"{"state": "gone"}"#, 400),
+        (r#"{"weight": 4294967295}"#, 422),
+    ] {
+        let (status, said) = asks(admin, &one, body).await;
+        assert_eq!(status, code, "{body}: {said}");
+        assert!(said.starts_with("{\"error\":\""), "{said}");
+    }
+    let add = "POST /api/v1/services/web/servers";
+    for body in [r#"{"address": "nowhere"}"#, r#"{"address": "10.0.0.1:1", "more": 1}"#, "[1]", "7"]
+    {
+        assert_eq!(asks(admin, add, body).await.0, 400, "{body}");
+    }
+    let long = format!("[{}]", " ".repeat(2 << 20));
+    assert_eq!(asks(admin, add, &long).await.0, 413);
+    let head = format!("GET / HTTP/1.1\r\nHost: {admin}\r\nX: {}\r\n\r\n", "x".repeat(100_000));
+    assert_eq!(raw(admin, head.as_bytes()).await.0, 431);
+    assert_eq!(raw(admin, b"hello\r\n\r\n").await.0, 400);
+    let status = director.status();
+    assert_eq!((status.services[0].servers.len(), status.services[0].servers[0].weight), (1, 1));
+    director.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn slow_and_many_clients_are_bounded() {
+    let text = config(ANY, &[server(b'a').await]);
+    let more = "max_connections = 4\nrequest_timeout = \"500ms\"\n";
+    let (director, admin) = with_admin(more, &text).await;
+    // A head that never ends, a body that never comes, and clients that say nothing.
+    let mut held = Vec::new();
+    for beginning in [
+        "GET / HTTP/1.1\r\nHost: x",
+        "PATCH /api/v1/services/web/servers HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{",
+        "",
+        "",
+    ] {
+        let mut stream = TcpStream::connect(admin).await.expect("it listens");
+        stream.write_all(beginning.as_bytes()).await.expect("it reads");
+        held.push(stream);
+    }
+    // Whoever comes next waits for a place, and has it when their time is over.
+    assert_eq!(asks(admin, "GET /healthz", "").await.0, 200);
+    for mut stream in held {
+        let mut answer = Vec::new();
+        let end =
+            timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("its time is over");
+        let _ = end;
+    }
+    assert_eq!(ask(listens(&director)).await.expect("served"), b'a');
+    director.stop(Duration::ZERO).await;
+}
