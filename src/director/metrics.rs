@@ -1,50 +1,143 @@
 //! How a director stands, in Prometheus' format.
 
-use metrics::{Label, counter, gauge};
+use metrics::{Label, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use super::Director;
-use super::status::{Since, Status};
-use crate::vrrp::State;
+use super::status::{ServerStatus, ServiceStatus, Since, Status};
+use crate::health::MonitorCounters;
+use crate::vrrp::{State, View};
+
+/// What each name means. Labels are names of services, addresses of servers, and words from lists
+/// that are written down here: nothing that a client says.
+const COUNTERS: [(&str, &str); 19] = [
+    ("lvs_checks_total", "Health checks begun."),
+    ("lvs_checks_failed_total", "Health checks that failed by the server's fault."),
+    ("lvs_checks_late_total", "Health checks that began late."),
+    ("lvs_service_accepted_total", "Connections taken, or flows begun, by both directors."),
+    ("lvs_service_refused_total", "Connections or flows that no server took, by both directors."),
+    ("lvs_service_refusals_total", "Connections or flows that this director refused, by reason."),
+    ("lvs_service_to_servers_bytes_total", "Bytes to servers, by both directors."),
+    ("lvs_service_to_clients_bytes_total", "Bytes to clients, by both directors."),
+    ("lvs_server_connections_total", "Connections made to a server, or flows begun."),
+    ("lvs_server_failed_connections_total", "Connections that a server refused or did not answer."),
+    ("lvs_server_in_bytes_total", "Bytes to a server."),
+    ("lvs_server_out_bytes_total", "Bytes from a server."),
+    ("lvs_vrrp_transitions_total", "How often a virtual router became this."),
+    ("lvs_vrrp_adverts_sent_total", "Advertisements sent."),
+    ("lvs_vrrp_adverts_unsent_total", "Advertisements that the system would not send."),
+    ("lvs_vrrp_adverts_received_total", "Advertisements received."),
+    ("lvs_vrrp_adverts_mismatched_total", "Advertisements of other addresses or another interval."),
+    ("lvs_vrrp_adverts_refused_total", "Advertisements that were refused, by reason."),
+    ("lvs_vrrp_conflicts_total", "Machines that had a virtual address while this one was master."),
+];
+
+/// See above.
+const GAUGES: [(&str, &str); 18] = [
+    ("lvs_build_info", "1, with the version."),
+    ("lvs_uptime_seconds", "For how long the director has run."),
+    ("lvs_active", "1 if it serves the virtual addresses, or has no standby."),
+    ("lvs_service_connections", "Connections or flows that are carried now."),
+    ("lvs_service_panic", "1 while health is ignored."),
+    ("lvs_service_quorum", "1 while the weight that must be healthy is."),
+    ("lvs_service_persistent_clients", "Clients whose server is remembered."),
+    ("lvs_service_servers", "Servers of a service."),
+    ("lvs_service_eligible_servers", "Servers of a service that may be chosen."),
+    ("lvs_server_weight", "The weight that is set."),
+    ("lvs_server_connections", "Connections that a server has from this director."),
+    ("lvs_server_eligible", "1 if a server may be chosen."),
+    ("lvs_server_connect_seconds", "How long connecting to a server took, by quantile."),
+    ("lvs_vrrp_state", "1 for the state of a virtual router, 0 for the others."),
+    ("lvs_vrrp_priority", "The priority of a virtual router as it stands."),
+    ("lvs_vrrp_lateness_seconds", "How late the election had its turns, by quantile."),
+    ("lvs_vrrp_lateness_max_seconds", "How late the election had its turns, at the most."),
+    ("lvs_sync_in_sync", "1 if a standby was told everything, or follows the active director."),
+];
 
 /// Everything, as it is now: each scrape is written anew, and nothing is kept that has gone.
 pub(super) fn render(director: &Director) -> String {
-    let status = &director.status_since(Since::Start);
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
-    metrics::with_local_recorder(&recorder, || record(status));
+    metrics::with_local_recorder(&recorder, || {
+        COUNTERS.iter().for_each(|(name, help)| describe_counter!(*name, *help));
+        GAUGES.iter().for_each(|(name, help)| describe_gauge!(*name, *help));
+        let status = director.status_since(Since::Start);
+        whole(&status, director.inner.monitor.counters());
+        status.services.iter().for_each(service);
+        if let Some(view) = &status.vrrp {
+            vrrp(view);
+        }
+    });
     handle.render()
 }
 
-fn record(status: &Status) {
-    gauge!("lvs_active").set(f64::from(status.active));
-    for service in &status.services {
-        let labels = vec![Label::new("service", service.name.clone())];
-        let count = |name: &'static str, value: u64| counter!(name, labels.clone()).absolute(value);
-        count("lvs_service_accepted_total", service.totals.accepted);
-        count("lvs_service_refused_total", service.totals.refused);
-        count("lvs_service_to_servers_bytes_total", service.totals.bytes_to_servers);
-        count("lvs_service_to_clients_bytes_total", service.totals.bytes_to_clients);
-        gauge!("lvs_service_connections", labels.clone()).set(service.active as f64);
-        for server in &service.servers {
-            let mut labels = labels.clone();
-            labels.push(Label::new("server", server.address.clone()));
-            gauge!("lvs_server_weight", labels.clone()).set(f64::from(server.weight));
-            gauge!("lvs_server_connections", labels.clone()).set(f64::from(server.active));
-            gauge!("lvs_server_eligible", labels).set(f64::from(server.state == "eligible"));
+fn is(value: bool) -> f64 {
+    f64::from(u8::from(value))
+}
+
+fn whole(status: &Status, checks: MonitorCounters) {
+    gauge!("lvs_build_info", "version" => status.version).set(1.0);
+    gauge!("lvs_uptime_seconds").set(status.uptime_ms as f64 / 1e3);
+    gauge!("lvs_active").set(is(status.active));
+    counter!("lvs_checks_total").absolute(checks.checks);
+    counter!("lvs_checks_failed_total").absolute(checks.failed);
+    counter!("lvs_checks_late_total").absolute(checks.late);
+    if let Some(sync) = &status.sync {
+        gauge!("lvs_sync_in_sync").set(is(sync.followers > 0 || sync.in_sync));
+    }
+}
+
+fn service(service: &ServiceStatus) {
+    let labels = vec![Label::new("service", service.name.clone())];
+    let count = |name: &'static str, value: u64| counter!(name, labels.clone()).absolute(value);
+    count("lvs_service_accepted_total", service.totals.accepted);
+    count("lvs_service_refused_total", service.totals.refused);
+    count("lvs_service_to_servers_bytes_total", service.totals.bytes_to_servers);
+    count("lvs_service_to_clients_bytes_total", service.totals.bytes_to_clients);
+    for (reason, times) in &service.refused {
+        let labels = [labels.clone(), vec![Label::new("reason", *reason)]].concat();
+        counter!("lvs_service_refusals_total", labels).absolute(*times);
+    }
+    let show = |name: &'static str, value: f64| gauge!(name, labels.clone()).set(value);
+    show("lvs_service_connections", service.active as f64);
+    show("lvs_service_panic", is(service.panicking));
+    show("lvs_service_quorum", is(service.quorum));
+    show("lvs_service_persistent_clients", service.persistent as f64);
+    show("lvs_service_servers", service.servers.len() as f64);
+    let eligible = service.servers.iter().filter(|server| server.state == "eligible").count();
+    show("lvs_service_eligible_servers", eligible as f64);
+    for each in &service.servers {
+        server(each, [labels.clone(), vec![Label::new("server", each.address.clone())]].concat());
+    }
+}
+
+fn server(server: &ServerStatus, labels: Vec<Label>) {
+    let count = |name: &'static str, value: u64| counter!(name, labels.clone()).absolute(value);
+    count("lvs_server_connections_total", server.totals.connections);
+    count("lvs_server_failed_connections_total", server.totals.failed);
+    count("lvs_server_in_bytes_total", server.totals.bytes_in);
+    count("lvs_server_out_bytes_total", server.totals.bytes_out);
+    let show = |name: &'static str, value: f64| gauge!(name, labels.clone()).set(value);
+    show("lvs_server_weight", server.weight.into());
+    show("lvs_server_connections", f64::from(server.active) + f64::from(server.inactive));
+    show("lvs_server_eligible", is(server.state == "eligible"));
+    for (quantile, millis) in [("0.5", server.connect_p50_ms), ("0.99", server.connect_p99_ms)] {
+        if let Some(millis) = millis {
+            let labels = [labels.clone(), vec![Label::new("quantile", quantile)]].concat();
+            gauge!("lvs_server_connect_seconds", labels).set(millis / 1e3);
         }
     }
-    let Some(vrrp) = &status.vrrp else { return };
-    for router in &vrrp.routers {
+}
+
+fn vrrp(view: &View) {
+    for router in &view.routers {
         let labels = vec![Label::new("router", router.name.clone())];
         let with = |name: &'static str, value: &str| {
-            let mut labels = labels.clone();
-            labels.push(Label::new(name, value.to_owned()));
-            labels
+            [labels.clone(), vec![Label::new(name, value.to_owned())]].concat()
         };
         for state in [State::Init, State::Backup, State::Master, State::Fault] {
             let labels = with("state", &state.to_string());
-            gauge!("lvs_vrrp_state", labels.clone()).set(f64::from(router.state == state));
+            gauge!("lvs_vrrp_state", labels.clone()).set(is(router.state == state));
             let times = router.transitions.get(&state).copied().unwrap_or_default();
             counter!("lvs_vrrp_transitions_total", labels).absolute(times);
         }
@@ -60,11 +153,40 @@ fn record(status: &Status) {
             counter!("lvs_vrrp_adverts_refused_total", with("reason", reason)).absolute(*times);
         }
     }
-    let lateness = &vrrp.lateness;
+    let lateness = &view.lateness;
     for part in [0.5, 0.99] {
         let late = lateness.quantile(part).unwrap_or_default();
-        gauge!("lvs_vrrp_lateness_seconds", "quantile" => part.to_string()).set(late.as_secs_f64());
+        let labels = [("quantile", part.to_string())];
+        gauge!("lvs_vrrp_lateness_seconds", &labels).set(late.as_secs_f64());
     }
     gauge!("lvs_vrrp_lateness_max_seconds").set(lateness.max().as_secs_f64());
-    counter!("lvs_vrrp_turns_total").absolute(lateness.count());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the dashboard and the alerts ask for is there, and what is there is described.
+    #[test]
+    fn every_name_that_is_asked_for_is_described() {
+        let known: Vec<_> = COUNTERS.iter().chain(&GAUGES).map(|(name, _)| *name).collect();
+        for text in [
+            include_str!("../../contrib/grafana-dashboard.json"),
+            include_str!("../../contrib/prometheus-alerts.yml"),
+        ] {
+            let names = text.split(|it: char| !(it.is_ascii_alphanumeric() || it == '_'));
+            let names: Vec<_> = names.filter(|word| word.starts_with("lvs_")).collect();
+            assert!(names.len() > 5);
+            for name in names {
+                assert!(known.contains(&name), "{name}");
+            }
+        }
+        let own = include_str!("metrics.rs");
+        for (name, _) in COUNTERS.iter().chain(&GAUGES) {
+            assert!(
+                own.matches(&format!("\"{name}\"")).count() > 1,
+                "{name} is described, and not told"
+            );
+        }
+    }
 }
