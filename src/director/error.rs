@@ -37,6 +37,12 @@ pub enum DirectorError {
         /// What the system said.
         source: io::Error,
     },
+    /// The system gives no thread for the admin pages.
+    #[error("[admin] no thread")]
+    Thread {
+        /// What it said.
+        source: io::Error,
+    },
     /// Listeners cannot be handed over, or taken over.
     #[error("handover at {}", path.display())]
     Handover {

@@ -227,9 +227,12 @@ impl Director {
         if plan.admin {
             let asked = config.admin.as_ref().zip(admin);
             let admin = asked.map(|(asked, listener)| Admin::new(asked, listener));
-            let task = admin.clone().map(|admin| spawn(admin.serve(self.clone())));
+            let serving = admin.clone().map(|admin| admin.start(self.clone())).transpose();
             *lock(&inner.admin) = admin;
-            lock(&inner.tasks).admin = task;
+            match serving {
+                Ok(serving) => lock(&inner.tasks).admin = serving,
+                Err(source) => result = Err(DirectorError::Thread { source }),
+            }
         }
         if plan.sync {
             let asked = config.sync.clone().zip(sync);

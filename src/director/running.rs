@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::admin::Admin;
+use super::admin::{Admin, Serving};
 use super::carrier::Sockets;
 use super::config::{Config, RealServer};
 use super::error::DirectorError;
@@ -52,7 +52,7 @@ pub(super) struct Inner {
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
     pub(super) always: Vec<AbortOnDropHandle<()>>,
-    pub(super) admin: Option<AbortOnDropHandle<()>>,
+    pub(super) admin: Option<Serving>,
     pub(super) pair: Option<AbortOnDropHandle<()>>,
     pub(super) sync: Vec<AbortOnDropHandle<()>>,
     pub(super) handover: Option<AbortOnDropHandle<()>>,

@@ -3,9 +3,11 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+
+use crate::world::now;
 
 /// A browser with one page, which ends with this.
 pub(crate) struct Chromium {
@@ -90,13 +92,13 @@ impl Chromium {
 
     /// Until an expression of the page is true.
     pub(crate) fn until(&mut self, what: &str, expression: &str) {
-        let end = Instant::now() + PATIENCE;
+        let end = now() + PATIENCE;
         // What is not there yet cannot be looked at.
         let tried =
             format!("(() => {{ try {{ return {expression} }} catch {{ return false }} }})()");
         while self.evaluate(&tried) != true {
             let text = self.evaluate("document.body?.innerText");
-            assert!(Instant::now() < end, "{what} never came: {expression}\n{text}");
+            assert!(now() < end, "{what} never came: {expression}\n{text}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -134,8 +136,8 @@ impl Drop for Chromium {
         // It ends its own children.
         let message = json!({ "id": 0, "method": "Browser.close" });
         let _ = self.input.write_all(format!("{message}\0").as_bytes());
-        let end = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < end && matches!(self.child.try_wait(), Ok(None)) {
+        let end = now() + Duration::from_secs(5);
+        while now() < end && matches!(self.child.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(20));
         }
         let _ = self.child.kill();

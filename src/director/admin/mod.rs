@@ -1,15 +1,17 @@
 //! The admin pages: how the director stands, and changes by hand.
 //!
-//! Whoever is there is bounded: so many connections, so long for a request, so many bytes in it. What
-//! is slow or many here waits for others of its kind; the threads that carry traffic know nothing of
-//! it.
+//! Whoever is there is bounded: so many connections, so long for a request, so many bytes in it. All
+//! of it is done by one thread, which goes behind all others: what is slow or many here waits for
+//! others of its kind, and takes no time from those that carry traffic.
 
 mod access;
 mod api;
 mod page;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use axum::Router;
@@ -19,8 +21,10 @@ use axum::middleware::{self, Next};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::process::setpriority_process;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::runtime::Builder;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -36,6 +40,8 @@ const REQUEST: Duration = Duration::from_secs(10);
 const BODY: usize = 1 << 20;
 /// The longest head of a request.
 const HEAD: usize = 16 << 10;
+/// The priority of the thread: the last of all (`nice(2)`).
+const LAST: i32 = 19;
 /// When accepting fails, which is for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -47,6 +53,12 @@ pub(super) struct Admin {
     access: Access,
     connections: usize,
     request: Duration,
+}
+
+/// Admin pages that are served.
+#[derive(Debug)]
+pub(super) struct Serving {
+    _thread: oneshot::Sender<()>,
 }
 
 impl Admin {
@@ -69,8 +81,24 @@ impl Admin {
         Arc::clone(&self.listener)
     }
 
-    /// Serves them, for ever.
-    pub(super) async fn serve(self, director: Director) {
+    /// Serves them until what is returned is dropped.
+    pub(super) fn start(self, director: Director) -> io::Result<Serving> {
+        let (serving, ended) = oneshot::channel::<()>();
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new().name("lvs-admin".to_owned()).spawn(move || {
+            // Where that may not be, it goes beside them.
+            let _ = setpriority_process(None, LAST);
+            runtime.block_on(async {
+                tokio::select! {
+                    () = self.serve(director) => {}
+                    _ = ended => {}
+                }
+            });
+        })?;
+        Ok(Serving { _thread: serving })
+    }
+
+    async fn serve(self, director: Director) {
         let app = api::routes()
             .merge(page::routes())
             .layer(middleware::from_fn_with_state(self.access.clone(), access::check))

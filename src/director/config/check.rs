@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fs::File;
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -139,6 +141,9 @@ enum Trust {
     System,
     Anybody,
 }
+
+/// The longest file of authorities: ten times what a machine trusts.
+const PEM: u64 = 4 << 20;
 
 /// What is wrong, and with which key.
 type Wrong = (&'static str, String);
@@ -313,8 +318,10 @@ impl TlsConfig {
         let mut tls = match (&self.authorities, &self.pinned, self.trust) {
             (Some(_), Some(_), _) => return Err("either `authorities` or `pinned`".into()),
             (Some(path), None, _) => {
-                let text = std::fs::read(path);
-                Tls::authorities(&text.map_err(|error| format!("{}: {error}", path.display()))?)?
+                let mut text = Vec::new();
+                let read = File::open(path).and_then(|it| it.take(PEM).read_to_end(&mut text));
+                read.map_err(|error| format!("{}: {error}", path.display()))?;
+                Tls::authorities(&text)?
             }
             (None, Some(digits), _) => {
                 let digest = hex(&digits.replace(':', "")).and_then(|bytes| bytes.try_into().ok());

@@ -1,0 +1,19 @@
+//! No text makes the reader of configurations panic, and every error has its place.
+//!
+//! ```text
+//! cargo +nightly fuzz run configuration
+//! ```
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use lvs::director::{Config, ConfigError};
+
+fuzz_target!(|text: &str| {
+    match Config::parse(text) {
+        Ok(config) => assert_eq!(Config::parse(text).expect("sound"), config),
+        Err(ConfigError::At { line, column, .. }) => {
+            assert!(line >= 1 && column >= 1 && line <= text.lines().count().max(1) + 1);
+        }
+        Err(error) => panic!("{error} has no place"),
+    }
+});
