@@ -2,7 +2,9 @@
 #![cfg(all(feature = "director", target_os = "linux"))]
 
 use std::io::{BufRead, BufReader, Lines, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Sender};
@@ -22,7 +24,7 @@ struct Director {
 impl Director {
     fn start(arguments: &[&str]) -> Self {
         let mut child = command()
-            .args(["--admin", "none"])
+            .args(if arguments.contains(&"--config") { &[][..] } else { &["--admin", "none"] })
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
@@ -169,6 +171,231 @@ fn sigterm_is_as_good_as_ctrl_c() {
     director.address();
     signal("TERM", director.child.id());
     assert_eq!(director.wait().code(), Some(0));
+}
+
+/// A folder with a configuration, and everything that it names.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder =
+            std::env::temp_dir().join(format!("lvs-director-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().expect("text").to_owned()
+    }
+
+    /// A service on this address, before a server that says its name.
+    fn configure(&self, more: &str, listen: SocketAddr, server: SocketAddr) -> String {
+        let text = format!(
+            "{more}\n[[service]]\nname = \"web\"\nlisten = \"{listen}\"\n[[service.server]]\n\
+             address = \"{server}\"\n"
+        );
+        std::fs::write(self.path("director.toml"), text).expect("a file");
+        self.path("director.toml")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A server that says a byte to whoever connects, for as long as the test runs.
+fn server(byte: u8) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            // Whoever has gone needs no answer.
+            let _ = stream.and_then(|mut stream| stream.write_all(&[byte]));
+        }
+    });
+    address
+}
+
+fn ask(address: SocketAddr) -> u8 {
+    let mut byte = [0];
+    let mut stream = TcpStream::connect(address).expect("the director listens");
+    stream.read_exact(&mut byte).expect("it is served");
+    byte[0]
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound")
+}
+
+/// What a service manager is told.
+struct Manager {
+    socket: UnixDatagram,
+    path: String,
+}
+
+impl Manager {
+    fn new(folder: &Folder) -> Self {
+        let path = folder.path("notify.sock");
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        socket.set_read_timeout(Some(BOUND)).expect("a socket");
+        Self { socket, path }
+    }
+
+    fn until(&self, word: &str) {
+        let mut buffer = [0; 4096];
+        loop {
+            let len = self.socket.recv(&mut buffer).expect("it is told");
+            if String::from_utf8_lossy(&buffer[..len]).contains(word) {
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn sighup_reads_the_configuration_again_and_a_bad_one_changes_nothing() {
+    let folder = Folder::new("reload");
+    let manager = Manager::new(&folder);
+    let (listen, a, b) = (free(), server(b'a'), server(b'b'));
+    let config = folder.configure("", listen, a);
+    let mut child = command()
+        .args(["--config", &config])
+        .env("NOTIFY_SOCKET", &manager.path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("built");
+    let _watchdog = watch(child.id());
+    manager.until("READY=1");
+    assert_eq!(ask(listen), b'a');
+    for (more, server, answer) in [("no_such_key = 1", b, b'a'), ("", b, b'b'), ("", a, b'a')] {
+        folder.configure(more, listen, server);
+        signal("HUP", child.id());
+        manager.until("RELOADING=1");
+        manager.until("READY=1");
+        assert_eq!(ask(listen), answer);
+    }
+    signal("TERM", child.id());
+    let mut said = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut said).expect("utf-8");
+    assert_eq!(child.wait().expect("a child of ours").code(), Some(0));
+    assert!(said.contains("not reloaded: ") && said.contains("no_such_key"), "{said}");
+    assert!(said.contains("reloaded: service web: servers"), "{said}");
+
+    folder.configure("", listen, a);
+    let checked = command().args(["--config", &config, "--check"]).output().expect("built");
+    assert_eq!(checked.status.code(), Some(0));
+    folder.configure("no_such_key = 1", listen, a);
+    let checked = command().args(["--config", &config, "--check"]).output().expect("built");
+    assert_eq!(checked.status.code(), Some(1));
+    let said = String::from_utf8(checked.stderr).expect("utf-8");
+    assert!(said.contains("director.toml:1:1: no_such_key: unknown field"), "{said}");
+}
+
+#[test]
+fn a_second_process_takes_over_from_the_first() {
+    let folder = Folder::new("handover");
+    let (listen, a) = (free(), server(b'a'));
+    let more = format!("handover = {:?}", folder.path("handover.sock"));
+    let config = folder.configure(&more, listen, a);
+    let mut first = Director::start(&["--config", &config]);
+    first.find(|line| line.starts_with("web: ").then_some(()));
+    let mut second = Director::start(&["--config", &config]);
+    second.find(|line| line.starts_with("web: ").then_some(()));
+    first.find(drained_whole);
+    assert_eq!(first.wait().code(), Some(0));
+    assert_eq!(ask(listen), b'a');
+    second.interrupt();
+    assert_eq!(second.wait().code(), Some(0));
+}
+
+#[test]
+fn a_service_manager_is_told_and_its_sockets_are_taken() {
+    let folder = Folder::new("manager");
+    let manager = Manager::new(&folder);
+    let (listen, a) = (free(), server(b'a'));
+    let config = folder.configure("", listen, a);
+    // Held open as a manager does: a shell hands it on as descriptor 3.
+    let held = TcpListener::bind(listen).expect("it is free");
+    let shell = format!(
+        "export LISTEN_PID=$$ LISTEN_FDS=1 WATCHDOG_PID=$$; exec {} --config {config} 3<&0 </dev/null",
+        command().get_program().to_str().expect("text")
+    );
+    let mut child = Command::new("sh")
+        .args(["-c", &shell])
+        .env("NOTIFY_SOCKET", &manager.path)
+        .env("WATCHDOG_USEC", "200000")
+        .stdin(Stdio::from(OwnedFd::from(held)))
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a shell");
+    let _watchdog = watch(child.id());
+    manager.until("READY=1");
+    assert_eq!(ask(listen), b'a', "the address was taken, and not bound again");
+    manager.until("WATCHDOG=1");
+    signal("TERM", child.id());
+    manager.until("STOPPING=1");
+    assert_eq!(child.wait().expect("a child of ours").code(), Some(0));
+}
+
+#[test]
+fn other_configurations_are_imported() {
+    let folder = Folder::new("import");
+    let saved = folder.path("saved");
+    let text = "-A -t 10.0.0.1:80 -s wrr\n-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -w 3\n";
+    std::fs::write(&saved, text).expect("a file");
+    let output = command().args(["--import", &saved]).output().expect("built");
+    assert_eq!(output.status.code(), Some(0));
+    std::fs::write(folder.path("director.toml"), output.stdout).expect("a file");
+    let checked = command().args(["--config", &folder.path("director.toml"), "--check"]).output();
+    assert_eq!(checked.expect("built").status.code(), Some(0));
+    std::fs::write(&saved, "what is this").expect("a file");
+    let output = command().args(["--import", &saved]).output().expect("built");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("line 1: neither"));
+}
+
+#[test]
+fn ctl_asks_and_changes() {
+    let folder = Folder::new("ctl");
+    let (listen, admin, a, b) = (free(), free(), server(b'a'), server(b'b'));
+    let more = format!("[admin]\nlisten = \"{admin}\"\ntoken = \"0123456789abcdef\"");
+    let mut director = Director::start(&["--config", &folder.configure(&more, listen, a)]);
+    director.find(|line| line.starts_with("status: ").then_some(()));
+    let ctl = |words: &[&str]| {
+        let mut command = command();
+        command.args(["ctl", "--admin", &admin.to_string()]).args(words);
+        let output = command.env("LVS_TOKEN", "0123456789abcdef").output().expect("built");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), String::from_utf8(output.stdout).expect("utf-8"), said)
+    };
+    let (a, b) = (a.to_string(), b.to_string());
+    assert_eq!(ctl(&["add", "web", &b, "-w", "2", "-x", "5"]).0, Some(0));
+    assert_eq!(ctl(&["drain", "web", &a]).0, Some(0));
+    assert_eq!(ask(listen), b'b');
+    assert_eq!(ctl(&["edit", "web", &b, "-w", "7"]).0, Some(0));
+    let (_, list, _) = ctl(&["list"]);
+    let row = |list: &str, server: &str| {
+        let row = list.lines().find(|line| line.contains(server)).expect("a row").to_owned();
+        row.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(row(&list, &a)[..4], ["->", &a, "draining*", "1"]);
+    assert_eq!(row(&list, &b)[..4], ["->", &b, "eligible*", "7"]);
+    let (_, stats, _) = ctl(&["list", "web", "--stats"]);
+    assert_eq!(row(&stats, &b)[2], "1");
+    assert_eq!(ctl(&["zero"]).0, Some(0));
+    assert_eq!(row(&ctl(&["list", "--stats"]).1, &b)[2], "0");
+    assert_eq!(ctl(&["list", "--rate"]).0, Some(0));
+    assert_eq!(ctl(&["list", "-c"]).0, Some(0));
+    assert_eq!(ctl(&["up", "web", &a]).0, Some(0));
+    assert_eq!(ctl(&["delete", "web", &b]).0, Some(0));
+    let (code, _, said) = ctl(&["delete", "web", &b]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains(&format!("has no server \"{b}\"")), "{said}");
+    let (code, _, said) = ctl(&["--token", "wrong", "list"]);
+    assert_eq!((code, said.contains("token")), (Some(1), true), "{said}");
 }
 
 #[test]

@@ -29,6 +29,38 @@
 //! # }
 //! ```
 //!
+//! The file `examples/director.toml` of this crate says everything that a configuration can say.
+//!
+//! # From one configuration to another
+//! [`Director::reload`] works out the difference of two configurations and carries out that, and
+//! nothing else. First all is made ready that can fail; so a configuration that cannot be changes
+//! nothing. Servers come, go and change in one publication of their service. Where a service is to be
+//! carried in another way, another forwarder takes the same sockets, and connections stay with the
+//! one that has them. The start is a reload from nothing.
+//!
+//! With `handover = "PATH"` the same is done from one process to the next: a director that is
+//! [started](Director::start) while another runs takes its listeners, and the other one is told
+//! ([`Director::succeeded`]). [`Sockets::from_environment`] takes those of a service manager.
+//!
+//! # What is done by hand
+//! [`Director::change`], [`add`](Director::add) and [`remove`](Director::remove), and the same over
+//! the API, lie over the configuration. They outlive reloads, as an operator who has drained a server
+//! wants it, until the file says something new of the same thing: another weight forgets the weight
+//! that was set by hand; a server that leaves the file takes all with it.
+//!
+//! # The admin pages
+//! | | |
+//! |---|---|
+//! | `/` | a status page |
+//! | `/healthz` | `active` or `standby` |
+//! | `/metrics` | for Prometheus |
+//! | `/api/v1/...` | in JSON; `openapi.json` among it describes the others |
+//!
+//! On an address of this machine alone (loopback) they are for its programs: a request by another
+//! host's name is refused, and so is a change from a page of another site. On any other address they
+//! ask for a token. There is no TLS: where the network is not trusted, something that ends TLS stands
+//! before them. They have one thread, which goes behind all others.
+//!
 //! # An active and a standby director
 //! Run the same on two machines, with a `[vrrp]` table of each: whoever is master has the addresses
 //! ([`crate::vrrp`] tells how that is decided, and what becomes of the addresses of a machine that

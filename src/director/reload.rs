@@ -20,7 +20,7 @@ use super::diff::{Plan, ServiceChange, ServiceStep};
 use super::error::{DirectorError, ServiceError};
 use super::pair::{self, Pair};
 use super::running::{Director, spawn};
-use super::service::{Common, Next, Service};
+use super::service::{Common, Leaving, Next, Service};
 use super::succession::Offer;
 use super::sync::{self, Sync};
 use super::wanted::Changes;
@@ -210,13 +210,14 @@ impl Director {
         let inner = &self.inner;
         let Prepared { services, all, admin, sync } = prepared;
         let mut result = Ok(());
+        let leaving = Leaving { within: config.drain_timeout(), taken: config.listens() };
         for (service, next) in services {
             let Some(next) = next else {
-                service.end(config.drain_timeout(), false);
+                service.leave(&leaving);
                 inner.let_go(service);
                 continue;
             };
-            let done = service.become_that(next, &inner.monitor, config.drain_timeout());
+            let done = service.become_that(next, &inner.monitor, &leaving);
             if let Err(source) = done {
                 let error = DirectorError::Service { service: service.name.clone(), source };
                 tracing::error!("{error}");

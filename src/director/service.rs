@@ -1,5 +1,6 @@
 //! A virtual service that runs.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -60,6 +61,26 @@ pub(super) struct Next {
     memory: Memory,
     ready: Vec<Ready>,
 }
+
+/// How what is no longer asked for ends.
+pub(super) struct Leaving {
+    pub(super) within: Duration,
+    /// Addresses that services have now: if it is not this one, another has its sockets.
+    pub(super) taken: BTreeSet<(Protocol, Listen)>,
+}
+
+impl Leaving {
+    fn end(&self, carrier: &Carrier, protocol: Protocol) {
+        match self.taken.contains(&(protocol, carrier.listen.clone())) {
+            true => carrier.hand_over(self.within),
+            false => carrier.drain(self.within),
+        }
+    }
+}
+
+/// How many forwarders of earlier configurations may go on without an end while they carry anything;
+/// the oldest of more have the time of those that leave.
+const RETIRED: usize = 16;
 
 /// What is the same for all services.
 #[derive(Clone, Copy, Debug)]
@@ -288,7 +309,7 @@ impl Service {
         &self,
         next: Next,
         monitor: &Monitor,
-        within: Duration,
+        leaving: &Leaving,
     ) -> Result<(), ServiceError> {
         let Next { config, change, memory, ready } = next;
         let became = self.move_on(&config, change);
@@ -298,7 +319,7 @@ impl Service {
             parts.config = config;
         }
         // Whatever else cannot be: clients are served.
-        let carried = self.carry(ready, within);
+        let carried = self.carry(ready, leaving);
         became.and(carried)?;
         if change.rules {
             let config = self.parts().config.clone();
@@ -327,7 +348,7 @@ impl Service {
         Ok(())
     }
 
-    fn carry(&self, ready: Vec<Ready>, within: Duration) -> Result<(), ServiceError> {
+    fn carry(&self, ready: Vec<Ready>, leaving: &Leaving) -> Result<(), ServiceError> {
         let mut parts = self.parts();
         let mut result = Ok(());
         let begun = ready.into_iter().map(|ready| ready.run(&self.name));
@@ -340,12 +361,15 @@ impl Service {
             } else if parts.config.listen.0.contains(&old.listen) {
                 parts.carriers.push(old);
             } else {
-                old.drain(within);
+                leaving.end(&old, self.protocol);
                 parts.retired.push(old);
             }
         }
         parts.carriers.extend(new);
         parts.bury();
+        // Each has threads, as long as it has connections.
+        let many = parts.retired.len().saturating_sub(RETIRED);
+        parts.retired.iter().take(many).for_each(|it| it.hand_over(leaving.within));
         result
     }
 
@@ -363,6 +387,11 @@ impl Service {
             true => it.hand_over(within),
             false => it.drain(within),
         });
+    }
+
+    /// The same, where each address may have gone to another service, or to none.
+    pub(super) fn leave(&self, leaving: &Leaving) {
+        self.parts().all().for_each(|it| leaving.end(it, self.protocol));
     }
 
     /// Looks after nothing any more, and waits until nothing is carried.

@@ -174,6 +174,31 @@ async fn no_connection_fails_because_of_a_reload() {
 }
 
 #[tokio::test]
+async fn forwarders_of_earlier_configurations_are_bounded() {
+    let silent = TcpListener::bind(ANY).await.expect("loopback");
+    let text = config(ANY, &[silent.local_addr().expect("bound")]);
+    let text = format!("drain_timeout = \"10ms\"\n{text}");
+    let director = start(&text).await;
+    let mut held = Vec::new();
+    for n in 0..20 {
+        held.push(TcpStream::connect(listens(&director)).await.expect("served"));
+        while director.status().services[0].active < (n + 1).min(17) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let tcp = format!("tcp = {{ max_connections = {} }}\nscheduler", 100 + n);
+        director.reload(read(&text.replace("scheduler", &tcp))).await.expect("sound");
+    }
+    // The oldest connections have been ended; the last sixteen go on.
+    for (n, stream) in held.iter_mut().enumerate() {
+        let is_ended = n < 4;
+        let patience = Duration::from_millis(if is_ended { 10_000 } else { 20 });
+        let read = tokio::time::timeout(patience, stream.read_u8()).await;
+        assert_eq!(read.is_ok(), is_ended, "connection {n}");
+    }
+    director.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
 async fn datagrams_find_their_server_through_reloads() {
     let echo = UdpSocket::bind(ANY).await.expect("loopback");
     let server = echo.local_addr().expect("bound");
@@ -191,7 +216,9 @@ async fn datagrams_find_their_server_through_reloads() {
     for n in 0..40_u8 {
         if n % 4 == 0 {
             let udp = format!("udp = {{ max_flows = {} }}\nscheduler", 100 + u32::from(n));
-            let other = text.replace("scheduler", &udp);
+            // Now and then it goes to a service of another name.
+            let name = if n % 8 == 0 { "\"mail\"" } else { "\"web\"" };
+            let other = text.replace("scheduler", &udp).replace("\"web\"", name);
             director.reload(read(&other)).await.expect("sound");
         }
         for m in 0..10 {

@@ -180,6 +180,15 @@ impl Config {
         self.handover.as_deref()
     }
 
+    /// The addresses of all services.
+    pub(crate) fn listens(&self) -> BTreeSet<(Protocol, Listen)> {
+        let of = |service: &ServiceConfig| {
+            let protocol = service.protocol;
+            service.listen.0.clone().into_iter().map(move |listen| (protocol, listen))
+        };
+        self.services.iter().flat_map(of).collect()
+    }
+
     /// Puts the files together, of which the first may include others.
     fn whole(parts: Vec<(Document, Part)>) -> Result<Self, ConfigError> {
         let mut config = Self::default();
