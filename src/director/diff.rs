@@ -23,8 +23,8 @@ pub(super) fn servers(before: &[Server], after: &[Server]) -> Vec<ServerStep> {
     let find = |all: &[Server], address| all.iter().find(|it| it.is.address == address).cloned();
     let gone = before.iter().filter(|it| find(after, it.is.address).is_none());
     let mut steps: Vec<_> = gone.map(|it| ServerStep::Remove(it.is.address)).collect();
-    // The kernel's order: the last to be inserted comes first.
-    for server in after.iter().rev() {
+    // In their order, as `ipvsadm` would add them: for the kernel's rules the last one is the first.
+    for server in after {
         let address = server.is.address;
         let Some(was) = find(before, address) else {
             steps.push(ServerStep::Add(server.clone()));
@@ -214,10 +214,10 @@ mod tests {
         ];
         let steps = [
             ServerStep::Remove(address(2)),
-            ServerStep::Add(server(5, 1, Wanted::Up)),
+            ServerStep::Add(server(4, 1, Wanted::Drain)),
             ServerStep::Weight(address(3), 5),
             ServerStep::State(address(3), Wanted::Down),
-            ServerStep::Add(server(4, 1, Wanted::Drain)),
+            ServerStep::Add(server(5, 1, Wanted::Up)),
         ];
         assert_eq!(servers(&before, &after), steps);
         assert_eq!(servers(&after, &after), []);

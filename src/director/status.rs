@@ -57,7 +57,7 @@ pub struct ServiceStatus {
     pub active: u64,
     /// Clients whose server is remembered.
     pub persistent: usize,
-    /// Each server, in the kernel's order: the newest first.
+    /// Each server, in the order in which they came: that of the configuration.
     pub servers: Vec<ServerStatus>,
 }
 
@@ -364,7 +364,9 @@ impl Service {
         let names = wanted.into_iter().map(|it| (it.is.address.to_string(), it.is.name));
         let mut names: BTreeMap<_, _> = names.collect();
         let snapshot = self.balancer.snapshot();
-        let servers = snapshot.iter().enumerate().map(|(position, (backend, member))| {
+        // The set has the newest first.
+        let all: Vec<_> = snapshot.iter().enumerate().collect();
+        let servers = all.into_iter().rev().map(|(position, (backend, member))| {
             let address = backend.id().to_string();
             let known = measured.servers.remove(&address).unwrap_or_default();
             let connect = |part| known.connect.quantile(part).map(|it| it.as_secs_f64() * 1e3);
