@@ -316,7 +316,9 @@ impl Service {
         {
             let mut parts = self.parts();
             parts.persistence = memory;
-            parts.config = config;
+            // The servers are those that are there, also where others could not be.
+            let servers = std::mem::take(&mut parts.config.servers);
+            parts.config = ServiceConfig { servers, ..config };
         }
         // Whatever else cannot be: clients are served.
         let carried = self.carry(ready, leaving);
