@@ -388,7 +388,14 @@ fn ctl_asks_and_changes() {
     assert_eq!(ctl(&["zero"]).0, Some(0));
     assert_eq!(row(&ctl(&["list", "--stats"]).1, &b)[2], "0");
     assert_eq!(ctl(&["list", "--rate"]).0, Some(0));
-    assert_eq!(ctl(&["list", "-c"]).0, Some(0));
+    assert_eq!(ctl(&["list", "--clients"]).0, Some(0));
+    let held = TcpStream::connect(listen).expect("served");
+    // Connected is not yet carried.
+    let list = |_| ctl(&["list", "-c"]).1.lines().nth(1).map(str::to_owned);
+    let listed = (0..100).find_map(list).expect("it is carried");
+    let client = held.local_addr().expect("bound").to_string();
+    let listed: Vec<_> = listed.split_whitespace().collect();
+    assert_eq!(listed[..4], ["web", &client, &listen.to_string(), &b]);
     assert_eq!(ctl(&["up", "web", &a]).0, Some(0));
     assert_eq!(ctl(&["delete", "web", &b]).0, Some(0));
     let (code, _, said) = ctl(&["delete", "web", &b]);

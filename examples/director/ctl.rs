@@ -27,8 +27,11 @@ enum Command {
         /// What is done in a second, of the last ten.
         #[arg(long, conflicts_with = "stats")]
         rate: bool,
-        /// Clients whose server is remembered.
+        /// Connections that are carried; a thousand of a service at the most.
         #[arg(short = 'c', long, conflicts_with_all = ["stats", "rate"])]
+        connections: bool,
+        /// Clients whose server is remembered; a thousand of a service at the most.
+        #[arg(long, conflicts_with_all = ["stats", "rate", "connections"])]
         clients: bool,
         /// As the director says it, in JSON.
         #[arg(long)]
@@ -75,15 +78,17 @@ pub(crate) async fn run(args: CtlArgs) -> Result<(), Error> {
         format!("/services/{}/servers/{}", escaped(service), escaped(server))
     };
     let (method, path, body) = match args.command {
-        Command::List { service, stats, rate, clients, json } => {
+        Command::List { service, stats, rate, connections, clients, json } => {
             let what = match (stats, rate) {
                 (true, _) => List::Stats,
                 (_, true) => List::Rate,
                 _ => List::State,
             };
-            return match clients {
-                true => list_clients(&client, service.as_deref(), json).await,
-                false => list(&client, service.as_deref(), what, json).await,
+            let service = service.as_deref();
+            return match (connections, clients) {
+                (true, _) => list_many(&client, service, Many::Connections, json).await,
+                (_, true) => list_many(&client, service, Many::Clients, json).await,
+                _ => list(&client, service, what, json).await,
             };
         }
         Command::Add { service, server, weight, max_connections, resume_connections } => {
@@ -134,6 +139,13 @@ enum List {
     State,
     Stats,
     Rate,
+}
+
+/// What a service has many of.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Many {
+    Connections,
+    Clients,
 }
 
 async fn list(client: &Client, service: Option<&str>, what: List, json: bool) -> Result<(), Error> {
@@ -250,26 +262,49 @@ fn big(number: u64) -> String {
     }
 }
 
-async fn list_clients(client: &Client, service: Option<&str>, json: bool) -> Result<(), Error> {
+/// Lists what each service has many of.
+async fn list_many(
+    client: &Client,
+    service: Option<&str>,
+    many: Many,
+    json: bool,
+) -> Result<(), Error> {
     let status = client.get("/status").await?;
     let names = status["services"].as_array().into_iter().flatten().map(|it| text(&it["name"]));
     let names: Vec<_> = names.filter(|name| service.is_none_or(|it| it == *name)).collect();
     if let (Some(name), []) = (service, &*names) {
         return Err(format!("there is no service {name:?}").into());
     }
+    let row = |[service, client, local, server, time]: [&str; 5]| match many {
+        Many::Connections => {
+            println!("{service:<12} {client:<24} {local:<24} {server:<24} {time:>8}")
+        }
+        Many::Clients => println!("{service:<12} {client:<40} {server:<24} {time:>8}"),
+    };
     if !json {
-        println!("{:<12} {:<40} {:<24} expire", "service", "client", "server");
+        let time = if many == Many::Connections { "age" } else { "expire" };
+        row(["service", "client", "local", "server", time]);
     }
     for name in names {
-        let clients = client.get(&format!("/services/{}/clients", escaped(name))).await?;
+        let path = match many {
+            Many::Connections => "connections",
+            Many::Clients => "clients",
+        };
+        let all = client.get(&format!("/services/{}/{path}", escaped(name))).await?;
         if json {
-            println!("{clients:#}");
+            println!("{all:#}");
             continue;
         }
-        for client in clients.as_array().into_iter().flatten() {
-            let left = client["left_ms"].as_u64().unwrap_or(0) / 1000;
-            let (network, server) = (text(&client["network"]), text(&client["server"]));
-            println!("{name:<12} {network:<40} {server:<24} {:02}:{:02}", left / 60, left % 60);
+        for one in all.as_array().into_iter().flatten() {
+            let or_none = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+            let (who, time) = match many {
+                Many::Connections => (&one["client"], &one["age_ms"]),
+                Many::Clients => (&one["network"], &one["left_ms"]),
+            };
+            let [client, local, server] = [who, &one["local"], &one["server"]].map(or_none);
+            let seconds = time.as_u64().unwrap_or(0) / 1000;
+            let time = format!("{:02}:{:02}", seconds / 60, seconds % 60);
+            row([name, &client, &local, &server, &time]);
         }
     }
     Ok(())

@@ -17,7 +17,8 @@ use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::forward::handover::{HandoverError, from_environment};
 use crate::forward::{
-    Counters, Drained, ForwardError, Forwarder, Handle, UdpCounters, UdpForwarder, UdpHandle,
+    Connection, Counters, Drained, ForwardError, Forwarder, Handle, UdpCounters, UdpForwarder,
+    UdpHandle,
 };
 
 /// Sockets that are open already: those that a service manager opened, or a director before this one.
@@ -302,6 +303,14 @@ impl Carrier {
             Hold::Udp(handle) => Some(handle.local_addr()),
         };
         address.map_or_else(|| self.listen.clone(), Listen::Address)
+    }
+
+    /// Who is carried at this moment.
+    pub(super) fn connections(&self, most: usize) -> Vec<Connection> {
+        match &self.hold {
+            Hold::Tcp(handle) => handle.connections(most),
+            Hold::Udp(handle) => handle.flows(most),
+        }
     }
 
     pub(super) fn counted(&self) -> Counted {

@@ -17,7 +17,7 @@ use super::wanted::{Changes, Edit};
 use crate::backend::{BackendSet, State};
 use crate::balancer::{Balancer, Persistence};
 use crate::discovery::{Feed, Removal, Source};
-use crate::forward::Drained;
+use crate::forward::{Connection, Drained};
 use crate::health::{Monitor, Saved, Watch};
 use crate::scheduler::Registry;
 use crate::sync::{Mutex, MutexGuard, lock};
@@ -472,6 +472,15 @@ impl Service {
     /// Takes up what another director has learned; its own checks go before that.
     pub(super) fn learn(&self, saved: &Saved) -> Result<(), SetError> {
         self.parts().watch.as_ref().map_or(Ok(()), |watch| watch.restore(saved))
+    }
+
+    /// Who is carried at this moment, by those that are to end also.
+    pub(super) fn connections(&self, most: usize) -> Vec<Connection> {
+        let parts = self.parts();
+        parts.all().fold(Vec::new(), |mut all, carrier| {
+            all.extend(carrier.connections(most - all.len()));
+            all
+        })
     }
 
     /// What all directors have done.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::tcp::{Books, Listener};
-use super::{BackendCounters, Counters, Durations, QueueCounters};
+use super::{BackendCounters, Connection, Counters, Durations, QueueCounters};
 use crate::sync::{Mutex, lock};
 
 /// Watches a [`Forwarder`](super::Forwarder) and ends it.
@@ -116,6 +116,16 @@ impl Handle {
     #[must_use]
     pub fn queue(&self) -> Option<QueueCounters> {
         self.books.queue()
+    }
+
+    /// Who is carried at this moment, up to `most` of them and in no order that means anything: one for each connection that a
+    /// backend or the sorry server has.
+    ///
+    /// Workers wait only for a few of them to be copied; so those that begin or end meanwhile may be
+    /// there or not.
+    #[must_use]
+    pub fn connections(&self, most: usize) -> Vec<Connection> {
+        self.books.connections(self.address, most)
     }
 
     /// How long the connections that have ended lasted, from accept to end.

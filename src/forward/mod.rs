@@ -50,7 +50,8 @@
 //!
 //! # What one sees
 //! [`Handle::counters`] has every connection in exactly one place; [`Handle::backends`] the same for
-//! each backend, with histograms. Each connection that ends makes a [`Record`], for an access log
+//! each backend, with histograms; [`Handle::connections`] is who is carried at this moment. Each
+//! connection that ends makes a [`Record`], for an access log
 //! whose [two letters](Termination) say who ended it and when. With `tracing` at debug level each
 //! connection is a span.
 //!
@@ -77,6 +78,7 @@ mod handle;
 #[cfg_attr(docsrs, doc(cfg(target_os = "linux")))]
 pub mod handover;
 mod limits;
+mod live;
 pub mod proxy_protocol;
 mod queue;
 mod record;
@@ -89,6 +91,7 @@ pub use self::counters::{BackendCounters, Counters, Refusals, TimedOut};
 pub use self::error::ForwardError;
 pub use self::handle::{Drained, Handle};
 pub use self::limits::Rate;
+pub use self::live::Connection;
 pub use self::queue::QueueCounters;
 pub use self::record::{Cause, Phase, Record, Termination, Value};
 pub use self::tcp::{Forwarder, ProxyOut, Source};

@@ -95,6 +95,22 @@ async fn each_call_does_what_it_says() {
     assert!(metrics.contains("lvs_service_accepted_total{service=\"web\"} 1"), "{metrics}");
     assert_eq!(asks(admin, "POST /api/v1/zero", "").await.0, 204);
 
+    let held = TcpStream::connect(listen).await.expect("served");
+    let connections = "/api/v1/services/web/connections";
+    // Connected is not yet carried.
+    let mut carried = json!([]);
+    for _ in 0..100 {
+        carried = json(admin, connections).await.get(0).cloned().unwrap_or_default();
+        if carried["client"] == held.local_addr().expect("bound").to_string() {
+            break;
+        }
+    }
+    assert_eq!(carried["client"], held.local_addr().expect("bound").to_string());
+    assert_eq!(carried["local"], listen.to_string());
+    assert_eq!(carried["server"], clients[0]["server"]);
+    assert_eq!(json(admin, &format!("{connections}?limit=0")).await, json!([]));
+    drop(held);
+
     assert_eq!(asks(admin, &format!("DELETE {}", path(c)), "").await.0, 204);
     assert_eq!(asks(admin, &format!("DELETE {}", path(c)), "").await.0, 404);
     assert_eq!(asks(admin, "GET /api/v1/services/none", "").await.0, 404);
@@ -118,7 +134,7 @@ async fn each_call_is_described() {
             calls += 1;
         }
     }
-    assert_eq!(calls, 12);
+    assert_eq!(calls, 13);
     // What is described of a service is what it says.
     let said = json(admin, "/api/v1/services/web").await;
     let schemas = &description["components"]["schemas"];

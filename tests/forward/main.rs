@@ -9,6 +9,7 @@ mod drain;
 mod ends;
 mod limits;
 mod listeners;
+mod live;
 mod preamble;
 mod records;
 mod timeouts;

@@ -23,9 +23,15 @@ async fn flows_go_round_and_stay_and_every_datagram_is_counted() {
     }
     assert_eq!((load(&set, "0").active, load(&set, "0").inactive), (0, 2), "as IPVS counts UDP");
     assert_eq!(handle.counters().flows_active, 6);
+    let listed: BTreeSet<_> = handle.flows(9).into_iter().map(|it| it.client).collect();
+    assert_eq!(listed, clients.iter().map(|it| it.local_addr().ok()).collect());
+    let of_a =
+        handle.flows(9).into_iter().filter(|it| it.backend_address == Some(echoes[0].address));
+    assert_eq!((of_a.count(), handle.flows(4).len()), (2, 4));
 
     let (drained, counters) = end(&handle, running).await;
     assert_eq!((drained.finished, drained.cut), (0, 6));
+    assert_eq!(handle.flows(9), []);
     assert_eq!((counters.from_clients.datagrams, counters.from_clients.bytes), (18, 90));
     assert_eq!((counters.to_clients.datagrams, counters.to_clients.bytes), (18, 108));
     let backends = handle.backends();

@@ -1,5 +1,7 @@
 //! `/api/v1`, `/metrics` and `/healthz`.
 
+use std::net::{IpAddr, SocketAddr};
+
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -24,6 +26,7 @@ pub(super) fn routes() -> Router<Director> {
         .route("/api/v1/services/{service}", get(service))
         .route("/api/v1/services/{service}/zero", post(zero))
         .route("/api/v1/services/{service}/clients", get(clients))
+        .route("/api/v1/services/{service}/connections", get(connections))
         .route("/api/v1/services/{service}/servers", post(add).patch(change_all))
         .route("/api/v1/services/{service}/servers/{server}", patch(change).delete(remove))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "there is no such page"))
@@ -125,7 +128,7 @@ async fn zero(State(director): State<Director>, Path(service): Path<String>) -> 
 /// A client whose server is remembered.
 #[derive(Debug, Serialize)]
 struct Client {
-    network: std::net::IpAddr,
+    network: IpAddr,
     server: String,
     left_ms: u64,
 }
@@ -159,6 +162,34 @@ async fn clients(
         left_ms: crate::director::status::millis(saved.left),
     });
     Json(clients.collect::<Vec<_>>()).into_response()
+}
+
+/// A connection or flow that is carried.
+#[derive(Debug, Serialize)]
+struct Carried {
+    client: Option<SocketAddr>,
+    local: Option<SocketAddr>,
+    /// `null` is the sorry server.
+    server: Option<String>,
+    age_ms: u64,
+}
+
+async fn connections(
+    State(director): State<Director>,
+    Path(service): Path<String>,
+    Query(most): Query<Most>,
+) -> Response {
+    let service = match director.inner.service(&service) {
+        Ok(service) => service,
+        Err(error) => return error.into_response(),
+    };
+    let carried = service.connections(most.limit).into_iter().map(|connection| Carried {
+        client: connection.client,
+        local: connection.local,
+        server: connection.backend.map(|backend| backend.to_string()),
+        age_ms: crate::director::status::millis(connection.age),
+    });
+    Json(carried.collect::<Vec<_>>()).into_response()
 }
 
 /// Adds one server, or a list of them.

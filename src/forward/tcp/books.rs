@@ -8,8 +8,9 @@ use tokio::sync::Notify;
 
 use crate::backend::{Backend, Snapshot, State};
 use crate::forward::counters::{Tally, add, read};
+use crate::forward::live::Live;
 use crate::forward::queue::Queue;
-use crate::forward::{BackendCounters, Counters, Durations, QueueCounters};
+use crate::forward::{BackendCounters, Connection, Counters, Durations, QueueCounters};
 use crate::histogram::Histogram;
 use crate::sync::{AtomicU64, Mutex, lock};
 
@@ -26,6 +27,7 @@ pub(super) struct Page {
     pub(super) tally: Tally,
     /// From accept to end.
     pub(super) duration: Histogram,
+    pub(super) live: Live,
     backends: Mutex<HashMap<u64, Arc<BackendTally>>>,
 }
 
@@ -72,6 +74,18 @@ impl Books {
         let mut sum = Durations::default();
         lock(&self.pages).iter().for_each(|page| sum.merge(&page.duration.snapshot()));
         sum
+    }
+
+    pub(in crate::forward) fn connections(
+        &self,
+        listener: Option<SocketAddr>,
+        most: usize,
+    ) -> Vec<Connection> {
+        // Whoever begins to carry waits for none of this.
+        let pages = lock(&self.pages).clone();
+        let mut connections = Vec::new();
+        pages.iter().for_each(|page| page.live.read(listener, most, &mut connections));
+        connections
     }
 
     pub(in crate::forward) fn accepted(&self) -> Vec<u64> {

@@ -13,8 +13,7 @@ use super::preamble::Said;
 use super::relay::Relay;
 use super::stream::{Leg, Stream};
 use super::worker::Crew;
-use crate::forward::Phase;
-use crate::forward::counters::{End, Refusal, add};
+use crate::forward::counters::{End, Refusal};
 use crate::forward::limits::Slot;
 
 /// Starts to carry a connection, from its first byte to its last.
@@ -85,13 +84,6 @@ async fn find(entry: &mut Entry, client: Leg) -> Result<Relay, Refusal> {
     let asker = Asker { client: entry.source(), local: entry.local(), key };
     let (server, lease) = crew.establish(&client, service, asker, &mut entry.story).await?;
     preamble.introduce(&mut said, asker);
-    entry.story.phase = Phase::Data;
-    if let Some(lease) = &lease {
-        let tally = crew.page.backend(lease.backend(), || crew.snapshot());
-        add(&tally.connections, 1);
-        tally.connect_time.record(entry.story.connect.map(Into::into).unwrap_or_default());
-        entry.tally = Some(tally);
-    }
-    entry.lease = lease;
+    entry.enter(lease);
     Ok(Relay::new(client, Stream::Tcp(server).into(), said.bytes))
 }

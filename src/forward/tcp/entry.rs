@@ -13,6 +13,7 @@ use crate::Lease;
 use crate::backend::Outcome;
 use crate::forward::counters::{End, Refusal, add};
 use crate::forward::limits::{Place, Slot};
+use crate::forward::live::{self, Listed};
 use crate::forward::{Cause, Phase, Record, Termination};
 
 /// A connection in the books: whatever becomes of it, its end is written down.
@@ -28,6 +29,7 @@ pub(super) struct Entry {
     pub(super) story: Story,
     pub(super) tally: Option<Arc<BackendTally>>,
     pub(super) lease: Option<Lease<SocketAddr>>,
+    listed: Option<Listed>,
     end: End,
     /// To the server and to the client.
     pub(super) passed: [u64; 2],
@@ -58,6 +60,7 @@ impl Entry {
             story: Story::default(),
             tally: None,
             lease: None,
+            listed: None,
             end: End::Cut,
             passed: [0; 2],
             has_spoken: false,
@@ -81,12 +84,38 @@ impl Entry {
         }
     }
 
+    /// It is carried from now on: by whoever gave the lease, or by the sorry server.
+    pub(super) fn enter(&mut self, lease: Option<Lease<SocketAddr>>) {
+        self.story.phase = Phase::Data;
+        if let Some(lease) = &lease {
+            let tally = self.crew.page.backend(lease.backend(), || self.crew.snapshot());
+            add(&tally.connections, 1);
+            tally.connect_time.record(self.story.connect.map(Into::into).unwrap_or_default());
+            self.tally = Some(tally);
+        }
+        self.listed = Some(self.crew.page.live.enter(live::Entry {
+            client: self.source(),
+            local: self.local.clone(),
+            backend: lease.as_ref().map(|lease| Arc::clone(lease.backend())),
+            begun: self.begun.into_std(),
+        }));
+        self.lease = lease;
+    }
+
+    /// It is carried no longer.
+    fn leave(&mut self) {
+        if let Some(listed) = self.listed.take() {
+            self.crew.page.live.leave(listed);
+        }
+    }
+
     /// Holds it against the backend that it did not serve, and says whether another may be tried.
     pub(super) fn turn_to_another(&mut self) -> bool {
         let attempts = self.crew.config().effort.attempts;
         let Some(lease) = self.lease.take_if(|_| self.story.attempts < attempts) else {
             return false;
         };
+        self.leave();
         add(&self.crew.page.tally.failed_connects, 1);
         if let Some(tally) = self.tally.take() {
             add(&tally.failed_connects, 1);
@@ -181,6 +210,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        self.leave();
         let lasted = self.begun.elapsed();
         if let Some(observer) = &self.crew.config().on_end {
             observer.call(&self.record(lasted));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::BackendId;
 use crate::balancer::PickError;
+use crate::forward::live::Live;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
 /// Datagrams, and the bytes in them without any header.
@@ -255,6 +256,7 @@ pub(super) struct Tally {
     ended: [AtomicU64; 7],
     shed: [AtomicU64; 11],
     undelivered: [AtomicU64; 3],
+    pub(super) live: Live,
     backends: Mutex<HashMap<u64, Arc<BackendTally>>>,
 }
 

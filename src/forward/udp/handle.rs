@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::counters::Tally;
 use super::{UdpBackendCounters, UdpCounters};
+use crate::forward::Connection;
 use crate::forward::clock::now;
 use crate::sync::{Mutex, lock};
 
@@ -68,6 +69,20 @@ impl UdpHandle {
             tally.read_into(&mut sum);
         }
         sum
+    }
+
+    /// The flows that live at this moment, up to `most` of them and in no order that means anything; under one-packet
+    /// scheduling the ways back that are open.
+    ///
+    /// Workers wait only for a few of them to be copied; so those that begin or end meanwhile may be
+    /// there or not.
+    #[must_use]
+    pub fn flows(&self, most: usize) -> Vec<Connection> {
+        // Whoever begins to serve waits for none of this.
+        let tallies = self.control.tallies().clone();
+        let mut flows = Vec::new();
+        tallies.iter().for_each(|tally| tally.live.read(Some(self.address), most, &mut flows));
+        flows
     }
 
     /// What each backend got and gave, by name.

@@ -62,6 +62,7 @@ impl Flows {
         let tally = self.tally.backend(dialled.serial, dialled.lease.id());
         let Some(upstream) = self.table.get_mut(id) else { return Err(Shed::Damaged) };
         debug!(backend = %dialled.lease.id(), "flow moves");
+        self.tally.live.turn(upstream.listed, dialled.lease.backend());
         upstream.socket = dialled.socket;
         upstream.lease = Some(dialled.lease);
         upstream.serial = dialled.serial;

@@ -18,6 +18,7 @@ use super::counters::{BackendTally, End, Shed, Tally, add};
 use super::socket;
 use super::table::{Expiry, FlowId, FlowTable};
 use crate::balancer::Worker as Picks;
+use crate::forward::live::{self, Listed};
 use crate::scheduler::Rng;
 use crate::{Flow, Lease, Outcome};
 
@@ -39,6 +40,7 @@ pub(super) struct Upstream {
     lease: Option<Lease<SocketAddr>>,
     serial: u64,
     pub(super) tally: Arc<BackendTally>,
+    listed: Listed,
     /// Datagrams of the client.
     pub(super) requests: u64,
     /// Datagrams of the backend.
@@ -212,6 +214,7 @@ impl Flows {
     ) -> Result<FlowId, Shed> {
         let tally = self.tally.backend(serial, lease.id());
         debug!(client = %key.client, local = ?key.local, backend = %lease.id(), "flow begins");
+        let backend = Arc::clone(lease.backend());
         let lease = match self.settings.one_packet {
             true => {
                 lease.complete(Outcome::Ok);
@@ -219,11 +222,19 @@ impl Flows {
             }
             false => Some(lease),
         };
+        let port = self.settings.address.port();
+        let listed = self.tally.live.enter(live::Entry {
+            client: Some(key.client),
+            local: key.local.map(|ip| Box::new(SocketAddr::new(ip, port))),
+            backend: Some(backend),
+            begun: now,
+        });
         let upstream = Upstream {
             socket,
             lease,
             serial,
             tally,
+            listed,
             requests: 0,
             replies: 0,
             coalescing: false,
@@ -232,9 +243,13 @@ impl Flows {
             tried,
             refusals: 0,
         };
-        let id = self.table.insert(key, upstream, now).map_err(|_| Shed::MaxFlows)?;
+        let Ok(id) = self.table.insert(key, upstream, now) else {
+            self.tally.live.leave(listed);
+            return Err(Shed::MaxFlows);
+        };
         if self.watch(id).is_err() {
             self.table.remove(id);
+            self.tally.live.leave(listed);
             return Err(Shed::NoResources);
         }
         add(&self.tally.started, 1);
@@ -289,7 +304,8 @@ impl Flows {
     }
 
     fn close(&mut self, key: FlowKey, upstream: Upstream, end: End) {
-        let Upstream { lease, requests, replies, .. } = upstream;
+        let Upstream { lease, listed, requests, replies, .. } = upstream;
+        self.tally.live.leave(listed);
         self.clients.leave(key.client.ip());
         self.tally.end(end);
         self.finished += u64::from(end != End::Cut);
