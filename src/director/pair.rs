@@ -71,9 +71,11 @@ impl Pair {
         &self.vrrp
     }
 
-    /// Hands over.
-    pub(super) fn stop(&self) {
-        self.vrrp.halt();
+    /// Hands over, which goes on if nobody waits for it.
+    pub(super) async fn stop(&self) {
+        let vrrp = Arc::clone(&self.vrrp);
+        // If that panics the addresses go by themselves.
+        let _ = tokio::task::spawn_blocking(move || vrrp.halt()).await;
     }
 
     /// Tells the election what is up; `were` is what it was told before.

@@ -82,7 +82,7 @@ impl Director {
         let plan = Plan::new(&current, &config);
         let prepared = self.prepare(&current, &config, &plan, sockets).await?;
         if plan.vrrp {
-            self.change_vrrp(&current, &config)?;
+            self.change_vrrp(&current, &config).await?;
         }
         let result = self.carry_out(&config, &plan, prepared);
         *current = config;
@@ -174,15 +174,16 @@ impl Director {
     }
 
     /// Another part in the election.
-    pub(super) fn change_vrrp(
+    pub(super) async fn change_vrrp(
         &self,
         before: &Config,
         config: &Config,
     ) -> Result<(), DirectorError> {
         let inner = &self.inner;
         lock(&inner.tasks).pair = None;
-        if let Some(old) = lock(&inner.pair).take() {
-            old.stop();
+        let old = lock(&inner.pair).take();
+        if let Some(old) = old {
+            old.stop().await;
         }
         let begin = |config: &Config| -> Result<(), DirectorError> {
             if config.vrrp.is_empty() {

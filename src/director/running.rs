@@ -178,8 +178,9 @@ impl Director {
         self.inner.service(service)?.edit(edits)
     }
 
-    /// Ends it: hands the virtual addresses over at once, takes no more connections, and gives those
-    /// that are there so long to end by themselves. Tells what became of them.
+    /// Ends it: hands the virtual addresses over, serving until another has them, which takes some of an
+    /// advertisement's interval; then takes no more connections, and gives those that are there so long to end
+    /// by themselves. Tells what became of them.
     ///
     /// Connections to a virtual address end with it; time is for those to addresses that stay.
     ///
@@ -187,7 +188,7 @@ impl Director {
     /// Dropped, it has handed over, and what is left of connections is cut.
     pub async fn stop(&self, within: Duration) -> Drained {
         if let Some(pair) = self.inner.pair() {
-            pair.stop();
+            pair.stop().await;
         }
         let services = self.inner.services();
         let is_succeeded = *self.inner.succeeded.borrow();

@@ -119,7 +119,7 @@ async fn hand_over(director: &Director, stream: tokio::net::UnixStream) -> io::R
     let current = director.inner.config.lock().await;
     let without = Config { vrrp: Vec::new(), ..current.clone() };
     if !current.vrrp.is_empty() {
-        director.change_vrrp(&current, &without).map_err(io::Error::other)?;
+        director.change_vrrp(&current, &without).await.map_err(io::Error::other)?;
     }
     let sockets = director.sockets();
     let handed = spawn_blocking(move || {
@@ -132,7 +132,7 @@ async fn hand_over(director: &Director, stream: tokio::net::UnixStream) -> io::R
     let handed = handed.await.unwrap_or_else(|error| Err(io::Error::other(error)));
     if handed.is_err()
         && !current.vrrp.is_empty()
-        && let Err(error) = director.change_vrrp(&without, &current)
+        && let Err(error) = director.change_vrrp(&without, &current).await
     {
         tracing::error!("the election that was cannot be begun again: {error}");
     }

@@ -53,7 +53,7 @@ impl Group {
         self.each(now, |router| router.start(now));
     }
 
-    /// Stops all of them.
+    /// Stops all of them, as [`Router::stop`]; as soon as one has a successor all give way.
     pub fn stop(&mut self, now: Instant) {
         self.each(now, |router| router.stop(now));
     }

@@ -18,7 +18,7 @@
 //! # When a master dies
 //! | what happens to it | when another has the addresses | what its machine does |
 //! |---|---|---|
-//! | it is told to stop | after the other's skew, a part of one interval | has given them up |
+//! | it is told to stop | after the other's skew, a part of one interval | has them until the other has; for an interval and a quarter if there is none |
 //! | its link goes down, or the address it sends from | three to four intervals | has given them up |
 //! | the process is killed, or its machine dies | three to four intervals | gives them up by itself |
 //! | it is held up: stopped, starved, its machine suspended | three to four intervals | the same; when it goes on, the first thing it does is to give up |

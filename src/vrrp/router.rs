@@ -61,6 +61,8 @@ impl Heard {
 /// - A master that hears one of lower priority advertises itself and announces its addresses, now
 ///   and [again](RouterConfig::announce): the network may have learned the other's.
 /// - A backup [may wait](Preempt) before it takes over from a master of lower priority.
+/// - A master that is told to [stop](Self::stop) says farewell and goes on to have the addresses until
+///   it hears its successor: nobody is without service between.
 #[derive(Debug)]
 pub struct Router {
     config: RouterConfig,
@@ -79,6 +81,8 @@ pub struct Router {
     listens: bool,
     /// The master has said farewell.
     farewell: bool,
+    /// It is master, has said farewell itself, and waits for its successor.
+    leaves: bool,
     /// Its group decides whether it becomes master; would it?
     grouped: bool,
     wants: bool,
@@ -103,6 +107,7 @@ impl Router {
             tolerates: None,
             listens: false,
             farewell: false,
+            leaves: false,
             grouped: false,
             wants: false,
             outputs: VecDeque::new(),
@@ -144,9 +149,17 @@ impl Router {
         }
     }
 
-    /// Stops: a master says so, and gives up its addresses.
-    pub fn stop(&mut self, _now: Instant) {
-        self.leave(State::Init, Why::Told, true);
+    /// Stops. A master says farewell, so that another takes over after its skew, and has its addresses
+    /// until it hears that one, or for longer than any priority would wait: an interval and a quarter.
+    /// Told once more it does not wait.
+    pub fn stop(&mut self, now: Instant) {
+        if self.state != State::Master || self.leaves {
+            return self.leave(State::Init, Why::Told, false);
+        }
+        self.outputs.push_back(Output::Send { priority: 0 });
+        (self.leaves, self.announce) = (true, None);
+        // No skew is longer than the first part; the rest is for clocks that differ and for the way.
+        self.due = Some(now + self.skew_of(0) * 5 / 4);
     }
 
     /// Says that something it needs has failed, or that all of it is there.
@@ -164,6 +177,7 @@ impl Router {
         let priority = priority.max(1);
         if priority != std::mem::replace(&mut self.priority, priority)
             && self.state == State::Master
+            && !self.leaves
         {
             self.advertise(now);
         }
@@ -179,6 +193,11 @@ impl Router {
         match self.state {
             State::Init | State::Fault => {}
             State::Backup => self.hear_as_backup(now, heard),
+            // Whoever says that it is there has the addresses.
+            State::Master if self.leaves && heard.priority > 0 => {
+                self.leave(State::Init, Why::Told, false);
+            }
+            State::Master if self.leaves => {}
             State::Master => self.hear_as_master(now, heard),
         }
     }
@@ -190,6 +209,7 @@ impl Router {
             match self.state {
                 State::Init => self.begin(now, Why::Told),
                 State::Backup => self.lose_patience(now, due),
+                State::Master if self.leaves => self.leave(State::Init, Why::Told, false),
                 State::Master => self.beat(now, due),
                 State::Fault => self.due = None,
             }
@@ -207,12 +227,16 @@ impl Router {
     }
 
     fn skew(&self) -> Duration {
+        self.skew_of(self.priority)
+    }
+
+    fn skew_of(&self, priority: u8) -> Duration {
         let unit = match self.config.version {
             // In seconds, whatever the interval.
             Version::V2 => Duration::from_secs(1),
             Version::V3 => self.learned,
         };
-        unit * (256 - u32::from(self.priority)) / 256
+        unit * (256 - u32::from(priority)) / 256
     }
 
     fn is_owner(&self) -> bool {
@@ -255,7 +279,7 @@ impl Router {
             }
             self.outputs.push_back(Output::Release);
         }
-        (self.due, self.announce, self.wants) = (None, None, false);
+        (self.due, self.announce, self.wants, self.leaves) = (None, None, false, false);
         self.change(to, why);
     }
 
@@ -355,7 +379,7 @@ impl Router {
     /// Ahead of all that a master does: were the others without word for so long that one of them may
     /// have taken over?
     fn give_up_if_stalled(&mut self, now: Instant) {
-        if self.state != State::Master {
+        if self.state != State::Master || self.leaves {
             return;
         }
         let silent = self.last_sent.map(|sent| now.saturating_duration_since(sent));
@@ -389,7 +413,9 @@ impl Router {
     }
 
     pub(super) fn give_up_with_others(&mut self, now: Instant) {
-        if self.state == State::Master {
+        if self.leaves {
+            self.leave(State::Init, Why::Told, false);
+        } else if self.state == State::Master {
             self.outputs.push_back(Output::Send { priority: 0 });
             self.outputs.push_back(Output::Release);
             self.listen(now, Why::Group);

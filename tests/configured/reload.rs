@@ -180,17 +180,18 @@ async fn forwarders_of_earlier_configurations_are_bounded() {
     let text = format!("drain_timeout = \"10ms\"\n{text}");
     let director = start(&text).await;
     let mut held = Vec::new();
-    for n in 0..20 {
+    for n in 0..30 {
         held.push(TcpStream::connect(listens(&director)).await.expect("served"));
-        while director.status().services[0].active < (n + 1).min(17) {
+        while director.status().services[0].active < (n + 1).min(12) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let tcp = format!("tcp = {{ max_connections = {} }}\nscheduler", 100 + n);
         director.reload(read(&text.replace("scheduler", &tcp))).await.expect("sound");
     }
-    // The oldest connections have been ended; the last sixteen go on.
-    for (n, stream) in held.iter_mut().enumerate() {
-        let is_ended = n < 4;
+    // The oldest connections have been ended, and the last go on. In between one cannot say: the
+    // forwarder before the newest may have accepted one more, and then two connections count as one.
+    for (n, stream) in held.iter_mut().enumerate().filter(|(n, _)| *n < 3 || *n >= 20) {
+        let is_ended = n < 3;
         let patience = Duration::from_millis(if is_ended { 10_000 } else { 20 });
         let read = tokio::time::timeout(patience, stream.read_u8()).await;
         assert_eq!(read.is_ok(), is_ended, "connection {n}");

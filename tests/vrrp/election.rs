@@ -155,13 +155,47 @@ fn a_master_that_hears_a_farewell_says_that_it_is_there() {
 fn a_master_stops_with_a_farewell_and_a_backup_without_a_word() {
     let (mut router, now) = master();
     router.stop(now + MS);
-    assert_eq!(deeds(&mut router), [Output::Send { priority: 0 }, Output::Release]);
+    assert_eq!(deeds(&mut router), [Output::Send { priority: 0 }]);
+    // The successor, whatever its priority.
+    router.set_priority(now + 2 * MS, 7);
+    router.handle_advert(now + 3 * MS, &heard(9, 0));
+    assert_eq!((router.state(), deeds(&mut router)), (State::Master, vec![]));
+    router.handle_advert(now + 9 * MS, &heard(9, 1));
+    assert_eq!(deeds(&mut router), [Output::Release]);
     assert_eq!((router.state(), router.poll_timeout()), (State::Init, None));
     let (mut router, now) = backup(config(5, 100));
     router.stop(now + MS);
     assert_eq!((deeds(&mut router), router.poll_timeout()), (vec![], None));
     router.start(now + 2 * MS);
     assert_eq!(router.state(), State::Backup);
+}
+
+#[test]
+fn a_master_that_stops_waits_a_while_for_its_successor_and_no_longer() {
+    let (mut router, now) = master();
+    router.stop(now + MS);
+    deeds(&mut router);
+    assert_eq!(due(&router, now + MS), TENTH * 5 / 4);
+    router.handle_timeout(now + MS + TENTH * 5 / 4);
+    assert_eq!((router.state(), deeds(&mut router)), (State::Init, vec![Output::Release]));
+    // Told once more it goes at once; and one that was held up meanwhile, too.
+    for late in [false, true] {
+        let (mut router, now) = master();
+        router.stop(now + MS);
+        deeds(&mut router);
+        match late {
+            true => router.handle_timeout(now + Duration::from_secs(9)),
+            false => router.stop(now + 2 * MS),
+        }
+        assert_eq!((router.state(), deeds(&mut router)), (State::Init, vec![Output::Release]));
+    }
+    let (mut router, now) = master();
+    router.stop(now + MS);
+    deeds(&mut router);
+    router.set_fault(now + 2 * MS, true);
+    assert!(deeds(&mut router).contains(&Output::Release));
+    router.stop(now + 3 * MS);
+    assert_eq!((router.state(), router.poll_timeout()), (State::Init, None));
 }
 
 #[test]

@@ -76,7 +76,13 @@ fn the_fault_of_one_is_that_of_all_until_it_is_over() {
     run(&mut group, now + 40 * TENTH, |_, _| {});
     assert_eq!(states(&group), [State::Master; 2]);
     group.stop(now + 41 * TENTH);
+    assert_eq!(states(&group), [State::Master; 2]);
+    drain(&mut group);
+    // One has a successor: so have all.
+    group.handle_advert(now + 41 * TENTH, 1, &heard(9, 50));
     assert_eq!(states(&group), [State::Init; 2]);
+    let outputs = drain(&mut group);
+    assert!(outputs.contains(&(0, Output::Release)) && outputs.contains(&(1, Output::Release)));
 }
 
 #[test]

@@ -36,12 +36,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Virtual routers that run, in a thread of their own, and are master together or not at all.
 ///
-/// Dropped, they stop: they say farewell, so that another takes over at once, and give up their
-/// addresses. What becomes of the addresses when the process dies is told at the
+/// Dropped, they [stop](Self::stop). What becomes of the addresses when the process dies is told at the
 /// [module](crate::vrrp#when-a-master-dies).
 ///
 /// All methods may be called from any thread, and from async tasks: [`view`](Self::view) waits for
-/// an answer, of microseconds, and stopping for the farewell.
+/// an answer, of microseconds. [Stopping](Self::stop) takes longer, and blocks.
 #[derive(Debug)]
 pub struct Vrrp {
     #[cfg(target_os = "linux")]
@@ -208,7 +207,8 @@ impl Vrrp {
         notify.follow(self.events());
     }
 
-    /// Stops: a master says farewell and gives up its addresses. Waits until that is done.
+    /// Stops: a master says farewell, has its addresses until it hears its successor, and gives them
+    /// up. Waits until that is done: an interval and a quarter, if nobody takes over.
     pub fn stop(self) {
         drop(self);
     }

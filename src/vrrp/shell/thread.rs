@@ -75,12 +75,32 @@ impl Routers {
             self.be_on_time(now);
             self.settle(now);
         }
-        let now = now();
-        self.group.stop(now);
-        self.settle(now);
+        self.leave();
         for instance in &mut self.instances {
             instance.place.close(&mut self.netlink);
         }
+    }
+
+    /// Stops, and waits for whoever takes over, but not for long.
+    fn leave(&mut self) {
+        let begun = now();
+        self.group.stop(begun);
+        self.settle(begun);
+        while self.group.routers().iter().any(|router| router.state() == State::Master) {
+            let waited = self.wait();
+            let now = now();
+            // Told once more, or unable to wait, it waits for nobody.
+            if waited.is_err() || !self.obey(now) {
+                self.group.stop(now);
+            }
+            self.hear(now);
+            self.be_on_time(now);
+            self.settle(now);
+        }
+        // A fault may have come in between.
+        let ended = now();
+        self.group.stop(ended);
+        self.settle(ended);
     }
 
     /// Until something comes, or something is due.
