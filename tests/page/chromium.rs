@@ -82,6 +82,12 @@ impl Chromium {
         self.tell("Page.navigate", json!({ "url": url }));
     }
 
+    /// Runs a script before those of each page that is opened from now on.
+    pub(crate) fn before(&mut self, script: &str) {
+        self.tell("Page.enable", json!({}));
+        self.tell("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script }));
+    }
+
     /// What an expression of the page is.
     pub(crate) fn evaluate(&mut self, expression: &str) -> Value {
         let params = json!({ "expression": expression, "returnByValue": true });

@@ -21,12 +21,14 @@ function make(name, attributes = {}, ...children) {
 
 async function ask(path, method = "GET", body = undefined) {
   const headers = { "content-type": "application/json" };
-  if (token) headers.authorization = `Bearer ${token}`;
+  const tried = token;
+  if (tried) headers.authorization = `Bearer ${tried}`;
   const answer = await fetch(`/api/v1${path}`, {
     method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(8000),
   });
   if (answer.status === 401) {
-    await enter();
+    // Another may have been entered while this answer was on its way.
+    if (tried === token) await enter();
     return ask(path, method, body);
   }
   const text = await answer.text();
@@ -35,15 +37,19 @@ async function ask(path, method = "GET", body = undefined) {
   return value;
 }
 
+/** Asks for the token: once, however many wait for it. */
+let entered = null;
 function enter() {
-  return new Promise((done) => {
+  entered ??= new Promise((done) => {
     $("enter").addEventListener("close", () => {
       token = $("token").value;
       sessionStorage.setItem("token", token);
+      entered = null;
       done();
     }, { once: true });
-    if (!$("enter").open) $("enter").showModal();
+    $("enter").showModal();
   });
+  return entered;
 }
 
 function bytes(value) {
