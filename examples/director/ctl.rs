@@ -142,7 +142,7 @@ enum List {
 }
 
 /// What a service has many of.
-#[derive(Clone, Copy, Eq, PartialEq)]
+#[derive(Clone, Copy)]
 enum Many {
     Connections,
     Clients,
@@ -275,36 +275,27 @@ async fn list_many(
     if let (Some(name), []) = (service, &*names) {
         return Err(format!("there is no service {name:?}").into());
     }
-    let row = |[service, client, local, server, time]: [&str; 5]| match many {
-        Many::Connections => {
-            println!("{service:<12} {client:<24} {local:<24} {server:<24} {time:>8}")
-        }
-        Many::Clients => println!("{service:<12} {client:<40} {server:<24} {time:>8}"),
+    let [path, who, time, head] = match many {
+        Many::Connections => ["connections", "client", "age_ms", "age"],
+        Many::Clients => ["clients", "network", "left_ms", "expire"],
+    };
+    let row = |[service, client, local, server, time]: [&str; 5]| {
+        println!("{service:<12} {client:<40} {local:<24} {server:<24} {time:>8}");
     };
     if !json {
-        let time = if many == Many::Connections { "age" } else { "expire" };
-        row(["service", "client", "local", "server", time]);
+        row(["service", "client", "local", "server", head]);
     }
     for name in names {
-        let path = match many {
-            Many::Connections => "connections",
-            Many::Clients => "clients",
-        };
         let all = client.get(&format!("/services/{}/{path}", escaped(name))).await?;
         if json {
             println!("{all:#}");
             continue;
         }
         for one in all.as_array().into_iter().flatten() {
-            let or_none = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-            let (who, time) = match many {
-                Many::Connections => (&one["client"], &one["age_ms"]),
-                Many::Clients => (&one["network"], &one["left_ms"]),
-            };
-            let [client, local, server] = [who, &one["local"], &one["server"]].map(or_none);
-            let seconds = time.as_u64().unwrap_or(0) / 1000;
-            let time = format!("{:02}:{:02}", seconds / 60, seconds % 60);
-            row([name, &client, &local, &server, &time]);
+            let [client, local, server] =
+                [who, "local", "server"].map(|key| one[key].as_str().unwrap_or("-"));
+            let seconds = one[time].as_u64().unwrap_or(0) / 1000;
+            row([name, client, local, server, &format!("{:02}:{:02}", seconds / 60, seconds % 60)]);
         }
     }
     Ok(())

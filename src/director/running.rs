@@ -178,9 +178,9 @@ impl Director {
         self.inner.service(service)?.edit(edits)
     }
 
-    /// Ends it: hands the virtual addresses over, serving until another has them, which takes some of an
-    /// advertisement's interval; then takes no more connections, and gives those that are there so long to end
-    /// by themselves. Tells what became of them.
+    /// Ends it: hands the virtual addresses over, serving until another has them, which takes a part
+    /// of an advertisement's interval; then takes no more connections, and gives those that are there
+    /// so long to end by themselves. Tells what became of them.
     ///
     /// Connections to a virtual address end with it; time is for those to addresses that stay.
     ///

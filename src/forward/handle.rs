@@ -118,8 +118,8 @@ impl Handle {
         self.books.queue()
     }
 
-    /// Who is carried at this moment, up to `most` of them and in no order that means anything: one for each connection that a
-    /// backend or the sorry server has.
+    /// Who is carried at this moment, up to `most` of them and in no order that means anything: one
+    /// for each connection that a backend or the sorry server has.
     ///
     /// Workers wait only for a few of them to be copied; so those that begin or end meanwhile may be
     /// there or not.

@@ -51,9 +51,8 @@
 //! # What one sees
 //! [`Handle::counters`] has every connection in exactly one place; [`Handle::backends`] the same for
 //! each backend, with histograms; [`Handle::connections`] is who is carried at this moment. Each
-//! connection that ends makes a [`Record`], for an access log
-//! whose [two letters](Termination) say who ended it and when. With `tracing` at debug level each
-//! connection is a span.
+//! connection that ends makes a [`Record`], for an access log whose [two letters](Termination) say who
+//! ended it and when. With `tracing` at debug level each connection is a span.
 //!
 //! # Draining and handing over
 //! [`Handle::shutdown`] stops accepting and waits for what runs, to a deadline, and

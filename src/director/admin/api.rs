@@ -148,11 +148,8 @@ async fn clients(
     State(director): State<Director>,
     Path(service): Path<String>,
     Query(most): Query<Most>,
-) -> Response {
-    let service = match director.inner.service(&service) {
-        Ok(service) => service,
-        Err(error) => return error.into_response(),
-    };
+) -> Result<Json<Vec<Client>>, DirectorError> {
+    let service = director.inner.service(&service)?;
     let persistence = service.parts().persistence.clone();
     let now = crate::director::service::now();
     let all = persistence.map(|it| it.export(now, None)).unwrap_or_default();
@@ -161,7 +158,7 @@ async fn clients(
         server: saved.backend.to_string(),
         left_ms: crate::director::status::millis(saved.left),
     });
-    Json(clients.collect::<Vec<_>>()).into_response()
+    Ok(Json(clients.collect()))
 }
 
 /// A connection or flow that is carried.
@@ -178,18 +175,15 @@ async fn connections(
     State(director): State<Director>,
     Path(service): Path<String>,
     Query(most): Query<Most>,
-) -> Response {
-    let service = match director.inner.service(&service) {
-        Ok(service) => service,
-        Err(error) => return error.into_response(),
-    };
+) -> Result<Json<Vec<Carried>>, DirectorError> {
+    let service = director.inner.service(&service)?;
     let carried = service.connections(most.limit).into_iter().map(|connection| Carried {
         client: connection.client,
         local: connection.local,
         server: connection.backend.map(|backend| backend.to_string()),
         age_ms: crate::director::status::millis(connection.age),
     });
-    Json(carried.collect::<Vec<_>>()).into_response()
+    Ok(Json(carried.collect()))
 }
 
 /// Adds one server, or a list of them.

@@ -71,8 +71,8 @@ impl UdpHandle {
         sum
     }
 
-    /// The flows that live at this moment, up to `most` of them and in no order that means anything; under one-packet
-    /// scheduling the ways back that are open.
+    /// The flows that live at this moment, up to `most` of them and in no order that means anything;
+    /// under one-packet scheduling the ways back that are open.
     ///
     /// Workers wait only for a few of them to be copied; so those that begin or end meanwhile may be
     /// there or not.
