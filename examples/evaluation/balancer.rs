@@ -74,6 +74,7 @@ pub(crate) struct Wanted<'a> {
 /// A balancer that runs: a process, or HAProxy's and keepalived's.
 #[derive(Debug)]
 pub(crate) struct Balancer {
+    whose: Whose,
     carrier: Process,
     router: Option<Process>,
     /// Where keepalived says which of its processes has the addresses: a child of its own.
@@ -115,15 +116,16 @@ impl Balancer {
                 (carrier, wanted.vrrp.map(start).transpose()?)
             }
         };
-        Ok(Self { carrier, router, child })
+        Ok(Self { whose, carrier, router, child })
     }
 
-    pub(crate) fn cpu(&self) -> Duration {
-        self.carrier.cpu()
+    pub(crate) fn whose(&self) -> Whose {
+        self.whose
     }
 
-    pub(crate) fn said(&self) -> String {
-        self.carrier.said()
+    /// What carries.
+    pub(crate) fn carrier(&self) -> &Process {
+        &self.carrier
     }
 
     /// The process of keepalived that has the addresses.

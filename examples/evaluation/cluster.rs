@@ -1,5 +1,6 @@
 //! Real servers on this machine, a balancer before them, and clients.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -7,9 +8,9 @@ use std::time::Duration;
 
 use crate::balancer::{Balancer, Real, Wanted, Whose};
 use crate::clock;
-use crate::measure::{Cpu, Seen, read};
+use crate::measure::{Busiest, Cpu, Seen, Step, read};
 use crate::plan::{PATIENCE, WORK};
-use crate::process::{Error, Place, Process, free, machine, pause, until};
+use crate::process::{Error, Place, Process, free, idle, pause, processors, until};
 use crate::theory::Queue;
 
 /// Real servers, and what balances over them.
@@ -53,7 +54,7 @@ impl Cluster {
             let wanted = Wanted { listen: to, servers: &reals, rule, vrrp: None };
             let started = Balancer::start(whose, &place, (folder, "balancer"), &wanted)?;
             until("a balancer serves", || answers(to))
-                .map_err(|error| format!("{error}: {}", started.said()))?;
+                .map_err(|error| format!("{error}: {}", started.carrier().said()))?;
             running = Some(started);
         }
         Ok(Self { servers, balancer: running, to, folder: folder.to_owned() })
@@ -64,32 +65,64 @@ impl Cluster {
         &self,
         rate: f64,
         (warm, time): (Duration, Duration),
-    ) -> Result<(Seen, Cpu), Error> {
+    ) -> Result<Step, Error> {
         let output = self.folder.join("asked.csv");
         let longer = warm + time + Duration::from_millis(50);
         let begun = clock::now();
         let words = load_words(self.to, rate, longer, &output, true);
         let mut clients = Process::part(&Place::default(), (&self.folder, "load"), &words)?;
         pause((begun + warm).saturating_sub(clock::now()))?;
-        let before = self.cpu(&clients)?;
-        let measured = clock::now();
+        let before = self.clocks(&clients)?;
         pause(time)?;
-        let after = self.cpu(&clients)?;
-        let took = clock::now() - measured;
+        let after = self.clocks(&clients)?;
         clients.wait()?;
         let mut asked = read(&output)?;
-        asked.retain(|it| (measured..measured + time).contains(&it.at()));
-        let share =
-            |[before, after]: [Duration; 2]| (after - before).as_secs_f64() / took.as_secs_f64();
-        let [director, servers, clients, machine] =
-            [0, 1, 2, 3].map(|it| share([before[it], after[it]]));
-        let server = servers / self.servers.len() as f64;
-        Ok((Seen::new(&asked, time), Cpu { director, server, clients, machine }))
+        asked.retain(|it| (before.at..before.at + time).contains(&it.at()));
+        let whose = self.balancer.as_ref().map(Balancer::whose);
+        let servers = self.servers.len() as u32;
+        let seen = Seen::new(&asked, time);
+        Ok(Step { whose, servers, offered: rate, seen, cpu: after.since(&before)? })
     }
 
-    fn cpu(&self, clients: &Process) -> Result<[Duration; 4], Error> {
-        let balancer = self.balancer.as_ref().map_or(Duration::ZERO, Balancer::cpu);
-        Ok([balancer, self.servers.iter().map(Process::cpu).sum(), clients.cpu(), machine()?])
+    fn clocks(&self, clients: &Process) -> Result<Clocks, Error> {
+        let balancer = self.balancer.iter().map(Balancer::carrier).collect::<Vec<_>>();
+        let servers = self.servers.iter().collect::<Vec<_>>();
+        let processes = [balancer, servers, vec![clients]];
+        let at = clock::now();
+        Ok(Clocks {
+            at,
+            idle: idle()?,
+            processes: processes.each_ref().map(|all| all.iter().map(|it| it.cpu()).collect()),
+            threads: processes.map(|all| all.iter().flat_map(|it| it.threads()).collect()),
+        })
+    }
+}
+
+/// What those who take part have had of the processors: what balances, the servers, the clients.
+struct Clocks {
+    at: Duration,
+    idle: Duration,
+    processes: [Vec<Duration>; 3],
+    threads: [BTreeMap<i32, Duration>; 3],
+}
+
+impl Clocks {
+    fn since(&self, before: &Self) -> Result<Cpu, Error> {
+        let share = |now: Duration, then: Duration| {
+            now.saturating_sub(then).as_secs_f64() / (self.at - before.at).as_secs_f64()
+        };
+        let [director, server, clients] = [0, 1, 2].map(|it| {
+            let [now, then] = [self, before].map(|clocks| &clocks.processes[it]);
+            share(now.iter().sum(), then.iter().sum()) / now.len().max(1) as f64
+        });
+        let busiest = [0, 1, 2].map(|it| {
+            let then = |thread| before.threads[it].get(thread).copied().unwrap_or_default();
+            let threads = self.threads[it].iter().map(|(thread, now)| share(*now, then(thread)));
+            threads.fold(0.0, f64::max)
+        });
+        let busiest = Busiest { director: busiest[0], server: busiest[1], clients: busiest[2] };
+        let machine = (1.0 - share(self.idle, before.idle) / processors()?).max(0.0);
+        Ok(Cpu { director, server, clients, machine, busiest })
     }
 }
 

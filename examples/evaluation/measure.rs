@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::balancer::Whose;
 use crate::process::Error;
 use crate::server::BODY;
 
@@ -120,7 +121,7 @@ fn at(sorted: &[u64], part: f64) -> f64 {
     sorted.get(rank.saturating_sub(1)).map_or(f64::NAN, |micros| *micros as f64 / 1e3)
 }
 
-/// What processes had of the machine, in cores.
+/// What processes had of the machine, in processors.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cpu {
     /// What balances; nothing where there is none.
@@ -128,8 +129,30 @@ pub(crate) struct Cpu {
     /// One real server, in the mean.
     pub(crate) server: f64,
     pub(crate) clients: f64,
-    /// All that the machine did, the kernel's own work included.
+    /// The part of all its processors' time in which they were not idle: the kernel's own work is
+    /// among it, and what the host took away.
     pub(crate) machine: f64,
+    pub(crate) busiest: Busiest,
+}
+
+/// How much of its time the busiest thread of each works.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Busiest {
+    pub(crate) director: f64,
+    pub(crate) server: f64,
+    pub(crate) clients: f64,
+}
+
+/// What a load came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    /// Who balances; nobody before one server alone.
+    pub(crate) whose: Option<Whose>,
+    pub(crate) servers: u32,
+    /// Requests in a second.
+    pub(crate) offered: f64,
+    pub(crate) seen: Seen,
+    pub(crate) cpu: Cpu,
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl Plan {
             ],
             rule: Duration::from_millis(2000),
             all_rules: true,
-            rates: &[1000.0, 2000.0, 4000.0, 6000.0, 8000.0, 10000.0, 13000.0, 16000.0],
+            rates: &[4e3, 8e3, 12e3, 16e3, 20e3, 25e3, 32e3, 40e3],
             faults: &Fault::ALL,
             pairs: &[Whose::Ours, Whose::Theirs],
         }
@@ -72,7 +72,7 @@ impl Plan {
             clusters: &[(None, 1), (OURS, 2), (OURS, 4), (THEIRS, 4)],
             rule: Duration::from_millis(500),
             all_rules: false,
-            rates: &[1000.0, 4000.0],
+            rates: &[1e3, 4e3],
             faults: &[Fault::ServerKilled, Fault::DirectorKilled, Fault::DirectorStopped],
             pairs: &[Whose::Ours],
         }

@@ -1,5 +1,6 @@
 //! Processes of the evaluation: started, told, measured and ended by their numbers.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -133,6 +134,14 @@ impl Process {
             || procfs::process::Process::new(self.child.id().try_into().ok()?).ok()?.stat().ok();
         stat().map_or(Duration::ZERO, |stat| ticks(stat.utime + stat.stime))
     }
+
+    /// The same of each of its threads.
+    pub(crate) fn threads(&self) -> BTreeMap<i32, Duration> {
+        let process = self.child.id().try_into().map(procfs::process::Process::new);
+        let tasks = process.ok().and_then(Result::ok).and_then(|process| process.tasks().ok());
+        let stats = tasks.into_iter().flatten().flatten().filter_map(|task| task.stat().ok());
+        stats.map(|stat| (stat.pid, ticks(stat.utime + stat.stime))).collect()
+    }
 }
 
 impl Drop for Process {
@@ -147,11 +156,15 @@ fn ticks(ticks: u64) -> Duration {
     Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64)
 }
 
-/// What the machine has done, all processors together.
-pub(crate) fn machine() -> Result<Duration, Error> {
+/// How long the machine's processors had nothing to do, all together.
+pub(crate) fn idle() -> Result<Duration, Error> {
     let cpu = procfs::KernelStats::current()?.total;
-    let others = [cpu.irq, cpu.softirq].into_iter().flatten().sum::<u64>();
-    Ok(ticks(cpu.user + cpu.nice + cpu.system + others))
+    Ok(ticks(cpu.idle + cpu.iowait.unwrap_or(0)))
+}
+
+/// How many processors the machine has.
+pub(crate) fn processors() -> Result<f64, Error> {
+    Ok(procfs::KernelStats::current()?.cpu_time.len() as f64)
 }
 
 /// What the machine is: processors, their name, and the kernel.

@@ -248,7 +248,7 @@ fn fail(
     let output = folder.join("asked.csv");
     let words = load_words(site.service, RATE, BEFORE + AFTER, &output, world.is_none());
     let mut clients = Process::part(&site.place("c"), (folder, "load"), &words)?;
-    let cpu = |of: &Option<Balancer>| of.as_ref().map_or(Duration::ZERO, Balancer::cpu);
+    let cpu = |of: &Option<Balancer>| of.as_ref().map_or(Duration::ZERO, |it| it.carrier().cpu());
     let (begun, before) = (clock::now(), [cpu(&active), cpu(&standby)]);
     pause(BEFORE)?;
     let at = clock::now();

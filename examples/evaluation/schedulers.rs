@@ -84,8 +84,8 @@ pub(crate) fn run(plan: &Plan, folder: &Path, bar: &ProgressBar) -> Result<Vec<R
             most: fills.then_some(workers),
         });
         let cluster = Cluster::start(folder, &kinds, Some((whose, &rule)))?;
-        let (seen, cpu) = cluster.load(offered(), (plan.warm, plan.rule))?;
-        all.push(Ruled { whose, rule, seen, cpu });
+        let step = cluster.load(offered(), (plan.warm, plan.rule))?;
+        all.push(Ruled { whose, rule, seen: step.seen, cpu: step.cpu });
         bar.inc(1);
     }
     Ok(all)

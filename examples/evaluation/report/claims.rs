@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::Results;
 use crate::balancer::Whose;
 use crate::ceiling;
-use crate::performance::{Point, knee};
+use crate::measure::Step;
+use crate::performance::knee;
 use crate::plan::SERVER;
 use crate::redundancy::Outcome;
 
@@ -53,7 +54,7 @@ fn loss_and_time(results: &Results, claims: &mut Vec<Claim>) {
     };
     let is_right = |load: f64| (1.5..=3.0).contains(&(load / SERVER.capacity()));
     let Some(alone) = find(None, 1).find(|it| is_right(it.offered)) else { return };
-    let same = |it: &&Point| it.offered == alone.offered;
+    let same = |it: &&Step| it.offered == alone.offered;
     let Some(four) = find(Some(Whose::Ours), 4).find(same) else { return };
     let [one, many] = [alone, four].map(|it| (&it.seen, &it.cpu));
     let offered = alone.offered;
@@ -91,7 +92,7 @@ fn limits(results: &Results, claims: &mut Vec<Claim>) {
         let name = whose.map_or("a server alone", Whose::name);
         let held = ceiling::held(rates, whose).map_or(0.0, |rate| rate.offered);
         let limit = match ceiling::too_much(rates, whose) {
-            Some(rate) => format!("at {:.0} the limit is {}", rate.offered, rate.limit()),
+            Some(rate) => format!("at {:.0} the limit is {}", rate.offered, ceiling::limit(rate)),
             None => "more was not tried".to_owned(),
         };
         claims.push(Claim {

@@ -3,14 +3,13 @@
 use super::Results;
 use super::chart::{Axes, COLOURS, Series, lines};
 use crate::balancer::Whose;
-use crate::measure::Asked;
-use crate::performance::Point;
+use crate::measure::{Asked, Step};
 use crate::plan::SERVER;
 use crate::process::Error;
 use crate::redundancy::{Fault, Outcome};
 
 /// What a chart shows of a step.
-type Value = fn(&Point) -> f64;
+type Value = fn(&Step) -> f64;
 
 /// All clusters, with what theory says where it says something.
 fn over_load(

@@ -10,8 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use self::claims::claims;
-use crate::ceiling::Rate;
-use crate::performance::Point;
+use crate::measure::Step;
 use crate::plan::Plan;
 use crate::process::Error;
 use crate::redundancy::Redundancy;
@@ -20,9 +19,9 @@ use crate::schedulers::Ruled;
 /// All that was measured.
 pub(crate) struct Results {
     pub(crate) plan: Plan,
-    pub(crate) performance: Vec<Point>,
+    pub(crate) performance: Vec<Step>,
     pub(crate) schedulers: Vec<Ruled>,
-    pub(crate) ceiling: Vec<Rate>,
+    pub(crate) ceiling: Vec<Step>,
     pub(crate) redundancy: Redundancy,
     pub(crate) took: Duration,
 }

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use super::claims::claims;
 use super::{Results, figures};
 use crate::balancer::{ADVERT, CHECK, Whose};
-use crate::measure::{Cpu, Seen};
+use crate::ceiling;
+use crate::measure::{Busiest, Cpu, Seen};
 use crate::plan::{PATIENCE, SERVER, WORK};
 use crate::process::{Error, describe};
 use crate::redundancy::{Fault, RATE};
@@ -34,7 +35,7 @@ pub(super) fn page(results: &Results) -> Result<String, Error> {
     in_short(&mut page, results)?;
     performance(&mut page, results)?;
     scheduling(&mut page, results)?;
-    ceiling(&mut page, results)?;
+    ceilings(&mut page, results)?;
     redundancy(&mut page, results)?;
     page += "</main></html>\n";
     Ok(page)
@@ -148,20 +149,24 @@ fn scheduling(page: &mut String, results: &Results) -> Result<(), Error> {
     table(page, "Rules", &heads, rows, true)
 }
 
-fn ceiling(page: &mut String, results: &Results) -> Result<(), Error> {
+fn ceilings(page: &mut String, results: &Results) -> Result<(), Error> {
     *page += "<h2>When the servers are not the limit</h2><p>Servers that answer at once, two of them \
-              behind a balancer, and more and more requests, until one in a hundred is lost or clients \
-              are 20 ms late. What is the limit then is said by who is busy. All share this machine: a \
-              request costs clients and servers more than the director.</p>";
-    let heads = [&["", "offered/s"], &SEEN[..], &CPU[..], &["holds", "limit"]].concat();
+              behind a balancer, and more and more requests, until one in a hundred is lost or one \
+              client in a hundred is 20 ms late, three times of three. The limit is then what is \
+              busiest: the machine, whose processors all share, or one thread of the clients, of a \
+              server or of what balances.</p>";
+    let heads =
+        [&["", "offered/s"], &SEEN[..], &CPU[..], &["busiest threads", "holds", "limit"]].concat();
     let rows = results.ceiling.iter().map(|rate| {
         let whose = rate.whose.map_or("alone", Whose::name).to_owned();
         let own = vec![whose, format!("{:.0}", rate.offered)];
-        let (holds, limit) = match rate.holds() {
-            true => ("yes", ""),
-            false => ("no", rate.limit()),
+        let Busiest { director, server, clients } = &rate.cpu.busiest;
+        let busiest = [director, server, clients].map(|it| percent(*it)).join(" ");
+        let (holds, limit) = match ceiling::holds(rate) {
+            true => ("yes", String::new()),
+            false => ("no", ceiling::limit(rate)),
         };
-        let end = vec![holds.to_owned(), limit.to_owned()];
+        let end = vec![busiest, holds.to_owned(), limit];
         [own, seen(&rate.seen), cpu(&rate.cpu), end].concat()
     });
     table(page, "All steps", &heads, rows, true)

@@ -24,16 +24,29 @@ const SEEN: [&str; 14] = [
     "p999_ms",
     "late_p99_ms",
 ];
-/// What processes had, in processors.
-const CPU: [&str; 4] = ["director_cpu", "server_cpu", "clients_cpu", "machine_cpu"];
+/// What processes had, in processors; the part of all processors that was busy; and of its time the
+/// busiest thread of each.
+const CPU: [&str; 7] = [
+    "director_cpu",
+    "server_cpu",
+    "clients_cpu",
+    "machine_busy",
+    "director_thread",
+    "server_thread",
+    "clients_thread",
+];
 
 pub(super) fn write(results: &Results, folder: &Path) -> Result<(), Error> {
     let name = |whose: Option<Whose>| whose.map_or("alone", Whose::name).to_owned();
-    let rows = results.performance.iter().map(|point| {
-        let own = vec![name(point.whose), point.servers.to_string(), three(point.offered)];
-        [own, seen(&point.seen), cpu(&point.cpu)].concat()
-    });
-    table(folder, "performance.csv", &["whose", "servers", "offered_s"], &[&SEEN, &CPU], rows)?;
+    let own = ["whose", "servers", "offered_s"];
+    let steps = [("performance.csv", &results.performance), ("ceiling.csv", &results.ceiling)];
+    for (file, steps) in steps {
+        let rows = steps.iter().map(|step| {
+            let own = vec![name(step.whose), step.servers.to_string(), three(step.offered)];
+            [own, seen(&step.seen), cpu(&step.cpu)].concat()
+        });
+        table(folder, file, &own, &[&SEEN, &CPU], rows)?;
+    }
 
     let rows = results.schedulers.iter().map(|ruled| {
         let shares = ruled.shares().map(three);
@@ -42,11 +55,6 @@ pub(super) fn write(results: &Results, folder: &Path) -> Result<(), Error> {
     });
     let own = ["whose", "rule", "share_1", "share_2", "share_3", "share_4"];
     table(folder, "schedulers.csv", &own, &[&SEEN, &CPU], rows)?;
-
-    let rows = results.ceiling.iter().map(|rate| {
-        [vec![name(rate.whose), three(rate.offered)], seen(&rate.seen), cpu(&rate.cpu)].concat()
-    });
-    table(folder, "ceiling.csv", &["whose", "offered_s"], &[&SEEN, &CPU], rows)?;
 
     let outcomes = &results.redundancy.outcomes;
     let rows = outcomes.iter().map(|outcome| {
@@ -102,7 +110,13 @@ fn seen(seen: &Seen) -> Vec<String> {
 }
 
 fn cpu(cpu: &Cpu) -> Vec<String> {
-    [cpu.director, cpu.server, cpu.clients, cpu.machine].map(three).to_vec()
+    let Cpu { director, server, clients, machine, busiest } = cpu;
+    let busiest = [busiest.director, busiest.server, busiest.clients];
+    [&[*director, *server, *clients, *machine], &busiest[..]]
+        .concat()
+        .into_iter()
+        .map(three)
+        .collect()
 }
 
 /// With three digits behind the point; nothing for what is not known.
