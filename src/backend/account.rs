@@ -139,6 +139,12 @@ impl Account {
         self.project(self.hot.shared.timeline.read(now)).into()
     }
 
+    /// Tells whether traffic has said anything of it yet.
+    #[inline]
+    pub(crate) fn has_estimate(&self) -> bool {
+        self.hot.estimator.knows_anything()
+    }
+
     /// What traffic says of it, projected to a moment.
     #[inline]
     pub(crate) fn project(&self, at: Tick) -> Projection {

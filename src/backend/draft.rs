@@ -178,7 +178,6 @@ impl<T> Draft<T> {
         Snapshot {
             generation: self.generation,
             shared: Arc::clone(&self.shared),
-            accounts: self.entries.iter().map(|e| Arc::clone(&e.backend.account)).collect(),
             seats: seats.map(Arc::clone).collect(),
             members: Members::new(members),
             backends: self.entries.iter().map(|e| Arc::clone(&e.backend)).collect(),

@@ -49,8 +49,8 @@ pub(super) struct Estimator {
     latency: AtomicU64,
     /// A share as `f32`, and its tick.
     failures: AtomicU64,
-    /// The decay time in ticks.
-    decay: AtomicU32,
+    /// The halvings of a weight in one tick, an `f32`.
+    halvings: AtomicU32,
 }
 
 /// Peak EWMA's usual memory: long enough to outlive a slow spell, short enough to forgive it.
@@ -61,14 +61,14 @@ impl Estimator {
         Self {
             latency: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-            decay: AtomicU32::new(ticks(DECAY_DEFAULT)),
+            halvings: AtomicU32::new(halvings(DECAY_DEFAULT)),
         }
     }
 
     /// How long a past observation keeps 1/e of its weight.
     pub(super) fn set_decay(&self, decay: Duration) {
         // Relaxed here and below: estimates order nothing, and each word is whole in itself.
-        self.decay.store(ticks(decay).max(1), Ordering::Relaxed);
+        self.halvings.store(halvings(decay), Ordering::Relaxed);
     }
 
     pub(super) fn observe_latency(&self, latency: Duration, at: Tick) {
@@ -92,6 +92,12 @@ impl Estimator {
         });
     }
 
+    /// Tells whether anything was observed yet.
+    #[inline]
+    pub(super) fn knows_anything(&self) -> bool {
+        (self.latency.load(Ordering::Relaxed) | self.failures.load(Ordering::Relaxed)) != 0
+    }
+
     #[inline]
     pub(super) fn read(&self, at: Tick) -> Projection {
         // An idle backend is forgiven with time, so that it is tried again.
@@ -109,7 +115,7 @@ impl Estimator {
         if age == 0 || age > Tick::MAX / 2 {
             return 1.0;
         }
-        (-(age as f32) / self.decay.load(Ordering::Relaxed) as f32).exp()
+        halved(age as f32 * f32::from_bits(self.halvings.load(Ordering::Relaxed)))
     }
 
     fn change(&self, word: &AtomicU64, at: Tick, next: impl Fn(Option<f32>, f32) -> f32) {
@@ -133,9 +139,34 @@ impl Estimator {
 /// What one result moves the failure rate by at least: eight failures in a row make it 0.66.
 const RESULT_SHARE: f32 = 0.125;
 
+/// What [`Estimator::halvings`] holds for a decay time.
+fn halvings(decay: Duration) -> u32 {
+    (std::f32::consts::LOG2_E / ticks(decay).max(1) as f32).to_bits()
+}
+
+/// `2^-x` for an `x` that is not negative, to one part in ten thousand; 0 comes to 1.
+///
+/// A pick asks for two or four of these, and the exponential of the C library takes longer than all
+/// the rest of it.
+#[inline]
+fn halved(x: f32) -> f32 {
+    // A number to which the whole ones are the last bits that there is room for.
+    const WHOLE: f32 = (3 << 22) as f32;
+    // Below 2^-120 nothing is left that matters.
+    let x = x.min(120.0);
+    let nearest = x + WHOLE;
+    let rest = x - (nearest - WHOLE);
+    // In -0.5..=0.5; the polynomial is the one of least relative error that is 1 at 0.
+    let of_rest = (1.0 - 0.693_282_9 * rest) + rest * rest * (0.242_211 - 0.055_008_91 * rest);
+    // What is left is a matter of the exponent.
+    f32::from_bits(of_rest.to_bits() - (nearest.to_bits() << 23))
+}
+
 /// Rounds a duration to whole ticks.
 pub(crate) fn ticks(duration: Duration) -> Tick {
-    (duration.as_micros() / 100) as Tick
+    // In 64 bits: a division of 128 costs more than the whole pick.
+    let whole = duration.as_secs().wrapping_mul(10_000);
+    whole.wrapping_add(u64::from(duration.subsec_nanos() / 100_000)) as Tick
 }
 
 #[inline]
@@ -183,6 +214,16 @@ mod tests {
         it.observe_result(false, SECOND);
         assert!(it.read(SECOND).failure_rate < high);
         assert!(it.read(60 * SECOND).failure_rate < 0.01);
+    }
+
+    #[test]
+    fn halving_is_exact_at_whole_numbers_and_close_between() {
+        assert_eq!([0.0, 1.0, 2.0, 10.0].map(halved), [1.0, 0.5, 0.25, 1.0 / 1024.0]);
+        for x in (0..12_000).map(|i| i as f32 / 100.0) {
+            let (got, want) = (halved(x), (-x).exp2());
+            assert!((got / want - 1.0).abs() < 1.2e-4, "2^-{x}: {got}, not {want}");
+        }
+        assert!([121.0, 1e9, f32::MAX].into_iter().all(|x| halved(x) < 1e-36));
     }
 
     #[test]

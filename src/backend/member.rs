@@ -144,12 +144,22 @@ impl Member {
 
 const _: () = assert!(size_of::<Member>() == 64);
 
+/// What nearly every pick reads of a member, four to a cache line: one array for the rules and for
+/// the lease behind them, so that a thousand members stay near the processor.
+#[derive(Clone, Debug)]
+pub(crate) struct Glance {
+    pub(crate) account: Arc<Account>,
+    pub(crate) share: u32,
+}
+
 /// The members of a set at one moment, newest first: the order of the kernel's list.
 ///
 /// A position means something only together with the list it was taken from.
 #[derive(Clone, Debug, Default)]
 pub struct Members {
     list: Box<[Member]>,
+    /// At the same positions.
+    glances: Box<[Glance]>,
     share_sum: u64,
     limited: bool,
     /// In the order of a set, by descending serial; a wrapper's own list may be in any.
@@ -164,7 +174,9 @@ impl Members {
         let share_sum = list.iter().map(|m| u64::from(m.share)).sum();
         let limited = list.iter().any(|m| m.limits != Limits::NONE);
         let ordered = list.is_sorted_by(|a, b| a.serial() > b.serial());
-        Self { list, share_sum, limited, ordered }
+        let glance = |m: &Member| Glance { account: Arc::clone(&m.account), share: m.share };
+        let glances = list.iter().map(glance).collect();
+        Self { list, glances, share_sum, limited, ordered }
     }
 
     /// How many members there are, eligible or not.
@@ -189,6 +201,12 @@ impl Members {
     #[must_use]
     pub fn get(&self, position: usize) -> Option<&Member> {
         self.list.get(position)
+    }
+
+    /// The account and the share of the member at a position.
+    #[inline]
+    pub(crate) fn glance(&self, position: usize) -> Option<&Glance> {
+        self.glances.get(position)
     }
 
     /// The sum of all shares; 0 says that nobody may be chosen.

@@ -62,6 +62,7 @@ pub(crate) use self::estimate::{Projection, Tick};
 pub use self::fail_mode::FailMode;
 pub use self::id::BackendId;
 pub use self::load::{Limits, Load};
+pub(crate) use self::member::Glance;
 pub use self::member::{Member, Members};
 pub use self::outcome::{Outcome, Outcomes};
 pub use self::quorum::Quorum;

@@ -114,8 +114,6 @@ pub struct Snapshot<T> {
     pub(super) shared: Arc<Shared>,
     pub(super) members: Members,
     pub(super) backends: Box<[Arc<Backend<T>>]>,
-    /// At the same positions, and close together: what a pick goes to from the position.
-    pub(super) accounts: Box<[Arc<Account>]>,
     /// For one lane after the other, at the same positions.
     pub(super) seats: Box<[Arc<Seat<T>>]>,
     /// At the same positions.
@@ -179,13 +177,13 @@ impl<T> Snapshot<T> {
     /// The account at a position.
     #[inline]
     pub(crate) fn account(&self, position: usize) -> Option<&Account> {
-        self.accounts.get(position).map(|account| &**account)
+        self.members.glance(position).map(|glance| &*glance.account)
     }
 
     /// The seat of a lane at a position.
     #[inline]
     pub(crate) fn seat(&self, lane: u8, position: usize) -> Option<&Arc<Seat<T>>> {
-        self.seats.get(usize::from(lane) * self.accounts.len() + position)
+        self.seats.get(usize::from(lane) * self.members.len() + position)
     }
 
     /// The lane for one more worker.

@@ -42,23 +42,30 @@ pub struct Flow {
 
 impl Flow {
     /// A flow of which nothing is known.
+    #[inline]
     pub const fn new() -> Self {
         Self { source: None, destination: None, key: None, now: None, tried: Vec::new() }
     }
 
     /// The client's address.
-    pub fn from_source(self, source: SocketAddr) -> Self {
-        Self { source: Some(source), ..self }
+    #[inline]
+    pub fn from_source(mut self, source: SocketAddr) -> Self {
+        self.source = Some(source);
+        self
     }
 
     /// The address that the client aimed at.
-    pub fn to_destination(self, destination: SocketAddr) -> Self {
-        Self { destination: Some(destination), ..self }
+    #[inline]
+    pub fn to_destination(mut self, destination: SocketAddr) -> Self {
+        self.destination = Some(destination);
+        self
     }
 
     /// What must go to the same backend each time; any number serves, well spread or not.
-    pub fn key(self, key: u64) -> Self {
-        Self { key: Some(key), ..self }
+    #[inline]
+    pub fn key(mut self, key: u64) -> Self {
+        self.key = Some(key);
+        self
     }
 
     /// As [`Flow::key`], from bytes: a cookie, a path, a user's name. Costs one
@@ -68,8 +75,10 @@ impl Flow {
     }
 
     /// The time of the pick, for schedulers that weigh the past.
-    pub fn at(self, now: Instant) -> Self {
-        Self { now: Some(now), ..self }
+    #[inline]
+    pub fn at(mut self, now: Instant) -> Self {
+        self.now = Some(now);
+        self
     }
 
     /// Never choose this backend: it was tried and failed.
@@ -140,6 +149,7 @@ impl Flow {
 }
 
 impl From<SocketAddr> for Flow {
+    #[inline]
     fn from(source: SocketAddr) -> Self {
         Self::new().from_source(source)
     }

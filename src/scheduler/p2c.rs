@@ -1,8 +1,8 @@
 //! Power of two choices: `p2c`.
 
-use super::sample::{Sampler, Slot};
+use super::sample::Sampler;
 use super::{CompileError, PickContext, Picker, Scheduler};
-use crate::backend::Members;
+use crate::backend::{Glance, Members};
 
 /// `p2c`: the less loaded of two drawn at random.
 ///
@@ -29,9 +29,9 @@ use crate::backend::Members;
 /// gets everything it may, weight 0 nothing.
 ///
 /// # Cost
-/// O(1): one random word (two or more where weights differ) and the counters of two members. 16
-/// bytes a member (4 where all weights are equal); O(n) for a change of the set. No cursor, nothing
-/// that threads would fight over.
+/// O(1): one random word (two or more where weights differ) and the counters of two members. 12
+/// bytes a member where weights differ, 4 where they do not and some members are out; O(n) for a
+/// change of the set. No cursor, nothing that threads would fight over.
 ///
 /// # Examples
 /// ```
@@ -59,7 +59,7 @@ impl PowerOfTwo {
 
 #[derive(Debug)]
 struct Two {
-    sampler: Sampler<Slot>,
+    sampler: Sampler,
     /// Are there counts beside the common ones?
     lanes: bool,
 }
@@ -75,7 +75,7 @@ impl Scheduler for PowerOfTwo {
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
         let lanes = members.shared().is_some_and(|shared| shared.workers() > 0);
-        Ok(Box::new(Two { sampler: Sampler::with(members, Slot::new), lanes }))
+        Ok(Box::new(Two { sampler: Sampler::new(members)?, lanes }))
     }
 }
 
@@ -95,7 +95,7 @@ impl Picker for Two {
 
 /// `active_a / share(a) <= active_b / share(b)`, multiplied out.
 #[inline]
-fn no_busier(a: &Slot, active_a: u32, b: &Slot, active_b: u32) -> bool {
+pub(super) fn no_busier(a: &Glance, active_a: u32, b: &Glance, active_b: u32) -> bool {
     u64::from(active_a) * u64::from(b.share) <= u64::from(active_b) * u64::from(a.share)
 }
 

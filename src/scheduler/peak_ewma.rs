@@ -1,10 +1,13 @@
 //! Latency times load, of two drawn at random: `peak_ewma`.
 
+use std::hint::select_unpredictable;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::sample::{Sampler, Slot};
+use super::p2c::no_busier;
+use super::sample::Sampler;
 use super::{CompileError, PickContext, Picker, Scheduler};
-use crate::backend::{Members, Projection, Tick};
+use crate::backend::{Glance, Members, Projection, Shared, Tick};
 
 /// `peak_ewma`: of two drawn at random, the one that will answer sooner.
 ///
@@ -42,8 +45,9 @@ use crate::backend::{Members, Projection, Tick};
 ///
 /// # Cost
 /// O(1): the draw of `p2c`, and of each of the two the counter, the estimate and, where something is
-/// known and some time old, one or two exponentials. Without them a pick costs some 6 ns more than
-/// one of `p2c`. Memory as `p2c`; the estimates stand beside the counts of every backend.
+/// known and some time old, one or two exponentials: some 2 ns more than `p2c` while nothing is known,
+/// and then some 25, of which half are the clock's arithmetic. Memory as `p2c`; the estimates stand
+/// beside the counts of every backend.
 ///
 /// # Examples
 /// ```
@@ -109,47 +113,59 @@ impl Scheduler for PeakEwma {
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
         members.iter().for_each(|member| member.set_decay(self.decay));
-        Ok(Box::new(Cheaper(Sampler::with(members, Slot::new))))
+        let shared = members.shared().cloned();
+        Ok(Box::new(Cheaper { sampler: Sampler::new(members)?, shared }))
     }
 }
 
 #[derive(Debug)]
-struct Cheaper(Sampler<Slot>);
+struct Cheaper {
+    sampler: Sampler,
+    /// Who knows what time it is; nobody where there are no members.
+    shared: Option<Arc<Shared>>,
+}
 
 impl Picker for Cheaper {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        let now = cx.members().shared()?.timeline.read(cx.flow().now());
-        self.0.pick_better(cx, |a, b| {
+        let now = cx.flow().now();
+        let timeline = &self.shared.as_ref()?.timeline;
+        self.sampler.pick_better(cx, |a, b| {
+            if !a.account.has_estimate() && !b.account.has_estimate() {
+                return no_busier(a, a.account.load().active, b, b.account.load().active);
+            }
+            let now = timeline.read(now);
             // cost(a) / share(a) <= cost(b) / share(b), multiplied out.
-            price(a, now) * f64::from(b.share) <= price(b, now) * f64::from(a.share)
+            price(a, now) * b.share as f32 <= price(b, now) * a.share as f32
         })
     }
 }
 
 #[inline]
-fn price(slot: &Slot, now: Tick) -> f64 {
-    cost(slot.account.project(now), slot.account.load().active)
+fn price(it: &Glance, now: Tick) -> f32 {
+    cost(it.account.project(now), it.account.load().active)
 }
 
 /// What one more request is expected to take, in seconds.
 #[inline]
-pub(super) fn cost(it: Projection, active: u32) -> f64 {
-    let failed = f64::from(it.failure_rate);
-    let active = f64::from(active);
+pub(super) fn cost(it: Projection, active: u32) -> f32 {
+    let (failed, busy) = (it.failure_rate, active as f32 + 1.0);
     match it.latency {
-        None if failed < DOUBTFUL && active == 0.0 => 0.0,
-        Some(latency) if failed < FAILING => f64::from(latency) * (active + 1.0) / (1.0 - failed),
-        _ => PENALTY + active,
+        // A coin's toss to the processor.
+        None => select_unpredictable(active == 0 && failed < DOUBTFUL, 0.0, PENALTY * busy),
+        // Hardly anybody fails, and a division takes as long as all the rest.
+        Some(latency) if failed == 0.0 => latency * busy,
+        Some(latency) if failed < FAILING => latency * busy / (1.0 - failed),
+        Some(_) => PENALTY * busy,
     }
 }
 
-/// More than any latency times any load: eleven days.
-pub(super) const PENALTY: f64 = 1e6;
+/// In the place of a latency that is not known or not to be trusted: eleven days.
+pub(super) const PENALTY: f32 = 1e6;
 /// The failure rate from which a member that has answered is held to be failing. A single failure
 /// makes 0.125, three in a row 0.33.
-const FAILING: f64 = 0.25;
+const FAILING: f32 = 0.25;
 /// The same for a member that has never succeeded, which is no reason to trust it.
-const DOUBTFUL: f64 = 0.05;
+const DOUBTFUL: f32 = 0.05;
 
 #[cfg(all(test, not(lvs_loom)))]
 mod tests {
@@ -197,19 +213,20 @@ mod tests {
         counts
     }
 
-    // The facts of Envoy's peak_ewma/cost_test.cc, in seconds.
+    // The facts of Envoy's peak_ewma/cost_test.cc, in seconds; but there who is unknown costs 1e6 + 3
+    // with three requests, and between such members of different weight the load would mean nothing.
     #[test]
     fn the_cost_is_latency_times_load_and_unknown_is_probed_once() {
         assert_eq!(cost(known(20.0, 0.0), 5), 120.0);
         assert_eq!(cost(known(30.0, 0.0), 0), 30.0);
-        assert_eq!(cost(unknown(0.0), 3), 1e6 + 3.0);
+        assert_eq!(cost(unknown(0.0), 3), 4e6);
         assert_eq!(cost(unknown(0.0), 0), 0.0);
     }
 
     #[test]
     fn failures_make_a_member_dear_and_many_make_it_unaffordable() {
-        assert_near(&[cost(known(30.0, 0.2), 1)], &[75.0], 1e-5);
-        assert_eq!(cost(known(30.0, 0.3), 1), 1e6 + 1.0);
+        assert_near(&[f64::from(cost(known(30.0, 0.2), 1))], &[75.0], 1e-5);
+        assert_eq!(cost(known(30.0, 0.3), 1), 2e6);
         assert_eq!(cost(unknown(0.125), 0), 1e6);
         assert_eq!(cost(unknown(0.04), 0), 0.0);
     }
@@ -221,6 +238,10 @@ mod tests {
         let busy = balancer(RULE, &[1, 1]);
         busy.snapshot().backends()[0].mirror_load(3, 0);
         assert_eq!(percentages(&busy, 100), [0.0, 100.0]);
+        let weighted = balancer(RULE, &[2, 1]);
+        weighted.snapshot().backends()[0].mirror_load(10, 0);
+        weighted.snapshot().backends()[1].mirror_load(1, 0);
+        assert_eq!(percentages(&weighted, 100), [0.0, 100.0], "the heavier one has its share");
     }
 
     #[test]

@@ -20,9 +20,9 @@ use crate::backend::Members;
 /// table and bend nothing.
 ///
 /// # Cost
-/// One random word, one look into an alias table of 16 bytes a member (4 where all weights are
-/// equal), whatever the number of members; a change of the set costs O(n). The table is exact in
-/// integers, a draw is off by less than 2^-47 of itself.
+/// One random word, one look into an alias table of 12 bytes a member (4 or none where all weights are
+/// equal), whatever the number of members; a change of the set costs O(n). The table is made of
+/// integers and exact but for the last of the 48 bits that divide a column, of which each member has one.
 ///
 /// # Examples
 /// ```
@@ -63,7 +63,7 @@ impl Scheduler for Random {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        Ok(Box::new(Draw(Sampler::new(members))))
+        Ok(Box::new(Draw(Sampler::new(members)?)))
     }
 }
 

@@ -1,7 +1,10 @@
 //! The kernel's weighted power of two choices: `twos`.
 
+use std::hint::select_unpredictable;
+
 use super::least::Overhead;
-use super::{CompileError, PickContext, Picker, Scheduler};
+use super::sample::Sampler;
+use super::{CompileError, PickContext, Picker, Rng, Scheduler};
 use crate::backend::Members;
 
 /// `twos`: of two servers drawn by weight, the less loaded.
@@ -9,14 +12,15 @@ use crate::backend::Members;
 /// Choose it where decisions must follow Linux's rule; [`p2c`](super::PowerOfTwo) never draws the
 /// same server twice and is quicker.
 ///
-/// Decides as the kernel's `ip_vs_twos`, given the same random numbers: two draws *with*
-/// replacement from 0 up to and including the sum of weights, so the first server in the list is
-/// favoured by one in the sum; load is the overhead of `wlc`. The kernel's random numbers cannot be
-/// repeated, so this is the one kernel scheduler without recorded decisions.
+/// Decides as the kernel's `ip_vs_twos`, with the same probabilities: two draws *with* replacement
+/// from 0 up to and including the sum of weights, so the first server in the list is favoured by one
+/// in the sum; load is the overhead of `wlc`. The kernel's random numbers cannot be repeated, so this
+/// is the one kernel scheduler without recorded decisions.
 ///
 /// # Cost
-/// O(log n) by binary search over prefix sums; O(n) while some member has a connection limit or on
-/// a retry, since those must be left out. 8 bytes a member.
+/// O(1) by an alias table, where the kernel walks its list; O(n) while some member has a connection
+/// limit or on a retry, since those must be left out. 12 bytes a member where weights
+/// differ.
 ///
 /// # Examples
 /// ```
@@ -56,44 +60,60 @@ impl Scheduler for TwoChoices {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let mut sum = 0;
-        let sums = members.iter().map(|m| {
-            sum += u64::from(m.share());
-            sum
-        });
-        Ok(Box::new(Draws { overhead: self.overhead, sums: sums.collect() }))
+        // Of 2^64: how often a draw is 0, and how often two are.
+        let zero = u128::from(u64::MAX) / u128::from(members.share_sum() + 1);
+        let both = (zero * zero) >> u64::BITS;
+        Ok(Box::new(Draws {
+            overhead: self.overhead,
+            sampler: Sampler::new(members)?,
+            zeros: [zero, 2 * zero - both].map(|it| u64::try_from(it).unwrap_or(u64::MAX)),
+            first: members.iter().position(|m| m.share() != 0),
+        }))
     }
 }
 
 #[derive(Debug)]
 struct Draws {
     overhead: Overhead,
-    /// For each member the sum of shares up to and including its own.
-    sums: Box<[u64]>,
+    sampler: Sampler,
+    /// The kernel draws from one number more than there are shares, and 0 comes before everybody. What
+    /// part of 2^64 it is that the first of two draws is 0; and behind it, that only the second is.
+    zeros: [u64; 2],
+    /// Who gets what falls there.
+    first: Option<usize>,
 }
 
 impl Picker for Draws {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let members = cx.members();
         let (first, second) = if cx.is_plain() && !members.is_limited() {
-            let total = self.sums.last()? + 1;
-            let draws = [cx.rng().below(total), cx.rng().below(total)];
-            let [first, second] = draws.map(|draw| self.sums.partition_point(|&sum| sum < draw));
-            (self.with_share(first, members)?, self.with_share(second, members)?)
+            let random = cx.rng().next_u64();
+            let drawn = self.sampler.draw_twice(cx.rng())?;
+            if random < self.zeros[1] { self.with_zeros(random, drawn, cx.rng())? } else { drawn }
         } else {
             draw_usable(cx)?
         };
-        let [one, two] = [&members[first], &members[second]];
-        let heavier = u64::from(two.share()) * self.overhead.of(one.load())
-            > u64::from(one.share()) * self.overhead.of(two.load());
-        Some(if heavier { second } else { first })
+        let (one, two) = (members.glance(first)?, members.glance(second)?);
+        let heavier = u64::from(two.share) * self.overhead.of(one.account.load())
+            > u64::from(one.share) * self.overhead.of(two.account.load());
+        Some(select_unpredictable(heavier, second, first))
     }
 }
 
 impl Draws {
-    /// A draw of 0 falls before everybody: the first with a share takes it.
-    fn with_share(&self, from: usize, members: &Members) -> Option<usize> {
-        (from..self.sums.len()).find(|&i| members[i].share() != 0)
+    /// What becomes of two draws of which one at least is 0.
+    #[cold]
+    fn with_zeros(
+        &self,
+        random: u64,
+        (first, second): (usize, usize),
+        rng: &mut Rng,
+    ) -> Option<(usize, usize)> {
+        if random >= self.zeros[0] {
+            return Some((first, self.first?));
+        }
+        let also = rng.next_u64() < self.zeros[0];
+        Some((self.first?, if also { self.first? } else { second }))
     }
 }
 
@@ -117,7 +137,7 @@ fn draw_usable(cx: &mut PickContext<'_>) -> Option<(usize, usize)> {
 mod tests {
     use super::*;
     use crate::backend::{BackendSet, Limits, Spec};
-    use crate::scheduler::{Flow, Rng};
+    use crate::scheduler::Flow;
 
     fn counts(set: &BackendSet<()>, picks: usize) -> Vec<usize> {
         let snapshot = set.snapshot();
