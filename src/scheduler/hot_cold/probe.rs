@@ -28,7 +28,7 @@ use crate::scheduler::peak_ewma::{PENALTY, cost};
 ///     fn probe(&self, member: &Member, now: Option<Instant>) -> ProbeResult {
 ///         let local = LocalProbe.probe(member, now);
 ///         match self.0.get(member.serial() as usize) {
-///             Some(queue) => ProbeResult::new(queue.load(Ordering::Relaxed), local.latency),
+///             Some(queue) => ProbeResult::new(queue.load(Ordering::Relaxed), local.latency()),
 ///             None => local,
 ///         }
 ///     }
@@ -43,20 +43,33 @@ pub trait Probe: Debug + Send + Sync + 'static {
 }
 
 /// What a probe says of a member.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ProbeResult {
-    /// Requests that it is working on; divided by its share when compared with others.
-    pub in_flight: u32,
-    /// How long it takes to answer; zero says "unknown, and worth one try".
-    pub latency: Duration,
+    pub(super) in_flight: u32,
+    /// Single precision is as much as a pool keeps, and quicker than a `Duration` there and back.
+    pub(super) seconds: f32,
 }
 
 impl ProbeResult {
-    /// An answer.
+    /// An answer: the requests that it is working on, and how long it takes to answer one.
+    ///
+    /// Requests are divided by its share when compared with others; a latency of zero says "unknown,
+    /// and worth one try".
     #[must_use]
     pub const fn new(in_flight: u32, latency: Duration) -> Self {
-        Self { in_flight, latency }
+        Self { in_flight, seconds: latency.as_secs_f32() }
+    }
+
+    /// The requests that it is working on.
+    #[must_use]
+    pub const fn in_flight(self) -> u32 {
+        self.in_flight
+    }
+
+    /// How long it takes to answer, to seven digits.
+    #[must_use]
+    pub fn latency(self) -> Duration {
+        Duration::try_from_secs_f32(self.seconds).unwrap_or(Duration::MAX)
     }
 }
 
@@ -73,13 +86,14 @@ impl ProbeResult {
 pub struct LocalProbe;
 
 impl Probe for LocalProbe {
+    #[inline]
     fn probe(&self, member: &Member, now: Option<Instant>) -> ProbeResult {
         let account = member.account();
         let projection = account.project(account.shared().timeline.read(now));
-        let active = member.load().active;
+        let active = account.load().active;
         let seconds = cost(projection, active);
         let failing = seconds >= PENALTY && (projection.latency.is_some() || active == 0);
         let in_flight = if failing { u32::MAX } else { active };
-        ProbeResult::new(in_flight, Duration::from_secs_f64(seconds))
+        ProbeResult { in_flight, seconds }
     }
 }

@@ -61,10 +61,10 @@ fn picks_count_in_the_pool_before_any_probe_sees_them() {
     let answers = [(0, 10), (1, 11)].map(|(position, millis)| {
         Answer::new(position, 1, ProbeResult::new(1, Duration::from_millis(millis)), 0)
     });
-    pool.add(&answers);
+    answers.into_iter().for_each(|answer| pool.add(answer));
     let (flow, mut rng) = (Flow::new(), Rng::with_seed(1));
     let cx = PickContext::new(snapshot.members(), &flow, &mut rng);
-    let chosen: Vec<_> = (0..4).map(|_| pool.choose(&cx, 0, 0)).collect();
+    let chosen: Vec<_> = (0..4).map(|_| pool.choose(&cx, 0)).collect();
     assert_eq!(chosen, [Some(0), Some(1), Some(0), Some(1)]);
 }
 
@@ -73,10 +73,10 @@ fn a_result_is_used_so_often_and_no_more() {
     let pool = Pool::new(Tuning { uses: 3, ..Tuning::default() });
     let world = balancer(HotCold::new(), &[1]);
     let snapshot = world.snapshot();
-    pool.add(&[Answer::new(0, 1, ProbeResult::new(1, Duration::from_millis(1)), 0)]);
+    pool.add(Answer::new(0, 1, ProbeResult::new(1, Duration::from_millis(1)), 0));
     let (flow, mut rng) = (Flow::new(), Rng::with_seed(1));
     let cx = PickContext::new(snapshot.members(), &flow, &mut rng);
-    let chosen: Vec<_> = (0..4).map(|_| pool.choose(&cx, 0, 0)).collect();
+    let chosen: Vec<_> = (0..4).map(|_| pool.choose(&cx, 0)).collect();
     assert_eq!(chosen, [Some(0), Some(0), Some(0), None]);
 }
 
