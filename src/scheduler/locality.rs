@@ -37,7 +37,8 @@ pub(super) struct Shard<V> {
 
 #[derive(Debug)]
 struct Entry<V> {
-    value: V,
+    /// Always there, as a place for whoever looks at it.
+    value: Option<V>,
     last_use: Option<Instant>,
 }
 
@@ -63,7 +64,7 @@ impl<V> Memory<V> {
     }
 
     /// Looks at what is remembered of a destination; `act` answers with the choice, and may change
-    /// the value or, where there is none, leave one.
+    /// the value or, where there is none, leave one; nobody takes one away.
     pub(super) fn with<R>(
         &self,
         to: Destination,
@@ -77,20 +78,14 @@ impl<V> Memory<V> {
             // Relaxed: bounds the memory, orders nothing.
             self.entries.fetch_sub(forgotten, Ordering::Relaxed);
         }
-        if let Some(entry) = shard.entries.remove(&to) {
-            let mut value = Some(entry.value);
-            let answer = act(&mut value);
-            if let Some(value) = value {
-                let last_use = now.or(entry.last_use);
-                shard.entries.insert(to, Entry { value, last_use });
-            }
+        if let Some(entry) = shard.entries.get_mut(&to) {
+            let answer = act(&mut entry.value);
+            entry.last_use = now.or(entry.last_use);
             return answer;
         }
         let mut value = None;
         let answer = act(&mut value);
-        if let Some(value) = value
-            && self.entries.load(Ordering::Relaxed) < ENTRIES_MAX
-        {
+        if value.is_some() && self.entries.load(Ordering::Relaxed) < ENTRIES_MAX {
             self.entries.fetch_add(1, Ordering::Relaxed);
             shard.entries.insert(to, Entry { value, last_use: now });
         }
