@@ -14,7 +14,7 @@ use super::load::LoadWord;
 use super::outcome::{self, Failures, UsualEnds};
 use super::timeline::Timeline;
 use super::{BackendId, Estimate, Limits, Load, Outcome, Outcomes};
-use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// What all backends of one set share.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) alarm: Alarm,
     pub(crate) board: Board,
     pub(crate) timeline: Timeline,
+    /// Was any estimate ever fed?
+    learned: AtomicBool,
     /// How many lanes each account has for workers.
     workers: u8,
     next_worker: AtomicUsize,
@@ -33,8 +35,23 @@ impl Shared {
             alarm: Alarm::new(),
             board: Board::new(),
             timeline: Timeline::new(),
+            learned: AtomicBool::new(false),
             workers,
             next_worker: AtomicUsize::new(0),
+        }
+    }
+
+    /// Tells whether traffic has said anything of any backend yet.
+    #[inline]
+    pub(crate) fn has_learned(&self) -> bool {
+        // Relaxed: a pick that is a moment late is as good.
+        self.learned.load(Ordering::Relaxed)
+    }
+
+    fn learn(&self) {
+        // Written once, so that it is not a line that every thread fights over.
+        if !self.has_learned() {
+            self.learned.store(true, Ordering::Relaxed);
         }
     }
 
@@ -139,12 +156,6 @@ impl Account {
         self.project(self.hot.shared.timeline.read(now)).into()
     }
 
-    /// Tells whether traffic has said anything of it yet.
-    #[inline]
-    pub(crate) fn has_estimate(&self) -> bool {
-        self.hot.estimator.knows_anything()
-    }
-
     /// What traffic says of it, projected to a moment.
     #[inline]
     pub(crate) fn project(&self, at: Tick) -> Projection {
@@ -217,7 +228,7 @@ impl Account {
         let timeline = &self.hot.shared.timeline;
         let at = timing.map_or_else(|| timeline.latest(), |(_, now)| timeline.at(now));
         match outcome {
-            Outcome::Cancelled => {}
+            Outcome::Cancelled => return,
             Outcome::Ok => {
                 if let Some((latency, _)) = timing {
                     self.hot.estimator.observe_latency(latency, at);
@@ -226,11 +237,13 @@ impl Account {
             }
             _ => self.hot.estimator.observe_result(true, at),
         }
+        self.hot.shared.learn();
     }
 
     /// Feeds the latency estimate alone, before the work has ended either way.
     pub(crate) fn observe_latency(&self, latency: Duration, now: Instant) {
         self.hot.estimator.observe_latency(latency, self.hot.shared.timeline.at(now));
+        self.hot.shared.learn();
     }
 
     pub(super) fn mirror(&self, load: Load) {

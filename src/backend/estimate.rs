@@ -92,12 +92,6 @@ impl Estimator {
         });
     }
 
-    /// Tells whether anything was observed yet.
-    #[inline]
-    pub(super) fn knows_anything(&self) -> bool {
-        (self.latency.load(Ordering::Relaxed) | self.failures.load(Ordering::Relaxed)) != 0
-    }
-
     #[inline]
     pub(super) fn read(&self, at: Tick) -> Projection {
         // An idle backend is forgiven with time, so that it is tried again.

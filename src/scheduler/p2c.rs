@@ -57,11 +57,19 @@ impl PowerOfTwo {
     }
 }
 
+/// The picker; also that of `peak_ewma` while it knows nothing.
 #[derive(Debug)]
-struct Two {
-    sampler: Sampler,
+pub(super) struct Two {
+    pub(super) sampler: Sampler,
     /// Are there counts beside the common ones?
     lanes: bool,
+}
+
+impl Two {
+    pub(super) fn new(members: &Members) -> Result<Self, CompileError> {
+        let lanes = members.shared().is_some_and(|shared| shared.workers() > 0);
+        Ok(Self { sampler: Sampler::new(members)?, lanes })
+    }
 }
 
 impl Scheduler for PowerOfTwo {
@@ -74,12 +82,12 @@ impl Scheduler for PowerOfTwo {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let lanes = members.shared().is_some_and(|shared| shared.workers() > 0);
-        Ok(Box::new(Two { sampler: Sampler::new(members)?, lanes }))
+        Ok(Box::new(Two::new(members)?))
     }
 }
 
 impl Picker for Two {
+    #[inline]
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         if !self.lanes {
             return self.sampler.pick_better(cx, |a, b| {
@@ -95,7 +103,7 @@ impl Picker for Two {
 
 /// `active_a / share(a) <= active_b / share(b)`, multiplied out.
 #[inline]
-pub(super) fn no_busier(a: &Glance, active_a: u32, b: &Glance, active_b: u32) -> bool {
+fn no_busier(a: &Glance, active_a: u32, b: &Glance, active_b: u32) -> bool {
     u64::from(active_a) * u64::from(b.share) <= u64::from(active_b) * u64::from(a.share)
 }
 
