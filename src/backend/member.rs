@@ -144,11 +144,10 @@ impl Member {
 
 const _: () = assert!(size_of::<Member>() == 64);
 
-/// What nearly every pick reads of a member, four to a cache line: one array for the rules and for
-/// the lease behind them, so that a thousand members stay near the processor.
-#[derive(Clone, Debug)]
-pub(crate) struct Glance {
-    pub(crate) account: Arc<Account>,
+/// What nearly every pick reads of a member.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Glance<'a> {
+    pub(crate) account: &'a Account,
     pub(crate) share: u32,
 }
 
@@ -158,8 +157,10 @@ pub(crate) struct Glance {
 #[derive(Clone, Debug, Default)]
 pub struct Members {
     list: Box<[Member]>,
-    /// At the same positions.
-    glances: Box<[Glance]>,
+    /// At the same positions, and close together, for the rules and for the lease behind them: so a
+    /// thousand members stay near the processor.
+    accounts: Box<[Arc<Account>]>,
+    shares: Box<[u32]>,
     share_sum: u64,
     limited: bool,
     /// In the order of a set, by descending serial; a wrapper's own list may be in any.
@@ -174,9 +175,9 @@ impl Members {
         let share_sum = list.iter().map(|m| u64::from(m.share)).sum();
         let limited = list.iter().any(|m| m.limits != Limits::NONE);
         let ordered = list.is_sorted_by(|a, b| a.serial() > b.serial());
-        let glance = |m: &Member| Glance { account: Arc::clone(&m.account), share: m.share };
-        let glances = list.iter().map(glance).collect();
-        Self { list, glances, share_sum, limited, ordered }
+        let accounts = list.iter().map(|m| Arc::clone(&m.account)).collect();
+        let shares = list.iter().map(|m| m.share).collect();
+        Self { list, accounts, shares, share_sum, limited, ordered }
     }
 
     /// How many members there are, eligible or not.
@@ -203,10 +204,17 @@ impl Members {
         self.list.get(position)
     }
 
-    /// The account and the share of the member at a position.
+    /// The account of the member at a position.
     #[inline]
-    pub(crate) fn glance(&self, position: usize) -> Option<&Glance> {
-        self.glances.get(position)
+    pub(crate) fn account(&self, position: usize) -> Option<&Account> {
+        self.accounts.get(position).map(|account| &**account)
+    }
+
+    /// The account with the share.
+    #[inline]
+    pub(crate) fn glance(&self, position: usize) -> Option<Glance<'_>> {
+        let (account, share) = (self.account(position)?, *self.shares.get(position)?);
+        Some(Glance { account, share })
     }
 
     /// The sum of all shares; 0 says that nobody may be chosen.

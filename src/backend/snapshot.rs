@@ -177,7 +177,7 @@ impl<T> Snapshot<T> {
     /// The account at a position.
     #[inline]
     pub(crate) fn account(&self, position: usize) -> Option<&Account> {
-        self.members.glance(position).map(|glance| &*glance.account)
+        self.members.account(position)
     }
 
     /// The seat of a lane at a position.

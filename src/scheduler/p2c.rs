@@ -103,7 +103,7 @@ impl Picker for Two {
 
 /// `active_a / share(a) <= active_b / share(b)`, multiplied out.
 #[inline]
-fn no_busier(a: &Glance, active_a: u32, b: &Glance, active_b: u32) -> bool {
+fn no_busier(a: Glance<'_>, active_a: u32, b: Glance<'_>, active_b: u32) -> bool {
     u64::from(active_a) * u64::from(b.share) <= u64::from(active_b) * u64::from(a.share)
 }
 

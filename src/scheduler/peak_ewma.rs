@@ -138,7 +138,7 @@ impl Picker for Cheaper {
 }
 
 #[inline]
-fn price(it: &Glance, now: Tick) -> f32 {
+fn price(it: Glance<'_>, now: Tick) -> f32 {
     cost(it.account.project(now), it.account.load().active)
 }
 

@@ -171,7 +171,7 @@ impl Sampler {
     pub(super) fn pick_better(
         &self,
         cx: &mut PickContext<'_>,
-        first_stays: impl Fn(&Glance, &Glance) -> bool,
+        first_stays: impl Fn(Glance<'_>, Glance<'_>) -> bool,
     ) -> Option<usize> {
         let members = cx.members();
         let better = |first, second| {
