@@ -19,6 +19,8 @@ pub(crate) struct Axes<'a> {
     pub(crate) y: (&'a str, f64, f64),
     /// Each step up is ten times as much.
     pub(crate) is_log: bool,
+    /// Where no line is.
+    pub(crate) legend: SeriesLabelPosition,
 }
 
 /// Colours that people with any eyes can tell apart (Okabe and Ito).
@@ -77,7 +79,7 @@ pub(crate) fn lines(axes: &Axes<'_>, series: &[Series]) -> Result<String, Error>
                 }
                 chart
                     .configure_series_labels()
-                    .position(SeriesLabelPosition::UpperLeft)
+                    .position(axes.legend.clone())
                     .background_style(WHITE.mix(0.85))
                     .border_style(RGBColor(210, 210, 210))
                     .label_font(("sans-serif", 13))

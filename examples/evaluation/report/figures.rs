@@ -1,5 +1,7 @@
 //! The charts of the report.
 
+use plotters::prelude::SeriesLabelPosition;
+
 use super::Results;
 use super::chart::{Axes, COLOURS, Series, lines};
 use crate::balancer::Whose;
@@ -43,7 +45,8 @@ fn over_load(
         series.push(Series { name, colour, is_dashed, points });
     }
     let least = if is_log { 1.0 } else { 0.0 };
-    let axes = Axes { x: ("requests a second", 0.0, most), y: (name, least, max), is_log };
+    let legend = SeriesLabelPosition::UpperLeft;
+    let axes = Axes { x: ("requests a second", 0.0, most), y: (name, least, max), is_log, legend };
     lines(&axes, &series)
 }
 
@@ -61,12 +64,12 @@ pub(crate) fn loss(results: &Results) -> Result<String, Error> {
 
 pub(crate) fn response(results: &Results) -> Result<String, Error> {
     let theory = |servers, load| 1000.0 * SERVER.pooled(servers).at(load).response;
-    let axis = ("response time, mean, in ms", 1000.0, true);
+    let axis = ("response time, mean, in ms", 10_000.0, true);
     over_load(results, axis, |it| it.seen.mean_ms, Some(theory))
 }
 
 pub(crate) fn tail(results: &Results) -> Result<String, Error> {
-    let axis = ("response time, 99th percentile, in ms", 1000.0, true);
+    let axis = ("response time, 99th percentile, in ms", 10_000.0, true);
     over_load(results, axis, |it| it.seen.p99_ms, None)
 }
 
@@ -92,7 +95,7 @@ pub(crate) fn answered(outcomes: &[Outcome], fault: Fault) -> Result<String, Err
         let answered = asked.iter().filter(|it| !it.is_lost()).count();
         100.0 * answered as f64 / asked.len() as f64
     };
-    time_line(outcomes, fault, ("answered, in percent", 0.0, 150.0, false), part)
+    time_line(outcomes, fault, ("answered, in percent", 0.0, 105.0, false), part)
 }
 
 /// The longest response times around a failure; who gave up waited as long as that.
@@ -143,6 +146,7 @@ fn time_line(
     };
     series.push(mark(0.0, "it happens", COLOURS[5]));
     series.push(mark(fault.promise().as_secs_f64(), "the promise", COLOURS[2]));
-    let axes = Axes { x: ("seconds since it happened", FROM, TO), y: (name, least, most), is_log };
+    let (x, y) = (("seconds since it happened", FROM, TO), (name, least, most));
+    let axes = Axes { x, y, is_log, legend: SeriesLabelPosition::LowerRight };
     lines(&axes, &series)
 }

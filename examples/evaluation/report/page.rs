@@ -155,19 +155,18 @@ fn ceilings(page: &mut String, results: &Results) -> Result<(), Error> {
               client in a hundred is 20 ms late, three times of three. The limit is then what is \
               busiest: the machine, whose processors all share, or one thread of the clients, of a \
               server or of what balances.</p>";
-    let heads =
-        [&["", "offered/s"], &SEEN[..], &CPU[..], &["busiest threads", "holds", "limit"]].concat();
+    let ends = ["busiest thread: director, server, clients"];
+    let heads = [&["", "offered/s", "holds"], &SEEN[..], &CPU[..], &ends].concat();
     let rows = results.ceiling.iter().map(|rate| {
         let whose = rate.whose.map_or("alone", Whose::name).to_owned();
-        let own = vec![whose, format!("{:.0}", rate.offered)];
+        let holds = match ceiling::holds(rate) {
+            true => "yes".to_owned(),
+            false => format!("no: {}", ceiling::limit(rate)),
+        };
+        let own = vec![whose, format!("{:.0}", rate.offered), holds];
         let Busiest { director, server, clients } = &rate.cpu.busiest;
         let busiest = [director, server, clients].map(|it| percent(*it)).join(" ");
-        let (holds, limit) = match ceiling::holds(rate) {
-            true => ("yes", String::new()),
-            false => ("no", ceiling::limit(rate)),
-        };
-        let end = vec![busiest, holds.to_owned(), limit];
-        [own, seen(&rate.seen), cpu(&rate.cpu), end].concat()
+        [own, seen(&rate.seen), cpu(&rate.cpu), vec![busiest]].concat()
     });
     table(page, "All steps", &heads, rows, true)
 }
@@ -180,7 +179,8 @@ fn redundancy(page: &mut String, results: &Results) -> Result<(), Error> {
          checked each {} ms, and two failures take one down; directors advertise each {} ms. The promise \
          for a server is the time until two checks have failed, for a director what VRRP says: three \
          intervals and a part of one. A request that is lost counts by when it was to be sent; those in \
-         the hands of what dies are lost with it, whoever balances.</p>",
+         the hands of what dies are lost with it, whoever balances. A director that comes back listens \
+         first; what it costs is counted from when it takes over.</p>",
         CHECK.as_millis(),
         ADVERT.as_millis()
     )?;
@@ -297,5 +297,7 @@ fn table(
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    // A number and its sign stay together.
+    text.replace('"', "&quot;").replace(" %", "&nbsp;%")
 }
