@@ -25,9 +25,9 @@ pub(super) enum Sampler {
     },
 }
 
-/// A column of the alias table, which belongs to the member at its place: above 48 bits the cut, in
-/// units of 2^-48 of the column, and below them who has what lies above the cut. Half a cache line
-/// fewer for each of two draws than with a word for each: at a thousand members that is felt.
+/// A column of the alias table, which belongs to the member at its place: in the upper 48 bits the cut,
+/// in units of 2^-48 of the column, in the lower 16 whose it is above that. One word, not two: two are
+/// looked up with each pick, and among a thousand members that is felt.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Column(u64);
 

@@ -195,15 +195,18 @@ impl Pool {
         if !oldest.is_fresh(tick, self.tuning.max_age) {
             self.forget(tick);
         }
-        let place = self.best(|_| true)?;
-        let best = Answer(self.entries[place].load(Ordering::Relaxed));
-        if cx.usable(best.position()) { self.take(place, cx) } else { self.choose_other(cx) }
+        let (place, position) = self.best(|_| true)?;
+        if !cx.usable(position) {
+            return self.choose_other(cx);
+        }
+        self.take(place, position, cx.members()[position].share());
+        Some(position)
     }
 
-    /// Where the best of those is that are let in: the quickest cold one or, if all are hot, the least
-    /// crowded. Of equals the first in the pool, where they come round by turns.
+    /// The best of those that are let in, its place and its member: the quickest cold one or, if all are
+    /// hot, the least crowded. Of equals the first in the pool, where they come round by turns.
     #[inline]
-    fn best(&self, is_in: impl Fn(Answer) -> bool) -> Option<usize> {
+    fn best(&self, is_in: impl Fn(Answer) -> bool) -> Option<(usize, usize)> {
         let threshold = self.threshold.load(Ordering::Relaxed);
         let answers =
             || (0..).zip(&self.entries).map(|(k, it)| (k, Answer(it.load(Ordering::Relaxed))));
@@ -212,24 +215,30 @@ impl Pool {
             best.min(select_unpredictable(is_cold, it.speed() | place, u64::MAX))
         });
         if best != u64::MAX {
-            return Some(best as usize % POOL_MAX);
+            let place = best as usize % POOL_MAX;
+            let it = Answer(self.entries[place].load(Ordering::Relaxed));
+            return Some((place, it.position()));
         }
         let hot = answers().filter(|(_, it)| is_in(*it) && it.is_some());
-        hot.min_by_key(|(_, it)| it.heat()).map(|(place, _)| place as usize)
+        hot.min_by_key(|(_, it)| it.heat()).map(|(place, it)| (place as usize, it.position()))
     }
 
     /// The best member has been taken out of service or tried before: the next best is as good.
     #[cold]
     fn choose_other(&self, cx: &PickContext<'_>) -> Option<usize> {
-        self.take(self.best(|it| cx.usable(it.position()))?, cx)
+        let (place, position) = self.best(|it| cx.usable(it.position()))?;
+        // Another thread may have put another one there meanwhile.
+        if !cx.usable(position) {
+            return None;
+        }
+        self.take(place, position, cx.members()[position].share());
+        Some(position)
     }
 
     /// Counts one request more for the member chosen, wherever the pool knows it, and one use less
     /// for the result that it was chosen by.
     #[inline]
-    fn take(&self, chosen: usize, cx: &PickContext<'_>) -> Option<usize> {
-        let position = Answer(self.entries[chosen].load(Ordering::Relaxed)).position();
-        let share = cx.members().get(position)?.share();
+    fn take(&self, chosen: usize, position: usize, share: u32) {
         // As bits, so that the processor guesses at the end of one loop only.
         let mut known = (0..).zip(&self.entries).fold(0u32, |known, (place, entry)| {
             let it = Answer(entry.load(Ordering::Relaxed));
@@ -246,7 +255,6 @@ impl Pool {
                 self.entries[place].store(next.0, Ordering::Relaxed);
             }
         }
-        Some(position)
     }
 
     /// Takes out what is too old: seldom, for the oldest leave with each pick.
@@ -312,7 +320,7 @@ mod tests {
         answers.iter().for_each(|&it| pool.add(it));
         pool.threshold.store(answer(5, 0).crowd(), Ordering::Relaxed);
         let mut order = Vec::new();
-        while let Some(place) = pool.best(|_| true) {
+        while let Some((place, _)) = pool.best(|_| true) {
             order.push(place);
             pool.entries[place].store(Answer::NONE.0, Ordering::Relaxed);
         }
@@ -327,7 +335,7 @@ mod tests {
             answers.into_iter().filter(|it| it.is_some()).map(Answer::latency).count()
         };
         (1..=3).for_each(|millis| pool.add(answer(1, millis)));
-        assert_eq!((there(), pool.best(|_| true)), (2, Some(1)));
+        assert_eq!((there(), pool.best(|_| true)), (2, Some((1, 40_000))));
         pool.forget(60 << AGE_SHIFT);
         assert_eq!(there(), 2);
         pool.forget(61 << AGE_SHIFT);
