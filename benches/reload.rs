@@ -62,7 +62,7 @@ async fn main() {
         args.seconds = 1;
     }
     let servers = [server().await, server().await];
-    let [listen, admin] = [free().await, free().await];
+    let [listen, admin] = free();
     let handover = std::env::temp_dir().join(format!("lvs-reload-{}.sock", std::process::id()));
     let text = format!(
         "handover = {handover:?}\ndrain_timeout = \"5s\"\n[admin]\nlisten = \"{admin}\"\n\
@@ -122,9 +122,10 @@ async fn main() {
     let _ = std::fs::remove_file(handover);
 }
 
-async fn free() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    listener.local_addr().expect("bound")
+/// All are held until the last is there: a port that was let go may be given out again.
+fn free<const N: usize>() -> [SocketAddr; N] {
+    let bind = |()| std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    [(); N].map(bind).map(|listener| listener.local_addr().expect("bound"))
 }
 
 /// Hostile visitors of the admin pages, for ever.

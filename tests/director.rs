@@ -225,8 +225,10 @@ fn ask(address: SocketAddr) -> u8 {
     byte[0]
 }
 
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound")
+/// All are held until the last is there: a port that was let go may be given out again.
+fn free<const N: usize>() -> [SocketAddr; N] {
+    let bind = |()| TcpListener::bind("127.0.0.1:0").expect("loopback");
+    [(); N].map(bind).map(|listener| listener.local_addr().expect("bound"))
 }
 
 /// What a service manager is told.
@@ -258,7 +260,7 @@ impl Manager {
 fn sighup_reads_the_configuration_again_and_a_bad_one_changes_nothing() {
     let folder = Folder::new("reload");
     let manager = Manager::new(&folder);
-    let (listen, a, b) = (free(), server(b'a'), server(b'b'));
+    let ([listen], a, b) = (free(), server(b'a'), server(b'b'));
     let config = folder.configure("", listen, a);
     let mut child = command()
         .args(["--config", &config])
@@ -297,7 +299,7 @@ fn sighup_reads_the_configuration_again_and_a_bad_one_changes_nothing() {
 #[test]
 fn a_second_process_takes_over_from_the_first() {
     let folder = Folder::new("handover");
-    let (listen, a) = (free(), server(b'a'));
+    let ([listen], a) = (free(), server(b'a'));
     let more = format!("handover = {:?}", folder.path("handover.sock"));
     let config = folder.configure(&more, listen, a);
     let mut first = Director::start(&["--config", &config]);
@@ -315,7 +317,7 @@ fn a_second_process_takes_over_from_the_first() {
 fn a_service_manager_is_told_and_its_sockets_are_taken() {
     let folder = Folder::new("manager");
     let manager = Manager::new(&folder);
-    let (listen, a) = (free(), server(b'a'));
+    let ([listen], a) = (free(), server(b'a'));
     let config = folder.configure("", listen, a);
     // Held open as a manager does: a shell hands it on as descriptor 3.
     let held = TcpListener::bind(listen).expect("it is free");
@@ -360,7 +362,7 @@ fn other_configurations_are_imported() {
 #[test]
 fn ctl_asks_and_changes() {
     let folder = Folder::new("ctl");
-    let (listen, admin, a, b) = (free(), free(), server(b'a'), server(b'b'));
+    let ([listen, admin], a, b) = (free(), server(b'a'), server(b'b'));
     let more = format!("[admin]\nlisten = \"{admin}\"\ntoken = \"0123456789abcdef\"");
     let mut director = Director::start(&["--config", &folder.configure(&more, listen, a)]);
     director.find(|line| line.starts_with("status: ").then_some(()));

@@ -111,7 +111,7 @@ async fn connections_outlive_another_way_of_carrying_them() {
 #[tokio::test]
 async fn listeners_come_and_go_and_change_hands() {
     let servers = [server(b'a').await];
-    let [one, two] = [free().await, free().await];
+    let [one, two] = free();
     let director = start(&config(one, &servers)).await;
     let both =
         config(one, &servers).replace(&format!("\"{one}\""), &format!("[\"{one}\", \"{two}\"]"));
@@ -128,8 +128,11 @@ async fn listeners_come_and_go_and_change_hands() {
     director.stop(Duration::ZERO).await;
 }
 
-async fn free() -> std::net::SocketAddr {
-    TcpListener::bind(ANY).await.expect("loopback").local_addr().expect("bound")
+/// All are held until the last is there: a port that was let go may be given out again. Of an address of
+/// this test's own, so that no other takes them meanwhile.
+fn free<const N: usize>() -> [std::net::SocketAddr; N] {
+    let bind = |()| std::net::TcpListener::bind("127.0.7.1:0").expect("loopback");
+    [(); N].map(bind).map(|listener| listener.local_addr().expect("bound"))
 }
 
 async fn reload(director: &lvs::director::Director, text: &str) -> String {
