@@ -11,7 +11,7 @@
 //! the first, once a second. The visitors are 32 that ask for the largest page without a pause, and 96
 //! more that hold connections with requests that never end, or send bodies that are too long.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use clap::Parser;
 use lvs::director::{Config, Director};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -124,7 +124,7 @@ async fn main() {
 
 /// All are held until the last is there: a port that was let go may be given out again.
 fn free<const N: usize>() -> [SocketAddr; N] {
-    let bind = |()| std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let bind = |()| TcpListener::bind("127.0.0.1:0").expect("loopback");
     [(); N].map(bind).map(|listener| listener.local_addr().expect("bound"))
 }
 
