@@ -16,19 +16,42 @@ use crate::backend::{Account, Backend, BackendId, Outcome, Seat};
 #[must_use = "dropping a lease ends it"]
 pub struct Lease<T> {
     seat: Arc<Seat<T>>,
-    /// Where the connection is counted.
-    lane: u8,
-    active: bool,
-    /// `false` once detached: somebody else keeps the count.
-    counted: bool,
-    outcome: Outcome,
+    count: Count,
+}
+
+/// Where and as what a connection is counted.
+///
+/// One number, not a field for each: a processor is slow to read as a whole what was just written in
+/// parts, and a lease that was just made is about to be moved.
+#[derive(Clone, Copy, Eq, PartialEq)]
+struct Count(u32);
+
+impl Count {
+    /// Nowhere: the lease has ended, or somebody else keeps the count.
+    const NONE: Self = Self(u32::MAX);
+    const INACTIVE: u32 = 1 << 8;
+
+    #[inline]
+    fn new(lane: u8, active: bool) -> Self {
+        Self(u32::from(lane) | if active { 0 } else { Self::INACTIVE })
+    }
+
+    #[inline]
+    fn lane(self) -> u8 {
+        self.0 as u8
+    }
+
+    #[inline]
+    fn is_active(self) -> bool {
+        self.0 & Self::INACTIVE == 0
+    }
 }
 
 impl<T> Lease<T> {
     /// Takes charge of a connection that was just counted.
     #[inline]
     pub(super) fn new(seat: Arc<Seat<T>>, lane: u8) -> Self {
-        Self { seat, lane, active: true, counted: true, outcome: Outcome::Cancelled }
+        Self { seat, count: Count::new(lane, true) }
     }
 
     /// The name of the backend.
@@ -54,24 +77,26 @@ impl<T> Lease<T> {
     /// What IPVS does when a TCP connection begins to close. Least-connection schedulers hardly
     /// count inactive connections, `sed` and `nq` not at all; limits count both.
     pub fn set_active(&mut self, active: bool) {
-        if self.active != active {
-            self.active = active;
-            self.lane = self.account().leave_lane(self.lane);
+        if self.count.is_active() != active {
+            let lane = self.account().leave_lane(self.count.lane());
             self.account().set_active(active);
+            self.count = Count::new(lane, active);
         }
     }
 
     /// Ends the lease.
     pub fn complete(mut self, outcome: Outcome) {
         self.account().observe(outcome, None);
-        self.outcome = outcome;
+        self.unbind(outcome);
+        self.count = Count::NONE;
     }
 
     /// Ends the lease and says how long the work took and what time it is, which `peak_ewma` and
     /// `hot_cold` learn from.
     pub fn complete_after(mut self, outcome: Outcome, latency: Duration, now: Instant) {
         self.account().observe(outcome, Some((latency, now)));
-        self.outcome = outcome;
+        self.unbind(outcome);
+        self.count = Count::NONE;
     }
 
     /// Feeds the latency estimate while the work goes on.
@@ -85,8 +110,15 @@ impl<T> Lease<T> {
     /// Lets go of the backend and leaves its counts as they are, to be kept by whoever
     /// [mirrors](Backend::mirror_load) them from elsewhere.
     pub fn detach(mut self) -> Arc<Backend<T>> {
-        self.counted = false;
+        self.count = Count::NONE;
         Arc::clone(self.backend())
+    }
+
+    #[inline]
+    fn unbind(&self, outcome: Outcome) {
+        if self.count != Count::NONE {
+            self.account().unbind(self.count.lane(), self.count.is_active(), outcome);
+        }
     }
 
     #[inline]
@@ -98,14 +130,15 @@ impl<T> Lease<T> {
 impl<T> Drop for Lease<T> {
     #[inline]
     fn drop(&mut self) {
-        if self.counted {
-            self.account().unbind(self.lane, self.active, self.outcome);
-        }
+        self.unbind(Outcome::Cancelled);
     }
 }
 
 impl<T> fmt::Debug for Lease<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("id", self.id()).field("active", &self.active).finish()
+        f.debug_struct("Lease")
+            .field("id", self.id())
+            .field("active", &self.count.is_active())
+            .finish()
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Lease, PickError};
-use crate::backend::{Commit, Members, Reader, Seat, SetError, Snapshot, State};
+use crate::backend::{Commit, Members, Reader, SetError, Snapshot, State};
 use crate::scheduler::{CompileError, Flow, PickContext, Picker, Rng, Scheduler};
 use crate::sync::{ArcSwap, AtomicBool, AtomicU64, Mutex, Ordering, lock};
 
@@ -118,64 +118,86 @@ impl<T> Published<T> {
     }
 }
 
-/// What a pick says beside its answer.
-struct Aside {
-    /// Why there is none.
-    why: PickError,
-    /// Whose lane it is counted on: asked for, then used.
-    lane: u8,
-}
-
 impl<T> Plane<T> {
     pub(super) fn snapshot(&self) -> &Arc<Snapshot<T>> {
         &self.snapshot
     }
 
+    /// Chooses and counts. Here is the usual case alone; what else there may be is out of the way, for
+    /// it needs more of the stack, and all that is written there must reach memory before a count can
+    /// change.
     #[inline]
     pub(super) fn pick(&self, flow: &Flow, rng: &mut Rng, lane: u8) -> Result<Lease<T>, PickError> {
-        // The answer comes back as one pointer: a `Result` of a lease would go through memory and
-        // cost a third of the pick.
-        let mut aside = Aside { why: PickError::Refused, lane };
-        match self.choose(flow, rng, &mut aside) {
-            Some(seat) => Ok(Lease::new(seat, aside.lane)),
-            None => Err(aside.why),
+        if self.snapshot.members().share_sum() == 0 {
+            return self.pick_among_none(flow, rng, lane);
+        }
+        let chosen = self.choose(flow, rng, lane);
+        match chosen.and_then(|position| self.lease(position, lane)) {
+            Some(lease) => Ok(lease),
+            None => self.pick_again(chosen, flow, rng, lane),
         }
     }
 
-    /// Chooses and counts.
-    fn choose(&self, flow: &Flow, rng: &mut Rng, aside: &mut Aside) -> Option<Arc<Seat<T>>> {
-        let lane = aside.lane;
-        let why = &mut aside.why;
+    /// Asks the rule.
+    #[inline]
+    fn choose(&self, flow: &Flow, rng: &mut Rng, lane: u8) -> Option<usize> {
         let members = self.snapshot.members();
-        let nobody_up = members.share_sum() == 0;
-        if nobody_up {
-            *why = nobody(members);
-            // A rule may serve from members that are down, rather than not at all.
-            if *why != PickError::AllDown {
-                return None;
-            }
-        }
-        // A limit can be reached between the look at a member and the count: then look again.
+        let chosen = self.picker.pick(&mut PickContext::new(members, flow, rng).on_lane(lane));
+        chosen.filter(|&position| position < members.len())
+    }
+
+    /// Counts, unless a limit was reached since the rule looked.
+    #[inline]
+    fn lease(&self, position: usize, lane: u8) -> Option<Lease<T>> {
+        let account = self.snapshot.account(position)?;
+        let seat = self.snapshot.seat(lane, position)?;
+        account.bind(lane, false).map(|counted| Lease::new(Arc::clone(seat), counted))
+    }
+
+    /// Behind a choice that was not to be had, or none.
+    #[cold]
+    #[inline(never)]
+    fn pick_again(
+        &self,
+        mut chosen: Option<usize>,
+        flow: &Flow,
+        rng: &mut Rng,
+        lane: u8,
+    ) -> Result<Lease<T>, PickError> {
+        let members = self.snapshot.members();
         for attempt in 0..ATTEMPTS {
-            let chosen = self.picker.pick(&mut PickContext::new(members, flow, rng).on_lane(lane));
-            let place = |i| Some((self.snapshot.account(i)?, self.snapshot.seat(lane, i)?));
-            let Some((account, seat)) = chosen.and_then(place) else {
-                if !nobody_up {
-                    *why = refused(members, flow);
-                }
+            if chosen.is_none() {
+                let why = refused(members, flow);
                 // The rule may have found everybody full a moment ago, which is no refusal.
-                if *why == PickError::Refused && members.is_limited() && attempt < SECOND_LOOKS {
-                    continue;
+                let again = why == PickError::Refused && members.is_limited();
+                if !again || attempt >= SECOND_LOOKS {
+                    return Err(why);
                 }
-                return None;
-            };
-            if let Some(counted) = account.bind(lane, false) {
-                aside.lane = counted;
-                return Some(Arc::clone(seat));
+            }
+            chosen = self.choose(flow, rng, lane);
+            if let Some(lease) = chosen.and_then(|position| self.lease(position, lane)) {
+                return Ok(lease);
             }
         }
-        *why = PickError::Saturated;
-        None
+        Err(PickError::Saturated)
+    }
+
+    /// Where nobody has a share.
+    #[cold]
+    #[inline(never)]
+    fn pick_among_none(&self, flow: &Flow, rng: &mut Rng, lane: u8) -> Result<Lease<T>, PickError> {
+        let why = nobody(self.snapshot.members());
+        // A rule may serve from members that are down, rather than not at all.
+        if why != PickError::AllDown {
+            return Err(why);
+        }
+        for _ in 0..ATTEMPTS {
+            let chosen = self.choose(flow, rng, lane).ok_or(why)?;
+            if let Some(lease) = self.lease(chosen, lane) {
+                return Ok(lease);
+            }
+        }
+        Err(PickError::Saturated)
     }
 }
 
