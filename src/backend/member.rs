@@ -210,11 +210,16 @@ impl Members {
         self.accounts.get(position).map(|account| &**account)
     }
 
+    /// The share of the member at a position; 0 where there is none.
+    #[inline]
+    pub(crate) fn share(&self, position: usize) -> u32 {
+        self.shares.get(position).copied().unwrap_or_default()
+    }
+
     /// The account with the share.
     #[inline]
     pub(crate) fn glance(&self, position: usize) -> Option<Glance<'_>> {
-        let (account, share) = (self.account(position)?, *self.shares.get(position)?);
-        Some(Glance { account, share })
+        Some(Glance { account: self.account(position)?, share: self.share(position) })
     }
 
     /// The sum of all shares; 0 says that nobody may be chosen.

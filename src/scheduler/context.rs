@@ -93,8 +93,18 @@ impl<'a> PickContext<'a> {
     #[inline]
     #[must_use]
     pub fn usable(&self, position: usize) -> bool {
+        if self.members.share(position) == 0 {
+            return false;
+        }
+        let no_more_to_ask = self.is_plain() && !self.members.is_limited();
+        no_more_to_ask || self.usable_beyond_share(position)
+    }
+
+    /// Apart, and so is the member itself: a line of memory that most picks do not need.
+    #[inline(never)]
+    fn usable_beyond_share(&self, position: usize) -> bool {
         let member = &self.members[position];
-        member.share() != 0 && !member.is_overloaded() && self.admits(member)
+        !member.is_overloaded() && self.admits(member)
     }
 
     /// Tells whether nothing but eligibility and limits decides, so that what was found for one

@@ -36,15 +36,20 @@ pub struct Flow {
     destination: Option<SocketAddr>,
     key: Option<u64>,
     now: Option<Instant>,
-    /// Serials of backends that were tried already; empty (and so without allocation) at first.
-    tried: Vec<u64>,
+    tried: Option<Box<Tried>>,
 }
+
+/// Serials of backends that were tried already.
+///
+/// Most flows have none, and every pick makes a flow: a word for it, where a `Vec` is three, is felt.
+#[derive(Clone, Debug, Default)]
+struct Tried(Vec<u64>);
 
 impl Flow {
     /// A flow of which nothing is known.
     #[inline]
     pub const fn new() -> Self {
-        Self { source: None, destination: None, key: None, now: None, tried: Vec::new() }
+        Self { source: None, destination: None, key: None, now: None, tried: None }
     }
 
     /// The client's address.
@@ -89,7 +94,7 @@ impl Flow {
 
     /// As [`Flow::excluding`], in place.
     pub fn exclude<T>(&mut self, backend: &Backend<T>) {
-        self.tried.push(backend.account().serial());
+        self.tried.get_or_insert_default().0.push(backend.account().serial());
     }
 
     /// The client's address, if known.
@@ -121,20 +126,20 @@ impl Flow {
     #[inline]
     #[must_use]
     pub fn has_tried(&self, serial: u64) -> bool {
-        !self.tried.is_empty() && self.tried.contains(&serial)
+        self.tried.as_ref().is_some_and(|tried| tried.0.contains(&serial))
     }
 
     /// Tells whether any backend was tried already.
     #[inline]
     #[must_use]
     pub fn is_retry(&self) -> bool {
-        !self.tried.is_empty()
+        self.tried.is_some()
     }
 
     /// How many backends are excluded.
     #[cfg(feature = "tower")]
     pub(crate) fn tried(&self) -> usize {
-        self.tried.len()
+        self.tried.as_ref().map_or(0, |tried| tried.0.len())
     }
 
     /// The kernel's fold of the client's address; of the key where there is none.

@@ -100,19 +100,28 @@ impl Picker for Table {
             if self.flags.port { flow.source().map_or(0, |source| source.port()) } else { 0 };
         let address = flow.source_fold().unwrap_or_else(|| cx.rng().next_u64() as u32);
         let value = address.wrapping_add(u32::from(port));
-        let owner = |offset: u32| {
-            let slot = hsiphash(value.wrapping_add(offset), KEY_1) % SLOTS;
-            self.slots.get(slot as usize).filter(|&&i| i != EMPTY).map(|&i| i as usize)
-        };
-        let home = owner(0)?;
-        if cx.usable(home) {
-            return Some(home);
-        }
+        let home = self.owner(value)?;
+        if cx.usable(home) { Some(home) } else { self.fall_back(value, home, cx) }
+    }
+}
+
+impl Table {
+    /// The position in the slot of a value.
+    #[inline]
+    fn owner(&self, value: u32) -> Option<usize> {
+        let slot = hsiphash(value, KEY_1) % SLOTS;
+        self.slots.get(slot as usize).filter(|&&i| i != EMPTY).map(|&i| i as usize)
+    }
+
+    /// Where the one at home is not usable.
+    #[cold]
+    fn fall_back(&self, value: u32, home: usize, cx: &PickContext<'_>) -> Option<usize> {
         if !self.flags.fallback && cx.verdict(home) == Verdict::Unavailable {
             return None;
         }
         let start = hsiphash(value, KEY_1) % SLOTS;
-        (0..SLOTS).find_map(|step| owner((start + step) % SLOTS).filter(|&i| cx.usable(i)))
+        let offsets = (0..SLOTS).map(|step| (start + step) % SLOTS);
+        offsets.filter_map(|offset| self.owner(value.wrapping_add(offset))).find(|&i| cx.usable(i))
     }
 }
 

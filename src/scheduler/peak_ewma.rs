@@ -126,9 +126,14 @@ struct Cheaper {
 impl Picker for Cheaper {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let shared = self.shared.as_ref()?;
-        if !shared.has_learned() {
-            return self.two.pick(cx);
-        }
+        if shared.has_learned() { self.cheaper(shared, cx) } else { self.two.pick(cx) }
+    }
+}
+
+impl Cheaper {
+    /// Apart, so that nothing of it is in the way where nothing is known.
+    #[inline(never)]
+    fn cheaper(&self, shared: &Shared, cx: &mut PickContext<'_>) -> Option<usize> {
         let now = shared.timeline.read(cx.flow().now());
         self.two.sampler.pick_better(cx, |a, b| {
             // cost(a) / share(a) <= cost(b) / share(b), multiplied out.

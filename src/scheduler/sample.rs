@@ -110,7 +110,8 @@ impl Sampler {
     }
 
     /// Two members, each in proportion to share, and both may be the same.
-    #[inline]
+    // Always, as below: two positions that are returned go through memory.
+    #[inline(always)]
     pub(super) fn draw_twice(&self, rng: &mut Rng) -> Option<(usize, usize)> {
         let Self::All(len) = self else { return Some((self.draw(rng)?, self.draw(rng)?)) };
         // One word for both: what is left of it below the first choice makes the second.
@@ -119,7 +120,7 @@ impl Sampler {
     }
 
     /// Two members, each in proportion to share and, where there are two, not the same.
-    #[inline]
+    #[inline(always)]
     pub(super) fn draw_two(&self, rng: &mut Rng) -> Option<(usize, usize)> {
         match self {
             Self::All(len) => two_of(*len, rng),

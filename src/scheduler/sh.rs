@@ -95,19 +95,27 @@ impl Picker for Buckets {
             if self.flags.port { flow.source().map_or(0, |source| source.port()) } else { 0 };
         let address = flow.source_fold().unwrap_or_else(|| cx.rng().next_u64() as u32);
         let hash = hash_32(address.wrapping_add(u32::from(port)), BITS);
-        let bucket = |offset: u32| {
-            self.buckets.get((offset.wrapping_add(hash) & MASK) as usize).map(|&i| i as usize)
-        };
-        let home = bucket(0)?;
-        if cx.usable(home) {
-            return Some(home);
-        }
+        let home = self.owner(hash)?;
+        if cx.usable(home) { Some(home) } else { self.fall_back(hash, home, cx) }
+    }
+}
+
+impl Buckets {
+    /// The position in the bucket of a hash.
+    #[inline]
+    fn owner(&self, hash: u32) -> Option<usize> {
+        self.buckets.get((hash & MASK) as usize).map(|&i| i as usize)
+    }
+
+    /// Where the one at home is not usable.
+    #[cold]
+    fn fall_back(&self, hash: u32, home: usize, cx: &PickContext<'_>) -> Option<usize> {
         if !self.flags.fallback && cx.verdict(home) == Verdict::Unavailable {
             return None;
         }
         // The kernel starts its probing at twice the hash.
-        (0..=MASK)
-            .filter_map(|offset| bucket(offset.wrapping_add(hash) & MASK))
-            .find(|&i| cx.usable(i))
+        let start = (hash & MASK).wrapping_add(hash);
+        let offsets = 0..=MASK;
+        offsets.filter_map(|offset| self.owner(start.wrapping_add(offset))).find(|&i| cx.usable(i))
     }
 }

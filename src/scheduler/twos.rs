@@ -118,6 +118,7 @@ impl Draws {
 }
 
 /// Both draws by a walk over the members that are usable now.
+#[inline(never)]
 fn draw_usable(cx: &mut PickContext<'_>) -> Option<(usize, usize)> {
     let members = cx.members();
     let usable = (0..members.len()).filter(|&i| cx.usable(i));

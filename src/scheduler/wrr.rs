@@ -102,7 +102,18 @@ impl Picker for Ring {
 
 impl Ring {
     /// One decision: who is next, and where the walk stands then.
+    #[inline]
     fn walk(&self, start: Mark, usable: impl Fn(usize) -> bool) -> (Option<usize>, Mark) {
+        // Most steps stay on the level.
+        match self.next_usable(start.next..self.shares.len() as u32, start.level, &usable) {
+            Some(i) => (Some(i as usize), Mark { next: i + 1, level: start.level }),
+            None => self.walk_on(start, usable),
+        }
+    }
+
+    /// Behind the last who is heavy enough: from the head of the list again, level by level.
+    #[inline(never)]
+    fn walk_on(&self, start: Mark, usable: impl Fn(usize) -> bool) -> (Option<usize>, Mark) {
         if self.top == 0 {
             return (None, start);
         }
