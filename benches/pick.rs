@@ -10,6 +10,8 @@
 //! - `shared`: the same by `Balancer::pick`, which anybody may call from anywhere.
 //! - `churn`: each pick replaces a lease of the standing load, so that whatever a rule remembers of
 //!   it goes stale all the time.
+//! - `learned`: by rules that learn from the traffic, among backends of which each was heard of, with
+//!   the time of the pick; apart, and with the lease's end told.
 //! - `build`: compiling a picker, the cost of a change of the set.
 //! - `contention`: one thread against two that pick from one balancer; the ratio is printed behind
 //!   each pair.
@@ -27,12 +29,15 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, measurement::WallTime};
 use lvs::balancer::Worker;
 use lvs::scheduler::Rng;
-use lvs::{BackendSet, Balancer, Flow, Lease, Scheduler, Spec};
+use lvs::{BackendSet, Balancer, Flow, Lease, Outcome, Scheduler, Spec};
 
 use self::schedulers::{ALL, scheduler};
 
 /// Measured under a moving load as well: rules that look at it.
 const CHURN: &[&str] = &["rr", "lc", "wlc", "sed", "nq", "p2c", "bounded(maglev, factor=1.1)"];
+
+/// Measured once they have learned as well.
+const LEARNED: &[&str] = &["peak_ewma", "hot_cold"];
 
 /// Measured without a worker as well.
 const SHARED: &[&str] = &["rr", "wlc", "p2c", "maglev"];
@@ -105,6 +110,7 @@ fn main() {
     pick(&mut criterion);
     shared(&mut criterion);
     churn(&mut criterion);
+    learned(&mut criterion);
     build(&mut criterion);
     contention(&mut criterion);
     criterion.final_summary();
@@ -146,6 +152,36 @@ fn churn(criterion: &mut Criterion) {
                 let lease = world.worker.pick(&world.flows.next()).expect("everybody is usable");
                 let slot = world.rng.below(world.held.len() as u64) as usize;
                 world.held[slot] = lease;
+            });
+        });
+    }
+}
+
+fn learned(criterion: &mut Criterion) {
+    const LATENCY: Duration = Duration::from_millis(1);
+    let mut group = criterion.benchmark_group("learned");
+    for (&name, size) in LEARNED.iter().flat_map(|name| SIZES.map(|size| (name, size))) {
+        let mut world = None;
+        let mut heard = || {
+            let (world, start) = (World::new(name, size), now());
+            for lease in &world.held {
+                lease.observe_latency(LATENCY, start);
+            }
+            (world, start + Duration::from_secs(1))
+        };
+        group.bench_function(BenchmarkId::new(name, size), |bencher| {
+            let (World { worker, flows, .. }, at) = world.get_or_insert_with(&mut heard);
+            bencher.iter(|| {
+                *at += Duration::from_micros(1);
+                worker.pick(&flows.next().at(*at)).expect("everybody is usable")
+            });
+        });
+        group.bench_function(BenchmarkId::new(format!("{name} told"), size), |bencher| {
+            let (World { worker, flows, .. }, at) = world.get_or_insert_with(&mut heard);
+            bencher.iter(|| {
+                *at += Duration::from_micros(1);
+                let lease = worker.pick(&flows.next().at(*at)).expect("everybody is usable");
+                lease.complete_after(Outcome::Ok, LATENCY, *at);
             });
         });
     }

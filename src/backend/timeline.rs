@@ -39,6 +39,7 @@ impl Timeline {
     }
 
     /// The latest tick that anybody named: for readers that were given no time.
+    #[inline]
     pub(crate) fn latest(&self) -> Tick {
         self.latest.load(Ordering::Relaxed)
     }

@@ -82,14 +82,17 @@ impl ProbeResult {
 /// how it is at its present number of requests, and everybody would run to the same few until their
 /// answers come back late. A member that fails (by the rule of `PeakEwma`) is reported as
 /// infinitely crowded and slow.
+///
+/// Estimates are read as of the latest moment that the set was told of, whatever `now` is: within a
+/// pick that is the pick's own, worked out already.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LocalProbe;
 
 impl Probe for LocalProbe {
     #[inline]
-    fn probe(&self, member: &Member, now: Option<Instant>) -> ProbeResult {
+    fn probe(&self, member: &Member, _now: Option<Instant>) -> ProbeResult {
         let account = member.account();
-        let projection = account.project(account.shared().timeline.read(now));
+        let projection = account.project(account.shared().timeline.latest());
         let active = account.load().active;
         let seconds = cost(projection, active);
         let failing = seconds >= PENALTY && (projection.latency.is_some() || active == 0);
