@@ -57,7 +57,7 @@ pub use self::probe::{LocalProbe, Probe, ProbeResult};
 ///   does not attract traffic.
 ///
 /// # Cost
-/// O(probes + pool) without lock or allocation: with the defaults 65 to 80 ns beside the lease, some
+/// O(probes + pool) without lock or allocation: with the defaults 60 to 80 ns beside the lease, some
 /// 12 of them for each probe, and some fifteen plain writes to lines that threads share. Where many
 /// threads pick give each its own pool by [`Balancer::fork`](crate::Balancer::fork). 512 bytes for the
 /// pool, and 12 bytes a member where weights differ; O(n) for a change of the set.

@@ -45,8 +45,8 @@ use crate::backend::{Glance, Members, Projection, Shared, Tick};
 /// # Cost
 /// O(1): the draw of `p2c`, and of each of the two the counter, the estimate and, where something is
 /// known and some time old, one or two exponentials: 1 ns more than `p2c` while nothing is known of
-/// anybody, and then some 25 to 40, of which a third is the clock's arithmetic. Memory as `p2c`; the estimates stand
-/// beside the counts of every backend.
+/// anybody, and then some 20, of which a quarter is the clock's arithmetic. Memory as `p2c`; the
+/// estimates stand beside the counts of every backend.
 ///
 /// # Examples
 /// ```

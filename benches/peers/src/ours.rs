@@ -31,16 +31,15 @@ fn subject(name: &str, n: usize) -> Subject {
         .filter_map(|_| balancer.pick_id(snapshot.backends()[rng.below(n as u64) as usize].id()))
         .collect();
     let destination = SocketAddr::from(([203, 0, 113, 1], 443));
-    let keys = keys();
+    let mut keys = keys();
     let mut worker = balancer.worker(Rng::with_seed(1));
-    let mut i = 0;
     Subject::new(format!("lvs {name}"), n, move |steps| {
         let _standing = &held;
         for _ in 0..steps {
-            i = (i + 1) % keys.len();
-            let [a, b, c, d, ..] = keys[i].to_le_bytes();
+            let key = keys();
+            let [a, b, c, d, ..] = key.to_le_bytes();
             let client = SocketAddr::from(([a, b, c, d], 40_000));
-            let flow = Flow::from(client).to_destination(destination).key(keys[i]);
+            let flow = Flow::from(client).to_destination(destination).key(key);
             let lease = worker.pick(&flow).expect("everybody is usable");
             drop(black_box(lease));
         }
