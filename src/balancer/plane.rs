@@ -165,12 +165,12 @@ impl<T> Plane<T> {
         lane: u8,
     ) -> Result<Lease<T>, PickError> {
         let members = self.snapshot.members();
-        for attempt in 0..ATTEMPTS {
+        for attempt in 1..ATTEMPTS {
             if chosen.is_none() {
                 let why = refused(members, flow);
                 // The rule may have found everybody full a moment ago, which is no refusal.
                 let again = why == PickError::Refused && members.is_limited();
-                if !again || attempt >= SECOND_LOOKS {
+                if !again || attempt > SECOND_LOOKS {
                     return Err(why);
                 }
             }
