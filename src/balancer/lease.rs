@@ -85,18 +85,14 @@ impl<T> Lease<T> {
     }
 
     /// Ends the lease.
-    pub fn complete(mut self, outcome: Outcome) {
-        self.account().observe(outcome, None);
-        self.unbind(outcome);
-        self.count = Count::NONE;
+    pub fn complete(self, outcome: Outcome) {
+        self.end(outcome, None);
     }
 
     /// Ends the lease and says how long the work took and what time it is, which `peak_ewma` and
     /// `hot_cold` learn from.
-    pub fn complete_after(mut self, outcome: Outcome, latency: Duration, now: Instant) {
-        self.account().observe(outcome, Some((latency, now)));
-        self.unbind(outcome);
-        self.count = Count::NONE;
+    pub fn complete_after(self, outcome: Outcome, latency: Duration, now: Instant) {
+        self.end(outcome, Some((latency, now)));
     }
 
     /// Feeds the latency estimate while the work goes on.
@@ -112,6 +108,12 @@ impl<T> Lease<T> {
     pub fn detach(mut self) -> Arc<Backend<T>> {
         self.count = Count::NONE;
         Arc::clone(self.backend())
+    }
+
+    fn end(mut self, outcome: Outcome, timing: Option<(Duration, Instant)>) {
+        self.account().observe(outcome, timing);
+        self.unbind(outcome);
+        self.count = Count::NONE;
     }
 
     #[inline]

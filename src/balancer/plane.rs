@@ -128,8 +128,13 @@ impl<T> Plane<T> {
     /// change.
     #[inline]
     pub(super) fn pick(&self, flow: &Flow, rng: &mut Rng, lane: u8) -> Result<Lease<T>, PickError> {
-        if self.snapshot.members().share_sum() == 0 {
-            return self.pick_among_none(flow, rng, lane);
+        let members = self.snapshot.members();
+        if members.share_sum() == 0 {
+            let why = nobody(members);
+            // A rule may serve from members that are down, rather than not at all.
+            if why != PickError::AllDown {
+                return Err(why);
+            }
         }
         let chosen = self.choose(flow, rng, lane);
         match chosen.and_then(|position| self.lease(position, lane)) {
@@ -165,39 +170,25 @@ impl<T> Plane<T> {
         lane: u8,
     ) -> Result<Lease<T>, PickError> {
         let members = self.snapshot.members();
-        for attempt in 1..ATTEMPTS {
-            if chosen.is_none() {
-                let why = refused(members, flow);
-                // The rule may have found everybody full a moment ago, which is no refusal.
-                let again = why == PickError::Refused && members.is_limited();
-                if !again || attempt > SECOND_LOOKS {
-                    return Err(why);
-                }
+        let mut repeated = 0;
+        loop {
+            let (why, repeats) = match chosen {
+                Some(_) => (PickError::Saturated, ATTEMPTS - 1),
+                None => match refused(members, flow) {
+                    // The rule may have found everybody full a moment ago, which is no refusal.
+                    why @ PickError::Refused if members.is_limited() => (why, SECOND_LOOKS),
+                    why => (why, 0),
+                },
+            };
+            if repeated >= repeats {
+                return Err(why);
             }
+            repeated += 1;
             chosen = self.choose(flow, rng, lane);
             if let Some(lease) = chosen.and_then(|position| self.lease(position, lane)) {
                 return Ok(lease);
             }
         }
-        Err(PickError::Saturated)
-    }
-
-    /// Where nobody has a share.
-    #[cold]
-    #[inline(never)]
-    fn pick_among_none(&self, flow: &Flow, rng: &mut Rng, lane: u8) -> Result<Lease<T>, PickError> {
-        let why = nobody(self.snapshot.members());
-        // A rule may serve from members that are down, rather than not at all.
-        if why != PickError::AllDown {
-            return Err(why);
-        }
-        for _ in 0..ATTEMPTS {
-            let chosen = self.choose(flow, rng, lane).ok_or(why)?;
-            if let Some(lease) = self.lease(chosen, lane) {
-                return Ok(lease);
-            }
-        }
-        Err(PickError::Saturated)
     }
 }
 
@@ -233,9 +224,12 @@ fn nobody(members: &Members) -> PickError {
     if down { PickError::AllDown } else { PickError::AllQuiesced }
 }
 
-/// Says why a rule found nobody although some member has a share.
+/// Says why a rule that was asked found nobody.
 #[cold]
 fn refused(members: &Members, flow: &Flow) -> PickError {
+    if members.share_sum() == 0 {
+        return nobody(members);
+    }
     let mut eligible = members.iter().filter(|m| m.share() != 0).peekable();
     if eligible.peek().is_some() && eligible.clone().all(|m| flow.has_tried(m.serial())) {
         return PickError::Exhausted;

@@ -114,7 +114,7 @@ impl Buckets {
             return None;
         }
         // The kernel starts its probing at twice the hash.
-        let start = (hash & MASK).wrapping_add(hash);
+        let start = hash.wrapping_mul(2);
         let offsets = 0..=MASK;
         offsets.filter_map(|offset| self.owner(start.wrapping_add(offset))).find(|&i| cx.usable(i))
     }
