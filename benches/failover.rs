@@ -28,7 +28,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use lvs::director::{Config, Director};
+use lvs::director::{Director, DirectorConfig};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -252,7 +252,7 @@ fn direct(config: &Path) -> ExitCode {
         let mut terminate =
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
                 .expect("a signal");
-        let config = Config::load(config).expect("sound");
+        let config = DirectorConfig::load(config).expect("sound");
         let director = Director::start(config).await.expect("it starts");
         terminate.recv().await;
         director.stop(Duration::ZERO).await;

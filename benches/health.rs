@@ -15,7 +15,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use clap::Parser;
-use lvs::health::{Checks, Monitor, Plan, TcpCheck};
+use lvs::health::{HealthPlan, Monitor, TcpCheck, TimedCheck};
 use lvs::{BackendSet, Spec};
 
 /// Checks many backends by TCP and says what that takes.
@@ -57,8 +57,8 @@ async fn measure(args: &Args) -> Result<(), Box<dyn Error>> {
     set.edit(|edit| (0..args.backends).try_for_each(|n| edit.insert(backend(n, port)).map(drop)))?;
     let monitor = Monitor::new();
     let interval = Duration::from_secs(1);
-    let checks = Checks::new(TcpCheck::new()).interval(interval).timeout(interval / 2);
-    monitor.watch(&set, Plan::new("bench").check(checks))?;
+    let checks = TimedCheck::new(TcpCheck::new()).interval(interval).timeout(interval / 2);
+    monitor.watch(&set, HealthPlan::new("bench").check(checks))?;
     tokio::spawn(monitor.run());
     tokio::time::sleep(interval * 2).await;
 
@@ -68,15 +68,18 @@ async fn measure(args: &Args) -> Result<(), Box<dyn Error>> {
     let took = begun.elapsed();
     let (cpu, after) = (cpu_time()?.saturating_sub(cpu), monitor.counters());
 
-    let checks = after.checks - before.checks;
-    let up = set.snapshot().health_count().0;
+    let checks = after.checks_started - before.checks_started;
+    let up = set.snapshot().health_counts().0;
     println!("{checks} checks of {} backends in {:.2} s", args.backends, took.as_secs_f64());
     println!("  up          {up} of {}", args.backends);
-    println!("  failed      {} ({} by this machine)", after.failed, after.local);
+    println!("  failed      {} ({} by this machine)", after.backend_failures, after.local_failures);
     println!("  processor   {:.3} of a core", cpu.as_secs_f64() / took.as_secs_f64());
     println!("  a check     {:.1} us", cpu.as_secs_f64() * 1e6 / checks as f64);
-    println!("  late        {} by more than a tenth of their second", after.late - before.late);
-    println!("  worst       {:.1} ms, from the start on", after.worst_lateness.as_secs_f64() * 1e3);
+    println!(
+        "  late        {} by more than a tenth of their second",
+        after.late_checks - before.late_checks
+    );
+    println!("  worst       {:.1} ms, from the start on", after.max_lateness.as_secs_f64() * 1e3);
     if up != args.backends as usize {
         return Err("some backends are not up".into());
     }

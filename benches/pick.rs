@@ -27,7 +27,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, measurement::WallTime};
-use lvs::balancer::Worker;
+use lvs::balancer::BalancerWorker;
 use lvs::scheduler::Rng;
 use lvs::{BackendSet, Balancer, Flow, Lease, Outcome, Scheduler, Spec};
 
@@ -173,15 +173,15 @@ fn learned(criterion: &mut Criterion) {
             let (World { worker, flows, .. }, at) = world.get_or_insert_with(&mut heard);
             bencher.iter(|| {
                 *at += Duration::from_micros(1);
-                worker.pick(&flows.next().at(*at)).expect("everybody is usable")
+                worker.pick(&flows.next().time(*at)).expect("everybody is usable")
             });
         });
         group.bench_function(BenchmarkId::new(format!("{name} told"), size), |bencher| {
             let (World { worker, flows, .. }, at) = world.get_or_insert_with(&mut heard);
             bencher.iter(|| {
                 *at += Duration::from_micros(1);
-                let lease = worker.pick(&flows.next().at(*at)).expect("everybody is usable");
-                lease.complete_after(Outcome::Ok, LATENCY, *at);
+                let lease = worker.pick(&flows.next().time(*at)).expect("everybody is usable");
+                lease.complete_with_latency(Outcome::Ok, LATENCY, *at);
             });
         });
     }
@@ -284,7 +284,7 @@ fn together(world: &World, cursor: Cursor, threads: usize, picks: u64) -> Durati
 /// A balancer with work to do.
 struct World {
     balancer: Balancer<SocketAddr>,
-    worker: Worker<SocketAddr>,
+    worker: BalancerWorker<SocketAddr>,
     flows: Flows,
     rng: Rng,
     /// One lease on each backend and two more by chance: nobody is idle, and nobody is like his
@@ -298,7 +298,7 @@ impl World {
     }
 
     fn with_lanes(name: &str, size: u32, lanes: usize) -> Self {
-        let set = BackendSet::with_lanes(lanes);
+        let set = BackendSet::with_counter_lanes(lanes);
         set.edit(|edit| {
             for i in 0..size {
                 let address = SocketAddr::from(([10, 0, (i >> 8) as u8, i as u8], 80));
@@ -315,7 +315,7 @@ impl World {
         let extra: Vec<_> = (0..2 * size)
             .map(|_| snapshot.backends()[rng.below(u64::from(size)) as usize].id())
             .collect();
-        let held = ids.chain(extra).filter_map(|id| balancer.pick_id(id)).collect();
+        let held = ids.chain(extra).filter_map(|id| balancer.lease_by_id(id)).collect();
         let worker = balancer.worker(Rng::with_seed(1));
         Self { balancer, worker, flows: Flows::new(u64::from(size)), rng, held }
     }
@@ -332,7 +332,7 @@ impl Flows {
     fn next(&mut self) -> Flow {
         let [a, b, c, d, e, f, ..] = self.0.next_u64().to_le_bytes();
         let client = SocketAddr::from(([a, b, c, d], u16::from_le_bytes([e, f])));
-        Flow::from(client).to_destination(client)
+        Flow::from(client).destination(client)
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::Parser;
-use lvs::director::{Config, Director};
+use lvs::director::{Director, DirectorConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Command;
@@ -95,7 +95,7 @@ async fn main() {
                 }
                 "restarted" => {
                     let successor = start(&text).await;
-                    director.succeeded().await;
+                    director.wait_for_successor().await;
                     director.stop(Duration::from_secs(5)).await;
                     director = successor;
                     changes += 1;
@@ -163,8 +163,8 @@ fn visit(admin: SocketAddr) -> JoinSet<()> {
     visitors
 }
 
-fn read(text: &str) -> Config {
-    Config::parse(text).expect("sound")
+fn read(text: &str) -> DirectorConfig {
+    DirectorConfig::parse(text).expect("sound")
 }
 
 async fn start(text: &str) -> Director {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lvs::backend::Members;
-use lvs::scheduler::{CompileError, PickContext, Picker, Registry, Scheduler};
+use lvs::scheduler::{CompileError, PickContext, Picker, Scheduler, SchedulerRegistry};
 use lvs::{BackendSet, Balancer, Flow, Spec};
 
 /// The rule as configured; what it needs to know would be its fields.
@@ -32,7 +32,7 @@ impl Scheduler for Coldest {
 impl Picker for ColdestPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let coldest = (0..self.0.len())
-            .filter(|&i| cx.usable(i)) // up, below its limit, not tried before
+            .filter(|&i| cx.is_usable(i)) // up, below its limit, not tried before
             .min_by_key(|&i| self.0[i].load(Ordering::Relaxed))?;
         self.0[coldest].fetch_add(1, Ordering::Relaxed);
         Some(coldest)
@@ -40,7 +40,7 @@ impl Picker for ColdestPicker {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut registry = Registry::default();
+    let mut registry = SchedulerRegistry::default();
     registry.register("coldest", |_| Ok(Arc::new(Coldest)))?;
 
     let set = BackendSet::new();

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use lvs::discovery::{DnsSource, Feed, FeedHandle, FileSource, Source};
+use lvs::discovery::{DnsSource, Feed, FeedHandle, FileSource, MemberSource};
 use lvs::forward::Forwarder;
 use lvs::{BackendSet, Balancer, scheduler};
 
@@ -54,7 +54,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn start(set: &BackendSet<SocketAddr>, source: impl Source<SocketAddr> + 'static) -> FeedHandle {
+fn start(
+    set: &BackendSet<SocketAddr>,
+    source: impl MemberSource<SocketAddr> + 'static,
+) -> FeedHandle {
     let feed = Feed::new(set, source);
     let handle = feed.handle();
     tokio::spawn(feed.run());

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use lvs::director::Config;
+use lvs::director::DirectorConfig;
 
 use crate::program::{Error, Program};
 
@@ -43,7 +43,7 @@ async fn run(args: Args) -> Result<(), Error> {
     if args.check {
         return program::check(&args.config);
     }
-    let config = Config::load(&args.config)?;
+    let config = DirectorConfig::load(&args.config)?;
     if !config.has_standby() {
         return Err("there is no [vrrp] table: `--example director` needs none".into());
     }

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use lvs::forward::{Forwarder, ProxyOut};
+use lvs::forward::{Forwarder, ProxyHeaderOptions};
 use lvs::{BackendSet, Balancer, scheduler};
 
 /// Carries TCP connections to the backends that a scheduler chooses.
@@ -67,7 +67,7 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         forwarder = forwarder.sorry_server(sorry);
     }
     if arguments.send_proxy {
-        forwarder = forwarder.send_proxy(ProxyOut::v2());
+        forwarder = forwarder.send_proxy(ProxyHeaderOptions::v2());
     }
     if !arguments.quiet {
         forwarder = forwarder.on_end(|record| println!("{record}"));

@@ -26,7 +26,7 @@ use std::time::Duration;
 use clap::Parser;
 use lvs::Spec;
 use lvs::discovery::StaticList;
-use lvs::scheduler::PowerOfTwo;
+use lvs::scheduler::PowerOfTwoChoices;
 use lvs::tower::{BalanceLayer, Retry};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, Cmd, RedisError, Value};
@@ -58,7 +58,7 @@ async fn main() -> Result<(), BoxError> {
     });
     // From addresses to connections, which are made at once, and again when they break.
     let connect = service_fn(Connection::make);
-    let pool = BalanceLayer::new(PowerOfTwo::new())
+    let pool = BalanceLayer::new(PowerOfTwoChoices::new())
         .backoff(Duration::from_millis(50), Duration::from_millis(500))
         .layer(connect)
         .balance(StaticList::new(members))?
@@ -88,7 +88,7 @@ async fn main() -> Result<(), BoxError> {
 
     println!("{} questions, {failed} failed", args.requests);
     println!("connection              ok  failed");
-    for backend in pool.balancer().set().snapshot().backends() {
+    for backend in pool.balancer().backend_set().snapshot().backends() {
         let outcomes = backend.outcomes();
         println!("{:20} {:5} {:7}", backend.id().as_str(), outcomes.ok, outcomes.failures());
     }

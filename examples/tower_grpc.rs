@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use http::HeaderName;
 use lvs::scheduler::Maglev;
-use lvs::tower::{Balance, GrpcStatus, HeaderKey, OnBodyEnd};
+use lvs::tower::{Balance, GrpcStatusClassifier, HeaderKey, OnBodyEnd};
 use lvs::{BackendSet, Balancer, Health, Spec};
 use tokio::net::TcpListener;
 use tonic::Request;
@@ -21,7 +21,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower::BoxError;
 
-type Client = HealthClient<Balance<Channel, HeaderKey, OnBodyEnd<GrpcStatus>>>;
+type Client = HealthClient<Balance<Channel, HeaderKey, OnBodyEnd<GrpcStatusClassifier>>>;
 
 const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 
@@ -36,7 +36,7 @@ async fn main() -> Result<(), BoxError> {
     }
     let sticky = Balance::new(Balancer::new(&set, Maglev::new())?)
         .key(HeaderKey::new(HeaderName::from_static("x-session")))
-        .classify(GrpcStatus)
+        .classify(GrpcStatusClassifier)
         .until_body_end(); // gRPC says how it went in the trailers
     let client = HealthClient::new(sticky);
 

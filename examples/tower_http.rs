@@ -19,8 +19,8 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use lvs::scheduler::Registry;
-use lvs::tower::{Balance, HttpStatus, Retry};
+use lvs::scheduler::SchedulerRegistry;
+use lvs::tower::{Balance, HttpStatusClassifier, Retry};
 use lvs::{BackendSet, Balancer, Spec};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -51,9 +51,9 @@ async fn main() -> Result<(), BoxError> {
             .service(client.clone());
         set.insert(Spec::new(name, instance))?;
     }
-    let balancer = Balancer::new(&set, Registry::default().parse(&args.scheduler)?)?;
+    let balancer = Balancer::new(&set, SchedulerRegistry::default().parse(&args.scheduler)?)?;
     let service = Balance::new(balancer)
-        .classify(HttpStatus) // 5xx is a failure
+        .classify(HttpStatusClassifier) // 5xx is a failure
         .retry(Retry::safe_methods()) // and a GET goes elsewhere then
         .until_body_end(); // a server is busy until its last byte
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use lvs::forward::{UdpForwarder, UdpHandle};
-use lvs::scheduler::Registry;
+use lvs::scheduler::SchedulerRegistry;
 use lvs::{BackendSet, Balancer};
 
 #[derive(Debug, Parser)]
@@ -59,7 +59,7 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     for address in &options.backends {
         set.insert(*address)?;
     }
-    let scheduler = Registry::default().parse(&options.scheduler)?;
+    let scheduler = SchedulerRegistry::default().parse(&options.scheduler)?;
     let balancer = Balancer::new(&set, scheduler)?;
 
     let mut forwarder = UdpForwarder::bind(options.listen, balancer)?

@@ -16,31 +16,32 @@ use std::time::Duration;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Below this, each microsecond has a bucket of its own.
-const LINEAR: u64 = 1 << LINEAR_BITS;
+const LINEAR_BUCKETS: u64 = 1 << LINEAR_BITS;
 const LINEAR_BITS: u32 = 4;
 /// Buckets to each doubling.
-const STEPS: u64 = 6;
+const BUCKETS_PER_DOUBLING: u64 = 6;
 /// The first microseconds that do not fit: 2 to the power of this.
-const TOP_BITS: u32 = 32;
+const MAX_MICROS_BITS: u32 = 32;
 /// The buckets with an upper bound.
-const BOUNDED: usize = (LINEAR + STEPS * (TOP_BITS - LINEAR_BITS) as u64) as usize;
-const BUCKETS: usize = BOUNDED + 1;
+const BOUNDED_BUCKETS: usize =
+    (LINEAR_BUCKETS + BUCKETS_PER_DOUBLING * (MAX_MICROS_BITS - LINEAR_BITS) as u64) as usize;
+const BUCKET_COUNT: usize = BOUNDED_BUCKETS + 1;
 
 /// Durations as they are recorded, from any number of threads.
 ///
 /// Recording is two relaxed additions and a load, some 10 ns where no other thread writes, with
 /// neither lock nor allocation. 1.5 KB.
-pub(crate) struct Histogram {
-    counts: [AtomicU64; BUCKETS],
+pub(crate) struct AtomicHistogram {
+    counts: [AtomicU64; BUCKET_COUNT],
     /// Whole microseconds: nanoseconds would overflow in three weeks of ten thousand connections.
     sum: AtomicU64,
     max: AtomicU64,
 }
 
-impl Histogram {
+impl AtomicHistogram {
     pub(crate) fn record(&self, took: Duration) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.counts[bucket(took)].fetch_add(1, Ordering::Relaxed);
+        self.counts[bucket_index(took)].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(took.saturating_add(500) / 1000, Ordering::Relaxed);
         // A new longest is rare; the load leaves the line to all readers.
         if took > self.max.load(Ordering::Relaxed) {
@@ -58,14 +59,14 @@ impl Histogram {
 
     /// What was recorded up to now. Durations that are recorded meanwhile may be in the counts and
     /// not yet in the sum.
-    pub(crate) fn snapshot(&self) -> Durations {
+    pub(crate) fn snapshot(&self) -> DurationHistogram {
         let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
         let counts = Box::new(self.counts.each_ref().map(read));
-        Durations { counts, sum: read(&self.sum), max: read(&self.max) }
+        DurationHistogram { counts, sum: read(&self.sum), max: read(&self.max) }
     }
 }
 
-impl Default for Histogram {
+impl Default for AtomicHistogram {
     fn default() -> Self {
         Self {
             counts: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -75,58 +76,61 @@ impl Default for Histogram {
     }
 }
 
-impl fmt::Debug for Histogram {
+impl fmt::Debug for AtomicHistogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.snapshot(), f)
     }
 }
 
 /// The bucket of so many nanoseconds. Bounds belong to the bucket below them, as Prometheus's `le`.
-fn bucket(nanos: u64) -> usize {
+fn bucket_index(nanos: u64) -> usize {
     let micros = nanos.saturating_sub(1) / 1000;
-    if micros < LINEAR {
+    if micros < LINEAR_BUCKETS {
         return micros as usize;
     }
     let bits = micros.ilog2();
-    if bits >= TOP_BITS {
-        return BOUNDED;
+    if bits >= MAX_MICROS_BITS {
+        return BOUNDED_BUCKETS;
     }
-    let step = ((micros - (1 << bits)) * STEPS) >> bits;
-    (LINEAR + u64::from(bits - LINEAR_BITS) * STEPS + step) as usize
+    let step = ((micros - (1 << bits)) * BUCKETS_PER_DOUBLING) >> bits;
+    (LINEAR_BUCKETS + u64::from(bits - LINEAR_BITS) * BUCKETS_PER_DOUBLING + step) as usize
 }
 
 /// The microseconds that a bucket starts above.
-fn lower_micros(bucket: usize) -> u64 {
+fn bucket_lower_micros(bucket: usize) -> u64 {
     let bucket = bucket as u64;
-    if bucket < LINEAR {
+    if bucket < LINEAR_BUCKETS {
         return bucket;
     }
-    let (doubling, step) = ((bucket - LINEAR) / STEPS, (bucket - LINEAR) % STEPS);
+    let (doubling, step) = (
+        (bucket - LINEAR_BUCKETS) / BUCKETS_PER_DOUBLING,
+        (bucket - LINEAR_BUCKETS) % BUCKETS_PER_DOUBLING,
+    );
     let base = 1_u64 << (u64::from(LINEAR_BITS) + doubling);
-    base + (base * step).div_ceil(STEPS)
+    base + (base * step).div_ceil(BUCKETS_PER_DOUBLING)
 }
 
 /// How long things took, at one moment.
 ///
 /// Made by the counters of forwarders and of hedges. Histograms of several workers, listeners or
-/// backends can be [merged](Durations::merge) without loss, which quantiles cannot.
+/// backends can be [merged](DurationHistogram::merge) without loss, which quantiles cannot.
 ///
 /// # Examples
 /// ```
-/// use lvs::Durations;
+/// use lvs::DurationHistogram;
 ///
-/// let mut all = Durations::default();
+/// let mut all = DurationHistogram::default();
 /// all.merge(&Durations::default());
 /// assert_eq!((all.count(), all.quantile(0.99)), (0, None));
 /// ```
 #[derive(Clone, Eq, PartialEq)]
-pub struct Durations {
-    counts: Box<[u64; BUCKETS]>,
+pub struct DurationHistogram {
+    counts: Box<[u64; BUCKET_COUNT]>,
     sum: u64,
     max: u64,
 }
 
-impl Durations {
+impl DurationHistogram {
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -169,39 +173,39 @@ impl Durations {
             below += here;
             below >= rank
         })?;
-        if bucket == BOUNDED {
+        if bucket == BOUNDED_BUCKETS {
             return Some(self.max());
         }
-        let middle = (lower_micros(bucket) + lower_micros(bucket + 1)) * 500;
+        let middle = (bucket_lower_micros(bucket) + bucket_lower_micros(bucket + 1)) * 500;
         Some(Duration::from_nanos(middle.min(self.max)))
     }
 
     /// Upper bounds in ascending order, each with how many did not exceed it; as Prometheus's
-    /// cumulative `le` buckets, whose `+Inf` is [`count`](Durations::count).
+    /// cumulative `le` buckets, whose `+Inf` is [`count`](DurationHistogram::count).
     ///
     /// There are 184. Any choice of them is sound: from the 15th (16 us) on every sixth is a
     /// doubling.
     ///
     /// # Examples
     /// ```
-    /// use lvs::Durations;
+    /// use lvs::DurationHistogram;
     ///
-    /// let durations = Durations::default();
-    /// let doublings = durations.buckets().skip(15).step_by(6);
+    /// let durations = DurationHistogram::default();
+    /// let doublings = durations.cumulative_buckets().skip(15).step_by(6);
     /// assert_eq!(doublings.map(|(le, _)| le.as_micros()).take(3).collect::<Vec<_>>(), [16, 32, 64]);
     /// ```
-    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
+    pub fn cumulative_buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
         let mut below = 0;
-        self.counts[..BOUNDED].iter().enumerate().map(move |(bucket, here)| {
+        self.counts[..BOUNDED_BUCKETS].iter().enumerate().map(move |(bucket, here)| {
             below += here;
-            (Duration::from_micros(lower_micros(bucket + 1)), below)
+            (Duration::from_micros(bucket_lower_micros(bucket + 1)), below)
         })
     }
 
     /// What has been added since an earlier look at the same histograms. The longest is not known
     /// then, but for the upper bound of its bucket.
     #[must_use]
-    pub fn since(&self, earlier: &Self) -> Self {
+    pub fn delta_since(&self, earlier: &Self) -> Self {
         let mut counts = self.counts.clone();
         for (now, then) in counts.iter_mut().zip(earlier.counts.iter()) {
             *now = now.saturating_sub(*then);
@@ -209,8 +213,8 @@ impl Durations {
         let longest = counts.iter().rposition(|&count| count > 0);
         let max = match longest {
             None => 0,
-            Some(BOUNDED) => self.max,
-            Some(bucket) => self.max.min(lower_micros(bucket + 1) * 1000),
+            Some(BOUNDED_BUCKETS) => self.max,
+            Some(bucket) => self.max.min(bucket_lower_micros(bucket + 1) * 1000),
         };
         Self { counts, sum: self.sum.saturating_sub(earlier.sum), max }
     }
@@ -225,13 +229,13 @@ impl Durations {
     }
 }
 
-impl Default for Durations {
+impl Default for DurationHistogram {
     fn default() -> Self {
-        Self { counts: Box::new([0; BUCKETS]), sum: 0, max: 0 }
+        Self { counts: Box::new([0; BUCKET_COUNT]), sum: 0, max: 0 }
     }
 }
 
-impl fmt::Debug for Durations {
+impl fmt::Debug for DurationHistogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Durations")
             .field("count", &self.count())
@@ -250,71 +254,84 @@ mod tests {
 
     use super::*;
 
-    fn of(nanos: impl IntoIterator<Item = u64>) -> Durations {
-        let live = Histogram::default();
+    fn histogram_of(nanos: impl IntoIterator<Item = u64>) -> DurationHistogram {
+        let live = AtomicHistogram::default();
         nanos.into_iter().for_each(|nanos| live.record(Duration::from_nanos(nanos)));
         live.snapshot()
     }
 
     #[test]
     fn what_came_since_is_what_was_added() {
-        let early = of([1_000, 50_000, 3_000_000]);
+        let early = histogram_of([1_000, 50_000, 3_000_000]);
         let mut later = early.clone();
-        later.merge(&of([2_000, 70_000]));
-        let since = later.since(&early);
+        later.merge(&histogram_of([2_000, 70_000]));
+        let since = later.delta_since(&early);
         assert_eq!((since.count(), since.sum()), (2, Duration::from_micros(72)));
         assert!(
             since.max() >= Duration::from_micros(70) && since.max() < Duration::from_micros(90)
         );
-        assert_eq!(later.since(&later), Durations::default());
+        assert_eq!(later.delta_since(&later), DurationHistogram::default());
     }
 
     #[test]
     fn each_bucket_begins_where_the_last_one_ends() {
-        for at in 0..BOUNDED {
-            let (low, high) = (lower_micros(at) * 1000, lower_micros(at + 1) * 1000);
+        for at in 0..BOUNDED_BUCKETS {
+            let (low, high) = (bucket_lower_micros(at) * 1000, bucket_lower_micros(at + 1) * 1000);
             assert!(low < high, "{at}");
-            assert_eq!((bucket(low + 1), bucket(high)), (at, at), "{at}: {low}..={high}");
+            assert_eq!(
+                (bucket_index(low + 1), bucket_index(high)),
+                (at, at),
+                "{at}: {low}..={high}"
+            );
         }
-        assert_eq!(lower_micros(BOUNDED), 1 << TOP_BITS);
-        assert_eq!((bucket((1000 << TOP_BITS) + 1), bucket(u64::MAX)), (BOUNDED, BOUNDED));
-        assert_eq!(bucket(0), 0);
+        assert_eq!(bucket_lower_micros(BOUNDED_BUCKETS), 1 << MAX_MICROS_BITS);
+        assert_eq!(
+            (bucket_index((1000 << MAX_MICROS_BITS) + 1), bucket_index(u64::MAX)),
+            (BOUNDED_BUCKETS, BOUNDED_BUCKETS)
+        );
+        assert_eq!(bucket_index(0), 0);
     }
 
     #[test]
     fn it_is_as_small_as_it_says() {
-        assert!(size_of::<Histogram>() <= 1536, "{}", size_of::<Histogram>());
-        assert_eq!(of([]).buckets().count(), 184);
+        assert!(size_of::<AtomicHistogram>() <= 1536, "{}", size_of::<AtomicHistogram>());
+        assert_eq!(histogram_of([]).cumulative_buckets().count(), 184);
     }
 
     #[test]
     fn a_bound_counts_what_is_equal_to_it() {
-        let durations = of([1_000, 1_001, 2_000, 16_000, 16_001]);
+        let durations = histogram_of([1_000, 1_001, 2_000, 16_000, 16_001]);
         let at = |micros| {
             let bound = Duration::from_micros(micros);
-            durations.buckets().find(|(le, _)| *le == bound).map(|(_, count)| count)
+            durations.cumulative_buckets().find(|(le, _)| *le == bound).map(|(_, count)| count)
         };
         assert_eq!((at(1), at(2), at(15), at(16)), (Some(1), Some(3), Some(3), Some(4)));
-        assert_eq!(durations.buckets().last(), Some((Duration::from_micros(1 << 32), 5)));
+        assert_eq!(
+            durations.cumulative_buckets().last(),
+            Some((Duration::from_micros(1 << 32), 5))
+        );
     }
 
     #[test]
     fn what_is_longer_than_all_bounds_is_counted_and_has_its_place() {
         let day = Duration::from_secs(86_400);
-        let live = Histogram::default();
+        let live = AtomicHistogram::default();
         [Duration::from_micros(5), day, Duration::MAX].into_iter().for_each(|d| live.record(d));
         let durations = live.snapshot();
-        assert_eq!((durations.count(), durations.buckets().last().map(|b| b.1)), (3, Some(1)));
+        assert_eq!(
+            (durations.count(), durations.cumulative_buckets().last().map(|b| b.1)),
+            (3, Some(1))
+        );
         assert_eq!(durations.quantile(0.5), Some(Duration::from_nanos(u64::MAX)));
     }
 
     #[test]
     fn nothing_has_no_quantile_and_odd_parts_are_taken_for_the_nearest() {
         assert_eq!(
-            (of([]).quantile(0.5), of([]).mean(), of([]).max()),
+            (histogram_of([]).quantile(0.5), histogram_of([]).mean(), histogram_of([]).max()),
             (None, None, Duration::ZERO)
         );
-        let durations = of([10_000, 20_000_000]);
+        let durations = histogram_of([10_000, 20_000_000]);
         let (low, high) = (durations.quantile(0.0), Some(Duration::from_millis(20)));
         assert_eq!(low, Some(Duration::from_nanos(9_500)));
         for (part, expected) in [
@@ -331,7 +348,7 @@ mod tests {
 
     #[test]
     fn threads_lose_nothing() {
-        let live = Histogram::default();
+        let live = AtomicHistogram::default();
         std::thread::scope(|scope| {
             for thread in 0..4_u64 {
                 let live = &live;
@@ -363,7 +380,7 @@ mod tests {
         ) {
             let mut nanos: Vec<u64> =
                 nanos.into_iter().map(|(bits, low)| (1 << bits) | (low & ((1 << bits) - 1))).collect();
-            let durations = of(nanos.iter().copied());
+            let durations = histogram_of(nanos.iter().copied());
             nanos.sort_unstable();
             let rank = ((part * nanos.len() as f64).ceil() as usize).clamp(1, nanos.len());
             let exact = nanos[rank - 1] as f64;
@@ -377,10 +394,10 @@ mod tests {
             left in prop::collection::vec(0_u64..1 << 45, 0..50),
             right in prop::collection::vec(0_u64..1 << 45, 0..50),
         ) {
-            let mut merged = of(left.iter().copied());
-            merged.merge(&of(right.iter().copied()));
-            prop_assert_eq!(&merged, &of(left.into_iter().chain(right)));
-            let counts: Vec<u64> = merged.buckets().map(|(_, count)| count).collect();
+            let mut merged = histogram_of(left.iter().copied());
+            merged.merge(&histogram_of(right.iter().copied()));
+            prop_assert_eq!(&merged, &histogram_of(left.into_iter().chain(right)));
+            let counts: Vec<u64> = merged.cumulative_buckets().map(|(_, count)| count).collect();
             prop_assert!(counts.is_sorted());
         }
     }

@@ -107,7 +107,7 @@ pub use self::backend::{
 pub use self::balancer::{Balancer, Lease, PickError};
 #[cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))))]
-pub use self::histogram::Durations;
+pub use self::histogram::DurationHistogram;
 pub use self::scheduler::{Flow, Scheduler};
 
 /// Compiles the README's program.

@@ -88,7 +88,7 @@ fn the_child() {
         }
         Ok(_) => {
             let refused = from_environment().unwrap_err();
-            assert!(matches!(refused, HandoverError::Inherited { .. }), "{refused}");
+            assert!(matches!(refused, HandoverError::InheritedDescriptor { .. }), "{refused}");
         }
         Err(_) => assert!(from_environment().unwrap().is_empty(), "nothing was announced"),
     }

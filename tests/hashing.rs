@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use lvs::scheduler::{Bounded, Maglev, Rendezvous, Ring, Rng, Scheduler, Subset};
+use lvs::scheduler::{BoundedLoad, Maglev, RandomSubset, RendezvousHash, RingHash, Rng, Scheduler};
 use lvs::{BackendId, BackendSet, Balancer, Flow, Health, Lease, Spec};
 
 fn name(i: usize) -> String {
@@ -32,26 +32,26 @@ fn owners(balancer: &Balancer<()>, keys: u64) -> Vec<BackendId> {
 /// Every rule with its whole decision in the hash, by value.
 fn rules() -> Vec<Box<dyn Scheduler>> {
     vec![
-        Box::new(Ring::new()),
-        Box::new(Rendezvous::new()),
-        Box::new(Rendezvous::table()),
+        Box::new(RingHash::new()),
+        Box::new(RendezvousHash::new()),
+        Box::new(RendezvousHash::table()),
         Box::new(Maglev::new()),
         // With nothing outstanding the bound is never reached.
-        Box::new(Bounded::new(Ring::new(), 125).expect("above 100")),
-        Box::new(Subset::new(Rendezvous::new(), 1, 8)),
+        Box::new(BoundedLoad::new(RingHash::new(), 125).expect("above 100")),
+        Box::new(RandomSubset::new(RendezvousHash::new(), 1, 8)),
     ]
 }
 
 /// Those among which exactly the removed share moves.
 fn minimal_rules() -> Vec<Box<dyn Scheduler>> {
     vec![
-        Box::new(Ring::new()),
-        Box::new(Ring::new().with_replicas(20).with_seed(3)),
-        Box::new(Rendezvous::new()),
-        Box::new(Rendezvous::new().with_seed(9)),
-        Box::new(Rendezvous::table()),
-        Box::new(Rendezvous::new().with_table(4099)),
-        Box::new(Bounded::new(Rendezvous::table(), 200).expect("above 100")),
+        Box::new(RingHash::new()),
+        Box::new(RingHash::new().replicas(20).seed(3)),
+        Box::new(RendezvousHash::new()),
+        Box::new(RendezvousHash::new().seed(9)),
+        Box::new(RendezvousHash::table()),
+        Box::new(RendezvousHash::new().rows(4099)),
+        Box::new(BoundedLoad::new(RendezvousHash::table(), 200).expect("above 100")),
     ]
 }
 
@@ -115,9 +115,9 @@ fn a_flap_a_drain_and_weight_zero_move_the_keys_of_one_member_only() {
 #[test]
 fn keys_of_a_failed_member_spread_over_many() {
     for rule in [
-        Box::new(Ring::new()) as Box<dyn Scheduler>,
-        Box::new(Rendezvous::new()),
-        Box::new(Rendezvous::table()),
+        Box::new(RingHash::new()) as Box<dyn Scheduler>,
+        Box::new(RendezvousHash::new()),
+        Box::new(RendezvousHash::table()),
         Box::new(Maglev::new()),
     ] {
         let label = format!("{rule:?}");
@@ -177,10 +177,10 @@ fn two_directors_that_were_configured_in_another_order_agree() {
 fn a_seed_changes_the_placement() {
     let set = set_of(&[1; 10]);
     let pairs: [[Box<dyn Scheduler>; 2]; 4] = [
-        [Box::new(Ring::new()), Box::new(Ring::new().with_seed(1))],
-        [Box::new(Rendezvous::new()), Box::new(Rendezvous::new().with_seed(1))],
-        [Box::new(Rendezvous::table()), Box::new(Rendezvous::table().with_seed(1))],
-        [Box::new(Maglev::new()), Box::new(Maglev::new().with_seed(1))],
+        [Box::new(RingHash::new()), Box::new(RingHash::new().seed(1))],
+        [Box::new(RendezvousHash::new()), Box::new(RendezvousHash::new().seed(1))],
+        [Box::new(RendezvousHash::table()), Box::new(RendezvousHash::table().seed(1))],
+        [Box::new(Maglev::new()), Box::new(Maglev::new().seed(1))],
     ];
     for [one, other] in pairs {
         let one = owners(&Balancer::new(&set, one).expect("small"), 1000);
@@ -197,7 +197,7 @@ fn maglev_moves_little_of_the_others() {
     for (weights, gone) in [(&[1, 1, 1][..], 1), (&[2, 13, 111, 10], 0)] {
         let set = set_of(weights);
         let size = if weights.len() == 3 { 65_537 } else { 1021 };
-        let rule = Maglev::new().with_size(size).expect("a prime");
+        let rule = Maglev::new().size(size).expect("a prime");
         let balancer = Balancer::new(&set, rule).expect("small");
         let before = owners(&balancer, KEYS);
         let id = BackendId::from(name(gone));
@@ -222,13 +222,13 @@ fn maglev_is_even_where_the_others_are_not() {
     };
     // What is left is the chance of 5000 keys each: a deviation of 1.4 %.
     assert!(peak(Box::new(Maglev::new())) < 1.04);
-    assert!(peak(Box::new(Rendezvous::new())) < 1.04);
-    assert!(peak(Box::new(Rendezvous::table())) < 1.07);
-    let ring = peak(Box::new(Ring::new()));
+    assert!(peak(Box::new(RendezvousHash::new())) < 1.04);
+    assert!(peak(Box::new(RendezvousHash::table())) < 1.07);
+    let ring = peak(Box::new(RingHash::new()));
     assert!((1.05..1.25).contains(&ring), "{ring}");
 }
 
-/// 2000 connections with keys by Zipf's law over 100 backends, as published (see `Bounded`).
+/// 2000 connections with keys by Zipf's law over 100 backends, as published (see `BoundedLoad`).
 #[test]
 fn bounded_loads_spill_as_published() {
     let total_weight: f64 = (1..=10_000).map(|rank| 1.0 / f64::from(rank)).sum();
@@ -239,11 +239,11 @@ fn bounded_loads_spill_as_published() {
         sums.push(sum);
     }
     let set = set_of(&[1; 100]);
-    let plain = Balancer::new(&set, Ring::new()).expect("small");
+    let plain = Balancer::new(&set, RingHash::new()).expect("small");
     let home = owners(&plain, 10_000);
     drop(plain);
     for (percent, published) in [(200, 26.0), (150, 35.0), (125, 44.0), (110, 56.0)] {
-        let rule = Bounded::new(Ring::new(), percent).expect("above 100");
+        let rule = BoundedLoad::new(RingHash::new(), percent).expect("above 100");
         let balancer = Balancer::new(&set, rule).expect("small");
         let mut rng = Rng::with_seed(percent.into());
         let mut leases: Vec<Lease<()>> = Vec::with_capacity(2000);
@@ -254,7 +254,8 @@ fn bounded_loads_spill_as_published() {
             }
             let point = rng.next_u64() as f64 / 2f64.powi(64);
             let key = sums.partition_point(|&sum| sum < point).min(9999);
-            let lease = balancer.pick_with(&Flow::new().key(key as u64), &mut rng).expect("room");
+            let lease =
+                balancer.pick_with_rng(&Flow::new().key(key as u64), &mut rng).expect("room");
             assert!(u64::from(lease.backend().load().active) <= u64::from(percent).div_ceil(5));
             if step >= 4000 {
                 picks += 1;

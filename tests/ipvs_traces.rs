@@ -109,7 +109,7 @@ fn replay(file: &Path) -> usize {
     for (number, step) in recording.steps.iter().enumerate() {
         match step {
             Step::Add { server, weight, upper_threshold, lower_threshold } => {
-                let limits = Limits::max(*upper_threshold).resume_below(*lower_threshold);
+                let limits = Limits::new(*upper_threshold).with_resume_below(*lower_threshold);
                 set.insert(Spec::from(*server).weight(*weight).limits(limits)).map(drop)
             }
             Step::Weight { server, weight } => set.set_weight(&BackendId::from(*server), *weight),
@@ -145,7 +145,7 @@ fn picks(set: &BackendSet<SocketAddr>, recording: &Recording) -> Picks {
             let timeout = Duration::from_secs(rule.timeout_s);
             #[expect(clippy::disallowed_methods, reason = "any moment serves: none passes")]
             let now = Instant::now();
-            Picks::Sticky(Persistence::new(timeout).ipv4_prefix(prefix).over(balancer), now)
+            Picks::Sticky(Persistence::builder(timeout).ipv4_prefix(prefix).build(balancer), now)
         }
     }
 }
@@ -165,9 +165,9 @@ impl Picks {
         vip: SocketAddr,
         rng: &mut Rng,
     ) -> Result<Lease<SocketAddr>, PickError> {
-        let flow = Flow::from(client).to_destination(vip);
+        let flow = Flow::from(client).destination(vip);
         match self {
-            Self::Plain(balancer) => balancer.pick_with(&flow, rng),
+            Self::Plain(balancer) => balancer.pick_with_rng(&flow, rng),
             Self::Sticky(persistence, now) => persistence.pick(client, flow, rng, *now),
         }
     }
@@ -180,6 +180,6 @@ fn mirror(set: &BackendSet<SocketAddr>, before: &[Destination], place: &str) {
     let theirs = before.iter().map(|destination| (destination.server, destination.weight));
     assert_eq!(ours.collect::<Vec<_>>(), theirs.collect::<Vec<_>>(), "{place}: the list differs");
     for (backend, destination) in snapshot.backends().iter().zip(before) {
-        backend.mirror_load(destination.active, destination.inactive);
+        backend.set_load(destination.active, destination.inactive);
     }
 }

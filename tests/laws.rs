@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use lvs::scheduler::{Registry, Rng};
+use lvs::scheduler::{Rng, SchedulerRegistry};
 use lvs::{BackendId, BackendSet, Balancer, Flow, Health, Lease, PickError, Spec};
 
 use self::common::schedulers::{ALL, is, scheduler};
@@ -85,7 +85,7 @@ fn flow(i: u32) -> Flow {
     let spread = i.wrapping_mul(0x9e37_79b1).to_be_bytes();
     let [a, b, c, d] = spread;
     Flow::from(SocketAddr::from(([a, b, c, d], 40_000)))
-        .to_destination(SocketAddr::from(([d, c, b, a], 80)))
+        .destination(SocketAddr::from(([d, c, b, a], 80)))
 }
 
 type Counts = BTreeMap<BackendId, u32>;
@@ -95,7 +95,7 @@ fn count(balancer: &Balancer<()>, picks: u32, leases: Leases) -> Counts {
     let mut counts = Counts::new();
     let mut held = Vec::new();
     for i in 0..picks {
-        let lease = balancer.pick_with(&flow(i), &mut rng).expect("somebody is usable");
+        let lease = balancer.pick_with_rng(&flow(i), &mut rng).expect("somebody is usable");
         *counts.entry(lease.id().clone()).or_default() += 1;
         if leases == Leases::Held {
             held.push(lease);
@@ -107,7 +107,7 @@ fn count(balancer: &Balancer<()>, picks: u32, leases: Leases) -> Counts {
 /// For which flow whom: what may not move.
 fn homes(balancer: &Balancer<()>, flows: u32) -> Vec<BackendId> {
     let mut rng = Rng::with_seed(42);
-    let home = |i| balancer.pick_with(&flow(i), &mut rng).expect("usable").id().clone();
+    let home = |i| balancer.pick_with_rng(&flow(i), &mut rng).expect("usable").id().clone();
     (0..flows).map(home).collect()
 }
 
@@ -118,7 +118,7 @@ fn is_hash(expression: &str) -> bool {
 
 #[test]
 fn every_registered_name_is_under_the_law() {
-    for name in Registry::default().names() {
+    for name in SchedulerRegistry::default().names() {
         assert!(ALL.iter().any(|it| is(it, name)), "{name} is not in tests/common/schedulers.rs");
     }
 }
@@ -134,7 +134,7 @@ fn a_scheduler_is_called_by_its_name() {
 fn an_empty_set_is_an_error() {
     for expression in ALL {
         let (_, balancer) = balancer(expression, &[]);
-        assert_eq!(balancer.pick(&flow(1)).map(drop), Err(PickError::Empty), "{expression}");
+        assert_eq!(balancer.pick(&flow(1)).map(drop), Err(PickError::NoBackends), "{expression}");
     }
 }
 
@@ -233,7 +233,7 @@ fn weight_zero_takes_no_new_flow() {
         let (_, balancer) = balancer(expression, &WEIGHTS);
         let mut rng = Rng::with_seed(7);
         for i in 0..2_000 {
-            if let Ok(lease) = balancer.pick_with(&flow(i), &mut rng) {
+            if let Ok(lease) = balancer.pick_with_rng(&flow(i), &mut rng) {
                 assert_ne!(lease.id().as_str(), "e", "{expression}");
             }
         }
@@ -255,7 +255,7 @@ fn the_same_seed_and_the_same_history_give_the_same_picks() {
                 if i == 400 {
                     set.set_weight(&"c".into(), 1).expect("known");
                 }
-                let pick = balancer.pick_with(&flow(i % 40), &mut rng);
+                let pick = balancer.pick_with_rng(&flow(i % 40), &mut rng);
                 picks.push(pick.as_ref().map(|lease| lease.id().clone()).map_err(|e| *e));
                 held[i as usize % 7] = pick.ok();
             }
@@ -339,6 +339,6 @@ fn an_exhausted_flow_is_an_error() {
         }
         tried.exclude(&*snapshot.backends()[1]);
         let pick = balancer.pick(&tried).map(drop);
-        assert_eq!(pick, Err(PickError::Exhausted), "{expression}");
+        assert_eq!(pick, Err(PickError::AllTried), "{expression}");
     }
 }

@@ -82,7 +82,7 @@ fn a_pick_that_finds_nobody_does_not_allocate() {
         let set = BackendSet::<()>::new();
         let balancer = Balancer::new(&set, scheduler(name)).expect("an empty set is a set");
         let (flow, mut rng) = (Flow::new(), Rng::with_seed(1));
-        let mut fails = || assert!(balancer.pick_with(&flow, &mut rng).is_err());
+        let mut fails = || assert!(balancer.pick_with_rng(&flow, &mut rng).is_err());
         // The first pick of a thread registers it with the published pointer.
         fails();
         assert_eq!(allocations(fails), 0, "{name}");
@@ -113,14 +113,14 @@ fn in_picks(name: &str, members: u32) -> u64 {
     allocations(|| {
         for round in 0..8u32 {
             for (i, flow) in (0u32..).zip(&flows) {
-                let lease = balancer.pick_with(flow, &mut rng).expect("everybody is usable");
+                let lease = balancer.pick_with_rng(flow, &mut rng).expect("everybody is usable");
                 let at = now + Duration::from_millis(u64::from(round * 64 + i));
                 match i % 6 {
                     0 => drop(lease),
                     1 => lease.complete(Outcome::Ok),
                     2 => lease.complete(Outcome::AppError),
-                    3 => lease.complete_after(Outcome::Ok, Duration::from_millis(3), at),
-                    4 => lease.complete_after(Outcome::Timeout, Duration::from_secs(1), at),
+                    3 => lease.complete_with_latency(Outcome::Ok, Duration::from_millis(3), at),
+                    4 => lease.complete_with_latency(Outcome::Timeout, Duration::from_secs(1), at),
                     _ => held[i as usize] = Some(lease),
                 }
                 drop(balancer.pick(flow).expect("everybody is usable"));
@@ -135,7 +135,7 @@ fn flow(i: u8, now: Instant) -> Flow {
     match i % 4 {
         0 => Flow::new(),
         1 => Flow::from(client),
-        2 => Flow::from(client).to_destination(SocketAddr::from(([10, 9, 8, i], 443))).at(now),
-        _ => Flow::new().key_bytes(&[i]).at(now),
+        2 => Flow::from(client).destination(SocketAddr::from(([10, 9, 8, i], 443))).time(now),
+        _ => Flow::new().key_bytes(&[i]).time(now),
     }
 }

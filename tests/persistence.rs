@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use lvs::balancer::{Affinity, Persistence, PersistenceBuilder, SavedTemplate};
+use lvs::balancer::{AffinityPolicy, Persistence, PersistenceBuilder, SavedTemplate};
 use lvs::scheduler::{Rng, RoundRobin};
 use lvs::{BackendId, BackendSet, Balancer, Flow, Health, Lease, Limits, PickError, Spec};
 
@@ -24,7 +24,7 @@ fn world(rule: PersistenceBuilder) -> World {
     let balancer = Balancer::new(&set, RoundRobin).expect("takes any list");
     #[expect(clippy::disallowed_methods, reason = "any instant serves as a start")]
     let start = Instant::now();
-    World { set, sticky: rule.over(balancer), start }
+    World { set, sticky: rule.build(balancer), start }
 }
 
 fn id(name: &str) -> BackendId {
@@ -49,7 +49,7 @@ impl World {
 
 #[test]
 fn a_client_stays_while_it_comes_back_in_time() {
-    let it = world(Persistence::new(TIMEOUT));
+    let it = world(Persistence::builder(TIMEOUT));
     assert_eq!(it.pick("192.0.2.1", 0), "a");
     assert_eq!(it.pick("192.0.2.2", 0), "b");
     assert_eq!(it.pick("192.0.2.1", 299), "a");
@@ -60,7 +60,7 @@ fn a_client_stays_while_it_comes_back_in_time() {
 
 #[test]
 fn a_network_shares_one_backend() {
-    let it = world(Persistence::new(TIMEOUT).ipv4_prefix(24).ipv6_prefix(64));
+    let it = world(Persistence::builder(TIMEOUT).ipv4_prefix(24).ipv6_prefix(64));
     assert_eq!(it.pick("192.0.2.1", 0), "a");
     assert_eq!(it.pick("192.0.2.254", 0), "a");
     assert_eq!(it.pick("192.0.3.1", 0), "b");
@@ -72,8 +72,8 @@ fn a_network_shares_one_backend() {
 
 #[test]
 fn weight_0_is_followed_unless_told_otherwise() {
-    let kernel = world(Persistence::new(TIMEOUT));
-    let strict = world(Persistence::new(TIMEOUT).quiesced(Affinity::Ends));
+    let kernel = world(Persistence::builder(TIMEOUT));
+    let strict = world(Persistence::builder(TIMEOUT).quiesced(AffinityPolicy::End));
     for (it, expected) in [(&kernel, "a"), (&strict, "b")] {
         assert_eq!(it.pick("192.0.2.1", 0), "a");
         it.set.set_weight(&id("a"), 0).expect("known");
@@ -83,7 +83,7 @@ fn weight_0_is_followed_unless_told_otherwise() {
 }
 
 type Change = fn(&BackendSet<()>);
-type Policy = fn(PersistenceBuilder, Affinity) -> PersistenceBuilder;
+type Policy = fn(PersistenceBuilder, AffinityPolicy) -> PersistenceBuilder;
 
 /// The two ways in which an operator lets a backend run empty, and the policy of each.
 const WAYS_OUT: [(Change, Policy); 2] = [
@@ -94,7 +94,7 @@ const WAYS_OUT: [(Change, Policy); 2] = [
 #[test]
 fn affinity_that_ends_is_not_followed_once() {
     for (change, policy) in WAYS_OUT {
-        let it = world(policy(Persistence::new(TIMEOUT), Affinity::Ends));
+        let it = world(policy(Persistence::builder(TIMEOUT), AffinityPolicy::End));
         assert_eq!(it.pick("192.0.2.1", 0), "a");
         change(&it.set);
         assert_eq!(it.pick("192.0.2.1", 1), "b");
@@ -107,7 +107,7 @@ fn affinity_that_ends_is_not_followed_once() {
 #[test]
 fn affinity_that_runs_out_is_followed_and_not_renewed() {
     for (change, policy) in WAYS_OUT {
-        let it = world(policy(Persistence::new(TIMEOUT), Affinity::RunsOut));
+        let it = world(policy(Persistence::builder(TIMEOUT), AffinityPolicy::Expire));
         assert_eq!(it.pick("192.0.2.1", 0), "a");
         assert_eq!(it.pick("192.0.2.1", 100), "a");
         change(&it.set);
@@ -125,7 +125,7 @@ fn affinity_that_runs_out_is_followed_and_not_renewed() {
 
 #[test]
 fn affinity_that_ran_out_for_a_while_is_renewed_again() {
-    let it = world(Persistence::new(TIMEOUT).draining(Affinity::RunsOut));
+    let it = world(Persistence::builder(TIMEOUT).draining(AffinityPolicy::Expire));
     assert_eq!(it.pick("192.0.2.1", 0), "a");
     it.set.drain(&id("a")).expect("known");
     assert_eq!(it.pick("192.0.2.1", 200), "a");
@@ -137,7 +137,7 @@ fn affinity_that_ran_out_for_a_while_is_renewed_again() {
 #[test]
 fn affinity_that_stays_is_renewed_with_each_use() {
     for (change, policy) in WAYS_OUT {
-        let it = world(policy(Persistence::new(TIMEOUT), Affinity::Stays));
+        let it = world(policy(Persistence::builder(TIMEOUT), AffinityPolicy::Keep));
         assert_eq!(it.pick("192.0.2.1", 0), "a");
         change(&it.set);
         for seconds in [299, 598, 897] {
@@ -150,7 +150,8 @@ fn affinity_that_stays_is_renewed_with_each_use() {
 
 #[test]
 fn no_policy_follows_a_backend_that_is_down_or_disabled() {
-    let everything = Persistence::new(TIMEOUT).draining(Affinity::Stays).quiesced(Affinity::Stays);
+    let everything =
+        Persistence::builder(TIMEOUT).draining(AffinityPolicy::Keep).quiesced(AffinityPolicy::Keep);
     let changes: [Change; 2] = [
         |set| set.set_health(&id("a"), Health::Down).expect("known"),
         |set| set.disable(&id("a")).expect("known"),
@@ -173,13 +174,13 @@ fn services_that_share_a_table_share_affinity_and_others_do_not() {
         set.insert(Spec::new(name, ())).expect("new");
     }
     let balancer = Balancer::new(&set, RoundRobin).expect("takes any list");
-    let group = Persistence::new(TIMEOUT).over(balancer.clone());
-    let alone = Persistence::new(TIMEOUT).over(balancer);
+    let group = Persistence::builder(TIMEOUT).build(balancer.clone());
+    let alone = Persistence::builder(TIMEOUT).build(balancer);
     #[expect(clippy::disallowed_methods, reason = "any instant serves as a start")]
     let now = Instant::now();
     let pick = |sticky: &Persistence<()>, client: &str, local: &str| {
         let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
-        let flow = Flow::new().to_destination(address(local));
+        let flow = Flow::new().destination(address(local));
         let lease = sticky.pick(address(client), flow, &mut Rng::with_seed(1), now);
         lease.expect("somebody").id().to_string()
     };
@@ -194,7 +195,7 @@ fn services_that_share_a_table_share_affinity_and_others_do_not() {
 
 #[test]
 fn threads_that_share_a_table_agree_on_each_client() {
-    let it = world(Persistence::new(TIMEOUT));
+    let it = world(Persistence::builder(TIMEOUT));
     let picks: Vec<Vec<String>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
             .map(|_| {
@@ -217,7 +218,7 @@ fn drain_disablement_failure_and_removal_end_affinity() {
         ("remove", |set| drop(set.remove(&id("a")).expect("known"))),
     ];
     for (name, change) in changes {
-        let it = world(Persistence::new(TIMEOUT));
+        let it = world(Persistence::builder(TIMEOUT));
         assert_eq!(it.pick("192.0.2.1", 0), "a");
         change(&it.set);
         assert_eq!(it.pick("192.0.2.1", 1), "b", "{name}");
@@ -229,7 +230,7 @@ fn drain_disablement_failure_and_removal_end_affinity() {
 
 #[test]
 fn a_backend_that_comes_back_under_its_name_is_not_followed() {
-    let it = world(Persistence::new(TIMEOUT));
+    let it = world(Persistence::builder(TIMEOUT));
     assert_eq!(it.pick("192.0.2.1", 0), "a");
     it.set.remove(&id("a")).expect("known");
     it.set.insert(Spec::new("a", ())).expect("free");
@@ -239,8 +240,8 @@ fn a_backend_that_comes_back_under_its_name_is_not_followed() {
 
 #[test]
 fn affinity_is_past_limits_but_not_past_what_was_tried() {
-    let it = world(Persistence::new(TIMEOUT));
-    it.set.set_limits(&id("a"), Limits::max(1)).expect("sound");
+    let it = world(Persistence::builder(TIMEOUT));
+    it.set.set_limits(&id("a"), Limits::new(1)).expect("sound");
     let first = it.lease("192.0.2.1", 0).expect("room");
     let second = it.lease("192.0.2.1", 1).expect("past the limit");
     assert_eq!((first.id(), second.id()), (&id("a"), &id("a")));
@@ -255,7 +256,7 @@ fn affinity_is_past_limits_but_not_past_what_was_tried() {
 
 #[test]
 fn nobody_to_pick_leaves_no_template() {
-    let it = world(Persistence::new(TIMEOUT));
+    let it = world(Persistence::builder(TIMEOUT));
     it.set.disable(&id("a")).expect("known");
     it.set.disable(&id("b")).expect("known");
     assert_eq!(it.lease("192.0.2.1", 0).map(drop), Err(PickError::AllQuiesced));
@@ -264,7 +265,7 @@ fn nobody_to_pick_leaves_no_template() {
 
 #[test]
 fn a_full_table_schedules_new_clients_each_time_and_keeps_known_ones() {
-    let it = world(Persistence::new(TIMEOUT).capacity(32));
+    let it = world(Persistence::builder(TIMEOUT).capacity(32));
     let client = |i: u32| format!("10.0.{}.{}", i / 256, i % 256);
     let first = it.pick(&client(0), 0);
     for i in 1..1000 {
@@ -275,16 +276,16 @@ fn a_full_table_schedules_new_clients_each_time_and_keeps_known_ones() {
     it.pick("192.0.2.1", 400);
     assert!(it.sticky.len() < 32, "what has ended makes room");
 
-    let none = world(Persistence::new(TIMEOUT).capacity(0));
+    let none = world(Persistence::builder(TIMEOUT).capacity(0));
     let picks = [0, 1, 2].map(|seconds| none.pick("192.0.2.1", seconds));
     assert_eq!((picks.concat().as_str(), none.sticky.len()), ("aba", 0));
 }
 
 #[test]
 fn the_shortest_and_the_longest_timeout_work() {
-    let none = world(Persistence::new(Duration::ZERO));
+    let none = world(Persistence::builder(Duration::ZERO));
     assert_eq!((none.pick("192.0.2.1", 0), none.pick("192.0.2.1", 0)), ("a".into(), "b".into()));
-    let ever = world(Persistence::new(Duration::MAX));
+    let ever = world(Persistence::builder(Duration::MAX));
     assert_eq!(
         (ever.pick("192.0.2.1", 0), ever.pick("192.0.2.1", 1 << 31)),
         ("a".into(), "a".into())
@@ -293,7 +294,7 @@ fn the_shortest_and_the_longest_timeout_work() {
 
 #[test]
 fn another_table_takes_up_what_one_knew() {
-    let rule = Persistence::new(TIMEOUT).ipv4_prefix(24);
+    let rule = Persistence::builder(TIMEOUT).ipv4_prefix(24);
     let (it, other) = (world(rule), world(rule));
     let at = |seconds| it.start + Duration::from_secs(seconds);
     assert_eq!((it.pick("192.0.2.1", 0), it.pick("198.51.100.1", 100)), ("a".into(), "b".into()));
@@ -310,17 +311,17 @@ fn another_table_takes_up_what_one_knew() {
     let since = it.sticky.export(at(200), Some(at(100)));
     let backends: Vec<_> = since.iter().map(|saved| saved.backend.to_string()).collect();
     assert_eq!(backends, ["b"], "only what was used since");
-    assert_eq!(since[0].left, TIMEOUT - Duration::from_secs(100));
+    assert_eq!(since[0].remaining, TIMEOUT - Duration::from_secs(100));
     assert!(it.sticky.export(at(401), None).is_empty(), "what has ended is not told");
 }
 
 #[test]
 fn what_another_table_knew_is_held_no_longer_and_no_larger_than_this_one_may() {
-    let it = world(Persistence::new(TIMEOUT).capacity(16));
+    let it = world(Persistence::builder(TIMEOUT).capacity(16));
     let saved = |number: u8, backend: &str| SavedTemplate {
         network: [192, 0, 2, number].into(),
         backend: id(backend),
-        left: 10 * TIMEOUT,
+        remaining: 10 * TIMEOUT,
     };
     assert_eq!(it.sticky.restore([saved(1, "nobody")], it.start), 0);
     assert_eq!(it.sticky.restore([saved(1, "b")], it.start), 1);

@@ -1,7 +1,7 @@
 //! Any sequence of operations on a set, its balancer and its leases, against a simple model.
 
-use lvs::backend::{Admin, MAX_WEIGHT};
-use lvs::scheduler::{Registry, parse};
+use lvs::backend::{BackendAdminState, MAX_WEIGHT};
+use lvs::scheduler::{SchedulerRegistry, parse};
 use lvs::{BackendSet, Balancer, Flow, Health, Limits, Outcome, PickError};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
@@ -25,14 +25,19 @@ fn any_op() -> impl Strategy<Value = Op> {
     let limits = || {
         prop_oneof![
             3 => Just(Limits::NONE),
-            3 => (1..4_u32).prop_map(Limits::max),
-            2 => (0..4_u32, 0..5_u32).prop_map(|(max, resume)| Limits::max(max).resume_below(resume)),
+            3 => (1..4_u32).prop_map(Limits::new),
+            2 => (0..4_u32, 0..5_u32).prop_map(|(max, resume)| Limits::new(max).with_resume_below(resume)),
         ]
     };
     let tier = || 0..3_u8;
     let health = || prop::sample::select(&[Health::Up, Health::Up, Health::Down][..]);
     let admin = prop::sample::select(
-        &[Admin::Enabled, Admin::Enabled, Admin::Draining, Admin::Disabled][..],
+        &[
+            BackendAdminState::Enabled,
+            BackendAdminState::Enabled,
+            BackendAdminState::Draining,
+            BackendAdminState::Disabled,
+        ][..],
     );
     let outcome = || prop::sample::select(&Outcome::ALL[..]);
     let end = prop_oneof![
@@ -105,7 +110,7 @@ fn any_sequence_of_operations_agrees_with_the_model() {
 
 #[test]
 fn every_built_in_scheduler_is_in_the_list() {
-    for name in Registry::default().names() {
+    for name in SchedulerRegistry::default().names() {
         assert!(
             ALL.iter().any(|expression| names_in(expression).any(|it| it == name)),
             "{name} is not tested here"
@@ -115,7 +120,7 @@ fn every_built_in_scheduler_is_in_the_list() {
 
 /// Pieces of expressions, well put together only by chance.
 fn any_expression() -> impl Strategy<Value = String> {
-    let names: Vec<String> = Registry::default().names().map(str::to_owned).collect();
+    let names: Vec<String> = SchedulerRegistry::default().names().map(str::to_owned).collect();
     let piece = prop_oneof![
         4 => prop::sample::select(names),
         4 => prop::sample::select(&["(", ")", ", ", "=", ")", " "][..]).prop_map(str::to_owned),
@@ -134,7 +139,7 @@ fn no_expression_panics_and_what_parses_works_on_an_empty_set() {
         if let Ok(scheduler) = parse(&text) {
             let balancer = Balancer::new(&BackendSet::<()>::new(), scheduler);
             let balancer = balancer.map_err(|error| TestCaseError::fail(error.to_string()))?;
-            prop_assert_eq!(balancer.pick(&Flow::new()).map(drop), Err(PickError::Empty));
+            prop_assert_eq!(balancer.pick(&Flow::new()).map(drop), Err(PickError::NoBackends));
         }
         Ok(())
     });

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lvs::backend::{Admin, MAX_WEIGHT, Members, State};
+use lvs::backend::{BackendAdminState, BackendState, MAX_WEIGHT, Members};
 use lvs::scheduler::{
-    CompileError, Failover, Picker, PowerOfTwo, Priority, Rng, RoundRobin, Scheduler,
+    CompileError, Picker, PowerOfTwoChoices, PriorityTiers, Rng, RoundRobin, Scheduler,
+    WeightedFailover,
 };
 use lvs::{
     BackendId, BackendSet, Balancer, Flow, Health, Lease, Limits, Outcome, PickError, SetError,
@@ -72,7 +73,7 @@ impl Scheduler for AtMost {
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
         if members.len() > self.0 {
-            return Err(CompileError::TooMany { members: members.len(), max: self.0 });
+            return Err(CompileError::TooManyMembers { members: members.len(), max: self.0 });
         }
         RoundRobin.compile(members, previous)
     }
@@ -97,7 +98,7 @@ fn a_refused_change_names_the_backend_and_the_value() {
         "weight 4294967295 of backend b is above 65535"
     );
     assert_eq!(
-        says(set.set_limits(&id("a"), Limits::max(3).resume_below(4))),
+        says(set.set_limits(&id("a"), Limits::new(3).with_resume_below(4))),
         "backend a cannot resume below 4 of at most 3 connections"
     );
     assert_eq!(listed(set.snapshot().members()), [("a", 1)]);
@@ -111,7 +112,9 @@ fn a_backend_is_removed_once_and_its_name_is_free_again() {
     assert_eq!(lease.id(), &id("a"));
 
     let removed = set.remove(&id("a")).expect("there");
-    assert!(matches!(set.remove(&id("a")), Err(SetError::Unknown { id }) if id.as_str() == "a"));
+    assert!(
+        matches!(set.remove(&id("a")), Err(SetError::UnknownBackend { id }) if id.as_str() == "a")
+    );
     assert_eq!(removed.load().active, 1, "its lease goes on");
 
     let again = set.insert(Spec::new("a", 9)).expect("free");
@@ -129,11 +132,11 @@ fn an_edit_is_made_as_a_whole_or_not_at_all() {
     let answer: Result<(), _> = set.edit(|edit| {
         edit.insert(Spec::new("c", 7))?;
         edit.set_weight(&id("a"), 5)?;
-        edit.set_limits(&id("a"), Limits::max(1))?;
-        edit.set_admin(&id("b"), Admin::Disabled)?;
+        edit.set_limits(&id("a"), Limits::new(1))?;
+        edit.set_admin(&id("b"), BackendAdminState::Disabled)?;
         edit.remove(&id("nobody")).map(drop)
     });
-    assert!(matches!(answer, Err(SetError::Unknown { id }) if id.as_str() == "nobody"));
+    assert!(matches!(answer, Err(SetError::UnknownBackend { id }) if id.as_str() == "nobody"));
     assert_eq!(set.snapshot().generation(), before.generation());
     assert_eq!(listed(set.snapshot().members()), [("a", 1), ("b", 1)]);
     let held: Vec<_> = (0..4).map(|_| pick(&balancer)).collect();
@@ -190,7 +193,7 @@ fn counters_survive_another_weight_another_target_and_another_state() {
     let set = set_of("a");
     let balancer = round_robin(&set);
     let now = start();
-    pick(&balancer).complete_after(Outcome::Ok, Duration::from_millis(20), now);
+    pick(&balancer).complete_with_latency(Outcome::Ok, Duration::from_millis(20), now);
     pick(&balancer).complete(Outcome::Timeout);
     let held = pick(&balancer);
 
@@ -217,35 +220,36 @@ fn counters_survive_another_weight_another_target_and_another_state() {
 fn a_pick_that_finds_nobody_says_why() {
     let set = set_of("");
     let balancer = round_robin(&set);
-    assert_eq!(why(&balancer), PickError::Empty);
+    assert_eq!(why(&balancer), PickError::NoBackends);
     set.insert(Spec::new("a", 0).weight(0)).expect("new");
     assert_eq!(why(&balancer), PickError::AllQuiesced);
-    set.insert(Spec::new("b", 0).admin(Admin::Draining)).expect("new");
-    set.insert(Spec::new("c", 0).admin(Admin::Disabled).health(Health::Down)).expect("new");
+    set.insert(Spec::new("b", 0).admin(BackendAdminState::Draining)).expect("new");
+    set.insert(Spec::new("c", 0).admin(BackendAdminState::Disabled).health(Health::Down))
+        .expect("new");
     assert_eq!(why(&balancer), PickError::AllQuiesced);
     set.insert(Spec::new("d", 0).health(Health::Down)).expect("new");
     assert_eq!(why(&balancer), PickError::AllDown);
     set.set_weight(&id("d"), 0).expect("known");
     assert_eq!(why(&balancer), PickError::AllQuiesced, "up again it would get nothing");
-    set.insert(Spec::new("e", 0).limits(Limits::max(1))).expect("new");
+    set.insert(Spec::new("e", 0).limits(Limits::new(1))).expect("new");
     let lease = pick(&balancer);
-    assert_eq!(why(&balancer), PickError::Saturated);
+    assert_eq!(why(&balancer), PickError::AllAtLimit);
     let flow = Flow::new().excluding(lease.backend());
     drop(lease);
-    assert_eq!(balancer.pick(&flow).expect_err("tried"), PickError::Exhausted);
-    let states: Vec<State> = set.snapshot().members().iter().map(|m| m.state()).collect();
-    use State::{Disabled, Down, Draining, Eligible, Quiesced};
+    assert_eq!(balancer.pick(&flow).expect_err("tried"), PickError::AllTried);
+    let states: Vec<BackendState> = set.snapshot().members().iter().map(|m| m.state()).collect();
+    use BackendState::{Disabled, Down, Draining, Eligible, Quiesced};
     assert_eq!(states, [Eligible, Down, Disabled, Draining, Quiesced]);
 }
 
 #[test]
 fn all_down_is_asked_of_the_rule_too_but_all_quiesced_is_not() {
     let set = set_of("ab");
-    let balancer = Balancer::new(&set, Priority::new(RoundRobin)).expect("takes any list");
+    let balancer = Balancer::new(&set, PriorityTiers::new(RoundRobin)).expect("takes any list");
     set.set_health(&id("a"), Health::Down).expect("known");
     set.set_health(&id("b"), Health::Down).expect("known");
     assert_eq!(picks(&balancer, 2), "ab", "panic: better than nobody");
-    set.set_limits(&id("a"), Limits::max(1)).expect("sound");
+    set.set_limits(&id("a"), Limits::new(1)).expect("sound");
     set.disable(&id("b")).expect("known");
     let lease = pick(&balancer);
     assert_eq!(why(&balancer), PickError::AllDown, "limits hold in panic as well");
@@ -258,7 +262,7 @@ fn all_down_is_asked_of_the_rule_too_but_all_quiesced_is_not() {
 fn a_backend_at_its_limit_is_passed_over_until_it_has_fallen_far_enough() {
     let set = set_of("ab");
     let balancer = round_robin(&set);
-    set.set_limits(&id("a"), Limits::max(4).resume_below(2)).expect("sound");
+    set.set_limits(&id("a"), Limits::new(4).with_resume_below(2)).expect("sound");
     let mut held: Vec<_> = (0..8).map(|_| pick(&balancer)).collect();
     assert_eq!(picks(&balancer, 2), "bb");
 
@@ -270,7 +274,7 @@ fn a_backend_at_its_limit_is_passed_over_until_it_has_fallen_far_enough() {
     held.truncate(1);
     assert_eq!(picks(&balancer, 2), "ab");
 
-    set.set_limits(&id("a"), Limits::max(1)).expect("sound");
+    set.set_limits(&id("a"), Limits::new(1)).expect("sound");
     assert_eq!(picks(&balancer, 2), "bb", "a lower limit counts at once");
     set.set_limits(&id("a"), Limits::NONE).expect("sound");
     assert_eq!(picks(&balancer, 2), "ab");
@@ -282,7 +286,11 @@ fn nothing_is_slowed_down_when_everything_is_new() {
     set.set_slow_start(Some(SlowStart::new(100 * SECOND)));
     set.insert(Spec::new("c", 0).weight(3)).expect("new");
     assert_eq!(shares(&set), [3, 1, 1]);
-    assert_eq!(set.tick(start()).expect("rr takes all"), None, "nothing is on its way");
+    assert_eq!(
+        set.advance_slow_start(start()).expect("rr takes all"),
+        None,
+        "nothing is on its way"
+    );
 }
 
 #[test]
@@ -291,7 +299,7 @@ fn a_late_comer_gets_its_share_by_and_by() {
     set.set_slow_start(Some(SlowStart::new(100 * SECOND)));
     let t0 = start();
     let tick = |seconds| {
-        let next = set.tick(t0 + seconds * SECOND).expect("no scheduler objects");
+        let next = set.advance_slow_start(t0 + seconds * SECOND).expect("no scheduler objects");
         next.map(|next| (next - t0).as_secs())
     };
     tick(0);
@@ -314,12 +322,12 @@ fn a_late_comer_gets_its_share_by_and_by() {
 #[test]
 fn aggression_bends_the_line() {
     let set = set_of("a");
-    set.set_slow_start(Some(SlowStart::new(100 * SECOND).with_aggression(2.0)));
+    set.set_slow_start(Some(SlowStart::new(100 * SECOND).aggression(2.0)));
     let t0 = start();
-    set.tick(t0).expect("nobody objects");
+    set.advance_slow_start(t0).expect("nobody objects");
     set.insert(Spec::new("b", 0)).expect("new");
     let share = |seconds| {
-        set.tick(t0 + seconds * SECOND).expect("nobody objects");
+        set.advance_slow_start(t0 + seconds * SECOND).expect("nobody objects");
         shares(&set)[0]
     };
     assert_eq!([0, 4, 25, 50, 81].map(share), [10, 20, 50, 70, 90]);
@@ -330,11 +338,11 @@ fn the_end_of_slow_start_gives_everybody_the_whole_share() {
     let set = set_of("a");
     set.set_slow_start(Some(SlowStart::new(100 * SECOND)));
     let t0 = start();
-    set.tick(t0).expect("nobody objects");
+    set.advance_slow_start(t0).expect("nobody objects");
     set.insert(Spec::new("b", 0)).expect("new");
     assert_eq!(shares(&set), [10, 100]);
     set.set_slow_start(None);
-    assert_eq!(set.tick(t0 + SECOND).expect("nobody objects"), None);
+    assert_eq!(set.advance_slow_start(t0 + SECOND).expect("nobody objects"), None);
     assert_eq!(shares(&set), [1, 1]);
 }
 
@@ -379,19 +387,19 @@ fn another_scheduler_starts_afresh_and_a_refused_one_changes_nothing() {
 fn a_pick_by_name_passes_the_scheduler_and_the_limit_but_no_state() {
     let set = set_of("ab");
     let balancer = round_robin(&set);
-    set.set_limits(&id("b"), Limits::max(1)).expect("sound");
-    let first = balancer.pick_id(&id("b")).expect("eligible");
-    let second = balancer.pick_id(&id("b")).expect("affinity is past limits");
+    set.set_limits(&id("b"), Limits::new(1)).expect("sound");
+    let first = balancer.lease_by_id(&id("b")).expect("eligible");
+    let second = balancer.lease_by_id(&id("b")).expect("affinity is past limits");
     assert_eq!(second.backend().load().active, 2);
     assert_eq!(picks(&balancer, 2), "aa");
     drop((first, second));
 
-    assert!(balancer.pick_id(&id("x")).is_none());
+    assert!(balancer.lease_by_id(&id("x")).is_none());
     set.set_weight(&id("b"), 0).expect("known");
-    assert!(balancer.pick_id(&id("b")).is_none());
+    assert!(balancer.lease_by_id(&id("b")).is_none());
     set.set_weight(&id("b"), 1).expect("known");
     set.set_health(&id("b"), Health::Down).expect("known");
-    assert!(balancer.pick_id(&id("b")).is_none());
+    assert!(balancer.lease_by_id(&id("b")).is_none());
 }
 
 #[test]
@@ -400,7 +408,7 @@ fn a_detached_lease_leaves_its_count_to_somebody_else() {
     let balancer = round_robin(&set);
     let backend = pick(&balancer).detach();
     assert_eq!((backend.load().active, backend.outcomes().total()), (1, 0));
-    backend.mirror_load(3, 4);
+    backend.set_load(3, 4);
     assert_eq!((backend.load().active, backend.load().inactive), (3, 4));
 }
 
@@ -419,14 +427,14 @@ fn a_worker_sees_every_publication_and_counts_the_same_connections() {
     let set = BackendSet::new();
     let balancer = Balancer::new(&set, RoundRobin).expect("empty");
     let mut worker = balancer.worker(Rng::with_seed(1));
-    assert_eq!(worker.pick(&Flow::new()).map(drop), Err(PickError::Empty));
+    assert_eq!(worker.pick(&Flow::new()).map(drop), Err(PickError::NoBackends));
     set.insert(Spec::new("a", 1)).expect("sound");
     let lease = worker.pick(&Flow::new()).expect("usable");
     assert_eq!((*lease.target(), lease.backend().load().active), (1, 1));
     set.insert(Spec::new("b", 2)).expect("sound");
     set.drain(&"a".into()).expect("known");
     assert_eq!(*worker.pick(&Flow::new()).expect("usable").target(), 2);
-    balancer.set_scheduler(Failover).expect("it takes any set");
+    balancer.set_scheduler(WeightedFailover).expect("it takes any set");
     assert_eq!(*worker.pick(&Flow::new()).expect("usable").target(), 2);
     set.remove(&"b".into()).expect("known");
     assert_eq!(worker.pick(&Flow::new()).map(drop), Err(PickError::AllQuiesced));
@@ -451,8 +459,8 @@ fn active(set: &BackendSet<()>) -> u32 {
 
 #[test]
 fn counts_on_lanes_are_exact_wherever_a_lease_ends() {
-    let set = BackendSet::with_lanes(2);
-    let balancer = Balancer::new(&set, PowerOfTwo::new()).expect("empty");
+    let set = BackendSet::with_counter_lanes(2);
+    let balancer = Balancer::new(&set, PowerOfTwoChoices::new()).expect("empty");
     for name in ["a", "b", "c"] {
         set.insert(Spec::new(name, ())).expect("sound");
     }
@@ -486,19 +494,19 @@ fn counts_on_lanes_are_exact_wherever_a_lease_ends() {
 
 #[test]
 fn a_limit_holds_over_all_lanes_and_when_it_is_set_later() {
-    let set = BackendSet::with_lanes(2);
+    let set = BackendSet::with_counter_lanes(2);
     let balancer = Balancer::new(&set, RoundRobin).expect("empty");
     set.insert(Spec::new("a", ())).expect("sound");
     let mut workers = [balancer.worker(Rng::with_seed(1)), balancer.worker(Rng::with_seed(2))];
     let mut held: Vec<_> =
         (0..7).map(|i| workers[i % 2].pick(&Flow::new()).expect("no limit")).collect();
-    set.set_limits(&"a".into(), Limits::max(8).resume_below(8)).expect("sound");
+    set.set_limits(&"a".into(), Limits::new(8).with_resume_below(8)).expect("sound");
     held.push(workers[0].pick(&Flow::new()).expect("one is left"));
-    assert_eq!(workers[1].pick(&Flow::new()).map(drop), Err(PickError::Saturated));
+    assert_eq!(workers[1].pick(&Flow::new()).map(drop), Err(PickError::AllAtLimit));
     held.pop();
     held.pop();
     held.extend((0..2).map(|i| workers[i].pick(&Flow::new()).expect("two are left")));
-    assert_eq!(workers[0].pick(&Flow::new()).map(drop), Err(PickError::Saturated));
+    assert_eq!(workers[0].pick(&Flow::new()).map(drop), Err(PickError::AllAtLimit));
     drop(held);
     assert_eq!(active(&set), 0);
 }
@@ -506,10 +514,10 @@ fn a_limit_holds_over_all_lanes_and_when_it_is_set_later() {
 #[test]
 fn threads_that_pick_at_once_never_pass_a_limit_and_leave_nothing_behind() {
     for lanes in [0, 2] {
-        let set = BackendSet::with_lanes(lanes);
-        let balancer = Balancer::new(&set, PowerOfTwo::new()).expect("empty");
+        let set = BackendSet::with_counter_lanes(lanes);
+        let balancer = Balancer::new(&set, PowerOfTwoChoices::new()).expect("empty");
         for name in ["a", "b"] {
-            set.insert(Spec::new(name, ()).limits(Limits::max(3))).expect("sound");
+            set.insert(Spec::new(name, ()).limits(Limits::new(3))).expect("sound");
         }
         std::thread::scope(|scope| {
             for seed in 0..4 {

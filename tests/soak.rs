@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use lvs::director::{Config, Director, RealServer, ServerChange};
+use lvs::director::{Director, DirectorConfig, RealServer, ServerChange};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
@@ -57,8 +57,8 @@ async fn server() -> SocketAddr {
     address
 }
 
-fn read(text: &str) -> Config {
-    Config::parse(text).expect("sound")
+fn read(text: &str) -> DirectorConfig {
+    DirectorConfig::parse(text).expect("sound")
 }
 
 /// One of each: connections, members, reloads.
@@ -74,9 +74,9 @@ async fn churn(director: &Director, text: &str, turn: u64) -> u64 {
     let new = SocketAddr::from(([127, 1 + a % 100, b, c], 1 + (turn % 60_000) as u16));
     let mut server = RealServer::new(new);
     server.weight = 0;
-    director.add("web", server).expect("it is new");
-    director.change("web", &new.to_string(), ServerChange::weight(0)).expect("it is there");
-    director.remove("web", &new.to_string()).expect("it is there");
+    director.add_server("web", server).expect("it is new");
+    director.change_server("web", &new.to_string(), ServerChange::weight(0)).expect("it is there");
+    director.remove_server("web", &new.to_string()).expect("it is there");
     if turn.is_multiple_of(5) {
         let kinds = [
             "workers = 1",

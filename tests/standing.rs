@@ -3,8 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use lvs::backend::{Admin, Advice, FailMode, Quorum, Standing, State, WeightAdvice};
-use lvs::scheduler::{Maglev, PowerOfTwo, RoundRobin};
+use lvs::backend::{
+    AgentOverride, AgentWeight, BackendAdminState, BackendState, FailMode, OutlierState, Quorum,
+};
+use lvs::scheduler::{Maglev, PowerOfTwoChoices, RoundRobin};
 use lvs::{
     BackendId, BackendSet, Balancer, Flow, Health, Limits, Outcome, PickError, SlowStart, Spec,
 };
@@ -15,19 +17,21 @@ fn set_of(names: &[&str]) -> BackendSet<()> {
     set
 }
 
-fn state(set: &BackendSet<()>, name: &str) -> State {
-    let status = set.status();
+fn state(set: &BackendSet<()>, name: &str) -> BackendState {
+    let status = set.statuses();
     status.iter().find(|it| it.id.as_str() == name).expect("in the set").state
 }
 
-fn eject(set: &BackendSet<()>, name: &str, standing: Standing) {
-    set.edit(|edit| edit.set_standing(&name.into(), standing, "for the test"))
+fn eject(set: &BackendSet<()>, name: &str, standing: OutlierState) {
+    set.edit(|edit| edit.set_outlier_state(&name.into(), standing, "for the test"))
         .expect("it is there");
 }
 
 fn down(set: &BackendSet<()>, names: &[&str]) {
     set.edit(|edit| {
-        names.iter().try_for_each(|it| edit.set_health_because(&(*it).into(), Health::Down, "dead"))
+        names
+            .iter()
+            .try_for_each(|it| edit.set_health_with_reason(&(*it).into(), Health::Down, "dead"))
     })
     .expect("they are there");
 }
@@ -37,25 +41,31 @@ fn advice_is_laid_over_what_is_configured_and_taken_off_again() {
     let set = set_of(&["a"]);
     let a = BackendId::from("a");
     set.set_weight(&a, 8).expect("a weight");
-    let half =
-        Advice { weight: Some(WeightAdvice::Percent(50)), max_connections: Some(1), admin: None };
-    set.edit(|edit| edit.set_advice(&a, half)).expect("known");
-    let status = set.status().remove(0);
+    let half = AgentOverride {
+        weight: Some(AgentWeight::Percent(50)),
+        max_connections: Some(1),
+        admin: None,
+    };
+    set.edit(|edit| edit.set_agent_override(&a, half)).expect("known");
+    let status = set.statuses().remove(0);
     assert_eq!((status.weight, status.effective_weight, status.limits), (8, 4, Limits::NONE));
-    assert_eq!(set.snapshot().members()[0].limits(), Limits::max(1));
+    assert_eq!(set.snapshot().members()[0].limits(), Limits::new(1));
 
     // The operator's change of weight stands below the advice, and goes through it.
     set.set_weight(&a, 20).expect("a weight");
-    assert_eq!(set.status()[0].effective_weight, 10);
+    assert_eq!(set.statuses()[0].effective_weight, 10);
 
-    let drain = Advice { admin: Some(Admin::Draining), ..half };
-    set.edit(|edit| edit.set_advice(&a, drain)).expect("known");
-    assert_eq!(state(&set, "a"), State::Draining);
+    let drain = AgentOverride { admin: Some(BackendAdminState::Draining), ..half };
+    set.edit(|edit| edit.set_agent_override(&a, drain)).expect("known");
+    assert_eq!(state(&set, "a"), BackendState::Draining);
     set.disable(&a).expect("known");
-    assert_eq!(state(&set, "a"), State::Disabled, "the stronger word holds");
+    assert_eq!(state(&set, "a"), BackendState::Disabled, "the stronger word holds");
     set.enable(&a).expect("known");
-    set.edit(|edit| edit.set_advice(&a, Advice::default())).expect("known");
-    assert_eq!((state(&set, "a"), set.status()[0].effective_weight), (State::Eligible, 20));
+    set.edit(|edit| edit.set_agent_override(&a, AgentOverride::default())).expect("known");
+    assert_eq!(
+        (state(&set, "a"), set.statuses()[0].effective_weight),
+        (BackendState::Eligible, 20)
+    );
 }
 
 #[test]
@@ -64,9 +74,9 @@ fn advice_of_no_weight_moves_no_key_of_the_others() {
     let balancer = Balancer::new(&set, Maglev::new()).expect("a table");
     let home = |key| balancer.pick(&Flow::new().key(key)).expect("somebody").id().clone();
     let before: Vec<_> = (0..500).map(home).collect();
-    let none = Advice { weight: Some(WeightAdvice::Exactly(0)), ..Advice::default() };
-    set.edit(|edit| edit.set_advice(&"b".into(), none)).expect("known");
-    assert_eq!(state(&set, "b"), State::Quiesced);
+    let none = AgentOverride { weight: Some(AgentWeight::Exactly(0)), ..AgentOverride::default() };
+    set.edit(|edit| edit.set_agent_override(&"b".into(), none)).expect("known");
+    assert_eq!(state(&set, "b"), BackendState::Quiesced);
     for (key, before) in (0..500).zip(&before).filter(|(_, before)| before.as_str() != "b") {
         assert_eq!(&home(key), before);
     }
@@ -76,13 +86,13 @@ fn advice_of_no_weight_moves_no_key_of_the_others() {
 fn an_ejected_backend_gets_nothing_and_one_on_trial_one_at_a_time() {
     let set = set_of(&["a", "b"]);
     let balancer = Balancer::new(&set, RoundRobin).expect("a rule");
-    let old = balancer.pick_id(&"a".into()).expect("eligible");
-    eject(&set, "a", Standing::Ejected);
-    assert_eq!(state(&set, "a"), State::Ejected);
+    let old = balancer.lease_by_id(&"a".into()).expect("eligible");
+    eject(&set, "a", OutlierState::Ejected);
+    assert_eq!(state(&set, "a"), BackendState::Ejected);
     let picks = |n| -> Vec<_> { (0..n).map(|_| balancer.pick(&Flow::new())).collect() };
     assert!(picks(9).iter().flatten().all(|lease| lease.id().as_str() == "b"));
 
-    eject(&set, "a", Standing::OnTrial);
+    eject(&set, "a", OutlierState::OnTrial);
     let leases = picks(9);
     let trial = leases.into_iter().flatten().filter(|lease| lease.id().as_str() == "a");
     let mut trial: Vec<_> = trial.collect();
@@ -97,7 +107,7 @@ fn an_ejected_backend_gets_nothing_and_one_on_trial_one_at_a_time() {
         picks(9).iter().flatten().all(|lease| lease.id().as_str() == "b"),
         "whoever put it on trial has the word"
     );
-    eject(&set, "a", Standing::Good);
+    eject(&set, "a", OutlierState::Good);
     assert_eq!(picks(10).iter().flatten().filter(|it| it.id().as_str() == "a").count(), 5);
     drop(old);
     let load = set.snapshot().find(&"a".into()).expect("there").load();
@@ -107,11 +117,11 @@ fn an_ejected_backend_gets_nothing_and_one_on_trial_one_at_a_time() {
 #[test]
 fn a_trial_keeps_within_the_backends_own_limit_and_survives_going_inactive() {
     let set = set_of(&["a"]);
-    let balancer = Balancer::new(&set, PowerOfTwo::new()).expect("a rule");
-    set.set_limits(&"a".into(), Limits::max(1)).expect("sound");
+    let balancer = Balancer::new(&set, PowerOfTwoChoices::new()).expect("a rule");
+    set.set_limits(&"a".into(), Limits::new(1)).expect("sound");
     let old = balancer.pick(&Flow::new()).expect("room");
-    eject(&set, "a", Standing::OnTrial);
-    assert_eq!(balancer.pick(&Flow::new()).unwrap_err(), PickError::Saturated);
+    eject(&set, "a", OutlierState::OnTrial);
+    assert_eq!(balancer.pick(&Flow::new()).unwrap_err(), PickError::AllAtLimit);
     old.complete(Outcome::Ok);
     let mut lease = balancer.pick(&Flow::new()).expect("its trial");
     lease.set_active(false);
@@ -126,19 +136,20 @@ fn a_return_from_ejection_ramps_and_a_ramp_of_its_own_goes_before_the_sets() {
     let start = Instant::now();
     let at = |secs| start + Duration::from_secs(secs);
     set.set_slow_start(Some(SlowStart::new(Duration::from_secs(100))));
-    assert_eq!(set.tick(start).expect("rr takes anything"), None);
-    eject(&set, "a", Standing::Ejected);
-    eject(&set, "a", Standing::OnTrial);
-    let percent = || set.status().iter().find(|it| it.id.as_str() == "a").expect("a").share_percent;
+    assert_eq!(set.advance_slow_start(start).expect("rr takes anything"), None);
+    eject(&set, "a", OutlierState::Ejected);
+    eject(&set, "a", OutlierState::OnTrial);
+    let percent =
+        || set.statuses().iter().find(|it| it.id.as_str() == "a").expect("a").slow_start_percent;
     assert_eq!(percent(), 100, "a trial is no ramp");
-    eject(&set, "a", Standing::Good);
+    eject(&set, "a", OutlierState::Good);
     assert_eq!(percent(), 10);
-    set.edit(|edit| edit.begin_ramp(&"a".into(), SlowStart::new(Duration::from_secs(20))))
+    set.edit(|edit| edit.start_slow_start(&"a".into(), SlowStart::new(Duration::from_secs(20))))
         .expect("known");
-    assert_eq!(set.tick(at(1)).expect("a share"), Some(at(2)));
-    set.tick(at(11)).expect("a share");
+    assert_eq!(set.advance_slow_start(at(1)).expect("a share"), Some(at(2)));
+    set.advance_slow_start(at(11)).expect("a share");
     assert_eq!(percent(), 50);
-    assert_eq!(set.tick(at(21)).expect("a share"), None);
+    assert_eq!(set.advance_slow_start(at(21)).expect("a share"), None);
     assert_eq!(percent(), 100);
 }
 
@@ -155,12 +166,12 @@ fn each_fail_mode_falls_in_its_own_way() {
         names.concat()
     };
     down(&set, &["a"]);
-    eject(&set, "b", Standing::Ejected);
+    eject(&set, "b", OutlierState::Ejected);
     assert_eq!(names(), "c");
     set.set_fail_mode(FailMode::PanicBelow(34)).expect("rr takes anything");
     assert_eq!((names().as_str(), set.snapshot().is_panicking()), ("abc", true), "1 of 3 is well");
-    assert_eq!(state(&set, "a"), State::Eligible);
-    assert_eq!(set.status().iter().filter(|it| it.health == Health::Down).count(), 1);
+    assert_eq!(state(&set, "a"), BackendState::Eligible);
+    assert_eq!(set.statuses().iter().filter(|it| it.health == Health::Down).count(), 1);
     set.set_fail_mode(FailMode::PanicBelow(33)).expect("rr takes anything");
     assert_eq!((names().as_str(), set.snapshot().is_panicking()), ("c", false));
 
@@ -187,7 +198,7 @@ fn a_lost_quorum_closes_the_set_and_is_regained_with_hysteresis() {
     let up = |name: &str| set.set_health(&name.into(), Health::Up).expect("known");
     up("a");
     up("b");
-    assert_eq!(state(&set, "a"), State::Withheld);
+    assert_eq!(state(&set, "a"), BackendState::Withheld);
     assert_eq!(balancer.pick(&Flow::new()).unwrap_err(), PickError::NoQuorum);
     assert!(!set.snapshot().is_panicking());
     up("c");
@@ -200,14 +211,14 @@ fn a_lost_quorum_closes_the_set_and_is_regained_with_hysteresis() {
 #[test]
 fn the_reason_stays_with_the_state() {
     let set = set_of(&["a"]);
-    let why = || set.status()[0].why.as_deref().map(str::to_owned);
+    let why = || set.statuses()[0].reason.as_deref().map(str::to_owned);
     assert_eq!(why(), None);
     down(&set, &["a"]);
-    eject(&set, "a", Standing::Ejected);
-    assert_eq!((state(&set, "a"), why().as_deref()), (State::Down, Some("dead")));
+    eject(&set, "a", OutlierState::Ejected);
+    assert_eq!((state(&set, "a"), why().as_deref()), (BackendState::Down, Some("dead")));
     set.set_health(&"a".into(), Health::Up).expect("known");
-    assert_eq!((state(&set, "a"), why().as_deref()), (State::Ejected, Some("for the test")));
-    assert_eq!(set.snapshot().why(0).map(|why| &**why), Some("for the test"));
+    assert_eq!((state(&set, "a"), why().as_deref()), (BackendState::Ejected, Some("for the test")));
+    assert_eq!(set.snapshot().reason(0).map(|why| &**why), Some("for the test"));
 }
 
 #[test]
@@ -223,7 +234,7 @@ fn a_long_edit_finds_what_a_short_one_does() {
     })
     .expect("all are known");
     let weights =
-        |name: &str| set.status().iter().find(|s| s.id.as_str() == name).map(|s| s.weight);
+        |name: &str| set.statuses().iter().find(|s| s.id.as_str() == name).map(|s| s.weight);
     assert_eq!(
         (weights("s0"), weights("s39"), set.snapshot().members().len()),
         (Some(7), Some(9), 21)

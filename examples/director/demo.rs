@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
 
-use lvs::director::Config;
+use lvs::director::DirectorConfig;
 
 use crate::display::Display;
 use crate::program::{Error, Program};
@@ -46,11 +46,11 @@ pub(crate) struct DemoArgs {
 
 /// Runs a director and shows what it does, until it is told to end.
 pub(crate) async fn run(args: DemoArgs) -> Result<(), Error> {
-    let config = Config::parse(&args.configuration().await?)?;
+    let config = DirectorConfig::parse(&args.configuration().await?)?;
     let mut program = Program::start(config, None).await?;
     let mut display = Display::start(program.director.clone())?;
     let mut refresh = tokio::time::interval(display.period());
-    let mut events = program.director.health();
+    let mut events = program.director.health_events();
     loop {
         tokio::select! {
             _ = refresh.tick() => display.update()?,

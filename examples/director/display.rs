@@ -31,7 +31,7 @@ impl Display {
             service.servers.len(),
             service.scheduler,
         )?;
-        if let Some(admin) = director.admin() {
+        if let Some(admin) = director.admin_address() {
             writeln!(io::stdout(), "  look:   http://{admin}/")?;
         }
         writeln!(io::stdout(), "  end:    Ctrl-C\n")?;

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use lvs::director::{Config, import};
+use lvs::director::{DirectorConfig, import};
 
 use crate::program::{Error, Program};
 
@@ -73,7 +73,7 @@ async fn run(args: Args) -> Result<(), Error> {
         (Some(Command::Top(args)), ..) => top::run(args).await,
         (None, Some(path), _) if args.check => program::check(&path),
         (None, Some(path), _) => {
-            let config = Config::load(&path)?;
+            let config = DirectorConfig::load(&path)?;
             logs::start(config.log());
             Program::start(config, Some(path)).await?.run().await
         }

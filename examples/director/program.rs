@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, exit};
 use std::time::Duration;
 
-use lvs::director::{Config, Director, Sockets};
+use lvs::director::{Director, DirectorConfig, ListeningSockets};
 
 use crate::service_manager as manager;
 use crate::signals::{Asked, Signals};
@@ -21,10 +21,13 @@ pub(crate) struct Program {
 
 impl Program {
     /// Starts what a configuration asks for, from a file if it was in one.
-    pub(crate) async fn start(config: Config, path: Option<PathBuf>) -> Result<Self, Error> {
+    pub(crate) async fn start(
+        config: DirectorConfig,
+        path: Option<PathBuf>,
+    ) -> Result<Self, Error> {
         let signals = Signals::new()?;
         let drain = config.drain_timeout();
-        let director = Director::start_with(config, Sockets::from_environment()?).await?;
+        let director = Director::start_with(config, ListeningSockets::from_environment()?).await?;
         Ok(Self { director, signals, path, drain })
     }
 
@@ -35,7 +38,7 @@ impl Program {
             let listen = service.listen.join(", ");
             println!("{name}: {listen}/{}, {servers} servers", service.protocol);
         }
-        if let Some(admin) = self.director.admin() {
+        if let Some(admin) = self.director.admin_address() {
             println!("status: http://{admin}/");
         }
         manager::ready();
@@ -46,7 +49,7 @@ impl Program {
                     Asked::Reload => self.reload().await,
                     Asked::Stop => break,
                 },
-                () = self.director.succeeded() => break,
+                () = self.director.wait_for_successor() => break,
                 () = alive.tick() => {
                     // It is, if it can say how it stands.
                     let _ = self.director.status();
@@ -78,7 +81,7 @@ impl Program {
             return tracing::warn!("there is no configuration to be read again");
         };
         manager::reloading();
-        match Config::load(path) {
+        match DirectorConfig::load(path) {
             Ok(config) => {
                 let drain = config.drain_timeout();
                 match self.director.reload(config).await {
@@ -99,7 +102,7 @@ impl Program {
 
 /// Reads a configuration, and says whether it is sound.
 pub(crate) fn check(path: &Path) -> Result<(), Error> {
-    Config::load(path)?;
+    DirectorConfig::load(path)?;
     println!("{} is sound", path.display());
     Ok(())
 }

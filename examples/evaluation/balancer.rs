@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lvs::director::{Config, Director};
+use lvs::director::{Director, DirectorConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -171,7 +171,7 @@ impl Balancer {
 pub(crate) fn run(config: &Path) -> Result<(), Error> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
-        let director = Director::start(Config::load(config)?).await?;
+        let director = Director::start(DirectorConfig::load(config)?).await?;
         terminate.recv().await;
         director.stop(Duration::from_secs(1)).await;
         Ok(())

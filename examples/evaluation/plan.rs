@@ -88,7 +88,7 @@ impl Plan {
     /// The rules of each whose programs are here.
     pub(crate) fn rules(&self) -> Vec<(Whose, String)> {
         let few = ["wrr", "wlc", "p2c", "maglev"];
-        let names = lvs::scheduler::Registry::default();
+        let names = lvs::scheduler::SchedulerRegistry::default();
         let alone = names.names().filter(|name| lvs::scheduler::parse(name).is_ok());
         let ours = alone.chain(["bounded(maglev)"]).map(|rule| (Whose::Ours, rule.to_owned()));
         let theirs = ["roundrobin", "static-rr", "leastconn", "random(2)", "first", "source"];

@@ -187,12 +187,12 @@ impl World {
             Step::Worker => self.worker = self.balancer.worker(self.rng.clone()),
             Step::Pick { client, destination, keyed, timed, retries, worker } => {
                 let mut flow = Flow::from(SocketAddr::from(([192, 0, 2, client], 4000)))
-                    .to_destination(SocketAddr::from(([203, 0, 113, destination], 443)));
+                    .destination(SocketAddr::from(([203, 0, 113, destination], 443)));
                 if keyed {
                     flow = flow.key_bytes(&[client]);
                 }
                 if timed {
-                    flow = flow.at(self.now);
+                    flow = flow.time(self.now);
                 }
                 self.pick(flow, retries % 4, worker);
             }

@@ -5,110 +5,119 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "health")]
-use super::alarm::Runs;
-use super::alarm::{Alarm, Conduct, Trial};
-use super::board::Board;
-use super::estimate::{Estimator, Projection, Tick};
-use super::lane::Lanes;
-use super::load::LoadWord;
-use super::outcome::{self, Failures, UsualEnds};
-use super::timeline::Timeline;
-use super::{BackendId, Estimate, Limits, Load, Outcome, Outcomes};
+use super::alarm::FailureStreak;
+use super::alarm::{OutlierSignal, PassiveHealth, TrialState};
+use super::board::LoadVersions;
+use super::estimate::{CoarseInstant, RawTrafficEstimate, TrafficEstimator};
+use super::lane::CounterLanes;
+use super::load::AtomicLoad;
+use super::outcome::{self, CommonOutcomeCounters, FailureCounters};
+use super::timeline::CoarseClock;
+use super::{BackendId, Limits, Load, Outcome, OutcomeCounts, TrafficEstimate};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// What all backends of one set share.
 #[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) alarm: Alarm,
-    pub(crate) board: Board,
-    pub(crate) timeline: Timeline,
+pub(crate) struct SetContext {
+    pub(crate) outlier_signal: OutlierSignal,
+    pub(crate) load_versions: LoadVersions,
+    pub(crate) clock: CoarseClock,
     /// Was any estimate ever fed?
-    learned: AtomicBool,
+    has_estimates: AtomicBool,
     /// How many lanes each account has for workers.
-    workers: u8,
-    next_worker: AtomicUsize,
+    worker_lanes: u8,
+    next_lane_index: AtomicUsize,
 }
 
-impl Shared {
+impl SetContext {
     pub(super) fn new(workers: u8) -> Self {
         Self {
-            alarm: Alarm::new(),
-            board: Board::new(),
-            timeline: Timeline::new(),
-            learned: AtomicBool::new(false),
-            workers,
-            next_worker: AtomicUsize::new(0),
+            outlier_signal: OutlierSignal::new(),
+            load_versions: LoadVersions::new(),
+            clock: CoarseClock::new(),
+            has_estimates: AtomicBool::new(false),
+            worker_lanes: workers,
+            next_lane_index: AtomicUsize::new(0),
         }
     }
 
     /// Tells whether traffic has said anything of any backend yet.
     #[inline]
-    pub(crate) fn has_learned(&self) -> bool {
+    pub(crate) fn has_estimates(&self) -> bool {
         // Relaxed: a pick that is a moment late is as good.
-        self.learned.load(Ordering::Relaxed)
+        self.has_estimates.load(Ordering::Relaxed)
     }
 
-    fn learn(&self) {
+    fn mark_estimated(&self) {
         // Written once, so that it is not a line that every thread fights over.
-        if !self.has_learned() {
-            self.learned.store(true, Ordering::Relaxed);
+        if !self.has_estimates() {
+            self.has_estimates.store(true, Ordering::Relaxed);
         }
     }
 
     /// How many workers have lanes of their own; 0 in a set without lanes.
-    pub(crate) fn workers(&self) -> u8 {
-        self.workers
+    pub(crate) fn worker_lanes(&self) -> u8 {
+        self.worker_lanes
     }
 
     /// The lane for one more worker; 0, that of everybody, in a set without lanes.
-    pub(super) fn next_lane(&self) -> u8 {
+    pub(super) fn assign_lane(&self) -> u8 {
         // Relaxed: each call gets a number of its own, whatever the order.
-        let turn = self.next_worker.fetch_add(1, Ordering::Relaxed);
+        let turn = self.next_lane_index.fetch_add(1, Ordering::Relaxed);
         // Below 256, as `workers` is.
-        turn.checked_rem(usize::from(self.workers)).map_or(0, |turn| turn as u8 + 1)
+        turn.checked_rem(usize::from(self.worker_lanes)).map_or(0, |turn| turn as u8 + 1)
     }
 }
 
 /// The account of one backend.
 #[derive(Debug)]
-pub(crate) struct Account {
-    hot: Hot,
-    lanes: Lanes,
+pub(crate) struct BackendAccount {
+    hot: HotCounters,
+    lanes: CounterLanes,
     id: BackendId,
     /// Never used twice in one set: a name that comes back is another backend.
     serial: u64,
-    group: AtomicU32,
-    failures: Failures,
-    conduct: Conduct,
+    load_group: AtomicU32,
+    failure_counters: FailureCounters,
+    passive_health: PassiveHealth,
 }
 
 /// All that picks and leases touch in a set without lanes, on one cache line of 64 bytes and nothing
 /// else on it: two busy backends do not slow each other down.
 #[derive(Debug)]
 #[cfg_attr(not(lvs_loom), repr(align(64)))]
-struct Hot {
-    load: LoadWord,
+struct HotCounters {
+    load: AtomicLoad,
     limits: AtomicU64,
-    ends: UsualEnds,
-    estimator: Estimator,
-    shared: Arc<Shared>,
+    common_outcomes: CommonOutcomeCounters,
+    estimator: TrafficEstimator,
+    context: Arc<SetContext>,
 }
 
 #[cfg(not(lvs_loom))]
-const _: () = assert!(size_of::<Hot>() <= 64);
+const _: () = assert!(size_of::<HotCounters>() <= 64);
 
-impl Account {
-    pub(super) fn new(id: BackendId, serial: u64, limits: Limits, shared: Arc<Shared>) -> Self {
-        let lanes = Lanes::new(usize::from(shared.workers));
-        let hot = Hot {
-            load: LoadWord::new(),
-            limits: AtomicU64::new(pack(limits, &lanes, false)),
-            ends: UsualEnds::default(),
-            estimator: Estimator::new(),
-            shared,
+impl BackendAccount {
+    pub(super) fn new(id: BackendId, serial: u64, limits: Limits, shared: Arc<SetContext>) -> Self {
+        let lanes = CounterLanes::new(usize::from(shared.worker_lanes));
+        let hot = HotCounters {
+            load: AtomicLoad::new(),
+            limits: AtomicU64::new(pack_limits(limits, &lanes, false)),
+            common_outcomes: CommonOutcomeCounters::default(),
+            estimator: TrafficEstimator::new(),
+            context: shared,
         };
-        let (group, failures, conduct) = (AtomicU32::new(0), Failures::default(), Conduct::new());
-        Self { hot, lanes, id, serial, group, failures, conduct }
+        let (group, failures, conduct) =
+            (AtomicU32::new(0), FailureCounters::default(), PassiveHealth::new());
+        Self {
+            hot,
+            lanes,
+            id,
+            serial,
+            load_group: group,
+            failure_counters: failures,
+            passive_health: conduct,
+        }
     }
 
     pub(crate) fn id(&self) -> &BackendId {
@@ -120,49 +129,55 @@ impl Account {
         self.serial
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.hot.shared
+    pub(crate) fn context(&self) -> &Arc<SetContext> {
+        &self.hot.context
     }
 
     #[inline]
     pub(crate) fn load(&self) -> Load {
         let load = self.hot.load.read();
-        if self.has_lanes() { self.with_lanes(load) } else { load }
+        if self.has_lanes() { self.add_lane_counts(load) } else { load }
     }
 
     /// The active connections that are not counted on lanes: all, in a set without.
     #[inline]
-    pub(crate) fn active_common(&self) -> u32 {
+    pub(crate) fn active_outside_lanes(&self) -> u32 {
         self.hot.load.read().active
     }
 
     /// The active connections as the worker of a lane sees them at little cost; see [`super::lane`].
     #[inline]
-    pub(crate) fn active_near(&self, lane: u8) -> u32 {
-        self.active_common().saturating_add(self.lanes.near(lane))
+    pub(crate) fn approximate_active(&self, lane: u8) -> u32 {
+        self.active_outside_lanes().saturating_add(self.lanes.approximate_total(lane))
     }
 
     #[inline]
-    pub(crate) fn overloaded(&self, limits: Limits) -> bool {
-        limits != Limits::NONE && self.beyond(limits)
+    pub(crate) fn is_overloaded(&self, limits: Limits) -> bool {
+        limits != Limits::NONE && self.is_overloaded_slow_path(limits)
     }
 
-    pub(crate) fn outcomes(&self) -> Outcomes {
-        let lanes = self.lanes.iter().map(|lane| outcome::read(&lane.ends, &lane.failures));
-        lanes.fold(outcome::read(&self.hot.ends, &self.failures), Outcomes::plus)
+    pub(crate) fn outcomes(&self) -> OutcomeCounts {
+        let lanes = self
+            .lanes
+            .iter()
+            .map(|lane| outcome::read_outcomes(&lane.common_outcomes, &lane.failure_counters));
+        lanes.fold(
+            outcome::read_outcomes(&self.hot.common_outcomes, &self.failure_counters),
+            OutcomeCounts::plus,
+        )
     }
 
-    pub(crate) fn estimate(&self, now: Option<Instant>) -> Estimate {
-        self.project(self.hot.shared.timeline.read(now)).into()
+    pub(crate) fn estimate(&self, now: Option<Instant>) -> TrafficEstimate {
+        self.raw_estimate(self.hot.context.clock.advance_or_latest(now)).into()
     }
 
     /// What traffic says of it, projected to a moment.
     #[inline]
-    pub(crate) fn project(&self, at: Tick) -> Projection {
-        self.hot.estimator.read(at)
+    pub(crate) fn raw_estimate(&self, at: CoarseInstant) -> RawTrafficEstimate {
+        self.hot.estimator.raw_estimate(at)
     }
 
-    pub(crate) fn set_decay(&self, decay: Duration) {
+    pub(crate) fn set_estimate_decay(&self, decay: Duration) {
         self.hot.estimator.set_decay(decay);
     }
 
@@ -171,11 +186,11 @@ impl Account {
     #[inline]
     pub(crate) fn bind(&self, lane: u8, force: bool) -> Option<u8> {
         if self.is_limited() {
-            return self.bind_within(force);
+            return self.bind_limited(force);
         }
         let counted = match self.lanes.get(lane) {
             Some(it) => {
-                self.lanes.add(it);
+                self.lanes.increment(it);
                 lane
             }
             None => {
@@ -183,50 +198,50 @@ impl Account {
                 0
             }
         };
-        self.changed();
+        self.mark_load_changed();
         Some(counted)
     }
 
     /// Moves an active connection from its lane to the place where the inactive ones are counted,
     /// and says which that is.
-    pub(crate) fn leave_lane(&self, lane: u8) -> u8 {
+    pub(crate) fn move_off_lane(&self, lane: u8) -> u8 {
         let Some(it) = self.lanes.get(lane) else { return lane };
         self.hot.load.bind(Limits::NONE, 0, true);
-        self.lanes.take(it);
+        self.lanes.decrement(it);
         0
     }
 
     pub(crate) fn set_active(&self, active: bool) {
         self.hot.load.set_active(active);
-        self.changed();
+        self.mark_load_changed();
     }
 
     #[inline]
     pub(crate) fn unbind(&self, lane: u8, active: bool, outcome: Outcome) {
         match self.lanes.get(lane) {
             Some(it) => {
-                self.lanes.take(it);
-                outcome::count(outcome, &it.ends, &it.failures);
+                self.lanes.decrement(it);
+                outcome::count_outcome(outcome, &it.common_outcomes, &it.failure_counters);
             }
             None => {
                 if self.is_limited() {
-                    self.unbind_within(active);
+                    self.unbind_limited(active);
                 } else {
                     self.hot.load.unbind(active, Limits::NONE, 0);
                 }
-                outcome::count(outcome, &self.hot.ends, &self.failures);
+                outcome::count_outcome(outcome, &self.hot.common_outcomes, &self.failure_counters);
             }
         }
-        self.changed();
-        if lane == ON_TRIAL || outcome.is_failure() {
-            self.tell(lane, outcome);
+        self.mark_load_changed();
+        if lane == TRIAL_LANE || outcome.is_failure() {
+            self.report_to_passive_health(lane, outcome);
         }
     }
 
     /// Feeds the estimates with the end of a piece of work.
-    pub(crate) fn observe(&self, outcome: Outcome, timing: Option<(Duration, Instant)>) {
-        let timeline = &self.hot.shared.timeline;
-        let at = timing.map_or_else(|| timeline.latest(), |(_, now)| timeline.at(now));
+    pub(crate) fn observe_outcome(&self, outcome: Outcome, timing: Option<(Duration, Instant)>) {
+        let timeline = &self.hot.context.clock;
+        let at = timing.map_or_else(|| timeline.latest(), |(_, now)| timeline.advance_to(now));
         match outcome {
             Outcome::Cancelled => return,
             Outcome::Ok => {
@@ -237,71 +252,71 @@ impl Account {
             }
             _ => self.hot.estimator.observe_result(true, at),
         }
-        self.hot.shared.learn();
+        self.hot.context.mark_estimated();
     }
 
     /// Feeds the latency estimate alone, before the work has ended either way.
     pub(crate) fn observe_latency(&self, latency: Duration, now: Instant) {
-        self.hot.estimator.observe_latency(latency, self.hot.shared.timeline.at(now));
-        self.hot.shared.learn();
+        self.hot.estimator.observe_latency(latency, self.hot.context.clock.advance_to(now));
+        self.hot.context.mark_estimated();
     }
 
-    pub(super) fn mirror(&self, load: Load) {
+    pub(super) fn set_load(&self, load: Load) {
         self.lanes.clear();
         self.hot.load.store(load, self.limits());
-        self.changed();
+        self.mark_load_changed();
     }
 
     /// Adds to the counts of how leases ended: those of an earlier life.
     #[cfg(feature = "health")]
-    pub(super) fn carry_over(&self, outcomes: Outcomes) {
-        outcome::carry_over(outcomes, &self.hot.ends, &self.failures);
+    pub(super) fn add_outcomes(&self, outcomes: OutcomeCounts) {
+        outcome::add_outcomes(outcomes, &self.hot.common_outcomes, &self.failure_counters);
     }
 
     pub(super) fn set_limits(&self, limits: Limits, on_trial: bool) {
-        self.conduct.set_on_trial(on_trial);
-        self.hot.limits.store(pack(limits, &self.lanes, on_trial), Ordering::SeqCst);
+        self.passive_health.set_on_trial(on_trial);
+        self.hot.limits.store(pack_limits(limits, &self.lanes, on_trial), Ordering::SeqCst);
     }
 
     /// The failures in a row, and lets the account raise its hand again.
     #[cfg(feature = "health")]
-    pub(crate) fn heard(&self) -> Runs {
-        self.conduct.heard(self.outcomes())
+    pub(crate) fn take_failure_streak(&self) -> FailureStreak {
+        self.passive_health.take_failure_streak(self.outcomes())
     }
 
     /// How its trial stands.
-    pub(crate) fn trial(&self) -> Trial {
-        self.conduct.trial()
+    pub(crate) fn trial_state(&self) -> TrialState {
+        self.passive_health.trial_state()
     }
 
-    pub(super) fn set_group(&self, group: u8) {
-        self.group.store(u32::from(group), Ordering::SeqCst);
+    pub(super) fn set_load_group(&self, group: u8) {
+        self.load_group.store(u32::from(group), Ordering::SeqCst);
     }
 
     // What follows is for limits and lanes, and kept out of the way of picks without.
 
     #[inline(never)]
-    fn with_lanes(&self, load: Load) -> Load {
+    fn add_lane_counts(&self, load: Load) -> Load {
         Load { active: load.active.saturating_add(self.lanes.total()), ..load }
     }
 
     #[inline(never)]
-    fn beyond(&self, limits: Limits) -> bool {
-        (self.is_on_trial() && self.trial() != Trial::Open)
-            || self.hot.load.overloaded(limits, self.lanes.total())
+    fn is_overloaded_slow_path(&self, limits: Limits) -> bool {
+        (self.is_on_trial() && self.trial_state() != TrialState::Available)
+            || self.hot.load.is_overloaded(limits, self.lanes.total())
     }
 
     #[inline(never)]
-    fn bind_within(&self, force: bool) -> Option<u8> {
-        let alarm = &self.hot.shared.alarm;
-        let tried = self.is_on_trial() && self.conduct.take_trial(alarm, self.serial);
+    fn bind_limited(&self, force: bool) -> Option<u8> {
+        let alarm = &self.hot.context.outlier_signal;
+        let tried = self.is_on_trial() && self.passive_health.claim_trial(alarm, self.serial);
         let allowed = force || tried || !self.is_on_trial();
         if allowed && self.hot.load.bind(self.limits(), self.lanes.total(), force) {
-            self.changed();
-            return Some(if tried { ON_TRIAL } else { 0 });
+            self.mark_load_changed();
+            return Some(if tried { TRIAL_LANE } else { 0 });
         }
         if tried {
-            self.conduct.end_trial(alarm, self.serial, Outcome::Cancelled);
+            self.passive_health.end_trial(alarm, self.serial, Outcome::Cancelled);
         }
         None
     }
@@ -309,18 +324,18 @@ impl Account {
     /// Tells whoever judges the backend how a lease ended.
     #[cold]
     #[inline(never)]
-    fn tell(&self, lane: u8, outcome: Outcome) {
-        let alarm = &self.hot.shared.alarm;
-        if lane == ON_TRIAL {
-            self.conduct.end_trial(alarm, self.serial, outcome);
+    fn report_to_passive_health(&self, lane: u8, outcome: Outcome) {
+        let alarm = &self.hot.context.outlier_signal;
+        if lane == TRIAL_LANE {
+            self.passive_health.end_trial(alarm, self.serial, outcome);
         }
         if outcome.is_failure() {
-            self.conduct.failed(alarm, self.serial, outcome, self.outcomes());
+            self.passive_health.record_failure(alarm, self.serial, outcome, self.outcomes());
         }
     }
 
     #[inline(never)]
-    fn unbind_within(&self, active: bool) {
+    fn unbind_limited(&self, active: bool) {
         self.hot.load.unbind(active, self.limits(), self.lanes.total());
     }
 
@@ -328,44 +343,45 @@ impl Account {
     #[inline]
     fn has_lanes(&self) -> bool {
         // Relaxed: never changes.
-        self.hot.limits.load(Ordering::Relaxed) & HAS_LANES != 0
+        self.hot.limits.load(Ordering::Relaxed) & HAS_LANES_BIT != 0
     }
 
     #[inline]
     fn is_limited(&self) -> bool {
         // Relaxed: a limit that is a moment old is still a limit.
-        self.hot.limits.load(Ordering::Relaxed) & !HAS_LANES != 0
+        self.hot.limits.load(Ordering::Relaxed) & !HAS_LANES_BIT != 0
     }
 
     #[inline]
     fn is_on_trial(&self) -> bool {
         // Relaxed: as above.
-        self.hot.limits.load(Ordering::Relaxed) & TRIAL != 0
+        self.hot.limits.load(Ordering::Relaxed) & ON_TRIAL_BIT != 0
     }
 
     fn limits(&self) -> Limits {
         // Relaxed: both halves are one word, and a limit that is a moment old is still a limit.
         let word = self.hot.limits.load(Ordering::Relaxed);
-        Limits::max((word & !TRIAL) as u32).resume_below(((word & !HAS_LANES) >> 32) as u32)
+        Limits::new((word & !ON_TRIAL_BIT) as u32)
+            .with_resume_below(((word & !HAS_LANES_BIT) >> 32) as u32)
     }
 
     #[inline]
-    fn changed(&self) {
-        self.hot.shared.board.changed(&self.group);
+    fn mark_load_changed(&self) {
+        self.hot.context.load_versions.mark_changed(&self.load_group);
     }
 }
 
 /// A bit of the word of limits, whose halves are 2^30 at the most.
-const HAS_LANES: u64 = 1 << 63;
+const HAS_LANES_BIT: u64 = 1 << 63;
 
 /// Another one.
-const TRIAL: u64 = 1 << 31;
+const ON_TRIAL_BIT: u64 = 1 << 31;
 
 /// The lane of the one lease that a backend on trial has; sets have fewer.
-const ON_TRIAL: u8 = u8::MAX;
+const TRIAL_LANE: u8 = u8::MAX;
 
-fn pack(limits: Limits, lanes: &Lanes, on_trial: bool) -> u64 {
-    let lanes = if lanes.is_empty() { 0 } else { HAS_LANES };
-    let trial = if on_trial { TRIAL } else { 0 };
-    u64::from(limits.upper()) | u64::from(limits.lower()) << 32 | lanes | trial
+fn pack_limits(limits: Limits, lanes: &CounterLanes, on_trial: bool) -> u64 {
+    let lanes = if lanes.is_empty() { 0 } else { HAS_LANES_BIT };
+    let trial = if on_trial { ON_TRIAL_BIT } else { 0 };
+    u64::from(limits.max_connections()) | u64::from(limits.resume_below()) << 32 | lanes | trial
 }

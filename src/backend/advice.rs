@@ -1,6 +1,6 @@
 //! What a checker says of a backend beside up and down.
 
-use super::{Admin, MAX_WEIGHT};
+use super::{BackendAdminState, MAX_WEIGHT};
 
 /// What a backend asks for through a checker: another weight, a limit, to be drained.
 ///
@@ -8,19 +8,19 @@ use super::{Admin, MAX_WEIGHT};
 /// are, and this is laid over them. A field that is `None` was not spoken of.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
-pub struct Advice {
+pub struct AgentOverride {
     /// The weight to use.
-    pub weight: Option<WeightAdvice>,
+    pub weight: Option<AgentWeight>,
     /// The most connections it wants, 0 for no limit.
     pub max_connections: Option<u32>,
     /// What it wants to be: the stronger of this and the operator's word holds.
-    pub admin: Option<Admin>,
+    pub admin: Option<BackendAdminState>,
 }
 
-impl Advice {
+impl AgentOverride {
     /// What holds when more was said: newer words take the place of older ones about the same.
     #[must_use]
-    pub fn then(self, newer: Self) -> Self {
+    pub fn updated_with(self, newer: Self) -> Self {
         Self {
             weight: newer.weight.or(self.weight),
             max_connections: newer.max_connections.or(self.max_connections),
@@ -32,7 +32,7 @@ impl Advice {
 /// How a checker changes a weight.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
-pub enum WeightAdvice {
+pub enum AgentWeight {
     /// This much of the configured weight, rounded up; 100 is all of it.
     Percent(u32),
     /// This weight, whatever is configured.
@@ -41,7 +41,7 @@ pub enum WeightAdvice {
     Plus(i32),
 }
 
-impl WeightAdvice {
+impl AgentWeight {
     /// The weight that follows; between 0 and [`MAX_WEIGHT`], and 0 for a configured weight of 0:
     /// who was quiesced by the operator stays so.
     #[must_use]
@@ -66,21 +66,22 @@ mod tests {
 
     #[test]
     fn weights_stay_within_bounds() {
-        assert_eq!(WeightAdvice::Percent(75).apply(2), 2);
-        assert_eq!(WeightAdvice::Percent(1).apply(3), 1);
-        assert_eq!(WeightAdvice::Percent(0).apply(3), 0);
-        assert_eq!(WeightAdvice::Percent(u32::MAX).apply(MAX_WEIGHT), MAX_WEIGHT);
-        assert_eq!(WeightAdvice::Exactly(u32::MAX).apply(1), MAX_WEIGHT);
-        assert_eq!(WeightAdvice::Plus(-9).apply(3), 0);
-        assert_eq!(WeightAdvice::Plus(i32::MAX).apply(3), MAX_WEIGHT);
-        assert_eq!(WeightAdvice::Exactly(9).apply(0), 0, "the operator's 0 stands");
+        assert_eq!(AgentWeight::Percent(75).apply(2), 2);
+        assert_eq!(AgentWeight::Percent(1).apply(3), 1);
+        assert_eq!(AgentWeight::Percent(0).apply(3), 0);
+        assert_eq!(AgentWeight::Percent(u32::MAX).apply(MAX_WEIGHT), MAX_WEIGHT);
+        assert_eq!(AgentWeight::Exactly(u32::MAX).apply(1), MAX_WEIGHT);
+        assert_eq!(AgentWeight::Plus(-9).apply(3), 0);
+        assert_eq!(AgentWeight::Plus(i32::MAX).apply(3), MAX_WEIGHT);
+        assert_eq!(AgentWeight::Exactly(9).apply(0), 0, "the operator's 0 stands");
     }
 
     #[test]
     fn newer_words_replace_what_they_speak_of() {
-        let first = Advice { weight: Some(WeightAdvice::Percent(50)), ..Advice::default() };
-        let then = Advice { max_connections: Some(30), ..Advice::default() };
-        let both = first.then(then);
+        let first =
+            AgentOverride { weight: Some(AgentWeight::Percent(50)), ..AgentOverride::default() };
+        let then = AgentOverride { max_connections: Some(30), ..AgentOverride::default() };
+        let both = first.updated_with(then);
         assert_eq!((both.weight, both.max_connections), (first.weight, Some(30)));
     }
 }

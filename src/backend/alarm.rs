@@ -7,102 +7,104 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Outcome, Outcomes};
+use super::{Outcome, OutcomeCounts};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, lock};
 
 /// What wakes the one who listens.
-type Waker = Arc<dyn Fn() + Send + Sync>;
+type SignalCallback = Arc<dyn Fn() + Send + Sync>;
 
 /// Where the backends of one set raise their hands.
-pub(crate) struct Alarm {
+pub(crate) struct OutlierSignal {
     /// From how many failures in a row on; 0 for never.
-    failures: AtomicU32,
+    failure_threshold: AtomicU32,
     /// From how many failures to connect in a row on; 0 for never.
-    connects: AtomicU32,
-    raised: Mutex<Vec<u64>>,
-    waker: Mutex<Option<Waker>>,
+    connect_failure_threshold: AtomicU32,
+    notified_serials: Mutex<Vec<u64>>,
+    callback: Mutex<Option<SignalCallback>>,
 }
 
-impl Alarm {
+impl OutlierSignal {
     pub(super) fn new() -> Self {
         Self {
-            failures: AtomicU32::new(0),
-            connects: AtomicU32::new(0),
-            raised: Mutex::new(Vec::new()),
-            waker: Mutex::new(None),
+            failure_threshold: AtomicU32::new(0),
+            connect_failure_threshold: AtomicU32::new(0),
+            notified_serials: Mutex::new(Vec::new()),
+            callback: Mutex::new(None),
         }
     }
 
     /// From how many failures, and failures to connect, in a row on a backend raises its hand; 0 is
     /// never.
     #[cfg(any(feature = "health", all(test, lvs_loom)))]
-    pub(crate) fn arm(&self, failures: u32, connects: u32) {
+    pub(crate) fn set_thresholds(&self, failures: u32, connects: u32) {
         // Relaxed: a threshold that is a moment late is as good.
-        self.failures.store(failures, Ordering::Relaxed);
-        self.connects.store(connects, Ordering::Relaxed);
+        self.failure_threshold.store(failures, Ordering::Relaxed);
+        self.connect_failure_threshold.store(connects, Ordering::Relaxed);
     }
 
     /// Who is woken when a hand is raised: the last one to ask.
     #[cfg(any(feature = "health", all(test, lvs_loom)))]
-    pub(crate) fn wake(&self, waker: impl Fn() + Send + Sync + 'static) {
-        *lock(&self.waker) = Some(Arc::new(waker));
+    pub(crate) fn set_callback(&self, waker: impl Fn() + Send + Sync + 'static) {
+        *lock(&self.callback) = Some(Arc::new(waker));
     }
 
     /// The serials of those who raised their hands since it was asked last.
     #[cfg(any(feature = "health", all(test, lvs_loom)))]
-    pub(crate) fn take(&self) -> Vec<u64> {
-        std::mem::take(&mut lock(&self.raised))
+    pub(crate) fn take_notified_serials(&self) -> Vec<u64> {
+        std::mem::take(&mut lock(&self.notified_serials))
     }
 
-    fn is_due(&self, runs: Runs) -> bool {
+    fn is_threshold_reached(&self, runs: FailureStreak) -> bool {
         let reached = |run: u32, threshold: &AtomicU32| {
             let threshold = threshold.load(Ordering::Relaxed);
             threshold != 0 && run >= threshold
         };
-        reached(runs.failures, &self.failures) || reached(runs.connects, &self.connects)
+        reached(runs.failures, &self.failure_threshold)
+            || reached(runs.connect_failures, &self.connect_failure_threshold)
     }
 
-    fn is_armed(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) != 0 || self.connects.load(Ordering::Relaxed) != 0
+    fn has_thresholds(&self) -> bool {
+        self.failure_threshold.load(Ordering::Relaxed) != 0
+            || self.connect_failure_threshold.load(Ordering::Relaxed) != 0
     }
 
-    fn raise(&self, serial: u64) {
-        lock(&self.raised).push(serial);
-        let waker = lock(&self.waker).clone();
+    fn notify(&self, serial: u64) {
+        lock(&self.notified_serials).push(serial);
+        let waker = lock(&self.callback).clone();
         if let Some(waker) = waker {
             waker();
         }
     }
 }
 
-impl fmt::Debug for Alarm {
+impl fmt::Debug for OutlierSignal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Alarm")
-            .field("failures", &self.failures)
-            .field("connects", &self.connects)
+            .field("failures", &self.failure_threshold)
+            .field("connects", &self.connect_failure_threshold)
             .finish_non_exhaustive()
     }
 }
 
 /// How many failures there were in a row.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Runs {
+pub(crate) struct FailureStreak {
     /// Of any kind, since the last success.
     pub(crate) failures: u32,
     /// To connect, since anything else.
-    pub(crate) connects: u32,
+    pub(crate) connect_failures: u32,
 }
 
 /// How the trial of a backend stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u32)]
-pub(crate) enum Trial {
+pub(crate) enum TrialState {
     /// It is not on trial.
-    None,
+    NotOnTrial,
     /// It may be given one piece of work.
-    Open,
+    Available,
     /// It has been given it.
-    Taken,
+    InProgress,
     /// It did it.
     Passed,
     /// It failed.
@@ -111,45 +113,55 @@ pub(crate) enum Trial {
 
 /// One backend's part.
 #[derive(Debug)]
-pub(super) struct Conduct {
+pub(super) struct PassiveHealth {
     /// Failures and failures to connect in a row (16 bits each, as many as matter), and the number
     /// of successes when the last of them happened.
-    runs: AtomicU64,
+    streak: AtomicU64,
     trial: AtomicU32,
-    raised: AtomicBool,
+    is_notified: AtomicBool,
 }
 
-impl Conduct {
+impl PassiveHealth {
     pub(super) fn new() -> Self {
         Self {
-            runs: AtomicU64::new(0),
-            trial: AtomicU32::new(Trial::None as u32),
-            raised: AtomicBool::new(false),
+            streak: AtomicU64::new(0),
+            trial: AtomicU32::new(TrialState::NotOnTrial as u32),
+            is_notified: AtomicBool::new(false),
         }
     }
 
     /// Counts a failure; `outcomes` has it already.
-    pub(super) fn failed(&self, alarm: &Alarm, serial: u64, outcome: Outcome, outcomes: Outcomes) {
-        if !alarm.is_armed() {
+    pub(super) fn record_failure(
+        &self,
+        alarm: &OutlierSignal,
+        serial: u64,
+        outcome: Outcome,
+        outcomes: OutcomeCounts,
+    ) {
+        if !alarm.has_thresholds() {
             return;
         }
         // The low bits tell two numbers of successes apart; more would only tell apart what is
         // four thousand million requests ago.
         let mark = outcomes.ok as u32;
-        let mut word = self.runs.load(Ordering::Relaxed);
+        let mut word = self.streak.load(Ordering::Relaxed);
         // Bounded: a failure that loses this often is one of a storm, and not missed.
         for _ in 0..16 {
-            let before = runs(word, mark);
+            let before = unpack_streak(word, mark);
             let connect = outcome == Outcome::ConnectError;
-            let now = Runs {
+            let now = FailureStreak {
                 failures: (before.failures + 1).min(0xffff),
-                connects: if connect { (before.connects + 1).min(0xffff) } else { 0 },
+                connect_failures: if connect {
+                    (before.connect_failures + 1).min(0xffff)
+                } else {
+                    0
+                },
             };
-            let next = u64::from(now.failures) << 48 | u64::from(now.connects) << 32;
+            let next = u64::from(now.failures) << 48 | u64::from(now.connect_failures) << 32;
             let next = next | u64::from(mark);
             // SeqCst: before the hand is looked at, in the one order that `heard` is in, too.
-            match self.runs.compare_exchange(word, next, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) if alarm.is_due(now) => return self.raise(alarm, serial),
+            match self.streak.compare_exchange(word, next, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) if alarm.is_threshold_reached(now) => return self.notify(alarm, serial),
                 Ok(_) => return,
                 Err(seen) => word = seen,
             }
@@ -158,70 +170,70 @@ impl Conduct {
 
     /// The failures in a row as they stand, and lets the hand be raised again.
     #[cfg(any(feature = "health", all(test, lvs_loom)))]
-    pub(super) fn heard(&self, outcomes: Outcomes) -> Runs {
+    pub(super) fn take_failure_streak(&self, outcomes: OutcomeCounts) -> FailureStreak {
         // SeqCst: what is raised after this is heard of again.
-        self.raised.store(false, Ordering::SeqCst);
-        runs(self.runs.load(Ordering::SeqCst), outcomes.ok as u32)
+        self.is_notified.store(false, Ordering::SeqCst);
+        unpack_streak(self.streak.load(Ordering::SeqCst), outcomes.ok as u32)
     }
 
-    pub(super) fn trial(&self) -> Trial {
+    pub(super) fn trial_state(&self) -> TrialState {
         match self.trial.load(Ordering::SeqCst) {
-            1 => Trial::Open,
-            2 => Trial::Taken,
-            3 => Trial::Passed,
-            4 => Trial::Failed,
-            _ => Trial::None,
+            1 => TrialState::Available,
+            2 => TrialState::InProgress,
+            3 => TrialState::Passed,
+            4 => TrialState::Failed,
+            _ => TrialState::NotOnTrial,
         }
     }
 
     /// Begins or ends the trial; one that has begun is left as it stands.
     pub(super) fn set_on_trial(&self, on_trial: bool) {
         if !on_trial {
-            self.trial.swap(Trial::None as u32, Ordering::SeqCst);
+            self.trial.swap(TrialState::NotOnTrial as u32, Ordering::SeqCst);
         } else {
-            self.change_trial(Trial::None, Trial::Open);
+            self.transition_trial(TrialState::NotOnTrial, TrialState::Available);
         }
     }
 
     /// Takes the one place that a backend on trial has.
-    pub(super) fn take_trial(&self, alarm: &Alarm, serial: u64) -> bool {
-        let taken = self.change_trial(Trial::Open, Trial::Taken);
+    pub(super) fn claim_trial(&self, alarm: &OutlierSignal, serial: u64) -> bool {
+        let taken = self.transition_trial(TrialState::Available, TrialState::InProgress);
         if taken {
-            self.raise(alarm, serial);
+            self.notify(alarm, serial);
         }
         taken
     }
 
     /// Gives it back unused, or says how it went.
-    pub(super) fn end_trial(&self, alarm: &Alarm, serial: u64, outcome: Outcome) {
+    pub(super) fn end_trial(&self, alarm: &OutlierSignal, serial: u64, outcome: Outcome) {
         let next = match outcome {
-            Outcome::Ok => Trial::Passed,
-            Outcome::Cancelled => Trial::Open,
-            _ => Trial::Failed,
+            Outcome::Ok => TrialState::Passed,
+            Outcome::Cancelled => TrialState::Available,
+            _ => TrialState::Failed,
         };
-        if self.change_trial(Trial::Taken, next) {
-            self.raise(alarm, serial);
+        if self.transition_trial(TrialState::InProgress, next) {
+            self.notify(alarm, serial);
         }
     }
 
-    fn change_trial(&self, from: Trial, to: Trial) -> bool {
+    fn transition_trial(&self, from: TrialState, to: TrialState) -> bool {
         let (from, to) = (from as u32, to as u32);
         self.trial.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    fn raise(&self, alarm: &Alarm, serial: u64) {
-        if !self.raised.swap(true, Ordering::SeqCst) {
-            alarm.raise(serial);
+    fn notify(&self, alarm: &OutlierSignal, serial: u64) {
+        if !self.is_notified.swap(true, Ordering::SeqCst) {
+            alarm.notify(serial);
         }
     }
 }
 
 /// Reads a word of runs; those from before the last success are over.
-fn runs(word: u64, successes: u32) -> Runs {
+fn unpack_streak(word: u64, successes: u32) -> FailureStreak {
     if word as u32 != successes {
-        return Runs::default();
+        return FailureStreak::default();
     }
-    Runs { failures: (word >> 48) as u32, connects: (word >> 32) as u32 & 0xffff }
+    FailureStreak { failures: (word >> 48) as u32, connect_failures: (word >> 32) as u32 & 0xffff }
 }
 
 #[cfg(all(test, feature = "health", not(lvs_loom)))]
@@ -230,54 +242,64 @@ mod tests {
 
     use super::*;
 
-    fn ends(ok: u64) -> Outcomes {
-        Outcomes { ok, ..Outcomes::default() }
+    fn ends(ok: u64) -> OutcomeCounts {
+        OutcomeCounts { ok, ..OutcomeCounts::default() }
     }
 
     #[test]
     fn a_success_ends_a_run_and_nobody_is_called_twice() {
-        let (alarm, conduct) = (Alarm::new(), Conduct::new());
+        let (alarm, conduct) = (OutlierSignal::new(), PassiveHealth::new());
         let calls = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&calls);
-        alarm.wake(move || {
+        alarm.set_callback(move || {
             count.fetch_add(1, Ordering::SeqCst);
         });
-        conduct.failed(&alarm, 7, Outcome::Timeout, ends(0));
-        assert_eq!(conduct.heard(ends(0)), Runs::default(), "nobody listens yet");
+        conduct.record_failure(&alarm, 7, Outcome::Timeout, ends(0));
+        assert_eq!(
+            conduct.take_failure_streak(ends(0)),
+            FailureStreak::default(),
+            "nobody listens yet"
+        );
 
-        alarm.arm(3, 2);
-        conduct.failed(&alarm, 7, Outcome::ConnectError, ends(0));
-        conduct.failed(&alarm, 7, Outcome::AppError, ends(0));
-        conduct.failed(&alarm, 7, Outcome::AppError, ends(1));
-        assert_eq!(conduct.heard(ends(1)), Runs { failures: 1, connects: 0 });
-        assert!(alarm.take().is_empty());
+        alarm.set_thresholds(3, 2);
+        conduct.record_failure(&alarm, 7, Outcome::ConnectError, ends(0));
+        conduct.record_failure(&alarm, 7, Outcome::AppError, ends(0));
+        conduct.record_failure(&alarm, 7, Outcome::AppError, ends(1));
+        assert_eq!(
+            conduct.take_failure_streak(ends(1)),
+            FailureStreak { failures: 1, connect_failures: 0 }
+        );
+        assert!(alarm.take_notified_serials().is_empty());
 
-        conduct.failed(&alarm, 7, Outcome::ConnectError, ends(2));
-        conduct.failed(&alarm, 7, Outcome::ConnectError, ends(2));
-        conduct.failed(&alarm, 7, Outcome::ConnectError, ends(2));
-        assert_eq!((alarm.take(), calls.load(Ordering::SeqCst)), (vec![7], 1));
-        assert_eq!(conduct.heard(ends(2)), Runs { failures: 3, connects: 3 });
-        conduct.failed(&alarm, 7, Outcome::ConnectError, ends(2));
-        assert_eq!(alarm.take(), [7], "heard, and raised again");
-        assert_eq!(conduct.heard(ends(3)), Runs::default());
+        conduct.record_failure(&alarm, 7, Outcome::ConnectError, ends(2));
+        conduct.record_failure(&alarm, 7, Outcome::ConnectError, ends(2));
+        conduct.record_failure(&alarm, 7, Outcome::ConnectError, ends(2));
+        assert_eq!((alarm.take_notified_serials(), calls.load(Ordering::SeqCst)), (vec![7], 1));
+        assert_eq!(
+            conduct.take_failure_streak(ends(2)),
+            FailureStreak { failures: 3, connect_failures: 3 }
+        );
+        conduct.record_failure(&alarm, 7, Outcome::ConnectError, ends(2));
+        assert_eq!(alarm.take_notified_serials(), [7], "heard, and raised again");
+        assert_eq!(conduct.take_failure_streak(ends(3)), FailureStreak::default());
     }
 
     #[test]
     fn a_trial_has_one_place_which_comes_back_if_it_was_not_used() {
-        let (alarm, conduct) = (Alarm::new(), Conduct::new());
-        assert!(!conduct.take_trial(&alarm, 1), "not on trial");
+        let (alarm, conduct) = (OutlierSignal::new(), PassiveHealth::new());
+        assert!(!conduct.claim_trial(&alarm, 1), "not on trial");
         conduct.set_on_trial(true);
-        assert!(conduct.take_trial(&alarm, 1));
-        assert!(!conduct.take_trial(&alarm, 1));
+        assert!(conduct.claim_trial(&alarm, 1));
+        assert!(!conduct.claim_trial(&alarm, 1));
         conduct.set_on_trial(true);
-        assert_eq!(conduct.trial(), Trial::Taken, "it goes on");
+        assert_eq!(conduct.trial_state(), TrialState::InProgress, "it goes on");
         conduct.end_trial(&alarm, 1, Outcome::Cancelled);
-        assert!(conduct.take_trial(&alarm, 1));
+        assert!(conduct.claim_trial(&alarm, 1));
         conduct.end_trial(&alarm, 1, Outcome::Ok);
-        assert_eq!(conduct.trial(), Trial::Passed);
-        assert!(!conduct.take_trial(&alarm, 1), "its judge has the word");
+        assert_eq!(conduct.trial_state(), TrialState::Passed);
+        assert!(!conduct.claim_trial(&alarm, 1), "its judge has the word");
         conduct.set_on_trial(false);
-        assert_eq!(conduct.trial(), Trial::None);
+        assert_eq!(conduct.trial_state(), TrialState::NotOnTrial);
     }
 }
 
@@ -290,14 +312,14 @@ mod models {
 
     const SERIAL: u64 = 7;
 
-    fn world() -> Arc<(Alarm, Conduct)> {
-        let world = Arc::new((Alarm::new(), Conduct::new()));
+    fn world() -> Arc<(OutlierSignal, PassiveHealth)> {
+        let world = Arc::new((OutlierSignal::new(), PassiveHealth::new()));
         world.0.arm(1, 0);
         world
     }
 
-    fn fail((alarm, conduct): &(Alarm, Conduct)) {
-        conduct.failed(alarm, SERIAL, Outcome::Timeout, Outcomes::default());
+    fn fail((alarm, conduct): &(OutlierSignal, PassiveHealth)) {
+        conduct.failed(alarm, SERIAL, Outcome::Timeout, OutcomeCounts::default());
     }
 
     #[test]
@@ -311,7 +333,7 @@ mod models {
             };
             let (alarm, conduct) = &*world;
             assert!(alarm.take().contains(&SERIAL));
-            let heard = conduct.heard(Outcomes::default());
+            let heard = conduct.heard(OutcomeCounts::default());
             failing.join().expect("no panic");
             let again = alarm.take();
             assert!(heard.failures == 2 || again == [SERIAL], "{heard:?}, {again:?}");
@@ -324,7 +346,7 @@ mod models {
         loom::model(|| {
             let world = world();
             world.1.set_on_trial(true);
-            let lease = |world: &Arc<(Alarm, Conduct)>| {
+            let lease = |world: &Arc<(OutlierSignal, PassiveHealth)>| {
                 let world = Arc::clone(world);
                 thread::spawn(move || {
                     let (alarm, conduct) = &*world;
@@ -338,7 +360,7 @@ mod models {
             let leases = [lease(&world), lease(&world)];
             let (alarm, conduct) = &*world;
             alarm.take();
-            conduct.heard(Outcomes::default());
+            conduct.heard(OutcomeCounts::default());
             let seen = conduct.trial();
             let taken = leases.map(|lease| lease.join().expect("no panic"));
             assert_ne!(taken[0], taken[1]);

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::account::Account;
-use super::draft::{Draft, Entry, Ramp};
+use super::account::BackendAccount;
+use super::draft::{BackendRecord, SetState, SlowStartProgress};
 use super::{
-    Admin, Advice, Backend, BackendId, Health, Limits, MAX_MEMBERS, MAX_WEIGHT, SetError,
-    SlowStart, Spec, Standing,
+    AgentOverride, Backend, BackendAdminState, BackendId, Health, Limits, MAX_BACKENDS, MAX_WEIGHT,
+    OutlierState, SetError, SlowStart, Spec,
 };
 
 /// Changes of one set that are published together, or not at all.
@@ -17,66 +17,66 @@ use super::{
 /// Made by [`BackendSet::edit`](crate::BackendSet::edit). Each method either changes the draft or
 /// says why not and leaves it alone.
 #[derive(Debug)]
-pub struct Edit<T> {
-    pub(super) draft: Draft<T>,
+pub struct SetEdit<T> {
+    pub(super) state: SetState<T>,
     pub(super) dirty: bool,
     searches: usize,
     /// The serials by name: made when an edit turns out to be a long one.
-    index: HashMap<BackendId, u64>,
+    serials_by_id: HashMap<BackendId, u64>,
 }
 
 /// From how many searches on an index pays.
-const LONG: usize = 8;
+const MIN_SEARCHES_FOR_INDEX: usize = 8;
 
-impl<T> Edit<T> {
-    pub(super) fn new(draft: Draft<T>) -> Self {
-        Self { draft, dirty: false, searches: 0, index: HashMap::new() }
+impl<T> SetEdit<T> {
+    pub(super) fn new(draft: SetState<T>) -> Self {
+        Self { state: draft, dirty: false, searches: 0, serials_by_id: HashMap::new() }
     }
 
     /// Adds a backend at the head of the list.
     ///
     /// # Errors
-    /// [`SetError::Duplicate`], [`SetError::Weight`], [`SetError::Limits`], [`SetError::Full`].
+    /// [`SetError::DuplicateBackend`], [`SetError::InvalidWeight`], [`SetError::InvalidLimits`], [`SetError::Full`].
     pub fn insert(&mut self, spec: impl Into<Spec<T>>) -> Result<Arc<Backend<T>>, SetError> {
         let Spec { id, target, weight, tier, limits, address, admin, health } = spec.into();
         check_weight(&id, weight)?;
         check_limits(&id, limits)?;
-        if self.find(&id).is_ok() {
-            return Err(SetError::Duplicate { id });
+        if self.find_position(&id).is_ok() {
+            return Err(SetError::DuplicateBackend { id });
         }
-        if self.draft.entries.len() == MAX_MEMBERS {
+        if self.state.records.len() == MAX_BACKENDS {
             return Err(SetError::Full { id });
         }
-        let serial = self.draft.next_serial;
-        self.draft.next_serial += 1;
-        let shared = Arc::clone(&self.draft.shared);
-        let account = Arc::new(Account::new(id, serial, limits, shared));
+        let serial = self.state.next_serial;
+        self.state.next_serial += 1;
+        let shared = Arc::clone(&self.state.context);
+        let account = Arc::new(BackendAccount::new(id, serial, limits, shared));
         let backend = Arc::new(Backend { account, target });
-        let mut entry = Entry {
+        let mut entry = BackendRecord {
             backend: Arc::clone(&backend),
-            seats: self.draft.seats(&backend),
+            lease_handles: self.state.new_lease_handles(&backend),
             weight,
-            last_weight: weight,
+            table_weight: weight,
             tier,
             limits,
             address,
             admin,
             health,
-            health_why: None,
-            standing: Standing::Good,
-            standing_why: None,
-            advice: Advice::default(),
-            ramp: Ramp::Done,
-            ramp_by: None,
-            percent: 100,
+            health_reason: None,
+            outlier_state: OutlierState::Good,
+            outlier_reason: None,
+            agent_override: AgentOverride::default(),
+            slow_start_progress: SlowStartProgress::Done,
+            own_slow_start: None,
+            slow_start_percent: 100,
         };
-        if entry.is_up() {
-            self.draft.start_ramp(&mut entry);
+        if entry.is_fully_in_service() {
+            self.state.start_slow_start(&mut entry);
         }
-        if self.searches >= LONG {
-            self.index.insert(backend.id().clone(), serial);
+        if self.searches >= MIN_SEARCHES_FOR_INDEX {
+            self.serials_by_id.insert(backend.id().clone(), serial);
         }
-        self.draft.entries.push_front(entry);
+        self.state.records.push_front(entry);
         self.dirty = true;
         Ok(backend)
     }
@@ -84,33 +84,33 @@ impl<T> Edit<T> {
     /// Takes a backend out. Leases on it go on; it is told apart from a later one of the same name.
     ///
     /// # Errors
-    /// [`SetError::Unknown`].
+    /// [`SetError::UnknownBackend`].
     pub fn remove(&mut self, id: &BackendId) -> Result<Arc<Backend<T>>, SetError> {
-        let position = self.find(id)?;
-        let removed = self.draft.entries.remove(position);
-        let removed = removed.ok_or_else(|| SetError::Unknown { id: id.clone() })?;
+        let position = self.find_position(id)?;
+        let removed = self.state.records.remove(position);
+        let removed = removed.ok_or_else(|| SetError::UnknownBackend { id: id.clone() })?;
         self.dirty = true;
-        self.index.remove(id);
+        self.serials_by_id.remove(id);
         Ok(removed.backend)
     }
 
     /// Gives a backend another target (and address) under its name; its account goes on.
     ///
     /// # Errors
-    /// [`SetError::Unknown`].
+    /// [`SetError::UnknownBackend`].
     pub fn set_target(
         &mut self,
         id: &BackendId,
         target: T,
         address: Option<SocketAddr>,
     ) -> Result<Arc<Backend<T>>, SetError> {
-        let position = self.find(id)?;
-        let account = Arc::clone(&self.draft.entries[position].backend.account);
+        let position = self.find_position(id)?;
+        let account = Arc::clone(&self.state.records[position].backend.account);
         let backend = Arc::new(Backend { account, target });
-        let seats = self.draft.seats(&backend);
-        let entry = &mut self.draft.entries[position];
+        let seats = self.state.new_lease_handles(&backend);
+        let entry = &mut self.state.records[position];
         entry.backend = Arc::clone(&backend);
-        entry.seats = seats;
+        entry.lease_handles = seats;
         entry.address = address;
         self.dirty = true;
         Ok(backend)
@@ -120,13 +120,13 @@ impl<T> Edit<T> {
     /// one: `wrr` starts its ring anew.
     ///
     /// # Errors
-    /// [`SetError::Unknown`], [`SetError::Weight`].
+    /// [`SetError::UnknownBackend`], [`SetError::InvalidWeight`].
     pub fn set_weight(&mut self, id: &BackendId, weight: u32) -> Result<(), SetError> {
         check_weight(id, weight)?;
-        let position = self.find(id)?;
-        let entry = &mut self.draft.entries[position];
+        let position = self.find_position(id)?;
+        let entry = &mut self.state.records[position];
         entry.weight = weight;
-        entry.remember_weight();
+        entry.update_table_weight();
         self.dirty = true;
         Ok(())
     }
@@ -134,51 +134,51 @@ impl<T> Edit<T> {
     /// Sets the connection limits.
     ///
     /// # Errors
-    /// [`SetError::Unknown`], [`SetError::Limits`].
+    /// [`SetError::UnknownBackend`], [`SetError::InvalidLimits`].
     pub fn set_limits(&mut self, id: &BackendId, limits: Limits) -> Result<(), SetError> {
         check_limits(id, limits)?;
-        self.change(id, limits, |e| &mut e.limits)
+        self.set_field(id, limits, |e| &mut e.limits)
     }
 
     /// Moves a backend to another priority tier.
     ///
     /// # Errors
-    /// [`SetError::Unknown`].
+    /// [`SetError::UnknownBackend`].
     pub fn set_tier(&mut self, id: &BackendId, tier: u8) -> Result<(), SetError> {
-        self.change(id, tier, |e| &mut e.tier)
+        self.set_field(id, tier, |e| &mut e.tier)
     }
 
     /// Sets what the operator wants of a backend.
     ///
     /// # Errors
-    /// [`SetError::Unknown`].
-    pub fn set_admin(&mut self, id: &BackendId, admin: Admin) -> Result<(), SetError> {
-        self.change(id, admin, |e| &mut e.admin)
+    /// [`SetError::UnknownBackend`].
+    pub fn set_admin(&mut self, id: &BackendId, admin: BackendAdminState) -> Result<(), SetError> {
+        self.set_field(id, admin, |e| &mut e.admin)
     }
 
     /// Sets what checks say of a backend; one that comes up begins its slow start.
     ///
     /// # Errors
-    /// [`SetError::Unknown`].
+    /// [`SetError::UnknownBackend`].
     pub fn set_health(&mut self, id: &BackendId, health: Health) -> Result<(), SetError> {
-        self.change(id, health, |e| &mut e.health)
+        self.set_field(id, health, |e| &mut e.health)
     }
 
     /// As [`set_health`](Self::set_health), and says why, for operators and events.
     ///
     /// # Errors
-    /// [`SetError::Unknown`].
-    pub fn set_health_because(
+    /// [`SetError::UnknownBackend`].
+    pub fn set_health_with_reason(
         &mut self,
         id: &BackendId,
         health: Health,
         why: impl Into<Arc<str>>,
     ) -> Result<(), SetError> {
-        let position = self.find(id)?;
+        let position = self.find_position(id)?;
         // The reason is that of the last change: another one for the same is no news.
-        if self.draft.entries[position].health != health {
+        if self.state.records[position].health != health {
             self.set_health(id, health)?;
-            self.draft.entries[position].health_why = Some(why.into());
+            self.state.records[position].health_reason = Some(why.into());
         }
         Ok(())
     }
@@ -187,17 +187,17 @@ impl<T> Edit<T> {
     /// its slow start.
     ///
     /// # Errors
-    /// [`SetError::Unknown`].
-    pub fn set_standing(
+    /// [`SetError::UnknownBackend`].
+    pub fn set_outlier_state(
         &mut self,
         id: &BackendId,
-        standing: Standing,
+        standing: OutlierState,
         why: impl Into<Arc<str>>,
     ) -> Result<(), SetError> {
-        let position = self.find(id)?;
-        if self.draft.entries[position].standing != standing {
-            self.change(id, standing, |e| &mut e.standing)?;
-            self.draft.entries[position].standing_why = Some(why.into());
+        let position = self.find_position(id)?;
+        if self.state.records[position].outlier_state != standing {
+            self.set_field(id, standing, |e| &mut e.outlier_state)?;
+            self.state.records[position].outlier_reason = Some(why.into());
         }
         Ok(())
     }
@@ -205,83 +205,87 @@ impl<T> Edit<T> {
     /// Sets what a backend asks for by its checker: laid over what is configured.
     ///
     /// # Errors
-    /// [`SetError::Unknown`].
-    pub fn set_advice(&mut self, id: &BackendId, advice: Advice) -> Result<(), SetError> {
-        self.change(id, advice, |e| &mut e.advice)
+    /// [`SetError::UnknownBackend`].
+    pub fn set_agent_override(
+        &mut self,
+        id: &BackendId,
+        advice: AgentOverride,
+    ) -> Result<(), SetError> {
+        self.set_field(id, advice, |e| &mut e.agent_override)
     }
 
     /// Begins a slow start of a backend's own, whatever the set's. It grows with each
     /// [`tick`](crate::BackendSet::tick).
     ///
     /// # Errors
-    /// [`SetError::Unknown`].
-    pub fn begin_ramp(&mut self, id: &BackendId, ramp: SlowStart) -> Result<(), SetError> {
-        let position = self.find(id)?;
-        let entry = &mut self.draft.entries[position];
-        entry.ramp = Ramp::Waiting;
-        entry.ramp_by = Some(ramp);
-        entry.percent = ramp.percent(Duration::ZERO);
+    /// [`SetError::UnknownBackend`].
+    pub fn start_slow_start(&mut self, id: &BackendId, ramp: SlowStart) -> Result<(), SetError> {
+        let position = self.find_position(id)?;
+        let entry = &mut self.state.records[position];
+        entry.slow_start_progress = SlowStartProgress::AwaitingTick;
+        entry.own_slow_start = Some(ramp);
+        entry.slow_start_percent = ramp.percent_at_age(Duration::ZERO);
         self.dirty = true;
         Ok(())
     }
 
     /// The backends of the draft with the operator's word on each, newest first.
     #[cfg(feature = "discovery")]
-    pub(crate) fn backends(&self) -> impl Iterator<Item = (&Arc<Backend<T>>, Admin)> {
-        self.draft.entries.iter().map(|entry| (&entry.backend, entry.admin))
+    pub(crate) fn backends(&self) -> impl Iterator<Item = (&Arc<Backend<T>>, BackendAdminState)> {
+        self.state.records.iter().map(|entry| (&entry.backend, entry.admin))
     }
 
     /// Sets one field; a value that was there already is no change.
-    fn change<V: PartialEq>(
+    fn set_field<V: PartialEq>(
         &mut self,
         id: &BackendId,
         value: V,
-        field: impl Fn(&mut Entry<T>) -> &mut V,
+        field: impl Fn(&mut BackendRecord<T>) -> &mut V,
     ) -> Result<(), SetError> {
-        let position = self.find(id)?;
-        let mut entry = self.draft.entries[position].clone();
-        let was_up = entry.is_up();
+        let position = self.find_position(id)?;
+        let mut entry = self.state.records[position].clone();
+        let was_up = entry.is_fully_in_service();
         if *field(&mut entry) == value {
             return Ok(());
         }
         *field(&mut entry) = value;
-        entry.remember_weight();
-        if entry.is_up() && !was_up {
-            self.draft.start_ramp(&mut entry);
+        entry.update_table_weight();
+        if entry.is_fully_in_service() && !was_up {
+            self.state.start_slow_start(&mut entry);
         }
-        self.draft.entries[position] = entry;
+        self.state.records[position] = entry;
         self.dirty = true;
         Ok(())
     }
 
-    fn find(&mut self, id: &BackendId) -> Result<usize, SetError> {
+    fn find_position(&mut self, id: &BackendId) -> Result<usize, SetError> {
         self.searches += 1;
-        let entries = &self.draft.entries;
-        if self.searches == LONG {
+        let entries = &self.state.records;
+        if self.searches == MIN_SEARCHES_FOR_INDEX {
             let serials = entries.iter().map(|e| (e.backend.id().clone(), e.serial()));
-            self.index = serials.collect();
+            self.serials_by_id = serials.collect();
         }
-        let found = if self.searches < LONG {
+        let found = if self.searches < MIN_SEARCHES_FOR_INDEX {
             entries.iter().position(|e| e.backend.id() == id)
         } else {
             // Newest first: by falling serial.
-            let serial = self.index.get(id).copied();
+            let serial = self.serials_by_id.get(id).copied();
             serial.and_then(|it| entries.binary_search_by(|e| it.cmp(&e.serial())).ok())
         };
-        found.ok_or_else(|| SetError::Unknown { id: id.clone() })
+        found.ok_or_else(|| SetError::UnknownBackend { id: id.clone() })
     }
 }
 
 fn check_weight(id: &BackendId, weight: u32) -> Result<(), SetError> {
     if weight > MAX_WEIGHT {
-        return Err(SetError::Weight { id: id.clone(), weight });
+        return Err(SetError::InvalidWeight { id: id.clone(), weight });
     }
     Ok(())
 }
 
 fn check_limits(id: &BackendId, limits: Limits) -> Result<(), SetError> {
-    if !limits.is_sound() {
-        return Err(SetError::Limits { id: id.clone(), limits });
+    if !limits.is_valid() {
+        return Err(SetError::InvalidLimits { id: id.clone(), limits });
     }
     Ok(())
 }

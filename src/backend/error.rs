@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{BackendId, Limits, MAX_MEMBERS, MAX_WEIGHT};
+use super::{BackendId, Limits, MAX_BACKENDS, MAX_WEIGHT};
 
 /// Why a set refused a change. The set is as it was before.
 #[derive(Debug, Error)]
@@ -10,19 +10,19 @@ use super::{BackendId, Limits, MAX_MEMBERS, MAX_WEIGHT};
 pub enum SetError {
     /// A backend of this name is already there.
     #[error("backend {id} is already in the set")]
-    Duplicate {
+    DuplicateBackend {
         /// The name given twice.
         id: BackendId,
     },
     /// No backend of this name is there (any more).
     #[error("backend {id} is not in the set")]
-    Unknown {
+    UnknownBackend {
         /// The name asked for.
         id: BackendId,
     },
     /// The weight is above [`MAX_WEIGHT`].
     #[error("weight {weight} of backend {id} is above {MAX_WEIGHT}")]
-    Weight {
+    InvalidWeight {
         /// The backend.
         id: BackendId,
         /// The weight asked for.
@@ -30,15 +30,15 @@ pub enum SetError {
     },
     /// The lower threshold is above the upper one.
     #[error("backend {id} cannot resume below {} of at most {} connections",
-        limits.lower(), limits.upper())]
-    Limits {
+        limits.resume_below(), limits.max_connections())]
+    InvalidLimits {
         /// The backend.
         id: BackendId,
         /// The limits asked for.
         limits: Limits,
     },
-    /// The set holds [`MAX_MEMBERS`] already.
-    #[error("backend {id} does not fit: the set holds {MAX_MEMBERS} already")]
+    /// The set holds [`MAX_BACKENDS`] already.
+    #[error("backend {id} does not fit: the set holds {MAX_BACKENDS} already")]
     Full {
         /// The backend that found no place.
         id: BackendId,

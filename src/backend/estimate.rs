@@ -14,114 +14,120 @@ use std::time::Duration;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// A point on the time line of one set, in units of 100 µs since its first event.
-pub(crate) type Tick = u32;
+pub(crate) type CoarseInstant = u32;
 
 /// What is known about how a backend answers, projected to one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
-pub struct Estimate {
+pub struct TrafficEstimate {
     /// Peak-sensitive mean time of a successful answer; `None` until one was observed.
     pub latency: Option<Duration>,
     /// Share of failures among recent answers, from 0.0 to 1.0.
     pub failure_rate: f32,
 }
 
-/// What [`Estimate`] says, in the numbers that rules compare.
+/// What [`TrafficEstimate`] says, in the numbers that rules compare.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Projection {
+pub(crate) struct RawTrafficEstimate {
     /// In seconds; `None` until one was observed.
     pub(crate) latency: Option<f32>,
     pub(crate) failure_rate: f32,
 }
 
-impl From<Projection> for Estimate {
-    fn from(it: Projection) -> Self {
+impl From<RawTrafficEstimate> for TrafficEstimate {
+    fn from(it: RawTrafficEstimate) -> Self {
         // A latency from outside can be longer than a float's seconds fit into a duration.
         let duration = |seconds| Duration::try_from_secs_f32(seconds).unwrap_or(Duration::MAX);
         Self { latency: it.latency.map(duration), failure_rate: it.failure_rate }
     }
 }
 
-/// The live words behind [`Estimate`].
+/// The live words behind [`TrafficEstimate`].
 #[derive(Debug)]
-pub(super) struct Estimator {
+pub(super) struct TrafficEstimator {
     /// Seconds as `f32`, and their tick; an all-zero word says "never observed".
     latency: AtomicU64,
     /// A share as `f32`, and its tick.
-    failures: AtomicU64,
+    failure_rate: AtomicU64,
     /// The halvings of a weight in one tick, an `f32`.
-    halvings: AtomicU32,
+    halvings_per_tick: AtomicU32,
 }
 
 /// Peak EWMA's usual memory: long enough to outlive a slow spell, short enough to forgive it.
-const DECAY_DEFAULT: Duration = Duration::from_secs(10);
+const DEFAULT_DECAY: Duration = Duration::from_secs(10);
 
-impl Estimator {
+impl TrafficEstimator {
     pub(super) fn new() -> Self {
         Self {
             latency: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-            halvings: AtomicU32::new(halvings(DECAY_DEFAULT)),
+            failure_rate: AtomicU64::new(0),
+            halvings_per_tick: AtomicU32::new(halvings_per_tick(DEFAULT_DECAY)),
         }
     }
 
     /// How long a past observation keeps 1/e of its weight.
     pub(super) fn set_decay(&self, decay: Duration) {
         // Relaxed here and below: estimates order nothing, and each word is whole in itself.
-        self.halvings.store(halvings(decay), Ordering::Relaxed);
+        self.halvings_per_tick.store(halvings_per_tick(decay), Ordering::Relaxed);
     }
 
-    pub(super) fn observe_latency(&self, latency: Duration, at: Tick) {
+    pub(super) fn observe_latency(&self, latency: Duration, at: CoarseInstant) {
         // A nanosecond keeps the word from being the "never observed" one.
         let sample = latency.as_secs_f32().max(1e-9);
-        self.change(&self.latency, at, |old, weight| match old {
+        self.update_average(&self.latency, at, |old, weight| match old {
             Some(old) if sample < old => old * weight + sample * (1.0 - weight),
             _ => sample,
         });
     }
 
-    pub(super) fn observe_result(&self, failed: bool, at: Tick) {
-        if !failed && self.failures.load(Ordering::Relaxed) == 0 {
+    pub(super) fn observe_result(&self, failed: bool, at: CoarseInstant) {
+        if !failed && self.failure_rate.load(Ordering::Relaxed) == 0 {
             return;
         }
         let sample = if failed { 1.0 } else { 0.0 };
-        self.change(&self.failures, at, |old, weight| {
+        self.update_average(&self.failure_rate, at, |old, weight| {
             // The time weight alone would give a burst within one tick no say at all.
-            let weight = weight.min(1.0 - RESULT_SHARE);
+            let weight = weight.min(1.0 - MIN_RESULT_WEIGHT);
             old.unwrap_or(0.0) * weight + sample * (1.0 - weight)
         });
     }
 
     #[inline]
-    pub(super) fn read(&self, at: Tick) -> Projection {
+    pub(super) fn raw_estimate(&self, at: CoarseInstant) -> RawTrafficEstimate {
         // An idle backend is forgiven with time, so that it is tried again.
-        let project = |(value, stamp)| value * self.weight(stamp, at);
-        Projection {
-            latency: unpack(self.latency.load(Ordering::Relaxed)).map(project),
-            failure_rate: unpack(self.failures.load(Ordering::Relaxed)).map_or(0.0, project),
+        let project = |(value, stamp)| value * self.decay_weight(stamp, at);
+        RawTrafficEstimate {
+            latency: unpack_average(self.latency.load(Ordering::Relaxed)).map(project),
+            failure_rate: unpack_average(self.failure_rate.load(Ordering::Relaxed))
+                .map_or(0.0, project),
         }
     }
 
     #[inline]
-    fn weight(&self, since: Tick, at: Tick) -> f32 {
+    fn decay_weight(&self, since: CoarseInstant, at: CoarseInstant) -> f32 {
         let age = at.wrapping_sub(since);
         // Another thread's later stamp is no age at all.
-        if age == 0 || age > Tick::MAX / 2 {
+        if age == 0 || age > CoarseInstant::MAX / 2 {
             return 1.0;
         }
-        halved(age as f32 * f32::from_bits(self.halvings.load(Ordering::Relaxed)))
+        exp2_negative(age as f32 * f32::from_bits(self.halvings_per_tick.load(Ordering::Relaxed)))
     }
 
-    fn change(&self, word: &AtomicU64, at: Tick, next: impl Fn(Option<f32>, f32) -> f32) {
+    fn update_average(
+        &self,
+        word: &AtomicU64,
+        at: CoarseInstant,
+        next: impl Fn(Option<f32>, f32) -> f32,
+    ) {
         let mut seen = word.load(Ordering::Relaxed);
         // Bounded: an observation that loses this often is one of a storm, and not missed.
         for _ in 0..16 {
-            let old = unpack(seen);
+            let old = unpack_average(seen);
             let (weight, stamp) = old.map_or((1.0, at), |(_, stamp)| {
-                let later = at.wrapping_sub(stamp) <= Tick::MAX / 2;
-                (self.weight(stamp, at), if later { at } else { stamp })
+                let later = at.wrapping_sub(stamp) <= CoarseInstant::MAX / 2;
+                (self.decay_weight(stamp, at), if later { at } else { stamp })
             });
-            let new = pack(next(old.map(|(value, _)| value), weight), stamp);
+            let new = pack_average(next(old.map(|(value, _)| value), weight), stamp);
             match word.compare_exchange(seen, new, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => seen = now,
@@ -131,11 +137,11 @@ impl Estimator {
 }
 
 /// What one result moves the failure rate by at least: eight failures in a row make it 0.66.
-const RESULT_SHARE: f32 = 0.125;
+const MIN_RESULT_WEIGHT: f32 = 0.125;
 
-/// What [`Estimator::halvings`] holds for a decay time.
-fn halvings(decay: Duration) -> u32 {
-    (std::f32::consts::LOG2_E / ticks(decay).max(1) as f32).to_bits()
+/// What [`TrafficEstimator::halvings_per_tick`] holds for a decay time.
+fn halvings_per_tick(decay: Duration) -> u32 {
+    (std::f32::consts::LOG2_E / coarse_ticks(decay).max(1) as f32).to_bits()
 }
 
 /// `2^-x` for an `x` that is not negative, to one part in ten thousand; 0 comes to 1.
@@ -143,7 +149,7 @@ fn halvings(decay: Duration) -> u32 {
 /// A pick asks for two or four of these, and the exponential of the C library takes longer than all
 /// the rest of it.
 #[inline]
-fn halved(x: f32) -> f32 {
+fn exp2_negative(x: f32) -> f32 {
     // A number to which the whole ones are the last bits that there is room for.
     const WHOLE: f32 = (3 << 22) as f32;
     // Below 2^-120 nothing is left that matters.
@@ -157,18 +163,18 @@ fn halved(x: f32) -> f32 {
 }
 
 /// Rounds a duration to whole ticks.
-pub(crate) fn ticks(duration: Duration) -> Tick {
+pub(crate) fn coarse_ticks(duration: Duration) -> CoarseInstant {
     // In 64 bits: a division of 128 costs more than the whole pick.
     let whole = duration.as_secs().wrapping_mul(10_000);
-    whole.wrapping_add(u64::from(duration.subsec_nanos() / 100_000)) as Tick
+    whole.wrapping_add(u64::from(duration.subsec_nanos() / 100_000)) as CoarseInstant
 }
 
 #[inline]
-fn unpack(word: u64) -> Option<(f32, Tick)> {
-    (word != 0).then(|| (f32::from_bits((word >> 32) as u32), word as Tick))
+fn unpack_average(word: u64) -> Option<(f32, CoarseInstant)> {
+    (word != 0).then(|| (f32::from_bits((word >> 32) as u32), word as CoarseInstant))
 }
 
-fn pack(value: f32, stamp: Tick) -> u64 {
+fn pack_average(value: f32, stamp: CoarseInstant) -> u64 {
     // A value of exactly 0.0 at tick 0 would read as "never": the least positive one stands for it.
     u64::from(value.max(f32::MIN_POSITIVE).to_bits()) << 32 | u64::from(stamp)
 }
@@ -177,55 +183,55 @@ fn pack(value: f32, stamp: Tick) -> u64 {
 mod tests {
     use super::*;
 
-    const SECOND: Tick = 10_000;
+    const SECOND: CoarseInstant = 10_000;
 
-    fn millis(estimate: Projection) -> u128 {
-        Estimate::from(estimate).latency.expect("observed").as_micros().div_ceil(1000)
+    fn millis(estimate: RawTrafficEstimate) -> u128 {
+        TrafficEstimate::from(estimate).latency.expect("observed").as_micros().div_ceil(1000)
     }
 
     #[test]
     fn a_peak_counts_at_once_and_is_forgotten_slowly() {
-        let it = Estimator::new();
+        let it = TrafficEstimator::new();
         it.observe_latency(Duration::from_millis(10), SECOND);
         it.observe_latency(Duration::from_millis(100), SECOND);
-        assert_eq!(millis(it.read(SECOND)), 100);
+        assert_eq!(millis(it.raw_estimate(SECOND)), 100);
         it.observe_latency(Duration::from_millis(10), 11 * SECOND);
-        assert_eq!(millis(it.read(11 * SECOND)), 44, "10 + 90 / e");
+        assert_eq!(millis(it.raw_estimate(11 * SECOND)), 44, "10 + 90 / e");
     }
 
     #[test]
     fn failures_raise_the_rate_and_time_or_successes_lower_it() {
-        let it = Estimator::new();
+        let it = TrafficEstimator::new();
         it.observe_result(false, SECOND);
         assert_eq!(
-            Estimate::from(it.read(SECOND)),
-            Estimate::default(),
+            TrafficEstimate::from(it.raw_estimate(SECOND)),
+            TrafficEstimate::default(),
             "a success alone leaves no trace"
         );
         (0..8).for_each(|_| it.observe_result(true, SECOND));
-        let high = it.read(SECOND).failure_rate;
+        let high = it.raw_estimate(SECOND).failure_rate;
         assert!((0.65..0.67).contains(&high), "{high}");
         it.observe_result(false, SECOND);
-        assert!(it.read(SECOND).failure_rate < high);
-        assert!(it.read(60 * SECOND).failure_rate < 0.01);
+        assert!(it.raw_estimate(SECOND).failure_rate < high);
+        assert!(it.raw_estimate(60 * SECOND).failure_rate < 0.01);
     }
 
     #[test]
     fn halving_is_exact_at_whole_numbers_and_close_between() {
-        assert_eq!([0.0, 1.0, 2.0, 10.0].map(halved), [1.0, 0.5, 0.25, 1.0 / 1024.0]);
+        assert_eq!([0.0, 1.0, 2.0, 10.0].map(exp2_negative), [1.0, 0.5, 0.25, 1.0 / 1024.0]);
         for x in (0..12_000).map(|i| i as f32 / 100.0) {
-            let (got, want) = (halved(x), (-x).exp2());
+            let (got, want) = (exp2_negative(x), (-x).exp2());
             assert!((got / want - 1.0).abs() < 1.2e-4, "2^-{x}: {got}, not {want}");
         }
-        assert!([121.0, 1e9, f32::MAX].into_iter().all(|x| halved(x) < 1e-36));
+        assert!([121.0, 1e9, f32::MAX].into_iter().all(|x| exp2_negative(x) < 1e-36));
     }
 
     #[test]
     fn a_stamp_from_the_future_is_no_age() {
-        let it = Estimator::new();
+        let it = TrafficEstimator::new();
         it.observe_latency(Duration::from_millis(8), 5 * SECOND);
-        assert_eq!(millis(it.read(SECOND)), 8);
+        assert_eq!(millis(it.raw_estimate(SECOND)), 8);
         it.observe_latency(Duration::from_millis(4), SECOND);
-        assert_eq!(millis(it.read(5 * SECOND)), 8);
+        assert_eq!(millis(it.raw_estimate(5 * SECOND)), 8);
     }
 }

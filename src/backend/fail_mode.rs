@@ -1,13 +1,13 @@
 //! What a set does when too few of its backends are healthy.
 
-use super::State;
+use super::BackendState;
 
 /// Whether backends that are not healthy are used rather than none, or than too few.
 ///
 /// Of the backends that the operator wants to serve (enabled, weight above 0), those count as
-/// healthy that are neither [down](State::Down) nor [ejected](State::Ejected). Where the mode says
+/// healthy that are neither [down](BackendState::Down) nor [ejected](BackendState::Ejected). Where the mode says
 /// so the set is *in panic*: health is ignored, and every one of them is
-/// [eligible](State::Eligible).
+/// [eligible](BackendState::Eligible).
 ///
 /// Checks are wrong together more often than many servers fail together: a check's own network
 /// breaks, a path that all servers share gets slow. And the few that are left would be drowned by
@@ -41,9 +41,11 @@ impl FailMode {
     }
 
     /// Counts the healthy and the wanted among states and weights.
-    pub(super) fn count(members: impl Iterator<Item = (State, u32)>) -> (usize, usize) {
+    pub(super) fn count_healthy(
+        members: impl Iterator<Item = (BackendState, u32)>,
+    ) -> (usize, usize) {
         members.fold((0, 0), |(healthy, wanted), (state, weight)| {
-            let up = state == State::Eligible;
+            let up = state == BackendState::Eligible;
             let out = state.is_unhealthy() && weight != 0;
             (healthy + usize::from(up), wanted + usize::from(up || out))
         })

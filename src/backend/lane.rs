@@ -3,41 +3,41 @@
 //! Where several threads count connections on the same backends, every count is a cache line that
 //! travels between their processors, and that costs more than the pick. In a set with lanes each
 //! worker counts on lines of its own. A lane keeps the difference between what its worker counted
-//! and what it has told the others; when that reaches [`BATCH`] it is handed over to lane 0, which
+//! and what it has told the others; when that reaches [`LANE_BATCH`] it is handed over to lane 0, which
 //! all can read without disturbing anybody.
 //!
 //! The sum over all lanes is exact. What a worker sees at little cost, lane 0 and its own lane,
-//! lacks at most `BATCH - 1` connections of every other worker.
+//! lacks at most `LANE_BATCH - 1` connections of every other worker.
 //!
 //! # Orderings
 //! `SeqCst`, as for the load word, so that the argument in [`super::board`] covers lanes, too.
 
-use super::outcome::{Failures, UsualEnds};
+use super::outcome::{CommonOutcomeCounters, FailureCounters};
 use crate::sync::{AtomicU64, Ordering};
 
 /// From how many connections on a worker tells the others.
-const BATCH: i64 = 4;
+const LANE_BATCH: i64 = 4;
 
 /// What one worker counts on one backend, on a cache line of its own.
 #[derive(Debug, Default)]
 #[cfg_attr(not(lvs_loom), repr(align(64)))]
-pub(super) struct Lane {
+pub(super) struct CounterLane {
     /// A signed number in two's complement.
     count: AtomicU64,
-    pub(super) ends: UsualEnds,
-    pub(super) failures: Failures,
+    pub(super) common_outcomes: CommonOutcomeCounters,
+    pub(super) failure_counters: FailureCounters,
 }
 
 /// The lanes of one backend; none in a set without.
 ///
 /// Lane 0 holds what was handed over; workers count on the others.
 #[derive(Debug)]
-pub(super) struct Lanes(Box<[Lane]>);
+pub(super) struct CounterLanes(Box<[CounterLane]>);
 
-impl Lanes {
+impl CounterLanes {
     pub(super) fn new(workers: usize) -> Self {
         let lanes = if workers == 0 { 0 } else { workers + 1 };
-        Self((0..lanes).map(|_| Lane::default()).collect())
+        Self((0..lanes).map(|_| CounterLane::default()).collect())
     }
 
     #[inline]
@@ -47,42 +47,42 @@ impl Lanes {
 
     /// The lane of a worker; `None` for lane 0 and in a set without lanes.
     #[inline]
-    pub(super) fn get(&self, lane: u8) -> Option<&Lane> {
+    pub(super) fn get(&self, lane: u8) -> Option<&CounterLane> {
         if lane == 0 { None } else { self.0.get(usize::from(lane)) }
     }
 
     /// Adds a connection to a worker's lane.
     #[inline]
-    pub(super) fn add(&self, lane: &Lane) {
+    pub(super) fn increment(&self, lane: &CounterLane) {
         let count = lane.count.fetch_add(1, Ordering::SeqCst).wrapping_add(1) as i64;
-        if count >= BATCH {
+        if count >= LANE_BATCH {
             // Told before it is taken off: on the way it counts twice rather than not at all.
-            self.0[0].count.fetch_add(BATCH as u64, Ordering::SeqCst);
-            lane.count.fetch_sub(BATCH as u64, Ordering::SeqCst);
+            self.0[0].count.fetch_add(LANE_BATCH as u64, Ordering::SeqCst);
+            lane.count.fetch_sub(LANE_BATCH as u64, Ordering::SeqCst);
         }
     }
 
     /// Takes a connection off a worker's lane.
     #[inline]
-    pub(super) fn take(&self, lane: &Lane) {
+    pub(super) fn decrement(&self, lane: &CounterLane) {
         let count = lane.count.fetch_sub(1, Ordering::SeqCst).wrapping_sub(1) as i64;
-        if count <= -BATCH {
-            lane.count.fetch_add(BATCH as u64, Ordering::SeqCst);
-            self.0[0].count.fetch_sub(BATCH as u64, Ordering::SeqCst);
+        if count <= -LANE_BATCH {
+            lane.count.fetch_add(LANE_BATCH as u64, Ordering::SeqCst);
+            self.0[0].count.fetch_sub(LANE_BATCH as u64, Ordering::SeqCst);
         }
     }
 
     /// All connections on all lanes.
     #[inline]
     pub(super) fn total(&self) -> u32 {
-        clamp(self.0.iter().map(Lane::count).sum())
+        clamp_to_u32(self.0.iter().map(CounterLane::count).sum())
     }
 
     /// What a worker sees without disturbing the others.
     #[inline]
-    pub(super) fn near(&self, lane: u8) -> u32 {
+    pub(super) fn approximate_total(&self, lane: u8) -> u32 {
         let (Some(told), Some(own)) = (self.0.first(), self.get(lane)) else { return self.total() };
-        clamp(told.count() + own.count())
+        clamp_to_u32(told.count() + own.count())
     }
 
     /// Forgets all counts: for mirrors of counters that are kept elsewhere.
@@ -90,12 +90,12 @@ impl Lanes {
         self.0.iter().for_each(|lane| lane.count.store(0, Ordering::SeqCst));
     }
 
-    pub(super) fn iter(&self) -> std::slice::Iter<'_, Lane> {
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, CounterLane> {
         self.0.iter()
     }
 }
 
-impl Lane {
+impl CounterLane {
     #[inline]
     fn count(&self) -> i64 {
         self.count.load(Ordering::SeqCst) as i64
@@ -103,7 +103,7 @@ impl Lane {
 }
 
 /// A sum that is read while it changes can be below 0 for a moment.
-fn clamp(sum: i64) -> u32 {
+fn clamp_to_u32(sum: i64) -> u32 {
     sum.clamp(0, i64::from(u32::MAX)) as u32
 }
 
@@ -113,39 +113,42 @@ mod tests {
 
     #[test]
     fn a_worker_tells_in_batches_and_the_sum_is_exact() {
-        let lanes = Lanes::new(2);
+        let lanes = CounterLanes::new(2);
         let (one, two) = (lanes.get(1).expect("a lane"), lanes.get(2).expect("a lane"));
         for taken in 1..=10 {
-            lanes.add(one);
-            assert_eq!((lanes.total(), lanes.near(1)), (taken, taken));
-            assert_eq!(lanes.near(2), taken / 4 * 4, "in batches of four");
+            lanes.increment(one);
+            assert_eq!((lanes.total(), lanes.approximate_total(1)), (taken, taken));
+            assert_eq!(lanes.approximate_total(2), taken / 4 * 4, "in batches of four");
         }
-        lanes.add(two);
+        lanes.increment(two);
         for left in (0..10).rev() {
-            lanes.take(one);
-            assert_eq!((lanes.total(), lanes.near(1)), (left + 1, left));
-            assert!(lanes.near(2).abs_diff(left + 1) < 4);
+            lanes.decrement(one);
+            assert_eq!((lanes.total(), lanes.approximate_total(1)), (left + 1, left));
+            assert!(lanes.approximate_total(2).abs_diff(left + 1) < 4);
         }
-        lanes.take(two);
+        lanes.decrement(two);
         assert_eq!(lanes.total(), 0);
     }
 
     #[test]
     fn what_goes_up_and_down_is_never_told() {
-        let lanes = Lanes::new(1);
+        let lanes = CounterLanes::new(1);
         let lane = lanes.get(1).expect("a lane");
         for _ in 0..100 {
-            lanes.add(lane);
-            lanes.take(lane);
+            lanes.increment(lane);
+            lanes.decrement(lane);
         }
         assert_eq!(lanes.0[0].count(), 0);
     }
 
     #[test]
     fn a_set_without_lanes_has_none() {
-        let lanes = Lanes::new(0);
+        let lanes = CounterLanes::new(0);
         assert!(lanes.get(0).is_none() && lanes.get(1).is_none());
-        assert_eq!((lanes.total(), lanes.near(0), lanes.near(3)), (0, 0, 0));
+        assert_eq!(
+            (lanes.total(), lanes.approximate_total(0), lanes.approximate_total(3)),
+            (0, 0, 0)
+        );
     }
 }
 
@@ -160,9 +163,9 @@ mod models {
     #[test]
     fn the_sum_is_exact_when_everybody_is_done() {
         loom::model(|| {
-            let lanes = Arc::new(Lanes::new(1));
+            let lanes = Arc::new(CounterLanes::new(1));
             let lane = || lanes.get(1).expect("a lane");
-            (0..BATCH + 1).for_each(|_| lanes.add(lane()));
+            (0..LANE_BATCH + 1).for_each(|_| lanes.add(lane()));
             let other = {
                 let lanes = Arc::clone(&lanes);
                 thread::spawn(move || lanes.take(lanes.get(1).expect("a lane")))

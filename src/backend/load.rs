@@ -39,59 +39,62 @@ impl Load {
 /// ```
 /// use lvs::Limits;
 ///
-/// let limits = Limits::max(100).resume_below(80);
-/// assert_eq!(limits.resume(), 80);
-/// assert_eq!(Limits::max(100).resume(), 75);
+/// let limits = Limits::max(100).with_resume_below(80);
+/// assert_eq!(limits.resume_threshold(), 80);
+/// assert_eq!(Limits::max(100).resume_threshold(), 75);
 /// ```
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Limits {
-    max: u32,
-    resume: u32,
+    max_connections: u32,
+    resume_below: u32,
 }
 
 impl Limits {
     /// No limit. The default.
-    pub const NONE: Self = Self { max: 0, resume: 0 };
+    pub const NONE: Self = Self { max_connections: 0, resume_below: 0 };
 
     /// At most `max` connections; 0 is no limit. Values above 2^30 count as 2^30.
     #[must_use]
-    pub const fn max(max: u32) -> Self {
-        Self { max: if max > COUNT_MAX { COUNT_MAX } else { max }, resume: 0 }
+    pub const fn new(max: u32) -> Self {
+        Self {
+            max_connections: if max > MAX_LOAD_COUNT { MAX_LOAD_COUNT } else { max },
+            resume_below: 0,
+        }
     }
 
     /// Once overloaded, take new work again when fewer than `resume` connections are left.
     ///
     /// 0 means three quarters of the maximum. The set refuses a value above the maximum.
     #[must_use]
-    pub const fn resume_below(self, resume: u32) -> Self {
-        Self { resume, ..self }
+    pub const fn with_resume_below(self, resume: u32) -> Self {
+        Self { resume_below: resume, ..self }
     }
 
     /// The upper threshold; 0 is no limit.
     #[must_use]
-    pub const fn upper(self) -> u32 {
-        self.max
+    pub const fn max_connections(self) -> u32 {
+        self.max_connections
     }
 
     /// The lower threshold as configured; 0 is "three quarters of the upper one".
     #[must_use]
-    pub const fn lower(self) -> u32 {
-        self.resume
+    pub const fn resume_below(self) -> u32 {
+        self.resume_below
     }
 
     /// The count below which an overloaded backend takes new work again.
     #[must_use]
-    pub const fn resume(self) -> u32 {
-        if self.resume != 0 {
-            self.resume
+    pub const fn resume_threshold(self) -> u32 {
+        if self.resume_below != 0 {
+            self.resume_below
         } else {
             // The kernel's rule is 4 * count < 3 * max; the least count that breaks it:
-            (3u64 * self.max as u64).div_ceil(4) as u32
+            (3u64 * self.max_connections as u64).div_ceil(4) as u32
         }
     }
 
-    pub(super) const fn is_sound(self) -> bool {
-        self.resume <= self.max
+    pub(super) const fn is_valid(self) -> bool {
+        self.resume_below <= self.max_connections
     }
 }
 
@@ -102,50 +105,51 @@ impl Limits {
 /// what it buys is the argument in [`super::board`]: a change of the word and the read of the
 /// board's flag behind it cannot be seen in the other order.
 #[derive(Debug)]
-pub(super) struct LoadWord {
+pub(super) struct AtomicLoad {
     word: AtomicU64,
 }
 
-const ACTIVE_ONE: u64 = 1;
-const INACTIVE_ONE: u64 = 1 << 32;
-const OVERLOAD: u64 = 1 << 63;
+const ONE_ACTIVE: u64 = 1;
+const ONE_INACTIVE: u64 = 1 << 32;
+const OVERLOAD_BIT: u64 = 1 << 63;
 /// Keeps each count clear of its neighbour's bits.
-const COUNT_MAX: u32 = 1 << 30;
+const MAX_LOAD_COUNT: u32 = 1 << 30;
 
-impl LoadWord {
+impl AtomicLoad {
     pub(super) fn new() -> Self {
         Self { word: AtomicU64::new(0) }
     }
 
     #[inline]
     pub(super) fn read(&self) -> Load {
-        split(self.word.load(Ordering::SeqCst))
+        unpack_load(self.word.load(Ordering::SeqCst))
     }
 
     /// Tells whether the backend is at its limit, or was and has not fallen far enough yet. Here and
     /// below, `elsewhere` is what is counted for it on [lanes](super::lane).
     #[inline]
-    pub(super) fn overloaded(&self, limits: Limits, elsewhere: u32) -> bool {
-        if limits.max == 0 {
+    pub(super) fn is_overloaded(&self, limits: Limits, elsewhere: u32) -> bool {
+        if limits.max_connections == 0 {
             return false;
         }
         let word = self.word.load(Ordering::SeqCst);
-        let total = split(word).total().saturating_add(elsewhere);
+        let total = unpack_load(word).total().saturating_add(elsewhere);
         // A flag whose count has fallen below the mark is one that a racing change of limits left
         // behind: the count decides.
-        total >= limits.max || (word & OVERLOAD != 0 && total >= limits.resume())
+        total >= limits.max_connections
+            || (word & OVERLOAD_BIT != 0 && total >= limits.resume_threshold())
     }
 
     /// Adds one active connection; `false` if the limit forbids it and `force` does not override.
     #[inline]
     pub(super) fn bind(&self, limits: Limits, elsewhere: u32, force: bool) -> bool {
-        if limits.max == 0 {
-            let before = split(self.word.fetch_add(ACTIVE_ONE, Ordering::SeqCst));
-            debug_assert!(before.active < COUNT_MAX, "more than 2^30 leases on one backend");
+        if limits.max_connections == 0 {
+            let before = unpack_load(self.word.fetch_add(ONE_ACTIVE, Ordering::SeqCst));
+            debug_assert!(before.active < MAX_LOAD_COUNT, "more than 2^30 leases on one backend");
             return true;
         }
-        self.update(limits, elsewhere, |load| {
-            (force || load.total().saturating_add(elsewhere) < limits.max)
+        self.update_limited(limits, elsewhere, |load| {
+            (force || load.total().saturating_add(elsewhere) < limits.max_connections)
                 .then_some(Load { active: load.active + 1, inactive: load.inactive })
         })
     }
@@ -153,12 +157,12 @@ impl LoadWord {
     /// Takes one connection off.
     #[inline]
     pub(super) fn unbind(&self, active: bool, limits: Limits, elsewhere: u32) {
-        let one = if active { ACTIVE_ONE } else { INACTIVE_ONE };
-        if limits.max == 0 {
+        let one = if active { ONE_ACTIVE } else { ONE_INACTIVE };
+        if limits.max_connections == 0 {
             self.word.fetch_sub(one, Ordering::SeqCst);
             return;
         }
-        self.update(limits, elsewhere, |load| {
+        self.update_limited(limits, elsewhere, |load| {
             Some(if active {
                 Load { active: load.active.saturating_sub(1), ..load }
             } else {
@@ -169,7 +173,7 @@ impl LoadWord {
 
     /// Moves one connection between the two counts; the total stays.
     pub(super) fn set_active(&self, active: bool) {
-        let step = INACTIVE_ONE - ACTIVE_ONE;
+        let step = ONE_INACTIVE - ONE_ACTIVE;
         if active {
             self.word.fetch_sub(step, Ordering::SeqCst);
         } else {
@@ -179,13 +183,17 @@ impl LoadWord {
 
     /// Overwrites the counts: for mirrors of counters that are kept elsewhere.
     pub(super) fn store(&self, load: Load, limits: Limits) {
-        let load =
-            Load { active: load.active.min(COUNT_MAX), inactive: load.inactive.min(COUNT_MAX) };
+        let load = Load {
+            active: load.active.min(MAX_LOAD_COUNT),
+            inactive: load.inactive.min(MAX_LOAD_COUNT),
+        };
         let mut word = self.word.load(Ordering::SeqCst);
         loop {
             // The kernel raises the flag when it binds, never when it counts: keep or clear it.
-            let flag = word & OVERLOAD != 0 && limits.max != 0 && load.total() >= limits.resume();
-            match self.exchange(word, join(load, flag)) {
+            let flag = word & OVERLOAD_BIT != 0
+                && limits.max_connections != 0
+                && load.total() >= limits.resume_threshold();
+            match self.exchange(word, pack_load(load, flag)) {
                 Ok(()) => return,
                 Err(seen) => word = seen,
             }
@@ -193,13 +201,19 @@ impl LoadWord {
     }
 
     /// One atomic step of a limited backend, flag included; `false` if `step` refuses.
-    fn update(&self, limits: Limits, elsewhere: u32, step: impl Fn(Load) -> Option<Load>) -> bool {
+    fn update_limited(
+        &self,
+        limits: Limits,
+        elsewhere: u32,
+        step: impl Fn(Load) -> Option<Load>,
+    ) -> bool {
         let mut word = self.word.load(Ordering::SeqCst);
         loop {
-            let Some(load) = step(split(word)) else { return false };
+            let Some(load) = step(unpack_load(word)) else { return false };
             let total = load.total().saturating_add(elsewhere);
-            let flag = total >= limits.max || (word & OVERLOAD != 0 && total >= limits.resume());
-            match self.exchange(word, join(load, flag)) {
+            let flag = total >= limits.max_connections
+                || (word & OVERLOAD_BIT != 0 && total >= limits.resume_threshold());
+            match self.exchange(word, pack_load(load, flag)) {
                 Ok(()) => return true,
                 Err(seen) => word = seen,
             }
@@ -212,12 +226,12 @@ impl LoadWord {
 }
 
 #[inline]
-fn split(word: u64) -> Load {
-    Load { active: word as u32, inactive: ((word & !OVERLOAD) >> 32) as u32 }
+fn unpack_load(word: u64) -> Load {
+    Load { active: word as u32, inactive: ((word & !OVERLOAD_BIT) >> 32) as u32 }
 }
 
-fn join(load: Load, overloaded: bool) -> u64 {
-    let flag = if overloaded { OVERLOAD } else { 0 };
+fn pack_load(load: Load, overloaded: bool) -> u64 {
+    let flag = if overloaded { OVERLOAD_BIT } else { 0 };
     u64::from(load.active) | u64::from(load.inactive) << 32 | flag
 }
 
@@ -227,38 +241,38 @@ mod tests {
 
     #[test]
     fn the_flag_rises_at_the_maximum_and_falls_below_three_quarters() {
-        let limits = Limits::max(4);
-        let word = LoadWord::new();
+        let limits = Limits::new(4);
+        let word = AtomicLoad::new();
         for _ in 0..4 {
-            assert!(!word.overloaded(limits, 0));
+            assert!(!word.is_overloaded(limits, 0));
             assert!(word.bind(limits, 0, false));
         }
-        assert!(word.overloaded(limits, 0));
+        assert!(word.is_overloaded(limits, 0));
         assert!(!word.bind(limits, 0, false), "a fifth connection is refused");
         word.unbind(true, limits, 0);
-        assert!(word.overloaded(limits, 0), "3 of 4 is not below three quarters");
+        assert!(word.is_overloaded(limits, 0), "3 of 4 is not below three quarters");
         word.unbind(true, limits, 0);
-        assert!(!word.overloaded(limits, 0));
+        assert!(!word.is_overloaded(limits, 0));
         assert_eq!(word.read(), Load { active: 2, inactive: 0 });
     }
 
     #[test]
     fn a_lower_mark_of_its_own_is_kept() {
-        let limits = Limits::max(4).resume_below(1);
-        let word = LoadWord::new();
+        let limits = Limits::new(4).with_resume_below(1);
+        let word = AtomicLoad::new();
         (0..4).for_each(|_| assert!(word.bind(limits, 0, false)));
         for left in [3, 2, 1] {
             word.unbind(true, limits, 0);
             assert_eq!(word.read().active, left);
-            assert!(word.overloaded(limits, 0));
+            assert!(word.is_overloaded(limits, 0));
         }
         word.unbind(true, limits, 0);
-        assert!(!word.overloaded(limits, 0));
+        assert!(!word.is_overloaded(limits, 0));
     }
 
     #[test]
     fn the_counts_move_apart_and_come_together() {
-        let word = LoadWord::new();
+        let word = AtomicLoad::new();
         assert!(word.bind(Limits::NONE, 0, false) && word.bind(Limits::NONE, 0, false));
         word.set_active(false);
         assert_eq!(word.read(), Load { active: 1, inactive: 1 });
@@ -271,12 +285,12 @@ mod tests {
 
     #[test]
     fn a_flag_left_behind_by_a_change_of_limits_does_not_starve_the_backend() {
-        let limits = Limits::max(2);
-        let word = LoadWord::new();
+        let limits = Limits::new(2);
+        let word = AtomicLoad::new();
         assert!(word.bind(limits, 0, false) && word.bind(limits, 0, false));
         word.unbind(true, Limits::NONE, 0);
         word.unbind(true, Limits::NONE, 0);
-        assert!(!word.overloaded(limits, 0));
+        assert!(!word.is_overloaded(limits, 0));
         assert!(word.bind(limits, 0, false));
     }
 }

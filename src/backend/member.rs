@@ -5,9 +5,9 @@ use std::ops::{Index, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::account::{Account, Shared};
-use super::board::runs;
-use super::{BackendId, Estimate, Limits, Load, State};
+use super::account::{BackendAccount, SetContext};
+use super::board::group_ranges;
+use super::{BackendId, BackendState, Limits, Load, TrafficEstimate};
 
 /// One backend as a scheduler sees it: its attributes at the time of the snapshot, and its live
 /// counters.
@@ -15,16 +15,16 @@ use super::{BackendId, Estimate, Limits, Load, State};
 #[derive(Clone, Debug)]
 #[repr(align(64))]
 pub struct Member {
-    pub(super) account: Arc<Account>,
+    pub(super) account: Arc<BackendAccount>,
     pub(super) weight: u32,
-    pub(super) last_weight: u32,
+    pub(super) table_weight: u32,
     pub(super) share: u32,
     pub(super) tier: u8,
-    pub(super) state: State,
+    pub(super) state: BackendState,
     pub(super) limits: Limits,
     pub(super) address: Option<SocketAddr>,
     /// Where on the board its changes will be counted once this list is published.
-    pub(super) group: u8,
+    pub(super) load_group: u8,
 }
 
 impl Member {
@@ -45,7 +45,7 @@ impl Member {
     /// moves no other key.
     #[must_use]
     pub fn table_weight(&self) -> u32 {
-        self.last_weight
+        self.table_weight
     }
 
     /// The weight that counts for new work now: 0 for a member that is not eligible, scaled down
@@ -65,7 +65,7 @@ impl Member {
     /// Whether the member may be given new work, and if not, why.
     #[inline]
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> BackendState {
         self.state
     }
 
@@ -92,27 +92,27 @@ impl Member {
     #[inline]
     #[must_use]
     pub fn is_overloaded(&self) -> bool {
-        self.account.overloaded(self.limits)
+        self.account.is_overloaded(self.limits)
     }
 
     /// Tells whether one more connection is within the limit, though it may be
     /// [recovering](Self::is_overloaded) from having reached it.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.limits == Limits::NONE || self.load().total() < self.limits.upper()
+        self.limits == Limits::NONE || self.load().total() < self.limits.max_connections()
     }
 
     /// What traffic says of it, projected to `now` (or to the latest moment anybody has named).
     #[must_use]
-    pub fn estimate(&self, now: Option<Instant>) -> Estimate {
+    pub fn estimate(&self, now: Option<Instant>) -> TrafficEstimate {
         self.account.estimate(now)
     }
 
     /// Sets how fast its estimates forget.
     ///
     /// For a scheduler's `compile`; where several schedulers share a set the last one decides.
-    pub fn set_decay(&self, decay: Duration) {
-        self.account.set_decay(decay);
+    pub fn set_estimate_decay(&self, decay: Duration) {
+        self.account.set_estimate_decay(decay);
     }
 
     /// A number that no other backend of the set ever has, for finding a member again in a later
@@ -124,7 +124,7 @@ impl Member {
     }
 
     #[inline]
-    pub(crate) fn account(&self) -> &Arc<Account> {
+    pub(crate) fn account(&self) -> &Arc<BackendAccount> {
         &self.account
     }
 
@@ -138,7 +138,7 @@ impl Member {
     #[must_use]
     pub fn with_weight(&self, weight: u32) -> Self {
         let share = if self.share == 0 { 0 } else { weight };
-        Self { weight, last_weight: weight, share, ..self.clone() }
+        Self { weight, table_weight: weight, share, ..self.clone() }
     }
 }
 
@@ -146,8 +146,8 @@ const _: () = assert!(size_of::<Member>() == 64);
 
 /// What nearly every pick reads of a member.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Glance<'a> {
-    pub(crate) account: &'a Account,
+pub(crate) struct PickView<'a> {
+    pub(crate) account: &'a BackendAccount,
     pub(crate) share: u32,
 }
 
@@ -159,12 +159,12 @@ pub struct Members {
     list: Box<[Member]>,
     /// At the same positions, and close together, for the rules and for the lease behind them: so a
     /// thousand members stay near the processor.
-    accounts: Box<[Arc<Account>]>,
+    accounts: Box<[Arc<BackendAccount>]>,
     shares: Box<[u32]>,
     share_sum: u64,
-    limited: bool,
+    has_limits: bool,
     /// In the order of a set, by descending serial; a wrapper's own list may be in any.
-    ordered: bool,
+    is_sorted_by_serial: bool,
 }
 
 impl Members {
@@ -177,7 +177,14 @@ impl Members {
         let ordered = list.is_sorted_by(|a, b| a.serial() > b.serial());
         let accounts = list.iter().map(|m| Arc::clone(&m.account)).collect();
         let shares = list.iter().map(|m| m.share).collect();
-        Self { list, accounts, shares, share_sum, limited, ordered }
+        Self {
+            list,
+            accounts,
+            shares,
+            share_sum,
+            has_limits: limited,
+            is_sorted_by_serial: ordered,
+        }
     }
 
     /// How many members there are, eligible or not.
@@ -206,7 +213,7 @@ impl Members {
 
     /// The account of the member at a position.
     #[inline]
-    pub(crate) fn account(&self, position: usize) -> Option<&Account> {
+    pub(crate) fn account(&self, position: usize) -> Option<&BackendAccount> {
         self.accounts.get(position).map(|account| &**account)
     }
 
@@ -218,8 +225,8 @@ impl Members {
 
     /// The account with the share.
     #[inline]
-    pub(crate) fn glance(&self, position: usize) -> Option<Glance<'_>> {
-        Some(Glance { account: self.account(position)?, share: self.share(position) })
+    pub(crate) fn pick_view(&self, position: usize) -> Option<PickView<'_>> {
+        Some(PickView { account: self.account(position)?, share: self.share(position) })
     }
 
     /// The sum of all shares; 0 says that nobody may be chosen.
@@ -232,28 +239,28 @@ impl Members {
     /// Tells whether any member has a connection limit.
     #[inline]
     #[must_use]
-    pub fn is_limited(&self) -> bool {
-        self.limited
+    pub fn has_limits(&self) -> bool {
+        self.has_limits
     }
 
     /// Finds the position of a [`Member::serial`]: O(log n) in the list of a set, O(n) in one that
     /// was put together in another order.
     #[must_use]
-    pub fn position(&self, serial: u64) -> Option<usize> {
-        if self.ordered {
+    pub fn position_of_serial(&self, serial: u64) -> Option<usize> {
+        if self.is_sorted_by_serial {
             return self.list.binary_search_by(|m| serial.cmp(&m.serial())).ok();
         }
         self.list.iter().position(|m| m.serial() == serial)
     }
 
     /// The runs of neighbours that share a version on the board.
-    pub(crate) fn groups(&self) -> Vec<(usize, Range<usize>)> {
-        runs(self.list.iter().map(|m| usize::from(m.group)))
+    pub(crate) fn load_group_ranges(&self) -> Vec<(usize, Range<usize>)> {
+        group_ranges(self.list.iter().map(|m| usize::from(m.load_group)))
     }
 
     /// What the set of these members shares; `None` for an empty list.
-    pub(crate) fn shared(&self) -> Option<&Arc<Shared>> {
-        self.list.first().map(|m| m.account.shared())
+    pub(crate) fn context(&self) -> Option<&Arc<SetContext>> {
+        self.list.first().map(|m| m.account.context())
     }
 }
 

@@ -1,15 +1,15 @@
 //! Who can serve: the set of backends, what is known of each, and how readers see it.
 //!
-//! - [`BackendSet`] is the writer. Each change (or each [`Edit`] of several) publishes one new
+//! - [`BackendSet`] is the writer. Each change (or each [`SetEdit`] of several) publishes one new
 //!   [`Snapshot`] to every balancer made from the set.
 //! - A [`Backend`] is a stable name ([`BackendId`]), a target of the caller's own type, and an
-//!   account of work: [`Load`], [`Outcomes`], [`Estimate`]. The account outlives every change of
+//!   account of work: [`Load`], [`OutcomeCounts`], [`TrafficEstimate`]. The account outlives every change of
 //!   weight, state, address and table.
 //! - [`Members`] is the part of a snapshot that schedulers see: a list in the kernel's order,
 //!   newest first.
 //!
 //! # Who may be chosen
-//! | [`State`] | new work | existing work | set by |
+//! | [`BackendState`] | new work | existing work | set by |
 //! |---|---|---|---|
 //! | `Eligible` | yes | goes on | |
 //! | `Quiesced` | no | goes on | weight 0 |
@@ -49,36 +49,36 @@ mod state;
 mod status;
 mod timeline;
 
-pub(crate) use self::account::{Account, Shared};
+pub(crate) use self::account::{BackendAccount, SetContext};
 #[cfg(feature = "health")]
-pub(crate) use self::alarm::{Runs, Trial};
-pub(crate) use self::set::{Commit, Reader};
+pub(crate) use self::alarm::{FailureStreak, TrialState};
+pub(crate) use self::set::{SnapshotCommit, SnapshotReader};
 
-pub use self::advice::{Advice, WeightAdvice};
-pub use self::edit::Edit;
+pub use self::advice::{AgentOverride, AgentWeight};
+pub use self::edit::SetEdit;
 pub use self::error::SetError;
-pub use self::estimate::Estimate;
-pub(crate) use self::estimate::{Projection, Tick};
+pub use self::estimate::TrafficEstimate;
+pub(crate) use self::estimate::{CoarseInstant, RawTrafficEstimate};
 pub use self::fail_mode::FailMode;
 pub use self::id::BackendId;
 pub use self::load::{Limits, Load};
-pub(crate) use self::member::Glance;
+pub(crate) use self::member::PickView;
 pub use self::member::{Member, Members};
-pub use self::outcome::{Outcome, Outcomes};
+pub use self::outcome::{Outcome, OutcomeCounts};
 pub use self::quorum::Quorum;
 #[cfg(feature = "health")]
 #[cfg_attr(docsrs, doc(cfg(feature = "health")))]
 pub use self::saved::SavedBackend;
 pub use self::set::BackendSet;
 pub use self::slow_start::SlowStart;
-pub(crate) use self::snapshot::Seat;
+pub(crate) use self::snapshot::LeaseHandle;
 pub use self::snapshot::{Backend, Snapshot};
 pub use self::spec::Spec;
-pub use self::state::{Admin, Health, Standing, State};
-pub use self::status::Status;
+pub use self::state::{BackendAdminState, BackendState, Health, OutlierState};
+pub use self::status::BackendStatus;
 
 /// The largest weight of a backend, that of `ipvsadm`.
 pub const MAX_WEIGHT: u32 = 65_535;
 
 /// The most backends a set holds.
-pub const MAX_MEMBERS: usize = 65_536;
+pub const MAX_BACKENDS: usize = 65_536;

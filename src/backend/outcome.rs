@@ -22,7 +22,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Every outcome, in the order of [`Outcomes`].
+    /// Every outcome, in the order of [`OutcomeCounts`].
     pub const ALL: [Self; 5] =
         [Self::Ok, Self::AppError, Self::ConnectError, Self::Timeout, Self::Cancelled];
 
@@ -49,7 +49,7 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
-pub struct Outcomes {
+pub struct OutcomeCounts {
     /// Leases that ended with [`Outcome::Ok`].
     pub ok: u64,
     /// Leases that ended with [`Outcome::AppError`].
@@ -62,7 +62,7 @@ pub struct Outcomes {
     pub cancelled: u64,
 }
 
-impl Outcomes {
+impl OutcomeCounts {
     /// All leases that ended.
     #[must_use]
     pub const fn total(&self) -> u64 {
@@ -86,16 +86,16 @@ impl Outcomes {
     }
 }
 
-/// The live counters behind [`Outcomes`] that nearly all leases end in.
+/// The live counters behind [`OutcomeCounts`] that nearly all leases end in.
 #[derive(Debug, Default)]
-pub(super) struct UsualEnds {
+pub(super) struct CommonOutcomeCounters {
     ok: AtomicU64,
     cancelled: AtomicU64,
 }
 
 /// The others: apart, so that the line of memory that every lease touches has room for more.
 #[derive(Debug, Default)]
-pub(super) struct Failures {
+pub(super) struct FailureCounters {
     app_error: AtomicU64,
     connect_error: AtomicU64,
     timeout: AtomicU64,
@@ -103,7 +103,11 @@ pub(super) struct Failures {
 
 /// Counts how a lease ended.
 #[inline]
-pub(super) fn count(outcome: Outcome, usual: &UsualEnds, failures: &Failures) {
+pub(super) fn count_outcome(
+    outcome: Outcome,
+    usual: &CommonOutcomeCounters,
+    failures: &FailureCounters,
+) {
     let counter = match outcome {
         Outcome::Ok => &usual.ok,
         Outcome::Cancelled => &usual.cancelled,
@@ -117,7 +121,11 @@ pub(super) fn count(outcome: Outcome, usual: &UsualEnds, failures: &Failures) {
 
 /// Adds what was counted in an earlier life.
 #[cfg(feature = "health")]
-pub(super) fn carry_over(outcomes: Outcomes, usual: &UsualEnds, failures: &Failures) {
+pub(super) fn add_outcomes(
+    outcomes: OutcomeCounts,
+    usual: &CommonOutcomeCounters,
+    failures: &FailureCounters,
+) {
     let add = |counter: &AtomicU64, count| counter.fetch_add(count, Ordering::Relaxed);
     add(&usual.ok, outcomes.ok);
     add(&usual.cancelled, outcomes.cancelled);
@@ -126,10 +134,13 @@ pub(super) fn carry_over(outcomes: Outcomes, usual: &UsualEnds, failures: &Failu
     add(&failures.timeout, outcomes.timeout);
 }
 
-/// Reads what [`count`] has counted.
-pub(super) fn read(usual: &UsualEnds, failures: &Failures) -> Outcomes {
+/// Reads what [`count_outcome`] has counted.
+pub(super) fn read_outcomes(
+    usual: &CommonOutcomeCounters,
+    failures: &FailureCounters,
+) -> OutcomeCounts {
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    Outcomes {
+    OutcomeCounts {
         ok: read(&usual.ok),
         app_error: read(&failures.app_error),
         connect_error: read(&failures.connect_error),

@@ -16,8 +16,8 @@
 /// use lvs::backend::Quorum;
 ///
 /// let quorum = Quorum::new(10).hysteresis(2);
-/// assert!(quorum.holds(true, 8) && !quorum.holds(true, 7));
-/// assert!(quorum.holds(false, 12) && !quorum.holds(false, 11));
+/// assert!(quorum.is_met(true, 8) && !quorum.is_met(true, 7));
+/// assert!(quorum.is_met(false, 12) && !quorum.is_met(false, 11));
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Quorum {
@@ -48,7 +48,7 @@ impl Quorum {
     /// Tells whether a set `has` its quorum when the healthy weigh so much; `had` is whether it had
     /// it before.
     #[must_use]
-    pub const fn holds(self, had: bool, healthy_weight: u64) -> bool {
+    pub const fn is_met(self, had: bool, healthy_weight: u64) -> bool {
         let least = if had {
             self.weight.saturating_sub(self.hysteresis)
         } else {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::draft::{Draft, Entry, Ramp};
-use super::{Advice, Health, Outcomes};
+use super::draft::{BackendRecord, SetState, SlowStartProgress};
+use super::{AgentOverride, Health, OutcomeCounts};
 
 /// What a set has learned of one backend, without what is configured.
 ///
@@ -20,21 +20,21 @@ pub struct SavedBackend {
     pub health: Health,
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
+    pub reason: Option<String>,
     /// What it asked for by a checker.
     #[serde(default)]
-    pub advice: Advice,
+    pub agent_override: AgentOverride,
     /// How long it has been in slow start, in milliseconds; `None` if it counts in full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start_ms: Option<u64>,
     /// How its leases ended.
     #[serde(default)]
-    pub outcomes: Outcomes,
+    pub outcomes: OutcomeCounts,
 }
 
-impl<T> Draft<T> {
+impl<T> SetState<T> {
     pub(super) fn export(&self, now: Instant) -> Vec<SavedBackend> {
-        self.entries.iter().map(|entry| entry.export(now)).collect()
+        self.records.iter().map(|entry| entry.export(now)).collect()
     }
 
     /// Takes up what was saved of those it knows; `true` if there was any.
@@ -43,33 +43,34 @@ impl<T> Draft<T> {
             saved.iter().map(|saved| (saved.id.as_str(), saved)).collect();
         let slow_start = self.slow_start;
         let mut found = false;
-        for entry in &mut self.entries {
+        for entry in &mut self.records {
             let Some(saved) = by_name.get(entry.backend.id().as_str()) else { continue };
             found = true;
             entry.restore(saved);
             // Without a slow start in the set there is none to go on with.
             let elapsed = saved.slow_start_ms.map(Duration::from_millis);
             if let (Some(elapsed), Some(slow)) = (elapsed, slow_start) {
-                entry.ramp = Ramp::Since(now.checked_sub(elapsed).unwrap_or(now));
-                entry.percent = slow.percent(elapsed);
+                entry.slow_start_progress =
+                    SlowStartProgress::StartedAt(now.checked_sub(elapsed).unwrap_or(now));
+                entry.slow_start_percent = slow.percent_at_age(elapsed);
             }
         }
         found
     }
 }
 
-impl<T> Entry<T> {
+impl<T> BackendRecord<T> {
     fn export(&self, now: Instant) -> SavedBackend {
-        let slow_start = match self.ramp {
-            Ramp::Done => None,
-            Ramp::Waiting => Some(Duration::ZERO),
-            Ramp::Since(since) => Some(now.saturating_duration_since(since)),
+        let slow_start = match self.slow_start_progress {
+            SlowStartProgress::Done => None,
+            SlowStartProgress::AwaitingTick => Some(Duration::ZERO),
+            SlowStartProgress::StartedAt(since) => Some(now.saturating_duration_since(since)),
         };
         SavedBackend {
             id: self.backend.id().to_string(),
             health: self.health,
-            why: self.health_why.as_deref().map(str::to_owned),
-            advice: self.advice,
+            reason: self.health_reason.as_deref().map(str::to_owned),
+            agent_override: self.agent_override,
             slow_start_ms: slow_start.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX)),
             outcomes: self.backend.outcomes(),
         }
@@ -77,9 +78,9 @@ impl<T> Entry<T> {
 
     fn restore(&mut self, saved: &SavedBackend) {
         self.health = saved.health;
-        self.health_why = saved.why.as_deref().map(Arc::from);
-        self.advice = saved.advice;
-        self.remember_weight();
-        self.backend.account.carry_over(saved.outcomes);
+        self.health_reason = saved.reason.as_deref().map(Arc::from);
+        self.agent_override = saved.agent_override;
+        self.update_table_weight();
+        self.backend.account.add_outcomes(saved.outcomes);
     }
 }

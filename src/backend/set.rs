@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use super::account::Shared;
-use super::draft::Draft;
+use super::account::SetContext;
+use super::draft::SetState;
 use super::{
-    Admin, Backend, BackendId, Edit, FailMode, Health, Limits, Quorum, SetError, SlowStart,
-    Snapshot, Spec, Status,
+    Backend, BackendAdminState, BackendId, BackendStatus, FailMode, Health, Limits, Quorum,
+    SetEdit, SetError, SlowStart, Snapshot, Spec,
 };
 use crate::sync::{Mutex, lock};
 
@@ -40,36 +40,36 @@ use crate::sync::{Mutex, lock};
 /// # Ok::<(), SetError>(())
 /// ```
 pub struct BackendSet<T> {
-    inner: Arc<Inner<T>>,
+    inner: Arc<SetInner<T>>,
 }
 
-struct Inner<T> {
-    shared: Arc<Shared>,
-    writer: Mutex<Writer<T>>,
+struct SetInner<T> {
+    context: Arc<SetContext>,
+    writer: Mutex<SetWriter<T>>,
 }
 
-struct Writer<T> {
-    draft: Draft<T>,
-    current: Arc<Snapshot<T>>,
-    readers: Vec<Weak<dyn Reader<T>>>,
+struct SetWriter<T> {
+    state: SetState<T>,
+    current_snapshot: Arc<Snapshot<T>>,
+    readers: Vec<Weak<dyn SnapshotReader<T>>>,
 }
 
 /// Somebody to whom a set publishes.
 ///
 /// Publishing has two steps, so that a change that one reader cannot take reaches none.
-pub(crate) trait Reader<T>: Send + Sync {
+pub(crate) trait SnapshotReader<T>: Send + Sync {
     /// Works out what follows from a snapshot; the answer makes it visible.
-    fn prepare(&self, next: &Arc<Snapshot<T>>) -> Result<Commit<'_>, SetError>;
+    fn prepare(&self, next: &Arc<Snapshot<T>>) -> Result<SnapshotCommit<'_>, SetError>;
 }
 
 /// The second step of a publication; it cannot fail.
-pub(crate) type Commit<'a> = Box<dyn FnOnce() + 'a>;
+pub(crate) type SnapshotCommit<'a> = Box<dyn FnOnce() + 'a>;
 
 impl<T> BackendSet<T> {
     /// An empty set.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_lanes(0)
+        Self::with_counter_lanes(0)
     }
 
     /// An empty set whose counts are kept in lanes: one for each of so many workers that pick at the
@@ -86,18 +86,19 @@ impl<T> BackendSet<T> {
     /// read every lane and are better off without; a backend with a connection limit is counted in
     /// one place all the same. Each lane takes 144 bytes a backend.
     #[must_use]
-    pub fn with_lanes(workers: usize) -> Self {
-        let shared = Arc::new(Shared::new(workers.min(254) as u8));
-        let mut draft = Draft::new(Arc::clone(&shared));
-        let current = Arc::new(draft.snapshot());
-        let writer = Mutex::new(Writer { draft, current, readers: Vec::new() });
-        Self { inner: Arc::new(Inner { shared, writer }) }
+    pub fn with_counter_lanes(workers: usize) -> Self {
+        let shared = Arc::new(SetContext::new(workers.min(254) as u8));
+        let mut draft = SetState::new(Arc::clone(&shared));
+        let current = Arc::new(draft.next_snapshot());
+        let writer =
+            Mutex::new(SetWriter { state: draft, current_snapshot: current, readers: Vec::new() });
+        Self { inner: Arc::new(SetInner { context: shared, writer }) }
     }
 
     /// Sets or ends slow start; backends that are on their way go on by the new rule (or count in
-    /// full) from the next [`tick`](Self::tick) on.
+    /// full) from the next [`advance_slow_start`](Self::advance_slow_start) on.
     pub fn set_slow_start(&self, slow_start: Option<SlowStart>) {
-        lock(&self.inner.writer).draft.slow_start = slow_start;
+        lock(&self.inner.writer).state.slow_start = slow_start;
     }
 
     /// Sets what to do when too few backends are healthy, and publishes what follows.
@@ -105,7 +106,7 @@ impl<T> BackendSet<T> {
     /// # Errors
     /// [`SetError::Scheduler`] if a scheduler cannot use the result.
     pub fn set_fail_mode(&self, mode: FailMode) -> Result<(), SetError> {
-        self.reform(|draft| draft.fail_mode = mode)
+        self.publish_change(|draft| draft.fail_mode = mode)
     }
 
     /// Sets how much weight must be up for the set to serve, and publishes what follows.
@@ -113,20 +114,20 @@ impl<T> BackendSet<T> {
     /// # Errors
     /// [`SetError::Scheduler`] if a scheduler cannot use the result.
     pub fn set_quorum(&self, quorum: Option<Quorum>) -> Result<(), SetError> {
-        self.reform(|draft| draft.quorum = quorum)
+        self.publish_change(|draft| draft.quorum = quorum)
     }
 
-    fn reform(&self, change: impl FnOnce(&mut Draft<T>)) -> Result<(), SetError> {
+    fn publish_change(&self, change: impl FnOnce(&mut SetState<T>)) -> Result<(), SetError> {
         let mut writer = lock(&self.inner.writer);
-        let mut draft = writer.draft.clone();
+        let mut draft = writer.state.clone();
         change(&mut draft);
         writer.publish(draft)
     }
 
     /// Everything that is known of each backend, newest first. Costs as much as a change.
     #[must_use]
-    pub fn status(&self) -> Vec<Status> {
-        lock(&self.inner.writer).draft.status()
+    pub fn statuses(&self) -> Vec<BackendStatus> {
+        lock(&self.inner.writer).state.statuses()
     }
 
     /// What the set has learned of its backends, for [`restore`](Self::restore) in a later process.
@@ -137,7 +138,7 @@ impl<T> BackendSet<T> {
     #[cfg_attr(docsrs, doc(cfg(feature = "health")))]
     #[must_use]
     pub fn export(&self, now: Instant) -> Vec<super::SavedBackend> {
-        lock(&self.inner.writer).draft.export(now)
+        lock(&self.inner.writer).state.export(now)
     }
 
     /// Takes up what an earlier process has learned of backends of the same names, as one
@@ -150,7 +151,7 @@ impl<T> BackendSet<T> {
     #[cfg_attr(docsrs, doc(cfg(feature = "health")))]
     pub fn restore(&self, saved: &[super::SavedBackend], now: Instant) -> Result<(), SetError> {
         let mut writer = lock(&self.inner.writer);
-        let mut draft = writer.draft.clone();
+        let mut draft = writer.state.clone();
         if draft.restore(saved, now) { writer.publish(draft) } else { Ok(()) }
     }
 
@@ -162,23 +163,23 @@ impl<T> BackendSet<T> {
     /// What the closure returns, or [`SetError::Scheduler`] if a scheduler cannot use the result.
     pub fn edit<R>(
         &self,
-        change: impl FnOnce(&mut Edit<T>) -> Result<R, SetError>,
+        change: impl FnOnce(&mut SetEdit<T>) -> Result<R, SetError>,
     ) -> Result<R, SetError> {
         let mut writer = lock(&self.inner.writer);
-        let draft = writer.draft.clone();
-        let mut edit = Edit::new(draft);
+        let draft = writer.state.clone();
+        let mut edit = SetEdit::new(draft);
         let answer = change(&mut edit)?;
         if edit.dirty {
-            let draft = edit.draft;
+            let draft = edit.state;
             writer.publish(draft)?;
         }
         Ok(answer)
     }
 
-    /// Adds a backend; see [`Edit::insert`].
+    /// Adds a backend; see [`SetEdit::insert`].
     ///
     /// # Errors
-    /// Those of [`Edit::insert`] and [`BackendSet::edit`].
+    /// Those of [`SetEdit::insert`] and [`BackendSet::edit`].
     pub fn insert(&self, spec: impl Into<Spec<T>>) -> Result<Arc<Backend<T>>, SetError> {
         self.edit(|edit| edit.insert(spec))
     }
@@ -187,15 +188,15 @@ impl<T> BackendSet<T> {
     /// its [load](Backend::load) is nothing.
     ///
     /// # Errors
-    /// Those of [`Edit::remove`] and [`BackendSet::edit`].
+    /// Those of [`SetEdit::remove`] and [`BackendSet::edit`].
     pub fn remove(&self, id: &BackendId) -> Result<Arc<Backend<T>>, SetError> {
         self.edit(|edit| edit.remove(id))
     }
 
-    /// Gives a backend another target under its name; see [`Edit::set_target`].
+    /// Gives a backend another target under its name; see [`SetEdit::set_target`].
     ///
     /// # Errors
-    /// Those of [`Edit::set_target`] and [`BackendSet::edit`].
+    /// Those of [`SetEdit::set_target`] and [`BackendSet::edit`].
     pub fn set_target(
         &self,
         id: &BackendId,
@@ -205,10 +206,10 @@ impl<T> BackendSet<T> {
         self.edit(|edit| edit.set_target(id, target, address))
     }
 
-    /// Sets the weight; 0 quiesces. See [`Edit::set_weight`].
+    /// Sets the weight; 0 quiesces. See [`SetEdit::set_weight`].
     ///
     /// # Errors
-    /// Those of [`Edit::set_weight`] and [`BackendSet::edit`].
+    /// Those of [`SetEdit::set_weight`] and [`BackendSet::edit`].
     pub fn set_weight(&self, id: &BackendId, weight: u32) -> Result<(), SetError> {
         self.edit(|edit| edit.set_weight(id, weight))
     }
@@ -216,7 +217,7 @@ impl<T> BackendSet<T> {
     /// Sets the connection limits.
     ///
     /// # Errors
-    /// Those of [`Edit::set_limits`] and [`BackendSet::edit`].
+    /// Those of [`SetEdit::set_limits`] and [`BackendSet::edit`].
     pub fn set_limits(&self, id: &BackendId, limits: Limits) -> Result<(), SetError> {
         self.edit(|edit| edit.set_limits(id, limits))
     }
@@ -224,31 +225,31 @@ impl<T> BackendSet<T> {
     /// Gives a backend no new work; what it has goes on.
     ///
     /// # Errors
-    /// Those of [`Edit::set_admin`] and [`BackendSet::edit`].
+    /// Those of [`SetEdit::set_admin`] and [`BackendSet::edit`].
     pub fn drain(&self, id: &BackendId) -> Result<(), SetError> {
-        self.edit(|edit| edit.set_admin(id, Admin::Draining))
+        self.edit(|edit| edit.set_admin(id, BackendAdminState::Draining))
     }
 
     /// Takes a backend out of service, whatever its health.
     ///
     /// # Errors
-    /// Those of [`Edit::set_admin`] and [`BackendSet::edit`].
+    /// Those of [`SetEdit::set_admin`] and [`BackendSet::edit`].
     pub fn disable(&self, id: &BackendId) -> Result<(), SetError> {
-        self.edit(|edit| edit.set_admin(id, Admin::Disabled))
+        self.edit(|edit| edit.set_admin(id, BackendAdminState::Disabled))
     }
 
     /// Ends a drain or a disablement.
     ///
     /// # Errors
-    /// Those of [`Edit::set_admin`] and [`BackendSet::edit`].
+    /// Those of [`SetEdit::set_admin`] and [`BackendSet::edit`].
     pub fn enable(&self, id: &BackendId) -> Result<(), SetError> {
-        self.edit(|edit| edit.set_admin(id, Admin::Enabled))
+        self.edit(|edit| edit.set_admin(id, BackendAdminState::Enabled))
     }
 
     /// Sets what checks say of a backend.
     ///
     /// # Errors
-    /// Those of [`Edit::set_health`] and [`BackendSet::edit`].
+    /// Those of [`SetEdit::set_health`] and [`BackendSet::edit`].
     pub fn set_health(&self, id: &BackendId, health: Health) -> Result<(), SetError> {
         self.edit(|edit| edit.set_health(id, health))
     }
@@ -258,27 +259,27 @@ impl<T> BackendSet<T> {
     ///
     /// # Errors
     /// [`SetError::Scheduler`] if a scheduler cannot use the new shares.
-    pub fn tick(&self, now: Instant) -> Result<Option<Instant>, SetError> {
-        self.inner.shared.timeline.at(now);
+    pub fn advance_slow_start(&self, now: Instant) -> Result<Option<Instant>, SetError> {
+        self.inner.context.clock.advance_to(now);
         let mut writer = lock(&self.inner.writer);
-        let mut draft = writer.draft.clone();
-        if draft.advance(now) {
+        let mut draft = writer.state.clone();
+        if draft.advance_slow_start(now) {
             writer.publish(draft)?;
         } else {
-            writer.draft = draft;
+            writer.state = draft;
         }
-        let step = writer.draft.step();
+        let step = writer.state.slow_start_interval();
         Ok(step.and_then(|step| now.checked_add(step)))
     }
 
     /// What was published last.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot<T>> {
-        Arc::clone(&lock(&self.inner.writer).current)
+        Arc::clone(&lock(&self.inner.writer).current_snapshot)
     }
 
     /// Publishes to one more reader, made from the current snapshot while no writer can move it.
-    pub(crate) fn subscribe<R: Reader<T> + 'static, E>(
+    pub(crate) fn subscribe<R: SnapshotReader<T> + 'static, E>(
         &self,
         make: impl FnOnce(&Arc<Snapshot<T>>) -> Result<Arc<R>, E>,
     ) -> Result<Arc<R>, E>
@@ -286,7 +287,7 @@ impl<T> BackendSet<T> {
         T: 'static,
     {
         let mut writer = lock(&self.inner.writer);
-        let reader = make(&writer.current)?;
+        let reader = make(&writer.current_snapshot)?;
         let weak: Weak<R> = Arc::downgrade(&reader);
         writer.readers.retain(|reader| reader.strong_count() > 0);
         writer.readers.push(weak);
@@ -294,21 +295,21 @@ impl<T> BackendSet<T> {
     }
 
     /// Runs `act` on the current snapshot while no writer can move it.
-    pub(crate) fn freeze<R>(&self, act: impl FnOnce(&Arc<Snapshot<T>>) -> R) -> R {
-        act(&lock(&self.inner.writer).current)
+    pub(crate) fn with_current_snapshot<R>(&self, act: impl FnOnce(&Arc<Snapshot<T>>) -> R) -> R {
+        act(&lock(&self.inner.writer).current_snapshot)
     }
 }
 
-impl<T> Writer<T> {
-    fn publish(&mut self, mut draft: Draft<T>) -> Result<(), SetError> {
-        let next = Arc::new(draft.snapshot());
+impl<T> SetWriter<T> {
+    fn publish(&mut self, mut draft: SetState<T>) -> Result<(), SetError> {
+        let next = Arc::new(draft.next_snapshot());
         let readers: Vec<_> = self.readers.iter().filter_map(Weak::upgrade).collect();
-        let commits: Vec<Commit<'_>> =
+        let commits: Vec<SnapshotCommit<'_>> =
             readers.iter().map(|reader| reader.prepare(&next)).collect::<Result<_, _>>()?;
-        draft.settle(&next);
+        draft.apply_to_accounts(&next);
         commits.into_iter().for_each(|commit| commit());
-        self.draft = draft;
-        self.current = next;
+        self.state = draft;
+        self.current_snapshot = next;
         Ok(())
     }
 }

@@ -4,15 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::account::{Account, Shared};
-use super::{BackendId, Estimate, Load, Member, Members, Outcomes};
+use super::account::{BackendAccount, SetContext};
+use super::{BackendId, Load, Member, Members, OutcomeCounts, TrafficEstimate};
 
 /// A backend: its stable name, what it stands for, and its account of work done.
 ///
 /// Changing the target under a name makes a new `Backend` with the same account, so counters and
 /// estimates go on while leases that were made before keep the target they were given.
 pub struct Backend<T> {
-    pub(super) account: Arc<Account>,
+    pub(super) account: Arc<BackendAccount>,
     pub(super) target: T,
 }
 
@@ -37,13 +37,13 @@ impl<T> Backend<T> {
 
     /// How its finished leases ended.
     #[must_use]
-    pub fn outcomes(&self) -> Outcomes {
+    pub fn outcomes(&self) -> OutcomeCounts {
         self.account.outcomes()
     }
 
     /// What traffic says of it, projected to `now`.
     #[must_use]
-    pub fn estimate(&self, now: Instant) -> Estimate {
+    pub fn estimate(&self, now: Instant) -> TrafficEstimate {
         self.account.estimate(Some(now))
     }
 
@@ -52,11 +52,11 @@ impl<T> Backend<T> {
     /// For mirrors of counters that somebody else keeps: a kernel's IPVS, or the active director
     /// seen from the standby. Not for use beside leases that are still held: they would count down
     /// from a number they are not part of. [Detach](crate::Lease::detach) those.
-    pub fn mirror_load(&self, active: u32, inactive: u32) {
-        self.account.mirror(Load { active, inactive });
+    pub fn set_load(&self, active: u32, inactive: u32) {
+        self.account.set_load(Load { active, inactive });
     }
 
-    pub(crate) fn account(&self) -> &Account {
+    pub(crate) fn account(&self) -> &BackendAccount {
         &self.account
     }
 }
@@ -73,19 +73,19 @@ impl<T> fmt::Debug for Backend<T> {
 
 /// What a lease holds of its backend: a reference count for each lane, so that workers do not share
 /// that either.
-pub(crate) struct Seat<T> {
+pub(crate) struct LeaseHandle<T> {
     backend: Arc<Backend<T>>,
-    account: Arc<Account>,
+    account: Arc<BackendAccount>,
     /// With the counts of `Arc` a cache line, wherever it begins: no two counts share one.
-    _room: [u64; 4],
+    _padding: [u64; 4],
 }
 
-impl<T> Seat<T> {
+impl<T> LeaseHandle<T> {
     /// The seats for all lanes of a backend, that of everybody first.
-    pub(super) fn for_lanes(backend: &Arc<Backend<T>>, workers: u8) -> Arc<[Arc<Self>]> {
+    pub(super) fn one_per_lane(backend: &Arc<Backend<T>>, workers: u8) -> Arc<[Arc<Self>]> {
         let seat = |_| {
             let (backend, account) = (Arc::clone(backend), Arc::clone(&backend.account));
-            Arc::new(Self { backend, account, _room: [0; 4] })
+            Arc::new(Self { backend, account, _padding: [0; 4] })
         };
         (0..=workers).map(seat).collect()
     }
@@ -96,12 +96,12 @@ impl<T> Seat<T> {
     }
 
     #[inline]
-    pub(crate) fn account(&self) -> &Account {
+    pub(crate) fn account(&self) -> &BackendAccount {
         &self.account
     }
 }
 
-impl<T> fmt::Debug for Seat<T> {
+impl<T> fmt::Debug for LeaseHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Seat").field(self.backend.id()).finish()
     }
@@ -111,15 +111,15 @@ impl<T> fmt::Debug for Seat<T> {
 /// positions.
 pub struct Snapshot<T> {
     pub(super) generation: u64,
-    pub(super) shared: Arc<Shared>,
+    pub(super) context: Arc<SetContext>,
     pub(super) members: Members,
     pub(super) backends: Box<[Arc<Backend<T>>]>,
     /// For one lane after the other, at the same positions.
-    pub(super) seats: Box<[Arc<Seat<T>>]>,
+    pub(super) lease_handles: Box<[Arc<LeaseHandle<T>>]>,
     /// At the same positions.
-    pub(super) whys: Box<[Option<Arc<str>>]>,
+    pub(super) reasons: Box<[Option<Arc<str>>]>,
     pub(super) panicking: bool,
-    pub(super) health_count: (usize, usize),
+    pub(super) health_counts: (usize, usize),
     pub(super) has_quorum: bool,
 }
 
@@ -144,8 +144,8 @@ impl<T> Snapshot<T> {
 
     /// Why the backend at a position is in its state, where a checker or its traffic has said so.
     #[must_use]
-    pub fn why(&self, position: usize) -> Option<&Arc<str>> {
-        self.whys.get(position)?.as_ref()
+    pub fn reason(&self, position: usize) -> Option<&Arc<str>> {
+        self.reasons.get(position)?.as_ref()
     }
 
     /// Tells whether health is ignored, because too few are healthy: see
@@ -158,8 +158,8 @@ impl<T> Snapshot<T> {
     /// How many of the backends that the operator wants to serve are healthy, and how many those
     /// are. Who is on trial counts as healthy.
     #[must_use]
-    pub fn health_count(&self) -> (usize, usize) {
-        self.health_count
+    pub fn health_counts(&self) -> (usize, usize) {
+        self.health_counts
     }
 
     /// Tells whether enough weight is up; `true` for a set without a [`Quorum`](super::Quorum).
@@ -170,25 +170,25 @@ impl<T> Snapshot<T> {
 
     /// What all backends share.
     #[cfg(feature = "health")]
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub(crate) fn context(&self) -> &Arc<SetContext> {
+        &self.context
     }
 
     /// The account at a position.
     #[inline]
-    pub(crate) fn account(&self, position: usize) -> Option<&Account> {
+    pub(crate) fn account(&self, position: usize) -> Option<&BackendAccount> {
         self.members.account(position)
     }
 
     /// The seat of a lane at a position.
     #[inline]
-    pub(crate) fn seat(&self, lane: u8, position: usize) -> Option<&Arc<Seat<T>>> {
-        self.seats.get(usize::from(lane) * self.members.len() + position)
+    pub(crate) fn lease_handle(&self, lane: u8, position: usize) -> Option<&Arc<LeaseHandle<T>>> {
+        self.lease_handles.get(usize::from(lane) * self.members.len() + position)
     }
 
     /// The lane for one more worker.
-    pub(crate) fn next_lane(&self) -> u8 {
-        self.shared.next_lane()
+    pub(crate) fn assign_lane(&self) -> u8 {
+        self.context.assign_lane()
     }
 
     /// Goes through backends and members side by side, newest first.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Admin, BackendId, Health, Limits};
+use super::{BackendAdminState, BackendId, Health, Limits};
 
 /// A backend to be inserted into a set.
 ///
@@ -27,7 +27,7 @@ pub struct Spec<T> {
     pub(crate) tier: u8,
     pub(crate) limits: Limits,
     pub(crate) address: Option<SocketAddr>,
-    pub(super) admin: Admin,
+    pub(super) admin: BackendAdminState,
     pub(super) health: Health,
 }
 
@@ -41,7 +41,7 @@ impl<T> Spec<T> {
             tier: 0,
             limits: Limits::NONE,
             address: None,
-            admin: Admin::Enabled,
+            admin: BackendAdminState::Enabled,
             health: Health::Up,
         }
     }
@@ -67,7 +67,7 @@ impl<T> Spec<T> {
     }
 
     /// What the operator wants of it from the start. Default: enabled.
-    pub fn admin(self, admin: Admin) -> Self {
+    pub fn admin(self, admin: BackendAdminState) -> Self {
         Self { admin, ..self }
     }
 

@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
-pub enum Admin {
+pub enum BackendAdminState {
     /// Takes part.
     #[default]
     Enabled,
@@ -33,7 +33,7 @@ pub enum Health {
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
-pub enum Standing {
+pub enum OutlierState {
     /// Nothing speaks against it.
     #[default]
     Good,
@@ -43,11 +43,11 @@ pub enum Standing {
     OnTrial,
 }
 
-/// What follows from [`Admin`], [`Health`], [`Standing`] and the weight: may the backend be given
+/// What follows from [`BackendAdminState`], [`Health`], [`OutlierState`] and the weight: may the backend be given
 /// new work?
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
-pub enum State {
+pub enum BackendState {
     /// Takes new work.
     Eligible,
     /// Weight 0: no new work, the old goes on, as in IPVS.
@@ -64,15 +64,20 @@ pub enum State {
     Disabled,
 }
 
-impl State {
-    pub(super) const fn of(admin: Admin, health: Health, standing: Standing, weight: u32) -> Self {
+impl BackendState {
+    pub(super) const fn resolve(
+        admin: BackendAdminState,
+        health: Health,
+        standing: OutlierState,
+        weight: u32,
+    ) -> Self {
         match (admin, health, standing) {
-            (Admin::Disabled, _, _) => Self::Disabled,
-            (Admin::Draining, _, _) => Self::Draining,
-            (Admin::Enabled, Health::Down, _) => Self::Down,
-            (Admin::Enabled, Health::Up, Standing::Ejected) => Self::Ejected,
-            (Admin::Enabled, Health::Up, _) if weight == 0 => Self::Quiesced,
-            (Admin::Enabled, Health::Up, _) => Self::Eligible,
+            (BackendAdminState::Disabled, _, _) => Self::Disabled,
+            (BackendAdminState::Draining, _, _) => Self::Draining,
+            (BackendAdminState::Enabled, Health::Down, _) => Self::Down,
+            (BackendAdminState::Enabled, Health::Up, OutlierState::Ejected) => Self::Ejected,
+            (BackendAdminState::Enabled, Health::Up, _) if weight == 0 => Self::Quiesced,
+            (BackendAdminState::Enabled, Health::Up, _) => Self::Eligible,
         }
     }
 
@@ -97,7 +102,7 @@ impl State {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for BackendState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -109,12 +114,30 @@ mod tests {
 
     #[test]
     fn the_operator_outranks_the_checker_and_both_outrank_the_weight() {
-        use Standing::{Ejected, Good, OnTrial};
-        assert_eq!(State::of(Admin::Disabled, Health::Down, Good, 0), State::Disabled);
-        assert_eq!(State::of(Admin::Draining, Health::Down, Ejected, 1), State::Draining);
-        assert_eq!(State::of(Admin::Enabled, Health::Down, Ejected, 0), State::Down);
-        assert_eq!(State::of(Admin::Enabled, Health::Up, Ejected, 0), State::Ejected);
-        assert_eq!(State::of(Admin::Enabled, Health::Up, Good, 0), State::Quiesced);
-        assert_eq!(State::of(Admin::Enabled, Health::Up, OnTrial, 1), State::Eligible);
+        use OutlierState::{Ejected, Good, OnTrial};
+        assert_eq!(
+            BackendState::resolve(BackendAdminState::Disabled, Health::Down, Good, 0),
+            BackendState::Disabled
+        );
+        assert_eq!(
+            BackendState::resolve(BackendAdminState::Draining, Health::Down, Ejected, 1),
+            BackendState::Draining
+        );
+        assert_eq!(
+            BackendState::resolve(BackendAdminState::Enabled, Health::Down, Ejected, 0),
+            BackendState::Down
+        );
+        assert_eq!(
+            BackendState::resolve(BackendAdminState::Enabled, Health::Up, Ejected, 0),
+            BackendState::Ejected
+        );
+        assert_eq!(
+            BackendState::resolve(BackendAdminState::Enabled, Health::Up, Good, 0),
+            BackendState::Quiesced
+        );
+        assert_eq!(
+            BackendState::resolve(BackendAdminState::Enabled, Health::Up, OnTrial, 1),
+            BackendState::Eligible
+        );
     }
 }

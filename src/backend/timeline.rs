@@ -3,30 +3,30 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use super::estimate::{Tick, ticks};
+use super::estimate::{CoarseInstant, coarse_ticks};
 use crate::sync::{AtomicU32, Ordering};
 
 /// Turns the instants that callers hand in into small numbers, and remembers the latest.
 #[derive(Debug)]
-pub(crate) struct Timeline {
+pub(crate) struct CoarseClock {
     start: OnceLock<Instant>,
     latest: AtomicU32,
 }
 
-impl Timeline {
+impl CoarseClock {
     pub(super) fn new() -> Self {
         Self { start: OnceLock::new(), latest: AtomicU32::new(0) }
     }
 
     /// The tick of `now`; the latest one moves on.
-    pub(crate) fn at(&self, now: Instant) -> Tick {
+    pub(crate) fn advance_to(&self, now: Instant) -> CoarseInstant {
         let start = *self.start.get_or_init(|| now);
         // Tick 0 stays free for "nothing has happened yet".
-        let tick = ticks(now.saturating_duration_since(start)).wrapping_add(1);
+        let tick = coarse_ticks(now.saturating_duration_since(start)).wrapping_add(1);
         // Relaxed: a hint of what time it is. Written at most once a tick, so that it is not a line
         // that every thread fights over.
         let latest = self.latest.load(Ordering::Relaxed);
-        if tick != latest && tick.wrapping_sub(latest) <= Tick::MAX / 2 {
+        if tick != latest && tick.wrapping_sub(latest) <= CoarseInstant::MAX / 2 {
             self.latest.store(tick, Ordering::Relaxed);
         }
         tick
@@ -34,13 +34,13 @@ impl Timeline {
 
     /// The tick of `now`, or the latest one for those who were given no time.
     #[inline]
-    pub(crate) fn read(&self, now: Option<Instant>) -> Tick {
-        now.map_or_else(|| self.latest(), |now| self.at(now))
+    pub(crate) fn advance_or_latest(&self, now: Option<Instant>) -> CoarseInstant {
+        now.map_or_else(|| self.latest(), |now| self.advance_to(now))
     }
 
     /// The latest tick that anybody named: for readers that were given no time.
     #[inline]
-    pub(crate) fn latest(&self) -> Tick {
+    pub(crate) fn latest(&self) -> CoarseInstant {
         self.latest.load(Ordering::Relaxed)
     }
 }
@@ -53,13 +53,13 @@ mod tests {
 
     #[test]
     fn the_latest_moment_never_goes_back() {
-        let line = Timeline::new();
+        let line = CoarseClock::new();
         #[expect(clippy::disallowed_methods, reason = "any instant serves as a start")]
         let start = Instant::now();
         assert_eq!(line.latest(), 0);
-        assert_eq!(line.at(start), 1);
-        assert_eq!(line.at(start + Duration::from_millis(5)), 51);
-        assert_eq!(line.at(start + Duration::from_millis(2)), 21);
+        assert_eq!(line.advance_to(start), 1);
+        assert_eq!(line.advance_to(start + Duration::from_millis(5)), 51);
+        assert_eq!(line.advance_to(start + Duration::from_millis(2)), 21);
         assert_eq!(line.latest(), 51);
     }
 }

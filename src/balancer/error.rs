@@ -8,7 +8,7 @@ use thiserror::Error;
 pub enum PickError {
     /// The set has no backends at all.
     #[error("the set has no backends")]
-    Empty,
+    NoBackends,
     /// Every backend is quiesced (weight 0), draining or disabled: somebody wants it so.
     #[error("every backend is quiesced")]
     AllQuiesced,
@@ -20,12 +20,12 @@ pub enum PickError {
     NoQuorum,
     /// Every backend that may be chosen is at its connection limit.
     #[error("every backend is at its connection limit")]
-    Saturated,
+    AllAtLimit,
     /// Every backend that may be chosen was tried before.
     #[error("every backend was tried already")]
-    Exhausted,
+    AllTried,
     /// There are usable backends, but the scheduler's rule gives this flow none of them: `sh`, `dh`
     /// and `mh` without fallback, or `ovf` with all overflowing.
     #[error("the scheduler refuses this flow")]
-    Refused,
+    SchedulerRefused,
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::backend::{Account, Backend, BackendId, Outcome, Seat};
+use crate::backend::{Backend, BackendAccount, BackendId, LeaseHandle, Outcome};
 
 /// A backend that was picked, for as long as the work lasts.
 ///
@@ -15,8 +15,8 @@ use crate::backend::{Account, Backend, BackendId, Outcome, Seat};
 /// A lease keeps its backend alive, though not configured: a removed backend finishes what it has.
 #[must_use = "dropping a lease ends it"]
 pub struct Lease<T> {
-    seat: Arc<Seat<T>>,
-    count: Count,
+    handle: Arc<LeaseHandle<T>>,
+    count_slot: LeaseCountSlot,
 }
 
 /// Where and as what a connection is counted.
@@ -24,16 +24,16 @@ pub struct Lease<T> {
 /// One number, not a field for each: a processor is slow to read as a whole what was just written in
 /// parts, and a lease that was just made is about to be moved.
 #[derive(Clone, Copy, Eq, PartialEq)]
-struct Count(u32);
+struct LeaseCountSlot(u32);
 
-impl Count {
+impl LeaseCountSlot {
     /// Nowhere: the lease has ended, or somebody else keeps the count.
     const NONE: Self = Self(u32::MAX);
-    const INACTIVE: u32 = 1 << 8;
+    const INACTIVE_BIT: u32 = 1 << 8;
 
     #[inline]
     fn new(lane: u8, active: bool) -> Self {
-        Self(u32::from(lane) | if active { 0 } else { Self::INACTIVE })
+        Self(u32::from(lane) | if active { 0 } else { Self::INACTIVE_BIT })
     }
 
     #[inline]
@@ -43,15 +43,15 @@ impl Count {
 
     #[inline]
     fn is_active(self) -> bool {
-        self.0 & Self::INACTIVE == 0
+        self.0 & Self::INACTIVE_BIT == 0
     }
 }
 
 impl<T> Lease<T> {
     /// Takes charge of a connection that was just counted.
     #[inline]
-    pub(super) fn new(seat: Arc<Seat<T>>, lane: u8) -> Self {
-        Self { seat, count: Count::new(lane, true) }
+    pub(super) fn new(seat: Arc<LeaseHandle<T>>, lane: u8) -> Self {
+        Self { handle: seat, count_slot: LeaseCountSlot::new(lane, true) }
     }
 
     /// The name of the backend.
@@ -69,7 +69,7 @@ impl<T> Lease<T> {
     /// The backend, with its counters.
     #[must_use]
     pub fn backend(&self) -> &Arc<Backend<T>> {
-        self.seat.backend()
+        self.handle.backend()
     }
 
     /// Moves the connection between the active and the inactive count.
@@ -77,22 +77,22 @@ impl<T> Lease<T> {
     /// What IPVS does when a TCP connection begins to close. Least-connection schedulers hardly
     /// count inactive connections, `sed` and `nq` not at all; limits count both.
     pub fn set_active(&mut self, active: bool) {
-        if self.count.is_active() != active {
-            let lane = self.account().leave_lane(self.count.lane());
+        if self.count_slot.is_active() != active {
+            let lane = self.account().move_off_lane(self.count_slot.lane());
             self.account().set_active(active);
-            self.count = Count::new(lane, active);
+            self.count_slot = LeaseCountSlot::new(lane, active);
         }
     }
 
     /// Ends the lease.
     pub fn complete(self, outcome: Outcome) {
-        self.end(outcome, None);
+        self.finish(outcome, None);
     }
 
     /// Ends the lease and says how long the work took and what time it is, which `peak_ewma` and
     /// `hot_cold` learn from.
-    pub fn complete_after(self, outcome: Outcome, latency: Duration, now: Instant) {
-        self.end(outcome, Some((latency, now)));
+    pub fn complete_with_latency(self, outcome: Outcome, latency: Duration, now: Instant) {
+        self.finish(outcome, Some((latency, now)));
     }
 
     /// Feeds the latency estimate while the work goes on.
@@ -106,26 +106,26 @@ impl<T> Lease<T> {
     /// Lets go of the backend and leaves its counts as they are, to be kept by whoever
     /// [mirrors](Backend::mirror_load) them from elsewhere.
     pub fn detach(mut self) -> Arc<Backend<T>> {
-        self.count = Count::NONE;
+        self.count_slot = LeaseCountSlot::NONE;
         Arc::clone(self.backend())
     }
 
-    fn end(mut self, outcome: Outcome, timing: Option<(Duration, Instant)>) {
-        self.account().observe(outcome, timing);
+    fn finish(mut self, outcome: Outcome, timing: Option<(Duration, Instant)>) {
+        self.account().observe_outcome(outcome, timing);
         self.unbind(outcome);
-        self.count = Count::NONE;
+        self.count_slot = LeaseCountSlot::NONE;
     }
 
     #[inline]
     fn unbind(&self, outcome: Outcome) {
-        if self.count != Count::NONE {
-            self.account().unbind(self.count.lane(), self.count.is_active(), outcome);
+        if self.count_slot != LeaseCountSlot::NONE {
+            self.account().unbind(self.count_slot.lane(), self.count_slot.is_active(), outcome);
         }
     }
 
     #[inline]
-    fn account(&self) -> &Account {
-        self.seat.account()
+    fn account(&self) -> &BackendAccount {
+        self.handle.account()
     }
 }
 
@@ -140,7 +140,7 @@ impl<T> fmt::Debug for Lease<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
             .field("id", self.id())
-            .field("active", &self.count.is_active())
+            .field("active", &self.count_slot.is_active())
             .finish()
     }
 }

@@ -18,16 +18,16 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 
-use self::plane::Published;
-use crate::backend::{BackendId, BackendSet, SetError, Snapshot, State};
+use self::plane::PublishedPlane;
+use crate::backend::{BackendId, BackendSet, BackendState, SetError, Snapshot};
 use crate::scheduler::{Flow, Rng, Scheduler};
 
 pub use self::error::PickError;
 pub use self::lease::Lease;
 #[cfg(feature = "forward")]
-pub(crate) use self::persistence::network;
-pub use self::persistence::{Affinity, Persistence, PersistenceBuilder, SavedTemplate};
-pub use self::worker::Worker;
+pub(crate) use self::persistence::mask_to_prefix;
+pub use self::persistence::{AffinityPolicy, Persistence, PersistenceBuilder, SavedTemplate};
+pub use self::worker::BalancerWorker;
 
 /// Chooses a backend for every connection or request.
 ///
@@ -53,8 +53,8 @@ pub use self::worker::Worker;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Balancer<T> {
-    set: BackendSet<T>,
-    published: Arc<Published<T>>,
+    backend_set: BackendSet<T>,
+    published_plane: Arc<PublishedPlane<T>>,
 }
 
 impl<T: Send + Sync + 'static> Balancer<T> {
@@ -76,7 +76,7 @@ impl<T: Send + Sync + 'static> Balancer<T> {
     /// # Errors
     /// [`SetError::Scheduler`], from a scheduler that fails by chance.
     pub fn fork(&self) -> Result<Self, SetError> {
-        Self::from_arc(&self.set, self.published.scheduler())
+        Self::from_arc(&self.backend_set, self.published_plane.scheduler())
     }
 
     pub(crate) fn from_arc(
@@ -84,9 +84,9 @@ impl<T: Send + Sync + 'static> Balancer<T> {
         scheduler: Arc<dyn Scheduler>,
     ) -> Result<Self, SetError> {
         let published = set.subscribe(|snapshot| {
-            Ok::<_, SetError>(Arc::new(Published::new(scheduler, snapshot)?))
+            Ok::<_, SetError>(Arc::new(PublishedPlane::new(scheduler, snapshot)?))
         })?;
-        Ok(Self { set: set.clone(), published })
+        Ok(Self { backend_set: set.clone(), published_plane: published })
     }
 }
 
@@ -97,7 +97,7 @@ impl<T> Balancer<T> {
     /// [`PickError`] says why nobody was chosen.
     #[inline]
     pub fn pick(&self, flow: &Flow) -> Result<Lease<T>, PickError> {
-        with_thread_rng(|rng| self.published.pick(flow, rng))
+        with_thread_rng(|rng| self.published_plane.pick(flow, rng))
     }
 
     /// Chooses a backend with the caller's random generator, so that a seed repeats the run.
@@ -105,25 +105,25 @@ impl<T> Balancer<T> {
     /// # Errors
     /// [`PickError`] says why nobody was chosen.
     #[inline]
-    pub fn pick_with(&self, flow: &Flow, rng: &mut Rng) -> Result<Lease<T>, PickError> {
-        self.published.pick(flow, rng)
+    pub fn pick_with_rng(&self, flow: &Flow, rng: &mut Rng) -> Result<Lease<T>, PickError> {
+        self.published_plane.pick(flow, rng)
     }
 
-    /// Makes a reader for one thread or task, which is quicker than a shared one; see [`Worker`].
+    /// Makes a reader for one thread or task, which is quicker than a shared one; see [`BalancerWorker`].
     #[must_use]
-    pub fn worker(&self, rng: Rng) -> Worker<T> {
-        Worker::new(Arc::clone(&self.published), rng)
+    pub fn worker(&self, rng: Rng) -> BalancerWorker<T> {
+        BalancerWorker::new(Arc::clone(&self.published_plane), rng)
     }
 
     /// Leases a backend by name, past the scheduler; for affinity kept elsewhere (a cookie).
     ///
-    /// `None` if there is no such backend or it is not [`State::Eligible`]. Connection limits do
+    /// `None` if there is no such backend or it is not [`BackendState::Eligible`]. Connection limits do
     /// not apply, as they do not to IPVS persistence. A linear search.
     #[must_use]
-    pub fn pick_id(&self, id: &BackendId) -> Option<Lease<T>> {
+    pub fn lease_by_id(&self, id: &BackendId) -> Option<Lease<T>> {
         let snapshot = self.snapshot();
         let serial = snapshot.find(id)?.account().serial();
-        self.published.lease_if(serial, |state| state == State::Eligible)
+        self.published_plane.lease_if(serial, |state| state == BackendState::Eligible)
     }
 
     /// Changes the rule in service. As in IPVS the new one starts afresh; leases are untouched.
@@ -131,52 +131,56 @@ impl<T> Balancer<T> {
     /// # Errors
     /// [`SetError::Scheduler`] if it cannot use the set; the old rule stays.
     pub fn set_scheduler(&self, scheduler: impl Scheduler + 'static) -> Result<(), SetError> {
-        self.set.freeze(|_| self.published.set_scheduler(Arc::new(scheduler)))
+        self.backend_set
+            .with_current_snapshot(|_| self.published_plane.set_scheduler(Arc::new(scheduler)))
     }
 
     /// The rule in service.
     #[must_use]
     pub fn scheduler(&self) -> Arc<dyn Scheduler> {
-        self.published.scheduler()
+        self.published_plane.scheduler()
     }
 
     /// As [`pick`](Self::pick), counted on a lane.
     #[cfg(feature = "tower")]
     #[inline]
-    pub(crate) fn pick_on(&self, lane: u8, flow: &Flow) -> Result<Lease<T>, PickError> {
-        with_thread_rng(|rng| self.published.pick_on(lane, flow, rng))
+    pub(crate) fn pick_on_lane(&self, lane: u8, flow: &Flow) -> Result<Lease<T>, PickError> {
+        with_thread_rng(|rng| self.published_plane.pick_on_lane(lane, flow, rng))
     }
 
     /// Does the rule in service read the clock?
     #[cfg(feature = "tower")]
     #[inline]
     pub(crate) fn reads_time(&self) -> bool {
-        self.published.reads_time()
+        self.published_plane.reads_time()
     }
 
     /// Changes with each publication, or a moment later.
     #[cfg(feature = "tower")]
     #[inline]
     pub(crate) fn version(&self) -> u64 {
-        self.published.version()
+        self.published_plane.version()
     }
 
     /// What picks read now.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot<T>> {
-        self.published.snapshot()
+        self.published_plane.snapshot()
     }
 
     /// The set behind the balancer.
     #[must_use]
-    pub fn set(&self) -> &BackendSet<T> {
-        &self.set
+    pub fn backend_set(&self) -> &BackendSet<T> {
+        &self.backend_set
     }
 }
 
 impl<T> Clone for Balancer<T> {
     fn clone(&self) -> Self {
-        Self { set: self.set.clone(), published: Arc::clone(&self.published) }
+        Self {
+            backend_set: self.backend_set.clone(),
+            published_plane: Arc::clone(&self.published_plane),
+        }
     }
 }
 

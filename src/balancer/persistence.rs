@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 pub use self::saved::SavedTemplate;
 use super::{Balancer, Lease, PickError};
-use crate::backend::State;
+use crate::backend::BackendState;
 use crate::scheduler::{Flow, Rng};
 use crate::sync::{Mutex, lock};
 
@@ -43,7 +43,7 @@ use crate::sync::{Mutex, lock};
 /// set.insert(SocketAddr::from(([10, 0, 0, 1], 80)))?;
 /// set.insert(SocketAddr::from(([10, 0, 0, 2], 80)))?;
 ///
-/// let sticky = Persistence::new(Duration::from_secs(300)).ipv4_prefix(24).over(balancer);
+/// let sticky = Persistence::new(Duration::from_secs(300)).ipv4_prefix(24).build(balancer);
 /// let (mut rng, now) = (Rng::with_seed(1), Instant::now());
 /// let a = sticky.pick("192.0.2.7:5000".parse()?, Flow::new(), &mut rng, now)?;
 /// let b = sticky.pick("192.0.2.9:6000".parse()?, Flow::new(), &mut rng, now)?;
@@ -75,13 +75,13 @@ use crate::sync::{Mutex, lock};
 /// set.insert(SocketAddr::from(([10, 0, 0, 1], 0)))?;
 /// set.insert(SocketAddr::from(([10, 0, 0, 2], 0)))?;
 /// let balancer = Balancer::new(&set, RoundRobin)?;
-/// let group = Arc::new(Persistence::new(Duration::from_secs(300)).over(balancer));
+/// let group = Arc::new(Persistence::new(Duration::from_secs(300)).build(balancer));
 ///
 /// // What the listeners of both ports do with a connection.
 /// let connect = |client: &str, local: &str, now: Instant| -> Result<SocketAddr, PickError> {
 ///     let (client, local): (SocketAddr, SocketAddr) =
 ///         (client.parse().expect("an address"), local.parse().expect("an address"));
-///     let flow = Flow::new().to_destination(local);
+///     let flow = Flow::new().destination(local);
 ///     let lease = group.pick(client, flow, &mut Rng::with_seed(1), now)?;
 ///     let mut target = *lease.target();
 ///     if target.port() == 0 {
@@ -97,12 +97,12 @@ use crate::sync::{Mutex, lock};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Persistence<T> {
-    rule: PersistenceBuilder,
+    settings: PersistenceBuilder,
     balancer: Balancer<T>,
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Mutex<TemplateShard>]>,
 }
 
-/// How a [`Persistence`] works; made by [`Persistence::new`].
+/// How a [`Persistence`] works; made by [`Persistence::builder`].
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct PersistenceBuilder {
@@ -110,40 +110,40 @@ pub struct PersistenceBuilder {
     ipv4_prefix: u8,
     ipv6_prefix: u8,
     capacity: usize,
-    draining: Affinity,
-    quiesced: Affinity,
+    draining: AffinityPolicy,
+    quiesced: AffinityPolicy,
 }
 
 /// What becomes of a backend's known clients when it is to be given no new ones.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Affinity {
+pub enum AffinityPolicy {
     /// Ends at once: the next connection of a known client goes elsewhere, and stays there. The
     /// backend is empty as soon as its connections have ended.
-    Ends,
+    End,
     /// Runs out: known clients come back until their templates end, which are not renewed any more.
     /// The last of them has left one timeout after the change.
-    RunsOut,
+    Expire,
     /// Goes on: known clients come back as before, and renew their templates as they do. A client
     /// that never pauses never leaves.
-    Stays,
+    Keep,
 }
 
 #[derive(Debug, Default)]
-struct Shard {
-    templates: HashMap<IpAddr, Template>,
+struct TemplateShard {
+    templates: HashMap<IpAddr, PersistenceTemplate>,
     /// When the shard is swept next.
     sweep_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Template {
+struct PersistenceTemplate {
     serial: u64,
     expires: Instant,
 }
 
-const SHARDS: usize = 16;
-const TIMEOUT_MAX: Duration = Duration::from_secs(1 << 32);
-const CAPACITY_DEFAULT: usize = 1 << 20;
+const TEMPLATE_SHARDS: usize = 16;
+const MAX_PERSISTENCE_TIMEOUT: Duration = Duration::from_secs(1 << 32);
+const DEFAULT_TEMPLATE_CAPACITY: usize = 1 << 20;
 
 impl Persistence<()> {
     /// Affinity that ends `timeout` after its last use, for single clients (/32 and /128).
@@ -151,16 +151,16 @@ impl Persistence<()> {
     /// Timeouts above 2^32 s (136 years) count as that.
     // On `Persistence<()>`, so that the name can be written without its type parameter.
     #[expect(clippy::new_ret_no_self, reason = "the builder is the way in")]
-    pub const fn new(timeout: Duration) -> PersistenceBuilder {
+    pub const fn builder(timeout: Duration) -> PersistenceBuilder {
         // Beyond some point an instant cannot be moved on: adding would panic.
-        let endless = timeout.as_secs() > TIMEOUT_MAX.as_secs();
+        let endless = timeout.as_secs() > MAX_PERSISTENCE_TIMEOUT.as_secs();
         PersistenceBuilder {
-            timeout: if endless { TIMEOUT_MAX } else { timeout },
+            timeout: if endless { MAX_PERSISTENCE_TIMEOUT } else { timeout },
             ipv4_prefix: 32,
             ipv6_prefix: 128,
-            capacity: CAPACITY_DEFAULT,
-            draining: Affinity::Ends,
-            quiesced: Affinity::Stays,
+            capacity: DEFAULT_TEMPLATE_CAPACITY,
+            draining: AffinityPolicy::End,
+            quiesced: AffinityPolicy::Keep,
         }
     }
 }
@@ -182,40 +182,43 @@ impl PersistenceBuilder {
         Self { capacity: templates, ..self }
     }
 
-    /// What a drain does to the backend's known clients. Default: [`Affinity::Ends`].
-    pub fn draining(self, affinity: Affinity) -> Self {
+    /// What a drain does to the backend's known clients. Default: [`AffinityPolicy::End`].
+    pub fn draining(self, affinity: AffinityPolicy) -> Self {
         Self { draining: affinity, ..self }
     }
 
-    /// What weight 0 does to the backend's known clients. Default: [`Affinity::Stays`], as in the
-    /// kernel; [`Affinity::Ends`] is its `expire_quiescent_template`.
-    pub fn quiesced(self, affinity: Affinity) -> Self {
+    /// What weight 0 does to the backend's known clients. Default: [`AffinityPolicy::Keep`], as in the
+    /// kernel; [`AffinityPolicy::End`] is its `expire_quiescent_template`.
+    pub fn quiesced(self, affinity: AffinityPolicy) -> Self {
         Self { quiesced: affinity, ..self }
     }
 
     /// What holds for the clients of a backend in this state.
-    const fn affinity(&self, state: State) -> Affinity {
+    const fn affinity_policy(&self, state: BackendState) -> AffinityPolicy {
         match state {
-            State::Eligible => Affinity::Stays,
-            State::Quiesced => self.quiesced,
-            State::Draining => self.draining,
-            State::Down | State::Ejected | State::Withheld | State::Disabled => Affinity::Ends,
+            BackendState::Eligible => AffinityPolicy::Keep,
+            BackendState::Quiesced => self.quiesced,
+            BackendState::Draining => self.draining,
+            BackendState::Down
+            | BackendState::Ejected
+            | BackendState::Withheld
+            | BackendState::Disabled => AffinityPolicy::End,
         }
     }
 
     /// Puts the table over a balancer.
-    pub fn over<T>(self, balancer: Balancer<T>) -> Persistence<T> {
-        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect();
-        Persistence { rule: self, balancer, shards }
+    pub fn build<T>(self, balancer: Balancer<T>) -> Persistence<T> {
+        let shards = (0..TEMPLATE_SHARDS).map(|_| Mutex::new(TemplateShard::default())).collect();
+        Persistence { settings: self, balancer, shards }
     }
 
-    fn network(&self, client: IpAddr) -> IpAddr {
-        network(client, self.ipv4_prefix, self.ipv6_prefix)
+    fn client_network(&self, client: IpAddr) -> IpAddr {
+        mask_to_prefix(client, self.ipv4_prefix, self.ipv6_prefix)
     }
 }
 
 /// Cuts an address down to its network; as many leading bits of it count as are said for its family.
-pub(crate) fn network(address: IpAddr, ipv4_prefix: u8, ipv6_prefix: u8) -> IpAddr {
+pub(crate) fn mask_to_prefix(address: IpAddr, ipv4_prefix: u8, ipv6_prefix: u8) -> IpAddr {
     match address {
         IpAddr::V4(ip) => {
             let mask = u32::MAX.checked_shl(32u32.saturating_sub(ipv4_prefix.into())).unwrap_or(0);
@@ -244,31 +247,32 @@ impl<T> Persistence<T> {
         rng: &mut Rng,
         now: Instant,
     ) -> Result<Lease<T>, PickError> {
-        let network = self.rule.network(client.ip());
-        let flow = flow.from_source(client).at(now);
+        let network = self.settings.client_network(client.ip());
+        let flow = flow.source(client).time(now);
         let mut shard = lock(self.shard(network));
-        shard.sweep(now, self.rule.timeout);
+        shard.remove_expired(now, self.settings.timeout);
         if let Some(template) = shard.templates.get_mut(&network).filter(|t| t.expires > now) {
-            let mut affinity = Affinity::Ends;
+            let mut affinity = AffinityPolicy::End;
             let follows = |state| {
-                affinity = self.rule.affinity(state);
-                affinity != Affinity::Ends
+                affinity = self.settings.affinity_policy(state);
+                affinity != AffinityPolicy::End
             };
             if !flow.has_tried(template.serial)
-                && let Some(lease) = self.balancer.published.lease_if(template.serial, follows)
+                && let Some(lease) =
+                    self.balancer.published_plane.lease_if(template.serial, follows)
             {
-                if affinity == Affinity::Stays {
-                    template.expires = now + self.rule.timeout;
+                if affinity == AffinityPolicy::Keep {
+                    template.expires = now + self.settings.timeout;
                 }
                 return Ok(lease);
             }
         }
-        let lease = self.balancer.pick_with(&flow, rng)?;
-        let template = Template {
+        let lease = self.balancer.pick_with_rng(&flow, rng)?;
+        let template = PersistenceTemplate {
             serial: lease.backend().account().serial(),
-            expires: now + self.rule.timeout,
+            expires: now + self.settings.timeout,
         };
-        shard.put(network, template, self.rule.capacity);
+        shard.insert(network, template, self.settings.capacity);
         Ok(lease)
     }
 
@@ -290,15 +294,16 @@ impl<T> Persistence<T> {
         &self.balancer
     }
 
-    fn shard(&self, network: IpAddr) -> &Mutex<Shard> {
-        &self.shards[Flow::from(SocketAddr::new(network, 0)).hash().unwrap_or(0) as usize % SHARDS]
+    fn shard(&self, network: IpAddr) -> &Mutex<TemplateShard> {
+        &self.shards[Flow::from(SocketAddr::new(network, 0)).seen_key().unwrap_or(0) as usize
+            % TEMPLATE_SHARDS]
     }
 }
 
-impl Shard {
+impl TemplateShard {
     /// Remembers a template, if there is room; the capacity is that of the whole table.
-    fn put(&mut self, network: IpAddr, template: Template, capacity: usize) -> bool {
-        let full = self.templates.len() >= capacity.div_ceil(SHARDS);
+    fn insert(&mut self, network: IpAddr, template: PersistenceTemplate, capacity: usize) -> bool {
+        let full = self.templates.len() >= capacity.div_ceil(TEMPLATE_SHARDS);
         let fits = !full || self.templates.contains_key(&network);
         if fits {
             self.templates.insert(network, template);
@@ -307,7 +312,7 @@ impl Shard {
     }
 
     /// Forgets what has ended, at most once a timeout.
-    fn sweep(&mut self, now: Instant, timeout: Duration) {
+    fn remove_expired(&mut self, now: Instant, timeout: Duration) {
         if self.sweep_at.is_none_or(|at| at <= now) {
             self.templates.retain(|_, template| template.expires > now);
             self.sweep_at = now.checked_add(timeout.max(Duration::from_secs(1)));
@@ -317,7 +322,10 @@ impl Shard {
 
 impl<T> fmt::Debug for Persistence<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Persistence").field("rule", &self.rule).field("len", &self.len()).finish()
+        f.debug_struct("Persistence")
+            .field("rule", &self.settings)
+            .field("len", &self.len())
+            .finish()
     }
 }
 
@@ -327,12 +335,12 @@ mod tests {
 
     #[test]
     fn a_prefix_cuts_the_client_down_to_its_network() {
-        let rule = Persistence::new(Duration::from_secs(1));
+        let rule = Persistence::builder(Duration::from_secs(1));
         let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
-        assert_eq!(rule.ipv4_prefix(24).network(ip("10.1.2.3")), ip("10.1.2.0"));
-        assert_eq!(rule.ipv4_prefix(0).network(ip("10.1.2.3")), ip("0.0.0.0"));
-        assert_eq!(rule.ipv4_prefix(99).network(ip("10.1.2.3")), ip("10.1.2.3"));
-        assert_eq!(rule.ipv6_prefix(64).network(ip("1:2:3:4:5:6:7:8")), ip("1:2:3:4::"));
-        assert_eq!(rule.ipv6_prefix(0).network(ip("1::1")), ip("::"));
+        assert_eq!(rule.ipv4_prefix(24).client_network(ip("10.1.2.3")), ip("10.1.2.0"));
+        assert_eq!(rule.ipv4_prefix(0).client_network(ip("10.1.2.3")), ip("0.0.0.0"));
+        assert_eq!(rule.ipv4_prefix(99).client_network(ip("10.1.2.3")), ip("10.1.2.3"));
+        assert_eq!(rule.ipv6_prefix(64).client_network(ip("1:2:3:4:5:6:7:8")), ip("1:2:3:4::"));
+        assert_eq!(rule.ipv6_prefix(0).client_network(ip("1::1")), ip("::"));
     }
 }

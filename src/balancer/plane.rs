@@ -3,42 +3,42 @@
 use std::sync::Arc;
 
 use super::{Lease, PickError};
-use crate::backend::{Commit, Members, Reader, SetError, Snapshot, State};
+use crate::backend::{BackendState, Members, SetError, Snapshot, SnapshotCommit, SnapshotReader};
 use crate::scheduler::{CompileError, Flow, PickContext, Picker, Rng, Scheduler};
 use crate::sync::{ArcSwap, AtomicBool, AtomicU64, Mutex, Ordering, lock};
 
 /// One version of everything a pick reads.
 #[derive(Debug)]
-pub(super) struct Plane<T> {
+pub(super) struct PickPlane<T> {
     snapshot: Arc<Snapshot<T>>,
     picker: Box<dyn Picker>,
 }
 
 /// The place where planes are published; one for each balancer.
 #[derive(Debug)]
-pub(super) struct Published<T> {
+pub(super) struct PublishedPlane<T> {
     scheduler: Mutex<Arc<dyn Scheduler>>,
     /// What the scheduler says of it, for those who ask at each pick.
     #[cfg_attr(not(feature = "tower"), allow(dead_code, reason = "they are above"))]
     reads_time: AtomicBool,
-    plane: ArcSwap<Plane<T>>,
+    plane: ArcSwap<PickPlane<T>>,
     /// Steps behind each publication, for readers that keep a plane.
     version: AtomicU64,
 }
 
 /// How often a pick is repeated when other threads take the last free place first.
-const ATTEMPTS: usize = 64;
+const MAX_PICK_ATTEMPTS: usize = 64;
 
 /// How often a pick is repeated when a place came free just behind the rule's look.
-const SECOND_LOOKS: usize = 3;
+const MAX_REFUSAL_RETRIES: usize = 3;
 
-impl<T> Published<T> {
+impl<T> PublishedPlane<T> {
     pub(super) fn new(
         scheduler: Arc<dyn Scheduler>,
         snapshot: &Arc<Snapshot<T>>,
     ) -> Result<Self, SetError> {
-        let picker = compile(&*scheduler, snapshot, None)?;
-        let plane = ArcSwap::from_pointee(Plane { snapshot: Arc::clone(snapshot), picker });
+        let picker = compile_picker(&*scheduler, snapshot, None)?;
+        let plane = ArcSwap::from_pointee(PickPlane { snapshot: Arc::clone(snapshot), picker });
         let reads_time = AtomicBool::new(scheduler.reads_time());
         let scheduler = Mutex::new(scheduler);
         Ok(Self { scheduler, reads_time, plane, version: AtomicU64::new(0) })
@@ -52,11 +52,11 @@ impl<T> Published<T> {
     pub(super) fn set_scheduler(&self, scheduler: Arc<dyn Scheduler>) -> Result<(), SetError> {
         let snapshot = self.snapshot();
         // As in IPVS, a new rule starts without the old one's memory.
-        let picker = compile(&*scheduler, &snapshot, None)?;
+        let picker = compile_picker(&*scheduler, &snapshot, None)?;
         // Relaxed: a pick that is a moment late is as good.
         self.reads_time.store(scheduler.reads_time(), Ordering::Relaxed);
         *lock(&self.scheduler) = scheduler;
-        self.publish(Arc::new(Plane { snapshot, picker }));
+        self.publish(Arc::new(PickPlane { snapshot, picker }));
         Ok(())
     }
 
@@ -66,19 +66,19 @@ impl<T> Published<T> {
         self.reads_time.load(Ordering::Relaxed)
     }
 
-    fn publish(&self, plane: Arc<Plane<T>>) {
+    fn publish(&self, plane: Arc<PickPlane<T>>) {
         self.plane.store(plane);
         // Release: whoever sees the new version finds the new plane. Pairs with `version`.
         self.version.fetch_add(1, Ordering::Release);
     }
 
-    /// Changes whenever [`Published::plane`] does, or a moment later.
+    /// Changes whenever [`PublishedPlane::plane`] does, or a moment later.
     #[inline]
     pub(super) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
-    pub(super) fn plane(&self) -> Arc<Plane<T>> {
+    pub(super) fn plane(&self) -> Arc<PickPlane<T>> {
         self.plane.load_full()
     }
 
@@ -93,7 +93,7 @@ impl<T> Published<T> {
 
     #[cfg(feature = "tower")]
     #[inline]
-    pub(super) fn pick_on(
+    pub(super) fn pick_on_lane(
         &self,
         lane: u8,
         flow: &Flow,
@@ -106,19 +106,19 @@ impl<T> Published<T> {
     pub(super) fn lease_if(
         &self,
         serial: u64,
-        acceptable: impl FnOnce(State) -> bool,
+        acceptable: impl FnOnce(BackendState) -> bool,
     ) -> Option<Lease<T>> {
         let plane = self.plane.load();
-        let position = plane.snapshot.members().position(serial)?;
+        let position = plane.snapshot.members().position_of_serial(serial)?;
         if !acceptable(plane.snapshot.members()[position].state()) {
             return None;
         }
-        let seat = plane.snapshot.seat(0, position)?;
+        let seat = plane.snapshot.lease_handle(0, position)?;
         seat.account().bind(0, true).map(|lane| Lease::new(Arc::clone(seat), lane))
     }
 }
 
-impl<T> Plane<T> {
+impl<T> PickPlane<T> {
     pub(super) fn snapshot(&self) -> &Arc<Snapshot<T>> {
         &self.snapshot
     }
@@ -130,16 +130,16 @@ impl<T> Plane<T> {
     pub(super) fn pick(&self, flow: &Flow, rng: &mut Rng, lane: u8) -> Result<Lease<T>, PickError> {
         let members = self.snapshot.members();
         if members.share_sum() == 0 {
-            let why = nobody(members);
+            let why = explain_no_shares(members);
             // A rule may serve from members that are down, rather than not at all.
             if why != PickError::AllDown {
                 return Err(why);
             }
         }
         let chosen = self.choose(flow, rng, lane);
-        match chosen.and_then(|position| self.lease(position, lane)) {
+        match chosen.and_then(|position| self.try_lease(position, lane)) {
             Some(lease) => Ok(lease),
-            None => self.pick_again(chosen, flow, rng, lane),
+            None => self.retry_pick(chosen, flow, rng, lane),
         }
     }
 
@@ -147,22 +147,22 @@ impl<T> Plane<T> {
     #[inline]
     fn choose(&self, flow: &Flow, rng: &mut Rng, lane: u8) -> Option<usize> {
         let members = self.snapshot.members();
-        let chosen = self.picker.pick(&mut PickContext::new(members, flow, rng).on_lane(lane));
+        let chosen = self.picker.pick(&mut PickContext::new(members, flow, rng).with_lane(lane));
         chosen.filter(|&position| position < members.len())
     }
 
     /// Counts, unless a limit was reached since the rule looked.
     #[inline]
-    fn lease(&self, position: usize, lane: u8) -> Option<Lease<T>> {
+    fn try_lease(&self, position: usize, lane: u8) -> Option<Lease<T>> {
         let account = self.snapshot.account(position)?;
-        let seat = self.snapshot.seat(lane, position)?;
+        let seat = self.snapshot.lease_handle(lane, position)?;
         account.bind(lane, false).map(|counted| Lease::new(Arc::clone(seat), counted))
     }
 
     /// Behind a choice that was not to be had, or none.
     #[cold]
     #[inline(never)]
-    fn pick_again(
+    fn retry_pick(
         &self,
         mut chosen: Option<usize>,
         flow: &Flow,
@@ -173,10 +173,12 @@ impl<T> Plane<T> {
         let mut repeated = 0;
         loop {
             let (why, repeats) = match chosen {
-                Some(_) => (PickError::Saturated, ATTEMPTS - 1),
-                None => match refused(members, flow) {
+                Some(_) => (PickError::AllAtLimit, MAX_PICK_ATTEMPTS - 1),
+                None => match explain_refusal(members, flow) {
                     // The rule may have found everybody full a moment ago, which is no refusal.
-                    why @ PickError::Refused if members.is_limited() => (why, SECOND_LOOKS),
+                    why @ PickError::SchedulerRefused if members.has_limits() => {
+                        (why, MAX_REFUSAL_RETRIES)
+                    }
                     why => (why, 0),
                 },
             };
@@ -185,23 +187,23 @@ impl<T> Plane<T> {
             }
             repeated += 1;
             chosen = self.choose(flow, rng, lane);
-            if let Some(lease) = chosen.and_then(|position| self.lease(position, lane)) {
+            if let Some(lease) = chosen.and_then(|position| self.try_lease(position, lane)) {
                 return Ok(lease);
             }
         }
     }
 }
 
-impl<T: Send + Sync> Reader<T> for Published<T> {
-    fn prepare(&self, next: &Arc<Snapshot<T>>) -> Result<Commit<'_>, SetError> {
+impl<T: Send + Sync> SnapshotReader<T> for PublishedPlane<T> {
+    fn prepare(&self, next: &Arc<Snapshot<T>>) -> Result<SnapshotCommit<'_>, SetError> {
         let current = self.plane();
-        let picker = compile(&*self.scheduler(), next, Some(&*current.picker))?;
-        let plane = Arc::new(Plane { snapshot: Arc::clone(next), picker });
+        let picker = compile_picker(&*self.scheduler(), next, Some(&*current.picker))?;
+        let plane = Arc::new(PickPlane { snapshot: Arc::clone(next), picker });
         Ok(Box::new(move || self.publish(plane)))
     }
 }
 
-fn compile<T>(
+fn compile_picker<T>(
     scheduler: &dyn Scheduler,
     snapshot: &Snapshot<T>,
     previous: Option<&dyn Picker>,
@@ -213,11 +215,11 @@ fn compile<T>(
 
 /// Says why no member has a share.
 #[cold]
-fn nobody(members: &Members) -> PickError {
+fn explain_no_shares(members: &Members) -> PickError {
     if members.is_empty() {
-        return PickError::Empty;
+        return PickError::NoBackends;
     }
-    if members.iter().any(|m| m.state() == State::Withheld) {
+    if members.iter().any(|m| m.state() == BackendState::Withheld) {
         return PickError::NoQuorum;
     }
     let down = members.iter().any(|m| m.state().is_unhealthy() && m.weight() != 0);
@@ -226,16 +228,16 @@ fn nobody(members: &Members) -> PickError {
 
 /// Says why a rule that was asked found nobody.
 #[cold]
-fn refused(members: &Members, flow: &Flow) -> PickError {
+fn explain_refusal(members: &Members, flow: &Flow) -> PickError {
     if members.share_sum() == 0 {
-        return nobody(members);
+        return explain_no_shares(members);
     }
     let mut eligible = members.iter().filter(|m| m.share() != 0).peekable();
     if eligible.peek().is_some() && eligible.clone().all(|m| flow.has_tried(m.serial())) {
-        return PickError::Exhausted;
+        return PickError::AllTried;
     }
     if eligible.all(|m| m.is_overloaded() || flow.has_tried(m.serial())) {
-        return PickError::Saturated;
+        return PickError::AllAtLimit;
     }
-    PickError::Refused
+    PickError::SchedulerRefused
 }

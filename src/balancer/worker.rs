@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::plane::{Plane, Published};
+use super::plane::{PickPlane, PublishedPlane};
 use super::{Lease, PickError};
 use crate::backend::Snapshot;
 use crate::scheduler::{Flow, Rng};
@@ -15,7 +15,7 @@ use crate::scheduler::{Flow, Rng};
 /// [`Balancer::pick`](crate::Balancer::pick), some 4 ns. It brings its random generator along. For
 /// a cursor of its own as well, make the worker from a [fork](crate::Balancer::fork).
 ///
-/// The price: until its next pick or [`refresh`](Worker::refresh), a worker keeps the last plane
+/// The price: until its next pick or [`refresh`](BalancerWorker::refresh), a worker keeps the last plane
 /// alive, and with it the targets of backends that have been removed since.
 ///
 /// # Examples
@@ -31,21 +31,21 @@ use crate::scheduler::{Flow, Rng};
 /// lease.complete(Outcome::Ok);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Worker<T> {
-    published: Arc<Published<T>>,
-    plane: Arc<Plane<T>>,
+pub struct BalancerWorker<T> {
+    published_plane: Arc<PublishedPlane<T>>,
+    plane: Arc<PickPlane<T>>,
     version: u64,
     rng: Rng,
     lane: u8,
 }
 
-impl<T> Worker<T> {
-    pub(super) fn new(published: Arc<Published<T>>, rng: Rng) -> Self {
+impl<T> BalancerWorker<T> {
+    pub(super) fn new(published: Arc<PublishedPlane<T>>, rng: Rng) -> Self {
         // The version first: a plane that is newer than its version is only fetched twice.
         let version = published.version();
         let plane = published.plane();
-        let lane = plane.snapshot().next_lane();
-        Self { published, plane, version, rng, lane }
+        let lane = plane.snapshot().assign_lane();
+        Self { published_plane: published, plane, version, rng, lane }
     }
 
     /// Chooses a backend.
@@ -61,10 +61,10 @@ impl<T> Worker<T> {
     /// Lets go of a plane that is no longer the published one; for workers that idle.
     #[inline]
     pub fn refresh(&mut self) {
-        let version = self.published.version();
+        let version = self.published_plane.version();
         if version != self.version {
             self.version = version;
-            self.plane = self.published.plane();
+            self.plane = self.published_plane.plane();
         }
     }
 
@@ -75,7 +75,7 @@ impl<T> Worker<T> {
     }
 }
 
-impl<T> fmt::Debug for Worker<T> {
+impl<T> fmt::Debug for BalancerWorker<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker")
             .field("version", &self.version)

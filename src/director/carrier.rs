@@ -10,37 +10,37 @@ use std::time::Duration;
 use socket2::{Domain, SockRef, Type};
 use tokio::task::JoinHandle;
 
-use super::config::{Listen, Protocol, ServiceConfig};
+use super::config::{ListenAddress, ServiceConfig, ServiceProtocol};
 use super::error::ServiceError;
-use super::status::Totals;
+use super::status::ServiceTotals;
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::forward::handover::{HandoverError, from_environment};
 use crate::forward::{
-    Connection, Counters, Drained, ForwardError, Forwarder, Handle, UdpCounters, UdpForwarder,
-    UdpHandle,
+    ConnectionInfo, DrainReport, ForwardError, Forwarder, TcpCounters, TcpHandle, UdpCounters,
+    UdpForwarder, UdpHandle,
 };
 
 /// Sockets that are open already: those that a service manager opened, or a director before this one.
 /// Each is for the service that listens on its address.
 #[derive(Debug, Default)]
-pub struct Sockets {
-    open: Vec<(Protocol, Listen, OwnedFd)>,
+pub struct ListeningSockets {
+    open: Vec<(ServiceProtocol, ListenAddress, OwnedFd)>,
 }
 
-impl Sockets {
+impl ListeningSockets {
     /// Sorts sockets out by what they are bound to; what is no listener is closed.
-    pub(super) fn new(descriptors: impl IntoIterator<Item = OwnedFd>) -> Self {
+    pub(super) fn from_descriptors(descriptors: impl IntoIterator<Item = OwnedFd>) -> Self {
         let known = |descriptor: OwnedFd| {
             let socket = SockRef::from(&descriptor);
             let address = socket.local_addr().ok()?;
             let listen = match socket.domain().ok()? {
-                Domain::UNIX => Listen::Unix(address.as_pathname()?.to_owned()),
-                _ => Listen::Address(address.as_socket()?),
+                Domain::UNIX => ListenAddress::Unix(address.as_pathname()?.to_owned()),
+                _ => ListenAddress::Address(address.as_socket()?),
             };
             let protocol = match socket.r#type().ok()? {
-                Type::STREAM if socket.is_listener().ok()? => Protocol::Tcp,
-                Type::DGRAM => Protocol::Udp,
+                Type::STREAM if socket.is_listener().ok()? => ServiceProtocol::Tcp,
+                Type::DGRAM => ServiceProtocol::Udp,
                 _ => return None,
             };
             Some((protocol, listen, descriptor))
@@ -53,7 +53,9 @@ impl Sockets {
     /// # Errors
     /// [`HandoverError`] if the environment says what cannot be.
     pub fn from_environment() -> Result<Self, HandoverError> {
-        Ok(Self::new(from_environment()?.into_iter().map(|(_, descriptor)| descriptor)))
+        Ok(Self::from_descriptors(
+            from_environment()?.into_iter().map(|(_, descriptor)| descriptor),
+        ))
     }
 
     pub(super) fn extend(&mut self, others: Self) {
@@ -66,108 +68,120 @@ impl Sockets {
     }
 
     /// Takes those of an address.
-    pub(super) fn take(&mut self, protocol: Protocol, listen: &Listen) -> Vec<OwnedFd> {
-        let is_it = |it: &mut (Protocol, Listen, OwnedFd)| (it.0, &it.1) == (protocol, listen);
+    pub(super) fn take_for(
+        &mut self,
+        protocol: ServiceProtocol,
+        listen: &ListenAddress,
+    ) -> Vec<OwnedFd> {
+        let is_it = |it: &mut (ServiceProtocol, ListenAddress, OwnedFd)| {
+            (it.0, &it.1) == (protocol, listen)
+        };
         self.open.extract_if(.., is_it).map(|(_, _, descriptor)| descriptor).collect()
     }
 
     /// Tells what nobody has taken.
-    pub(super) fn left(&self) -> impl Iterator<Item = String> {
+    pub(super) fn unclaimed_addresses(&self) -> impl Iterator<Item = String> {
         self.open.iter().map(|(_, listen, _)| listen.to_string())
     }
 }
 
 /// What a carrier carries for.
-pub(super) struct Load<'a> {
+pub(super) struct FrontendSpec<'a> {
     pub(super) config: &'a ServiceConfig,
     pub(super) balancer: &'a Balancer<SocketAddr>,
     pub(super) persistence: Option<&'a Arc<Persistence<SocketAddr>>>,
     pub(super) workers: Option<usize>,
     /// A virtual address, which may come later.
-    pub(super) ahead: bool,
+    pub(super) freebind: bool,
     /// A line of the log for each connection.
-    pub(super) log: bool,
+    pub(super) log_connections: bool,
     /// Balancers of other services.
-    pub(super) others: &'a dyn Fn(&str) -> Option<Balancer<SocketAddr>>,
+    pub(super) find_balancer: &'a dyn Fn(&str) -> Option<Balancer<SocketAddr>>,
 }
 
 /// What is about to carry.
 #[derive(Debug)]
-pub(super) struct Ready {
-    listen: Listen,
-    forwarder: Either,
+pub(super) struct PreparedFrontend {
+    listen: ListenAddress,
+    forwarder: AnyForwarder,
 }
 
 #[derive(Debug)]
-enum Either {
+enum AnyForwarder {
     Tcp(Box<Forwarder>),
     Udp(Box<UdpForwarder>),
 }
 
-impl Ready {
+impl PreparedFrontend {
     /// Takes the sockets of an address, or opens them.
-    pub(super) fn new(
-        listen: &Listen,
-        load: &Load<'_>,
-        sockets: &mut Sockets,
+    pub(super) fn prepare(
+        listen: &ListenAddress,
+        load: &FrontendSpec<'_>,
+        sockets: &mut ListeningSockets,
     ) -> Result<Self, ServiceError> {
-        let open = sockets.take(load.config.protocol, listen);
+        let open = sockets.take_for(load.config.protocol, listen);
         let balancer = load.balancer.clone();
         let forwarder = match (load.config.protocol, listen) {
-            (Protocol::Tcp, Listen::Address(address)) => {
-                let forwarder = match (open.is_empty(), load.ahead) {
+            (ServiceProtocol::Tcp, ListenAddress::Address(address)) => {
+                let forwarder = match (open.is_empty(), load.freebind) {
                     (false, _) => Forwarder::from_listeners(
                         open.into_iter().map(TcpListener::from),
                         balancer,
                     )?,
-                    (true, true) => Forwarder::bind_ahead(*address, balancer)?,
+                    (true, true) => Forwarder::bind_nonlocal(*address, balancer)?,
                     (true, false) => Forwarder::bind(*address, balancer)?,
                 };
-                Either::Tcp(Box::new(load.tcp(forwarder)))
+                AnyForwarder::Tcp(Box::new(load.configure_tcp(forwarder)))
             }
-            (Protocol::Tcp, Listen::Unix(path)) => {
+            (ServiceProtocol::Tcp, ListenAddress::Unix(path)) => {
                 let listener = match open.into_iter().next() {
                     Some(open) => UnixListener::from(open),
                     None => bind_unix(path)?,
                 };
-                Either::Tcp(Box::new(load.tcp(Forwarder::unix(listener, balancer)?)))
+                AnyForwarder::Tcp(Box::new(
+                    load.configure_tcp(Forwarder::from_unix_listener(listener, balancer)?),
+                ))
             }
-            (Protocol::Udp, Listen::Address(address)) => {
-                let forwarder = match (open.is_empty(), load.ahead) {
+            (ServiceProtocol::Udp, ListenAddress::Address(address)) => {
+                let forwarder = match (open.is_empty(), load.freebind) {
                     (false, _) => {
                         UdpForwarder::from_sockets(open.into_iter().map(UdpSocket::from), balancer)?
                     }
-                    (true, true) => UdpForwarder::bind_ahead(*address, balancer)?,
+                    (true, true) => UdpForwarder::bind_nonlocal(*address, balancer)?,
                     (true, false) => UdpForwarder::bind(*address, balancer)?,
                 };
-                Either::Udp(Box::new(load.udp(forwarder)))
+                AnyForwarder::Udp(Box::new(load.configure_udp(forwarder)))
             }
             // The configuration was checked.
-            (Protocol::Udp, Listen::Unix(_)) => unreachable!("services of UDP have addresses"),
+            (ServiceProtocol::Udp, ListenAddress::Unix(_)) => {
+                unreachable!("services of UDP have addresses")
+            }
         };
         Ok(Self { listen: listen.clone(), forwarder })
     }
 
     /// Begins: it serves when this returns.
-    pub(super) fn run(self, service: &str) -> Result<Carrier, ServiceError> {
+    pub(super) fn start(self, service: &str) -> Result<Frontend, ServiceError> {
         let (hold, task) = match self.forwarder {
-            Either::Tcp(forwarder) => {
-                (Hold::Tcp(forwarder.handle()), begin(service, forwarder.run()))
-            }
-            Either::Udp(forwarder) => {
-                (Hold::Udp(forwarder.handle()), begin(service, forwarder.run()))
-            }
+            AnyForwarder::Tcp(forwarder) => (
+                AnyForwarderHandle::Tcp(forwarder.handle()),
+                spawn_forwarder(service, forwarder.run()),
+            ),
+            AnyForwarder::Udp(forwarder) => (
+                AnyForwarderHandle::Udp(forwarder.handle()),
+                spawn_forwarder(service, forwarder.run()),
+            ),
         };
-        Ok(Carrier { listen: self.listen, hold, task: task? })
+        Ok(Frontend { listen: self.listen, handle: hold, task: task? })
     }
 }
 
 /// Takes the first step here, in which threads and sockets are made: that they cannot be is told, and
 /// whoever asks for the sockets finds them.
-fn begin(
+fn spawn_forwarder(
     service: &str,
-    run: impl Future<Output = Result<Drained, ForwardError>> + Send + 'static,
-) -> Result<JoinHandle<Drained>, ServiceError> {
+    run: impl Future<Output = Result<DrainReport, ForwardError>> + Send + 'static,
+) -> Result<JoinHandle<DrainReport>, ServiceError> {
     let mut run = Box::pin(run);
     let first = run.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     let service = service.to_owned();
@@ -179,7 +193,7 @@ fn begin(
         Poll::Pending => tokio::spawn(async move {
             run.await.unwrap_or_else(|error| {
                 tracing::error!("service {service} is served no longer: {error}");
-                Drained::default()
+                DrainReport::default()
             })
         }),
     })
@@ -198,8 +212,8 @@ fn bind_unix(path: &std::path::Path) -> Result<UnixListener, ServiceError> {
     UnixListener::bind(path).map_err(wrong)
 }
 
-impl Load<'_> {
-    fn tcp(&self, forwarder: Forwarder) -> Forwarder {
+impl FrontendSpec<'_> {
+    fn configure_tcp(&self, forwarder: Forwarder) -> Forwarder {
         let mut it = forwarder.name(&self.config.name);
         if let Some(workers) = self.workers {
             it = it.workers(workers);
@@ -210,15 +224,15 @@ impl Load<'_> {
         if let Some(persistence) = self.persistence {
             it = it.persistence(Arc::clone(persistence));
         }
-        if self.log {
+        if self.log_connections {
             it = it.on_end(
                 |record| tracing::info!(target: "lvs::connection", "{}", record.key_values()),
             );
         }
-        self.config.tcp.set_up(it, self.others)
+        self.config.tcp.configure(it, self.find_balancer)
     }
 
-    fn udp(&self, forwarder: UdpForwarder) -> UdpForwarder {
+    fn configure_udp(&self, forwarder: UdpForwarder) -> UdpForwarder {
         let mut it = forwarder;
         if let Some(workers) = self.workers {
             it = it.workers(workers);
@@ -226,111 +240,111 @@ impl Load<'_> {
         if let Some(persistence) = self.persistence {
             it = it.persistence(Arc::clone(persistence));
         }
-        self.config.udp.set_up(it)
+        self.config.udp.configure(it)
     }
 }
 
 /// What carries a service at one address.
 #[derive(Debug)]
-pub(super) struct Carrier {
-    pub(super) listen: Listen,
-    pub(super) hold: Hold,
-    task: JoinHandle<Drained>,
+pub(super) struct Frontend {
+    pub(super) listen: ListenAddress,
+    pub(super) handle: AnyForwarderHandle,
+    task: JoinHandle<DrainReport>,
 }
 
 /// The hold on a forwarder that runs.
 #[derive(Clone, Debug)]
-pub(super) enum Hold {
-    Tcp(Handle),
+pub(super) enum AnyForwarderHandle {
+    Tcp(TcpHandle),
     Udp(UdpHandle),
 }
 
 /// What a forwarder has counted.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Counted {
-    Tcp(Counters),
+pub(super) enum FrontendCounters {
+    Tcp(TcpCounters),
     Udp(UdpCounters),
 }
 
-impl Drop for Carrier {
+impl Drop for Frontend {
     fn drop(&mut self) {
         // Ended, it is not: what it carries is cut.
         self.task.abort();
     }
 }
 
-impl Carrier {
+impl Frontend {
     /// Takes no more; what is there has so long.
     pub(super) fn drain(&self, within: Duration) {
-        match &self.hold {
-            Hold::Tcp(handle) => handle.shutdown(within),
-            Hold::Udp(handle) => handle.shutdown(within),
+        match &self.handle {
+            AnyForwarderHandle::Tcp(handle) => handle.shutdown(within),
+            AnyForwarderHandle::Udp(handle) => handle.shutdown(within),
         }
     }
 
     /// The same, for one whose sockets another serves.
     pub(super) fn hand_over(&self, within: Duration) {
-        match &self.hold {
-            Hold::Tcp(handle) => handle.shutdown(within),
-            Hold::Udp(handle) => handle.hand_over(within),
+        match &self.handle {
+            AnyForwarderHandle::Tcp(handle) => handle.shutdown(within),
+            AnyForwarderHandle::Udp(handle) => handle.hand_over(within),
         }
     }
 
     /// Waits until all is gone.
-    pub(super) async fn ended(&mut self) -> Drained {
+    pub(super) async fn wait_drained(&mut self) -> DrainReport {
         (&mut self.task).await.unwrap_or_default()
     }
 
-    pub(super) fn has_ended(&self) -> bool {
+    pub(super) fn is_finished(&self) -> bool {
         self.task.is_finished()
     }
 
     /// Its sockets once more, under the address that was asked for.
-    pub(super) fn sockets(&self, protocol: Protocol) -> Sockets {
-        let sockets = match &self.hold {
-            Hold::Tcp(handle) => handle.listeners(),
-            Hold::Udp(handle) => handle.sockets(),
+    pub(super) fn duplicate_sockets(&self, protocol: ServiceProtocol) -> ListeningSockets {
+        let sockets = match &self.handle {
+            AnyForwarderHandle::Tcp(handle) => handle.listeners(),
+            AnyForwarderHandle::Udp(handle) => handle.sockets(),
         };
         // Where there are no more descriptors it goes on with what it has, and nobody takes over.
         let open = sockets.unwrap_or_default().into_iter();
-        Sockets { open: open.map(|it| (protocol, self.listen.clone(), it)).collect() }
+        ListeningSockets { open: open.map(|it| (protocol, self.listen.clone(), it)).collect() }
     }
 
     /// Where it listens, with the real port where 0 was asked for.
-    pub(super) fn listens(&self) -> Listen {
-        let address = match &self.hold {
-            Hold::Tcp(handle) => handle.local_addr(),
-            Hold::Udp(handle) => Some(handle.local_addr()),
+    pub(super) fn local_address(&self) -> ListenAddress {
+        let address = match &self.handle {
+            AnyForwarderHandle::Tcp(handle) => handle.local_addr(),
+            AnyForwarderHandle::Udp(handle) => Some(handle.local_addr()),
         };
-        address.map_or_else(|| self.listen.clone(), Listen::Address)
+        address.map_or_else(|| self.listen.clone(), ListenAddress::Address)
     }
 
     /// Who is carried at this moment.
-    pub(super) fn connections(&self, most: usize) -> Vec<Connection> {
-        match &self.hold {
-            Hold::Tcp(handle) => handle.connections(most),
-            Hold::Udp(handle) => handle.flows(most),
+    pub(super) fn connections(&self, most: usize) -> Vec<ConnectionInfo> {
+        match &self.handle {
+            AnyForwarderHandle::Tcp(handle) => handle.connections(most),
+            AnyForwarderHandle::Udp(handle) => handle.flows(most),
         }
     }
 
-    pub(super) fn counted(&self) -> Counted {
-        match &self.hold {
-            Hold::Tcp(handle) => Counted::Tcp(handle.counters()),
-            Hold::Udp(handle) => Counted::Udp(handle.counters()),
+    pub(super) fn counters(&self) -> FrontendCounters {
+        match &self.handle {
+            AnyForwarderHandle::Tcp(handle) => FrontendCounters::Tcp(handle.counters()),
+            AnyForwarderHandle::Udp(handle) => FrontendCounters::Udp(handle.counters()),
         }
     }
 }
 
-impl Counted {
-    pub(super) fn totals(&self) -> Totals {
+impl FrontendCounters {
+    pub(super) fn totals(&self) -> ServiceTotals {
         match self {
-            Self::Tcp(counters) => Totals {
+            Self::Tcp(counters) => ServiceTotals {
                 accepted: counters.accepted,
-                refused: counters.refused.total(),
-                bytes_to_servers: counters.bytes_to_servers,
+                refused: counters.refused.sum(),
+                bytes_to_servers: counters.bytes_to_backends,
                 bytes_to_clients: counters.bytes_to_clients,
             },
-            Self::Udp(counters) => Totals {
+            Self::Udp(counters) => ServiceTotals {
                 accepted: counters.flows_started,
                 refused: counters.shed.total(),
                 bytes_to_servers: counters.to_servers.bytes,

@@ -3,41 +3,43 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use super::config::{Config, ServiceConfig};
-use super::wanted::{Server, Wanted};
+use super::config::{DirectorConfig, ServiceConfig};
+use super::wanted::{AdminState, DesiredServer};
 use crate::backend::Limits;
 
 /// What is to be done with one server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum ServerStep {
-    Add(Server),
+    Add(DesiredServer),
     Remove(SocketAddr),
     Weight(SocketAddr, u32),
     Limits(SocketAddr, Limits),
     Tier(SocketAddr, u8),
-    State(SocketAddr, Wanted),
+    State(SocketAddr, AdminState),
 }
 
 /// What makes the servers that are those that are to be. In this order they may be carried out.
-pub(super) fn servers(before: &[Server], after: &[Server]) -> Vec<ServerStep> {
-    let find = |all: &[Server], address| all.iter().find(|it| it.is.address == address).cloned();
-    let gone = before.iter().filter(|it| find(after, it.is.address).is_none());
-    let mut steps: Vec<_> = gone.map(|it| ServerStep::Remove(it.is.address)).collect();
+pub(super) fn diff_servers(before: &[DesiredServer], after: &[DesiredServer]) -> Vec<ServerStep> {
+    let find = |all: &[DesiredServer], address| {
+        all.iter().find(|it| it.config.address == address).cloned()
+    };
+    let gone = before.iter().filter(|it| find(after, it.config.address).is_none());
+    let mut steps: Vec<_> = gone.map(|it| ServerStep::Remove(it.config.address)).collect();
     // In their order, as `ipvsadm` would add them: for the kernel's rules the last one is the first.
     for server in after {
-        let address = server.is.address;
+        let address = server.config.address;
         let Some(was) = find(before, address) else {
             steps.push(ServerStep::Add(server.clone()));
             continue;
         };
-        if was.is.weight != server.is.weight {
-            steps.push(ServerStep::Weight(address, server.is.weight));
+        if was.config.weight != server.config.weight {
+            steps.push(ServerStep::Weight(address, server.config.weight));
         }
-        if was.is.limits() != server.is.limits() {
-            steps.push(ServerStep::Limits(address, server.is.limits()));
+        if was.config.limits() != server.config.limits() {
+            steps.push(ServerStep::Limits(address, server.config.limits()));
         }
-        if was.is.tier != server.is.tier {
-            steps.push(ServerStep::Tier(address, server.is.tier));
+        if was.config.tier != server.config.tier {
+            steps.push(ServerStep::Tier(address, server.config.tier));
         }
         if was.state != server.state {
             steps.push(ServerStep::State(address, server.state));
@@ -48,7 +50,7 @@ pub(super) fn servers(before: &[Server], after: &[Server]) -> Vec<ServerStep> {
 
 /// What a new configuration changes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Plan {
+pub(super) struct ReloadPlan {
     pub(super) services: Vec<(String, ServiceStep)>,
     pub(super) admin: bool,
     pub(super) vrrp: bool,
@@ -61,41 +63,42 @@ pub(super) struct Plan {
 pub(super) enum ServiceStep {
     Add,
     Remove,
-    Change(ServiceChange),
+    Change(ServiceDiff),
 }
 
 /// What of a service is to be touched; nothing else is.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct ServiceChange {
+pub(super) struct ServiceDiff {
     pub(super) servers: bool,
     pub(super) discovery: bool,
     pub(super) scheduler: bool,
     /// Slow start, fail mode, quorum.
-    pub(super) rules: bool,
+    pub(super) set_rules: bool,
     pub(super) health: bool,
     pub(super) persistence: bool,
     /// How it is carried: options of sockets, limits, timeouts, threads.
-    pub(super) carriage: bool,
+    pub(super) forwarding: bool,
     pub(super) listen: bool,
 }
 
-impl Plan {
+impl ReloadPlan {
     /// What leads from one configuration to another.
-    pub(super) fn new(before: &Config, after: &Config) -> Self {
+    pub(super) fn new(before: &DirectorConfig, after: &DirectorConfig) -> Self {
         let mut services = Vec::new();
         for was in &before.services {
-            if !after.services.iter().any(|it| is_same(was, it)) {
+            if !after.services.iter().any(|it| is_same_service(was, it)) {
                 services.push((was.name.clone(), ServiceStep::Remove));
             }
         }
         for is in &after.services {
-            match before.services.iter().find(|was| is_same(was, is)) {
+            match before.services.iter().find(|was| is_same_service(was, is)) {
                 None => services.push((is.name.clone(), ServiceStep::Add)),
                 Some(was) => {
-                    let mut change = ServiceChange::new(was, is);
-                    change.carriage |= is.workers(after.workers) != was.workers(before.workers)
+                    let mut change = ServiceDiff::new(was, is);
+                    change.forwarding |= is.effective_workers(after.workers)
+                        != was.effective_workers(before.workers)
                         || after.log.connections != before.log.connections;
-                    if change != ServiceChange::default() {
+                    if change != ServiceDiff::default() {
                         services.push((is.name.clone(), ServiceStep::Change(change)));
                     }
                 }
@@ -112,44 +115,45 @@ impl Plan {
 }
 
 /// Is a service the same one, however it has changed?
-fn is_same(one: &ServiceConfig, other: &ServiceConfig) -> bool {
+fn is_same_service(one: &ServiceConfig, other: &ServiceConfig) -> bool {
     one.name == other.name && one.protocol == other.protocol
 }
 
-impl ServiceChange {
+impl ServiceDiff {
     fn new(was: &ServiceConfig, is: &ServiceConfig) -> Self {
         Self {
             servers: was.servers != is.servers,
             discovery: was.discovery != is.discovery,
             scheduler: was.scheduler != is.scheduler,
-            rules: (&was.slow_start, was.fail_mode, was.quorum)
+            set_rules: (&was.slow_start, was.fail_mode, was.quorum)
                 != (&is.slow_start, is.fail_mode, is.quorum),
             health: (&was.health, &was.ejection) != (&is.health, &is.ejection),
             persistence: was.persistence != is.persistence,
-            carriage: (&was.tcp, &was.udp, was.sorry_server) != (&is.tcp, &is.udp, is.sorry_server),
+            forwarding: (&was.tcp, &was.udp, was.sorry_server)
+                != (&is.tcp, &is.udp, is.sorry_server),
             listen: was.listen != is.listen,
         }
     }
 
     /// All of a service that is new.
-    pub(super) const NEW: Self = Self {
+    pub(super) const ALL_OF_NEW_SERVICE: Self = Self {
         servers: false,
         discovery: true,
         scheduler: false,
-        rules: false,
+        set_rules: false,
         health: true,
         persistence: false,
-        carriage: true,
+        forwarding: true,
         listen: true,
     };
 
     /// Must the listeners be served by other forwarders?
-    pub(super) fn is_carried_anew(self) -> bool {
-        self.carriage || self.persistence
+    pub(super) fn needs_new_frontends(self) -> bool {
+        self.forwarding || self.persistence
     }
 }
 
-impl fmt::Display for Plan {
+impl fmt::Display for ReloadPlan {
     /// A line for each thing that changes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines = Vec::new();
@@ -174,17 +178,17 @@ impl fmt::Display for Plan {
     }
 }
 
-impl fmt::Display for ServiceChange {
+impl fmt::Display for ServiceDiff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = [
             (self.listen, "listen"),
             (self.servers, "servers"),
             (self.discovery, "discovery"),
             (self.scheduler, "scheduler"),
-            (self.rules, "rules"),
+            (self.set_rules, "rules"),
             (self.health, "health"),
             (self.persistence, "persistence"),
-            (self.carriage, "carriage"),
+            (self.forwarding, "carriage"),
         ];
         let said: Vec<_> = all.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect();
         f.write_str(&said.join(", "))
@@ -196,31 +200,35 @@ mod tests {
     use super::super::config::RealServer;
     use super::*;
 
-    fn server(port: u16, weight: u32, state: Wanted) -> Server {
+    fn server(port: u16, weight: u32, state: AdminState) -> DesiredServer {
         let mut is = RealServer::new(SocketAddr::from(([10, 0, 0, 1], port)));
         is.weight = weight;
-        Server { is, state }
+        DesiredServer { config: is, state }
     }
 
     #[test]
     fn servers_that_stay_are_touched_where_they_change() {
         let address = |port| SocketAddr::from(([10, 0, 0, 1], port));
-        let before = [server(1, 1, Wanted::Up), server(2, 1, Wanted::Up), server(3, 1, Wanted::Up)];
+        let before = [
+            server(1, 1, AdminState::Up),
+            server(2, 1, AdminState::Up),
+            server(3, 1, AdminState::Up),
+        ];
         let after = [
-            server(4, 1, Wanted::Drain),
-            server(1, 1, Wanted::Up),
-            server(3, 5, Wanted::Down),
-            server(5, 1, Wanted::Up),
+            server(4, 1, AdminState::Drain),
+            server(1, 1, AdminState::Up),
+            server(3, 5, AdminState::Down),
+            server(5, 1, AdminState::Up),
         ];
         let steps = [
             ServerStep::Remove(address(2)),
-            ServerStep::Add(server(4, 1, Wanted::Drain)),
+            ServerStep::Add(server(4, 1, AdminState::Drain)),
             ServerStep::Weight(address(3), 5),
-            ServerStep::State(address(3), Wanted::Down),
-            ServerStep::Add(server(5, 1, Wanted::Up)),
+            ServerStep::State(address(3), AdminState::Down),
+            ServerStep::Add(server(5, 1, AdminState::Up)),
         ];
-        assert_eq!(servers(&before, &after), steps);
-        assert_eq!(servers(&after, &after), []);
+        assert_eq!(diff_servers(&before, &after), steps);
+        assert_eq!(diff_servers(&after, &after), []);
     }
 
     #[test]
@@ -228,8 +236,8 @@ mod tests {
         let text = "[[service]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\n\
             [[service]]\nname = \"b\"\nlisten = \"127.0.0.1:2\"\nscheduler = \"rr\"\n";
         let plan = |text: &str, other: &str| {
-            let read = |text| Config::parse(text).expect("sound");
-            Plan::new(&read(text), &read(other)).to_string()
+            let read = |text| DirectorConfig::parse(text).expect("sound");
+            ReloadPlan::new(&read(text), &read(other)).to_string()
         };
         assert_eq!(plan(text, text), "nothing");
         assert_eq!(plan(text, &text.replace("\"rr\"", "\"wrr\"")), "service b: scheduler");

@@ -8,9 +8,9 @@ use thiserror::Error;
 
 use crate::backend::SetError;
 use crate::forward::ForwardError;
-use crate::health::PlanError;
-use crate::scheduler::RegistryError;
-use crate::vrrp::StartError;
+use crate::health::HealthPlanError;
+use crate::scheduler::SchedulerRegistryError;
+use crate::vrrp::VrrpStartError;
 
 /// Why a director cannot run, or cannot do what it is asked.
 #[derive(Debug, Error)]
@@ -26,7 +26,7 @@ pub enum DirectorError {
     },
     /// The virtual addresses cannot be had.
     #[error("[vrrp]")]
-    Vrrp(#[from] StartError),
+    Vrrp(#[from] VrrpStartError),
     /// An address for the admin pages, or for the standby, cannot be listened on.
     #[error("[{table}] cannot listen on {address}")]
     Listen {
@@ -39,7 +39,7 @@ pub enum DirectorError {
     },
     /// The system gives no thread for the admin pages.
     #[error("[admin] no thread")]
-    Thread {
+    AdminThread {
         /// What it said.
         source: io::Error,
     },
@@ -52,12 +52,12 @@ pub enum DirectorError {
         source: io::Error,
     },
     /// What the priority depends on cannot be looked at.
-    #[error("[[vrrp.track]] {track:?}: {what}")]
+    #[error("[[vrrp.track]] {track:?}: {reason}")]
     Track {
         /// Which.
         track: String,
         /// Why.
-        what: String,
+        reason: String,
     },
     /// The service has this server already.
     #[error("service {service:?} has server {server} already")]
@@ -100,10 +100,10 @@ pub enum ServiceError {
     Set(#[from] SetError),
     /// Its scheduler.
     #[error(transparent)]
-    Scheduler(#[from] RegistryError),
+    Scheduler(#[from] SchedulerRegistryError),
     /// Its checks.
     #[error(transparent)]
-    Checks(#[from] PlanError),
+    Checks(#[from] HealthPlanError),
     /// What its configuration says of checks, or of where servers come from.
     #[error("{0}")]
     Config(String),

@@ -7,29 +7,29 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::running::Inner;
-use super::service::Service;
-use super::status::Measured;
-use crate::histogram::Durations;
+use super::running::DirectorShared;
+use super::service::VirtualService;
+use super::status::ServiceCounters;
+use crate::histogram::DurationHistogram;
 use crate::sync::lock;
 
 /// From one sample to the next.
-const EVERY: Duration = Duration::from_secs(1);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Samples that are kept: five minutes.
-const KEPT: usize = 300;
+const MAX_SAMPLES: usize = 300;
 /// Servers of a service that have a line of their own.
-const SERVERS: usize = 64;
+const MAX_SERVER_SERIES: usize = 64;
 
 /// The last minutes of each service.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct History {
+pub(super) struct TrafficHistory {
     interval_ms: u64,
-    services: BTreeMap<String, Lines>,
+    services: BTreeMap<String, ServiceSeries>,
 }
 
 /// A service's lines, oldest first.
 #[derive(Clone, Debug, Default, Serialize)]
-struct Lines {
+struct ServiceSeries {
     /// Carried at that moment.
     active: VecDeque<u64>,
     /// In that second.
@@ -43,90 +43,90 @@ struct Lines {
     /// What each server was given.
     servers: BTreeMap<String, VecDeque<u64>>,
     #[serde(skip)]
-    before: Option<Measured>,
+    previous: Option<ServiceCounters>,
 }
 
-fn push<T>(line: &mut VecDeque<T>, value: T) {
-    if line.len() == KEPT {
+fn push_sample<T>(line: &mut VecDeque<T>, value: T) {
+    if line.len() == MAX_SAMPLES {
         line.pop_front();
     }
     line.push_back(value);
 }
 
-impl History {
-    fn take(&mut self, services: &[Arc<Service>]) {
-        self.interval_ms = super::status::millis(EVERY);
+impl TrafficHistory {
+    fn record_sample(&mut self, services: &[Arc<VirtualService>]) {
+        self.interval_ms = super::status::saturating_millis(SAMPLE_INTERVAL);
         self.services.retain(|name, _| services.iter().any(|it| it.name == *name));
         for service in services {
             let lines = self.services.entry(service.name.clone()).or_default();
-            lines.take(service.measured());
+            lines.record_sample(service.counters());
         }
     }
 }
 
-impl Lines {
-    fn take(&mut self, now: Measured) {
-        let Some(before) = self.before.take() else {
-            self.before = Some(now);
+impl ServiceSeries {
+    fn record_sample(&mut self, now: ServiceCounters) {
+        let Some(before) = self.previous.take() else {
+            self.previous = Some(now);
             return;
         };
-        let done = now.totals.minus(before.totals);
-        push(&mut self.active, now.active);
-        push(&mut self.accepted, done.accepted);
-        push(&mut self.refused, done.refused);
-        push(&mut self.bytes_to_servers, done.bytes_to_servers);
-        push(&mut self.bytes_to_clients, done.bytes_to_clients);
-        let mut connect = Durations::default();
+        let done = now.totals.saturating_sub(before.totals);
+        push_sample(&mut self.active, now.active);
+        push_sample(&mut self.accepted, done.accepted);
+        push_sample(&mut self.refused, done.refused);
+        push_sample(&mut self.bytes_to_servers, done.bytes_to_servers);
+        push_sample(&mut self.bytes_to_clients, done.bytes_to_clients);
+        let mut connect = DurationHistogram::default();
         self.servers.retain(|name, _| now.servers.contains_key(name));
         for (name, server) in &now.servers {
             let was = before.servers.get(name);
-            let known = was.map(|was| server.connect.since(&was.connect));
-            connect.merge(known.as_ref().unwrap_or(&server.connect));
-            let given = server.totals.minus(was.map(|was| was.totals).unwrap_or_default());
-            if self.servers.len() < SERVERS || self.servers.contains_key(name) {
-                push(self.servers.entry(name.clone()).or_default(), given.connections);
+            let known = was.map(|was| server.connect_time.delta_since(&was.connect_time));
+            connect.merge(known.as_ref().unwrap_or(&server.connect_time));
+            let given = server.totals.saturating_sub(was.map(|was| was.totals).unwrap_or_default());
+            if self.servers.len() < MAX_SERVER_SERIES || self.servers.contains_key(name) {
+                push_sample(self.servers.entry(name.clone()).or_default(), given.connections);
             }
         }
         let millis = |part| connect.quantile(part).map(|it: Duration| it.as_secs_f64() * 1e3);
-        push(&mut self.connect_p50_ms, millis(0.5));
-        push(&mut self.connect_p99_ms, millis(0.99));
-        self.before = Some(now);
+        push_sample(&mut self.connect_p50_ms, millis(0.5));
+        push_sample(&mut self.connect_p99_ms, millis(0.99));
+        self.previous = Some(now);
     }
 }
 
-impl Inner {
-    pub(super) fn history(&self) -> History {
+impl DirectorShared {
+    pub(super) fn history(&self) -> TrafficHistory {
         lock(&self.history).clone()
     }
 }
 
 /// Takes samples, for ever.
-pub(super) async fn keep(inner: Arc<Inner>) {
-    let mut tick = interval(EVERY);
+pub(super) async fn run_sampler(inner: Arc<DirectorShared>) {
+    let mut tick = interval(SAMPLE_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tick.tick().await;
-        lock(&inner.history).take(&inner.services());
+        lock(&inner.history).record_sample(&inner.services());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::director::status::{ServerMeasured, ServerTotals, Totals};
+    use crate::director::status::{ServerCounters, ServerTotals, ServiceTotals};
 
     #[test]
     fn samples_are_what_was_done_in_between_and_the_oldest_go() {
-        let mut lines = Lines::default();
-        for n in 0..=(KEPT as u64 + 5) {
-            let mut now = Measured { active: n, ..Measured::default() };
-            now.totals = Totals { accepted: n * n, ..Totals::default() };
+        let mut lines = ServiceSeries::default();
+        for n in 0..=(MAX_SAMPLES as u64 + 5) {
+            let mut now = ServiceCounters { active: n, ..ServiceCounters::default() };
+            now.totals = ServiceTotals { accepted: n * n, ..ServiceTotals::default() };
             let totals = ServerTotals { connections: 3 * n, ..ServerTotals::default() };
-            let server = ServerMeasured { totals, ..ServerMeasured::default() };
+            let server = ServerCounters { totals, ..ServerCounters::default() };
             now.servers.insert("a".into(), server);
-            lines.take(now);
+            lines.record_sample(now);
         }
-        assert_eq!((lines.active.len(), lines.accepted.len()), (KEPT, KEPT));
+        assert_eq!((lines.active.len(), lines.accepted.len()), (MAX_SAMPLES, MAX_SAMPLES));
         assert_eq!(lines.active.front(), Some(&6));
         assert_eq!(lines.accepted.front(), Some(&(36 - 25)));
         assert!(lines.servers["a"].iter().all(|given| *given == 3));

@@ -4,9 +4,9 @@ use metrics::{Label, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use super::Director;
-use super::status::{ServerStatus, ServiceStatus, Since, Status};
+use super::status::{CountedSince, DirectorStatus, ServerStatus, ServiceStatus};
 use crate::health::MonitorCounters;
-use crate::vrrp::{State, View};
+use crate::vrrp::{VrrpState, VrrpStatus};
 
 /// What each name means. Labels are names of services, addresses of servers, and words from lists
 /// that are written down here: nothing that a client says.
@@ -61,33 +61,33 @@ pub(super) fn render(director: &Director) -> String {
     metrics::with_local_recorder(&recorder, || {
         COUNTERS.iter().for_each(|(name, help)| describe_counter!(*name, *help));
         GAUGES.iter().for_each(|(name, help)| describe_gauge!(*name, *help));
-        let status = director.status_since(Since::Start);
-        whole(&status, director.inner.monitor.counters());
-        status.services.iter().for_each(service);
+        let status = director.status_since(CountedSince::Start);
+        record_director(&status, director.shared.monitor.counters());
+        status.services.iter().for_each(record_service);
         if let Some(view) = &status.vrrp {
-            vrrp(view);
+            record_vrrp(view);
         }
     });
     handle.render()
 }
 
-fn is(value: bool) -> f64 {
+fn gauge_of_bool(value: bool) -> f64 {
     f64::from(u8::from(value))
 }
 
-fn whole(status: &Status, checks: MonitorCounters) {
+fn record_director(status: &DirectorStatus, checks: MonitorCounters) {
     gauge!("lvs_build_info", "version" => status.version).set(1.0);
     gauge!("lvs_uptime_seconds").set(status.uptime_ms as f64 / 1e3);
-    gauge!("lvs_active").set(is(status.active));
-    counter!("lvs_checks_total").absolute(checks.checks);
-    counter!("lvs_checks_failed_total").absolute(checks.failed);
-    counter!("lvs_checks_late_total").absolute(checks.late);
+    gauge!("lvs_active").set(gauge_of_bool(status.active));
+    counter!("lvs_checks_total").absolute(checks.checks_started);
+    counter!("lvs_checks_failed_total").absolute(checks.backend_failures);
+    counter!("lvs_checks_late_total").absolute(checks.late_checks);
     if let Some(sync) = &status.sync {
-        gauge!("lvs_sync_in_sync").set(is(sync.followers > 0 || sync.in_sync));
+        gauge!("lvs_sync_in_sync").set(gauge_of_bool(sync.followers > 0 || sync.in_sync));
     }
 }
 
-fn service(service: &ServiceStatus) {
+fn record_service(service: &ServiceStatus) {
     let labels = vec![Label::new("service", service.name.clone())];
     let count = |name: &'static str, value: u64| counter!(name, labels.clone()).absolute(value);
     count("lvs_service_accepted_total", service.totals.accepted);
@@ -100,18 +100,21 @@ fn service(service: &ServiceStatus) {
     }
     let show = |name: &'static str, value: f64| gauge!(name, labels.clone()).set(value);
     show("lvs_service_connections", service.active as f64);
-    show("lvs_service_panic", is(service.panicking));
-    show("lvs_service_quorum", is(service.quorum));
+    show("lvs_service_panic", gauge_of_bool(service.panicking));
+    show("lvs_service_quorum", gauge_of_bool(service.quorum));
     show("lvs_service_persistent_clients", service.persistent as f64);
     show("lvs_service_servers", service.servers.len() as f64);
     let eligible = service.servers.iter().filter(|server| server.state == "eligible").count();
     show("lvs_service_eligible_servers", eligible as f64);
     for each in &service.servers {
-        server(each, [labels.clone(), vec![Label::new("server", each.address.clone())]].concat());
+        record_server(
+            each,
+            [labels.clone(), vec![Label::new("server", each.address.clone())]].concat(),
+        );
     }
 }
 
-fn server(server: &ServerStatus, labels: Vec<Label>) {
+fn record_server(server: &ServerStatus, labels: Vec<Label>) {
     let count = |name: &'static str, value: u64| counter!(name, labels.clone()).absolute(value);
     count("lvs_server_connections_total", server.totals.connections);
     count("lvs_server_failed_connections_total", server.totals.failed);
@@ -120,7 +123,7 @@ fn server(server: &ServerStatus, labels: Vec<Label>) {
     let show = |name: &'static str, value: f64| gauge!(name, labels.clone()).set(value);
     show("lvs_server_weight", server.weight.into());
     show("lvs_server_connections", f64::from(server.active) + f64::from(server.inactive));
-    show("lvs_server_eligible", is(server.state == "eligible"));
+    show("lvs_server_eligible", gauge_of_bool(server.state == "eligible"));
     for (quantile, millis) in [("0.5", server.connect_p50_ms), ("0.99", server.connect_p99_ms)] {
         if let Some(millis) = millis {
             let labels = [labels.clone(), vec![Label::new("quantile", quantile)]].concat();
@@ -129,15 +132,15 @@ fn server(server: &ServerStatus, labels: Vec<Label>) {
     }
 }
 
-fn vrrp(view: &View) {
+fn record_vrrp(view: &VrrpStatus) {
     for router in &view.routers {
         let labels = vec![Label::new("router", router.name.clone())];
         let with = |name: &'static str, value: &str| {
             [labels.clone(), vec![Label::new(name, value.to_owned())]].concat()
         };
-        for state in [State::Init, State::Backup, State::Master, State::Fault] {
+        for state in [VrrpState::Init, VrrpState::Backup, VrrpState::Master, VrrpState::Fault] {
             let labels = with("state", &state.to_string());
-            gauge!("lvs_vrrp_state", labels.clone()).set(is(router.state == state));
+            gauge!("lvs_vrrp_state", labels.clone()).set(gauge_of_bool(router.state == state));
             let times = router.transitions.get(&state).copied().unwrap_or_default();
             counter!("lvs_vrrp_transitions_total", labels).absolute(times);
         }

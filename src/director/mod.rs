@@ -2,11 +2,11 @@
 //! virtual addresses that follow an election, and a standby that knows what the active one knows.
 //!
 //! ```no_run
-//! use lvs::director::{Config, Director};
+//! use lvs::director::{DirectorConfig, Director};
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let config = Config::parse(
+//! let config = DirectorConfig::parse(
 //!     r#"
 //!     [[service]]
 //!     name = "web"
@@ -40,7 +40,7 @@
 //!
 //! With `handover = "PATH"` the same is done from one process to the next: a director that is
 //! [started](Director::start) while another runs takes its listeners, and the other one is told
-//! ([`Director::succeeded`]). [`Sockets::from_environment`] takes those of a service manager.
+//! ([`Director::succeeded`]). [`ListeningSockets::from_environment`] takes those of a service manager.
 //!
 //! # What is done by hand
 //! [`Director::change`], [`add`](Director::add) and [`remove`](Director::remove), and the same over
@@ -101,11 +101,15 @@ mod succession;
 mod sync;
 mod wanted;
 
-pub use self::carrier::Sockets;
-pub use self::config::{Config, ConfigError, LogConfig, LogFormat, LogLevel, RealServer};
+pub use self::carrier::ListeningSockets;
+pub use self::config::{
+    DirectorConfig, DirectorConfigError, LogConfig, LogFormat, LogLevel, RealServer,
+};
 pub use self::error::{DirectorError, ServiceError};
 pub use self::import::{ImportError, import};
-pub use self::reload::Reloaded;
+pub use self::reload::ReloadSummary;
 pub use self::running::Director;
-pub use self::status::{ServerStatus, ServerTotals, ServiceStatus, Status, SyncStatus, Totals};
-pub use self::wanted::{ServerChange, Wanted};
+pub use self::status::{
+    DirectorStatus, ServerStatus, ServerTotals, ServiceStatus, ServiceTotals, SyncStatus,
+};
+pub use self::wanted::{AdminState, ServerChange};

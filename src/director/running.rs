@@ -10,17 +10,17 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::admin::{Admin, Serving};
-use super::carrier::Sockets;
-use super::config::{Config, RealServer};
+use super::admin::{AdminServer, AdminServerGuard};
+use super::carrier::ListeningSockets;
+use super::config::{DirectorConfig, RealServer};
 use super::error::DirectorError;
-use super::history::History;
-use super::pair::Pair;
-use super::service::Service;
+use super::history::TrafficHistory;
+use super::pair::VrrpDriver;
+use super::service::VirtualService;
 use super::succession::Predecessor;
-use super::sync::Sync;
-use super::wanted::{Edit, ServerChange};
-use crate::forward::Drained;
+use super::sync::StateSync;
+use super::wanted::{ServerChange, ServerEdit};
+use crate::forward::DrainReport;
 use crate::health::Monitor;
 use crate::sync::{Mutex, lock};
 use crate::vrrp::Vrrp;
@@ -28,38 +28,40 @@ use crate::vrrp::Vrrp;
 /// A director that runs; a cheap clone. It ends with [`stop`](Self::stop), or with its runtime.
 #[derive(Clone, Debug)]
 pub struct Director {
-    pub(super) inner: Arc<Inner>,
+    pub(super) shared: Arc<DirectorShared>,
 }
 
 #[derive(Debug)]
-pub(super) struct Inner {
+pub(super) struct DirectorShared {
     /// What it was told last, and who tells it something next.
-    pub(super) config: tokio::sync::Mutex<Config>,
-    services: ArcSwap<Vec<Arc<Service>>>,
+    pub(super) config: tokio::sync::Mutex<DirectorConfig>,
+    services: ArcSwap<Vec<Arc<VirtualService>>>,
     pub(super) monitor: Monitor,
-    pub(super) pair: Mutex<Option<Arc<Pair>>>,
-    pub(super) sync: Mutex<Option<Arc<Sync>>>,
-    pub(super) admin: Mutex<Option<Admin>>,
-    pub(super) tasks: Mutex<Tasks>,
+    pub(super) vrrp_driver: Mutex<Option<Arc<VrrpDriver>>>,
+    pub(super) state_sync: Mutex<Option<Arc<StateSync>>>,
+    pub(super) admin_server: Mutex<Option<AdminServer>>,
+    pub(super) tasks: Mutex<DirectorTasks>,
     /// Services that were taken away, while they carry anything.
-    leaving: Mutex<Vec<JoinHandle<Drained>>>,
-    pub(super) history: Mutex<History>,
-    pub(super) since: Instant,
-    pub(super) succeeded: watch::Sender<bool>,
+    draining: Mutex<Vec<JoinHandle<DrainReport>>>,
+    pub(super) history: Mutex<TrafficHistory>,
+    pub(super) started_at: Instant,
+    pub(super) has_successor: watch::Sender<bool>,
 }
 
 /// What runs beside.
 #[derive(Debug, Default)]
-pub(super) struct Tasks {
-    pub(super) always: Vec<AbortOnDropHandle<()>>,
-    pub(super) admin: Option<Serving>,
-    pub(super) pair: Option<AbortOnDropHandle<()>>,
+pub(super) struct DirectorTasks {
+    pub(super) permanent: Vec<AbortOnDropHandle<()>>,
+    pub(super) admin: Option<AdminServerGuard>,
+    pub(super) vrrp: Option<AbortOnDropHandle<()>>,
     pub(super) sync: Vec<AbortOnDropHandle<()>>,
     pub(super) handover: Option<AbortOnDropHandle<()>>,
 }
 
 /// A task that ends with who holds it.
-pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+pub(super) fn spawn_abort_on_drop(
+    task: impl Future<Output = ()> + Send + 'static,
+) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(task))
 }
 
@@ -72,8 +74,8 @@ impl Director {
     ///
     /// # Cancel safety
     /// Dropped on the way, what was started ends.
-    pub async fn start(config: Config) -> Result<Self, DirectorError> {
-        Self::start_with(config, Sockets::default()).await
+    pub async fn start(config: DirectorConfig) -> Result<Self, DirectorError> {
+        Self::start_with(config, ListeningSockets::default()).await
     }
 
     /// As [`start`](Self::start), with sockets that are open already: those of its addresses are
@@ -81,11 +83,14 @@ impl Director {
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub async fn start_with(config: Config, sockets: Sockets) -> Result<Self, DirectorError> {
+    pub async fn start_with(
+        config: DirectorConfig,
+        sockets: ListeningSockets,
+    ) -> Result<Self, DirectorError> {
         let mut sockets = sockets;
         let mut predecessor = None;
         if let Some(path) = config.handover() {
-            let found = Predecessor::find(path).await.map_err(|source| {
+            let found = Predecessor::connect(path).await.map_err(|source| {
                 DirectorError::Handover { path: path.to_owned(), source: io::Error::other(source) }
             })?;
             if let Some((found, taken)) = found {
@@ -94,29 +99,29 @@ impl Director {
             }
         }
         let monitor = Monitor::new();
-        let run = spawn(monitor.run());
-        let inner = Inner {
+        let run = spawn_abort_on_drop(monitor.run());
+        let inner = DirectorShared {
             config: tokio::sync::Mutex::default(),
             services: ArcSwap::default(),
             monitor,
-            pair: Mutex::default(),
-            sync: Mutex::default(),
-            admin: Mutex::default(),
-            tasks: Mutex::new(Tasks { always: vec![run], ..Tasks::default() }),
-            leaving: Mutex::default(),
+            vrrp_driver: Mutex::default(),
+            state_sync: Mutex::default(),
+            admin_server: Mutex::default(),
+            tasks: Mutex::new(DirectorTasks { permanent: vec![run], ..DirectorTasks::default() }),
+            draining: Mutex::default(),
             history: Mutex::default(),
-            since: super::service::now(),
-            succeeded: watch::Sender::new(false),
+            started_at: super::service::tokio_now(),
+            has_successor: watch::Sender::new(false),
         };
-        let director = Self { inner: Arc::new(inner) };
-        let keep = spawn(super::history::keep(Arc::clone(&director.inner)));
-        lock(&director.inner.tasks).always.push(keep);
+        let director = Self { shared: Arc::new(inner) };
+        let keep = spawn_abort_on_drop(super::history::run_sampler(Arc::clone(&director.shared)));
+        lock(&director.shared.tasks).permanent.push(keep);
         // From nothing to something is a change as any other.
-        if let Err(error) = director.change_to(config, sockets).await {
+        if let Err(error) = director.apply_config(config, sockets).await {
             director.stop(Duration::ZERO).await;
             return Err(error);
         }
-        if let Some(Err(error)) = predecessor.map(Predecessor::dismiss) {
+        if let Some(Err(error)) = predecessor.map(Predecessor::confirm_takeover) {
             tracing::warn!("the director before this one has gone early: {error}");
         }
         Ok(director)
@@ -126,19 +131,19 @@ impl Director {
     /// table has another one after it.
     #[must_use]
     pub fn vrrp(&self) -> Option<Arc<Vrrp>> {
-        self.inner.pair().map(|pair| Arc::clone(pair.vrrp()))
+        self.shared.vrrp_driver().map(|pair| Arc::clone(pair.vrrp()))
     }
 
     /// What checks and traffic say of servers, from now on.
     #[must_use]
-    pub fn health(&self) -> crate::health::Events {
-        self.inner.monitor.events()
+    pub fn health_events(&self) -> crate::health::HealthEvents {
+        self.shared.monitor.events()
     }
 
     /// Where the admin pages are, with the real port where 0 was asked for.
     #[must_use]
-    pub fn admin(&self) -> Option<SocketAddr> {
-        lock(&self.inner.admin).as_ref().map(Admin::address)
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        lock(&self.shared.admin_server).as_ref().map(AdminServer::address)
     }
 
     /// Changes a server by hand. It stays so, whatever is reloaded, until the configuration says
@@ -147,35 +152,39 @@ impl Director {
     /// # Errors
     /// [`DirectorError::NoService`], [`DirectorError::NoServer`], or that the scheduler cannot use
     /// the weight. Nothing is changed then.
-    pub fn change(
+    pub fn change_server(
         &self,
         service: &str,
         server: &str,
         change: ServerChange,
     ) -> Result<(), DirectorError> {
-        self.edit(service, &[Edit::Change(server.to_owned(), change)])
+        self.edit_servers(service, &[ServerEdit::Change(server.to_owned(), change)])
     }
 
-    /// Adds a server by hand, as [`change`](Self::change) changes one.
+    /// Adds a server by hand, as [`change_server`](Self::change_server) changes one.
     ///
     /// # Errors
     /// [`DirectorError::NoService`], [`DirectorError::ServerExists`], or that the scheduler cannot
     /// use it.
-    pub fn add(&self, service: &str, server: RealServer) -> Result<(), DirectorError> {
-        self.edit(service, &[Edit::Add(server)])
+    pub fn add_server(&self, service: &str, server: RealServer) -> Result<(), DirectorError> {
+        self.edit_servers(service, &[ServerEdit::Add(server)])
     }
 
     /// Takes a server out by hand. Connections that it has go on.
     ///
     /// # Errors
     /// [`DirectorError::NoService`], [`DirectorError::NoServer`].
-    pub fn remove(&self, service: &str, server: &str) -> Result<(), DirectorError> {
-        self.edit(service, &[Edit::Remove(server.to_owned())])
+    pub fn remove_server(&self, service: &str, server: &str) -> Result<(), DirectorError> {
+        self.edit_servers(service, &[ServerEdit::Remove(server.to_owned())])
     }
 
     /// Does several things by hand, in one publication or not at all.
-    pub(super) fn edit(&self, service: &str, edits: &[Edit]) -> Result<(), DirectorError> {
-        self.inner.service(service)?.edit(edits)
+    pub(super) fn edit_servers(
+        &self,
+        service: &str,
+        edits: &[ServerEdit],
+    ) -> Result<(), DirectorError> {
+        self.shared.find_service(service)?.edit_servers(edits)
     }
 
     /// Ends it: hands the virtual addresses over, serving until another has them, which takes a part
@@ -186,59 +195,59 @@ impl Director {
     ///
     /// # Cancel safety
     /// Dropped, it has handed over, and what is left of connections is cut.
-    pub async fn stop(&self, within: Duration) -> Drained {
-        if let Some(pair) = self.inner.pair() {
+    pub async fn stop(&self, within: Duration) -> DrainReport {
+        if let Some(pair) = self.shared.vrrp_driver() {
             pair.stop().await;
         }
-        let services = self.inner.services();
-        let is_succeeded = *self.inner.succeeded.borrow();
-        services.iter().for_each(|service| service.end(within, is_succeeded));
-        let mut sum = Drained::default();
+        let services = self.shared.services();
+        let is_succeeded = *self.shared.has_successor.borrow();
+        services.iter().for_each(|service| service.drain(within, is_succeeded));
+        let mut sum = DrainReport::default();
         for service in services.iter() {
-            let drained = service.ended().await;
+            let drained = service.wait_drained().await;
             sum.finished += drained.finished;
             sum.cut += drained.cut;
         }
-        self.inner.monitor.shutdown();
-        *lock(&self.inner.tasks) = Tasks::default();
+        self.shared.monitor.shutdown();
+        *lock(&self.shared.tasks) = DirectorTasks::default();
         // They have been given their time.
-        std::mem::take(&mut *lock(&self.inner.leaving)).iter().for_each(JoinHandle::abort);
+        std::mem::take(&mut *lock(&self.shared.draining)).iter().for_each(JoinHandle::abort);
         sum
     }
 }
 
-impl Inner {
+impl DirectorShared {
     /// The services as they are now.
-    pub(super) fn services(&self) -> Arc<Vec<Arc<Service>>> {
+    pub(super) fn services(&self) -> Arc<Vec<Arc<VirtualService>>> {
         self.services.load_full()
     }
 
-    pub(super) fn service(&self, name: &str) -> Result<Arc<Service>, DirectorError> {
+    pub(super) fn find_service(&self, name: &str) -> Result<Arc<VirtualService>, DirectorError> {
         let found = self.services().iter().find(|it| it.name == name).cloned();
         found.ok_or_else(|| DirectorError::NoService(name.to_owned()))
     }
 
-    pub(super) fn publish(&self, services: Vec<Arc<Service>>) {
+    pub(super) fn publish_services(&self, services: Vec<Arc<VirtualService>>) {
         self.services.store(Arc::new(services));
     }
 
-    pub(super) fn pair(&self) -> Option<Arc<Pair>> {
-        lock(&self.pair).clone()
+    pub(super) fn vrrp_driver(&self) -> Option<Arc<VrrpDriver>> {
+        lock(&self.vrrp_driver).clone()
     }
 
-    pub(super) fn sync(&self) -> Option<Arc<Sync>> {
-        lock(&self.sync).clone()
+    pub(super) fn state_sync(&self) -> Option<Arc<StateSync>> {
+        lock(&self.state_sync).clone()
     }
 
     /// Does it serve the virtual addresses?
     pub(super) fn is_active(&self) -> bool {
-        self.pair().is_none_or(|pair| pair.vrrp().is_master())
+        self.vrrp_driver().is_none_or(|pair| pair.vrrp().is_master())
     }
 
     /// Lets go of a service that has been drained, once it carries nothing.
-    pub(super) fn let_go(&self, service: Arc<Service>) {
-        let mut leaving = lock(&self.leaving);
+    pub(super) fn drain_in_background(&self, service: Arc<VirtualService>) {
+        let mut leaving = lock(&self.draining);
         leaving.retain(|it| !it.is_finished());
-        leaving.push(tokio::spawn(async move { service.ended().await }));
+        leaving.push(tokio::spawn(async move { service.wait_drained().await }));
     }
 }

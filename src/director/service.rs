@@ -8,163 +8,174 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::carrier::{Carrier, Load, Ready, Sockets};
-use super::config::{DiscoveryConfig, Listen, Origin, Protocol, RealServer, ServiceConfig, Time};
-use super::diff::{self, ServerStep, ServiceChange};
+use super::carrier::{Frontend, FrontendSpec, ListeningSockets, PreparedFrontend};
+use super::config::{
+    ConfiguredSource, DiscoveryConfig, HumanDuration, ListenAddress, RealServer, ServiceConfig,
+    ServiceProtocol,
+};
+use super::diff::{self, ServerStep, ServiceDiff};
 use super::error::{DirectorError, ServiceError};
-use super::status::{Measured, Totals, Zero};
-use super::wanted::{Changes, Edit};
-use crate::backend::{BackendSet, State};
+use super::status::{CounterBaseline, ServiceCounters, ServiceTotals};
+use super::wanted::{ServerEdit, ServiceOverrides};
+use crate::backend::{BackendSet, BackendState};
 use crate::balancer::{Balancer, Persistence};
-use crate::discovery::{Feed, Removal, Source};
-use crate::forward::{Connection, Drained};
-use crate::health::{Monitor, Saved, Watch};
-use crate::scheduler::Registry;
+use crate::discovery::{Feed, MemberSource, RemovalPolicy};
+use crate::forward::{ConnectionInfo, DrainReport};
+use crate::health::{Monitor, SavedHealth, WatchHandle};
+use crate::scheduler::SchedulerRegistry;
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::{BackendId, SetError};
 
 /// A virtual service. Its servers, what is known of them, and what it carries outlive a reload.
 #[derive(Debug)]
-pub(super) struct Service {
+pub(super) struct VirtualService {
     pub(super) name: String,
-    pub(super) protocol: Protocol,
+    pub(super) protocol: ServiceProtocol,
     pub(super) balancer: Balancer<SocketAddr>,
-    parts: Mutex<Parts>,
+    state: Mutex<VirtualServiceState>,
 }
 
 /// What of a service a reload may change.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(super) struct VirtualServiceState {
     pub(super) config: ServiceConfig,
-    pub(super) changes: Changes,
-    pub(super) persistence: Memory,
-    watch: Option<Watch>,
+    pub(super) overrides: ServiceOverrides,
+    pub(super) persistence: SharedPersistence,
+    health_watch: Option<WatchHandle>,
     feed: Option<JoinHandle<()>>,
-    pub(super) carriers: Vec<Carrier>,
+    pub(super) frontends: Vec<Frontend>,
     /// Those that another has taken over from, while they carry anything.
-    retired: Vec<Carrier>,
+    retired: Vec<Frontend>,
     /// What those have done that are gone.
-    ended: Measured,
+    retired_counters: ServiceCounters,
     /// What other directors did before.
-    before: Totals,
+    inherited_totals: ServiceTotals,
     /// Counts that an operator wants to begin at 0.
-    pub(super) zero: Zero,
+    pub(super) counter_baseline: CounterBaseline,
 }
 
 /// What remembers clients.
-type Memory = Option<Arc<Persistence<SocketAddr>>>;
+type SharedPersistence = Option<Arc<Persistence<SocketAddr>>>;
 
 /// What a service is to be, made ready.
-pub(super) struct Next {
+pub(super) struct PreparedService {
     config: ServiceConfig,
-    change: ServiceChange,
-    memory: Memory,
-    ready: Vec<Ready>,
+    diff: ServiceDiff,
+    persistence: SharedPersistence,
+    frontends: Vec<PreparedFrontend>,
 }
 
 /// How what is no longer asked for ends.
-pub(super) struct Leaving {
-    pub(super) within: Duration,
+pub(super) struct DrainPolicy {
+    pub(super) drain_timeout: Duration,
     /// Addresses that services have now: if it is not this one, another has its sockets.
-    pub(super) taken: BTreeSet<(Protocol, Listen)>,
+    pub(super) configured_listeners: BTreeSet<(ServiceProtocol, ListenAddress)>,
 }
 
-impl Leaving {
-    fn end(&self, carrier: &Carrier, protocol: Protocol) {
-        match self.taken.contains(&(protocol, carrier.listen.clone())) {
-            true => carrier.hand_over(self.within),
-            false => carrier.drain(self.within),
+impl DrainPolicy {
+    fn drain_frontend(&self, carrier: &Frontend, protocol: ServiceProtocol) {
+        match self.configured_listeners.contains(&(protocol, carrier.listen.clone())) {
+            true => carrier.hand_over(self.drain_timeout),
+            false => carrier.drain(self.drain_timeout),
         }
     }
 }
 
 /// How many forwarders of earlier configurations may go on without an end while they carry anything;
 /// the oldest of more have the time of those that leave.
-const RETIRED: usize = 16;
+const MAX_RETIRED_FRONTENDS: usize = 16;
 
 /// What is the same for all services.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Common {
+pub(super) struct CommonServiceOptions {
     pub(super) workers: Option<NonZeroUsize>,
     /// Addresses may come later.
-    pub(super) ahead: bool,
+    pub(super) freebind: bool,
     /// A line of the log for each connection.
-    pub(super) log: bool,
+    pub(super) log_connections: bool,
 }
 
-impl Service {
+impl VirtualService {
     /// The service without anything that asks, listens or carries.
-    pub(super) fn new(config: &ServiceConfig, changes: Changes) -> Result<Self, ServiceError> {
+    pub(super) fn new(
+        config: &ServiceConfig,
+        changes: ServiceOverrides,
+    ) -> Result<Self, ServiceError> {
         let set = BackendSet::new();
-        let balancer = Balancer::new(&set, Registry::default().parse(&config.scheduler)?)?;
+        let balancer = Balancer::new(&set, SchedulerRegistry::default().parse(&config.scheduler)?)?;
         let service = Self {
             name: config.name.clone(),
             protocol: config.protocol,
             balancer,
-            parts: Mutex::new(Parts {
+            state: Mutex::new(VirtualServiceState {
                 config: ServiceConfig { servers: Vec::new(), ..config.clone() },
-                changes: Changes::default(),
+                overrides: ServiceOverrides::default(),
                 persistence: None,
-                watch: None,
+                health_watch: None,
                 feed: None,
-                carriers: Vec::new(),
+                frontends: Vec::new(),
                 retired: Vec::new(),
-                ended: Measured::default(),
-                before: Totals::default(),
-                zero: Zero::default(),
+                retired_counters: ServiceCounters::default(),
+                inherited_totals: ServiceTotals::default(),
+                counter_baseline: CounterBaseline::default(),
             }),
         };
-        service.follow_rules(config)?;
+        service.apply_set_rules(config)?;
         {
-            let mut parts = service.parts();
-            parts.persistence = service.memory(&parts, config);
-            service.move_to(&mut parts, config.servers.clone(), changes)?;
+            let mut parts = service.lock_state();
+            parts.persistence = service.build_persistence(&parts, config);
+            service.apply_servers(&mut parts, config.servers.clone(), changes)?;
         }
         Ok(service)
     }
 
     /// What it could be.
-    pub(super) fn could_be(&self, config: &ServiceConfig) -> Result<(), ServiceError> {
-        Self::new(config, self.parts().followed(config)).map(drop)
+    pub(super) fn validate(&self, config: &ServiceConfig) -> Result<(), ServiceError> {
+        Self::new(config, self.lock_state().rebased_overrides(config)).map(drop)
     }
 
-    pub(super) fn parts(&self) -> MutexGuard<'_, Parts> {
-        lock(&self.parts)
+    pub(super) fn lock_state(&self) -> MutexGuard<'_, VirtualServiceState> {
+        lock(&self.state)
     }
 
-    fn follow_rules(&self, config: &ServiceConfig) -> Result<(), SetError> {
-        let set = self.balancer.set();
-        set.set_slow_start(config.slow_start.as_ref().map(|it| it.rule()));
+    fn apply_set_rules(&self, config: &ServiceConfig) -> Result<(), SetError> {
+        let set = self.balancer.backend_set();
+        set.set_slow_start(config.slow_start.as_ref().map(|it| it.to_slow_start()));
         set.set_fail_mode(config.fail_mode.0)?;
-        set.set_quorum(config.quorum.map(|it| it.rule()))
+        set.set_quorum(config.quorum.map(|it| it.to_quorum()))
     }
 
     /// What remembers clients by another rule, and knows those who are known.
-    fn memory(&self, parts: &Parts, config: &ServiceConfig) -> Memory {
+    fn build_persistence(
+        &self,
+        parts: &VirtualServiceState,
+        config: &ServiceConfig,
+    ) -> SharedPersistence {
         let asked = config.persistence.as_ref()?;
-        let persistence = asked.rule().over(self.balancer.clone());
+        let persistence = asked.persistence_builder().build(self.balancer.clone());
         if let Some(known) = &parts.persistence {
-            persistence.restore(known.export(now(), None), now());
+            persistence.restore(known.export(tokio_now(), None), tokio_now());
         }
         Some(Arc::new(persistence))
     }
 
     /// Makes the servers what a configuration and changes by hand say, in one publication. If that
     /// cannot be, nothing is changed.
-    fn move_to(
+    fn apply_servers(
         &self,
-        parts: &mut Parts,
+        parts: &mut VirtualServiceState,
         servers: Vec<RealServer>,
-        changes: Changes,
+        changes: ServiceOverrides,
     ) -> Result<(), SetError> {
-        let after = changes.over(&servers);
-        let steps = diff::servers(&parts.changes.over(&parts.config.servers), &after);
+        let after = changes.apply_to(&servers);
+        let steps = diff::diff_servers(&parts.overrides.apply_to(&parts.config.servers), &after);
         let id = |address: &SocketAddr| BackendId::from(&*address.to_string());
-        self.balancer.set().edit(|edit| {
+        self.balancer.backend_set().edit(|edit| {
             for step in &steps {
                 match step {
                     ServerStep::Add(server) => {
-                        edit.insert(server.is.spec().admin(server.state.into())).map(drop)?;
+                        edit.insert(server.config.backend_spec().admin(server.state.into()))
+                            .map(drop)?;
                     }
                     ServerStep::Remove(address) => edit.remove(&id(address)).map(drop)?,
                     ServerStep::Weight(address, weight) => {
@@ -180,10 +191,10 @@ impl Service {
                 }
             }
             // Servers that a source names are nobody's of those.
-            let is_ours = |name: &str| after.iter().any(|it| it.is.address.to_string() == name);
-            for (server, change) in changes.servers().filter(|(name, _)| !is_ours(name)) {
+            let is_ours = |name: &str| after.iter().any(|it| it.config.address.to_string() == name);
+            for (server, change) in changes.iter().filter(|(name, _)| !is_ours(name)) {
                 let id = BackendId::from(server);
-                if change == parts.changes.change(server)
+                if change == parts.overrides.server_change(server)
                     || !edit.backends().any(|(backend, _)| *backend.id() == id)
                 {
                     continue;
@@ -198,69 +209,70 @@ impl Service {
             Ok(())
         })?;
         parts.config.servers = servers;
-        parts.changes = changes;
+        parts.overrides = changes;
         Ok(())
     }
 
     /// Begins to look after the servers.
-    pub(super) fn watch(&self, monitor: &Monitor) -> Result<(), ServiceError> {
-        let mut parts = self.parts();
-        let plan = parts.config.plan().map_err(|fault| ServiceError::Config(fault.what))?;
-        let known = parts.watch.take().map(|watch| {
+    pub(super) fn start_health_checks(&self, monitor: &Monitor) -> Result<(), ServiceError> {
+        let mut parts = self.lock_state();
+        let plan =
+            parts.config.health_plan().map_err(|fault| ServiceError::Config(fault.reason))?;
+        let known = parts.health_watch.take().map(|watch| {
             let known = watch.export();
             watch.stop();
             known
         });
-        let watch = monitor.watch(self.balancer.set(), plan)?;
+        let watch = monitor.watch(self.balancer.backend_set(), plan)?;
         if let Some(known) = known {
             watch.restore(&known)?;
         }
-        parts.watch = Some(watch);
+        parts.health_watch = Some(watch);
         Ok(())
     }
 
     /// Begins to follow the source of its servers, if it has one.
-    pub(super) fn discover(&self) -> Result<(), ServiceError> {
-        let mut parts = self.parts();
+    pub(super) fn start_discovery(&self) -> Result<(), ServiceError> {
+        let mut parts = self.lock_state();
         if let Some(feed) = parts.feed.take() {
             feed.abort();
         }
         let Some(asked) = parts.config.discovery.clone() else {
             // What another source has named goes with it.
-            let stay = parts.changes.over(&parts.config.servers);
+            let stay = parts.overrides.apply_to(&parts.config.servers);
             let stays =
-                |id: &BackendId| stay.iter().any(|it| it.is.address.to_string() == id.as_str());
-            self.balancer.set().edit(|edit| {
+                |id: &BackendId| stay.iter().any(|it| it.config.address.to_string() == id.as_str());
+            self.balancer.backend_set().edit(|edit| {
                 let all: Vec<_> = edit.backends().map(|(it, _)| it.id().clone()).collect();
                 all.iter().filter(|id| !stays(id)).try_for_each(|id| edit.remove(id).map(drop))
             })?;
             return Ok(());
         };
-        let origin = asked.origin().map_err(|fault| ServiceError::Config(fault.what))?;
+        let origin = asked.build_source().map_err(|fault| ServiceError::Config(fault.reason))?;
         parts.feed = Some(match origin {
-            Origin::File(source) => self.feed(&parts, source, &asked),
-            Origin::Dns(source) => self.feed(&parts, source, &asked),
+            ConfiguredSource::File(source) => self.spawn_feed(&parts, source, &asked),
+            ConfiguredSource::Dns(source) => self.spawn_feed(&parts, source, &asked),
         });
         Ok(())
     }
 
-    fn feed<S: Source<SocketAddr> + 'static>(
+    fn spawn_feed<S: MemberSource<SocketAddr> + 'static>(
         &self,
-        parts: &Parts,
+        parts: &VirtualServiceState,
         source: S,
         asked: &DiscoveryConfig,
     ) -> JoinHandle<()> {
-        let ours = parts.changes.over(&parts.config.servers);
+        let ours = parts.overrides.apply_to(&parts.config.servers);
         let is_ours =
-            |id: &BackendId| ours.iter().any(|it| it.is.address.to_string() == id.as_str());
+            |id: &BackendId| ours.iter().any(|it| it.config.address.to_string() == id.as_str());
         let snapshot = self.balancer.snapshot();
         let left = snapshot.backends().iter().map(|it| it.id().clone()).filter(|id| !is_ours(id));
-        let mut feed = Feed::new(self.balancer.set(), source).adopt(left);
+        let mut feed = Feed::new(self.balancer.backend_set(), source).adopt(left);
         if asked.allow_empty {
             feed = feed.allow_empty();
         }
-        if let Some(Time(deadline)) = asked.drain {
-            feed = feed.removal(Removal::Drain { deadline });
+        if let Some(HumanDuration(deadline)) = asked.drain {
+            feed = feed.removal(RemovalPolicy::Drain { deadline });
         }
         let name = self.name.clone();
         tokio::spawn(async move {
@@ -270,149 +282,166 @@ impl Service {
     }
 
     /// Makes ready what another configuration asks for: takes sockets or opens them.
-    pub(super) fn ready(
+    pub(super) fn prepare(
         &self,
         config: &ServiceConfig,
-        change: ServiceChange,
-        common: Common,
-        sockets: &mut Sockets,
+        change: ServiceDiff,
+        common: CommonServiceOptions,
+        sockets: &mut ListeningSockets,
         others: &dyn Fn(&str) -> Option<Balancer<SocketAddr>>,
-    ) -> Result<Next, ServiceError> {
-        let parts = self.parts();
+    ) -> Result<PreparedService, ServiceError> {
+        let parts = self.lock_state();
         let memory = match change.persistence {
-            true => self.memory(&parts, config),
+            true => self.build_persistence(&parts, config),
             false => parts.persistence.clone(),
         };
-        let load = Load {
+        let load = FrontendSpec {
             config,
             balancer: &self.balancer,
             persistence: memory.as_ref(),
-            workers: config.workers(common.workers),
-            ahead: common.ahead,
-            log: common.log,
-            others,
+            workers: config.effective_workers(common.workers),
+            freebind: common.freebind,
+            log_connections: common.log_connections,
+            find_balancer: others,
         };
         // Those that stay as they are go on.
-        let stays = |listen: &Listen| {
-            !change.is_carried_anew() && parts.carriers.iter().any(|it| it.listen == *listen)
+        let stays = |listen: &ListenAddress| {
+            !change.needs_new_frontends() && parts.frontends.iter().any(|it| it.listen == *listen)
         };
         let listens = config.listen.0.iter().filter(|listen| !stays(listen));
-        let ready =
-            listens.map(|listen| Ready::new(listen, &load, sockets)).collect::<Result<_, _>>()?;
-        Ok(Next { config: config.clone(), change, memory, ready })
+        let ready = listens
+            .map(|listen| PreparedFrontend::prepare(listen, &load, sockets))
+            .collect::<Result<_, _>>()?;
+        Ok(PreparedService {
+            config: config.clone(),
+            diff: change,
+            persistence: memory,
+            frontends: ready,
+        })
     }
 
     /// Becomes what was made ready. What carried the same addresses until now ends what it has;
     /// addresses that are not asked for any more are no longer served, and connections to them have
     /// so long.
-    pub(super) fn become_that(
+    pub(super) fn apply(
         &self,
-        next: Next,
+        next: PreparedService,
         monitor: &Monitor,
-        leaving: &Leaving,
+        leaving: &DrainPolicy,
     ) -> Result<(), ServiceError> {
-        let Next { config, change, memory, ready } = next;
-        let became = self.move_on(&config, change);
+        let PreparedService { config, diff: change, persistence: memory, frontends: ready } = next;
+        let became = self.apply_scheduler_and_servers(&config, change);
         {
-            let mut parts = self.parts();
+            let mut parts = self.lock_state();
             parts.persistence = memory;
             // The servers are those that are there, also where others could not be.
             let servers = std::mem::take(&mut parts.config.servers);
             parts.config = ServiceConfig { servers, ..config };
         }
         // Whatever else cannot be: clients are served.
-        let carried = self.carry(ready, leaving);
+        let carried = self.replace_frontends(ready, leaving);
         became.and(carried)?;
-        if change.rules {
-            let config = self.parts().config.clone();
-            self.follow_rules(&config)?;
+        if change.set_rules {
+            let config = self.lock_state().config.clone();
+            self.apply_set_rules(&config)?;
         }
         if change.health {
-            self.watch(monitor)?;
+            self.start_health_checks(monitor)?;
         }
         if change.discovery {
-            self.discover()?;
+            self.start_discovery()?;
         }
         Ok(())
     }
 
     /// Other servers, and another rule for them.
-    fn move_on(&self, config: &ServiceConfig, change: ServiceChange) -> Result<(), ServiceError> {
-        let mut parts = self.parts();
-        let changes = parts.followed(config);
-        let rule = || Registry::default().parse(&config.scheduler);
+    fn apply_scheduler_and_servers(
+        &self,
+        config: &ServiceConfig,
+        change: ServiceDiff,
+    ) -> Result<(), ServiceError> {
+        let mut parts = self.lock_state();
+        let changes = parts.rebased_overrides(config);
+        let rule = || SchedulerRegistry::default().parse(&config.scheduler);
         // The new rule may be needed for the new servers, or the other way round.
         let early = change.scheduler && self.balancer.set_scheduler(rule()?).is_ok();
-        self.move_to(&mut parts, config.servers.clone(), changes)?;
+        self.apply_servers(&mut parts, config.servers.clone(), changes)?;
         if change.scheduler && !early {
             self.balancer.set_scheduler(rule()?)?;
         }
         Ok(())
     }
 
-    fn carry(&self, ready: Vec<Ready>, leaving: &Leaving) -> Result<(), ServiceError> {
-        let mut parts = self.parts();
+    fn replace_frontends(
+        &self,
+        ready: Vec<PreparedFrontend>,
+        leaving: &DrainPolicy,
+    ) -> Result<(), ServiceError> {
+        let mut parts = self.lock_state();
         let mut result = Ok(());
-        let begun = ready.into_iter().map(|ready| ready.run(&self.name));
+        let begun = ready.into_iter().map(|ready| ready.start(&self.name));
         let begun = begun.filter_map(|it| it.map_err(|error| result = Err(error)).ok());
         let new: Vec<_> = begun.collect();
-        for old in std::mem::take(&mut parts.carriers) {
+        for old in std::mem::take(&mut parts.frontends) {
             if new.iter().any(|it| it.listen == old.listen) {
                 old.hand_over(Duration::MAX);
                 parts.retired.push(old);
             } else if parts.config.listen.0.contains(&old.listen) {
-                parts.carriers.push(old);
+                parts.frontends.push(old);
             } else {
-                leaving.end(&old, self.protocol);
+                leaving.drain_frontend(&old, self.protocol);
                 parts.retired.push(old);
             }
         }
-        parts.carriers.extend(new);
-        parts.bury();
+        parts.frontends.extend(new);
+        parts.reap_finished();
         // Each has threads, as long as it has connections.
-        let many = parts.retired.len().saturating_sub(RETIRED);
-        parts.retired.iter().take(many).for_each(|it| it.hand_over(leaving.within));
+        let many = parts.retired.len().saturating_sub(MAX_RETIRED_FRONTENDS);
+        parts.retired.iter().take(many).for_each(|it| it.hand_over(leaving.drain_timeout));
         result
     }
 
     /// The sockets of what carries it.
-    pub(super) fn sockets(&self) -> Sockets {
-        let mut all = Sockets::default();
-        self.parts().carriers.iter().for_each(|it| all.extend(it.sockets(self.protocol)));
+    pub(super) fn duplicate_sockets(&self) -> ListeningSockets {
+        let mut all = ListeningSockets::default();
+        self.lock_state()
+            .frontends
+            .iter()
+            .for_each(|it| all.extend(it.duplicate_sockets(self.protocol)));
         all
     }
 
     /// Takes no more connections, which come to a successor or to nobody; those that are there have
     /// so long.
-    pub(super) fn end(&self, within: Duration, is_succeeded: bool) {
-        self.parts().all().for_each(|it| match is_succeeded {
+    pub(super) fn drain(&self, within: Duration, is_succeeded: bool) {
+        self.lock_state().all_frontends().for_each(|it| match is_succeeded {
             true => it.hand_over(within),
             false => it.drain(within),
         });
     }
 
     /// The same, where each address may have gone to another service, or to none.
-    pub(super) fn leave(&self, leaving: &Leaving) {
-        self.parts().all().for_each(|it| leaving.end(it, self.protocol));
+    pub(super) fn retire(&self, leaving: &DrainPolicy) {
+        self.lock_state().all_frontends().for_each(|it| leaving.drain_frontend(it, self.protocol));
     }
 
     /// Looks after nothing any more, and waits until nothing is carried.
-    pub(super) async fn ended(&self) -> Drained {
+    pub(super) async fn wait_drained(&self) -> DrainReport {
         let carriers = {
-            let mut parts = self.parts();
-            if let Some(watch) = parts.watch.take() {
+            let mut parts = self.lock_state();
+            if let Some(watch) = parts.health_watch.take() {
                 watch.stop();
             }
             if let Some(feed) = parts.feed.take() {
                 feed.abort();
             }
-            let mut carriers = std::mem::take(&mut parts.carriers);
+            let mut carriers = std::mem::take(&mut parts.frontends);
             carriers.append(&mut parts.retired);
             carriers
         };
-        let mut sum = Drained::default();
+        let mut sum = DrainReport::default();
         for mut carrier in carriers {
-            let drained = carrier.ended().await;
+            let drained = carrier.wait_drained().await;
             sum.finished += drained.finished;
             sum.cut += drained.cut;
         }
@@ -420,125 +449,127 @@ impl Service {
     }
 
     /// Is there a server that could serve?
-    pub(super) fn is_up(&self) -> bool {
+    pub(super) fn has_eligible_server(&self) -> bool {
         let snapshot = self.balancer.snapshot();
-        snapshot.members().iter().any(|member| member.state() == State::Eligible)
+        snapshot.members().iter().any(|member| member.state() == BackendState::Eligible)
     }
 
     /// Does something by hand, all of it or nothing.
-    pub(super) fn edit(&self, edits: &[Edit]) -> Result<(), DirectorError> {
-        let mut parts = self.parts();
+    pub(super) fn edit_servers(&self, edits: &[ServerEdit]) -> Result<(), DirectorError> {
+        let mut parts = self.lock_state();
         let snapshot = self.balancer.snapshot();
         let has = |server: &str| snapshot.find(&BackendId::from(server)).is_some();
-        let mut changes = parts.changes.clone();
+        let mut changes = parts.overrides.clone();
         for edit in edits {
             let service = || self.name.clone();
             match edit {
-                Edit::Change(server, _) | Edit::Remove(server) if !has(server) => {
+                ServerEdit::Change(server, _) | ServerEdit::Remove(server) if !has(server) => {
                     let server = server.clone();
                     return Err(DirectorError::NoServer { service: service(), server });
                 }
-                Edit::Add(server) if has(&server.address.to_string()) => {
+                ServerEdit::Add(server) if has(&server.address.to_string()) => {
                     let server = server.address;
                     return Err(DirectorError::ServerExists { service: service(), server });
                 }
-                _ => changes.note(edit),
+                _ => changes.record(edit),
             }
         }
-        changes.prune(&parts.config.servers);
+        changes.prune_removed(&parts.config.servers);
         let servers = parts.config.servers.clone();
-        self.move_to(&mut parts, servers, changes).map_err(|source| DirectorError::Service {
+        self.apply_servers(&mut parts, servers, changes).map_err(|source| DirectorError::Service {
             service: self.name.clone(),
             source: source.into(),
         })
     }
 
     /// Takes over what was done by hand at another director.
-    pub(super) fn merge(&self, others: &Changes) -> Result<(), SetError> {
-        let mut parts = self.parts();
-        let mut changes = parts.changes.clone();
+    pub(super) fn merge_overrides(&self, others: &ServiceOverrides) -> Result<(), SetError> {
+        let mut parts = self.lock_state();
+        let mut changes = parts.overrides.clone();
         if !changes.merge(others) {
             return Ok(());
         }
         let servers = parts.config.servers.clone();
-        self.move_to(&mut parts, servers, changes)
+        self.apply_servers(&mut parts, servers, changes)
     }
 
     /// What checks and traffic have taught, without counts.
-    pub(super) fn learned(&self) -> Option<Saved> {
-        self.parts().watch.as_ref().map(|watch| watch.export().without_outcomes())
+    pub(super) fn export_health(&self) -> Option<SavedHealth> {
+        self.lock_state().health_watch.as_ref().map(|watch| watch.export().without_outcomes())
     }
 
     /// Takes up what another director has learned; its own checks go before that.
-    pub(super) fn learn(&self, saved: &Saved) -> Result<(), SetError> {
-        self.parts().watch.as_ref().map_or(Ok(()), |watch| watch.restore(saved))
+    pub(super) fn restore_health(&self, saved: &SavedHealth) -> Result<(), SetError> {
+        self.lock_state().health_watch.as_ref().map_or(Ok(()), |watch| watch.restore(saved))
     }
 
     /// Who is carried at this moment, by those that are to end also.
-    pub(super) fn connections(&self, most: usize) -> Vec<Connection> {
-        let parts = self.parts();
-        parts.all().fold(Vec::new(), |mut all, carrier| {
+    pub(super) fn connections(&self, most: usize) -> Vec<ConnectionInfo> {
+        let parts = self.lock_state();
+        parts.all_frontends().fold(Vec::new(), |mut all, carrier| {
             all.extend(carrier.connections(most - all.len()));
             all
         })
     }
 
     /// What all directors have done.
-    pub(super) fn totals(&self) -> Totals {
-        let mut parts = self.parts();
-        parts.bury();
-        parts.before.plus(parts.own())
+    pub(super) fn totals(&self) -> ServiceTotals {
+        let mut parts = self.lock_state();
+        parts.reap_finished();
+        parts.inherited_totals.saturating_add(parts.own_totals())
     }
 
     /// What this director has done, in detail.
-    pub(super) fn measured(&self) -> Measured {
-        let mut parts = self.parts();
-        parts.bury();
+    pub(super) fn counters(&self) -> ServiceCounters {
+        let mut parts = self.lock_state();
+        parts.reap_finished();
         let snapshot = self.balancer.snapshot();
         let is_there = |name: &str| snapshot.find(&BackendId::from(name)).is_some();
-        parts.ended.servers.retain(|name, _| is_there(name));
-        let mut sum = Measured::default();
-        sum.merge(&parts.ended);
-        parts.all().for_each(|it| sum.add(&it.hold));
+        parts.retired_counters.servers.retain(|name, _| is_there(name));
+        let mut sum = ServiceCounters::default();
+        sum.merge(&parts.retired_counters);
+        parts.all_frontends().for_each(|it| sum.add_frontend(&it.handle));
         sum
     }
 
     /// Takes over what all have done, as another knows it: totals go on, and never back.
-    pub(super) fn take_totals(&self, totals: Totals) {
-        let mut parts = self.parts();
-        parts.before = totals.minus(parts.own());
+    pub(super) fn adopt_totals(&self, totals: ServiceTotals) {
+        let mut parts = self.lock_state();
+        parts.inherited_totals = totals.saturating_sub(parts.own_totals());
     }
 }
 
-impl Parts {
+impl VirtualServiceState {
     /// What is left of changes by hand under another configuration.
-    fn followed(&self, config: &ServiceConfig) -> Changes {
-        let mut changes = self.changes.clone();
-        changes.follow(&self.config.servers, &config.servers);
+    fn rebased_overrides(&self, config: &ServiceConfig) -> ServiceOverrides {
+        let mut changes = self.overrides.clone();
+        changes.rebase(&self.config.servers, &config.servers);
         changes
     }
 
     /// All that carry something.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Carrier> {
-        self.carriers.iter().chain(&self.retired)
+    pub(super) fn all_frontends(&self) -> impl Iterator<Item = &Frontend> {
+        self.frontends.iter().chain(&self.retired)
     }
 
     /// Forgets carriers that are gone, but for what they did.
-    fn bury(&mut self) {
-        for gone in self.retired.extract_if(.., |it| it.has_ended()) {
-            self.ended.add(&gone.hold);
+    fn reap_finished(&mut self) {
+        for gone in self.retired.extract_if(.., |it| it.is_finished()) {
+            self.retired_counters.add_frontend(&gone.handle);
         }
-        self.ended.active = 0;
+        self.retired_counters.active = 0;
     }
 
-    fn own(&self) -> Totals {
-        self.all().fold(self.ended.totals, |sum, it| sum.plus(it.counted().totals()))
+    fn own_totals(&self) -> ServiceTotals {
+        self.all_frontends().fold(self.retired_counters.totals, |sum, it| {
+            sum.saturating_add(it.counters().totals())
+        })
     }
 }
 
-impl Drop for Parts {
+impl Drop for VirtualServiceState {
     fn drop(&mut self) {
-        if let Some(watch) = self.watch.take() {
+        if let Some(watch) = self.health_watch.take() {
             watch.stop();
         }
         if let Some(feed) = self.feed.take() {
@@ -547,6 +578,6 @@ impl Drop for Parts {
     }
 }
 
-pub(super) fn now() -> Instant {
+pub(super) fn tokio_now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::carrier::{Counted, Hold};
-use super::config::Protocol;
+use super::carrier::{AnyForwarderHandle, FrontendCounters};
+use super::config::ServiceProtocol;
 use super::running::Director;
-use super::service::{Service, now};
-use super::sync::Sync;
-use crate::backend::Outcomes;
-use crate::forward::{Counters, UdpCounters};
-use crate::histogram::Durations;
-use crate::vrrp::View;
+use super::service::{VirtualService, tokio_now};
+use super::sync::StateSync;
+use crate::backend::OutcomeCounts;
+use crate::forward::{TcpCounters, UdpCounters};
+use crate::histogram::DurationHistogram;
+use crate::vrrp::VrrpStatus;
 
 /// Everything.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
-pub struct Status {
+pub struct DirectorStatus {
     /// Of this crate.
     pub version: &'static str,
     /// For how long it has run, in milliseconds.
@@ -28,7 +28,7 @@ pub struct Status {
     /// Each service, in the order of the configuration.
     pub services: Vec<ServiceStatus>,
     /// The virtual addresses and the election.
-    pub vrrp: Option<View>,
+    pub vrrp: Option<VrrpStatus>,
     /// What the standby is told, or this one as a standby.
     pub sync: Option<SyncStatus>,
 }
@@ -50,7 +50,7 @@ pub struct ServiceStatus {
     /// The weight that must be healthy is.
     pub quorum: bool,
     /// What was done, by both directors, since counts were last zeroed.
-    pub totals: Totals,
+    pub totals: ServiceTotals,
     /// What was refused, by reason, by this director.
     pub refused: BTreeMap<&'static str, u64>,
     /// Connections or flows that this director carries now.
@@ -72,7 +72,7 @@ pub struct ServerStatus {
     /// What becomes of new connections: `eligible`, `down`, `draining`, ...
     pub state: &'static str,
     /// Why, where that is known.
-    pub why: Option<String>,
+    pub reason: Option<String>,
     /// The weight that is set.
     pub weight: u32,
     /// Those of tier 0 come first.
@@ -86,7 +86,7 @@ pub struct ServerStatus {
     /// Those that count as inactive: flows of UDP.
     pub inactive: u32,
     /// How those before ended.
-    pub outcomes: Outcomes,
+    pub outcomes: OutcomeCounts,
     /// What this director did, since counts were last zeroed.
     pub totals: ServerTotals,
     /// How long connecting took, in milliseconds: the median.
@@ -98,7 +98,7 @@ pub struct ServerStatus {
 /// What a service has done since it was begun, by whichever director was active.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Totals {
+pub struct ServiceTotals {
     /// Connections taken, or flows begun.
     pub accepted: u64,
     /// Connections or flows that no server took.
@@ -109,17 +109,17 @@ pub struct Totals {
     pub bytes_to_clients: u64,
 }
 
-impl Totals {
-    pub(super) fn plus(self, other: Self) -> Self {
-        self.with(other, u64::saturating_add)
+impl ServiceTotals {
+    pub(super) fn saturating_add(self, other: Self) -> Self {
+        self.combine(other, u64::saturating_add)
     }
 
     /// What is left of these without the others; nothing is less than 0.
-    pub(super) fn minus(self, other: Self) -> Self {
-        self.with(other, u64::saturating_sub)
+    pub(super) fn saturating_sub(self, other: Self) -> Self {
+        self.combine(other, u64::saturating_sub)
     }
 
-    fn with(self, other: Self, by: fn(u64, u64) -> u64) -> Self {
+    fn combine(self, other: Self, by: fn(u64, u64) -> u64) -> Self {
         Self {
             accepted: by(self.accepted, other.accepted),
             refused: by(self.refused, other.refused),
@@ -144,15 +144,15 @@ pub struct ServerTotals {
 }
 
 impl ServerTotals {
-    pub(super) fn plus(self, other: Self) -> Self {
-        self.with(other, u64::saturating_add)
+    pub(super) fn saturating_add(self, other: Self) -> Self {
+        self.combine(other, u64::saturating_add)
     }
 
-    pub(super) fn minus(self, other: Self) -> Self {
-        self.with(other, u64::saturating_sub)
+    pub(super) fn saturating_sub(self, other: Self) -> Self {
+        self.combine(other, u64::saturating_sub)
     }
 
-    fn with(self, other: Self, by: fn(u64, u64) -> u64) -> Self {
+    fn combine(self, other: Self, by: fn(u64, u64) -> u64) -> Self {
         Self {
             connections: by(self.connections, other.connections),
             failed: by(self.failed, other.failed),
@@ -180,82 +180,82 @@ pub struct SyncStatus {
     pub error: Option<String>,
 }
 
-pub(super) fn millis(time: Duration) -> u64 {
+pub(super) fn saturating_millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// From when counts are counted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Since {
+pub(super) enum CountedSince {
     /// The start, so that they never go back.
     Start,
     /// When an operator zeroed them.
-    Zero,
+    LastZeroed,
 }
 
 impl Director {
     /// How it stands.
     #[must_use]
-    pub fn status(&self) -> Status {
-        self.status_since(Since::Zero)
+    pub fn status(&self) -> DirectorStatus {
+        self.status_since(CountedSince::LastZeroed)
     }
 
-    pub(super) fn status_since(&self, since: Since) -> Status {
-        let inner = &self.inner;
-        let up = now().saturating_duration_since(inner.since);
-        Status {
+    pub(super) fn status_since(&self, since: CountedSince) -> DirectorStatus {
+        let inner = &self.shared;
+        let up = tokio_now().saturating_duration_since(inner.started_at);
+        DirectorStatus {
             version: env!("CARGO_PKG_VERSION"),
-            uptime_ms: millis(up),
+            uptime_ms: saturating_millis(up),
             active: inner.is_active(),
             services: inner.services().iter().map(|service| service.status(since)).collect(),
-            vrrp: self.vrrp().and_then(|vrrp| vrrp.view()),
-            sync: inner.sync().map(|sync| Sync::status(&sync)),
+            vrrp: self.vrrp().and_then(|vrrp| vrrp.status()),
+            sync: inner.state_sync().map(|sync| StateSync::status(&sync)),
         }
     }
 }
 
 /// What all carriers of a service have counted.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Measured {
-    pub(super) totals: Totals,
+pub(super) struct ServiceCounters {
+    pub(super) totals: ServiceTotals,
     pub(super) active: u64,
     pub(super) refused: BTreeMap<&'static str, u64>,
-    pub(super) servers: BTreeMap<String, ServerMeasured>,
+    pub(super) servers: BTreeMap<String, ServerCounters>,
 }
 
 /// Of one server.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ServerMeasured {
+pub(super) struct ServerCounters {
     pub(super) totals: ServerTotals,
-    pub(super) connect: Durations,
+    pub(super) connect_time: DurationHistogram,
 }
 
-impl Measured {
+impl ServiceCounters {
     /// Adds what one carrier has counted.
-    pub(super) fn add(&mut self, hold: &Hold) {
+    pub(super) fn add_frontend(&mut self, hold: &AnyForwarderHandle) {
         match hold {
-            Hold::Tcp(handle) => {
+            AnyForwarderHandle::Tcp(handle) => {
                 let counters = handle.counters();
-                self.count(&Counted::Tcp(counters));
-                self.refuse(tcp_refusals(&counters));
+                self.add_totals(&FrontendCounters::Tcp(counters));
+                self.add_refusals(tcp_refusals_by_reason(&counters));
                 for backend in handle.backends() {
                     let server = self.servers.entry(backend.id.to_string()).or_default();
-                    server.totals = server.totals.plus(ServerTotals {
+                    server.totals = server.totals.saturating_add(ServerTotals {
                         connections: backend.connections,
                         failed: backend.failed_connects,
                         bytes_in: backend.bytes_in,
                         bytes_out: backend.bytes_out,
                     });
-                    server.connect.merge(&backend.connect_time);
+                    server.connect_time.merge(&backend.connect_time);
                 }
             }
-            Hold::Udp(handle) => {
+            AnyForwarderHandle::Udp(handle) => {
                 let counters = handle.counters();
-                self.count(&Counted::Udp(counters));
-                self.refuse(udp_refusals(&counters));
+                self.add_totals(&FrontendCounters::Udp(counters));
+                self.add_refusals(udp_refusals_by_reason(&counters));
                 for backend in handle.backends() {
                     let server = self.servers.entry(backend.id.to_string()).or_default();
-                    server.totals = server.totals.plus(ServerTotals {
+                    server.totals = server.totals.saturating_add(ServerTotals {
                         connections: backend.flows_started,
                         failed: backend.errors,
                         bytes_in: backend.to_server.bytes,
@@ -268,28 +268,28 @@ impl Measured {
 
     /// Adds what carriers have counted that are gone.
     pub(super) fn merge(&mut self, gone: &Self) {
-        self.totals = self.totals.plus(gone.totals);
-        self.refuse(gone.refused.iter().map(|(reason, count)| (*reason, *count)));
+        self.totals = self.totals.saturating_add(gone.totals);
+        self.add_refusals(gone.refused.iter().map(|(reason, count)| (*reason, *count)));
         for (name, server) in &gone.servers {
             let sum = self.servers.entry(name.clone()).or_default();
-            sum.totals = sum.totals.plus(server.totals);
-            sum.connect.merge(&server.connect);
+            sum.totals = sum.totals.saturating_add(server.totals);
+            sum.connect_time.merge(&server.connect_time);
         }
     }
 
-    fn count(&mut self, counted: &Counted) {
-        self.totals = self.totals.plus(counted.totals());
+    fn add_totals(&mut self, counted: &FrontendCounters) {
+        self.totals = self.totals.saturating_add(counted.totals());
         self.active += counted.active();
     }
 
-    fn refuse(&mut self, reasons: impl IntoIterator<Item = (&'static str, u64)>) {
+    fn add_refusals(&mut self, reasons: impl IntoIterator<Item = (&'static str, u64)>) {
         for (reason, count) in reasons {
             *self.refused.entry(reason).or_default() += count;
         }
     }
 }
 
-fn tcp_refusals(counters: &Counters) -> [(&'static str, u64); 12] {
+fn tcp_refusals_by_reason(counters: &TcpCounters) -> [(&'static str, u64); 12] {
     let refused = &counters.refused;
     [
         ("no_server", refused.no_backend),
@@ -307,7 +307,7 @@ fn tcp_refusals(counters: &Counters) -> [(&'static str, u64); 12] {
     ]
 }
 
-fn udp_refusals(counters: &UdpCounters) -> [(&'static str, u64); 11] {
+fn udp_refusals_by_reason(counters: &UdpCounters) -> [(&'static str, u64); 11] {
     let shed = &counters.shed;
     [
         ("max_flows", shed.max_flows),
@@ -326,42 +326,48 @@ fn udp_refusals(counters: &UdpCounters) -> [(&'static str, u64); 11] {
 
 /// What an operator has zeroed: counts as they were then.
 #[derive(Debug, Default)]
-pub(super) struct Zero {
-    totals: Totals,
+pub(super) struct CounterBaseline {
+    totals: ServiceTotals,
     refused: BTreeMap<&'static str, u64>,
     servers: BTreeMap<String, ServerTotals>,
 }
 
-impl Service {
+impl VirtualService {
     /// Lets counts begin anew for those who look; metrics go on.
-    pub(super) fn zero(&self) {
-        let measured = self.measured();
+    pub(super) fn zero_counters(&self) {
+        let measured = self.counters();
         let servers = measured.servers.iter();
-        let zero = Zero {
+        let zero = CounterBaseline {
             totals: self.totals(),
             refused: measured.refused.clone(),
             servers: servers.map(|(name, it)| (name.clone(), it.totals)).collect(),
         };
-        self.parts().zero = zero;
+        self.lock_state().counter_baseline = zero;
     }
 
-    pub(super) fn status(&self, since: Since) -> ServiceStatus {
-        let mut measured = self.measured();
+    pub(super) fn status(&self, since: CountedSince) -> ServiceStatus {
+        let mut measured = self.counters();
         let mut totals = self.totals();
-        let parts = self.parts();
-        if since == Since::Zero {
-            totals = totals.minus(parts.zero.totals);
+        let parts = self.lock_state();
+        if since == CountedSince::LastZeroed {
+            totals = totals.saturating_sub(parts.counter_baseline.totals);
             for (reason, count) in &mut measured.refused {
-                *count -= parts.zero.refused.get(reason).copied().unwrap_or_default().min(*count);
+                *count -= parts
+                    .counter_baseline
+                    .refused
+                    .get(reason)
+                    .copied()
+                    .unwrap_or_default()
+                    .min(*count);
             }
             for (name, server) in &mut measured.servers {
-                let zero = parts.zero.servers.get(name).copied().unwrap_or_default();
-                server.totals = server.totals.minus(zero);
+                let zero = parts.counter_baseline.servers.get(name).copied().unwrap_or_default();
+                server.totals = server.totals.saturating_sub(zero);
             }
         }
         measured.refused.retain(|_, count| *count > 0);
-        let wanted = parts.changes.over(&parts.config.servers);
-        let names = wanted.into_iter().map(|it| (it.is.address.to_string(), it.is.name));
+        let wanted = parts.overrides.apply_to(&parts.config.servers);
+        let names = wanted.into_iter().map(|it| (it.config.address.to_string(), it.config.name));
         let mut names: BTreeMap<_, _> = names.collect();
         let snapshot = self.balancer.snapshot();
         // The set has the newest first.
@@ -369,16 +375,16 @@ impl Service {
         let servers = all.into_iter().rev().map(|(position, (backend, member))| {
             let address = backend.id().to_string();
             let known = measured.servers.remove(&address).unwrap_or_default();
-            let connect = |part| known.connect.quantile(part).map(|it| it.as_secs_f64() * 1e3);
+            let connect = |part| known.connect_time.quantile(part).map(|it| it.as_secs_f64() * 1e3);
             let load = backend.load();
             ServerStatus {
                 name: names.remove(&address).flatten(),
                 state: member.state().name(),
-                why: snapshot.why(position).map(ToString::to_string),
+                reason: snapshot.reason(position).map(ToString::to_string),
                 weight: member.weight(),
                 tier: member.tier(),
-                max_connections: member.limits().upper(),
-                by_hand: parts.changes.has(&address),
+                max_connections: member.limits().max_connections(),
+                by_hand: parts.overrides.contains(&address),
                 active: load.active,
                 inactive: load.inactive,
                 outcomes: backend.outcomes(),
@@ -390,7 +396,7 @@ impl Service {
         });
         ServiceStatus {
             name: self.name.clone(),
-            listen: parts.carriers.iter().map(|it| it.listens().to_string()).collect(),
+            listen: parts.frontends.iter().map(|it| it.local_address().to_string()).collect(),
             protocol: self.protocol.name(),
             scheduler: parts.config.scheduler.clone(),
             panicking: snapshot.is_panicking(),
@@ -404,7 +410,7 @@ impl Service {
     }
 }
 
-impl Protocol {
+impl ServiceProtocol {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",

@@ -16,18 +16,18 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
-use super::carrier::Sockets;
-use super::config::Config;
+use super::carrier::ListeningSockets;
+use super::config::DirectorConfig;
 use super::error::DirectorError;
 use super::running::Director;
 use crate::forward::handover::{self, HandoverError};
 
 /// How long the other one may take to speak.
-const PATIENCE: Duration = Duration::from_secs(5);
+const HANDOVER_IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a successor may take to serve.
-const START: Duration = Duration::from_secs(60);
+const SUCCESSOR_START_TIMEOUT: Duration = Duration::from_secs(60);
 /// What a successor says when it serves.
-const SERVES: u8 = b'!';
+const SERVING_BYTE: u8 = b'!';
 
 /// The director that serves until this one does.
 #[derive(Debug)]
@@ -35,7 +35,9 @@ pub(super) struct Predecessor(UnixStream);
 
 impl Predecessor {
     /// Looks for one, and takes its sockets.
-    pub(super) async fn find(path: &Path) -> Result<Option<(Self, Sockets)>, HandoverError> {
+    pub(super) async fn connect(
+        path: &Path,
+    ) -> Result<Option<(Self, ListeningSockets)>, HandoverError> {
         let path = path.to_owned();
         let found = spawn_blocking(move || {
             let stream = match UnixStream::connect(&path) {
@@ -46,29 +48,32 @@ impl Predecessor {
                     _ => return Err(error.into()),
                 },
             };
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(HANDOVER_IO_TIMEOUT))?;
             let sockets = handover::receive(&stream)?;
-            Ok(Some((Self(stream), Sockets::new(sockets.into_iter().map(|(_, it)| it)))))
+            Ok(Some((
+                Self(stream),
+                ListeningSockets::from_descriptors(sockets.into_iter().map(|(_, it)| it)),
+            )))
         });
         found.await.unwrap_or(Ok(None))
     }
 
     /// This one serves: the other may go.
-    pub(super) fn dismiss(mut self) -> io::Result<()> {
-        self.0.write_all(&[SERVES])
+    pub(super) fn confirm_takeover(mut self) -> io::Result<()> {
+        self.0.write_all(&[SERVING_BYTE])
     }
 }
 
 /// Where a successor comes.
 #[derive(Debug)]
-pub(super) struct Offer {
+pub(super) struct HandoverListener {
     listener: UnixListener,
     path: PathBuf,
 }
 
-impl Offer {
+impl HandoverListener {
     /// Takes the place of what is there.
-    pub(super) fn new(path: &Path) -> Result<Self, DirectorError> {
+    pub(super) fn bind(path: &Path) -> Result<Self, DirectorError> {
         let begin = || {
             // Beside, and then over it: a successor finds one of the two.
             let beside = path.with_extension(format!("{}", std::process::id()));
@@ -82,7 +87,7 @@ impl Offer {
     }
 
     /// Hands over to whoever comes, until one of them serves.
-    pub(super) async fn wait(self, director: Director) {
+    pub(super) async fn serve(self, director: Director) {
         let listener = match self.listener.set_nonblocking(true) {
             Ok(()) => tokio::net::UnixListener::from_std(self.listener),
             Err(error) => Err(error),
@@ -98,10 +103,10 @@ impl Offer {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            match hand_over(&director, stream).await {
+            match hand_over_to(&director, stream).await {
                 Ok(()) => {
                     tracing::info!("a successor serves");
-                    director.inner.succeeded.send_replace(true);
+                    director.shared.has_successor.send_replace(true);
                     return;
                 }
                 Err(error) => tracing::warn!("a successor came and does not serve: {error}"),
@@ -110,29 +115,29 @@ impl Offer {
     }
 }
 
-async fn hand_over(director: &Director, stream: tokio::net::UnixStream) -> io::Result<()> {
+async fn hand_over_to(director: &Director, stream: tokio::net::UnixStream) -> io::Result<()> {
     let stream = stream.into_std()?;
     stream.set_nonblocking(false)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.set_read_timeout(Some(START))?;
+    stream.set_write_timeout(Some(HANDOVER_IO_TIMEOUT))?;
+    stream.set_read_timeout(Some(SUCCESSOR_START_TIMEOUT))?;
     // Nothing else is changed meanwhile.
-    let current = director.inner.config.lock().await;
-    let without = Config { vrrp: Vec::new(), ..current.clone() };
+    let current = director.shared.config.lock().await;
+    let without = DirectorConfig { vrrp: Vec::new(), ..current.clone() };
     if !current.vrrp.is_empty() {
-        director.change_vrrp(&current, &without).await.map_err(io::Error::other)?;
+        director.restart_vrrp(&current, &without).await.map_err(io::Error::other)?;
     }
-    let sockets = director.sockets();
+    let sockets = director.duplicate_sockets();
     let handed = spawn_blocking(move || {
         let sockets: Vec<_> = sockets.iter().map(|it| ("director", it.as_fd())).collect();
         handover::send(&stream, &sockets).map_err(io::Error::other)?;
         let mut said = [0];
         (&stream).read_exact(&mut said)?;
-        if said == [SERVES] { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+        if said == [SERVING_BYTE] { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
     });
     let handed = handed.await.unwrap_or_else(|error| Err(io::Error::other(error)));
     if handed.is_err()
         && !current.vrrp.is_empty()
-        && let Err(error) = director.change_vrrp(&without, &current).await
+        && let Err(error) = director.restart_vrrp(&without, &current).await
     {
         tracing::error!("the election that was cannot be begun again: {error}");
     }
@@ -142,8 +147,8 @@ async fn hand_over(director: &Director, stream: tokio::net::UnixStream) -> io::R
 impl Director {
     /// Waits until a successor serves in its place; then it is time to [`stop`](Self::stop). Never,
     /// where the configuration has no `handover`.
-    pub async fn succeeded(&self) {
-        let mut succeeded = self.inner.succeeded.subscribe();
+    pub async fn wait_for_successor(&self) {
+        let mut succeeded = self.shared.has_successor.subscribe();
         if succeeded.wait_for(|succeeded| *succeeded).await.is_err() {
             std::future::pending::<()>().await;
         }

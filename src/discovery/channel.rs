@@ -3,19 +3,19 @@
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use super::{Source, SourceError, Update};
+use super::{DiscoveryError, MemberSource, MemberUpdate};
 
 /// Makes a source that says what is sent to it, and the sender.
 ///
 /// For a program that learns of its members in a way of its own: from its control plane, from an API
 /// call. `capacity` words (at least one) wait in between; who sends more
-/// [waits](Sender::send) or [is told](Sender::try_send). The source ends when every sender is
+/// [waits](MemberSender::send) or [is told](MemberSender::try_send). The source ends when every sender is
 /// dropped; the members stay.
 ///
 /// # Examples
 /// ```
 /// use std::net::SocketAddr;
-/// use lvs::discovery::{Feed, Update, channel};
+/// use lvs::discovery::{Feed, MemberUpdate, channel};
 /// use lvs::{BackendSet, Spec};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -33,60 +33,60 @@ use super::{Source, SourceError, Update};
 /// # }
 /// ```
 #[must_use]
-pub fn channel<T>(capacity: usize) -> (Sender<T>, ChannelSource<T>) {
+pub fn channel<T>(capacity: usize) -> (MemberSender<T>, ChannelSource<T>) {
     // The most that tokio's channel can hold; beyond, it panics.
     let capacity = capacity.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
     let (sender, receiver) = mpsc::channel(capacity);
-    (Sender { sender }, ChannelSource { receiver })
+    (MemberSender { sender }, ChannelSource { receiver })
 }
 
 /// Says who the members are; made by [`channel`]. A cheap clone.
 #[derive(Debug)]
-pub struct Sender<T> {
-    sender: mpsc::Sender<Result<Update<T>, SourceError>>,
+pub struct MemberSender<T> {
+    sender: mpsc::Sender<Result<MemberUpdate<T>, DiscoveryError>>,
 }
 
 /// Why a word was not sent; it is in there.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum SendError<T> {
+pub enum MemberSendError<T> {
     /// As many words as the channel holds wait already.
     #[error("the feed has not heard the last words yet")]
-    Full(Update<T>),
+    Full(MemberUpdate<T>),
     /// The source is gone, and its feed with it.
     #[error("there is no feed any more")]
-    Closed(Update<T>),
+    Closed(MemberUpdate<T>),
 }
 
-impl<T> Sender<T> {
+impl<T> MemberSender<T> {
     /// Sends a word, and waits where the channel is full.
     ///
     /// Cancel safe: dropped, it has sent nothing.
     ///
     /// # Errors
-    /// [`SendError::Closed`].
-    pub async fn send(&self, update: Update<T>) -> Result<(), SendError<T>> {
+    /// [`MemberSendError::Closed`].
+    pub async fn send(&self, update: MemberUpdate<T>) -> Result<(), MemberSendError<T>> {
         match self.sender.reserve().await {
             Ok(permit) => {
                 permit.send(Ok(update));
                 Ok(())
             }
-            Err(_) => Err(SendError::Closed(update)),
+            Err(_) => Err(MemberSendError::Closed(update)),
         }
     }
 
     /// Sends a word if there is room.
     ///
     /// # Errors
-    /// [`SendError::Full`], [`SendError::Closed`].
-    pub fn try_send(&self, update: Update<T>) -> Result<(), SendError<T>> {
+    /// [`MemberSendError::Full`], [`MemberSendError::Closed`].
+    pub fn try_send(&self, update: MemberUpdate<T>) -> Result<(), MemberSendError<T>> {
         match self.sender.try_reserve() {
             Ok(permit) => {
                 permit.send(Ok(update));
                 Ok(())
             }
-            Err(mpsc::error::TrySendError::Full(())) => Err(SendError::Full(update)),
-            Err(mpsc::error::TrySendError::Closed(())) => Err(SendError::Closed(update)),
+            Err(mpsc::error::TrySendError::Full(())) => Err(MemberSendError::Full(update)),
+            Err(mpsc::error::TrySendError::Closed(())) => Err(MemberSendError::Closed(update)),
         }
     }
 
@@ -95,12 +95,12 @@ impl<T> Sender<T> {
     /// ends it.
     ///
     /// Waits where the channel is full; does nothing where the feed is gone.
-    pub async fn fail(&self, error: SourceError) {
+    pub async fn send_error(&self, error: DiscoveryError) {
         let _ = self.sender.send(Err(error)).await;
     }
 }
 
-impl<T> Clone for Sender<T> {
+impl<T> Clone for MemberSender<T> {
     fn clone(&self) -> Self {
         Self { sender: self.sender.clone() }
     }
@@ -109,11 +109,11 @@ impl<T> Clone for Sender<T> {
 /// A source that says what is sent to it; made by [`channel`].
 #[derive(Debug)]
 pub struct ChannelSource<T> {
-    receiver: mpsc::Receiver<Result<Update<T>, SourceError>>,
+    receiver: mpsc::Receiver<Result<MemberUpdate<T>, DiscoveryError>>,
 }
 
-impl<T: Send> Source<T> for ChannelSource<T> {
-    async fn next(&mut self) -> Option<Result<Update<T>, SourceError>> {
+impl<T: Send> MemberSource<T> for ChannelSource<T> {
+    async fn next(&mut self) -> Option<Result<MemberUpdate<T>, DiscoveryError>> {
         self.receiver.recv().await
     }
 

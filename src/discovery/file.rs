@@ -10,21 +10,21 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::{Source, SourceError, Update, list};
+use super::{DiscoveryError, MemberSource, MemberUpdate, list};
 
 /// The largest file that is read, in bytes: a line of 256 for each member that a set holds.
-const MAX_SIZE: u64 = 16 << 20;
+const MAX_FILE_SIZE: u64 = 16 << 20;
 
 /// How long a changed file must stay as it is to be believed.
-const SETTLE: Duration = Duration::from_millis(100);
+const STABILITY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often a file that is never the same twice is read before that is called a failure.
-const UNSETTLED: u32 = 20;
+const MAX_STABILITY_READS: u32 = 20;
 
 /// A source that says what is in a file, and says it again when the file changes.
 ///
 /// The file is in the [text form](crate::discovery#the-text-form). A bad one changes nothing, and
-/// the [error](SourceError::List) names file, line and column; so do a missing file and one that
+/// the [error](DiscoveryError::List) names file, line and column; so do a missing file and one that
 /// cannot be read. Each failure is told once, until the file is another or good again.
 ///
 /// # How it is watched
@@ -55,16 +55,16 @@ pub struct FileSource {
     name: String,
     interval: Duration,
     /// What the last word was about; `None` before the first.
-    told: Option<Seen>,
+    last_reported: Option<FileObservation>,
 }
 
 /// What was found where the file should be.
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum Seen {
+enum FileObservation {
     Content(Vec<u8>),
     Failure(ErrorKind),
     /// It was another one each time.
-    Unsettled,
+    Unstable,
 }
 
 impl FileSource {
@@ -73,7 +73,7 @@ impl FileSource {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         let name = path.display().to_string();
-        Self { path: path.into(), name, interval: Duration::from_secs(1), told: None }
+        Self { path: path.into(), name, interval: Duration::from_secs(1), last_reported: None }
     }
 
     /// How often to read it, 100 ms at the most often; a change is known after at most this and
@@ -84,68 +84,68 @@ impl FileSource {
     }
 
     /// Reads the file until it is the same twice.
-    async fn look(&self) -> (Seen, Option<io::Error>) {
-        let mut last = self.read().await;
-        for _ in 0..UNSETTLED {
-            if self.told.as_ref() == Some(&last.0) {
+    async fn read_stable(&self) -> (FileObservation, Option<io::Error>) {
+        let mut last = self.read_once().await;
+        for _ in 0..MAX_STABILITY_READS {
+            if self.last_reported.as_ref() == Some(&last.0) {
                 return last;
             }
-            sleep(SETTLE).await;
-            let again = self.read().await;
+            sleep(STABILITY_INTERVAL).await;
+            let again = self.read_once().await;
             if again.0 == last.0 {
                 return again;
             }
             last = again;
         }
         let error = io::Error::other("it is another one each time it is read");
-        (Seen::Unsettled, Some(error))
+        (FileObservation::Unstable, Some(error))
     }
 
-    async fn read(&self) -> (Seen, Option<io::Error>) {
+    async fn read_once(&self) -> (FileObservation, Option<io::Error>) {
         let path = Arc::clone(&self.path);
-        let read = spawn_blocking(move || read(&path)).await;
+        let read = spawn_blocking(move || read_file(&path)).await;
         // The pool's threads end with the runtime, and this future with it.
         match read.unwrap_or_else(|ended| Err(io::Error::other(ended))) {
-            Ok(content) => (Seen::Content(content), None),
-            Err(error) => (Seen::Failure(error.kind()), Some(error)),
+            Ok(content) => (FileObservation::Content(content), None),
+            Err(error) => (FileObservation::Failure(error.kind()), Some(error)),
         }
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     // Opening a pipe would wait for somebody to write into it.
     let size = match path.metadata()? {
         metadata if metadata.is_file() => metadata.len(),
         _ => return Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file")),
     };
-    let mut content = Vec::with_capacity(size.min(MAX_SIZE) as usize + 1);
-    File::open(path)?.take(MAX_SIZE + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > MAX_SIZE {
+    let mut content = Vec::with_capacity(size.min(MAX_FILE_SIZE) as usize + 1);
+    File::open(path)?.take(MAX_FILE_SIZE + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > MAX_FILE_SIZE {
         return Err(io::Error::new(ErrorKind::FileTooLarge, "it has more than 16 MiB"));
     }
     Ok(content)
 }
 
-impl Source<SocketAddr> for FileSource {
-    async fn next(&mut self) -> Option<Result<Update<SocketAddr>, SourceError>> {
+impl MemberSource<SocketAddr> for FileSource {
+    async fn next(&mut self) -> Option<Result<MemberUpdate<SocketAddr>, DiscoveryError>> {
         loop {
-            if self.told.is_some() {
-                sleep(self.interval.max(SETTLE)).await;
+            if self.last_reported.is_some() {
+                sleep(self.interval.max(STABILITY_INTERVAL)).await;
             }
-            let (seen, error) = self.look().await;
-            if self.told.as_ref() == Some(&seen) {
+            let (seen, error) = self.read_stable().await;
+            if self.last_reported.as_ref() == Some(&seen) {
                 continue;
             }
             let answer = match (&seen, error) {
-                (Seen::Content(content), _) => list::parse_bytes(content)
-                    .map(Update::All)
-                    .map_err(|error| SourceError::List { name: self.name.clone(), error }),
-                (Seen::Failure(_) | Seen::Unsettled, error) => {
+                (FileObservation::Content(content), _) => list::parse_bytes(content)
+                    .map(MemberUpdate::All)
+                    .map_err(|error| DiscoveryError::List { name: self.name.clone(), error }),
+                (FileObservation::Failure(_) | FileObservation::Unstable, error) => {
                     let source = error.unwrap_or_else(|| ErrorKind::Other.into());
-                    Err(SourceError::Io { what: self.name.clone(), source })
+                    Err(DiscoveryError::Io { name: self.name.clone(), source })
                 }
             };
-            self.told = Some(seen);
+            self.last_reported = Some(seen);
             return Some(answer);
         }
     }

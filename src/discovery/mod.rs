@@ -1,6 +1,6 @@
 //! Discovery: where the members of a set come from.
 //!
-//! A [`Source`] says who the members are; a [`Feed`] keeps them in a
+//! A [`MemberSource`] says who the members are; a [`Feed`] keeps them in a
 //! [`BackendSet`](crate::BackendSet), without ever emptying it because the source fails.
 //!
 //! | source | says | feature |
@@ -39,7 +39,7 @@
 //! # The rules
 //! - A failing source changes nothing: the members of the last good answer stay, for ever if need
 //!   be. The feed asks again, says since when it fails and why, and calls members stale in time.
-//! - Who is gone [drains first](Removal); who comes back in the meantime goes on as before.
+//! - Who is gone [drains first](RemovalPolicy); who comes back in the meantime goes on as before.
 //! - A feed touches only its own members, and of those only what the source says anew. See
 //!   [`Feed`] for who wins where the operator and the source disagree.
 //!
@@ -71,14 +71,14 @@ mod static_list;
 #[cfg(feature = "discovery-tower")]
 mod tower;
 
-pub use self::channel::{ChannelSource, SendError, Sender, channel};
+pub use self::channel::{ChannelSource, MemberSendError, MemberSender, channel};
 #[cfg(feature = "discovery-dns")]
 #[cfg_attr(docsrs, doc(cfg(feature = "discovery-dns")))]
-pub use self::dns::{DnsSource, Families};
-pub use self::feed::{Feed, FeedHandle, FeedState, FeedStatus, Refusal, Removal};
+pub use self::dns::{AddressFamilies, DnsSource};
+pub use self::feed::{Feed, FeedHandle, FeedState, FeedStatus, MemberRefusal, RemovalPolicy};
 pub use self::file::FileSource;
-pub use self::list::{ListError, ListFault};
-pub use self::source::{Map, Source, SourceError, Update};
+pub use self::list::{MemberListError, MemberListErrorKind};
+pub use self::source::{DiscoveryError, MappedSource, MemberSource, MemberUpdate};
 pub use self::static_list::StaticList;
 #[cfg(feature = "discovery-tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "discovery-tower")))]

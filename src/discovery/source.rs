@@ -7,7 +7,7 @@ use std::io;
 
 use thiserror::Error;
 
-use super::ListError;
+use super::MemberListError;
 use crate::backend::{BackendId, SetError, Spec};
 
 /// Something that knows who the members of a set are.
@@ -21,27 +21,27 @@ use crate::backend::{BackendId, SetError, Spec};
 /// use std::net::SocketAddr;
 /// use std::time::Duration;
 /// use lvs::Spec;
-/// use lvs::discovery::{Source, SourceError, Update};
+/// use lvs::discovery::{MemberSource, DiscoveryError, MemberUpdate};
 ///
 /// /// Who a registry of your own says they are, asked every five seconds.
 /// struct Registry {
 ///     asked: bool,
 /// }
 ///
-/// impl Source<SocketAddr> for Registry {
-///     async fn next(&mut self) -> Option<Result<Update<SocketAddr>, SourceError>> {
+/// impl MemberSource<SocketAddr> for Registry {
+///     async fn next(&mut self) -> Option<Result<MemberUpdate<SocketAddr>, DiscoveryError>> {
 ///         if std::mem::replace(&mut self.asked, true) {
 ///             tokio::time::sleep(Duration::from_secs(5)).await;
 ///         }
 ///         Some(match ask().await {
-///             Ok(addresses) => Ok(Update::All(addresses.into_iter().map(Spec::from).collect())),
-///             Err(error) => Err(SourceError::other(error)),
+///             Ok(addresses) => Ok(MemberUpdate::All(addresses.into_iter().map(Spec::from).collect())),
+///             Err(error) => Err(DiscoveryError::other(error)),
 ///         })
 ///     }
 /// }
 /// # async fn ask() -> Result<Vec<SocketAddr>, std::io::Error> { Ok(Vec::new()) }
 /// ```
-pub trait Source<T>: Send {
+pub trait MemberSource<T>: Send {
     /// Waits for the next word; `None` when there will be no more.
     ///
     /// The first call says at once what is known. A source that asks (a name server, a registry)
@@ -51,7 +51,9 @@ pub trait Source<T>: Send {
     ///
     /// The feed polls the future to its end, and drops it early only when it is dropped itself. The
     /// source must see to it that the future does end or means to wait: a question needs a timeout.
-    fn next(&mut self) -> impl Future<Output = Option<Result<Update<T>, SourceError>>> + Send;
+    fn next(
+        &mut self,
+    ) -> impl Future<Output = Option<Result<MemberUpdate<T>, DiscoveryError>>> + Send;
 
     /// The short name in logs. Default: the name of the type.
     fn name(&self) -> &str {
@@ -68,26 +70,26 @@ pub trait Source<T>: Send {
     /// ```
     /// use std::net::SocketAddr;
     /// use lvs::{Health, Limits};
-    /// use lvs::discovery::{Source, StaticList};
+    /// use lvs::discovery::{MemberSource, StaticList};
     ///
     /// let list: StaticList<SocketAddr> = "10.0.0.1:80\n10.0.0.2:80".parse()?;
     /// let source = list.map(|spec| spec.limits(Limits::max(1000)).health(Health::Down));
     /// # let _ = source;
-    /// # Ok::<(), lvs::discovery::ListError>(())
+    /// # Ok::<(), lvs::discovery::MemberListError>(())
     /// ```
-    fn map<U, F>(self, change: F) -> Map<Self, F, T>
+    fn map<U, F>(self, change: F) -> MappedSource<Self, F, T>
     where
         Self: Sized,
         F: FnMut(Spec<T>) -> Spec<U> + Send,
     {
-        Map { source: self, change, from: std::marker::PhantomData }
+        MappedSource { source: self, change, marker: std::marker::PhantomData }
     }
 }
 
 /// What a source says.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Update<T> {
+pub enum MemberUpdate<T> {
     /// These are all; whoever is not among them is gone.
     All(Vec<Spec<T>>),
     /// This one is a member (or still is, with these attributes), whatever the others.
@@ -99,12 +101,12 @@ pub enum Update<T> {
 /// Why a source does not know who the members are. The set keeps those it has.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum SourceError {
+pub enum DiscoveryError {
     /// Something could not be read.
-    #[error("cannot read {what}")]
+    #[error("cannot read {name}")]
     Io {
         /// What was to be read.
-        what: String,
+        name: String,
         /// What the system said.
         source: io::Error,
     },
@@ -114,7 +116,7 @@ pub enum SourceError {
         /// Where the list is: a file's path.
         name: String,
         /// Line, column, and what is wrong there.
-        error: ListError,
+        error: MemberListError,
     },
     /// A name could not be resolved.
     #[error("cannot resolve {name}")]
@@ -140,35 +142,37 @@ pub enum SourceError {
     Other(Box<dyn Error + Send + Sync>),
 }
 
-impl SourceError {
+impl DiscoveryError {
     /// An error of your own source.
     pub fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Other(error.into())
     }
 }
 
-/// A source whose members are changed on their way; made by [`Source::map`].
+/// A source whose members are changed on their way; made by [`MemberSource::map`].
 #[derive(Clone, Debug)]
-pub struct Map<S, F, T> {
+pub struct MappedSource<S, F, T> {
     source: S,
     change: F,
-    from: std::marker::PhantomData<fn() -> T>,
+    marker: std::marker::PhantomData<fn() -> T>,
 }
 
-impl<S, F, T, U> Source<U> for Map<S, F, T>
+impl<S, F, T, U> MemberSource<U> for MappedSource<S, F, T>
 where
-    S: Source<T>,
+    S: MemberSource<T>,
     F: FnMut(Spec<T>) -> Spec<U> + Send,
 {
-    async fn next(&mut self) -> Option<Result<Update<U>, SourceError>> {
+    async fn next(&mut self) -> Option<Result<MemberUpdate<U>, DiscoveryError>> {
         let update = match self.source.next().await? {
             Ok(update) => update,
             Err(error) => return Some(Err(error)),
         };
         Some(Ok(match update {
-            Update::All(specs) => Update::All(specs.into_iter().map(&mut self.change).collect()),
-            Update::Insert(spec) => Update::Insert((self.change)(spec)),
-            Update::Remove(id) => Update::Remove(id),
+            MemberUpdate::All(specs) => {
+                MemberUpdate::All(specs.into_iter().map(&mut self.change).collect())
+            }
+            MemberUpdate::Insert(spec) => MemberUpdate::Insert((self.change)(spec)),
+            MemberUpdate::Remove(id) => MemberUpdate::Remove(id),
         }))
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use super::{ListError, Source, SourceError, Update, list};
+use super::{DiscoveryError, MemberListError, MemberSource, MemberUpdate, list};
 use crate::backend::Spec;
 
 /// A source that says once who the members are, and ends.
@@ -24,18 +24,18 @@ use crate::backend::Spec;
 ///
 /// let error = "10.0.0.1:80 wait=3".parse::<StaticList<SocketAddr>>().unwrap_err();
 /// assert_eq!((error.line, error.column), (1, 13));
-/// # Ok::<(), lvs::discovery::ListError>(())
+/// # Ok::<(), lvs::discovery::MemberListError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct StaticList<T> {
     members: Vec<Spec<T>>,
-    said: bool,
+    delivered: bool,
 }
 
 impl<T> StaticList<T> {
     /// A list of members.
     pub fn new<S: Into<Spec<T>>>(members: impl IntoIterator<Item = S>) -> Self {
-        Self { members: members.into_iter().map(Into::into).collect(), said: false }
+        Self { members: members.into_iter().map(Into::into).collect(), delivered: false }
     }
 
     /// Who is on it.
@@ -45,19 +45,19 @@ impl<T> StaticList<T> {
 }
 
 impl FromStr for StaticList<SocketAddr> {
-    type Err = ListError;
+    type Err = MemberListError;
 
-    fn from_str(text: &str) -> Result<Self, ListError> {
-        Ok(Self { members: list::parse(text)?, said: false })
+    fn from_str(text: &str) -> Result<Self, MemberListError> {
+        Ok(Self { members: list::parse(text)?, delivered: false })
     }
 }
 
-impl<T: Send> Source<T> for StaticList<T> {
-    async fn next(&mut self) -> Option<Result<Update<T>, SourceError>> {
-        if std::mem::replace(&mut self.said, true) {
+impl<T: Send> MemberSource<T> for StaticList<T> {
+    async fn next(&mut self) -> Option<Result<MemberUpdate<T>, DiscoveryError>> {
+        if std::mem::replace(&mut self.delivered, true) {
             return None;
         }
-        Some(Ok(Update::All(std::mem::take(&mut self.members))))
+        Some(Ok(MemberUpdate::All(std::mem::take(&mut self.members))))
     }
 
     fn name(&self) -> &str {

@@ -7,7 +7,7 @@ use std::pin::Pin;
 
 use tower::discover::{Change, Discover};
 
-use super::{Source, SourceError, Update};
+use super::{DiscoveryError, MemberSource, MemberUpdate};
 use crate::backend::{BackendId, Spec};
 
 /// A source that says what a [`Discover`] says.
@@ -75,7 +75,7 @@ where
     }
 }
 
-impl<D, F> Source<D::Service> for DiscoverSource<D, F>
+impl<D, F> MemberSource<D::Service> for DiscoverSource<D, F>
 where
     D: Discover + Send,
     D::Key: Send,
@@ -83,15 +83,15 @@ where
     D::Error: Into<Box<dyn Error + Send + Sync>>,
     F: FnMut(&D::Key) -> BackendId + Send,
 {
-    async fn next(&mut self) -> Option<Result<Update<D::Service>, SourceError>> {
+    async fn next(&mut self) -> Option<Result<MemberUpdate<D::Service>, DiscoveryError>> {
         poll_fn(|context| {
             self.discover.as_mut().poll_discover(context).map(|change| {
                 Some(match change? {
                     Ok(Change::Insert(key, service)) => {
-                        Ok(Update::Insert(Spec::new((self.name)(&key), service)))
+                        Ok(MemberUpdate::Insert(Spec::new((self.name)(&key), service)))
                     }
-                    Ok(Change::Remove(key)) => Ok(Update::Remove((self.name)(&key))),
-                    Err(error) => Err(SourceError::other(error)),
+                    Ok(Change::Remove(key)) => Ok(MemberUpdate::Remove((self.name)(&key))),
+                    Err(error) => Err(DiscoveryError::other(error)),
                 })
             })
         })

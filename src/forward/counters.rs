@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::Durations;
+use super::DurationHistogram;
 use crate::backend::BackendId;
 use crate::balancer::PickError;
 use crate::sync::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// server_broke + timed_out.total() + backend_down + cut + refused.total()`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct Counters {
+pub struct TcpCounters {
     /// Connections taken from the listener.
     pub accepted: u64,
     /// Connections that are being connected or carried now.
@@ -21,29 +21,29 @@ pub struct Counters {
     /// Connections that both sides closed in order.
     pub finished: u64,
     /// Connections that broke on the client's side.
-    pub client_broke: u64,
+    pub client_aborted: u64,
     /// Connections that broke on the backend's side.
-    pub server_broke: u64,
+    pub backend_aborted: u64,
     /// Connections that a timeout ended.
-    pub timed_out: TimedOut,
+    pub timed_out: TimeoutCounters,
     /// Connections [cut](super::Forwarder::cut_on_down) because their backend was down.
     pub backend_down: u64,
     /// Connections ended by the forwarder: at the deadline of a drain, or because
     /// [`run`](super::Forwarder::run) was dropped.
     pub cut: u64,
     /// Connections that no backend took, and why.
-    pub refused: Refusals,
+    pub refused: RefusalCounters,
     /// Connections that the [sorry server](super::Forwarder::sorry_server) took.
-    pub sorry: u64,
+    pub sorry_connections: u64,
     /// Attempts to connect that failed, whether or not the next one went well.
     pub failed_connects: u64,
     /// Accepts that failed: the process is out of descriptors or memory, or a client left the queue.
     pub failed_accepts: u64,
     /// How often a client had to wait because
     /// [`max_connections`](super::Forwarder::max_connections) were carried already.
-    pub filled: u64,
+    pub connection_limit_waits: u64,
     /// Bytes handed to backends.
-    pub bytes_to_servers: u64,
+    pub bytes_to_backends: u64,
     /// Bytes handed to clients.
     pub bytes_to_clients: u64,
 }
@@ -51,7 +51,7 @@ pub struct Counters {
 /// Connections that a timeout ended, by timeout.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct TimedOut {
+pub struct TimeoutCounters {
     /// [`idle_timeout`](super::Forwarder::idle_timeout): neither side sent anything.
     pub idle: u64,
     /// [`half_closed_timeout`](super::Forwarder::half_closed_timeout): one side had closed.
@@ -60,10 +60,10 @@ pub struct TimedOut {
     pub total: u64,
 }
 
-impl TimedOut {
+impl TimeoutCounters {
     /// All of them.
     #[must_use]
-    pub const fn total(&self) -> u64 {
+    pub const fn sum(&self) -> u64 {
         self.idle + self.half_closed + self.total
     }
 }
@@ -71,7 +71,7 @@ impl TimedOut {
 /// Connections that were reset because no backend took them, by reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct Refusals {
+pub struct RefusalCounters {
     /// Nobody could be chosen: the set is empty, quiesced or down.
     pub no_backend: u64,
     /// Every backend was at its connection limit, and there is no queue or it was full.
@@ -98,10 +98,10 @@ pub struct Refusals {
     pub client_left: u64,
 }
 
-impl Refusals {
+impl RefusalCounters {
     /// All of them.
     #[must_use]
-    pub const fn total(&self) -> u64 {
+    pub const fn sum(&self) -> u64 {
         self.no_backend
             + self.saturated
             + self.queue_timeout
@@ -120,7 +120,7 @@ impl Refusals {
 /// What one forwarder did with one backend.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct BackendCounters {
+pub struct TcpBackendCounters {
     /// The backend.
     pub id: BackendId,
     /// Where it is.
@@ -132,18 +132,18 @@ pub struct BackendCounters {
     /// Attempts to connect to it that failed.
     pub failed_connects: u64,
     /// Connections that broke on its side.
-    pub broke: u64,
+    pub aborted: u64,
     /// Bytes handed to it.
     pub bytes_in: u64,
     /// Bytes it sent that were handed to clients.
     pub bytes_out: u64,
     /// How long it took to connect to it.
-    pub connect_time: Durations,
+    pub connect_time: DurationHistogram,
     /// How long its connections lasted, from accept to end.
-    pub duration: Durations,
+    pub duration: DurationHistogram,
 }
 
-impl BackendCounters {
+impl TcpBackendCounters {
     pub(super) fn new(id: BackendId, address: SocketAddr) -> Self {
         Self {
             id,
@@ -151,18 +151,18 @@ impl BackendCounters {
             connections: 0,
             active: 0,
             failed_connects: 0,
-            broke: 0,
+            aborted: 0,
             bytes_in: 0,
             bytes_out: 0,
-            connect_time: Durations::default(),
-            duration: Durations::default(),
+            connect_time: DurationHistogram::default(),
+            duration: DurationHistogram::default(),
         }
     }
 }
 
 /// Why no backend took a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Refusal {
+pub(super) enum RefusalReason {
     NoBackend,
     Saturated,
     QueueTimeout,
@@ -177,45 +177,45 @@ pub(super) enum Refusal {
     ClientLeft,
 }
 
-impl From<PickError> for Refusal {
+impl From<PickError> for RefusalReason {
     fn from(error: PickError) -> Self {
         match error {
-            PickError::Empty
+            PickError::NoBackends
             | PickError::AllQuiesced
             | PickError::AllDown
             | PickError::NoQuorum => Self::NoBackend,
-            PickError::Saturated => Self::Saturated,
-            PickError::Refused => Self::Scheduler,
-            PickError::Exhausted => Self::ConnectError,
+            PickError::AllAtLimit => Self::Saturated,
+            PickError::SchedulerRefused => Self::Scheduler,
+            PickError::AllTried => Self::ConnectError,
         }
     }
 }
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum End {
+pub(super) enum ConnectionEnd {
     Finished,
-    ClientBroke,
-    ServerBroke,
-    Idle,
-    HalfClosed,
-    TotalTime,
+    ClientAborted,
+    BackendAborted,
+    IdleTimeout,
+    HalfClosedTimeout,
+    TotalTimeout,
     BackendDown,
     Cut,
-    Refused(Refusal),
+    Refused(RefusalReason),
 }
 
-impl End {
+impl ConnectionEnd {
     const COUNT: usize = 20;
 
     const fn index(self) -> usize {
         match self {
             Self::Finished => 0,
-            Self::ClientBroke => 1,
-            Self::ServerBroke => 2,
-            Self::Idle => 3,
-            Self::HalfClosed => 4,
-            Self::TotalTime => 5,
+            Self::ClientAborted => 1,
+            Self::BackendAborted => 2,
+            Self::IdleTimeout => 3,
+            Self::HalfClosedTimeout => 4,
+            Self::TotalTimeout => 5,
             Self::BackendDown => 6,
             Self::Cut => 7,
             Self::Refused(refusal) => 8 + refusal as usize,
@@ -226,71 +226,71 @@ impl End {
 /// The live counters of one worker: nobody else writes them, so that workers do not slow each other
 /// down.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct AtomicTcpCounters {
     pub(super) accepted: AtomicU64,
-    ends: [AtomicU64; End::COUNT],
-    pub(super) sorry: AtomicU64,
+    ends: [AtomicU64; ConnectionEnd::COUNT],
+    pub(super) sorry_connections: AtomicU64,
     pub(super) failed_connects: AtomicU64,
     pub(super) failed_accepts: AtomicU64,
-    pub(super) filled: AtomicU64,
-    pub(super) bytes_to_servers: AtomicU64,
+    pub(super) connection_limit_waits: AtomicU64,
+    pub(super) bytes_to_backends: AtomicU64,
     pub(super) bytes_to_clients: AtomicU64,
 }
 
-impl Tally {
+impl AtomicTcpCounters {
     /// Counts the end of a connection that was counted as accepted.
-    pub(super) fn end(&self, end: End) {
+    pub(super) fn count_end(&self, end: ConnectionEnd) {
         // Release: see `add_to`.
         self.ends[end.index()].fetch_add(1, Ordering::Release);
     }
 
     /// Adds what this worker has done.
-    pub(super) fn add_to(&self, sum: &mut Counters) {
+    pub(super) fn add_to(&self, sum: &mut TcpCounters) {
         // Acquire, with the Release in `end`: whoever sees an end sees its beginning, if it looks for
         // it later; so `active` is never below zero.
         let ends = self.ends.each_ref().map(|end| end.load(Ordering::Acquire));
-        let accepted = read(&self.accepted);
-        let at = |end: End| ends[end.index()];
-        let refused = |refusal| at(End::Refused(refusal));
+        let accepted = load_relaxed(&self.accepted);
+        let at = |end: ConnectionEnd| ends[end.index()];
+        let refused = |refusal| at(ConnectionEnd::Refused(refusal));
         sum.accepted += accepted;
         sum.active += accepted.saturating_sub(ends.iter().sum());
-        sum.finished += at(End::Finished);
-        sum.client_broke += at(End::ClientBroke);
-        sum.server_broke += at(End::ServerBroke);
-        sum.timed_out.idle += at(End::Idle);
-        sum.timed_out.half_closed += at(End::HalfClosed);
-        sum.timed_out.total += at(End::TotalTime);
-        sum.backend_down += at(End::BackendDown);
-        sum.cut += at(End::Cut);
+        sum.finished += at(ConnectionEnd::Finished);
+        sum.client_aborted += at(ConnectionEnd::ClientAborted);
+        sum.backend_aborted += at(ConnectionEnd::BackendAborted);
+        sum.timed_out.idle += at(ConnectionEnd::IdleTimeout);
+        sum.timed_out.half_closed += at(ConnectionEnd::HalfClosedTimeout);
+        sum.timed_out.total += at(ConnectionEnd::TotalTimeout);
+        sum.backend_down += at(ConnectionEnd::BackendDown);
+        sum.cut += at(ConnectionEnd::Cut);
         let sums = &mut sum.refused;
-        sums.no_backend += refused(Refusal::NoBackend);
-        sums.saturated += refused(Refusal::Saturated);
-        sums.queue_timeout += refused(Refusal::QueueTimeout);
-        sums.scheduler += refused(Refusal::Scheduler);
-        sums.connect_error += refused(Refusal::ConnectError);
-        sums.connect_timeout += refused(Refusal::ConnectTimeout);
-        sums.no_resources += refused(Refusal::NoResources);
-        sums.client_limit += refused(Refusal::ClientLimit);
-        sums.bad_preamble += refused(Refusal::BadPreamble);
-        sums.preamble_timeout += refused(Refusal::PreambleTimeout);
-        sums.no_service += refused(Refusal::NoService);
-        sums.client_left += refused(Refusal::ClientLeft);
-        sum.sorry += read(&self.sorry);
-        sum.failed_connects += read(&self.failed_connects);
-        sum.failed_accepts += read(&self.failed_accepts);
-        sum.filled += read(&self.filled);
-        sum.bytes_to_servers += read(&self.bytes_to_servers);
-        sum.bytes_to_clients += read(&self.bytes_to_clients);
+        sums.no_backend += refused(RefusalReason::NoBackend);
+        sums.saturated += refused(RefusalReason::Saturated);
+        sums.queue_timeout += refused(RefusalReason::QueueTimeout);
+        sums.scheduler += refused(RefusalReason::Scheduler);
+        sums.connect_error += refused(RefusalReason::ConnectError);
+        sums.connect_timeout += refused(RefusalReason::ConnectTimeout);
+        sums.no_resources += refused(RefusalReason::NoResources);
+        sums.client_limit += refused(RefusalReason::ClientLimit);
+        sums.bad_preamble += refused(RefusalReason::BadPreamble);
+        sums.preamble_timeout += refused(RefusalReason::PreambleTimeout);
+        sums.no_service += refused(RefusalReason::NoService);
+        sums.client_left += refused(RefusalReason::ClientLeft);
+        sum.sorry_connections += load_relaxed(&self.sorry_connections);
+        sum.failed_connects += load_relaxed(&self.failed_connects);
+        sum.failed_accepts += load_relaxed(&self.failed_accepts);
+        sum.connection_limit_waits += load_relaxed(&self.connection_limit_waits);
+        sum.bytes_to_backends += load_relaxed(&self.bytes_to_backends);
+        sum.bytes_to_clients += load_relaxed(&self.bytes_to_clients);
     }
 }
 
 /// Adds to a counter that orders nothing.
 #[inline]
-pub(super) fn add(counter: &AtomicU64, amount: u64) {
+pub(super) fn add_relaxed(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
 }
 
-pub(super) fn read(counter: &AtomicU64) -> u64 {
+pub(super) fn load_relaxed(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
@@ -301,47 +301,48 @@ mod tests {
     #[test]
     fn every_connection_is_in_exactly_one_place() {
         let refusals = [
-            Refusal::NoBackend,
-            Refusal::Saturated,
-            Refusal::QueueTimeout,
-            Refusal::Scheduler,
-            Refusal::ConnectError,
-            Refusal::ConnectTimeout,
-            Refusal::NoResources,
-            Refusal::ClientLimit,
-            Refusal::BadPreamble,
-            Refusal::PreambleTimeout,
-            Refusal::NoService,
-            Refusal::ClientLeft,
+            RefusalReason::NoBackend,
+            RefusalReason::Saturated,
+            RefusalReason::QueueTimeout,
+            RefusalReason::Scheduler,
+            RefusalReason::ConnectError,
+            RefusalReason::ConnectTimeout,
+            RefusalReason::NoResources,
+            RefusalReason::ClientLimit,
+            RefusalReason::BadPreamble,
+            RefusalReason::PreambleTimeout,
+            RefusalReason::NoService,
+            RefusalReason::ClientLeft,
         ];
         let ends = [
-            End::Finished,
-            End::ClientBroke,
-            End::ServerBroke,
-            End::Idle,
-            End::HalfClosed,
-            End::TotalTime,
-            End::BackendDown,
-            End::Cut,
+            ConnectionEnd::Finished,
+            ConnectionEnd::ClientAborted,
+            ConnectionEnd::BackendAborted,
+            ConnectionEnd::IdleTimeout,
+            ConnectionEnd::HalfClosedTimeout,
+            ConnectionEnd::TotalTimeout,
+            ConnectionEnd::BackendDown,
+            ConnectionEnd::Cut,
         ];
-        let ends: Vec<End> = ends.into_iter().chain(refusals.map(End::Refused)).collect();
-        assert_eq!(ends.len(), End::COUNT);
-        let tallies = [Tally::default(), Tally::default()];
+        let ends: Vec<ConnectionEnd> =
+            ends.into_iter().chain(refusals.map(ConnectionEnd::Refused)).collect();
+        assert_eq!(ends.len(), ConnectionEnd::COUNT);
+        let tallies = [AtomicTcpCounters::default(), AtomicTcpCounters::default()];
         for tally in &tallies {
             for end in &ends {
-                add(&tally.accepted, 1);
-                tally.end(*end);
+                add_relaxed(&tally.accepted, 1);
+                tally.count_end(*end);
             }
-            add(&tally.accepted, 1);
+            add_relaxed(&tally.accepted, 1);
         }
-        let mut sum = Counters::default();
+        let mut sum = TcpCounters::default();
         tallies.iter().for_each(|tally| tally.add_to(&mut sum));
         let [accepted, active] = [sum.accepted, sum.active];
         assert_eq!((accepted, active), (2 * ends.len() as u64 + 2, 2));
-        assert_eq!((sum.finished, sum.client_broke, sum.server_broke), (2, 2, 2));
+        assert_eq!((sum.finished, sum.client_aborted, sum.backend_aborted), (2, 2, 2));
         assert_eq!((sum.backend_down, sum.cut), (2, 2));
-        assert_eq!(sum.timed_out, TimedOut { idle: 2, half_closed: 2, total: 2 });
-        assert_eq!(sum.refused.total(), 2 * refusals.len() as u64);
+        assert_eq!(sum.timed_out, TimeoutCounters { idle: 2, half_closed: 2, total: 2 });
+        assert_eq!(sum.refused.sum(), 2 * refusals.len() as u64);
         assert_eq!((sum.refused.no_backend, sum.refused.client_left), (2, 2));
     }
 }

@@ -10,34 +10,34 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::tcp::{Books, Listener};
-use super::{BackendCounters, Connection, Counters, Durations, QueueCounters};
+use super::tcp::{Listener, TcpMetrics};
+use super::{ConnectionInfo, DurationHistogram, QueueCounters, TcpBackendCounters, TcpCounters};
 use crate::sync::{Mutex, lock};
 
 /// Watches a [`Forwarder`](super::Forwarder) and ends it.
 ///
 /// A cheap clone. Dropping every handle ends nothing.
 #[derive(Clone, Debug)]
-pub struct Handle {
+pub struct TcpHandle {
     pub(super) address: Option<SocketAddr>,
-    pub(super) phase: Arc<watch::Sender<Phase>>,
-    pub(super) books: Arc<Books>,
+    pub(super) phase: Arc<watch::Sender<TcpForwarderPhase>>,
+    pub(super) metrics: Arc<TcpMetrics>,
     /// The listeners once more while they are served: whoever takes one over needs it open.
-    pub(super) open: Arc<Mutex<Vec<Listener>>>,
+    pub(super) open_listeners: Arc<Mutex<Vec<Listener>>>,
 }
 
 /// What became of the connections that were running when a forwarder was told to end.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct Drained {
+pub struct DrainReport {
     /// Those that ended by themselves, in whatever way.
     pub finished: u64,
     /// Those that were cut at the deadline.
     pub cut: u64,
 }
 
-impl Drained {
-    pub(super) fn count(&mut self, by_itself: bool) {
+impl DrainReport {
+    pub(super) fn count_ended(&mut self, by_itself: bool) {
         match by_itself {
             true => self.finished += 1,
             false => self.cut += 1,
@@ -45,7 +45,7 @@ impl Drained {
     }
 }
 
-impl AddAssign for Drained {
+impl AddAssign for DrainReport {
     fn add_assign(&mut self, other: Self) {
         self.finished += other.finished;
         self.cut += other.cut;
@@ -53,7 +53,7 @@ impl AddAssign for Drained {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Phase {
+pub(super) enum TcpForwarderPhase {
     Serving,
     /// `until` is `None` where the wait is too long to have an end.
     Draining {
@@ -61,7 +61,7 @@ pub(super) enum Phase {
     },
 }
 
-impl Handle {
+impl TcpHandle {
     /// Stops accepting, and gives running connections this much time to end by themselves.
     ///
     /// Returns at once; [`run`](super::Forwarder::run) returns when all are gone. The last call
@@ -69,12 +69,12 @@ impl Handle {
     pub fn shutdown(&self, within: Duration) {
         let until = Instant::now().checked_add(within);
         self.close_listeners();
-        self.phase.send_replace(Phase::Draining { until });
+        self.phase.send_replace(TcpForwarderPhase::Draining { until });
     }
 
     /// A socket that somebody still holds would go on queueing clients whom nobody accepts.
     pub(super) fn close_listeners(&self) {
-        lock(&self.open).clear();
+        lock(&self.open_listeners).clear();
     }
 
     /// The address the forwarder listens on, with the real port where 0 was asked for; `None` for a
@@ -95,27 +95,30 @@ impl Handle {
     /// # Errors
     /// What the system says where it gives no more descriptors.
     pub fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
-        lock(&self.open).iter().map(|listener| listener.as_fd().try_clone_to_owned()).collect()
+        lock(&self.open_listeners)
+            .iter()
+            .map(|listener| listener.as_fd().try_clone_to_owned())
+            .collect()
     }
 
     /// What the forwarder has done so far.
     #[must_use]
-    pub fn counters(&self) -> Counters {
-        self.books.counters()
+    pub fn counters(&self) -> TcpCounters {
+        self.metrics.counters()
     }
 
     /// The same for each backend that took a connection or failed to, in the order of their names.
     /// Backends that were removed from the set are forgotten some time after their last connection.
     #[must_use]
-    pub fn backends(&self) -> Vec<BackendCounters> {
-        self.books.backends()
+    pub fn backends(&self) -> Vec<TcpBackendCounters> {
+        self.metrics.backends()
     }
 
     /// What the [line](super::Forwarder::queue) for a place at a backend has seen; `None` where there
     /// is none, or before it runs.
     #[must_use]
     pub fn queue(&self) -> Option<QueueCounters> {
-        self.books.queue()
+        self.metrics.queue()
     }
 
     /// Who is carried at this moment, up to `most` of them and in no order that means anything: one
@@ -124,24 +127,24 @@ impl Handle {
     /// Workers wait only for a few of them to be copied; so those that begin or end meanwhile may be
     /// there or not.
     #[must_use]
-    pub fn connections(&self, most: usize) -> Vec<Connection> {
-        self.books.connections(self.address, most)
+    pub fn connections(&self, most: usize) -> Vec<ConnectionInfo> {
+        self.metrics.connections(self.address, most)
     }
 
     /// How long the connections that have ended lasted, from accept to end.
     #[must_use]
-    pub fn durations(&self) -> Durations {
-        self.books.durations()
+    pub fn durations(&self) -> DurationHistogram {
+        self.metrics.durations()
     }
 
     /// How many connections each worker was given.
     #[must_use]
     pub fn accepted_by_worker(&self) -> Vec<u64> {
-        self.books.accepted()
+        self.metrics.accepted_by_worker()
     }
 }
 
-impl Phase {
+impl TcpForwarderPhase {
     pub(super) fn is_draining(&self) -> bool {
         matches!(self, Self::Draining { .. })
     }

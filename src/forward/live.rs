@@ -16,7 +16,7 @@ use crate::sync::{Mutex, lock};
 /// [`Counters::active`](super::Counters::active) counts these, too.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct Connection {
+pub struct ConnectionInfo {
     /// Who asks: whom a PROXY header named, or else the address it came from; `None` on a Unix
     /// socket.
     pub client: Option<SocketAddr>,
@@ -31,67 +31,71 @@ pub struct Connection {
 }
 
 /// How many are copied before whoever carries them has its turn again.
-const AT_ONCE: usize = 256;
+const MAX_COPIED_AT_ONCE: usize = 256;
 
 /// The list of one worker, who alone writes it: its lock is free but for the moments in which
 /// somebody reads.
 #[derive(Debug, Default)]
-pub(super) struct Live {
-    list: Mutex<Slab<Entry>>,
+pub(super) struct ConnectionTable {
+    connections: Mutex<Slab<ConnectionEntry>>,
 }
 
 /// One that is carried.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct ConnectionEntry {
     pub(super) client: Option<SocketAddr>,
     /// Where it is not the listener's; in a box, since few have one and all pay for the room.
     pub(super) local: Option<Box<SocketAddr>>,
     pub(super) backend: Option<Arc<Backend<SocketAddr>>>,
-    pub(super) begun: Instant,
+    pub(super) started_at: Instant,
 }
 
 /// Where an entry stands in its list.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Listed(u32);
+pub(super) struct ConnectionKey(u32);
 
-impl Live {
-    pub(super) fn enter(&self, entry: Entry) -> Listed {
+impl ConnectionTable {
+    pub(super) fn insert(&self, entry: ConnectionEntry) -> ConnectionKey {
         // As many as 2^32 would need more descriptors than there are.
-        Listed(lock(&self.list).insert(entry) as u32)
+        ConnectionKey(lock(&self.connections).insert(entry) as u32)
     }
 
     /// The entry goes to another backend.
-    pub(super) fn turn(&self, Listed(key): Listed, backend: &Arc<Backend<SocketAddr>>) {
-        if let Some(entry) = lock(&self.list).get_mut(key as usize) {
+    pub(super) fn set_backend(
+        &self,
+        ConnectionKey(key): ConnectionKey,
+        backend: &Arc<Backend<SocketAddr>>,
+    ) {
+        if let Some(entry) = lock(&self.connections).get_mut(key as usize) {
             entry.backend = Some(Arc::clone(backend));
         }
     }
 
-    pub(super) fn leave(&self, Listed(key): Listed) {
-        lock(&self.list).try_remove(key as usize);
+    pub(super) fn remove(&self, ConnectionKey(key): ConnectionKey) {
+        lock(&self.connections).try_remove(key as usize);
     }
 
     /// Copies the list until there are `most`, with the address of the listener for those that have
     /// no other.
-    pub(super) fn read(
+    pub(super) fn collect_into(
         &self,
         listener: Option<SocketAddr>,
         most: usize,
-        connections: &mut Vec<Connection>,
+        connections: &mut Vec<ConnectionInfo>,
     ) {
         let now = now();
         let mut from = 0;
         while connections.len() < most {
-            let list = lock(&self.list);
-            let until = list.capacity().min(from + AT_ONCE);
+            let list = lock(&self.connections);
+            let until = list.capacity().min(from + MAX_COPIED_AT_ONCE);
             connections.extend((from..until).filter_map(|key| list.get(key)).map(|entry| {
                 let backend = entry.backend.as_ref();
-                Connection {
+                ConnectionInfo {
                     client: entry.client,
                     local: entry.local.as_deref().copied().or(listener),
                     backend: backend.map(|backend| backend.id().clone()),
                     backend_address: backend.map(|backend| *backend.target()),
-                    age: now.saturating_duration_since(entry.begun),
+                    age: now.saturating_duration_since(entry.started_at),
                 }
             }));
             if until == list.capacity() {

@@ -49,15 +49,15 @@
 //! program behind it takes: for request latencies balance requests, not connections.
 //!
 //! # What one sees
-//! [`Handle::counters`] has every connection in exactly one place; [`Handle::backends`] the same for
-//! each backend, with histograms; [`Handle::connections`] is who is carried at this moment. Each
-//! connection that ends makes a [`Record`], for an access log whose [two letters](Termination) say who
+//! [`TcpHandle::counters`] has every connection in exactly one place; [`TcpHandle::backends`] the same for
+//! each backend, with histograms; [`TcpHandle::connections`] is who is carried at this moment. Each
+//! connection that ends makes a [`ConnectionRecord`], for an access log whose [two letters](Termination) say who
 //! ended it and when. With `tracing` at debug level each connection is a span.
 //!
 //! # Draining and handing over
-//! [`Handle::shutdown`] stops accepting and waits for what runs, to a deadline, and
+//! [`TcpHandle::shutdown`] stops accepting and waits for what runs, to a deadline, and
 //! [`run`](Forwarder::run) says how many were cut. To restart without refusing anybody, hand the
-//! [listening sockets](Handle::listeners) to the successor first: [`handover`].
+//! [listening sockets](TcpHandle::listeners) to the successor first: [`handover`].
 //!
 //! # Cost
 //! An idle connection takes some 1.6 KB beside the kernel's sockets, two descriptors, and nothing of
@@ -65,7 +65,7 @@
 //! the most. Workers share the published plane; what they count, each counts for itself.
 //!
 //! One source address has some 28 000 ports towards each backend: beyond so many connections to one
-//! backend give it [more addresses](Source::Addresses).
+//! backend give it [more addresses](SourceAddress::Addresses).
 
 mod ahead;
 mod backoff;
@@ -86,17 +86,19 @@ mod tcp;
 #[cfg(target_os = "linux")]
 mod udp;
 
-pub use self::counters::{BackendCounters, Counters, Refusals, TimedOut};
+pub use self::counters::{RefusalCounters, TcpBackendCounters, TcpCounters, TimeoutCounters};
 pub use self::error::ForwardError;
-pub use self::handle::{Drained, Handle};
-pub use self::limits::Rate;
-pub use self::live::Connection;
+pub use self::handle::{DrainReport, TcpHandle};
+pub use self::limits::ConnectionRate;
+pub use self::live::ConnectionInfo;
 pub use self::queue::QueueCounters;
-pub use self::record::{Cause, Phase, Record, Termination, Value};
-pub use self::tcp::{Forwarder, ProxyOut, Source};
+pub use self::record::{
+    ConnectionPhase, ConnectionRecord, RecordValue, Termination, TerminationReason,
+};
+pub use self::tcp::{Forwarder, ProxyHeaderOptions, SourceAddress};
 #[cfg(target_os = "linux")]
 pub use self::udp::{
-    Coalesce, FlowEnds, Sheds, Traffic, UdpBackendCounters, UdpCounters, UdpForwarder, UdpHandle,
-    Undelivered,
+    Coalesce, FlowEndCounters, ShedCounters, UdpBackendCounters, UdpCounters, UdpForwarder,
+    UdpHandle, UdpTraffic, UndeliveredCounters,
 };
-pub use crate::histogram::Durations;
+pub use crate::histogram::DurationHistogram;

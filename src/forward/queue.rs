@@ -6,7 +6,7 @@
 //!
 //! # How it works
 //! One waiter is the head of the line, and only the head looks for a place: when it becomes the
-//! head, when somebody says that a place [may be free](Queue::freed), and every 50 ms besides,
+//! head, when somebody says that a place [may be free](ConnectionQueue::notify_freed), and every 50 ms besides,
 //! because backends may be shared with balancers that do not say so. When it has a place, or gives
 //! up, the next in line becomes the head and looks at once; so one word is enough for any number of
 //! places. The order is that of tokio's fair semaphore, whose only permit is being the head.
@@ -28,33 +28,33 @@ use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// A bounded line, first come first served; one for each balancer, shared by the workers.
 ///
-/// A newcomer picks for itself only while the line [is empty](Queue::is_empty); else it
-/// [waits](Queue::wait) behind those who came before.
+/// A newcomer picks for itself only while the line [is empty](ConnectionQueue::is_empty); else it
+/// [waits](ConnectionQueue::wait) behind those who came before.
 ///
 /// # Cost
 /// For who need not wait: one relaxed load. For who ends a connection: a fence and a relaxed load,
 /// and a lock where somebody waits. A waiter is a node in its own future and allocates nothing; only
 /// the head has a timer that runs.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct ConnectionQueue {
     capacity: usize,
     /// One permit: its holder is the head of the line.
-    head: Semaphore,
+    head_permit: Semaphore,
     /// Tells the head to look.
-    freed: Notify,
+    slot_freed: Notify,
     waiting: AtomicUsize,
-    longest: AtomicUsize,
+    max_waiting: AtomicUsize,
     entered: AtomicU64,
-    ends: [AtomicU64; 3],
-    full: AtomicU64,
+    exits: [AtomicU64; 3],
+    rejected: AtomicU64,
 }
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug)]
-enum End {
+enum QueueExit {
     Served,
     TimedOut,
-    GaveUp,
+    Abandoned,
 }
 
 /// Why a caller was not given a place.
@@ -78,7 +78,7 @@ pub struct QueueCounters {
     /// Connections that wait now.
     pub waiting: u64,
     /// The most connections that ever waited at once.
-    pub longest: u64,
+    pub max_waiting: u64,
     /// Connections that had to wait.
     pub entered: u64,
     /// Connections that waited and were given an answer: a backend, or that there is none to wait for.
@@ -86,26 +86,26 @@ pub struct QueueCounters {
     /// Connections that waited until their time was over.
     pub timed_out: u64,
     /// Connections that ended while they waited: the client left, or the forwarder cut them.
-    pub gave_up: u64,
+    pub abandoned: u64,
     /// Connections that were refused because the line was full. They did not enter.
-    pub full: u64,
+    pub rejected: u64,
 }
 
 /// How often the head looks for places that were freed without a word.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const HEAD_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-impl Queue {
+impl ConnectionQueue {
     /// An empty line in which so many may wait; with 0, nobody does.
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             capacity,
-            head: Semaphore::new(1),
-            freed: Notify::new(),
+            head_permit: Semaphore::new(1),
+            slot_freed: Notify::new(),
             waiting: AtomicUsize::new(0),
-            longest: AtomicUsize::new(0),
+            max_waiting: AtomicUsize::new(0),
             entered: AtomicU64::new(0),
-            ends: Default::default(),
-            full: AtomicU64::new(0),
+            exits: Default::default(),
+            rejected: AtomicU64::new(0),
         }
     }
 
@@ -117,11 +117,11 @@ impl Queue {
 
     /// Says that a place may be free: a connection ended, or a limit or the membership changed.
     #[inline]
-    pub(super) fn freed(&self) {
+    pub(super) fn notify_freed(&self) {
         // With the fence in `enter`: see the head of the file.
         fence(Ordering::SeqCst);
         if !self.is_empty() {
-            self.freed.notify_one();
+            self.slot_freed.notify_one();
         }
     }
 
@@ -146,17 +146,17 @@ impl Queue {
         mut try_pick: impl FnMut() -> Option<R>,
         until: Instant,
     ) -> Result<R, QueueError> {
-        let mut waiter = self.enter()?;
+        let mut waiter = self.enqueue()?;
         // Never closed: the other error of the semaphore cannot come, and would be no turn.
-        let picked = match timeout_at(until, self.head.acquire()).await {
-            Ok(Ok(_turn)) => self.at_head(&mut try_pick, until).await,
+        let picked = match timeout_at(until, self.head_permit.acquire()).await {
+            Ok(Ok(_turn)) => self.wait_at_head(&mut try_pick, until).await,
             Ok(Err(_)) | Err(_) => None,
         };
-        waiter.end = if picked.is_some() { End::Served } else { End::TimedOut };
+        waiter.exit = if picked.is_some() { QueueExit::Served } else { QueueExit::TimedOut };
         picked.ok_or(QueueError::Timeout)
     }
 
-    async fn at_head<R>(
+    async fn wait_at_head<R>(
         &self,
         try_pick: &mut impl FnMut() -> Option<R>,
         until: Instant,
@@ -166,8 +166,8 @@ impl Queue {
             if let Some(picked) = try_pick() {
                 return Some(picked);
             }
-            let freed = self.freed.notified();
-            let look_again = Instant::now() + LOOK_AGAIN;
+            let freed = self.slot_freed.notified();
+            let look_again = Instant::now() + HEAD_POLL_INTERVAL;
             if look_again < until {
                 let _ = timeout_at(look_again, freed).await;
             } else if timeout_at(until, freed).await.is_err() {
@@ -178,34 +178,34 @@ impl Queue {
 
     /// What the line has seen so far.
     pub(super) fn counters(&self) -> QueueCounters {
-        // Acquire, with the Release in `Waiter::drop`: whoever sees an end sees its beginning, if it
+        // Acquire, with the Release in `QueueWaiter::drop`: whoever sees an end sees its beginning, if it
         // looks for it later; so `waiting` is never below zero.
-        let ends = self.ends.each_ref().map(|end| end.load(Ordering::Acquire));
+        let ends = self.exits.each_ref().map(|end| end.load(Ordering::Acquire));
         let entered = self.entered.load(Ordering::Relaxed);
         let [served, timed_out, gave_up] = ends;
         QueueCounters {
             waiting: entered.saturating_sub(ends.iter().sum()),
-            longest: self.longest.load(Ordering::Relaxed) as u64,
+            max_waiting: self.max_waiting.load(Ordering::Relaxed) as u64,
             entered,
             served,
             timed_out,
-            gave_up,
-            full: self.full.load(Ordering::Relaxed),
+            abandoned: gave_up,
+            rejected: self.rejected.load(Ordering::Relaxed),
         }
     }
 
-    fn enter(&self) -> Result<Waiter<'_>, QueueError> {
+    fn enqueue(&self) -> Result<QueueWaiter<'_>, QueueError> {
         let room = |waiting: usize| (waiting < self.capacity).then_some(waiting + 1);
         match self.waiting.fetch_update(Ordering::AcqRel, Ordering::Relaxed, room) {
             Ok(before) => {
                 // With the fence in `freed`: see the head of the file.
                 fence(Ordering::SeqCst);
-                self.longest.fetch_max(before + 1, Ordering::Relaxed);
+                self.max_waiting.fetch_max(before + 1, Ordering::Relaxed);
                 self.entered.fetch_add(1, Ordering::Relaxed);
-                Ok(Waiter { queue: self, end: End::GaveUp })
+                Ok(QueueWaiter { queue: self, exit: QueueExit::Abandoned })
             }
             Err(_) => {
-                self.full.fetch_add(1, Ordering::Relaxed);
+                self.rejected.fetch_add(1, Ordering::Relaxed);
                 Err(QueueError::Full)
             }
         }
@@ -214,14 +214,14 @@ impl Queue {
 
 /// One who is counted as waiting.
 #[derive(Debug)]
-struct Waiter<'a> {
-    queue: &'a Queue,
-    end: End,
+struct QueueWaiter<'a> {
+    queue: &'a ConnectionQueue,
+    exit: QueueExit,
 }
 
-impl Drop for Waiter<'_> {
+impl Drop for QueueWaiter<'_> {
     fn drop(&mut self) {
-        self.queue.ends[self.end as usize].fetch_add(1, Ordering::Release);
+        self.queue.exits[self.exit as usize].fetch_add(1, Ordering::Release);
         self.queue.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-pub use self::termination::{Cause, Phase, Termination};
+pub use self::termination::{ConnectionPhase, Termination, TerminationReason};
 use crate::BackendId;
 
 /// One TCP connection that has ended, for an access log.
@@ -39,18 +39,18 @@ use crate::BackendId;
 /// not ASCII: those bytes are written `\xNN`. An empty name is `""`, and a name of `-` is `\x2d`. So
 /// a line always splits at its spaces into sixteen fields, whatever the names are.
 ///
-/// A program reads the fields of the struct, or [`fields`](Record::fields) for logs by key.
+/// A program reads the fields of the struct, or [`fields`](ConnectionRecord::fields) for logs by key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct Record {
+pub struct ConnectionRecord {
     /// When it was accepted.
-    pub accepted: SystemTime,
+    pub accepted_at: SystemTime,
     /// The name of the service.
     pub service: Arc<str>,
     /// The address it came from; `None` on a Unix socket.
     pub client: Option<SocketAddr>,
     /// The client that a PROXY header named.
-    pub told_client: Option<SocketAddr>,
+    pub proxied_client: Option<SocketAddr>,
     /// The address that the client connected to; `None` on a Unix socket.
     pub local: Option<SocketAddr>,
     /// The backend that carried it, or the last one that was tried.
@@ -64,7 +64,7 @@ pub struct Record {
     /// From the accept to the end.
     pub total_time: Duration,
     /// Bytes handed to the backend.
-    pub bytes_to_server: u64,
+    pub bytes_to_backend: u64,
     /// Bytes handed to the client.
     pub bytes_to_client: u64,
     /// How many backends were tried.
@@ -77,12 +77,12 @@ pub struct Record {
     pub termination: Termination,
 }
 
-impl Record {
+impl ConnectionRecord {
     /// The client behind the connection: whom a PROXY header named, or else the address it came
     /// from.
     #[must_use]
-    pub fn origin(&self) -> Option<SocketAddr> {
-        self.told_client.or(self.client)
+    pub fn effective_client(&self) -> Option<SocketAddr> {
+        self.proxied_client.or(self.client)
     }
 
     /// How often a connect failed and another backend was tried.
@@ -92,53 +92,65 @@ impl Record {
     }
 
     /// The fields of the line by key, in its order. Allocates nothing.
-    pub fn fields(&self) -> impl Iterator<Item = (&'static str, Value<'_>)> {
-        use Value as V;
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, RecordValue<'_>)> {
+        use RecordValue as V;
         [
-            ("time", V(Kind::Time(self.accepted))),
-            ("service", V(Kind::Name(&self.service))),
-            ("end", V(Kind::Code(self.termination.code()))),
+            ("time", V(RecordValueKind::Time(self.accepted_at))),
+            ("service", V(RecordValueKind::Name(&self.service))),
+            ("end", V(RecordValueKind::Code(self.termination.code()))),
             ("client", V(self.client.into())),
-            ("told", V(self.told_client.into())),
+            ("told", V(self.proxied_client.into())),
             ("local", V(self.local.into())),
-            ("backend", V(self.backend.as_ref().map_or(Kind::None, |id| Kind::Name(id.as_str())))),
+            (
+                "backend",
+                V(self
+                    .backend
+                    .as_ref()
+                    .map_or(RecordValueKind::None, |id| RecordValueKind::Name(id.as_str()))),
+            ),
             ("address", V(self.backend_address.into())),
-            ("queue_ms", V(Kind::Millis(self.queue_time))),
-            ("connect_ms", V(self.connect_time.map_or(Kind::None, Kind::Millis))),
-            ("total_ms", V(Kind::Millis(self.total_time))),
-            ("sent", V(Kind::Number(self.bytes_to_server))),
-            ("received", V(Kind::Number(self.bytes_to_client))),
-            ("attempts", V(Kind::Number(self.attempts.into()))),
-            ("on_listener", V(Kind::Number(self.listener_connections))),
-            ("on_backend", V(self.backend_connections.map_or(Kind::None, Kind::Number))),
+            ("queue_ms", V(RecordValueKind::Millis(self.queue_time))),
+            (
+                "connect_ms",
+                V(self.connect_time.map_or(RecordValueKind::None, RecordValueKind::Millis)),
+            ),
+            ("total_ms", V(RecordValueKind::Millis(self.total_time))),
+            ("sent", V(RecordValueKind::Number(self.bytes_to_backend))),
+            ("received", V(RecordValueKind::Number(self.bytes_to_client))),
+            ("attempts", V(RecordValueKind::Number(self.attempts.into()))),
+            ("on_listener", V(RecordValueKind::Number(self.listener_connections))),
+            (
+                "on_backend",
+                V(self.backend_connections.map_or(RecordValueKind::None, RecordValueKind::Number)),
+            ),
         ]
         .into_iter()
     }
 
     /// The line with keys: `time=... service=... end=...`.
     pub fn key_values(&self) -> impl Display + '_ {
-        Line { record: self, keys: true }
+        RecordLine { record: self, with_keys: true }
     }
 }
 
-impl Display for Record {
+impl Display for ConnectionRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Line { record: self, keys: false }.fmt(f)
+        RecordLine { record: self, with_keys: false }.fmt(f)
     }
 }
 
-struct Line<'a> {
-    record: &'a Record,
-    keys: bool,
+struct RecordLine<'a> {
+    record: &'a ConnectionRecord,
+    with_keys: bool,
 }
 
-impl Display for Line<'_> {
+impl Display for RecordLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, (key, value)) in self.record.fields().enumerate() {
             if position > 0 {
                 f.write_char(' ')?;
             }
-            if self.keys {
+            if self.with_keys {
                 write!(f, "{key}=")?;
             }
             value.fmt(f)?;
@@ -147,12 +159,12 @@ impl Display for Line<'_> {
     }
 }
 
-/// One field of a [`Record`], displayed as in its line.
+/// One field of a [`ConnectionRecord`], displayed as in its line.
 #[derive(Clone, Copy, Debug)]
-pub struct Value<'a>(Kind<'a>);
+pub struct RecordValue<'a>(RecordValueKind<'a>);
 
 #[derive(Clone, Copy, Debug)]
-enum Kind<'a> {
+enum RecordValueKind<'a> {
     None,
     Time(SystemTime),
     Name(&'a str),
@@ -162,24 +174,24 @@ enum Kind<'a> {
     Number(u64),
 }
 
-impl From<Option<SocketAddr>> for Kind<'_> {
+impl From<Option<SocketAddr>> for RecordValueKind<'_> {
     fn from(address: Option<SocketAddr>) -> Self {
         address.map_or(Self::None, Self::Address)
     }
 }
 
-impl Display for Value<'_> {
+impl Display for RecordValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Kind::None => f.write_char('-'),
-            Kind::Time(at) => write_time(f, at),
-            Kind::Name(name) => write_name(f, name),
-            Kind::Code(code) => f.write_str(code),
-            Kind::Address(address) => write!(f, "{address}"),
-            Kind::Millis(took) => {
+            RecordValueKind::None => f.write_char('-'),
+            RecordValueKind::Time(at) => write_time(f, at),
+            RecordValueKind::Name(name) => write_name(f, name),
+            RecordValueKind::Code(code) => f.write_str(code),
+            RecordValueKind::Address(address) => write!(f, "{address}"),
+            RecordValueKind::Millis(took) => {
                 write!(f, "{}.{:03}", took.as_millis(), took.subsec_micros() % 1000)
             }
-            Kind::Number(number) => write!(f, "{number}"),
+            RecordValueKind::Number(number) => write!(f, "{number}"),
         }
     }
 }

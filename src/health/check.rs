@@ -11,7 +11,7 @@ use socket2::SockRef;
 use thiserror::Error;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
-use crate::backend::{Advice, BackendId};
+use crate::backend::{AgentOverride, BackendId};
 
 /// One way to find out whether a backend can serve.
 ///
@@ -21,7 +21,7 @@ use crate::backend::{Advice, BackendId};
 ///
 /// # Examples
 /// ```
-/// use lvs::health::{Check, Failure, FailureKind, Probe, Report};
+/// use lvs::health::{Check, CheckFailure, CheckFailureKind, CheckContext, CheckReport};
 /// use tokio::io::AsyncReadExt;
 ///
 /// /// Up while the backend's first byte is a `+`.
@@ -29,12 +29,12 @@ use crate::backend::{Advice, BackendId};
 /// struct Plus;
 ///
 /// impl Check for Plus {
-///     async fn check(&self, probe: &Probe) -> Result<Report, Failure> {
+///     async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
 ///         let mut stream = probe.connect().await?;
-///         probe.stage("waiting for the first byte");
+///         probe.set_stage("waiting for the first byte");
 ///         match stream.read_u8().await.map_err(|error| probe.io_failure(&error))? {
-///             b'+' => Ok(Report::up()),
-///             byte => Err(Failure::new(FailureKind::Mismatch, format!("got {byte:#04x}, not +"))),
+///             b'+' => Ok(CheckReport::up()),
+///             byte => Err(CheckFailure::new(CheckFailureKind::Mismatch, format!("got {byte:#04x}, not +"))),
 ///         }
 ///     }
 /// }
@@ -43,8 +43,11 @@ pub trait Check: fmt::Debug + Send + Sync + 'static {
     /// Asks once.
     ///
     /// # Errors
-    /// [`Failure`] says what was wrong; the backend counts as failing this once.
-    fn check(&self, probe: &Probe) -> impl Future<Output = Result<Report, Failure>> + Send;
+    /// [`CheckFailure`] says what was wrong; the backend counts as failing this once.
+    fn check(
+        &self,
+        probe: &CheckContext,
+    ) -> impl Future<Output = Result<CheckReport, CheckFailure>> + Send;
 
     /// The short name in events, logs and metrics. Default: the name of the type.
     fn name(&self) -> &str {
@@ -55,15 +58,16 @@ pub trait Check: fmt::Debug + Send + Sync + 'static {
 
 /// A [`Check`] of any type.
 pub(super) trait AnyCheck: fmt::Debug + Send + Sync {
-    fn run<'a>(&'a self, probe: &'a Probe) -> Answer<'a>;
+    fn run<'a>(&'a self, probe: &'a CheckContext) -> CheckFuture<'a>;
     fn name(&self) -> &str;
 }
 
 /// What a check comes to.
-pub(super) type Answer<'a> = Pin<Box<dyn Future<Output = Result<Report, Failure>> + Send + 'a>>;
+pub(super) type CheckFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<CheckReport, CheckFailure>> + Send + 'a>>;
 
 impl<C: Check> AnyCheck for C {
-    fn run<'a>(&'a self, probe: &'a Probe) -> Answer<'a> {
+    fn run<'a>(&'a self, probe: &'a CheckContext) -> CheckFuture<'a> {
         Box::pin(self.check(probe))
     }
 
@@ -74,14 +78,14 @@ impl<C: Check> AnyCheck for C {
 
 /// Whom to ask, and from where.
 #[derive(Debug)]
-pub struct Probe {
+pub struct CheckContext {
     id: BackendId,
     address: SocketAddr,
     source: Option<IpAddr>,
     stage: Mutex<&'static str>,
 }
 
-impl Probe {
+impl CheckContext {
     /// For asking a backend at an address; what [`Checks`](super::Checks) make for each check, and
     /// your tests may.
     #[must_use]
@@ -91,7 +95,7 @@ impl Probe {
 
     /// Binds what the check opens to an address of this machine. Default: the system's choice.
     #[must_use]
-    pub fn from_source(self, source: IpAddr) -> Self {
+    pub fn with_source(self, source: IpAddr) -> Self {
         Self { source: Some(source), ..self }
     }
 
@@ -114,13 +118,13 @@ impl Probe {
     }
 
     /// Says what the check waits for from now on: the reason that is given if its time runs out.
-    pub fn stage(&self, waiting_for: &'static str) {
+    pub fn set_stage(&self, waiting_for: &'static str) {
         *self.stage.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = waiting_for;
     }
 
-    /// What was [said](Self::stage) last.
+    /// What was [said](Self::set_stage) last.
     #[must_use]
-    pub fn waits_for(&self) -> &'static str {
+    pub fn stage(&self) -> &'static str {
         *self.stage.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -131,11 +135,11 @@ impl Probe {
     /// [shut it down](tokio::io::AsyncWriteExt::shutdown) first.
     ///
     /// # Errors
-    /// [`Failure`] names what became of the attempt.
-    pub async fn connect(&self) -> Result<TcpStream, Failure> {
-        self.stage("connecting");
-        let failed = |error: io::Error| Failure::io("connecting", &error);
-        let local = |error: io::Error| Failure::local("opening a socket", &error);
+    /// [`CheckFailure`] names what became of the attempt.
+    pub async fn connect(&self) -> Result<TcpStream, CheckFailure> {
+        self.set_stage("connecting");
+        let failed = |error: io::Error| CheckFailure::io("connecting", &error);
+        let local = |error: io::Error| CheckFailure::local("opening a socket", &error);
         let socket = match self.address {
             SocketAddr::V4(_) => TcpSocket::new_v4(),
             SocketAddr::V6(_) => TcpSocket::new_v6(),
@@ -153,43 +157,46 @@ impl Probe {
     /// Opens a UDP socket that only hears the backend, and is told by it that nobody listens.
     ///
     /// # Errors
-    /// [`Failure`] says what this machine or the way to the backend lacks.
-    pub async fn udp(&self) -> Result<UdpSocket, Failure> {
-        let local = |error: io::Error| Failure::local("opening a socket", &error);
+    /// [`CheckFailure`] says what this machine or the way to the backend lacks.
+    pub async fn connect_udp(&self) -> Result<UdpSocket, CheckFailure> {
+        let local = |error: io::Error| CheckFailure::local("opening a socket", &error);
         let any: IpAddr = match self.address {
             SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
         };
         let source = SocketAddr::new(self.source.unwrap_or(any), 0);
         let socket = UdpSocket::bind(source).await.map_err(local)?;
-        socket.connect(self.address).await.map_err(|error| Failure::io("connecting", &error))?;
+        socket
+            .connect(self.address)
+            .await
+            .map_err(|error| CheckFailure::io("connecting", &error))?;
         Ok(socket)
     }
 
-    /// A failure of input or output at the present [stage](Self::stage).
+    /// A failure of input or output at the present [stage](Self::set_stage).
     #[must_use]
-    pub fn io_failure(&self, error: &io::Error) -> Failure {
-        Failure::io(self.waits_for(), error)
+    pub fn io_failure(&self, error: &io::Error) -> CheckFailure {
+        CheckFailure::io(self.stage(), error)
     }
 }
 
 /// A backend answered as it should, and perhaps said more.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[must_use]
-pub struct Report {
-    pub(super) advice: Advice,
+pub struct CheckReport {
+    pub(super) agent_override: AgentOverride,
     pub(super) warning: Option<String>,
 }
 
-impl Report {
+impl CheckReport {
     /// It can serve.
     pub fn up() -> Self {
         Self::default()
     }
 
     /// It can serve, and says with which weight, how many connections, or that it wants to drain.
-    pub fn with_advice(self, advice: Advice) -> Self {
-        Self { advice, ..self }
+    pub fn with_agent_override(self, advice: AgentOverride) -> Self {
+        Self { agent_override: advice, ..self }
     }
 
     /// It can serve, and there is something that the operator should see to (a certificate that
@@ -200,8 +207,8 @@ impl Report {
 
     /// What it said of weight, limit and state.
     #[must_use]
-    pub fn advice(&self) -> Advice {
-        self.advice
+    pub fn agent_override(&self) -> AgentOverride {
+        self.agent_override
     }
 
     /// What the operator should see to.
@@ -214,41 +221,41 @@ impl Report {
 /// Why a check failed.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("{reason}")]
-pub struct Failure {
-    kind: FailureKind,
+pub struct CheckFailure {
+    kind: CheckFailureKind,
     reason: String,
-    advice: Advice,
+    agent_override: AgentOverride,
 }
 
-impl Failure {
+impl CheckFailure {
     /// A failure of some kind, and a reason that names what was wrong: what came, and what should
     /// have.
     #[must_use]
-    pub fn new(kind: FailureKind, reason: impl Into<String>) -> Self {
-        Self { kind, reason: reason.into(), advice: Advice::default() }
+    pub fn new(kind: CheckFailureKind, reason: impl Into<String>) -> Self {
+        Self { kind, reason: reason.into(), agent_override: AgentOverride::default() }
     }
 
     /// What an operation on the way to the backend said; `doing` is what was tried.
     #[must_use]
     pub fn io(doing: &str, error: &io::Error) -> Self {
-        Self::new(FailureKind::of(error), format!("{doing}: {error}"))
+        Self::new(CheckFailureKind::from_io_error(error), format!("{doing}: {error}"))
     }
 
-    /// What this machine lacked: not the backend's fault, and [not counted](FailureKind::Local).
+    /// What this machine lacked: not the backend's fault, and [not counted](CheckFailureKind::Local).
     #[must_use]
     pub fn local(doing: &str, error: &io::Error) -> Self {
-        Self::new(FailureKind::Local, format!("{doing}: {error}"))
+        Self::new(CheckFailureKind::Local, format!("{doing}: {error}"))
     }
 
     /// It cannot serve, and says more about it.
     #[must_use]
-    pub fn with_advice(self, advice: Advice) -> Self {
-        Self { advice, ..self }
+    pub fn with_agent_override(self, advice: AgentOverride) -> Self {
+        Self { agent_override: advice, ..self }
     }
 
     /// What kind of failure it is.
     #[must_use]
-    pub fn kind(&self) -> FailureKind {
+    pub fn kind(&self) -> CheckFailureKind {
         self.kind
     }
 
@@ -260,15 +267,15 @@ impl Failure {
 
     /// What it said of weight, limit and state.
     #[must_use]
-    pub fn advice(&self) -> Advice {
-        self.advice
+    pub fn agent_override(&self) -> AgentOverride {
+        self.agent_override
     }
 }
 
 /// The kinds of failure, as metrics count them.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
-pub enum FailureKind {
+pub enum CheckFailureKind {
     /// Nobody listens: a refused connection, an ICMP port unreachable.
     Refused,
     /// There is no way to it.
@@ -292,7 +299,7 @@ pub enum FailureKind {
     Local,
 }
 
-impl FailureKind {
+impl CheckFailureKind {
     /// The short name in metrics and logs.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -312,7 +319,7 @@ impl FailureKind {
 
     /// The kind that an error of input or output is.
     #[must_use]
-    pub fn of(error: &io::Error) -> Self {
+    pub fn from_io_error(error: &io::Error) -> Self {
         const ENFILE: i32 = 23;
         const EMFILE: i32 = 24;
         if let Some(ENFILE | EMFILE) = error.raw_os_error() {
@@ -332,7 +339,7 @@ impl FailureKind {
     }
 }
 
-impl fmt::Display for FailureKind {
+impl fmt::Display for CheckFailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

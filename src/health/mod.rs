@@ -1,8 +1,8 @@
 //! Health: active checks, outlier ejection, and what keeps a set true to what is really up.
 //!
-//! A [`Monitor`] watches sets by a [`Plan`] each: it makes the plan's [`Checks`], it hears of every
-//! lease that fails and [ejects](Ejection) who fails too often, and what that comes to it writes
-//! into the set. What happens it tells as [`Event`]s.
+//! A [`Monitor`] watches sets by a [`HealthPlan`] each: it makes the plan's [`TimedCheck`], it hears of every
+//! lease that fails and [ejects](EjectionPolicy) who fails too often, and what that comes to it writes
+//! into the set. What happens it tells as [`HealthEvent`]s.
 //!
 //! # Checks
 //! A [`Check`] is one question to one backend; yours is a type with one async method. Built in:
@@ -29,12 +29,12 @@
 //! # When a backend is out
 //! | what says so | [`State`](crate::backend::State) | comes back by |
 //! |---|---|---|
-//! | [`fall`](Checks::fall) checks in a row | `Down` | [`rise`](Checks::rise) checks in a row, then slow start |
-//! | its own traffic: [`Ejection`] | `Ejected` | time, then one piece of work on trial, then a ramp |
+//! | [`fall`](TimedCheck::fall) checks in a row | `Down` | [`rise`](TimedCheck::rise) checks in a row, then slow start |
+//! | its own traffic: [`EjectionPolicy`] | `Ejected` | time, then one piece of work on trial, then a ramp |
 //! | an agent, a command, a file | the weight, limit or state it asks for | the same |
 //!
 //! A backend that stops answering is known to be down within
-//! [`fall * interval + timeout`](Checks::detects_within). What is between its death and that moment
+//! [`fall * interval + timeout`](TimedCheck::detects_within). What is between its death and that moment
 //! a forwarder makes good by connecting elsewhere, where there was nobody to take the connection.
 //!
 //! # When too many are out
@@ -43,8 +43,8 @@
 //! [`Quorum`](crate::backend::Quorum) serves not at all rather than on too few.
 //!
 //! # What stays
-//! Nothing of this is lost by a change of weight, target or rule. [`Watch::export`] and
-//! [`Watch::restore`] carry it over a restart, by any serde format.
+//! Nothing of this is lost by a change of weight, target or rule. [`WatchHandle::export`] and
+//! [`WatchHandle::restore`] carry it over a restart, by any serde format.
 
 mod check;
 mod checks;
@@ -59,13 +59,13 @@ mod service;
 mod timetable;
 mod verdict;
 
-pub use self::check::{Check, Failure, FailureKind, Probe, Report};
+pub use self::check::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 pub use self::checks::*;
-pub use self::events::{Event, EventKind, Events, Missed};
-pub use self::monitor::{Monitor, MonitorCounters, Watch};
+pub use self::events::{HealthEvent, HealthEventKind, HealthEvents, MissedEvents};
+pub use self::monitor::{Monitor, MonitorCounters, WatchHandle};
 pub use self::outlier::{
-    Cause, CauseKind, Ejection, EjectionCounters, EjectionError, FailurePercentage, LatencyFactor,
-    SuccessRate,
+    EjectionCounters, EjectionPolicy, EjectionPolicyError, EjectionReason, EjectionReasonKind,
+    FailurePercentageDetector, LatencyDetector, SuccessRateDetector,
 };
-pub use self::plan::{Checks, Plan, PlanError};
-pub use self::saved::Saved;
+pub use self::plan::{HealthPlan, HealthPlanError, TimedCheck};
+pub use self::saved::SavedHealth;

@@ -11,12 +11,12 @@ use tokio::sync::Notify;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::check::{Failure, FailureKind, Report};
-use super::engine::{Engine, Job, ServiceId};
-use super::events::{Events, Sender};
-use super::plan::{Plan, PlanError};
-use super::saved::Saved;
-use super::service::Watched;
+use super::check::{CheckFailure, CheckFailureKind, CheckReport};
+use super::engine::{CheckJob, MonitorCore, WatchedServiceId};
+use super::events::{HealthEventSender, HealthEvents};
+use super::plan::{HealthPlan, HealthPlanError};
+use super::saved::SavedHealth;
+use super::service::ObservedBackendSet;
 use super::timetable::ProbeId;
 use crate::backend::{BackendSet, SetError};
 
@@ -34,7 +34,7 @@ use crate::backend::{BackendSet, SetError};
 /// use std::net::SocketAddr;
 /// use std::time::Duration;
 /// use lvs::BackendSet;
-/// use lvs::health::{Checks, Monitor, Plan, TcpCheck};
+/// use lvs::health::{Checks, Monitor, HealthPlan, TcpCheck};
 ///
 /// # async fn example(set: BackendSet<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> {
 /// let monitor = Monitor::new();
@@ -51,20 +51,20 @@ use crate::backend::{BackendSet, SetError};
 /// ```
 #[derive(Clone)]
 pub struct Monitor {
-    inner: Arc<Inner>,
+    shared: Arc<MonitorShared>,
 }
 
-struct Inner {
-    engine: Mutex<Engine>,
-    events: Sender,
-    bell: Arc<Notify>,
+struct MonitorShared {
+    core: Mutex<MonitorCore>,
+    events: HealthEventSender,
+    wakeup: Arc<Notify>,
     running: AtomicBool,
-    ended: AtomicBool,
+    shut_down: AtomicBool,
 }
 
 /// The most checks at a time unless told otherwise: each has a descriptor, of which a process often
 /// has 1024.
-const MOST_IN_FLIGHT: usize = 512;
+const DEFAULT_MAX_IN_FLIGHT: usize = 512;
 
 impl Default for Monitor {
     fn default() -> Self {
@@ -76,22 +76,22 @@ impl Monitor {
     /// A monitor that watches nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        let inner = Inner {
-            engine: Mutex::new(Engine::new(MOST_IN_FLIGHT, fastrand::u64(..))),
-            events: Sender::new(),
-            bell: Arc::new(Notify::new()),
+        let inner = MonitorShared {
+            core: Mutex::new(MonitorCore::new(DEFAULT_MAX_IN_FLIGHT, fastrand::u64(..))),
+            events: HealthEventSender::new(),
+            wakeup: Arc::new(Notify::new()),
             running: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
+            shut_down: AtomicBool::new(false),
         };
-        Self { inner: Arc::new(inner) }
+        Self { shared: Arc::new(inner) }
     }
 
     /// The most checks that are under way at a time, each with a descriptor; others wait, and
     /// [count](MonitorCounters::late) as late. At least 1. Default: 512.
     #[must_use]
     pub fn max_in_flight(self, checks: usize) -> Self {
-        self.engine().set_most_in_flight(checks);
-        self.inner.bell.notify_one();
+        self.lock_core().set_max_in_flight(checks);
+        self.shared.wakeup.notify_one();
         self
     }
 
@@ -102,27 +102,29 @@ impl Monitor {
     /// one (or without a port, where the check has none either) are not asked. One that is quiesced,
     /// drained or disabled is asked all the same, so that its health is known when it comes back.
     ///
-    /// A set stays watched until [`Watch::stop`], whatever becomes of the handle that is returned.
+    /// A set stays watched until [`WatchHandle::stop`], whatever becomes of the handle that is returned.
     ///
     /// # Errors
-    /// [`PlanError`] names the setting that cannot be.
+    /// [`HealthPlanError`] names the setting that cannot be.
     pub fn watch<T: Send + Sync + 'static>(
         &self,
         set: &BackendSet<T>,
-        plan: Plan,
-    ) -> Result<Watch, PlanError> {
+        plan: HealthPlan,
+    ) -> Result<WatchHandle, HealthPlanError> {
         plan.validate()?;
-        let bell = Arc::clone(&self.inner.bell);
-        let watched = Watched::new(set, plan, self.inner.events.clone(), move || bell.notify_one());
-        let id = self.engine().insert(Arc::new(watched));
-        self.inner.bell.notify_one();
-        Ok(Watch { monitor: self.clone(), id })
+        let bell = Arc::clone(&self.shared.wakeup);
+        let watched = ObservedBackendSet::new(set, plan, self.shared.events.clone(), move || {
+            bell.notify_one()
+        });
+        let id = self.lock_core().insert(Arc::new(watched));
+        self.shared.wakeup.notify_one();
+        Ok(WatchHandle { monitor: self.clone(), service_id: id })
     }
 
     /// What happens from now on, in all sets that are watched.
     #[must_use]
-    pub fn events(&self) -> Events {
-        self.inner.events.subscribe()
+    pub fn events(&self) -> HealthEvents {
+        self.shared.events.subscribe()
     }
 
     /// Checks until [`shutdown`](Self::shutdown). Dropping the future stops at once; checks that
@@ -130,21 +132,21 @@ impl Monitor {
     ///
     /// While one run goes on another returns at once.
     pub fn run(&self) -> impl Future<Output = ()> + Send + 'static {
-        let inner = Arc::clone(&self.inner);
+        let inner = Arc::clone(&self.shared);
         async move {
             if inner.running.swap(true, Ordering::AcqRel) {
                 return;
             }
-            let _running = Running(&inner);
-            let mut jobs = Jobs::default();
-            while !inner.ended.load(Ordering::Acquire) {
-                let next = inner.turn(&mut jobs);
+            let _running = MonitorRunGuard(&inner);
+            let mut jobs = RunningChecks::default();
+            while !inner.shut_down.load(Ordering::Acquire) {
+                let next = inner.start_due_checks(&mut jobs);
                 tokio::select! {
                     // Ahead of the clock: an answer that is there has come in time.
                     biased;
-                    () = inner.bell.notified() => {}
-                    first = jobs.next() => inner.take(first, &mut jobs),
-                    () = until(next) => {}
+                    () = inner.wakeup.notified() => {}
+                    first = jobs.next() => inner.apply_results(first, &mut jobs),
+                    () = sleep_until_or_forever(next) => {}
                 }
             }
         }
@@ -152,28 +154,28 @@ impl Monitor {
 
     /// Ends [`run`](Self::run). What was last known stays.
     pub fn shutdown(&self) {
-        self.inner.ended.store(true, Ordering::Release);
-        self.inner.bell.notify_one();
+        self.shared.shut_down.store(true, Ordering::Release);
+        self.shared.wakeup.notify_one();
     }
 
     /// What the monitor has done, and how well it keeps its beat.
     #[must_use]
     pub fn counters(&self) -> MonitorCounters {
-        let engine = self.engine();
-        let lateness = engine.lateness();
+        let engine = self.lock_core();
+        let lateness = engine.stats();
         MonitorCounters {
-            probes: engine.probes(),
+            probes: engine.probe_count(),
             in_flight: engine.in_flight(),
-            checks: lateness.begun,
-            failed: engine.failures().remote,
-            local: engine.failures().local,
-            late: lateness.late,
-            worst_lateness: lateness.worst,
+            checks_started: lateness.started,
+            backend_failures: engine.failure_counts().backend,
+            local_failures: engine.failure_counts().local,
+            late_checks: lateness.late,
+            max_lateness: lateness.max_lateness,
         }
     }
 
-    fn engine(&self) -> MutexGuard<'_, Engine> {
-        self.inner.engine()
+    fn lock_core(&self) -> MutexGuard<'_, MonitorCore> {
+        self.shared.lock_core()
     }
 }
 
@@ -185,16 +187,16 @@ impl fmt::Debug for Monitor {
 
 /// A set that is watched.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct WatchHandle {
     monitor: Monitor,
-    id: ServiceId,
+    service_id: WatchedServiceId,
 }
 
-impl Watch {
+impl WatchHandle {
     /// What is known of the set, to be taken up after a restart.
     #[must_use]
-    pub fn export(&self) -> Saved {
-        self.monitor.engine().export(self.id, Instant::now().into_std())
+    pub fn export(&self) -> SavedHealth {
+        self.monitor.lock_core().export(self.service_id, Instant::now().into_std())
     }
 
     /// Takes up what an earlier process [knew](Self::export) of backends of the same names. Best
@@ -205,13 +207,13 @@ impl Watch {
     ///
     /// # Errors
     /// [`SetError::Scheduler`] if a scheduler cannot use the result.
-    pub fn restore(&self, saved: &Saved) -> Result<(), SetError> {
-        self.monitor.engine().restore(self.id, saved, Instant::now().into_std())
+    pub fn restore(&self, saved: &SavedHealth) -> Result<(), SetError> {
+        self.monitor.lock_core().restore(self.service_id, saved, Instant::now().into_std())
     }
 
     /// Ends the watch: the set keeps the health that was last known.
     pub fn stop(&self) {
-        self.monitor.engine().remove(self.id);
+        self.monitor.lock_core().remove(self.service_id);
     }
 }
 
@@ -224,42 +226,42 @@ pub struct MonitorCounters {
     /// Checks under way.
     pub in_flight: usize,
     /// Checks begun.
-    pub checks: u64,
+    pub checks_started: u64,
     /// Those that failed by the backend's fault.
-    pub failed: u64,
+    pub backend_failures: u64,
     /// Those that failed because this machine lacked something; see
-    /// [`FailureKind::Local`].
-    pub local: u64,
+    /// [`CheckFailureKind::Local`].
+    pub local_failures: u64,
     /// Those that began more than a tenth of their interval late.
-    pub late: u64,
+    pub late_checks: u64,
     /// The longest that one was late.
-    pub worst_lateness: Duration,
+    pub max_lateness: Duration,
 }
 
 /// An answer, and to which probe.
-type Answered = (ProbeId, Result<Report, Failure>);
+type CompletedCheck = (ProbeId, Result<CheckReport, CheckFailure>);
 
 /// The checks under way.
 #[derive(Default)]
-struct Jobs {
-    tasks: JoinSet<Answered>,
+struct RunningChecks {
+    tasks: JoinSet<CompletedCheck>,
     /// Whose they are: for those that panic.
-    probes: HashMap<task::Id, ProbeId>,
+    probe_by_task: HashMap<task::Id, ProbeId>,
 }
 
-impl Jobs {
-    fn begin(&mut self, job: Job) {
-        let id = job.id;
-        let task = self.tasks.spawn(ask(job));
-        self.probes.insert(task.id(), id);
+impl RunningChecks {
+    fn spawn(&mut self, job: CheckJob) {
+        let id = job.probe_id;
+        let task = self.tasks.spawn(run_check(job));
+        self.probe_by_task.insert(task.id(), id);
     }
 
     /// The next answer; waits for ever if nothing is asked.
-    async fn next(&mut self) -> Answered {
+    async fn next(&mut self) -> CompletedCheck {
         loop {
             match self.tasks.join_next_with_id().await {
                 Some(done) => {
-                    if let Some(answered) = self.take(done) {
+                    if let Some(answered) = self.finish_task(done) {
                         return answered;
                     }
                 }
@@ -269,66 +271,72 @@ impl Jobs {
     }
 
     /// Another answer that is there.
-    fn try_next(&mut self) -> Option<Answered> {
+    fn try_next(&mut self) -> Option<CompletedCheck> {
         while let Some(done) = self.tasks.try_join_next_with_id() {
-            if let Some(answered) = self.take(done) {
+            if let Some(answered) = self.finish_task(done) {
                 return Some(answered);
             }
         }
         None
     }
 
-    fn take(&mut self, done: Result<(task::Id, Answered), JoinError>) -> Option<Answered> {
+    fn finish_task(
+        &mut self,
+        done: Result<(task::Id, CompletedCheck), JoinError>,
+    ) -> Option<CompletedCheck> {
         match done {
             Ok((task, answered)) => {
-                self.probes.remove(&task);
+                self.probe_by_task.remove(&task);
                 Some(answered)
             }
             Err(error) => {
-                let probe = self.probes.remove(&error.id())?;
-                Some((probe, Err(Failure::new(FailureKind::Protocol, "the check panicked"))))
+                let probe = self.probe_by_task.remove(&error.id())?;
+                Some((
+                    probe,
+                    Err(CheckFailure::new(CheckFailureKind::Protocol, "the check panicked")),
+                ))
             }
         }
     }
 }
 
-impl Inner {
-    fn engine(&self) -> MutexGuard<'_, Engine> {
+impl MonitorShared {
+    fn lock_core(&self) -> MutexGuard<'_, MonitorCore> {
         // An engine is whole between any two of its steps.
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins what is due, and says when to look again.
-    fn turn(&self, jobs: &mut Jobs) -> Option<Instant> {
-        let mut engine = self.engine();
-        engine.poll(Instant::now().into_std()).into_iter().for_each(|job| jobs.begin(job));
+    fn start_due_checks(&self, jobs: &mut RunningChecks) -> Option<Instant> {
+        let mut engine = self.lock_core();
+        engine.poll(Instant::now().into_std()).into_iter().for_each(|job| jobs.spawn(job));
         engine.poll_timeout().map(Instant::from_std)
     }
 
     /// Takes an answer, and all others that are there: what they change is published as one.
-    fn take(&self, first: Answered, jobs: &mut Jobs) {
+    fn apply_results(&self, first: CompletedCheck, jobs: &mut RunningChecks) {
         let now = Instant::now().into_std();
-        let mut engine = self.engine();
+        let mut engine = self.lock_core();
         let mut next = Some(first);
         while let Some((id, answer)) = next {
-            engine.finish(id, answer, now);
+            engine.handle_result(id, answer, now);
             next = jobs.try_next();
         }
     }
 }
 
 /// Makes a check, within its time.
-async fn ask(job: Job) -> Answered {
-    let Job { id, key, probe } = job;
+async fn run_check(job: CheckJob) -> CompletedCheck {
+    let CheckJob { probe_id: id, key, context: probe } = job;
     let limit = key.timing.timeout;
     let answer = timeout(limit, key.check.run(&probe)).await.unwrap_or_else(|_| {
-        let reason = format!("timed out after {limit:?} {}", probe.waits_for());
-        Err(Failure::new(FailureKind::Timeout, reason))
+        let reason = format!("timed out after {limit:?} {}", probe.stage());
+        Err(CheckFailure::new(CheckFailureKind::Timeout, reason))
     });
     (id, answer)
 }
 
-async fn until(next: Option<Instant>) {
+async fn sleep_until_or_forever(next: Option<Instant>) {
     match next {
         Some(next) => sleep_until(next).await,
         None => std::future::pending().await,
@@ -336,11 +344,11 @@ async fn until(next: Option<Instant>) {
 }
 
 /// Says, however it ends, that the run has ended.
-struct Running<'a>(&'a Inner);
+struct MonitorRunGuard<'a>(&'a MonitorShared);
 
-impl Drop for Running<'_> {
+impl Drop for MonitorRunGuard<'_> {
     fn drop(&mut self) {
-        self.0.engine().give_up();
+        self.0.lock_core().reschedule_in_flight();
         self.0.running.store(false, Ordering::Release);
     }
 }

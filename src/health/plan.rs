@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::Check;
 use super::check::AnyCheck;
-use super::outlier::{Ejection, EjectionError};
+use super::outlier::{EjectionPolicy, EjectionPolicyError};
 
 /// One check and its timing.
 ///
@@ -18,32 +18,32 @@ use super::outlier::{Ejection, EjectionError};
 /// be down within `fall * interval + timeout`; one that refuses within `fall * interval`.
 ///
 /// Clones are the same check: where several sets hold the same address and are watched with clones
-/// of one `Checks`, one probe serves all.
+/// of one `TimedCheck`, one probe serves all.
 ///
 /// # Examples
 /// ```
 /// use std::time::Duration;
-/// use lvs::health::{Checks, TcpCheck};
+/// use lvs::health::{TimedCheck, TcpCheck};
 ///
-/// let checks = Checks::new(TcpCheck::new())
+/// let checks = TimedCheck::new(TcpCheck::new())
 ///     .interval(Duration::from_secs(1))
 ///     .timeout(Duration::from_millis(500))
 ///     .fast_interval(Duration::from_millis(250))
 ///     .port(8081);
-/// assert_eq!(checks.detects_within(), Duration::from_millis(3_500));
+/// assert_eq!(checks.max_detection_time(), Duration::from_millis(3_500));
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct Checks {
+pub struct TimedCheck {
     check: Arc<dyn AnyCheck>,
-    pub(super) timing: Timing,
+    pub(super) timing: CheckTiming,
     port: Option<u16>,
     source: Option<IpAddr>,
 }
 
 /// When to ask, and what answers mean.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(super) struct Timing {
+pub(super) struct CheckTiming {
     pub(super) interval: Duration,
     pub(super) fast_interval: Option<Duration>,
     pub(super) down_interval: Option<Duration>,
@@ -54,10 +54,10 @@ pub(super) struct Timing {
     pub(super) jitter: u8,
 }
 
-impl Checks {
+impl TimedCheck {
     /// Asks every 2 s, for 1 s; down after 3 failures, up after 2 successes: HAProxy's numbers.
     pub fn new(check: impl Check) -> Self {
-        let timing = Timing {
+        let timing = CheckTiming {
             interval: Duration::from_secs(2),
             fast_interval: None,
             down_interval: None,
@@ -122,7 +122,7 @@ impl Checks {
     }
 
     /// Asks from this address of this machine. Default: the system's choice.
-    pub fn from_source(mut self, source: IpAddr) -> Self {
+    pub fn source(mut self, source: IpAddr) -> Self {
         self.source = Some(source);
         self
     }
@@ -130,12 +130,12 @@ impl Checks {
     /// The longest time from a backend's failing to answer until it is known to be down, as far as
     /// this machine keeps up.
     #[must_use]
-    pub fn detects_within(&self) -> Duration {
+    pub fn max_detection_time(&self) -> Duration {
         self.timing.interval * self.timing.fall + self.timing.timeout
     }
 
     /// Whom to ask for a backend at this address; `None` if that has no port to ask at.
-    pub(super) fn key(&self, backend: std::net::SocketAddr) -> Option<ProbeKey> {
+    pub(super) fn probe_key(&self, backend: std::net::SocketAddr) -> Option<ProbeKey> {
         let mut address = backend;
         address.set_port(self.port.unwrap_or(backend.port()));
         let check = Arc::clone(&self.check);
@@ -143,23 +143,23 @@ impl Checks {
         (address.port() != 0).then_some(ProbeKey { check, timing, address, source })
     }
 
-    fn validate(&self) -> Result<(), PlanError> {
-        let Timing { interval, fast_interval, down_interval, timeout, rise, fall, jitter } =
+    fn validate(&self) -> Result<(), HealthPlanError> {
+        let CheckTiming { interval, fast_interval, down_interval, timeout, rise, fall, jitter } =
             self.timing;
         let check = || self.check.name().to_owned();
         let intervals = [Some(interval), fast_interval, down_interval];
         let shortest = intervals.into_iter().flatten().min().unwrap_or(interval);
         if shortest < Duration::from_millis(1) {
-            return Err(PlanError::Interval { check: check(), interval: shortest });
+            return Err(HealthPlanError::Interval { check: check(), interval: shortest });
         }
         if timeout.is_zero() || timeout > shortest {
-            return Err(PlanError::Timeout { check: check(), timeout, interval: shortest });
+            return Err(HealthPlanError::Timeout { check: check(), timeout, interval: shortest });
         }
         if rise == 0 || fall == 0 {
-            return Err(PlanError::Count { check: check() });
+            return Err(HealthPlanError::RiseFall { check: check() });
         }
         if jitter > 50 {
-            return Err(PlanError::Jitter { check: check(), percent: jitter });
+            return Err(HealthPlanError::Jitter { check: check(), percent: jitter });
         }
         Ok(())
     }
@@ -169,7 +169,7 @@ impl Checks {
 #[derive(Clone, Debug)]
 pub(super) struct ProbeKey {
     pub(super) check: Arc<dyn AnyCheck>,
-    pub(super) timing: Timing,
+    pub(super) timing: CheckTiming,
     pub(super) address: std::net::SocketAddr,
     pub(super) source: Option<IpAddr>,
 }
@@ -195,20 +195,20 @@ impl Hash for ProbeKey {
 ///
 /// # Examples
 /// ```
-/// use lvs::health::{Checks, Plan, TcpCheck};
+/// use lvs::health::{TimedCheck, HealthPlan, TcpCheck};
 ///
-/// let plan = Plan::new("web").check(Checks::new(TcpCheck::new()));
+/// let plan = HealthPlan::new("web").check(TimedCheck::new(TcpCheck::new()));
 /// # let _ = plan;
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct Plan {
+pub struct HealthPlan {
     pub(super) name: Arc<str>,
-    pub(super) checks: Vec<Checks>,
-    pub(super) ejection: Option<Ejection>,
+    pub(super) checks: Vec<TimedCheck>,
+    pub(super) ejection: Option<EjectionPolicy>,
 }
 
-impl Plan {
+impl HealthPlan {
     /// A plan for the set of a service of this name: events and logs call it so. Without checks it
     /// tells events, and lets slow starts move on.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
@@ -216,27 +216,27 @@ impl Plan {
     }
 
     /// Adds a check. With several a backend is up while none says that it is down.
-    pub fn check(mut self, checks: Checks) -> Self {
+    pub fn check(mut self, checks: TimedCheck) -> Self {
         self.checks.push(checks);
         self
     }
 
     /// Ejects members whose own traffic goes badly. Default: none is.
-    pub fn eject(mut self, ejection: Ejection) -> Self {
+    pub fn ejection(mut self, ejection: EjectionPolicy) -> Self {
         self.ejection = Some(ejection);
         self
     }
 
-    pub(crate) fn validate(&self) -> Result<(), PlanError> {
-        self.ejection.as_ref().map_or(Ok(()), Ejection::validate)?;
-        self.checks.iter().try_for_each(Checks::validate)
+    pub(crate) fn validate(&self) -> Result<(), HealthPlanError> {
+        self.ejection.as_ref().map_or(Ok(()), EjectionPolicy::validate)?;
+        self.checks.iter().try_for_each(TimedCheck::validate)
     }
 }
 
-/// Why a [`Plan`] cannot be carried out.
+/// Why a [`HealthPlan`] cannot be carried out.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
-pub enum PlanError {
+pub enum HealthPlanError {
     /// An interval is below 1 ms.
     #[error("the {check} check cannot be made every {interval:?}: 1 ms is the least")]
     Interval {
@@ -260,13 +260,13 @@ pub enum PlanError {
     },
     /// Rise or fall is 0.
     #[error("the {check} check's rise and fall must be at least 1")]
-    Count {
+    RiseFall {
         /// The check.
         check: String,
     },
     /// A rule of the ejection makes no sense.
     #[error(transparent)]
-    Ejection(#[from] EjectionError),
+    Ejection(#[from] EjectionPolicyError),
     /// The jitter is above half of the interval.
     #[error("the {check} check cannot come early by {percent} % of its interval: 50 is the most")]
     Jitter {

@@ -4,216 +4,234 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::events::EventKind;
-use super::outlier::{Accusation, Action, Decision, Ejector, SavedEjection};
-use super::service::{Ruling, Seen, Service, Word};
+use super::events::HealthEventKind;
+use super::outlier::{EjectionAction, EjectionDecision, Ejector, SavedEjection, StreakReport};
+use super::service::{HealthUpdate, MemberInfo, OutlierUpdate, WatchedSet};
 use super::timetable::ProbeId;
-use crate::backend::{Standing, Trial};
+use crate::backend::{OutlierState, TrialState};
 use crate::scheduler::Rng;
 
 /// How long to wait after a scheduler has refused what was to be published.
-const RETRY: Duration = Duration::from_secs(1);
+const PUBLISH_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A service, and what is known of its members.
-pub(super) struct Room {
-    pub(super) service: Arc<dyn Service>,
-    pub(super) members: HashMap<u64, Member>,
+pub(super) struct WatchedService {
+    pub(super) set: Arc<dyn WatchedSet>,
+    pub(super) members: HashMap<u64, WatchedMember>,
     /// What its set is to be told.
-    pub(super) words: HashMap<u64, Word>,
-    rulings: HashMap<u64, Ruling>,
+    pub(super) pending_health: HashMap<u64, HealthUpdate>,
+    pending_outliers: HashMap<u64, OutlierUpdate>,
     /// Not to be told before: that failed, or it was told a moment ago.
-    quiet_until: Option<Instant>,
+    publish_not_before: Option<Instant>,
     /// When its slow starts move on.
-    pub(super) tick_at: Option<Instant>,
-    judge: Option<Judge>,
+    pub(super) slow_start_at: Option<Instant>,
+    ejector_driver: Option<EjectorDriver>,
 }
 
 /// A member, and who asks it.
-pub(super) struct Member {
-    pub(super) seen: Seen,
+pub(super) struct WatchedMember {
+    pub(super) info: MemberInfo,
     pub(super) probes: Vec<ProbeId>,
 }
 
 /// The ejector, and the moments that it leaves to others.
-struct Judge {
+struct EjectorDriver {
     ejector: Ejector,
     sweep_at: Option<Instant>,
     /// The members whose trial goes on, and since when.
     trials: HashMap<u64, Instant>,
 }
 
-impl Room {
-    pub(super) fn new(service: Arc<dyn Service>) -> Self {
+impl WatchedService {
+    pub(super) fn new(service: Arc<dyn WatchedSet>) -> Self {
         let ejection = service.plan().ejection.clone();
         // The plan was found sound.
         let ejector = ejection.and_then(|it| Ejector::new(it, Rng::from_entropy()).ok());
-        let judge =
-            ejector.map(|ejector| Judge { ejector, sweep_at: None, trials: HashMap::new() });
+        let judge = ejector.map(|ejector| EjectorDriver {
+            ejector,
+            sweep_at: None,
+            trials: HashMap::new(),
+        });
         Self {
-            service,
+            set: service,
             members: HashMap::new(),
-            words: HashMap::new(),
-            rulings: HashMap::new(),
-            quiet_until: None,
-            tick_at: None,
-            judge,
+            pending_health: HashMap::new(),
+            pending_outliers: HashMap::new(),
+            publish_not_before: None,
+            slow_start_at: None,
+            ejector_driver: judge,
         }
     }
 
     /// A member was taken out.
-    pub(super) fn forget(&mut self, serial: u64) {
-        self.words.remove(&serial);
-        self.rulings.remove(&serial);
-        if let Some(judge) = &mut self.judge {
+    pub(super) fn forget_member(&mut self, serial: u64) {
+        self.pending_health.remove(&serial);
+        self.pending_outliers.remove(&serial);
+        if let Some(judge) = &mut self.ejector_driver {
             judge.ejector.forget(serial);
             judge.trials.remove(&serial);
         }
     }
 
     /// The set was changed: who may be ejected, and how many, is another matter now.
-    pub(super) fn recount(&mut self, now: Instant) {
-        let Some(judge) = &mut self.judge else { return };
-        for sample in self.service.samples(now) {
+    pub(super) fn track_members(&mut self, now: Instant) {
+        let Some(judge) = &mut self.ejector_driver else { return };
+        for sample in self.set.samples(now) {
             judge.ejector.track(sample.serial, sample.enabled, sample.up);
         }
     }
 
     /// Looks at what traffic says of the members.
-    pub(super) fn judge(&mut self, now: Instant) {
-        let Some(judge) = &mut self.judge else { return };
-        let decisions = judge.decide(&*self.service, now);
-        decisions.into_iter().for_each(|decision| self.rule(decision, now));
+    pub(super) fn run_ejector(&mut self, now: Instant) {
+        let Some(judge) = &mut self.ejector_driver else { return };
+        let decisions = judge.collect_decisions(&*self.set, now);
+        decisions.into_iter().for_each(|decision| self.queue_outlier_update(decision, now));
     }
 
-    /// When to [judge](Self::judge) again, if nobody raises a hand before.
-    pub(super) fn judge_at(&self) -> Option<Instant> {
-        let judge = self.judge.as_ref()?;
-        let patience = judge.ejector.rules().patience();
+    /// When to [judge](Self::run_ejector) again, if nobody raises a hand before.
+    pub(super) fn next_ejector_run(&self) -> Option<Instant> {
+        let judge = self.ejector_driver.as_ref()?;
+        let patience = judge.ejector.policy().patience();
         let trials = judge.trials.values().filter_map(|since| since.checked_add(patience));
         trials.chain(judge.ejector.poll_timeout()).chain(judge.sweep_at).min()
     }
 
-    fn rule(&mut self, Decision { serial, action }: Decision, now: Instant) {
-        let (Some(judge), Some(member)) = (&mut self.judge, self.members.get(&serial)) else {
+    fn queue_outlier_update(
+        &mut self,
+        EjectionDecision { serial, action }: EjectionDecision,
+        now: Instant,
+    ) {
+        let (Some(judge), Some(member)) = (&mut self.ejector_driver, self.members.get(&serial))
+        else {
             return;
         };
         let (standing, why, ramp) = match action {
-            Action::Eject { until, why } => {
+            EjectionAction::Eject { until, reason: why } => {
                 let time = until.saturating_duration_since(now);
-                (Standing::Ejected, format!("ejected for {time:.1?}: {why}").into(), None)
+                (OutlierState::Ejected, format!("ejected for {time:.1?}: {why}").into(), None)
             }
-            Action::Trial => (Standing::OnTrial, "on trial".into(), None),
-            Action::Return => {
-                (Standing::Good, "trial passed".into(), judge.ejector.rules().return_ramp())
+            EjectionAction::StartTrial => (OutlierState::OnTrial, "on trial".into(), None),
+            EjectionAction::Return => {
+                (OutlierState::Good, "trial passed".into(), judge.ejector.policy().return_ramp())
             }
         };
         judge.trials.remove(&serial);
-        let id = member.seen.id.clone();
-        self.rulings.insert(serial, Ruling { id, standing, why, ramp });
+        let id = member.info.id.clone();
+        self.pending_outliers
+            .insert(serial, OutlierUpdate { id, outlier_state: standing, reason: why, ramp });
     }
 
     pub(super) fn export_ejections(&self, now: Instant) -> Vec<(String, SavedEjection)> {
-        let all = self.judge.iter().flat_map(|judge| judge.ejector.export(now));
+        let all = self.ejector_driver.iter().flat_map(|judge| judge.ejector.export(now));
         let named = all.filter_map(|(serial, saved)| {
-            Some((self.members.get(&serial)?.seen.id.to_string(), saved))
+            Some((self.members.get(&serial)?.info.id.to_string(), saved))
         });
         named.collect()
     }
 
     pub(super) fn restore_ejections(&mut self, saved: &[(String, SavedEjection)], now: Instant) {
-        self.recount(now);
-        let Some(judge) = &mut self.judge else { return };
+        self.track_members(now);
+        let Some(judge) = &mut self.ejector_driver else { return };
         let serial_of: HashMap<_, _> =
-            self.members.iter().map(|(serial, it)| (it.seen.id.as_str(), *serial)).collect();
+            self.members.iter().map(|(serial, it)| (it.info.id.as_str(), *serial)).collect();
         let restore = |(id, saved): &(String, SavedEjection)| {
             judge.ejector.import(now, *serial_of.get(id.as_str())?, *saved)
         };
         let decisions: Vec<_> = saved.iter().filter_map(restore).collect();
-        decisions.into_iter().for_each(|decision| self.rule(decision, now));
+        decisions.into_iter().for_each(|decision| self.queue_outlier_update(decision, now));
     }
 
     /// Tells the set, where there is something to tell.
-    pub(super) fn settle(&mut self, now: Instant) {
-        if self.has_news() && self.quiet_until.is_none_or(|until| until <= now) {
-            let words: Vec<_> = self.words.values().cloned().collect();
-            let rulings: Vec<_> = self.rulings.values().cloned().collect();
-            match self.service.apply(&words, &rulings) {
+    pub(super) fn publish_pending(&mut self, now: Instant) {
+        if self.has_pending() && self.publish_not_before.is_none_or(|until| until <= now) {
+            let words: Vec<_> = self.pending_health.values().cloned().collect();
+            let rulings: Vec<_> = self.pending_outliers.values().cloned().collect();
+            match self.set.apply(&words, &rulings) {
                 Ok(()) => {
-                    self.words.clear();
-                    self.rulings.clear();
-                    self.quiet_until = now.checked_add(self.pause());
+                    self.pending_health.clear();
+                    self.pending_outliers.clear();
+                    self.publish_not_before = now.checked_add(self.publish_pause());
                     // What came up begins its slow start.
-                    self.tick_at = Some(now);
+                    self.slow_start_at = Some(now);
                 }
-                Err(error) => self.refused(&error, now),
+                Err(error) => self.handle_publish_error(&error, now),
             }
         }
-        if self.tick_at.is_some_and(|at| at <= now) {
-            match self.service.tick(now) {
-                Ok(next) => self.tick_at = next,
+        if self.slow_start_at.is_some_and(|at| at <= now) {
+            match self.set.advance_slow_starts(now) {
+                Ok(next) => self.slow_start_at = next,
                 Err(error) => {
-                    self.tick_at = now.checked_add(RETRY);
-                    self.refused(&error, now);
+                    self.slow_start_at = now.checked_add(PUBLISH_RETRY_INTERVAL);
+                    self.handle_publish_error(&error, now);
                 }
             }
         }
     }
 
-    /// When to [tell](Self::settle) what could not be told yet.
-    pub(super) fn tell_at(&self) -> Option<Instant> {
-        self.quiet_until.filter(|_| self.has_news())
+    /// When to [tell](Self::publish_pending) what could not be told yet.
+    pub(super) fn next_publish(&self) -> Option<Instant> {
+        self.publish_not_before.filter(|_| self.has_pending())
     }
 
-    fn has_news(&self) -> bool {
-        !(self.words.is_empty() && self.rulings.is_empty())
+    fn has_pending(&self) -> bool {
+        !(self.pending_health.is_empty() && self.pending_outliers.is_empty())
     }
 
     /// How long a set is left alone once it was told something: a publication costs time in
     /// proportion to it, and when thousands fail within a second they need not have one each.
-    fn pause(&self) -> Duration {
+    fn publish_pause(&self) -> Duration {
         let members = self.members.len() as u64;
         if members < 1000 { Duration::ZERO } else { Duration::from_micros(members) }
     }
 
-    fn refused(&mut self, error: &dyn std::error::Error, now: Instant) {
+    fn handle_publish_error(&mut self, error: &dyn std::error::Error, now: Instant) {
         let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-        self.service.tell(EventKind::Refused { error: format!("{error}{source}").into() });
-        self.quiet_until = now.checked_add(RETRY);
+        self.set.publish_event(HealthEventKind::PublishRefused {
+            error: format!("{error}{source}").into(),
+        });
+        self.publish_not_before = now.checked_add(PUBLISH_RETRY_INTERVAL);
     }
 }
 
-impl Judge {
-    fn decide(&mut self, service: &dyn Service, now: Instant) -> Vec<Decision> {
+impl EjectorDriver {
+    fn collect_decisions(
+        &mut self,
+        service: &dyn WatchedSet,
+        now: Instant,
+    ) -> Vec<EjectionDecision> {
         let mut decisions = self.ejector.handle_timeout(now);
-        for (serial, runs, trial) in service.heard() {
+        for (serial, runs, trial) in service.take_outlier_signals() {
             let decision = match trial {
-                Trial::None => {
-                    let accusation =
-                        Accusation { consecutive: runs.failures, connect: runs.connects };
-                    self.ejector.accuse(now, serial, accusation)
+                TrialState::NotOnTrial => {
+                    let accusation = StreakReport {
+                        failures: runs.failures,
+                        connect_failures: runs.connect_failures,
+                    };
+                    self.ejector.handle_streak(now, serial, accusation)
                 }
-                Trial::Passed | Trial::Failed => {
-                    self.ejector.trial_ended(now, serial, trial == Trial::Passed)
+                TrialState::Passed | TrialState::Failed => {
+                    self.ejector.handle_trial_end(now, serial, trial == TrialState::Passed)
                 }
-                Trial::Taken => {
+                TrialState::InProgress => {
                     self.trials.entry(serial).or_insert(now);
                     None
                 }
                 // Given up: the next one may have it.
-                Trial::Open => {
+                TrialState::Available => {
                     self.trials.remove(&serial);
                     None
                 }
             };
             decisions.extend(decision);
         }
-        let patience = self.ejector.rules().patience();
+        let patience = self.ejector.policy().patience();
         let passed = self.trials.extract_if(|_, since| *since + patience <= now);
         let passed: Vec<_> = passed.map(|(serial, _)| serial).collect();
-        let passed = passed.into_iter().filter_map(|it| self.ejector.trial_ended(now, it, true));
+        let passed =
+            passed.into_iter().filter_map(|it| self.ejector.handle_trial_end(now, it, true));
         decisions.extend(passed);
         if self.sweep_at.is_none_or(|at| at <= now) {
-            self.sweep_at = now.checked_add(self.ejector.rules().interval());
+            self.sweep_at = now.checked_add(self.ejector.policy().interval());
             decisions.extend(self.ejector.sweep(now, &service.samples(now)));
         }
         decisions

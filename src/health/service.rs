@@ -5,35 +5,35 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::events::{Event, EventKind, Sender};
-use super::outlier::{Ejection, Sample};
-use super::plan::Plan;
+use super::events::{HealthEvent, HealthEventKind, HealthEventSender};
+use super::outlier::{EjectionPolicy, OutlierSample};
+use super::plan::HealthPlan;
 use crate::backend::{
-    Advice, BackendId, BackendSet, Commit, Health, Reader, Runs, SavedBackend, SetError, SlowStart,
-    Snapshot, Standing, Trial,
+    AgentOverride, BackendId, BackendSet, FailureStreak, Health, OutlierState, SavedBackend,
+    SetError, SlowStart, Snapshot, SnapshotCommit, SnapshotReader, TrialState,
 };
 
 /// What the engine needs of a set.
-pub(super) trait Service: Send + Sync {
-    fn plan(&self) -> &Plan;
+pub(super) trait WatchedSet: Send + Sync {
+    fn plan(&self) -> &HealthPlan;
 
     /// Tells whether the set was changed since it was asked last.
     fn take_changed(&self) -> bool;
 
     /// Who is in the set.
-    fn members(&self) -> Vec<Seen>;
+    fn members(&self) -> Vec<MemberInfo>;
 
     /// Carries out what checks and traffic say, as one publication.
-    fn apply(&self, words: &[Word], rulings: &[Ruling]) -> Result<(), SetError>;
+    fn apply(&self, words: &[HealthUpdate], rulings: &[OutlierUpdate]) -> Result<(), SetError>;
 
     /// Who has raised a hand since it was asked last, and what for.
-    fn heard(&self) -> Vec<(u64, Runs, Trial)>;
+    fn take_outlier_signals(&self) -> Vec<(u64, FailureStreak, TrialState)>;
 
     /// What all members have done, and whether they can serve.
-    fn samples(&self, now: Instant) -> Vec<Sample>;
+    fn samples(&self, now: Instant) -> Vec<OutlierSample>;
 
     /// Lets slow starts move on.
-    fn tick(&self, now: Instant) -> Result<Option<Instant>, SetError>;
+    fn advance_slow_starts(&self, now: Instant) -> Result<Option<Instant>, SetError>;
 
     /// What the set has learned.
     fn export(&self, now: Instant) -> Vec<SavedBackend>;
@@ -42,12 +42,12 @@ pub(super) trait Service: Send + Sync {
     fn restore(&self, saved: &[SavedBackend], now: Instant) -> Result<(), SetError>;
 
     /// Tells whoever listens.
-    fn tell(&self, kind: EventKind);
+    fn publish_event(&self, kind: HealthEventKind);
 }
 
 /// A member as the engine sees it.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct MemberInfo {
     pub(super) serial: u64,
     pub(super) id: BackendId,
     pub(super) address: Option<SocketAddr>,
@@ -55,80 +55,80 @@ pub(super) struct Seen {
 
 /// What checks say of a member.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Word {
+pub(super) struct HealthUpdate {
     pub(super) id: BackendId,
     /// `None`: nothing is known yet.
     pub(super) health: Option<Health>,
-    pub(super) why: Arc<str>,
-    pub(super) advice: Advice,
+    pub(super) reason: Arc<str>,
+    pub(super) agent_override: AgentOverride,
 }
 
 /// What its traffic makes of a member.
 #[derive(Clone, Debug)]
-pub(super) struct Ruling {
+pub(super) struct OutlierUpdate {
     pub(super) id: BackendId,
-    pub(super) standing: Standing,
-    pub(super) why: Arc<str>,
+    pub(super) outlier_state: OutlierState,
+    pub(super) reason: Arc<str>,
     /// How its share grows from now on.
     pub(super) ramp: Option<SlowStart>,
 }
 
 /// A set of any target, and the ear on it.
-pub(super) struct Watched<T> {
+pub(super) struct ObservedBackendSet<T> {
     set: BackendSet<T>,
-    ear: Arc<Ear<T>>,
+    observer: Arc<SetObserver<T>>,
 }
 
 /// Hears every publication of a set.
-struct Ear<T> {
-    plan: Plan,
-    last: Mutex<Arc<Snapshot<T>>>,
+struct SetObserver<T> {
+    plan: HealthPlan,
+    last_snapshot: Mutex<Arc<Snapshot<T>>>,
     changed: AtomicBool,
-    events: Sender,
-    ring: Box<dyn Fn() + Send + Sync>,
+    events: HealthEventSender,
+    wake_monitor: Box<dyn Fn() + Send + Sync>,
 }
 
-impl<T: Send + Sync + 'static> Watched<T> {
+impl<T: Send + Sync + 'static> ObservedBackendSet<T> {
     pub(super) fn new(
         set: &BackendSet<T>,
-        plan: Plan,
-        events: Sender,
+        plan: HealthPlan,
+        events: HealthEventSender,
         ring: impl Fn() + Clone + Send + Sync + 'static,
     ) -> Self {
         if let Some(ejection) = &plan.ejection {
             let snapshot = set.snapshot();
-            let alarm = &snapshot.shared().alarm;
+            let alarm = &snapshot.context().outlier_signal;
             let (failures, connects) =
-                (Ejection::failures_in_a_row, Ejection::connect_failures_in_a_row);
-            alarm.arm(failures(ejection).unwrap_or(0), connects(ejection).unwrap_or(0));
-            alarm.wake(ring.clone());
+                (EjectionPolicy::failures_in_a_row, EjectionPolicy::connect_failures_in_a_row);
+            alarm.set_thresholds(failures(ejection).unwrap_or(0), connects(ejection).unwrap_or(0));
+            alarm.set_callback(ring.clone());
         }
         let ear = set.subscribe(|snapshot| {
-            Ok::<_, std::convert::Infallible>(Arc::new(Ear {
+            Ok::<_, std::convert::Infallible>(Arc::new(SetObserver {
                 plan,
-                last: Mutex::new(Arc::clone(snapshot)),
+                last_snapshot: Mutex::new(Arc::clone(snapshot)),
                 changed: AtomicBool::new(true),
                 events,
-                ring: Box::new(ring),
+                wake_monitor: Box::new(ring),
             }))
         });
         let Ok(ear) = ear;
-        Self { set: set.clone(), ear }
+        Self { set: set.clone(), observer: ear }
     }
 }
 
-impl<T: Send + Sync + 'static> Service for Watched<T> {
-    fn plan(&self) -> &Plan {
-        &self.ear.plan
+impl<T: Send + Sync + 'static> WatchedSet for ObservedBackendSet<T> {
+    fn plan(&self) -> &HealthPlan {
+        &self.observer.plan
     }
 
     fn take_changed(&self) -> bool {
-        self.ear.changed.swap(false, Ordering::AcqRel)
+        self.observer.changed.swap(false, Ordering::AcqRel)
     }
 
-    fn members(&self) -> Vec<Seen> {
+    fn members(&self) -> Vec<MemberInfo> {
         let snapshot = self.set.snapshot();
-        let seen = snapshot.members().iter().map(|member| Seen {
+        let seen = snapshot.members().iter().map(|member| MemberInfo {
             serial: member.serial(),
             id: member.id().clone(),
             address: member.address(),
@@ -136,56 +136,60 @@ impl<T: Send + Sync + 'static> Service for Watched<T> {
         seen.collect()
     }
 
-    fn apply(&self, words: &[Word], rulings: &[Ruling]) -> Result<(), SetError> {
+    fn apply(&self, words: &[HealthUpdate], rulings: &[OutlierUpdate]) -> Result<(), SetError> {
         // Who was taken out meanwhile needs no word.
         let known = |done: Result<(), SetError>| match done {
-            Err(SetError::Unknown { .. }) => Ok(()),
+            Err(SetError::UnknownBackend { .. }) => Ok(()),
             done => done,
         };
         self.set.edit(|edit| {
             for word in words {
-                known(edit.set_advice(&word.id, word.advice))?;
+                known(edit.set_agent_override(&word.id, word.agent_override))?;
                 if let Some(health) = word.health {
-                    known(edit.set_health_because(&word.id, health, Arc::clone(&word.why)))?;
+                    known(edit.set_health_with_reason(&word.id, health, Arc::clone(&word.reason)))?;
                 }
             }
             for ruling in rulings {
-                known(edit.set_standing(&ruling.id, ruling.standing, Arc::clone(&ruling.why)))?;
+                known(edit.set_outlier_state(
+                    &ruling.id,
+                    ruling.outlier_state,
+                    Arc::clone(&ruling.reason),
+                ))?;
                 if let Some(ramp) = ruling.ramp {
-                    known(edit.begin_ramp(&ruling.id, ramp))?;
+                    known(edit.start_slow_start(&ruling.id, ramp))?;
                 }
             }
             Ok(())
         })
     }
 
-    fn heard(&self) -> Vec<(u64, Runs, Trial)> {
+    fn take_outlier_signals(&self) -> Vec<(u64, FailureStreak, TrialState)> {
         let snapshot = self.set.snapshot();
         let members = snapshot.members();
-        let raised = snapshot.shared().alarm.take();
+        let raised = snapshot.context().outlier_signal.take_notified_serials();
         let heard = raised.into_iter().filter_map(|serial| {
-            let account = members[members.position(serial)?].account();
-            Some((serial, account.heard(), account.trial()))
+            let account = members[members.position_of_serial(serial)?].account();
+            Some((serial, account.take_failure_streak(), account.trial_state()))
         });
         heard.collect()
     }
 
-    fn samples(&self, now: Instant) -> Vec<Sample> {
+    fn samples(&self, now: Instant) -> Vec<OutlierSample> {
         let snapshot = self.set.snapshot();
-        let by_status = self.set.status();
+        let by_status = self.set.statuses();
         let samples = snapshot.iter().zip(&by_status);
-        let sample = samples.map(|((backend, member), status)| Sample {
+        let sample = samples.map(|((backend, member), status)| OutlierSample {
             serial: member.serial(),
             outcomes: backend.outcomes(),
             latency: backend.estimate(now).latency,
-            enabled: status.is_wanted(),
+            enabled: status.is_in_service(),
             up: status.health == Health::Up,
         });
         sample.collect()
     }
 
-    fn tick(&self, now: Instant) -> Result<Option<Instant>, SetError> {
-        self.set.tick(now)
+    fn advance_slow_starts(&self, now: Instant) -> Result<Option<Instant>, SetError> {
+        self.set.advance_slow_start(now)
     }
 
     fn export(&self, now: Instant) -> Vec<SavedBackend> {
@@ -196,52 +200,61 @@ impl<T: Send + Sync + 'static> Service for Watched<T> {
         self.set.restore(saved, now)
     }
 
-    fn tell(&self, kind: EventKind) {
-        self.ear.tell(kind);
+    fn publish_event(&self, kind: HealthEventKind) {
+        self.observer.publish_event(kind);
     }
 }
 
-impl<T> Ear<T> {
-    fn tell(&self, kind: EventKind) {
-        self.events.send(Event::new(&self.plan.name, kind));
+impl<T> SetObserver<T> {
+    fn publish_event(&self, kind: HealthEventKind) {
+        self.events.send(HealthEvent::new(&self.plan.name, kind));
     }
 
     /// Says what is different between two publications.
-    fn compare(&self, old: &Snapshot<T>, new: &Snapshot<T>) {
+    fn publish_changes(&self, old: &Snapshot<T>, new: &Snapshot<T>) {
         let (before, after) = (old.members(), new.members());
         for (position, member) in after.iter().enumerate() {
-            let from = before.position(member.serial()).map(|at| before[at].state());
+            let from = before.position_of_serial(member.serial()).map(|at| before[at].state());
             let to = member.state();
             if from != Some(to) {
-                let why = new.why(position).cloned();
-                self.tell(EventKind::State { id: member.id().clone(), from, to: Some(to), why });
+                let why = new.reason(position).cloned();
+                self.publish_event(HealthEventKind::State {
+                    id: member.id().clone(),
+                    from,
+                    to: Some(to),
+                    reason: why,
+                });
             }
         }
-        for member in before.iter().filter(|it| after.position(it.serial()).is_none()) {
+        for member in before.iter().filter(|it| after.position_of_serial(it.serial()).is_none()) {
             let (id, from) = (member.id().clone(), Some(member.state()));
-            self.tell(EventKind::State { id, from, to: None, why: None });
+            self.publish_event(HealthEventKind::State { id, from, to: None, reason: None });
         }
         if old.is_panicking() != new.is_panicking() {
-            let (healthy, wanted) = new.health_count();
-            self.tell(EventKind::Panic { on: new.is_panicking(), healthy, wanted });
+            let (healthy, wanted) = new.health_counts();
+            self.publish_event(HealthEventKind::Panic {
+                active: new.is_panicking(),
+                healthy,
+                enabled: wanted,
+            });
         }
         if old.has_quorum() != new.has_quorum() {
-            self.tell(EventKind::Quorum { held: new.has_quorum() });
+            self.publish_event(HealthEventKind::Quorum { met: new.has_quorum() });
         }
     }
 }
 
-impl<T: Send + Sync> Reader<T> for Ear<T> {
-    fn prepare(&self, next: &Arc<Snapshot<T>>) -> Result<Commit<'_>, SetError> {
+impl<T: Send + Sync> SnapshotReader<T> for SetObserver<T> {
+    fn prepare(&self, next: &Arc<Snapshot<T>>) -> Result<SnapshotCommit<'_>, SetError> {
         let next = Arc::clone(next);
         Ok(Box::new(move || {
             let last = std::mem::replace(
-                &mut *self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner()),
+                &mut *self.last_snapshot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()),
                 Arc::clone(&next),
             );
-            self.compare(&last, &next);
+            self.publish_changes(&last, &next);
             self.changed.store(true, Ordering::Release);
-            (self.ring)();
+            (self.wake_monitor)();
         }))
     }
 }

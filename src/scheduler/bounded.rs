@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use super::context::Bound;
-use super::memo::Memo;
+use super::context::LoadBound;
+use super::memo::GroupCache;
 use super::{CompileError, PickContext, Picker, Scheduler, previous_as};
 use crate::backend::Members;
 
@@ -17,7 +17,7 @@ use crate::backend::Members;
 ///
 /// Choose it for affinity where some keys are far busier than others: a popular key spills over to
 /// the next members of its order instead of drowning its owner, and comes back as the load falls.
-/// Wrap [`ring`](super::Ring), [`maglev`](super::Maglev) or [`rendezvous`](super::Rendezvous); any
+/// Wrap [`ring`](super::RingHash), [`maglev`](super::Maglev) or [`rendezvous`](super::RendezvousHash); any
 /// other rule that asks [`PickContext::usable`] works as well.
 ///
 /// # The bound
@@ -52,12 +52,12 @@ use crate::backend::Members;
 ///
 /// # Examples
 /// ```
-/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::{Bounded, Ring}};
+/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::{BoundedLoad, RingHash}};
 /// let set = BackendSet::new();
 /// for name in ["a", "b", "c", "d"] {
 ///     set.insert(Spec::new(name, ()))?;
 /// }
-/// let balancer = Balancer::new(&set, Bounded::new(Ring::new(), 125)?)?;
+/// let balancer = Balancer::new(&set, BoundedLoad::new(RingHash::new(), 125)?)?;
 /// // One key, 40 connections: the owner keeps its share and a quarter, the rest spills.
 /// let hot = Flow::new().key(7);
 /// let leases = (0..40).map(|_| balancer.pick(&hot)).collect::<Result<Vec<_>, _>>()?;
@@ -68,33 +68,33 @@ use crate::backend::Members;
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[must_use]
-pub struct Bounded<S> {
+pub struct BoundedLoad<S> {
     inner: S,
-    percent: u32,
+    factor_percent: u32,
 }
 
 /// A load bound that leaves no room: not above 100 %.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("a load bound of {percent} % of the mean is not above 100 %")]
-pub struct FactorError {
+pub struct BalanceFactorError {
     /// The factor asked for.
     pub percent: u32,
 }
 
-impl<S: Scheduler> Bounded<S> {
+impl<S: Scheduler> BoundedLoad<S> {
     /// Bounds the loads under a rule by a factor, in percent of the mean.
     ///
     /// # Errors
-    /// [`FactorError`] for a factor that is not above 100.
-    pub fn new(inner: S, percent: u32) -> Result<Self, FactorError> {
+    /// [`BalanceFactorError`] for a factor that is not above 100.
+    pub fn new(inner: S, percent: u32) -> Result<Self, BalanceFactorError> {
         if percent <= 100 {
-            return Err(FactorError { percent });
+            return Err(BalanceFactorError { percent });
         }
-        Ok(Self { inner, percent })
+        Ok(Self { inner, factor_percent: percent })
     }
 }
 
-impl<S: Scheduler> Scheduler for Bounded<S> {
+impl<S: Scheduler> Scheduler for BoundedLoad<S> {
     fn name(&self) -> &str {
         "bounded"
     }
@@ -108,63 +108,68 @@ impl<S: Scheduler> Scheduler for Bounded<S> {
         members: &Members,
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let previous = previous_as::<BoundedPicker>(previous).map(|old| &*old.inner);
+        let previous = previous_as::<BoundedLoadPicker>(previous).map(|old| &*old.inner);
         let weights: u64 =
             members.iter().filter(|m| m.share() != 0).map(|m| u64::from(m.weight())).sum();
-        Ok(Box::new(BoundedPicker {
+        Ok(Box::new(BoundedLoadPicker {
             inner: self.inner.compile(members, previous)?,
-            memo: Memo::new(members),
-            percent: u128::from(self.percent),
+            group_cache: GroupCache::new(members),
+            factor_percent: u128::from(self.factor_percent),
             denominator: 100 * u128::from(weights),
         }))
     }
 }
 
 #[derive(Debug)]
-struct BoundedPicker {
+struct BoundedLoadPicker {
     inner: Box<dyn Picker>,
-    memo: Memo,
-    percent: u128,
+    group_cache: GroupCache,
+    factor_percent: u128,
     /// A hundred times the sum of the eligible members' weights.
     denominator: u128,
 }
 
-impl BoundedPicker {
+impl BoundedLoadPicker {
     /// The connections on the eligible members.
-    fn total(&self, members: &Members) -> u64 {
+    fn total_load(&self, members: &Members) -> u64 {
         let sum = |range: Range<usize>| {
             let eligible = range.map(|i| &members[i]).filter(|m| m.share() != 0);
             eligible.fold(0u32, |sum, m| sum.saturating_add(m.load().total()))
         };
-        (0..self.memo.groups()).map(|run| u64::from(self.memo.value(run, sum))).sum()
+        (0..self.group_cache.group_count())
+            .map(|run| u64::from(self.group_cache.value_or_compute(run, sum)))
+            .sum()
     }
 }
 
-impl Picker for BoundedPicker {
+impl Picker for BoundedLoadPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        let total = self.total(cx.members());
-        let numerator = self.percent * (u128::from(total) + 1);
-        let bound = Bound { numerator, denominator: self.denominator };
-        self.inner.pick(&mut cx.bounded(&bound)).or_else(|| self.inner.pick(cx))
+        let total = self.total_load(cx.members());
+        let numerator = self.factor_percent * (u128::from(total) + 1);
+        let bound = LoadBound { numerator, denominator: self.denominator };
+        self.inner.pick(&mut cx.with_load_bound(&bound)).or_else(|| self.inner.pick(cx))
     }
 }
 
 #[cfg(all(test, not(lvs_loom)))]
 mod tests {
-    use super::super::places::testing::{named, set_of};
+    use super::super::places::testing::{backend_name, set_with_weights};
     use super::*;
-    use crate::scheduler::{Maglev, Rendezvous, Ring, Rng, RoundRobin};
+    use crate::scheduler::{Maglev, RendezvousHash, RingHash, Rng, RoundRobin};
     use crate::{BackendSet, Balancer, Flow, Health, Lease, Limits};
 
     fn over<S: Scheduler + 'static>(set: &BackendSet<()>, inner: S, percent: u32) -> Balancer<()> {
-        let rule = Bounded::new(inner, percent).expect("above 100");
+        let rule = BoundedLoad::new(inner, percent).expect("above 100");
         Balancer::new(set, rule).expect("small")
     }
 
     #[test]
     fn a_factor_without_room_is_refused() {
-        assert_eq!(Bounded::new(Ring::new(), 100).unwrap_err(), FactorError { percent: 100 });
-        assert!(Bounded::new(Ring::new(), 101).is_ok());
+        assert_eq!(
+            BoundedLoad::new(RingHash::new(), 100).unwrap_err(),
+            BalanceFactorError { percent: 100 }
+        );
+        assert!(BoundedLoad::new(RingHash::new(), 101).is_ok());
     }
 
     /// After each pick nobody who was given something is above its cap.
@@ -178,7 +183,7 @@ mod tests {
                 continue;
             }
             let flow = Flow::new().key(rng.below(5) * rng.below(5));
-            let lease = balancer.pick_with(&flow, &mut rng).expect("room");
+            let lease = balancer.pick_with_rng(&flow, &mut rng).expect("room");
             let snapshot = set.snapshot();
             let position = snapshot.members().iter().position(|m| m.id() == lease.id());
             let weight = u64::from(snapshot.members()[position.expect("known")].weight());
@@ -192,22 +197,22 @@ mod tests {
     #[test]
     fn nobody_is_given_more_than_the_cap() {
         let weights: Vec<u32> = (0..40).map(|i| 1 + i % 5).collect();
-        let set = set_of(&weights);
+        let set = set_with_weights(&weights);
         for percent in [101, 125, 300] {
-            check(&set, &over(&set, Ring::new(), percent), percent.into(), 120);
+            check(&set, &over(&set, RingHash::new(), percent), percent.into(), 120);
             check(&set, &over(&set, Maglev::new(), percent), percent.into(), 120);
-            check(&set, &over(&set, Rendezvous::new(), percent), percent.into(), 120);
-            check(&set, &over(&set, Rendezvous::table(), percent), percent.into(), 120);
+            check(&set, &over(&set, RendezvousHash::new(), percent), percent.into(), 120);
+            check(&set, &over(&set, RendezvousHash::table(), percent), percent.into(), 120);
         }
     }
 
     #[test]
     fn only_eligible_members_count() {
-        let set = set_of(&[1, 1, 1, 1]);
-        let balancer = over(&set, Ring::new(), 125);
+        let set = set_with_weights(&[1, 1, 1, 1]);
+        let balancer = over(&set, RingHash::new(), 125);
         for i in 0..2 {
             let down = &set.snapshot().backends()[i].clone();
-            down.mirror_load(1000, 0);
+            down.set_load(1000, 0);
             set.set_health(down.id(), Health::Down).expect("known");
         }
         let leases: Vec<_> =
@@ -221,22 +226,22 @@ mod tests {
 
     #[test]
     fn the_bound_gives_way_before_work_is_refused() {
-        let set = set_of(&[1, 1]);
-        set.set_limits(&named(0).into(), Limits::max(1)).expect("sound");
-        let balancer = over(&set, Ring::new(), 125);
+        let set = set_with_weights(&[1, 1]);
+        set.set_limits(&backend_name(0).into(), Limits::new(1)).expect("sound");
+        let balancer = over(&set, RingHash::new(), 125);
         let leases: Vec<_> = (0..50).map(|key| balancer.pick(&Flow::new().key(key))).collect();
         assert!(leases.iter().all(Result::is_ok), "one of the two has no limit");
     }
 
     #[test]
     fn the_inner_rule_gets_its_own_memory_back() {
-        let set = set_of(&[1; 5]);
+        let set = set_with_weights(&[1; 5]);
         let balancer = over(&set, RoundRobin, 400);
         let mut order = Vec::new();
         for _ in 0..5 {
             order.push(balancer.pick(&Flow::new()).expect("usable").id().to_string());
-            set.set_weight(&named(0).into(), 1).expect("known");
+            set.set_weight(&backend_name(0).into(), 1).expect("known");
         }
-        assert_eq!(order, (0..5).rev().map(named).collect::<Vec<_>>());
+        assert_eq!(order, (0..5).rev().map(backend_name).collect::<Vec<_>>());
     }
 }

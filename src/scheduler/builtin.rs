@@ -3,163 +3,170 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::priority::{OVERPROVISIONING_RANGE, PANIC_RANGE};
+use super::priority::{OVERPROVISIONING_RANGE, PANIC_THRESHOLD_RANGE};
 use super::*;
 
-type Built = Result<Arc<dyn Scheduler>, RegistryError>;
-type Factory = fn(&mut Params<'_>) -> Built;
+type BuildResult = Result<Arc<dyn Scheduler>, SchedulerRegistryError>;
+type BuiltinFactory = fn(&mut SchedulerParams<'_>) -> BuildResult;
 
 /// Every built-in name, and what makes a scheduler of its parameters.
-pub(super) const SCHEDULERS: &[(&str, Factory)] = &[
+pub(super) const BUILTIN_SCHEDULERS: &[(&str, BuiltinFactory)] = &[
     // The kernel's.
     ("rr", |_| Ok(Arc::new(RoundRobin))),
     ("wrr", |_| Ok(Arc::new(WeightedRoundRobin))),
-    ("lc", |params| Ok(Arc::new(LeastConnections::new().with_overhead(overhead(params)?)))),
+    ("lc", |params| Ok(Arc::new(LeastConnections::new().overhead(take_overhead(params)?)))),
     ("wlc", |params| {
-        Ok(Arc::new(WeightedLeastConnections::new().with_overhead(overhead(params)?)))
+        Ok(Arc::new(WeightedLeastConnections::new().overhead(take_overhead(params)?)))
     }),
     ("sed", |_| Ok(Arc::new(ShortestExpectedDelay))),
     ("nq", |_| Ok(Arc::new(NeverQueue))),
-    ("fo", |_| Ok(Arc::new(Failover))),
-    ("ovf", |_| Ok(Arc::new(Overflow))),
+    ("fo", |_| Ok(Arc::new(WeightedFailover))),
+    ("ovf", |_| Ok(Arc::new(OverflowConnections))),
     ("dh", |_| Ok(Arc::new(DestinationHash))),
-    ("sh", sh),
-    ("mh", mh),
-    ("lblc", lblc),
-    ("lblcr", lblcr),
-    ("twos", |params| Ok(Arc::new(TwoChoices::new().with_overhead(overhead(params)?)))),
+    ("sh", build_sh),
+    ("mh", build_mh),
+    ("lblc", build_lblc),
+    ("lblcr", build_lblcr),
+    ("twos", |params| Ok(Arc::new(IpvsTwoChoices::new().overhead(take_overhead(params)?)))),
     // Beyond the kernel.
-    ("swrr", swrr),
-    ("random", |_| Ok(Arc::new(Random::new()))),
-    ("p2c", |_| Ok(Arc::new(PowerOfTwo::new()))),
-    ("peak_ewma", peak_ewma),
-    ("first", |_| Ok(Arc::new(First::new()))),
-    ("hot_cold", hot_cold),
-    ("ring", ring),
-    ("rendezvous", rendezvous),
-    ("maglev", maglev),
+    ("swrr", build_swrr),
+    ("random", |_| Ok(Arc::new(WeightedRandom::new()))),
+    ("p2c", |_| Ok(Arc::new(PowerOfTwoChoices::new()))),
+    ("peak_ewma", build_peak_ewma),
+    ("first", |_| Ok(Arc::new(FirstAvailable::new()))),
+    ("hot_cold", build_hot_cold),
+    ("ring", build_ring),
+    ("rendezvous", build_rendezvous),
+    ("maglev", build_maglev),
     // Wrappers.
-    ("bounded", bounded),
-    ("priority", priority),
-    ("subset", subset),
+    ("bounded", build_bounded),
+    ("priority", build_priority),
+    ("subset", build_subset),
 ];
 
-fn overhead(params: &mut Params<'_>) -> Result<Overhead, RegistryError> {
-    Ok(params.value("overhead", "classic or total")?.unwrap_or_default())
+fn take_overhead(
+    params: &mut SchedulerParams<'_>,
+) -> Result<ConnectionOverhead, SchedulerRegistryError> {
+    Ok(params.take_value("overhead", "classic or total")?.unwrap_or_default())
 }
 
-fn sh(params: &mut Params<'_>) -> Built {
-    let (port, fallback) = (params.flag("sh-port")?, params.flag("sh-fallback")?);
-    Ok(Arc::new(SourceHash::new().with_port(port).with_fallback(fallback)))
+fn build_sh(params: &mut SchedulerParams<'_>) -> BuildResult {
+    let (port, fallback) = (params.take_flag("sh-port")?, params.take_flag("sh-fallback")?);
+    Ok(Arc::new(SourceHash::new().hash_port(port).fallback(fallback)))
 }
 
-fn mh(params: &mut Params<'_>) -> Built {
-    let (port, fallback) = (params.flag("mh-port")?, params.flag("mh-fallback")?);
-    Ok(Arc::new(MaglevHash::new().with_port(port).with_fallback(fallback)))
+fn build_mh(params: &mut SchedulerParams<'_>) -> BuildResult {
+    let (port, fallback) = (params.take_flag("mh-port")?, params.take_flag("mh-fallback")?);
+    Ok(Arc::new(IpvsMaglevHash::new().hash_port(port).fallback(fallback)))
 }
 
-fn lblc(params: &mut Params<'_>) -> Built {
-    let mut it = LocalityLeastConnections::new().with_overhead(overhead(params)?);
-    if let Some(time) = params.duration("expiration", Duration::ZERO..)? {
-        it = it.with_expiration(time);
+fn build_lblc(params: &mut SchedulerParams<'_>) -> BuildResult {
+    let mut it = LocalityLeastConnections::new().overhead(take_overhead(params)?);
+    if let Some(time) = params.take_duration("expiration", Duration::ZERO..)? {
+        it = it.expiration(time);
     }
     Ok(Arc::new(it))
 }
 
-fn lblcr(params: &mut Params<'_>) -> Built {
-    let mut it = ReplicatedLocality::new().with_overhead(overhead(params)?);
-    if let Some(time) = params.duration("expiration", Duration::ZERO..)? {
-        it = it.with_expiration(time);
+fn build_lblcr(params: &mut SchedulerParams<'_>) -> BuildResult {
+    let mut it = ReplicatedLocalityLeastConnections::new().overhead(take_overhead(params)?);
+    if let Some(time) = params.take_duration("expiration", Duration::ZERO..)? {
+        it = it.expiration(time);
     }
     Ok(Arc::new(it))
 }
 
-fn swrr(params: &mut Params<'_>) -> Built {
+fn build_swrr(params: &mut SchedulerParams<'_>) -> BuildResult {
     let mut it = SmoothWeightedRoundRobin::new();
-    if let Some(offset) = params.value("offset", "a number below 2^64")? {
-        it = it.with_offset(offset);
+    if let Some(offset) = params.take_value("offset", "a number below 2^64")? {
+        it = it.offset(offset);
     }
     Ok(Arc::new(it))
 }
 
-fn peak_ewma(params: &mut Params<'_>) -> Built {
+fn build_peak_ewma(params: &mut SchedulerParams<'_>) -> BuildResult {
     let mut it = PeakEwma::new();
-    if let Some(decay) = params.duration("decay", Duration::from_millis(1)..)? {
-        it = it.with_decay(decay);
+    if let Some(decay) = params.take_duration("decay", Duration::from_millis(1)..)? {
+        it = it.decay(decay);
     }
     Ok(Arc::new(it))
 }
 
-fn hot_cold(params: &mut Params<'_>) -> Built {
+fn build_hot_cold(params: &mut SchedulerParams<'_>) -> BuildResult {
     let mut it = HotCold::new();
-    if let Some(results) = params.value_in("pool", 1..=16)? {
-        it = it.with_pool(results);
+    if let Some(results) = params.take_value_in("pool", 1..=16)? {
+        it = it.pool(results);
     }
-    if let Some(probes) = params.value_in("probes", 1..=8)? {
-        it = it.with_probes(probes);
+    if let Some(probes) = params.take_value_in("probes", 1..=8)? {
+        it = it.probes(probes);
     }
-    if let Some(quantile) = params.value_in("quantile", 0.0..=1.0)? {
-        it = it.with_quantile(quantile);
+    if let Some(quantile) = params.take_value_in("quantile", 0.0..=1.0)? {
+        it = it.quantile(quantile);
     }
-    if let Some(picks) = params.value_in("reuse", 1..=15)? {
-        it = it.with_reuse(picks);
+    if let Some(picks) = params.take_value_in("reuse", 1..=15)? {
+        it = it.reuse(picks);
     }
-    if let Some(age) = params.duration("max_age", Duration::ZERO..=Duration::from_secs(12))? {
-        it = it.with_max_age(age);
-    }
-    Ok(Arc::new(it))
-}
-
-fn ring(params: &mut Params<'_>) -> Built {
-    let mut it = Ring::new().with_seed(seed(params)?);
-    if let Some(replicas) = params.value_in("replicas", 1..=1_048_576)? {
-        it = it.with_replicas(replicas);
+    if let Some(age) = params.take_duration("max_age", Duration::ZERO..=Duration::from_secs(12))? {
+        it = it.max_age(age);
     }
     Ok(Arc::new(it))
 }
 
-fn rendezvous(params: &mut Params<'_>) -> Built {
-    let mut it = if params.flag("table")? { Rendezvous::table() } else { Rendezvous::new() };
-    if let Some(rows) = params.value_in("rows", 1..=1 << 24)? {
-        it = it.with_table(rows);
-    }
-    Ok(Arc::new(it.with_seed(seed(params)?)))
-}
-
-fn maglev(params: &mut Params<'_>) -> Built {
-    let mut it = Maglev::new().with_seed(seed(params)?);
-    if let Some(size) = params.value("size", "a prime number of slots")? {
-        it = it.with_size(size).map_err(|error| params.refuse(error))?;
+fn build_ring(params: &mut SchedulerParams<'_>) -> BuildResult {
+    let mut it = RingHash::new().seed(take_seed(params)?);
+    if let Some(replicas) = params.take_value_in("replicas", 1..=1_048_576)? {
+        it = it.replicas(replicas);
     }
     Ok(Arc::new(it))
 }
 
-fn seed(params: &mut Params<'_>) -> Result<u64, RegistryError> {
-    Ok(params.value("seed", "a number below 2^64")?.unwrap_or(0))
+fn build_rendezvous(params: &mut SchedulerParams<'_>) -> BuildResult {
+    let mut it =
+        if params.take_flag("table")? { RendezvousHash::table() } else { RendezvousHash::new() };
+    if let Some(rows) = params.take_value_in("rows", 1..=1 << 24)? {
+        it = it.rows(rows);
+    }
+    Ok(Arc::new(it.seed(take_seed(params)?)))
 }
 
-fn bounded(params: &mut Params<'_>) -> Built {
-    let factor: f64 = params.value_in("factor", 1.01..=1000.0)?.unwrap_or(1.25);
+fn build_maglev(params: &mut SchedulerParams<'_>) -> BuildResult {
+    let mut it = Maglev::new().seed(take_seed(params)?);
+    if let Some(size) = params.take_value("size", "a prime number of slots")? {
+        it = it.size(size).map_err(|error| params.invalid_parameters(error))?;
+    }
+    Ok(Arc::new(it))
+}
+
+fn take_seed(params: &mut SchedulerParams<'_>) -> Result<u64, SchedulerRegistryError> {
+    Ok(params.take_value("seed", "a number below 2^64")?.unwrap_or(0))
+}
+
+fn build_bounded(params: &mut SchedulerParams<'_>) -> BuildResult {
+    let factor: f64 = params.take_value_in("factor", 1.01..=1000.0)?.unwrap_or(1.25);
     // In range, so the cast keeps the value.
     let percent = (factor * 100.0).round() as u32;
-    Ok(Arc::new(Bounded::new(params.scheduler()?, percent).map_err(|error| params.refuse(error))?))
+    Ok(Arc::new(
+        BoundedLoad::new(params.take_scheduler()?, percent)
+            .map_err(|error| params.invalid_parameters(error))?,
+    ))
 }
 
-fn subset(params: &mut Params<'_>) -> Built {
-    let client = params.value("client", "the number of this client")?.unwrap_or(0);
-    let size = params.value_in("size", 1..)?.ok_or_else(|| params.missing("size"))?;
-    Ok(Arc::new(Subset::new(params.scheduler()?, client, size)))
+fn build_subset(params: &mut SchedulerParams<'_>) -> BuildResult {
+    let client = params.take_value("client", "the number of this client")?.unwrap_or(0);
+    let size =
+        params.take_value_in("size", 1..)?.ok_or_else(|| params.missing_parameter("size"))?;
+    Ok(Arc::new(RandomSubset::new(params.take_scheduler()?, client, size)))
 }
 
-fn priority(params: &mut Params<'_>) -> Built {
-    let overprovisioning = params.value_in("overprovisioning", OVERPROVISIONING_RANGE)?;
-    let panic = params.value_in("panic", PANIC_RANGE)?;
-    let mut it = Priority::new(params.scheduler()?);
+fn build_priority(params: &mut SchedulerParams<'_>) -> BuildResult {
+    let overprovisioning = params.take_value_in("overprovisioning", OVERPROVISIONING_RANGE)?;
+    let panic = params.take_value_in("panic", PANIC_THRESHOLD_RANGE)?;
+    let mut it = PriorityTiers::new(params.take_scheduler()?);
     if let Some(percent) = overprovisioning {
-        it = it.with_overprovisioning(percent).map_err(|error| params.refuse(error))?;
+        it = it.overprovisioning(percent).map_err(|error| params.invalid_parameters(error))?;
     }
     if let Some(percent) = panic {
-        it = it.with_panic_threshold(percent).map_err(|error| params.refuse(error))?;
+        it = it.panic_threshold(percent).map_err(|error| params.invalid_parameters(error))?;
     }
     Ok(Arc::new(it))
 }

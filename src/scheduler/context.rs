@@ -1,7 +1,7 @@
 //! What a picker is given, and the one place that says who may be chosen.
 
 use super::{Flow, Rng};
-use crate::backend::{Member, Members, State};
+use crate::backend::{BackendState, Member, Members};
 
 /// One pick: the members to choose from, the flow, and a random generator.
 #[derive(Debug)]
@@ -10,31 +10,31 @@ pub struct PickContext<'a> {
     flow: &'a Flow,
     rng: &'a mut Rng,
     /// By reference, so that wrappers copy next to nothing.
-    bound: Option<&'a Bound>,
+    load_bound: Option<&'a LoadBound>,
     lane: u8,
 }
 
 /// May a member be chosen for this flow? The answer in the kernel's terms.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Verdict {
+pub(super) enum Availability {
     /// Yes.
     Usable,
     /// No, by a rule that IPVS knows too: weight 0 or at its connection limit.
-    Unavailable,
+    Refusing,
     /// No, for a reason IPVS does not know (health, drain, tried before, bounded load): look on.
-    Passed,
+    PassedOver,
 }
 
 /// The most that a member may carry by the bounded-load rule, relative to its weight.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bound {
+pub(super) struct LoadBound {
     /// `factor in percent * (total load + 1)`.
     pub(super) numerator: u128,
     /// `100 * sum of weights`.
     pub(super) denominator: u128,
 }
 
-impl Bound {
+impl LoadBound {
     /// Tells whether a member that carries `load` may take one more: `load < ceil(factor * its part
     /// of the total)`, which for whole numbers is the same without the rounding, multiplied out.
     #[inline]
@@ -46,12 +46,12 @@ impl Bound {
 impl<'a> PickContext<'a> {
     /// A pick of its own; [`Balancer`](crate::Balancer) makes these, and tests of pickers.
     pub fn new(members: &'a Members, flow: &'a Flow, rng: &'a mut Rng) -> Self {
-        Self { members, flow, rng, bound: None, lane: 0 }
+        Self { members, flow, rng, load_bound: None, lane: 0 }
     }
 
     /// The same pick by the worker of a lane.
     #[inline]
-    pub(crate) fn on_lane(self, lane: u8) -> Self {
+    pub(crate) fn with_lane(self, lane: u8) -> Self {
         Self { lane, ..self }
     }
 
@@ -83,7 +83,7 @@ impl<'a> PickContext<'a> {
     /// The flow's key; a random one where it has none, which spreads keyless flows evenly.
     #[inline]
     pub fn key(&mut self) -> u64 {
-        self.flow.hash().unwrap_or_else(|| self.rng.next_u64())
+        self.flow.seen_key().unwrap_or_else(|| self.rng.next_u64())
     }
 
     /// Tells whether the member at `position` may be chosen: eligible, below its connection limit,
@@ -92,71 +92,71 @@ impl<'a> PickContext<'a> {
     /// Every picker asks this of every member it is about to choose.
     #[inline]
     #[must_use]
-    pub fn usable(&self, position: usize) -> bool {
+    pub fn is_usable(&self, position: usize) -> bool {
         if self.members.share(position) == 0 {
             return false;
         }
-        let no_more_to_ask = self.is_plain() && !self.members.is_limited();
-        no_more_to_ask || self.usable_beyond_share(position)
+        let no_more_to_ask = self.is_unrestricted() && !self.members.has_limits();
+        no_more_to_ask || self.is_usable_beyond_share(position)
     }
 
     /// Apart, and so is the member itself: a line of memory that most picks do not need.
     #[inline(never)]
-    fn usable_beyond_share(&self, position: usize) -> bool {
+    fn is_usable_beyond_share(&self, position: usize) -> bool {
         let member = &self.members[position];
-        !member.is_overloaded() && self.admits(member)
+        !member.is_overloaded() && self.allows(member)
     }
 
     /// Tells whether nothing but eligibility and limits decides, so that what was found for one
     /// flow holds for the next.
     #[inline]
-    pub(super) fn is_plain(&self) -> bool {
-        self.bound.is_none() && !self.flow.is_retry()
+    pub(super) fn is_unrestricted(&self) -> bool {
+        self.load_bound.is_none() && !self.flow.is_retry()
     }
 
     /// Tells whether this very pick may go to a member: not tried before, within the bound.
     #[inline]
-    pub(super) fn admits(&self, member: &Member) -> bool {
+    pub(super) fn allows(&self, member: &Member) -> bool {
         if self.flow.is_retry() && self.flow.has_tried(member.serial()) {
             return false;
         }
-        match self.bound {
+        match self.load_bound {
             None => true,
             Some(bound) => bound.admits(member.load().total(), member.weight()),
         }
     }
 
     #[inline]
-    pub(super) fn verdict(&self, position: usize) -> Verdict {
+    pub(super) fn availability(&self, position: usize) -> Availability {
         let member = &self.members[position];
         match member.state() {
-            State::Quiesced => Verdict::Unavailable,
+            BackendState::Quiesced => Availability::Refusing,
             // A tier that ignores health gives a share to a member that is down.
-            _ if member.share() == 0 || !self.admits(member) => Verdict::Passed,
-            _ if member.is_overloaded() => Verdict::Unavailable,
-            _ => Verdict::Usable,
+            _ if member.share() == 0 || !self.allows(member) => Availability::PassedOver,
+            _ if member.is_overloaded() => Availability::Refusing,
+            _ => Availability::Usable,
         }
     }
 
     /// The same pick among other members, for wrappers.
     #[must_use]
-    pub fn among<'b>(&'b mut self, members: &'b Members) -> PickContext<'b> {
+    pub fn with_members<'b>(&'b mut self, members: &'b Members) -> PickContext<'b> {
         PickContext {
             members,
             flow: self.flow,
             rng: &mut *self.rng,
-            bound: self.bound,
+            load_bound: self.load_bound,
             lane: self.lane,
         }
     }
 
     /// The same pick under a load bound; the tighter wrapper is the inner one.
-    pub(super) fn bounded<'b>(&'b mut self, bound: &'b Bound) -> PickContext<'b> {
+    pub(super) fn with_load_bound<'b>(&'b mut self, bound: &'b LoadBound) -> PickContext<'b> {
         PickContext {
             members: self.members,
             flow: self.flow,
             rng: &mut *self.rng,
-            bound: Some(bound),
+            load_bound: Some(bound),
             lane: self.lane,
         }
     }

@@ -1,7 +1,7 @@
 //! Destination hashing: `dh`.
 
-use super::context::Verdict;
-use super::hash::{hash_32, scale};
+use super::context::Availability;
+use super::hash::{hash_32, scale_to_range};
 use super::{CompileError, PickContext, Picker, Scheduler};
 use crate::backend::Members;
 
@@ -28,7 +28,7 @@ use crate::backend::Members;
 /// let balancer = Balancer::new(&set, DestinationHash)?;
 /// set.insert(Spec::new("a", ()))?;
 /// set.insert(Spec::new("b", ()))?;
-/// let flow = Flow::new().to_destination("198.51.100.1:80".parse()?);
+/// let flow = Flow::new().destination("198.51.100.1:80".parse()?);
 /// assert_eq!(balancer.pick(&flow)?.id(), balancer.pick(&flow)?.id());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -36,7 +36,7 @@ use crate::backend::Members;
 pub struct DestinationHash;
 
 /// `DH_TAB_BITS` of the kernel's default configuration.
-const BITS: u32 = 8;
+const TABLE_BITS: u32 = 8;
 
 impl Scheduler for DestinationHash {
     fn name(&self) -> &str {
@@ -48,25 +48,27 @@ impl Scheduler for DestinationHash {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        Ok(Box::new(Buckets((0..members.len() as u32).cycle().take(1 << BITS).collect())))
+        Ok(Box::new(DestinationHashPicker(
+            (0..members.len() as u32).cycle().take(1 << TABLE_BITS).collect(),
+        )))
     }
 }
 
 #[derive(Debug)]
-struct Buckets(Box<[u32]>);
+struct DestinationHashPicker(Box<[u32]>);
 
-impl Picker for Buckets {
+impl Picker for DestinationHashPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        let home = match cx.flow().destination_fold() {
-            Some(destination) => hash_32(destination, BITS) as usize,
-            None => scale(cx.rng().next_u64(), self.0.len()),
+        let home = match cx.flow().folded_destination() {
+            Some(destination) => hash_32(destination, TABLE_BITS) as usize,
+            None => scale_to_range(cx.rng().next_u64(), self.0.len()),
         };
         let (before, from) = self.0.split_at_checked(home)?;
         for &i in from.iter().chain(before) {
-            match cx.verdict(i as usize) {
-                Verdict::Usable => return Some(i as usize),
-                Verdict::Unavailable => return None,
-                Verdict::Passed => {}
+            match cx.availability(i as usize) {
+                Availability::Usable => return Some(i as usize),
+                Availability::Refusing => return None,
+                Availability::PassedOver => {}
             }
         }
         None

@@ -8,7 +8,7 @@ use thiserror::Error;
 pub enum CompileError {
     /// There are more members than the scheduler's table has room for.
     #[error("{members} members do not fit a table for {max}")]
-    TooMany {
+    TooManyMembers {
         /// How many there are.
         members: usize,
         /// How many fit.

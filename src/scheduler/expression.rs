@@ -25,23 +25,23 @@ use thiserror::Error;
 ///
 /// # Examples
 /// ```
-/// use lvs::scheduler::{Argument, Expression};
+/// use lvs::scheduler::{SchedulerArgument, SchedulerExpression};
 ///
-/// let it: Expression = "priority( wlc,panic = 50 )".parse()?;
-/// assert_eq!(it.name(), "priority");
-/// assert!(matches!(&it.arguments()[1], Argument::Value { key, .. } if key == "panic"));
+/// let it: SchedulerExpression = "priority( wlc,panic = 50 )".parse()?;
+/// assert_eq!(it.parse_name(), "priority");
+/// assert!(matches!(&it.arguments()[1], SchedulerArgument::Value { key, .. } if key == "panic"));
 /// assert_eq!(it.to_string(), "priority(wlc, panic=50)");
-/// # Ok::<(), lvs::scheduler::ExpressionError>(())
+/// # Ok::<(), lvs::scheduler::SchedulerExpressionError>(())
 /// ```
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Expression {
+pub struct SchedulerExpression {
     name: String,
-    arguments: Vec<Argument>,
+    arguments: Vec<SchedulerArgument>,
 }
 
-/// What can stand between the parentheses of an [`Expression`].
+/// What can stand between the parentheses of an [`SchedulerExpression`].
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum Argument {
+pub enum SchedulerArgument {
     /// `replicas=100`.
     Value {
         /// What stands before the sign.
@@ -50,16 +50,16 @@ pub enum Argument {
         value: String,
     },
     /// A nested scheduler or, where it has no arguments of its own, perhaps a flag.
-    Expression(Expression),
+    Expression(SchedulerExpression),
 }
 
-/// Why a text is no [`Expression`].
+/// Why a text is no [`SchedulerExpression`].
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
-pub enum ExpressionError {
+pub enum SchedulerExpressionError {
     /// Something else must stand here.
     #[error("unexpected {found:?} at byte {at} where {expected} is due")]
-    Unexpected {
+    UnexpectedChar {
         /// The character.
         found: char,
         /// Its offset in bytes.
@@ -69,29 +69,35 @@ pub enum ExpressionError {
     },
     /// The text stops too early.
     #[error("unexpected end at byte {at} where {expected} is due")]
-    End {
+    UnexpectedEnd {
         /// The length of the text in bytes.
         at: usize,
         /// What must still come.
         expected: &'static str,
     },
-    /// Schedulers stand in each other more than [`Expression::MAX_DEPTH`] deep.
-    #[error("scheduler {name} at byte {at} is nested more than {} deep", Expression::MAX_DEPTH)]
+    /// Schedulers stand in each other more than [`SchedulerExpression::MAX_DEPTH`] deep.
+    #[error(
+        "scheduler {name} at byte {offset} is nested more than {} deep",
+        SchedulerExpression::MAX_DEPTH
+    )]
     TooDeep {
         /// The name of the innermost one.
         name: String,
         /// Its offset in bytes.
-        at: usize,
+        offset: usize,
     },
-    /// The text is longer than [`Expression::MAX_LEN`].
-    #[error("{len} bytes are more than the {} of a scheduler expression", Expression::MAX_LEN)]
+    /// The text is longer than [`SchedulerExpression::MAX_LEN`].
+    #[error(
+        "{len} bytes are more than the {} of a scheduler expression",
+        SchedulerExpression::MAX_LEN
+    )]
     TooLong {
         /// Its length in bytes.
         len: usize,
     },
 }
 
-impl Expression {
+impl SchedulerExpression {
     /// The longest text that is read, in bytes.
     pub const MAX_LEN: usize = 1024;
     /// How deep expressions may stand in each other; a plain name is 1 deep.
@@ -105,32 +111,32 @@ impl Expression {
 
     /// What it is given, in the order written.
     #[must_use]
-    pub fn arguments(&self) -> &[Argument] {
+    pub fn arguments(&self) -> &[SchedulerArgument] {
         &self.arguments
     }
 
-    pub(super) fn into_parts(self) -> (String, Vec<Argument>) {
+    pub(super) fn into_parts(self) -> (String, Vec<SchedulerArgument>) {
         (self.name, self.arguments)
     }
 }
 
-impl FromStr for Expression {
-    type Err = ExpressionError;
+impl FromStr for SchedulerExpression {
+    type Err = SchedulerExpressionError;
 
-    fn from_str(text: &str) -> Result<Self, ExpressionError> {
+    fn from_str(text: &str) -> Result<Self, SchedulerExpressionError> {
         if text.len() > Self::MAX_LEN {
-            return Err(ExpressionError::TooLong { len: text.len() });
+            return Err(SchedulerExpressionError::TooLong { len: text.len() });
         }
-        let mut parser = Parser { text, at: 0 };
-        let expression = parser.expression(1)?;
+        let mut parser = ExpressionParser { text, offset: 0 };
+        let expression = parser.parse_expression(1)?;
         match parser.peek() {
             None => Ok(expression),
-            Some(_) => Err(parser.unexpected("the end")),
+            Some(_) => Err(parser.unexpected_error("the end")),
         }
     }
 }
 
-impl fmt::Display for Expression {
+impl fmt::Display for SchedulerExpression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
         for (i, argument) in self.arguments.iter().enumerate() {
@@ -141,7 +147,7 @@ impl fmt::Display for Expression {
     }
 }
 
-impl fmt::Display for Argument {
+impl fmt::Display for SchedulerArgument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Value { key, value } => write!(f, "{key}={value}"),
@@ -152,90 +158,96 @@ impl fmt::Display for Argument {
 
 /// Tells whether a text can be a name in an expression.
 pub(super) fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.len() <= Expression::MAX_LEN && text.chars().all(in_name)
+    !text.is_empty() && text.len() <= SchedulerExpression::MAX_LEN && text.chars().all(is_name_char)
 }
 
-fn in_name(c: char) -> bool {
+fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }
 
-const NAME: &str = "a name";
-const VALUE: &str = "a value";
-const SEPARATOR: &str = "',' or ')'";
+const EXPECTED_NAME: &str = "a name";
+const EXPECTED_VALUE: &str = "a value";
+const EXPECTED_SEPARATOR: &str = "',' or ')'";
 
-struct Parser<'a> {
+struct ExpressionParser<'a> {
     text: &'a str,
-    at: usize,
+    offset: usize,
 }
 
-impl<'a> Parser<'a> {
-    fn expression(&mut self, depth: usize) -> Result<Expression, ExpressionError> {
-        let (at, name) = self.name()?;
-        self.expression_named(at, name, depth)
+impl<'a> ExpressionParser<'a> {
+    fn parse_expression(
+        &mut self,
+        depth: usize,
+    ) -> Result<SchedulerExpression, SchedulerExpressionError> {
+        let (at, name) = self.parse_name()?;
+        self.parse_expression_after_name(at, name, depth)
     }
 
     /// Goes on behind the name of an expression.
-    fn expression_named(
+    fn parse_expression_after_name(
         &mut self,
         at: usize,
         name: &str,
         depth: usize,
-    ) -> Result<Expression, ExpressionError> {
-        if depth > Expression::MAX_DEPTH {
-            return Err(ExpressionError::TooDeep { name: name.to_owned(), at });
+    ) -> Result<SchedulerExpression, SchedulerExpressionError> {
+        if depth > SchedulerExpression::MAX_DEPTH {
+            return Err(SchedulerExpressionError::TooDeep { name: name.to_owned(), offset: at });
         }
         let mut arguments = Vec::new();
-        if self.take('(') {
-            arguments.push(self.argument(depth)?);
-            while self.take(',') {
-                arguments.push(self.argument(depth)?);
+        if self.consume_char('(') {
+            arguments.push(self.parse_argument(depth)?);
+            while self.consume_char(',') {
+                arguments.push(self.parse_argument(depth)?);
             }
-            if !self.take(')') {
-                return Err(self.unexpected(SEPARATOR));
+            if !self.consume_char(')') {
+                return Err(self.unexpected_error(EXPECTED_SEPARATOR));
             }
         }
-        Ok(Expression { name: name.to_owned(), arguments })
+        Ok(SchedulerExpression { name: name.to_owned(), arguments })
     }
 
-    fn argument(&mut self, depth: usize) -> Result<Argument, ExpressionError> {
-        let (at, name) = self.name()?;
-        if self.take('=') {
-            let value = self.value()?.to_owned();
-            return Ok(Argument::Value { key: name.to_owned(), value });
+    fn parse_argument(
+        &mut self,
+        depth: usize,
+    ) -> Result<SchedulerArgument, SchedulerExpressionError> {
+        let (at, name) = self.parse_name()?;
+        if self.consume_char('=') {
+            let value = self.parse_value()?.to_owned();
+            return Ok(SchedulerArgument::Value { key: name.to_owned(), value });
         }
-        self.expression_named(at, name, depth + 1).map(Argument::Expression)
+        self.parse_expression_after_name(at, name, depth + 1).map(SchedulerArgument::Expression)
     }
 
-    fn name(&mut self) -> Result<(usize, &'a str), ExpressionError> {
+    fn parse_name(&mut self) -> Result<(usize, &'a str), SchedulerExpressionError> {
         self.skip_blanks();
-        let name = self.until(|c| !in_name(c));
+        let name = self.read_until(|c| !is_name_char(c));
         if name.is_empty() {
-            return Err(self.unexpected(NAME));
+            return Err(self.unexpected_error(EXPECTED_NAME));
         }
-        Ok((self.at - name.len(), name))
+        Ok((self.offset - name.len(), name))
     }
 
-    fn value(&mut self) -> Result<&'a str, ExpressionError> {
+    fn parse_value(&mut self) -> Result<&'a str, SchedulerExpressionError> {
         self.skip_blanks();
-        let value = self.until(|c| matches!(c, ',' | '(' | ')')).trim_end();
+        let value = self.read_until(|c| matches!(c, ',' | '(' | ')')).trim_end();
         if value.is_empty() {
-            return Err(self.unexpected(VALUE));
+            return Err(self.unexpected_error(EXPECTED_VALUE));
         }
         Ok(value)
     }
 
     /// Moves on to the first character that `stops`, and returns what was passed.
-    fn until(&mut self, stops: impl Fn(char) -> bool) -> &'a str {
-        let rest = self.rest();
+    fn read_until(&mut self, stops: impl Fn(char) -> bool) -> &'a str {
+        let rest = self.remaining();
         let len = rest.find(stops).unwrap_or(rest.len());
-        self.at += len;
+        self.offset += len;
         &rest[..len]
     }
 
-    fn take(&mut self, wanted: char) -> bool {
+    fn consume_char(&mut self, wanted: char) -> bool {
         let found = self.peek() == Some(wanted);
         if found {
-            self.at += wanted.len_utf8();
+            self.offset += wanted.len_utf8();
         }
         found
     }
@@ -243,23 +255,25 @@ impl<'a> Parser<'a> {
     /// The next character that is no blank.
     fn peek(&mut self) -> Option<char> {
         self.skip_blanks();
-        self.rest().chars().next()
+        self.remaining().chars().next()
     }
 
     fn skip_blanks(&mut self) {
-        self.at = self.text.len() - self.rest().trim_start().len();
+        self.offset = self.text.len() - self.remaining().trim_start().len();
     }
 
-    fn unexpected(&mut self, expected: &'static str) -> ExpressionError {
+    fn unexpected_error(&mut self, expected: &'static str) -> SchedulerExpressionError {
         match self.peek() {
-            Some(found) => ExpressionError::Unexpected { found, at: self.at, expected },
-            None => ExpressionError::End { at: self.at, expected },
+            Some(found) => {
+                SchedulerExpressionError::UnexpectedChar { found, at: self.offset, expected }
+            }
+            None => SchedulerExpressionError::UnexpectedEnd { at: self.offset, expected },
         }
     }
 
-    fn rest(&self) -> &'a str {
+    fn remaining(&self) -> &'a str {
         // `at` only ever moves by whole characters.
-        &self.text[self.at..]
+        &self.text[self.offset..]
     }
 }
 
@@ -270,28 +284,28 @@ mod tests {
 
     use super::*;
 
-    fn parse(text: &str) -> Result<Expression, ExpressionError> {
+    fn parse(text: &str) -> Result<SchedulerExpression, SchedulerExpressionError> {
         text.parse()
     }
 
-    fn plain(name: &str) -> Expression {
-        Expression { name: name.to_owned(), arguments: Vec::new() }
+    fn plain(name: &str) -> SchedulerExpression {
+        SchedulerExpression { name: name.to_owned(), arguments: Vec::new() }
     }
 
-    fn value(key: &str, value: &str) -> Argument {
-        Argument::Value { key: key.to_owned(), value: value.to_owned() }
+    fn value(key: &str, value: &str) -> SchedulerArgument {
+        SchedulerArgument::Value { key: key.to_owned(), value: value.to_owned() }
     }
 
     #[test]
     fn names_flags_values_and_nested_schedulers_are_told_apart() {
         assert_eq!(parse("peak_ewma"), Ok(plain("peak_ewma")));
-        let maglev = Expression { arguments: vec![value("seed", "7")], ..plain("maglev") };
+        let maglev = SchedulerExpression { arguments: vec![value("seed", "7")], ..plain("maglev") };
         let arguments = vec![
-            Argument::Expression(maglev),
-            Argument::Expression(plain("sh-port")),
+            SchedulerArgument::Expression(maglev),
+            SchedulerArgument::Expression(plain("sh-port")),
             value("factor", "1.25"),
         ];
-        let bounded = Expression { arguments, ..plain("bounded") };
+        let bounded = SchedulerExpression { arguments, ..plain("bounded") };
         assert_eq!(parse("bounded(maglev(seed=7), sh-port, factor=1.25)"), Ok(bounded));
     }
 
@@ -304,19 +318,20 @@ mod tests {
 
     #[test]
     fn an_error_says_what_was_found_where_and_what_was_due() {
-        let unexpected =
-            |found, at, expected| Err(ExpressionError::Unexpected { found, at, expected });
-        let end = |at, expected| Err(ExpressionError::End { at, expected });
-        assert_eq!(parse(""), end(0, NAME));
-        assert_eq!(parse("  "), end(2, NAME));
-        assert_eq!(parse("(rr)"), unexpected('(', 0, NAME));
-        assert_eq!(parse("rr()"), unexpected(')', 3, NAME));
-        assert_eq!(parse("rr(a,)"), unexpected(')', 5, NAME));
-        assert_eq!(parse("rr(a"), end(4, SEPARATOR));
-        assert_eq!(parse("rr(a b)"), unexpected('b', 5, SEPARATOR));
-        assert_eq!(parse("rr(a="), end(5, VALUE));
-        assert_eq!(parse("rr(a=,b)"), unexpected(',', 5, VALUE));
-        assert_eq!(parse("rr(a=b(c))"), unexpected('(', 6, SEPARATOR));
+        let unexpected = |found, at, expected| {
+            Err(SchedulerExpressionError::UnexpectedChar { found, at, expected })
+        };
+        let end = |at, expected| Err(SchedulerExpressionError::UnexpectedEnd { at, expected });
+        assert_eq!(parse(""), end(0, EXPECTED_NAME));
+        assert_eq!(parse("  "), end(2, EXPECTED_NAME));
+        assert_eq!(parse("(rr)"), unexpected('(', 0, EXPECTED_NAME));
+        assert_eq!(parse("rr()"), unexpected(')', 3, EXPECTED_NAME));
+        assert_eq!(parse("rr(a,)"), unexpected(')', 5, EXPECTED_NAME));
+        assert_eq!(parse("rr(a"), end(4, EXPECTED_SEPARATOR));
+        assert_eq!(parse("rr(a b)"), unexpected('b', 5, EXPECTED_SEPARATOR));
+        assert_eq!(parse("rr(a="), end(5, EXPECTED_VALUE));
+        assert_eq!(parse("rr(a=,b)"), unexpected(',', 5, EXPECTED_VALUE));
+        assert_eq!(parse("rr(a=b(c))"), unexpected('(', 6, EXPECTED_SEPARATOR));
         assert_eq!(parse("rr)"), unexpected(')', 2, "the end"));
         assert_eq!(parse("rr=1"), unexpected('=', 2, "the end"));
         assert_eq!(parse("wörter"), unexpected('ö', 1, "the end"));
@@ -330,31 +345,36 @@ mod tests {
     fn depth_and_length_are_bounded() {
         let nested =
             |depth: usize| format!("{}{}", "a(".repeat(depth - 1) + "z", ")".repeat(depth - 1));
-        assert!(parse(&nested(Expression::MAX_DEPTH)).is_ok());
+        assert!(parse(&nested(SchedulerExpression::MAX_DEPTH)).is_ok());
         assert_eq!(
-            parse(&nested(Expression::MAX_DEPTH + 1)),
-            Err(ExpressionError::TooDeep { name: "z".to_owned(), at: 16 })
+            parse(&nested(SchedulerExpression::MAX_DEPTH + 1)),
+            Err(SchedulerExpressionError::TooDeep { name: "z".to_owned(), offset: 16 })
         );
         assert_eq!(
             parse(&"(".repeat(1024)),
-            Err(ExpressionError::Unexpected { found: '(', at: 0, expected: NAME })
+            Err(SchedulerExpressionError::UnexpectedChar {
+                found: '(',
+                at: 0,
+                expected: EXPECTED_NAME
+            })
         );
-        assert!(parse(&"a".repeat(Expression::MAX_LEN)).is_ok());
+        assert!(parse(&"a".repeat(SchedulerExpression::MAX_LEN)).is_ok());
         assert_eq!(
-            parse(&"a".repeat(Expression::MAX_LEN + 1)),
-            Err(ExpressionError::TooLong { len: 1025 })
+            parse(&"a".repeat(SchedulerExpression::MAX_LEN + 1)),
+            Err(SchedulerExpressionError::TooLong { len: 1025 })
         );
     }
 
-    fn any_expression() -> impl Strategy<Value = Expression> {
+    fn any_expression() -> impl Strategy<Value = SchedulerExpression> {
         let name = || "[A-Za-z0-9_-]{1,8}";
         let any_value = (name(), "[^,()\\s]([^,()]{0,6}[^,()\\s])?")
-            .prop_map(|(key, value)| Argument::Value { key, value });
-        let leaf = name().prop_map(|name| Expression { name, arguments: Vec::new() });
+            .prop_map(|(key, value)| SchedulerArgument::Value { key, value });
+        let leaf = name().prop_map(|name| SchedulerExpression { name, arguments: Vec::new() });
         leaf.prop_recursive(3, 12, 3, move |inner| {
-            let argument = prop_oneof![any_value.clone(), inner.prop_map(Argument::Expression)];
+            let argument =
+                prop_oneof![any_value.clone(), inner.prop_map(SchedulerArgument::Expression)];
             (name(), prop::collection::vec(argument, 1..4))
-                .prop_map(|(name, arguments)| Expression { name, arguments })
+                .prop_map(|(name, arguments)| SchedulerExpression { name, arguments })
         })
     }
 
@@ -367,7 +387,7 @@ mod tests {
 
         #[test]
         fn what_is_written_reads_back_the_same(it in any_expression()) {
-            prop_assume!(it.to_string().len() <= Expression::MAX_LEN);
+            prop_assume!(it.to_string().len() <= SchedulerExpression::MAX_LEN);
             prop_assert_eq!(parse(&it.to_string()), Ok(it));
         }
 
@@ -375,10 +395,10 @@ mod tests {
         fn no_text_panics_and_what_parses_is_stable(text in "([a-c=,() \u{a0}é.-]|\\PC){0,40}") {
             match parse(&text) {
                 Ok(it) => prop_assert_eq!(parse(&it.to_string()), Ok(it)),
-                Err(ExpressionError::Unexpected { found, at, .. }) => {
+                Err(SchedulerExpressionError::UnexpectedChar { found, at, .. }) => {
                     prop_assert!(text[at..].starts_with(found));
                 }
-                Err(ExpressionError::End { at, .. }) => prop_assert_eq!(at, text.len()),
+                Err(SchedulerExpressionError::UnexpectedEnd { at, .. }) => prop_assert_eq!(at, text.len()),
                 Err(other) => prop_assert!(false, "{}", other),
             }
         }

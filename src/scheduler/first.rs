@@ -14,7 +14,7 @@ use crate::backend::Members;
 ///
 /// A server that was full is passed over until it has fallen below the lower mark of its limits,
 /// three quarters of the maximum unless set. HAProxy gives it new work as soon as one place is free;
-/// so does `Limits::max(n).resume_below(n)`.
+/// so does `Limits::new(n).resume_below(n)`.
 ///
 /// # Cost
 /// A step for each server before the first that has a place, so O(n) where most are full: not for
@@ -23,21 +23,21 @@ use crate::backend::Members;
 ///
 /// # Examples
 /// ```
-/// # use lvs::{BackendSet, Balancer, Flow, Limits, Spec, scheduler::First};
+/// # use lvs::{BackendSet, Balancer, Flow, Limits, Spec, scheduler::FirstAvailable};
 /// let set = BackendSet::new();
 /// for name in ["a", "b", "c"] {
 ///     set.insert(Spec::new(name, ()).limits(Limits::max(2)))?;
 /// }
-/// let balancer = Balancer::new(&set, First::new())?;
+/// let balancer = Balancer::new(&set, FirstAvailable::new())?;
 /// let leases = (0..5).map(|_| balancer.pick(&Flow::new())).collect::<Result<Vec<_>, _>>()?;
 /// let names: String = leases.iter().map(|lease| lease.id().as_str()).collect();
 /// assert_eq!(names, "aabbc");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct First;
+pub struct FirstAvailable;
 
-impl First {
+impl FirstAvailable {
     /// The rule; it has no parameters.
     #[must_use]
     pub const fn new() -> Self {
@@ -47,9 +47,9 @@ impl First {
 
 /// The eligible members, oldest first.
 #[derive(Debug)]
-struct Order(Box<[u32]>);
+struct FirstAvailablePicker(Box<[u32]>);
 
-impl Scheduler for First {
+impl Scheduler for FirstAvailable {
     fn name(&self) -> &str {
         "first"
     }
@@ -60,13 +60,13 @@ impl Scheduler for First {
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
         let eligible = (0..members.len()).rev().filter(|&i| members[i].share() != 0);
-        Ok(Box::new(Order(eligible.map(|position| position as u32).collect())))
+        Ok(Box::new(FirstAvailablePicker(eligible.map(|position| position as u32).collect())))
     }
 }
 
-impl Picker for Order {
+impl Picker for FirstAvailablePicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        self.0.iter().map(|&position| position as usize).find(|&position| cx.usable(position))
+        self.0.iter().map(|&position| position as usize).find(|&position| cx.is_usable(position))
     }
 }
 
@@ -77,9 +77,9 @@ mod tests {
     use crate::{Balancer, Flow, Lease, Limits, PickError};
 
     fn limited(weights: &[u32], limits: Limits) -> Balancer<()> {
-        let balancer = balancer(First, weights);
+        let balancer = balancer(FirstAvailable, weights);
         for position in 0..weights.len() {
-            balancer.set().set_limits(&id(position), limits).expect("sound limits");
+            balancer.backend_set().set_limits(&id(position), limits).expect("sound limits");
         }
         balancer
     }
@@ -90,15 +90,15 @@ mod tests {
 
     #[test]
     fn the_oldest_fills_up_before_the_next_is_touched() {
-        let balancer = limited(&[1, 9, 1], Limits::max(2));
+        let balancer = limited(&[1, 9, 1], Limits::new(2));
         let held = hold(&balancer, 6);
         assert_eq!(held.iter().map(position).collect::<Vec<_>>(), [2, 2, 1, 1, 0, 0]);
-        assert_eq!(balancer.pick(&Flow::new()).err(), Some(PickError::Saturated));
+        assert_eq!(balancer.pick(&Flow::new()).err(), Some(PickError::AllAtLimit));
     }
 
     #[test]
     fn a_full_server_resumes_below_its_lower_mark() {
-        let balancer = limited(&[1, 1], Limits::max(4));
+        let balancer = limited(&[1, 1], Limits::new(4));
         let mut held = hold(&balancer, 4);
         held.pop();
         assert_eq!(sequence(&balancer, 1), [0], "3 of 4 are not below three quarters");
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn with_a_lower_mark_at_the_maximum_one_free_place_is_enough() {
-        let balancer = limited(&[1, 1], Limits::max(4).resume_below(4));
+        let balancer = limited(&[1, 1], Limits::new(4).with_resume_below(4));
         let mut held = hold(&balancer, 4);
         assert_eq!(sequence(&balancer, 1), [0]);
         held.pop();
@@ -117,12 +117,12 @@ mod tests {
 
     #[test]
     fn weight_zero_and_tried_members_are_passed_over() {
-        let balancer = balancer(First, &[1, 1, 0]);
+        let balancer = balancer(FirstAvailable, &[1, 1, 0]);
         assert_eq!(sequence(&balancer, 3), [1, 1, 1]);
         let snapshot = balancer.snapshot();
         let flow = Flow::new().excluding(&snapshot.backends()[1]);
         assert_eq!(balancer.pick(&flow).map(|lease| position(&lease)), Ok(0));
         let flow = flow.excluding(&snapshot.backends()[0]);
-        assert_eq!(balancer.pick(&flow).err(), Some(PickError::Exhausted));
+        assert_eq!(balancer.pick(&flow).err(), Some(PickError::AllTried));
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::hash::{fold, hash_bytes, hash_ip};
+use super::hash::{fold_ip, hash_bytes, hash_ip};
 use crate::backend::Backend;
 
 /// The connection or request that looks for a backend.
@@ -35,33 +35,33 @@ pub struct Flow {
     source: Option<SocketAddr>,
     destination: Option<SocketAddr>,
     key: Option<u64>,
-    now: Option<Instant>,
-    tried: Option<Box<Tried>>,
+    time: Option<Instant>,
+    tried: Option<Box<TriedBackends>>,
 }
 
 /// Serials of backends that were tried already.
 ///
 /// Most flows have none, and every pick makes a flow: a word for it, where a `Vec` is three, is felt.
 #[derive(Clone, Debug, Default)]
-struct Tried(Vec<u64>);
+struct TriedBackends(Vec<u64>);
 
 impl Flow {
     /// A flow of which nothing is known.
     #[inline]
     pub const fn new() -> Self {
-        Self { source: None, destination: None, key: None, now: None, tried: None }
+        Self { source: None, destination: None, key: None, time: None, tried: None }
     }
 
     /// The client's address.
     #[inline]
-    pub fn from_source(mut self, source: SocketAddr) -> Self {
+    pub fn source(mut self, source: SocketAddr) -> Self {
         self.source = Some(source);
         self
     }
 
     /// The address that the client aimed at.
     #[inline]
-    pub fn to_destination(mut self, destination: SocketAddr) -> Self {
+    pub fn destination(mut self, destination: SocketAddr) -> Self {
         self.destination = Some(destination);
         self
     }
@@ -81,8 +81,8 @@ impl Flow {
 
     /// The time of the pick, for schedulers that weigh the past.
     #[inline]
-    pub fn at(mut self, now: Instant) -> Self {
-        self.now = Some(now);
+    pub fn time(mut self, now: Instant) -> Self {
+        self.time = Some(now);
         self
     }
 
@@ -99,26 +99,26 @@ impl Flow {
 
     /// The client's address, if known.
     #[must_use]
-    pub fn source(&self) -> Option<SocketAddr> {
+    pub fn seen_source(&self) -> Option<SocketAddr> {
         self.source
     }
 
     /// The address that the client aimed at, if known.
     #[must_use]
-    pub fn destination(&self) -> Option<SocketAddr> {
+    pub fn seen_destination(&self) -> Option<SocketAddr> {
         self.destination
     }
 
     /// The time of the pick, if known.
     #[must_use]
-    pub fn now(&self) -> Option<Instant> {
-        self.now
+    pub fn seen_time(&self) -> Option<Instant> {
+        self.time
     }
 
     /// The key, or one made of the client's address without its port.
     #[inline]
     #[must_use]
-    pub fn hash(&self) -> Option<u64> {
+    pub fn seen_key(&self) -> Option<u64> {
         self.key.or_else(|| self.source.map(|source| hash_ip(source.ip())))
     }
 
@@ -138,25 +138,25 @@ impl Flow {
 
     /// How many backends are excluded.
     #[cfg(feature = "tower")]
-    pub(crate) fn tried(&self) -> usize {
+    pub(crate) fn tried_count(&self) -> usize {
         self.tried.as_ref().map_or(0, |tried| tried.0.len())
     }
 
     /// The kernel's fold of the client's address; of the key where there is none.
-    pub(super) fn source_fold(&self) -> Option<u32> {
-        self.source.map(|source| fold(source.ip())).or(self.key.map(fold_key))
+    pub(super) fn folded_source(&self) -> Option<u32> {
+        self.source.map(|source| fold_ip(source.ip())).or(self.key.map(fold_key))
     }
 
     /// The kernel's fold of the destination; of the key where there is none.
-    pub(super) fn destination_fold(&self) -> Option<u32> {
-        self.destination.map(|to| fold(to.ip())).or(self.key.map(fold_key))
+    pub(super) fn folded_destination(&self) -> Option<u32> {
+        self.destination.map(|to| fold_ip(to.ip())).or(self.key.map(fold_key))
     }
 }
 
 impl From<SocketAddr> for Flow {
     #[inline]
     fn from(source: SocketAddr) -> Self {
-        Self::new().from_source(source)
+        Self::new().source(source)
     }
 }
 

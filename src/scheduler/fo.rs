@@ -13,20 +13,20 @@ use crate::backend::Members;
 ///
 /// # Examples
 /// ```
-/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::Failover};
+/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::WeightedFailover};
 /// let set = BackendSet::new();
 /// set.insert(Spec::new("main", ()).weight(2))?;
 /// set.insert(Spec::new("stand-by", ()).weight(1))?;
-/// let balancer = Balancer::new(&set, Failover)?;
+/// let balancer = Balancer::new(&set, WeightedFailover)?;
 /// assert_eq!(balancer.pick(&Flow::new())?.id().as_str(), "main");
 /// set.drain(&"main".into())?;
 /// assert_eq!(balancer.pick(&Flow::new())?.id().as_str(), "stand-by");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Failover;
+pub struct WeightedFailover;
 
-impl Scheduler for Failover {
+impl Scheduler for WeightedFailover {
     fn name(&self) -> &str {
         "fo"
     }
@@ -36,12 +36,12 @@ impl Scheduler for Failover {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        Ok(Box::new(Ranks(by_weight(members))))
+        Ok(Box::new(WeightedFailoverPicker(eligible_by_weight(members))))
     }
 }
 
 /// The eligible members, heaviest first; of equal weights the first in the list.
-pub(super) fn by_weight(members: &Members) -> Box<[u32]> {
+pub(super) fn eligible_by_weight(members: &Members) -> Box<[u32]> {
     let mut ranks: Box<[u32]> =
         (0..members.len() as u32).filter(|&i| members[i as usize].share() != 0).collect();
     ranks.sort_by_key(|&i| std::cmp::Reverse(members[i as usize].weight()));
@@ -49,10 +49,10 @@ pub(super) fn by_weight(members: &Members) -> Box<[u32]> {
 }
 
 #[derive(Debug)]
-struct Ranks(Box<[u32]>);
+struct WeightedFailoverPicker(Box<[u32]>);
 
-impl Picker for Ranks {
+impl Picker for WeightedFailoverPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        self.0.iter().map(|&i| i as usize).find(|&i| cx.usable(i))
+        self.0.iter().map(|&i| i as usize).find(|&i| cx.is_usable(i))
     }
 }

@@ -26,7 +26,7 @@ pub fn hash_bytes(bytes: &[u8], seed: u64) -> u64 {
 }
 
 /// Spreads a 64-bit number over 64 bits, one to one (the finaliser of `splitmix64`).
-pub(crate) const fn mix(x: u64) -> u64 {
+pub(crate) const fn mix_bits(x: u64) -> u64 {
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
@@ -35,21 +35,21 @@ pub(crate) const fn mix(x: u64) -> u64 {
 /// A key for an address without its port: all connections of a client are one key.
 pub(crate) fn hash_ip(ip: IpAddr) -> u64 {
     match ip {
-        IpAddr::V4(ip) => mix(u64::from(u32::from(ip))),
+        IpAddr::V4(ip) => mix_bits(u64::from(u32::from(ip))),
         IpAddr::V6(ip) => {
             let bits = u128::from(ip);
-            mix(mix((bits >> 64) as u64) ^ bits as u64)
+            mix_bits(mix_bits((bits >> 64) as u64) ^ bits as u64)
         }
     }
 }
 
 /// Maps a 64-bit hash to `0..n` without a division.
-pub(crate) const fn scale(hash: u64, n: usize) -> usize {
+pub(crate) const fn scale_to_range(hash: u64, n: usize) -> usize {
     ((hash as u128 * n as u128) >> 64) as usize
 }
 
 /// The kernel's fold of an address into 32 bits, in host order.
-pub(crate) fn fold(ip: IpAddr) -> u32 {
+pub(crate) fn fold_ip(ip: IpAddr) -> u32 {
     match ip {
         IpAddr::V4(ip) => u32::from(ip),
         IpAddr::V6(ip) => {
@@ -108,19 +108,19 @@ mod tests {
     #[test]
     fn kernel_hashes_match_the_published_vectors() {
         let key = 2_654_435_761;
-        assert_eq!(hsiphash(fold(ip("10.0.0.1")), key), 0x0308_0ce4);
-        assert_eq!(hsiphash(fold(ip("192.168.1.100")), key), 0xc15d_2cf8);
-        assert_eq!(hsiphash(fold(ip("192.168.1.100")) + 40_000, key), 0xc030_d6af);
-        assert_eq!(hsiphash(fold(ip("1.2.3.4")) + 65_535, key), 0x7edf_a076);
-        assert_eq!(hash_32(fold(ip("10.0.0.1")), 8), 39);
-        assert_eq!(hash_32(fold(ip("10.0.0.1")), 10), 159);
-        assert_eq!(hash_32(fold(ip("192.168.1.100")) + 40_000, 10), 1013);
+        assert_eq!(hsiphash(fold_ip(ip("10.0.0.1")), key), 0x0308_0ce4);
+        assert_eq!(hsiphash(fold_ip(ip("192.168.1.100")), key), 0xc15d_2cf8);
+        assert_eq!(hsiphash(fold_ip(ip("192.168.1.100")) + 40_000, key), 0xc030_d6af);
+        assert_eq!(hsiphash(fold_ip(ip("1.2.3.4")) + 65_535, key), 0x7edf_a076);
+        assert_eq!(hash_32(fold_ip(ip("10.0.0.1")), 8), 39);
+        assert_eq!(hash_32(fold_ip(ip("10.0.0.1")), 10), 159);
+        assert_eq!(hash_32(fold_ip(ip("192.168.1.100")) + 40_000, 10), 1013);
     }
 
     #[test]
     fn the_short_siphash_is_siphash() {
         for i in 0..1000u64 {
-            let (value, key) = (mix(i) as u32, mix(!i));
+            let (value, key) = (mix_bits(i) as u32, mix_bits(!i));
             let mut hasher = SipHasher13::new_with_keys(key, key);
             hasher.write(&value.to_le_bytes());
             assert_eq!(hsiphash(value, key), hasher.finish() as u32);
@@ -130,14 +130,14 @@ mod tests {
     #[test]
     fn an_ipv6_address_folds_by_xor_of_its_words() {
         assert_eq!(
-            fold(ip("1:2:3:4:5:6:7:8")),
+            fold_ip(ip("1:2:3:4:5:6:7:8")),
             0x0001_0002 ^ 0x0003_0004 ^ 0x0005_0006 ^ 0x0007_0008
         );
     }
 
     #[test]
     fn scaling_covers_the_range_and_stays_in_it() {
-        assert_eq!([0, u64::MAX / 2, u64::MAX].map(|h| scale(h, 10)), [0, 4, 9]);
-        assert_eq!(scale(u64::MAX, 0), 0);
+        assert_eq!([0, u64::MAX / 2, u64::MAX].map(|h| scale_to_range(h, 10)), [0, 4, 9]);
+        assert_eq!(scale_to_range(u64::MAX, 0), 0);
     }
 }

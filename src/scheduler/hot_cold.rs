@@ -6,12 +6,12 @@ mod probe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::pool::{Answer, POOL_MAX, Pool, Tuning};
-use super::sample::Sampler;
+use self::pool::{MAX_POOL_SIZE, PackedProbeResult, ProbePool, ProbePoolConfig};
+use super::sample::WeightedSampler;
 use super::{CompileError, PickContext, Picker, Scheduler};
-use crate::backend::{Members, Shared};
+use crate::backend::{Members, SetContext};
 
-pub use self::probe::{LocalProbe, Probe, ProbeResult};
+pub use self::probe::{LoadProbe, LoadProbeResult, LocalLoadProbe};
 
 /// `hot_cold`: among recently probed members, the quickest of those that are not crowded.
 ///
@@ -36,10 +36,10 @@ pub use self::probe::{LocalProbe, Probe, ProbeResult};
 /// everything. The pool starts empty after each change of the set.
 ///
 /// # Probes
-/// A probe is whatever [`Probe`] answers. [`LocalProbe`], the default, reads this process's own
+/// A probe is whatever [`LoadProbe`] answers. [`LocalLoadProbe`], the default, reads this process's own
 /// counters and estimates: no co-operation of the servers is needed, but what other clients do to
 /// them is seen only in their latency. In a fleet, ask the servers (in the background; a pick cannot
-/// wait) and answer from what they said last: see [`Probe`].
+/// wait) and answer from what they said last: see [`LoadProbe`].
 ///
 /// # Where it differs from the paper
 /// - The paper's clients probe asynchronously, off the path of the request; here the answer must be
@@ -51,7 +51,7 @@ pub use self::probe::{LocalProbe, Probe, ProbeResult};
 ///   (1.3 for a hundred servers). With fewer than three probes a pick, raise it.
 /// - Weights: the paper's servers are alike. Here shares decide who is probed, and requests in
 ///   flight are counted per share.
-/// - [`LocalProbe`]'s latency is a peak-sensitive mean of what this client saw, times the requests
+/// - [`LocalLoadProbe`]'s latency is a peak-sensitive mean of what this client saw, times the requests
 ///   in flight; the paper's servers answer with a median of what they took at about the present
 ///   number of requests. It reports failing members as infinitely crowded, so that a fast error
 ///   does not attract traffic.
@@ -71,8 +71,8 @@ pub use self::probe::{LocalProbe, Probe, ProbeResult};
 /// for name in ["a", "b", "c"] {
 ///     set.insert(Spec::new(name, ()))?;
 /// }
-/// let balancer = Balancer::new(&set, HotCold::new().with_probes(3))?;
-/// let flow = Flow::new().at(Instant::now());
+/// let balancer = Balancer::new(&set, HotCold::new().probes(3))?;
+/// let flow = Flow::new().time(Instant::now());
 /// let millis = |name: &str| if name == "b" { 10 } else { 50 };
 /// for _ in 0..3 {
 ///     let lease = balancer.pick(&flow)?; // unknown at first: each is tried once
@@ -83,17 +83,17 @@ pub use self::probe::{LocalProbe, Probe, ProbeResult};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct HotCold<P = LocalProbe> {
+pub struct HotCold<P = LocalLoadProbe> {
     probe: Arc<P>,
     probes: usize,
-    tuning: Tuning,
+    pool_config: ProbePoolConfig,
 }
 
 impl HotCold {
-    /// The rule with the paper's parameters and [`LocalProbe`].
+    /// The rule with the paper's parameters and [`LocalLoadProbe`].
     #[must_use]
     pub fn new() -> Self {
-        Self { probe: Arc::new(LocalProbe), probes: 3, tuning: Tuning::default() }
+        Self { probe: Arc::new(LocalLoadProbe), probes: 3, pool_config: ProbePoolConfig::default() }
     }
 }
 
@@ -104,23 +104,23 @@ impl Default for HotCold {
 }
 
 impl<P> HotCold<P> {
-    /// Whom to ask about a member. Default: [`LocalProbe`].
+    /// Whom to ask about a member. Default: [`LocalLoadProbe`].
     #[must_use]
-    pub fn with_probe<Q: Probe>(self, probe: Q) -> HotCold<Q> {
-        HotCold { probe: Arc::new(probe), probes: self.probes, tuning: self.tuning }
+    pub fn probe<Q: LoadProbe>(self, probe: Q) -> HotCold<Q> {
+        HotCold { probe: Arc::new(probe), probes: self.probes, pool_config: self.pool_config }
     }
 
     /// How many probe results are kept, from 1 to 16. Default: 16.
     #[must_use]
-    pub fn with_pool(mut self, results: usize) -> Self {
-        self.tuning.size = results.clamp(1, POOL_MAX);
+    pub fn pool(mut self, results: usize) -> Self {
+        self.pool_config.size = results.clamp(1, MAX_POOL_SIZE);
         self
     }
 
     /// How many members each pick probes, from 1 to 8. Default: 3.
     #[must_use]
-    pub fn with_probes(self, probes: usize) -> Self {
-        Self { probes: probes.clamp(1, PROBES_MAX), ..self }
+    pub fn probes(self, probes: usize) -> Self {
+        Self { probes: probes.clamp(1, MAX_PROBES_PER_PICK), ..self }
     }
 
     /// The quantile of requests in flight above which a member is hot, from 0.0 to 1.0.
@@ -128,30 +128,30 @@ impl<P> HotCold<P> {
     /// At 1.0 nobody is hot and latency alone decides; the lower, the more the number of requests
     /// in flight does. The paper finds 0.6 to 0.9 useful. Default: 0.84.
     #[must_use]
-    pub fn with_quantile(mut self, quantile: f64) -> Self {
+    pub fn quantile(mut self, quantile: f64) -> Self {
         // A cast takes NaN to 0 and the rest to the nearest end.
-        self.tuning.permille = ((quantile * 1000.0) as usize).min(1000);
+        self.pool_config.hot_quantile_permille = ((quantile * 1000.0) as usize).min(1000);
         self
     }
 
     /// How many picks one probe result may decide, from 1 to 15. Default: 1.
     #[must_use]
-    pub fn with_reuse(mut self, picks: u8) -> Self {
-        self.tuning.uses = picks.clamp(1, 15);
+    pub fn reuse(mut self, picks: u8) -> Self {
+        self.pool_config.uses_per_result = picks.clamp(1, 15);
         self
     }
 
     /// How old a probe result may be, up to about 12 s, in steps of 0.1 s. Default: 1 s.
     ///
-    /// Needs the time of each pick ([`Flow::at`](super::Flow::at)).
+    /// Needs the time of each pick ([`Flow::time`](super::Flow::time)).
     #[must_use]
-    pub fn with_max_age(mut self, age: Duration) -> Self {
-        self.tuning.set_max_age(age);
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.pool_config.set_max_age(age);
         self
     }
 }
 
-impl<P: Probe> Scheduler for HotCold<P> {
+impl<P: LoadProbe> Scheduler for HotCold<P> {
     fn name(&self) -> &str {
         "hot_cold"
     }
@@ -165,43 +165,44 @@ impl<P: Probe> Scheduler for HotCold<P> {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        Ok(Box::new(Prober {
-            sampler: Sampler::new(members)?,
+        Ok(Box::new(HotColdPicker {
+            sampler: WeightedSampler::new(members)?,
             probe: Arc::clone(&self.probe),
             probes: self.probes,
-            pool: Pool::new(self.tuning),
-            shared: members.shared().cloned(),
+            pool: ProbePool::new(self.pool_config),
+            shared: members.context().cloned(),
         }))
     }
 }
 
-const PROBES_MAX: usize = 8;
+const MAX_PROBES_PER_PICK: usize = 8;
 
 #[derive(Debug)]
-struct Prober<P> {
-    sampler: Sampler,
+struct HotColdPicker<P> {
+    sampler: WeightedSampler,
     probe: Arc<P>,
     probes: usize,
-    pool: Pool,
+    pool: ProbePool,
     /// Who knows what time it is; nobody where there are no members.
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<SetContext>>,
 }
 
-impl<P: Probe> Picker for Prober<P> {
+impl<P: LoadProbe> Picker for HotColdPicker<P> {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        let now = cx.flow().now();
-        let tick = self.shared.as_ref()?.timeline.read(now);
+        let now = cx.flow().seen_time();
+        let tick = self.shared.as_ref()?.clock.advance_or_latest(now);
         // Of a few each is asked once; of many some are drawn, now and then one twice.
-        let all = self.sampler.len() <= self.probes;
-        for k in 0..self.probes.min(self.sampler.len()) {
-            let position = if all { self.sampler.nth(k) } else { self.sampler.draw(cx.rng()) }?;
-            if cx.usable(position) {
+        let all = self.sampler.drawable_count() <= self.probes;
+        for k in 0..self.probes.min(self.sampler.drawable_count()) {
+            let position =
+                if all { self.sampler.drawable(k) } else { self.sampler.draw(cx.rng()) }?;
+            if cx.is_usable(position) {
                 let member = &cx.members()[position];
                 let result = self.probe.probe(member, now);
-                self.pool.add(Answer::new(position, member.share(), result, tick));
+                self.pool.add(PackedProbeResult::new(position, member.share(), result, tick));
             }
         }
-        self.pool.choose(cx, tick).or_else(|| self.sampler.pick(cx))
+        self.pool.choose(cx, tick).or_else(|| self.sampler.pick_usable(cx))
     }
 }
 

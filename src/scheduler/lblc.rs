@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::least::{LeastConnected, Overhead};
-use super::locality::{Destination, EXPIRATION_DEFAULT, Memory, is_overloaded};
+use super::least::{ConnectionOverhead, LeastConnectionsPicker};
+use super::locality::{
+    DEFAULT_EXPIRATION, DestinationCache, FlowDestination, is_overloaded_for_locality,
+};
 use super::{CompileError, PickContext, Picker, Scheduler, previous_as};
 use crate::backend::{Member, Members};
 
@@ -27,7 +29,7 @@ use crate::backend::{Member, Members};
 /// Unlike other rules this one remembers something with each pick: one lock of one of sixteen
 /// shards, and memory for up to 24 576 destinations (new ones are not remembered beyond that).
 /// Entries that are not used for the expiration are forgotten, idle ones earlier when there are more
-/// than 16 384; both only if flows carry the time ([`Flow::at`](super::Flow::at)).
+/// than 16 384; both only if flows carry the time ([`Flow::time`](super::Flow::time)).
 ///
 /// # Examples
 /// ```
@@ -36,7 +38,7 @@ use crate::backend::{Member, Members};
 /// let balancer = Balancer::new(&set, LocalityLeastConnections::new())?;
 /// set.insert(Spec::new("a", ()).weight(9))?;
 /// set.insert(Spec::new("b", ()).weight(9))?;
-/// let flow = Flow::new().to_destination("198.51.100.1:80".parse()?);
+/// let flow = Flow::new().destination("198.51.100.1:80".parse()?);
 /// let (one, other) = (balancer.pick(&flow)?, balancer.pick(&flow)?);
 /// assert_eq!(one.id(), other.id());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -44,23 +46,23 @@ use crate::backend::{Member, Members};
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct LocalityLeastConnections {
-    overhead: Overhead,
+    overhead: ConnectionOverhead,
     expiration: Duration,
 }
 
 impl LocalityLeastConnections {
     /// With the kernel's expiration and the classic overhead.
     pub const fn new() -> Self {
-        Self { overhead: Overhead::Classic, expiration: EXPIRATION_DEFAULT }
+        Self { overhead: ConnectionOverhead::Classic, expiration: DEFAULT_EXPIRATION }
     }
 
-    /// How inactive connections count. Default: [`Overhead::Classic`].
-    pub const fn with_overhead(self, overhead: Overhead) -> Self {
+    /// How inactive connections count. Default: [`ConnectionOverhead::Classic`].
+    pub const fn overhead(self, overhead: ConnectionOverhead) -> Self {
         Self { overhead, ..self }
     }
 
     /// How long an unused destination is remembered (`lblc_expiration`). Default: 24 h.
-    pub const fn with_expiration(self, expiration: Duration) -> Self {
+    pub const fn expiration(self, expiration: Duration) -> Self {
         Self { expiration, ..self }
     }
 }
@@ -85,36 +87,38 @@ impl Scheduler for LocalityLeastConnections {
         members: &Members,
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let memory = previous_as::<Locality>(previous)
-            .map_or_else(|| Arc::new(Memory::new(self.expiration)), |old| Arc::clone(&old.memory));
-        Ok(Box::new(Locality {
-            memory,
-            fallback: LeastConnected::new(self.overhead, members, Member::share),
+        let memory = previous_as::<LocalityLeastConnectionsPicker>(previous).map_or_else(
+            || Arc::new(DestinationCache::new(self.expiration)),
+            |old| Arc::clone(&old.destinations),
+        );
+        Ok(Box::new(LocalityLeastConnectionsPicker {
+            destinations: memory,
+            fallback: LeastConnectionsPicker::new(self.overhead, members, Member::share),
         }))
     }
 }
 
 #[derive(Debug)]
-struct Locality {
+struct LocalityLeastConnectionsPicker {
     /// The serial of each destination's server.
-    memory: Arc<Memory<u64>>,
-    fallback: LeastConnected,
+    destinations: Arc<DestinationCache<u64>>,
+    fallback: LeastConnectionsPicker,
 }
 
-impl Picker for Locality {
+impl Picker for LocalityLeastConnectionsPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let flow = cx.flow();
-        let Some(to) = Destination::of(flow) else { return self.fallback.pick(cx) };
-        self.memory.with(to, flow.now(), |serial| {
+        let Some(to) = FlowDestination::from_flow(flow) else { return self.fallback.pick(cx) };
+        self.destinations.with_entry(to, flow.seen_time(), |serial| {
             let members = cx.members();
             let stays = |i: &usize| {
                 let member = &members[*i];
                 member.share() != 0
                     && member.has_room()
-                    && cx.admits(member)
-                    && !is_overloaded(members, *i)
+                    && cx.allows(member)
+                    && !is_overloaded_for_locality(members, *i)
             };
-            let cached = serial.and_then(|serial| members.position(serial)).filter(stays);
+            let cached = serial.and_then(|serial| members.position_of_serial(serial)).filter(stays);
             cached.or_else(|| {
                 let chosen = self.fallback.pick(cx)?;
                 *serial = Some(members[chosen].serial());

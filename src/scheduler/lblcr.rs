@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::least::{LeastConnected, Overhead};
-use super::locality::{Destination, EXPIRATION_DEFAULT, Memory, is_overloaded};
+use super::least::{ConnectionOverhead, LeastConnectionsPicker};
+use super::locality::{
+    DEFAULT_EXPIRATION, DestinationCache, FlowDestination, is_overloaded_for_locality,
+};
 use super::{CompileError, PickContext, Picker, Scheduler, previous_as};
 use crate::backend::{Member, Members};
 
@@ -23,48 +25,48 @@ use crate::backend::{Member, Members};
 ///
 /// # Examples
 /// ```
-/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::ReplicatedLocality};
+/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::ReplicatedLocalityLeastConnections};
 /// let set = BackendSet::new();
-/// let balancer = Balancer::new(&set, ReplicatedLocality::new())?;
+/// let balancer = Balancer::new(&set, ReplicatedLocalityLeastConnections::new())?;
 /// set.insert(Spec::new("a", ()).weight(1))?;
 /// set.insert(Spec::new("b", ()).weight(1))?;
-/// let flow = Flow::new().to_destination("198.51.100.1:80".parse()?);
+/// let flow = Flow::new().destination("198.51.100.1:80".parse()?);
 /// let held = (0..3).map(|_| balancer.pick(&flow)).collect::<Result<Vec<_>, _>>()?;
 /// assert_ne!(held[0].id(), held[2].id(), "one server was not enough");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[must_use]
-pub struct ReplicatedLocality {
-    overhead: Overhead,
+pub struct ReplicatedLocalityLeastConnections {
+    overhead: ConnectionOverhead,
     expiration: Duration,
 }
 
-impl ReplicatedLocality {
+impl ReplicatedLocalityLeastConnections {
     /// With the kernel's expiration and the classic overhead.
     pub const fn new() -> Self {
-        Self { overhead: Overhead::Classic, expiration: EXPIRATION_DEFAULT }
+        Self { overhead: ConnectionOverhead::Classic, expiration: DEFAULT_EXPIRATION }
     }
 
-    /// How inactive connections count. Default: [`Overhead::Classic`].
-    pub const fn with_overhead(self, overhead: Overhead) -> Self {
+    /// How inactive connections count. Default: [`ConnectionOverhead::Classic`].
+    pub const fn overhead(self, overhead: ConnectionOverhead) -> Self {
         Self { overhead, ..self }
     }
 
     /// How long an unused destination is remembered, and an unchanged set left as it is
     /// (`lblcr_expiration`). Default: 24 h.
-    pub const fn with_expiration(self, expiration: Duration) -> Self {
+    pub const fn expiration(self, expiration: Duration) -> Self {
         Self { expiration, ..self }
     }
 }
 
-impl Default for ReplicatedLocality {
+impl Default for ReplicatedLocalityLeastConnections {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Scheduler for ReplicatedLocality {
+impl Scheduler for ReplicatedLocalityLeastConnections {
     fn name(&self) -> &str {
         "lblcr"
     }
@@ -78,47 +80,53 @@ impl Scheduler for ReplicatedLocality {
         members: &Members,
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let memory = previous_as::<Replicas>(previous)
-            .map_or_else(|| Arc::new(Memory::new(self.expiration)), |old| Arc::clone(&old.memory));
-        let fallback = LeastConnected::new(self.overhead, members, Member::share);
-        Ok(Box::new(Replicas { rule: *self, memory, fallback }))
+        let memory = previous_as::<ReplicatedLocalityLeastConnectionsPicker>(previous).map_or_else(
+            || Arc::new(DestinationCache::new(self.expiration)),
+            |old| Arc::clone(&old.destinations),
+        );
+        let fallback = LeastConnectionsPicker::new(self.overhead, members, Member::share);
+        Ok(Box::new(ReplicatedLocalityLeastConnectionsPicker {
+            rule: *self,
+            destinations: memory,
+            fallback,
+        }))
     }
 }
 
 #[derive(Debug)]
-struct Replicas {
-    rule: ReplicatedLocality,
-    memory: Arc<Memory<ServerSet>>,
-    fallback: LeastConnected,
+struct ReplicatedLocalityLeastConnectionsPicker {
+    rule: ReplicatedLocalityLeastConnections,
+    destinations: Arc<DestinationCache<DestinationServers>>,
+    fallback: LeastConnectionsPicker,
 }
 
 /// The servers of one destination.
 #[derive(Debug, Default)]
-struct ServerSet {
+struct DestinationServers {
     /// Serials, the one that joined last first.
     serials: Vec<u64>,
-    changed: Option<Instant>,
+    changed_at: Option<Instant>,
 }
 
-impl Picker for Replicas {
+impl Picker for ReplicatedLocalityLeastConnectionsPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let flow = cx.flow();
-        let Some(to) = Destination::of(flow) else { return self.fallback.pick(cx) };
-        self.memory.with(to, flow.now(), |servers| {
+        let Some(to) = FlowDestination::from_flow(flow) else { return self.fallback.pick(cx) };
+        self.destinations.with_entry(to, flow.seen_time(), |servers| {
             let members = cx.members();
             let cached = servers.as_mut().and_then(|servers| {
-                servers.serials.retain(|&serial| members.position(serial).is_some());
-                let least = self.least(servers, cx);
-                self.shrink(servers, cx);
-                least.filter(|&i| !is_overloaded(members, i))
+                servers.serials.retain(|&serial| members.position_of_serial(serial).is_some());
+                let least = self.least_loaded(servers, cx);
+                self.remove_most_loaded(servers, cx);
+                least.filter(|&i| !is_overloaded_for_locality(members, i))
             });
             cached.or_else(|| {
                 let chosen = self.fallback.pick(cx)?;
                 let serial = members[chosen].serial();
-                let servers = servers.get_or_insert_with(ServerSet::default);
+                let servers = servers.get_or_insert_with(DestinationServers::default);
                 if !servers.serials.contains(&serial) {
                     servers.serials.insert(0, serial);
-                    servers.changed = flow.now();
+                    servers.changed_at = flow.seen_time();
                 }
                 Some(chosen)
             })
@@ -126,36 +134,40 @@ impl Picker for Replicas {
     }
 }
 
-impl Replicas {
-    fn least(&self, servers: &ServerSet, cx: &PickContext<'_>) -> Option<usize> {
-        let positions = servers.serials.iter().filter_map(|&s| cx.members().position(s));
+impl ReplicatedLocalityLeastConnectionsPicker {
+    fn least_loaded(&self, servers: &DestinationServers, cx: &PickContext<'_>) -> Option<usize> {
+        let positions = servers.serials.iter().filter_map(|&s| cx.members().position_of_serial(s));
         // `min_by` keeps the first of equals, as the kernel's walk does.
-        positions.filter(|&i| cx.usable(i)).min_by(|&a, &b| self.compare(cx.members(), a, b))
+        positions
+            .filter(|&i| cx.is_usable(i))
+            .min_by(|&a, &b| self.compare_overhead(cx.members(), a, b))
     }
 
     /// Takes the most loaded server out of a set that has been left alone for long enough.
-    fn shrink(&self, servers: &mut ServerSet, cx: &PickContext<'_>) {
-        let (Some(now), Some(changed)) = (cx.flow().now(), servers.changed) else { return };
+    fn remove_most_loaded(&self, servers: &mut DestinationServers, cx: &PickContext<'_>) {
+        let (Some(now), Some(changed)) = (cx.flow().seen_time(), servers.changed_at) else {
+            return;
+        };
         let alone = now.saturating_duration_since(changed);
         if servers.serials.len() < 2 || alone <= self.rule.expiration {
             return;
         }
         let members = cx.members();
-        let positions = servers.serials.iter().filter_map(|&s| members.position(s));
+        let positions = servers.serials.iter().filter_map(|&s| members.position_of_serial(s));
         // The first of equals; `max_by` alone would keep the last.
-        let most = positions
-            .filter(|&i| members[i].weight() != 0)
-            .reduce(|most, i| if self.compare(members, most, i).is_lt() { i } else { most });
+        let most = positions.filter(|&i| members[i].weight() != 0).reduce(|most, i| {
+            if self.compare_overhead(members, most, i).is_lt() { i } else { most }
+        });
         if let Some(most) = most {
             servers.serials.retain(|&serial| serial != members[most].serial());
-            servers.changed = Some(now);
+            servers.changed_at = Some(now);
         }
     }
 
     /// Compares `overhead / weight`.
-    fn compare(&self, members: &Members, a: usize, b: usize) -> std::cmp::Ordering {
+    fn compare_overhead(&self, members: &Members, a: usize, b: usize) -> std::cmp::Ordering {
         let [a, b] = [&members[a], &members[b]];
-        let cost = |m: &Member| self.rule.overhead.of(m.load());
+        let cost = |m: &Member| self.rule.overhead.cost(m.load());
         (cost(a) * u64::from(b.weight())).cmp(&(cost(b) * u64::from(a.weight())))
     }
 }
@@ -172,21 +184,21 @@ mod tests {
         let start = Instant::now();
         let set = BackendSet::new();
         let hour = Duration::from_secs(3600);
-        let rule = ReplicatedLocality::new().with_expiration(hour);
+        let rule = ReplicatedLocalityLeastConnections::new().expiration(hour);
         let balancer = Balancer::new(&set, rule).expect("empty");
         for name in ["a", "b"] {
             set.insert(Spec::new(name, ())).expect("sound");
         }
-        let flow = Flow::new().key(1).at(start);
+        let flow = Flow::new().key(1).time(start);
         // "b" is first in the list; two more connections than its weight bring "a" in.
         let held: Vec<_> = (0..3).map(|_| balancer.pick(&flow).expect("two servers")).collect();
         assert_eq!(held.iter().map(|l| l.id().as_str()).collect::<String>(), "bba");
 
         // The visit that shrinks the set still takes the least loaded of it.
-        let late = flow.clone().at(start + 2 * hour);
+        let late = flow.clone().time(start + 2 * hour);
         assert_eq!(balancer.pick(&late).expect("two servers").id().as_str(), "a");
-        set.snapshot().backends()[0].mirror_load(0, 0);
-        set.snapshot().backends()[1].mirror_load(1, 0);
+        set.snapshot().backends()[0].set_load(0, 0);
+        set.snapshot().backends()[1].set_load(1, 0);
         assert_eq!(
             balancer.pick(&late).expect("two servers").id().as_str(),
             "a",

@@ -1,6 +1,6 @@
 //! Least connections: `lc`.
 
-use super::least::{LeastConnected, Overhead};
+use super::least::{ConnectionOverhead, LeastConnectionsPicker};
 use super::{CompileError, Picker, Scheduler};
 use crate::backend::Members;
 
@@ -32,17 +32,17 @@ use crate::backend::Members;
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
 pub struct LeastConnections {
-    overhead: Overhead,
+    overhead: ConnectionOverhead,
 }
 
 impl LeastConnections {
     /// With the classic overhead.
     pub const fn new() -> Self {
-        Self { overhead: Overhead::Classic }
+        Self { overhead: ConnectionOverhead::Classic }
     }
 
-    /// How inactive connections count. Default: [`Overhead::Classic`].
-    pub const fn with_overhead(self, overhead: Overhead) -> Self {
+    /// How inactive connections count. Default: [`ConnectionOverhead::Classic`].
+    pub const fn overhead(self, overhead: ConnectionOverhead) -> Self {
         Self { overhead }
     }
 }
@@ -57,6 +57,6 @@ impl Scheduler for LeastConnections {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        Ok(Box::new(LeastConnected::new(self.overhead, members, |_| 1)))
+        Ok(Box::new(LeastConnectionsPicker::new(self.overhead, members, |_| 1)))
     }
 }

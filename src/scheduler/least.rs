@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::memo::Memo;
+use super::memo::GroupCache;
 use super::{PickContext, Picker};
-use crate::backend::{Account, Load, Member, Members};
+use crate::backend::{BackendAccount, Load, Member, Members};
 
 /// How much an inactive connection counts beside an active one.
 ///
 /// Linux has known two formulas. They differ only in how ties between nearly equal servers fall.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Overhead {
+pub enum ConnectionOverhead {
     /// 256 for an active connection, 1 for an inactive one: every kernel until early 2026.
     #[default]
     Classic,
@@ -25,11 +25,11 @@ pub enum Overhead {
     Total,
 }
 
-impl Overhead {
+impl ConnectionOverhead {
     /// The cost of a load.
     #[inline]
     #[must_use]
-    pub const fn of(self, load: Load) -> u64 {
+    pub const fn cost(self, load: Load) -> u64 {
         let active = match self {
             Self::Classic => 256,
             Self::Total => 257,
@@ -38,71 +38,71 @@ impl Overhead {
     }
 }
 
-impl FromStr for Overhead {
-    type Err = UnknownOverhead;
+impl FromStr for ConnectionOverhead {
+    type Err = ParseOverheadError;
 
     /// Reads `classic` or `total`.
-    fn from_str(name: &str) -> Result<Self, UnknownOverhead> {
+    fn from_str(name: &str) -> Result<Self, ParseOverheadError> {
         match name {
             "classic" => Ok(Self::Classic),
             "total" => Ok(Self::Total),
-            _ => Err(UnknownOverhead(name.to_owned())),
+            _ => Err(ParseOverheadError(name.to_owned())),
         }
     }
 }
 
-/// A name that is not that of an [`Overhead`].
+/// A name that is not that of an [`ConnectionOverhead`].
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("unknown overhead {0:?}: neither classic nor total")]
-pub struct UnknownOverhead(String);
+pub struct ParseOverheadError(String);
 
 /// What makes one member cheaper than another; a type, so that the comparison is compiled for it.
-pub(super) trait Cost: std::fmt::Debug + Send + Sync + 'static {
+pub(super) trait LoadCost: std::fmt::Debug + Send + Sync + 'static {
     /// What a load costs; below 2^41.
     fn cost(load: Load) -> u64;
 }
 
 #[derive(Debug)]
-pub(super) struct Classic;
+pub(super) struct ClassicCost;
 
-impl Cost for Classic {
+impl LoadCost for ClassicCost {
     #[inline]
     fn cost(load: Load) -> u64 {
-        Overhead::Classic.of(load)
+        ConnectionOverhead::Classic.cost(load)
     }
 }
 
 #[derive(Debug)]
-pub(super) struct Total;
+pub(super) struct TotalCost;
 
-impl Cost for Total {
+impl LoadCost for TotalCost {
     #[inline]
     fn cost(load: Load) -> u64 {
-        Overhead::Total.of(load)
+        ConnectionOverhead::Total.cost(load)
     }
 }
 
-/// [`Least`] by connections: `lc` and `wlc`, and what `lblc` and `lblcr` fall back on.
+/// [`LeastCost`] by connections: `lc` and `wlc`, and what `lblc` and `lblcr` fall back on.
 #[derive(Debug)]
-pub(super) enum LeastConnected {
-    Classic(Least<Classic>),
-    Total(Least<Total>),
+pub(super) enum LeastConnectionsPicker {
+    Classic(LeastCost<ClassicCost>),
+    Total(LeastCost<TotalCost>),
 }
 
-impl LeastConnected {
+impl LeastConnectionsPicker {
     pub(super) fn new(
-        overhead: Overhead,
+        overhead: ConnectionOverhead,
         members: &Members,
         weight: impl Fn(&Member) -> u32,
     ) -> Self {
         match overhead {
-            Overhead::Classic => Self::Classic(Least::new(members, weight)),
-            Overhead::Total => Self::Total(Least::new(members, weight)),
+            ConnectionOverhead::Classic => Self::Classic(LeastCost::new(members, weight)),
+            ConnectionOverhead::Total => Self::Total(LeastCost::new(members, weight)),
         }
     }
 }
 
-impl Picker for LeastConnected {
+impl Picker for LeastConnectionsPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         match self {
             Self::Classic(least) => least.pick(cx),
@@ -114,67 +114,68 @@ impl Picker for LeastConnected {
 /// Finds the usable member with the least `cost / weight`, the first in the list among equals.
 ///
 /// Small sets are looked through. In larger ones each group of neighbours remembers its best until
-/// some load in it changes (see [`Memo`]), so a pick compares the bests.
+/// some load in it changes (see [`GroupCache`]), so a pick compares the bests.
 #[derive(Debug)]
-pub(super) struct Least<C> {
+pub(super) struct LeastCost<C> {
     cost: PhantomData<C>,
-    slots: Box<[Slot]>,
+    candidates: Box<[CostCandidate]>,
     /// `None` for a set that is quicker looked through.
-    memo: Option<Memo>,
+    group_cache: Option<GroupCache>,
 }
 
 /// What a comparison reads of a member, close together.
 #[derive(Debug)]
-struct Slot {
-    account: Arc<Account>,
+struct CostCandidate {
+    account: Arc<BackendAccount>,
     /// 0 for a member that is not eligible.
     weight: u32,
 }
 
 /// The best so far.
 #[derive(Clone, Copy)]
-struct Best {
+struct BestCandidate {
     position: u32,
     cost: u64,
     weight: u32,
 }
 
 /// Nobody: a cost of one over nothing, which everybody is better than.
-const NOBODY: Best = Best { position: u32::MAX, cost: 1, weight: 0 };
+const NO_CANDIDATE: BestCandidate = BestCandidate { position: u32::MAX, cost: 1, weight: 0 };
 /// Below this, comparing all costs less than keeping versions. The models remember from one on.
-const SMALL: usize = if cfg!(lvs_loom) { 0 } else { 24 };
+const MAX_SCANNED_MEMBERS: usize = if cfg!(lvs_loom) { 0 } else { 24 };
 
-impl<C: Cost> Least<C> {
+impl<C: LoadCost> LeastCost<C> {
     /// Compares `cost / weight`; the weight of an eligible member is not 0, and below 2^23.
     pub(super) fn new(members: &Members, weight: impl Fn(&Member) -> u32) -> Self {
-        let slot = |m: &Member| Slot {
+        let slot = |m: &Member| CostCandidate {
             account: Arc::clone(m.account()),
             weight: if m.share() == 0 { 0 } else { weight(m) },
         };
         let slots = members.iter().map(slot).collect();
-        let memo = (members.len() > SMALL).then(|| Memo::new(members));
-        Self { cost: PhantomData, slots, memo }
+        let memo = (members.len() > MAX_SCANNED_MEMBERS).then(|| GroupCache::new(members));
+        Self { cost: PhantomData, candidates: slots, group_cache: memo }
     }
 
     /// As [`Picker::pick`].
     #[inline]
     pub(super) fn pick(&self, cx: &PickContext<'_>) -> Option<usize> {
-        let best = match &self.memo {
-            _ if !cx.is_plain() => self.best_for_retry(cx),
+        let best = match &self.group_cache {
+            _ if !cx.is_unrestricted() => self.best_for_retry(cx),
             Some(memo) => self.best_of_groups(memo, cx),
-            None => self.best_with_room(0..self.slots.len(), cx),
+            None => self.best_below_limit(0..self.candidates.len(), cx),
         };
-        (best.position != NOBODY.position).then_some(best.position as usize)
+        (best.position != NO_CANDIDATE.position).then_some(best.position as usize)
     }
 
     // The paths stand apart so that the short one is not made to save registers for the others.
     #[inline(never)]
-    fn best_of_groups(&self, memo: &Memo, cx: &PickContext<'_>) -> Best {
-        let mut best = NOBODY;
-        for run in 0..memo.groups() {
-            let champion = memo.value(run, |range| self.best_with_room(range, cx).position);
-            if let Some(slot) = self.slots.get(champion as usize) {
-                best = self.better(best, champion as usize, slot);
+    fn best_of_groups(&self, memo: &GroupCache, cx: &PickContext<'_>) -> BestCandidate {
+        let mut best = NO_CANDIDATE;
+        for run in 0..memo.group_count() {
+            let champion =
+                memo.value_or_compute(run, |range| self.best_below_limit(range, cx).position);
+            if let Some(slot) = self.candidates.get(champion as usize) {
+                best = self.better_of(best, champion as usize, slot);
             }
         }
         best
@@ -182,42 +183,39 @@ impl<C: Cost> Least<C> {
 
     /// What one flow may not have the next one may: nothing is remembered of a retry.
     #[cold]
-    fn best_for_retry(&self, cx: &PickContext<'_>) -> Best {
-        self.best_of(0..self.slots.len(), |i| cx.usable(i))
+    fn best_for_retry(&self, cx: &PickContext<'_>) -> BestCandidate {
+        self.best_in_range(0..self.candidates.len(), |i| cx.is_usable(i))
     }
 
     /// The best for a flow that nothing is forbidden to. Who is not eligible has weight 0 and is
     /// never better than anybody.
     #[inline]
-    fn best_with_room(&self, range: Range<usize>, cx: &PickContext<'_>) -> Best {
+    fn best_below_limit(&self, range: Range<usize>, cx: &PickContext<'_>) -> BestCandidate {
         let members = cx.members();
-        if members.is_limited() {
-            self.best_of(range, |i| !members[i].is_overloaded())
+        if members.has_limits() {
+            self.best_in_range(range, |i| !members[i].is_overloaded())
         } else {
-            self.best_of(range, |_| true)
+            self.best_in_range(range, |_| true)
         }
     }
 
     #[inline]
-    fn best_of(&self, range: Range<usize>, usable: impl Fn(usize) -> bool) -> Best {
-        let slots = self.slots[range.clone()].iter();
-        range.zip(slots).fold(
-            NOBODY,
-            |best, (i, slot)| {
-                if usable(i) { self.better(best, i, slot) } else { best }
-            },
-        )
+    fn best_in_range(&self, range: Range<usize>, usable: impl Fn(usize) -> bool) -> BestCandidate {
+        let slots = self.candidates[range.clone()].iter();
+        range.zip(slots).fold(NO_CANDIDATE, |best, (i, slot)| {
+            if usable(i) { self.better_of(best, i, slot) } else { best }
+        })
     }
 
     #[inline]
-    fn better(&self, best: Best, i: usize, slot: &Slot) -> Best {
+    fn better_of(&self, best: BestCandidate, i: usize, slot: &CostCandidate) -> BestCandidate {
         let cost = C::cost(slot.account.load());
         // cost / weight < least / least_weight, without the divisions.
         if cost * u64::from(best.weight) < best.cost * u64::from(slot.weight) {
             // A branch that is guessed lets the next member be compared meanwhile; a conditional move
             // would have it wait.
             std::hint::cold_path();
-            Best { position: i as u32, cost, weight: slot.weight }
+            BestCandidate { position: i as u32, cost, weight: slot.weight }
         } else {
             best
         }

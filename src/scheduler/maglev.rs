@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::hash::{hash_bytes, mix, scale};
-use super::places::{Places, any_usable};
+use super::hash::{hash_bytes, mix_bits, scale_to_range};
+use super::places::{TableKey, is_any_usable};
 use super::{CompileError, PickContext, Picker, Scheduler, previous_as};
 use crate::backend::Members;
 
@@ -84,7 +84,7 @@ pub struct Maglev {
 /// Why a table cannot have a size.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
-pub enum TableSizeError {
+pub enum MaglevTableSizeError {
     /// The strides would miss slots.
     #[error("a table of {size} slots cannot be filled: {size} is not prime")]
     NotPrime {
@@ -101,36 +101,36 @@ pub enum TableSizeError {
     },
 }
 
-const SIZE_DEFAULT: usize = 65_537;
+const DEFAULT_TABLE_SIZE: usize = 65_537;
 /// 32 MiB of slots.
-const SIZE_MAX: usize = 1 << 24;
+const MAX_TABLE_SIZE: usize = 1 << 24;
 /// What a slot can name.
-const MEMBERS_MAX: usize = 1 << 16;
+const MAX_SLOT_OWNERS: usize = 1 << 16;
 
 impl Maglev {
     /// A table of 65 537 slots: good for shares within 1 % up to some 650 members.
     pub const fn new() -> Self {
-        Self { size: SIZE_DEFAULT, seed: 0 }
+        Self { size: DEFAULT_TABLE_SIZE, seed: 0 }
     }
 
     /// Sets the number of slots, a prime; a hundred times the number of members or more keeps
     /// shares within 1 %. Default: 65 537.
     ///
     /// # Errors
-    /// [`TableSizeError`] for a number that is not prime or is above 2^24.
-    pub fn with_size(self, size: usize) -> Result<Self, TableSizeError> {
-        if size > SIZE_MAX {
-            return Err(TableSizeError::TooLarge { size, max: SIZE_MAX });
+    /// [`MaglevTableSizeError`] for a number that is not prime or is above 2^24.
+    pub fn size(self, size: usize) -> Result<Self, MaglevTableSizeError> {
+        if size > MAX_TABLE_SIZE {
+            return Err(MaglevTableSizeError::TooLarge { size, max: MAX_TABLE_SIZE });
         }
         if !is_prime(size) {
-            return Err(TableSizeError::NotPrime { size });
+            return Err(MaglevTableSizeError::NotPrime { size });
         }
         Ok(Self { size, ..self })
     }
 
     /// Sets what both the table and the hash of the keys are derived from; see
     /// [`hash_bytes`] for when it should be secret. Default: 0.
-    pub const fn with_seed(self, seed: u64) -> Self {
+    pub const fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
 }
@@ -151,77 +151,77 @@ impl Scheduler for Maglev {
         members: &Members,
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let places = Places::of(members);
-        if let Some(old) = previous_as::<Table>(previous)
+        let places = TableKey::from_members(members);
+        if let Some(old) = previous_as::<MaglevPicker>(previous)
             && old.rule.size == self.size
             && old.rule.seed == self.seed
-            && *old.places == places
+            && *old.table_key == places
         {
             return Ok(Box::new(old.clone()));
         }
-        let max = self.size.min(MEMBERS_MAX);
+        let max = self.size.min(MAX_SLOT_OWNERS);
         let placed = members.iter().filter(|m| m.table_weight() != 0).count();
-        if placed > max || members.len() > MEMBERS_MAX {
-            return Err(CompileError::TooMany { members: members.len(), max });
+        if placed > max || members.len() > MAX_SLOT_OWNERS {
+            return Err(CompileError::TooManyMembers { members: members.len(), max });
         }
-        Ok(Box::new(Table {
-            slots: fill(members, self).into(),
-            key_seed: mix(self.seed),
+        Ok(Box::new(MaglevPicker {
+            slots: fill_slots(members, self).into(),
+            key_seed: mix_bits(self.seed),
             rule: *self,
-            places: Arc::new(places),
+            table_key: Arc::new(places),
         }))
     }
 }
 
 #[derive(Clone, Debug)]
-struct Table {
+struct MaglevPicker {
     /// The owner of each slot, by position; empty if nobody has a place.
     slots: Arc<[u16]>,
     key_seed: u64,
     rule: Maglev,
-    places: Arc<Places>,
+    table_key: Arc<TableKey>,
 }
 
 /// How many further hashes of a key are tried before its slot's neighbours are.
-const ATTEMPTS: u64 = 16;
+const MAX_REHASHES: u64 = 16;
 /// An odd number whose multiples are far apart.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+const REHASH_INCREMENT: u64 = 0x9e37_79b9_7f4a_7c15;
 
-impl Picker for Table {
+impl Picker for MaglevPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        let hash = mix(cx.key() ^ self.key_seed);
-        let owner = usize::from(*self.slots.get(scale(hash, self.slots.len()))?);
-        if cx.usable(owner) { Some(owner) } else { self.probe(hash, cx) }
+        let hash = mix_bits(cx.key() ^ self.key_seed);
+        let owner = usize::from(*self.slots.get(scale_to_range(hash, self.slots.len()))?);
+        if cx.is_usable(owner) { Some(owner) } else { self.find_usable_owner(hash, cx) }
     }
 }
 
-impl Table {
+impl MaglevPicker {
     #[cold]
-    fn probe(&self, mut hash: u64, cx: &PickContext<'_>) -> Option<usize> {
-        if !any_usable(cx) {
+    fn find_usable_owner(&self, mut hash: u64, cx: &PickContext<'_>) -> Option<usize> {
+        if !is_any_usable(cx) {
             return None;
         }
-        for _ in 0..ATTEMPTS {
-            hash = mix(hash.wrapping_add(GOLDEN));
-            let owner = usize::from(self.slots[scale(hash, self.slots.len())]);
-            if cx.usable(owner) {
+        for _ in 0..MAX_REHASHES {
+            hash = mix_bits(hash.wrapping_add(REHASH_INCREMENT));
+            let owner = usize::from(self.slots[scale_to_range(hash, self.slots.len())]);
+            if cx.is_usable(owner) {
                 return Some(owner);
             }
         }
-        let (before, after) = self.slots.split_at(scale(hash, self.slots.len()));
-        after.iter().chain(before).map(|&owner| usize::from(owner)).find(|&i| cx.usable(i))
+        let (before, after) = self.slots.split_at(scale_to_range(hash, self.slots.len()));
+        after.iter().chain(before).map(|&owner| usize::from(owner)).find(|&i| cx.is_usable(i))
     }
 }
 
 /// A member's way through the table.
 #[derive(Debug)]
-struct Way {
-    next: u32,
+struct SlotSequence {
+    next_slot: u32,
     stride: u32,
     position: u16,
 }
 
-fn fill(members: &Members, rule: &Maglev) -> Vec<u16> {
+fn fill_slots(members: &Members, rule: &Maglev) -> Vec<u16> {
     let size = rule.size;
     let mut placed: Vec<(u64, usize)> = members
         .iter()
@@ -238,13 +238,13 @@ fn fill(members: &Members, rule: &Maglev) -> Vec<u16> {
     });
     let weights: Vec<u32> = placed.iter().map(|&(_, i)| members[i].table_weight()).collect();
     // The casts keep the values: sizes are at most 2^24, positions below 2^16.
-    let mut ways: Vec<Way> = placed
+    let mut ways: Vec<SlotSequence> = placed
         .iter()
         .map(|&(hash, i)| {
             let second = hash_bytes(members[i].id().as_str().as_bytes(), !rule.seed);
-            Way {
-                next: scale(hash, size) as u32,
-                stride: 1 + scale(second, size - 1) as u32,
+            SlotSequence {
+                next_slot: scale_to_range(hash, size) as u32,
+                stride: 1 + scale_to_range(second, size - 1) as u32,
                 position: i as u16,
             }
         })
@@ -253,9 +253,9 @@ fn fill(members: &Members, rule: &Maglev) -> Vec<u16> {
     let mut slots = vec![0; size];
     // One bit a slot: small enough for the fastest cache, which most of the time below goes to.
     let mut taken = vec![0u64; size.div_ceil(64)];
-    for turn in turns(&weights, &quotas(&weights, size)) {
+    for turn in claim_order(&weights, &slots_per_member(&weights, size)) {
         let way = &mut ways[usize::from(turn)];
-        let (mut next, stride) = (way.next, way.stride);
+        let (mut next, stride) = (way.next_slot, way.stride);
         loop {
             let slot = next as usize;
             next += stride;
@@ -267,13 +267,13 @@ fn fill(members: &Members, rule: &Maglev) -> Vec<u16> {
                 break;
             }
         }
-        way.next = next;
+        way.next_slot = next;
     }
     slots
 }
 
 /// How many slots each weight is given: at least 1, together `size`.
-fn quotas(weights: &[u32], size: usize) -> Vec<u32> {
+fn slots_per_member(weights: &[u32], size: usize) -> Vec<u32> {
     let mut lightest_first: Vec<usize> = (0..weights.len()).collect();
     lightest_first.sort_by_key(|&i| weights[i]);
     let mut slots = size as u64;
@@ -304,7 +304,7 @@ fn quotas(weights: &[u32], size: usize) -> Vec<u32> {
 }
 
 /// Who claims when: by rounds, and in list order within a round.
-fn turns(weights: &[u32], quotas: &[u32]) -> Vec<u16> {
+fn claim_order(weights: &[u32], quotas: &[u32]) -> Vec<u16> {
     let max = u64::from(weights.iter().copied().max().unwrap_or(1));
     // A counting sort, as the rounds of one member are an arithmetic series and there are at most
     // about twice as many rounds as slots. Only who has his one slot as a gift comes later still;
@@ -347,14 +347,14 @@ fn is_prime(n: usize) -> bool {
 
 #[cfg(all(test, not(lvs_loom)))]
 mod tests {
-    use super::super::places::testing::{named, set_of};
+    use super::super::places::testing::{backend_name, set_with_weights};
     use super::*;
     use crate::scheduler::Rng;
     use crate::{BackendSet, Flow, Spec};
 
     fn slots(weights: &[u32], size: usize) -> Vec<u16> {
-        let rule = Maglev::new().with_size(size).expect("a prime");
-        fill(set_of(weights).snapshot().members(), &rule)
+        let rule = Maglev::new().size(size).expect("a prime");
+        fill_slots(set_with_weights(weights).snapshot().members(), &rule)
     }
 
     /// How many slots each has, in the order of `weights`.
@@ -433,7 +433,7 @@ mod tests {
 
     #[test]
     fn equal_weights_give_the_table_of_the_paper() {
-        let set = set_of(&[5; 23]);
+        let set = set_with_weights(&[5; 23]);
         let snapshot = set.snapshot();
         let mut names: Vec<_> = snapshot.members().iter().map(|m| m.id().as_str()).collect();
         names.sort_by_key(|name| hash_bytes(name.as_bytes(), 0));
@@ -457,10 +457,10 @@ mod tests {
             let mut moved = 0;
             for i in 0..5 {
                 let gone = members / 7 * i + i;
-                let set = set_of(&vec![1; members]);
+                let set = set_with_weights(&vec![1; members]);
                 let id = set.snapshot().members()[gone].id().clone();
                 set.remove(&id).expect("known");
-                let after = fill(set.snapshot().members(), &Maglev::new());
+                let after = fill_slots(set.snapshot().members(), &Maglev::new());
                 moved += (before.iter().zip(&after))
                     .map(|(&before, &after)| (usize::from(before), usize::from(after)))
                     .filter(|&(before, _)| before != gone)
@@ -476,13 +476,13 @@ mod tests {
     fn the_table_does_not_depend_on_the_order_of_configuration() {
         let (one, other) = (BackendSet::new(), BackendSet::new());
         for i in 0..40 {
-            one.insert(Spec::new(named(i), ()).weight(1 + i as u32 % 3)).expect("sound");
+            one.insert(Spec::new(backend_name(i), ()).weight(1 + i as u32 % 3)).expect("sound");
             let i = 39 - i;
-            other.insert(Spec::new(named(i), ()).weight(1 + i as u32 % 3)).expect("sound");
+            other.insert(Spec::new(backend_name(i), ()).weight(1 + i as u32 % 3)).expect("sound");
         }
         let names = |set: &BackendSet<()>| -> Vec<_> {
             let snapshot = set.snapshot();
-            let slots = fill(snapshot.members(), &Maglev::new());
+            let slots = fill_slots(snapshot.members(), &Maglev::new());
             slots.iter().map(|&i| snapshot.members()[usize::from(i)].id().clone()).collect()
         };
         assert!(names(&one) == names(&other));
@@ -492,38 +492,39 @@ mod tests {
     fn a_size_that_does_not_work_is_refused() {
         for size in [0, 1, 4, 65_536] {
             assert_eq!(
-                Maglev::new().with_size(size).unwrap_err(),
-                TableSizeError::NotPrime { size }
+                Maglev::new().size(size).unwrap_err(),
+                MaglevTableSizeError::NotPrime { size }
             );
         }
-        let size = SIZE_MAX + 43;
-        let refused = Maglev::new().with_size(size).unwrap_err();
-        assert_eq!(refused, TableSizeError::TooLarge { size, max: SIZE_MAX });
-        let snapshot = set_of(&[1; 8]).snapshot();
-        let small = Maglev::new().with_size(7).expect("a prime");
+        let size = MAX_TABLE_SIZE + 43;
+        let refused = Maglev::new().size(size).unwrap_err();
+        assert_eq!(refused, MaglevTableSizeError::TooLarge { size, max: MAX_TABLE_SIZE });
+        let snapshot = set_with_weights(&[1; 8]).snapshot();
+        let small = Maglev::new().size(7).expect("a prime");
         let refused = small.compile(snapshot.members(), None).unwrap_err();
-        assert!(matches!(refused, CompileError::TooMany { members: 8, max: 7 }));
+        assert!(matches!(refused, CompileError::TooManyMembers { members: 8, max: 7 }));
     }
 
     #[test]
     fn a_change_of_state_keeps_the_table() {
-        let set = set_of(&[1, 2, 3]);
+        let set = set_with_weights(&[1, 2, 3]);
         let old = Maglev::new().compile(set.snapshot().members(), None).expect("small");
-        set.set_weight(&named(1).into(), 0).expect("known");
+        set.set_weight(&backend_name(1).into(), 0).expect("known");
         let new = Maglev::new().compile(set.snapshot().members(), Some(&*old)).expect("small");
         let slots = |picker: &dyn Picker| {
-            Arc::clone(&previous_as::<Table>(Some(picker)).expect("ours").slots)
+            Arc::clone(&previous_as::<MaglevPicker>(Some(picker)).expect("ours").slots)
         };
         assert!(Arc::ptr_eq(&slots(&*old), &slots(&*new)));
-        let other = Maglev::new().with_seed(1);
+        let other = Maglev::new().seed(1);
         let other = other.compile(set.snapshot().members(), Some(&*old)).expect("small");
         assert!(slots(&*old) != slots(&*other));
     }
 
     #[test]
     fn keys_of_an_unusable_member_spread_by_weight() {
-        let set = set_of(&[6, 1, 2, 3]);
-        let snapshot = set.set_weight(&named(0).into(), 0).map(|()| set.snapshot()).expect("known");
+        let set = set_with_weights(&[6, 1, 2, 3]);
+        let snapshot =
+            set.set_weight(&backend_name(0).into(), 0).map(|()| set.snapshot()).expect("known");
         let members = snapshot.members();
         let picker = Maglev::new().compile(members, None).expect("small");
         let mut rng = Rng::with_seed(1);

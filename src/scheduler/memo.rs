@@ -13,48 +13,48 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::backend::{Members, Shared};
+use crate::backend::{Members, SetContext};
 use crate::sync::{AtomicU64, Ordering};
 
 /// One number for each run of neighbours that share a version.
 #[derive(Debug)]
-pub(super) struct Memo {
+pub(super) struct GroupCache {
     /// `None` for an empty list, which has no groups.
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<SetContext>>,
     /// `version << 32 | value` for each run.
-    words: Box<[AtomicU64]>,
+    entries: Box<[AtomicU64]>,
     /// Where each run's changes are counted.
-    groups: Box<[u8]>,
+    group_ids: Box<[u8]>,
     ranges: Box<[Range<u32>]>,
 }
 
 /// Nothing remembered. Should a value and a version ever make up this very word, that value is
 /// looked up each time, which costs time and nothing else.
-const EMPTY: u64 = u64::MAX;
+const EMPTY_ENTRY: u64 = u64::MAX;
 
-impl Memo {
+impl GroupCache {
     /// Starts with nothing remembered, and lets the changes of load be counted from here on.
     ///
     /// Belongs to the list it was made from: make another one with each compile.
     pub(super) fn new(members: &Members) -> Self {
-        let shared = members.shared().cloned();
+        let shared = members.context().cloned();
         if let Some(shared) = &shared {
-            shared.board.track();
+            shared.load_versions.start_tracking();
         }
-        let runs = members.groups();
+        let runs = members.load_group_ranges();
         Self {
             shared,
-            words: runs.iter().map(|_| AtomicU64::new(EMPTY)).collect(),
+            entries: runs.iter().map(|_| AtomicU64::new(EMPTY_ENTRY)).collect(),
             // Both casts keep the value: there are at most 256 groups and 65 536 members.
-            groups: runs.iter().map(|&(group, _)| group as u8).collect(),
+            group_ids: runs.iter().map(|&(group, _)| group as u8).collect(),
             ranges: runs.iter().map(|(_, r)| r.start as u32..r.end as u32).collect(),
         }
     }
 
     /// How many runs there are.
     #[inline]
-    pub(super) fn groups(&self) -> usize {
-        self.words.len()
+    pub(super) fn group_count(&self) -> usize {
+        self.entries.len()
     }
 
     /// Returns the value of a run, asking `look` for it if it may have changed.
@@ -62,18 +62,22 @@ impl Memo {
     /// `look` must find out from the members in its range alone, and from nothing of them but what
     /// is fixed in the list and their load.
     #[inline]
-    pub(super) fn value(&self, run: usize, look: impl FnOnce(Range<usize>) -> u32) -> u32 {
+    pub(super) fn value_or_compute(
+        &self,
+        run: usize,
+        look: impl FnOnce(Range<usize>) -> u32,
+    ) -> u32 {
         let Some(shared) = &self.shared else { return 0 };
-        let version = shared.board.version(usize::from(self.groups[run]));
+        let version = shared.load_versions.version(usize::from(self.group_ids[run]));
         // Relaxed here and below: see the head of the file.
-        let word = self.words[run].load(Ordering::Relaxed);
-        if (word >> 32) as u32 == version && word != EMPTY {
+        let word = self.entries[run].load(Ordering::Relaxed);
+        if (word >> 32) as u32 == version && word != EMPTY_ENTRY {
             return word as u32;
         }
         let range = &self.ranges[run];
         let value = look(range.start as usize..range.end as usize);
         let word = u64::from(version) << 32 | u64::from(value);
-        self.words[run].store(word, Ordering::Relaxed);
+        self.entries[run].store(word, Ordering::Relaxed);
         value
     }
 }
@@ -98,14 +102,14 @@ mod tests {
         .expect("sound");
         let snapshot = set.snapshot();
         let members = snapshot.members();
-        let memo = Memo::new(members);
-        assert_eq!(memo.groups(), 100usize.div_ceil(16));
+        let memo = GroupCache::new(members);
+        assert_eq!(memo.group_count(), 100usize.div_ceil(16));
         let looks = Cell::new(0);
         let total = || {
             looks.set(0);
-            (0..memo.groups())
+            (0..memo.group_count())
                 .map(|run| {
-                    memo.value(run, |range| {
+                    memo.value_or_compute(run, |range| {
                         looks.set(looks.get() + 1);
                         sum(members, range)
                     })
@@ -118,7 +122,7 @@ mod tests {
             assert_eq!(members[i].account().bind(0, false), Some(0));
         }
         assert_eq!((total(), looks.get()), (2, 1));
-        snapshot.backends()[99].mirror_load(5, 0);
+        snapshot.backends()[99].set_load(5, 0);
         assert_eq!((total(), looks.get()), (7, 1));
         members[17].account().unbind(0, true, crate::Outcome::Ok);
         assert_eq!((total(), looks.get()), (6, 1));
@@ -132,10 +136,10 @@ mod tests {
             set.insert(Spec::new(i.to_string(), ())).expect("sound");
         }
         let snapshot = set.snapshot();
-        let memo = Memo::new(snapshot.members());
+        let memo = GroupCache::new(snapshot.members());
         let mut covered = Vec::new();
-        for run in 0..memo.groups() {
-            memo.value(run, |range| {
+        for run in 0..memo.group_count() {
+            memo.value_or_compute(run, |range| {
                 covered.extend(range);
                 0
             });
@@ -145,6 +149,6 @@ mod tests {
 
     #[test]
     fn an_empty_list_has_no_groups() {
-        assert_eq!(Memo::new(&Members::default()).groups(), 0);
+        assert_eq!(GroupCache::new(&Members::default()).group_count(), 0);
     }
 }

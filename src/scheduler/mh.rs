@@ -1,7 +1,7 @@
 //! The kernel's Maglev hashing: `mh`.
 
-use super::context::Verdict;
-use super::hash::{fold, hash_bytes, hsiphash};
+use super::context::Availability;
+use super::hash::{fold_ip, hash_bytes, hsiphash};
 use super::{CompileError, PickContext, Picker, Scheduler};
 use crate::backend::{Member, Members};
 
@@ -14,7 +14,7 @@ use crate::backend::{Member, Members};
 /// Decides as the kernel's `ip_vs_mh` on a 64-bit machine (Eisenbud et al., NSDI 2016, with weights
 /// as turns): 4093 slots, SipHash-1-3. The table is built from last weights that were not 0, so
 /// quiescing moves no other client. A slot whose server is quiesced or at its limit refuses, unless
-/// [fallback](MaglevHash::with_fallback) is on. A server that is down, draining, disabled or was tried
+/// [fallback](IpvsMaglevHash::fallback) is on. A server that is down, draining, disabled or was tried
 /// before, which the kernel does not know, is passed over by the fallback's probing in either case.
 ///
 /// Reads the flow's source, or its key where it has none, or else spreads at random. A member is
@@ -27,9 +27,9 @@ use crate::backend::{Member, Members};
 /// # Examples
 /// ```
 /// # use std::net::SocketAddr;
-/// # use lvs::{BackendSet, Balancer, Flow, scheduler::MaglevHash};
+/// # use lvs::{BackendSet, Balancer, Flow, scheduler::IpvsMaglevHash};
 /// let set = BackendSet::<SocketAddr>::new();
-/// let balancer = Balancer::new(&set, MaglevHash::new().with_port(true))?;
+/// let balancer = Balancer::new(&set, IpvsMaglevHash::new().hash_port(true))?;
 /// set.insert("10.0.0.1:80".parse::<SocketAddr>()?)?;
 /// set.insert("10.0.0.2:80".parse::<SocketAddr>()?)?;
 /// let flow = Flow::from("192.0.2.7:1000".parse::<SocketAddr>()?);
@@ -38,37 +38,37 @@ use crate::backend::{Member, Members};
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
-pub struct MaglevHash {
-    port: bool,
+pub struct IpvsMaglevHash {
+    hash_port: bool,
     fallback: bool,
 }
 
-impl MaglevHash {
+impl IpvsMaglevHash {
     /// Without flags, as `ipvsadm -s mh`.
     pub const fn new() -> Self {
-        Self { port: false, fallback: false }
+        Self { hash_port: false, fallback: false }
     }
 
     /// `mh-port`: the client's port counts, too. Default: `false`.
-    pub const fn with_port(self, port: bool) -> Self {
-        Self { port, ..self }
+    pub const fn hash_port(self, port: bool) -> Self {
+        Self { hash_port: port, ..self }
     }
 
     /// `mh-fallback`: probe on where a server is quiesced or at its limit. Default: `false`.
-    pub const fn with_fallback(self, fallback: bool) -> Self {
+    pub const fn fallback(self, fallback: bool) -> Self {
         Self { fallback, ..self }
     }
 }
 
 /// The prime of `CONFIG_IP_VS_MH_TAB_INDEX` 12, the kernel's default.
-const SLOTS: u32 = 4093;
+const SLOT_COUNT: u32 = 4093;
 /// Half the index: weights are cut down to so many bits.
-const TURN_BITS: u32 = 6;
-const KEY_1: u64 = 2_654_435_761;
-const KEY_2: u64 = 2_654_446_892;
-const EMPTY: u16 = u16::MAX;
+const MAX_TURN_BITS: u32 = 6;
+const SLOT_HASH_KEY: u64 = 2_654_435_761;
+const SKIP_HASH_KEY: u64 = 2_654_446_892;
+const EMPTY_SLOT: u16 = u16::MAX;
 
-impl Scheduler for MaglevHash {
+impl Scheduler for IpvsMaglevHash {
     fn name(&self) -> &str {
         "mh"
     }
@@ -78,69 +78,74 @@ impl Scheduler for MaglevHash {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        if members.len() > SLOTS as usize {
-            let max = SLOTS as usize;
-            return Err(CompileError::TooMany { members: members.len(), max });
+        if members.len() > SLOT_COUNT as usize {
+            let max = SLOT_COUNT as usize;
+            return Err(CompileError::TooManyMembers { members: members.len(), max });
         }
-        Ok(Box::new(Table { flags: *self, slots: populate(members) }))
+        Ok(Box::new(IpvsMaglevHashPicker { flags: *self, slots: populate_slots(members) }))
     }
 }
 
 #[derive(Debug)]
-struct Table {
-    flags: MaglevHash,
-    /// Positions; `EMPTY` throughout where nobody has ever had a weight.
+struct IpvsMaglevHashPicker {
+    flags: IpvsMaglevHash,
+    /// Positions; `EMPTY_SLOT` throughout where nobody has ever had a weight.
     slots: Box<[u16]>,
 }
 
-impl Picker for Table {
+impl Picker for IpvsMaglevHashPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let flow = cx.flow();
-        let port =
-            if self.flags.port { flow.source().map_or(0, |source| source.port()) } else { 0 };
-        let address = flow.source_fold().unwrap_or_else(|| cx.rng().next_u64() as u32);
+        let port = if self.flags.hash_port {
+            flow.seen_source().map_or(0, |source| source.port())
+        } else {
+            0
+        };
+        let address = flow.folded_source().unwrap_or_else(|| cx.rng().next_u64() as u32);
         let value = address.wrapping_add(u32::from(port));
-        let home = self.owner(value)?;
-        if cx.usable(home) { Some(home) } else { self.fall_back(value, home, cx) }
+        let home = self.slot_owner(value)?;
+        if cx.is_usable(home) { Some(home) } else { self.probe_fallback(value, home, cx) }
     }
 }
 
-impl Table {
+impl IpvsMaglevHashPicker {
     /// The position in the slot of a value.
     #[inline]
-    fn owner(&self, value: u32) -> Option<usize> {
-        let slot = hsiphash(value, KEY_1) % SLOTS;
-        self.slots.get(slot as usize).filter(|&&i| i != EMPTY).map(|&i| i as usize)
+    fn slot_owner(&self, value: u32) -> Option<usize> {
+        let slot = hsiphash(value, SLOT_HASH_KEY) % SLOT_COUNT;
+        self.slots.get(slot as usize).filter(|&&i| i != EMPTY_SLOT).map(|&i| i as usize)
     }
 
     /// Where the one at home is not usable.
     #[cold]
-    fn fall_back(&self, value: u32, home: usize, cx: &PickContext<'_>) -> Option<usize> {
-        if !self.flags.fallback && cx.verdict(home) == Verdict::Unavailable {
+    fn probe_fallback(&self, value: u32, home: usize, cx: &PickContext<'_>) -> Option<usize> {
+        if !self.flags.fallback && cx.availability(home) == Availability::Refusing {
             return None;
         }
-        let start = hsiphash(value, KEY_1) % SLOTS;
-        let offsets = (0..SLOTS).map(|step| (start + step) % SLOTS);
-        offsets.filter_map(|offset| self.owner(value.wrapping_add(offset))).find(|&i| cx.usable(i))
+        let start = hsiphash(value, SLOT_HASH_KEY) % SLOT_COUNT;
+        let offsets = (0..SLOT_COUNT).map(|step| (start + step) % SLOT_COUNT);
+        offsets
+            .filter_map(|offset| self.slot_owner(value.wrapping_add(offset)))
+            .find(|&i| cx.is_usable(i))
     }
 }
 
 /// Deals out the slots: in turn, each member the next free ones of its permutation.
-fn populate(members: &Members) -> Box<[u16]> {
-    let mut slots = vec![EMPTY; SLOTS as usize].into_boxed_slice();
-    let mut order: Vec<Permutation> = permutations(members);
+fn populate_slots(members: &Members) -> Box<[u16]> {
+    let mut slots = vec![EMPTY_SLOT; SLOT_COUNT as usize].into_boxed_slice();
+    let mut order: Vec<SlotPermutation> = slot_permutations(members);
     order.retain(|it| it.turns > 0);
     if order.is_empty() {
         return slots;
     }
-    let mut free = SLOTS;
+    let mut free = SLOT_COUNT;
     loop {
         for it in &mut order {
             for _ in 0..it.turns {
-                while slots[it.at as usize] != EMPTY {
-                    it.at = (it.at + it.skip) % SLOTS;
+                while slots[it.next_slot as usize] != EMPTY_SLOT {
+                    it.next_slot = (it.next_slot + it.skip) % SLOT_COUNT;
                 }
-                slots[it.at as usize] = it.member;
+                slots[it.next_slot as usize] = it.position;
                 free -= 1;
                 if free == 0 {
                     return slots;
@@ -152,36 +157,36 @@ fn populate(members: &Members) -> Box<[u16]> {
 
 /// The order in which one member wants the slots.
 #[derive(Debug)]
-struct Permutation {
-    member: u16,
-    at: u32,
+struct SlotPermutation {
+    position: u16,
+    next_slot: u32,
     skip: u32,
     turns: u32,
 }
 
-fn permutations(members: &Members) -> Vec<Permutation> {
+fn slot_permutations(members: &Members) -> Vec<SlotPermutation> {
     let weights = || members.iter().map(Member::table_weight);
     let unit = weights().fold(0, gcd).max(1);
     let max = weights().max().unwrap_or(0) / unit;
-    let shift = (u32::BITS - max.leading_zeros()).saturating_sub(TURN_BITS);
+    let shift = (u32::BITS - max.leading_zeros()).saturating_sub(MAX_TURN_BITS);
     let permutation = |(i, member): (usize, &Member)| {
-        let (address, port) = place(member);
+        let (address, port) = placement_hash_input(member);
         let value = address.wrapping_add(u32::from(port));
         let weight = member.table_weight();
-        Permutation {
+        SlotPermutation {
             // At most 4093.
-            member: i as u16,
-            at: hsiphash(value, KEY_1) % SLOTS,
-            skip: hsiphash(value, KEY_2) % (SLOTS - 1) + 1,
+            position: i as u16,
+            next_slot: hsiphash(value, SLOT_HASH_KEY) % SLOT_COUNT,
+            skip: hsiphash(value, SKIP_HASH_KEY) % (SLOT_COUNT - 1) + 1,
             turns: ((weight / unit) >> shift).max(u32::from(weight != 0)),
         }
     };
     members.iter().enumerate().map(permutation).collect()
 }
 
-fn place(member: &Member) -> (u32, u16) {
+fn placement_hash_input(member: &Member) -> (u32, u16) {
     match member.address() {
-        Some(address) => (fold(address.ip()), address.port()),
+        Some(address) => (fold_ip(address.ip()), address.port()),
         None => (hash_bytes(member.id().as_str().as_bytes(), 0) as u32, 0),
     }
 }
@@ -204,7 +209,7 @@ mod tests {
             let address = SocketAddr::from(([10, 0, 0, host], 80));
             set.insert(Spec::from(address).weight(weight)).expect("a sound backend");
         }
-        populate(set.snapshot().members())
+        populate_slots(set.snapshot().members())
     }
 
     fn counts(slots: &[u16]) -> [usize; 3] {
@@ -231,7 +236,7 @@ mod tests {
     #[test]
     fn a_member_that_never_had_a_weight_has_no_slot() {
         assert_eq!(counts(&table([1, 0, 1])), [2047, 0, 2046]);
-        assert!(table([0, 0, 0]).iter().all(|&slot| slot == EMPTY));
+        assert!(table([0, 0, 0]).iter().all(|&slot| slot == EMPTY_SLOT));
     }
 
     #[test]

@@ -19,9 +19,9 @@
 //! To compare: chance (`random`) is M/M/1, whose mean is 10, p50 6.9 and p99 46.1; for two choices
 //! Mitzenmacher (2001) has a mean of 2.65 by simulation of 100 servers, and 2.61 as the limit of many.
 //! The tables of `sh` and `dh` have 256 rows and a ring has chance, so that with 100 servers some get
-//! more than they can do; [`Bounded`] is the remedy. `lc` and its kin know all queues exactly here;
+//! more than they can do; [`BoundedLoad`] is the remedy. `lc` and its kin know all queues exactly here;
 //! several balancers that do not know of each other's requests, or stale counts, take that lead away,
-//! and it costs them time that grows with the set. `fo`, `ovf` and [`First`] fill one server by
+//! and it costs them time that grows with the set. `fo`, `ovf` and [`FirstAvailable`] fill one server by
 //! design. `cargo test --release --test quality table -- --nocapture` makes the table.
 
 mod bounded;
@@ -73,41 +73,41 @@ use std::sync::Arc;
 
 use crate::backend::Members;
 
-pub use self::bounded::{Bounded, FactorError};
+pub use self::bounded::{BalanceFactorError, BoundedLoad};
 pub use self::context::PickContext;
 pub use self::dh::DestinationHash;
 pub use self::error::CompileError;
-pub use self::expression::{Argument, Expression, ExpressionError};
-pub use self::first::First;
+pub use self::expression::{SchedulerArgument, SchedulerExpression, SchedulerExpressionError};
+pub use self::first::FirstAvailable;
 pub use self::flow::Flow;
-pub use self::fo::Failover;
+pub use self::fo::WeightedFailover;
 pub use self::hash::hash_bytes;
-pub use self::hot_cold::{HotCold, LocalProbe, Probe, ProbeResult};
+pub use self::hot_cold::{HotCold, LoadProbe, LoadProbeResult, LocalLoadProbe};
 pub use self::lblc::LocalityLeastConnections;
-pub use self::lblcr::ReplicatedLocality;
+pub use self::lblcr::ReplicatedLocalityLeastConnections;
 pub use self::lc::LeastConnections;
-pub use self::least::{Overhead, UnknownOverhead};
-pub use self::maglev::{Maglev, TableSizeError};
-pub use self::mh::MaglevHash;
+pub use self::least::{ConnectionOverhead, ParseOverheadError};
+pub use self::maglev::{Maglev, MaglevTableSizeError};
+pub use self::mh::IpvsMaglevHash;
 pub use self::nq::NeverQueue;
-pub use self::ovf::Overflow;
-pub use self::p2c::PowerOfTwo;
-pub use self::params::Params;
+pub use self::ovf::OverflowConnections;
+pub use self::p2c::PowerOfTwoChoices;
+pub use self::params::SchedulerParams;
 pub use self::peak_ewma::PeakEwma;
-pub use self::priority::{Priority, PriorityError};
-pub use self::random::Random;
-pub use self::registry::{Registry, RegistryError, parse};
-pub use self::rendezvous::Rendezvous;
-pub use self::ring::Ring;
+pub use self::priority::{PriorityTiers, PriorityTiersError};
+pub use self::random::WeightedRandom;
+pub use self::registry::{SchedulerRegistry, SchedulerRegistryError, parse};
+pub use self::rendezvous::RendezvousHash;
+pub use self::ring::RingHash;
 pub use self::rng::Rng;
 pub use self::rr::RoundRobin;
 pub use self::sed::ShortestExpectedDelay;
 pub use self::sh::SourceHash;
 #[cfg(feature = "director")]
-pub(crate) use self::slip::closest;
-pub use self::subset::Subset;
+pub(crate) use self::slip::suggest;
+pub use self::subset::RandomSubset;
 pub use self::swrr::SmoothWeightedRoundRobin;
-pub use self::twos::TwoChoices;
+pub use self::twos::IpvsTwoChoices;
 pub use self::wlc::WeightedLeastConnections;
 pub use self::wrr::WeightedRoundRobin;
 
@@ -156,7 +156,7 @@ pub trait Scheduler: Debug + Send + Sync {
     /// The short name in configuration, metrics and logs: `"rr"`, `"wlc"`, `"mh"`.
     fn name(&self) -> &str;
 
-    /// Tells whether the rule gets better with the [time](Flow::at) of a pick and the
+    /// Tells whether the rule gets better with the [time](Flow::time) of a pick and the
     /// [latency](crate::Lease::complete_after) of what came of it: whoever carries the traffic reads
     /// the clock only then. Default: no.
     fn reads_time(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Never queue: `nq`.
 
-use super::least::{Cost, Least};
+use super::least::{LeastCost, LoadCost};
 use super::{CompileError, PickContext, Picker, Scheduler};
 use crate::backend::{Load, Member, Members};
 
@@ -39,17 +39,17 @@ impl Scheduler for NeverQueue {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        Ok(Box::new(Idle(Least::new(members, Member::share))))
+        Ok(Box::new(NeverQueuePicker(LeastCost::new(members, Member::share))))
     }
 }
 
 #[derive(Debug)]
-struct Idle(Least<Queue>);
+struct NeverQueuePicker(LeastCost<NeverQueueCost>);
 
 #[derive(Debug)]
-struct Queue;
+struct NeverQueueCost;
 
-impl Cost for Queue {
+impl LoadCost for NeverQueueCost {
     /// Nothing is cheaper than idle, whatever it is divided by.
     #[inline]
     fn cost(load: Load) -> u64 {
@@ -57,7 +57,7 @@ impl Cost for Queue {
     }
 }
 
-impl Picker for Idle {
+impl Picker for NeverQueuePicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         self.0.pick(cx)
     }

@@ -1,6 +1,6 @@
 //! Overflow connection scheduling: `ovf`.
 
-use super::fo::by_weight;
+use super::fo::eligible_by_weight;
 use super::{CompileError, PickContext, Picker, Scheduler};
 use crate::backend::Members;
 
@@ -16,19 +16,19 @@ use crate::backend::Members;
 ///
 /// # Examples
 /// ```
-/// # use lvs::{BackendSet, Balancer, Flow, PickError, Spec, scheduler::Overflow};
+/// # use lvs::{BackendSet, Balancer, Flow, PickError, Spec, scheduler::OverflowConnections};
 /// let set = BackendSet::new();
 /// set.insert(Spec::new("small", ()).weight(1))?;
-/// let balancer = Balancer::new(&set, Overflow)?;
+/// let balancer = Balancer::new(&set, OverflowConnections)?;
 /// let held = (balancer.pick(&Flow::new())?, balancer.pick(&Flow::new())?);
 /// assert_eq!(balancer.pick(&Flow::new()).unwrap_err(), PickError::Refused);
 /// # drop(held);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Overflow;
+pub struct OverflowConnections;
 
-impl Scheduler for Overflow {
+impl Scheduler for OverflowConnections {
     fn name(&self) -> &str {
         "ovf"
     }
@@ -38,19 +38,19 @@ impl Scheduler for Overflow {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        Ok(Box::new(Ranks(by_weight(members))))
+        Ok(Box::new(OverflowConnectionsPicker(eligible_by_weight(members))))
     }
 }
 
 #[derive(Debug)]
-struct Ranks(Box<[u32]>);
+struct OverflowConnectionsPicker(Box<[u32]>);
 
-impl Picker for Ranks {
+impl Picker for OverflowConnectionsPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let has_room = |i: usize| {
             let member = &cx.members()[i];
             member.load().active <= member.weight()
         };
-        self.0.iter().map(|&i| i as usize).find(|&i| has_room(i) && cx.usable(i))
+        self.0.iter().map(|&i| i as usize).find(|&i| has_room(i) && cx.is_usable(i))
     }
 }

@@ -1,8 +1,8 @@
 //! Power of two choices: `p2c`.
 
-use super::sample::Sampler;
+use super::sample::WeightedSampler;
 use super::{CompileError, PickContext, Picker, Scheduler};
-use crate::backend::{Glance, Members};
+use crate::backend::{Members, PickView};
 
 /// `p2c`: the less loaded of two drawn at random.
 ///
@@ -35,21 +35,21 @@ use crate::backend::{Glance, Members};
 ///
 /// # Examples
 /// ```
-/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::PowerOfTwo};
+/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::PowerOfTwoChoices};
 /// let set = BackendSet::new();
 /// for name in ["a", "b"] {
 ///     set.insert(Spec::new(name, ()))?;
 /// }
-/// let balancer = Balancer::new(&set, PowerOfTwo::new())?;
+/// let balancer = Balancer::new(&set, PowerOfTwoChoices::new())?;
 /// let first = balancer.pick(&Flow::new())?;
 /// let second = balancer.pick(&Flow::new())?;
 /// assert_ne!(first.id(), second.id(), "the first one is busy");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PowerOfTwo;
+pub struct PowerOfTwoChoices;
 
-impl PowerOfTwo {
+impl PowerOfTwoChoices {
     /// The rule; it has no parameters.
     #[must_use]
     pub const fn new() -> Self {
@@ -59,20 +59,20 @@ impl PowerOfTwo {
 
 /// The picker; also that of `peak_ewma` while it knows nothing.
 #[derive(Debug)]
-pub(super) struct Two {
-    pub(super) sampler: Sampler,
+pub(super) struct PowerOfTwoChoicesPicker {
+    pub(super) sampler: WeightedSampler,
     /// Are there counts beside the common ones?
-    lanes: bool,
+    has_lanes: bool,
 }
 
-impl Two {
+impl PowerOfTwoChoicesPicker {
     pub(super) fn new(members: &Members) -> Result<Self, CompileError> {
-        let lanes = members.shared().is_some_and(|shared| shared.workers() > 0);
-        Ok(Self { sampler: Sampler::new(members)?, lanes })
+        let lanes = members.context().is_some_and(|shared| shared.worker_lanes() > 0);
+        Ok(Self { sampler: WeightedSampler::new(members)?, has_lanes: lanes })
     }
 }
 
-impl Scheduler for PowerOfTwo {
+impl Scheduler for PowerOfTwoChoices {
     fn name(&self) -> &str {
         "p2c"
     }
@@ -82,28 +82,38 @@ impl Scheduler for PowerOfTwo {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        Ok(Box::new(Two::new(members)?))
+        Ok(Box::new(PowerOfTwoChoicesPicker::new(members)?))
     }
 }
 
-impl Picker for Two {
+impl Picker for PowerOfTwoChoicesPicker {
     #[inline]
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        if !self.lanes {
-            return self.sampler.pick_better(cx, |a, b| {
-                no_busier(a, a.account.active_common(), b, b.account.active_common())
+        if !self.has_lanes {
+            return self.sampler.pick_better_of_two(cx, |a, b| {
+                is_no_busier(
+                    a,
+                    a.account.active_outside_lanes(),
+                    b,
+                    b.account.active_outside_lanes(),
+                )
             });
         }
         let lane = cx.lane();
-        self.sampler.pick_better(cx, |a, b| {
-            no_busier(a, a.account.active_near(lane), b, b.account.active_near(lane))
+        self.sampler.pick_better_of_two(cx, |a, b| {
+            is_no_busier(
+                a,
+                a.account.approximate_active(lane),
+                b,
+                b.account.approximate_active(lane),
+            )
         })
     }
 }
 
 /// `active_a / share(a) <= active_b / share(b)`, multiplied out.
 #[inline]
-fn no_busier(a: Glance<'_>, active_a: u32, b: Glance<'_>, active_b: u32) -> bool {
+fn is_no_busier(a: PickView<'_>, active_a: u32, b: PickView<'_>, active_b: u32) -> bool {
     u64::from(active_a) * u64::from(b.share) <= u64::from(active_b) * u64::from(a.share)
 }
 
@@ -118,31 +128,35 @@ mod tests {
 
     fn busy(balancer: &Balancer<()>, position: usize, active: u32) {
         let snapshot = balancer.snapshot();
-        snapshot.backends()[position].mirror_load(active, 0);
+        snapshot.backends()[position].set_load(active, 0);
     }
 
     // Envoy's least_request_lb_simulation_test.cc states these for two draws with replacement
     // (44.45/44.45/11.1 and 75/25); without, the busiest of two is never chosen.
     #[test]
     fn the_busiest_member_is_never_chosen() {
-        let three = balancer(PowerOfTwo, &[1, 1, 1]);
+        let three = balancer(PowerOfTwoChoices, &[1, 1, 1]);
         busy(&three, 2, 10);
         assert_near(&percentages(&three, 100_000), &[50.0, 50.0, 0.0], 1.0);
-        let two = balancer(PowerOfTwo, &[1, 1]);
+        let two = balancer(PowerOfTwoChoices, &[1, 1]);
         busy(&two, 0, 10);
         assert_eq!(percentages(&two, 1000), [0.0, 100.0]);
     }
 
     #[test]
     fn an_idle_set_is_shared_by_weight() {
-        assert_near(&percentages(&balancer(PowerOfTwo, &[2, 1]), 100_000), &[66.7, 33.3], 1.0);
-        let got = percentages(&balancer(PowerOfTwo, &[1, 0, 7, 2]), 100_000);
+        assert_near(
+            &percentages(&balancer(PowerOfTwoChoices, &[2, 1]), 100_000),
+            &[66.7, 33.3],
+            1.0,
+        );
+        let got = percentages(&balancer(PowerOfTwoChoices, &[1, 0, 7, 2]), 100_000);
         assert_near(&got, &[10.0, 0.0, 70.0, 20.0], 1.0);
     }
 
     #[test]
     fn equal_load_per_weight_is_a_tie() {
-        let balancer = balancer(PowerOfTwo, &[2, 1]);
+        let balancer = balancer(PowerOfTwoChoices, &[2, 1]);
         busy(&balancer, 0, 4);
         busy(&balancer, 1, 2);
         assert_near(&percentages(&balancer, 100_000), &[66.7, 33.3], 1.0);
@@ -152,8 +166,8 @@ mod tests {
 
     #[test]
     fn inactive_connections_do_not_count() {
-        let balancer = balancer(PowerOfTwo, &[1, 1]);
-        balancer.snapshot().backends()[0].mirror_load(0, 50);
+        let balancer = balancer(PowerOfTwoChoices, &[1, 1]);
+        balancer.snapshot().backends()[0].set_load(0, 50);
         assert_near(&percentages(&balancer, 10_000), &[50.0, 50.0], 2.0);
     }
 
@@ -162,9 +176,9 @@ mod tests {
         let mut rng = Rng::with_seed(9);
         let mut fullest = Vec::new();
         for _ in 0..10 {
-            let balancer = balancer(PowerOfTwo, &[1; 1000]);
+            let balancer = balancer(PowerOfTwoChoices, &[1; 1000]);
             let held: Vec<Lease<()>> = (0..1000)
-                .map(|_| balancer.pick_with(&Flow::new(), &mut rng).expect("a pick"))
+                .map(|_| balancer.pick_with_rng(&Flow::new(), &mut rng).expect("a pick"))
                 .collect();
             fullest.push(held.iter().map(|lease| lease.backend().load().active).max());
         }
@@ -174,11 +188,12 @@ mod tests {
 
     #[test]
     fn held_connections_settle_in_proportion_to_weight() {
-        let balancer = balancer(PowerOfTwo, &[4, 2, 1, 1]);
+        let balancer = balancer(PowerOfTwoChoices, &[4, 2, 1, 1]);
         let mut rng = Rng::with_seed(5);
         let mut counts = [0; 4];
-        let held: Vec<Lease<()>> =
-            (0..800).map(|_| balancer.pick_with(&Flow::new(), &mut rng).expect("a pick")).collect();
+        let held: Vec<Lease<()>> = (0..800)
+            .map(|_| balancer.pick_with_rng(&Flow::new(), &mut rng).expect("a pick"))
+            .collect();
         held.iter().for_each(|lease| counts[position(lease)] += 1);
         for (count, want) in counts.into_iter().zip([400, 200, 100, 100]) {
             assert!(i32::abs_diff(count, want) <= 6, "{counts:?}");
@@ -187,28 +202,28 @@ mod tests {
 
     #[test]
     fn the_same_seed_repeats_the_run() {
-        let run = || sequence(&balancer(PowerOfTwo, &[3, 1, 4, 1]), 100);
+        let run = || sequence(&balancer(PowerOfTwoChoices, &[3, 1, 4, 1]), 100);
         assert_eq!(run(), run());
     }
 
     #[test]
     fn a_member_at_its_limit_or_tried_is_passed_over() {
-        let balancer = balancer(PowerOfTwo, &[100, 1, 1]);
-        balancer.set().set_limits(&id(0), Limits::max(1)).expect("a limit");
-        let held = balancer.pick_id(&id(0)).expect("a free place");
+        let balancer = balancer(PowerOfTwoChoices, &[100, 1, 1]);
+        balancer.backend_set().set_limits(&id(0), Limits::new(1)).expect("a limit");
+        let held = balancer.lease_by_id(&id(0)).expect("a free place");
         assert_near(&percentages(&balancer, 10_000), &[0.0, 50.0, 50.0], 3.0);
         let snapshot = balancer.snapshot();
         let mut rng = Rng::with_seed(6);
         let flow = Flow::new().excluding(&snapshot.backends()[1]);
-        assert_eq!(position(&balancer.pick_with(&flow, &mut rng).expect("one left")), 2);
+        assert_eq!(position(&balancer.pick_with_rng(&flow, &mut rng).expect("one left")), 2);
         let flow = flow.excluding(&snapshot.backends()[2]);
-        assert_eq!(balancer.pick_with(&flow, &mut rng).err(), Some(PickError::Saturated));
+        assert_eq!(balancer.pick_with_rng(&flow, &mut rng).err(), Some(PickError::AllAtLimit));
         drop(held);
-        assert_eq!(position(&balancer.pick_with(&flow, &mut rng).expect("free again")), 0);
+        assert_eq!(position(&balancer.pick_with_rng(&flow, &mut rng).expect("free again")), 0);
     }
 
     #[test]
     fn a_single_member_gets_everything() {
-        assert_eq!(percentages(&balancer(PowerOfTwo, &[0, 1]), 100), [0.0, 100.0]);
+        assert_eq!(percentages(&balancer(PowerOfTwoChoices, &[0, 1]), 100), [0.0, 100.0]);
     }
 }

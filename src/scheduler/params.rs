@@ -6,9 +6,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Argument, Expression, Registry, RegistryError, Scheduler};
+use super::{
+    Scheduler, SchedulerArgument, SchedulerExpression, SchedulerRegistry, SchedulerRegistryError,
+};
 
-/// The arguments of one scheduler, for its factory in a [`Registry`].
+/// The arguments of one scheduler, for its factory in a [`SchedulerRegistry`].
 ///
 /// Ask for flags and values first and for nested schedulers last: a bare word whose name was asked
 /// for before is not taken for a scheduler. When the factory is done, whatever it has not asked for
@@ -17,12 +19,12 @@ use super::{Argument, Expression, Registry, RegistryError, Scheduler};
 /// # Examples
 /// ```
 /// use std::time::Duration;
-/// use lvs::scheduler::{Registry, RoundRobin};
+/// use lvs::scheduler::{SchedulerRegistry, RoundRobin};
 ///
-/// let mut registry = Registry::empty();
+/// let mut registry = SchedulerRegistry::empty();
 /// registry.register("mine", |params| {
-///     let fast = params.flag("fast")?;
-///     let decay = params.duration("decay", Duration::from_millis(1)..)?;
+///     let fast = params.take_flag("fast")?;
+///     let decay = params.take_duration("decay", Duration::from_millis(1)..)?;
 ///     assert_eq!((fast, decay), (true, Some(Duration::from_secs(5))));
 ///     Ok(RoundRobin)
 /// })?;
@@ -30,44 +32,47 @@ use super::{Argument, Expression, Registry, RegistryError, Scheduler};
 ///
 /// let error = registry.parse("mine(decay=5s, fast, tries=3)").unwrap_err();
 /// assert_eq!(error.to_string(), "mine takes no parameter tries, only fast, decay");
-/// # Ok::<(), lvs::scheduler::RegistryError>(())
+/// # Ok::<(), lvs::scheduler::SchedulerRegistryError>(())
 /// ```
 #[derive(Debug)]
-pub struct Params<'a> {
-    registry: &'a Registry,
+pub struct SchedulerParams<'a> {
+    registry: &'a SchedulerRegistry,
     name: String,
-    arguments: Vec<Argument>,
-    known: Vec<Known>,
+    arguments: Vec<SchedulerArgument>,
+    known_parameters: Vec<KnownParameter>,
 }
 
 /// Something that the scheduler takes.
 #[derive(Debug)]
-struct Known {
+struct KnownParameter {
     name: &'static str,
     /// What its value can be; `None` for what has none.
     expected: Option<String>,
 }
 
-const A_SCHEDULER: &str = "a scheduler";
+const SCHEDULER_PARAMETER: &str = "a scheduler";
 
-impl<'a> Params<'a> {
+impl<'a> SchedulerParams<'a> {
     pub(super) fn new(
-        registry: &'a Registry,
+        registry: &'a SchedulerRegistry,
         name: String,
-        arguments: Vec<Argument>,
-    ) -> Result<Self, RegistryError> {
+        arguments: Vec<SchedulerArgument>,
+    ) -> Result<Self, SchedulerRegistryError> {
         let keys = || {
             arguments.iter().filter_map(|argument| match argument {
-                Argument::Value { key, .. } => Some(key),
-                Argument::Expression(_) => None,
+                SchedulerArgument::Value { key, .. } => Some(key),
+                SchedulerArgument::Expression(_) => None,
             })
         };
         // At most a few hundred in 1024 bytes.
         let twice = keys().enumerate().find(|&(i, key)| keys().take(i).any(|other| other == key));
         if let Some((_, key)) = twice {
-            return Err(RegistryError::Twice { scheduler: name, parameter: key.clone() });
+            return Err(SchedulerRegistryError::DuplicateParameter {
+                scheduler: name,
+                parameter: key.clone(),
+            });
         }
-        Ok(Self { registry, name, arguments, known: Vec::new() })
+        Ok(Self { registry, name, arguments, known_parameters: Vec::new() })
     }
 
     /// The name that the scheduler was asked for by.
@@ -79,40 +84,43 @@ impl<'a> Params<'a> {
     /// Takes out a bare word; tells whether it was there.
     ///
     /// # Errors
-    /// [`RegistryError::Twice`].
-    pub fn flag(&mut self, name: &'static str) -> Result<bool, RegistryError> {
-        self.known.push(Known { name, expected: None });
+    /// [`SchedulerRegistryError::DuplicateParameter`].
+    pub fn take_flag(&mut self, name: &'static str) -> Result<bool, SchedulerRegistryError> {
+        self.known_parameters.push(KnownParameter { name, expected: None });
         let before = self.arguments.len();
-        self.arguments.retain(|argument| bare_word(argument) != Some(name));
+        self.arguments.retain(|argument| flag_name(argument) != Some(name));
         match before - self.arguments.len() {
             0 => Ok(false),
             1 => Ok(true),
-            _ => Err(RegistryError::Twice { scheduler: self.name.clone(), parameter: name.into() }),
+            _ => Err(SchedulerRegistryError::DuplicateParameter {
+                scheduler: self.name.clone(),
+                parameter: name.into(),
+            }),
         }
     }
 
     /// Takes out `key=value`; `expected` says in an error what the value can be ("an address").
     ///
     /// # Errors
-    /// [`RegistryError::Value`].
-    pub fn value<V: FromStr>(
+    /// [`SchedulerRegistryError::InvalidValue`].
+    pub fn take_value<V: FromStr>(
         &mut self,
         key: &'static str,
         expected: &str,
-    ) -> Result<Option<V>, RegistryError> {
-        self.take(key, expected.to_owned(), |text| text.parse().ok())
+    ) -> Result<Option<V>, SchedulerRegistryError> {
+        self.take_argument(key, expected.to_owned(), |text| text.parse().ok())
     }
 
     /// Takes out `key=value` and wants it in a range.
     ///
     /// # Errors
-    /// [`RegistryError::Value`].
-    pub fn value_in<V: Display + FromStr + PartialOrd>(
+    /// [`SchedulerRegistryError::InvalidValue`].
+    pub fn take_value_in<V: Display + FromStr + PartialOrd>(
         &mut self,
         key: &'static str,
         range: impl RangeBounds<V>,
-    ) -> Result<Option<V>, RegistryError> {
-        self.take(key, limits(&range, V::to_string), |text| {
+    ) -> Result<Option<V>, SchedulerRegistryError> {
+        self.take_argument(key, describe_range(&range, V::to_string), |text| {
             text.parse().ok().filter(|value| range.contains(value))
         })
     }
@@ -122,15 +130,17 @@ impl<'a> Params<'a> {
     /// A duration is a whole number with its unit: `100us`, `500ms`, `10s`, `5m`, `1h`.
     ///
     /// # Errors
-    /// [`RegistryError::Value`].
-    pub fn duration(
+    /// [`SchedulerRegistryError::InvalidValue`].
+    pub fn take_duration(
         &mut self,
         key: &'static str,
         range: impl RangeBounds<Duration>,
-    ) -> Result<Option<Duration>, RegistryError> {
-        let expected =
-            format!("a duration such as 500ms or 10s, {}", limits(&range, |d| format!("{d:?}")));
-        self.take(key, expected, |text| {
+    ) -> Result<Option<Duration>, SchedulerRegistryError> {
+        let expected = format!(
+            "a duration such as 500ms or 10s, {}",
+            describe_range(&range, |d| format!("{d:?}"))
+        );
+        self.take_argument(key, expected, |text| {
             parse_duration(text).filter(|duration| range.contains(duration))
         })
     }
@@ -138,79 +148,92 @@ impl<'a> Params<'a> {
     /// Takes out the next nested scheduler.
     ///
     /// # Errors
-    /// [`RegistryError::Missing`] if there is none (left), and whatever is wrong with it.
-    pub fn scheduler(&mut self) -> Result<Arc<dyn Scheduler>, RegistryError> {
-        self.known.push(Known { name: A_SCHEDULER, expected: None });
-        let asked = |argument: &Argument| {
-            bare_word(argument).is_some_and(|word| self.known.iter().any(|k| k.name == word))
+    /// [`SchedulerRegistryError::MissingParameter`] if there is none (left), and whatever is wrong with it.
+    pub fn take_scheduler(&mut self) -> Result<Arc<dyn Scheduler>, SchedulerRegistryError> {
+        self.known_parameters.push(KnownParameter { name: SCHEDULER_PARAMETER, expected: None });
+        let asked = |argument: &SchedulerArgument| {
+            flag_name(argument)
+                .is_some_and(|word| self.known_parameters.iter().any(|k| k.name == word))
         };
         let position = self
             .arguments
             .iter()
-            .position(|it| matches!(it, Argument::Expression(_)) && !asked(it));
+            .position(|it| matches!(it, SchedulerArgument::Expression(_)) && !asked(it));
         match position.map(|position| self.arguments.remove(position)) {
-            Some(Argument::Expression(expression)) => self.registry.build(expression),
-            _ => Err(self.missing(A_SCHEDULER)),
+            Some(SchedulerArgument::Expression(expression)) => self.registry.build(expression),
+            _ => Err(self.missing_parameter(SCHEDULER_PARAMETER)),
         }
     }
 
     /// The error for a parameter that cannot be left out.
     #[must_use]
-    pub fn missing(&self, parameter: &str) -> RegistryError {
-        RegistryError::Missing { scheduler: self.name.clone(), parameter: parameter.to_owned() }
+    pub fn missing_parameter(&self, parameter: &str) -> SchedulerRegistryError {
+        SchedulerRegistryError::MissingParameter {
+            scheduler: self.name.clone(),
+            parameter: parameter.to_owned(),
+        }
     }
 
     /// The error for parameters that each are good but not together, or that a constructor refused.
     #[must_use]
-    pub fn refuse(
+    pub fn invalid_parameters(
         &self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> RegistryError {
-        RegistryError::Refused { scheduler: self.name.clone(), source: source.into() }
+    ) -> SchedulerRegistryError {
+        SchedulerRegistryError::InvalidParameters {
+            scheduler: self.name.clone(),
+            source: source.into(),
+        }
     }
 
     /// Complains about the first argument that nobody asked for.
-    pub(super) fn finish(self) -> Result<(), RegistryError> {
+    pub(super) fn reject_remaining(self) -> Result<(), SchedulerRegistryError> {
         let Some(left) = self.arguments.into_iter().next() else { return Ok(()) };
         let (parameter, value) = match left {
-            Argument::Value { key, value } => (key, Some(value)),
-            Argument::Expression(expression) => (expression.to_string(), None),
+            SchedulerArgument::Value { key, value } => (key, Some(value)),
+            SchedulerArgument::Expression(expression) => (expression.to_string(), None),
         };
         let scheduler = self.name;
         // What is left of a known name was written in the wrong form.
-        Err(match (self.known.iter().find(|known| known.name == parameter), value) {
-            (Some(Known { expected: Some(expected), .. }), _) => RegistryError::Value {
+        Err(match (self.known_parameters.iter().find(|known| known.name == parameter), value) {
+            (Some(KnownParameter { expected: Some(expected), .. }), _) => {
+                SchedulerRegistryError::InvalidValue {
+                    scheduler,
+                    parameter,
+                    value: "without a value".to_owned(),
+                    expected: expected.clone(),
+                }
+            }
+            (Some(KnownParameter { expected: None, .. }), Some(value)) => {
+                SchedulerRegistryError::InvalidValue {
+                    scheduler,
+                    parameter,
+                    value,
+                    expected: "given without a value".to_owned(),
+                }
+            }
+            _ => SchedulerRegistryError::UnknownParameter {
                 scheduler,
                 parameter,
-                value: "without a value".to_owned(),
-                expected: expected.clone(),
-            },
-            (Some(Known { expected: None, .. }), Some(value)) => RegistryError::Value {
-                scheduler,
-                parameter,
-                value,
-                expected: "given without a value".to_owned(),
-            },
-            _ => RegistryError::UnknownParameter {
-                scheduler,
-                parameter,
-                known: self.known.iter().map(|known| known.name.to_owned()).collect(),
+                known: self.known_parameters.iter().map(|known| known.name.to_owned()).collect(),
             },
         })
     }
 
-    fn take<V>(
+    fn take_argument<V>(
         &mut self,
         wanted: &'static str,
         expected: String,
         read: impl FnOnce(&str) -> Option<V>,
-    ) -> Result<Option<V>, RegistryError> {
+    ) -> Result<Option<V>, SchedulerRegistryError> {
         let position = self
             .arguments
             .iter()
-            .position(|it| matches!(it, Argument::Value { key, .. } if key == wanted));
-        self.known.push(Known { name: wanted, expected: Some(expected.clone()) });
-        let Some(Argument::Value { key, value }) = position.map(|i| self.arguments.remove(i))
+            .position(|it| matches!(it, SchedulerArgument::Value { key, .. } if key == wanted));
+        self.known_parameters
+            .push(KnownParameter { name: wanted, expected: Some(expected.clone()) });
+        let Some(SchedulerArgument::Value { key, value }) =
+            position.map(|i| self.arguments.remove(i))
         else {
             return Ok(None);
         };
@@ -218,21 +241,28 @@ impl<'a> Params<'a> {
             Some(value) => Ok(Some(value)),
             None => {
                 let scheduler = self.name.clone();
-                Err(RegistryError::Value { scheduler, parameter: key, value, expected })
+                Err(SchedulerRegistryError::InvalidValue {
+                    scheduler,
+                    parameter: key,
+                    value,
+                    expected,
+                })
             }
         }
     }
 }
 
-fn bare_word(argument: &Argument) -> Option<&str> {
+fn flag_name(argument: &SchedulerArgument) -> Option<&str> {
     match argument {
-        Argument::Expression(it) if it.arguments().is_empty() => Some(Expression::name(it)),
+        SchedulerArgument::Expression(it) if it.arguments().is_empty() => {
+            Some(SchedulerExpression::name(it))
+        }
         _ => None,
     }
 }
 
 /// Says in words what lies in a range.
-fn limits<V>(range: &impl RangeBounds<V>, show: impl Fn(&V) -> String) -> String {
+fn describe_range<V>(range: &impl RangeBounds<V>, show: impl Fn(&V) -> String) -> String {
     let from = match range.start_bound() {
         Bound::Included(start) => Some(format!("from {}", show(start))),
         Bound::Excluded(start) => Some(format!("above {}", show(start))),
@@ -272,17 +302,17 @@ mod tests {
 
     /// What one factory says to one expression.
     fn built(text: &str) -> Result<(), String> {
-        let mut registry = Registry::default();
+        let mut registry = SchedulerRegistry::default();
         registry
             .register("all", |params| {
-                params.flag("fast")?;
-                let n = params.value_in("n", 1..=9_u8)?;
-                params.value_in("x", 1.0..)?;
-                params.value::<std::net::IpAddr>("ip", "an address")?;
-                params.duration("t", Duration::from_millis(1)..=Duration::from_secs(60))?;
-                params.scheduler()?;
+                params.take_flag("fast")?;
+                let n = params.take_value_in("n", 1..=9_u8)?;
+                params.take_value_in("x", 1.0..)?;
+                params.take_value::<std::net::IpAddr>("ip", "an address")?;
+                params.take_duration("t", Duration::from_millis(1)..=Duration::from_secs(60))?;
+                params.take_scheduler()?;
                 match n {
-                    Some(9) => Err(params.refuse("nine is too many for me")),
+                    Some(9) => Err(params.invalid_parameters("nine is too many for me")),
                     _ => Ok(RoundRobin),
                 }
             })
@@ -360,9 +390,9 @@ mod tests {
 
     #[test]
     fn ranges_are_put_into_words() {
-        assert_eq!(limits(&(..5), i32::to_string), "below 5");
-        assert_eq!(limits(&(..=5), i32::to_string), "to 5");
-        assert_eq!(limits(&(1..5), i32::to_string), "from 1 below 5");
-        assert_eq!(limits(&(..), i32::to_string), "any");
+        assert_eq!(describe_range(&(..5), i32::to_string), "below 5");
+        assert_eq!(describe_range(&(..=5), i32::to_string), "to 5");
+        assert_eq!(describe_range(&(1..5), i32::to_string), "from 1 below 5");
+        assert_eq!(describe_range(&(..), i32::to_string), "any");
     }
 }

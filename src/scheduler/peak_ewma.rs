@@ -4,9 +4,9 @@ use std::hint::select_unpredictable;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::p2c::Two;
+use super::p2c::PowerOfTwoChoicesPicker;
 use super::{CompileError, PickContext, Picker, Scheduler};
-use crate::backend::{Glance, Members, Projection, Shared, Tick};
+use crate::backend::{CoarseInstant, Members, PickView, RawTrafficEstimate, SetContext};
 
 /// `peak_ewma`: of two drawn at random, the one that will answer sooner.
 ///
@@ -15,8 +15,8 @@ use crate::backend::{Glance, Members, Projection, Shared, Tick};
 /// does as well for less.
 ///
 /// It learns from leases that end with
-/// [`complete_after`](crate::Lease::complete_after) and needs the time of each pick
-/// ([`Flow::at`](super::Flow::at); without it the latest time that anybody named counts). Fed with
+/// [`complete_after`](crate::Lease::complete_with_latency) and needs the time of each pick
+/// ([`Flow::time`](super::Flow::time); without it the latest time that anybody named counts). Fed with
 /// nothing it works as `p2c`.
 ///
 /// # The rule
@@ -57,8 +57,8 @@ use crate::backend::{Glance, Members, Projection, Shared, Tick};
 /// for name in ["a", "b"] {
 ///     set.insert(Spec::new(name, ()))?;
 /// }
-/// let balancer = Balancer::new(&set, PeakEwma::new().with_decay(Duration::from_secs(5)))?;
-/// let flow = Flow::new().at(Instant::now());
+/// let balancer = Balancer::new(&set, PeakEwma::new().decay(Duration::from_secs(5)))?;
+/// let flow = Flow::new().time(Instant::now());
 /// let millis = |name: &str| if name == "a" { 30 } else { 20 };
 /// for _ in 0..2 {
 ///     let lease = balancer.pick(&flow)?; // both unknown at first: each is probed once
@@ -86,7 +86,7 @@ impl PeakEwma {
     /// set on the backends: where several balancers share a set the last one compiled decides.
     /// Default: 10 s.
     #[must_use]
-    pub const fn with_decay(self, decay: Duration) -> Self {
+    pub const fn decay(self, decay: Duration) -> Self {
         Self { decay }
     }
 }
@@ -111,63 +111,74 @@ impl Scheduler for PeakEwma {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        members.iter().for_each(|member| member.set_decay(self.decay));
-        Ok(Box::new(Cheaper { two: Two::new(members)?, shared: members.shared().cloned() }))
+        members.iter().for_each(|member| member.set_estimate_decay(self.decay));
+        Ok(Box::new(PeakEwmaPicker {
+            power_of_two: PowerOfTwoChoicesPicker::new(members)?,
+            shared: members.context().cloned(),
+        }))
     }
 }
 
 #[derive(Debug)]
-struct Cheaper {
-    two: Two,
+struct PeakEwmaPicker {
+    power_of_two: PowerOfTwoChoicesPicker,
     /// Who knows what time it is; nobody where there are no members.
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<SetContext>>,
 }
 
-impl Picker for Cheaper {
+impl Picker for PeakEwmaPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let shared = self.shared.as_ref()?;
-        if shared.has_learned() { self.cheaper(shared, cx) } else { self.two.pick(cx) }
+        if shared.has_estimates() {
+            self.pick_by_cost(shared, cx)
+        } else {
+            self.power_of_two.pick(cx)
+        }
     }
 }
 
-impl Cheaper {
+impl PeakEwmaPicker {
     /// Apart, so that nothing of it is in the way where nothing is known.
     #[inline(never)]
-    fn cheaper(&self, shared: &Shared, cx: &mut PickContext<'_>) -> Option<usize> {
-        let now = shared.timeline.read(cx.flow().now());
-        self.two.sampler.pick_better(cx, |a, b| {
+    fn pick_by_cost(&self, shared: &SetContext, cx: &mut PickContext<'_>) -> Option<usize> {
+        let now = shared.clock.advance_or_latest(cx.flow().seen_time());
+        self.power_of_two.sampler.pick_better_of_two(cx, |a, b| {
             // cost(a) / share(a) <= cost(b) / share(b), multiplied out.
-            price(a, now) * b.share as f32 <= price(b, now) * a.share as f32
+            member_cost(a, now) * b.share as f32 <= member_cost(b, now) * a.share as f32
         })
     }
 }
 
 #[inline]
-fn price(it: Glance<'_>, now: Tick) -> f32 {
-    cost(it.account.project(now), it.account.load().active)
+fn member_cost(it: PickView<'_>, now: CoarseInstant) -> f32 {
+    expected_seconds(it.account.raw_estimate(now), it.account.load().active)
 }
 
 /// What one more request is expected to take, in seconds.
 #[inline]
-pub(super) fn cost(it: Projection, active: u32) -> f32 {
+pub(super) fn expected_seconds(it: RawTrafficEstimate, active: u32) -> f32 {
     let (failed, busy) = (it.failure_rate, active as f32 + 1.0);
     match it.latency {
         // A coin's toss to the processor.
-        None => select_unpredictable(active == 0 && failed < DOUBTFUL, 0.0, PENALTY * busy),
+        None => select_unpredictable(
+            active == 0 && failed < UNPROVEN_FAILING_RATE,
+            0.0,
+            UNKNOWN_LATENCY_PENALTY * busy,
+        ),
         // Hardly anybody fails, and a division takes as long as all the rest.
         Some(latency) if failed == 0.0 => latency * busy,
-        Some(latency) if failed < FAILING => latency * busy / (1.0 - failed),
-        Some(_) => PENALTY * busy,
+        Some(latency) if failed < FAILING_RATE => latency * busy / (1.0 - failed),
+        Some(_) => UNKNOWN_LATENCY_PENALTY * busy,
     }
 }
 
 /// In the place of a latency that is not known or not to be trusted: eleven days.
-pub(super) const PENALTY: f32 = 1e6;
+pub(super) const UNKNOWN_LATENCY_PENALTY: f32 = 1e6;
 /// The failure rate from which a member that has answered is held to be failing. A single failure
 /// makes 0.125, three in a row 0.33.
-const FAILING: f32 = 0.25;
+const FAILING_RATE: f32 = 0.25;
 /// The same for a member that has never succeeded, which is no reason to trust it.
-const DOUBTFUL: f32 = 0.05;
+const UNPROVEN_FAILING_RATE: f32 = 0.05;
 
 #[cfg(all(test, not(lvs_loom)))]
 mod tests {
@@ -185,12 +196,12 @@ mod tests {
         Instant::now()
     }
 
-    fn known(seconds: f32, failure_rate: f32) -> Projection {
-        Projection { latency: Some(seconds), failure_rate }
+    fn known(seconds: f32, failure_rate: f32) -> RawTrafficEstimate {
+        RawTrafficEstimate { latency: Some(seconds), failure_rate }
     }
 
-    fn unknown(failure_rate: f32) -> Projection {
-        Projection { latency: None, failure_rate }
+    fn unknown(failure_rate: f32) -> RawTrafficEstimate {
+        RawTrafficEstimate { latency: None, failure_rate }
     }
 
     /// Sends `picks` requests, one each `gap`, each answered at once as `answer` says for its
@@ -206,11 +217,11 @@ mod tests {
         let mut rng = Rng::with_seed(u64::from(picks));
         for _ in 0..picks {
             *now += gap;
-            let lease = balancer.pick_with(&Flow::new().at(*now), &mut rng).expect("a pick");
+            let lease = balancer.pick_with_rng(&Flow::new().time(*now), &mut rng).expect("a pick");
             let chosen = position(&lease);
             counts[chosen] += 1;
             let (outcome, millis) = answer(chosen);
-            lease.complete_after(outcome, Duration::from_millis(millis), *now);
+            lease.complete_with_latency(outcome, Duration::from_millis(millis), *now);
         }
         counts
     }
@@ -219,18 +230,18 @@ mod tests {
     // with three requests, and between such members of different weight the load would mean nothing.
     #[test]
     fn the_cost_is_latency_times_load_and_unknown_is_probed_once() {
-        assert_eq!(cost(known(20.0, 0.0), 5), 120.0);
-        assert_eq!(cost(known(30.0, 0.0), 0), 30.0);
-        assert_eq!(cost(unknown(0.0), 3), 4e6);
-        assert_eq!(cost(unknown(0.0), 0), 0.0);
+        assert_eq!(expected_seconds(known(20.0, 0.0), 5), 120.0);
+        assert_eq!(expected_seconds(known(30.0, 0.0), 0), 30.0);
+        assert_eq!(expected_seconds(unknown(0.0), 3), 4e6);
+        assert_eq!(expected_seconds(unknown(0.0), 0), 0.0);
     }
 
     #[test]
     fn failures_make_a_member_dear_and_many_make_it_unaffordable() {
-        assert_near(&[f64::from(cost(known(30.0, 0.2), 1))], &[75.0], 1e-5);
-        assert_eq!(cost(known(30.0, 0.3), 1), 2e6);
-        assert_eq!(cost(unknown(0.125), 0), 1e6);
-        assert_eq!(cost(unknown(0.04), 0), 0.0);
+        assert_near(&[f64::from(expected_seconds(known(30.0, 0.2), 1))], &[75.0], 1e-5);
+        assert_eq!(expected_seconds(known(30.0, 0.3), 1), 2e6);
+        assert_eq!(expected_seconds(unknown(0.125), 0), 1e6);
+        assert_eq!(expected_seconds(unknown(0.04), 0), 0.0);
     }
 
     #[test]
@@ -238,11 +249,11 @@ mod tests {
         let got = percentages(&balancer(RULE, &[2, 0, 1]), 100_000);
         assert_near(&got, &[66.7, 0.0, 33.3], 1.0);
         let busy = balancer(RULE, &[1, 1]);
-        busy.snapshot().backends()[0].mirror_load(3, 0);
+        busy.snapshot().backends()[0].set_load(3, 0);
         assert_eq!(percentages(&busy, 100), [0.0, 100.0]);
         let weighted = balancer(RULE, &[2, 1]);
-        weighted.snapshot().backends()[0].mirror_load(10, 0);
-        weighted.snapshot().backends()[1].mirror_load(1, 0);
+        weighted.snapshot().backends()[0].set_load(10, 0);
+        weighted.snapshot().backends()[1].set_load(1, 0);
         assert_eq!(percentages(&weighted, 100), [0.0, 100.0], "the heavier one has its share");
     }
 
@@ -252,12 +263,12 @@ mod tests {
         let (snapshot, mut now) = (balancer.snapshot(), start());
         drive(&balancer, 2, Duration::ZERO, &mut now, |i| (Outcome::Ok, [10, 40][i]));
         let choose = |active| {
-            snapshot.backends()[0].mirror_load(active, 0);
-            let lease = balancer.pick_with(&Flow::new().at(now), &mut Rng::with_seed(1));
+            snapshot.backends()[0].set_load(active, 0);
+            let lease = balancer.pick_with_rng(&Flow::new().time(now), &mut Rng::with_seed(1));
             position(&lease.expect("a pick"))
         };
         assert_eq!([choose(0), choose(2), choose(4)], [0, 0, 1]);
-        balancer.set().set_weight(&id(0), 2).expect("a member");
+        balancer.backend_set().set_weight(&id(0), 2).expect("a member");
         assert_eq!(
             [choose(4), choose(6), choose(8)],
             [0, 0, 1],
@@ -270,11 +281,11 @@ mod tests {
         let balancer = balancer(RULE, &[1, 1]);
         let mut now = start();
         drive(&balancer, 2, Duration::ZERO, &mut now, |_| (Outcome::Ok, 5));
-        let new = balancer.set().insert(crate::Spec::new("7", ())).expect("room");
+        let new = balancer.backend_set().insert(crate::Spec::new("7", ())).expect("room");
         let mut rng = Rng::with_seed(3);
-        let flow = Flow::new().at(now);
+        let flow = Flow::new().time(now);
         let held: Vec<_> =
-            (0..50).map(|_| balancer.pick_with(&flow, &mut rng).expect("a pick")).collect();
+            (0..50).map(|_| balancer.pick_with_rng(&flow, &mut rng).expect("a pick")).collect();
         assert_eq!(held.iter().filter(|lease| lease.id() == new.id()).count(), 1);
     }
 
@@ -304,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_slow_spell_is_forgiven_after_some_decay_times() {
-        let balancer = balancer(RULE.with_decay(Duration::from_secs(1)), &[1; 2]);
+        let balancer = balancer(RULE.decay(Duration::from_secs(1)), &[1; 2]);
         let (mut now, gap) = (start(), Duration::from_millis(10));
         let slow = drive(&balancer, 100, gap, &mut now, |i| (Outcome::Ok, [100, 10][i]));
         assert!(slow[0] < 10, "{slow:?}");
@@ -326,12 +337,12 @@ mod tests {
     #[test]
     fn limits_and_tried_members_are_kept_out() {
         let balancer = balancer(RULE, &[1, 1, 1]);
-        balancer.set().set_limits(&id(0), Limits::max(1)).expect("a limit");
-        let _held = balancer.pick_id(&id(0)).expect("a free place");
+        balancer.backend_set().set_limits(&id(0), Limits::new(1)).expect("a limit");
+        let _held = balancer.lease_by_id(&id(0)).expect("a free place");
         let snapshot = balancer.snapshot();
         let flow = Flow::new().excluding(&snapshot.backends()[1]);
         assert_eq!(balancer.pick(&flow).map(|lease| position(&lease)), Ok(2));
         let flow = flow.excluding(&snapshot.backends()[2]);
-        assert_eq!(balancer.pick(&flow).err(), Some(PickError::Saturated));
+        assert_eq!(balancer.pick(&flow).err(), Some(PickError::AllAtLimit));
     }
 }

@@ -8,18 +8,18 @@ use crate::backend::Members;
 /// States, shares and limits are not among them, so a health flap or quiescing finds the old table
 /// good and costs nothing but this comparison.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Places(Box<[(u64, u32)]>);
+pub(super) struct TableKey(Box<[(u64, u32)]>);
 
-impl Places {
-    pub(super) fn of(members: &Members) -> Self {
+impl TableKey {
+    pub(super) fn from_members(members: &Members) -> Self {
         Self(members.iter().map(|m| (m.serial(), m.table_weight())).collect())
     }
 }
 
 /// Tells whether it makes sense to probe on at all. A look at every member is short beside a walk
 /// round a whole table in vain.
-pub(super) fn any_usable(cx: &PickContext<'_>) -> bool {
-    (0..cx.members().len()).any(|i| cx.usable(i))
+pub(super) fn is_any_usable(cx: &PickContext<'_>) -> bool {
+    (0..cx.members().len()).any(|i| cx.is_usable(i))
 }
 
 #[cfg(all(test, not(lvs_loom)))]
@@ -27,16 +27,16 @@ pub(super) mod testing {
     use crate::{BackendSet, Spec};
 
     /// The name of the `i`-th of a test's backends.
-    pub(in crate::scheduler) fn named(i: usize) -> String {
+    pub(in crate::scheduler) fn backend_name(i: usize) -> String {
         format!("10.1.{}.{}:80", i / 250, i % 250)
     }
 
-    /// A set of backends of these weights, [`named`] in their order; the list is newest first.
-    pub(in crate::scheduler) fn set_of(weights: &[u32]) -> BackendSet<()> {
+    /// A set of backends of these weights, [`backend_name`] in their order; the list is newest first.
+    pub(in crate::scheduler) fn set_with_weights(weights: &[u32]) -> BackendSet<()> {
         let set = BackendSet::new();
         set.edit(|edit| {
             weights.iter().enumerate().try_for_each(|(i, &weight)| {
-                edit.insert(Spec::new(named(i), ()).weight(weight)).map(drop)
+                edit.insert(Spec::new(backend_name(i), ()).weight(weight)).map(drop)
             })
         })
         .expect("names differ");

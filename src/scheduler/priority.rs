@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 
 use thiserror::Error;
 
-use super::hash::{mix, scale};
-use super::tier_load::{Count, Rule, TierLoad};
+use super::hash::{mix_bits, scale_to_range};
+use super::tier_load::{TierCount, TierLoad, TierPolicy};
 use super::{CompileError, PickContext, Picker, Scheduler, previous_as};
 use crate::backend::{Member, Members};
 
@@ -44,7 +44,7 @@ use crate::backend::{Member, Members};
 ///
 /// A single tier is what the inner rule makes of it, save for panic. Members of weight 0 never get
 /// new work. An empty set has no tiers. In panic a set is served even if all of it is down;
-/// [`with_panic_threshold(0)`](Self::with_panic_threshold) ends that.
+/// [`with_panic_threshold(0)`](Self::panic_threshold) ends that.
 ///
 /// # Cost
 /// The inner pick and about 4 ns, 3 ns more while several tiers have work; one more inner pick for
@@ -53,13 +53,13 @@ use crate::backend::{Member, Members};
 ///
 /// # Examples
 /// ```
-/// use lvs::scheduler::{Priority, RoundRobin};
+/// use lvs::scheduler::{PriorityTiers, RoundRobin};
 /// use lvs::{BackendSet, Balancer, Flow, Health, PickError, Spec};
 ///
 /// let set = BackendSet::new();
 /// set.insert(Spec::new("spare", ()).tier(1))?;
 /// set.insert(Spec::new("main", ()))?;
-/// let rule = Priority::new(RoundRobin).with_panic_threshold(0)?;
+/// let rule = PriorityTiers::new(RoundRobin).panic_threshold(0)?;
 /// let balancer = Balancer::new(&set, rule)?;
 /// assert_eq!(balancer.pick(&Flow::new())?.id().as_str(), "main");
 ///
@@ -73,15 +73,15 @@ use crate::backend::{Member, Members};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Priority<S> {
+pub struct PriorityTiers<S> {
     inner: S,
-    rule: Rule,
+    policy: TierPolicy,
 }
 
-/// Why a [`Priority`] cannot be made.
+/// Why a [`PriorityTiers`] cannot be made.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
-pub enum PriorityError {
+pub enum PriorityTiersError {
     /// The overprovisioning factor is none.
     #[error("overprovisioning of {percent} % is not from {} to {} %",
         OVERPROVISIONING_RANGE.start(), OVERPROVISIONING_RANGE.end())]
@@ -98,13 +98,13 @@ pub enum PriorityError {
 }
 
 pub(super) const OVERPROVISIONING_RANGE: RangeInclusive<u32> = 1..=10_000;
-pub(super) const PANIC_RANGE: RangeInclusive<u32> = 0..=100;
+pub(super) const PANIC_THRESHOLD_RANGE: RangeInclusive<u32> = 0..=100;
 
-impl<S: Scheduler> Priority<S> {
+impl<S: Scheduler> PriorityTiers<S> {
     /// Tiers that each choose by `inner`.
     #[must_use]
     pub const fn new(inner: S) -> Self {
-        Self { inner, rule: Rule { overprovisioning: 140, panic_threshold: 50 } }
+        Self { inner, policy: TierPolicy { overprovisioning: 140, panic_threshold: 50 } }
     }
 
     /// How much work a member can take more than its even part, in percent: at 140 a tier with 5 of
@@ -112,28 +112,28 @@ impl<S: Scheduler> Priority<S> {
     /// Default: 140.
     ///
     /// # Errors
-    /// [`PriorityError::Overprovisioning`] unless it is from 1 to 10 000.
-    pub fn with_overprovisioning(self, percent: u32) -> Result<Self, PriorityError> {
+    /// [`PriorityTiersError::Overprovisioning`] unless it is from 1 to 10 000.
+    pub fn overprovisioning(self, percent: u32) -> Result<Self, PriorityTiersError> {
         if !OVERPROVISIONING_RANGE.contains(&percent) {
-            return Err(PriorityError::Overprovisioning { percent });
+            return Err(PriorityTiersError::Overprovisioning { percent });
         }
-        Ok(Self { rule: Rule { overprovisioning: percent, ..self.rule }, ..self })
+        Ok(Self { policy: TierPolicy { overprovisioning: percent, ..self.policy }, ..self })
     }
 
     /// The share of available members, in percent, below which a tier stops to believe its health
     /// checks; 0 is never. Default: 50.
     ///
     /// # Errors
-    /// [`PriorityError::PanicThreshold`] if it is above 100.
-    pub fn with_panic_threshold(self, percent: u32) -> Result<Self, PriorityError> {
-        if !PANIC_RANGE.contains(&percent) {
-            return Err(PriorityError::PanicThreshold { percent });
+    /// [`PriorityTiersError::PanicThreshold`] if it is above 100.
+    pub fn panic_threshold(self, percent: u32) -> Result<Self, PriorityTiersError> {
+        if !PANIC_THRESHOLD_RANGE.contains(&percent) {
+            return Err(PriorityTiersError::PanicThreshold { percent });
         }
-        Ok(Self { rule: Rule { panic_threshold: percent, ..self.rule }, ..self })
+        Ok(Self { policy: TierPolicy { panic_threshold: percent, ..self.policy }, ..self })
     }
 }
 
-impl<S: Scheduler> Scheduler for Priority<S> {
+impl<S: Scheduler> Scheduler for PriorityTiers<S> {
     fn name(&self) -> &str {
         "priority"
     }
@@ -147,30 +147,30 @@ impl<S: Scheduler> Scheduler for Priority<S> {
         members: &Members,
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let previous = previous_as::<Tiers>(previous);
+        let previous = previous_as::<PriorityTiersPicker>(previous);
         let mut numbers: Vec<u8> = members.iter().map(Member::tier).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        let counts: Vec<Count> = numbers
+        let counts: Vec<TierCount> = numbers
             .iter()
-            .map(|&number| count(members.iter().filter(|m| m.tier() == number)))
+            .map(|&number| count_tier(members.iter().filter(|m| m.tier() == number)))
             .collect();
         let mut below = 0;
-        let tiers = numbers.iter().zip(self.rule.loads(&counts)).map(|(&number, load)| {
+        let tiers = numbers.iter().zip(self.policy.tier_loads(&counts)).map(|(&number, load)| {
             below += load.percent;
             let positions = (0..members.len()).filter(|&i| members[i].tier() == number);
             let positions: Box<[usize]> = positions.collect();
-            let members = Members::new(positions.iter().map(|&i| in_tier(&members[i], load)));
-            let previous = previous.and_then(|tiers| tiers.picker(number));
+            let members = Members::new(positions.iter().map(|&i| tier_member(&members[i], load)));
+            let previous = previous.and_then(|tiers| tiers.tier_picker(number));
             let picker = self.inner.compile(&members, previous)?;
-            Ok(Tier { number, below, members, positions, picker })
+            Ok(TierPicker { number, draw_limit: below, members, positions, picker })
         });
-        Ok(Box::new(Tiers(tiers.collect::<Result<_, CompileError>>()?)))
+        Ok(Box::new(PriorityTiersPicker(tiers.collect::<Result<_, CompileError>>()?)))
     }
 }
 
-fn count<'a>(members: impl Iterator<Item = &'a Member>) -> Count {
-    members.filter(|m| is_counted(m)).fold(Count::default(), |count, member| Count {
+fn count_tier<'a>(members: impl Iterator<Item = &'a Member>) -> TierCount {
+    members.filter(|m| is_counted(m)).fold(TierCount::default(), |count, member| TierCount {
         available: count.available + u64::from(member.share() != 0),
         counted: count.counted + 1,
     })
@@ -183,7 +183,7 @@ fn is_counted(member: &Member) -> bool {
 }
 
 /// The member as the list of its tier has it.
-fn in_tier(member: &Member, load: TierLoad) -> Member {
+fn tier_member(member: &Member, load: TierLoad) -> Member {
     if load.panic && is_counted(member) {
         member.with_share(member.weight())
     } else {
@@ -193,13 +193,13 @@ fn in_tier(member: &Member, load: TierLoad) -> Member {
 
 /// All tiers that have members, by number.
 #[derive(Debug)]
-struct Tiers(Box<[Tier]>);
+struct PriorityTiersPicker(Box<[TierPicker]>);
 
 #[derive(Debug)]
-struct Tier {
+struct TierPicker {
     number: u8,
     /// The least draw out of 100 that is another's: the sum of the parts up to this tier's own.
-    below: u64,
+    draw_limit: u64,
     members: Members,
     /// Where the tier's members stand in the whole list.
     positions: Box<[usize]>,
@@ -208,37 +208,37 @@ struct Tier {
 
 /// Keeps the choice of the tier apart from what an inner rule makes of the same key: without it a
 /// hash scheduler in the second tier would see the upper end of all hashes only.
-const SALT: u64 = 0x7469_6572_2d64_7261;
+const TIER_SALT: u64 = 0x7469_6572_2d64_7261;
 
-impl Tiers {
-    fn picker(&self, number: u8) -> Option<&dyn Picker> {
+impl PriorityTiersPicker {
+    fn tier_picker(&self, number: u8) -> Option<&dyn Picker> {
         self.0.iter().find(|tier| tier.number == number).map(|tier| &*tier.picker)
     }
 
     /// The tier whose turn it is for this flow.
-    fn drawn(&self, cx: &mut PickContext<'_>) -> usize {
-        if self.0.first().is_none_or(|first| first.below == 100) {
+    fn draw_tier(&self, cx: &mut PickContext<'_>) -> usize {
+        if self.0.first().is_none_or(|first| first.draw_limit == 100) {
             return 0;
         }
-        let draw = scale(mix(cx.key() ^ SALT), 100) as u64;
+        let draw = scale_to_range(mix_bits(cx.key() ^ TIER_SALT), 100) as u64;
         // None where nobody has any work: then one is as good as another.
-        self.0.iter().position(|tier| draw < tier.below).unwrap_or(0)
+        self.0.iter().position(|tier| draw < tier.draw_limit).unwrap_or(0)
     }
 }
 
-impl Picker for Tiers {
+impl Picker for PriorityTiersPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        let (before, on) = self.0.split_at(self.drawn(cx));
+        let (before, on) = self.0.split_at(self.draw_tier(cx));
         on.iter().chain(before).find_map(|tier| tier.pick(cx))
     }
 }
 
-impl Tier {
+impl TierPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         if self.members.share_sum() == 0 {
             return None;
         }
-        let chosen = self.picker.pick(&mut cx.among(&self.members))?;
+        let chosen = self.picker.pick(&mut cx.with_members(&self.members))?;
         self.positions.get(chosen).copied()
     }
 }
@@ -253,12 +253,12 @@ mod tests {
 
     #[test]
     fn impossible_parameters_are_refused() {
-        let it = Priority::new(RoundRobin);
-        let over = it.with_overprovisioning(0).expect_err("none");
+        let it = PriorityTiers::new(RoundRobin);
+        let over = it.overprovisioning(0).expect_err("none");
         assert_eq!(over.to_string(), "overprovisioning of 0 % is not from 1 to 10000 %");
-        let panic = it.with_panic_threshold(101).expect_err("more than all");
-        assert_eq!(panic, PriorityError::PanicThreshold { percent: 101 });
-        assert!(it.with_overprovisioning(10_000).is_ok() && it.with_panic_threshold(100).is_ok());
+        let panic = it.panic_threshold(101).expect_err("more than all");
+        assert_eq!(panic, PriorityTiersError::PanicThreshold { percent: 101 });
+        assert!(it.overprovisioning(10_000).is_ok() && it.panic_threshold(100).is_ok());
     }
 
     /// A set with `sizes[t]` members in tier `t`, named `t` and a letter.
@@ -269,7 +269,8 @@ mod tests {
                 set.insert(Spec::new(format!("{tier}{letter}"), ()).tier(tier as u8)).expect("new");
             }
         }
-        let balancer = Balancer::new(&set, Priority::new(RoundRobin)).expect("rr takes any list");
+        let balancer =
+            Balancer::new(&set, PriorityTiers::new(RoundRobin)).expect("rr takes any list");
         (set, balancer)
     }
 
@@ -284,7 +285,7 @@ mod tests {
         let mut rng = Rng::with_seed(1);
         let mut tally = BTreeMap::new();
         for _ in 0..n {
-            let lease = balancer.pick_with(&Flow::new(), &mut rng).expect("somebody");
+            let lease = balancer.pick_with_rng(&Flow::new(), &mut rng).expect("somebody");
             *tally.entry(lease.id().to_string()).or_default() += 1;
         }
         tally
@@ -326,10 +327,10 @@ mod tests {
         let (set, balancer) = world(&[4, 4]);
         down(&set, &["0a", "0b"]);
         let mut quarters = [0; 4];
-        for key in (0..10_000).map(mix) {
+        for key in (0..10_000).map(mix_bits) {
             let lease = balancer.pick(&Flow::new().key(key)).expect("somebody");
             if lease.id().as_str().starts_with('1') {
-                quarters[scale(key, 4)] += 1;
+                quarters[scale_to_range(key, 4)] += 1;
             }
         }
         assert!(quarters.iter().all(|n| (650..850).contains(n)), "{quarters:?}");
@@ -371,14 +372,14 @@ mod tests {
         };
         let pick = |flow: &Flow| balancer.pick(flow).map(|lease| lease.id().to_string());
         assert_eq!(pick(&exclude(&["0a"])).as_deref(), Ok("1a"));
-        assert_eq!(pick(&exclude(&["0a", "1a"])), Err(PickError::Exhausted));
+        assert_eq!(pick(&exclude(&["0a", "1a"])), Err(PickError::AllTried));
 
-        set.set_limits(&"0a".into(), Limits::max(1)).expect("sound");
-        set.set_limits(&"1a".into(), Limits::max(1)).expect("sound");
+        set.set_limits(&"0a".into(), Limits::new(1)).expect("sound");
+        set.set_limits(&"1a".into(), Limits::new(1)).expect("sound");
         let first = balancer.pick(&Flow::new()).expect("room");
         let second = balancer.pick(&Flow::new()).expect("room in the next tier");
         assert_eq!((first.id().as_str(), second.id().as_str()), ("0a", "1a"));
-        assert_eq!(balancer.pick(&Flow::new()).map(drop), Err(PickError::Saturated));
+        assert_eq!(balancer.pick(&Flow::new()).map(drop), Err(PickError::AllAtLimit));
         drop(first);
         assert_eq!(pick(&Flow::new()).as_deref(), Ok("0a"));
     }

@@ -1,6 +1,6 @@
 //! Weighted random: `random`.
 
-use super::sample::Sampler;
+use super::sample::WeightedSampler;
 use super::{CompileError, PickContext, Picker, Scheduler};
 use crate::backend::Members;
 
@@ -26,11 +26,11 @@ use crate::backend::Members;
 ///
 /// # Examples
 /// ```
-/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::{Random, Rng}};
+/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::{WeightedRandom, Rng}};
 /// let set = BackendSet::new();
 /// set.insert(Spec::new("light", ()).weight(1))?;
 /// set.insert(Spec::new("heavy", ()).weight(3))?;
-/// let balancer = Balancer::new(&set, Random::new())?;
+/// let balancer = Balancer::new(&set, WeightedRandom::new())?;
 /// let mut rng = Rng::with_seed(1);
 /// let mut heavy = 0;
 /// for _ in 0..10_000 {
@@ -40,9 +40,9 @@ use crate::backend::Members;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Random;
+pub struct WeightedRandom;
 
-impl Random {
+impl WeightedRandom {
     /// The rule; it has no parameters.
     #[must_use]
     pub const fn new() -> Self {
@@ -51,9 +51,9 @@ impl Random {
 }
 
 #[derive(Debug)]
-struct Draw(Sampler);
+struct WeightedRandomPicker(WeightedSampler);
 
-impl Scheduler for Random {
+impl Scheduler for WeightedRandom {
     fn name(&self) -> &str {
         "random"
     }
@@ -63,13 +63,13 @@ impl Scheduler for Random {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        Ok(Box::new(Draw(Sampler::new(members)?)))
+        Ok(Box::new(WeightedRandomPicker(WeightedSampler::new(members)?)))
     }
 }
 
-impl Picker for Draw {
+impl Picker for WeightedRandomPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        self.0.pick(cx)
+        self.0.pick_usable(cx)
     }
 }
 
@@ -82,26 +82,26 @@ mod tests {
 
     #[test]
     fn shares_follow_the_weights() {
-        let got = percentages(&balancer(Random, &[5, 3, 0, 2]), 100_000);
+        let got = percentages(&balancer(WeightedRandom, &[5, 3, 0, 2]), 100_000);
         assert_near(&got, &[50.0, 30.0, 0.0, 20.0], 0.5);
     }
 
     #[test]
     fn the_same_seed_repeats_the_run() {
-        let run = || sequence(&balancer(Random, &[3, 1, 4, 1]), 100);
+        let run = || sequence(&balancer(WeightedRandom, &[3, 1, 4, 1]), 100);
         assert_eq!(run(), run());
     }
 
     #[test]
     fn a_single_member_gets_everything() {
-        assert_eq!(percentages(&balancer(Random, &[0, 1]), 100), [0.0, 100.0]);
+        assert_eq!(percentages(&balancer(WeightedRandom, &[0, 1]), 100), [0.0, 100.0]);
     }
 
     #[test]
     fn a_member_at_its_limit_leaves_the_proportion_of_the_others_alone() {
-        let balancer = balancer(Random, &[1, 2, 1]);
-        balancer.set().set_limits(&id(0), Limits::max(1)).expect("a limit");
-        let held = balancer.pick_id(&id(0)).expect("a free place");
+        let balancer = balancer(WeightedRandom, &[1, 2, 1]);
+        balancer.backend_set().set_limits(&id(0), Limits::new(1)).expect("a limit");
+        let held = balancer.lease_by_id(&id(0)).expect("a free place");
         assert_near(&percentages(&balancer, 100_000), &[0.0, 66.7, 33.3], 0.6);
         drop(held);
         assert_near(&percentages(&balancer, 100_000), &[25.0, 50.0, 25.0], 0.5);
@@ -109,15 +109,15 @@ mod tests {
 
     #[test]
     fn tried_members_are_excluded_however_unlikely_the_rest() {
-        let balancer = balancer(Random, &[65_535, 65_535, 1]);
+        let balancer = balancer(WeightedRandom, &[65_535, 65_535, 1]);
         let snapshot = balancer.snapshot();
         let [a, b, c] = [0, 1, 2].map(|i| &snapshot.backends()[i]);
         let mut rng = Rng::with_seed(1);
         let flow = Flow::new().excluding(a).excluding(b);
         for _ in 0..100 {
-            assert_eq!(balancer.pick_with(&flow, &mut rng).expect("c is left").id(), c.id());
+            assert_eq!(balancer.pick_with_rng(&flow, &mut rng).expect("c is left").id(), c.id());
         }
         let flow = flow.excluding(c);
-        assert_eq!(balancer.pick_with(&flow, &mut rng).err(), Some(PickError::Exhausted));
+        assert_eq!(balancer.pick_with_rng(&flow, &mut rng).err(), Some(PickError::AllTried));
     }
 }

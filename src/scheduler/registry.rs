@@ -1,7 +1,7 @@
 //! Schedulers by name, for configuration files and command lines.
 //!
 //! Choose a type ([`RoundRobin`](super::RoundRobin)) where the rule is fixed in the program, and a
-//! [`Registry`] where an operator writes it. Parsing is off the hot path and costs a few small
+//! [`SchedulerRegistry`] where an operator writes it. Parsing is off the hot path and costs a few small
 //! allocations; what it returns picks exactly as fast as the type itself.
 
 use std::collections::BTreeMap;
@@ -11,32 +11,32 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::expression::is_name;
-use super::slip::closest;
-use super::{Expression, ExpressionError, Params, Scheduler, builtin};
+use super::slip::suggest;
+use super::{Scheduler, SchedulerExpression, SchedulerExpressionError, SchedulerParams, builtin};
 
-/// Builds schedulers from their [expressions](Expression).
+/// Builds schedulers from their [expressions](SchedulerExpression).
 ///
 /// # Examples
 /// A built-in rule:
 /// ```
-/// use lvs::scheduler::Registry;
+/// use lvs::scheduler::SchedulerRegistry;
 /// use lvs::{BackendSet, Balancer, Flow};
 ///
 /// let set = BackendSet::new();
 /// set.insert(lvs::Spec::new("a", ()))?;
-/// let balancer = Balancer::new(&set, Registry::default().parse("priority(rr, panic=0)")?)?;
+/// let balancer = Balancer::new(&set, SchedulerRegistry::default().parse("priority(rr, panic=0)")?)?;
 /// assert_eq!(balancer.scheduler().name(), "priority");
 /// assert_eq!(balancer.pick(&Flow::new())?.id().as_str(), "a");
 ///
-/// let error = Registry::default().parse("priorty(rr)").unwrap_err();
+/// let error = SchedulerRegistry::default().parse("priorty(rr)").unwrap_err();
 /// assert_eq!(error.to_string(), "no scheduler is named priorty, did you mean priority?");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 /// A rule of one's own, here one that wraps another and takes a parameter:
 /// ```
-/// use lvs::scheduler::{Priority, Registry};
+/// use lvs::scheduler::{Priority, SchedulerRegistry};
 ///
-/// let mut registry = Registry::default();
+/// let mut registry = SchedulerRegistry::default();
 /// registry.register("careful", |params| {
 ///     let spare = params.value_in("spare", 0..=100)?.unwrap_or(50);
 ///     Priority::new(params.scheduler()?)
@@ -48,26 +48,29 @@ use super::{Expression, ExpressionError, Params, Scheduler, builtin};
 ///
 /// let error = registry.parse("careful(rr, spare=200)").unwrap_err();
 /// assert_eq!(error.to_string(), "careful: spare cannot be 200, only from 0 to 100");
-/// # Ok::<(), lvs::scheduler::RegistryError>(())
+/// # Ok::<(), lvs::scheduler::SchedulerRegistryError>(())
 /// ```
 #[derive(Clone)]
-pub struct Registry {
-    factories: BTreeMap<String, Factory>,
+pub struct SchedulerRegistry {
+    factories: BTreeMap<String, SchedulerFactory>,
 }
 
-type Factory =
-    Arc<dyn Fn(&mut Params<'_>) -> Result<Arc<dyn Scheduler>, RegistryError> + Send + Sync>;
+type SchedulerFactory = Arc<
+    dyn Fn(&mut SchedulerParams<'_>) -> Result<Arc<dyn Scheduler>, SchedulerRegistryError>
+        + Send
+        + Sync,
+>;
 
 /// Why a text names no scheduler, or a name could not be registered.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum RegistryError {
+pub enum SchedulerRegistryError {
     /// The text is no expression.
     #[error(transparent)]
-    Syntax(#[from] ExpressionError),
+    Syntax(#[from] SchedulerExpressionError),
     /// Nobody registered this name.
-    #[error("no scheduler is named {name}{}", did_you_mean(suggestion))]
-    Unknown {
+    #[error("no scheduler is named {name}{}", suggestion_suffix(suggestion))]
+    UnknownScheduler {
         /// The name asked for.
         name: String,
         /// A known name that looks much like it.
@@ -75,18 +78,18 @@ pub enum RegistryError {
     },
     /// The name to be registered is taken.
     #[error("scheduler {name} is already registered")]
-    Duplicate {
+    DuplicateName {
         /// The name.
         name: String,
     },
     /// The name to be registered could not be written in an expression.
     #[error("{name:?} cannot name a scheduler, only ASCII letters, digits, '_' and '-' can")]
-    Name {
+    InvalidName {
         /// The name.
         name: String,
     },
     /// The scheduler takes no such parameter.
-    #[error("{scheduler} takes no parameter {parameter}, only {}", list(known))]
+    #[error("{scheduler} takes no parameter {parameter}, only {}", list_parameters(known))]
     UnknownParameter {
         /// The scheduler.
         scheduler: String,
@@ -97,7 +100,7 @@ pub enum RegistryError {
     },
     /// The value of a parameter is none that it can have.
     #[error("{scheduler}: {parameter} cannot be {value}, only {expected}")]
-    Value {
+    InvalidValue {
         /// The scheduler.
         scheduler: String,
         /// The parameter.
@@ -109,7 +112,7 @@ pub enum RegistryError {
     },
     /// The scheduler cannot do without this parameter.
     #[error("{scheduler} needs {parameter}")]
-    Missing {
+    MissingParameter {
         /// The scheduler.
         scheduler: String,
         /// What it needs: a parameter's name, or "a scheduler".
@@ -117,7 +120,7 @@ pub enum RegistryError {
     },
     /// A parameter is given more than once.
     #[error("{scheduler} is given {parameter} twice")]
-    Twice {
+    DuplicateParameter {
         /// The scheduler.
         scheduler: String,
         /// The parameter.
@@ -125,7 +128,7 @@ pub enum RegistryError {
     },
     /// The scheduler refused its parameters taken together.
     #[error("{scheduler} cannot be made so")]
-    Refused {
+    InvalidParameters {
         /// The scheduler.
         scheduler: String,
         /// What it said.
@@ -133,8 +136,8 @@ pub enum RegistryError {
     },
 }
 
-impl Registry {
-    /// A registry that knows no names at all; [`Registry::default`] knows the built-in ones.
+impl SchedulerRegistry {
+    /// A registry that knows no names at all; [`SchedulerRegistry::default`] knows the built-in ones.
     #[must_use]
     pub const fn empty() -> Self {
         Self { factories: BTreeMap::new() }
@@ -142,24 +145,27 @@ impl Registry {
 
     /// Adds a scheduler under a name.
     ///
-    /// The factory takes what it knows out of its [`Params`]; what it leaves is reported to whoever
+    /// The factory takes what it knows out of its [`SchedulerParams`]; what it leaves is reported to whoever
     /// wrote it. It runs once for each place where the name is used.
     ///
     /// # Errors
-    /// [`RegistryError::Duplicate`], [`RegistryError::Name`].
+    /// [`SchedulerRegistryError::DuplicateName`], [`SchedulerRegistryError::InvalidName`].
     pub fn register<S: Scheduler + 'static>(
         &mut self,
         name: impl Into<String>,
-        factory: impl Fn(&mut Params<'_>) -> Result<S, RegistryError> + Send + Sync + 'static,
-    ) -> Result<(), RegistryError> {
+        factory: impl Fn(&mut SchedulerParams<'_>) -> Result<S, SchedulerRegistryError>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Result<(), SchedulerRegistryError> {
         let name = name.into();
         if !is_name(&name) {
-            return Err(RegistryError::Name { name });
+            return Err(SchedulerRegistryError::InvalidName { name });
         }
         if self.factories.contains_key(&name) {
-            return Err(RegistryError::Duplicate { name });
+            return Err(SchedulerRegistryError::DuplicateName { name });
         }
-        let factory: Factory = Arc::new(move |params| Ok(Arc::new(factory(params)?)));
+        let factory: SchedulerFactory = Arc::new(move |params| Ok(Arc::new(factory(params)?)));
         self.factories.insert(name, factory);
         Ok(())
     }
@@ -167,24 +173,27 @@ impl Registry {
     /// Makes the scheduler that a text describes.
     ///
     /// # Errors
-    /// All of [`RegistryError`] but those of [`Registry::register`].
-    pub fn parse(&self, text: &str) -> Result<Arc<dyn Scheduler>, RegistryError> {
+    /// All of [`SchedulerRegistryError`] but those of [`SchedulerRegistry::register`].
+    pub fn parse(&self, text: &str) -> Result<Arc<dyn Scheduler>, SchedulerRegistryError> {
         self.build(text.parse()?)
     }
 
     /// Makes the scheduler that an expression describes.
     ///
     /// # Errors
-    /// As [`Registry::parse`].
-    pub fn build(&self, expression: Expression) -> Result<Arc<dyn Scheduler>, RegistryError> {
+    /// As [`SchedulerRegistry::parse`].
+    pub fn build(
+        &self,
+        expression: SchedulerExpression,
+    ) -> Result<Arc<dyn Scheduler>, SchedulerRegistryError> {
         let (name, arguments) = expression.into_parts();
         let Some(factory) = self.factories.get(&name) else {
-            let suggestion = closest(&name, self.names()).map(str::to_owned);
-            return Err(RegistryError::Unknown { name, suggestion });
+            let suggestion = suggest(&name, self.names()).map(str::to_owned);
+            return Err(SchedulerRegistryError::UnknownScheduler { name, suggestion });
         };
-        let mut params = Params::new(self, name, arguments)?;
+        let mut params = SchedulerParams::new(self, name, arguments)?;
         let scheduler = factory(&mut params)?;
-        params.finish()?;
+        params.reject_remaining()?;
         Ok(scheduler)
     }
 
@@ -194,18 +203,18 @@ impl Registry {
     }
 }
 
-impl Default for Registry {
+impl Default for SchedulerRegistry {
     /// Knows every scheduler of this crate.
     fn default() -> Self {
-        let factories = builtin::SCHEDULERS
+        let factories = builtin::BUILTIN_SCHEDULERS
             .iter()
-            .map(|&(name, factory)| (name.to_owned(), Arc::new(factory) as Factory))
+            .map(|&(name, factory)| (name.to_owned(), Arc::new(factory) as SchedulerFactory))
             .collect();
         Self { factories }
     }
 }
 
-impl fmt::Debug for Registry {
+impl fmt::Debug for SchedulerRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.factories.keys()).finish()
     }
@@ -214,23 +223,23 @@ impl fmt::Debug for Registry {
 /// Makes one of the built-in schedulers from its expression.
 ///
 /// # Errors
-/// As [`Registry::parse`].
+/// As [`SchedulerRegistry::parse`].
 ///
 /// # Examples
 /// ```
 /// let scheduler = lvs::scheduler::parse("rr")?;
 /// assert_eq!(scheduler.name(), "rr");
-/// # Ok::<(), lvs::scheduler::RegistryError>(())
+/// # Ok::<(), lvs::scheduler::SchedulerRegistryError>(())
 /// ```
-pub fn parse(text: &str) -> Result<Arc<dyn Scheduler>, RegistryError> {
-    Registry::default().parse(text)
+pub fn parse(text: &str) -> Result<Arc<dyn Scheduler>, SchedulerRegistryError> {
+    SchedulerRegistry::default().parse(text)
 }
 
-fn did_you_mean(suggestion: &Option<String>) -> String {
+fn suggestion_suffix(suggestion: &Option<String>) -> String {
     suggestion.as_ref().map_or_else(String::new, |name| format!(", did you mean {name}?"))
 }
 
-fn list(known: &[String]) -> String {
+fn list_parameters(known: &[String]) -> String {
     if known.is_empty() { "its bare name".to_owned() } else { known.join(", ") }
 }
 
@@ -245,21 +254,23 @@ mod tests {
 
     #[test]
     fn every_built_in_name_can_be_written_and_stands_once() {
-        let registry = Registry::default();
-        assert_eq!(registry.names().count(), builtin::SCHEDULERS.len());
+        let registry = SchedulerRegistry::default();
+        assert_eq!(registry.names().count(), builtin::BUILTIN_SCHEDULERS.len());
         assert!(registry.names().all(is_name));
     }
 
     #[test]
     fn a_name_is_registered_once_and_can_be_written() {
-        let mut registry = Registry::default();
+        let mut registry = SchedulerRegistry::default();
         let duplicate = registry.register("rr", |_| Ok(RoundRobin)).expect_err("taken");
         assert_eq!(duplicate.to_string(), "scheduler rr is already registered");
         let unwritable = registry.register("r r", |_| Ok(RoundRobin)).expect_err("a blank");
-        assert!(matches!(unwritable, RegistryError::Name { name } if name == "r r"));
+        assert!(
+            matches!(unwritable, SchedulerRegistryError::InvalidName { name } if name == "r r")
+        );
         registry.register("mine", |_| Ok(RoundRobin)).expect("free");
         assert!(registry.parse("priority(mine)").is_ok());
-        assert!(Registry::empty().parse("rr").is_err());
+        assert!(SchedulerRegistry::empty().parse("rr").is_err());
     }
 
     #[test]

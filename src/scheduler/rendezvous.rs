@@ -11,13 +11,13 @@
 //! logarithm for each *distinct* weight remains, of the best hash in its group. It is computed in
 //! fixed point from a table, so that two machines always agree, and rises with every step of `u`
 //! or stays, so that the order within a group and the order between groups never contradict each
-//! other. Costs are compared as `cost(u) * w' < cost(u') * w`, without a division.
+//! other. Costs are compared as `score_cost(u) * w' < score_cost(u') * w`, without a division.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::hash::{hash_bytes, mix, scale};
+use super::hash::{hash_bytes, mix_bits, scale_to_range};
 use super::{CompileError, PickContext, Picker, Scheduler, previous_as};
 use crate::backend::{Member, Members};
 
@@ -30,9 +30,9 @@ use crate::backend::{Member, Members};
 ///
 /// Two forms decide by the same rule:
 ///
-/// - *exact* ([`Rendezvous::new`]): each key on its own. No memory but the names, O(members) a pick:
+/// - *exact* ([`RendezvousHash::new`]): each key on its own. No memory but the names, O(members) a pick:
 ///   good to some 64 members.
-/// - *table* ([`Rendezvous::table`]): keys fall into rows, and each row is decided in advance. O(1)
+/// - *table* ([`RendezvousHash::table`]): keys fall into rows, and each row is decided in advance. O(1)
 ///   a pick. Shares become as uneven as rows are few: with `r` rows for each member the deviation
 ///   from the mean is about `1 / sqrt(r)`.
 ///
@@ -63,10 +63,10 @@ use crate::backend::{Member, Members};
 ///
 /// # Examples
 /// ```
-/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::Rendezvous};
+/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::RendezvousHash};
 /// let set = BackendSet::new();
-/// let exact = Balancer::new(&set, Rendezvous::new())?;
-/// let table = Balancer::new(&set, Rendezvous::table())?;
+/// let exact = Balancer::new(&set, RendezvousHash::new())?;
+/// let table = Balancer::new(&set, RendezvousHash::table())?;
 /// for name in ["a", "b", "c"] {
 ///     set.insert(Spec::new(name, ()))?;
 /// }
@@ -84,19 +84,19 @@ use crate::backend::{Member, Members};
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
-pub struct Rendezvous {
+pub struct RendezvousHash {
     /// 0 is the exact form.
     rows: usize,
     seed: u64,
 }
 
-const ROWS_DEFAULT: usize = 65_536;
+const DEFAULT_ROWS: usize = 65_536;
 /// 32 MiB of rows.
-const ROWS_MAX: usize = 1 << 24;
+const MAX_ROWS: usize = 1 << 24;
 /// What a row can name.
-const MEMBERS_MAX: usize = 1 << 16;
+const MAX_ROW_OWNERS: usize = 1 << 16;
 
-impl Rendezvous {
+impl RendezvousHash {
     /// The exact form.
     pub const fn new() -> Self {
         Self { rows: 0, seed: 0 }
@@ -104,29 +104,29 @@ impl Rendezvous {
 
     /// The table form with 65 536 rows.
     pub const fn table() -> Self {
-        Self::new().with_table(ROWS_DEFAULT)
+        Self::new().rows(DEFAULT_ROWS)
     }
 
     /// The table form with a number of rows; 0 counts as 1, and values above 2^24 count as that.
-    pub const fn with_table(self, rows: usize) -> Self {
+    pub const fn rows(self, rows: usize) -> Self {
         let rows = if rows == 0 { 1 } else { rows };
-        Self { rows: if rows > ROWS_MAX { ROWS_MAX } else { rows }, ..self }
+        Self { rows: if rows > MAX_ROWS { MAX_ROWS } else { rows }, ..self }
     }
 
     /// Sets what places names and keys; see [`hash_bytes`] for when it should be secret.
     /// Default: 0.
-    pub const fn with_seed(self, seed: u64) -> Self {
+    pub const fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
 }
 
-impl Default for Rendezvous {
+impl Default for RendezvousHash {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Scheduler for Rendezvous {
+impl Scheduler for RendezvousHash {
     fn name(&self) -> &str {
         "rendezvous"
     }
@@ -136,61 +136,71 @@ impl Scheduler for Rendezvous {
         members: &Members,
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        if members.len() > MEMBERS_MAX {
-            return Err(CompileError::TooMany { members: members.len(), max: MEMBERS_MAX });
+        if members.len() > MAX_ROW_OWNERS {
+            return Err(CompileError::TooManyMembers {
+                members: members.len(),
+                max: MAX_ROW_OWNERS,
+            });
         }
-        let field = Field::new(members, self.seed, |m| m.share() != 0);
-        let key_seed = mix(self.seed);
+        let field = RendezvousCandidates::new(members, self.seed, |m| m.share() != 0);
+        let key_seed = mix_bits(self.seed);
         if self.rows == 0 {
-            return Ok(Box::new(Exact { field, key_seed }));
+            return Ok(Box::new(ExactRendezvousPicker { candidates: field, key_seed }));
         }
-        let previous = previous_as::<Table>(previous).filter(|old| old.rule == *self);
-        let entries = members.iter().map(Entry::of).collect();
+        let previous =
+            previous_as::<TableRendezvousPicker>(previous).filter(|old| old.rule == *self);
+        let entries = members.iter().map(PlacedMember::from_member).collect();
         let owners = match previous {
-            Some(old) => old.owners_in(&field, members),
+            Some(old) => old.rebuild_owners(&field, members),
             None => (0..self.rows).map(|row| field.owner(row_seed(key_seed, row))).collect(),
         };
         // A row without an owner is there only if the field is empty, and then all are.
         let owners = owners.unwrap_or_default();
-        Ok(Box::new(Table { owners, field, key_seed, rule: *self, entries }))
+        Ok(Box::new(TableRendezvousPicker {
+            owners,
+            candidates: field,
+            key_seed,
+            rule: *self,
+            placed_members: entries,
+        }))
     }
 }
 
 /// The seed of a row; keys of the exact form are spread likewise.
 fn row_seed(key_seed: u64, row: usize) -> u64 {
-    mix(key_seed ^ mix(row as u64 + 1))
+    mix_bits(key_seed ^ mix_bits(row as u64 + 1))
 }
 
 /// Who competes for keys.
 #[derive(Debug)]
-struct Field {
+struct RendezvousCandidates {
     /// Heaviest first: the first good candidate spares the lighter ones their logarithm.
-    groups: Box<[Group]>,
-    names: Box<[Name]>,
+    groups: Box<[WeightGroup]>,
+    name_hashes: Box<[NameHashes]>,
     /// Of each name, in the list of members.
     positions: Box<[u16]>,
 }
 
-/// Members of one weight, as a range of [`Field::names`].
+/// Members of one weight, as a range of [`RendezvousCandidates::names`].
 #[derive(Debug)]
-struct Group {
+struct WeightGroup {
     weight: u32,
     range: Range<usize>,
 }
 
 /// Two hashes of a member's name.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Name(u64, u64);
+struct NameHashes(u64, u64);
 
-impl Name {
-    fn of(member: &Member, seed: u64) -> Self {
+impl NameHashes {
+    fn from_member(member: &Member, seed: u64) -> Self {
         let name = member.id().as_str().as_bytes();
         Self(hash_bytes(name, seed), hash_bytes(name, !seed) | 1)
     }
 
     /// Meets a key: uniform, and never 0.
     #[inline]
-    fn meet(self, key: u64) -> u64 {
+    fn score(self, key: u64) -> u64 {
         let product = u128::from(key ^ self.0) * u128::from(self.1);
         ((product >> 64) as u64 ^ product as u64) | 1
     }
@@ -198,57 +208,61 @@ impl Name {
 
 /// How well a member did for one key.
 #[derive(Clone, Copy, Debug)]
-struct Rank {
+struct RendezvousRank {
     score: u64,
     weight: u32,
-    name: Name,
+    name_hashes: NameHashes,
     position: u16,
 }
 
-impl Rank {
-    /// The order that [`Field::best`] goes by.
-    fn beats(&self, other: &Self) -> bool {
+impl RendezvousRank {
+    /// The order that [`RendezvousCandidates::best`] goes by.
+    fn is_better_than(&self, other: &Self) -> bool {
         if self.weight == other.weight {
-            return (self.score, other.name) > (other.score, self.name);
+            return (self.score, other.name_hashes) > (other.score, self.name_hashes);
         }
-        let ours = u128::from(cost(self.score)) * u128::from(other.weight);
-        let theirs = u128::from(cost(other.score)) * u128::from(self.weight);
+        let ours = u128::from(score_cost(self.score)) * u128::from(other.weight);
+        let theirs = u128::from(score_cost(other.score)) * u128::from(self.weight);
         ours < theirs || (ours == theirs && self.weight > other.weight)
     }
 }
 
-impl Field {
+impl RendezvousCandidates {
     fn new(members: &Members, seed: u64, competes: impl Fn(&Member) -> bool) -> Self {
-        let mut list: Vec<(Reverse<u32>, Name, u16)> = members
+        let mut list: Vec<(Reverse<u32>, NameHashes, u16)> = members
             .iter()
             .enumerate()
             .filter(|(_, m)| m.table_weight() != 0 && competes(m))
             // The cast keeps the value: `compile` has looked at the length.
-            .map(|(i, m)| (Reverse(m.table_weight()), Name::of(m, seed), i as u16))
+            .map(|(i, m)| (Reverse(m.table_weight()), NameHashes::from_member(m, seed), i as u16))
             .collect();
         list.sort_unstable();
-        let mut groups: Vec<Group> = Vec::new();
+        let mut groups: Vec<WeightGroup> = Vec::new();
         for (i, &(Reverse(weight), ..)) in list.iter().enumerate() {
             match groups.last_mut() {
                 Some(group) if group.weight == weight => group.range.end = i + 1,
-                _ => groups.push(Group { weight, range: i..i + 1 }),
+                _ => groups.push(WeightGroup { weight, range: i..i + 1 }),
             }
         }
         Self {
             groups: groups.into(),
-            names: list.iter().map(|&(_, name, _)| name).collect(),
+            name_hashes: list.iter().map(|&(_, name, _)| name).collect(),
             positions: list.iter().map(|&(.., position)| position).collect(),
         }
     }
 
     /// The best of those who are admitted (by position), by any uniform score that is not 0.
     #[inline]
-    fn best(&self, score: impl Fn(Name) -> u64, admit: impl Fn(u16) -> bool) -> Option<Rank> {
-        let mut best: Option<(Rank, u64)> = None;
+    fn best(
+        &self,
+        score: impl Fn(NameHashes) -> u64,
+        admit: impl Fn(u16) -> bool,
+    ) -> Option<RendezvousRank> {
+        let mut best: Option<(RendezvousRank, u64)> = None;
         for group in &self.groups {
             let range = group.range.clone();
             let (mut top, mut at) = (0, usize::MAX);
-            for (i, &name) in self.names[range.clone()].iter().enumerate() {
+            for (i, &name) in self.name_hashes[range.clone()].iter().enumerate() {
                 let score = score(name);
                 if score > top && admit(self.positions[range.start + i]) {
                     (top, at) = (score, range.start + i);
@@ -260,22 +274,25 @@ impl Field {
             let least = match &best {
                 // Nobody to compare with, and nobody to come.
                 None if self.groups.len() == 1 => 0,
-                None => cost(top),
+                None => score_cost(top),
                 Some((rank, least)) => {
                     // cost / weight >= least / rank.weight, first by what is quick to know.
                     let limit = u128::from(*least) * u128::from(group.weight);
-                    if u128::from(cost_floor(top)) * u128::from(rank.weight) >= limit {
+                    if u128::from(min_score_cost(top)) * u128::from(rank.weight) >= limit {
                         continue;
                     }
-                    let cost = cost(top);
+                    let cost = score_cost(top);
                     if u128::from(cost) * u128::from(rank.weight) >= limit {
                         continue;
                     }
                     cost
                 }
             };
-            let (name, position) = (self.names[at], self.positions[at]);
-            best = Some((Rank { score: top, weight: group.weight, name, position }, least));
+            let (name, position) = (self.name_hashes[at], self.positions[at]);
+            best = Some((
+                RendezvousRank { score: top, weight: group.weight, name_hashes: name, position },
+                least,
+            ));
         }
         best.map(|(rank, _)| rank)
     }
@@ -283,129 +300,144 @@ impl Field {
     /// The position of the best of all.
     #[inline]
     fn owner(&self, key: u64) -> Option<u16> {
-        self.best(|name| name.meet(key), |_| true).map(|rank| rank.position)
+        self.best(|name| name.score(key), |_| true).map(|rank| rank.position)
     }
 
     /// The position of the best that is usable.
     #[cold]
     fn usable_owner(&self, key: u64, cx: &PickContext<'_>) -> Option<usize> {
-        let rank = self.best(|name| name.meet(key), |position| cx.usable(position.into()))?;
+        let rank = self.best(|name| name.score(key), |position| cx.is_usable(position.into()))?;
         Some(rank.position.into())
     }
 }
 
 #[derive(Debug)]
-struct Exact {
-    field: Field,
+struct ExactRendezvousPicker {
+    candidates: RendezvousCandidates,
     key_seed: u64,
 }
 
-impl Picker for Exact {
+impl Picker for ExactRendezvousPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        let key = mix(cx.key() ^ self.key_seed);
-        let owner = usize::from(self.field.owner(key)?);
-        if cx.usable(owner) { Some(owner) } else { self.field.usable_owner(key, cx) }
+        let key = mix_bits(cx.key() ^ self.key_seed);
+        let owner = usize::from(self.candidates.owner(key)?);
+        if cx.is_usable(owner) { Some(owner) } else { self.candidates.usable_owner(key, cx) }
     }
 }
 
 #[derive(Debug)]
-struct Table {
+struct TableRendezvousPicker {
     /// The best eligible member of each row, by position.
     owners: Box<[u16]>,
     key_seed: u64,
-    field: Field,
-    rule: Rendezvous,
+    candidates: RendezvousCandidates,
+    rule: RendezvousHash,
     /// What each position stood for, to find it again in a later list.
-    entries: Box<[Entry]>,
+    placed_members: Box<[PlacedMember]>,
 }
 
 /// Who competed, and how.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Entry {
+struct PlacedMember {
     serial: u64,
     /// 0 for one that did not compete.
     weight: u32,
 }
 
-impl Entry {
-    fn of(member: &Member) -> Self {
+impl PlacedMember {
+    fn from_member(member: &Member) -> Self {
         let weight = if member.share() == 0 { 0 } else { member.table_weight() };
         Self { serial: member.serial(), weight }
     }
 }
 
-impl Picker for Table {
+impl Picker for TableRendezvousPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        let row = scale(mix(cx.key() ^ self.key_seed), self.owners.len());
+        let row = scale_to_range(mix_bits(cx.key() ^ self.key_seed), self.owners.len());
         let owner = usize::from(*self.owners.get(row)?);
-        if cx.usable(owner) {
+        if cx.is_usable(owner) {
             Some(owner)
         } else {
-            self.field.usable_owner(row_seed(self.key_seed, row), cx)
+            self.candidates.usable_owner(row_seed(self.key_seed, row), cx)
         }
     }
 }
 
-impl Table {
+impl TableRendezvousPicker {
     /// The owners of all rows in a later list: only what has changed competes again.
-    fn owners_in(&self, field: &Field, members: &Members) -> Option<Box<[u16]>> {
+    fn rebuild_owners(
+        &self,
+        field: &RendezvousCandidates,
+        members: &Members,
+    ) -> Option<Box<[u16]>> {
         let weights_before: HashMap<u64, u32> =
-            self.entries.iter().map(|entry| (entry.serial, entry.weight)).collect();
+            self.placed_members.iter().map(|entry| (entry.serial, entry.weight)).collect();
         let stays = |member: &Member| {
-            let Entry { serial, weight } = Entry::of(member);
+            let PlacedMember { serial, weight } = PlacedMember::from_member(member);
             weight != 0 && weights_before.get(&serial) == Some(&weight)
         };
-        let stayed: HashMap<u64, Rank> = (field.names.iter().zip(&field.positions))
+        let stayed: HashMap<u64, RendezvousRank> = (field.name_hashes.iter().zip(&field.positions))
             .map(|(&name, &position)| (&members[usize::from(position)], name, position))
             .filter(|(member, ..)| stays(member))
             .map(|(member, name, position)| {
-                (member.serial(), Rank { score: 0, weight: member.table_weight(), name, position })
+                (
+                    member.serial(),
+                    RendezvousRank {
+                        score: 0,
+                        weight: member.table_weight(),
+                        name_hashes: name,
+                        position,
+                    },
+                )
             })
             .collect();
-        let now: Vec<Option<Rank>> =
-            self.entries.iter().map(|entry| stayed.get(&entry.serial).copied()).collect();
-        let newcomers = Field::new(members, self.rule.seed, |m| m.share() != 0 && !stays(m));
+        let now: Vec<Option<RendezvousRank>> =
+            self.placed_members.iter().map(|entry| stayed.get(&entry.serial).copied()).collect();
+        let newcomers =
+            RendezvousCandidates::new(members, self.rule.seed, |m| m.share() != 0 && !stays(m));
         let owner = |row: usize| {
             let key = row_seed(self.key_seed, row);
             let old = self.owners.get(row).and_then(|&old| now[usize::from(old)]);
             let Some(old) = old else { return field.owner(key) };
-            let old = Rank { score: old.name.meet(key), ..old };
-            let newcomer = newcomers.best(|name| name.meet(key), |_| true);
-            Some(newcomer.filter(|rank| rank.beats(&old)).unwrap_or(old).position)
+            let old = RendezvousRank { score: old.name_hashes.score(key), ..old };
+            let newcomer = newcomers.best(|name| name.score(key), |_| true);
+            Some(newcomer.filter(|rank| rank.is_better_than(&old)).unwrap_or(old).position)
         };
         (0..self.rule.rows).map(owner).collect()
     }
 }
 
-/// Fractional bits of [`cost`].
-const FRACTION: u32 = 57;
-/// `LOG2[i]` is `log2(1 + i / 1024)`.
-const LOG2: [u64; 1025] = log2_table();
+/// Fractional bits of [`score_cost`].
+const COST_FRACTION_BITS: u32 = 57;
+/// `LOG2_TABLE[i]` is `log2(1 + i / 1024)`.
+const LOG2_TABLE: [u64; 1025] = build_log2_table();
 
 /// The cost of a hash: `-log2(hash / 2^64)`, by linear interpolation; it never rises with the hash.
-fn cost(hash: u64) -> u64 {
+fn score_cost(hash: u64) -> u64 {
     let zeros = hash.leading_zeros();
     // The hash as a number from 1 to 2: its first 10 bits behind the point, and the rest.
     let mantissa = (hash << zeros) & (u64::MAX >> 1);
     let (i, rest) = ((mantissa >> 53) as usize, mantissa & ((1 << 53) - 1));
     // From the upper end down, so that costs next to 0 keep their precision.
-    let step = u128::from(LOG2[i + 1] - LOG2[i]) * u128::from((1u64 << 53) - rest);
-    (u64::from(zeros) << FRACTION) + ((1 << FRACTION) - LOG2[i + 1]) + (step >> 53) as u64
+    let step = u128::from(LOG2_TABLE[i + 1] - LOG2_TABLE[i]) * u128::from((1u64 << 53) - rest);
+    (u64::from(zeros) << COST_FRACTION_BITS)
+        + ((1 << COST_FRACTION_BITS) - LOG2_TABLE[i + 1])
+        + (step >> 53) as u64
 }
 
-/// Something that [`cost`] is never below: `-log2(u) >= 1.4427 * (1 - u)`.
-fn cost_floor(hash: u64) -> u64 {
-    let distance = !hash >> (64 - FRACTION);
+/// Something that [`score_cost`] is never below: `-log2(u) >= 1.4427 * (1 - u)`.
+fn min_score_cost(hash: u64) -> u64 {
+    let distance = !hash >> (64 - COST_FRACTION_BITS);
     distance + (distance >> 2) + (distance >> 3)
 }
 
-const fn log2_table() -> [u64; 1025] {
-    let mut table = [1 << FRACTION; 1025];
+const fn build_log2_table() -> [u64; 1025] {
+    let mut table = [1 << COST_FRACTION_BITS; 1025];
     let mut i = 0;
     while i < 1024 {
         // One bit of the logarithm for each squaring of a number from 1 to 2, in 1/2^63.
         let mut x = (1024 + i as u64) << 53;
-        let (mut log, mut bit) = (0, FRACTION);
+        let (mut log, mut bit) = (0, COST_FRACTION_BITS);
         while bit > 0 {
             bit -= 1;
             let square = (x as u128 * x as u128) >> 63;
@@ -425,51 +457,56 @@ mod tests {
 
     use siphasher::sip::SipHasher24;
 
-    use super::super::places::testing::{named, set_of};
+    use super::super::places::testing::{backend_name, set_with_weights};
     use super::*;
     use crate::scheduler::Rng;
     use crate::{BackendSet, Flow, Health, Spec};
 
     #[test]
     fn the_cost_is_the_logarithm_and_never_rises() {
-        assert_eq!(cost(1), 64 << FRACTION);
-        assert_eq!(cost(1 << 63), 1 << FRACTION);
-        assert_eq!(cost(u64::MAX), 0);
+        assert_eq!(score_cost(1), 64 << COST_FRACTION_BITS);
+        assert_eq!(score_cost(1 << 63), 1 << COST_FRACTION_BITS);
+        assert_eq!(score_cost(u64::MAX), 0);
         let mut rng = Rng::with_seed(2);
         for _ in 0..20_000 {
             let hash = (rng.next_u64() >> rng.below(64)) | 1;
             let exact = 64.0 - (hash as f64).log2();
-            let ours = cost(hash) as f64 / f64::from(1 << 28) / f64::from(1 << 29);
+            let ours = score_cost(hash) as f64 / f64::from(1 << 28) / f64::from(1 << 29);
             assert!((ours - exact).abs() < 2e-7, "{hash}: {ours} for {exact}");
             assert!(
-                cost(hash) <= cost((hash - 1) | 1) && cost(hash) >= cost(hash.saturating_add(2))
+                score_cost(hash) <= score_cost((hash - 1) | 1)
+                    && score_cost(hash) >= score_cost(hash.saturating_add(2))
             );
-            assert!(cost_floor(hash) <= cost(hash), "{hash}");
+            assert!(min_score_cost(hash) <= score_cost(hash), "{hash}");
         }
         for step in 0..4096 {
             let hash = u64::MAX - step;
-            assert!(cost_floor(hash) <= cost(hash) && cost(hash) <= cost(hash - 1), "{step}");
+            assert!(
+                min_score_cost(hash) <= score_cost(hash)
+                    && score_cost(hash) <= score_cost(hash - 1),
+                "{step}"
+            );
         }
     }
 
     #[test]
     fn ranks_and_the_best_of_a_field_go_by_one_order() {
-        let snapshot = set_of(&[1, 5, 5, 2, 9, 1, 5, 60_000]).snapshot();
-        let field = Field::new(snapshot.members(), 3, |_| true);
-        for key in (0..2000).map(mix) {
-            let best = field.best(|name| name.meet(key), |_| true).expect("members");
+        let snapshot = set_with_weights(&[1, 5, 5, 2, 9, 1, 5, 60_000]).snapshot();
+        let field = RendezvousCandidates::new(snapshot.members(), 3, |_| true);
+        for key in (0..2000).map(mix_bits) {
+            let best = field.best(|name| name.score(key), |_| true).expect("members");
             for only in 0..8 {
-                let other = field.best(|name| name.meet(key), |i| i == only).expect("admitted");
-                assert_eq!(best.beats(&other), only != best.position);
-                assert!(!other.beats(&best));
+                let other = field.best(|name| name.score(key), |i| i == only).expect("admitted");
+                assert_eq!(best.is_better_than(&other), only != best.position);
+                assert!(!other.is_better_than(&best));
             }
         }
     }
 
     #[test]
     fn members_win_by_their_weights() {
-        for rule in [Rendezvous::new(), Rendezvous::table().with_seed(4)] {
-            let snapshot = set_of(&[1, 2, 3, 10, 0, 4]).snapshot();
+        for rule in [RendezvousHash::new(), RendezvousHash::table().seed(4)] {
+            let snapshot = set_with_weights(&[1, 2, 3, 10, 0, 4]).snapshot();
             let picker = rule.compile(snapshot.members(), None).expect("small");
             let mut counts = [0i64; 6];
             let mut rng = Rng::with_seed(3);
@@ -503,9 +540,12 @@ mod tests {
         }
         let snapshot = set.snapshot();
         let members = snapshot.members();
-        let field = Field::new(members, 0, |_| true);
-        let host_of = |name: Name| -> u8 {
-            let member = members.iter().find(|m| Name::of(m, 0) == name).expect("in the field");
+        let field = RendezvousCandidates::new(members, 0, |_| true);
+        let host_of = |name: NameHashes| -> u8 {
+            let member = members
+                .iter()
+                .find(|m| NameHashes::from_member(m, 0) == name)
+                .expect("in the field");
             member.id().as_str()[6..].parse().expect("a digit")
         };
         for (row, row_seed, order) in [
@@ -527,12 +567,12 @@ mod tests {
     }
 
     fn owners(picker: &dyn Picker) -> &[u16] {
-        &previous_as::<Table>(Some(picker)).expect("a table").owners
+        &previous_as::<TableRendezvousPicker>(Some(picker)).expect("a table").owners
     }
 
     #[test]
     fn a_table_that_was_changed_is_the_table_that_is_built_anew() {
-        let rule = Rendezvous::new().with_table(500).with_seed(8);
+        let rule = RendezvousHash::new().rows(500).seed(8);
         let set = BackendSet::new();
         let mut rng = Rng::with_seed(5);
         let mut picker = rule.compile(set.snapshot().members(), None).expect("small");
@@ -541,24 +581,24 @@ mod tests {
             let pick = rng.below(names.len() as u64) as usize;
             match rng.below(6) {
                 _ if names.is_empty() => {
-                    set.insert(Spec::new(named(i), ())).expect("new");
+                    set.insert(Spec::new(backend_name(i), ())).expect("new");
                     names.push(i);
                 }
                 0 | 1 => {
                     let weight = 1 + rng.below(4) as u32;
-                    set.insert(Spec::new(named(i), ()).weight(weight)).expect("new");
+                    set.insert(Spec::new(backend_name(i), ()).weight(weight)).expect("new");
                     names.push(i);
                 }
                 2 => {
-                    set.remove(&named(names.swap_remove(pick)).into()).expect("known");
+                    set.remove(&backend_name(names.swap_remove(pick)).into()).expect("known");
                 }
                 3 => {
                     let weight = rng.below(4) as u32;
-                    set.set_weight(&named(names[pick]).into(), weight).expect("known");
+                    set.set_weight(&backend_name(names[pick]).into(), weight).expect("known");
                 }
                 state => {
                     let health = if state == 4 { Health::Down } else { Health::Up };
-                    set.set_health(&named(names[pick]).into(), health).expect("known");
+                    set.set_health(&backend_name(names[pick]).into(), health).expect("known");
                 }
             }
             let snapshot = set.snapshot();
@@ -570,9 +610,9 @@ mod tests {
 
     #[test]
     fn a_row_goes_to_the_next_in_its_order() {
-        let set = set_of(&[3, 1, 2, 2, 5]);
+        let set = set_with_weights(&[3, 1, 2, 2, 5]);
         let snapshot = set.snapshot();
-        let rule = Rendezvous::new().with_table(64);
+        let rule = RendezvousHash::new().rows(64);
         let picker = rule.compile(snapshot.members(), None).expect("small");
         let mut rng = Rng::with_seed(6);
         for key in 0..200 {

@@ -35,9 +35,9 @@ use crate::sync::{AtomicUsize, Ordering};
 pub struct RoundRobin;
 
 #[derive(Debug)]
-struct Turn {
+struct RoundRobinPicker {
     /// The position after the last one chosen.
-    next: AtomicUsize,
+    cursor: AtomicUsize,
     /// Who stood where, to find the place again in a later list.
     serials: Box<[u64]>,
 }
@@ -52,38 +52,39 @@ impl Scheduler for RoundRobin {
         members: &Members,
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let next = previous_as::<Turn>(previous).map_or(0, |turn| turn.next_in(members));
+        let next =
+            previous_as::<RoundRobinPicker>(previous).map_or(0, |turn| turn.position_in(members));
         let serials = members.iter().map(|m| m.serial()).collect();
-        Ok(Box::new(Turn { next: AtomicUsize::new(next), serials }))
+        Ok(Box::new(RoundRobinPicker { cursor: AtomicUsize::new(next), serials }))
     }
 }
 
-impl Turn {
+impl RoundRobinPicker {
     /// Carries the cursor over: to the last chosen or, if it is gone, the nearest before it.
-    fn next_in(&self, members: &Members) -> usize {
+    fn position_in(&self, members: &Members) -> usize {
         // Relaxed here and below: the cursor orders nothing but itself.
-        let next = self.next.load(Ordering::Relaxed).min(self.serials.len());
+        let next = self.cursor.load(Ordering::Relaxed).min(self.serials.len());
         self.serials[..next]
             .iter()
             .rev()
-            .find_map(|&serial| members.position(serial))
+            .find_map(|&serial| members.position_of_serial(serial))
             .map_or(0, |position| position + 1)
     }
 }
 
 /// How often a pick that lost its turn to another thread looks for the next one.
-const ATTEMPTS: usize = 8;
+const MAX_CURSOR_ATTEMPTS: usize = 8;
 
-impl Picker for Turn {
+impl Picker for RoundRobinPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let len = cx.members().len();
-        let mut next = self.next.load(Ordering::Relaxed);
+        let mut next = self.cursor.load(Ordering::Relaxed);
         let mut chosen = None;
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_CURSOR_ATTEMPTS {
             let start = if next < len { next } else { 0 };
-            chosen = (start..len).chain(0..start).find(|&i| cx.usable(i));
+            chosen = (start..len).chain(0..start).find(|&i| cx.is_usable(i));
             let after = chosen? + 1;
-            match self.next.compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed) {
+            match self.cursor.compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(seen) => next = seen,
             }

@@ -6,20 +6,20 @@
 
 use std::hint::select_unpredictable;
 
-use super::hash::scale;
+use super::hash::scale_to_range;
 use super::{CompileError, PickContext, Rng};
-use crate::backend::{Glance, MAX_MEMBERS, Members};
+use crate::backend::{MAX_BACKENDS, Members, PickView};
 
 /// Draws the positions of eligible members.
 #[derive(Debug)]
-pub(super) enum Sampler {
+pub(super) enum WeightedSampler {
     /// Everybody is eligible and has the same share: a position needs no table.
-    All(usize),
+    AllEqual(usize),
     /// Those who are eligible have the same share.
-    Equal(Box<[u32]>),
+    SomeEqual(Box<[u32]>),
     Weighted {
         /// One for each member of the list, with or without a share.
-        columns: Box<[Column]>,
+        columns: Box<[AliasColumn]>,
         /// Those with one.
         eligible: Box<[u32]>,
     },
@@ -29,16 +29,16 @@ pub(super) enum Sampler {
 /// in units of 2^-48 of the column, in the lower 16 whose it is above that. One word, not two: two are
 /// looked up with each pick, and among a thousand members that is felt.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Column(u64);
+pub(super) struct AliasColumn(u64);
 
-impl Column {
+impl AliasColumn {
     /// The whole column for the member itself, whose number it holds.
-    fn own(place: usize) -> Self {
+    fn whole(place: usize) -> Self {
         Self(!u64::from(u16::MAX) | place as u64)
     }
 
     /// `part / whole` of the column for the member itself, the rest for another one.
-    fn shared(part: u64, whole: u64, other: usize) -> Self {
+    fn split(part: u64, whole: u64, other: usize) -> Self {
         let cut = ((u128::from(part) << 64) / u128::from(whole)) as u64;
         Self(cut & !u64::from(u16::MAX) | other as u64)
     }
@@ -47,53 +47,53 @@ impl Column {
         self.0 >> u16::BITS
     }
 
-    fn other(self) -> usize {
+    fn alias(self) -> usize {
         usize::from(self.0 as u16)
     }
 }
 
 /// As many as a set has, a column has room for.
-const _: () = assert!(MAX_MEMBERS <= 1 << u16::BITS);
+const _: () = assert!(MAX_BACKENDS <= 1 << u16::BITS);
 
 /// How often a draw that hit nobody usable is repeated.
-const REDRAWS: usize = 4;
+const MAX_REDRAWS: usize = 4;
 /// How often a second draw that hit the first member again is repeated.
-const DISTINCT_REDRAWS: usize = 4;
+const MAX_DISTINCT_REDRAWS: usize = 4;
 
-impl Sampler {
+impl WeightedSampler {
     /// Fails for more members than a set can have, which only a wrapper's own list could.
     pub(super) fn new(members: &Members) -> Result<Self, CompileError> {
-        if members.len() > MAX_MEMBERS {
-            return Err(CompileError::TooMany { members: members.len(), max: MAX_MEMBERS });
+        if members.len() > MAX_BACKENDS {
+            return Err(CompileError::TooManyMembers { members: members.len(), max: MAX_BACKENDS });
         }
         let eligible = || (0..).zip(members).filter(|(_, member)| member.share() != 0);
         let places: Box<[u32]> = eligible().map(|(position, _)| position).collect();
         let mut shares = eligible().map(|(_, member)| member.share());
         let first = shares.next();
         Ok(if shares.any(|share| Some(share) != first) {
-            Self::Weighted { columns: columns(members), eligible: places }
+            Self::Weighted { columns: build_alias_columns(members), eligible: places }
         } else if places.len() == members.len() {
-            Self::All(places.len())
+            Self::AllEqual(places.len())
         } else {
-            Self::Equal(places)
+            Self::SomeEqual(places)
         })
     }
 
     /// How many members can be drawn.
-    pub(super) fn len(&self) -> usize {
+    pub(super) fn drawable_count(&self) -> usize {
         match self {
-            Self::All(len) => *len,
-            Self::Equal(places) => places.len(),
+            Self::AllEqual(len) => *len,
+            Self::SomeEqual(places) => places.len(),
             Self::Weighted { eligible, .. } => eligible.len(),
         }
     }
 
     /// The `k`-th member that can be drawn.
     #[inline]
-    pub(super) fn nth(&self, k: usize) -> Option<usize> {
+    pub(super) fn drawable(&self, k: usize) -> Option<usize> {
         match self {
-            Self::All(len) => (k < *len).then_some(k),
-            Self::Equal(eligible) | Self::Weighted { eligible, .. } => {
+            Self::AllEqual(len) => (k < *len).then_some(k),
+            Self::SomeEqual(eligible) | Self::Weighted { eligible, .. } => {
                 eligible.get(k).map(|&place| place as usize)
             }
         }
@@ -104,34 +104,34 @@ impl Sampler {
     pub(super) fn draw(&self, rng: &mut Rng) -> Option<usize> {
         let random = rng.next_u64();
         match self {
-            Self::Weighted { columns, .. } => draw_column(columns, random),
-            _ => self.nth(scale(random, self.len())),
+            Self::Weighted { columns, .. } => draw_from_columns(columns, random),
+            _ => self.drawable(scale_to_range(random, self.drawable_count())),
         }
     }
 
     /// Two members, each in proportion to share, and both may be the same.
     // Always, as below: two positions that are returned go through memory.
     #[inline(always)]
-    pub(super) fn draw_twice(&self, rng: &mut Rng) -> Option<(usize, usize)> {
-        let Self::All(len) = self else { return Some((self.draw(rng)?, self.draw(rng)?)) };
+    pub(super) fn draw_pair(&self, rng: &mut Rng) -> Option<(usize, usize)> {
+        let Self::AllEqual(len) = self else { return Some((self.draw(rng)?, self.draw(rng)?)) };
         // One word for both: what is left of it below the first choice makes the second.
         let wide = u128::from(rng.next_u64()) * *len as u128;
-        (*len > 0).then(|| ((wide >> 64) as usize, scale(wide as u64, *len)))
+        (*len > 0).then(|| ((wide >> 64) as usize, scale_to_range(wide as u64, *len)))
     }
 
     /// Two members, each in proportion to share and, where there are two, not the same.
     #[inline(always)]
-    pub(super) fn draw_two(&self, rng: &mut Rng) -> Option<(usize, usize)> {
+    pub(super) fn draw_distinct_pair(&self, rng: &mut Rng) -> Option<(usize, usize)> {
         match self {
-            Self::All(len) => two_of(*len, rng),
-            Self::Equal(places) => {
-                let (first, second) = two_of(places.len(), rng)?;
+            Self::AllEqual(len) => distinct_pair_below(*len, rng),
+            Self::SomeEqual(places) => {
+                let (first, second) = distinct_pair_below(places.len(), rng)?;
                 Some((*places.get(first)? as usize, *places.get(second)? as usize))
             }
             Self::Weighted { columns, .. } => {
-                let first = draw_column(columns, rng.next_u64())?;
-                let second = draw_column(columns, rng.next_u64())?;
-                Some((first, if first == second { self.another(first, rng)? } else { second }))
+                let first = draw_from_columns(columns, rng.next_u64())?;
+                let second = draw_from_columns(columns, rng.next_u64())?;
+                Some((first, if first == second { self.draw_other(first, rng)? } else { second }))
             }
         }
     }
@@ -139,112 +139,112 @@ impl Sampler {
     /// A second member, behind a draw that hit the first one again: draws on for a while. If one member
     /// holds nearly all of the share, takes any of the others, all alike.
     #[cold]
-    fn another(&self, first: usize, rng: &mut Rng) -> Option<usize> {
-        for _ in 0..DISTINCT_REDRAWS {
+    fn draw_other(&self, first: usize, rng: &mut Rng) -> Option<usize> {
+        for _ in 0..MAX_DISTINCT_REDRAWS {
             let second = self.draw(rng)?;
             if second != first {
                 return Some(second);
             }
         }
-        let others = self.len().checked_sub(1)?;
-        let other = scale(rng.next_u64(), others);
+        let others = self.drawable_count().checked_sub(1)?;
+        let other = scale_to_range(rng.next_u64(), others);
         // There is nobody else, or the one at that place, counted past the first.
-        let before = (0..others).take_while(|&k| self.nth(k) != Some(first)).count();
-        self.nth(if other >= before && others > 0 { other + 1 } else { other })
+        let before = (0..others).take_while(|&k| self.drawable(k) != Some(first)).count();
+        self.drawable(if other >= before && others > 0 { other + 1 } else { other })
     }
 
     /// A usable member: redraws a few times, then walks on from the last one drawn.
     #[inline]
-    pub(super) fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+    pub(super) fn pick_usable(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let mut drawn = self.draw(cx.rng())?;
-        for _ in 0..REDRAWS {
-            if cx.usable(drawn) {
+        for _ in 0..MAX_REDRAWS {
+            if cx.is_usable(drawn) {
                 return Some(drawn);
             }
             drawn = self.draw(cx.rng())?;
         }
-        walk(cx, drawn)
+        first_usable_from(cx, drawn)
     }
 
     /// The better of two, by a rule that says whether the first of them may stay; alone, if the
     /// other is not usable.
     #[inline]
-    pub(super) fn pick_better(
+    pub(super) fn pick_better_of_two(
         &self,
         cx: &mut PickContext<'_>,
-        first_stays: impl Fn(Glance<'_>, Glance<'_>) -> bool,
+        first_stays: impl Fn(PickView<'_>, PickView<'_>) -> bool,
     ) -> Option<usize> {
         let members = cx.members();
         let better = |first, second| {
-            let stays = first_stays(members.glance(first)?, members.glance(second)?);
+            let stays = first_stays(members.pick_view(first)?, members.pick_view(second)?);
             // A coin's toss to the processor, which would guess wrong every other time.
             Some(select_unpredictable(stays, first, second))
         };
         // Whoever can be drawn is eligible; with nothing else to ask, the first two will do.
-        if cx.is_plain() && !members.is_limited() {
-            let (first, second) = self.draw_two(cx.rng())?;
+        if cx.is_unrestricted() && !members.has_limits() {
+            let (first, second) = self.draw_distinct_pair(cx.rng())?;
             return better(first, second);
         }
-        self.pick_better_usable(cx, better)
+        self.pick_better_usable_of_two(cx, better)
     }
 
     #[inline(never)]
-    fn pick_better_usable(
+    fn pick_better_usable_of_two(
         &self,
         cx: &mut PickContext<'_>,
         better: impl Fn(usize, usize) -> Option<usize>,
     ) -> Option<usize> {
         let mut last = 0;
-        for _ in 0..=REDRAWS {
-            let (first, second) = self.draw_two(cx.rng())?;
-            match (cx.usable(first), cx.usable(second)) {
+        for _ in 0..=MAX_REDRAWS {
+            let (first, second) = self.draw_distinct_pair(cx.rng())?;
+            match (cx.is_usable(first), cx.is_usable(second)) {
                 (true, true) => return better(first, second),
                 (true, false) => return Some(first),
                 (false, true) => return Some(second),
                 (false, false) => last = second,
             }
         }
-        walk(cx, last)
+        first_usable_from(cx, last)
     }
 }
 
 /// Two different numbers below `len`, in any order; twice 0 where there is only that.
 #[inline]
-fn two_of(len: usize, rng: &mut Rng) -> Option<(usize, usize)> {
+fn distinct_pair_below(len: usize, rng: &mut Rng) -> Option<(usize, usize)> {
     // One word for both: what is left of it below the first choice makes the second, among one
     // fewer, counted past the first.
     let wide = u128::from(rng.next_u64()) * len as u128;
     let first = (wide >> 64) as usize;
-    let second = scale(wide as u64, len.checked_sub(1)?);
+    let second = scale_to_range(wide as u64, len.checked_sub(1)?);
     Some((first, if second >= first && len > 1 { second + 1 } else { second }))
 }
 
 /// The first usable member from a position on.
 #[cold]
-fn walk(cx: &PickContext<'_>, start: usize) -> Option<usize> {
-    (start..cx.members().len()).chain(0..start).find(|&position| cx.usable(position))
+fn first_usable_from(cx: &PickContext<'_>, start: usize) -> Option<usize> {
+    (start..cx.members().len()).chain(0..start).find(|&position| cx.is_usable(position))
 }
 
 #[inline]
-fn draw_column(columns: &[Column], random: u64) -> Option<usize> {
+fn draw_from_columns(columns: &[AliasColumn], random: u64) -> Option<usize> {
     // The upper half of the product chooses the column, the lower half the place in it.
     let wide = u128::from(random) * columns.len() as u128;
     let place = (wide >> 64) as usize;
     let column = columns.get(place)?;
     let own = (wide as u64) >> u16::BITS < column.cut();
-    Some(select_unpredictable(own, place, column.other()))
+    Some(select_unpredictable(own, place, column.alias()))
 }
 
 /// Vose's table. Each column holds the sum of all shares, and member `i` has `share * n` to spread over
 /// columns, so that all of it is integers and nothing is left over.
-fn columns(members: &Members) -> Box<[Column]> {
+fn build_alias_columns(members: &Members) -> Box<[AliasColumn]> {
     let (n, sum) = (members.len() as u64, members.share_sum());
     let mut rest: Vec<u64> = members.iter().map(|m| u64::from(m.share()) * n).collect();
-    let mut columns: Box<[Column]> = (0..members.len()).map(Column::own).collect();
+    let mut columns: Box<[AliasColumn]> = (0..members.len()).map(AliasColumn::whole).collect();
     let (mut large, mut small): (Vec<usize>, Vec<usize>) =
         (0..rest.len()).partition(|&k| rest[k] >= sum);
     while let (Some(&giver), Some(taker)) = (large.last(), small.pop()) {
-        columns[taker] = Column::shared(rest[taker], sum, giver);
+        columns[taker] = AliasColumn::split(rest[taker], sum, giver);
         rest[giver] -= sum - rest[taker];
         if rest[giver] < sum {
             large.pop();
@@ -290,7 +290,7 @@ pub(super) mod trial {
     pub(in crate::scheduler) fn sequence(balancer: &Balancer<()>, picks: usize) -> Vec<usize> {
         let mut rng = Rng::with_seed(0x5eed);
         (0..picks)
-            .map(|_| position(&balancer.pick_with(&Flow::new(), &mut rng).expect("a pick")))
+            .map(|_| position(&balancer.pick_with_rng(&Flow::new(), &mut rng).expect("a pick")))
             .collect()
     }
 
@@ -316,18 +316,18 @@ mod tests {
     use super::*;
     use crate::scheduler::RoundRobin;
 
-    fn sampler(weights: &[u32]) -> Sampler {
-        Sampler::new(balancer(RoundRobin, weights).snapshot().members()).expect("room")
+    fn sampler(weights: &[u32]) -> WeightedSampler {
+        WeightedSampler::new(balancer(RoundRobin, weights).snapshot().members()).expect("room")
     }
 
     /// The probability of each member, worked out from the table.
-    fn probabilities(sampler: &Sampler, members: usize) -> Vec<f64> {
-        let Sampler::Weighted { columns, .. } = sampler else { panic!("a table") };
+    fn probabilities(sampler: &WeightedSampler, members: usize) -> Vec<f64> {
+        let WeightedSampler::Weighted { columns, .. } = sampler else { panic!("a table") };
         let mut of = vec![0.0; members];
         for (place, column) in columns.iter().enumerate() {
             let own = column.cut() as f64 / 2f64.powi(48);
             of[place] += own / columns.len() as f64;
-            of[column.other()] += (1.0 - own) / columns.len() as f64;
+            of[column.alias()] += (1.0 - own) / columns.len() as f64;
         }
         of
     }
@@ -355,7 +355,7 @@ mod tests {
         for weights in [&[0, 3, 0, 1][..], &[0, 2, 2, 0], &[0, 0, 7]] {
             let sampler = sampler(weights);
             for _ in 0..1000 {
-                let (one, other) = sampler.draw_twice(&mut rng).expect("somebody");
+                let (one, other) = sampler.draw_pair(&mut rng).expect("somebody");
                 assert!(weights[one] != 0 && weights[other] != 0, "{weights:?}");
             }
         }
@@ -367,7 +367,7 @@ mod tests {
         for weights in [&[1, 1][..], &[1, 1, 1], &[1000, 1], &[0, 5, 0, 1], &[65_535, 1, 1]] {
             let sampler = sampler(weights);
             for _ in 0..1000 {
-                let (first, second) = sampler.draw_two(&mut rng).expect("two members");
+                let (first, second) = sampler.draw_distinct_pair(&mut rng).expect("two members");
                 assert_ne!(first, second, "{weights:?}");
                 assert!(weights[first] != 0 && weights[second] != 0, "{weights:?}");
             }
@@ -379,7 +379,7 @@ mod tests {
         let (sampler, mut rng) = (sampler(&[1; 4]), Rng::with_seed(3));
         let mut counts = [[0u32; 4]; 4];
         for _ in 0..120_000 {
-            let (first, second) = sampler.draw_two(&mut rng).expect("two members");
+            let (first, second) = sampler.draw_distinct_pair(&mut rng).expect("two members");
             counts[first][second] += 1;
         }
         for (first, row) in counts.iter().enumerate() {
@@ -393,8 +393,8 @@ mod tests {
     #[test]
     fn one_member_is_both_draws_and_none_is_none() {
         let mut rng = Rng::with_seed(4);
-        assert_eq!(sampler(&[0, 7]).draw_two(&mut rng), Some((1, 1)));
-        assert_eq!(sampler(&[0, 0]).draw_two(&mut rng), None);
+        assert_eq!(sampler(&[0, 7]).draw_distinct_pair(&mut rng), Some((1, 1)));
+        assert_eq!(sampler(&[0, 0]).draw_distinct_pair(&mut rng), None);
         assert_eq!(sampler(&[]).draw(&mut rng), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Shortest expected delay: `sed`.
 
-use super::least::{Cost, Least};
+use super::least::{LeastCost, LoadCost};
 use super::{CompileError, PickContext, Picker, Scheduler};
 use crate::backend::{Load, Member, Members};
 
@@ -40,24 +40,24 @@ impl Scheduler for ShortestExpectedDelay {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        Ok(Box::new(Shortest(Least::new(members, Member::share))))
+        Ok(Box::new(ShortestExpectedDelayPicker(LeastCost::new(members, Member::share))))
     }
 }
 
 #[derive(Debug)]
-struct Shortest(Least<Delay>);
+struct ShortestExpectedDelayPicker(LeastCost<ExpectedDelayCost>);
 
 #[derive(Debug)]
-struct Delay;
+struct ExpectedDelayCost;
 
-impl Cost for Delay {
+impl LoadCost for ExpectedDelayCost {
     #[inline]
     fn cost(load: Load) -> u64 {
         u64::from(load.active) + 1
     }
 }
 
-impl Picker for Shortest {
+impl Picker for ShortestExpectedDelayPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         self.0.pick(cx)
     }

@@ -1,6 +1,6 @@
 //! Source hashing: `sh`.
 
-use super::context::Verdict;
+use super::context::Availability;
 use super::hash::hash_32;
 use super::{CompileError, PickContext, Picker, Scheduler};
 use crate::backend::Members;
@@ -13,7 +13,7 @@ use crate::backend::Members;
 ///
 /// Decides as the kernel's `ip_vs_sh`: 256 buckets dealt out in list order, `weight` of them at a
 /// time (a quiesced server still gets one, and refuses its clients). A bucket whose server is
-/// quiesced or at its limit refuses, unless [fallback](SourceHash::with_fallback) is on. A server that is
+/// quiesced or at its limit refuses, unless [fallback](SourceHash::fallback) is on. A server that is
 /// down, draining, disabled or was tried before, which the kernel does not know, is passed over by
 /// the fallback's probing in either case.
 ///
@@ -26,7 +26,7 @@ use crate::backend::Members;
 /// ```
 /// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::SourceHash};
 /// let set = BackendSet::new();
-/// let balancer = Balancer::new(&set, SourceHash::new().with_fallback(true))?;
+/// let balancer = Balancer::new(&set, SourceHash::new().fallback(true))?;
 /// set.insert(Spec::new("a", ()))?;
 /// set.insert(Spec::new("b", ()))?;
 /// let client = |text: &str| text.parse::<std::net::SocketAddr>().map(Flow::from);
@@ -38,30 +38,30 @@ use crate::backend::Members;
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
 pub struct SourceHash {
-    port: bool,
+    hash_port: bool,
     fallback: bool,
 }
 
 impl SourceHash {
     /// Without flags, as `ipvsadm -s sh`.
     pub const fn new() -> Self {
-        Self { port: false, fallback: false }
+        Self { hash_port: false, fallback: false }
     }
 
     /// `sh-port`: the client's port counts, too. Default: `false`.
-    pub const fn with_port(self, port: bool) -> Self {
-        Self { port, ..self }
+    pub const fn hash_port(self, port: bool) -> Self {
+        Self { hash_port: port, ..self }
     }
 
     /// `sh-fallback`: probe on where a server is quiesced or at its limit. Default: `false`.
-    pub const fn with_fallback(self, fallback: bool) -> Self {
+    pub const fn fallback(self, fallback: bool) -> Self {
         Self { fallback, ..self }
     }
 }
 
 /// `SH_TAB_BITS` of the kernel's default configuration.
-const BITS: u32 = 8;
-const MASK: u32 = (1 << BITS) - 1;
+const TABLE_BITS: u32 = 8;
+const TABLE_MASK: u32 = (1 << TABLE_BITS) - 1;
 
 impl Scheduler for SourceHash {
     fn name(&self) -> &str {
@@ -77,45 +77,50 @@ impl Scheduler for SourceHash {
             .iter()
             .enumerate()
             .flat_map(|(i, member)| std::iter::repeat_n(i as u32, member.weight().max(1) as usize));
-        let buckets = turn.cycle().take(1 << BITS).collect();
-        Ok(Box::new(Buckets { flags: *self, buckets }))
+        let buckets = turn.cycle().take(1 << TABLE_BITS).collect();
+        Ok(Box::new(SourceHashPicker { flags: *self, buckets }))
     }
 }
 
 #[derive(Debug)]
-struct Buckets {
+struct SourceHashPicker {
     flags: SourceHash,
     buckets: Box<[u32]>,
 }
 
-impl Picker for Buckets {
+impl Picker for SourceHashPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let flow = cx.flow();
-        let port =
-            if self.flags.port { flow.source().map_or(0, |source| source.port()) } else { 0 };
-        let address = flow.source_fold().unwrap_or_else(|| cx.rng().next_u64() as u32);
-        let hash = hash_32(address.wrapping_add(u32::from(port)), BITS);
-        let home = self.owner(hash)?;
-        if cx.usable(home) { Some(home) } else { self.fall_back(hash, home, cx) }
+        let port = if self.flags.hash_port {
+            flow.seen_source().map_or(0, |source| source.port())
+        } else {
+            0
+        };
+        let address = flow.folded_source().unwrap_or_else(|| cx.rng().next_u64() as u32);
+        let hash = hash_32(address.wrapping_add(u32::from(port)), TABLE_BITS);
+        let home = self.bucket_owner(hash)?;
+        if cx.is_usable(home) { Some(home) } else { self.probe_fallback(hash, home, cx) }
     }
 }
 
-impl Buckets {
+impl SourceHashPicker {
     /// The position in the bucket of a hash.
     #[inline]
-    fn owner(&self, hash: u32) -> Option<usize> {
-        self.buckets.get((hash & MASK) as usize).map(|&i| i as usize)
+    fn bucket_owner(&self, hash: u32) -> Option<usize> {
+        self.buckets.get((hash & TABLE_MASK) as usize).map(|&i| i as usize)
     }
 
     /// Where the one at home is not usable.
     #[cold]
-    fn fall_back(&self, hash: u32, home: usize, cx: &PickContext<'_>) -> Option<usize> {
-        if !self.flags.fallback && cx.verdict(home) == Verdict::Unavailable {
+    fn probe_fallback(&self, hash: u32, home: usize, cx: &PickContext<'_>) -> Option<usize> {
+        if !self.flags.fallback && cx.availability(home) == Availability::Refusing {
             return None;
         }
         // The kernel starts its probing at twice the hash.
         let start = hash.wrapping_mul(2);
-        let offsets = 0..=MASK;
-        offsets.filter_map(|offset| self.owner(start.wrapping_add(offset))).find(|&i| cx.usable(i))
+        let offsets = 0..=TABLE_MASK;
+        offsets
+            .filter_map(|offset| self.bucket_owner(start.wrapping_add(offset)))
+            .find(|&i| cx.is_usable(i))
     }
 }

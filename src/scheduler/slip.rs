@@ -1,14 +1,14 @@
 //! What somebody meant who wrote a name that there is not.
 
 /// The known name that a slip of the hand would have turned into this one.
-pub(crate) fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let (distance, known) = known.map(|known| (distance(name, known), known)).min()?;
+pub(crate) fn suggest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let (distance, known) = known.map(|known| (edit_distance(name, known), known)).min()?;
     (distance <= (name.len() / 3).max(1)).then_some(known)
 }
 
 /// How many characters must be put in, taken out, changed or swapped with their neighbour to make
 /// one name of the other; capitals are no difference.
-fn distance(a: &str, b: &str) -> usize {
+fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<u8> = b.bytes().map(|c| c.to_ascii_lowercase()).collect();
     let (mut before, mut last, mut row) = (vec![0; b.len() + 1], vec![0; b.len() + 1], Vec::new());
     row.extend(0..=b.len());
@@ -34,14 +34,14 @@ mod tests {
 
     #[test]
     fn distance_counts_slips_of_the_hand() {
-        assert_eq!(distance("wlc", "wlc"), 0);
-        assert_eq!(distance("WLC", "wlc"), 0);
-        assert_eq!(distance("wcl", "wlc"), 1, "swapped");
-        assert_eq!(distance("wl", "wlc"), 1, "left out");
-        assert_eq!(distance("wllc", "wlc"), 1, "put in");
-        assert_eq!(distance("wlx", "wlc"), 1, "changed");
-        assert_eq!(distance("", "wlc"), 3);
-        assert_eq!(distance("wlc", ""), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(edit_distance("wlc", "wlc"), 0);
+        assert_eq!(edit_distance("WLC", "wlc"), 0);
+        assert_eq!(edit_distance("wcl", "wlc"), 1, "swapped");
+        assert_eq!(edit_distance("wl", "wlc"), 1, "left out");
+        assert_eq!(edit_distance("wllc", "wlc"), 1, "put in");
+        assert_eq!(edit_distance("wlx", "wlc"), 1, "changed");
+        assert_eq!(edit_distance("", "wlc"), 3);
+        assert_eq!(edit_distance("wlc", ""), 3);
+        assert_eq!(edit_distance("kitten", "sitting"), 3);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 
-use super::hash::{hash_bytes, mix};
+use super::hash::{hash_bytes, mix_bits};
 use super::{CompileError, PickContext, Picker, Scheduler, previous_as};
 use crate::backend::{Member, Members};
 
@@ -38,14 +38,14 @@ use crate::backend::{Member, Members};
 ///
 /// # Examples
 /// ```
-/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::{RoundRobin, Subset}};
+/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::{RoundRobin, RandomSubset}};
 /// # use std::collections::BTreeSet;
 /// let set = BackendSet::new();
 /// for i in 0..100 {
 ///     set.insert(Spec::new(format!("server-{i}"), ()))?;
 /// }
 /// let client = 17;
-/// let balancer = Balancer::new(&set, Subset::new(RoundRobin, client, 5))?;
+/// let balancer = Balancer::new(&set, RandomSubset::new(RoundRobin, client, 5))?;
 /// let used = (0..50)
 ///     .map(|_| balancer.pick(&Flow::new()).map(|lease| lease.id().clone()))
 ///     .collect::<Result<BTreeSet<_>, _>>()?;
@@ -54,23 +54,23 @@ use crate::backend::{Member, Members};
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[must_use]
-pub struct Subset<S> {
+pub struct RandomSubset<S> {
     inner: S,
     client: u64,
     size: usize,
 }
 
-impl<S: Scheduler> Subset<S> {
+impl<S: Scheduler> RandomSubset<S> {
     /// Lets `client` use `size` members by the rule `inner`.
     pub fn new(inner: S, client: u64, size: usize) -> Self {
         Self { inner, client, size: size.max(1) }
     }
 
     /// The positions that the client uses, in list order.
-    fn draw(&self, members: &Members) -> Vec<u32> {
+    fn draw_positions(&self, members: &Members) -> Vec<u32> {
         let score = |member: &Member| {
             let name = hash_bytes(member.id().as_str().as_bytes(), 0);
-            mix(mix(self.client) ^ name)
+            mix_bits(mix_bits(self.client) ^ name)
         };
         let mut drawn: Vec<(Reverse<u64>, u32)> = (members.iter().zip(0..))
             .filter(|(member, _)| member.table_weight() != 0)
@@ -89,7 +89,7 @@ impl<S: Scheduler> Subset<S> {
     }
 }
 
-impl<S: Scheduler> Scheduler for Subset<S> {
+impl<S: Scheduler> Scheduler for RandomSubset<S> {
     fn name(&self) -> &str {
         "subset"
     }
@@ -103,25 +103,25 @@ impl<S: Scheduler> Scheduler for Subset<S> {
         members: &Members,
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let previous = previous_as::<SubsetPicker>(previous).map(|old| &*old.inner);
-        let positions = self.draw(members);
+        let previous = previous_as::<RandomSubsetPicker>(previous).map(|old| &*old.inner);
+        let positions = self.draw_positions(members);
         let members = Members::new(positions.iter().map(|&i| members[i as usize].clone()));
         let inner = self.inner.compile(&members, previous)?;
-        Ok(Box::new(SubsetPicker { inner, members, positions: positions.into() }))
+        Ok(Box::new(RandomSubsetPicker { inner, members, positions: positions.into() }))
     }
 }
 
 #[derive(Debug)]
-struct SubsetPicker {
+struct RandomSubsetPicker {
     inner: Box<dyn Picker>,
     members: Members,
     /// Where each member of the subset stands in the whole list.
     positions: Box<[u32]>,
 }
 
-impl Picker for SubsetPicker {
+impl Picker for RandomSubsetPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        let i = self.inner.pick(&mut cx.among(&self.members))?;
+        let i = self.inner.pick(&mut cx.with_members(&self.members))?;
         self.positions.get(i).map(|&position| position as usize)
     }
 }
@@ -130,29 +130,29 @@ impl Picker for SubsetPicker {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::places::testing::{named, set_of};
+    use super::super::places::testing::{backend_name, set_with_weights};
     use super::*;
-    use crate::scheduler::{Bounded, Maglev, RoundRobin};
+    use crate::scheduler::{BoundedLoad, Maglev, RoundRobin};
     use crate::{BackendId, BackendSet, Balancer, Flow, Health, Spec};
 
     fn subset(set: &BackendSet<()>, client: u64, size: usize) -> BTreeSet<BackendId> {
         let snapshot = set.snapshot();
         let members = snapshot.members();
-        let drawn = Subset::new(RoundRobin, client, size).draw(members);
+        let drawn = RandomSubset::new(RoundRobin, client, size).draw_positions(members);
         drawn.into_iter().map(|i| members[i as usize].id().clone()).collect()
     }
 
     #[test]
     fn one_change_of_membership_changes_one_entry_at_most() {
-        let set = set_of(&[1; 50]);
+        let set = set_with_weights(&[1; 50]);
         let subsets = || (0..200).map(|client| subset(&set, client, 8)).collect::<Vec<_>>();
         let mut changed = 0;
         for i in 0..20 {
             let before = subsets();
             if i % 2 == 0 {
-                set.remove(&named(i).into()).expect("known");
+                set.remove(&backend_name(i).into()).expect("known");
             } else {
-                set.insert(Spec::new(named(50 + i), ())).expect("new");
+                set.insert(Spec::new(backend_name(50 + i), ())).expect("new");
             }
             for (before, after) in before.iter().zip(subsets()) {
                 assert_eq!(after.len(), 8);
@@ -167,10 +167,10 @@ mod tests {
 
     #[test]
     fn a_flap_or_weight_zero_changes_no_subset() {
-        let set = set_of(&[1; 50]);
+        let set = set_with_weights(&[1; 50]);
         let before: Vec<_> = (0..50).map(|client| subset(&set, client, 8)).collect();
-        set.set_health(&named(3).into(), Health::Down).expect("known");
-        set.set_weight(&named(4).into(), 0).expect("known");
+        set.set_health(&backend_name(3).into(), Health::Down).expect("known");
+        set.set_weight(&backend_name(4).into(), 0).expect("known");
         let after: Vec<_> = (0..50).map(|client| subset(&set, client, 8)).collect();
         assert_eq!(before, after);
     }
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn clients_spread_over_backends_as_a_binomial() {
         let (clients, backends, size) = (1000u64, 100usize, 20usize);
-        let set = set_of(&vec![1; backends]);
+        let set = set_with_weights(&vec![1; backends]);
         let mut users = std::collections::BTreeMap::new();
         for client in 0..clients {
             for id in subset(&set, client, size) {
@@ -196,8 +196,8 @@ mod tests {
 
     #[test]
     fn a_subset_of_nobody_uses_all() {
-        let set = set_of(&[1; 10]);
-        let balancer = Balancer::new(&set, Subset::new(RoundRobin, 5, 2)).expect("small");
+        let set = set_with_weights(&[1; 10]);
+        let balancer = Balancer::new(&set, RandomSubset::new(RoundRobin, 5, 2)).expect("small");
         let pick = || balancer.pick(&Flow::new()).expect("some are up").id().clone();
         let two = subset(&set, 5, 2);
         assert!((0..10).all(|_| two.contains(&pick())));
@@ -212,38 +212,39 @@ mod tests {
 
     #[test]
     fn sizes_at_the_edges() {
-        let set = set_of(&[1, 0, 3]);
+        let set = set_with_weights(&[1, 0, 3]);
         assert_eq!(subset(&set, 1, 0).len(), 1);
         assert_eq!(subset(&set, 1, 2).len(), 2, "weight 0 from the start is not drawn");
         assert_eq!(subset(&set, 1, 9).len(), 2);
         let empty = BackendSet::<()>::new();
-        let balancer = Balancer::new(&empty, Subset::new(RoundRobin, 1, 3)).expect("small");
+        let balancer = Balancer::new(&empty, RandomSubset::new(RoundRobin, 1, 3)).expect("small");
         assert!(balancer.pick(&Flow::new()).is_err());
     }
 
     #[test]
     fn the_inner_rule_goes_on_where_it_was() {
-        let set = set_of(&[1; 30]);
-        let balancer = Balancer::new(&set, Subset::new(RoundRobin, 9, 6)).expect("small");
+        let set = set_with_weights(&[1; 30]);
+        let balancer = Balancer::new(&set, RandomSubset::new(RoundRobin, 9, 6)).expect("small");
         let mut used = BTreeSet::new();
         for _ in 0..6 {
             used.insert(balancer.pick(&Flow::new()).expect("usable").id().clone());
-            set.set_weight(&named(0).into(), 1).expect("known");
+            set.set_weight(&backend_name(0).into(), 1).expect("known");
         }
         assert_eq!(used, subset(&set, 9, 6));
     }
 
     #[test]
     fn it_goes_with_the_other_wrapper_both_ways() {
-        let set = set_of(&[1; 200]);
-        let bounded = || Bounded::new(Maglev::new(), 125).expect("above 100");
-        let inside = Balancer::new(&set, Subset::new(bounded(), 3, 10)).expect("small");
+        let set = set_with_weights(&[1; 200]);
+        let bounded = || BoundedLoad::new(Maglev::new(), 125).expect("above 100");
+        let inside = Balancer::new(&set, RandomSubset::new(bounded(), 3, 10)).expect("small");
         let leases: Vec<_> =
             (0..100).map(|_| inside.pick(&Flow::new().key(1)).expect("usable")).collect();
         let load = |id: &BackendId| set.snapshot().find(id).expect("known").load().active;
         assert!(subset(&set, 3, 10).iter().all(|id| load(id) <= 13), "ceil(1.25 * 100 / 10)");
         drop(leases);
-        let outside = Bounded::new(Subset::new(Maglev::new(), 3, 10), 2500).expect("above 100");
+        let outside =
+            BoundedLoad::new(RandomSubset::new(Maglev::new(), 3, 10), 2500).expect("above 100");
         let outside = Balancer::new(&set, outside).expect("small");
         let leases: Vec<_> =
             (0..80).map(|_| outside.pick(&Flow::new().key(1)).expect("usable")).collect();

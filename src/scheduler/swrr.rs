@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use crossbeam_utils::CachePadded;
 
-use super::hash::{mix, scale};
+use super::hash::{mix_bits, scale_to_range};
 use super::{CompileError, PickContext, Picker, Scheduler, previous_as};
 use crate::backend::Members;
 use crate::sync::{AtomicUsize, Ordering};
@@ -37,7 +37,7 @@ use crate::sync::{AtomicUsize, Ordering};
 ///
 /// # The herd
 /// Clients that all start at the beginning of the same round all call on the heaviest server first.
-/// [`with_offset`](Self::with_offset) starts each somewhere else.
+/// [`offset`](Self::offset) starts each somewhere else.
 ///
 /// # Cost
 /// O(1): one atomic addition, one look into the table of 2 bytes a slot (128 KiB at the most). The
@@ -79,9 +79,9 @@ impl SmoothWeightedRoundRobin {
     /// will do. Over many seeds the first pick has the same shares as all picks. Default: at the
     /// beginning.
     #[must_use]
-    pub const fn with_offset(self, seed: u64) -> Self {
+    pub const fn offset(self, seed: u64) -> Self {
         // The odd constant keeps seed 0 from being the beginning, where everybody else is.
-        Self { phase: mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)) }
+        Self { phase: mix_bits(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)) }
     }
 }
 
@@ -95,46 +95,47 @@ impl Scheduler for SmoothWeightedRoundRobin {
         members: &Members,
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        if members.len() > SLOTS_MAX {
-            return Err(CompileError::TooMany { members: members.len(), max: SLOTS_MAX });
+        if members.len() > MAX_SLOTS {
+            return Err(CompileError::TooManyMembers { members: members.len(), max: MAX_SLOTS });
         }
-        let slots = lay_out(&quotas(members));
-        let phase = previous_as::<Round>(previous).map_or(self.phase, Round::phase);
-        Ok(Box::new(Round::new(slots, phase)))
+        let slots = lay_out_round(&slot_quotas(members));
+        let phase = previous_as::<SmoothWeightedRoundRobinPicker>(previous)
+            .map_or(self.phase, SmoothWeightedRoundRobinPicker::phase);
+        Ok(Box::new(SmoothWeightedRoundRobinPicker::new(slots, phase)))
     }
 }
 
-const SLOTS_MAX: usize = 65_536;
+const MAX_SLOTS: usize = 65_536;
 /// How many slots a pick looks at before it takes whoever can be used.
-const WALK_MAX: usize = 256;
+const MAX_WALKED_SLOTS: usize = 256;
 /// Where the cursor is set back, about: half of what 32 bits hold, so that no number of threads can
 /// run past the other half before the one that should set it back has done so.
-const CURSOR_MARK: usize = 1 << 31;
+const CURSOR_RESET_MARK: usize = 1 << 31;
 
 /// A laid out round and the place in it.
 #[derive(Debug)]
-struct Round {
+struct SmoothWeightedRoundRobinPicker {
     slots: Box<[u16]>,
     /// `2^64 / slots`, rounded up, to divide by multiplying.
     reciprocal: u64,
-    /// A whole number of rounds near [`CURSOR_MARK`].
-    wrap: usize,
+    /// A whole number of rounds near [`CURSOR_RESET_MARK`].
+    cursor_reset: usize,
     /// What a change of the length of the round left between two slots; the whole phase while there
     /// is no slot.
-    fraction: u64,
+    phase_remainder: u64,
     cursor: CachePadded<AtomicUsize>,
 }
 
-impl Round {
+impl SmoothWeightedRoundRobinPicker {
     fn new(slots: Box<[u16]>, phase: u64) -> Self {
         let len = slots.len();
         // An empty round keeps the phase as it is for the next one.
         let fraction = if len == 0 { phase } else { phase.wrapping_mul(len as u64) };
         Self {
             reciprocal: (u64::MAX / len.max(1) as u64).wrapping_add(1),
-            wrap: CURSOR_MARK - CURSOR_MARK.checked_rem(len).unwrap_or(0),
-            fraction,
-            cursor: CachePadded::new(AtomicUsize::new(scale(phase, len))),
+            cursor_reset: CURSOR_RESET_MARK - CURSOR_RESET_MARK.checked_rem(len).unwrap_or(0),
+            phase_remainder: fraction,
+            cursor: CachePadded::new(AtomicUsize::new(scale_to_range(phase, len))),
             slots,
         }
     }
@@ -142,10 +143,10 @@ impl Round {
     /// The part of the round that lies behind the cursor, in units of 2^-64.
     fn phase(&self) -> u64 {
         if self.slots.is_empty() {
-            return self.fraction;
+            return self.phase_remainder;
         }
-        let slot = self.index(self.cursor.load(Ordering::Relaxed));
-        let way = (slot as u128) << 64 | u128::from(self.fraction);
+        let slot = self.slot_of_cursor(self.cursor.load(Ordering::Relaxed));
+        let way = (slot as u128) << 64 | u128::from(self.phase_remainder);
         // Rounded up, so that scaling it back does not fall one slot short.
         u64::try_from(way.div_ceil(self.slots.len() as u128)).unwrap_or(u64::MAX)
     }
@@ -156,8 +157,8 @@ impl Round {
         // Relaxed: the cursor orders nothing but itself.
         let before = self.cursor.fetch_add(steps, Ordering::Relaxed);
         // Exactly one thread crosses the mark, and takes off whole rounds: no turn is lost.
-        if before < self.wrap && before + steps >= self.wrap {
-            self.cursor.fetch_sub(self.wrap, Ordering::Relaxed);
+        if before < self.cursor_reset && before + steps >= self.cursor_reset {
+            self.cursor.fetch_sub(self.cursor_reset, Ordering::Relaxed);
         }
         before
     }
@@ -165,23 +166,23 @@ impl Round {
     /// `cursor % slots.len()`; exact below 2^32 (D. Lemire and others, "Faster remainder by direct
     /// computation", 2019).
     #[inline]
-    fn index(&self, cursor: usize) -> usize {
-        scale(self.reciprocal.wrapping_mul(cursor as u64), self.slots.len())
+    fn slot_of_cursor(&self, cursor: usize) -> usize {
+        scale_to_range(self.reciprocal.wrapping_mul(cursor as u64), self.slots.len())
     }
 
     /// Looks for somebody usable behind a slot that is not.
     #[cold]
-    fn walk(&self, cx: &PickContext<'_>, start: usize) -> Option<usize> {
+    fn find_usable_slot(&self, cx: &PickContext<'_>, start: usize) -> Option<usize> {
         let len = self.slots.len();
         let mut refused = self.slots[start];
-        for (step, slot) in (start + 1..start + len.min(WALK_MAX)).enumerate() {
+        for (step, slot) in (start + 1..start + len.min(MAX_WALKED_SLOTS)).enumerate() {
             let member = self.slots[if slot < len { slot } else { slot - len }];
             if member == refused {
                 continue;
             }
-            if cx.usable(usize::from(member)) {
+            if cx.is_usable(usize::from(member)) {
                 // What one flow has tried is no reason to cost others their turn.
-                if cx.is_plain() {
+                if cx.is_unrestricted() {
                     self.advance(step + 1);
                 }
                 return Some(usize::from(member));
@@ -189,51 +190,51 @@ impl Round {
             refused = member;
         }
         let next = usize::from(refused) + 1;
-        let any = || (next..cx.members().len()).chain(0..next).find(|&i| cx.usable(i));
-        if len > WALK_MAX { any() } else { None }
+        let any = || (next..cx.members().len()).chain(0..next).find(|&i| cx.is_usable(i));
+        if len > MAX_WALKED_SLOTS { any() } else { None }
     }
 }
 
-impl Picker for Round {
+impl Picker for SmoothWeightedRoundRobinPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         if self.slots.is_empty() {
             return None;
         }
-        let slot = self.index(self.advance(1));
+        let slot = self.slot_of_cursor(self.advance(1));
         let member = usize::from(self.slots[slot]);
-        if cx.usable(member) { Some(member) } else { self.walk(cx, slot) }
+        if cx.is_usable(member) { Some(member) } else { self.find_usable_slot(cx, slot) }
     }
 }
 
 /// How many slots a member gets.
 #[derive(Clone, Copy, Debug)]
-struct Quota {
+struct SlotQuota {
     member: u16,
     slots: u64,
 }
 
 /// The slots of all eligible members, in list order.
-fn quotas(members: &Members) -> Vec<Quota> {
-    let mut quotas: Vec<Quota> = members
+fn slot_quotas(members: &Members) -> Vec<SlotQuota> {
+    let mut quotas: Vec<SlotQuota> = members
         .iter()
         .enumerate()
         .filter(|(_, member)| member.share() != 0)
-        .map(|(i, member)| Quota { member: i as u16, slots: u64::from(member.share()) })
+        .map(|(i, member)| SlotQuota { member: i as u16, slots: u64::from(member.share()) })
         .collect();
     let common = quotas.iter().fold(0, |divisor, quota| gcd(quota.slots, divisor));
     quotas.iter_mut().for_each(|quota| quota.slots /= common);
-    if quotas.iter().map(|quota| quota.slots).sum::<u64>() > SLOTS_MAX as u64 {
-        scale_down(&mut quotas);
+    if quotas.iter().map(|quota| quota.slots).sum::<u64>() > MAX_SLOTS as u64 {
+        scale_down_quotas(&mut quotas);
         quotas.sort_unstable_by_key(|quota| quota.member);
     }
     quotas
 }
 
-/// Shares out [`SLOTS_MAX`] slots by largest remainder, at least one each.
-fn scale_down(quotas: &mut [Quota]) {
+/// Shares out [`MAX_SLOTS`] slots by largest remainder, at least one each.
+fn scale_down_quotas(quotas: &mut [SlotQuota]) {
     quotas.sort_by_key(|quota| quota.slots);
     let mut sum: u64 = quotas.iter().map(|quota| quota.slots).sum();
-    let mut free = SLOTS_MAX as u64;
+    let mut free = MAX_SLOTS as u64;
     let mut tiny = 0;
     // From the lightest on, those entitled to less than a slot get one; the rest share what is left.
     while let Some(quota) = quotas.get_mut(tiny).filter(|quota| quota.slots * free < sum) {
@@ -256,14 +257,14 @@ fn gcd(a: u64, b: u64) -> u64 {
 
 /// A member that may have the next slot, and by when it must have had one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Claim {
+struct SlotClaim {
     /// In slots of the round, times `slots`, over the length of the round.
     deadline: u64,
     slots: u64,
     index: usize,
 }
 
-impl Ord for Claim {
+impl Ord for SlotClaim {
     fn cmp(&self, other: &Self) -> Compare {
         // deadline / slots, multiplied out; of equal ones the lighter first, then list order.
         (self.deadline * other.slots)
@@ -273,7 +274,7 @@ impl Ord for Claim {
     }
 }
 
-impl PartialOrd for Claim {
+impl PartialOrd for SlotClaim {
     fn partial_cmp(&self, other: &Self) -> Option<Compare> {
         Some(self.cmp(other))
     }
@@ -282,7 +283,7 @@ impl PartialOrd for Claim {
 /// Tijdeman's assignment, for `n` members, `S` slots and `d = 2n - 2`: the `k`-th slot of a member
 /// with `w` slots (counted from 0) may be given from place `(k + 1/d) S/w` on and is due at
 /// `(k + 1 - 1/d) S/w`; of those that may, the one that is due first has the place.
-fn lay_out(quotas: &[Quota]) -> Box<[u16]> {
+fn lay_out_round(quotas: &[SlotQuota]) -> Box<[u16]> {
     let len: u64 = quotas.iter().map(|quota| quota.slots).sum();
     if let [only] = quotas {
         return Box::new([only.member]);
@@ -307,11 +308,11 @@ fn lay_out(quotas: &[Quota]) -> Box<[u16]> {
             let i = index as usize;
             let slots = quotas[i].slots;
             let deadline = (given[i] + 1) * d - 1;
-            claims.push(Reverse(Claim { deadline, slots, index: i }));
+            claims.push(Reverse(SlotClaim { deadline, slots, index: i }));
             index = next[i];
         }
         // Somebody always claims: what all are behind sums up to one slot.
-        let Some(Reverse(Claim { slots, index, .. })) = claims.pop() else { continue };
+        let Some(Reverse(SlotClaim { slots, index, .. })) = claims.pop() else { continue };
         round.push(quotas[index].member);
         given[index] += 1;
         if given[index] < slots {

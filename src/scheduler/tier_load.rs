@@ -2,14 +2,14 @@
 
 /// The numbers behind the division of work.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rule {
+pub(super) struct TierPolicy {
     pub(super) overprovisioning: u32,
     pub(super) panic_threshold: u32,
 }
 
 /// How many members of a tier are wanted, and how many of them can serve.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Count {
+pub(super) struct TierCount {
     pub(super) available: u64,
     pub(super) counted: u64,
 }
@@ -21,10 +21,10 @@ pub(super) struct TierLoad {
     pub(super) panic: bool,
 }
 
-impl Rule {
+impl TierPolicy {
     /// Divides the work; the parts add up to 100 % unless nobody at all can be given any.
-    pub(super) fn loads(&self, counts: &[Count]) -> Vec<TierLoad> {
-        let healths: Vec<u64> = counts.iter().map(|&count| self.health(count)).collect();
+    pub(super) fn tier_loads(&self, counts: &[TierCount]) -> Vec<TierLoad> {
+        let healths: Vec<u64> = counts.iter().map(|&count| self.tier_health(count)).collect();
         if healths.iter().sum::<u64>() >= 100 {
             let mut left = 100;
             let fill = |&health: &u64| {
@@ -34,7 +34,7 @@ impl Rule {
             };
             return healths.iter().map(fill).collect();
         }
-        let panics: Vec<bool> = counts.iter().map(|&count| self.panics(count)).collect();
+        let panics: Vec<bool> = counts.iter().map(|&count| self.is_in_panic(count)).collect();
         let parts = if panics.iter().all(|&panic| panic) {
             apportion(&counts.iter().map(|count| count.counted).collect::<Vec<_>>())
         } else {
@@ -45,7 +45,7 @@ impl Rule {
     }
 
     /// In percent.
-    fn health(&self, Count { available, counted }: Count) -> u64 {
+    fn tier_health(&self, TierCount { available, counted }: TierCount) -> u64 {
         if available == 0 {
             return 0;
         }
@@ -53,7 +53,7 @@ impl Rule {
         (u64::from(self.overprovisioning) * available / counted.max(1)).clamp(1, 100)
     }
 
-    fn panics(&self, Count { available, counted }: Count) -> bool {
+    fn is_in_panic(&self, TierCount { available, counted }: TierCount) -> bool {
         // available / counted < threshold / 100; a tier without members is as bad as can be.
         available * 100 < u64::from(self.panic_threshold) * counted.max(1)
     }
@@ -78,13 +78,13 @@ fn apportion(parts: &[u64]) -> Vec<u64> {
 mod tests {
     use super::*;
 
-    const DEFAULT: Rule = Rule { overprovisioning: 140, panic_threshold: 50 };
+    const DEFAULT: TierPolicy = TierPolicy { overprovisioning: 140, panic_threshold: 50 };
 
     /// Loads of tiers of 100 members each.
-    fn loads(rule: Rule, available: &[u64]) -> Vec<(u64, bool)> {
+    fn loads(rule: TierPolicy, available: &[u64]) -> Vec<(u64, bool)> {
         let counts: Vec<_> =
-            available.iter().map(|&available| Count { available, counted: 100 }).collect();
-        rule.loads(&counts).into_iter().map(|load| (load.percent, load.panic)).collect()
+            available.iter().map(|&available| TierCount { available, counted: 100 }).collect();
+        rule.tier_loads(&counts).into_iter().map(|load| (load.percent, load.panic)).collect()
     }
 
     // Facts of Envoy's documentation, docs/root/intro/arch_overview/upstream/load_balancing,
@@ -129,20 +129,21 @@ mod tests {
     fn all_down_is_divided_by_size_or_not_at_all() {
         assert_eq!(loads(DEFAULT, &[0, 0]), [(50, true), (50, true)]);
         let counts =
-            [(0, 1), (0, 0), (0, 2)].map(|(available, counted)| Count { available, counted });
-        let percents: Vec<_> = DEFAULT.loads(&counts).iter().map(|load| load.percent).collect();
+            [(0, 1), (0, 0), (0, 2)].map(|(available, counted)| TierCount { available, counted });
+        let percents: Vec<_> =
+            DEFAULT.tier_loads(&counts).iter().map(|load| load.percent).collect();
         assert_eq!(percents, [33, 0, 67]);
-        let calm = Rule { panic_threshold: 0, ..DEFAULT };
+        let calm = TierPolicy { panic_threshold: 0, ..DEFAULT };
         assert_eq!(loads(calm, &[0, 0]), [(0, false), (0, false)]);
         assert_eq!(loads(calm, &[0, 1]), [(0, false), (100, false)]);
-        assert_eq!(DEFAULT.loads(&[]), []);
+        assert_eq!(DEFAULT.tier_loads(&[]), []);
     }
 
     #[test]
     fn one_member_of_a_thousand_is_not_nobody() {
-        let calm = Rule { panic_threshold: 0, ..DEFAULT };
-        let one = Count { available: 1, counted: 1000 };
-        assert_eq!(calm.loads(&[one]), [TierLoad { percent: 100, panic: false }]);
+        let calm = TierPolicy { panic_threshold: 0, ..DEFAULT };
+        let one = TierCount { available: 1, counted: 1000 };
+        assert_eq!(calm.tier_loads(&[one]), [TierLoad { percent: 100, panic: false }]);
     }
 
     #[test]
@@ -151,11 +152,12 @@ mod tests {
             for b in 0..=20 {
                 for c in 0..=20 {
                     for overprovisioning in [1, 30, 100, 140, 1000] {
-                        let rule = Rule { overprovisioning, ..DEFAULT };
+                        let rule = TierPolicy { overprovisioning, ..DEFAULT };
                         let counts = [(a, 20), (b, 20), (c, 20)];
                         let counts =
-                            counts.map(|(available, counted)| Count { available, counted });
-                        let sum: u64 = rule.loads(&counts).iter().map(|load| load.percent).sum();
+                            counts.map(|(available, counted)| TierCount { available, counted });
+                        let sum: u64 =
+                            rule.tier_loads(&counts).iter().map(|load| load.percent).sum();
                         assert_eq!(sum, 100, "{a} {b} {c} {overprovisioning}");
                     }
                 }

@@ -2,8 +2,8 @@
 
 use std::hint::select_unpredictable;
 
-use super::least::Overhead;
-use super::sample::Sampler;
+use super::least::ConnectionOverhead;
+use super::sample::WeightedSampler;
 use super::{CompileError, PickContext, Picker, Rng, Scheduler};
 use crate::backend::Members;
 
@@ -24,9 +24,9 @@ use crate::backend::Members;
 ///
 /// # Examples
 /// ```
-/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::TwoChoices};
+/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::IpvsTwoChoices};
 /// let set = BackendSet::new();
-/// let balancer = Balancer::new(&set, TwoChoices::new())?;
+/// let balancer = Balancer::new(&set, IpvsTwoChoices::new())?;
 /// set.insert(Spec::new("a", ()))?;
 /// set.insert(Spec::new("b", ()))?;
 /// assert!(balancer.pick(&Flow::new()).is_ok());
@@ -34,23 +34,23 @@ use crate::backend::Members;
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
-pub struct TwoChoices {
-    overhead: Overhead,
+pub struct IpvsTwoChoices {
+    overhead: ConnectionOverhead,
 }
 
-impl TwoChoices {
+impl IpvsTwoChoices {
     /// With the classic overhead.
     pub const fn new() -> Self {
-        Self { overhead: Overhead::Classic }
+        Self { overhead: ConnectionOverhead::Classic }
     }
 
-    /// How inactive connections count. Default: [`Overhead::Classic`].
-    pub const fn with_overhead(self, overhead: Overhead) -> Self {
+    /// How inactive connections count. Default: [`ConnectionOverhead::Classic`].
+    pub const fn overhead(self, overhead: ConnectionOverhead) -> Self {
         Self { overhead }
     }
 }
 
-impl Scheduler for TwoChoices {
+impl Scheduler for IpvsTwoChoices {
     fn name(&self) -> &str {
         "twos"
     }
@@ -63,70 +63,75 @@ impl Scheduler for TwoChoices {
         // Of 2^64: how often a draw is 0, and how often two are.
         let zero = u128::from(u64::MAX) / u128::from(members.share_sum() + 1);
         let both = (zero * zero) >> u64::BITS;
-        Ok(Box::new(Draws {
+        Ok(Box::new(IpvsTwoChoicesPicker {
             overhead: self.overhead,
-            sampler: Sampler::new(members)?,
-            zeros: [zero, 2 * zero - both].map(|it| u64::try_from(it).unwrap_or(u64::MAX)),
-            first: members.iter().position(|m| m.share() != 0),
+            sampler: WeightedSampler::new(members)?,
+            zero_thresholds: [zero, 2 * zero - both]
+                .map(|it| u64::try_from(it).unwrap_or(u64::MAX)),
+            first_eligible: members.iter().position(|m| m.share() != 0),
         }))
     }
 }
 
 #[derive(Debug)]
-struct Draws {
-    overhead: Overhead,
-    sampler: Sampler,
+struct IpvsTwoChoicesPicker {
+    overhead: ConnectionOverhead,
+    sampler: WeightedSampler,
     /// The kernel draws from one number more than there are shares, and 0 comes before everybody. What
     /// part of 2^64 it is that the first of two draws is 0; and behind it, that only the second is.
-    zeros: [u64; 2],
+    zero_thresholds: [u64; 2],
     /// Who gets what falls there.
-    first: Option<usize>,
+    first_eligible: Option<usize>,
 }
 
-impl Picker for Draws {
+impl Picker for IpvsTwoChoicesPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let members = cx.members();
-        let (first, second) = if cx.is_plain() && !members.is_limited() {
+        let (first, second) = if cx.is_unrestricted() && !members.has_limits() {
             let random = cx.rng().next_u64();
-            let drawn = self.sampler.draw_twice(cx.rng())?;
-            if random < self.zeros[1] { self.with_zeros(random, drawn, cx.rng())? } else { drawn }
+            let drawn = self.sampler.draw_pair(cx.rng())?;
+            if random < self.zero_thresholds[1] {
+                self.replace_zero_draws(random, drawn, cx.rng())?
+            } else {
+                drawn
+            }
         } else {
-            draw_usable(cx)?
+            draw_usable_pair(cx)?
         };
-        let (one, two) = (members.glance(first)?, members.glance(second)?);
-        let heavier = u64::from(two.share) * self.overhead.of(one.account.load())
-            > u64::from(one.share) * self.overhead.of(two.account.load());
+        let (one, two) = (members.pick_view(first)?, members.pick_view(second)?);
+        let heavier = u64::from(two.share) * self.overhead.cost(one.account.load())
+            > u64::from(one.share) * self.overhead.cost(two.account.load());
         Some(select_unpredictable(heavier, second, first))
     }
 }
 
-impl Draws {
+impl IpvsTwoChoicesPicker {
     /// What becomes of two draws of which one at least is 0.
     #[cold]
-    fn with_zeros(
+    fn replace_zero_draws(
         &self,
         random: u64,
         (first, second): (usize, usize),
         rng: &mut Rng,
     ) -> Option<(usize, usize)> {
-        if random >= self.zeros[0] {
-            return Some((first, self.first?));
+        if random >= self.zero_thresholds[0] {
+            return Some((first, self.first_eligible?));
         }
-        let also = rng.next_u64() < self.zeros[0];
-        Some((self.first?, if also { self.first? } else { second }))
+        let also = rng.next_u64() < self.zero_thresholds[0];
+        Some((self.first_eligible?, if also { self.first_eligible? } else { second }))
     }
 }
 
 /// Both draws by a walk over the members that are usable now.
 #[inline(never)]
-fn draw_usable(cx: &mut PickContext<'_>) -> Option<(usize, usize)> {
+fn draw_usable_pair(cx: &mut PickContext<'_>) -> Option<(usize, usize)> {
     let members = cx.members();
-    let usable = (0..members.len()).filter(|&i| cx.usable(i));
+    let usable = (0..members.len()).filter(|&i| cx.is_usable(i));
     let sum: u64 = usable.map(|i| u64::from(members[i].share())).sum();
     let draws = [cx.rng().below(sum + 1), cx.rng().below(sum + 1)];
     let find = |draw: u64| {
         let mut sum = 0;
-        (0..members.len()).filter(|&i| cx.usable(i)).find(|&i| {
+        (0..members.len()).filter(|&i| cx.is_usable(i)).find(|&i| {
             sum += u64::from(members[i].share());
             draw <= sum
         })
@@ -143,7 +148,7 @@ mod tests {
     fn counts(set: &BackendSet<()>, picks: usize) -> Vec<usize> {
         let snapshot = set.snapshot();
         let members = snapshot.members();
-        let picker = TwoChoices::new().compile(members, None).expect("no limit of members");
+        let picker = IpvsTwoChoices::new().compile(members, None).expect("no limit of members");
         let (flow, mut rng) = (Flow::new(), Rng::with_seed(1));
         let mut counts = vec![0; members.len()];
         for _ in 0..picks {
@@ -164,7 +169,7 @@ mod tests {
     #[test]
     fn an_idle_set_is_drawn_from_with_the_first_favoured_by_one() {
         // Draws 0..=4: 0 and 1 fall on the first, 2 to 4 on the last.
-        for limits in [Limits::NONE, Limits::max(9)] {
+        for limits in [Limits::NONE, Limits::new(9)] {
             let counts = counts(&set(limits), 100_000);
             assert!((39_000..41_000).contains(&counts[0]), "{counts:?}");
             assert_eq!(counts[1], 0);
@@ -174,7 +179,7 @@ mod tests {
     #[test]
     fn the_busy_one_is_chosen_only_when_drawn_twice() {
         let set = set(Limits::NONE);
-        set.snapshot().backends()[2].mirror_load(9, 0);
+        set.snapshot().backends()[2].set_load(9, 0);
         let counts = counts(&set, 100_000);
         assert!((63_000..65_000).contains(&counts[0]), "1 - 0.6 * 0.6: {counts:?}");
     }

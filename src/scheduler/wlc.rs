@@ -1,6 +1,6 @@
 //! Weighted least connections: `wlc`.
 
-use super::least::{LeastConnected, Overhead};
+use super::least::{ConnectionOverhead, LeastConnectionsPicker};
 use super::{CompileError, Picker, Scheduler};
 use crate::backend::{Member, Members};
 
@@ -30,17 +30,17 @@ use crate::backend::{Member, Members};
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
 pub struct WeightedLeastConnections {
-    overhead: Overhead,
+    overhead: ConnectionOverhead,
 }
 
 impl WeightedLeastConnections {
     /// With the classic overhead.
     pub const fn new() -> Self {
-        Self { overhead: Overhead::Classic }
+        Self { overhead: ConnectionOverhead::Classic }
     }
 
-    /// How inactive connections count. Default: [`Overhead::Classic`].
-    pub const fn with_overhead(self, overhead: Overhead) -> Self {
+    /// How inactive connections count. Default: [`ConnectionOverhead::Classic`].
+    pub const fn overhead(self, overhead: ConnectionOverhead) -> Self {
         Self { overhead }
     }
 }
@@ -55,6 +55,6 @@ impl Scheduler for WeightedLeastConnections {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        Ok(Box::new(LeastConnected::new(self.overhead, members, Member::share)))
+        Ok(Box::new(LeastConnectionsPicker::new(self.overhead, members, Member::share)))
     }
 }

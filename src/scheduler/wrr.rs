@@ -35,16 +35,16 @@ use crate::sync::{AtomicU64, Ordering};
 pub struct WeightedRoundRobin;
 
 #[derive(Debug)]
-struct Ring {
-    mark: AtomicU64,
-    shares: Shares,
-    step: u32,
-    top: u32,
+struct WeightedRoundRobinPicker {
+    cursor: AtomicU64,
+    shares: ShareTree,
+    level_step: u32,
+    top_level: u32,
 }
 
 /// Where the walk stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Mark {
+struct WalkCursor {
     /// The position after the last one chosen; 0 is the head of the list.
     next: u32,
     /// The level: the least share that is served on this walk.
@@ -61,37 +61,42 @@ impl Scheduler for WeightedRoundRobin {
         members: &Members,
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let shares = Shares::new(members.iter().map(|m| m.share()));
+        let shares = ShareTree::new(members.iter().map(|m| m.share()));
         let step = members.iter().map(|m| m.share()).fold(0, gcd).max(1);
         let top = shares.max().saturating_sub(step - 1);
-        let level = previous_as::<Ring>(previous).map_or(top, |ring| {
+        let level = previous_as::<WeightedRoundRobinPicker>(previous).map_or(top, |ring| {
             // Relaxed here and below: the mark orders nothing but itself.
-            let level = Mark::unpack(ring.mark.load(Ordering::Relaxed)).level;
+            let level = WalkCursor::unpack(ring.cursor.load(Ordering::Relaxed)).level;
             match level {
                 0 => top,
                 _ if level > top => top,
-                // The kernel's rounding, which is not that of `level_at`.
+                // The kernel's rounding, which is not that of `level_of_share`.
                 _ if step > 1 => level / step * step + 1,
                 _ => level,
             }
         });
-        let mark = Mark { next: 0, level };
-        Ok(Box::new(Ring { mark: AtomicU64::new(mark.pack()), shares, step, top }))
+        let mark = WalkCursor { next: 0, level };
+        Ok(Box::new(WeightedRoundRobinPicker {
+            cursor: AtomicU64::new(mark.pack()),
+            shares,
+            level_step: step,
+            top_level: top,
+        }))
     }
 }
 
 /// How often a pick that lost its turn to another thread looks for the next one.
-const ATTEMPTS: usize = 8;
+const MAX_CURSOR_ATTEMPTS: usize = 8;
 
-impl Picker for Ring {
+impl Picker for WeightedRoundRobinPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        let mut seen = self.mark.load(Ordering::Relaxed);
+        let mut seen = self.cursor.load(Ordering::Relaxed);
         let mut chosen = None;
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_CURSOR_ATTEMPTS {
             let mark;
-            (chosen, mark) = self.walk(Mark::unpack(seen), |i| cx.usable(i));
+            (chosen, mark) = self.advance(WalkCursor::unpack(seen), |i| cx.is_usable(i));
             let order = Ordering::Relaxed;
-            match self.mark.compare_exchange(seen, mark.pack(), order, order) {
+            match self.cursor.compare_exchange(seen, mark.pack(), order, order) {
                 Ok(_) => break,
                 Err(now) => seen = now,
             }
@@ -100,21 +105,29 @@ impl Picker for Ring {
     }
 }
 
-impl Ring {
+impl WeightedRoundRobinPicker {
     /// One decision: who is next, and where the walk stands then.
     #[inline]
-    fn walk(&self, start: Mark, usable: impl Fn(usize) -> bool) -> (Option<usize>, Mark) {
+    fn advance(
+        &self,
+        start: WalkCursor,
+        usable: impl Fn(usize) -> bool,
+    ) -> (Option<usize>, WalkCursor) {
         // Most steps stay on the level.
         match self.next_usable(start.next..self.shares.len() as u32, start.level, &usable) {
-            Some(i) => (Some(i as usize), Mark { next: i + 1, level: start.level }),
-            None => self.walk_on(start, usable),
+            Some(i) => (Some(i as usize), WalkCursor { next: i + 1, level: start.level }),
+            None => self.advance_levels(start, usable),
         }
     }
 
     /// Behind the last who is heavy enough: from the head of the list again, level by level.
     #[inline(never)]
-    fn walk_on(&self, start: Mark, usable: impl Fn(usize) -> bool) -> (Option<usize>, Mark) {
-        if self.top == 0 {
+    fn advance_levels(
+        &self,
+        start: WalkCursor,
+        usable: impl Fn(usize) -> bool,
+    ) -> (Option<usize>, WalkCursor) {
+        if self.top_level == 0 {
             return (None, start);
         }
         let mut at = start;
@@ -126,27 +139,27 @@ impl Ring {
             let stop = (last_pass && restarted && start.next != 0).then_some(start.next);
             let end = stop.unwrap_or(self.shares.len() as u32);
             if let Some(i) = self.next_usable(at.next..end, at.level, &usable) {
-                return (Some(i as usize), Mark { next: i + 1, level: at.level });
+                return (Some(i as usize), WalkCursor { next: i + 1, level: at.level });
             }
             if let Some(next) = stop {
-                return (None, Mark { next, level: at.level });
+                return (None, WalkCursor { next, level: at.level });
             }
             if at.next == 0 {
                 // A whole walk found nobody: go straight down to a level where somebody is usable.
-                let best = *best.get_or_insert_with(|| self.shares.best(&usable));
-                at.level = at.level.min(level_at(best, self.step) + self.step);
+                let best = *best.get_or_insert_with(|| self.shares.max_usable(&usable));
+                at.level = at.level.min(level_of_share(best, self.level_step) + self.level_step);
             }
             at.next = 0;
-            if at.level > self.step {
-                at.level -= self.step;
+            if at.level > self.level_step {
+                at.level -= self.level_step;
             } else {
-                at.level = self.top;
+                at.level = self.top_level;
                 if last_pass || start.next == 0 {
                     return (None, at);
                 }
                 restarted = true;
             }
-            last_pass = at.level <= self.step;
+            last_pass = at.level <= self.level_step;
         }
     }
 
@@ -170,7 +183,7 @@ impl Ring {
     }
 }
 
-impl Mark {
+impl WalkCursor {
     fn pack(self) -> u64 {
         u64::from(self.next) << 32 | u64::from(self.level)
     }
@@ -181,7 +194,7 @@ impl Mark {
 }
 
 /// The level of the walk that serves `share` and nothing less than a step below it.
-fn level_at(share: u32, step: u32) -> u32 {
+fn level_of_share(share: u32, step: u32) -> u32 {
     share.saturating_sub(1) / step * step + 1
 }
 
@@ -191,7 +204,7 @@ fn gcd(a: u32, b: u32) -> u32 {
 
 /// The shares of the members as a tree of maxima, to find the next one that is heavy enough.
 #[derive(Debug)]
-struct Shares {
+struct ShareTree {
     len: usize,
     /// The width of the lowest row, a power of two.
     width: usize,
@@ -199,7 +212,7 @@ struct Shares {
     tree: Box<[u32]>,
 }
 
-impl Shares {
+impl ShareTree {
     fn new(shares: impl ExactSizeIterator<Item = u32>) -> Self {
         let len = shares.len();
         let width = len.next_power_of_two();
@@ -221,7 +234,7 @@ impl Shares {
         self.tree[1]
     }
 
-    fn best(&self, usable: impl Fn(usize) -> bool) -> u32 {
+    fn max_usable(&self, usable: impl Fn(usize) -> bool) -> u32 {
         (0..self.len).filter(|&i| usable(i)).map(|i| self.tree[self.width + i]).max().unwrap_or(0)
     }
 
@@ -255,28 +268,37 @@ impl Shares {
 mod tests {
     use super::*;
 
-    fn ring(shares: &[u32]) -> Ring {
+    fn ring(shares: &[u32]) -> WeightedRoundRobinPicker {
         let step = shares.iter().copied().fold(0, gcd).max(1);
-        let shares = Shares::new(shares.iter().copied());
+        let shares = ShareTree::new(shares.iter().copied());
         let top = shares.max().saturating_sub(step - 1);
-        let mark = Mark { next: 0, level: top };
-        Ring { mark: AtomicU64::new(mark.pack()), shares, step, top }
+        let mark = WalkCursor { next: 0, level: top };
+        WeightedRoundRobinPicker {
+            cursor: AtomicU64::new(mark.pack()),
+            shares,
+            level_step: step,
+            top_level: top,
+        }
     }
 
     fn sequence(shares: &[u32], picks: usize) -> Vec<usize> {
         let ring = ring(shares);
-        let mut mark = Mark::unpack(ring.mark.load(Ordering::Relaxed));
+        let mut mark = WalkCursor::unpack(ring.cursor.load(Ordering::Relaxed));
         let next = |_| {
             let chosen;
-            (chosen, mark) = ring.walk(mark, |_| true);
+            (chosen, mark) = ring.advance(mark, |_| true);
             chosen.expect("somebody has a share")
         };
         (0..picks).map(next).collect()
     }
 
     /// The rule of the kernel, member by member and level by level.
-    fn slow_walk(ring: &Ring, start: Mark, usable: &[bool]) -> (Option<usize>, Mark) {
-        if ring.top == 0 {
+    fn slow_walk(
+        ring: &WeightedRoundRobinPicker,
+        start: WalkCursor,
+        usable: &[bool],
+    ) -> (Option<usize>, WalkCursor) {
+        if ring.top_level == 0 {
             return (None, start);
         }
         let (mut at, mut restarted, mut last_pass) = (start, false, false);
@@ -285,23 +307,23 @@ mod tests {
             for i in at.next..ring.shares.len as u32 {
                 let share = ring.shares.tree[ring.shares.width + i as usize];
                 if usable[i as usize] && share >= at.level {
-                    return (Some(i as usize), Mark { next: i + 1, level: at.level });
+                    return (Some(i as usize), WalkCursor { next: i + 1, level: at.level });
                 }
                 if stop && i + 1 == start.next {
-                    return (None, Mark { next: start.next, level: at.level });
+                    return (None, WalkCursor { next: start.next, level: at.level });
                 }
             }
             at.next = 0;
-            if at.level <= ring.step {
-                at.level = ring.top;
+            if at.level <= ring.level_step {
+                at.level = ring.top_level;
                 if last_pass || start.next == 0 {
                     return (None, at);
                 }
                 restarted = true;
             } else {
-                at.level -= ring.step;
+                at.level -= ring.level_step;
             }
-            last_pass = at.level <= ring.step;
+            last_pass = at.level <= ring.level_step;
         }
     }
 
@@ -322,11 +344,11 @@ mod tests {
             let ring = ring(&shares);
             let usable: Vec<bool> =
                 shares.iter().map(|&share| share > 0 && rng.below(3) > 0).collect();
-            let levels = u64::from(ring.top.max(1) / ring.step + 1);
-            let level = (rng.below(levels) as u32 * ring.step + 1).min(ring.top);
-            let start = Mark { next: rng.below(len as u64 + 1) as u32, level };
+            let levels = u64::from(ring.top_level.max(1) / ring.level_step + 1);
+            let level = (rng.below(levels) as u32 * ring.level_step + 1).min(ring.top_level);
+            let start = WalkCursor { next: rng.below(len as u64 + 1) as u32, level };
             assert_eq!(
-                ring.walk(start, |i| usable[i]),
+                ring.advance(start, |i| usable[i]),
                 slow_walk(&ring, start, &usable),
                 "{shares:?} {usable:?} {start:?}"
             );
@@ -338,22 +360,22 @@ mod tests {
         let mut shares = vec![1; 1000];
         shares[500] = 65_535;
         let ring = ring(&shares);
-        let start = Mark { next: 0, level: ring.top };
-        assert_eq!(ring.walk(start, |_| true).0, Some(500));
-        assert_eq!(ring.walk(start, |i| i != 500).0, Some(0), "the giant is full");
-        assert_eq!(ring.walk(start, |_| false), (None, start));
+        let start = WalkCursor { next: 0, level: ring.top_level };
+        assert_eq!(ring.advance(start, |_| true).0, Some(500));
+        assert_eq!(ring.advance(start, |i| i != 500).0, Some(0), "the giant is full");
+        assert_eq!(ring.advance(start, |_| false), (None, start));
     }
 
     #[test]
     fn the_tree_finds_the_next_or_nothing() {
         let shares = [3, 0, 5, 1, 2];
-        let tree = Shares::new(shares.into_iter());
+        let tree = ShareTree::new(shares.into_iter());
         for from in 0..7 {
             for level in 1..7 {
                 let slow = (from..5).find(|&i| shares[i] >= level);
                 assert_eq!(tree.next_at_least(from, level), slow, "from {from}, level {level}");
             }
         }
-        assert_eq!(Shares::new([].into_iter()).next_at_least(0, 1), None);
+        assert_eq!(ShareTree::new([].into_iter()).next_at_least(0, 1), None);
     }
 }

@@ -11,7 +11,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 ///
 /// # Errors
 /// What `fcntl(2)` says, `EBADF` for one: the number is no open descriptor.
-pub(crate) fn take(number: RawFd) -> io::Result<OwnedFd> {
+pub(crate) fn adopt_fd(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: setting a flag touches no memory; a number that is not open is an error.
     if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
         return Err(io::Error::last_os_error());

@@ -11,13 +11,13 @@ use libc::{c_int, sockaddr_ll, socklen_t};
 
 /// Which frames, by interface and by the number of the protocol above Ethernet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Frames {
+pub(crate) struct PacketEndpoint {
     pub(crate) interface: u32,
     pub(crate) protocol: u16,
 }
 
-impl Frames {
-    fn address(self, mac: [u8; 6]) -> sockaddr_ll {
+impl PacketEndpoint {
+    fn link_address(self, mac: [u8; 6]) -> sockaddr_ll {
         let mut octets = [0; 8];
         octets[..6].copy_from_slice(&mac);
         sockaddr_ll {
@@ -32,8 +32,8 @@ impl Frames {
     }
 
     /// Lets a packet socket receive these.
-    pub(crate) fn bind(self, socket: impl AsFd) -> io::Result<()> {
-        let address = self.address([0; 6]);
+    pub(crate) fn bind_socket(self, socket: impl AsFd) -> io::Result<()> {
+        let address = self.link_address([0; 6]);
         // SAFETY: the pointer is to a live `sockaddr_ll` whose size is given, and the call only reads
         // it; the descriptor is open for as long as it is borrowed.
         let answer = unsafe {
@@ -44,8 +44,13 @@ impl Frames {
     }
 
     /// Sends one to this hardware address.
-    pub(crate) fn send(self, socket: impl AsFd, mac: [u8; 6], bytes: &[u8]) -> io::Result<()> {
-        let address = self.address(mac);
+    pub(crate) fn send_frame(
+        self,
+        socket: impl AsFd,
+        mac: [u8; 6],
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        let address = self.link_address(mac);
         // SAFETY: both pointers are to live memory whose sizes are given, and the call only reads it;
         // the descriptor is open for as long as it is borrowed.
         let answer = unsafe {

@@ -8,7 +8,7 @@ use std::io;
 ///
 /// # Errors
 /// `EPERM` without `CAP_SYS_NICE`.
-pub(crate) fn set_realtime(priority: i32) -> io::Result<()> {
+pub(crate) fn set_realtime_priority(priority: i32) -> io::Result<()> {
     let priority = libc::sched_param { sched_priority: priority };
     let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
     // SAFETY: the pointer is to a live `sched_param`, which the call only reads; 0 is the caller.

@@ -13,23 +13,23 @@ const SIOCATMARK: Ioctl = 0x8905;
 /// pending.
 pub(crate) fn set_fastopen(socket: impl AsFd, pending: u32) -> io::Result<()> {
     let pending = c_int::try_from(pending).unwrap_or(c_int::MAX);
-    set(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, pending)
+    set_int_option(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, pending)
 }
 
 /// Lets a connect wait for the first write and send it with the SYN (`TCP_FASTOPEN_CONNECT`).
 pub(crate) fn set_fastopen_connect(socket: impl AsFd) -> io::Result<()> {
-    set(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
+    set_int_option(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
 }
 
 /// Leaves the choice of a port to the connect (`IP_BIND_ADDRESS_NO_PORT`), which knows the
 /// destination and may use one that is taken for another.
 pub(crate) fn set_bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
-    set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+    set_int_option(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
 /// Tells whether the next byte to be read lies behind urgent data (`SIOCATMARK`, `tcp(7)`): a read
 /// stops there, whatever is behind it, and only the next one goes on; a splice never does.
-pub(crate) fn is_at_mark(socket: impl AsFd) -> bool {
+pub(crate) fn is_at_urgent_mark(socket: impl AsFd) -> bool {
     let mut mark: c_int = 0;
     // SAFETY: the call writes one `c_int` to the live one that the pointer is to; the descriptor is
     // open for as long as it is borrowed.
@@ -38,7 +38,7 @@ pub(crate) fn is_at_mark(socket: impl AsFd) -> bool {
     answer == 0 && mark != 0
 }
 
-fn set(socket: impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+fn set_int_option(socket: impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     let descriptor = socket.as_fd().as_raw_fd();
     // SAFETY: the pointer is to a live `c_int` whose size is given, and the call only reads it; the
     // descriptor is open for as long as it is borrowed.

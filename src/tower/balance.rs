@@ -9,12 +9,12 @@ use ::tower::{BoxError, Service};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
-use super::classify::ByResult;
+use super::classify::ResultClassifier;
 use super::future::BalanceFuture;
-use super::held::{Finish, Held, OnResponse};
-use super::key::{Key, NoKey, WithoutKey};
-use super::retry::{Again, Never};
-use super::shared::{Copies, Rules};
+use super::held::{Completion, InFlight, OnResponse};
+use super::key::{MissingKeyPolicy, NoKey, RequestKey};
+use super::retry::{NoRetry, RetryPolicy};
+use super::shared::{BalanceConfig, PerThreadContexts};
 use super::{BalanceError, Classify};
 use crate::balancer::Balancer;
 use crate::scheduler::Flow;
@@ -32,7 +32,7 @@ use crate::scheduler::Flow;
 ///
 /// If it is busy (its `poll_ready` is pending), the scheduler picks another, up to so many
 /// [candidates](Self::candidates). If all are busy, or nobody may be chosen, the request
-/// [waits](Self::wait): until the first that was picked is ready, or one of the others when it looks
+/// [waits](Self::wait_timeout): until the first that was picked is ready, or one of the others when it looks
 /// again, which it does when the set changes, when another request ends, and every 50 ms. Whoever
 /// waits longest has no right to go first.
 ///
@@ -77,10 +77,10 @@ use crate::scheduler::Flow;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Balance<S, K = NoKey, C = OnResponse, R = Never> {
-    shared: Copies<S>,
+pub struct Balance<S, K = NoKey, C = OnResponse, R = NoRetry> {
+    contexts: PerThreadContexts<S>,
     key: K,
-    finish: C,
+    completion: C,
     retry: R,
     admission: Option<PollSemaphore>,
     permit: Option<OwnedSemaphorePermit>,
@@ -90,9 +90,9 @@ impl<S: Send + Sync + 'static> Balance<S> {
     /// A service over the instances of a balancer.
     #[must_use]
     pub fn new(balancer: Balancer<S>) -> Self {
-        let shared = Copies::new(balancer);
-        let (key, finish, retry) = (NoKey, OnResponse(ByResult), Never);
-        Self { shared, key, finish, retry, admission: None, permit: None }
+        let shared = PerThreadContexts::new(balancer);
+        let (key, finish, retry) = (NoKey, OnResponse(ResultClassifier), NoRetry);
+        Self { contexts: shared, key, completion: finish, retry, admission: None, permit: None }
     }
 }
 
@@ -101,14 +101,14 @@ impl<S, K, C, R> Balance<S, K, C, R> {
     /// that hash; the others do not read it.
     #[must_use]
     pub fn key<N>(self, key: N) -> Balance<S, N, C, R> {
-        let Self { shared, finish, retry, admission, .. } = self;
-        Balance { shared, key, finish, retry, admission, permit: None }
+        let Self { contexts: shared, completion: finish, retry, admission, .. } = self;
+        Balance { contexts: shared, key, completion: finish, retry, admission, permit: None }
     }
 
     /// What becomes of requests without key. Default: they go anywhere.
     #[must_use]
-    pub fn without_key(self, rule: WithoutKey) -> Self {
-        self.with(|rules| rules.without_key = rule)
+    pub fn missing_key(self, rule: MissingKeyPolicy) -> Self {
+        self.reconfigure(|rules| rules.missing_key = rule)
     }
 
     /// How many instances are asked, each picked without those before, when the first is busy; 0
@@ -116,14 +116,14 @@ impl<S, K, C, R> Balance<S, K, C, R> {
     /// broken.
     #[must_use]
     pub fn candidates(self, candidates: usize) -> Self {
-        self.with(|rules| rules.candidates = candidates.max(1))
+        self.reconfigure(|rules| rules.candidates = candidates.max(1))
     }
 
     /// How long a request waits for an instance, if all that were asked are busy or nobody may be
     /// chosen. Default: 1 s. Zero sheds it at once.
     #[must_use]
-    pub fn wait(self, wait: Duration) -> Self {
-        self.with(|rules| rules.wait = wait)
+    pub fn wait_timeout(self, wait: Duration) -> Self {
+        self.reconfigure(|rules| rules.wait_timeout = wait)
     }
 
     /// Bounds the requests under way, those that wait included, over all clones: `poll_ready` is
@@ -138,60 +138,60 @@ impl<S, K, C, R> Balance<S, K, C, R> {
     /// Reads the clock for each request, so that its latency is known. Default: where the scheduler
     /// [wants it](crate::Scheduler::reads_time). Costs two readings, some 40 ns.
     #[must_use]
-    pub fn measure(self, measure: bool) -> Self {
-        self.with(|rules| rules.measure = Some(measure))
+    pub fn measure_latency(self, measure: bool) -> Self {
+        self.reconfigure(|rules| rules.measure_latency = Some(measure))
     }
 
-    /// What the end of a request says about its backend. Default: [`ByResult`], a response is good
+    /// What the end of a request says about its backend. Default: [`ResultClassifier`], a response is good
     /// and an error is not.
     #[must_use]
     pub fn classify<F>(self, classify: F) -> Balance<S, K, OnResponse<F>, R> {
-        self.finish(OnResponse(classify))
+        self.completion(OnResponse(classify))
     }
 
-    /// What becomes of responses: by a [`Finish`] of your own.
+    /// What becomes of responses: by a [`Completion`] of your own.
     #[must_use]
-    pub fn finish<N>(self, finish: N) -> Balance<S, K, N, R> {
-        let Self { shared, key, retry, admission, .. } = self;
-        Balance { shared, key, finish, retry, admission, permit: None }
+    pub fn completion<N>(self, finish: N) -> Balance<S, K, N, R> {
+        let Self { contexts: shared, key, retry, admission, .. } = self;
+        Balance { contexts: shared, key, completion: finish, retry, admission, permit: None }
     }
 
     /// Sends requests that failed again, to other backends. Default: never.
     #[must_use]
     pub fn retry<N>(self, retry: N) -> Balance<S, K, C, N> {
-        let Self { shared, key, finish, admission, .. } = self;
-        Balance { shared, key, finish, retry, admission, permit: None }
+        let Self { contexts: shared, key, completion: finish, admission, .. } = self;
+        Balance { contexts: shared, key, completion: finish, retry, admission, permit: None }
     }
 
     /// Lets something live as long as the balancer, its clones and its requests do: the task that
     /// feeds its set, one that checks its backends. It is dropped with the last of them.
     #[must_use]
     pub fn attach(self, guard: impl Send + Sync + 'static) -> Self {
-        Self { shared: self.shared.attach(guard), ..self }
+        Self { contexts: self.contexts.attach(guard), ..self }
     }
 
     /// The balancer behind it: its set, its scheduler.
     #[must_use]
     pub fn balancer(&self) -> &Balancer<S> {
-        &self.shared.local().balancer
+        &self.contexts.local().balancer
     }
 
     /// What is known of a request when its backend is chosen; `None` if it goes nowhere.
     #[inline]
-    pub(super) fn flow<Req>(&self, request: &Req) -> Option<Flow>
+    pub(super) fn scheduler_flow<Req>(&self, request: &Req) -> Option<Flow>
     where
-        K: Key<Req>,
+        K: RequestKey<Req>,
     {
-        self.key.flow(request, self.shared.local().rules.without_key)
+        self.key.scheduler_flow(request, self.contexts.local().config.missing_key)
     }
 
     #[cfg(feature = "tower-http")]
-    pub(super) fn finish_of(&self) -> &C {
-        &self.finish
+    pub(super) fn completion_ref(&self) -> &C {
+        &self.completion
     }
 
-    fn with(self, change: impl FnOnce(&mut Rules)) -> Self {
-        Self { shared: self.shared.with(change), ..self }
+    fn reconfigure(self, change: impl FnOnce(&mut BalanceConfig)) -> Self {
+        Self { contexts: self.contexts.reconfigured(change), ..self }
     }
 }
 
@@ -199,9 +199,9 @@ impl<S, K, C, R, Req> Service<Req> for Balance<S, K, C, R>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
-    K: Key<Req>,
-    C: Finish<S, S::Response>,
-    R: Again<Req>,
+    K: RequestKey<Req>,
+    C: Completion<S, S::Response>,
+    R: RetryPolicy<Req>,
 {
     type Response = C::Response;
     type Error = BoxError;
@@ -224,15 +224,15 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let permit = self.permit.take();
         if permit.is_none() && self.admission.is_some() {
-            return BalanceFuture::failed(BalanceError::NotReady.into(), self.retry.clone());
+            return BalanceFuture::from_error(BalanceError::NotReady.into(), self.retry.clone());
         }
-        match self.flow(&request) {
+        match self.scheduler_flow(&request) {
             Some(flow) => {
-                let held = Held::new(Arc::clone(self.shared.local()), permit);
-                let then = (self.finish.clone(), self.retry.clone());
-                BalanceFuture::search(request, flow, held, then)
+                let held = InFlight::new(Arc::clone(self.contexts.local()), permit);
+                let then = (self.completion.clone(), self.retry.clone());
+                BalanceFuture::from_search(request, flow, held, then)
             }
-            None => BalanceFuture::failed(BalanceError::NoKey.into(), self.retry.clone()),
+            None => BalanceFuture::from_error(BalanceError::NoKey.into(), self.retry.clone()),
         }
     }
 }
@@ -241,9 +241,9 @@ where
 impl<S, K: Clone, C: Clone, R: Clone> Clone for Balance<S, K, C, R> {
     fn clone(&self) -> Self {
         Self {
-            shared: self.shared.clone(),
+            contexts: self.contexts.clone(),
             key: self.key.clone(),
-            finish: self.finish.clone(),
+            completion: self.completion.clone(),
             retry: self.retry.clone(),
             admission: self.admission.clone(),
             permit: None,
@@ -253,7 +253,7 @@ impl<S, K: Clone, C: Clone, R: Clone> Clone for Balance<S, K, C, R> {
 
 impl<S, K, C, R> fmt::Debug for Balance<S, K, C, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Balance").field("shared", self.shared.local()).finish_non_exhaustive()
+        f.debug_struct("Balance").field("shared", self.contexts.local()).finish_non_exhaustive()
     }
 }
 

@@ -25,17 +25,17 @@ impl<Res, F: Fn(Result<&Res, &BoxError>) -> Outcome> Classify<Res> for F {
 /// A response is good, and an error is not: one whose causes include an I/O error counts as what
 /// that is, a refused or failed connection or a timeout.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ByResult;
+pub struct ResultClassifier;
 
-impl<Res> Classify<Res> for ByResult {
+impl<Res> Classify<Res> for ResultClassifier {
     #[inline]
     fn classify(&self, result: Result<&Res, &BoxError>) -> Outcome {
-        result.map_or_else(|error| of_error(&**error), |_| Outcome::Ok)
+        result.map_or_else(|error| classify_error(&**error), |_| Outcome::Ok)
     }
 }
 
 #[cold]
-pub(super) fn of_error(error: &(dyn Error + 'static)) -> Outcome {
+pub(super) fn classify_error(error: &(dyn Error + 'static)) -> Outcome {
     let mut cause = Some(error);
     // A chain that bites its tail ends here.
     for _ in 0..16 {
@@ -60,9 +60,9 @@ mod tests {
 
     #[test]
     fn an_error_counts_as_what_lies_beneath_it() {
-        let of = |error: BoxError| ByResult.classify(Err::<&(), _>(&error));
+        let of = |error: BoxError| ResultClassifier.classify(Err::<&(), _>(&error));
         let io = |kind: ErrorKind| BoxError::from(io::Error::other(io::Error::from(kind)));
-        assert_eq!(ByResult.classify(Ok(&())), Outcome::Ok);
+        assert_eq!(ResultClassifier.classify(Ok(&())), Outcome::Ok);
         assert_eq!(of("no".into()), Outcome::AppError);
         assert_eq!(of(io::Error::from(ErrorKind::TimedOut).into()), Outcome::Timeout);
         assert_eq!(of(io::Error::from(ErrorKind::ConnectionRefused).into()), Outcome::ConnectError);

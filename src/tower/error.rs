@@ -14,10 +14,10 @@ use crate::balancer::PickError;
 #[non_exhaustive]
 pub enum BalanceError {
     /// Nobody could be chosen, for as long as a request [waits](super::Balance::wait).
-    #[error("no backend within {waited:?}: {why}")]
+    #[error("no backend within {waited:?}: {reason}")]
     NoBackend {
         /// What the last look found.
-        why: PickError,
+        reason: PickError,
         /// How long the request waited.
         waited: Duration,
     },
@@ -39,9 +39,9 @@ pub enum BalanceError {
 
 impl BalanceError {
     /// The same after a wait.
-    pub(super) fn after(self, waited: Duration) -> Self {
+    pub(super) fn with_waited(self, waited: Duration) -> Self {
         match self {
-            Self::NoBackend { why, .. } => Self::NoBackend { why, waited },
+            Self::NoBackend { reason: why, .. } => Self::NoBackend { reason: why, waited },
             Self::Busy { asked, .. } => Self::Busy { asked, waited },
             error => error,
         }

@@ -9,9 +9,9 @@ use ::tower::{BoxError, Service};
 use pin_project_lite::pin_project;
 
 use super::BalanceError;
-use super::held::{Finish, Held};
-use super::retry::{Again, Never};
-use super::search::Search;
+use super::held::{Completion, InFlight};
+use super::retry::{NoRetry, RetryPolicy};
+use super::search::InstanceSearch;
 use crate::backend::Outcome;
 use crate::scheduler::Flow;
 
@@ -21,66 +21,79 @@ pin_project! {
     /// Dropped at any point it gives back all that it holds: its place, its lease, and the copy of an
     /// instance with whatever that has reserved.
     #[must_use = "futures do nothing unless polled"]
-    pub struct BalanceFuture<S, Req, C, R = Never>
+    pub struct BalanceFuture<S, Req, C, R = NoRetry>
     where
         S: Service<Req>,
-        R: Again<Req>,
+        R: RetryPolicy<Req>,
     {
         // `None` once it is over.
-        parts: Option<(Held<S>, C)>,
+        in_flight: Option<(InFlight<S>, C)>,
         retry: R,
         attempt: u32,
         #[pin]
-        state: State<S, Req, S::Future, R::Kept>,
+        state: BalanceFutureState<S, Req, S::Future, R::Kept>,
     }
 }
 
 pin_project! {
-    #[project = StateProjection]
-    enum State<S, Req, F, Kept> {
+    #[project = BalanceFutureStateProjection]
+    enum BalanceFutureState<S, Req, F, Kept> {
         // Looks for an instance.
-        Search { search: Search<S>, request: Option<Req> },
+        Search { search: InstanceSearch<S>, request: Option<Req> },
         // Awaits its response.
         // With what is needed to begin again.
-        Serve { #[pin] future: F, kept: Option<(Kept, Flow)> },
+        Call { #[pin] future: F, retry_copy: Option<(Kept, Flow)> },
         Failed { error: Option<BoxError> },
-        Over,
+        Done,
     }
 }
 
 impl<S, Req, C, R> BalanceFuture<S, Req, C, R>
 where
     S: Service<Req>,
-    R: Again<Req>,
+    R: RetryPolicy<Req>,
 {
     #[inline]
-    pub(super) fn search(request: Req, flow: Flow, held: Held<S>, (finish, retry): (C, R)) -> Self {
-        let state = State::Search { search: Search::new(flow), request: Some(request) };
-        Self { parts: Some((held, finish)), retry, attempt: 1, state }
+    pub(super) fn from_search(
+        request: Req,
+        flow: Flow,
+        held: InFlight<S>,
+        (finish, retry): (C, R),
+    ) -> Self {
+        let state = BalanceFutureState::Search {
+            search: InstanceSearch::new(flow),
+            request: Some(request),
+        };
+        Self { in_flight: Some((held, finish)), retry, attempt: 1, state }
     }
 
     #[inline]
-    pub(super) fn serve(future: S::Future, held: Held<S>, (finish, retry): (C, R)) -> Self {
-        let state = State::Serve { future, kept: None };
-        Self { parts: Some((held, finish)), retry, attempt: 1, state }
+    pub(super) fn from_call(future: S::Future, held: InFlight<S>, (finish, retry): (C, R)) -> Self {
+        let state = BalanceFutureState::Call { future, retry_copy: None };
+        Self { in_flight: Some((held, finish)), retry, attempt: 1, state }
     }
 
     /// The same request to another backend than the one that has it now, if there is one.
     #[cold]
-    pub(super) fn beside(&self, request: Req, mut flow: Flow) -> Option<Self>
+    pub(super) fn hedge_to_other_backend(&self, request: Req, mut flow: Flow) -> Option<Self>
     where
         S: Clone,
         C: Clone,
     {
-        let (State::Serve { .. }, Some((held, finish))) = (&self.state, &self.parts) else {
+        let (BalanceFutureState::Call { .. }, Some((held, finish))) =
+            (&self.state, &self.in_flight)
+        else {
             return None;
         };
         flow.exclude(held.lease.as_ref()?.backend());
-        let next = held.shared.pick(&flow).ok()?;
-        let held = Held::new(Arc::clone(&held.shared), None);
-        let state = State::Search { search: Search::at(flow, next), request: Some(request) };
+        let next = held.context.pick(&flow).ok()?;
+        let held = InFlight::new(Arc::clone(&held.context), None);
+        let state = BalanceFutureState::Search {
+            search: InstanceSearch::with_picked(flow, next),
+            request: Some(request),
+        };
         Some(Self {
-            parts: Some((held, finish.clone())),
+            in_flight: Some((held, finish.clone())),
             retry: self.retry.clone(),
             attempt: 1,
             state,
@@ -88,8 +101,13 @@ where
     }
 
     #[cold]
-    pub(super) fn failed(error: BoxError, retry: R) -> Self {
-        Self { parts: None, retry, attempt: 1, state: State::Failed { error: Some(error) } }
+    pub(super) fn from_error(error: BoxError, retry: R) -> Self {
+        Self {
+            in_flight: None,
+            retry,
+            attempt: 1,
+            state: BalanceFutureState::Failed { error: Some(error) },
+        }
     }
 }
 
@@ -97,8 +115,8 @@ impl<S, Req, C, R> Future for BalanceFuture<S, Req, C, R>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
-    C: Finish<S, S::Response>,
-    R: Again<Req>,
+    C: Completion<S, S::Response>,
+    R: RetryPolicy<Req>,
 {
     type Output = Result<C::Response, BoxError>;
 
@@ -112,8 +130,8 @@ impl<S, Req, C, R> BalanceFuture<S, Req, C, R>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
-    C: Finish<S, S::Response>,
-    R: Again<Req>,
+    C: Completion<S, S::Response>,
+    R: RetryPolicy<Req>,
 {
     /// As `poll`, with what the result says.
     #[inline]
@@ -124,46 +142,48 @@ where
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
-                StateProjection::Search { search, request } => {
-                    let Some((held, _)) = this.parts else { return Poll::Pending };
+                BalanceFutureStateProjection::Search { search, request } => {
+                    let Some((held, _)) = this.in_flight else { return Poll::Pending };
                     let found = ready!(search.poll(cx, held));
                     match (found, request.take()) {
                         (Ok(mut service), Some(request)) => {
-                            held.send();
-                            let kept = this.retry.keep(&request, *this.attempt);
+                            held.mark_sent();
+                            let kept = this.retry.clone_request(&request, *this.attempt);
                             let kept = kept.map(|kept| (kept, search.take_flow()));
                             let future = service.call(request);
-                            this.state.set(State::Serve { future, kept });
+                            this.state.set(BalanceFutureState::Call { future, retry_copy: kept });
                         }
                         (Err(error), _) => {
-                            this.state.set(State::Over);
-                            *this.parts = None;
+                            this.state.set(BalanceFutureState::Done);
+                            *this.in_flight = None;
                             return Poll::Ready((Err(error), Outcome::ConnectError));
                         }
                         (Ok(_), None) => return Poll::Pending,
                     }
                 }
-                StateProjection::Serve { future, kept } => {
+                BalanceFutureStateProjection::Call { future, retry_copy: kept } => {
                     let result = ready!(future.poll(cx)).map_err(Into::into);
-                    let Some((held, finish)) = &mut this.parts else { return Poll::Pending };
+                    let Some((held, finish)) = &mut this.in_flight else { return Poll::Pending };
                     let outcome = finish.outcome(result.as_ref());
-                    let again = kept.take().and_then(|kept| again(this.retry, kept, held, outcome));
+                    let again =
+                        kept.take().and_then(|kept| start_retry(this.retry, kept, held, outcome));
                     if let Some((request, search)) = again {
                         *this.attempt += 1;
-                        this.state.set(State::Search { search, request: Some(request) });
+                        this.state
+                            .set(BalanceFutureState::Search { search, request: Some(request) });
                         continue;
                     }
-                    this.state.set(State::Over);
-                    let Some((held, finish)) = this.parts.take() else { return Poll::Pending };
-                    return Poll::Ready((finish.finish(result, outcome, held), outcome));
+                    this.state.set(BalanceFutureState::Done);
+                    let Some((held, finish)) = this.in_flight.take() else { return Poll::Pending };
+                    return Poll::Ready((finish.complete(result, outcome, held), outcome));
                 }
-                StateProjection::Failed { error } => {
+                BalanceFutureStateProjection::Failed { error } => {
                     let error = error.take().unwrap_or_else(|| BalanceError::NotReady.into());
-                    this.state.set(State::Over);
+                    this.state.set(BalanceFutureState::Done);
                     return Poll::Ready((Err(error), Outcome::ConnectError));
                 }
                 // Polled after its end.
-                StateProjection::Over => return Poll::Pending,
+                BalanceFutureStateProjection::Done => return Poll::Pending,
             }
         }
     }
@@ -171,12 +191,12 @@ where
 
 /// Ends an attempt that failed and begins another, if it may be sent again and there is somebody else
 /// to send it to.
-fn again<S, Req, R: Again<Req>>(
+fn start_retry<S, Req, R: RetryPolicy<Req>>(
     retry: &R,
     (kept, mut flow): (R::Kept, Flow),
-    held: &mut Held<S>,
+    held: &mut InFlight<S>,
     outcome: Outcome,
-) -> Option<(Req, Search<S>)>
+) -> Option<(Req, InstanceSearch<S>)>
 where
     S: Clone,
 {
@@ -184,25 +204,25 @@ where
         return None;
     }
     flow.exclude(held.lease.as_ref()?.backend());
-    let next = held.shared.pick(&flow).ok()?;
-    let request = retry.again(kept)?;
+    let next = held.context.pick(&flow).ok()?;
+    let request = retry.withdraw_retry(kept)?;
     held.end_attempt(outcome);
-    Some((request, Search::at(flow, next)))
+    Some((request, InstanceSearch::with_picked(flow, next)))
 }
 
 impl<S, Req, C, R> fmt::Debug for BalanceFuture<S, Req, C, R>
 where
     S: Service<Req>,
-    R: Again<Req>,
+    R: RetryPolicy<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
-            State::Search { .. } => "searching",
-            State::Serve { .. } => "awaiting the response",
-            State::Failed { .. } => "failed",
-            State::Over => "over",
+            BalanceFutureState::Search { .. } => "searching",
+            BalanceFutureState::Call { .. } => "awaiting the response",
+            BalanceFutureState::Failed { .. } => "failed",
+            BalanceFutureState::Done => "over",
         };
-        let held = self.parts.as_ref().map(|(held, _)| held);
+        let held = self.in_flight.as_ref().map(|(held, _)| held);
         f.debug_struct("BalanceFuture").field("state", &state).field("held", &held).finish()
     }
 }

@@ -7,33 +7,36 @@ use ::tower::BoxError;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::classify::{ByResult, Classify};
-use super::shared::Shared;
+use super::classify::{Classify, ResultClassifier};
+use super::shared::BalanceContext;
 use crate::backend::Outcome;
 use crate::balancer::Lease;
 
 /// The place that a request has in the balancer, and its lease of a backend; both are given back when
 /// it is dropped.
 ///
-/// For a [`Finish`] of your own, which decides when that is.
-pub struct Held<S> {
-    pub(super) shared: Arc<Shared<S>>,
+/// For a [`Completion`] of your own, which decides when that is.
+pub struct InFlight<S> {
+    pub(super) context: Arc<BalanceContext<S>>,
     pub(super) lease: Option<Lease<S>>,
     pub(super) permit: Option<OwnedSemaphorePermit>,
     /// When the request was sent, if anybody wants to know.
-    pub(super) sent: Option<Instant>,
+    pub(super) sent_at: Option<Instant>,
 }
 
-impl<S> Held<S> {
-    pub(super) fn new(shared: Arc<Shared<S>>, permit: Option<OwnedSemaphorePermit>) -> Self {
-        Self { shared, lease: None, permit, sent: None }
+impl<S> InFlight<S> {
+    pub(super) fn new(
+        shared: Arc<BalanceContext<S>>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        Self { context: shared, lease: None, permit, sent_at: None }
     }
 
     /// Notes that the request is sent now.
     #[inline]
-    pub(super) fn send(&mut self) {
-        if self.shared.measures() {
-            self.sent = Some(Instant::now());
+    pub(super) fn mark_sent(&mut self) {
+        if self.context.measures_latency() {
+            self.sent_at = Some(Instant::now());
         }
     }
 
@@ -41,42 +44,46 @@ impl<S> Held<S> {
     #[cold]
     pub(super) fn end_attempt(&mut self, outcome: Outcome) {
         if let Some(lease) = self.lease.take() {
-            complete(lease, self.sent.take(), outcome);
+            complete_lease(lease, self.sent_at.take(), outcome);
         }
     }
 
     /// Ends the request: that is what it says about its backend. One that is dropped without says
     /// nothing ([`Outcome::Cancelled`]).
     #[inline]
-    pub fn end(mut self, outcome: Outcome) {
+    pub fn complete(mut self, outcome: Outcome) {
         if let Some(lease) = self.lease.take() {
-            complete(lease, self.sent, outcome);
+            complete_lease(lease, self.sent_at, outcome);
         }
     }
 }
 
 #[inline]
-fn complete<S>(lease: Lease<S>, sent: Option<Instant>, outcome: Outcome) {
+fn complete_lease<S>(lease: Lease<S>, sent: Option<Instant>, outcome: Outcome) {
     match sent {
         Some(sent) => {
             let now = Instant::now();
-            lease.complete_after(outcome, now.saturating_duration_since(sent), now.into_std());
+            lease.complete_with_latency(
+                outcome,
+                now.saturating_duration_since(sent),
+                now.into_std(),
+            );
         }
         None => lease.complete(outcome),
     }
 }
 
-impl<S> Drop for Held<S> {
+impl<S> Drop for InFlight<S> {
     #[inline]
     fn drop(&mut self) {
         // First: who is told looks at once.
         drop(self.lease.take());
         drop(self.permit.take());
-        self.shared.freed();
+        self.context.notify_waiter();
     }
 }
 
-impl<S> fmt::Debug for Held<S> {
+impl<S> fmt::Debug for InFlight<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Held").field("lease", &self.lease).finish_non_exhaustive()
     }
@@ -86,12 +93,12 @@ impl<S> fmt::Debug for Held<S> {
 ///
 /// [`OnResponse`] is what a balancer does by itself; with the feature `tower-http`, `OnBodyEnd` lets
 /// the response's body hold the backend until its last byte.
-pub trait Finish<S, Res>: Clone {
+pub trait Completion<S, Res>: Clone {
     /// What the balancer's caller gets.
     type Response;
 
     /// What a result says about the backend. [`Retry`](super::Retry) sends failures again, and does
-    /// not hand them to [`finish`](Self::finish).
+    /// not hand them to [`complete_lease`](Self::complete_lease).
     fn outcome(&self, result: Result<&Res, &BoxError>) -> Outcome;
 
     /// Takes the result of a request, what [it says](Self::outcome), and what the request holds.
@@ -99,19 +106,19 @@ pub trait Finish<S, Res>: Clone {
     ///
     /// # Errors
     /// Those of the request, or others.
-    fn finish(
+    fn complete(
         self,
         result: Result<Res, BoxError>,
         outcome: Outcome,
-        held: Held<S>,
+        held: InFlight<S>,
     ) -> Result<Self::Response, BoxError>;
 }
 
 /// A request is over when its response is there.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct OnResponse<F = ByResult>(pub(super) F);
+pub struct OnResponse<F = ResultClassifier>(pub(super) F);
 
-impl<S, Res, F: Classify<Res> + Clone> Finish<S, Res> for OnResponse<F> {
+impl<S, Res, F: Classify<Res> + Clone> Completion<S, Res> for OnResponse<F> {
     type Response = Res;
 
     #[inline]
@@ -120,13 +127,13 @@ impl<S, Res, F: Classify<Res> + Clone> Finish<S, Res> for OnResponse<F> {
     }
 
     #[inline]
-    fn finish(
+    fn complete(
         self,
         result: Result<Res, BoxError>,
         outcome: Outcome,
-        held: Held<S>,
+        held: InFlight<S>,
     ) -> Result<Res, BoxError> {
-        held.end(outcome);
+        held.complete(outcome);
         result
     }
 }

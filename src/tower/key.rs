@@ -14,23 +14,23 @@ use crate::scheduler::Flow;
 ///
 /// Called once a request, in `call`. A panic in it goes to whoever called; no backend has been
 /// chosen then, and what `poll_ready` reserved is given back.
-pub trait Key<Req> {
+pub trait RequestKey<Req> {
     /// The key; `None` if the request has none.
     fn key(&self, request: &Req) -> Option<u64>;
 
     /// All that is known of the request: the key, or what is to be done without.
     #[doc(hidden)]
-    fn flow(&self, request: &Req, without: WithoutKey) -> Option<Flow> {
+    fn scheduler_flow(&self, request: &Req, without: MissingKeyPolicy) -> Option<Flow> {
         match (self.key(request), without) {
             (Some(key), _) => Some(Flow::new().key(key)),
-            (None, WithoutKey::Spread) => Some(Flow::new().key(fastrand::u64(..))),
-            (None, WithoutKey::Same(key)) => Some(Flow::new().key(key)),
-            (None, WithoutKey::Refuse) => None,
+            (None, MissingKeyPolicy::Spread) => Some(Flow::new().key(fastrand::u64(..))),
+            (None, MissingKeyPolicy::Same(key)) => Some(Flow::new().key(key)),
+            (None, MissingKeyPolicy::Refuse) => None,
         }
     }
 }
 
-impl<Req, F: Fn(&Req) -> Option<u64>> Key<Req> for F {
+impl<Req, F: Fn(&Req) -> Option<u64>> RequestKey<Req> for F {
     fn key(&self, request: &Req) -> Option<u64> {
         self(request)
     }
@@ -40,12 +40,12 @@ impl<Req, F: Fn(&Req) -> Option<u64>> Key<Req> for F {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoKey;
 
-impl<Req> Key<Req> for NoKey {
+impl<Req> RequestKey<Req> for NoKey {
     fn key(&self, _: &Req) -> Option<u64> {
         None
     }
 
-    fn flow(&self, _: &Req, _: WithoutKey) -> Option<Flow> {
+    fn scheduler_flow(&self, _: &Req, _: MissingKeyPolicy) -> Option<Flow> {
         Some(Flow::new())
     }
 }
@@ -53,7 +53,7 @@ impl<Req> Key<Req> for NoKey {
 /// What becomes of a request that has no key, where others have one.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum WithoutKey {
+pub enum MissingKeyPolicy {
     /// It goes anywhere: it gets a key at random.
     #[default]
     Spread,

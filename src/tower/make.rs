@@ -11,34 +11,34 @@ use ::tower::{BoxError, Layer, Service};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::balance::Balance;
-use super::reconnect::{Connect, Reconnect, Rules};
-use crate::backend::{BackendSet, Commit, Reader, SetError, Snapshot, Spec};
+use super::reconnect::{Connect, Reconnect, ReconnectConfig};
+use crate::backend::{BackendSet, SetError, Snapshot, SnapshotCommit, SnapshotReader, Spec};
 use crate::balancer::Balancer;
-use crate::discovery::{DiscoverSource, Feed, Source};
+use crate::discovery::{DiscoverSource, Feed, MemberSource};
 use crate::scheduler::Scheduler;
 
 /// Puts a balancer around a `MakeService`, which makes connections: see [`MakeBalance`].
 #[derive(Clone, Debug)]
 pub struct BalanceLayer {
-    rules: MakeRules,
+    config: MakeBalanceConfig,
 }
 
 #[derive(Clone, Debug)]
-struct MakeRules {
+struct MakeBalanceConfig {
     scheduler: Arc<dyn Scheduler>,
-    connect: Rules,
+    connect: ReconnectConfig,
     warm_up: bool,
 }
 
 /// Makes balancers over connections out of wherever targets come from.
 ///
 /// Beneath it is a `MakeService`: a service from a target, such as an address, to a service, the
-/// connection. Into it goes who the targets are: a [`Source`] by [`balance`](Self::balance), or
+/// connection. Into it goes who the targets are: a [`MemberSource`] by [`balance`](Self::balance), or
 /// tower's [`Discover`] as the request. Out comes a [`Balance`] over a [`Reconnect`] for each of them.
 ///
 /// The members come and go by the rules of a [`Feed`]: a source that fails takes nobody out, and
 /// who is gone drains. It runs in a task that ends with the balancer, its clones and its requests.
-/// For other rules put the parts together by hand: [`Source::map`] makes a [`Reconnect`] of each
+/// For other rules put the parts together by hand: [`MemberSource::map`] makes a [`Reconnect`] of each
 /// target.
 ///
 /// # Warm-up
@@ -71,7 +71,7 @@ struct MakeRules {
 #[derive(Clone)]
 pub struct MakeBalance<M> {
     make: M,
-    rules: MakeRules,
+    config: MakeBalanceConfig,
 }
 
 impl BalanceLayer {
@@ -79,27 +79,33 @@ impl BalanceLayer {
     #[must_use]
     pub fn new(scheduler: impl Scheduler + 'static) -> Self {
         let scheduler = Arc::new(scheduler);
-        Self { rules: MakeRules { scheduler, connect: Rules::default(), warm_up: true } }
+        Self {
+            config: MakeBalanceConfig {
+                scheduler,
+                connect: ReconnectConfig::default(),
+                warm_up: true,
+            },
+        }
     }
 
     /// Whether connections are made as soon as their targets are members. Default: they are.
     #[must_use]
     pub fn warm_up(mut self, warm_up: bool) -> Self {
-        self.rules.warm_up = warm_up;
+        self.config.warm_up = warm_up;
         self
     }
 
     /// As [`Reconnect::connect_timeout`].
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.rules.connect.timeout = timeout;
+        self.config.connect.connect_timeout = timeout;
         self
     }
 
     /// As [`Reconnect::backoff`].
     #[must_use]
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
-        self.rules.connect.backoff = (first, longest.max(first));
+        self.config.connect.backoff = (first, longest.max(first));
         self
     }
 }
@@ -108,7 +114,7 @@ impl<M> Layer<M> for BalanceLayer {
     type Service = MakeBalance<M>;
 
     fn layer(&self, make: M) -> MakeBalance<M> {
-        MakeBalance { make, rules: self.rules.clone() }
+        MakeBalance { make, config: self.config.clone() }
     }
 }
 
@@ -122,21 +128,23 @@ impl<M> MakeBalance<M> {
     /// Outside a tokio runtime.
     pub fn balance<T>(
         &self,
-        source: impl Source<T> + 'static,
+        source: impl MemberSource<T> + 'static,
     ) -> Result<Balance<Reconnect<M, T>>, SetError>
     where
         M: Connect<T>,
         T: Clone + PartialEq + Send + Sync + 'static,
     {
         let set = BackendSet::new();
-        let balance = Balance::new(Balancer::from_arc(&set, Arc::clone(&self.rules.scheduler))?);
-        let balance = match self.rules.warm_up {
-            true => balance.attach(set.subscribe(|_| Ok::<_, SetError>(Arc::new(WarmUp)))?),
+        let balance = Balance::new(Balancer::from_arc(&set, Arc::clone(&self.config.scheduler))?);
+        let balance = match self.config.warm_up {
+            true => {
+                balance.attach(set.subscribe(|_| Ok::<_, SetError>(Arc::new(WarmUpConnector)))?)
+            }
             false => balance,
         };
-        let (make, connect) = (self.make.clone(), self.rules.connect);
+        let (make, connect) = (self.make.clone(), self.config.connect);
         let connections = source.map(move |spec: Spec<T>| {
-            spec.map(|target| Reconnect::by(connect, make.clone(), target))
+            spec.map(|target| Reconnect::with_config(connect, make.clone(), target))
         });
         let feed = tokio::spawn(Feed::new(&set, connections).run());
         Ok(balance.attach(AbortOnDropHandle::new(feed)))
@@ -167,19 +175,22 @@ where
 
 impl<M> fmt::Debug for MakeBalance<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MakeBalance").field("rules", &self.rules).finish_non_exhaustive()
+        f.debug_struct("MakeBalance").field("rules", &self.config).finish_non_exhaustive()
     }
 }
 
 /// Connects whoever becomes a member.
-struct WarmUp;
+struct WarmUpConnector;
 
-impl<M, T> Reader<Reconnect<M, T>> for WarmUp
+impl<M, T> SnapshotReader<Reconnect<M, T>> for WarmUpConnector
 where
     M: Connect<T>,
     T: Clone + Send + Sync + 'static,
 {
-    fn prepare(&self, next: &Arc<Snapshot<Reconnect<M, T>>>) -> Result<Commit<'_>, SetError> {
+    fn prepare(
+        &self,
+        next: &Arc<Snapshot<Reconnect<M, T>>>,
+    ) -> Result<SnapshotCommit<'_>, SetError> {
         let next = Arc::clone(next);
         // Those that are connected, or at it, have no more to do.
         Ok(Box::new(move || next.backends().iter().for_each(|it| it.target().connect())))

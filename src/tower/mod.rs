@@ -47,7 +47,7 @@
 //! | `ServiceList`, or a stream of changes | [`BackendSet::insert`](crate::BackendSet::insert), or a stream through `discovery::DiscoverSource` (feature `discovery-tower`) and a `Feed` |
 //! | the end or an error of that stream ends the updates, or the balancer | the members stay, and the feed asks again |
 //! | `Load`, `PendingRequests`, `PeakEwma` around each service | the scheduler: `PowerOfTwo`, `PeakEwma`, or any other; weights with all of them |
-//! | `CompleteOnResponse`, a `TrackCompletion` of one's own | [`OnResponse`], `OnBodyEnd` (feature `tower-http`), a [`Finish`] of one's own |
+//! | `CompleteOnResponse`, a `TrackCompletion` of one's own | [`OnResponse`], `OnBodyEnd` (feature `tower-http`), a [`Completion`] of one's own |
 //! | no keys; `Steer` where all services must be ready | [`Balance::key`] |
 //! | `Buffer`, a task, and a queue in front, to share it | a clone |
 //! | every ready service holds a permit or a slot | one candidate at a time does |
@@ -97,21 +97,21 @@ mod shared;
 mod wait;
 
 pub use self::balance::Balance;
-pub use self::classify::{ByResult, Classify};
+pub use self::classify::{Classify, ResultClassifier};
 pub use self::error::BalanceError;
 pub use self::future::BalanceFuture;
 pub use self::hedge::{Hedge, HedgeFuture, Hedged};
-pub use self::held::{Finish, Held, OnResponse};
+pub use self::held::{Completion, InFlight, OnResponse};
 #[cfg(feature = "tower-http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]
 pub use self::http::{
-    CookieKey, ExtensionKey, GrpcStatus, HeaderKey, HttpStatus, LeasedBody, OnBodyEnd, PathKey,
-    PeerKey, Trailers,
+    ClassifyTrailers, CookieKey, ExtensionKey, GrpcStatusClassifier, HeaderKey,
+    HttpStatusClassifier, LeasedBody, OnBodyEnd, PathKey, PeerKey,
 };
-pub use self::key::{Key, NoKey, WithoutKey};
+pub use self::key::{MissingKeyPolicy, NoKey, RequestKey};
 #[cfg(feature = "discovery-tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "discovery-tower")))]
 pub use self::make::{BalanceLayer, MakeBalance};
 pub use self::ready_first::ReadyFirst;
 pub use self::reconnect::{Connect, ConnectError, ConnectTimeout, Reconnect, ReconnectFuture};
-pub use self::retry::{Again, Never, Retry};
+pub use self::retry::{NoRetry, Retry, RetryPolicy};

@@ -6,34 +6,34 @@ use std::sync::Arc;
 
 use ::tower::retry::budget::{Budget, TpsBudget};
 
-/// Whether requests are sent again, and which: [`Never`], or a [`Retry`].
-pub trait Again<Req>: Clone {
+/// Whether requests are sent again, and which: [`NoRetry`], or a [`Retry`].
+pub trait RetryPolicy<Req>: Clone {
     /// What is kept of a request that may be sent again.
     #[doc(hidden)]
     type Kept;
 
     /// Keeps what is needed; `None` if this request goes out once.
     #[doc(hidden)]
-    fn keep(&self, request: &Req, attempt: u32) -> Option<Self::Kept>;
+    fn clone_request(&self, request: &Req, attempt: u32) -> Option<Self::Kept>;
 
     /// The request to be sent again, if there is budget left.
     #[doc(hidden)]
-    fn again(&self, kept: Self::Kept) -> Option<Req>;
+    fn withdraw_retry(&self, kept: Self::Kept) -> Option<Req>;
 }
 
 /// Each request goes out once.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Never;
+pub struct NoRetry;
 
-impl<Req> Again<Req> for Never {
+impl<Req> RetryPolicy<Req> for NoRetry {
     type Kept = Infallible;
 
     #[inline]
-    fn keep(&self, _: &Req, _: u32) -> Option<Infallible> {
+    fn clone_request(&self, _: &Req, _: u32) -> Option<Infallible> {
         None
     }
 
-    fn again(&self, kept: Infallible) -> Option<Req> {
+    fn withdraw_retry(&self, kept: Infallible) -> Option<Req> {
         match kept {}
     }
 }
@@ -75,7 +75,7 @@ impl<Req> Again<Req> for Never {
 /// ```
 #[derive(Clone)]
 pub struct Retry<F> {
-    copy: F,
+    clone_request: F,
     attempts: u32,
     budget: Arc<dyn Budget + Send + Sync>,
 }
@@ -88,7 +88,7 @@ impl<F> Retry<F> {
     where
         F: Fn(&Req) -> Option<Req>,
     {
-        Self { copy, attempts: 3, budget: Arc::new(TpsBudget::default()) }
+        Self { clone_request: copy, attempts: 3, budget: Arc::new(TpsBudget::default()) }
     }
 
     /// How often a request is sent at most, the first time included; 0 counts as 1. Default: 3.
@@ -114,17 +114,17 @@ impl<B: Clone> Retry<fn(&http::Request<B>) -> Option<http::Request<B>>> {
     }
 }
 
-impl<Req, F: Fn(&Req) -> Option<Req> + Clone> Again<Req> for Retry<F> {
+impl<Req, F: Fn(&Req) -> Option<Req> + Clone> RetryPolicy<Req> for Retry<F> {
     type Kept = Req;
 
-    fn keep(&self, request: &Req, attempt: u32) -> Option<Req> {
+    fn clone_request(&self, request: &Req, attempt: u32) -> Option<Req> {
         if attempt == 1 {
             self.budget.deposit();
         }
-        if attempt < self.attempts { (self.copy)(request) } else { None }
+        if attempt < self.attempts { (self.clone_request)(request) } else { None }
     }
 
-    fn again(&self, kept: Req) -> Option<Req> {
+    fn withdraw_retry(&self, kept: Req) -> Option<Req> {
         self.budget.withdraw().then_some(kept)
     }
 }

@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::WithoutKey;
-use crate::backend::{Commit, Reader, SetError, Snapshot, State};
+use super::MissingKeyPolicy;
+use crate::backend::{BackendState, SetError, Snapshot, SnapshotCommit, SnapshotReader};
 use crate::balancer::{Balancer, Lease, PickError};
 use crate::scheduler::Flow;
 use crate::sync::{AtomicUsize, Ordering};
 
 /// The copies of what is shared, one for each thread that may run at a time: each request holds one,
 /// and counting those who hold a single one would have all threads write to one cache line.
-pub(super) struct Copies<S>(Arc<[Arc<Shared<S>>]>);
+pub(super) struct PerThreadContexts<S>(Arc<[Arc<BalanceContext<S>>]>);
 
-impl<S> Copies<S> {
+impl<S> PerThreadContexts<S> {
     /// The one of this thread.
     #[inline]
-    pub(super) fn local(&self) -> &Arc<Shared<S>> {
+    pub(super) fn local(&self) -> &Arc<BalanceContext<S>> {
         thread_local! {
             static NUMBER: usize = {
                 static THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -31,25 +31,30 @@ impl<S> Copies<S> {
     }
 
     /// The same with other rules.
-    pub(super) fn with(&self, change: impl FnOnce(&mut Rules)) -> Self {
-        let mut rules = self.local().rules;
+    pub(super) fn reconfigured(&self, change: impl FnOnce(&mut BalanceConfig)) -> Self {
+        let mut rules = self.local().config;
         change(&mut rules);
-        self.each(|shared| Shared { rules, ..shared.duplicate() })
+        self.map_contexts(|shared| BalanceContext { config: rules, ..shared.duplicate() })
     }
 
     /// The same with something more that lives as long.
     pub(super) fn attach(&self, guard: impl Send + Sync + 'static) -> Self {
-        let attached =
-            Arc::new(Attached { _guard: Box::new(guard), _before: self.local().attached.clone() });
-        self.each(|shared| Shared { attached: Some(Arc::clone(&attached)), ..shared.duplicate() })
+        let attached = Arc::new(AttachedGuard {
+            _guard: Box::new(guard),
+            _previous: self.local().attached.clone(),
+        });
+        self.map_contexts(|shared| BalanceContext {
+            attached: Some(Arc::clone(&attached)),
+            ..shared.duplicate()
+        })
     }
 
-    fn each(&self, change: impl Fn(&Shared<S>) -> Shared<S>) -> Self {
+    fn map_contexts(&self, change: impl Fn(&BalanceContext<S>) -> BalanceContext<S>) -> Self {
         Self(self.0.iter().map(|it| Arc::new(change(it))).collect())
     }
 }
 
-impl<S> Clone for Copies<S> {
+impl<S> Clone for PerThreadContexts<S> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
@@ -57,147 +62,149 @@ impl<S> Clone for Copies<S> {
 
 /// Alone on its cache lines (two, which are fetched together), with the count of its holders.
 #[repr(align(128))]
-pub(super) struct Shared<S> {
+pub(super) struct BalanceContext<S> {
     pub(super) balancer: Balancer<S>,
-    pub(super) rules: Rules,
+    pub(super) config: BalanceConfig,
     /// Where its leases are counted.
     lane: u8,
-    line: Arc<Line>,
-    attached: Option<Arc<Attached>>,
+    waiters: Arc<BackendWaiters>,
+    attached: Option<Arc<AttachedGuard>>,
 }
 
 /// What lives as long as a balancer.
-struct Attached {
+struct AttachedGuard {
     _guard: Box<dyn Send + Sync>,
-    _before: Option<Arc<Attached>>,
+    _previous: Option<Arc<AttachedGuard>>,
 }
 
 /// At most so many; otherwise four for each core, since threads come and go and nobody says where they run.
-const COPIES: usize = 64;
+const MAX_CONTEXT_COPIES: usize = 64;
 
 /// How requests are treated.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
+pub(super) struct BalanceConfig {
     /// How many instances are asked.
     pub(super) candidates: usize,
     /// How long a request waits.
-    pub(super) wait: Duration,
-    pub(super) without_key: WithoutKey,
+    pub(super) wait_timeout: Duration,
+    pub(super) missing_key: MissingKeyPolicy,
     /// Is the clock read for each request? `None`: if the scheduler wants it.
-    pub(super) measure: Option<bool>,
+    pub(super) measure_latency: Option<bool>,
 }
 
-impl<S: Send + Sync + 'static> Copies<S> {
+impl<S: Send + Sync + 'static> PerThreadContexts<S> {
     pub(super) fn new(balancer: Balancer<S>) -> Self {
-        let rules = Rules {
+        let rules = BalanceConfig {
             candidates: 3,
-            wait: Duration::from_secs(1),
-            without_key: WithoutKey::default(),
-            measure: None,
+            wait_timeout: Duration::from_secs(1),
+            missing_key: MissingKeyPolicy::default(),
+            measure_latency: None,
         };
-        let Ok(line) = balancer.set().subscribe(|_| Ok::<_, SetError>(Arc::new(Line::default())))
+        let Ok(line) = balancer
+            .backend_set()
+            .subscribe(|_| Ok::<_, SetError>(Arc::new(BackendWaiters::default())))
         else {
             unreachable!("nothing above fails");
         };
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         let copy = |_| {
-            let lane = balancer.snapshot().next_lane();
-            Arc::new(Shared {
+            let lane = balancer.snapshot().assign_lane();
+            Arc::new(BalanceContext {
                 balancer: balancer.clone(),
-                rules,
+                config: rules,
                 lane,
-                line: Arc::clone(&line),
+                waiters: Arc::clone(&line),
                 attached: None,
             })
         };
-        Self((0..COPIES.min(4 * threads)).map(copy).collect())
+        Self((0..MAX_CONTEXT_COPIES.min(4 * threads)).map(copy).collect())
     }
 }
 
-impl<S> Shared<S> {
+impl<S> BalanceContext<S> {
     fn duplicate(&self) -> Self {
-        let Self { balancer, rules, lane, line, attached } = self;
+        let Self { balancer, config: rules, lane, waiters: line, attached } = self;
         let (balancer, line) = (balancer.clone(), Arc::clone(line));
-        Self { balancer, rules: *rules, lane: *lane, line, attached: attached.clone() }
+        Self { balancer, config: *rules, lane: *lane, waiters: line, attached: attached.clone() }
     }
 
     #[inline]
     pub(super) fn pick(&self, flow: &Flow) -> Result<Lease<S>, PickError> {
-        self.balancer.pick_on(self.lane, flow)
+        self.balancer.pick_on_lane(self.lane, flow)
     }
 
     #[inline]
-    pub(super) fn measures(&self) -> bool {
-        self.rules.measure.unwrap_or_else(|| self.balancer.reads_time())
+    pub(super) fn measures_latency(&self) -> bool {
+        self.config.measure_latency.unwrap_or_else(|| self.balancer.reads_time())
     }
 
     /// May a backend that was picked a while ago still be given work, and is it what it was?
     pub(super) fn is_eligible(&self, lease: &Lease<S>) -> bool {
         let snapshot = self.balancer.snapshot();
-        let position = snapshot.members().position(lease.backend().account().serial());
+        let position = snapshot.members().position_of_serial(lease.backend().account().serial());
         position.is_some_and(|it| {
             let same = Arc::ptr_eq(&snapshot.backends()[it], lease.backend());
-            same && snapshot.members()[it].state() == State::Eligible
+            same && snapshot.members()[it].state() == BackendState::Eligible
         })
     }
 
     /// A request has given back what it held: whoever waits may look.
     #[inline]
-    pub(super) fn freed(&self) {
+    pub(super) fn notify_waiter(&self) {
         // Relaxed: who begins to wait just now may be missed, and looks again by itself.
-        if self.line.waiting.load(Ordering::Relaxed) != 0 {
-            self.line.notify.notify_one();
+        if self.waiters.count.load(Ordering::Relaxed) != 0 {
+            self.waiters.notify.notify_one();
         }
     }
 
-    pub(super) fn line(&self) -> &Arc<Line> {
-        &self.line
+    pub(super) fn waiters(&self) -> &Arc<BackendWaiters> {
+        &self.waiters
     }
 }
 
-impl<S> fmt::Debug for Shared<S> {
+impl<S> fmt::Debug for BalanceContext<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared")
             .field("balancer", &self.balancer)
-            .field("rules", &self.rules)
+            .field("rules", &self.config)
             .finish_non_exhaustive()
     }
 }
 
 /// Those who wait for a backend.
 #[derive(Debug, Default)]
-pub(super) struct Line {
-    waiting: AtomicUsize,
+pub(super) struct BackendWaiters {
+    count: AtomicUsize,
     notify: Arc<Notify>,
 }
 
-impl Line {
+impl BackendWaiters {
     /// Counts one more for as long as the answer lives.
-    pub(super) fn enter(self: &Arc<Self>) -> InLine {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        InLine(Arc::clone(self))
+    pub(super) fn register(self: &Arc<Self>) -> BackendWaiterGuard {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        BackendWaiterGuard(Arc::clone(self))
     }
 }
 
 /// Whoever the set tells of a change tells those who wait.
-impl<S> Reader<S> for Line {
-    fn prepare(&self, _: &Arc<Snapshot<S>>) -> Result<Commit<'_>, SetError> {
+impl<S> SnapshotReader<S> for BackendWaiters {
+    fn prepare(&self, _: &Arc<Snapshot<S>>) -> Result<SnapshotCommit<'_>, SetError> {
         Ok(Box::new(|| self.notify.notify_waiters()))
     }
 }
 
 /// A place among those who wait.
 #[derive(Debug)]
-pub(super) struct InLine(Arc<Line>);
+pub(super) struct BackendWaiterGuard(Arc<BackendWaiters>);
 
-impl InLine {
+impl BackendWaiterGuard {
     pub(super) fn notify(&self) -> Arc<Notify> {
         Arc::clone(&self.0.notify)
     }
 }
 
-impl Drop for InLine {
+impl Drop for BackendWaiterGuard {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -4,11 +4,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::ConfigError;
+use super::VrrpConfigError;
 
 /// The version of the protocol.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub enum Version {
+pub enum VrrpVersion {
     /// RFC 3768: IPv4, intervals in seconds.
     V2,
     /// RFC 9568: IPv4 and IPv6, intervals in hundredths of a second.
@@ -16,9 +16,9 @@ pub enum Version {
     V3,
 }
 
-impl Version {
+impl VrrpVersion {
     /// The shortest interval, which is the step, and the longest.
-    pub(super) const fn intervals(self) -> (Duration, Duration) {
+    pub(super) const fn interval_range(self) -> (Duration, Duration) {
         match self {
             Self::V2 => (Duration::from_secs(1), Duration::from_secs(255)),
             Self::V3 => (Duration::from_millis(10), Duration::from_millis(40_950)),
@@ -26,17 +26,17 @@ impl Version {
     }
 
     /// An interval in the units of its field, if it fits.
-    pub(super) fn units(self, interval: Duration) -> Result<u16, ConfigError> {
-        let (least, most) = self.intervals();
+    pub(super) fn encode_interval(self, interval: Duration) -> Result<u16, VrrpConfigError> {
+        let (least, most) = self.interval_range();
         let fits = interval >= least && interval <= most;
         if !fits || !interval.as_nanos().is_multiple_of(least.as_nanos()) {
-            return Err(ConfigError::Interval { interval, version: self, least, most });
+            return Err(VrrpConfigError::Interval { interval, version: self, least, most });
         }
         Ok((interval.as_nanos() / least.as_nanos()) as u16)
     }
 }
 
-impl fmt::Display for Version {
+impl fmt::Display for VrrpVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::V2 => "version 2",
@@ -47,7 +47,7 @@ impl fmt::Display for Version {
 
 /// What a backup does about a master of lower priority.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Preempt {
+pub enum PreemptMode {
     /// It takes over. The default, as in the RFC.
     #[default]
     Always,
@@ -60,37 +60,37 @@ pub enum Preempt {
 /// What a router is told ahead; checked by [`Router::new`](super::Router::new).
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct RouterConfig {
-    pub(super) id: u8,
-    pub(super) address: IpAddr,
-    pub(super) version: Version,
+pub struct ElectionConfig {
+    pub(super) vrid: u8,
+    pub(super) source: IpAddr,
+    pub(super) version: VrrpVersion,
     pub(super) priority: u8,
     pub(super) interval: Duration,
-    pub(super) preempt: Preempt,
+    pub(super) preempt: PreemptMode,
     pub(super) start_delay: Duration,
-    pub(super) announcements: u32,
-    pub(super) announce_every: Duration,
+    pub(super) announce_repeats: u32,
+    pub(super) announce_interval: Duration,
 }
 
-impl RouterConfig {
+impl ElectionConfig {
     /// A router for the virtual router of this number, from 1 to 255, that sends from this address
     /// of its own. Of two with the same priority the one with the higher address is master.
     pub fn new(id: u8, address: IpAddr) -> Self {
         Self {
-            id,
-            address,
-            version: Version::V3,
+            vrid: id,
+            source: address,
+            version: VrrpVersion::V3,
             priority: 100,
             interval: Duration::from_secs(1),
-            preempt: Preempt::Always,
+            preempt: PreemptMode::Always,
             start_delay: Duration::ZERO,
-            announcements: 5,
-            announce_every: Duration::from_secs(1),
+            announce_repeats: 5,
+            announce_interval: Duration::from_secs(1),
         }
     }
 
     /// The version that it sends. Default: 3.
-    pub fn version(self, version: Version) -> Self {
+    pub fn version(self, version: VrrpVersion) -> Self {
         Self { version, ..self }
     }
 
@@ -110,7 +110,7 @@ impl RouterConfig {
     }
 
     /// What it does as backup about a master of lower priority. Default: it takes over.
-    pub fn preempt(self, preempt: Preempt) -> Self {
+    pub fn preempt(self, preempt: PreemptMode) -> Self {
         Self { preempt, ..self }
     }
 
@@ -122,21 +122,21 @@ impl RouterConfig {
 
     /// How often a new master announces its addresses again, after the first time, and how far
     /// apart. Default: 5 times, a second apart.
-    pub fn announce(self, again: u32, every: Duration) -> Self {
-        Self { announcements: again, announce_every: every, ..self }
+    pub fn announce_repeats(self, again: u32, every: Duration) -> Self {
+        Self { announce_repeats: again, announce_interval: every, ..self }
     }
 
     /// Does it make sense?
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if self.id == 0 {
-            return Err(ConfigError::Router(self.id));
+    pub(crate) fn validate(&self) -> Result<(), VrrpConfigError> {
+        if self.vrid == 0 {
+            return Err(VrrpConfigError::Vrid(self.vrid));
         }
         if self.priority == 0 {
-            return Err(ConfigError::Priority(self.priority));
+            return Err(VrrpConfigError::Priority(self.priority));
         }
-        if self.version == Version::V2 && self.address.is_ipv6() {
-            return Err(ConfigError::Family(self.address));
+        if self.version == VrrpVersion::V2 && self.source.is_ipv6() {
+            return Err(VrrpConfigError::Ipv6InVersion2(self.source));
         }
-        self.version.units(self.interval).map(drop)
+        self.version.encode_interval(self.interval).map(drop)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::Version;
+use super::VrrpVersion;
 
 /// Why a message is no advertisement that may be heard.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -13,10 +13,10 @@ use super::Version;
 pub enum AdvertError {
     /// It came over a router: somebody far away sent it.
     #[error("its TTL is {0} and not 255: it was forwarded")]
-    Forwarded(u8),
+    InvalidTtl(u8),
     /// It ends before what it says is in it.
     #[error("{got} bytes, and it needs {needs}")]
-    Short {
+    Truncated {
         /// How many there are.
         got: usize,
         /// How many it says there are, as far as that could be read.
@@ -30,25 +30,25 @@ pub enum AdvertError {
     Type(u8),
     /// A virtual router has a number from 1 to 255.
     #[error("virtual router 0")]
-    RouterZero,
+    ZeroVrid,
     /// An interval of nothing.
     #[error("an interval of 0")]
-    IntervalZero,
+    ZeroInterval,
     /// It was changed on its way.
     #[error("its checksum is wrong")]
     Checksum,
     /// It came from an address of another kind than it was sent to.
     #[error("from {0} to {1}")]
-    Families(IpAddr, IpAddr),
+    MixedFamilies(IpAddr, IpAddr),
 }
 
 /// Why a configuration makes no router, or a message cannot be written.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
-pub enum ConfigError {
+pub enum VrrpConfigError {
     /// Virtual routers have numbers from 1 to 255.
     #[error("virtual router {0}: numbers go from 1 to 255")]
-    Router(u8),
+    Vrid(u8),
     /// Priorities go from 1 to 254; 255 is for the owner of the addresses, 0 for farewells.
     #[error("priority {0}: from 1 to 254, or 255 for the owner of the addresses")]
     Priority(u8),
@@ -60,7 +60,7 @@ pub enum ConfigError {
         /// The one that was asked for.
         interval: Duration,
         /// The version.
-        version: Version,
+        version: VrrpVersion,
         /// The shortest, and the step.
         least: Duration,
         /// The longest.
@@ -68,7 +68,7 @@ pub enum ConfigError {
     },
     /// Version 2 knows IPv4 alone.
     #[error("version 2 with {0}: it knows no IPv6")]
-    Family(IpAddr),
+    Ipv6InVersion2(IpAddr),
     /// A message has addresses of one kind, 255 at most.
     #[error("{count} addresses, of which one is {odd:?}: at most 255, all of one kind")]
     Addresses {

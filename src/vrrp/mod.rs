@@ -9,8 +9,8 @@
 //! [`Vrrp`] runs virtual routers on this machine, in a thread of its own: it sends and hears
 //! advertisements, and has the addresses while it is master. Below it, for programs that bring a
 //! network of their own, are the parts without socket or clock: the messages ([`Advert`],
-//! [`Message`]), their signatures ([`Signer`], [`Verifier`]), and the election ([`Router`],
-//! [`Group`]).
+//! [`OutgoingAdvert`]), their signatures ([`AdvertSigner`], [`AdvertVerifier`]), and the election ([`Election`],
+//! [`VrrpSyncGroup`]).
 //!
 //! It works together with keepalived 2.2, in either role, in every version, family and interval; also
 //! with its `auth_hmac` (2.3), by what that is described to be.
@@ -37,7 +37,7 @@
 //! neighbour from a cut wire. Each part of the network is served by its own, which is what one wants
 //! where clients are cut off with it, and means an address twice where clients hear both: they go to
 //! whoever they heard last, and connections break as that changes. A router that hears somebody else
-//! answer for its address says so ([`What::Conflict`]). When the network is whole again, the one that
+//! answer for its address says so ([`VrrpEventKind::Conflict`]). When the network is whole again, the one that
 //! goes before hears the other, advertises itself and announces its addresses anew; the other gives
 //! them up with the first advertisement it hears.
 //!
@@ -53,21 +53,21 @@
 //! # An election by hand
 //! ```
 //! use std::time::{Duration, Instant};
-//! use lvs::vrrp::{Output, Router, RouterConfig, State};
+//! use lvs::vrrp::{ElectionOutput, Election, ElectionConfig, VrrpState};
 //!
 //! let now = Instant::now();
-//! let config = RouterConfig::new(51, "10.88.0.1".parse()?)
+//! let config = ElectionConfig::new(51, "10.88.0.1".parse()?)
 //!     .priority(150)
 //!     .interval(Duration::from_millis(100));
-//! let mut router = Router::new(config)?;
+//! let mut router = Election::new(config)?;
 //! router.start(now);
-//! assert_eq!(router.state(), State::Backup);
+//! assert_eq!(router.state(), VrrpState::Backup);
 //!
 //! // Nobody is heard until its patience ends.
 //! let due = router.poll_timeout().expect("it waits");
 //! router.handle_timeout(due);
-//! assert_eq!(router.state(), State::Master);
-//! assert!(std::iter::from_fn(|| router.poll_output()).any(|output| output == Output::Acquire));
+//! assert_eq!(router.state(), VrrpState::Master);
+//! assert!(std::iter::from_fn(|| router.poll_output()).any(|output| output == ElectionOutput::Acquire));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -83,16 +83,17 @@ mod shell;
 mod state;
 mod track;
 
-pub use self::advert::{Advert, Envelope, Message};
-pub use self::auth::{AuthError, Key, KeyLength, Signer, Verifier};
-pub use self::checksum::Checksum;
-pub use self::config::{Preempt, RouterConfig, Version};
-pub use self::error::{AdvertError, ConfigError};
-pub use self::group::Group;
-pub use self::router::{Heard, Output, Router};
+pub use self::advert::{Advert, IpHeaderInfo, OutgoingAdvert};
+pub use self::auth::{AdvertAuthError, AdvertSigner, AdvertVerifier, AuthKey, AuthKeyLengthError};
+pub use self::checksum::ChecksumCoverage;
+pub use self::config::{ElectionConfig, PreemptMode, VrrpVersion};
+pub use self::error::{AdvertError, VrrpConfigError};
+pub use self::group::VrrpSyncGroup;
+pub use self::router::{Election, ElectionOutput, ReceivedAdvert};
 pub use self::shell::{
-    AddressError, Adverts, Ended, Event, Events, HeardView, Notify, RouterView, StartError, View,
-    VirtualAddress, VirtualRoute, VirtualRouter, Vrrp, What,
+    AdvertCounters, LastAdvertStatus, NotifyCommands, VirtualAddress, VirtualAddressError,
+    VirtualRoute, VirtualRouterConfig, VirtualRouterStatus, Vrrp, VrrpEvent, VrrpEventKind,
+    VrrpEvents, VrrpEventsClosed, VrrpStartError, VrrpStatus,
 };
-pub use self::state::{State, Transition, Why};
-pub use self::track::{Impact, Tracks, UnknownTrack};
+pub use self::state::{TransitionReason, VrrpState, VrrpTransition};
+pub use self::track::{TrackEffect, TrackedItems, UnknownTrack};

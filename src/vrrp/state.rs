@@ -9,7 +9,7 @@ use serde::Serialize;
 /// What a router is (RFC 9568, section 6.4).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum VrrpState {
     /// It takes no part: not started, or stopped.
     Init,
     /// It listens for the master.
@@ -20,7 +20,7 @@ pub enum State {
     Fault,
 }
 
-impl fmt::Display for State {
+impl fmt::Display for VrrpState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Init => "init",
@@ -34,17 +34,17 @@ impl fmt::Display for State {
 /// Why a router changed its state.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Why {
+pub enum TransitionReason {
     /// It was started, or stopped.
-    Told,
+    Requested,
     /// It owns the addresses.
-    Owner,
+    AddressOwner,
     /// No master was heard for as long as it waits.
-    Silence,
+    MasterTimeout,
     /// The master gave up.
-    Farewell,
+    MasterResigned,
     /// It heard a master that goes before it: of this priority, at this address.
-    Better {
+    HigherPriority {
         /// The priority of the other.
         priority: u8,
         /// Its address.
@@ -53,35 +53,35 @@ pub enum Why {
     /// It was held up for so long that the others hold it to be dead.
     Stalled(Duration),
     /// Something that it needs has failed, or is there again.
-    Fault,
+    FaultChanged,
     /// One of its [`Group`](super::Group) is no longer master.
-    Group,
+    SyncGroup,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for TransitionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Told => f.write_str("told to"),
-            Self::Owner => f.write_str("it owns the addresses"),
-            Self::Silence => f.write_str("no master was heard"),
-            Self::Farewell => f.write_str("the master gave up"),
-            Self::Better { priority, source } => {
+            Self::Requested => f.write_str("told to"),
+            Self::AddressOwner => f.write_str("it owns the addresses"),
+            Self::MasterTimeout => f.write_str("no master was heard"),
+            Self::MasterResigned => f.write_str("the master gave up"),
+            Self::HigherPriority { priority, source } => {
                 write!(f, "{source} advertises priority {priority}")
             }
             Self::Stalled(time) => write!(f, "it was held up for {time:?}"),
-            Self::Fault => f.write_str("something that it needs failed, or is there again"),
-            Self::Group => f.write_str("another of its group is no longer master"),
+            Self::FaultChanged => f.write_str("something that it needs failed, or is there again"),
+            Self::SyncGroup => f.write_str("another of its group is no longer master"),
         }
     }
 }
 
 /// A change of state.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Transition {
+pub struct VrrpTransition {
     /// What it was.
-    pub from: State,
+    pub from: VrrpState,
     /// What it is.
-    pub to: State,
+    pub to: VrrpState,
     /// Why.
-    pub why: Why,
+    pub reason: TransitionReason,
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 
-use lvs::backend::WeightAdvice;
-use lvs::health::{Check, CommandCheck, Failure, FailureKind, Probe, Report};
+use lvs::backend::AgentWeight;
+use lvs::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport, CommandCheck};
 
 use crate::world::{Folder, LONG, assert_fails, run, run_out_of_time, until};
 
@@ -16,24 +16,28 @@ fn shell(script: &str) -> CommandCheck {
     CommandCheck::new("/bin/sh").arg("-c").arg(script)
 }
 
-async fn check(check: &CommandCheck) -> Result<Report, Failure> {
+async fn check(check: &CommandCheck) -> Result<CheckReport, CheckFailure> {
     run(check, "[::1]:8080".parse().expect("an address"), LONG).await
 }
 
 #[tokio::test]
 async fn the_exit_code_decides() {
     assert!(check(&CommandCheck::new("true")).await.is_ok());
-    assert_fails(check(&CommandCheck::new("false")).await, FailureKind::Mismatch, "exit code 1");
+    assert_fails(
+        check(&CommandCheck::new("false")).await,
+        CheckFailureKind::Mismatch,
+        "exit code 1",
+    );
     let answer = check(&shell("echo; echo the disk is full >&2; exit 12")).await;
-    assert_fails(answer, FailureKind::Mismatch, "exit code 12: the disk is full");
+    assert_fails(answer, CheckFailureKind::Mismatch, "exit code 12: the disk is full");
     let report = check(&shell("exit 12").dynamic()).await.expect("up");
-    assert_eq!(report.advice().weight, Some(WeightAdvice::Exactly(10)));
+    assert_eq!(report.agent_override().weight, Some(AgentWeight::Exactly(10)));
     let report = check(&shell("exit 0").dynamic()).await.expect("up");
-    assert_eq!(report.advice().weight, Some(WeightAdvice::Percent(100)));
+    assert_eq!(report.agent_override().weight, Some(AgentWeight::Percent(100)));
     let answer = check(&shell("kill -TERM $$").dynamic()).await;
-    assert_fails(answer, FailureKind::Mismatch, "ended by signal 15");
+    assert_fails(answer, CheckFailureKind::Mismatch, "ended by signal 15");
     let answer = check(&shell("printf '\\033[2J\\377' >&2; exit 1")).await;
-    assert_fails(answer, FailureKind::Mismatch, "exit code 1: \u{fffd}[2J");
+    assert_fails(answer, CheckFailureKind::Mismatch, "exit code 1: \u{fffd}[2J");
 }
 
 #[tokio::test]
@@ -43,7 +47,7 @@ async fn it_is_told_whom_to_check() {
     let told = shell(script).args(["sh", "an argument; of two"]).env("MORE", "and more");
     assert!(check(&told).await.is_ok());
     let other = told.env("HAPROXY_SERVER_PORT", "1");
-    assert_fails(check(&other).await, FailureKind::Mismatch, "exit code 1");
+    assert_fails(check(&other).await, CheckFailureKind::Mismatch, "exit code 1");
 }
 
 #[tokio::test]
@@ -51,22 +55,26 @@ async fn what_cannot_be_started_is_nobodys_fault() {
     let folder = Folder::new();
     let path = folder.path().join("check");
     let words = format!("starting {}", path.display());
-    assert_fails(check(&CommandCheck::new(&path)).await, FailureKind::Local, &words);
+    assert_fails(check(&CommandCheck::new(&path)).await, CheckFailureKind::Local, &words);
     fs::write(&path, "not a program").expect("written");
-    assert_fails(check(&CommandCheck::new(&path)).await, FailureKind::Local, &words);
+    assert_fails(check(&CommandCheck::new(&path)).await, CheckFailureKind::Local, &words);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
-    assert_fails(check(&CommandCheck::new(&path)).await, FailureKind::Local, &words);
-    assert_fails(check(&CommandCheck::new(folder.path())).await, FailureKind::Local, "starting ");
+    assert_fails(check(&CommandCheck::new(&path)).await, CheckFailureKind::Local, &words);
+    assert_fails(
+        check(&CommandCheck::new(folder.path())).await,
+        CheckFailureKind::Local,
+        "starting ",
+    );
     let nul = CommandCheck::new("true").env("A", "a\0b");
-    assert_fails(check(&nul).await, FailureKind::Local, "starting true");
+    assert_fails(check(&nul).await, CheckFailureKind::Local, "starting true");
 }
 
 #[tokio::test]
 async fn much_is_read_and_forgotten() {
     let answer = check(&shell("echo first >&2; head -c 3000000 /dev/zero >&2; exit 1")).await;
-    assert_fails(answer, FailureKind::Mismatch, "exit code 1: first");
+    assert_fails(answer, CheckFailureKind::Mismatch, "exit code 1: first");
     let answer = check(&shell("head -c 3000000 /dev/zero >&2; exit 1")).await;
-    assert_fails(answer, FailureKind::Mismatch, "exit code 1: ");
+    assert_fails(answer, CheckFailureKind::Mismatch, "exit code 1: ");
 }
 
 #[tokio::test]
@@ -82,7 +90,7 @@ async fn one_that_talks_without_end_times_out() {
             break answer;
         }
     };
-    assert_fails(answer, FailureKind::Timeout, "waiting for the program to end");
+    assert_fails(answer, CheckFailureKind::Timeout, "waiting for the program to end");
     assert_end(&ids(folder.path())).await;
 }
 
@@ -90,7 +98,8 @@ async fn one_that_talks_without_end_times_out() {
 async fn one_that_hangs_is_killed_with_all_it_started() {
     let folder = Folder::new();
     let script = family(folder.path(), "wait");
-    let (check, probe) = (shell(&script), Probe::new("s".into(), ([127, 0, 0, 1], 1).into()));
+    let (check, probe) =
+        (shell(&script), CheckContext::new("s".into(), ([127, 0, 0, 1], 1).into()));
     {
         let mut asking = pin!(check.check(&probe));
         tokio::select! {
@@ -107,7 +116,7 @@ async fn its_time_runs_out_with_a_reason() {
     let check = shell("sleep 1000 & wait");
     let stage = "waiting for the program to end";
     let failure = run_out_of_time(&check, ([127, 0, 0, 1], 1).into(), stage).await;
-    assert_fails(Err(failure), FailureKind::Timeout, stage);
+    assert_fails(Err(failure), CheckFailureKind::Timeout, stage);
 }
 
 #[tokio::test]
@@ -130,7 +139,7 @@ fn one_dropped_while_it_starts_leaves_nothing() {
         let runtime = runtime.expect("a runtime");
         runtime.block_on(async {
             let check = shell(&format!("sleep 1000 & : {}; wait", folder.path().display()));
-            let probe = Probe::new("s".into(), ([127, 0, 0, 1], 1).into());
+            let probe = CheckContext::new("s".into(), ([127, 0, 0, 1], 1).into());
             let mut asking = pin!(check.check(&probe));
             for _ in 0..polls {
                 let poll = std::future::poll_fn(|context| {

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use lvs::health::{DnsCheck, Failure, FailureKind, Report};
+use lvs::health::{CheckFailure, CheckFailureKind, CheckReport, DnsCheck};
 
 use crate::udp::Service;
 use crate::world::{
@@ -14,10 +14,10 @@ use crate::world::{
 };
 
 fn asking(name: &str, record_type: &str) -> DnsCheck {
-    DnsCheck::asking(name, record_type).expect("a question")
+    DnsCheck::query(name, record_type).expect("a question")
 }
 
-async fn check(check: &DnsCheck, address: SocketAddr) -> Result<Report, Failure> {
+async fn check(check: &DnsCheck, address: SocketAddr) -> Result<CheckReport, CheckFailure> {
     run(check, address, LONG).await
 }
 
@@ -72,32 +72,36 @@ async fn named_answers() {
     let Some((server, _folder, address)) = named().await else { return };
     let www = asking("www.example.test", "a");
     assert!(check(&www, address).await.is_ok());
-    let both = www.clone().expecting_address([192, 0, 2, 2].into());
-    let both = both.expecting_record("192.0.2.1").expect("an address");
+    let both = www.clone().expect_address([192, 0, 2, 2].into());
+    let both = both.expect_record("192.0.2.1").expect("an address");
     assert!(check(&both, address).await.is_ok());
-    let other = both.expecting_address([192, 0, 2, 3].into());
-    assert_fails(check(&other, address).await, FailureKind::Mismatch, "192.0.2.3");
+    let other = both.expect_address([192, 0, 2, 3].into());
+    assert_fails(check(&other, address).await, CheckFailureKind::Mismatch, "192.0.2.3");
 
-    let alias = asking("ALIAS.example.test.", "AAAA")
-        .expecting_address("2001:db8::1".parse().expect("IPv6"));
+    let alias =
+        asking("ALIAS.example.test.", "AAAA").expect_address("2001:db8::1".parse().expect("IPv6"));
     assert!(check(&alias, address).await.is_ok());
-    let mail = asking("example.test", "MX").expecting_record("10 MX.example.test").expect("data");
+    let mail = asking("example.test", "MX").expect_record("10 MX.example.test").expect("data");
     assert!(check(&mail, address).await.is_ok());
 
     // 8 KB of text: over TCP.
     let last = format!("\"39 {}\"", "x".repeat(200));
-    let long = asking("long.example.test", "TXT").expecting_record(&last).expect("data");
+    let long = asking("long.example.test", "TXT").expect_record(&last).expect("data");
     assert!(check(&long, address).await.is_ok());
 
     let nobody = asking("nobody.example.test", "A");
-    assert_fails(check(&nobody, address).await, FailureKind::Mismatch, "answered code 3");
-    assert!(check(&nobody.accepting([0, 3]), address).await.is_ok());
+    assert_fails(check(&nobody, address).await, CheckFailureKind::Mismatch, "answered code 3");
+    assert!(check(&nobody.accept_codes([0, 3]), address).await.is_ok());
     // It serves its own zone alone.
-    assert_fails(check(&DnsCheck::new(), address).await, FailureKind::Mismatch, "answered code 5");
+    assert_fails(
+        check(&DnsCheck::new(), address).await,
+        CheckFailureKind::Mismatch,
+        "answered code 5",
+    );
 
     server.freeze();
     let failure = run_out_of_time(&www, address, "waiting for the answer").await;
-    assert_fails(Err(failure), FailureKind::Timeout, "waiting for the answer");
+    assert_fails(Err(failure), CheckFailureKind::Timeout, "waiting for the answer");
 }
 
 // --- those that misbehave ---------------------------------------------------------------------
@@ -128,8 +132,8 @@ async fn nothing_and_nobody() {
     let question = DnsCheck::new();
     let silent = server(|_| vec![]).await;
     let failure = run_out_of_time(&question, silent.address, "waiting for the answer").await;
-    assert_fails(Err(failure), FailureKind::Timeout, "waiting for the answer");
-    assert_fails(check(&question, refusing()).await, FailureKind::Refused, "refused");
+    assert_fails(Err(failure), CheckFailureKind::Timeout, "waiting for the answer");
+    assert_fails(check(&question, refusing()).await, CheckFailureKind::Refused, "refused");
 }
 
 #[tokio::test]
@@ -137,11 +141,11 @@ async fn garbage_is_named() {
     for garbage in [GARBAGE.to_vec(), vec![], vec![0xff; 3000]] {
         let server = server(move |_| vec![garbage.clone()]).await;
         let answer = check(&DnsCheck::new(), server.address).await;
-        assert_fails(answer, FailureKind::Protocol, "no DNS message");
+        assert_fails(answer, CheckFailureKind::Protocol, "no DNS message");
     }
     let server = server(|_| vec![vec![0; 5000]]).await;
     let answer = check(&DnsCheck::new(), server.address).await;
-    assert_fails(answer, FailureKind::TooLong, "5000 bytes");
+    assert_fails(answer, CheckFailureKind::TooLong, "5000 bytes");
 }
 
 #[tokio::test]
@@ -157,11 +161,11 @@ async fn the_answer_to_another_question_is_passed_over() {
     let forger = server(move |request| vec![wrong_id(request)]).await;
     let stage = "waiting for an answer with the question's identifier";
     let failure = run_out_of_time(&DnsCheck::new(), forger.address, stage).await;
-    assert_fails(Err(failure), FailureKind::Timeout, stage);
+    assert_fails(Err(failure), CheckFailureKind::Timeout, stage);
     let mirror = server(|request| vec![request.to_vec()]).await;
     let stage = "waiting for an answer: a question came";
     let failure = run_out_of_time(&DnsCheck::new(), mirror.address, stage).await;
-    assert_fails(Err(failure), FailureKind::Timeout, stage);
+    assert_fails(Err(failure), CheckFailureKind::Timeout, stage);
 }
 
 /// The question's type is behind the root's name, one byte, in the bytes 13 and 14.
@@ -173,8 +177,8 @@ fn asked_for_ns(request: &[u8]) -> Vec<u8> {
 async fn codes_are_named() {
     let failing = server(|request| vec![answer(request, |answer| answer[3] |= 2)]).await;
     let failed = check(&DnsCheck::new(), failing.address).await;
-    assert_fails(failed, FailureKind::Mismatch, "answered code 2 (Server Failure)");
-    assert!(check(&DnsCheck::new().accepting([2]), failing.address).await.is_ok());
+    assert_fails(failed, CheckFailureKind::Mismatch, "answered code 2 (Server Failure)");
+    assert!(check(&DnsCheck::new().accept_codes([2]), failing.address).await.is_ok());
 }
 
 #[tokio::test]
@@ -187,7 +191,7 @@ async fn over_tcp_it_misbehaves_as_well() {
     let stalls = asked().stalls().await;
     let _udp = truncating(&stalls).await;
     let failure = run_out_of_time(&question, stalls.address, stage).await;
-    assert_fails(Err(failure), FailureKind::Timeout, stage);
+    assert_fails(Err(failure), CheckFailureKind::Timeout, stage);
 
     let trickles = asked().trickles([0]).await;
     let _udp = truncating(&trickles).await;
@@ -196,25 +200,25 @@ async fn over_tcp_it_misbehaves_as_well() {
         let failure = run_out_of_time(&question, trickles.address, stage).await;
         Err(failure)
     };
-    assert_fails(answer, FailureKind::Protocol, "no DNS message");
+    assert_fails(answer, CheckFailureKind::Protocol, "no DNS message");
 
     let slow = asked().says([0x10, 0x00]).trickles([0]).await;
     let _udp = truncating(&slow).await;
     let failure = run_out_of_time(&question, slow.address, stage).await;
-    assert_fails(Err(failure), FailureKind::Timeout, stage);
+    assert_fails(Err(failure), CheckFailureKind::Timeout, stage);
 
     let closes = asked().says([0, 9, 1]).closes().await;
     let _udp = truncating(&closes).await;
-    assert_fails(check(&question, closes.address).await, FailureKind::Closed, stage);
+    assert_fails(check(&question, closes.address).await, CheckFailureKind::Closed, stage);
 
     let resets = asked().resets().await;
     let _udp = truncating(&resets).await;
-    assert_fails(check(&question, resets.address).await, FailureKind::Reset, stage);
+    assert_fails(check(&question, resets.address).await, CheckFailureKind::Reset, stage);
 
     let endless = asked().never_ends([0xff]).await;
     let _udp = truncating(&endless).await;
     let answer = check(&question, endless.address).await;
-    assert_fails(answer, FailureKind::Protocol, "no DNS message");
+    assert_fails(answer, CheckFailureKind::Protocol, "no DNS message");
     assert!(endless.said() < 8_000_000, "bounded by the length that TCP's frame can say");
 }
 
@@ -222,5 +226,5 @@ async fn over_tcp_it_misbehaves_as_well() {
 async fn nobody_takes_tcp() {
     let udp = server(|request| vec![answer(request, |answer| answer[2] |= TRUNCATED)]).await;
     let answer = check(&DnsCheck::new(), udp.address).await;
-    assert_fails(answer, FailureKind::Refused, "connecting");
+    assert_fails(answer, CheckFailureKind::Refused, "connecting");
 }

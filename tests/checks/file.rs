@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use lvs::backend::WeightAdvice;
-use lvs::health::{Failure, FailureKind, FileCheck, Report};
+use lvs::backend::AgentWeight;
+use lvs::health::{CheckFailure, CheckFailureKind, CheckReport, FileCheck};
 
 use crate::world::{Folder, LONG, assert_fails, complete, run};
 
-async fn check(check: &FileCheck) -> Result<Report, Failure> {
+async fn check(check: &FileCheck) -> Result<CheckReport, CheckFailure> {
     run(check, ([127, 0, 0, 1], 80).into(), LONG).await
 }
 
@@ -17,15 +17,15 @@ async fn a_number_is_followed() {
     let folder = Folder::new();
     let path = folder.path().join("value");
     let (plain, weighted) = (FileCheck::value(&path), FileCheck::value(&path).weight(-10));
-    assert_fails(check(&plain).await, FailureKind::Mismatch, "value does not exist");
-    assert_fails(check(&weighted).await, FailureKind::Mismatch, "value does not exist");
+    assert_fails(check(&plain).await, CheckFailureKind::Mismatch, "value does not exist");
+    assert_fails(check(&weighted).await, CheckFailureKind::Mismatch, "value does not exist");
     fs::write(&path, "0\n").expect("written");
     assert!(check(&plain).await.is_ok());
     fs::write(&path, "2\n").expect("written");
-    assert_fails(check(&plain).await, FailureKind::Mismatch, "value says 2");
+    assert_fails(check(&plain).await, CheckFailureKind::Mismatch, "value says 2");
     assert!(check(&plain.reversed()).await.is_ok());
     let report = check(&weighted).await.expect("a weight, not a failure");
-    assert_eq!(report.advice().weight, Some(WeightAdvice::Plus(-20)));
+    assert_eq!(report.agent_override().weight, Some(AgentWeight::Plus(-20)));
 }
 
 #[tokio::test]
@@ -35,13 +35,17 @@ async fn what_is_no_number_is_named() {
     for garbage in [&b""[..], b"up\n", b"0 0", &[0xff; 128]] {
         fs::write(&path, garbage).expect("written");
         let answer = check(&FileCheck::value(&path)).await;
-        assert_fails(answer, FailureKind::Protocol, "does not hold a number");
+        assert_fails(answer, CheckFailureKind::Protocol, "does not hold a number");
     }
     fs::write(&path, [b'0'; 129]).expect("written");
-    assert_fails(check(&FileCheck::value(&path)).await, FailureKind::TooLong, "128 bytes");
-    assert_fails(check(&FileCheck::value("/dev/zero")).await, FailureKind::TooLong, "128 bytes");
+    assert_fails(check(&FileCheck::value(&path)).await, CheckFailureKind::TooLong, "128 bytes");
+    assert_fails(
+        check(&FileCheck::value("/dev/zero")).await,
+        CheckFailureKind::TooLong,
+        "128 bytes",
+    );
     let answer = check(&FileCheck::value(folder.path())).await;
-    assert_fails(answer, FailureKind::Local, "reading ");
+    assert_fails(answer, CheckFailureKind::Local, "reading ");
 }
 
 #[tokio::test]
@@ -50,10 +54,10 @@ async fn a_pipe_holds_nobody_up() {
     let path = folder.path().join("pipe");
     complete(std::process::Command::new("mkfifo").arg(&path));
     let answer = check(&FileCheck::value(&path)).await;
-    assert_fails(answer, FailureKind::Protocol, "does not hold a number");
+    assert_fails(answer, CheckFailureKind::Protocol, "does not hold a number");
     // One that somebody has opened and says nothing into.
     let _writer = fs::OpenOptions::new().read(true).write(true).open(&path).expect("opened");
-    assert_fails(check(&FileCheck::value(&path)).await, FailureKind::Local, "reading ");
+    assert_fails(check(&FileCheck::value(&path)).await, CheckFailureKind::Local, "reading ");
 }
 
 #[tokio::test]
@@ -61,14 +65,14 @@ async fn existence_is_followed() {
     let folder = Folder::new();
     let path = folder.path().join("maintenance");
     let (wanted, unwanted) = (FileCheck::exists(&path), FileCheck::exists(&path).reversed());
-    assert_fails(check(&wanted).await, FailureKind::Mismatch, "maintenance does not exist");
+    assert_fails(check(&wanted).await, CheckFailureKind::Mismatch, "maintenance does not exist");
     assert!(check(&unwanted).await.is_ok());
     fs::create_dir(&path).expect("anything of that name");
     assert!(check(&wanted).await.is_ok());
-    assert_fails(check(&unwanted).await, FailureKind::Mismatch, "maintenance exists");
+    assert_fails(check(&unwanted).await, CheckFailureKind::Mismatch, "maintenance exists");
     // Not known, which is neither.
     let odd = Path::new("/dev/null/within");
-    assert_fails(check(&FileCheck::exists(odd)).await, FailureKind::Local, "reading ");
+    assert_fails(check(&FileCheck::exists(odd)).await, CheckFailureKind::Local, "reading ");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use lvs::health::{FailureKind, GrpcCheck, Report};
+use lvs::health::{CheckFailureKind, CheckReport, GrpcCheck};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -22,17 +22,17 @@ async fn serve() -> (SocketAddr, HealthReporter) {
 #[tokio::test]
 async fn a_service_is_up_while_it_says_that_it_serves() {
     let (address, reporter) = serve().await;
-    assert_eq!(run(&GrpcCheck::new(""), address, LONG).await, Ok(Report::up()));
+    assert_eq!(run(&GrpcCheck::new(""), address, LONG).await, Ok(CheckReport::up()));
     let check = GrpcCheck::new("shop.Orders").authority("shop.example.org");
     let answer = run(&check, address, LONG).await;
-    assert_fails(answer, FailureKind::Mismatch, "gRPC status 5 NOT_FOUND");
+    assert_fails(answer, CheckFailureKind::Mismatch, "gRPC status 5 NOT_FOUND");
     reporter.set_service_status("shop.Orders", ServingStatus::Serving).await;
-    assert_eq!(run(&check, address, LONG).await, Ok(Report::up()));
+    assert_eq!(run(&check, address, LONG).await, Ok(CheckReport::up()));
     reporter.set_service_status("shop.Orders", ServingStatus::NotServing).await;
-    assert_fails(run(&check, address, LONG).await, FailureKind::Mismatch, "NOT_SERVING");
+    assert_fails(run(&check, address, LONG).await, CheckFailureKind::Mismatch, "NOT_SERVING");
     assert_fails(
         run(&GrpcCheck::new("").authority("a b"), address, LONG).await,
-        FailureKind::Local,
+        CheckFailureKind::Local,
         "cannot be made",
     );
 }
@@ -44,21 +44,21 @@ async fn a_server_without_the_health_service_is_told_so() {
     tokio::spawn(server.serve(address));
     until(|| std::net::TcpStream::connect(address).is_ok()).await;
     let answer = run(&GrpcCheck::new(""), address, LONG).await;
-    assert_fails(answer, FailureKind::Mismatch, "gRPC status 12 UNIMPLEMENTED");
+    assert_fails(answer, CheckFailureKind::Mismatch, "gRPC status 12 UNIMPLEMENTED");
 }
 
 #[tokio::test]
 async fn who_does_not_speak_it_fails_in_time() {
     let check = GrpcCheck::new("");
-    assert_fails(run(&check, refusing(), LONG).await, FailureKind::Refused, "connecting");
+    assert_fails(run(&check, refusing(), LONG).await, CheckFailureKind::Refused, "connecting");
     for server in [Script::new().closes().await, Script::new().resets().await] {
         let failure = run(&check, server.address, LONG).await.expect_err("no gRPC");
-        let kinds = [FailureKind::Closed, FailureKind::Reset];
+        let kinds = [CheckFailureKind::Closed, CheckFailureKind::Reset];
         assert!(kinds.contains(&failure.kind()), "{failure}");
     }
     let garbage = Script::new().never_ends(GARBAGE).await;
     let failure = run(&check, garbage.address, LONG).await.expect_err("no gRPC");
-    let kinds = [FailureKind::Protocol, FailureKind::Closed, FailureKind::Reset];
+    let kinds = [CheckFailureKind::Protocol, CheckFailureKind::Closed, CheckFailureKind::Reset];
     assert!(kinds.contains(&failure.kind()), "{failure}");
     assert!(garbage.said() < 2 << 20, "{} bytes", garbage.said());
     let stage = "waiting for the gRPC answer";
@@ -66,6 +66,6 @@ async fn who_does_not_speak_it_fails_in_time() {
         [Script::new().stalls().await, Script::new().trickles([0, 0, 0, 4, 0, 0, 0, 0, 0]).await]
     {
         let failure = run_out_of_time(&check, server.address, stage).await;
-        assert_fails(Err(failure), FailureKind::Timeout, stage);
+        assert_fails(Err(failure), CheckFailureKind::Timeout, stage);
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use lvs::health::{FailureKind, HttpCheck, HttpCheckError, Report};
+use lvs::health::{CheckFailureKind, CheckReport, HttpCheck, HttpCheckError};
 
 use crate::world::{
     Folder, GARBAGE, LONG, Script, Server, assert_fails, program, refusing, run, run_out_of_time,
@@ -28,58 +28,69 @@ fn asked() -> Script {
 async fn who_says_nothing_or_too_little_runs_out_of_time() {
     let stalls = asked().stalls().await;
     let failure = run_out_of_time(&check(), stalls.address, "waiting for the status line").await;
-    assert_fails(Err(failure), FailureKind::Timeout, "waiting for the status line");
+    assert_fails(Err(failure), CheckFailureKind::Timeout, "waiting for the status line");
     let half = asked().says("HTTP/1.1 2").stalls().await;
     let failure = run_out_of_time(&check(), half.address, "waiting for the status line").await;
-    assert_fails(Err(failure), FailureKind::Timeout, "waiting for the status line");
+    assert_fails(Err(failure), CheckFailureKind::Timeout, "waiting for the status line");
     let trickles = asked().trickles("HTTP/1.1 200 OK\r\nx: y\r\n").await;
     let failure = run_out_of_time(&check(), trickles.address, "waiting for the status line").await;
-    assert_fails(Err(failure), FailureKind::Timeout, "waiting for the status line");
+    assert_fails(Err(failure), CheckFailureKind::Timeout, "waiting for the status line");
     let body = asked().says(format!("{HEAD}content-length: 999\r\n\r\nread")).trickles("x").await;
     let failure = run_out_of_time(&reading(), body.address, "reading the body").await;
-    assert_fails(Err(failure), FailureKind::Timeout, "reading the body");
+    assert_fails(Err(failure), CheckFailureKind::Timeout, "reading the body");
 }
 
 #[tokio::test]
 async fn who_breaks_off_is_told_apart() {
-    assert_fails(run(&check(), refusing(), LONG).await, FailureKind::Refused, "connecting");
+    assert_fails(run(&check(), refusing(), LONG).await, CheckFailureKind::Refused, "connecting");
     let resets = asked().resets().await;
     let answer = run(&check(), resets.address, LONG).await;
-    assert_fails(answer, FailureKind::Reset, "waiting for the status line");
+    assert_fails(answer, CheckFailureKind::Reset, "waiting for the status line");
     let closes = asked().closes().await;
     let answer = run(&check(), closes.address, LONG).await;
-    assert_fails(answer, FailureKind::Closed, "waiting for the status line");
+    assert_fails(answer, CheckFailureKind::Closed, "waiting for the status line");
     let half = asked().says(format!("{HEAD}content-length: 9\r\n\r\nread")).closes().await;
     let answer = run(&reading(), half.address, LONG).await;
-    assert_fails(answer, FailureKind::Closed, "reading the body");
+    assert_fails(answer, CheckFailureKind::Closed, "reading the body");
 }
 
 #[tokio::test]
 async fn garbage_is_no_http() {
     let garbage = Script::new().never_ends(GARBAGE).await;
-    assert_fails(run(&check(), garbage.address, LONG).await, FailureKind::Protocol, "status line");
+    assert_fails(
+        run(&check(), garbage.address, LONG).await,
+        CheckFailureKind::Protocol,
+        "status line",
+    );
     let chunks = format!("{HEAD}transfer-encoding: chunked\r\n\r\nzz\r\n");
     let chunks = asked().says(chunks).stalls().await;
-    assert_fails(run(&reading(), chunks.address, LONG).await, FailureKind::Protocol, "body");
+    assert_fails(run(&reading(), chunks.address, LONG).await, CheckFailureKind::Protocol, "body");
 }
 
 #[tokio::test]
 async fn an_answer_without_end_is_read_to_a_bound() {
     let header = asked().says(HEAD).never_ends("x-header: and another one\r\n").await;
-    assert_fails(run(&check(), header.address, LONG).await, FailureKind::TooLong, "status line");
+    assert_fails(
+        run(&check(), header.address, LONG).await,
+        CheckFailureKind::TooLong,
+        "status line",
+    );
     assert!(header.said() < 2 << 20, "{} bytes", header.said());
     let line = asked().never_ends("H").await;
     let failure = run(&check(), line.address, LONG).await.expect_err("no status line");
-    assert!(matches!(failure.kind(), FailureKind::TooLong | FailureKind::Protocol), "{failure}");
+    assert!(
+        matches!(failure.kind(), CheckFailureKind::TooLong | CheckFailureKind::Protocol),
+        "{failure}"
+    );
 
     let head = format!("{HEAD}transfer-encoding: chunked\r\n\r\n");
     let body = asked().says(&head).never_ends("4\r\nlong\r\n").await;
     let failure = run(&reading(), body.address, LONG).await;
-    assert_fails(failure, FailureKind::TooLong, "longer than 65536 bytes");
+    assert_fails(failure, CheckFailureKind::TooLong, "longer than 65536 bytes");
     assert!(body.said() < 4 << 20, "{} bytes", body.said());
     // Where nothing is expected of it, it is not read.
     let body = asked().says(&head).never_ends("4\r\nlong\r\n").await;
-    assert_eq!(run(&check(), body.address, LONG).await, Ok(Report::up()));
+    assert_eq!(run(&check(), body.address, LONG).await, Ok(CheckReport::up()));
 }
 
 #[tokio::test]
@@ -89,19 +100,27 @@ async fn status_and_body_must_be_those_expected() {
         .stalls()
         .await;
     let answer = run(&check(), moved.address, LONG).await;
-    assert_fails(answer, FailureKind::Mismatch, "status 302 Found");
-    let check_of = check().accept(301..=302).accept(404..=404);
-    assert_eq!(run(&check_of, moved.address, LONG).await, Ok(Report::up()));
+    assert_fails(answer, CheckFailureKind::Mismatch, "status 302 Found");
+    let check_of = check().accept_status(301..=302).accept_status(404..=404);
+    assert_eq!(run(&check_of, moved.address, LONG).await, Ok(CheckReport::up()));
 
     let ready = asked().says(format!("{HEAD}content-length: 5\r\n\r\nready")).stalls().await;
-    assert_eq!(run(&reading(), ready.address, LONG).await, Ok(Report::up()));
+    assert_eq!(run(&reading(), ready.address, LONG).await, Ok(CheckReport::up()));
     let not = check().body_does_not_match("rea").expect("a pattern");
-    assert_fails(run(&not, ready.address, LONG).await, FailureKind::Mismatch, "matches rea");
+    assert_fails(run(&not, ready.address, LONG).await, CheckFailureKind::Mismatch, "matches rea");
     let digest = "5d41402abc4b2a76b9719d911017c592";
     let digest = check().body_digest(digest).expect("an MD5");
-    assert_fails(run(&digest, ready.address, LONG).await, FailureKind::Mismatch, "body's MD5 is");
+    assert_fails(
+        run(&digest, ready.address, LONG).await,
+        CheckFailureKind::Mismatch,
+        "body's MD5 is",
+    );
     let short = reading().body_limit(4);
-    assert_fails(run(&short, ready.address, LONG).await, FailureKind::TooLong, "longer than 4");
+    assert_fails(
+        run(&short, ready.address, LONG).await,
+        CheckFailureKind::TooLong,
+        "longer than 4",
+    );
 }
 
 #[tokio::test]
@@ -122,7 +141,7 @@ async fn the_request_is_what_was_configured() {
     let check = HttpCheck::new("HEAD", "/a?b=c").expect("sound");
     let check = check.header("Host", "www.example.org").expect("a header");
     let check = check.header("x-one", "1").expect("a header");
-    assert_eq!(run(&check, address, LONG).await, Ok(Report::up()));
+    assert_eq!(run(&check, address, LONG).await, Ok(CheckReport::up()));
     let request = heard.await.expect("it was asked");
     let mut lines: Vec<_> = request.lines().collect();
     lines.sort();
@@ -178,16 +197,16 @@ async fn nginx_is_up_and_its_errors_are_not() {
     let address = crate::world::free_address();
     let Some((mut server, _folder)) = nginx(address, "", "").await else { return };
     server.listens_at(address).await;
-    assert_eq!(run(&reading(), address, LONG).await, Ok(Report::up()));
+    assert_eq!(run(&reading(), address, LONG).await, Ok(CheckReport::up()));
     let moved = HttpCheck::get("/moved").expect("a path");
-    assert_fails(run(&moved, address, LONG).await, FailureKind::Mismatch, "status 301");
+    assert_fails(run(&moved, address, LONG).await, CheckFailureKind::Mismatch, "status 301");
     let broken = HttpCheck::get("/broken").expect("a path");
-    assert_fails(run(&broken, address, LONG).await, FailureKind::Mismatch, "status 500");
+    assert_fails(run(&broken, address, LONG).await, CheckFailureKind::Mismatch, "status 500");
     server.freeze();
     let failure = run_out_of_time(&check(), address, "waiting for the status line").await;
-    assert_fails(Err(failure), FailureKind::Timeout, "waiting for the status line");
+    assert_fails(Err(failure), CheckFailureKind::Timeout, "waiting for the status line");
     server.kill();
-    assert_fails(run(&check(), address, LONG).await, FailureKind::Refused, "connecting");
+    assert_fails(run(&check(), address, LONG).await, CheckFailureKind::Refused, "connecting");
 }
 
 #[cfg(feature = "health-http2")]
@@ -196,17 +215,20 @@ async fn nginx_answers_by_http2_too() {
     let address = crate::world::free_address();
     let Some((mut server, _folder)) = nginx(address, "http2", "").await else { return };
     server.listens_at(address).await;
-    assert_eq!(run(&reading().http2(), address, LONG).await, Ok(Report::up()));
+    assert_eq!(run(&reading().http2(), address, LONG).await, Ok(CheckReport::up()));
     let broken = HttpCheck::get("/broken").expect("a path").http2();
-    assert_fails(run(&broken, address, LONG).await, FailureKind::Mismatch, "status 500");
+    assert_fails(run(&broken, address, LONG).await, CheckFailureKind::Mismatch, "status 500");
     let stalls = Script::new().stalls().await;
     let failure =
         run_out_of_time(&check().http2(), stalls.address, "waiting for the status line").await;
-    assert_fails(Err(failure), FailureKind::Timeout, "waiting for the status line");
+    assert_fails(Err(failure), CheckFailureKind::Timeout, "waiting for the status line");
     let garbage = Script::new().never_ends(GARBAGE).await;
     let failure = run(&check().http2(), garbage.address, LONG).await.expect_err("no HTTP/2");
     assert!(
-        matches!(failure.kind(), FailureKind::Protocol | FailureKind::Closed | FailureKind::Reset),
+        matches!(
+            failure.kind(),
+            CheckFailureKind::Protocol | CheckFailureKind::Closed | CheckFailureKind::Reset
+        ),
         "{failure}"
     );
 }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 
-use lvs::health::{FailureKind, IcmpCheck, Probe};
+use lvs::health::{CheckContext, CheckFailureKind, IcmpCheck};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::world::{LONG, ask, assert_fails, program, run, run_out_of_time};
@@ -53,20 +53,20 @@ fn host(ip: [u8; 4]) -> SocketAddr {
 #[tokio::test]
 async fn loopback_answers() {
     match run(&IcmpCheck::new(), host([127, 0, 0, 1]), LONG).await {
-        Err(failure) if failure.kind() == FailureKind::Local => {
+        Err(failure) if failure.kind() == CheckFailureKind::Local => {
             // As the unprivileged see it: the reason says what to change.
-            assert_fails(Err(failure.clone()), FailureKind::Local, "ping_group_range");
+            assert_fails(Err(failure.clone()), CheckFailureKind::Local, "ping_group_range");
             println!("skipped: {failure}");
             return;
         }
         answer => assert!(answer.is_ok(), "{answer:?}"),
     }
     assert!(run(&IcmpCheck::new(), "[::1]:0".parse().expect("an address"), LONG).await.is_ok());
-    let probe = Probe::new("server".into(), host([127, 9, 9, 9]));
-    let probe = probe.from_source([127, 0, 0, 9].into());
+    let probe = CheckContext::new("server".into(), host([127, 9, 9, 9]));
+    let probe = probe.with_source([127, 0, 0, 9].into());
     assert!(ask(&IcmpCheck::new(), &probe, LONG).await.is_ok());
-    let probe = probe.from_source([192, 0, 2, 1].into());
-    assert_fails(ask(&IcmpCheck::new(), &probe, LONG).await, FailureKind::Local, "assign");
+    let probe = probe.with_source([192, 0, 2, 1].into());
+    assert_fails(ask(&IcmpCheck::new(), &probe, LONG).await, CheckFailureKind::Local, "assign");
 }
 
 #[tokio::test]
@@ -77,7 +77,9 @@ async fn many_at_once_do_not_take_each_others_answers() {
     }
     while let Some(answer) = checks.join_next().await {
         match answer.expect("it ran") {
-            Err(failure) if failure.kind() == FailureKind::Local => println!("skipped: {failure}"),
+            Err(failure) if failure.kind() == CheckFailureKind::Local => {
+                println!("skipped: {failure}")
+            }
             answer => assert!(answer.is_ok(), "{answer:?}"),
         }
     }
@@ -156,7 +158,7 @@ async fn only_the_right_answer_counts() {
     for groups in GROUPS {
         let_ping(groups);
         let failure = run_out_of_time(&IcmpCheck::new(), localhost, WAITING).await;
-        assert_fails(Err(failure), FailureKind::Timeout, WAITING);
+        assert_fails(Err(failure), CheckFailureKind::Timeout, WAITING);
 
         // All wrong; a thread of its own, because it waits without the runtime.
         let raw = raw_socket().expect("root");
@@ -171,7 +173,7 @@ async fn only_the_right_answer_counts() {
             reply(&raw, &request, |message| message[0] = 8);
         });
         let failure = run_out_of_time(&IcmpCheck::new(), localhost, WAITING).await;
-        assert_fails(Err(failure), FailureKind::Timeout, WAITING);
+        assert_fails(Err(failure), CheckFailureKind::Timeout, WAITING);
         wrong.join().expect("all were sent");
 
         let raw = raw_socket().expect("root");
@@ -205,13 +207,13 @@ async fn errors_are_heard() {
                 raw.send_to(&packet, &localhost.into()).expect("sent");
             });
             let answer = run(&IcmpCheck::new(), localhost, LONG).await;
-            assert_fails(answer, FailureKind::Unreachable, words);
+            assert_fails(answer, CheckFailureKind::Unreachable, words);
             router.join().expect("it was sent");
         }
     }
     // There is but loopback.
     let answer = run(&IcmpCheck::new(), host([192, 0, 2, 1]), LONG).await;
-    assert_fails(answer, FailureKind::Unreachable, "finding a way to the host");
+    assert_fails(answer, CheckFailureKind::Unreachable, "finding a way to the host");
 }
 
 /// Runs the first test again, as somebody with no privilege at all.

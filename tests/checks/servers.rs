@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use lvs::health::{
-    Check, FailureKind, MysqlCheck, PostgresCheck, RedisCheck, Report, SmtpCheck, TcpCheck,
+    Check, CheckFailureKind, CheckReport, MysqlCheck, PostgresCheck, RedisCheck, SmtpCheck,
+    TcpCheck,
 };
 
 use crate::world::{
@@ -20,9 +21,9 @@ async fn freeze_and_kill(
 ) {
     server.freeze();
     let failure = run_out_of_time(check, address, stage).await;
-    assert_fails(Err(failure), FailureKind::Timeout, stage);
+    assert_fails(Err(failure), CheckFailureKind::Timeout, stage);
     server.kill();
-    assert_fails(run(check, address, LONG).await, FailureKind::Refused, "connecting");
+    assert_fails(run(check, address, LONG).await, CheckFailureKind::Refused, "connecting");
 }
 
 #[tokio::test]
@@ -35,16 +36,16 @@ async fn a_redis_server() {
     command.args(["--requirepass", "secret", "--save", "", "--appendonly", "no"]);
     let mut server = Server::spawn(&mut command, &folder);
     let check = RedisCheck::new().password("secret").master();
-    assert_eq!(server.answers(&check, address).await, Report::up());
+    assert_eq!(server.answers(&check, address).await, CheckReport::up());
     let replica = RedisCheck::new().user("default").password("secret").replica();
     let answer = run(&replica, address, LONG).await;
-    assert_fails(answer, FailureKind::Mismatch, "it is a master, not a replica");
+    assert_fails(answer, CheckFailureKind::Mismatch, "it is a master, not a replica");
     let answer = run(&RedisCheck::new(), address, LONG).await;
-    assert_fails(answer, FailureKind::Mismatch, "NOAUTH");
+    assert_fails(answer, CheckFailureKind::Mismatch, "NOAUTH");
     let wrong = RedisCheck::new().password("wrong");
-    assert_fails(run(&wrong, address, LONG).await, FailureKind::Mismatch, "WRONGPASS");
+    assert_fails(run(&wrong, address, LONG).await, CheckFailureKind::Mismatch, "WRONGPASS");
     let by_hand = TcpCheck::new().send("AUTH secret\r\nPING\r\n").expect("+OK\r\n+PONG\r\n");
-    assert_eq!(run(&by_hand, address, LONG).await, Ok(Report::up()));
+    assert_eq!(run(&by_hand, address, LONG).await, Ok(CheckReport::up()));
     freeze_and_kill(server, &check, address, "waiting for the answer to AUTH").await;
 }
 
@@ -68,9 +69,9 @@ async fn a_postgresql_server() {
     command.args(["-c", "superuser_reserved_connections=0", "-c", "max_wal_senders=0"]);
     let mut server = Server::spawn(as_user(&mut command, "postgres"), &folder);
     let check = PostgresCheck::new();
-    assert_eq!(server.answers(&check, address).await, Report::up());
+    assert_eq!(server.answers(&check, address).await, CheckReport::up());
     let named = PostgresCheck::new().user("owner").database("postgres");
-    assert_eq!(run(&named, address, LONG).await, Ok(Report::up()));
+    assert_eq!(run(&named, address, LONG).await, Ok(CheckReport::up()));
     let stage = "waiting for the answer to the startup message";
     freeze_and_kill(server, &check, address, stage).await;
 }
@@ -100,13 +101,13 @@ async fn a_mariadb_server() {
     command.arg(format!("--pid-file={}", folder.path().join("pid").display()));
     let mut server = Server::spawn(as_user(&mut command, "mysql"), &folder);
     let check = MysqlCheck::new();
-    assert_eq!(server.answers(&check, address).await, Report::up());
+    assert_eq!(server.answers(&check, address).await, CheckReport::up());
     // One that broke off would be too many: the server counts none of these.
     for _ in 0..5 {
-        assert_eq!(run(&check, address, LONG).await, Ok(Report::up()));
+        assert_eq!(run(&check, address, LONG).await, Ok(CheckReport::up()));
     }
     let greeting = MysqlCheck::new().greeting_only();
-    assert_eq!(run(&greeting, address, LONG).await, Ok(Report::up()));
+    assert_eq!(run(&greeting, address, LONG).await, Ok(CheckReport::up()));
     freeze_and_kill(server, &check, address, "waiting for the greeting").await;
 }
 
@@ -122,6 +123,6 @@ async fn a_mail_server() {
     command.args([&address.to_string(), "10"]);
     let mut server = Server::spawn(&mut command, &folder);
     let check = SmtpCheck::new();
-    assert_eq!(server.answers(&check, address).await, Report::up());
+    assert_eq!(server.answers(&check, address).await, CheckReport::up());
     freeze_and_kill(server, &check, address, "waiting for the banner").await;
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 
-use lvs::health::{FailureKind, HttpCheck, Report, Tls, TlsCheck};
+use lvs::health::{CheckFailureKind, CheckReport, HttpCheck, TlsCheck, TlsSettings};
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use sha2::{Digest, Sha256};
 
@@ -49,8 +49,8 @@ impl Authority {
         }
     }
 
-    fn trusted(&self) -> Tls {
-        Tls::authorities(self.pem.as_bytes()).expect("its certificate")
+    fn trusted(&self) -> TlsSettings {
+        TlsSettings::authorities(self.pem.as_bytes()).expect("its certificate")
     }
 }
 
@@ -75,28 +75,31 @@ async fn a_certificate_must_hold_for_the_name_and_by_the_authority() {
     let (authority, another) = (Authority::new(), Authority::new());
     let (address, signed) = (free_address(), authority.sign("www.example.org", 2100));
     let Some(_server) = serve(address, &signed).await else { return };
-    let named = authority.trusted().name("www.example.org").expect("a name");
-    assert_eq!(run(&TlsCheck::new(named.clone()), address, LONG).await, Ok(Report::up()));
-    let fails = async |tls: Tls, words: &str| {
-        assert_fails(run(&TlsCheck::new(tls), address, LONG).await, FailureKind::Tls, words);
+    let named = authority.trusted().server_name("www.example.org").expect("a name");
+    assert_eq!(run(&TlsCheck::new(named.clone()), address, LONG).await, Ok(CheckReport::up()));
+    let fails = async |tls: TlsSettings, words: &str| {
+        assert_fails(run(&TlsCheck::new(tls), address, LONG).await, CheckFailureKind::Tls, words);
     };
-    fails(authority.trusted().name("example.net").expect("a name"), "example.net").await;
+    fails(authority.trusted().server_name("example.net").expect("a name"), "example.net").await;
     fails(authority.trusted(), "not valid for name").await;
-    let name = |tls: Tls| tls.name("www.example.org").expect("a name");
+    let name = |tls: TlsSettings| tls.server_name("www.example.org").expect("a name");
     fails(name(another.trusted()), "TLS handshake: invalid peer certificate").await;
-    if let Ok(system) = Tls::system_roots() {
+    if let Ok(system) = TlsSettings::system_roots() {
         fails(name(system), "UnknownIssuer").await;
     }
-    let pinned = Tls::pinned(signed.sha256);
-    assert_eq!(run(&TlsCheck::new(pinned), address, LONG).await, Ok(Report::up()));
-    fails(Tls::pinned([7; 32]), "TLS handshake").await;
-    assert_eq!(run(&TlsCheck::new(Tls::unverified()), address, LONG).await, Ok(Report::up()));
+    let pinned = TlsSettings::pinned(signed.sha256);
+    assert_eq!(run(&TlsCheck::new(pinned), address, LONG).await, Ok(CheckReport::up()));
+    fails(TlsSettings::pinned([7; 32]), "TLS handshake").await;
+    assert_eq!(
+        run(&TlsCheck::new(TlsSettings::unverified()), address, LONG).await,
+        Ok(CheckReport::up())
+    );
 
     let page = HttpCheck::get("/health").expect("a path").tls(named);
     let page = page.body_matches("^ready$|^ready\n$").expect("a pattern");
-    assert_eq!(run(&page, address, LONG).await, Ok(Report::up()));
+    assert_eq!(run(&page, address, LONG).await, Ok(CheckReport::up()));
     #[cfg(feature = "health-http2")]
-    assert_eq!(run(&page.http2(), address, LONG).await, Ok(Report::up()));
+    assert_eq!(run(&page.http2(), address, LONG).await, Ok(CheckReport::up()));
 }
 
 #[tokio::test]
@@ -104,32 +107,36 @@ async fn an_expired_certificate_fails_or_is_warned_of() {
     let authority = Authority::new();
     let (address, signed) = (free_address(), authority.sign("www.example.org", 2021));
     let Some(_server) = serve(address, &signed).await else { return };
-    let tls = authority.trusted().name("www.example.org").expect("a name");
-    assert_fails(run(&TlsCheck::new(tls), address, LONG).await, FailureKind::Tls, "xpired");
+    let tls = authority.trusted().server_name("www.example.org").expect("a name");
+    assert_fails(run(&TlsCheck::new(tls), address, LONG).await, CheckFailureKind::Tls, "xpired");
     let report =
-        run(&TlsCheck::new(Tls::unverified()), address, LONG).await.expect("it speaks TLS");
+        run(&TlsCheck::new(TlsSettings::unverified()), address, LONG).await.expect("it speaks TLS");
     assert_eq!(report.warning(), Some("the certificate has expired"));
-    let page = HttpCheck::get("/health").expect("a path").tls(Tls::unverified());
+    let page = HttpCheck::get("/health").expect("a path").tls(TlsSettings::unverified());
     let report = run(&page, address, LONG).await.expect("it answers");
     assert_eq!(report.warning(), Some("the certificate has expired"));
 }
 
 #[tokio::test]
 async fn who_does_not_speak_tls_is_told_so() {
-    let check = TlsCheck::new(Tls::unverified());
-    assert_fails(run(&check, refusing(), LONG).await, FailureKind::Refused, "connecting");
+    let check = TlsCheck::new(TlsSettings::unverified());
+    assert_fails(run(&check, refusing(), LONG).await, CheckFailureKind::Refused, "connecting");
     let garbage = Script::new().never_ends(GARBAGE).await;
-    assert_fails(run(&check, garbage.address, LONG).await, FailureKind::Tls, "TLS handshake");
+    assert_fails(run(&check, garbage.address, LONG).await, CheckFailureKind::Tls, "TLS handshake");
     assert!(garbage.said() < 2 << 20, "{} bytes", garbage.said());
     let closes = Script::new().closes().await;
-    assert_fails(run(&check, closes.address, LONG).await, FailureKind::Closed, "TLS handshake");
+    assert_fails(
+        run(&check, closes.address, LONG).await,
+        CheckFailureKind::Closed,
+        "TLS handshake",
+    );
     let resets = Script::new().resets().await;
-    assert_fails(run(&check, resets.address, LONG).await, FailureKind::Reset, "TLS handshake");
+    assert_fails(run(&check, resets.address, LONG).await, CheckFailureKind::Reset, "TLS handshake");
     let stage = "waiting for the TLS handshake";
     let stalls = Script::new().stalls().await;
     let failure = run_out_of_time(&check, stalls.address, stage).await;
-    assert_fails(Err(failure), FailureKind::Timeout, stage);
+    assert_fails(Err(failure), CheckFailureKind::Timeout, stage);
     let trickles = Script::new().trickles([22, 3, 3, 64, 0, 2]).await;
     let failure = run_out_of_time(&check, trickles.address, stage).await;
-    assert_fails(Err(failure), FailureKind::Timeout, stage);
+    assert_fails(Err(failure), CheckFailureKind::Timeout, stage);
 }

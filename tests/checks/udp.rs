@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lvs::health::{BytePattern, FailureKind, Probe, UdpCheck};
+use lvs::health::{BytePattern, CheckContext, CheckFailureKind, UdpCheck};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
@@ -52,9 +52,9 @@ fn pattern(text: &str) -> BytePattern {
 async fn silence_is_up_unless_a_reply_is_required() {
     let silent = Service::that(|_| vec![]).await;
     assert!(run(&UdpCheck::new(), silent.address, LONG).await.is_ok());
-    let check = UdpCheck::new().expecting(BytePattern::default());
+    let check = UdpCheck::new().expect_reply(BytePattern::default());
     let failure = run_out_of_time(&check, silent.address, "waiting for the reply").await;
-    assert_fails(Err(failure), FailureKind::Timeout, "waiting for the reply");
+    assert_fails(Err(failure), CheckFailureKind::Timeout, "waiting for the reply");
 }
 
 #[tokio::test]
@@ -69,44 +69,44 @@ async fn any_word_is_up_at_once() {
 
 #[tokio::test]
 async fn a_closed_port_is_down() {
-    for check in [UdpCheck::new(), UdpCheck::new().expecting(pattern("xx"))] {
+    for check in [UdpCheck::new(), UdpCheck::new().expect_reply(pattern("xx"))] {
         let answer = run(&check, refusing(), LONG).await;
-        assert_fails(answer, FailureKind::Refused, "waiting for the reply: ");
+        assert_fails(answer, CheckFailureKind::Refused, "waiting for the reply: ");
     }
     let free = std::net::UdpSocket::bind("[::1]:0").expect("loopback").local_addr();
     let answer = run(&UdpCheck::new(), free.expect("bound"), LONG).await;
-    assert_fails(answer, FailureKind::Refused, "refused");
+    assert_fails(answer, CheckFailureKind::Refused, "refused");
 }
 
 #[tokio::test]
 async fn the_reply_is_compared() {
     let echo = Service::that(|request| vec![request.to_vec()]).await;
     let check = UdpCheck::new().payload(*b"ping 17");
-    assert!(run(&check.clone().expecting(b"ping "), echo.address, LONG).await.is_ok());
-    let counted = check.clone().expecting(pattern("70696e67 20 3x xx")).reply_lengths(7..=7);
+    assert!(run(&check.clone().expect_reply(b"ping "), echo.address, LONG).await.is_ok());
+    let counted = check.clone().expect_reply(pattern("70696e67 20 3x xx")).reply_lengths(7..=7);
     assert!(run(&counted, echo.address, LONG).await.is_ok());
-    let answer = run(&check.clone().expecting(b"pong"), echo.address, LONG).await;
-    assert_fails(answer, FailureKind::Mismatch, "\"ping 17\"");
+    let answer = run(&check.clone().expect_reply(b"pong"), echo.address, LONG).await;
+    assert_fails(answer, CheckFailureKind::Mismatch, "\"ping 17\"");
     let answer = run(&check.clone().reply_lengths(0..=6), echo.address, LONG).await;
-    assert_fails(answer, FailureKind::Mismatch, "7 bytes, not of 0 to 6");
-    let answer = run(&check.expecting(b"ping 17 and more"), echo.address, LONG).await;
-    assert_fails(answer, FailureKind::Mismatch, "does not fit");
+    assert_fails(answer, CheckFailureKind::Mismatch, "7 bytes, not of 0 to 6");
+    let answer = run(&check.expect_reply(b"ping 17 and more"), echo.address, LONG).await;
+    assert_fails(answer, CheckFailureKind::Mismatch, "does not fit");
 }
 
 #[tokio::test]
 async fn garbage_and_much_of_it_end_in_a_reason() {
     let service = Service::that(|_| vec![GARBAGE.repeat(2000)]).await;
-    let answer = run(&UdpCheck::new().expecting(b"ok"), service.address, LONG).await;
-    assert_fails(answer, FailureKind::Mismatch, "\\x93\\xfe");
+    let answer = run(&UdpCheck::new().expect_reply(b"ok"), service.address, LONG).await;
+    assert_fails(answer, CheckFailureKind::Mismatch, "\\x93\\xfe");
     let answer = run(&UdpCheck::new().reply_lengths(1..=100), service.address, LONG).await;
-    assert_fails(answer, FailureKind::Mismatch, "a reply of ");
+    assert_fails(answer, CheckFailureKind::Mismatch, "a reply of ");
 }
 
 #[tokio::test]
 async fn what_cannot_be_sent_is_nobodys_fault() {
     let service = Service::that(|_| vec![]).await;
     let answer = run(&UdpCheck::new().payload(vec![0; 65_508]), service.address, LONG).await;
-    assert_fails(answer, FailureKind::Local, "sending the datagram");
+    assert_fails(answer, CheckFailureKind::Local, "sending the datagram");
     let most = UdpCheck::new().payload(vec![0; 65_507]);
     assert!(run(&most, service.address, LONG).await.is_ok());
 }
@@ -115,8 +115,8 @@ async fn what_cannot_be_sent_is_nobodys_fault() {
 async fn the_source_is_the_probes() {
     let socket = UdpSocket::bind(own_address()).await.expect("loopback");
     let address = socket.local_addr().expect("bound");
-    let probe = Probe::new("server".into(), address).from_source([127, 0, 0, 9].into());
-    let check = UdpCheck::new().expecting(BytePattern::default());
+    let probe = CheckContext::new("server".into(), address).with_source([127, 0, 0, 9].into());
+    let check = UdpCheck::new().expect_reply(BytePattern::default());
     let serve = async {
         let mut buffer = [0; 9];
         let (len, client) = socket.recv_from(&mut buffer).await.expect("a datagram");
@@ -136,9 +136,9 @@ async fn the_networks_word_is_heard() {
     let Some(raw) = raw_socket() else { return };
     const UDP: u8 = 17;
     let cases = [
-        (1, FailureKind::Unreachable, "No route to host"),
-        (0, FailureKind::Unreachable, "unreachable"),
-        (3, FailureKind::Refused, "refused"),
+        (1, CheckFailureKind::Unreachable, "No route to host"),
+        (0, CheckFailureKind::Unreachable, "unreachable"),
+        (3, CheckFailureKind::Refused, "refused"),
     ];
     for (code, kind, words) in cases {
         let socket = UdpSocket::bind(own_address()).await.expect("loopback");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lvs::health::{Check, Failure, FailureKind, Probe, Report};
+use lvs::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 use rustix::process::{Pid, Signal, kill_process_group};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -42,19 +42,19 @@ pub(crate) async fn run(
     check: &impl Check,
     address: SocketAddr,
     timeout: Duration,
-) -> Result<Report, Failure> {
-    ask(check, &Probe::new("server".into(), address), timeout).await
+) -> Result<CheckReport, CheckFailure> {
+    ask(check, &CheckContext::new("server".into(), address), timeout).await
 }
 
 /// The same with a probe of one's own.
 pub(crate) async fn ask(
     check: &impl Check,
-    probe: &Probe,
+    probe: &CheckContext,
     timeout: Duration,
-) -> Result<Report, Failure> {
+) -> Result<CheckReport, CheckFailure> {
     let elapsed = |_| {
-        let reason = format!("timed out {}", probe.waits_for());
-        Err(Failure::new(FailureKind::Timeout, reason))
+        let reason = format!("timed out {}", probe.stage());
+        Err(CheckFailure::new(CheckFailureKind::Timeout, reason))
     };
     tokio::time::timeout(timeout, check.check(probe)).await.unwrap_or_else(elapsed)
 }
@@ -67,10 +67,10 @@ pub(crate) async fn run_out_of_time(
     check: &impl Check,
     address: SocketAddr,
     stage: &str,
-) -> Failure {
-    let probe = Probe::new("server".into(), address);
+) -> CheckFailure {
+    let probe = CheckContext::new("server".into(), address);
     let watch = async {
-        until(|| probe.waits_for() == stage).await;
+        until(|| probe.stage() == stage).await;
         tokio::time::pause();
         std::future::pending::<()>().await;
     };
@@ -93,7 +93,11 @@ pub(crate) async fn until(mut happened: impl FnMut() -> bool) {
 
 /// Checks what kind of failure it is and that its reason holds these words.
 #[track_caller]
-pub(crate) fn assert_fails(answer: Result<Report, Failure>, kind: FailureKind, words: &str) {
+pub(crate) fn assert_fails(
+    answer: Result<CheckReport, CheckFailure>,
+    kind: CheckFailureKind,
+    words: &str,
+) {
     let failure = answer.expect_err("it should have failed");
     assert_eq!(failure.kind(), kind, "{failure}");
     assert!(failure.reason().contains(words), "`{failure}` does not name `{words}`");
@@ -390,7 +394,7 @@ impl Server {
     }
 
     /// Waits until a check of it succeeds.
-    pub(crate) async fn answers(&mut self, check: &impl Check, address: SocketAddr) -> Report {
+    pub(crate) async fn answers(&mut self, check: &impl Check, address: SocketAddr) -> CheckReport {
         let begun = tokio::time::Instant::now();
         loop {
             match run(check, address, LONG).await {

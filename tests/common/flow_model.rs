@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::table::{Expiry, FlowId, FlowTable};
+use super::table::{FlowExpiry, FlowId, FlowTable};
 
 /// One step; keys are few, so that they meet again.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ pub(crate) fn compare(shape: Shape, steps: &[Step]) {
                     let unanswered = known.iter().filter(|it| !it.answered);
                     let gives_way = unanswered.min_by_key(|it| (it.used, it.turn)).map(|it| it.key);
                     let full = known.len() == capacity;
-                    match table.make_room() {
+                    match table.evict_if_full() {
                         Ok(None) => assert!(!full),
                         Ok(Some((key, value))) => {
                             assert!(full && gives_way == Some(key) && value == u32::from(key));
@@ -108,7 +108,7 @@ pub(crate) fn compare(shape: Shape, steps: &[Step]) {
             Step::Reply { key } => {
                 if let Some(at) = position(&known, key) {
                     latest = latest.max(clock);
-                    assert_eq!(table.answer(known[at].id, clock), !known[at].answered);
+                    assert_eq!(table.mark_answered(known[at].id, clock), !known[at].answered);
                     let it = &mut known[at];
                     (it.used, it.turn, it.answered) = (latest, turn, true);
                 }
@@ -125,10 +125,10 @@ pub(crate) fn compare(shape: Shape, steps: &[Step]) {
                 let ends = |it: &Known| {
                     (it.used + idle <= now, total.is_some_and(|total| it.born + total <= now))
                 };
-                while let Some((id, expiry)) = table.expired(clock) {
+                while let Some((id, expiry)) = table.next_expired(clock) {
                     let at = known.iter().position(|it| it.id == id).expect("alive");
                     let (by_idle, by_total) = ends(&known[at]);
-                    assert!(if expiry == Expiry::Idle { by_idle } else { by_total });
+                    assert!(if expiry == FlowExpiry::Idle { by_idle } else { by_total });
                     assert!(table.remove(id).is_some());
                     dead.push(known.remove(at).id);
                 }
@@ -144,7 +144,7 @@ pub(crate) fn compare(shape: Shape, steps: &[Step]) {
         assert_eq!(table.next_deadline(), first.min());
         assert!(known.iter().all(|it| table.get(it.id) == Some(&u32::from(it.key))));
         assert!(known.iter().all(|it| table.key(it.id) == Some(&it.key)));
-        assert!(known.iter().all(|it| table.born(it.id) == Some(it.born)));
+        assert!(known.iter().all(|it| table.started_at(it.id) == Some(it.born)));
         assert_eq!(table.iter().count(), known.len());
         // A name that has ended names nobody, whoever has taken the place.
         assert!(dead.iter().all(|id| table.get_mut(*id).is_none()));

@@ -42,7 +42,7 @@ async fn json(admin: SocketAddr, path: &str) -> Value {
 
 async fn with_admin(more: &str, text: &str) -> (Director, SocketAddr) {
     let director = start(&format!("[admin]\nlisten = \"127.0.0.1:0\"\n{more}{text}")).await;
-    let admin = director.admin().expect("there");
+    let admin = director.admin_address().expect("there");
     (director, admin)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lvs::director::{Director, DirectorError, RealServer, ServerChange, Wanted};
+use lvs::director::{AdminState, Director, DirectorError, RealServer, ServerChange};
 use tokio::net::TcpListener;
 
 use crate::{ANY, ask, config, listens, read, server, start};
@@ -17,20 +17,23 @@ async fn it_serves_and_is_changed_by_hand() {
     assert_eq!(answers, *b"ab");
 
     let name = servers[0].to_string();
-    director.change("web", &name, ServerChange::state(Wanted::Drain)).expect("it is there");
+    director
+        .change_server("web", &name, ServerChange::state(AdminState::Drain))
+        .expect("it is there");
     for _ in 0..4 {
         assert_eq!(ask(listen).await.expect("served"), b'b');
     }
-    director.change("web", &name, ServerChange::weight(5)).expect("it is there");
+    director.change_server("web", &name, ServerChange::weight(5)).expect("it is there");
     let status = director.status();
     let drained = status.services[0].servers.iter().find(|it| it.address == name);
     assert_eq!(drained.map(|it| (it.state, it.weight)), Some(("draining", 5)));
     assert!(status.active && status.vrrp.is_none() && status.sync.is_none());
     assert_eq!(status.services[0].totals.accepted, 6);
 
-    let error = director.change("mail", &name, ServerChange::weight(1)).expect_err("not there");
+    let error =
+        director.change_server("mail", &name, ServerChange::weight(1)).expect_err("not there");
     assert!(matches!(error, DirectorError::NoService(name) if name == "mail"));
-    let error = director.change("web", "10.0.0.1:1", ServerChange::weight(1));
+    let error = director.change_server("web", "10.0.0.1:1", ServerChange::weight(1));
     assert!(matches!(error.expect_err("not there"), DirectorError::NoServer { .. }));
 
     director.stop(Duration::from_secs(5)).await;
@@ -60,15 +63,15 @@ async fn servers_are_added_and_taken_out() {
     let servers = [server(b'a').await, server(b'b').await];
     let director = start(&config(ANY, &servers[..1])).await;
     let listen = listens(&director);
-    director.add("web", RealServer::new(servers[1])).expect("it is new");
-    let error = director.add("web", RealServer::new(servers[1])).expect_err("it is there");
+    director.add_server("web", RealServer::new(servers[1])).expect("it is new");
+    let error = director.add_server("web", RealServer::new(servers[1])).expect_err("it is there");
     assert!(matches!(error, DirectorError::ServerExists { .. }));
     let mut answers = [ask(listen).await.expect("served"), ask(listen).await.expect("served")];
     answers.sort_unstable();
     assert_eq!(answers, *b"ab");
-    director.remove("web", &servers[0].to_string()).expect("it is there");
+    director.remove_server("web", &servers[0].to_string()).expect("it is there");
     assert_eq!(ask(listen).await.expect("served"), b'b');
-    let error = director.remove("web", &servers[0].to_string()).expect_err("it is gone");
+    let error = director.remove_server("web", &servers[0].to_string()).expect_err("it is gone");
     assert!(matches!(error, DirectorError::NoServer { .. }));
     let status = director.status();
     assert_eq!(status.services[0].servers.len(), 1);

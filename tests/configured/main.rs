@@ -9,7 +9,7 @@ mod restart;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use lvs::director::{Config, Director};
+use lvs::director::{Director, DirectorConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -39,8 +39,8 @@ fn config(listen: SocketAddr, servers: &[SocketAddr]) -> String {
     text
 }
 
-fn read(text: &str) -> Config {
-    Config::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+fn read(text: &str) -> DirectorConfig {
+    DirectorConfig::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
 async fn start(text: &str) -> Director {

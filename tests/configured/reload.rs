@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lvs::director::{Config, DirectorError, ServerChange, Wanted};
+use lvs::director::{AdminState, DirectorConfig, DirectorError, ServerChange};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
@@ -18,7 +18,7 @@ async fn what_stays_is_not_touched_and_what_changes_is() {
     for _ in 0..4 {
         ask(listen).await.expect("served");
     }
-    assert!(director.reload(read(&before)).await.expect("sound").is_nothing());
+    assert!(director.reload(read(&before)).await.expect("sound").is_unchanged());
     let after = config(ANY, &servers[1..]).replace("\"rr\"", "\"wrr\"");
     let reloaded = director.reload(read(&after)).await.expect("sound");
     assert_eq!(reloaded.to_string(), "service web: servers, scheduler");
@@ -40,8 +40,10 @@ async fn what_was_done_by_hand_stays_unless_the_file_says_something_new() {
     let text = config(ANY, &servers);
     let director = start(&text).await;
     let name = servers[0].to_string();
-    director.change("web", &name, ServerChange::weight(7)).expect("it is there");
-    director.change("web", &name, ServerChange::state(Wanted::Drain)).expect("it is there");
+    director.change_server("web", &name, ServerChange::weight(7)).expect("it is there");
+    director
+        .change_server("web", &name, ServerChange::state(AdminState::Drain))
+        .expect("it is there");
     let state = || {
         let status = director.status();
         let found = status.services[0].servers.iter().find(|it| it.address == name);
@@ -140,7 +142,7 @@ async fn reload(director: &lvs::director::Director, text: &str) -> String {
 }
 
 /// What changes about a service, one after the other.
-fn variants(text: &str, more: std::net::SocketAddr) -> Vec<Config> {
+fn variants(text: &str, more: std::net::SocketAddr) -> Vec<DirectorConfig> {
     let with = |extra: &str| read(&text.replace("scheduler", &format!("{extra}\nscheduler")));
     vec![
         with("tcp = { idle_timeout = \"1m\" }"),

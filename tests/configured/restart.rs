@@ -28,13 +28,13 @@ async fn a_restart_refuses_nobody() {
     load.more(500).await;
     for _ in 0..5 {
         let successor = start(&text).await;
-        director.succeeded().await;
+        director.wait_for_successor().await;
         director.stop(Duration::from_secs(10)).await;
         load.more(500).await;
         director = successor;
     }
     load.stop().await;
-    assert!(director.admin().is_some(), "the admin pages went with it");
+    assert!(director.admin_address().is_some(), "the admin pages went with it");
     director.stop(Duration::from_secs(10)).await;
     let _ = std::fs::remove_file(path("restart"));
 }
@@ -54,7 +54,7 @@ async fn a_successor_that_cannot_serve_changes_nothing() {
     }
     // And one that can, after all of them.
     let successor = start(&text).await;
-    director.succeeded().await;
+    director.wait_for_successor().await;
     director.stop(Duration::ZERO).await;
     ask(listen).await.expect("served");
     successor.stop(Duration::ZERO).await;

@@ -47,7 +47,7 @@ impl futures_core::Stream for Changes {
 async fn services_come_and_go_and_errors_end_nothing() {
     let (changes, receiver) = mpsc::channel(8);
     let set = BackendSet::new();
-    let feed = Feed::of_any(&set, DiscoverSource::new(Changes(receiver)));
+    let feed = Feed::replacing_targets(&set, DiscoverSource::new(Changes(receiver)));
     let handle = feed.handle();
     let running = tokio::spawn(feed.run());
     let say = async |said: Said| {
@@ -81,7 +81,7 @@ async fn towers_own_list_goes_in_as_one_publication() {
     let set = BackendSet::new();
     let list = ServiceList::new::<()>((0..100).map(Web).collect::<VecDeque<_>>());
     let source = DiscoverSource::named(list, |key| format!("web-{key}").into());
-    let status = Feed::of_any(&set, source).run().await;
+    let status = Feed::replacing_targets(&set, source).run().await;
     assert_eq!((status.members, set.snapshot().generation()), (100, 2));
     assert!(set.snapshot().find(&"web-99".into()).is_some());
 }

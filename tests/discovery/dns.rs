@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::net::SocketAddr;
 
-use lvs::discovery::{DnsSource, Families};
+use lvs::discovery::{AddressFamilies, DnsSource};
 
 use crate::named::Named;
 use crate::world::*;
@@ -14,7 +14,7 @@ fn follow(named: &Named, source: DnsSource) -> (BackendSet<SocketAddr>, FeedHand
     let feed = Feed::new(&set, source)
         .retry(Duration::from_millis(50), Duration::from_millis(200))
         .max_staleness(Duration::from_secs(1))
-        .removal(Removal::AtOnce);
+        .removal(RemovalPolicy::AtOnce);
     let handle = feed.handle();
     tokio::spawn(feed.run());
     (set, handle)
@@ -35,7 +35,7 @@ async fn the_set_follows_the_addresses_of_a_name() {
     let records = "web A 10.0.0.2\nweb A 10.0.0.1\nweb AAAA 2001:db8::1\nalias CNAME web";
     let Some(mut named) = Named::start(records).await else { return };
     let (set, _feed) = follow(&named, addresses("web.lvs.test."));
-    let (alias, _feed) = follow(&named, addresses("alias.lvs.test.").families(Families::V6));
+    let (alias, _feed) = follow(&named, addresses("alias.lvs.test.").families(AddressFamilies::V6));
     becomes(&set, &["10.0.0.1:80 1", "10.0.0.2:80 1", "[2001:db8::1]:80 1"]).await;
     becomes(&alias, &["[2001:db8::1]:80 1"]).await;
     let before = serial(&set, "10.0.0.2:80");
@@ -144,7 +144,7 @@ async fn a_server_that_never_answers_fails_in_time() {
 fn what_is_no_name_is_refused_when_it_is_given() {
     for name in ["", "a..b", &"x".repeat(64), &"x.".repeat(200)] {
         let error = DnsSource::addresses(name, 80).map(drop).expect_err("no name");
-        assert!(matches!(error, SourceError::Resolve { .. }), "{name}: {error}");
+        assert!(matches!(error, DiscoveryError::Resolve { .. }), "{name}: {error}");
         assert!(DnsSource::srv(name).is_err(), "{name}");
     }
 }

@@ -5,7 +5,7 @@ use crate::world::*;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 fn world() -> World {
-    World::of(BackendSet::new(), |feed| feed.removal(Removal::Drain { deadline: DEADLINE }))
+    World::of(BackendSet::new(), |feed| feed.removal(RemovalPolicy::Drain { deadline: DEADLINE }))
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,7 +100,7 @@ async fn somebody_else_may_take_it_out_sooner() {
 
 #[tokio::test(start_paused = true)]
 async fn at_once_is_at_once() {
-    let world = World::of(BackendSet::new(), |feed| feed.removal(Removal::AtOnce));
+    let world = World::of(BackendSet::new(), |feed| feed.removal(RemovalPolicy::AtOnce));
     world.all(&[("a", 1), ("b", 1)]).await;
     let _leases = occupy(&world.set);
     world.all(&[("b", 1)]).await;
@@ -109,7 +109,7 @@ async fn at_once_is_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn for_ever_is_for_ever() {
-    let drain = Removal::Drain { deadline: Duration::MAX };
+    let drain = RemovalPolicy::Drain { deadline: Duration::MAX };
     let world = World::of(BackendSet::new(), |feed| feed.removal(drain));
     world.all(&[("a", 1), ("b", 1)]).await;
     let _leases = occupy(&world.set);
@@ -123,10 +123,10 @@ async fn a_feed_whose_source_has_ended_sees_the_drain_to_its_end() {
     let set = BackendSet::new();
     let (members, source) = channel(8);
     let running = tokio::spawn(Feed::new(&set, source).run());
-    members.send(Update::All(vec![member("a", 1), member("b", 1)])).await.expect("it runs");
+    members.send(MemberUpdate::All(vec![member("a", 1), member("b", 1)])).await.expect("it runs");
     sleep(MOMENT).await;
     let leases = occupy(&set);
-    members.send(Update::Remove("a".into())).await.expect("it runs");
+    members.send(MemberUpdate::Remove("a".into())).await.expect("it runs");
     drop(members);
     sleep(Duration::from_secs(5)).await;
     assert!(!running.is_finished());

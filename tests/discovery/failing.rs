@@ -16,8 +16,8 @@ async fn failures_are_counted_told_and_change_nothing() {
         (status.state, status.members, status.failures_in_a_row),
         (FeedState::Failing, 1, 1)
     );
-    assert_eq!(status.last_good, good.last_good);
-    assert!(status.failing_since > status.last_good);
+    assert_eq!(status.last_success, good.last_success);
+    assert!(status.failing_since > status.last_success);
     assert_eq!(status.last_error.expect("one").to_string(), "the registry is down");
 
     sleep(Duration::from_secs(2)).await;
@@ -69,10 +69,10 @@ struct Broken {
     asked: tokio::sync::mpsc::UnboundedSender<tokio::time::Instant>,
 }
 
-impl Source<Target> for Broken {
-    async fn next(&mut self) -> Option<Result<Update<Target>, SourceError>> {
+impl MemberSource<Target> for Broken {
+    async fn next(&mut self) -> Option<Result<MemberUpdate<Target>, DiscoveryError>> {
         let _ = self.asked.send(tokio::time::Instant::now());
-        Some(Err(SourceError::other("broken")))
+        Some(Err(DiscoveryError::other("broken")))
     }
 }
 
@@ -101,14 +101,15 @@ async fn it_asks_again_after_longer_and_longer_waits_up_to_a_bound() {
 async fn an_empty_list_is_a_failure_unless_it_is_allowed() {
     let world = World::new();
     world.all(&[]).await;
-    assert_eq!((world.status().state, world.status().last_good), (FeedState::Failing, None));
+    assert_eq!((world.status().state, world.status().last_success), (FeedState::Failing, None));
     sleep(Duration::from_secs(2)).await;
     world.all(&[("a", 1)]).await;
     world.all(&[]).await;
     assert_eq!(world.shows(), ["a 1"]);
-    assert!(matches!(*world.status().last_error.expect("one"), SourceError::Empty));
+    assert!(matches!(*world.status().last_error.expect("one"), DiscoveryError::Empty));
 
-    let world = World::of(BackendSet::new(), |feed| feed.allow_empty().removal(Removal::AtOnce));
+    let world =
+        World::of(BackendSet::new(), |feed| feed.allow_empty().removal(RemovalPolicy::AtOnce));
     world.all(&[("a", 1)]).await;
     world.all(&[]).await;
     assert_eq!((world.shows().len(), world.status().state), (0, FeedState::Current));
@@ -116,23 +117,23 @@ async fn an_empty_list_is_a_failure_unless_it_is_allowed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_word_that_the_last_one_is_gone_is_believed() {
-    let world = World::of(BackendSet::new(), |feed| feed.removal(Removal::AtOnce));
-    world.say(Update::Insert(member("a", 1))).await;
-    world.say(Update::Remove("a".into())).await;
-    world.say(Update::Remove("never there".into())).await;
+    let world = World::of(BackendSet::new(), |feed| feed.removal(RemovalPolicy::AtOnce));
+    world.say(MemberUpdate::Insert(member("a", 1))).await;
+    world.say(MemberUpdate::Remove("a".into())).await;
+    world.say(MemberUpdate::Remove("never there".into())).await;
     assert_eq!((world.shows().len(), world.status().state), (0, FeedState::Current));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_list_of_which_every_member_is_refused_does_not_empty_the_set() {
-    let world = World::of(BackendSet::new(), |feed| feed.removal(Removal::AtOnce));
+    let world = World::of(BackendSet::new(), |feed| feed.removal(RemovalPolicy::AtOnce));
     world.all(&[("a", 1), ("b", 1)]).await;
     world.all(&[("c", MAX_WEIGHT + 1), ("d", MAX_WEIGHT + 1)]).await;
     assert_eq!(world.shows(), ["a 1", "b 1"]);
     let status = world.status();
     assert_eq!((status.state, status.members), (FeedState::Failing, 2));
     let error = status.last_error.expect("one");
-    assert!(matches!(&*error, SourceError::Refused { .. }), "{error:?}");
+    assert!(matches!(&*error, DiscoveryError::Refused { .. }), "{error:?}");
     world.all(&[("c", 1)]).await;
     assert_eq!((world.shows(), world.status().state), (vec!["c 1".into()], FeedState::Current));
 }
@@ -141,7 +142,7 @@ async fn a_list_of_which_every_member_is_refused_does_not_empty_the_set() {
 async fn a_list_that_a_scheduler_cannot_use_changes_nothing_and_is_tried_again() {
     let world = World::new();
     world.all(&[("a", 1)]).await;
-    let table = Maglev::default().with_size(2).expect("a prime");
+    let table = Maglev::default().size(2).expect("a prime");
     let balancer = Balancer::new(&world.set, table).expect("one fits");
     world.all(&[("b", 1), ("c", 1), ("d", 1)]).await;
     assert_eq!(world.shows(), ["a 1"], "not even a drain has begun");

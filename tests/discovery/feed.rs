@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lvs::Limits;
 use lvs::backend::MAX_WEIGHT;
-use lvs::discovery::{SendError, StaticList};
+use lvs::discovery::{MemberSendError, StaticList};
 
 use crate::world::*;
 
@@ -38,9 +38,9 @@ async fn words_that_wait_already_make_one_publication() {
     let set = BackendSet::new();
     let (members, source) = channel(64);
     for name in ["a", "b", "c", "d"] {
-        members.send(Update::Insert(member(name, 1))).await.expect("room");
+        members.send(MemberUpdate::Insert(member(name, 1))).await.expect("room");
     }
-    members.send(Update::Remove("b".into())).await.expect("room");
+    members.send(MemberUpdate::Remove("b".into())).await.expect("room");
     let feed = Feed::new(&set, source);
     let handle = feed.handle();
     tokio::spawn(feed.run());
@@ -58,13 +58,13 @@ async fn attributes_change_in_place_and_the_account_goes_on() {
     world.all(&[("a", 1)]).await;
     let leases = occupy(&world.set);
     let before = serial(&world.set, "a");
-    let changed = Spec::new("a", "elsewhere").weight(7).tier(2).limits(Limits::max(9));
-    world.say(Update::Insert(changed)).await;
+    let changed = Spec::new("a", "elsewhere").weight(7).tier(2).limits(Limits::new(9));
+    world.say(MemberUpdate::Insert(changed)).await;
 
     let snapshot = world.set.snapshot();
     let (backend, member) = snapshot.iter().next().expect("one member");
     assert_eq!((*backend.target(), backend.load().active), ("elsewhere", 1));
-    assert_eq!((member.weight(), member.tier(), member.limits()), (7, 2, Limits::max(9)));
+    assert_eq!((member.weight(), member.tier(), member.limits()), (7, 2, Limits::new(9)));
     assert_eq!(member.serial(), before);
     assert_eq!(*leases[0].target(), "a", "who came before goes where it was sent");
 }
@@ -164,7 +164,7 @@ async fn when_the_source_ends_the_members_stay() {
 #[tokio::test(start_paused = true)]
 async fn two_feeds_share_a_set() {
     let world = World::new();
-    let other = World::of(world.set.clone(), |feed| feed.removal(Removal::AtOnce));
+    let other = World::of(world.set.clone(), |feed| feed.removal(RemovalPolicy::AtOnce));
     world.all(&[("a", 1)]).await;
     other.all(&[("b", 1), ("c", 1)]).await;
     world.all(&[("a", 3)]).await;
@@ -181,13 +181,15 @@ async fn two_feeds_share_a_set() {
 #[tokio::test(start_paused = true)]
 async fn a_full_channel_says_so_and_a_closed_one_gives_the_word_back() {
     let (members, source) = channel::<Target>(1);
-    members.try_send(Update::Remove("a".into())).expect("room for one");
-    let full = members.try_send(Update::Remove("b".into()));
-    assert!(matches!(full, Err(SendError::Full(Update::Remove(id))) if id.as_str() == "b"));
+    members.try_send(MemberUpdate::Remove("a".into())).expect("room for one");
+    let full = members.try_send(MemberUpdate::Remove("b".into()));
+    assert!(
+        matches!(full, Err(MemberSendError::Full(MemberUpdate::Remove(id))) if id.as_str() == "b")
+    );
     drop(source);
-    let closed = members.send(Update::Insert(member("c", 1))).await;
-    assert!(matches!(closed, Err(SendError::Closed(Update::Insert(_)))));
-    assert!(matches!(members.try_send(Update::All(vec![])), Err(SendError::Closed(_))));
+    let closed = members.send(MemberUpdate::Insert(member("c", 1))).await;
+    assert!(matches!(closed, Err(MemberSendError::Closed(MemberUpdate::Insert(_)))));
+    assert!(matches!(members.try_send(MemberUpdate::All(vec![])), Err(MemberSendError::Closed(_))));
     let _ = channel::<Target>(usize::MAX);
     let _ = channel::<Target>(0);
 }
@@ -196,9 +198,9 @@ async fn a_full_channel_says_so_and_a_closed_one_gives_the_word_back() {
 async fn a_source_is_mapped_to_members_of_another_kind() {
     let set: BackendSet<Arc<str>> = BackendSet::new();
     let source = StaticList::new([member("a", 3)])
-        .map(|spec| spec.limits(Limits::max(5)).health(lvs::Health::Down).map(Arc::from));
-    assert_eq!(Source::<Arc<str>>::name(&source), "static");
+        .map(|spec| spec.limits(Limits::new(5)).health(lvs::Health::Down).map(Arc::from));
+    assert_eq!(MemberSource::<Arc<str>>::name(&source), "static");
     Feed::new(&set, source).run().await;
     assert_eq!(shows(&set), ["a 3 down"]);
-    assert_eq!(set.snapshot().members()[0].limits(), Limits::max(5));
+    assert_eq!(set.snapshot().members()[0].limits(), Limits::new(5));
 }

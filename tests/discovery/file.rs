@@ -11,7 +11,7 @@ use crate::world::*;
 
 fn watch(path: &Path) -> (BackendSet<SocketAddr>, FeedHandle) {
     let set = BackendSet::new();
-    let feed = Feed::new(&set, FileSource::new(path)).removal(Removal::AtOnce);
+    let feed = Feed::new(&set, FileSource::new(path)).removal(RemovalPolicy::AtOnce);
     let handle = feed.handle();
     tokio::spawn(feed.run());
     (set, handle)

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use lvs::Limits;
-use lvs::discovery::{ListError, ListFault, StaticList};
+use lvs::discovery::{MemberListError, MemberListErrorKind, StaticList};
 
 use crate::world::*;
 
-fn parse(text: &str) -> Result<StaticList<SocketAddr>, ListError> {
+fn parse(text: &str) -> Result<StaticList<SocketAddr>, MemberListError> {
     text.parse()
 }
 
@@ -28,7 +28,7 @@ async fn every_key_is_understood_in_any_order() {
     let (backend, member) = snapshot.iter().next().expect("the last named is the first");
     assert_eq!(backend.target().to_string(), "[2001:db8::1]:8080");
     assert_eq!(member.address(), Some(*backend.target()));
-    assert_eq!((member.tier(), member.limits()), (255, Limits::max(10).resume_below(5)));
+    assert_eq!((member.tier(), member.limits()), (255, Limits::new(10).with_resume_below(5)));
 }
 
 #[test]
@@ -98,9 +98,12 @@ fn messages_and_names_are_bounded() {
     assert!(error.to_string().len() < 200, "{error}");
     let named = |length| parse(&format!("10.0.0.1:80 name={}", "n".repeat(length)));
     assert!(named(255).is_ok());
-    assert_eq!(named(256).map(drop).expect_err("too long").fault, ListFault::Name);
+    assert_eq!(named(256).map(drop).expect_err("too long").kind, MemberListErrorKind::InvalidName);
     let many: String =
-        (0..=lvs::backend::MAX_MEMBERS).map(|n| format!("10.0.0.1:80 name={n}\n")).collect();
+        (0..=lvs::backend::MAX_BACKENDS).map(|n| format!("10.0.0.1:80 name={n}\n")).collect();
     let error = parse(&many).map(drop).expect_err("one too many");
-    assert_eq!((error.line, error.fault), (lvs::backend::MAX_MEMBERS + 1, ListFault::TooMany));
+    assert_eq!(
+        (error.line, error.kind),
+        (lvs::backend::MAX_BACKENDS + 1, MemberListErrorKind::TooManyMembers)
+    );
 }

@@ -22,7 +22,7 @@ enum Op {
     Pick,
     Release(usize),
     Pass(u64),
-    Operator(Target, Admin),
+    Operator(Target, BackendAdminState),
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
@@ -33,7 +33,9 @@ fn any_op() -> impl Strategy<Value = Op> {
         list.dedup_by_key(|(name, _)| *name);
         list
     });
-    let admin = prop::sample::select(&[Admin::Enabled, Admin::Draining, Admin::Disabled][..]);
+    let admin = prop::sample::select(
+        &[BackendAdminState::Enabled, BackendAdminState::Draining, BackendAdminState::Disabled][..],
+    );
     prop_oneof![
         4 => list.prop_map(Op::All),
         2 => (name(), weight()).prop_map(|(name, weight)| Op::Insert(name, weight)),
@@ -66,7 +68,7 @@ impl Model {
 
 async fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
     let world = World::of(BackendSet::new(), |feed| {
-        let drain = Removal::Drain { deadline: DEADLINE };
+        let drain = RemovalPolicy::Drain { deadline: DEADLINE };
         feed.removal(drain).retry(Duration::from_millis(1), Duration::from_millis(1))
     });
     let balancer = Balancer::new(&world.set, RoundRobin).expect("rr takes any set");
@@ -82,13 +84,13 @@ async fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
                 }
             }
             Op::Insert(name, weight) => {
-                world.say(Update::Insert(member(name, weight))).await;
+                world.say(MemberUpdate::Insert(member(name, weight))).await;
                 let mut said = model.said.clone();
                 said.insert(name, weight);
                 model.say(said);
             }
             Op::Remove(name) => {
-                world.say(Update::Remove(name.into())).await;
+                world.say(MemberUpdate::Remove(name.into())).await;
                 let mut said = model.said.clone();
                 said.remove(name);
                 model.say(said);
@@ -135,7 +137,7 @@ async fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
                 // Nothing of what is refused as a whole is done, not even a removal.
                 continue;
             }
-            prop_assert!(member.state() != State::Eligible, "{name} is gone and gets work");
+            prop_assert!(member.state() != BackendState::Eligible, "{name} is gone and gets work");
             let now = tokio::time::Instant::now();
             let gone = model.gone.get_mut(name).map(|since| *since.get_or_insert(now));
             let gone =

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 pub(crate) use std::time::Duration;
 
-pub(crate) use lvs::backend::{Admin, State};
+pub(crate) use lvs::backend::{BackendAdminState, BackendState};
 pub(crate) use lvs::discovery::{
-    ChannelSource, Feed, FeedHandle, FeedState, FeedStatus, Removal, Sender, Source, SourceError,
-    Update, channel,
+    ChannelSource, DiscoveryError, Feed, FeedHandle, FeedState, FeedStatus, MemberSender,
+    MemberSource, MemberUpdate, RemovalPolicy, channel,
 };
 pub(crate) use lvs::scheduler::RoundRobin;
 pub(crate) use lvs::{BackendId, BackendSet, Balancer, Flow, Lease, Spec};
@@ -23,7 +23,7 @@ pub(crate) type Target = &'static str;
 /// A feed over a channel that runs.
 pub(crate) struct World {
     pub(crate) set: BackendSet<Target>,
-    pub(crate) members: Sender<Target>,
+    pub(crate) members: MemberSender<Target>,
     pub(crate) feed: FeedHandle,
 }
 
@@ -44,19 +44,21 @@ impl World {
     }
 
     /// Says something, and lets the feed hear it.
-    pub(crate) async fn say(&self, update: Update<Target>) {
+    pub(crate) async fn say(&self, update: MemberUpdate<Target>) {
         self.members.send(update).await.expect("the feed runs");
         sleep(MOMENT).await;
     }
 
     /// Says who is there, with weights.
     pub(crate) async fn all(&self, members: &[(Target, u32)]) {
-        self.say(Update::All(members.iter().map(|&(name, weight)| member(name, weight)).collect()))
-            .await;
+        self.say(MemberUpdate::All(
+            members.iter().map(|&(name, weight)| member(name, weight)).collect(),
+        ))
+        .await;
     }
 
     pub(crate) async fn fail(&self) {
-        self.members.fail(SourceError::other("the registry is down")).await;
+        self.members.send_error(DiscoveryError::other("the registry is down")).await;
         sleep(MOMENT).await;
     }
 
@@ -81,7 +83,7 @@ pub(crate) fn shows<T>(set: &BackendSet<T>) -> Vec<String> {
         .members()
         .iter()
         .map(|member| match member.state() {
-            State::Eligible => format!("{} {}", member.id(), member.weight()),
+            BackendState::Eligible => format!("{} {}", member.id(), member.weight()),
             state => format!("{} {} {state}", member.id(), member.weight()),
         })
         .collect();
@@ -98,7 +100,8 @@ pub(crate) fn serial<T>(set: &BackendSet<T>, name: &str) -> u64 {
 /// Holds a connection on each member that takes one.
 pub(crate) fn occupy(set: &BackendSet<Target>) -> Vec<Lease<Target>> {
     let balancer = Balancer::new(set, RoundRobin).expect("rr takes any set");
-    let count = set.snapshot().members().iter().filter(|m| m.state() == State::Eligible).count();
+    let count =
+        set.snapshot().members().iter().filter(|m| m.state() == BackendState::Eligible).count();
     (0..count).map(|_| balancer.pick(&Flow::new()).expect("somebody is eligible")).collect()
 }
 

@@ -15,9 +15,11 @@ mod server;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lvs::backend::State;
-use lvs::forward::{Drained, ForwardError, Forwarder, Handle};
-use lvs::health::{Checks, Ejection, EventKind, Events, HttpCheck, Monitor, Plan};
+use lvs::backend::BackendState;
+use lvs::forward::{DrainReport, ForwardError, Forwarder, TcpHandle};
+use lvs::health::{
+    EjectionPolicy, HealthEventKind, HealthEvents, HealthPlan, HttpCheck, Monitor, TimedCheck,
+};
 use lvs::scheduler::RoundRobin;
 use lvs::{BackendId, BackendSet, Balancer};
 use tokio::sync::Mutex;
@@ -154,11 +156,11 @@ impl Running {
 
 /// A forwarder and a monitor in this process.
 struct Parts {
-    handle: Handle,
-    forwarding: JoinHandle<Result<Drained, ForwardError>>,
+    handle: TcpHandle,
+    forwarding: JoinHandle<Result<DrainReport, ForwardError>>,
     monitor: Monitor,
     watching: JoinHandle<()>,
-    events: Events,
+    events: HealthEvents,
 }
 
 impl Parts {
@@ -168,13 +170,13 @@ impl Parts {
             set.insert(server).expect("a port of its own");
         }
         let monitor = Monitor::new();
-        let mut plan = Plan::new("web");
+        let mut plan = HealthPlan::new("web");
         if care != Care::Nobody {
-            let check = Checks::new(HttpCheck::get(HEALTH).expect("a path"));
+            let check = TimedCheck::new(HttpCheck::get(HEALTH).expect("a path"));
             plan = plan.check(check.interval(INTERVAL).timeout(INTERVAL));
         }
         if care == Care::ChecksAndEjection {
-            plan = plan.eject(Ejection::new());
+            plan = plan.ejection(EjectionPolicy::new());
         }
         monitor.watch(&set, plan).expect("a sound plan");
         let events = monitor.events();
@@ -190,7 +192,11 @@ impl Parts {
         let failing = BackendId::from(failing);
         loop {
             let event = self.events.next().await.expect("the monitor lives").expect("a few events");
-            if let EventKind::State { id, to: Some(State::Down | State::Ejected), .. } = event.kind
+            if let HealthEventKind::State {
+                id,
+                to: Some(BackendState::Down | BackendState::Ejected),
+                ..
+            } = event.kind
                 && id == failing
             {
                 return;

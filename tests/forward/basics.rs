@@ -20,7 +20,7 @@ async fn connections_go_round_and_every_byte_is_counted() {
     let (_, counters) = end(&handle, running).await;
     let sent = (1 << 20) + 4;
     assert_eq!((counters.accepted, counters.finished, counters.active), (6, 6, 0));
-    assert_eq!((counters.bytes_to_servers, counters.bytes_to_clients), (sent, sent + 6));
+    assert_eq!((counters.bytes_to_backends, counters.bytes_to_clients), (sent, sent + 6));
     for name in ["0", "1", "2"] {
         assert_eq!((outcomes(&set, name).ok, outcomes(&set, name).total()), (2, 2));
     }
@@ -36,7 +36,7 @@ async fn a_refused_connect_is_tried_elsewhere_and_the_client_notices_nothing() {
         assert_eq!(exchange(&handle, b"hello").await, b'b');
     }
     let (_, counters) = end(&handle, running).await;
-    assert_eq!((counters.finished, counters.refused.total()), (4, 0));
+    assert_eq!((counters.finished, counters.refused.sum()), (4, 0));
     assert_eq!(outcomes(&set, "0").connect_error, counters.failed_connects);
     assert!(counters.failed_connects >= 2, "at least every other pick was the refusing one");
     assert_eq!((outcomes(&set, "1").ok, outcomes(&set, "1").failures()), (4, 0));
@@ -74,7 +74,7 @@ async fn when_all_refuse_the_client_is_reset_and_counted_once() {
     assert_turned_away(&handle).await;
     let (_, counters) = end(&handle, running).await;
     assert_eq!((counters.accepted, counters.active, counters.finished), (1, 0, 0));
-    assert_eq!((counters.refused.connect_error, counters.refused.total()), (1, 1));
+    assert_eq!((counters.refused.connect_error, counters.refused.sum()), (1, 1));
     assert_eq!(counters.failed_connects, 2, "one for each attempt");
     let errors: u64 = ["0", "1", "2"].map(|name| outcomes(&set, name).connect_error).iter().sum();
     assert_eq!(errors, 2);
@@ -90,7 +90,7 @@ async fn nobody_to_choose_is_counted_by_reason() {
     set.insert(Spec::new("down", echo(b'a').await).health(Health::Down)).expect("a new name");
     assert_turned_away(&handle).await;
 
-    set.insert(Spec::new("small", echo(b'b').await).limits(Limits::max(1))).expect("a new name");
+    set.insert(Spec::new("small", echo(b'b').await).limits(Limits::new(1))).expect("a new name");
     let mut first = open(&handle).await;
     assert_eq!(first.read_u8().await.expect("carried"), b'b');
     assert_turned_away(&handle).await;
@@ -98,7 +98,7 @@ async fn nobody_to_choose_is_counted_by_reason() {
 
     let (_, counters) = end(&handle, running).await;
     assert_eq!((counters.refused.no_backend, counters.refused.saturated), (2, 1));
-    assert_eq!((counters.accepted, counters.refused.total(), counters.finished), (4, 3, 1));
+    assert_eq!((counters.accepted, counters.refused.sum(), counters.finished), (4, 3, 1));
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn a_break_is_passed_on_and_held_against_the_side_that_broke() {
     drop(stream);
 
     let (_, counters) = end(&handle, running).await;
-    assert_eq!((counters.server_broke, counters.client_broke, counters.finished), (1, 1, 0));
+    assert_eq!((counters.backend_aborted, counters.client_aborted, counters.finished), (1, 1, 0));
     assert_eq!(outcomes(&set, "0").app_error, 1);
     assert_eq!(outcomes(&set, "1").cancelled, 1);
 }
@@ -129,7 +129,7 @@ async fn beyond_the_maximum_clients_wait_their_turn() {
     assert_eq!(first.read_u8().await.expect("carried"), b'a');
     let mut second = open(&handle).await;
     second.write_all(b"?").await.expect("queued by the kernel");
-    until(|| handle.counters().filled == 1).await;
+    until(|| handle.counters().connection_limit_waits == 1).await;
     assert_eq!(handle.counters().accepted, 1);
     drop(first);
     let mut answer = [0; 2];
@@ -137,7 +137,7 @@ async fn beyond_the_maximum_clients_wait_their_turn() {
     assert_eq!(&answer, b"a?");
     drop(second);
     let (_, counters) = end(&handle, running).await;
-    assert_eq!((counters.accepted, counters.finished, counters.filled), (2, 2, 1));
+    assert_eq!((counters.accepted, counters.finished, counters.connection_limit_waits), (2, 2, 1));
 }
 
 #[tokio::test]
@@ -161,6 +161,6 @@ async fn a_connection_that_is_reset_before_anything_passed_is_tried_elsewhere() 
     assert_eq!(&read::<1>(&mut client).await, b"b");
     drop(client);
     let (_, counters) = end(&handle, running).await;
-    assert_eq!((counters.finished, counters.failed_connects, counters.server_broke), (1, 1, 0));
+    assert_eq!((counters.finished, counters.failed_connects, counters.backend_aborted), (1, 1, 0));
     assert_eq!((outcomes(&set, "0").connect_error, outcomes(&set, "1").ok), (1, 1));
 }

@@ -108,7 +108,7 @@ async fn both_ways(up: Manner, down: Manner) {
     drop((halves, client_reads, server_reads));
     let (_, counters) = end(&handle, running).await;
     assert_eq!(
-        (counters.bytes_to_servers, counters.bytes_to_clients, counters.finished),
+        (counters.bytes_to_backends, counters.bytes_to_clients, counters.finished),
         (up.total as u64, down.total as u64, 1)
     );
 }
@@ -165,7 +165,7 @@ async fn a_peer_that_never_reads_holds_up_its_sender_and_nobody_else() {
     }
     // What two sockets' buffers and one pipe take, and no more.
     assert!(last < 64 * MIB as u64, "{last} bytes are held");
-    let held = last - handle.counters().bytes_to_servers;
+    let held = last - handle.counters().bytes_to_backends;
     println!("{last} bytes sent, of which {held} are on the sender's side of the forwarder");
     sending.abort();
     drop(deaf);

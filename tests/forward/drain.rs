@@ -58,7 +58,7 @@ async fn the_last_shutdown_counts() {
 async fn a_shutdown_before_the_start_ends_it_at_once() {
     let (_set, forwarder) = world(&[]);
     forwarder.handle().shutdown(LONG);
-    assert_eq!(forwarder.run().await.expect("no error"), Drained::default());
+    assert_eq!(forwarder.run().await.expect("no error"), DrainReport::default());
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn a_client_that_was_accepted_and_waits_is_served_in_the_drain() {
     let mut first = open(&handle).await;
     assert_eq!(&read::<1>(&mut first).await, b"a");
     let mut second = open(&handle).await;
-    until(|| handle.counters().filled == 1).await;
+    until(|| handle.counters().connection_limit_waits == 1).await;
     handle.shutdown(LONG);
     drop(first);
     assert_eq!(&read::<1>(&mut second).await, b"a");

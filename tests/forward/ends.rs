@@ -35,7 +35,7 @@ async fn what_a_client_sends_after_the_servers_half_close_arrives_whole() {
     assert_eq!(all_of(&mut server).await, vec![8; MUCH]);
     drop(server);
     let (_, counters) = end(&handle, running).await;
-    assert_eq!((counters.finished, counters.bytes_to_servers), (1, MUCH as u64));
+    assert_eq!((counters.finished, counters.bytes_to_backends), (1, MUCH as u64));
 }
 
 #[tokio::test]
@@ -52,7 +52,7 @@ async fn a_reset_reaches_the_other_side_as_a_reset() {
         assert_reset(hears).await;
     }
     let (_, counters) = end(&handle, running).await;
-    assert_eq!((counters.client_broke, counters.server_broke), (1, 1));
+    assert_eq!((counters.client_aborted, counters.backend_aborted), (1, 1));
     let outcomes = outcomes(&set, "0");
     assert_eq!((outcomes.cancelled, outcomes.app_error), (1, 1));
 }
@@ -72,7 +72,7 @@ async fn a_reset_after_the_half_close_is_heard_in_the_silence() {
         assert_reset_after_its_end(hears).await;
     }
     let (_, counters) = end(&handle, running).await;
-    assert_eq!((counters.client_broke, counters.server_broke), (1, 1));
+    assert_eq!((counters.client_aborted, counters.backend_aborted), (1, 1));
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_reset_is_heard_while_the_other_side_takes_nothing() {
         reset(breaks);
         until(|| {
             let counters = handle.counters();
-            if by_client { counters.client_broke == 1 } else { counters.server_broke == 1 }
+            if by_client { counters.client_aborted == 1 } else { counters.backend_aborted == 1 }
         })
         .await;
     }

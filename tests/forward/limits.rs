@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use lvs::Limits;
 use lvs::balancer::Persistence;
-use lvs::forward::{Rate, Source};
+use lvs::forward::{ConnectionRate, SourceAddress};
 use lvs::scheduler::RoundRobin;
 
 use crate::world::*;
@@ -14,7 +14,7 @@ const PATIENT: Duration = Duration::from_secs(30);
 /// One backend that takes one connection.
 async fn narrow() -> (BackendSet<SocketAddr>, Forwarder) {
     let (set, forwarder) = world(&[echo(b'a').await]);
-    set.set_limits(&BackendId::from("0"), Limits::max(1)).expect("a backend");
+    set.set_limits(&BackendId::from("0"), Limits::new(1)).expect("a backend");
     (set, forwarder)
 }
 
@@ -43,7 +43,7 @@ async fn one_client_has_no_more_than_its_number() {
 #[tokio::test]
 async fn beyond_the_rate_clients_wait_and_are_served() {
     let (_set, forwarder) = world(&[echo(b'a').await]);
-    let (handle, running) = start(forwarder.accept_rate(Rate::per_second(100).burst(1)));
+    let (handle, running) = start(forwarder.accept_rate(ConnectionRate::per_second(100).burst(1)));
     for _ in 0..10 {
         assert_eq!(exchange(&handle, b"x").await, b'a');
     }
@@ -74,9 +74,9 @@ async fn in_line_for_a_full_backend_all_are_served_in_their_order() {
     }
     assert_eq!(*served.lock().expect("no panic"), [0, 1, 2, 3, 4]);
     let (_, counters) = end(&handle, running).await;
-    assert_eq!((counters.finished, counters.refused.total()), (6, 0));
+    assert_eq!((counters.finished, counters.refused.sum()), (6, 0));
     let line = handle.queue().expect("a line");
-    assert_eq!((line.waiting, line.longest, line.served), (0, 5, 5));
+    assert_eq!((line.waiting, line.max_waiting, line.served), (0, 5, 5));
 }
 
 #[tokio::test]
@@ -106,13 +106,13 @@ async fn the_sorry_server_takes_over_when_nobody_serves() {
     assert_eq!(exchange(&handle, b"refused").await, b's');
     let real = set.insert(Spec::new("1", echo(b'a').await)).expect("a new name");
     assert_eq!(exchange(&handle, b"served").await, b'a');
-    set.set_limits(real.id(), Limits::max(1)).expect("a backend");
+    set.set_limits(real.id(), Limits::new(1)).expect("a backend");
     let mut held = open(&handle).await;
     assert_eq!(&read::<1>(&mut held).await, b"a");
     assert_eq!(exchange(&handle, b"full").await, b's');
     drop(held);
     let (_, counters) = end(&handle, running).await;
-    assert_eq!((counters.sorry, counters.finished, counters.refused.total()), (3, 5, 0));
+    assert_eq!((counters.sorry_connections, counters.finished, counters.refused.sum()), (3, 5, 0));
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn a_known_client_comes_back_to_its_server_on_all_ports_of_a_group() {
         set.insert(SocketAddr::from((host, 0))).expect("a new name");
     }
     let balancer = Balancer::new(&set, RoundRobin).expect("rr takes any set");
-    let sticky = Arc::new(Persistence::new(PATIENT).over(balancer.clone()));
+    let sticky = Arc::new(Persistence::builder(PATIENT).build(balancer.clone()));
     let mut seen = Vec::new();
     for _ in 0..2 {
         let forwarder = Forwarder::bind(LOOPBACK, balancer.clone()).expect("a free port");
@@ -154,7 +154,7 @@ async fn backends_see_the_source_that_was_asked_for() {
     let (address, stage) = stage().await;
     let sources = [[127, 0, 0, 21], [127, 0, 0, 22]].map(std::net::IpAddr::from);
     let (_set, forwarder) = world(&[address]);
-    let (handle, running) = start(forwarder.source(Source::Addresses(sources.to_vec())));
+    let (handle, running) = start(forwarder.source(SourceAddress::Addresses(sources.to_vec())));
     for source in sources {
         let (_client, server) = meet(&handle, &stage).await;
         assert_eq!(server.peer_addr().expect("connected").ip(), source);
@@ -166,7 +166,7 @@ async fn backends_see_the_source_that_was_asked_for() {
 async fn a_transparent_forwarder_shows_the_client_itself() {
     let (address, stage) = stage().await;
     let (_set, forwarder) = world(&[address]);
-    let (handle, running) = start(forwarder.source(Source::Client));
+    let (handle, running) = start(forwarder.source(SourceAddress::Client));
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(SocketAddr::from(([127, 0, 0, 33], 0))).expect("loopback");
     let mut client = socket.connect(at(&handle)).await.expect("the forwarder listens");

@@ -43,7 +43,7 @@ async fn a_unix_socket_is_carried_like_any_other() {
     let set = BackendSet::new();
     set.insert(Spec::new("0", echo(b'a').await)).expect("a new name");
     let balancer = Balancer::new(&set, RoundRobin).expect("rr takes any set");
-    let forwarder = Forwarder::unix(listener, balancer).expect("a listener");
+    let forwarder = Forwarder::from_unix_listener(listener, balancer).expect("a listener");
     assert_eq!(forwarder.local_addr(), None);
     let (handle, running) = start(forwarder);
     let mut stream = tokio::net::UnixStream::connect(&path).await.expect("listening");
@@ -71,7 +71,7 @@ async fn an_address_may_be_listened_on_before_it_is_there() {
     set.insert(Spec::new("0", echo(b'a').await)).expect("a new name");
     let balancer = Balancer::new(&set, RoundRobin).expect("rr takes any set");
     Forwarder::bind(address, balancer.clone()).expect_err("it is not there");
-    let forwarder = Forwarder::bind_ahead(address, balancer).expect("it need not be");
+    let forwarder = Forwarder::bind_nonlocal(address, balancer).expect("it need not be");
     let (handle, running) = start(forwarder.workers(2));
     assert_eq!(handle.local_addr(), Some(address));
     end(&handle, running).await;

@@ -2,9 +2,9 @@
 
 use std::sync::mpsc::channel;
 
-use lvs::forward::ProxyOut;
-use lvs::forward::proxy_protocol::{Header, Parsed, Version, parse};
-use lvs::forward::sni::Names;
+use lvs::forward::ProxyHeaderOptions;
+use lvs::forward::proxy_protocol::{ParsedProxyHeader, ProxyHeader, ProxyProtocolVersion, parse};
+use lvs::forward::sni::ServerNameTable;
 use lvs::scheduler::{Maglev, RoundRobin};
 
 use crate::world::*;
@@ -16,11 +16,11 @@ const ASKED: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1)), 443);
 
 /// Reads a PROXY header off a stream, byte by byte so that nothing behind it is taken.
-async fn header(stream: &mut TcpStream) -> Header {
+async fn header(stream: &mut TcpStream) -> ProxyHeader {
     let mut bytes = Vec::new();
     loop {
         match parse(&bytes).expect("a header") {
-            Parsed::Complete { header, .. } => return header,
+            ParsedProxyHeader::Complete { header, .. } => return header,
             _ => bytes.push(stream.read_u8().await.expect("open")),
         }
     }
@@ -42,8 +42,8 @@ fn hello(name: &str) -> Vec<u8> {
 #[tokio::test]
 async fn the_backend_is_told_who_the_client_is() {
     for (out, version) in [
-        (ProxyOut::v1(), Version::V1),
-        (ProxyOut::v2().with_unique_id().with_checksum(), Version::V2),
+        (ProxyHeaderOptions::v1(), ProxyProtocolVersion::V1),
+        (ProxyHeaderOptions::v2().unique_id().checksum(), ProxyProtocolVersion::V2),
     ] {
         let (address, stage) = stage().await;
         let (_set, forwarder) = world(&[address]);
@@ -53,7 +53,7 @@ async fn the_backend_is_told_who_the_client_is() {
         let told = header(&mut server).await;
         assert_eq!(told.source(), client.local_addr().ok());
         assert_eq!(told.destination(), handle.local_addr());
-        let rich = version == Version::V2;
+        let rich = version == ProxyProtocolVersion::V2;
         assert_eq!(told.has_checksum(), rich);
         assert_eq!(told.tlvs().unique_id().map(<[u8]>::len), rich.then_some(16));
         assert_eq!(&read::<5>(&mut server).await, b"first");
@@ -70,12 +70,12 @@ async fn a_client_is_whom_its_header_names_all_the_way() {
     let forwarder = forwarder
         .accept_proxy(LONG)
         .max_connections_per_client(1)
-        .send_proxy(ProxyOut::v2())
+        .send_proxy(ProxyHeaderOptions::v2())
         .on_end(move |record| tell.send(record.clone()).expect("heard"));
     let (handle, running) = start(forwarder);
-    let from_far = Header::proxied(FAR, ASKED).with_unique_id(b"id-1").expect("short");
+    let from_far = ProxyHeader::proxied(FAR, ASKED).with_unique_id(b"id-1").expect("short");
     let mut bytes = Vec::new();
-    from_far.encode(Version::V2, &mut bytes).expect("short");
+    from_far.encode(ProxyProtocolVersion::V2, &mut bytes).expect("short");
     bytes.extend_from_slice(b"early");
     let mut client = open(&handle).await;
     // In pieces, as a network may bring it.
@@ -95,7 +95,7 @@ async fn a_client_is_whom_its_header_names_all_the_way() {
     drop((client, server, same));
     let (_, counters) = end(&handle, running).await;
     assert_eq!(counters.finished, 1);
-    let clients: Vec<_> = told.try_iter().map(|record| record.told_client).collect();
+    let clients: Vec<_> = told.try_iter().map(|record| record.proxied_client).collect();
     assert_eq!(clients, [Some(FAR), Some(FAR)]);
 }
 
@@ -126,7 +126,9 @@ async fn the_server_name_chooses_the_service() {
         Balancer::new(&set, RoundRobin).expect("rr takes any set")
     };
     let (a, b) = (of(b'a').await, of(b'b').await);
-    let names = Names::new().with("a.example", a).and_then(|names| names.with("*.b.example", b));
+    let names = ServerNameTable::new()
+        .with_pattern("a.example", a)
+        .and_then(|names| names.with_pattern("*.b.example", b));
     let names = names.expect("patterns");
     let (_set, forwarder) = world(&[]);
     let (handle, running) = start(forwarder.services_by_server_name(LONG, names));

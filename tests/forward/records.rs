@@ -2,17 +2,17 @@
 
 use std::sync::mpsc::{Receiver, channel};
 
-use lvs::forward::Record;
+use lvs::forward::ConnectionRecord;
 use lvs::{Health, Limits};
 
 use crate::world::*;
 
-fn recorded(forwarder: Forwarder) -> (Forwarder, Receiver<Record>) {
+fn recorded(forwarder: Forwarder) -> (Forwarder, Receiver<ConnectionRecord>) {
     let (tell, told) = channel();
     (forwarder.name("web").on_end(move |record| tell.send(record.clone()).expect("heard")), told)
 }
 
-async fn next(told: &Receiver<Record>) -> Record {
+async fn next(told: &Receiver<ConnectionRecord>) -> ConnectionRecord {
     let mut record = None;
     until(|| {
         record = told.try_recv().ok();
@@ -42,13 +42,13 @@ async fn a_connection_leaves_a_record() {
     assert_eq!(record.local, handle.local_addr());
     assert_eq!(record.backend.as_ref().map(BackendId::as_str), Some("0"));
     assert_eq!(record.backend_address, Some(address));
-    assert_eq!((record.bytes_to_server, record.bytes_to_client, record.attempts), (3, 5, 1));
+    assert_eq!((record.bytes_to_backend, record.bytes_to_client, record.attempts), (3, 5, 1));
     assert_eq!((record.listener_connections, record.backend_connections), (1, Some(1)));
     assert!(record.connect_time.is_some_and(|took| took <= record.total_time));
     assert_eq!(record.to_string().split(' ').count(), 16);
 
     let of_backend = &handle.backends()[0];
-    assert_eq!((of_backend.connections, of_backend.active, of_backend.broke), (1, 0, 0));
+    assert_eq!((of_backend.connections, of_backend.active, of_backend.aborted), (1, 0, 0));
     assert_eq!((of_backend.bytes_in, of_backend.bytes_out), (3, 5));
     assert_eq!((of_backend.duration.count(), of_backend.connect_time.count()), (1, 1));
     assert_eq!(handle.durations().count(), 1);
@@ -91,7 +91,7 @@ async fn each_end_has_its_code() {
     drop((client, server));
 
     let one = BackendId::from("0");
-    set.set_limits(&one, Limits::max(1)).expect("a backend");
+    set.set_limits(&one, Limits::new(1)).expect("a backend");
     let held = meet(&handle, &stage).await;
     assert_turned_away(&handle).await;
     assert_eq!(next(&told).await.termination.code(), "PQ");

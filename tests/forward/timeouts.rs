@@ -24,7 +24,7 @@ async fn a_silent_connection_ends_and_a_busy_one_does_not() {
     assert_reset(its_other).await;
     drop((busy, its_server));
     let (_, counters) = end(&handle, running).await;
-    assert_eq!((counters.timed_out.idle, counters.timed_out.total()), (1, 1));
+    assert_eq!((counters.timed_out.idle, counters.timed_out.sum()), (1, 1));
 }
 
 #[tokio::test]

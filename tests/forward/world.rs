@@ -4,14 +4,14 @@ pub(crate) use std::io::ErrorKind;
 pub(crate) use std::net::SocketAddr;
 pub(crate) use std::time::Duration;
 
-pub(crate) use lvs::forward::{Counters, Drained, ForwardError, Forwarder, Handle};
+pub(crate) use lvs::forward::{DrainReport, ForwardError, Forwarder, TcpCounters, TcpHandle};
 use lvs::scheduler::RoundRobin;
 pub(crate) use lvs::{BackendId, BackendSet, Balancer, Spec};
 pub(crate) use tokio::io::{AsyncReadExt, AsyncWriteExt};
 pub(crate) use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
-pub(crate) type Running = JoinHandle<Result<Drained, ForwardError>>;
+pub(crate) type Running = JoinHandle<Result<DrainReport, ForwardError>>;
 
 pub(crate) const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -66,26 +66,26 @@ pub(crate) fn world(targets: &[SocketAddr]) -> (BackendSet<SocketAddr>, Forwarde
     (set, Forwarder::bind(LOOPBACK, balancer).expect("a free port"))
 }
 
-pub(crate) fn start(forwarder: Forwarder) -> (Handle, Running) {
+pub(crate) fn start(forwarder: Forwarder) -> (TcpHandle, Running) {
     (forwarder.handle(), tokio::spawn(forwarder.run()))
 }
 
-pub(crate) async fn end(handle: &Handle, running: Running) -> (Drained, Counters) {
+pub(crate) async fn end(handle: &TcpHandle, running: Running) -> (DrainReport, TcpCounters) {
     handle.shutdown(LONG);
     let drained = running.await.expect("no panic").expect("no error");
     (drained, handle.counters())
 }
 
-pub(crate) fn at(handle: &Handle) -> SocketAddr {
+pub(crate) fn at(handle: &TcpHandle) -> SocketAddr {
     handle.local_addr().expect("a TCP listener")
 }
 
-pub(crate) async fn open(handle: &Handle) -> TcpStream {
+pub(crate) async fn open(handle: &TcpHandle) -> TcpStream {
     TcpStream::connect(at(handle)).await.expect("the forwarder listens")
 }
 
 /// One connection from beginning to end: the server's name, after a message went there and back.
-pub(crate) async fn exchange(handle: &Handle, message: &[u8]) -> u8 {
+pub(crate) async fn exchange(handle: &TcpHandle, message: &[u8]) -> u8 {
     let mut stream = open(handle).await;
     stream.write_all(message).await.expect("open");
     stream.shutdown().await.expect("open");
@@ -106,7 +106,7 @@ pub(crate) async fn assert_reset_after_its_end(stream: TcpStream) {
 }
 
 /// A new client is reset, be it before it knows that it was connected.
-pub(crate) async fn assert_turned_away(handle: &Handle) {
+pub(crate) async fn assert_turned_away(handle: &TcpHandle) {
     match TcpStream::connect(at(handle)).await {
         Ok(stream) => assert_reset(stream).await,
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
@@ -123,7 +123,7 @@ pub(crate) async fn until(mut happened: impl FnMut() -> bool) {
     tokio::time::timeout(LONG, waiting).await.expect("in time");
 }
 
-pub(crate) fn outcomes(set: &BackendSet<SocketAddr>, name: &str) -> lvs::backend::Outcomes {
+pub(crate) fn outcomes(set: &BackendSet<SocketAddr>, name: &str) -> lvs::backend::OutcomeCounts {
     set.snapshot().find(&BackendId::from(name)).expect("in the set").outcomes()
 }
 
@@ -134,7 +134,7 @@ pub(crate) async fn stage() -> (SocketAddr, TcpListener) {
 }
 
 /// A client and the server it was brought together with.
-pub(crate) async fn meet(handle: &Handle, stage: &TcpListener) -> (TcpStream, TcpStream) {
+pub(crate) async fn meet(handle: &TcpHandle, stage: &TcpListener) -> (TcpStream, TcpStream) {
     let (client, server) = tokio::join!(open(handle), stage.accept());
     (client, server.expect("the forwarder connects").0)
 }

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lvs::backend::{Admin, MAX_WEIGHT, State};
+use lvs::backend::{BackendAdminState, BackendState, MAX_WEIGHT};
 use lvs::scheduler::{Rng, parse};
 use lvs::{
     Backend, BackendId, BackendSet, Balancer, Flow, Health, Lease, Limits, Load, Outcome,
@@ -48,7 +48,7 @@ pub(crate) enum Op {
     },
     SetAdmin {
         name: &'static str,
-        admin: Admin,
+        admin: BackendAdminState,
     },
     SetHealth {
         name: &'static str,
@@ -107,7 +107,7 @@ struct Record {
     weight: u32,
     tier: u8,
     limits: Limits,
-    admin: Admin,
+    admin: BackendAdminState,
     health: Health,
     active: u32,
     inactive: u32,
@@ -118,13 +118,13 @@ struct Record {
 }
 
 impl Record {
-    fn state(&self) -> State {
+    fn state(&self) -> BackendState {
         match (self.admin, self.health, self.weight) {
-            (Admin::Disabled, ..) => State::Disabled,
-            (Admin::Draining, ..) => State::Draining,
-            (_, Health::Down, _) => State::Down,
-            (.., 0) => State::Quiesced,
-            _ => State::Eligible,
+            (BackendAdminState::Disabled, ..) => BackendState::Disabled,
+            (BackendAdminState::Draining, ..) => BackendState::Draining,
+            (_, Health::Down, _) => BackendState::Down,
+            (.., 0) => BackendState::Quiesced,
+            _ => BackendState::Eligible,
         }
     }
 
@@ -133,14 +133,14 @@ impl Record {
     }
 
     fn overloaded(&self) -> bool {
-        self.limits.upper() != 0
-            && (self.total() >= self.limits.upper()
-                || self.overflowed && self.total() >= self.limits.resume())
+        self.limits.max_connections() != 0
+            && (self.total() >= self.limits.max_connections()
+                || self.overflowed && self.total() >= self.limits.resume_threshold())
     }
 
     /// Notes after each change of the total on which side of the thresholds it is.
     fn counted(&mut self) {
-        if self.limits.upper() != 0 {
+        if self.limits.max_connections() != 0 {
             self.overflowed = self.overloaded();
         }
     }
@@ -175,7 +175,7 @@ pub(crate) struct World {
 }
 
 fn limits_sound(limits: Limits) -> bool {
-    limits.lower() <= limits.upper()
+    limits.resume_below() <= limits.max_connections()
 }
 
 pub(crate) fn names_in(expression: &str) -> impl Iterator<Item = &str> {
@@ -206,7 +206,7 @@ impl World {
         self.listed.iter().copied().find(|&i| self.records[i].name == name)
     }
 
-    fn in_state(&self, state: State) -> Vec<usize> {
+    fn in_state(&self, state: BackendState) -> Vec<usize> {
         self.listed.iter().copied().filter(|&i| self.records[i].state() == state).collect()
     }
 
@@ -228,11 +228,11 @@ impl World {
                 // An argument that is wrong in itself is reported before one that does not fit.
                 let answer = self.set.insert(spec);
                 if *weight > MAX_WEIGHT {
-                    refused!(answer, Weight);
+                    refused!(answer, InvalidWeight);
                 } else if !limits_sound(*limits) {
-                    refused!(answer, Limits);
+                    refused!(answer, InvalidLimits);
                 } else if self.find(name).is_some() {
-                    refused!(answer, Duplicate);
+                    refused!(answer, DuplicateBackend);
                 } else {
                     let backend = answer.map_err(|error| TestCaseError::fail(error.to_string()))?;
                     self.listed.insert(0, self.records.len());
@@ -243,7 +243,7 @@ impl World {
                         weight: *weight,
                         tier: *tier,
                         limits: *limits,
-                        admin: Admin::Enabled,
+                        admin: BackendAdminState::Enabled,
                         health: *health,
                         active: 0,
                         inactive: 0,
@@ -269,7 +269,7 @@ impl World {
             Op::SetWeight { name, weight } => {
                 let answer = self.set.set_weight(&BackendId::from(*name), *weight);
                 if *weight > MAX_WEIGHT {
-                    refused!(answer, Weight);
+                    refused!(answer, InvalidWeight);
                 } else if let Some(record) = self.known(name, answer)? {
                     record.weight = *weight;
                 }
@@ -277,7 +277,7 @@ impl World {
             Op::SetLimits { name, limits } => {
                 let answer = self.set.set_limits(&BackendId::from(*name), *limits);
                 if !limits_sound(*limits) {
-                    refused!(answer, Limits);
+                    refused!(answer, InvalidLimits);
                 } else if let Some(record) = self.known(name, answer)? {
                     record.limits = *limits;
                 }
@@ -291,8 +291,8 @@ impl World {
             Op::SetAdmin { name, admin } => {
                 let id = BackendId::from(*name);
                 let answer = match admin {
-                    Admin::Draining => self.set.drain(&id),
-                    Admin::Disabled => self.set.disable(&id),
+                    BackendAdminState::Draining => self.set.drain(&id),
+                    BackendAdminState::Disabled => self.set.disable(&id),
                     _ => self.set.enable(&id),
                 };
                 if let Some(record) = self.known(name, answer)? {
@@ -310,7 +310,8 @@ impl World {
                     for member in NAMES {
                         // Some are unknown; all that were changed must come back.
                         let _ = edit.set_weight(&BackendId::from(member), 7);
-                        let _ = edit.set_admin(&BackendId::from(member), Admin::Disabled);
+                        let _ =
+                            edit.set_admin(&BackendId::from(member), BackendAdminState::Disabled);
                     }
                     let _ = edit.remove(&BackendId::from(*name));
                     edit.insert(Spec::new(*name, 0).weight(*weight))?;
@@ -325,7 +326,7 @@ impl World {
             }
             Op::Tick { seconds } => {
                 self.now += Duration::from_secs(*seconds);
-                let next = self.set.tick(self.now);
+                let next = self.set.advance_slow_start(self.now);
                 let next = next.map_err(|error| TestCaseError::fail(error.to_string()))?;
                 prop_assert!(next.is_none_or(|next| next > self.now));
             }
@@ -335,9 +336,9 @@ impl World {
             }
             Op::Pick { flow } => self.pick(flow)?,
             Op::PickId { name } => {
-                let lease = self.balancer.pick_id(&BackendId::from(*name));
+                let lease = self.balancer.lease_by_id(&BackendId::from(*name));
                 let wanted =
-                    self.find(name).filter(|&i| self.records[i].state() == State::Eligible);
+                    self.find(name).filter(|&i| self.records[i].state() == BackendState::Eligible);
                 prop_assert_eq!(lease.is_some(), wanted.is_some(), "pick_id({})", name);
                 if let (Some(lease), Some(record)) = (lease, wanted) {
                     self.hold(lease, record)?;
@@ -379,7 +380,7 @@ impl World {
     ) -> Result<Option<&mut Record>, TestCaseError> {
         match (self.find(name), answer) {
             (Some(record), Ok(())) => Ok(Some(&mut self.records[record])),
-            (None, Err(SetError::Unknown { id })) if id.as_str() == name => Ok(None),
+            (None, Err(SetError::UnknownBackend { id })) if id.as_str() == name => Ok(None),
             (found, answer) => {
                 Err(TestCaseError::fail(format!("{name} is {found:?}, but {answer:?}")))
             }
@@ -395,33 +396,33 @@ impl World {
         let address = |last, port| SocketAddr::from((Ipv4Addr::new(10, 0, 0, last), port));
         let mut flow = Flow::new();
         if let Some(last) = wanted.source {
-            flow = flow.from_source(address(last, 1000 + u16::from(last)));
+            flow = flow.source(address(last, 1000 + u16::from(last)));
         }
         if let Some(last) = wanted.destination {
-            flow = flow.to_destination(address(last, 80));
+            flow = flow.destination(address(last, 80));
         }
         if let Some(key) = wanted.key {
             flow = flow.key(key);
         }
         if wanted.timed {
-            flow = flow.at(self.now);
+            flow = flow.time(self.now);
         }
         let tried: Vec<usize> = wanted.tried.iter().filter_map(|name| self.find(name)).collect();
         tried.iter().for_each(|&i| flow.exclude(&*self.records[i].backend));
 
-        let eligible = self.in_state(State::Eligible);
+        let eligible = self.in_state(BackendState::Eligible);
         // The kernel's lblc leaves a destination with its server while that recovers from overload.
         let keeps_home = names_in(self.expression).any(|name| name == "lblc");
         let keeps = |&i: &usize| {
             let record = &self.records[i];
-            keeps_home && record.total() < record.limits.upper() && !tried.contains(&i)
+            keeps_home && record.total() < record.limits.max_connections() && !tried.contains(&i)
         };
         let free = |&i: &usize| !self.records[i].overloaded() && !tried.contains(&i);
-        let mut down = self.in_state(State::Down);
+        let mut down = self.in_state(BackendState::Down);
         down.retain(|&i| self.records[i].weight != 0);
         let panicking: &[usize] = if self.may_panic() { &down } else { &[] };
 
-        match self.balancer.pick_with(&flow, &mut self.rng) {
+        match self.balancer.pick_with_rng(&flow, &mut self.rng) {
             Ok(lease) => {
                 let record = self.find(lease.id().as_str());
                 let allowed = record.filter(|i| eligible.contains(i) || panicking.contains(i));
@@ -440,19 +441,19 @@ impl World {
             }
             Err(error) => {
                 let expected = if self.listed.is_empty() {
-                    PickError::Empty
+                    PickError::NoBackends
                 } else if eligible.is_empty() {
                     if down.is_empty() { PickError::AllQuiesced } else { PickError::AllDown }
                 } else if eligible.iter().all(|i| tried.contains(i)) {
-                    PickError::Exhausted
+                    PickError::AllTried
                 } else if !eligible.iter().any(free) {
-                    PickError::Saturated
+                    PickError::AllAtLimit
                 } else {
-                    PickError::Refused
+                    PickError::SchedulerRefused
                 };
                 prop_assert_eq!(error, expected);
                 prop_assert!(
-                    error != PickError::Refused || self.may_refuse(),
+                    error != PickError::SchedulerRefused || self.may_refuse(),
                     "refused, though somebody is usable"
                 );
                 Ok(())
@@ -484,7 +485,7 @@ impl World {
                 outcome
             }
             End::CompleteAfter(outcome, millis) => {
-                lease.complete_after(outcome, Duration::from_millis(millis), self.now);
+                lease.complete_with_latency(outcome, Duration::from_millis(millis), self.now);
                 outcome
             }
         };
@@ -517,7 +518,7 @@ impl World {
             prop_assert_eq!(member.tier(), record.tier);
             prop_assert_eq!(member.limits(), record.limits);
             prop_assert_eq!(member.state(), record.state());
-            prop_assert_eq!(member.share() != 0, record.state() == State::Eligible);
+            prop_assert_eq!(member.share() != 0, record.state() == BackendState::Eligible);
             prop_assert_eq!(member.is_overloaded(), record.overloaded());
         }
         Ok(())

@@ -1,15 +1,17 @@
 //! Rules that make no sense are told by name.
 
-use lvs::health::outlier::{Ejection, FailurePercentage, LatencyFactor, SuccessRate};
+use lvs::health::outlier::{
+    EjectionPolicy, FailurePercentageDetector, LatencyDetector, SuccessRateDetector,
+};
 
 use super::world::secs;
 
 #[test]
 fn each_parameter_out_of_range_is_named() {
-    let rules = Ejection::new;
-    let percentage = FailurePercentage::new;
-    let rate = SuccessRate::new;
-    let latency = LatencyFactor::new;
+    let rules = EjectionPolicy::new;
+    let percentage = FailurePercentageDetector::new;
+    let rate = SuccessRateDetector::new;
+    let latency = LatencyDetector::new;
     let of_percentage = |it| rules().failure_percentage(Some(it));
     let of_rate = |it| rules().success_rate(Some(it));
     let of_latency = |it| rules().latency(Some(it));
@@ -43,5 +45,5 @@ fn each_parameter_out_of_range_is_named() {
         assert!(said.len() < 120, "{said}");
     }
     assert_eq!(rules().validate(), Ok(()));
-    assert_eq!(Ejection::default(), rules());
+    assert_eq!(EjectionPolicy::default(), rules());
 }

@@ -1,13 +1,15 @@
 //! Each detector at its thresholds exactly, and one below.
 
-use lvs::backend::Outcomes;
-use lvs::health::outlier::{Cause, Ejection, FailurePercentage, LatencyFactor, SuccessRate};
+use lvs::backend::OutcomeCounts;
+use lvs::health::outlier::{
+    EjectionPolicy, EjectionReason, FailurePercentageDetector, LatencyDetector, SuccessRateDetector,
+};
 
 use super::world::{World, ejected, millis};
 
 /// Nothing but what a test turns on.
-fn none() -> Ejection {
-    Ejection::new()
+fn none() -> EjectionPolicy {
+    EjectionPolicy::new()
         .consecutive_failures(None)
         .consecutive_connect_failures(None)
         .failure_percentage(None)
@@ -20,17 +22,17 @@ fn said(serial: u64, why: &str) -> Vec<(u64, String)> {
 
 #[test]
 fn five_failures_in_a_row_eject_and_four_do_not() {
-    let mut world = World::new(Ejection::new(), 2);
+    let mut world = World::new(EjectionPolicy::new(), 2);
     assert_eq!(world.accuse(1, 4, 2), None);
     let (_, why) = ejected(world.accuse(1, 5, 2).expect("5 in a row"));
-    assert_eq!(why, Cause::ConsecutiveFailures { failures: 5 });
+    assert_eq!(why, EjectionReason::ConsecutiveFailures { failures: 5 });
     assert_eq!(why.to_string(), "5 failures in a row");
     assert_eq!(world.accuse(1, 6, 0), None, "it is out already");
 }
 
 #[test]
 fn three_failed_connects_in_a_row_eject_and_two_do_not() {
-    let mut world = World::new(Ejection::new(), 2);
+    let mut world = World::new(EjectionPolicy::new(), 2);
     assert_eq!(world.accuse(1, 2, 2), None);
     let (_, why) = ejected(world.accuse(1, 3, 3).expect("3 in a row"));
     assert_eq!(why.to_string(), "3 failed connects in a row");
@@ -47,14 +49,19 @@ fn a_detector_that_is_off_sees_nothing() {
 
 #[test]
 fn a_member_is_known_before_the_first_sweep() {
-    let mut world = World::new(Ejection::new(), 2);
+    let mut world = World::new(EjectionPolicy::new(), 2);
     world.join(3);
     assert!(world.accuse(3, 5, 0).is_some());
     assert_eq!(world.accuse(4, 5, 0), None, "nobody told of it");
 }
 
 /// Five members with so many requests each; the first fails some of them.
-fn first_fails(rules: Ejection, members: u64, requests: u64, failed: u64) -> Vec<(u64, String)> {
+fn first_fails(
+    rules: EjectionPolicy,
+    members: u64,
+    requests: u64,
+    failed: u64,
+) -> Vec<(u64, String)> {
     let mut world = World::new(rules, members);
     world.traffic(1, requests - failed, failed);
     (2..=members).for_each(|serial| world.traffic(serial, requests, 0));
@@ -63,7 +70,7 @@ fn first_fails(rules: Ejection, members: u64, requests: u64, failed: u64) -> Vec
 
 #[test]
 fn a_failure_percentage_of_85_ejects_and_84_does_not() {
-    let rules = || none().failure_percentage(Some(FailurePercentage::new()));
+    let rules = || none().failure_percentage(Some(FailurePercentageDetector::new()));
     assert_eq!(first_fails(rules(), 5, 100, 84), []);
     assert_eq!(first_fails(rules(), 5, 100, 85), said(1, "failed 85 % of 100 requests"));
     assert_eq!(first_fails(rules(), 5, 1000, 849), []);
@@ -72,7 +79,7 @@ fn a_failure_percentage_of_85_ejects_and_84_does_not() {
 
 #[test]
 fn a_failure_percentage_takes_five_hosts_with_50_requests() {
-    let rules = || none().failure_percentage(Some(FailurePercentage::new()));
+    let rules = || none().failure_percentage(Some(FailurePercentageDetector::new()));
     assert_eq!(first_fails(rules(), 5, 50, 50), said(1, "failed 100 % of 50 requests"));
     assert_eq!(first_fails(rules(), 5, 49, 49), []);
     assert_eq!(first_fails(rules(), 4, 50, 50), []);
@@ -80,7 +87,8 @@ fn a_failure_percentage_takes_five_hosts_with_50_requests() {
 
 #[test]
 fn a_member_without_enough_requests_counts_as_no_host() {
-    let mut world = World::new(none().failure_percentage(Some(FailurePercentage::new())), 5);
+    let mut world =
+        World::new(none().failure_percentage(Some(FailurePercentageDetector::new())), 5);
     world.traffic(1, 0, 50);
     (2..=4).for_each(|serial| world.traffic(serial, 50, 0));
     world.traffic(5, 49, 0);
@@ -90,11 +98,11 @@ fn a_member_without_enough_requests_counts_as_no_host() {
 /// 1.9 deviations: of five, a lone outlier is 2.0 away, of four 1.73.
 #[test]
 fn a_success_rate_takes_five_hosts_with_100_requests() {
-    let rules = || none().success_rate(Some(SuccessRate::new()));
+    let rules = || none().success_rate(Some(SuccessRateDetector::new()));
     assert_eq!(first_fails(rules(), 5, 100, 100), said(1, "success rate 0.0 % below 4.0 %"));
     assert_eq!(first_fails(rules(), 5, 99, 99), []);
     assert_eq!(first_fails(rules(), 4, 100, 100), []);
-    let four = SuccessRate::new().min_hosts(4);
+    let four = SuccessRateDetector::new().min_hosts(4);
     assert_eq!(first_fails(none().success_rate(Some(four)), 4, 100, 100), []);
     let less = four.deviations(1.7);
     assert_eq!(first_fails(none().success_rate(Some(less)), 4, 100, 100).len(), 1);
@@ -103,7 +111,7 @@ fn a_success_rate_takes_five_hosts_with_100_requests() {
 #[test]
 fn the_deviation_is_that_of_the_whole_population() {
     // Two of eight at 40 %: 1.73 deviations below; one of eight at 40 %: 2.65.
-    let mut world = World::new(none().success_rate(Some(SuccessRate::new())), 8);
+    let mut world = World::new(none().success_rate(Some(SuccessRateDetector::new())), 8);
     (1..=8).for_each(|serial| world.traffic(serial, 200, 0));
     world.traffic(1, 0, 300);
     world.traffic(2, 0, 300);
@@ -116,9 +124,9 @@ fn the_deviation_is_that_of_the_whole_population() {
 
 #[test]
 fn a_small_difference_ejects_only_without_the_margin() {
-    let published = SuccessRate::new().margin(0);
+    let published = SuccessRateDetector::new().margin(0);
     assert_eq!(first_fails(none().success_rate(Some(published)), 5, 100, 1).len(), 1);
-    let ours = || none().success_rate(Some(SuccessRate::new()));
+    let ours = || none().success_rate(Some(SuccessRateDetector::new()));
     assert_eq!(first_fails(ours(), 5, 100, 1), []);
     // The mean of five is lower by a fifth of what the one fails: 4 points at 5, 5 at 6.25.
     assert_eq!(first_fails(ours(), 5, 10_000, 624), []);
@@ -128,7 +136,7 @@ fn a_small_difference_ejects_only_without_the_margin() {
 #[test]
 fn equal_rates_are_no_outliers_whatever_is_rounded() {
     for failed in 0..100 {
-        let rule = SuccessRate::new().margin(0).deviations(0.001);
+        let rule = SuccessRateDetector::new().margin(0).deviations(0.001);
         let mut world = World::new(none().success_rate(Some(rule)), 7);
         (1..=7).for_each(|serial| world.traffic(serial, 100 - failed, failed));
         assert_eq!(world.swept(), [], "{failed}");
@@ -138,18 +146,18 @@ fn equal_rates_are_no_outliers_whatever_is_rounded() {
 /// The mean goes blind where several fail together; the percentage does not.
 #[test]
 fn two_of_five_are_found_by_the_percentage_alone() {
-    let both_fail = |rules: Ejection| {
+    let both_fail = |rules: EjectionPolicy| {
         let mut world = World::new(rules.max_ejected_percent(40), 5);
         (1..=2).for_each(|serial| world.traffic(serial, 0, 100));
         (3..=5).for_each(|serial| world.traffic(serial, 100, 0));
         world.swept().len()
     };
-    assert_eq!(both_fail(none().success_rate(Some(SuccessRate::new()))), 0);
-    assert_eq!(both_fail(none().failure_percentage(Some(FailurePercentage::new()))), 2);
-    assert_eq!(both_fail(Ejection::new()), 2);
+    assert_eq!(both_fail(none().success_rate(Some(SuccessRateDetector::new()))), 0);
+    assert_eq!(both_fail(none().failure_percentage(Some(FailurePercentageDetector::new()))), 2);
+    assert_eq!(both_fail(EjectionPolicy::new()), 2);
 }
 
-fn first_slow(rule: LatencyFactor, members: u64, answers: u64, slow: u64) -> Vec<(u64, String)> {
+fn first_slow(rule: LatencyDetector, members: u64, answers: u64, slow: u64) -> Vec<(u64, String)> {
     let mut world = World::new(none().latency(Some(rule)), members);
     for serial in 1..=members {
         world.traffic(serial, answers, 0);
@@ -160,7 +168,7 @@ fn first_slow(rule: LatencyFactor, members: u64, answers: u64, slow: u64) -> Vec
 
 #[test]
 fn a_latency_above_the_factor_ejects_and_one_at_it_does_not() {
-    let rule = LatencyFactor::new(4.0);
+    let rule = LatencyDetector::new(4.0);
     // The others' median of 45, 46, 47, 48 is 46.5.
     assert_eq!(first_slow(rule, 5, 100, 186), []);
     let why = "mean latency 187 ms, the others' median 46 ms";
@@ -172,14 +180,14 @@ fn a_latency_above_the_factor_ejects_and_one_at_it_does_not() {
 
 #[test]
 fn a_latency_at_the_floor_ejects_nobody() {
-    let rule = LatencyFactor::new(4.0);
+    let rule = LatencyDetector::new(4.0);
     assert_eq!(first_slow(rule.floor(millis(900)), 5, 100, 900), []);
     assert_eq!(first_slow(rule.floor(millis(900)), 5, 100, 901).len(), 1);
 }
 
 #[test]
 fn failures_are_no_answers_to_compare() {
-    let mut world = World::new(none().latency(Some(LatencyFactor::new(4.0))), 5);
+    let mut world = World::new(none().latency(Some(LatencyDetector::new(4.0))), 5);
     for serial in 1..=5 {
         world.traffic(serial, if serial == 1 { 99 } else { 100 }, 1);
         world.latency(serial, millis(if serial == 1 { 900 } else { 45 }));
@@ -189,7 +197,7 @@ fn failures_are_no_answers_to_compare() {
 
 #[test]
 fn what_was_before_the_last_sweep_does_not_count() {
-    let mut world = World::new(Ejection::new(), 5);
+    let mut world = World::new(EjectionPolicy::new(), 5);
     world.traffic(1, 0, 49);
     (2..=5).for_each(|serial| world.traffic(serial, 100, 0));
     assert_eq!(world.swept(), []);
@@ -200,7 +208,7 @@ fn what_was_before_the_last_sweep_does_not_count() {
 
 #[test]
 fn the_first_sample_is_not_judged() {
-    let mut world = World::new(Ejection::new(), 5);
+    let mut world = World::new(EjectionPolicy::new(), 5);
     world.join(6);
     world.traffic(6, 0, 1_000_000);
     (1..=5).for_each(|serial| world.traffic(serial, 100, 0));
@@ -212,7 +220,7 @@ fn the_first_sample_is_not_judged() {
 
 #[test]
 fn what_was_cancelled_counts_neither_way() {
-    let mut world = World::new(Ejection::new(), 5);
+    let mut world = World::new(EjectionPolicy::new(), 5);
     (2..=5).for_each(|serial| world.traffic(serial, 100, 0));
     world.traffic(1, 0, 49);
     world.members.get_mut(&1).expect("a member").outcomes.cancelled += 1000;
@@ -221,7 +229,7 @@ fn what_was_cancelled_counts_neither_way() {
 
 #[test]
 fn connects_and_timeouts_are_failures_too() {
-    let mut world = World::new(Ejection::new(), 5);
+    let mut world = World::new(EjectionPolicy::new(), 5);
     (2..=5).for_each(|serial| world.traffic(serial, 100, 0));
     let outcomes = &mut world.members.get_mut(&1).expect("a member").outcomes;
     (outcomes.app_error, outcomes.connect_error, outcomes.timeout) = (20, 20, 20);
@@ -230,14 +238,14 @@ fn connects_and_timeouts_are_failures_too() {
 
 #[test]
 fn counters_that_go_back_or_are_enormous_judge_nobody_and_do_not_panic() {
-    let mut world = World::new(Ejection::new(), 5);
-    let huge = |outcomes: &mut Outcomes| {
+    let mut world = World::new(EjectionPolicy::new(), 5);
+    let huge = |outcomes: &mut OutcomeCounts| {
         (outcomes.ok, outcomes.app_error) = (u64::MAX, u64::MAX);
         (outcomes.connect_error, outcomes.timeout) = (u64::MAX, u64::MAX);
     };
     world.members.values_mut().for_each(|member| huge(&mut member.outcomes));
     assert_eq!(world.swept(), []);
-    world.members.values_mut().for_each(|member| member.outcomes = Outcomes::default());
+    world.members.values_mut().for_each(|member| member.outcomes = OutcomeCounts::default());
     assert_eq!(world.swept(), [], "all went back");
     (2..=5).for_each(|serial| world.traffic(serial, 100, 0));
     world.traffic(1, 0, 100);
@@ -246,7 +254,7 @@ fn counters_that_go_back_or_are_enormous_judge_nobody_and_do_not_panic() {
 
 #[test]
 fn who_cannot_serve_is_not_judged_and_no_part_of_the_mean() {
-    let mut world = World::new(Ejection::new(), 5);
+    let mut world = World::new(EjectionPolicy::new(), 5);
     world.up(5, false);
     world.traffic(1, 0, 100);
     (2..=5).for_each(|serial| world.traffic(serial, 100, 0));

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lvs::health::outlier::{
-    Action, CauseKind, Decision, Ejection, Ejector, LatencyFactor, Phase, SavedEjection,
+    EjectionAction, EjectionDecision, EjectionPhase, EjectionPolicy, EjectionReasonKind, Ejector,
+    LatencyDetector, SavedEjection,
 };
 use lvs::scheduler::Rng;
 use proptest::prelude::*;
@@ -52,13 +53,13 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn any_rules() -> impl Strategy<Value = Ejection> {
+fn any_rules() -> impl Strategy<Value = EjectionPolicy> {
     (0..=100_u8, 0..3_u64, any::<bool>(), any::<bool>()).prop_map(
         |(share, jitter, slow, returns)| {
-            Ejection::new()
+            EjectionPolicy::new()
                 .max_ejected_percent(share)
                 .jitter(secs(jitter * 7))
-                .latency(slow.then(|| LatencyFactor::new(3.0)))
+                .latency(slow.then(|| LatencyDetector::new(3.0)))
                 .check_ends_ejection(returns)
         },
     )
@@ -79,24 +80,24 @@ fn out(world: &World) -> usize {
 fn carry_out(
     world: &World,
     carried: &mut Carried,
-    decision: Decision,
+    decision: EjectionDecision,
     longest: Duration,
 ) -> Result<(), TestCaseError> {
     let serial = decision.serial;
     prop_assert!(world.members.contains_key(&serial), "a decision for a stranger: {decision:?}");
     match decision.action {
-        Action::Eject { until, why } => {
+        EjectionAction::Eject { until, reason: why } => {
             let before = carried.insert(serial, Some(until - world.now));
             let time = until - world.now;
             prop_assert!(time >= secs(30) && time <= longest, "out for {time:?}");
-            let again = why.kind() == CauseKind::TrialFailed;
+            let again = why.kind() == EjectionReasonKind::TrialFailed;
             prop_assert_eq!(before, if again { Some(None) } else { None });
         }
-        Action::Trial => {
+        EjectionAction::StartTrial => {
             let before = carried.insert(serial, None);
             prop_assert!(matches!(before, Some(Some(_))), "a trial for who was not out");
         }
-        Action::Return => prop_assert!(carried.remove(&serial).is_some(), "it was in"),
+        EjectionAction::Return => prop_assert!(carried.remove(&serial).is_some(), "it was in"),
         other => prop_assert!(false, "{other:?}"),
     }
     Ok(())
@@ -162,9 +163,9 @@ proptest! {
                     may_put_out = false;
                 },
                 Op::Trial { serial, ok } => {
-                    decisions.extend(world.ejector.trial_ended(world.now, serial, ok));
+                    decisions.extend(world.ejector.handle_trial_end(world.now, serial, ok));
                 }
-                Op::CheckPassed { serial } => decisions.extend(world.ejector.check_passed(serial)),
+                Op::CheckPassed { serial } => decisions.extend(world.ejector.handle_check_passed(serial)),
                 Op::Release { serial } => decisions.extend(world.ejector.release(serial)),
                 Op::Leave { serial } => {
                     world.members.remove(&serial);
@@ -208,7 +209,7 @@ proptest! {
         sweeps in prop::collection::vec(prop::collection::vec(0..100_000_u64, MEMBERS as usize), 1..20),
         latency in 1..10_000_u64,
     ) {
-        let mut world = World::new(Ejection::new().latency(Some(LatencyFactor::new(1.0))), members);
+        let mut world = World::new(EjectionPolicy::new().latency(Some(LatencyDetector::new(1.0))), members);
         for traffic in sweeps {
             for serial in 1..=members {
                 world.traffic(serial, traffic[serial as usize - 1], 0);
@@ -224,9 +225,11 @@ fn check_standing(world: &World, carried: &Carried) -> Result<(), TestCaseError>
     for &serial in world.members.keys() {
         let phase = world.standing(serial).phase;
         let agrees = match carried.get(&serial) {
-            None => phase == Phase::In,
-            Some(None) => matches!(phase, Phase::Trial { .. }),
-            Some(Some(_)) => matches!(phase, Phase::Out { until, .. } if until > world.now),
+            None => phase == EjectionPhase::NotEjected,
+            Some(None) => matches!(phase, EjectionPhase::OnTrial { .. }),
+            Some(Some(_)) => {
+                matches!(phase, EjectionPhase::Ejected { until, .. } if until > world.now)
+            }
         };
         prop_assert!(agrees, "{serial}: {phase:?}");
         prop_assert!(world.standing(serial).multiplier <= 10);
@@ -234,13 +237,13 @@ fn check_standing(world: &World, carried: &Carried) -> Result<(), TestCaseError>
     let counters = world.ejector.counters();
     let on_trial = carried.values().filter(|it| it.is_none()).count() as u64;
     prop_assert_eq!(
-        (counters.out + counters.on_trial, counters.on_trial),
+        (counters.currently_ejected + counters.currently_on_trial, counters.currently_on_trial),
         (carried.len() as u64, on_trial)
     );
     let gone = counters.returned + counters.forgotten;
     prop_assert_eq!(
-        counters.put_out() + counters.restored,
-        gone + counters.out + counters.on_trial
+        counters.new_ejections() + counters.imported,
+        gone + counters.currently_ejected + counters.currently_on_trial
     );
     Ok(())
 }
@@ -252,7 +255,7 @@ fn check_round_trip(world: &World, share: u8, jitter: u64) -> Result<(), TestCas
     if gone > cap || (gone > 0 && gone >= total) {
         return Ok(());
     }
-    let rules = Ejection::new().max_ejected_percent(share).jitter(secs(jitter));
+    let rules = EjectionPolicy::new().max_ejected_percent(share).jitter(secs(jitter));
     let mut restarted = Ejector::new(rules, Rng::with_seed(9)).expect("they make sense");
     for it in world.members.values() {
         restarted.track(it.serial, it.enabled, it.up);

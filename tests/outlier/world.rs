@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use lvs::backend::Outcomes;
+use lvs::backend::OutcomeCounts;
 use lvs::health::outlier::{
-    Accusation, Action, Cause, Decision, Ejection, Ejector, Phase, Sample, Standing,
+    EjectionAction, EjectionDecision, EjectionPhase, EjectionPolicy, EjectionReason, EjectionState,
+    Ejector, OutlierSample, StreakReport,
 };
 use lvs::scheduler::Rng;
 
@@ -13,7 +14,7 @@ use lvs::scheduler::Rng;
 pub(crate) struct World {
     pub(crate) ejector: Ejector,
     pub(crate) now: Instant,
-    pub(crate) members: BTreeMap<u64, Sample>,
+    pub(crate) members: BTreeMap<u64, OutlierSample>,
 }
 
 pub(crate) fn start() -> Instant {
@@ -31,7 +32,7 @@ pub(crate) fn millis(millis: u64) -> Duration {
 
 impl World {
     /// Members 1 to `members`, all serving, and a first sweep behind them.
-    pub(crate) fn new(rules: Ejection, members: u64) -> Self {
+    pub(crate) fn new(rules: EjectionPolicy, members: u64) -> Self {
         let ejector = Ejector::new(rules, Rng::with_seed(1)).expect("the rules make sense");
         let mut world = Self { ejector, now: start(), members: BTreeMap::new() };
         (1..=members).for_each(|serial| world.join(serial));
@@ -40,8 +41,8 @@ impl World {
     }
 
     pub(crate) fn join(&mut self, serial: u64) {
-        let outcomes = Outcomes::default();
-        let sample = Sample { serial, outcomes, latency: None, enabled: true, up: true };
+        let outcomes = OutcomeCounts::default();
+        let sample = OutlierSample { serial, outcomes, latency: None, enabled: true, up: true };
         self.members.insert(serial, sample);
         self.ejector.track(serial, true, true);
     }
@@ -66,14 +67,14 @@ impl World {
         self.now += time;
     }
 
-    pub(crate) fn sweep(&mut self) -> Vec<Decision> {
-        let samples: Vec<Sample> = self.members.values().copied().collect();
+    pub(crate) fn sweep(&mut self) -> Vec<EjectionDecision> {
+        let samples: Vec<OutlierSample> = self.members.values().copied().collect();
         self.ejector.sweep(self.now, &samples)
     }
 
     /// Who is ejected by a sweep, in order, and why.
     pub(crate) fn swept(&mut self) -> Vec<(u64, String)> {
-        let said = |decision: Decision| (decision.serial, ejected(decision).1.to_string());
+        let said = |decision: EjectionDecision| (decision.serial, ejected(decision).1.to_string());
         self.sweep().into_iter().map(said).collect()
     }
 
@@ -82,8 +83,12 @@ impl World {
         serial: u64,
         consecutive: u32,
         connect: u32,
-    ) -> Option<Decision> {
-        self.ejector.accuse(self.now, serial, Accusation { consecutive, connect })
+    ) -> Option<EjectionDecision> {
+        self.ejector.handle_streak(
+            self.now,
+            serial,
+            StreakReport { failures: consecutive, connect_failures: connect },
+        )
     }
 
     /// Ejects by a run of failures, and says for how long.
@@ -93,12 +98,12 @@ impl World {
         ejected(decision).0 - self.now
     }
 
-    pub(crate) fn standing(&self, serial: u64) -> Standing {
-        self.ejector.standing(serial).expect("a member")
+    pub(crate) fn standing(&self, serial: u64) -> EjectionState {
+        self.ejector.ejection_state(serial).expect("a member")
     }
 
     pub(crate) fn is_in(&self, serial: u64) -> bool {
-        self.standing(serial).phase == Phase::In
+        self.standing(serial).phase == EjectionPhase::NotEjected
     }
 
     /// Moves the clock to the next end of an ejection, and says whose trials begin.
@@ -106,17 +111,17 @@ impl World {
         let end = self.ejector.poll_timeout().expect("somebody is out");
         assert_eq!(self.ejector.handle_timeout(end - Duration::from_nanos(1)), []);
         self.now = end;
-        let trial = |decision: Decision| {
-            assert_eq!(decision.action, Action::Trial);
+        let trial = |decision: EjectionDecision| {
+            assert_eq!(decision.action, EjectionAction::StartTrial);
             decision.serial
         };
         self.ejector.handle_timeout(end).into_iter().map(trial).collect()
     }
 }
 
-pub(crate) fn ejected(decision: Decision) -> (Instant, Cause) {
+pub(crate) fn ejected(decision: EjectionDecision) -> (Instant, EjectionReason) {
     match decision.action {
-        Action::Eject { until, why } => (until, why),
+        EjectionAction::Eject { until, reason: why } => (until, why),
         other => panic!("no ejection: {other:?}"),
     }
 }

@@ -11,7 +11,7 @@ mod world;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use lvs::director::{Config, Director};
+use lvs::director::{Director, DirectorConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -66,7 +66,7 @@ impl Loaded {
                 text +=
                     &format!("[[service.server]]\nname = \"{name}\"\naddress = \"{address}\"\n");
             }
-            let config = Config::parse(&text).expect("sound");
+            let config = DirectorConfig::parse(&text).expect("sound");
             Director::start(config).await.expect("it starts")
         });
         let listen: SocketAddr =
@@ -82,7 +82,7 @@ impl Loaded {
     }
 
     fn url(&self) -> String {
-        format!("http://{}/", self.director.admin().expect("there"))
+        format!("http://{}/", self.director.admin_address().expect("there"))
     }
 }
 

@@ -6,13 +6,15 @@ mod schedulers;
 mod simulation;
 mod table;
 
-use lvs::scheduler::{HotCold, PeakEwma, PowerOfTwo, Random, SmoothWeightedRoundRobin};
+use lvs::scheduler::{
+    HotCold, PeakEwma, PowerOfTwoChoices, SmoothWeightedRoundRobin, WeightedRandom,
+};
 
 use crate::simulation::{EQUAL, old_tenth, one_slow, simulate};
 
 #[test]
 fn random_queues_are_those_of_theory() {
-    let random = simulate(Random::new(), &EQUAL, 0.9, 200_000);
+    let random = simulate(WeightedRandom::new(), &EQUAL, 0.9, 200_000);
     let p99 = random.quantile(0.99);
     // M/M/1: ln 100 / (1 - 0.9) = 46.05.
     assert!((38.0..54.0).contains(&p99), "p99 {p99}");
@@ -20,7 +22,7 @@ fn random_queues_are_those_of_theory() {
 
 #[test]
 fn two_choices_are_those_of_the_paper() {
-    let mean = simulate(PowerOfTwo::new(), &EQUAL, 0.9, 500_000).mean();
+    let mean = simulate(PowerOfTwoChoices::new(), &EQUAL, 0.9, 500_000).mean();
     // Mitzenmacher 2001, 100 servers at 0.9; the limit of many servers is 2.6141.
     assert!((mean - 2.6454).abs() < 0.08, "mean {mean}");
 }
@@ -34,7 +36,7 @@ fn turns_halve_the_tail_of_chance() {
 
 #[test]
 fn two_choices_keep_the_tail_below_ten_service_times() {
-    let two = simulate(PowerOfTwo::new(), &EQUAL, 0.9, 100_000);
+    let two = simulate(PowerOfTwoChoices::new(), &EQUAL, 0.9, 100_000);
     let (p50, p99) = (two.quantile(0.5), two.quantile(0.99));
     assert!(p99 <= 10.0 && p50 <= 2.5, "p50 {p50}, p99 {p99}");
 }
@@ -56,7 +58,7 @@ fn a_pool_of_probes_beats_two_choices() {
 #[test]
 fn one_slow_server_spoils_nobodys_tail_but_that_of_chance() {
     let [two, peak, pool] = [
-        simulate(PowerOfTwo::new(), &one_slow(), 0.7, 100_000),
+        simulate(PowerOfTwoChoices::new(), &one_slow(), 0.7, 100_000),
         simulate(PeakEwma::new(), &one_slow(), 0.7, 100_000),
         simulate(HotCold::new(), &one_slow(), 0.7, 100_000),
     ];
@@ -71,7 +73,7 @@ fn one_slow_server_spoils_nobodys_tail_but_that_of_chance() {
 #[test]
 fn estimates_help_where_a_part_of_the_fleet_is_old() {
     let [two, peak, pool] = [
-        simulate(PowerOfTwo::new(), &old_tenth(), 0.7, 100_000),
+        simulate(PowerOfTwoChoices::new(), &old_tenth(), 0.7, 100_000),
         simulate(PeakEwma::new(), &old_tenth(), 0.7, 100_000),
         simulate(HotCold::new(), &old_tenth(), 0.7, 100_000),
     ];

@@ -56,7 +56,7 @@ fn anybody(rng: &mut Rng) -> Flow {
         let [a, b, c, _] = (rng.next_u64() as u32).to_be_bytes();
         SocketAddr::from((Ipv4Addr::new(10, a, b, c), port))
     };
-    Flow::from_source(Flow::new(), address(50_000)).to_destination(address(80))
+    Flow::from(address(50_000)).destination(address(80))
 }
 
 /// Sends `requests` to servers that take `slowness` times as long as the ordinary, at `load` of what
@@ -96,10 +96,11 @@ pub(crate) fn simulate(
             }
             pending.pop();
             let (lease, since) = leases[done].take().expect("each ends once");
-            lease.complete_after(Outcome::Ok, SERVICE.mul_f64(end - since), when(end));
+            lease.complete_with_latency(Outcome::Ok, SERVICE.mul_f64(end - since), when(end));
         }
-        let lease =
-            balancer.pick_with(&anybody(&mut keys).at(when(now)), &mut rng).expect("no limits");
+        let lease = balancer
+            .pick_with_rng(&anybody(&mut keys).time(when(now)), &mut rng)
+            .expect("no limits");
         let server = *lease.target();
         let begin = free_at[server].max(now);
         let end = begin + exponential(&mut rng) * slowness[server];

@@ -84,8 +84,8 @@ async fn who_finds_nobody_has_an_answer_within_its_time() {
     let (set, _) = set_of([]);
     let service = Balance::new(in_turn(&set));
     let waited = Duration::from_secs(1);
-    let nobody = |why| BalanceError::NoBackend { why, waited };
-    assert_eq!(refusal(service.clone().oneshot(()).await), nobody(PickError::Empty));
+    let nobody = |reason| BalanceError::NoBackend { reason, waited };
+    assert_eq!(refusal(service.clone().oneshot(()).await), nobody(PickError::NoBackends));
     assert_eq!(begun.elapsed(), waited);
 
     let (set, _) = set_of(["a", "b"]);
@@ -95,10 +95,13 @@ async fn who_finds_nobody_has_an_answer_within_its_time() {
     let service = Balance::new(in_turn(&set));
     assert_eq!(refusal(service.clone().oneshot(()).await), nobody(PickError::AllDown));
 
-    let service = service.wait(Duration::ZERO);
+    let service = service.wait_timeout(Duration::ZERO);
     let begun = Instant::now();
     let error = refusal(service.clone().oneshot(()).await);
-    assert_eq!(error, BalanceError::NoBackend { why: PickError::AllDown, waited: begun.elapsed() });
+    assert_eq!(
+        error,
+        BalanceError::NoBackend { reason: PickError::AllDown, waited: begun.elapsed() }
+    );
     assert!(begun.elapsed().is_zero(), "shed at once");
 
     let (set, [a]) = set_of(["a"]);
@@ -131,7 +134,7 @@ async fn a_backend_that_comes_wakes_those_who_wait() {
 async fn a_request_that_ends_wakes_one_that_waits_for_its_place() {
     let set = BackendSet::new();
     let instance = Instance::new("a");
-    set.insert(Spec::new("a", instance.clone()).limits(Limits::max(1))).expect("a new name");
+    set.insert(Spec::new("a", instance.clone()).limits(Limits::new(1))).expect("a new name");
     let service = Balance::new(in_turn(&set));
     instance.hold(true);
     let mut first = task::spawn(service.clone().oneshot(()));
@@ -213,7 +216,7 @@ async fn latencies_are_measured_where_somebody_reads_them() {
     for (scheduler, measured) in [("peak_ewma", true), ("bounded(peak_ewma)", true), ("p2c", false)]
     {
         let (set, [a]) = set_of(["a"]);
-        let registry = lvs::scheduler::Registry::default();
+        let registry = lvs::scheduler::SchedulerRegistry::default();
         let rule = registry.parse(scheduler);
         let Ok(rule) = rule else { continue };
         let service = Balance::new(Balancer::new(&set, rule).expect("takes any set"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lvs::Limits;
 use lvs::scheduler::{LeastConnections, Rng};
-use lvs::tower::{Hedge, Never, NoKey, OnResponse};
+use lvs::tower::{Hedge, NoKey, NoRetry, OnResponse};
 use proptest::prelude::*;
 use tokio::sync::Semaphore;
 use tokio::time::advance;
@@ -23,7 +23,7 @@ const BOUNDS: [usize; 3] = [5, 2, 3];
 
 type Limited = ConcurrencyLimit<Instance>;
 type Copy = fn(&()) -> Option<()>;
-type Hedged = lvs::tower::Hedged<Limited, NoKey, OnResponse, Never, Copy>;
+type Hedged = lvs::tower::Hedged<Limited, NoKey, OnResponse, NoRetry, Copy>;
 type Asking = Spawn<Pin<Box<dyn Future<Output = Result<&'static str, BoxError>>>>>;
 
 #[derive(Clone, Copy, Debug)]
@@ -187,7 +187,7 @@ impl World {
 
 fn spec(instance: &Instance, place: &Arc<Semaphore>) -> Spec<Limited> {
     let limited = ConcurrencyLimit::with_semaphore(instance.clone(), Arc::clone(place));
-    Spec::new(instance.name, limited).limits(Limits::max(BOUNDS[2] as u32))
+    Spec::new(instance.name, limited).limits(Limits::new(BOUNDS[2] as u32))
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn nothing_is_kept() {
         let mut wanted = [true; BOUNDS[0] + 1];
         wanted[BOUNDS[0]] = false;
         prop_assert_eq!(ready.collect::<Vec<_>>(), wanted);
-        sent_twice.set(sent_twice.get() + world.hedge.sent());
+        sent_twice.set(sent_twice.get() + world.hedge.hedges_sent());
     });
     assert!(sent_twice.get() > 400, "{sent_twice:?}");
 }

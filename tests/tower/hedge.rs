@@ -104,7 +104,7 @@ async fn a_backend_that_stalls_costs_a_quantile_and_not_its_stall() {
     let service = balance(&set).hedge(hedge.clone());
     ask(&service, 200).await;
     assert!(hedge.delay().is_some_and(|delay| delay >= 9 * MS), "{:?}", hedge.delay());
-    assert_eq!((well.calls(), ill.calls(), hedge.sent()), (100, 100, 0));
+    assert_eq!((well.calls(), ill.calls(), hedge.hedges_sent()), (100, 100, 0));
 
     ill.takes(Duration::from_secs(60));
     let (longest, last) = ask(&service, 100).await;
@@ -112,7 +112,7 @@ async fn a_backend_that_stalls_costs_a_quantile_and_not_its_stall() {
     assert_eq!(last, "well");
     let asked = ill.calls() - 100;
     assert!(asked > 0);
-    assert_eq!((hedge.sent(), hedge.won()), (asked, asked));
+    assert_eq!((hedge.hedges_sent(), hedge.hedges_won()), (asked, asked));
     let snapshot = set.snapshot();
     let outcomes = snapshot.find(&"ill".into()).expect("in the set").outcomes();
     assert_eq!((outcomes.ok, outcomes.cancelled), (100, asked), "nobody awaited its answer");
@@ -126,15 +126,15 @@ async fn nothing_is_sent_twice_that_may_not_or_before_enough_is_known() {
     let service = balance(&set).hedge(hedge.clone());
     b.takes(300 * MS);
     ask(&service, 90).await;
-    assert_eq!((hedge.delay(), hedge.sent()), (None, 0));
+    assert_eq!((hedge.delay(), hedge.hedges_sent()), (None, 0));
     b.takes(10 * MS);
     ask(&service, 2000).await;
     [&a, &b].iter().for_each(|it| it.takes(50 * MS));
     let before = a.calls() + b.calls();
     service.clone().oneshot(1).await.expect("well");
-    assert_eq!((a.calls() + b.calls() - before, hedge.sent()), (1, 0));
+    assert_eq!((a.calls() + b.calls() - before, hedge.hedges_sent()), (1, 0));
     service.clone().oneshot(2).await.expect("well");
-    assert_eq!((a.calls() + b.calls() - before, hedge.sent()), (3, 1));
+    assert_eq!((a.calls() + b.calls() - before, hedge.hedges_sent()), (3, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,7 +146,7 @@ async fn a_set_that_is_slow_altogether_is_asked_no_more_than_the_budget_allows()
     [&a, &b].iter().for_each(|it| it.takes(20 * MS));
     // Before the quantile knows.
     ask(&service, 20).await;
-    let free = hedge.sent();
+    let free = hedge.hedges_sent();
     assert_eq!(free, 20, "a tenth of a thousand");
     let none = Hedge::new(any).budget(TpsBudget::new(Duration::from_secs(10), 0, 0.0));
     let service = balance(&set).hedge(none.clone());
@@ -154,7 +154,7 @@ async fn a_set_that_is_slow_altogether_is_asked_no_more_than_the_budget_allows()
     [&a, &b].iter().for_each(|it| it.takes(40 * MS));
     ask(&service, 10).await;
     assert!(none.delay().is_some());
-    assert_eq!(none.sent(), 0);
+    assert_eq!(none.hedges_sent(), 0);
     // Nobody else to send it to: no budget is spent.
     let (set, [alone]) = world([("alone", false)]);
     let hedge = Hedge::new(any).budget(generous());
@@ -162,7 +162,7 @@ async fn a_set_that_is_slow_altogether_is_asked_no_more_than_the_budget_allows()
     ask(&service, 200).await;
     alone.takes(60 * MS);
     ask(&service, 10).await;
-    assert_eq!(hedge.sent(), 0);
+    assert_eq!(hedge.hedges_sent(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,12 +176,12 @@ async fn a_failure_waits_for_the_other() {
     instances.iter().for_each(|it| it.takes(30 * MS));
     let answer = service.clone().oneshot(0).await;
     assert_eq!(answer.expect("as the first was"), "good");
-    assert_eq!((hedge.sent(), hedge.won()), (1, 0));
+    assert_eq!((hedge.hedges_sent(), hedge.hedges_won()), (1, 0));
     // One that goes nowhere else has the turn of the good one.
     service.clone().oneshot(1).await.expect("good");
     let answer = service.clone().oneshot(0).await;
     assert_eq!(answer.expect("as the second was"), "good");
-    assert_eq!((hedge.sent(), hedge.won()), (2, 1));
+    assert_eq!((hedge.hedges_sent(), hedge.hedges_won()), (2, 1));
 
     let (set, [a, b]) = world([("a", true), ("b", true)]);
     let both = balance(&set).hedge(hedge.clone());
@@ -190,7 +190,7 @@ async fn a_failure_waits_for_the_other() {
     let (_, last) = ask(&both, 1).await;
     assert_eq!(last, "b", "the last to fail");
     assert_eq!((a.calls(), b.calls(), load(&set)), (1, 1, 0));
-    assert_eq!((hedge.sent(), hedge.won()), (3, 1));
+    assert_eq!((hedge.hedges_sent(), hedge.hedges_won()), (3, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use http::{HeaderMap, HeaderName, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame};
-use lvs::backend::Outcomes;
-use lvs::tower::{GrpcStatus, HeaderKey, HttpStatus};
+use lvs::backend::OutcomeCounts;
+use lvs::tower::{GrpcStatusClassifier, HeaderKey, HttpStatusClassifier};
 use tower::service_fn;
 
 use crate::world::*;
@@ -51,7 +51,7 @@ impl Body for Said {
 }
 
 /// What is counted while the body is read as far as told, and after.
-async fn read(words: &[Word], frames: usize) -> (u32, Outcomes) {
+async fn read(words: &[Word], frames: usize) -> (u32, OutcomeCounts) {
     let set = BackendSet::new();
     let said = Said(words.to_vec().into());
     let instance = service_fn(move |_: Request<()>| {
@@ -60,7 +60,7 @@ async fn read(words: &[Word], frames: usize) -> (u32, Outcomes) {
     });
     set.insert(Spec::new("a", instance)).expect("a new name");
     let service = Balance::new(Balancer::new(&set, RoundRobin).expect("takes any set"));
-    let service = service.classify(GrpcStatus).until_body_end();
+    let service = service.classify(GrpcStatusClassifier).until_body_end();
     let response = service.oneshot(Request::new(())).await.expect("ready");
     let mut body = response.into_body();
     for _ in 0..frames {
@@ -75,7 +75,7 @@ async fn read(words: &[Word], frames: usize) -> (u32, Outcomes) {
 #[tokio::test]
 async fn the_lease_lasts_until_the_last_byte() {
     use Word::{Bytes, Error, Trailers};
-    let ok = |outcomes: Outcomes| (outcomes.ok, outcomes.failures(), outcomes.cancelled);
+    let ok = |outcomes: OutcomeCounts| (outcomes.ok, outcomes.failures(), outcomes.cancelled);
     for (words, frames, during, wanted) in [
         (&[][..], 0, 0, (1, 0, 0)),
         (&[Bytes, Bytes], 0, 1, (0, 0, 1)),
@@ -104,7 +104,7 @@ async fn a_header_is_a_key_and_a_status_an_outcome() {
     let balancer = Balancer::new(&set, lvs::scheduler::Maglev::new()).expect("takes any set");
     let service = Balance::new(balancer)
         .key(HeaderKey::new(HeaderName::from_static("x-user")))
-        .classify(HttpStatus);
+        .classify(HttpStatusClassifier);
     let ask = async |user: usize| {
         let request = Request::builder().header("x-user", user).body(()).expect("a request");
         service.clone().oneshot(request).await.expect("ready").into_body()

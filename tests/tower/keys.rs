@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lvs::scheduler::{Maglev, hash_bytes};
-use lvs::tower::{Key, WithoutKey};
+use lvs::tower::{MissingKeyPolicy, RequestKey};
 use tokio_test::task;
 
 use crate::world::*;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
-fn by_user(set: &BackendSet<Instance>) -> Balance<Instance, impl Key<u32> + Clone> {
+fn by_user(set: &BackendSet<Instance>) -> Balance<Instance, impl RequestKey<u32> + Clone> {
     let balancer = Balancer::new(set, Maglev::new()).expect("takes any set");
     Balance::new(balancer).key(|user: &u32| match user {
         0 => None,
@@ -20,7 +20,9 @@ fn by_user(set: &BackendSet<Instance>) -> Balance<Instance, impl Key<u32> + Clon
     })
 }
 
-async fn homes(service: &Balance<Instance, impl Key<u32> + Clone>) -> HashMap<u32, &'static str> {
+async fn homes(
+    service: &Balance<Instance, impl RequestKey<u32> + Clone>,
+) -> HashMap<u32, &'static str> {
     let mut homes = HashMap::new();
     for user in (1..200).filter(|user| *user != 13) {
         homes.insert(user, service.clone().oneshot(user).await.expect("ready"));
@@ -70,12 +72,12 @@ async fn a_request_without_key_goes_where_it_is_configured_to() {
     // Each is left out once in 10^19 runs.
     assert_eq!(met.len(), NAMES.len(), "{met:?}");
 
-    let service = service.without_key(WithoutKey::Same(9));
+    let service = service.missing_key(MissingKeyPolicy::Same(9));
     let first = service.clone().oneshot(0).await.expect("ready");
     for _ in 0..20 {
         assert_eq!(service.clone().oneshot(0).await.expect("ready"), first);
     }
-    let service = service.without_key(WithoutKey::Refuse);
+    let service = service.missing_key(MissingKeyPolicy::Refuse);
     assert_eq!(refusal(service.clone().oneshot(0).await), BalanceError::NoKey);
     assert_eq!(load(&set), 0);
 }

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use lvs::discovery::{SendError, SourceError, StaticList, Update, channel};
-use lvs::scheduler::PowerOfTwo;
+use lvs::discovery::{DiscoveryError, MemberSendError, MemberUpdate, StaticList, channel};
+use lvs::scheduler::PowerOfTwoChoices;
 use lvs::tower::{BalanceLayer, MakeBalance};
 use tokio::time::sleep;
 use tower::Layer;
@@ -16,10 +16,10 @@ use crate::reconnect::{Connector, Fate};
 use crate::world::*;
 
 /// `Discover` is any stream of changes.
-struct Said(VecDeque<Result<Change<u32, u32>, SourceError>>);
+struct Said(VecDeque<Result<Change<u32, u32>, DiscoveryError>>);
 
 impl futures_core::Stream for Said {
-    type Item = Result<Change<u32, u32>, SourceError>;
+    type Item = Result<Change<u32, u32>, DiscoveryError>;
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Poll::Ready(self.0.pop_front())
@@ -27,7 +27,7 @@ impl futures_core::Stream for Said {
 }
 
 fn make(connector: &Connector) -> MakeBalance<Connector> {
-    BalanceLayer::new(PowerOfTwo::new()).layer(connector.clone())
+    BalanceLayer::new(PowerOfTwoChoices::new()).layer(connector.clone())
 }
 
 fn list(targets: impl IntoIterator<Item = u32>) -> StaticList<u32> {
@@ -49,7 +49,7 @@ async fn connections_are_made_when_their_targets_join() {
     service.oneshot(()).await.expect("connected");
 
     let connector = Connector::new();
-    let lazy = BalanceLayer::new(PowerOfTwo::new()).warm_up(false).layer(connector.clone());
+    let lazy = BalanceLayer::new(PowerOfTwoChoices::new()).warm_up(false).layer(connector.clone());
     let service = lazy.balance(list([1, 2, 3])).expect("takes any set");
     sleep(Duration::from_millis(5)).await;
     assert!(connector.made().is_empty());
@@ -62,16 +62,16 @@ async fn what_is_named_again_keeps_its_connection_and_what_is_not_drains() {
     let connector = Connector::new();
     let (sender, source) = channel(8);
     let service = make(&connector).balance(source).expect("takes any set");
-    let set = service.balancer().set().clone();
+    let set = service.balancer().backend_set().clone();
     let names = || -> Vec<String> {
         set.snapshot().backends().iter().map(|it| it.id().as_str().to_owned()).collect()
     };
     for _ in 0..5 {
-        sender.send(Update::All(vec![spec(1), spec(2)])).await.expect("the feed runs");
+        sender.send(MemberUpdate::All(vec![spec(1), spec(2)])).await.expect("the feed runs");
         sleep(Duration::from_secs(1)).await;
     }
     assert_eq!(connector.made().len(), 2);
-    sender.send(Update::All(vec![spec(2), spec(3)])).await.expect("the feed runs");
+    sender.send(MemberUpdate::All(vec![spec(2), spec(3)])).await.expect("the feed runs");
     sleep(Duration::from_secs(1)).await;
     let mut left = names();
     left.sort_unstable();
@@ -94,13 +94,13 @@ async fn the_feed_ends_with_the_balancer_and_its_requests() {
     let service = make(&connector).balance(source).expect("takes any set");
     let clone = service.clone().max_in_flight(3);
     drop(service);
-    sender.send(Update::All(vec![spec(1)])).await.expect("a clone is left");
+    sender.send(MemberUpdate::All(vec![spec(1)])).await.expect("a clone is left");
     let asked = clone.oneshot(());
-    sender.send(Update::All(vec![spec(1), spec(2)])).await.expect("a request is left");
+    sender.send(MemberUpdate::All(vec![spec(1), spec(2)])).await.expect("a request is left");
     asked.await.expect("connected");
     sleep(Duration::from_millis(1)).await;
-    let sent = sender.send(Update::All(vec![spec(3)])).await;
-    assert!(matches!(sent, Err(SendError::Closed(_))), "{sent:?}");
+    let sent = sender.send(MemberUpdate::All(vec![spec(3)])).await;
+    assert!(matches!(sent, Err(MemberSendError::Closed(_))), "{sent:?}");
 }
 
 /// A stream that errs and repeats itself between what it has to say, and ends.
@@ -108,11 +108,11 @@ async fn the_feed_ends_with_the_balancer_and_its_requests() {
 async fn a_discover_that_errs_repeats_itself_and_ends_leaves_what_it_said() {
     let changes = vec![
         Ok(Change::Insert(1, 1)),
-        Err(SourceError::other("not now")),
+        Err(DiscoveryError::other("not now")),
         Ok(Change::Insert(1, 1)),
         Ok(Change::Insert(2, 2)),
         Ok(Change::Remove(9)),
-        Err(SourceError::other("not now either")),
+        Err(DiscoveryError::other("not now either")),
         Ok(Change::Insert(2, 2)),
         Ok(Change::Insert(3, 3)),
         Ok(Change::Remove(3)),
@@ -123,7 +123,7 @@ async fn a_discover_that_errs_repeats_itself_and_ends_leaves_what_it_said() {
     for _ in 0..10 {
         service.clone().oneshot(()).await.expect("connected");
     }
-    let set = service.balancer().set();
+    let set = service.balancer().backend_set();
     let mut names: Vec<_> =
         set.snapshot().backends().iter().map(|it| it.id().as_str().to_owned()).collect();
     names.sort_unstable();

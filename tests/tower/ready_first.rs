@@ -69,7 +69,7 @@ async fn its_time_ends_in_a_call_that_fails_and_not_in_an_error() {
     assert_eq!(ready(&mut service).await.call(()).await.expect("ready"), "a");
     set.remove(&"a".into()).expect("in the set");
     let answer = ready(&mut service).await.call(()).await;
-    assert_eq!(refusal(answer), BalanceError::NoBackend { why: PickError::Empty, waited });
+    assert_eq!(refusal(answer), BalanceError::NoBackend { reason: PickError::NoBackends, waited });
     assert_eq!(refusal(service.call(()).await), BalanceError::NotReady);
 }
 

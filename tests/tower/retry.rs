@@ -103,7 +103,7 @@ async fn the_budget_is_one_for_all_clones() {
 #[tokio::test]
 async fn only_safe_methods_are_repeated() {
     use http::{Method, Request, Response};
-    use lvs::tower::HttpStatus;
+    use lvs::tower::HttpStatusClassifier;
     let set = BackendSet::new();
     for (name, status) in [("well", 200), ("ill", 503)] {
         let instance = service_fn(move |_: Request<()>| async move {
@@ -113,7 +113,7 @@ async fn only_safe_methods_are_repeated() {
         set.insert(Spec::new(name, instance)).expect("a new name");
     }
     let service = Balance::new(Balancer::new(&set, RoundRobin).expect("takes any set"))
-        .classify(HttpStatus)
+        .classify(HttpStatusClassifier)
         .retry(Retry::safe_methods().budget(generous()));
     let mut answers = Vec::new();
     for method in [Method::GET, Method::GET, Method::POST, Method::POST] {

@@ -138,8 +138,12 @@ async fn push_then_evict() {
     let (set, [a]) = set_of(["a"]);
     a.is(Mood::Broken);
     gone(&set, "a");
-    let error = refusal(Balance::new(in_turn(&set)).wait(Default::default()).oneshot(()).await);
-    assert!(matches!(error, BalanceError::NoBackend { why: PickError::Empty, .. }), "{error}");
+    let error =
+        refusal(Balance::new(in_turn(&set)).wait_timeout(Default::default()).oneshot(()).await);
+    assert!(
+        matches!(error, BalanceError::NoBackend { reason: PickError::NoBackends, .. }),
+        "{error}"
+    );
 }
 
 #[tokio::test]

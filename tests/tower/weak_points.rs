@@ -152,12 +152,12 @@ async fn an_error_of_discovery_is_not_the_end() {
 
     let (changes, source) = lvs::discovery::channel(8);
     let set = BackendSet::new();
-    tokio::spawn(lvs::discovery::Feed::of_any(&set, source).run());
-    let insert = lvs::discovery::Update::Insert(Spec::new("a", a));
+    tokio::spawn(lvs::discovery::Feed::replacing_targets(&set, source).run());
+    let insert = lvs::discovery::MemberUpdate::Insert(Spec::new("a", a));
     changes.send(insert).await.expect("the feed runs");
     let ours = Balance::new(in_turn(&set));
     assert_eq!(ours.clone().oneshot(()).await.expect("a is well"), "a");
-    changes.fail(lvs::discovery::SourceError::other("not now")).await;
+    changes.send_error(lvs::discovery::DiscoveryError::other("not now")).await;
     for _ in 0..10 {
         tokio::task::yield_now().await;
         assert_eq!(ours.clone().oneshot(()).await.expect("a is well"), "a");

@@ -99,7 +99,7 @@ async fn persistence_brings_a_client_back() {
     let echoes = [Echo::new(b'a'), Echo::new(b'b')];
     let (set, forwarder) = world(&echoes.each_ref().map(|it| it.address));
     let balancer = Balancer::new(&set, RoundRobin).expect("rr takes any set");
-    let sticky = Persistence::new(LONG).over(balancer);
+    let sticky = Persistence::builder(LONG).build(balancer);
     let (handle, running) = start(forwarder.persistence(Arc::new(sticky)));
     let name = exchange(&client(&handle), b"?");
     assert!((0..4).all(|_| exchange(&client(&handle), b"?") == name));
@@ -153,7 +153,7 @@ async fn an_address_may_be_listened_on_before_it_is_there() {
     let address = "203.0.113.200:5353".parse().expect("an address");
     let balancer = Balancer::new(&BackendSet::new(), RoundRobin).expect("rr takes any set");
     UdpForwarder::bind(address, balancer.clone()).expect_err("it is not there");
-    let forwarder = UdpForwarder::bind_ahead(address, balancer).expect("it need not be");
+    let forwarder = UdpForwarder::bind_nonlocal(address, balancer).expect("it need not be");
     let handle = forwarder.handle();
     let running = tokio::spawn(forwarder.workers(2).run());
     handle.shutdown(std::time::Duration::ZERO);

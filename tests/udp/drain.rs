@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use lvs::forward::Drained;
+use lvs::forward::DrainReport;
 
 use crate::world::*;
 
@@ -27,7 +27,7 @@ async fn a_drain_keeps_flows_and_takes_no_new_ones() {
 async fn a_shutdown_before_the_start_ends_it_at_once() {
     let (_set, forwarder) = world(&[]);
     forwarder.handle().shutdown(LONG);
-    assert_eq!(forwarder.run().await.expect("no error"), Drained::default());
+    assert_eq!(forwarder.run().await.expect("no error"), DrainReport::default());
 }
 
 #[tokio::test(flavor = "multi_thread")]

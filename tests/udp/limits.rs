@@ -54,7 +54,7 @@ async fn nobody_to_choose_is_counted_by_reason() {
     until(|| handle.counters().shed.no_backend == 1);
 
     let echo = Echo::new(b'a');
-    set.insert(Spec::new("small", echo.address).limits(Limits::max(1))).expect("a new name");
+    set.insert(Spec::new("small", echo.address).limits(Limits::new(1))).expect("a new name");
     assert_eq!(exchange(&one, b"?"), b'a');
     client(&handle).send(b"?").expect("loopback");
     until(|| handle.counters().shed.saturated == 1);

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use lvs::forward::{Drained, ForwardError, UdpCounters, UdpForwarder, UdpHandle};
+use lvs::forward::{DrainReport, ForwardError, UdpCounters, UdpForwarder, UdpHandle};
 use lvs::scheduler::RoundRobin;
 use lvs::{BackendId, BackendSet, Balancer, Spec};
 use tokio::task::JoinHandle;
 
-pub(crate) type Running = JoinHandle<Result<Drained, ForwardError>>;
+pub(crate) type Running = JoinHandle<Result<DrainReport, ForwardError>>;
 
 /// Ample for anything that happens at once.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -105,7 +105,7 @@ pub(crate) fn start(forwarder: UdpForwarder) -> (UdpHandle, Running) {
 }
 
 /// Cuts what is left and checks that the books balance.
-pub(crate) async fn end(handle: &UdpHandle, running: Running) -> (Drained, UdpCounters) {
+pub(crate) async fn end(handle: &UdpHandle, running: Running) -> (DrainReport, UdpCounters) {
     handle.shutdown(Duration::ZERO);
     let drained = running.await.expect("no panic").expect("no error");
     let counters = handle.counters();
@@ -157,6 +157,6 @@ pub(crate) fn load(set: &BackendSet<SocketAddr>, name: &str) -> lvs::Load {
     set.snapshot().find(&BackendId::from(name)).expect("in the set").load()
 }
 
-pub(crate) fn outcomes(set: &BackendSet<SocketAddr>, name: &str) -> lvs::backend::Outcomes {
+pub(crate) fn outcomes(set: &BackendSet<SocketAddr>, name: &str) -> lvs::backend::OutcomeCounts {
     set.snapshot().find(&BackendId::from(name)).expect("in the set").outcomes()
 }

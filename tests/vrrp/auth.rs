@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lvs::vrrp::{
-    Advert, AuthError, Checksum, Envelope, Key, KeyLength, Message, Signer, Verifier, Version,
+    Advert, AdvertAuthError, AdvertSigner, AdvertVerifier, AuthKey, AuthKeyLengthError,
+    ChecksumCoverage, IpHeaderInfo, OutgoingAdvert, VrrpVersion,
 };
 
 const V4: &str = "3133c80100644402c0000264010100006800000080000000\
@@ -19,12 +20,12 @@ fn bytes(hex: &str) -> Vec<u8> {
     pairs.map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex")).collect()
 }
 
-fn envelope(source: &str, destination: &str) -> Envelope {
+fn envelope(source: &str, destination: &str) -> IpHeaderInfo {
     let address = |text: &str| text.parse().expect("an address");
-    Envelope { source: address(source), destination: address(destination), ttl: None }
+    IpHeaderInfo { source: address(source), destination: address(destination), ttl: None }
 }
 
-fn both() -> [(Vec<u8>, Envelope, IpAddr); 2] {
+fn both() -> [(Vec<u8>, IpHeaderInfo, IpAddr); 2] {
     [
         (bytes(V4), envelope("198.51.100.10", "224.0.0.18"), "192.0.2.100"),
         (bytes(V6), envelope("fe80::10", "fe80::20"), "fe80::100"),
@@ -32,37 +33,38 @@ fn both() -> [(Vec<u8>, Envelope, IpAddr); 2] {
     .map(|(bytes, envelope, own)| (bytes, envelope, own.parse().expect("an address")))
 }
 
-fn key(id: u8) -> Key {
-    Key::new(id, &std::array::from_fn::<u8, 32, _>(|at| at as u8)).expect("long enough")
+fn key(id: u8) -> AuthKey {
+    AuthKey::new(id, &std::array::from_fn::<u8, 32, _>(|at| at as u8)).expect("long enough")
 }
 
-fn verifier() -> Verifier {
-    Verifier::new([key(1)]).window(Duration::from_secs(5))
+fn verifier() -> AdvertVerifier {
+    AdvertVerifier::new([key(1)]).window(Duration::from_secs(5))
 }
 
 fn verify(
-    by: &mut Verifier,
+    by: &mut AdvertVerifier,
     bytes: &[u8],
-    envelope: &Envelope,
+    envelope: &IpHeaderInfo,
     now: Duration,
-) -> Result<(), AuthError> {
-    by.verify(&Advert::read(bytes, envelope).expect("sound"), envelope.source, now)
+) -> Result<(), AdvertAuthError> {
+    by.verify(&Advert::parse(bytes, envelope).expect("sound"), envelope.source, now)
 }
 
 #[test]
 fn the_examples_are_believed_and_written_alike() {
     for (bytes, envelope, own) in both() {
         assert_eq!(verify(&mut verifier(), &bytes, &envelope, SENT), Ok(()));
-        let message = Message {
-            version: Version::V3,
-            router: 51,
+        let message = OutgoingAdvert {
+            version: VrrpVersion::V3,
+            vrid: 51,
             priority: 200,
             interval: Duration::from_secs(1),
             addresses: &[own],
         };
-        let Envelope { source, destination, .. } = envelope;
-        let mut written = message.write(source, destination, Checksum::Message).expect("sound");
-        Signer::new(key(1)).sign(&mut written, source, destination, SENT);
+        let IpHeaderInfo { source, destination, .. } = envelope;
+        let mut written =
+            message.encode(source, destination, ChecksumCoverage::MessageOnly).expect("sound");
+        AdvertSigner::new(key(1)).sign(&mut written, source, destination, SENT);
         assert_eq!(written, bytes);
     }
 }
@@ -76,33 +78,33 @@ fn whatever_is_changed_is_found_out() {
         bytes[at] ^= 1;
         bytes[6..8].fill(0);
         mend(&mut bytes, envelope);
-        let Ok(advert) = Advert::read(&bytes, envelope) else {
+        let Ok(advert) = Advert::parse(&bytes, envelope) else {
             assert!((1..6).contains(&at), "byte {at}: no message at all");
             continue;
         };
         let told = verifier().verify(&advert, envelope.source, SENT);
         let wanted = match at {
             6 | 7 => Ok(()), // the sum itself, mended
-            24 | 26 | 27 => Err(AuthError::Malformed),
-            25 => Err(AuthError::UnknownKey(0)),
-            28..=30 => Err(AuthError::Stale(Duration::from_secs(1 << (8 * (31 - at))))),
+            24 | 26 | 27 => Err(AdvertAuthError::Malformed),
+            25 => Err(AdvertAuthError::UnknownKey(0)),
+            28..=30 => Err(AdvertAuthError::Stale(Duration::from_secs(1 << (8 * (31 - at))))),
             // Another number of addresses, and the trailer is no trailer.
-            3 => Err(AuthError::Malformed),
-            _ => Err(AuthError::Mac),
+            3 => Err(AdvertAuthError::Malformed),
+            _ => Err(AdvertAuthError::InvalidHmac),
         };
         assert_eq!(told, wanted, "byte {at}");
     }
     let (bytes, envelope, _) = &both()[0];
-    let liar = Envelope { source: "198.51.100.11".parse().expect("an address"), ..*envelope };
-    assert_eq!(verify(&mut verifier(), bytes, &liar, SENT), Err(AuthError::Mac));
+    let liar = IpHeaderInfo { source: "198.51.100.11".parse().expect("an address"), ..*envelope };
+    assert_eq!(verify(&mut verifier(), bytes, &liar, SENT), Err(AdvertAuthError::InvalidHmac));
     let bare = &bytes[..12];
-    assert_eq!(verify(&mut verifier(), bare, envelope, SENT), Err(AuthError::Missing));
+    assert_eq!(verify(&mut verifier(), bare, envelope, SENT), Err(AdvertAuthError::Unsigned));
     let cut = &bytes[..30];
-    assert_eq!(verify(&mut verifier(), cut, envelope, SENT), Err(AuthError::Malformed));
+    assert_eq!(verify(&mut verifier(), cut, envelope, SENT), Err(AdvertAuthError::Malformed));
 }
 
 /// Makes the sum over IPv6 right again, by RFC 1071.
-fn mend(bytes: &mut [u8], envelope: &Envelope) {
+fn mend(bytes: &mut [u8], envelope: &IpHeaderInfo) {
     let mut all = bytes.to_vec();
     for address in [envelope.source, envelope.destination] {
         if let IpAddr::V6(address) = address {
@@ -124,36 +126,37 @@ fn what_was_said_before_is_not_heard_again_and_what_is_old_not_at_all() {
     let mut verifier = verifier();
     let second = Duration::from_secs(1);
     assert_eq!(verify(&mut verifier, bytes, envelope, SENT), Ok(()));
-    assert_eq!(verify(&mut verifier, bytes, envelope, SENT), Err(AuthError::Replayed));
+    assert_eq!(verify(&mut verifier, bytes, envelope, SENT), Err(AdvertAuthError::Replayed));
     for off in [6, 60, 86_400] {
-        let stale = Err(AuthError::Stale(off * second));
+        let stale = Err(AdvertAuthError::Stale(off * second));
         assert_eq!(verify(&mut verifier, bytes, envelope, SENT + off * second), stale);
         assert_eq!(verify(&mut verifier, bytes, envelope, SENT - off * second), stale);
     }
     // Without a window, only what was said before is refused, for ever.
-    let mut order = Verifier::new([key(1)]);
+    let mut order = AdvertVerifier::new([key(1)]);
     assert_eq!(verify(&mut order, bytes, envelope, SENT + 86_400 * second), Ok(()));
     assert_eq!(
         verify(&mut order, bytes, envelope, SENT + 90_000 * second),
-        Err(AuthError::Replayed)
+        Err(AdvertAuthError::Replayed)
     );
 }
 
 #[test]
 fn a_signers_clock_may_stand_still_and_go_back() {
     let (_, envelope, own) = &both()[0];
-    let &Envelope { source, destination, .. } = envelope;
-    let message = Message {
-        version: Version::V3,
-        router: 51,
+    let &IpHeaderInfo { source, destination, .. } = envelope;
+    let message = OutgoingAdvert {
+        version: VrrpVersion::V3,
+        vrid: 51,
         priority: 200,
         interval: Duration::from_millis(10),
         addresses: &[*own],
     };
-    let (mut signer, mut verifier) = (Signer::new(key(1)), verifier());
+    let (mut signer, mut verifier) = (AdvertSigner::new(key(1)), verifier());
     let second = Duration::from_secs(1);
     for now in [SENT, SENT, SENT + second, SENT, SENT + second, SENT + 2 * second] {
-        let mut bytes = message.write(source, destination, Checksum::default()).expect("sound");
+        let mut bytes =
+            message.encode(source, destination, ChecksumCoverage::default()).expect("sound");
         signer.sign(&mut bytes, source, destination, now);
         assert_eq!(verify(&mut verifier, &bytes, envelope, now), Ok(()), "{now:?}");
     }
@@ -162,22 +165,26 @@ fn a_signers_clock_may_stand_still_and_go_back() {
 #[test]
 fn keys_are_replaced_without_a_break_and_secrets_shown_to_nobody() {
     let (_, envelope, own) = &both()[0];
-    let &Envelope { source, destination, .. } = envelope;
-    let message = Message {
-        version: Version::V3,
-        router: 51,
+    let &IpHeaderInfo { source, destination, .. } = envelope;
+    let message = OutgoingAdvert {
+        version: VrrpVersion::V3,
+        vrid: 51,
         priority: 200,
         interval: Duration::from_millis(10),
         addresses: &[*own],
     };
-    let mut both = Verifier::new([key(1), key(2)]);
+    let mut both = AdvertVerifier::new([key(1), key(2)]);
     for (id, now) in [(1, SENT), (2, SENT + Duration::from_secs(1))] {
-        let mut bytes = message.write(source, destination, Checksum::default()).expect("sound");
-        Signer::new(key(id)).sign(&mut bytes, source, destination, now);
+        let mut bytes =
+            message.encode(source, destination, ChecksumCoverage::default()).expect("sound");
+        AdvertSigner::new(key(id)).sign(&mut bytes, source, destination, now);
         assert_eq!(verify(&mut both, &bytes, envelope, now), Ok(()));
     }
     for length in [0, 31, 65] {
-        assert_eq!(Key::new(1, &vec![7; length]).expect_err("no key"), KeyLength(length));
+        assert_eq!(
+            AuthKey::new(1, &vec![7; length]).expect_err("no key"),
+            AuthKeyLengthError(length)
+        );
     }
     assert_eq!(format!("{:?}", key(1)), "Key { id: 1, .. }");
 }

@@ -9,7 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use lvs::vrrp::{Event, Events, RouterConfig, State, Version, VirtualRouter, Vrrp};
+use lvs::vrrp::{
+    ElectionConfig, VirtualRouterConfig, Vrrp, VrrpEvent, VrrpEvents, VrrpState, VrrpVersion,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::link::{Link, PATIENCE, namespaces, now};
@@ -19,7 +21,7 @@ const ROUTER: u8 = 51;
 /// How the two talk.
 #[derive(Clone, Copy)]
 struct Talk {
-    version: Version,
+    version: VrrpVersion,
     interval: Duration,
     is_v6: bool,
     unicast: bool,
@@ -37,7 +39,7 @@ impl Talk {
 
     fn keepalived(self, priority: u8) -> String {
         let [theirs, ours, shared] = self.addresses();
-        let version = if self.version == Version::V2 { 2 } else { 3 };
+        let version = if self.version == VrrpVersion::V2 { 2 } else { 3 };
         let peers = match self.unicast {
             true => format!("unicast_src_ip {theirs}\n unicast_peer {{\n {ours}\n }}"),
             false => String::new(),
@@ -114,17 +116,17 @@ impl Drop for Keepalived {
 /// Ours, in the other namespace.
 struct Ours {
     vrrp: Vrrp,
-    events: Events,
+    events: VrrpEvents,
 }
 
 impl Ours {
     fn start(link: &Link, talk: Talk, priority: u8) -> Self {
         let [theirs, ours, shared] = talk.addresses();
-        let election = RouterConfig::new(ROUTER, ours)
+        let election = ElectionConfig::new(ROUTER, ours)
             .version(talk.version)
             .priority(priority)
             .interval(talk.interval);
-        let mut router = VirtualRouter::new("v", election).address(shared.into());
+        let mut router = VirtualRouterConfig::new("v", election).address(shared.into());
         if talk.unicast {
             router = router.peer(theirs);
         }
@@ -132,11 +134,11 @@ impl Ours {
         Self { events: vrrp.events(), vrrp }
     }
 
-    fn becomes(&mut self, state: State) {
+    fn becomes(&mut self, state: VrrpState) {
         let begun = now();
         while now() - begun < PATIENCE {
-            let event = self.events.next_within(PATIENCE).expect("it runs");
-            if let Some(became) = event.as_ref().and_then(Event::became) {
+            let event = self.events.recv_timeout(PATIENCE).expect("it runs");
+            if let Some(became) = event.as_ref().and_then(VrrpEvent::new_state) {
                 assert_eq!(became, state, "{event:?}");
                 return;
             }
@@ -146,7 +148,7 @@ impl Ours {
     }
 
     fn stays(&mut self, time: Duration) {
-        let event = self.events.next_within(time).expect("it runs");
+        let event = self.events.recv_timeout(time).expect("it runs");
         assert!(event.is_none(), "{event:?}");
     }
 }
@@ -162,8 +164,8 @@ fn take_turns(talk: Talk) {
 
     let shared = talk.addresses()[2];
     let mut ours = Ours::start(&link, talk, 150);
-    ours.becomes(State::Backup);
-    ours.becomes(State::Master);
+    ours.becomes(VrrpState::Backup);
+    ours.becomes(VrrpState::Master);
     assert!(ours.vrrp.is_master() && link.has("b", shared));
     theirs.says("Entering BACKUP STATE", 2);
     ours.vrrp.stop();
@@ -171,25 +173,25 @@ fn take_turns(talk: Talk) {
     theirs.says("Entering MASTER STATE", 2);
 
     let mut ours = Ours::start(&link, talk, 50);
-    ours.becomes(State::Backup);
+    ours.becomes(VrrpState::Backup);
     ours.stays(6 * talk.interval);
     assert!(!link.has("b", shared));
     let killed = now();
     theirs.kill();
-    ours.becomes(State::Master);
+    ours.becomes(VrrpState::Master);
     assert!(now() - killed >= 2 * talk.interval, "it waits for three, one of which is under way");
 
     let theirs = Keepalived::start(&link, talk, 100);
     theirs.says("Entering MASTER STATE", 1);
-    ours.becomes(State::Backup);
+    ours.becomes(VrrpState::Backup);
     let mut theirs = theirs;
     theirs.kill();
-    ours.becomes(State::Master);
-    let view = ours.vrrp.view().expect("it answers");
+    ours.becomes(VrrpState::Master);
+    let view = ours.vrrp.status().expect("it answers");
     let adverts = &view.routers[0].adverts;
     assert!(adverts.sent > 0 && adverts.received > 0, "{view:?}");
     assert!(adverts.refused.is_empty() && adverts.mismatched == 0, "{view:?}");
-    assert_eq!((view.routers[0].transitions[&State::Master], view.events_lost), (2, 0));
+    assert_eq!((view.routers[0].transitions[&VrrpState::Master], view.events_lost), (2, 0));
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -197,38 +199,38 @@ const HUNDREDTH: Duration = Duration::from_millis(10);
 
 #[test]
 fn version_2() {
-    take_turns(Talk { version: Version::V2, interval: SECOND, is_v6: false, unicast: false });
+    take_turns(Talk { version: VrrpVersion::V2, interval: SECOND, is_v6: false, unicast: false });
 }
 
 #[test]
 fn version_2_unicast() {
-    take_turns(Talk { version: Version::V2, interval: SECOND, is_v6: false, unicast: true });
+    take_turns(Talk { version: VrrpVersion::V2, interval: SECOND, is_v6: false, unicast: true });
 }
 
 #[test]
 fn version_3() {
     for interval in [10 * HUNDREDTH, HUNDREDTH] {
-        take_turns(Talk { version: Version::V3, interval, is_v6: false, unicast: false });
+        take_turns(Talk { version: VrrpVersion::V3, interval, is_v6: false, unicast: false });
     }
 }
 
 #[test]
 fn version_3_unicast() {
     for interval in [SECOND, 10 * HUNDREDTH] {
-        take_turns(Talk { version: Version::V3, interval, is_v6: false, unicast: true });
+        take_turns(Talk { version: VrrpVersion::V3, interval, is_v6: false, unicast: true });
     }
 }
 
 #[test]
 fn version_3_over_ipv6() {
     for interval in [10 * HUNDREDTH, HUNDREDTH] {
-        take_turns(Talk { version: Version::V3, interval, is_v6: true, unicast: false });
+        take_turns(Talk { version: VrrpVersion::V3, interval, is_v6: true, unicast: false });
     }
 }
 
 #[test]
 fn version_3_over_ipv6_unicast() {
     for interval in [SECOND, 10 * HUNDREDTH] {
-        take_turns(Talk { version: Version::V3, interval, is_v6: true, unicast: true });
+        take_turns(Talk { version: VrrpVersion::V3, interval, is_v6: true, unicast: true });
     }
 }

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use lvs::vrrp::{
-    Event, Events, Key, Notify, RouterConfig, StartError, State, VirtualRoute, VirtualRouter, Vrrp,
-    What,
+    AuthKey, ElectionConfig, NotifyCommands, VirtualRoute, VirtualRouterConfig, Vrrp, VrrpEvent,
+    VrrpEventKind, VrrpEvents, VrrpStartError, VrrpState,
 };
 
 use crate::link::{Link, PATIENCE, now};
@@ -18,24 +18,24 @@ const ROUTER: u8 = 51;
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// The router of a machine, with the address that all share.
-fn router(side: &str, priority: u8) -> VirtualRouter {
+fn router(side: &str, priority: u8) -> VirtualRouterConfig {
     let source = if side == "a" { "10.88.0.1" } else { "10.88.0.2" };
-    let election = RouterConfig::new(ROUTER, source.parse().expect("an address"));
-    VirtualRouter::new("v", election.priority(priority).interval(INTERVAL))
+    let election = ElectionConfig::new(ROUTER, source.parse().expect("an address"));
+    VirtualRouterConfig::new("v", election.priority(priority).interval(INTERVAL))
         .address("10.88.0.100/24".parse().expect("an address"))
 }
 
-fn start(link: &Link, side: &str, router: VirtualRouter) -> (Vrrp, Events) {
+fn start(link: &Link, side: &str, router: VirtualRouterConfig) -> (Vrrp, VrrpEvents) {
     let vrrp = link.within(side, || Vrrp::start([router])).expect("as root");
     let events = vrrp.events();
     (vrrp, events)
 }
 
 /// The next event that says something.
-fn next<R>(events: &mut Events, says: impl Fn(&Event) -> Option<R>) -> R {
+fn next<R>(events: &mut VrrpEvents, says: impl Fn(&VrrpEvent) -> Option<R>) -> R {
     let begun = now();
     while now() - begun < PATIENCE {
-        let event = events.next_within(PATIENCE).expect("it runs");
+        let event = events.recv_timeout(PATIENCE).expect("it runs");
         if let Some(said) = event.as_ref().and_then(&says) {
             return said;
         }
@@ -43,8 +43,8 @@ fn next<R>(events: &mut Events, says: impl Fn(&Event) -> Option<R>) -> R {
     panic!("nothing of that kind happens");
 }
 
-fn becomes(events: &mut Events, state: State) {
-    next(events, |event| event.became().filter(|became| *became == state));
+fn becomes(events: &mut VrrpEvents, state: VrrpState) {
+    next(events, |event| event.new_state().filter(|became| *became == state));
 }
 
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -69,7 +69,7 @@ fn a_master_has_its_routes_and_a_backup_has_not() {
     let route = VirtualRoute::new(to).via("10.88.0.2".parse().expect("an address")).metric(7);
     let router = router("a", 100).route(route.source(shared));
     let (vrrp, mut events) = start(&link, "a", router);
-    becomes(&mut events, State::Master);
+    becomes(&mut events, VrrpState::Master);
     let routes = show(&link, "a", &["route", "show", "198.51.100.0/24"]);
     assert!(routes.contains("via 10.88.0.2 dev v"), "{routes}");
     assert!(routes.contains("src 10.88.0.100 metric 7"), "{routes}");
@@ -83,7 +83,7 @@ fn an_address_that_somebody_takes_away_comes_back() {
     let Some(link) = Link::new() else { return };
     let shared = "10.88.0.100".parse().expect("an address");
     let (_vrrp, mut events) = start(&link, "a", router("a", 100));
-    becomes(&mut events, State::Master);
+    becomes(&mut events, VrrpState::Master);
     let lifetime = show(&link, "a", &["addr", "show", "dev", "v"]);
     assert!(lifetime.contains("valid_lft 1sec"), "{lifetime}");
     link.ip(&["-n", &link.space("a"), "addr", "del", "10.88.0.100/24", "dev", "v"]);
@@ -94,64 +94,64 @@ fn an_address_that_somebody_takes_away_comes_back() {
 fn one_that_loses_the_address_it_sends_from_gives_way() {
     let Some(link) = Link::new() else { return };
     let (a, mut events) = start(&link, "a", router("a", 150));
-    becomes(&mut events, State::Master);
+    becomes(&mut events, VrrpState::Master);
     let (_b, mut others) = start(&link, "b", router("b", 100));
     link.ip(&["-n", &link.space("a"), "addr", "del", "10.88.0.1/24", "dev", "v"]);
-    let tracked = next(&mut events, |event| match &event.what {
-        What::Tracked { name, is_up } => Some((name.clone(), *is_up)),
+    let tracked = next(&mut events, |event| match &event.kind {
+        VrrpEventKind::TrackChanged { name, is_up } => Some((name.clone(), *is_up)),
         _ => None,
     });
     assert_eq!(tracked, ("source address".into(), false));
-    becomes(&mut events, State::Fault);
-    becomes(&mut others, State::Master);
+    becomes(&mut events, VrrpState::Fault);
+    becomes(&mut others, VrrpState::Master);
     link.ip(&["-n", &link.space("a"), "addr", "add", "10.88.0.1/24", "dev", "v"]);
-    becomes(&mut events, State::Master);
-    assert_eq!(a.view().expect("it answers").routers[0].transitions[&State::Fault], 1);
+    becomes(&mut events, VrrpState::Master);
+    assert_eq!(a.status().expect("it answers").routers[0].transitions[&VrrpState::Fault], 1);
 }
 
 #[test]
 fn whoever_has_no_key_or_another_is_not_believed() {
     let Some(link) = Link::new() else { return };
-    let key = |byte| Key::new(1, &[byte; 32]).expect("long enough");
+    let key = |byte| AuthKey::new(1, &[byte; 32]).expect("long enough");
     let (a, mut events) = start(&link, "a", router("a", 100).key(key(1)));
-    becomes(&mut events, State::Master);
+    becomes(&mut events, VrrpState::Master);
     for (other, reason) in
         [(router("b", 200), "unsigned"), (router("b", 200).key(key(2)), "forged")]
     {
         let (_b, mut others) = start(&link, "b", other);
-        becomes(&mut others, State::Master);
-        let why = next(&mut events, |event| match &event.what {
-            What::Refused { source, why } => Some(format!("{source}: {why}")),
+        becomes(&mut others, VrrpState::Master);
+        let why = next(&mut events, |event| match &event.kind {
+            VrrpEventKind::AdvertRefused { source, why } => Some(format!("{source}: {why}")),
             _ => None,
         });
         assert!(why.starts_with("10.88.0.2: "), "{why}");
         assert!(a.is_master());
-        let view = a.view().expect("it answers");
+        let view = a.status().expect("it answers");
         assert!(view.routers[0].adverts.refused[reason] > 0, "{view:?}");
     }
     let (_b, mut others) = start(&link, "b", router("b", 200).key(key(1)));
-    becomes(&mut others, State::Master);
-    becomes(&mut events, State::Backup);
+    becomes(&mut others, VrrpState::Master);
+    becomes(&mut events, VrrpState::Backup);
     // One that has only just come is believed, and so is its farewell.
     drop(_b);
-    becomes(&mut events, State::Master);
+    becomes(&mut events, VrrpState::Master);
 }
 
 #[test]
 fn one_that_has_other_addresses_and_one_that_takes_no_part_are_noticed() {
     let Some(link) = Link::new() else { return };
     let (_a, mut events) = start(&link, "a", router("a", 150));
-    becomes(&mut events, State::Master);
+    becomes(&mut events, VrrpState::Master);
     // Is heard once, at the latest with its farewell.
     let other = router("b", 200).address("10.88.0.101/24".parse().expect("an address"));
     let (b, _) = start(&link, "b", other);
-    let addresses = next(&mut events, |event| match &event.what {
-        What::Mismatch { addresses, .. } => Some(addresses.clone()),
+    let addresses = next(&mut events, |event| match &event.kind {
+        VrrpEventKind::AddressMismatch { addresses, .. } => Some(addresses.clone()),
         _ => None,
     });
     assert_eq!(addresses.len(), 2);
     drop(b);
-    becomes(&mut events, State::Master);
+    becomes(&mut events, VrrpState::Master);
     // Somebody puts the address on a machine by hand, which announces it.
     let space = link.space("b");
     let notify = "echo 1 > /proc/sys/net/ipv4/conf/v/arp_notify";
@@ -159,8 +159,8 @@ fn one_that_has_other_addresses_and_one_that_takes_no_part_are_noticed() {
     link.ip(&["-n", &space, "addr", "add", "10.88.0.100/24", "dev", "v"]);
     link.ip(&["-n", &space, "link", "set", "v", "down"]);
     link.ip(&["-n", &space, "link", "set", "v", "up"]);
-    let address = next(&mut events, |event| match &event.what {
-        What::Conflict { address, .. } => Some(*address),
+    let address = next(&mut events, |event| match &event.kind {
+        VrrpEventKind::AddressConflict { address, .. } => Some(*address),
         _ => None,
     });
     assert_eq!(address.to_string(), "10.88.0.100");
@@ -169,8 +169,9 @@ fn one_that_has_other_addresses_and_one_that_takes_no_part_are_noticed() {
 #[test]
 fn several_are_master_together() {
     let Some(link) = Link::new() else { return };
-    let six = RouterConfig::new(ROUTER, "fe80::1".parse().expect("an address")).interval(INTERVAL);
-    let six = VirtualRouter::new("v", six)
+    let six =
+        ElectionConfig::new(ROUTER, "fe80::1".parse().expect("an address")).interval(INTERVAL);
+    let six = VirtualRouterConfig::new("v", six)
         .name("51@v/v6")
         .address("fe80::100/64".parse().expect("an address"))
         .address("fd00:88::100/64".parse().expect("an address"));
@@ -190,7 +191,7 @@ fn a_virtual_mac_is_that_of_the_rfc() {
     let Some(link) = Link::new() else { return };
     let started = link.within("a", || Vrrp::start([router("a", 100).virtual_mac(true)]));
     let vrrp = match started {
-        Err(StartError::Macvlan { interface, source }) => {
+        Err(VrrpStartError::Macvlan { interface, source }) => {
             println!("skipped: no macvlan here: {source}");
             assert_eq!(interface, "v");
             return;
@@ -211,8 +212,8 @@ fn commands_are_told_what_becomes_of_it() {
     fs::write(&script, format!("#!/bin/sh\necho \"$@\" >> {}\n", told.display())).expect("a file");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).expect("a file");
     let (vrrp, mut events) = start(&link, "a", router("a", 100).name("web"));
-    vrrp.notify(Notify::new().always([&script]));
-    becomes(&mut events, State::Master);
+    vrrp.run_on_transition(NotifyCommands::new().on_any_state([&script]));
+    becomes(&mut events, VrrpState::Master);
     vrrp.stop();
     let expected = "INSTANCE web MASTER 100\nINSTANCE web STOP 100\n";
     let said = || fs::read_to_string(&told).unwrap_or_default();
@@ -221,23 +222,24 @@ fn commands_are_told_what_becomes_of_it() {
 
 #[test]
 fn what_is_missing_is_named() {
-    let start = |interface: &str, source: &str, change: fn(VirtualRouter) -> VirtualRouter| {
-        let election = RouterConfig::new(ROUTER, source.parse().expect("an address"));
-        let address = "10.88.0.100".parse().expect("an address");
-        Vrrp::start([change(VirtualRouter::new(interface, election).address(address))])
-            .map(drop)
-            .expect_err("refused")
-    };
+    let start =
+        |interface: &str, source: &str, change: fn(VirtualRouterConfig) -> VirtualRouterConfig| {
+            let election = ElectionConfig::new(ROUTER, source.parse().expect("an address"));
+            let address = "10.88.0.100".parse().expect("an address");
+            Vrrp::start([change(VirtualRouterConfig::new(interface, election).address(address))])
+                .map(drop)
+                .expect_err("refused")
+        };
     let six = "fe80::1".parse::<IpAddr>().expect("an address");
     let as_it_is = |router| router;
     assert!(matches!(
         start("v", "10.88.0.2", |router| router.peer("fe80::1".parse().expect("an address"))),
-        StartError::Peer(peer, _) if peer == six
+        VrrpStartError::PeerFamily(peer, _) if peer == six
     ));
-    assert!(matches!(start("v", "fe80::2", as_it_is), StartError::Config { .. }));
-    assert!(matches!(Vrrp::start([]).map(drop), Err(StartError::Empty)));
+    assert!(matches!(start("v", "fe80::2", as_it_is), VrrpStartError::Config { .. }));
+    assert!(matches!(Vrrp::start([]).map(drop), Err(VrrpStartError::NoVirtualRouters)));
     let error = start("nosuch", "10.88.0.2", as_it_is);
-    assert!(matches!(error, StartError::Interface(name) if name == "nosuch"));
+    assert!(matches!(error, VrrpStartError::UnknownInterface(name) if name == "nosuch"));
     let Some(link) = Link::new() else {
         let is_root = rustix::process::getuid().is_root();
         if let Some(interface) = ethernet().filter(|_| !is_root) {
@@ -248,10 +250,10 @@ fn what_is_missing_is_named() {
     };
     link.within("b", || {
         let error = start("v", "192.0.2.9", as_it_is);
-        assert!(matches!(error, StartError::Source(_)), "{error:?}");
+        assert!(matches!(error, VrrpStartError::SourceNotLocal(_)), "{error:?}");
         link.ip(&["-n", &link.space("b"), "addr", "add", "10.88.0.100/24", "dev", "v"]);
         let error = start("v", "10.88.0.2", as_it_is);
-        assert!(matches!(error, StartError::Taken { .. }), "{error:?}");
+        assert!(matches!(error, VrrpStartError::AddressInUse { .. }), "{error:?}");
     });
 }
 

@@ -18,7 +18,7 @@ const GRAIN: Duration = Duration::from_millis(1);
 const RUNS: u64 = 1500;
 
 struct Node {
-    router: Router,
+    router: Election,
     priority: u8,
     /// How many seconds its clock counts in one.
     pace: f64,
@@ -27,7 +27,7 @@ struct Node {
     alive: bool,
     stalled_until: Duration,
     /// Messages that arrived while it was stalled.
-    unread: Vec<Heard>,
+    unread: Vec<ReceivedAdvert>,
     side: u8,
 }
 
@@ -53,14 +53,14 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, preempt: Preempt) -> Self {
+    fn new(seed: u64, preempt: PreemptMode) -> Self {
         let mut rng = Rng::with_seed(seed);
         let base = start();
         let nodes = (0..2 + rng.below(4)).map(|i| {
             // No two the same: who is to be master is known.
             let priority = 40 * (i as u8 + 1) - rng.below(30) as u8;
             let config = config(i as u8 + 1, priority).preempt(preempt);
-            let router = Router::new(config).expect("sound");
+            let router = Election::new(config).expect("sound");
             let pace = 1.0 + DRIFT * (rng.below(2001) as f64 / 1000.0 - 1.0);
             let (alive, stalled_until, unread) = (true, Duration::ZERO, Vec::new());
             Node { router, priority, pace, has: false, alive, stalled_until, unread, side: 0 }
@@ -101,18 +101,18 @@ impl World {
     fn after(&mut self, i: usize) {
         while let Some(output) = self.nodes[i].router.poll_output() {
             match output {
-                Output::Send { priority } => self.send(i, priority),
-                Output::Acquire => {
+                ElectionOutput::SendAdvert { priority } => self.send(i, priority),
+                ElectionOutput::AcquireAddresses => {
                     assert!(!self.nodes[i].has, "what it has it need not take");
                     self.nodes[i].has = true;
                     self.taken += 1;
                 }
-                Output::Release => self.nodes[i].has = false,
+                ElectionOutput::ReleaseAddresses => self.nodes[i].has = false,
                 _ => {}
             }
         }
         let node = &self.nodes[i];
-        assert_eq!(node.has, node.router.state() == State::Master);
+        assert_eq!(node.has, node.router.state() == VrrpState::Master);
         if let Some(due) = node.router.poll_timeout() {
             // A timer has a grain, and is never early.
             let at = (due - self.base).div_f64(node.pace) + Duration::from_micros(10);
@@ -168,7 +168,7 @@ impl World {
     }
 
     /// A node reads what has come and looks at its timers, in one order or the other.
-    fn turn(&mut self, i: usize, heard: Option<Heard>) {
+    fn turn(&mut self, i: usize, heard: Option<ReceivedAdvert>) {
         let now = self.local(i);
         let timers_first = self.rng.below(2) == 0;
         if timers_first {
@@ -238,7 +238,7 @@ impl World {
 #[test]
 fn after_any_trouble_there_is_one_master_and_it_stays() {
     for seed in 0..RUNS {
-        let mut world = World::new(seed, Preempt::Always);
+        let mut world = World::new(seed, PreemptMode::Always);
         world.chaos();
         world.run(2 * world.settles());
         let best = world.best();
@@ -255,7 +255,7 @@ fn after_any_trouble_there_is_one_master_and_it_stays() {
 #[test]
 fn without_preemption_nobody_takes_what_another_has() {
     for seed in 0..RUNS {
-        let mut world = World::new(seed, Preempt::Never);
+        let mut world = World::new(seed, PreemptMode::Never);
         world.chaos();
         world.run(3 * world.settles());
         let masters = world.masters();
@@ -265,8 +265,8 @@ fn without_preemption_nobody_takes_what_another_has() {
         assert_eq!((world.masters(), world.taken), (masters.clone(), taken), "seed {seed}");
         // One more that goes before it, back from its death: it does not matter.
         if let Some(i) = (0..world.nodes.len()).find(|&i| !world.nodes[i].alive) {
-            let config = config(i as u8 + 1, 250).preempt(Preempt::Never);
-            world.nodes[i].router = Router::new(config).expect("sound");
+            let config = config(i as u8 + 1, 250).preempt(PreemptMode::Never);
+            world.nodes[i].router = Election::new(config).expect("sound");
             world.nodes[i].alive = true;
             let now = world.local(i);
             world.nodes[i].router.start(now);
@@ -280,7 +280,7 @@ fn without_preemption_nobody_takes_what_another_has() {
 #[test]
 fn the_best_of_those_left_takes_over_within_its_patience() {
     for seed in 0..RUNS {
-        let mut world = World::new(seed, Preempt::Always);
+        let mut world = World::new(seed, PreemptMode::Always);
         world.run(Duration::from_secs(2));
         let master = world.best();
         assert_eq!(world.masters(), [master], "seed {seed}");
@@ -298,7 +298,7 @@ fn the_best_of_those_left_takes_over_within_its_patience() {
 #[test]
 fn a_farewell_takes_a_skew_and_no_more() {
     for seed in 0..RUNS {
-        let mut world = World::new(seed, Preempt::Always);
+        let mut world = World::new(seed, PreemptMode::Always);
         world.run(Duration::from_secs(2));
         let master = world.best();
         // Not while its last word is under way, which may come after its farewell and unsay it.
@@ -332,7 +332,7 @@ fn a_farewell_takes_a_skew_and_no_more() {
 fn on_a_sound_network_two_are_a_matter_of_one_message() {
     let mut ever = Duration::ZERO;
     for seed in 0..RUNS {
-        let mut world = World::new(seed, Preempt::Always);
+        let mut world = World::new(seed, PreemptMode::Always);
         world.run(Duration::from_secs(2));
         world.crash(world.best());
         world.run(Duration::from_secs(2));
@@ -346,7 +346,7 @@ fn on_a_sound_network_two_are_a_matter_of_one_message() {
 #[test]
 fn two_are_there_only_while_one_is_stalled() {
     for seed in 0..RUNS {
-        let mut world = World::new(seed, Preempt::Always);
+        let mut world = World::new(seed, PreemptMode::Always);
         world.run(Duration::from_secs(2));
         let master = world.best();
         let time = Duration::from_millis(300 + world.rng.below(3000));

@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-pub(crate) use lvs::vrrp::{Group, Heard, Output, Preempt, Router, RouterConfig, State, Why};
+pub(crate) use lvs::vrrp::{
+    Election, ElectionConfig, ElectionOutput, PreemptMode, ReceivedAdvert, TransitionReason,
+    VrrpState, VrrpSyncGroup,
+};
 
 pub(crate) const TENTH: Duration = Duration::from_millis(100);
 
@@ -18,21 +21,21 @@ pub(crate) fn address(number: u8) -> IpAddr {
 }
 
 /// A router of this number, with adverts ten times a second.
-pub(crate) fn config(number: u8, priority: u8) -> RouterConfig {
-    RouterConfig::new(51, address(number)).priority(priority).interval(TENTH)
+pub(crate) fn config(number: u8, priority: u8) -> ElectionConfig {
+    ElectionConfig::new(51, address(number)).priority(priority).interval(TENTH)
 }
 
-pub(crate) fn heard(number: u8, priority: u8) -> Heard {
-    Heard { source: address(number), priority, interval: TENTH }
+pub(crate) fn heard(number: u8, priority: u8) -> ReceivedAdvert {
+    ReceivedAdvert { source: address(number), priority, interval: TENTH }
 }
 
 /// All that a router wants done.
-pub(crate) fn outputs(router: &mut Router) -> Vec<Output> {
+pub(crate) fn outputs(router: &mut Election) -> Vec<ElectionOutput> {
     std::iter::from_fn(|| router.poll_output()).collect()
 }
 
 /// What it wants done but for the news of its state.
-pub(crate) fn deeds(router: &mut Router) -> Vec<Output> {
-    let is_deed = |output: &Output| !matches!(output, Output::Changed(_));
+pub(crate) fn deeds(router: &mut Election) -> Vec<ElectionOutput> {
+    let is_deed = |output: &ElectionOutput| !matches!(output, ElectionOutput::StateChanged(_));
     outputs(router).into_iter().filter(is_deed).collect()
 }

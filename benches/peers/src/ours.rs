@@ -39,7 +39,7 @@ fn subject(name: &str, n: usize) -> Subject {
             let key = keys();
             let [a, b, c, d, ..] = key.to_le_bytes();
             let client = SocketAddr::from(([a, b, c, d], 40_000));
-            let flow = Flow::from(client).to_destination(destination).key(key);
+            let flow = Flow::from(client).destination(destination).key(key);
             let lease = worker.pick(&flow).expect("everybody is usable");
             drop(black_box(lease));
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::{Persistence, Template};
+use super::{Persistence, PersistenceTemplate};
 use crate::backend::BackendId;
 use crate::sync::lock;
 
@@ -18,7 +18,7 @@ pub struct SavedTemplate {
     /// Its backend.
     pub backend: BackendId,
     /// How long it still holds.
-    pub left: Duration,
+    pub remaining: Duration,
 }
 
 impl<T> Persistence<T> {
@@ -31,7 +31,7 @@ impl<T> Persistence<T> {
         let names: HashMap<u64, &BackendId> =
             snapshot.members().iter().map(|it| (it.serial(), it.id())).collect();
         // What was used then ends no earlier.
-        let ends = since.and_then(|since| since.checked_add(self.rule.timeout));
+        let ends = since.and_then(|since| since.checked_add(self.settings.timeout));
         let mut saved = Vec::new();
         for shard in &self.shards {
             let shard = lock(shard);
@@ -40,7 +40,11 @@ impl<T> Persistence<T> {
             });
             saved.extend(used.filter_map(|(network, template)| {
                 let backend = (*names.get(&template.serial)?).clone();
-                Some(SavedTemplate { network: *network, backend, left: template.expires - now })
+                Some(SavedTemplate {
+                    network: *network,
+                    backend,
+                    remaining: template.expires - now,
+                })
             }));
         }
         saved
@@ -54,13 +58,14 @@ impl<T> Persistence<T> {
         let serials: HashMap<&BackendId, u64> =
             snapshot.members().iter().map(|it| (it.id(), it.serial())).collect();
         let mut taken = 0;
-        for SavedTemplate { network, backend, left } in saved {
+        for SavedTemplate { network, backend, remaining: left } in saved {
             let Some(&serial) = serials.get(&backend) else { continue };
-            let network = self.rule.network(network);
-            let template = Template { serial, expires: now + left.min(self.rule.timeout) };
+            let network = self.settings.client_network(network);
+            let template =
+                PersistenceTemplate { serial, expires: now + left.min(self.settings.timeout) };
             let mut shard = lock(self.shard(network));
-            shard.sweep(now, self.rule.timeout);
-            taken += usize::from(shard.put(network, template, self.rule.capacity));
+            shard.remove_expired(now, self.settings.timeout);
+            taken += usize::from(shard.insert(network, template, self.settings.capacity));
         }
         taken
     }

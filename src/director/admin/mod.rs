@@ -28,48 +28,50 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use self::access::Access;
+use self::access::AdminAccess;
 use super::Director;
-use super::config::{AdminConfig, Time};
+use super::config::{AdminConfig, HumanDuration};
 
 /// Connections at a time, unless that is said.
-const CONNECTIONS: usize = 64;
+const DEFAULT_MAX_ADMIN_CONNECTIONS: usize = 64;
 /// How long a request may take, unless that is said.
-const REQUEST: Duration = Duration::from_secs(10);
+const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest body: a service's servers, all changed at once.
-const BODY: usize = 1 << 20;
+const MAX_REQUEST_BODY: usize = 1 << 20;
 /// The longest head of a request.
-const HEAD: usize = 16 << 10;
+const MAX_REQUEST_HEAD: usize = 16 << 10;
 /// The priority of the thread: the last of all (`nice(2)`).
-const LAST: i32 = 19;
+const ADMIN_THREAD_NICE: i32 = 19;
 /// When accepting fails, which is for want of descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The admin pages.
 #[derive(Clone, Debug)]
-pub(super) struct Admin {
+pub(super) struct AdminServer {
     listener: Arc<TcpListener>,
     address: SocketAddr,
-    access: Access,
-    connections: usize,
-    request: Duration,
+    access: AdminAccess,
+    max_connections: usize,
+    request_timeout: Duration,
 }
 
 /// Admin pages that are served.
 #[derive(Debug)]
-pub(super) struct Serving {
+pub(super) struct AdminServerGuard {
     _thread: oneshot::Sender<()>,
 }
 
-impl Admin {
+impl AdminServer {
     pub(super) fn new(asked: &AdminConfig, listener: Arc<TcpListener>) -> Self {
         let address = listener.local_addr().unwrap_or(asked.listen);
         Self {
             listener,
             address,
-            access: Access::new(asked),
-            connections: asked.max_connections.unwrap_or(CONNECTIONS).max(1),
-            request: asked.request_timeout.map_or(REQUEST, |Time(time)| time),
+            access: AdminAccess::new(asked),
+            max_connections: asked.max_connections.unwrap_or(DEFAULT_MAX_ADMIN_CONNECTIONS).max(1),
+            request_timeout: asked
+                .request_timeout
+                .map_or(DEFAULT_REQUEST_TIMEOUT, |HumanDuration(time)| time),
         }
     }
 
@@ -82,12 +84,12 @@ impl Admin {
     }
 
     /// Serves them until what is returned is dropped.
-    pub(super) fn start(self, director: Director) -> io::Result<Serving> {
+    pub(super) fn start(self, director: Director) -> io::Result<AdminServerGuard> {
         let (serving, ended) = oneshot::channel::<()>();
         let runtime = Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name("lvs-admin".to_owned()).spawn(move || {
             // Where that may not be, it goes beside them.
-            let _ = setpriority_process(None, LAST);
+            let _ = setpriority_process(None, ADMIN_THREAD_NICE);
             runtime.block_on(async {
                 tokio::select! {
                     () = self.serve(director) => {}
@@ -95,16 +97,16 @@ impl Admin {
                 }
             });
         })?;
-        Ok(Serving { _thread: serving })
+        Ok(AdminServerGuard { _thread: serving })
     }
 
     async fn serve(self, director: Director) {
         let app = api::routes()
             .merge(page::routes())
-            .layer(middleware::from_fn_with_state(self.access.clone(), access::check))
-            .layer(DefaultBodyLimit::max(BODY))
+            .layer(middleware::from_fn_with_state(self.access.clone(), access::authorize_request))
+            .layer(DefaultBodyLimit::max(MAX_REQUEST_BODY))
             .with_state(director);
-        let places = Arc::new(Semaphore::new(self.connections));
+        let places = Arc::new(Semaphore::new(self.max_connections));
         // They end with this.
         let mut connections = JoinSet::new();
         loop {
@@ -114,24 +116,26 @@ impl Admin {
                 Ok((stream, _)) => {
                     let app = app.clone();
                     connections.spawn(async move {
-                        talk(stream, app, self.request).await;
+                        serve_connection(stream, app, self.request_timeout).await;
                         drop(place);
                     });
                 }
-                Err(_) => sleep(PAUSE).await,
+                Err(_) => sleep(ACCEPT_RETRY_INTERVAL).await,
             }
         }
     }
 }
 
 /// Answers the requests of a connection, each in its time.
-async fn talk(stream: TcpStream, app: Router, patience: Duration) {
+async fn serve_connection(stream: TcpStream, app: Router, patience: Duration) {
     let app = app.layer(middleware::from_fn(move |asked: Request, next: Next| async move {
         let answer = timeout(patience, next.run(asked)).await;
-        answer.unwrap_or_else(|_| api::refuse(StatusCode::REQUEST_TIMEOUT, "it took too long"))
+        answer.unwrap_or_else(|_| {
+            api::error_response(StatusCode::REQUEST_TIMEOUT, "it took too long")
+        })
     }));
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(HEAD);
+    server.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_REQUEST_HEAD);
     // That the client has gone, or speaks no HTTP, concerns nobody else.
     let _ = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await;
 }

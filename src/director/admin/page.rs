@@ -9,22 +9,25 @@ use crate::director::Director;
 
 pub(super) fn routes() -> Router<Director> {
     Router::new()
-        .route("/", get(async || file("text/html; charset=utf-8", include_str!("page.html"))))
-        .route("/page.css", get(async || file("text/css", include_str!("page.css"))))
-        .route("/page.js", get(async || file("text/javascript", include_str!("page.js"))))
+        .route(
+            "/",
+            get(async || static_file("text/html; charset=utf-8", include_str!("page.html"))),
+        )
+        .route("/page.css", get(async || static_file("text/css", include_str!("page.css"))))
+        .route("/page.js", get(async || static_file("text/javascript", include_str!("page.js"))))
 }
 
 /// What the page may do: ask this server, and draw.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+const PAGE_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-fn file(kind: &'static str, text: &'static str) -> Response {
-    const SNIFF: HeaderName = header::X_CONTENT_TYPE_OPTIONS;
+fn static_file(kind: &'static str, text: &'static str) -> Response {
+    const NOSNIFF_HEADER: HeaderName = header::X_CONTENT_TYPE_OPTIONS;
     let headers = [
         (header::CONTENT_TYPE, kind),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CONTENT_SECURITY_POLICY, PAGE_SECURITY_POLICY),
         (header::CACHE_CONTROL, "no-cache"),
-        (SNIFF, "nosniff"),
+        (NOSNIFF_HEADER, "nosniff"),
     ];
     (headers, text).into_response()
 }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use serde::Deserialize;
 
-use super::document::{Fault, Step};
-use super::value::{Hidden, Time};
+use super::document::{ConfigProblem, KeyPathSegment};
+use super::value::{HumanDuration, SecretString};
 
 /// `[admin]`
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -13,21 +13,21 @@ use super::value::{Hidden, Time};
 pub(crate) struct AdminConfig {
     pub(crate) listen: SocketAddr,
     /// What requests must bring with them: `Authorization: Bearer ...`.
-    pub(crate) token: Option<Hidden>,
+    pub(crate) token: Option<SecretString>,
     pub(crate) max_connections: Option<usize>,
     /// How long a request may take, from its first byte to its last.
-    pub(crate) request_timeout: Option<Time>,
+    pub(crate) request_timeout: Option<HumanDuration>,
 }
 
 /// A token that could be guessed is none.
-const TOKEN: usize = 16;
+const MIN_TOKEN_LENGTH: usize = 16;
 
 impl AdminConfig {
-    pub(super) fn check(&self) -> Result<(), Fault> {
-        let wrong = |key, what: String| Err(Fault::new([Step::Key(key)], what));
+    pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
+        let wrong = |key, what: String| Err(ConfigProblem::new([KeyPathSegment::Key(key)], what));
         match &self.token {
-            Some(Hidden(token)) if token.len() < TOKEN => {
-                wrong("token", format!("it has at least {TOKEN} characters"))
+            Some(SecretString(token)) if token.len() < MIN_TOKEN_LENGTH => {
+                wrong("token", format!("it has at least {MIN_TOKEN_LENGTH} characters"))
             }
             None if !self.listen.ip().is_loopback() => wrong(
                 "listen",

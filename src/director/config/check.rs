@@ -9,17 +9,21 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::document::{Fault, Step};
-use super::value::{Codes, Hidden, Parsed, Secret, Time, hex, put, put_time};
+use super::document::{ConfigProblem, KeyPathSegment};
+use super::value::{
+    CodeRanges, FromText, HexSecret, HumanDuration, SecretString, apply_duration_if_some,
+    apply_if_some, decode_hex,
+};
 use crate::health::{
-    AgentCheck, BytePattern, Checks, CommandCheck, DnsCheck, FileCheck, GrpcCheck, HttpCheck,
-    IcmpCheck, MysqlCheck, PostgresCheck, RedisCheck, SmtpCheck, TcpCheck, Tls, TlsCheck, UdpCheck,
+    AgentCheck, BytePattern, CommandCheck, DnsCheck, FileCheck, GrpcCheck, HttpCheck, IcmpCheck,
+    MysqlCheck, PostgresCheck, RedisCheck, SmtpCheck, TcpCheck, TimedCheck, TlsCheck, TlsSettings,
+    UdpCheck,
 };
 
 /// What asks.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
+pub(crate) enum CheckKind {
     Agent,
     Command,
     Dns,
@@ -45,7 +49,7 @@ macro_rules! check {
         #[serde(deny_unknown_fields)]
         pub(crate) struct CheckConfig {
             #[serde(rename = "type")]
-            kind: Kind,
+            kind: CheckKind,
             $($(#[$about])* $key: Option<$type>,)*
         }
 
@@ -63,17 +67,17 @@ macro_rules! check {
 
 check! {
     // Of all.
-    interval: Time,
-    fast_interval: Time,
-    down_interval: Time,
-    timeout: Time,
+    interval: HumanDuration,
+    fast_interval: HumanDuration,
+    down_interval: HumanDuration,
+    timeout: HumanDuration,
     rise: u32,
     fall: u32,
     jitter: u8,
     port: u16,
     source: IpAddr,
     // Of some.
-    accept_codes: Codes,
+    accept_codes: CodeRanges,
     address: IpAddr,
     arguments: Vec<String>,
     authority: String,
@@ -87,35 +91,35 @@ check! {
     environment: BTreeMap<String, String>,
     exists: bool,
     expect: String,
-    expect_bytes: Parsed<BytePattern>,
+    expect_bytes: FromText<BytePattern>,
     expect_within: String,
     file: PathBuf,
     greeting_only: bool,
     headers: BTreeMap<String, String>,
     hello: String,
     http2: bool,
-    listen_for: Time,
+    listen_for: HumanDuration,
     method: String,
     name: String,
-    password: Hidden,
+    password: SecretString,
     path: String,
     record: String,
     record_type: String,
     reply_lengths: [usize; 2],
     reversed: bool,
-    role: Role,
+    role: RedisRoleConfig,
     send: String,
-    send_bytes: Secret,
+    send_bytes: HexSecret,
     service: String,
-    status: Codes,
-    tls: TlsConfig,
+    status: CodeRanges,
+    tls: CheckTlsConfig,
     user: String,
     weight: i32,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
-enum Role {
+enum RedisRoleConfig {
     Master,
     Replica,
 }
@@ -123,10 +127,10 @@ enum Role {
 /// `tls`: whom to trust.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct TlsConfig {
+pub(crate) struct CheckTlsConfig {
     #[serde(default)]
-    trust: Trust,
-    /// Authorities in PEM.
+    trust: TlsTrustConfig,
+    /// Authorities in MAX_AUTHORITIES_FILE.
     authorities: Option<PathBuf>,
     /// The digest of a certificate.
     pinned: Option<String>,
@@ -136,35 +140,36 @@ pub(crate) struct TlsConfig {
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
-enum Trust {
+enum TlsTrustConfig {
     #[default]
     System,
     Anybody,
 }
 
 /// The longest file of authorities: ten times what a machine trusts.
-const PEM: u64 = 4 << 20;
+const MAX_AUTHORITIES_FILE: u64 = 4 << 20;
 
 /// What is wrong, and with which key.
-type Wrong = (&'static str, String);
+type CheckKeyProblem = (&'static str, String);
 
 /// An error as what is wrong with a key.
-trait At<T> {
-    fn at(self, key: &'static str) -> Result<T, Wrong>;
+trait WithKey<T> {
+    fn with_key(self, key: &'static str) -> Result<T, CheckKeyProblem>;
 }
 
-impl<T, E: ToString> At<T> for Result<T, E> {
-    fn at(self, key: &'static str) -> Result<T, Wrong> {
+impl<T, E: ToString> WithKey<T> for Result<T, E> {
+    fn with_key(self, key: &'static str) -> Result<T, CheckKeyProblem> {
         self.map_err(|error| (key, error.to_string()))
     }
 }
 
 impl CheckConfig {
-    pub(super) fn checks(&self) -> Result<Checks, Fault> {
-        let fault = |(key, what): Wrong| Fault::new([Step::Key(key)], what);
+    pub(super) fn to_checks(&self) -> Result<TimedCheck, ConfigProblem> {
+        let fault =
+            |(key, what): CheckKeyProblem| ConfigProblem::new([KeyPathSegment::Key(key)], what);
         let mut left = self.clone();
-        let checks = left.question().map_err(fault)?;
-        let checks = left.timing(checks);
+        let checks = left.build_checks().map_err(fault)?;
+        let checks = left.apply_timing(checks);
         match left.left() {
             Some(key) => {
                 let kind = format!("{:?}", self.kind).to_lowercase();
@@ -175,82 +180,102 @@ impl CheckConfig {
     }
 
     /// Takes what says when to ask, and what answers mean.
-    fn timing(&mut self, checks: Checks) -> Checks {
+    fn apply_timing(&mut self, checks: TimedCheck) -> TimedCheck {
         let interval = self.interval.take();
         // Without a word about it, a check may take as long as there is until the next.
-        let checks = put_time(checks, self.timeout.take().or(interval), Checks::timeout);
-        let checks = put_time(checks, interval, Checks::interval);
-        let checks = put_time(checks, self.fast_interval.take(), Checks::fast_interval);
-        let checks = put_time(checks, self.down_interval.take(), Checks::down_interval);
-        let checks = put(checks, self.rise.take(), Checks::rise);
-        let checks = put(checks, self.fall.take(), Checks::fall);
-        let checks = put(checks, self.jitter.take(), Checks::jitter);
-        let checks = put(checks, self.port.take(), Checks::port);
-        put(checks, self.source.take(), Checks::from_source)
+        let checks =
+            apply_duration_if_some(checks, self.timeout.take().or(interval), TimedCheck::timeout);
+        let checks = apply_duration_if_some(checks, interval, TimedCheck::interval);
+        let checks =
+            apply_duration_if_some(checks, self.fast_interval.take(), TimedCheck::fast_interval);
+        let checks =
+            apply_duration_if_some(checks, self.down_interval.take(), TimedCheck::down_interval);
+        let checks = apply_if_some(checks, self.rise.take(), TimedCheck::rise);
+        let checks = apply_if_some(checks, self.fall.take(), TimedCheck::fall);
+        let checks = apply_if_some(checks, self.jitter.take(), TimedCheck::jitter);
+        let checks = apply_if_some(checks, self.port.take(), TimedCheck::port);
+        apply_if_some(checks, self.source.take(), TimedCheck::source)
     }
 
     /// Takes what the question is.
-    fn question(&mut self) -> Result<Checks, Wrong> {
+    fn build_checks(&mut self) -> Result<TimedCheck, CheckKeyProblem> {
         Ok(match self.kind {
-            Kind::Agent => Checks::new(put(AgentCheck::new(), self.sends(), AgentCheck::send)),
-            Kind::Command => Checks::new(self.command()?),
-            Kind::Dns => Checks::new(self.dns()?),
-            Kind::File => Checks::new(self.file()?),
-            Kind::Grpc => {
+            CheckKind::Agent => TimedCheck::new(apply_if_some(
+                AgentCheck::new(),
+                self.take_payload(),
+                AgentCheck::send,
+            )),
+            CheckKind::Command => TimedCheck::new(self.build_command_check()?),
+            CheckKind::Dns => TimedCheck::new(self.build_dns_check()?),
+            CheckKind::File => TimedCheck::new(self.build_file_check()?),
+            CheckKind::Grpc => {
                 let check = GrpcCheck::new(self.service.take().unwrap_or_default());
-                let check = put(check, self.authority.take(), GrpcCheck::authority);
-                Checks::new(put(check, self.tls()?, GrpcCheck::tls))
+                let check = apply_if_some(check, self.authority.take(), GrpcCheck::authority);
+                TimedCheck::new(apply_if_some(check, self.take_tls()?, GrpcCheck::tls))
             }
-            Kind::Http => Checks::new(self.http()?),
-            Kind::Mysql => {
-                let check = put(MysqlCheck::new(), self.user.take(), MysqlCheck::user);
+            CheckKind::Http => TimedCheck::new(self.build_http_check()?),
+            CheckKind::Mysql => {
+                let check = apply_if_some(MysqlCheck::new(), self.user.take(), MysqlCheck::user);
                 let alone = self.greeting_only.take().unwrap_or_default();
-                Checks::new(if alone { check.greeting_only() } else { check })
+                TimedCheck::new(if alone { check.greeting_only() } else { check })
             }
-            Kind::Ping => Checks::new(IcmpCheck::new()),
-            Kind::Postgres => {
-                let check = put(PostgresCheck::new(), self.user.take(), PostgresCheck::user);
-                Checks::new(put(check, self.database.take(), PostgresCheck::database))
+            CheckKind::Ping => TimedCheck::new(IcmpCheck::new()),
+            CheckKind::Postgres => {
+                let check =
+                    apply_if_some(PostgresCheck::new(), self.user.take(), PostgresCheck::user);
+                TimedCheck::new(apply_if_some(check, self.database.take(), PostgresCheck::database))
             }
-            Kind::Redis => {
-                let check = put(RedisCheck::new(), self.user.take(), RedisCheck::user);
-                let password = self.password.take().map(|Hidden(password)| password);
-                let check = put(check, password, RedisCheck::password);
-                Checks::new(match self.role.take() {
-                    Some(Role::Master) => check.master(),
-                    Some(Role::Replica) => check.replica(),
+            CheckKind::Redis => {
+                let check = apply_if_some(RedisCheck::new(), self.user.take(), RedisCheck::user);
+                let password = self.password.take().map(|SecretString(password)| password);
+                let check = apply_if_some(check, password, RedisCheck::password);
+                TimedCheck::new(match self.role.take() {
+                    Some(RedisRoleConfig::Master) => check.master(),
+                    Some(RedisRoleConfig::Replica) => check.replica(),
                     None => check,
                 })
             }
-            Kind::Smtp => Checks::new(put(SmtpCheck::new(), self.hello.take(), SmtpCheck::hello)),
-            Kind::Tcp => {
-                let check = put(TcpCheck::new(), self.sends(), TcpCheck::send);
-                let check = put(check, self.expect.take(), TcpCheck::expect);
-                Checks::new(put(check, self.expect_within.take(), TcpCheck::expect_within))
+            CheckKind::Smtp => TimedCheck::new(apply_if_some(
+                SmtpCheck::new(),
+                self.hello.take(),
+                SmtpCheck::helo_name,
+            )),
+            CheckKind::Tcp => {
+                let check = apply_if_some(TcpCheck::new(), self.take_payload(), TcpCheck::send);
+                let check = apply_if_some(check, self.expect.take(), TcpCheck::expect);
+                TimedCheck::new(apply_if_some(
+                    check,
+                    self.expect_within.take(),
+                    TcpCheck::expect_within,
+                ))
             }
-            Kind::Tls => Checks::new(TlsCheck::new(match self.tls()? {
+            CheckKind::Tls => TimedCheck::new(TlsCheck::new(match self.take_tls()? {
                 Some(tls) => tls,
-                None => Tls::system_roots().at("tls")?,
+                None => TlsSettings::system_roots().with_key("tls")?,
             })),
-            Kind::Udp => {
-                let check = put(UdpCheck::new(), self.sends(), UdpCheck::payload);
-                let pattern = self.expect_bytes.take().map(|Parsed(pattern)| pattern);
-                let check = put(check, pattern, UdpCheck::expecting);
+            CheckKind::Udp => {
+                let check = apply_if_some(UdpCheck::new(), self.take_payload(), UdpCheck::payload);
+                let pattern = self.expect_bytes.take().map(|FromText(pattern)| pattern);
+                let check = apply_if_some(check, pattern, UdpCheck::expect_reply);
                 let lengths = self.reply_lengths.take().map(|[least, most]| least..=most);
-                let check = put(check, lengths, UdpCheck::reply_lengths);
-                Checks::new(put_time(check, self.listen_for.take(), UdpCheck::listen_for))
+                let check = apply_if_some(check, lengths, UdpCheck::reply_lengths);
+                TimedCheck::new(apply_duration_if_some(
+                    check,
+                    self.listen_for.take(),
+                    UdpCheck::listen_for,
+                ))
             }
         })
     }
 
     /// Bytes to send, as text or in hexadecimal.
-    fn sends(&mut self) -> Option<Vec<u8>> {
+    fn take_payload(&mut self) -> Option<Vec<u8>> {
         let text = self.send.take().map(String::into_bytes);
-        text.or_else(|| self.send_bytes.take().map(|Secret(bytes)| bytes))
+        text.or_else(|| self.send_bytes.take().map(|HexSecret(bytes)| bytes))
     }
 
-    fn command(&mut self) -> Result<CommandCheck, Wrong> {
-        let program = self.command.take().ok_or("which program?").at("command")?;
+    fn build_command_check(&mut self) -> Result<CommandCheck, CheckKeyProblem> {
+        let program = self.command.take().ok_or("which program?").with_key("command")?;
         let check = CommandCheck::new(program).args(self.arguments.take().unwrap_or_default());
         let variables = self.environment.take().unwrap_or_default();
         let check =
@@ -258,81 +283,85 @@ impl CheckConfig {
         Ok(if self.dynamic.take().unwrap_or_default() { check.dynamic() } else { check })
     }
 
-    fn dns(&mut self) -> Result<DnsCheck, Wrong> {
+    fn build_dns_check(&mut self) -> Result<DnsCheck, CheckKeyProblem> {
         let kind = self.record_type.take();
         let check = match self.name.take() {
-            Some(name) => DnsCheck::asking(&name, kind.as_deref().unwrap_or("A")).at("name")?,
+            Some(name) => {
+                DnsCheck::query(&name, kind.as_deref().unwrap_or("A")).with_key("name")?
+            }
             None if kind.is_none() => DnsCheck::new(),
             None => return Err(("record_type", "of which `name`?".to_owned())),
         };
-        let codes = self.accept_codes.take().map(|Codes(codes)| codes.into_iter().flatten());
-        let check = put(check, codes, DnsCheck::accepting);
-        let check = put(check, self.address.take(), DnsCheck::expecting_address);
+        let codes = self.accept_codes.take().map(|CodeRanges(codes)| codes.into_iter().flatten());
+        let check = apply_if_some(check, codes, DnsCheck::accept_codes);
+        let check = apply_if_some(check, self.address.take(), DnsCheck::expect_address);
         match self.record.take() {
-            Some(data) => check.expecting_record(&data).at("record"),
+            Some(data) => check.expect_record(&data).with_key("record"),
             None => Ok(check),
         }
     }
 
-    fn file(&mut self) -> Result<FileCheck, Wrong> {
-        let path = self.file.take().ok_or("which file?").at("file")?;
+    fn build_file_check(&mut self) -> Result<FileCheck, CheckKeyProblem> {
+        let path = self.file.take().ok_or("which file?").with_key("file")?;
         let check = match self.exists.take().unwrap_or_default() {
             true => FileCheck::exists(path),
-            false => put(FileCheck::value(path), self.weight.take(), FileCheck::weight),
+            false => apply_if_some(FileCheck::value(path), self.weight.take(), FileCheck::weight),
         };
         Ok(if self.reversed.take().unwrap_or_default() { check.reversed() } else { check })
     }
 
-    fn http(&mut self) -> Result<HttpCheck, Wrong> {
+    fn build_http_check(&mut self) -> Result<HttpCheck, CheckKeyProblem> {
         let method = self.method.take().unwrap_or_else(|| "GET".to_owned());
         let path = self.path.take().unwrap_or_else(|| "/".to_owned());
-        let mut check = HttpCheck::new(&method, &path).at("path")?;
+        let mut check = HttpCheck::new(&method, &path).with_key("path")?;
         for (name, value) in self.headers.take().unwrap_or_default() {
-            check = check.header(&name, &value).at("headers")?;
+            check = check.header(&name, &value).with_key("headers")?;
         }
-        let statuses = self.status.take().map(|Codes(codes)| codes).unwrap_or_default();
-        check = statuses.into_iter().fold(check, HttpCheck::accept);
+        let statuses = self.status.take().map(|CodeRanges(codes)| codes).unwrap_or_default();
+        check = statuses.into_iter().fold(check, HttpCheck::accept_status);
         if let Some(regex) = self.body.take() {
-            check = check.body_matches(&regex).at("body")?;
+            check = check.body_matches(&regex).with_key("body")?;
         }
         if let Some(regex) = self.body_not.take() {
-            check = check.body_does_not_match(&regex).at("body_not")?;
+            check = check.body_does_not_match(&regex).with_key("body_not")?;
         }
         if let Some(digest) = self.body_digest.take() {
-            check = check.body_digest(&digest).at("body_digest")?;
+            check = check.body_digest(&digest).with_key("body_digest")?;
         }
-        check = put(check, self.body_limit.take(), HttpCheck::body_limit);
+        check = apply_if_some(check, self.body_limit.take(), HttpCheck::body_limit);
         if self.http2.take().unwrap_or_default() {
             check = check.http2();
         }
-        Ok(put(check, self.tls()?, HttpCheck::tls))
+        Ok(apply_if_some(check, self.take_tls()?, HttpCheck::tls))
     }
 
-    fn tls(&mut self) -> Result<Option<Tls>, Wrong> {
-        self.tls.take().map(|asked| asked.tls().at("tls")).transpose()
+    fn take_tls(&mut self) -> Result<Option<TlsSettings>, CheckKeyProblem> {
+        self.tls.take().map(|asked| asked.to_tls().with_key("tls")).transpose()
     }
 }
 
-impl TlsConfig {
-    fn tls(&self) -> Result<Tls, Box<dyn Error>> {
+impl CheckTlsConfig {
+    fn to_tls(&self) -> Result<TlsSettings, Box<dyn Error>> {
         let mut tls = match (&self.authorities, &self.pinned, self.trust) {
             (Some(_), Some(_), _) => return Err("either `authorities` or `pinned`".into()),
             (Some(path), None, _) => {
                 let mut text = Vec::new();
-                let read = File::open(path).and_then(|it| it.take(PEM).read_to_end(&mut text));
+                let read = File::open(path)
+                    .and_then(|it| it.take(MAX_AUTHORITIES_FILE).read_to_end(&mut text));
                 read.map_err(|error| format!("{}: {error}", path.display()))?;
-                Tls::authorities(&text)?
+                TlsSettings::authorities(&text)?
             }
             (None, Some(digits), _) => {
-                let digest = hex(&digits.replace(':', "")).and_then(|bytes| bytes.try_into().ok());
-                Tls::pinned(digest.ok_or("`pinned` is a SHA-256 digest, of 64 digits")?)
+                let digest =
+                    decode_hex(&digits.replace(':', "")).and_then(|bytes| bytes.try_into().ok());
+                TlsSettings::pinned(digest.ok_or("`pinned` is a SHA-256 digest, of 64 digits")?)
             }
-            (None, None, Trust::System) => Tls::system_roots()?,
-            (None, None, Trust::Anybody) => Tls::unverified(),
+            (None, None, TlsTrustConfig::System) => TlsSettings::system_roots()?,
+            (None, None, TlsTrustConfig::Anybody) => TlsSettings::unverified(),
         };
         if let Some(name) = &self.name {
-            tls = tls.name(name)?;
+            tls = tls.server_name(name)?;
         }
-        Ok(put(tls, self.warn_before_days, Tls::warn_before_days))
+        Ok(apply_if_some(tls, self.warn_before_days, TlsSettings::warn_before_days))
     }
 }

@@ -3,8 +3,10 @@
 use serde::Deserialize;
 
 use super::service::SlowStartConfig;
-use super::value::{Time, put, put_time};
-use crate::health::{Ejection, FailurePercentage, LatencyFactor, SuccessRate};
+use super::value::{HumanDuration, apply_duration_if_some, apply_if_some};
+use crate::health::{
+    EjectionPolicy, FailurePercentageDetector, LatencyDetector, SuccessRateDetector,
+};
 
 /// `ejection`: when a server is put out. What is left out is as the library has it, and so is all of
 /// an empty table.
@@ -14,23 +16,23 @@ pub(crate) struct EjectionConfig {
     /// 0 is never, here and below.
     consecutive_failures: Option<u32>,
     consecutive_connect_failures: Option<u32>,
-    failure_percentage: Option<PercentageConfig>,
+    failure_percentage: Option<FailurePercentageConfig>,
     success_rate: Option<SuccessRateConfig>,
-    latency: Option<LatencyConfig>,
-    sweep_interval: Option<Time>,
-    base_ejection_time: Option<Time>,
-    max_ejection_time: Option<Time>,
-    jitter: Option<Time>,
+    latency: Option<LatencyFactorConfig>,
+    sweep_interval: Option<HumanDuration>,
+    base_ejection_time: Option<HumanDuration>,
+    max_ejection_time: Option<HumanDuration>,
+    jitter: Option<HumanDuration>,
     max_ejected_percent: Option<u8>,
     check_ends_ejection: Option<bool>,
     ramp: Option<SlowStartConfig>,
-    trial_patience: Option<Time>,
+    trial_patience: Option<HumanDuration>,
 }
 
 /// Who fails this share of its requests.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-struct PercentageConfig {
+struct FailurePercentageConfig {
     percent: Option<u8>,
     min_hosts: Option<u32>,
     min_requests: Option<u32>,
@@ -53,63 +55,89 @@ struct SuccessRateConfig {
 /// Who takes this many times as long as the others.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-struct LatencyConfig {
+struct LatencyFactorConfig {
     factor: f64,
-    floor: Option<Time>,
+    floor: Option<HumanDuration>,
     min_hosts: Option<u32>,
     min_requests: Option<u32>,
 }
 
-fn unless_zero(count: u32) -> Option<u32> {
+fn zero_is_never(count: u32) -> Option<u32> {
     (count > 0).then_some(count)
 }
 
 impl EjectionConfig {
-    pub(super) fn rules(&self) -> Ejection {
-        let it = Ejection::new();
+    pub(super) fn to_ejection(&self) -> EjectionPolicy {
+        let it = EjectionPolicy::new();
+        let it = apply_if_some(
+            it,
+            self.consecutive_failures.map(zero_is_never),
+            EjectionPolicy::consecutive_failures,
+        );
+        let connect = self.consecutive_connect_failures.map(zero_is_never);
+        let it = apply_if_some(it, connect, EjectionPolicy::consecutive_connect_failures);
+        let percentage =
+            self.failure_percentage.as_ref().map(FailurePercentageConfig::to_failure_percentage);
+        let it = apply_if_some(it, percentage, EjectionPolicy::failure_percentage);
+        let success = self.success_rate.as_ref().map(SuccessRateConfig::to_success_rate);
+        let it = apply_if_some(it, success, EjectionPolicy::success_rate);
+        let it = apply_if_some(
+            it,
+            self.latency.as_ref().map(|it| Some(it.to_latency_factor())),
+            EjectionPolicy::latency,
+        );
+        let it = apply_duration_if_some(it, self.sweep_interval, EjectionPolicy::sweep_interval);
         let it =
-            put(it, self.consecutive_failures.map(unless_zero), Ejection::consecutive_failures);
-        let connect = self.consecutive_connect_failures.map(unless_zero);
-        let it = put(it, connect, Ejection::consecutive_connect_failures);
-        let percentage = self.failure_percentage.as_ref().map(PercentageConfig::rule);
-        let it = put(it, percentage, Ejection::failure_percentage);
-        let success = self.success_rate.as_ref().map(SuccessRateConfig::rule);
-        let it = put(it, success, Ejection::success_rate);
-        let it = put(it, self.latency.as_ref().map(|it| Some(it.rule())), Ejection::latency);
-        let it = put_time(it, self.sweep_interval, Ejection::sweep_interval);
-        let it = put_time(it, self.base_ejection_time, Ejection::base_ejection_time);
-        let it = put_time(it, self.max_ejection_time, Ejection::max_ejection_time);
-        let it = put_time(it, self.jitter, Ejection::jitter);
-        let it = put(it, self.max_ejected_percent, Ejection::max_ejected_percent);
-        let it = put(it, self.check_ends_ejection, Ejection::check_ends_ejection);
-        let it = put(it, self.ramp.as_ref().map(|ramp| Some(ramp.rule())), Ejection::ramp);
-        put_time(it, self.trial_patience, Ejection::trial_patience)
+            apply_duration_if_some(it, self.base_ejection_time, EjectionPolicy::base_ejection_time);
+        let it =
+            apply_duration_if_some(it, self.max_ejection_time, EjectionPolicy::max_ejection_time);
+        let it = apply_duration_if_some(it, self.jitter, EjectionPolicy::jitter);
+        let it = apply_if_some(it, self.max_ejected_percent, EjectionPolicy::max_ejected_percent);
+        let it = apply_if_some(it, self.check_ends_ejection, EjectionPolicy::check_ends_ejection);
+        let it = apply_if_some(
+            it,
+            self.ramp.as_ref().map(|ramp| Some(ramp.to_slow_start())),
+            EjectionPolicy::ramp,
+        );
+        apply_duration_if_some(it, self.trial_patience, EjectionPolicy::max_trial_time)
     }
 }
 
-impl PercentageConfig {
-    fn rule(&self) -> Option<FailurePercentage> {
-        let it = put(FailurePercentage::new(), self.percent, FailurePercentage::percent);
-        let it = put(it, self.min_hosts, FailurePercentage::min_hosts);
-        let it = put(it, self.min_requests, FailurePercentage::min_requests);
+impl FailurePercentageConfig {
+    fn to_failure_percentage(&self) -> Option<FailurePercentageDetector> {
+        let it = apply_if_some(
+            FailurePercentageDetector::new(),
+            self.percent,
+            FailurePercentageDetector::percent,
+        );
+        let it = apply_if_some(it, self.min_hosts, FailurePercentageDetector::min_hosts);
+        let it = apply_if_some(it, self.min_requests, FailurePercentageDetector::min_requests);
         (!self.off).then_some(it)
     }
 }
 
 impl SuccessRateConfig {
-    fn rule(&self) -> Option<SuccessRate> {
-        let it = put(SuccessRate::new(), self.deviations, SuccessRate::deviations);
-        let it = put(it, self.margin, SuccessRate::margin);
-        let it = put(it, self.min_hosts, SuccessRate::min_hosts);
-        let it = put(it, self.min_requests, SuccessRate::min_requests);
+    fn to_success_rate(&self) -> Option<SuccessRateDetector> {
+        let it = apply_if_some(
+            SuccessRateDetector::new(),
+            self.deviations,
+            SuccessRateDetector::deviations,
+        );
+        let it = apply_if_some(it, self.margin, SuccessRateDetector::margin);
+        let it = apply_if_some(it, self.min_hosts, SuccessRateDetector::min_hosts);
+        let it = apply_if_some(it, self.min_requests, SuccessRateDetector::min_requests);
         (!self.off).then_some(it)
     }
 }
 
-impl LatencyConfig {
-    fn rule(&self) -> LatencyFactor {
-        let it = put_time(LatencyFactor::new(self.factor), self.floor, LatencyFactor::floor);
-        let it = put(it, self.min_hosts, LatencyFactor::min_hosts);
-        put(it, self.min_requests, LatencyFactor::min_requests)
+impl LatencyFactorConfig {
+    fn to_latency_factor(&self) -> LatencyDetector {
+        let it = apply_duration_if_some(
+            LatencyDetector::new(self.factor),
+            self.floor,
+            LatencyDetector::floor,
+        );
+        let it = apply_if_some(it, self.min_hosts, LatencyDetector::min_hosts);
+        apply_if_some(it, self.min_requests, LatencyDetector::min_requests)
     }
 }

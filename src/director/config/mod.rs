@@ -22,13 +22,13 @@ use thiserror::Error;
 
 pub(crate) use self::admin::AdminConfig;
 pub use self::admin::{LogConfig, LogFormat, LogLevel};
-use self::document::{Document, Fault, Step};
+use self::document::{ConfigDocument, ConfigProblem, KeyPathSegment};
 pub use self::servers::RealServer;
-pub(crate) use self::servers::{DiscoveryConfig, Origin};
-pub(crate) use self::service::{Listen, Protocol, ServiceConfig};
+pub(crate) use self::servers::{ConfiguredSource, DiscoveryConfig};
+pub(crate) use self::service::{ListenAddress, ServiceConfig, ServiceProtocol};
 pub(crate) use self::sync::SyncConfig;
-use self::value::Several;
-pub(crate) use self::value::{Hidden, Time};
+use self::value::OneOrMany;
+pub(crate) use self::value::{HumanDuration, SecretString};
 pub(crate) use self::vrrp::{TrackConfig, VrrpConfig};
 
 /// The configuration of a director, from a file and those that it includes.
@@ -40,11 +40,11 @@ pub(crate) use self::vrrp::{TrackConfig, VrrpConfig};
 /// `include = ["services/*.toml"]` reads more files, in the order of their names, from the folder of
 /// the first; they add services, or tables that are not there yet.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Config {
+pub struct DirectorConfig {
     /// Threads for each service.
     pub(crate) workers: Option<NonZeroUsize>,
     /// How long connections may take to end by themselves, when their listener goes.
-    pub(crate) drain_timeout: Option<Time>,
+    pub(crate) drain_timeout: Option<HumanDuration>,
     /// Where a successor finds the listeners.
     pub(crate) handover: Option<PathBuf>,
     pub(crate) log: LogConfig,
@@ -55,29 +55,29 @@ pub struct Config {
 }
 
 /// How long connections may take to end, unless that is said.
-const DRAIN: Duration = Duration::from_secs(10);
+const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What stands in one file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Part {
+struct ConfigFile {
     #[serde(default)]
     include: Vec<String>,
     workers: Option<NonZeroUsize>,
-    drain_timeout: Option<Time>,
+    drain_timeout: Option<HumanDuration>,
     handover: Option<PathBuf>,
     log: Option<LogConfig>,
     admin: Option<AdminConfig>,
     #[serde(default, rename = "service")]
     services: Vec<ServiceConfig>,
-    vrrp: Option<Several<VrrpConfig>>,
+    vrrp: Option<OneOrMany<VrrpConfig>>,
     sync: Option<SyncConfig>,
 }
 
 /// What is wrong with a configuration.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum ConfigError {
+pub enum DirectorConfigError {
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -87,8 +87,8 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// Something in a file cannot be.
-    #[error("{file}:{line}:{column}: {}{what}{}", with_colon(key), did_you_mean(help))]
-    At {
+    #[error("{file}:{line}:{column}: {}{reason}{}", key_prefix(key), did_you_mean(suggestion))]
+    Invalid {
         /// The file.
         file: String,
         /// The line, from 1.
@@ -98,13 +98,13 @@ pub enum ConfigError {
         /// What stands there: tables and keys, with dots between them. May be empty.
         key: String,
         /// What is wrong with it.
-        what: String,
+        reason: String,
         /// What may have been meant.
-        help: Option<String>,
+        suggestion: Option<String>,
     },
 }
 
-fn with_colon(key: &str) -> String {
+fn key_prefix(key: &str) -> String {
     if key.is_empty() { String::new() } else { format!("{key}: ") }
 }
 
@@ -112,18 +112,21 @@ fn did_you_mean(help: &Option<String>) -> String {
     help.as_ref().map_or_else(String::new, |help| format!("; did you mean `{help}`?"))
 }
 
-impl Config {
+impl DirectorConfig {
     /// Reads a file, and those that it includes.
     ///
     /// # Errors
-    /// [`ConfigError`] names the place.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+    /// [`DirectorConfigError`] names the place.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, DirectorConfigError> {
         let path = path.as_ref();
-        let (document, part) = read(path)?;
+        let (document, part) = read_file(path)?;
         let mut parts = Vec::new();
         for (n, pattern) in part.include.iter().enumerate() {
             let wrong = |what: String| {
-                document.fault(Fault::new([Step::Key("include"), Step::Nth(n)], what))
+                document.locate_problem(ConfigProblem::new(
+                    [KeyPathSegment::Key("include"), KeyPathSegment::Index(n)],
+                    what,
+                ))
             };
             let all = path.parent().unwrap_or(Path::new("")).join(pattern);
             let found =
@@ -131,7 +134,7 @@ impl Config {
             let before = parts.len();
             for path in found {
                 let path = path.map_err(|error| wrong(error.to_string()))?;
-                parts.push(read(&path)?);
+                parts.push(read_file(&path)?);
             }
             // A pattern may find nothing yet; a file that is named is meant.
             if parts.len() == before && !pattern.contains(['*', '?', '[']) {
@@ -139,20 +142,20 @@ impl Config {
             }
         }
         parts.insert(0, (document, part));
-        Self::whole(parts)
+        Self::merge_files(parts)
     }
 
     /// Reads a text, which cannot include any file.
     ///
     /// # Errors
-    /// [`ConfigError`] names the place.
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let document = Document::new("configuration", text);
-        let part: Part = document.read()?;
+    /// [`DirectorConfigError`] names the place.
+    pub fn parse(text: &str) -> Result<Self, DirectorConfigError> {
+        let document = ConfigDocument::new("configuration", text);
+        let part: ConfigFile = document.deserialize()?;
         if !part.include.is_empty() {
-            return Err(document.fault(nested()));
+            return Err(document.locate_problem(nested_include()));
         }
-        Self::whole(vec![(document, part)])
+        Self::merge_files(vec![(document, part)])
     }
 
     /// What the program is to write about itself.
@@ -171,7 +174,7 @@ impl Config {
     /// taken away. Default: 10 s.
     #[must_use]
     pub fn drain_timeout(&self) -> Duration {
-        self.drain_timeout.map_or(DRAIN, |Time(time)| time)
+        self.drain_timeout.map_or(DEFAULT_DRAIN_TIMEOUT, |HumanDuration(time)| time)
     }
 
     /// The path of the socket by which a successor takes the listeners over, if there is to be one.
@@ -181,7 +184,7 @@ impl Config {
     }
 
     /// The addresses of all services.
-    pub(crate) fn listens(&self) -> BTreeSet<(Protocol, Listen)> {
+    pub(crate) fn listen_addresses(&self) -> BTreeSet<(ServiceProtocol, ListenAddress)> {
         let of = |service: &ServiceConfig| {
             let protocol = service.protocol;
             service.listen.0.clone().into_iter().map(move |listen| (protocol, listen))
@@ -190,46 +193,55 @@ impl Config {
     }
 
     /// Puts the files together, of which the first may include others.
-    fn whole(parts: Vec<(Document, Part)>) -> Result<Self, ConfigError> {
+    fn merge_files(parts: Vec<(ConfigDocument, ConfigFile)>) -> Result<Self, DirectorConfigError> {
         let mut config = Self::default();
         let (mut log, mut vrrp) = (None, None);
         for (place, (document, part)) in parts.iter().enumerate() {
             if place > 0 && !part.include.is_empty() {
-                return Err(document.fault(nested()));
+                return Err(document.locate_problem(nested_include()));
             }
-            part.check().map_err(|fault| document.fault(fault))?;
-            let twice =
-                |key| document.fault(Fault::new([Step::Key(key)], "another file has this already"));
-            put(&mut config.workers, &part.workers).map_err(|()| twice("workers"))?;
-            put(&mut config.drain_timeout, &part.drain_timeout)
+            part.validate().map_err(|fault| document.locate_problem(fault))?;
+            let twice = |key| {
+                document.locate_problem(ConfigProblem::new(
+                    [KeyPathSegment::Key(key)],
+                    "another file has this already",
+                ))
+            };
+            set_once(&mut config.workers, &part.workers).map_err(|()| twice("workers"))?;
+            set_once(&mut config.drain_timeout, &part.drain_timeout)
                 .map_err(|()| twice("drain_timeout"))?;
-            put(&mut config.handover, &part.handover).map_err(|()| twice("handover"))?;
-            put(&mut log, &part.log).map_err(|()| twice("log"))?;
-            put(&mut config.admin, &part.admin).map_err(|()| twice("admin"))?;
-            put(&mut vrrp, &part.vrrp).map_err(|()| twice("vrrp"))?;
-            put(&mut config.sync, &part.sync).map_err(|()| twice("sync"))?;
+            set_once(&mut config.handover, &part.handover).map_err(|()| twice("handover"))?;
+            set_once(&mut log, &part.log).map_err(|()| twice("log"))?;
+            set_once(&mut config.admin, &part.admin).map_err(|()| twice("admin"))?;
+            set_once(&mut vrrp, &part.vrrp).map_err(|()| twice("vrrp"))?;
+            set_once(&mut config.sync, &part.sync).map_err(|()| twice("sync"))?;
             config.services.extend(part.services.iter().cloned());
         }
         config.log = log.unwrap_or_default();
         config.vrrp = vrrp.unwrap_or_default().0;
         let (first, _) = &parts[0];
         if config.services.is_empty() {
-            return Err(first.fault(Fault::new([], "there is no [[service]], and nothing to do")));
+            return Err(first.locate_problem(ConfigProblem::new(
+                [],
+                "there is no [[service]], and nothing to do",
+            )));
         }
         if config.sync.is_some() && config.vrrp.is_empty() {
             let what = "without [vrrp] there is no standby";
             let with = parts.iter().find(|(_, part)| part.sync.is_some());
             let document = with.map_or(first, |(document, _)| document);
-            return Err(document.fault(Fault::new([Step::Key("sync")], what)));
+            return Err(
+                document.locate_problem(ConfigProblem::new([KeyPathSegment::Key("sync")], what))
+            );
         }
-        let mut known = Known::default();
-        let routed = config.services.iter().flat_map(|service| service.tcp.routes());
-        known.routed = routed.map(String::as_str).collect();
+        let mut known = KnownServices::default();
+        let routed = config.services.iter().flat_map(|service| service.tcp.routed_services());
+        known.routed_names = routed.map(String::as_str).collect();
         for (document, part) in &parts {
             for (n, service) in part.services.iter().enumerate() {
-                let at = [Step::Key("service"), Step::Nth(n)];
-                let fits = known.fits(service, &config.services);
-                fits.map_err(|fault| document.fault(fault.below(&at)))?;
+                let at = [KeyPathSegment::Key("service"), KeyPathSegment::Index(n)];
+                let fits = known.add_service(service, &config.services);
+                fits.map_err(|fault| document.locate_problem(fault.prefixed(&at)))?;
             }
         }
         Ok(config)
@@ -238,40 +250,49 @@ impl Config {
 
 /// What there is in all files together.
 #[derive(Default)]
-struct Known<'a> {
+struct KnownServices<'a> {
     names: BTreeSet<&'a str>,
-    listeners: BTreeMap<(&'a Listen, Protocol), &'a str>,
+    listeners: BTreeMap<(&'a ListenAddress, ServiceProtocol), &'a str>,
     /// Services that others lead to.
-    routed: BTreeSet<&'a str>,
+    routed_names: BTreeSet<&'a str>,
 }
 
-impl<'a> Known<'a> {
+impl<'a> KnownServices<'a> {
     /// Does a service fit to all others?
-    fn fits(&mut self, service: &'a ServiceConfig, all: &[ServiceConfig]) -> Result<(), Fault> {
-        let wrong = |key, what: String| Err(Fault::new([Step::Key(key)], what));
+    fn add_service(
+        &mut self,
+        service: &'a ServiceConfig,
+        all: &[ServiceConfig],
+    ) -> Result<(), ConfigProblem> {
+        let wrong = |key, what: String| Err(ConfigProblem::new([KeyPathSegment::Key(key)], what));
         let name = &*service.name;
         if !self.names.insert(name) {
             return wrong("name", format!("there is a service {name:?} already"));
         }
         for listen in &service.listen.0 {
-            let is_any = matches!(listen, Listen::Address(address) if address.port() == 0);
+            let is_any = matches!(listen, ListenAddress::Address(address) if address.port() == 0);
             let other = self.listeners.insert((listen, service.protocol), name);
             if let Some(other) = other.filter(|_| !is_any) {
                 return wrong("listen", format!("service {other:?} listens on {listen} already"));
             }
         }
-        if service.listen.0.is_empty() && !self.routed.contains(name) {
+        if service.listen.0.is_empty() && !self.routed_names.contains(name) {
             return wrong(
                 "name",
                 "it listens nowhere, and no `server_names` lead to it".to_owned(),
             );
         }
-        for route in service.tcp.routes() {
+        for route in service.tcp.routed_services() {
             let target = all.iter().find(|it| it.name == *route);
-            let fault = |what| Err(Fault::new([Step::Key("tcp"), Step::Key("server_names")], what));
+            let fault = |what| {
+                Err(ConfigProblem::new(
+                    [KeyPathSegment::Key("tcp"), KeyPathSegment::Key("server_names")],
+                    what,
+                ))
+            };
             match target {
                 None => return fault(format!("there is no service {route:?}")),
-                Some(target) if target.protocol != Protocol::Tcp => {
+                Some(target) if target.protocol != ServiceProtocol::Tcp => {
                     return fault(format!("service {route:?} is one of UDP"));
                 }
                 Some(_) => {}
@@ -281,38 +302,38 @@ impl<'a> Known<'a> {
     }
 }
 
-impl Part {
+impl ConfigFile {
     /// What each part of it says by itself.
-    fn check(&self) -> Result<(), Fault> {
+    fn validate(&self) -> Result<(), ConfigProblem> {
         for (n, service) in self.services.iter().enumerate() {
-            let at = [Step::Key("service"), Step::Nth(n)];
-            service.check().map_err(|fault| fault.below(&at))?;
+            let at = [KeyPathSegment::Key("service"), KeyPathSegment::Index(n)];
+            service.validate().map_err(|fault| fault.prefixed(&at))?;
         }
         if let Some(admin) = &self.admin {
-            admin.check().map_err(|fault| fault.below(&[Step::Key("admin")]))?;
+            admin.validate().map_err(|fault| fault.prefixed(&[KeyPathSegment::Key("admin")]))?;
         }
         let check = |all| {
-            let at = |n| [Step::Key("vrrp"), Step::Nth(n)];
-            vrrp::check_all(all).map_err(|(n, fault)| fault.below(&at(n)))
+            let at = |n| [KeyPathSegment::Key("vrrp"), KeyPathSegment::Index(n)];
+            vrrp::validate_all(all).map_err(|(n, fault)| fault.prefixed(&at(n)))
         };
         self.vrrp.as_ref().map_or(Ok(()), check)
     }
 }
 
-fn read(path: &Path) -> Result<(Document, Part), ConfigError> {
+fn read_file(path: &Path) -> Result<(ConfigDocument, ConfigFile), DirectorConfigError> {
     let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let document = Document::new(path.display().to_string(), text);
-    let part = document.read()?;
+        .map_err(|source| DirectorConfigError::Read { path: path.to_owned(), source })?;
+    let document = ConfigDocument::new(path.display().to_string(), text);
+    let part = document.deserialize()?;
     Ok((document, part))
 }
 
-fn nested() -> Fault {
-    Fault::new([Step::Key("include")], "only the first file includes others")
+fn nested_include() -> ConfigProblem {
+    ConfigProblem::new([KeyPathSegment::Key("include")], "only the first file includes others")
 }
 
 /// Takes over a table, of which there must be one.
-fn put<T: Clone>(whole: &mut Option<T>, part: &Option<T>) -> Result<(), ()> {
+fn set_once<T: Clone>(whole: &mut Option<T>, part: &Option<T>) -> Result<(), ()> {
     match (&whole, part) {
         (Some(_), Some(_)) => Err(()),
         (_, None) => Ok(()),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::document::{Fault, Step};
-use super::value::Time;
+use super::document::{ConfigProblem, KeyPathSegment};
+use super::value::HumanDuration;
 use crate::backend::{Limits, Spec};
 use crate::discovery::{DnsSource, FileSource};
 
@@ -31,7 +31,7 @@ pub struct RealServer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Its share among the others; 0 quiesces it. Default: 1.
-    #[serde(default = "one")]
+    #[serde(default = "default_weight")]
     pub weight: u32,
     /// The most connections at a time. Default: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,16 +41,16 @@ pub struct RealServer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume_connections: Option<u32>,
     /// Those of tier 0 come first, for the `priority` scheduler. Default: 0.
-    #[serde(default, skip_serializing_if = "is_first")]
+    #[serde(default, skip_serializing_if = "is_default_tier")]
     pub tier: u8,
 }
 
-const fn one() -> u32 {
+const fn default_weight() -> u32 {
     1
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-const fn is_first(tier: &u8) -> bool {
+const fn is_default_tier(tier: &u8) -> bool {
     *tier == 0
 }
 
@@ -59,20 +59,28 @@ impl RealServer {
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
         let (max_connections, resume_connections) = (None, None);
-        Self { address, name: None, weight: one(), max_connections, resume_connections, tier: 0 }
+        Self {
+            address,
+            name: None,
+            weight: default_weight(),
+            max_connections,
+            resume_connections,
+            tier: 0,
+        }
     }
 
     pub(crate) fn limits(&self) -> Limits {
-        let limits = Limits::max(self.max_connections.unwrap_or(0));
-        self.resume_connections.map_or(limits, |resume| limits.resume_below(resume))
+        let limits = Limits::new(self.max_connections.unwrap_or(0));
+        self.resume_connections.map_or(limits, |resume| limits.with_resume_below(resume))
     }
 
-    pub(crate) fn spec(&self) -> Spec<SocketAddr> {
+    pub(crate) fn backend_spec(&self) -> Spec<SocketAddr> {
         Spec::from(self.address).weight(self.weight).limits(self.limits()).tier(self.tier)
     }
 
-    pub(super) fn check(&self) -> Result<(), Fault> {
-        let wrong = |what: &str| Err(Fault::new([Step::Key("resume_connections")], what));
+    pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
+        let wrong =
+            |what: &str| Err(ConfigProblem::new([KeyPathSegment::Key("resume_connections")], what));
         match (self.resume_connections, self.max_connections) {
             (Some(_), None | Some(0)) => wrong("there is no `max_connections`"),
             (Some(resume), Some(max)) if resume > max => wrong("it is above `max_connections`"),
@@ -93,35 +101,38 @@ pub(crate) struct DiscoveryConfig {
     /// The targets of a service's records.
     srv: Option<String>,
     /// How often a file is looked at; the least time between two questions.
-    interval: Option<Time>,
+    interval: Option<HumanDuration>,
     #[serde(default)]
     name_servers: Vec<SocketAddr>,
     /// Believes a source that says that there are no servers at all.
     #[serde(default)]
     pub(crate) allow_empty: bool,
     /// How long servers that are no longer named may take to end their connections.
-    pub(crate) drain: Option<Time>,
+    pub(crate) drain: Option<HumanDuration>,
 }
 
 /// Where servers come from.
 #[derive(Debug)]
-pub(crate) enum Origin {
+pub(crate) enum ConfiguredSource {
     File(FileSource),
     Dns(DnsSource),
 }
 
 impl DiscoveryConfig {
-    pub(crate) fn origin(&self) -> Result<Origin, Fault> {
-        let wrong = |key, what: &str| Fault::new([Step::Key(key)], what);
+    pub(crate) fn build_source(&self) -> Result<ConfiguredSource, ConfigProblem> {
+        let wrong = |key, what: &str| ConfigProblem::new([KeyPathSegment::Key(key)], what);
         let dns = |made: Result<DnsSource, _>, key| {
-            let made = made
-                .map_err(|error: crate::discovery::SourceError| wrong(key, &error.to_string()))?;
+            let made = made.map_err(|error: crate::discovery::DiscoveryError| {
+                wrong(key, &error.to_string())
+            })?;
             let made = match &*self.name_servers {
                 [] => made,
                 servers => made.name_servers(servers.iter().copied()),
             };
-            Ok(Origin::Dns(match self.interval {
-                Some(Time(least)) => made.refresh_between(least, least.max(HOUR)),
+            Ok(ConfiguredSource::Dns(match self.interval {
+                Some(HumanDuration(least)) => {
+                    made.refresh_between(least, least.max(DEFAULT_MAX_REFRESH))
+                }
                 None => made,
             }))
         };
@@ -131,8 +142,8 @@ impl DiscoveryConfig {
         match (&self.file, &self.dns, &self.srv) {
             (Some(path), None, None) if self.name_servers.is_empty() => {
                 let source = FileSource::new(path);
-                Ok(Origin::File(match self.interval {
-                    Some(Time(interval)) => source.interval(interval),
+                Ok(ConfiguredSource::File(match self.interval {
+                    Some(HumanDuration(interval)) => source.interval(interval),
                     None => source,
                 }))
             }
@@ -141,9 +152,9 @@ impl DiscoveryConfig {
                 dns(DnsSource::addresses(name, self.port.unwrap_or_default()), "dns")
             }
             (None, None, Some(name)) => dns(DnsSource::srv(name), "srv"),
-            _ => Err(Fault::new([], "one of `file`, `dns` and `srv`")),
+            _ => Err(ConfigProblem::new([], "one of `file`, `dns` and `srv`")),
         }
     }
 }
 
-const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+const DEFAULT_MAX_REFRESH: std::time::Duration = std::time::Duration::from_secs(3600);

@@ -9,16 +9,16 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::check::CheckConfig;
-use super::document::{Fault, Step};
+use super::document::{ConfigProblem, KeyPathSegment};
 use super::ejection::EjectionConfig;
 use super::servers::{DiscoveryConfig, RealServer};
 use super::tcp::TcpConfig;
 use super::udp::UdpConfig;
-use super::value::{Several, Time, put};
+use super::value::{HumanDuration, OneOrMany, apply_if_some};
 use crate::backend::{FailMode, Quorum, SlowStart};
-use crate::balancer::{Affinity, Persistence, PersistenceBuilder};
-use crate::health::Plan;
-use crate::scheduler::Registry;
+use crate::balancer::{AffinityPolicy, Persistence, PersistenceBuilder};
+use crate::health::HealthPlan;
+use crate::scheduler::SchedulerRegistry;
 
 /// `[[service]]`
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -26,17 +26,17 @@ use crate::scheduler::Registry;
 pub(crate) struct ServiceConfig {
     pub(crate) name: String,
     #[serde(default)]
-    pub(crate) listen: Several<Listen>,
+    pub(crate) listen: OneOrMany<ListenAddress>,
     #[serde(default)]
-    pub(crate) protocol: Protocol,
-    #[serde(default = "wlc")]
+    pub(crate) protocol: ServiceProtocol,
+    #[serde(default = "default_scheduler")]
     pub(crate) scheduler: String,
     #[serde(default)]
-    pub(crate) engine: Engine,
+    pub(crate) engine: EngineKind,
     pub(crate) workers: Option<NonZeroUsize>,
     pub(crate) persistence: Option<PersistenceConfig>,
     #[serde(default)]
-    pub(crate) health: Several<CheckConfig>,
+    pub(crate) health: OneOrMany<CheckConfig>,
     pub(crate) ejection: Option<EjectionConfig>,
     pub(crate) slow_start: Option<SlowStartConfig>,
     #[serde(default)]
@@ -52,19 +52,19 @@ pub(crate) struct ServiceConfig {
     pub(crate) discovery: Option<DiscoveryConfig>,
 }
 
-fn wlc() -> String {
+fn default_scheduler() -> String {
     "wlc".to_owned()
 }
 
 /// Where clients come: an address and a port, or `unix:` and a path.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
 #[serde(try_from = "String")]
-pub(crate) enum Listen {
+pub(crate) enum ListenAddress {
     Address(SocketAddr),
     Unix(PathBuf),
 }
 
-impl TryFrom<String> for Listen {
+impl TryFrom<String> for ListenAddress {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -76,7 +76,7 @@ impl TryFrom<String> for Listen {
     }
 }
 
-impl fmt::Display for Listen {
+impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
@@ -88,7 +88,7 @@ impl fmt::Display for Listen {
 /// What is carried.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Protocol {
+pub(crate) enum ServiceProtocol {
     #[default]
     Tcp,
     Udp,
@@ -97,7 +97,7 @@ pub(crate) enum Protocol {
 /// What carries it.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Engine {
+pub(crate) enum EngineKind {
     #[default]
     Proxy,
 }
@@ -105,7 +105,7 @@ pub(crate) enum Engine {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PersistenceConfig {
-    timeout: Time,
+    timeout: HumanDuration,
     /// Bits of an IPv4 client that count, and of an IPv6 one.
     netmask: Option<u8>,
     netmask_v6: Option<u8>,
@@ -122,25 +122,29 @@ enum AffinityConfig {
     Stays,
 }
 
-impl From<AffinityConfig> for Affinity {
+impl From<AffinityConfig> for AffinityPolicy {
     fn from(config: AffinityConfig) -> Self {
         match config {
-            AffinityConfig::Ends => Self::Ends,
-            AffinityConfig::RunsOut => Self::RunsOut,
-            AffinityConfig::Stays => Self::Stays,
+            AffinityConfig::Ends => Self::End,
+            AffinityConfig::RunsOut => Self::Expire,
+            AffinityConfig::Stays => Self::Keep,
         }
     }
 }
 
 impl PersistenceConfig {
-    pub(crate) fn rule(&self) -> PersistenceBuilder {
-        let Time(timeout) = self.timeout;
-        let it = put(Persistence::new(timeout), self.netmask, PersistenceBuilder::ipv4_prefix);
-        let it = put(it, self.netmask_v6, PersistenceBuilder::ipv6_prefix);
-        let it = put(it, self.capacity, PersistenceBuilder::capacity);
-        let draining = self.draining.map(Affinity::from);
-        let it = put(it, draining, PersistenceBuilder::draining);
-        put(it, self.quiesced.map(Affinity::from), PersistenceBuilder::quiesced)
+    pub(crate) fn persistence_builder(&self) -> PersistenceBuilder {
+        let HumanDuration(timeout) = self.timeout;
+        let it = apply_if_some(
+            Persistence::builder(timeout),
+            self.netmask,
+            PersistenceBuilder::ipv4_prefix,
+        );
+        let it = apply_if_some(it, self.netmask_v6, PersistenceBuilder::ipv6_prefix);
+        let it = apply_if_some(it, self.capacity, PersistenceBuilder::capacity);
+        let draining = self.draining.map(AffinityPolicy::from);
+        let it = apply_if_some(it, draining, PersistenceBuilder::draining);
+        apply_if_some(it, self.quiesced.map(AffinityPolicy::from), PersistenceBuilder::quiesced)
     }
 }
 
@@ -148,17 +152,17 @@ impl PersistenceConfig {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SlowStartConfig {
-    window: Time,
+    window: HumanDuration,
     aggression: Option<f64>,
     /// In percent.
     floor: Option<u8>,
 }
 
 impl SlowStartConfig {
-    pub(crate) fn rule(&self) -> SlowStart {
+    pub(crate) fn to_slow_start(&self) -> SlowStart {
         let it = SlowStart::new(self.window.0);
-        let it = put(it, self.aggression, SlowStart::with_aggression);
-        put(it, self.floor, SlowStart::with_floor)
+        let it = apply_if_some(it, self.aggression, SlowStart::aggression);
+        apply_if_some(it, self.floor, SlowStart::min_percent)
     }
 }
 
@@ -169,8 +173,8 @@ pub(crate) struct FailModeConfig(pub(crate) FailMode);
 
 impl<'de> Deserialize<'de> for FailModeConfig {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl serde::de::Visitor<'_> for Either {
+        struct FailModeVisitor;
+        impl serde::de::Visitor<'_> for FailModeVisitor {
             type Value = FailModeConfig;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -191,7 +195,7 @@ impl<'de> Deserialize<'de> for FailModeConfig {
                 }
             }
         }
-        deserializer.deserialize_any(Either)
+        deserializer.deserialize_any(FailModeVisitor)
     }
 }
 
@@ -206,81 +210,85 @@ pub(crate) struct QuorumConfig {
 }
 
 impl QuorumConfig {
-    pub(crate) fn rule(self) -> Quorum {
-        let it = put(Quorum::new(self.weight), self.hysteresis, Quorum::hysteresis);
+    pub(crate) fn to_quorum(self) -> Quorum {
+        let it = apply_if_some(Quorum::new(self.weight), self.hysteresis, Quorum::hysteresis);
         if self.advisory { it.advisory() } else { it }
     }
 }
 
 impl ServiceConfig {
-    pub(super) fn check(&self) -> Result<(), Fault> {
-        let wrong = |key, what: &str| Err(Fault::new([Step::Key(key)], what));
-        let Engine::Proxy = self.engine;
-        if let Err(error) = Registry::default().parse(&self.scheduler) {
+    pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
+        let wrong = |key, what: &str| Err(ConfigProblem::new([KeyPathSegment::Key(key)], what));
+        let EngineKind::Proxy = self.engine;
+        if let Err(error) = SchedulerRegistry::default().parse(&self.scheduler) {
             return wrong("scheduler", &error.to_string());
         }
         let mut addresses = BTreeSet::new();
         for (n, server) in self.servers.iter().enumerate() {
-            let at = [Step::Key("server"), Step::Nth(n)];
+            let at = [KeyPathSegment::Key("server"), KeyPathSegment::Index(n)];
             if !addresses.insert(server.address) {
                 let what = format!("{} is there twice", server.address);
-                return Err(Fault::new([Step::Key("address")], what).below(&at));
+                return Err(
+                    ConfigProblem::new([KeyPathSegment::Key("address")], what).prefixed(&at)
+                );
             }
-            server.check().map_err(|fault| fault.below(&at))?;
+            server.validate().map_err(|fault| fault.prefixed(&at))?;
         }
         if self.discovery.is_some() && !self.servers.is_empty() {
             return wrong("discovery", "there are servers already: one of the two");
         }
         match self.protocol {
-            Protocol::Udp if self.sorry_server.is_some() => {
+            ServiceProtocol::Udp if self.sorry_server.is_some() => {
                 return wrong("sorry_server", "services of UDP have none");
             }
-            Protocol::Udp if self.tcp != TcpConfig::default() => {
+            ServiceProtocol::Udp if self.tcp != TcpConfig::default() => {
                 return wrong("tcp", "the service is one of UDP");
             }
-            Protocol::Tcp if self.udp != UdpConfig::default() => {
+            ServiceProtocol::Tcp if self.udp != UdpConfig::default() => {
                 return wrong("udp", "the service is one of TCP");
             }
-            Protocol::Udp if self.unix().is_some() => {
+            ServiceProtocol::Udp if self.unix_path().is_some() => {
                 return wrong("listen", "services of UDP have addresses");
             }
             _ => {}
         }
-        self.tcp.check().map_err(|fault| fault.below(&[Step::Key("tcp")]))?;
+        self.tcp.validate().map_err(|fault| fault.prefixed(&[KeyPathSegment::Key("tcp")]))?;
         if let Some(discovery) = &self.discovery {
-            let origin = discovery.origin().map(drop);
-            origin.map_err(|fault| fault.below(&[Step::Key("discovery")]))?;
+            let origin = discovery.build_source().map(drop);
+            origin.map_err(|fault| fault.prefixed(&[KeyPathSegment::Key("discovery")]))?;
         }
-        self.plan().map(drop)
+        self.health_plan().map(drop)
     }
 
-    fn unix(&self) -> Option<&PathBuf> {
+    fn unix_path(&self) -> Option<&PathBuf> {
         self.listen.0.iter().find_map(|listen| match listen {
-            Listen::Unix(path) => Some(path),
-            Listen::Address(_) => None,
+            ListenAddress::Unix(path) => Some(path),
+            ListenAddress::Address(_) => None,
         })
     }
 
     /// Who looks after the servers. Without checks, slow starts and ejections still move on.
-    pub(crate) fn plan(&self) -> Result<Plan, Fault> {
-        let mut plan = Plan::new(&*self.name);
-        let Several(checks) = &self.health;
+    pub(crate) fn health_plan(&self) -> Result<HealthPlan, ConfigProblem> {
+        let mut plan = HealthPlan::new(&*self.name);
+        let OneOrMany(checks) = &self.health;
         for (n, check) in checks.iter().enumerate() {
-            let at = [Step::Key("health"), Step::Nth(n)];
-            plan = plan.check(check.checks().map_err(|fault| fault.below(&at))?);
+            let at = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
+            plan = plan.check(check.to_checks().map_err(|fault| fault.prefixed(&at))?);
             let sound = plan.validate();
-            sound.map_err(|error| Fault::new(at, error.to_string()))?;
+            sound.map_err(|error| ConfigProblem::new(at, error.to_string()))?;
         }
         if let Some(ejection) = &self.ejection {
-            plan = plan.eject(ejection.rules());
+            plan = plan.ejection(ejection.to_ejection());
             let sound = plan.validate();
-            sound.map_err(|error| Fault::new([Step::Key("ejection")], error.to_string()))?;
+            sound.map_err(|error| {
+                ConfigProblem::new([KeyPathSegment::Key("ejection")], error.to_string())
+            })?;
         }
         Ok(plan)
     }
 
     /// Threads that carry it.
-    pub(crate) fn workers(&self, whole: Option<NonZeroUsize>) -> Option<usize> {
+    pub(crate) fn effective_workers(&self, whole: Option<NonZeroUsize>) -> Option<usize> {
         self.workers.or(whole).map(usize::from)
     }
 }

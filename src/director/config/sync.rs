@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::Deserialize;
 
-use super::value::Secret;
+use super::value::HexSecret;
 
 /// `[sync]`
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -19,7 +19,7 @@ pub(crate) struct SyncConfig {
 }
 
 #[derive(Clone, Deserialize, Eq, PartialEq)]
-#[serde(try_from = "Secret")]
+#[serde(try_from = "HexSecret")]
 struct SyncKey([u8; 32]);
 
 impl fmt::Debug for SyncKey {
@@ -28,10 +28,10 @@ impl fmt::Debug for SyncKey {
     }
 }
 
-impl TryFrom<Secret> for SyncKey {
+impl TryFrom<HexSecret> for SyncKey {
     type Error = &'static str;
 
-    fn try_from(Secret(bytes): Secret) -> Result<Self, &'static str> {
+    fn try_from(HexSecret(bytes): HexSecret) -> Result<Self, &'static str> {
         let bytes = bytes.try_into().map_err(|_| "a key of 32 bytes, which are 64 digits")?;
         Ok(Self(bytes))
     }

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::document::{Fault, Step};
-use super::value::{Patience, Several, Time, put, put_time};
+use super::document::{ConfigProblem, KeyPathSegment};
+use super::value::{
+    DurationOrNever, HumanDuration, OneOrMany, apply_duration_if_some, apply_if_some,
+};
 use crate::Balancer;
-use crate::forward::sni::Names;
-use crate::forward::{Forwarder, ProxyOut, Rate, Source};
+use crate::forward::sni::ServerNameTable;
+use crate::forward::{ConnectionRate, Forwarder, ProxyHeaderOptions, SourceAddress};
 
 /// `[service.tcp]`: what is left out is as [`Forwarder`] has it.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -22,23 +24,23 @@ pub(crate) struct TcpConfig {
     client_prefix_v6: Option<u8>,
     accept_rate: Option<u32>,
     accept_burst: Option<u32>,
-    queue: Option<QueueConfig>,
-    connect_timeout: Option<Time>,
-    connect_deadline: Option<Time>,
+    queue: Option<TcpQueueConfig>,
+    connect_timeout: Option<HumanDuration>,
+    connect_deadline: Option<HumanDuration>,
     connect_attempts: Option<u32>,
-    idle_timeout: Option<Patience>,
-    half_closed_timeout: Option<Patience>,
-    total_timeout: Option<Patience>,
+    idle_timeout: Option<DurationOrNever>,
+    half_closed_timeout: Option<DurationOrNever>,
+    total_timeout: Option<DurationOrNever>,
     #[serde(default)]
     cut_on_down: bool,
-    keepalive: Option<Time>,
-    user_timeout: Option<Time>,
+    keepalive: Option<HumanDuration>,
+    user_timeout: Option<HumanDuration>,
     fastopen: Option<u32>,
     #[serde(default)]
     fastopen_servers: bool,
-    source: Option<Several<Origin>>,
-    accept_proxy: Option<Time>,
-    send_proxy: Option<ProxyVersion>,
+    source: Option<OneOrMany<SourceAddressConfig>>,
+    accept_proxy: Option<HumanDuration>,
+    send_proxy: Option<ProxyVersionConfig>,
     #[serde(default)]
     proxy_unique_id: bool,
     #[serde(default)]
@@ -49,23 +51,23 @@ pub(crate) struct TcpConfig {
     /// Services by the name that a TLS client asks for; `*` is for all others.
     #[serde(default)]
     server_names: BTreeMap<String, String>,
-    hello_timeout: Option<Time>,
+    hello_timeout: Option<HumanDuration>,
 }
 
 /// Who may wait for a server.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
-struct QueueConfig {
+struct TcpQueueConfig {
     capacity: usize,
-    patience: Time,
+    patience: HumanDuration,
 }
 
 /// The address that servers see: one of this machine's, or the client's own.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "String")]
-struct Origin(Option<IpAddr>);
+struct SourceAddressConfig(Option<IpAddr>);
 
-impl TryFrom<String> for Origin {
+impl TryFrom<String> for SourceAddressConfig {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -79,21 +81,21 @@ impl TryFrom<String> for Origin {
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
-enum ProxyVersion {
+enum ProxyVersionConfig {
     V1,
     V2,
 }
 
 /// How long a client may take for its ClientHello, unless that is said.
-const HELLO: Duration = Duration::from_secs(5);
+const DEFAULT_CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl TcpConfig {
-    pub(super) fn check(&self) -> Result<(), Fault> {
-        let wrong = |key, what: &str| Err(Fault::new([Step::Key(key)], what));
+    pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
+        let wrong = |key, what: &str| Err(ConfigProblem::new([KeyPathSegment::Key(key)], what));
         if self.accept_burst.is_some() && self.accept_rate.is_none() {
             return wrong("accept_burst", "of which `accept_rate`?");
         }
-        let is_plain = self.send_proxy != Some(ProxyVersion::V2);
+        let is_plain = self.send_proxy != Some(ProxyVersionConfig::V2);
         if is_plain && self.proxy_unique_id {
             return wrong("proxy_unique_id", "only `send_proxy = \"v2\"` has it");
         }
@@ -104,25 +106,28 @@ impl TcpConfig {
         {
             return wrong("hello_timeout", "nothing asks for a server name");
         }
-        let origins = self.source.as_ref().map_or(&[][..], |Several(all)| all);
-        if origins.len() > 1 && origins.contains(&Origin(None)) {
+        let origins = self.source.as_ref().map_or(&[][..], |OneOrMany(all)| all);
+        if origins.len() > 1 && origins.contains(&SourceAddressConfig(None)) {
             return wrong("source", "either \"client\" or addresses");
         }
-        self.names(&|_| Some(())).map(drop)
+        self.server_name_map(&|_| Some(())).map(drop)
     }
 
     /// The services that server names lead to.
-    pub(crate) fn routes(&self) -> impl Iterator<Item = &String> {
+    pub(crate) fn routed_services(&self) -> impl Iterator<Item = &String> {
         self.server_names.values()
     }
 
-    fn names<V>(&self, value: &dyn Fn(&str) -> Option<V>) -> Result<Names<V>, Fault> {
-        let wrong = |what: String| Fault::new([Step::Key("server_names")], what);
-        let mut names = Names::new();
+    fn server_name_map<V>(
+        &self,
+        value: &dyn Fn(&str) -> Option<V>,
+    ) -> Result<ServerNameTable<V>, ConfigProblem> {
+        let wrong = |what: String| ConfigProblem::new([KeyPathSegment::Key("server_names")], what);
+        let mut names = ServerNameTable::new();
         for (pattern, service) in &self.server_names {
             let value = value(service).ok_or_else(|| wrong(format!("no service {service:?}")))?;
             if pattern == "*" {
-                names = names.or(value);
+                names = names.with_default(value);
             } else {
                 names.insert(pattern, value).map_err(|error| wrong(error.to_string()))?;
             }
@@ -131,28 +136,37 @@ impl TcpConfig {
     }
 
     /// Sets a forwarder up. `balancer` finds that of another service.
-    pub(crate) fn set_up(
+    pub(crate) fn configure(
         &self,
         forwarder: Forwarder,
         balancer: &dyn Fn(&str) -> Option<Balancer<SocketAddr>>,
     ) -> Forwarder {
-        let it = put(forwarder, self.max_connections, Forwarder::max_connections);
-        let it = put(it, self.max_connections_per_client, Forwarder::max_connections_per_client);
+        let it = apply_if_some(forwarder, self.max_connections, Forwarder::max_connections);
+        let it = apply_if_some(
+            it,
+            self.max_connections_per_client,
+            Forwarder::max_connections_per_client,
+        );
         let (v4, v6) = (self.client_prefix.unwrap_or(32), self.client_prefix_v6.unwrap_or(64));
         let it = it.client_prefixes(v4, v6);
-        let rate = self.accept_rate.map(Rate::per_second);
+        let rate = self.accept_rate.map(ConnectionRate::per_second);
+        let it = apply_if_some(
+            it,
+            rate.map(|it| apply_if_some(it, self.accept_burst, ConnectionRate::burst)),
+            Forwarder::accept_rate,
+        );
         let it =
-            put(it, rate.map(|it| put(it, self.accept_burst, Rate::burst)), Forwarder::accept_rate);
-        let it = put(it, self.queue, |it, queue| it.queue(queue.capacity, queue.patience.0));
-        let it = put_time(it, self.accept_proxy, Forwarder::accept_proxy);
-        let it = put(it, self.send_proxy(), Forwarder::send_proxy);
-        let it = put(it, self.source(), Forwarder::source);
-        let it = put(it, self.fastopen, Forwarder::fastopen);
+            apply_if_some(it, self.queue, |it, queue| it.queue(queue.capacity, queue.patience.0));
+        let it = apply_duration_if_some(it, self.accept_proxy, Forwarder::accept_proxy);
+        let it = apply_if_some(it, self.proxy_header(), Forwarder::send_proxy);
+        let it = apply_if_some(it, self.connect_source(), Forwarder::source);
+        let it = apply_if_some(it, self.fastopen, Forwarder::fastopen);
         let it = it.cut_on_down(self.cut_on_down).fastopen_backends(self.fastopen_servers);
-        let it = self.time(it);
-        let Time(hello) = self.hello_timeout.unwrap_or(Time(HELLO));
+        let it = self.configure_timeouts(it);
+        let HumanDuration(hello) =
+            self.hello_timeout.unwrap_or(HumanDuration(DEFAULT_CLIENT_HELLO_TIMEOUT));
         let it = if self.key_by_server_name { it.key_by_server_name(hello) } else { it };
-        match self.names(balancer) {
+        match self.server_name_map(balancer) {
             Ok(names) if !self.server_names.is_empty() => it.services_by_server_name(hello, names),
             // That they are there was checked with the configuration.
             _ => it,
@@ -160,30 +174,31 @@ impl TcpConfig {
     }
 
     /// How long everything may take.
-    fn time(&self, forwarder: Forwarder) -> Forwarder {
-        let until = |patience: Option<Patience>| patience.map(|Patience(time)| time);
-        let it = put_time(forwarder, self.connect_timeout, Forwarder::connect_timeout);
-        let it = put_time(it, self.connect_deadline, Forwarder::connect_deadline);
-        let it = put(it, self.connect_attempts, Forwarder::connect_attempts);
-        let it = put(it, until(self.idle_timeout), Forwarder::idle_timeout);
-        let it = put(it, until(self.half_closed_timeout), Forwarder::half_closed_timeout);
-        let it = put(it, until(self.total_timeout), Forwarder::total_timeout);
-        let it = put_time(it, self.keepalive, Forwarder::keepalive);
-        put_time(it, self.user_timeout, Forwarder::user_timeout)
+    fn configure_timeouts(&self, forwarder: Forwarder) -> Forwarder {
+        let until = |patience: Option<DurationOrNever>| patience.map(|DurationOrNever(time)| time);
+        let it =
+            apply_duration_if_some(forwarder, self.connect_timeout, Forwarder::connect_timeout);
+        let it = apply_duration_if_some(it, self.connect_deadline, Forwarder::connect_deadline);
+        let it = apply_if_some(it, self.connect_attempts, Forwarder::connect_attempts);
+        let it = apply_if_some(it, until(self.idle_timeout), Forwarder::idle_timeout);
+        let it = apply_if_some(it, until(self.half_closed_timeout), Forwarder::half_closed_timeout);
+        let it = apply_if_some(it, until(self.total_timeout), Forwarder::total_timeout);
+        let it = apply_duration_if_some(it, self.keepalive, Forwarder::keepalive);
+        apply_duration_if_some(it, self.user_timeout, Forwarder::user_timeout)
     }
 
-    fn send_proxy(&self) -> Option<ProxyOut> {
+    fn proxy_header(&self) -> Option<ProxyHeaderOptions> {
         let out = match self.send_proxy? {
-            ProxyVersion::V1 => ProxyOut::v1(),
-            ProxyVersion::V2 => ProxyOut::v2(),
+            ProxyVersionConfig::V1 => ProxyHeaderOptions::v1(),
+            ProxyVersionConfig::V2 => ProxyHeaderOptions::v2(),
         };
-        let out = if self.proxy_unique_id { out.with_unique_id() } else { out };
-        Some(if self.proxy_checksum { out.with_checksum() } else { out })
+        let out = if self.proxy_unique_id { out.unique_id() } else { out };
+        Some(if self.proxy_checksum { out.checksum() } else { out })
     }
 
-    fn source(&self) -> Option<Source> {
-        let Several(origins) = self.source.as_ref()?;
+    fn connect_source(&self) -> Option<SourceAddress> {
+        let OneOrMany(origins) = self.source.as_ref()?;
         let addresses: Option<Vec<_>> = origins.iter().map(|origin| origin.0).collect();
-        Some(addresses.map_or(Source::Client, Source::Addresses))
+        Some(addresses.map_or(SourceAddress::Client, SourceAddress::Addresses))
     }
 }

@@ -28,11 +28,11 @@ const SOUND: &str = r#"
 
 #[test]
 fn a_sound_configuration_is_read() {
-    let config = Config::parse(SOUND).expect("sound");
+    let config = DirectorConfig::parse(SOUND).expect("sound");
     assert_eq!(config.services[0].servers[0].weight, 3);
     assert_eq!(config.sync.as_ref().expect("there").key()[..3], [0, 1, 2]);
     assert!(!format!("{config:?}").contains("0001"), "keys are not to be shown");
-    assert!(config.services[0].plan().is_ok());
+    assert!(config.services[0].health_plan().is_ok());
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn what_is_wrong_is_named_with_its_place() {
         ("weight = 3", "weight =", "configuration:12:13: "),
     ] {
         assert!(SOUND.contains(right));
-        let error = Config::parse(&SOUND.replacen(right, wrong, 1)).expect_err(wrong);
+        let error = DirectorConfig::parse(&SOUND.replacen(right, wrong, 1)).expect_err(wrong);
         assert!(error.to_string().contains(said), "{wrong}:\n{said}\n{error}");
     }
 }
@@ -83,7 +83,7 @@ fn what_is_wrong_is_named_with_its_place() {
 fn parts_that_do_not_fit_together_are_named() {
     let alone = SOUND.split("[vrrp]").next().expect("the beginning").to_owned();
     let sync = SOUND.rsplit("[sync]").next().expect("the end");
-    let said = |text: &str| Config::parse(text).expect_err("unsound").to_string();
+    let said = |text: &str| DirectorConfig::parse(text).expect_err("unsound").to_string();
     assert!(said("").contains("there is no [[service]]"));
     let error = said(&format!("{alone}[sync]{sync}"));
     assert!(error.contains("sync: without [vrrp] there is no standby"), "{error}");
@@ -115,12 +115,12 @@ fn files_include_others() {
     let main = write("main.toml", "include = [\"services/*.toml\"]\nworkers = 2\n");
     write("services/b.toml", &service("b", 2));
     write("services/a.toml", &(service("a", 1) + "scheduler = \"${LVS_NO_SUCH:-rr}\"\n"));
-    let config = Config::load(&main).expect("sound");
+    let config = DirectorConfig::load(&main).expect("sound");
     let names: Vec<_> = config.services.iter().map(|service| &*service.name).collect();
     assert_eq!(names, ["a", "b"]);
     assert_eq!((&*config.services[0].scheduler, config.workers.map(usize::from)), ("rr", Some(2)));
 
-    let said = || Config::load(&main).expect_err("unsound").to_string();
+    let said = || DirectorConfig::load(&main).expect_err("unsound").to_string();
     write("services/b.toml", &service("a", 2));
     assert!(
         said().contains("services/b.toml:2:8: service.a.name: there is a service"),
@@ -141,11 +141,12 @@ fn files_include_others() {
 #[test]
 fn the_samples_are_sound() {
     let path = |name: &str| format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"));
-    let config = Config::load(path("standby.toml")).expect("sound");
+    let config = DirectorConfig::load(path("standby.toml")).expect("sound");
     assert!(config.has_standby() && config.sync.is_some());
-    let config = Config::load(path("director.toml")).unwrap_or_else(|error| panic!("{error}"));
+    let config =
+        DirectorConfig::load(path("director.toml")).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.services.len(), 6);
-    let error = Config::load("no/such.toml").expect_err("it is not there");
+    let error = DirectorConfig::load("no/such.toml").expect_err("it is not there");
     assert_eq!(error.to_string(), "cannot read no/such.toml");
 }
 
@@ -192,7 +193,7 @@ fn the_sample_says_everything() {
             }
             _ => format!("{table}{unknown}\n{rest}"),
         };
-        let error = Config::parse(&text).expect_err("unknown").to_string();
+        let error = DirectorConfig::parse(&text).expect_err("unknown").to_string();
         assert!(error.contains("unknown field `no_such_key`, expected"), "{table}: {error}");
         for key in error.split('`').skip(1).step_by(2).skip(1) {
             assert!(

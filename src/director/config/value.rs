@@ -12,9 +12,9 @@ use serde::{Deserialize, Deserializer};
 /// A length of time: `"500ms"`, `"1s"`, `"5m"`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "String")]
-pub(crate) struct Time(pub(crate) Duration);
+pub(crate) struct HumanDuration(pub(crate) Duration);
 
-impl TryFrom<String> for Time {
+impl TryFrom<String> for HumanDuration {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -27,25 +27,25 @@ impl TryFrom<String> for Time {
 /// A length of time, or `"never"`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "String")]
-pub(crate) struct Patience(pub(crate) Option<Duration>);
+pub(crate) struct DurationOrNever(pub(crate) Option<Duration>);
 
-impl TryFrom<String> for Patience {
+impl TryFrom<String> for DurationOrNever {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
         if text == "never" {
             return Ok(Self(None));
         }
-        Time::try_from(text).map(|Time(time)| Self(Some(time)))
+        HumanDuration::try_from(text).map(|HumanDuration(time)| Self(Some(time)))
     }
 }
 
 /// What says by itself what is wrong with it.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(bound = "T: FromStr<Err: Display>")]
-pub(crate) struct Parsed<T>(#[serde(deserialize_with = "parsed")] pub(crate) T);
+pub(crate) struct FromText<T>(#[serde(deserialize_with = "deserialize_from_str")] pub(crate) T);
 
-fn parsed<'de, D: Deserializer<'de>, T>(deserializer: D) -> Result<T, D::Error>
+fn deserialize_from_str<'de, D: Deserializer<'de>, T>(deserializer: D) -> Result<T, D::Error>
 where
     T: FromStr<Err: Display>,
 {
@@ -55,18 +55,18 @@ where
 /// Bytes that are not to be shown, in hexadecimal.
 #[derive(Clone, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "String")]
-pub(crate) struct Secret(pub(crate) Vec<u8>);
+pub(crate) struct HexSecret(pub(crate) Vec<u8>);
 
-impl TryFrom<String> for Secret {
+impl TryFrom<String> for HexSecret {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, &'static str> {
         const WRONG: &str = "a key is written in hexadecimal, as by `openssl rand -hex 32`";
-        hex(&text).map(Self).ok_or(WRONG)
+        decode_hex(&text).map(Self).ok_or(WRONG)
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for HexSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
     }
@@ -74,16 +74,16 @@ impl fmt::Debug for Secret {
 
 /// A text that is not to be shown.
 #[derive(Clone, Deserialize, Eq, PartialEq)]
-pub(crate) struct Hidden(pub(crate) String);
+pub(crate) struct SecretString(pub(crate) String);
 
-impl fmt::Debug for Hidden {
+impl fmt::Debug for SecretString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Hidden")
     }
 }
 
 /// Bytes of their digits.
-pub(crate) fn hex(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = text.chars().map(|it| it.to_digit(16)).collect::<Option<_>>()?;
     let pairs = digits.len().is_multiple_of(2).then(|| digits.chunks_exact(2));
     pairs.map(|pairs| pairs.map(|pair| (pair[0] * 16 + pair[1]) as u8).collect())
@@ -91,9 +91,9 @@ pub(crate) fn hex(text: &str) -> Option<Vec<u8>> {
 
 /// Codes: `200`, `"200-299, 404"`.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Codes(pub(crate) Vec<RangeInclusive<u16>>);
+pub(crate) struct CodeRanges(pub(crate) Vec<RangeInclusive<u16>>);
 
-impl FromStr for Codes {
+impl FromStr for CodeRanges {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -109,44 +109,44 @@ impl FromStr for Codes {
     }
 }
 
-impl<'de> Deserialize<'de> for Codes {
+impl<'de> Deserialize<'de> for CodeRanges {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl Visitor<'_> for Either {
-            type Value = Codes;
+        struct CodeRangesVisitor;
+        impl Visitor<'_> for CodeRangesVisitor {
+            type Value = CodeRanges;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a code, or codes as in \"200-299, 404\"")
             }
 
-            fn visit_i64<E: Error>(self, code: i64) -> Result<Codes, E> {
+            fn visit_i64<E: Error>(self, code: i64) -> Result<CodeRanges, E> {
                 let code = u16::try_from(code).map_err(|_| E::custom("no such code"))?;
-                Ok(Codes(vec![code..=code]))
+                Ok(CodeRanges(vec![code..=code]))
             }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<Codes, E> {
+            fn visit_str<E: Error>(self, text: &str) -> Result<CodeRanges, E> {
                 text.parse().map_err(E::custom)
             }
         }
-        deserializer.deserialize_any(Either)
+        deserializer.deserialize_any(CodeRangesVisitor)
     }
 }
 
 /// One, or a list of several.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Several<T>(pub(crate) Vec<T>);
+pub(crate) struct OneOrMany<T>(pub(crate) Vec<T>);
 
-impl<T> Default for Several<T> {
+impl<T> Default for OneOrMany<T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Several<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either<T>(std::marker::PhantomData<T>);
         impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
-            type Value = Several<T>;
+            type Value = OneOrMany<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("one, or a list of several")
@@ -154,15 +154,15 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Several<T> {
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
                 let one = T::deserialize(serde::de::value::StrDeserializer::new(text))?;
-                Ok(Several(vec![one]))
+                Ok(OneOrMany(vec![one]))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                Ok(Several(vec![T::deserialize(MapAccessDeserializer::new(map))?]))
+                Ok(OneOrMany(vec![T::deserialize(MapAccessDeserializer::new(map))?]))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(Several)
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(OneOrMany)
             }
         }
         deserializer.deserialize_any(Either(std::marker::PhantomData))
@@ -170,15 +170,19 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Several<T> {
 }
 
 /// Changes what there is a word about.
-pub(crate) fn put<T, V>(whole: T, value: Option<V>, set: impl FnOnce(T, V) -> T) -> T {
+pub(crate) fn apply_if_some<T, V>(whole: T, value: Option<V>, set: impl FnOnce(T, V) -> T) -> T {
     match value {
         Some(value) => set(whole, value),
         None => whole,
     }
 }
 
-pub(crate) fn put_time<T>(whole: T, time: Option<Time>, set: impl FnOnce(T, Duration) -> T) -> T {
-    put(whole, time.map(|Time(time)| time), set)
+pub(crate) fn apply_duration_if_some<T>(
+    whole: T,
+    time: Option<HumanDuration>,
+    set: impl FnOnce(T, Duration) -> T,
+) -> T {
+    apply_if_some(whole, time.map(|HumanDuration(time)| time), set)
 }
 
 #[cfg(test)]
@@ -187,16 +191,16 @@ mod tests {
 
     #[test]
     fn codes_are_ranges() {
-        let Codes(codes) = "200-299, 404".parse().expect("sound");
+        let CodeRanges(codes) = "200-299, 404".parse().expect("sound");
         assert_eq!(codes, [200..=299, 404..=404]);
         for wrong in ["", "299-200", "x", "200-", "70000"] {
-            assert!(wrong.parse::<Codes>().is_err(), "{wrong}");
+            assert!(wrong.parse::<CodeRanges>().is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn bytes_have_two_digits_each() {
-        assert_eq!(hex("00fF"), Some(vec![0, 255]));
-        assert_eq!((hex("0"), hex("0g"), hex("")), (None, None, Some(vec![])));
+        assert_eq!(decode_hex("00fF"), Some(vec![0, 255]));
+        assert_eq!((decode_hex("0"), decode_hex("0g"), decode_hex("")), (None, None, Some(vec![])));
     }
 }

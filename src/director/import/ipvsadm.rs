@@ -5,22 +5,22 @@ use std::iter::Peekable;
 use std::net::{IpAddr, SocketAddr};
 
 use super::ImportError;
-use super::output::{Inline, Output, Table};
-use crate::scheduler::Registry;
+use super::output::{ImportedConfig, TomlInlineTable, TomlTable};
+use crate::scheduler::SchedulerRegistry;
 
 /// What is given without a word about it.
-const PERSISTENT: &str = "360";
+const DEFAULT_PERSISTENCE_TIMEOUT: &str = "360";
 
 /// A service, and its table.
-struct Service {
-    table: Table,
+struct IpvsadmService {
+    table: TomlTable,
     /// Servers have been named that are not behind this machine.
-    is_direct: bool,
+    has_direct_servers: bool,
 }
 
-pub(super) fn import(text: &str) -> Result<Output, ImportError> {
-    let mut output = Output::default();
-    let mut services: BTreeMap<String, Service> = BTreeMap::new();
+pub(super) fn import(text: &str) -> Result<ImportedConfig, ImportError> {
+    let mut output = ImportedConfig::default();
+    let mut services: BTreeMap<String, IpvsadmService> = BTreeMap::new();
     let mut order = Vec::new();
     for (n, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -28,179 +28,187 @@ pub(super) fn import(text: &str) -> Result<Output, ImportError> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let mut command = Command { line: n + 1, words: line.split_whitespace().peekable() };
-        match command.words.next() {
+        let mut command =
+            IpvsadmCommand { line: n + 1, arguments: line.split_whitespace().peekable() };
+        match command.arguments.next() {
             Some("-A" | "--add-service") => {
-                if let Some((key, service)) = command.service(&mut output, order.len())? {
+                if let Some((key, service)) = command.add_service(&mut output, order.len())? {
                     order.push(key.clone());
                     services.insert(key, service);
                 }
             }
-            Some("-a" | "--add-server") => command.server(&mut output, &mut services)?,
-            _ => output.note(n + 1, format!("`{line}`")),
+            Some("-a" | "--add-server") => command.add_server(&mut output, &mut services)?,
+            _ => output.report_skipped(n + 1, format!("`{line}`")),
         }
     }
     for key in order {
         let Some(mut service) = services.remove(&key) else { continue };
-        if service.is_direct {
-            service.table.note(
+        if service.has_direct_servers {
+            service.table.push_comment(
                 "Servers answered clients themselves (-g, -i). Here they answer the director, which \
                  they see as the client, unless `tcp = { source = \"client\" }`.",
             );
         }
-        output.add(service.table);
+        output.push_table(service.table);
     }
     Ok(output)
 }
 
-struct Command<'a> {
+struct IpvsadmCommand<'a> {
     line: usize,
-    words: Peekable<std::str::SplitWhitespace<'a>>,
+    arguments: Peekable<std::str::SplitWhitespace<'a>>,
 }
 
-impl<'a> Command<'a> {
-    fn wrong(&self, what: impl Into<String>) -> ImportError {
+impl<'a> IpvsadmCommand<'a> {
+    fn error(&self, what: impl Into<String>) -> ImportError {
         ImportError::new(self.line, what)
     }
 
-    fn value(&mut self, option: &str) -> Result<&'a str, ImportError> {
-        self.words.next().ok_or_else(|| self.wrong(format!("{option} of what?")))
+    fn next_value(&mut self, option: &str) -> Result<&'a str, ImportError> {
+        self.arguments.next().ok_or_else(|| self.error(format!("{option} of what?")))
     }
 
     /// An address and a port; without one it is every port.
-    fn address(&self, text: &str) -> Result<SocketAddr, ImportError> {
+    fn parse_address(&self, text: &str) -> Result<SocketAddr, ImportError> {
         let bare = || text.trim_matches(['[', ']']).parse::<IpAddr>().ok();
         let address = text.parse().ok().or_else(|| Some(SocketAddr::new(bare()?, 0)));
         address.ok_or_else(|| {
-            self.wrong(format!("{text:?} is no address: let `ipvsadm-save -n` write numbers"))
+            self.error(format!("{text:?} is no address: let `ipvsadm-save -n` write numbers"))
         })
     }
 
     /// `-A`
-    fn service(
+    fn add_service(
         &mut self,
-        output: &mut Output,
+        output: &mut ImportedConfig,
         number: usize,
-    ) -> Result<Option<(String, Service)>, ImportError> {
+    ) -> Result<Option<(String, IpvsadmService)>, ImportError> {
         let (mut key, mut protocol, mut address) = (String::new(), "tcp", None);
         let (mut scheduler, mut flags) = ("wlc", Vec::new());
         let (mut persistent, mut mask, mut is_ops) = (None, None, false);
-        while let Some(option) = self.words.next() {
+        while let Some(option) = self.arguments.next() {
             match option {
                 "-t" | "--tcp-service" | "-u" | "--udp-service" => {
-                    let text = self.value(option)?;
+                    let text = self.next_value(option)?;
                     protocol = protocol_of(option);
-                    (key, address) = (format!("{protocol} {text}"), Some(self.address(text)?));
+                    (key, address) =
+                        (format!("{protocol} {text}"), Some(self.parse_address(text)?));
                 }
                 "-f" | "--fwmark-service" | "--sctp-service" => {
-                    let text = self.value(option)?;
-                    output.note(
+                    let text = self.next_value(option)?;
+                    output.report_skipped(
                         self.line,
                         format!("a service of `{option} {text}`, and its servers"),
                     );
                     return Ok(None);
                 }
-                "-s" | "--scheduler" => scheduler = self.value(option)?,
-                "-b" | "--sched-flags" => flags.extend(self.value(option)?.split(',')),
+                "-s" | "--scheduler" => scheduler = self.next_value(option)?,
+                "-b" | "--sched-flags" => flags.extend(self.next_value(option)?.split(',')),
                 "-p" | "--persistent" => {
-                    let seconds = self.words.next_if(|it| it.parse::<u32>().is_ok());
-                    persistent = Some(seconds.unwrap_or(PERSISTENT));
+                    let seconds = self.arguments.next_if(|it| it.parse::<u32>().is_ok());
+                    persistent = Some(seconds.unwrap_or(DEFAULT_PERSISTENCE_TIMEOUT));
                 }
-                "-M" | "--netmask" => mask = Some(self.value(option)?),
+                "-M" | "--netmask" => mask = Some(self.next_value(option)?),
                 "-o" | "--ops" => is_ops = true,
                 "--pe" => {
-                    let engine = self.value(option)?;
-                    output.note(self.line, format!("persistence engine `{engine}`"));
+                    let engine = self.next_value(option)?;
+                    output.report_skipped(self.line, format!("persistence engine `{engine}`"));
                 }
-                _ => output.note(self.line, format!("`{option}`")),
+                _ => output.report_skipped(self.line, format!("`{option}`")),
             }
         }
-        let address = address.ok_or_else(|| self.wrong("of which service?"))?;
-        let mut table = Table::new("[[service]]");
-        table.text("name", &format!("{protocol}-{}", number + 1));
+        let address = address.ok_or_else(|| self.error("of which service?"))?;
+        let mut table = TomlTable::new("[[service]]");
+        table.insert_string("name", &format!("{protocol}-{}", number + 1));
         if address.port() == 0 {
-            output.note(self.line, "a service of every port: port 1 stands there now");
+            output.report_skipped(self.line, "a service of every port: port 1 stands there now");
         }
         let listen = SocketAddr::new(address.ip(), address.port().max(1));
-        table.text("listen", &listen.to_string());
-        table.text("protocol", protocol);
-        let rule = rule(scheduler, &flags);
-        if Registry::default().parse(&rule).is_ok() {
-            table.text("scheduler", &rule);
+        table.insert_string("listen", &listen.to_string());
+        table.insert_string("protocol", protocol);
+        let rule = scheduler_text(scheduler, &flags);
+        if SchedulerRegistry::default().parse(&rule).is_ok() {
+            table.insert_string("scheduler", &rule);
         } else {
-            output.note(self.line, format!("scheduler `{rule}`"));
+            output.report_skipped(self.line, format!("scheduler `{rule}`"));
         }
         if let Some(seconds) = persistent {
-            let mut rule = Inline::default();
-            rule.text("timeout", &format!("{}s", seconds.parse::<u32>().unwrap_or(360).max(1)));
+            let mut rule = TomlInlineTable::default();
+            rule.insert_string(
+                "timeout",
+                &format!("{}s", seconds.parse::<u32>().unwrap_or(360).max(1)),
+            );
             if let Some(mask) = mask {
-                let bits = bits(mask).ok_or_else(|| self.wrong(format!("{mask:?} is no mask")))?;
-                rule.put(if address.is_ipv6() { "netmask_v6" } else { "netmask" }, bits);
+                let bits =
+                    netmask_bits(mask).ok_or_else(|| self.error(format!("{mask:?} is no mask")))?;
+                rule.insert(if address.is_ipv6() { "netmask_v6" } else { "netmask" }, bits);
             }
-            table.put("persistence", rule);
+            table.insert("persistence", rule);
         }
         if is_ops {
-            table.put("udp", "{ one_packet = true }");
+            table.insert("udp", "{ one_packet = true }");
         }
-        Ok(Some((key, Service { table, is_direct: false })))
+        Ok(Some((key, IpvsadmService { table, has_direct_servers: false })))
     }
 
     /// `-a`
-    fn server(
+    fn add_server(
         &mut self,
-        output: &mut Output,
-        services: &mut BTreeMap<String, Service>,
+        output: &mut ImportedConfig,
+        services: &mut BTreeMap<String, IpvsadmService>,
     ) -> Result<(), ImportError> {
         let (mut key, mut service_port, mut address) = (String::new(), 0, None);
         let mut keys: BTreeMap<&str, &str> = BTreeMap::new();
         let mut is_direct = true;
-        while let Some(option) = self.words.next() {
+        while let Some(option) = self.arguments.next() {
             match option {
                 "-t" | "--tcp-service" | "-u" | "--udp-service" => {
-                    let text = self.value(option)?;
+                    let text = self.next_value(option)?;
                     key = format!("{} {text}", protocol_of(option));
-                    service_port = self.address(text)?.port();
+                    service_port = self.parse_address(text)?.port();
                 }
                 // It was named with its service.
                 "-f" | "--fwmark-service" | "--sctp-service" => return Ok(()),
                 "-r" | "--real-server" => {
-                    let text = self.value(option)?;
-                    address = Some(self.address(text)?);
+                    let text = self.next_value(option)?;
+                    address = Some(self.parse_address(text)?);
                 }
                 "-m" | "--masquerading" => is_direct = false,
                 "-g" | "--gatewaying" | "-i" | "--ipip" => {}
-                "-w" | "--weight" => drop(keys.insert("weight", self.value(option)?)),
-                "-x" | "--u-threshold" => drop(keys.insert("max_connections", self.value(option)?)),
+                "-w" | "--weight" => drop(keys.insert("weight", self.next_value(option)?)),
+                "-x" | "--u-threshold" => {
+                    drop(keys.insert("max_connections", self.next_value(option)?))
+                }
                 "-y" | "--l-threshold" => {
-                    keys.insert("resume_connections", self.value(option)?);
+                    keys.insert("resume_connections", self.next_value(option)?);
                 }
                 "--tun-type" | "--tun-port" => {
-                    let value = self.value(option)?;
-                    output.note(self.line, format!("`{option} {value}`"));
+                    let value = self.next_value(option)?;
+                    output.report_skipped(self.line, format!("`{option} {value}`"));
                 }
-                _ => output.note(self.line, format!("`{option}`")),
+                _ => output.report_skipped(self.line, format!("`{option}`")),
             }
         }
-        let mut address: SocketAddr = address.ok_or_else(|| self.wrong("which server?"))?;
+        let mut address: SocketAddr = address.ok_or_else(|| self.error("which server?"))?;
         let unknown = || ImportError::new(self.line, "there is no such service above");
         let service = services.get_mut(&key).ok_or_else(unknown)?;
         if address.port() == 0 {
             address.set_port(service_port);
         }
-        let mut table = Table::new("[[service.server]]");
-        table.text("address", &address.to_string());
+        let mut table = TomlTable::new("[[service.server]]");
+        table.insert_string("address", &address.to_string());
         if keys.get("max_connections").is_none_or(|it| *it == "0") {
             keys.remove("resume_connections");
         }
         for (key, value) in keys {
             match value.parse::<u16>() {
                 Ok(0) if key != "weight" => {}
-                Ok(value) => table.put(key, value),
-                Err(_) => return Err(self.wrong(format!("{key}: {value:?} is no number"))),
+                Ok(value) => table.insert(key, value),
+                Err(_) => return Err(self.error(format!("{key}: {value:?} is no number"))),
             }
         }
-        service.is_direct |= is_direct;
-        service.table.add(table);
+        service.has_direct_servers |= is_direct;
+        service.table.push_subtable(table);
         Ok(())
     }
 }
@@ -210,7 +218,7 @@ fn protocol_of(option: &str) -> &'static str {
 }
 
 /// A rule with the kernel's flags.
-pub(super) fn rule(scheduler: &str, flags: &[&str]) -> String {
+pub(super) fn scheduler_text(scheduler: &str, flags: &[&str]) -> String {
     let known: Vec<_> = flags.iter().copied().filter(|it| it.starts_with(scheduler)).collect();
     if known.is_empty() {
         scheduler.to_owned()
@@ -220,7 +228,7 @@ pub(super) fn rule(scheduler: &str, flags: &[&str]) -> String {
 }
 
 /// The bits of a mask: of `255.255.255.0` or of `64`.
-pub(super) fn bits(mask: &str) -> Option<u32> {
+pub(super) fn netmask_bits(mask: &str) -> Option<u32> {
     match mask.parse::<std::net::Ipv4Addr>() {
         Ok(mask) => {
             let bits = u32::from(mask).leading_ones();

@@ -8,17 +8,17 @@ use thiserror::Error;
 
 /// Why a text cannot be imported.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("line {line}: {what}")]
+#[error("line {line}: {reason}")]
 pub struct ImportError {
     /// The line, from 1.
     pub line: usize,
     /// What is wrong there.
-    pub what: String,
+    pub reason: String,
 }
 
 impl ImportError {
     fn new(line: usize, what: impl Into<String>) -> Self {
-        Self { line, what: what.into() }
+        Self { line, reason: what.into() }
     }
 }
 

@@ -5,65 +5,65 @@ use std::fmt;
 
 /// A configuration as it is put together.
 #[derive(Debug, Default)]
-pub(super) struct Output {
-    tables: Vec<Table>,
-    notes: Vec<(usize, String)>,
+pub(super) struct ImportedConfig {
+    tables: Vec<TomlTable>,
+    skipped: Vec<(usize, String)>,
 }
 
 /// A table and what is to be said of it.
 #[derive(Clone, Debug)]
-pub(super) struct Table {
-    head: &'static str,
+pub(super) struct TomlTable {
+    header: &'static str,
     lines: Vec<String>,
-    below: Vec<Table>,
+    subtables: Vec<TomlTable>,
 }
 
-impl Table {
+impl TomlTable {
     pub(super) fn new(head: &'static str) -> Self {
-        Self { head, lines: Vec::new(), below: Vec::new() }
+        Self { header: head, lines: Vec::new(), subtables: Vec::new() }
     }
 
     /// A key and a value as it is written.
-    pub(super) fn put(&mut self, key: &str, value: impl fmt::Display) {
+    pub(super) fn insert(&mut self, key: &str, value: impl fmt::Display) {
         self.lines.push(format!("{key} = {value}"));
     }
 
-    pub(super) fn text(&mut self, key: &str, value: &str) {
-        self.put(key, quoted(value));
+    pub(super) fn insert_string(&mut self, key: &str, value: &str) {
+        self.insert(key, toml_string(value));
     }
 
     /// A remark behind what was put last.
-    pub(super) fn note(&mut self, what: impl fmt::Display) {
-        self.lines.push(format!("# {}", one_line(&what.to_string())));
+    pub(super) fn push_comment(&mut self, what: impl fmt::Display) {
+        self.lines.push(format!("# {}", replace_control_chars(&what.to_string())));
     }
 
-    pub(super) fn add(&mut self, table: Self) {
-        self.below.push(table);
+    pub(super) fn push_subtable(&mut self, table: Self) {
+        self.subtables.push(table);
     }
 }
 
 /// A value of the form `{ a = 1, b = 2 }`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Inline(Vec<String>);
+pub(super) struct TomlInlineTable(Vec<String>);
 
-impl Inline {
-    pub(super) fn put(&mut self, key: &str, value: impl fmt::Display) {
+impl TomlInlineTable {
+    pub(super) fn insert(&mut self, key: &str, value: impl fmt::Display) {
         self.0.push(format!("{key} = {value}"));
     }
 
-    pub(super) fn text(&mut self, key: &str, value: &str) {
-        self.put(key, quoted(value));
+    pub(super) fn insert_string(&mut self, key: &str, value: &str) {
+        self.insert(key, toml_string(value));
     }
 }
 
-impl fmt::Display for Inline {
+impl fmt::Display for TomlInlineTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{{ {} }}", self.0.join(", "))
     }
 }
 
 /// A text as TOML has it. A `${` is one, and no variable.
-pub(super) fn quoted(text: &str) -> String {
+pub(super) fn toml_string(text: &str) -> String {
     let mut all = String::from("\"");
     for character in text.replace("${", "$${").chars() {
         match character {
@@ -76,29 +76,29 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// A list of texts.
-pub(super) fn list<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
-    let all: Vec<_> = texts.into_iter().map(quoted).collect();
+pub(super) fn toml_string_array<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+    let all: Vec<_> = texts.into_iter().map(toml_string).collect();
     format!("[{}]", all.join(", "))
 }
 
-fn one_line(text: &str) -> String {
+fn replace_control_chars(text: &str) -> String {
     text.chars().map(|it| if it.is_control() { ' ' } else { it }).collect()
 }
 
-impl Output {
-    pub(super) fn add(&mut self, table: Table) {
+impl ImportedConfig {
+    pub(super) fn push_table(&mut self, table: TomlTable) {
         self.tables.push(table);
     }
 
     /// What could not be carried over.
-    pub(super) fn note(&mut self, line: usize, what: impl fmt::Display) {
-        self.notes.push((line, one_line(&what.to_string())));
+    pub(super) fn report_skipped(&mut self, line: usize, what: impl fmt::Display) {
+        self.skipped.push((line, replace_control_chars(&what.to_string())));
     }
 }
 
-impl fmt::Display for Output {
+impl fmt::Display for ImportedConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let notes: BTreeSet<_> = self.notes.iter().collect();
+        let notes: BTreeSet<_> = self.skipped.iter().collect();
         if notes.is_empty() {
             writeln!(f, "# Everything could be carried over.")?;
         } else {
@@ -108,16 +108,16 @@ impl fmt::Display for Output {
             writeln!(f, "#   line {line}: {what}")?;
         }
         for table in &self.tables {
-            write(f, table)?;
+            write_table(f, table)?;
         }
         Ok(())
     }
 }
 
-fn write(f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result {
-    writeln!(f, "\n{}", table.head)?;
+fn write_table(f: &mut fmt::Formatter<'_>, table: &TomlTable) -> fmt::Result {
+    writeln!(f, "\n{}", table.header)?;
     for line in &table.lines {
         writeln!(f, "{line}")?;
     }
-    table.below.iter().try_for_each(|table| write(f, table))
+    table.subtables.iter().try_for_each(|table| write_table(f, table))
 }

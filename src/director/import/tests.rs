@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::director::Config;
+use crate::director::DirectorConfig;
 
 #[test]
 fn what_ipvsadm_saves_is_carried() {
@@ -12,10 +12,10 @@ fn what_ipvsadm_saves_is_carried() {
         -a -u [2001:db8::1]:53 -r [2001:db8::2]:53 -i -w 1 --tun-type ipip\n\
         -A -f 7 -s rr\n-a -f 7 -r 10.0.0.2:0 -m -w 1\n";
     let text = import(saved).expect("sound");
-    let config = Config::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let config = DirectorConfig::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let [tcp, udp] = &*config.services else { panic!("{text}") };
     assert_eq!(&*tcp.scheduler, "wrr");
-    assert_eq!(tcp.servers[0].limits().upper(), 100);
+    assert_eq!(tcp.servers[0].limits().max_connections(), 100);
     assert_eq!((tcp.servers[0].weight, tcp.servers[1].weight), (3, 0));
     assert_eq!(&*udp.scheduler, "sh(sh-port, sh-fallback)");
     assert!(text.contains("netmask = 24") && text.contains("one_packet = true"), "{text}");
@@ -33,9 +33,9 @@ fn what_ipvsadm_saves_is_carried() {
 }
 
 /// Each directive of these is in the result, or named in it.
-fn fixture(text: &str) -> (String, Config) {
+fn fixture(text: &str) -> (String, DirectorConfig) {
     let text = import(text).expect("sound");
-    let config = Config::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let config = DirectorConfig::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     (text, config)
 }
 
@@ -171,7 +171,7 @@ fn the_samples_of_keepalived_are_imported() {
         let original = std::fs::read_to_string(&path).expect("text");
         let text = import(&original).unwrap_or_else(|error| panic!("{name}: {error}"));
         let whole = format!("{text}\n[[service]]\nname = \"_\"\nlisten = \"127.0.0.2:1\"\n");
-        Config::parse(&whole).unwrap_or_else(|error| panic!("{name}: {error}\n{text}"));
+        DirectorConfig::parse(&whole).unwrap_or_else(|error| panic!("{name}: {error}\n{text}"));
         count += 1;
     }
     assert!(count > 20, "{count} samples");

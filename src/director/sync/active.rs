@@ -9,21 +9,21 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::channel::{Channel, Side};
-use super::word::{ServiceWord, SlowWord, TemplateWord, Word};
-use super::{SLOW, Sync, TICK};
-use crate::director::running::Inner;
-use crate::director::service::{Service, now};
+use super::channel::{NoiseChannel, NoiseRole};
+use super::word::{ServiceUpdate, SlowUpdate, SyncMessage, TemplateUpdate};
+use super::{SLOW_UPDATE_TICKS, SYNC_INTERVAL, StateSync};
+use crate::director::running::DirectorShared;
+use crate::director::service::{VirtualService, tokio_now};
 use crate::sync::lock;
 
 /// A pair has one standby; a second connection is its new one while the old one is found dead.
-const FOLLOWERS: usize = 4;
+const MAX_FOLLOWERS: usize = 4;
 /// How long a standby may take to read what it is told.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Tells those who connect and have the key, for ever.
-pub(in crate::director) async fn tell(sync: Arc<Sync>, inner: Arc<Inner>) {
-    let places = Arc::new(Semaphore::new(FOLLOWERS));
+pub(in crate::director) async fn publish(sync: Arc<StateSync>, inner: Arc<DirectorShared>) {
+    let places = Arc::new(Semaphore::new(MAX_FOLLOWERS));
     // They end with this.
     let mut followers = JoinSet::new();
     loop {
@@ -33,92 +33,101 @@ pub(in crate::director) async fn tell(sync: Arc<Sync>, inner: Arc<Inner>) {
             Ok((stream, _)) => {
                 let (inner, sync) = (Arc::clone(&inner), Arc::clone(&sync));
                 followers.spawn(async move {
-                    if let Err(error) = talk(&inner, &sync, stream).await {
+                    if let Err(error) = publish_to_follower(&inner, &sync, stream).await {
                         tracing::debug!("sync: a standby is gone: {error}");
                     }
                     drop(place);
                 });
             }
             // Out of descriptors, or the client has gone: in a while.
-            Err(_) => tokio::time::sleep(TICK).await,
+            Err(_) => tokio::time::sleep(SYNC_INTERVAL).await,
         }
     }
 }
 
-async fn talk(inner: &Inner, sync: &Sync, stream: TcpStream) -> io::Result<()> {
-    let mut channel = Channel::open(stream, sync.config.key(), Side::Responder).await?;
-    let _follower = Follower::new(sync);
-    let mut told = Told::default();
-    let mut tick = tokio::time::interval(TICK);
+async fn publish_to_follower(
+    inner: &DirectorShared,
+    sync: &StateSync,
+    stream: TcpStream,
+) -> io::Result<()> {
+    let mut channel = NoiseChannel::open(stream, sync.config.key(), NoiseRole::Responder).await?;
+    let _follower = FollowerGuard::new(sync);
+    let mut told = FollowerProgress::default();
+    let mut tick = tokio::time::interval(SYNC_INTERVAL);
     loop {
         tick.tick().await;
-        let word = told.next(inner.is_active(), &inner.services(), now());
-        let sent = channel.sent;
-        tokio::time::timeout(PATIENCE, channel.send(&word)).await??;
-        lock(&sync.state).status.sent += channel.sent - sent;
+        let word = told.next_message(inner.is_active(), &inner.services(), tokio_now());
+        let sent = channel.bytes_sent;
+        tokio::time::timeout(SEND_TIMEOUT, channel.send(&word)).await??;
+        lock(&sync.progress).status.sent += channel.bytes_sent - sent;
     }
 }
 
 /// What one standby has been told.
 #[derive(Debug, Default)]
-struct Told {
+struct FollowerProgress {
     ticks: u64,
     /// When it was told of persistence last; not yet, or not since this director became active.
-    since: Option<Instant>,
-    slow: BTreeMap<String, SlowWord>,
+    last_export: Option<Instant>,
+    sent_slow_updates: BTreeMap<String, SlowUpdate>,
 }
 
-impl Told {
-    fn next(&mut self, is_active: bool, services: &[Arc<Service>], now: Instant) -> Word {
+impl FollowerProgress {
+    fn next_message(
+        &mut self,
+        is_active: bool,
+        services: &[Arc<VirtualService>],
+        now: Instant,
+    ) -> SyncMessage {
         if !is_active {
             *self = Self::default();
-            return Word::default();
+            return SyncMessage::default();
         }
-        let (since, is_full) = (self.since, self.since.is_none());
-        let all = is_full || self.ticks.is_multiple_of(SLOW);
+        let (since, is_full) = (self.last_export, self.last_export.is_none());
+        let all = is_full || self.ticks.is_multiple_of(SLOW_UPDATE_TICKS);
         self.ticks += 1;
         // What is used in this instant may be told twice, and not never.
-        self.since = Some(now);
+        self.last_export = Some(now);
         let words = services.iter().filter_map(|service| {
-            let persistence = service.parts().persistence.clone();
+            let persistence = service.lock_state().persistence.clone();
             let templates = persistence.map(|it| it.export(now, since)).unwrap_or_default();
-            let word = ServiceWord {
+            let word = ServiceUpdate {
                 name: service.name.clone(),
-                templates: templates.into_iter().map(TemplateWord::from).collect(),
-                slow: if all { self.slow(service) } else { None },
+                templates: templates.into_iter().map(TemplateUpdate::from).collect(),
+                slow: if all { self.changed_slow_update(service) } else { None },
             };
             (!word.templates.is_empty() || word.slow.is_some()).then_some(word)
         });
-        Word { is_active, is_full, services: words.collect() }
+        SyncMessage { is_active, is_full, services: words.collect() }
     }
 
     /// What is to be told, unless it has been.
-    fn slow(&mut self, service: &Service) -> Option<SlowWord> {
-        let word = SlowWord {
-            learned: service.learned(),
+    fn changed_slow_update(&mut self, service: &VirtualService) -> Option<SlowUpdate> {
+        let word = SlowUpdate {
+            learned: service.export_health(),
             totals: service.totals(),
-            changes: service.parts().changes.clone(),
+            changes: service.lock_state().overrides.clone(),
         };
-        let is_news = self.slow.get(&service.name) != Some(&word);
+        let is_news = self.sent_slow_updates.get(&service.name) != Some(&word);
         is_news.then(|| {
-            self.slow.insert(service.name.clone(), word.clone());
+            self.sent_slow_updates.insert(service.name.clone(), word.clone());
             word
         })
     }
 }
 
 /// Counts a standby while it is there.
-struct Follower<'a>(&'a Sync);
+struct FollowerGuard<'a>(&'a StateSync);
 
-impl<'a> Follower<'a> {
-    fn new(sync: &'a Sync) -> Self {
-        lock(&sync.state).status.followers += 1;
+impl<'a> FollowerGuard<'a> {
+    fn new(sync: &'a StateSync) -> Self {
+        lock(&sync.progress).status.followers += 1;
         Self(sync)
     }
 }
 
-impl Drop for Follower<'_> {
+impl Drop for FollowerGuard<'_> {
     fn drop(&mut self) {
-        lock(&self.0.state).status.followers -= 1;
+        lock(&self.0.progress).status.followers -= 1;
     }
 }

@@ -15,98 +15,98 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
+const NOISE_PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
 /// What both sides mean by what they say; another version has another prologue, and no handshake.
-const PROLOGUE: &[u8] = b"lvs director sync 1";
+const NOISE_PROLOGUE: &[u8] = b"lvs director sync 1";
 /// The longest message of Noise, and what of it is not ours.
-const LONGEST: usize = 65_535;
-const TAG: usize = 16;
+const MAX_NOISE_MESSAGE: usize = 65_535;
+const NOISE_TAG_LENGTH: usize = 16;
 /// The longest text that is taken: what a million clients' persistence needs.
-const TEXT: usize = 256 << 20;
+const MAX_SYNC_MESSAGE: usize = 256 << 20;
 /// How long the other side may take for the handshake.
-const HANDSHAKE: Duration = Duration::from_secs(2);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection to the other director.
 #[derive(Debug)]
-pub(super) struct Channel {
+pub(super) struct NoiseChannel {
     stream: TcpStream,
     noise: TransportState,
     /// Bytes of all that was sent, and received.
-    pub(super) sent: u64,
-    pub(super) received: u64,
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
 }
 
 /// Which side of a connection this is.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Side {
+pub(super) enum NoiseRole {
     /// It connected.
     Initiator,
     /// It was connected to.
     Responder,
 }
 
-impl Channel {
+impl NoiseChannel {
     /// Shakes hands: an error if the other side has another key, or takes too long.
     pub(super) async fn open(
         mut stream: TcpStream,
         key: &[u8; 32],
-        side: Side,
+        side: NoiseRole,
     ) -> io::Result<Self> {
         let shake = async {
             stream.set_nodelay(true)?;
-            let pattern = PATTERN.parse().map_err(odd)?;
-            let builder = Builder::new(pattern).psk(0, key).map_err(odd)?;
-            let builder = builder.prologue(PROLOGUE).map_err(odd)?;
-            let mut buffer = vec![0; LONGEST];
+            let pattern = NOISE_PATTERN.parse().map_err(invalid_data)?;
+            let builder = Builder::new(pattern).psk(0, key).map_err(invalid_data)?;
+            let builder = builder.prologue(NOISE_PROLOGUE).map_err(invalid_data)?;
+            let mut buffer = vec![0; MAX_NOISE_MESSAGE];
             let noise = match side {
-                Side::Initiator => {
-                    let mut noise = builder.build_initiator().map_err(odd)?;
-                    let length = noise.write_message(&[], &mut buffer).map_err(odd)?;
+                NoiseRole::Initiator => {
+                    let mut noise = builder.build_initiator().map_err(invalid_data)?;
+                    let length = noise.write_message(&[], &mut buffer).map_err(invalid_data)?;
                     write_frame(&mut stream, &buffer[..length]).await?;
                     let answer = read_frame(&mut stream).await?;
-                    noise.read_message(&answer, &mut buffer).map_err(odd)?;
+                    noise.read_message(&answer, &mut buffer).map_err(invalid_data)?;
                     noise
                 }
-                Side::Responder => {
-                    let mut noise = builder.build_responder().map_err(odd)?;
+                NoiseRole::Responder => {
+                    let mut noise = builder.build_responder().map_err(invalid_data)?;
                     let hello = read_frame(&mut stream).await?;
-                    noise.read_message(&hello, &mut buffer).map_err(odd)?;
-                    let length = noise.write_message(&[], &mut buffer).map_err(odd)?;
+                    noise.read_message(&hello, &mut buffer).map_err(invalid_data)?;
+                    let length = noise.write_message(&[], &mut buffer).map_err(invalid_data)?;
                     write_frame(&mut stream, &buffer[..length]).await?;
                     noise
                 }
             };
-            let noise = noise.into_transport_mode().map_err(odd)?;
-            Ok(Self { stream, noise, sent: 0, received: 0 })
+            let noise = noise.into_transport_mode().map_err(invalid_data)?;
+            Ok(Self { stream, noise, bytes_sent: 0, bytes_received: 0 })
         };
-        timeout(HANDSHAKE, shake).await?
+        timeout(HANDSHAKE_TIMEOUT, shake).await?
     }
 
     /// Sends something. Not cancel safe: a connection that was cut in between is of no use.
     pub(super) async fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
         let text = serde_json::to_vec(message)?;
-        let mut parts = text.chunks(LONGEST - TAG - 1).peekable();
-        let mut buffer = vec![0; LONGEST];
+        let mut parts = text.chunks(MAX_NOISE_MESSAGE - NOISE_TAG_LENGTH - 1).peekable();
+        let mut buffer = vec![0; MAX_NOISE_MESSAGE];
         while let Some(part) = parts.next() {
             let plain = [&[u8::from(parts.peek().is_none())], part].concat();
-            let length = self.noise.write_message(&plain, &mut buffer).map_err(odd)?;
+            let length = self.noise.write_message(&plain, &mut buffer).map_err(invalid_data)?;
             write_frame(&mut self.stream, &buffer[..length]).await?;
-            self.sent += 2 + length as u64;
+            self.bytes_sent += 2 + length as u64;
         }
         Ok(())
     }
 
     /// Waits for what the other side sends. Not cancel safe.
     pub(super) async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<T> {
-        let (mut text, mut buffer) = (Vec::new(), vec![0; LONGEST]);
+        let (mut text, mut buffer) = (Vec::new(), vec![0; MAX_NOISE_MESSAGE]);
         loop {
             let frame = read_frame(&mut self.stream).await?;
-            self.received += 2 + frame.len() as u64;
-            let length = self.noise.read_message(&frame, &mut buffer).map_err(odd)?;
+            self.bytes_received += 2 + frame.len() as u64;
+            let length = self.noise.read_message(&frame, &mut buffer).map_err(invalid_data)?;
             let (last, part) =
-                buffer[..length].split_first().ok_or_else(|| odd("nothing in it"))?;
-            if text.len() + part.len() > TEXT {
-                return Err(odd("more than a standby can be told at once"));
+                buffer[..length].split_first().ok_or_else(|| invalid_data("nothing in it"))?;
+            if text.len() + part.len() > MAX_SYNC_MESSAGE {
+                return Err(invalid_data("more than a standby can be told at once"));
             }
             text.extend_from_slice(part);
             if *last != 0 {
@@ -117,7 +117,7 @@ impl Channel {
 }
 
 async fn write_frame(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
-    let length = u16::try_from(bytes.len()).map_err(odd)?;
+    let length = u16::try_from(bytes.len()).map_err(invalid_data)?;
     stream.write_all(&[&length.to_be_bytes(), bytes].concat()).await
 }
 
@@ -127,7 +127,7 @@ async fn read_frame(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn odd(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+fn invalid_data(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
@@ -136,16 +136,19 @@ mod tests {
     use super::*;
     use tokio::net::TcpListener;
 
-    async fn pair(a: [u8; 32], b: [u8; 32]) -> (io::Result<Channel>, io::Result<Channel>) {
+    async fn pair(
+        a: [u8; 32],
+        b: [u8; 32],
+    ) -> (io::Result<NoiseChannel>, io::Result<NoiseChannel>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");
         let connect = async {
             let stream = TcpStream::connect(address).await.expect("it listens");
-            Channel::open(stream, &a, Side::Initiator).await
+            NoiseChannel::open(stream, &a, NoiseRole::Initiator).await
         };
         let accept = async {
             let (stream, _) = listener.accept().await.expect("it connects");
-            Channel::open(stream, &b, Side::Responder).await
+            NoiseChannel::open(stream, &b, NoiseRole::Responder).await
         };
         tokio::join!(connect, accept)
     }
@@ -160,8 +163,8 @@ mod tests {
             sent.expect("it is read");
             assert_eq!(received.expect("it is sent"), text);
         }
-        assert_eq!(a.sent, b.received);
-        assert!(a.sent > 365_000);
+        assert_eq!(a.bytes_sent, b.bytes_received);
+        assert!(a.bytes_sent > 365_000);
     }
 
     #[tokio::test]
@@ -184,7 +187,7 @@ mod tests {
             };
             let accept = async {
                 let (stream, _) = listener.accept().await.expect("it connects");
-                Channel::open(stream, &[7; 32], Side::Responder).await
+                NoiseChannel::open(stream, &[7; 32], NoiseRole::Responder).await
             };
             let ((), channel) = tokio::join!(connect, accept);
             channel.expect_err("no handshake");

@@ -8,14 +8,14 @@ use crate::backend::Spec;
 
 /// The addresses of a name, and how long they are good for.
 #[derive(Debug)]
-pub(super) struct Addresses {
-    pub(super) list: Vec<IpAddr>,
+pub(super) struct ResolvedAddresses {
+    pub(super) addresses: Vec<IpAddr>,
     pub(super) ttl: Duration,
 }
 
 /// One SRV record.
 #[derive(Clone, Debug)]
-pub(super) struct Srv {
+pub(super) struct SrvRecord {
     pub(super) priority: u16,
     pub(super) weight: u16,
     pub(super) port: u16,
@@ -24,13 +24,13 @@ pub(super) struct Srv {
 
 /// One SRV record with the addresses of its target.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Target<'a> {
-    pub(super) record: &'a Srv,
+pub(super) struct SrvTarget<'a> {
+    pub(super) record: &'a SrvRecord,
     pub(super) addresses: &'a [IpAddr],
 }
 
 /// The members behind addresses; sorted, because servers shuffle them.
-pub(super) fn of_addresses(addresses: &[IpAddr], port: u16) -> Vec<Spec<SocketAddr>> {
+pub(super) fn specs_from_addresses(addresses: &[IpAddr], port: u16) -> Vec<Spec<SocketAddr>> {
     let mut addresses = addresses.to_vec();
     addresses.sort_unstable();
     addresses.dedup();
@@ -38,14 +38,14 @@ pub(super) fn of_addresses(addresses: &[IpAddr], port: u16) -> Vec<Spec<SocketAd
 }
 
 /// The members behind the targets of SRV records.
-pub(super) fn of_targets(targets: &[Target<'_>]) -> Vec<Spec<SocketAddr>> {
+pub(super) fn specs_from_targets(targets: &[SrvTarget<'_>]) -> Vec<Spec<SocketAddr>> {
     // From all records: a tier is not to change because a target has no address for a while.
     let mut priorities: Vec<u16> = targets.iter().map(|target| target.record.priority).collect();
     priorities.sort_unstable();
     priorities.dedup();
 
     let mut members: BTreeMap<SocketAddr, (u16, u16)> = BTreeMap::new();
-    for Target { record, addresses } in targets {
+    for SrvTarget { record, addresses } in targets {
         for &address in *addresses {
             let address = SocketAddr::new(address, record.port);
             let (priority, weight) = (record.priority, record.weight);
@@ -68,8 +68,8 @@ pub(super) fn of_targets(targets: &[Target<'_>]) -> Vec<Spec<SocketAddr>> {
 mod tests {
     use super::*;
 
-    fn srv(priority: u16, weight: u16, port: u16) -> Srv {
-        Srv { priority, weight, port, target: String::new() }
+    fn srv(priority: u16, weight: u16, port: u16) -> SrvRecord {
+        SrvRecord { priority, weight, port, target: String::new() }
     }
 
     fn read(specs: &[Spec<SocketAddr>]) -> Vec<(String, u8, u32)> {
@@ -81,35 +81,35 @@ mod tests {
         let addresses: [[IpAddr; 1]; 3] =
             [[[10, 0, 0, 1].into()], [[10, 0, 0, 2].into()], [[10, 0, 0, 3].into()]];
         let records = [srv(70, 0, 1), srv(5, 65535, 2), srv(20, 7, 3)];
-        let targets: Vec<Target<'_>> = records
+        let targets: Vec<SrvTarget<'_>> = records
             .iter()
             .zip(&addresses)
-            .map(|(record, addresses)| Target { record, addresses })
+            .map(|(record, addresses)| SrvTarget { record, addresses })
             .collect();
         let expected = [
             ("10.0.0.1:1".into(), 2, 1),
             ("10.0.0.2:2".into(), 0, 65535),
             ("10.0.0.3:3".into(), 1, 7),
         ];
-        assert_eq!(read(&of_targets(&targets)), expected);
+        assert_eq!(read(&specs_from_targets(&targets)), expected);
     }
 
     #[test]
     fn an_address_named_twice_counts_once_by_priority_and_then_by_weight() {
         let address: [IpAddr; 1] = [[10, 0, 0, 1].into()];
         let records = [srv(2, 9, 1), srv(1, 3, 1), srv(1, 5, 1)];
-        let target = |record| Target { record, addresses: &address };
-        let targets: Vec<Target<'_>> = records.iter().map(target).collect();
-        assert_eq!(read(&of_targets(&targets)), [("10.0.0.1:1".into(), 0, 5)]);
+        let target = |record| SrvTarget { record, addresses: &address };
+        let targets: Vec<SrvTarget<'_>> = records.iter().map(target).collect();
+        assert_eq!(read(&specs_from_targets(&targets)), [("10.0.0.1:1".into(), 0, 5)]);
     }
 
     #[test]
     fn more_priorities_than_tiers_share_the_last_one() {
         let address: [IpAddr; 1] = [[10, 0, 0, 1].into()];
-        let records: Vec<Srv> = (0..300).map(|n| srv(n, 1, n + 1)).collect();
-        let targets: Vec<Target<'_>> =
-            records.iter().map(|record| Target { record, addresses: &address }).collect();
-        let tiers: Vec<u8> = of_targets(&targets).iter().map(|spec| spec.tier).collect();
+        let records: Vec<SrvRecord> = (0..300).map(|n| srv(n, 1, n + 1)).collect();
+        let targets: Vec<SrvTarget<'_>> =
+            records.iter().map(|record| SrvTarget { record, addresses: &address }).collect();
+        let tiers: Vec<u8> = specs_from_targets(&targets).iter().map(|spec| spec.tier).collect();
         assert_eq!((tiers[254], tiers[255], tiers[299]), (254, 255, 255));
     }
 
@@ -117,7 +117,7 @@ mod tests {
     fn addresses_are_sorted_and_counted_once() {
         let addresses = ["::1", "10.0.0.2", "10.0.0.1", "10.0.0.2"].map(|a| a.parse().unwrap());
         let names: Vec<String> =
-            of_addresses(&addresses, 80).iter().map(|spec| spec.id.to_string()).collect();
+            specs_from_addresses(&addresses, 80).iter().map(|spec| spec.id.to_string()).collect();
         assert_eq!(names, ["10.0.0.1:80", "10.0.0.2:80", "[::1]:80"]);
     }
 }

@@ -11,18 +11,18 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
 
-use self::answer::{Addresses, Target};
-use self::resolve::{Lookup, Resolve};
-use super::{Source, SourceError, Update};
+use self::answer::{ResolvedAddresses, SrvTarget};
+use self::resolve::{DnsResolver, ResolverSettings};
+use super::{DiscoveryError, MemberSource, MemberUpdate};
 use crate::backend::Spec;
 
 /// So many targets of SRV records are resolved at once.
-const AT_ONCE: usize = 16;
+const MAX_CONCURRENT_LOOKUPS: usize = 16;
 
 /// A source that says what a name in DNS stands for, as often as the answer expires.
 ///
-/// Two kinds of names: that of machines, whose [addresses](Self::addresses) are the members, all at
-/// one port; and that of a [service](Self::srv), whose SRV records say more. Members are named by
+/// Two kinds of names: that of machines, whose [addresses](Self::lookup_addresses) are the members, all at
+/// one port; and that of a [service](Self::lookup_srv), whose SRV records say more. Members are named by
 /// address and port; an address that stays keeps its account, whatever becomes of the names.
 ///
 /// # How often it asks
@@ -41,33 +41,33 @@ const AT_ONCE: usize = 16;
 /// # Examples
 /// ```
 /// use std::time::Duration;
-/// use lvs::discovery::{DnsSource, Families};
+/// use lvs::discovery::{DnsSource, AddressFamilies};
 ///
-/// let web = DnsSource::addresses("web.example.com", 8080)?.families(Families::V4);
+/// let web = DnsSource::addresses("web.example.com", 8080)?.families(AddressFamilies::V4);
 /// let api = DnsSource::srv("_api._tcp.example.com")?
 ///     .name_servers(["192.0.2.53:53".parse()?])
 ///     .refresh_between(Duration::from_secs(5), Duration::from_secs(60));
 /// # let _ = (web, api);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), Box<dyn std::error::ResolveError>>(())
 /// ```
 #[derive(Debug)]
 pub struct DnsSource {
-    resolve: Resolve,
-    question: Question,
-    refresh: (Duration, Duration),
+    resolver_settings: ResolverSettings,
+    query: DnsSourceQuery,
+    refresh_bounds: (Duration, Duration),
     timeout: Duration,
-    ask_at: Option<Instant>,
+    next_refresh_at: Option<Instant>,
     /// What the targets of SRV records stood for at last, for those that cannot be asked for now.
-    known: HashMap<String, Vec<IpAddr>>,
+    last_addresses: HashMap<String, Vec<IpAddr>>,
 }
 
 #[derive(Clone, Debug)]
-enum Question {
+enum DnsSourceQuery {
     Addresses { name: String, port: u16 },
     Srv { name: String },
 }
 
-impl Question {
+impl DnsSourceQuery {
     fn name(&self) -> &str {
         let (Self::Addresses { name, .. } | Self::Srv { name }) = self;
         name
@@ -77,7 +77,7 @@ impl Question {
 /// Which addresses of a name are asked for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Families {
+pub enum AddressFamilies {
     /// IPv4 and IPv6. The default.
     #[default]
     Both,
@@ -93,9 +93,9 @@ impl DnsSource {
     /// A name without a final dot is looked for in the system's search domains, too.
     ///
     /// # Errors
-    /// [`SourceError::Resolve`] if it cannot be a name in DNS.
-    pub fn addresses(name: impl Into<String>, port: u16) -> Result<Self, SourceError> {
-        Self::new(Question::Addresses { name: name.into(), port })
+    /// [`DiscoveryError::ResolverSettings`] if it cannot be a name in DNS.
+    pub fn addresses(name: impl Into<String>, port: u16) -> Result<Self, DiscoveryError> {
+        Self::new(DnsSourceQuery::Addresses { name: name.into(), port })
     }
 
     /// The targets of a service's SRV records ([RFC 2782]), such as `_http._tcp.example.com`.
@@ -114,20 +114,21 @@ impl DnsSource {
     /// [RFC 2782]: https://www.rfc-editor.org/rfc/rfc2782
     ///
     /// # Errors
-    /// [`SourceError::Resolve`] if it cannot be a name in DNS.
-    pub fn srv(name: impl Into<String>) -> Result<Self, SourceError> {
-        Self::new(Question::Srv { name: name.into() })
+    /// [`DiscoveryError::ResolverSettings`] if it cannot be a name in DNS.
+    pub fn srv(name: impl Into<String>) -> Result<Self, DiscoveryError> {
+        Self::new(DnsSourceQuery::Srv { name: name.into() })
     }
 
-    fn new(question: Question) -> Result<Self, SourceError> {
-        resolve::check(question.name()).map_err(|error| failure(question.name(), error))?;
+    fn new(question: DnsSourceQuery) -> Result<Self, DiscoveryError> {
+        resolve::check_name(question.name())
+            .map_err(|error| resolve_failure(question.name(), error))?;
         Ok(Self {
-            resolve: Resolve::default(),
-            question,
-            refresh: (Duration::from_secs(1), Duration::from_secs(3600)),
+            resolver_settings: ResolverSettings::default(),
+            query: question,
+            refresh_bounds: (Duration::from_secs(1), Duration::from_secs(3600)),
             timeout: Duration::from_secs(10),
-            ask_at: None,
-            known: HashMap::new(),
+            next_refresh_at: None,
+            last_addresses: HashMap::new(),
         })
     }
 
@@ -135,21 +136,21 @@ impl DnsSource {
     /// search domains nor `/etc/hosts` count then. Default: the system's, from `/etc/resolv.conf`.
     #[must_use]
     pub fn name_servers(mut self, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
-        self.resolve.servers = Some(servers.into_iter().collect());
+        self.resolver_settings.servers = Some(servers.into_iter().collect());
         self
     }
 
     /// Which addresses to ask for. Default: both.
     #[must_use]
-    pub fn families(mut self, families: Families) -> Self {
-        self.resolve.families = families;
+    pub fn families(mut self, families: AddressFamilies) -> Self {
+        self.resolver_settings.families = families;
         self
     }
 
     /// The least and the most time between an answer and the next question. Default: 1 s and 1 h.
     #[must_use]
     pub fn refresh_between(self, least: Duration, most: Duration) -> Self {
-        Self { refresh: (least, most.max(least)), ..self }
+        Self { refresh_bounds: (least, most.max(least)), ..self }
     }
 
     /// How long all questions of one refresh may take together. Default: 10 s.
@@ -158,34 +159,36 @@ impl DnsSource {
         Self { timeout, ..self }
     }
 
-    async fn ask(&mut self) -> Result<(Vec<Spec<SocketAddr>>, Duration), resolve::Error> {
-        let lookup = self.resolve.prepare().await?;
-        match self.question.clone() {
-            Question::Addresses { name, port } => {
-                let found = lookup.addresses(&name).await?;
-                Ok((answer::of_addresses(&found.list, port), found.ttl))
+    async fn resolve_members(
+        &mut self,
+    ) -> Result<(Vec<Spec<SocketAddr>>, Duration), resolve::ResolveError> {
+        let lookup = self.resolver_settings.build_resolver().await?;
+        match self.query.clone() {
+            DnsSourceQuery::Addresses { name, port } => {
+                let found = lookup.lookup_addresses(&name).await?;
+                Ok((answer::specs_from_addresses(&found.addresses, port), found.ttl))
             }
-            Question::Srv { name } => self.ask_srv(&lookup, &name).await,
+            DnsSourceQuery::Srv { name } => self.resolve_srv(&lookup, &name).await,
         }
     }
 
-    async fn ask_srv(
+    async fn resolve_srv(
         &mut self,
-        lookup: &Lookup,
+        lookup: &DnsResolver,
         name: &str,
-    ) -> Result<(Vec<Spec<SocketAddr>>, Duration), resolve::Error> {
-        let (records, mut ttl) = lookup.srv(name).await?;
+    ) -> Result<(Vec<Spec<SocketAddr>>, Duration), resolve::ResolveError> {
+        let (records, mut ttl) = lookup.lookup_srv(name).await?;
         let mut names: Vec<String> = records.iter().map(|record| record.target.clone()).collect();
         names.sort_unstable();
         names.dedup();
         let mut known = HashMap::new();
         let mut unasked = None;
-        for chunk in names.chunks(AT_ONCE) {
+        for chunk in names.chunks(MAX_CONCURRENT_LOOKUPS) {
             let mut asked = JoinSet::new();
             for name in chunk {
                 let (lookup, name) = (lookup.clone(), name.clone());
                 asked.spawn(async move {
-                    let found = lookup.addresses(&name).await;
+                    let found = lookup.lookup_addresses(&name).await;
                     (name, found)
                 });
             }
@@ -193,17 +196,17 @@ impl DnsSource {
                 // A task that did not end in order is one of a runtime that shuts down.
                 let Ok((target, found)) = answered else { continue };
                 match found {
-                    Ok(Addresses { list, ttl: one }) => {
+                    Ok(ResolvedAddresses { addresses: list, ttl: one }) => {
                         ttl = ttl.min(one);
                         known.insert(target, list);
                     }
-                    Err(error) if error.says_none() => {
+                    Err(error) if error.is_negative_answer() => {
                         warn!(%target, %error, "a target of an SRV record has no address");
                     }
                     Err(error) => {
                         warn!(%target, %error, "a target of an SRV record cannot be resolved");
                         ttl = Duration::ZERO;
-                        if let Some(last) = self.known.remove(&target) {
+                        if let Some(last) = self.last_addresses.remove(&target) {
                             known.insert(target, last);
                         }
                         unasked = Some(error);
@@ -211,45 +214,45 @@ impl DnsSource {
                 }
             }
         }
-        let targets: Vec<Target<'_>> = records
+        let targets: Vec<SrvTarget<'_>> = records
             .iter()
             .map(|record| {
                 let addresses = known.get(&record.target).map_or(&[][..], Vec::as_slice);
-                Target { record, addresses }
+                SrvTarget { record, addresses }
             })
             .collect();
-        let specs = answer::of_targets(&targets);
+        let specs = answer::specs_from_targets(&targets);
         if specs.is_empty() {
-            return Err(unasked.unwrap_or(resolve::Error::NoTarget));
+            return Err(unasked.unwrap_or(resolve::ResolveError::NoTargetAddress));
         }
-        self.known = known;
+        self.last_addresses = known;
         Ok((specs, ttl))
     }
 }
 
-impl Source<SocketAddr> for DnsSource {
-    async fn next(&mut self) -> Option<Result<Update<SocketAddr>, SourceError>> {
-        if let Some(at) = self.ask_at.take() {
+impl MemberSource<SocketAddr> for DnsSource {
+    async fn next(&mut self) -> Option<Result<MemberUpdate<SocketAddr>, DiscoveryError>> {
+        if let Some(at) = self.next_refresh_at.take() {
             sleep_until(at).await;
         }
         let within = self.timeout;
-        let answer = timeout(within, self.ask()).await;
-        let answer = answer.unwrap_or(Err(resolve::Error::Timeout(within)));
+        let answer = timeout(within, self.resolve_members()).await;
+        let answer = answer.unwrap_or(Err(resolve::ResolveError::Timeout(within)));
         Some(match answer {
             Ok((specs, ttl)) => {
-                let (least, most) = self.refresh;
-                self.ask_at = Instant::now().checked_add(ttl.clamp(least, most));
-                Ok(Update::All(specs))
+                let (least, most) = self.refresh_bounds;
+                self.next_refresh_at = Instant::now().checked_add(ttl.clamp(least, most));
+                Ok(MemberUpdate::All(specs))
             }
-            Err(error) => Err(failure(self.question.name(), error)),
+            Err(error) => Err(resolve_failure(self.query.name(), error)),
         })
     }
 
     fn name(&self) -> &str {
-        self.question.name()
+        self.query.name()
     }
 }
 
-fn failure(name: &str, error: resolve::Error) -> SourceError {
-    SourceError::Resolve { name: name.to_owned(), source: Box::new(error) }
+fn resolve_failure(name: &str, error: resolve::ResolveError) -> DiscoveryError {
+    DiscoveryError::Resolve { name: name.to_owned(), source: Box::new(error) }
 }

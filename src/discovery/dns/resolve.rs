@@ -14,93 +14,95 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use thiserror::Error;
 use tokio::task::spawn_blocking;
 
-use super::Families;
-use super::answer::{Addresses, Srv};
+use super::AddressFamilies;
+use super::answer::{ResolvedAddresses, SrvRecord};
 
 /// What became of a question.
 #[derive(Debug, Error)]
-pub(super) enum Error {
+pub(super) enum ResolveError {
     #[error("it is no name: {0}")]
-    NoName(String),
+    InvalidName(String),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     #[error("no such name (NXDOMAIN)")]
-    NoSuchName,
+    NxDomain,
     #[error("the name has no {0} record")]
-    NoRecords(&'static str),
+    NoData(&'static str),
     #[error("there is no such service: its target is the root")]
     NoService,
     #[error("no target of its SRV records has an address")]
-    NoTarget,
+    NoTargetAddress,
     #[error("the name server answers {0}")]
-    Code(ResponseCode),
+    ErrorCode(ResponseCode),
     #[error("the configuration of the system: {0}")]
-    System(NetError),
+    SystemConfig(NetError),
     #[error("{0}")]
     Net(NetError),
 }
 
-impl Error {
+impl ResolveError {
     /// Tells whether it is an answer: that there is nothing.
-    pub(super) fn says_none(&self) -> bool {
-        matches!(self, Self::NoSuchName | Self::NoRecords(_))
+    pub(super) fn is_negative_answer(&self) -> bool {
+        matches!(self, Self::NxDomain | Self::NoData(_))
     }
 
-    fn of(error: NetError, kind: &'static str) -> Self {
+    fn from_net_error(error: NetError, kind: &'static str) -> Self {
         if error.is_nx_domain() {
-            return Self::NoSuchName;
+            return Self::NxDomain;
         }
         match error {
-            NetError::Dns(DnsError::NoRecordsFound(_)) => Self::NoRecords(kind),
-            NetError::Dns(DnsError::ResponseCode(code)) => Self::Code(code),
+            NetError::Dns(DnsError::NoRecordsFound(_)) => Self::NoData(kind),
+            NetError::Dns(DnsError::ResponseCode(code)) => Self::ErrorCode(code),
             error => Self::Net(error),
         }
     }
 }
 
 /// Tells whether a text can be a name in DNS.
-pub(super) fn check(name: &str) -> Result<(), Error> {
+pub(super) fn check_name(name: &str) -> Result<(), ResolveError> {
     if name.is_empty() {
-        return Err(Error::NoName("it is empty".to_owned()));
+        return Err(ResolveError::InvalidName("it is empty".to_owned()));
     }
-    Name::from_utf8(name).map(drop).map_err(|error| Error::NoName(error.to_string()))
+    Name::from_utf8(name).map(drop).map_err(|error| ResolveError::InvalidName(error.to_string()))
 }
 
 /// Whom to ask, and for what.
 #[derive(Debug, Default)]
-pub(super) struct Resolve {
+pub(super) struct ResolverSettings {
     /// `None`: those of the system.
     pub(super) servers: Option<Vec<SocketAddr>>,
-    pub(super) families: Families,
+    pub(super) families: AddressFamilies,
 }
 
 /// A resolver for the questions of one refresh. Made anew for each, so it follows the system's
 /// configuration, and holds no answer, no connection and no grudge against a server from before.
 #[derive(Clone, Debug)]
-pub(super) struct Lookup {
+pub(super) struct DnsResolver {
     resolver: TokioResolver,
-    families: Families,
+    families: AddressFamilies,
 }
 
-impl Resolve {
-    pub(super) async fn prepare(&self) -> Result<Lookup, Error> {
+impl ResolverSettings {
+    pub(super) async fn build_resolver(&self) -> Result<DnsResolver, ResolveError> {
         let families = self.families;
         let resolver = match &self.servers {
-            Some(servers) => with_servers(servers).map_err(Error::Net)?,
+            Some(servers) => resolver_with_servers(servers).map_err(ResolveError::Net)?,
             None => {
                 // It reads files.
                 let system = || TokioResolver::builder_tokio()?.build();
                 match spawn_blocking(system).await {
-                    Ok(resolver) => resolver.map_err(Error::System)?,
-                    Err(_) => return Err(Error::System(NetError::from("the runtime ends"))),
+                    Ok(resolver) => resolver.map_err(ResolveError::SystemConfig)?,
+                    Err(_) => {
+                        return Err(ResolveError::SystemConfig(NetError::from("the runtime ends")));
+                    }
                 }
             }
         };
-        Ok(Lookup { resolver, families })
+        Ok(DnsResolver { resolver, families })
     }
 }
 
-fn with_servers(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
+fn resolver_with_servers(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
     let server = |address: &SocketAddr| {
         let ways = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut way| {
             way.port = address.port();
@@ -117,43 +119,48 @@ fn with_servers(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
     builder.build()
 }
 
-impl Lookup {
+impl DnsResolver {
     /// The addresses of a name. One family without records is no error; both without are.
-    pub(super) async fn addresses(&self, name: &str) -> Result<Addresses, Error> {
+    pub(super) async fn lookup_addresses(
+        &self,
+        name: &str,
+    ) -> Result<ResolvedAddresses, ResolveError> {
         // An address written where a name should be: hickory would ask for it as a name.
         if let Ok(address) = name.trim_end_matches('.').parse::<IpAddr>() {
-            return Ok(Addresses { list: vec![address], ttl: Duration::MAX });
+            return Ok(ResolvedAddresses { addresses: vec![address], ttl: Duration::MAX });
         }
         let (v4, v6) = match self.families {
-            Families::V4 => return self.family(name, RecordType::A, "A").await,
-            Families::V6 => return self.family(name, RecordType::AAAA, "AAAA").await,
-            Families::Both => tokio::join!(
-                self.family(name, RecordType::A, "A"),
-                self.family(name, RecordType::AAAA, "AAAA"),
+            AddressFamilies::V4 => return self.lookup_family(name, RecordType::A, "A").await,
+            AddressFamilies::V6 => return self.lookup_family(name, RecordType::AAAA, "AAAA").await,
+            AddressFamilies::Both => tokio::join!(
+                self.lookup_family(name, RecordType::A, "A"),
+                self.lookup_family(name, RecordType::AAAA, "AAAA"),
             ),
         };
         match (v4, v6) {
             (Ok(mut v4), Ok(v6)) => {
-                v4.list.extend(v6.list);
-                Ok(Addresses { ttl: v4.ttl.min(v6.ttl), ..v4 })
+                v4.addresses.extend(v6.addresses);
+                Ok(ResolvedAddresses { ttl: v4.ttl.min(v6.ttl), ..v4 })
             }
-            (Ok(found), Err(none)) | (Err(none), Ok(found)) if none.says_none() => Ok(found),
-            (Err(Error::NoRecords(_)), Err(Error::NoRecords(_))) => {
-                Err(Error::NoRecords("A or AAAA"))
+            (Ok(found), Err(none)) | (Err(none), Ok(found)) if none.is_negative_answer() => {
+                Ok(found)
             }
-            (Err(v4), Err(v6)) if v4.says_none() => Err(v6),
+            (Err(ResolveError::NoData(_)), Err(ResolveError::NoData(_))) => {
+                Err(ResolveError::NoData("A or AAAA"))
+            }
+            (Err(v4), Err(v6)) if v4.is_negative_answer() => Err(v6),
             (Err(error), _) | (_, Err(error)) => Err(error),
         }
     }
 
-    async fn family(
+    async fn lookup_family(
         &self,
         name: &str,
         kind: RecordType,
         kind_name: &'static str,
-    ) -> Result<Addresses, Error> {
+    ) -> Result<ResolvedAddresses, ResolveError> {
         let found = self.resolver.lookup(name, kind).await;
-        let found = found.map_err(|error| Error::of(error, kind_name))?;
+        let found = found.map_err(|error| ResolveError::from_net_error(error, kind_name))?;
         let list: Vec<IpAddr> = found
             .answers()
             .iter()
@@ -164,18 +171,21 @@ impl Lookup {
             })
             .collect();
         if list.is_empty() {
-            return Err(Error::NoRecords(kind_name));
+            return Err(ResolveError::NoData(kind_name));
         }
-        let ttl = lowest(found.answers().iter().map(|record| record.ttl));
-        Ok(Addresses { list, ttl })
+        let ttl = lowest_ttl(found.answers().iter().map(|record| record.ttl));
+        Ok(ResolvedAddresses { addresses: list, ttl })
     }
 
     /// The SRV records of a service, and how long they are good for.
-    pub(super) async fn srv(&self, name: &str) -> Result<(Vec<Srv>, Duration), Error> {
+    pub(super) async fn lookup_srv(
+        &self,
+        name: &str,
+    ) -> Result<(Vec<SrvRecord>, Duration), ResolveError> {
         let found = self.resolver.lookup(name, RecordType::SRV).await;
-        let found = found.map_err(|error| Error::of(error, "SRV"))?;
+        let found = found.map_err(|error| ResolveError::from_net_error(error, "SRV"))?;
         let records = found.answers().iter().filter_map(|record| match &record.data {
-            RData::SRV(srv) => Some(Srv {
+            RData::SRV(srv) => Some(SrvRecord {
                 priority: srv.priority,
                 weight: srv.weight,
                 port: srv.port,
@@ -183,19 +193,19 @@ impl Lookup {
             }),
             _ => None,
         });
-        let mut records: Vec<Srv> = records.collect();
+        let mut records: Vec<SrvRecord> = records.collect();
         if records.is_empty() {
-            return Err(Error::NoRecords("SRV"));
+            return Err(ResolveError::NoData("SRV"));
         }
         records.retain(|record| record.target != ".");
         if records.is_empty() {
-            return Err(Error::NoService);
+            return Err(ResolveError::NoService);
         }
-        let ttl = lowest(found.answers().iter().map(|record| record.ttl));
+        let ttl = lowest_ttl(found.answers().iter().map(|record| record.ttl));
         Ok((records, ttl))
     }
 }
 
-fn lowest(ttls: impl Iterator<Item = u32>) -> Duration {
+fn lowest_ttl(ttls: impl Iterator<Item = u32>) -> Duration {
     Duration::from_secs(ttls.min().unwrap_or(0).into())
 }

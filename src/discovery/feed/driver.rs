@@ -9,40 +9,40 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use super::ledger::Ledger;
-use super::status::NAMED;
+use super::ledger::FeedReconciler;
+use super::status::MAX_LISTED_REFUSALS;
 use super::{FeedState, FeedStatus};
 use crate::backend::BackendSet;
-use crate::discovery::{SourceError, Update};
+use crate::discovery::{DiscoveryError, MemberUpdate};
 
 /// How often those that drain are looked at.
-const LOOK: Duration = Duration::from_millis(100);
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A feed that runs, without its source.
 #[derive(Debug)]
-pub(super) struct Driver<T> {
+pub(super) struct FeedDriver<T> {
     set: BackendSet<T>,
-    ledger: Ledger<T>,
+    reconciler: FeedReconciler<T>,
     name: String,
-    retry: (Duration, Duration),
+    retry_backoff: (Duration, Duration),
     max_staleness: Duration,
     status: watch::Sender<FeedStatus>,
     /// Words heard that the set does not show yet.
-    heard: u64,
+    pending_updates: u64,
     /// The set took nothing at the last attempt.
-    blocked: bool,
+    last_apply_failed: bool,
     /// The last thing the source said was good.
-    good: bool,
-    last_wait: Option<Duration>,
-    look_at: Option<Instant>,
-    try_at: Option<Instant>,
+    last_answer_ok: bool,
+    last_backoff: Option<Duration>,
+    next_drain_poll_at: Option<Instant>,
+    next_apply_at: Option<Instant>,
     stale_at: Option<Instant>,
 }
 
-impl<T: Clone + Send + Sync + 'static> Driver<T> {
+impl<T: Clone + Send + Sync + 'static> FeedDriver<T> {
     pub(super) fn new(
         set: BackendSet<T>,
-        ledger: Ledger<T>,
+        ledger: FeedReconciler<T>,
         name: String,
         retry: (Duration, Duration),
         max_staleness: Duration,
@@ -50,54 +50,54 @@ impl<T: Clone + Send + Sync + 'static> Driver<T> {
     ) -> Self {
         Self {
             set,
-            ledger,
+            reconciler: ledger,
             name,
-            retry,
+            retry_backoff: retry,
             max_staleness,
             status,
-            heard: 0,
-            blocked: false,
-            good: false,
-            last_wait: None,
-            look_at: None,
-            try_at: None,
+            pending_updates: 0,
+            last_apply_failed: false,
+            last_answer_ok: false,
+            last_backoff: None,
+            next_drain_poll_at: None,
+            next_apply_at: None,
             stale_at: None,
         }
     }
 
     /// Takes down a word; `Some` if it is not accepted, and how long to wait then.
-    pub(super) fn hear(&mut self, update: Update<T>) -> Option<Duration> {
-        match self.ledger.hear(update) {
+    pub(super) fn handle_update(&mut self, update: MemberUpdate<T>) -> Option<Duration> {
+        match self.reconciler.update_desired(update) {
             Ok(()) => {
-                self.heard += 1;
-                self.good = true;
+                self.pending_updates += 1;
+                self.last_answer_ok = true;
                 None
             }
             Err(error) => {
-                self.settle();
-                Some(self.fail(error))
+                self.apply_pending();
+                Some(self.handle_failure(error))
             }
         }
     }
 
     /// Notes a failure of the source, and says how long to wait.
-    pub(super) fn fail(&mut self, error: SourceError) -> Duration {
-        self.good = false;
-        self.note_failure(error);
-        let (first, longest) = self.retry;
-        let wait = self.last_wait.map_or(first, |last| last.saturating_mul(2)).min(longest);
-        self.last_wait = Some(wait);
+    pub(super) fn handle_failure(&mut self, error: DiscoveryError) -> Duration {
+        self.last_answer_ok = false;
+        self.record_failure(error);
+        let (first, longest) = self.retry_backoff;
+        let wait = self.last_backoff.map_or(first, |last| last.saturating_mul(2)).min(longest);
+        self.last_backoff = Some(wait);
         let half = wait / 2;
         let chance = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
         half + Duration::from_nanos(fastrand::u64(0..=chance))
     }
 
-    fn note_failure(&mut self, error: SourceError) {
+    fn record_failure(&mut self, error: DiscoveryError) {
         let now = Instant::now();
         let first = self.status.borrow().failing_since.is_none();
         if first {
             self.stale_at = now.checked_add(self.max_staleness);
-            let said = in_full(&error);
+            let said = format_error_chain(&error);
             warn!(source = %self.name, error = %said, "discovery fails; the members stay");
         }
         self.status.send_modify(|status| {
@@ -112,57 +112,58 @@ impl<T: Clone + Send + Sync + 'static> Driver<T> {
     }
 
     /// Makes the set what was heard.
-    pub(super) fn settle(&mut self) {
-        if self.heard > 0 {
+    pub(super) fn apply_pending(&mut self) {
+        if self.pending_updates > 0 {
             self.apply();
         }
     }
 
     fn apply(&mut self) {
         let now = Instant::now();
-        let applied = self.ledger.settle(&self.set, now.into_std());
-        let refused = self.ledger.refused().count();
+        let applied = self.reconciler.apply_to(&self.set, now.into_std());
+        let refused = self.reconciler.refusals().count();
         let again = applied.is_err() || refused > 0;
-        self.try_at = again.then(|| now.checked_add(self.retry.1)).flatten();
-        self.blocked = applied.is_err();
+        self.next_apply_at = again.then(|| now.checked_add(self.retry_backoff.1)).flatten();
+        self.last_apply_failed = applied.is_err();
         match applied {
-            Ok(()) => self.note_members(now, refused),
-            Err(error) => self.note_failure(error.into()),
+            Ok(()) => self.record_members(now, refused),
+            Err(error) => self.record_failure(error.into()),
         }
-        self.heard = 0;
-        if self.ledger.leaving() == 0 {
-            self.look_at = None;
-        } else if self.look_at.is_none_or(|at| at <= now) {
-            self.look_at = Some(now + LOOK);
+        self.pending_updates = 0;
+        if self.reconciler.draining_count() == 0 {
+            self.next_drain_poll_at = None;
+        } else if self.next_drain_poll_at.is_none_or(|at| at <= now) {
+            self.next_drain_poll_at = Some(now + DRAIN_POLL_INTERVAL);
         }
     }
 
-    fn note_members(&mut self, now: Instant, refused: usize) {
-        let (members, draining) = (self.ledger.live(), self.ledger.leaving());
+    fn record_members(&mut self, now: Instant, refused: usize) {
+        let (members, draining) = (self.reconciler.live_count(), self.reconciler.draining_count());
         let before = self.status.borrow().clone();
         if (before.members, before.draining) != (members, draining) {
             info!(source = %self.name, members, draining, "discovery changed the set");
         }
         if before.refused != refused {
-            for refusal in self.ledger.refused().take(NAMED) {
+            for refusal in self.reconciler.refusals().take(MAX_LISTED_REFUSALS) {
                 warn!(source = %self.name, error = %refusal.error, "the set refuses a member");
             }
         }
-        if self.good && before.failing_since.is_some() {
+        if self.last_answer_ok && before.failing_since.is_some() {
             info!(source = %self.name, "discovery works again");
         }
         self.status.send_modify(|status| {
-            if self.heard > 0 {
-                status.answers += self.heard;
-                status.last_good = Some(now.into_std());
+            if self.pending_updates > 0 {
+                status.answers += self.pending_updates;
+                status.last_success = Some(now.into_std());
             }
             status.members = members;
             status.draining = draining;
             status.refused = refused;
             if refused > 0 || !status.refusals.is_empty() {
-                status.refusals = self.ledger.refused().take(NAMED).cloned().collect();
+                status.refusals =
+                    self.reconciler.refusals().take(MAX_LISTED_REFUSALS).cloned().collect();
             }
-            if self.good {
+            if self.last_answer_ok {
                 if status.state != FeedState::Ended {
                     status.state = FeedState::Current;
                 }
@@ -170,16 +171,19 @@ impl<T: Clone + Send + Sync + 'static> Driver<T> {
                 status.failing_since = None;
             }
         });
-        if self.good {
-            self.last_wait = None;
+        if self.last_answer_ok {
+            self.last_backoff = None;
             self.stale_at = None;
         }
     }
 
     /// Goes on with what time brings until something else has happened.
-    pub(super) async fn during<F: Future>(&mut self, mut other: Pin<&mut F>) -> F::Output {
+    pub(super) async fn run_until<F: Future>(&mut self, mut other: Pin<&mut F>) -> F::Output {
         loop {
-            let wake = [self.look_at, self.try_at, self.stale_at].into_iter().flatten().min();
+            let wake = [self.next_drain_poll_at, self.next_apply_at, self.stale_at]
+                .into_iter()
+                .flatten()
+                .min();
             let wake = async {
                 match wake {
                     Some(at) => sleep_until(at).await,
@@ -189,30 +193,30 @@ impl<T: Clone + Send + Sync + 'static> Driver<T> {
             tokio::select! {
                 biased;
                 output = other.as_mut() => return output,
-                () = wake => self.tick(),
+                () = wake => self.handle_timers(),
             }
         }
     }
 
     /// The same for some time.
-    pub(super) async fn wait(&mut self, time: Duration) {
-        self.during(pin!(sleep(time))).await;
+    pub(super) async fn run_for(&mut self, time: Duration) {
+        self.run_until(pin!(sleep(time))).await;
     }
 
-    fn tick(&mut self) {
+    fn handle_timers(&mut self) {
         let now = Instant::now();
         if self.stale_at.is_some_and(|at| at <= now) {
             self.stale_at = None;
             self.status.send_modify(|status| status.state = FeedState::Stale);
-            let members = self.ledger.live();
+            let members = self.reconciler.live_count();
             warn!(source = %self.name, members, "the members are stale, and stay");
         }
-        let try_now = self.try_at.is_some_and(|at| at <= now);
-        if self.look_at.is_some_and(|at| at <= now) {
-            self.look_at = Some(now + LOOK);
+        let try_now = self.next_apply_at.is_some_and(|at| at <= now);
+        if self.next_drain_poll_at.is_some_and(|at| at <= now) {
+            self.next_drain_poll_at = Some(now + DRAIN_POLL_INTERVAL);
             // A set that takes nothing is not asked ten times a second.
-            let idle = try_now || self.blocked;
-            if !idle && self.ledger.any_has_left(now.into_std()) {
+            let idle = try_now || self.last_apply_failed;
+            if !idle && self.reconciler.has_drained_member(now.into_std()) {
                 self.apply();
             }
         }
@@ -222,21 +226,21 @@ impl<T: Clone + Send + Sync + 'static> Driver<T> {
     }
 
     /// The source has ended: waits until nobody drains.
-    pub(super) async fn end(mut self) -> FeedStatus {
-        self.settle();
+    pub(super) async fn finish(mut self) -> FeedStatus {
+        self.apply_pending();
         self.stale_at = None;
         self.status.send_modify(|status| status.state = FeedState::Ended);
-        info!(source = %self.name, members = self.ledger.live(), "discovery has ended");
-        while let Some(at) = self.look_at {
+        info!(source = %self.name, members = self.reconciler.live_count(), "discovery has ended");
+        while let Some(at) = self.next_drain_poll_at {
             sleep_until(at).await;
-            self.tick();
+            self.handle_timers();
         }
         self.status.borrow().clone()
     }
 }
 
 /// An error and what it came of, in one line.
-fn in_full(error: &SourceError) -> String {
+fn format_error_chain(error: &DiscoveryError) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

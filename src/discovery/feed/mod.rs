@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::yield_now;
 
-use self::driver::Driver;
-pub use self::status::{FeedHandle, FeedState, FeedStatus, Refusal};
-use super::Source;
+use self::driver::FeedDriver;
+pub use self::status::{FeedHandle, FeedState, FeedStatus, MemberRefusal};
+use super::MemberSource;
 use crate::backend::{BackendId, BackendSet};
 
 /// Keeps the members that a source names in a set, while it runs.
@@ -38,7 +38,7 @@ use crate::backend::{BackendId, BackendSet};
 /// is the first in the list. A member that the set refuses is left out, counted and named; the
 /// others go in.
 ///
-/// Those that are gone [drain first](Removal). Their load is looked at every 100 ms. One that is
+/// Those that are gone [drain first](RemovalPolicy). Their load is looked at every 100 ms. One that is
 /// named again in the meantime is taken back: enabled again, if it was, with its account.
 ///
 /// # When the source fails
@@ -53,13 +53,13 @@ use crate::backend::{BackendId, BackendSet};
 /// use std::net::SocketAddr;
 /// use std::time::Duration;
 /// use lvs::BackendSet;
-/// use lvs::discovery::{Feed, Removal, StaticList};
+/// use lvs::discovery::{Feed, RemovalPolicy, StaticList};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let set = BackendSet::<SocketAddr>::new();
 /// let list: StaticList<SocketAddr> = "10.0.0.1:80 weight=3\n10.0.0.2:80".parse()?;
-/// let feed = Feed::new(&set, list).removal(Removal::Drain { deadline: Duration::from_secs(30) });
+/// let feed = Feed::new(&set, list).removal(RemovalPolicy::Drain { deadline: Duration::from_secs(30) });
 /// let mut handle = feed.handle();
 /// tokio::spawn(feed.run());
 ///
@@ -72,10 +72,10 @@ use crate::backend::{BackendId, BackendSet};
 pub struct Feed<T, S> {
     set: BackendSet<T>,
     source: S,
-    same: fn(&T, &T) -> bool,
-    removal: Removal,
+    is_same_target: fn(&T, &T) -> bool,
+    removal: RemovalPolicy,
     allow_empty: bool,
-    retry: (Duration, Duration),
+    retry_backoff: (Duration, Duration),
     max_staleness: Duration,
     adopted: Vec<BackendId>,
     status: watch::Sender<FeedStatus>,
@@ -84,7 +84,7 @@ pub struct Feed<T, S> {
 /// What becomes of a member that the source no longer names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Removal {
+pub enum RemovalPolicy {
     /// It gets no new work, and is taken out when it has no connections, or at the deadline with
     /// those it has: they go on, as leases do, but no longer count for anybody. The default, with
     /// five minutes.
@@ -97,12 +97,12 @@ pub enum Removal {
 }
 
 /// So many answers that are there already make one publication.
-const BATCH: usize = 1024;
+const MAX_UPDATES_PER_PUBLICATION: usize = 1024;
 
 impl<T, S> Feed<T, S>
 where
     T: Clone + Send + Sync + 'static,
-    S: Source<T>,
+    S: MemberSource<T>,
 {
     /// For targets that can be compared, such as addresses: a target that is named again as it was
     /// is left as it is.
@@ -110,22 +110,22 @@ where
     where
         T: PartialEq,
     {
-        Self::comparing(set, source, T::eq)
+        Self::with_target_comparison(set, source, T::eq)
     }
 
     /// For targets of any kind, such as services: each word about a member gives it the new target.
-    pub fn of_any(set: &BackendSet<T>, source: S) -> Self {
-        Self::comparing(set, source, |_, _| false)
+    pub fn replacing_targets(set: &BackendSet<T>, source: S) -> Self {
+        Self::with_target_comparison(set, source, |_, _| false)
     }
 
-    fn comparing(set: &BackendSet<T>, source: S, same: fn(&T, &T) -> bool) -> Self {
+    fn with_target_comparison(set: &BackendSet<T>, source: S, same: fn(&T, &T) -> bool) -> Self {
         Self {
             set: set.clone(),
             source,
-            same,
-            removal: Removal::DEFAULT,
+            is_same_target: same,
+            removal: RemovalPolicy::DEFAULT,
             allow_empty: false,
-            retry: (Duration::from_secs(1), Duration::from_secs(30)),
+            retry_backoff: (Duration::from_secs(1), Duration::from_secs(30)),
             max_staleness: Duration::from_secs(600),
             adopted: Vec::new(),
             status: watch::Sender::new(FeedStatus::default()),
@@ -134,7 +134,7 @@ where
 
     /// What becomes of members that the source no longer names. Default: a drain of at most five
     /// minutes.
-    pub fn removal(self, removal: Removal) -> Self {
+    pub fn removal(self, removal: RemovalPolicy) -> Self {
         Self { removal, ..self }
     }
 
@@ -148,7 +148,7 @@ where
     /// that, half to all by chance, so that a thousand programs do not ask at once when a registry
     /// is back. Default: 1 s to 30 s.
     pub fn retry(self, first: Duration, longest: Duration) -> Self {
-        Self { retry: (first, longest.max(first)), ..self }
+        Self { retry_backoff: (first, longest.max(first)), ..self }
     }
 
     /// How long a source may fail until its members are called [stale](FeedState::Stale), counted
@@ -180,15 +180,16 @@ where
     /// draining.
     pub async fn run(self) -> FeedStatus {
         let mut source = self.source;
-        let mut ledger = ledger::Ledger::new(self.removal, self.allow_empty, self.same);
+        let mut ledger =
+            ledger::FeedReconciler::new(self.removal, self.allow_empty, self.is_same_target);
         for member in &self.adopted {
             ledger.adopt(&self.set, member);
         }
-        let mut driver = Driver::new(
+        let mut driver = FeedDriver::new(
             self.set,
             ledger,
             source.name().to_owned(),
-            self.retry,
+            self.retry_backoff,
             self.max_staleness,
             self.status,
         );
@@ -200,30 +201,30 @@ where
                 Poll::Ready(answer) => answer,
                 Poll::Pending => {
                     batch = 0;
-                    driver.settle();
-                    driver.during(next).await
+                    driver.apply_pending();
+                    driver.run_until(next).await
                 }
             };
             match answer {
                 None => break,
-                Some(Ok(update)) => match driver.hear(update) {
+                Some(Ok(update)) => match driver.handle_update(update) {
                     None => batch += 1,
-                    Some(wait) => driver.wait(wait).await,
+                    Some(wait) => driver.run_for(wait).await,
                 },
                 Some(Err(error)) => {
-                    driver.settle();
-                    let wait = driver.fail(error);
-                    driver.wait(wait).await;
+                    driver.apply_pending();
+                    let wait = driver.handle_failure(error);
+                    driver.run_for(wait).await;
                 }
             }
-            if batch >= BATCH {
+            if batch >= MAX_UPDATES_PER_PUBLICATION {
                 batch = 0;
-                driver.settle();
+                driver.apply_pending();
                 // A source that always has something must not keep the thread.
                 yield_now().await;
             }
         }
-        driver.end().await
+        driver.finish().await
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use crate::backend::{BackendId, SetError};
-use crate::discovery::SourceError;
+use crate::discovery::DiscoveryError;
 
 /// Watches a [`Feed`](super::Feed).
 ///
@@ -40,7 +40,7 @@ impl FeedHandle {
     ///
     /// Cancel safe.
     pub async fn ready(&mut self) -> Option<FeedStatus> {
-        self.receiver.wait_for(|status| status.last_good.is_some()).await.ok().map(|s| s.clone())
+        self.receiver.wait_for(|status| status.last_success.is_some()).await.ok().map(|s| s.clone())
     }
 }
 
@@ -56,7 +56,7 @@ pub struct FeedStatus {
     pub draining: usize,
     /// What the set did not take of what the source says: the first 16. They are tried again with
     /// every update, and each time the longest [retry wait](super::Feed::retry) has passed.
-    pub refusals: Arc<[Refusal]>,
+    pub refusals: Arc<[MemberRefusal]>,
     /// How many there are in all.
     pub refused: usize,
     /// Good answers so far.
@@ -66,11 +66,11 @@ pub struct FeedStatus {
     /// Failures since the last good answer.
     pub failures_in_a_row: u64,
     /// When the last good answer came.
-    pub last_good: Option<Instant>,
+    pub last_success: Option<Instant>,
     /// When the first failure since then was.
     pub failing_since: Option<Instant>,
     /// What was wrong at the last failure; stays for reading when all is well again.
-    pub last_error: Option<Arc<SourceError>>,
+    pub last_error: Option<Arc<DiscoveryError>>,
 }
 
 /// Whether a feed's members are what its source says.
@@ -114,7 +114,7 @@ impl std::fmt::Display for FeedState {
 /// A member, or a change of one, that the set did not take.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Refusal {
+pub struct MemberRefusal {
     /// The member.
     pub id: BackendId,
     /// Why not.
@@ -122,4 +122,4 @@ pub struct Refusal {
 }
 
 /// How many refusals a status names one by one.
-pub(super) const NAMED: usize = 16;
+pub(super) const MAX_LISTED_REFUSALS: usize = 16;

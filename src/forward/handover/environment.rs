@@ -4,17 +4,17 @@ use std::env;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{HandoverError, MAX_SOCKETS, is_name};
+use super::{HandoverError, MAX_SOCKETS, is_valid_name};
 use crate::sys::inherit;
 
 /// The first descriptor behind standard input, output and error.
-const FIRST: RawFd = 3;
+const FIRST_INHERITED_FD: RawFd = 3;
 
 /// What systemd calls a socket without a name.
-const UNNAMED: &str = "unknown";
+const UNNAMED_SOCKET: &str = "unknown";
 
 /// Set once the descriptors are somebody's.
-static TAKEN: AtomicBool = AtomicBool::new(false);
+static SOCKETS_TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Takes the sockets that the service manager opened for this process.
 ///
@@ -25,61 +25,66 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// Call it early: nothing in the process may use the descriptors from 3 on by their number.
 ///
 /// # Errors
-/// [`HandoverError::Environment`] and [`TooMany`](HandoverError::TooMany) if the variables say what
-/// cannot be, and then nothing is taken; [`Inherited`](HandoverError::Inherited) if a descriptor
+/// [`HandoverError::InvalidEnvironment`] and [`TooManySockets`](HandoverError::TooManySockets) if the variables say what
+/// cannot be, and then nothing is taken; [`InheritedDescriptor`](HandoverError::InheritedDescriptor) if a descriptor
 /// is not there.
 pub fn from_environment() -> Result<Vec<(String, OwnedFd)>, HandoverError> {
     let variable = |name| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-    let announced =
-        Announced { pid: variable(PID), count: variable(COUNT), names: variable(NAMES) };
-    let names = announced.names(std::process::id())?;
-    if names.is_empty() || TAKEN.swap(true, Ordering::AcqRel) {
+    let announced = ListenEnvironment {
+        pid: variable(LISTEN_PID),
+        count: variable(LISTEN_FDS),
+        names: variable(LISTEN_FDNAMES),
+    };
+    let names = announced.socket_names(std::process::id())?;
+    if names.is_empty() || SOCKETS_TAKEN.swap(true, Ordering::AcqRel) {
         return Ok(Vec::new());
     }
-    (FIRST..)
+    (FIRST_INHERITED_FD..)
         .zip(names)
-        .map(|(number, name)| match inherit::take(number) {
+        .map(|(number, name)| match inherit::adopt_fd(number) {
             Ok(descriptor) => Ok((name, descriptor)),
-            Err(source) => Err(HandoverError::Inherited { number, source }),
+            Err(source) => Err(HandoverError::InheritedDescriptor { number, source }),
         })
         .collect()
 }
 
-const PID: &str = "LISTEN_PID";
-const COUNT: &str = "LISTEN_FDS";
-const NAMES: &str = "LISTEN_FDNAMES";
+const LISTEN_PID: &str = "LISTEN_PID";
+const LISTEN_FDS: &str = "LISTEN_FDS";
+const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
 
 /// What the environment says.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Announced {
+pub(super) struct ListenEnvironment {
     pub(super) pid: Option<String>,
     pub(super) count: Option<String>,
     pub(super) names: Option<String>,
 }
 
-impl Announced {
+impl ListenEnvironment {
     /// The names of the sockets that are meant for this process, in the order of their numbers.
-    pub(super) fn names(self, this: u32) -> Result<Vec<String>, HandoverError> {
+    pub(super) fn socket_names(self, this: u32) -> Result<Vec<String>, HandoverError> {
         let (Some(pid), Some(count)) = (self.pid, self.count) else { return Ok(Vec::new()) };
-        if number(PID, pid)? != this as usize {
+        if parse_number(LISTEN_PID, pid)? != this as usize {
             return Ok(Vec::new());
         }
-        let count = number(COUNT, count)?;
+        let count = parse_number(LISTEN_FDS, count)?;
         if count > MAX_SOCKETS {
-            return Err(HandoverError::TooMany { count });
+            return Err(HandoverError::TooManySockets { count });
         }
         if count == 0 {
             return Ok(Vec::new());
         }
-        let Some(names) = self.names else { return Ok(vec![UNNAMED.to_owned(); count]) };
+        let Some(names) = self.names else { return Ok(vec![UNNAMED_SOCKET.to_owned(); count]) };
         let list: Vec<String> = names.split(':').map(str::to_owned).collect();
-        match list.len() == count && list.iter().all(|name| is_name(name)) {
+        match list.len() == count && list.iter().all(|name| is_valid_name(name)) {
             true => Ok(list),
-            false => Err(HandoverError::Environment { variable: NAMES, value: names }),
+            false => {
+                Err(HandoverError::InvalidEnvironment { variable: LISTEN_FDNAMES, value: names })
+            }
         }
     }
 }
 
-fn number(variable: &'static str, value: String) -> Result<usize, HandoverError> {
-    value.parse().map_err(|_| HandoverError::Environment { variable, value })
+fn parse_number(variable: &'static str, value: String) -> Result<usize, HandoverError> {
+    value.parse().map_err(|_| HandoverError::InvalidEnvironment { variable, value })
 }

@@ -71,19 +71,19 @@ pub use self::environment::from_environment;
 pub const MAX_SOCKETS: usize = 1024;
 
 /// The longest name of a socket in bytes, that of systemd.
-pub const MAX_NAME: usize = 255;
+pub const MAX_NAME_LEN: usize = 255;
 
 /// The most descriptors that the kernel takes in one message (`SCM_MAX_FD`).
-const MAX_MESSAGE: usize = 253;
+const MAX_FDS_PER_MESSAGE: usize = 253;
 
 const MAGIC: &str = "lvs-handover";
-const VERSION: u32 = 1;
+const PROTOCOL_VERSION: u32 = 1;
 
 /// Longer than any line that begins a handover.
-const MAX_LINE: usize = 64;
+const MAX_HEADER_LEN: usize = 64;
 
 /// What a message with descriptors holds beside them: the kernel wants a byte.
-const MARK: u8 = b'+';
+const MESSAGE_MARKER: u8 = b'+';
 
 /// Why sockets were not handed over.
 #[derive(Debug, Error)]
@@ -93,34 +93,34 @@ pub enum HandoverError {
     /// timeout of the stream.
     #[error("cannot talk to the other process")]
     Io(#[from] io::Error),
-    /// A name is empty, longer than [`MAX_NAME`], or has a byte that is not printable ASCII, or a
+    /// A name is empty, longer than [`MAX_NAME_LEN`], or has a byte that is not printable ASCII, or a
     /// colon, which separates names in [`from_environment`].
     #[error("{name:?} cannot be the name of a socket")]
-    Name {
+    InvalidName {
         /// The name.
         name: String,
     },
     /// There are more sockets than [`MAX_SOCKETS`].
     #[error("{count} sockets, of which at most {MAX_SOCKETS} are handed over")]
-    TooMany {
+    TooManySockets {
         /// How many.
         count: usize,
     },
     /// What comes does not begin as a handover does, or its names are not as announced.
     #[error("the other process sends something else: {found:?}")]
-    Foreign {
+    UnknownProtocol {
         /// The beginning of what comes.
         found: String,
     },
     /// The peer speaks another version of this protocol.
-    #[error("the other process speaks version {version}, this one {VERSION}")]
-    Version {
+    #[error("the other process speaks version {version}, this one {PROTOCOL_VERSION}")]
+    UnsupportedVersion {
         /// The version of the peer.
         version: u32,
     },
     /// The peer closed the stream, or sent something else, before all sockets were there.
     #[error("{received} of {announced} sockets came")]
-    Missing {
+    MissingSockets {
         /// How many came, all of which are closed again.
         received: usize,
         /// How many were to come.
@@ -128,7 +128,7 @@ pub enum HandoverError {
     },
     /// More descriptors came with a message than were announced. All are closed again.
     #[error("more sockets came than the {announced} announced")]
-    Unexpected {
+    UnexpectedSockets {
         /// How many were to come.
         announced: usize,
     },
@@ -138,7 +138,7 @@ pub enum HandoverError {
     Truncated,
     /// What the environment says of inherited sockets cannot be.
     #[error("environment variable {variable} has the impossible value {value:?}")]
-    Environment {
+    InvalidEnvironment {
         /// The variable.
         variable: &'static str,
         /// Its value.
@@ -146,7 +146,7 @@ pub enum HandoverError {
     },
     /// A descriptor that the environment announces is not open. Those before it are closed.
     #[error("inherited descriptor {number} cannot be used")]
-    Inherited {
+    InheritedDescriptor {
         /// Its number.
         number: i32,
         /// What the system said.
@@ -161,7 +161,7 @@ pub enum HandoverError {
 /// the stream must not be non-blocking.
 ///
 /// # Errors
-/// [`HandoverError::TooMany`] and `Name` before anything is sent; `Io` if the peer does not take
+/// [`HandoverError::TooManySockets`] and `Name` before anything is sent; `Io` if the peer does not take
 /// it, after which the stream is of no more use.
 pub fn send(
     stream: &UnixStream,
@@ -169,35 +169,37 @@ pub fn send(
 ) -> Result<(), HandoverError> {
     let count = sockets.len();
     if count > MAX_SOCKETS {
-        return Err(HandoverError::TooMany { count });
+        return Err(HandoverError::TooManySockets { count });
     }
     let mut names = String::new();
     for (name, _) in sockets {
         let name = name.as_ref();
-        if !is_name(name) {
-            return Err(HandoverError::Name { name: name.to_owned() });
+        if !is_valid_name(name) {
+            return Err(HandoverError::InvalidName { name: name.to_owned() });
         }
         names.extend([name, "\n"]);
     }
-    let text = format!("{MAGIC} {VERSION} {count} {}\n{names}", names.len());
+    let text = format!("{MAGIC} {PROTOCOL_VERSION} {count} {}\n{names}", names.len());
     let mut writer = stream;
     writer.write_all(text.as_bytes())?;
     let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(|&(_, socket)| socket).collect();
-    for message in descriptors.chunks(MAX_MESSAGE) {
-        send_message(stream, message)?;
+    for message in descriptors.chunks(MAX_FDS_PER_MESSAGE) {
+        send_descriptors(stream, message)?;
     }
     Ok(())
 }
 
-fn send_message(stream: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_MESSAGE))];
+fn send_descriptors(stream: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS_PER_MESSAGE))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(ErrorKind::InvalidInput.into());
     }
     // A peer that is gone is an error here and no signal.
     let flags = SendFlags::NOSIGNAL;
-    match retry_on_intr(|| sendmsg(stream, &[IoSlice::new(&[MARK])], &mut control, flags))? {
+    match retry_on_intr(|| {
+        sendmsg(stream, &[IoSlice::new(&[MESSAGE_MARKER])], &mut control, flags)
+    })? {
         1 => Ok(()),
         _ => Err(ErrorKind::WriteZero.into()),
     }
@@ -214,27 +216,27 @@ fn send_message(stream: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Resu
 /// Any [`HandoverError`] but those of the environment. Everything that came is closed then, here
 /// and not in the peer, and the stream is of no more use.
 pub fn receive(stream: &UnixStream) -> Result<Vec<(String, OwnedFd)>, HandoverError> {
-    let (announced, len) = read_line(stream)?;
+    let (announced, len) = read_header(stream)?;
     let names = read_names(stream, announced, len)?;
     let mut descriptors = Vec::with_capacity(announced);
     while descriptors.len() < announced {
         let before = descriptors.len();
-        receive_message(stream, &mut descriptors)?;
+        receive_descriptors(stream, &mut descriptors)?;
         if descriptors.len() > announced {
-            return Err(HandoverError::Unexpected { announced });
+            return Err(HandoverError::UnexpectedSockets { announced });
         }
         if descriptors.len() == before {
-            return Err(HandoverError::Missing { received: before, announced });
+            return Err(HandoverError::MissingSockets { received: before, announced });
         }
     }
     Ok(names.into_iter().zip(descriptors).collect())
 }
 
 /// Reads the line that says what comes: how many sockets, and how many bytes of names.
-fn read_line(mut stream: &UnixStream) -> Result<(usize, usize), HandoverError> {
+fn read_header(mut stream: &UnixStream) -> Result<(usize, usize), HandoverError> {
     let mut line = Vec::new();
     // One byte at a time, so as not to read what belongs to the descriptors.
-    while line.last() != Some(&b'\n') && line.len() < MAX_LINE {
+    while line.last() != Some(&b'\n') && line.len() < MAX_HEADER_LEN {
         let mut byte = [0];
         match stream.read(&mut byte) {
             Ok(0) if line.is_empty() => {
@@ -252,23 +254,23 @@ fn read_line(mut stream: &UnixStream) -> Result<(usize, usize), HandoverError> {
         }
     }
     let text = String::from_utf8_lossy(&line);
-    let foreign = || HandoverError::Foreign { found: text.trim_end().to_owned() };
+    let foreign = || HandoverError::UnknownProtocol { found: text.trim_end().to_owned() };
     let line = text.strip_suffix('\n').and_then(|line| line.strip_prefix(MAGIC));
     let mut words = line.and_then(|line| line.strip_prefix(' ')).ok_or_else(foreign)?.split(' ');
     let mut number = || words.next().map(str::parse::<u32>);
     // Of another version no more is known than where it says which.
     let Some(Ok(version)) = number() else { return Err(foreign()) };
-    if version != VERSION {
-        return Err(HandoverError::Version { version });
+    if version != PROTOCOL_VERSION {
+        return Err(HandoverError::UnsupportedVersion { version });
     }
     let (Some(Ok(count)), Some(Ok(len)), None) = (number(), number(), number()) else {
         return Err(foreign());
     };
     let (count, len) = (count as usize, len as usize);
     if count > MAX_SOCKETS {
-        return Err(HandoverError::TooMany { count });
+        return Err(HandoverError::TooManySockets { count });
     }
-    match len <= count * (MAX_NAME + 1) {
+    match len <= count * (MAX_NAME_LEN + 1) {
         true => Ok((count, len)),
         false => Err(foreign()),
     }
@@ -284,18 +286,20 @@ fn read_names(
     stream.read_exact(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
     let names: Vec<String> = text.split_terminator('\n').map(str::to_owned).collect();
-    if let Some(name) = names.iter().find(|name| !is_name(name)) {
-        return Err(HandoverError::Name { name: name.clone() });
+    if let Some(name) = names.iter().find(|name| !is_valid_name(name)) {
+        return Err(HandoverError::InvalidName { name: name.clone() });
     }
     if names.len() != announced || (announced > 0 && !text.ends_with('\n')) {
-        return Err(HandoverError::Foreign { found: text.chars().take(MAX_LINE).collect() });
+        return Err(HandoverError::UnknownProtocol {
+            found: text.chars().take(MAX_HEADER_LEN).collect(),
+        });
     }
     Ok(names)
 }
 
 /// Takes the descriptors of one message.
-fn receive_message(stream: &UnixStream, into: &mut Vec<OwnedFd>) -> Result<(), HandoverError> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_MESSAGE))];
+fn receive_descriptors(stream: &UnixStream, into: &mut Vec<OwnedFd>) -> Result<(), HandoverError> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS_PER_MESSAGE))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut mark = [0];
     let received = retry_on_intr(|| {
@@ -315,7 +319,7 @@ fn receive_message(stream: &UnixStream, into: &mut Vec<OwnedFd>) -> Result<(), H
 }
 
 /// Tells whether this can be the name of a socket.
-fn is_name(name: &str) -> bool {
+fn is_valid_name(name: &str) -> bool {
     let allowed = |byte: u8| matches!(byte, b' '..=b'~') && byte != b':';
-    (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(allowed)
+    (1..=MAX_NAME_LEN).contains(&name.len()) && name.bytes().all(allowed)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_getfd};
 
-use super::environment::Announced;
+use super::environment::ListenEnvironment;
 use super::*;
 
 /// Both ends, which give up long after any test is over.
@@ -95,7 +95,7 @@ fn what_is_handed_over_keeps_its_name_its_order_and_away_from_children() {
 
 #[test]
 fn more_sockets_than_fit_into_one_message_are_sent_in_several() {
-    for count in [0, 1, MAX_MESSAGE, MAX_MESSAGE + 1, 3 * MAX_MESSAGE + 7] {
+    for count in [0, 1, MAX_FDS_PER_MESSAGE, MAX_FDS_PER_MESSAGE + 1, 3 * MAX_FDS_PER_MESSAGE + 7] {
         let file = null();
         let names: Vec<String> = (0..count).map(|number| format!("socket-{number}")).collect();
         let named: Vec<_> = names.iter().map(|name| (name, file.as_fd())).collect();
@@ -114,14 +114,16 @@ fn more_sockets_than_fit_into_one_message_are_sent_in_several() {
 fn what_cannot_be_handed_over_is_refused_before_anything_is_sent() {
     let (predecessor, successor) = pair();
     let file = null();
-    let long = "a".repeat(MAX_NAME + 1);
+    let long = "a".repeat(MAX_NAME_LEN + 1);
     for name in ["", "a:b", "a\nb", "\u{e9}", &long] {
         let refused = send(&predecessor, &[("good", file.as_fd()), (name, file.as_fd())]);
-        assert!(matches!(refused, Err(HandoverError::Name { .. })), "{name:?}");
+        assert!(matches!(refused, Err(HandoverError::InvalidName { .. })), "{name:?}");
     }
     let many = vec![("a", file.as_fd()); MAX_SOCKETS + 1];
     let refused = send(&predecessor, &many);
-    assert!(matches!(refused, Err(HandoverError::TooMany { count }) if count == MAX_SOCKETS + 1));
+    assert!(
+        matches!(refused, Err(HandoverError::TooManySockets { count }) if count == MAX_SOCKETS + 1)
+    );
     drop(predecessor);
     assert_eq!((&successor).read(&mut [0]).unwrap(), 0);
     // Nobody is there to take it.
@@ -132,7 +134,10 @@ fn what_cannot_be_handed_over_is_refused_before_anything_is_sent() {
 #[test]
 fn another_version_and_another_protocol_are_told_apart() {
     for text in ["lvs-handover 2 1 4\nweb\n", "lvs-handover 2 whatever\n", "lvs-handover 2\n"] {
-        assert!(matches!(receive_text(text), HandoverError::Version { version: 2 }), "{text}");
+        assert!(
+            matches!(receive_text(text), HandoverError::UnsupportedVersion { version: 2 }),
+            "{text}"
+        );
     }
     for text in [
         "GET / HTTP/1.1\r\n\r\n",
@@ -151,59 +156,59 @@ fn another_version_and_another_protocol_are_told_apart() {
         let error = receive_text(text);
         let is_name = text.ends_with("0 1\n\n");
         match error {
-            HandoverError::Foreign { .. } => {}
+            HandoverError::UnknownProtocol { .. } => {}
             // One empty line too many is an empty name, or too long a list.
-            HandoverError::Name { .. } if is_name => {}
+            HandoverError::InvalidName { .. } if is_name => {}
             _ => panic!("{text:?}: {error:?}"),
         }
     }
     assert!(matches!(receive_text(""), HandoverError::Io(_)));
     assert!(matches!(
         receive_text("lvs-handover 1 1025 0\n"),
-        HandoverError::TooMany { count: 1025 }
+        HandoverError::TooManySockets { count: 1025 }
     ));
     let colon = receive_text("lvs-handover 1 1 4\na:b\n");
-    assert!(matches!(colon, HandoverError::Name { name } if name == "a:b"));
+    assert!(matches!(colon, HandoverError::InvalidName { name } if name == "a:b"));
 }
 
 #[test]
 fn too_few_and_too_many_descriptors_are_refused_and_closed() {
     let missing = receive_text("lvs-handover 1 2 4\na\nb\n+");
-    assert!(matches!(missing, HandoverError::Missing { received: 0, announced: 2 }));
+    assert!(matches!(missing, HandoverError::MissingSockets { received: 0, announced: 2 }));
 
     // A pipe tells when the last descriptor of its writing end is closed.
     let (mut reader, writer) = std::io::pipe().unwrap();
     let (predecessor, successor) = pair();
     (&predecessor).write_all(b"lvs-handover 1 2 4\na\nb\n").unwrap();
-    send_message(&predecessor, &[writer.as_fd(); 3]).unwrap();
+    send_descriptors(&predecessor, &[writer.as_fd(); 3]).unwrap();
     drop(writer);
     let refused = receive(&successor).unwrap_err();
-    assert!(matches!(refused, HandoverError::Unexpected { announced: 2 }));
+    assert!(matches!(refused, HandoverError::UnexpectedSockets { announced: 2 }));
     assert_eq!(reader.read(&mut [0]).unwrap(), 0);
 
     let (mut reader, writer) = std::io::pipe().unwrap();
     let (predecessor, successor) = pair();
     (&predecessor).write_all(b"lvs-handover 1 2 4\na\nb\n").unwrap();
-    send_message(&predecessor, &[writer.as_fd()]).unwrap();
+    send_descriptors(&predecessor, &[writer.as_fd()]).unwrap();
     drop((writer, predecessor));
     let refused = receive(&successor).unwrap_err();
-    assert!(matches!(refused, HandoverError::Missing { received: 1, announced: 2 }));
+    assert!(matches!(refused, HandoverError::MissingSockets { received: 1, announced: 2 }));
     assert_eq!(reader.read(&mut [0]).unwrap(), 0);
 }
 
 #[test]
 fn the_environment_is_read_as_systemd_writes_it() {
-    let announced = |pid: &str, count: &str, names: Option<&str>| Announced {
+    let announced = |pid: &str, count: &str, names: Option<&str>| ListenEnvironment {
         pid: Some(pid.to_owned()),
         count: Some(count.to_owned()),
         names: names.map(str::to_owned),
     };
-    let names = |it: Announced| it.names(7);
+    let names = |it: ListenEnvironment| it.socket_names(7);
     assert_eq!(names(announced("7", "2", Some("web:dns"))).unwrap(), ["web", "dns"]);
     assert_eq!(names(announced("7", "2", None)).unwrap(), ["unknown", "unknown"]);
     assert!(names(announced("7", "0", Some(""))).unwrap().is_empty());
     assert!(names(announced("8", "2", None)).unwrap().is_empty());
-    assert!(names(Announced::default()).unwrap().is_empty());
+    assert!(names(ListenEnvironment::default()).unwrap().is_empty());
     for (pid, count, list, wrong) in [
         ("x", "1", None, "LISTEN_PID"),
         ("7", "-1", None, "LISTEN_FDS"),
@@ -211,9 +216,11 @@ fn the_environment_is_read_as_systemd_writes_it() {
         ("7", "1", Some(""), "LISTEN_FDNAMES"),
     ] {
         let refused = names(announced(pid, count, list)).unwrap_err();
-        let HandoverError::Environment { variable, .. } = refused else { panic!("{refused:?}") };
+        let HandoverError::InvalidEnvironment { variable, .. } = refused else {
+            panic!("{refused:?}")
+        };
         assert_eq!(variable, wrong);
     }
     let many = names(announced("7", "1025", None)).unwrap_err();
-    assert!(matches!(many, HandoverError::TooMany { count: 1025 }));
+    assert!(matches!(many, HandoverError::TooManySockets { count: 1025 }));
 }

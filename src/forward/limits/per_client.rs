@@ -6,7 +6,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::balancer::network;
+use crate::balancer::mask_to_prefix;
 use crate::sync::{Mutex, lock};
 
 /// Connections by client network, with a bound for each.
@@ -20,18 +20,18 @@ use crate::sync::{Mutex, lock};
 /// # Cost
 /// Entering and leaving are each one lock of one of 64 shards and two SipHashes under a random key
 /// (clients cannot choose their shard), some 60 ns where nobody else is in the shard. A network
-/// takes 29 to 57 bytes of table, as full as that is; a [`Place`] 32.
+/// takes 29 to 57 bytes of table, as full as that is; a [`ClientPermit`] 32.
 #[derive(Debug)]
-pub(in crate::forward) struct PerClient {
-    rule: Rule,
-    keys: RandomState,
+pub(in crate::forward) struct ClientLimits {
+    config: ClientLimitsBuilder,
+    hash_keys: RandomState,
     shards: Box<[Mutex<HashMap<IpAddr, u32>>]>,
 }
 
-/// What a [`PerClient`] enforces.
+/// What a [`ClientLimits`] enforces.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
-pub(in crate::forward) struct Rule {
+pub(in crate::forward) struct ClientLimitsBuilder {
     limit: u32,
     ipv4_prefix: u8,
     ipv6_prefix: u8,
@@ -41,18 +41,18 @@ pub(in crate::forward) struct Rule {
 /// One connection of one client; dropping it counts down.
 #[derive(Debug)]
 #[must_use = "dropping a place gives it back"]
-pub(in crate::forward) struct Place {
-    clients: Arc<PerClient>,
+pub(in crate::forward) struct ClientPermit {
+    clients: Arc<ClientLimits>,
     network: IpAddr,
 }
 
 /// One for loom, which would explore each of them.
 const SHARDS: usize = if cfg!(lvs_loom) { 1 } else { 64 };
-const CAPACITY: usize = 1 << 20;
+const DEFAULT_CAPACITY: usize = 1 << 20;
 /// Tables below this size are never shrunk.
-const SMALL: usize = 64;
+const MIN_SHRINK_CAPACITY: usize = 64;
 
-impl Rule {
+impl ClientLimitsBuilder {
     /// The bits of an IPv4 client that count. Default: 32; larger values count as 32.
     pub(in crate::forward) fn ipv4_prefix(self, bits: u8) -> Self {
         Self { ipv4_prefix: bits.min(32), ..self }
@@ -70,45 +70,48 @@ impl Rule {
     }
 
     /// Makes the table.
-    pub(in crate::forward) fn build(self) -> Arc<PerClient> {
+    pub(in crate::forward) fn build(self) -> Arc<ClientLimits> {
         let shards = (0..SHARDS).map(|_| Mutex::new(HashMap::default())).collect();
-        Arc::new(PerClient { rule: self, keys: RandomState::new(), shards })
+        Arc::new(ClientLimits { config: self, hash_keys: RandomState::new(), shards })
     }
 
     fn network(&self, client: IpAddr) -> IpAddr {
-        network(client.to_canonical(), self.ipv4_prefix, self.ipv6_prefix)
+        mask_to_prefix(client.to_canonical(), self.ipv4_prefix, self.ipv6_prefix)
     }
 }
 
-impl PerClient {
+impl ClientLimits {
     /// At most so many connections for each client; 0 counts as 1.
     #[expect(clippy::new_ret_no_self, reason = "the rule is the way in")]
-    pub(in crate::forward) const fn new(limit: u32) -> Rule {
+    pub(in crate::forward) const fn builder(limit: u32) -> ClientLimitsBuilder {
         let limit = if limit == 0 { 1 } else { limit };
-        Rule { limit, ipv4_prefix: 32, ipv6_prefix: 64, capacity: CAPACITY }
+        ClientLimitsBuilder { limit, ipv4_prefix: 32, ipv6_prefix: 64, capacity: DEFAULT_CAPACITY }
     }
 
     /// Counts a connection of a client; `None` if it has its number already, or if the table is
     /// full.
-    pub(in crate::forward) fn enter(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
-        let network = self.rule.network(client);
+    pub(in crate::forward) fn try_acquire(
+        self: &Arc<Self>,
+        client: IpAddr,
+    ) -> Option<ClientPermit> {
+        let network = self.config.network(client);
         let mut shard = lock(self.shard(network));
-        let full = shard.len() >= self.rule.capacity.div_ceil(SHARDS);
+        let full = shard.len() >= self.config.capacity.div_ceil(SHARDS);
         match shard.entry(network) {
-            Entry::Occupied(known) if *known.get() >= self.rule.limit => return None,
+            Entry::Occupied(known) if *known.get() >= self.config.limit => return None,
             Entry::Occupied(known) => *known.into_mut() += 1,
             Entry::Vacant(_) if full => return None,
             Entry::Vacant(new) => {
                 new.insert(1);
             }
         }
-        Some(Place { clients: Arc::clone(self), network })
+        Some(ClientPermit { clients: Arc::clone(self), network })
     }
 
     /// How many connections a client has now.
     #[cfg(test)]
     pub(in crate::forward) fn connections(&self, client: IpAddr) -> u32 {
-        let network = self.rule.network(client);
+        let network = self.config.network(client);
         lock(self.shard(network)).get(&network).copied().unwrap_or(0)
     }
 
@@ -118,14 +121,14 @@ impl PerClient {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
-    fn leave(&self, network: IpAddr) {
+    fn release(&self, network: IpAddr) {
         let mut shard = lock(self.shard(network));
         let Some(connections) = shard.get_mut(&network) else { return };
         *connections -= 1;
         if *connections == 0 {
             shard.remove(&network);
             // After a flood the memory goes back; a quarter, so that it is not taken again at once.
-            if shard.capacity() > SMALL && shard.len() < shard.capacity() / 4 {
+            if shard.capacity() > MIN_SHRINK_CAPACITY && shard.len() < shard.capacity() / 4 {
                 let keep = shard.len() * 2;
                 shard.shrink_to(keep);
             }
@@ -133,13 +136,13 @@ impl PerClient {
     }
 
     fn shard(&self, network: IpAddr) -> &Mutex<HashMap<IpAddr, u32>> {
-        &self.shards[self.keys.hash_one(network) as usize % SHARDS]
+        &self.shards[self.hash_keys.hash_one(network) as usize % SHARDS]
     }
 }
 
-impl Drop for Place {
+impl Drop for ClientPermit {
     fn drop(&mut self) {
-        self.clients.leave(self.network);
+        self.clients.release(self.network);
     }
 }
 
@@ -153,7 +156,7 @@ mod model {
     #[test]
     fn a_limit_of_one_is_never_two_places() {
         loom::model(|| {
-            let clients = PerClient::new(1).build();
+            let clients = ClientLimits::new(1).build();
             let ip = IpAddr::from([192, 0, 2, 1]);
             let other = {
                 let clients = Arc::clone(&clients);

@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 ///
 /// # Examples
 /// ```
-/// use lvs::forward::Rate;
+/// use lvs::forward::ConnectionRate;
 ///
-/// let rate = Rate::per_second(1000).burst(50);
+/// let rate = ConnectionRate::per_second(1000).burst(50);
 /// assert_eq!(rate.connections_per_second(), 1000);
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
-pub struct Rate {
+pub struct ConnectionRate {
     per_second: u32,
     burst: u32,
 }
 
-impl Rate {
+impl ConnectionRate {
     /// So many connections in a second, and as many at once; 0 counts as 1.
     pub const fn per_second(connections: u32) -> Self {
         let connections = at_least_one(connections);
@@ -41,7 +41,7 @@ impl Rate {
 
     /// The connections that are let in at once after a quiet time.
     #[must_use]
-    pub const fn burst_size(&self) -> u32 {
+    pub const fn max_burst(&self) -> u32 {
         self.burst
     }
 }
@@ -50,7 +50,7 @@ const fn at_least_one(connections: u32) -> u32 {
     if connections == 0 { 1 } else { connections }
 }
 
-/// What is left of a [`Rate`] at one moment.
+/// What is left of a [`ConnectionRate`] at one moment.
 ///
 /// Exact: credit is counted in billionths of a connection, and a rate of `n` a second earns `n` of
 /// them each nanosecond, so nothing is ever rounded away. Some 12 ns a call.
@@ -58,21 +58,21 @@ const fn at_least_one(connections: u32) -> u32 {
 /// Has one owner. Workers that share one pace keep it behind a lock: a share for each would refuse
 /// at one worker what another has left over.
 #[derive(Clone, Debug)]
-pub(in crate::forward) struct AcceptRate {
-    rate: Rate,
+pub(in crate::forward) struct AcceptTokenBucket {
+    rate: ConnectionRate,
     /// Billionths of a connection, never more than the burst.
     credit: u64,
     /// The latest moment that has been credited.
-    credited: Option<Instant>,
+    credited_until: Option<Instant>,
 }
 
 /// The price of a connection.
-const ONE: u64 = 1_000_000_000;
+const CONNECTION_CREDIT: u64 = 1_000_000_000;
 
-impl AcceptRate {
+impl AcceptTokenBucket {
     /// Starts with a full burst.
-    pub(in crate::forward) const fn new(rate: Rate) -> Self {
-        Self { rate, credit: rate.burst as u64 * ONE, credited: None }
+    pub(in crate::forward) const fn new(rate: ConnectionRate) -> Self {
+        Self { rate, credit: rate.burst as u64 * CONNECTION_CREDIT, credited_until: None }
     }
 
     /// Takes one connection in, or says how long to wait before asking again.
@@ -81,19 +81,19 @@ impl AcceptRate {
     ///
     /// # Errors
     /// The wait, never zero, after which a connection is let in unless another takes its place.
-    pub(in crate::forward) fn take(&mut self, now: Instant) -> Result<(), Duration> {
-        let credited = self.credited.unwrap_or(now);
+    pub(in crate::forward) fn try_admit(&mut self, now: Instant) -> Result<(), Duration> {
+        let credited = self.credited_until.unwrap_or(now);
         let earned = now.saturating_duration_since(credited).as_nanos();
         let earned = earned.saturating_mul(self.rate.per_second.into());
-        let full = u64::from(self.rate.burst) * ONE;
+        let full = u64::from(self.rate.burst) * CONNECTION_CREDIT;
         self.credit =
             u64::try_from(earned).unwrap_or(u64::MAX).saturating_add(self.credit).min(full);
-        self.credited = Some(credited.max(now));
-        if let Some(left) = self.credit.checked_sub(ONE) {
+        self.credited_until = Some(credited.max(now));
+        if let Some(left) = self.credit.checked_sub(CONNECTION_CREDIT) {
             self.credit = left;
             return Ok(());
         }
-        let wait = (ONE - self.credit).div_ceil(self.rate.per_second.into());
+        let wait = (CONNECTION_CREDIT - self.credit).div_ceil(self.rate.per_second.into());
         // A moment of the past waits until the credited one first.
         Err(credited.saturating_duration_since(now).saturating_add(Duration::from_nanos(wait)))
     }
@@ -114,27 +114,27 @@ mod tests {
     #[test]
     fn a_burst_comes_at_once_and_then_one_each_interval() {
         let start = start();
-        let mut rate = AcceptRate::new(Rate::per_second(3).burst(2));
-        assert_eq!([rate.take(start), rate.take(start)], [Ok(()), Ok(())]);
+        let mut rate = AcceptTokenBucket::new(ConnectionRate::per_second(3).burst(2));
+        assert_eq!([rate.try_admit(start), rate.try_admit(start)], [Ok(()), Ok(())]);
         let third = Duration::from_nanos(333_333_334);
-        assert_eq!(rate.take(start), Err(third));
+        assert_eq!(rate.try_admit(start), Err(third));
         assert_eq!(
-            rate.take(start + third - Duration::from_nanos(1)),
+            rate.try_admit(start + third - Duration::from_nanos(1)),
             Err(Duration::from_nanos(1))
         );
-        assert_eq!(rate.take(start + third), Ok(()));
+        assert_eq!(rate.try_admit(start + third), Ok(()));
         // The two billionths too many are not lost: three connections take one second.
-        assert_eq!(rate.take(start + Duration::from_nanos(666_666_667)), Ok(()));
-        assert_eq!(rate.take(start + Duration::from_secs(1)), Ok(()));
-        assert_eq!(rate.take(start + Duration::from_secs(1)), Err(third));
+        assert_eq!(rate.try_admit(start + Duration::from_nanos(666_666_667)), Ok(()));
+        assert_eq!(rate.try_admit(start + Duration::from_secs(1)), Ok(()));
+        assert_eq!(rate.try_admit(start + Duration::from_secs(1)), Err(third));
     }
 
     #[test]
     fn a_long_quiet_time_earns_no_more_than_the_burst() {
         let start = start();
-        let mut rate = AcceptRate::new(Rate::per_second(u32::MAX).burst(5));
+        let mut rate = AcceptTokenBucket::new(ConnectionRate::per_second(u32::MAX).burst(5));
         for moment in [start, start + Duration::from_secs(1 << 32)] {
-            let taken = (0..10).filter(|_| rate.take(moment).is_ok()).count();
+            let taken = (0..10).filter(|_| rate.try_admit(moment).is_ok()).count();
             assert_eq!(taken, 5);
         }
     }
@@ -143,17 +143,17 @@ mod tests {
     fn a_moment_of_the_past_earns_nothing_and_waits_for_the_present() {
         let start = start();
         let late = start + Duration::from_secs(10);
-        let mut rate = AcceptRate::new(Rate::per_second(1).burst(1));
-        assert_eq!(rate.take(late), Ok(()));
-        assert_eq!(rate.take(start), Err(Duration::from_secs(11)));
-        assert_eq!(rate.take(late), Err(Duration::from_secs(1)));
-        assert_eq!(rate.take(late + Duration::from_secs(1)), Ok(()));
+        let mut rate = AcceptTokenBucket::new(ConnectionRate::per_second(1).burst(1));
+        assert_eq!(rate.try_admit(late), Ok(()));
+        assert_eq!(rate.try_admit(start), Err(Duration::from_secs(11)));
+        assert_eq!(rate.try_admit(late), Err(Duration::from_secs(1)));
+        assert_eq!(rate.try_admit(late + Duration::from_secs(1)), Ok(()));
     }
 
     #[test]
     fn zero_counts_as_one() {
-        let rate = Rate::per_second(0).burst(0);
-        assert_eq!((rate.connections_per_second(), rate.burst_size()), (1, 1));
+        let rate = ConnectionRate::per_second(0).burst(0);
+        assert_eq!((rate.connections_per_second(), rate.max_burst()), (1, 1));
     }
 
     proptest! {
@@ -168,7 +168,7 @@ mod tests {
             gaps in prop::collection::vec(0_u64..=3_000_000, 1..200),
         ) {
             let start = start();
-            let mut rate = AcceptRate::new(Rate::per_second(per_second).burst(burst));
+            let mut rate = AcceptTokenBucket::new(ConnectionRate::per_second(per_second).burst(burst));
             // The model in exact billionths, from the beginning of time with every step.
             let (mut now, mut credit) = (0_u64, u128::from(burst) * 1_000_000_000);
             for (step, gap) in gaps.into_iter().enumerate() {
@@ -176,7 +176,7 @@ mod tests {
                 let elapsed = if step == 0 { 0 } else { gap };
                 credit = (credit + u128::from(elapsed) * u128::from(per_second))
                     .min(u128::from(burst) * 1_000_000_000);
-                let answer = rate.take(start + Duration::from_nanos(now));
+                let answer = rate.try_admit(start + Duration::from_nanos(now));
                 if credit >= 1_000_000_000 {
                     credit -= 1_000_000_000;
                     prop_assert_eq!(answer, Ok(()));
@@ -184,8 +184,8 @@ mod tests {
                     let wait = answer.expect_err("no credit is left");
                     prop_assert!(wait > Duration::ZERO);
                     let then = start + Duration::from_nanos(now) + wait;
-                    prop_assert_eq!(rate.clone().take(then), Ok(()));
-                    prop_assert!(rate.clone().take(then - Duration::from_nanos(1)).is_err());
+                    prop_assert_eq!(rate.clone().try_admit(then), Ok(()));
+                    prop_assert!(rate.clone().try_admit(then - Duration::from_nanos(1)).is_err());
                 }
             }
         }
@@ -197,10 +197,10 @@ mod tests {
             moments in prop::collection::vec(0_u64..=1 << 40, 1..100),
         ) {
             let start = start();
-            let mut bucket = AcceptRate::new(Rate::per_second(rate).burst(burst));
+            let mut bucket = AcceptTokenBucket::new(ConnectionRate::per_second(rate).burst(burst));
             let taken = moments
                 .iter()
-                .filter(|&&at| bucket.take(start + Duration::from_nanos(at)).is_ok())
+                .filter(|&&at| bucket.try_admit(start + Duration::from_nanos(at)).is_ok())
                 .count() as u128;
             let latest = moments.iter().copied().max().expect("at least one");
             let stretch = u128::from(latest - moments[0]);

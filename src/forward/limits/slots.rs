@@ -9,43 +9,43 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// tokio's semaphore with a name: whoever waits is served in order, a waiter that is dropped passes
 /// its turn on, and no wake-up is lost between workers that run on different threads.
 ///
-/// A worker that has accepted one too many keeps its client and waits with [`Slots::take`]; so there
+/// A worker that has accepted one too many keeps its client and waits with [`ConnectionPermits::acquire`]; so there
 /// are never more connections being served than places, and never more accepted than places and
 /// workers.
 ///
 /// Taking a place is one atomic exchange, giving it back one short lock: together some 13 ns where
 /// workers do not meet there.
 #[derive(Debug)]
-pub(in crate::forward) struct Slots {
-    places: Arc<Semaphore>,
+pub(in crate::forward) struct ConnectionPermits {
+    semaphore: Arc<Semaphore>,
 }
 
 /// A place that is taken; dropping it gives it back.
 #[derive(Debug)]
 #[must_use = "dropping a slot gives the place back"]
-pub(in crate::forward) struct Slot {
+pub(in crate::forward) struct ConnectionPermit {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Slots {
+impl ConnectionPermits {
     /// So many places; 0 counts as 1.
     pub(in crate::forward) fn new(limit: usize) -> Self {
         let limit = limit.clamp(1, Semaphore::MAX_PERMITS);
-        Self { places: Arc::new(Semaphore::new(limit)) }
+        Self { semaphore: Arc::new(Semaphore::new(limit)) }
     }
 
     /// Takes a place if one is free and nobody waits for it.
-    pub(in crate::forward) fn try_take(&self) -> Option<Slot> {
-        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        Some(Slot { _permit: permit })
+    pub(in crate::forward) fn try_acquire(&self) -> Option<ConnectionPermit> {
+        let permit = Arc::clone(&self.semaphore).try_acquire_owned().ok()?;
+        Some(ConnectionPermit { _permit: permit })
     }
 
     /// Takes a place when it is this caller's turn. Cancel safe: a dropped future gives up its turn.
-    pub(in crate::forward) async fn take(&self) -> Slot {
+    pub(in crate::forward) async fn acquire(&self) -> ConnectionPermit {
         loop {
             // The semaphore is never closed, so that the first answer is a place.
-            if let Ok(permit) = Arc::clone(&self.places).acquire_owned().await {
-                return Slot { _permit: permit };
+            if let Ok(permit) = Arc::clone(&self.semaphore).acquire_owned().await {
+                return ConnectionPermit { _permit: permit };
             }
         }
     }
@@ -59,28 +59,28 @@ mod tests {
 
     #[test]
     fn places_are_taken_and_come_back() {
-        let slots = Slots::new(2);
-        let (first, second) = (slots.try_take(), slots.try_take());
+        let slots = ConnectionPermits::new(2);
+        let (first, second) = (slots.try_acquire(), slots.try_acquire());
         assert!(first.is_some() && second.is_some());
-        assert!(slots.try_take().is_none());
+        assert!(slots.try_acquire().is_none());
         drop(first);
-        assert!(slots.try_take().is_some());
+        assert!(slots.try_acquire().is_some());
     }
 
     #[test]
     fn any_limit_is_sound() {
-        let one = Slots::new(0);
-        let _held = one.try_take().expect("a place");
-        assert!(one.try_take().is_none());
-        assert!(Slots::new(usize::MAX).try_take().is_some());
+        let one = ConnectionPermits::new(0);
+        let _held = one.try_acquire().expect("a place");
+        assert!(one.try_acquire().is_none());
+        assert!(ConnectionPermits::new(usize::MAX).try_acquire().is_some());
     }
 
     #[tokio::test]
     async fn a_dropped_waiter_passes_its_turn_on() {
-        let slots = Slots::new(1);
-        let held = slots.take().await;
-        let mut first = Box::pin(slots.take());
-        let mut second = Box::pin(slots.take());
+        let slots = ConnectionPermits::new(1);
+        let held = slots.acquire().await;
+        let mut first = Box::pin(slots.acquire());
+        let mut second = Box::pin(slots.acquire());
         assert!(poll_once(&mut first).await.is_none());
         assert!(poll_once(&mut second).await.is_none());
         drop(held);
@@ -102,14 +102,14 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn workers_never_have_more_than_the_limit_between_them() {
         const LIMIT: usize = 3;
-        let slots = Arc::new(Slots::new(LIMIT));
+        let slots = Arc::new(ConnectionPermits::new(LIMIT));
         let held = Arc::new(AtomicUsize::new(0));
         let workers: Vec<_> = (0..8)
             .map(|_| {
                 let (slots, held) = (Arc::clone(&slots), Arc::clone(&held));
                 tokio::spawn(async move {
                     for _ in 0..500 {
-                        let slot = slots.take().await;
+                        let slot = slots.acquire().await;
                         assert!(held.fetch_add(1, Ordering::SeqCst) < LIMIT);
                         tokio::task::yield_now().await;
                         held.fetch_sub(1, Ordering::SeqCst);
@@ -121,6 +121,6 @@ mod tests {
         for worker in workers {
             worker.await.expect("no panic");
         }
-        assert_eq!(slots.places.available_permits(), LIMIT);
+        assert_eq!(slots.semaphore.available_permits(), LIMIT);
     }
 }

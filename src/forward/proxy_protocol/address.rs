@@ -8,7 +8,7 @@ use thiserror::Error;
 /// The addresses in a header.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
-pub enum Addresses {
+pub enum ProxyAddresses {
     /// None: those of the connection itself count.
     Unknown,
     /// Two of IP, each in its own family: an IPv4 address is never wrapped into an IPv6 one.
@@ -27,14 +27,17 @@ pub enum Addresses {
     },
 }
 
-impl Addresses {
+impl ProxyAddresses {
     pub(super) fn inet(source: SocketAddr, destination: SocketAddr) -> Self {
-        Self::Inet { source: bare(source), destination: bare(destination) }
+        Self::Inet {
+            source: canonical_address(source),
+            destination: canonical_address(destination),
+        }
     }
 }
 
 /// What the wire carries of an address: no scope, no flow label, and IPv4 as what it is.
-fn bare(address: SocketAddr) -> SocketAddr {
+fn canonical_address(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
@@ -81,7 +84,7 @@ impl UnixAddress {
         if bytes.len() > Self::MAX {
             return Err(UnixAddressError::TooLong { len: bytes.len() });
         }
-        if trimmed(bytes) != bytes {
+        if trim_field(bytes) != bytes {
             return Err(UnixAddressError::Nul);
         }
         Ok(Self(bytes.into()))
@@ -89,7 +92,7 @@ impl UnixAddress {
 
     /// An address from the field that holds it.
     pub(super) fn from_field(field: &[u8]) -> Self {
-        Self(trimmed(field).into())
+        Self(trim_field(field).into())
     }
 
     /// Appends the field that holds it.
@@ -119,7 +122,7 @@ impl UnixAddress {
 }
 
 /// What of a field is the address: a path up to its NUL, an abstract name without the NULs behind.
-fn trimmed(field: &[u8]) -> &[u8] {
+fn trim_field(field: &[u8]) -> &[u8] {
     let end = match field.first() {
         Some(0) => field.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1),
         _ => field.iter().position(|&byte| byte == 0).unwrap_or(field.len()),

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{MAX_BLOCK, MAX_LINE};
+use super::{MAX_V1_LINE, MAX_V2_BLOCK};
 
 /// Why bytes are no PROXY protocol header.
 ///
@@ -10,12 +10,12 @@ use super::{MAX_BLOCK, MAX_LINE};
 /// specification). Offsets count from the first byte, which is 0.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
-pub enum ProxyError {
+pub enum ProxyHeaderError {
     /// The bytes begin like neither version: whoever sent them does not speak the protocol.
-    #[error("no PROXY header: byte {at} fits neither version")]
+    #[error("no PROXY header: byte {offset} fits neither version")]
     NotProxy {
         /// The first byte that does not fit.
-        at: usize,
+        offset: usize,
     },
     /// A line of version 1 does not have the form it must have.
     #[error("PROXY line: {expected} is due at byte {at}")]
@@ -26,7 +26,7 @@ pub enum ProxyError {
         at: usize,
     },
     /// A line of version 1 has no end where it must have one at the latest.
-    #[error("PROXY line: no CRLF within {longest} of at most {MAX_LINE} bytes")]
+    #[error("PROXY line: no CRLF within {longest} of at most {MAX_V1_LINE} bytes")]
     Unterminated {
         /// The longest that a line of the named protocol can be.
         longest: usize,
@@ -55,8 +55,8 @@ pub enum ProxyError {
         /// What stands in its place.
         transport: u8,
     },
-    /// The header says it is longer than [`MAX_BLOCK`] allows.
-    #[error("PROXY header announces {len} bytes, of which at most {MAX_BLOCK} are read")]
+    /// The header says it is longer than [`MAX_V2_BLOCK`] allows.
+    #[error("PROXY header announces {len} bytes, of which at most {MAX_V2_BLOCK} are read")]
     TooLong {
         /// The length it announces, without the 16 bytes that come before.
         len: usize,
@@ -87,10 +87,10 @@ pub enum ProxyError {
 #[non_exhaustive]
 pub enum TlvError {
     /// The list ends within a TLV.
-    #[error("TLV at byte {at} of the list ends before it is whole")]
+    #[error("TLV at byte {offset} of the list ends before it is whole")]
     Truncated {
         /// Where the TLV begins, from the first byte of the list it stands in.
-        at: usize,
+        offset: usize,
     },
     /// A type that can be there once is there twice.
     #[error("TLV type {kind:#04x} is there twice")]
@@ -121,7 +121,7 @@ pub enum TlvError {
         kind: u8,
     },
     /// There is no room left for the value.
-    #[error("TLVs of {len} bytes do not fit into a header, which has room for {MAX_BLOCK}")]
+    #[error("TLVs of {len} bytes do not fit into a header, which has room for {MAX_V2_BLOCK}")]
     Full {
         /// What the TLVs would take together.
         len: usize,
@@ -131,9 +131,9 @@ pub enum TlvError {
 /// Why a header cannot be written.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
-pub enum EncodeError {
-    /// Addresses, TLVs and checksum together are longer than [`MAX_BLOCK`].
-    #[error("PROXY header has {len} bytes of addresses and TLVs, of which {MAX_BLOCK} fit")]
+pub enum ProxyEncodeError {
+    /// Addresses, TLVs and checksum together are longer than [`MAX_V2_BLOCK`].
+    #[error("PROXY header has {len} bytes of addresses and TLVs, of which {MAX_V2_BLOCK} fit")]
     TooLong {
         /// The length, without the 16 bytes that come before.
         len: usize,

@@ -2,8 +2,8 @@
 //!
 //! A server behind a forwarder sees connections of the forwarder. The PROXY protocol puts a header
 //! in front of the stream (or datagram) that names the client's address and the one it asked for.
-//! [`Header`] is what such a header says, [`parse`] reads one from bytes that arrived, and
-//! [`Header::encode`] writes one. The specification is HAProxy's
+//! [`ProxyHeader`] is what such a header says, [`parse`] reads one from bytes that arrived, and
+//! [`ProxyHeader::encode`] writes one. The specification is HAProxy's
 //! [proxy-protocol.txt](https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt); section
 //! numbers here are its own.
 //!
@@ -18,7 +18,7 @@
 //! ignore. Version 2 is refused for a version, command, family or transport that it does not have,
 //! for a wrong checksum, and for TLVs that are cut off, contradict each other or do not hold what
 //! their type says. Both are refused at the first byte that is wrong, as far as it can be judged
-//! alone, and nothing is read beyond [`MAX_HEADER`] bytes.
+//! alone, and nothing is read beyond [`MAX_PROXY_HEADER`] bytes.
 //!
 //! # What is made the same
 //! An IPv4 client that came through a socket for both families has an address such as
@@ -28,10 +28,10 @@
 //!
 //! # Examples
 //! ```
-//! use lvs::forward::proxy_protocol::{Header, Parsed, Version, parse};
+//! use lvs::forward::proxy_protocol::{ProxyHeader, ParsedProxyHeader, ProxyProtocolVersion, parse};
 //!
 //! // Out: what to send to the server first.
-//! let header = Header::proxied("192.0.2.7:50123".parse()?, "203.0.113.1:443".parse()?)
+//! let header = ProxyHeader::proxied("192.0.2.7:50123".parse()?, "203.0.113.1:443".parse()?)
 //!     .with_unique_id(b"a1b2c3")?
 //!     .with_checksum();
 //! let mut sent = Vec::new();
@@ -39,7 +39,7 @@
 //!
 //! // In: the same, with the client's own first bytes behind it.
 //! sent.extend_from_slice(b"GET /");
-//! let Parsed::Complete { header, len } = parse(&sent)? else { unreachable!("all of it is there") };
+//! let ParsedProxyHeader::Complete { header, len } = parse(&sent)? else { unreachable!("all of it is there") };
 //! assert_eq!(header.source(), Some("192.0.2.7:50123".parse()?));
 //! assert_eq!(header.tlvs().unique_id(), Some(&b"a1b2c3"[..]));
 //! assert_eq!(&sent[len..], b"GET /");
@@ -60,26 +60,26 @@ mod tests;
 
 use std::net::SocketAddr;
 
-pub use self::address::{Addresses, UnixAddress, UnixAddressError};
-pub use self::error::{EncodeError, ProxyError, TlvError};
-pub use self::ssl::Ssl;
+pub use self::address::{ProxyAddresses, UnixAddress, UnixAddressError};
+pub use self::error::{ProxyEncodeError, ProxyHeaderError, TlvError};
+pub use self::ssl::SslTlv;
 pub use self::tlv::{MAX_UNIQUE_ID, Tlv, Tlvs};
 
 /// The longest line of version 1, its CR LF included (section 2.1).
-pub const MAX_LINE: usize = 107;
+pub const MAX_V1_LINE: usize = 107;
 
 /// The most bytes that a header of version 2 may have behind its first 16: addresses and TLVs.
 ///
 /// The format would allow 65 535. What senders in the field send has some hundred bytes at most,
 /// and the specification wants a header to fit into one segment.
-pub const MAX_BLOCK: usize = 4096;
+pub const MAX_V2_BLOCK: usize = 4096;
 
 /// The longest header that is read or written: a buffer of this size holds any.
-pub const MAX_HEADER: usize = v2::FIXED + MAX_BLOCK;
+pub const MAX_PROXY_HEADER: usize = v2::V2_FIXED_LEN + MAX_V2_BLOCK;
 
 /// The two forms of a header.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Version {
+pub enum ProxyProtocolVersion {
     /// A line of text; TCP only, addresses only.
     V1,
     /// Binary; also datagrams, Unix sockets, TLVs and a checksum.
@@ -89,7 +89,7 @@ pub enum Version {
 /// Whether a connection is carried for somebody.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
-pub enum Command {
+pub enum ProxyCommand {
     /// The sender's own, such as a health check: the addresses are those of the connection itself.
     Local,
     /// Somebody else's, whom the header names where it can.
@@ -99,7 +99,7 @@ pub enum Command {
 /// What carries the client's bytes.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
-pub enum Transport {
+pub enum ProxyTransport {
     /// Not said, as in every header without addresses.
     Unspecified,
     /// TCP, or a stream of a Unix socket.
@@ -113,10 +113,10 @@ pub enum Transport {
 /// Two headers are equal if they say the same, whichever version they came in. A header that was
 /// read and is written again as version 2 is read as the same.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Header {
-    command: Command,
-    transport: Transport,
-    addresses: Addresses,
+pub struct ProxyHeader {
+    command: ProxyCommand,
+    transport: ProxyTransport,
+    addresses: ProxyAddresses,
     tlvs: Tlvs,
     checksum: bool,
 }
@@ -124,7 +124,7 @@ pub struct Header {
 /// What has become of reading a header.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Parsed {
+pub enum ParsedProxyHeader {
     /// The bytes are the beginning of a header: more must come.
     Incomplete {
         /// How many more at the least; never 0, and never more than there can be.
@@ -133,7 +133,7 @@ pub enum Parsed {
     /// The header is there.
     Complete {
         /// What it says.
-        header: Header,
+        header: ProxyHeader,
         /// How many bytes it takes; behind them is the client's own stream.
         len: usize,
     },
@@ -142,22 +142,22 @@ pub enum Parsed {
 /// Reads the header, of either version, that the bytes begin with.
 ///
 /// To be called again from the beginning with more bytes while the answer is
-/// [`Parsed::Incomplete`]; what is behind the header is not looked at. A version 2 header costs
+/// [`ParsedProxyHeader::Incomplete`]; what is behind the header is not looked at. A version 2 header costs
 /// one pass, and one allocation if it has TLVs or Unix addresses; version 1 is searched again for
-/// its end with each call, at most [`MAX_LINE`] bytes.
+/// its end with each call, at most [`MAX_V1_LINE`] bytes.
 ///
 /// # Errors
-/// [`ProxyError`] as soon as the bytes cannot become a header any more, which is often the first of
+/// [`ProxyHeaderError`] as soon as the bytes cannot become a header any more, which is often the first of
 /// them. End the connection then.
-pub fn parse(bytes: &[u8]) -> Result<Parsed, ProxyError> {
+pub fn parse(bytes: &[u8]) -> Result<ParsedProxyHeader, ProxyHeaderError> {
     match bytes {
-        [] => Ok(Parsed::Incomplete { at_least: v1::SHORTEST.min(v2::FIXED) }),
+        [] => Ok(ParsedProxyHeader::Incomplete { at_least: v1::MIN_V1_LINE.min(v2::V2_FIXED_LEN) }),
         [b'P', ..] => v1::parse(bytes),
         _ => v2::parse(bytes),
     }
 }
 
-impl Header {
+impl ProxyHeader {
     /// A stream carried for a client: where it came from and where it went.
     ///
     /// The destination is the address the client asked for, which is how a server learns the
@@ -165,20 +165,20 @@ impl Header {
     /// IPv6 address may have.
     #[must_use]
     pub fn proxied(source: SocketAddr, destination: SocketAddr) -> Self {
-        Self::new(Transport::Stream, Addresses::inet(source, destination))
+        Self::new(ProxyTransport::Stream, ProxyAddresses::inet(source, destination))
     }
 
     /// A stream carried for the client of a Unix socket.
     #[must_use]
     pub fn unix(source: UnixAddress, destination: UnixAddress) -> Self {
-        Self::new(Transport::Stream, Addresses::Unix { source, destination })
+        Self::new(ProxyTransport::Stream, ProxyAddresses::Unix { source, destination })
     }
 
     /// A connection carried for somebody whose address is not known, or of no kind that the
     /// protocol has.
     #[must_use]
     pub fn unknown() -> Self {
-        Self::new(Transport::Unspecified, Addresses::Unknown)
+        Self::new(ProxyTransport::Unspecified, ProxyAddresses::Unknown)
     }
 
     /// A connection of the sender's own, such as a health check.
@@ -188,12 +188,12 @@ impl Header {
     /// word for it and sends `UNKNOWN`.
     #[must_use]
     pub fn local() -> Self {
-        Self { command: Command::Local, ..Self::unknown() }
+        Self { command: ProxyCommand::Local, ..Self::unknown() }
     }
 
-    fn new(transport: Transport, addresses: Addresses) -> Self {
+    fn new(transport: ProxyTransport, addresses: ProxyAddresses) -> Self {
         Self {
-            command: Command::Proxy,
+            command: ProxyCommand::Proxy,
             transport,
             addresses,
             tlvs: Tlvs::default(),
@@ -203,9 +203,9 @@ impl Header {
 
     /// Says datagrams instead of a stream, where there are addresses.
     #[must_use]
-    pub fn datagram(mut self) -> Self {
-        if self.transport == Transport::Stream {
-            self.transport = Transport::Datagram;
+    pub fn with_datagram_transport(mut self) -> Self {
+        if self.transport == ProxyTransport::Stream {
+            self.transport = ProxyTransport::Datagram;
         }
         self
     }
@@ -267,19 +267,19 @@ impl Header {
 
     /// Whether the connection is carried for somebody.
     #[must_use]
-    pub fn command(&self) -> Command {
+    pub fn command(&self) -> ProxyCommand {
         self.command
     }
 
     /// What carries the client's bytes.
     #[must_use]
-    pub fn transport(&self) -> Transport {
+    pub fn transport(&self) -> ProxyTransport {
         self.transport
     }
 
     /// From where to where.
     #[must_use]
-    pub fn addresses(&self) -> &Addresses {
+    pub fn addresses(&self) -> &ProxyAddresses {
         &self.addresses
     }
 
@@ -287,7 +287,7 @@ impl Header {
     #[must_use]
     pub fn source(&self) -> Option<SocketAddr> {
         match self.addresses {
-            Addresses::Inet { source, .. } => Some(source),
+            ProxyAddresses::Inet { source, .. } => Some(source),
             _ => None,
         }
     }
@@ -297,7 +297,7 @@ impl Header {
     #[must_use]
     pub fn destination(&self) -> Option<SocketAddr> {
         match self.addresses {
-            Addresses::Inet { destination, .. } => Some(destination),
+            ProxyAddresses::Inet { destination, .. } => Some(destination),
             _ => None,
         }
     }
@@ -318,18 +318,22 @@ impl Header {
     /// Appends the header in the form of a version.
     ///
     /// # Errors
-    /// As [`Header::encode_v2`]; `out` is as it was then.
-    pub fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    /// As [`ProxyHeader::encode_v2`]; `out` is as it was then.
+    pub fn encode(
+        &self,
+        version: ProxyProtocolVersion,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ProxyEncodeError> {
         match version {
-            Version::V1 => {
+            ProxyProtocolVersion::V1 => {
                 self.encode_v1(out);
                 Ok(())
             }
-            Version::V2 => self.encode_v2(out),
+            ProxyProtocolVersion::V2 => self.encode_v2(out),
         }
     }
 
-    /// Appends the header as a line of version 1, at most [`MAX_LINE`] bytes (section 2.1).
+    /// Appends the header as a line of version 1, at most [`MAX_V1_LINE`] bytes (section 2.1).
     ///
     /// Version 1 has words for TCP only: all else is sent as `UNKNOWN`, and TLVs and checksum are
     /// left out.
@@ -340,9 +344,9 @@ impl Header {
     /// Appends the header in the binary form of version 2 (section 2.2).
     ///
     /// # Errors
-    /// [`EncodeError::TooLong`] if addresses, TLVs and checksum have more than [`MAX_BLOCK`] bytes;
+    /// [`ProxyEncodeError::TooLong`] if addresses, TLVs and checksum have more than [`MAX_V2_BLOCK`] bytes;
     /// `out` is as it was then.
-    pub fn encode_v2(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    pub fn encode_v2(&self, out: &mut Vec<u8>) -> Result<(), ProxyEncodeError> {
         v2::encode(self, out)
     }
 }

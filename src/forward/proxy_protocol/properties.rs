@@ -12,7 +12,7 @@ fn any_address() -> impl Strategy<Value = SocketAddr> {
     (any::<IpAddr>(), any::<u16>()).prop_map(SocketAddr::from)
 }
 
-fn any_header() -> impl Strategy<Value = Header> {
+fn any_header() -> impl Strategy<Value = ProxyHeader> {
     let unix = || {
         prop_oneof![
             Just(Vec::new()),
@@ -22,10 +22,10 @@ fn any_header() -> impl Strategy<Value = Header> {
         .prop_map(|bytes| UnixAddress::new(&bytes).unwrap())
     };
     let whom = prop_oneof![
-        6 => (any_address(), any_address()).prop_map(|(s, d)| Header::proxied(s, d)),
-        2 => (unix(), unix()).prop_map(|(s, d)| Header::unix(s, d)),
-        1 => Just(Header::unknown()),
-        1 => Just(Header::local()),
+        6 => (any_address(), any_address()).prop_map(|(s, d)| ProxyHeader::proxied(s, d)),
+        2 => (unix(), unix()).prop_map(|(s, d)| ProxyHeader::unix(s, d)),
+        1 => Just(ProxyHeader::unknown()),
+        1 => Just(ProxyHeader::local()),
     ];
     let value = || prop::collection::vec(any::<u8>(), 0..64);
     let tlvs = prop::collection::vec(
@@ -33,7 +33,7 @@ fn any_header() -> impl Strategy<Value = Header> {
         0..6,
     );
     (whom, tlvs, any::<bool>(), any::<bool>()).prop_map(|(mut header, tlvs, datagram, checksum)| {
-        if header.command() == Command::Proxy {
+        if header.command() == ProxyCommand::Proxy {
             for (kind, value) in tlvs {
                 // Not every value is text.
                 if let Ok(with) = header.clone().with_tlv(kind, &value) {
@@ -42,7 +42,7 @@ fn any_header() -> impl Strategy<Value = Header> {
             }
             header.checksum = checksum;
         }
-        if datagram { header.datagram() } else { header }
+        if datagram { header.with_datagram_transport() } else { header }
     })
 }
 
@@ -61,12 +61,12 @@ proptest! {
         prop_assert_eq!(read(&bytes).unwrap(), header.clone());
         let len = bytes.len();
         bytes.extend(behind);
-        prop_assert_eq!(parse(&bytes), Ok(Parsed::Complete { header, len }));
+        prop_assert_eq!(parse(&bytes), Ok(ParsedProxyHeader::Complete { header, len }));
     }
 
     #[test]
     fn every_line_is_read_as_it_was_written(source in any_address(), destination in any_address()) {
-        let header = Header::proxied(source, destination);
+        let header = ProxyHeader::proxied(source, destination);
         let line = v1(&header);
         check_beginnings(line.as_bytes());
         prop_assert_eq!(read(line.as_bytes()), Ok(header));

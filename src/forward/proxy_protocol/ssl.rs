@@ -2,18 +2,18 @@
 
 use std::fmt;
 
-use super::tlv::{Iter, checked, text};
+use super::tlv::{TlvIter, as_text, parse_tlvs};
 use super::{Tlv, TlvError};
 
 /// The TLS connection between the client and the sender of a header (section 2.2.6).
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
-pub struct Ssl<'a> {
+pub struct SslTlv<'a> {
     value: &'a [u8],
 }
 
-impl<'a> Ssl<'a> {
+impl<'a> SslTlv<'a> {
     /// The flags and the result of the verification.
-    pub(super) const FIXED: usize = 5;
+    pub(super) const FIXED_LEN: usize = 5;
 
     /// Takes the value of a [`Tlv::SSL`].
     pub(super) fn new(value: &'a [u8]) -> Self {
@@ -23,7 +23,7 @@ impl<'a> Ssl<'a> {
     /// Checks what is nested in it.
     pub(super) fn check(self) -> Result<(), TlvError> {
         let mut seen = [false; 256];
-        for item in checked(self.list()) {
+        for item in parse_tlvs(self.nested_tlvs()) {
             let (_, Tlv { kind, value }) = item?;
             // Of the types that came later some are no text.
             if matches!(kind, Tlv::SSL_VERSION..=Tlv::SSL_KEY_ALG) {
@@ -38,12 +38,12 @@ impl<'a> Ssl<'a> {
         Ok(())
     }
 
-    fn list(self) -> &'a [u8] {
-        self.value.get(Self::FIXED..).unwrap_or_default()
+    fn nested_tlvs(self) -> &'a [u8] {
+        self.value.get(Self::FIXED_LEN..).unwrap_or_default()
     }
 
     fn text(self, kind: u8) -> Option<&'a str> {
-        text(self.get(kind))
+        as_text(self.get(kind))
     }
 
     /// The flags as they were sent.
@@ -74,7 +74,7 @@ impl<'a> Ssl<'a> {
     /// What verifying the client's certificate came to: 0 where it was shown and is good.
     #[must_use]
     pub fn verify(self) -> u32 {
-        self.value.iter().take(Self::FIXED).skip(1).fold(0, |sum, &b| sum << 8 | u32::from(b))
+        self.value.iter().take(Self::FIXED_LEN).skip(1).fold(0, |sum, &b| sum << 8 | u32::from(b))
     }
 
     /// Tells whether the client showed a certificate, on this connection or earlier in its session,
@@ -116,7 +116,7 @@ impl<'a> Ssl<'a> {
 
     /// Goes through all that is nested in it.
     pub fn iter(self) -> impl Iterator<Item = Tlv<'a>> + Clone {
-        Iter(self.list())
+        TlvIter(self.nested_tlvs())
     }
 
     /// The first nested value of a type.
@@ -126,7 +126,7 @@ impl<'a> Ssl<'a> {
     }
 }
 
-impl fmt::Debug for Ssl<'_> {
+impl fmt::Debug for SslTlv<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ssl")
             .field("flags", &self.flags())

@@ -23,35 +23,37 @@ fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn proxied(source: &str, destination: &str) -> Header {
-    Header::proxied(address(source), address(destination))
+fn proxied(source: &str, destination: &str) -> ProxyHeader {
+    ProxyHeader::proxied(address(source), address(destination))
 }
 
-pub(super) fn read(bytes: &[u8]) -> Result<Header, ProxyError> {
+pub(super) fn read(bytes: &[u8]) -> Result<ProxyHeader, ProxyHeaderError> {
     match parse(bytes)? {
-        Parsed::Complete { header, len } => {
+        ParsedProxyHeader::Complete { header, len } => {
             assert_eq!(len, bytes.len());
             Ok(header)
         }
-        Parsed::Incomplete { at_least } => panic!("{at_least} missing of {}", bytes.escape_ascii()),
+        ParsedProxyHeader::Incomplete { at_least } => {
+            panic!("{at_least} missing of {}", bytes.escape_ascii())
+        }
     }
 }
 
-fn line(text: &str) -> Result<Header, ProxyError> {
+fn line(text: &str) -> Result<ProxyHeader, ProxyHeaderError> {
     read(format!("{text}\r\n").as_bytes())
 }
 
-pub(super) fn v1(header: &Header) -> String {
+pub(super) fn v1(header: &ProxyHeader) -> String {
     let mut out = Vec::new();
     header.encode_v1(&mut out);
-    assert!(out.len() <= MAX_LINE);
+    assert!(out.len() <= MAX_V1_LINE);
     String::from_utf8(out).unwrap()
 }
 
-pub(super) fn v2(header: &Header) -> Vec<u8> {
+pub(super) fn v2(header: &ProxyHeader) -> Vec<u8> {
     let mut out = Vec::new();
     header.encode_v2(&mut out).unwrap();
-    assert!(out.len() <= MAX_HEADER);
+    assert!(out.len() <= MAX_PROXY_HEADER);
     out
 }
 
@@ -68,7 +70,7 @@ fn binary(command: u8, family: u8, block: &[u8]) -> Vec<u8> {
 pub(super) fn check_beginnings(bytes: &[u8]) {
     for len in 0..bytes.len() {
         match parse(&bytes[..len]) {
-            Ok(Parsed::Incomplete { at_least }) => {
+            Ok(ParsedProxyHeader::Incomplete { at_least }) => {
                 assert!((1..=bytes.len() - len).contains(&at_least), "{at_least} at {len}");
             }
             other => panic!("{other:?} at {len} of {}", bytes.escape_ascii()),
@@ -82,7 +84,7 @@ fn the_specifications_example_is_read_and_written() {
     let request = format!("{text}GET / HTTP/1.1\r\nHost: 192.168.0.11\r\n\r\n");
     let header = proxied("192.168.0.1:56324", "192.168.0.11:443");
     let read = parse(request.as_bytes()).unwrap();
-    assert_eq!(read, Parsed::Complete { header: header.clone(), len: text.len() });
+    assert_eq!(read, ParsedProxyHeader::Complete { header: header.clone(), len: text.len() });
     assert_eq!(v1(&header), text);
     check_beginnings(text.as_bytes());
 }
@@ -107,22 +109,22 @@ fn the_longest_lines_of_the_specification_are_read() {
 #[test]
 fn a_line_that_never_ends_is_refused_at_its_bound() {
     for (text, longest) in
-        [("PROXY TCP4 1", 56), ("PROXY TCP6 1", MAX_LINE), ("PROXY UNKNOWN 1", MAX_LINE)]
+        [("PROXY TCP4 1", 56), ("PROXY TCP6 1", MAX_V1_LINE), ("PROXY UNKNOWN 1", MAX_V1_LINE)]
     {
         let mut bytes = text.as_bytes().to_vec();
         bytes.resize(longest - 2, b'1');
-        assert_eq!(parse(&bytes), Ok(Parsed::Incomplete { at_least: 2 }), "{text}");
+        assert_eq!(parse(&bytes), Ok(ParsedProxyHeader::Incomplete { at_least: 2 }), "{text}");
         bytes.push(b'1');
-        assert_eq!(parse(&bytes), Err(ProxyError::Unterminated { longest }), "{text}");
+        assert_eq!(parse(&bytes), Err(ProxyHeaderError::Unterminated { longest }), "{text}");
     }
 }
 
 #[test]
 fn a_line_of_another_form_is_refused_where_it_differs() {
-    let header = |at, expected| Err(ProxyError::Line { expected, at });
+    let header = |at, expected| Err(ProxyHeaderError::Line { expected, at });
     for (text, error) in [
-        ("PROXy", Err(ProxyError::NotProxy { at: 4 })),
-        ("PUT / HTTP/1.1", Err(ProxyError::NotProxy { at: 1 })),
+        ("PROXy", Err(ProxyHeaderError::NotProxy { offset: 4 })),
+        ("PUT / HTTP/1.1", Err(ProxyHeaderError::NotProxy { offset: 1 })),
         ("PROXY  TCP4", header(6, "TCP4, TCP6 or UNKNOWN")),
         ("PROXY TCP5", header(9, "TCP4, TCP6 or UNKNOWN")),
         ("PROXY TCP4\t", header(10, "TCP4, TCP6 or UNKNOWN")),
@@ -156,7 +158,7 @@ fn a_line_of_another_form_is_refused_where_it_differs() {
 #[test]
 fn what_an_unknown_line_says_is_ignored() {
     for text in ["PROXY UNKNOWN", "PROXY UNKNOWN ", "PROXY UNKNOWN \u{e9} x  y 99999999"] {
-        assert_eq!(line(text), Ok(Header::unknown()), "{text}");
+        assert_eq!(line(text), Ok(ProxyHeader::unknown()), "{text}");
     }
 }
 
@@ -179,9 +181,9 @@ const FIXED_V6: usize = 16 + 36;
 
 #[test]
 fn version_1_says_unknown_of_all_it_has_no_word_for() {
-    let unix = Header::unix(UnixAddress::default(), UnixAddress::new(b"/s").unwrap());
-    let datagram = proxied("192.0.2.1:1", "192.0.2.2:2").datagram();
-    for header in [unix, datagram, Header::local(), Header::unknown()] {
+    let unix = ProxyHeader::unix(UnixAddress::default(), UnixAddress::new(b"/s").unwrap());
+    let datagram = proxied("192.0.2.1:1", "192.0.2.2:2").with_datagram_transport();
+    for header in [unix, datagram, ProxyHeader::local(), ProxyHeader::unknown()] {
         assert_eq!(v1(&header), "PROXY UNKNOWN\r\n");
     }
 }
@@ -191,7 +193,7 @@ fn addresses_stand_in_version_2_as_the_specification_lays_them_out() {
     let v4 = [192, 0, 2, 1, 192, 0, 2, 2, 0xc3, 0x50, 0x01, 0xbb];
     let header = proxied("192.0.2.1:50000", "192.0.2.2:443");
     assert_eq!(v2(&header), binary(0x21, 0x11, &v4));
-    assert_eq!(v2(&header.clone().datagram()), binary(0x21, 0x12, &v4));
+    assert_eq!(v2(&header.clone().with_datagram_transport()), binary(0x21, 0x12, &v4));
     assert_eq!(read(&binary(0x21, 0x11, &v4)), Ok(header));
 
     let mut v6 = unhex("20010db8000000000000000000000001fe800000000000000000000000000002");
@@ -199,65 +201,65 @@ fn addresses_stand_in_version_2_as_the_specification_lays_them_out() {
     // A scope has no place in the header.
     let header = proxied("[2001:db8::1]:50000", "[fe80::2%3]:443");
     assert_eq!(v2(&header), binary(0x21, 0x21, &v6));
-    assert_eq!(read(&binary(0x21, 0x22, &v6)), Ok(header.datagram()));
+    assert_eq!(read(&binary(0x21, 0x22, &v6)), Ok(header.with_datagram_transport()));
 
     let mut unix = vec![0; 216];
     unix[..4].copy_from_slice(b"\0abc");
     unix[108..110].copy_from_slice(b"/s");
     let header =
-        Header::unix(UnixAddress::new(b"\0abc").unwrap(), UnixAddress::new(b"/s").unwrap());
+        ProxyHeader::unix(UnixAddress::new(b"\0abc").unwrap(), UnixAddress::new(b"/s").unwrap());
     assert_eq!(v2(&header), binary(0x21, 0x31, &unix));
     // Behind the end of a path may stand what was there before.
     unix[112] = b'x';
-    assert_eq!(read(&binary(0x21, 0x32, &unix)), Ok(header.datagram()));
+    assert_eq!(read(&binary(0x21, 0x32, &unix)), Ok(header.with_datagram_transport()));
 }
 
 #[test]
 fn local_and_unspecified_headers_are_taken_as_the_specification_says() {
-    assert_eq!(v2(&Header::local().with_checksum()), binary(0x20, 0, &[]));
+    assert_eq!(v2(&ProxyHeader::local().with_checksum()), binary(0x20, 0, &[]));
     // The family of a local header is ignored, known or not, and so is all behind it.
     for (family, block) in [(0x11, &[0; 12][..]), (0x11, &[]), (0xff, &[3, 0, 4, 1, 2, 3, 4])] {
         let header = read(&binary(0x20, family, block)).unwrap();
-        assert_eq!((header.command(), header.source()), (Command::Local, None));
-        assert_eq!(header, Header::local());
+        assert_eq!((header.command(), header.source()), (ProxyCommand::Local, None));
+        assert_eq!(header, ProxyHeader::local());
     }
     // Without a family there is no telling where the addresses end; TLVs are taken if it is them.
-    assert_eq!(read(&binary(0x21, 0, &[])), Ok(Header::unknown()));
-    assert_eq!(read(&binary(0x21, 0, &[9; 11])), Ok(Header::unknown()));
-    assert_eq!(read(&binary(0x21, 1, &[])), Ok(Header::unknown()));
-    let named = Header::unknown().with_unique_id(b"x").unwrap();
+    assert_eq!(read(&binary(0x21, 0, &[])), Ok(ProxyHeader::unknown()));
+    assert_eq!(read(&binary(0x21, 0, &[9; 11])), Ok(ProxyHeader::unknown()));
+    assert_eq!(read(&binary(0x21, 1, &[])), Ok(ProxyHeader::unknown()));
+    let named = ProxyHeader::unknown().with_unique_id(b"x").unwrap();
     assert_eq!(read(&binary(0x21, 0, &[5, 0, 1, b'x'])), Ok(named.clone()));
     // Without a transport the addresses are there and mean nothing.
     let mut block = vec![7; 12];
     block.extend([5, 0, 1, b'x']);
     assert_eq!(read(&binary(0x21, 0x10, &block)), Ok(named));
-    assert_eq!(Header::unknown().datagram(), Header::unknown());
+    assert_eq!(ProxyHeader::unknown().with_datagram_transport(), ProxyHeader::unknown());
 }
 
 #[test]
 fn what_version_2_does_not_have_is_refused_with_its_first_byte() {
     let whole = v2(&proxied("192.0.2.1:1", "192.0.2.2:2"));
-    let refused = |at: usize, byte: u8, error: ProxyError| {
+    let refused = |at: usize, byte: u8, error: ProxyHeaderError| {
         let mut bytes = whole[..=at].to_vec();
         bytes[at] = byte;
         assert_eq!(parse(&bytes), Err(error));
     };
     for at in 1..12 {
-        refused(at, 0xff, ProxyError::NotProxy { at });
+        refused(at, 0xff, ProxyHeaderError::NotProxy { offset: at });
     }
-    refused(0, 0x16, ProxyError::NotProxy { at: 0 });
-    refused(12, 0x11, ProxyError::Version { version: 1 });
-    refused(12, 0x31, ProxyError::Version { version: 3 });
-    refused(12, 0x22, ProxyError::Command { command: 2 });
-    refused(13, 0x41, ProxyError::Family { family: 4 });
-    refused(13, 0x13, ProxyError::Transport { transport: 3 });
-    refused(15, 11, ProxyError::ShortAddresses { len: 11, needed: 12 });
+    refused(0, 0x16, ProxyHeaderError::NotProxy { offset: 0 });
+    refused(12, 0x11, ProxyHeaderError::Version { version: 1 });
+    refused(12, 0x31, ProxyHeaderError::Version { version: 3 });
+    refused(12, 0x22, ProxyHeaderError::Command { command: 2 });
+    refused(13, 0x41, ProxyHeaderError::Family { family: 4 });
+    refused(13, 0x13, ProxyHeaderError::Transport { transport: 3 });
+    refused(15, 11, ProxyHeaderError::ShortAddresses { len: 11, needed: 12 });
 
-    let long = binary(0x21, 0x11, &vec![0; MAX_BLOCK + 1]);
-    assert_eq!(parse(&long[..16]), Err(ProxyError::TooLong { len: MAX_BLOCK + 1 }));
-    let longest = binary(0x20, 0x11, &vec![0; MAX_BLOCK]);
-    assert_eq!(longest.len(), MAX_HEADER);
-    assert_eq!(read(&longest), Ok(Header::local()));
+    let long = binary(0x21, 0x11, &vec![0; MAX_V2_BLOCK + 1]);
+    assert_eq!(parse(&long[..16]), Err(ProxyHeaderError::TooLong { len: MAX_V2_BLOCK + 1 }));
+    let longest = binary(0x20, 0x11, &vec![0; MAX_V2_BLOCK]);
+    assert_eq!(longest.len(), MAX_PROXY_HEADER);
+    assert_eq!(read(&longest), Ok(ProxyHeader::local()));
 }
 
 #[test]
@@ -303,12 +305,12 @@ fn a_changed_byte_anywhere_breaks_the_checksum() {
         bytes[at] ^= 0x10;
         let is_header_of_checksum = (28..31).contains(&at);
         match parse(&bytes) {
-            Err(ProxyError::Checksum { .. }) => assert!(!is_header_of_checksum),
+            Err(ProxyHeaderError::Checksum { .. }) => assert!(!is_header_of_checksum),
             // Another type or length is another TLV, or none.
-            Ok(Parsed::Complete { header, .. }) => {
+            Ok(ParsedProxyHeader::Complete { header, .. }) => {
                 assert!(is_header_of_checksum && !header.has_checksum(), "{at}");
             }
-            Err(ProxyError::Tlv(_)) => assert!((29..38).contains(&at), "{at}"),
+            Err(ProxyHeaderError::Tlv(_)) => assert!((29..38).contains(&at), "{at}"),
             other => panic!("{other:?} at {at}"),
         }
     }
@@ -321,17 +323,17 @@ fn tlvs_that_are_cut_off_or_contradict_each_other_are_refused() {
         block.extend(list);
         read(&binary(0x21, 0x11, &block)).map(|header| header.tlvs().clone())
     };
-    let refused = |list: &[u8], error| assert_eq!(tlv(list), Err(ProxyError::Tlv(error)));
-    refused(&[0xe0], TlvError::Truncated { at: 0 });
-    refused(&[0xe0, 0], TlvError::Truncated { at: 0 });
-    refused(&[0xe0, 0, 1, 9, 0xe1, 0, 2, 7], TlvError::Truncated { at: 4 });
+    let refused = |list: &[u8], error| assert_eq!(tlv(list), Err(ProxyHeaderError::Tlv(error)));
+    refused(&[0xe0], TlvError::Truncated { offset: 0 });
+    refused(&[0xe0, 0], TlvError::Truncated { offset: 0 });
+    refused(&[0xe0, 0, 1, 9, 0xe1, 0, 2, 7], TlvError::Truncated { offset: 4 });
     refused(&[5, 0, 0, 4, 0, 0, 5, 0, 0], TlvError::Duplicate { kind: Tlv::UNIQUE_ID });
     refused(&[3, 0, 4, 0, 0, 0, 0, 3, 0, 4, 0, 0, 0, 0], TlvError::Duplicate { kind: 3 });
     refused(&[3, 0, 3, 0, 0, 0], TlvError::Length { kind: Tlv::CRC32C, len: 3 });
     refused(&[2, 0, 1, 0xff], TlvError::Text { kind: Tlv::AUTHORITY });
     refused(&[0x30, 0, 2, 0xc3, 0xa9], TlvError::Text { kind: Tlv::NETNS });
     refused(&[0x20, 0, 4, 1, 0, 0, 0], TlvError::Length { kind: Tlv::SSL, len: 4 });
-    refused(&[0x20, 0, 7, 1, 0, 0, 0, 0, 0x21, 0], TlvError::Truncated { at: 0 });
+    refused(&[0x20, 0, 7, 1, 0, 0, 0, 0, 0x21, 0], TlvError::Truncated { offset: 0 });
     refused(&[0x20, 0, 9, 1, 0, 0, 0, 0, 0x21, 0, 1, 0xff], TlvError::Text { kind: 0x21 });
     let twice = [0x20, 0, 11, 1, 0, 0, 0, 0, 0x22, 0, 0, 0x22, 0, 0];
     refused(&twice, TlvError::Duplicate { kind: 0x22 });
@@ -367,16 +369,16 @@ fn a_header_is_built_of_what_can_be_read_again() {
     assert_eq!(refused(Tlv::CRC32C, &[0; 4]), TlvError::Reserved { kind: Tlv::CRC32C });
     assert_eq!(refused(Tlv::NOOP, &[]), TlvError::Reserved { kind: Tlv::NOOP });
     assert_eq!(refused(Tlv::SSL, &[]), TlvError::Length { kind: Tlv::SSL, len: 0 });
-    assert_eq!(refused(0xe0, &[0; MAX_BLOCK]), TlvError::Full { len: MAX_BLOCK + 3 });
+    assert_eq!(refused(0xe0, &[0; MAX_V2_BLOCK]), TlvError::Full { len: MAX_V2_BLOCK + 3 });
 
     // What leaves no room for the addresses is found when it is written, and nothing is.
-    let full = header.clone().with_tlv(0xe0, &[0; MAX_BLOCK - 3]).unwrap();
+    let full = header.clone().with_tlv(0xe0, &[0; MAX_V2_BLOCK - 3]).unwrap();
     let mut out = b"before".to_vec();
-    let error = EncodeError::TooLong { len: MAX_BLOCK + 12 };
-    assert_eq!(full.encode(Version::V2, &mut out), Err(error));
+    let error = ProxyEncodeError::TooLong { len: MAX_V2_BLOCK + 12 };
+    assert_eq!(full.encode(ProxyProtocolVersion::V2, &mut out), Err(error));
     assert_eq!(out, b"before");
-    let fits = header.with_tlv(0xe0, &[0; MAX_BLOCK - 3 - 12]).unwrap();
-    assert_eq!(v2(&fits).len(), MAX_HEADER);
+    let fits = header.with_tlv(0xe0, &[0; MAX_V2_BLOCK - 3 - 12]).unwrap();
+    assert_eq!(v2(&fits).len(), MAX_PROXY_HEADER);
 }
 
 #[test]
@@ -386,6 +388,6 @@ fn unix_addresses_are_those_that_the_wire_can_carry() {
     assert_eq!(UnixAddress::new(b"\0a\0"), Err(UnixAddressError::Nul));
     assert!(UnixAddress::new(b"").unwrap().is_unnamed());
     let longest = UnixAddress::new(&[b'a'; 108]).unwrap();
-    let header = Header::unix(UnixAddress::new(b"\0a\0b").unwrap(), longest);
+    let header = ProxyHeader::unix(UnixAddress::new(b"\0a\0b").unwrap(), longest);
     assert_eq!(read(&v2(&header)), Ok(header));
 }

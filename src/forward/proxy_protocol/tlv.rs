@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{MAX_BLOCK, Ssl, TlvError};
+use super::{MAX_V2_BLOCK, SslTlv, TlvError};
 
 /// The most bytes of a [unique id](Tlvs::unique_id).
 pub const MAX_UNIQUE_ID: usize = 128;
@@ -29,7 +29,7 @@ impl<'a> Tlv<'a> {
     pub const NOOP: u8 = 0x04;
     /// What the connection is called in logs.
     pub const UNIQUE_ID: u8 = 0x05;
-    /// The TLS connection between client and sender; see [`Ssl`].
+    /// The TLS connection between client and sender; see [`SslTlv`].
     pub const SSL: u8 = 0x20;
     /// Within [`Tlv::SSL`]: the TLS version, such as `TLSv1.3`.
     pub const SSL_VERSION: u8 = 0x21;
@@ -45,7 +45,7 @@ impl<'a> Tlv<'a> {
     pub const NETNS: u8 = 0x30;
 
     /// The type and the two bytes of the length.
-    const OVERHEAD: usize = 3;
+    const HEADER_LEN: usize = 3;
 
     /// Tells whether the specification gives the type one meaning, so that a second one would
     /// contradict the first.
@@ -59,7 +59,7 @@ impl<'a> Tlv<'a> {
         let fits = match kind {
             Self::UNIQUE_ID => value.len() <= MAX_UNIQUE_ID,
             Self::CRC32C => value.len() == 4,
-            Self::SSL => value.len() >= Ssl::FIXED,
+            Self::SSL => value.len() >= SslTlv::FIXED_LEN,
             _ => true,
         };
         if !fits {
@@ -68,14 +68,14 @@ impl<'a> Tlv<'a> {
         match kind {
             Self::AUTHORITY if str::from_utf8(value).is_err() => Err(TlvError::Text { kind }),
             Self::NETNS if !value.is_ascii() => Err(TlvError::Text { kind }),
-            Self::SSL => Ssl::new(value).check(),
+            Self::SSL => SslTlv::new(value).check(),
             _ => Ok(()),
         }
     }
 }
 
 /// Takes the TLV at the head of a list, if there is one, and leaves the rest.
-fn split<'a>(rest: &mut &'a [u8]) -> Result<Option<Tlv<'a>>, ()> {
+fn split_tlv<'a>(rest: &mut &'a [u8]) -> Result<Option<Tlv<'a>>, ()> {
     match **rest {
         [] => Ok(None),
         [kind, high, low, ref tail @ ..] => {
@@ -90,26 +90,26 @@ fn split<'a>(rest: &mut &'a [u8]) -> Result<Option<Tlv<'a>>, ()> {
 
 /// The TLVs of a list that has been checked.
 #[derive(Clone)]
-pub(super) struct Iter<'a>(pub(super) &'a [u8]);
+pub(super) struct TlvIter<'a>(pub(super) &'a [u8]);
 
-impl<'a> Iterator for Iter<'a> {
+impl<'a> Iterator for TlvIter<'a> {
     type Item = Tlv<'a>;
 
     fn next(&mut self) -> Option<Tlv<'a>> {
-        split(&mut self.0).ok().flatten()
+        split_tlv(&mut self.0).ok().flatten()
     }
 }
 
 /// The same of a list that has not: the first error ends it.
-pub(super) fn checked(list: &[u8]) -> impl Iterator<Item = Result<(usize, Tlv<'_>), TlvError>> {
+pub(super) fn parse_tlvs(list: &[u8]) -> impl Iterator<Item = Result<(usize, Tlv<'_>), TlvError>> {
     let mut rest = list;
     std::iter::from_fn(move || {
         let at = list.len() - rest.len();
-        match split(&mut rest) {
+        match split_tlv(&mut rest) {
             Ok(tlv) => tlv.map(|tlv| Ok((at, tlv))),
             Err(()) => {
                 rest = &[];
-                Some(Err(TlvError::Truncated { at }))
+                Some(Err(TlvError::Truncated { offset: at }))
             }
         }
     })
@@ -123,7 +123,7 @@ pub(super) fn checked(list: &[u8]) -> impl Iterator<Item = Result<(usize, Tlv<'_
 /// [`Header::has_checksum`](super::Header::has_checksum).
 ///
 /// Costs one allocation of the TLVs' own length, none if there are none; each question walks over
-/// them, at most [`MAX_BLOCK`] bytes.
+/// them, at most [`MAX_V2_BLOCK`] bytes.
 #[derive(Clone, Default, Eq, Hash, PartialEq)]
 pub struct Tlvs {
     /// As on the wire.
@@ -132,17 +132,17 @@ pub struct Tlvs {
 
 /// The checksum in a list: where its value begins, and what it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Checksum {
-    pub(super) at: usize,
+pub(super) struct ChecksumTlv {
+    pub(super) offset: usize,
     pub(super) value: u32,
 }
 
 impl Tlvs {
     /// Reads a list, and the checksum that it may have.
-    pub(super) fn parse(list: &[u8]) -> Result<(Self, Option<Checksum>), TlvError> {
+    pub(super) fn parse(list: &[u8]) -> Result<(Self, Option<ChecksumTlv>), TlvError> {
         let mut tlvs = Self::default();
         let mut checksum = None;
-        for item in checked(list) {
+        for item in parse_tlvs(list) {
             let (at, tlv) = item?;
             tlv.check()?;
             let kind = tlv.kind;
@@ -151,7 +151,7 @@ impl Tlvs {
                 Tlv::CRC32C if checksum.is_some() => return Err(TlvError::Duplicate { kind }),
                 Tlv::CRC32C => {
                     let value = tlv.value.iter().fold(0, |sum, &byte| sum << 8 | u32::from(byte));
-                    checksum = Some(Checksum { at: at + Tlv::OVERHEAD, value });
+                    checksum = Some(ChecksumTlv { offset: at + Tlv::HEADER_LEN, value });
                 }
                 _ if Tlv::is_unique(kind) && tlvs.get(kind).is_some() => {
                     return Err(TlvError::Duplicate { kind });
@@ -181,11 +181,11 @@ impl Tlvs {
         let tlv = Tlv { kind, value };
         tlv.check()?;
         let replaced = match Tlv::is_unique(kind) {
-            true => self.get(kind).map_or(0, |old| old.len() + Tlv::OVERHEAD),
+            true => self.get(kind).map_or(0, |old| old.len() + Tlv::HEADER_LEN),
             false => 0,
         };
-        let len = self.len() - replaced + Tlv::OVERHEAD + value.len();
-        if len > MAX_BLOCK {
+        let len = self.len() - replaced + Tlv::HEADER_LEN + value.len();
+        if len > MAX_V2_BLOCK {
             return Err(TlvError::Full { len });
         }
         if replaced > 0 {
@@ -199,7 +199,7 @@ impl Tlvs {
 
     /// Adds a TLV of which the length is known to fit into two bytes.
     fn push(&mut self, Tlv { kind, value }: Tlv<'_>) {
-        debug_assert!(value.len() <= MAX_BLOCK);
+        debug_assert!(value.len() <= MAX_V2_BLOCK);
         let [.., high, low] = value.len().to_be_bytes();
         self.bytes.extend_from_slice(&[kind, high, low]);
         self.bytes.extend_from_slice(value);
@@ -224,7 +224,7 @@ impl Tlvs {
 
     /// Goes through all of them, in the order of the header.
     pub fn iter(&self) -> impl Iterator<Item = Tlv<'_>> + Clone {
-        Iter(&self.bytes)
+        TlvIter(&self.bytes)
     }
 
     /// The first value of a type.
@@ -248,7 +248,7 @@ impl Tlvs {
     /// UTF-8 and nothing more: no name that DNS would know need stand there.
     #[must_use]
     pub fn authority(&self) -> Option<&str> {
-        text(self.get(Tlv::AUTHORITY))
+        as_text(self.get(Tlv::AUTHORITY))
     }
 
     /// The protocol above the transport (section 2.2.1).
@@ -263,13 +263,13 @@ impl Tlvs {
     /// The network namespace that the addresses belong to (section 2.2.7).
     #[must_use]
     pub fn netns(&self) -> Option<&str> {
-        text(self.get(Tlv::NETNS))
+        as_text(self.get(Tlv::NETNS))
     }
 
     /// The TLS connection that the sender ended (section 2.2.6).
     #[must_use]
-    pub fn ssl(&self) -> Option<Ssl<'_>> {
-        self.get(Tlv::SSL).map(Ssl::new)
+    pub fn ssl(&self) -> Option<SslTlv<'_>> {
+        self.get(Tlv::SSL).map(SslTlv::new)
     }
 }
 
@@ -280,6 +280,6 @@ impl fmt::Debug for Tlvs {
 }
 
 /// A value that was checked to be text.
-pub(super) fn text(value: Option<&[u8]>) -> Option<&str> {
+pub(super) fn as_text(value: Option<&[u8]>) -> Option<&str> {
     value.and_then(|value| str::from_utf8(value).ok())
 }

@@ -6,105 +6,117 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::str::FromStr;
 
-use super::{Addresses, Header, MAX_LINE, Parsed, ProxyError, Transport};
+use super::{
+    MAX_V1_LINE, ParsedProxyHeader, ProxyAddresses, ProxyHeader, ProxyHeaderError, ProxyTransport,
+};
 
 /// What every line begins with.
 const SIGNATURE: &[u8] = b"PROXY ";
 
 /// The shortest line: `PROXY UNKNOWN` and its end.
-pub(super) const SHORTEST: usize = 15;
+pub(super) const MIN_V1_LINE: usize = 15;
 
 /// One of the protocols that a line may name.
-struct Protocol {
-    word: &'static [u8],
-    family: Family,
+struct V1Protocol {
+    name: &'static [u8],
+    family: V1AddressFamily,
     /// The lengths of its shortest and longest line.
-    lengths: (usize, usize),
+    line_lengths: (usize, usize),
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Family {
+enum V1AddressFamily {
     V4,
     V6,
     Unknown,
 }
 
-const PROTOCOLS: [Protocol; 3] = [
-    Protocol { word: b"TCP4 ", family: Family::V4, lengths: (32, 56) },
-    // The specification counts 104 bytes for the longest, without the dotted form: see `v6`.
-    Protocol { word: b"TCP6 ", family: Family::V6, lengths: (22, MAX_LINE) },
-    Protocol { word: b"UNKNOWN", family: Family::Unknown, lengths: (SHORTEST, MAX_LINE) },
+const PROTOCOLS: [V1Protocol; 3] = [
+    V1Protocol { name: b"TCP4 ", family: V1AddressFamily::V4, line_lengths: (32, 56) },
+    // The specification counts 104 bytes for the longest, without the dotted form: see `parse_ipv6`.
+    V1Protocol { name: b"TCP6 ", family: V1AddressFamily::V6, line_lengths: (22, MAX_V1_LINE) },
+    V1Protocol {
+        name: b"UNKNOWN",
+        family: V1AddressFamily::Unknown,
+        line_lengths: (MIN_V1_LINE, MAX_V1_LINE),
+    },
 ];
 
 /// Reads bytes of which the first is that of the signature.
-pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ProxyError> {
-    let same = common(bytes, SIGNATURE);
+pub(super) fn parse(bytes: &[u8]) -> Result<ParsedProxyHeader, ProxyHeaderError> {
+    let same = common_prefix_len(bytes, SIGNATURE);
     if same < SIGNATURE.len() {
         return match same == bytes.len() {
-            true => Ok(Parsed::Incomplete { at_least: SHORTEST - same }),
-            false => Err(ProxyError::NotProxy { at: same }),
+            true => Ok(ParsedProxyHeader::Incomplete { at_least: MIN_V1_LINE - same }),
+            false => Err(ProxyHeaderError::NotProxy { offset: same }),
         };
     }
     let named = &bytes[same..];
-    let Some(protocol) = PROTOCOLS.iter().find(|protocol| named.starts_with(protocol.word)) else {
-        return unnamed(named);
+    let Some(protocol) = PROTOCOLS.iter().find(|protocol| named.starts_with(protocol.name)) else {
+        return parse_partial_protocol(named);
     };
-    let begin = SIGNATURE.len() + protocol.word.len();
-    let end = match find_end(bytes, begin, protocol)? {
+    let begin = SIGNATURE.len() + protocol.name.len();
+    let end = match find_line_end(bytes, begin, protocol)? {
         Ok(end) => end,
-        Err(at_least) => return Ok(Parsed::Incomplete { at_least }),
+        Err(at_least) => return Ok(ParsedProxyHeader::Incomplete { at_least }),
     };
     let header = match protocol.family {
-        Family::Unknown => Header::unknown(),
-        Family::V4 => fields(bytes, begin..end, v4)?,
-        Family::V6 => fields(bytes, begin..end, v6)?,
+        V1AddressFamily::Unknown => ProxyHeader::unknown(),
+        V1AddressFamily::V4 => parse_addresses(bytes, begin..end, parse_ipv4)?,
+        V1AddressFamily::V6 => parse_addresses(bytes, begin..end, parse_ipv6)?,
     };
-    Ok(Parsed::Complete { header, len: end + 2 })
+    Ok(ParsedProxyHeader::Complete { header, len: end + 2 })
 }
 
 /// What to say while no protocol is named in full.
-fn unnamed(named: &[u8]) -> Result<Parsed, ProxyError> {
-    let may_come = PROTOCOLS.iter().filter(|protocol| protocol.word.starts_with(named));
-    match may_come.map(|protocol| protocol.lengths.0).min() {
+fn parse_partial_protocol(named: &[u8]) -> Result<ParsedProxyHeader, ProxyHeaderError> {
+    let may_come = PROTOCOLS.iter().filter(|protocol| protocol.name.starts_with(named));
+    match may_come.map(|protocol| protocol.line_lengths.0).min() {
         Some(shortest) => {
-            Ok(Parsed::Incomplete { at_least: shortest - SIGNATURE.len() - named.len() })
+            Ok(ParsedProxyHeader::Incomplete { at_least: shortest - SIGNATURE.len() - named.len() })
         }
         None => {
-            let same = PROTOCOLS.iter().map(|protocol| common(named, protocol.word)).max();
+            let same =
+                PROTOCOLS.iter().map(|protocol| common_prefix_len(named, protocol.name)).max();
             let at = SIGNATURE.len() + same.unwrap_or_default();
-            Err(ProxyError::Line { expected: "TCP4, TCP6 or UNKNOWN", at })
+            Err(ProxyHeaderError::Line { expected: "TCP4, TCP6 or UNKNOWN", at })
         }
     }
 }
 
 /// Finds where the line ends, or else how many bytes are missing at the least.
-fn find_end(
+fn find_line_end(
     bytes: &[u8],
     begin: usize,
-    protocol: &Protocol,
-) -> Result<Result<usize, usize>, ProxyError> {
-    let (shortest, longest) = protocol.lengths;
+    protocol: &V1Protocol,
+) -> Result<Result<usize, usize>, ProxyHeaderError> {
+    let (shortest, longest) = protocol.line_lengths;
     let missing = |least: usize| Ok(Err(shortest.saturating_sub(bytes.len()).max(least)));
     for (at, &byte) in bytes.iter().enumerate().take(longest - 1).skip(begin) {
         match byte {
             b'\r' => {
                 return match bytes.get(at + 1) {
                     Some(b'\n') => Ok(Ok(at)),
-                    Some(_) => Err(ProxyError::Line { expected: "LF", at: at + 1 }),
+                    Some(_) => Err(ProxyHeaderError::Line { expected: "LF", at: at + 1 }),
                     None => missing(1),
                 };
             }
             _ if protocol.family.allows(byte, at == begin) => {}
-            _ => return Err(ProxyError::Line { expected: protocol.family.expects(), at }),
+            _ => {
+                return Err(ProxyHeaderError::Line {
+                    expected: protocol.family.expected_text(),
+                    at,
+                });
+            }
         }
     }
     match bytes.len() >= longest - 1 {
-        true => Err(ProxyError::Unterminated { longest }),
+        true => Err(ProxyHeaderError::Unterminated { longest }),
         false => missing(2),
     }
 }
 
-impl Family {
+impl V1AddressFamily {
     /// Tells whether a byte can stand behind the protocol's name.
     fn allows(self, byte: u8, first: bool) -> bool {
         match self {
@@ -115,7 +127,7 @@ impl Family {
         }
     }
 
-    fn expects(self) -> &'static str {
+    fn expected_text(self) -> &'static str {
         match self {
             Self::V4 => "an IPv4 address, a port or CR",
             Self::V6 => "an IPv6 address, a port or CR",
@@ -125,62 +137,62 @@ impl Family {
 }
 
 /// Reads addresses and ports, between them one space each and nothing else.
-fn fields(
+fn parse_addresses(
     bytes: &[u8],
     range: Range<usize>,
     ip: fn(&str) -> Option<IpAddr>,
-) -> Result<Header, ProxyError> {
-    let mut rest = Fields { bytes, at: range.start, end: range.end };
+) -> Result<ProxyHeader, ProxyHeaderError> {
+    let mut rest = V1Fields { bytes, position: range.start, end: range.end };
     let source = rest.next("source address", ip)?;
     let destination = rest.next("destination address", ip)?;
-    let source_port = rest.next("source port", port)?;
-    let destination_port = rest.next("destination port", port)?;
-    if rest.at <= rest.end {
-        return Err(ProxyError::Line { expected: "CR", at: rest.at - 1 });
+    let source_port = rest.next("source port", parse_port)?;
+    let destination_port = rest.next("destination port", parse_port)?;
+    if rest.position <= rest.end {
+        return Err(ProxyHeaderError::Line { expected: "CR", at: rest.position - 1 });
     }
-    Ok(Header::proxied(
+    Ok(ProxyHeader::proxied(
         SocketAddr::new(source, source_port),
         SocketAddr::new(destination, destination_port),
     ))
 }
 
 /// The fields of a line that are still to be read.
-struct Fields<'a> {
+struct V1Fields<'a> {
     bytes: &'a [u8],
     /// Where the next one begins; behind `end` where there is none.
-    at: usize,
+    position: usize,
     end: usize,
 }
 
-impl Fields<'_> {
+impl V1Fields<'_> {
     fn next<T>(
         &mut self,
         expected: &'static str,
         read: fn(&str) -> Option<T>,
-    ) -> Result<T, ProxyError> {
-        let at = self.at.min(self.end);
+    ) -> Result<T, ProxyHeaderError> {
+        let at = self.position.min(self.end);
         let rest = &self.bytes[at..self.end];
         let len = rest.iter().position(|&byte| byte == b' ').unwrap_or(rest.len());
-        self.at = at + len + 1;
+        self.position = at + len + 1;
         let field = str::from_utf8(&rest[..len]).ok().and_then(read);
-        field.ok_or(ProxyError::Line { expected, at })
+        field.ok_or(ProxyHeaderError::Line { expected, at })
     }
 }
 
 /// The standard library's reader wants four decimal numbers without leading zeros, as the
 /// specification does.
-fn v4(field: &str) -> Option<IpAddr> {
+fn parse_ipv4(field: &str) -> Option<IpAddr> {
     field.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
 }
 
 /// Reads hexadecimal groups; also with the last two in dotted form, which the specification does
 /// not have, but which `inet_ntop(3)` writes for mapped addresses, and so do the senders that use
 /// it.
-fn v6(field: &str) -> Option<IpAddr> {
+fn parse_ipv6(field: &str) -> Option<IpAddr> {
     field.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
 }
 
-fn port(field: &str) -> Option<u16> {
+fn parse_port(field: &str) -> Option<u16> {
     // Not left to `u16`: it would take a sign and leading zeros.
     match field.as_bytes() {
         [b'0', _, ..] => None,
@@ -190,13 +202,13 @@ fn port(field: &str) -> Option<u16> {
 }
 
 /// How many bytes both begin with.
-pub(super) fn common(bytes: &[u8], signature: &[u8]) -> usize {
+pub(super) fn common_prefix_len(bytes: &[u8], signature: &[u8]) -> usize {
     bytes.iter().zip(signature).take_while(|(a, b)| a == b).count()
 }
 
 /// Appends a line.
-pub(super) fn encode(header: &Header, out: &mut Vec<u8>) {
-    let (Transport::Stream, &Addresses::Inet { source, destination }) =
+pub(super) fn encode(header: &ProxyHeader, out: &mut Vec<u8>) {
+    let (ProxyTransport::Stream, &ProxyAddresses::Inet { source, destination }) =
         (header.transport, &header.addresses)
     else {
         out.extend_from_slice(b"PROXY UNKNOWN\r\n");
@@ -208,7 +220,12 @@ pub(super) fn encode(header: &Header, out: &mut Vec<u8>) {
             write_line(out, "TCP4", (source, destination), ports);
         }
         (source, destination) => {
-            write_line(out, "TCP6", (Groups(wide(source)), Groups(wide(destination))), ports);
+            write_line(
+                out,
+                "TCP6",
+                (Ipv6Groups(to_ipv6(source)), Ipv6Groups(to_ipv6(destination))),
+                ports,
+            );
         }
     }
 }
@@ -221,7 +238,7 @@ fn write_line<A: Display>(out: &mut Vec<u8>, word: &str, ips: (A, A), ports: (u1
 }
 
 /// An address among addresses of IPv6.
-pub(super) fn wide(ip: IpAddr) -> Ipv6Addr {
+pub(super) fn to_ipv6(ip: IpAddr) -> Ipv6Addr {
     match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,
@@ -230,9 +247,9 @@ pub(super) fn wide(ip: IpAddr) -> Ipv6Addr {
 
 /// Writes hexadecimal groups, also where the standard library would write the dotted form, which
 /// the specification does not have.
-struct Groups(Ipv6Addr);
+struct Ipv6Groups(Ipv6Addr);
 
-impl Display for Groups {
+impl Display for Ipv6Groups {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.segments() {
             [0, 0, 0, 0, 0, 0xffff, high, low] => write!(f, "::ffff:{high:x}:{low:x}"),

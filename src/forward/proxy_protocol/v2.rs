@@ -4,42 +4,42 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crc::{CRC_32_ISCSI, Crc, Table};
 
-use super::tlv::Checksum;
-use super::v1::{common, wide};
+use super::tlv::ChecksumTlv;
+use super::v1::{common_prefix_len, to_ipv6};
 use super::{
-    Addresses, Command, EncodeError, Header, MAX_BLOCK, Parsed, ProxyError, Tlv, Tlvs, Transport,
-    UnixAddress,
+    MAX_V2_BLOCK, ParsedProxyHeader, ProxyAddresses, ProxyCommand, ProxyEncodeError, ProxyHeader,
+    ProxyHeaderError, ProxyTransport, Tlv, Tlvs, UnixAddress,
 };
 
 /// Signature, version and command, family and transport, length of the block behind.
-pub(super) const FIXED: usize = 16;
+pub(super) const V2_FIXED_LEN: usize = 16;
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// A checksum as a TLV.
-const CHECKSUM: usize = 3 + 4;
+const CHECKSUM_TLV_LEN: usize = 3 + 4;
 
 /// CRC32c under the name of its first user, iSCSI (RFC 3720); RFC 4960 appendix B is the same.
 static CRC32C: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
 
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Family {
+enum V2AddressFamily {
     Unspecified = 0,
     V4 = 1,
     V6 = 2,
     Unix = 3,
 }
 
-impl Family {
-    fn from_wire(family: u8) -> Result<Self, ProxyError> {
+impl V2AddressFamily {
+    fn from_wire(family: u8) -> Result<Self, ProxyHeaderError> {
         [Self::Unspecified, Self::V4, Self::V6, Self::Unix]
             .into_iter()
             .find(|&known| known as u8 == family)
-            .ok_or(ProxyError::Family { family })
+            .ok_or(ProxyHeaderError::Family { family })
     }
 
     /// How many bytes two addresses take.
-    const fn len(self) -> usize {
+    const fn addresses_len(self) -> usize {
         match self {
             Self::Unspecified => 0,
             Self::V4 => 12,
@@ -48,11 +48,11 @@ impl Family {
         }
     }
 
-    fn of(addresses: &Addresses) -> Self {
+    fn from_addresses(addresses: &ProxyAddresses) -> Self {
         match addresses {
-            Addresses::Unknown => Self::Unspecified,
-            Addresses::Unix { .. } => Self::Unix,
-            Addresses::Inet { source, destination } => {
+            ProxyAddresses::Unknown => Self::Unspecified,
+            ProxyAddresses::Unix { .. } => Self::Unix,
+            ProxyAddresses::Inet { source, destination } => {
                 match source.is_ipv4() && destination.is_ipv4() {
                     true => Self::V4,
                     false => Self::V6,
@@ -62,23 +62,23 @@ impl Family {
     }
 }
 
-impl Command {
-    fn from_wire(command: u8) -> Result<Self, ProxyError> {
+impl ProxyCommand {
+    fn from_wire(command: u8) -> Result<Self, ProxyHeaderError> {
         match command {
             0 => Ok(Self::Local),
             1 => Ok(Self::Proxy),
-            _ => Err(ProxyError::Command { command }),
+            _ => Err(ProxyHeaderError::Command { command }),
         }
     }
 }
 
-impl Transport {
-    fn from_wire(transport: u8) -> Result<Self, ProxyError> {
+impl ProxyTransport {
+    fn from_wire(transport: u8) -> Result<Self, ProxyHeaderError> {
         match transport {
             0 => Ok(Self::Unspecified),
             1 => Ok(Self::Stream),
             2 => Ok(Self::Datagram),
-            _ => Err(ProxyError::Transport { transport }),
+            _ => Err(ProxyHeaderError::Transport { transport }),
         }
     }
 
@@ -92,104 +92,114 @@ impl Transport {
 }
 
 /// Reads bytes that do not begin as version 1 does.
-pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ProxyError> {
-    let same = common(bytes, SIGNATURE);
+pub(super) fn parse(bytes: &[u8]) -> Result<ParsedProxyHeader, ProxyHeaderError> {
+    let same = common_prefix_len(bytes, SIGNATURE);
     if same < SIGNATURE.len() && same < bytes.len() {
-        return Err(ProxyError::NotProxy { at: same });
+        return Err(ProxyHeaderError::NotProxy { offset: same });
     }
-    let mut command = Command::Proxy;
+    let mut command = ProxyCommand::Proxy;
     if let Some(&byte) = bytes.get(12) {
         match byte >> 4 {
-            2 => command = Command::from_wire(byte & 0x0f)?,
-            version => return Err(ProxyError::Version { version }),
+            2 => command = ProxyCommand::from_wire(byte & 0x0f)?,
+            version => return Err(ProxyHeaderError::Version { version }),
         }
     }
-    let (mut family, mut transport) = (Family::Unspecified, Transport::Unspecified);
+    let (mut family, mut transport) = (V2AddressFamily::Unspecified, ProxyTransport::Unspecified);
     // The family of a local connection is ignored along with the rest.
-    if let (Some(&byte), Command::Proxy) = (bytes.get(13), command) {
-        family = Family::from_wire(byte >> 4)?;
-        transport = Transport::from_wire(byte & 0x0f)?;
+    if let (Some(&byte), ProxyCommand::Proxy) = (bytes.get(13), command) {
+        family = V2AddressFamily::from_wire(byte >> 4)?;
+        transport = ProxyTransport::from_wire(byte & 0x0f)?;
     }
-    let &[.., high, low] = match bytes.first_chunk::<FIXED>() {
+    let &[.., high, low] = match bytes.first_chunk::<V2_FIXED_LEN>() {
         Some(fixed) => fixed,
-        None => return Ok(Parsed::Incomplete { at_least: FIXED - bytes.len() }),
+        None => return Ok(ParsedProxyHeader::Incomplete { at_least: V2_FIXED_LEN - bytes.len() }),
     };
     let len = usize::from(u16::from_be_bytes([high, low]));
-    if len > MAX_BLOCK {
-        return Err(ProxyError::TooLong { len });
+    if len > MAX_V2_BLOCK {
+        return Err(ProxyHeaderError::TooLong { len });
     }
-    if len < family.len() {
-        return Err(ProxyError::ShortAddresses { len, needed: family.len() });
+    if len < family.addresses_len() {
+        return Err(ProxyHeaderError::ShortAddresses { len, needed: family.addresses_len() });
     }
-    let Some(header) = bytes.get(..FIXED + len) else {
-        return Ok(Parsed::Incomplete { at_least: FIXED + len - bytes.len() });
+    let Some(header) = bytes.get(..V2_FIXED_LEN + len) else {
+        return Ok(ParsedProxyHeader::Incomplete { at_least: V2_FIXED_LEN + len - bytes.len() });
     };
     let len = header.len();
     let header = match command {
-        Command::Local => Header::local(),
-        Command::Proxy => proxied(header, family, transport)?,
+        ProxyCommand::Local => ProxyHeader::local(),
+        ProxyCommand::Proxy => parse_proxy_command(header, family, transport)?,
     };
-    Ok(Parsed::Complete { header, len })
+    Ok(ParsedProxyHeader::Complete { header, len })
 }
 
 /// Reads a header that is there as a whole.
-fn proxied(bytes: &[u8], family: Family, transport: Transport) -> Result<Header, ProxyError> {
-    let (addresses, list) = bytes[FIXED..].split_at(family.len());
+fn parse_proxy_command(
+    bytes: &[u8],
+    family: V2AddressFamily,
+    transport: ProxyTransport,
+) -> Result<ProxyHeader, ProxyHeaderError> {
+    let (addresses, list) = bytes[V2_FIXED_LEN..].split_at(family.addresses_len());
     let (tlvs, checksum) = match (Tlvs::parse(list), family) {
         (Ok(parsed), _) => parsed,
         // Addresses of a family that this protocol has no number for may stand here: there is no
         // telling how long they are, and the receiver should ignore them.
-        (Err(_), Family::Unspecified) => (Tlvs::default(), None),
+        (Err(_), V2AddressFamily::Unspecified) => (Tlvs::default(), None),
         (Err(error), _) => return Err(error.into()),
     };
-    if let Some(Checksum { at, value: sent }) = checksum {
-        let computed = sum(bytes, FIXED + family.len() + at);
+    if let Some(ChecksumTlv { offset: at, value: sent }) = checksum {
+        let computed = header_crc32c(bytes, V2_FIXED_LEN + family.addresses_len() + at);
         if computed != sent {
-            return Err(ProxyError::Checksum { sent, computed });
+            return Err(ProxyHeaderError::Checksum { sent, computed });
         }
     }
     let addresses = match transport {
-        Transport::Unspecified => Addresses::Unknown,
+        ProxyTransport::Unspecified => ProxyAddresses::Unknown,
         _ => read_addresses(family, addresses),
     };
     let transport = match addresses {
-        Addresses::Unknown => Transport::Unspecified,
+        ProxyAddresses::Unknown => ProxyTransport::Unspecified,
         _ => transport,
     };
-    Ok(Header { command: Command::Proxy, transport, addresses, tlvs, checksum: checksum.is_some() })
+    Ok(ProxyHeader {
+        command: ProxyCommand::Proxy,
+        transport,
+        addresses,
+        tlvs,
+        checksum: checksum.is_some(),
+    })
 }
 
 /// Reads two addresses from as many bytes as their family takes.
-fn read_addresses(family: Family, mut bytes: &[u8]) -> Addresses {
+fn read_addresses(family: V2AddressFamily, mut bytes: &[u8]) -> ProxyAddresses {
     match family {
-        Family::Unspecified => Addresses::Unknown,
-        Family::V4 => {
-            let ips = [(); 2].map(|()| IpAddr::V4(Ipv4Addr::from(take::<4>(&mut bytes))));
-            inet(ips, bytes)
+        V2AddressFamily::Unspecified => ProxyAddresses::Unknown,
+        V2AddressFamily::V4 => {
+            let ips = [(); 2].map(|()| IpAddr::V4(Ipv4Addr::from(take_array::<4>(&mut bytes))));
+            read_inet_addresses(ips, bytes)
         }
-        Family::V6 => {
-            let ips = [(); 2].map(|()| IpAddr::V6(Ipv6Addr::from(take::<16>(&mut bytes))));
-            inet(ips, bytes)
+        V2AddressFamily::V6 => {
+            let ips = [(); 2].map(|()| IpAddr::V6(Ipv6Addr::from(take_array::<16>(&mut bytes))));
+            read_inet_addresses(ips, bytes)
         }
-        Family::Unix => {
+        V2AddressFamily::Unix => {
             let [source, destination] = [(); 2]
-                .map(|()| UnixAddress::from_field(&take::<{ UnixAddress::MAX }>(&mut bytes)));
-            Addresses::Unix { source, destination }
+                .map(|()| UnixAddress::from_field(&take_array::<{ UnixAddress::MAX }>(&mut bytes)));
+            ProxyAddresses::Unix { source, destination }
         }
     }
 }
 
-fn inet([source, destination]: [IpAddr; 2], mut ports: &[u8]) -> Addresses {
+fn read_inet_addresses([source, destination]: [IpAddr; 2], mut ports: &[u8]) -> ProxyAddresses {
     let [source_port, destination_port] =
-        [(); 2].map(|()| u16::from_be_bytes(take::<2>(&mut ports)));
-    Addresses::inet(
+        [(); 2].map(|()| u16::from_be_bytes(take_array::<2>(&mut ports)));
+    ProxyAddresses::inet(
         SocketAddr::new(source, source_port),
         SocketAddr::new(destination, destination_port),
     )
 }
 
-/// Takes bytes that are there: `Family::len` has been compared with what came.
-fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
+/// Takes bytes that are there: `V2AddressFamily::addresses_len` has been compared with what came.
+fn take_array<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
     match bytes.split_first_chunk() {
         Some((taken, rest)) => {
             *bytes = rest;
@@ -200,7 +210,7 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
 }
 
 /// The checksum of a header, in which that of the header itself, at an offset, counts as 0.
-fn sum(header: &[u8], at: usize) -> u32 {
+fn header_crc32c(header: &[u8], at: usize) -> u32 {
     let mut digest = CRC32C.digest();
     digest.update(&header[..at]);
     digest.update(&[0; 4]);
@@ -209,19 +219,19 @@ fn sum(header: &[u8], at: usize) -> u32 {
 }
 
 /// Appends a header, or nothing.
-pub(super) fn encode(header: &Header, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+pub(super) fn encode(header: &ProxyHeader, out: &mut Vec<u8>) -> Result<(), ProxyEncodeError> {
     let begin = out.len();
     out.extend_from_slice(SIGNATURE);
-    if header.command == Command::Local {
+    if header.command == ProxyCommand::Local {
         out.extend_from_slice(&[0x20, 0, 0, 0]);
         return Ok(());
     }
-    let family = Family::of(&header.addresses);
-    let checksum = if header.checksum { CHECKSUM } else { 0 };
-    let len = family.len() + header.tlvs.len() + checksum;
-    if len > MAX_BLOCK {
+    let family = V2AddressFamily::from_addresses(&header.addresses);
+    let checksum = if header.checksum { CHECKSUM_TLV_LEN } else { 0 };
+    let len = family.addresses_len() + header.tlvs.len() + checksum;
+    if len > MAX_V2_BLOCK {
         out.truncate(begin);
-        return Err(EncodeError::TooLong { len });
+        return Err(ProxyEncodeError::TooLong { len });
     }
     let [.., high, low] = len.to_be_bytes();
     out.extend_from_slice(&[0x21, (family as u8) << 4 | header.transport.to_wire(), high, low]);
@@ -230,28 +240,28 @@ pub(super) fn encode(header: &Header, out: &mut Vec<u8>) -> Result<(), EncodeErr
     if header.checksum {
         out.extend_from_slice(&[Tlv::CRC32C, 0, 4, 0, 0, 0, 0]);
         let at = out.len() - 4;
-        let sum = sum(&out[begin..], at - begin);
+        let sum = header_crc32c(&out[begin..], at - begin);
         out[at..].copy_from_slice(&sum.to_be_bytes());
     }
     Ok(())
 }
 
-fn write_addresses(addresses: &Addresses, out: &mut Vec<u8>) {
+fn write_addresses(addresses: &ProxyAddresses, out: &mut Vec<u8>) {
     match addresses {
-        Addresses::Unknown => {}
-        Addresses::Unix { source, destination } => {
+        ProxyAddresses::Unknown => {}
+        ProxyAddresses::Unix { source, destination } => {
             source.write_field(out);
             destination.write_field(out);
         }
-        Addresses::Inet { source, destination } => {
+        ProxyAddresses::Inet { source, destination } => {
             match (source.ip(), destination.ip()) {
                 (IpAddr::V4(source), IpAddr::V4(destination)) => {
                     out.extend_from_slice(&source.octets());
                     out.extend_from_slice(&destination.octets());
                 }
                 (source, destination) => {
-                    out.extend_from_slice(&wide(source).octets());
-                    out.extend_from_slice(&wide(destination).octets());
+                    out.extend_from_slice(&to_ipv6(source).octets());
+                    out.extend_from_slice(&to_ipv6(destination).octets());
                 }
             }
             out.extend_from_slice(&source.port().to_be_bytes());

@@ -11,25 +11,29 @@ use super::*;
 
 /// The places of a backend: taken by picking, freed without a word.
 #[derive(Debug, Default)]
-struct Places(AtomicUsize);
+struct FreeSlots(AtomicUsize);
 
-impl Places {
-    fn take(&self) -> Option<()> {
+impl FreeSlots {
+    fn try_acquire(&self) -> Option<()> {
         self.0.fetch_update(SeqCst, SeqCst, |free| free.checked_sub(1)).ok().map(drop)
     }
 
-    fn free(&self, count: usize) {
+    fn release(&self, count: usize) {
         self.0.fetch_add(count, SeqCst);
     }
 }
 
-type Wait<'a> = Pin<Box<dyn Future<Output = Result<(), QueueError>> + 'a>>;
+type BoxedQueueWait<'a> = Pin<Box<dyn Future<Output = Result<(), QueueError>> + 'a>>;
 
-fn wait<'a>(queue: &'a Queue, places: &'a Places, until: Instant) -> Wait<'a> {
-    Box::pin(queue.wait(|| places.take(), until))
+fn wait<'a>(
+    queue: &'a ConnectionQueue,
+    places: &'a FreeSlots,
+    until: Instant,
+) -> BoxedQueueWait<'a> {
+    Box::pin(queue.wait(|| places.try_acquire(), until))
 }
 
-async fn poll(wait: &mut Wait<'_>) -> Option<Result<(), QueueError>> {
+async fn poll(wait: &mut BoxedQueueWait<'_>) -> Option<Result<(), QueueError>> {
     std::future::poll_fn(|cx| {
         Poll::Ready(match wait.as_mut().poll(cx) {
             Poll::Ready(answer) => Some(answer),
@@ -39,21 +43,21 @@ async fn poll(wait: &mut Wait<'_>) -> Option<Result<(), QueueError>> {
     .await
 }
 
-fn within(millis: u64) -> Instant {
+fn deadline_in(millis: u64) -> Instant {
     Instant::now() + Duration::from_millis(millis)
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_came_first_is_served_first() {
-    let (queue, places) = (Queue::new(10), Places::default());
-    let mut line: Vec<_> = (0..3).map(|_| wait(&queue, &places, within(1000))).collect();
+    let (queue, places) = (ConnectionQueue::new(10), FreeSlots::default());
+    let mut line: Vec<_> = (0..3).map(|_| wait(&queue, &places, deadline_in(1000))).collect();
     for waiter in &mut line {
         assert_eq!(poll(waiter).await, None);
     }
     assert!(!queue.is_empty());
     for first in 0..3 {
-        places.free(1);
-        queue.freed();
+        places.release(1);
+        queue.notify_freed();
         // The last is asked first and must not have it.
         for later in (first + 1..3).rev() {
             assert_eq!(poll(&mut line[later]).await, None);
@@ -62,31 +66,31 @@ async fn who_came_first_is_served_first() {
     }
     drop(line);
     assert!(queue.is_empty());
-    let expected = QueueCounters { entered: 3, served: 3, longest: 3, ..Default::default() };
+    let expected = QueueCounters { entered: 3, served: 3, max_waiting: 3, ..Default::default() };
     assert_eq!(queue.counters(), expected);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_newcomer_does_not_overtake() {
-    let (queue, places) = (Queue::new(10), Places::default());
-    let mut first = wait(&queue, &places, within(1000));
+    let (queue, places) = (ConnectionQueue::new(10), FreeSlots::default());
+    let mut first = wait(&queue, &places, deadline_in(1000));
     assert_eq!(poll(&mut first).await, None);
-    places.free(1);
-    let mut second = wait(&queue, &places, within(1000));
+    places.release(1);
+    let mut second = wait(&queue, &places, deadline_in(1000));
     assert_eq!(poll(&mut second).await, None, "there is a place, and it is not for this one");
-    queue.freed();
+    queue.notify_freed();
     assert_eq!(poll(&mut first).await, Some(Ok(())));
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_word_is_enough_for_many_places() {
-    let (queue, places) = (Queue::new(10), Places::default());
-    let mut line: Vec<_> = (0..4).map(|_| wait(&queue, &places, within(1000))).collect();
+    let (queue, places) = (ConnectionQueue::new(10), FreeSlots::default());
+    let mut line: Vec<_> = (0..4).map(|_| wait(&queue, &places, deadline_in(1000))).collect();
     for waiter in &mut line {
         assert_eq!(poll(waiter).await, None);
     }
-    places.free(3);
-    queue.freed();
+    places.release(3);
+    queue.notify_freed();
     let mut answers = Vec::new();
     for waiter in &mut line {
         answers.push(poll(waiter).await);
@@ -96,40 +100,40 @@ async fn one_word_is_enough_for_many_places() {
 
 #[tokio::test(start_paused = true)]
 async fn the_deadline_holds_at_the_head_and_behind_it() {
-    let (queue, places) = (Queue::new(10), Places::default());
+    let (queue, places) = (ConnectionQueue::new(10), FreeSlots::default());
     let start = Instant::now();
     let (head, behind) = tokio::join!(
-        async { (wait(&queue, &places, within(500)).await, start.elapsed().as_millis()) },
-        async { (wait(&queue, &places, within(300)).await, start.elapsed().as_millis()) },
+        async { (wait(&queue, &places, deadline_in(500)).await, start.elapsed().as_millis()) },
+        async { (wait(&queue, &places, deadline_in(300)).await, start.elapsed().as_millis()) },
     );
     let timed_out = Err(QueueError::Timeout);
     assert_eq!((head.0, behind.0), (timed_out, timed_out));
     // tokio's timer rounds up to its next millisecond.
     assert!((500..=501).contains(&head.1), "{head:?}");
     assert!((300..=301).contains(&behind.1), "{behind:?}");
-    let expected = QueueCounters { entered: 2, timed_out: 2, longest: 2, ..Default::default() };
+    let expected = QueueCounters { entered: 2, timed_out: 2, max_waiting: 2, ..Default::default() };
     assert_eq!(queue.counters(), expected);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_that_has_passed_gives_the_head_one_look() {
-    let (queue, places) = (Queue::new(10), Places::default());
+    let (queue, places) = (ConnectionQueue::new(10), FreeSlots::default());
     let past = Instant::now();
     advance(Duration::from_secs(1)).await;
     assert_eq!(wait(&queue, &places, past).await, Err(QueueError::Timeout));
-    places.free(1);
+    places.release(1);
     assert_eq!(wait(&queue, &places, past).await, Ok(()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_place_freed_without_a_word_is_found_soon() {
-    let (queue, places) = (Queue::new(10), Places::default());
+    let (queue, places) = (ConnectionQueue::new(10), FreeSlots::default());
     let start = Instant::now();
     let (answer, ()) = tokio::join!(
-        async { (wait(&queue, &places, within(10_000)).await, start.elapsed()) },
+        async { (wait(&queue, &places, deadline_in(10_000)).await, start.elapsed()) },
         async {
             tokio::time::sleep(Duration::from_millis(120)).await;
-            places.free(1);
+            places.release(1);
         },
     );
     assert_eq!(answer.0, Ok(()));
@@ -138,37 +142,37 @@ async fn a_place_freed_without_a_word_is_found_soon() {
 
 #[tokio::test(start_paused = true)]
 async fn a_place_that_is_free_already_is_taken_at_once() {
-    let (queue, places) = (Queue::new(1), Places::default());
-    places.free(1);
-    assert_eq!(poll(&mut wait(&queue, &places, within(0))).await, Some(Ok(())));
+    let (queue, places) = (ConnectionQueue::new(1), FreeSlots::default());
+    places.release(1);
+    assert_eq!(poll(&mut wait(&queue, &places, deadline_in(0))).await, Some(Ok(())));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_head_that_leaves_passes_the_word_on() {
-    let (queue, places) = (Queue::new(10), Places::default());
-    let mut head = wait(&queue, &places, within(1000));
-    let mut next = wait(&queue, &places, within(1000));
+    let (queue, places) = (ConnectionQueue::new(10), FreeSlots::default());
+    let mut head = wait(&queue, &places, deadline_in(1000));
+    let mut next = wait(&queue, &places, deadline_in(1000));
     assert_eq!(poll(&mut head).await, None);
     assert_eq!(poll(&mut next).await, None);
-    places.free(1);
-    queue.freed();
+    places.release(1);
+    queue.notify_freed();
     drop(head);
     assert_eq!(poll(&mut next).await, Some(Ok(())));
-    assert_eq!(queue.counters().gave_up, 1);
+    assert_eq!(queue.counters().abandoned, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_who_leaves_the_middle_holds_nobody_up() {
-    let (queue, places) = (Queue::new(3), Places::default());
-    let mut line: Vec<_> = (0..3).map(|_| wait(&queue, &places, within(1000))).collect();
+    let (queue, places) = (ConnectionQueue::new(3), FreeSlots::default());
+    let mut line: Vec<_> = (0..3).map(|_| wait(&queue, &places, deadline_in(1000))).collect();
     for waiter in &mut line {
         assert_eq!(poll(waiter).await, None);
     }
     drop(line.remove(1));
-    let mut last = wait(&queue, &places, within(1000));
+    let mut last = wait(&queue, &places, deadline_in(1000));
     assert_eq!(poll(&mut last).await, None, "there is room in the line again");
-    places.free(2);
-    queue.freed();
+    places.release(2);
+    queue.notify_freed();
     assert_eq!(poll(&mut line[0]).await, Some(Ok(())));
     assert_eq!(poll(&mut line[1]).await, Some(Ok(())));
     assert_eq!(poll(&mut last).await, None);
@@ -176,19 +180,19 @@ async fn one_who_leaves_the_middle_holds_nobody_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_line_refuses_at_once() {
-    let (queue, places) = (Queue::new(2), Places::default());
-    let mut line: Vec<_> = (0..2).map(|_| wait(&queue, &places, within(1000))).collect();
+    let (queue, places) = (ConnectionQueue::new(2), FreeSlots::default());
+    let mut line: Vec<_> = (0..2).map(|_| wait(&queue, &places, deadline_in(1000))).collect();
     for waiter in &mut line {
         assert_eq!(poll(waiter).await, None);
     }
-    let refused = wait(&queue, &places, within(1000)).await;
+    let refused = wait(&queue, &places, deadline_in(1000)).await;
     assert_eq!(refused, Err(QueueError::Full));
     let counters = queue.counters();
-    assert_eq!((counters.full, counters.entered, counters.waiting), (1, 2, 2));
+    assert_eq!((counters.rejected, counters.entered, counters.waiting), (1, 2, 2));
 
-    let none = Queue::new(0);
-    places.free(1);
-    assert_eq!(wait(&none, &places, within(1000)).await, Err(QueueError::Full));
+    let none = ConnectionQueue::new(0);
+    places.release(1);
+    assert_eq!(wait(&none, &places, deadline_in(1000)).await, Err(QueueError::Full));
     assert!(none.is_empty());
 }
 
@@ -198,9 +202,9 @@ async fn a_full_line_refuses_at_once() {
 fn no_wake_up_is_lost_between_threads() {
     const WORKERS: usize = 4;
     const TURNS: usize = 2_000;
-    let queue = Arc::new(Queue::new(WORKERS));
-    let places = Arc::new(Places::default());
-    places.free(1);
+    let queue = Arc::new(ConnectionQueue::new(WORKERS));
+    let places = Arc::new(FreeSlots::default());
+    places.release(1);
     let (ended, ends) = mpsc::channel();
     for _ in 0..WORKERS {
         let (queue, places, ended) = (Arc::clone(&queue), Arc::clone(&places), ended.clone());
@@ -215,11 +219,14 @@ fn no_wake_up_is_lost_between_threads() {
                 let (_held, closed) = mpsc::channel::<()>();
                 let _blocking = tokio::task::spawn_blocking(move || closed.recv());
                 for _ in 0..TURNS {
-                    let until = within(3_600_000);
-                    queue.wait(|| places.take(), until).await.expect("the clock stands still");
+                    let until = deadline_in(3_600_000);
+                    queue
+                        .wait(|| places.try_acquire(), until)
+                        .await
+                        .expect("the clock stands still");
                     std::thread::yield_now();
-                    places.free(1);
-                    queue.freed();
+                    places.release(1);
+                    queue.notify_freed();
                 }
             });
             let _ = ended.send(());
@@ -231,23 +238,23 @@ fn no_wake_up_is_lost_between_threads() {
     assert!(queue.is_empty());
     let counters = queue.counters();
     assert_eq!(counters.served, (WORKERS * TURNS) as u64);
-    assert!(counters.longest > 1, "there was a line: {counters:?}");
+    assert!(counters.max_waiting > 1, "there was a line: {counters:?}");
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum QueueTestStep {
     Arrive { patience: u64 },
     Leave(prop::sample::Index),
     Free(usize),
     Advance(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn any_queue_step() -> impl Strategy<Value = QueueTestStep> {
     prop_oneof![
-        4 => (1_u64..2000).prop_map(|patience| Step::Arrive { patience }),
-        1 => any::<prop::sample::Index>().prop_map(Step::Leave),
-        2 => (1_usize..3).prop_map(Step::Free),
-        2 => (1_u64..400).prop_map(Step::Advance),
+        4 => (1_u64..2000).prop_map(|patience| QueueTestStep::Arrive { patience }),
+        1 => any::<prop::sample::Index>().prop_map(QueueTestStep::Leave),
+        2 => (1_usize..3).prop_map(QueueTestStep::Free),
+        2 => (1_u64..400).prop_map(QueueTestStep::Advance),
     ]
 }
 
@@ -260,7 +267,7 @@ proptest! {
 
     /// Against a plain list: whoever is served is the first of those who still wait.
     #[test]
-    fn the_line_is_a_list(steps in prop::collection::vec(step(), 1..60), backwards in any::<bool>()) {
+    fn the_line_is_a_list(steps in prop::collection::vec(any_queue_step(), 1..60), backwards in any::<bool>()) {
         const CAPACITY: usize = 6;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -268,12 +275,12 @@ proptest! {
             .build()
             .expect("a runtime");
         runtime.block_on(async {
-            let (queue, places) = (Queue::new(CAPACITY), Places::default());
-            let mut line: Vec<(Instant, Wait<'_>)> = Vec::new();
+            let (queue, places) = (ConnectionQueue::new(CAPACITY), FreeSlots::default());
+            let mut line: Vec<(Instant, BoxedQueueWait<'_>)> = Vec::new();
             for step in steps {
                 match step {
-                    Step::Arrive { patience } => {
-                        let until = within(patience);
+                    QueueTestStep::Arrive { patience } => {
+                        let until = deadline_in(patience);
                         let mut waiter = wait(&queue, &places, until);
                         match poll(&mut waiter).await {
                             None => line.push((until, waiter)),
@@ -283,15 +290,15 @@ proptest! {
                             }
                         }
                     }
-                    Step::Leave(which) if !line.is_empty() => {
+                    QueueTestStep::Leave(which) if !line.is_empty() => {
                         drop(line.remove(which.index(line.len())));
                     }
-                    Step::Leave(_) => {}
-                    Step::Free(count) => {
-                        places.free(count);
-                        queue.freed();
+                    QueueTestStep::Leave(_) => {}
+                    QueueTestStep::Free(count) => {
+                        places.release(count);
+                        queue.notify_freed();
                     }
-                    Step::Advance(millis) => advance(Duration::from_millis(millis)).await,
+                    QueueTestStep::Advance(millis) => advance(Duration::from_millis(millis)).await,
                 }
                 // To rest: ask everybody until a round changes nothing.
                 let mut settled = false;
@@ -317,7 +324,7 @@ proptest! {
                 }
                 let counters = queue.counters();
                 assert_eq!(counters.waiting, line.len() as u64);
-                assert!(counters.longest <= CAPACITY as u64);
+                assert!(counters.max_waiting <= CAPACITY as u64);
                 assert!(line.is_empty() || places.0.load(SeqCst) == 0, "a place stands empty");
                 assert!(line.iter().all(|(until, _)| *until + Duration::from_millis(1) > Instant::now()));
             }

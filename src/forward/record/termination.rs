@@ -41,25 +41,25 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Termination {
     /// Who ended it.
-    pub cause: Cause,
+    pub reason: TerminationReason,
     /// How far it had come.
-    pub phase: Phase,
+    pub phase: ConnectionPhase,
 }
 
 /// Who ended a connection: the first letter of the code.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
-pub enum Cause {
+pub enum TerminationReason {
     /// `-` Nobody: it was over.
     Normal,
     /// `C` The client broke off.
     Client,
     /// `S` The backend broke off or refused; or there was none.
-    Server,
+    Backend,
     /// `c` The client was waited for, and did not act in time.
     ClientTimeout,
     /// `s` The backend was waited for, and did not act in time.
-    ServerTimeout,
+    BackendTimeout,
     /// `P` The forwarder, by one of its rules.
     Proxy,
     /// `R` The forwarder, for lack of memory, descriptors or ports.
@@ -73,7 +73,7 @@ pub enum Cause {
 /// How far a connection had come when it ended: the second letter of the code.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
-pub enum Phase {
+pub enum ConnectionPhase {
     /// `R` Before it was known whom it is for: being admitted, or its first bytes awaited.
     Request,
     /// `Q` In line for a backend with a free place.
@@ -90,27 +90,27 @@ pub enum Phase {
 
 impl Termination {
     /// Both sides closed in order.
-    pub const NORMAL: Self = Self::new(Cause::Normal, Phase::End);
+    pub const NORMAL: Self = Self::new(TerminationReason::Normal, ConnectionPhase::End);
 
     /// Who, and when.
     #[must_use]
-    pub const fn new(cause: Cause, phase: Phase) -> Self {
-        Self { cause, phase }
+    pub const fn new(cause: TerminationReason, phase: ConnectionPhase) -> Self {
+        Self { reason: cause, phase }
     }
 
     /// The two letters.
     #[must_use]
     pub fn code(self) -> &'static str {
-        let by_phase = match self.cause {
-            Cause::Normal => "-R-Q-C-D-L--",
-            Cause::Client => "CRCQCCCDCLC-",
-            Cause::Server => "SRSQSCSDSLS-",
-            Cause::ClientTimeout => "cRcQcCcDcLc-",
-            Cause::ServerTimeout => "sRsQsCsDsLs-",
-            Cause::Proxy => "PRPQPCPDPLP-",
-            Cause::Resources => "RRRQRCRDRLR-",
-            Cause::BackendDown => "DRDQDCDDDLD-",
-            Cause::Killed => "KRKQKCKDKLK-",
+        let by_phase = match self.reason {
+            TerminationReason::Normal => "-R-Q-C-D-L--",
+            TerminationReason::Client => "CRCQCCCDCLC-",
+            TerminationReason::Backend => "SRSQSCSDSLS-",
+            TerminationReason::ClientTimeout => "cRcQcCcDcLc-",
+            TerminationReason::BackendTimeout => "sRsQsCsDsLs-",
+            TerminationReason::Proxy => "PRPQPCPDPLP-",
+            TerminationReason::Resources => "RRRQRCRDRLR-",
+            TerminationReason::BackendDown => "DRDQDCDDDLD-",
+            TerminationReason::Killed => "KRKQKCKDKLK-",
         };
         let start = 2 * self.phase as usize;
         &by_phase[start..start + 2]
@@ -119,7 +119,7 @@ impl Termination {
     /// Tells whether both sides closed in order.
     #[must_use]
     pub fn is_normal(self) -> bool {
-        self.cause == Cause::Normal
+        self.reason == TerminationReason::Normal
     }
 }
 

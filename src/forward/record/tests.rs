@@ -9,19 +9,19 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(text.parse().expect("an address"))
 }
 
-fn carried() -> Record {
-    Record {
-        accepted: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_042),
+fn finished_record() -> ConnectionRecord {
+    ConnectionRecord {
+        accepted_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_042),
         service: "web".into(),
         client: address("192.0.2.7:50123"),
-        told_client: None,
+        proxied_client: None,
         local: address("198.51.100.1:443"),
         backend: Some("web-1".into()),
         backend_address: address("10.0.0.1:8443"),
         queue_time: Duration::ZERO,
         connect_time: Some(Duration::from_nanos(1_234_999)),
         total_time: Duration::from_micros(61_002_003),
-        bytes_to_server: 517,
+        bytes_to_backend: 517,
         bytes_to_client: 1_048_576,
         attempts: 2,
         listener_connections: 31,
@@ -30,34 +30,34 @@ fn carried() -> Record {
     }
 }
 
-fn refused() -> Record {
-    Record {
+fn refused_record() -> ConnectionRecord {
+    ConnectionRecord {
         client: None,
-        told_client: address("[2001:db8::7]:50123"),
+        proxied_client: address("[2001:db8::7]:50123"),
         local: None,
         backend: None,
         backend_address: None,
         queue_time: Duration::from_secs(30),
         connect_time: None,
         total_time: Duration::from_millis(30_000),
-        bytes_to_server: 0,
+        bytes_to_backend: 0,
         bytes_to_client: 0,
         attempts: 0,
         backend_connections: None,
-        termination: Termination::new(Cause::ServerTimeout, Phase::Queue),
-        ..carried()
+        termination: Termination::new(TerminationReason::BackendTimeout, ConnectionPhase::Queue),
+        ..finished_record()
     }
 }
 
 #[test]
 fn a_line_is_exactly_this() {
     assert_eq!(
-        carried().to_string(),
+        finished_record().to_string(),
         "2026-09-21T14:13:20.042Z web -- 192.0.2.7:50123 - 198.51.100.1:443 web-1 10.0.0.1:8443 \
          0.000 1.234 61002.003 517 1048576 2 31 7"
     );
     assert_eq!(
-        refused().to_string(),
+        refused_record().to_string(),
         "2026-09-21T14:13:20.042Z web sQ - [2001:db8::7]:50123 - - - 30000.000 - 30000.000 0 0 0 31 -"
     );
 }
@@ -65,7 +65,7 @@ fn a_line_is_exactly_this() {
 #[test]
 fn a_line_with_keys_is_exactly_this() {
     assert_eq!(
-        carried().key_values().to_string(),
+        finished_record().key_values().to_string(),
         "time=2026-09-21T14:13:20.042Z service=web end=-- client=192.0.2.7:50123 told=- \
          local=198.51.100.1:443 backend=web-1 address=10.0.0.1:8443 queue_ms=0.000 \
          connect_ms=1.234 total_ms=61002.003 sent=517 received=1048576 attempts=2 on_listener=31 \
@@ -76,7 +76,11 @@ fn a_line_with_keys_is_exactly_this() {
 #[test]
 fn names_cannot_break_the_line() {
     let named = |service: &str, backend: &str| {
-        let record = Record { service: service.into(), backend: Some(backend.into()), ..carried() };
+        let record = ConnectionRecord {
+            service: service.into(),
+            backend: Some(backend.into()),
+            ..finished_record()
+        };
         let fields = record.fields().map(|(_, value)| value.to_string());
         let fields: Vec<_> = fields.collect();
         (fields[1].clone(), fields[6].clone())
@@ -90,36 +94,52 @@ fn names_cannot_break_the_line() {
 
 #[test]
 fn no_moment_panics() {
-    let at = |accepted| Record { accepted, ..carried() }.fields().next().unwrap().1.to_string();
+    let at = |accepted| {
+        ConnectionRecord { accepted_at: accepted, ..finished_record() }
+            .fields()
+            .next()
+            .unwrap()
+            .1
+            .to_string()
+    };
     let epoch = SystemTime::UNIX_EPOCH;
     assert_eq!(at(epoch), "1970-01-01T00:00:00.000Z");
     assert_eq!(at(epoch - Duration::from_secs(1)), "-");
     let last = epoch + Duration::from_secs(253_402_300_799);
     assert_eq!(at(last), "9999-12-31T23:59:59.000Z");
     assert_eq!(at(last + Duration::from_secs(1)), "-");
-    assert_eq!(Value(Kind::Millis(Duration::MAX)).to_string(), "18446744073709551615999.999");
+    assert_eq!(
+        RecordValue(RecordValueKind::Millis(Duration::MAX)).to_string(),
+        "18446744073709551615999.999"
+    );
 }
 
 #[test]
 fn the_client_is_whom_the_header_named() {
-    assert_eq!(carried().origin(), address("192.0.2.7:50123"));
-    assert_eq!(refused().origin(), address("[2001:db8::7]:50123"));
-    assert_eq!((carried().retries(), refused().retries()), (1, 0));
+    assert_eq!(finished_record().effective_client(), address("192.0.2.7:50123"));
+    assert_eq!(refused_record().effective_client(), address("[2001:db8::7]:50123"));
+    assert_eq!((finished_record().retries(), refused_record().retries()), (1, 0));
 }
 
-const CAUSES: [Cause; 9] = [
-    Cause::Normal,
-    Cause::Client,
-    Cause::Server,
-    Cause::ClientTimeout,
-    Cause::ServerTimeout,
-    Cause::Proxy,
-    Cause::Resources,
-    Cause::BackendDown,
-    Cause::Killed,
+const CAUSES: [TerminationReason; 9] = [
+    TerminationReason::Normal,
+    TerminationReason::Client,
+    TerminationReason::Backend,
+    TerminationReason::ClientTimeout,
+    TerminationReason::BackendTimeout,
+    TerminationReason::Proxy,
+    TerminationReason::Resources,
+    TerminationReason::BackendDown,
+    TerminationReason::Killed,
 ];
-const PHASES: [Phase; 6] =
-    [Phase::Request, Phase::Queue, Phase::Connect, Phase::Data, Phase::Last, Phase::End];
+const PHASES: [ConnectionPhase; 6] = [
+    ConnectionPhase::Request,
+    ConnectionPhase::Queue,
+    ConnectionPhase::Connect,
+    ConnectionPhase::Data,
+    ConnectionPhase::Last,
+    ConnectionPhase::End,
+];
 
 #[test]
 fn each_cause_and_each_phase_has_a_letter_of_its_own() {
@@ -131,7 +151,7 @@ fn each_cause_and_each_phase_has_a_letter_of_its_own() {
         assert_eq!(letters(codes.clone(), 0).len(), 1, "{codes:?}");
         assert_eq!(letters(codes, 1), "RQCDL-".chars().collect());
     }
-    let firsts = CAUSES.map(|cause| Termination::new(cause, Phase::Data).code()).to_vec();
+    let firsts = CAUSES.map(|cause| Termination::new(cause, ConnectionPhase::Data).code()).to_vec();
     assert_eq!(letters(firsts, 0), "-CScsPRDK".chars().collect());
 }
 
@@ -139,14 +159,14 @@ fn each_cause_and_each_phase_has_a_letter_of_its_own() {
 fn codes_are_those_of_haproxy() {
     let code = |cause, phase| Termination::new(cause, phase).to_string();
     assert_eq!(Termination::NORMAL.code(), "--");
-    assert_eq!(code(Cause::Client, Phase::Data), "CD");
-    assert_eq!(code(Cause::Server, Phase::Connect), "SC");
-    assert_eq!(code(Cause::ServerTimeout, Phase::Connect), "sC");
-    assert_eq!(code(Cause::ServerTimeout, Phase::Queue), "sQ");
-    assert_eq!(code(Cause::ClientTimeout, Phase::Data), "cD");
-    assert_eq!(code(Cause::Proxy, Phase::Request), "PR");
-    assert_eq!(code(Cause::BackendDown, Phase::Data), "DD");
-    assert_eq!(code(Cause::Killed, Phase::Data), "KD");
+    assert_eq!(code(TerminationReason::Client, ConnectionPhase::Data), "CD");
+    assert_eq!(code(TerminationReason::Backend, ConnectionPhase::Connect), "SC");
+    assert_eq!(code(TerminationReason::BackendTimeout, ConnectionPhase::Connect), "sC");
+    assert_eq!(code(TerminationReason::BackendTimeout, ConnectionPhase::Queue), "sQ");
+    assert_eq!(code(TerminationReason::ClientTimeout, ConnectionPhase::Data), "cD");
+    assert_eq!(code(TerminationReason::Proxy, ConnectionPhase::Request), "PR");
+    assert_eq!(code(TerminationReason::BackendDown, ConnectionPhase::Data), "DD");
+    assert_eq!(code(TerminationReason::Killed, ConnectionPhase::Data), "KD");
 }
 
 proptest! {
@@ -158,10 +178,10 @@ proptest! {
 
     #[test]
     fn every_line_has_sixteen_fields(service in any::<String>(), backend in any::<String>()) {
-        let record = Record {
+        let record = ConnectionRecord {
             service: service.as_str().into(),
             backend: Some(backend.as_str().into()),
-            ..carried()
+            ..finished_record()
         };
         let line = record.to_string();
         prop_assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line:?}");

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use super::{HANDSHAKE_HEADER, SniError, name};
+use super::{HANDSHAKE_HEADER_LEN, SniError, name};
 
 /// The shortest hello, with its header: version, random, and the least of session id, cipher suites
 /// and compression methods. Extensions may be left out before TLS 1.3.
-pub(super) const SHORTEST: usize = HANDSHAKE_HEADER + 2 + 32 + 1 + 4 + 2;
+pub(super) const MIN_CLIENT_HELLO: usize = HANDSHAKE_HEADER_LEN + 2 + 32 + 1 + 4 + 2;
 
 /// What a TLS client asks for.
 #[derive(Clone, Eq, PartialEq)]
@@ -30,110 +30,116 @@ impl ClientHello {
     /// The protocols that the client would speak, the one it likes best first (RFC 7301 section
     /// 3.1): `h2`, `http/1.1`, and whatever else it sends; none of them is empty.
     pub fn alpn(&self) -> impl Iterator<Item = &[u8]> + Clone {
-        let mut list = Reader { rest: &self.alpn };
-        std::iter::from_fn(move || list.vector_8("").ok())
+        let mut list = ClientHelloReader { rest: &self.alpn };
+        std::iter::from_fn(move || list.read_vector_8("").ok())
     }
 
     /// Reads a hello without its header.
-    pub(super) fn read(body: &[u8]) -> Result<Self, SniError> {
-        let mut body = Reader { rest: body };
-        body.take(2, "legacy_version")?;
-        body.take(32, "random")?;
-        expect(body.vector_8("legacy_session_id")?.len() <= 32, "legacy_session_id")?;
-        let suites = body.vector_16("cipher_suites")?;
-        expect(suites.len() >= 2 && suites.len().is_multiple_of(2), "cipher_suites")?;
-        expect(!body.vector_8("legacy_compression_methods")?.is_empty(), COMPRESSION)?;
+    pub(super) fn parse(body: &[u8]) -> Result<Self, SniError> {
+        let mut body = ClientHelloReader { rest: body };
+        body.read_bytes(2, "legacy_version")?;
+        body.read_bytes(32, "random")?;
+        ensure_well_formed(
+            body.read_vector_8("legacy_session_id")?.len() <= 32,
+            "legacy_session_id",
+        )?;
+        let suites = body.read_vector_16("cipher_suites")?;
+        ensure_well_formed(suites.len() >= 2 && suites.len().is_multiple_of(2), "cipher_suites")?;
+        ensure_well_formed(
+            !body.read_vector_8("legacy_compression_methods")?.is_empty(),
+            COMPRESSION_METHODS,
+        )?;
         let mut hello = Self { server_name: None, alpn: Box::default() };
         if body.rest.is_empty() {
             return Ok(hello);
         }
-        let mut extensions = Reader { rest: body.vector_16("extensions")? };
-        expect(body.rest.is_empty(), "extensions")?;
+        let mut extensions = ClientHelloReader { rest: body.read_vector_16("extensions")? };
+        ensure_well_formed(body.rest.is_empty(), "extensions")?;
         let (mut names, mut protocols) = (None, None);
         while !extensions.rest.is_empty() {
-            let kind = extensions.u16("extension_type")?;
-            let data = extensions.vector_16("extension_data")?;
+            let kind = extensions.read_u16("extension_type")?;
+            let data = extensions.read_vector_16("extension_data")?;
             let twice = match kind {
-                SERVER_NAME => names.replace(data).is_some(),
-                ALPN => protocols.replace(data).is_some(),
+                SERVER_NAME_EXTENSION => names.replace(data).is_some(),
+                ALPN_EXTENSION => protocols.replace(data).is_some(),
                 _ => false,
             };
-            expect(!twice, "extensions")?;
+            ensure_well_formed(!twice, "extensions")?;
         }
         if let Some(data) = names {
-            hello.server_name = read_names(data)?;
+            hello.server_name = parse_server_name_list(data)?;
         }
         if let Some(data) = protocols {
-            hello.alpn = read_protocols(data)?.into();
+            hello.alpn = parse_alpn_list(data)?.into();
         }
         Ok(hello)
     }
 }
 
-const COMPRESSION: &str = "legacy_compression_methods";
-const SERVER_NAME: u16 = 0;
-const ALPN: u16 = 16;
+const COMPRESSION_METHODS: &str = "legacy_compression_methods";
+const SERVER_NAME_EXTENSION: u16 = 0;
+const ALPN_EXTENSION: u16 = 16;
 
 /// Finds the host's name in a ServerNameList (RFC 6066 section 3).
-fn read_names(data: &[u8]) -> Result<Option<Box<str>>, SniError> {
+fn parse_server_name_list(data: &[u8]) -> Result<Option<Box<str>>, SniError> {
     const PART: &str = "server_name";
-    let mut data = Reader { rest: data };
-    let mut list = Reader { rest: data.vector_16(PART)? };
-    expect(data.rest.is_empty() && !list.rest.is_empty(), PART)?;
+    let mut data = ClientHelloReader { rest: data };
+    let mut list = ClientHelloReader { rest: data.read_vector_16(PART)? };
+    ensure_well_formed(data.rest.is_empty() && !list.rest.is_empty(), PART)?;
     let mut host = None;
     while !list.rest.is_empty() {
-        let kind = list.take(1, PART)?;
+        let kind = list.read_bytes(1, PART)?;
         // Types to come begin with the same two bytes of length.
-        let value = list.vector_16(PART)?;
+        let value = list.read_vector_16(PART)?;
         if kind == [0] {
-            expect(host.replace(name::host(value)?).is_none(), PART)?;
+            ensure_well_formed(host.replace(name::normalize_host_name(value)?).is_none(), PART)?;
         }
     }
     Ok(host)
 }
 
 /// Checks a ProtocolNameList (RFC 7301 section 3.1).
-fn read_protocols(data: &[u8]) -> Result<&[u8], SniError> {
+fn parse_alpn_list(data: &[u8]) -> Result<&[u8], SniError> {
     const PART: &str = "application_layer_protocol_negotiation";
-    let mut data = Reader { rest: data };
-    let protocols = data.vector_16(PART)?;
-    expect(data.rest.is_empty() && !protocols.is_empty(), PART)?;
-    let mut list = Reader { rest: protocols };
+    let mut data = ClientHelloReader { rest: data };
+    let protocols = data.read_vector_16(PART)?;
+    ensure_well_formed(data.rest.is_empty() && !protocols.is_empty(), PART)?;
+    let mut list = ClientHelloReader { rest: protocols };
     while !list.rest.is_empty() {
-        expect(!list.vector_8(PART)?.is_empty(), PART)?;
+        ensure_well_formed(!list.read_vector_8(PART)?.is_empty(), PART)?;
     }
     Ok(protocols)
 }
 
-fn expect(holds: bool, part: &'static str) -> Result<(), SniError> {
+fn ensure_well_formed(holds: bool, part: &'static str) -> Result<(), SniError> {
     if holds { Ok(()) } else { Err(SniError::Malformed { part }) }
 }
 
 /// Takes parts off bytes, in the presentation language of RFC 8446 section 3.
 #[derive(Clone)]
-struct Reader<'a> {
+struct ClientHelloReader<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize, part: &'static str) -> Result<&'a [u8], SniError> {
+impl<'a> ClientHelloReader<'a> {
+    fn read_bytes(&mut self, len: usize, part: &'static str) -> Result<&'a [u8], SniError> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or(SniError::Malformed { part })?;
         self.rest = rest;
         Ok(taken)
     }
 
-    fn u16(&mut self, part: &'static str) -> Result<u16, SniError> {
-        Ok(self.take(2, part)?.iter().fold(0, |number, &byte| number << 8 | u16::from(byte)))
+    fn read_u16(&mut self, part: &'static str) -> Result<u16, SniError> {
+        Ok(self.read_bytes(2, part)?.iter().fold(0, |number, &byte| number << 8 | u16::from(byte)))
     }
 
-    fn vector_8(&mut self, part: &'static str) -> Result<&'a [u8], SniError> {
-        let len = self.take(1, part)?.iter().map(|&byte| usize::from(byte)).sum();
-        self.take(len, part)
+    fn read_vector_8(&mut self, part: &'static str) -> Result<&'a [u8], SniError> {
+        let len = self.read_bytes(1, part)?.iter().map(|&byte| usize::from(byte)).sum();
+        self.read_bytes(len, part)
     }
 
-    fn vector_16(&mut self, part: &'static str) -> Result<&'a [u8], SniError> {
-        let len = usize::from(self.u16(part)?);
-        self.take(len, part)
+    fn read_vector_16(&mut self, part: &'static str) -> Result<&'a [u8], SniError> {
+        let len = usize::from(self.read_u16(part)?);
+        self.read_bytes(len, part)
     }
 }
 

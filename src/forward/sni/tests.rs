@@ -30,8 +30,8 @@ fn unhex(text: &str) -> Vec<u8> {
 
 fn read(bytes: &[u8]) -> Result<ClientHello, SniError> {
     match peek(bytes)? {
-        Peek::Hello(hello) => Ok(hello),
-        Peek::Incomplete { at_least } => panic!("{at_least} missing of {}", bytes.len()),
+        PeekedHello::Hello(hello) => Ok(hello),
+        PeekedHello::Incomplete { at_least } => panic!("{at_least} missing of {}", bytes.len()),
     }
 }
 
@@ -39,7 +39,7 @@ fn read(bytes: &[u8]) -> Result<ClientHello, SniError> {
 fn check_beginnings(bytes: &[u8]) {
     for len in 0..bytes.len() {
         match peek(&bytes[..len]) {
-            Ok(Peek::Incomplete { at_least }) => {
+            Ok(PeekedHello::Incomplete { at_least }) => {
                 assert!((1..=bytes.len() - len).contains(&at_least), "{at_least} at {len}");
             }
             other => panic!("{other:?} at {len} of {}", bytes.len()),
@@ -140,28 +140,28 @@ fn a_hello_is_bounded_in_length_and_in_pieces() {
         let rest = len - hello(&[extension(21, &[])]).len();
         hello(&[extension(21, &vec![0; rest])])
     };
-    let longest = pad(MAX_HELLO);
-    assert_eq!(longest.len(), MAX_HELLO);
-    let bytes = records(longest.chunks(MAX_HELLO / MAX_RECORDS));
-    assert_eq!(bytes.len(), MAX_PEEK);
+    let longest = pad(MAX_CLIENT_HELLO);
+    assert_eq!(longest.len(), MAX_CLIENT_HELLO);
+    let bytes = records(longest.chunks(MAX_CLIENT_HELLO / MAX_HELLO_RECORDS));
+    assert_eq!(bytes.len(), MAX_PEEK_BYTES);
     read(&bytes).unwrap();
-    let long = records([&pad(MAX_HELLO + 1)[..100]]);
-    assert_eq!(peek(&long), Err(SniError::TooLong { len: MAX_HELLO + 1 }));
+    let long = records([&pad(MAX_CLIENT_HELLO + 1)[..100]]);
+    assert_eq!(peek(&long), Err(SniError::TooLong { len: MAX_CLIENT_HELLO + 1 }));
 
-    let pieces = records(longest[..MAX_RECORDS + 1].chunks(1));
+    let pieces = records(longest[..MAX_HELLO_RECORDS + 1].chunks(1));
     assert_eq!(peek(&pieces), Err(SniError::TooManyRecords));
-    assert!(peek(&pieces[..6 * MAX_RECORDS - 1]).is_ok());
+    assert!(peek(&pieces[..6 * MAX_HELLO_RECORDS - 1]).is_ok());
 }
 
 #[test]
 fn what_is_no_hello_is_known_early() {
     let refused = |bytes: &[u8], error| assert_eq!(peek(bytes), Err(error), "{bytes:?}");
-    refused(b"G", SniError::NotTls { at: 0, found: b'G' });
-    refused(b"SSH-2.0-", SniError::NotTls { at: 0, found: b'S' });
-    refused(&[21, 3, 1, 0, 2, 2, 40], SniError::NotTls { at: 0, found: 21 });
-    refused(&[22, 2], SniError::NotTls { at: 1, found: 2 });
+    refused(b"G", SniError::NotTls { offset: 0, found: b'G' });
+    refused(b"SSH-2.0-", SniError::NotTls { offset: 0, found: b'S' });
+    refused(&[21, 3, 1, 0, 2, 2, 40], SniError::NotTls { offset: 0, found: 21 });
+    refused(&[22, 2], SniError::NotTls { offset: 1, found: 2 });
     refused(&[0x80, 0x2e, 1, 3, 1], SniError::SslV2);
-    refused(&[0x80], SniError::NotTls { at: 0, found: 0x80 });
+    refused(&[0x80], SniError::NotTls { offset: 0, found: 0x80 });
     refused(&[22, 3, 1, 0, 0], SniError::EmptyRecord);
     refused(&[22, 3, 1, 0x40, 1], SniError::LongRecord { len: 0x4001 });
     refused(&[22, 3, 1, 0, 9, 2], SniError::NotHello { message: 2 });
@@ -208,18 +208,18 @@ fn an_impossible_name_is_refused() {
     let refused = |name: &[u8], error| {
         assert_eq!(with_extensions(&[server_name(name)]), Err(SniError::Name(error)), "{name:?}");
     };
-    refused(b"", NameError::Length { len: 0 });
-    refused(&[b'a'; 254], NameError::Length { len: 254 });
-    refused(&[b'a'; 64], NameError::Label { at: 0 });
-    refused(b"a..b", NameError::Label { at: 2 });
-    refused(b".b", NameError::Label { at: 0 });
-    refused(b"www.-b", NameError::Label { at: 4 });
-    refused(b"b-.org", NameError::Label { at: 0 });
-    refused(b"example.org.", NameError::TrailingDot);
-    refused(b"192.0.2.1", NameError::Address);
-    refused(b"2001:db8::1", NameError::Byte { at: 4, found: b':' });
-    refused(b"a\0b", NameError::Byte { at: 1, found: 0 });
-    refused("b\u{fc}cher.example".as_bytes(), NameError::Byte { at: 1, found: 0xc3 });
+    refused(b"", HostNameError::Length { len: 0 });
+    refused(&[b'a'; 254], HostNameError::Length { len: 254 });
+    refused(&[b'a'; 64], HostNameError::Label { offset: 0 });
+    refused(b"a..b", HostNameError::Label { offset: 2 });
+    refused(b".b", HostNameError::Label { offset: 0 });
+    refused(b"www.-b", HostNameError::Label { offset: 4 });
+    refused(b"b-.org", HostNameError::Label { offset: 0 });
+    refused(b"example.org.", HostNameError::TrailingDot);
+    refused(b"192.0.2.1", HostNameError::Address);
+    refused(b"2001:db8::1", HostNameError::Byte { at: 4, found: b':' });
+    refused(b"a\0b", HostNameError::Byte { at: 1, found: 0 });
+    refused("b\u{fc}cher.example".as_bytes(), HostNameError::Byte { at: 1, found: 0xc3 });
     let longest = "a.".repeat(126) + "b";
     for good in ["localhost", "_a.xn--bcher-kva.example", "3.example", &longest] {
         let hello = with_extensions(&[server_name(good.as_bytes())]).unwrap();
@@ -229,13 +229,13 @@ fn an_impossible_name_is_refused() {
 
 #[test]
 fn the_most_specific_pattern_wins() {
-    let table = Names::new()
-        .with("Example.org", 1)
-        .and_then(|table| table.with("*.example.org", 2))
-        .and_then(|table| table.with("www.example.org", 3))
+    let table = ServerNameTable::new()
+        .with_pattern("Example.org", 1)
+        .and_then(|table| table.with_pattern("*.example.org", 2))
+        .and_then(|table| table.with_pattern("www.example.org", 3))
         .unwrap();
     assert_eq!((table.len(), table.get(None), table.get(Some("com"))), (3, None, None));
-    let table = table.or(9);
+    let table = table.with_default(9);
     for (name, value) in [
         ("example.org", 1),
         ("EXAMPLE.ORG", 1),
@@ -254,23 +254,23 @@ fn the_most_specific_pattern_wins() {
 
 #[test]
 fn what_is_no_pattern_or_there_already_is_refused() {
-    let mut table = Names::new();
+    let mut table = ServerNameTable::new();
     for pattern in
         ["", "*", "*.", "w*.example.org", "*.*.org", "a.*.org", "example.org.", "1.2.3.4"]
     {
         let refused = table.insert(pattern, ());
-        assert!(matches!(refused, Err(NamesError::Pattern { .. })), "{pattern}");
+        assert!(matches!(refused, Err(ServerNameTableError::Pattern { .. })), "{pattern}");
     }
     for (pattern, again) in [("a.b", "A.B"), ("*.a.b", "*.A.b")] {
         table.insert(pattern, ()).unwrap();
         let refused = table.insert(again, ());
-        assert_eq!(refused, Err(NamesError::Duplicate { pattern: again.to_owned() }));
+        assert_eq!(refused, Err(ServerNameTableError::Duplicate { pattern: again.to_owned() }));
     }
-    for number in 2..MAX_NAMES {
+    for number in 2..MAX_SERVER_NAMES {
         table.insert(&format!("host-{number}"), ()).unwrap();
     }
     let refused = table.insert("one-more", ());
-    assert_eq!(refused, Err(NamesError::Full { pattern: "one-more".to_owned() }));
+    assert_eq!(refused, Err(ServerNameTableError::Full { pattern: "one-more".to_owned() }));
 }
 
 proptest! {

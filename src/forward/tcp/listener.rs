@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use socket2::SockRef;
 
 use super::options::is_wildcard;
-use super::stream::Stream;
+use super::stream::StreamSocket;
 
 /// A listening socket of either kind.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(in crate::forward) enum Listener {
 
 /// A client, where it came from, and the address that it used; addresses are unknown for a Unix
 /// socket's.
-pub(super) type Accepted = (Stream, Option<SocketAddr>, Option<SocketAddr>);
+pub(super) type AcceptedClient = (StreamSocket, Option<SocketAddr>, Option<SocketAddr>);
 
 impl Listener {
     pub(super) fn set_nonblocking(&self) -> io::Result<()> {
@@ -49,13 +49,13 @@ impl AsFd for Listener {
 
 /// A listening socket that the runtime watches.
 #[derive(Debug)]
-pub(super) enum Door {
+pub(super) enum AsyncListener {
     /// With the address that all clients use, where there is only one.
     Tcp(tokio::net::TcpListener, Option<SocketAddr>),
     Unix(tokio::net::UnixListener),
 }
 
-impl Door {
+impl AsyncListener {
     /// # Panics
     /// Outside a tokio runtime that has I/O enabled.
     pub(super) fn new(listener: Listener) -> io::Result<Self> {
@@ -74,23 +74,25 @@ impl Door {
     ///
     /// # Cancel safety
     /// No client is lost when the future is dropped.
-    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+    pub(super) async fn accept(&self) -> io::Result<AcceptedClient> {
         match self {
             Self::Tcp(listener, local) => {
                 let (stream, client) = listener.accept().await?;
                 let local = local.or_else(|| stream.local_addr().ok());
-                Ok((Stream::Tcp(stream), Some(client), local))
+                Ok((StreamSocket::Tcp(stream), Some(client), local))
             }
-            Self::Unix(listener) => Ok((Stream::Unix(listener.accept().await?.0), None, None)),
+            Self::Unix(listener) => {
+                Ok((StreamSocket::Unix(listener.accept().await?.0), None, None))
+            }
         }
     }
 }
 
-trait Transparency {
+trait SockRefExt {
     fn is_transparent(&self, local: SocketAddr) -> bool;
 }
 
-impl Transparency for SockRef<'_> {
+impl SockRefExt for SockRef<'_> {
     /// Takes such a listener connections for other addresses than its own?
     fn is_transparent(&self, local: SocketAddr) -> bool {
         let asked =

@@ -24,22 +24,22 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 
-pub(super) use self::books::Books;
-use self::config::{Config, Line, Observer};
+pub(super) use self::books::TcpMetrics;
+use self::config::{ForwarderConfig, OnEndCallback, QueueLimits};
 pub(super) use self::listener::Listener;
-pub use self::options::Source;
-use self::options::{listen, listen_beside};
-pub use self::preamble::ProxyOut;
-use self::worker::{Crew, Shared};
-use super::handle::Phase;
-use super::sni::Names;
-use super::{Drained, ForwardError, Handle, Rate, Record};
+pub use self::options::SourceAddress;
+use self::options::{bind_listener, bind_shared_listener};
+pub use self::preamble::ProxyHeaderOptions;
+use self::worker::{ForwarderContext, WorkerContext};
+use super::handle::TcpForwarderPhase;
+use super::sni::ServerNameTable;
+use super::{ConnectionRate, ConnectionRecord, DrainReport, ForwardError, TcpHandle};
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::sync::lock;
 
 /// Longer than anything runs, and short enough to be added to any moment.
-const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// Carries the connections of one listening socket to the backends a balancer chooses.
 ///
@@ -81,10 +81,10 @@ pub struct Forwarder {
     /// One at least.
     listeners: Vec<Listener>,
     /// May others listen beside them?
-    is_ours: bool,
+    owns_port: bool,
     workers: usize,
-    config: Config,
-    handle: Handle,
+    config: ForwarderConfig,
+    handle: TcpHandle,
 }
 
 impl Forwarder {
@@ -96,7 +96,7 @@ impl Forwarder {
     /// # Errors
     /// [`ForwardError::Bind`] if the system does not give out the address.
     pub fn bind(address: SocketAddr, balancer: Balancer<SocketAddr>) -> Result<Self, ForwardError> {
-        Self::listen(address, false, balancer)
+        Self::bind_with(address, false, balancer)
     }
 
     /// As [`bind`](Self::bind), on an address that this machine need not have yet (`IP_FREEBIND`): a
@@ -105,22 +105,22 @@ impl Forwarder {
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
-    pub fn bind_ahead(
+    pub fn bind_nonlocal(
         address: SocketAddr,
         balancer: Balancer<SocketAddr>,
     ) -> Result<Self, ForwardError> {
-        Self::listen(address, true, balancer)
+        Self::bind_with(address, true, balancer)
     }
 
-    fn listen(
+    fn bind_with(
         address: SocketAddr,
         ahead: bool,
         balancer: Balancer<SocketAddr>,
     ) -> Result<Self, ForwardError> {
         let bind = |source| ForwardError::Bind { address, source };
-        let listener = listen(address, ahead).map_err(bind)?;
+        let listener = bind_listener(address, ahead).map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        Self::with(vec![Listener::Tcp(listener)], Some(address), true, balancer)
+        Self::from_parts(vec![Listener::Tcp(listener)], Some(address), true, balancer)
     }
 
     /// Takes a listener that is there already: inherited, or made with options of its own. All
@@ -136,7 +136,7 @@ impl Forwarder {
     }
 
     /// Takes several listeners at once, such as those of a forwarder that this one
-    /// [succeeds](Handle::listeners): there is a worker for each at the least. Connections that wait
+    /// [succeeds](TcpHandle::listeners): there is a worker for each at the least. Connections that wait
     /// in them to be accepted are served.
     ///
     /// # Errors
@@ -150,7 +150,7 @@ impl Forwarder {
         let address = listeners.first().ok_or_else(none).and_then(TcpListener::local_addr);
         let address = address.map_err(|source| ForwardError::Listener { source })?;
         let listeners = listeners.into_iter().map(Listener::Tcp).collect();
-        Self::with(listeners, Some(address), false, balancer)
+        Self::from_parts(listeners, Some(address), false, balancer)
     }
 
     /// Takes a listening Unix socket. Its clients have no address: rules that hash spread them at
@@ -158,27 +158,33 @@ impl Forwarder {
     ///
     /// # Errors
     /// [`ForwardError::Listener`] if it is no usable socket.
-    pub fn unix(
+    pub fn from_unix_listener(
         listener: UnixListener,
         balancer: Balancer<SocketAddr>,
     ) -> Result<Self, ForwardError> {
-        Self::with(vec![Listener::Unix(listener)], None, false, balancer)
+        Self::from_parts(vec![Listener::Unix(listener)], None, false, balancer)
     }
 
-    fn with(
+    fn from_parts(
         listeners: Vec<Listener>,
         address: Option<SocketAddr>,
         is_ours: bool,
         balancer: Balancer<SocketAddr>,
     ) -> Result<Self, ForwardError> {
-        let handle = Handle {
+        let handle = TcpHandle {
             address,
-            phase: Arc::new(watch::Sender::new(Phase::Serving)),
-            books: Arc::default(),
-            open: Arc::default(),
+            phase: Arc::new(watch::Sender::new(TcpForwarderPhase::Serving)),
+            metrics: Arc::default(),
+            open_listeners: Arc::default(),
         };
         let workers = thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self { listeners, is_ours, workers, config: Config::new(balancer), handle })
+        Ok(Self {
+            listeners,
+            owns_port: is_ours,
+            workers,
+            config: ForwarderConfig::new(balancer),
+            handle,
+        })
     }
 
     /// What the service is called in logs and records. Default: `tcp`.
@@ -205,7 +211,7 @@ impl Forwarder {
     /// [told otherwise](Self::client_prefixes)); those beyond it are reset.
     /// 0 counts as 1. Default: no bound.
     pub fn max_connections_per_client(mut self, connections: u32) -> Self {
-        self.config.max_per_client = Some(connections.max(1));
+        self.config.max_connections_per_client = Some(connections.max(1));
         self
     }
 
@@ -219,7 +225,7 @@ impl Forwarder {
 
     /// How fast new connections are taken, by all workers together; those beyond it wait, as beyond
     /// [`max_connections`](Self::max_connections). Default: no bound.
-    pub fn accept_rate(mut self, rate: Rate) -> Self {
+    pub fn accept_rate(mut self, rate: ConnectionRate) -> Self {
         self.config.accept_rate = Some(rate);
         self
     }
@@ -227,7 +233,7 @@ impl Forwarder {
     /// Lets this many clients wait, in their order and for so long, while all backends are at their
     /// [limits](crate::Limits). Without it they are reset, or go to the sorry server.
     pub fn queue(mut self, capacity: usize, patience: Duration) -> Self {
-        self.config.queue = Some(Line { capacity, patience: patience.min(FOREVER) });
+        self.config.queue = Some(QueueLimits { capacity, timeout: patience.min(MAX_TIMEOUT) });
         self
     }
 
@@ -248,40 +254,40 @@ impl Forwarder {
     /// How long a backend may take to answer before the next one is tried. Default: 5 s, which
     /// outlives the loss of the first two SYN packets (sent again after 1 s and 3 s).
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.config.effort.timeout = timeout.min(FOREVER);
+        self.config.connect.attempt_timeout = timeout.min(MAX_TIMEOUT);
         self
     }
 
     /// How long all attempts to connect together may take; waiting in [line](Self::queue) does not
     /// count. Default: 15 s.
     pub fn connect_deadline(mut self, total: Duration) -> Self {
-        self.config.effort.total = total.min(FOREVER);
+        self.config.connect.total_timeout = total.min(MAX_TIMEOUT);
         self
     }
 
     /// How many backends are tried for one connection, the first included and none twice; 0 counts
     /// as 1. Default: 3.
     pub fn connect_attempts(mut self, attempts: u32) -> Self {
-        self.config.effort.attempts = attempts.max(1);
+        self.config.connect.max_attempts = attempts.max(1);
         self
     }
 
     /// Ends connections on which nothing has passed, either way, for so long. Default: 15 minutes,
     /// as IPVS; `None` is never.
     pub fn idle_timeout(mut self, idle: Option<Duration>) -> Self {
-        self.config.patience.idle = idle;
+        self.config.timeouts.idle = idle;
         self
     }
 
     /// The same for connections that one side has closed. Default: 2 minutes, as IPVS.
     pub fn half_closed_timeout(mut self, idle: Option<Duration>) -> Self {
-        self.config.patience.half_closed = idle;
+        self.config.timeouts.half_closed = idle;
         self
     }
 
     /// Ends connections so long after they were accepted, whatever passes. Default: never.
     pub fn total_timeout(mut self, total: Option<Duration>) -> Self {
-        self.config.patience.total = total;
+        self.config.timeouts.total = total;
         self
     }
 
@@ -298,21 +304,21 @@ impl Forwarder {
     /// Asks peers that were silent for so long whether they are there (`SO_KEEPALIVE`), five times
     /// over as long again. In whole seconds, from 1 to 32 767. On both sides. Default: not asked.
     pub fn keepalive(mut self, idle: Duration) -> Self {
-        self.config.sockets.keepalive = Some(idle);
+        self.config.socket_options.keepalive = Some(idle);
         self
     }
 
     /// Gives up peers that did not acknowledge what they were sent for so long (`TCP_USER_TIMEOUT`,
     /// RFC 5482). On both sides. Default: the kernel's some 15 minutes.
     pub fn user_timeout(mut self, timeout: Duration) -> Self {
-        self.config.sockets.user_timeout = Some(timeout);
+        self.config.socket_options.user_timeout = Some(timeout);
         self
     }
 
     /// Takes data with a client's SYN (TCP Fast Open, RFC 7413), with so many such requests pending;
     /// 0 is off. Default: off. Only for protocols where a request that arrives twice does no harm.
     pub fn fastopen(mut self, pending: u32) -> Self {
-        self.config.sockets.fastopen = pending;
+        self.config.socket_options.fastopen = pending;
         self
     }
 
@@ -322,13 +328,13 @@ impl Forwarder {
     /// first byte, so a backend that is gone is noticed too late to try another. Not for protocols
     /// in which the server speaks first: neither would begin.
     pub fn fastopen_backends(mut self, fastopen: bool) -> Self {
-        self.config.sockets.fastopen_connect = fastopen;
+        self.config.socket_options.fastopen_connect = fastopen;
         self
     }
 
     /// The address that backends see connections come from. Default: what the routes say.
-    pub fn source(mut self, source: Source) -> Self {
-        self.config.sockets.source = source;
+    pub fn source(mut self, source: SourceAddress) -> Self {
+        self.config.socket_options.source = source;
         self
     }
 
@@ -338,13 +344,13 @@ impl Forwarder {
     ///
     /// A wrong or late header is answered by a reset.
     pub fn accept_proxy(mut self, within: Duration) -> Self {
-        self.config.preamble.proxy = Some(within.min(FOREVER));
+        self.config.preamble.proxy_header_timeout = Some(within.min(MAX_TIMEOUT));
         self
     }
 
     /// Sends a PROXY header to backends, which must expect it; to the sorry server, too.
-    pub fn send_proxy(mut self, out: ProxyOut) -> Self {
-        self.config.preamble.send = Some(out);
+    pub fn send_proxy(mut self, out: ProxyHeaderOptions) -> Self {
+        self.config.preamble.send_proxy = Some(out);
         self
     }
 
@@ -352,8 +358,8 @@ impl Forwarder {
     /// flow, for schedulers that hash. TLS is not ended here; the ClientHello is read, within this
     /// time, and passed on. Whoever does not speak TLS is reset.
     pub fn key_by_server_name(mut self, within: Duration) -> Self {
-        self.config.preamble.hello = Some(within.min(FOREVER));
-        self.config.preamble.key_by_name = true;
+        self.config.preamble.client_hello_timeout = Some(within.min(MAX_TIMEOUT));
+        self.config.preamble.key_by_server_name = true;
         self
     }
 
@@ -364,9 +370,9 @@ impl Forwarder {
     pub fn services_by_server_name(
         mut self,
         within: Duration,
-        services: Names<Balancer<SocketAddr>>,
+        services: ServerNameTable<Balancer<SocketAddr>>,
     ) -> Self {
-        self.config.preamble.hello = Some(within.min(FOREVER));
+        self.config.preamble.client_hello_timeout = Some(within.min(MAX_TIMEOUT));
         self.config.preamble.services = Some(services);
         self
     }
@@ -382,8 +388,8 @@ impl Forwarder {
     /// forwarder.on_end(|record| println!("{record}"))
     /// # }
     /// ```
-    pub fn on_end(mut self, tell: impl Fn(&Record) + Send + Sync + 'static) -> Self {
-        self.config.on_end = Some(Observer::new(tell));
+    pub fn on_end(mut self, tell: impl Fn(&ConnectionRecord) + Send + Sync + 'static) -> Self {
+        self.config.on_end = Some(OnEndCallback::new(tell));
         self
     }
 
@@ -395,11 +401,11 @@ impl Forwarder {
 
     /// A hold on the forwarder for when it runs.
     #[must_use]
-    pub fn handle(&self) -> Handle {
+    pub fn handle(&self) -> TcpHandle {
         self.handle.clone()
     }
 
-    /// Carries connections until [`Handle::shutdown`], then closes the listener and waits for the
+    /// Carries connections until [`TcpHandle::shutdown`], then closes the listener and waits for the
     /// connections that run, up to the deadline given there.
     ///
     /// Clients that the kernel has queued but nobody has accepted are reset with the listener. A
@@ -415,12 +421,12 @@ impl Forwarder {
     /// Dropping the future tells the workers to close the listener and to cut all connections, at
     /// once. Their leases end as [`Cancelled`](crate::Outcome::Cancelled), and the counters stay
     /// exact.
-    pub async fn run(self) -> Result<Drained, ForwardError> {
-        let Self { mut listeners, is_ours, workers, config, handle } = self;
+    pub async fn run(self) -> Result<DrainReport, ForwardError> {
+        let Self { mut listeners, owns_port: is_ours, workers, config, handle } = self;
         let listener_error = |source| ForwardError::Listener { source };
         while listeners.len() < workers {
             let beside = match (is_ours, handle.address) {
-                (true, Some(address)) => listen_beside(address).map(Listener::Tcp),
+                (true, Some(address)) => bind_shared_listener(address).map(Listener::Tcp),
                 _ => listeners[0].try_clone(),
             };
             listeners.push(beside.map_err(listener_error)?);
@@ -428,24 +434,24 @@ impl Forwarder {
         for listener in &listeners {
             listener.set_nonblocking().map_err(listener_error)?;
             if let Listener::Tcp(listener) = listener {
-                config.sockets.apply_to_listener(listener).map_err(listener_error)?;
+                config.socket_options.apply_to_listener(listener).map_err(listener_error)?;
             }
         }
         let again = listeners.iter().map(Listener::try_clone).collect::<io::Result<Vec<_>>>();
-        *lock(&handle.open) = again.map_err(listener_error)?;
+        *lock(&handle.open_listeners) = again.map_err(listener_error)?;
         // From here on, whoever drops the future stops the workers.
-        let stop = Stop(handle.clone());
-        let shared = Shared::new(config, &handle);
+        let stop = ShutdownOnDrop(handle.clone());
+        let shared = ForwarderContext::new(config, &handle);
         // All of them before any worker begins: its connections might take the last descriptors.
         let runtimes = listeners.iter().map(|_| Builder::new_current_thread().enable_all().build());
         let runtimes = runtimes.collect::<io::Result<Vec<_>>>();
         let runtimes = runtimes.map_err(|source| ForwardError::Worker { source })?;
         let mut ends = Vec::new();
         for (i, (listener, runtime)) in listeners.into_iter().zip(runtimes).enumerate() {
-            let crew = Crew::new(Arc::clone(&shared));
-            ends.push(start(i, runtime, crew, listener, handle.clone())?);
+            let crew = WorkerContext::new(Arc::clone(&shared));
+            ends.push(spawn_worker_thread(i, runtime, crew, listener, handle.clone())?);
         }
-        let mut drained = Drained::default();
+        let mut drained = DrainReport::default();
         let mut failed = None;
         for end in ends {
             match end.await {
@@ -461,13 +467,13 @@ impl Forwarder {
 }
 
 /// Starts the thread of a worker.
-fn start(
+fn spawn_worker_thread(
     number: usize,
     runtime: Runtime,
-    crew: Arc<Crew>,
+    crew: Arc<WorkerContext>,
     listener: Listener,
-    handle: Handle,
-) -> Result<oneshot::Receiver<io::Result<Drained>>, ForwardError> {
+    handle: TcpHandle,
+) -> Result<oneshot::Receiver<io::Result<DrainReport>>, ForwardError> {
     let (tell, end) = oneshot::channel();
     let carry = move || {
         // In a task: the future that a runtime blocks on is woken by a system call.
@@ -488,9 +494,9 @@ fn start(
 }
 
 /// Ends all workers when dropped; those that have ended do not mind.
-struct Stop(Handle);
+struct ShutdownOnDrop(TcpHandle);
 
-impl Drop for Stop {
+impl Drop for ShutdownOnDrop {
     fn drop(&mut self) {
         self.0.shutdown(Duration::ZERO);
     }

@@ -15,143 +15,158 @@ use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use super::pipe::Pipe;
-use super::stream::{Leg, Stream};
+use super::pipe::SplicePipe;
+use super::stream::{ResetOnDrop, StreamSocket};
 
 /// The buffer that a thread's connections share.
-const SCRATCH: usize = 64 * 1024;
+const COPY_BUFFER_SIZE: usize = 64 * 1024;
 /// A read of this size speaks for bulk.
-const LARGE: usize = 16 * 1024;
+const MIN_LARGE_READ: usize = 16 * 1024;
 /// After so many times that in large reads, one after the other, a direction is bulk.
-const BULK: u8 = 4;
+const MIN_BULK_STREAK: u8 = 4;
 /// A splice that moves less says that the bulk is over.
-const SMALL: usize = 4 * 1024;
+const MIN_BULK_SPLICE: usize = 4 * 1024;
 /// How often a direction may read before others have their turn.
-const ROUNDS: usize = 32;
+const MAX_READS_PER_POLL: usize = 32;
 
 thread_local! {
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
+    static COPY_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; COPY_BUFFER_SIZE].into());
 }
 
 /// Which of the two streams.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Side {
+pub(super) enum RelaySide {
     Client,
-    Server,
+    Backend,
 }
 
 /// A connection broke, and on which side.
 #[derive(Debug)]
-pub(super) struct Broke {
-    pub(super) side: Side,
+pub(super) struct RelayError {
+    pub(super) side: RelaySide,
     pub(super) error: io::Error,
 }
 
 /// Two streams, and what is on its way between them.
 #[derive(Debug)]
 pub(super) struct Relay {
-    client: Leg,
-    server: Leg,
-    up: Direction,
-    down: Direction,
+    client: ResetOnDrop,
+    backend: ResetOnDrop,
+    to_backend: RelayDirection,
+    to_client: RelayDirection,
 }
 
 /// What is held for one stream, and how far the other has come.
 #[derive(Debug, Default)]
-struct Direction {
-    held: Held,
+struct RelayDirection {
+    pending: PendingData,
     /// Bytes handed on, until somebody asks: no more than a poll can move.
-    passed: u32,
-    /// What large reads have brought, one after the other, in units of [`LARGE`].
-    streak: u8,
-    stage: Stage,
+    bytes_relayed: u32,
+    /// What large reads have brought, one after the other, in units of [`MIN_LARGE_READ`].
+    large_reads: u8,
+    stage: DirectionStage,
 }
 
 #[derive(Debug, Default)]
-enum Held {
+enum PendingData {
     #[default]
-    Nothing,
-    Bytes(Box<Rest>),
-    Pipe(Box<Pipe>),
+    Empty,
+    Bytes(Box<UnsentBytes>),
+    Pipe(Box<SplicePipe>),
 }
 
 /// What the other side has not taken yet.
 #[derive(Debug)]
-struct Rest {
+struct UnsentBytes {
     bytes: Box<[u8]>,
     /// So many have gone.
-    gone: usize,
+    sent: usize,
 }
 
-impl Held {
-    fn rest(bytes: &[u8]) -> Self {
-        Self::Bytes(Box::new(Rest { bytes: bytes.into(), gone: 0 }))
+impl PendingData {
+    fn from_bytes(bytes: &[u8]) -> Self {
+        Self::Bytes(Box::new(UnsentBytes { bytes: bytes.into(), sent: 0 }))
     }
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-enum Stage {
+enum DirectionStage {
     #[default]
     Open,
     /// The source has ended; what is held must still go.
-    Ending,
+    Flushing,
     Ended,
 }
 
 impl Relay {
     /// Between two streams; `first` are bytes of the client that were read already.
-    pub(super) fn new(client: Leg, server: Leg, first: Vec<u8>) -> Self {
-        let held = if first.is_empty() { Held::Nothing } else { Held::rest(&first) };
-        let up = Direction { held, ..Direction::default() };
-        Self { client, server, up, down: Direction::default() }
+    pub(super) fn new(client: ResetOnDrop, server: ResetOnDrop, first: Vec<u8>) -> Self {
+        let held =
+            if first.is_empty() { PendingData::Empty } else { PendingData::from_bytes(&first) };
+        let up = RelayDirection { pending: held, ..RelayDirection::default() };
+        Self { client, backend: server, to_backend: up, to_client: RelayDirection::default() }
     }
 
     /// Bytes handed to the server and to the client since this was last asked, which is to be after
     /// each poll.
-    pub(super) fn take_passed(&mut self) -> [u64; 2] {
-        [&mut self.up, &mut self.down].map(|way| u64::from(std::mem::take(&mut way.passed)))
+    pub(super) fn take_bytes_relayed(&mut self) -> [u64; 2] {
+        [&mut self.to_backend, &mut self.to_client]
+            .map(|way| u64::from(std::mem::take(&mut way.bytes_relayed)))
     }
 
     /// The client again, for another server, unless something is on its way or has ended. It is for
     /// the caller to know that nothing has passed.
-    pub(super) fn into_client(self) -> Option<Leg> {
-        let untouched = !self.is_half_closed() && self.up.is_waiting() && self.down.is_waiting();
+    pub(super) fn into_client(self) -> Option<ResetOnDrop> {
+        let untouched =
+            !self.is_half_closed() && self.to_backend.is_idle() && self.to_client.is_idle();
         untouched.then_some(self.client)
     }
 
     /// Has either side ended?
     pub(super) fn is_half_closed(&self) -> bool {
-        self.up.stage != Stage::Open || self.down.stage != Stage::Open
+        self.to_backend.stage != DirectionStage::Open
+            || self.to_client.stage != DirectionStage::Open
     }
 
     /// Has the server said all, and the client got it?
-    pub(super) fn has_server_ended(&self) -> bool {
-        self.down.stage == Stage::Ended
+    pub(super) fn has_backend_ended(&self) -> bool {
+        self.to_client.stage == DirectionStage::Ended
     }
 
     /// Goes as far as it can; `Ready` when both sides have ended or one broke.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broke>> {
-        let broke = |side| move |error| Broke { side, error };
-        let (client, server) = ((Side::Client, &*self.client), (Side::Server, &*self.server));
-        let up = self.up.poll(cx, client, server, self.down.stage == Stage::Ended)?;
-        let down = self.down.poll(cx, server, client, self.up.stage == Stage::Ended)?;
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
+        let broke = |side| move |error| RelayError { side, error };
+        let (client, server) =
+            ((RelaySide::Client, &*self.client), (RelaySide::Backend, &*self.backend));
+        let up = self.to_backend.poll(
+            cx,
+            client,
+            server,
+            self.to_client.stage == DirectionStage::Ended,
+        )?;
+        let down = self.to_client.poll(
+            cx,
+            server,
+            client,
+            self.to_backend.stage == DirectionStage::Ended,
+        )?;
         match (up.is_ready(), down.is_ready()) {
             (true, true) => {
-                self.client.in_order = true;
-                self.server.in_order = true;
+                self.client.is_closed_in_order = true;
+                self.backend.is_closed_in_order = true;
                 Poll::Ready(Ok(()))
             }
             // Nobody reads from whoever has ended, or whose bytes are not taken; it may still reset.
             (up, down) => {
-                if (up || !self.up.is_waiting())
+                if (up || !self.to_backend.is_idle())
                     && let Poll::Ready(error) = self.client.poll_reset(cx)
                 {
-                    return Poll::Ready(Err(broke(Side::Client)(error)));
+                    return Poll::Ready(Err(broke(RelaySide::Client)(error)));
                 }
-                if (down || !self.down.is_waiting())
-                    && let Poll::Ready(error) = self.server.poll_reset(cx)
+                if (down || !self.to_client.is_idle())
+                    && let Poll::Ready(error) = self.backend.poll_reset(cx)
                 {
-                    return Poll::Ready(Err(broke(Side::Server)(error)));
+                    return Poll::Ready(Err(broke(RelaySide::Backend)(error)));
                 }
                 Poll::Pending
             }
@@ -159,43 +174,43 @@ impl Relay {
     }
 }
 
-impl Direction {
+impl RelayDirection {
     /// Goes as far as it can. The last direction to end does not say so: the close will.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        (from_side, from): (Side, &Stream),
-        (to_side, to): (Side, &Stream),
+        (from_side, from): (RelaySide, &StreamSocket),
+        (to_side, to): (RelaySide, &StreamSocket),
         is_last: bool,
-    ) -> Poll<Result<(), Broke>> {
-        let source = |error| Broke { side: from_side, error };
-        let sink = |error| Broke { side: to_side, error };
-        for _ in 0..ROUNDS {
-            ready!(self.poll_deliver(cx, to)).map_err(sink)?;
+    ) -> Poll<Result<(), RelayError>> {
+        let source = |error| RelayError { side: from_side, error };
+        let sink = |error| RelayError { side: to_side, error };
+        for _ in 0..MAX_READS_PER_POLL {
+            ready!(self.poll_flush(cx, to)).map_err(sink)?;
             match self.stage {
-                Stage::Open => {}
-                Stage::Ending => {
+                DirectionStage::Open => {}
+                DirectionStage::Flushing => {
                     if !is_last {
-                        to.end_writing().map_err(sink)?;
+                        to.shutdown_write().map_err(sink)?;
                     }
-                    self.stage = Stage::Ended;
+                    self.stage = DirectionStage::Ended;
                     return Poll::Ready(Ok(()));
                 }
-                Stage::Ended => return Poll::Ready(Ok(())),
+                DirectionStage::Ended => return Poll::Ready(Ok(())),
             }
-            let moved = match self.pipe() {
-                Some(pipe) => match from.poll_fill(cx, pipe).map_err(source)? {
+            let moved = match self.splice_pipe() {
+                Some(pipe) => match from.poll_splice_into(cx, pipe).map_err(source)? {
                     Poll::Ready(Some(moved)) => Poll::Ready(moved),
                     Poll::Ready(None) => {
                         // By reads again, until they have shown anew that it is bulk.
-                        self.streak = 0;
+                        self.large_reads = 0;
                         continue;
                     }
                     Poll::Pending => Poll::Pending,
                 },
                 None => {
                     let copied =
-                        BUFFER.with_borrow_mut(|buffer| self.poll_copy(cx, from, to, buffer));
+                        COPY_BUFFER.with_borrow_mut(|buffer| self.poll_copy(cx, from, to, buffer));
                     copied.map_err(|(of_source, error)| match of_source {
                         true => source(error),
                         false => sink(error),
@@ -203,10 +218,10 @@ impl Direction {
                 }
             };
             let Poll::Ready(moved) = moved else {
-                self.release();
+                self.release_empty_pipe();
                 return Poll::Pending;
             };
-            self.judge(moved);
+            self.update_after_read(moved);
         }
         // There is more; others first.
         cx.waker().wake_by_ref();
@@ -214,26 +229,28 @@ impl Direction {
     }
 
     /// Nothing to deliver, and the source silent.
-    fn is_waiting(&self) -> bool {
-        matches!(self.held, Held::Nothing)
+    fn is_idle(&self) -> bool {
+        matches!(self.pending, PendingData::Empty)
     }
 
     /// Hands on what is held.
-    fn poll_deliver(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>, to: &StreamSocket) -> Poll<io::Result<()>> {
         loop {
-            let sent = match &mut self.held {
-                Held::Bytes(rest) => {
-                    let sent = ready!(to.poll_send(cx, &rest.bytes[rest.gone..]))?;
-                    rest.gone += sent;
-                    if rest.gone == rest.bytes.len() {
-                        self.held = Held::Nothing;
+            let sent = match &mut self.pending {
+                PendingData::Bytes(rest) => {
+                    let sent = ready!(to.poll_send(cx, &rest.bytes[rest.sent..]))?;
+                    rest.sent += sent;
+                    if rest.sent == rest.bytes.len() {
+                        self.pending = PendingData::Empty;
                     }
                     sent
                 }
-                Held::Pipe(pipe) if !pipe.is_empty() => ready!(to.poll_empty(cx, pipe))?,
-                Held::Pipe(_) | Held::Nothing => return Poll::Ready(Ok(())),
+                PendingData::Pipe(pipe) if !pipe.is_empty() => {
+                    ready!(to.poll_splice_from(cx, pipe))?
+                }
+                PendingData::Pipe(_) | PendingData::Empty => return Poll::Ready(Ok(())),
             };
-            self.passed = self.passed.saturating_add(sent as u32);
+            self.bytes_relayed = self.bytes_relayed.saturating_add(sent as u32);
         }
     }
 
@@ -242,8 +259,8 @@ impl Direction {
     fn poll_copy(
         &mut self,
         cx: &mut Context<'_>,
-        from: &Stream,
-        to: &Stream,
+        from: &StreamSocket,
+        to: &StreamSocket,
         buffer: &mut [u8],
     ) -> Poll<Result<usize, (bool, io::Error)>> {
         let read = ready!(from.poll_recv(cx, buffer)).map_err(|error| (true, error))?;
@@ -253,53 +270,53 @@ impl Direction {
                 Poll::Ready(sent) => sent.map_err(|error| (false, error))?,
                 Poll::Pending => 0,
             };
-            self.passed = self.passed.saturating_add(sent as u32);
+            self.bytes_relayed = self.bytes_relayed.saturating_add(sent as u32);
             if sent < read {
-                self.held = Held::rest(&bytes[sent..]);
+                self.pending = PendingData::from_bytes(&bytes[sent..]);
             }
         }
         Poll::Ready(Ok(read))
     }
 
     /// The pipe to splice through, if the direction is bulk and there is one.
-    fn pipe(&mut self) -> Option<&mut Pipe> {
-        if self.streak < BULK {
-            self.release();
+    fn splice_pipe(&mut self) -> Option<&mut SplicePipe> {
+        if self.large_reads < MIN_BULK_STREAK {
+            self.release_empty_pipe();
             return None;
         }
-        if matches!(self.held, Held::Nothing) {
-            match Pipe::take() {
-                Some(pipe) => self.held = Held::Pipe(pipe),
+        if matches!(self.pending, PendingData::Empty) {
+            match SplicePipe::acquire() {
+                Some(pipe) => self.pending = PendingData::Pipe(pipe),
                 // Not asked for again with every read.
-                None => self.streak = 0,
+                None => self.large_reads = 0,
             }
         }
-        match &mut self.held {
-            Held::Pipe(pipe) => Some(pipe),
+        match &mut self.pending {
+            PendingData::Pipe(pipe) => Some(pipe),
             _ => None,
         }
     }
 
     /// Gives an empty pipe to whoever needs one.
-    fn release(&mut self) {
-        if matches!(&self.held, Held::Pipe(pipe) if pipe.is_empty())
-            && let Held::Pipe(pipe) = std::mem::take(&mut self.held)
+    fn release_empty_pipe(&mut self) {
+        if matches!(&self.pending, PendingData::Pipe(pipe) if pipe.is_empty())
+            && let PendingData::Pipe(pipe) = std::mem::take(&mut self.pending)
         {
-            pipe.give_back();
+            pipe.return_to_pool();
         }
     }
 
     /// Learns from the size of a read.
-    fn judge(&mut self, moved: usize) {
-        let spliced = matches!(self.held, Held::Pipe(_));
+    fn update_after_read(&mut self, moved: usize) {
+        let spliced = matches!(self.pending, PendingData::Pipe(_));
         if moved == 0 {
-            self.release();
-            self.stage = Stage::Ending;
-        } else if moved < if spliced { SMALL } else { LARGE } {
-            self.streak = 0;
+            self.release_empty_pipe();
+            self.stage = DirectionStage::Flushing;
+        } else if moved < if spliced { MIN_BULK_SPLICE } else { MIN_LARGE_READ } {
+            self.large_reads = 0;
         } else {
-            let units = u8::try_from(moved / LARGE).unwrap_or(u8::MAX);
-            self.streak = self.streak.saturating_add(units);
+            let units = u8::try_from(moved / MIN_LARGE_READ).unwrap_or(u8::MAX);
+            self.large_reads = self.large_reads.saturating_add(units);
         }
     }
 }

@@ -15,17 +15,17 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt}
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::pipe::Pipe;
-use crate::sys::tcp::is_at_mark;
+use super::pipe::SplicePipe;
+use crate::sys::tcp::is_at_urgent_mark;
 
 /// A connected stream socket.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(super) enum StreamSocket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl Stream {
+impl StreamSocket {
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
@@ -57,9 +57,10 @@ impl Stream {
             ready!(self.poll_read_ready(cx))?;
             let mut got = None;
             let tried = self.try_io(Interest::READABLE, || {
-                let count = retry(|| recv(self.as_fd(), &mut *into, RecvFlags::empty()))?.0;
+                let count =
+                    retry_interrupted(|| recv(self.as_fd(), &mut *into, RecvFlags::empty()))?.0;
                 got = Some(count);
-                let is_drained = count != 0 && count < into.len() && !is_at_mark(self);
+                let is_drained = count != 0 && count < into.len() && !is_at_urgent_mark(self);
                 // Said as `WouldBlock`, so that the runtime forgets the readiness.
                 if is_drained { Err(would_block()) } else { Ok(()) }
             });
@@ -74,21 +75,23 @@ impl Stream {
     /// Writes some of it, as much as there is room for.
     pub(super) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         // A peer that is gone is an error of this call and no signal to the process.
-        self.poll_write_with(cx, || retry(|| send(self.as_fd(), bytes, SendFlags::NOSIGNAL)))
+        self.poll_write_with(cx, || {
+            retry_interrupted(|| send(self.as_fd(), bytes, SendFlags::NOSIGNAL))
+        })
     }
 
     /// Moves what the socket has into an empty pipe; 0 is the end of the stream, and `None` a mark
     /// that only a read steps over.
-    pub(super) fn poll_fill(
+    pub(super) fn poll_splice_into(
         &self,
         cx: &mut Context<'_>,
-        pipe: &mut Pipe,
+        pipe: &mut SplicePipe,
     ) -> Poll<io::Result<Option<usize>>> {
         loop {
             ready!(self.poll_read_ready(cx))?;
             let tried = self.try_io(Interest::READABLE, || {
-                match rustix::io::retry_on_intr(|| pipe.fill(self.as_fd())) {
-                    Ok(0) | Err(Errno::AGAIN) if is_at_mark(self) => Ok(None),
+                match rustix::io::retry_on_intr(|| pipe.fill_from(self.as_fd())) {
+                    Ok(0) | Err(Errno::AGAIN) if is_at_urgent_mark(self) => Ok(None),
                     moved => Ok(Some(moved?)),
                 }
             });
@@ -100,12 +103,12 @@ impl Stream {
     }
 
     /// Moves what is in a pipe on.
-    pub(super) fn poll_empty(
+    pub(super) fn poll_splice_from(
         &self,
         cx: &mut Context<'_>,
-        pipe: &mut Pipe,
+        pipe: &mut SplicePipe,
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_with(cx, || retry(|| pipe.empty_into(self.as_fd())))
+        self.poll_write_with(cx, || retry_interrupted(|| pipe.drain_into(self.as_fd())))
     }
 
     fn poll_write_with(
@@ -129,7 +132,7 @@ impl Stream {
 
     /// Waits for a reset while nothing is read or written: without a system call, since the runtime
     /// hears of it.
-    pub(super) async fn reset(&self) {
+    pub(super) async fn wait_for_reset(&self) {
         // An error of the wait itself is as good: the stream is of no use.
         let _ = match self {
             Self::Tcp(stream) => stream.ready(Interest::ERROR).await,
@@ -161,7 +164,7 @@ impl Stream {
     }
 
     /// Says that nothing more will be written.
-    pub(super) fn end_writing(&self) -> io::Result<()> {
+    pub(super) fn shutdown_write(&self) -> io::Result<()> {
         match shutdown(self.as_fd(), Shutdown::Write) {
             // Both sides have ended already.
             Ok(()) | Err(Errno::NOTCONN) => Ok(()),
@@ -170,13 +173,13 @@ impl Stream {
     }
 
     /// Makes the close that follows a reset, which drops what is not sent yet.
-    fn reset_on_close(&self) {
+    fn set_reset_on_close(&self) {
         // A socket that does not take the option is closed in the ordinary way.
         let _ = sockopt::set_socket_linger(self.as_fd(), Some(std::time::Duration::ZERO));
     }
 }
 
-impl AsFd for Stream {
+impl AsFd for StreamSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
@@ -188,34 +191,34 @@ impl AsFd for Stream {
 /// A stream that is reset when dropped, unless it has ended in order: nobody shall take half an
 /// answer for the whole.
 #[derive(Debug)]
-pub(super) struct Leg {
-    stream: Stream,
-    pub(super) in_order: bool,
+pub(super) struct ResetOnDrop {
+    stream: StreamSocket,
+    pub(super) is_closed_in_order: bool,
 }
 
-impl From<Stream> for Leg {
-    fn from(stream: Stream) -> Self {
-        Self { stream, in_order: false }
+impl From<StreamSocket> for ResetOnDrop {
+    fn from(stream: StreamSocket) -> Self {
+        Self { stream, is_closed_in_order: false }
     }
 }
 
-impl Deref for Leg {
-    type Target = Stream;
+impl Deref for ResetOnDrop {
+    type Target = StreamSocket;
 
-    fn deref(&self) -> &Stream {
+    fn deref(&self) -> &StreamSocket {
         &self.stream
     }
 }
 
-impl Drop for Leg {
+impl Drop for ResetOnDrop {
     fn drop(&mut self) {
-        if !self.in_order {
-            self.stream.reset_on_close();
+        if !self.is_closed_in_order {
+            self.stream.set_reset_on_close();
         }
     }
 }
 
-fn retry<R>(mut act: impl FnMut() -> Result<R, Errno>) -> io::Result<R> {
+fn retry_interrupted<R>(mut act: impl FnMut() -> Result<R, Errno>) -> io::Result<R> {
     Ok(rustix::io::retry_on_intr(&mut act)?)
 }
 

@@ -10,19 +10,19 @@ use crate::sync::{Mutex, lock};
 /// One lock for all workers: it is taken where a flow begins or ends, which costs two system calls
 /// at least, and not at all without a bound.
 #[derive(Debug)]
-pub(super) struct Clients {
-    bound: Option<usize>,
+pub(super) struct ClientFlowLimit {
+    max_per_client: Option<usize>,
     flows: Mutex<HashMap<IpAddr, usize>>,
 }
 
-impl Clients {
+impl ClientFlowLimit {
     pub(super) fn new(bound: Option<usize>) -> Self {
-        Self { bound, flows: Mutex::new(HashMap::new()) }
+        Self { max_per_client: bound, flows: Mutex::new(HashMap::new()) }
     }
 
     /// Counts one more, if the client may have it.
-    pub(super) fn enter(&self, client: IpAddr) -> bool {
-        let Some(bound) = self.bound else { return true };
+    pub(super) fn try_acquire(&self, client: IpAddr) -> bool {
+        let Some(bound) = self.max_per_client else { return true };
         let mut flows = lock(&self.flows);
         let count = flows.entry(client).or_default();
         let enters = *count < bound;
@@ -35,8 +35,8 @@ impl Clients {
     }
 
     /// Counts one less.
-    pub(super) fn leave(&self, client: IpAddr) {
-        if self.bound.is_none() {
+    pub(super) fn release(&self, client: IpAddr) {
+        if self.max_per_client.is_none() {
             return;
         }
         let mut flows = lock(&self.flows);
@@ -55,17 +55,17 @@ mod tests {
 
     #[test]
     fn the_bound_holds_for_each_client_and_nothing_is_kept_of_those_who_left() {
-        let clients = Clients::new(Some(2));
+        let clients = ClientFlowLimit::new(Some(2));
         let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        assert!(clients.enter(a) && clients.enter(a) && !clients.enter(a));
-        assert!(clients.enter(b));
-        clients.leave(a);
-        assert!(clients.enter(a));
+        assert!(clients.try_acquire(a) && clients.try_acquire(a) && !clients.try_acquire(a));
+        assert!(clients.try_acquire(b));
+        clients.release(a);
+        assert!(clients.try_acquire(a));
         for client in [a, a, b] {
-            clients.leave(client);
+            clients.release(client);
         }
         assert!(lock(&clients.flows).is_empty());
-        let none = Clients::new(Some(0));
-        assert!(!none.enter(a) && lock(&none.flows).is_empty());
+        let none = ClientFlowLimit::new(Some(0));
+        assert!(!none.try_acquire(a) && lock(&none.flows).is_empty());
     }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use crate::BackendId;
 use crate::balancer::PickError;
-use crate::forward::live::Live;
+use crate::forward::live::ConnectionTable;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
 /// Datagrams, and the bytes in them without any header.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct Traffic {
+pub struct UdpTraffic {
     /// How many datagrams.
     pub datagrams: u64,
     /// How many bytes of payload.
@@ -28,27 +28,27 @@ pub struct Traffic {
 #[non_exhaustive]
 pub struct UdpCounters {
     /// Datagrams received from clients.
-    pub from_clients: Traffic,
+    pub from_clients: UdpTraffic,
     /// Datagrams of clients that were handed to a backend, each counted once.
-    pub to_servers: Traffic,
+    pub to_servers: UdpTraffic,
     /// Datagrams received from backends.
-    pub from_servers: Traffic,
+    pub from_servers: UdpTraffic,
     /// Datagrams of backends that were handed to their clients.
-    pub to_clients: Traffic,
+    pub to_clients: UdpTraffic,
     /// Flows begun. Under one-packet scheduling: ways back opened.
     pub flows_started: u64,
     /// Flows that live now.
     pub flows_active: u64,
     /// Flows that ended, and why.
-    pub flows_ended: FlowEnds,
+    pub flows_ended: FlowEndCounters,
     /// Moves of a living flow to another backend, because its own refused or went out of service.
     pub flows_moved: u64,
     /// Datagrams handed to a second backend after the first one had refused.
     pub resent: u64,
     /// Datagrams of clients that were dropped, and why.
-    pub shed: Sheds,
+    pub shed: ShedCounters,
     /// Datagrams of backends that were dropped, and why.
-    pub undelivered: Undelivered,
+    pub undelivered: UndeliveredCounters,
     /// Errors that backends' sockets reported: mostly ICMP, "port unreachable".
     pub server_errors: u64,
     /// Reads from the listening sockets that failed.
@@ -58,7 +58,7 @@ pub struct UdpCounters {
 /// Why flows ended.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct FlowEnds {
+pub struct FlowEndCounters {
     /// Nothing went either way for the idle timeout.
     pub idle: u64,
     /// The total timeout was over.
@@ -75,7 +75,7 @@ pub struct FlowEnds {
     pub cut: u64,
 }
 
-impl FlowEnds {
+impl FlowEndCounters {
     /// All of them.
     #[must_use]
     pub const fn total(&self) -> u64 {
@@ -92,7 +92,7 @@ impl FlowEnds {
 /// Datagrams of clients that no backend was given, by reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct Sheds {
+pub struct ShedCounters {
     /// The table of flows was full of answered ones.
     pub max_flows: u64,
     /// The client had all the flows it may have.
@@ -117,7 +117,7 @@ pub struct Sheds {
     pub damaged: u64,
 }
 
-impl Sheds {
+impl ShedCounters {
     /// All of them.
     #[must_use]
     pub const fn total(&self) -> u64 {
@@ -138,7 +138,7 @@ impl Sheds {
 /// Datagrams of backends that no client was given, by reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct Undelivered {
+pub struct UndeliveredCounters {
     /// The listening socket took no more.
     pub send_buffer: u64,
     /// The system would not send it: no route, forbidden, or too long.
@@ -147,7 +147,7 @@ pub struct Undelivered {
     pub damaged: u64,
 }
 
-impl Undelivered {
+impl UndeliveredCounters {
     /// All of them.
     #[must_use]
     pub const fn total(&self) -> u64 {
@@ -164,16 +164,16 @@ pub struct UdpBackendCounters {
     /// Flows that began on it or were moved to it.
     pub flows_started: u64,
     /// Datagrams handed to it, those included that it refused.
-    pub to_server: Traffic,
+    pub to_server: UdpTraffic,
     /// Datagrams received from it.
-    pub from_server: Traffic,
+    pub from_server: UdpTraffic,
     /// Errors that sockets to it reported.
     pub errors: u64,
 }
 
 /// Why a datagram of a client was dropped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Shed {
+pub(super) enum ShedReason {
     MaxFlows,
     MaxFlowsPerClient,
     NoBackend,
@@ -187,23 +187,23 @@ pub(super) enum Shed {
     Damaged,
 }
 
-impl From<PickError> for Shed {
+impl From<PickError> for ShedReason {
     fn from(error: PickError) -> Self {
         match error {
-            PickError::Empty
+            PickError::NoBackends
             | PickError::AllQuiesced
             | PickError::AllDown
             | PickError::NoQuorum => Self::NoBackend,
-            PickError::Saturated => Self::Saturated,
-            PickError::Refused => Self::Scheduler,
-            PickError::Exhausted => Self::Unreachable,
+            PickError::AllAtLimit => Self::Saturated,
+            PickError::SchedulerRefused => Self::Scheduler,
+            PickError::AllTried => Self::Unreachable,
         }
     }
 }
 
 /// Why a datagram of a backend was dropped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Loss {
+pub(super) enum UndeliveredReason {
     SendBuffer,
     Rejected,
     Damaged,
@@ -211,7 +211,7 @@ pub(super) enum Loss {
 
 /// How a flow ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum End {
+pub(super) enum FlowEndReason {
     Idle,
     TotalTime,
     Replied,
@@ -221,33 +221,33 @@ pub(super) enum End {
     Cut,
 }
 
-/// A pair of live counters behind a [`Traffic`].
+/// A pair of live counters behind a [`UdpTraffic`].
 #[derive(Debug, Default)]
-pub(super) struct Flowing {
+pub(super) struct AtomicUdpTraffic {
     datagrams: AtomicU64,
     bytes: AtomicU64,
 }
 
-impl Flowing {
+impl AtomicUdpTraffic {
     pub(super) fn add(&self, datagrams: u64, bytes: u64) {
-        add(&self.datagrams, datagrams);
-        add(&self.bytes, bytes);
+        add_relaxed(&self.datagrams, datagrams);
+        add_relaxed(&self.bytes, bytes);
     }
 
-    fn read_into(&self, sum: &mut Traffic) {
-        sum.datagrams += read(&self.datagrams);
-        sum.bytes += read(&self.bytes);
+    fn read_into(&self, sum: &mut UdpTraffic) {
+        sum.datagrams += load_relaxed(&self.datagrams);
+        sum.bytes += load_relaxed(&self.bytes);
     }
 }
 
 /// The live counters of one worker: written by it alone, so that no other waits for the memory.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(super) struct Tally {
-    pub(super) from_clients: Flowing,
-    pub(super) to_servers: Flowing,
-    pub(super) from_servers: Flowing,
-    pub(super) to_clients: Flowing,
+pub(super) struct UdpWorkerMetrics {
+    pub(super) from_clients: AtomicUdpTraffic,
+    pub(super) to_servers: AtomicUdpTraffic,
+    pub(super) from_servers: AtomicUdpTraffic,
+    pub(super) to_clients: AtomicUdpTraffic,
     pub(super) started: AtomicU64,
     pub(super) moved: AtomicU64,
     pub(super) resent: AtomicU64,
@@ -256,43 +256,47 @@ pub(super) struct Tally {
     ended: [AtomicU64; 7],
     shed: [AtomicU64; 11],
     undelivered: [AtomicU64; 3],
-    pub(super) live: Live,
-    backends: Mutex<HashMap<u64, Arc<BackendTally>>>,
+    pub(super) live: ConnectionTable,
+    backends: Mutex<HashMap<u64, Arc<AtomicUdpBackendCounters>>>,
 }
 
 /// The live counters behind a [`UdpBackendCounters`].
 #[derive(Debug)]
-pub(super) struct BackendTally {
+pub(super) struct AtomicUdpBackendCounters {
     id: BackendId,
     pub(super) started: AtomicU64,
-    pub(super) to_server: Flowing,
-    pub(super) from_server: Flowing,
+    pub(super) to_server: AtomicUdpTraffic,
+    pub(super) from_server: AtomicUdpTraffic,
     pub(super) errors: AtomicU64,
 }
 
-impl Tally {
-    pub(super) fn shed(&self, why: Shed, datagrams: u64) {
-        add(&self.shed[why as usize], datagrams);
+impl UdpWorkerMetrics {
+    pub(super) fn count_shed(&self, why: ShedReason, datagrams: u64) {
+        add_relaxed(&self.shed[why as usize], datagrams);
     }
 
-    pub(super) fn lose(&self, why: Loss, datagrams: u64) {
-        add(&self.undelivered[why as usize], datagrams);
+    pub(super) fn count_undelivered(&self, why: UndeliveredReason, datagrams: u64) {
+        add_relaxed(&self.undelivered[why as usize], datagrams);
     }
 
-    pub(super) fn end(&self, end: End) {
+    pub(super) fn count_flow_end(&self, end: FlowEndReason) {
         // Release: see `read_into`.
         self.ended[end as usize].fetch_add(1, Ordering::Release);
     }
 
     /// The counters of a backend, made when first asked for.
-    pub(super) fn backend(&self, serial: u64, id: &BackendId) -> Arc<BackendTally> {
+    pub(super) fn backend_counters(
+        &self,
+        serial: u64,
+        id: &BackendId,
+    ) -> Arc<AtomicUdpBackendCounters> {
         let mut backends = lock(&self.backends);
         let made = || {
-            Arc::new(BackendTally {
+            Arc::new(AtomicUdpBackendCounters {
                 id: id.clone(),
                 started: AtomicU64::default(),
-                to_server: Flowing::default(),
-                from_server: Flowing::default(),
+                to_server: AtomicUdpTraffic::default(),
+                from_server: AtomicUdpTraffic::default(),
                 errors: AtomicU64::default(),
             })
         };
@@ -309,7 +313,7 @@ impl Tally {
         // Acquire, with the Release in `end`: whoever sees an end sees its beginning, if it looks
         // for it later; so `flows_active` is never below zero.
         let ended = self.ended.each_ref().map(|end| end.load(Ordering::Acquire));
-        let started = read(&self.started);
+        let started = load_relaxed(&self.started);
         sum.flows_started += started;
         sum.flows_active += started.saturating_sub(ended.iter().sum());
         let [idle, total_time, replied, unreachable, no_backend, evicted, cut] = ended;
@@ -322,33 +326,33 @@ impl Tally {
         ends.evicted += evicted;
         ends.cut += cut;
 
-        let shed = |why: Shed| read(&self.shed[why as usize]);
+        let shed = |why: ShedReason| load_relaxed(&self.shed[why as usize]);
         let sheds = &mut sum.shed;
-        sheds.max_flows += shed(Shed::MaxFlows);
-        sheds.max_flows_per_client += shed(Shed::MaxFlowsPerClient);
-        sheds.no_backend += shed(Shed::NoBackend);
-        sheds.saturated += shed(Shed::Saturated);
-        sheds.scheduler += shed(Shed::Scheduler);
-        sheds.unreachable += shed(Shed::Unreachable);
-        sheds.no_resources += shed(Shed::NoResources);
-        sheds.draining += shed(Shed::Draining);
-        sheds.send_buffer += shed(Shed::SendBuffer);
-        sheds.rejected += shed(Shed::Rejected);
-        sheds.damaged += shed(Shed::Damaged);
+        sheds.max_flows += shed(ShedReason::MaxFlows);
+        sheds.max_flows_per_client += shed(ShedReason::MaxFlowsPerClient);
+        sheds.no_backend += shed(ShedReason::NoBackend);
+        sheds.saturated += shed(ShedReason::Saturated);
+        sheds.scheduler += shed(ShedReason::Scheduler);
+        sheds.unreachable += shed(ShedReason::Unreachable);
+        sheds.no_resources += shed(ShedReason::NoResources);
+        sheds.draining += shed(ShedReason::Draining);
+        sheds.send_buffer += shed(ShedReason::SendBuffer);
+        sheds.rejected += shed(ShedReason::Rejected);
+        sheds.damaged += shed(ShedReason::Damaged);
 
-        let lost = |why: Loss| read(&self.undelivered[why as usize]);
-        sum.undelivered.send_buffer += lost(Loss::SendBuffer);
-        sum.undelivered.rejected += lost(Loss::Rejected);
-        sum.undelivered.damaged += lost(Loss::Damaged);
+        let lost = |why: UndeliveredReason| load_relaxed(&self.undelivered[why as usize]);
+        sum.undelivered.send_buffer += lost(UndeliveredReason::SendBuffer);
+        sum.undelivered.rejected += lost(UndeliveredReason::Rejected);
+        sum.undelivered.damaged += lost(UndeliveredReason::Damaged);
 
         self.from_clients.read_into(&mut sum.from_clients);
         self.to_servers.read_into(&mut sum.to_servers);
         self.from_servers.read_into(&mut sum.from_servers);
         self.to_clients.read_into(&mut sum.to_clients);
-        sum.flows_moved += read(&self.moved);
-        sum.resent += read(&self.resent);
-        sum.server_errors += read(&self.server_errors);
-        sum.failed_receives += read(&self.failed_receives);
+        sum.flows_moved += load_relaxed(&self.moved);
+        sum.resent += load_relaxed(&self.resent);
+        sum.server_errors += load_relaxed(&self.server_errors);
+        sum.failed_receives += load_relaxed(&self.failed_receives);
     }
 
     /// Adds what this worker has counted of each backend to a list of sums.
@@ -359,15 +363,15 @@ impl Tally {
                 sums.push(UdpBackendCounters {
                     id: tally.id.clone(),
                     flows_started: 0,
-                    to_server: Traffic::default(),
-                    from_server: Traffic::default(),
+                    to_server: UdpTraffic::default(),
+                    from_server: UdpTraffic::default(),
                     errors: 0,
                 });
                 sums.len() - 1
             });
             let sum = &mut sums[at];
-            sum.flows_started += read(&tally.started);
-            sum.errors += read(&tally.errors);
+            sum.flows_started += load_relaxed(&tally.started);
+            sum.errors += load_relaxed(&tally.errors);
             tally.to_server.read_into(&mut sum.to_server);
             tally.from_server.read_into(&mut sum.from_server);
         }
@@ -375,10 +379,10 @@ impl Tally {
 }
 
 /// Adds to a counter that orders nothing.
-pub(super) fn add(counter: &AtomicU64, amount: u64) {
+pub(super) fn add_relaxed(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
 }
 
-fn read(counter: &AtomicU64) -> u64 {
+fn load_relaxed(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }

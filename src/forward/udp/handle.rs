@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::counters::Tally;
+use super::counters::UdpWorkerMetrics;
 use super::{UdpBackendCounters, UdpCounters};
-use crate::forward::Connection;
+use crate::forward::ConnectionInfo;
 use crate::forward::clock::now;
 use crate::sync::{Mutex, lock};
 
@@ -19,7 +19,7 @@ use crate::sync::{Mutex, lock};
 #[derive(Clone, Debug)]
 pub struct UdpHandle {
     pub(super) address: SocketAddr,
-    pub(super) control: Arc<Control>,
+    pub(super) control: Arc<UdpControl>,
 }
 
 impl UdpHandle {
@@ -30,7 +30,7 @@ impl UdpHandle {
     /// unknown clients are dropped meanwhile and counted. The last call counts: a second one with
     /// [`Duration::ZERO`] cuts what is left. May come before `run`.
     pub fn shutdown(&self, within: Duration) {
-        self.control.drain(now().checked_add(within), false);
+        self.control.start_drain(now().checked_add(within), false);
     }
 
     /// The sockets once more, for a successor: a second forwarder in this process
@@ -43,7 +43,10 @@ impl UdpHandle {
     /// # Errors
     /// What the system says where it gives no more descriptors.
     pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
-        lock(&self.control.open).iter().map(|socket| socket.as_fd().try_clone_to_owned()).collect()
+        lock(&self.control.listeners)
+            .iter()
+            .map(|socket| socket.as_fd().try_clone_to_owned())
+            .collect()
     }
 
     /// Receives nothing more from clients, whom a successor serves, and gives replies that are under
@@ -52,7 +55,7 @@ impl UdpHandle {
     ///
     /// Otherwise as [`shutdown`](Self::shutdown), which may follow.
     pub fn hand_over(&self, within: Duration) {
-        self.control.drain(now().checked_add(within), true);
+        self.control.start_drain(now().checked_add(within), true);
     }
 
     /// The address the forwarder listens on, with the real port where 0 was asked for.
@@ -65,7 +68,7 @@ impl UdpHandle {
     #[must_use]
     pub fn counters(&self) -> UdpCounters {
         let mut sum = UdpCounters::default();
-        for tally in self.control.tallies().iter() {
+        for tally in self.control.worker_metrics().iter() {
             tally.read_into(&mut sum);
         }
         sum
@@ -77,11 +80,13 @@ impl UdpHandle {
     /// Workers wait only for a few of them to be copied; so those that begin or end meanwhile may be
     /// there or not.
     #[must_use]
-    pub fn flows(&self, most: usize) -> Vec<Connection> {
+    pub fn flows(&self, most: usize) -> Vec<ConnectionInfo> {
         // Whoever begins to serve waits for none of this.
-        let tallies = self.control.tallies().clone();
+        let tallies = self.control.worker_metrics().clone();
         let mut flows = Vec::new();
-        tallies.iter().for_each(|tally| tally.live.read(Some(self.address), most, &mut flows));
+        tallies
+            .iter()
+            .for_each(|tally| tally.live.collect_into(Some(self.address), most, &mut flows));
         flows
     }
 
@@ -91,7 +96,7 @@ impl UdpHandle {
     #[must_use]
     pub fn backends(&self) -> Vec<UdpBackendCounters> {
         let mut sums = Vec::new();
-        for tally in self.control.tallies().iter() {
+        for tally in self.control.worker_metrics().iter() {
             tally.read_backends_into(&mut sums);
         }
         sums.sort_by(|a, b| a.id.cmp(&b.id));
@@ -101,22 +106,22 @@ impl UdpHandle {
 
 /// What handles, the running future and the workers share.
 #[derive(Default)]
-pub(super) struct Control {
+pub(super) struct UdpControl {
     /// The sockets once more while they are served: whoever takes them over needs them open.
-    pub(super) open: Mutex<Vec<UdpSocket>>,
-    state: Mutex<State>,
-    tallies: Mutex<Vec<Arc<Tally>>>,
+    pub(super) listeners: Mutex<Vec<UdpSocket>>,
+    state: Mutex<UdpControlState>,
+    worker_metrics: Mutex<Vec<Arc<UdpWorkerMetrics>>>,
 }
 
 #[derive(Default)]
-struct State {
-    phase: Phase,
+struct UdpControlState {
+    phase: UdpPhase,
     /// What wakes the workers.
-    bells: Vec<Arc<OwnedFd>>,
+    wakeup_fds: Vec<Arc<OwnedFd>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Phase {
+pub(super) enum UdpPhase {
     #[default]
     Serving,
     /// `until` is `None` where the wait is too long to have an end.
@@ -127,43 +132,43 @@ pub(super) enum Phase {
     },
 }
 
-impl Control {
-    pub(super) fn phase(&self) -> Phase {
+impl UdpControl {
+    pub(super) fn phase(&self) -> UdpPhase {
         lock(&self.state).phase
     }
 
-    pub(super) fn drain(&self, until: Option<Instant>, hand_over: bool) {
-        lock(&self.open).clear();
+    pub(super) fn start_drain(&self, until: Option<Instant>, hand_over: bool) {
+        lock(&self.listeners).clear();
         let mut state = lock(&self.state);
         // What has been handed over does not come back.
-        let was = matches!(state.phase, Phase::Draining { handed_over: true, .. });
-        state.phase = Phase::Draining { until, handed_over: hand_over || was };
-        for bell in &state.bells {
-            ring(bell);
+        let was = matches!(state.phase, UdpPhase::Draining { handed_over: true, .. });
+        state.phase = UdpPhase::Draining { until, handed_over: hand_over || was };
+        for bell in &state.wakeup_fds {
+            wake_worker(bell);
         }
     }
 
     /// Enters a worker: what wakes it, and what it counts.
-    pub(super) fn enter(&self, bell: Arc<OwnedFd>, tally: Arc<Tally>) {
-        lock(&self.tallies).push(tally);
+    pub(super) fn register_worker(&self, bell: Arc<OwnedFd>, tally: Arc<UdpWorkerMetrics>) {
+        lock(&self.worker_metrics).push(tally);
         let mut state = lock(&self.state);
-        if matches!(state.phase, Phase::Draining { .. }) {
-            ring(&bell);
+        if matches!(state.phase, UdpPhase::Draining { .. }) {
+            wake_worker(&bell);
         }
-        state.bells.push(bell);
+        state.wakeup_fds.push(bell);
     }
 
-    fn tallies(&self) -> impl std::ops::Deref<Target = Vec<Arc<Tally>>> {
-        lock(&self.tallies)
+    fn worker_metrics(&self) -> impl std::ops::Deref<Target = Vec<Arc<UdpWorkerMetrics>>> {
+        lock(&self.worker_metrics)
     }
 }
 
-fn ring(bell: &OwnedFd) {
+fn wake_worker(bell: &OwnedFd) {
     // A bell that cannot be rung has been rung 2^64 times and not been heard yet.
     let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
 }
 
-impl fmt::Debug for Control {
+impl fmt::Debug for UdpControl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Control").field("phase", &self.phase()).finish_non_exhaustive()
     }

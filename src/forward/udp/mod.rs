@@ -18,16 +18,18 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use self::clients::Clients;
-use self::handle::Control;
-use self::worker::Worker;
+use self::clients::ClientFlowLimit;
+use self::handle::UdpControl;
+use self::worker::UdpWorker;
 use super::clock::now;
-use super::{Drained, ForwardError};
+use super::{DrainReport, ForwardError};
 use crate::balancer::Persistence;
 use crate::sync::lock;
 use crate::{Balancer, Lease};
 
-pub use self::counters::{FlowEnds, Sheds, Traffic, UdpBackendCounters, UdpCounters, Undelivered};
+pub use self::counters::{
+    FlowEndCounters, ShedCounters, UdpBackendCounters, UdpCounters, UdpTraffic, UndeliveredCounters,
+};
 pub use self::handle::UdpHandle;
 
 /// Carries the datagrams that reach one UDP address to the backends a balancer chooses, and their
@@ -110,8 +112,8 @@ pub struct UdpForwarder {
     sockets: Vec<UdpSocket>,
     workers: usize,
     max_flows_per_client: Option<usize>,
-    settings: Settings,
-    control: Arc<Control>,
+    settings: UdpSettings,
+    control: Arc<UdpControl>,
 }
 
 /// Whether runs of datagrams of one size are received and sent as one.
@@ -134,7 +136,7 @@ pub enum Coalesce {
 
 /// What workers go by.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct UdpSettings {
     address: SocketAddr,
     balancer: Balancer<SocketAddr>,
     persistence: Option<Arc<Persistence<SocketAddr>>>,
@@ -155,7 +157,7 @@ impl UdpForwarder {
     /// # Errors
     /// [`ForwardError::Bind`] if the system does not give out the address.
     pub fn bind(address: SocketAddr, balancer: Balancer<SocketAddr>) -> Result<Self, ForwardError> {
-        Self::listen(address, false, balancer)
+        Self::bind_with(address, false, balancer)
     }
 
     /// As [`bind`](Self::bind), on an address that this machine need not have yet (`IP_FREEBIND`): a
@@ -164,19 +166,19 @@ impl UdpForwarder {
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
-    pub fn bind_ahead(
+    pub fn bind_nonlocal(
         address: SocketAddr,
         balancer: Balancer<SocketAddr>,
     ) -> Result<Self, ForwardError> {
-        Self::listen(address, true, balancer)
+        Self::bind_with(address, true, balancer)
     }
 
-    fn listen(
+    fn bind_with(
         address: SocketAddr,
         ahead: bool,
         balancer: Balancer<SocketAddr>,
     ) -> Result<Self, ForwardError> {
-        let socket = socket::listen(address, ahead);
+        let socket = socket::bind_listener(address, ahead);
         let socket = socket.map_err(|source| ForwardError::Bind { address, source })?;
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Ok(Self::new(socket, balancer)?.workers(cores))
@@ -206,14 +208,14 @@ impl UdpForwarder {
         let none = || io::Error::new(io::ErrorKind::InvalidInput, "no socket was given");
         let address = sockets.first().ok_or_else(none).and_then(UdpSocket::local_addr);
         let address = address.map_err(|source| ForwardError::Listener { source })?;
-        let settings = Settings {
+        let settings = UdpSettings {
             address,
             balancer,
             persistence: None,
-            idle_timeout: IDLE_TIMEOUT,
+            idle_timeout: DEFAULT_IDLE_TIMEOUT,
             total_timeout: None,
-            max_flows: MAX_FLOWS,
-            attempts: ATTEMPTS,
+            max_flows: DEFAULT_MAX_FLOWS,
+            attempts: DEFAULT_ATTEMPTS,
             replies: None,
             one_packet: false,
             coalesce: Coalesce::Auto,
@@ -225,7 +227,7 @@ impl UdpForwarder {
     /// How many threads serve the address; 0 counts as 1. The kernel spreads clients over them by a
     /// hash of their address and port.
     pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers.clamp(1, WORKERS_MAX);
+        self.workers = workers.clamp(1, MAX_WORKERS);
         self
     }
 
@@ -313,7 +315,7 @@ impl UdpForwarder {
     ///
     /// # Errors
     /// [`ForwardError::Listener`] if the sockets of the workers cannot be made or watched, or
-    /// [`ForwardError::Worker`] if the threads cannot. Nothing after that.
+    /// [`ForwardError::UdpWorker`] if the threads cannot. Nothing after that.
     ///
     /// # Panics
     /// If a worker did.
@@ -321,19 +323,19 @@ impl UdpForwarder {
     /// # Cancel safety
     /// Dropping the future cuts all flows and closes the sockets, as soon as the workers have heard
     /// of it. Leases end as [`Cancelled`](crate::Outcome::Cancelled), and the counters stay exact.
-    pub async fn run(self) -> Result<Drained, ForwardError> {
+    pub async fn run(self) -> Result<DrainReport, ForwardError> {
         let listener = |source| ForwardError::Listener { source };
         let Self { sockets, workers, max_flows_per_client, settings, control } = self;
         let workers = workers.max(sockets.len());
-        let _guard = CutOnDrop(Arc::clone(&control));
+        let _guard = CutFlowsOnDrop(Arc::clone(&control));
         let settings = Arc::new(settings);
-        let clients = Arc::new(Clients::new(max_flows_per_client));
+        let clients = Arc::new(ClientFlowLimit::new(max_flows_per_client));
         let mut ready = Vec::new();
-        let sockets = socket::siblings(sockets, workers).map_err(listener)?;
+        let sockets = socket::add_reuseport_listeners(sockets, workers).map_err(listener)?;
         let again = sockets.iter().map(UdpSocket::try_clone).collect::<io::Result<Vec<_>>>();
-        *lock(&control.open) = again.map_err(listener)?;
+        *lock(&control.listeners) = again.map_err(listener)?;
         for socket in sockets {
-            let worker = Worker::new(&settings, &control, &clients, (socket, workers));
+            let worker = UdpWorker::new(&settings, &control, &clients, (socket, workers));
             ready.push(worker.map_err(listener)?);
         }
         let mut running = Vec::new();
@@ -348,7 +350,7 @@ impl UdpForwarder {
                 .map_err(|source| ForwardError::Worker { source })?;
             running.push((thread, drained));
         }
-        let mut sum = Drained::default();
+        let mut sum = DrainReport::default();
         for (thread, drained) in running {
             match drained.await {
                 Ok(drained) => {
@@ -367,26 +369,30 @@ impl UdpForwarder {
 }
 
 /// Ends the workers when nobody waits for them any more.
-struct CutOnDrop(Arc<Control>);
+struct CutFlowsOnDrop(Arc<UdpControl>);
 
-impl Drop for CutOnDrop {
+impl Drop for CutFlowsOnDrop {
     fn drop(&mut self) {
-        self.0.drain(Some(now()), false);
+        self.0.start_drain(Some(now()), false);
     }
 }
 
-impl Settings {
+impl UdpSettings {
     /// Whose picks and states count.
-    fn picks(&self) -> &Balancer<SocketAddr> {
+    fn active_balancer(&self) -> &Balancer<SocketAddr> {
         self.persistence.as_ref().map_or(&self.balancer, |it| it.balancer())
     }
 
-    fn idle(&self) -> Duration {
-        if self.one_packet { self.idle_timeout.min(ONE_PACKET_REPLY) } else { self.idle_timeout }
+    fn effective_idle_timeout(&self) -> Duration {
+        if self.one_packet {
+            self.idle_timeout.min(ONE_PACKET_REPLY_TIMEOUT)
+        } else {
+            self.idle_timeout
+        }
     }
 
     /// Where to send. Port 0 means the one that the client asked for.
-    fn target(&self, lease: &Lease<SocketAddr>) -> SocketAddr {
+    fn backend_address(&self, lease: &Lease<SocketAddr>) -> SocketAddr {
         let mut target = *lease.target();
         if target.port() == 0 {
             target.set_port(self.address.port());
@@ -394,7 +400,7 @@ impl Settings {
         target
     }
 
-    fn joins(&self) -> bool {
+    fn may_coalesce(&self) -> bool {
         self.coalesce != Coalesce::Never
     }
 
@@ -402,21 +408,21 @@ impl Settings {
         self.coalesce == Coalesce::Always
     }
 
-    fn coalesces_on_sight(&self) -> bool {
+    fn coalesces_when_detected(&self) -> bool {
         self.coalesce == Coalesce::Auto
     }
 
     /// Tells whether replies are missing that were asked for.
-    fn is_owed(&self, requests: u64, replies: u64) -> bool {
+    fn has_missing_replies(&self, requests: u64, replies: u64) -> bool {
         self.replies.is_some_and(|each| replies < requests.saturating_mul(u64::from(each)))
     }
 }
 
 /// As many as are safe with the descriptors of a service that was given 20 480.
-const MAX_FLOWS: usize = 10_000;
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-const ATTEMPTS: u32 = 3;
-const WORKERS_MAX: usize = 1024;
+const DEFAULT_MAX_FLOWS: usize = 10_000;
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_ATTEMPTS: u32 = 3;
+const MAX_WORKERS: usize = 1024;
 
 /// How long a reply finds its client under one-packet scheduling: what a DNS client waits.
-const ONE_PACKET_REPLY: Duration = Duration::from_secs(5);
+const ONE_PACKET_REPLY_TIMEOUT: Duration = Duration::from_secs(5);

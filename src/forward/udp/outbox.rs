@@ -4,8 +4,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
-use super::socket::is_uncut;
-use crate::sys::mmsg::{Batch, Message, Piece, Received, SEGMENTED_MAX, SEGMENTS_MAX, Sender};
+use super::socket::is_segmentation_error;
+use crate::sys::mmsg::{
+    DatagramBatch, DatagramSender, DatagramSlice, MAX_SEGMENTED_BYTES, MAX_SEGMENTS,
+    OutgoingMessage, ReceivedDatagram,
+};
 
 /// Messages to be sent through one socket, made of what a batch holds.
 ///
@@ -13,61 +16,61 @@ use crate::sys::mmsg::{Batch, Message, Piece, Received, SEGMENTED_MAX, SEGMENTS_
 /// kernel cuts again (`UDP_SEGMENT`): the way through its layers is gone once for all of them.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    messages: Vec<Message>,
-    notes: Vec<Note>,
-    pieces: Vec<Piece>,
-    sender: Sender,
-    tail: Tail,
+    messages: Vec<OutgoingMessage>,
+    metas: Vec<MessageMeta>,
+    pieces: Vec<DatagramSlice>,
+    sender: DatagramSender,
+    last: LastMessage,
     /// For what has to be sent in single datagrams after all.
-    single: Vec<Message>,
-    single_pieces: Vec<Piece>,
+    unsegmented: Vec<OutgoingMessage>,
+    unsegmented_pieces: Vec<DatagramSlice>,
 }
 
 /// What belongs to a message beside what the kernel needs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Note {
+pub(super) struct MessageMeta {
     /// The caller's mark; see [`Outbox::push`].
     pub(super) tag: u64,
     pub(super) datagrams: u64,
     pub(super) bytes: u64,
     /// The kernel would not cut it, and it was sent in single datagrams.
-    pub(super) uncut: bool,
+    pub(super) segmentation_failed: bool,
 }
 
 /// The last message: what it takes for one more datagram to become a part of it.
 #[derive(Debug, Default)]
-struct Tail {
-    size: usize,
-    open: bool,
+struct LastMessage {
+    segment_size: usize,
+    extendable: bool,
 }
 
 /// How a message fared.
 #[derive(Debug)]
-pub(super) enum Fate {
+pub(super) enum MessageResult {
     Sent,
     Failed(io::Error),
 }
 
 /// Whether to go on with the messages behind one that failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Then {
-    Again,
-    Next,
+pub(super) enum SendControl {
+    Retry,
+    Continue,
     Stop,
 }
 
 impl Outbox {
     pub(super) fn clear(&mut self) {
         self.messages.clear();
-        self.notes.clear();
+        self.metas.clear();
         self.pieces.clear();
-        self.tail.open = false;
+        self.last.extendable = false;
     }
 
     /// The one plain datagram that the outbox holds, if it holds no more.
-    pub(super) fn only(&self) -> Option<(Piece, Note)> {
+    pub(super) fn single_datagram(&self) -> Option<(DatagramSlice, MessageMeta)> {
         match (&*self.messages, &*self.pieces) {
-            ([message], [piece]) if message.segment == 0 => Some((*piece, self.notes[0])),
+            ([message], [piece]) if message.segment_size == 0 => Some((*piece, self.metas[0])),
             _ => None,
         }
     }
@@ -79,62 +82,83 @@ impl Outbox {
         &mut self,
         tag: u64,
         (to, from): (Option<SocketAddr>, Option<IpAddr>),
-        (index, received): (usize, &Received),
+        (index, received): (usize, &ReceivedDatagram),
         join: bool,
     ) {
-        let (len, segment) = (received.len, received.segment);
+        let (len, segment) = (received.len, received.segment_size);
         let index = index as u32;
         if segment != 0 && !join {
             let mut offset = 0;
             while offset < len {
                 let part = segment.min(len - offset);
-                let piece = Piece { index, offset: offset as u32, len: part as u32 };
-                self.append(tag, to, from, piece, 1, 0);
+                let piece =
+                    DatagramSlice { datagram: index, offset: offset as u32, len: part as u32 };
+                self.push_message(tag, to, from, piece, 1, 0);
                 offset += part;
             }
-            self.tail.open = false;
+            self.last.extendable = false;
             return;
         }
         let datagrams = if segment == 0 { 1 } else { len.div_ceil(segment) };
         let size = if segment == 0 { len } else { segment };
-        let piece = Piece { index, offset: 0, len: len as u32 };
-        if join && self.tail.open && self.extend(tag, piece, size, datagrams as u64) {
+        let piece = DatagramSlice { datagram: index, offset: 0, len: len as u32 };
+        if join && self.last.extendable && self.try_extend_last(tag, piece, size, datagrams as u64)
+        {
             return;
         }
-        self.append(tag, to, from, piece, datagrams as u64, segment);
+        self.push_message(tag, to, from, piece, datagrams as u64, segment);
         // What ends in a shorter datagram cannot go on.
-        self.tail = Tail { size, open: len != 0 && len.is_multiple_of(size) };
+        self.last =
+            LastMessage { segment_size: size, extendable: len != 0 && len.is_multiple_of(size) };
     }
 
-    fn append(
+    fn push_message(
         &mut self,
         tag: u64,
         to: Option<SocketAddr>,
         from: Option<IpAddr>,
-        piece: Piece,
+        piece: DatagramSlice,
         datagrams: u64,
         segment: usize,
     ) {
-        self.messages.push(Message { to, from, segment, first: self.pieces.len(), count: 1 });
-        self.notes.push(Note { tag, datagrams, bytes: u64::from(piece.len), uncut: false });
+        self.messages.push(OutgoingMessage {
+            to,
+            from,
+            segment_size: segment,
+            first_slice: self.pieces.len(),
+            slice_count: 1,
+        });
+        self.metas.push(MessageMeta {
+            tag,
+            datagrams,
+            bytes: u64::from(piece.len),
+            segmentation_failed: false,
+        });
         self.pieces.push(piece);
     }
 
-    fn extend(&mut self, tag: u64, piece: Piece, size: usize, datagrams: u64) -> bool {
-        let (Some(message), Some(note)) = (self.messages.last_mut(), self.notes.last_mut()) else {
+    fn try_extend_last(
+        &mut self,
+        tag: u64,
+        piece: DatagramSlice,
+        size: usize,
+        datagrams: u64,
+    ) -> bool {
+        let (Some(message), Some(note)) = (self.messages.last_mut(), self.metas.last_mut()) else {
             return false;
         };
         let fits = note.tag == tag
             && piece.len != 0
-            && (size == self.tail.size || (size < self.tail.size && datagrams == 1))
-            && note.datagrams + datagrams <= SEGMENTS_MAX as u64
-            && note.bytes + u64::from(piece.len) <= SEGMENTED_MAX as u64;
+            && (size == self.last.segment_size
+                || (size < self.last.segment_size && datagrams == 1))
+            && note.datagrams + datagrams <= MAX_SEGMENTS as u64
+            && note.bytes + u64::from(piece.len) <= MAX_SEGMENTED_BYTES as u64;
         if fits {
-            message.segment = self.tail.size;
-            message.count += 1;
+            message.segment_size = self.last.segment_size;
+            message.slice_count += 1;
             note.datagrams += datagrams;
             note.bytes += u64::from(piece.len);
-            self.tail.open = (piece.len as usize).is_multiple_of(self.tail.size);
+            self.last.extendable = (piece.len as usize).is_multiple_of(self.last.segment_size);
             self.pieces.push(piece);
         }
         fits
@@ -145,8 +169,8 @@ impl Outbox {
     pub(super) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
-        batch: &Batch,
-        mut told: impl FnMut(&Note, Fate) -> Then,
+        batch: &DatagramBatch,
+        mut told: impl FnMut(&MessageMeta, MessageResult) -> SendControl,
     ) {
         let mut at = 0;
         while at < self.messages.len() {
@@ -154,23 +178,26 @@ impl Outbox {
                 // The kernel sends one at least, or says why not.
                 Ok(0) => return,
                 Ok(sent) => {
-                    for note in &self.notes[at..at + sent] {
-                        told(note, Fate::Sent);
+                    for note in &self.metas[at..at + sent] {
+                        told(note, MessageResult::Sent);
                     }
                     at += sent;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    let cut = self.messages[at].segment != 0 && is_uncut(&error);
-                    let fate =
-                        if cut { self.send_single(socket, at, batch) } else { Fate::Failed(error) };
-                    let sent = matches!(fate, Fate::Sent);
-                    let note = Note { uncut: cut, ..self.notes[at] };
+                    let cut = self.messages[at].segment_size != 0 && is_segmentation_error(&error);
+                    let fate = if cut {
+                        self.send_unsegmented(socket, at, batch)
+                    } else {
+                        MessageResult::Failed(error)
+                    };
+                    let sent = matches!(fate, MessageResult::Sent);
+                    let note = MessageMeta { segmentation_failed: cut, ..self.metas[at] };
                     match told(&note, fate) {
                         _ if sent => at += 1,
-                        Then::Again => {}
-                        Then::Next => at += 1,
-                        Then::Stop => return,
+                        SendControl::Retry => {}
+                        SendControl::Continue => at += 1,
+                        SendControl::Stop => return,
                     }
                 }
             }
@@ -178,30 +205,49 @@ impl Outbox {
     }
 
     /// Sends the datagrams of one message each by itself.
-    fn send_single(&mut self, socket: BorrowedFd<'_>, at: usize, batch: &Batch) -> Fate {
+    fn send_unsegmented(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        at: usize,
+        batch: &DatagramBatch,
+    ) -> MessageResult {
         let message = self.messages[at];
-        self.single.clear();
-        self.single_pieces.clear();
-        for piece in &self.pieces[message.first..message.first + message.count] {
+        self.unsegmented.clear();
+        self.unsegmented_pieces.clear();
+        for piece in &self.pieces[message.first_slice..message.first_slice + message.slice_count] {
             let mut offset = 0;
             while offset < piece.len {
-                let len = (message.segment as u32).min(piece.len - offset);
-                let first = self.single_pieces.len();
-                self.single.push(Message { segment: 0, first, count: 1, ..message });
-                self.single_pieces.push(Piece { offset: piece.offset + offset, len, ..*piece });
+                let len = (message.segment_size as u32).min(piece.len - offset);
+                let first = self.unsegmented_pieces.len();
+                self.unsegmented.push(OutgoingMessage {
+                    segment_size: 0,
+                    first_slice: first,
+                    slice_count: 1,
+                    ..message
+                });
+                self.unsegmented_pieces.push(DatagramSlice {
+                    offset: piece.offset + offset,
+                    len,
+                    ..*piece
+                });
                 offset += len;
             }
         }
         let mut sent = 0;
-        while sent < self.single.len() {
-            match self.sender.send(socket, &self.single[sent..], &self.single_pieces, batch) {
+        while sent < self.unsegmented.len() {
+            match self.sender.send(
+                socket,
+                &self.unsegmented[sent..],
+                &self.unsegmented_pieces,
+                batch,
+            ) {
                 Ok(0) => break,
                 Ok(count) => sent += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Fate::Failed(error),
+                Err(error) => return MessageResult::Failed(error),
             }
         }
-        Fate::Sent
+        MessageResult::Sent
     }
 }
 
@@ -212,11 +258,17 @@ mod tests {
     fn outbox(datagrams: &[(u64, usize, usize)], join: bool) -> Vec<(u64, usize, u64, u64)> {
         let mut outbox = Outbox::default();
         for (index, &(tag, len, segment)) in datagrams.iter().enumerate() {
-            let received = Received { peer: None, local: None, len, segment, truncated: false };
+            let received = ReceivedDatagram {
+                peer: None,
+                local: None,
+                len,
+                segment_size: segment,
+                truncated: false,
+            };
             outbox.push(tag, (None, None), (index, &received), join);
         }
-        let both = outbox.messages.iter().zip(&outbox.notes);
-        both.map(|(m, note)| (note.tag, m.segment, note.datagrams, note.bytes)).collect()
+        let both = outbox.messages.iter().zip(&outbox.metas);
+        both.map(|(m, note)| (note.tag, m.segment_size, note.datagrams, note.bytes)).collect()
     }
 
     #[test]

@@ -10,7 +10,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::forward::ahead::set_freebind;
 
 /// Opens the first listener; `ahead` of the address, which may be none of this machine's.
-pub(super) fn listen(address: SocketAddr, ahead: bool) -> io::Result<UdpSocket> {
+pub(super) fn bind_listener(address: SocketAddr, ahead: bool) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
     if ahead {
         set_freebind(&socket, address)?;
@@ -21,7 +21,10 @@ pub(super) fn listen(address: SocketAddr, ahead: bool) -> io::Result<UdpSocket> 
 
 /// Makes listeners on the address of the first one until there are `count`; the kernel spreads
 /// senders over them by a hash (`SO_REUSEPORT`, `socket(7)`).
-pub(super) fn siblings(mut all: Vec<UdpSocket>, count: usize) -> io::Result<Vec<UdpSocket>> {
+pub(super) fn add_reuseport_listeners(
+    mut all: Vec<UdpSocket>,
+    count: usize,
+) -> io::Result<Vec<UdpSocket>> {
     if count <= all.len() {
         return Ok(all);
     }
@@ -45,7 +48,7 @@ pub(super) fn siblings(mut all: Vec<UdpSocket>, count: usize) -> io::Result<Vec<
 }
 
 /// Opens a socket that talks to one backend only: it hears nobody else, and is told of ICMP errors.
-pub(super) fn open(target: SocketAddr) -> io::Result<OwnedFd> {
+pub(super) fn open_connected(target: SocketAddr) -> io::Result<OwnedFd> {
     let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
@@ -59,7 +62,7 @@ pub(super) fn open(target: SocketAddr) -> io::Result<OwnedFd> {
 }
 
 /// Tells whether an error is this machine's and says nothing about the backend.
-pub(super) fn is_local(error: &io::Error) -> bool {
+pub(super) fn is_local_error(error: &io::Error) -> bool {
     use rustix::io::Errno;
     // `AGAIN` from `connect`: every port for the outgoing side is taken.
     const LOCAL: [Errno; 7] = [
@@ -75,7 +78,7 @@ pub(super) fn is_local(error: &io::Error) -> bool {
 }
 
 /// Tells whether an error on a backend's socket says that the backend cannot be reached.
-pub(super) fn is_unreachable(error: &io::Error) -> bool {
+pub(super) fn is_unreachable_error(error: &io::Error) -> bool {
     use rustix::io::Errno;
     const UNREACHABLE: [Errno; 8] = [
         Errno::CONNREFUSED,
@@ -93,7 +96,7 @@ pub(super) fn is_unreachable(error: &io::Error) -> bool {
 
 /// Tells whether a message was refused because it was to be cut by the kernel: the device cannot,
 /// or a part is longer than the path takes in one piece.
-pub(super) fn is_uncut(error: &io::Error) -> bool {
+pub(super) fn is_segmentation_error(error: &io::Error) -> bool {
     use rustix::io::Errno;
     const UNCUT: [Errno; 4] = [Errno::IO, Errno::INVAL, Errno::MSGSIZE, Errno::OPNOTSUPP];
     Errno::from_io_error(error).is_some_and(|errno| UNCUT.contains(&errno))
@@ -106,10 +109,10 @@ mod tests {
     #[test]
     fn shortages_of_this_machine_are_not_the_backends_fault() {
         for local in [23, 24, 12, 11].map(io::Error::from_raw_os_error) {
-            assert!(is_local(&local) && !is_unreachable(&local), "{local}");
+            assert!(is_local_error(&local) && !is_unreachable_error(&local), "{local}");
         }
         for remote in [111, 113, 101].map(io::Error::from_raw_os_error) {
-            assert!(is_unreachable(&remote) && !is_local(&remote), "{remote}");
+            assert!(is_unreachable_error(&remote) && !is_local_error(&remote), "{remote}");
         }
     }
 
@@ -117,7 +120,7 @@ mod tests {
     fn an_address_in_use_is_refused_though_siblings_share_it() {
         let first = UdpSocket::bind("127.0.0.1:0").expect("loopback");
         let address = first.local_addr().expect("bound");
-        let all = siblings(vec![first], 3).expect("loopback");
+        let all = add_reuseport_listeners(vec![first], 3).expect("loopback");
         assert!(all.iter().all(|it| it.local_addr().expect("bound") == address));
         UdpSocket::bind(address).expect_err("in use");
     }

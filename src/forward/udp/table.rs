@@ -34,67 +34,67 @@ impl FlowId {
 
 /// Which of the two bounds a flow ran into.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Expiry {
+pub(super) enum FlowExpiry {
     Idle,
     Total,
 }
 
 /// The table is full, and nobody gives way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Full;
+pub(super) struct FlowTableFull;
 
 /// Flows by key, and in the order in which they were used.
 #[derive(Debug)]
 pub(super) struct FlowTable<K, V> {
     capacity: usize,
-    idle: Duration,
-    total: Option<Duration>,
-    slots: Vec<Slot<K, V>>,
+    idle_timeout: Duration,
+    total_timeout: Option<Duration>,
+    slots: Vec<FlowSlot<K, V>>,
     index: HashMap<K, u32>,
-    vacant: u32,
+    free_head: u32,
     /// By the time of the last use: those never answered, and those answered.
-    idlest: [List; 2],
+    by_last_use: [FlowList; 2],
     /// By the time of their beginning; kept only where there is a total timeout.
-    oldest: List,
+    by_start: FlowList,
     /// The latest time that was named; the lists rest on its never going back.
-    latest: Option<Instant>,
+    latest_now: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Slot<K, V> {
+struct FlowSlot<K, V> {
     generation: u32,
     /// In the list of its state, or of vacant slots (`next` alone).
-    used: Link,
-    born: Link,
-    flow: Option<Entry<K, V>>,
+    use_link: FlowListLink,
+    start_link: FlowListLink,
+    flow: Option<FlowEntry<K, V>>,
 }
 
 #[derive(Debug)]
-struct Entry<K, V> {
+struct FlowEntry<K, V> {
     key: K,
     value: V,
-    born: Instant,
-    used: Instant,
+    started_at: Instant,
+    last_used: Instant,
     answered: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Link {
+struct FlowListLink {
     previous: u32,
     next: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct List {
+struct FlowList {
     head: u32,
     tail: u32,
 }
 
 /// No slot.
-const NONE: u32 = u32::MAX;
+const NO_SLOT: u32 = u32::MAX;
 
 /// Keeps [`FlowId::to_u64`] below 2^63.
-const GENERATIONS: u32 = 1 << 31;
+const GENERATION_COUNT: u32 = 1 << 31;
 
 impl<K: Clone + Eq + Hash, V> FlowTable<K, V> {
     /// A table for at most `capacity` flows (at least 1, at most 2^24). A flow ends when nothing
@@ -102,14 +102,14 @@ impl<K: Clone + Eq + Hash, V> FlowTable<K, V> {
     pub(super) fn new(capacity: usize, idle: Duration, total: Option<Duration>) -> Self {
         Self {
             capacity: capacity.clamp(1, 1 << 24),
-            idle,
-            total,
+            idle_timeout: idle,
+            total_timeout: total,
             slots: Vec::new(),
             index: HashMap::new(),
-            vacant: NONE,
-            idlest: [List::EMPTY; 2],
-            oldest: List::EMPTY,
-            latest: None,
+            free_head: NO_SLOT,
+            by_last_use: [FlowList::EMPTY; 2],
+            by_start: FlowList::EMPTY,
+            latest_now: None,
         }
     }
 
@@ -135,8 +135,8 @@ impl<K: Clone + Eq + Hash, V> FlowTable<K, V> {
     }
 
     /// When the flow began.
-    pub(super) fn born(&self, id: FlowId) -> Option<Instant> {
-        self.entry(id).map(|entry| entry.born)
+    pub(super) fn started_at(&self, id: FlowId) -> Option<Instant> {
+        self.entry(id).map(|entry| entry.started_at)
     }
 
     /// All flows, in no order that means anything.
@@ -150,14 +150,14 @@ impl<K: Clone + Eq + Hash, V> FlowTable<K, V> {
     /// Sees to it that one more flow fits, and returns the one that had to give way for it.
     ///
     /// # Errors
-    /// [`Full`] if nobody gives way.
-    pub(super) fn make_room(&mut self) -> Result<Option<(K, V)>, Full> {
+    /// [`FlowTableFull`] if nobody gives way.
+    pub(super) fn evict_if_full(&mut self) -> Result<Option<(K, V)>, FlowTableFull> {
         if self.len() < self.capacity {
             return Ok(None);
         }
-        match self.idlest[0].head {
-            NONE => Err(Full),
-            index => Ok(self.take(index)),
+        match self.by_last_use[0].head {
+            NO_SLOT => Err(FlowTableFull),
+            index => Ok(self.vacate_slot(index)),
         }
     }
 
@@ -166,55 +166,56 @@ impl<K: Clone + Eq + Hash, V> FlowTable<K, V> {
         if self.len() >= self.capacity || self.index.contains_key(&key) {
             return Err(value);
         }
-        let now = self.later(now);
-        let index = match self.vacant {
-            NONE => {
-                self.slots.push(Slot {
+        let now = self.advance_clock(now);
+        let index = match self.free_head {
+            NO_SLOT => {
+                self.slots.push(FlowSlot {
                     generation: 0,
-                    used: Link::NONE,
-                    born: Link::NONE,
+                    use_link: FlowListLink::NONE,
+                    start_link: FlowListLink::NONE,
                     flow: None,
                 });
                 (self.slots.len() - 1) as u32
             }
             index => {
-                self.vacant = self.slots[index as usize].used.next;
+                self.free_head = self.slots[index as usize].use_link.next;
                 index
             }
         };
         self.index.insert(key.clone(), index);
         let slot = &mut self.slots[index as usize];
-        slot.flow = Some(Entry { key, value, born: now, used: now, answered: false });
+        slot.flow =
+            Some(FlowEntry { key, value, started_at: now, last_used: now, answered: false });
         let id = FlowId { index, generation: slot.generation };
-        self.idlest[0].push(&mut self.slots, index, |slot| &mut slot.used);
-        if self.total.is_some() {
-            self.oldest.push(&mut self.slots, index, |slot| &mut slot.born);
+        self.by_last_use[0].push(&mut self.slots, index, |slot| &mut slot.use_link);
+        if self.total_timeout.is_some() {
+            self.by_start.push(&mut self.slots, index, |slot| &mut slot.start_link);
         }
         Ok(id)
     }
 
     /// The flow was used: its idle time begins anew.
     pub(super) fn touch(&mut self, id: FlowId, now: Instant) {
-        let now = self.later(now);
+        let now = self.advance_clock(now);
         let Some(entry) = self.entry_mut(id) else { return };
-        entry.used = now;
+        entry.last_used = now;
         let list = usize::from(entry.answered);
-        if self.idlest[list].tail != id.index {
-            self.idlest[list].remove(&mut self.slots, id.index, |slot| &mut slot.used);
-            self.idlest[list].push(&mut self.slots, id.index, |slot| &mut slot.used);
+        if self.by_last_use[list].tail != id.index {
+            self.by_last_use[list].remove(&mut self.slots, id.index, |slot| &mut slot.use_link);
+            self.by_last_use[list].push(&mut self.slots, id.index, |slot| &mut slot.use_link);
         }
     }
 
     /// The flow was used in the other direction; tells whether that was the first time.
-    pub(super) fn answer(&mut self, id: FlowId, now: Instant) -> bool {
+    pub(super) fn mark_answered(&mut self, id: FlowId, now: Instant) -> bool {
         match self.entry_mut(id) {
             Some(entry) if !entry.answered => {
                 entry.answered = true;
-                let now = self.later(now);
-                self.idlest[0].remove(&mut self.slots, id.index, |slot| &mut slot.used);
-                self.idlest[1].push(&mut self.slots, id.index, |slot| &mut slot.used);
+                let now = self.advance_clock(now);
+                self.by_last_use[0].remove(&mut self.slots, id.index, |slot| &mut slot.use_link);
+                self.by_last_use[1].push(&mut self.slots, id.index, |slot| &mut slot.use_link);
                 if let Some(entry) = self.entry_mut(id) {
-                    entry.used = now;
+                    entry.last_used = now;
                 }
                 true
             }
@@ -229,86 +230,86 @@ impl<K: Clone + Eq + Hash, V> FlowTable<K, V> {
     /// Ends a flow.
     pub(super) fn remove(&mut self, id: FlowId) -> Option<(K, V)> {
         self.entry(id)?;
-        self.take(id.index)
+        self.vacate_slot(id.index)
     }
 
     /// A flow that has run out, if there is one. It is for the caller to [remove](Self::remove) it.
-    pub(super) fn expired(&self, now: Instant) -> Option<(FlowId, Expiry)> {
-        let now = self.latest.map_or(now, |latest| latest.max(now));
-        let ((at, expiry), index) = self.first_to_expire()?;
+    pub(super) fn next_expired(&self, now: Instant) -> Option<(FlowId, FlowExpiry)> {
+        let now = self.latest_now.map_or(now, |latest| latest.max(now));
+        let ((at, expiry), index) = self.next_expiry()?;
         let generation = self.slots[index as usize].generation;
         (at <= now).then_some((FlowId { index, generation }, expiry))
     }
 
     /// When the next flow runs out, if no one uses it before.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.first_to_expire().map(|((at, _), _)| at)
+        self.next_expiry().map(|((at, _), _)| at)
     }
 
-    fn first_to_expire(&self) -> Option<((Instant, Expiry), u32)> {
+    fn next_expiry(&self) -> Option<((Instant, FlowExpiry), u32)> {
         let entry = |index: u32| self.slots.get(index as usize)?.flow.as_ref();
-        let idle = |list: List| {
-            let at = entry(list.head)?.used.checked_add(self.idle)?;
-            Some(((at, Expiry::Idle), list.head))
+        let idle = |list: FlowList| {
+            let at = entry(list.head)?.last_used.checked_add(self.idle_timeout)?;
+            Some(((at, FlowExpiry::Idle), list.head))
         };
-        let total = |list: List| {
-            let at = entry(list.head)?.born.checked_add(self.total?)?;
-            Some(((at, Expiry::Total), list.head))
+        let total = |list: FlowList| {
+            let at = entry(list.head)?.started_at.checked_add(self.total_timeout?)?;
+            Some(((at, FlowExpiry::Total), list.head))
         };
-        [idle(self.idlest[0]), idle(self.idlest[1]), total(self.oldest)]
+        [idle(self.by_last_use[0]), idle(self.by_last_use[1]), total(self.by_start)]
             .into_iter()
             .flatten()
             .min_by_key(|((at, _), _)| *at)
     }
 
-    fn later(&mut self, now: Instant) -> Instant {
-        let latest = self.latest.map_or(now, |latest| latest.max(now));
-        self.latest = Some(latest);
+    fn advance_clock(&mut self, now: Instant) -> Instant {
+        let latest = self.latest_now.map_or(now, |latest| latest.max(now));
+        self.latest_now = Some(latest);
         latest
     }
 
-    fn entry(&self, id: FlowId) -> Option<&Entry<K, V>> {
+    fn entry(&self, id: FlowId) -> Option<&FlowEntry<K, V>> {
         let slot = self.slots.get(id.index as usize)?;
         slot.flow.as_ref().filter(|_| slot.generation == id.generation)
     }
 
-    fn entry_mut(&mut self, id: FlowId) -> Option<&mut Entry<K, V>> {
+    fn entry_mut(&mut self, id: FlowId) -> Option<&mut FlowEntry<K, V>> {
         let slot = self.slots.get_mut(id.index as usize)?;
         slot.flow.as_mut().filter(|_| slot.generation == id.generation)
     }
 
-    fn take(&mut self, index: u32) -> Option<(K, V)> {
+    fn vacate_slot(&mut self, index: u32) -> Option<(K, V)> {
         let slot = &mut self.slots[index as usize];
         let entry = slot.flow.take()?;
-        slot.generation = (slot.generation + 1) % GENERATIONS;
-        self.idlest[usize::from(entry.answered)]
-            .remove(&mut self.slots, index, |slot| &mut slot.used);
-        if self.total.is_some() {
-            self.oldest.remove(&mut self.slots, index, |slot| &mut slot.born);
+        slot.generation = (slot.generation + 1) % GENERATION_COUNT;
+        self.by_last_use[usize::from(entry.answered)]
+            .remove(&mut self.slots, index, |slot| &mut slot.use_link);
+        if self.total_timeout.is_some() {
+            self.by_start.remove(&mut self.slots, index, |slot| &mut slot.start_link);
         }
-        self.slots[index as usize].used.next = self.vacant;
-        self.vacant = index;
+        self.slots[index as usize].use_link.next = self.free_head;
+        self.free_head = index;
         self.index.remove(&entry.key);
         Some((entry.key, entry.value))
     }
 }
 
-impl Link {
-    const NONE: Self = Self { previous: NONE, next: NONE };
+impl FlowListLink {
+    const NONE: Self = Self { previous: NO_SLOT, next: NO_SLOT };
 }
 
-impl List {
-    const EMPTY: Self = Self { head: NONE, tail: NONE };
+impl FlowList {
+    const EMPTY: Self = Self { head: NO_SLOT, tail: NO_SLOT };
 
     fn push<K, V>(
         &mut self,
-        slots: &mut [Slot<K, V>],
+        slots: &mut [FlowSlot<K, V>],
         index: u32,
-        link: impl Fn(&mut Slot<K, V>) -> &mut Link,
+        link: impl Fn(&mut FlowSlot<K, V>) -> &mut FlowListLink,
     ) {
-        *link(&mut slots[index as usize]) = Link { previous: self.tail, next: NONE };
+        *link(&mut slots[index as usize]) = FlowListLink { previous: self.tail, next: NO_SLOT };
         match self.tail {
-            NONE => self.head = index,
+            NO_SLOT => self.head = index,
             tail => link(&mut slots[tail as usize]).next = index,
         }
         self.tail = index;
@@ -316,18 +317,18 @@ impl List {
 
     fn remove<K, V>(
         &mut self,
-        slots: &mut [Slot<K, V>],
+        slots: &mut [FlowSlot<K, V>],
         index: u32,
-        link: impl Fn(&mut Slot<K, V>) -> &mut Link,
+        link: impl Fn(&mut FlowSlot<K, V>) -> &mut FlowListLink,
     ) {
-        let Link { previous, next } =
-            std::mem::replace(link(&mut slots[index as usize]), Link::NONE);
+        let FlowListLink { previous, next } =
+            std::mem::replace(link(&mut slots[index as usize]), FlowListLink::NONE);
         match previous {
-            NONE => self.head = next,
+            NO_SLOT => self.head = next,
             previous => link(&mut slots[previous as usize]).next = next,
         }
         match next {
-            NONE => self.tail = previous,
+            NO_SLOT => self.tail = previous,
             next => link(&mut slots[next as usize]).previous = previous,
         }
     }

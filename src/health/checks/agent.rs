@@ -1,8 +1,8 @@
 //! What does an agent beside the server say of it?
 
-use super::conversation::{Conversation, not_understood, said};
-use crate::backend::{Admin, Advice, WeightAdvice};
-use crate::health::{Check, Failure, FailureKind, Probe, Report};
+use super::conversation::{CheckStream, escape_message, protocol_failure};
+use crate::backend::{AgentOverride, AgentWeight, BackendAdminState};
+use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
 /// Asks an agent that answers with HAProxy's agent line, and does what it says.
 ///
@@ -19,7 +19,7 @@ use crate::health::{Check, Failure, FailureKind, Probe, Report};
 /// | `ready` | the end of `drain` and `maint` |
 ///
 /// Other words are passed over, as in HAProxy; a line without any of these is a
-/// [`Mismatch`](FailureKind::Mismatch). A line without `up` or `down` says nothing of health, and
+/// [`Mismatch`](CheckFailureKind::Mismatch). A line without `up` or `down` says nothing of health, and
 /// that it was said counts as up. What is said of weight, connections and state holds until
 /// something else is said of it; the operator's word stands above it.
 ///
@@ -53,22 +53,23 @@ impl AgentCheck {
 }
 
 impl Check for AgentCheck {
-    async fn check(&self, probe: &Probe) -> Result<Report, Failure> {
-        let mut talk = Conversation::open(probe).await?;
+    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
+        let mut talk = CheckStream::connect(probe).await?;
         if !self.send.is_empty() {
             talk.send("sending", &self.send).await?;
         }
-        let line = talk.last_line("waiting for the agent's line").await?;
+        let line = talk.read_last_line("waiting for the agent's line").await?;
         talk.close().await;
-        let Some(word) = Word::of(&line) else {
-            return Err(not_understood("no word of an agent", &line));
+        let Some(word) = AgentReply::parse(&line) else {
+            return Err(protocol_failure("no word of an agent", &line));
         };
         match word.health {
             Some(false) => {
-                let reason = format!("the agent says {}", said(line.trim_ascii()));
-                Err(Failure::new(FailureKind::Mismatch, reason).with_advice(word.advice))
+                let reason = format!("the agent says {}", escape_message(line.trim_ascii()));
+                Err(CheckFailure::new(CheckFailureKind::Mismatch, reason)
+                    .with_agent_override(word.advice))
             }
-            _ => Ok(Report::up().with_advice(word.advice)),
+            _ => Ok(CheckReport::up().with_agent_override(word.advice)),
         }
     }
 
@@ -79,40 +80,40 @@ impl Check for AgentCheck {
 
 /// What a line says.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Word {
+pub(super) struct AgentReply {
     health: Option<bool>,
-    advice: Advice,
+    advice: AgentOverride,
 }
 
 /// HAProxy's bound: the largest weight, 256, of the smallest, 1.
-const PERCENT_MAX: u32 = 25_600;
+const MAX_WEIGHT_PERCENT: u32 = 25_600;
 
-impl Word {
+impl AgentReply {
     /// Reads a line; `None` if it has no word that is known.
-    pub(super) fn of(line: &[u8]) -> Option<Self> {
+    pub(super) fn parse(line: &[u8]) -> Option<Self> {
         // What is behind it is for people.
         let line = line.split(|byte| *byte == b'#').next()?;
         let words = line.split(|byte| b" \t\r,".contains(byte)).filter(|word| !word.is_empty());
         let (mut all, mut known) = (Self::default(), false);
         for word in words {
-            known |= all.take(word);
+            known |= all.apply_word(word);
         }
         known.then_some(all)
     }
 
     /// Takes one word; `false` if it is not known.
-    fn take(&mut self, word: &[u8]) -> bool {
+    fn apply_word(&mut self, word: &[u8]) -> bool {
         let advice = &mut self.advice;
         let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u32>().ok();
         match word {
             b"up" => self.health = Some(true),
             b"down" | b"fail" | b"failed" | b"stopped" => self.health = Some(false),
-            b"drain" => advice.admin = Some(Admin::Draining),
-            b"maint" => advice.admin = Some(Admin::Disabled),
-            b"ready" => advice.admin = Some(Admin::Enabled),
+            b"drain" => advice.admin = Some(BackendAdminState::Draining),
+            b"maint" => advice.admin = Some(BackendAdminState::Disabled),
+            b"ready" => advice.admin = Some(BackendAdminState::Enabled),
             _ => {
                 if let Some(percent) = word.strip_suffix(b"%").and_then(number) {
-                    advice.weight = Some(WeightAdvice::Percent(percent.min(PERCENT_MAX)));
+                    advice.weight = Some(AgentWeight::Percent(percent.min(MAX_WEIGHT_PERCENT)));
                 } else if let Some(most) = word.strip_prefix(b"maxconn:").and_then(number) {
                     advice.max_connections = Some(most);
                 } else {
@@ -130,28 +131,35 @@ mod tests {
 
     use super::*;
 
-    fn word(line: &str) -> Option<(Option<bool>, Advice)> {
-        Word::of(line.as_bytes()).map(|word| (word.health, word.advice))
+    fn word(line: &str) -> Option<(Option<bool>, AgentOverride)> {
+        AgentReply::parse(line.as_bytes()).map(|word| (word.health, word.advice))
     }
 
     #[test]
     fn the_words_of_haproxys_manual() {
-        let advice = |weight, max_connections, admin| Advice { weight, max_connections, admin };
-        let percent = |it| Some(WeightAdvice::Percent(it));
-        let none = Advice::default();
+        let advice =
+            |weight, max_connections, admin| AgentOverride { weight, max_connections, admin };
+        let percent = |it| Some(AgentWeight::Percent(it));
+        let none = AgentOverride::default();
         assert_eq!(
             word("up 75% maxconn:30 drain"),
-            Some((Some(true), advice(percent(75), Some(30), Some(Admin::Draining))))
+            Some((Some(true), advice(percent(75), Some(30), Some(BackendAdminState::Draining))))
         );
         assert_eq!(
             word("75%,ready"),
-            Some((None, advice(percent(75), None, Some(Admin::Enabled))))
+            Some((None, advice(percent(75), None, Some(BackendAdminState::Enabled))))
         );
-        assert_eq!(word("maint # 100%"), Some((None, advice(None, None, Some(Admin::Disabled)))));
+        assert_eq!(
+            word("maint # 100%"),
+            Some((None, advice(None, None, Some(BackendAdminState::Disabled))))
+        );
         assert_eq!(word("down#out of disk"), Some((Some(false), none)));
         assert_eq!(word("\tstopped\r"), Some((Some(false), none)));
         assert_eq!(word("up so far"), Some((Some(true), none)), "others are passed over");
-        assert_eq!(word("99999999%"), Some((None, advice(percent(PERCENT_MAX), None, None))));
+        assert_eq!(
+            word("99999999%"),
+            Some((None, advice(percent(MAX_WEIGHT_PERCENT), None, None)))
+        );
         for nothing in ["", "  ", "# up", "UP", "%", "-1%", "maxconn:", "75 %", "9999999999%"] {
             assert_eq!(word(nothing), None, "{nothing:?}");
         }
@@ -160,7 +168,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_line_panics(line in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Word::of(&line);
+            let _ = AgentReply::parse(&line);
         }
     }
 }

@@ -9,9 +9,9 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use tokio::task::spawn_blocking;
 
-use self::group::Group;
-use crate::backend::{Advice, WeightAdvice};
-use crate::health::{Check, Failure, FailureKind, Probe, Report};
+use self::group::ProcessGroup;
+use crate::backend::{AgentOverride, AgentWeight};
+use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
 /// Runs a program and reads its exit code as keepalived's `MISC_CHECK` does.
 ///
@@ -37,7 +37,7 @@ use crate::health::{Check, Failure, FailureKind, Probe, Report};
 ///
 /// [`env`](Self::env) adds others. A source address of the check is not passed on.
 ///
-/// A program that cannot be started fails as [`Local`](FailureKind::Local) and counts against
+/// A program that cannot be started fails as [`Local`](CheckFailureKind::Local) and counts against
 /// nobody.
 ///
 /// # How it ends
@@ -98,7 +98,7 @@ impl CommandCheck {
         Self { dynamic: true, ..self }
     }
 
-    fn command(&self, probe: &Probe) -> Command {
+    fn build_command(&self, probe: &CheckContext) -> Command {
         let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
@@ -113,17 +113,19 @@ impl CommandCheck {
         command
     }
 
-    fn judge(&self, status: ExitStatus, said: &str) -> Result<Report, Failure> {
-        let exactly = |weight| Advice { weight: Some(weight), ..Advice::default() };
+    fn judge(&self, status: ExitStatus, said: &str) -> Result<CheckReport, CheckFailure> {
+        let exactly = |weight| AgentOverride { weight: Some(weight), ..AgentOverride::default() };
         let what = match (status.code(), self.dynamic) {
-            (Some(0), false) => return Ok(Report::up()),
+            (Some(0), false) => return Ok(CheckReport::up()),
             // Said aloud, so that it takes back what a run before has said.
             (Some(0), true) => {
-                return Ok(Report::up().with_advice(exactly(WeightAdvice::Percent(100))));
+                return Ok(
+                    CheckReport::up().with_agent_override(exactly(AgentWeight::Percent(100)))
+                );
             }
             (Some(code @ 2..=255), true) => {
-                let weight = WeightAdvice::Exactly(code.unsigned_abs() - 2);
-                return Ok(Report::up().with_advice(exactly(weight)));
+                let weight = AgentWeight::Exactly(code.unsigned_abs() - 2);
+                return Ok(CheckReport::up().with_agent_override(exactly(weight)));
             }
             (Some(code), _) => format!("exit code {code}"),
             (None, _) => match status.signal() {
@@ -132,24 +134,24 @@ impl CommandCheck {
             },
         };
         let reason = if said.is_empty() { what } else { format!("{what}: {said}") };
-        Err(Failure::new(FailureKind::Mismatch, reason))
+        Err(CheckFailure::new(CheckFailureKind::Mismatch, reason))
     }
 }
 
 impl Check for CommandCheck {
-    async fn check(&self, probe: &Probe) -> Result<Report, Failure> {
+    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
         let local = |doing: &str, error| {
-            Failure::local(&format!("{doing} {}", self.program.display()), &error)
+            CheckFailure::local(&format!("{doing} {}", self.program.display()), &error)
         };
-        probe.stage("starting the program");
-        let mut command = self.command(probe);
+        probe.set_stage("starting the program");
+        let mut command = self.build_command(probe);
         // A start takes until the program's file is read. Its result has a thing that kills on
         // drop, so a check that is dropped meanwhile leaves nothing behind either.
-        let started = spawn_blocking(move || Group::start(&mut command));
+        let started = spawn_blocking(move || ProcessGroup::spawn(&mut command));
         let started = started.await.map_err(std::io::Error::other).flatten();
         let group = started.map_err(|error| local("starting", error))?;
-        probe.stage("waiting for the program to end");
-        let (status, said) = group.end().await.map_err(|error| local("waiting for", error))?;
+        probe.set_stage("waiting for the program to end");
+        let (status, said) = group.wait().await.map_err(|error| local("waiting for", error))?;
         self.judge(status, &said)
     }
 

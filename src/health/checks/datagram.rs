@@ -10,14 +10,14 @@ use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use crate::health::{Failure, FailureKind};
+use crate::health::{CheckFailure, CheckFailureKind};
 
 /// Has every ICMP error reported that is about a datagram of this socket (`IP_RECVERR`).
 ///
 /// Without it Linux reports only what RFC 1122 (section 4.2.3.9) calls hard errors, such as port
 /// unreachable, and keeps for itself that no router knows a way or that the host does not answer
 /// ARP. Where it cannot be set, those end in a timeout.
-pub(super) fn hear_errors(socket: impl AsFd, address: SocketAddr) {
+pub(super) fn enable_icmp_errors(socket: impl AsFd, address: SocketAddr) {
     #[cfg(target_os = "linux")]
     {
         use nix::sys::socket::{setsockopt, sockopt};
@@ -45,21 +45,22 @@ pub(super) async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result
 }
 
 /// What the network said instead of an answer.
-pub(super) fn heard_failure(doing: &str, error: &io::Error) -> Failure {
+pub(super) fn receive_failure(doing: &str, error: &io::Error) -> CheckFailure {
     match error.kind() {
         // ICMPv6 "administratively prohibited" comes as EACCES: a firewall's word, not this
         // machine's lack.
-        ErrorKind::PermissionDenied => {
-            Failure::new(FailureKind::Unreachable, format!("{doing}: administratively prohibited"))
-        }
-        _ => Failure::io(doing, error),
+        ErrorKind::PermissionDenied => CheckFailure::new(
+            CheckFailureKind::Unreachable,
+            format!("{doing}: administratively prohibited"),
+        ),
+        _ => CheckFailure::io(doing, error),
     }
 }
 
 /// Why a datagram could not be sent.
-pub(super) fn sent_failure(doing: &str, error: &io::Error) -> Failure {
+pub(super) fn send_failure(doing: &str, error: &io::Error) -> CheckFailure {
     match Errno::from_io_error(error) {
-        Some(Errno::MSGSIZE | Errno::NOBUFS) => Failure::local(doing, error),
-        _ => Failure::io(doing, error),
+        Some(Errno::MSGSIZE | Errno::NOBUFS) => CheckFailure::local(doing, error),
+        _ => CheckFailure::io(doing, error),
     }
 }

@@ -8,13 +8,13 @@ use std::net::IpAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub use self::error::DnsCheckError;
-use self::message::{Question, Wrong};
-use super::datagram::{hear_errors, heard_failure, receive, sent_failure};
-use crate::health::{Check, Failure, FailureKind, Probe, Report};
+use self::message::{DnsAnswerError, DnsCheckQuery};
+use super::datagram::{enable_icmp_errors, receive, receive_failure, send_failure};
+use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
 /// The longest answer taken by UDP. None may be longer than 512 bytes, because the question allows
 /// no more (RFC 1035, section 4.2.1); some are.
-const LONGEST_UDP: usize = 4096;
+const MAX_UDP_ANSWER_LEN: usize = 4096;
 
 /// Up if a name server answers a question without error, and with the records expected, if any.
 ///
@@ -24,9 +24,9 @@ const LONGEST_UDP: usize = 4096;
 /// the check's timeout. Nothing is sent twice: a lost datagram is one failure, and how many of those
 /// it takes is what `fall` is for.
 ///
-/// | the answer | [`FailureKind`] |
+/// | the answer | [`CheckFailureKind`] |
 /// |---|---|
-/// | has another [code](Self::accepting) | `Mismatch` |
+/// | has another [code](Self::accept_codes) | `Mismatch` |
 /// | lacks an expected record | `Mismatch` |
 /// | is no DNS message, or truncated over TCP, too | `Protocol` |
 /// | is an ICMP error, or the TCP connection's end | as it says |
@@ -39,15 +39,15 @@ const LONGEST_UDP: usize = 4096;
 /// use lvs::health::DnsCheck;
 ///
 /// let resolver = DnsCheck::new();
-/// let own = DnsCheck::asking("www.example.com", "A")?.expecting_address("192.0.2.7".parse()?);
-/// let mail = DnsCheck::asking("example.com", "MX")?.expecting_record("10 mx.example.com.")?;
+/// let own = DnsCheck::asking("www.example.com", "A")?.expect_address("192.0.2.7".parse()?);
+/// let mail = DnsCheck::asking("example.com", "MX")?.expect_record("10 mx.example.com.")?;
 /// # let _ = (resolver, own, mail);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct DnsCheck {
-    question: Question,
+    query: DnsCheckQuery,
 }
 
 impl Default for DnsCheck {
@@ -59,7 +59,7 @@ impl Default for DnsCheck {
 impl DnsCheck {
     /// Asks for the SOA record of the root.
     pub fn new() -> Self {
-        Self { question: Question::root() }
+        Self { query: DnsCheckQuery::root_soa() }
     }
 
     /// Asks for the records of a name, which is taken from the root whether or not it ends in a dot,
@@ -67,22 +67,22 @@ impl DnsCheck {
     ///
     /// # Errors
     /// [`DnsCheckError`] names what is no name or no type.
-    pub fn asking(name: &str, record_type: &str) -> Result<Self, DnsCheckError> {
-        Ok(Self { question: Question::new(name, record_type)? })
+    pub fn query(name: &str, record_type: &str) -> Result<Self, DnsCheckError> {
+        Ok(Self { query: DnsCheckQuery::new(name, record_type)? })
     }
 
     /// The response codes that are up. Default: 0 (NOERROR) alone.
     ///
     /// A server may be up that knows no such name: 3 (NXDOMAIN).
-    pub fn accepting(mut self, codes: impl IntoIterator<Item = u16>) -> Self {
-        self.question.accept(codes.into_iter().collect());
+    pub fn accept_codes(mut self, codes: impl IntoIterator<Item = u16>) -> Self {
+        self.query.set_codes(codes.into_iter().collect());
         self
     }
 
     /// Requires an A or AAAA record with this address among the answers, beside what was required
     /// before. Default: none.
-    pub fn expecting_address(mut self, address: IpAddr) -> Self {
-        self.question.expect_address(address);
+    pub fn expect_address(mut self, address: IpAddr) -> Self {
+        self.query.expect_address(address);
         self
     }
 
@@ -91,59 +91,67 @@ impl DnsCheck {
     ///
     /// # Errors
     /// [`DnsCheckError`] says what is wrong with the data.
-    pub fn expecting_record(mut self, data: &str) -> Result<Self, DnsCheckError> {
-        self.question.expect_record(data)?;
+    pub fn expect_record(mut self, data: &str) -> Result<Self, DnsCheckError> {
+        self.query.expect_record(data)?;
         Ok(self)
     }
 
     /// Asks over TCP.
-    async fn ask_again(&self, probe: &Probe, id: u16, request: &[u8]) -> Result<Report, Failure> {
+    async fn query_over_tcp(
+        &self,
+        probe: &CheckContext,
+        id: u16,
+        request: &[u8],
+    ) -> Result<CheckReport, CheckFailure> {
         let mut stream = probe.connect().await?;
-        probe.stage("sending the question over TCP");
+        probe.set_stage("sending the question over TCP");
         let failed = |error| probe.io_failure(&error);
         let len = u16::try_from(request.len()).unwrap_or(u16::MAX);
         let framed = [&len.to_be_bytes(), request].concat();
         stream.write_all(&framed).await.map_err(failed)?;
-        probe.stage("waiting for the answer over TCP");
+        probe.set_stage("waiting for the answer over TCP");
         let len = stream.read_u16().await.map_err(failed)?;
         let mut answer = vec![0; usize::from(len)];
         stream.read_exact(&mut answer).await.map_err(failed)?;
-        match self.question.judge(id, &answer) {
-            Ok(()) => Ok(Report::up()),
-            Err(Wrong::Truncated) => Err(protocol("an answer truncated over TCP, too")),
-            Err(Wrong::Foreign(what)) => Err(protocol(what)),
-            Err(Wrong::Failed(failure)) => Err(failure),
+        match self.query.judge(id, &answer) {
+            Ok(()) => Ok(CheckReport::up()),
+            Err(DnsAnswerError::Truncated) => {
+                Err(dns_protocol_failure("an answer truncated over TCP, too"))
+            }
+            Err(DnsAnswerError::Unrelated(what)) => Err(dns_protocol_failure(what)),
+            Err(DnsAnswerError::Failed(failure)) => Err(failure),
         }
     }
 }
 
 impl Check for DnsCheck {
-    async fn check(&self, probe: &Probe) -> Result<Report, Failure> {
+    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
         let id = fastrand::u16(..);
-        let request = self.question.request(id)?;
-        let socket = probe.udp().await?;
-        hear_errors(&socket, probe.address());
-        probe.stage("sending the question");
+        let request = self.query.encode(id)?;
+        let socket = probe.connect_udp().await?;
+        enable_icmp_errors(&socket, probe.address());
+        probe.set_stage("sending the question");
         let sent = socket.send(&request).await;
-        sent.map_err(|error| sent_failure(probe.waits_for(), &error))?;
-        probe.stage("waiting for the answer");
-        let mut buffer = vec![0; LONGEST_UDP];
+        sent.map_err(|error| send_failure(probe.stage(), &error))?;
+        probe.set_stage("waiting for the answer");
+        let mut buffer = vec![0; MAX_UDP_ANSWER_LEN];
         loop {
             let heard = receive(&socket, &mut buffer).await;
-            let len = heard.map_err(|error| heard_failure(probe.waits_for(), &error))?;
+            let len = heard.map_err(|error| receive_failure(probe.stage(), &error))?;
             let Some(answer) = buffer.get(..len) else {
-                let reason = format!("an answer of {len} bytes, not of {LONGEST_UDP} at most");
-                return Err(Failure::new(FailureKind::TooLong, reason));
+                let reason =
+                    format!("an answer of {len} bytes, not of {MAX_UDP_ANSWER_LEN} at most");
+                return Err(CheckFailure::new(CheckFailureKind::TooLong, reason));
             };
-            match self.question.judge(id, answer) {
-                Ok(()) => return Ok(Report::up()),
-                Err(Wrong::Truncated) => break,
+            match self.query.judge(id, answer) {
+                Ok(()) => return Ok(CheckReport::up()),
+                Err(DnsAnswerError::Truncated) => break,
                 // Not a failure yet: whoever can send in the server's name could else take it down.
-                Err(Wrong::Foreign(what)) => probe.stage(what),
-                Err(Wrong::Failed(failure)) => return Err(failure),
+                Err(DnsAnswerError::Unrelated(what)) => probe.set_stage(what),
+                Err(DnsAnswerError::Failed(failure)) => return Err(failure),
             }
         }
-        self.ask_again(probe, id, &request).await
+        self.query_over_tcp(probe, id, &request).await
     }
 
     fn name(&self) -> &str {
@@ -151,6 +159,6 @@ impl Check for DnsCheck {
     }
 }
 
-fn protocol(what: &str) -> Failure {
-    Failure::new(FailureKind::Protocol, what)
+fn dns_protocol_failure(what: &str) -> CheckFailure {
+    CheckFailure::new(CheckFailureKind::Protocol, what)
 }

@@ -10,8 +10,8 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::http::{beside, failure};
-use crate::health::{Check, Failure, FailureKind, Probe, Report};
+use super::http::{await_on_connection, hyper_failure};
+use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
 /// Up if the standard health service (`grpc.health.v1.Health/Check`) says `SERVING`.
 ///
@@ -35,11 +35,11 @@ pub struct GrpcCheck {
     service: String,
     authority: Option<String>,
     #[cfg(feature = "health-tls")]
-    tls: Option<super::Tls>,
+    tls: Option<super::TlsSettings>,
 }
 
 /// Far more than an answer of one field takes.
-const ANSWER_LIMIT: usize = 4 << 10;
+const MAX_RESPONSE_LEN: usize = 4 << 10;
 
 impl GrpcCheck {
     /// Asks for a service by name; the empty one is the server as a whole.
@@ -61,18 +61,21 @@ impl GrpcCheck {
     /// Speaks over TLS.
     #[cfg(feature = "health-tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "health-tls")))]
-    pub fn tls(self, tls: super::Tls) -> Self {
+    pub fn tls(self, tls: super::TlsSettings) -> Self {
         Self { tls: Some(tls), ..self }
     }
 
-    fn request(&self, probe: &Probe) -> Result<Request<Full<Bytes>>, Failure> {
+    fn request(&self, probe: &CheckContext) -> Result<Request<Full<Bytes>>, CheckFailure> {
         let unsendable = |error: http::Error| {
-            Failure::new(FailureKind::Local, format!("the request cannot be made: {error}"))
+            CheckFailure::new(
+                CheckFailureKind::Local,
+                format!("the request cannot be made: {error}"),
+            )
         };
         let authority = self.authority.clone().unwrap_or_else(|| probe.address().to_string());
         let uri = Uri::builder().scheme("http").authority(authority);
         let uri = uri.path_and_query("/grpc.health.v1.Health/Check").build().map_err(unsendable)?;
-        let mut request = Request::new(Full::new(question(&self.service)));
+        let mut request = Request::new(Full::new(encode_request(&self.service)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
@@ -81,57 +84,59 @@ impl GrpcCheck {
         Ok(request)
     }
 
-    async fn ask<S>(&self, probe: &Probe, stream: S) -> Result<Report, Failure>
+    async fn call<S>(&self, probe: &CheckContext, stream: S) -> Result<CheckReport, CheckFailure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        probe.stage("waiting for the gRPC answer");
+        probe.set_stage("waiting for the gRPC answer");
         let request = self.request(probe)?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder.max_header_list_size(ANSWER_LIMIT as u32).keep_alive_interval(None::<Duration>);
+        builder.max_header_list_size(MAX_RESPONSE_LEN as u32).keep_alive_interval(None::<Duration>);
         let handshake = builder.handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.map_err(|error| failure(probe, &error))?;
+        let (mut sender, connection) = handshake.map_err(|error| hyper_failure(probe, &error))?;
         let answer = async {
             let response = sender.send_request(request).await;
-            let response = response.map_err(|error| failure(probe, &error))?;
+            let response = response.map_err(|error| hyper_failure(probe, &error))?;
             if response.status() != http::StatusCode::OK {
                 let reason = format!("status {}: no gRPC server", response.status());
-                return Err(Failure::new(FailureKind::Protocol, reason));
+                return Err(CheckFailure::new(CheckFailureKind::Protocol, reason));
             }
-            let early = status(response.headers());
-            if let Some(fault) = early.and_then(Status::fault) {
+            let early = read_call_status(response.headers());
+            if let Some(fault) = early.and_then(GrpcCallStatus::into_failure) {
                 return Err(fault);
             }
-            let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
+            let body = Limited::new(response.into_body(), MAX_RESPONSE_LEN).collect().await;
             let body = body.map_err(|error| match error.downcast::<hyper::Error>() {
-                Ok(error) => failure(probe, &error),
+                Ok(error) => hyper_failure(probe, &error),
                 Err(_) => {
-                    let reason = format!("the answer is longer than {ANSWER_LIMIT} bytes");
-                    Failure::new(FailureKind::TooLong, reason)
+                    let reason = format!("the answer is longer than {MAX_RESPONSE_LEN} bytes");
+                    CheckFailure::new(CheckFailureKind::TooLong, reason)
                 }
             })?;
-            if let Some(fault) = body.trailers().and_then(status).and_then(Status::fault) {
+            if let Some(fault) =
+                body.trailers().and_then(read_call_status).and_then(GrpcCallStatus::into_failure)
+            {
                 return Err(fault);
             }
-            serving(&body.to_bytes())
+            judge_response(&body.to_bytes())
         };
-        beside(answer, connection).await
+        await_on_connection(answer, connection).await
     }
 }
 
 impl Check for GrpcCheck {
-    async fn check(&self, probe: &Probe) -> Result<Report, Failure> {
+    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
         let stream = probe.connect().await?;
         #[cfg(feature = "health-tls")]
         if let Some(tls) = &self.tls {
             let session = tls.handshake(probe, stream, &[b"h2"]).await?;
-            let report = self.ask(probe, session.stream).await?;
+            let report = self.call(probe, session.stream).await?;
             return Ok(match session.warning {
                 Some(warning) => report.with_warning(warning),
                 None => report,
             });
         }
-        self.ask(probe, stream).await
+        self.call(probe, stream).await
     }
 
     fn name(&self) -> &str {
@@ -140,13 +145,13 @@ impl Check for GrpcCheck {
 }
 
 /// The status of a call: its code, and what the server says of it.
-struct Status {
+struct GrpcCallStatus {
     code: u32,
     message: String,
 }
 
-impl Status {
-    fn fault(self) -> Option<Failure> {
+impl GrpcCallStatus {
+    fn into_failure(self) -> Option<CheckFailure> {
         let name = match self.code {
             0 => return None,
             5 => "NOT_FOUND",
@@ -157,18 +162,18 @@ impl Status {
         };
         let said: String = self.message.chars().take(80).collect();
         let reason = format!("gRPC status {} {name}: {}", self.code, said.escape_debug());
-        Some(Failure::new(FailureKind::Mismatch, reason))
+        Some(CheckFailure::new(CheckFailureKind::Mismatch, reason))
     }
 }
 
-fn status(headers: &HeaderMap) -> Option<Status> {
+fn read_call_status(headers: &HeaderMap) -> Option<GrpcCallStatus> {
     let code = headers.get("grpc-status")?.to_str().ok()?.parse().unwrap_or(2);
     let message = headers.get("grpc-message").map(HeaderValue::as_bytes).unwrap_or_default();
-    Some(Status { code, message: String::from_utf8_lossy(message).into_owned() })
+    Some(GrpcCallStatus { code, message: String::from_utf8_lossy(message).into_owned() })
 }
 
 /// A message of one string, framed.
-fn question(service: &str) -> Bytes {
+fn encode_request(service: &str) -> Bytes {
     let mut message = BytesMut::new();
     if !service.is_empty() {
         // Field 1, of the kind that has a length.
@@ -189,8 +194,10 @@ fn question(service: &str) -> Bytes {
 }
 
 /// Reads a framed message of one number.
-fn serving(answer: &[u8]) -> Result<Report, Failure> {
-    let wrong = |what: &str| Err(Failure::new(FailureKind::Protocol, format!("the answer {what}")));
+fn judge_response(answer: &[u8]) -> Result<CheckReport, CheckFailure> {
+    let wrong = |what: &str| {
+        Err(CheckFailure::new(CheckFailureKind::Protocol, format!("the answer {what}")))
+    };
     let [compressed, a, b, c, d, message @ ..] = answer else {
         return wrong("is no gRPC message");
     };
@@ -208,12 +215,12 @@ fn serving(answer: &[u8]) -> Result<Report, Failure> {
     };
     let name = match state {
         0 => "UNKNOWN",
-        1 => return Ok(Report::up()),
+        1 => return Ok(CheckReport::up()),
         2 => "NOT_SERVING",
         3 => "SERVICE_UNKNOWN",
         _ => "of an unknown kind",
     };
-    Err(Failure::new(FailureKind::Mismatch, format!("the service's status is {name}")))
+    Err(CheckFailure::new(CheckFailureKind::Mismatch, format!("the service's status is {name}")))
 }
 
 #[cfg(all(test, not(lvs_loom)))]
@@ -222,15 +229,15 @@ mod tests {
 
     #[test]
     fn a_question_is_a_framed_string() {
-        assert_eq!(question("")[..], [0, 0, 0, 0, 0]);
-        assert_eq!(question("ab")[..], [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
-        assert_eq!(question(&"a".repeat(200))[..8], [0, 0, 0, 0, 203, 0x0a, 0xc8, 1]);
+        assert_eq!(encode_request("")[..], [0, 0, 0, 0, 0]);
+        assert_eq!(encode_request("ab")[..], [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
+        assert_eq!(encode_request(&"a".repeat(200))[..8], [0, 0, 0, 0, 203, 0x0a, 0xc8, 1]);
     }
 
     #[test]
     fn only_serving_is_up() {
-        let says = |bytes: &[u8]| serving(bytes).map_err(|failure| failure.to_string());
-        assert_eq!(says(&[0, 0, 0, 0, 2, 8, 1]), Ok(Report::up()));
+        let says = |bytes: &[u8]| judge_response(bytes).map_err(|failure| failure.to_string());
+        assert_eq!(says(&[0, 0, 0, 0, 2, 8, 1]), Ok(CheckReport::up()));
         let status = |name: &str| Err(format!("the service's status is {name}"));
         assert_eq!(says(&[0, 0, 0, 0, 2, 8, 2]), status("NOT_SERVING"));
         assert_eq!(says(&[0, 0, 0, 0, 0]), status("UNKNOWN"));

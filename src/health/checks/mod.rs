@@ -41,5 +41,5 @@ pub use self::smtp::SmtpCheck;
 pub use self::tcp::TcpCheck;
 #[cfg(feature = "health-tls")]
 #[cfg_attr(docsrs, doc(cfg(feature = "health-tls")))]
-pub use self::tls::{Tls, TlsCheck, TlsError};
+pub use self::tls::{TlsCheck, TlsSettings, TlsSettingsError};
 pub use self::udp::{BytePattern, BytePatternError, UdpCheck};

@@ -2,9 +2,11 @@
 
 pub(super) mod message;
 
-use self::message::{HEADER_LEN, Header};
-use super::conversation::{ANSWER_MAX, Conversation, not_understood, said, shown};
-use crate::health::{Check, Failure, FailureKind, Probe, Report};
+use self::message::{HEADER_LEN, PostgresMessageHeader};
+use super::conversation::{
+    CheckStream, MAX_ANSWER_LEN, escape_excerpt, escape_message, protocol_failure,
+};
+use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
 /// Up if a PostgreSQL server (or a pooler in front of one) answers the beginning of a session.
 ///
@@ -14,15 +16,15 @@ use crate::health::{Check, Failure, FailureKind, Probe, Report};
 /// |---|---|
 /// | it asks for a password, or lets us in | up |
 /// | an error that is about us: no such user or database, no entry in `pg_hba.conf`, TLS required (any SQLSTATE but those below) | up |
-/// | an error that is about the server: SQLSTATE class 53 (too many clients, no memory, no disk), 57 (starting up, shutting down, in recovery without hot standby), 58 (system error), XX (internal error) | [`Mismatch`](FailureKind::Mismatch) |
-/// | it could make no process for the connection | [`Mismatch`](FailureKind::Mismatch) |
-/// | anything else | [`Protocol`](FailureKind::Protocol) |
+/// | an error that is about the server: SQLSTATE class 53 (too many clients, no memory, no disk), 57 (starting up, shutting down, in recovery without hot standby), 58 (system error), XX (internal error) | [`Mismatch`](CheckFailureKind::Mismatch) |
+/// | it could make no process for the connection | [`Mismatch`](CheckFailureKind::Mismatch) |
+/// | anything else | [`Protocol`](CheckFailureKind::Protocol) |
 ///
 /// So no account is needed, and the user need not exist. But each error is a line in the server's
 /// log: a user who exists, and is asked for a password or may come without, leaves none. Whether it
 /// is a primary or a standby is not seen before a login, and not asked.
 ///
-/// Reads at most 16 KiB; more is [`TooLong`](FailureKind::TooLong).
+/// Reads at most 16 KiB; more is [`TooLong`](CheckFailureKind::TooLong).
 ///
 /// # Examples
 /// ```
@@ -61,7 +63,7 @@ impl PostgresCheck {
     }
 
     /// The StartupMessage: length, version 3.0, and pairs of texts.
-    fn startup(&self) -> Vec<u8> {
+    fn startup_message(&self) -> Vec<u8> {
         let mut pairs = format!("user\0{}\0", self.user);
         if let Some(database) = &self.database {
             pairs += &format!("database\0{database}\0");
@@ -79,47 +81,47 @@ impl Default for PostgresCheck {
 }
 
 impl Check for PostgresCheck {
-    async fn check(&self, probe: &Probe) -> Result<Report, Failure> {
+    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
         const WAITING: &str = "waiting for the answer to the startup message";
-        let mut talk = Conversation::open(probe).await?;
-        talk.send("sending the startup message", &self.startup()).await?;
-        let bytes = talk.exact(WAITING, HEADER_LEN).await?;
+        let mut talk = CheckStream::connect(probe).await?;
+        talk.send("sending the startup message", &self.startup_message()).await?;
+        let bytes = talk.read_exact(WAITING, HEADER_LEN).await?;
         let header: Option<&[u8; HEADER_LEN]> = bytes.first_chunk();
-        match header.and_then(message::header) {
-            Some(Header::Authentication(len)) => {
-                let body = talk.exact(WAITING, len.min(ANSWER_MAX)).await?;
-                match message::authentication(&body) {
-                    Some(0) => talk.farewell(TERMINATE).await,
+        match header.and_then(message::parse_header) {
+            Some(PostgresMessageHeader::Authentication(len)) => {
+                let body = talk.read_exact(WAITING, len.min(MAX_ANSWER_LEN)).await?;
+                match message::parse_authentication(&body) {
+                    Some(0) => talk.quit(TERMINATE).await,
                     // Anything but a password would be an error in the server's log.
                     Some(_) => talk.close().await,
                     None => {
                         let what = "an authentication request that is none";
-                        return Err(not_understood(what, &body));
+                        return Err(protocol_failure(what, &body));
                     }
                 }
-                Ok(Report::up())
+                Ok(CheckReport::up())
             }
-            Some(Header::Error(len)) => {
-                let body = talk.exact(WAITING, len.min(ANSWER_MAX)).await?;
-                let Some(error) = message::error(&body) else {
-                    return Err(not_understood("an error message that is none", &body));
+            Some(PostgresMessageHeader::Error(len)) => {
+                let body = talk.read_exact(WAITING, len.min(MAX_ANSWER_LEN)).await?;
+                let Some(error) = message::parse_error_response(&body) else {
+                    return Err(protocol_failure("an error message that is none", &body));
                 };
-                if !is_the_servers(error.state) {
-                    return Ok(Report::up());
+                if !is_server_error(error.sqlstate) {
+                    return Ok(CheckReport::up());
                 }
-                let (text, state) = (said(error.message), shown(error.state));
+                let (text, state) = (escape_message(error.message), escape_excerpt(error.sqlstate));
                 let reason = format!("the server says {text} (SQLSTATE {state})");
-                Err(Failure::new(FailureKind::Mismatch, reason))
+                Err(CheckFailure::new(CheckFailureKind::Mismatch, reason))
             }
-            Some(Header::OldError) => {
-                let rest = talk.until(WAITING, 0).await?;
+            Some(PostgresMessageHeader::LegacyError) => {
+                let rest = talk.read_until(WAITING, 0).await?;
                 let text = [&bytes[1..], &rest].concat();
-                let reason = format!("the server says {}", said(text.trim_ascii_end()));
-                Err(Failure::new(FailureKind::Mismatch, reason))
+                let reason = format!("the server says {}", escape_message(text.trim_ascii_end()));
+                Err(CheckFailure::new(CheckFailureKind::Mismatch, reason))
             }
             None => {
                 let all = [&bytes, talk.unread()].concat();
-                Err(not_understood("the answer is no message of PostgreSQL", &all))
+                Err(protocol_failure("the answer is no message of PostgreSQL", &all))
             }
         }
     }
@@ -130,48 +132,56 @@ impl Check for PostgresCheck {
 }
 
 /// Whether an error is about the server and not about who asks.
-fn is_the_servers(state: &[u8]) -> bool {
+fn is_server_error(state: &[u8]) -> bool {
     [&b"53"[..], b"57", b"58", b"XX"].iter().any(|class| state.starts_with(class))
 }
 
 #[cfg(all(test, not(lvs_loom)))]
 mod tests {
-    use super::message::{Error, authentication, error, header};
+    use super::message::{
+        PostgresErrorResponse, parse_authentication, parse_error_response, parse_header,
+    };
     use super::*;
 
     #[test]
     fn beginnings_of_messages() {
-        assert_eq!(header(b"R\0\0\0\x08"), Some(Header::Authentication(4)));
-        assert_eq!(header(b"E\0\0\0\x30"), Some(Header::Error(44)));
-        assert_eq!(header(b"Ecoul"), Some(Header::OldError));
-        assert_eq!(header(b"E\0\0\0\x03"), Some(Header::OldError));
-        assert_eq!(header(b"E\0\0\x75\x30"), Some(Header::Error(29_996)));
-        assert_eq!(header(b"E\0\0\x75\x31"), Some(Header::OldError));
+        assert_eq!(parse_header(b"R\0\0\0\x08"), Some(PostgresMessageHeader::Authentication(4)));
+        assert_eq!(parse_header(b"E\0\0\0\x30"), Some(PostgresMessageHeader::Error(44)));
+        assert_eq!(parse_header(b"Ecoul"), Some(PostgresMessageHeader::LegacyError));
+        assert_eq!(parse_header(b"E\0\0\0\x03"), Some(PostgresMessageHeader::LegacyError));
+        assert_eq!(parse_header(b"E\0\0\x75\x30"), Some(PostgresMessageHeader::Error(29_996)));
+        assert_eq!(parse_header(b"E\0\0\x75\x31"), Some(PostgresMessageHeader::LegacyError));
         for none in [b"R\0\0\0\x03", b"N\0\0\0\x08", b"HTTP/", b"\0\0\0\0\0", b"S\0\0\0\x08"] {
-            assert_eq!(header(none), None, "{none:?}");
+            assert_eq!(parse_header(none), None, "{none:?}");
         }
-        assert_eq!(header(b"R\xff\xff\xff\xff"), Some(Header::Authentication(4_294_967_291)));
+        assert_eq!(
+            parse_header(b"R\xff\xff\xff\xff"),
+            Some(PostgresMessageHeader::Authentication(4_294_967_291))
+        );
     }
 
     #[test]
     fn bodies_of_messages() {
-        assert_eq!(authentication(b"\0\0\0\x0aSCRAM-SHA-256\0\0"), Some(10));
-        assert_eq!(authentication(b"\0\0\x01"), None);
+        assert_eq!(parse_authentication(b"\0\0\0\x0aSCRAM-SHA-256\0\0"), Some(10));
+        assert_eq!(parse_authentication(b"\0\0\x01"), None);
         let body = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0";
         let message = &b"the database system is starting up"[..];
-        assert_eq!(error(body), Some(Error { state: b"57P03", message }));
+        assert_eq!(
+            parse_error_response(body),
+            Some(PostgresErrorResponse { sqlstate: b"57P03", message })
+        );
         for none in [&b""[..], b"\0", b"C57P03\0\0", b"C57P03\0Mtext", b"C57P03\0Mtext\0", b"C"] {
-            assert_eq!(error(none), None, "{none:?}");
+            assert_eq!(parse_error_response(none), None, "{none:?}");
         }
     }
 
     #[test]
     fn whose_error_it_is() {
         for state in ["57P03", "57P01", "53300", "58000", "XX000"] {
-            assert!(is_the_servers(state.as_bytes()), "{state}");
+            assert!(is_server_error(state.as_bytes()), "{state}");
         }
         for state in ["28000", "28P01", "3D000", "08P01", "0A000", "42501", ""] {
-            assert!(!is_the_servers(state.as_bytes()), "{state}");
+            assert!(!is_server_error(state.as_bytes()), "{state}");
         }
     }
 
@@ -179,6 +189,6 @@ mod tests {
     fn the_startup_message() {
         let check = PostgresCheck::new().user("a\0b").database("c");
         let expected = b"\0\0\0\x31\0\x03\0\0user\0ab\0database\0c\0application_name\0lvs\0\0";
-        assert_eq!(check.startup(), expected);
+        assert_eq!(check.startup_message(), expected);
     }
 }

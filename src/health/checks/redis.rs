@@ -4,17 +4,17 @@ pub(super) mod reply;
 
 use std::fmt;
 
-use self::reply::{Reply, Role};
-use super::conversation::{ANSWER_MAX, Conversation, not_understood, said};
-use crate::health::{Check, Failure, FailureKind, Probe, Report};
+use self::reply::{RedisReply, RedisRole};
+use super::conversation::{CheckStream, MAX_ANSWER_LEN, escape_message, protocol_failure};
+use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
 /// Up if a Redis server (or Valkey, KeyDB, Dragonfly) answers `PING` with `PONG`; on request, after
 /// a login, and only as a master or only as a replica.
 ///
-/// An error in its place is a [`Mismatch`](FailureKind::Mismatch) and named with its text: so a
+/// An error in its place is a [`Mismatch`](CheckFailureKind::Mismatch) and named with its text: so a
 /// server that still loads its data, that has lost its master and does not serve stale data, or
 /// that wants a password, is down. Without TLS. Reads at most 16 KiB; more is
-/// [`TooLong`](FailureKind::TooLong).
+/// [`TooLong`](CheckFailureKind::TooLong).
 ///
 /// # Examples
 /// Writes go to whoever is the master now:
@@ -27,7 +27,7 @@ use crate::health::{Check, Failure, FailureKind, Probe, Report};
 pub struct RedisCheck {
     user: Option<String>,
     password: Option<String>,
-    role: Option<Role>,
+    role: Option<RedisRole>,
 }
 
 impl RedisCheck {
@@ -56,13 +56,13 @@ impl RedisCheck {
     /// Up only if it is a master, which takes writes. Default: either.
     #[must_use]
     pub fn master(self) -> Self {
-        Self { role: Some(Role::Master), ..self }
+        Self { role: Some(RedisRole::Master), ..self }
     }
 
     /// Up only if it is a replica. Default: either.
     #[must_use]
     pub fn replica(self) -> Self {
-        Self { role: Some(Role::Replica), ..self }
+        Self { role: Some(RedisRole::Replica), ..self }
     }
 }
 
@@ -75,28 +75,28 @@ impl fmt::Debug for RedisCheck {
 }
 
 impl Check for RedisCheck {
-    async fn check(&self, probe: &Probe) -> Result<Report, Failure> {
-        let mut talk = Conversation::open(probe).await?;
+    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
+        let mut talk = CheckStream::connect(probe).await?;
         if let Some(password) = &self.password {
             let login = match &self.user {
-                Some(user) => command(&["AUTH", user, password]),
-                None => command(&["AUTH", password]),
+                Some(user) => encode_command(&["AUTH", user, password]),
+                None => encode_command(&["AUTH", password]),
             };
             talk.send("sending AUTH", &login).await?;
-            expect(&mut talk, b"OK", "AUTH", "waiting for the answer to AUTH").await?;
+            expect_status(&mut talk, b"OK", "AUTH", "waiting for the answer to AUTH").await?;
         }
-        talk.send("sending PING", &command(&["PING"])).await?;
-        expect(&mut talk, b"PONG", "PING", "waiting for the answer to PING").await?;
+        talk.send("sending PING", &encode_command(&["PING"])).await?;
+        expect_status(&mut talk, b"PONG", "PING", "waiting for the answer to PING").await?;
         if let Some(wanted) = self.role {
-            talk.send("sending INFO", &command(&["INFO", "replication"])).await?;
-            let role = role(&mut talk).await?;
+            talk.send("sending INFO", &encode_command(&["INFO", "replication"])).await?;
+            let role = read_role(&mut talk).await?;
             if role != wanted {
                 let reason = format!("it is a {}, not a {}", role.name(), wanted.name());
-                return Err(Failure::new(FailureKind::Mismatch, reason));
+                return Err(CheckFailure::new(CheckFailureKind::Mismatch, reason));
             }
         }
-        talk.farewell(&command(&["QUIT"])).await;
-        Ok(Report::up())
+        talk.quit(&encode_command(&["QUIT"])).await;
+        Ok(CheckReport::up())
     }
 
     fn name(&self) -> &str {
@@ -104,7 +104,7 @@ impl Check for RedisCheck {
     }
 }
 
-impl Role {
+impl RedisRole {
     fn name(self) -> &'static str {
         match self {
             Self::Master => "master",
@@ -114,7 +114,7 @@ impl Role {
 }
 
 /// A command as an array of bulk strings: no word of it can become a second command.
-fn command(words: &[&str]) -> Vec<u8> {
+fn encode_command(words: &[&str]) -> Vec<u8> {
     let mut out = format!("*{}\r\n", words.len());
     for word in words {
         out += &format!("${}\r\n{word}\r\n", word.len());
@@ -122,64 +122,66 @@ fn command(words: &[&str]) -> Vec<u8> {
     out.into_bytes()
 }
 
-async fn expect(
-    talk: &mut Conversation<'_>,
+async fn expect_status(
+    talk: &mut CheckStream<'_>,
     word: &[u8],
     command: &str,
     waiting_for: &'static str,
-) -> Result<(), Failure> {
-    let bytes = talk.line(waiting_for).await?;
-    match reply::line(&bytes) {
-        Some(Reply::Simple(got)) if got == word => Ok(()),
-        Some(Reply::Simple(_) | Reply::Error(_)) => Err(refused(command, &bytes)),
-        _ => Err(not_understood(&format!("the answer to {command} is none of Redis"), &bytes)),
+) -> Result<(), CheckFailure> {
+    let bytes = talk.read_line(waiting_for).await?;
+    match reply::parse_reply(&bytes) {
+        Some(RedisReply::Simple(got)) if got == word => Ok(()),
+        Some(RedisReply::Simple(_) | RedisReply::Error(_)) => {
+            Err(unexpected_reply_failure(command, &bytes))
+        }
+        _ => Err(protocol_failure(&format!("the answer to {command} is none of Redis"), &bytes)),
     }
 }
 
-async fn role(talk: &mut Conversation<'_>) -> Result<Role, Failure> {
+async fn read_role(talk: &mut CheckStream<'_>) -> Result<RedisRole, CheckFailure> {
     const WAITING: &str = "waiting for the answer to INFO";
-    let bytes = talk.line(WAITING).await?;
-    let len = match reply::line(&bytes) {
-        Some(Reply::Bulk(len)) => len.min(ANSWER_MAX),
-        Some(_) => return Err(refused("INFO", &bytes)),
-        None => return Err(not_understood("the answer to INFO is none of Redis", &bytes)),
+    let bytes = talk.read_line(WAITING).await?;
+    let len = match reply::parse_reply(&bytes) {
+        Some(RedisReply::Bulk(len)) => len.min(MAX_ANSWER_LEN),
+        Some(_) => return Err(unexpected_reply_failure("INFO", &bytes)),
+        None => return Err(protocol_failure("the answer to INFO is none of Redis", &bytes)),
     };
-    let info = talk.exact(WAITING, len + 2).await?;
-    reply::role(&info).ok_or_else(|| not_understood("no role in the answer to INFO", &info))
+    let info = talk.read_exact(WAITING, len + 2).await?;
+    reply::parse_role(&info).ok_or_else(|| protocol_failure("no role in the answer to INFO", &info))
 }
 
-fn refused(command: &str, bytes: &[u8]) -> Failure {
-    let reason = format!("the answer to {command} is {}", said(bytes));
-    Failure::new(FailureKind::Mismatch, reason)
+fn unexpected_reply_failure(command: &str, bytes: &[u8]) -> CheckFailure {
+    let reason = format!("the answer to {command} is {}", escape_message(bytes));
+    CheckFailure::new(CheckFailureKind::Mismatch, reason)
 }
 
 #[cfg(all(test, not(lvs_loom)))]
 mod tests {
-    use super::reply::line;
+    use super::reply::parse_reply;
     use super::*;
 
     #[test]
     fn lines_of_replies() {
-        assert_eq!(line(b"+PONG"), Some(Reply::Simple(b"PONG")));
-        assert_eq!(line(b"-ERR no"), Some(Reply::Error(b"ERR no")));
-        assert_eq!(line(b"$12"), Some(Reply::Bulk(12)));
+        assert_eq!(parse_reply(b"+PONG"), Some(RedisReply::Simple(b"PONG")));
+        assert_eq!(parse_reply(b"-ERR no"), Some(RedisReply::Error(b"ERR no")));
+        assert_eq!(parse_reply(b"$12"), Some(RedisReply::Bulk(12)));
         for none in ["", "PONG", ":1", "$", "$-1", "$+1", "$99999999999999999999", "*1"] {
-            assert_eq!(line(none.as_bytes()), None, "{none}");
+            assert_eq!(parse_reply(none.as_bytes()), None, "{none}");
         }
     }
 
     #[test]
     fn roles() {
         let info = "# Replication\r\nrole:slave\r\nmaster_host:10.0.0.1\r\n";
-        assert_eq!(reply::role(info.as_bytes()), Some(Role::Replica));
-        assert_eq!(reply::role(b"role:master"), Some(Role::Master));
-        assert_eq!(reply::role(b"# Replication\r\nxrole:master\r\nrole:sentinel\r\n"), None);
-        assert_eq!(reply::role(b""), None);
+        assert_eq!(reply::parse_role(info.as_bytes()), Some(RedisRole::Replica));
+        assert_eq!(reply::parse_role(b"role:master"), Some(RedisRole::Master));
+        assert_eq!(reply::parse_role(b"# Replication\r\nxrole:master\r\nrole:sentinel\r\n"), None);
+        assert_eq!(reply::parse_role(b""), None);
     }
 
     #[test]
     fn commands_and_secrets() {
-        assert_eq!(command(&["AUTH", "a\r\nb"]), b"*2\r\n$4\r\nAUTH\r\n$4\r\na\r\nb\r\n");
+        assert_eq!(encode_command(&["AUTH", "a\r\nb"]), b"*2\r\n$4\r\nAUTH\r\n$4\r\na\r\nb\r\n");
         let shown = format!("{:?}", RedisCheck::new().user("me").password("secret"));
         assert!(shown.contains("me") && !shown.contains("secret"), "{shown}");
     }

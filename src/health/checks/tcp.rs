@@ -1,14 +1,14 @@
 //! Does it take a connection, and does it answer?
 
-use super::conversation::{ANSWER_MAX, Conversation, shown};
-use crate::health::{Check, Failure, FailureKind, Probe, Report};
+use super::conversation::{CheckStream, MAX_ANSWER_LEN, escape_excerpt};
+use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
 /// Up if a TCP connection can be made; on request, if the server says what it should.
 ///
 /// The kernel completes connections for a program that hangs, until the program's queue is full:
 /// bytes that are expected find that out, the mere connection does not.
 ///
-/// Reads at most 16 KiB; more is [`TooLong`](FailureKind::TooLong).
+/// Reads at most 16 KiB; more is [`TooLong`](CheckFailureKind::TooLong).
 ///
 /// # Examples
 /// ```
@@ -22,11 +22,11 @@ use crate::health::{Check, Failure, FailureKind, Probe, Report};
 #[derive(Clone, Debug, Default)]
 pub struct TcpCheck {
     send: Vec<u8>,
-    expected: Expected,
+    expected: TcpExpectation,
 }
 
 #[derive(Clone, Debug, Default)]
-enum Expected {
+enum TcpExpectation {
     #[default]
     Nothing,
     Prefix(Vec<u8>),
@@ -52,7 +52,7 @@ impl TcpCheck {
     /// Takes the place of [`expect_within`](Self::expect_within).
     #[must_use]
     pub fn expect(self, bytes: impl AsRef<[u8]>) -> Self {
-        Self { expected: Expected::Prefix(bytes.as_ref().to_vec()), ..self }
+        Self { expected: TcpExpectation::Prefix(bytes.as_ref().to_vec()), ..self }
     }
 
     /// Up as soon as this was found anywhere in the first 16 KiB of the answer.
@@ -63,42 +63,42 @@ impl TcpCheck {
     /// Takes the place of [`expect`](Self::expect).
     #[must_use]
     pub fn expect_within(self, bytes: impl AsRef<[u8]>) -> Self {
-        Self { expected: Expected::Within(bytes.as_ref().to_vec()), ..self }
+        Self { expected: TcpExpectation::Within(bytes.as_ref().to_vec()), ..self }
     }
 }
 
 impl Check for TcpCheck {
-    async fn check(&self, probe: &Probe) -> Result<Report, Failure> {
-        let mut talk = Conversation::open(probe).await?;
+    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
+        let mut talk = CheckStream::connect(probe).await?;
         if !self.send.is_empty() {
             talk.send("sending", &self.send).await?;
         }
         match &self.expected {
-            Expected::Nothing if self.send.is_empty() => return Ok(Report::up()),
-            Expected::Nothing => {}
-            Expected::Prefix(expected) => {
-                probe.stage("waiting for the expected bytes");
+            TcpExpectation::Nothing if self.send.is_empty() => return Ok(CheckReport::up()),
+            TcpExpectation::Nothing => {}
+            TcpExpectation::Prefix(expected) => {
+                probe.set_stage("waiting for the expected bytes");
                 while !talk.unread().starts_with(expected) {
                     if !expected.starts_with(talk.unread()) {
-                        let (got, want) = (shown(talk.unread()), shown(expected));
+                        let (got, want) = (escape_excerpt(talk.unread()), escape_excerpt(expected));
                         let reason = format!("the answer is {got}, and should begin with {want}");
-                        return Err(Failure::new(FailureKind::Mismatch, reason));
+                        return Err(CheckFailure::new(CheckFailureKind::Mismatch, reason));
                     }
-                    talk.more().await?;
+                    talk.read_more().await?;
                 }
             }
-            Expected::Within(expected) => {
-                probe.stage("waiting for the expected bytes");
+            TcpExpectation::Within(expected) => {
+                probe.set_stage("waiting for the expected bytes");
                 let mut from = 0;
-                while !holds(&talk.unread()[from..], expected) {
+                while !contains_bytes(&talk.unread()[from..], expected) {
                     // Where those that came last may be a beginning.
                     from = talk.unread().len().saturating_sub(expected.len());
-                    talk.more().await?;
+                    talk.read_more().await?;
                 }
             }
         }
         talk.close().await;
-        Ok(Report::up())
+        Ok(CheckReport::up())
     }
 
     fn name(&self) -> &str {
@@ -106,7 +106,7 @@ impl Check for TcpCheck {
     }
 }
 
-fn holds(bytes: &[u8], wanted: &[u8]) -> bool {
-    debug_assert!(bytes.len() <= ANSWER_MAX);
+fn contains_bytes(bytes: &[u8], wanted: &[u8]) -> bool {
+    debug_assert!(bytes.len() <= MAX_ANSWER_LEN);
     wanted.is_empty() || bytes.windows(wanted.len()).any(|window| window == wanted)
 }

@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 ///
 /// # Examples
 /// ```
-/// use lvs::health::Cause;
+/// use lvs::health::EjectionReason;
 ///
-/// assert_eq!(Cause::ConsecutiveFailures { failures: 5 }.to_string(), "5 failures in a row");
-/// let cause = Cause::FailurePercentage { failures: 120, requests: 130 };
+/// assert_eq!(EjectionReason::ConsecutiveFailures { failures: 5 }.to_string(), "5 failures in a row");
+/// let cause = EjectionReason::FailurePercentage { failures: 120, requests: 130 };
 /// assert_eq!(cause.to_string(), "failed 92 % of 130 requests");
 /// ```
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[non_exhaustive]
-pub enum Cause {
+pub enum EjectionReason {
     /// So many failures of any kind in a row.
     ConsecutiveFailures {
         /// The length of the run.
@@ -53,22 +53,22 @@ pub enum Cause {
     TrialFailed,
 }
 
-impl Cause {
+impl EjectionReason {
     /// The detector behind it.
     #[must_use]
-    pub const fn kind(&self) -> CauseKind {
+    pub const fn kind(&self) -> EjectionReasonKind {
         match self {
-            Self::ConsecutiveFailures { .. } => CauseKind::ConsecutiveFailures,
-            Self::ConnectFailures { .. } => CauseKind::ConnectFailures,
-            Self::FailurePercentage { .. } => CauseKind::FailurePercentage,
-            Self::SuccessRate { .. } => CauseKind::SuccessRate,
-            Self::Latency { .. } => CauseKind::Latency,
-            Self::TrialFailed => CauseKind::TrialFailed,
+            Self::ConsecutiveFailures { .. } => EjectionReasonKind::ConsecutiveFailures,
+            Self::ConnectFailures { .. } => EjectionReasonKind::ConnectFailures,
+            Self::FailurePercentage { .. } => EjectionReasonKind::FailurePercentage,
+            Self::SuccessRate { .. } => EjectionReasonKind::SuccessRate,
+            Self::Latency { .. } => EjectionReasonKind::Latency,
+            Self::TrialFailed => EjectionReasonKind::TrialFailed,
         }
     }
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for EjectionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::ConsecutiveFailures { failures } => write!(f, "{failures} failures in a row"),
@@ -78,11 +78,12 @@ impl fmt::Display for Cause {
                 write!(f, "failed {percent} % of {requests} requests")
             }
             Self::SuccessRate { permille, threshold_permille } => {
-                let (rate, threshold) = (Tenths(permille), Tenths(threshold_permille));
+                let (rate, threshold) =
+                    (PermilleAsPercent(permille), PermilleAsPercent(threshold_permille));
                 write!(f, "success rate {rate} % below {threshold} %")
             }
             Self::Latency { mean, median } => {
-                let (mean, median) = (Millis(mean), Millis(median));
+                let (mean, median) = (LatencyMillis(mean), LatencyMillis(median));
                 write!(f, "mean latency {mean} ms, the others' median {median} ms")
             }
             Self::TrialFailed => f.write_str("failed the trial after its ejection"),
@@ -90,17 +91,17 @@ impl fmt::Display for Cause {
     }
 }
 
-struct Tenths(u16);
+struct PermilleAsPercent(u16);
 
-impl fmt::Display for Tenths {
+impl fmt::Display for PermilleAsPercent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.0 / 10, self.0 % 10)
     }
 }
 
-struct Millis(Duration);
+struct LatencyMillis(Duration);
 
-impl fmt::Display for Millis {
+impl fmt::Display for LatencyMillis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_secs_f64() * 1000.0;
         let decimals = if millis < 10.0 { 1 } else { 0 };
@@ -108,10 +109,10 @@ impl fmt::Display for Millis {
     }
 }
 
-/// The kinds of [`Cause`], as metrics count them.
+/// The kinds of [`EjectionReason`], as metrics count them.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
-pub enum CauseKind {
+pub enum EjectionReasonKind {
     /// A run of failures of any kind.
     ConsecutiveFailures,
     /// A run of failed connects.
@@ -126,7 +127,7 @@ pub enum CauseKind {
     TrialFailed,
 }
 
-impl CauseKind {
+impl EjectionReasonKind {
     /// Every kind, in the order of the [table](super#detectors).
     pub const ALL: [Self; 6] = [
         Self::ConsecutiveFailures,
@@ -151,7 +152,7 @@ impl CauseKind {
     }
 }
 
-impl fmt::Display for CauseKind {
+impl fmt::Display for EjectionReasonKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

@@ -16,16 +16,16 @@ use crate::backend::SlowStart;
 /// # Examples
 /// ```
 /// use std::time::Duration;
-/// use lvs::health::{Ejection, LatencyFactor, SuccessRate};
+/// use lvs::health::{EjectionPolicy, LatencyDetector, SuccessRateDetector};
 ///
-/// let careful = Ejection::new()
+/// let careful = EjectionPolicy::new()
 ///     .consecutive_failures(Some(10))
-///     .success_rate(Some(SuccessRate::default().min_requests(500)))
-///     .latency(Some(LatencyFactor::new(4.0)))
+///     .success_rate(Some(SuccessRateDetector::default().min_requests(500)))
+///     .latency(Some(LatencyDetector::new(4.0)))
 ///     .max_ejected_percent(20);
 /// assert!(careful.validate().is_ok());
 ///
-/// let wrong = Ejection::new().max_ejection_time(Duration::from_secs(1));
+/// let wrong = EjectionPolicy::new().max_ejection_time(Duration::from_secs(1));
 /// assert_eq!(
 ///     wrong.validate().unwrap_err().to_string(),
 ///     "max_ejection_time is 1s, not within 30s to 86400s",
@@ -33,42 +33,42 @@ use crate::backend::SlowStart;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
-pub struct Ejection {
-    pub(super) consecutive: Option<u32>,
-    pub(super) connect: Option<u32>,
-    pub(super) percentage: Option<FailurePercentage>,
-    pub(super) success_rate: Option<SuccessRate>,
-    pub(super) latency: Option<LatencyFactor>,
-    pub(super) interval: Duration,
-    pub(super) base: Duration,
-    pub(super) cap: Duration,
+pub struct EjectionPolicy {
+    pub(super) consecutive_failures: Option<u32>,
+    pub(super) consecutive_connect_failures: Option<u32>,
+    pub(super) failure_percentage: Option<FailurePercentageDetector>,
+    pub(super) success_rate: Option<SuccessRateDetector>,
+    pub(super) latency: Option<LatencyDetector>,
+    pub(super) sweep_interval: Duration,
+    pub(super) base_ejection_time: Duration,
+    pub(super) max_ejection_time: Duration,
     pub(super) jitter: Duration,
-    pub(super) share: u8,
-    pub(super) check_returns: bool,
+    pub(super) max_ejected_percent: u8,
+    pub(super) check_ends_ejection: bool,
     ramp: Option<SlowStart>,
-    patience: Duration,
+    max_trial_time: Duration,
 }
 
 /// The longest time that can be configured.
-const DAY: Duration = Duration::from_secs(86_400);
+const MAX_EJECTION_SETTING: Duration = Duration::from_secs(86_400);
 
-impl Ejection {
+impl EjectionPolicy {
     /// The defaults: every detector but [latency](Self::latency).
     pub const fn new() -> Self {
         Self {
-            consecutive: Some(5),
-            connect: Some(3),
-            percentage: Some(FailurePercentage::new()),
-            success_rate: Some(SuccessRate::new()),
+            consecutive_failures: Some(5),
+            consecutive_connect_failures: Some(3),
+            failure_percentage: Some(FailurePercentageDetector::new()),
+            success_rate: Some(SuccessRateDetector::new()),
             latency: None,
-            interval: Duration::from_secs(10),
-            base: Duration::from_secs(30),
-            cap: Duration::from_secs(300),
+            sweep_interval: Duration::from_secs(10),
+            base_ejection_time: Duration::from_secs(30),
+            max_ejection_time: Duration::from_secs(300),
             jitter: Duration::ZERO,
-            share: 10,
-            check_returns: false,
+            max_ejected_percent: 10,
+            check_ends_ejection: false,
             ramp: Some(SlowStart::new(Duration::from_secs(10))),
-            patience: Duration::from_secs(10),
+            max_trial_time: Duration::from_secs(10),
         }
     }
 
@@ -77,7 +77,7 @@ impl Ejection {
     /// Default: 5, that of Envoy and Finagle. Few enough to cost little, and where one request in
     /// ten fails for reasons of its own, five in a row are one chance in 100 000.
     pub const fn consecutive_failures(self, failures: Option<u32>) -> Self {
-        Self { consecutive: failures, ..self }
+        Self { consecutive_failures: failures, ..self }
     }
 
     /// Ejects after so many connects in a row that failed or timed out, at once; `None` never does.
@@ -87,22 +87,22 @@ impl Ejection {
     /// connects is a run of failures too, and the 1 of nginx and of Finagle's fail-fast takes a
     /// server out for one lost SYN.
     pub const fn consecutive_connect_failures(self, failures: Option<u32>) -> Self {
-        Self { connect: failures, ..self }
+        Self { consecutive_connect_failures: failures, ..self }
     }
 
     /// Ejects who fails this share of the requests of a sweep; `None` never does.
     ///
-    /// Default: on. Envoy ships it unenforced. Here it works, because [`SuccessRate`] finds a lone
+    /// Default: on. Envoy ships it unenforced. Here it works, because [`SuccessRateDetector`] finds a lone
     /// outlier and goes blind when several of a small set fail together: two of five are never more
     /// than 1.23 deviations below the mean.
-    pub const fn failure_percentage(self, detector: Option<FailurePercentage>) -> Self {
-        Self { percentage: detector, ..self }
+    pub const fn failure_percentage(self, detector: Option<FailurePercentageDetector>) -> Self {
+        Self { failure_percentage: detector, ..self }
     }
 
     /// Ejects who succeeds far less often than the others in a sweep; `None` never does.
     ///
     /// Default: on, as in Envoy.
-    pub const fn success_rate(self, detector: Option<SuccessRate>) -> Self {
+    pub const fn success_rate(self, detector: Option<SuccessRateDetector>) -> Self {
         Self { success_rate: detector, ..self }
     }
 
@@ -112,7 +112,7 @@ impl Ejection {
     /// strength and routes with answers of different cost look like outliers. Schedulers that go by
     /// load ([`peak_ewma`](crate::scheduler::PeakEwma), `lc`) give a slow backend less work without
     /// putting it out.
-    pub const fn latency(self, detector: Option<LatencyFactor>) -> Self {
+    pub const fn latency(self, detector: Option<LatencyDetector>) -> Self {
         Self { latency: detector, ..self }
     }
 
@@ -122,7 +122,7 @@ impl Ejection {
     /// time, and a multiplier shrinks by one in it: half the interval asks for twice the traffic and
     /// forgives twice as quickly.
     pub const fn sweep_interval(self, interval: Duration) -> Self {
-        Self { interval, ..self }
+        Self { sweep_interval: interval, ..self }
     }
 
     /// The first ejection's time, and what each further one in a row adds: from 1 ms to a day.
@@ -130,14 +130,14 @@ impl Ejection {
     /// Default: 30 s, that of Envoy and gRPC: long against a garbage collection or a restart of the
     /// program, short against an operator's reaction.
     pub const fn base_ejection_time(self, time: Duration) -> Self {
-        Self { base: time, ..self }
+        Self { base_ejection_time: time, ..self }
     }
 
     /// The longest ejection, from the base time to a day; [jitter](Self::jitter) comes on top.
     ///
     /// Default: 300 s, that of Envoy and gRPC, and the end of Finagle's backoff.
     pub const fn max_ejection_time(self, time: Duration) -> Self {
-        Self { cap: time, ..self }
+        Self { max_ejection_time: time, ..self }
     }
 
     /// Lengthens each ejection by a random time of up to this; at most a day.
@@ -154,7 +154,7 @@ impl Ejection {
     /// Default: 10, that of Envoy and gRPC. When more than a tenth look bad, the reason is rarely
     /// theirs alone, and what they would have carried falls on the others.
     pub const fn max_ejected_percent(self, percent: u8) -> Self {
-        Self { share: percent, ..self }
+        Self { max_ejected_percent: percent, ..self }
     }
 
     /// Whether an active check that passes [ends an ejection](super::Ejector::check_passed).
@@ -163,7 +163,7 @@ impl Ejection {
     /// connections all the time: its next check, a second later, would undo every ejection. Say yes
     /// where the check asks for the very work that traffic does.
     pub const fn check_ends_ejection(self, ends: bool) -> Self {
-        Self { check_returns: ends, ..self }
+        Self { check_ends_ejection: ends, ..self }
     }
 
     /// How the share of a member grows that has passed its trial; `None` leaves that to the set's
@@ -177,8 +177,8 @@ impl Ejection {
 
     /// How long the one piece of work of a trial may go on before it counts as passed: from 1 ms to
     /// a day. Default: 10 s. A connection that lives for hours has shown by then what it can show.
-    pub const fn trial_patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+    pub const fn max_trial_time(self, patience: Duration) -> Self {
+        Self { max_trial_time: patience, ..self }
     }
 
     /// How the share of a member grows that returns.
@@ -190,86 +190,87 @@ impl Ejection {
     /// How long a trial may go on.
     #[must_use]
     pub const fn patience(&self) -> Duration {
-        self.patience
+        self.max_trial_time
     }
 
     /// The time between two sweeps.
     #[must_use]
     pub const fn interval(&self) -> Duration {
-        self.interval
+        self.sweep_interval
     }
 
     /// The failures in a row of any kind that eject, for who counts them.
     #[must_use]
     pub const fn failures_in_a_row(&self) -> Option<u32> {
-        self.consecutive
+        self.consecutive_failures
     }
 
     /// The failed connects in a row that eject, for who counts them.
     #[must_use]
     pub const fn connect_failures_in_a_row(&self) -> Option<u32> {
-        self.connect
+        self.consecutive_connect_failures
     }
 
     /// Whether anything needs [sweeps](super::Ejector::sweep) but the decay of multipliers.
     #[must_use]
-    pub const fn judges_in_sweeps(&self) -> bool {
-        self.percentage.is_some() || self.success_rate.is_some() || self.latency.is_some()
+    pub const fn has_sweep_detectors(&self) -> bool {
+        self.failure_percentage.is_some() || self.success_rate.is_some() || self.latency.is_some()
     }
 
     /// Tells whether all parameters make sense.
     ///
     /// # Errors
-    /// [`EjectionError`] names the first that does not.
-    pub fn validate(&self) -> Result<(), EjectionError> {
+    /// [`EjectionPolicyError`] names the first that does not.
+    pub fn validate(&self) -> Result<(), EjectionPolicyError> {
         let millisecond = Duration::from_millis(1);
-        at_least_one("consecutive_failures", self.consecutive)?;
-        at_least_one("consecutive_connect_failures", self.connect)?;
-        time("sweep_interval", self.interval, millisecond)?;
-        time("base_ejection_time", self.base, millisecond)?;
-        time("max_ejection_time", self.cap, self.base)?;
-        time("jitter", self.jitter, Duration::ZERO)?;
-        time("trial_patience", self.patience, millisecond)?;
-        within("max_ejected_percent", self.share, 0, 100)?;
-        if let Some(it) = self.percentage {
-            within("failure_percentage.percent", it.percent, 1, 100)?;
-            at_least_one("failure_percentage.min_hosts", Some(it.min_hosts))?;
-            at_least_one("failure_percentage.min_requests", Some(it.min_requests))?;
+        check_at_least_one("consecutive_failures", self.consecutive_failures)?;
+        check_at_least_one("consecutive_connect_failures", self.consecutive_connect_failures)?;
+        check_time("sweep_interval", self.sweep_interval, millisecond)?;
+        check_time("base_ejection_time", self.base_ejection_time, millisecond)?;
+        check_time("max_ejection_time", self.max_ejection_time, self.base_ejection_time)?;
+        check_time("jitter", self.jitter, Duration::ZERO)?;
+        check_time("trial_patience", self.max_trial_time, millisecond)?;
+        check_range("max_ejected_percent", self.max_ejected_percent, 0, 100)?;
+        if let Some(it) = self.failure_percentage {
+            check_range("failure_percentage.percent", it.percent, 1, 100)?;
+            check_at_least_one("failure_percentage.min_hosts", Some(it.min_hosts))?;
+            check_at_least_one("failure_percentage.min_requests", Some(it.min_requests))?;
         }
         if let Some(it) = self.success_rate {
-            within("success_rate.deviations", it.deviations, 0.001, 100.0)?;
-            within("success_rate.margin", it.margin, 0, 100)?;
+            check_range("success_rate.deviations", it.deviations, 0.001, 100.0)?;
+            check_range("success_rate.margin", it.margin, 0, 100)?;
             // A lone member is its own mean.
-            within("success_rate.min_hosts", it.min_hosts, 2, u32::MAX)?;
-            at_least_one("success_rate.min_requests", Some(it.min_requests))?;
+            check_range("success_rate.min_hosts", it.min_hosts, 2, u32::MAX)?;
+            check_at_least_one("success_rate.min_requests", Some(it.min_requests))?;
         }
         if let Some(it) = self.latency {
-            within("latency.factor", it.factor, 1.0, 1_000_000.0)?;
+            check_range("latency.factor", it.factor, 1.0, 1_000_000.0)?;
             // A lone member has no others.
-            within("latency.min_hosts", it.min_hosts, 2, u32::MAX)?;
-            at_least_one("latency.min_requests", Some(it.min_requests))?;
+            check_range("latency.min_hosts", it.min_hosts, 2, u32::MAX)?;
+            check_at_least_one("latency.min_requests", Some(it.min_requests))?;
         }
         Ok(())
     }
 
     /// The time of an ejection without its jitter.
-    pub(super) fn time_of(&self, multiplier: u32) -> Duration {
-        self.base.saturating_mul(multiplier).min(self.cap)
+    pub(super) fn ejection_time(&self, multiplier: u32) -> Duration {
+        self.base_ejection_time.saturating_mul(multiplier).min(self.max_ejection_time)
     }
 
     /// The multiplier that no ejection raises further: the first that reaches the cap.
     pub(super) fn max_multiplier(&self) -> u32 {
-        let times = self.cap.as_nanos().div_ceil(self.base.as_nanos().max(1));
+        let times =
+            self.max_ejection_time.as_nanos().div_ceil(self.base_ejection_time.as_nanos().max(1));
         u32::try_from(times).unwrap_or(u32::MAX).max(1)
     }
 
     /// How many of the members that could serve may be out.
     pub(super) fn max_ejected(&self, members: usize) -> usize {
-        (members.saturating_mul(usize::from(self.share)) / 100).max(1)
+        (members.saturating_mul(usize::from(self.max_ejected_percent)) / 100).max(1)
     }
 }
 
-impl Default for Ejection {
+impl Default for EjectionPolicy {
     fn default() -> Self {
         Self::new()
     }
@@ -278,13 +279,13 @@ impl Default for Ejection {
 /// Who fails at least this share of its requests in a sweep is an outlier, whatever the others do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
-pub struct FailurePercentage {
+pub struct FailurePercentageDetector {
     pub(super) percent: u8,
     pub(super) min_hosts: u32,
     pub(super) min_requests: u32,
 }
 
-impl FailurePercentage {
+impl FailurePercentageDetector {
     /// Envoy's and gRPC's defaults.
     pub const fn new() -> Self {
         Self { percent: 85, min_hosts: 5, min_requests: 50 }
@@ -308,7 +309,7 @@ impl FailurePercentage {
     }
 }
 
-impl Default for FailurePercentage {
+impl Default for FailurePercentageDetector {
     fn default() -> Self {
         Self::new()
     }
@@ -322,14 +323,14 @@ impl Default for FailurePercentage {
 /// members at the least.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use]
-pub struct SuccessRate {
+pub struct SuccessRateDetector {
     pub(super) deviations: f64,
     pub(super) margin: u8,
     pub(super) min_hosts: u32,
     pub(super) min_requests: u32,
 }
 
-impl SuccessRate {
+impl SuccessRateDetector {
     /// Envoy's and gRPC's defaults, and a [margin](Self::margin).
     pub const fn new() -> Self {
         Self { deviations: 1.9, margin: 5, min_hosts: 5, min_requests: 100 }
@@ -361,7 +362,7 @@ impl SuccessRate {
     }
 }
 
-impl Default for SuccessRate {
+impl Default for SuccessRateDetector {
     fn default() -> Self {
         Self::new()
     }
@@ -370,14 +371,14 @@ impl Default for SuccessRate {
 /// Whose mean latency is more than so many times the median of the others' is an outlier.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use]
-pub struct LatencyFactor {
+pub struct LatencyDetector {
     pub(super) factor: f64,
     pub(super) floor: Duration,
     pub(super) min_hosts: u32,
     pub(super) min_requests: u32,
 }
 
-impl LatencyFactor {
+impl LatencyDetector {
     /// So many times the median of the others, 1.0 or more.
     ///
     /// The median, and not the mean, because the one slow member of a small set would lift the mean
@@ -404,10 +405,10 @@ impl LatencyFactor {
     }
 }
 
-/// Why an [`Ejection`] cannot be used.
+/// Why an [`EjectionPolicy`] cannot be used.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
-pub enum EjectionError {
+pub enum EjectionPolicyError {
     /// A parameter has a value that makes no sense.
     #[error("{parameter} is {value}, not within {least} to {most}")]
     OutOfRange {
@@ -422,7 +423,12 @@ pub enum EjectionError {
     },
 }
 
-fn within<T>(parameter: &'static str, value: T, least: T, most: T) -> Result<(), EjectionError>
+fn check_range<T>(
+    parameter: &'static str,
+    value: T,
+    least: T,
+    most: T,
+) -> Result<(), EjectionPolicyError>
 where
     T: Display + PartialOrd,
 {
@@ -431,17 +437,24 @@ where
         return Ok(());
     }
     let [value, least, most] = [value, least, most].map(|it| it.to_string());
-    Err(EjectionError::OutOfRange { parameter, value, least, most })
+    Err(EjectionPolicyError::OutOfRange { parameter, value, least, most })
 }
 
-fn at_least_one(parameter: &'static str, value: Option<u32>) -> Result<(), EjectionError> {
-    value.map_or(Ok(()), |value| within(parameter, value, 1, u32::MAX))
+fn check_at_least_one(
+    parameter: &'static str,
+    value: Option<u32>,
+) -> Result<(), EjectionPolicyError> {
+    value.map_or(Ok(()), |value| check_range(parameter, value, 1, u32::MAX))
 }
 
-fn time(parameter: &'static str, value: Duration, least: Duration) -> Result<(), EjectionError> {
-    if value >= least && value <= DAY {
+fn check_time(
+    parameter: &'static str,
+    value: Duration,
+    least: Duration,
+) -> Result<(), EjectionPolicyError> {
+    if value >= least && value <= MAX_EJECTION_SETTING {
         return Ok(());
     }
-    let [value, least, most] = [value, least, DAY].map(|it| format!("{it:?}"));
-    Err(EjectionError::OutOfRange { parameter, value, least, most })
+    let [value, least, most] = [value, least, MAX_EJECTION_SETTING].map(|it| format!("{it:?}"));
+    Err(EjectionPolicyError::OutOfRange { parameter, value, least, most })
 }

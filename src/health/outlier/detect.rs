@@ -3,25 +3,27 @@
 use std::cmp::{Ordering, Reverse};
 use std::time::Duration;
 
-use super::{Cause, Ejection, FailurePercentage, LatencyFactor, SuccessRate};
-use crate::backend::Outcomes;
+use super::{
+    EjectionPolicy, EjectionReason, FailurePercentageDetector, LatencyDetector, SuccessRateDetector,
+};
+use crate::backend::OutcomeCounts;
 
 /// What one member did between two sweeps.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
+pub(super) struct SweepWindow {
     pub(super) serial: u64,
     pub(super) ok: u64,
     pub(super) failed: u64,
     pub(super) latency: Option<Duration>,
 }
 
-impl Window {
+impl SweepWindow {
     /// What ended between two readings; `None` where a counter has gone back (it was set anew, and
     /// what ended since is not known), or where they are no counts of anything.
     pub(super) fn between(
         serial: u64,
-        before: Outcomes,
-        after: Outcomes,
+        before: OutcomeCounts,
+        after: OutcomeCounts,
         latency: Option<Duration>,
     ) -> Option<Self> {
         let ok = after.ok.checked_sub(before.ok)?;
@@ -48,8 +50,8 @@ impl Window {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outlier {
     pub(super) serial: u64,
-    pub(super) cause: Cause,
-    window: Window,
+    pub(super) reason: EjectionReason,
+    window: SweepWindow,
 }
 
 /// Everybody that a detector finds, the worst first.
@@ -57,23 +59,27 @@ pub(super) struct Outlier {
 /// Who fails comes before who is slow; of those who fail, the larger share of failures first, and
 /// of equal shares the more failures; of the slow, the larger multiple of the others' median; else
 /// the member that is longest in the set.
-pub(super) fn outliers(rules: &Ejection, windows: &[Window]) -> Vec<Outlier> {
+pub(super) fn find_outliers(rules: &EjectionPolicy, windows: &[SweepWindow]) -> Vec<Outlier> {
     let mut found = Vec::new();
-    if let Some(rule) = rules.percentage {
-        by_failure_percentage(rule, windows, &mut found);
+    if let Some(rule) = rules.failure_percentage {
+        find_by_failure_percentage(rule, windows, &mut found);
     }
     if let Some(rule) = rules.success_rate {
-        by_success_rate(rule, windows, &mut found);
+        find_by_success_rate(rule, windows, &mut found);
     }
     if let Some(rule) = rules.latency {
-        by_latency(rule, windows, &mut found);
+        find_by_latency(rule, windows, &mut found);
     }
     // Stable: of two causes for one member that rank alike, the detector asked first is named.
-    found.sort_by(worse_first);
+    found.sort_by(compare_severity);
     found
 }
 
-fn by_failure_percentage(rule: FailurePercentage, windows: &[Window], found: &mut Vec<Outlier>) {
+fn find_by_failure_percentage(
+    rule: FailurePercentageDetector,
+    windows: &[SweepWindow],
+    found: &mut Vec<Outlier>,
+) {
     let judged = || windows.iter().filter(|it| it.requests() >= u64::from(rule.min_requests));
     if judged().count() < rule.min_hosts as usize {
         return;
@@ -82,19 +88,25 @@ fn by_failure_percentage(rule: FailurePercentage, windows: &[Window], found: &mu
         u128::from(it.failed) * 100 >= u128::from(it.requests()) * u128::from(rule.percent)
     });
     found.extend(failing.map(|&window| {
-        let cause =
-            Cause::FailurePercentage { failures: window.failed, requests: window.requests() };
-        Outlier { serial: window.serial, cause, window }
+        let cause = EjectionReason::FailurePercentage {
+            failures: window.failed,
+            requests: window.requests(),
+        };
+        Outlier { serial: window.serial, reason: cause, window }
     }));
 }
 
-fn by_success_rate(rule: SuccessRate, windows: &[Window], found: &mut Vec<Outlier>) {
+fn find_by_success_rate(
+    rule: SuccessRateDetector,
+    windows: &[SweepWindow],
+    found: &mut Vec<Outlier>,
+) {
     let judged = || windows.iter().filter(|it| it.requests() >= u64::from(rule.min_requests));
     let hosts = judged().count();
     if hosts < rule.min_hosts as usize {
         return;
     }
-    let mean = judged().map(Window::success_rate).sum::<f64>() / hosts as f64;
+    let mean = judged().map(SweepWindow::success_rate).sum::<f64>() / hosts as f64;
     let variance =
         judged().map(|it| (it.success_rate() - mean).powi(2)).sum::<f64>() / hosts as f64;
     let distance = rule.deviations * variance.sqrt();
@@ -107,17 +119,17 @@ fn by_success_rate(rule: SuccessRate, windows: &[Window], found: &mut Vec<Outlie
     });
     let permille = |rate: f64| (rate.clamp(0.0, 1.0) * 1000.0).round() as u16;
     found.extend(low.map(|&window| {
-        let cause = Cause::SuccessRate {
+        let cause = EjectionReason::SuccessRate {
             permille: permille(window.success_rate()),
             threshold_permille: permille((mean - distance).min(mean - margin)),
         };
-        Outlier { serial: window.serial, cause, window }
+        Outlier { serial: window.serial, reason: cause, window }
     }));
 }
 
-fn by_latency(rule: LatencyFactor, windows: &[Window], found: &mut Vec<Outlier>) {
+fn find_by_latency(rule: LatencyDetector, windows: &[SweepWindow], found: &mut Vec<Outlier>) {
     let compared = windows.iter().filter(|it| it.ok >= u64::from(rule.min_requests));
-    let mut by_latency: Vec<(Duration, &Window)> =
+    let mut by_latency: Vec<(Duration, &SweepWindow)> =
         compared.filter_map(|it| it.latency.map(|latency| (latency, it))).collect();
     if by_latency.len() < (rule.min_hosts as usize).max(2) {
         return;
@@ -126,27 +138,27 @@ fn by_latency(rule: LatencyFactor, windows: &[Window], found: &mut Vec<Outlier>)
     for (place, &(mean, &window)) in by_latency.iter().enumerate() {
         let median = median_of_others(&by_latency, place);
         if mean > rule.floor && mean.as_secs_f64() > median.as_secs_f64() * rule.factor {
-            let cause = Cause::Latency { mean, median };
-            found.push(Outlier { serial: window.serial, cause, window });
+            let cause = EjectionReason::Latency { mean, median };
+            found.push(Outlier { serial: window.serial, reason: cause, window });
         }
     }
 }
 
 /// The median without the one at a place; there are two members at least.
-fn median_of_others(sorted: &[(Duration, &Window)], place: usize) -> Duration {
+fn median_of_others(sorted: &[(Duration, &SweepWindow)], place: usize) -> Duration {
     let others = sorted.len() - 1;
     let nth = |nth: usize| sorted[if nth < place { nth } else { nth + 1 }].0;
     let (low, high) = (nth((others - 1) / 2), nth(others / 2));
     low + (high - low) / 2
 }
 
-fn worse_first(one: &Outlier, other: &Outlier) -> Ordering {
-    let slow = |it: &Outlier| matches!(it.cause, Cause::Latency { .. });
+fn compare_severity(one: &Outlier, other: &Outlier) -> Ordering {
+    let slow = |it: &Outlier| matches!(it.reason, EjectionReason::Latency { .. });
     let failed = |it: &Outlier, of: &Outlier| {
         u128::from(it.window.failed) * u128::from(of.window.requests())
     };
     let severity = if slow(one) && slow(other) {
-        multiple(other).total_cmp(&multiple(one))
+        latency_multiple(other).total_cmp(&latency_multiple(one))
     } else {
         // Shares compared without a division: f1 / r1 against f2 / r2.
         let share = failed(other, one).cmp(&failed(one, other));
@@ -156,9 +168,9 @@ fn worse_first(one: &Outlier, other: &Outlier) -> Ordering {
 }
 
 /// How many times the median of the others a mean latency is.
-fn multiple(it: &Outlier) -> f64 {
-    match it.cause {
-        Cause::Latency { mean, median } => {
+fn latency_multiple(it: &Outlier) -> f64 {
+    match it.reason {
+        EjectionReason::Latency { mean, median } => {
             mean.as_secs_f64() / median.as_secs_f64().max(f64::MIN_POSITIVE)
         }
         _ => 0.0,

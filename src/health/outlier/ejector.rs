@@ -4,19 +4,21 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::counters::EjectionCounters;
-use super::detect::{self, Window};
-use super::table::Table;
-use super::{Cause, Ejection, EjectionError, SavedEjection, SavedPhase};
-use crate::backend::Outcomes;
+use super::detect::{self, SweepWindow};
+use super::table::EjectionTable;
+use super::{
+    EjectionPolicy, EjectionPolicyError, EjectionReason, SavedEjection, SavedEjectionPhase,
+};
+use crate::backend::OutcomeCounts;
 use crate::scheduler::Rng;
 
 /// What a sweep is told of one member.
 #[derive(Clone, Copy, Debug)]
-pub struct Sample {
+pub struct OutlierSample {
     /// Who it is: a number that is never used twice in one set.
     pub serial: u64,
     /// How its leases have ended since it was made. The sweep takes the difference to the last one.
-    pub outcomes: Outcomes,
+    pub outcomes: OutcomeCounts,
     /// Its mean latency since the last sweep, if known.
     pub latency: Option<Duration>,
     /// Whether its operator lets it take new work: enabled, and of a weight above 0.
@@ -31,66 +33,66 @@ pub struct Sample {
 /// [refuses](EjectionCounters::refused) an ejection nothing is remembered: say it again as the run
 /// goes on, for instance at each multiple of the threshold.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Accusation {
+pub struct StreakReport {
     /// Its failures of any kind in a row up to now.
-    pub consecutive: u32,
+    pub failures: u32,
     /// Its connects in a row up to now that failed or timed out.
-    pub connect: u32,
+    pub connect_failures: u32,
 }
 
 /// What is to be done about one member.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use = "who ignores a decision lets the machine and the set go apart"]
-pub struct Decision {
+pub struct EjectionDecision {
     /// Whom it is about.
     pub serial: u64,
     /// What to do.
-    pub action: Action,
+    pub action: EjectionAction,
 }
 
-/// What a [`Decision`] says to do.
+/// What a [`EjectionDecision`] says to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Action {
+pub enum EjectionAction {
     /// Give it no new work.
     Eject {
         /// When its trial is due.
         until: Instant,
         /// What it did.
-        why: Cause,
+        reason: EjectionReason,
     },
-    /// Give it one piece of work, and say [how that ended](Ejector::trial_ended).
-    Trial,
-    /// Give it work again, by its [ramp](Ejection::ramp).
+    /// Give it one piece of work, and say [how that ended](Ejector::handle_trial_end).
+    StartTrial,
+    /// Give it work again, by its [ramp](EjectionPolicy::ramp).
     Return,
 }
 
 /// Whether a member takes part.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Phase {
+pub enum EjectionPhase {
     /// Takes part.
-    In,
+    NotEjected,
     /// Takes no work.
-    Out {
+    Ejected {
         /// When its trial is due.
         until: Instant,
         /// What it did.
-        why: Cause,
+        why: EjectionReason,
     },
     /// Is given one piece of work.
-    Trial {
+    OnTrial {
         /// What it was ejected for.
-        why: Cause,
+        why: EjectionReason,
     },
 }
 
 /// How a member stands with an [`Ejector`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct Standing {
+pub struct EjectionState {
     /// Whether it is in, out or on trial.
-    pub phase: Phase,
+    pub phase: EjectionPhase,
     /// Ejections in a row, less one for each healthy sweep since: what the base time is multiplied
     /// by.
     pub multiplier: u32,
@@ -98,7 +100,7 @@ pub struct Standing {
 
 /// Decides who is ejected, until when, and when to try again: a machine without clock or thread.
 ///
-/// It is told what happens and answers with [`Decision`]s, all of which are to be carried out. It
+/// It is told what happens and answers with [`EjectionDecision`]s, all of which are to be carried out. It
 /// knows the members it was [told of](Self::track) or has seen in a [sweep](Self::sweep), and never
 /// decides about others. Moments may come in any order; with one that lies before the last nothing
 /// ends early.
@@ -110,58 +112,58 @@ pub struct Standing {
 /// # Examples
 /// ```
 /// use std::time::{Duration, Instant};
-/// use lvs::health::outlier::{Accusation, Action, Ejection, Ejector};
+/// use lvs::health::outlier::{StreakReport, EjectionAction, EjectionPolicy, Ejector};
 /// use lvs::scheduler::Rng;
 ///
-/// let mut ejector = Ejector::new(Ejection::new(), Rng::with_seed(1))?;
+/// let mut ejector = Ejector::new(EjectionPolicy::new(), Rng::with_seed(1))?;
 /// for serial in 1..=3 {
 ///     ejector.track(serial, true, true);
 /// }
 /// # #[expect(clippy::disallowed_methods, reason = "an example has a clock")]
 /// let now = Instant::now();
 ///
-/// let accusation = Accusation { consecutive: 5, connect: 0 };
-/// let decision = ejector.accuse(now, 2, accusation).expect("5 in a row are too many");
-/// let Action::Eject { until, why } = decision.action else { unreachable!() };
+/// let accusation = StreakReport { consecutive: 5, connect: 0 };
+/// let decision = ejector.handle_streak(now, 2, accusation).expect("5 in a row are too many");
+/// let EjectionAction::Eject { until, why } = decision.action else { unreachable!() };
 /// assert_eq!((until - now, why.to_string()), (Duration::from_secs(30), "5 failures in a row".into()));
 ///
 /// assert_eq!(ejector.poll_timeout(), Some(until));
-/// assert_eq!(ejector.handle_timeout(until)[0].action, Action::Trial);
-/// assert_eq!(ejector.trial_ended(until, 2, true).expect("was on trial").action, Action::Return);
-/// # Ok::<(), lvs::health::EjectionError>(())
+/// assert_eq!(ejector.handle_timeout(until)[0].action, EjectionAction::Trial);
+/// assert_eq!(ejector.handle_trial_end(until, 2, true).expect("was on trial").action, EjectionAction::Return);
+/// # Ok::<(), lvs::health::EjectionPolicyError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Ejector {
-    rules: Ejection,
+    policy: EjectionPolicy,
     rng: Rng,
-    table: Table,
+    table: EjectionTable,
     counters: EjectionCounters,
 }
 
 impl Ejector {
-    /// A machine that knows nobody yet; the random generator is for [jitter](Ejection::jitter) alone.
+    /// A machine that knows nobody yet; the random generator is for [jitter](EjectionPolicy::jitter) alone.
     ///
     /// # Errors
-    /// [`EjectionError`] names the rule that makes no sense.
-    pub fn new(rules: Ejection, rng: Rng) -> Result<Self, EjectionError> {
+    /// [`EjectionPolicyError`] names the rule that makes no sense.
+    pub fn new(rules: EjectionPolicy, rng: Rng) -> Result<Self, EjectionPolicyError> {
         rules.validate()?;
-        let (table, counters) = (Table::default(), EjectionCounters::default());
-        Ok(Self { rules, rng, table, counters })
+        let (table, counters) = (EjectionTable::default(), EjectionCounters::default());
+        Ok(Self { policy: rules, rng, table, counters })
     }
 
     /// The rules it goes by.
-    pub fn rules(&self) -> &Ejection {
-        &self.rules
+    pub fn policy(&self) -> &EjectionPolicy {
+        &self.policy
     }
 
     /// Goes by other rules from now on. Whoever is out stays out until the moment that was decided.
     ///
     /// # Errors
-    /// [`EjectionError`] names the rule that makes no sense; the old ones stay.
-    pub fn set_rules(&mut self, rules: Ejection) -> Result<(), EjectionError> {
+    /// [`EjectionPolicyError`] names the rule that makes no sense; the old ones stay.
+    pub fn set_policy(&mut self, rules: EjectionPolicy) -> Result<(), EjectionPolicyError> {
         rules.validate()?;
         let most = rules.max_multiplier();
-        self.rules = rules;
+        self.policy = rules;
         for serial in self.table.serials() {
             if let Some(entry) = self.table.get_mut(serial) {
                 entry.multiplier = entry.multiplier.min(most);
@@ -176,7 +178,7 @@ impl Ejector {
     /// For members that join and states that change between two sweeps, so that the cap is always
     /// that of the moment.
     pub fn track(&mut self, serial: u64, enabled: bool, up: bool) {
-        self.table.put(serial, enabled && up);
+        self.table.upsert(serial, enabled && up);
     }
 
     /// Compares the members with each other, by what they did since the last sweep.
@@ -190,25 +192,25 @@ impl Ejector {
     /// longest in the set.
     ///
     /// Whoever is in and no outlier has its multiplier shrink by one.
-    pub fn sweep(&mut self, now: Instant, samples: &[Sample]) -> Vec<Decision> {
+    pub fn sweep(&mut self, now: Instant, samples: &[OutlierSample]) -> Vec<EjectionDecision> {
         let present: BTreeSet<u64> = samples.iter().map(|sample| sample.serial).collect();
         for serial in self.table.serials() {
             if !present.contains(&serial) {
                 self.forget(serial);
             }
         }
-        let windows: Vec<Window> =
-            samples.iter().filter_map(|sample| self.take_sample(sample)).collect();
+        let windows: Vec<SweepWindow> =
+            samples.iter().filter_map(|sample| self.record_sample(sample)).collect();
         let mut outlying = BTreeSet::new();
         let mut decisions = Vec::new();
-        for outlier in detect::outliers(&self.rules, &windows) {
+        for outlier in detect::find_outliers(&self.policy, &windows) {
             if outlying.insert(outlier.serial) {
-                decisions.extend(self.eject(now, outlier.serial, outlier.cause));
+                decisions.extend(self.eject(now, outlier.serial, outlier.reason));
             }
         }
         for serial in present {
             if let Some(entry) = self.table.get_mut(serial)
-                && entry.phase() == Phase::In
+                && entry.phase() == EjectionPhase::NotEjected
                 && !outlying.contains(&serial)
             {
                 entry.multiplier = entry.multiplier.saturating_sub(1);
@@ -218,12 +220,12 @@ impl Ejector {
     }
 
     /// Notes a sample, and gives what is to be judged of it.
-    fn take_sample(&mut self, sample: &Sample) -> Option<Window> {
+    fn record_sample(&mut self, sample: &OutlierSample) -> Option<SweepWindow> {
         self.track(sample.serial, sample.enabled, sample.up);
         let entry = self.table.get_mut(sample.serial)?;
-        let before = entry.seen.replace(sample.outcomes)?;
-        let judged = entry.serves() && entry.phase() == Phase::In;
-        let window = Window::between(sample.serial, before, sample.outcomes, sample.latency);
+        let before = entry.last_outcomes.replace(sample.outcomes)?;
+        let judged = entry.is_available() && entry.phase() == EjectionPhase::NotEjected;
+        let window = SweepWindow::between(sample.serial, before, sample.outcomes, sample.latency);
         window.filter(|_| judged)
     }
 
@@ -231,18 +233,18 @@ impl Ejector {
     ///
     /// Nothing comes of it while the member is out or on trial (what was in its hands may fail for a
     /// while), nor while it cannot serve.
-    pub fn accuse(
+    pub fn handle_streak(
         &mut self,
         now: Instant,
         serial: u64,
-        accusation: Accusation,
-    ) -> Option<Decision> {
-        let Accusation { consecutive, connect } = accusation;
+        accusation: StreakReport,
+    ) -> Option<EjectionDecision> {
+        let StreakReport { failures: consecutive, connect_failures: connect } = accusation;
         let reached = |threshold: Option<u32>, run| threshold.is_some_and(|it| run >= it);
-        let cause = if reached(self.rules.connect, connect) {
-            Cause::ConnectFailures { failures: connect }
-        } else if reached(self.rules.consecutive, consecutive) {
-            Cause::ConsecutiveFailures { failures: consecutive }
+        let cause = if reached(self.policy.consecutive_connect_failures, connect) {
+            EjectionReason::ConnectFailures { failures: connect }
+        } else if reached(self.policy.consecutive_failures, consecutive) {
+            EjectionReason::ConsecutiveFailures { failures: consecutive }
         } else {
             return None;
         };
@@ -253,21 +255,23 @@ impl Ejector {
     /// while nobody is out. Sweeps are not among it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.table.next_end()
+        self.table.next_expiry()
     }
 
     /// Offers a trial to everybody whose ejection has ended by now, whether it can serve or not.
     ///
-    /// A trial has no end but the [word](Self::trial_ended) about it: who gets no traffic, or is
+    /// A trial has no end but the [word](Self::handle_trial_end) about it: who gets no traffic, or is
     /// down by its checks, stays on trial until it gets some.
-    pub fn handle_timeout(&mut self, now: Instant) -> Vec<Decision> {
+    pub fn handle_timeout(&mut self, now: Instant) -> Vec<EjectionDecision> {
         let mut decisions = Vec::new();
-        while let Some((serial, why)) =
-            self.table.ended(now).and_then(|serial| Some((serial, self.table.cause(serial)?)))
+        while let Some((serial, why)) = self
+            .table
+            .next_expired(now)
+            .and_then(|serial| Some((serial, self.table.reason(serial)?)))
         {
-            self.table.set_phase(serial, Phase::Trial { why });
+            self.table.set_phase(serial, EjectionPhase::OnTrial { why });
             self.counters.trials += 1;
-            decisions.push(Decision { serial, action: Action::Trial });
+            decisions.push(EjectionDecision { serial, action: EjectionAction::StartTrial });
         }
         decisions
     }
@@ -277,55 +281,66 @@ impl Ejector {
     /// For a piece that says nothing (cancelled) do not call this, and give it another. Nothing
     /// comes of it unless the member is on trial. A new ejection here is not subject to the cap: it
     /// puts nobody out who was in.
-    pub fn trial_ended(&mut self, now: Instant, serial: u64, ok: bool) -> Option<Decision> {
-        let Phase::Trial { .. } = self.table.get(serial)?.phase() else { return None };
-        if ok { self.bring_back(serial) } else { self.put_out(now, serial, Cause::TrialFailed) }
+    pub fn handle_trial_end(
+        &mut self,
+        now: Instant,
+        serial: u64,
+        ok: bool,
+    ) -> Option<EjectionDecision> {
+        let EjectionPhase::OnTrial { .. } = self.table.get(serial)?.phase() else { return None };
+        if ok {
+            self.end_ejection(serial)
+        } else {
+            self.apply_ejection(now, serial, EjectionReason::TrialFailed)
+        }
     }
 
     /// Says that an active check of a member passed; it returns at once if that is
-    /// [configured](Ejection::check_ends_ejection). Its multiplier stays.
-    pub fn check_passed(&mut self, serial: u64) -> Option<Decision> {
-        if self.rules.check_returns { self.bring_back(serial) } else { None }
+    /// [configured](EjectionPolicy::check_ends_ejection). Its multiplier stays.
+    pub fn handle_check_passed(&mut self, serial: u64) -> Option<EjectionDecision> {
+        if self.policy.check_ends_ejection { self.end_ejection(serial) } else { None }
     }
 
     /// Lets a member return on the operator's word, with all forgiven.
-    pub fn release(&mut self, serial: u64) -> Option<Decision> {
+    pub fn release(&mut self, serial: u64) -> Option<EjectionDecision> {
         self.table.get_mut(serial)?.multiplier = 0;
-        self.bring_back(serial)
+        self.end_ejection(serial)
     }
 
     /// Forgets a member that has left the set.
     pub fn forget(&mut self, serial: u64) {
         let entry = self.table.remove(serial);
-        if entry.is_some_and(|entry| entry.phase() != Phase::In) {
+        if entry.is_some_and(|entry| entry.phase() != EjectionPhase::NotEjected) {
             self.counters.forgotten += 1;
         }
     }
 
     /// How a member stands; `None` if it is not known.
     #[must_use]
-    pub fn standing(&self, serial: u64) -> Option<Standing> {
+    pub fn ejection_state(&self, serial: u64) -> Option<EjectionState> {
         let entry = self.table.get(serial)?;
-        Some(Standing { phase: entry.phase(), multiplier: entry.multiplier })
+        Some(EjectionState { phase: entry.phase(), multiplier: entry.multiplier })
     }
 
     /// What it has decided so far.
     #[must_use]
     pub fn counters(&self) -> EjectionCounters {
-        let (out, on_trial) = (self.table.out() as u64, self.table.on_trial() as u64);
-        EjectionCounters { out, on_trial, ..self.counters }
+        let (out, on_trial) =
+            (self.table.ejected_count() as u64, self.table.on_trial_count() as u64);
+        EjectionCounters { currently_ejected: out, currently_on_trial: on_trial, ..self.counters }
     }
 
     /// How everybody stands of whom there is anything to remember, by serial.
     pub fn export(&self, now: Instant) -> impl Iterator<Item = (u64, SavedEjection)> + '_ {
         self.table.iter().filter_map(move |(serial, entry)| {
             let phase = match entry.phase() {
-                Phase::In if entry.multiplier == 0 => return None,
-                Phase::In => SavedPhase::In,
-                Phase::Out { until, why } => {
-                    SavedPhase::Out { remaining: until.saturating_duration_since(now), why }
-                }
-                Phase::Trial { why } => SavedPhase::Trial { why },
+                EjectionPhase::NotEjected if entry.multiplier == 0 => return None,
+                EjectionPhase::NotEjected => SavedEjectionPhase::NotEjected,
+                EjectionPhase::Ejected { until, why } => SavedEjectionPhase::Ejected {
+                    remaining: until.saturating_duration_since(now),
+                    why,
+                },
+                EjectionPhase::OnTrial { why } => SavedEjectionPhase::OnTrial { why },
             };
             Some((serial, SavedEjection { multiplier: entry.multiplier, phase }))
         })
@@ -336,79 +351,99 @@ impl Ejector {
     /// [Tell of](Self::track) all members first, so that the cap is that of the whole set. It holds
     /// here as for every ejection, and so does the longest time. Nothing comes of it for a member
     /// that is not known, or that is out or on trial already.
-    pub fn import(&mut self, now: Instant, serial: u64, saved: SavedEjection) -> Option<Decision> {
-        let most = self.rules.max_multiplier();
-        let room = self.has_room();
-        let entry = self.table.get_mut(serial).filter(|entry| entry.phase() == Phase::In)?;
+    pub fn import(
+        &mut self,
+        now: Instant,
+        serial: u64,
+        saved: SavedEjection,
+    ) -> Option<EjectionDecision> {
+        let most = self.policy.max_multiplier();
+        let room = self.has_ejection_budget();
+        let entry = self
+            .table
+            .get_mut(serial)
+            .filter(|entry| entry.phase() == EjectionPhase::NotEjected)?;
         entry.multiplier = saved.multiplier.min(most);
-        let (SavedPhase::Out { why, .. } | SavedPhase::Trial { why }) = saved.phase else {
+        let (SavedEjectionPhase::Ejected { why, .. } | SavedEjectionPhase::OnTrial { why }) =
+            saved.phase
+        else {
             return None;
         };
         // Who cannot serve takes no one's place.
-        if entry.serves() && !room {
-            self.counters.refused.count(why);
+        if entry.is_available() && !room {
+            self.counters.refused.increment(why);
             return None;
         }
-        self.counters.restored += 1;
-        let (phase, action) = if let SavedPhase::Out { remaining, .. } = saved.phase {
-            let longest = self.rules.cap.saturating_add(self.rules.jitter);
-            let until = later(now, remaining.min(longest));
-            (Phase::Out { until, why }, Action::Eject { until, why })
+        self.counters.imported += 1;
+        let (phase, action) = if let SavedEjectionPhase::Ejected { remaining, .. } = saved.phase {
+            let longest = self.policy.max_ejection_time.saturating_add(self.policy.jitter);
+            let until = deadline_after(now, remaining.min(longest));
+            (EjectionPhase::Ejected { until, why }, EjectionAction::Eject { until, reason: why })
         } else {
             self.counters.trials += 1;
-            (Phase::Trial { why }, Action::Trial)
+            (EjectionPhase::OnTrial { why }, EjectionAction::StartTrial)
         };
         self.table.set_phase(serial, phase);
-        Some(Decision { serial, action })
+        Some(EjectionDecision { serial, action })
     }
 
     /// Puts a member out that is in and can serve, if the cap lets it.
-    fn eject(&mut self, now: Instant, serial: u64, cause: Cause) -> Option<Decision> {
+    fn eject(
+        &mut self,
+        now: Instant,
+        serial: u64,
+        cause: EjectionReason,
+    ) -> Option<EjectionDecision> {
         let entry = self.table.get(serial)?;
-        if entry.phase() != Phase::In || !entry.serves() {
+        if entry.phase() != EjectionPhase::NotEjected || !entry.is_available() {
             return None;
         }
-        if !self.has_room() {
-            self.counters.refused.count(cause);
+        if !self.has_ejection_budget() {
+            self.counters.refused.increment(cause);
             return None;
         }
-        self.put_out(now, serial, cause)
+        self.apply_ejection(now, serial, cause)
     }
 
     /// Whether one more of those who could serve may be out, and one would still be left.
-    fn has_room(&self) -> bool {
-        let (serving, out) = (self.table.serving(), self.table.serving_out());
-        out < self.rules.max_ejected(serving) && out + 1 < serving
+    fn has_ejection_budget(&self) -> bool {
+        let (serving, out) = (self.table.available_count(), self.table.available_ejected_count());
+        out < self.policy.max_ejected(serving) && out + 1 < serving
     }
 
-    fn put_out(&mut self, now: Instant, serial: u64, why: Cause) -> Option<Decision> {
-        let most = self.rules.max_multiplier();
+    fn apply_ejection(
+        &mut self,
+        now: Instant,
+        serial: u64,
+        why: EjectionReason,
+    ) -> Option<EjectionDecision> {
+        let most = self.policy.max_multiplier();
         let entry = self.table.get_mut(serial)?;
         entry.multiplier = entry.multiplier.saturating_add(1).min(most);
-        let time = self.rules.time_of(entry.multiplier).saturating_add(self.jitter());
-        let until = later(now, time);
-        self.table.set_phase(serial, Phase::Out { until, why });
-        self.counters.ejected.count(why);
-        Some(Decision { serial, action: Action::Eject { until, why } })
+        let time = self.policy.ejection_time(entry.multiplier).saturating_add(self.draw_jitter());
+        let until = deadline_after(now, time);
+        self.table.set_phase(serial, EjectionPhase::Ejected { until, why });
+        self.counters.ejected.increment(why);
+        Some(EjectionDecision { serial, action: EjectionAction::Eject { until, reason: why } })
     }
 
-    fn bring_back(&mut self, serial: u64) -> Option<Decision> {
-        if self.table.get(serial)?.phase() == Phase::In {
+    fn end_ejection(&mut self, serial: u64) -> Option<EjectionDecision> {
+        if self.table.get(serial)?.phase() == EjectionPhase::NotEjected {
             return None;
         }
-        self.table.set_phase(serial, Phase::In);
+        self.table.set_phase(serial, EjectionPhase::NotEjected);
         self.counters.returned += 1;
-        Some(Decision { serial, action: Action::Return })
+        Some(EjectionDecision { serial, action: EjectionAction::Return })
     }
 
-    fn jitter(&mut self) -> Duration {
+    fn draw_jitter(&mut self) -> Duration {
         // A day at the most, which fits.
-        let most = self.rules.jitter.as_nanos() as u64;
+        let most = self.policy.jitter.as_nanos() as u64;
         if most == 0 { Duration::ZERO } else { Duration::from_nanos(self.rng.below(most + 1)) }
     }
 }
 
 /// A moment that the clock cannot reach counts as now: out for ever is no ejection.
-fn later(now: Instant, time: Duration) -> Instant {
+fn deadline_after(now: Instant, time: Duration) -> Instant {
     now.checked_add(time).unwrap_or(now)
 }

@@ -1,18 +1,18 @@
 //! Outlier ejection: health as real traffic sees it.
 //!
 //! A backend that answers its checks and fails its requests is put out for a while, tried with one
-//! piece of work, and let back in by and by. [`Ejection`] has the rules, [`Ejector`] is the machine;
+//! piece of work, and let back in by and by. [`EjectionPolicy`] has the rules, [`Ejector`] is the machine;
 //! it knows no runtime, reads no clock and touches no set. Whoever runs it feeds it
-//! [samples](Sample), [accusations](Accusation) and time, and carries out its [decisions](Decision).
+//! [samples](OutlierSample), [accusations](StreakReport) and time, and carries out its [decisions](EjectionDecision).
 //!
 //! # Detectors
 //! | detector | ejects | when | default | whose |
 //! |---|---|---|---|---|
-//! | [`consecutive_failures`](Ejection::consecutive_failures) | after so many failures of any kind in a row | at once | 5 | Envoy, Finagle: 5; HAProxy's `observe`: 10 |
-//! | [`consecutive_connect_failures`](Ejection::consecutive_connect_failures) | after so many connects in a row that failed or timed out | at once | 3 | HAProxy's `fall`: 3; Envoy: 5; nginx, Finagle: 1 |
-//! | [`failure_percentage`](Ejection::failure_percentage) | at this share of failures, where 5 members had 50 requests | in sweeps | 85 % | Envoy, gRPC (A50) |
-//! | [`success_rate`](Ejection::success_rate) | below the mean by so many standard deviations, where 5 members had 100 requests | in sweeps | 1.9, and 5 points | Envoy, gRPC: 1.9; the points are ours |
-//! | [`latency`](Ejection::latency) | above so many times the median of the others, where 5 members had 100 answers | in sweeps | off | nobody publishes one |
+//! | [`consecutive_failures`](EjectionPolicy::consecutive_failures) | after so many failures of any kind in a row | at once | 5 | Envoy, Finagle: 5; HAProxy's `observe`: 10 |
+//! | [`consecutive_connect_failures`](EjectionPolicy::consecutive_connect_failures) | after so many connects in a row that failed or timed out | at once | 3 | HAProxy's `fall`: 3; Envoy: 5; nginx, Finagle: 1 |
+//! | [`failure_percentage`](EjectionPolicy::failure_percentage) | at this share of failures, where 5 members had 50 requests | in sweeps | 85 % | Envoy, gRPC (A50) |
+//! | [`success_rate`](EjectionPolicy::success_rate) | below the mean by so many standard deviations, where 5 members had 100 requests | in sweeps | 1.9, and 5 points | Envoy, gRPC: 1.9; the points are ours |
+//! | [`latency`](EjectionPolicy::latency) | above so many times the median of the others, where 5 members had 100 answers | in sweeps | off | nobody publishes one |
 //!
 //! Each can be switched off. Sweeps are 10 s apart. A failure is an application error, a failed
 //! connect or a timeout; what was cancelled counts neither way.
@@ -24,7 +24,7 @@
 //! which the member is in and no outlier.
 //!
 //! Then the member is on probation, as Finagle does it: it is given one piece of work. If that
-//! succeeds the member returns, by a [ramp](Ejection::ramp) of its own; if not, it is out
+//! succeeds the member returns, by a [ramp](EjectionPolicy::ramp) of its own; if not, it is out
 //! again, for the next longer time. Envoy gives it its whole share back at once, and if it is still
 //! broken five more requests pay for it.
 //!
@@ -44,8 +44,8 @@
 //!
 //! # What it promises
 //! - No ejection makes more members be out than the cap allows, or the last one.
-//! - Nobody is out longer than [`max_ejection_time`](Ejection::max_ejection_time) and
-//!   [`jitter`](Ejection::jitter) before it is offered a trial.
+//! - Nobody is out longer than [`max_ejection_time`](EjectionPolicy::max_ejection_time) and
+//!   [`jitter`](EjectionPolicy::jitter) before it is offered a trial.
 //! - No decision is about a member that was not told of, and none repeats what is so already.
 //! - The same calls make the same decisions in the same order.
 //! - No reading of counters makes it panic: a member whose counters went back is judged again from
@@ -59,8 +59,14 @@ mod ejector;
 mod saved;
 mod table;
 
-pub use self::cause::{Cause, CauseKind};
-pub use self::config::{Ejection, EjectionError, FailurePercentage, LatencyFactor, SuccessRate};
+pub use self::cause::{EjectionReason, EjectionReasonKind};
+pub use self::config::{
+    EjectionPolicy, EjectionPolicyError, FailurePercentageDetector, LatencyDetector,
+    SuccessRateDetector,
+};
 pub use self::counters::EjectionCounters;
-pub use self::ejector::{Accusation, Action, Decision, Ejector, Phase, Sample, Standing};
-pub use self::saved::{SavedEjection, SavedPhase};
+pub use self::ejector::{
+    EjectionAction, EjectionDecision, EjectionPhase, EjectionState, Ejector, OutlierSample,
+    StreakReport,
+};
+pub use self::saved::{SavedEjection, SavedEjectionPhase};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Cause;
+use super::EjectionReason;
 
 /// How one member stands, without moments that mean nothing to another process.
 ///
@@ -16,25 +16,25 @@ pub struct SavedEjection {
     /// Ejections in a row, less one for each healthy sweep since.
     pub multiplier: u32,
     /// Whether it is in, out or on trial.
-    pub phase: SavedPhase,
+    pub phase: SavedEjectionPhase,
 }
 
 /// The phase of a [`SavedEjection`].
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub enum SavedPhase {
+pub enum SavedEjectionPhase {
     /// Takes part.
-    In,
+    NotEjected,
     /// Takes no work.
-    Out {
+    Ejected {
         /// Until its trial.
         remaining: Duration,
         /// What it was ejected for.
-        why: Cause,
+        why: EjectionReason,
     },
     /// Is given one piece of work.
-    Trial {
+    OnTrial {
         /// What it was ejected for.
-        why: Cause,
+        why: EjectionReason,
     },
 }
 
@@ -44,8 +44,8 @@ impl SavedEjection {
     #[must_use]
     pub fn after(self, elapsed: Duration) -> Self {
         let phase = match self.phase {
-            SavedPhase::Out { remaining, why } => {
-                SavedPhase::Out { remaining: remaining.saturating_sub(elapsed), why }
+            SavedEjectionPhase::Ejected { remaining, why } => {
+                SavedEjectionPhase::Ejected { remaining: remaining.saturating_sub(elapsed), why }
             }
             phase => phase,
         };

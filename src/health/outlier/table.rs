@@ -3,107 +3,112 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::{Cause, Phase};
-use crate::backend::Outcomes;
+use super::{EjectionPhase, EjectionReason};
+use crate::backend::OutcomeCounts;
 
 /// What is kept of one member.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
+pub(super) struct EjectionEntry {
     /// Whether it would take work, were it not ejected.
-    serves: bool,
-    phase: Phase,
+    available: bool,
+    phase: EjectionPhase,
     /// Ejections in a row, less one for each healthy sweep.
     pub(super) multiplier: u32,
     /// The counters at the last sweep.
-    pub(super) seen: Option<Outcomes>,
+    pub(super) last_outcomes: Option<OutcomeCounts>,
 }
 
-impl Entry {
-    pub(super) fn phase(&self) -> Phase {
+impl EjectionEntry {
+    pub(super) fn phase(&self) -> EjectionPhase {
         self.phase
     }
 
-    pub(super) fn serves(&self) -> bool {
-        self.serves
+    pub(super) fn is_available(&self) -> bool {
+        self.available
     }
 
-    fn is_out(&self) -> bool {
-        self.phase != Phase::In
+    fn is_ejected_or_on_trial(&self) -> bool {
+        self.phase != EjectionPhase::NotEjected
     }
 }
 
 /// Entries by serial; in order, so that the same calls make the same decisions in the same order.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Table {
-    entries: BTreeMap<u64, Entry>,
+pub(super) struct EjectionTable {
+    entries: BTreeMap<u64, EjectionEntry>,
     /// When whose ejection ends.
-    ends: BTreeSet<(Instant, u64)>,
+    expiries: BTreeSet<(Instant, u64)>,
     /// Members that would take work, were they not ejected.
-    serving: usize,
+    available_count: usize,
     /// Those of them that are out or on trial.
-    serving_out: usize,
+    available_ejected_count: usize,
     /// All members on trial.
-    on_trial: usize,
+    on_trial_count: usize,
 }
 
-impl Table {
-    pub(super) fn get(&self, serial: u64) -> Option<&Entry> {
+impl EjectionTable {
+    pub(super) fn get(&self, serial: u64) -> Option<&EjectionEntry> {
         self.entries.get(&serial)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Entry)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &EjectionEntry)> {
         self.entries.iter().map(|(&serial, entry)| (serial, entry))
     }
 
-    pub(super) fn serving(&self) -> usize {
-        self.serving
+    pub(super) fn available_count(&self) -> usize {
+        self.available_count
     }
 
-    pub(super) fn serving_out(&self) -> usize {
-        self.serving_out
+    pub(super) fn available_ejected_count(&self) -> usize {
+        self.available_ejected_count
     }
 
-    pub(super) fn out(&self) -> usize {
-        self.ends.len()
+    pub(super) fn ejected_count(&self) -> usize {
+        self.expiries.len()
     }
 
-    pub(super) fn on_trial(&self) -> usize {
-        self.on_trial
+    pub(super) fn on_trial_count(&self) -> usize {
+        self.on_trial_count
     }
 
-    pub(super) fn next_end(&self) -> Option<Instant> {
-        self.ends.first().map(|&(end, _)| end)
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.expiries.first().map(|&(end, _)| end)
     }
 
     /// Somebody whose ejection has ended by now.
-    pub(super) fn ended(&self, now: Instant) -> Option<u64> {
-        self.ends.first().filter(|&&(end, _)| end <= now).map(|&(_, serial)| serial)
+    pub(super) fn next_expired(&self, now: Instant) -> Option<u64> {
+        self.expiries.first().filter(|&&(end, _)| end <= now).map(|&(_, serial)| serial)
     }
 
     /// Knows a member from now on, and whether it would take work.
-    pub(super) fn put(&mut self, serial: u64, serves: bool) {
-        let new = Entry { serves: false, phase: Phase::In, multiplier: 0, seen: None };
+    pub(super) fn upsert(&mut self, serial: u64, serves: bool) {
+        let new = EjectionEntry {
+            available: false,
+            phase: EjectionPhase::NotEjected,
+            multiplier: 0,
+            last_outcomes: None,
+        };
         self.entries.entry(serial).or_insert(new);
-        self.edit(serial, |entry| entry.serves = serves);
+        self.update_entry(serial, |entry| entry.available = serves);
     }
 
-    pub(super) fn remove(&mut self, serial: u64) -> Option<Entry> {
+    pub(super) fn remove(&mut self, serial: u64) -> Option<EjectionEntry> {
         let entry = *self.entries.get(&serial)?;
         // Leaves every count before it leaves the table.
-        self.edit(serial, |entry| {
-            entry.serves = false;
-            entry.phase = Phase::In;
+        self.update_entry(serial, |entry| {
+            entry.available = false;
+            entry.phase = EjectionPhase::NotEjected;
         });
         self.entries.remove(&serial);
         Some(entry)
     }
 
-    pub(super) fn set_phase(&mut self, serial: u64, phase: Phase) {
-        self.edit(serial, |entry| entry.phase = phase);
+    pub(super) fn set_phase(&mut self, serial: u64, phase: EjectionPhase) {
+        self.update_entry(serial, |entry| entry.phase = phase);
     }
 
     /// For what no count depends on.
-    pub(super) fn get_mut(&mut self, serial: u64) -> Option<&mut Entry> {
+    pub(super) fn get_mut(&mut self, serial: u64) -> Option<&mut EjectionEntry> {
         self.entries.get_mut(&serial)
     }
 
@@ -112,30 +117,30 @@ impl Table {
         self.entries.keys().copied().collect()
     }
 
-    fn edit(&mut self, serial: u64, change: impl FnOnce(&mut Entry)) {
+    fn update_entry(&mut self, serial: u64, change: impl FnOnce(&mut EjectionEntry)) {
         let Some(entry) = self.entries.get_mut(&serial) else { return };
         let before = *entry;
         change(entry);
         let after = *entry;
-        if let Phase::Out { until, .. } = before.phase {
-            self.ends.remove(&(until, serial));
+        if let EjectionPhase::Ejected { until, .. } = before.phase {
+            self.expiries.remove(&(until, serial));
         }
-        if let Phase::Out { until, .. } = after.phase {
-            self.ends.insert((until, serial));
+        if let EjectionPhase::Ejected { until, .. } = after.phase {
+            self.expiries.insert((until, serial));
         }
-        let count = |total: &mut usize, of: fn(&Entry) -> bool| {
+        let count = |total: &mut usize, of: fn(&EjectionEntry) -> bool| {
             *total = *total + usize::from(of(&after)) - usize::from(of(&before));
         };
-        count(&mut self.serving, |it| it.serves);
-        count(&mut self.serving_out, |it| it.serves && it.is_out());
-        count(&mut self.on_trial, |it| matches!(it.phase, Phase::Trial { .. }));
+        count(&mut self.available_count, |it| it.available);
+        count(&mut self.available_ejected_count, |it| it.available && it.is_ejected_or_on_trial());
+        count(&mut self.on_trial_count, |it| matches!(it.phase, EjectionPhase::OnTrial { .. }));
     }
 
     /// Why it is out or on trial.
-    pub(super) fn cause(&self, serial: u64) -> Option<Cause> {
+    pub(super) fn reason(&self, serial: u64) -> Option<EjectionReason> {
         match self.get(serial)?.phase {
-            Phase::In => None,
-            Phase::Out { why, .. } | Phase::Trial { why } => Some(why),
+            EjectionPhase::NotEjected => None,
+            EjectionPhase::Ejected { why, .. } | EjectionPhase::OnTrial { why } => Some(why),
         }
     }
 }

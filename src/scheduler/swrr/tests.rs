@@ -7,7 +7,10 @@ const RULE: SmoothWeightedRoundRobin = SmoothWeightedRoundRobin::new();
 
 fn round(weights: &[u32]) -> Vec<usize> {
     let balancer = balancer(RULE, weights);
-    lay_out(&quotas(balancer.snapshot().members())).iter().map(|&i| usize::from(i)).collect()
+    lay_out_round(&slot_quotas(balancer.snapshot().members()))
+        .iter()
+        .map(|&i| usize::from(i))
+        .collect()
 }
 
 fn occurrences(round: &[usize], members: usize) -> Vec<u32> {
@@ -83,19 +86,19 @@ fn scaled_shares_are_exact_to_one_slot() {
 
 #[test]
 fn the_light_one_has_its_share_of_first_picks() {
-    let first = |seed| sequence(&balancer(RULE.with_offset(seed), &[99, 1]), 1)[0];
+    let first = |seed| sequence(&balancer(RULE.offset(seed), &[99, 1]), 1)[0];
     let light: usize = (0..5000).map(first).sum();
     assert!((30..=70).contains(&light), "{light} of 5000 is not about 1 %");
 }
 
 #[test]
 fn the_offset_outlives_a_set_that_grows_one_by_one() {
-    let balancer = balancer(RULE.with_offset(1), &[]);
+    let balancer = balancer(RULE.offset(1), &[]);
     let id = |i: usize| crate::Spec::new(id(i), ());
     for i in (0..8).rev() {
-        balancer.set().insert(id(i)).expect("room");
+        balancer.backend_set().insert(id(i)).expect("room");
     }
-    let whole = super::super::sample::trial::balancer(RULE.with_offset(1), &[1; 8]);
+    let whole = super::super::sample::trial::balancer(RULE.offset(1), &[1; 8]);
     assert_eq!(sequence(&balancer, 8), sequence(&whole, 8));
     assert_ne!(sequence(&balancer, 1), [0], "a seed that begins elsewhere");
 }
@@ -104,13 +107,13 @@ fn the_offset_outlives_a_set_that_grows_one_by_one() {
 fn the_phase_goes_on_when_the_set_changes() {
     let balancer = balancer(RULE, &[1, 1, 1, 1]);
     assert_eq!(sequence(&balancer, 2), [0, 1]);
-    balancer.set().set_limits(&id(0), Limits::max(9)).expect("a limit");
+    balancer.backend_set().set_limits(&id(0), Limits::new(9)).expect("a limit");
     assert_eq!(sequence(&balancer, 1), [2], "the same round, the next turn");
-    (0..4).for_each(|i| balancer.set().set_weight(&id(i), 3 - i as u32).expect("a member"));
+    (0..4).for_each(|i| balancer.backend_set().set_weight(&id(i), 3 - i as u32).expect("a member"));
     assert_eq!(round(&[3, 2, 1, 0]), [0, 1, 0, 2, 1, 0]);
     assert_eq!(sequence(&balancer, 2), [1, 0], "three quarters of the way, to the slot");
-    (0..4).for_each(|i| balancer.set().set_weight(&id(i), 0).expect("a member"));
-    (0..4).for_each(|i| balancer.set().set_weight(&id(i), 1).expect("a member"));
+    (0..4).for_each(|i| balancer.backend_set().set_weight(&id(i), 0).expect("a member"));
+    (0..4).for_each(|i| balancer.backend_set().set_weight(&id(i), 1).expect("a member"));
 }
 
 #[test]
@@ -118,10 +121,10 @@ fn the_phase_survives_every_length_exactly() {
     for len in 1..300u16 {
         let slots: Box<[u16]> = (0..len).collect();
         for start in 0..usize::from(len) {
-            let round = Round::new(slots.clone(), 0);
+            let round = SmoothWeightedRoundRobinPicker::new(slots.clone(), 0);
             round.advance(start);
-            let again = Round::new(slots.clone(), round.phase());
-            assert_eq!(again.index(again.advance(1)), start, "of {len}");
+            let again = SmoothWeightedRoundRobinPicker::new(slots.clone(), round.phase());
+            assert_eq!(again.slot_of_cursor(again.advance(1)), start, "of {len}");
         }
     }
 }
@@ -129,11 +132,11 @@ fn the_phase_survives_every_length_exactly() {
 #[test]
 fn the_cursor_loses_no_turn_when_it_is_set_back() {
     for len in [1, 2, 3, 7, 1000, 65_535, 65_536] {
-        let round = Round::new(vec![0; len].into(), 0);
-        round.advance(round.wrap - 2);
-        let mut expected = round.index(round.wrap - 2);
+        let round = SmoothWeightedRoundRobinPicker::new(vec![0; len].into(), 0);
+        round.advance(round.cursor_reset - 2);
+        let mut expected = round.slot_of_cursor(round.cursor_reset - 2);
         for steps in [1, 5, 1, 1] {
-            assert_eq!(round.index(round.advance(steps)), expected);
+            assert_eq!(round.slot_of_cursor(round.advance(steps)), expected);
             expected = (expected + steps) % len;
         }
         assert!(round.cursor.load(Ordering::Relaxed) < 10, "it was set back");
@@ -143,8 +146,8 @@ fn the_cursor_loses_no_turn_when_it_is_set_back() {
 #[test]
 fn a_full_member_leaves_order_and_proportion_of_the_others_alone() {
     let balancer = balancer(RULE, &[5, 2, 1]);
-    balancer.set().set_limits(&id(0), Limits::max(1)).expect("a limit");
-    let held = balancer.pick_id(&id(0)).expect("a free place");
+    balancer.backend_set().set_limits(&id(0), Limits::new(1)).expect("a limit");
+    let held = balancer.lease_by_id(&id(0)).expect("a free place");
     let picks = sequence(&balancer, 12);
     assert!(picks.windows(3).all(|window| occurrences(window, 3) == [0, 2, 1]), "{picks:?}");
     drop(held);
@@ -154,8 +157,8 @@ fn a_full_member_leaves_order_and_proportion_of_the_others_alone() {
 #[test]
 fn a_light_member_is_found_behind_any_number_of_full_slots() {
     let balancer = balancer(RULE, &[65_534, 1, 1]);
-    balancer.set().set_limits(&id(0), Limits::max(1)).expect("a limit");
-    let _held = balancer.pick_id(&id(0)).expect("a free place");
+    balancer.backend_set().set_limits(&id(0), Limits::new(1)).expect("a limit");
+    let _held = balancer.lease_by_id(&id(0)).expect("a free place");
     assert_eq!(percentages(&balancer, 100)[0], 0.0);
 }
 
@@ -168,7 +171,7 @@ fn tried_members_are_excluded_and_cost_nobody_a_turn() {
     assert_eq!(sequence(&balancer, 3), [1, 2, 0]);
     flow.exclude(&snapshot.backends()[1]);
     flow.exclude(&snapshot.backends()[2]);
-    assert_eq!(balancer.pick(&flow).err(), Some(PickError::Exhausted));
+    assert_eq!(balancer.pick(&flow).err(), Some(PickError::AllTried));
 }
 
 #[test]

@@ -5,16 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libc::{c_int, msghdr};
 
-use super::Received;
+use super::ReceivedDatagram;
 
 /// Room for the address and the segment size of one message, both ways.
-pub(super) const CONTROL: usize = 64;
+pub(super) const CONTROL_BUFFER_BYTES: usize = 64;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-pub(super) struct Control(pub(super) [u8; CONTROL]);
+pub(super) struct ControlBuffer(pub(super) [u8; CONTROL_BUFFER_BYTES]);
 
-pub(super) fn read_control(header: &msghdr, received: &mut Received) {
+pub(super) fn read_control_messages(header: &msghdr, received: &mut ReceivedDatagram) {
     // SAFETY: the kernel has filled `msg_controllen` bytes of the buffer that the header points to,
     // which is alive: it belongs to the same `Batch`. The macros stay within that length, and what
     // is read behind a header is what its level and type say, copied out unaligned.
@@ -37,7 +37,7 @@ pub(super) fn read_control(header: &msghdr, received: &mut Received) {
                 }
                 (libc::SOL_UDP, libc::UDP_GRO) => {
                     let size: c_int = data.cast::<c_int>().read_unaligned();
-                    received.segment = usize::try_from(size).unwrap_or(0);
+                    received.segment_size = usize::try_from(size).unwrap_or(0);
                 }
                 _ => {}
             }
@@ -47,32 +47,47 @@ pub(super) fn read_control(header: &msghdr, received: &mut Received) {
 }
 
 /// Writes what a message needs and says how long that is.
-pub(super) fn write_control(control: &mut Control, from: Option<IpAddr>, segment: usize) -> usize {
+pub(super) fn write_control_messages(
+    control: &mut ControlBuffer,
+    from: Option<IpAddr>,
+    segment: usize,
+) -> usize {
     let mut used = 0;
     match from {
         Some(IpAddr::V4(ip)) => {
             let mut info = [0; size_of::<libc::in_pktinfo>()];
             let at = offset_of!(libc::in_pktinfo, ipi_spec_dst);
             info[at..at + 4].copy_from_slice(&ip.octets());
-            used += put(&mut control.0[used..], libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+            used += write_control_message(
+                &mut control.0[used..],
+                libc::IPPROTO_IP,
+                libc::IP_PKTINFO,
+                &info,
+            );
         }
         Some(IpAddr::V6(ip)) => {
             let mut info = [0; size_of::<libc::in6_pktinfo>()];
             let at = offset_of!(libc::in6_pktinfo, ipi6_addr);
             info[at..at + 16].copy_from_slice(&ip.octets());
-            used += put(&mut control.0[used..], libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+            used += write_control_message(
+                &mut control.0[used..],
+                libc::IPPROTO_IPV6,
+                libc::IPV6_PKTINFO,
+                &info,
+            );
         }
         None => {}
     }
     if segment != 0 {
         let size = (segment as u16).to_ne_bytes();
-        used += put(&mut control.0[used..], libc::SOL_UDP, libc::UDP_SEGMENT, &size);
+        used +=
+            write_control_message(&mut control.0[used..], libc::SOL_UDP, libc::UDP_SEGMENT, &size);
     }
     used
 }
 
 /// Writes one control message, padded as the next one needs it, and says how long that is.
-fn put(into: &mut [u8], level: c_int, kind: c_int, data: &[u8]) -> usize {
+fn write_control_message(into: &mut [u8], level: c_int, kind: c_int, data: &[u8]) -> usize {
     // SAFETY: arithmetic only.
     let (space, length, offset) = unsafe {
         let length = data.len() as libc::c_uint;
@@ -89,10 +104,10 @@ fn put(into: &mut [u8], level: c_int, kind: c_int, data: &[u8]) -> usize {
     space
 }
 
-/// Two of the largest kind fit, and `cmsg_len` is as wide as [`put`] writes it.
+/// Two of the largest kind fit, and `cmsg_len` is as wide as [`write_control_message`] writes it.
 const _: () = {
     let header = size_of::<libc::cmsghdr>();
     let padded = size_of::<libc::in6_pktinfo>().next_multiple_of(size_of::<usize>());
-    assert!(CONTROL >= header + padded + header + size_of::<usize>());
+    assert!(CONTROL_BUFFER_BYTES >= header + padded + header + size_of::<usize>());
     assert!(offset_of!(libc::cmsghdr, cmsg_level) >= size_of::<usize>());
 };

@@ -7,14 +7,14 @@ use std::ptr;
 use libc::c_int;
 
 /// Room for an address of either family.
-pub(super) type Name = libc::sockaddr_in6;
+pub(super) type SockaddrBuffer = libc::sockaddr_in6;
 
-pub(super) fn no_name() -> Name {
+pub(super) fn empty_sockaddr() -> SockaddrBuffer {
     // SAFETY: integers only, for which all zeroes is a value.
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
-pub(super) fn address(name: &Name) -> Option<SocketAddr> {
+pub(super) fn read_sockaddr(name: &SockaddrBuffer) -> Option<SocketAddr> {
     match c_int::from(name.sin6_family) {
         libc::AF_INET => {
             // SAFETY: both are plain integers, the IPv4 address is the smaller one, and its
@@ -32,10 +32,10 @@ pub(super) fn address(name: &Name) -> Option<SocketAddr> {
     }
 }
 
-pub(super) fn write_address(name: &mut Name, address: SocketAddr) -> libc::socklen_t {
+pub(super) fn write_sockaddr(name: &mut SockaddrBuffer, address: SocketAddr) -> libc::socklen_t {
     match address {
         SocketAddr::V4(v4) => {
-            // SAFETY: as in `address`.
+            // SAFETY: as in `read_sockaddr`.
             let name = unsafe { &mut *ptr::from_mut(name).cast::<libc::sockaddr_in>() };
             name.sin_family = libc::AF_INET as libc::sa_family_t;
             name.sin_port = v4.port().to_be();
@@ -47,7 +47,7 @@ pub(super) fn write_address(name: &mut Name, address: SocketAddr) -> libc::sockl
             name.sin6_port = v6.port().to_be();
             name.sin6_addr.s6_addr = v6.ip().octets();
             name.sin6_scope_id = v6.scope_id();
-            size_of::<Name>() as libc::socklen_t
+            size_of::<SockaddrBuffer>() as libc::socklen_t
         }
     }
 }

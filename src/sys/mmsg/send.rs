@@ -7,52 +7,52 @@ use std::ptr;
 
 use libc::{iovec, mmsghdr};
 
-use super::control::{CONTROL, Control, write_control};
-use super::name::{Name, no_name, write_address};
-use super::{Batch, no_header};
+use super::control::{CONTROL_BUFFER_BYTES, ControlBuffer, write_control_messages};
+use super::name::{SockaddrBuffer, empty_sockaddr, write_sockaddr};
+use super::{DatagramBatch, empty_header};
 
 /// The most pieces that the kernel cuts one message into (since 4.18; later kernels allow more).
-pub(crate) const SEGMENTS_MAX: usize = 64;
+pub(crate) const MAX_SEGMENTS: usize = 64;
 
 /// The most bytes of a message that is to be cut, within both families' limits.
-pub(crate) const SEGMENTED_MAX: usize = 65_000;
+pub(crate) const MAX_SEGMENTED_BYTES: usize = 65_000;
 
-/// A part of what a [`Batch`] holds.
+/// A part of what a [`DatagramBatch`] holds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Piece {
-    pub(crate) index: u32,
+pub(crate) struct DatagramSlice {
+    pub(crate) datagram: u32,
     pub(crate) offset: u32,
     pub(crate) len: u32,
 }
 
 /// One message to be sent: some pieces, one behind the other.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Message {
+pub(crate) struct OutgoingMessage {
     /// `None` on a connected socket.
     pub(crate) to: Option<SocketAddr>,
     /// The address it shall come from; `None` leaves that to the system.
     pub(crate) from: Option<IpAddr>,
     /// Into datagrams of which size the kernel cuts it; 0 if it is one.
-    pub(crate) segment: usize,
+    pub(crate) segment_size: usize,
     /// The first of its pieces.
-    pub(crate) first: usize,
+    pub(crate) first_slice: usize,
     /// How many it has.
-    pub(crate) count: usize,
+    pub(crate) slice_count: usize,
 }
 
 /// Sends messages; keeps its memory for the next time.
 #[derive(Default)]
-pub(crate) struct Sender {
+pub(crate) struct DatagramSender {
     headers: Vec<mmsghdr>,
-    vectors: Vec<iovec>,
-    names: Vec<Name>,
-    controls: Vec<Control>,
+    iovecs: Vec<iovec>,
+    sockaddrs: Vec<SockaddrBuffer>,
+    controls: Vec<ControlBuffer>,
 }
 
-// SAFETY: as for `Batch`: the pointers are dead between calls.
-unsafe impl Send for Sender {}
+// SAFETY: as for `DatagramBatch`: the pointers are dead between calls.
+unsafe impl Send for DatagramSender {}
 
-impl Sender {
+impl DatagramSender {
     /// Sends as many of the messages as the system takes at once, in order.
     ///
     /// # Errors
@@ -60,32 +60,34 @@ impl Sender {
     pub(crate) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
-        messages: &[Message],
-        pieces: &[Piece],
-        batch: &Batch,
+        messages: &[OutgoingMessage],
+        pieces: &[DatagramSlice],
+        batch: &DatagramBatch,
     ) -> io::Result<usize> {
-        self.vectors.clear();
-        self.vectors.extend(pieces.iter().map(|piece| {
+        self.iovecs.clear();
+        self.iovecs.extend(pieces.iter().map(|piece| {
             let begin = piece.offset as usize;
-            let bytes = &batch.bytes(piece.index as usize)[begin..begin + piece.len as usize];
+            let bytes = &batch.bytes(piece.datagram as usize)[begin..begin + piece.len as usize];
             iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
         }));
         // All of one length first: a vector that grows would move what was pointed to.
-        self.names.clear();
-        self.names.resize(messages.len(), no_name());
+        self.sockaddrs.clear();
+        self.sockaddrs.resize(messages.len(), empty_sockaddr());
         self.controls.clear();
-        self.controls.resize(messages.len(), Control([0; CONTROL]));
+        self.controls.resize(messages.len(), ControlBuffer([0; CONTROL_BUFFER_BYTES]));
         self.headers.clear();
         for (i, message) in messages.iter().enumerate() {
-            let mut header = no_header();
+            let mut header = empty_header();
             if let Some(to) = message.to {
-                header.msg_hdr.msg_namelen = write_address(&mut self.names[i], to);
-                header.msg_hdr.msg_name = ptr::from_mut(&mut self.names[i]).cast();
+                header.msg_hdr.msg_namelen = write_sockaddr(&mut self.sockaddrs[i], to);
+                header.msg_hdr.msg_name = ptr::from_mut(&mut self.sockaddrs[i]).cast();
             }
-            let vectors = &mut self.vectors[message.first..message.first + message.count];
+            let vectors =
+                &mut self.iovecs[message.first_slice..message.first_slice + message.slice_count];
             header.msg_hdr.msg_iov = vectors.as_mut_ptr();
             header.msg_hdr.msg_iovlen = vectors.len() as _;
-            let length = write_control(&mut self.controls[i], message.from, message.segment);
+            let length =
+                write_control_messages(&mut self.controls[i], message.from, message.segment_size);
             if length != 0 {
                 header.msg_hdr.msg_control = self.controls[i].0.as_mut_ptr().cast();
                 header.msg_hdr.msg_controllen = length as _;
@@ -106,7 +108,7 @@ impl Sender {
     }
 }
 
-impl std::fmt::Debug for Sender {
+impl std::fmt::Debug for DatagramSender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sender").finish_non_exhaustive()
     }

@@ -14,8 +14,8 @@ use crate::backend::Outcome;
 use crate::scheduler::Flow;
 use crate::sync::Ordering;
 use crate::tower::future::BalanceFuture;
-use crate::tower::held::Finish;
-use crate::tower::retry::Again;
+use crate::tower::held::Completion;
+use crate::tower::retry::RetryPolicy;
 
 pin_project! {
     /// The future of [`Hedged`](super::Hedged).
@@ -25,7 +25,7 @@ pin_project! {
     pub struct HedgeFuture<S, Req, C, R, F>
     where
         S: Service<Req>,
-        R: Again<Req>,
+        R: RetryPolicy<Req>,
     {
         // Each `None` once it is over, the second also before it is sent.
         #[pin]
@@ -35,8 +35,8 @@ pin_project! {
         #[pin]
         timer: Option<Sleep>,
         // When to send the second, and what; `None` once it is, or if it will not be.
-        plan: Option<(Instant, Req, Flow)>,
-        begun: Instant,
+        second_request: Option<(Instant, Req, Flow)>,
+        started_at: Instant,
         hedge: Hedge<F>,
     }
 }
@@ -44,7 +44,7 @@ pin_project! {
 impl<S, Req, C, R, F> HedgeFuture<S, Req, C, R, F>
 where
     S: Service<Req>,
-    R: Again<Req>,
+    R: RetryPolicy<Req>,
 {
     pub(super) fn new(
         first: BalanceFuture<S, Req, C, R>,
@@ -52,7 +52,14 @@ where
         plan: Option<(Instant, Req, Flow)>,
         hedge: Hedge<F>,
     ) -> Self {
-        Self { first: Some(first), second: None, timer: None, plan, begun, hedge }
+        Self {
+            first: Some(first),
+            second: None,
+            timer: None,
+            second_request: plan,
+            started_at: begun,
+            hedge,
+        }
     }
 }
 
@@ -60,8 +67,8 @@ impl<S, Req, C, R, F> Future for HedgeFuture<S, Req, C, R, F>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
-    C: Finish<S, S::Response>,
-    R: Again<Req>,
+    C: Completion<S, S::Response>,
+    R: RetryPolicy<Req>,
 {
     type Output = Result<C::Response, BoxError>;
 
@@ -70,9 +77,9 @@ where
         let end = |outcome: Outcome, at_most: Option<Duration>| {
             if !outcome.is_failure() {
                 let now = Instant::now();
-                let took = now.saturating_duration_since(*this.begun);
+                let took = now.saturating_duration_since(*this.started_at);
                 let took = at_most.map_or(took, |most| took.min(most));
-                this.hedge.shared.delay.record(took, now);
+                this.hedge.stats.delay.record(took, now);
             }
         };
         loop {
@@ -81,7 +88,7 @@ where
             {
                 this.first.set(None);
                 if !outcome.is_failure() || this.second.is_none() {
-                    *this.plan = None;
+                    *this.second_request = None;
                     this.second.set(None);
                     end(outcome, None);
                     return Poll::Ready(result);
@@ -94,12 +101,12 @@ where
                 if !outcome.is_failure() || this.first.is_none() {
                     this.first.set(None);
                     let good = u64::from(!outcome.is_failure());
-                    this.hedge.shared.won.fetch_add(good, Ordering::Relaxed);
+                    this.hedge.stats.won.fetch_add(good, Ordering::Relaxed);
                     end(outcome, this.hedge.delay());
                     return Poll::Ready(result);
                 }
             }
-            let Some((when, ..)) = this.plan else { return Poll::Pending };
+            let Some((when, ..)) = this.second_request else { return Poll::Pending };
             if this.timer.is_none() {
                 this.timer.set(Some(sleep_until(*when)));
             }
@@ -107,15 +114,15 @@ where
                 ready!(timer.poll(cx));
             }
             this.timer.set(None);
-            let (plan, first) = (this.plan.take(), this.first.as_ref().as_pin_ref());
+            let (plan, first) = (this.second_request.take(), this.first.as_ref().as_pin_ref());
             let second = plan.zip(first).and_then(|((_, request, flow), first)| {
-                let second = first.get_ref().beside(request, flow)?;
+                let second = first.get_ref().hedge_to_other_backend(request, flow)?;
                 this.hedge.budget.withdraw().then_some(second)
             });
             if second.is_none() {
                 return Poll::Pending;
             }
-            this.hedge.shared.sent.fetch_add(1, Ordering::Relaxed);
+            this.hedge.stats.sent.fetch_add(1, Ordering::Relaxed);
             this.second.set(second);
         }
     }
@@ -124,7 +131,7 @@ where
 impl<S, Req, C, R, F> fmt::Debug for HedgeFuture<S, Req, C, R, F>
 where
     S: Service<Req>,
-    R: Again<Req>,
+    R: RetryPolicy<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HedgeFuture")

@@ -12,13 +12,13 @@ use ::tower::retry::budget::{Budget, TpsBudget};
 use ::tower::{BoxError, Service};
 use tokio::time::Instant;
 
-use self::delay::Delay;
+use self::delay::HedgeDelay;
 pub use self::future::HedgeFuture;
 use super::balance::Balance;
-use super::held::Finish;
-use super::key::Key;
-use super::retry::Again;
-use crate::histogram::Durations;
+use super::held::Completion;
+use super::key::RequestKey;
+use super::retry::RetryPolicy;
+use crate::histogram::DurationHistogram;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Sends a request to a second backend when the first has not answered for longer than nearly all
@@ -65,20 +65,20 @@ use crate::sync::{AtomicU64, Ordering};
 /// let hedge = Hedge::new(|request: &u32| Some(*request)).quantile(0.99);
 /// let service = Balance::new(Balancer::new(&set, PowerOfTwo::new())?).hedge(hedge.clone());
 /// assert_eq!(service.oneshot(7).await?, 8);
-/// assert_eq!((hedge.sent(), hedge.won()), (0, 0));
+/// assert_eq!((hedge.hedges_sent(), hedge.hedges_won()), (0, 0));
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct Hedge<F> {
-    copy: F,
+    clone_request: F,
     budget: Arc<dyn Budget + Send + Sync>,
-    shared: Arc<Shared>,
+    stats: Arc<HedgeStats>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    delay: Delay,
+struct HedgeStats {
+    delay: HedgeDelay,
     sent: AtomicU64,
     won: AtomicU64,
 }
@@ -91,7 +91,11 @@ impl<F> Hedge<F> {
     where
         F: Fn(&Req) -> Option<Req>,
     {
-        Self { copy, budget: Arc::new(TpsBudget::default()), shared: Shared::new(Delay::default()) }
+        Self {
+            clone_request: copy,
+            budget: Arc::new(TpsBudget::default()),
+            stats: HedgeStats::new(HedgeDelay::default()),
+        }
     }
 
     /// Which part of all answers is in time: the rest, 1 less this, is about the part of all
@@ -99,15 +103,15 @@ impl<F> Hedge<F> {
     /// nearer of them.
     #[must_use]
     pub fn quantile(self, quantile: f64) -> Self {
-        let delay = self.shared.delay.with_quantile(quantile);
-        Self { shared: Shared::new(delay), ..self }
+        let delay = self.stats.delay.with_quantile(quantile);
+        Self { stats: HedgeStats::new(delay), ..self }
     }
 
     /// How long the past is that the quantile is taken of. Default: 10 s. At least 20 ms.
     #[must_use]
     pub fn window(self, window: Duration) -> Self {
-        let delay = self.shared.delay.with_window(window);
-        Self { shared: Shared::new(delay), ..self }
+        let delay = self.stats.delay.with_window(window);
+        Self { stats: HedgeStats::new(delay), ..self }
     }
 
     /// Bounds what is sent twice; tower's. Default: a fifth of the requests of the last ten seconds,
@@ -119,31 +123,31 @@ impl<F> Hedge<F> {
 
     /// How many second requests were sent, by all clones.
     #[must_use]
-    pub fn sent(&self) -> u64 {
-        self.shared.sent.load(Ordering::Relaxed)
+    pub fn hedges_sent(&self) -> u64 {
+        self.stats.sent.load(Ordering::Relaxed)
     }
 
     /// How many of them gave the answer.
     #[must_use]
-    pub fn won(&self) -> u64 {
-        self.shared.won.load(Ordering::Relaxed)
+    pub fn hedges_won(&self) -> u64 {
+        self.stats.won.load(Ordering::Relaxed)
     }
 
     /// How long a request is awaited alone, as things stand; `None` while too little is known.
     #[must_use]
     pub fn delay(&self) -> Option<Duration> {
-        self.shared.delay.get()
+        self.stats.delay.current()
     }
 
     /// How long requests took lately, over half a window to a whole one.
     #[must_use]
-    pub fn latencies(&self) -> Durations {
-        self.shared.delay.latencies()
+    pub fn latencies(&self) -> DurationHistogram {
+        self.stats.delay.latencies()
     }
 }
 
-impl Shared {
-    fn new(delay: Delay) -> Arc<Self> {
+impl HedgeStats {
+    fn new(delay: HedgeDelay) -> Arc<Self> {
         Arc::new(Self { delay, sent: AtomicU64::new(0), won: AtomicU64::new(0) })
     }
 }
@@ -160,7 +164,7 @@ impl<B: Clone> Hedge<fn(&http::Request<B>) -> Option<http::Request<B>>> {
 
 impl<F> fmt::Debug for Hedge<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hedge").field("shared", &self.shared).finish_non_exhaustive()
+        f.debug_struct("Hedge").field("shared", &self.stats).finish_non_exhaustive()
     }
 }
 
@@ -191,9 +195,9 @@ impl<S, K, C, R, F, Req> Service<Req> for Hedged<S, K, C, R, F>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
-    K: Key<Req>,
-    C: Finish<S, S::Response>,
-    R: Again<Req>,
+    K: RequestKey<Req>,
+    C: Completion<S, S::Response>,
+    R: RetryPolicy<Req>,
     F: Fn(&Req) -> Option<Req> + Clone,
 {
     type Response = C::Response;
@@ -208,8 +212,8 @@ where
         let begun = Instant::now();
         self.hedge.budget.deposit();
         let second = self.hedge.delay().and_then(|delay| {
-            let copy = (self.hedge.copy)(&request)?;
-            Some((begun.checked_add(delay)?, copy, self.balance.flow(&request)?))
+            let copy = (self.hedge.clone_request)(&request)?;
+            Some((begun.checked_add(delay)?, copy, self.balance.scheduler_flow(&request)?))
         });
         HedgeFuture::new(self.balance.call(request), begun, second, self.hedge.clone())
     }

@@ -10,16 +10,16 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::{HttpStatus, Trailers};
+use super::{ClassifyTrailers, HttpStatusClassifier};
 use crate::backend::Outcome;
-use crate::tower::{Balance, Classify, Finish, Held, OnResponse, ReadyFirst};
+use crate::tower::{Balance, Classify, Completion, InFlight, OnResponse, ReadyFirst};
 
 /// A request is over when its response's body is: at its last byte, its error, or when it is dropped
 /// (which says nothing about the backend).
 ///
 /// For bodies that take long (downloads, streams, gRPC): schedulers that go by load see them.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct OnBodyEnd<F = HttpStatus>(F);
+pub struct OnBodyEnd<F = HttpStatusClassifier>(F);
 
 impl<F> OnBodyEnd<F> {
     /// Ends requests with the body; the classifier says what headers and trailers mean.
@@ -37,8 +37,8 @@ impl<S, K, R, F> Balance<S, K, OnResponse<F>, R> {
     where
         F: Clone,
     {
-        let classify = self.finish_of().0.clone();
-        self.finish(OnBodyEnd(classify))
+        let classify = self.completion_ref().0.clone();
+        self.completion(OnBodyEnd(classify))
     }
 }
 
@@ -49,15 +49,15 @@ impl<S, F> ReadyFirst<S, OnResponse<F>> {
     where
         F: Clone,
     {
-        let classify = self.finish_of().0.clone();
-        self.finish(OnBodyEnd(classify))
+        let classify = self.completion_ref().0.clone();
+        self.completion(OnBodyEnd(classify))
     }
 }
 
-impl<S, B, F> Finish<S, Response<B>> for OnBodyEnd<F>
+impl<S, B, F> Completion<S, Response<B>> for OnBodyEnd<F>
 where
     B: Body,
-    F: Classify<Response<B>> + Trailers + Clone,
+    F: Classify<Response<B>> + ClassifyTrailers + Clone,
 {
     type Response = Response<LeasedBody<B, S, F>>;
 
@@ -65,16 +65,16 @@ where
         self.0.classify(result)
     }
 
-    fn finish(
+    fn complete(
         self,
         result: Result<Response<B>, BoxError>,
         outcome: Outcome,
-        held: Held<S>,
+        held: InFlight<S>,
     ) -> Result<Self::Response, BoxError> {
         let response = match result {
             Ok(response) => response,
             Err(error) => {
-                held.end(outcome);
+                held.complete(outcome);
                 return Err(error);
             }
         };
@@ -83,20 +83,20 @@ where
             if body.is_end_stream()
                 && let Some(held) = held.take()
             {
-                held.end(outcome);
+                held.complete(outcome);
             }
-            LeasedBody { body, held, outcome, classify: self.0 }
+            LeasedBody { body, in_flight: held, outcome, classify: self.0 }
         }))
     }
 }
 
 pin_project! {
     /// A body that holds its request's lease until its last byte.
-    pub struct LeasedBody<B, S, F = HttpStatus> {
+    pub struct LeasedBody<B, S, F = HttpStatusClassifier> {
         #[pin]
         body: B,
         // `None` once it is over.
-        held: Option<Held<S>>,
+        in_flight: Option<InFlight<S>>,
         outcome: Outcome,
         classify: F,
     }
@@ -106,7 +106,7 @@ impl<B, S, F> Body for LeasedBody<B, S, F>
 where
     B: Body,
     B::Data: Buf,
-    F: Trailers,
+    F: ClassifyTrailers,
 {
     type Data = B::Data;
     type Error = B::Error;
@@ -125,13 +125,13 @@ where
             }
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {
-                    *this.outcome = this.classify.trailers(trailers, *this.outcome);
+                    *this.outcome = this.classify.classify_trailers(trailers, *this.outcome);
                 }
                 this.body.is_end_stream()
             }
         };
-        if over && let Some(held) = this.held.take() {
-            held.end(*this.outcome);
+        if over && let Some(held) = this.in_flight.take() {
+            held.complete(*this.outcome);
         }
         Poll::Ready(frame)
     }
@@ -147,6 +147,9 @@ where
 
 impl<B: fmt::Debug, S, F> fmt::Debug for LeasedBody<B, S, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LeasedBody").field("body", &self.body).field("held", &self.held).finish()
+        f.debug_struct("LeasedBody")
+            .field("body", &self.body)
+            .field("held", &self.in_flight)
+            .finish()
     }
 }

@@ -8,13 +8,13 @@ use http::header::COOKIE;
 use http::{HeaderName, Request};
 
 use crate::scheduler::hash_bytes;
-use crate::tower::Key;
+use crate::tower::RequestKey;
 
 /// By a header's value; of several headers of that name, the first.
 ///
 /// # Examples
 /// ```
-/// use lvs::tower::{HeaderKey, Key};
+/// use lvs::tower::{HeaderKey, RequestKey};
 ///
 /// let key = HeaderKey::new(http::HeaderName::from_static("x-user"));
 /// let request = http::Request::builder().header("X-User", "ann").body(()).expect("a request");
@@ -34,7 +34,7 @@ impl HeaderKey {
     }
 }
 
-impl<B> Key<Request<B>> for HeaderKey {
+impl<B> RequestKey<Request<B>> for HeaderKey {
     fn key(&self, request: &Request<B>) -> Option<u64> {
         Some(hash_bytes(request.headers().get(&self.name)?.as_bytes(), 0))
     }
@@ -54,7 +54,7 @@ impl CookieKey {
     }
 }
 
-impl<B> Key<Request<B>> for CookieKey {
+impl<B> RequestKey<Request<B>> for CookieKey {
     fn key(&self, request: &Request<B>) -> Option<u64> {
         let headers = request.headers().get_all(COOKIE).into_iter();
         let pairs = headers.flat_map(|header| header.as_bytes().split(|byte| *byte == b';'));
@@ -85,7 +85,7 @@ impl PathKey {
     }
 }
 
-impl<B> Key<Request<B>> for PathKey {
+impl<B> RequestKey<Request<B>> for PathKey {
     fn key(&self, request: &Request<B>) -> Option<u64> {
         let path = request.uri().path();
         let mut slashes = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
@@ -100,7 +100,7 @@ impl<B> Key<Request<B>> for PathKey {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PeerKey;
 
-impl<B> Key<Request<B>> for PeerKey {
+impl<B> RequestKey<Request<B>> for PeerKey {
     fn key(&self, request: &Request<B>) -> Option<u64> {
         let extensions = request.extensions();
         let peer = extensions.get::<SocketAddr>().map(SocketAddr::ip);
@@ -139,7 +139,7 @@ impl<T> Clone for ExtensionKey<T> {
 
 impl<T> Copy for ExtensionKey<T> {}
 
-impl<B, T: AsRef<[u8]> + Send + Sync + 'static> Key<Request<B>> for ExtensionKey<T> {
+impl<B, T: AsRef<[u8]> + Send + Sync + 'static> RequestKey<Request<B>> for ExtensionKey<T> {
     fn key(&self, request: &Request<B>) -> Option<u64> {
         Some(hash_bytes(request.extensions().get::<T>()?.as_ref(), 0))
     }

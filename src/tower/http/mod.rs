@@ -6,4 +6,4 @@ mod status;
 
 pub use self::body::{LeasedBody, OnBodyEnd};
 pub use self::keys::{CookieKey, ExtensionKey, HeaderKey, PathKey, PeerKey};
-pub use self::status::{GrpcStatus, HttpStatus, Trailers};
+pub use self::status::{ClassifyTrailers, GrpcStatusClassifier, HttpStatusClassifier};

@@ -5,21 +5,21 @@ use http::{HeaderMap, Response};
 
 use crate::backend::Outcome;
 use crate::tower::Classify;
-use crate::tower::classify::of_error;
+use crate::tower::classify::classify_error;
 
 /// A status of 500 or above is the backend's failure, and so is an error; 504 is a timeout.
 ///
 /// 4xx is not: the client is at fault, and other backends would say the same.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct HttpStatus;
+pub struct HttpStatusClassifier;
 
-impl<B> Classify<Response<B>> for HttpStatus {
+impl<B> Classify<Response<B>> for HttpStatusClassifier {
     fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Outcome {
         match result.map(|response| response.status().as_u16()) {
             Ok(504) => Outcome::Timeout,
             Ok(500..) => Outcome::AppError,
             Ok(_) => Outcome::Ok,
-            Err(error) => of_error(&**error),
+            Err(error) => classify_error(&**error),
         }
     }
 }
@@ -29,34 +29,36 @@ impl<B> Classify<Response<B>> for HttpStatus {
 ///
 /// The backend's failures are `UNKNOWN`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, `RESOURCE_EXHAUSTED`
 /// and `UNIMPLEMENTED`; `DEADLINE_EXCEEDED` is a timeout; the others are the client's, and other
-/// backends would say the same. An HTTP status counts as for [`HttpStatus`].
+/// backends would say the same. An HTTP status counts as for [`HttpStatusClassifier`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct GrpcStatus;
+pub struct GrpcStatusClassifier;
 
-impl<B> Classify<Response<B>> for GrpcStatus {
+impl<B> Classify<Response<B>> for GrpcStatusClassifier {
     fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Outcome {
-        let by_http = HttpStatus.classify(result);
+        let by_http = HttpStatusClassifier.classify(result);
         match result {
-            Ok(response) if by_http == Outcome::Ok => self.trailers(response.headers(), by_http),
+            Ok(response) if by_http == Outcome::Ok => {
+                self.classify_trailers(response.headers(), by_http)
+            }
             _ => by_http,
         }
     }
 }
 
 /// What trailers say, for classifiers of responses whose end is in their body.
-pub trait Trailers {
+pub trait ClassifyTrailers {
     /// What these trailers mean, where the headers meant `so_far`.
-    fn trailers(&self, trailers: &HeaderMap, so_far: Outcome) -> Outcome;
+    fn classify_trailers(&self, trailers: &HeaderMap, so_far: Outcome) -> Outcome;
 }
 
-impl Trailers for HttpStatus {
-    fn trailers(&self, _: &HeaderMap, so_far: Outcome) -> Outcome {
+impl ClassifyTrailers for HttpStatusClassifier {
+    fn classify_trailers(&self, _: &HeaderMap, so_far: Outcome) -> Outcome {
         so_far
     }
 }
 
-impl Trailers for GrpcStatus {
-    fn trailers(&self, trailers: &HeaderMap, so_far: Outcome) -> Outcome {
+impl ClassifyTrailers for GrpcStatusClassifier {
+    fn classify_trailers(&self, trailers: &HeaderMap, so_far: Outcome) -> Outcome {
         let status = trailers.get("grpc-status").and_then(|status| status.to_str().ok());
         match status.map(str::parse::<u8>) {
             None => so_far,
@@ -75,7 +77,7 @@ mod tests {
     fn statuses_of_the_server_count_against_it() {
         let of = |status: u16| {
             let response = Response::builder().status(status).body(()).expect("a status");
-            HttpStatus.classify(Ok(&response))
+            HttpStatusClassifier.classify(Ok(&response))
         };
         assert_eq!([200, 301, 404, 429, 499].map(of), [Outcome::Ok; 5]);
         assert_eq!([500, 501, 503, 599].map(of), [Outcome::AppError; 4]);
@@ -86,13 +88,16 @@ mod tests {
     fn grpc_statuses_count_wherever_they_are() {
         let of = |status: &str| {
             let response = Response::builder().header("grpc-status", status).body(());
-            GrpcStatus.classify(Ok(&response.expect("a status")))
+            GrpcStatusClassifier.classify(Ok(&response.expect("a status")))
         };
         assert_eq!(["0", "1", "3", "5", "7", "16"].map(of), [Outcome::Ok; 6]);
         assert_eq!(["2", "8", "12", "13", "14", "15", "x"].map(of), [Outcome::AppError; 7]);
         assert_eq!(of("4"), Outcome::Timeout);
-        assert_eq!(GrpcStatus.classify(Ok(&Response::new(()))), Outcome::Ok);
+        assert_eq!(GrpcStatusClassifier.classify(Ok(&Response::new(()))), Outcome::Ok);
         let failed = Response::builder().status(502).header("grpc-status", "0").body(());
-        assert_eq!(GrpcStatus.classify(Ok(&failed.expect("a status"))), Outcome::AppError);
+        assert_eq!(
+            GrpcStatusClassifier.classify(Ok(&failed.expect("a status"))),
+            Outcome::AppError
+        );
     }
 }

@@ -20,7 +20,7 @@ pin_project! {
 }
 
 impl<F> ReconnectFuture<F> {
-    pub(super) fn of(future: F) -> Self {
+    pub(super) fn new(future: F) -> Self {
         Self { future: Some(future) }
     }
 

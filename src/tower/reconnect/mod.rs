@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio::sync::futures::OwnedNotified;
 
 pub use self::future::ReconnectFuture;
-use self::link::{Link, State};
+use self::link::{ReconnectState, SharedConnection};
 
 /// A service that is one connection to a target: made by a `MakeService`, shared by clones, and made
 /// again when it has broken.
@@ -62,10 +62,10 @@ use self::link::{Link, State};
 /// # }
 /// ```
 pub struct Reconnect<M: Service<T>, T> {
-    link: Arc<Link<M, T>>,
+    shared: Arc<SharedConnection<M, T>>,
     /// The copy of the connection that this handle asks and calls, with its number.
-    own: Option<(M::Response, u64)>,
-    word: Option<Pin<Box<OwnedNotified>>>,
+    connection: Option<(M::Response, u64)>,
+    state_changed: Option<Pin<Box<OwnedNotified>>>,
 }
 
 /// A `MakeService` for [`Reconnect`]: whatever makes a connection to a target, can be cloned for each
@@ -105,16 +105,16 @@ pub struct ConnectTimeout(Duration);
 
 /// How connections are made.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
-    pub(super) timeout: Duration,
+pub(super) struct ReconnectConfig {
+    pub(super) connect_timeout: Duration,
     /// How long to wait after the first failure, and at most.
     pub(super) backoff: (Duration, Duration),
 }
 
-impl Default for Rules {
+impl Default for ReconnectConfig {
     fn default() -> Self {
         let backoff = (Duration::from_millis(100), Duration::from_secs(10));
-        Self { timeout: Duration::from_secs(5), backoff }
+        Self { connect_timeout: Duration::from_secs(5), backoff }
     }
 }
 
@@ -122,11 +122,15 @@ impl<M: Service<T>, T> Reconnect<M, T> {
     /// A connection to this target, which is not made yet.
     #[must_use]
     pub fn new(make: M, target: T) -> Self {
-        Self::by(Rules::default(), make, target)
+        Self::with_config(ReconnectConfig::default(), make, target)
     }
 
-    pub(super) fn by(rules: Rules, make: M, target: T) -> Self {
-        Self { link: Arc::new(Link::new(rules, make, target)), own: None, word: None }
+    pub(super) fn with_config(rules: ReconnectConfig, make: M, target: T) -> Self {
+        Self {
+            shared: Arc::new(SharedConnection::new(rules, make, target)),
+            connection: None,
+            state_changed: None,
+        }
     }
 
     /// How long making one may take, its `poll_ready` included. Default: 5 s.
@@ -136,7 +140,7 @@ impl<M: Service<T>, T> Reconnect<M, T> {
         M: Clone,
         T: Clone,
     {
-        self.with(|rules| rules.timeout = timeout)
+        self.reconfigure(|rules| rules.connect_timeout = timeout)
     }
 
     /// How long to wait after a failure: `first`, then twice as long each time, up to `longest`.
@@ -147,30 +151,30 @@ impl<M: Service<T>, T> Reconnect<M, T> {
         M: Clone,
         T: Clone,
     {
-        self.with(|rules| rules.backoff = (first, longest.max(first)))
+        self.reconfigure(|rules| rules.backoff = (first, longest.max(first)))
     }
 
     /// The target that it connects to.
     #[must_use]
     pub fn target(&self) -> &T {
-        self.link.target()
+        self.shared.target()
     }
 
     /// Is there a connection, as far as is known?
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        matches!(**self.link.state(), State::Up(..))
+        matches!(**self.shared.state(), ReconnectState::Connected(..))
     }
 
     /// Another with these rules; a connection is not taken along.
-    fn with(self, change: impl FnOnce(&mut Rules)) -> Self
+    fn reconfigure(self, change: impl FnOnce(&mut ReconnectConfig)) -> Self
     where
         M: Clone,
         T: Clone,
     {
-        let (mut rules, make, target) = self.link.parts();
+        let (mut rules, make, target) = self.shared.parts();
         change(&mut rules);
-        Self::by(rules, make, target)
+        Self::with_config(rules, make, target)
     }
 }
 
@@ -184,7 +188,7 @@ where
     /// # Panics
     /// Outside a tokio runtime.
     pub fn connect(&self) {
-        Link::connect(&self.link);
+        SharedConnection::connect(&self.shared);
     }
 }
 
@@ -200,37 +204,38 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         loop {
-            if let Some((connection, number)) = &mut self.own {
+            if let Some((connection, number)) = &mut self.connection {
                 match ready!(connection.poll_ready(cx)) {
                     Ok(()) => {
-                        self.link.proven();
+                        self.shared.mark_ready();
                         return Poll::Ready(Ok(()));
                     }
                     Err(error) => {
-                        Link::broken(&self.link, *number, error.into());
-                        self.own = None;
+                        SharedConnection::report_broken(&self.shared, *number, error.into());
+                        self.connection = None;
                     }
                 }
             }
             // Made ahead of the look: it hears of all that changes behind it.
-            let word = self.word.take().unwrap_or_else(|| Box::pin(self.link.word()));
-            match &**self.link.state() {
-                State::Up(connection, number, _) => {
-                    self.own = Some((connection.clone(), *number));
+            let word =
+                self.state_changed.take().unwrap_or_else(|| Box::pin(self.shared.state_changed()));
+            match &**self.shared.state() {
+                ReconnectState::Connected(connection, number, _) => {
+                    self.connection = Some((connection.clone(), *number));
                     continue;
                 }
-                State::Failed(error) => return Poll::Ready(Err(error.clone().into())),
-                State::Idle => Link::connect(&self.link),
-                State::Connecting => {}
+                ReconnectState::Failed(error) => return Poll::Ready(Err(error.clone().into())),
+                ReconnectState::Idle => SharedConnection::connect(&self.shared),
+                ReconnectState::Connecting => {}
             }
-            ready!(self.word.insert(word).as_mut().poll(cx));
-            self.word = None;
+            ready!(self.state_changed.insert(word).as_mut().poll(cx));
+            self.state_changed = None;
         }
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        match &mut self.own {
-            Some((connection, _)) => ReconnectFuture::of(connection.call(request)),
+        match &mut self.connection {
+            Some((connection, _)) => ReconnectFuture::new(connection.call(request)),
             None => ReconnectFuture::not_ready(),
         }
     }
@@ -239,7 +244,7 @@ where
 /// Another handle on the same connection.
 impl<M: Service<T>, T> Clone for Reconnect<M, T> {
     fn clone(&self) -> Self {
-        Self { link: Arc::clone(&self.link), own: None, word: None }
+        Self { shared: Arc::clone(&self.shared), connection: None, state_changed: None }
     }
 }
 
@@ -253,6 +258,6 @@ impl<M: Service<T>, T: PartialEq> PartialEq for Reconnect<M, T> {
 
 impl<M: Service<T>, T: fmt::Debug> fmt::Debug for Reconnect<M, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reconnect").field("link", &self.link).finish_non_exhaustive()
+        f.debug_struct("Reconnect").field("link", &self.shared).finish_non_exhaustive()
     }
 }

@@ -14,34 +14,34 @@ use thiserror::Error;
 /// use lvs::vrrp::VirtualAddress;
 ///
 /// let address: VirtualAddress = "10.88.0.100/24".parse()?;
-/// assert_eq!((address.ip(), address.prefix()), ("10.88.0.100".parse()?, 24));
+/// assert_eq!((address.ip(), address.prefix_len()), ("10.88.0.100".parse()?, 24));
 /// assert_eq!("fd00::1".parse::<VirtualAddress>()?.to_string(), "fd00::1/128");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct VirtualAddress {
     ip: IpAddr,
-    prefix: u8,
+    prefix_len: u8,
 }
 
 /// What is written is no address with a prefix.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("{text:?} is no address such as 10.88.0.100/24: {what}")]
-pub struct AddressError {
+#[error("{text:?} is no address such as 10.88.0.100/24: {reason}")]
+pub struct VirtualAddressError {
     text: String,
-    what: &'static str,
+    reason: &'static str,
 }
 
 impl VirtualAddress {
     /// An address that is a network of its own.
     #[must_use]
     pub fn new(ip: IpAddr) -> Self {
-        Self { ip, prefix: longest(ip) }
+        Self { ip, prefix_len: max_prefix_len(ip) }
     }
 
     /// One with a prefix of so many bits, if it can have as many.
     pub(super) fn with_prefix(ip: IpAddr, prefix: u8) -> Option<Self> {
-        (prefix <= longest(ip)).then_some(Self { ip, prefix })
+        (prefix <= max_prefix_len(ip)).then_some(Self { ip, prefix_len: prefix })
     }
 
     /// The address itself.
@@ -52,12 +52,12 @@ impl VirtualAddress {
 
     /// The length of the prefix in bits.
     #[must_use]
-    pub fn prefix(&self) -> u8 {
-        self.prefix
+    pub fn prefix_len(&self) -> u8 {
+        self.prefix_len
     }
 }
 
-const fn longest(ip: IpAddr) -> u8 {
+const fn max_prefix_len(ip: IpAddr) -> u8 {
     if ip.is_ipv6() { 128 } else { 32 }
 }
 
@@ -68,17 +68,17 @@ impl From<IpAddr> for VirtualAddress {
 }
 
 impl FromStr for VirtualAddress {
-    type Err = AddressError;
+    type Err = VirtualAddressError;
 
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        let wrong = |what| AddressError { text: text.to_owned(), what };
+    fn from_str(text: &str) -> Result<Self, VirtualAddressError> {
+        let wrong = |what| VirtualAddressError { text: text.to_owned(), reason: what };
         let (ip, prefix) = match text.split_once('/') {
             Some((ip, prefix)) => (ip, Some(prefix)),
             None => (text, None),
         };
         let ip: IpAddr = ip.parse().map_err(|_| wrong("what stands before the slash is none"))?;
         let prefix = match prefix {
-            None => Some(longest(ip)),
+            None => Some(max_prefix_len(ip)),
             Some(prefix) => prefix.parse().ok(),
         };
         let address = prefix.and_then(|prefix| Self::with_prefix(ip, prefix));
@@ -88,7 +88,7 @@ impl FromStr for VirtualAddress {
 
 impl fmt::Display for VirtualAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.ip, self.prefix)
+        write!(f, "{}/{}", self.ip, self.prefix_len)
     }
 }
 
@@ -96,7 +96,7 @@ impl fmt::Display for VirtualAddress {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct VirtualRoute {
     pub(super) destination: VirtualAddress,
-    pub(super) gateway: Option<IpAddr>,
+    pub(super) via: Option<IpAddr>,
     pub(super) source: Option<IpAddr>,
     pub(super) metric: Option<u32>,
 }
@@ -105,13 +105,13 @@ impl VirtualRoute {
     /// A route to a network; `0.0.0.0/0` is the default route.
     #[must_use]
     pub fn new(destination: VirtualAddress) -> Self {
-        Self { destination, gateway: None, source: None, metric: None }
+        Self { destination, via: None, source: None, metric: None }
     }
 
     /// By this gateway. Without: the network is on the link.
     #[must_use]
     pub fn via(self, gateway: IpAddr) -> Self {
-        Self { gateway: Some(gateway), ..self }
+        Self { via: Some(gateway), ..self }
     }
 
     /// What goes that way comes from this address, which goes for a virtual one of this machine: when
@@ -131,7 +131,7 @@ impl VirtualRoute {
 impl fmt::Display for VirtualRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.destination)?;
-        if let Some(gateway) = self.gateway {
+        if let Some(gateway) = self.via {
             write!(f, " via {gateway}")?;
         }
         Ok(())

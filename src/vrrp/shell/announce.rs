@@ -1,4 +1,4 @@
-//! Telling the link where addresses are now: gratuitous ARP (RFC 9568, section 6.4.1; RFC 5227) and
+//! Telling the link where addresses are now: gratuitous ETHERTYPE_ARP (RFC 9568, section 6.4.1; RFC 5227) and
 //! unsolicited neighbour advertisements (RFC 4861, section 7.2.6).
 
 use std::io;
@@ -8,43 +8,45 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::sys::packet::Frames;
+use crate::sys::packet::PacketEndpoint;
 
-const ARP: u16 = 0x0806;
-const BROADCAST: [u8; 6] = [0xff; 6];
-/// How long a message of ARP is for Ethernet and IPv4.
-const LENGTH: usize = 28;
+const ETHERTYPE_ARP: u16 = 0x0806;
+const BROADCAST_MAC: [u8; 6] = [0xff; 6];
+/// How long a message of ETHERTYPE_ARP is for Ethernet and IPv4.
+const ARP_LEN: usize = 28;
 
-type Mac = [u8; 6];
+type MacAddress = [u8; 6];
 
 /// Speaks for addresses on one interface, and hears who else does.
 #[derive(Debug)]
-pub(super) struct Announcer {
+pub(super) struct AddressAnnouncer {
     arp: Socket,
-    frames: Frames,
+    frames: PacketEndpoint,
     /// For IPv6, where the system has it.
-    icmp: Option<Socket>,
-    mac: Mac,
+    icmpv6: Option<Socket>,
+    mac: MacAddress,
 }
 
-impl Announcer {
-    pub(super) fn open(interface: &str, index: u32, mac: Mac) -> io::Result<Self> {
+impl AddressAnnouncer {
+    pub(super) fn open(interface: &str, index: u32, mac: MacAddress) -> io::Result<Self> {
         // Protocol 0: it receives nothing until it is bound to its frames.
         let arp = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
         arp.set_nonblocking(true)?;
-        let frames = Frames { interface: index, protocol: ARP };
-        frames.bind(&arp)?;
-        Ok(Self { arp, frames, icmp: icmp(interface, index).ok(), mac })
+        let frames = PacketEndpoint { interface: index, protocol: ETHERTYPE_ARP };
+        frames.bind_socket(&arp)?;
+        Ok(Self { arp, frames, icmpv6: open_icmpv6(interface, index).ok(), mac })
     }
 
     /// Says that an address is here.
     pub(super) fn announce(&self, address: IpAddr) -> io::Result<()> {
         match address {
-            IpAddr::V4(address) => {
-                self.frames.send(&self.arp, BROADCAST, &arp_announcement(self.mac, address))
-            }
+            IpAddr::V4(address) => self.frames.send_frame(
+                &self.arp,
+                BROADCAST_MAC,
+                &arp_announcement(self.mac, address),
+            ),
             IpAddr::V6(address) => {
-                let Some(icmp) = &self.icmp else {
+                let Some(icmp) = &self.icmpv6 else {
                     return Err(io::Error::from(io::ErrorKind::Unsupported));
                 };
                 let everybody = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -55,7 +57,7 @@ impl Announcer {
     }
 
     /// Who else says that it has an address of IPv4: what was heard next, of all there are.
-    pub(super) fn heard(&self) -> Option<(Ipv4Addr, Mac)> {
+    pub(super) fn receive_arp_claim(&self) -> Option<(Ipv4Addr, MacAddress)> {
         let mut buffer = [0; 64];
         // Bounded: a link may be full of it.
         for _ in 0..64 {
@@ -70,14 +72,14 @@ impl Announcer {
     }
 }
 
-/// Readable when ARP was heard.
-impl AsFd for Announcer {
+/// Readable when ETHERTYPE_ARP was heard.
+impl AsFd for AddressAnnouncer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.arp.as_fd()
     }
 }
 
-fn icmp(interface: &str, index: u32) -> io::Result<Socket> {
+fn open_icmpv6(interface: &str, index: u32) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
     socket.bind_device(Some(interface.as_bytes()))?;
     socket.set_multicast_hops_v6(255)?;
@@ -89,20 +91,20 @@ fn icmp(interface: &str, index: u32) -> io::Result<Socket> {
 }
 
 /// A request for one's own address: all who know it learn where it is now.
-fn arp_announcement(mac: Mac, address: Ipv4Addr) -> [u8; LENGTH] {
-    let mut bytes = [0; LENGTH];
+fn arp_announcement(mac: MacAddress, address: Ipv4Addr) -> [u8; ARP_LEN] {
+    let mut bytes = [0; ARP_LEN];
     // Ethernet, IPv4, their lengths, request.
     bytes[..8].copy_from_slice(&[0, 1, 8, 0, 6, 4, 0, 1]);
     bytes[8..14].copy_from_slice(&mac);
     bytes[14..18].copy_from_slice(&address.octets());
-    bytes[18..24].copy_from_slice(&BROADCAST);
+    bytes[18..24].copy_from_slice(&BROADCAST_MAC);
     bytes[24..].copy_from_slice(&address.octets());
     bytes
 }
 
-/// Whose a message of ARP is. One who asks whether an address is free says none.
-fn arp_sender(bytes: &[u8]) -> Option<(Mac, Ipv4Addr)> {
-    let bytes: &[u8; LENGTH] = bytes.get(..LENGTH)?.try_into().ok()?;
+/// Whose a message of ETHERTYPE_ARP is. One who asks whether an address is free says none.
+fn arp_sender(bytes: &[u8]) -> Option<(MacAddress, Ipv4Addr)> {
+    let bytes: &[u8; ARP_LEN] = bytes.get(..ARP_LEN)?.try_into().ok()?;
     let &[0, 1, 8, 0, 6, 4, 0, 1 | 2, a, b, c, d, e, f, g, h, i, j, ..] = bytes else {
         return None;
     };
@@ -112,7 +114,7 @@ fn arp_sender(bytes: &[u8]) -> Option<(Mac, Ipv4Addr)> {
 
 /// An answer that nobody asked for, from a router, which overrides what was known. The kernel writes
 /// the checksum.
-fn neighbour_advertisement(mac: Mac, address: Ipv6Addr) -> [u8; 32] {
+fn neighbour_advertisement(mac: MacAddress, address: Ipv6Addr) -> [u8; 32] {
     let mut bytes = [0; 32];
     (bytes[0], bytes[4]) = (136, 0b1010_0000);
     bytes[8..24].copy_from_slice(&address.octets());
@@ -126,7 +128,7 @@ fn neighbour_advertisement(mac: Mac, address: Ipv6Addr) -> [u8; 32] {
 mod tests {
     use super::*;
 
-    const MAC: Mac = [2, 0, 0, 0, 0, 1];
+    const MAC: MacAddress = [2, 0, 0, 0, 0, 1];
 
     #[test]
     fn what_is_announced_is_heard_as_said() {
@@ -134,7 +136,7 @@ mod tests {
         let bytes = arp_announcement(MAC, address);
         assert_eq!(arp_sender(&bytes), Some((MAC, address)));
         assert_eq!(bytes[24..], [10, 88, 0, 100], "the target is the address itself");
-        assert!((0..LENGTH).all(|length| arp_sender(&bytes[..length]).is_none()));
+        assert!((0..ARP_LEN).all(|length| arp_sender(&bytes[..length]).is_none()));
         for (at, value) in [(0, 1), (3, 1), (4, 8), (5, 16), (7, 3)] {
             let mut odd = bytes;
             odd[at] = value;

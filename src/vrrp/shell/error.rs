@@ -5,35 +5,35 @@ use std::net::IpAddr;
 
 use thiserror::Error;
 
-use crate::vrrp::ConfigError;
+use crate::vrrp::VrrpConfigError;
 
 /// Why virtual routers cannot be run here.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum StartError {
+pub enum VrrpStartError {
     /// What was asked for makes no sense.
     #[error("virtual router {router:?}: {source}")]
     Config {
         /// Which router.
         router: String,
         /// Why.
-        source: ConfigError,
+        source: VrrpConfigError,
     },
     /// There is nothing to run.
     #[error("no virtual router")]
-    Empty,
+    NoVirtualRouters,
     /// Two of them have the same name, or the same number on the same interface.
     #[error("virtual router {0:?} is there twice")]
-    Twice(String),
+    Duplicate(String),
     /// Only Linux has what it takes.
     #[error("virtual routers run on Linux alone")]
     Unsupported,
     /// There is no such interface.
     #[error("there is no interface {0:?}")]
-    Interface(String),
+    UnknownInterface(String),
     /// It is no Ethernet, as VRRP needs.
     #[error("interface {0:?} has no hardware address of Ethernet")]
-    Ethernet(String),
+    NotEthernet(String),
     /// The process may not do what it must.
     #[error("cannot {what}: that takes root, or {capability}")]
     Privilege {
@@ -44,7 +44,7 @@ pub enum StartError {
     },
     /// The address that it is to send from is not one of this machine.
     #[error("{0} is no address of this machine")]
-    Source(IpAddr),
+    SourceNotLocal(IpAddr),
     /// The interface has no address to send from.
     #[error("interface {interface:?} has no {family} address to send from")]
     NoSource {
@@ -55,14 +55,14 @@ pub enum StartError {
     },
     /// A peer's address is of another kind than the one that it is to send from.
     #[error("peer {0} cannot be reached from {1}")]
-    Peer(IpAddr, IpAddr),
+    PeerFamily(IpAddr, IpAddr),
     /// A virtual address is here for good already: put there by somebody else, who would keep it when
     /// this router is no master.
     #[error(
         "virtual address {address} is on interface {interface} already, and for good: \
              `ip address del` it there, or make this router its owner (priority 255)"
     )]
-    Taken {
+    AddressInUse {
         /// Which.
         address: IpAddr,
         /// The number of the interface that has it.
@@ -86,10 +86,10 @@ pub enum StartError {
     },
 }
 
-impl StartError {
+impl VrrpStartError {
     /// That the system would not do this; or why it may not, if that is the reason.
     #[cfg(target_os = "linux")]
-    pub(super) fn doing(what: &'static str) -> impl Fn(io::Error) -> Self {
+    pub(super) fn wrap_io(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| match source.kind() {
             io::ErrorKind::PermissionDenied => {
                 Self::Privilege { what, capability: "CAP_NET_ADMIN" }

@@ -5,40 +5,40 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use crate::vrrp::{State, Transition};
+use crate::vrrp::{VrrpState, VrrpTransition};
 
 /// Something that happened.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct Event {
+pub struct VrrpEvent {
     /// The name of the virtual router.
-    pub router: String,
+    pub router_name: String,
     /// What.
-    pub what: What,
+    pub kind: VrrpEventKind,
 }
 
 /// What happened.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum What {
+pub enum VrrpEventKind {
     /// It changed its state; this is its priority.
-    Changed(Transition, u8),
+    StateChanged(VrrpTransition, u8),
     /// Something that it tracks went down, or came up.
-    Tracked {
+    TrackChanged {
         /// Its name.
         name: String,
         /// What it is now.
         is_up: bool,
     },
     /// An advertisement was refused. Said once in ten seconds for each reason.
-    Refused {
+    AdvertRefused {
         /// Who sent it.
         source: IpAddr,
         /// Why.
         why: String,
     },
     /// Another router has other virtual addresses. Said once in ten seconds.
-    Mismatch {
+    AddressMismatch {
         /// Who.
         source: IpAddr,
         /// What it has.
@@ -46,14 +46,14 @@ pub enum What {
     },
     /// Somebody else on the link says that it has an address, while this router is master: somebody
     /// who takes no part in the election, or whom it does not hear. Said once in ten seconds.
-    Conflict {
+    AddressConflict {
         /// Which address.
         address: Ipv4Addr,
         /// The other's hardware address.
         mac: [u8; 6],
     },
     /// The system would not do something.
-    Failed {
+    OperationFailed {
         /// What.
         what: String,
         /// What it said.
@@ -61,34 +61,36 @@ pub enum What {
     },
 }
 
-impl fmt::Display for Event {
+impl fmt::Display for VrrpEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "vrrp {}: ", self.router)?;
-        match &self.what {
-            What::Changed(Transition { from, to, why }, priority) => {
+        write!(f, "vrrp {}: ", self.router_name)?;
+        match &self.kind {
+            VrrpEventKind::StateChanged(VrrpTransition { from, to, reason: why }, priority) => {
                 write!(f, "{from} -> {to}, priority {priority}: {why}")
             }
-            What::Tracked { name, is_up } => {
+            VrrpEventKind::TrackChanged { name, is_up } => {
                 write!(f, "{name} is {}", if *is_up { "up" } else { "down" })
             }
-            What::Refused { source, why } => write!(f, "refused what {source} sent: {why}"),
-            What::Mismatch { source, addresses } => {
+            VrrpEventKind::AdvertRefused { source, why } => {
+                write!(f, "refused what {source} sent: {why}")
+            }
+            VrrpEventKind::AddressMismatch { source, addresses } => {
                 write!(f, "{source} has other virtual addresses: {addresses:?}")
             }
-            What::Conflict { address, mac: [a, b, c, d, e, g] } => {
+            VrrpEventKind::AddressConflict { address, mac: [a, b, c, d, e, g] } => {
                 write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x} has {address} too")
             }
-            What::Failed { what, error } => write!(f, "cannot {what}: {error}"),
+            VrrpEventKind::OperationFailed { what, error } => write!(f, "cannot {what}: {error}"),
         }
     }
 }
 
-impl Event {
+impl VrrpEvent {
     /// What the router became, if that is what happened.
     #[must_use]
-    pub fn became(&self) -> Option<State> {
-        match &self.what {
-            What::Changed(transition, _) => Some(transition.to),
+    pub fn new_state(&self) -> Option<VrrpState> {
+        match &self.kind {
+            VrrpEventKind::StateChanged(transition, _) => Some(transition.to),
             _ => None,
         }
     }
@@ -100,31 +102,31 @@ impl Event {
 ///
 /// As an iterator it waits, which must not be done within an async task.
 #[derive(Debug)]
-pub struct Events(pub(super) Receiver<Event>);
+pub struct VrrpEvents(pub(super) Receiver<VrrpEvent>);
 
 /// There will be no more events: the routers have ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the routers have ended")]
-pub struct Ended;
+pub struct VrrpEventsClosed;
 
-impl Events {
+impl VrrpEvents {
     /// Waits for the next one, so long at most.
     ///
     /// # Errors
-    /// [`Ended`].
-    pub fn next_within(&mut self, time: Duration) -> Result<Option<Event>, Ended> {
+    /// [`VrrpEventsClosed`].
+    pub fn recv_timeout(&mut self, time: Duration) -> Result<Option<VrrpEvent>, VrrpEventsClosed> {
         match self.0.recv_timeout(time) {
             Ok(event) => Ok(Some(event)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(Ended),
+            Err(RecvTimeoutError::Disconnected) => Err(VrrpEventsClosed),
         }
     }
 }
 
-impl Iterator for Events {
-    type Item = Event;
+impl Iterator for VrrpEvents {
+    type Item = VrrpEvent;
 
-    fn next(&mut self) -> Option<Event> {
+    fn next(&mut self) -> Option<VrrpEvent> {
         self.0.recv().ok()
     }
 }

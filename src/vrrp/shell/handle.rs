@@ -17,44 +17,44 @@ use std::{
 use rustix::event::{EventfdFlags, eventfd};
 
 #[cfg(target_os = "linux")]
-use super::Event;
-use super::{Events, Notify, StartError, View, VirtualRouter};
+use super::VrrpEvent;
+use super::{NotifyCommands, VirtualRouterConfig, VrrpEvents, VrrpStartError, VrrpStatus};
 #[cfg(target_os = "linux")]
 use super::{
-    instance::Instance,
-    netlink::{Netlink, Watch},
-    thread::{Command, Routers, now},
+    instance::VrrpInstance,
+    netlink::{RtnetlinkMonitor, RtnetlinkSocket},
+    thread::{VrrpCommand, VrrpThread, now},
 };
 use crate::sync::{Mutex, lock};
-use crate::vrrp::{ConfigError, Impact, Message, UnknownTrack};
+use crate::vrrp::{OutgoingAdvert, TrackEffect, UnknownTrack, VrrpConfigError};
 
 /// How many events wait for a reader.
-const EVENTS: usize = 1024;
+const MAX_QUEUED_EVENTS: usize = 1024;
 /// How long an answer of the thread may take.
 #[cfg(target_os = "linux")]
-const PATIENCE: Duration = Duration::from_secs(1);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Virtual routers that run, in a thread of their own, and are master together or not at all.
 ///
 /// Dropped, they [stop](Self::stop). What becomes of the addresses when the process dies is told at the
 /// [module](crate::vrrp#when-a-master-dies).
 ///
-/// All methods may be called from any thread, and from async tasks: [`view`](Self::view) waits for
+/// All methods may be called from any thread, and from async tasks: [`status`](Self::status) waits for
 /// an answer, of microseconds. [Stopping](Self::stop) takes longer, and blocks.
 #[derive(Debug)]
 pub struct Vrrp {
     #[cfg(target_os = "linux")]
     thread: Mutex<Option<JoinHandle<()>>>,
     #[cfg(target_os = "linux")]
-    commands: Sender<Command>,
+    commands: Sender<VrrpCommand>,
     #[cfg(target_os = "linux")]
-    wake: Arc<OwnedFd>,
+    wakeup: Arc<OwnedFd>,
     #[cfg(target_os = "linux")]
     is_master: Arc<AtomicBool>,
     tracks: Mutex<BTreeSet<String>>,
     /// Events from the start on, until somebody asks for them.
     #[cfg(target_os = "linux")]
-    first: Mutex<Option<Receiver<Event>>>,
+    initial_events: Mutex<Option<Receiver<VrrpEvent>>>,
 }
 
 impl Vrrp {
@@ -67,51 +67,53 @@ impl Vrrp {
     /// that calls.
     ///
     /// # Errors
-    /// [`StartError`] names what is missing. Nothing has been changed then.
-    pub fn start(routers: impl IntoIterator<Item = VirtualRouter>) -> Result<Self, StartError> {
+    /// [`VrrpStartError`] names what is missing. Nothing has been changed then.
+    pub fn start(
+        routers: impl IntoIterator<Item = VirtualRouterConfig>,
+    ) -> Result<Self, VrrpStartError> {
         let routers: Vec<_> = routers.into_iter().collect();
-        check(&routers)?;
+        validate(&routers)?;
         Self::begin(routers)
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn begin(_: Vec<VirtualRouter>) -> Result<Self, StartError> {
-        Err(StartError::Unsupported)
+    fn begin(_: Vec<VirtualRouterConfig>) -> Result<Self, VrrpStartError> {
+        Err(VrrpStartError::Unsupported)
     }
 
     #[cfg(target_os = "linux")]
-    fn begin(routers: Vec<VirtualRouter>) -> Result<Self, StartError> {
-        use crate::histogram::Histogram;
-        use crate::vrrp::Group;
+    fn begin(routers: Vec<VirtualRouterConfig>) -> Result<Self, VrrpStartError> {
+        use crate::histogram::AtomicHistogram;
+        use crate::vrrp::VrrpSyncGroup;
 
         let tracks = routers.iter().flat_map(|it| it.tracks.iter().map(|(name, _)| name.clone()));
         let tracks = tracks.collect();
         let elections = routers.iter().map(|it| it.election.clone());
-        let group = Group::new(elections)
-            .map_err(|source| StartError::Config { router: routers[0].name.clone(), source })?;
-        let doing = StartError::doing;
-        let mut netlink = Netlink::open().map_err(doing("open a netlink socket"))?;
-        let watch = Watch::open().map_err(doing("open a netlink socket"))?;
+        let group = VrrpSyncGroup::new(elections)
+            .map_err(|source| VrrpStartError::Config { router: routers[0].name.clone(), source })?;
+        let doing = VrrpStartError::wrap_io;
+        let mut netlink = RtnetlinkSocket::open().map_err(doing("open a netlink socket"))?;
+        let watch = RtnetlinkMonitor::open().map_err(doing("open a netlink socket"))?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let wake = Arc::new(wake.map_err(|error| doing("make an eventfd")(error.into()))?);
         let mut instances = Vec::new();
         for router in routers {
-            instances.push(Instance::open(router, &mut netlink, now())?);
+            instances.push(VrrpInstance::open(router, &mut netlink, now())?);
         }
         let (commands, receiver) = channel();
-        let (subscriber, first) = sync_channel(EVENTS);
+        let (subscriber, first) = sync_channel(MAX_QUEUED_EVENTS);
         let is_master = Arc::new(AtomicBool::new(false));
-        let routers = Routers {
+        let routers = VrrpThread {
             instances,
-            group,
+            sync_group: group,
             netlink,
-            watch,
+            monitor: watch,
             commands: receiver,
-            wake: Arc::clone(&wake),
+            wakeup: Arc::clone(&wake),
             is_master: Arc::clone(&is_master),
             subscribers: vec![subscriber],
-            lost: 0,
-            lateness: Histogram::default(),
+            events_lost: 0,
+            lateness: AtomicHistogram::default(),
             is_realtime: false,
         };
         let thread = std::thread::Builder::new().name("vrrp".into());
@@ -119,10 +121,10 @@ impl Vrrp {
         Ok(Self {
             thread: Mutex::new(Some(thread)),
             commands,
-            wake,
+            wakeup: wake,
             is_master,
             tracks: Mutex::new(tracks),
-            first: Mutex::new(Some(first)),
+            initial_events: Mutex::new(Some(first)),
         })
     }
 
@@ -136,34 +138,34 @@ impl Vrrp {
         false
     }
 
-    /// Says whether something that is [tracked](VirtualRouter::track) is up, for all routers that do.
+    /// Says whether something that is [tracked](VirtualRouterConfig::track) is up, for all routers that do.
     ///
     /// # Errors
     /// [`UnknownTrack`] if none does.
-    pub fn set(&self, name: &str, is_up: bool) -> Result<(), UnknownTrack> {
+    pub fn set_track(&self, name: &str, is_up: bool) -> Result<(), UnknownTrack> {
         if !lock(&self.tracks).contains(name) {
             return Err(UnknownTrack(name.to_owned()));
         }
         #[cfg(target_os = "linux")]
-        self.tell(Command::Track(name.to_owned(), is_up));
+        self.send_command(VrrpCommand::SetTrack(name.to_owned(), is_up));
         let _ = is_up;
         Ok(())
     }
 
-    /// Tracks something more, for all routers; up, until [`set`](Self::set) says otherwise.
-    pub fn track(&self, name: &str, impact: Impact) {
+    /// Tracks something more, for all routers; up, until [`set_track`](Self::set_track) says otherwise.
+    pub fn add_track(&self, name: &str, impact: TrackEffect) {
         if lock(&self.tracks).insert(name.to_owned()) {
             #[cfg(target_os = "linux")]
-            self.tell(Command::Enter(name.to_owned(), impact));
+            self.send_command(VrrpCommand::AddTrack(name.to_owned(), impact));
         }
         let _ = impact;
     }
 
     /// Tracks it no longer, and takes back what followed from it.
-    pub fn untrack(&self, name: &str) {
+    pub fn remove_track(&self, name: &str) {
         if lock(&self.tracks).remove(name) {
             #[cfg(target_os = "linux")]
-            self.tell(Command::Leave(name.to_owned()));
+            self.send_command(VrrpCommand::RemoveTrack(name.to_owned()));
         }
     }
 
@@ -171,17 +173,17 @@ impl Vrrp {
     /// changed a switch.
     pub fn announce(&self) {
         #[cfg(target_os = "linux")]
-        self.tell(Command::Announce);
+        self.send_command(VrrpCommand::Announce);
     }
 
     /// How it stands; `None` if the thread does not answer within a second, which is bad news.
     #[must_use]
-    pub fn view(&self) -> Option<View> {
+    pub fn status(&self) -> Option<VrrpStatus> {
         #[cfg(target_os = "linux")]
         {
             let (answer, view) = sync_channel(1);
-            self.tell(Command::View(answer));
-            view.recv_timeout(PATIENCE).ok()
+            self.send_command(VrrpCommand::Status(answer));
+            view.recv_timeout(REPLY_TIMEOUT).ok()
         }
         #[cfg(not(target_os = "linux"))]
         None
@@ -189,22 +191,22 @@ impl Vrrp {
 
     /// What happens from now on; who asks first is told what has happened since the start.
     #[must_use]
-    pub fn events(&self) -> Events {
+    pub fn events(&self) -> VrrpEvents {
         #[cfg(target_os = "linux")]
-        if let Some(first) = lock(&self.first).take() {
-            return Events(first);
+        if let Some(first) = lock(&self.initial_events).take() {
+            return VrrpEvents(first);
         }
-        let (sender, receiver) = sync_channel(EVENTS);
+        let (sender, receiver) = sync_channel(MAX_QUEUED_EVENTS);
         #[cfg(target_os = "linux")]
-        self.tell(Command::Subscribe(sender));
+        self.send_command(VrrpCommand::Subscribe(sender));
         #[cfg(not(target_os = "linux"))]
         drop(sender);
-        Events(receiver)
+        VrrpEvents(receiver)
     }
 
     /// Runs commands when the state changes.
-    pub fn notify(&self, notify: Notify) {
-        notify.follow(self.events());
+    pub fn run_on_transition(&self, notify: NotifyCommands) {
+        notify.spawn(self.events());
     }
 
     /// Stops: a master says farewell, has its addresses until it hears its successor, and gives them
@@ -214,10 +216,10 @@ impl Vrrp {
     }
 
     /// As [`stop`](Self::stop), for one that others hold too: views and events end.
-    pub fn halt(&self) {
+    pub fn shutdown(&self) {
         #[cfg(target_os = "linux")]
         {
-            self.tell(Command::Stop);
+            self.send_command(VrrpCommand::Stop);
             let thread = lock(&self.thread).take();
             // If it has panicked its addresses go by themselves.
             thread.map(JoinHandle::join);
@@ -228,65 +230,65 @@ impl Vrrp {
     /// and over IPv6 the link-local one.
     ///
     /// # Errors
-    /// [`StartError::Interface`], or [`StartError::NoSource`] if the interface has none.
-    pub fn source(interface: &str, is_v6: bool) -> Result<IpAddr, StartError> {
+    /// [`VrrpStartError::Interface`], or [`VrrpStartError::NoSource`] if the interface has none.
+    pub fn default_source(interface: &str, is_v6: bool) -> Result<IpAddr, VrrpStartError> {
         #[cfg(target_os = "linux")]
         {
-            let mut netlink =
-                Netlink::open().map_err(StartError::doing("open a netlink socket"))?;
-            super::instance::source(interface, is_v6, &mut netlink)
+            let mut netlink = RtnetlinkSocket::open()
+                .map_err(VrrpStartError::wrap_io("open a netlink socket"))?;
+            super::instance::default_source(interface, is_v6, &mut netlink)
         }
         #[cfg(not(target_os = "linux"))]
         {
             let _ = (interface, is_v6);
-            Err(StartError::Unsupported)
+            Err(VrrpStartError::Unsupported)
         }
     }
 
     #[cfg(target_os = "linux")]
-    fn tell(&self, command: Command) {
+    fn send_command(&self, command: VrrpCommand) {
         // Whoever does not listen any more has ended, which the reader of the answer sees.
         let _ = self.commands.send(command);
-        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+        let _ = rustix::io::write(&*self.wakeup, &1_u64.to_ne_bytes());
     }
 }
 
 impl Drop for Vrrp {
     fn drop(&mut self) {
-        self.halt();
+        self.shutdown();
     }
 }
 
 /// What can be known without asking the system.
-fn check(routers: &[VirtualRouter]) -> Result<(), StartError> {
+fn validate(routers: &[VirtualRouterConfig]) -> Result<(), VrrpStartError> {
     if routers.is_empty() {
-        return Err(StartError::Empty);
+        return Err(VrrpStartError::NoVirtualRouters);
     }
     let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
     for router in routers {
         let (election, name) = (&router.election, &router.name);
-        let wrong = |source| StartError::Config { router: name.clone(), source };
-        let is_new = numbers.insert((&router.interface, election.id, election.address.is_ipv6()));
+        let wrong = |source| VrrpStartError::Config { router: name.clone(), source };
+        let is_new = numbers.insert((&router.interface, election.vrid, election.source.is_ipv6()));
         if !names.insert(name) || !is_new {
-            return Err(StartError::Twice(name.clone()));
+            return Err(VrrpStartError::Duplicate(name.clone()));
         }
-        election.check().map_err(wrong)?;
+        election.validate().map_err(wrong)?;
         let addresses: Vec<_> = router.addresses.iter().map(super::VirtualAddress::ip).collect();
         if addresses.is_empty() {
-            return Err(wrong(ConfigError::Addresses { count: 0, odd: None }));
+            return Err(wrong(VrrpConfigError::Addresses { count: 0, odd: None }));
         }
-        let message = Message {
+        let message = OutgoingAdvert {
             version: election.version,
-            router: election.id,
+            vrid: election.vrid,
             priority: election.priority,
             interval: election.interval,
             addresses: &addresses,
         };
-        let written = message.write(election.address, election.address, router.checksum);
+        let written = message.encode(election.source, election.source, router.checksum);
         written.map_err(wrong)?;
         for peer in &router.peers {
-            if peer.is_ipv6() != election.address.is_ipv6() {
-                return Err(StartError::Peer(*peer, election.address));
+            if peer.is_ipv6() != election.source.is_ipv6() {
+                return Err(VrrpStartError::PeerFamily(*peer, election.source));
             }
         }
     }

@@ -20,10 +20,10 @@ mod thread;
 mod view;
 mod virtual_router;
 
-pub use self::address::{AddressError, VirtualAddress, VirtualRoute};
-pub use self::error::StartError;
-pub use self::events::{Ended, Event, Events, What};
+pub use self::address::{VirtualAddress, VirtualAddressError, VirtualRoute};
+pub use self::error::VrrpStartError;
+pub use self::events::{VrrpEvent, VrrpEventKind, VrrpEvents, VrrpEventsClosed};
 pub use self::handle::Vrrp;
-pub use self::notify::Notify;
-pub use self::view::{Adverts, HeardView, RouterView, View};
-pub use self::virtual_router::VirtualRouter;
+pub use self::notify::NotifyCommands;
+pub use self::view::{AdvertCounters, LastAdvertStatus, VirtualRouterStatus, VrrpStatus};
+pub use self::virtual_router::VirtualRouterConfig;

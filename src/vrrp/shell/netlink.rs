@@ -29,15 +29,15 @@ use nix::errno::Errno;
 use super::{VirtualAddress, VirtualRoute};
 
 /// Longer than any datagram of an answer: kernels fill up to 32 KiB.
-const LONGEST: usize = 32 * 1024;
+const MAX_DATAGRAM_LEN: usize = 32 * 1024;
 /// Groups of notifications: links, and addresses of both families.
-const LINKS: u32 = 1;
-const ADDRESSES_V4: u32 = 5;
-const ADDRESSES_V6: u32 = 9;
+const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV6_IFADDR: u32 = 9;
 
 /// A network interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Link {
+pub(super) struct NetworkInterface {
     pub(super) index: u32,
     pub(super) mac: Vec<u8>,
     /// Switched on, and with a carrier.
@@ -46,7 +46,7 @@ pub(super) struct Link {
 
 /// An address of this machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Held {
+pub(super) struct InterfaceAddress {
     pub(super) address: VirtualAddress,
     pub(super) index: u32,
     /// How much longer, unless for ever.
@@ -54,18 +54,18 @@ pub(super) struct Held {
 }
 
 /// Asks the kernel.
-pub(super) struct Netlink {
+pub(super) struct RtnetlinkSocket {
     socket: Socket,
     sequence: u32,
 }
 
-impl std::fmt::Debug for Netlink {
+impl std::fmt::Debug for RtnetlinkSocket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Netlink").finish_non_exhaustive()
     }
 }
 
-impl Netlink {
+impl RtnetlinkSocket {
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
@@ -76,27 +76,27 @@ impl Netlink {
     }
 
     /// An interface by its name.
-    pub(super) fn link(&mut self, name: &str) -> io::Result<Option<Link>> {
+    pub(super) fn interface(&mut self, name: &str) -> io::Result<Option<NetworkInterface>> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        match self.ask(RouteNetlinkMessage::GetLink(message), 0) {
-            Err(error) if is(&error, Errno::ENODEV) => Ok(None),
+        match self.request(RouteNetlinkMessage::GetLink(message), 0) {
+            Err(error) if is_errno(&error, Errno::ENODEV) => Ok(None),
             Err(error) => Err(error),
             Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
-                RouteNetlinkMessage::NewLink(message) => Some(link(&message)),
+                RouteNetlinkMessage::NewLink(message) => Some(parse_link(&message)),
                 _ => None,
             })),
         }
     }
 
     /// All addresses of this machine.
-    pub(super) fn addresses(&mut self) -> io::Result<Vec<Held>> {
+    pub(super) fn addresses(&mut self) -> io::Result<Vec<InterfaceAddress>> {
         let message = AddressMessage::default();
-        let answers = self.ask(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)?;
+        let answers = self.request(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)?;
         Ok(answers
             .iter()
             .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewAddress(message) => held(message),
+                RouteNetlinkMessage::NewAddress(message) => parse_address(message),
                 _ => None,
             })
             .collect())
@@ -104,7 +104,7 @@ impl Netlink {
 
     /// Puts an address on an interface, or renews it there: it goes by itself after its lifetime,
     /// which counts in seconds.
-    pub(super) fn put(
+    pub(super) fn replace_address(
         &mut self,
         address: VirtualAddress,
         index: u32,
@@ -121,17 +121,17 @@ impl Netlink {
         cache.ifa_preferred = if address.ip().is_ipv6() { 0 } else { seconds };
         message.attributes.push(AddressAttribute::CacheInfo(cache));
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-        self.ask(RouteNetlinkMessage::NewAddress(message), flags).map(drop)
+        self.request(RouteNetlinkMessage::NewAddress(message), flags).map(drop)
     }
 
     /// Takes an address away, if it is there.
-    pub(super) fn remove(&mut self, address: VirtualAddress, index: u32) -> io::Result<()> {
+    pub(super) fn remove_address(&mut self, address: VirtualAddress, index: u32) -> io::Result<()> {
         let message = RouteNetlinkMessage::DelAddress(address_message(address, index));
-        but(self.ask(message, NLM_F_ACK), &[Errno::EADDRNOTAVAIL, Errno::ENODEV])
+        ignore_errnos(self.request(message, NLM_F_ACK), &[Errno::EADDRNOTAVAIL, Errno::ENODEV])
     }
 
     /// Puts a route in place, or renews it.
-    pub(super) fn put_route(
+    pub(super) fn replace_route(
         &mut self,
         route: &VirtualRoute,
         index: u32,
@@ -142,13 +142,13 @@ impl Netlink {
             message.attributes.push(RouteAttribute::Expires(lifetime.as_secs() as u32));
         }
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-        self.ask(RouteNetlinkMessage::NewRoute(message), flags).map(drop)
+        self.request(RouteNetlinkMessage::NewRoute(message), flags).map(drop)
     }
 
     /// Takes a route away, if it is there.
     pub(super) fn remove_route(&mut self, route: &VirtualRoute, index: u32) -> io::Result<()> {
         let message = RouteNetlinkMessage::DelRoute(route_message(route, index));
-        but(self.ask(message, NLM_F_ACK), &[Errno::ESRCH, Errno::ENODEV])
+        ignore_errnos(self.request(message, NLM_F_ACK), &[Errno::ESRCH, Errno::ENODEV])
     }
 
     /// Makes a macvlan upon an interface, with this hardware address; one of that name that is there
@@ -163,26 +163,29 @@ impl Netlink {
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::MacVlan), LinkInfo::Data(mode)]),
         ];
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        but(self.ask(RouteNetlinkMessage::NewLink(message), flags), &[Errno::EEXIST])
+        ignore_errnos(self.request(RouteNetlinkMessage::NewLink(message), flags), &[Errno::EEXIST])
     }
 
     /// Switches an interface on or off.
-    pub(super) fn switch(&mut self, index: u32, on: bool) -> io::Result<()> {
+    pub(super) fn set_link_up(&mut self, index: u32, on: bool) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         message.header.change_mask = LinkFlags::Up;
         message.header.flags = if on { LinkFlags::Up } else { LinkFlags::empty() };
-        self.ask(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
+        self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
     }
 
     /// Takes an interface away, if it is there.
     pub(super) fn remove_link(&mut self, index: u32) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
-        but(self.ask(RouteNetlinkMessage::DelLink(message), NLM_F_ACK), &[Errno::ENODEV])
+        ignore_errnos(
+            self.request(RouteNetlinkMessage::DelLink(message), NLM_F_ACK),
+            &[Errno::ENODEV],
+        )
     }
 
-    fn ask(
+    fn request(
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
@@ -196,14 +199,14 @@ impl Netlink {
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
-        self.answers(flags & (NLM_F_ACK | NLM_F_DUMP) == 0)
+        self.receive_replies(flags & (NLM_F_ACK | NLM_F_DUMP) == 0)
     }
 
     /// All parts of an answer, up to its end: an acknowledgement, or the only part if it is alone.
-    fn answers(&mut self, is_alone: bool) -> io::Result<Vec<RouteNetlinkMessage>> {
+    fn receive_replies(&mut self, is_alone: bool) -> io::Result<Vec<RouteNetlinkMessage>> {
         let mut answers = Vec::new();
         loop {
-            let mut buffer = Vec::with_capacity(LONGEST);
+            let mut buffer = Vec::with_capacity(MAX_DATAGRAM_LEN);
             self.socket.recv(&mut buffer, 0)?;
             let mut rest = &buffer[..];
             while !rest.is_empty() {
@@ -231,21 +234,21 @@ impl Netlink {
 }
 
 /// Readable when links or addresses have changed.
-pub(super) struct Watch {
+pub(super) struct RtnetlinkMonitor {
     socket: Socket,
 }
 
-impl std::fmt::Debug for Watch {
+impl std::fmt::Debug for RtnetlinkMonitor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Watch").finish_non_exhaustive()
     }
 }
 
-impl Watch {
+impl RtnetlinkMonitor {
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
-        for group in [LINKS, ADDRESSES_V4, ADDRESSES_V6] {
+        for group in [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR] {
             socket.add_membership(group)?;
         }
         socket.set_non_blocking(true)?;
@@ -257,7 +260,7 @@ impl Watch {
         let mut changed = false;
         // Bounded: what comes meanwhile is for the next turn.
         for _ in 0..64 {
-            let mut buffer = Vec::with_capacity(LONGEST);
+            let mut buffer = Vec::with_capacity(MAX_DATAGRAM_LEN);
             match self.socket.recv(&mut buffer, 0) {
                 Ok(_) => changed = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -269,24 +272,24 @@ impl Watch {
     }
 }
 
-impl AsFd for Watch {
+impl AsFd for RtnetlinkMonitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // The crate below gives no borrowed descriptor.
-        crate::sys::fd::borrow(&self.socket)
+        crate::sys::fd::borrow_fd(&self.socket)
     }
 }
 
-fn link(message: &LinkMessage) -> Link {
+fn parse_link(message: &LinkMessage) -> NetworkInterface {
     let mac = message.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::Address(mac) => Some(mac.clone()),
         _ => None,
     });
     let flags = message.header.flags;
     let is_up = flags.contains(LinkFlags::Up | LinkFlags::Running);
-    Link { index: message.header.index, mac: mac.unwrap_or_default(), is_up }
+    NetworkInterface { index: message.header.index, mac: mac.unwrap_or_default(), is_up }
 }
 
-fn held(message: &AddressMessage) -> Option<Held> {
+fn parse_address(message: &AddressMessage) -> Option<InterfaceAddress> {
     let (mut local, mut other, mut lifetime) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -299,13 +302,13 @@ fn held(message: &AddressMessage) -> Option<Held> {
         }
     }
     let address = VirtualAddress::with_prefix(local.or(other)?, message.header.prefix_len)?;
-    Some(Held { address, index: message.header.index, lifetime })
+    Some(InterfaceAddress { address, index: message.header.index, lifetime })
 }
 
 fn address_message(address: VirtualAddress, index: u32) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = family(address.ip());
-    message.header.prefix_len = address.prefix();
+    message.header.family = address_family(address.ip());
+    message.header.prefix_len = address.prefix_len();
     message.header.index = index;
     message.attributes =
         vec![AddressAttribute::Local(address.ip()), AddressAttribute::Address(address.ip())];
@@ -314,37 +317,37 @@ fn address_message(address: VirtualAddress, index: u32) -> AddressMessage {
 
 fn route_message(route: &VirtualRoute, index: u32) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = family(route.destination.ip());
-    message.header.destination_prefix_length = route.destination.prefix();
+    message.header.address_family = address_family(route.destination.ip());
+    message.header.destination_prefix_length = route.destination.prefix_len();
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Boot;
     message.header.kind = RouteType::Unicast;
-    let is_on_link = route.gateway.is_none() && !route.destination.ip().is_ipv6();
+    let is_on_link = route.via.is_none() && !route.destination.ip().is_ipv6();
     message.header.scope = if is_on_link { RouteScope::Link } else { RouteScope::Universe };
     let attributes = &mut message.attributes;
-    if route.destination.prefix() > 0 {
+    if route.destination.prefix_len() > 0 {
         attributes.push(RouteAttribute::Destination(route.destination.ip().into()));
     }
     attributes.push(RouteAttribute::Oif(index));
     let address = |ip: IpAddr| RouteAddress::from(ip);
-    attributes.extend(route.gateway.map(|ip| RouteAttribute::Gateway(address(ip))));
+    attributes.extend(route.via.map(|ip| RouteAttribute::Gateway(address(ip))));
     attributes.extend(route.source.map(|ip| RouteAttribute::PrefSource(address(ip))));
     attributes.extend(route.metric.map(RouteAttribute::Priority));
     message
 }
 
-const fn family(ip: IpAddr) -> AddressFamily {
+const fn address_family(ip: IpAddr) -> AddressFamily {
     if ip.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet }
 }
 
-fn is(error: &io::Error, code: Errno) -> bool {
+fn is_errno(error: &io::Error, code: Errno) -> bool {
     error.raw_os_error() == Some(code as i32)
 }
 
 /// Puts up with these.
-fn but<T>(result: io::Result<T>, codes: &[Errno]) -> io::Result<()> {
+fn ignore_errnos<T>(result: io::Result<T>, codes: &[Errno]) -> io::Result<()> {
     match result {
-        Err(error) if codes.iter().any(|code| is(&error, *code)) => Ok(()),
+        Err(error) if codes.iter().any(|code| is_errno(&error, *code)) => Ok(()),
         result => result.map(drop),
     }
 }

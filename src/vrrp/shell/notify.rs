@@ -7,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::events::{Event, Events, What};
-use crate::vrrp::State;
+use super::events::{VrrpEvent, VrrpEventKind, VrrpEvents};
+use crate::vrrp::VrrpState;
 
 /// How often a command is asked whether it has ended.
-const STEP: Duration = Duration::from_millis(10);
+const CHILD_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Commands that are run when a virtual router changes its state: to move what this crate does not
 /// know of, or to wake somebody.
@@ -23,22 +23,22 @@ const STEP: Duration = Duration::from_millis(10);
 ///
 /// # Examples
 /// ```
-/// use lvs::vrrp::{Notify, State};
+/// use lvs::vrrp::{NotifyCommands, VrrpState};
 ///
-/// let notify = Notify::new()
-///     .on(State::Master, ["/etc/lvs/master.sh"])
-///     .always(["logger", "-t", "lvs"]);
+/// let notify = NotifyCommands::new()
+///     .on_state(VrrpState::Master, ["/etc/lvs/master.sh"])
+///     .on_any_state(["logger", "-t", "lvs"]);
 /// # drop(notify);
 /// ```
 #[derive(Clone)]
 #[must_use]
-pub struct Notify {
-    commands: Vec<(Option<State>, Vec<OsString>)>,
+pub struct NotifyCommands {
+    commands: Vec<(Option<VrrpState>, Vec<OsString>)>,
     timeout: Duration,
-    report: Arc<dyn Fn(&str) + Send + Sync>,
+    on_failure: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
-impl fmt::Debug for Notify {
+impl fmt::Debug for NotifyCommands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Notify")
             .field("commands", &self.commands)
@@ -47,22 +47,26 @@ impl fmt::Debug for Notify {
     }
 }
 
-impl Default for Notify {
+impl Default for NotifyCommands {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Notify {
+impl NotifyCommands {
     /// No command.
     pub fn new() -> Self {
-        Self { commands: Vec::new(), timeout: Duration::from_secs(30), report: Arc::new(|_| {}) }
+        Self {
+            commands: Vec::new(),
+            timeout: Duration::from_secs(30),
+            on_failure: Arc::new(|_| {}),
+        }
     }
 
     /// A program and its first arguments, for when a router has become this.
-    pub fn on<W: Into<OsString>>(
+    pub fn on_state<W: Into<OsString>>(
         mut self,
-        state: State,
+        state: VrrpState,
         command: impl IntoIterator<Item = W>,
     ) -> Self {
         self.commands.push((Some(state), command.into_iter().map(Into::into).collect()));
@@ -70,7 +74,7 @@ impl Notify {
     }
 
     /// The same, for whatever it has become.
-    pub fn always<W: Into<OsString>>(mut self, command: impl IntoIterator<Item = W>) -> Self {
+    pub fn on_any_state<W: Into<OsString>>(mut self, command: impl IntoIterator<Item = W>) -> Self {
         self.commands.push((None, command.into_iter().map(Into::into).collect()));
         self
     }
@@ -81,19 +85,19 @@ impl Notify {
     }
 
     /// Is told what went wrong: a command that could not be started, that failed, or was killed.
-    pub fn report(self, report: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self { report: Arc::new(report), ..self }
+    pub fn on_failure(self, report: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { on_failure: Arc::new(report), ..self }
     }
 
     /// Runs them in a thread of its own until the events end.
-    pub(super) fn follow(self, events: Events) {
-        let report = Arc::clone(&self.report);
+    pub(super) fn spawn(self, events: VrrpEvents) {
+        let report = Arc::clone(&self.on_failure);
         let thread = std::thread::Builder::new().name("vrrp-notify".into());
         let started = thread.spawn(move || {
             for event in events {
-                for (program, words) in self.due(&event) {
-                    if let Err(why) = run(&program, &words, self.timeout) {
-                        (self.report)(&format!("{}: {why}", program.display()));
+                for (program, words) in self.commands_for(&event) {
+                    if let Err(why) = run_command(&program, &words, self.timeout) {
+                        (self.on_failure)(&format!("{}: {why}", program.display()));
                     }
                 }
             }
@@ -104,17 +108,19 @@ impl Notify {
     }
 
     /// What is to be run for an event.
-    fn due(&self, event: &Event) -> Vec<(OsString, VecDeque<OsString>)> {
-        let What::Changed(transition, priority) = &event.what else { return Vec::new() };
+    fn commands_for(&self, event: &VrrpEvent) -> Vec<(OsString, VecDeque<OsString>)> {
+        let VrrpEventKind::StateChanged(transition, priority) = &event.kind else {
+            return Vec::new();
+        };
         let state = match transition.to {
-            State::Init => "STOP".to_owned(),
+            VrrpState::Init => "STOP".to_owned(),
             state => state.to_string().to_uppercase(),
         };
         let due = self.commands.iter().filter(|(on, _)| on.is_none_or(|on| on == transition.to));
         due.filter_map(|(_, command)| {
             let mut words: VecDeque<_> = command.iter().cloned().collect();
             let program = words.pop_front()?;
-            let told = ["INSTANCE", &event.router, &state, &priority.to_string()];
+            let told = ["INSTANCE", &event.router_name, &state, &priority.to_string()];
             words.extend(told.map(OsString::from));
             Some((program, words))
         })
@@ -122,11 +128,15 @@ impl Notify {
     }
 }
 
-fn run(program: &OsString, words: &VecDeque<OsString>, timeout: Duration) -> Result<(), String> {
+fn run_command(
+    program: &OsString,
+    words: &VecDeque<OsString>,
+    timeout: Duration,
+) -> Result<(), String> {
     let mut command = Command::new(program);
     command.args(words).stdin(Stdio::null());
     let mut child = command.spawn().map_err(|error| format!("cannot be started: {error}"))?;
-    let status = wait(&mut child, timeout).map_err(|error| error.to_string())?;
+    let status = wait_or_kill(&mut child, timeout).map_err(|error| error.to_string())?;
     match status {
         Some(status) if status.success() => Ok(()),
         Some(status) => Err(status.to_string()),
@@ -135,13 +145,16 @@ fn run(program: &OsString, words: &VecDeque<OsString>, timeout: Duration) -> Res
 }
 
 /// Waits for a child; kills it when its time is over.
-fn wait(child: &mut Child, timeout: Duration) -> std::io::Result<Option<std::process::ExitStatus>> {
-    let steps = timeout.as_millis().div_ceil(STEP.as_millis());
+fn wait_or_kill(
+    child: &mut Child,
+    timeout: Duration,
+) -> std::io::Result<Option<std::process::ExitStatus>> {
+    let steps = timeout.as_millis().div_ceil(CHILD_POLL_INTERVAL.as_millis());
     for _ in 0..steps {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        std::thread::sleep(STEP);
+        std::thread::sleep(CHILD_POLL_INTERVAL);
     }
     child.kill()?;
     child.wait()?;
@@ -151,18 +164,23 @@ fn wait(child: &mut Child, timeout: Duration) -> std::io::Result<Option<std::pro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vrrp::{Transition, Why};
+    use crate::vrrp::{TransitionReason, VrrpTransition};
 
-    fn event(to: State) -> Event {
-        let transition = Transition { from: State::Backup, to, why: Why::Silence };
-        Event { router: "51@eth0".into(), what: What::Changed(transition, 150) }
+    fn event(to: VrrpState) -> VrrpEvent {
+        let transition =
+            VrrpTransition { from: VrrpState::Backup, to, reason: TransitionReason::MasterTimeout };
+        VrrpEvent {
+            router_name: "51@eth0".into(),
+            kind: VrrpEventKind::StateChanged(transition, 150),
+        }
     }
 
     #[test]
     fn each_state_has_its_commands_and_they_are_told_what_happened() {
-        let notify = Notify::new().on(State::Master, ["a", "-x"]).always(["b"]);
+        let notify =
+            NotifyCommands::new().on_state(VrrpState::Master, ["a", "-x"]).on_any_state(["b"]);
         let due = |state| {
-            let due = notify.due(&event(state)).into_iter();
+            let due = notify.commands_for(&event(state)).into_iter();
             let line = |(program, mut words): (OsString, VecDeque<OsString>)| {
                 words.push_front(program);
                 let words: Vec<_> =
@@ -173,16 +191,16 @@ mod tests {
         };
         let told = "INSTANCE 51@eth0";
         assert_eq!(
-            due(State::Master),
+            due(VrrpState::Master),
             [format!("a -x {told} MASTER 150"), format!("b {told} MASTER 150")]
         );
-        assert_eq!(due(State::Init), [format!("b {told} STOP 150")]);
+        assert_eq!(due(VrrpState::Init), [format!("b {told} STOP 150")]);
     }
 
     #[test]
     fn a_command_that_fails_or_hangs_is_reported() {
         let run = |words: &[&str], timeout| {
-            run(&words[0].into(), &words[1..].iter().map(OsString::from).collect(), timeout)
+            run_command(&words[0].into(), &words[1..].iter().map(OsString::from).collect(), timeout)
         };
         let long = Duration::from_secs(20);
         assert_eq!(run(&["true"], long), Ok(()));

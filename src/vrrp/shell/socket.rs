@@ -11,16 +11,16 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type};
 
-use super::StartError;
-use crate::vrrp::Envelope;
-use crate::vrrp::advert::PROTOCOL;
+use super::VrrpStartError;
+use crate::vrrp::IpHeaderInfo;
+use crate::vrrp::advert::IPPROTO_VRRP;
 
-const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
-const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
+const MULTICAST_GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
+const MULTICAST_GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
 /// What all send with (RFC 9568, section 5.1.1.3).
-const TTL: u32 = 255;
+const ADVERT_TTL: u32 = 255;
 /// Longer than any message: 255 addresses of IPv6, a trailer, and the longest header of IPv4.
-const LONGEST: usize = 8 + 255 * 16 + 28 + 60;
+const MAX_PACKET_LEN: usize = 8 + 255 * 16 + 28 + 60;
 
 /// Where the routers of one link hear each other: all of them by multicast, or certain peers by
 /// unicast. Neither of its methods blocks.
@@ -30,9 +30,9 @@ pub(super) struct AdvertSocket {
     sender: Socket,
     receiver: Socket,
     source: IpAddr,
-    to: Vec<SockAddr>,
+    destination_sockaddrs: Vec<SockAddr>,
     destinations: Vec<IpAddr>,
-    buffer: Box<[u8; LONGEST]>,
+    buffer: Box<[u8; MAX_PACKET_LEN]>,
 }
 
 impl AdvertSocket {
@@ -43,35 +43,40 @@ impl AdvertSocket {
         sends_by: &str,
         source: IpAddr,
         peers: &[IpAddr],
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, VrrpStartError> {
         if let Some(peer) = peers.iter().find(|peer| peer.is_ipv6() != source.is_ipv6()) {
-            return Err(StartError::Peer(*peer, source));
+            return Err(VrrpStartError::PeerFamily(*peer, source));
         }
-        let index =
-            if_nametoindex(interface).map_err(|_| StartError::Interface(interface.to_owned()))?;
-        let (sender, receiver) = (raw(sends_by, source)?, raw(interface, source)?);
-        let group = if source.is_ipv6() { IpAddr::V6(GROUP_V6) } else { IpAddr::V4(GROUP_V4) };
-        let doing = |what| move |source| StartError::Io { what, source };
+        let index = if_nametoindex(interface)
+            .map_err(|_| VrrpStartError::UnknownInterface(interface.to_owned()))?;
+        let (sender, receiver) =
+            (open_raw_socket(sends_by, source)?, open_raw_socket(interface, source)?);
+        let group = if source.is_ipv6() {
+            IpAddr::V6(MULTICAST_GROUP_V6)
+        } else {
+            IpAddr::V4(MULTICAST_GROUP_V4)
+        };
+        let doing = |what| move |source| VrrpStartError::Io { what, source };
         let set = |what, result: io::Result<()>| result.map_err(doing(what));
-        sender.bind(&address(source, index)).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrNotAvailable => StartError::Source(source),
+        sender.bind(&socket_address(source, index)).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrNotAvailable => VrrpStartError::SourceNotLocal(source),
             _ => doing("bind to the source")(error),
         })?;
         match source {
             IpAddr::V4(_) => {
-                set("set the TTL", sender.set_ttl_v4(TTL))?;
-                set("set the TTL", sender.set_multicast_ttl_v4(TTL))?;
+                set("set the TTL", sender.set_ttl_v4(ADVERT_TTL))?;
+                set("set the TTL", sender.set_multicast_ttl_v4(ADVERT_TTL))?;
                 set("not hear itself", sender.set_multicast_loop_v4(false))?;
                 let on = InterfaceIndexOrAddress::Index(index);
-                set("join 224.0.0.18", receiver.join_multicast_v4_n(&GROUP_V4, &on))?;
+                set("join 224.0.0.18", receiver.join_multicast_v4_n(&MULTICAST_GROUP_V4, &on))?;
                 set("hear this interface alone", receiver.set_multicast_all_v4(false))?;
             }
             IpAddr::V6(_) => {
-                set("set the hop limit", sender.set_unicast_hops_v6(TTL))?;
-                set("set the hop limit", sender.set_multicast_hops_v6(TTL))?;
+                set("set the hop limit", sender.set_unicast_hops_v6(ADVERT_TTL))?;
+                set("set the hop limit", sender.set_multicast_hops_v6(ADVERT_TTL))?;
                 set("not hear itself", sender.set_multicast_loop_v6(false))?;
                 set("choose the interface", sender.set_multicast_if_v6(index))?;
-                set("join ff02::12", receiver.join_multicast_v6(&GROUP_V6, index))?;
+                set("join ff02::12", receiver.join_multicast_v6(&MULTICAST_GROUP_V6, index))?;
                 let told = |result: nix::Result<()>| result.map_err(io::Error::from);
                 let hops = setsockopt(&receiver, sockopt::Ipv6RecvHopLimit, &true);
                 set("learn hop limits", told(hops))?;
@@ -80,9 +85,9 @@ impl AdvertSocket {
             }
         }
         let destinations = if peers.is_empty() { vec![group] } else { peers.to_vec() };
-        let to = destinations.iter().map(|it| address(*it, index)).collect();
-        let buffer = Box::new([0; LONGEST]);
-        Ok(Self { sender, receiver, source, to, destinations, buffer })
+        let to = destinations.iter().map(|it| socket_address(*it, index)).collect();
+        let buffer = Box::new([0; MAX_PACKET_LEN]);
+        Ok(Self { sender, receiver, source, destination_sockaddrs: to, destinations, buffer })
     }
 
     /// Its address: from where it sends.
@@ -99,7 +104,7 @@ impl AdvertSocket {
         mut write: impl FnMut(IpAddr) -> B,
     ) -> io::Result<()> {
         let mut result = Ok(());
-        for (to, destination) in self.to.iter().zip(&self.destinations) {
+        for (to, destination) in self.destination_sockaddrs.iter().zip(&self.destinations) {
             let sent = self.sender.send_to(write(*destination).as_ref(), to).map(drop);
             result = result.and(sent);
         }
@@ -111,7 +116,7 @@ impl AdvertSocket {
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn receive(&mut self) -> io::Result<Option<(Envelope, &[u8])>> {
+    pub(super) fn receive(&mut self) -> io::Result<Option<(IpHeaderInfo, &[u8])>> {
         // Bounded: others may go on and on.
         for _ in 0..64 {
             let received = match self.source {
@@ -138,13 +143,13 @@ impl AsFd for AdvertSocket {
     }
 }
 
-fn raw(interface: &str, source: IpAddr) -> Result<Socket, StartError> {
+fn open_raw_socket(interface: &str, source: IpAddr) -> Result<Socket, VrrpStartError> {
     let domain = if source.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
-    let doing = |what| move |source| StartError::Io { what, source };
-    let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(i32::from(PROTOCOL))));
+    let doing = |what| move |source| VrrpStartError::Io { what, source };
+    let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(i32::from(IPPROTO_VRRP))));
     let socket = socket.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            StartError::Privilege { what: "open a raw socket", capability: "CAP_NET_RAW" }
+            VrrpStartError::Privilege { what: "open a raw socket", capability: "CAP_NET_RAW" }
         }
         _ => doing("open a raw socket")(error),
     })?;
@@ -153,7 +158,7 @@ fn raw(interface: &str, source: IpAddr) -> Result<Socket, StartError> {
     Ok(socket)
 }
 
-fn address(address: IpAddr, index: u32) -> SockAddr {
+fn socket_address(address: IpAddr, index: u32) -> SockAddr {
     match address {
         IpAddr::V4(_) => SocketAddr::new(address, 0).into(),
         IpAddr::V6(address) => {
@@ -164,18 +169,18 @@ fn address(address: IpAddr, index: u32) -> SockAddr {
     }
 }
 
-type Received = nix::Result<Option<(Envelope, std::ops::Range<usize>)>>;
+type ReceivedPacket = nix::Result<Option<(IpHeaderInfo, std::ops::Range<usize>)>>;
 
-fn receive_v4(socket: &Socket, buffer: &mut [u8]) -> Received {
+fn receive_v4(socket: &Socket, buffer: &mut [u8]) -> ReceivedPacket {
     let mut parts = [IoSliceMut::new(buffer)];
     let fd = socket.as_raw_fd();
     let message = recvmsg::<SockaddrStorage>(fd, &mut parts, None, MsgFlags::empty())?;
     let length = message.bytes;
-    Ok(packet_v4(&buffer[..length]))
+    Ok(parse_ipv4_packet(&buffer[..length]))
 }
 
 /// Takes a packet of IPv4 out of its header.
-fn packet_v4(packet: &[u8]) -> Option<(Envelope, std::ops::Range<usize>)> {
+fn parse_ipv4_packet(packet: &[u8]) -> Option<(IpHeaderInfo, std::ops::Range<usize>)> {
     let header = 4 * usize::from(packet.first()? & 0xf);
     let length = usize::from(u16::from_be_bytes([*packet.get(2)?, *packet.get(3)?]));
     if header < 20 || length < header || length > packet.len() {
@@ -185,12 +190,15 @@ fn packet_v4(packet: &[u8]) -> Option<(Envelope, std::ops::Range<usize>)> {
         let octets: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
         Some(octets.into())
     };
-    let envelope =
-        Envelope { source: address(12)?, destination: address(16)?, ttl: Some(*packet.get(8)?) };
+    let envelope = IpHeaderInfo {
+        source: address(12)?,
+        destination: address(16)?,
+        ttl: Some(*packet.get(8)?),
+    };
     Some((envelope, header..length))
 }
 
-fn receive_v6(socket: &Socket, buffer: &mut [u8]) -> Received {
+fn receive_v6(socket: &Socket, buffer: &mut [u8]) -> ReceivedPacket {
     let mut parts = [IoSliceMut::new(buffer)];
     let mut control = nix::cmsg_space!(nix::libc::in6_pktinfo, nix::libc::c_int);
     let fd = socket.as_raw_fd();
@@ -208,7 +216,7 @@ fn receive_v6(socket: &Socket, buffer: &mut [u8]) -> Received {
     }
     let length = message.bytes;
     Ok(source.zip(destination).zip(ttl).map(|((source, destination), ttl)| {
-        (Envelope { source, destination, ttl: Some(ttl) }, 0..length)
+        (IpHeaderInfo { source, destination, ttl: Some(ttl) }, 0..length)
     }))
 }
 
@@ -220,16 +228,16 @@ mod tests {
     fn a_packet_is_taken_out_of_its_header_or_passed_over() {
         let mut packet = vec![0x45, 0xc0, 0, 24, 0, 1, 0, 0, 255, 112, 0, 0];
         packet.extend([10, 88, 0, 1, 224, 0, 0, 18, 1, 2, 3, 4]);
-        let (envelope, range) = packet_v4(&packet).expect("a packet");
+        let (envelope, range) = parse_ipv4_packet(&packet).expect("a packet");
         assert_eq!((envelope.source, envelope.ttl), ([10, 88, 0, 1].into(), Some(255)));
-        assert_eq!((envelope.destination, range), (GROUP_V4.into(), 20..24));
+        assert_eq!((envelope.destination, range), (MULTICAST_GROUP_V4.into(), 20..24));
         let with_options = [&[0x46], &packet[1..]].concat();
-        assert_eq!(packet_v4(&with_options).expect("a packet").1, 24..24);
+        assert_eq!(parse_ipv4_packet(&with_options).expect("a packet").1, 24..24);
         for (at, value) in [(0, 0x44), (0, 0x4f), (3, 19), (3, 25)] {
             let mut odd = packet.clone();
             odd[at] = value;
-            assert!(packet_v4(&odd).is_none(), "{at} {value}");
+            assert!(parse_ipv4_packet(&odd).is_none(), "{at} {value}");
         }
-        assert!((0..20).all(|length| packet_v4(&packet[..length]).is_none()));
+        assert!((0..20).all(|length| parse_ipv4_packet(&packet[..length]).is_none()));
     }
 }

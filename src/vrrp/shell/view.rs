@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::histogram::Durations;
-use crate::vrrp::State;
+use crate::histogram::DurationHistogram;
+use crate::vrrp::VrrpState;
 
 /// How all of them stand; as JSON by serde.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
-pub struct View {
+pub struct VrrpStatus {
     /// Each virtual router.
-    pub routers: Vec<RouterView>,
+    pub routers: Vec<VirtualRouterStatus>,
     /// How late the thread had its turns: time that was missing for the next advertisement. What
     /// nears the interval should be looked into; three intervals lose the addresses.
-    #[serde(serialize_with = "in_microseconds")]
-    pub lateness: Durations,
+    #[serde(serialize_with = "serialize_microseconds")]
+    pub lateness: DurationHistogram,
     /// The thread goes before all ordinary ones, which takes `CAP_SYS_NICE`.
     pub realtime: bool,
     /// Events that a reader lost by being slow, or that nobody has read.
@@ -28,36 +28,36 @@ pub struct View {
 /// How one virtual router stands.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
-pub struct RouterView {
+pub struct VirtualRouterStatus {
     /// What it is called.
     pub name: String,
     /// Its number.
-    pub router: u8,
+    pub virtual_router_id: u8,
     /// Its interface.
     pub interface: String,
     /// The virtual addresses, with their prefixes.
     pub addresses: Vec<String>,
     /// What it is.
-    pub state: State,
+    pub state: VrrpState,
     /// For how long, in seconds.
-    #[serde(serialize_with = "in_seconds")]
+    #[serde(serialize_with = "serialize_seconds")]
     pub since: Duration,
     /// Its priority as it stands.
     pub priority: u8,
     /// The other router that was heard last, if any: while this one is a backup, the master.
-    pub heard: Option<HeardView>,
+    pub last_advert: Option<LastAdvertStatus>,
     /// What its priority depends on, and whether that is up.
     pub tracks: BTreeMap<String, bool>,
     /// Changes of state since it was started, by what it became.
-    pub transitions: BTreeMap<State, u64>,
+    pub transitions: BTreeMap<VrrpState, u64>,
     /// Advertisements.
-    pub adverts: Adverts,
+    pub adverts: AdvertCounters,
 }
 
 /// The last word of another router.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct HeardView {
+pub struct LastAdvertStatus {
     /// Its address.
     pub source: IpAddr,
     /// Its priority.
@@ -67,7 +67,7 @@ pub struct HeardView {
 /// Counts of advertisements.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Adverts {
+pub struct AdvertCounters {
     /// Sent.
     pub sent: u64,
     /// That the system would not send.
@@ -84,20 +84,23 @@ pub struct Adverts {
     pub conflicts: u64,
 }
 
-fn in_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_secs_f64())
 }
 
-fn in_microseconds<S: Serializer>(times: &Durations, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_microseconds<S: Serializer>(
+    times: &DurationHistogram,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
-    struct Micros {
+    struct LatenessMicros {
         count: u64,
         mean_us: Option<u64>,
         p99_us: Option<u64>,
         max_us: u64,
     }
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let times = Micros {
+    let times = LatenessMicros {
         count: times.count(),
         mean_us: times.mean().map(micros),
         p99_us: times.quantile(0.99).map(micros),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::vrrp::{Checksum, Impact, Key, RouterConfig};
+use crate::vrrp::{AuthKey, ChecksumCoverage, ElectionConfig, TrackEffect};
 
 use super::{VirtualAddress, VirtualRoute};
 
@@ -12,12 +12,12 @@ use super::{VirtualAddress, VirtualRoute};
 /// # Examples
 /// ```no_run
 /// use std::time::Duration;
-/// use lvs::vrrp::{RouterConfig, VirtualRouter, Vrrp};
+/// use lvs::vrrp::{ElectionConfig, VirtualRouterConfig, Vrrp};
 ///
-/// let election = RouterConfig::new(51, "10.88.0.1".parse()?)
+/// let election = ElectionConfig::new(51, "10.88.0.1".parse()?)
 ///     .priority(150)
 ///     .interval(Duration::from_millis(100));
-/// let router = VirtualRouter::new("eth0", election).address("10.88.0.100/24".parse()?);
+/// let router = VirtualRouterConfig::new("eth0", election).address("10.88.0.100/24".parse()?);
 /// let vrrp = Vrrp::start([router])?;
 /// for event in vrrp.events() {
 ///     println!("{event}");
@@ -26,26 +26,26 @@ use super::{VirtualAddress, VirtualRoute};
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct VirtualRouter {
+pub struct VirtualRouterConfig {
     pub(super) name: String,
     pub(super) interface: String,
-    pub(super) election: RouterConfig,
+    pub(super) election: ElectionConfig,
     pub(super) addresses: Vec<VirtualAddress>,
     pub(super) routes: Vec<VirtualRoute>,
     pub(super) peers: Vec<IpAddr>,
-    pub(super) tracks: Vec<(String, Impact)>,
-    pub(super) keys: Vec<Key>,
-    pub(super) checksum: Checksum,
+    pub(super) tracks: Vec<(String, TrackEffect)>,
+    pub(super) keys: Vec<AuthKey>,
+    pub(super) checksum: ChecksumCoverage,
     pub(super) virtual_mac: bool,
-    pub(super) ignores_passwords: bool,
+    pub(super) ignore_passwords: bool,
 }
 
-impl VirtualRouter {
+impl VirtualRouterConfig {
     /// A virtual router on this interface. Its name is `VRID@interface`, such as `51@eth0`.
-    pub fn new(interface: impl Into<String>, election: RouterConfig) -> Self {
+    pub fn new(interface: impl Into<String>, election: ElectionConfig) -> Self {
         let interface = interface.into();
         Self {
-            name: format!("{}@{interface}", election.id),
+            name: format!("{}@{interface}", election.vrid),
             interface,
             election,
             addresses: Vec::new(),
@@ -53,9 +53,9 @@ impl VirtualRouter {
             peers: Vec::new(),
             tracks: Vec::new(),
             keys: Vec::new(),
-            checksum: Checksum::default(),
+            checksum: ChecksumCoverage::default(),
             virtual_mac: false,
-            ignores_passwords: false,
+            ignore_passwords: false,
         }
     }
 
@@ -89,21 +89,21 @@ impl VirtualRouter {
 
     /// Something that its priority depends on; up, until [`Vrrp::set`](super::Vrrp::set) says
     /// otherwise.
-    pub fn track(mut self, name: impl Into<String>, impact: Impact) -> Self {
+    pub fn track(mut self, name: impl Into<String>, impact: TrackEffect) -> Self {
         self.tracks.push((name.into(), impact));
         self
     }
 
     /// Signs what it sends with this key, and believes nothing that is not signed by it or by another
     /// of the keys: the first is the one that it sends with.
-    pub fn key(mut self, key: Key) -> Self {
+    pub fn key(mut self, key: AuthKey) -> Self {
         self.keys.push(key);
         self
     }
 
     /// What its checksum covers, in version 3 over IPv4; it understands both. Default: as keepalived
     /// has it.
-    pub fn checksum(self, checksum: Checksum) -> Self {
+    pub fn checksum(self, checksum: ChecksumCoverage) -> Self {
         Self { checksum, ..self }
     }
 
@@ -121,6 +121,6 @@ impl VirtualRouter {
     /// they are refused. A password in plain text, which anyone on the link can read, keeps nobody
     /// away, and RFC 3768 took it out; this is for a peer that must have one.
     pub fn ignore_passwords(self, ignore: bool) -> Self {
-        Self { ignores_passwords: ignore, ..self }
+        Self { ignore_passwords: ignore, ..self }
     }
 }

@@ -1,12 +1,12 @@
 //! How a real server is checked.
 
-use super::syntax::Node;
-use super::{command, seconds};
-use crate::director::import::output::{Inline, Output, list};
+use super::syntax::KeepalivedDirective;
+use super::{command_words, toml_duration};
+use crate::director::import::output::{ImportedConfig, TomlInlineTable, toml_string_array};
 use crate::health::HttpCheck;
 
 /// The names of checkers.
-const KINDS: [&str; 9] = [
+const CHECKER_NAMES: [&str; 9] = [
     "TCP_CHECK",
     "HTTP_GET",
     "SSL_GET",
@@ -20,130 +20,151 @@ const KINDS: [&str; 9] = [
 
 /// What a virtual server says for all of its checkers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Common {
+pub(super) struct CheckerDefaults {
     pub(super) interval: f64,
     pub(super) timeout: Option<f64>,
     pub(super) retry: Option<f64>,
-    pub(super) pause: Option<f64>,
+    pub(super) delay_before_retry: Option<f64>,
 }
 
 /// The checks of a real server, each as a value of `health`.
-pub(super) fn checks(server: &Node, common: Common, output: &mut Output) -> Vec<Inline> {
-    let checkers = server.below().iter().filter(|node| KINDS.contains(&node.name()));
+pub(super) fn import_checks(
+    server: &KeepalivedDirective,
+    common: CheckerDefaults,
+    output: &mut ImportedConfig,
+) -> Vec<TomlInlineTable> {
+    let checkers = server.children().iter().filter(|node| CHECKER_NAMES.contains(&node.name()));
     let mut checks = Vec::new();
     for checker in checkers {
-        checker.see();
-        checks.extend(check(checker, common, output));
+        checker.mark_used();
+        checks.extend(import_check(checker, common, output));
     }
     checks
 }
 
 /// One check; one for each URL.
-fn check(node: &Node, common: Common, output: &mut Output) -> Vec<Inline> {
+fn import_check(
+    node: &KeepalivedDirective,
+    common: CheckerDefaults,
+    output: &mut ImportedConfig,
+) -> Vec<TomlInlineTable> {
     let kind = node.name();
-    let mut check = Inline::default();
+    let mut check = TomlInlineTable::default();
     match kind {
-        "TCP_CHECK" => check.text("type", "tcp"),
-        "PING_CHECK" => check.text("type", "ping"),
+        "TCP_CHECK" => check.insert_string("type", "tcp"),
+        "PING_CHECK" => check.insert_string("type", "ping"),
         "SMTP_CHECK" => {
-            check.text("type", "smtp");
-            if let Some(name) = node.text("helo_name") {
-                check.text("hello", name);
+            check.insert_string("type", "smtp");
+            if let Some(name) = node.child_value("helo_name") {
+                check.insert_string("hello", name);
             }
         }
         "DNS_CHECK" => {
-            check.text("type", "dns");
-            if let Some(name) = node.text("name") {
-                check.text("name", name);
-                check.text("record_type", node.text("type").unwrap_or("SOA"));
-            } else if let Some(kind) = node.text("type").filter(|kind| *kind != "SOA") {
-                check.text("name", ".");
-                check.text("record_type", kind);
+            check.insert_string("type", "dns");
+            if let Some(name) = node.child_value("name") {
+                check.insert_string("name", name);
+                check.insert_string("record_type", node.child_value("type").unwrap_or("SOA"));
+            } else if let Some(kind) = node.child_value("type").filter(|kind| *kind != "SOA") {
+                check.insert_string("name", ".");
+                check.insert_string("record_type", kind);
             }
         }
         "MISC_CHECK" => {
-            let words = node.get("misc_path").map(command).unwrap_or_default();
+            let words = node.last_child("misc_path").map(command_words).unwrap_or_default();
             let Some((program, arguments)) = words.split_first() else {
-                output.note(node.line, "MISC_CHECK without `misc_path`");
+                output.report_skipped(node.line, "MISC_CHECK without `misc_path`");
                 return Vec::new();
             };
-            check.text("type", "command");
-            check.text("command", program);
+            check.insert_string("type", "command");
+            check.insert_string("command", program);
             if !arguments.is_empty() {
-                check.put("arguments", list(arguments.iter().map(String::as_str)));
+                check.insert("arguments", toml_string_array(arguments.iter().map(String::as_str)));
             }
-            if node.get("misc_dynamic").is_some() {
-                check.put("dynamic", true);
+            if node.last_child("misc_dynamic").is_some() {
+                check.insert("dynamic", true);
             }
         }
         "FILE_CHECK" => {
-            let Some(file) = node.text("file") else {
-                output.note(node.line, "FILE_CHECK of a `track_file`, which stands elsewhere");
+            let Some(file) = node.child_value("file") else {
+                output.report_skipped(
+                    node.line,
+                    "FILE_CHECK of a `track_file`, which stands elsewhere",
+                );
                 return Vec::new();
             };
-            check.text("type", "file");
-            check.text("file", file);
-            if let Some(weight) = node.text("weight").and_then(|it| it.parse::<i32>().ok()) {
-                check.put("weight", weight);
+            check.insert_string("type", "file");
+            check.insert_string("file", file);
+            if let Some(weight) = node.child_value("weight").and_then(|it| it.parse::<i32>().ok()) {
+                check.insert("weight", weight);
             }
         }
         "UDP_CHECK" => {
-            check.text("type", "udp");
-            if node.get("require_reply").is_some() {
-                check.text("expect_bytes", "");
+            check.insert_string("type", "udp");
+            if node.last_child("require_reply").is_some() {
+                check.insert_string("expect_bytes", "");
             }
         }
         _ => {
-            let urls: Vec<_> = node.all("url").collect();
+            let urls: Vec<_> = node.children_named("url").collect();
             if urls.is_empty() {
-                output.note(node.line, format!("{kind} without `url`"));
+                output.report_skipped(node.line, format!("{kind} without `url`"));
             }
-            let host = node.text("virtualhost");
+            let host = node.child_value("virtualhost");
             let checks = urls.iter().map(|url| {
-                let mut check = http(url, kind == "SSL_GET", host, output);
-                timing(&mut check, node, common, output);
+                let mut check = http_check(url, kind == "SSL_GET", host, output);
+                write_timing(&mut check, node, common, output);
                 check
             });
             return checks.collect();
         }
     }
-    timing(&mut check, node, common, output);
+    write_timing(&mut check, node, common, output);
     vec![check]
 }
 
-fn http(url: &Node, is_tls: bool, host: Option<&str>, output: &mut Output) -> Inline {
-    let mut check = Inline::default();
-    check.text("type", "http");
-    let path = url.text("path").unwrap_or("/");
-    check.text("path", path);
+fn http_check(
+    url: &KeepalivedDirective,
+    is_tls: bool,
+    host: Option<&str>,
+    output: &mut ImportedConfig,
+) -> TomlInlineTable {
+    let mut check = TomlInlineTable::default();
+    check.insert_string("type", "http");
+    let path = url.child_value("path").unwrap_or("/");
+    check.insert_string("path", path);
     if HttpCheck::get(path).is_err() {
-        output.note(url.line, format!("path {path:?} is none"));
+        output.report_skipped(url.line, format!("path {path:?} is none"));
     }
-    if let Some(host) = url.text("virtualhost").or(host) {
-        let mut headers = Inline::default();
-        headers.text("host", host);
-        check.put("headers", headers);
+    if let Some(host) = url.child_value("virtualhost").or(host) {
+        let mut headers = TomlInlineTable::default();
+        headers.insert_string("host", host);
+        check.insert("headers", headers);
     }
-    if let Some(digest) = url.text("digest") {
-        check.text("body_digest", &digest.to_ascii_lowercase());
+    if let Some(digest) = url.child_value("digest") {
+        check.insert_string("body_digest", &digest.to_ascii_lowercase());
     }
-    if let Some(codes) = url.get("status_code") {
-        check.text("status", &codes.values().join(", "));
+    if let Some(codes) = url.last_child("status_code") {
+        check.insert_string("status", &codes.values().join(", "));
     }
     if is_tls {
-        check.put("tls", "{ trust = \"anybody\" }");
+        check.insert("tls", "{ trust = \"anybody\" }");
     }
     check
 }
 
 /// When it asks, and where.
-fn timing(check: &mut Inline, node: &Node, common: Common, output: &mut Output) {
+fn write_timing(
+    check: &mut TomlInlineTable,
+    node: &KeepalivedDirective,
+    common: CheckerDefaults,
+    output: &mut ImportedConfig,
+) {
     let is_http = matches!(node.name(), "HTTP_GET" | "SSL_GET");
-    let interval = node.number("delay_loop").unwrap_or(common.interval).max(0.001);
-    let asked = |name| node.number(name);
+    let interval = node.child_number("delay_loop").unwrap_or(common.interval).max(0.001);
+    let asked = |name| node.child_number(name);
     let timeout = asked("connect_timeout").or(asked("misc_timeout")).or(common.timeout);
     let timeout = timeout.unwrap_or(5.0).max(0.001);
-    let pause = asked("delay_before_retry").or(common.pause);
+    let pause = asked("delay_before_retry").or(common.delay_before_retry);
     let pause = pause.unwrap_or(if is_http { 3.0 } else { 1.0 }).max(0.001);
     let retry = asked("retry").or(asked("nb_get_retry")).or(common.retry);
     let retry = retry.unwrap_or(match node.name() {
@@ -151,25 +172,27 @@ fn timing(check: &mut Inline, node: &Node, common: Common, output: &mut Output) 
         "MISC_CHECK" => 0.0,
         _ => 1.0,
     });
-    check.text("interval", &seconds(interval));
+    check.insert_string("interval", &toml_duration(interval));
     let shortest = if retry > 0.0 { interval.min(pause) } else { interval };
     if retry > 0.0 && pause < interval {
-        check.text("fast_interval", &seconds(pause));
+        check.insert_string("fast_interval", &toml_duration(pause));
     }
     if timeout > shortest {
         let what = format!(
             "{}: a timeout of {timeout} s, which is above the time to the next check; {shortest} s",
             node.name()
         );
-        output.note(node.line, what);
+        output.report_skipped(node.line, what);
     }
-    check.text("timeout", &seconds(timeout.min(shortest)));
-    check.put("rise", 1);
-    check.put("fall", (retry as u32).saturating_add(1));
-    if let Some(port) = node.text("connect_port").and_then(|port| port.parse::<u16>().ok()) {
-        check.put("port", port);
+    check.insert_string("timeout", &toml_duration(timeout.min(shortest)));
+    check.insert("rise", 1);
+    check.insert("fall", (retry as u32).saturating_add(1));
+    if let Some(port) = node.child_value("connect_port").and_then(|port| port.parse::<u16>().ok()) {
+        check.insert("port", port);
     }
-    if let Some(source) = node.text("bindto").and_then(|it| it.parse::<std::net::IpAddr>().ok()) {
-        check.text("source", &source.to_string());
+    if let Some(source) =
+        node.child_value("bindto").and_then(|it| it.parse::<std::net::IpAddr>().ok())
+    {
+        check.insert_string("source", &source.to_string());
     }
 }

@@ -6,34 +6,34 @@ use crate::director::import::ImportError;
 
 /// A directive.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct KeepalivedDirective {
     pub(super) line: usize,
     pub(super) words: Vec<String>,
-    pub(super) block: Option<Vec<Node>>,
+    pub(super) block: Option<Vec<KeepalivedDirective>>,
     /// It has been carried over, or somebody has said why not.
-    seen: Cell<bool>,
+    is_used: Cell<bool>,
 }
 
 /// What the depth of a sound file never is.
-const DEPTH: usize = 32;
+const MAX_BLOCK_DEPTH: usize = 32;
 
 #[derive(Debug, PartialEq)]
-enum Token {
+enum KeepalivedToken {
     Word(String),
-    Open,
-    Close,
-    End,
+    OpenBrace,
+    CloseBrace,
+    EndOfLine,
 }
 
 /// Reads a file.
-pub(super) fn parse(text: &str) -> Result<Vec<Node>, ImportError> {
+pub(super) fn parse(text: &str) -> Result<Vec<KeepalivedDirective>, ImportError> {
     let mut tokens = Vec::new();
     for (n, line) in text.lines().enumerate() {
-        tokens.extend(split(line).into_iter().map(|token| (n + 1, token)));
-        tokens.push((n + 1, Token::End));
+        tokens.extend(tokenize(line).into_iter().map(|token| (n + 1, token)));
+        tokens.push((n + 1, KeepalivedToken::EndOfLine));
     }
     let mut place = 0;
-    let nodes = block(&tokens, &mut place, 0)?;
+    let nodes = parse_block(&tokens, &mut place, 0)?;
     match tokens.get(place) {
         Some((line, _)) => Err(ImportError::new(*line, "a `}` closes nothing")),
         None => Ok(nodes),
@@ -41,40 +41,40 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node>, ImportError> {
 }
 
 /// The directives up to the end of a block.
-fn block(
-    tokens: &[(usize, Token)],
+fn parse_block(
+    tokens: &[(usize, KeepalivedToken)],
     place: &mut usize,
     depth: usize,
-) -> Result<Vec<Node>, ImportError> {
-    let mut nodes: Vec<Node> = Vec::new();
+) -> Result<Vec<KeepalivedDirective>, ImportError> {
+    let mut nodes: Vec<KeepalivedDirective> = Vec::new();
     let mut words = Vec::new();
     let mut begun = 0;
-    let flush = |nodes: &mut Vec<Node>, words: &mut Vec<String>, line| {
+    let flush = |nodes: &mut Vec<KeepalivedDirective>, words: &mut Vec<String>, line| {
         if !words.is_empty() {
-            nodes.push(Node::new(line, std::mem::take(words)));
+            nodes.push(KeepalivedDirective::new(line, std::mem::take(words)));
         }
     };
     while let Some((line, token)) = tokens.get(*place) {
         match token {
-            Token::Word(word) => {
+            KeepalivedToken::Word(word) => {
                 if words.is_empty() {
                     begun = *line;
                 }
                 words.push(word.clone());
             }
-            Token::End => flush(&mut nodes, &mut words, begun),
-            Token::Close => {
+            KeepalivedToken::EndOfLine => flush(&mut nodes, &mut words, begun),
+            KeepalivedToken::CloseBrace => {
                 flush(&mut nodes, &mut words, begun);
                 return Ok(nodes);
             }
-            Token::Open => {
+            KeepalivedToken::OpenBrace => {
                 flush(&mut nodes, &mut words, begun);
-                if depth == DEPTH {
+                if depth == MAX_BLOCK_DEPTH {
                     return Err(ImportError::new(*line, "blocks are too deep"));
                 }
                 let open = *line;
                 *place += 1;
-                let inner = block(tokens, place, depth + 1)?;
+                let inner = parse_block(tokens, place, depth + 1)?;
                 if tokens.get(*place).is_none() {
                     return Err(ImportError::new(open, "the block has no end"));
                 }
@@ -91,7 +91,7 @@ fn block(
 }
 
 /// A line's words. What stands behind `#` or `!` is a remark; between quotes everything is a word.
-fn split(line: &str) -> Vec<Token> {
+fn tokenize(line: &str) -> Vec<KeepalivedToken> {
     let mut tokens = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;
@@ -105,20 +105,26 @@ fn split(line: &str) -> Vec<Token> {
             }
             (None, '#' | '!') => break,
             (None, '{' | '}') => {
-                tokens.extend(word.take().map(Token::Word));
-                tokens.push(if character == '{' { Token::Open } else { Token::Close });
+                tokens.extend(word.take().map(KeepalivedToken::Word));
+                tokens.push(if character == '{' {
+                    KeepalivedToken::OpenBrace
+                } else {
+                    KeepalivedToken::CloseBrace
+                });
             }
-            (None, it) if it.is_whitespace() => tokens.extend(word.take().map(Token::Word)),
+            (None, it) if it.is_whitespace() => {
+                tokens.extend(word.take().map(KeepalivedToken::Word))
+            }
             (None, it) => word.get_or_insert_default().push(it),
         }
     }
-    tokens.extend(word.map(Token::Word));
+    tokens.extend(word.map(KeepalivedToken::Word));
     tokens
 }
 
-impl Node {
+impl KeepalivedDirective {
     fn new(line: usize, words: Vec<String>) -> Self {
-        Self { line, words, block: None, seen: Cell::new(false) }
+        Self { line, words, block: None, is_used: Cell::new(false) }
     }
 
     /// What it is.
@@ -136,40 +142,43 @@ impl Node {
     }
 
     /// It was looked at: whoever did has carried it over, or said why not.
-    pub(super) fn see(&self) -> &Self {
-        self.seen.set(true);
+    pub(super) fn mark_used(&self) -> &Self {
+        self.is_used.set(true);
         self
     }
 
-    pub(super) fn below(&self) -> &[Self] {
+    pub(super) fn children(&self) -> &[Self] {
         self.block.as_deref().unwrap_or_default()
     }
 
     /// The directives of a name in its block, which are looked at now.
-    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Self> {
-        self.below().iter().filter(move |node| node.name() == name).map(Self::see)
+    pub(super) fn children_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Self> {
+        self.children().iter().filter(move |node| node.name() == name).map(Self::mark_used)
     }
 
     /// The last of them, which is the one that counts.
-    pub(super) fn get<'a>(&'a self, name: &'a str) -> Option<&'a Self> {
-        self.all(name).last()
+    pub(super) fn last_child<'a>(&'a self, name: &'a str) -> Option<&'a Self> {
+        self.children_named(name).last()
     }
 
     /// The value of the last.
-    pub(super) fn text<'a>(&'a self, name: &'a str) -> Option<&'a str> {
-        self.get(name)?.value()
+    pub(super) fn child_value<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        self.last_child(name)?.value()
     }
 
     /// The value of the last, if it is a number.
-    pub(super) fn number(&self, name: &str) -> Option<f64> {
-        self.text(name)?.parse().ok().filter(|it: &f64| it.is_finite() && (0.0..1e9).contains(it))
+    pub(super) fn child_number(&self, name: &str) -> Option<f64> {
+        self.child_value(name)?
+            .parse()
+            .ok()
+            .filter(|it: &f64| it.is_finite() && (0.0..1e9).contains(it))
     }
 
     /// Those that nobody has looked at.
-    pub(super) fn unseen<'a>(nodes: &'a [Self], found: &mut Vec<&'a Self>) {
+    pub(super) fn collect_unused<'a>(nodes: &'a [Self], found: &mut Vec<&'a Self>) {
         for node in nodes {
-            if node.seen.get() {
-                Self::unseen(node.below(), found);
+            if node.is_used.get() {
+                Self::collect_unused(node.children(), found);
             } else {
                 found.push(node);
             }
@@ -181,7 +190,7 @@ impl Node {
 mod tests {
     use super::*;
 
-    fn shape(nodes: &[Node]) -> String {
+    fn shape(nodes: &[KeepalivedDirective]) -> String {
         let shapes = nodes.iter().map(|node| match &node.block {
             Some(block) => format!("{}({})", node.words.join(" "), shape(block)),
             None => node.words.join(" "),

@@ -3,17 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use super::checker::{Common, checks};
-use super::seconds;
-use super::syntax::Node;
-use crate::director::import::ipvsadm::{bits, rule};
-use crate::director::import::output::{Inline, Output, Table, list};
-use crate::scheduler::Registry;
+use super::checker::{CheckerDefaults, import_checks};
+use super::syntax::KeepalivedDirective;
+use super::toml_duration;
+use crate::director::import::ipvsadm::{netmask_bits, scheduler_text};
+use crate::director::import::output::{
+    ImportedConfig, TomlInlineTable, TomlTable, toml_string_array,
+};
+use crate::scheduler::SchedulerRegistry;
 
-pub(super) fn import(nodes: &[Node], output: &mut Output) {
+pub(super) fn import(nodes: &[KeepalivedDirective], output: &mut ImportedConfig) {
     let mut groups = BTreeMap::new();
     for group in nodes.iter().filter(|node| node.name() == "virtual_server_group") {
-        group.see();
+        group.mark_used();
         if let Some(name) = group.value() {
             groups.insert(name, group);
         }
@@ -21,16 +23,16 @@ pub(super) fn import(nodes: &[Node], output: &mut Output) {
     let mut taken = BTreeSet::new();
     let mut number = 0;
     for node in nodes.iter().filter(|node| node.name() == "virtual_server") {
-        node.see();
+        node.mark_used();
         number += 1;
-        if let Some(table) = service(node, number, &groups, &mut taken, output) {
-            output.add(table);
+        if let Some(table) = import_service(node, number, &groups, &mut taken, output) {
+            output.push_table(table);
         }
     }
 }
 
 /// An address, and a port: that which clients ask for where there is none.
-fn address(words: &[String]) -> Option<SocketAddr> {
+fn parse_address(words: &[String]) -> Option<SocketAddr> {
     let (ip, port) = match words {
         [ip] => (ip, "0"),
         [ip, port, ..] => (ip, port.as_str()),
@@ -40,9 +42,11 @@ fn address(words: &[String]) -> Option<SocketAddr> {
 }
 
 /// The addresses of a line of a group: `10.0.0.1-5 80`.
-fn range(words: &[String]) -> Option<Vec<SocketAddr>> {
+fn parse_address_range(words: &[String]) -> Option<Vec<SocketAddr>> {
     let (first, last) = words.first()?.split_once('-').unzip();
-    let (Some(first), Some(last)) = (first, last) else { return address(words).map(|it| vec![it]) };
+    let (Some(first), Some(last)) = (first, last) else {
+        return parse_address(words).map(|it| vec![it]);
+    };
     let port = words.get(1).map_or(Some(0), |port| port.parse().ok())?;
     let first: std::net::Ipv4Addr = first.parse().ok()?;
     let last: u8 = last.parse().ok()?;
@@ -50,83 +54,89 @@ fn range(words: &[String]) -> Option<Vec<SocketAddr>> {
     (from..=last).map(|d| Some(SocketAddr::from(([a, b, c, d], port)))).collect()
 }
 
-fn service(
-    node: &Node,
+fn import_service(
+    node: &KeepalivedDirective,
     number: usize,
-    groups: &BTreeMap<&str, &Node>,
+    groups: &BTreeMap<&str, &KeepalivedDirective>,
     taken: &mut BTreeSet<(String, SocketAddr)>,
-    output: &mut Output,
-) -> Option<Table> {
-    let protocol = node.text("protocol").unwrap_or("TCP").to_ascii_lowercase();
-    let listens = listens(node, groups, output);
+    output: &mut ImportedConfig,
+) -> Option<TomlTable> {
+    let protocol = node.child_value("protocol").unwrap_or("TCP").to_ascii_lowercase();
+    let listens = listen_addresses(node, groups, output);
     if !matches!(&*protocol, "tcp" | "udp") {
-        output.note(node.line, format!("a service of {protocol}"));
+        output.report_skipped(node.line, format!("a service of {protocol}"));
         return None;
     }
     let mut listen = Vec::new();
     for address in listens {
         if address.port() == 0 {
-            output.note(node.line, format!("every port of {}", address.ip()));
+            output.report_skipped(node.line, format!("every port of {}", address.ip()));
         } else if !taken.insert((protocol.clone(), address)) {
-            output.note(node.line, format!("{address} once more"));
+            output.report_skipped(node.line, format!("{address} once more"));
         } else {
             listen.push(address.to_string());
         }
     }
-    let mut table = Table::new("[[service]]");
-    table.text("name", &format!("{protocol}-{number}"));
+    let mut table = TomlTable::new("[[service]]");
+    table.insert_string("name", &format!("{protocol}-{number}"));
     if listen.is_empty() {
-        table.text("listen", &format!("127.0.0.1:{number}"));
-        table.note("Where should it listen? The original names no address and port.");
+        table.insert_string("listen", &format!("127.0.0.1:{number}"));
+        table.push_comment("Where should it listen? The original names no address and port.");
     } else {
-        table.put("listen", list(listen.iter().map(String::as_str)));
+        table.insert("listen", toml_string_array(listen.iter().map(String::as_str)));
     }
-    table.text("protocol", &protocol);
-    scheduling(node, &mut table, output);
-    if let Some(sorry) = node.get("sorry_server") {
-        match address(sorry.values()).filter(|it| protocol == "tcp" && it.port() > 0) {
-            Some(address) => table.text("sorry_server", &address.to_string()),
-            None => output.note(sorry.line, format!("`{}`", sorry.words.join(" "))),
+    table.insert_string("protocol", &protocol);
+    import_scheduling(node, &mut table, output);
+    if let Some(sorry) = node.last_child("sorry_server") {
+        match parse_address(sorry.values()).filter(|it| protocol == "tcp" && it.port() > 0) {
+            Some(address) => table.insert_string("sorry_server", &address.to_string()),
+            None => output.report_skipped(sorry.line, format!("`{}`", sorry.words.join(" "))),
         }
     }
     for name in ["lb_kind", "lvs_method"] {
-        if let Some(kind) = node.text(name).filter(|kind| !kind.eq_ignore_ascii_case("NAT")) {
-            table.note(format!(
+        if let Some(kind) = node.child_value(name).filter(|kind| !kind.eq_ignore_ascii_case("NAT"))
+        {
+            table.push_comment(format!(
                 "{kind}: servers answered clients themselves. Here they answer the director, which \
                  they see as the client, unless `tcp = {{ source = \"client\" }}`."
             ));
         }
     }
-    let common = Common {
-        interval: node.number("delay_loop").unwrap_or(60.0),
-        timeout: node.number("connect_timeout"),
-        retry: node.number("retry"),
-        pause: node.number("delay_before_retry"),
+    let common = CheckerDefaults {
+        interval: node.child_number("delay_loop").unwrap_or(60.0),
+        timeout: node.child_number("connect_timeout"),
+        retry: node.child_number("retry"),
+        delay_before_retry: node.child_number("delay_before_retry"),
     };
-    servers(node, &listen, common, &mut table, output);
+    import_servers(node, &listen, common, &mut table, output);
     Some(table)
 }
 
-fn listens(node: &Node, groups: &BTreeMap<&str, &Node>, output: &mut Output) -> Vec<SocketAddr> {
+fn listen_addresses(
+    node: &KeepalivedDirective,
+    groups: &BTreeMap<&str, &KeepalivedDirective>,
+    output: &mut ImportedConfig,
+) -> Vec<SocketAddr> {
     match node.values() {
         [kind, name, ..] if kind == "group" => {
             let Some(group) = groups.get(name.as_str()) else {
-                output.note(node.line, format!("there is no virtual_server_group {name}"));
+                output
+                    .report_skipped(node.line, format!("there is no virtual_server_group {name}"));
                 return Vec::new();
             };
             let mut all = Vec::new();
-            for line in group.below() {
-                match range(&line.see().words) {
+            for line in group.children() {
+                match parse_address_range(&line.mark_used().words) {
                     Some(addresses) => all.extend(addresses),
-                    None => output.note(line.line, format!("`{}`", line.words.join(" "))),
+                    None => output.report_skipped(line.line, format!("`{}`", line.words.join(" "))),
                 }
             }
             all
         }
-        words => match address(words) {
+        words => match parse_address(words) {
             Some(address) => vec![address],
             None => {
-                output.note(node.line, format!("`{}`", words.join(" ")));
+                output.report_skipped(node.line, format!("`{}`", words.join(" ")));
                 Vec::new()
             }
         },
@@ -134,46 +144,56 @@ fn listens(node: &Node, groups: &BTreeMap<&str, &Node>, output: &mut Output) -> 
 }
 
 /// Rule, persistence and quorum.
-fn scheduling(node: &Node, table: &mut Table, output: &mut Output) {
-    let scheduler = node.text("lvs_sched").or(node.text("lb_algo")).unwrap_or("wlc");
+fn import_scheduling(
+    node: &KeepalivedDirective,
+    table: &mut TomlTable,
+    output: &mut ImportedConfig,
+) {
+    let scheduler = node.child_value("lvs_sched").or(node.child_value("lb_algo")).unwrap_or("wlc");
     let flags = ["sh-port", "sh-fallback", "mh-port", "mh-fallback"];
-    let flags: Vec<_> = flags.into_iter().filter(|flag| node.get(flag).is_some()).collect();
-    let rule = rule(scheduler, &flags);
-    match Registry::default().parse(&rule) {
-        Ok(_) => table.text("scheduler", &rule),
-        Err(_) => output.note(node.line, format!("scheduler `{rule}`")),
+    let flags: Vec<_> = flags.into_iter().filter(|flag| node.last_child(flag).is_some()).collect();
+    let rule = scheduler_text(scheduler, &flags);
+    match SchedulerRegistry::default().parse(&rule) {
+        Ok(_) => table.insert_string("scheduler", &rule),
+        Err(_) => output.report_skipped(node.line, format!("scheduler `{rule}`")),
     }
-    if node.get("ops").is_some() {
-        table.put("udp", "{ one_packet = true }");
+    if node.last_child("ops").is_some() {
+        table.insert("udp", "{ one_packet = true }");
     }
-    if let Some(persistent) = node.get("persistence_timeout") {
+    if let Some(persistent) = node.last_child("persistence_timeout") {
         let timeout = persistent.value().and_then(|it| it.parse::<f64>().ok()).unwrap_or(360.0);
-        let mut rule = Inline::default();
-        rule.text("timeout", &seconds(timeout.clamp(1.0, 1e9)));
-        let mask = node.text("persistence_granularity");
-        if let Some(bits) = mask.and_then(bits) {
+        let mut rule = TomlInlineTable::default();
+        rule.insert_string("timeout", &toml_duration(timeout.clamp(1.0, 1e9)));
+        let mask = node.child_value("persistence_granularity");
+        if let Some(bits) = mask.and_then(netmask_bits) {
             let is_v6 = mask.is_some_and(|mask| !mask.contains('.'));
-            rule.put(if is_v6 { "netmask_v6" } else { "netmask" }, bits);
+            rule.insert(if is_v6 { "netmask_v6" } else { "netmask" }, bits);
         }
-        table.put("persistence", rule);
+        table.insert("persistence", rule);
     }
-    if let Some(weight) = node.number("quorum").filter(|weight| *weight > 1.0) {
-        let mut quorum = Inline::default();
-        quorum.put("weight", weight as u64);
-        if let Some(by) = node.number("hysteresis") {
-            quorum.put("hysteresis", by as u64);
+    if let Some(weight) = node.child_number("quorum").filter(|weight| *weight > 1.0) {
+        let mut quorum = TomlInlineTable::default();
+        quorum.insert("weight", weight as u64);
+        if let Some(by) = node.child_number("hysteresis") {
+            quorum.insert("hysteresis", by as u64);
         }
-        table.put("quorum", quorum);
+        table.insert("quorum", quorum);
     }
 }
 
-fn servers(node: &Node, listen: &[String], common: Common, table: &mut Table, output: &mut Output) {
-    let mut checked: Option<(Vec<Inline>, usize)> = None;
+fn import_servers(
+    node: &KeepalivedDirective,
+    listen: &[String],
+    common: CheckerDefaults,
+    table: &mut TomlTable,
+    output: &mut ImportedConfig,
+) {
+    let mut checked: Option<(Vec<TomlInlineTable>, usize)> = None;
     let mut known = BTreeSet::new();
     let mut tables = Vec::new();
-    for server in node.all("real_server") {
-        let Some(mut address) = address(server.values()) else {
-            output.note(server.line, format!("`{}`", server.words.join(" ")));
+    for server in node.children_named("real_server") {
+        let Some(mut address) = parse_address(server.values()) else {
+            output.report_skipped(server.line, format!("`{}`", server.words.join(" ")));
             continue;
         };
         if address.port() == 0
@@ -183,31 +203,31 @@ fn servers(node: &Node, listen: &[String], common: Common, table: &mut Table, ou
             address.set_port(only.port());
         }
         if !known.insert(address) {
-            output.note(server.line, format!("{address} once more"));
+            output.report_skipped(server.line, format!("{address} once more"));
             continue;
         }
-        let mut row = Table::new("[[service.server]]");
-        row.text("address", &address.to_string());
-        let weight = server.number("weight").or(node.number("weight")).unwrap_or(1.0);
-        row.put("weight", weight.min(65_535.0) as u32);
-        let number = |name| server.number(name).map(|it| it as u32).filter(|it| *it > 0);
+        let mut row = TomlTable::new("[[service.server]]");
+        row.insert_string("address", &address.to_string());
+        let weight = server.child_number("weight").or(node.child_number("weight")).unwrap_or(1.0);
+        row.insert("weight", weight.min(65_535.0) as u32);
+        let number = |name| server.child_number(name).map(|it| it as u32).filter(|it| *it > 0);
         if let Some(most) = number("uthreshold") {
-            row.put("max_connections", most);
+            row.insert("max_connections", most);
             if let Some(least) = number("lthreshold").filter(|least| *least <= most) {
-                row.put("resume_connections", least);
+                row.insert("resume_connections", least);
             }
         }
-        if server.get("inhibit_on_failure").is_some() {
+        if server.last_child("inhibit_on_failure").is_some() {
             // What is down is not taken out here: its connections and its place stay.
-            row.note("inhibit_on_failure: a server that is down is never taken out.");
+            row.push_comment("inhibit_on_failure: a server that is down is never taken out.");
         }
-        let checks = checks(server, common, output);
+        let checks = import_checks(server, common, output);
         match &checked {
             None => checked = Some((checks, server.line)),
             Some((first, line)) if *first != checks => {
                 let what =
                     format!("other checks than the server of line {line}, which all have now");
-                output.note(server.line, what);
+                output.report_skipped(server.line, what);
             }
             Some(_) => {}
         }
@@ -215,11 +235,11 @@ fn servers(node: &Node, listen: &[String], common: Common, table: &mut Table, ou
     }
     match checked.map(|(checks, _)| checks).unwrap_or_default().as_slice() {
         [] => {}
-        [one] => table.put("health", one),
+        [one] => table.insert("health", one),
         several => {
             let all: Vec<_> = several.iter().map(ToString::to_string).collect();
-            table.put("health", format!("[{}]", all.join(", ")));
+            table.insert("health", format!("[{}]", all.join(", ")));
         }
     }
-    tables.into_iter().for_each(|row| table.add(row));
+    tables.into_iter().for_each(|row| table.push_subtable(row));
 }

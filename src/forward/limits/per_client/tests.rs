@@ -13,34 +13,35 @@ fn ip(text: &str) -> IpAddr {
 
 #[test]
 fn each_client_has_its_own_number() {
-    let clients = PerClient::new(2).build();
-    let held = [clients.enter(ip("192.0.2.1")), clients.enter(ip("192.0.2.1"))];
+    let clients = ClientLimits::builder(2).build();
+    let held = [clients.try_acquire(ip("192.0.2.1")), clients.try_acquire(ip("192.0.2.1"))];
     assert!(held.iter().all(Option::is_some));
-    assert!(clients.enter(ip("192.0.2.1")).is_none());
-    let neighbour = clients.enter(ip("192.0.2.2"));
+    assert!(clients.try_acquire(ip("192.0.2.1")).is_none());
+    let neighbour = clients.try_acquire(ip("192.0.2.2"));
     assert!(neighbour.is_some());
     assert_eq!((clients.connections(ip("192.0.2.1")), clients.networks()), (2, 2));
 
     let [first, second] = held;
     drop(first);
-    assert!(clients.enter(ip("192.0.2.1")).is_some());
+    assert!(clients.try_acquire(ip("192.0.2.1")).is_some());
     drop(second);
     assert_eq!((clients.connections(ip("192.0.2.1")), clients.networks()), (0, 1));
 }
 
 #[test]
 fn an_ipv6_client_is_its_64_and_a_mapped_address_is_what_it_maps() {
-    let clients = PerClient::new(1).build();
-    let held = [clients.enter(ip("2001:db8::1")), clients.enter(ip("::ffff:192.0.2.1"))];
+    let clients = ClientLimits::builder(1).build();
+    let held =
+        [clients.try_acquire(ip("2001:db8::1")), clients.try_acquire(ip("::ffff:192.0.2.1"))];
     assert!(held.iter().all(Option::is_some));
-    assert!(clients.enter(ip("2001:db8::ffff:1")).is_none());
-    assert!(clients.enter(ip("2001:db8:0:1::1")).is_some());
-    assert!(clients.enter(ip("192.0.2.1")).is_none());
+    assert!(clients.try_acquire(ip("2001:db8::ffff:1")).is_none());
+    assert!(clients.try_acquire(ip("2001:db8:0:1::1")).is_some());
+    assert!(clients.try_acquire(ip("192.0.2.1")).is_none());
 }
 
 #[test]
 fn prefixes_are_as_told_and_bounded() {
-    let rule = PerClient::new(1);
+    let rule = ClientLimits::builder(1);
     assert_eq!(rule.ipv4_prefix(24).network(ip("10.1.2.3")), ip("10.1.2.0"));
     assert_eq!(rule.ipv4_prefix(0).network(ip("10.1.2.3")), ip("0.0.0.0"));
     assert_eq!(rule.ipv4_prefix(200).network(ip("10.1.2.3")), ip("10.1.2.3"));
@@ -51,37 +52,38 @@ fn prefixes_are_as_told_and_bounded() {
 
 #[test]
 fn a_limit_of_zero_counts_as_one() {
-    let clients = PerClient::new(0).build();
-    let held = clients.enter(ip("192.0.2.1"));
-    assert!(held.is_some() && clients.enter(ip("192.0.2.1")).is_none());
+    let clients = ClientLimits::builder(0).build();
+    let held = clients.try_acquire(ip("192.0.2.1"));
+    assert!(held.is_some() && clients.try_acquire(ip("192.0.2.1")).is_none());
 }
 
 #[test]
 fn a_full_table_refuses_new_networks_and_not_known_ones() {
-    let clients = PerClient::new(u32::MAX).capacity(SHARDS).build();
+    let clients = ClientLimits::builder(u32::MAX).capacity(SHARDS).build();
     let held: Vec<_> =
-        (0..4096_u32).filter_map(|n| clients.enter(Ipv4Addr::from(n).into())).collect();
+        (0..4096_u32).filter_map(|n| clients.try_acquire(Ipv4Addr::from(n).into())).collect();
     assert_eq!((held.len(), clients.networks()), (SHARDS, SHARDS));
     for place in &held {
-        assert!(clients.enter(place.network).is_some());
+        assert!(clients.try_acquire(place.network).is_some());
     }
 }
 
 #[test]
 fn a_flood_gives_its_memory_back() {
-    let clients = PerClient::new(1).build();
+    let clients = ClientLimits::builder(1).build();
     let memory = || -> usize { clients.shards.iter().map(|shard| lock(shard).capacity()).sum() };
-    let held: Vec<_> = (0..100_000_u32).map(|n| clients.enter(Ipv4Addr::from(n).into())).collect();
+    let held: Vec<_> =
+        (0..100_000_u32).map(|n| clients.try_acquire(Ipv4Addr::from(n).into())).collect();
     assert!(memory() >= 100_000);
     drop(held);
     assert_eq!(clients.networks(), 0);
-    assert!(memory() <= SHARDS * SMALL * 2, "{} places kept", memory());
+    assert!(memory() <= SHARDS * MIN_SHRINK_CAPACITY * 2, "{} places kept", memory());
 }
 
 #[test]
 fn threads_never_have_more_places_than_the_limit_between_them() {
     const LIMIT: u32 = 3;
-    let clients = PerClient::new(LIMIT).build();
+    let clients = ClientLimits::builder(LIMIT).build();
     let held: [AtomicU32; 4] = Default::default();
     thread::scope(|scope| {
         for thread in 0..8_usize {
@@ -90,7 +92,7 @@ fn threads_never_have_more_places_than_the_limit_between_them() {
                 for turn in 0..5_000 {
                     let who = (thread + turn) % held.len();
                     let address = IpAddr::from([192, 0, 2, who as u8]);
-                    if let Some(place) = clients.enter(address) {
+                    if let Some(place) = clients.try_acquire(address) {
                         assert!(held[who].fetch_add(1, Ordering::SeqCst) < LIMIT);
                         thread::yield_now();
                         held[who].fetch_sub(1, Ordering::SeqCst);
@@ -112,13 +114,13 @@ proptest! {
         limit in 1_u32..4,
         steps in prop::collection::vec((0_u8..6, any::<bool>(), any::<prop::sample::Index>()), 0..200),
     ) {
-        let clients = PerClient::new(limit).ipv4_prefix(31).build();
-        let mut held: Vec<(u8, Place)> = Vec::new();
+        let clients = ClientLimits::builder(limit).ipv4_prefix(31).build();
+        let mut held: Vec<(u8, ClientPermit)> = Vec::new();
         for (host, comes, which) in steps {
             let network = host / 2;
             if comes {
                 let before = held.iter().filter(|(of, _)| *of == network).count() as u32;
-                let place = clients.enter(IpAddr::from([10, 0, 0, host]));
+                let place = clients.try_acquire(IpAddr::from([10, 0, 0, host]));
                 prop_assert_eq!(place.is_some(), before < limit);
                 held.extend(place.map(|place| (network, place)));
             } else if !held.is_empty() {

@@ -12,13 +12,15 @@ use std::time::Instant;
 use rustix::event::epoll;
 use tracing::debug;
 
-use super::Settings;
-use super::clients::Clients;
-use super::counters::{BackendTally, End, Shed, Tally, add};
+use super::UdpSettings;
+use super::clients::ClientFlowLimit;
+use super::counters::{
+    AtomicUdpBackendCounters, FlowEndReason, ShedReason, UdpWorkerMetrics, add_relaxed,
+};
 use super::socket;
-use super::table::{Expiry, FlowId, FlowTable};
-use crate::balancer::Worker as Picks;
-use crate::forward::live::{self, Listed};
+use super::table::{FlowExpiry, FlowId, FlowTable};
+use crate::balancer::BalancerWorker as Picks;
+use crate::forward::live::{self, ConnectionKey};
 use crate::scheduler::Rng;
 use crate::{Flow, Lease, Outcome};
 
@@ -29,7 +31,7 @@ pub(super) struct FlowKey {
     /// The address that the client used; `None` where the listener has only one.
     pub(super) local: Option<IpAddr>,
     /// Under one-packet scheduling each backend has its own way back; else 0.
-    pub(super) serial: u64,
+    pub(super) backend_serial: u64,
 }
 
 /// The backend's side of a flow.
@@ -38,9 +40,9 @@ pub(super) struct Upstream {
     socket: OwnedFd,
     /// `None` under one-packet scheduling: the lease ended with the datagram.
     lease: Option<Lease<SocketAddr>>,
-    serial: u64,
-    pub(super) tally: Arc<BackendTally>,
-    listed: Listed,
+    backend_serial: u64,
+    pub(super) metrics: Arc<AtomicUdpBackendCounters>,
+    live_entry: ConnectionKey,
     /// Datagrams of the client.
     pub(super) requests: u64,
     /// Datagrams of the backend.
@@ -48,11 +50,11 @@ pub(super) struct Upstream {
     /// Receives runs as one.
     pub(super) coalescing: bool,
     /// May send runs as one, to the backend and to the client.
-    pub(super) joins: [bool; 2],
+    pub(super) may_coalesce: [bool; 2],
     /// Its backend went out of service: to be moved.
     stale: bool,
     /// Backends that have refused since the last reply.
-    tried: Option<Box<Flow>>,
+    retry_flow: Option<Box<Flow>>,
     /// How many refused in turn.
     refusals: u32,
 }
@@ -64,50 +66,51 @@ impl Upstream {
 }
 
 /// A backend for a flow, and a socket to it.
-struct Dialled {
+struct ConnectedBackend {
     socket: OwnedFd,
     lease: Lease<SocketAddr>,
-    serial: u64,
+    backend_serial: u64,
 }
 
 #[derive(Debug)]
-pub(super) struct Flows {
+pub(super) struct WorkerFlows {
     pub(super) table: FlowTable<FlowKey, Upstream>,
-    pub(super) tally: Arc<Tally>,
-    settings: Arc<Settings>,
-    clients: Arc<Clients>,
+    pub(super) metrics: Arc<UdpWorkerMetrics>,
+    settings: Arc<UdpSettings>,
+    client_limit: Arc<ClientFlowLimit>,
     epoll: OwnedFd,
-    picks: Picks<SocketAddr>,
+    picker: Picks<SocketAddr>,
     rng: Rng,
     generation: u64,
     /// Flows whose backend went out of service.
-    stale: Vec<FlowId>,
+    stale_flows: Vec<FlowId>,
     /// Flows that ended by themselves since the drain began.
     pub(super) finished: u64,
 }
 
-impl Flows {
+impl WorkerFlows {
     pub(super) fn new(
-        settings: Arc<Settings>,
-        clients: Arc<Clients>,
-        tally: Arc<Tally>,
+        settings: Arc<UdpSettings>,
+        clients: Arc<ClientFlowLimit>,
+        tally: Arc<UdpWorkerMetrics>,
         (epoll, workers): (OwnedFd, usize),
     ) -> Self {
         let mut rng = Rng::from_entropy();
-        let picks = settings.picks().worker(Rng::with_seed(rng.next_u64()));
+        let picks = settings.active_balancer().worker(Rng::with_seed(rng.next_u64()));
         let generation = picks.snapshot().generation();
         let capacity = settings.max_flows.div_ceil(workers);
-        let table = FlowTable::new(capacity, settings.idle(), settings.total_timeout);
+        let table =
+            FlowTable::new(capacity, settings.effective_idle_timeout(), settings.total_timeout);
         Self {
             table,
-            tally,
+            metrics: tally,
             settings,
-            clients,
+            client_limit: clients,
             epoll,
-            picks,
+            picker: picks,
             rng,
             generation,
-            stale: Vec::new(),
+            stale_flows: Vec::new(),
             finished: 0,
         }
     }
@@ -117,102 +120,107 @@ impl Flows {
     }
 
     /// Finds the flow of a datagram or begins one.
-    pub(super) fn place(
+    pub(super) fn find_or_start_flow(
         &mut self,
         client: SocketAddr,
         local: Option<IpAddr>,
         (draining, now): (bool, Instant),
-    ) -> Result<FlowId, Shed> {
+    ) -> Result<FlowId, ShedReason> {
         if self.settings.one_packet {
-            let mut flow = self.flow((client, local), now);
-            return self.place_one((client, local), &mut flow, (draining, now));
+            let mut flow = self.scheduler_flow((client, local), now);
+            return self.schedule_one_packet((client, local), &mut flow, (draining, now));
         }
-        let key = FlowKey { client, local, serial: 0 };
+        let key = FlowKey { client, local, backend_serial: 0 };
         match self.table.find(&key) {
             Some(id) => {
                 self.table.touch(id, now);
-                if !self.stale.is_empty() && self.table.get(id).is_some_and(|it| it.stale) {
-                    self.leave_stale(id, now);
+                if !self.stale_flows.is_empty() && self.table.get(id).is_some_and(|it| it.stale) {
+                    self.move_stale_flow(id, now);
                     if self.table.get(id).is_none() {
-                        return Err(Shed::NoBackend);
+                        return Err(ShedReason::NoBackend);
                     }
                 }
                 Ok(id)
             }
-            None if draining => Err(Shed::Draining),
+            None if draining => Err(ShedReason::Draining),
             None => {
-                let mut flow = self.flow((key.client, key.local), now);
-                self.admit(key)?;
-                let begun = self.dial(&mut flow, now).and_then(|dialled| {
+                let mut flow = self.scheduler_flow((key.client, key.local), now);
+                self.reserve_flow(key)?;
+                let begun = self.connect_backend(&mut flow, now).and_then(|dialled| {
                     let tried = flow.is_retry().then(|| Box::new(flow));
-                    self.begin(key, dialled, tried, now)
+                    self.start_flow(key, dialled, tried, now)
                 });
-                begun.inspect_err(|_| self.clients.leave(client.ip()))
+                begun.inspect_err(|_| self.client_limit.release(client.ip()))
             }
         }
     }
 
     /// Schedules one datagram by itself, and finds or opens the way back from its backend.
-    pub(super) fn place_one(
+    pub(super) fn schedule_one_packet(
         &mut self,
         (client, local): (SocketAddr, Option<IpAddr>),
         flow: &mut Flow,
         (draining, now): (bool, Instant),
-    ) -> Result<FlowId, Shed> {
+    ) -> Result<FlowId, ShedReason> {
         for _ in 0..self.settings.attempts {
-            let mut lease = self.pick(flow, now)?;
+            let mut lease = self.pick_backend(flow, now)?;
             lease.set_active(false);
             let serial = lease.backend().account().serial();
-            let key = FlowKey { client, local, serial };
+            let key = FlowKey { client, local, backend_serial: serial };
             if let Some(id) = self.table.find(&key) {
                 self.table.touch(id, now);
                 lease.complete(Outcome::Ok);
                 return Ok(id);
             }
             if draining {
-                return Err(Shed::Draining);
+                return Err(ShedReason::Draining);
             }
-            self.admit(key)?;
-            match socket::open(self.settings.target(&lease)) {
+            self.reserve_flow(key)?;
+            match socket::open_connected(self.settings.backend_address(&lease)) {
                 Ok(socket) => {
-                    let begun = self.begin(key, Dialled { socket, lease, serial }, None, now);
-                    return begun.inspect_err(|_| self.clients.leave(client.ip()));
+                    let begun = self.start_flow(
+                        key,
+                        ConnectedBackend { socket, lease, backend_serial: serial },
+                        None,
+                        now,
+                    );
+                    return begun.inspect_err(|_| self.client_limit.release(client.ip()));
                 }
                 Err(error) => {
-                    self.clients.leave(client.ip());
-                    self.give_up(lease, &error, flow)?;
+                    self.client_limit.release(client.ip());
+                    self.record_connect_failure(lease, &error, flow)?;
                 }
             }
         }
-        Err(Shed::Unreachable)
+        Err(ShedReason::Unreachable)
     }
 
     /// Sees whether there is room for one more flow of a client, and makes it.
-    fn admit(&mut self, key: FlowKey) -> Result<(), Shed> {
-        if !self.clients.enter(key.client.ip()) {
-            return Err(Shed::MaxFlowsPerClient);
+    fn reserve_flow(&mut self, key: FlowKey) -> Result<(), ShedReason> {
+        if !self.client_limit.try_acquire(key.client.ip()) {
+            return Err(ShedReason::MaxFlowsPerClient);
         }
-        match self.table.make_room() {
+        match self.table.evict_if_full() {
             Ok(None) => Ok(()),
             Ok(Some((key, upstream))) => {
-                self.close(key, upstream, End::Evicted);
+                self.close_flow(key, upstream, FlowEndReason::Evicted);
                 Ok(())
             }
             Err(_) => {
-                self.clients.leave(key.client.ip());
-                Err(Shed::MaxFlows)
+                self.client_limit.release(key.client.ip());
+                Err(ShedReason::MaxFlows)
             }
         }
     }
 
-    fn begin(
+    fn start_flow(
         &mut self,
         key: FlowKey,
-        Dialled { socket, lease, serial }: Dialled,
+        ConnectedBackend { socket, lease, backend_serial: serial }: ConnectedBackend,
         tried: Option<Box<Flow>>,
         now: Instant,
-    ) -> Result<FlowId, Shed> {
-        let tally = self.tally.backend(serial, lease.id());
+    ) -> Result<FlowId, ShedReason> {
+        let tally = self.metrics.backend_counters(serial, lease.id());
         debug!(client = %key.client, local = ?key.local, backend = %lease.id(), "flow begins");
         let backend = Arc::clone(lease.backend());
         let lease = match self.settings.one_packet {
@@ -223,57 +231,58 @@ impl Flows {
             false => Some(lease),
         };
         let port = self.settings.address.port();
-        let listed = self.tally.live.enter(live::Entry {
+        let listed = self.metrics.live.insert(live::ConnectionEntry {
             client: Some(key.client),
             local: key.local.map(|ip| Box::new(SocketAddr::new(ip, port))),
             backend: Some(backend),
-            begun: now,
+            started_at: now,
         });
         let upstream = Upstream {
             socket,
             lease,
-            serial,
-            tally,
-            listed,
+            backend_serial: serial,
+            metrics: tally,
+            live_entry: listed,
             requests: 0,
             replies: 0,
             coalescing: false,
-            joins: [self.settings.joins(); 2],
+            may_coalesce: [self.settings.may_coalesce(); 2],
             stale: false,
-            tried,
+            retry_flow: tried,
             refusals: 0,
         };
         let Ok(id) = self.table.insert(key, upstream, now) else {
-            self.tally.live.leave(listed);
-            return Err(Shed::MaxFlows);
+            self.metrics.live.remove(listed);
+            return Err(ShedReason::MaxFlows);
         };
-        if self.watch(id).is_err() {
+        if self.register_socket(id).is_err() {
             self.table.remove(id);
-            self.tally.live.leave(listed);
-            return Err(Shed::NoResources);
+            self.metrics.live.remove(listed);
+            return Err(ShedReason::NoResources);
         }
-        add(&self.tally.started, 1);
+        add_relaxed(&self.metrics.started, 1);
         if let Some(upstream) = self.table.get(id) {
-            add(&upstream.tally.started, 1);
+            add_relaxed(&upstream.metrics.started, 1);
         }
         Ok(id)
     }
 
-    fn watch(&mut self, id: FlowId) -> io::Result<()> {
+    fn register_socket(&mut self, id: FlowId) -> io::Result<()> {
         let Some(upstream) = self.table.get_mut(id) else { return Ok(()) };
         if self.settings.coalesces_always() {
-            upstream.coalescing = crate::sys::mmsg::coalesce(upstream.socket.as_fd(), true).is_ok();
+            upstream.coalescing =
+                crate::sys::mmsg::set_udp_gro(upstream.socket.as_fd(), true).is_ok();
         }
         let data = epoll::EventData::new_u64(id.to_u64());
         Ok(epoll::add(&self.epoll, &upstream.socket, data, epoll::EventFlags::IN)?)
     }
 
     /// The backend has sent something.
-    pub(super) fn answered(&mut self, id: FlowId, now: Instant) {
-        let first = self.table.answer(id, now);
-        let born = self.table.born(id);
+    pub(super) fn record_reply(&mut self, id: FlowId, now: Instant) {
+        let first = self.table.mark_answered(id, now);
+        let born = self.table.started_at(id);
         let Some(upstream) = self.table.get_mut(id) else { return };
-        upstream.tried = None;
+        upstream.retry_flow = None;
         upstream.refusals = 0;
         if let (true, Some(born), Some(lease)) = (first, born, &upstream.lease) {
             lease.observe_latency(now.saturating_duration_since(born), now);
@@ -281,55 +290,70 @@ impl Flows {
     }
 
     /// Ends the flows that have run out.
-    pub(super) fn expire(&mut self, now: Instant) {
-        while let Some((id, expiry)) = self.table.expired(now) {
-            self.end(id, if expiry == Expiry::Idle { End::Idle } else { End::TotalTime });
+    pub(super) fn expire_flows(&mut self, now: Instant) {
+        while let Some((id, expiry)) = self.table.next_expired(now) {
+            self.end_flow(
+                id,
+                if expiry == FlowExpiry::Idle {
+                    FlowEndReason::Idle
+                } else {
+                    FlowEndReason::TotalTime
+                },
+            );
         }
     }
 
     /// Ends a flow.
-    pub(super) fn end(&mut self, id: FlowId, end: End) {
+    pub(super) fn end_flow(&mut self, id: FlowId, end: FlowEndReason) {
         if let Some((key, upstream)) = self.table.remove(id) {
-            self.close(key, upstream, end);
+            self.close_flow(key, upstream, end);
         }
     }
 
     /// Ends all flows.
-    pub(super) fn cut(&mut self) -> u64 {
+    pub(super) fn cut_all_flows(&mut self) -> u64 {
         let all: Vec<FlowId> = self.table.iter().map(|(id, _)| id).collect();
         for id in &all {
-            self.end(*id, End::Cut);
+            self.end_flow(*id, FlowEndReason::Cut);
         }
         all.len() as u64
     }
 
-    fn close(&mut self, key: FlowKey, upstream: Upstream, end: End) {
-        let Upstream { lease, listed, requests, replies, .. } = upstream;
-        self.tally.live.leave(listed);
-        self.clients.leave(key.client.ip());
-        self.tally.end(end);
-        self.finished += u64::from(end != End::Cut);
+    fn close_flow(&mut self, key: FlowKey, upstream: Upstream, end: FlowEndReason) {
+        let Upstream { lease, live_entry: listed, requests, replies, .. } = upstream;
+        self.metrics.live.remove(listed);
+        self.client_limit.release(key.client.ip());
+        self.metrics.count_flow_end(end);
+        self.finished += u64::from(end != FlowEndReason::Cut);
         debug!(client = %key.client, local = ?key.local, ?end, requests, replies, "flow ends");
         let Some(lease) = lease else { return };
         lease.complete(match end {
-            End::Idle | End::TotalTime if self.settings.is_owed(requests, replies) => {
+            FlowEndReason::Idle | FlowEndReason::TotalTime
+                if self.settings.has_missing_replies(requests, replies) =>
+            {
                 Outcome::Timeout
             }
-            End::Idle | End::TotalTime | End::Replied => Outcome::Ok,
-            End::Unreachable => Outcome::ConnectError,
-            End::NoBackend | End::Evicted | End::Cut => Outcome::Cancelled,
+            FlowEndReason::Idle | FlowEndReason::TotalTime | FlowEndReason::Replied => Outcome::Ok,
+            FlowEndReason::Unreachable => Outcome::ConnectError,
+            FlowEndReason::NoBackend | FlowEndReason::Evicted | FlowEndReason::Cut => {
+                Outcome::Cancelled
+            }
         });
     }
 
     /// What the scheduler sees of a flow. Clients of the other family look like what they are.
-    pub(super) fn flow(&self, (client, local): (SocketAddr, Option<IpAddr>), now: Instant) -> Flow {
+    pub(super) fn scheduler_flow(
+        &self,
+        (client, local): (SocketAddr, Option<IpAddr>),
+        now: Instant,
+    ) -> Flow {
         let address = self.settings.address;
         let local = local.unwrap_or(address.ip()).to_canonical();
         let destination = SocketAddr::new(local, address.port());
-        Flow::from(canonical(client)).to_destination(destination).at(now)
+        Flow::from(canonical_address(client)).destination(destination).time(now)
     }
 }
 
-fn canonical(address: SocketAddr) -> SocketAddr {
+fn canonical_address(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -6,79 +6,87 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use super::{Dialled, Flows};
+use super::{ConnectedBackend, WorkerFlows};
 use crate::balancer::PickError;
-use crate::forward::udp::counters::{Shed, add};
+use crate::forward::udp::counters::{ShedReason, add_relaxed};
 use crate::forward::udp::socket;
 use crate::forward::udp::table::FlowId;
 use crate::{Flow, Lease, Outcome};
 
-impl Flows {
+impl WorkerFlows {
     /// Picks backends until one of them can be sent to.
-    pub(super) fn dial(&mut self, flow: &mut Flow, now: Instant) -> Result<Dialled, Shed> {
+    pub(super) fn connect_backend(
+        &mut self,
+        flow: &mut Flow,
+        now: Instant,
+    ) -> Result<ConnectedBackend, ShedReason> {
         for _ in 0..self.settings.attempts {
-            let mut lease = self.pick(flow, now)?;
+            let mut lease = self.pick_backend(flow, now)?;
             lease.set_active(false);
-            match socket::open(self.settings.target(&lease)) {
+            match socket::open_connected(self.settings.backend_address(&lease)) {
                 Ok(socket) => {
                     let serial = lease.backend().account().serial();
-                    return Ok(Dialled { socket, lease, serial });
+                    return Ok(ConnectedBackend { socket, lease, backend_serial: serial });
                 }
-                Err(error) => self.give_up(lease, &error, flow)?,
+                Err(error) => self.record_connect_failure(lease, &error, flow)?,
             }
         }
-        Err(Shed::Unreachable)
+        Err(ShedReason::Unreachable)
     }
 
     /// Notes that a backend could not be sent to. An error if that was this machine's fault.
-    pub(super) fn give_up(
+    pub(super) fn record_connect_failure(
         &mut self,
         lease: Lease<SocketAddr>,
         error: &io::Error,
         flow: &mut Flow,
-    ) -> Result<(), Shed> {
-        if socket::is_local(error) {
-            return Err(Shed::NoResources);
+    ) -> Result<(), ShedReason> {
+        if socket::is_local_error(error) {
+            return Err(ShedReason::NoResources);
         }
         debug!(backend = %lease.id(), %error, "backend unreachable");
-        add(&self.tally.server_errors, 1);
+        add_relaxed(&self.metrics.server_errors, 1);
         let serial = lease.backend().account().serial();
-        add(&self.tally.backend(serial, lease.id()).errors, 1);
+        add_relaxed(&self.metrics.backend_counters(serial, lease.id()).errors, 1);
         flow.exclude(lease.backend());
         lease.complete(Outcome::ConnectError);
         Ok(())
     }
 
-    pub(super) fn pick(&mut self, flow: &Flow, now: Instant) -> Result<Lease<SocketAddr>, Shed> {
-        let picked = match (&self.settings.persistence, flow.source()) {
+    pub(super) fn pick_backend(
+        &mut self,
+        flow: &Flow,
+        now: Instant,
+    ) -> Result<Lease<SocketAddr>, ShedReason> {
+        let picked = match (&self.settings.persistence, flow.seen_source()) {
             (Some(persistence), Some(client)) => {
                 persistence.pick(client, flow.clone(), &mut self.rng, now)
             }
-            _ => self.picks.pick(flow),
+            _ => self.picker.pick(flow),
         };
         picked.map_err(|why| match why {
             // Where a backend was tried, what became of it is the reason, not that none was left.
-            PickError::Refused if flow.is_retry() => Shed::Unreachable,
+            PickError::SchedulerRefused if flow.is_retry() => ShedReason::Unreachable,
             why => why.into(),
         })
     }
 
     /// Says that a backend refused a datagram whose lease has ended already.
-    pub(super) fn report(&self, serial: u64) {
-        let snapshot = self.picks.snapshot();
-        let position = snapshot.members().position(serial);
+    pub(super) fn report_refusal(&self, serial: u64) {
+        let snapshot = self.picker.snapshot();
+        let position = snapshot.members().position_of_serial(serial);
         if let Some(backend) = position.and_then(|at| snapshot.backends().get(at))
-            && let Some(lease) = self.settings.picks().pick_id(backend.id())
+            && let Some(lease) = self.settings.active_balancer().lease_by_id(backend.id())
         {
             lease.complete(Outcome::ConnectError);
         }
     }
 
     /// Never choose the backend of this flow: it has refused.
-    pub(in crate::forward::udp) fn exclude(&self, id: FlowId, flow: &mut Flow) {
+    pub(in crate::forward::udp) fn exclude_backend(&self, id: FlowId, flow: &mut Flow) {
         let Some(upstream) = self.table.get(id) else { return };
-        let snapshot = self.picks.snapshot();
-        let position = snapshot.members().position(upstream.serial);
+        let snapshot = self.picker.snapshot();
+        let position = snapshot.members().position_of_serial(upstream.backend_serial);
         if let Some(backend) = position.and_then(|at| snapshot.backends().get(at)) {
             flow.exclude(backend);
         }

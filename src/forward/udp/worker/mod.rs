@@ -16,169 +16,170 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
-use super::Settings;
-use super::clients::Clients;
-use super::counters::Tally;
-use super::flows::Flows;
-use super::handle::{Control, Phase};
+use super::UdpSettings;
+use super::clients::ClientFlowLimit;
+use super::counters::UdpWorkerMetrics;
+use super::flows::WorkerFlows;
+use super::handle::{UdpControl, UdpPhase};
 use super::outbox::Outbox;
 use super::table::FlowId;
 use crate::Flow;
-use crate::forward::Drained;
+use crate::forward::DrainReport;
 use crate::forward::clock::now;
-use crate::sys::mmsg::{Batch, Received, coalesce, tell_destination};
+use crate::sys::mmsg::{DatagramBatch, ReceivedDatagram, enable_pktinfo, set_udp_gro};
 
 /// A worker about to run.
 #[derive(Debug)]
-pub(super) struct Worker {
-    settings: Arc<Settings>,
-    control: Arc<Control>,
-    tally: Arc<Tally>,
+pub(super) struct UdpWorker {
+    settings: Arc<UdpSettings>,
+    control: Arc<UdpControl>,
+    metrics: Arc<UdpWorkerMetrics>,
     listener: UdpSocket,
-    bell: Arc<OwnedFd>,
-    flows: Flows,
+    wakeup_fd: Arc<OwnedFd>,
+    flows: WorkerFlows,
     /// From clients.
-    incoming: Batch,
+    incoming: DatagramBatch,
     /// Where each of those goes, in the order of flows; for as long as they are at hand.
-    placed: Vec<Placed>,
+    placed: Vec<PlacedDatagram>,
     /// From backends.
-    replies: Batch,
+    replies: DatagramBatch,
     outbox: Outbox,
     coalescing: bool,
     draining: bool,
     /// Another receives what clients send.
-    deaf: bool,
+    handed_over: bool,
     ready: Vec<FlowId>,
 }
 
 /// A datagram that has a flow.
 #[derive(Debug)]
-struct Placed {
-    id: FlowId,
+struct PlacedDatagram {
+    flow_id: FlowId,
     index: u32,
     /// Under one-packet scheduling: who refused it.
-    tried: Option<Box<(Flow, u32)>>,
+    one_packet_retry: Option<Box<(Flow, u32)>>,
 }
 
 /// What a worker was woken by, beside backends.
 #[derive(Debug, Default)]
-struct Woken {
-    from_clients: bool,
-    rung: bool,
+struct WakeupSources {
+    listener_readable: bool,
+    control_signalled: bool,
 }
 
-const LISTENER: u64 = u64::MAX;
-const BELL: u64 = u64::MAX - 1;
+const LISTENER_TOKEN: u64 = u64::MAX;
+const WAKEUP_TOKEN: u64 = u64::MAX - 1;
 
 /// Datagrams taken with one call.
-const BATCH: usize = 64;
+const RECEIVE_BATCH: usize = 64;
 
-const EVENTS: usize = 256;
+const MAX_EPOLL_EVENTS: usize = 256;
 
 /// How soon an idle worker notices that the set has changed.
-const TICK: Duration = Duration::from_millis(100);
+const SET_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-impl Worker {
+impl UdpWorker {
     pub(super) fn new(
-        settings: &Arc<Settings>,
-        control: &Arc<Control>,
-        clients: &Arc<Clients>,
+        settings: &Arc<UdpSettings>,
+        control: &Arc<UdpControl>,
+        clients: &Arc<ClientFlowLimit>,
         (listener, workers): (UdpSocket, usize),
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         if address.ip().is_unspecified() {
-            tell_destination(listener.as_fd(), address.is_ipv6())?;
+            enable_pktinfo(listener.as_fd(), address.is_ipv6())?;
         }
         // Kernels before 5.0 cannot: then every datagram comes by itself.
         let coalescing = settings.coalesces_always()
             && !settings.one_packet
-            && coalesce(listener.as_fd(), true).is_ok();
+            && set_udp_gro(listener.as_fd(), true).is_ok();
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let watch = |fd: &dyn AsFd, data| {
             epoll::add(&epoll, fd, epoll::EventData::new_u64(data), epoll::EventFlags::IN)
         };
-        watch(&listener, LISTENER)?;
-        watch(&bell, BELL)?;
-        let tally = Arc::new(Tally::default());
-        control.enter(Arc::clone(&bell), Arc::clone(&tally));
+        watch(&listener, LISTENER_TOKEN)?;
+        watch(&bell, WAKEUP_TOKEN)?;
+        let tally = Arc::new(UdpWorkerMetrics::default());
+        control.register_worker(Arc::clone(&bell), Arc::clone(&tally));
         Ok(Self {
             settings: Arc::clone(settings),
             control: Arc::clone(control),
-            flows: Flows::new(
+            flows: WorkerFlows::new(
                 Arc::clone(settings),
                 Arc::clone(clients),
                 Arc::clone(&tally),
                 (epoll, workers),
             ),
-            tally,
+            metrics: tally,
             listener,
-            bell,
-            incoming: Batch::new(BATCH),
-            placed: Vec::with_capacity(BATCH),
-            replies: Batch::new(BATCH),
+            wakeup_fd: bell,
+            incoming: DatagramBatch::new(RECEIVE_BATCH),
+            placed: Vec::with_capacity(RECEIVE_BATCH),
+            replies: DatagramBatch::new(RECEIVE_BATCH),
             outbox: Outbox::default(),
             coalescing,
             draining: false,
-            deaf: false,
-            ready: Vec::with_capacity(EVENTS),
+            handed_over: false,
+            ready: Vec::with_capacity(MAX_EPOLL_EVENTS),
         })
     }
 
     /// Serves until the drain is over.
-    pub(super) fn run(mut self) -> Drained {
-        let mut events = Vec::with_capacity(EVENTS);
+    pub(super) fn run(mut self) -> DrainReport {
+        let mut events = Vec::with_capacity(MAX_EPOLL_EVENTS);
         let mut busy = false;
         loop {
-            let Woken { from_clients, rung } = self.wait(busy, &mut events);
+            let WakeupSources { listener_readable: from_clients, control_signalled: rung } =
+                self.wait_for_events(busy, &mut events);
             let now = now();
             if rung {
-                let _ = rustix::io::read(&self.bell, &mut [0; 8]);
-                self.begin_drain();
+                let _ = rustix::io::read(&self.wakeup_fd, &mut [0; 8]);
+                self.apply_drain();
             }
-            self.flows.refresh();
+            self.flows.refresh_snapshot();
             self.serve_backends(now);
-            busy = self.flows.move_stale(now);
-            self.flows.expire(now);
-            if from_clients && !self.deaf {
+            busy = self.flows.move_stale_flows(now);
+            self.flows.expire_flows(now);
+            if from_clients && !self.handed_over {
                 self.serve_clients(now);
             }
             if self.draining
                 && let Some(cut) = self.finish_drain(now)
             {
-                return Drained { finished: self.flows.finished, cut };
+                return DrainReport { finished: self.flows.finished, cut };
             }
         }
     }
 
-    fn wait(&mut self, busy: bool, events: &mut Vec<epoll::Event>) -> Woken {
-        let timeout = self.timeout(busy);
+    fn wait_for_events(&mut self, busy: bool, events: &mut Vec<epoll::Event>) -> WakeupSources {
+        let timeout = self.epoll_timeout(busy);
         events.clear();
         let spare = rustix::buffer::spare_capacity(events);
         // Nothing but a signal interrupts it, and then the next round waits again.
         let _ = epoll::wait(self.flows.epoll(), spare, timeout.as_ref());
-        let mut woken = Woken::default();
+        let mut woken = WakeupSources::default();
         self.ready.clear();
         for event in events.iter() {
             match event.data.u64() {
-                LISTENER => woken.from_clients = true,
-                BELL => woken.rung = true,
+                LISTENER_TOKEN => woken.listener_readable = true,
+                WAKEUP_TOKEN => woken.control_signalled = true,
                 number => self.ready.push(FlowId::from_u64(number)),
             }
         }
         woken
     }
 
-    fn timeout(&self, busy: bool) -> Option<Timespec> {
+    fn epoll_timeout(&self, busy: bool) -> Option<Timespec> {
         let mut wait = self.flows.table.next_deadline().map(|deadline| {
             // A little late, so that the flow has run out by the clock of the next round.
             deadline.saturating_duration_since(now()) + Duration::from_millis(1)
         });
         if self.flows.table.len() != 0 {
-            wait = Some(wait.map_or(TICK, |wait| wait.min(TICK)));
+            wait = Some(wait.map_or(SET_CHECK_INTERVAL, |wait| wait.min(SET_CHECK_INTERVAL)));
         }
-        if let Phase::Draining { until: Some(until), .. } = self.control.phase() {
+        if let UdpPhase::Draining { until: Some(until), .. } = self.control.phase() {
             let left = until.saturating_duration_since(now()) + Duration::from_millis(1);
             wait = Some(wait.map_or(left, |wait| wait.min(left)));
         }
@@ -188,14 +189,14 @@ impl Worker {
         wait.and_then(|wait| Timespec::try_from(wait).ok())
     }
 
-    fn begin_drain(&mut self) {
-        let Phase::Draining { handed_over, .. } = self.control.phase() else { return };
+    fn apply_drain(&mut self) {
+        let UdpPhase::Draining { handed_over, .. } = self.control.phase() else { return };
         if !self.draining {
             self.draining = true;
             self.flows.finished = 0;
         }
-        if handed_over && !self.deaf {
-            self.deaf = true;
+        if handed_over && !self.handed_over {
+            self.handed_over = true;
             // It is watched until then.
             let _ = epoll::delete(self.flows.epoll(), &self.listener);
         }
@@ -203,14 +204,14 @@ impl Worker {
 
     /// How many flows were cut, once the drain is over.
     fn finish_drain(&mut self, now: Instant) -> Option<u64> {
-        let Phase::Draining { until, .. } = self.control.phase() else { return None };
+        let UdpPhase::Draining { until, .. } = self.control.phase() else { return None };
         let over = self.flows.table.len() == 0 || until.is_some_and(|until| until <= now);
-        over.then(|| self.flows.cut())
+        over.then(|| self.flows.cut_all_flows())
     }
 }
 
-fn datagrams_in(received: &Received) -> u64 {
-    match received.segment {
+fn datagram_count(received: &ReceivedDatagram) -> u64 {
+    match received.segment_size {
         0 => 1,
         segment => received.len.div_ceil(segment) as u64,
     }

@@ -8,25 +8,25 @@ use std::time::{Duration, Instant};
 use rustix::net::{SendFlags, send};
 use tracing::warn;
 
-use super::{BATCH, Placed, Worker, datagrams_in};
-use crate::forward::udp::counters::{Shed, add};
-use crate::forward::udp::outbox::{Fate, Note, Then};
-use crate::forward::udp::socket::{is_local, is_unreachable};
-use crate::sys::mmsg::{Received, coalesce};
+use super::{PlacedDatagram, RECEIVE_BATCH, UdpWorker, datagram_count};
+use crate::forward::udp::counters::{ShedReason, add_relaxed};
+use crate::forward::udp::outbox::{MessageMeta, MessageResult, SendControl};
+use crate::forward::udp::socket::{is_local_error, is_unreachable_error};
+use crate::sys::mmsg::{ReceivedDatagram, set_udp_gro};
 
 /// So many datagrams of one sender and size in a row look like a run that came apart on its way.
-const RUN: usize = 4;
+const MIN_RUN_DATAGRAMS: usize = 4;
 
-impl Worker {
+impl UdpWorker {
     pub(super) fn serve_clients(&mut self, now: Instant) {
         self.incoming.clear();
         self.placed.clear();
-        match self.incoming.receive(self.listener.as_fd(), BATCH, true) {
+        match self.incoming.receive(self.listener.as_fd(), RECEIVE_BATCH, true) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {
                 // Of no datagram: a shortage of memory. Not to be repeated without a pause.
-                add(&self.tally.failed_receives, 1);
+                add_relaxed(&self.metrics.failed_receives, 1);
                 warn!(address = %self.settings.address, %error, "cannot receive");
                 std::thread::sleep(Duration::from_millis(1));
                 return;
@@ -34,50 +34,54 @@ impl Worker {
         }
         let (mut datagrams, mut bytes) = (0, 0);
         for (index, received) in self.incoming.received().iter().enumerate() {
-            let count = datagrams_in(received);
+            let count = datagram_count(received);
             datagrams += count;
             bytes += received.len as u64;
             let placed = match received.peer {
                 Some(client) if !received.truncated => {
-                    self.flows.place(client, received.local, (self.draining, now))
+                    self.flows.find_or_start_flow(client, received.local, (self.draining, now))
                 }
-                _ => Err(Shed::Damaged),
+                _ => Err(ShedReason::Damaged),
             };
             match placed {
-                Ok(id) => self.placed.push(Placed { id, index: index as u32, tried: None }),
-                Err(why) => self.tally.shed(why, count),
+                Ok(id) => self.placed.push(PlacedDatagram {
+                    flow_id: id,
+                    index: index as u32,
+                    one_packet_retry: None,
+                }),
+                Err(why) => self.metrics.count_shed(why, count),
             }
         }
-        self.tally.from_clients.add(datagrams, bytes);
+        self.metrics.from_clients.add(datagrams, bytes);
         // Grouped by flow, and within one in the order of arrival.
-        self.placed.sort_unstable_by_key(|it| (it.id, it.index));
+        self.placed.sort_unstable_by_key(|it| (it.flow_id, it.index));
         let mut at = 0;
         while at < self.placed.len() {
-            let id = self.placed[at].id;
-            let run = self.placed[at..].iter().take_while(|it| it.id == id).count();
-            self.forward(at, run, now);
+            let id = self.placed[at].flow_id;
+            let run = self.placed[at..].iter().take_while(|it| it.flow_id == id).count();
+            self.forward_run(at, run, now);
             at += run;
         }
-        self.look_for_runs();
+        self.enable_coalescing_on_run();
     }
 
     /// Hands the datagrams of one flow to its backend.
-    fn forward(&mut self, at: usize, run: usize, now: Instant) {
-        let id = self.placed[at].id;
-        let datagrams = self.datagrams(at..at + run);
+    fn forward_run(&mut self, at: usize, run: usize, now: Instant) {
+        let id = self.placed[at].flow_id;
+        let datagrams = self.count_datagrams(at..at + run);
         let Some(upstream) = self.flows.table.get_mut(id) else {
-            return self.tally.shed(Shed::Damaged, datagrams);
+            return self.metrics.count_shed(ShedReason::Damaged, datagrams);
         };
         upstream.requests += datagrams;
         let mut accounted = 0;
         if let Some(error) = self.send_to_backend(at..at + run, &mut accounted) {
-            self.try_elsewhere(at..at + run, accounted, error, now);
+            self.retry_on_other_backend(at..at + run, accounted, error, now);
         }
     }
 
-    pub(super) fn datagrams(&self, run: Range<usize>) -> u64 {
+    pub(super) fn count_datagrams(&self, run: Range<usize>) -> u64 {
         let received = self.incoming.received();
-        self.placed[run].iter().map(|it| datagrams_in(&received[it.index as usize])).sum()
+        self.placed[run].iter().map(|it| datagram_count(&received[it.index as usize])).sum()
     }
 
     /// Sends a run of placed datagrams to the backend of their flow. An error says that the backend
@@ -91,55 +95,62 @@ impl Worker {
         accounted: &mut u64,
     ) -> Option<io::Error> {
         let placed = &self.placed[run];
-        let upstream = self.flows.table.get_mut(placed.first()?.id)?;
+        let upstream = self.flows.table.get_mut(placed.first()?.flow_id)?;
         self.outbox.clear();
         for it in placed {
             let received = &self.incoming.received()[it.index as usize];
-            self.outbox.push(0, (None, None), (it.index as usize, received), upstream.joins[0]);
+            self.outbox.push(
+                0,
+                (None, None),
+                (it.index as usize, received),
+                upstream.may_coalesce[0],
+            );
         }
-        let tally = &*self.tally;
-        let to_server = &upstream.tally.to_server;
+        let tally = &*self.metrics;
+        let to_server = &upstream.metrics.to_server;
         let (mut position, mut uncut, mut unreachable) = (0, false, None);
-        let mut told = |note: &Note, fate: Fate| {
+        let mut told = |note: &MessageMeta, fate: MessageResult| {
             let resent = position < *accounted;
             match fate {
-                Fate::Failed(error) if is_unreachable(&error) => {
+                MessageResult::Failed(error) if is_unreachable_error(&error) => {
                     unreachable = Some(error);
-                    return Then::Stop;
+                    return SendControl::Stop;
                 }
-                Fate::Failed(error) if !resent => tally.shed(shed_by(&error), note.datagrams),
-                Fate::Failed(_) => {}
-                Fate::Sent => {
+                MessageResult::Failed(error) if !resent => {
+                    tally.count_shed(shed_reason(&error), note.datagrams)
+                }
+                MessageResult::Failed(_) => {}
+                MessageResult::Sent => {
                     to_server.add(note.datagrams, note.bytes);
-                    uncut |= note.uncut;
+                    uncut |= note.segmentation_failed;
                     match resent {
-                        true => add(&tally.resent, note.datagrams),
+                        true => add_relaxed(&tally.resent, note.datagrams),
                         false => tally.to_servers.add(note.datagrams, note.bytes),
                     }
                 }
             }
             position += note.datagrams;
-            Then::Next
+            SendControl::Continue
         };
-        if let Some((piece, note)) = self.outbox.only() {
-            let bytes = self.incoming.bytes(piece.index as usize);
+        if let Some((piece, note)) = self.outbox.single_datagram() {
+            let bytes = self.incoming.bytes(piece.datagram as usize);
             told(
                 &note,
                 match send(upstream.socket(), bytes, SendFlags::DONTWAIT) {
-                    Ok(_) => Fate::Sent,
-                    Err(error) => Fate::Failed(error.into()),
+                    Ok(_) => MessageResult::Sent,
+                    Err(error) => MessageResult::Failed(error.into()),
                 },
             );
         } else {
             self.outbox.send(upstream.socket(), &self.incoming, told);
         }
         *accounted = position.max(*accounted);
-        upstream.joins[0] &= !uncut;
+        upstream.may_coalesce[0] &= !uncut;
         unreachable
     }
 
     /// Has another backend take what one has refused.
-    pub(super) fn try_elsewhere(
+    pub(super) fn retry_on_other_backend(
         &mut self,
         run: Range<usize>,
         accounted: u64,
@@ -147,39 +158,42 @@ impl Worker {
         now: Instant,
     ) {
         if self.settings.one_packet {
-            return self.schedule_again(run, accounted, &error, now);
+            return self.reschedule_one_packet_run(run, accounted, &error, now);
         }
-        let Some(id) = self.placed.get(run.start).map(|it| it.id) else { return };
+        let Some(id) = self.placed.get(run.start).map(|it| it.flow_id) else { return };
         let (mut accounted, mut error) = (accounted, error);
         // Ends: a flow survives a bounded number of refusals in a row.
-        while self.flows.fail(id, &error, now) {
+        while self.flows.fail_over(id, &error, now) {
             match self.send_to_backend(run.clone(), &mut accounted) {
                 Some(next) => error = next,
                 None => return,
             }
         }
-        self.tally.shed(Shed::Unreachable, self.datagrams(run).saturating_sub(accounted));
+        self.metrics.count_shed(
+            ShedReason::Unreachable,
+            self.count_datagrams(run).saturating_sub(accounted),
+        );
     }
 
     /// Begins to receive runs as one where clients seem to send them.
-    fn look_for_runs(&mut self) {
+    fn enable_coalescing_on_run(&mut self) {
         if !self.coalescing
-            && self.settings.coalesces_on_sight()
+            && self.settings.coalesces_when_detected()
             && !self.settings.one_packet
-            && is_run(self.incoming.received())
+            && has_run(self.incoming.received())
         {
-            self.coalescing = coalesce(self.listener.as_fd(), true).is_ok();
+            self.coalescing = set_udp_gro(self.listener.as_fd(), true).is_ok();
         }
     }
 }
 
 /// Tells whether datagrams of one sender and size follow each other.
-pub(super) fn is_run(received: &[Received]) -> bool {
-    received.windows(RUN).any(|run| {
+pub(super) fn has_run(received: &[ReceivedDatagram]) -> bool {
+    received.windows(MIN_RUN_DATAGRAMS).any(|run| {
         run[0].len != 0 && run[1..].iter().all(|it| (it.peer, it.len) == (run[0].peer, run[0].len))
     })
 }
 
-fn shed_by(error: &io::Error) -> Shed {
-    if is_local(error) { Shed::SendBuffer } else { Shed::Rejected }
+fn shed_reason(error: &io::Error) -> ShedReason {
+    if is_local_error(error) { ShedReason::SendBuffer } else { ShedReason::Rejected }
 }

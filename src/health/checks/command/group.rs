@@ -9,32 +9,32 @@ use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 
 /// The most bytes of what the program said that are kept, and that a reason shows.
-const SHOWN: usize = 200;
+const MAX_STDERR_LINE_LEN: usize = 200;
 
 /// A program in a process group of its own; when dropped, the group is killed.
 ///
 /// Not tokio's `Child`: where the runtime ends while one is started, it is lost, and lives on.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(super) struct ProcessGroup {
     /// Until it has been waited for: so long its number is nobody else's.
     child: Option<Child>,
     leader: Pid,
     stderr: Option<ChildStderr>,
-    first_line: FirstLine,
+    first_line: FirstStderrLine,
 }
 
-impl Group {
+impl ProcessGroup {
     /// Starts a program. Blocks until its file is read.
-    pub(super) fn start(command: &mut Command) -> io::Result<Self> {
+    pub(super) fn spawn(command: &mut Command) -> io::Result<Self> {
         let mut child = command.spawn()?;
         let (leader, stderr) = (Pid::from_child(&child), child.stderr.take());
-        Ok(Self { child: Some(child), leader, stderr, first_line: FirstLine::default() })
+        Ok(Self { child: Some(child), leader, stderr, first_line: FirstStderrLine::default() })
     }
 
     /// Waits for the program, ends what it has left behind in its group, and tells how it ended and
     /// the first line that it said on standard error. Within a runtime only.
-    pub(super) async fn end(mut self) -> io::Result<(ExitStatus, String)> {
-        self.listen_until_ended().await?;
+    pub(super) async fn wait(mut self) -> io::Result<(ExitStatus, String)> {
+        self.read_stderr_until_exit().await?;
         self.kill();
         let status = match &mut self.child {
             // It has ended: this does not block.
@@ -46,8 +46,8 @@ impl Group {
     }
 
     /// Reads all that is said meanwhile: a program whose pipe is full would wait for ever.
-    async fn listen_until_ended(&mut self) -> io::Result<()> {
-        let ended = ended(self.leader);
+    async fn read_stderr_until_exit(&mut self) -> io::Result<()> {
+        let ended = wait_for_exit(self.leader);
         tokio::pin!(ended);
         let mut buffer = [0; 4096];
         let mut speaking =
@@ -79,7 +79,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         self.kill();
@@ -94,7 +94,7 @@ impl Drop for Group {
 /// Waits until a child has ended, and leaves it to be waited for: until then its number, which is
 /// its group's too, is nobody else's.
 #[cfg(target_os = "linux")]
-async fn ended(child: Pid) -> io::Result<()> {
+async fn wait_for_exit(child: Pid) -> io::Result<()> {
     use rustix::process::{PidfdFlags, pidfd_open};
     use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
@@ -112,26 +112,26 @@ async fn ended(_: Pid) -> io::Result<()> {
 
 /// The beginning of the first line that is not empty.
 #[derive(Debug, Default)]
-pub(super) struct FirstLine {
+pub(super) struct FirstStderrLine {
     bytes: Vec<u8>,
-    ended: bool,
+    complete: bool,
 }
 
-impl FirstLine {
+impl FirstStderrLine {
     pub(super) fn push(&mut self, said: &[u8]) {
         for &byte in said {
             if self.is_complete() {
                 return;
             }
             match byte {
-                b'\n' => self.ended = !self.bytes.trim_ascii().is_empty(),
+                b'\n' => self.complete = !self.bytes.trim_ascii().is_empty(),
                 _ => self.bytes.push(byte),
             }
         }
     }
 
     pub(super) fn is_complete(&self) -> bool {
-        self.ended || self.bytes.len() >= SHOWN
+        self.complete || self.bytes.len() >= MAX_STDERR_LINE_LEN
     }
 
     /// For a log: what is no character, or one that steers a terminal, is shown as U+FFFD.
@@ -140,7 +140,7 @@ impl FirstLine {
         let mut text = String::new();
         for character in String::from_utf8_lossy(self.bytes.trim_ascii()).chars().map(shown) {
             // What takes the place of one byte has three.
-            if text.len() + character.len_utf8() > SHOWN {
+            if text.len() + character.len_utf8() > MAX_STDERR_LINE_LEN {
                 break;
             }
             text.push(character);

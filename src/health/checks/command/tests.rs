@@ -1,11 +1,11 @@
 use proptest::prelude::*;
 
-use super::group::FirstLine;
+use super::group::FirstStderrLine;
 use super::*;
 
-fn read(check: &CommandCheck, raw: i32) -> Result<Option<WeightAdvice>, String> {
+fn read(check: &CommandCheck, raw: i32) -> Result<Option<AgentWeight>, String> {
     let judged = check.judge(ExitStatus::from_raw(raw), "");
-    judged.map(|report| report.advice().weight).map_err(|failure| failure.to_string())
+    judged.map(|report| report.agent_override().weight).map_err(|failure| failure.to_string())
 }
 
 fn exit(code: i32) -> i32 {
@@ -16,13 +16,13 @@ fn exit(code: i32) -> i32 {
 fn exit_codes_are_read_as_keepalived_reads_them() {
     let (plain, dynamic) = (CommandCheck::new("x"), CommandCheck::new("x").dynamic());
     assert_eq!(read(&plain, exit(0)), Ok(None));
-    assert_eq!(read(&dynamic, exit(0)), Ok(Some(WeightAdvice::Percent(100))));
+    assert_eq!(read(&dynamic, exit(0)), Ok(Some(AgentWeight::Percent(100))));
     assert_eq!(read(&dynamic, exit(1)), Err("exit code 1".to_owned()));
     for code in 1..=255 {
         assert_eq!(read(&plain, exit(code)), Err(format!("exit code {code}")));
     }
     for code in 2..=255 {
-        let weight = WeightAdvice::Exactly(code as u32 - 2);
+        let weight = AgentWeight::Exactly(code as u32 - 2);
         assert_eq!(read(&dynamic, exit(code)), Ok(Some(weight)));
     }
     for check in [plain, dynamic] {
@@ -34,7 +34,7 @@ fn exit_codes_are_read_as_keepalived_reads_them() {
 #[test]
 fn the_first_line_is_for_a_log() {
     let said = |parts: &[&[u8]]| {
-        let mut line = FirstLine::default();
+        let mut line = FirstStderrLine::default();
         parts.iter().for_each(|part| line.push(part));
         line.text()
     };
@@ -47,7 +47,7 @@ fn the_first_line_is_for_a_log() {
 proptest! {
     #[test]
     fn whatever_is_said_fits(parts in any::<Vec<Vec<u8>>>()) {
-        let mut line = FirstLine::default();
+        let mut line = FirstStderrLine::default();
         parts.iter().for_each(|part| line.push(part));
         let text = line.text();
         prop_assert!(text.len() <= 200);

@@ -6,11 +6,11 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 
 use super::DnsCheckError;
-use crate::health::{Failure, FailureKind};
+use crate::health::{CheckFailure, CheckFailureKind};
 
 /// A question, and what its answer must be.
 #[derive(Clone, Debug)]
-pub(super) struct Question {
+pub(super) struct DnsCheckQuery {
     query: Query,
     codes: Vec<u16>,
     expected: Vec<RData>,
@@ -18,18 +18,18 @@ pub(super) struct Question {
 
 /// Why an answer is not the one hoped for.
 #[derive(Debug)]
-pub(super) enum Wrong {
+pub(super) enum DnsAnswerError {
     /// It did not fit, and is to be asked for over TCP.
     Truncated,
     /// It is no answer to this question: what is still waited for.
-    Foreign(&'static str),
+    Unrelated(&'static str),
     /// It speaks against the server.
-    Failed(Failure),
+    Failed(CheckFailure),
 }
 
-impl Question {
-    pub(super) fn root() -> Self {
-        Self::about(Name::root(), RecordType::SOA)
+impl DnsCheckQuery {
+    pub(super) fn root_soa() -> Self {
+        Self::with_record_type(Name::root(), RecordType::SOA)
     }
 
     pub(super) fn new(name: &str, record_type: &str) -> Result<Self, DnsCheckError> {
@@ -54,16 +54,16 @@ impl Question {
                 | RecordType::ZERO,
             )
             | Err(_) => Err(DnsCheckError::Type { record_type: record_type.to_owned() }),
-            Ok(record_type) => Ok(Self::about(parsed, record_type)),
+            Ok(record_type) => Ok(Self::with_record_type(parsed, record_type)),
         }
     }
 
-    fn about(name: Name, record_type: RecordType) -> Self {
+    fn with_record_type(name: Name, record_type: RecordType) -> Self {
         let query = Query::query(name, record_type);
         Self { query, codes: vec![ResponseCode::NoError.into()], expected: Vec::new() }
     }
 
-    pub(super) fn accept(&mut self, codes: Vec<u16>) {
+    pub(super) fn set_codes(&mut self, codes: Vec<u16>) {
         self.codes = codes;
     }
 
@@ -84,53 +84,53 @@ impl Question {
     }
 
     /// The message that asks.
-    pub(super) fn request(&self, id: u16) -> Result<Vec<u8>, Failure> {
+    pub(super) fn encode(&self, id: u16) -> Result<Vec<u8>, CheckFailure> {
         let mut message = Message::new(id, MessageType::Query, OpCode::Query);
         message.metadata.recursion_desired = true;
         message.add_query(self.query.clone());
         let encoded = message.to_vec();
         encoded.map_err(|error| {
-            Failure::new(FailureKind::Local, format!("writing the question: {error}"))
+            CheckFailure::new(CheckFailureKind::Local, format!("writing the question: {error}"))
         })
     }
 
     /// Reads an answer.
-    pub(super) fn judge(&self, id: u16, answer: &[u8]) -> Result<(), Wrong> {
-        let failed = |kind, reason| Err(Wrong::Failed(Failure::new(kind, reason)));
+    pub(super) fn judge(&self, id: u16, answer: &[u8]) -> Result<(), DnsAnswerError> {
+        let failed = |kind, reason| Err(DnsAnswerError::Failed(CheckFailure::new(kind, reason)));
         // Of a truncated answer only the header counts: the rest may end anywhere.
         let message = match Message::from_vec(answer) {
             Ok(message) => message,
-            Err(_) if is_truncated(id, answer) => return Err(Wrong::Truncated),
+            Err(_) if is_truncated(id, answer) => return Err(DnsAnswerError::Truncated),
             Err(error) => {
                 let reason: String = error.to_string().chars().take(100).collect();
                 let reason = format!("an answer that is no DNS message: {reason}");
-                return failed(FailureKind::Protocol, reason);
+                return failed(CheckFailureKind::Protocol, reason);
             }
         };
         let head = &message.metadata;
         if head.id != id {
             let what = "waiting for an answer with the question's identifier";
-            return Err(Wrong::Foreign(what));
+            return Err(DnsAnswerError::Unrelated(what));
         }
         if head.message_type != MessageType::Response || head.op_code != OpCode::Query {
-            return Err(Wrong::Foreign("waiting for an answer: a question came"));
+            return Err(DnsAnswerError::Unrelated("waiting for an answer: a question came"));
         }
         let code = head.response_code;
         // Servers that could not read the question leave it out (RFC 1035 says nothing of it).
         let unread = message.queries.is_empty() && code != ResponseCode::NoError;
-        if !unread && !self.is_asked_in(&message.queries) {
-            return Err(Wrong::Foreign("waiting for an answer to this question"));
+        if !unread && !self.is_echoed_in(&message.queries) {
+            return Err(DnsAnswerError::Unrelated("waiting for an answer to this question"));
         }
         if head.truncation {
-            return Err(Wrong::Truncated);
+            return Err(DnsAnswerError::Truncated);
         }
         let number = u16::from(code);
         if !self.codes.contains(&number) {
-            return failed(FailureKind::Mismatch, format!("answered code {number} ({code})"));
+            return failed(CheckFailureKind::Mismatch, format!("answered code {number} ({code})"));
         }
         let missing = self.expected.iter().find(|wanted| {
-            let wanted = comparable(wanted);
-            !message.answers.iter().any(|record| comparable(&record.data) == wanted)
+            let wanted = canonical_text(wanted);
+            !message.answers.iter().any(|record| canonical_text(&record.data) == wanted)
         });
         match missing {
             None => Ok(()),
@@ -139,12 +139,12 @@ impl Question {
                 let missing: String =
                     missing.to_string().chars().filter(|c| !c.is_control()).take(100).collect();
                 let reason = format!("\"{missing}\" is not among the {count} records answered");
-                failed(FailureKind::Mismatch, reason)
+                failed(CheckFailureKind::Mismatch, reason)
             }
         }
     }
 
-    fn is_asked_in(&self, queries: &[Query]) -> bool {
+    fn is_echoed_in(&self, queries: &[Query]) -> bool {
         // Name compares without regard to case (RFC 4343).
         matches!(queries, [query] if query.name() == self.query.name()
             && query.query_type() == self.query.query_type()
@@ -165,7 +165,7 @@ fn is_truncated(id: u16, answer: &[u8]) -> bool {
 }
 
 /// The data as text that is the same for the same: names without regard to case and to the last dot.
-fn comparable(data: &RData) -> String {
+fn canonical_text(data: &RData) -> String {
     let text = data.to_string();
     match data {
         RData::TXT(_) => text,

@@ -15,53 +15,61 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::HttpCheck;
-use crate::health::{Failure, FailureKind, Probe, Report};
+use crate::health::{CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
 /// The most that is read of status line and headers.
-const HEAD_LIMIT: usize = 16 << 10;
+const MAX_HEAD_LEN: usize = 16 << 10;
 
 impl HttpCheck {
-    pub(super) async fn exchange<S>(&self, probe: &Probe, stream: S) -> Result<Report, Failure>
+    pub(super) async fn exchange<S>(
+        &self,
+        probe: &CheckContext,
+        stream: S,
+    ) -> Result<CheckReport, CheckFailure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        probe.stage("waiting for the status line");
+        probe.set_stage("waiting for the status line");
         let stream = TokioIo::new(stream);
         #[cfg(feature = "health-http2")]
         if self.http2 {
             let mut builder =
                 hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
-            builder.max_header_list_size(HEAD_LIMIT as u32);
+            builder.max_header_list_size(MAX_HEAD_LEN as u32);
             let (mut sender, connection) =
-                builder.handshake(stream).await.map_err(|error| failure(probe, &error))?;
+                builder.handshake(stream).await.map_err(|error| hyper_failure(probe, &error))?;
             let answer = async {
                 let request = self.request(probe, true)?;
                 self.judge(probe, sender.send_request(request).await).await
             };
-            return beside(answer, connection).await;
+            return await_on_connection(answer, connection).await;
         }
         let mut builder = http1::Builder::new();
-        builder.max_buf_size(HEAD_LIMIT);
+        builder.max_buf_size(MAX_HEAD_LEN);
         let (mut sender, connection) =
-            builder.handshake(stream).await.map_err(|error| failure(probe, &error))?;
+            builder.handshake(stream).await.map_err(|error| hyper_failure(probe, &error))?;
         let answer = async {
             let request = self.request(probe, false)?;
             self.judge(probe, sender.send_request(request).await).await
         };
-        beside(answer, connection).await
+        await_on_connection(answer, connection).await
     }
 
-    fn request(&self, probe: &Probe, absolute: bool) -> Result<Request<Empty<Bytes>>, Failure> {
+    fn request(
+        &self,
+        probe: &CheckContext,
+        absolute: bool,
+    ) -> Result<Request<Empty<Bytes>>, CheckFailure> {
         let address = probe.address().to_string();
         let host = match self.headers.get(HOST) {
             Some(host) => host.clone(),
-            None => HeaderValue::try_from(&address).map_err(unsendable)?,
+            None => HeaderValue::try_from(&address).map_err(invalid_request_failure)?,
         };
         // HTTP/2 has the host in the address, HTTP/1.1 in a header.
         let uri = if absolute {
-            let authority = host.to_str().map_err(unsendable)?;
+            let authority = host.to_str().map_err(invalid_request_failure)?;
             let uri = Uri::builder().scheme(self.scheme()).authority(authority);
-            uri.path_and_query(self.path.clone()).build().map_err(unsendable)?
+            uri.path_and_query(self.path.clone()).build().map_err(invalid_request_failure)?
         } else {
             Uri::from(self.path.clone())
         };
@@ -86,7 +94,7 @@ impl HttpCheck {
     }
 
     #[cfg(feature = "health-tls")]
-    pub(super) fn speaks_http2(&self) -> bool {
+    pub(super) fn is_http2(&self) -> bool {
         #[cfg(feature = "health-http2")]
         return self.http2;
         #[cfg(not(feature = "health-http2"))]
@@ -95,39 +103,39 @@ impl HttpCheck {
 
     async fn judge(
         &self,
-        probe: &Probe,
+        probe: &CheckContext,
         answer: hyper::Result<Response<Incoming>>,
-    ) -> Result<Report, Failure> {
-        let response = answer.map_err(|error| failure(probe, &error))?;
+    ) -> Result<CheckReport, CheckFailure> {
+        let response = answer.map_err(|error| hyper_failure(probe, &error))?;
         let status = response.status();
         if !self.accepts(status.as_u16()) {
-            return Err(Failure::new(FailureKind::Mismatch, format!("status {status}")));
+            return Err(CheckFailure::new(CheckFailureKind::Mismatch, format!("status {status}")));
         }
-        if self.expected.is_empty() {
-            return Ok(Report::up());
+        if self.expectations.is_empty() {
+            return Ok(CheckReport::up());
         }
-        probe.stage("reading the body");
+        probe.set_stage("reading the body");
         let body = Limited::new(response.into_body(), self.body_limit).collect().await;
         let body = body.map_err(|error| match error.downcast::<hyper::Error>() {
-            Ok(error) => failure(probe, &error),
+            Ok(error) => hyper_failure(probe, &error),
             Err(_) => {
                 let reason = format!("the body is longer than {} bytes", self.body_limit);
-                Failure::new(FailureKind::TooLong, reason)
+                CheckFailure::new(CheckFailureKind::TooLong, reason)
             }
         })?;
         let body = body.to_bytes();
-        match self.expected.iter().find_map(|expectation| expectation.fault(&body)) {
-            Some(fault) => Err(Failure::new(FailureKind::Mismatch, fault)),
-            None => Ok(Report::up()),
+        match self.expectations.iter().find_map(|expectation| expectation.mismatch(&body)) {
+            Some(fault) => Err(CheckFailure::new(CheckFailureKind::Mismatch, fault)),
+            None => Ok(CheckReport::up()),
         }
     }
 }
 
 /// Waits for an answer while the connection that it comes by is driven.
-pub(in crate::health::checks) async fn beside<C>(
-    answer: impl Future<Output = Result<Report, Failure>>,
+pub(in crate::health::checks) async fn await_on_connection<C>(
+    answer: impl Future<Output = Result<CheckReport, CheckFailure>>,
     connection: C,
-) -> Result<Report, Failure>
+) -> Result<CheckReport, CheckFailure>
 where
     C: Future,
 {
@@ -141,26 +149,29 @@ where
     answer.await
 }
 
-fn unsendable(error: impl std::fmt::Display) -> Failure {
-    Failure::new(FailureKind::Local, format!("the request cannot be made: {error}"))
+fn invalid_request_failure(error: impl std::fmt::Display) -> CheckFailure {
+    CheckFailure::new(CheckFailureKind::Local, format!("the request cannot be made: {error}"))
 }
 
-pub(in crate::health::checks) fn failure(probe: &Probe, error: &hyper::Error) -> Failure {
-    let doing = probe.waits_for();
+pub(in crate::health::checks) fn hyper_failure(
+    probe: &CheckContext,
+    error: &hyper::Error,
+) -> CheckFailure {
+    let doing = probe.stage();
     let mut source = error.source();
     while let Some(cause) = source {
         if let Some(io) = cause.downcast_ref::<io::Error>() {
-            return Failure::io(doing, io);
+            return CheckFailure::io(doing, io);
         }
         source = cause.source();
     }
     let kind = if error.is_parse_too_large() {
-        FailureKind::TooLong
+        CheckFailureKind::TooLong
     } else if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
-        FailureKind::Closed
+        CheckFailureKind::Closed
     } else {
-        FailureKind::Protocol
+        CheckFailureKind::Protocol
     };
     let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-    Failure::new(kind, format!("{doing}: {error}{cause}"))
+    CheckFailure::new(kind, format!("{doing}: {error}{cause}"))
 }

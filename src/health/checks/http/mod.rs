@@ -10,10 +10,10 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
 use thiserror::Error;
 
-use self::body::Expectation;
+use self::body::BodyExpectation;
 #[cfg(feature = "health-grpc")]
-pub(super) use self::exchange::{beside, failure};
-use crate::health::{Check, Failure, Probe, Report};
+pub(super) use self::exchange::{await_on_connection, hyper_failure};
+use crate::health::{Check, CheckContext, CheckFailure, CheckReport};
 
 /// Up if an HTTP request is answered with a status, and perhaps a body, that was asked for.
 ///
@@ -30,8 +30,8 @@ use crate::health::{Check, Failure, Probe, Report};
 ///
 /// let check = HttpCheck::get("/health")?
 ///     .header("host", "www.example.org")?
-///     .accept(200..=204)
-///     .accept(301..=301)
+///     .accept_status(200..=204)
+///     .accept_status(301..=301)
 ///     .body_matches("ready|warming up")?;
 /// # let _ = check;
 /// # Ok::<(), lvs::health::HttpCheckError>(())
@@ -43,16 +43,16 @@ pub struct HttpCheck {
     path: PathAndQuery,
     headers: HeaderMap,
     accepted: Vec<RangeInclusive<u16>>,
-    expected: Vec<Expectation>,
+    expectations: Vec<BodyExpectation>,
     body_limit: usize,
     #[cfg(feature = "health-http2")]
     http2: bool,
     #[cfg(feature = "health-tls")]
-    tls: Option<super::Tls>,
+    tls: Option<super::TlsSettings>,
 }
 
 /// The most that is read of a body unless told otherwise.
-const BODY_LIMIT: usize = 64 << 10;
+const DEFAULT_BODY_LIMIT: usize = 64 << 10;
 
 impl HttpCheck {
     /// A GET by HTTP/1.1; any status from 200 to 299 will do.
@@ -80,8 +80,8 @@ impl HttpCheck {
             path: path.parse().map_err(|_| wrong_path())?,
             headers: HeaderMap::new(),
             accepted: Vec::new(),
-            expected: Vec::new(),
-            body_limit: BODY_LIMIT,
+            expectations: Vec::new(),
+            body_limit: DEFAULT_BODY_LIMIT,
             #[cfg(feature = "health-http2")]
             http2: false,
             #[cfg(feature = "health-tls")]
@@ -106,7 +106,7 @@ impl HttpCheck {
     }
 
     /// Takes these statuses for well, beside those said before. Default: 200 to 299.
-    pub fn accept(mut self, statuses: RangeInclusive<u16>) -> Self {
+    pub fn accept_status(mut self, statuses: RangeInclusive<u16>) -> Self {
         self.accepted.push(statuses);
         self
     }
@@ -116,8 +116,8 @@ impl HttpCheck {
     /// # Errors
     /// [`HttpCheckError::Regex`] says what is wrong with it.
     pub fn body_matches(self, regex: &str) -> Result<Self, HttpCheckError> {
-        let expectation = Expectation::matching(regex)?;
-        Ok(self.expecting(expectation))
+        let expectation = BodyExpectation::matching(regex)?;
+        Ok(self.with_expectation(expectation))
     }
 
     /// Expects the body to match it nowhere.
@@ -125,8 +125,8 @@ impl HttpCheck {
     /// # Errors
     /// [`HttpCheckError::Regex`] says what is wrong with it.
     pub fn body_does_not_match(self, regex: &str) -> Result<Self, HttpCheckError> {
-        let expectation = Expectation::not_matching(regex)?;
-        Ok(self.expecting(expectation))
+        let expectation = BodyExpectation::not_matching(regex)?;
+        Ok(self.with_expectation(expectation))
     }
 
     /// Expects the body to have this digest, in hexadecimal: 64 digits are SHA-256, 32 are MD5, as
@@ -135,8 +135,8 @@ impl HttpCheck {
     /// # Errors
     /// [`HttpCheckError::Digest`] if it is neither.
     pub fn body_digest(self, digest: &str) -> Result<Self, HttpCheckError> {
-        let expectation = Expectation::digest(digest)?;
-        Ok(self.expecting(expectation))
+        let expectation = BodyExpectation::digest(digest)?;
+        Ok(self.with_expectation(expectation))
     }
 
     /// The longest body that is read where something is expected of it; a longer one fails. Default:
@@ -155,12 +155,12 @@ impl HttpCheck {
     /// Speaks over TLS.
     #[cfg(feature = "health-tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "health-tls")))]
-    pub fn tls(self, tls: super::Tls) -> Self {
+    pub fn tls(self, tls: super::TlsSettings) -> Self {
         Self { tls: Some(tls), ..self }
     }
 
-    fn expecting(mut self, expectation: Expectation) -> Self {
-        self.expected.push(expectation);
+    fn with_expectation(mut self, expectation: BodyExpectation) -> Self {
+        self.expectations.push(expectation);
         self
     }
 
@@ -173,11 +173,11 @@ impl HttpCheck {
 }
 
 impl Check for HttpCheck {
-    async fn check(&self, probe: &Probe) -> Result<Report, Failure> {
+    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
         let stream = probe.connect().await?;
         #[cfg(feature = "health-tls")]
         if let Some(tls) = &self.tls {
-            let alpn: &[&[u8]] = if self.speaks_http2() { &[b"h2"] } else { &[b"http/1.1"] };
+            let alpn: &[&[u8]] = if self.is_http2() { &[b"h2"] } else { &[b"http/1.1"] };
             let session = tls.handshake(probe, stream, alpn).await?;
             let warning = session.warning;
             let report = self.exchange(probe, session.stream).await?;

@@ -4,17 +4,17 @@
 pub(crate) const HEADER_LEN: usize = 4;
 
 /// The server and the client speak the protocol of version 4.1 or later.
-pub(crate) const PROTOCOL_41: u32 = 0x0000_0200;
+pub(crate) const CLIENT_PROTOCOL_41: u32 = 0x0000_0200;
 
 /// Passwords are proven by a hash of a challenge.
-pub(crate) const SECURE_CONNECTION: u32 = 0x0000_8000;
+pub(crate) const CLIENT_SECURE_CONNECTION: u32 = 0x0000_8000;
 
 /// Ways to log in have names.
-pub(crate) const PLUGIN_AUTH: u32 = 0x0008_0000;
+pub(crate) const CLIENT_PLUGIN_AUTH: u32 = 0x0008_0000;
 
 /// What a header says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Header {
+pub(crate) struct MysqlPacketHeader {
     /// How long the packet is.
     pub(crate) len: usize,
     /// The number of the packet within its exchange.
@@ -23,11 +23,11 @@ pub(crate) struct Header {
 
 /// What a server may say before and after a login.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Packet<'a> {
+pub(crate) enum MysqlPacket<'a> {
     /// Its first: who it is, and the challenge. With its capabilities.
     Handshake { version: &'a [u8], capabilities: u32 },
     /// It refuses.
-    Error(Error<'a>),
+    Error(MysqlErrorPacket<'a>),
     /// We are in.
     Ok,
     /// It asks for a login of another kind.
@@ -38,41 +38,41 @@ pub(crate) enum Packet<'a> {
 
 /// Why a server refuses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Error<'a> {
+pub(crate) struct MysqlErrorPacket<'a> {
     /// The number in its manual.
     pub(crate) code: u16,
     /// The SQLSTATE, five characters; not said before the handshake.
-    pub(crate) state: Option<&'a [u8]>,
+    pub(crate) sqlstate: Option<&'a [u8]>,
     /// What there is to be read by people.
     pub(crate) message: &'a [u8],
 }
 
 /// Reads the header of a packet.
-pub(crate) fn header(&[a, b, c, sequence]: &[u8; HEADER_LEN]) -> Header {
-    Header { len: u32::from_le_bytes([a, b, c, 0]) as usize, sequence }
+pub(crate) fn parse_header(&[a, b, c, sequence]: &[u8; HEADER_LEN]) -> MysqlPacketHeader {
+    MysqlPacketHeader { len: u32::from_le_bytes([a, b, c, 0]) as usize, sequence }
 }
 
 /// Reads the first packet of a server: a handshake of version 10, or an error.
-pub(crate) fn first(body: &[u8]) -> Option<Packet<'_>> {
+pub(crate) fn parse_greeting(body: &[u8]) -> Option<MysqlPacket<'_>> {
     match body {
-        [10, rest @ ..] => handshake(rest),
-        [0xff, rest @ ..] => error(rest).map(Packet::Error),
+        [10, rest @ ..] => parse_handshake(rest),
+        [0xff, rest @ ..] => parse_error(rest).map(MysqlPacket::Error),
         _ => None,
     }
 }
 
 /// Reads what a server says to a login.
-pub(crate) fn answer(body: &[u8]) -> Option<Packet<'_>> {
+pub(crate) fn parse_login_answer(body: &[u8]) -> Option<MysqlPacket<'_>> {
     match body {
-        [0x00, ..] => Some(Packet::Ok),
-        [0x01, ..] => Some(Packet::AuthMore),
-        [0xfe, ..] => Some(Packet::AuthSwitch),
-        [0xff, rest @ ..] => error(rest).map(Packet::Error),
+        [0x00, ..] => Some(MysqlPacket::Ok),
+        [0x01, ..] => Some(MysqlPacket::AuthMore),
+        [0xfe, ..] => Some(MysqlPacket::AuthSwitch),
+        [0xff, rest @ ..] => parse_error(rest).map(MysqlPacket::Error),
         _ => None,
     }
 }
 
-fn handshake(rest: &[u8]) -> Option<Packet<'_>> {
+fn parse_handshake(rest: &[u8]) -> Option<MysqlPacket<'_>> {
     let end = rest.iter().position(|&byte| byte == 0)?;
     let (version, rest) = (&rest[..end], &rest[end + 1..]);
     // The thread's number and the first part of the challenge, with a zero byte behind it.
@@ -86,15 +86,15 @@ fn handshake(rest: &[u8]) -> Option<Packet<'_>> {
         [_, _, _, c, d, ..] => (*c, *d),
         _ => (0, 0),
     };
-    Some(Packet::Handshake { version, capabilities: u32::from_le_bytes([a, b, c, d]) })
+    Some(MysqlPacket::Handshake { version, capabilities: u32::from_le_bytes([a, b, c, d]) })
 }
 
-fn error(rest: &[u8]) -> Option<Error<'_>> {
+fn parse_error(rest: &[u8]) -> Option<MysqlErrorPacket<'_>> {
     let (code, rest) = rest.split_first_chunk()?;
     let code = u16::from_le_bytes(*code);
     let (state, message) = match rest {
         [b'#', rest @ ..] if rest.len() >= 5 => (Some(&rest[..5]), &rest[5..]),
         _ => (None, rest),
     };
-    Some(Error { code, state, message })
+    Some(MysqlErrorPacket { code, sqlstate: state, message })
 }

@@ -2,7 +2,7 @@
 
 /// What a reply begins with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Reply<'a> {
+pub(crate) enum RedisReply<'a> {
     /// `+`: a word.
     Simple(&'a [u8]),
     /// `-`: why not.
@@ -13,7 +13,7 @@ pub(crate) enum Reply<'a> {
 
 /// The role that a server says it has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Role {
+pub(crate) enum RedisRole {
     /// `master`
     Master,
     /// `slave`, and `replica`, should it ever say so.
@@ -21,23 +21,23 @@ pub(crate) enum Role {
 }
 
 /// Reads a line that was cut off at its end; `None` if no such reply begins so.
-pub(crate) fn line(bytes: &[u8]) -> Option<Reply<'_>> {
+pub(crate) fn parse_reply(bytes: &[u8]) -> Option<RedisReply<'_>> {
     match bytes {
-        [b'+', word @ ..] => Some(Reply::Simple(word)),
-        [b'-', why @ ..] => Some(Reply::Error(why)),
+        [b'+', word @ ..] => Some(RedisReply::Simple(word)),
+        [b'-', why @ ..] => Some(RedisReply::Error(why)),
         [b'$', len @ ..] if len.first().is_some_and(u8::is_ascii_digit) => {
-            Some(Reply::Bulk(std::str::from_utf8(len).ok()?.parse().ok()?))
+            Some(RedisReply::Bulk(std::str::from_utf8(len).ok()?.parse().ok()?))
         }
         _ => None,
     }
 }
 
 /// Finds the role in an answer to `INFO replication`.
-pub(crate) fn role(info: &[u8]) -> Option<Role> {
+pub(crate) fn parse_role(info: &[u8]) -> Option<RedisRole> {
     let lines = info.split(|&byte| byte == b'\n').map(|line| line.trim_ascii_end());
     match lines.into_iter().find_map(|line| line.strip_prefix(b"role:"))? {
-        b"master" => Some(Role::Master),
-        b"slave" | b"replica" => Some(Role::Replica),
+        b"master" => Some(RedisRole::Master),
+        b"slave" | b"replica" => Some(RedisRole::Replica),
         _ => None,
     }
 }

@@ -2,11 +2,11 @@
 
 /// One line of a reply.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Line<'a> {
+pub(crate) struct SmtpReplyLine<'a> {
     /// Three digits, the first of them 2 to 5 and the second 0 to 5.
     pub(crate) code: u16,
     /// Whether another line follows.
-    pub(crate) goes_on: bool,
+    pub(crate) is_continued: bool,
     /// What is there to be read by people.
     pub(crate) text: &'a [u8],
 }
@@ -14,7 +14,7 @@ pub(crate) struct Line<'a> {
 /// Reads a line that was cut off at its end; `None` if it is none of a reply.
 ///
 /// A code alone is the last line, as the RFC asks clients to allow.
-pub(crate) fn line(bytes: &[u8]) -> Option<Line<'_>> {
+pub(crate) fn parse_reply_line(bytes: &[u8]) -> Option<SmtpReplyLine<'_>> {
     let (&[a, b, c], rest) = bytes.split_first_chunk()?;
     let digits = matches!((a, b, c), (b'2'..=b'5', b'0'..=b'5', b'0'..=b'9'));
     let code = digits.then(|| [a, b, c].iter().fold(0, |n, d| n * 10 + u16::from(d - b'0')))?;
@@ -24,5 +24,5 @@ pub(crate) fn line(bytes: &[u8]) -> Option<Line<'_>> {
         [b'-', text @ ..] => (true, text),
         _ => return None,
     };
-    Some(Line { code, goes_on, text })
+    Some(SmtpReplyLine { code, is_continued: goes_on, text })
 }

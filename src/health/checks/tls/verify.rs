@@ -10,17 +10,17 @@ use sha2::{Digest, Sha256};
 
 /// Any certificate, as long as the other side has its key.
 #[derive(Debug)]
-pub(super) struct Trusting {
+pub(super) struct AnyCertificateVerifier {
     provider: Arc<CryptoProvider>,
 }
 
-impl Trusting {
+impl AnyCertificateVerifier {
     pub(super) fn new(provider: Arc<CryptoProvider>) -> Self {
         Self { provider }
     }
 }
 
-impl ServerCertVerifier for Trusting {
+impl ServerCertVerifier for AnyCertificateVerifier {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -59,18 +59,18 @@ impl ServerCertVerifier for Trusting {
 
 /// One certificate, by its digest.
 #[derive(Debug)]
-pub(super) struct Pinned {
+pub(super) struct PinnedCertificateVerifier {
     sha256: [u8; 32],
-    inner: Trusting,
+    signatures: AnyCertificateVerifier,
 }
 
-impl Pinned {
+impl PinnedCertificateVerifier {
     pub(super) fn new(sha256: [u8; 32], provider: Arc<CryptoProvider>) -> Self {
-        Self { sha256, inner: Trusting::new(provider) }
+        Self { sha256, signatures: AnyCertificateVerifier::new(provider) }
     }
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for PinnedCertificateVerifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -91,7 +91,7 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
+        self.signatures.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -100,10 +100,10 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
+        self.signatures.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        self.signatures.supported_verify_schemes()
     }
 }

@@ -18,18 +18,18 @@ use thiserror::Error;
 /// use lvs::health::BytePattern;
 ///
 /// let pattern: BytePattern = "48 65 6c 6c 6f xx".parse()?;
-/// assert!(pattern.begins(b"Hello, world"));
-/// assert!(!pattern.begins(b"Hello"), "there must be a sixth");
+/// assert!(pattern.is_prefix_of(b"Hello, world"));
+/// assert!(!pattern.is_prefix_of(b"Hello"), "there must be a sixth");
 /// # Ok::<(), lvs::health::BytePatternError>(())
 /// ```
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct BytePattern {
-    bytes: Vec<Wanted>,
+    bytes: Vec<MaskedByte>,
 }
 
 /// One byte; of its value, those bits count that are set in the mask.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-struct Wanted {
+struct MaskedByte {
     value: u8,
     mask: u8,
 }
@@ -49,8 +49,8 @@ impl BytePattern {
 
     /// Tells whether bytes begin so.
     #[must_use]
-    pub fn begins(&self, bytes: &[u8]) -> bool {
-        let fits = |(wanted, byte): (&Wanted, &u8)| (wanted.value ^ byte) & wanted.mask == 0;
+    pub fn is_prefix_of(&self, bytes: &[u8]) -> bool {
+        let fits = |(wanted, byte): (&MaskedByte, &u8)| (wanted.value ^ byte) & wanted.mask == 0;
         bytes.len() >= self.len() && self.bytes.iter().zip(bytes).all(fits)
     }
 }
@@ -58,7 +58,7 @@ impl BytePattern {
 /// Exactly these bytes.
 impl From<&[u8]> for BytePattern {
     fn from(bytes: &[u8]) -> Self {
-        Self { bytes: bytes.iter().map(|&value| Wanted { value, mask: 0xff }).collect() }
+        Self { bytes: bytes.iter().map(|&value| MaskedByte { value, mask: 0xff }).collect() }
     }
 }
 
@@ -75,26 +75,26 @@ impl FromStr for BytePattern {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut bytes = Vec::new();
         // The half of a byte whose other half has not been read yet.
-        let mut half: Option<Wanted> = None;
+        let mut half: Option<MaskedByte> = None;
         for (position, character) in text.char_indices() {
             if character.is_whitespace() {
-                bytes.extend(half.take().map(|low| Wanted { mask: low.mask | 0xf0, ..low }));
+                bytes.extend(half.take().map(|low| MaskedByte { mask: low.mask | 0xf0, ..low }));
                 continue;
             }
             let next = match (character, character.to_digit(16)) {
-                ('x' | 'X', _) => Wanted { value: 0, mask: 0 },
-                (_, Some(digit)) => Wanted { value: digit as u8, mask: 0x0f },
+                ('x' | 'X', _) => MaskedByte { value: 0, mask: 0 },
+                (_, Some(digit)) => MaskedByte { value: digit as u8, mask: 0x0f },
                 (_, None) => return Err(BytePatternError { position, character }),
             };
             match half.take() {
                 None => half = Some(next),
-                Some(high) => bytes.push(Wanted {
+                Some(high) => bytes.push(MaskedByte {
                     value: high.value << 4 | next.value,
                     mask: high.mask << 4 | next.mask,
                 }),
             }
         }
-        bytes.extend(half.map(|low| Wanted { mask: low.mask | 0xf0, ..low }));
+        bytes.extend(half.map(|low| MaskedByte { mask: low.mask | 0xf0, ..low }));
         Ok(Self { bytes })
     }
 }

@@ -12,8 +12,11 @@ fn patterns_are_read_as_keepalived_reads_them() {
     let same = BytePattern::from(&[0xab, 0x12, 0x0f, 3, 0x45, 6, 0x54, 0x64, 0x43, 0x12, 3]);
     assert_eq!(read, same);
     assert_eq!(pattern(" \t\n"), BytePattern::default());
-    assert!(pattern("x").begins(&[0x0d]) && !pattern("x").begins(&[0x1d]), "the low half alone");
-    assert!(pattern("4X").begins(b"O") && !pattern("4X").begins(b"o"));
+    assert!(
+        pattern("x").is_prefix_of(&[0x0d]) && !pattern("x").is_prefix_of(&[0x1d]),
+        "the low half alone"
+    );
+    assert!(pattern("4X").is_prefix_of(b"O") && !pattern("4X").is_prefix_of(b"o"));
     assert_eq!(
         "41 4g".parse::<BytePattern>().expect_err("no digit").to_string(),
         "'g' at byte 4 is neither a hexadecimal digit nor `x`"
@@ -22,8 +25,8 @@ fn patterns_are_read_as_keepalived_reads_them() {
 
 #[test]
 fn a_reply_is_judged_by_pattern_and_length() {
-    let check = UdpCheck::new().reply_lengths(3..=5).expecting(pattern("61xx"));
-    let expected = check.reply.expect("one is required");
+    let check = UdpCheck::new().reply_lengths(3..=5).expect_reply(pattern("61xx"));
+    let expected = check.expected_reply.expect("one is required");
     assert_eq!(expected.lengths, 3..=5, "neither forgets the other");
     let judge = |reply: &[u8]| expected.judge(reply, reply.len()).map_err(|f| f.to_string());
     assert_eq!(judge(b"abc"), Ok(()));
@@ -61,10 +64,10 @@ proptest! {
             }
         }
         let read = pattern(&text.into_iter().collect::<String>());
-        prop_assert!(read.begins(&[&bytes[..], &tail].concat()));
-        prop_assert!(!read.begins(&bytes[1..]), "one byte too short");
+        prop_assert!(read.is_prefix_of(&[&bytes[..], &tail].concat()));
+        prop_assert!(!read.is_prefix_of(&bytes[1..]), "one byte too short");
         let mut other = bytes;
         other[place] ^= 1u8 << bit;
-        prop_assert_eq!(read.begins(&other), free[usize::from(bit < 4)]);
+        prop_assert_eq!(read.is_prefix_of(&other), free[usize::from(bit < 4)]);
     }
 }

@@ -3,9 +3,9 @@ use proptest::prelude::*;
 use super::*;
 
 /// What a host makes of a request.
-fn reply(echo: &Echo, v4: bool) -> Vec<u8> {
-    let mut message = echo.request(v4).to_vec();
-    message[0] = if v4 { V4_REPLY } else { V6_REPLY };
+fn reply(echo: &IcmpEchoRequest, v4: bool) -> Vec<u8> {
+    let mut message = echo.encode(v4).to_vec();
+    message[0] = if v4 { ICMPV4_ECHO_REPLY } else { ICMPV6_ECHO_REPLY };
     fill_checksum(&mut message);
     message
 }
@@ -28,15 +28,15 @@ fn the_checksum_is_that_of_the_rfc() {
     // RFC 1071, section 3: the sum of these is ddf2.
     assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
     assert_eq!(checksum(&[0x12]), !0x1200);
-    let echo = Echo::random(true);
-    assert_eq!(checksum(&echo.request(true)), 0);
-    assert_eq!(&echo.request(false)[2..4], [0, 0], "the kernel's to fill");
+    let echo = IcmpEchoRequest::random(true);
+    assert_eq!(checksum(&echo.encode(true)), 0);
+    assert_eq!(&echo.encode(false)[2..4], [0, 0], "the kernel's to fill");
 }
 
 #[test]
 fn its_own_answer_counts_with_and_without_ip_header() {
     for own in [true, false] {
-        let echo = Echo::random(own);
+        let echo = IcmpEchoRequest::random(own);
         assert!(echo.is_answered_by(&reply(&echo, true)));
         assert!(echo.is_answered_by(&reply(&echo, false)));
         for words in 5..=15 {
@@ -44,14 +44,14 @@ fn its_own_answer_counts_with_and_without_ip_header() {
         }
         assert!(!echo.is_answered_by(&with_ip_header(4, &reply(&echo, true))), "no IP header");
         assert!(!echo.is_answered_by(&with_ip_header(5, &reply(&echo, false))), "not over IPv4");
-        assert!(!echo.is_answered_by(&echo.request(true)), "its own request");
-        assert!(!echo.is_answered_by(&echo.request(false)), "its own request");
+        assert!(!echo.is_answered_by(&echo.encode(true)), "its own request");
+        assert!(!echo.is_answered_by(&echo.encode(false)), "its own request");
     }
 }
 
 #[test]
 fn no_part_of_an_answer_may_differ() {
-    let echo = Echo::random(true);
+    let echo = IcmpEchoRequest::random(true);
     let right = reply(&echo, true);
     for byte in 0..right.len() {
         let mut wrong = right.clone();
@@ -76,13 +76,13 @@ proptest! {
     #[test]
     fn no_bytes_are_an_answer_by_chance(packet in prop::collection::vec(any::<u8>(), 0..200)) {
         for own in [true, false] {
-            prop_assert!(!Echo::random(own).is_answered_by(&packet));
+            prop_assert!(!IcmpEchoRequest::random(own).is_answered_by(&packet));
         }
     }
 
     #[test]
     fn another_request_has_another_answer(own: bool, v4: bool) {
-        let (mine, other) = (Echo::random(own), Echo::random(own));
+        let (mine, other) = (IcmpEchoRequest::random(own), IcmpEchoRequest::random(own));
         prop_assert!(!mine.is_answered_by(&reply(&other, v4)));
     }
 }
