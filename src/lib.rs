@@ -1,36 +1,24 @@
 //! The Linux Virtual Server for tower and tokio.
 //!
-//! `lvs` chooses a server for every connection or request. It knows the fourteen schedulers of the
-//! kernel's IPVS, which decide here as they do there, and those of user space beside them; it keeps
-//! the set they choose from, with weights, health, limits, slow start and drain; it checks who is up,
-//! and follows those who come and go; and it forwards TCP connections and UDP flows to what was
-//! chosen.
+//! `lvs` chooses a backend for every connection or request, checks which backends are up, forwards TCP
+//! connections and UDP flows, and keeps the service up when the balancer itself dies. Its schedulers
+//! are the fourteen of the kernel's IPVS, which decide here exactly as in the kernel, those of user
+//! space, and your own.
 //!
 //! It is no HTTP proxy: of what it forwards it reads PROXY headers and the server name of a TLS
-//! ClientHello at most. Health is what a [monitor](health::Monitor)
-//! finds out, or what your program [says](BackendSet::set_health) it is. The README says what comes
-//! next.
+//! ClientHello at most.
 //!
-//! # The layers
-//! ```text
-//!      clients
-//!         |
-//! +-------v----------------------------------------------------+
-//! | forward    Forwarder, UdpForwarder: carry TCP and UDP      |  tokio
-//! | tower      Balance, ReadyFirst: carry requests             |
-//! +------------------------------------------------------------+
-//! | balancer   Balancer: a pick is a Lease, +1 until dropped   |  or your program
-//! |            reads one published plane (Snapshot, Picker)    |
-//! +------------------------------------------------------------+
-//! | scheduler  Scheduler: the rule; compiled for each change   |
-//! |            of the set into a Picker                        |
-//! +------------------------------------------------------------+
-//! | backend    BackendSet: weight, health, limits, drain       |  <- health, discovery,
-//! |            and what becomes of it when too few are well    |     your program
-//! +------------------------------------------------------------+
-//! ```
-//! Each part uses those below it only. [`backend`], [`scheduler`] and [`balancer`] know no runtime
-//! and read no clock: time is an argument.
+//! # Where to begin
+//! | you want to | begin with |
+//! |---|---|
+//! | choose a backend in your own program | [`BackendSet`], [`Balancer`], [`scheduler`] |
+//! | know which backends are up | [`health::Monitor`], or call [`BackendSet::set_health`] |
+//! | follow members that come and go | [`discovery::Feed`] |
+//! | forward TCP or UDP | [`forward::Forwarder`], [`forward::UdpForwarder`] |
+//! | balance a tower `Service` | [`tower::Balance`] |
+//! | share virtual addresses between two machines | [`vrrp::Vrrp`] |
+//! | run all of it from a configuration | [`director::Director`] |
+//! | look a word up | [`glossary`] |
 //!
 //! # The smallest program
 //! ```
@@ -49,12 +37,36 @@
 //! lease.complete(Outcome::Ok);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//! Which scheduler to choose when is a table in the README; [`Scheduler`] shows how to write one.
+//! The README has a table of which scheduler to choose when; [`Scheduler`] shows how to write one.
+//!
+//! # The layers
+//! ```text
+//!      clients
+//!         |
+//! +-------v----------------------------------------------------+
+//! | forward    Forwarder, UdpForwarder: proxy TCP and UDP      |  tokio
+//! | tower      Balance, ReadyFirst: a Service over instances   |
+//! +------------------------------------------------------------+
+//! | balancer   Balancer: a pick returns a Lease, which counts  |  or your program
+//! |            +1 at its backend until it is dropped           |
+//! +------------------------------------------------------------+
+//! | scheduler  Scheduler: the rule, compiled into a Picker for |
+//! |            each change of the set                          |
+//! +------------------------------------------------------------+
+//! | backend    BackendSet: weight, health, limits, drain       |  <- health, discovery,
+//! |                                                            |     your program
+//! +------------------------------------------------------------+
+//! ```
+//! Each part uses those that its row names, and no files import each other in a circle; a test
+//! compares the sources with this table. [`backend`], [`scheduler`] and [`balancer`] know no runtime
+//! and read no clock: time is an argument.
+//!
+#![doc = include_str!("../docs/layers.md")]
 //!
 //! # Features
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `director` | | a configuration made into a running director, with a standby |
+//! | `director` | | a director from a configuration, with a standby |
 //! | `discovery` | yes | members from a list, a file, a channel |
 //! | `discovery-dns` | | members from DNS: A, AAAA, SRV |
 //! | `discovery-tower` | | members from tower's `Discover`; with `tower`, balancers over connections |
@@ -65,8 +77,8 @@
 //! | `health-http2` | | HTTP/2 for the HTTP check |
 //! | `health-tls` | | the TLS check, and TLS below HTTP and gRPC |
 //! | `tower` | yes | [`tower`]: any scheduler as a tower `Service` |
-//! | `tower-http` | | for it: keys, outcomes and leases that know HTTP |
-//! | `vrrp` | | virtual addresses that follow an election: VRRP |
+//! | `tower-http` | | for `tower`: keys, outcomes and leases for HTTP |
+//! | `vrrp` | | virtual addresses by VRRP |
 //! | `full` | | every feature |
 //!
 //! # Versions and platforms
@@ -110,7 +122,10 @@ pub use self::balancer::{Balancer, Lease, PickError};
 pub use self::histogram::DurationHistogram;
 pub use self::scheduler::{Flow, Scheduler};
 
-/// Compiles the README's program.
+#[doc = include_str!("../docs/glossary.md")]
+pub mod glossary {}
+
+/// Compiles the programs of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
