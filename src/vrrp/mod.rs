@@ -76,24 +76,24 @@ mod auth;
 mod checksum;
 mod config;
 mod error;
-mod group;
-mod router;
+mod sync_group;
+mod election;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "there it refuses to start"))]
 mod shell;
 mod state;
-mod track;
+mod tracked_items;
 
 pub use self::advert::{Advert, IpHeaderInfo, OutgoingAdvert};
 pub use self::auth::{AdvertAuthError, AdvertSigner, AdvertVerifier, AuthKey, AuthKeyLengthError};
 pub use self::checksum::ChecksumCoverage;
 pub use self::config::{ElectionConfig, PreemptMode, VrrpVersion};
 pub use self::error::{AdvertError, VrrpConfigError};
-pub use self::group::VrrpSyncGroup;
-pub use self::router::{Election, ElectionOutput, ReceivedAdvert};
+pub use self::sync_group::VrrpSyncGroup;
+pub use self::election::{Election, ElectionOutput, ReceivedAdvert};
 pub use self::shell::{
     AdvertCounters, LastAdvertStatus, NotifyCommands, VirtualAddress, VirtualAddressError,
     VirtualRoute, VirtualRouterConfig, VirtualRouterStatus, Vrrp, VrrpEvent, VrrpEventKind,
     VrrpEvents, VrrpEventsClosed, VrrpStartError, VrrpStatus,
 };
 pub use self::state::{TransitionReason, VrrpState, VrrpTransition};
-pub use self::track::{TrackEffect, TrackedItems, UnknownTrack};
+pub use self::tracked_items::{TrackEffect, TrackedItems, UnknownTrack};

@@ -5,11 +5,11 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::announce::AddressAnnouncer;
+use super::announcer::AddressAnnouncer;
 use super::netlink::{NetworkInterface, RtnetlinkSocket};
-use super::place::VirtualAddressSet;
+use super::address_set::VirtualAddressSet;
 use super::socket::AdvertSocket;
-use super::view::AdvertCounters;
+use super::status::AdvertCounters;
 use super::{VirtualRouterConfig, VrrpEventKind, VrrpStartError};
 use crate::vrrp::{
     Advert, AdvertAuthError, AdvertError, AdvertSigner, AdvertVerifier, IpHeaderInfo,

@@ -2,7 +2,7 @@
 
 mod address;
 #[cfg(target_os = "linux")]
-mod announce;
+mod announcer;
 mod error;
 mod events;
 mod handle;
@@ -12,18 +12,18 @@ mod instance;
 mod netlink;
 mod notify;
 #[cfg(target_os = "linux")]
-mod place;
+mod address_set;
 #[cfg(target_os = "linux")]
 mod socket;
 #[cfg(target_os = "linux")]
 mod thread;
-mod view;
-mod virtual_router;
+mod status;
+mod virtual_router_config;
 
 pub use self::address::{VirtualAddress, VirtualAddressError, VirtualRoute};
 pub use self::error::VrrpStartError;
 pub use self::events::{VrrpEvent, VrrpEventKind, VrrpEvents, VrrpEventsClosed};
 pub use self::handle::Vrrp;
 pub use self::notify::NotifyCommands;
-pub use self::view::{AdvertCounters, LastAdvertStatus, VirtualRouterStatus, VrrpStatus};
-pub use self::virtual_router::VirtualRouterConfig;
+pub use self::status::{AdvertCounters, LastAdvertStatus, VirtualRouterStatus, VrrpStatus};
+pub use self::virtual_router_config::VirtualRouterConfig;

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::events::{VrrpEvent, VrrpEventKind};
 use super::instance::VrrpInstance;
 use super::netlink::{RtnetlinkMonitor, RtnetlinkSocket};
-use super::view::{LastAdvertStatus, VirtualRouterStatus, VrrpStatus};
+use super::status::{LastAdvertStatus, VirtualRouterStatus, VrrpStatus};
 use crate::histogram::AtomicHistogram;
 use crate::vrrp::{ElectionOutput, TrackEffect, VrrpState, VrrpSyncGroup};
 
