@@ -1,102 +1,72 @@
-//! The election: one router's part in it, as a machine without socket or clock.
+//! The election of one virtual router on one machine, as a state machine without socket and clock.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::config::{OWNER_PRIORITY, validate_priority};
 use super::{
-    Advert, ElectionConfig, PreemptMode, TransitionReason, VrrpConfigError, VrrpState,
-    VrrpTransition, VrrpVersion,
+    ElectionConfig, ElectionOutput, PreemptMode, ReceivedAdvert, TransitionReason, VrrpConfigError,
+    VrrpState, VrrpTransition, VrrpVersion,
 };
 
-/// So many advertisements may be missed before the master is held to be dead.
+/// The number of advertisements that may be missed before the master is considered dead.
 const MAX_MISSED_ADVERTS: u32 = 3;
 
-/// What is to be done, in this order.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum ElectionOutput {
-    /// Send an advertisement of this priority, now.
-    SendAdvert {
-        /// 0 to give up.
-        priority: u8,
-    },
-    /// Take the virtual addresses.
-    AcquireAddresses,
-    /// Give them up.
-    ReleaseAddresses,
-    /// Tell the network where they are: gratuitous ARP, unsolicited neighbour advertisements.
-    AnnounceAddresses,
-    /// The state has changed: for logs and for whoever asked to be told.
-    StateChanged(VrrpTransition),
-}
-
-/// What is heard of another router's advertisement.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ReceivedAdvert {
-    /// Whose it is.
-    pub source: IpAddr,
-    /// Its priority; 0 if it gives up.
-    pub priority: u8,
-    /// How often it advertises itself.
-    pub interval: Duration,
-}
-
-impl ReceivedAdvert {
-    /// What an advertisement from this address says.
-    #[must_use]
-    pub fn new(advert: &Advert<'_>, source: IpAddr) -> Self {
-        Self { source, priority: advert.priority(), interval: advert.interval() }
-    }
-}
-
-/// One router's part in the election of one virtual router.
+/// The election of one virtual router on one machine.
 ///
-/// Tell it what happens by the methods that take the time, which must not go back; let it have its
-/// turn at [`poll_timeout`](Self::poll_timeout); and do what [`poll_output`](Self::poll_output) says
-/// after each. Nothing here blocks, allocates much, or fails.
+/// Call the methods that take the time for each input; the time must not go back. Call
+/// [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout), and after each
+/// input take the actions that [`poll_output`](Self::poll_output) returns. No method blocks or does
+/// input or output.
 ///
-/// # Beyond the RFC
-/// - A master that was held up for three intervals ([`TransitionReason::Stalled`]) gives up the addresses before it
-///   does anything else: others may have them. It advertises nothing until it has listened as a backup.
-/// - A backup whose own patience ended long ago listens once more for as long as its skew: what was
-///   sent meanwhile lies unread.
-/// - A master that hears one of lower priority advertises itself and announces its addresses, now
-///   and [again](ElectionConfig::announce): the network may have learned the other's.
-/// - A backup [may wait](PreemptMode) before it takes over from a master of lower priority.
-/// - A master that is told to [stop](Self::stop) says farewell and goes on to have the addresses until
-///   it hears its successor: nobody is without service between.
+/// # Differences from the RFC
+/// - A master that stalled for three intervals ([`TransitionReason::Stalled`]) first releases the
+///   addresses, because another router may have them. It sends no advertisement until it has waited
+///   as a backup.
+/// - A backup whose master-down interval ended long ago waits for its skew time once more, because
+///   advertisements from meanwhile may be unread.
+/// - A master that receives an advertisement of lower priority advertises and announces its addresses,
+///   now and [repeatedly](ElectionConfig::announce_repeats), because the network may have learned the
+///   other router's.
+/// - A backup [may wait](PreemptMode) before it replaces a master of lower priority.
+/// - A master that is [stopped](Self::stop) resigns and keeps the addresses until it receives its
+///   successor's advertisement, so that service is not interrupted.
 #[derive(Debug)]
 pub struct Election {
     config: ElectionConfig,
     priority: u8,
     state: VrrpState,
-    /// When the state's timer ends: the wait before the start, patience, or the next advertisement.
+    /// The end of the state's timer: start delay, master-down interval, or advertisement interval.
     state_timer: Option<Instant>,
-    /// When to announce again, and how often.
+    /// The time of the next announcement, and the number of announcements left.
     next_announcement: Option<(Instant, u32)>,
-    /// The interval of the master that was heard last (version 3).
+    /// The interval in the last master's advertisements (version 3).
     master_advert_interval: Duration,
     last_advert_sent: Option<Instant>,
-    /// Since when a master of lower priority is put up with.
+    /// When advertisements from a master of lower priority began, while preemption is held back.
     tolerated_since: Option<Instant>,
-    /// It listens a while longer because it was held up.
+    /// The master of lower priority that advertised since the master-down timer was restarted.
+    preempted_master: Option<ReceivedAdvert>,
+    /// The master-down timer was extended because this router stalled.
     has_extended_wait: bool,
-    /// The master has said farewell.
+    /// The master sent priority 0.
     has_master_resigned: bool,
-    /// It is master, has said farewell itself, and waits for its successor.
+    /// This router is master, has resigned, and waits for its successor.
     is_stopping: bool,
-    /// Its group decides whether it becomes master; would it?
+    /// The sync group decides when this router becomes master.
     is_grouped: bool,
+    /// This router would become master if it were alone.
     is_candidate: bool,
+    /// The tracked item that is down, in state [`VrrpState::Fault`].
+    fault: Option<String>,
     outputs: VecDeque<ElectionOutput>,
 }
 
 impl Election {
-    /// A router that has not started.
+    /// Creates an election that has not started.
     ///
     /// # Errors
-    /// [`VrrpConfigError`] names what does not make sense.
+    /// [`VrrpConfigError`] names the setting that is not valid.
     pub fn new(config: ElectionConfig) -> Result<Self, VrrpConfigError> {
         config.validate()?;
         Ok(Self {
@@ -108,127 +78,143 @@ impl Election {
             next_announcement: None,
             last_advert_sent: None,
             tolerated_since: None,
+            preempted_master: None,
             has_extended_wait: false,
             has_master_resigned: false,
             is_stopping: false,
             is_grouped: false,
             is_candidate: false,
+            fault: None,
             outputs: VecDeque::new(),
         })
     }
 
-    /// What it is.
+    /// Returns the state.
     #[must_use]
     pub fn state(&self) -> VrrpState {
         self.state
     }
 
-    /// Its priority as it stands.
+    /// Returns the current priority.
     #[must_use]
     pub fn priority(&self) -> u8 {
         self.priority
     }
 
-    /// When it wants to have its turn by [`handle_timeout`](Self::handle_timeout), if at all.
+    /// Returns when [`handle_timeout`](Self::handle_timeout) is due, if a timer runs.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let announce = self.next_announcement.map(|(when, _)| when);
-        [self.state_timer, announce].into_iter().flatten().min()
+        let announcement = self.next_announcement.map(|(due, _)| due);
+        [self.state_timer, announcement].into_iter().flatten().min()
     }
 
-    /// What is to be done next.
+    /// Returns the next action to take.
     pub fn poll_output(&mut self) -> Option<ElectionOutput> {
         self.outputs.pop_front()
     }
 
-    /// Starts, or waits until it is time to.
+    /// Starts the election, after the [start delay](ElectionConfig::start_delay) if there is one.
     pub fn start(&mut self, now: Instant) {
         if self.state != VrrpState::Init || self.state_timer.is_some() {
             return;
         }
         match self.config.start_delay {
-            Duration::ZERO => self.start_now(now, TransitionReason::Requested),
+            Duration::ZERO => self.start_now(now, TransitionReason::Started),
             delay => self.state_timer = Some(now + delay),
         }
     }
 
-    /// Stops. A master says farewell, so that another takes over after its skew, and has its addresses
-    /// until it hears that one, or for longer than any priority would wait: an interval and a quarter.
-    /// Told once more it does not wait.
+    /// Stops the election. A master resigns, so that a backup takes over after its skew time, and
+    /// keeps the addresses until it receives that router's advertisement, or for longer than a router
+    /// of any priority waits: an interval and a quarter. A second call releases them at once.
     pub fn stop(&mut self, now: Instant) {
         if self.state != VrrpState::Master || self.is_stopping {
-            return self.withdraw(VrrpState::Init, TransitionReason::Requested, false);
+            return self.withdraw(VrrpState::Init, TransitionReason::Stopped, false);
         }
         self.outputs.push_back(ElectionOutput::SendAdvert { priority: 0 });
         (self.is_stopping, self.next_announcement) = (true, None);
-        // No skew is longer than the first part; the rest is for clocks that differ and for the way.
+        // No skew time exceeds the first part; the rest is for clock differences and transmission.
         self.state_timer = Some(now + self.skew_time_for(0) * 5 / 4);
     }
 
-    /// Says that something it needs has failed, or that all of it is there.
-    pub fn set_fault(&mut self, now: Instant, is_fault: bool) {
-        match (is_fault, self.state) {
-            (true, VrrpState::Backup | VrrpState::Master) => {
-                self.withdraw(VrrpState::Fault, TransitionReason::FaultChanged, true)
+    /// Sets the name of a tracked item that is down and without which this router cannot be master;
+    /// `None` if there is none. A master resigns at a fault.
+    pub fn set_fault(&mut self, now: Instant, fault: Option<&str>) {
+        match (fault, self.state) {
+            (Some(track), VrrpState::Backup | VrrpState::Master) => {
+                self.fault = Some(track.to_owned());
+                let reason = TransitionReason::Fault { track: track.to_owned() };
+                self.withdraw(VrrpState::Fault, reason, true);
             }
-            (false, VrrpState::Fault) => self.start_now(now, TransitionReason::FaultChanged),
+            (Some(track), VrrpState::Fault) if self.fault.as_deref() != Some(track) => {
+                self.fault = Some(track.to_owned());
+            }
+            (None, VrrpState::Fault) => {
+                let track = self.fault.take().unwrap_or_default();
+                self.start_now(now, TransitionReason::FaultCleared { track });
+            }
             _ => {}
         }
     }
 
-    /// Changes its priority; 1 to 254, or the owner's 255. A master tells the others at once.
-    pub fn set_priority(&mut self, now: Instant, priority: u8) {
+    /// Changes the priority: 1 to 254, or the owner's 255. A master advertises a change at once.
+    ///
+    /// # Errors
+    /// [`VrrpConfigError::Priority`] if the priority is 0; nothing changes then.
+    pub fn set_priority(&mut self, now: Instant, priority: u8) -> Result<(), VrrpConfigError> {
+        validate_priority(priority)?;
         self.step_down_if_stalled(now);
-        let priority = priority.max(1);
         if priority != std::mem::replace(&mut self.priority, priority)
             && self.state == VrrpState::Master
             && !self.is_stopping
         {
             self.advertise(now);
         }
+        Ok(())
     }
 
-    /// Hears an advertisement for its virtual router from somebody else. In version 2 one of another
-    /// interval than its own counts for nothing (RFC 3768, section 7.1).
-    pub fn handle_advert(&mut self, now: Instant, heard: &ReceivedAdvert) {
-        if self.config.version == VrrpVersion::V2 && heard.interval != self.config.interval {
+    /// Handles another router's advertisement for this virtual router. In version 2, an advertisement
+    /// with another interval than the configured is ignored (RFC 3768, section 7.1).
+    pub fn handle_advert(&mut self, now: Instant, advert: &ReceivedAdvert) {
+        if self.config.version == VrrpVersion::V2 && advert.interval != self.config.interval {
             return;
         }
         self.step_down_if_stalled(now);
         match self.state {
             VrrpState::Init | VrrpState::Fault => {}
-            VrrpState::Backup => self.handle_advert_as_backup(now, heard),
-            // Whoever says that it is there has the addresses.
-            VrrpState::Master if self.is_stopping && heard.priority > 0 => {
-                self.withdraw(VrrpState::Init, TransitionReason::Requested, false);
+            VrrpState::Backup => self.handle_advert_as_backup(now, advert),
+            // Whatever its priority, a router that advertises holds the addresses.
+            VrrpState::Master if self.is_stopping && advert.priority > 0 => {
+                self.withdraw(VrrpState::Init, TransitionReason::Stopped, false);
             }
             VrrpState::Master if self.is_stopping => {}
-            VrrpState::Master => self.handle_advert_as_master(now, heard),
+            VrrpState::Master => self.handle_advert_as_master(now, advert),
         }
     }
 
-    /// Does what is due; harmless where nothing is.
+    /// Handles the timers that have ended, if any.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.step_down_if_stalled(now);
         if let Some(due) = self.state_timer.filter(|due| *due <= now) {
             match self.state {
-                VrrpState::Init => self.start_now(now, TransitionReason::Requested),
+                VrrpState::Init => self.start_now(now, TransitionReason::Started),
                 VrrpState::Backup => self.handle_master_down_timer(now, due),
                 VrrpState::Master if self.is_stopping => {
-                    self.withdraw(VrrpState::Init, TransitionReason::Requested, false)
+                    self.withdraw(VrrpState::Init, TransitionReason::Stopped, false)
                 }
                 VrrpState::Master => self.handle_advert_timer(now, due),
                 VrrpState::Fault => self.state_timer = None,
             }
         }
-        if let Some((when, left)) = self.next_announcement.filter(|(when, _)| *when <= now) {
+        if let Some((due, left)) = self.next_announcement.filter(|(due, _)| *due <= now) {
             self.outputs.push_back(ElectionOutput::AnnounceAddresses);
-            let next = when.max(now) + self.config.announce_interval;
+            let next = due.max(now) + self.config.announce_interval;
             self.next_announcement = (left > 1).then(|| (next, left - 1));
         }
     }
 
-    /// How long it waits for a master: three of its intervals, and the longer the lower its priority.
+    /// Returns `Active_Down_Interval` (RFC 9568, section 6.1): three of the master's intervals, and
+    /// the skew time.
     fn master_down_interval(&self) -> Duration {
         self.master_advert_interval * MAX_MISSED_ADVERTS + self.skew_time()
     }
@@ -239,7 +225,7 @@ impl Election {
 
     fn skew_time_for(&self, priority: u8) -> Duration {
         let unit = match self.config.version {
-            // In seconds, whatever the interval.
+            // RFC 3768 has the skew time in seconds, whatever the interval.
             VrrpVersion::V2 => Duration::from_secs(1),
             VrrpVersion::V3 => self.master_advert_interval,
         };
@@ -247,13 +233,12 @@ impl Election {
     }
 
     fn is_owner(&self) -> bool {
-        self.priority == 255
+        self.priority == OWNER_PRIORITY
     }
 
-    /// Takes part from now on.
-    fn start_now(&mut self, now: Instant, why: TransitionReason) {
+    fn start_now(&mut self, now: Instant, reason: TransitionReason) {
         self.master_advert_interval = self.config.interval;
-        self.become_backup(now, why);
+        self.become_backup(now, reason);
         if self.is_owner() && !self.is_grouped {
             self.become_master(now, TransitionReason::AddressOwner);
         } else if self.is_owner() {
@@ -261,49 +246,41 @@ impl Election {
         }
     }
 
-    /// Becomes backup.
-    fn become_backup(&mut self, now: Instant, why: TransitionReason) {
-        (
-            self.tolerated_since,
-            self.has_extended_wait,
-            self.has_master_resigned,
-            self.is_candidate,
-        ) = (None, false, false, false);
+    fn become_backup(&mut self, now: Instant, reason: TransitionReason) {
+        (self.tolerated_since, self.preempted_master) = (None, None);
+        (self.has_extended_wait, self.has_master_resigned, self.is_candidate) =
+            (false, false, false);
         self.state_timer = Some(now + self.master_down_interval());
         self.next_announcement = None;
-        self.set_state(VrrpState::Backup, why);
+        self.set_state(VrrpState::Backup, reason);
     }
 
-    /// Becomes master.
-    fn become_master(&mut self, now: Instant, why: TransitionReason) {
+    fn become_master(&mut self, now: Instant, reason: TransitionReason) {
         self.is_candidate = false;
         self.advertise(now);
         self.outputs.push_back(ElectionOutput::AcquireAddresses);
         self.announce(now);
-        self.set_state(VrrpState::Master, why);
+        self.set_state(VrrpState::Master, reason);
     }
 
-    /// Takes no part any more; a master gives up what it has, and may say so.
-    fn withdraw(&mut self, to: VrrpState, why: TransitionReason, says_so: bool) {
+    /// Leaves the election; a master releases the addresses, and resigns if it `resigns`.
+    fn withdraw(&mut self, to: VrrpState, reason: TransitionReason, resigns: bool) {
         if self.state == VrrpState::Master {
-            if says_so {
+            if resigns {
                 self.outputs.push_back(ElectionOutput::SendAdvert { priority: 0 });
             }
             self.outputs.push_back(ElectionOutput::ReleaseAddresses);
         }
         (self.state_timer, self.next_announcement, self.is_candidate, self.is_stopping) =
             (None, None, false, false);
-        self.set_state(to, why);
+        self.set_state(to, reason);
     }
 
-    fn set_state(&mut self, to: VrrpState, why: TransitionReason) {
+    fn set_state(&mut self, to: VrrpState, reason: TransitionReason) {
         let from = std::mem::replace(&mut self.state, to);
         if from != to {
-            self.outputs.push_back(ElectionOutput::StateChanged(VrrpTransition {
-                from,
-                to,
-                reason: why,
-            }));
+            let transition = VrrpTransition { from, to, reason };
+            self.outputs.push_back(ElectionOutput::StateChanged(transition));
         }
     }
 
@@ -315,32 +292,35 @@ impl Election {
 
     fn announce(&mut self, now: Instant) {
         self.outputs.push_back(ElectionOutput::AnnounceAddresses);
-        let again = self.config.announce_repeats;
-        self.next_announcement = (again > 0).then(|| (now + self.config.announce_interval, again));
+        let repeats = self.config.announce_repeats;
+        self.next_announcement =
+            (repeats > 0).then(|| (now + self.config.announce_interval, repeats));
     }
 
-    fn handle_advert_as_backup(&mut self, now: Instant, heard: &ReceivedAdvert) {
-        if heard.priority == 0 {
-            // Whoever has the highest priority is the first to take over.
+    fn handle_advert_as_backup(&mut self, now: Instant, advert: &ReceivedAdvert) {
+        if advert.priority == 0 {
+            // Of several backups the one with the highest priority has the shortest skew time.
             self.state_timer = Some(now + self.skew_time());
-            (self.has_extended_wait, self.has_master_resigned, self.tolerated_since) =
-                (true, true, None);
+            (self.has_extended_wait, self.has_master_resigned) = (true, true);
+            (self.tolerated_since, self.preempted_master) = (None, None);
             return;
         }
-        if heard.priority >= self.priority {
+        if advert.priority >= self.priority {
             self.tolerated_since = None;
         } else if !self.is_preemption_held_back(now) {
+            self.preempted_master = Some(*advert);
             return;
         }
         if self.config.version == VrrpVersion::V3 {
-            self.master_advert_interval = heard.interval;
+            self.master_advert_interval = advert.interval;
         }
         (self.has_extended_wait, self.has_master_resigned, self.is_candidate) =
             (false, false, false);
+        self.preempted_master = None;
         self.state_timer = Some(now + self.master_down_interval());
     }
 
-    /// Does it leave a master of lower priority where it is?
+    /// Tells whether a master of lower priority keeps the addresses for now.
     fn is_preemption_held_back(&mut self, now: Instant) -> bool {
         match self.config.preempt {
             PreemptMode::Always => false,
@@ -352,27 +332,23 @@ impl Election {
         }
     }
 
-    fn handle_advert_as_master(&mut self, now: Instant, heard: &ReceivedAdvert) {
-        let goes_before = heard.priority > self.priority
-            || (heard.priority == self.priority && heard.source > self.config.source);
-        if heard.priority == 0 {
-            // Another that thought itself master is gone: the network may have learned its addresses.
-            self.advertise(now);
-            self.announce(now);
-        } else if goes_before {
+    fn handle_advert_as_master(&mut self, now: Instant, advert: &ReceivedAdvert) {
+        let &ReceivedAdvert { priority, source, .. } = advert;
+        let has_precedence =
+            priority > self.priority || (priority == self.priority && source > self.config.source);
+        if priority > 0 && has_precedence {
             self.outputs.push_back(ElectionOutput::ReleaseAddresses);
             if self.config.version == VrrpVersion::V3 {
-                self.master_advert_interval = heard.interval;
+                self.master_advert_interval = advert.interval;
             }
-            let &ReceivedAdvert { priority, source, .. } = heard;
             self.become_backup(now, TransitionReason::HigherPriority { priority, source });
         } else {
+            // The other router was master too, and the network may have learned its addresses.
             self.advertise(now);
             self.announce(now);
         }
     }
 
-    /// No master was heard for as long as it waits.
     fn handle_master_down_timer(&mut self, now: Instant, due: Instant) {
         let late = now.saturating_duration_since(due);
         if late > self.master_advert_interval && !self.has_extended_wait {
@@ -386,38 +362,39 @@ impl Election {
         }
     }
 
-    /// Why it would be master.
+    /// Returns the reason why this router becomes master when its master-down timer ends.
     fn master_reason(&self) -> TransitionReason {
-        match (self.is_owner(), self.has_master_resigned) {
-            (true, _) => TransitionReason::AddressOwner,
-            (false, true) => TransitionReason::MasterResigned,
-            (false, false) => TransitionReason::MasterTimeout,
+        match self.preempted_master {
+            _ if self.is_owner() => TransitionReason::AddressOwner,
+            Some(ReceivedAdvert { priority, source, .. }) => {
+                TransitionReason::Preempted { priority, source }
+            }
+            None if self.has_master_resigned => TransitionReason::MasterResigned,
+            None => TransitionReason::MasterTimeout,
         }
     }
 
-    /// Ahead of all that a master does: were the others without word for so long that one of them may
-    /// have taken over?
+    /// Releases the addresses if this master sent no advertisement for so long that another router may
+    /// have taken over. Every input of a master is handled after this check.
     fn step_down_if_stalled(&mut self, now: Instant) {
         if self.state != VrrpState::Master || self.is_stopping {
             return;
         }
-        let silent = self.last_advert_sent.map(|sent| now.saturating_duration_since(sent));
-        if let Some(silent) =
-            silent.filter(|silent| *silent >= self.config.interval * MAX_MISSED_ADVERTS)
-        {
+        let silence = self.last_advert_sent.map(|sent| now.saturating_duration_since(sent));
+        let limit = self.config.interval * MAX_MISSED_ADVERTS;
+        if let Some(silence) = silence.filter(|silence| *silence >= limit) {
             self.outputs.push_back(ElectionOutput::ReleaseAddresses);
-            self.become_backup(now, TransitionReason::Stalled(silent));
+            self.become_backup(now, TransitionReason::Stalled(silence));
         }
     }
 
-    /// It is time for the next advertisement.
     fn handle_advert_timer(&mut self, now: Instant, due: Instant) {
         self.advertise(now);
-        // The beat is kept, though one was late.
+        // The period is kept, although this advertisement was late.
         self.state_timer = Some((due + self.config.interval).max(now));
     }
 
-    // What its group does with it.
+    // For the sync group.
 
     pub(super) fn set_grouped(&mut self) {
         self.is_grouped = true;
@@ -435,7 +412,7 @@ impl Election {
 
     pub(super) fn step_down_with_group(&mut self, now: Instant) {
         if self.is_stopping {
-            self.withdraw(VrrpState::Init, TransitionReason::Requested, false);
+            self.withdraw(VrrpState::Init, TransitionReason::Stopped, false);
         } else if self.state == VrrpState::Master {
             self.outputs.push_back(ElectionOutput::SendAdvert { priority: 0 });
             self.outputs.push_back(ElectionOutput::ReleaseAddresses);

@@ -1,29 +1,31 @@
-//! What a router's priority depends on: services, links, checks of one's own.
+//! The items that a router's priority depends on: services, links, checks.
 
 use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-/// What becomes of a router when something that it tracks is down.
+use super::config::OWNER_PRIORITY;
+
+/// How a tracked item changes a router's priority.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TrackEffect {
-    /// It may not be master.
+    /// The router cannot be master while the item is down.
     Fault,
-    /// This is taken off its priority while it is down.
+    /// The number is subtracted from the priority while the item is down.
     Minus(u8),
-    /// This is added to its priority while it is up.
+    /// The number is added to the priority while the item is up.
     Plus(u8),
 }
 
-/// Things that are up or down, and what follows for a priority.
+/// The tracked items of a router, each up or down, and the priority that results.
 ///
 /// # Examples
 /// ```
 /// use lvs::vrrp::{TrackEffect, TrackedItems};
 ///
 /// let mut tracks = TrackedItems::new(150);
-/// tracks.insert("service web", Impact::Minus(60), true);
-/// tracks.insert("link eth0", Impact::Fault, true);
+/// tracks.insert("service web", TrackEffect::Minus(60), true);
+/// tracks.insert("link eth0", TrackEffect::Fault, true);
 /// tracks.set("service web", false)?;
 /// assert_eq!((tracks.priority(), tracks.has_fault()), (90, false));
 /// # Ok::<(), lvs::vrrp::UnknownTrack>(())
@@ -31,64 +33,80 @@ pub enum TrackEffect {
 #[derive(Clone, Debug)]
 pub struct TrackedItems {
     base_priority: u8,
-    items: BTreeMap<String, (TrackEffect, bool)>,
+    items: BTreeMap<String, TrackedItem>,
 }
 
-/// Nothing of this name is tracked.
+#[derive(Clone, Copy, Debug)]
+struct TrackedItem {
+    effect: TrackEffect,
+    is_up: bool,
+}
+
+/// The error for a name that no tracked item has.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("nothing of the name {0:?} is tracked")]
+#[error("there is no tracked item {0:?}")]
 pub struct UnknownTrack(pub String);
 
 impl TrackedItems {
-    /// Nothing yet, for a router of this priority.
+    /// Creates an empty set for a router of this priority.
     #[must_use]
-    pub fn new(base: u8) -> Self {
-        Self { base_priority: base, items: BTreeMap::new() }
+    pub fn new(base_priority: u8) -> Self {
+        Self { base_priority, items: BTreeMap::new() }
     }
 
-    /// Tracks something, in place of what has that name.
-    pub fn insert(&mut self, name: impl Into<String>, impact: TrackEffect, is_up: bool) {
-        self.items.insert(name.into(), (impact, is_up));
+    /// Inserts an item, in place of the item with that name.
+    pub fn insert(&mut self, name: impl Into<String>, effect: TrackEffect, is_up: bool) {
+        self.items.insert(name.into(), TrackedItem { effect, is_up });
     }
 
-    /// Tracks something no longer; `true` if it was.
+    /// Removes an item; returns `true` if there was one of that name.
     pub fn remove(&mut self, name: &str) -> bool {
         self.items.remove(name).is_some()
     }
 
-    /// Says whether something is up; `true` if that is news.
+    /// Sets whether an item is up; returns `true` if that changes it.
     ///
     /// # Errors
-    /// [`UnknownTrack`] if nothing has that name.
+    /// [`UnknownTrack`] if no item has that name.
     pub fn set(&mut self, name: &str, is_up: bool) -> Result<bool, UnknownTrack> {
-        let track = self.items.get_mut(name).ok_or_else(|| UnknownTrack(name.to_owned()))?;
-        Ok(std::mem::replace(&mut track.1, is_up) != is_up)
+        let item = self.items.get_mut(name).ok_or_else(|| UnknownTrack(name.to_owned()))?;
+        Ok(std::mem::replace(&mut item.is_up, is_up) != is_up)
     }
 
-    /// What is tracked, and whether it is up.
+    /// Returns each item's name, and whether the item is up.
     pub fn iter(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.items.iter().map(|(name, (_, is_up))| (name.as_str(), *is_up))
+        self.items.iter().map(|(name, item)| (name.as_str(), item.is_up))
     }
 
-    /// The priority that follows: from 1 to 254; that of an owner, 255, stays.
+    /// Returns the resulting priority, limited to 1 to 254; an owner's priority, 255, does not change.
     #[must_use]
     pub fn priority(&self) -> u8 {
-        if self.base_priority == 255 {
+        if self.base_priority == OWNER_PRIORITY {
             return self.base_priority;
         }
-        let sum =
-            self.items.values().fold(i64::from(self.base_priority), |sum, track| match *track {
+        let sum = self.items.values().fold(i64::from(self.base_priority), |sum, item| {
+            match (item.effect, item.is_up) {
                 (TrackEffect::Minus(weight), false) => sum - i64::from(weight),
                 (TrackEffect::Plus(weight), true) => sum + i64::from(weight),
                 _ => sum,
-            });
+            }
+        });
         sum.clamp(1, 254) as u8
     }
 
-    /// Is something down without which the router may not be master?
+    /// Returns the name of the first item with [`TrackEffect::Fault`] that is down.
+    #[must_use]
+    pub fn fault(&self) -> Option<&str> {
+        let mut items = self.items.iter();
+        items
+            .find(|(_, item)| item.effect == TrackEffect::Fault && !item.is_up)
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// Tells whether an item with [`TrackEffect::Fault`] is down.
     #[must_use]
     pub fn has_fault(&self) -> bool {
-        self.items.values().any(|track| *track == (TrackEffect::Fault, false))
+        self.fault().is_some()
     }
 }
 
@@ -97,15 +115,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weights_add_up_within_bounds_and_an_owner_is_above_them() {
+    fn weights_add_up_within_1_to_254_and_an_owner_keeps_255() {
         let mut tracks = TrackedItems::new(100);
         tracks.insert("a", TrackEffect::Minus(200), true);
         tracks.insert("b", TrackEffect::Plus(200), false);
         assert_eq!(tracks.priority(), 100);
-        tracks.set("a", false).expect("tracked");
+        tracks.set("a", false).expect("the item is tracked");
         assert_eq!(tracks.priority(), 1);
-        tracks.set("a", true).expect("tracked");
-        tracks.set("b", true).expect("tracked");
+        tracks.set("a", true).expect("the item is tracked");
+        tracks.set("b", true).expect("the item is tracked");
         assert_eq!(tracks.priority(), 254);
         tracks.base_priority = 255;
         assert_eq!(tracks.priority(), 255);
@@ -113,5 +131,15 @@ mod tests {
         assert!(tracks.remove("b") && !tracks.remove("b"));
         assert_eq!(tracks.priority(), 100);
         assert_eq!(tracks.set("c", true), Err(UnknownTrack("c".into())));
+    }
+
+    #[test]
+    fn a_fault_names_the_item_that_is_down() {
+        let mut tracks = TrackedItems::new(100);
+        tracks.insert("link", TrackEffect::Fault, true);
+        tracks.insert("web", TrackEffect::Minus(9), false);
+        assert_eq!(tracks.fault(), None);
+        tracks.set("link", false).expect("the item is tracked");
+        assert_eq!((tracks.fault(), tracks.has_fault()), (Some("link"), true));
     }
 }

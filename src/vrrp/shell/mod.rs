@@ -1,6 +1,8 @@
-//! What runs the election: sockets, a thread, the addresses.
+//! Runs virtual routers on Linux: the sockets, the thread, and the addresses around the election.
 
 mod address;
+#[cfg(target_os = "linux")]
+mod address_set;
 #[cfg(target_os = "linux")]
 mod announcer;
 mod error;
@@ -8,22 +10,22 @@ mod events;
 mod handle;
 #[cfg(target_os = "linux")]
 mod instance;
+mod mac_address;
 #[cfg(target_os = "linux")]
 mod netlink;
 mod notify;
 #[cfg(target_os = "linux")]
-mod address_set;
-#[cfg(target_os = "linux")]
 mod socket;
+mod status;
 #[cfg(target_os = "linux")]
 mod thread;
-mod status;
 mod virtual_router_config;
 
 pub use self::address::{VirtualAddress, VirtualAddressError, VirtualRoute};
 pub use self::error::VrrpStartError;
 pub use self::events::{VrrpEvent, VrrpEventKind, VrrpEvents, VrrpEventsClosed};
 pub use self::handle::Vrrp;
+pub use self::mac_address::MacAddress;
 pub use self::notify::NotifyCommands;
 pub use self::status::{AdvertCounters, LastAdvertStatus, VirtualRouterStatus, VrrpStatus};
 pub use self::virtual_router_config::VirtualRouterConfig;

@@ -1,4 +1,4 @@
-//! How virtual routers stand, to be looked at.
+//! The status of running virtual routers, for display and metrics.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,78 +9,78 @@ use serde::{Serialize, Serializer};
 use crate::histogram::DurationHistogram;
 use crate::vrrp::VrrpState;
 
-/// How all of them stand; as JSON by serde.
+/// The status of all virtual routers of a [`Vrrp`](super::Vrrp); serde serializes it as JSON.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct VrrpStatus {
-    /// Each virtual router.
+    /// The status of each virtual router.
     pub routers: Vec<VirtualRouterStatus>,
-    /// How late the thread had its turns: time that was missing for the next advertisement. What
-    /// nears the interval should be looked into; three intervals lose the addresses.
+    /// How late the thread handled its timers. A value near the advertisement interval is a problem;
+    /// after three intervals the addresses are lost.
     #[serde(serialize_with = "serialize_microseconds")]
     pub lateness: DurationHistogram,
-    /// The thread goes before all ordinary ones, which takes `CAP_SYS_NICE`.
+    /// Whether the thread has real-time priority, which needs `CAP_SYS_NICE`.
     pub realtime: bool,
-    /// Events that a reader lost by being slow, or that nobody has read.
+    /// The number of events dropped because a reader was slow, or because no reader existed.
     pub events_lost: u64,
 }
 
-/// How one virtual router stands.
+/// The status of one virtual router.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct VirtualRouterStatus {
-    /// What it is called.
+    /// The name.
     pub name: String,
-    /// Its number.
+    /// The number of the virtual router.
     pub virtual_router_id: u8,
-    /// Its interface.
+    /// The interface.
     pub interface: String,
-    /// The virtual addresses, with their prefixes.
+    /// The virtual addresses, with their prefix lengths.
     pub addresses: Vec<String>,
-    /// What it is.
+    /// The state.
     pub state: VrrpState,
-    /// For how long, in seconds.
+    /// The time in this state; in seconds when serialized.
     #[serde(serialize_with = "serialize_seconds")]
     pub since: Duration,
-    /// Its priority as it stands.
+    /// The current priority.
     pub priority: u8,
-    /// The other router that was heard last, if any: while this one is a backup, the master.
+    /// The last accepted advertisement of another router, if any; in state backup, the master's.
     pub last_advert: Option<LastAdvertStatus>,
-    /// What its priority depends on, and whether that is up.
+    /// The tracked items, and whether each is up.
     pub tracks: BTreeMap<String, bool>,
-    /// Changes of state since it was started, by what it became.
+    /// The number of transitions since the start, by the state entered.
     pub transitions: BTreeMap<VrrpState, u64>,
-    /// Advertisements.
+    /// Counts of advertisements.
     pub adverts: AdvertCounters,
 }
 
-/// The last word of another router.
+/// The last accepted advertisement of another router.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct LastAdvertStatus {
-    /// Its address.
+    /// The sender's address.
     pub source: IpAddr,
-    /// Its priority.
+    /// The sender's priority.
     pub priority: u8,
 }
 
-/// Counts of advertisements.
+/// Counts of a virtual router's advertisements, announcements and conflicts.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct AdvertCounters {
-    /// Sent.
+    /// Advertisements sent.
     pub sent: u64,
-    /// That the system would not send.
+    /// Advertisements that could not be sent, because the system call failed.
     pub unsent: u64,
-    /// Received for this virtual router, and believed.
+    /// Advertisements received for this virtual router and accepted.
     pub received: u64,
-    /// Of those, with other virtual addresses than this one's: one of the two is set up wrongly.
+    /// Accepted advertisements with other virtual addresses: the configurations differ.
     pub mismatched: u64,
-    /// Refused, by reason.
+    /// Advertisements refused, by reason.
     pub refused: BTreeMap<&'static str, u64>,
-    /// Times that the link was told where the addresses are.
+    /// Announcements of the addresses on the link.
     pub announced: u64,
-    /// Others that were heard to have one of the addresses while this one had them.
+    /// ARP packets of other machines for a virtual address while this router was master.
     pub conflicts: u64,
 }
 
@@ -89,7 +89,7 @@ fn serialize_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S:
 }
 
 fn serialize_microseconds<S: Serializer>(
-    times: &DurationHistogram,
+    lateness: &DurationHistogram,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
@@ -100,11 +100,11 @@ fn serialize_microseconds<S: Serializer>(
         max_us: u64,
     }
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let times = LatenessMicros {
-        count: times.count(),
-        mean_us: times.mean().map(micros),
-        p99_us: times.quantile(0.99).map(micros),
-        max_us: micros(times.max()),
+    let summary = LatenessMicros {
+        count: lateness.count(),
+        mean_us: lateness.mean().map(micros),
+        p99_us: lateness.quantile(0.99).map(micros),
+        max_us: micros(lateness.max()),
     };
-    times.serialize(serializer)
+    summary.serialize(serializer)
 }

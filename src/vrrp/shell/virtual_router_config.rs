@@ -1,4 +1,4 @@
-//! A virtual router as an operator writes it down.
+//! The configuration of one virtual router on this machine.
 
 use std::net::IpAddr;
 
@@ -6,8 +6,8 @@ use crate::vrrp::{AuthKey, ChecksumCoverage, ElectionConfig, TrackEffect};
 
 use super::{VirtualAddress, VirtualRoute};
 
-/// One virtual router of this machine: its part in the election, the interface, and what the master
-/// has. [`Vrrp::start`](super::Vrrp::start) runs it.
+/// The configuration of one virtual router: its election, the interface, and the addresses and routes
+/// that the master holds. [`Vrrp::start`](super::Vrrp::start) validates it.
 ///
 /// # Examples
 /// ```no_run
@@ -41,7 +41,8 @@ pub struct VirtualRouterConfig {
 }
 
 impl VirtualRouterConfig {
-    /// A virtual router on this interface. Its name is `VRID@interface`, such as `51@eth0`.
+    /// Creates the configuration of a virtual router on this interface, with the name
+    /// `VRID@interface`, such as `51@eth0`.
     pub fn new(interface: impl Into<String>, election: ElectionConfig) -> Self {
         let interface = interface.into();
         Self {
@@ -59,68 +60,71 @@ impl VirtualRouterConfig {
         }
     }
 
-    /// What it is called in events and views.
+    /// Sets the name in events and in the status. Default: `VRID@interface`.
     pub fn name(self, name: impl Into<String>) -> Self {
         Self { name: name.into(), ..self }
     }
 
-    /// An address that the master has; up to 255 of the family that it advertises in. Over IPv6 the
-    /// first should be a link-local one (RFC 9568, section 5.2.9).
+    /// Adds an address that the master holds; at most 255, of the source address's family. Over IPv6
+    /// the first should be a link-local address (RFC 9568, section 5.2.9).
     ///
-    /// The owner of its addresses, who has priority 255, keeps them always: they are its own, and are
-    /// neither put there nor taken away.
+    /// The owner, a router of priority 255, always keeps its addresses: they are neither added nor
+    /// removed.
     pub fn address(mut self, address: VirtualAddress) -> Self {
         self.addresses.push(address);
         self
     }
 
-    /// A route that the master has.
+    /// Adds a route that the master holds.
     pub fn route(mut self, route: VirtualRoute) -> Self {
         self.routes.push(route);
         self
     }
 
-    /// Speaks to this router by unicast; with any such peer, to none by multicast, and hears none but
-    /// those. For networks without multicast, such as those of clouds.
+    /// Adds a unicast peer. With any peer, advertisements are sent to the peers only, without
+    /// multicast, and accepted from the peers only. For networks without multicast, such as those of
+    /// clouds.
     pub fn peer(mut self, peer: IpAddr) -> Self {
         self.peers.push(peer);
         self
     }
 
-    /// Something that its priority depends on; up, until [`Vrrp::set`](super::Vrrp::set) says
-    /// otherwise.
-    pub fn track(mut self, name: impl Into<String>, impact: TrackEffect) -> Self {
-        self.tracks.push((name.into(), impact));
+    /// Adds a tracked item that the priority depends on. The item is up until
+    /// [`Vrrp::set_track`](super::Vrrp::set_track) changes it.
+    pub fn track(mut self, name: impl Into<String>, effect: TrackEffect) -> Self {
+        self.tracks.push((name.into(), effect));
         self
     }
 
-    /// Signs what it sends with this key, and believes nothing that is not signed by it or by another
-    /// of the keys: the first is the one that it sends with.
+    /// Adds a key. With any key, advertisements are signed with the first key, and accepted only if
+    /// they are signed with one of the keys.
     pub fn key(mut self, key: AuthKey) -> Self {
         self.keys.push(key);
         self
     }
 
-    /// What its checksum covers, in version 3 over IPv4; it understands both. Default: as keepalived
-    /// has it.
+    /// Sets which bytes the checksum of sent advertisements covers, in version 3 over IPv4; received
+    /// advertisements may have either coverage. Default: keepalived's.
     pub fn checksum(self, checksum: ChecksumCoverage) -> Self {
         Self { checksum, ..self }
     }
 
-    /// The addresses have a hardware address of their own, 00-00-5E-00-01-VRID or -02- for IPv6, on a
-    /// macvlan (RFC 9568, section 7.3): clients need not learn another after a failover. It needs the
-    /// kernel's macvlan, and a switch that lets a port have several addresses; clouds have none.
-    /// Default: no, addresses are on the interface itself.
+    /// Sets whether the addresses have a virtual MAC, 00-00-5E-00-01-VRID or -02- for IPv6, on a
+    /// macvlan (RFC 9568, section 7.3): clients then need not learn a new hardware address after a
+    /// failover. A virtual MAC needs macvlan support in the kernel, and a switch that allows several
+    /// hardware addresses on a port; clouds have no such switch. Default: `false`, the addresses are on
+    /// the interface itself.
     ///
-    /// While it runs, `arp_ignore` is 1 on the interface: it would answer for the addresses too.
+    /// While the virtual router runs, `arp_ignore` is 1 on the interface, so that the interface does
+    /// not answer ARP for the addresses too.
     pub fn virtual_mac(self, virtual_mac: bool) -> Self {
         Self { virtual_mac, ..self }
     }
 
-    /// Whether advertisements of version 2 with a password are believed as if they had none. Default:
-    /// they are refused. A password in plain text, which anyone on the link can read, keeps nobody
-    /// away, and RFC 3768 took it out; this is for a peer that must have one.
-    pub fn ignore_passwords(self, ignore: bool) -> Self {
-        Self { ignore_passwords: ignore, ..self }
+    /// Sets whether advertisements of version 2 with a password are accepted as if they had none.
+    /// Default: `false`, they are refused. A password in plain text, which any host on the link can
+    /// read, gives no security, and RFC 3768 removed it; the setting is for a peer that must send one.
+    pub fn ignore_passwords(self, ignore_passwords: bool) -> Self {
+        Self { ignore_passwords, ..self }
     }
 }
