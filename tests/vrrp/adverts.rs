@@ -23,7 +23,7 @@ fn captured() -> Vec<Captured> {
         let [name, source, destination, ttl, hex] = line.split(' ').collect::<Vec<_>>()[..] else {
             panic!("a capture has five words: {line}");
         };
-        let address = |text: &str| text.parse().expect("an IP address");
+        let address = |text: &str| text.parse::<IpAddr>().expect("an IP address");
         let (source, destination) = (address(source), address(destination));
         // Between unicast peers the TTL is not checked.
         let ttl = destination.is_multicast().then(|| ttl.parse().expect("a number"));
