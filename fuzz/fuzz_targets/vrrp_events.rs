@@ -1,5 +1,5 @@
-//! Whatever happens to a VRRP router, in whatever order: it has the addresses exactly while it is
-//! master, says goodbye with priority 0 alone, and always has a next turn while it takes part.
+//! In any sequence of inputs a VRRP election holds the addresses exactly while it is master, has a
+//! timer while it is backup or master, and the members of a group are master together or not at all.
 //!
 //! ```text
 //! cargo +nightly fuzz run vrrp_events
@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use lvs::vrrp::{Group, Heard, Output, Preempt, RouterConfig, State};
+use lvs::vrrp::{
+    ElectionConfig, ElectionOutput, PreemptMode, ReceivedAdvert, VrrpState, VrrpSyncGroup,
+};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
     priorities: [u8; 2],
-    alone: bool,
+    is_single: bool,
     preempt: Option<u8>,
     start_delay: u8,
     events: Vec<(u16, u8, Event)>,
@@ -26,9 +28,9 @@ struct Input {
 enum Event {
     Start,
     Stop,
-    Turn,
-    /// At the time that it asked for.
-    Due,
+    Timeout,
+    /// A timeout at the time that `poll_timeout` returns.
+    TimeoutWhenDue,
     Advert {
         number: u8,
         priority: u8,
@@ -42,52 +44,60 @@ fuzz_target!(|input: Input| {
     #[expect(clippy::disallowed_methods, reason = "any instant serves as a start")]
     let mut now = Instant::now();
     let preempt = match input.preempt {
-        None => Preempt::Always,
-        Some(255) => Preempt::Never,
-        Some(tenths) => Preempt::After(Duration::from_millis(100 * u64::from(tenths))),
+        None => PreemptMode::Always,
+        Some(255) => PreemptMode::Never,
+        Some(tenths) => PreemptMode::After(Duration::from_millis(100 * u64::from(tenths))),
     };
     let config = |priority: &u8| {
-        RouterConfig::new(51, IpAddr::from([10, 0, 0, 5]))
+        ElectionConfig::new(51, IpAddr::from([10, 0, 0, 5]))
             .priority(*priority)
             .interval(Duration::from_millis(100))
             .preempt(preempt)
             .start_delay(Duration::from_millis(u64::from(input.start_delay)))
     };
-    let count = if input.alone { 1 } else { 2 };
-    let Ok(mut group) = Group::new(input.priorities[..count].iter().map(config)) else { return };
+    let count = if input.is_single { 1 } else { 2 };
+    let Ok(mut group) = VrrpSyncGroup::new(input.priorities[..count].iter().map(config)) else {
+        return;
+    };
     let mut has = vec![false; count];
-    for (millis, which, event) in input.events {
+    for (millis, index, event) in input.events {
         now += Duration::from_millis(u64::from(millis));
-        let which = usize::from(which) % count;
+        let index = usize::from(index) % count;
         match event {
             Event::Start => group.start(now),
             Event::Stop => group.stop(now),
-            Event::Turn => group.handle_timeout(now),
-            Event::Due => {
+            Event::Timeout => group.handle_timeout(now),
+            Event::TimeoutWhenDue => {
                 now = group.poll_timeout().unwrap_or(now).max(now);
                 group.handle_timeout(now);
             }
             Event::Advert { number, priority, hundredths } => {
                 let source = IpAddr::from([10, 0, 0, number]);
                 let interval = Duration::from_millis(10 * u64::from(hundredths.clamp(1, 4095)));
-                group.handle_advert(now, which, &Heard { source, priority, interval });
+                group.handle_advert(now, index, &ReceivedAdvert { source, priority, interval });
             }
-            Event::Priority(priority) => group.set_priority(now, which, priority),
-            Event::Fault(is_fault) => group.set_fault(now, which, is_fault),
+            Event::Priority(priority) => {
+                assert_eq!(group.set_priority(now, index, priority).is_err(), priority == 0);
+            }
+            Event::Fault(is_fault) => group.set_fault(now, index, is_fault.then_some("link")),
         }
-        while let Some((which, output)) = group.poll_output() {
+        while let Some((index, output)) = group.poll_output() {
             match output {
-                Output::Acquire => assert!(!std::mem::replace(&mut has[which], true)),
-                Output::Release => assert!(std::mem::replace(&mut has[which], false)),
+                ElectionOutput::AcquireAddresses => {
+                    assert!(!std::mem::replace(&mut has[index], true))
+                }
+                ElectionOutput::ReleaseAddresses => {
+                    assert!(std::mem::replace(&mut has[index], false))
+                }
                 _ => {}
             }
         }
-        for (router, has) in group.routers().iter().zip(&has) {
-            assert_eq!(router.state() == State::Master, *has);
-            let takes_part = matches!(router.state(), State::Master | State::Backup);
-            assert!(router.poll_timeout().is_some() || !takes_part);
+        for (member, has) in group.members().iter().zip(&has) {
+            assert_eq!(member.state() == VrrpState::Master, *has);
+            let takes_part = matches!(member.state(), VrrpState::Master | VrrpState::Backup);
+            assert!(member.poll_timeout().is_some() || !takes_part);
         }
         let masters = has.iter().filter(|has| **has).count();
-        assert!(masters == 0 || masters == count, "all or none");
+        assert!(masters == 0 || masters == count, "all members are master, or none");
     }
 });

@@ -75,7 +75,7 @@ impl VrrpDriver {
     pub(super) async fn stop(&self) {
         let vrrp = Arc::clone(&self.vrrp);
         // If that panics the addresses go by themselves.
-        let _ = tokio::task::spawn_blocking(move || vrrp.shutdown()).await;
+        let _ = tokio::task::spawn_blocking(move || vrrp.stop()).await;
     }
 
     /// Tells the election what is up; `were` is what it was told before.
@@ -181,7 +181,7 @@ fn forward_events(events: VrrpEvents) -> mpsc::Receiver<VrrpEvent> {
 
 fn handle_event(inner: &DirectorShared, event: &VrrpEvent) {
     match &event.kind {
-        VrrpEventKind::StateChanged(..) | VrrpEventKind::TrackChanged { is_up: true, .. } => {
+        VrrpEventKind::StateChanged { .. } | VrrpEventKind::TrackChanged { is_up: true, .. } => {
             tracing::info!("{event}")
         }
         _ => tracing::warn!("{event}"),

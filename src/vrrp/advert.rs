@@ -1,32 +1,71 @@
-//! Advertisements: read from what came, and written.
+//! Advertisements: received messages are parsed here, and messages to send are encoded.
+//!
+//! Messages have the format of RFC 9568, section 5.1, or of RFC 3768, section 5.1. Parsing borrows
+//! the bytes and allocates nothing; encoding allocates the message.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use super::checksum::internet_checksum;
-use super::{AdvertError, ChecksumCoverage, VrrpConfigError, VrrpVersion};
+use thiserror::Error;
 
-/// The number of the protocol above IP.
-pub(super) const IPPROTO_VRRP: u8 = 112;
+use super::checksum::internet_checksum;
+use super::config::validate_vrid;
+use super::{ChecksumCoverage, VrrpConfigError, VrrpVersion};
+
 const HEADER_LEN: usize = 8;
-/// What version 2 has behind the addresses.
+/// The length of the authentication data behind the addresses of version 2.
 const AUTH_DATA_LEN: usize = 8;
 
-/// From whom a message came, to whom, and over how many routers.
+/// The fields of a received packet's IP header that the rules for advertisements use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct IpHeaderInfo {
     /// The sender.
     pub source: IpAddr,
-    /// Whom it was sent to: the group 224.0.0.18 or `ff02::12`, or this router.
+    /// The destination: the multicast group 224.0.0.18 or `ff02::12`, or this router.
     pub destination: IpAddr,
-    /// The TTL or hop limit that it arrived with; `None` if any will do, as between unicast peers
+    /// The TTL or hop limit of the packet; `None` if it is not checked, as between unicast peers
     /// (keepalived sends 64 to those over IPv6).
     pub ttl: Option<u8>,
 }
 
-/// An advertisement that was received: a view of its bytes, which have been checked.
+/// The error for bytes that are not a valid advertisement.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum AdvertError {
+    /// A router forwarded the packet: it was sent from outside the link.
+    #[error("the TTL is {0}, not 255: the packet was forwarded")]
+    InvalidTtl(u8),
+    /// The message ends before its last field.
+    #[error("the message is truncated: it has {have} bytes and needs {need}")]
+    Truncated {
+        /// The number of bytes received.
+        have: usize,
+        /// The length according to the fields that could be read.
+        need: usize,
+    },
+    /// The version is neither 2 nor 3, or is 2 over IPv6.
+    #[error("VRRP version {0} is not supported over this version of IP")]
+    Version(u8),
+    /// The type is not 1, advertisement; the protocol has no other types.
+    #[error("message type {0} is not 1, advertisement")]
+    Type(u8),
+    /// The number of the virtual router is 0; valid numbers are 1 to 255.
+    #[error("virtual router number 0 is not valid")]
+    ZeroVrid,
+    /// The advertisement interval is 0.
+    #[error("advertisement interval 0 is not valid")]
+    ZeroInterval,
+    /// The checksum is wrong: the message was changed on its way.
+    #[error("the checksum is wrong")]
+    Checksum,
+    /// Source and destination are addresses of different families.
+    #[error("source {0} and destination {1} are addresses of different families")]
+    MixedFamilies(IpAddr, IpAddr),
+}
+
+/// A received advertisement: a view of its bytes, which have been validated.
 ///
-/// What is behind the message proper is kept apart ([`trailer`](Self::trailer)).
+/// The bytes behind the message are available as [`trailer`](Self::trailer).
 #[derive(Clone, Copy, Debug)]
 pub struct Advert<'a> {
     message: &'a [u8],
@@ -37,32 +76,33 @@ pub struct Advert<'a> {
 }
 
 impl<'a> Advert<'a> {
-    /// Reads what came as payload of IP protocol 112.
+    /// Parses the payload of a packet of IP protocol 112.
     ///
-    /// The checksum may be of either kind: each peer computes its own.
+    /// The checksum may have either coverage: implementations differ.
     ///
     /// # Errors
-    /// [`AdvertError`] says what is wrong with it, in the order of RFC 9568, section 7.1.
+    /// [`AdvertError`] for the first rule that the message breaks, in the order of RFC 9568, section
+    /// 7.1.
     ///
     /// # Examples
     /// ```
     /// use lvs::vrrp::{Advert, IpHeaderInfo};
     ///
-    /// // Sent by keepalived.
+    /// // A message that keepalived sent.
     /// let bytes = [0x31, 51, 150, 2, 0, 10, 0x38, 0x5b, 10, 88, 0, 100, 10, 88, 0, 101];
-    /// let envelope = IpHeaderInfo {
+    /// let header = IpHeaderInfo {
     ///     source: "10.88.0.1".parse()?,
     ///     destination: "224.0.0.18".parse()?,
     ///     ttl: Some(255),
     /// };
-    /// let advert = Advert::read(&bytes, &envelope)?;
+    /// let advert = Advert::parse(&bytes, &header)?;
     /// assert_eq!((advert.vrid(), advert.priority()), (51, 150));
     /// assert_eq!(advert.interval().as_millis(), 100);
     /// assert_eq!(advert.addresses().count(), 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn parse(bytes: &'a [u8], envelope: &IpHeaderInfo) -> Result<Self, AdvertError> {
-        let &IpHeaderInfo { source, destination, ttl } = envelope;
+    pub fn parse(bytes: &'a [u8], header: &IpHeaderInfo) -> Result<Self, AdvertError> {
+        let &IpHeaderInfo { source, destination, ttl } = header;
         if let Some(ttl) = ttl.filter(|&ttl| ttl != 255) {
             return Err(AdvertError::InvalidTtl(ttl));
         }
@@ -70,23 +110,23 @@ impl<'a> Advert<'a> {
             return Err(AdvertError::MixedFamilies(source, destination));
         }
         let is_v6 = source.is_ipv6();
-        let got = bytes.len();
-        let &[first, router, _, count, high, low, ..] = bytes else {
-            return Err(AdvertError::Truncated { got, needs: HEADER_LEN });
+        let have = bytes.len();
+        let &[first, vrid, _, count, high, low, ..] = bytes else {
+            return Err(AdvertError::Truncated { have, need: HEADER_LEN });
         };
         let version = match first >> 4 {
             2 if !is_v6 => VrrpVersion::V2,
             3 => VrrpVersion::V3,
-            other => return Err(AdvertError::Version(other)),
+            version => return Err(AdvertError::Version(version)),
         };
         if first & 0xf != 1 {
             return Err(AdvertError::Type(first & 0xf));
         }
-        let behind = if version == VrrpVersion::V2 { AUTH_DATA_LEN } else { 0 };
-        let needs = HEADER_LEN + usize::from(count) * address_len(is_v6) + behind;
+        let auth_len = if version == VrrpVersion::V2 { AUTH_DATA_LEN } else { 0 };
+        let need = HEADER_LEN + usize::from(count) * address_len(is_v6) + auth_len;
         let (message, trailer) =
-            bytes.split_at_checked(needs).ok_or(AdvertError::Truncated { got, needs })?;
-        if router == 0 {
+            bytes.split_at_checked(need).ok_or(AdvertError::Truncated { have, need })?;
+        if vrid == 0 {
             return Err(AdvertError::ZeroVrid);
         }
         let interval = match version {
@@ -96,11 +136,11 @@ impl<'a> Advert<'a> {
         if interval == 0 {
             return Err(AdvertError::ZeroInterval);
         }
-        let pseudo = Some((source, destination));
-        // Over IPv6 kernels write the sum, and that of a trailer with it.
-        let is_right = |bytes: &[u8]| internet_checksum(bytes, pseudo) == 0;
+        let pseudo_header = Some((source, destination));
+        // Over IPv6 the sender's kernel computes the checksum, and includes the trailer.
+        let is_valid = |bytes: &[u8]| internet_checksum(bytes, pseudo_header) == 0;
         let checksum = match version {
-            VrrpVersion::V3 if is_right(message) || is_right(bytes) => {
+            VrrpVersion::V3 if is_valid(message) || is_valid(bytes) => {
                 ChecksumCoverage::WithPseudoHeader
             }
             _ if !is_v6 && internet_checksum(message, None) == 0 => ChecksumCoverage::MessageOnly,
@@ -109,25 +149,25 @@ impl<'a> Advert<'a> {
         Ok(Self { message, trailer, version, is_v6, checksum })
     }
 
-    /// The version of the protocol.
+    /// Returns the version of the protocol.
     #[must_use]
     pub fn version(&self) -> VrrpVersion {
         self.version
     }
 
-    /// The number of the virtual router.
+    /// Returns the number of the virtual router.
     #[must_use]
     pub fn vrid(&self) -> u8 {
         self.message[1]
     }
 
-    /// The sender's priority; 0 if it gives up.
+    /// Returns the sender's priority; 0 if the sender resigns as master.
     #[must_use]
     pub fn priority(&self) -> u8 {
         self.message[2]
     }
 
-    /// How often the sender advertises itself.
+    /// Returns the sender's advertisement interval.
     #[must_use]
     pub fn interval(&self) -> Duration {
         let [high, low] = [self.message[4], self.message[5]];
@@ -139,44 +179,64 @@ impl<'a> Advert<'a> {
         }
     }
 
-    /// The virtual addresses; over IPv6 the first is a link-local one.
+    /// Returns the virtual addresses; over IPv6 the first is a link-local address.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + 'a {
         let end = HEADER_LEN + usize::from(self.message[3]) * address_len(self.is_v6);
         let addresses = self.message[HEADER_LEN..end].chunks_exact(address_len(self.is_v6));
         addresses.filter_map(|octets| match octets.len() {
-            4 => octets.try_into().ok().map(|it: [u8; 4]| IpAddr::from(it)),
-            _ => octets.try_into().ok().map(|it: [u8; 16]| IpAddr::from(it)),
+            4 => octets.try_into().ok().map(|octets: [u8; 4]| IpAddr::from(octets)),
+            _ => octets.try_into().ok().map(|octets: [u8; 16]| IpAddr::from(octets)),
         })
     }
 
-    /// Which checksum the sender computes.
+    /// Returns the coverage of the checksum that the sender computed.
     #[must_use]
     pub fn checksum(&self) -> ChecksumCoverage {
         self.checksum
     }
 
-    /// The kind of authentication of version 2 and its data: (0, zeros) where there is none, (1, a
-    /// password in plain text). RFC 3768 took it out, as it keeps nobody away; version 3 has none.
+    /// Returns the authentication type of version 2 and its data: (0, zeros) without authentication,
+    /// (1, a password in plain text). RFC 3768 removed authentication, because it gave no security;
+    /// version 3 has none.
     #[must_use]
     pub fn authentication(&self) -> Option<(u8, &'a [u8; 8])> {
         let data = self.message.last_chunk().filter(|_| self.version == VrrpVersion::V2)?;
         Some((self.message[4], data))
     }
 
-    /// The message without what follows it.
+    /// Returns the message without its trailer.
     pub(super) fn message(&self) -> &'a [u8] {
         self.message
     }
 
-    /// What follows the message: keepalived puts an HMAC there, which a
-    /// [`Verifier`](super::Verifier) reads.
+    /// Returns the bytes behind the message: keepalived puts an HMAC there, which an
+    /// [`AdvertVerifier`](super::AdvertVerifier) verifies.
     #[must_use]
     pub fn trailer(&self) -> &'a [u8] {
         self.trailer
     }
 }
 
-/// What an advertisement is to say.
+/// The part of a received advertisement that an [`Election`](super::Election) uses.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ReceivedAdvert {
+    /// The sender's address.
+    pub source: IpAddr,
+    /// The sender's priority; 0 if the sender resigns as master.
+    pub priority: u8,
+    /// The sender's advertisement interval.
+    pub interval: Duration,
+}
+
+impl ReceivedAdvert {
+    /// Extracts the fields from an advertisement that `source` sent.
+    #[must_use]
+    pub fn new(advert: &Advert<'_>, source: IpAddr) -> Self {
+        Self { source, priority: advert.priority(), interval: advert.interval() }
+    }
+}
+
+/// The contents of an advertisement to send.
 ///
 /// # Examples
 /// ```
@@ -187,34 +247,35 @@ impl<'a> Advert<'a> {
 /// let addresses: [IpAddr; 1] = ["10.88.0.100".parse()?];
 /// let message = OutgoingAdvert {
 ///     version: VrrpVersion::V3,
-///     router: 51,
+///     vrid: 51,
 ///     priority: 150,
 ///     interval: Duration::from_millis(100),
 ///     addresses: &addresses,
 /// };
-/// let bytes = message.encode("10.88.0.1".parse()?, "224.0.0.18".parse()?, ChecksumCoverage::OutgoingAdvert)?;
+/// let (source, group) = ("10.88.0.1".parse()?, "224.0.0.18".parse()?);
+/// let bytes = message.encode(source, group, ChecksumCoverage::MessageOnly)?;
 /// assert_eq!(bytes.len(), 12);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct OutgoingAdvert<'a> {
-    /// The version.
+    /// The version of the protocol.
     pub version: VrrpVersion,
     /// The number of the virtual router.
     pub vrid: u8,
-    /// The sender's priority; 0 to give up.
+    /// The sender's priority; 0 to resign as master.
     pub priority: u8,
-    /// How often the sender advertises itself.
+    /// The sender's advertisement interval.
     pub interval: Duration,
-    /// The virtual addresses, all of the sender's kind, at most 255.
+    /// The virtual addresses, all of the sender's address family, at most 255.
     pub addresses: &'a [IpAddr],
 }
 
 impl OutgoingAdvert<'_> {
-    /// The payload for IP protocol 112, from this address to that.
+    /// Encodes the payload of a packet of IP protocol 112 from `source` to `destination`.
     ///
     /// # Errors
-    /// [`VrrpConfigError`] where something does not fit into a message.
+    /// [`VrrpConfigError`] names the field that a message cannot hold.
     pub fn encode(
         &self,
         source: IpAddr,
@@ -222,16 +283,15 @@ impl OutgoingAdvert<'_> {
         checksum: ChecksumCoverage,
     ) -> Result<Vec<u8>, VrrpConfigError> {
         let is_v6 = source.is_ipv6();
-        if self.vrid == 0 {
-            return Err(VrrpConfigError::Vrid(0));
-        }
+        validate_vrid(self.vrid)?;
         if is_v6 && self.version == VrrpVersion::V2 {
             return Err(VrrpConfigError::Ipv6InVersion2(source));
         }
-        let odd = self.addresses.iter().find(|it| it.is_ipv6() != is_v6).copied();
-        let Some(count) = u8::try_from(self.addresses.len()).ok().filter(|_| odd.is_none()) else {
-            return Err(VrrpConfigError::Addresses { count: self.addresses.len(), odd });
-        };
+        if let Some(&address) = self.addresses.iter().find(|address| address.is_ipv6() != is_v6) {
+            return Err(VrrpConfigError::AddressFamily { address, source_address: source });
+        }
+        let count = u8::try_from(self.addresses.len())
+            .map_err(|_| VrrpConfigError::TooManyAddresses(self.addresses.len()))?;
         let [high, low] = self.version.encode_interval(self.interval)?.to_be_bytes();
         let first = if self.version == VrrpVersion::V2 { 0x21 } else { 0x31 };
         let mut bytes = vec![first, self.vrid, self.priority, count, high, low, 0, 0];
@@ -244,16 +304,16 @@ impl OutgoingAdvert<'_> {
         if self.version == VrrpVersion::V2 {
             bytes.extend([0; AUTH_DATA_LEN]);
         }
-        let plain = !is_v6
+        let is_message_only = !is_v6
             && (self.version == VrrpVersion::V2 || checksum == ChecksumCoverage::MessageOnly);
-        let pseudo = if plain { None } else { Some((source, destination)) };
-        let sum = internet_checksum(&bytes, pseudo).to_be_bytes();
+        let pseudo_header = if is_message_only { None } else { Some((source, destination)) };
+        let sum = internet_checksum(&bytes, pseudo_header).to_be_bytes();
         bytes[6..HEADER_LEN].copy_from_slice(&sum);
         Ok(bytes)
     }
 }
 
-/// How long an address is.
+/// Returns the length of an address in bytes.
 const fn address_len(is_v6: bool) -> usize {
     if is_v6 { size_of::<Ipv6Addr>() } else { size_of::<Ipv4Addr>() }
 }

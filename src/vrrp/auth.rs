@@ -1,11 +1,11 @@
-//! Advertisements that prove who sent them: keepalived's `auth_hmac` trailer.
+//! Authentication of advertisements: keepalived's `auth_hmac` trailer.
 //!
-//! Behind the message stand 28 bytes: the scheme (1: HMAC with SHA-256, cut to 16 bytes), the number
-//! of the key, two zeros, when it was sent (seconds, 2^-16 seconds, a counter), and the HMAC. That
-//! covers the family, the version, the virtual router, the sender's address, the message without its
-//! checksum, and the trailer.
+//! The trailer has 28 bytes behind the message: the scheme (1: HMAC with SHA-256, truncated to 16
+//! bytes), the number of the key, two zeros, the time of sending (seconds, 2^-16 seconds, a counter),
+//! and the HMAC. The HMAC covers the address family, the version, the virtual router, the sender's
+//! address, the message without its checksum, and the trailer.
 //!
-//! VRRP itself has nothing of the kind: whoever is on the link can be master (RFC 9568, section 9).
+//! VRRP itself has no authentication: any host on the link can become master (RFC 9568, section 9).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,11 +18,11 @@ use super::Advert;
 use super::checksum::internet_checksum;
 
 const HMAC_SHA256_SCHEME: u8 = 1;
-/// What goes before the HMAC, and the HMAC itself.
+/// The length of the trailer before the HMAC.
 const TRAILER_PREFIX_LEN: usize = 12;
 const HMAC_LEN: usize = 16;
 const TRAILER_LEN: usize = TRAILER_PREFIX_LEN + HMAC_LEN;
-/// Of how many senders the last word is remembered: more than there are routers.
+/// The number of senders whose last sequence number is kept: more than a link has routers.
 const MAX_SENDERS: usize = 16;
 
 /// A secret that routers share, and its number.
@@ -32,16 +32,17 @@ pub struct AuthKey {
     secret: Box<[u8]>,
 }
 
-/// A secret is shorter or longer than it may be.
+/// The error for a secret of the wrong length.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error("a key of {0} bytes: 32 to 64")]
+#[error("the key has {0} bytes, and must have 32 to 64")]
 pub struct AuthKeyLengthError(pub usize);
 
 impl AuthKey {
-    /// A secret of 32 to 64 bytes from a good source of chance, such as `openssl rand 32`.
+    /// Creates a key from a secret of 32 to 64 bytes, which should come from a good source of random
+    /// bytes, such as `openssl rand 32`.
     ///
     /// # Errors
-    /// [`AuthKeyLengthError`].
+    /// [`AuthKeyLengthError`] if the secret has another length.
     pub fn new(id: u8, secret: &[u8]) -> Result<Self, AuthKeyLengthError> {
         match secret.len() {
             32..=64 => Ok(Self { id, secret: secret.into() }),
@@ -51,22 +52,22 @@ impl AuthKey {
 
     fn compute_hmac(&self, message: &[u8], prefix: &[u8], source: IpAddr) -> Hmac<Sha256> {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.secret) else {
-            unreachable!("a key of any length will do")
+            unreachable!("HMAC accepts keys of any length")
         };
-        let (version, router) = (message[0] >> 4, message[1]);
-        let mut pseudo = [0; 20];
+        let (version, vrid) = (message[0] >> 4, message[1]);
+        let mut pseudo_header = [0; 20];
         match source {
             IpAddr::V4(source) => {
-                pseudo[0] = 4;
-                pseudo[4..8].copy_from_slice(&source.octets());
+                pseudo_header[0] = 4;
+                pseudo_header[4..8].copy_from_slice(&source.octets());
             }
             IpAddr::V6(source) => {
-                pseudo[0] = 6;
-                pseudo[4..].copy_from_slice(&source.octets());
+                pseudo_header[0] = 6;
+                pseudo_header[4..].copy_from_slice(&source.octets());
             }
         }
-        (pseudo[1], pseudo[2]) = (version, router);
-        mac.update(&pseudo);
+        (pseudo_header[1], pseudo_header[2]) = (version, vrid);
+        mac.update(&pseudo_header);
         mac.update(&message[..6]);
         mac.update(&[0; 2]);
         mac.update(&message[8..]);
@@ -78,11 +79,11 @@ impl AuthKey {
 
 impl std::fmt::Debug for AuthKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("AuthKey").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
-/// Signs what a router sends.
+/// Signs the advertisements that a router sends.
 #[derive(Debug)]
 pub struct AdvertSigner {
     key: AuthKey,
@@ -90,17 +91,18 @@ pub struct AdvertSigner {
 }
 
 impl AdvertSigner {
-    /// By this key.
+    /// Creates a signer that uses this key.
     #[must_use]
     pub fn new(key: AuthKey) -> Self {
         Self { key, last_sequence: 0 }
     }
 
-    /// Puts a trailer behind a message that [`Message::write`](super::Message::write) has made for
-    /// this source and destination. `now` is the time since 1970; it may stand still or go back, and
-    /// the order of messages holds.
+    /// Appends the trailer to a message that
+    /// [`OutgoingAdvert::encode`](super::OutgoingAdvert::encode) made for this source and destination.
+    /// `now` is the time since 1970. If it stands still or goes back, the sequence numbers increase
+    /// all the same.
     ///
-    /// What is too short to be a message is left as it is.
+    /// Bytes that are too short for a message are not changed.
     pub fn sign(
         &mut self,
         bytes: &mut Vec<u8>,
@@ -118,7 +120,7 @@ impl AdvertSigner {
         bytes.extend(prefix);
         bytes.extend(&mac[..HMAC_LEN]);
         if source.is_ipv6() {
-            // There the sum is that of all that IP carries; kernels see to it.
+            // Over IPv6 the checksum covers the whole payload; kernels compute it so.
             bytes[6..8].fill(0);
             let sum = internet_checksum(bytes, Some((source, destination)));
             bytes[6..8].copy_from_slice(&sum.to_be_bytes());
@@ -126,60 +128,57 @@ impl AdvertSigner {
     }
 }
 
-/// Verifies what others send: one for each virtual router.
+/// Verifies the advertisements of other routers, for one virtual router.
 #[derive(Debug)]
 pub struct AdvertVerifier {
     keys: Vec<AuthKey>,
-    window: Option<Duration>,
-    /// The last word of each sender, the latest in front.
+    max_clock_skew: Option<Duration>,
+    /// The last sequence number of each sender, the most recent sender first.
     last_sequences: Vec<(IpAddr, u64)>,
 }
 
-/// Why an advertisement is not believed.
+/// The error for an advertisement that fails authentication.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum AdvertAuthError {
-    /// It has no trailer.
-    #[error("it is not signed")]
+    /// The advertisement has no trailer.
+    #[error("the advertisement is not signed")]
     Unsigned,
-    /// What follows it is no trailer of this kind.
-    #[error("its trailer is not one of scheme 1")]
+    /// The bytes behind the message are not a trailer of this kind.
+    #[error("the trailer is not an HMAC trailer of scheme 1")]
     Malformed,
-    /// Nobody here has that key.
-    #[error("key {0} is not known")]
+    /// The verifier has no key of this number.
+    #[error("key {0} is unknown")]
     UnknownKey(u8),
-    /// It was signed by another secret, or changed.
-    #[error("its HMAC is wrong")]
+    /// The HMAC is wrong: the sender has another secret, or the message was changed.
+    #[error("the HMAC is wrong")]
     InvalidHmac,
-    /// It is older or newer than the [window](AdvertVerifier::window) allows.
-    #[error("it is {0:?} off")]
+    /// The timestamp differs from the clock by more than the
+    /// [allowed clock skew](AdvertVerifier::new).
+    #[error("the timestamp differs from this machine's clock by {0:?}")]
     Stale(Duration),
-    /// The sender has said something later already.
-    #[error("it was said before")]
+    /// The sequence number is not higher than the last from this sender: the advertisement is replayed.
+    #[error("the advertisement is replayed")]
     Replayed,
 }
 
 impl AdvertVerifier {
-    /// By these keys: with two of them, one can be replaced without a break. At first without a
-    /// window.
+    /// Creates a verifier that accepts these keys: with two of them, a key can be replaced without an
+    /// interruption.
+    ///
+    /// `max_clock_skew` is how far the sender's clock may differ from this machine's. Without a limit
+    /// a recorded advertisement can be replayed to a router that has just started; with a limit, the
+    /// clocks must be synchronized, as by NTP. keepalived's default: three intervals, and at least 5 s.
     #[must_use]
-    pub fn new(keys: impl IntoIterator<Item = AuthKey>) -> Self {
-        Self { keys: keys.into_iter().collect(), window: None, last_sequences: Vec::new() }
+    pub fn new(keys: impl IntoIterator<Item = AuthKey>, max_clock_skew: Option<Duration>) -> Self {
+        Self { keys: keys.into_iter().collect(), max_clock_skew, last_sequences: Vec::new() }
     }
 
-    /// How far the sender's clock may be from this one; what is further off is refused, so that what
-    /// was recorded cannot be played to one that has just started. The clocks must be set, as by NTP.
-    /// keepalived's default: three intervals, and 5 s at least.
-    #[must_use]
-    pub fn window(self, window: Duration) -> Self {
-        Self { window: Some(window), ..self }
-    }
-
-    /// Is this what its sender has said, just now and for the first time? `now` is the time since
-    /// 1970.
+    /// Verifies that `source` signed the advertisement, just now and for the first time. `now` is the
+    /// time since 1970.
     ///
     /// # Errors
-    /// [`AdvertAuthError`] says why not.
+    /// [`AdvertAuthError`] says which check failed.
     pub fn verify(
         &mut self,
         advert: &Advert<'_>,
@@ -193,43 +192,46 @@ impl AdvertVerifier {
         let trailer: &[u8; TRAILER_LEN] =
             trailer.try_into().map_err(|_| AdvertAuthError::Malformed)?;
         let (prefix, mac) = trailer.split_at(TRAILER_PREFIX_LEN);
-        let &[scheme, id, 0, 0, ref said @ ..] = prefix else {
+        let &[scheme, id, 0, 0, ref sequence @ ..] = prefix else {
             return Err(AdvertAuthError::Malformed);
         };
-        let said: [u8; 8] = said.try_into().map_err(|_| AdvertAuthError::Malformed)?;
+        let sequence: [u8; 8] = sequence.try_into().map_err(|_| AdvertAuthError::Malformed)?;
         if scheme != HMAC_SHA256_SCHEME {
             return Err(AdvertAuthError::Malformed);
         }
         let key =
             self.keys.iter().find(|key| key.id == id).ok_or(AdvertAuthError::UnknownKey(id))?;
-        let said = u64::from_be_bytes(said);
-        let fresh = |said: u64| {
-            let off = Duration::from_secs((said >> 32).abs_diff(now.as_secs() & 0xffff_ffff));
-            self.window
-                .filter(|window| off > *window)
-                .map_or(Ok(()), |_| Err(AdvertAuthError::Stale(off)))
-        };
-        fresh(said)?;
-        let right = key.compute_hmac(advert.message(), prefix, source);
-        right.verify_truncated_left(mac).map_err(|_| AdvertAuthError::InvalidHmac)?;
-        // From here on it is the sender's own word. One whose last word lies outside the window had
-        // its clock set, and begins anew.
+        let sequence = u64::from_be_bytes(sequence);
+        self.check_clock_skew(sequence, now)?;
+        let hmac = key.compute_hmac(advert.message(), prefix, source);
+        hmac.verify_truncated_left(mac).map_err(|_| AdvertAuthError::InvalidHmac)?;
+        // The sender is authentic from here on. A sender whose last timestamp is outside the allowed
+        // skew had its clock set, and starts a new sequence.
         let known = self.last_sequences.iter().position(|(sender, _)| *sender == source);
-        if let Some(known) = known {
-            let (_, last) = self.last_sequences[known];
-            if said <= last && fresh(last).is_ok() {
+        if let Some(index) = known {
+            let (_, last) = self.last_sequences[index];
+            if sequence <= last && self.check_clock_skew(last, now).is_ok() {
                 return Err(AdvertAuthError::Replayed);
             }
-            self.last_sequences.remove(known);
+            self.last_sequences.remove(index);
         }
-        self.last_sequences.insert(0, (source, said));
+        self.last_sequences.insert(0, (source, sequence));
         self.last_sequences.truncate(MAX_SENDERS);
         Ok(())
     }
+
+    fn check_clock_skew(&self, sequence: u64, now: Duration) -> Result<(), AdvertAuthError> {
+        let skew = Duration::from_secs((sequence >> 32).abs_diff(now.as_secs() & 0xffff_ffff));
+        match self.max_clock_skew {
+            Some(max) if skew > max => Err(AdvertAuthError::Stale(skew)),
+            _ => Ok(()),
+        }
+    }
 }
 
-/// Seconds, and 2^-16 of them; the last 16 bits are for those that come at once.
+/// Returns the sequence number for a time: seconds, and 2^-16 seconds; the last 16 bits count
+/// messages of the same time.
 fn sequence_at(now: Duration) -> u64 {
-    let part = (u64::from(now.subsec_nanos()) << 16) / 1_000_000_000;
-    (now.as_secs() << 32) | (part << 16)
+    let fraction = (u64::from(now.subsec_nanos()) << 16) / 1_000_000_000;
+    (now.as_secs() << 32) | (fraction << 16)
 }

@@ -1,10 +1,13 @@
-//! What a router is told ahead.
+//! The settings of an election, the protocol versions, and the error for settings that are refused.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::VrrpConfigError;
+use thiserror::Error;
+
+/// The priority of the router that owns the virtual addresses.
+pub(super) const OWNER_PRIORITY: u8 = 255;
 
 /// The version of the protocol.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -17,22 +20,22 @@ pub enum VrrpVersion {
 }
 
 impl VrrpVersion {
-    /// The shortest interval, which is the step, and the longest.
-    pub(super) const fn interval_range(self) -> (Duration, Duration) {
+    /// Returns the shortest interval, which is also the step, and the longest.
+    const fn interval_range(self) -> (Duration, Duration) {
         match self {
             Self::V2 => (Duration::from_secs(1), Duration::from_secs(255)),
             Self::V3 => (Duration::from_millis(10), Duration::from_millis(40_950)),
         }
     }
 
-    /// An interval in the units of its field, if it fits.
+    /// Converts an interval into the units of the message field.
     pub(super) fn encode_interval(self, interval: Duration) -> Result<u16, VrrpConfigError> {
-        let (least, most) = self.interval_range();
-        let fits = interval >= least && interval <= most;
-        if !fits || !interval.as_nanos().is_multiple_of(least.as_nanos()) {
-            return Err(VrrpConfigError::Interval { interval, version: self, least, most });
+        let (min, max) = self.interval_range();
+        let is_in_range = interval >= min && interval <= max;
+        if !is_in_range || !interval.as_nanos().is_multiple_of(min.as_nanos()) {
+            return Err(VrrpConfigError::Interval { interval, version: self, min, max });
         }
-        Ok((interval.as_nanos() / least.as_nanos()) as u16)
+        Ok((interval.as_nanos() / min.as_nanos()) as u16)
     }
 }
 
@@ -45,19 +48,20 @@ impl fmt::Display for VrrpVersion {
     }
 }
 
-/// What a backup does about a master of lower priority.
+/// Whether a backup replaces a master of lower priority.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum PreemptMode {
-    /// It takes over. The default, as in the RFC.
+    /// The backup takes over. The default, as in the RFC.
     #[default]
     Always,
-    /// It takes over once it has heard it for so long: time to warm up after a start.
+    /// The backup takes over after it has received the master's advertisements for this long, which
+    /// is time to warm up after a start.
     After(Duration),
-    /// It leaves it where it is: each move costs connections.
+    /// The master keeps the addresses: each move costs connections.
     Never,
 }
 
-/// What a router is told ahead; checked by [`Router::new`](super::Router::new).
+/// The settings of one router's election, which [`Election::new`](super::Election::new) validates.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ElectionConfig {
@@ -73,12 +77,13 @@ pub struct ElectionConfig {
 }
 
 impl ElectionConfig {
-    /// A router for the virtual router of this number, from 1 to 255, that sends from this address
-    /// of its own. Of two with the same priority the one with the higher address is master.
-    pub fn new(id: u8, address: IpAddr) -> Self {
+    /// Creates settings for the virtual router of this number, from 1 to 255, with the address of
+    /// this machine that advertisements are sent from. Of two routers with the same priority the one
+    /// with the higher source address is master.
+    pub fn new(vrid: u8, source: IpAddr) -> Self {
         Self {
-            vrid: id,
-            source: address,
+            vrid,
+            source,
             version: VrrpVersion::V3,
             priority: 100,
             interval: Duration::from_secs(1),
@@ -89,54 +94,109 @@ impl ElectionConfig {
         }
     }
 
-    /// The version that it sends. Default: 3.
+    /// Sets the version of the advertisements that are sent. Default: 3.
     pub fn version(self, version: VrrpVersion) -> Self {
         Self { version, ..self }
     }
 
-    /// From 1 to 254, the highest is master; 255 for the router whose own addresses the virtual ones
-    /// are. Default: 100.
+    /// Sets the priority, from 1 to 254, of which the highest is master; or 255 for the owner, whose
+    /// own addresses the virtual addresses are. Default: 100.
     pub fn priority(self, priority: u8) -> Self {
         Self { priority, ..self }
     }
 
-    /// How often it advertises itself as master. Version 3: 10 ms to 40.95 s, in steps of 10 ms;
-    /// version 2: 1 to 255 s, in seconds, and all routers must have the same. Default: 1 s.
+    /// Sets how often the master advertises. Version 3: 10 ms to 40.95 s, in steps of 10 ms; version
+    /// 2: 1 to 255 s, in whole seconds, and all routers must use the same. Default: 1 s.
     ///
-    /// A backup takes over after three of them and up to one more; a third of that is how long a
-    /// master may be held up without losing the addresses.
+    /// A backup takes over after three to four intervals; a master that stalls for three intervals
+    /// loses the addresses.
     pub fn interval(self, interval: Duration) -> Self {
         Self { interval, ..self }
     }
 
-    /// What it does as backup about a master of lower priority. Default: it takes over.
+    /// Sets whether a backup replaces a master of lower priority. Default: it does.
     pub fn preempt(self, preempt: PreemptMode) -> Self {
         Self { preempt, ..self }
     }
 
-    /// How long it takes no part after its start, while links and switches come up. Default: not at
-    /// all.
+    /// Sets how long the election is delayed after its start, while links and switches come up.
+    /// Default: no delay.
     pub fn start_delay(self, start_delay: Duration) -> Self {
         Self { start_delay, ..self }
     }
 
-    /// How often a new master announces its addresses again, after the first time, and how far
-    /// apart. Default: 5 times, a second apart.
-    pub fn announce_repeats(self, again: u32, every: Duration) -> Self {
-        Self { announce_repeats: again, announce_interval: every, ..self }
+    /// Sets how often a new master repeats the announcement of its addresses. Default: 5 times.
+    pub fn announce_repeats(self, announce_repeats: u32) -> Self {
+        Self { announce_repeats, ..self }
     }
 
-    /// Does it make sense?
+    /// Sets the time between the announcements of a new master. Default: 1 s.
+    pub fn announce_interval(self, announce_interval: Duration) -> Self {
+        Self { announce_interval, ..self }
+    }
+
+    /// Checks the number, the priority, the interval and the version.
     pub(crate) fn validate(&self) -> Result<(), VrrpConfigError> {
-        if self.vrid == 0 {
-            return Err(VrrpConfigError::Vrid(self.vrid));
-        }
-        if self.priority == 0 {
-            return Err(VrrpConfigError::Priority(self.priority));
-        }
+        validate_vrid(self.vrid)?;
+        validate_priority(self.priority)?;
         if self.version == VrrpVersion::V2 && self.source.is_ipv6() {
             return Err(VrrpConfigError::Ipv6InVersion2(self.source));
         }
         self.version.encode_interval(self.interval).map(drop)
     }
+}
+
+pub(super) const fn validate_vrid(vrid: u8) -> Result<(), VrrpConfigError> {
+    if vrid == 0 { Err(VrrpConfigError::Vrid(vrid)) } else { Ok(()) }
+}
+
+pub(super) const fn validate_priority(priority: u8) -> Result<(), VrrpConfigError> {
+    if priority == 0 { Err(VrrpConfigError::Priority(priority)) } else { Ok(()) }
+}
+
+/// An error that says which setting of a virtual router is refused, or why a message cannot be
+/// encoded.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum VrrpConfigError {
+    /// The number of the virtual router is 0.
+    #[error("virtual router number {0} is not between 1 and 255")]
+    Vrid(u8),
+    /// The priority is 0, which only the last advertisement of a master has.
+    #[error("priority {0} is not between 1 and 254, nor 255 for the owner of the addresses")]
+    Priority(u8),
+    /// The version's messages cannot hold the interval.
+    #[error(
+        "advertisement interval {interval:?} is not valid in {version}: \
+         it takes {min:?} to {max:?} in steps of {min:?}"
+    )]
+    Interval {
+        /// The interval that was set.
+        interval: Duration,
+        /// The version of the protocol.
+        version: VrrpVersion,
+        /// The shortest interval, and the step.
+        min: Duration,
+        /// The longest interval.
+        max: Duration,
+    },
+    /// The source address is an IPv6 address, and version 2 supports only IPv4.
+    #[error("VRRP version 2 does not support IPv6, and the source address is {0}")]
+    Ipv6InVersion2(IpAddr),
+    /// The virtual router has no virtual address.
+    #[error("there is no virtual address")]
+    NoAddresses,
+    /// The virtual router has more virtual addresses than a message can hold.
+    #[error("there are {0} virtual addresses, and a message holds at most 255")]
+    TooManyAddresses(usize),
+    /// A virtual address is of another family than the source address.
+    #[error(
+        "virtual address {address} and source address {source_address} are of different families"
+    )]
+    AddressFamily {
+        /// The virtual address.
+        address: IpAddr,
+        /// The address that advertisements are sent from.
+        source_address: IpAddr,
+    },
 }

@@ -1,4 +1,4 @@
-//! What a router is, and why it became that.
+//! The states of a virtual router, and the reasons for its transitions.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// What a router is (RFC 9568, section 6.4).
+/// The state of a virtual router on one machine (RFC 9568, section 6.4).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VrrpState {
-    /// It takes no part: not started, or stopped.
+    /// It takes no part in the election: not started, or stopped.
     Init,
-    /// It listens for the master.
+    /// It receives the master's advertisements.
     Backup,
-    /// It has the addresses.
+    /// It holds the addresses.
     Master,
-    /// It may not be master, because something that it needs has failed.
+    /// It cannot be master, because an item with [`TrackEffect::Fault`](super::TrackEffect::Fault) is
+    /// down.
     Fault,
 }
 
@@ -31,57 +32,84 @@ impl fmt::Display for VrrpState {
     }
 }
 
-/// Why a router changed its state.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// Why a virtual router changed its state.
+#[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum TransitionReason {
-    /// It was started, or stopped.
-    Requested,
-    /// It owns the addresses.
+    /// The virtual router was started.
+    Started,
+    /// The virtual router was stopped.
+    Stopped,
+    /// The router owns the addresses: its priority is 255.
     AddressOwner,
-    /// No master was heard for as long as it waits.
+    /// No advertisement from a master arrived within the master-down interval.
     MasterTimeout,
-    /// The master gave up.
+    /// The master resigned: it sent an advertisement of priority 0.
     MasterResigned,
-    /// It heard a master that goes before it: of this priority, at this address.
-    HigherPriority {
-        /// The priority of the other.
+    /// The router replaces a master of lower priority.
+    Preempted {
+        /// The priority of that master.
         priority: u8,
-        /// Its address.
+        /// The address that the master sends from.
         source: IpAddr,
     },
-    /// It was held up for so long that the others hold it to be dead.
+    /// Another router, with a higher priority or the same priority and a higher address, is master.
+    HigherPriority {
+        /// The priority of the other router.
+        priority: u8,
+        /// The address that the other router sends from.
+        source: IpAddr,
+    },
+    /// The router sent no advertisement for this long, at least three intervals: other routers may
+    /// have taken over.
     Stalled(Duration),
-    /// Something that it needs has failed, or is there again.
-    FaultChanged,
-    /// One of its [`Group`](super::Group) is no longer master.
+    /// A tracked item without which the router cannot be master is down.
+    Fault {
+        /// The name of the tracked item.
+        track: String,
+    },
+    /// All tracked items without which the router cannot be master are up again.
+    FaultCleared {
+        /// The name of the tracked item that was down last.
+        track: String,
+    },
+    /// Another member of its [`VrrpSyncGroup`](super::VrrpSyncGroup) is no longer master.
     SyncGroup,
 }
 
 impl fmt::Display for TransitionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Requested => f.write_str("told to"),
-            Self::AddressOwner => f.write_str("it owns the addresses"),
-            Self::MasterTimeout => f.write_str("no master was heard"),
-            Self::MasterResigned => f.write_str("the master gave up"),
-            Self::HigherPriority { priority, source } => {
-                write!(f, "{source} advertises priority {priority}")
+            Self::Started => f.write_str("started"),
+            Self::Stopped => f.write_str("stopped"),
+            Self::AddressOwner => f.write_str("owns the addresses"),
+            Self::MasterTimeout => f.write_str("no advertisement from a master"),
+            Self::MasterResigned => f.write_str("the master resigned"),
+            Self::Preempted { priority, source } => {
+                write!(f, "preempts a master of lower priority {priority}, {source}")
             }
-            Self::Stalled(time) => write!(f, "it was held up for {time:?}"),
-            Self::FaultChanged => f.write_str("something that it needs failed, or is there again"),
-            Self::SyncGroup => f.write_str("another of its group is no longer master"),
+            Self::HigherPriority { priority, source } => {
+                write!(f, "{source} is master with priority {priority}")
+            }
+            Self::Stalled(time) => write!(f, "stalled, sent no advertisement for {time:?}"),
+            Self::Fault { track } => write!(f, "tracked item {track:?} is down"),
+            Self::FaultCleared { track } => {
+                write!(f, "the fault of tracked item {track:?} is cleared")
+            }
+            Self::SyncGroup => {
+                f.write_str("another virtual router of its sync group is no longer master")
+            }
         }
     }
 }
 
-/// A change of state.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// A change of the state.
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct VrrpTransition {
-    /// What it was.
+    /// The state before.
     pub from: VrrpState,
-    /// What it is.
+    /// The state after.
     pub to: VrrpState,
-    /// Why.
+    /// The reason for the change.
     pub reason: TransitionReason,
 }

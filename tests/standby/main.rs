@@ -123,7 +123,7 @@ fn a_graceful_stop_hands_over() {
     assert!(pair.world.has_none("a"), "it gave the addresses up");
     until("b is active", || is_active(&pair.world, "b"));
     assert!(pair.a.log().contains("backup -> master"), "{}", pair.a.log());
-    assert!(pair.b.log().contains("the master gave up"), "{}", pair.b.log());
+    assert!(pair.b.log().contains("the master resigned"), "{}", pair.b.log());
     until("clients are served", || pair.world.ask(80).is_ok());
 }
 
@@ -137,7 +137,7 @@ fn one_that_was_held_up_steps_down_before_it_acts() {
     // It has the higher priority, and takes over again by way of the election.
     pair.settle("a", "b");
     assert!(pair.a.log().contains("master -> backup"), "{}", pair.a.log());
-    assert!(pair.a.log().contains("it was held up for"), "{}", pair.a.log());
+    assert!(pair.a.log().contains("stalled, sent no advertisement for"), "{}", pair.a.log());
 }
 
 #[test]

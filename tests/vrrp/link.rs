@@ -1,4 +1,4 @@
-//! Two machines on a link: network namespaces, which need root.
+//! Two network namespaces with a link between them; they need root.
 
 #[path = "../common/namespaces.rs"]
 pub(crate) mod namespaces;
@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
 
-/// How long anything may take before it is held to be lost.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a test waits for a condition.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Two namespaces with a link between them: `a` for keepalived, `b` for ours.
+/// Two namespaces with a link between them: `a` for keepalived, `b` for this crate.
 pub(crate) struct Link {
     name: String,
     pub(crate) folder: PathBuf,
 }
 
 impl Link {
-    /// `None` where it cannot be, which is said.
+    /// Creates the namespaces; prints the reason and returns `None` where that is not possible.
     pub(crate) fn new() -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !namespaces::can_run(&["ip"]) {
@@ -32,7 +32,7 @@ impl Link {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("lvs{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(&name);
-        fs::create_dir(&folder).expect("a folder for this process alone");
+        fs::create_dir(&folder).expect("the folder name is unique");
         let link = Self { name, folder };
         for side in ["a", "b"] {
             link.ip(&["netns", "add", &link.space(side)]);
@@ -60,16 +60,16 @@ impl Link {
         format!("{}-{side}", self.name)
     }
 
-    /// Does something in one of them: what is opened there stays there.
+    /// Calls a function in a namespace: its sockets stay in that namespace.
     pub(crate) fn within<R: Send>(&self, side: &str, act: impl FnOnce() -> R + Send) -> R {
         let space = format!("/run/netns/{}", self.space(side));
         thread::scope(|scope| {
             let act = scope.spawn(move || {
-                let space = File::open(space).expect("a namespace");
+                let space = File::open(space).expect("the namespace exists");
                 setns(space, CloneFlags::CLONE_NEWNET).expect("as root");
                 act()
             });
-            act.join().expect("no panic")
+            act.join().expect("the function does not panic")
         })
     }
 
@@ -101,6 +101,6 @@ impl Drop for Link {
 }
 
 pub(crate) fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "a test beside other processes: real time")]
+    #[expect(clippy::disallowed_methods, reason = "other processes run in real time")]
     Instant::now()
 }

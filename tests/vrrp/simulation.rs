@@ -1,5 +1,5 @@
-//! Elections among several routers on a network that loses, delays, reorders and splits, with clocks
-//! that drift and processes that stall. Every run repeats itself by its seed.
+//! Simulated elections among several routers, on a network with loss, delay, reordering and partitions,
+//! with clocks that drift and processes that stall. A run is reproducible by its seed.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,25 +9,26 @@ use lvs::scheduler::Rng;
 
 use crate::world::*;
 
-/// The longest that a message is under way.
+/// The longest transmission time of a message.
 const DELAY: Duration = Duration::from_millis(20);
-/// How much a clock may be wrong.
+/// The largest relative error of a clock.
 const DRIFT: f64 = 0.01;
-/// What a timer may be late.
+/// How late a timer may be.
 const GRAIN: Duration = Duration::from_millis(1);
 const RUNS: u64 = 1500;
 
 struct Node {
-    router: Election,
+    election: Election,
     priority: u8,
-    /// How many seconds its clock counts in one.
+    /// How many seconds the node's clock counts in a second.
     pace: f64,
-    /// Has it the addresses?
+    /// Whether the node holds the addresses.
     has: bool,
     alive: bool,
     stalled_until: Duration,
-    /// Messages that arrived while it was stalled.
+    /// Messages that arrived while the node was stalled.
     unread: Vec<ReceivedAdvert>,
+    /// The side of the partition.
     side: u8,
 }
 
@@ -45,10 +46,11 @@ struct World {
     events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
     count: u64,
     loss: u64,
-    /// How often the addresses were taken.
-    taken: u32,
-    /// Since when two have them, and the longest that this ever was.
-    two: Option<Duration>,
+    /// How often the addresses were acquired.
+    acquired: u32,
+    /// Since when two nodes hold the addresses.
+    two_since: Option<Duration>,
+    /// The longest time that two nodes held the addresses.
     longest: Duration,
 }
 
@@ -57,13 +59,13 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let base = start();
         let nodes = (0..2 + rng.below(4)).map(|i| {
-            // No two the same: who is to be master is known.
+            // The priorities differ, so that the master is known.
             let priority = 40 * (i as u8 + 1) - rng.below(30) as u8;
             let config = config(i as u8 + 1, priority).preempt(preempt);
-            let router = Election::new(config).expect("sound");
+            let election = Election::new(config).expect("the configuration is valid");
             let pace = 1.0 + DRIFT * (rng.below(2001) as f64 / 1000.0 - 1.0);
             let (alive, stalled_until, unread) = (true, Duration::ZERO, Vec::new());
-            Node { router, priority, pace, has: false, alive, stalled_until, unread, side: 0 }
+            Node { election, priority, pace, has: false, alive, stalled_until, unread, side: 0 }
         });
         let nodes = nodes.collect();
         let (events, now) = (BinaryHeap::new(), Duration::ZERO);
@@ -75,19 +77,19 @@ impl World {
             events,
             count: 0,
             loss: 0,
-            taken: 0,
-            two: None,
+            acquired: 0,
+            two_since: None,
             longest: Duration::ZERO,
         };
         for i in 0..world.nodes.len() {
             let now = world.local(i);
-            world.nodes[i].router.start(now);
+            world.nodes[i].election.start(now);
             world.after(i);
         }
         world
     }
 
-    /// What a node's clock says.
+    /// Returns the time by a node's clock.
     fn local(&self, node: usize) -> Instant {
         self.base + self.now.mul_f64(self.nodes[node].pace)
     }
@@ -97,34 +99,37 @@ impl World {
         self.events.push(Reverse((at, self.count, event)));
     }
 
-    /// Does what a node wants, and has it woken in time.
+    /// Executes a node's outputs, and schedules its next timeout.
     fn after(&mut self, i: usize) {
-        while let Some(output) = self.nodes[i].router.poll_output() {
+        while let Some(output) = self.nodes[i].election.poll_output() {
             match output {
                 ElectionOutput::SendAdvert { priority } => self.send(i, priority),
                 ElectionOutput::AcquireAddresses => {
-                    assert!(!self.nodes[i].has, "what it has it need not take");
+                    assert!(
+                        !self.nodes[i].has,
+                        "a node that holds the addresses does not acquire them"
+                    );
                     self.nodes[i].has = true;
-                    self.taken += 1;
+                    self.acquired += 1;
                 }
                 ElectionOutput::ReleaseAddresses => self.nodes[i].has = false,
                 _ => {}
             }
         }
         let node = &self.nodes[i];
-        assert_eq!(node.has, node.router.state() == VrrpState::Master);
-        if let Some(due) = node.router.poll_timeout() {
-            // A timer has a grain, and is never early.
+        assert_eq!(node.has, node.election.state() == VrrpState::Master);
+        if let Some(due) = node.election.poll_timeout() {
+            // A timer is never early.
             let at = (due - self.base).div_f64(node.pace) + Duration::from_micros(10);
             self.push(at.max(self.now), Event::Wake(i));
         }
     }
 
-    /// Keeps the book on how long two have had the addresses.
+    /// Measures how long two nodes hold the addresses.
     fn watch(&mut self) {
         if self.masters().len() > 1 {
-            self.two.get_or_insert(self.now);
-        } else if let Some(since) = self.two.take() {
+            self.two_since.get_or_insert(self.now);
+        } else if let Some(since) = self.two_since.take() {
             self.longest = self.longest.max(self.now - since);
         }
     }
@@ -149,37 +154,37 @@ impl World {
             self.events.pop();
             self.now = at;
             let (Event::Wake(i) | Event::Arrive { to: i, .. }) = event;
-            let heard = match event {
+            let arrived = match event {
                 Event::Wake(_) => None,
-                Event::Arrive { from, priority, .. } => Some(heard(from as u8 + 1, priority)),
+                Event::Arrive { from, priority, .. } => Some(advert(from as u8 + 1, priority)),
             };
             if !self.nodes[i].alive {
                 continue;
             }
             if self.nodes[i].stalled_until > at {
-                self.nodes[i].unread.extend(heard);
+                self.nodes[i].unread.extend(arrived);
                 self.push(self.nodes[i].stalled_until, Event::Wake(i));
                 continue;
             }
-            self.turn(i, heard);
+            self.turn(i, arrived);
             self.watch();
         }
         self.now = until;
     }
 
-    /// A node reads what has come and looks at its timers, in one order or the other.
-    fn turn(&mut self, i: usize, heard: Option<ReceivedAdvert>) {
+    /// Handles a node's messages and timers, in random order.
+    fn turn(&mut self, i: usize, arrived: Option<ReceivedAdvert>) {
         let now = self.local(i);
         let timers_first = self.rng.below(2) == 0;
         if timers_first {
-            self.nodes[i].router.handle_timeout(now);
+            self.nodes[i].election.handle_timeout(now);
         }
         let unread = std::mem::take(&mut self.nodes[i].unread);
-        for heard in unread.into_iter().chain(heard) {
-            self.nodes[i].router.handle_advert(now, &heard);
+        for advert in unread.into_iter().chain(arrived) {
+            self.nodes[i].election.handle_advert(now, &advert);
         }
         if !timers_first {
-            self.nodes[i].router.handle_timeout(now);
+            self.nodes[i].election.handle_timeout(now);
         }
         self.after(i);
     }
@@ -189,7 +194,7 @@ impl World {
     }
 
     fn crash(&mut self, i: usize) {
-        // With it go its addresses: see to that is the shell's part.
+        // The addresses end with the node; in reality their lifetimes end.
         (self.nodes[i].alive, self.nodes[i].has) = (false, false);
     }
 
@@ -197,18 +202,19 @@ impl World {
         (0..self.nodes.len()).filter(|&i| self.nodes[i].has).collect()
     }
 
-    /// The one that goes before all others.
+    /// Returns the live node of the highest priority.
     fn best(&self) -> usize {
         let alive = (0..self.nodes.len()).filter(|&i| self.nodes[i].alive);
-        alive.max_by_key(|&i| self.nodes[i].priority).expect("one is alive")
+        alive.max_by_key(|&i| self.nodes[i].priority).expect("a node is alive")
     }
 
-    /// How long an election may take: the patience of the lowest, an interval, and twice a delay.
-    fn settles(&self) -> Duration {
+    /// Returns the longest time of an election: the longest master-down interval, an interval, and twice
+    /// the transmission time.
+    fn election_time(&self) -> Duration {
         (5 * TENTH + 2 * DELAY).mul_f64(1.0 + 3.0 * DRIFT)
     }
 
-    /// Splits, stalls, loss and deaths for some seconds, and then nothing of it.
+    /// Causes partitions, stalls, loss and crashes for some seconds, and then ends them.
     fn chaos(&mut self) {
         for _ in 0..self.rng.below(20) {
             let i = self.rng.below(self.nodes.len() as u64) as usize;
@@ -236,49 +242,49 @@ impl World {
 }
 
 #[test]
-fn after_any_trouble_there_is_one_master_and_it_stays() {
+fn after_failures_the_live_node_of_highest_priority_is_the_only_master() {
     for seed in 0..RUNS {
         let mut world = World::new(seed, PreemptMode::Always);
         world.chaos();
-        world.run(2 * world.settles());
+        world.run(2 * world.election_time());
         let best = world.best();
         assert_eq!(world.masters(), [best], "seed {seed}");
-        let taken = world.taken;
+        let acquired = world.acquired;
         for _ in 0..20 {
             world.run(Duration::from_millis(173));
             assert_eq!(world.masters(), [best], "seed {seed}");
         }
-        assert_eq!(world.taken, taken, "seed {seed}: nobody came and went");
+        assert_eq!(world.acquired, acquired, "seed {seed}: the master does not change");
     }
 }
 
 #[test]
-fn without_preemption_nobody_takes_what_another_has() {
+fn without_preemption_a_node_of_higher_priority_stays_backup() {
     for seed in 0..RUNS {
         let mut world = World::new(seed, PreemptMode::Never);
         world.chaos();
-        world.run(3 * world.settles());
+        world.run(3 * world.election_time());
         let masters = world.masters();
         assert_eq!(masters.len(), 1, "seed {seed}");
-        let taken = world.taken;
+        let acquired = world.acquired;
         world.run(Duration::from_secs(5));
-        assert_eq!((world.masters(), world.taken), (masters.clone(), taken), "seed {seed}");
-        // One more that goes before it, back from its death: it does not matter.
+        assert_eq!((world.masters(), world.acquired), (masters.clone(), acquired), "seed {seed}");
+        // A crashed node returns with a higher priority, and stays backup.
         if let Some(i) = (0..world.nodes.len()).find(|&i| !world.nodes[i].alive) {
             let config = config(i as u8 + 1, 250).preempt(PreemptMode::Never);
-            world.nodes[i].router = Election::new(config).expect("sound");
+            world.nodes[i].election = Election::new(config).expect("the configuration is valid");
             world.nodes[i].alive = true;
             let now = world.local(i);
-            world.nodes[i].router.start(now);
+            world.nodes[i].election.start(now);
             world.after(i);
             world.run(Duration::from_secs(5));
-            assert_eq!((world.masters(), world.taken), (masters, taken), "seed {seed}");
+            assert_eq!((world.masters(), world.acquired), (masters, acquired), "seed {seed}");
         }
     }
 }
 
 #[test]
-fn the_best_of_those_left_takes_over_within_its_patience() {
+fn after_a_crash_the_next_node_takes_over_within_its_master_down_interval() {
     for seed in 0..RUNS {
         let mut world = World::new(seed, PreemptMode::Always);
         world.run(Duration::from_secs(2));
@@ -287,8 +293,8 @@ fn the_best_of_those_left_takes_over_within_its_patience() {
         world.crash(master);
         let next = world.best();
         let skew = TENTH * (256 - u32::from(world.nodes[next].priority)) / 256;
-        let patience = (3 * TENTH + skew).mul_f64(1.0 + DRIFT);
-        world.run(patience + DELAY + GRAIN);
+        let master_down_interval = (3 * TENTH + skew).mul_f64(1.0 + DRIFT);
+        world.run(master_down_interval + DELAY + GRAIN);
         assert!(world.nodes[next].has, "seed {seed}");
         world.run(DELAY);
         assert_eq!(world.masters(), [next], "seed {seed}");
@@ -296,29 +302,29 @@ fn the_best_of_those_left_takes_over_within_its_patience() {
 }
 
 #[test]
-fn a_farewell_takes_a_skew_and_no_more() {
+fn after_a_resignation_the_next_node_takes_over_within_its_skew_time() {
     for seed in 0..RUNS {
         let mut world = World::new(seed, PreemptMode::Always);
         world.run(Duration::from_secs(2));
         let master = world.best();
-        // Not while its last word is under way, which may come after its farewell and unsay it.
+        // Not while the last advertisement is in transit: it may arrive after the resignation.
         let in_between = |world: &World| {
-            let due = world.nodes[master].router.poll_timeout().expect("a beat");
+            let due = world.nodes[master].election.poll_timeout().expect("a timer runs");
             (2 * DELAY..=4 * DELAY).contains(&(due - world.local(master)))
         };
         while !in_between(&world) {
             world.run(GRAIN);
         }
         let now = world.local(master);
-        world.nodes[master].router.stop(now);
+        world.nodes[master].election.stop(now);
         world.after(master);
         let others = (0..world.nodes.len()).filter(|&i| i != master);
-        let next = others.max_by_key(|&i| world.nodes[i].priority).expect("one is left");
+        let next = others.max_by_key(|&i| world.nodes[i].priority).expect("another node exists");
         let skew = TENTH * (256 - u32::from(world.nodes[next].priority)) / 256;
         let until = world.now + skew.mul_f64(1.0 + DRIFT) + DELAY + GRAIN;
         while world.now < until {
             world.run(GRAIN);
-            assert!(!world.masters().is_empty(), "seed {seed}: somebody serves all the time");
+            assert!(!world.masters().is_empty(), "seed {seed}: a node always holds the addresses");
         }
         assert!(world.nodes[next].has, "seed {seed}");
         world.run(DELAY);
@@ -326,25 +332,29 @@ fn a_farewell_takes_a_skew_and_no_more() {
     }
 }
 
-/// While nothing is lost and nobody stalls there are two only until the lesser has heard of the other:
-/// their patience may end within a message's time of each other.
+/// Without loss and stalls two nodes are master only until the lower one receives the other's
+/// advertisement: their timers may end within one transmission time.
 #[test]
-fn on_a_sound_network_two_are_a_matter_of_one_message() {
-    let mut ever = Duration::ZERO;
+fn without_failures_two_masters_exist_for_at_most_one_transmission_time() {
+    let mut longest = Duration::ZERO;
     for seed in 0..RUNS {
         let mut world = World::new(seed, PreemptMode::Always);
         world.run(Duration::from_secs(2));
         world.crash(world.best());
         world.run(Duration::from_secs(2));
-        assert!(world.two.is_none() && world.longest <= DELAY, "seed {seed}: {:?}", world.longest);
-        ever = ever.max(world.longest);
+        assert!(
+            world.two_since.is_none() && world.longest <= DELAY,
+            "seed {seed}: {:?}",
+            world.longest
+        );
+        longest = longest.max(world.longest);
     }
-    assert!(ever > Duration::ZERO, "it does happen");
+    assert!(longest > Duration::ZERO, "two masters do occur");
 }
 
-/// A master that stalls has its addresses until it runs again, and not for a moment longer.
+/// A stalled master releases the addresses as soon as it runs again.
 #[test]
-fn two_are_there_only_while_one_is_stalled() {
+fn two_masters_exist_only_while_one_is_stalled() {
     for seed in 0..RUNS {
         let mut world = World::new(seed, PreemptMode::Always);
         world.run(Duration::from_secs(2));
@@ -352,10 +362,10 @@ fn two_are_there_only_while_one_is_stalled() {
         let time = Duration::from_millis(300 + world.rng.below(3000));
         world.stall(master, time);
         world.run(time + Duration::from_millis(1));
-        // It may have taken them again only after it gave them up, and after it listened.
+        // It may hold them again only after it released them and waited as a backup.
         let others = world.masters().into_iter().filter(|&i| i != master).count();
         assert!(world.masters().len() <= 1 || others == 0, "seed {seed}: {:?}", world.masters());
-        world.run(2 * world.settles());
+        world.run(2 * world.election_time());
         assert_eq!(world.masters(), [master], "seed {seed}");
     }
 }

@@ -249,7 +249,7 @@ impl VrrpConfig {
         let it = apply_duration_if_some(it, self.advert_interval, ElectionConfig::interval);
         let it = apply_duration_if_some(it, self.start_delay, ElectionConfig::start_delay);
         apply_if_some(it, self.announce, |it, announce| {
-            it.announce_repeats(announce.again, announce.every.0)
+            it.announce_repeats(announce.again).announce_interval(announce.every.0)
         })
     }
 

@@ -1,4 +1,4 @@
-//! Virtual addresses and routes, as they are written down.
+//! Virtual addresses and virtual routes, and their text form.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// An address and the length of its network's prefix: `10.88.0.100/24`, `fd00:88::100/64`. Without a
-/// length it stands for itself alone (`/32`, `/128`), as in keepalived.
+/// A virtual address with its prefix length: `10.88.0.100/24`, `fd00:88::100/64`. Without a prefix
+/// length the prefix is the whole address (`/32`, `/128`), as in keepalived.
 ///
 /// # Examples
 /// ```
@@ -24,33 +24,34 @@ pub struct VirtualAddress {
     prefix_len: u8,
 }
 
-/// What is written is no address with a prefix.
+/// The error for a text that is not an address with an optional prefix length.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("{text:?} is no address such as 10.88.0.100/24: {reason}")]
+#[error("{text:?} is not an address such as 10.88.0.100/24: {reason}")]
 pub struct VirtualAddressError {
     text: String,
     reason: &'static str,
 }
 
 impl VirtualAddress {
-    /// An address that is a network of its own.
+    /// Creates a virtual address whose prefix is the whole address.
     #[must_use]
     pub fn new(ip: IpAddr) -> Self {
         Self { ip, prefix_len: max_prefix_len(ip) }
     }
 
-    /// One with a prefix of so many bits, if it can have as many.
-    pub(super) fn with_prefix(ip: IpAddr, prefix: u8) -> Option<Self> {
-        (prefix <= max_prefix_len(ip)).then_some(Self { ip, prefix_len: prefix })
+    /// Creates a virtual address with this prefix length in bits; `None` if the length exceeds the
+    /// address.
+    pub(super) fn with_prefix_len(ip: IpAddr, prefix_len: u8) -> Option<Self> {
+        (prefix_len <= max_prefix_len(ip)).then_some(Self { ip, prefix_len })
     }
 
-    /// The address itself.
+    /// Returns the address without the prefix length.
     #[must_use]
     pub fn ip(&self) -> IpAddr {
         self.ip
     }
 
-    /// The length of the prefix in bits.
+    /// Returns the prefix length in bits.
     #[must_use]
     pub fn prefix_len(&self) -> u8 {
         self.prefix_len
@@ -71,18 +72,19 @@ impl FromStr for VirtualAddress {
     type Err = VirtualAddressError;
 
     fn from_str(text: &str) -> Result<Self, VirtualAddressError> {
-        let wrong = |what| VirtualAddressError { text: text.to_owned(), reason: what };
-        let (ip, prefix) = match text.split_once('/') {
-            Some((ip, prefix)) => (ip, Some(prefix)),
+        let error = |reason| VirtualAddressError { text: text.to_owned(), reason };
+        let (ip, prefix_len) = match text.split_once('/') {
+            Some((ip, prefix_len)) => (ip, Some(prefix_len)),
             None => (text, None),
         };
-        let ip: IpAddr = ip.parse().map_err(|_| wrong("what stands before the slash is none"))?;
-        let prefix = match prefix {
+        let ip: IpAddr =
+            ip.parse().map_err(|_| error("the part before the slash is not an IP address"))?;
+        let prefix_len = match prefix_len {
             None => Some(max_prefix_len(ip)),
-            Some(prefix) => prefix.parse().ok(),
+            Some(prefix_len) => prefix_len.parse().ok(),
         };
-        let address = prefix.and_then(|prefix| Self::with_prefix(ip, prefix));
-        address.ok_or_else(|| wrong("the prefix has 0 to 32 bits, for IPv6 to 128"))
+        let address = prefix_len.and_then(|prefix_len| Self::with_prefix_len(ip, prefix_len));
+        address.ok_or_else(|| error("the prefix length is 0 to 32 for IPv4, 0 to 128 for IPv6"))
     }
 }
 
@@ -92,7 +94,7 @@ impl fmt::Display for VirtualAddress {
     }
 }
 
-/// A route that the master has: to a network, by the interface of its virtual router.
+/// A route that the master holds, on the interface of its virtual router.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct VirtualRoute {
     pub(super) destination: VirtualAddress,
@@ -102,26 +104,26 @@ pub struct VirtualRoute {
 }
 
 impl VirtualRoute {
-    /// A route to a network; `0.0.0.0/0` is the default route.
+    /// Creates a route to a network; `0.0.0.0/0` is the default route.
     #[must_use]
     pub fn new(destination: VirtualAddress) -> Self {
         Self { destination, via: None, source: None, metric: None }
     }
 
-    /// By this gateway. Without: the network is on the link.
+    /// Sets the gateway. Default: none, the network is on the link.
     #[must_use]
     pub fn via(self, gateway: IpAddr) -> Self {
         Self { via: Some(gateway), ..self }
     }
 
-    /// What goes that way comes from this address, which goes for a virtual one of this machine: when
-    /// the address goes, so does a route of IPv4.
+    /// Sets the source address of packets sent over this route, which may be a virtual address. An
+    /// IPv4 route is removed with its source address. Default: none.
     #[must_use]
     pub fn source(self, source: IpAddr) -> Self {
         Self { source: Some(source), ..self }
     }
 
-    /// Of several routes the one with the lowest metric is taken.
+    /// Sets the metric: of several routes the kernel uses the one with the lowest. Default: none.
     #[must_use]
     pub fn metric(self, metric: u32) -> Self {
         Self { metric: Some(metric), ..self }
@@ -143,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_address_is_named() {
+    fn a_text_that_is_not_an_address_is_named_in_the_error() {
         for text in ["", "/", "10.0.0.1/", "10.0.0.1/33", "10.0.0/8", "fd00::1/129", "a/8", "::/-1"]
         {
             let error = text.parse::<VirtualAddress>().expect_err(text);

@@ -1,4 +1,4 @@
-//! What is missing when a virtual router cannot be run.
+//! The error for virtual routers that cannot be started.
 
 use std::io;
 use std::net::IpAddr;
@@ -7,94 +7,95 @@ use thiserror::Error;
 
 use crate::vrrp::VrrpConfigError;
 
-/// Why virtual routers cannot be run here.
+/// The error for virtual routers that cannot be started.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum VrrpStartError {
-    /// What was asked for makes no sense.
-    #[error("virtual router {router:?}: {source}")]
+    /// The configuration of a virtual router is not valid.
+    #[error("configuration of virtual router {router_name:?} is not valid: {source}")]
     Config {
-        /// Which router.
-        router: String,
-        /// Why.
+        /// The name of the virtual router.
+        router_name: String,
+        /// The setting that is not valid.
         source: VrrpConfigError,
     },
-    /// There is nothing to run.
-    #[error("no virtual router")]
+    /// The list of virtual routers is empty.
+    #[error("there is no virtual router to start")]
     NoVirtualRouters,
-    /// Two of them have the same name, or the same number on the same interface.
-    #[error("virtual router {0:?} is there twice")]
+    /// Two virtual routers have the same name, or the same number on the same interface.
+    #[error(
+        "virtual router {0:?} is configured twice: names, and numbers on an interface, are unique"
+    )]
     Duplicate(String),
-    /// Only Linux has what it takes.
-    #[error("virtual routers run on Linux alone")]
+    /// The operating system is not Linux.
+    #[error("virtual routers are supported on Linux only")]
     Unsupported,
-    /// There is no such interface.
+    /// There is no interface of this name.
     #[error("there is no interface {0:?}")]
     UnknownInterface(String),
-    /// It is no Ethernet, as VRRP needs.
-    #[error("interface {0:?} has no hardware address of Ethernet")]
+    /// The interface is not an Ethernet interface, which VRRP requires.
+    #[error("interface {0:?} has no Ethernet hardware address")]
     NotEthernet(String),
-    /// The process may not do what it must.
-    #[error("cannot {what}: that takes root, or {capability}")]
+    /// The process lacks a capability.
+    #[error("cannot {operation}: run as root, or with {capability}")]
     Privilege {
-        /// What.
-        what: &'static str,
-        /// What it would take.
+        /// The operation that failed.
+        operation: &'static str,
+        /// The missing capability.
         capability: &'static str,
     },
-    /// The address that it is to send from is not one of this machine.
-    #[error("{0} is no address of this machine")]
+    /// The source address is not an address of this machine.
+    #[error("source address {0} is not an address of this machine")]
     SourceNotLocal(IpAddr),
-    /// The interface has no address to send from.
-    #[error("interface {interface:?} has no {family} address to send from")]
+    /// The interface has no address that advertisements could be sent from.
+    #[error("interface {interface:?} has no {family} address to send advertisements from")]
     NoSource {
-        /// Which.
+        /// The interface.
         interface: String,
-        /// What it would need.
+        /// The kind of address that is needed.
         family: &'static str,
     },
-    /// A peer's address is of another kind than the one that it is to send from.
-    #[error("peer {0} cannot be reached from {1}")]
+    /// A peer's address and the source address are of different families.
+    #[error("peer {0} and source address {1} are of different address families")]
     PeerFamily(IpAddr, IpAddr),
-    /// A virtual address is here for good already: put there by somebody else, who would keep it when
-    /// this router is no master.
+    /// The machine has a virtual address permanently, and would keep it while this router is backup.
     #[error(
-        "virtual address {address} is on interface {interface} already, and for good: \
-             `ip address del` it there, or make this router its owner (priority 255)"
+        "virtual address {address} is permanently on the interface of index {interface}: \
+         remove it with `ip address del`, or make this router the owner (priority 255)"
     )]
     AddressInUse {
-        /// Which.
+        /// The virtual address.
         address: IpAddr,
-        /// The number of the interface that has it.
+        /// The index of the interface that has it.
         interface: u32,
     },
-    /// The kernel has no macvlan, or will not put one on this interface.
-    #[error("no macvlan for a virtual MAC on {interface:?}")]
+    /// The kernel has no macvlan support, or refuses a macvlan on this interface.
+    #[error("cannot create a macvlan on {interface:?} for the virtual MAC: {source}")]
     Macvlan {
-        /// Which.
+        /// The interface.
         interface: String,
-        /// What it said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The system would not do something.
-    #[error("cannot {what}")]
+    /// A system call failed.
+    #[error("cannot {operation}: {source}")]
     Io {
-        /// What.
-        what: &'static str,
-        /// What it said.
+        /// The operation that failed.
+        operation: &'static str,
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl VrrpStartError {
-    /// That the system would not do this; or why it may not, if that is the reason.
+    /// Returns a conversion for the errors of an operation that may need `CAP_NET_ADMIN`.
     #[cfg(target_os = "linux")]
-    pub(super) fn wrap_io(what: &'static str) -> impl Fn(io::Error) -> Self {
+    pub(super) fn wrap_io(operation: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| match source.kind() {
             io::ErrorKind::PermissionDenied => {
-                Self::Privilege { what, capability: "CAP_NET_ADMIN" }
+                Self::Privilege { operation, capability: "CAP_NET_ADMIN" }
             }
-            _ => Self::Io { what, source },
+            _ => Self::Io { operation, source },
         }
     }
 }

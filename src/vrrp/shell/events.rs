@@ -1,121 +1,135 @@
-//! What happens to virtual routers, one after the other.
+//! The events of virtual routers, in their order.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use super::MacAddress;
 use crate::vrrp::{VrrpState, VrrpTransition};
 
-/// Something that happened.
+/// An event of a virtual router. Its [`Display`](fmt::Display) is a line for logs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct VrrpEvent {
     /// The name of the virtual router.
     pub router_name: String,
-    /// What.
+    /// The kind of the event, and its details.
     pub kind: VrrpEventKind,
 }
 
-/// What happened.
+/// The kind of a [`VrrpEvent`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum VrrpEventKind {
-    /// It changed its state; this is its priority.
-    StateChanged(VrrpTransition, u8),
-    /// Something that it tracks went down, or came up.
+    /// The virtual router changed its state.
+    StateChanged {
+        /// The change and its reason.
+        transition: VrrpTransition,
+        /// The priority of this router at the change.
+        priority: u8,
+    },
+    /// A tracked item went down or came up.
     TrackChanged {
-        /// Its name.
+        /// The name of the tracked item.
         name: String,
-        /// What it is now.
+        /// Whether the item is up now.
         is_up: bool,
     },
-    /// An advertisement was refused. Said once in ten seconds for each reason.
+    /// An advertisement was refused. Reported at most once in ten seconds for each reason.
     AdvertRefused {
-        /// Who sent it.
+        /// The sender.
         source: IpAddr,
-        /// Why.
-        why: String,
+        /// Why the advertisement was refused.
+        reason: String,
     },
-    /// Another router has other virtual addresses. Said once in ten seconds.
+    /// Another router advertises other virtual addresses. Reported at most once in ten seconds.
     AddressMismatch {
-        /// Who.
+        /// The other router.
         source: IpAddr,
-        /// What it has.
+        /// The addresses that the other router advertises.
         addresses: Vec<IpAddr>,
     },
-    /// Somebody else on the link says that it has an address, while this router is master: somebody
-    /// who takes no part in the election, or whom it does not hear. Said once in ten seconds.
+    /// Another machine on the link uses a virtual address while this router is master: a machine
+    /// outside the election, or a router whose advertisements do not arrive. Reported at most once in
+    /// ten seconds.
     AddressConflict {
-        /// Which address.
+        /// The virtual address.
         address: Ipv4Addr,
-        /// The other's hardware address.
-        mac: [u8; 6],
+        /// The hardware address of the other machine.
+        mac: MacAddress,
     },
-    /// The system would not do something.
+    /// A system call failed.
     OperationFailed {
-        /// What.
-        what: String,
-        /// What it said.
+        /// The operation that failed.
+        operation: String,
+        /// The system's error.
         error: String,
     },
 }
 
 impl fmt::Display for VrrpEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "vrrp {}: ", self.router_name)?;
+        write!(f, "virtual router {}: ", self.router_name)?;
         match &self.kind {
-            VrrpEventKind::StateChanged(VrrpTransition { from, to, reason: why }, priority) => {
-                write!(f, "{from} -> {to}, priority {priority}: {why}")
+            VrrpEventKind::StateChanged { transition, priority } => {
+                let VrrpTransition { from, to, reason } = transition;
+                write!(f, "{from} -> {to}, priority {priority}: {reason}")
             }
             VrrpEventKind::TrackChanged { name, is_up } => {
-                write!(f, "{name} is {}", if *is_up { "up" } else { "down" })
+                write!(f, "tracked item {name:?} is {}", if *is_up { "up" } else { "down" })
             }
-            VrrpEventKind::AdvertRefused { source, why } => {
-                write!(f, "refused what {source} sent: {why}")
+            VrrpEventKind::AdvertRefused { source, reason } => {
+                write!(f, "advertisement from {source} is refused: {reason}")
             }
             VrrpEventKind::AddressMismatch { source, addresses } => {
-                write!(f, "{source} has other virtual addresses: {addresses:?}")
+                write!(f, "{source} advertises other virtual addresses: {addresses:?}")
             }
-            VrrpEventKind::AddressConflict { address, mac: [a, b, c, d, e, g] } => {
-                write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x} has {address} too")
+            VrrpEventKind::AddressConflict { address, mac } => {
+                write!(f, "{mac} uses virtual address {address} too")
             }
-            VrrpEventKind::OperationFailed { what, error } => write!(f, "cannot {what}: {error}"),
+            VrrpEventKind::OperationFailed { operation, error } => {
+                write!(f, "cannot {operation}: {error}")
+            }
         }
     }
 }
 
 impl VrrpEvent {
-    /// What the router became, if that is what happened.
+    /// Returns the new state if the event is a change of the state.
     #[must_use]
     pub fn new_state(&self) -> Option<VrrpState> {
         match &self.kind {
-            VrrpEventKind::StateChanged(transition, _) => Some(transition.to),
+            VrrpEventKind::StateChanged { transition, .. } => Some(transition.to),
             _ => None,
         }
     }
 }
 
-/// The events from when it was [asked for](super::Vrrp::events) on; ends with the routers. It holds
-/// 1024 of them: whoever reads slowly loses those that do not fit, which the
-/// [view](super::View::events_lost) counts.
+/// The events since [`Vrrp::events`](super::Vrrp::events) was called, until the virtual routers end.
 ///
-/// As an iterator it waits, which must not be done within an async task.
+/// The queue holds 1024 events; further events are dropped and counted in
+/// [`VrrpStatus::events_lost`](super::VrrpStatus::events_lost).
+///
+/// The iterator blocks the thread: do not use it in an async task.
 #[derive(Debug)]
 pub struct VrrpEvents(pub(super) Receiver<VrrpEvent>);
 
-/// There will be no more events: the routers have ended.
+/// The error of [`VrrpEvents`] after the last event: the virtual routers have ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the routers have ended")]
+#[error("the virtual routers have ended")]
 pub struct VrrpEventsClosed;
 
 impl VrrpEvents {
-    /// Waits for the next one, so long at most.
+    /// Waits for the next event, at most for `timeout`; returns `None` after that time.
     ///
     /// # Errors
-    /// [`VrrpEventsClosed`].
-    pub fn recv_timeout(&mut self, time: Duration) -> Result<Option<VrrpEvent>, VrrpEventsClosed> {
-        match self.0.recv_timeout(time) {
+    /// [`VrrpEventsClosed`] if the virtual routers have ended.
+    pub fn recv_timeout(
+        &mut self,
+        timeout: Duration,
+    ) -> Result<Option<VrrpEvent>, VrrpEventsClosed> {
+        match self.0.recv_timeout(timeout) {
             Ok(event) => Ok(Some(event)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err(VrrpEventsClosed),
@@ -128,5 +142,41 @@ impl Iterator for VrrpEvents {
 
     fn next(&mut self) -> Option<VrrpEvent> {
         self.0.recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vrrp::TransitionReason;
+
+    #[test]
+    fn log_lines_name_the_router_the_change_and_the_reason() {
+        let line = |kind| VrrpEvent { router_name: "51@eth0".into(), kind }.to_string();
+        let source = IpAddr::from([10, 88, 0, 2]);
+        let transition = VrrpTransition {
+            from: VrrpState::Backup,
+            to: VrrpState::Master,
+            reason: TransitionReason::Preempted { priority: 100, source },
+        };
+        assert_eq!(
+            line(VrrpEventKind::StateChanged { transition, priority: 150 }),
+            "virtual router 51@eth0: backup -> master, priority 150: \
+             preempts a master of lower priority 100, 10.88.0.2"
+        );
+        let transition = VrrpTransition {
+            from: VrrpState::Master,
+            to: VrrpState::Fault,
+            reason: TransitionReason::Fault { track: "link".into() },
+        };
+        assert_eq!(
+            line(VrrpEventKind::StateChanged { transition, priority: 150 }),
+            "virtual router 51@eth0: master -> fault, priority 150: tracked item \"link\" is down"
+        );
+        let mac = MacAddress([0, 0, 0x5e, 0, 1, 0x33]);
+        assert_eq!(
+            line(VrrpEventKind::AddressConflict { address: [10, 88, 0, 100].into(), mac }),
+            "virtual router 51@eth0: 00:00:5e:00:01:33 uses virtual address 10.88.0.100 too"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Virtual routers that run.
+//! The handle of running virtual routers, and the validation of their configurations.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -22,25 +22,26 @@ use super::{NotifyCommands, VirtualRouterConfig, VrrpEvents, VrrpStartError, Vrr
 #[cfg(target_os = "linux")]
 use super::{
     instance::VrrpInstance,
-    netlink::{RtnetlinkMonitor, RtnetlinkSocket},
+    netlink::{RtnetlinkMonitor, RtnetlinkSocket, default_source},
     thread::{VrrpCommand, VrrpThread, now},
 };
 use crate::sync::{Mutex, lock};
 use crate::vrrp::{OutgoingAdvert, TrackEffect, UnknownTrack, VrrpConfigError};
 
-/// How many events wait for a reader.
+/// The number of events that wait for a reader.
 const MAX_QUEUED_EVENTS: usize = 1024;
-/// How long an answer of the thread may take.
+/// How long the thread may take to reply.
 #[cfg(target_os = "linux")]
 const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Virtual routers that run, in a thread of their own, and are master together or not at all.
+/// The handle of virtual routers that run in a thread of their own, and are master together or not at
+/// all.
 ///
-/// Dropped, they [stop](Self::stop). What becomes of the addresses when the process dies is told at the
-/// [module](crate::vrrp#when-a-master-dies).
+/// Dropping the handle [stops](Self::stop) them. The [module](crate::vrrp#when-a-master-fails) says
+/// what happens to the addresses when the process dies.
 ///
-/// All methods may be called from any thread, and from async tasks: [`status`](Self::status) waits for
-/// an answer, of microseconds. [Stopping](Self::stop) takes longer, and blocks.
+/// All methods may be called from any thread, and from async tasks: [`status`](Self::status) waits some
+/// microseconds for the thread's reply. [Stopping](Self::stop) and dropping take longer, and block.
 #[derive(Debug)]
 pub struct Vrrp {
     #[cfg(target_os = "linux")]
@@ -51,65 +52,68 @@ pub struct Vrrp {
     wakeup: Arc<OwnedFd>,
     #[cfg(target_os = "linux")]
     is_master: Arc<AtomicBool>,
+    /// The names of the tracked items.
     tracks: Mutex<BTreeSet<String>>,
-    /// Events from the start on, until somebody asks for them.
+    /// The events since the start, until the first call of [`Vrrp::events`].
     #[cfg(target_os = "linux")]
     initial_events: Mutex<Option<Receiver<VrrpEvent>>>,
 }
 
 impl Vrrp {
     /// Starts one virtual router, or several that are master together or not at all: the inside and
-    /// the outside of a gateway, IPv4 and IPv6. Start those that have nothing to do with each other
-    /// one by one.
+    /// the outside of a gateway, IPv4 and IPv6. Start independent virtual routers by a call each.
     ///
-    /// It needs `CAP_NET_RAW` and `CAP_NET_ADMIN`; with `CAP_SYS_NICE` its thread goes before all
-    /// others, and loses no address on a busy machine. It takes the network namespace of the thread
-    /// that calls.
+    /// Starting needs `CAP_NET_RAW` and `CAP_NET_ADMIN`; with `CAP_SYS_NICE` the thread has real-time
+    /// priority, and loses no address on a busy machine. The virtual routers run in the network
+    /// namespace of the calling thread.
     ///
     /// # Errors
-    /// [`VrrpStartError`] names what is missing. Nothing has been changed then.
+    /// [`VrrpStartError`] names the setting that is not valid, or the operation that failed. No
+    /// virtual router runs then.
     pub fn start(
         routers: impl IntoIterator<Item = VirtualRouterConfig>,
     ) -> Result<Self, VrrpStartError> {
         let routers: Vec<_> = routers.into_iter().collect();
         validate(&routers)?;
-        Self::begin(routers)
+        Self::spawn(routers)
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn begin(_: Vec<VirtualRouterConfig>) -> Result<Self, VrrpStartError> {
+    fn spawn(_: Vec<VirtualRouterConfig>) -> Result<Self, VrrpStartError> {
         Err(VrrpStartError::Unsupported)
     }
 
     #[cfg(target_os = "linux")]
-    fn begin(routers: Vec<VirtualRouterConfig>) -> Result<Self, VrrpStartError> {
+    fn spawn(routers: Vec<VirtualRouterConfig>) -> Result<Self, VrrpStartError> {
         use crate::histogram::AtomicHistogram;
         use crate::vrrp::VrrpSyncGroup;
 
-        let tracks = routers.iter().flat_map(|it| it.tracks.iter().map(|(name, _)| name.clone()));
-        let tracks = tracks.collect();
-        let elections = routers.iter().map(|it| it.election.clone());
-        let group = VrrpSyncGroup::new(elections)
-            .map_err(|source| VrrpStartError::Config { router: routers[0].name.clone(), source })?;
-        let doing = VrrpStartError::wrap_io;
-        let mut netlink = RtnetlinkSocket::open().map_err(doing("open a netlink socket"))?;
-        let watch = RtnetlinkMonitor::open().map_err(doing("open a netlink socket"))?;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let wake = Arc::new(wake.map_err(|error| doing("make an eventfd")(error.into()))?);
+        let tracks = routers.iter().flat_map(|router| &router.tracks);
+        let tracks = tracks.map(|(name, _)| name.clone()).collect();
+        let elections = routers.iter().map(|router| router.election.clone());
+        let sync_group = VrrpSyncGroup::new(elections).map_err(|source| {
+            VrrpStartError::Config { router_name: routers[0].name.clone(), source }
+        })?;
+        let wrap_io = VrrpStartError::wrap_io;
+        let mut netlink = RtnetlinkSocket::open().map_err(wrap_io("open a netlink socket"))?;
+        let monitor = RtnetlinkMonitor::open().map_err(wrap_io("open a netlink socket"))?;
+        let wakeup = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let wakeup = wakeup.map_err(|error| wrap_io("create an eventfd")(error.into()))?;
+        let wakeup = Arc::new(wakeup);
         let mut instances = Vec::new();
         for router in routers {
             instances.push(VrrpInstance::open(router, &mut netlink, now())?);
         }
         let (commands, receiver) = channel();
-        let (subscriber, first) = sync_channel(MAX_QUEUED_EVENTS);
+        let (subscriber, initial_events) = sync_channel(MAX_QUEUED_EVENTS);
         let is_master = Arc::new(AtomicBool::new(false));
-        let routers = VrrpThread {
+        let data = VrrpThread {
             instances,
-            sync_group: group,
+            sync_group,
             netlink,
-            monitor: watch,
+            monitor,
             commands: receiver,
-            wakeup: Arc::clone(&wake),
+            wakeup: Arc::clone(&wakeup),
             is_master: Arc::clone(&is_master),
             subscribers: vec![subscriber],
             events_lost: 0,
@@ -117,19 +121,19 @@ impl Vrrp {
             is_realtime: false,
         };
         let thread = std::thread::Builder::new().name("vrrp".into());
-        let thread = thread.spawn(|| routers.run()).map_err(doing("start a thread"))?;
+        let thread = thread.spawn(|| data.run()).map_err(wrap_io("start the VRRP thread"))?;
         Ok(Self {
             thread: Mutex::new(Some(thread)),
             commands,
-            wakeup: wake,
+            wakeup,
             is_master,
             tracks: Mutex::new(tracks),
-            initial_events: Mutex::new(Some(first)),
+            initial_events: Mutex::new(Some(initial_events)),
         })
     }
 
-    /// Is it master? What it was a moment ago: the addresses follow at once, this some microseconds
-    /// later.
+    /// Tells whether the virtual routers are master. The value is some microseconds old: it changes
+    /// after the addresses are added or removed.
     #[must_use]
     pub fn is_master(&self) -> bool {
         #[cfg(target_os = "linux")]
@@ -138,10 +142,11 @@ impl Vrrp {
         false
     }
 
-    /// Says whether something that is [tracked](VirtualRouterConfig::track) is up, for all routers that do.
+    /// Sets whether a [tracked item](VirtualRouterConfig::track) is up, for all virtual routers that
+    /// track it.
     ///
     /// # Errors
-    /// [`UnknownTrack`] if none does.
+    /// [`UnknownTrack`] if no virtual router tracks an item of this name.
     pub fn set_track(&self, name: &str, is_up: bool) -> Result<(), UnknownTrack> {
         if !lock(&self.tracks).contains(name) {
             return Err(UnknownTrack(name.to_owned()));
@@ -152,16 +157,18 @@ impl Vrrp {
         Ok(())
     }
 
-    /// Tracks something more, for all routers; up, until [`set_track`](Self::set_track) says otherwise.
-    pub fn add_track(&self, name: &str, impact: TrackEffect) {
+    /// Adds a tracked item to all virtual routers; does nothing if there is an item of this name. The
+    /// item is up until [`set_track`](Self::set_track) changes it.
+    pub fn add_track(&self, name: &str, effect: TrackEffect) {
         if lock(&self.tracks).insert(name.to_owned()) {
             #[cfg(target_os = "linux")]
-            self.send_command(VrrpCommand::AddTrack(name.to_owned(), impact));
+            self.send_command(VrrpCommand::AddTrack(name.to_owned(), effect));
         }
-        let _ = impact;
+        let _ = effect;
     }
 
-    /// Tracks it no longer, and takes back what followed from it.
+    /// Removes a tracked item and its effect on the priority; does nothing if there is none of this
+    /// name.
     pub fn remove_track(&self, name: &str) {
         if lock(&self.tracks).remove(name) {
             #[cfg(target_os = "linux")]
@@ -169,32 +176,33 @@ impl Vrrp {
         }
     }
 
-    /// Tells the link once more where the addresses are, if it is master: for an operator who has
-    /// changed a switch.
+    /// Announces the addresses on the link once more, if the virtual router is master: for use after a
+    /// switch was replaced.
     pub fn announce(&self) {
         #[cfg(target_os = "linux")]
         self.send_command(VrrpCommand::Announce);
     }
 
-    /// How it stands; `None` if the thread does not answer within a second, which is bad news.
+    /// Returns the status; `None` if the thread does not reply within a second, which means that it is
+    /// stalled or has ended.
     #[must_use]
     pub fn status(&self) -> Option<VrrpStatus> {
         #[cfg(target_os = "linux")]
         {
-            let (answer, view) = sync_channel(1);
-            self.send_command(VrrpCommand::Status(answer));
-            view.recv_timeout(REPLY_TIMEOUT).ok()
+            let (sender, reply) = sync_channel(1);
+            self.send_command(VrrpCommand::Status(sender));
+            reply.recv_timeout(REPLY_TIMEOUT).ok()
         }
         #[cfg(not(target_os = "linux"))]
         None
     }
 
-    /// What happens from now on; who asks first is told what has happened since the start.
+    /// Returns the events from now on; the first call returns the events since the start.
     #[must_use]
     pub fn events(&self) -> VrrpEvents {
         #[cfg(target_os = "linux")]
-        if let Some(first) = lock(&self.initial_events).take() {
-            return VrrpEvents(first);
+        if let Some(initial_events) = lock(&self.initial_events).take() {
+            return VrrpEvents(initial_events);
         }
         let (sender, receiver) = sync_channel(MAX_QUEUED_EVENTS);
         #[cfg(target_os = "linux")]
@@ -204,39 +212,36 @@ impl Vrrp {
         VrrpEvents(receiver)
     }
 
-    /// Runs commands when the state changes.
+    /// Runs commands when a virtual router changes its state, in a thread of their own.
     pub fn run_on_transition(&self, notify: NotifyCommands) {
         notify.spawn(self.events());
     }
 
-    /// Stops: a master says farewell, has its addresses until it hears its successor, and gives them
-    /// up. Waits until that is done: an interval and a quarter, if nobody takes over.
-    pub fn stop(self) {
-        drop(self);
-    }
-
-    /// As [`stop`](Self::stop), for one that others hold too: views and events end.
-    pub fn shutdown(&self) {
+    /// Stops the virtual routers: a master resigns, keeps its addresses until it receives its
+    /// successor's advertisement, and then releases them. Blocks until that is done: for an interval
+    /// and a quarter if no router takes over. Afterwards there is no status, and the events end.
+    pub fn stop(&self) {
         #[cfg(target_os = "linux")]
         {
             self.send_command(VrrpCommand::Stop);
             let thread = lock(&self.thread).take();
-            // If it has panicked its addresses go by themselves.
+            // If the thread has panicked, the lifetimes of the addresses end.
             thread.map(JoinHandle::join);
         }
     }
 
-    /// The address that a router on this interface would send from: the first that is there for good,
-    /// and over IPv6 the link-local one.
+    /// Returns the address that a virtual router on this interface sends from by default: the first
+    /// permanent address, and over IPv6 the first permanent link-local address.
     ///
     /// # Errors
-    /// [`VrrpStartError::Interface`], or [`VrrpStartError::NoSource`] if the interface has none.
+    /// [`VrrpStartError::UnknownInterface`] and [`VrrpStartError::NotEthernet`] for the interface,
+    /// [`VrrpStartError::NoSource`] if the interface has no such address.
     pub fn default_source(interface: &str, is_v6: bool) -> Result<IpAddr, VrrpStartError> {
         #[cfg(target_os = "linux")]
         {
             let mut netlink = RtnetlinkSocket::open()
                 .map_err(VrrpStartError::wrap_io("open a netlink socket"))?;
-            super::instance::default_source(interface, is_v6, &mut netlink)
+            default_source(interface, is_v6, &mut netlink)
         }
         #[cfg(not(target_os = "linux"))]
         {
@@ -247,7 +252,7 @@ impl Vrrp {
 
     #[cfg(target_os = "linux")]
     fn send_command(&self, command: VrrpCommand) {
-        // Whoever does not listen any more has ended, which the reader of the answer sees.
+        // Fails if the thread has ended; then there is no reply either.
         let _ = self.commands.send(command);
         let _ = rustix::io::write(&*self.wakeup, &1_u64.to_ne_bytes());
     }
@@ -255,11 +260,11 @@ impl Vrrp {
 
 impl Drop for Vrrp {
     fn drop(&mut self) {
-        self.shutdown();
+        self.stop();
     }
 }
 
-/// What can be known without asking the system.
+/// Validates the configurations without system calls.
 fn validate(routers: &[VirtualRouterConfig]) -> Result<(), VrrpStartError> {
     if routers.is_empty() {
         return Err(VrrpStartError::NoVirtualRouters);
@@ -267,15 +272,15 @@ fn validate(routers: &[VirtualRouterConfig]) -> Result<(), VrrpStartError> {
     let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
     for router in routers {
         let (election, name) = (&router.election, &router.name);
-        let wrong = |source| VrrpStartError::Config { router: name.clone(), source };
-        let is_new = numbers.insert((&router.interface, election.vrid, election.source.is_ipv6()));
-        if !names.insert(name) || !is_new {
+        let config_error = |source| VrrpStartError::Config { router_name: name.clone(), source };
+        let number = (&router.interface, election.vrid, election.source.is_ipv6());
+        if !names.insert(name) || !numbers.insert(number) {
             return Err(VrrpStartError::Duplicate(name.clone()));
         }
-        election.validate().map_err(wrong)?;
+        election.validate().map_err(config_error)?;
         let addresses: Vec<_> = router.addresses.iter().map(super::VirtualAddress::ip).collect();
         if addresses.is_empty() {
-            return Err(wrong(VrrpConfigError::Addresses { count: 0, odd: None }));
+            return Err(config_error(VrrpConfigError::NoAddresses));
         }
         let message = OutgoingAdvert {
             version: election.version,
@@ -284,8 +289,8 @@ fn validate(routers: &[VirtualRouterConfig]) -> Result<(), VrrpStartError> {
             interval: election.interval,
             addresses: &addresses,
         };
-        let written = message.encode(election.source, election.source, router.checksum);
-        written.map_err(wrong)?;
+        let encoded = message.encode(election.source, election.source, router.checksum);
+        encoded.map_err(config_error)?;
         for peer in &router.peers {
             if peer.is_ipv6() != election.source.is_ipv6() {
                 return Err(VrrpStartError::PeerFamily(*peer, election.source));

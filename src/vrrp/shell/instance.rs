@@ -1,32 +1,33 @@
-//! One virtual router on this machine: what is sent for it, and what it has while it is master.
+//! One virtual router on this machine: its sockets, its addresses, its tracked items and counters. The
+//! election itself is in the thread's [`VrrpSyncGroup`](crate::vrrp::VrrpSyncGroup).
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::announce::AddressAnnouncer;
-use super::netlink::{NetworkInterface, RtnetlinkSocket};
-use super::place::VirtualAddressSet;
+use super::address_set::{AddressSetError, VirtualAddressSet};
+use super::announcer::AddressAnnouncer;
+use super::netlink::{RtnetlinkSocket, ethernet_interface};
 use super::socket::AdvertSocket;
-use super::view::AdvertCounters;
+use super::status::AdvertCounters;
 use super::{VirtualRouterConfig, VrrpEventKind, VrrpStartError};
 use crate::vrrp::{
     Advert, AdvertAuthError, AdvertError, AdvertSigner, AdvertVerifier, IpHeaderInfo,
-    OutgoingAdvert, ReceivedAdvert, TrackedItems, VrrpState,
+    OutgoingAdvert, ReceivedAdvert, TrackEffect, TrackedItems, VrrpState,
 };
 
-/// The tracks that are its own: the link, the address that it sends from, and the virtual addresses,
-/// which the system may refuse.
+/// The tracked items of every virtual router: the interface's link, the source address, and the
+/// virtual addresses, which the kernel may refuse.
 const LINK_TRACK: &str = "link";
 const SOURCE_TRACK: &str = "source address";
 const ADDRESSES_TRACK: &str = "virtual addresses";
-/// How long before it tries again to have the addresses.
+/// How long after a failure the addresses are acquired again.
 const ACQUIRE_RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// How often the same complaint is repeated.
+/// How often the same failure is reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// One virtual router, but for the election.
+/// One virtual router without its election.
 #[derive(Debug)]
 pub(super) struct VrrpInstance {
     pub(super) config: VirtualRouterConfig,
@@ -38,64 +39,68 @@ pub(super) struct VrrpInstance {
     pub(super) transitions: BTreeMap<VrrpState, u64>,
     pub(super) state_since: Instant,
     pub(super) last_advert: Option<ReceivedAdvert>,
-    /// When to try again to have the addresses.
+    /// When to acquire the addresses again, after a failure.
     pub(super) retry_at: Option<Instant>,
     addresses: Vec<IpAddr>,
     signer: Option<AdvertSigner>,
     verifier: Option<AdvertVerifier>,
-    /// When each complaint was last made; there are as many as there are things to do.
+    /// When each failure was last reported; bounded by the number of operations and reasons.
     last_reports: BTreeMap<String, Instant>,
     pub(super) pending_events: Vec<VrrpEventKind>,
 }
 
 impl VrrpInstance {
-    /// Opens what it needs, and makes sure that the addresses are not there.
+    /// Opens the sockets, and checks that the machine does not have the addresses.
     pub(super) fn open(
-        asked: VirtualRouterConfig,
+        config: VirtualRouterConfig,
         netlink: &mut RtnetlinkSocket,
         now: Instant,
     ) -> Result<Self, VrrpStartError> {
-        let base = ethernet_interface(&asked.interface, netlink)?;
-        let place = VirtualAddressSet::open(&asked, base, netlink)?;
-        let source = asked.election.source;
+        let parent = ethernet_interface(&config.interface, netlink)?;
+        let address_set = VirtualAddressSet::open(&config, parent, netlink)?;
+        let source = config.election.source;
         let socket = AdvertSocket::open(
-            &asked.interface,
-            place.advert_interface(&asked),
+            &config.interface,
+            address_set.advert_interface(&config),
             source,
-            &asked.peers,
+            &config.peers,
         )?;
-        let announcer =
-            AddressAnnouncer::open(place.device_name(), place.device_index(), place.device_mac())
-                .map_err(VrrpStartError::wrap_io("open a packet socket"))?;
-        let mut tracks = TrackedItems::new(asked.election.priority);
+        let announcer = AddressAnnouncer::open(
+            address_set.device_name(),
+            address_set.device_index(),
+            address_set.device_mac(),
+        )
+        .map_err(VrrpStartError::wrap_io("open a packet socket"))?;
+        let mut tracks = TrackedItems::new(config.election.priority);
         for name in [LINK_TRACK, SOURCE_TRACK, ADDRESSES_TRACK] {
-            tracks.insert(name, crate::vrrp::TrackEffect::Fault, true);
+            tracks.insert(name, TrackEffect::Fault, true);
         }
-        for (name, impact) in &asked.tracks {
-            tracks.insert(name.clone(), *impact, true);
+        for (name, effect) in &config.tracks {
+            tracks.insert(name.clone(), *effect, true);
         }
-        let keys = &asked.keys;
-        let window = (asked.election.interval * 3).max(Duration::from_secs(5));
+        let keys = &config.keys;
+        let max_clock_skew = (config.election.interval * 3).max(Duration::from_secs(5));
         Ok(Self {
             socket,
             announcer,
-            address_set: place,
+            address_set,
             tracks,
             adverts: AdvertCounters::default(),
             transitions: BTreeMap::new(),
             state_since: now,
             last_advert: None,
             retry_at: None,
-            addresses: asked.addresses.iter().map(super::VirtualAddress::ip).collect(),
+            addresses: config.addresses.iter().map(super::VirtualAddress::ip).collect(),
             signer: keys.first().cloned().map(AdvertSigner::new),
-            verifier: (!keys.is_empty()).then(|| AdvertVerifier::new(keys.clone()).window(window)),
+            verifier: (!keys.is_empty())
+                .then(|| AdvertVerifier::new(keys.clone(), Some(max_clock_skew))),
             last_reports: BTreeMap::new(),
             pending_events: Vec::new(),
-            config: asked,
+            config,
         })
     }
 
-    /// Sends an advertisement of this priority to all that should hear it.
+    /// Sends an advertisement of this priority to the multicast group or the peers.
     pub(super) fn send_advert(&mut self, priority: u8, now: Instant) {
         let election = &self.config.election;
         let message = OutgoingAdvert {
@@ -107,11 +112,11 @@ impl VrrpInstance {
         };
         let (source, checksum) = (election.source, self.config.checksum);
         let signer = &mut self.signer;
-        let sent = self.socket.send(|to| {
-            // It was written once already, when all began.
-            let mut bytes = message.encode(source, to, checksum).unwrap_or_default();
+        let sent = self.socket.send(|destination| {
+            // `Vrrp::start` has encoded the same message, so that encoding does not fail here.
+            let mut bytes = message.encode(source, destination, checksum).unwrap_or_default();
             if let Some(signer) = signer {
-                signer.sign(&mut bytes, source, to, unix_time());
+                signer.sign(&mut bytes, source, destination, unix_time());
             }
             bytes
         });
@@ -124,60 +129,61 @@ impl VrrpInstance {
         }
     }
 
-    /// Takes the addresses; whoever cannot have them must not be master.
+    /// Adds the addresses to this machine. After a failure the router cannot be master until the next
+    /// attempt.
     pub(super) fn acquire_addresses(&mut self, netlink: &mut RtnetlinkSocket, now: Instant) {
-        if let Err((what, error)) = self.address_set.acquire(netlink, now) {
-            self.report_failure(&what, &error, now);
+        if let Err(AddressSetError { operation, source }) = self.address_set.acquire(netlink, now) {
+            self.report_failure(&operation, &source, now);
             self.retry_at = Some(now + ACQUIRE_RETRY_INTERVAL);
             let _ = self.tracks.set(ADDRESSES_TRACK, false);
         }
     }
 
-    /// Tries again to have them, when it is elected.
+    /// Allows the next attempt: the addresses are acquired again when this router is elected.
     pub(super) fn retry_acquire(&mut self) {
         self.retry_at = None;
         let _ = self.tracks.set(ADDRESSES_TRACK, true);
     }
 
-    /// Gives the addresses up.
+    /// Removes the addresses from this machine.
     pub(super) fn release_addresses(&mut self, netlink: &mut RtnetlinkSocket, now: Instant) {
-        for (what, error) in self.address_set.release(netlink) {
-            self.report_failure(&what, &error, now);
+        for AddressSetError { operation, source } in self.address_set.release(netlink) {
+            self.report_failure(&operation, &source, now);
         }
     }
 
-    /// Lets the addresses be there for another while.
+    /// Renews the lifetime of the addresses, if it is due.
     pub(super) fn renew_addresses(&mut self, netlink: &mut RtnetlinkSocket, now: Instant) {
-        if let Err((what, error)) = self.address_set.renew(netlink, now) {
-            self.report_failure(&what, &error, now);
+        if let Err(AddressSetError { operation, source }) = self.address_set.renew(netlink, now) {
+            self.report_failure(&operation, &source, now);
         }
     }
 
-    /// Tells the link where the addresses are.
+    /// Announces the addresses on the link.
     pub(super) fn announce_addresses(&mut self, now: Instant) {
-        for place in 0..self.addresses.len() {
-            let address = self.addresses[place];
+        for index in 0..self.addresses.len() {
+            let address = self.addresses[index];
             if let Err(error) = self.announcer.announce(address) {
-                self.report_failure(&format!("announce {address}"), &error, now);
+                self.report_failure(&format!("announce address {address}"), &error, now);
             }
         }
         self.adverts.announced += 1;
     }
 
-    /// What has come for this virtual router, and is believed.
+    /// Returns the next received advertisement for this virtual router that is accepted.
     pub(super) fn receive_advert(&mut self, now: Instant) -> Option<ReceivedAdvert> {
-        // Bounded: whoever floods the link is read in turns.
+        // Bounded, so that a flood of packets does not delay the timers.
         for _ in 0..64 {
-            let (envelope, bytes) = match self.socket.receive() {
+            let (header, bytes) = match self.socket.receive() {
                 Ok(received) => received?,
                 Err(error) => {
-                    self.report_failure("receive", &error, now);
+                    self.report_failure("receive advertisements", &error, now);
                     return None;
                 }
             };
             let bytes = bytes.to_vec();
-            if let Some(heard) = self.accept_advert(&envelope, &bytes, now) {
-                return Some(heard);
+            if let Some(advert) = self.accept_advert(&header, &bytes, now) {
+                return Some(advert);
             }
         }
         None
@@ -185,46 +191,46 @@ impl VrrpInstance {
 
     fn accept_advert(
         &mut self,
-        envelope: &IpHeaderInfo,
+        header: &IpHeaderInfo,
         bytes: &[u8],
         now: Instant,
     ) -> Option<ReceivedAdvert> {
-        let source = envelope.source;
-        // Other virtual routers live on the same link.
+        let source = header.source;
+        // The socket receives the advertisements for all virtual routers on the link.
         if source == self.socket.source() || bytes.get(1) != Some(&self.config.election.vrid) {
             return None;
         }
-        let refusal = match self.validate_advert(envelope, bytes, now) {
-            Ok(heard) => {
+        let refusal = match self.validate_advert(header, bytes, now) {
+            Ok(advert) => {
                 self.adverts.received += 1;
-                self.last_advert = Some(heard);
-                return Some(heard);
+                self.last_advert = Some(advert);
+                return Some(advert);
             }
             Err(refusal) => refusal,
         };
         *self.adverts.refused.entry(refusal.label()).or_default() += 1;
         if self.is_report_due(refusal.label(), now) {
             self.pending_events
-                .push(VrrpEventKind::AdvertRefused { source, why: refusal.to_string() });
+                .push(VrrpEventKind::AdvertRefused { source, reason: refusal.to_string() });
         }
         None
     }
 
     fn validate_advert(
         &mut self,
-        envelope: &IpHeaderInfo,
+        header: &IpHeaderInfo,
         bytes: &[u8],
         now: Instant,
     ) -> Result<ReceivedAdvert, AdvertRefusal> {
-        let source = envelope.source;
-        let mut envelope = *envelope;
+        let source = header.source;
+        let mut header = *header;
         if !self.config.peers.is_empty() {
             if !self.config.peers.contains(&source) {
                 return Err(AdvertRefusal::UnknownPeer);
             }
-            envelope.ttl = None;
+            header.ttl = None;
         }
-        let advert = Advert::parse(bytes, &envelope)?;
+        let advert = Advert::parse(bytes, &header)?;
         if advert.version() != self.config.election.version {
             return Err(AdvertRefusal::VersionMismatch);
         }
@@ -239,7 +245,8 @@ impl VrrpInstance {
         Ok(ReceivedAdvert::new(&advert, source))
     }
 
-    /// The others should have the same addresses; they take part all the same (RFC 9568, 7.1).
+    /// Reports an advertisement with other addresses than the configured. Such an advertisement is
+    /// accepted all the same (RFC 9568, section 7.1).
     fn compare_addresses(&mut self, advert: &Advert<'_>, source: IpAddr, now: Instant) {
         let ours = &self.addresses;
         let is_same = advert.addresses().count() == ours.len()
@@ -253,7 +260,7 @@ impl VrrpInstance {
         }
     }
 
-    /// Hears who else has the addresses; of interest to a master.
+    /// Reads ARP messages, and reports other machines that use an address while this router is master.
     pub(super) fn check_conflicts(&mut self, is_master: bool, now: Instant) {
         for _ in 0..64 {
             let Some((address, mac)) = self.announcer.receive_arp_claim() else { return };
@@ -266,26 +273,27 @@ impl VrrpInstance {
         }
     }
 
-    /// Looks whether the link is up, and the address there that it sends from.
+    /// Updates the tracked items for the interface's link and the source address.
     pub(super) fn refresh_own_tracks(&mut self, netlink: &mut RtnetlinkSocket, now: Instant) {
         match netlink.interface(&self.config.interface) {
             Ok(link) => {
-                let is_up =
-                    link.is_some_and(|it| it.is_up && it.index == self.address_set.parent_index());
+                let index = self.address_set.parent_index();
+                let is_up = link.is_some_and(|link| link.is_up && link.index == index);
                 self.set_track(LINK_TRACK, is_up);
             }
-            Err(error) => self.report_failure("look at the interface", &error, now),
+            Err(error) => self.report_failure("look up the interface", &error, now),
         }
         match netlink.addresses() {
-            Ok(held) => {
+            Ok(present) => {
                 let source = self.config.election.source;
-                self.set_track(SOURCE_TRACK, held.iter().any(|held| held.address.ip() == source));
+                let is_up = present.iter().any(|present| present.address.ip() == source);
+                self.set_track(SOURCE_TRACK, is_up);
             }
-            Err(error) => self.report_failure("look at the addresses", &error, now),
+            Err(error) => self.report_failure("list the addresses", &error, now),
         }
     }
 
-    /// Says that something is up, or down; `false` if it is not tracked.
+    /// Sets whether a tracked item is up; returns `false` if there is no such item.
     pub(super) fn set_track(&mut self, name: &str, is_up: bool) -> bool {
         match self.tracks.set(name, is_up) {
             Ok(true) => {
@@ -298,77 +306,43 @@ impl VrrpInstance {
         }
     }
 
-    fn report_failure(&mut self, what: &str, error: &io::Error, now: Instant) {
-        if self.is_report_due(what, now) {
+    fn report_failure(&mut self, operation: &str, error: &io::Error, now: Instant) {
+        if self.is_report_due(operation, now) {
             self.pending_events.push(VrrpEventKind::OperationFailed {
-                what: what.to_owned(),
+                operation: operation.to_owned(),
                 error: error.to_string(),
             });
         }
     }
 
-    fn is_report_due(&mut self, what: &str, now: Instant) -> bool {
-        let last = self.last_reports.get(what).copied();
-        let is_news =
-            last.is_none_or(|last| now.saturating_duration_since(last) >= REPORT_INTERVAL);
-        if is_news {
-            self.last_reports.insert(what.to_owned(), now);
+    /// Tells whether a report of this subject is due, and records the report.
+    fn is_report_due(&mut self, subject: &str, now: Instant) -> bool {
+        let last = self.last_reports.get(subject).copied();
+        let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= REPORT_INTERVAL);
+        if is_due {
+            self.last_reports.insert(subject.to_owned(), now);
         }
-        is_news
+        is_due
     }
 }
 
-/// The interface of this name, which must be an Ethernet.
-pub(super) fn ethernet_interface(
-    name: &str,
-    netlink: &mut RtnetlinkSocket,
-) -> Result<NetworkInterface, VrrpStartError> {
-    let link = netlink.interface(name).map_err(VrrpStartError::wrap_io("look at the interface"))?;
-    let link = link.ok_or_else(|| VrrpStartError::UnknownInterface(name.to_owned()))?;
-    if link.mac.len() != 6 {
-        return Err(VrrpStartError::NotEthernet(name.to_owned()));
-    }
-    Ok(link)
-}
-
-/// The address of an interface that a router sends from, if it is not told.
-pub(super) fn default_source(
-    interface: &str,
-    is_v6: bool,
-    netlink: &mut RtnetlinkSocket,
-) -> Result<IpAddr, VrrpStartError> {
-    let link = ethernet_interface(interface, netlink)?;
-    let held = netlink.addresses().map_err(VrrpStartError::wrap_io("look at the addresses"))?;
-    let will_do = |address: IpAddr| match address {
-        IpAddr::V4(_) => !is_v6,
-        IpAddr::V6(address) => is_v6 && address.is_unicast_link_local(),
-    };
-    // Those with a lifetime may be virtual ones of a predecessor; if need be, they will do.
-    let here = || held.iter().filter(|it| it.index == link.index && will_do(it.address.ip()));
-    let found = here().find(|it| it.lifetime.is_none()).or_else(|| here().next());
-    found.map(|it| it.address.ip()).ok_or_else(|| VrrpStartError::NoSource {
-        interface: interface.to_owned(),
-        family: if is_v6 { "link-local IPv6" } else { "IPv4" },
-    })
-}
-
-/// Why an advertisement is not believed.
+/// Why an advertisement is refused.
 #[derive(Debug, thiserror::Error)]
 enum AdvertRefusal {
     #[error(transparent)]
     Advert(#[from] AdvertError),
     #[error(transparent)]
     Auth(#[from] AdvertAuthError),
-    #[error("it is of another version of the protocol")]
+    #[error("the advertisement has another version of the protocol")]
     VersionMismatch,
-    #[error("it has a password, which proves nothing")]
+    #[error("the advertisement has a password, and passwords are not accepted")]
     Password,
-    #[error("it is no peer")]
+    #[error("the sender is not a configured peer")]
     UnknownPeer,
 }
 
 impl AdvertRefusal {
-    /// A label for counts.
+    /// Returns the label of the counter.
     const fn label(&self) -> &'static str {
         match self {
             Self::Advert(AdvertError::InvalidTtl(_)) => "ttl",

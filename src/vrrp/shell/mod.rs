@@ -1,29 +1,31 @@
-//! What runs the election: sockets, a thread, the addresses.
+//! Runs virtual routers on Linux: the sockets, the thread, and the addresses around the election.
 
 mod address;
 #[cfg(target_os = "linux")]
-mod announce;
+mod address_set;
+#[cfg(target_os = "linux")]
+mod announcer;
 mod error;
 mod events;
 mod handle;
 #[cfg(target_os = "linux")]
 mod instance;
+mod mac_address;
 #[cfg(target_os = "linux")]
 mod netlink;
 mod notify;
 #[cfg(target_os = "linux")]
-mod place;
-#[cfg(target_os = "linux")]
 mod socket;
+mod status;
 #[cfg(target_os = "linux")]
 mod thread;
-mod view;
-mod virtual_router;
+mod virtual_router_config;
 
 pub use self::address::{VirtualAddress, VirtualAddressError, VirtualRoute};
 pub use self::error::VrrpStartError;
 pub use self::events::{VrrpEvent, VrrpEventKind, VrrpEvents, VrrpEventsClosed};
 pub use self::handle::Vrrp;
+pub use self::mac_address::MacAddress;
 pub use self::notify::NotifyCommands;
-pub use self::view::{AdvertCounters, LastAdvertStatus, VirtualRouterStatus, VrrpStatus};
-pub use self::virtual_router::VirtualRouterConfig;
+pub use self::status::{AdvertCounters, LastAdvertStatus, VirtualRouterStatus, VrrpStatus};
+pub use self::virtual_router_config::VirtualRouterConfig;

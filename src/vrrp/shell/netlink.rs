@@ -1,7 +1,6 @@
-//! What the shell asks of the kernel by rtnetlink: links, addresses, routes.
+//! Reads and changes interfaces, addresses and routes by rtnetlink.
 //!
-//! Each call is a request and its answer, which the kernel gives at once; nothing here waits for
-//! anybody else.
+//! Each call sends a request and reads the kernel's replies, which are there at once: no call blocks.
 
 use std::io;
 use std::net::IpAddr;
@@ -26,11 +25,11 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 
-use super::{VirtualAddress, VirtualRoute};
+use super::{MacAddress, VirtualAddress, VirtualRoute, VrrpStartError};
 
-/// Longer than any datagram of an answer: kernels fill up to 32 KiB.
+/// The longest datagram of a reply: kernels fill up to 32 KiB.
 const MAX_DATAGRAM_LEN: usize = 32 * 1024;
-/// Groups of notifications: links, and addresses of both families.
+/// The multicast groups of notifications for interfaces, and for addresses of both families.
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
@@ -40,7 +39,7 @@ const RTNLGRP_IPV6_IFADDR: u32 = 9;
 pub(super) struct NetworkInterface {
     pub(super) index: u32,
     pub(super) mac: Vec<u8>,
-    /// Switched on, and with a carrier.
+    /// The interface is up and has a carrier.
     pub(super) is_up: bool,
 }
 
@@ -49,11 +48,11 @@ pub(super) struct NetworkInterface {
 pub(super) struct InterfaceAddress {
     pub(super) address: VirtualAddress,
     pub(super) index: u32,
-    /// How much longer, unless for ever.
+    /// The remaining lifetime; `None` for a permanent address.
     pub(super) lifetime: Option<Duration>,
 }
 
-/// Asks the kernel.
+/// A netlink socket for requests.
 pub(super) struct RtnetlinkSocket {
     socket: Socket,
     sequence: u32,
@@ -61,7 +60,7 @@ pub(super) struct RtnetlinkSocket {
 
 impl std::fmt::Debug for RtnetlinkSocket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Netlink").finish_non_exhaustive()
+        f.debug_struct("RtnetlinkSocket").finish_non_exhaustive()
     }
 }
 
@@ -70,40 +69,40 @@ impl RtnetlinkSocket {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        // The answer is there when the request has been sent; should it not be, that is an error.
+        // The reply is there when the request has been sent; if it is not, the call fails.
         socket.set_non_blocking(true)?;
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// An interface by its name.
+    /// Returns the interface of this name.
     pub(super) fn interface(&mut self, name: &str) -> io::Result<Option<NetworkInterface>> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
         match self.request(RouteNetlinkMessage::GetLink(message), 0) {
             Err(error) if is_errno(&error, Errno::ENODEV) => Ok(None),
             Err(error) => Err(error),
-            Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
+            Ok(replies) => Ok(replies.into_iter().find_map(|reply| match reply {
                 RouteNetlinkMessage::NewLink(message) => Some(parse_link(&message)),
                 _ => None,
             })),
         }
     }
 
-    /// All addresses of this machine.
+    /// Returns all addresses of this machine.
     pub(super) fn addresses(&mut self) -> io::Result<Vec<InterfaceAddress>> {
         let message = AddressMessage::default();
-        let answers = self.request(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)?;
-        Ok(answers
+        let replies = self.request(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)?;
+        Ok(replies
             .iter()
-            .filter_map(|answer| match answer {
+            .filter_map(|reply| match reply {
                 RouteNetlinkMessage::NewAddress(message) => parse_address(message),
                 _ => None,
             })
             .collect())
     }
 
-    /// Puts an address on an interface, or renews it there: it goes by itself after its lifetime,
-    /// which counts in seconds.
+    /// Adds an address to an interface, or renews it. The kernel removes the address after its
+    /// lifetime, in whole seconds.
     pub(super) fn replace_address(
         &mut self,
         address: VirtualAddress,
@@ -111,26 +110,26 @@ impl RtnetlinkSocket {
         lifetime: Option<Duration>,
     ) -> io::Result<()> {
         let mut message = address_message(address, index);
-        // Nobody asks the link first whether the address is taken: the election has decided.
+        // Without duplicate address detection: the election has decided who has the address.
         message.header.flags = AddressHeaderFlags::Nodad;
         message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         let mut cache = CacheInfo::default();
         let seconds = lifetime.map_or(u32::MAX, |lifetime| lifetime.as_secs() as u32);
         cache.ifa_valid = seconds;
-        // Over IPv6 it must not be chosen for what this machine sends of its own accord.
+        // Over IPv6 the kernel must not choose the address as source of this machine's packets.
         cache.ifa_preferred = if address.ip().is_ipv6() { 0 } else { seconds };
         message.attributes.push(AddressAttribute::CacheInfo(cache));
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
         self.request(RouteNetlinkMessage::NewAddress(message), flags).map(drop)
     }
 
-    /// Takes an address away, if it is there.
+    /// Removes an address, if it is there.
     pub(super) fn remove_address(&mut self, address: VirtualAddress, index: u32) -> io::Result<()> {
         let message = RouteNetlinkMessage::DelAddress(address_message(address, index));
         ignore_errnos(self.request(message, NLM_F_ACK), &[Errno::EADDRNOTAVAIL, Errno::ENODEV])
     }
 
-    /// Puts a route in place, or renews it.
+    /// Adds a route, or renews it.
     pub(super) fn replace_route(
         &mut self,
         route: &VirtualRoute,
@@ -145,37 +144,42 @@ impl RtnetlinkSocket {
         self.request(RouteNetlinkMessage::NewRoute(message), flags).map(drop)
     }
 
-    /// Takes a route away, if it is there.
+    /// Removes a route, if it is there.
     pub(super) fn remove_route(&mut self, route: &VirtualRoute, index: u32) -> io::Result<()> {
         let message = RouteNetlinkMessage::DelRoute(route_message(route, index));
         ignore_errnos(self.request(message, NLM_F_ACK), &[Errno::ESRCH, Errno::ENODEV])
     }
 
-    /// Makes a macvlan upon an interface, with this hardware address; one of that name that is there
-    /// already is taken for it.
-    pub(super) fn add_macvlan(&mut self, name: &str, below: u32, mac: [u8; 6]) -> io::Result<()> {
+    /// Creates a macvlan on an interface, with this hardware address. An existing interface of that
+    /// name is used as it is.
+    pub(super) fn add_macvlan(
+        &mut self,
+        name: &str,
+        parent_index: u32,
+        mac: MacAddress,
+    ) -> io::Result<()> {
         let mut message = LinkMessage::default();
         let mode = InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Bridge)]);
         message.attributes = vec![
             LinkAttribute::IfName(name.to_owned()),
-            LinkAttribute::Link(below),
-            LinkAttribute::Address(mac.to_vec()),
+            LinkAttribute::Link(parent_index),
+            LinkAttribute::Address(mac.0.to_vec()),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::MacVlan), LinkInfo::Data(mode)]),
         ];
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         ignore_errnos(self.request(RouteNetlinkMessage::NewLink(message), flags), &[Errno::EEXIST])
     }
 
-    /// Switches an interface on or off.
-    pub(super) fn set_link_up(&mut self, index: u32, on: bool) -> io::Result<()> {
+    /// Sets an interface up or down.
+    pub(super) fn set_link_up(&mut self, index: u32, is_up: bool) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         message.header.change_mask = LinkFlags::Up;
-        message.header.flags = if on { LinkFlags::Up } else { LinkFlags::empty() };
+        message.header.flags = if is_up { LinkFlags::Up } else { LinkFlags::empty() };
         self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
     }
 
-    /// Takes an interface away, if it is there.
+    /// Removes an interface, if it is there.
     pub(super) fn remove_link(&mut self, index: u32) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
@@ -202,9 +206,9 @@ impl RtnetlinkSocket {
         self.receive_replies(flags & (NLM_F_ACK | NLM_F_DUMP) == 0)
     }
 
-    /// All parts of an answer, up to its end: an acknowledgement, or the only part if it is alone.
-    fn receive_replies(&mut self, is_alone: bool) -> io::Result<Vec<RouteNetlinkMessage>> {
-        let mut answers = Vec::new();
+    /// Receives the parts of a reply, until an acknowledgement, or the only part if `is_single`.
+    fn receive_replies(&mut self, is_single: bool) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut replies = Vec::new();
         loop {
             let mut buffer = Vec::with_capacity(MAX_DATAGRAM_LEN);
             self.socket.recv(&mut buffer, 0)?;
@@ -212,35 +216,35 @@ impl RtnetlinkSocket {
             while !rest.is_empty() {
                 let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-                // The next part begins at a multiple of four.
+                // Parts are aligned to four bytes.
                 let length = (message.header.length as usize).max(16).next_multiple_of(4);
                 rest = rest.get(length..).unwrap_or_default();
                 if message.header.sequence_number != self.sequence {
                     continue;
                 }
                 match message.payload {
-                    NetlinkPayload::Done(_) => return Ok(answers),
-                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(answers),
+                    NetlinkPayload::Done(_) => return Ok(replies),
+                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(replies),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
-                    NetlinkPayload::InnerMessage(message) => answers.push(message),
+                    NetlinkPayload::InnerMessage(message) => replies.push(message),
                     _ => {}
                 }
             }
-            if is_alone && !answers.is_empty() {
-                return Ok(answers);
+            if is_single && !replies.is_empty() {
+                return Ok(replies);
             }
         }
     }
 }
 
-/// Readable when links or addresses have changed.
+/// A netlink socket for notifications: readable when interfaces or addresses have changed.
 pub(super) struct RtnetlinkMonitor {
     socket: Socket,
 }
 
 impl std::fmt::Debug for RtnetlinkMonitor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch").finish_non_exhaustive()
+        f.debug_struct("RtnetlinkMonitor").finish_non_exhaustive()
     }
 }
 
@@ -255,28 +259,67 @@ impl RtnetlinkMonitor {
         Ok(Self { socket })
     }
 
-    /// Has anything changed since? What it was is to be asked: notifications may have been lost.
+    /// Tells whether interfaces or addresses changed since the last call. The notifications are
+    /// discarded, because some may be lost: the caller requests the current state.
     pub(super) fn has_changed(&mut self) -> bool {
-        let mut changed = false;
-        // Bounded: what comes meanwhile is for the next turn.
+        let mut has_changed = false;
+        // Bounded, because more notifications may arrive meanwhile.
         for _ in 0..64 {
             let mut buffer = Vec::with_capacity(MAX_DATAGRAM_LEN);
             match self.socket.recv(&mut buffer, 0) {
-                Ok(_) => changed = true,
+                Ok(_) => has_changed = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // Some were lost, or whatever it was.
-                Err(_) => changed = true,
+                // Notifications were lost (ENOBUFS), or reading failed.
+                Err(_) => has_changed = true,
             }
         }
-        changed
+        has_changed
     }
 }
 
 impl AsFd for RtnetlinkMonitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // The crate below gives no borrowed descriptor.
+        // `netlink_sys::Socket` does not implement `AsFd`.
         crate::sys::fd::borrow_fd(&self.socket)
     }
+}
+
+/// Returns the interface of this name, which must be an Ethernet interface.
+pub(super) fn ethernet_interface(
+    name: &str,
+    netlink: &mut RtnetlinkSocket,
+) -> Result<NetworkInterface, VrrpStartError> {
+    let link = netlink.interface(name).map_err(VrrpStartError::wrap_io("look up the interface"))?;
+    let link = link.ok_or_else(|| VrrpStartError::UnknownInterface(name.to_owned()))?;
+    if link.mac.len() != 6 {
+        return Err(VrrpStartError::NotEthernet(name.to_owned()));
+    }
+    Ok(link)
+}
+
+/// Returns the address of an interface that a virtual router sends from by default.
+pub(super) fn default_source(
+    interface: &str,
+    is_v6: bool,
+    netlink: &mut RtnetlinkSocket,
+) -> Result<IpAddr, VrrpStartError> {
+    let link = ethernet_interface(interface, netlink)?;
+    let present = netlink.addresses().map_err(VrrpStartError::wrap_io("list the addresses"))?;
+    let is_suitable = |address: IpAddr| match address {
+        IpAddr::V4(_) => !is_v6,
+        IpAddr::V6(address) => is_v6 && address.is_unicast_link_local(),
+    };
+    let candidates = || {
+        let on_interface = present.iter().filter(|present| present.index == link.index);
+        on_interface.filter(|present| is_suitable(present.address.ip()))
+    };
+    // An address with a lifetime may be a virtual address of a predecessor: only as a last resort.
+    let permanent = candidates().find(|present| present.lifetime.is_none());
+    let found = permanent.or_else(|| candidates().next());
+    found.map(|present| present.address.ip()).ok_or_else(|| VrrpStartError::NoSource {
+        interface: interface.to_owned(),
+        family: if is_v6 { "link-local IPv6" } else { "IPv4" },
+    })
 }
 
 fn parse_link(message: &LinkMessage) -> NetworkInterface {
@@ -290,18 +333,18 @@ fn parse_link(message: &LinkMessage) -> NetworkInterface {
 }
 
 fn parse_address(message: &AddressMessage) -> Option<InterfaceAddress> {
-    let (mut local, mut other, mut lifetime) = (None, None, None);
+    let (mut local, mut prefix, mut lifetime) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(ip) => local = Some(*ip),
-            AddressAttribute::Address(ip) => other = Some(*ip),
+            AddressAttribute::Address(ip) => prefix = Some(*ip),
             AddressAttribute::CacheInfo(cache) if cache.ifa_valid != u32::MAX => {
                 lifetime = Some(Duration::from_secs(cache.ifa_valid.into()));
             }
             _ => {}
         }
     }
-    let address = VirtualAddress::with_prefix(local.or(other)?, message.header.prefix_len)?;
+    let address = VirtualAddress::with_prefix_len(local.or(prefix)?, message.header.prefix_len)?;
     Some(InterfaceAddress { address, index: message.header.index, lifetime })
 }
 
@@ -344,7 +387,7 @@ fn is_errno(error: &io::Error, code: Errno) -> bool {
     error.raw_os_error() == Some(code as i32)
 }
 
-/// Puts up with these.
+/// Treats these errors as success.
 fn ignore_errnos<T>(result: io::Result<T>, codes: &[Errno]) -> io::Result<()> {
     match result {
         Err(error) if codes.iter().any(|code| is_errno(&error, *code)) => Ok(()),

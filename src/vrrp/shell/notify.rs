@@ -1,4 +1,4 @@
-//! Commands that are run when the state changes.
+//! Commands that run when a virtual router changes its state.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -10,16 +10,16 @@ use std::time::Duration;
 use super::events::{VrrpEvent, VrrpEventKind, VrrpEvents};
 use crate::vrrp::VrrpState;
 
-/// How often a command is asked whether it has ended.
+/// How often a command is polled for its end.
 const CHILD_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Commands that are run when a virtual router changes its state: to move what this crate does not
-/// know of, or to wake somebody.
+/// Commands that run when a virtual router changes its state, to move other resources with the
+/// addresses or to send a notification.
 ///
-/// They get what keepalived's get: `INSTANCE`, the name, the state in capitals, the priority; `STOP`
-/// is the state of one that has been told to end. They run one after the other, in the order of what
-/// happened, and those that take too long are killed. What has gone by until a command's turn comes
-/// is still told, up to a thousand changes.
+/// A command gets the same arguments as keepalived's notify scripts: `INSTANCE`, the name of the
+/// virtual router, the state in capitals, the priority; the state of a stopped virtual router is
+/// `STOP`. Commands run one after the other, in the order of the events; a command that exceeds the
+/// timeout is killed. Up to 1024 events wait while a command runs.
 ///
 /// # Examples
 /// ```
@@ -40,7 +40,7 @@ pub struct NotifyCommands {
 
 impl fmt::Debug for NotifyCommands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Notify")
+        f.debug_struct("NotifyCommands")
             .field("commands", &self.commands)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
@@ -54,7 +54,7 @@ impl Default for NotifyCommands {
 }
 
 impl NotifyCommands {
-    /// No command.
+    /// Creates an empty list of commands.
     pub fn new() -> Self {
         Self {
             commands: Vec::new(),
@@ -63,7 +63,7 @@ impl NotifyCommands {
         }
     }
 
-    /// A program and its first arguments, for when a router has become this.
+    /// Adds a command, a program and its first arguments, for transitions to this state.
     pub fn on_state<W: Into<OsString>>(
         mut self,
         state: VrrpState,
@@ -73,78 +73,84 @@ impl NotifyCommands {
         self
     }
 
-    /// The same, for whatever it has become.
+    /// Adds a command, a program and its first arguments, for all transitions.
     pub fn on_any_state<W: Into<OsString>>(mut self, command: impl IntoIterator<Item = W>) -> Self {
         self.commands.push((None, command.into_iter().map(Into::into).collect()));
         self
     }
 
-    /// How long a command may take before it is killed. Default: 30 s.
+    /// Sets how long a command may run before it is killed. Default: 30 s.
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    /// Is told what went wrong: a command that could not be started, that failed, or was killed.
+    /// Sets a function that is called with a message when a command cannot be started, fails, or is
+    /// killed. Default: failures are ignored.
     pub fn on_failure(self, report: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self { on_failure: Arc::new(report), ..self }
     }
 
-    /// Runs them in a thread of its own until the events end.
+    /// Runs the commands in a new thread until the events end.
     pub(super) fn spawn(self, events: VrrpEvents) {
         let report = Arc::clone(&self.on_failure);
         let thread = std::thread::Builder::new().name("vrrp-notify".into());
         let started = thread.spawn(move || {
             for event in events {
-                for (program, words) in self.commands_for(&event) {
-                    if let Err(why) = run_command(&program, &words, self.timeout) {
-                        (self.on_failure)(&format!("{}: {why}", program.display()));
+                for (program, arguments) in self.commands_for(&event) {
+                    if let Err(reason) = run_command(&program, &arguments, self.timeout) {
+                        (self.on_failure)(&format!("command {}: {reason}", program.display()));
                     }
                 }
             }
         });
         if let Err(error) = started {
-            report(&format!("cannot start a thread for commands: {error}"));
+            report(&format!("cannot start the thread for notify commands: {error}"));
         }
     }
 
-    /// What is to be run for an event.
+    /// Returns the programs to run for an event, with their arguments.
     fn commands_for(&self, event: &VrrpEvent) -> Vec<(OsString, VecDeque<OsString>)> {
-        let VrrpEventKind::StateChanged(transition, priority) = &event.kind else {
+        let VrrpEventKind::StateChanged { transition, priority } = &event.kind else {
             return Vec::new();
         };
         let state = match transition.to {
             VrrpState::Init => "STOP".to_owned(),
             state => state.to_string().to_uppercase(),
         };
-        let due = self.commands.iter().filter(|(on, _)| on.is_none_or(|on| on == transition.to));
-        due.filter_map(|(_, command)| {
-            let mut words: VecDeque<_> = command.iter().cloned().collect();
-            let program = words.pop_front()?;
-            let told = ["INSTANCE", &event.router_name, &state, &priority.to_string()];
-            words.extend(told.map(OsString::from));
-            Some((program, words))
-        })
-        .collect()
+        let matching = self
+            .commands
+            .iter()
+            .filter(|(state, _)| state.is_none_or(|state| state == transition.to));
+        matching
+            .filter_map(|(_, command)| {
+                let mut arguments: VecDeque<_> = command.iter().cloned().collect();
+                let program = arguments.pop_front()?;
+                let appended = ["INSTANCE", &event.router_name, &state, &priority.to_string()];
+                arguments.extend(appended.map(OsString::from));
+                Some((program, arguments))
+            })
+            .collect()
     }
 }
 
 fn run_command(
     program: &OsString,
-    words: &VecDeque<OsString>,
+    arguments: &VecDeque<OsString>,
     timeout: Duration,
 ) -> Result<(), String> {
     let mut command = Command::new(program);
-    command.args(words).stdin(Stdio::null());
-    let mut child = command.spawn().map_err(|error| format!("cannot be started: {error}"))?;
-    let status = wait_or_kill(&mut child, timeout).map_err(|error| error.to_string())?;
+    command.args(arguments).stdin(Stdio::null());
+    let mut child = command.spawn().map_err(|error| format!("cannot start: {error}"))?;
+    let status = wait_or_kill(&mut child, timeout)
+        .map_err(|error| format!("cannot wait for its end: {error}"))?;
     match status {
         Some(status) if status.success() => Ok(()),
-        Some(status) => Err(status.to_string()),
-        None => Err(format!("killed, as it took longer than {timeout:?}")),
+        Some(status) => Err(format!("failed with {status}")),
+        None => Err(format!("killed after the timeout of {timeout:?}")),
     }
 }
 
-/// Waits for a child; kills it when its time is over.
+/// Waits for a child; kills it after the timeout and returns `None`.
 fn wait_or_kill(
     child: &mut Child,
     timeout: Duration,
@@ -171,42 +177,46 @@ mod tests {
             VrrpTransition { from: VrrpState::Backup, to, reason: TransitionReason::MasterTimeout };
         VrrpEvent {
             router_name: "51@eth0".into(),
-            kind: VrrpEventKind::StateChanged(transition, 150),
+            kind: VrrpEventKind::StateChanged { transition, priority: 150 },
         }
     }
 
     #[test]
-    fn each_state_has_its_commands_and_they_are_told_what_happened() {
+    fn a_transition_runs_the_commands_of_its_state_with_keepalived_arguments() {
         let notify =
             NotifyCommands::new().on_state(VrrpState::Master, ["a", "-x"]).on_any_state(["b"]);
-        let due = |state| {
-            let due = notify.commands_for(&event(state)).into_iter();
+        let command_lines = |state| {
+            let commands = notify.commands_for(&event(state)).into_iter();
             let line = |(program, mut words): (OsString, VecDeque<OsString>)| {
                 words.push_front(program);
                 let words: Vec<_> =
-                    words.into_iter().map(|it| it.into_string().expect("text")).collect();
+                    words.into_iter().map(|word| word.into_string().expect("UTF-8")).collect();
                 words.join(" ")
             };
-            due.map(line).collect::<Vec<_>>()
+            commands.map(line).collect::<Vec<_>>()
         };
-        let told = "INSTANCE 51@eth0";
+        let instance = "INSTANCE 51@eth0";
         assert_eq!(
-            due(VrrpState::Master),
-            [format!("a -x {told} MASTER 150"), format!("b {told} MASTER 150")]
+            command_lines(VrrpState::Master),
+            [format!("a -x {instance} MASTER 150"), format!("b {instance} MASTER 150")]
         );
-        assert_eq!(due(VrrpState::Init), [format!("b {told} STOP 150")]);
+        assert_eq!(command_lines(VrrpState::Init), [format!("b {instance} STOP 150")]);
     }
 
     #[test]
-    fn a_command_that_fails_or_hangs_is_reported() {
+    fn a_command_that_fails_or_exceeds_the_timeout_is_reported() {
         let run = |words: &[&str], timeout| {
             run_command(&words[0].into(), &words[1..].iter().map(OsString::from).collect(), timeout)
         };
         let long = Duration::from_secs(20);
         assert_eq!(run(&["true"], long), Ok(()));
-        assert!(run(&["false"], long).expect_err("it fails").contains("exit status: 1"));
-        assert!(run(&["/no/such"], long).expect_err("it is not there").contains("started"));
-        let hangs = run(&["sleep", "60"], Duration::from_millis(20)).expect_err("it hangs");
-        assert!(hangs.contains("killed"), "{hangs}");
+        assert!(run(&["false"], long).expect_err("`false` fails").contains("exit status: 1"));
+        assert!(
+            run(&["/no/such"], long)
+                .expect_err("there is no such program")
+                .contains("cannot start")
+        );
+        let error = run(&["sleep", "60"], Duration::from_millis(20)).expect_err("the timeout ends");
+        assert!(error.contains("killed"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The thread that runs virtual routers: everything that they do is done here, one after the other.
+//! The thread that runs virtual routers: a loop over commands, received packets and timers.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,31 +12,33 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::events::{VrrpEvent, VrrpEventKind};
 use super::instance::VrrpInstance;
 use super::netlink::{RtnetlinkMonitor, RtnetlinkSocket};
-use super::view::{LastAdvertStatus, VirtualRouterStatus, VrrpStatus};
+use super::status::{LastAdvertStatus, VirtualRouterStatus, VrrpStatus};
 use crate::histogram::AtomicHistogram;
 use crate::vrrp::{ElectionOutput, TrackEffect, VrrpState, VrrpSyncGroup};
 
-/// Above ordinary threads, below what the kernel needs for itself.
+/// Above ordinary threads, below the kernel's own threads.
 const REALTIME_PRIORITY: i32 = 10;
 
-/// What the thread is asked to do.
+/// A command to the thread.
 #[derive(Debug)]
 pub(super) enum VrrpCommand {
-    /// Something that is tracked is up, or down.
+    /// Set whether a tracked item is up.
     SetTrack(String, bool),
-    /// Something more is tracked.
+    /// Add a tracked item, which is up.
     AddTrack(String, TrackEffect),
-    /// And something no longer.
+    /// Remove a tracked item.
     RemoveTrack(String),
-    /// A master is to announce its addresses.
+    /// Announce the addresses of each master.
     Announce,
+    /// Send the status.
     Status(SyncSender<VrrpStatus>),
+    /// Send the events from now on.
     Subscribe(SyncSender<VrrpEvent>),
-    /// End, with a farewell.
+    /// Resign and end.
     Stop,
 }
 
-/// What the thread owns.
+/// The data of the thread.
 #[derive(Debug)]
 pub(super) struct VrrpThread {
     pub(super) instances: Vec<VrrpInstance>,
@@ -44,7 +46,7 @@ pub(super) struct VrrpThread {
     pub(super) netlink: RtnetlinkSocket,
     pub(super) monitor: RtnetlinkMonitor,
     pub(super) commands: Receiver<VrrpCommand>,
-    /// Readable when there are commands.
+    /// An eventfd that is readable when there are commands.
     pub(super) wakeup: Arc<OwnedFd>,
     pub(super) is_master: Arc<AtomicBool>,
     pub(super) subscribers: Vec<SyncSender<VrrpEvent>>,
@@ -54,17 +56,17 @@ pub(super) struct VrrpThread {
 }
 
 impl VrrpThread {
-    /// Runs until it is told to stop, or nobody is left who could.
+    /// Runs until [`VrrpCommand::Stop`], or until the sender of commands is dropped.
     pub(super) fn run(mut self) {
         self.is_realtime = crate::sys::sched::set_realtime_priority(REALTIME_PRIORITY).is_ok();
-        let begun = now();
-        self.refresh_own_tracks(begun);
-        self.sync_group.start(begun);
-        self.drain_outputs(begun);
+        let started_at = now();
+        self.refresh_own_tracks(started_at);
+        self.sync_group.start(started_at);
+        self.process_outputs(started_at);
         loop {
             if let Err(error) = self.wait_for_input() {
-                self.publish_failure("wait", &error);
-                // Without waiting there are no turns; the addresses go by themselves if this lasts.
+                self.publish_failure("wait for packets and timers", &error);
+                // Not a busy loop. If the failure lasts, the lifetimes of the addresses end.
                 std::thread::sleep(Duration::from_millis(1));
             }
             let now = now();
@@ -73,7 +75,7 @@ impl VrrpThread {
             }
             self.receive_adverts(now);
             self.handle_timeouts(now);
-            self.drain_outputs(now);
+            self.process_outputs(now);
         }
         self.hand_over();
         for instance in &mut self.instances {
@@ -81,40 +83,43 @@ impl VrrpThread {
         }
     }
 
-    /// Stops, and waits for whoever takes over, but not for long.
+    /// Stops the election, and waits for a successor, at most as long as [`Election::stop`](crate::vrrp::Election::stop) allows.
     fn hand_over(&mut self) {
-        let begun = now();
-        self.sync_group.stop(begun);
-        self.drain_outputs(begun);
-        while self.sync_group.members().iter().any(|router| router.state() == VrrpState::Master) {
+        let stopped_at = now();
+        self.sync_group.stop(stopped_at);
+        self.process_outputs(stopped_at);
+        while self.sync_group.members().iter().any(|member| member.state() == VrrpState::Master) {
             let waited = self.wait_for_input();
             let now = now();
-            // Told once more, or unable to wait, it waits for nobody.
+            // A second stop, or a failure to wait, ends the handover at once.
             if waited.is_err() || !self.handle_commands(now) {
                 self.sync_group.stop(now);
             }
             self.receive_adverts(now);
             self.handle_timeouts(now);
-            self.drain_outputs(now);
+            self.process_outputs(now);
         }
-        // A fault may have come in between.
-        let ended = now();
-        self.sync_group.stop(ended);
-        self.drain_outputs(ended);
+        // A member that entered state fault meanwhile is stopped too.
+        let ended_at = now();
+        self.sync_group.stop(ended_at);
+        self.process_outputs(ended_at);
     }
 
-    /// Until something comes, or something is due.
+    /// Waits for a packet, a command, a notification, or the next deadline.
     fn wait_for_input(&self) -> io::Result<()> {
         let now = now();
         let wait = self.next_deadline().map(|due| due.saturating_duration_since(now));
-        // An hour is as good as for ever, and fits.
+        // Limited to what a `Timespec` holds.
         let wait = wait.unwrap_or(Duration::MAX).min(Duration::from_secs(3600));
         let wait = Timespec::try_from(wait).map_err(io::Error::other)?;
-        let own: [BorrowedFd<'_>; 2] = [self.wakeup.as_fd(), self.monitor.as_fd()];
-        let theirs = self.instances.iter().flat_map(|it| [it.socket.as_fd(), it.announcer.as_fd()]);
-        let mut fds: Vec<_> = own
+        let thread_fds: [BorrowedFd<'_>; 2] = [self.wakeup.as_fd(), self.monitor.as_fd()];
+        let instance_fds = self
+            .instances
+            .iter()
+            .flat_map(|instance| [instance.socket.as_fd(), instance.announcer.as_fd()]);
+        let mut fds: Vec<_> = thread_fds
             .into_iter()
-            .chain(theirs)
+            .chain(instance_fds)
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         match poll(&mut fds, Some(&wait)) {
@@ -124,11 +129,13 @@ impl VrrpThread {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let each = self.instances.iter().flat_map(|it| [it.address_set.renew_at(), it.retry_at]);
-        each.flatten().chain(self.sync_group.poll_timeout()).min()
+        let instances = self.instances.iter();
+        let deadlines =
+            instances.flat_map(|instance| [instance.address_set.renew_at(), instance.retry_at]);
+        deadlines.flatten().chain(self.sync_group.poll_timeout()).min()
     }
 
-    /// Does what it is asked; `false` if that is to end.
+    /// Executes the waiting commands; returns `false` if the thread is to end.
     fn handle_commands(&mut self, now: Instant) -> bool {
         let mut count = [0; 8];
         let _ = rustix::io::read(&*self.wakeup, &mut count);
@@ -139,9 +146,9 @@ impl VrrpThread {
                         instance.set_track(&name, is_up);
                     }
                 }
-                Ok(VrrpCommand::AddTrack(name, impact)) => {
+                Ok(VrrpCommand::AddTrack(name, effect)) => {
                     for instance in &mut self.instances {
-                        instance.tracks.insert(name.clone(), impact, true);
+                        instance.tracks.insert(name.clone(), effect, true);
                     }
                 }
                 Ok(VrrpCommand::RemoveTrack(name)) => {
@@ -150,13 +157,15 @@ impl VrrpThread {
                     }
                 }
                 Ok(VrrpCommand::Announce) => {
-                    for (place, instance) in self.instances.iter_mut().enumerate() {
-                        if self.sync_group.members()[place].state() == VrrpState::Master {
+                    for (instance, member) in
+                        self.instances.iter_mut().zip(self.sync_group.members())
+                    {
+                        if member.state() == VrrpState::Master {
                             instance.announce_addresses(now);
                         }
                     }
                 }
-                Ok(VrrpCommand::Status(answer)) => drop(answer.try_send(self.status(now))),
+                Ok(VrrpCommand::Status(reply)) => drop(reply.try_send(self.status(now))),
                 Ok(VrrpCommand::Subscribe(subscriber)) => self.subscribers.push(subscriber),
                 Ok(VrrpCommand::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
@@ -164,27 +173,28 @@ impl VrrpThread {
         }
     }
 
-    /// Hears what has come; before anything is done that is due, as it may say that it is not.
+    /// Handles the received packets and notifications. They are handled before the timers, because an
+    /// advertisement restarts the master-down timer.
     fn receive_adverts(&mut self, now: Instant) {
-        for place in 0..self.instances.len() {
-            while let Some(heard) = self.instances[place].receive_advert(now) {
-                self.sync_group.handle_advert(now, place, &heard);
+        for index in 0..self.instances.len() {
+            while let Some(advert) = self.instances[index].receive_advert(now) {
+                self.sync_group.handle_advert(now, index, &advert);
             }
-            let is_master = self.sync_group.members()[place].state() == VrrpState::Master;
-            self.instances[place].check_conflicts(is_master, now);
+            let is_master = self.sync_group.members()[index].state() == VrrpState::Master;
+            self.instances[index].check_conflicts(is_master, now);
         }
         if self.monitor.has_changed() {
             self.refresh_own_tracks(now);
         }
     }
 
-    /// Does what is due.
+    /// Handles the timers that have ended, and records how late.
     fn handle_timeouts(&mut self, now: Instant) {
         if let Some(due) = self.sync_group.poll_timeout().filter(|due| *due <= now) {
             self.lateness.record(now.saturating_duration_since(due));
         }
         for instance in &mut self.instances {
-            if instance.retry_at.is_some_and(|again| again <= now) {
+            if instance.retry_at.is_some_and(|due| due <= now) {
                 instance.retry_acquire();
             }
         }
@@ -197,30 +207,34 @@ impl VrrpThread {
         }
     }
 
-    /// Does what follows, until nothing more does; then renews what a master has.
-    fn drain_outputs(&mut self, now: Instant) {
+    /// Executes the outputs of the election until there are none, renews the addresses, and publishes
+    /// the state and the events.
+    fn process_outputs(&mut self, now: Instant) {
         loop {
-            for (place, instance) in self.instances.iter().enumerate() {
-                self.sync_group.set_priority(now, place, instance.tracks.priority());
-                self.sync_group.set_fault(now, place, instance.tracks.has_fault());
+            // An output may change the tracked items, as when the addresses cannot be added.
+            for (index, instance) in self.instances.iter().enumerate() {
+                let updated = self.sync_group.set_priority(now, index, instance.tracks.priority());
+                debug_assert!(updated.is_ok(), "`TrackedItems::priority` is never 0");
+                self.sync_group.set_fault(now, index, instance.tracks.fault());
             }
-            let Some((place, output)) = self.sync_group.poll_output() else { break };
-            self.execute(place, output, now);
+            let Some((index, output)) = self.sync_group.poll_output() else { break };
+            self.execute(index, output, now);
         }
         for instance in &mut self.instances {
             instance.renew_addresses(&mut self.netlink, now);
         }
-        let is_master = self.sync_group.members().iter().all(|it| it.state() == VrrpState::Master);
+        let mut members = self.sync_group.members().iter();
+        let is_master = members.all(|member| member.state() == VrrpState::Master);
         self.is_master.store(is_master, Ordering::Release);
-        for place in 0..self.instances.len() {
-            for what in std::mem::take(&mut self.instances[place].pending_events) {
-                self.publish(place, what);
+        for index in 0..self.instances.len() {
+            for kind in std::mem::take(&mut self.instances[index].pending_events) {
+                self.publish(index, kind);
             }
         }
     }
 
-    fn execute(&mut self, place: usize, output: ElectionOutput, now: Instant) {
-        let instance = &mut self.instances[place];
+    fn execute(&mut self, index: usize, output: ElectionOutput, now: Instant) {
+        let instance = &mut self.instances[index];
         match output {
             ElectionOutput::SendAdvert { priority } => instance.send_advert(priority, now),
             ElectionOutput::AcquireAddresses => instance.acquire_addresses(&mut self.netlink, now),
@@ -229,25 +243,26 @@ impl VrrpThread {
             ElectionOutput::StateChanged(transition) => {
                 *instance.transitions.entry(transition.to).or_default() += 1;
                 instance.state_since = now;
-                let priority = self.sync_group.members()[place].priority();
-                instance.pending_events.push(VrrpEventKind::StateChanged(transition, priority));
+                let priority = self.sync_group.members()[index].priority();
+                let event = VrrpEventKind::StateChanged { transition, priority };
+                instance.pending_events.push(event);
             }
         }
     }
 
-    fn publish_failure(&mut self, what: &str, error: &io::Error) {
-        let (what, error) = (what.to_owned(), error.to_string());
-        self.publish(0, VrrpEventKind::OperationFailed { what, error });
+    /// Publishes a failure of the whole thread, under the name of the first virtual router.
+    fn publish_failure(&mut self, operation: &str, error: &io::Error) {
+        let (operation, error) = (operation.to_owned(), error.to_string());
+        self.publish(0, VrrpEventKind::OperationFailed { operation, error });
     }
 
-    fn publish(&mut self, place: usize, what: VrrpEventKind) {
-        let event =
-            VrrpEvent { router_name: self.instances[place].config.name.clone(), kind: what };
-        let lost = &mut self.events_lost;
+    fn publish(&mut self, index: usize, kind: VrrpEventKind) {
+        let event = VrrpEvent { router_name: self.instances[index].config.name.clone(), kind };
+        let events_lost = &mut self.events_lost;
         self.subscribers.retain(|subscriber| match subscriber.try_send(event.clone()) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
-                *lost += 1;
+                *events_lost += 1;
                 true
             }
             Err(TrySendError::Disconnected(_)) => false,
@@ -255,18 +270,19 @@ impl VrrpThread {
     }
 
     fn status(&self, now: Instant) -> VrrpStatus {
-        let routers = self.instances.iter().zip(self.sync_group.members());
-        let routers = routers.map(|(instance, router)| VirtualRouterStatus {
+        let pairs = self.instances.iter().zip(self.sync_group.members());
+        let routers = pairs.map(|(instance, member)| VirtualRouterStatus {
             name: instance.config.name.clone(),
             virtual_router_id: instance.config.election.vrid,
             interface: instance.config.interface.clone(),
             addresses: instance.config.addresses.iter().map(ToString::to_string).collect(),
-            state: router.state(),
+            state: member.state(),
             since: now.saturating_duration_since(instance.state_since),
-            priority: router.priority(),
-            last_advert: instance
-                .last_advert
-                .map(|heard| LastAdvertStatus { source: heard.source, priority: heard.priority }),
+            priority: member.priority(),
+            last_advert: instance.last_advert.map(|advert| LastAdvertStatus {
+                source: advert.source,
+                priority: advert.priority,
+            }),
             tracks: instance.tracks.iter().map(|(name, is_up)| (name.to_owned(), is_up)).collect(),
             transitions: instance.transitions.clone(),
             adverts: instance.adverts.clone(),
@@ -281,6 +297,6 @@ impl VrrpThread {
 }
 
 pub(super) fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "a shell: it reads the clock")]
+    #[expect(clippy::disallowed_methods, reason = "this thread reads the clock for the election")]
     Instant::now()
 }

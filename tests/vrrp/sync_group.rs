@@ -1,12 +1,13 @@
-//! Routers that are master together.
+//! Groups of virtual routers that are master together.
 
 use std::time::Instant;
 
 use crate::world::*;
 
-/// Two routers of number 5, and when they are due at the latest.
+/// Returns a started group of two virtual routers, and the time.
 fn group() -> (VrrpSyncGroup, Instant) {
-    let mut group = VrrpSyncGroup::new([config(5, 100), config(5, 90)]).expect("sound");
+    let mut group =
+        VrrpSyncGroup::new([config(5, 100), config(5, 90)]).expect("the configurations are valid");
     let now = start();
     group.start(now);
     (group, now)
@@ -19,10 +20,10 @@ fn states(group: &VrrpSyncGroup) -> Vec<VrrpState> {
 fn run(
     group: &mut VrrpSyncGroup,
     until: Instant,
-    mut hears: impl FnMut(&mut VrrpSyncGroup, Instant),
+    mut before_timeout: impl FnMut(&mut VrrpSyncGroup, Instant),
 ) {
     while let Some(now) = group.poll_timeout().filter(|now| *now <= until) {
-        hears(group, now);
+        before_timeout(group, now);
         group.handle_timeout(now);
     }
 }
@@ -32,12 +33,12 @@ fn drain(group: &mut VrrpSyncGroup) -> Vec<(usize, ElectionOutput)> {
 }
 
 #[test]
-fn they_take_over_when_all_would() {
+fn a_group_becomes_master_when_every_member_would() {
     let (mut group, now) = group();
-    // The second still hears a master.
+    // The second member receives a master's advertisements.
     for turn in 1..=30 {
         let now = now + turn * TENTH;
-        group.handle_advert(now, 1, &heard(9, 200));
+        group.handle_advert(now, 1, &advert(9, 200));
         group.handle_timeout(now);
         assert_eq!(states(&group), [VrrpState::Backup; 2]);
     }
@@ -48,23 +49,23 @@ fn they_take_over_when_all_would() {
         }
     });
     assert_eq!(states(&group), [VrrpState::Master; 2]);
-    let taken: Vec<_> = drain(&mut group)
+    let acquired: Vec<_> = drain(&mut group)
         .into_iter()
-        .filter(|it| it.1 == ElectionOutput::AcquireAddresses)
+        .filter(|(_, output)| *output == ElectionOutput::AcquireAddresses)
         .collect();
     assert_eq!(
-        taken,
+        acquired,
         [(0, ElectionOutput::AcquireAddresses), (1, ElectionOutput::AcquireAddresses)]
     );
 }
 
 #[test]
-fn one_that_gives_way_takes_the_others_along() {
+fn all_members_become_backup_when_one_yields() {
     let (mut group, now) = group();
     run(&mut group, now + 20 * TENTH, |_, _| {});
     assert_eq!(states(&group), [VrrpState::Master; 2]);
     drain(&mut group);
-    group.handle_advert(now + 20 * TENTH, 0, &heard(9, 200));
+    group.handle_advert(now + 20 * TENTH, 0, &advert(9, 200));
     assert_eq!(states(&group), [VrrpState::Backup; 2]);
     let outputs = drain(&mut group);
     assert!(
@@ -73,31 +74,31 @@ fn one_that_gives_way_takes_the_others_along() {
     );
     assert!(
         outputs.contains(&(1, ElectionOutput::SendAdvert { priority: 0 })),
-        "the peer need not wait"
+        "the other member resigns, so that its peer need not wait"
     );
     assert!(
         !outputs.contains(&(0, ElectionOutput::SendAdvert { priority: 0 })),
-        "the peer is there"
+        "the member that yields does not resign: its peer is master"
     );
 }
 
 #[test]
-fn the_fault_of_one_is_that_of_all_until_it_is_over() {
+fn a_fault_of_one_member_is_a_fault_of_all_until_it_is_cleared() {
     let (mut group, now) = group();
     run(&mut group, now + 20 * TENTH, |_, _| {});
-    group.set_fault(now + 20 * TENTH, 0, true);
-    group.set_fault(now + 20 * TENTH, 1, true);
-    group.set_fault(now + 21 * TENTH, 0, false);
+    group.set_fault(now + 20 * TENTH, 0, Some("link"));
+    group.set_fault(now + 20 * TENTH, 1, Some("link"));
+    group.set_fault(now + 21 * TENTH, 0, None);
     assert_eq!(states(&group), [VrrpState::Fault; 2]);
-    group.set_fault(now + 22 * TENTH, 1, false);
+    group.set_fault(now + 22 * TENTH, 1, None);
     assert_eq!(states(&group), [VrrpState::Backup; 2]);
     run(&mut group, now + 40 * TENTH, |_, _| {});
     assert_eq!(states(&group), [VrrpState::Master; 2]);
     group.stop(now + 41 * TENTH);
     assert_eq!(states(&group), [VrrpState::Master; 2]);
     drain(&mut group);
-    // One has a successor: so have all.
-    group.handle_advert(now + 41 * TENTH, 1, &heard(9, 50));
+    // One member has a successor: all release their addresses.
+    group.handle_advert(now + 41 * TENTH, 1, &advert(9, 50));
     assert_eq!(states(&group), [VrrpState::Init; 2]);
     let outputs = drain(&mut group);
     assert!(
@@ -107,12 +108,13 @@ fn the_fault_of_one_is_that_of_all_until_it_is_over() {
 }
 
 #[test]
-fn owners_take_over_together_and_at_once() {
-    let mut group = VrrpSyncGroup::new([config(5, 255), config(5, 255)]).expect("sound");
+fn owners_become_master_together_and_at_once() {
+    let mut group =
+        VrrpSyncGroup::new([config(5, 255), config(5, 255)]).expect("the configurations are valid");
     let now = start();
     group.start(now);
     group.handle_timeout(now);
     assert_eq!(states(&group), [VrrpState::Master; 2]);
-    group.handle_advert(now, 7, &heard(9, 200));
+    group.handle_advert(now, 7, &advert(9, 200));
     assert!(VrrpSyncGroup::new([config(1, 1), config(1, 0)]).is_err());
 }
