@@ -1,55 +1,54 @@
-//! How long things took: a histogram that many threads write and anybody reads.
+//! A histogram of durations that many threads write and read.
 //!
-//! Buckets are log-linear: whole microseconds up to 16, then six to each doubling, up to 2^32 us (72
-//! minutes), and one for what took longer. A quantile is the middle of its bucket and so at most a
-//! tenth off, or half a microsecond. That is what one can know of a connect time, and it costs 1.5
-//! KB; a quantile to the hundredth would cost twenty times as much.
+//! Buckets are log-linear: whole microseconds up to 16, then six to each doubling up to 2^32 us (72
+//! minutes), and one for longer durations. A quantile is the middle of its bucket, so it is at most a
+//! tenth or half a microsecond off. A histogram takes 1.5 KB; one with an error of a hundredth would
+//! take twenty times as much.
 //!
-//! Not the `hdrhistogram` crate: its histogram is recorded through `&mut`, and its shared one keeps
-//! a recorder for each thread and lets readers wait until all of them have reported. It takes 3.7 KB
-//! for one digit and 27 KB for two, for each listener and backend. It is the right one for a load
-//! generator.
+//! The `hdrhistogram` crate does not fit: its histogram is recorded through `&mut`, and its shared one
+//! keeps a recorder for each thread and lets readers wait until all of them have reported. It takes 3.7
+//! KB for one digit and 27 KB for two, for each listener and backend.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// Below this, each microsecond has a bucket of its own.
+/// Each microsecond below this has a bucket of its own.
 const LINEAR_BUCKETS: u64 = 1 << LINEAR_BITS;
 const LINEAR_BITS: u32 = 4;
 /// Buckets to each doubling.
 const BUCKETS_PER_DOUBLING: u64 = 6;
-/// The first microseconds that do not fit: 2 to the power of this.
+/// 2 to the power of this is the first number of microseconds without a bounded bucket.
 const MAX_MICROS_BITS: u32 = 32;
 /// The buckets with an upper bound.
 const BOUNDED_BUCKETS: usize =
     (LINEAR_BUCKETS + BUCKETS_PER_DOUBLING * (MAX_MICROS_BITS - LINEAR_BITS) as u64) as usize;
 const BUCKET_COUNT: usize = BOUNDED_BUCKETS + 1;
 
-/// Durations as they are recorded, from any number of threads.
+/// A histogram that any number of threads record into.
 ///
-/// Recording is two relaxed additions and a load, some 10 ns where no other thread writes, with
-/// neither lock nor allocation. 1.5 KB.
+/// Recording takes two relaxed additions and a load, about 10 ns without other writers, and neither
+/// locks nor allocates.
 pub(crate) struct AtomicHistogram {
     counts: [AtomicU64; BUCKET_COUNT],
-    /// Whole microseconds: nanoseconds would overflow in three weeks of ten thousand connections.
+    /// In microseconds: nanoseconds would overflow after three weeks of ten thousand connections.
     sum: AtomicU64,
     max: AtomicU64,
 }
 
 impl AtomicHistogram {
-    pub(crate) fn record(&self, took: Duration) {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.counts[bucket_index(took)].fetch_add(1, Ordering::Relaxed);
-        self.sum.fetch_add(took.saturating_add(500) / 1000, Ordering::Relaxed);
-        // A new longest is rare; the load leaves the line to all readers.
-        if took > self.max.load(Ordering::Relaxed) {
-            self.max.fetch_max(took, Ordering::Relaxed);
+    pub(crate) fn record(&self, duration: Duration) {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.counts[bucket_index(nanos)].fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add(nanos.saturating_add(500) / 1000, Ordering::Relaxed);
+        // A new maximum is rare; a load alone does not take the cache line from other threads.
+        if nanos > self.max.load(Ordering::Relaxed) {
+            self.max.fetch_max(nanos, Ordering::Relaxed);
         }
     }
 
-    /// Forgets all of it. What is recorded meanwhile may be forgotten in part.
+    /// Removes all records. A duration that is recorded meanwhile may be removed in part.
     #[cfg(feature = "tower")]
     pub(crate) fn clear(&self) {
         self.counts.iter().for_each(|count| count.store(0, Ordering::Relaxed));
@@ -57,8 +56,8 @@ impl AtomicHistogram {
         self.max.store(0, Ordering::Relaxed);
     }
 
-    /// What was recorded up to now. Durations that are recorded meanwhile may be in the counts and
-    /// not yet in the sum.
+    /// Returns the records so far. A duration that is recorded meanwhile may be in the counts and not
+    /// yet in the sum.
     pub(crate) fn snapshot(&self) -> DurationHistogram {
         let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
         let counts = Box::new(self.counts.each_ref().map(read));
@@ -82,7 +81,8 @@ impl fmt::Debug for AtomicHistogram {
     }
 }
 
-/// The bucket of so many nanoseconds. Bounds belong to the bucket below them, as Prometheus's `le`.
+/// Returns the bucket of a duration in nanoseconds. A bound belongs to the bucket below it, as with
+/// Prometheus's `le`.
 fn bucket_index(nanos: u64) -> usize {
     let micros = nanos.saturating_sub(1) / 1000;
     if micros < LINEAR_BUCKETS {
@@ -96,7 +96,7 @@ fn bucket_index(nanos: u64) -> usize {
     (LINEAR_BUCKETS + u64::from(bits - LINEAR_BITS) * BUCKETS_PER_DOUBLING + step) as usize
 }
 
-/// The microseconds that a bucket starts above.
+/// Returns the microseconds above which a bucket starts.
 fn bucket_lower_micros(bucket: usize) -> u64 {
     let bucket = bucket as u64;
     if bucket < LINEAR_BUCKETS {
@@ -110,9 +110,9 @@ fn bucket_lower_micros(bucket: usize) -> u64 {
     base + (base * step).div_ceil(BUCKETS_PER_DOUBLING)
 }
 
-/// How long things took, at one moment.
+/// A histogram of durations, as of one moment.
 ///
-/// Made by the counters of forwarders and of hedges. Histograms of several workers, listeners or
+/// The counters of forwarders and of hedges make it. Histograms of several workers, listeners or
 /// backends can be [merged](DurationHistogram::merge) without loss, which quantiles cannot.
 ///
 /// # Examples
@@ -120,7 +120,7 @@ fn bucket_lower_micros(bucket: usize) -> u64 {
 /// use lvs::DurationHistogram;
 ///
 /// let mut all = DurationHistogram::default();
-/// all.merge(&Durations::default());
+/// all.merge(&DurationHistogram::default());
 /// assert_eq!((all.count(), all.quantile(0.99)), (0, None));
 /// ```
 #[derive(Clone, Eq, PartialEq)]
@@ -131,39 +131,38 @@ pub struct DurationHistogram {
 }
 
 impl DurationHistogram {
-    /// How many there are.
+    /// Returns the number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// All of them together, each rounded to the microsecond.
+    /// Returns the sum, of durations that are each rounded to the microsecond.
     #[must_use]
     pub fn sum(&self) -> Duration {
         Duration::from_micros(self.sum)
     }
 
-    /// The longest, exactly; zero if there is none.
+    /// Returns the longest duration, exactly; zero if there is none.
     #[must_use]
     pub fn max(&self) -> Duration {
         Duration::from_nanos(self.max)
     }
 
-    /// The mean, or `None` if there is none.
+    /// Returns the mean, or `None` without durations.
     #[must_use]
     pub fn mean(&self) -> Option<Duration> {
         self.sum.checked_div(self.count()).map(Duration::from_micros)
     }
 
-    /// The duration that this part of all did not exceed: 0.5 is the median, 0.99 leaves out the
-    /// slowest hundredth, 1 is the longest.
+    /// Returns a quantile: 0.5 is the median, 0.99 leaves out the slowest hundredth, 1 is the longest.
     ///
-    /// At most 10 % or 0.5 us off, whichever is more; exact where the answer is the longest. Values
-    /// outside 0 to 1 count as the nearer of them, and NaN as 0. `None` if there is nothing.
+    /// The result is at most 10 % or 0.5 us off, whichever is more, and exact if it is the longest. A
+    /// value outside 0 to 1 counts as the nearer of them, and NaN as 0. Returns `None` without durations.
     #[must_use]
     pub fn quantile(&self, part: f64) -> Option<Duration> {
         let count = self.count();
-        // The cast takes what is negative and NaN for 0.
+        // The cast makes negative numbers and NaN 0.
         let rank = ((part * count as f64).ceil() as u64).clamp(1, count.max(1));
         if rank == count {
             return Some(self.max());
@@ -180,11 +179,12 @@ impl DurationHistogram {
         Some(Duration::from_nanos(middle.min(self.max)))
     }
 
-    /// Upper bounds in ascending order, each with how many did not exceed it; as Prometheus's
-    /// cumulative `le` buckets, whose `+Inf` is [`count`](DurationHistogram::count).
+    /// Returns upper bounds in ascending order, each with the number of durations that do not exceed
+    /// it, as Prometheus's cumulative `le` buckets, whose `+Inf` is
+    /// [`count`](DurationHistogram::count).
     ///
-    /// There are 184. Any choice of them is sound: from the 15th (16 us) on every sixth is a
-    /// doubling.
+    /// There are 184 bounds, and any selection of them is valid: from the 15th (16 us) on every sixth is
+    /// a doubling.
     ///
     /// # Examples
     /// ```
@@ -202,8 +202,8 @@ impl DurationHistogram {
         })
     }
 
-    /// What has been added since an earlier look at the same histograms. The longest is not known
-    /// then, but for the upper bound of its bucket.
+    /// Returns the durations that were added since an earlier snapshot of the same histograms. Its
+    /// maximum is the upper bound of the highest bucket.
     #[must_use]
     pub fn delta_since(&self, earlier: &Self) -> Self {
         let mut counts = self.counts.clone();
@@ -219,7 +219,7 @@ impl DurationHistogram {
         Self { counts, sum: self.sum.saturating_sub(earlier.sum), max }
     }
 
-    /// Adds what another has.
+    /// Adds the durations of another histogram.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.counts.iter_mut().zip(other.counts.iter()) {
             *mine = mine.saturating_add(*theirs);
@@ -237,7 +237,7 @@ impl Default for DurationHistogram {
 
 impl fmt::Debug for DurationHistogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Durations")
+        f.debug_struct("DurationHistogram")
             .field("count", &self.count())
             .field("mean", &self.mean())
             .field("p50", &self.quantile(0.5))

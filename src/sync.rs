@@ -1,35 +1,37 @@
-//! The atomics, locks and the published pointer, in one place, so that loom can stand in for them.
+//! Atomics, locks and the published pointer, in one place, so that loom can replace them.
 //!
-//! Built with `--cfg lvs_loom` every type here is loom's, and the tests in `tests/loom.rs` explore
-//! the interleavings of the very code that runs in production.
+//! With `--cfg lvs_loom` every type here is loom's, and the tests in `tests/loom.rs` explore the
+//! interleavings of the code that runs in production.
 
 #[cfg(lvs_loom)]
-pub(crate) use self::modelled::*;
+pub(crate) use self::loom_sync::*;
 #[cfg(not(lvs_loom))]
-pub(crate) use self::real::*;
+pub(crate) use self::std_sync::*;
 
 #[cfg(not(lvs_loom))]
-mod real {
-    pub(crate) use std::sync::Mutex;
+mod std_sync {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::{Mutex, MutexGuard};
 
     pub(crate) use arc_swap::ArcSwap;
 }
 
 #[cfg(lvs_loom)]
-mod modelled {
+mod loom_sync {
     use std::sync::Arc;
 
     use loom::sync::atomic;
 
-    pub(crate) use loom::sync::Mutex;
     pub(crate) use loom::sync::atomic::Ordering;
+    pub(crate) use loom::sync::{Mutex, MutexGuard};
 
-    /// Loom takes a `SeqCst` access for `AcqRel`, and would find fault with every argument that
-    /// rests on one order of all of them; its `SeqCst` fences are real. One ahead of each such
-    /// access stands for it, as compilers do it for machines whose only strong tool is a fence. One
-    /// behind as well would hide that the next access is too weak.
-    fn ordered<R>(order: Ordering, access: impl FnOnce() -> R) -> R {
+    /// Runs an access with a fence before it if its ordering is `SeqCst`.
+    ///
+    /// Loom treats a `SeqCst` access as `AcqRel`, and would reject every argument that needs a single
+    /// order of all of them, but it models `SeqCst` fences. A fence before the access stands for its
+    /// ordering, as compilers emit it for machines whose only strong instruction is a fence. A second
+    /// fence after the access would hide that the next access is too weak.
+    fn with_seq_cst_fence<R>(order: Ordering, access: impl FnOnce() -> R) -> R {
         if order == Ordering::SeqCst {
             atomic::fence(Ordering::SeqCst);
         }
@@ -41,22 +43,22 @@ mod modelled {
             #[derive(Debug, Default)]
             pub(crate) struct $name(atomic::$name);
 
-            #[allow(dead_code, reason = "the whole of what the crate may use, whatever it uses now")]
+            #[allow(dead_code, reason = "every method that the crate may use")]
             impl $name {
                 pub(crate) fn new(value: $value) -> Self {
                     Self(atomic::$name::new(value))
                 }
 
                 pub(crate) fn load(&self, order: Ordering) -> $value {
-                    ordered(order, || self.0.load(order))
+                    with_seq_cst_fence(order, || self.0.load(order))
                 }
 
                 pub(crate) fn store(&self, value: $value, order: Ordering) {
-                    ordered(order, || self.0.store(value, order));
+                    with_seq_cst_fence(order, || self.0.store(value, order));
                 }
 
                 pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
-                    ordered(order, || self.0.swap(value, order))
+                    with_seq_cst_fence(order, || self.0.swap(value, order))
                 }
 
                 pub(crate) fn compare_exchange(
@@ -66,7 +68,7 @@ mod modelled {
                     order: Ordering,
                     failed: Ordering,
                 ) -> Result<$value, $value> {
-                    ordered(order, || self.0.compare_exchange(from, to, order, failed))
+                    with_seq_cst_fence(order, || self.0.compare_exchange(from, to, order, failed))
                 }
 
                 pub(crate) fn compare_exchange_weak(
@@ -83,10 +85,10 @@ mod modelled {
         ($name:ident, $value:ty, $($fetch:ident)*) => {
             ordered_atomic!($name, $value);
 
-            #[allow(dead_code, reason = "the whole of what the crate may use, whatever it uses now")]
+            #[allow(dead_code, reason = "every method that the crate may use")]
             impl $name {
                 $(pub(crate) fn $fetch(&self, value: $value, order: Ordering) -> $value {
-                    ordered(order, || self.0.$fetch(value, order))
+                    with_seq_cst_fence(order, || self.0.$fetch(value, order))
                 })*
 
                 pub(crate) fn fetch_update(
@@ -113,7 +115,7 @@ mod modelled {
     ordered_atomic!(AtomicU64, u64, fetch_add fetch_sub fetch_and fetch_or fetch_max fetch_min);
     ordered_atomic!(AtomicUsize, usize, fetch_add fetch_sub fetch_and fetch_or fetch_max fetch_min);
 
-    /// What the crate uses of `arc_swap::ArcSwap`, modelled by a lock held for one pointer copy.
+    /// Models the part of `arc_swap::ArcSwap` that the crate uses, by a lock held for one pointer copy.
     #[derive(Debug)]
     pub(crate) struct ArcSwap<T>(Mutex<Arc<T>>);
 
@@ -136,13 +138,8 @@ mod modelled {
     }
 }
 
-#[cfg(not(lvs_loom))]
-pub(crate) type MutexGuard<'a, T> = std::sync::MutexGuard<'a, T>;
-#[cfg(lvs_loom)]
-pub(crate) type MutexGuard<'a, T> = loom::sync::MutexGuard<'a, T>;
-
-/// Locks, ignoring poison: every critical section of this crate leaves its data whole before it
-/// calls out, so a panic of a caller's closure cannot have torn it.
+/// Locks a mutex and ignores poison: every critical section of this crate leaves its data consistent
+/// before it calls a closure, so a panic of the closure cannot have broken it.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

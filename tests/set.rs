@@ -322,7 +322,7 @@ fn a_late_comer_gets_its_share_by_and_by() {
 #[test]
 fn aggression_bends_the_line() {
     let set = set_of("a");
-    set.set_slow_start(Some(SlowStart::new(100 * SECOND).aggression(2.0)));
+    set.set_slow_start(Some(SlowStart::new(100 * SECOND).with_aggression(2.0).expect("above 0")));
     let t0 = start();
     set.advance_slow_start(t0).expect("nobody objects");
     set.insert(Spec::new("b", 0)).expect("new");

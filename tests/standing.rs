@@ -189,7 +189,7 @@ fn a_lost_quorum_closes_the_set_and_is_regained_with_hysteresis() {
     let set = set_of(&["a", "b", "c", "d"]);
     let balancer = Balancer::new(&set, RoundRobin).expect("a rule");
     set.set_fail_mode(FailMode::PanicBelow(90)).expect("rr takes anything");
-    set.set_quorum(Some(Quorum::new(2).hysteresis(1))).expect("rr takes anything");
+    set.set_quorum(Some(Quorum::new(2).with_hysteresis(1))).expect("rr takes anything");
     down(&set, &["a", "b"]);
     assert!(set.snapshot().has_quorum() && balancer.pick(&Flow::new()).is_ok());
     down(&set, &["c", "d"]);
@@ -204,7 +204,7 @@ fn a_lost_quorum_closes_the_set_and_is_regained_with_hysteresis() {
     up("c");
     assert!(set.snapshot().has_quorum() && balancer.pick(&Flow::new()).is_ok());
 
-    set.set_quorum(Some(Quorum::new(9).advisory())).expect("rr takes anything");
+    set.set_quorum(Some(Quorum::new(9).with_advisory(true))).expect("rr takes anything");
     assert!(!set.snapshot().has_quorum() && balancer.pick(&Flow::new()).is_ok(), "only said");
 }
 

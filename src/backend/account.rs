@@ -1,30 +1,30 @@
-//! What a backend has done and is doing: everything that must survive a change of its weight, its
-//! address or the table it stands in.
+//! The account of one backend: its load, outcomes, estimates and outlier state, which survive every
+//! change of its weight, its address and the table that lists it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "health")]
-use super::alarm::FailureStreak;
-use super::alarm::{OutlierSignal, PassiveHealth, TrialState};
-use super::board::LoadVersions;
+use super::coarse_clock::CoarseClock;
+use super::counter_lane::CounterLanes;
 use super::estimate::{CoarseInstant, RawTrafficEstimate, TrafficEstimator};
-use super::lane::CounterLanes;
 use super::load::AtomicLoad;
+use super::load_versions::LoadVersions;
 use super::outcome::{self, CommonOutcomeCounters, FailureCounters};
-use super::timeline::CoarseClock;
+#[cfg(feature = "health")]
+use super::passive_health::FailureStreak;
+use super::passive_health::{OutlierSignal, PassiveHealth, TrialState};
 use super::{BackendId, Limits, Load, Outcome, OutcomeCounts, TrafficEstimate};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-/// What all backends of one set share.
+/// The state that all backends of one set share.
 #[derive(Debug)]
 pub(crate) struct SetContext {
     pub(crate) outlier_signal: OutlierSignal,
     pub(crate) load_versions: LoadVersions,
     pub(crate) clock: CoarseClock,
-    /// Was any estimate ever fed?
+    /// Whether any estimate of the set has been fed.
     has_estimates: AtomicBool,
-    /// How many lanes each account has for workers.
+    /// The counter lanes of each account, one for a worker.
     worker_lanes: u8,
     next_lane_index: AtomicUsize,
 }
@@ -41,31 +41,31 @@ impl SetContext {
         }
     }
 
-    /// Tells whether traffic has said anything of any backend yet.
+    /// Tells whether any backend has a traffic estimate yet.
     #[inline]
     pub(crate) fn has_estimates(&self) -> bool {
-        // Relaxed: a pick that is a moment late is as good.
+        // Relaxed: a pick may see this a moment late.
         self.has_estimates.load(Ordering::Relaxed)
     }
 
     fn mark_estimated(&self) {
-        // Written once, so that it is not a line that every thread fights over.
+        // Stored once only, so that threads do not contend for the cache line.
         if !self.has_estimates() {
             self.has_estimates.store(true, Ordering::Relaxed);
         }
     }
 
-    /// How many workers have lanes of their own; 0 in a set without lanes.
+    /// Returns how many workers have lanes of their own; 0 in a set without lanes.
     pub(crate) fn worker_lanes(&self) -> u8 {
         self.worker_lanes
     }
 
-    /// The lane for one more worker; 0, that of everybody, in a set without lanes.
+    /// Returns the lane for one more worker; in a set without lanes 0, which all share.
     pub(super) fn assign_lane(&self) -> u8 {
-        // Relaxed: each call gets a number of its own, whatever the order.
-        let turn = self.next_lane_index.fetch_add(1, Ordering::Relaxed);
+        // Relaxed: each call gets a different number in any order.
+        let index = self.next_lane_index.fetch_add(1, Ordering::Relaxed);
         // Below 256, as `workers` is.
-        turn.checked_rem(usize::from(self.worker_lanes)).map_or(0, |turn| turn as u8 + 1)
+        index.checked_rem(usize::from(self.worker_lanes)).map_or(0, |index| index as u8 + 1)
     }
 }
 
@@ -75,15 +75,15 @@ pub(crate) struct BackendAccount {
     hot: HotCounters,
     lanes: CounterLanes,
     id: BackendId,
-    /// Never used twice in one set: a name that comes back is another backend.
+    /// Unique in the set: a backend that is removed and inserted again has another serial.
     serial: u64,
     load_group: AtomicU32,
     failure_counters: FailureCounters,
     passive_health: PassiveHealth,
 }
 
-/// All that picks and leases touch in a set without lanes, on one cache line of 64 bytes and nothing
-/// else on it: two busy backends do not slow each other down.
+/// What picks and leases touch in a set without lanes, alone on one cache line of 64 bytes, so that two
+/// busy backends do not slow each other down.
 #[derive(Debug)]
 #[cfg_attr(not(lvs_loom), repr(align(64)))]
 struct HotCounters {
@@ -98,25 +98,28 @@ struct HotCounters {
 const _: () = assert!(size_of::<HotCounters>() <= 64);
 
 impl BackendAccount {
-    pub(super) fn new(id: BackendId, serial: u64, limits: Limits, shared: Arc<SetContext>) -> Self {
-        let lanes = CounterLanes::new(usize::from(shared.worker_lanes));
+    pub(super) fn new(
+        id: BackendId,
+        serial: u64,
+        limits: Limits,
+        context: Arc<SetContext>,
+    ) -> Self {
+        let lanes = CounterLanes::new(usize::from(context.worker_lanes));
         let hot = HotCounters {
             load: AtomicLoad::new(),
             limits: AtomicU64::new(pack_limits(limits, &lanes, false)),
             common_outcomes: CommonOutcomeCounters::default(),
             estimator: TrafficEstimator::new(),
-            context: shared,
+            context,
         };
-        let (group, failures, conduct) =
-            (AtomicU32::new(0), FailureCounters::default(), PassiveHealth::new());
         Self {
             hot,
             lanes,
             id,
             serial,
-            load_group: group,
-            failure_counters: failures,
-            passive_health: conduct,
+            load_group: AtomicU32::new(0),
+            failure_counters: FailureCounters::default(),
+            passive_health: PassiveHealth::new(),
         }
     }
 
@@ -139,13 +142,14 @@ impl BackendAccount {
         if self.has_lanes() { self.add_lane_counts(load) } else { load }
     }
 
-    /// The active connections that are not counted on lanes: all, in a set without.
+    /// Returns the active connections that are not counted on lanes: all of them in a set without.
     #[inline]
     pub(crate) fn active_outside_lanes(&self) -> u32 {
         self.hot.load.read().active
     }
 
-    /// The active connections as the worker of a lane sees them at little cost; see [`super::lane`].
+    /// Returns the active connections as the worker of a lane sees them at little cost; see
+    /// [`super::counter_lane`].
     #[inline]
     pub(crate) fn approximate_active(&self, lane: u8) -> u32 {
         self.active_outside_lanes().saturating_add(self.lanes.approximate_total(lane))
@@ -171,7 +175,7 @@ impl BackendAccount {
         self.raw_estimate(self.hot.context.clock.advance_or_latest(now)).into()
     }
 
-    /// What traffic says of it, projected to a moment.
+    /// Returns the traffic estimate, projected to a time.
     #[inline]
     pub(crate) fn raw_estimate(&self, at: CoarseInstant) -> RawTrafficEstimate {
         self.hot.estimator.raw_estimate(at)
@@ -181,16 +185,16 @@ impl BackendAccount {
         self.hot.estimator.set_decay(decay);
     }
 
-    /// Adds one active connection and says on which lane it is counted; `None` if the limit forbids
-    /// it. A backend with a limit is counted in one place, so that the limit is exact.
+    /// Adds one active connection and returns the lane that counts it; `None` if the limit forbids the
+    /// connection. A backend with a limit counts on lane 0 only, so that the limit is exact.
     #[inline]
     pub(crate) fn bind(&self, lane: u8, force: bool) -> Option<u8> {
         if self.is_limited() {
             return self.bind_limited(force);
         }
         let counted = match self.lanes.get(lane) {
-            Some(it) => {
-                self.lanes.increment(it);
+            Some(counters) => {
+                self.lanes.increment(counters);
                 lane
             }
             None => {
@@ -202,12 +206,12 @@ impl BackendAccount {
         Some(counted)
     }
 
-    /// Moves an active connection from its lane to the place where the inactive ones are counted,
-    /// and says which that is.
+    /// Moves an active connection from its lane to lane 0, which also counts inactive ones, and
+    /// returns the lane that counts it now.
     pub(crate) fn move_off_lane(&self, lane: u8) -> u8 {
-        let Some(it) = self.lanes.get(lane) else { return lane };
+        let Some(counters) = self.lanes.get(lane) else { return lane };
         self.hot.load.bind(Limits::NONE, 0, true);
-        self.lanes.decrement(it);
+        self.lanes.decrement(counters);
         0
     }
 
@@ -219,9 +223,13 @@ impl BackendAccount {
     #[inline]
     pub(crate) fn unbind(&self, lane: u8, active: bool, outcome: Outcome) {
         match self.lanes.get(lane) {
-            Some(it) => {
-                self.lanes.decrement(it);
-                outcome::count_outcome(outcome, &it.common_outcomes, &it.failure_counters);
+            Some(counters) => {
+                self.lanes.decrement(counters);
+                outcome::count_outcome(
+                    outcome,
+                    &counters.common_outcomes,
+                    &counters.failure_counters,
+                );
             }
             None => {
                 if self.is_limited() {
@@ -238,10 +246,10 @@ impl BackendAccount {
         }
     }
 
-    /// Feeds the estimates with the end of a piece of work.
+    /// Feeds the estimates with the end of a lease.
     pub(crate) fn observe_outcome(&self, outcome: Outcome, timing: Option<(Duration, Instant)>) {
-        let timeline = &self.hot.context.clock;
-        let at = timing.map_or_else(|| timeline.latest(), |(_, now)| timeline.advance_to(now));
+        let clock = &self.hot.context.clock;
+        let at = timing.map_or_else(|| clock.latest(), |(_, now)| clock.advance_to(now));
         match outcome {
             Outcome::Cancelled => return,
             Outcome::Ok => {
@@ -255,7 +263,7 @@ impl BackendAccount {
         self.hot.context.mark_estimated();
     }
 
-    /// Feeds the latency estimate alone, before the work has ended either way.
+    /// Feeds the latency estimate alone, while the lease goes on.
     pub(crate) fn observe_latency(&self, latency: Duration, now: Instant) {
         self.hot.estimator.observe_latency(latency, self.hot.context.clock.advance_to(now));
         self.hot.context.mark_estimated();
@@ -267,7 +275,7 @@ impl BackendAccount {
         self.mark_load_changed();
     }
 
-    /// Adds to the counts of how leases ended: those of an earlier life.
+    /// Adds the outcomes that an earlier process counted.
     #[cfg(feature = "health")]
     pub(super) fn add_outcomes(&self, outcomes: OutcomeCounts) {
         outcome::add_outcomes(outcomes, &self.hot.common_outcomes, &self.failure_counters);
@@ -278,13 +286,13 @@ impl BackendAccount {
         self.hot.limits.store(pack_limits(limits, &self.lanes, on_trial), Ordering::SeqCst);
     }
 
-    /// The failures in a row, and lets the account raise its hand again.
+    /// Returns the failures in a row, and lets the backend notify outlier detection again.
     #[cfg(feature = "health")]
     pub(crate) fn take_failure_streak(&self) -> FailureStreak {
         self.passive_health.take_failure_streak(self.outcomes())
     }
 
-    /// How its trial stands.
+    /// Returns the state of its trial.
     pub(crate) fn trial_state(&self) -> TrialState {
         self.passive_health.trial_state()
     }
@@ -293,7 +301,7 @@ impl BackendAccount {
         self.load_group.store(u32::from(group), Ordering::SeqCst);
     }
 
-    // What follows is for limits and lanes, and kept out of the way of picks without.
+    // The methods below serve limits and lanes; they stay out of line for picks without either.
 
     #[inline(never)]
     fn add_lane_counts(&self, load: Load) -> Load {
@@ -308,29 +316,29 @@ impl BackendAccount {
 
     #[inline(never)]
     fn bind_limited(&self, force: bool) -> Option<u8> {
-        let alarm = &self.hot.context.outlier_signal;
-        let tried = self.is_on_trial() && self.passive_health.claim_trial(alarm, self.serial);
-        let allowed = force || tried || !self.is_on_trial();
+        let signal = &self.hot.context.outlier_signal;
+        let is_trial = self.is_on_trial() && self.passive_health.claim_trial(signal, self.serial);
+        let allowed = force || is_trial || !self.is_on_trial();
         if allowed && self.hot.load.bind(self.limits(), self.lanes.total(), force) {
             self.mark_load_changed();
-            return Some(if tried { TRIAL_LANE } else { 0 });
+            return Some(if is_trial { TRIAL_LANE } else { 0 });
         }
-        if tried {
-            self.passive_health.end_trial(alarm, self.serial, Outcome::Cancelled);
+        if is_trial {
+            self.passive_health.end_trial(signal, self.serial, Outcome::Cancelled);
         }
         None
     }
 
-    /// Tells whoever judges the backend how a lease ended.
+    /// Reports the end of a lease to outlier detection.
     #[cold]
     #[inline(never)]
     fn report_to_passive_health(&self, lane: u8, outcome: Outcome) {
-        let alarm = &self.hot.context.outlier_signal;
+        let signal = &self.hot.context.outlier_signal;
         if lane == TRIAL_LANE {
-            self.passive_health.end_trial(alarm, self.serial, outcome);
+            self.passive_health.end_trial(signal, self.serial, outcome);
         }
         if outcome.is_failure() {
-            self.passive_health.record_failure(alarm, self.serial, outcome, self.outcomes());
+            self.passive_health.record_failure(signal, self.serial, outcome, self.outcomes());
         }
     }
 
@@ -339,7 +347,7 @@ impl BackendAccount {
         self.hot.load.unbind(active, self.limits(), self.lanes.total());
     }
 
-    /// Looks on the line that is at hand anyway.
+    /// Reads the cache line that the caller needs anyway.
     #[inline]
     fn has_lanes(&self) -> bool {
         // Relaxed: never changes.
@@ -348,7 +356,7 @@ impl BackendAccount {
 
     #[inline]
     fn is_limited(&self) -> bool {
-        // Relaxed: a limit that is a moment old is still a limit.
+        // Relaxed: a pick may see a new limit a moment late.
         self.hot.limits.load(Ordering::Relaxed) & !HAS_LANES_BIT != 0
     }
 
@@ -359,7 +367,7 @@ impl BackendAccount {
     }
 
     fn limits(&self) -> Limits {
-        // Relaxed: both halves are one word, and a limit that is a moment old is still a limit.
+        // Relaxed: both halves are one word, and a pick may see a new limit a moment late.
         let word = self.hot.limits.load(Ordering::Relaxed);
         Limits::new((word & !ON_TRIAL_BIT) as u32)
             .with_resume_below(((word & !HAS_LANES_BIT) >> 32) as u32)
@@ -371,13 +379,13 @@ impl BackendAccount {
     }
 }
 
-/// A bit of the word of limits, whose halves are 2^30 at the most.
+/// The account has lanes: a bit above the two limits of the word, which are 2^30 at most.
 const HAS_LANES_BIT: u64 = 1 << 63;
 
-/// Another one.
+/// The backend is on trial: a bit above the upper limit of the word.
 const ON_TRIAL_BIT: u64 = 1 << 31;
 
-/// The lane of the one lease that a backend on trial has; sets have fewer.
+/// The lane that marks the lease of a trial; a set has fewer lanes.
 const TRIAL_LANE: u8 = u8::MAX;
 
 fn pack_limits(limits: Limits, lanes: &CounterLanes, on_trial: bool) -> u64 {

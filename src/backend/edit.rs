@@ -1,4 +1,4 @@
-//! The changes a set can take, gathered and published as one.
+//! Changes of a set that are published as one.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::BackendAccount;
-use super::draft::{BackendRecord, SetState, SlowStartProgress};
+use super::set_state::{BackendRecord, SetState, SlowStartProgress};
 use super::{
     AgentOverride, Backend, BackendAdminState, BackendId, Health, Limits, MAX_BACKENDS, MAX_WEIGHT,
     OutlierState, SetError, SlowStart, Spec,
@@ -14,23 +14,23 @@ use super::{
 
 /// Changes of one set that are published together, or not at all.
 ///
-/// Made by [`BackendSet::edit`](crate::BackendSet::edit). Each method either changes the draft or
-/// says why not and leaves it alone.
+/// [`BackendSet::edit`](crate::BackendSet::edit) makes it. A method that returns an error has changed
+/// nothing.
 #[derive(Debug)]
 pub struct SetEdit<T> {
     pub(super) state: SetState<T>,
     pub(super) dirty: bool,
     searches: usize,
-    /// The serials by name: made when an edit turns out to be a long one.
+    /// The serials by name, built once an edit has searched often.
     serials_by_id: HashMap<BackendId, u64>,
 }
 
-/// From how many searches on an index pays.
+/// The number of searches from which on an index is faster.
 const MIN_SEARCHES_FOR_INDEX: usize = 8;
 
 impl<T> SetEdit<T> {
-    pub(super) fn new(draft: SetState<T>) -> Self {
-        Self { state: draft, dirty: false, searches: 0, serials_by_id: HashMap::new() }
+    pub(super) fn new(state: SetState<T>) -> Self {
+        Self { state, dirty: false, searches: 0, serials_by_id: HashMap::new() }
     }
 
     /// Adds a backend at the head of the list.
@@ -49,10 +49,10 @@ impl<T> SetEdit<T> {
         }
         let serial = self.state.next_serial;
         self.state.next_serial += 1;
-        let shared = Arc::clone(&self.state.context);
-        let account = Arc::new(BackendAccount::new(id, serial, limits, shared));
+        let context = Arc::clone(&self.state.context);
+        let account = Arc::new(BackendAccount::new(id, serial, limits, context));
         let backend = Arc::new(Backend { account, target });
-        let mut entry = BackendRecord {
+        let mut record = BackendRecord {
             backend: Arc::clone(&backend),
             lease_handles: self.state.new_lease_handles(&backend),
             weight,
@@ -70,18 +70,18 @@ impl<T> SetEdit<T> {
             own_slow_start: None,
             slow_start_percent: 100,
         };
-        if entry.is_fully_in_service() {
-            self.state.start_slow_start(&mut entry);
+        if record.is_fully_in_service() {
+            self.state.start_slow_start(&mut record);
         }
         if self.searches >= MIN_SEARCHES_FOR_INDEX {
             self.serials_by_id.insert(backend.id().clone(), serial);
         }
-        self.state.records.push_front(entry);
+        self.state.records.push_front(record);
         self.dirty = true;
         Ok(backend)
     }
 
-    /// Takes a backend out. Leases on it go on; it is told apart from a later one of the same name.
+    /// Removes a backend. Its leases go on, and a later backend of the same name is another one.
     ///
     /// # Errors
     /// [`SetError::UnknownBackend`].
@@ -94,7 +94,7 @@ impl<T> SetEdit<T> {
         Ok(removed.backend)
     }
 
-    /// Gives a backend another target (and address) under its name; its account goes on.
+    /// Gives a backend another target and address under its name; its account stays.
     ///
     /// # Errors
     /// [`SetError::UnknownBackend`].
@@ -107,26 +107,26 @@ impl<T> SetEdit<T> {
         let position = self.find_position(id)?;
         let account = Arc::clone(&self.state.records[position].backend.account);
         let backend = Arc::new(Backend { account, target });
-        let seats = self.state.new_lease_handles(&backend);
-        let entry = &mut self.state.records[position];
-        entry.backend = Arc::clone(&backend);
-        entry.lease_handles = seats;
-        entry.address = address;
+        let lease_handles = self.state.new_lease_handles(&backend);
+        let record = &mut self.state.records[position];
+        record.backend = Arc::clone(&backend);
+        record.lease_handles = lease_handles;
+        record.address = address;
         self.dirty = true;
         Ok(backend)
     }
 
-    /// Sets the weight; 0 quiesces. As in the kernel an edit counts even if the value is the old
-    /// one: `wrr` starts its ring anew.
+    /// Sets the weight; 0 quiesces. As in the kernel, an edit with the same weight counts as a change:
+    /// `wrr` starts its ring again.
     ///
     /// # Errors
     /// [`SetError::UnknownBackend`], [`SetError::InvalidWeight`].
     pub fn set_weight(&mut self, id: &BackendId, weight: u32) -> Result<(), SetError> {
         check_weight(id, weight)?;
         let position = self.find_position(id)?;
-        let entry = &mut self.state.records[position];
-        entry.weight = weight;
-        entry.update_table_weight();
+        let record = &mut self.state.records[position];
+        record.weight = weight;
+        record.update_table_weight();
         self.dirty = true;
         Ok(())
     }
@@ -148,7 +148,7 @@ impl<T> SetEdit<T> {
         self.set_field(id, tier, |e| &mut e.tier)
     }
 
-    /// Sets what the operator wants of a backend.
+    /// Sets the operator's state of a backend.
     ///
     /// # Errors
     /// [`SetError::UnknownBackend`].
@@ -156,7 +156,7 @@ impl<T> SetEdit<T> {
         self.set_field(id, admin, |e| &mut e.admin)
     }
 
-    /// Sets what checks say of a backend; one that comes up begins its slow start.
+    /// Sets the health that checks found; a backend that comes up starts its slow start.
     ///
     /// # Errors
     /// [`SetError::UnknownBackend`].
@@ -164,7 +164,7 @@ impl<T> SetEdit<T> {
         self.set_field(id, health, |e| &mut e.health)
     }
 
-    /// As [`set_health`](Self::set_health), and says why, for operators and events.
+    /// Sets the health as [`set_health`](Self::set_health) does, with a reason for operators and events.
     ///
     /// # Errors
     /// [`SetError::UnknownBackend`].
@@ -172,70 +172,74 @@ impl<T> SetEdit<T> {
         &mut self,
         id: &BackendId,
         health: Health,
-        why: impl Into<Arc<str>>,
+        reason: impl Into<Arc<str>>,
     ) -> Result<(), SetError> {
         let position = self.find_position(id)?;
-        // The reason is that of the last change: another one for the same is no news.
+        // The reason is that of the last change; a further reason for the same health is ignored.
         if self.state.records[position].health != health {
             self.set_health(id, health)?;
-            self.state.records[position].health_reason = Some(why.into());
+            self.state.records[position].health_reason = Some(reason.into());
         }
         Ok(())
     }
 
-    /// Sets what its traffic says of a backend, and why. One that returns to good standing begins
-    /// its slow start.
+    /// Sets the outlier state of a backend, with a reason. A backend that returns to
+    /// [`Good`](OutlierState::Good) starts its slow start.
     ///
     /// # Errors
     /// [`SetError::UnknownBackend`].
     pub fn set_outlier_state(
         &mut self,
         id: &BackendId,
-        standing: OutlierState,
-        why: impl Into<Arc<str>>,
+        outlier_state: OutlierState,
+        reason: impl Into<Arc<str>>,
     ) -> Result<(), SetError> {
         let position = self.find_position(id)?;
-        if self.state.records[position].outlier_state != standing {
-            self.set_field(id, standing, |e| &mut e.outlier_state)?;
-            self.state.records[position].outlier_reason = Some(why.into());
+        if self.state.records[position].outlier_state != outlier_state {
+            self.set_field(id, outlier_state, |e| &mut e.outlier_state)?;
+            self.state.records[position].outlier_reason = Some(reason.into());
         }
         Ok(())
     }
 
-    /// Sets what a backend asks for by its checker: laid over what is configured.
+    /// Sets what a backend asks for through its health check, on top of what is configured.
     ///
     /// # Errors
     /// [`SetError::UnknownBackend`].
     pub fn set_agent_override(
         &mut self,
         id: &BackendId,
-        advice: AgentOverride,
+        agent_override: AgentOverride,
     ) -> Result<(), SetError> {
-        self.set_field(id, advice, |e| &mut e.agent_override)
+        self.set_field(id, agent_override, |e| &mut e.agent_override)
     }
 
-    /// Begins a slow start of a backend's own, whatever the set's. It grows with each
-    /// [`tick`](crate::BackendSet::tick).
+    /// Starts a slow start of this backend alone, which replaces that of the set. It advances with
+    /// [`advance_slow_start`](crate::BackendSet::advance_slow_start).
     ///
     /// # Errors
     /// [`SetError::UnknownBackend`].
-    pub fn start_slow_start(&mut self, id: &BackendId, ramp: SlowStart) -> Result<(), SetError> {
+    pub fn start_slow_start(
+        &mut self,
+        id: &BackendId,
+        slow_start: SlowStart,
+    ) -> Result<(), SetError> {
         let position = self.find_position(id)?;
-        let entry = &mut self.state.records[position];
-        entry.slow_start_progress = SlowStartProgress::AwaitingTick;
-        entry.own_slow_start = Some(ramp);
-        entry.slow_start_percent = ramp.percent_at_age(Duration::ZERO);
+        let record = &mut self.state.records[position];
+        record.slow_start_progress = SlowStartProgress::AwaitingTick;
+        record.own_slow_start = Some(slow_start);
+        record.slow_start_percent = slow_start.percent_at_age(Duration::ZERO);
         self.dirty = true;
         Ok(())
     }
 
-    /// The backends of the draft with the operator's word on each, newest first.
+    /// Returns the backends of the edited set with the operator's state of each, newest first.
     #[cfg(feature = "discovery")]
     pub(crate) fn backends(&self) -> impl Iterator<Item = (&Arc<Backend<T>>, BackendAdminState)> {
-        self.state.records.iter().map(|entry| (&entry.backend, entry.admin))
+        self.state.records.iter().map(|record| (&record.backend, record.admin))
     }
 
-    /// Sets one field; a value that was there already is no change.
+    /// Sets one field; the same value is no change.
     fn set_field<V: PartialEq>(
         &mut self,
         id: &BackendId,
@@ -243,34 +247,34 @@ impl<T> SetEdit<T> {
         field: impl Fn(&mut BackendRecord<T>) -> &mut V,
     ) -> Result<(), SetError> {
         let position = self.find_position(id)?;
-        let mut entry = self.state.records[position].clone();
-        let was_up = entry.is_fully_in_service();
-        if *field(&mut entry) == value {
+        let mut record = self.state.records[position].clone();
+        let was_up = record.is_fully_in_service();
+        if *field(&mut record) == value {
             return Ok(());
         }
-        *field(&mut entry) = value;
-        entry.update_table_weight();
-        if entry.is_fully_in_service() && !was_up {
-            self.state.start_slow_start(&mut entry);
+        *field(&mut record) = value;
+        record.update_table_weight();
+        if record.is_fully_in_service() && !was_up {
+            self.state.start_slow_start(&mut record);
         }
-        self.state.records[position] = entry;
+        self.state.records[position] = record;
         self.dirty = true;
         Ok(())
     }
 
     fn find_position(&mut self, id: &BackendId) -> Result<usize, SetError> {
         self.searches += 1;
-        let entries = &self.state.records;
+        let records = &self.state.records;
         if self.searches == MIN_SEARCHES_FOR_INDEX {
-            let serials = entries.iter().map(|e| (e.backend.id().clone(), e.serial()));
+            let serials = records.iter().map(|e| (e.backend.id().clone(), e.serial()));
             self.serials_by_id = serials.collect();
         }
         let found = if self.searches < MIN_SEARCHES_FOR_INDEX {
-            entries.iter().position(|e| e.backend.id() == id)
+            records.iter().position(|e| e.backend.id() == id)
         } else {
-            // Newest first: by falling serial.
+            // Newest first: by descending serial.
             let serial = self.serials_by_id.get(id).copied();
-            serial.and_then(|it| entries.binary_search_by(|e| it.cmp(&e.serial())).ok())
+            serial.and_then(|serial| records.binary_search_by(|e| serial.cmp(&e.serial())).ok())
         };
         found.ok_or_else(|| SetError::UnknownBackend { id: id.clone() })
     }

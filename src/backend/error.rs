@@ -1,20 +1,20 @@
-//! Why a change of a set was refused.
+//! The errors of a change of a set.
 
 use thiserror::Error;
 
 use super::{BackendId, Limits, MAX_BACKENDS, MAX_WEIGHT};
 
-/// Why a set refused a change. The set is as it was before.
+/// The reason why a set refused a change. The set has not changed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SetError {
-    /// A backend of this name is already there.
+    /// The set already has a backend of this name.
     #[error("backend {id} is already in the set")]
     DuplicateBackend {
         /// The name given twice.
         id: BackendId,
     },
-    /// No backend of this name is there (any more).
+    /// The set has no backend of this name.
     #[error("backend {id} is not in the set")]
     UnknownBackend {
         /// The name asked for.
@@ -28,8 +28,8 @@ pub enum SetError {
         /// The weight asked for.
         weight: u32,
     },
-    /// The lower threshold is above the upper one.
-    #[error("backend {id} cannot resume below {} of at most {} connections",
+    /// The lower limit is above the upper one, or the upper one is too large.
+    #[error("limits of backend {id}: it cannot resume below {} connections with at most {}",
         limits.resume_below(), limits.max_connections())]
     InvalidLimits {
         /// The backend.
@@ -38,17 +38,17 @@ pub enum SetError {
         limits: Limits,
     },
     /// The set holds [`MAX_BACKENDS`] already.
-    #[error("backend {id} does not fit: the set holds {MAX_BACKENDS} already")]
+    #[error("cannot add backend {id}: the set holds {MAX_BACKENDS} already")]
     Full {
-        /// The backend that found no place.
+        /// The backend that was to be added.
         id: BackendId,
     },
-    /// A scheduler that reads the set cannot work with the result.
-    #[error("scheduler {scheduler} cannot use the set")]
+    /// A scheduler of the set cannot use the result.
+    #[error("scheduler {scheduler} cannot use the set: {source}")]
     Scheduler {
         /// The scheduler's short name.
         scheduler: String,
-        /// What it said.
+        /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }

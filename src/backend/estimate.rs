@@ -1,4 +1,4 @@
-//! What traffic says about a backend: how long an answer takes, and how often it is a failure.
+//! Estimates from a backend's traffic: how long an answer takes, and how often it is a failure.
 //!
 //! Both are exponentially weighted moving averages over *time*: an observation that is `t` old
 //! weighs `exp(-t / decay)`. The latency is Finagle's peak EWMA: it jumps to a worse observation at
@@ -13,47 +13,47 @@ use std::time::Duration;
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// A point on the time line of one set, in units of 100 µs since its first event.
+/// A time of one set's [`CoarseClock`](super::coarse_clock::CoarseClock), in units of 100 µs.
 pub(crate) type CoarseInstant = u32;
 
-/// What is known about how a backend answers, projected to one moment.
+/// The latency and failure rate of a backend, projected to one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct TrafficEstimate {
-    /// Peak-sensitive mean time of a successful answer; `None` until one was observed.
+    /// Peak-sensitive mean time of a successful answer; `None` before the first one.
     pub latency: Option<Duration>,
     /// Share of failures among recent answers, from 0.0 to 1.0.
     pub failure_rate: f32,
 }
 
-/// What [`TrafficEstimate`] says, in the numbers that rules compare.
+/// The values of a [`TrafficEstimate`] as the numbers that schedulers compare.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct RawTrafficEstimate {
-    /// In seconds; `None` until one was observed.
+    /// In seconds; `None` before the first answer.
     pub(crate) latency: Option<f32>,
     pub(crate) failure_rate: f32,
 }
 
 impl From<RawTrafficEstimate> for TrafficEstimate {
-    fn from(it: RawTrafficEstimate) -> Self {
-        // A latency from outside can be longer than a float's seconds fit into a duration.
+    fn from(raw: RawTrafficEstimate) -> Self {
+        // A float can hold more seconds than a duration.
         let duration = |seconds| Duration::try_from_secs_f32(seconds).unwrap_or(Duration::MAX);
-        Self { latency: it.latency.map(duration), failure_rate: it.failure_rate }
+        Self { latency: raw.latency.map(duration), failure_rate: raw.failure_rate }
     }
 }
 
-/// The live words behind [`TrafficEstimate`].
+/// The atomic words behind [`TrafficEstimate`].
 #[derive(Debug)]
 pub(super) struct TrafficEstimator {
-    /// Seconds as `f32`, and their tick; an all-zero word says "never observed".
+    /// Seconds as `f32`, and their time stamp; a word of 0 means "never observed".
     latency: AtomicU64,
-    /// A share as `f32`, and its tick.
+    /// A share as `f32`, and its time stamp.
     failure_rate: AtomicU64,
-    /// The halvings of a weight in one tick, an `f32`.
+    /// How often a weight halves in one tick, an `f32`.
     halvings_per_tick: AtomicU32,
 }
 
-/// Peak EWMA's usual memory: long enough to outlive a slow spell, short enough to forgive it.
+/// The usual decay of peak EWMA: longer than a slow phase of a server, short enough to forget it.
 const DEFAULT_DECAY: Duration = Duration::from_secs(10);
 
 impl TrafficEstimator {
@@ -65,9 +65,9 @@ impl TrafficEstimator {
         }
     }
 
-    /// How long a past observation keeps 1/e of its weight.
+    /// Sets the age at which an observation has 1/e of its weight.
     pub(super) fn set_decay(&self, decay: Duration) {
-        // Relaxed here and below: estimates order nothing, and each word is whole in itself.
+        // Relaxed here and below: an estimate orders nothing, and each word is complete.
         self.halvings_per_tick.store(halvings_per_tick(decay), Ordering::Relaxed);
     }
 
@@ -86,7 +86,7 @@ impl TrafficEstimator {
         }
         let sample = if failed { 1.0 } else { 0.0 };
         self.update_average(&self.failure_rate, at, |old, weight| {
-            // The time weight alone would give a burst within one tick no say at all.
+            // With the time weight alone a burst within one tick would count nothing.
             let weight = weight.min(1.0 - MIN_RESULT_WEIGHT);
             old.unwrap_or(0.0) * weight + sample * (1.0 - weight)
         });
@@ -94,7 +94,7 @@ impl TrafficEstimator {
 
     #[inline]
     pub(super) fn raw_estimate(&self, at: CoarseInstant) -> RawTrafficEstimate {
-        // An idle backend is forgiven with time, so that it is tried again.
+        // The estimate of an idle backend improves with time, so that the backend is tried again.
         let project = |(value, stamp)| value * self.decay_weight(stamp, at);
         RawTrafficEstimate {
             latency: unpack_average(self.latency.load(Ordering::Relaxed)).map(project),
@@ -106,7 +106,7 @@ impl TrafficEstimator {
     #[inline]
     fn decay_weight(&self, since: CoarseInstant, at: CoarseInstant) -> f32 {
         let age = at.wrapping_sub(since);
-        // Another thread's later stamp is no age at all.
+        // A later stamp, of another thread, has no age.
         if age == 0 || age > CoarseInstant::MAX / 2 {
             return 1.0;
         }
@@ -120,7 +120,7 @@ impl TrafficEstimator {
         next: impl Fn(Option<f32>, f32) -> f32,
     ) {
         let mut seen = word.load(Ordering::Relaxed);
-        // Bounded: an observation that loses this often is one of a storm, and not missed.
+        // Bounded: an observation that loses this race so often is one of very many.
         for _ in 0..16 {
             let old = unpack_average(seen);
             let (weight, stamp) = old.map_or((1.0, at), |(_, stamp)| {
@@ -136,29 +136,29 @@ impl TrafficEstimator {
     }
 }
 
-/// What one result moves the failure rate by at least: eight failures in a row make it 0.66.
+/// The least weight of one result in the failure rate: eight failures in a row make it 0.66.
 const MIN_RESULT_WEIGHT: f32 = 0.125;
 
-/// What [`TrafficEstimator::halvings_per_tick`] holds for a decay time.
+/// Returns the value of [`TrafficEstimator::halvings_per_tick`] for a decay time.
 fn halvings_per_tick(decay: Duration) -> u32 {
     (std::f32::consts::LOG2_E / coarse_ticks(decay).max(1) as f32).to_bits()
 }
 
-/// `2^-x` for an `x` that is not negative, to one part in ten thousand; 0 comes to 1.
+/// Returns `2^-x` for an `x` that is not negative, to one part in ten thousand; 1 for 0.
 ///
-/// A pick asks for two or four of these, and the exponential of the C library takes longer than all
-/// the rest of it.
+/// A pick computes two or four of these, and the exponential of the C library takes longer than the
+/// rest of the pick.
 #[inline]
 fn exp2_negative(x: f32) -> f32 {
-    // A number to which the whole ones are the last bits that there is room for.
+    // A float of this size has no fraction bits: adding it rounds to a whole number.
     const WHOLE: f32 = (3 << 22) as f32;
-    // Below 2^-120 nothing is left that matters.
+    // A value below 2^-120 counts as 0.
     let x = x.min(120.0);
     let nearest = x + WHOLE;
     let rest = x - (nearest - WHOLE);
     // In -0.5..=0.5; the polynomial is the one of least relative error that is 1 at 0.
     let of_rest = (1.0 - 0.693_282_9 * rest) + rest * rest * (0.242_211 - 0.055_008_91 * rest);
-    // What is left is a matter of the exponent.
+    // The whole part goes into the exponent.
     f32::from_bits(of_rest.to_bits() - (nearest.to_bits() << 23))
 }
 
@@ -175,7 +175,7 @@ fn unpack_average(word: u64) -> Option<(f32, CoarseInstant)> {
 }
 
 fn pack_average(value: f32, stamp: CoarseInstant) -> u64 {
-    // A value of exactly 0.0 at tick 0 would read as "never": the least positive one stands for it.
+    // A value of 0.0 at tick 0 would read as "never observed", so the least positive value replaces it.
     u64::from(value.max(f32::MIN_POSITIVE).to_bits()) << 32 | u64::from(stamp)
 }
 
@@ -190,30 +190,30 @@ mod tests {
     }
 
     #[test]
-    fn a_peak_counts_at_once_and_is_forgotten_slowly() {
-        let it = TrafficEstimator::new();
-        it.observe_latency(Duration::from_millis(10), SECOND);
-        it.observe_latency(Duration::from_millis(100), SECOND);
-        assert_eq!(millis(it.raw_estimate(SECOND)), 100);
-        it.observe_latency(Duration::from_millis(10), 11 * SECOND);
-        assert_eq!(millis(it.raw_estimate(11 * SECOND)), 44, "10 + 90 / e");
+    fn a_peak_counts_at_once_and_decays_slowly() {
+        let estimator = TrafficEstimator::new();
+        estimator.observe_latency(Duration::from_millis(10), SECOND);
+        estimator.observe_latency(Duration::from_millis(100), SECOND);
+        assert_eq!(millis(estimator.raw_estimate(SECOND)), 100);
+        estimator.observe_latency(Duration::from_millis(10), 11 * SECOND);
+        assert_eq!(millis(estimator.raw_estimate(11 * SECOND)), 44, "10 + 90 / e");
     }
 
     #[test]
     fn failures_raise_the_rate_and_time_or_successes_lower_it() {
-        let it = TrafficEstimator::new();
-        it.observe_result(false, SECOND);
+        let estimator = TrafficEstimator::new();
+        estimator.observe_result(false, SECOND);
         assert_eq!(
-            TrafficEstimate::from(it.raw_estimate(SECOND)),
+            TrafficEstimate::from(estimator.raw_estimate(SECOND)),
             TrafficEstimate::default(),
-            "a success alone leaves no trace"
+            "a success alone changes nothing"
         );
-        (0..8).for_each(|_| it.observe_result(true, SECOND));
-        let high = it.raw_estimate(SECOND).failure_rate;
+        (0..8).for_each(|_| estimator.observe_result(true, SECOND));
+        let high = estimator.raw_estimate(SECOND).failure_rate;
         assert!((0.65..0.67).contains(&high), "{high}");
-        it.observe_result(false, SECOND);
-        assert!(it.raw_estimate(SECOND).failure_rate < high);
-        assert!(it.raw_estimate(60 * SECOND).failure_rate < 0.01);
+        estimator.observe_result(false, SECOND);
+        assert!(estimator.raw_estimate(SECOND).failure_rate < high);
+        assert!(estimator.raw_estimate(60 * SECOND).failure_rate < 0.01);
     }
 
     #[test]
@@ -227,11 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_from_the_future_is_no_age() {
-        let it = TrafficEstimator::new();
-        it.observe_latency(Duration::from_millis(8), 5 * SECOND);
-        assert_eq!(millis(it.raw_estimate(SECOND)), 8);
-        it.observe_latency(Duration::from_millis(4), SECOND);
-        assert_eq!(millis(it.raw_estimate(5 * SECOND)), 8);
+    fn a_stamp_from_the_future_has_no_age() {
+        let estimator = TrafficEstimator::new();
+        estimator.observe_latency(Duration::from_millis(8), 5 * SECOND);
+        assert_eq!(millis(estimator.raw_estimate(SECOND)), 8);
+        estimator.observe_latency(Duration::from_millis(4), SECOND);
+        assert_eq!(millis(estimator.raw_estimate(5 * SECOND)), 8);
     }
 }

@@ -2,52 +2,52 @@
 
 use super::BackendState;
 
-/// Whether backends that are not healthy are used rather than none, or than too few.
+/// Selects whether a set uses unhealthy backends when none, or too few, are healthy.
 ///
-/// Of the backends that the operator wants to serve (enabled, weight above 0), those count as
-/// healthy that are neither [down](BackendState::Down) nor [ejected](BackendState::Ejected). Where the mode says
-/// so the set is *in panic*: health is ignored, and every one of them is
+/// A backend is *in service* if the operator enabled it and its weight is above 0. It counts as healthy
+/// if it is neither [down](BackendState::Down) nor [ejected](BackendState::Ejected). When too few are
+/// healthy the set is *in panic*: it ignores health, and every backend in service is
 /// [eligible](BackendState::Eligible).
 ///
-/// Checks are wrong together more often than many servers fail together: a check's own network
-/// breaks, a path that all servers share gets slow. And the few that are left would be drowned by
-/// the work of all. On the other hand, a server that refuses costs each client an attempt.
+/// Many failed checks at once more often mean that the checks fail (their network, a page that all
+/// servers share) than that the servers do, and the work of all would overload the few that are left.
+/// On the other hand, each client loses an attempt at a server that refuses.
 ///
 /// The `priority` scheduler has a panic threshold of its own for each tier; this one is for the set.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum FailMode {
-    /// Who is not healthy is not used: if nobody is, clients get the sorry server or an error.
-    /// What LVS and HAProxy do.
+    /// Unhealthy backends are never used; if none is healthy, clients get the sorry server or an
+    /// error. LVS and HAProxy do this.
     #[default]
     Closed,
-    /// When nobody is healthy, all are used. What cloud network balancers do.
+    /// If no backend is healthy, all are used. Network balancers of cloud providers do this.
     Open,
-    /// When fewer than this percentage are healthy (1 to 100), all are used. Envoy's panic
-    /// threshold; its default is 50.
+    /// If fewer than this percentage are healthy (1 to 100), all are used. This is Envoy's panic
+    /// threshold, whose default is 50.
     PanicBelow(u8),
 }
 
 impl FailMode {
-    /// Tells whether health is to be ignored: `healthy` of `wanted` are.
+    /// Tells whether health is ignored when `healthy` of `in_service` backends are healthy.
     #[must_use]
-    pub const fn is_panic(self, healthy: usize, wanted: usize) -> bool {
+    pub const fn is_panic(self, healthy: usize, in_service: usize) -> bool {
         match self {
-            _ if healthy >= wanted => false,
+            _ if healthy >= in_service => false,
             Self::Closed => false,
             Self::Open => healthy == 0,
-            Self::PanicBelow(percent) => healthy * 100 < wanted * percent as usize,
+            Self::PanicBelow(percent) => healthy * 100 < in_service * percent as usize,
         }
     }
 
-    /// Counts the healthy and the wanted among states and weights.
+    /// Counts the healthy backends and those in service, from states and weights.
     pub(super) fn count_healthy(
         members: impl Iterator<Item = (BackendState, u32)>,
     ) -> (usize, usize) {
-        members.fold((0, 0), |(healthy, wanted), (state, weight)| {
+        members.fold((0, 0), |(healthy, in_service), (state, weight)| {
             let up = state == BackendState::Eligible;
             let out = state.is_unhealthy() && weight != 0;
-            (healthy + usize::from(up), wanted + usize::from(up || out))
+            (healthy + usize::from(up), in_service + usize::from(up || out))
         })
     }
 }
@@ -62,7 +62,7 @@ mod tests {
         assert!(FailMode::Open.is_panic(0, 4) && !FailMode::Open.is_panic(1, 4));
         let half = FailMode::PanicBelow(50);
         assert!(half.is_panic(1, 4) && !half.is_panic(2, 4));
-        assert!(!half.is_panic(0, 0), "nobody is wanted");
+        assert!(!half.is_panic(0, 0), "no backend is in service");
         assert!(
             FailMode::PanicBelow(100).is_panic(3, 4) && !FailMode::PanicBelow(100).is_panic(4, 4)
         );

@@ -1,47 +1,45 @@
-//! How many connections a backend carries, its limits, and the overload flag between them.
+//! The connections of a backend, its limits, and the overload flag.
 //!
 //! One 64-bit word holds the active count, the inactive count and the overload flag, so that a
-//! reader always sees a state that existed, and the flag cannot disagree with the counts it was
-//! computed from.
+//! reader always sees a state that existed, and the flag agrees with the counts.
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// The connections a backend carries now.
+/// The connections that a backend has now.
 ///
-/// The split is that of IPVS: a connection is *active* while it can carry work (an established TCP
-/// connection) and *inactive* while it only still exists (closing, or a UDP flow). Leases start
-/// active.
+/// As in IPVS, a connection is *active* while it does work (an established TCP connection) and
+/// *inactive* while it only exists (closing, or a UDP flow). A lease starts active.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Load {
-    /// Connections that carry work.
+    /// Connections that do work.
     pub active: u32,
-    /// Connections that exist but carry no work.
+    /// Connections that exist and do no work.
     pub inactive: u32,
 }
 
 impl Load {
-    /// Active and inactive together: what connection limits count.
+    /// Returns active and inactive connections together, which is what limits count.
     #[must_use]
     pub const fn total(self) -> u32 {
         self.active.saturating_add(self.inactive)
     }
 }
 
-/// How many connections a backend may carry.
+/// The connection limits of a backend.
 ///
-/// At `max` the backend is overloaded and gets nothing new; it is eligible again once the count
-/// falls below `resume` (or below three quarters of `max` where `resume` is 0). These are the upper
-/// and lower thresholds of `ipvsadm` (`-x`, `-y`). `max` is never exceeded, however many threads
-/// pick at once.
+/// With `max_connections` the backend is overloaded and gets no new work, until its connections fall
+/// below `resume_below` (below three quarters of `max_connections` if that is 0). These are the upper
+/// and lower thresholds of `ipvsadm` (`-x`, `-y`). `max_connections` is never exceeded, however many
+/// threads pick at once.
 ///
 /// # Examples
 /// ```
 /// use lvs::Limits;
 ///
-/// let limits = Limits::max(100).with_resume_below(80);
+/// let limits = Limits::new(100).with_resume_below(80);
 /// assert_eq!(limits.resume_threshold(), 80);
-/// assert_eq!(Limits::max(100).resume_threshold(), 75);
+/// assert_eq!(Limits::new(100).resume_threshold(), 75);
 /// ```
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Limits {
@@ -53,36 +51,42 @@ impl Limits {
     /// No limit. The default.
     pub const NONE: Self = Self { max_connections: 0, resume_below: 0 };
 
-    /// At most `max` connections; 0 is no limit. Values above 2^30 count as 2^30.
+    /// Makes limits of at most `max_connections`; 0 is no limit. A value above 2^30, which no machine
+    /// reaches, counts as 2^30.
     #[must_use]
-    pub const fn new(max: u32) -> Self {
+    pub const fn new(max_connections: u32) -> Self {
         Self {
-            max_connections: if max > MAX_LOAD_COUNT { MAX_LOAD_COUNT } else { max },
+            max_connections: if max_connections > MAX_LOAD_COUNT {
+                MAX_LOAD_COUNT
+            } else {
+                max_connections
+            },
             resume_below: 0,
         }
     }
 
-    /// Once overloaded, take new work again when fewer than `resume` connections are left.
+    /// Returns these limits with another lower limit: an overloaded backend takes new work again with
+    /// fewer connections than this.
     ///
     /// 0 means three quarters of the maximum. The set refuses a value above the maximum.
     #[must_use]
-    pub const fn with_resume_below(self, resume: u32) -> Self {
-        Self { resume_below: resume, ..self }
+    pub const fn with_resume_below(self, resume_below: u32) -> Self {
+        Self { resume_below, ..self }
     }
 
-    /// The upper threshold; 0 is no limit.
+    /// Returns the upper limit; 0 is no limit.
     #[must_use]
     pub const fn max_connections(self) -> u32 {
         self.max_connections
     }
 
-    /// The lower threshold as configured; 0 is "three quarters of the upper one".
+    /// Returns the lower limit as configured; 0 means three quarters of the upper one.
     #[must_use]
     pub const fn resume_below(self) -> u32 {
         self.resume_below
     }
 
-    /// The count below which an overloaded backend takes new work again.
+    /// Returns the count below which an overloaded backend takes new work again.
     #[must_use]
     pub const fn resume_threshold(self) -> u32 {
         if self.resume_below != 0 {
@@ -98,12 +102,12 @@ impl Limits {
     }
 }
 
-/// The live word behind [`Load`].
+/// The atomic word behind [`Load`].
 ///
 /// # Orderings
-/// Everything is `SeqCst`. On x86 that costs nothing over weaker orderings for these operations;
-/// what it buys is the argument in [`super::board`]: a change of the word and the read of the
-/// board's flag behind it cannot be seen in the other order.
+/// Every access is `SeqCst`, which on x86 costs nothing over weaker orderings for these operations.
+/// The argument in [`super::load_versions`] needs it: a change of the word and the read of the tracking
+/// flag after it cannot be seen in the other order.
 #[derive(Debug)]
 pub(super) struct AtomicLoad {
     word: AtomicU64,
@@ -112,7 +116,7 @@ pub(super) struct AtomicLoad {
 const ONE_ACTIVE: u64 = 1;
 const ONE_INACTIVE: u64 = 1 << 32;
 const OVERLOAD_BIT: u64 = 1 << 63;
-/// Keeps each count clear of its neighbour's bits.
+/// The largest count, below the bits of the other fields.
 const MAX_LOAD_COUNT: u32 = 1 << 30;
 
 impl AtomicLoad {
@@ -125,8 +129,8 @@ impl AtomicLoad {
         unpack_load(self.word.load(Ordering::SeqCst))
     }
 
-    /// Tells whether the backend is at its limit, or was and has not fallen far enough yet. Here and
-    /// below, `elsewhere` is what is counted for it on [lanes](super::lane).
+    /// Tells whether the backend is at its limit, or was and has not fallen below the lower limit yet.
+    /// Here and below, `elsewhere` is the count on [lanes](super::counter_lane).
     #[inline]
     pub(super) fn is_overloaded(&self, limits: Limits, elsewhere: u32) -> bool {
         if limits.max_connections == 0 {
@@ -134,8 +138,7 @@ impl AtomicLoad {
         }
         let word = self.word.load(Ordering::SeqCst);
         let total = unpack_load(word).total().saturating_add(elsewhere);
-        // A flag whose count has fallen below the mark is one that a racing change of limits left
-        // behind: the count decides.
+        // A change of limits at the same time can leave the flag set: the count decides.
         total >= limits.max_connections
             || (word & OVERLOAD_BIT != 0 && total >= limits.resume_threshold())
     }
@@ -154,7 +157,7 @@ impl AtomicLoad {
         })
     }
 
-    /// Takes one connection off.
+    /// Removes one connection.
     #[inline]
     pub(super) fn unbind(&self, active: bool, limits: Limits, elsewhere: u32) {
         let one = if active { ONE_ACTIVE } else { ONE_INACTIVE };
@@ -171,7 +174,7 @@ impl AtomicLoad {
         });
     }
 
-    /// Moves one connection between the two counts; the total stays.
+    /// Moves one connection between the two counts; the total stays the same.
     pub(super) fn set_active(&self, active: bool) {
         let step = ONE_INACTIVE - ONE_ACTIVE;
         if active {
@@ -181,7 +184,7 @@ impl AtomicLoad {
         }
     }
 
-    /// Overwrites the counts: for mirrors of counters that are kept elsewhere.
+    /// Overwrites the counts, for mirrors of counters that are kept elsewhere.
     pub(super) fn store(&self, load: Load, limits: Limits) {
         let load = Load {
             active: load.active.min(MAX_LOAD_COUNT),
@@ -189,7 +192,7 @@ impl AtomicLoad {
         };
         let mut word = self.word.load(Ordering::SeqCst);
         loop {
-            // The kernel raises the flag when it binds, never when it counts: keep or clear it.
+            // The kernel sets the flag when it binds, never when it counts: keep or clear it.
             let flag = word & OVERLOAD_BIT != 0
                 && limits.max_connections != 0
                 && load.total() >= limits.resume_threshold();
@@ -200,7 +203,7 @@ impl AtomicLoad {
         }
     }
 
-    /// One atomic step of a limited backend, flag included; `false` if `step` refuses.
+    /// Applies one atomic step to a limited backend, flag included; `false` if `step` refuses.
     fn update_limited(
         &self,
         limits: Limits,
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lower_mark_of_its_own_is_kept() {
+    fn a_configured_lower_limit_is_kept() {
         let limits = Limits::new(4).with_resume_below(1);
         let word = AtomicLoad::new();
         (0..4).for_each(|_| assert!(word.bind(limits, 0, false)));
@@ -271,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_counts_move_apart_and_come_together() {
+    fn connections_move_between_the_counts() {
         let word = AtomicLoad::new();
         assert!(word.bind(Limits::NONE, 0, false) && word.bind(Limits::NONE, 0, false));
         word.set_active(false);

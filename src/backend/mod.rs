@@ -1,60 +1,60 @@
-//! Who can serve: the set of backends, what is known of each, and how readers see it.
+//! The backends of a service: their set, what is known of each, and the snapshots that readers see.
 //!
-//! - [`BackendSet`] is the writer. Each change (or each [`SetEdit`] of several) publishes one new
-//!   [`Snapshot`] to every balancer made from the set.
+//! - [`BackendSet`] is the writer. Each change, or each [`SetEdit`] of several changes, publishes one
+//!   new [`Snapshot`] to every balancer of the set.
 //! - A [`Backend`] is a stable name ([`BackendId`]), a target of the caller's own type, and an
-//!   account of work: [`Load`], [`OutcomeCounts`], [`TrafficEstimate`]. The account outlives every change of
-//!   weight, state, address and table.
-//! - [`Members`] is the part of a snapshot that schedulers see: a list in the kernel's order,
-//!   newest first.
+//!   account of its work: [`Load`], [`OutcomeCounts`], [`TrafficEstimate`]. The account stays the
+//!   same through every change of weight, state, address and table.
+//! - [`Members`] is the part of a snapshot that schedulers read: a list in the kernel's order, with
+//!   the newest backend first.
 //!
-//! # Who may be chosen
+//! # Which backends may be chosen
 //! | [`BackendState`] | new work | existing work | set by |
 //! |---|---|---|---|
 //! | `Eligible` | yes | goes on | |
 //! | `Quiesced` | no | goes on | weight 0 |
-//! | `Draining` | no | goes on, affinity ends | the operator |
-//! | `Down` | no | its owner decides | a checker |
-//! | `Ejected` | no | its owner decides | its own traffic |
-//! | `Withheld` | no | goes on | a lost [`Quorum`] |
+//! | `Draining` | no | goes on, persistence ends | the operator |
+//! | `Down` | no | its owner decides | health checks |
+//! | `Ejected` | no | its owner decides | outlier detection |
+//! | `Withheld` | no | goes on | a [`Quorum`] that is not met |
 //! | `Disabled` | no | its owner decides | the operator |
 //!
-//! Where too few are healthy, a [`FailMode`] may make those that are not eligible all the same.
-//! Besides, a backend at its [`Limits`] is passed over until it has fallen below them.
+//! When too few backends are healthy, a [`FailMode`] may make unhealthy ones eligible. A backend that
+//! has reached its [`Limits`] gets no new work until its connections fall below the lower limit.
 //!
-//! Nothing here knows a runtime or reads a clock: time is an argument.
+//! This module knows no runtime and reads no clock: time is an argument.
 
 mod account;
-mod advice;
-mod alarm;
-mod board;
-mod draft;
+mod agent_override;
+mod coarse_clock;
+mod counter_lane;
 mod edit;
 mod error;
 mod estimate;
 mod fail_mode;
 mod id;
-mod lane;
 mod load;
+mod load_versions;
 mod member;
 mod outcome;
+mod passive_health;
 mod quorum;
 #[cfg(feature = "health")]
-mod saved;
+mod saved_backend;
 mod set;
+mod set_state;
 mod slow_start;
 mod snapshot;
 mod spec;
 mod state;
 mod status;
-mod timeline;
 
 pub(crate) use self::account::{BackendAccount, SetContext};
 #[cfg(feature = "health")]
-pub(crate) use self::alarm::{FailureStreak, TrialState};
+pub(crate) use self::passive_health::{FailureStreak, TrialState};
 pub(crate) use self::set::{SnapshotCommit, SnapshotReader};
 
-pub use self::advice::{AgentOverride, AgentWeight};
+pub use self::agent_override::{AgentOverride, AgentWeight};
 pub use self::edit::SetEdit;
 pub use self::error::SetError;
 pub use self::estimate::TrafficEstimate;
@@ -68,17 +68,17 @@ pub use self::outcome::{Outcome, OutcomeCounts};
 pub use self::quorum::Quorum;
 #[cfg(feature = "health")]
 #[cfg_attr(docsrs, doc(cfg(feature = "health")))]
-pub use self::saved::SavedBackend;
+pub use self::saved_backend::SavedBackend;
 pub use self::set::BackendSet;
-pub use self::slow_start::SlowStart;
+pub use self::slow_start::{SlowStart, SlowStartError};
 pub(crate) use self::snapshot::LeaseHandle;
 pub use self::snapshot::{Backend, Snapshot};
 pub use self::spec::Spec;
 pub use self::state::{BackendAdminState, BackendState, Health, OutlierState};
 pub use self::status::BackendStatus;
 
-/// The largest weight of a backend, that of `ipvsadm`.
+/// The largest weight of a backend, as in `ipvsadm`.
 pub const MAX_WEIGHT: u32 = 65_535;
 
-/// The most backends a set holds.
+/// The most backends that a set holds.
 pub const MAX_BACKENDS: usize = 65_536;

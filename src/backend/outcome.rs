@@ -1,23 +1,23 @@
-//! How a lease ended, and the totals of it.
+//! The outcomes of leases, and their counters.
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// How the work under a lease ended.
+/// The outcome of the work under a lease.
 ///
-/// Only [`Outcome::Ok`] feeds latency estimates: a server that fails fast must never look quick.
-/// [`Outcome::Cancelled`] is nobody's fault and counts for nothing but itself.
+/// Only [`Outcome::Ok`] feeds latency estimates: a server that fails fast must not look fast.
+/// [`Outcome::Cancelled`] says nothing about the backend and feeds no estimate.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The backend did what was asked.
+    /// The backend did the work.
     Ok,
-    /// The backend answered, and the answer was a failure (an HTTP 5xx, a reset in mid-stream).
+    /// The backend answered with a failure, such as an HTTP 5xx or a reset in mid-stream.
     AppError,
-    /// No connection to the backend could be made.
+    /// The connection to the backend failed.
     ConnectError,
     /// The backend did not answer in time.
     Timeout,
-    /// The caller gave up; also what a lease that is dropped without a word counts as.
+    /// The caller gave up. A lease that is dropped without an outcome counts as this.
     Cancelled,
 }
 
@@ -26,13 +26,13 @@ impl Outcome {
     pub const ALL: [Self; 5] =
         [Self::Ok, Self::AppError, Self::ConnectError, Self::Timeout, Self::Cancelled];
 
-    /// Tells whether the outcome speaks against the backend.
+    /// Tells whether the outcome is a failure of the backend.
     #[must_use]
     pub const fn is_failure(self) -> bool {
         matches!(self, Self::AppError | Self::ConnectError | Self::Timeout)
     }
 
-    /// The short name in metrics and logs.
+    /// Returns the short name in metrics and logs.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl Outcome {
     }
 }
 
-/// How many leases of one backend ended in which way, since the backend was made.
+/// The number of one backend's leases by outcome, since the backend was made.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
@@ -63,7 +63,7 @@ pub struct OutcomeCounts {
 }
 
 impl OutcomeCounts {
-    /// All leases that ended.
+    /// Returns the number of leases that ended.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.ok + self.failures() + self.cancelled
@@ -79,21 +79,21 @@ impl OutcomeCounts {
         }
     }
 
-    /// The leases whose end speaks against the backend.
+    /// Returns the number of leases that ended with a failure of the backend.
     #[must_use]
     pub const fn failures(&self) -> u64 {
         self.app_error + self.connect_error + self.timeout
     }
 }
 
-/// The live counters behind [`OutcomeCounts`] that nearly all leases end in.
+/// The counters of the outcomes that nearly all leases have.
 #[derive(Debug, Default)]
 pub(super) struct CommonOutcomeCounters {
     ok: AtomicU64,
     cancelled: AtomicU64,
 }
 
-/// The others: apart, so that the line of memory that every lease touches has room for more.
+/// The counters of failures, apart from the cache line that every lease touches.
 #[derive(Debug, Default)]
 pub(super) struct FailureCounters {
     app_error: AtomicU64,
@@ -101,16 +101,16 @@ pub(super) struct FailureCounters {
     timeout: AtomicU64,
 }
 
-/// Counts how a lease ended.
+/// Counts the outcome of a lease.
 #[inline]
 pub(super) fn count_outcome(
     outcome: Outcome,
-    usual: &CommonOutcomeCounters,
+    common: &CommonOutcomeCounters,
     failures: &FailureCounters,
 ) {
     let counter = match outcome {
-        Outcome::Ok => &usual.ok,
-        Outcome::Cancelled => &usual.cancelled,
+        Outcome::Ok => &common.ok,
+        Outcome::Cancelled => &common.cancelled,
         Outcome::AppError => &failures.app_error,
         Outcome::ConnectError => &failures.connect_error,
         Outcome::Timeout => &failures.timeout,
@@ -119,32 +119,32 @@ pub(super) fn count_outcome(
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Adds what was counted in an earlier life.
+/// Adds the outcomes that an earlier process counted.
 #[cfg(feature = "health")]
 pub(super) fn add_outcomes(
     outcomes: OutcomeCounts,
-    usual: &CommonOutcomeCounters,
+    common: &CommonOutcomeCounters,
     failures: &FailureCounters,
 ) {
     let add = |counter: &AtomicU64, count| counter.fetch_add(count, Ordering::Relaxed);
-    add(&usual.ok, outcomes.ok);
-    add(&usual.cancelled, outcomes.cancelled);
+    add(&common.ok, outcomes.ok);
+    add(&common.cancelled, outcomes.cancelled);
     add(&failures.app_error, outcomes.app_error);
     add(&failures.connect_error, outcomes.connect_error);
     add(&failures.timeout, outcomes.timeout);
 }
 
-/// Reads what [`count_outcome`] has counted.
+/// Reads the counters of [`count_outcome`].
 pub(super) fn read_outcomes(
-    usual: &CommonOutcomeCounters,
+    common: &CommonOutcomeCounters,
     failures: &FailureCounters,
 ) -> OutcomeCounts {
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     OutcomeCounts {
-        ok: read(&usual.ok),
+        ok: read(&common.ok),
         app_error: read(&failures.app_error),
         connect_error: read(&failures.connect_error),
         timeout: read(&failures.timeout),
-        cancelled: read(&usual.cancelled),
+        cancelled: read(&common.cancelled),
     }
 }

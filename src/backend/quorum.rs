@@ -1,21 +1,21 @@
-//! How much of a set must be up for it to serve at all.
+//! The quorum: the healthy weight that a set needs to serve.
 
-/// The least weight that must be healthy, with hysteresis, as keepalived has it.
+/// The least healthy weight of a set, with hysteresis, as in keepalived.
 ///
-/// The weights of the backends that are up are summed up (as they count: with what their checkers
-/// [advise](super::Advice)). A set that has its quorum loses it when the sum falls below
-/// `weight - hysteresis` or to nothing; one that has lost it gains it again at `weight + hysteresis`.
+/// The effective weights of the healthy backends are added up. A set that meets its quorum loses it
+/// when the sum falls below `weight - hysteresis` or to 0, and meets it again at
+/// `weight + hysteresis`.
 ///
-/// Without its quorum a set gives out no new work: its members are
-/// [withheld](super::State::Withheld), and the forwarder's sorry server takes over. With
-/// [`advisory`](Self::advisory) it goes on, and the loss is only said. It is stronger than a
-/// [`FailMode`](super::FailMode): a service that must not run on too few does not run on the sick.
+/// A set without its quorum gives out no new work: its members are
+/// [withheld](super::BackendState::Withheld), and the forwarder's sorry server serves. An
+/// [advisory](Self::with_advisory) quorum is only reported. A quorum goes before a
+/// [`FailMode`](super::FailMode): a set that has lost it does not fall back on unhealthy backends.
 ///
 /// # Examples
 /// ```
 /// use lvs::backend::Quorum;
 ///
-/// let quorum = Quorum::new(10).hysteresis(2);
+/// let quorum = Quorum::new(10).with_hysteresis(2);
 /// assert!(quorum.is_met(true, 8) && !quorum.is_met(true, 7));
 /// assert!(quorum.is_met(false, 12) && !quorum.is_met(false, 11));
 /// ```
@@ -27,34 +27,36 @@ pub struct Quorum {
 }
 
 impl Quorum {
-    /// A quorum of so much weight.
+    /// Makes a quorum of this weight.
     #[must_use]
     pub const fn new(weight: u64) -> Self {
         Self { weight, hysteresis: 0, advisory: false }
     }
 
-    /// How far beyond the quorum the sum must go before the answer changes. Default: 0.
+    /// Returns this quorum with another hysteresis: how far the sum must pass the weight before the
+    /// result changes. Default: 0.
     #[must_use]
-    pub const fn hysteresis(self, weight: u64) -> Self {
-        Self { hysteresis: weight, ..self }
+    pub const fn with_hysteresis(self, hysteresis: u64) -> Self {
+        Self { hysteresis, ..self }
     }
 
-    /// Only says that it is lost: what keepalived does where no sorry server is configured.
+    /// Returns this quorum as one that is only reported, or not. keepalived only reports it where no
+    /// sorry server is configured. Default: `false`.
     #[must_use]
-    pub const fn advisory(self) -> Self {
-        Self { advisory: true, ..self }
+    pub const fn with_advisory(self, advisory: bool) -> Self {
+        Self { advisory, ..self }
     }
 
-    /// Tells whether a set `has` its quorum when the healthy weigh so much; `had` is whether it had
-    /// it before.
+    /// Tells whether `healthy_weight` meets the quorum, where `was_met` says whether the quorum was met
+    /// before.
     #[must_use]
-    pub const fn is_met(self, had: bool, healthy_weight: u64) -> bool {
-        let least = if had {
+    pub const fn is_met(self, was_met: bool, healthy_weight: u64) -> bool {
+        let least = if was_met {
             self.weight.saturating_sub(self.hysteresis)
         } else {
             self.weight.saturating_add(self.hysteresis)
         };
-        // Nobody at all is no quorum, whatever was asked for.
+        // No healthy backend meets no quorum, not even one of 0.
         healthy_weight != 0 && healthy_weight >= least
     }
 

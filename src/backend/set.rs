@@ -1,4 +1,4 @@
-//! The writer's side of a set of backends.
+//! A set of backends: its writer's side.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::account::SetContext;
-use super::draft::SetState;
+use super::set_state::SetState;
 use super::{
     Backend, BackendAdminState, BackendId, BackendStatus, FailMode, Health, Limits, Quorum,
     SetEdit, SetError, SlowStart, Snapshot, Spec,
@@ -15,10 +15,10 @@ use crate::sync::{Mutex, lock};
 
 /// Holds the backends of one virtual service, and publishes every change of them.
 ///
-/// A cheap handle: clones write to the same set. Writers exclude each other; readers (the
-/// [`Balancer`](crate::Balancer)s made from the set) are never held up and never see half a change.
-/// A publication costs time in proportion to the set, plus what the schedulers need to build their
-/// tables; it happens on the writer's thread.
+/// A cheap handle: clones write to the same set. Writers exclude each other. Readers, which are the
+/// [`Balancer`](crate::Balancer)s of the set, never wait and never see half a change. A publication
+/// takes time in proportion to the set, plus the time in which the schedulers build their tables, on
+/// the writer's thread.
 ///
 /// # Examples
 /// ```
@@ -36,7 +36,7 @@ use crate::sync::{Mutex, lock};
 ///     edit.remove(&BackendId::from("10.0.0.1:80"))
 /// })?;
 /// assert_eq!(set.snapshot().members().len(), 1);
-/// assert!(matches!(set.remove(&"gone".into()), Err(SetError::Unknown { .. })));
+/// assert!(matches!(set.remove(&"gone".into()), Err(SetError::UnknownBackend { .. })));
 /// # Ok::<(), SetError>(())
 /// ```
 pub struct BackendSet<T> {
@@ -54,11 +54,11 @@ struct SetWriter<T> {
     readers: Vec<Weak<dyn SnapshotReader<T>>>,
 }
 
-/// Somebody to whom a set publishes.
+/// A reader to which a set publishes.
 ///
-/// Publishing has two steps, so that a change that one reader cannot take reaches none.
+/// A publication has two steps, so that a change that one reader cannot use reaches no reader.
 pub(crate) trait SnapshotReader<T>: Send + Sync {
-    /// Works out what follows from a snapshot; the answer makes it visible.
+    /// Prepares the publication of a snapshot; the returned commit makes it visible.
     fn prepare(&self, next: &Arc<Snapshot<T>>) -> Result<SnapshotCommit<'_>, SetError>;
 }
 
@@ -66,74 +66,72 @@ pub(crate) trait SnapshotReader<T>: Send + Sync {
 pub(crate) type SnapshotCommit<'a> = Box<dyn FnOnce() + 'a>;
 
 impl<T> BackendSet<T> {
-    /// An empty set.
+    /// Makes an empty set.
     #[must_use]
     pub fn new() -> Self {
         Self::with_counter_lanes(0)
     }
 
-    /// An empty set whose counts are kept in lanes: one for each of so many workers that pick at the
-    /// same time. At most 254.
+    /// Makes an empty set whose counters have lanes: one for each of `workers` that pick at the same
+    /// time. More than 254 workers share 254 lanes.
     ///
-    /// For threads that share the backends and pick all the time through a
-    /// [`Worker`](crate::balancer::Worker) each: they count on cache lines of their own, so two
-    /// that pick at once do not slow each other down. Workers beyond the number share lanes;
-    /// whoever picks without a worker counts in the common place.
+    /// For threads that share the backends and pick all the time, each through a
+    /// [`BalancerWorker`](crate::balancer::BalancerWorker): they count on cache lines of their own and
+    /// do not slow each other down. A pick without a worker counts on lane 0, which all share.
     ///
-    /// [`Backend::load`], outcomes and limits stay exact. `random` and the hash family gain
-    /// everything. `p2c` compares what it sees without disturbing the others, which lacks up to
-    /// three connections a backend of every other worker. Rules that compare all backends (`wlc`)
-    /// read every lane and are better off without; a backend with a connection limit is counted in
-    /// one place all the same. Each lane takes 144 bytes a backend.
+    /// [`Backend::load`], outcomes and limits stay exact. `random` and the hash rules gain most. `p2c`
+    /// compares approximate counts, which lack up to three connections a backend of each other worker.
+    /// Rules that compare all backends (`wlc`) read every lane and are faster without lanes. A backend
+    /// with a connection limit always counts on lane 0. Each lane takes 144 bytes a backend.
     #[must_use]
     pub fn with_counter_lanes(workers: usize) -> Self {
-        let shared = Arc::new(SetContext::new(workers.min(254) as u8));
-        let mut draft = SetState::new(Arc::clone(&shared));
-        let current = Arc::new(draft.next_snapshot());
-        let writer =
-            Mutex::new(SetWriter { state: draft, current_snapshot: current, readers: Vec::new() });
-        Self { inner: Arc::new(SetInner { context: shared, writer }) }
+        let context = Arc::new(SetContext::new(workers.min(254) as u8));
+        let mut state = SetState::new(Arc::clone(&context));
+        let current_snapshot = Arc::new(state.next_snapshot());
+        let writer = Mutex::new(SetWriter { state, current_snapshot, readers: Vec::new() });
+        Self { inner: Arc::new(SetInner { context, writer }) }
     }
 
-    /// Sets or ends slow start; backends that are on their way go on by the new rule (or count in
-    /// full) from the next [`advance_slow_start`](Self::advance_slow_start) on.
+    /// Sets or removes slow start. Backends in slow start follow the new setting, or count in full,
+    /// from the next [`advance_slow_start`](Self::advance_slow_start) on.
     pub fn set_slow_start(&self, slow_start: Option<SlowStart>) {
         lock(&self.inner.writer).state.slow_start = slow_start;
     }
 
-    /// Sets what to do when too few backends are healthy, and publishes what follows.
+    /// Sets what the set does when too few backends are healthy, and publishes the result.
     ///
     /// # Errors
     /// [`SetError::Scheduler`] if a scheduler cannot use the result.
     pub fn set_fail_mode(&self, mode: FailMode) -> Result<(), SetError> {
-        self.publish_change(|draft| draft.fail_mode = mode)
+        self.publish_change(|state| state.fail_mode = mode)
     }
 
-    /// Sets how much weight must be up for the set to serve, and publishes what follows.
+    /// Sets the healthy weight that the set needs to serve, and publishes the result.
     ///
     /// # Errors
     /// [`SetError::Scheduler`] if a scheduler cannot use the result.
     pub fn set_quorum(&self, quorum: Option<Quorum>) -> Result<(), SetError> {
-        self.publish_change(|draft| draft.quorum = quorum)
+        self.publish_change(|state| state.quorum = quorum)
     }
 
     fn publish_change(&self, change: impl FnOnce(&mut SetState<T>)) -> Result<(), SetError> {
         let mut writer = lock(&self.inner.writer);
-        let mut draft = writer.state.clone();
-        change(&mut draft);
-        writer.publish(draft)
+        let mut state = writer.state.clone();
+        change(&mut state);
+        writer.publish(state)
     }
 
-    /// Everything that is known of each backend, newest first. Costs as much as a change.
+    /// Returns the status of each backend, newest first. Costs as much as a change.
     #[must_use]
     pub fn statuses(&self) -> Vec<BackendStatus> {
         lock(&self.inner.writer).state.statuses()
     }
 
-    /// What the set has learned of its backends, for [`restore`](Self::restore) in a later process.
+    /// Returns what the set has learned of its backends, for [`restore`](Self::restore) in another
+    /// process.
     ///
-    /// Ejections are not in it: whoever ejects keeps those, as
-    /// [`health::Watch`](crate::health::Watch::export) does.
+    /// Ejections are not part of it: [`health::WatchHandle::export`](crate::health::WatchHandle::export)
+    /// has those.
     #[cfg(feature = "health")]
     #[cfg_attr(docsrs, doc(cfg(feature = "health")))]
     #[must_use]
@@ -141,9 +139,9 @@ impl<T> BackendSet<T> {
         lock(&self.inner.writer).state.export(now)
     }
 
-    /// Takes up what an earlier process has learned of backends of the same names, as one
-    /// publication: health, advice, slow start, and the counts of outcomes, which are added.
-    /// What is configured stays as it is.
+    /// Restores what another process has learned of backends of the same names, as one publication:
+    /// health, agent overrides, slow start, and outcome counts, which are added. The configuration
+    /// stays as it is.
     ///
     /// # Errors
     /// [`SetError::Scheduler`] if a scheduler cannot use the result.
@@ -151,29 +149,28 @@ impl<T> BackendSet<T> {
     #[cfg_attr(docsrs, doc(cfg(feature = "health")))]
     pub fn restore(&self, saved: &[super::SavedBackend], now: Instant) -> Result<(), SetError> {
         let mut writer = lock(&self.inner.writer);
-        let mut draft = writer.state.clone();
-        if draft.restore(saved, now) { writer.publish(draft) } else { Ok(()) }
+        let mut state = writer.state.clone();
+        if state.restore(saved, now) { writer.publish(state) } else { Ok(()) }
     }
 
-    /// Makes several changes and publishes them as one; if one is refused none is made.
+    /// Makes several changes and publishes them as one. If one is refused, none is made.
     ///
-    /// The closure runs under the writers' lock: it must not touch the same set.
+    /// The closure runs under the writers' lock and must not use the same set, or it deadlocks.
     ///
     /// # Errors
-    /// What the closure returns, or [`SetError::Scheduler`] if a scheduler cannot use the result.
+    /// The error of the closure, or [`SetError::Scheduler`] if a scheduler cannot use the result.
     pub fn edit<R>(
         &self,
         change: impl FnOnce(&mut SetEdit<T>) -> Result<R, SetError>,
     ) -> Result<R, SetError> {
         let mut writer = lock(&self.inner.writer);
-        let draft = writer.state.clone();
-        let mut edit = SetEdit::new(draft);
-        let answer = change(&mut edit)?;
+        let state = writer.state.clone();
+        let mut edit = SetEdit::new(state);
+        let result = change(&mut edit)?;
         if edit.dirty {
-            let draft = edit.state;
-            writer.publish(draft)?;
+            writer.publish(edit.state)?;
         }
-        Ok(answer)
+        Ok(result)
     }
 
     /// Adds a backend; see [`SetEdit::insert`].
@@ -184,8 +181,8 @@ impl<T> BackendSet<T> {
         self.edit(|edit| edit.insert(spec))
     }
 
-    /// Takes a backend out at once; to let it finish first, [`drain`](Self::drain) it and wait until
-    /// its [load](Backend::load) is nothing.
+    /// Removes a backend at once. To let its connections end first, [`drain`](Self::drain) it and wait
+    /// until its [load](Backend::load) is 0.
     ///
     /// # Errors
     /// Those of [`SetEdit::remove`] and [`BackendSet::edit`].
@@ -222,7 +219,7 @@ impl<T> BackendSet<T> {
         self.edit(|edit| edit.set_limits(id, limits))
     }
 
-    /// Gives a backend no new work; what it has goes on.
+    /// Drains a backend: it gets no new work, and what it has goes on.
     ///
     /// # Errors
     /// Those of [`SetEdit::set_admin`] and [`BackendSet::edit`].
@@ -230,7 +227,7 @@ impl<T> BackendSet<T> {
         self.edit(|edit| edit.set_admin(id, BackendAdminState::Draining))
     }
 
-    /// Takes a backend out of service, whatever its health.
+    /// Disables a backend, whatever its health.
     ///
     /// # Errors
     /// Those of [`SetEdit::set_admin`] and [`BackendSet::edit`].
@@ -238,7 +235,7 @@ impl<T> BackendSet<T> {
         self.edit(|edit| edit.set_admin(id, BackendAdminState::Disabled))
     }
 
-    /// Ends a drain or a disablement.
+    /// Enables a backend that was drained or disabled.
     ///
     /// # Errors
     /// Those of [`SetEdit::set_admin`] and [`BackendSet::edit`].
@@ -246,7 +243,7 @@ impl<T> BackendSet<T> {
         self.edit(|edit| edit.set_admin(id, BackendAdminState::Enabled))
     }
 
-    /// Sets what checks say of a backend.
+    /// Sets the health of a backend.
     ///
     /// # Errors
     /// Those of [`SetEdit::set_health`] and [`BackendSet::edit`].
@@ -254,31 +251,31 @@ impl<T> BackendSet<T> {
         self.edit(|edit| edit.set_health(id, health))
     }
 
-    /// Lets slow starts move on to `now`, and says when to call again (`None`: when a backend has
-    /// come up). Without slow start there is no need to call it.
+    /// Advances slow starts to `now`, and returns when to call again; `None` means when a backend has
+    /// come up. A set without slow start needs no call.
     ///
     /// # Errors
     /// [`SetError::Scheduler`] if a scheduler cannot use the new shares.
     pub fn advance_slow_start(&self, now: Instant) -> Result<Option<Instant>, SetError> {
         self.inner.context.clock.advance_to(now);
         let mut writer = lock(&self.inner.writer);
-        let mut draft = writer.state.clone();
-        if draft.advance_slow_start(now) {
-            writer.publish(draft)?;
+        let mut state = writer.state.clone();
+        if state.advance_slow_start(now) {
+            writer.publish(state)?;
         } else {
-            writer.state = draft;
+            writer.state = state;
         }
         let step = writer.state.slow_start_interval();
         Ok(step.and_then(|step| now.checked_add(step)))
     }
 
-    /// What was published last.
+    /// Returns the snapshot that was published last.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot<T>> {
         Arc::clone(&lock(&self.inner.writer).current_snapshot)
     }
 
-    /// Publishes to one more reader, made from the current snapshot while no writer can move it.
+    /// Adds a reader, made from the current snapshot while no writer can publish another.
     pub(crate) fn subscribe<R: SnapshotReader<T> + 'static, E>(
         &self,
         make: impl FnOnce(&Arc<Snapshot<T>>) -> Result<Arc<R>, E>,
@@ -294,21 +291,21 @@ impl<T> BackendSet<T> {
         Ok(reader)
     }
 
-    /// Runs `act` on the current snapshot while no writer can move it.
+    /// Runs `act` on the current snapshot while no writer can publish another.
     pub(crate) fn with_current_snapshot<R>(&self, act: impl FnOnce(&Arc<Snapshot<T>>) -> R) -> R {
         act(&lock(&self.inner.writer).current_snapshot)
     }
 }
 
 impl<T> SetWriter<T> {
-    fn publish(&mut self, mut draft: SetState<T>) -> Result<(), SetError> {
-        let next = Arc::new(draft.next_snapshot());
+    fn publish(&mut self, mut state: SetState<T>) -> Result<(), SetError> {
+        let next = Arc::new(state.next_snapshot());
         let readers: Vec<_> = self.readers.iter().filter_map(Weak::upgrade).collect();
         let commits: Vec<SnapshotCommit<'_>> =
             readers.iter().map(|reader| reader.prepare(&next)).collect::<Result<_, _>>()?;
-        draft.apply_to_accounts(&next);
+        state.apply_to_accounts(&next);
         commits.into_iter().for_each(|commit| commit());
-        self.state = draft;
+        self.state = state;
         self.current_snapshot = next;
         Ok(())
     }

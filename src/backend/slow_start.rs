@@ -1,17 +1,20 @@
-//! Slow start: a backend that has just come up gets its share by and by.
+//! Slow start: a backend that comes up gets its share step by step.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// How the share of a newly eligible backend grows.
+use thiserror::Error;
+
+/// The growth of the share of a backend that comes up.
 ///
-/// After `t` of a `window` the backend counts with
-/// `max(floor, (max(t, 1 s) / window)^(1 / aggression))` of its weight, Envoy's formula; an
-/// aggression of 1 is the straight line of HAProxy, above 1 it starts faster. It scales the share
-/// that `rr` to `peak_ewma` give; hash schedulers ignore it (a key has one home), and so do the
-/// rules that read a weight as a number of connections (`ovf`, `lblc`, `lblcr`).
+/// At the age `t` within a `window` the backend counts with
+/// `max(min_percent, (max(t, 1 s) / window)^(1 / aggression))` of its weight, as in Envoy. An
+/// aggression of 1 is the straight line of HAProxy; above 1 the share grows faster at first. Slow start
+/// scales the share that `rr` to `peak_ewma` give. Hash schedulers ignore it, since a key has one
+/// backend, and so do the rules that read a weight as a number of connections (`ovf`, `lblc`, `lblcr`).
 ///
-/// Backends inserted before the first [`tick`](crate::BackendSet::tick) of a set are not slowed
-/// down: when everything is new, nothing is.
+/// Backends that are inserted before the first
+/// [`advance_slow_start`](crate::BackendSet::advance_slow_start) of a set count in full at once.
 ///
 /// # Examples
 /// ```
@@ -20,8 +23,9 @@ use std::time::Duration;
 ///
 /// let linear = SlowStart::new(Duration::from_secs(30));
 /// assert_eq!(linear.percent_at_age(Duration::from_secs(15)), 50);
-/// let eager = linear.aggression(2.0);
+/// let eager = linear.with_aggression(2.0)?;
 /// assert_eq!(eager.percent_at_age(Duration::from_secs(15)), 70);
+/// # Ok::<(), lvs::backend::SlowStartError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SlowStart {
@@ -30,33 +34,57 @@ pub struct SlowStart {
     min_percent: u8,
 }
 
+/// The least share that can be set, in percent.
+const MIN_PERCENT_RANGE: RangeInclusive<u8> = 1..=100;
+
+/// A value that slow start cannot use.
+#[derive(Clone, Copy, Debug, Error, PartialEq)]
+#[non_exhaustive]
+pub enum SlowStartError {
+    /// The aggression is not a number above 0.
+    #[error("aggression {0} is not a number above 0")]
+    Aggression(f64),
+    /// The least share is not within 1 to 100 percent.
+    #[error("a least share of {0} % is not within 1 to 100")]
+    MinPercent(u8),
+}
+
 impl SlowStart {
-    /// Grows in a straight line over `window`, from a tenth of the weight on.
+    /// Makes a slow start with a straight line over `window`, from a tenth of the weight on.
     #[must_use]
     pub const fn new(window: Duration) -> Self {
         Self { window, aggression: 1.0, min_percent: 10 }
     }
 
-    /// Bends the line. Values that are not above 0 count as 1. Default: 1.0.
-    #[must_use]
-    pub fn aggression(self, aggression: f64) -> Self {
-        let usable = aggression.is_finite() && aggression > 0.0;
-        Self { aggression: if usable { aggression } else { 1.0 }, ..self }
+    /// Returns this slow start with another aggression, which bends the line. Default: 1.0.
+    ///
+    /// # Errors
+    /// [`SlowStartError::Aggression`] for a value that is not a number above 0.
+    pub fn with_aggression(self, aggression: f64) -> Result<Self, SlowStartError> {
+        match aggression.is_finite() && aggression > 0.0 {
+            true => Ok(Self { aggression, ..self }),
+            false => Err(SlowStartError::Aggression(aggression)),
+        }
     }
 
-    /// The least share in percent, from 1 to 100. Default: 10.
-    #[must_use]
-    pub fn min_percent(self, percent: u8) -> Self {
-        Self { min_percent: percent.clamp(1, 100), ..self }
+    /// Returns this slow start with another least share, in percent. Default: 10.
+    ///
+    /// # Errors
+    /// [`SlowStartError::MinPercent`] for a value that is not within 1 to 100.
+    pub fn with_min_percent(self, min_percent: u8) -> Result<Self, SlowStartError> {
+        match MIN_PERCENT_RANGE.contains(&min_percent) {
+            true => Ok(Self { min_percent, ..self }),
+            false => Err(SlowStartError::MinPercent(min_percent)),
+        }
     }
 
-    /// The time until the full share is reached.
+    /// Returns the time after which a backend has its full share.
     #[must_use]
     pub const fn window(&self) -> Duration {
         self.window
     }
 
-    /// The percentage of its weight that a backend counts with, `age` after it came up.
+    /// Returns the percentage of its weight with which a backend counts, `age` after it came up.
     #[must_use]
     pub fn percent_at_age(&self, age: Duration) -> u8 {
         if age >= self.window {
@@ -67,7 +95,7 @@ impl SlowStart {
         ((share * 100.0) as u8).clamp(self.min_percent, 100)
     }
 
-    /// How often the share is worked out anew: a twentieth of the window, at least 1 s apart.
+    /// Returns the time between two updates of the share: a twentieth of the window, at least 1 s.
     #[must_use]
     pub fn update_interval(&self) -> Duration {
         (self.window / 20).max(Duration::from_secs(1)).min(self.window)
@@ -79,9 +107,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_starts_at_the_floor_and_ends_at_the_whole() {
-        let it = SlowStart::new(Duration::from_secs(100));
-        let at = |secs| it.percent_at_age(Duration::from_secs(secs));
+    fn the_share_grows_from_the_least_percentage_to_all() {
+        let slow_start = SlowStart::new(Duration::from_secs(100));
+        let at = |secs| slow_start.percent_at_age(Duration::from_secs(secs));
         assert_eq!(
             [at(0), at(5), at(11), at(50), at(99), at(100), at(500)],
             [10, 10, 11, 50, 99, 100, 100]
@@ -90,16 +118,27 @@ mod tests {
 
     #[test]
     fn the_first_second_counts_as_a_whole_one() {
-        let it = SlowStart::new(Duration::from_secs(4)).min_percent(1);
-        assert_eq!(it.percent_at_age(Duration::ZERO), 25);
+        let slow_start = SlowStart::new(Duration::from_secs(4));
+        let slow_start = slow_start.with_min_percent(1).expect("within the range");
+        assert_eq!(slow_start.percent_at_age(Duration::ZERO), 25);
     }
 
     #[test]
-    fn a_window_of_nothing_is_no_slow_start() {
+    fn a_window_of_zero_is_no_slow_start() {
         assert_eq!(SlowStart::new(Duration::ZERO).percent_at_age(Duration::ZERO), 100);
-        assert_eq!(
-            SlowStart::new(Duration::ZERO).aggression(f64::NAN).update_interval(),
-            Duration::ZERO
-        );
+        assert_eq!(SlowStart::new(Duration::ZERO).update_interval(), Duration::ZERO);
+    }
+
+    #[test]
+    fn values_outside_their_range_are_refused() {
+        let slow_start = SlowStart::new(Duration::from_secs(4));
+        for aggression in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let error = slow_start.with_aggression(aggression).expect_err("not above 0");
+            assert!(matches!(error, SlowStartError::Aggression(_)), "{error}");
+        }
+        for percent in [0, 101] {
+            let error = slow_start.with_min_percent(percent).expect_err("outside the range");
+            assert_eq!(error, SlowStartError::MinPercent(percent));
+        }
     }
 }

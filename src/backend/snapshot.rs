@@ -1,4 +1,4 @@
-//! What readers see of a set: immutable, whole, and numbered.
+//! What readers see of a set: an immutable, numbered snapshot.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,51 +7,51 @@ use std::time::Instant;
 use super::account::{BackendAccount, SetContext};
 use super::{BackendId, Load, Member, Members, OutcomeCounts, TrafficEstimate};
 
-/// A backend: its stable name, what it stands for, and its account of work done.
+/// A backend: its stable name, its target, and the account of its work.
 ///
-/// Changing the target under a name makes a new `Backend` with the same account, so counters and
-/// estimates go on while leases that were made before keep the target they were given.
+/// Another target under the same name is a new `Backend` with the same account: counters and estimates
+/// go on, and leases that were made before keep their target.
 pub struct Backend<T> {
     pub(super) account: Arc<BackendAccount>,
     pub(super) target: T,
 }
 
 impl<T> Backend<T> {
-    /// The stable name.
+    /// Returns the stable name.
     #[must_use]
     pub fn id(&self) -> &BackendId {
         self.account.id()
     }
 
-    /// What the caller balances over: an address, a service, a real server.
+    /// Returns what the caller balances over: an address, a service, a real server.
     #[must_use]
     pub fn target(&self) -> &T {
         &self.target
     }
 
-    /// The connections it carries this moment.
+    /// Returns the connections of this moment.
     #[must_use]
     pub fn load(&self) -> Load {
         self.account.load()
     }
 
-    /// How its finished leases ended.
+    /// Returns the outcomes of its leases.
     #[must_use]
     pub fn outcomes(&self) -> OutcomeCounts {
         self.account.outcomes()
     }
 
-    /// What traffic says of it, projected to `now`.
+    /// Returns the traffic estimate, projected to `now`.
     #[must_use]
     pub fn estimate(&self, now: Instant) -> TrafficEstimate {
         self.account.estimate(Some(now))
     }
 
-    /// Overwrites the counts of connections.
+    /// Overwrites the connection counts.
     ///
-    /// For mirrors of counters that somebody else keeps: a kernel's IPVS, or the active director
-    /// seen from the standby. Not for use beside leases that are still held: they would count down
-    /// from a number they are not part of. [Detach](crate::Lease::detach) those.
+    /// For mirrors of counters that are kept elsewhere: by the kernel's IPVS, or by the active director
+    /// for its standby. Leases that are still held would count down from a number that does not
+    /// include them: [detach](crate::Lease::detach) them first.
     pub fn set_load(&self, active: u32, inactive: u32) {
         self.account.set_load(Load { active, inactive });
     }
@@ -71,23 +71,22 @@ impl<T> fmt::Debug for Backend<T> {
     }
 }
 
-/// What a lease holds of its backend: a reference count for each lane, so that workers do not share
-/// that either.
+/// The reference of a lease to its backend: one for each lane, so that workers do not share its count.
 pub(crate) struct LeaseHandle<T> {
     backend: Arc<Backend<T>>,
     account: Arc<BackendAccount>,
-    /// With the counts of `Arc` a cache line, wherever it begins: no two counts share one.
+    /// Makes the allocation, with the counts of `Arc`, a cache line long: no two counts share a line.
     _padding: [u64; 4],
 }
 
 impl<T> LeaseHandle<T> {
-    /// The seats for all lanes of a backend, that of everybody first.
+    /// Makes the handles for all lanes of a backend, with the shared lane first.
     pub(super) fn one_per_lane(backend: &Arc<Backend<T>>, workers: u8) -> Arc<[Arc<Self>]> {
-        let seat = |_| {
+        let handle = |_| {
             let (backend, account) = (Arc::clone(backend), Arc::clone(&backend.account));
             Arc::new(Self { backend, account, _padding: [0; 4] })
         };
-        (0..=workers).map(seat).collect()
+        (0..=workers).map(handle).collect()
     }
 
     #[inline]
@@ -103,18 +102,18 @@ impl<T> LeaseHandle<T> {
 
 impl<T> fmt::Debug for LeaseHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Seat").field(self.backend.id()).finish()
+        f.debug_tuple("LeaseHandle").field(self.backend.id()).finish()
     }
 }
 
-/// The set as it was published: members for the scheduler, backends for the caller, at the same
+/// A set as it was published: members for the scheduler and backends for the caller, at the same
 /// positions.
 pub struct Snapshot<T> {
     pub(super) generation: u64,
     pub(super) context: Arc<SetContext>,
     pub(super) members: Members,
     pub(super) backends: Box<[Arc<Backend<T>>]>,
-    /// For one lane after the other, at the same positions.
+    /// Lane by lane, at the same positions.
     pub(super) lease_handles: Box<[Arc<LeaseHandle<T>>]>,
     /// At the same positions.
     pub(super) reasons: Box<[Option<Arc<str>>]>,
@@ -124,79 +123,80 @@ pub struct Snapshot<T> {
 }
 
 impl<T> Snapshot<T> {
-    /// Counts the publications of the set; a later snapshot has a higher number.
+    /// Returns the number of this publication; a later snapshot has a higher one.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The list that schedulers work on, newest first.
+    /// Returns the list that schedulers read, newest first.
     #[must_use]
     pub fn members(&self) -> &Members {
         &self.members
     }
 
-    /// The backends, at the same positions as [`Snapshot::members`].
+    /// Returns the backends, at the same positions as [`Snapshot::members`].
     #[must_use]
     pub fn backends(&self) -> &[Arc<Backend<T>>] {
         &self.backends
     }
 
-    /// Why the backend at a position is in its state, where a checker or its traffic has said so.
+    /// Returns the reason for the state of the backend at a position, if a check or outlier detection
+    /// gave one.
     #[must_use]
     pub fn reason(&self, position: usize) -> Option<&Arc<str>> {
         self.reasons.get(position)?.as_ref()
     }
 
-    /// Tells whether health is ignored, because too few are healthy: see
+    /// Tells whether the set is in panic and ignores health, because too few backends are healthy: see
     /// [`FailMode`](super::FailMode).
     #[must_use]
     pub fn is_panicking(&self) -> bool {
         self.panicking
     }
 
-    /// How many of the backends that the operator wants to serve are healthy, and how many those
-    /// are. Who is on trial counts as healthy.
+    /// Returns the number of healthy backends, and the number of backends in service, as
+    /// [`FailMode`](super::FailMode) counts them. A backend on trial counts as healthy.
     #[must_use]
     pub fn health_counts(&self) -> (usize, usize) {
         self.health_counts
     }
 
-    /// Tells whether enough weight is up; `true` for a set without a [`Quorum`](super::Quorum).
+    /// Tells whether the set meets its [`Quorum`](super::Quorum); `true` for a set without one.
     #[must_use]
     pub fn has_quorum(&self) -> bool {
         self.has_quorum
     }
 
-    /// What all backends share.
+    /// Returns what all backends of the set share.
     #[cfg(feature = "health")]
     pub(crate) fn context(&self) -> &Arc<SetContext> {
         &self.context
     }
 
-    /// The account at a position.
+    /// Returns the account at a position.
     #[inline]
     pub(crate) fn account(&self, position: usize) -> Option<&BackendAccount> {
         self.members.account(position)
     }
 
-    /// The seat of a lane at a position.
+    /// Returns the lease handle of a lane at a position.
     #[inline]
     pub(crate) fn lease_handle(&self, lane: u8, position: usize) -> Option<&Arc<LeaseHandle<T>>> {
         self.lease_handles.get(usize::from(lane) * self.members.len() + position)
     }
 
-    /// The lane for one more worker.
+    /// Returns the lane for one more worker.
     pub(crate) fn assign_lane(&self) -> u8 {
         self.context.assign_lane()
     }
 
-    /// Goes through backends and members side by side, newest first.
+    /// Iterates over backends with their members, newest first.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<Backend<T>>, &Member)> {
         self.backends.iter().zip(self.members.iter())
     }
 
-    /// Finds a backend by name; a linear search.
+    /// Finds a backend by name, by a linear search.
     #[must_use]
     pub fn find(&self, id: &BackendId) -> Option<&Arc<Backend<T>>> {
         self.backends.iter().find(|backend| backend.id() == id)

@@ -1,20 +1,20 @@
-//! What a caller says of a backend when adding it.
+//! The description of a backend that is to be added.
 
 use std::net::SocketAddr;
 
 use super::{BackendAdminState, BackendId, Health, Limits};
 
-/// A backend to be inserted into a set.
+/// A builder for a backend that is to be inserted into a set.
 ///
 /// # Examples
 /// ```
 /// use std::net::SocketAddr;
 /// use lvs::{Limits, Spec};
 ///
-/// // An address is enough: it is the name, too.
+/// // An address is enough: it is also the name.
 /// let address: SocketAddr = "10.0.0.1:80".parse()?;
 /// let plain = Spec::from(address);
-/// let tuned = Spec::new("web-1", address).weight(3).limits(Limits::max(1000)).tier(1);
+/// let tuned = Spec::new("web-1", address).weight(3).limits(Limits::new(1000)).tier(1);
 /// # let _ = (plain, tuned);
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
@@ -32,7 +32,7 @@ pub struct Spec<T> {
 }
 
 impl<T> Spec<T> {
-    /// A backend of weight 1, without limits, enabled and up.
+    /// Makes a backend of weight 1, without limits, enabled and up.
     pub fn new(id: impl Into<BackendId>, target: T) -> Self {
         Self {
             id: id.into(),
@@ -46,37 +46,38 @@ impl<T> Spec<T> {
         }
     }
 
-    /// The weight, from 0 (quiesced) to [`MAX_WEIGHT`](crate::backend::MAX_WEIGHT). Default: 1.
+    /// Sets the weight, from 0 (quiesced) to [`MAX_WEIGHT`](crate::backend::MAX_WEIGHT). Default: 1.
     pub fn weight(self, weight: u32) -> Self {
         Self { weight, ..self }
     }
 
-    /// The priority tier for the `priority` scheduler; 0 is served first. Default: 0.
+    /// Sets the tier for the `priority` scheduler; tier 0 serves first. Default: 0.
     pub fn tier(self, tier: u8) -> Self {
         Self { tier, ..self }
     }
 
-    /// The connection limits. Default: none.
+    /// Sets the connection limits. Default: none.
     pub fn limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
     }
 
-    /// The address: the kernel's `mh` places by it. Default: none, or the target if that is one.
+    /// Sets the address, by which the kernel's `mh` places a backend. Default: the target if it is an
+    /// address, else none.
     pub fn address(self, address: SocketAddr) -> Self {
         Self { address: Some(address), ..self }
     }
 
-    /// What the operator wants of it from the start. Default: enabled.
+    /// Sets the operator's state. Default: enabled.
     pub fn admin(self, admin: BackendAdminState) -> Self {
         Self { admin, ..self }
     }
 
-    /// What is known of its health at the start; a checked backend may begin as down. Default: up.
+    /// Sets the health until the first check; a checked backend may start as down. Default: up.
     pub fn health(self, health: Health) -> Self {
         Self { health, ..self }
     }
 
-    /// Says the same of another target: a real server made of an address.
+    /// Replaces the target, as by a real server made of an address.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Spec<U> {
         let Self { id, target, weight, tier, limits, address, admin, health } = self;
         Spec { id, target: change(target), weight, tier, limits, address, admin, health }

@@ -1,66 +1,66 @@
-//! Whether a backend may be chosen, and who said so.
+//! The states of a backend: what the operator, checks and outlier detection set, and what follows.
 
 use std::fmt;
 
-/// What the operator wants of a backend. Checkers never touch it.
+/// The operator's state of a backend. Health checks never change it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
 pub enum BackendAdminState {
-    /// Takes part.
+    /// The backend serves.
     #[default]
     Enabled,
-    /// Takes no new work; what it has goes on. Affinity to it ends, unless
-    /// [told otherwise](crate::balancer::PersistenceBuilder::draining).
+    /// The backend gets no new work, and what it has goes on. Persistence to it ends, unless
+    /// [configured otherwise](crate::balancer::PersistenceBuilder::draining).
     Draining,
-    /// Out of service, whatever its health.
+    /// The backend is out of service, whatever its health.
     Disabled,
 }
 
-/// What checks say of a backend. Operators never touch it.
+/// The health of a backend as checks found it. Operators never change it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
 pub enum Health {
-    /// Answers. A backend nobody checks is up.
+    /// The backend answers. A backend without checks is up.
     #[default]
     Up,
-    /// Does not answer.
+    /// The backend does not answer.
     Down,
 }
 
-/// What a backend's own traffic says of it. Neither operators nor checks touch it.
+/// The outlier state of a backend, which its own traffic decides. Operators and checks never change it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
 pub enum OutlierState {
-    /// Nothing speaks against it.
+    /// The backend is not an outlier.
     #[default]
     Good,
-    /// Out for a while: its answers were bad.
+    /// The backend is out for a time, because its answers were bad.
     Ejected,
-    /// Let in with one piece of work at a time, to see whether it is well again.
+    /// The backend gets one lease at a time, whose outcome decides whether the backend returns.
     OnTrial,
 }
 
-/// What follows from [`BackendAdminState`], [`Health`], [`OutlierState`] and the weight: may the backend be given
-/// new work?
+/// The state that follows from [`BackendAdminState`], [`Health`], [`OutlierState`] and the weight: it
+/// says whether the backend may get new work.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum BackendState {
-    /// Takes new work.
+    /// The backend gets new work.
     Eligible,
-    /// Weight 0: no new work, the old goes on, as in IPVS.
+    /// The weight is 0: no new work, and what the backend has goes on, as in IPVS.
     Quiesced,
-    /// Drained by the operator.
+    /// The operator drains the backend.
     Draining,
-    /// Out by a check.
+    /// A health check failed.
     Down,
-    /// Out by its own traffic.
+    /// Outlier detection ejected the backend.
     Ejected,
-    /// Would be eligible, but the set has lost its [`Quorum`](super::Quorum).
+    /// The backend would be eligible, but the set does not meet its [`Quorum`](super::Quorum).
     Withheld,
-    /// Out by the operator.
+    /// The operator disabled the backend.
     Disabled,
 }
 
@@ -68,10 +68,10 @@ impl BackendState {
     pub(super) const fn resolve(
         admin: BackendAdminState,
         health: Health,
-        standing: OutlierState,
+        outlier_state: OutlierState,
         weight: u32,
     ) -> Self {
-        match (admin, health, standing) {
+        match (admin, health, outlier_state) {
             (BackendAdminState::Disabled, _, _) => Self::Disabled,
             (BackendAdminState::Draining, _, _) => Self::Draining,
             (BackendAdminState::Enabled, Health::Down, _) => Self::Down,
@@ -81,13 +81,13 @@ impl BackendState {
         }
     }
 
-    /// Tells whether the backend would serve, were it well: out by a check or by its own traffic.
+    /// Tells whether only its health keeps the backend from serving: it is down or ejected.
     #[must_use]
     pub const fn is_unhealthy(self) -> bool {
         matches!(self, Self::Down | Self::Ejected)
     }
 
-    /// The short name in metrics and logs.
+    /// Returns the short name in metrics and logs.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_operator_outranks_the_checker_and_both_outrank_the_weight() {
+    fn the_operator_goes_before_checks_and_both_go_before_the_weight() {
         use OutlierState::{Ejected, Good, OnTrial};
         assert_eq!(
             BackendState::resolve(BackendAdminState::Disabled, Health::Down, Good, 0),

@@ -1,4 +1,4 @@
-//! Everything that is known of one backend, for operators.
+//! The status of one backend, for operators.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,33 +7,33 @@ use super::{
     AgentOverride, BackendAdminState, BackendId, BackendState, Health, Limits, OutlierState,
 };
 
-/// One backend as its operator sees it: what is configured, what is said of it, and what follows.
+/// A backend as its operator sees it: its configuration, its health, and the state that follows.
 ///
-/// From [`BackendSet::status`](crate::BackendSet::status).
+/// [`BackendSet::statuses`](crate::BackendSet::statuses) returns it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct BackendStatus {
     /// The stable name.
     pub id: BackendId,
-    /// The address, where it has one.
+    /// The address, if it has one.
     pub address: Option<SocketAddr>,
-    /// What follows from all the rest: may it be given new work?
+    /// The state that follows from all other fields: it says whether the backend may get new work.
     pub state: BackendState,
-    /// Why it is in that state, where a checker or its traffic has said so.
+    /// The reason for that state, if a check or outlier detection gave one.
     pub reason: Option<Arc<str>>,
-    /// What the operator wants.
+    /// The operator's state.
     pub admin: BackendAdminState,
-    /// What checks say.
+    /// The health that checks found.
     pub health: Health,
-    /// What its traffic says.
+    /// The outlier state, which its own traffic decides.
     pub outlier_state: OutlierState,
-    /// What it asks for by a checker.
+    /// What the backend asks for through its health check.
     pub agent_override: AgentOverride,
     /// The weight as configured.
     pub weight: u32,
-    /// The weight that counts, after advice.
+    /// The weight that counts, with the agent's override.
     pub effective_weight: u32,
-    /// How much of that counts now, in percent: less than 100 during slow start.
+    /// The percentage of that weight that counts now: less than 100 during slow start.
     pub slow_start_percent: u8,
     /// The connection limits as configured.
     pub limits: Limits,
@@ -42,11 +42,11 @@ pub struct BackendStatus {
 }
 
 impl BackendStatus {
-    /// Tells whether the operator, and its checker, let it take new work: enabled, and of a weight
-    /// above 0.
+    /// Tells whether the operator and the agent let the backend get new work: it is enabled and its
+    /// weight is above 0.
     #[must_use]
     pub fn is_in_service(&self) -> bool {
-        let admin = self.agent_override.admin.map_or(self.admin, |advice| advice.max(self.admin));
+        let admin = self.agent_override.admin.map_or(self.admin, |agent| agent.max(self.admin));
         admin == BackendAdminState::Enabled && self.effective_weight != 0
     }
 }

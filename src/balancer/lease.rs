@@ -1,4 +1,4 @@
-//! The right to use a backend, counted exactly.
+//! Leases: a backend that was picked, counted until the work ends.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,28 +6,29 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, BackendAccount, BackendId, LeaseHandle, Outcome};
 
-/// A backend that was picked, for as long as the work lasts.
+/// A backend that was picked, for as long as the work takes.
 ///
 /// The backend's count goes up when the lease is made and down when it is dropped, on every path,
-/// cancellation and panics included. A lease that is dropped without a word ends as
+/// also by cancellation and panic. A lease that is dropped without an outcome ends as
 /// [`Outcome::Cancelled`].
 ///
-/// A lease keeps its backend alive, though not configured: a removed backend finishes what it has.
+/// A lease keeps its backend's memory alive but not its place in the set: a removed backend finishes
+/// the work that it has.
 #[must_use = "dropping a lease ends it"]
 pub struct Lease<T> {
     handle: Arc<LeaseHandle<T>>,
     count_slot: LeaseCountSlot,
 }
 
-/// Where and as what a connection is counted.
+/// The lane that counts a connection, and whether it is active.
 ///
-/// One number, not a field for each: a processor is slow to read as a whole what was just written in
-/// parts, and a lease that was just made is about to be moved.
+/// One number and not two fields: a processor is slow to read as a whole what was just written in
+/// parts, and a new lease is moved at once.
 #[derive(Clone, Copy, Eq, PartialEq)]
 struct LeaseCountSlot(u32);
 
 impl LeaseCountSlot {
-    /// Nowhere: the lease has ended, or somebody else keeps the count.
+    /// The connection is not counted: the lease has ended, or was detached.
     const NONE: Self = Self(u32::MAX);
     const INACTIVE_BIT: u32 = 1 << 8;
 
@@ -48,34 +49,34 @@ impl LeaseCountSlot {
 }
 
 impl<T> Lease<T> {
-    /// Takes charge of a connection that was just counted.
+    /// Makes a lease of a connection that was just counted.
     #[inline]
-    pub(super) fn new(seat: Arc<LeaseHandle<T>>, lane: u8) -> Self {
-        Self { handle: seat, count_slot: LeaseCountSlot::new(lane, true) }
+    pub(super) fn new(handle: Arc<LeaseHandle<T>>, lane: u8) -> Self {
+        Self { handle, count_slot: LeaseCountSlot::new(lane, true) }
     }
 
-    /// The name of the backend.
+    /// Returns the name of the backend.
     #[must_use]
     pub fn id(&self) -> &BackendId {
         self.backend().id()
     }
 
-    /// What to talk to.
+    /// Returns the backend's target.
     #[must_use]
     pub fn target(&self) -> &T {
         self.backend().target()
     }
 
-    /// The backend, with its counters.
+    /// Returns the backend with its counters.
     #[must_use]
     pub fn backend(&self) -> &Arc<Backend<T>> {
         self.handle.backend()
     }
 
-    /// Moves the connection between the active and the inactive count.
+    /// Moves the connection to the active or the inactive count.
     ///
-    /// What IPVS does when a TCP connection begins to close. Least-connection schedulers hardly
-    /// count inactive connections, `sed` and `nq` not at all; limits count both.
+    /// IPVS does this when a TCP connection starts to close. Least-connection schedulers give inactive
+    /// connections little weight, `sed` and `nq` none; limits count both.
     pub fn set_active(&mut self, active: bool) {
         if self.count_slot.is_active() != active {
             let lane = self.account().move_off_lane(self.count_slot.lane());
@@ -84,27 +85,27 @@ impl<T> Lease<T> {
         }
     }
 
-    /// Ends the lease.
+    /// Ends the lease with an outcome.
     pub fn complete(self, outcome: Outcome) {
         self.finish(outcome, None);
     }
 
-    /// Ends the lease and says how long the work took and what time it is, which `peak_ewma` and
-    /// `hot_cold` learn from.
+    /// Ends the lease with an outcome, the duration of the work and the current time, from which
+    /// `peak_ewma` and `hot_cold` learn.
     pub fn complete_with_latency(self, outcome: Outcome, latency: Duration, now: Instant) {
         self.finish(outcome, Some((latency, now)));
     }
 
     /// Feeds the latency estimate while the work goes on.
     ///
-    /// For long work whose speed is known early: what a connection took to be made says something
-    /// now, and nothing by the time it ends. Such a lease ends with [`Lease::complete`].
+    /// For long work whose latency is known early: the connect time of a connection is news when it is
+    /// made, and not when it ends. Such a lease ends with [`Lease::complete`].
     pub fn observe_latency(&self, latency: Duration, now: Instant) {
         self.account().observe_latency(latency, now);
     }
 
-    /// Lets go of the backend and leaves its counts as they are, to be kept by whoever
-    /// [mirrors](Backend::mirror_load) them from elsewhere.
+    /// Ends the lease and leaves the counts as they are, for a mirror that
+    /// [sets](Backend::set_load) them.
     pub fn detach(mut self) -> Arc<Backend<T>> {
         self.count_slot = LeaseCountSlot::NONE;
         Arc::clone(self.backend())

@@ -1,12 +1,12 @@
-//! Ties a set and a scheduler together: one atomically swapped plane, and picks that return leases.
+//! Picks: a [`Balancer`] joins a set and a scheduler, and each pick returns a [`Lease`].
 //!
-//! A [`Balancer`] is the reader's side of a [`BackendSet`]. A pick reads one published plane (the
-//! snapshot and the picker compiled from it), so it never sees half of a change, and it holds no
-//! lock. What it returns, a [`Lease`], keeps the backend's count exact.
+//! A [`Balancer`] is the reader's side of a [`BackendSet`]. A pick reads one published plane, which is
+//! the snapshot and the picker compiled from it, so a pick never sees half of a change and takes no
+//! lock. The [`Lease`] that it returns keeps the backend's connection count exact.
 //!
 //! # Cost
-//! A pick with its lease, made and dropped, is seven atomic operations beside the scheduler's own
-//! work and allocates nothing; `cargo bench --bench pick` prints the figures of your machine.
+//! A pick whose lease is made and dropped takes seven atomic operations and the scheduler's own work,
+//! and allocates nothing. `cargo bench --bench pick` prints the figures of your machine.
 
 mod error;
 mod lease;
@@ -31,7 +31,7 @@ pub use self::worker::BalancerWorker;
 
 /// Chooses a backend for every connection or request.
 ///
-/// A cheap handle: clones share plane and cursor. Use it from any number of threads.
+/// A cheap handle: clones share the plane and the scheduler's cursor. Any number of threads may use it.
 ///
 /// # Examples
 /// ```
@@ -58,23 +58,23 @@ pub struct Balancer<T> {
 }
 
 impl<T: Send + Sync + 'static> Balancer<T> {
-    /// Reads a set through a scheduler. Several balancers may read one set.
+    /// Makes a balancer over a set. Several balancers may read one set.
     ///
     /// # Errors
-    /// [`SetError::Scheduler`] if the scheduler cannot use the set as it is.
+    /// [`SetError::Scheduler`] if the scheduler cannot use the set.
     pub fn new(set: &BackendSet<T>, scheduler: impl Scheduler + 'static) -> Result<Self, SetError> {
         Self::from_arc(set, Arc::new(scheduler))
     }
 
-    /// Makes a balancer of its own over the same set with the same rule: it sees the same changes
-    /// and shares all counts, but neither table nor cursor.
+    /// Makes another balancer over the same set with the same scheduler. It sees the same changes and
+    /// shares all counters, but neither table nor cursor.
     ///
-    /// For one worker each where many threads pick by a rule that keeps a cursor (`rr`, `wrr`,
-    /// `swrr`): a shared cursor is one cache line that all of them write. Each fork goes its own
-    /// round, so over all workers the shares hold, the strict turn does not.
+    /// For threads that pick by a rule with a cursor (`rr`, `wrr`, `swrr`): a shared cursor is one cache
+    /// line that all of them write. Each fork goes through its own rounds, so the shares hold over all
+    /// workers, and the strict turn does not.
     ///
     /// # Errors
-    /// [`SetError::Scheduler`], from a scheduler that fails by chance.
+    /// [`SetError::Scheduler`] if the scheduler cannot use the set.
     pub fn fork(&self) -> Result<Self, SetError> {
         Self::from_arc(&self.backend_set, self.published_plane.scheduler())
     }
@@ -83,10 +83,10 @@ impl<T: Send + Sync + 'static> Balancer<T> {
         set: &BackendSet<T>,
         scheduler: Arc<dyn Scheduler>,
     ) -> Result<Self, SetError> {
-        let published = set.subscribe(|snapshot| {
+        let published_plane = set.subscribe(|snapshot| {
             Ok::<_, SetError>(Arc::new(PublishedPlane::new(scheduler, snapshot)?))
         })?;
-        Ok(Self { backend_set: set.clone(), published_plane: published })
+        Ok(Self { backend_set: set.clone(), published_plane })
     }
 }
 
@@ -94,7 +94,7 @@ impl<T> Balancer<T> {
     /// Chooses a backend with this thread's random generator.
     ///
     /// # Errors
-    /// [`PickError`] says why nobody was chosen.
+    /// [`PickError`] says why no backend was chosen.
     #[inline]
     pub fn pick(&self, flow: &Flow) -> Result<Lease<T>, PickError> {
         with_thread_rng(|rng| self.published_plane.pick(flow, rng))
@@ -103,22 +103,23 @@ impl<T> Balancer<T> {
     /// Chooses a backend with the caller's random generator, so that a seed repeats the run.
     ///
     /// # Errors
-    /// [`PickError`] says why nobody was chosen.
+    /// [`PickError`] says why no backend was chosen.
     #[inline]
     pub fn pick_with_rng(&self, flow: &Flow, rng: &mut Rng) -> Result<Lease<T>, PickError> {
         self.published_plane.pick(flow, rng)
     }
 
-    /// Makes a reader for one thread or task, which is quicker than a shared one; see [`BalancerWorker`].
+    /// Makes a worker for one thread or task, whose picks are faster; see [`BalancerWorker`].
     #[must_use]
     pub fn worker(&self, rng: Rng) -> BalancerWorker<T> {
         BalancerWorker::new(Arc::clone(&self.published_plane), rng)
     }
 
-    /// Leases a backend by name, past the scheduler; for affinity kept elsewhere (a cookie).
+    /// Leases a backend by name, without the scheduler, for persistence that is kept elsewhere (in a
+    /// cookie).
     ///
-    /// `None` if there is no such backend or it is not [`BackendState::Eligible`]. Connection limits do
-    /// not apply, as they do not to IPVS persistence. A linear search.
+    /// Returns `None` if the set has no such backend or it is not [`BackendState::Eligible`]. Connection
+    /// limits do not apply, as in IPVS persistence. The search is linear.
     #[must_use]
     pub fn lease_by_id(&self, id: &BackendId) -> Option<Lease<T>> {
         let snapshot = self.snapshot();
@@ -126,49 +127,49 @@ impl<T> Balancer<T> {
         self.published_plane.lease_if(serial, |state| state == BackendState::Eligible)
     }
 
-    /// Changes the rule in service. As in IPVS the new one starts afresh; leases are untouched.
+    /// Replaces the scheduler. As in IPVS the new one starts without the old one's state; leases stay.
     ///
     /// # Errors
-    /// [`SetError::Scheduler`] if it cannot use the set; the old rule stays.
+    /// [`SetError::Scheduler`] if it cannot use the set; the old scheduler stays.
     pub fn set_scheduler(&self, scheduler: impl Scheduler + 'static) -> Result<(), SetError> {
         self.backend_set
             .with_current_snapshot(|_| self.published_plane.set_scheduler(Arc::new(scheduler)))
     }
 
-    /// The rule in service.
+    /// Returns the scheduler.
     #[must_use]
     pub fn scheduler(&self) -> Arc<dyn Scheduler> {
         self.published_plane.scheduler()
     }
 
-    /// As [`pick`](Self::pick), counted on a lane.
+    /// Chooses as [`pick`](Self::pick) does, and counts on a lane.
     #[cfg(feature = "tower")]
     #[inline]
     pub(crate) fn pick_on_lane(&self, lane: u8, flow: &Flow) -> Result<Lease<T>, PickError> {
         with_thread_rng(|rng| self.published_plane.pick_on_lane(lane, flow, rng))
     }
 
-    /// Does the rule in service read the clock?
+    /// Tells whether the scheduler reads the time of a pick.
     #[cfg(feature = "tower")]
     #[inline]
     pub(crate) fn reads_time(&self) -> bool {
         self.published_plane.reads_time()
     }
 
-    /// Changes with each publication, or a moment later.
+    /// Returns a number that changes with each publication, or a moment later.
     #[cfg(feature = "tower")]
     #[inline]
     pub(crate) fn version(&self) -> u64 {
         self.published_plane.version()
     }
 
-    /// What picks read now.
+    /// Returns the snapshot that picks read now.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot<T>> {
         self.published_plane.snapshot()
     }
 
-    /// The set behind the balancer.
+    /// Returns the balancer's set.
     #[must_use]
     pub fn backend_set(&self) -> &BackendSet<T> {
         &self.backend_set
@@ -199,8 +200,8 @@ fn with_thread_rng<R>(act: impl FnOnce(&mut Rng) -> R) -> R {
     }
     SEED.with(|seed| {
         let mut rng = Rng::with_seed(seed.get());
-        let answer = act(&mut rng);
+        let result = act(&mut rng);
         seed.set(rng.seed());
-        answer
+        result
     })
 }

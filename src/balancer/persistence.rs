@@ -1,28 +1,28 @@
-//! Persistence: a client stays with its backend for a time, as IPVS has it.
+//! Persistence: a client returns to its backend for a time, as in IPVS.
 //!
-//! The kernel keeps *templates*: the client's network, and the real server it was last given. A
-//! connection that finds a valid template follows it without asking the scheduler, past weight 0
-//! and past connection limits; any other is scheduled and leaves a template behind. A template that
-//! is not used for the timeout ends.
+//! A *template* holds the client's network and the backend that the client got. A connection with a
+//! valid template goes to that backend without the scheduler, whatever its weight and its connection
+//! limit. Any other connection is scheduled and adds a template. A template that is not used for the
+//! timeout expires.
 //!
-//! Differences, on purpose: a backend that is disabled or down is never followed, and one that is
-//! draining only [where wanted](PersistenceBuilder::draining) (IPVS knows no such states). What
-//! weight 0 does to affinity [can be told](PersistenceBuilder::quiesced) (the kernel's
-//! `expire_quiescent_template`). The table is bounded. A template ends its timeout after the last
-//! connection was made; the kernel's lives on while such a connection does.
+//! Differences from the kernel, on purpose: clients never return to a backend that is disabled or down,
+//! and to a draining one only [if configured](PersistenceBuilder::draining) (IPVS has no such states).
+//! [A setting](PersistenceBuilder::quiesced) says what weight 0 does (the kernel's
+//! `expire_quiescent_template`). The table is bounded. A template expires one timeout after the last
+//! connection was made; the kernel's lives as long as a connection of it.
 //!
 //! # Cost
-//! One lock of one of sixteen shards, one hash look-up and a binary search of the member list for
-//! each connection that follows a template.
+//! Each connection with a template takes the lock of one of sixteen shards, one hash look-up, and a
+//! binary search of the member list.
 
-mod saved;
+mod saved_template;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-pub use self::saved::SavedTemplate;
+pub use self::saved_template::SavedTemplate;
 use super::{Balancer, Lease, PickError};
 use crate::backend::BackendState;
 use crate::scheduler::{Flow, Rng};
@@ -43,7 +43,7 @@ use crate::sync::{Mutex, lock};
 /// set.insert(SocketAddr::from(([10, 0, 0, 1], 80)))?;
 /// set.insert(SocketAddr::from(([10, 0, 0, 2], 80)))?;
 ///
-/// let sticky = Persistence::new(Duration::from_secs(300)).ipv4_prefix(24).build(balancer);
+/// let sticky = Persistence::builder(Duration::from_secs(300)).ipv4_prefix(24).build(balancer);
 /// let (mut rng, now) = (Rng::with_seed(1), Instant::now());
 /// let a = sticky.pick("192.0.2.7:5000".parse()?, Flow::new(), &mut rng, now)?;
 /// let b = sticky.pick("192.0.2.9:6000".parse()?, Flow::new(), &mut rng, now)?;
@@ -52,17 +52,16 @@ use crate::sync::{Mutex, lock};
 /// ```
 ///
 /// # Groups of services
-/// A table is one affinity: the services that share it are a group. It is used by reference, from
-/// any number of threads.
+/// Services that share a table are a group. Any number of threads use a table by reference.
 ///
 /// | IPVS | here |
 /// |---|---|
 /// | `-t VIP:80 -p`, `-t VIP:443 -p`: each port by itself | a table for each listener |
-/// | `-t VIP:0 -p`: all ports of an address | one, in an `Arc`, for the listeners of these ports |
-/// | `-f MARK -p`: any addresses, ports and protocols | one, in an `Arc`, for all these listeners |
+/// | `-t VIP:0 -p`: all ports of an address | one table, in an `Arc`, for the listeners of these ports |
+/// | `-f MARK -p`: any addresses, ports and protocols | one table, in an `Arc`, for all these listeners |
 ///
 /// In both kinds of group a backend's port is 0 in IPVS, which stands for the port that the client
-/// came to. So it is here:
+/// connected to. The same works here:
 /// ```
 /// use std::net::SocketAddr;
 /// use std::sync::Arc;
@@ -75,9 +74,9 @@ use crate::sync::{Mutex, lock};
 /// set.insert(SocketAddr::from(([10, 0, 0, 1], 0)))?;
 /// set.insert(SocketAddr::from(([10, 0, 0, 2], 0)))?;
 /// let balancer = Balancer::new(&set, RoundRobin)?;
-/// let group = Arc::new(Persistence::new(Duration::from_secs(300)).build(balancer));
+/// let group = Arc::new(Persistence::builder(Duration::from_secs(300)).build(balancer));
 ///
-/// // What the listeners of both ports do with a connection.
+/// // The listeners of both ports do this with a connection.
 /// let connect = |client: &str, local: &str, now: Instant| -> Result<SocketAddr, PickError> {
 ///     let (client, local): (SocketAddr, SocketAddr) =
 ///         (client.parse().expect("an address"), local.parse().expect("an address"));
@@ -92,7 +91,7 @@ use crate::sync::{Mutex, lock};
 /// let now = Instant::now();
 /// let plain = connect("192.0.2.7:5000", "198.51.100.1:80", now)?;
 /// let secure = connect("192.0.2.7:5001", "198.51.100.1:443", now)?;
-/// assert_eq!(plain.ip(), secure.ip(), "the shop finds the basket");
+/// assert_eq!(plain.ip(), secure.ip(), "both ports go to one server");
 /// assert_eq!((plain.port(), secure.port()), (80, 443));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -102,7 +101,7 @@ pub struct Persistence<T> {
     shards: Box<[Mutex<TemplateShard>]>,
 }
 
-/// How a [`Persistence`] works; made by [`Persistence::builder`].
+/// A builder for [`Persistence`], made by [`Persistence::builder`].
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct PersistenceBuilder {
@@ -114,24 +113,24 @@ pub struct PersistenceBuilder {
     quiesced: AffinityPolicy,
 }
 
-/// What becomes of a backend's known clients when it is to be given no new ones.
+/// What happens to the clients of a backend that gets no new ones.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum AffinityPolicy {
-    /// Ends at once: the next connection of a known client goes elsewhere, and stays there. The
-    /// backend is empty as soon as its connections have ended.
+    /// Persistence ends at once: the next connection of a client is scheduled elsewhere. The backend is
+    /// empty as soon as its connections have ended.
     End,
-    /// Runs out: known clients come back until their templates end, which are not renewed any more.
-    /// The last of them has left one timeout after the change.
+    /// Templates expire: clients return until then, and no longer renew their templates. The last
+    /// client has left one timeout after the change.
     Expire,
-    /// Goes on: known clients come back as before, and renew their templates as they do. A client
-    /// that never pauses never leaves.
+    /// Persistence goes on: clients return and renew their templates. A client that never pauses never
+    /// leaves.
     Keep,
 }
 
 #[derive(Debug, Default)]
 struct TemplateShard {
     templates: HashMap<IpAddr, PersistenceTemplate>,
-    /// When the shard is swept next.
+    /// The time of the next sweep for expired templates.
     sweep_at: Option<Instant>,
 }
 
@@ -146,13 +145,13 @@ const MAX_PERSISTENCE_TIMEOUT: Duration = Duration::from_secs(1 << 32);
 const DEFAULT_TEMPLATE_CAPACITY: usize = 1 << 20;
 
 impl Persistence<()> {
-    /// Affinity that ends `timeout` after its last use, for single clients (/32 and /128).
+    /// Makes a builder of persistence that ends `timeout` after its last use, for single clients (/32
+    /// and /128).
     ///
-    /// Timeouts above 2^32 s (136 years) count as that.
+    /// A timeout above 2^32 s (136 years) counts as 2^32 s.
     // On `Persistence<()>`, so that the name can be written without its type parameter.
-    #[expect(clippy::new_ret_no_self, reason = "the builder is the way in")]
     pub const fn builder(timeout: Duration) -> PersistenceBuilder {
-        // Beyond some point an instant cannot be moved on: adding would panic.
+        // An instant plus a longer timeout would overflow and panic.
         let endless = timeout.as_secs() > MAX_PERSISTENCE_TIMEOUT.as_secs();
         PersistenceBuilder {
             timeout: if endless { MAX_PERSISTENCE_TIMEOUT } else { timeout },
@@ -166,34 +165,34 @@ impl Persistence<()> {
 }
 
 impl PersistenceBuilder {
-    /// How many leading bits of an IPv4 client count. Default: 32; larger values count as 32.
+    /// Sets how many leading bits of an IPv4 client count. Default: 32; larger values count as 32.
     pub fn ipv4_prefix(self, bits: u8) -> Self {
         Self { ipv4_prefix: bits.min(32), ..self }
     }
 
-    /// How many leading bits of an IPv6 client count. Default: 128; larger values count as 128.
+    /// Sets how many leading bits of an IPv6 client count. Default: 128; larger values count as 128.
     pub fn ipv6_prefix(self, bits: u8) -> Self {
         Self { ipv6_prefix: bits.min(128), ..self }
     }
 
-    /// The most templates that are kept; beyond it new clients are scheduled each time.
-    /// Default: 1 048 576.
+    /// Sets the most templates; beyond it each connection of a new client is scheduled. Default:
+    /// 1 048 576.
     pub fn capacity(self, templates: usize) -> Self {
         Self { capacity: templates, ..self }
     }
 
-    /// What a drain does to the backend's known clients. Default: [`AffinityPolicy::End`].
+    /// Sets what a drain does to the backend's clients. Default: [`AffinityPolicy::End`].
     pub fn draining(self, affinity: AffinityPolicy) -> Self {
         Self { draining: affinity, ..self }
     }
 
-    /// What weight 0 does to the backend's known clients. Default: [`AffinityPolicy::Keep`], as in the
+    /// Sets what weight 0 does to the backend's clients. Default: [`AffinityPolicy::Keep`], as in the
     /// kernel; [`AffinityPolicy::End`] is its `expire_quiescent_template`.
     pub fn quiesced(self, affinity: AffinityPolicy) -> Self {
         Self { quiesced: affinity, ..self }
     }
 
-    /// What holds for the clients of a backend in this state.
+    /// Returns the policy for the clients of a backend in this state.
     const fn affinity_policy(&self, state: BackendState) -> AffinityPolicy {
         match state {
             BackendState::Eligible => AffinityPolicy::Keep,
@@ -206,7 +205,7 @@ impl PersistenceBuilder {
         }
     }
 
-    /// Puts the table over a balancer.
+    /// Makes the table over a balancer.
     pub fn build<T>(self, balancer: Balancer<T>) -> Persistence<T> {
         let shards = (0..TEMPLATE_SHARDS).map(|_| Mutex::new(TemplateShard::default())).collect();
         Persistence { settings: self, balancer, shards }
@@ -217,7 +216,7 @@ impl PersistenceBuilder {
     }
 }
 
-/// Cuts an address down to its network; as many leading bits of it count as are said for its family.
+/// Returns the network of an address, by the prefix length of its family.
 pub(crate) fn mask_to_prefix(address: IpAddr, ipv4_prefix: u8, ipv6_prefix: u8) -> IpAddr {
     match address {
         IpAddr::V4(ip) => {
@@ -233,10 +232,10 @@ pub(crate) fn mask_to_prefix(address: IpAddr, ipv4_prefix: u8, ipv6_prefix: u8) 
 }
 
 impl<T> Persistence<T> {
-    /// Chooses the backend of `client`'s template, or schedules one and remembers it.
+    /// Returns the backend of `client`'s template, or schedules one and adds a template.
     ///
-    /// `flow` is what the scheduler sees; its source becomes `client`. A backend that the flow has
-    /// [tried](Flow::excluding) is not followed.
+    /// The scheduler sees `flow` with `client` as its source. A backend that the flow has
+    /// [tried](Flow::excluding) is not chosen again.
     ///
     /// # Errors
     /// As [`Balancer::pick`].
@@ -276,7 +275,7 @@ impl<T> Persistence<T> {
         Ok(lease)
     }
 
-    /// How many templates there are, those included that have ended but were not swept yet.
+    /// Returns the number of templates, including expired ones that were not swept yet.
     #[must_use]
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).templates.len()).sum()
@@ -288,7 +287,7 @@ impl<T> Persistence<T> {
         self.len() == 0
     }
 
-    /// The balancer below.
+    /// Returns the balancer below.
     #[must_use]
     pub fn balancer(&self) -> &Balancer<T> {
         &self.balancer
@@ -301,7 +300,7 @@ impl<T> Persistence<T> {
 }
 
 impl TemplateShard {
-    /// Remembers a template, if there is room; the capacity is that of the whole table.
+    /// Adds a template, if there is room; the capacity is that of the whole table.
     fn insert(&mut self, network: IpAddr, template: PersistenceTemplate, capacity: usize) -> bool {
         let full = self.templates.len() >= capacity.div_ceil(TEMPLATE_SHARDS);
         let fits = !full || self.templates.contains_key(&network);
@@ -311,7 +310,7 @@ impl TemplateShard {
         fits
     }
 
-    /// Forgets what has ended, at most once a timeout.
+    /// Removes expired templates, at most once a timeout.
     fn remove_expired(&mut self, now: Instant, timeout: Duration) {
         if self.sweep_at.is_none_or(|at| at <= now) {
             self.templates.retain(|_, template| template.expires > now);
@@ -323,7 +322,7 @@ impl TemplateShard {
 impl<T> fmt::Debug for Persistence<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Persistence")
-            .field("rule", &self.settings)
+            .field("settings", &self.settings)
             .field("len", &self.len())
             .finish()
     }
@@ -335,12 +334,12 @@ mod tests {
 
     #[test]
     fn a_prefix_cuts_the_client_down_to_its_network() {
-        let rule = Persistence::builder(Duration::from_secs(1));
+        let builder = Persistence::builder(Duration::from_secs(1));
         let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
-        assert_eq!(rule.ipv4_prefix(24).client_network(ip("10.1.2.3")), ip("10.1.2.0"));
-        assert_eq!(rule.ipv4_prefix(0).client_network(ip("10.1.2.3")), ip("0.0.0.0"));
-        assert_eq!(rule.ipv4_prefix(99).client_network(ip("10.1.2.3")), ip("10.1.2.3"));
-        assert_eq!(rule.ipv6_prefix(64).client_network(ip("1:2:3:4:5:6:7:8")), ip("1:2:3:4::"));
-        assert_eq!(rule.ipv6_prefix(0).client_network(ip("1::1")), ip("::"));
+        assert_eq!(builder.ipv4_prefix(24).client_network(ip("10.1.2.3")), ip("10.1.2.0"));
+        assert_eq!(builder.ipv4_prefix(0).client_network(ip("10.1.2.3")), ip("0.0.0.0"));
+        assert_eq!(builder.ipv4_prefix(99).client_network(ip("10.1.2.3")), ip("10.1.2.3"));
+        assert_eq!(builder.ipv6_prefix(64).client_network(ip("1:2:3:4:5:6:7:8")), ip("1:2:3:4::"));
+        assert_eq!(builder.ipv6_prefix(0).client_network(ip("1::1")), ip("::"));
     }
 }

@@ -7,29 +7,29 @@ use crate::backend::{BackendState, Members, SetError, Snapshot, SnapshotCommit, 
 use crate::scheduler::{CompileError, Flow, PickContext, Picker, Rng, Scheduler};
 use crate::sync::{ArcSwap, AtomicBool, AtomicU64, Mutex, Ordering, lock};
 
-/// One version of everything a pick reads.
+/// One version of everything that a pick reads.
 #[derive(Debug)]
 pub(super) struct PickPlane<T> {
     snapshot: Arc<Snapshot<T>>,
     picker: Box<dyn Picker>,
 }
 
-/// The place where planes are published; one for each balancer.
+/// The current plane of a balancer, and its scheduler.
 #[derive(Debug)]
 pub(super) struct PublishedPlane<T> {
     scheduler: Mutex<Arc<dyn Scheduler>>,
-    /// What the scheduler says of it, for those who ask at each pick.
-    #[cfg_attr(not(feature = "tower"), allow(dead_code, reason = "they are above"))]
+    /// [`Scheduler::reads_time`], for callers that ask at each pick.
+    #[cfg_attr(not(feature = "tower"), allow(dead_code, reason = "the tower part reads it"))]
     reads_time: AtomicBool,
     plane: ArcSwap<PickPlane<T>>,
-    /// Steps behind each publication, for readers that keep a plane.
+    /// Incremented after each publication, for readers that keep a plane.
     version: AtomicU64,
 }
 
-/// How often a pick is repeated when other threads take the last free place first.
+/// The attempts of a pick while other threads take the last free connection first.
 const MAX_PICK_ATTEMPTS: usize = 64;
 
-/// How often a pick is repeated when a place came free just behind the rule's look.
+/// The repetitions of a pick that the scheduler refused while a connection may have become free.
 const MAX_REFUSAL_RETRIES: usize = 3;
 
 impl<T> PublishedPlane<T> {
@@ -48,12 +48,12 @@ impl<T> PublishedPlane<T> {
         Arc::clone(&lock(&self.scheduler))
     }
 
-    /// Changes the rule. The caller keeps writers of the set out.
+    /// Replaces the scheduler. The caller holds the writers' lock of the set.
     pub(super) fn set_scheduler(&self, scheduler: Arc<dyn Scheduler>) -> Result<(), SetError> {
         let snapshot = self.snapshot();
-        // As in IPVS, a new rule starts without the old one's memory.
+        // As in IPVS, a new scheduler starts without the old one's state.
         let picker = compile_picker(&*scheduler, &snapshot, None)?;
-        // Relaxed: a pick that is a moment late is as good.
+        // Relaxed: a pick may see this a moment late.
         self.reads_time.store(scheduler.reads_time(), Ordering::Relaxed);
         *lock(&self.scheduler) = scheduler;
         self.publish(Arc::new(PickPlane { snapshot, picker }));
@@ -68,11 +68,11 @@ impl<T> PublishedPlane<T> {
 
     fn publish(&self, plane: Arc<PickPlane<T>>) {
         self.plane.store(plane);
-        // Release: whoever sees the new version finds the new plane. Pairs with `version`.
+        // Release: a reader of the new version finds the new plane. Pairs with `version`.
         self.version.fetch_add(1, Ordering::Release);
     }
 
-    /// Changes whenever [`PublishedPlane::plane`] does, or a moment later.
+    /// Returns a number that changes with [`PublishedPlane::plane`], or a moment later.
     #[inline]
     pub(super) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
@@ -102,7 +102,7 @@ impl<T> PublishedPlane<T> {
         self.plane.load().pick(flow, rng, lane)
     }
 
-    /// Leases one particular backend, if it stands in the plane.
+    /// Leases the backend with this serial, if the plane has it and its state is acceptable.
     pub(super) fn lease_if(
         &self,
         serial: u64,
@@ -113,8 +113,8 @@ impl<T> PublishedPlane<T> {
         if !acceptable(plane.snapshot.members()[position].state()) {
             return None;
         }
-        let seat = plane.snapshot.lease_handle(0, position)?;
-        seat.account().bind(0, true).map(|lane| Lease::new(Arc::clone(seat), lane))
+        let handle = plane.snapshot.lease_handle(0, position)?;
+        handle.account().bind(0, true).map(|lane| Lease::new(Arc::clone(handle), lane))
     }
 }
 
@@ -123,17 +123,18 @@ impl<T> PickPlane<T> {
         &self.snapshot
     }
 
-    /// Chooses and counts. Here is the usual case alone; what else there may be is out of the way, for
-    /// it needs more of the stack, and all that is written there must reach memory before a count can
-    /// change.
+    /// Chooses a backend and counts the connection.
+    ///
+    /// Only the usual case is here. The rest is out of line, because it needs more of the stack, and
+    /// every write to the stack must reach memory before an atomic count can change.
     #[inline]
     pub(super) fn pick(&self, flow: &Flow, rng: &mut Rng, lane: u8) -> Result<Lease<T>, PickError> {
         let members = self.snapshot.members();
         if members.share_sum() == 0 {
-            let why = explain_no_shares(members);
-            // A rule may serve from members that are down, rather than not at all.
-            if why != PickError::AllDown {
-                return Err(why);
+            let error = explain_no_shares(members);
+            // A scheduler may serve from members that are down.
+            if error != PickError::AllDown {
+                return Err(error);
             }
         }
         let chosen = self.choose(flow, rng, lane);
@@ -143,7 +144,7 @@ impl<T> PickPlane<T> {
         }
     }
 
-    /// Asks the rule.
+    /// Asks the scheduler.
     #[inline]
     fn choose(&self, flow: &Flow, rng: &mut Rng, lane: u8) -> Option<usize> {
         let members = self.snapshot.members();
@@ -151,15 +152,15 @@ impl<T> PickPlane<T> {
         chosen.filter(|&position| position < members.len())
     }
 
-    /// Counts, unless a limit was reached since the rule looked.
+    /// Counts the connection, unless the backend reached its limit since the scheduler chose it.
     #[inline]
     fn try_lease(&self, position: usize, lane: u8) -> Option<Lease<T>> {
         let account = self.snapshot.account(position)?;
-        let seat = self.snapshot.lease_handle(lane, position)?;
-        account.bind(lane, false).map(|counted| Lease::new(Arc::clone(seat), counted))
+        let handle = self.snapshot.lease_handle(lane, position)?;
+        account.bind(lane, false).map(|counted| Lease::new(Arc::clone(handle), counted))
     }
 
-    /// Behind a choice that was not to be had, or none.
+    /// Repeats a pick whose backend was at its limit, or that chose none.
     #[cold]
     #[inline(never)]
     fn retry_pick(
@@ -172,18 +173,18 @@ impl<T> PickPlane<T> {
         let members = self.snapshot.members();
         let mut repeated = 0;
         loop {
-            let (why, repeats) = match chosen {
+            let (error, max_repeats) = match chosen {
                 Some(_) => (PickError::AllAtLimit, MAX_PICK_ATTEMPTS - 1),
                 None => match explain_refusal(members, flow) {
-                    // The rule may have found everybody full a moment ago, which is no refusal.
-                    why @ PickError::SchedulerRefused if members.has_limits() => {
-                        (why, MAX_REFUSAL_RETRIES)
+                    // All backends may have been at their limits a moment ago, which is no refusal.
+                    error @ PickError::SchedulerRefused if members.has_limits() => {
+                        (error, MAX_REFUSAL_RETRIES)
                     }
-                    why => (why, 0),
+                    error => (error, 0),
                 },
             };
-            if repeated >= repeats {
-                return Err(why);
+            if repeated >= max_repeats {
+                return Err(error);
             }
             repeated += 1;
             chosen = self.choose(flow, rng, lane);
@@ -213,7 +214,7 @@ fn compile_picker<T>(
     })
 }
 
-/// Says why no member has a share.
+/// Returns the reason why no member has a share.
 #[cold]
 fn explain_no_shares(members: &Members) -> PickError {
     if members.is_empty() {
@@ -226,7 +227,7 @@ fn explain_no_shares(members: &Members) -> PickError {
     if down { PickError::AllDown } else { PickError::AllQuiesced }
 }
 
-/// Says why a rule that was asked found nobody.
+/// Returns the reason why the scheduler chose no member.
 #[cold]
 fn explain_refusal(members: &Members, flow: &Flow) -> PickError {
     if members.share_sum() == 0 {

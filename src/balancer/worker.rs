@@ -1,4 +1,4 @@
-//! A reader of its own, for a thread or task that picks all the time.
+//! A worker: faster picks for one thread or task.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use super::{Lease, PickError};
 use crate::backend::Snapshot;
 use crate::scheduler::{Flow, Rng};
 
-/// Picks for one thread or task, and keeps what it read last.
+/// Picks for one thread or task, from a plane that it keeps.
 ///
-/// Made by [`Balancer::worker`](crate::Balancer::worker). A pick looks at one number to see whether
-/// its plane is still the published one, which saves two of the seven atomic operations of
-/// [`Balancer::pick`](crate::Balancer::pick), some 4 ns. It brings its random generator along. For
-/// a cursor of its own as well, make the worker from a [fork](crate::Balancer::fork).
+/// [`Balancer::worker`](crate::Balancer::worker) makes it. A pick reads one number to see whether its
+/// plane is still the published one, which saves two of the seven atomic operations of
+/// [`Balancer::pick`](crate::Balancer::pick), about 4 ns. A worker has a random generator of its own. For
+/// a cursor of its own as well, make it from a [fork](crate::Balancer::fork).
 ///
-/// The price: until its next pick or [`refresh`](BalancerWorker::refresh), a worker keeps the last plane
-/// alive, and with it the targets of backends that have been removed since.
+/// Until its next pick or [`refresh`](BalancerWorker::refresh) a worker keeps its plane alive, and with
+/// it the targets of backends that were removed since.
 ///
 /// # Examples
 /// ```
@@ -40,25 +40,25 @@ pub struct BalancerWorker<T> {
 }
 
 impl<T> BalancerWorker<T> {
-    pub(super) fn new(published: Arc<PublishedPlane<T>>, rng: Rng) -> Self {
-        // The version first: a plane that is newer than its version is only fetched twice.
-        let version = published.version();
-        let plane = published.plane();
+    pub(super) fn new(published_plane: Arc<PublishedPlane<T>>, rng: Rng) -> Self {
+        // The version first: a plane newer than its version is only loaded twice.
+        let version = published_plane.version();
+        let plane = published_plane.plane();
         let lane = plane.snapshot().assign_lane();
-        Self { published_plane: published, plane, version, rng, lane }
+        Self { published_plane, plane, version, rng, lane }
     }
 
     /// Chooses a backend.
     ///
     /// # Errors
-    /// [`PickError`] says why nobody was chosen.
+    /// [`PickError`] says why no backend was chosen.
     #[inline]
     pub fn pick(&mut self, flow: &Flow) -> Result<Lease<T>, PickError> {
         self.refresh();
         self.plane.pick(flow, &mut self.rng, self.lane)
     }
 
-    /// Lets go of a plane that is no longer the published one; for workers that idle.
+    /// Drops the plane if it is no longer the published one; for workers that idle.
     #[inline]
     pub fn refresh(&mut self) {
         let version = self.published_plane.version();
@@ -68,7 +68,7 @@ impl<T> BalancerWorker<T> {
         }
     }
 
-    /// What the worker's next pick reads, unless something is published before.
+    /// Returns the snapshot that the next pick reads, unless another is published before.
     #[must_use]
     pub fn snapshot(&self) -> &Arc<Snapshot<T>> {
         self.plane.snapshot()
@@ -77,7 +77,7 @@ impl<T> BalancerWorker<T> {
 
 impl<T> fmt::Debug for BalancerWorker<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker")
+        f.debug_struct("BalancerWorker")
             .field("version", &self.version)
             .field("snapshot", self.snapshot())
             .finish_non_exhaustive()

@@ -1,14 +1,14 @@
-//! The only unsafe code: one system call a function, for what no safe crate offers.
+//! System calls that no safe crate offers, one a function. The only unsafe code of the crate.
 
 #[cfg(all(target_os = "linux", feature = "vrrp"))]
 pub(crate) mod fd;
 #[cfg(all(target_os = "linux", feature = "forward"))]
-pub(crate) mod inherit;
+pub(crate) mod inherited_fd;
 #[cfg(all(target_os = "linux", feature = "forward"))]
 pub(crate) mod mmsg;
 #[cfg(all(target_os = "linux", feature = "vrrp"))]
-pub(crate) mod packet;
+pub(crate) mod packet_socket;
 #[cfg(all(target_os = "linux", feature = "vrrp"))]
 pub(crate) mod sched;
 #[cfg(all(target_os = "linux", feature = "forward"))]
-pub(crate) mod tcp;
+pub(crate) mod socket_option;

@@ -1,10 +1,10 @@
-//! The scheduling of a thread.
+//! The scheduling policy of a thread.
 #![expect(unsafe_code, reason = "sched_setscheduler(2) takes a pointer")]
 
 use std::io;
 
-/// Lets the calling thread go before all ordinary ones (`SCHED_FIFO`), whenever it has something to
-/// do; what it starts goes by the ordinary rule.
+/// Gives the calling thread a real-time priority (`SCHED_FIFO`), so that it runs before all ordinary
+/// threads. Threads and processes that it starts get the ordinary policy.
 ///
 /// # Errors
 /// `EPERM` without `CAP_SYS_NICE`.

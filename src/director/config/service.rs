@@ -15,7 +15,7 @@ use super::servers::{DiscoveryConfig, RealServer};
 use super::tcp::TcpConfig;
 use super::udp::UdpConfig;
 use super::value::{HumanDuration, OneOrMany, apply_if_some};
-use crate::backend::{FailMode, Quorum, SlowStart};
+use crate::backend::{FailMode, Quorum, SlowStart, SlowStartError};
 use crate::balancer::{AffinityPolicy, Persistence, PersistenceBuilder};
 use crate::health::HealthPlan;
 use crate::scheduler::SchedulerRegistry;
@@ -159,10 +159,20 @@ pub(crate) struct SlowStartConfig {
 }
 
 impl SlowStartConfig {
+    /// `validate` has refused what slow start cannot use.
     pub(crate) fn to_slow_start(&self) -> SlowStart {
-        let it = SlowStart::new(self.window.0);
-        let it = apply_if_some(it, self.aggression, SlowStart::aggression);
-        apply_if_some(it, self.floor, SlowStart::min_percent)
+        self.build().unwrap_or_else(|_| SlowStart::new(self.window.0))
+    }
+
+    pub(super) fn build(&self) -> Result<SlowStart, SlowStartError> {
+        let mut slow_start = SlowStart::new(self.window.0);
+        if let Some(aggression) = self.aggression {
+            slow_start = slow_start.with_aggression(aggression)?;
+        }
+        if let Some(floor) = self.floor {
+            slow_start = slow_start.with_min_percent(floor)?;
+        }
+        Ok(slow_start)
     }
 }
 
@@ -211,8 +221,9 @@ pub(crate) struct QuorumConfig {
 
 impl QuorumConfig {
     pub(crate) fn to_quorum(self) -> Quorum {
-        let it = apply_if_some(Quorum::new(self.weight), self.hysteresis, Quorum::hysteresis);
-        if self.advisory { it.advisory() } else { it }
+        Quorum::new(self.weight)
+            .with_hysteresis(self.hysteresis.unwrap_or_default())
+            .with_advisory(self.advisory)
     }
 }
 
@@ -233,6 +244,9 @@ impl ServiceConfig {
                 );
             }
             server.validate().map_err(|fault| fault.prefixed(&at))?;
+        }
+        if let Some(Err(error)) = self.slow_start.as_ref().map(SlowStartConfig::build) {
+            return wrong("slow_start", &error.to_string());
         }
         if self.discovery.is_some() && !self.servers.is_empty() {
             return wrong("discovery", "there are servers already: one of the two");

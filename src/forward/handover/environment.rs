@@ -5,7 +5,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{HandoverError, MAX_SOCKETS, is_valid_name};
-use crate::sys::inherit;
+use crate::sys::inherited_fd;
 
 /// The first descriptor behind standard input, output and error.
 const FIRST_INHERITED_FD: RawFd = 3;
@@ -41,7 +41,7 @@ pub fn from_environment() -> Result<Vec<(String, OwnedFd)>, HandoverError> {
     }
     (FIRST_INHERITED_FD..)
         .zip(names)
-        .map(|(number, name)| match inherit::adopt_fd(number) {
+        .map(|(number, name)| match inherited_fd::adopt_fd(number) {
             Ok(descriptor) => Ok((name, descriptor)),
             Err(source) => Err(HandoverError::InheritedDescriptor { number, source }),
         })

@@ -92,7 +92,7 @@ impl SocketOptions {
     pub(super) fn apply_to_listener(&self, listener: impl AsFd) -> io::Result<()> {
         self.apply_to_socket(SockRef::from(&listener))?;
         if self.fastopen != 0 {
-            sys::tcp::set_fastopen(&listener, self.fastopen)?;
+            sys::socket_option::set_fastopen(&listener, self.fastopen)?;
         }
         Ok(())
     }
@@ -129,7 +129,7 @@ impl SocketOptions {
             self.bind_source(&socket, source)?;
         }
         if self.fastopen_connect {
-            sys::tcp::set_fastopen_connect(&socket)?;
+            sys::socket_option::set_fastopen_connect(&socket)?;
         }
         let stream = TcpSocket::from_std_stream(socket.into()).connect(target).await?;
         // Where nobody listens on a port of this machine, the kernel may give out that very port for
@@ -165,7 +165,7 @@ impl SocketOptions {
                 IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
             }
         }
-        sys::tcp::set_bind_address_no_port(socket)?;
+        sys::socket_option::set_bind_address_no_port(socket)?;
         socket.bind(&SocketAddr::new(source, 0).into())
     }
 }

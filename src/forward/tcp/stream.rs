@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::pipe::SplicePipe;
-use crate::sys::tcp::is_at_urgent_mark;
+use crate::sys::socket_option::is_at_urgent_mark;
 
 /// A connected stream socket.
 #[derive(Debug)]

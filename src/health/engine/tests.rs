@@ -621,8 +621,8 @@ proptest! {
         world.watch(1..=members, &[check]);
         let set = world.sets[0].clone();
         set.set_fail_mode(FailMode::PanicBelow(below)).expect("no scheduler");
-        let quorum = Quorum::new(weight).hysteresis(hysteresis);
-        let quorum = if advisory { quorum.advisory() } else { quorum };
+        let quorum =
+            Quorum::new(weight).with_hysteresis(hysteresis).with_advisory(advisory);
         set.set_quorum(Some(quorum)).expect("no scheduler");
         let begun = world.now;
         // Each moment turns a server over.

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libc::{c_int, msghdr};
 
-use super::ReceivedDatagram;
+use super::received::ReceivedDatagram;
 
-/// Room for the address and the segment size of one message, both ways.
+/// The size of a buffer for the address and the segment size of one message.
 pub(super) const CONTROL_BUFFER_BYTES: usize = 64;
 
 #[derive(Clone, Copy)]
@@ -16,8 +16,8 @@ pub(super) struct ControlBuffer(pub(super) [u8; CONTROL_BUFFER_BYTES]);
 
 pub(super) fn read_control_messages(header: &msghdr, received: &mut ReceivedDatagram) {
     // SAFETY: the kernel has filled `msg_controllen` bytes of the buffer that the header points to,
-    // which is alive: it belongs to the same `Batch`. The macros stay within that length, and what
-    // is read behind a header is what its level and type say, copied out unaligned.
+    // which is alive: it belongs to the same `DatagramBatch`. The macros stay within that length, and
+    // the data behind a header has the type that its level and type name; it is copied unaligned.
     unsafe {
         let mut next = libc::CMSG_FIRSTHDR(header);
         while let Some(control) = next.as_ref() {
@@ -25,8 +25,8 @@ pub(super) fn read_control_messages(header: &msghdr, received: &mut ReceivedData
             match (control.cmsg_level, control.cmsg_type) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     let info: libc::in_pktinfo = data.cast::<libc::in_pktinfo>().read_unaligned();
-                    // Of a broadcast this is the address of the interface, which can be answered
-                    // from; of all else it is the destination.
+                    // For a broadcast this is the address of the interface, from which a reply can
+                    // be sent; otherwise it is the destination.
                     let ip = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr));
                     received.local = Some(ip.into());
                 }
@@ -46,7 +46,7 @@ pub(super) fn read_control_messages(header: &msghdr, received: &mut ReceivedData
     }
 }
 
-/// Writes what a message needs and says how long that is.
+/// Writes the control messages of one message and returns their length.
 pub(super) fn write_control_messages(
     control: &mut ControlBuffer,
     from: Option<IpAddr>,
@@ -86,7 +86,7 @@ pub(super) fn write_control_messages(
     used
 }
 
-/// Writes one control message, padded as the next one needs it, and says how long that is.
+/// Writes one control message with padding for the next one, and returns its length.
 fn write_control_message(into: &mut [u8], level: c_int, kind: c_int, data: &[u8]) -> usize {
     // SAFETY: arithmetic only.
     let (space, length, offset) = unsafe {
@@ -104,7 +104,7 @@ fn write_control_message(into: &mut [u8], level: c_int, kind: c_int, data: &[u8]
     space
 }
 
-/// Two of the largest kind fit, and `cmsg_len` is as wide as [`write_control_message`] writes it.
+/// Two control messages of the largest kind fit, and `cmsg_len` is as wide as [`write_control_message`] writes it.
 const _: () = {
     let header = size_of::<libc::cmsghdr>();
     let padded = size_of::<libc::in6_pktinfo>().next_multiple_of(size_of::<usize>());

@@ -1,4 +1,4 @@
-//! Messages to be sent, many with one system call.
+//! Messages that are sent with one system call.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -7,17 +7,18 @@ use std::ptr;
 
 use libc::{iovec, mmsghdr};
 
+use super::batch::DatagramBatch;
 use super::control::{CONTROL_BUFFER_BYTES, ControlBuffer, write_control_messages};
-use super::name::{SockaddrBuffer, empty_sockaddr, write_sockaddr};
-use super::{DatagramBatch, empty_header};
+use super::header::empty_header;
+use super::sockaddr::{SockaddrBuffer, empty_sockaddr, write_sockaddr};
 
-/// The most pieces that the kernel cuts one message into (since 4.18; later kernels allow more).
+/// The most segments of one message (Linux 4.18; later kernels allow more).
 pub(crate) const MAX_SEGMENTS: usize = 64;
 
-/// The most bytes of a message that is to be cut, within both families' limits.
+/// The most bytes of a segmented message, within the limits of both families.
 pub(crate) const MAX_SEGMENTED_BYTES: usize = 65_000;
 
-/// A part of what a [`DatagramBatch`] holds.
+/// A part of a datagram in a [`DatagramBatch`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DatagramSlice {
     pub(crate) datagram: u32,
@@ -25,22 +26,22 @@ pub(crate) struct DatagramSlice {
     pub(crate) len: u32,
 }
 
-/// One message to be sent: some pieces, one behind the other.
+/// A message that is to be sent: slices, one after the other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OutgoingMessage {
     /// `None` on a connected socket.
     pub(crate) to: Option<SocketAddr>,
-    /// The address it shall come from; `None` leaves that to the system.
+    /// The source address; `None` leaves it to the system.
     pub(crate) from: Option<IpAddr>,
-    /// Into datagrams of which size the kernel cuts it; 0 if it is one.
+    /// The size of the datagrams that the kernel makes of it; 0 for a single datagram.
     pub(crate) segment_size: usize,
-    /// The first of its pieces.
+    /// The position of its first slice.
     pub(crate) first_slice: usize,
-    /// How many it has.
+    /// The number of its slices.
     pub(crate) slice_count: usize,
 }
 
-/// Sends messages; keeps its memory for the next time.
+/// Sends messages, and keeps its memory for the next call.
 #[derive(Default)]
 pub(crate) struct DatagramSender {
     headers: Vec<mmsghdr>,
@@ -53,24 +54,24 @@ pub(crate) struct DatagramSender {
 unsafe impl Send for DatagramSender {}
 
 impl DatagramSender {
-    /// Sends as many of the messages as the system takes at once, in order.
+    /// Sends as many of the messages as the system accepts at once, in order, and returns how many.
     ///
     /// # Errors
-    /// What the system says of the first one. Errors after that come with the next call.
+    /// The system's error for the first message. Later errors come with the next call.
     pub(crate) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
         messages: &[OutgoingMessage],
-        pieces: &[DatagramSlice],
+        slices: &[DatagramSlice],
         batch: &DatagramBatch,
     ) -> io::Result<usize> {
         self.iovecs.clear();
-        self.iovecs.extend(pieces.iter().map(|piece| {
-            let begin = piece.offset as usize;
-            let bytes = &batch.bytes(piece.datagram as usize)[begin..begin + piece.len as usize];
+        self.iovecs.extend(slices.iter().map(|slice| {
+            let begin = slice.offset as usize;
+            let bytes = &batch.bytes(slice.datagram as usize)[begin..begin + slice.len as usize];
             iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
         }));
-        // All of one length first: a vector that grows would move what was pointed to.
+        // Resized first: a vector that grows later would move what the headers point to.
         self.sockaddrs.clear();
         self.sockaddrs.resize(messages.len(), empty_sockaddr());
         self.controls.clear();
@@ -94,8 +95,8 @@ impl DatagramSender {
             }
             self.headers.push(header);
         }
-        // SAFETY: the headers are as many as said; every pointer in them is to memory of `self`, or
-        // of `batch`, which is borrowed for the call and only read from.
+        // SAFETY: the count is that of the headers; every pointer in them points to memory of `self`, or
+        // of `batch`, which is borrowed for the call and only read.
         let answer = unsafe {
             libc::sendmmsg(
                 socket.as_raw_fd(),
@@ -110,6 +111,6 @@ impl DatagramSender {
 
 impl std::fmt::Debug for DatagramSender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sender").finish_non_exhaustive()
+        f.debug_struct("DatagramSender").finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::MacAddress;
-use crate::sys::packet::PacketEndpoint;
+use crate::sys::packet_socket::PacketEndpoint;
 
 const ETHERTYPE_ARP: u16 = 0x0806;
 const BROADCAST_MAC: MacAddress = MacAddress([0xff; 6]);

@@ -1,4 +1,4 @@
-//! Packet sockets: frames of one interface, whose header the kernel writes.
+//! Packet sockets, which send and receive frames whose link header the kernel writes.
 #![expect(
     unsafe_code,
     reason = "bind(2) and sendto(2) take pointers to an address of their own kind"
@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use libc::{c_int, sockaddr_ll, socklen_t};
 
-/// Which frames, by interface and by the number of the protocol above Ethernet.
+/// The interface and the Ethernet protocol number of a packet socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PacketEndpoint {
     pub(crate) interface: u32,
@@ -31,7 +31,7 @@ impl PacketEndpoint {
         }
     }
 
-    /// Lets a packet socket receive these.
+    /// Binds a packet socket, which then receives these frames.
     pub(crate) fn bind_socket(self, socket: impl AsFd) -> io::Result<()> {
         let address = self.link_address([0; 6]);
         // SAFETY: the pointer is to a live `sockaddr_ll` whose size is given, and the call only reads
@@ -43,7 +43,7 @@ impl PacketEndpoint {
         if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Sends one to this hardware address.
+    /// Sends a frame to a hardware address.
     pub(crate) fn send_frame(
         self,
         socket: impl AsFd,

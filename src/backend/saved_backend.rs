@@ -1,11 +1,11 @@
-//! What is worth keeping of a backend over a restart.
+//! What a set has learned of its backends, for another process.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::draft::{BackendRecord, SetState, SlowStartProgress};
+use super::set_state::{BackendRecord, SetState, SlowStartProgress};
 use super::{AgentOverride, Health, OutcomeCounts};
 
 /// What a set has learned of one backend, without what is configured.
@@ -16,43 +16,43 @@ use super::{AgentOverride, Health, OutcomeCounts};
 pub struct SavedBackend {
     /// The stable name.
     pub id: String,
-    /// What checks said.
+    /// The health that checks found.
     pub health: Health,
-    /// Why.
+    /// The reason for that health.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What it asked for by a checker.
+    /// What the backend asked for through its health check.
     #[serde(default)]
     pub agent_override: AgentOverride,
-    /// How long it has been in slow start, in milliseconds; `None` if it counts in full.
+    /// How long the backend has been in slow start, in milliseconds; `None` if it counts in full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start_ms: Option<u64>,
-    /// How its leases ended.
+    /// The outcomes of its leases.
     #[serde(default)]
     pub outcomes: OutcomeCounts,
 }
 
 impl<T> SetState<T> {
     pub(super) fn export(&self, now: Instant) -> Vec<SavedBackend> {
-        self.records.iter().map(|entry| entry.export(now)).collect()
+        self.records.iter().map(|record| record.export(now)).collect()
     }
 
-    /// Takes up what was saved of those it knows; `true` if there was any.
+    /// Restores the backends that the set has; returns `true` if there is any.
     pub(super) fn restore(&mut self, saved: &[SavedBackend], now: Instant) -> bool {
         let by_name: std::collections::HashMap<_, _> =
             saved.iter().map(|saved| (saved.id.as_str(), saved)).collect();
         let slow_start = self.slow_start;
         let mut found = false;
-        for entry in &mut self.records {
-            let Some(saved) = by_name.get(entry.backend.id().as_str()) else { continue };
+        for record in &mut self.records {
+            let Some(saved) = by_name.get(record.backend.id().as_str()) else { continue };
             found = true;
-            entry.restore(saved);
-            // Without a slow start in the set there is none to go on with.
+            record.restore(saved);
+            // A set without slow start has none to continue.
             let elapsed = saved.slow_start_ms.map(Duration::from_millis);
             if let (Some(elapsed), Some(slow)) = (elapsed, slow_start) {
-                entry.slow_start_progress =
+                record.slow_start_progress =
                     SlowStartProgress::StartedAt(now.checked_sub(elapsed).unwrap_or(now));
-                entry.slow_start_percent = slow.percent_at_age(elapsed);
+                record.slow_start_percent = slow.percent_at_age(elapsed);
             }
         }
         found
@@ -71,7 +71,8 @@ impl<T> BackendRecord<T> {
             health: self.health,
             reason: self.health_reason.as_deref().map(str::to_owned),
             agent_override: self.agent_override,
-            slow_start_ms: slow_start.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX)),
+            slow_start_ms: slow_start
+                .map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             outcomes: self.backend.outcomes(),
         }
     }

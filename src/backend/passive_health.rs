@@ -1,8 +1,8 @@
-//! What leases tell whoever judges backends by their traffic: runs of failures, and how a trial went.
+//! What leases report to outlier detection: failures in a row, and the result of a trial.
 //!
-//! Nothing here is touched by a lease that ends well on a backend in good standing. A run of
-//! failures needs no word from successes: a failure remembers how many successes there had been, and
-//! the next one sees whether there were more.
+//! A lease that ends well on a backend in good standing touches nothing here. Successes need not end
+//! a streak of failures: each failure records the number of successes so far, and the next failure
+//! starts a new streak if there are more.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use std::sync::Arc;
 use super::{Outcome, OutcomeCounts};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, lock};
 
-/// What wakes the one who listens.
+/// Wakes outlier detection.
 type SignalCallback = Arc<dyn Fn() + Send + Sync>;
 
-/// Where the backends of one set raise their hands.
+/// Collects the backends of one set that outlier detection must look at, and wakes it.
 pub(crate) struct OutlierSignal {
-    /// From how many failures in a row on; 0 for never.
+    /// The failures in a row that notify; 0 is never.
     failure_threshold: AtomicU32,
-    /// From how many failures to connect in a row on; 0 for never.
+    /// The failures to connect in a row that notify; 0 is never.
     connect_failure_threshold: AtomicU32,
     notified_serials: Mutex<Vec<u64>>,
     callback: Mutex<Option<SignalCallback>>,
@@ -33,7 +33,7 @@ impl OutlierSignal {
         }
     }
 
-    /// From how many failures, and failures to connect, in a row on a backend raises its hand; 0 is
+    /// Sets after how many failures, and failures to connect, in a row a backend notifies; 0 is
     /// never.
     #[cfg(any(feature = "health", all(test, lvs_loom)))]
     pub(crate) fn set_thresholds(&self, failures: u32, connects: u32) {
@@ -42,25 +42,25 @@ impl OutlierSignal {
         self.connect_failure_threshold.store(connects, Ordering::Relaxed);
     }
 
-    /// Who is woken when a hand is raised: the last one to ask.
+    /// Sets the callback of a notification; it replaces the one before.
     #[cfg(any(feature = "health", all(test, lvs_loom)))]
-    pub(crate) fn set_callback(&self, waker: impl Fn() + Send + Sync + 'static) {
-        *lock(&self.callback) = Some(Arc::new(waker));
+    pub(crate) fn set_callback(&self, callback: impl Fn() + Send + Sync + 'static) {
+        *lock(&self.callback) = Some(Arc::new(callback));
     }
 
-    /// The serials of those who raised their hands since it was asked last.
+    /// Takes the serials of the backends that have notified since the last call.
     #[cfg(any(feature = "health", all(test, lvs_loom)))]
     pub(crate) fn take_notified_serials(&self) -> Vec<u64> {
         std::mem::take(&mut lock(&self.notified_serials))
     }
 
-    fn is_threshold_reached(&self, runs: FailureStreak) -> bool {
-        let reached = |run: u32, threshold: &AtomicU32| {
+    fn is_threshold_reached(&self, streak: FailureStreak) -> bool {
+        let reached = |count: u32, threshold: &AtomicU32| {
             let threshold = threshold.load(Ordering::Relaxed);
-            threshold != 0 && run >= threshold
+            threshold != 0 && count >= threshold
         };
-        reached(runs.failures, &self.failure_threshold)
-            || reached(runs.connect_failures, &self.connect_failure_threshold)
+        reached(streak.failures, &self.failure_threshold)
+            || reached(streak.connect_failures, &self.connect_failure_threshold)
     }
 
     fn has_thresholds(&self) -> bool {
@@ -70,52 +70,52 @@ impl OutlierSignal {
 
     fn notify(&self, serial: u64) {
         lock(&self.notified_serials).push(serial);
-        let waker = lock(&self.callback).clone();
-        if let Some(waker) = waker {
-            waker();
+        let callback = lock(&self.callback).clone();
+        if let Some(callback) = callback {
+            callback();
         }
     }
 }
 
 impl fmt::Debug for OutlierSignal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Alarm")
-            .field("failures", &self.failure_threshold)
-            .field("connects", &self.connect_failure_threshold)
+        f.debug_struct("OutlierSignal")
+            .field("failure_threshold", &self.failure_threshold)
+            .field("connect_failure_threshold", &self.connect_failure_threshold)
             .finish_non_exhaustive()
     }
 }
 
-/// How many failures there were in a row.
+/// The numbers of failures in a row.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct FailureStreak {
-    /// Of any kind, since the last success.
+    /// Failures of any kind since the last success.
     pub(crate) failures: u32,
-    /// To connect, since anything else.
+    /// Failures to connect since any other outcome.
     pub(crate) connect_failures: u32,
 }
 
-/// How the trial of a backend stands.
+/// The state of a backend's trial.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u32)]
 pub(crate) enum TrialState {
-    /// It is not on trial.
+    /// The backend is not on trial.
     NotOnTrial,
-    /// It may be given one piece of work.
+    /// The backend may be given one lease.
     Available,
-    /// It has been given it.
+    /// The lease of the trial has not ended yet.
     InProgress,
-    /// It did it.
+    /// The lease of the trial ended well.
     Passed,
-    /// It failed.
+    /// The lease of the trial ended with a failure.
     Failed,
 }
 
-/// One backend's part.
+/// What one backend's leases have reported.
 #[derive(Debug)]
 pub(super) struct PassiveHealth {
-    /// Failures and failures to connect in a row (16 bits each, as many as matter), and the number
-    /// of successes when the last of them happened.
+    /// Failures and failures to connect in a row, 16 bits each, and the low 32 bits of the number of
+    /// successes at the last failure.
     streak: AtomicU64,
     trial: AtomicU32,
     is_notified: AtomicBool,
@@ -130,48 +130,47 @@ impl PassiveHealth {
         }
     }
 
-    /// Counts a failure; `outcomes` has it already.
+    /// Counts a failure, which `outcomes` already includes.
     pub(super) fn record_failure(
         &self,
-        alarm: &OutlierSignal,
+        signal: &OutlierSignal,
         serial: u64,
         outcome: Outcome,
         outcomes: OutcomeCounts,
     ) {
-        if !alarm.has_thresholds() {
+        if !signal.has_thresholds() {
             return;
         }
-        // The low bits tell two numbers of successes apart; more would only tell apart what is
-        // four thousand million requests ago.
+        // 32 bits are enough: two numbers that agree in them are four thousand million requests apart.
         let mark = outcomes.ok as u32;
         let mut word = self.streak.load(Ordering::Relaxed);
-        // Bounded: a failure that loses this often is one of a storm, and not missed.
+        // Bounded: a failure that loses this race so often is one of very many.
         for _ in 0..16 {
-            let before = unpack_streak(word, mark);
+            let previous = unpack_streak(word, mark);
             let connect = outcome == Outcome::ConnectError;
             let now = FailureStreak {
-                failures: (before.failures + 1).min(0xffff),
+                failures: (previous.failures + 1).min(0xffff),
                 connect_failures: if connect {
-                    (before.connect_failures + 1).min(0xffff)
+                    (previous.connect_failures + 1).min(0xffff)
                 } else {
                     0
                 },
             };
             let next = u64::from(now.failures) << 48 | u64::from(now.connect_failures) << 32;
             let next = next | u64::from(mark);
-            // SeqCst: before the hand is looked at, in the one order that `heard` is in, too.
+            // SeqCst: comes before the read of `is_notified` in the order that `take_failure_streak` uses.
             match self.streak.compare_exchange(word, next, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) if alarm.is_threshold_reached(now) => return self.notify(alarm, serial),
+                Ok(_) if signal.is_threshold_reached(now) => return self.notify(signal, serial),
                 Ok(_) => return,
                 Err(seen) => word = seen,
             }
         }
     }
 
-    /// The failures in a row as they stand, and lets the hand be raised again.
+    /// Returns the failures in a row, and lets the backend notify again.
     #[cfg(any(feature = "health", all(test, lvs_loom)))]
     pub(super) fn take_failure_streak(&self, outcomes: OutcomeCounts) -> FailureStreak {
-        // SeqCst: what is raised after this is heard of again.
+        // SeqCst: a failure after this store notifies again.
         self.is_notified.store(false, Ordering::SeqCst);
         unpack_streak(self.streak.load(Ordering::SeqCst), outcomes.ok as u32)
     }
@@ -186,7 +185,7 @@ impl PassiveHealth {
         }
     }
 
-    /// Begins or ends the trial; one that has begun is left as it stands.
+    /// Starts or ends the trial; a trial that has started is not started again.
     pub(super) fn set_on_trial(&self, on_trial: bool) {
         if !on_trial {
             self.trial.swap(TrialState::NotOnTrial as u32, Ordering::SeqCst);
@@ -195,24 +194,24 @@ impl PassiveHealth {
         }
     }
 
-    /// Takes the one place that a backend on trial has.
-    pub(super) fn claim_trial(&self, alarm: &OutlierSignal, serial: u64) -> bool {
+    /// Claims the one lease of a trial.
+    pub(super) fn claim_trial(&self, signal: &OutlierSignal, serial: u64) -> bool {
         let taken = self.transition_trial(TrialState::Available, TrialState::InProgress);
         if taken {
-            self.notify(alarm, serial);
+            self.notify(signal, serial);
         }
         taken
     }
 
-    /// Gives it back unused, or says how it went.
-    pub(super) fn end_trial(&self, alarm: &OutlierSignal, serial: u64, outcome: Outcome) {
+    /// Ends the lease of a trial: with a result, or unused.
+    pub(super) fn end_trial(&self, signal: &OutlierSignal, serial: u64, outcome: Outcome) {
         let next = match outcome {
             Outcome::Ok => TrialState::Passed,
             Outcome::Cancelled => TrialState::Available,
             _ => TrialState::Failed,
         };
         if self.transition_trial(TrialState::InProgress, next) {
-            self.notify(alarm, serial);
+            self.notify(signal, serial);
         }
     }
 
@@ -221,9 +220,9 @@ impl PassiveHealth {
         self.trial.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    fn notify(&self, alarm: &OutlierSignal, serial: u64) {
+    fn notify(&self, signal: &OutlierSignal, serial: u64) {
         if !self.is_notified.swap(true, Ordering::SeqCst) {
-            alarm.notify(serial);
+            signal.notify(serial);
         }
     }
 }
@@ -248,56 +247,56 @@ mod tests {
 
     #[test]
     fn a_success_ends_a_run_and_nobody_is_called_twice() {
-        let (alarm, conduct) = (OutlierSignal::new(), PassiveHealth::new());
+        let (signal, conduct) = (OutlierSignal::new(), PassiveHealth::new());
         let calls = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&calls);
-        alarm.set_callback(move || {
+        signal.set_callback(move || {
             count.fetch_add(1, Ordering::SeqCst);
         });
-        conduct.record_failure(&alarm, 7, Outcome::Timeout, ends(0));
+        conduct.record_failure(&signal, 7, Outcome::Timeout, ends(0));
         assert_eq!(
             conduct.take_failure_streak(ends(0)),
             FailureStreak::default(),
             "nobody listens yet"
         );
 
-        alarm.set_thresholds(3, 2);
-        conduct.record_failure(&alarm, 7, Outcome::ConnectError, ends(0));
-        conduct.record_failure(&alarm, 7, Outcome::AppError, ends(0));
-        conduct.record_failure(&alarm, 7, Outcome::AppError, ends(1));
+        signal.set_thresholds(3, 2);
+        conduct.record_failure(&signal, 7, Outcome::ConnectError, ends(0));
+        conduct.record_failure(&signal, 7, Outcome::AppError, ends(0));
+        conduct.record_failure(&signal, 7, Outcome::AppError, ends(1));
         assert_eq!(
             conduct.take_failure_streak(ends(1)),
             FailureStreak { failures: 1, connect_failures: 0 }
         );
-        assert!(alarm.take_notified_serials().is_empty());
+        assert!(signal.take_notified_serials().is_empty());
 
-        conduct.record_failure(&alarm, 7, Outcome::ConnectError, ends(2));
-        conduct.record_failure(&alarm, 7, Outcome::ConnectError, ends(2));
-        conduct.record_failure(&alarm, 7, Outcome::ConnectError, ends(2));
-        assert_eq!((alarm.take_notified_serials(), calls.load(Ordering::SeqCst)), (vec![7], 1));
+        conduct.record_failure(&signal, 7, Outcome::ConnectError, ends(2));
+        conduct.record_failure(&signal, 7, Outcome::ConnectError, ends(2));
+        conduct.record_failure(&signal, 7, Outcome::ConnectError, ends(2));
+        assert_eq!((signal.take_notified_serials(), calls.load(Ordering::SeqCst)), (vec![7], 1));
         assert_eq!(
             conduct.take_failure_streak(ends(2)),
             FailureStreak { failures: 3, connect_failures: 3 }
         );
-        conduct.record_failure(&alarm, 7, Outcome::ConnectError, ends(2));
-        assert_eq!(alarm.take_notified_serials(), [7], "heard, and raised again");
+        conduct.record_failure(&signal, 7, Outcome::ConnectError, ends(2));
+        assert_eq!(signal.take_notified_serials(), [7], "heard, and raised again");
         assert_eq!(conduct.take_failure_streak(ends(3)), FailureStreak::default());
     }
 
     #[test]
     fn a_trial_has_one_place_which_comes_back_if_it_was_not_used() {
-        let (alarm, conduct) = (OutlierSignal::new(), PassiveHealth::new());
-        assert!(!conduct.claim_trial(&alarm, 1), "not on trial");
+        let (signal, conduct) = (OutlierSignal::new(), PassiveHealth::new());
+        assert!(!conduct.claim_trial(&signal, 1), "not on trial");
         conduct.set_on_trial(true);
-        assert!(conduct.claim_trial(&alarm, 1));
-        assert!(!conduct.claim_trial(&alarm, 1));
+        assert!(conduct.claim_trial(&signal, 1));
+        assert!(!conduct.claim_trial(&signal, 1));
         conduct.set_on_trial(true);
         assert_eq!(conduct.trial_state(), TrialState::InProgress, "it goes on");
-        conduct.end_trial(&alarm, 1, Outcome::Cancelled);
-        assert!(conduct.claim_trial(&alarm, 1));
-        conduct.end_trial(&alarm, 1, Outcome::Ok);
+        conduct.end_trial(&signal, 1, Outcome::Cancelled);
+        assert!(conduct.claim_trial(&signal, 1));
+        conduct.end_trial(&signal, 1, Outcome::Ok);
         assert_eq!(conduct.trial_state(), TrialState::Passed);
-        assert!(!conduct.claim_trial(&alarm, 1), "its judge has the word");
+        assert!(!conduct.claim_trial(&signal, 1), "its judge has the word");
         conduct.set_on_trial(false);
         assert_eq!(conduct.trial_state(), TrialState::NotOnTrial);
     }
@@ -318,8 +317,8 @@ mod models {
         world
     }
 
-    fn fail((alarm, conduct): &(OutlierSignal, PassiveHealth)) {
-        conduct.failed(alarm, SERIAL, Outcome::Timeout, OutcomeCounts::default());
+    fn fail((signal, conduct): &(OutlierSignal, PassiveHealth)) {
+        conduct.failed(signal, SERIAL, Outcome::Timeout, OutcomeCounts::default());
     }
 
     #[test]
@@ -331,11 +330,11 @@ mod models {
                 let world = Arc::clone(&world);
                 thread::spawn(move || fail(&world))
             };
-            let (alarm, conduct) = &*world;
-            assert!(alarm.take().contains(&SERIAL));
+            let (signal, conduct) = &*world;
+            assert!(signal.take().contains(&SERIAL));
             let heard = conduct.heard(OutcomeCounts::default());
             failing.join().expect("no panic");
-            let again = alarm.take();
+            let again = signal.take();
             assert!(heard.failures == 2 || again == [SERIAL], "{heard:?}, {again:?}");
             assert_eq!(conduct.heard(Outcomes::default()).failures, 2, "both are counted");
         });
@@ -349,23 +348,23 @@ mod models {
             let lease = |world: &Arc<(OutlierSignal, PassiveHealth)>| {
                 let world = Arc::clone(world);
                 thread::spawn(move || {
-                    let (alarm, conduct) = &*world;
-                    let taken = conduct.take_trial(alarm, SERIAL);
+                    let (signal, conduct) = &*world;
+                    let taken = conduct.take_trial(signal, SERIAL);
                     if taken {
-                        conduct.end_trial(alarm, SERIAL, Outcome::Timeout);
+                        conduct.end_trial(signal, SERIAL, Outcome::Timeout);
                     }
                     taken
                 })
             };
             let leases = [lease(&world), lease(&world)];
-            let (alarm, conduct) = &*world;
-            alarm.take();
+            let (signal, conduct) = &*world;
+            signal.take();
             conduct.heard(OutcomeCounts::default());
             let seen = conduct.trial();
             let taken = leases.map(|lease| lease.join().expect("no panic"));
             assert_ne!(taken[0], taken[1]);
             assert_eq!(conduct.trial(), Trial::Failed);
-            assert!(seen == Trial::Failed || alarm.take().contains(&SERIAL));
+            assert!(seen == Trial::Failed || signal.take().contains(&SERIAL));
         });
     }
 
@@ -377,9 +376,9 @@ mod models {
             let lease = {
                 let world = Arc::clone(&world);
                 thread::spawn(move || {
-                    let (alarm, conduct) = &*world;
-                    if conduct.take_trial(alarm, SERIAL) {
-                        conduct.end_trial(alarm, SERIAL, Outcome::Cancelled);
+                    let (signal, conduct) = &*world;
+                    if conduct.take_trial(signal, SERIAL) {
+                        conduct.end_trial(signal, SERIAL, Outcome::Cancelled);
                     }
                 })
             };

@@ -1,4 +1,4 @@
-//! Socket addresses as the kernel has them.
+//! Socket addresses in the kernel's layout.
 
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -6,7 +6,7 @@ use std::ptr;
 
 use libc::c_int;
 
-/// Room for an address of either family.
+/// A buffer for an address of either family.
 pub(super) type SockaddrBuffer = libc::sockaddr_in6;
 
 pub(super) fn empty_sockaddr() -> SockaddrBuffer {

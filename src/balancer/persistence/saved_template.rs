@@ -1,4 +1,4 @@
-//! Templates that outlive a process: for a restart, or for a standby.
+//! Templates for another process: after a restart, or for a standby.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,29 +8,27 @@ use super::{Persistence, PersistenceTemplate};
 use crate::backend::BackendId;
 use crate::sync::lock;
 
-/// Which backend the clients of a network belong to, and for how long if they do not come back.
-///
-/// Times are durations and backends have their names, so that it means the same in another process.
+/// A template as another process can use it: with a duration and the name of the backend.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct SavedTemplate {
-    /// The network, or the client itself.
+    /// The network, or the address of a single client.
     pub network: IpAddr,
-    /// Its backend.
+    /// The name of the backend.
     pub backend: BackendId,
-    /// How long it still holds.
+    /// The time until the template expires.
     pub remaining: Duration,
 }
 
 impl<T> Persistence<T> {
-    /// The templates that hold, of backends that are there; those used since then, or all.
+    /// Returns the valid templates whose backend the set has: those used after `since`, or all.
     ///
-    /// Locks a sixteenth of the table at a time, for some 10 ns a template.
+    /// Locks a sixteenth of the table at a time, for about 10 ns a template.
     #[must_use]
     pub fn export(&self, now: Instant, since: Option<Instant>) -> Vec<SavedTemplate> {
         let snapshot = self.balancer.snapshot();
         let names: HashMap<u64, &BackendId> =
-            snapshot.members().iter().map(|it| (it.serial(), it.id())).collect();
-        // What was used then ends no earlier.
+            snapshot.members().iter().map(|member| (member.serial(), member.id())).collect();
+        // A template that was used at `since` or later expires no earlier than this.
         let ends = since.and_then(|since| since.checked_add(self.settings.timeout));
         let mut saved = Vec::new();
         for shard in &self.shards {
@@ -50,23 +48,24 @@ impl<T> Persistence<T> {
         saved
     }
 
-    /// Takes up templates that another table had, of backends of the same names; one that is here
-    /// already gives way. Tells how many were taken: the others are of backends that are not here, or
-    /// beyond the [capacity](super::PersistenceBuilder::capacity). None holds longer than the timeout.
+    /// Adds templates of another table whose backend the set has by name; a template of the same
+    /// network is replaced. Returns how many were added: the set lacks the backends of the others, or
+    /// they exceed the [capacity](super::PersistenceBuilder::capacity). No template is valid for longer
+    /// than the timeout.
     pub fn restore(&self, saved: impl IntoIterator<Item = SavedTemplate>, now: Instant) -> usize {
         let snapshot = self.balancer.snapshot();
         let serials: HashMap<&BackendId, u64> =
-            snapshot.members().iter().map(|it| (it.id(), it.serial())).collect();
-        let mut taken = 0;
-        for SavedTemplate { network, backend, remaining: left } in saved {
+            snapshot.members().iter().map(|member| (member.id(), member.serial())).collect();
+        let mut added = 0;
+        for SavedTemplate { network, backend, remaining } in saved {
             let Some(&serial) = serials.get(&backend) else { continue };
             let network = self.settings.client_network(network);
             let template =
-                PersistenceTemplate { serial, expires: now + left.min(self.settings.timeout) };
+                PersistenceTemplate { serial, expires: now + remaining.min(self.settings.timeout) };
             let mut shard = lock(self.shard(network));
             shard.remove_expired(now, self.settings.timeout);
-            taken += usize::from(shard.insert(network, template, self.settings.capacity));
+            added += usize::from(shard.insert(network, template, self.settings.capacity));
         }
-        taken
+        added
     }
 }

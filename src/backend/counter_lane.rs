@@ -1,24 +1,23 @@
-//! Counts that workers do not share: lanes.
+//! Lanes: connection counters of one backend, one for each worker, as in the kernel's `percpu_counter`.
 //!
-//! Where several threads count connections on the same backends, every count is a cache line that
-//! travels between their processors, and that costs more than the pick. In a set with lanes each
-//! worker counts on lines of its own. A lane keeps the difference between what its worker counted
-//! and what it has told the others; when that reaches [`LANE_BATCH`] it is handed over to lane 0, which
-//! all can read without disturbing anybody.
+//! Threads that count connections on the same backends exchange the cache line of each counter between
+//! their processors, which costs more than the pick. In a set with lanes each worker counts on cache
+//! lines of its own. A lane holds what its worker has counted and not yet moved to lane 0, which all
+//! workers read; when that reaches [`LANE_BATCH`], the worker moves it.
 //!
-//! The sum over all lanes is exact. What a worker sees at little cost, lane 0 and its own lane,
-//! lacks at most `LANE_BATCH - 1` connections of every other worker.
+//! The sum over all lanes is exact. The approximate count, lane 0 and the worker's own lane, lacks at
+//! most `LANE_BATCH - 1` connections of each other worker.
 //!
 //! # Orderings
-//! `SeqCst`, as for the load word, so that the argument in [`super::board`] covers lanes, too.
+//! `SeqCst`, as for the load word, so that the argument in [`super::load_versions`] covers lanes too.
 
 use super::outcome::{CommonOutcomeCounters, FailureCounters};
 use crate::sync::{AtomicU64, Ordering};
 
-/// From how many connections on a worker tells the others.
+/// The connections that a worker counts before it moves them to lane 0.
 const LANE_BATCH: i64 = 4;
 
-/// What one worker counts on one backend, on a cache line of its own.
+/// The counters of one worker at one backend, on a cache line of their own.
 #[derive(Debug, Default)]
 #[cfg_attr(not(lvs_loom), repr(align(64)))]
 pub(super) struct CounterLane {
@@ -28,9 +27,9 @@ pub(super) struct CounterLane {
     pub(super) failure_counters: FailureCounters,
 }
 
-/// The lanes of one backend; none in a set without.
+/// The lanes of one backend; empty in a set without lanes.
 ///
-/// Lane 0 holds what was handed over; workers count on the others.
+/// Lane 0 holds the batches that workers moved; workers count on the others.
 #[derive(Debug)]
 pub(super) struct CounterLanes(Box<[CounterLane]>);
 
@@ -45,7 +44,7 @@ impl CounterLanes {
         self.0.is_empty()
     }
 
-    /// The lane of a worker; `None` for lane 0 and in a set without lanes.
+    /// Returns the lane of a worker; `None` for lane 0 and in a set without lanes.
     #[inline]
     pub(super) fn get(&self, lane: u8) -> Option<&CounterLane> {
         if lane == 0 { None } else { self.0.get(usize::from(lane)) }
@@ -56,13 +55,13 @@ impl CounterLanes {
     pub(super) fn increment(&self, lane: &CounterLane) {
         let count = lane.count.fetch_add(1, Ordering::SeqCst).wrapping_add(1) as i64;
         if count >= LANE_BATCH {
-            // Told before it is taken off: on the way it counts twice rather than not at all.
+            // Added before it is subtracted: meanwhile the batch counts twice, and never not at all.
             self.0[0].count.fetch_add(LANE_BATCH as u64, Ordering::SeqCst);
             lane.count.fetch_sub(LANE_BATCH as u64, Ordering::SeqCst);
         }
     }
 
-    /// Takes a connection off a worker's lane.
+    /// Removes a connection from a worker's lane.
     #[inline]
     pub(super) fn decrement(&self, lane: &CounterLane) {
         let count = lane.count.fetch_sub(1, Ordering::SeqCst).wrapping_sub(1) as i64;
@@ -72,20 +71,22 @@ impl CounterLanes {
         }
     }
 
-    /// All connections on all lanes.
+    /// Returns the connections on all lanes.
     #[inline]
     pub(super) fn total(&self) -> u32 {
         clamp_to_u32(self.0.iter().map(CounterLane::count).sum())
     }
 
-    /// What a worker sees without disturbing the others.
+    /// Returns what a worker sees without reading the lanes of others.
     #[inline]
     pub(super) fn approximate_total(&self, lane: u8) -> u32 {
-        let (Some(told), Some(own)) = (self.0.first(), self.get(lane)) else { return self.total() };
-        clamp_to_u32(told.count() + own.count())
+        let (Some(shared), Some(own)) = (self.0.first(), self.get(lane)) else {
+            return self.total();
+        };
+        clamp_to_u32(shared.count() + own.count())
     }
 
-    /// Forgets all counts: for mirrors of counters that are kept elsewhere.
+    /// Sets all counts to 0, for mirrors of counters that are kept elsewhere.
     pub(super) fn clear(&self) {
         self.0.iter().for_each(|lane| lane.count.store(0, Ordering::SeqCst));
     }
@@ -102,7 +103,7 @@ impl CounterLane {
     }
 }
 
-/// A sum that is read while it changes can be below 0 for a moment.
+/// Clamps a sum, which can be below 0 while it changes.
 fn clamp_to_u32(sum: i64) -> u32 {
     sum.clamp(0, i64::from(u32::MAX)) as u32
 }
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_tells_in_batches_and_the_sum_is_exact() {
+    fn workers_move_batches_and_the_sum_is_exact() {
         let lanes = CounterLanes::new(2);
         let (one, two) = (lanes.get(1).expect("a lane"), lanes.get(2).expect("a lane"));
         for taken in 1..=10 {
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_up_and_down_is_never_told() {
+    fn counts_that_go_up_and_down_are_never_moved() {
         let lanes = CounterLanes::new(1);
         let lane = lanes.get(1).expect("a lane");
         for _ in 0..100 {
@@ -159,21 +160,21 @@ mod models {
 
     use super::*;
 
-    /// Leases may end on another thread than they began on.
+    /// A lease may end on another thread than it began on.
     #[test]
-    fn the_sum_is_exact_when_everybody_is_done() {
+    fn the_sum_is_exact_when_all_threads_are_done() {
         loom::model(|| {
             let lanes = Arc::new(CounterLanes::new(1));
             let lane = || lanes.get(1).expect("a lane");
-            (0..LANE_BATCH + 1).for_each(|_| lanes.add(lane()));
+            (0..LANE_BATCH + 1).for_each(|_| lanes.increment(lane()));
             let other = {
                 let lanes = Arc::clone(&lanes);
-                thread::spawn(move || lanes.take(lanes.get(1).expect("a lane")))
+                thread::spawn(move || lanes.decrement(lanes.get(1).expect("a lane")))
             };
-            lanes.add(lane());
-            lanes.take(lane());
+            lanes.increment(lane());
+            lanes.decrement(lane());
             other.join().expect("no panic");
-            assert_eq!(i64::from(lanes.total()), BATCH);
+            assert_eq!(i64::from(lanes.total()), LANE_BATCH);
         });
     }
 }

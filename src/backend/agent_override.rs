@@ -1,24 +1,24 @@
-//! What a checker says of a backend beside up and down.
+//! What a backend asks for through a health check, beside being up or down.
 
 use super::{BackendAdminState, MAX_WEIGHT};
 
-/// What a backend asks for through a checker: another weight, a limit, to be drained.
+/// What a backend asks for through a health check: another weight, a limit, to be drained.
 ///
-/// It changes nothing that is configured: the operator's weight, limits and state stay what they
-/// are, and this is laid over them. A field that is `None` was not spoken of.
+/// The configured weight, limits and state stay as they are, and the override applies on top of them.
+/// A field that is `None` overrides nothing.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
 pub struct AgentOverride {
     /// The weight to use.
     pub weight: Option<AgentWeight>,
-    /// The most connections it wants, 0 for no limit.
+    /// The most connections; 0 is no limit.
     pub max_connections: Option<u32>,
-    /// What it wants to be: the stronger of this and the operator's word holds.
+    /// The state; the stronger of this and the operator's state holds.
     pub admin: Option<BackendAdminState>,
 }
 
 impl AgentOverride {
-    /// What holds when more was said: newer words take the place of older ones about the same.
+    /// Returns this override with the fields that `newer` sets.
     #[must_use]
     pub fn updated_with(self, newer: Self) -> Self {
         Self {
@@ -29,21 +29,21 @@ impl AgentOverride {
     }
 }
 
-/// How a checker changes a weight.
+/// How an agent changes a weight.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
 pub enum AgentWeight {
-    /// This much of the configured weight, rounded up; 100 is all of it.
+    /// A percentage of the configured weight, rounded up.
     Percent(u32),
-    /// This weight, whatever is configured.
+    /// A weight that replaces the configured one.
     Exactly(u32),
-    /// The configured weight and this.
+    /// A number that is added to the configured weight.
     Plus(i32),
 }
 
 impl AgentWeight {
-    /// The weight that follows; between 0 and [`MAX_WEIGHT`], and 0 for a configured weight of 0:
-    /// who was quiesced by the operator stays so.
+    /// Returns the resulting weight, between 0 and [`MAX_WEIGHT`]. A configured weight of 0 stays 0: a
+    /// backend that the operator quiesced stays quiesced.
     #[must_use]
     pub fn apply(self, configured: u32) -> u32 {
         if configured == 0 {
@@ -73,11 +73,11 @@ mod tests {
         assert_eq!(AgentWeight::Exactly(u32::MAX).apply(1), MAX_WEIGHT);
         assert_eq!(AgentWeight::Plus(-9).apply(3), 0);
         assert_eq!(AgentWeight::Plus(i32::MAX).apply(3), MAX_WEIGHT);
-        assert_eq!(AgentWeight::Exactly(9).apply(0), 0, "the operator's 0 stands");
+        assert_eq!(AgentWeight::Exactly(9).apply(0), 0, "the operator's 0 stays");
     }
 
     #[test]
-    fn newer_words_replace_what_they_speak_of() {
+    fn newer_fields_replace_older_ones() {
         let first =
             AgentOverride { weight: Some(AgentWeight::Percent(50)), ..AgentOverride::default() };
         let then = AgentOverride { max_connections: Some(30), ..AgentOverride::default() };

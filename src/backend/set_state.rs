@@ -1,4 +1,4 @@
-//! The writer's own record of a set, from which each snapshot is made.
+//! The writer's record of a set, from which each snapshot is made.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -6,20 +6,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::account::SetContext;
-use super::board::load_group_size;
+use super::load_versions::load_group_size;
 use super::{
     AgentOverride, Backend, BackendAdminState, BackendState, BackendStatus, FailMode, Health,
     LeaseHandle, Limits, Member, Members, OutlierState, Quorum, SlowStart, Snapshot,
 };
 
-/// How far a backend's slow start has come.
+/// The progress of a backend's slow start.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum SlowStartProgress {
-    /// It counts in full.
+    /// The backend counts with its full weight.
     Done,
-    /// It came up, and no tick has said yet when that was.
+    /// The backend came up; the next tick sets the time from which slow start counts.
     AwaitingTick,
-    /// It came up at this moment.
+    /// The backend came up at this time.
     StartedAt(Instant),
 }
 
@@ -29,7 +29,7 @@ pub(super) struct BackendRecord<T> {
     pub(super) backend: Arc<Backend<T>>,
     pub(super) lease_handles: Arc<[Arc<LeaseHandle<T>>]>,
     pub(super) weight: u32,
-    /// The last weight that counted and was not 0.
+    /// The last effective weight that was not 0.
     pub(super) table_weight: u32,
     pub(super) tier: u8,
     pub(super) limits: Limits,
@@ -41,7 +41,7 @@ pub(super) struct BackendRecord<T> {
     pub(super) outlier_reason: Option<Arc<str>>,
     pub(super) agent_override: AgentOverride,
     pub(super) slow_start_progress: SlowStartProgress,
-    /// A ramp of its own instead of the set's slow start.
+    /// A slow start of this backend, which replaces that of the set.
     pub(super) own_slow_start: Option<SlowStart>,
     pub(super) slow_start_percent: u8,
 }
@@ -63,12 +63,12 @@ impl<T> BackendRecord<T> {
         self.backend.account.serial()
     }
 
-    /// The weight that counts.
+    /// Returns the weight that counts: the configured one with the agent's override.
     pub(super) fn effective_weight(&self) -> u32 {
-        self.agent_override.weight.map_or(self.weight, |advice| advice.apply(self.weight))
+        self.agent_override.weight.map_or(self.weight, |agent| agent.apply(self.weight))
     }
 
-    /// Hash tables are built from the last weight that was not 0.
+    /// Records the weight that hash tables are built from: the last one that was not 0.
     pub(super) fn update_table_weight(&mut self) {
         let weight = self.effective_weight();
         if weight != 0 {
@@ -76,21 +76,21 @@ impl<T> BackendRecord<T> {
         }
     }
 
-    /// The stronger of what the operator and a checker want.
+    /// Returns the stronger of the operator's state and the agent's.
     fn effective_admin(&self) -> BackendAdminState {
-        self.agent_override.admin.map_or(self.admin, |advice| advice.max(self.admin))
+        self.agent_override.admin.map_or(self.admin, |agent| agent.max(self.admin))
     }
 
     fn effective_limits(&self) -> Limits {
         let limits = self.agent_override.max_connections.map_or(self.limits, Limits::new);
         if self.outlier_state == OutlierState::OnTrial && limits == Limits::NONE {
-            // Any limit at all sends leases past the place that counts trials.
+            // A limit, of any size, makes leases take the path that counts trials.
             return Limits::new(u32::MAX);
         }
         limits
     }
 
-    /// The state by itself, whatever becomes of the set.
+    /// Returns the backend's own state, before the set's fail mode and quorum apply.
     fn own_state(&self) -> BackendState {
         BackendState::resolve(
             self.effective_admin(),
@@ -100,7 +100,7 @@ impl<T> BackendRecord<T> {
         )
     }
 
-    /// Eligible but for its weight, and not on trial.
+    /// Tells whether the backend is enabled, up and not an outlier, whatever its weight.
     pub(super) fn is_fully_in_service(&self) -> bool {
         self.effective_admin() == BackendAdminState::Enabled
             && self.health == Health::Up
@@ -117,7 +117,7 @@ impl<T> BackendRecord<T> {
     }
 }
 
-/// The writer's whole state; copied for each edit, so that a refused one leaves no trace.
+/// The writer's whole state. Each edit works on a copy, so that a refused edit changes nothing.
 #[derive(Debug)]
 pub(super) struct SetState<T> {
     pub(super) context: Arc<SetContext>,
@@ -126,7 +126,7 @@ pub(super) struct SetState<T> {
     pub(super) slow_start: Option<SlowStart>,
     pub(super) fail_mode: FailMode,
     pub(super) quorum: Option<Quorum>,
-    /// Whether it had its quorum when it was published last.
+    /// Whether the quorum was met at the last publication.
     has_quorum: bool,
     has_ticked: bool,
     pub(super) next_serial: u64,
@@ -140,9 +140,9 @@ impl<T> Clone for SetState<T> {
 }
 
 impl<T> SetState<T> {
-    pub(super) fn new(shared: Arc<SetContext>) -> Self {
+    pub(super) fn new(context: Arc<SetContext>) -> Self {
         Self {
-            context: shared,
+            context,
             records: VecDeque::new(),
             slow_start: None,
             fail_mode: FailMode::Closed,
@@ -154,17 +154,17 @@ impl<T> SetState<T> {
         }
     }
 
-    /// Works out what readers are to see.
+    /// Makes the snapshot that readers see next.
     pub(super) fn next_snapshot(&mut self) -> Snapshot<T> {
         self.generation += 1;
         let size = load_group_size(self.records.len());
-        let ramping = self.records.iter().any(|e| e.slow_start_percent < 100);
-        let fall = self.evaluate();
-        self.has_quorum = fall.has_quorum;
+        let any_in_slow_start = self.records.iter().any(|e| e.slow_start_percent < 100);
+        let health = self.evaluate();
+        self.has_quorum = health.has_quorum;
         let members = self.records.iter().enumerate().map(|(i, e)| {
-            let state = fall.effective_state(e.own_state(), e.effective_weight());
+            let state = health.effective_state(e.own_state(), e.effective_weight());
             let weight = e.effective_weight();
-            let scale = if ramping { u32::from(e.slow_start_percent) } else { 1 };
+            let scale = if any_in_slow_start { u32::from(e.slow_start_percent) } else { 1 };
             Member {
                 account: Arc::clone(&e.backend.account),
                 weight,
@@ -174,26 +174,27 @@ impl<T> SetState<T> {
                 state,
                 limits: e.effective_limits(),
                 address: e.address,
-                // Below GROUPS, which is 256.
+                // Below MAX_LOAD_GROUPS, which is 256.
                 load_group: (i / size) as u8,
             }
         });
         let lanes = 0..=usize::from(self.context.worker_lanes());
-        let seats = lanes.flat_map(|lane| self.records.iter().map(move |e| &e.lease_handles[lane]));
+        let handles =
+            lanes.flat_map(|lane| self.records.iter().map(move |e| &e.lease_handles[lane]));
         Snapshot {
             generation: self.generation,
             context: Arc::clone(&self.context),
-            lease_handles: seats.map(Arc::clone).collect(),
+            lease_handles: handles.map(Arc::clone).collect(),
             members: Members::new(members),
             backends: self.records.iter().map(|e| Arc::clone(&e.backend)).collect(),
             reasons: self.records.iter().map(|e| e.reason().cloned()).collect(),
-            panicking: fall.panicking,
-            health_counts: (fall.healthy, fall.in_service),
-            has_quorum: fall.has_quorum,
+            panicking: health.panicking,
+            health_counts: (health.healthy, health.in_service),
+            has_quorum: health.has_quorum,
         }
     }
 
-    /// What the whole set makes of the states of its members.
+    /// Evaluates fail mode and quorum over the states of all members.
     fn evaluate(&self) -> SetHealth {
         let members = || self.records.iter().map(|e| (e.own_state(), e.effective_weight()));
         let healthy = members().filter(|(state, _)| *state == BackendState::Eligible);
@@ -201,18 +202,18 @@ impl<T> SetState<T> {
         let quorum = self.quorum;
         let has_quorum = quorum.is_none_or(|quorum| quorum.is_met(self.has_quorum, weight));
         let withheld = !has_quorum && quorum.is_some_and(|quorum| !quorum.is_advisory());
-        let (healthy, wanted) = FailMode::count_healthy(members());
-        let panicking = !withheld && self.fail_mode.is_panic(healthy, wanted);
-        SetHealth { panicking, has_quorum, withheld, healthy, in_service: wanted }
+        let (healthy, in_service) = FailMode::count_healthy(members());
+        let panicking = !withheld && self.fail_mode.is_panic(healthy, in_service);
+        SetHealth { panicking, has_quorum, withheld, healthy, in_service }
     }
 
-    /// What operators are to see, newest first.
+    /// Returns the status of every backend, newest first.
     pub(super) fn statuses(&self) -> Vec<BackendStatus> {
-        let fall = self.evaluate();
+        let health = self.evaluate();
         let status = |e: &BackendRecord<T>| BackendStatus {
             id: e.backend.id().clone(),
             address: e.address,
-            state: fall.effective_state(e.own_state(), e.effective_weight()),
+            state: health.effective_state(e.own_state(), e.effective_weight()),
             reason: e.reason().cloned(),
             admin: e.admin,
             health: e.health,
@@ -227,15 +228,15 @@ impl<T> SetState<T> {
         self.records.iter().map(status).collect()
     }
 
-    /// Moves what leases read to the state that is about to be published.
+    /// Gives the accounts, which leases read, the limits and groups of the next publication.
     pub(super) fn apply_to_accounts(&self, snapshot: &Snapshot<T>) {
-        for (member, entry) in snapshot.members.iter().zip(&self.records) {
-            member.account.set_limits(member.limits, entry.outlier_state == OutlierState::OnTrial);
+        for (member, record) in snapshot.members.iter().zip(&self.records) {
+            member.account.set_limits(member.limits, record.outlier_state == OutlierState::OnTrial);
             member.account.set_load_group(member.load_group);
         }
     }
 
-    /// Lets slow starts move on; `true` if a share changed.
+    /// Advances every slow start to `now`; returns `true` if a share changed.
     pub(super) fn advance_slow_start(&mut self, now: Instant) -> bool {
         self.has_ticked = true;
         let slow = self.slow_start;
@@ -246,7 +247,7 @@ impl<T> SetState<T> {
                 SlowStartProgress::AwaitingTick => now,
                 SlowStartProgress::StartedAt(since) => since,
             };
-            // Those on their way when slow start was ended have arrived.
+            // Where the set's slow start was removed meanwhile, the backend counts in full.
             let age = now.saturating_duration_since(since);
             let percent = e.own_slow_start.or(slow).map_or(100, |slow| slow.percent_at_age(age));
             changed |= percent != e.slow_start_percent;
@@ -260,11 +261,11 @@ impl<T> SetState<T> {
         changed
     }
 
-    /// How far apart the steps of those ramps are that are going on.
+    /// Returns the shortest update interval of the slow starts in progress.
     pub(super) fn slow_start_interval(&self) -> Option<Duration> {
-        let ramping =
+        let in_slow_start =
             self.records.iter().filter(|e| e.slow_start_progress != SlowStartProgress::Done);
-        ramping
+        in_slow_start
             .filter_map(|e| e.own_slow_start.or(self.slow_start))
             .map(|slow| slow.update_interval())
             .min()
@@ -277,16 +278,18 @@ impl<T> SetState<T> {
         LeaseHandle::one_per_lane(backend, self.context.worker_lanes())
     }
 
-    pub(super) fn start_slow_start(&self, entry: &mut BackendRecord<T>) {
+    /// Starts the set's slow start for a backend. Before the first tick all backends are new and
+    /// count in full.
+    pub(super) fn start_slow_start(&self, record: &mut BackendRecord<T>) {
         if let (true, Some(slow)) = (self.has_ticked, self.slow_start) {
-            entry.slow_start_progress = SlowStartProgress::AwaitingTick;
-            entry.own_slow_start = None;
-            entry.slow_start_percent = slow.percent_at_age(Duration::ZERO);
+            record.slow_start_progress = SlowStartProgress::AwaitingTick;
+            record.own_slow_start = None;
+            record.slow_start_percent = slow.percent_at_age(Duration::ZERO);
         }
     }
 }
 
-/// How a set stands as a whole.
+/// The health of a set as a whole.
 #[derive(Clone, Copy, Debug)]
 struct SetHealth {
     panicking: bool,
@@ -300,8 +303,10 @@ impl SetHealth {
     fn effective_state(self, own: BackendState, weight: u32) -> BackendState {
         match own {
             BackendState::Eligible if self.withheld => BackendState::Withheld,
-            it if it.is_unhealthy() && self.panicking && weight != 0 => BackendState::Eligible,
-            it => it,
+            state if state.is_unhealthy() && self.panicking && weight != 0 => {
+                BackendState::Eligible
+            }
+            state => state,
         }
     }
 }
