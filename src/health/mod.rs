@@ -48,16 +48,16 @@
 
 mod check;
 mod checks;
-mod engine;
 mod events;
 mod monitor;
+mod monitor_core;
 pub mod outlier;
 mod plan;
-mod room;
 mod saved;
-mod service;
 mod timetable;
 mod verdict;
+mod watched_service;
+mod watched_set;
 
 pub use self::check::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 pub use self::checks::*;

@@ -12,12 +12,12 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::check::{CheckFailure, CheckFailureKind, CheckReport};
-use super::engine::{CheckJob, MonitorCore, WatchedServiceId};
 use super::events::{HealthEventSender, HealthEvents};
+use super::monitor_core::{CheckJob, MonitorCore, WatchedServiceId};
 use super::plan::{HealthPlan, HealthPlanError};
 use super::saved::SavedHealth;
-use super::service::ObservedBackendSet;
 use super::timetable::ProbeId;
+use super::watched_set::ObservedBackendSet;
 use crate::backend::{BackendSet, SetError};
 
 /// Watches sets: runs their checks, and keeps their health true to what is up.

@@ -3,8 +3,8 @@
 #![cfg(all(feature = "health", not(lvs_loom)))]
 
 mod cap;
-mod config;
 mod detectors;
+mod policy;
 mod properties;
 mod saved;
 mod times;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::counters::EjectionCounters;
-use super::detect::{self, SweepWindow};
+use super::sweep::{self, SweepWindow};
 use super::table::EjectionTable;
 use super::{
     EjectionPolicy, EjectionPolicyError, EjectionReason, SavedEjection, SavedEjectionPhase,
@@ -203,7 +203,7 @@ impl Ejector {
             samples.iter().filter_map(|sample| self.record_sample(sample)).collect();
         let mut outlying = BTreeSet::new();
         let mut decisions = Vec::new();
-        for outlier in detect::find_outliers(&self.policy, &windows) {
+        for outlier in sweep::find_outliers(&self.policy, &windows) {
             if outlying.insert(outlier.serial) {
                 decisions.extend(self.eject(now, outlier.serial, outlier.reason));
             }

@@ -51,22 +51,22 @@
 //! - No reading of counters makes it panic: a member whose counters went back is judged again from
 //!   the next sweep on.
 
-mod cause;
-mod config;
 mod counters;
-mod detect;
 mod ejector;
+mod policy;
+mod reason;
 mod saved;
+mod sweep;
 mod table;
 
-pub use self::cause::{EjectionReason, EjectionReasonKind};
-pub use self::config::{
-    EjectionPolicy, EjectionPolicyError, FailurePercentageDetector, LatencyDetector,
-    SuccessRateDetector,
-};
 pub use self::counters::EjectionCounters;
 pub use self::ejector::{
     EjectionAction, EjectionDecision, EjectionPhase, EjectionState, Ejector, OutlierSample,
     StreakReport,
 };
+pub use self::policy::{
+    EjectionPolicy, EjectionPolicyError, FailurePercentageDetector, LatencyDetector,
+    SuccessRateDetector,
+};
+pub use self::reason::{EjectionReason, EjectionReasonKind};
 pub use self::saved::{SavedEjection, SavedEjectionPhase};

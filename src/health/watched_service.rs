@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::events::HealthEventKind;
 use super::outlier::{EjectionAction, EjectionDecision, Ejector, SavedEjection, StreakReport};
-use super::service::{HealthUpdate, MemberInfo, OutlierUpdate, WatchedSet};
 use super::timetable::ProbeId;
+use super::watched_set::{HealthUpdate, MemberInfo, OutlierUpdate, WatchedSet};
 use crate::backend::{OutlierState, TrialState};
 use crate::scheduler::Rng;
 

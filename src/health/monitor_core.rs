@@ -9,11 +9,11 @@ use tracing::debug;
 use super::check::{CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 use super::events::HealthEventKind;
 use super::plan::ProbeKey;
-use super::room::{WatchedMember, WatchedService};
 use super::saved::{SavedCheckVerdict, SavedHealth, SavedMemberVerdicts};
-use super::service::{HealthUpdate, MemberInfo, WatchedSet};
 use super::timetable::{ProbeId, ProbeTimetable, TimetableStats};
 use super::verdict::CheckVerdict;
+use super::watched_service::{WatchedMember, WatchedService};
+use super::watched_set::{HealthUpdate, MemberInfo, WatchedSet};
 use crate::backend::{AgentOverride, BackendId, Health, SetError};
 
 /// Names a service; never used twice.

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::backend::{BackendSet, BackendState};
 use crate::health::events::HealthEventSender;
-use crate::health::service::ObservedBackendSet;
+use crate::health::watched_set::ObservedBackendSet;
 use crate::health::{HealthPlan, TcpCheck, TimedCheck};
 use crate::{Balancer, Spec};
 
