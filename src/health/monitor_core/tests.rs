@@ -1,19 +1,24 @@
-//! The engine by a clock that the tests move: a world of servers that die and come back, and what
-//! the set knows of it, to the millisecond.
+//! The core with a clock that the tests advance: servers fail and recover, and the health in the set
+//! is checked to the millisecond.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::backend::{BackendSet, BackendState};
-use crate::health::events::HealthEventSender;
-use crate::health::watched_set::ObservedBackendSet;
-use crate::health::{HealthPlan, TcpCheck, TimedCheck};
+use crate::backend::{BackendId, BackendSet, BackendState};
+use crate::health::events::{HealthEvent, HealthEventSender, HealthEvents};
+use crate::health::set_observer::ObservedBackendSet;
+use crate::health::{EjectionPolicy, TcpCheck, TimedCheck};
 use crate::{Balancer, Spec};
 
 const MS: Duration = Duration::from_millis(1);
+
+fn max_in_flight(max: usize) -> NonZeroUsize {
+    NonZeroUsize::new(max).expect("the limit is above 0")
+}
 
 fn start() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -35,14 +40,15 @@ fn timeout_failure() -> CheckFailure {
     CheckFailure::new(CheckFailureKind::Timeout, "timed out")
 }
 
-/// Engine, clock, and the checks under way with the moment each will be answered.
+/// A core, its clock, its sets, and the checks in flight with the time and the result of each.
 struct MonitorTestBed {
-    engine: MonitorCore,
+    core: MonitorCore,
     sets: Vec<BackendSet<SocketAddr>>,
-    events: crate::health::HealthEvents,
+    events: HealthEvents,
     sender: HealthEventSender,
     now: Instant,
     in_flight: Vec<(Instant, ProbeId, Result<CheckReport, CheckFailure>)>,
+    /// The start and the address of each check so far.
     started: Vec<(Instant, SocketAddr)>,
     max_in_flight_seen: usize,
 }
@@ -51,7 +57,7 @@ impl MonitorTestBed {
     fn new() -> Self {
         let sender = HealthEventSender::new();
         Self {
-            engine: MonitorCore::new(10_000, 1),
+            core: MonitorCore::new(max_in_flight(10_000), 1),
             sets: Vec::new(),
             events: sender.subscribe(),
             sender,
@@ -80,15 +86,15 @@ impl MonitorTestBed {
     ) -> WatchedServiceId {
         let set = BackendSet::new();
         for n in members {
-            set.insert(address(n)).expect("a new name");
+            set.insert(address(n)).expect("the name is new");
         }
-        plan.validate().expect("a sound plan");
+        plan.validate().expect("the plan is valid");
         let watched = ObservedBackendSet::new(&set, plan, self.sender.clone(), || ());
         self.sets.push(set);
-        self.engine.insert(Arc::new(watched))
+        self.core.insert(Arc::new(watched))
     }
 
-    /// Lets time pass; `answer` says what a server says that is asked now, and after how long.
+    /// Advances the clock; `answer` returns the result of a check that starts now, and its duration.
     fn run(
         &mut self,
         time: Duration,
@@ -96,35 +102,36 @@ impl MonitorTestBed {
     ) {
         let end = self.now + time;
         loop {
-            for job in self.engine.poll(self.now) {
-                let (after, answer) = answer(self.now, job.key.address);
-                let after = after.min(job.key.timing.timeout);
+            for job in self.core.poll(self.now) {
+                let (duration, result) = answer(self.now, job.key.address);
+                let duration = duration.min(job.key.timing.timeout);
                 self.started.push((self.now, job.key.address));
-                self.in_flight.push((self.now + after, job.probe_id, answer));
+                self.in_flight.push((self.now + duration, job.probe_id, result));
             }
-            self.max_in_flight_seen = self.max_in_flight_seen.max(self.engine.in_flight());
-            assert_eq!(self.engine.in_flight(), self.in_flight.len());
-            let answers = self.in_flight.iter().map(|(at, ..)| *at).min();
-            let next = answers.into_iter().chain(self.engine.poll_timeout()).min();
+            self.max_in_flight_seen = self.max_in_flight_seen.max(self.core.in_flight());
+            assert_eq!(self.core.in_flight(), self.in_flight.len());
+            let next_result = self.in_flight.iter().map(|(end, ..)| *end).min();
+            let next = next_result.into_iter().chain(self.core.poll_timeout()).min();
             let Some(next) = next.filter(|next| *next <= end) else { break };
             self.now = self.now.max(next);
             let now = self.now;
-            let due = |(at, ..): &mut (Instant, _, _)| *at <= now;
-            for (_, id, answer) in self.in_flight.extract_if(.., due).collect::<Vec<_>>() {
-                self.engine.handle_result(id, answer, now);
+            let is_done = |(end, ..): &mut (Instant, _, _)| *end <= now;
+            for (_, id, result) in self.in_flight.extract_if(.., is_done).collect::<Vec<_>>() {
+                self.core.handle_result(id, result, now);
             }
         }
         self.now = end;
-        self.engine.poll(end).into_iter().for_each(|job| {
+        self.core.poll(end).into_iter().for_each(|job| {
             self.started.push((end, job.key.address));
-            let (after, answer) = answer(end, job.key.address);
-            self.in_flight.push((end + after.min(job.key.timing.timeout), job.probe_id, answer));
+            let (duration, result) = answer(end, job.key.address);
+            let duration = duration.min(job.key.timing.timeout);
+            self.in_flight.push((end + duration, job.probe_id, result));
         });
     }
 
     fn state(&self, set: usize, n: u16) -> BackendState {
-        let status = self.sets[set].statuses();
-        status.iter().find(|it| it.id == id(n)).expect("in the set").state
+        let statuses = self.sets[set].statuses();
+        statuses.iter().find(|status| status.id == id(n)).expect("member of the set").state
     }
 }
 
@@ -137,10 +144,10 @@ fn checks() -> TimedCheck {
 }
 
 #[test]
-fn the_first_answer_decides_and_then_rise_and_fall_do() {
-    let mut world = MonitorTestBed::new();
-    world.watch([1, 2], &[checks().rise(2).fall(3)]);
-    let one_is = |ok: bool| {
+fn first_result_decides_and_then_rise_and_fall_do() {
+    let mut bed = MonitorTestBed::new();
+    bed.watch([1, 2], &[checks().rise(2).fall(3)]);
+    let first_server = |ok: bool| {
         move |_: Instant, at: SocketAddr| {
             (
                 MS,
@@ -148,85 +155,79 @@ fn the_first_answer_decides_and_then_rise_and_fall_do() {
             )
         }
     };
-    world.run(1002 * MS, one_is(false));
-    assert_eq!(
-        (world.state(0, 1), world.state(0, 2)),
-        (BackendState::Down, BackendState::Eligible)
-    );
-    let why =
-        world.sets[0].statuses().iter().find(|it| it.id == id(1)).and_then(|it| it.reason.clone());
-    assert_eq!(why.as_deref(), Some("tcp check: refused"));
-    world.run(1000 * MS, one_is(true));
-    assert_eq!(world.state(0, 1), BackendState::Down, "one success of two");
-    world.run(1000 * MS, one_is(true));
-    assert_eq!(world.state(0, 1), BackendState::Eligible);
+    bed.run(1002 * MS, first_server(false));
+    assert_eq!((bed.state(0, 1), bed.state(0, 2)), (BackendState::Down, BackendState::Eligible));
+    let statuses = bed.sets[0].statuses();
+    let status = statuses.iter().find(|status| status.id == id(1)).expect("member of the set");
+    assert_eq!(status.reason.as_deref(), Some("tcp check: refused"));
+    bed.run(1000 * MS, first_server(true));
+    assert_eq!(bed.state(0, 1), BackendState::Down, "one of two successes");
+    bed.run(1000 * MS, first_server(true));
+    assert_eq!(bed.state(0, 1), BackendState::Eligible);
     for _ in 0..2 {
-        world.run(2000 * MS, one_is(false));
-        assert_eq!(world.state(0, 1), BackendState::Eligible, "two failures of three");
-        world.run(1000 * MS, one_is(true));
+        bed.run(2000 * MS, first_server(false));
+        assert_eq!(bed.state(0, 1), BackendState::Eligible, "two of three failures");
+        bed.run(1000 * MS, first_server(true));
     }
-    world.run(3000 * MS, one_is(false));
-    assert_eq!(world.state(0, 1), BackendState::Down);
+    bed.run(3000 * MS, first_server(false));
+    assert_eq!(bed.state(0, 1), BackendState::Down);
 }
 
 #[test]
-fn a_shortage_of_this_machine_is_held_against_nobody() {
-    let mut world = MonitorTestBed::new();
-    world.watch([1], &[checks().fall(1)]);
-    world.run(2500 * MS, always_up);
-    let lacking = CheckFailure::new(CheckFailureKind::Local, "no descriptors");
-    world.run(9000 * MS, |_, _| (MS, Err(lacking.clone())));
-    assert_eq!(world.state(0, 1), BackendState::Eligible);
-    assert_eq!(
-        (world.engine.failure_counts().local, world.engine.failure_counts().backend),
-        (9, 0)
-    );
+fn local_failures_do_not_change_health() {
+    let mut bed = MonitorTestBed::new();
+    bed.watch([1], &[checks().fall(1)]);
+    bed.run(2500 * MS, always_up);
+    let local_failure = CheckFailure::new(CheckFailureKind::Local, "no descriptors");
+    bed.run(9000 * MS, |_, _| (MS, Err(local_failure.clone())));
+    assert_eq!(bed.state(0, 1), BackendState::Eligible);
+    assert_eq!((bed.core.failure_counts().local, bed.core.failure_counts().backend), (9, 0));
 }
 
 #[test]
-fn the_fast_interval_holds_while_the_state_is_about_to_change() {
-    let mut world = MonitorTestBed::new();
+fn fast_interval_applies_while_health_may_be_changing() {
+    let mut bed = MonitorTestBed::new();
     let timing = checks().timeout(100 * MS).fast_interval(100 * MS).down_interval(5000 * MS);
-    world.watch([1], &[timing]);
-    world.run(1500 * MS, always_up);
-    world.started.clear();
-    world.run(20_000 * MS, |_, _| (MS, Err(refused_failure())));
-    let times: Vec<_> = world.started.iter().map(|(at, _)| *at - world.started[0].0).collect();
+    bed.watch([1], &[timing]);
+    bed.run(1500 * MS, always_up);
+    bed.started.clear();
+    bed.run(20_000 * MS, |_, _| (MS, Err(refused_failure())));
+    let times: Vec<_> = bed.started.iter().map(|(at, _)| *at - bed.started[0].0).collect();
     let expected = [0, 100, 200, 5200, 10_200, 15_200].map(|ms| ms * MS);
     assert_eq!(times[..6], expected);
 }
 
 #[test]
-fn services_that_share_an_address_and_a_check_share_the_probe() {
-    let mut world = MonitorTestBed::new();
+fn services_with_the_same_address_and_check_share_a_probe() {
+    let mut bed = MonitorTestBed::new();
     let shared = checks();
-    let first = world.watch([1, 2], std::slice::from_ref(&shared));
-    world.watch([2, 3], &[shared.clone(), shared.clone().port(7)]);
-    world.watch([2], &[checks()]);
-    world.run(1001 * MS, always_up);
-    // 1, 2, 3; port 7 for both of the second service; 2 by a check of its own.
-    assert_eq!(world.engine.probe_count(), 5);
-    world.run(4000 * MS, |_, at| {
+    let first = bed.watch([1, 2], std::slice::from_ref(&shared));
+    bed.watch([2, 3], &[shared.clone(), shared.clone().port(7)]);
+    bed.watch([2], &[checks()]);
+    bed.run(1001 * MS, always_up);
+    // Servers 1, 2, 3; port 7 for both of the second service; server 2 by a check of its own.
+    assert_eq!(bed.core.probe_count(), 5);
+    bed.run(4000 * MS, |_, at| {
         (MS, if at == address(2) { Err(refused_failure()) } else { Ok(CheckReport::up()) })
     });
-    assert_eq!((world.state(0, 2), world.state(1, 2)), (BackendState::Down, BackendState::Down));
+    assert_eq!((bed.state(0, 2), bed.state(1, 2)), (BackendState::Down, BackendState::Down));
     assert_eq!(
-        (world.state(0, 1), world.state(1, 3)),
+        (bed.state(0, 1), bed.state(1, 3)),
         (BackendState::Eligible, BackendState::Eligible)
     );
-    world.engine.remove(first);
-    assert_eq!(world.engine.probe_count(), 4, "1 is nobody's any more");
-    // A newcomer learns at once what is known.
-    world.watch([2], &[shared]);
-    world.run(MS, always_up);
-    assert_eq!(world.state(3, 2), BackendState::Down);
+    bed.core.remove(first);
+    assert_eq!(bed.core.probe_count(), 4, "server 1 is in no service any more");
+    // A new service gets the verdict of the shared probe at once.
+    bed.watch([2], &[shared]);
+    bed.run(MS, always_up);
+    assert_eq!(bed.state(3, 2), BackendState::Down);
 }
 
 #[test]
-fn a_backend_is_up_while_none_of_its_checks_says_no() {
-    let mut world = MonitorTestBed::new();
-    world.watch([1], &[checks().fall(1).rise(1), checks().fall(1).rise(1).port(7)]);
-    let answer = |bad: Option<u16>| {
+fn backend_is_up_while_none_of_its_checks_has_it_down() {
+    let mut bed = MonitorTestBed::new();
+    bed.watch([1], &[checks().fall(1).rise(1), checks().fall(1).rise(1).port(7)]);
+    let failing_port = |bad: Option<u16>| {
         move |_: Instant, at: SocketAddr| {
             (
                 MS,
@@ -234,84 +235,81 @@ fn a_backend_is_up_while_none_of_its_checks_says_no() {
             )
         }
     };
-    world.run(2500 * MS, answer(None));
-    assert_eq!(world.state(0, 1), BackendState::Eligible);
-    world.run(1000 * MS, answer(Some(7)));
-    assert_eq!(world.state(0, 1), BackendState::Down);
-    world.run(1000 * MS, answer(Some(9001)));
-    assert_eq!(world.state(0, 1), BackendState::Down);
-    world.run(1000 * MS, answer(None));
-    assert_eq!(world.state(0, 1), BackendState::Eligible);
+    bed.run(2500 * MS, failing_port(None));
+    assert_eq!(bed.state(0, 1), BackendState::Eligible);
+    bed.run(1000 * MS, failing_port(Some(7)));
+    assert_eq!(bed.state(0, 1), BackendState::Down);
+    bed.run(1000 * MS, failing_port(Some(9001)));
+    assert_eq!(bed.state(0, 1), BackendState::Down);
+    bed.run(1000 * MS, failing_port(None));
+    assert_eq!(bed.state(0, 1), BackendState::Eligible);
 }
 
 #[test]
-fn members_come_and_go_and_move() {
-    let mut world = MonitorTestBed::new();
-    world.watch([1, 2], &[checks().fall(1)]);
-    world.run(2500 * MS, always_up);
-    let set = world.sets[0].clone();
-    set.remove(&id(1)).expect("known");
-    set.insert(address(3)).expect("new");
-    set.insert(Spec::new("unix", address(4))).expect("new");
-    set.set_target(&id(2), address(5), Some(address(5))).expect("known");
-    world.run(MS, always_up);
+fn probes_follow_added_removed_and_moved_members() {
+    let mut bed = MonitorTestBed::new();
+    bed.watch([1, 2], &[checks().fall(1)]);
+    bed.run(2500 * MS, always_up);
+    let set = bed.sets[0].clone();
+    set.remove(&id(1)).expect("member of the set");
+    set.insert(address(3)).expect("the name is new");
+    set.insert(Spec::new("unix", address(4))).expect("the name is new");
+    set.set_target(&id(2), address(5), Some(address(5))).expect("member of the set");
+    bed.run(MS, always_up);
     assert_eq!(
-        world.engine.probe_count(),
+        bed.core.probe_count(),
         2,
-        "3, and 2 at its new address; one without is not asked"
+        "server 3, and server 2 at its new address; the member without an address has no probe"
     );
-    world.started.clear();
-    world.run(2000 * MS, |_, at| {
+    bed.started.clear();
+    bed.run(2000 * MS, |_, at| {
         (MS, if at == address(5) { Err(refused_failure()) } else { Ok(CheckReport::up()) })
     });
-    assert!(world.started.iter().all(|(_, at)| [address(3), address(5)].contains(at)));
-    assert_eq!(
-        (world.state(0, 2), world.state(0, 3)),
-        (BackendState::Down, BackendState::Eligible)
-    );
+    assert!(bed.started.iter().all(|(_, at)| [address(3), address(5)].contains(at)));
+    assert_eq!((bed.state(0, 2), bed.state(0, 3)), (BackendState::Down, BackendState::Eligible));
 }
 
 #[test]
-fn a_thousand_checks_never_fire_together() {
-    let mut world = MonitorTestBed::new();
-    world.watch(1..=1000, &[checks()]);
-    world.run(10_000 * MS, always_up);
-    let last = world.started.iter().filter(|(at, _)| world.now - *at < 1000 * MS);
+fn a_thousand_checks_are_spread_evenly() {
+    let mut bed = MonitorTestBed::new();
+    bed.watch(1..=1000, &[checks()]);
+    bed.run(10_000 * MS, always_up);
+    let last_second = bed.started.iter().filter(|(at, _)| bed.now - *at < 1000 * MS);
     let mut per_ms = HashMap::<u128, u32>::new();
-    last.for_each(|(at, _)| *per_ms.entry((world.now - *at).as_millis()).or_default() += 1);
-    assert!(per_ms.values().all(|count| *count <= 3), "one a millisecond would be even");
-    assert!((9_990..=10_001).contains(&world.started.len()));
-    assert!(world.max_in_flight_seen <= 4);
+    last_second.for_each(|(at, _)| *per_ms.entry((bed.now - *at).as_millis()).or_default() += 1);
+    assert!(per_ms.values().all(|count| *count <= 3), "1 per millisecond is perfectly even");
+    assert!((9_990..=10_001).contains(&bed.started.len()));
+    assert!(bed.max_in_flight_seen <= 4);
 }
 
 #[test]
-fn what_many_checks_say_at_once_is_one_publication() {
-    let mut world = MonitorTestBed::new();
-    world.watch(1..=100, &[checks().timeout(1000 * MS).fall(1)]);
-    world.run(2500 * MS, always_up);
-    let before = world.sets[0].snapshot().generation();
-    // All asked, all unanswered until the same moment.
-    let now = world.now;
+fn results_of_many_checks_at_once_are_one_publication() {
+    let mut bed = MonitorTestBed::new();
+    bed.watch(1..=100, &[checks().timeout(1000 * MS).fall(1)]);
+    bed.run(2500 * MS, always_up);
+    let before = bed.sets[0].snapshot().generation();
+    // Every check times out at the same instant.
+    let now = bed.now;
     let silent = move |at: Instant, _| (now + 951 * MS - at, Err(timeout_failure()));
-    world.run(950 * MS, silent);
-    for (_, id, answer) in std::mem::take(&mut world.in_flight) {
-        world.engine.handle_result(id, answer, world.now);
+    bed.run(950 * MS, silent);
+    for (_, id, result) in std::mem::take(&mut bed.in_flight) {
+        bed.core.handle_result(id, result, bed.now);
     }
-    world.engine.poll(world.now);
-    assert_eq!(world.sets[0].snapshot().generation(), before + 1);
-    assert!(
-        world.sets[0].statuses().iter().filter(|it| it.state == BackendState::Down).count() > 90
-    );
+    bed.core.poll(bed.now);
+    assert_eq!(bed.sets[0].snapshot().generation(), before + 1);
+    let statuses = bed.sets[0].statuses();
+    let down = statuses.iter().filter(|status| status.state == BackendState::Down).count();
+    assert!(down > 90, "{down} backends are down");
 }
 
 #[test]
-fn a_scheduler_that_refuses_holds_nothing_up_and_is_asked_again() {
+fn publication_is_tried_again_after_a_scheduler_refused_it() {
     use crate::scheduler::{CompileError, Picker, Scheduler};
     #[derive(Debug)]
     struct RefusingScheduler(std::sync::atomic::AtomicBool);
     impl Scheduler for RefusingScheduler {
         fn name(&self) -> &str {
-            "moody"
+            "refusing"
         }
         fn compile(
             &self,
@@ -319,112 +317,117 @@ fn a_scheduler_that_refuses_holds_nothing_up_and_is_asked_again() {
             previous: Option<&dyn Picker>,
         ) -> Result<Box<dyn Picker>, CompileError> {
             if self.0.load(std::sync::atomic::Ordering::SeqCst) {
-                return Err(CompileError::Other("not today".into()));
+                return Err(CompileError::Other("refused by the test".into()));
             }
             crate::scheduler::RoundRobin.compile(members, previous)
         }
     }
-    let mut world = MonitorTestBed::new();
-    world.watch([1], &[checks().fall(1)]);
-    let moody = Arc::new(RefusingScheduler(false.into()));
-    let balancer = Balancer::new(&world.sets[0], Arc::clone(&moody)).expect("in a good mood");
-    world.run(2500 * MS, always_up);
-    moody.0.store(true, std::sync::atomic::Ordering::SeqCst);
-    world.run(2500 * MS, |_, _| (MS, Err(refused_failure())));
-    assert_eq!(world.state(0, 1), BackendState::Eligible);
+    let mut bed = MonitorTestBed::new();
+    bed.watch([1], &[checks().fall(1)]);
+    let scheduler = Arc::new(RefusingScheduler(false.into()));
+    let balancer =
+        Balancer::new(&bed.sets[0], Arc::clone(&scheduler)).expect("scheduler accepts the set");
+    bed.run(2500 * MS, always_up);
+    scheduler.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    bed.run(2500 * MS, |_, _| (MS, Err(refused_failure())));
+    assert_eq!(bed.state(0, 1), BackendState::Eligible);
     let mut refusals = 0;
-    while let Some(Ok(event)) = world.events.try_next() {
+    while let Some(Ok(event)) = bed.events.try_next() {
         refusals += u32::from(matches!(event.kind, HealthEventKind::PublishRefused { .. }));
     }
-    assert!((2..=3).contains(&refusals), "told each second: {refusals}");
-    moody.0.store(false, std::sync::atomic::Ordering::SeqCst);
-    world.run(1000 * MS, |_, _| (MS, Err(refused_failure())));
-    assert_eq!(world.state(0, 1), BackendState::Down);
+    assert!((2..=3).contains(&refusals), "{refusals} events, expected one a second");
+    scheduler.0.store(false, std::sync::atomic::Ordering::SeqCst);
+    bed.run(1000 * MS, |_, _| (MS, Err(refused_failure())));
+    assert_eq!(bed.state(0, 1), BackendState::Down);
     drop(balancer);
 }
 
 #[test]
-fn advice_adds_up_and_warnings_are_said_once() {
+fn agent_overrides_stay_and_warnings_are_sent_once() {
     use crate::backend::AgentWeight;
-    let mut world = MonitorTestBed::new();
-    world.watch([1], &[checks()]);
-    world.sets[0].set_weight(&id(1), 10).expect("known");
+    let mut bed = MonitorTestBed::new();
+    bed.watch([1], &[checks()]);
+    bed.sets[0].set_weight(&id(1), 10).expect("member of the set");
     let weight = |percent| AgentOverride {
         weight: Some(AgentWeight::Percent(percent)),
         ..AgentOverride::default()
     };
     let half = CheckReport::up().with_agent_override(weight(50)).with_warning("expires in 3 days");
-    world.run(5500 * MS, |_, _| (MS, Ok(half.clone())));
-    assert_eq!(world.sets[0].statuses()[0].effective_weight, 5);
-    world.run(5000 * MS, always_up);
-    assert_eq!(world.sets[0].statuses()[0].effective_weight, 5, "who says nothing changes nothing");
-    world.run(1000 * MS, |_, _| (MS, Ok(CheckReport::up().with_agent_override(weight(100)))));
-    assert_eq!(world.sets[0].statuses()[0].effective_weight, 10);
-    let events = std::iter::from_fn(|| world.events.try_next()).filter_map(Result::ok);
-    let warnings = events.filter(|it| matches!(it.kind, HealthEventKind::Warning { .. })).count();
-    assert_eq!(warnings, 1, "said once, while it stands");
+    bed.run(5500 * MS, |_, _| (MS, Ok(half.clone())));
+    assert_eq!(bed.sets[0].statuses()[0].effective_weight, 5);
+    bed.run(5000 * MS, always_up);
+    assert_eq!(
+        bed.sets[0].statuses()[0].effective_weight,
+        5,
+        "a report without an override changes nothing"
+    );
+    bed.run(1000 * MS, |_, _| (MS, Ok(CheckReport::up().with_agent_override(weight(100)))));
+    assert_eq!(bed.sets[0].statuses()[0].effective_weight, 10);
+    let events = std::iter::from_fn(|| bed.events.try_next()).filter_map(Result::ok);
+    let is_warning = |event: &HealthEvent| matches!(event.kind, HealthEventKind::Warning { .. });
+    assert_eq!(events.filter(is_warning).count(), 1, "one event for an unchanged warning");
 }
 
 #[test]
-fn what_was_known_is_known_after_a_restart() {
-    let well_but = |bad: u16| {
+fn export_and_restore_keep_health_slow_starts_and_counts() {
+    let only_fails = |bad: u16| {
         move |_: Instant, at: SocketAddr| {
             (MS, if at == address(bad) { Err(refused_failure()) } else { Ok(CheckReport::up()) })
         }
     };
-    let mut world = MonitorTestBed::new();
-    let first = world.watch([1, 2, 3], &[checks()]);
+    let mut bed = MonitorTestBed::new();
+    let first = bed.watch([1, 2, 3], &[checks()]);
     let slow = crate::SlowStart::new(Duration::from_secs(100));
-    world.sets[0].set_slow_start(Some(slow));
-    world.run(2500 * MS, well_but(1));
-    world.sets[0].set_health(&id(3), Health::Down).expect("known");
-    world.sets[0].set_health(&id(3), Health::Up).expect("known");
-    world.run(11_000 * MS, well_but(1));
-    let balancer = Balancer::new(&world.sets[0], crate::scheduler::RoundRobin).expect("a rule");
-    balancer.pick(&crate::Flow::new()).expect("somebody").complete(crate::Outcome::Timeout);
-    // One failure of three.
-    world.run(1000 * MS, |_, _| (MS, Err(refused_failure())));
+    bed.sets[0].set_slow_start(Some(slow));
+    bed.run(2500 * MS, only_fails(1));
+    bed.sets[0].set_health(&id(3), Health::Down).expect("member of the set");
+    bed.sets[0].set_health(&id(3), Health::Up).expect("member of the set");
+    bed.run(11_000 * MS, only_fails(1));
+    let balancer = Balancer::new(&bed.sets[0], crate::scheduler::RoundRobin)
+        .expect("round robin accepts any set");
+    balancer
+        .pick(&crate::Flow::new())
+        .expect("a backend is eligible")
+        .complete(crate::Outcome::Timeout);
+    // One of the three failures that take a backend down.
+    bed.run(1000 * MS, |_, _| (MS, Err(refused_failure())));
 
-    let saved = world.engine.export(first, world.now);
-    let text = serde_json::to_string(&saved).expect("plain data");
-    let saved: SavedHealth = serde_json::from_str(&text).expect("what was written");
-    let mut world = MonitorTestBed::new();
-    let second = world.watch([4, 3, 2, 1], &[checks()]);
-    world.sets[0].set_slow_start(Some(slow));
-    world.engine.restore(second, &saved, world.now).expect("rr takes anything");
-    world.engine.poll(world.now).clear();
-    let status = |world: &MonitorTestBed, n| {
-        world.sets[0].statuses().into_iter().find(|it| it.id == id(n)).expect("in the set")
+    let saved = bed.core.export(first, bed.now);
+    let text = serde_json::to_string(&saved).expect("state serializes");
+    let saved: SavedHealth = serde_json::from_str(&text).expect("state deserializes");
+    let mut bed = MonitorTestBed::new();
+    let second = bed.watch([4, 3, 2, 1], &[checks()]);
+    bed.sets[0].set_slow_start(Some(slow));
+    bed.core.restore(second, &saved, bed.now).expect("no scheduler refuses");
+    bed.core.poll(bed.now).clear();
+    let status = |bed: &MonitorTestBed, n| {
+        bed.sets[0]
+            .statuses()
+            .into_iter()
+            .find(|status| status.id == id(n))
+            .expect("member of the set")
     };
-    assert_eq!(status(&world, 1).reason.as_deref(), Some("tcp check: refused"));
-    assert_eq!(
-        (world.state(0, 1), world.state(0, 2)),
-        (BackendState::Down, BackendState::Eligible)
-    );
-    assert_eq!(status(&world, 3).slow_start_percent, 12);
-    let timeouts = |n| world.sets[0].snapshot().find(&id(n)).expect("there").outcomes().timeout;
+    assert_eq!(status(&bed, 1).reason.as_deref(), Some("tcp check: refused"));
+    assert_eq!((bed.state(0, 1), bed.state(0, 2)), (BackendState::Down, BackendState::Eligible));
+    assert_eq!(status(&bed, 3).slow_start_percent, 12);
+    let timeouts =
+        |n| bed.sets[0].snapshot().find(&id(n)).expect("member of the set").outcomes().timeout;
     assert_eq!((1..=4).map(timeouts).sum::<u64>(), 1);
 
-    // Two more failures take 2 down; one success is not enough for 1.
-    let mut world = MonitorTestBed::new();
-    let third = world.watch([1, 2], &[checks()]);
-    world.engine.restore(third, &saved, world.now).expect("rr takes anything");
-    world.run(950 * MS, well_but(2));
-    assert_eq!(
-        (world.state(0, 1), world.state(0, 2)),
-        (BackendState::Down, BackendState::Eligible)
-    );
-    world.run(1000 * MS, well_but(2));
-    assert_eq!(
-        (world.state(0, 1), world.state(0, 2)),
-        (BackendState::Eligible, BackendState::Down)
-    );
+    // Two more failures take server 2 down; one success is not enough for server 1.
+    let mut bed = MonitorTestBed::new();
+    let third = bed.watch([1, 2], &[checks()]);
+    bed.core.restore(third, &saved, bed.now).expect("no scheduler refuses");
+    bed.run(950 * MS, only_fails(2));
+    assert_eq!((bed.state(0, 1), bed.state(0, 2)), (BackendState::Down, BackendState::Eligible));
+    bed.run(1000 * MS, only_fails(2));
+    assert_eq!((bed.state(0, 1), bed.state(0, 2)), (BackendState::Eligible, BackendState::Down));
 }
 
-/// Serves requests one after the other, of which those to some servers fail.
+/// Sends requests one after the other; those to some servers fail. Returns the number of failures.
 fn traffic(balancer: &Balancer<SocketAddr>, requests: u32, fails: impl Fn(u16) -> bool) -> u32 {
     let serve = |_| {
-        let lease = balancer.pick(&crate::Flow::new()).expect("somebody");
+        let lease = balancer.pick(&crate::Flow::new()).expect("a backend is eligible");
         let failed = fails(lease.target().port() - 9000);
         let outcome = if failed { crate::Outcome::AppError } else { crate::Outcome::Ok };
         lease.complete(outcome);
@@ -434,78 +437,83 @@ fn traffic(balancer: &Balancer<SocketAddr>, requests: u32, fails: impl Fn(u16) -
 }
 
 #[test]
-fn an_ejected_backend_is_tried_and_comes_back_by_its_ramp() {
-    use crate::health::EjectionPolicy;
-    let mut world = MonitorTestBed::new();
+fn ejected_backend_gets_a_trial_and_returns_with_a_ramp() {
+    let mut bed = MonitorTestBed::new();
     let plan = HealthPlan::new("test").ejection(EjectionPolicy::new());
-    let first = world.watch_with_plan(1..=5, plan.clone());
-    let balancer = Balancer::new(&world.sets[0], crate::scheduler::RoundRobin).expect("a rule");
-    world.run(100 * MS, always_up);
-    assert_eq!(traffic(&balancer, 25, |n| n == 1), 5, "the fifth raises its hand");
-    assert_eq!(world.state(0, 1), BackendState::Eligible, "nobody has looked yet");
-    world.run(MS, always_up);
-    assert_eq!(world.state(0, 1), BackendState::Ejected);
+    let first = bed.watch_with_plan(1..=5, plan.clone());
+    let balancer = Balancer::new(&bed.sets[0], crate::scheduler::RoundRobin)
+        .expect("round robin accepts any set");
+    bed.run(100 * MS, always_up);
+    assert_eq!(traffic(&balancer, 25, |n| n == 1), 5, "the fifth failure notifies the monitor");
+    assert_eq!(bed.state(0, 1), BackendState::Eligible, "the monitor has not run yet");
+    bed.run(MS, always_up);
+    assert_eq!(bed.state(0, 1), BackendState::Ejected);
     assert_eq!(traffic(&balancer, 100, |n| n == 1), 0);
-    let status = |world: &MonitorTestBed| {
-        world.sets[0].statuses().into_iter().find(|it| it.id == id(1)).expect("in the set")
+    let status = |bed: &MonitorTestBed| {
+        bed.sets[0]
+            .statuses()
+            .into_iter()
+            .find(|status| status.id == id(1))
+            .expect("member of the set")
     };
-    let why = status(&world).reason.expect("a reason");
-    assert_eq!(&*why, "ejected for 30.0s: 5 failures in a row");
+    let reason = status(&bed).reason.expect("ejected backends have a reason");
+    assert_eq!(&*reason, "ejected for 30.0s: 5 failures in a row");
 
-    // It fails its trial: one request, and out for longer.
-    world.run(29_998 * MS, always_up);
-    assert_eq!(world.state(0, 1), BackendState::Ejected);
-    world.run(2 * MS, always_up);
-    assert_eq!(world.state(0, 1), BackendState::Eligible);
+    // The trial fails: one request, and another ejection.
+    bed.run(29_998 * MS, always_up);
+    assert_eq!(bed.state(0, 1), BackendState::Ejected);
+    bed.run(2 * MS, always_up);
+    assert_eq!(bed.state(0, 1), BackendState::Eligible);
     assert_eq!(traffic(&balancer, 100, |n| n == 1), 1);
-    world.run(MS, always_up);
-    assert_eq!(world.state(0, 1), BackendState::Ejected);
+    bed.run(MS, always_up);
+    assert_eq!(bed.state(0, 1), BackendState::Ejected);
 
-    // Another process goes on with what is left of it.
-    let saved = world.engine.export(first, world.now + 10_000 * MS);
-    let text = serde_json::to_string(&saved).expect("plain data");
-    let saved: SavedHealth = serde_json::from_str(&text).expect("what was written");
-    let mut world = MonitorTestBed::new();
-    let second = world.watch_with_plan(1..=5, plan);
-    let balancer = Balancer::new(&world.sets[0], crate::scheduler::RoundRobin).expect("a rule");
-    world.engine.restore(second, &saved, world.now).expect("rr takes anything");
-    world.run(MS, always_up);
-    assert_eq!(world.state(0, 1), BackendState::Ejected);
-    // Two in a row make 60 s, less the 30 s that a sweep without one has taken off in between.
-    world.run(49_998 * MS, always_up);
-    let left = world.state(0, 1);
-    world.run(2 * MS, always_up);
-    assert_eq!(world.state(0, 1), BackendState::Eligible, "was {left}");
+    // Another process restores the rest of the ejection.
+    let saved = bed.core.export(first, bed.now + 10_000 * MS);
+    let text = serde_json::to_string(&saved).expect("state serializes");
+    let saved: SavedHealth = serde_json::from_str(&text).expect("state deserializes");
+    let mut bed = MonitorTestBed::new();
+    let second = bed.watch_with_plan(1..=5, plan);
+    let balancer = Balancer::new(&bed.sets[0], crate::scheduler::RoundRobin)
+        .expect("round robin accepts any set");
+    bed.core.restore(second, &saved, bed.now).expect("no scheduler refuses");
+    bed.run(MS, always_up);
+    assert_eq!(bed.state(0, 1), BackendState::Ejected);
+    // Two ejections in a row make 60 s, less 30 s for a healthy sweep in between.
+    bed.run(49_998 * MS, always_up);
+    let before = bed.state(0, 1);
+    bed.run(2 * MS, always_up);
+    assert_eq!(bed.state(0, 1), BackendState::Eligible, "2 ms before: {before}");
 
-    // It passes, and its share grows.
+    // The trial passes, and the share of the backend grows.
     assert_eq!(traffic(&balancer, 100, |_| false), 0);
-    world.run(MS, always_up);
-    assert_eq!(status(&world).slow_start_percent, 10);
-    world.run(5000 * MS, always_up);
-    assert_eq!(status(&world).slow_start_percent, 50);
-    world.run(5000 * MS, always_up);
-    assert_eq!(status(&world).slow_start_percent, 100);
+    bed.run(MS, always_up);
+    assert_eq!(status(&bed).slow_start_percent, 10);
+    bed.run(5000 * MS, always_up);
+    assert_eq!(status(&bed).slow_start_percent, 50);
+    bed.run(5000 * MS, always_up);
+    assert_eq!(status(&bed).slow_start_percent, 100);
 }
 
 #[test]
-fn a_trial_that_goes_on_and_on_has_passed() {
-    use crate::health::EjectionPolicy;
-    let mut world = MonitorTestBed::new();
-    world
-        .watch_with_plan(1..=5, HealthPlan::new("test").ejection(EjectionPolicy::new().ramp(None)));
-    let balancer = Balancer::new(&world.sets[0], crate::scheduler::RoundRobin).expect("a rule");
-    world.run(100 * MS, always_up);
+fn trial_longer_than_max_trial_time_has_passed() {
+    let mut bed = MonitorTestBed::new();
+    let policy = EjectionPolicy::builder().ramp(None).build().expect("the policy is valid");
+    bed.watch_with_plan(1..=5, HealthPlan::new("test").ejection(policy));
+    let balancer = Balancer::new(&bed.sets[0], crate::scheduler::RoundRobin)
+        .expect("round robin accepts any set");
+    bed.run(100 * MS, always_up);
     traffic(&balancer, 25, |n| n == 1);
-    world.run(30_001 * MS, always_up);
+    bed.run(30_001 * MS, always_up);
     let lease = loop {
-        let lease = balancer.pick(&crate::Flow::new()).expect("somebody");
+        let lease = balancer.pick(&crate::Flow::new()).expect("a backend is eligible");
         if lease.id() == &id(1) {
             break lease;
         }
     };
-    world.run(9_999 * MS, always_up);
-    assert_eq!(traffic(&balancer, 100, |n| n == 1), 0, "its one place is taken");
-    world.run(2 * MS, always_up);
+    bed.run(9_999 * MS, always_up);
+    assert_eq!(traffic(&balancer, 100, |n| n == 1), 0, "the trial has its one lease");
+    bed.run(2 * MS, always_up);
     assert_eq!(traffic(&balancer, 100, |n| n == 1), 20);
     drop(lease);
 }
@@ -513,10 +521,10 @@ fn a_trial_that_goes_on_and_on_has_passed() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever the timing and whenever a server dies, by refusing or by silence, it is down within
-    /// the promised time and not before `fall` failures; and it is up again by `rise` successes.
+    /// For any timing, a server that refuses or does not answer is down within the detection time,
+    /// but not before `fall` failures, and up again after `rise` successes.
     #[test]
-    fn detection_keeps_its_promise(
+    fn failed_server_is_down_within_the_detection_time(
         interval in 5u32..3000,
         timeout_part in 1u32..=100,
         fast_part in proptest::option::of(1u32..=100),
@@ -533,82 +541,82 @@ proptest! {
         if let Some(fast) = fast {
             checks = checks.fast_interval(fast * MS);
         }
-        let promise = checks.max_detection_time();
-        let mut world = MonitorTestBed::new();
-        world.watch(1..=members, &[checks]);
+        let max_detection_time = checks.max_detection_time();
+        let mut bed = MonitorTestBed::new();
+        bed.watch(1..=members, &[checks]);
         let quick = MS / 10;
-        let well = |_: Instant, _: SocketAddr| (MS / 10, Ok(CheckReport::up()));
-        // All have answered, and then some.
-        world.run(1000 * MS + interval * MS + dies_after * MS, well);
-        prop_assert!((1..=members).all(|n| world.state(0, n) == BackendState::Eligible));
-        let died = world.now;
+        let healthy = |_: Instant, _: SocketAddr| (MS / 10, Ok(CheckReport::up()));
+        // Every server has been checked at least once.
+        bed.run(1000 * MS + interval * MS + dies_after * MS, healthy);
+        prop_assert!((1..=members).all(|n| bed.state(0, n) == BackendState::Eligible));
+        let died = bed.now;
         let mut failures = 0;
-        let dead = |now: Instant, at: SocketAddr| {
+        let mut dead = |now: Instant, at: SocketAddr| {
             if at != address(1) {
                 return (quick, Ok(CheckReport::up()));
             }
-            // What was asked before it died has its answer.
+            // Checks that started before the failure have passed.
             failures += u32::from(now >= died);
             if silent { (interval * MS, Err(timeout_failure())) } else { (quick, Err(refused_failure())) }
         };
-        let mut dead = dead;
-        while world.state(0, 1) != BackendState::Down {
-            prop_assert!(world.now < died + promise, "up after {:?}", world.now - died);
-            world.run(MS, &mut dead);
+        while bed.state(0, 1) != BackendState::Down {
+            prop_assert!(bed.now < died + max_detection_time, "up after {:?}", bed.now - died);
+            bed.run(MS, &mut dead);
         }
         prop_assert!(failures >= fall);
-        prop_assert!((2..=members).all(|n| world.state(0, n) == BackendState::Eligible));
+        prop_assert!((2..=members).all(|n| bed.state(0, n) == BackendState::Eligible));
 
-        let begun = world.started.len();
-        world.run(interval * MS * (rise + 1), well);
-        prop_assert_eq!(world.state(0, 1), BackendState::Eligible);
-        let asked = world.started[begun..].iter().filter(|(_, at)| *at == address(1)).count();
-        prop_assert!(asked >= rise as usize);
+        let checks_before = bed.started.len();
+        bed.run(interval * MS * (rise + 1), healthy);
+        prop_assert_eq!(bed.state(0, 1), BackendState::Eligible);
+        let later = bed.started[checks_before..].iter();
+        let checked = later.filter(|(_, server)| *server == address(1)).count();
+        prop_assert!(checked >= rise as usize);
     }
 
-    /// A server that fails less than `fall` times in a row is never down.
+    /// A server that fails fewer than `fall` checks in a row is never down.
     #[test]
-    fn who_flaps_below_the_threshold_stays_up(
+    fn server_with_failures_below_fall_stays_up(
         fall in 2u32..6,
         pattern in proptest::collection::vec(any::<bool>(), 50..300),
     ) {
-        let mut world = MonitorTestBed::new();
-        world.watch([1], &[checks().fall(fall)]);
-        let mut run = 0;
+        let mut bed = MonitorTestBed::new();
+        bed.watch([1], &[checks().fall(fall)]);
+        let mut streak = 0;
         let mut pattern = pattern.into_iter().cycle();
-        world.run(1000 * MS, always_up);
-        world.run(200_000 * MS, |_, _| {
-            let fail = pattern.next() == Some(true) && run + 1 < fall;
-            run = if fail { run + 1 } else { 0 };
+        bed.run(1000 * MS, always_up);
+        bed.run(200_000 * MS, |_, _| {
+            let fail = pattern.next() == Some(true) && streak + 1 < fall;
+            streak = if fail { streak + 1 } else { 0 };
             (MS, if fail { Err(refused_failure()) } else { Ok(CheckReport::up()) })
         });
         let mut downs = 0;
-        while let Some(Ok(event)) = world.events.try_next() {
+        while let Some(Ok(event)) = bed.events.try_next() {
             downs += u32::from(matches!(event.kind, HealthEventKind::State { to: Some(BackendState::Down), .. }));
         }
         prop_assert_eq!(downs, 0);
     }
 
-    /// No more are asked at a time than allowed, and none is forgotten.
+    /// The number of checks in flight never exceeds the limit, and every server is checked.
     #[test]
-    fn the_bound_holds_and_nobody_starves(bound in 1usize..20, members in 1u16..60) {
-        let mut world = MonitorTestBed::new();
-        world.engine.set_max_in_flight(bound);
-        world.watch(1..=members, &[checks()]);
-        world.run(60_000 * MS, |_, _| (300 * MS, Ok(CheckReport::up())));
-        prop_assert!(world.max_in_flight_seen <= bound);
+    fn limit_on_checks_in_flight_holds_and_no_server_starves(limit in 1usize..20, members in 1u16..60) {
+        let mut bed = MonitorTestBed::new();
+        bed.core.set_max_in_flight(max_in_flight(limit));
+        bed.watch(1..=members, &[checks()]);
+        bed.run(60_000 * MS, |_, _| (300 * MS, Ok(CheckReport::up())));
+        prop_assert!(bed.max_in_flight_seen <= limit);
         for n in 1..=members {
-            let last = world.started.iter().rev().find(|(_, at)| *at == address(n));
-            let waited = world.now - last.expect("asked at all").0;
-            let fair = (1000 * MS).max(300 * MS * (u32::from(members) / bound as u32 + 1)) + 300 * MS;
+            let last = bed.started.iter().rev().find(|(_, at)| *at == address(n));
+            let waited = bed.now - last.expect("was checked").0;
+            let fair = (1000 * MS).max(300 * MS * (u32::from(members) / limit as u32 + 1)) + 300 * MS;
             prop_assert!(waited <= fair, "{n} waited for {waited:?} of {fair:?}");
         }
     }
 
-    /// Servers come and go at random moments; at every millisecond the set is in panic, and has its
-    /// quorum, exactly as those say that are up.
+    /// Servers fail and recover at random times; at every millisecond panic mode and quorum match the
+    /// healthy servers.
     #[test]
-    fn panic_and_quorum_follow_health_at_every_moment(
+    fn panic_mode_and_quorum_follow_health_at_every_millisecond(
         members in 1u16..12,
         moments in proptest::collection::vec((1u16..12, 0u64..6000), 1..40),
         below in 0u8..=100,
@@ -616,53 +624,54 @@ proptest! {
         advisory: bool,
     ) {
         use crate::backend::{FailMode, Quorum};
-        let mut world = MonitorTestBed::new();
+        let mut bed = MonitorTestBed::new();
         let check = TimedCheck::new(TcpCheck::new()).interval(40 * MS).timeout(20 * MS).rise(1).fall(2);
-        world.watch(1..=members, &[check]);
-        let set = world.sets[0].clone();
-        set.set_fail_mode(FailMode::PanicBelow(below)).expect("no scheduler");
+        bed.watch(1..=members, &[check]);
+        let set = bed.sets[0].clone();
+        set.set_fail_mode(FailMode::PanicBelow(below)).expect("no scheduler refuses");
         let quorum = Quorum::new(weight).hysteresis(hysteresis);
         let quorum = if advisory { quorum.advisory() } else { quorum };
-        set.set_quorum(Some(quorum)).expect("no scheduler");
-        let begun = world.now;
-        // Each moment turns a server over.
+        set.set_quorum(Some(quorum)).expect("no scheduler refuses");
+        let start = bed.now;
+        // Each moment toggles a server.
         let is_up = |now: Instant, at: SocketAddr| {
             let turns = moments.iter().filter(|(n, ms)| {
-                address(*n) == at && begun + Duration::from_millis(*ms) <= now
+                address(*n) == at && start + Duration::from_millis(*ms) <= now
             });
             turns.count() % 2 == 0
         };
         for _ in 0..6500 {
-            world.run(MS, |now, at| {
+            bed.run(MS, |now, at| {
                 (MS / 10, if is_up(now, at) { Ok(CheckReport::up()) } else { Err(refused_failure()) })
             });
-            let status = set.statuses();
-            let up = status.iter().filter(|it| it.health == Health::Up).count();
+            let statuses = set.statuses();
+            let up = statuses.iter().filter(|status| status.health == Health::Up).count();
             let snapshot = set.snapshot();
             let has_quorum = snapshot.has_quorum();
             if up as u64 >= weight + hysteresis && up > 0 {
-                prop_assert!(has_quorum, "{up} are up");
+                prop_assert!(has_quorum, "{up} servers are up");
             }
             if up == 0 || (up as u64) < weight.saturating_sub(hysteresis) {
-                prop_assert!(!has_quorum, "{up} are up");
+                prop_assert!(!has_quorum, "{up} servers are up");
             }
             let closed = !has_quorum && !advisory;
             let few = up * 100 < usize::from(members) * usize::from(below);
             prop_assert_eq!(snapshot.is_panicking(), few && !closed);
-            for it in &status {
-                let expected = match it.health {
+            for status in &statuses {
+                let expected = match status.health {
                     Health::Up if closed => BackendState::Withheld,
                     Health::Up => BackendState::Eligible,
                     Health::Down if few && !closed => BackendState::Eligible,
                     Health::Down => BackendState::Down,
                 };
-                prop_assert_eq!(it.state, expected);
+                prop_assert_eq!(status.state, expected);
             }
         }
         for n in 1..=members {
-            let health = if is_up(world.now, address(n)) { Health::Up } else { Health::Down };
-            let known = set.statuses().into_iter().find(|it| it.id == id(n)).expect("there").health;
-            prop_assert_eq!(known, health, "long settled");
+            let health = if is_up(bed.now, address(n)) { Health::Up } else { Health::Down };
+            let statuses = set.statuses();
+            let status = statuses.iter().find(|status| status.id == id(n)).expect("member of the set");
+            prop_assert_eq!(status.health, health, "every check has ended");
         }
     }
 }

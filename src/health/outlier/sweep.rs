@@ -1,4 +1,4 @@
-//! The detectors that compare members with each other, once a sweep.
+//! The detectors that compare the members with each other, run once per sweep.
 
 use std::cmp::{Ordering, Reverse};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::backend::OutcomeCounts;
 
-/// What one member did between two sweeps.
+/// The traffic of one member between two sweeps.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SweepWindow {
     pub(super) serial: u64,
@@ -18,8 +18,8 @@ pub(super) struct SweepWindow {
 }
 
 impl SweepWindow {
-    /// What ended between two readings; `None` where a counter has gone back (it was set anew, and
-    /// what ended since is not known), or where they are no counts of anything.
+    /// Returns the difference of two readings; `None` if a counter decreased (it was reset, and the
+    /// traffic since is unknown), or if the sums overflow.
     pub(super) fn between(
         serial: u64,
         before: OutcomeCounts,
@@ -31,12 +31,13 @@ impl SweepWindow {
         let connect_error = after.connect_error.checked_sub(before.connect_error)?;
         let timeout = after.timeout.checked_sub(before.timeout)?;
         let failed = app_error.checked_add(connect_error)?.checked_add(timeout)?;
-        // Below, requests are added up without a look.
+        // `requests` adds these without a check.
         ok.checked_add(failed)?;
         Some(Self { serial, ok, failed, latency })
     }
 
-    /// What was cancelled is nobody's fault, and no evidence of health either.
+    /// Returns the requests that ended. Cancelled requests show neither health nor failure and are
+    /// not counted.
     fn requests(&self) -> u64 {
         self.ok + self.failed
     }
@@ -46,7 +47,7 @@ impl SweepWindow {
     }
 }
 
-/// A member that is unlike the others.
+/// A member that a detector has found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outlier {
     pub(super) serial: u64,
@@ -54,122 +55,127 @@ pub(super) struct Outlier {
     window: SweepWindow,
 }
 
-/// Everybody that a detector finds, the worst first.
+/// Returns every member that a detector finds, the worst first.
 ///
-/// Who fails comes before who is slow; of those who fail, the larger share of failures first, and
-/// of equal shares the more failures; of the slow, the larger multiple of the others' median; else
-/// the member that is longest in the set.
-pub(super) fn find_outliers(rules: &EjectionPolicy, windows: &[SweepWindow]) -> Vec<Outlier> {
+/// Failing members come before slow ones. Failing members are ordered by the share of failures, then
+/// by the number of failures; slow members by the multiple of the others' median; ties by the serial,
+/// so that the member that is longest in the set comes first.
+pub(super) fn find_outliers(policy: &EjectionPolicy, windows: &[SweepWindow]) -> Vec<Outlier> {
     let mut found = Vec::new();
-    if let Some(rule) = rules.failure_percentage {
-        find_by_failure_percentage(rule, windows, &mut found);
+    if let Some(detector) = policy.failure_percentage() {
+        find_by_failure_percentage(detector, windows, &mut found);
     }
-    if let Some(rule) = rules.success_rate {
-        find_by_success_rate(rule, windows, &mut found);
+    if let Some(detector) = policy.success_rate() {
+        find_by_success_rate(detector, windows, &mut found);
     }
-    if let Some(rule) = rules.latency {
-        find_by_latency(rule, windows, &mut found);
+    if let Some(detector) = policy.latency() {
+        find_by_latency(detector, windows, &mut found);
     }
-    // Stable: of two causes for one member that rank alike, the detector asked first is named.
+    // A stable sort: of two reasons of equal rank for one member, that of the first detector stays
+    // first.
     found.sort_by(compare_severity);
     found
 }
 
 fn find_by_failure_percentage(
-    rule: FailurePercentageDetector,
+    detector: FailurePercentageDetector,
     windows: &[SweepWindow],
     found: &mut Vec<Outlier>,
 ) {
-    let judged = || windows.iter().filter(|it| it.requests() >= u64::from(rule.min_requests));
-    if judged().count() < rule.min_hosts as usize {
+    let min_requests = u64::from(detector.min_requests);
+    let judged = || windows.iter().filter(|window| window.requests() >= min_requests);
+    if judged().count() < detector.min_hosts as usize {
         return;
     }
-    let failing = judged().filter(|it| {
-        u128::from(it.failed) * 100 >= u128::from(it.requests()) * u128::from(rule.percent)
+    let failing = judged().filter(|window| {
+        u128::from(window.failed) * 100
+            >= u128::from(window.requests()) * u128::from(detector.percent)
     });
     found.extend(failing.map(|&window| {
-        let cause = EjectionReason::FailurePercentage {
+        let reason = EjectionReason::FailurePercentage {
             failures: window.failed,
             requests: window.requests(),
         };
-        Outlier { serial: window.serial, reason: cause, window }
+        Outlier { serial: window.serial, reason, window }
     }));
 }
 
 fn find_by_success_rate(
-    rule: SuccessRateDetector,
+    detector: SuccessRateDetector,
     windows: &[SweepWindow],
     found: &mut Vec<Outlier>,
 ) {
-    let judged = || windows.iter().filter(|it| it.requests() >= u64::from(rule.min_requests));
+    let min_requests = u64::from(detector.min_requests);
+    let judged = || windows.iter().filter(|window| window.requests() >= min_requests);
     let hosts = judged().count();
-    if hosts < rule.min_hosts as usize {
+    if hosts < detector.min_hosts as usize {
         return;
     }
     let mean = judged().map(SweepWindow::success_rate).sum::<f64>() / hosts as f64;
     let variance =
-        judged().map(|it| (it.success_rate() - mean).powi(2)).sum::<f64>() / hosts as f64;
-    let distance = rule.deviations * variance.sqrt();
-    // Equal rates can differ from their mean by what is rounded off in adding them up.
+        judged().map(|window| (window.success_rate() - mean).powi(2)).sum::<f64>() / hosts as f64;
+    let distance = detector.deviations * variance.sqrt();
+    // Equal rates can differ from their mean by the rounding of the sum.
     const ROUNDING: f64 = 1e-9;
-    let margin = f64::from(rule.margin) / 100.0 - ROUNDING;
-    let low = judged().filter(|it| {
-        let below = mean - it.success_rate();
+    let margin = f64::from(detector.margin) / 100.0 - ROUNDING;
+    let low = judged().filter(|window| {
+        let below = mean - window.success_rate();
         below > distance + ROUNDING && below >= margin
     });
     let permille = |rate: f64| (rate.clamp(0.0, 1.0) * 1000.0).round() as u16;
     found.extend(low.map(|&window| {
-        let cause = EjectionReason::SuccessRate {
+        let reason = EjectionReason::SuccessRate {
             permille: permille(window.success_rate()),
             threshold_permille: permille((mean - distance).min(mean - margin)),
         };
-        Outlier { serial: window.serial, reason: cause, window }
+        Outlier { serial: window.serial, reason, window }
     }));
 }
 
-fn find_by_latency(rule: LatencyDetector, windows: &[SweepWindow], found: &mut Vec<Outlier>) {
-    let compared = windows.iter().filter(|it| it.ok >= u64::from(rule.min_requests));
+fn find_by_latency(detector: LatencyDetector, windows: &[SweepWindow], found: &mut Vec<Outlier>) {
+    let min_requests = u64::from(detector.min_requests);
+    let compared = windows.iter().filter(|window| window.ok >= min_requests);
     let mut by_latency: Vec<(Duration, &SweepWindow)> =
-        compared.filter_map(|it| it.latency.map(|latency| (latency, it))).collect();
-    if by_latency.len() < (rule.min_hosts as usize).max(2) {
+        compared.filter_map(|window| window.latency.map(|latency| (latency, window))).collect();
+    if by_latency.len() < (detector.min_hosts as usize).max(2) {
         return;
     }
-    by_latency.sort_by_key(|&(latency, it)| (latency, it.serial));
-    for (place, &(mean, &window)) in by_latency.iter().enumerate() {
-        let median = median_of_others(&by_latency, place);
-        if mean > rule.floor && mean.as_secs_f64() > median.as_secs_f64() * rule.factor {
-            let cause = EjectionReason::Latency { mean, median };
-            found.push(Outlier { serial: window.serial, reason: cause, window });
+    by_latency.sort_by_key(|&(latency, window)| (latency, window.serial));
+    for (position, &(mean, &window)) in by_latency.iter().enumerate() {
+        let median = median_of_others(&by_latency, position);
+        if mean > detector.floor && mean.as_secs_f64() > median.as_secs_f64() * detector.factor {
+            let reason = EjectionReason::Latency { mean, median };
+            found.push(Outlier { serial: window.serial, reason, window });
         }
     }
 }
 
-/// The median without the one at a place; there are two members at least.
-fn median_of_others(sorted: &[(Duration, &SweepWindow)], place: usize) -> Duration {
+/// Returns the median without the member at a position. The slice has at least two members.
+fn median_of_others(sorted: &[(Duration, &SweepWindow)], position: usize) -> Duration {
     let others = sorted.len() - 1;
-    let nth = |nth: usize| sorted[if nth < place { nth } else { nth + 1 }].0;
+    let nth = |n: usize| sorted[if n < position { n } else { n + 1 }].0;
     let (low, high) = (nth((others - 1) / 2), nth(others / 2));
     low + (high - low) / 2
 }
 
-fn compare_severity(one: &Outlier, other: &Outlier) -> Ordering {
-    let slow = |it: &Outlier| matches!(it.reason, EjectionReason::Latency { .. });
-    let failed = |it: &Outlier, of: &Outlier| {
-        u128::from(it.window.failed) * u128::from(of.window.requests())
+fn compare_severity(left: &Outlier, right: &Outlier) -> Ordering {
+    let is_slow = |outlier: &Outlier| matches!(outlier.reason, EjectionReason::Latency { .. });
+    // The shares f1 / r1 and f2 / r2 are compared without a division, as f1 * r2 and f2 * r1.
+    let product = |failing: &Outlier, base: &Outlier| {
+        u128::from(failing.window.failed) * u128::from(base.window.requests())
     };
-    let severity = if slow(one) && slow(other) {
-        latency_multiple(other).total_cmp(&latency_multiple(one))
+    let severity = if is_slow(left) && is_slow(right) {
+        latency_multiple(right).total_cmp(&latency_multiple(left))
     } else {
-        // Shares compared without a division: f1 / r1 against f2 / r2.
-        let share = failed(other, one).cmp(&failed(one, other));
-        share.then_with(|| Reverse(one.window.failed).cmp(&Reverse(other.window.failed)))
+        let share = product(right, left).cmp(&product(left, right));
+        share.then_with(|| Reverse(left.window.failed).cmp(&Reverse(right.window.failed)))
     };
-    slow(one).cmp(&slow(other)).then(severity).then(one.serial.cmp(&other.serial))
+    is_slow(left).cmp(&is_slow(right)).then(severity).then(left.serial.cmp(&right.serial))
 }
 
-/// How many times the median of the others a mean latency is.
-fn latency_multiple(it: &Outlier) -> f64 {
-    match it.reason {
+/// Returns the mean latency as a multiple of the median of the other members.
+fn latency_multiple(outlier: &Outlier) -> f64 {
+    match outlier.reason {
         EjectionReason::Latency { mean, median } => {
             mean.as_secs_f64() / median.as_secs_f64().max(f64::MIN_POSITIVE)
         }
