@@ -1,12 +1,12 @@
-//! What it costs to check ten thousand servers once a second, and whether the beat is kept.
+//! The cost of checking ten thousand servers once a second, and the punctuality of the checks.
 //!
 //! ```text
 //! cargo bench --bench health
 //! cargo bench --bench health -- --backends 1000 --seconds 5
 //! ```
-//! The servers are one process that listens on every loopback address at once: each backend has an
-//! address of its own, as in life. The processor time is that of this process, which on loopback
-//! includes the kernel's work for the server's half of each handshake.
+//! The servers are one process that listens on every loopback address: each backend has its own
+//! address. The processor time is that of this process, which on loopback includes the kernel's work
+//! for the server's half of each handshake.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
@@ -18,19 +18,19 @@ use clap::Parser;
 use lvs::health::{HealthPlan, Monitor, TcpCheck, TimedCheck};
 use lvs::{BackendSet, Spec};
 
-/// Checks many backends by TCP and says what that takes.
+/// Checks many backends by TCP and prints the cost.
 #[derive(Debug, Parser)]
 struct Args {
-    /// How many backends.
+    /// Number of backends.
     #[arg(long, default_value_t = 10_000)]
     backends: u32,
-    /// For how long, once all have been asked.
+    /// Length of the measurement in seconds, after the first round of checks.
     #[arg(long, default_value_t = 10)]
     seconds: u32,
-    /// Listens and takes connections until its input ends: what this program starts for itself.
+    /// Accepts connections until the standard input ends. The benchmark starts itself with this option.
     #[arg(long, hide = true)]
     server: bool,
-    /// What `cargo bench` says. Without it, as in `cargo test`, a second's run shows that it works.
+    /// Set by `cargo bench`. Without it, as in `cargo test`, a short run of one second is made.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -87,21 +87,21 @@ async fn measure(args: &Args) -> Result<(), Box<dyn Error>> {
 }
 
 fn backend(n: u32, port: u16) -> Spec<SocketAddr> {
-    // From 127.1.0.0 on.
+    // Addresses from 127.1.0.0 on.
     let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 0)) + n);
     Spec::from(SocketAddr::from((ip, port)))
 }
 
-/// The processor time of this process, its kernel's included.
+/// Returns the processor time of this process, user and kernel time together.
 fn cpu_time() -> Result<Duration, Box<dyn Error>> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // Behind the name, which may hold anything: utime and stime are the 14th and 15th of all.
+    // The fields after the name, which may contain spaces: utime and stime are fields 14 and 15.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     let ticks = fields.skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
     Ok(Duration::from_millis(ticks * 10))
 }
 
-/// The servers' process; ends with this value.
+/// The process of the servers, killed on drop.
 struct Server(Child);
 
 impl Server {
@@ -129,7 +129,7 @@ impl Drop for Server {
 async fn serve() -> Result<(), Box<dyn Error>> {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
     println!("{}", listener.local_addr()?.port());
-    // Should its parent be killed it goes as well.
+    // Exits if the parent process is killed.
     let parent = tokio::task::spawn_blocking(|| std::io::stdin().lines().count());
     tokio::select! {
         _ = parent => Ok(()),

@@ -1,11 +1,12 @@
-//! What a check is: a question to one backend, a bounded answer, and a reason where it failed.
+//! The interface of a check: its context, its report, and its failure with a reason.
 
 use std::fmt;
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use socket2::SockRef;
 use thiserror::Error;
@@ -13,62 +14,65 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use crate::backend::{AgentOverride, BackendId};
 
-/// One way to find out whether a backend can serve.
+/// A way to find out whether a backend can serve.
 ///
-/// The built-in ones are in [`health`](crate::health); your own is a type with one async method.
-/// The future is dropped when the check's timeout has passed: it must not block, and must hold
-/// nothing that dropping does not free.
+/// The built-in checks are in [`health`](crate::health); a check of your own is a type with one async
+/// method. The monitor drops its future when the timeout of the check has passed: it must not block,
+/// and dropping it must free all that it holds.
 ///
 /// # Examples
 /// ```
-/// use lvs::health::{Check, CheckFailure, CheckFailureKind, CheckContext, CheckReport};
+/// use lvs::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 /// use tokio::io::AsyncReadExt;
 ///
-/// /// Up while the backend's first byte is a `+`.
+/// /// Passes if the first byte of the backend is a `+`.
 /// #[derive(Debug)]
-/// struct Plus;
+/// struct PlusCheck;
 ///
-/// impl Check for Plus {
-///     async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
-///         let mut stream = probe.connect().await?;
-///         probe.set_stage("waiting for the first byte");
-///         match stream.read_u8().await.map_err(|error| probe.io_failure(&error))? {
+/// impl Check for PlusCheck {
+///     async fn check(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
+///         let mut stream = context.connect().await?;
+///         context.set_stage("waiting for the first byte");
+///         match stream.read_u8().await.map_err(|error| context.io_failure(&error))? {
 ///             b'+' => Ok(CheckReport::up()),
-///             byte => Err(CheckFailure::new(CheckFailureKind::Mismatch, format!("got {byte:#04x}, not +"))),
+///             byte => {
+///                 let reason = format!("first byte is {byte:#04x}, expected +");
+///                 Err(CheckFailure::new(CheckFailureKind::Mismatch, reason))
+///             }
 ///         }
 ///     }
 /// }
 /// ```
 pub trait Check: fmt::Debug + Send + Sync + 'static {
-    /// Asks once.
+    /// Checks a backend once.
     ///
     /// # Errors
-    /// [`CheckFailure`] says what was wrong; the backend counts as failing this once.
+    /// [`CheckFailure`] holds the reason; it counts towards [`fall`](super::TimedCheck::fall).
     fn check(
         &self,
-        probe: &CheckContext,
+        context: &CheckContext,
     ) -> impl Future<Output = Result<CheckReport, CheckFailure>> + Send;
 
-    /// The short name in events, logs and metrics. Default: the name of the type.
+    /// Returns the short name for events, logs and metrics. Default: the name of the type.
     fn name(&self) -> &str {
         let path = std::any::type_name::<Self>();
         path.rsplit("::").next().unwrap_or(path)
     }
 }
 
-/// A [`Check`] of any type.
+/// A [`Check`] as a trait object.
 pub(super) trait AnyCheck: fmt::Debug + Send + Sync {
-    fn run<'a>(&'a self, probe: &'a CheckContext) -> CheckFuture<'a>;
+    fn run<'a>(&'a self, context: &'a CheckContext) -> CheckFuture<'a>;
     fn name(&self) -> &str;
 }
 
-/// What a check comes to.
+/// The future of a check.
 pub(super) type CheckFuture<'a> =
     Pin<Box<dyn Future<Output = Result<CheckReport, CheckFailure>> + Send + 'a>>;
 
 impl<C: Check> AnyCheck for C {
-    fn run<'a>(&'a self, probe: &'a CheckContext) -> CheckFuture<'a> {
-        Box::pin(self.check(probe))
+    fn run<'a>(&'a self, context: &'a CheckContext) -> CheckFuture<'a> {
+        Box::pin(self.check(context))
     }
 
     fn name(&self) -> &str {
@@ -76,7 +80,7 @@ impl<C: Check> AnyCheck for C {
     }
 }
 
-/// Whom to ask, and from where.
+/// The backend that a check is made of, the addresses to use, and the stage of the check.
 #[derive(Debug)]
 pub struct CheckContext {
     id: BackendId,
@@ -86,56 +90,58 @@ pub struct CheckContext {
 }
 
 impl CheckContext {
-    /// For asking a backend at an address; what [`Checks`](super::Checks) make for each check, and
-    /// your tests may.
+    /// Creates the context of one check of a backend. A [`Monitor`](super::Monitor) does so for each
+    /// check; tests of your own checks may too.
     #[must_use]
     pub fn new(id: BackendId, address: SocketAddr) -> Self {
         Self { id, address, source: None, stage: Mutex::new("starting") }
     }
 
-    /// Binds what the check opens to an address of this machine. Default: the system's choice.
+    /// Returns the context with a local address that the sockets of the check bind to. Default: the
+    /// choice of the operating system.
     #[must_use]
     pub fn with_source(self, source: IpAddr) -> Self {
         Self { source: Some(source), ..self }
     }
 
-    /// The backend's name.
+    /// Returns the name of the backend.
     #[must_use]
     pub fn id(&self) -> &BackendId {
         &self.id
     }
 
-    /// Where to ask: the backend's address, with the check's port if it has one of its own.
+    /// Returns the address to check: that of the backend, with the port of the check if it has one.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The address of this machine to ask from, if it matters.
+    /// Returns the local address to check from, if one is set.
     #[must_use]
     pub fn source(&self) -> Option<IpAddr> {
         self.source
     }
 
-    /// Says what the check waits for from now on: the reason that is given if its time runs out.
-    pub fn set_stage(&self, waiting_for: &'static str) {
-        *self.stage.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = waiting_for;
+    /// Sets the stage that the check is in: the failure names it if the timeout passes. A stage is a
+    /// present participle, such as `"waiting for the answer"`.
+    pub fn set_stage(&self, stage: &'static str) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
     }
 
-    /// What was [said](Self::set_stage) last.
+    /// Returns the [stage](Self::set_stage) that the check is in.
     #[must_use]
     pub fn stage(&self) -> &'static str {
-        *self.stage.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connects by TCP.
     ///
-    /// The connection is reset when dropped, so that a thousand checks a second leave no ports
-    /// behind in TIME_WAIT. A check that has ended a conversation in order may
-    /// [shut it down](tokio::io::AsyncWriteExt::shutdown) first.
+    /// Dropping the connection resets it, so that a thousand checks a second leave no ports in
+    /// TIME_WAIT. A check that has finished its protocol may
+    /// [shut the connection down](tokio::io::AsyncWriteExt::shutdown) first.
     ///
     /// # Errors
-    /// [`CheckFailure`] names what became of the attempt.
+    /// [`CheckFailure`] if the connection fails, or if this machine cannot open a socket.
     pub async fn connect(&self) -> Result<TcpStream, CheckFailure> {
         self.set_stage("connecting");
         let failed = |error: io::Error| CheckFailure::io("connecting", &error);
@@ -150,14 +156,15 @@ impl CheckContext {
         }
         let stream = socket.connect(self.address).await.map_err(failed)?;
         let _ = stream.set_nodelay(true);
-        let _ = SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
+        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         Ok(stream)
     }
 
-    /// Opens a UDP socket that only hears the backend, and is told by it that nobody listens.
+    /// Opens a UDP socket that is connected to the backend: it receives only from there, and reports
+    /// ICMP errors such as port unreachable.
     ///
     /// # Errors
-    /// [`CheckFailure`] says what this machine or the way to the backend lacks.
+    /// [`CheckFailure`] if this machine cannot open a socket, or has no route to the backend.
     pub async fn connect_udp(&self) -> Result<UdpSocket, CheckFailure> {
         let local = |error: io::Error| CheckFailure::local("opening a socket", &error);
         let any: IpAddr = match self.address {
@@ -173,14 +180,14 @@ impl CheckContext {
         Ok(socket)
     }
 
-    /// A failure of input or output at the present [stage](Self::set_stage).
+    /// Returns the failure for an I/O error at the current [stage](Self::set_stage).
     #[must_use]
     pub fn io_failure(&self, error: &io::Error) -> CheckFailure {
         CheckFailure::io(self.stage(), error)
     }
 }
 
-/// A backend answered as it should, and perhaps said more.
+/// The result of a check that passed.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[must_use]
 pub struct CheckReport {
@@ -189,29 +196,28 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
-    /// It can serve.
+    /// Creates a report that the backend can serve.
     pub fn up() -> Self {
         Self::default()
     }
 
-    /// It can serve, and says with which weight, how many connections, or that it wants to drain.
-    pub fn with_agent_override(self, advice: AgentOverride) -> Self {
-        Self { agent_override: advice, ..self }
+    /// Returns the report with the weight, connection limit or state that the backend asks for.
+    pub fn with_agent_override(self, agent_override: AgentOverride) -> Self {
+        Self { agent_override, ..self }
     }
 
-    /// It can serve, and there is something that the operator should see to (a certificate that
-    /// expires soon).
+    /// Returns the report with a problem for the operator, such as a certificate that expires soon.
     pub fn with_warning(self, warning: impl Into<String>) -> Self {
         Self { warning: Some(warning.into()), ..self }
     }
 
-    /// What it said of weight, limit and state.
+    /// Returns the weight, connection limit and state that the backend asks for.
     #[must_use]
     pub fn agent_override(&self) -> AgentOverride {
         self.agent_override
     }
 
-    /// What the operator should see to.
+    /// Returns the problem for the operator, if there is one.
     #[must_use]
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
@@ -228,79 +234,79 @@ pub struct CheckFailure {
 }
 
 impl CheckFailure {
-    /// A failure of some kind, and a reason that names what was wrong: what came, and what should
-    /// have.
+    /// Creates a failure. The reason should state what was received and what was expected.
     #[must_use]
     pub fn new(kind: CheckFailureKind, reason: impl Into<String>) -> Self {
         Self { kind, reason: reason.into(), agent_override: AgentOverride::default() }
     }
 
-    /// What an operation on the way to the backend said; `doing` is what was tried.
+    /// Creates a failure from an I/O error; `stage` is the operation that failed.
     #[must_use]
-    pub fn io(doing: &str, error: &io::Error) -> Self {
-        Self::new(CheckFailureKind::from_io_error(error), format!("{doing}: {error}"))
+    pub fn io(stage: &str, error: &io::Error) -> Self {
+        Self::new(CheckFailureKind::from_io_error(error), format!("{stage}: {error}"))
     }
 
-    /// What this machine lacked: not the backend's fault, and [not counted](CheckFailureKind::Local).
+    /// Creates a failure of this machine, which [does not count](CheckFailureKind::Local) against the
+    /// backend; `stage` is the operation that failed.
     #[must_use]
-    pub fn local(doing: &str, error: &io::Error) -> Self {
-        Self::new(CheckFailureKind::Local, format!("{doing}: {error}"))
+    pub fn local(stage: &str, error: &io::Error) -> Self {
+        Self::new(CheckFailureKind::Local, format!("{stage}: {error}"))
     }
 
-    /// It cannot serve, and says more about it.
+    /// Returns the failure with the weight, connection limit or state that the backend asks for.
     #[must_use]
-    pub fn with_agent_override(self, advice: AgentOverride) -> Self {
-        Self { agent_override: advice, ..self }
+    pub fn with_agent_override(self, agent_override: AgentOverride) -> Self {
+        Self { agent_override, ..self }
     }
 
-    /// What kind of failure it is.
+    /// Returns the kind of the failure.
     #[must_use]
     pub fn kind(&self) -> CheckFailureKind {
         self.kind
     }
 
-    /// What was wrong.
+    /// Returns the reason of the failure.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
     }
 
-    /// What it said of weight, limit and state.
+    /// Returns the weight, connection limit and state that the backend asks for.
     #[must_use]
     pub fn agent_override(&self) -> AgentOverride {
         self.agent_override
     }
 }
 
-/// The kinds of failure, as metrics count them.
+/// The kind of a [`CheckFailure`], as metrics count it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum CheckFailureKind {
-    /// Nobody listens: a refused connection, an ICMP port unreachable.
+    /// Nothing listens at the address: a refused connection, an ICMP port unreachable.
     Refused,
-    /// There is no way to it.
+    /// There is no route to the backend.
     Unreachable,
     /// The connection was reset.
     Reset,
-    /// The connection was closed ahead of the answer's end.
+    /// The connection was closed before the end of the answer.
     Closed,
-    /// Time ran out.
+    /// The timeout passed.
     Timeout,
-    /// The answer is none in the protocol spoken.
+    /// The answer violates the protocol.
     Protocol,
-    /// The answer is not the one expected.
+    /// The answer is valid, but not the expected one.
     Mismatch,
-    /// The answer was longer than what is read of one.
+    /// The answer exceeds the length limit.
     TooLong,
     /// The TLS handshake failed.
     Tls,
-    /// This machine lacked something (a descriptor, a port, the program to run). Says nothing about
-    /// the backend: neither rise nor fall counts it.
+    /// This machine lacked something (a descriptor, a port, the program to run). The failure shows
+    /// nothing about the backend, so neither rise nor fall counts it.
     Local,
 }
 
 impl CheckFailureKind {
-    /// The short name in metrics and logs.
+    /// Returns the short name used in metrics and logs.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -317,7 +323,7 @@ impl CheckFailureKind {
         }
     }
 
-    /// The kind that an error of input or output is.
+    /// Returns the kind of an I/O error.
     #[must_use]
     pub fn from_io_error(error: &io::Error) -> Self {
         const ENFILE: i32 = 23;

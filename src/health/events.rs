@@ -1,72 +1,73 @@
-//! What happened, as a stream.
+//! The events of a monitor, as a stream.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use thiserror::Error;
 use tokio::sync::broadcast;
 use tracing::{info, warn};
 
 use crate::backend::{BackendId, BackendState};
 
-/// How many events wait for a reader that is behind.
+/// How many unread events a reader may have before it misses the oldest.
 const MAX_UNREAD_EVENTS: usize = 4096;
 
-/// Something changed.
+/// A change of a watched set.
 ///
-/// It displays as a line for people: `web: server 10.0.0.1:80 is down (was eligible): connecting:
-/// Connection refused`.
+/// Its `Display` form is a log line: `service web: server 10.0.0.1:80 is down (was eligible): tcp
+/// check: connecting: Connection refused`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct HealthEvent {
-    /// When.
+    /// The time of the event.
     pub at: SystemTime,
-    /// The service, by the name of its [`Plan`](super::Plan).
+    /// The name of the service, from its [`HealthPlan`](super::HealthPlan).
     pub service: Arc<str>,
-    /// What.
+    /// The change.
     pub kind: HealthEventKind,
 }
 
-/// What changed.
+/// The kind of a [`HealthEvent`], with its details.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum HealthEventKind {
-    /// A backend's state, whoever changed it.
+    /// The state of a backend changed, by a check, its traffic, the operator or the program.
     State {
-        /// Whose.
+        /// The backend.
         id: BackendId,
-        /// What it was; `None` for a new one.
+        /// The previous state; `None` for a backend that was added.
         from: Option<BackendState>,
-        /// What it is; `None` for one that was taken out.
+        /// The current state; `None` for a backend that was removed.
         to: Option<BackendState>,
-        /// Why, where a check or its traffic said so.
+        /// The reason, if a check or the traffic of the backend changed the state.
         reason: Option<Arc<str>>,
     },
-    /// Health is ignored from now on, or heeded again: see
-    /// [`FailMode`](crate::backend::FailMode).
+    /// Panic mode started or ended: see [`FailMode`](crate::backend::FailMode).
     Panic {
-        /// Ignored.
+        /// Whether panic mode is on, so that health is ignored.
         active: bool,
-        /// How many are healthy.
+        /// The number of healthy backends.
         healthy: usize,
-        /// Of how many that the operator wants.
+        /// The number of backends that the operator has enabled.
         enabled: usize,
     },
-    /// The set has lost or gained its [`Quorum`](crate::backend::Quorum).
+    /// The set gained or lost its [`Quorum`](crate::backend::Quorum).
     Quorum {
-        /// Gained.
+        /// Whether the quorum is met.
         met: bool,
     },
-    /// A check passed, and there is something that the operator should see to.
+    /// A check passed, and reported a problem for the operator.
     Warning {
-        /// Whose check.
+        /// The backend that was checked.
         id: BackendId,
-        /// What it said.
+        /// The problem.
         text: Arc<str>,
     },
-    /// A scheduler refused what checks wanted to publish. Health stays as it was, and is tried again.
+    /// A scheduler refused a set with the health that the checks found. The set keeps its previous
+    /// health, and the monitor tries again.
     PublishRefused {
-        /// What it said.
+        /// The error of the set.
         error: Arc<str>,
     },
 }
@@ -76,13 +77,14 @@ impl HealthEvent {
         Self { at: SystemTime::now(), service: Arc::clone(service), kind }
     }
 
-    /// Tells whether somebody may want to be woken: something is down, ejected, lost or refused.
+    /// Returns whether the event reports a problem: a backend that is down or ejected, panic mode, a
+    /// lost quorum, a warning, or a refused publication.
     #[must_use]
     pub fn is_alert(&self) -> bool {
         match &self.kind {
             HealthEventKind::State { to, .. } => to.is_some_and(BackendState::is_unhealthy),
-            HealthEventKind::Panic { active: on, .. } => *on,
-            HealthEventKind::Quorum { met: held } => !held,
+            HealthEventKind::Panic { active, .. } => *active,
+            HealthEventKind::Quorum { met } => !met,
             HealthEventKind::Warning { .. } | HealthEventKind::PublishRefused { .. } => true,
         }
     }
@@ -90,33 +92,36 @@ impl HealthEvent {
 
 impl fmt::Display for HealthEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.service)?;
+        write!(f, "service {}: ", self.service)?;
         match &self.kind {
-            HealthEventKind::State { id, from, to, reason: why } => {
+            HealthEventKind::State { id, from, to, reason } => {
                 match (from, to) {
                     (Some(from), Some(to)) => write!(f, "server {id} is {to} (was {from})")?,
-                    (None, Some(to)) => write!(f, "server {id} is new and {to}")?,
-                    (_, None) => write!(f, "server {id} was taken out")?,
+                    (None, Some(to)) => write!(f, "server {id} was added and is {to}")?,
+                    (_, None) => write!(f, "server {id} was removed")?,
                 }
-                why.as_ref().map_or(Ok(()), |why| write!(f, ": {why}"))
+                reason.as_ref().map_or(Ok(()), |reason| write!(f, ": {reason}"))
             }
-            HealthEventKind::Panic { active: true, healthy, enabled: wanted } => {
-                write!(f, "panic: {healthy} of {wanted} servers are healthy, all are used")
-            }
-            HealthEventKind::Panic { active: false, healthy, enabled: wanted } => {
-                write!(f, "panic is over: {healthy} of {wanted} servers are healthy")
+            HealthEventKind::Panic { active: true, healthy, enabled } => write!(
+                f,
+                "panic mode is on: {healthy} of {enabled} servers are healthy, health is ignored"
+            ),
+            HealthEventKind::Panic { active: false, healthy, enabled } => {
+                write!(f, "panic mode is off: {healthy} of {enabled} servers are healthy")
             }
             HealthEventKind::Quorum { met: true } => f.write_str("quorum gained"),
             HealthEventKind::Quorum { met: false } => f.write_str("quorum lost"),
-            HealthEventKind::Warning { id, text } => write!(f, "server {id}: warning: {text}"),
+            HealthEventKind::Warning { id, text } => {
+                write!(f, "server {id}: check passed with a warning: {text}")
+            }
             HealthEventKind::PublishRefused { error } => {
-                write!(f, "health cannot be published: {error}")
+                write!(f, "health changes cannot be applied and are tried again: {error}")
             }
         }
     }
 }
 
-/// Where events go in.
+/// The sending side of the event stream.
 #[derive(Clone, Debug)]
 pub(super) struct HealthEventSender(broadcast::Sender<HealthEvent>);
 
@@ -125,14 +130,14 @@ impl HealthEventSender {
         Self(broadcast::channel(MAX_UNREAD_EVENTS).0)
     }
 
-    /// Sends to those who listen, and to the log. Never waits.
+    /// Logs an event and sends it to all readers. Never waits.
     pub(super) fn send(&self, event: HealthEvent) {
         if event.is_alert() {
             warn!(service = %event.service, "{event}");
         } else {
             info!(service = %event.service, "{event}");
         }
-        // Nobody may be listening.
+        // Fails only if there are no readers.
         let _ = self.0.send(event);
     }
 
@@ -141,23 +146,24 @@ impl HealthEventSender {
     }
 }
 
-/// A stream of [`HealthEvent`]s, from [`Monitor::events`](super::Monitor::events) on.
+/// A stream of [`HealthEvent`]s, from [`Monitor::events`](super::Monitor::events).
 ///
-/// Readers are never waited for: one that is more than 4096 events behind misses some, and is told
-/// how many.
+/// The monitor does not wait for readers: a reader with more than 4096 unread events misses the
+/// oldest, and [`MissedEvents`] reports how many.
 #[derive(Debug)]
 pub struct HealthEvents(broadcast::Receiver<HealthEvent>);
 
-/// So many events were missed by a reader that was too far behind.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{0} events were missed")]
+/// The number of events that a slow reader has missed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Error)]
+#[error("{0} health events were missed: the reader was too slow")]
 pub struct MissedEvents(pub u64);
 
 impl HealthEvents {
-    /// The next event; `None` when the monitor is gone. Cancel safe.
+    /// Waits for the next event; returns `None` when the monitor is gone. Cancel safe.
     ///
     /// # Errors
-    /// [`MissedEvents`] says that some were; the stream goes on with the oldest that is left.
+    /// [`MissedEvents`] if the reader missed events; the next call returns the oldest event that is
+    /// left.
     pub async fn next(&mut self) -> Option<Result<HealthEvent, MissedEvents>> {
         match self.0.recv().await {
             Ok(event) => Some(Ok(event)),
@@ -166,7 +172,7 @@ impl HealthEvents {
         }
     }
 
-    /// The next event, if there is one already.
+    /// Returns the next event if there is one, without waiting.
     pub fn try_next(&mut self) -> Option<Result<HealthEvent, MissedEvents>> {
         match self.0.try_recv() {
             Ok(event) => Some(Ok(event)),

@@ -1,71 +1,76 @@
-//! Health: active checks, outlier ejection, and what keeps a set true to what is really up.
+//! Health: active checks, outlier ejection, and the monitor that writes their results into a set.
 //!
-//! A [`Monitor`] watches sets by a [`HealthPlan`] each: it makes the plan's [`TimedCheck`], it hears of every
-//! lease that fails and [ejects](EjectionPolicy) who fails too often, and what that comes to it writes
-//! into the set. What happens it tells as [`HealthEvent`]s.
+//! A [`Monitor`] watches each set by a [`HealthPlan`]: it runs the [`TimedCheck`]s of the plan,
+//! receives every lease that fails, [ejects](EjectionPolicy) backends that fail too often, and sets
+//! the resulting health in the set. It reports changes as [`HealthEvent`]s.
 //!
 //! # Checks
-//! A [`Check`] is one question to one backend; yours is a type with one async method. Built in:
+//! A [`Check`] makes one request to one backend; a check of your own is a type with one async method.
+//! Built in:
 //!
-//! | check | asks | feature |
+//! | check | passes if | feature |
 //! |---|---|---|
-//! | [`TcpCheck`] | does it take a connection, and answer these bytes with those | |
-//! | [`HttpCheck`] | does it answer a request with this status and body | `health-http2`, `health-tls` for those |
-//! | `TlsCheck` | does it make a handshake, with a certificate that holds | `health-tls` |
-//! | `GrpcCheck` | does its health service say `SERVING` | `health-grpc` |
-//! | `DnsCheck` | does it answer a question, with this answer | `health-dns` |
-//! | [`SmtpCheck`] | does it greet as a mail server | |
-//! | [`RedisCheck`], [`PostgresCheck`], [`MysqlCheck`] | does it take sessions | |
-//! | [`UdpCheck`] | does a datagram come back, or at least no ICMP error | |
-//! | [`IcmpCheck`] | does it answer an echo request | |
-//! | [`AgentCheck`] | what HAProxy's agent beside it says: up, weight, limit, drain | |
-//! | [`CommandCheck`] | does a program end with 0, as keepalived's `MISC_CHECK` | |
-//! | [`FileCheck`] | is a file there, what number is in it, as keepalived's `FILE_CHECK` | |
+//! | [`TcpCheck`] | the backend accepts a connection, and answers given bytes with expected bytes | |
+//! | [`HttpCheck`] | it answers a request with the expected status and body | `health-http2`, `health-tls` for those |
+//! | `TlsCheck` | it completes a handshake with a valid certificate | `health-tls` |
+//! | `GrpcCheck` | its health service reports `SERVING` | `health-grpc` |
+//! | `DnsCheck` | it answers a query, with the expected answer | `health-dns` |
+//! | [`SmtpCheck`] | it greets as a mail server | |
+//! | [`RedisCheck`], [`PostgresCheck`], [`MysqlCheck`] | it accepts sessions | |
+//! | [`UdpCheck`] | it answers a datagram, or at least no ICMP error arrives | |
+//! | [`IcmpCheck`] | it answers an echo request | |
+//! | [`AgentCheck`] | its agent, with HAProxy's protocol, reports it up; the agent also sets weight, limit and drain | |
+//! | [`CommandCheck`] | a program exits with 0, as keepalived's `MISC_CHECK` | |
+//! | [`FileCheck`] | a file exists, and by the number in it, as keepalived's `FILE_CHECK` | |
 //!
-//! Every answer is read up to a bound, every check ends within its timeout, and every failure says
-//! what was awaited and what came instead. What this machine lacks (descriptors, ports) is held
-//! against nobody.
+//! Every check reads a bounded answer and ends within its timeout, and every failure states what was
+//! expected and what was received. A shortage on this machine (descriptors, ports) does not count
+//! against a backend.
 //!
-//! # When a backend is out
-//! | what says so | [`State`](crate::backend::State) | comes back by |
+//! # How a backend leaves and returns to service
+//! | cause | [`BackendState`](crate::backend::BackendState) | returns by |
 //! |---|---|---|
-//! | [`fall`](TimedCheck::fall) checks in a row | `Down` | [`rise`](TimedCheck::rise) checks in a row, then slow start |
-//! | its own traffic: [`EjectionPolicy`] | `Ejected` | time, then one piece of work on trial, then a ramp |
-//! | an agent, a command, a file | the weight, limit or state it asks for | the same |
+//! | [`fall`](TimedCheck::fall) failed checks in a row | `Down` | [`rise`](TimedCheck::rise) passed checks in a row, then slow start |
+//! | its own traffic: [`EjectionPolicy`] | `Ejected` | the end of the ejection time, then one trial lease, then a ramp |
+//! | an agent, a command, a file | as the weight, limit or state that it asks for | the same |
 //!
-//! A backend that stops answering is known to be down within
-//! [`fall * interval + timeout`](TimedCheck::detects_within). What is between its death and that moment
-//! a forwarder makes good by connecting elsewhere, where there was nobody to take the connection.
+//! A backend that stops answering is down within
+//! [`fall * interval + timeout`](TimedCheck::max_detection_time). Until then a forwarder connects to
+//! another backend if a connect fails.
 //!
-//! # When too many are out
-//! What a set does then is its own affair, and chosen there:
-//! [`FailMode`](crate::backend::FailMode) uses the sick rather than nobody,
-//! [`Quorum`](crate::backend::Quorum) serves not at all rather than on too few.
+//! # Too few healthy backends
+//! The set decides: [`FailMode`](crate::backend::FailMode) uses unhealthy backends when too few are
+//! healthy, [`Quorum`](crate::backend::Quorum) stops the service when too little weight is healthy.
 //!
-//! # What stays
-//! Nothing of this is lost by a change of weight, target or rule. [`WatchHandle::export`] and
-//! [`WatchHandle::restore`] carry it over a restart, by any serde format.
+//! # Changes and restarts
+//! Health outlives a change of weight, target or scheduler. [`WatchHandle::export`] and
+//! [`WatchHandle::restore`] carry it over a restart, in any serde format.
 
 mod check;
 mod checks;
-mod engine;
+mod ejector_driver;
 mod events;
 mod monitor;
+mod monitor_core;
 pub mod outlier;
 mod plan;
-mod room;
+mod running_checks;
 mod saved;
-mod service;
+mod set_observer;
+mod shared_probe;
 mod timetable;
 mod verdict;
+mod watched_service;
+mod watched_set;
 
 pub use self::check::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 pub use self::checks::*;
 pub use self::events::{HealthEvent, HealthEventKind, HealthEvents, MissedEvents};
 pub use self::monitor::{Monitor, MonitorCounters, WatchHandle};
-pub use self::outlier::{
-    EjectionCounters, EjectionPolicy, EjectionPolicyError, EjectionReason, EjectionReasonKind,
+pub use self::outlier::detectors::{
     FailurePercentageDetector, LatencyDetector, SuccessRateDetector,
 };
+pub use self::outlier::error::EjectionPolicyError;
+pub use self::outlier::policy::{EjectionPolicy, EjectionPolicyBuilder};
 pub use self::plan::{HealthPlan, HealthPlanError, TimedCheck};
 pub use self::saved::SavedHealth;

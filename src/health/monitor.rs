@@ -1,45 +1,46 @@
-//! The shell: sockets, the clock, and a task that runs the engine.
+//! The monitor: the clock and the task that run its core.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::{self, JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
-use super::check::{CheckFailure, CheckFailureKind, CheckReport};
-use super::engine::{CheckJob, MonitorCore, WatchedServiceId};
 use super::events::{HealthEventSender, HealthEvents};
+use super::monitor_core::MonitorCore;
 use super::plan::{HealthPlan, HealthPlanError};
+use super::running_checks::{CompletedCheck, RunningChecks};
 use super::saved::SavedHealth;
-use super::service::ObservedBackendSet;
-use super::timetable::ProbeId;
+use super::set_observer::ObservedBackendSet;
+use super::watched_service::WatchedServiceId;
 use crate::backend::{BackendSet, SetError};
 
-/// Watches sets: runs their checks, and keeps their health true to what is up.
+/// Watches sets: runs their checks and their outlier ejection, and writes the results into the sets.
 ///
-/// A cheap handle. One is enough for a process: services that hold the same address and are watched
-/// with clones of one [`Checks`](super::Checks) share a probe. [`run`](Self::run) does the work.
+/// It is a cheap handle, and one is enough for a process: services that hold the same address and are
+/// watched with clones of one [`TimedCheck`](super::TimedCheck) share a probe. [`run`](Self::run) does
+/// the work.
 ///
 /// # Cost
-/// A TCP check is some 30 µs of one core, most of it the kernel's; `cargo bench --bench health`
-/// prints the figures of your machine. Memory is some 600 bytes a probe, and a task while it asks.
+/// A TCP check takes some 30 µs of one core, most of it in the kernel; `cargo bench --bench health`
+/// prints the figures of your machine. Memory is some 600 bytes per probe, and a task per check in
+/// flight.
 ///
 /// # Examples
 /// ```no_run
 /// use std::net::SocketAddr;
 /// use std::time::Duration;
 /// use lvs::BackendSet;
-/// use lvs::health::{Checks, Monitor, HealthPlan, TcpCheck};
+/// use lvs::health::{HealthPlan, Monitor, TcpCheck, TimedCheck};
 ///
 /// # async fn example(set: BackendSet<SocketAddr>) -> Result<(), Box<dyn std::error::Error>> {
 /// let monitor = Monitor::new();
-/// let tcp = Checks::new(TcpCheck::new()).interval(Duration::from_secs(1));
-/// monitor.watch(&set, Plan::new("web").check(tcp))?;
+/// let tcp = TimedCheck::new(TcpCheck::new()).interval(Duration::from_secs(1));
+/// monitor.watch(&set, HealthPlan::new("web").check(tcp))?;
 /// tokio::spawn(monitor.run());
 ///
 /// let mut events = monitor.events();
@@ -62,9 +63,8 @@ struct MonitorShared {
     shut_down: AtomicBool,
 }
 
-/// The most checks at a time unless told otherwise: each has a descriptor, of which a process often
-/// has 1024.
-const DEFAULT_MAX_IN_FLIGHT: usize = 512;
+/// The default limit on checks in flight. Each has a descriptor, and a process often has 1024.
+const DEFAULT_MAX_IN_FLIGHT: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 
 impl Default for Monitor {
     fn default() -> Self {
@@ -73,104 +73,105 @@ impl Default for Monitor {
 }
 
 impl Monitor {
-    /// A monitor that watches nothing yet.
+    /// Creates a monitor that watches no set.
     #[must_use]
     pub fn new() -> Self {
-        let inner = MonitorShared {
+        let shared = MonitorShared {
             core: Mutex::new(MonitorCore::new(DEFAULT_MAX_IN_FLIGHT, fastrand::u64(..))),
             events: HealthEventSender::new(),
             wakeup: Arc::new(Notify::new()),
             running: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),
         };
-        Self { shared: Arc::new(inner) }
+        Self { shared: Arc::new(shared) }
     }
 
-    /// The most checks that are under way at a time, each with a descriptor; others wait, and
-    /// [count](MonitorCounters::late) as late. At least 1. Default: 512.
-    #[must_use]
-    pub fn max_in_flight(self, checks: usize) -> Self {
+    /// Sets how many checks may be in flight at a time, each with a descriptor. Further checks wait,
+    /// and [count](MonitorCounters::late_checks) as late. Default: 512.
+    ///
+    /// Checks that are in flight above a lowered limit are not cancelled.
+    pub fn set_max_in_flight(&self, checks: NonZeroUsize) {
         self.lock_core().set_max_in_flight(checks);
         self.shared.wakeup.notify_one();
-        self
     }
 
-    /// Watches a set: its members come and go with it.
+    /// Watches a set, and follows changes of its members.
     ///
-    /// The checks set health and [advice](crate::backend::Advice); what the operator wants stays the
-    /// operator's. Members are asked at the address of their [`Spec`](crate::Spec); those without
-    /// one (or without a port, where the check has none either) are not asked. One that is quiesced,
-    /// drained or disabled is asked all the same, so that its health is known when it comes back.
+    /// The checks set health and [agent overrides](crate::backend::AgentOverride), never the admin
+    /// state or the weight that the operator sets. Members are checked at the address of their
+    /// [`Spec`](crate::Spec); members without an address (or without a port, if the check has none
+    /// either) are not checked. Quiesced, draining and disabled members are checked too, so that their
+    /// health is known when they return to service.
     ///
-    /// A set stays watched until [`WatchHandle::stop`], whatever becomes of the handle that is returned.
+    /// The set stays watched until [`WatchHandle::stop`], even if the returned handle is dropped.
     ///
     /// # Errors
-    /// [`HealthPlanError`] names the setting that cannot be.
+    /// [`HealthPlanError`] names the first setting that is out of range.
     pub fn watch<T: Send + Sync + 'static>(
         &self,
         set: &BackendSet<T>,
         plan: HealthPlan,
     ) -> Result<WatchHandle, HealthPlanError> {
         plan.validate()?;
-        let bell = Arc::clone(&self.shared.wakeup);
-        let watched = ObservedBackendSet::new(set, plan, self.shared.events.clone(), move || {
-            bell.notify_one()
-        });
-        let id = self.lock_core().insert(Arc::new(watched));
+        let wakeup = Arc::clone(&self.shared.wakeup);
+        let wake_monitor = move || wakeup.notify_one();
+        let events = self.shared.events.clone();
+        let watched = ObservedBackendSet::new(set, plan, events, wake_monitor);
+        let service_id = self.lock_core().insert(Arc::new(watched));
         self.shared.wakeup.notify_one();
-        Ok(WatchHandle { monitor: self.clone(), service_id: id })
+        Ok(WatchHandle { monitor: self.clone(), service_id })
     }
 
-    /// What happens from now on, in all sets that are watched.
+    /// Returns a stream of the events of all watched sets from now on.
     #[must_use]
     pub fn events(&self) -> HealthEvents {
         self.shared.events.subscribe()
     }
 
-    /// Checks until [`shutdown`](Self::shutdown). Dropping the future stops at once; checks that
-    /// are under way are given up, and it may be run again.
+    /// Runs the checks until [`shutdown`](Self::shutdown). Dropping the future stops at once and
+    /// cancels the checks in flight; the monitor can be run again.
     ///
-    /// While one run goes on another returns at once.
+    /// Returns at once if the monitor runs already.
     pub fn run(&self) -> impl Future<Output = ()> + Send + 'static {
-        let inner = Arc::clone(&self.shared);
+        let shared = Arc::clone(&self.shared);
         async move {
-            if inner.running.swap(true, Ordering::AcqRel) {
+            if shared.running.swap(true, Ordering::AcqRel) {
                 return;
             }
-            let _running = MonitorRunGuard(&inner);
-            let mut jobs = RunningChecks::default();
-            while !inner.shut_down.load(Ordering::Acquire) {
-                let next = inner.start_due_checks(&mut jobs);
+            let _guard = MonitorRunGuard(&shared);
+            let mut checks = RunningChecks::default();
+            while !shared.shut_down.load(Ordering::Acquire) {
+                let next = shared.start_due_checks(&mut checks);
                 tokio::select! {
-                    // Ahead of the clock: an answer that is there has come in time.
+                    // Results come before the clock: a result that has arrived is in time.
                     biased;
-                    () = inner.wakeup.notified() => {}
-                    first = jobs.next() => inner.apply_results(first, &mut jobs),
+                    () = shared.wakeup.notified() => {}
+                    first = checks.next() => shared.apply_results(first, &mut checks),
                     () = sleep_until_or_forever(next) => {}
                 }
             }
         }
     }
 
-    /// Ends [`run`](Self::run). What was last known stays.
+    /// Ends [`run`](Self::run). The sets keep their last health.
     pub fn shutdown(&self) {
         self.shared.shut_down.store(true, Ordering::Release);
         self.shared.wakeup.notify_one();
     }
 
-    /// What the monitor has done, and how well it keeps its beat.
+    /// Returns the counters of the checks and of their punctuality.
     #[must_use]
     pub fn counters(&self) -> MonitorCounters {
-        let engine = self.lock_core();
-        let lateness = engine.stats();
+        let core = self.lock_core();
+        let stats = core.stats();
         MonitorCounters {
-            probes: engine.probe_count(),
-            in_flight: engine.in_flight(),
-            checks_started: lateness.started,
-            backend_failures: engine.failure_counts().backend,
-            local_failures: engine.failure_counts().local,
-            late_checks: lateness.late,
-            max_lateness: lateness.max_lateness,
+            probes: core.probe_count(),
+            in_flight: core.in_flight(),
+            checks_started: stats.started,
+            backend_failures: core.failure_counts().backend,
+            local_failures: core.failure_counts().local,
+            late_checks: stats.late,
+            max_lateness: stats.max_lateness,
         }
     }
 
@@ -185,7 +186,7 @@ impl fmt::Debug for Monitor {
     }
 }
 
-/// A set that is watched.
+/// A handle to a watched set.
 #[derive(Clone, Debug)]
 pub struct WatchHandle {
     monitor: Monitor,
@@ -193,17 +194,18 @@ pub struct WatchHandle {
 }
 
 impl WatchHandle {
-    /// What is known of the set, to be taken up after a restart.
+    /// Returns the knowledge about the set, for [`restore`](Self::restore) after a restart.
     #[must_use]
     pub fn export(&self) -> SavedHealth {
         self.monitor.lock_core().export(self.service_id, Instant::now().into_std())
     }
 
-    /// Takes up what an earlier process [knew](Self::export) of backends of the same names. Best
-    /// right after [`Monitor::watch`]: what checks have said since goes before it.
+    /// Restores what an earlier process [exported](Self::export), for backends of the same names. Call
+    /// it right after [`Monitor::watch`]: results of checks since then take precedence.
     ///
-    /// A backend that was down stays down until its check has passed as often as it must, where one
-    /// of which nothing is known would be taken in by its first answer.
+    /// A restored backend that was down stays down until its check has passed
+    /// [`rise`](super::TimedCheck::rise) times; a backend without knowledge takes the health of its
+    /// first check.
     ///
     /// # Errors
     /// [`SetError::Scheduler`] if a scheduler cannot use the result.
@@ -211,139 +213,66 @@ impl WatchHandle {
         self.monitor.lock_core().restore(self.service_id, saved, Instant::now().into_std())
     }
 
-    /// Ends the watch: the set keeps the health that was last known.
+    /// Ends the watch. The set keeps its last health.
     pub fn stop(&self) {
         self.monitor.lock_core().remove(self.service_id);
     }
 }
 
-/// What a [`Monitor`] has done so far.
+/// The counters of a [`Monitor`].
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct MonitorCounters {
-    /// Probes: addresses times checks, each counted once however many services share it.
+    /// Probes: pairs of address and check, each counted once, even if several services share it.
     pub probes: usize,
-    /// Checks under way.
+    /// Checks in flight.
     pub in_flight: usize,
-    /// Checks begun.
+    /// Checks started.
     pub checks_started: u64,
-    /// Those that failed by the backend's fault.
+    /// Checks that failed because of the backend.
     pub backend_failures: u64,
-    /// Those that failed because this machine lacked something; see
-    /// [`CheckFailureKind::Local`].
+    /// Checks that failed because this machine lacked something; see
+    /// [`CheckFailureKind::Local`](super::CheckFailureKind::Local).
     pub local_failures: u64,
-    /// Those that began more than a tenth of their interval late.
+    /// Checks that started late by more than a tenth of their interval.
     pub late_checks: u64,
-    /// The longest that one was late.
+    /// The largest delay of a start.
     pub max_lateness: Duration,
-}
-
-/// An answer, and to which probe.
-type CompletedCheck = (ProbeId, Result<CheckReport, CheckFailure>);
-
-/// The checks under way.
-#[derive(Default)]
-struct RunningChecks {
-    tasks: JoinSet<CompletedCheck>,
-    /// Whose they are: for those that panic.
-    probe_by_task: HashMap<task::Id, ProbeId>,
-}
-
-impl RunningChecks {
-    fn spawn(&mut self, job: CheckJob) {
-        let id = job.probe_id;
-        let task = self.tasks.spawn(run_check(job));
-        self.probe_by_task.insert(task.id(), id);
-    }
-
-    /// The next answer; waits for ever if nothing is asked.
-    async fn next(&mut self) -> CompletedCheck {
-        loop {
-            match self.tasks.join_next_with_id().await {
-                Some(done) => {
-                    if let Some(answered) = self.finish_task(done) {
-                        return answered;
-                    }
-                }
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    /// Another answer that is there.
-    fn try_next(&mut self) -> Option<CompletedCheck> {
-        while let Some(done) = self.tasks.try_join_next_with_id() {
-            if let Some(answered) = self.finish_task(done) {
-                return Some(answered);
-            }
-        }
-        None
-    }
-
-    fn finish_task(
-        &mut self,
-        done: Result<(task::Id, CompletedCheck), JoinError>,
-    ) -> Option<CompletedCheck> {
-        match done {
-            Ok((task, answered)) => {
-                self.probe_by_task.remove(&task);
-                Some(answered)
-            }
-            Err(error) => {
-                let probe = self.probe_by_task.remove(&error.id())?;
-                Some((
-                    probe,
-                    Err(CheckFailure::new(CheckFailureKind::Protocol, "the check panicked")),
-                ))
-            }
-        }
-    }
 }
 
 impl MonitorShared {
     fn lock_core(&self) -> MutexGuard<'_, MonitorCore> {
-        // An engine is whole between any two of its steps.
+        // The core is consistent between any two of its steps, even after a panic.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins what is due, and says when to look again.
-    fn start_due_checks(&self, jobs: &mut RunningChecks) -> Option<Instant> {
-        let mut engine = self.lock_core();
-        engine.poll(Instant::now().into_std()).into_iter().for_each(|job| jobs.spawn(job));
-        engine.poll_timeout().map(Instant::from_std)
+    /// Starts the checks that are due, and returns when to call this again.
+    fn start_due_checks(&self, checks: &mut RunningChecks) -> Option<Instant> {
+        let mut core = self.lock_core();
+        core.poll(Instant::now().into_std()).into_iter().for_each(|job| checks.spawn(job));
+        core.poll_timeout().map(Instant::from_std)
     }
 
-    /// Takes an answer, and all others that are there: what they change is published as one.
-    fn apply_results(&self, first: CompletedCheck, jobs: &mut RunningChecks) {
+    /// Applies a result and all others that have arrived, so that they are published together.
+    fn apply_results(&self, first: CompletedCheck, checks: &mut RunningChecks) {
         let now = Instant::now().into_std();
-        let mut engine = self.lock_core();
+        let mut core = self.lock_core();
         let mut next = Some(first);
-        while let Some((id, answer)) = next {
-            engine.handle_result(id, answer, now);
-            next = jobs.try_next();
+        while let Some((id, result)) = next {
+            core.handle_result(id, result, now);
+            next = checks.try_next();
         }
     }
 }
 
-/// Makes a check, within its time.
-async fn run_check(job: CheckJob) -> CompletedCheck {
-    let CheckJob { probe_id: id, key, context: probe } = job;
-    let limit = key.timing.timeout;
-    let answer = timeout(limit, key.check.run(&probe)).await.unwrap_or_else(|_| {
-        let reason = format!("timed out after {limit:?} {}", probe.stage());
-        Err(CheckFailure::new(CheckFailureKind::Timeout, reason))
-    });
-    (id, answer)
-}
-
-async fn sleep_until_or_forever(next: Option<Instant>) {
-    match next {
-        Some(next) => sleep_until(next).await,
+async fn sleep_until_or_forever(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
     }
 }
 
-/// Says, however it ends, that the run has ended.
+/// Marks the end of a run when it is dropped, also if the run was cancelled.
 struct MonitorRunGuard<'a>(&'a MonitorShared);
 
 impl Drop for MonitorRunGuard<'_> {

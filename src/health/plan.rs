@@ -1,7 +1,7 @@
-//! How a set is to be checked: which questions, how often, and what the answers mean.
+//! The plan for a watched set: its checks with their timing, and its outlier ejection.
 
 use std::hash::{Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,28 +9,29 @@ use thiserror::Error;
 
 use super::Check;
 use super::check::AnyCheck;
-use super::outlier::{EjectionPolicy, EjectionPolicyError};
+use super::outlier::policy::EjectionPolicy;
 
-/// One check and its timing.
+/// A check and its timing.
 ///
-/// A backend is down after [`fall`](Self::fall) failures in a row and up after [`rise`](Self::rise)
-/// successes; the first answer of all decides by itself. A backend that stops answering is seen to
-/// be down within `fall * interval + timeout`; one that refuses within `fall * interval`.
+/// A backend goes down after [`fall`](Self::fall) failures in a row and up after [`rise`](Self::rise)
+/// successes in a row; the very first result decides alone. A backend that stops answering is down
+/// within `fall * interval + timeout`; a backend that refuses connections within `fall * interval`.
 ///
-/// Clones are the same check: where several sets hold the same address and are watched with clones
-/// of one `TimedCheck`, one probe serves all.
+/// Clones are the same check: if several sets hold the same address and are watched with clones of
+/// one `TimedCheck`, they share one probe. [`Monitor::watch`](super::Monitor::watch) refuses settings
+/// out of range.
 ///
 /// # Examples
 /// ```
 /// use std::time::Duration;
-/// use lvs::health::{TimedCheck, TcpCheck};
+/// use lvs::health::{TcpCheck, TimedCheck};
 ///
-/// let checks = TimedCheck::new(TcpCheck::new())
+/// let check = TimedCheck::new(TcpCheck::new())
 ///     .interval(Duration::from_secs(1))
 ///     .timeout(Duration::from_millis(500))
 ///     .fast_interval(Duration::from_millis(250))
 ///     .port(8081);
-/// assert_eq!(checks.max_detection_time(), Duration::from_millis(3_500));
+/// assert_eq!(check.max_detection_time(), Duration::from_millis(3_500));
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
@@ -41,7 +42,7 @@ pub struct TimedCheck {
     source: Option<IpAddr>,
 }
 
-/// When to ask, and what answers mean.
+/// When a check runs, and how its results count.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) struct CheckTiming {
     pub(super) interval: Duration,
@@ -50,12 +51,12 @@ pub(super) struct CheckTiming {
     pub(super) timeout: Duration,
     pub(super) rise: u32,
     pub(super) fall: u32,
-    /// In percent of the interval.
+    /// The largest part of an interval by which a check may be early, in percent.
     pub(super) jitter: u8,
 }
 
 impl TimedCheck {
-    /// Asks every 2 s, for 1 s; down after 3 failures, up after 2 successes: HAProxy's numbers.
+    /// Creates a check with an interval of 2 s, a timeout of 1 s, `fall` 3 and `rise` 2, as in HAProxy.
     pub fn new(check: impl Check) -> Self {
         let timing = CheckTiming {
             interval: Duration::from_secs(2),
@@ -69,73 +70,76 @@ impl TimedCheck {
         Self { check: Arc::new(check), timing, port: None, source: None }
     }
 
-    /// How long from one check to the next. At least 1 ms. Default: 2 s.
+    /// Sets the time between two checks, at least 1 ms. Default: 2 s.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.timing.interval = interval;
         self
     }
 
-    /// How long from one check to the next while the state is about to change: after a failure of
-    /// one that is up, or a success of one that is down. Default: the interval.
+    /// Sets the time between two checks while the health may be changing: after a failed check of a
+    /// backend that is up, or a passed check of a backend that is down. At least 1 ms. Default: the
+    /// interval.
     pub fn fast_interval(mut self, interval: Duration) -> Self {
         self.timing.fast_interval = Some(interval);
         self
     }
 
-    /// How long from one check to the next while the backend is down. Default: the interval.
+    /// Sets the time between two checks while the backend is down, at least 1 ms. Default: the
+    /// interval.
     pub fn down_interval(mut self, interval: Duration) -> Self {
         self.timing.down_interval = Some(interval);
         self
     }
 
-    /// How long a check may take; one that takes longer has failed. At most the shortest interval,
-    /// so that no check waits for the one before. Default: 1 s.
+    /// Sets the time after which a check has failed, above 0 and at most the shortest interval, so
+    /// that no check waits for the previous one. Default: 1 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timing.timeout = timeout;
         self
     }
 
-    /// So many successes in a row bring a backend up. At least 1. Default: 2.
+    /// Sets how many passed checks in a row bring a backend up, at least 1. Default: 2.
     pub fn rise(mut self, successes: u32) -> Self {
         self.timing.rise = successes;
         self
     }
 
-    /// So many failures in a row take a backend down. At least 1. Default: 3.
+    /// Sets how many failed checks in a row take a backend down, at least 1. Default: 3.
     pub fn fall(mut self, failures: u32) -> Self {
         self.timing.fall = failures;
         self
     }
 
-    /// By how much of its interval a check may come early, in percent (0 to 50), at random, so that
-    /// balancers that were started together do not ask together. Never late: the promise of
-    /// detection holds. Default: 5.
+    /// Sets by how much of its interval a check may be early, at random, in percent from 0 to 50, so
+    /// that balancers that were started together do not check together. Checks are never late by it,
+    /// so the [detection time](Self::max_detection_time) holds. Default: 5.
     pub fn jitter(mut self, percent: u8) -> Self {
         self.timing.jitter = percent;
         self
     }
 
-    /// Asks on a port of its own. Default: that of the backend's address.
+    /// Sets the port to check. Default: the port of the backend's address.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
     }
 
-    /// Asks from this address of this machine. Default: the system's choice.
+    /// Sets the local address to check from. Default: the choice of the operating system.
     pub fn source(mut self, source: IpAddr) -> Self {
         self.source = Some(source);
         self
     }
 
-    /// The longest time from a backend's failing to answer until it is known to be down, as far as
-    /// this machine keeps up.
+    /// Returns the longest time until a backend that stops answering is down, provided that the checks
+    /// start on time: `fall * interval + timeout`.
     #[must_use]
     pub fn max_detection_time(&self) -> Duration {
         self.timing.interval * self.timing.fall + self.timing.timeout
     }
 
-    /// Whom to ask for a backend at this address; `None` if that has no port to ask at.
-    pub(super) fn probe_key(&self, backend: std::net::SocketAddr) -> Option<ProbeKey> {
+    /// Returns the key of the probe for a backend at this address; `None` if neither the address nor
+    /// the check has a port.
+    pub(super) fn probe_key(&self, backend: SocketAddr) -> Option<ProbeKey> {
         let mut address = backend;
         address.set_port(self.port.unwrap_or(backend.port()));
         let check = Arc::clone(&self.check);
@@ -146,31 +150,31 @@ impl TimedCheck {
     fn validate(&self) -> Result<(), HealthPlanError> {
         let CheckTiming { interval, fast_interval, down_interval, timeout, rise, fall, jitter } =
             self.timing;
-        let check = || self.check.name().to_owned();
+        let name = || self.check.name().to_owned();
         let intervals = [Some(interval), fast_interval, down_interval];
         let shortest = intervals.into_iter().flatten().min().unwrap_or(interval);
         if shortest < Duration::from_millis(1) {
-            return Err(HealthPlanError::Interval { check: check(), interval: shortest });
+            return Err(HealthPlanError::Interval { check: name(), interval: shortest });
         }
         if timeout.is_zero() || timeout > shortest {
-            return Err(HealthPlanError::Timeout { check: check(), timeout, interval: shortest });
+            return Err(HealthPlanError::Timeout { check: name(), timeout, interval: shortest });
         }
         if rise == 0 || fall == 0 {
-            return Err(HealthPlanError::RiseFall { check: check() });
+            return Err(HealthPlanError::RiseFall { check: name(), rise, fall });
         }
         if jitter > 50 {
-            return Err(HealthPlanError::Jitter { check: check(), percent: jitter });
+            return Err(HealthPlanError::Jitter { check: name(), percent: jitter });
         }
         Ok(())
     }
 }
 
-/// What makes two probes the same.
+/// The identity of a probe: members with equal keys share it.
 #[derive(Clone, Debug)]
 pub(super) struct ProbeKey {
     pub(super) check: Arc<dyn AnyCheck>,
     pub(super) timing: CheckTiming,
-    pub(super) address: std::net::SocketAddr,
+    pub(super) address: SocketAddr,
     pub(super) source: Option<IpAddr>,
 }
 
@@ -191,11 +195,11 @@ impl Hash for ProbeKey {
     }
 }
 
-/// What a [`Monitor`](super::Monitor) does for one set.
+/// The plan of a [`Monitor`](super::Monitor) for one set.
 ///
 /// # Examples
 /// ```
-/// use lvs::health::{TimedCheck, HealthPlan, TcpCheck};
+/// use lvs::health::{HealthPlan, TcpCheck, TimedCheck};
 ///
 /// let plan = HealthPlan::new("web").check(TimedCheck::new(TcpCheck::new()));
 /// # let _ = plan;
@@ -209,49 +213,49 @@ pub struct HealthPlan {
 }
 
 impl HealthPlan {
-    /// A plan for the set of a service of this name: events and logs call it so. Without checks it
-    /// tells events, and lets slow starts move on.
+    /// Creates a plan without checks for the service of this name, which events and logs show. A
+    /// monitor with such a plan only sends events and advances slow starts.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), checks: Vec::new(), ejection: None }
     }
 
-    /// Adds a check. With several a backend is up while none says that it is down.
-    pub fn check(mut self, checks: TimedCheck) -> Self {
-        self.checks.push(checks);
+    /// Adds a check. With several checks, a backend is up while no check has it down.
+    pub fn check(mut self, check: TimedCheck) -> Self {
+        self.checks.push(check);
         self
     }
 
-    /// Ejects members whose own traffic goes badly. Default: none is.
-    pub fn ejection(mut self, ejection: EjectionPolicy) -> Self {
-        self.ejection = Some(ejection);
+    /// Sets the policy by which members are ejected because of their own traffic. Default: no
+    /// ejection.
+    pub fn ejection(mut self, policy: EjectionPolicy) -> Self {
+        self.ejection = Some(policy);
         self
     }
 
     pub(crate) fn validate(&self) -> Result<(), HealthPlanError> {
-        self.ejection.as_ref().map_or(Ok(()), EjectionPolicy::validate)?;
         self.checks.iter().try_for_each(TimedCheck::validate)
     }
 }
 
-/// Why a [`HealthPlan`] cannot be carried out.
+/// Why [`Monitor::watch`](super::Monitor::watch) refused a [`HealthPlan`].
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum HealthPlanError {
     /// An interval is below 1 ms.
-    #[error("the {check} check cannot be made every {interval:?}: 1 ms is the least")]
+    #[error("{check} check: interval {interval:?} is below the minimum of 1ms")]
     Interval {
-        /// The check.
+        /// The name of the check.
         check: String,
         /// Its shortest interval.
         interval: Duration,
     },
-    /// The timeout is nothing, or longer than an interval.
+    /// The timeout is 0, or longer than an interval.
     #[error(
-        "the {check} check's timeout of {timeout:?} must be above 0 and at most its shortest \
-         interval, {interval:?}"
+        "{check} check: timeout {timeout:?} must be above 0 and at most the shortest interval, \
+         {interval:?}"
     )]
     Timeout {
-        /// The check.
+        /// The name of the check.
         check: String,
         /// Its timeout.
         timeout: Duration,
@@ -259,20 +263,21 @@ pub enum HealthPlanError {
         interval: Duration,
     },
     /// Rise or fall is 0.
-    #[error("the {check} check's rise and fall must be at least 1")]
+    #[error("{check} check: rise is {rise} and fall is {fall}, both must be at least 1")]
     RiseFall {
-        /// The check.
+        /// The name of the check.
         check: String,
+        /// Its number of passed checks that bring a backend up.
+        rise: u32,
+        /// Its number of failed checks that take a backend down.
+        fall: u32,
     },
-    /// A rule of the ejection makes no sense.
-    #[error(transparent)]
-    Ejection(#[from] EjectionPolicyError),
-    /// The jitter is above half of the interval.
-    #[error("the {check} check cannot come early by {percent} % of its interval: 50 is the most")]
+    /// The jitter is above 50 percent.
+    #[error("{check} check: jitter of {percent} % is above the maximum of 50 %")]
     Jitter {
-        /// The check.
+        /// The name of the check.
         check: String,
-        /// What was asked for.
+        /// Its jitter in percent of the interval.
         percent: u8,
     },
 }

@@ -1,4 +1,4 @@
-//! What a monitor keeps over a restart.
+//! The knowledge of a monitor about one set, in a form that survives a restart.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,22 +6,23 @@ use super::outlier::SavedEjection;
 use super::verdict::CheckVerdict;
 use crate::backend::SavedBackend;
 
-/// What is known of one watched set: health and why, advice, slow starts, counts, ejections, and how far each
-/// check has come. Times are durations, so that they mean the same in another process.
+/// The knowledge about one watched set: health and its reasons, agent overrides, slow starts, outcome
+/// counts, ejections, and the progress of each check towards a change. Times are durations, so that
+/// they mean the same in another process.
 ///
-/// From [`Watch::export`](super::Watch::export); any serde format will do.
+/// [`WatchHandle::export`](super::WatchHandle::export) returns it; any serde format can hold it.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct SavedHealth {
     pub(super) backends: Vec<SavedBackend>,
     /// By backend and check, in the order of the plan.
     pub(super) verdicts: Vec<SavedMemberVerdicts>,
-    /// By backend.
+    /// By the name of the backend.
     #[serde(default)]
     pub(super) ejections: Vec<(String, SavedEjection)>,
 }
 
 impl SavedHealth {
-    /// The same without counts of how leases ended: for who has counts of its own.
+    /// Removes the outcome counts, for a process that has counts of its own.
     #[must_use]
     pub fn without_outcomes(mut self) -> Self {
         for backend in &mut self.backends {
@@ -31,17 +32,17 @@ impl SavedHealth {
     }
 }
 
-/// What the checks of one backend have come to.
+/// The verdicts of the checks of one backend.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) struct SavedMemberVerdicts {
     pub(super) id: String,
     pub(super) checks: Vec<SavedCheckVerdict>,
 }
 
-/// What one check has come to.
+/// The verdict of one check.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) struct SavedCheckVerdict {
-    /// The check's name: another check in its place takes up nothing.
+    /// The name of the check: a different check at the same position does not restore the verdict.
     pub(super) check: String,
     pub(super) verdict: CheckVerdict,
     pub(super) reason: String,

@@ -1,16 +1,16 @@
-//! From answers to a verdict: rise and fall.
+//! The verdict of a check: up or down, by the counts `rise` and `fall`.
 
 use serde::{Deserialize, Serialize};
 
 use super::plan::CheckTiming;
 use crate::backend::Health;
 
-/// What one probe's answers come to.
+/// The health that the results of one probe add up to.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct CheckVerdict {
-    /// `None` until there was an answer.
+    /// `None` until the first result.
     health: Option<Health>,
-    /// Answers in a row that speak against it.
+    /// Results in a row that contradict `health`.
     opposing_streak: u32,
 }
 
@@ -19,20 +19,20 @@ impl CheckVerdict {
         self.health
     }
 
-    /// Tells whether it is about to change.
+    /// Returns whether the latest result contradicts the health.
     pub(super) fn is_changing(self) -> bool {
         self.opposing_streak > 0
     }
 
-    /// Takes an answer; `true` if the verdict is another one now.
+    /// Counts a result, and returns whether the health has changed.
     pub(super) fn record_result(&mut self, ok: bool, timing: &CheckTiming) -> bool {
-        let answer = if ok { Health::Up } else { Health::Down };
+        let result = if ok { Health::Up } else { Health::Down };
         let Some(health) = self.health else {
-            // Before the first answer nothing is known: whatever it says is better.
-            self.health = Some(answer);
+            // Nothing is known before the first result, so it decides alone.
+            self.health = Some(result);
             return true;
         };
-        if answer == health {
+        if result == health {
             self.opposing_streak = 0;
             return false;
         }
@@ -40,7 +40,7 @@ impl CheckVerdict {
         let needed = if ok { timing.rise } else { timing.fall };
         let changed = self.opposing_streak >= needed;
         if changed {
-            *self = Self { health: Some(answer), opposing_streak: 0 };
+            *self = Self { health: Some(result), opposing_streak: 0 };
         }
         changed
     }

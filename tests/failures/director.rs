@@ -12,7 +12,7 @@ use crate::{HEALTH, INTERVAL};
 pub(crate) struct Director {
     pub(crate) address: SocketAddr,
     lines: Lines<BufReader<ChildStdout>>,
-    /// Killed when this is dropped.
+    /// Killed on drop.
     _child: Child,
 }
 
@@ -31,7 +31,8 @@ impl Director {
             .expect("built by `cargo test`, or by `cargo build --example director`");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let address = loop {
-            let line = lines.next_line().await.expect("text").expect("it says where it listens");
+            let line =
+                lines.next_line().await.expect("text").expect("the director prints its address");
             if let Some(rest) = line.strip_prefix("listening on http://") {
                 let (address, _) = rest.split_once('/').expect("a URL");
                 break address.parse().expect("an address");
@@ -40,19 +41,19 @@ impl Director {
         Self { address, lines, _child: child }
     }
 
-    /// Waits until it says that a server is not to be chosen. Loses no line when it is dropped.
+    /// Waits for the line that marks a server as down or ejected. Cancel safe.
     pub(crate) async fn knows(&mut self, failing: SocketAddr) {
-        let out = [format!("server {failing} is down"), format!("server {failing} is ejected")];
+        let marks = [format!("server {failing} is down"), format!("server {failing} is ejected")];
         loop {
-            let line = self.lines.next_line().await.expect("text").expect("it runs");
-            if out.iter().any(|out| line.contains(out)) {
+            let line = self.lines.next_line().await.expect("text").expect("the director runs");
+            if marks.iter().any(|mark| line.contains(mark)) {
                 return;
             }
         }
     }
 }
 
-/// Cargo puts examples beside the folder of the test executables.
+/// Returns the path of the example: Cargo puts examples beside the folder of the test executables.
 fn program() -> PathBuf {
     let test = std::env::current_exe().expect("this test");
     let target = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");

@@ -1,4 +1,4 @@
-//! Requests at a steady pace, whatever becomes of them.
+//! Requests at a constant rate, whether or not earlier requests were answered.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,30 +10,30 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-/// From one request to the next.
+/// The time between two requests.
 const PACE: Duration = Duration::from_millis(5);
-/// How long a client waits.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// The timeout of a client.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// A request, and what became of it.
+/// A request and its result.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
     pub(crate) sent: Instant,
     pub(crate) fate: Fate,
 }
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fate {
     Answered,
-    /// By a server that took its time.
+    /// Answered by the slow server.
     Slowly,
-    /// An answer, but of an error.
+    /// Answered with an error.
     Refused,
-    /// No answer, or half of one.
+    /// No answer, or an incomplete one.
     Broken,
-    /// None in time.
-    GivenUp,
+    /// No answer within the timeout.
+    TimedOut,
 }
 
 impl Fate {
@@ -42,7 +42,7 @@ impl Fate {
     }
 }
 
-/// Clients that ask until they are stopped.
+/// Clients that send requests until they are stopped.
 pub(crate) struct Load {
     stop: oneshot::Sender<()>,
     running: JoinHandle<Vec<Request>>,
@@ -65,23 +65,23 @@ impl Load {
         Self { stop, running }
     }
 
-    /// Sends no more, and waits for what was sent.
+    /// Stops sending, waits for the requests in flight, and returns all.
     pub(crate) async fn stop(self) -> Vec<Request> {
         let _ = self.stop.send(());
-        self.running.await.expect("no panic")
+        self.running.await.expect("the task does not panic")
     }
 }
 
 async fn ask(address: SocketAddr) -> Request {
     let sent = Instant::now();
-    let fate = match timeout(PATIENCE, get(address)).await {
+    let fate = match timeout(CLIENT_TIMEOUT, get(address)).await {
         Ok(Ok(answer)) if !answer.starts_with(b"HTTP/1.1 200") && !answer.is_empty() => {
             Fate::Refused
         }
         Ok(Ok(answer)) if answer.ends_with(b"well\n") => Fate::Answered,
         Ok(Ok(answer)) if answer.ends_with(SLOWLY.as_bytes()) => Fate::Slowly,
         Ok(_) => Fate::Broken,
-        Err(_) => Fate::GivenUp,
+        Err(_) => Fate::TimedOut,
     };
     Request { sent, fate }
 }

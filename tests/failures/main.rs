@@ -1,11 +1,11 @@
-//! What clients lose when a server fails, through a forwarder and through the director.
+//! Requests that clients lose when a server fails, through a forwarder and through the director.
 //!
 //! ```text
 //! cargo test --release --test failures -- --nocapture
 //! ```
-//! prints the table of the README. Four servers, each a process of its own; 200 requests a second,
-//! each on a connection of its own and sent whether or not those before were answered. After a
-//! second one server fails.
+//! prints the table of the README. There are four servers, each a process, and 200 requests a second,
+//! each on a new connection and sent whether or not earlier requests were answered. After a second the
+//! first server fails.
 #![cfg(all(feature = "forward", feature = "health", target_os = "linux", not(lvs_loom)))]
 
 mod director;
@@ -30,34 +30,35 @@ use self::director::Director;
 use self::load::{Fate, Load, Request};
 use self::server::{Mode, Server};
 
-/// Before the fault, and after it.
-const WELL: Duration = Duration::from_secs(1);
-const ILL: Duration = Duration::from_secs(3);
+/// The time before the fault.
+const TIME_BEFORE_FAULT: Duration = Duration::from_secs(1);
+/// The time after the fault.
+const TIME_AFTER_FAULT: Duration = Duration::from_secs(3);
 
-/// Who looks after the set.
+/// The health detection that is used.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Care {
     Nobody,
     Checks,
     ChecksAndEjection,
-    /// The example's process, which does both.
+    /// The `director` example as a process, with both.
     Director,
 }
 
 const CARES: [Care; 4] = [Care::Nobody, Care::Checks, Care::ChecksAndEjection, Care::Director];
 
-/// From one check to the next, and how long it may take.
+/// The interval of the checks, and their timeout.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// What is asked for.
+/// The path that the checks request.
 const HEALTH: &str = "/health";
 
-/// What a run came to.
+/// The result of a run.
 struct Outcome {
     requests: Vec<Request>,
     fault: Instant,
-    /// When the server was as it was to be.
+    /// When the fault was complete.
     done: Instant,
-    /// When the set knew; `None` if it never did.
+    /// When the set marked the server as down or ejected; `None` if never.
     known: Option<Instant>,
 }
 
@@ -66,13 +67,13 @@ impl Outcome {
         self.requests.iter().filter(|it| it.fate.is_loss()).count()
     }
 
-    /// Those that were sent when the set knew.
+    /// Returns the lost requests that were sent after the server was marked.
     fn lost_after(&self, known: Instant) -> Vec<&Request> {
         let late = self.requests.iter().filter(|it| it.sent > known);
         late.filter(|it| it.fate.is_loss()).collect()
     }
 
-    /// How many that were sent when the set knew were answered slowly.
+    /// Returns how many requests that were sent after the server was marked had a slow answer.
     fn slow_after(&self, known: Instant) -> usize {
         let late = self.requests.iter().filter(|it| it.sent > known);
         late.filter(|it| it.fate == Fate::Slowly).count()
@@ -91,10 +92,10 @@ impl Outcome {
     }
 }
 
-/// All at once, and one fault after the other: the machine may be small.
+/// Runs every detection at the same time, but one fault after the other, for small machines.
 async fn run_all(name: &str, fault: impl AsyncFn(&mut Server)) -> Vec<(Care, Outcome)> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
-    let _turn = ONE_AT_A_TIME.lock().await;
+    static FAULT_LOCK: Mutex<()> = Mutex::const_new(());
+    let _guard = FAULT_LOCK.lock().await;
     let [nobody, checks, both, director] = CARES.map(|care| run(care, &fault));
     let (nobody, checks, both, director) = tokio::join!(nobody, checks, both, director);
     let outcomes = CARES.into_iter().zip([nobody, checks, both, director]);
@@ -110,13 +111,13 @@ async fn run(care: Care, fault: &impl AsyncFn(&mut Server)) -> Outcome {
     };
 
     let load = Load::start(balancer.address());
-    tokio::time::sleep(WELL).await;
+    tokio::time::sleep(TIME_BEFORE_FAULT).await;
     let failing = servers[0].address;
     let begun = Instant::now();
     fault(&mut servers[0]).await;
     let done = Instant::now();
     let mut known = None;
-    let until = tokio::time::sleep(ILL);
+    let until = tokio::time::sleep(TIME_AFTER_FAULT);
     tokio::pin!(until);
     loop {
         tokio::select! {
@@ -131,7 +132,7 @@ async fn run(care: Care, fault: &impl AsyncFn(&mut Server)) -> Outcome {
     Outcome { requests, fault: begun, done, known }
 }
 
-/// What carries the requests.
+/// The balancer under test.
 enum Running {
     Here(Parts),
     Process(Box<Director>),
@@ -140,12 +141,12 @@ enum Running {
 impl Running {
     fn address(&self) -> SocketAddr {
         match self {
-            Self::Here(parts) => parts.handle.local_addr().expect("by TCP"),
+            Self::Here(parts) => parts.handle.local_addr().expect("the forwarder listens on TCP"),
             Self::Process(director) => director.address,
         }
     }
 
-    /// Waits until it knows that a server fails.
+    /// Waits until the balancer has marked a server as down or ejected.
     async fn knows(&mut self, failing: SocketAddr) {
         match self {
             Self::Here(parts) => parts.knows(failing).await,
@@ -167,22 +168,23 @@ impl Parts {
     fn start(care: Care, servers: &[SocketAddr]) -> Self {
         let set = BackendSet::<SocketAddr>::new();
         for &server in servers {
-            set.insert(server).expect("a port of its own");
+            set.insert(server).expect("each server has a port of its own");
         }
         let monitor = Monitor::new();
         let mut plan = HealthPlan::new("web");
         if care != Care::Nobody {
-            let check = TimedCheck::new(HttpCheck::get(HEALTH).expect("a path"));
+            let check = TimedCheck::new(HttpCheck::get(HEALTH).expect("the path is valid"));
             plan = plan.check(check.interval(INTERVAL).timeout(INTERVAL));
         }
         if care == Care::ChecksAndEjection {
             plan = plan.ejection(EjectionPolicy::new());
         }
-        monitor.watch(&set, plan).expect("a sound plan");
+        monitor.watch(&set, plan).expect("the plan is valid");
         let events = monitor.events();
         let watching = tokio::spawn(monitor.run());
-        let balancer = Balancer::new(&set, RoundRobin).expect("a rule");
-        let forwarder = Forwarder::bind(([127, 0, 0, 1], 0).into(), balancer).expect("loopback");
+        let balancer = Balancer::new(&set, RoundRobin).expect("round robin accepts any set");
+        let forwarder =
+            Forwarder::bind(([127, 0, 0, 1], 0).into(), balancer).expect("loopback can be bound");
         let handle = forwarder.handle();
         let forwarding = tokio::spawn(forwarder.run());
         Self { handle, forwarding, monitor, watching, events }
@@ -191,7 +193,8 @@ impl Parts {
     async fn knows(&mut self, failing: SocketAddr) {
         let failing = BackendId::from(failing);
         loop {
-            let event = self.events.next().await.expect("the monitor lives").expect("a few events");
+            let event =
+                self.events.next().await.expect("the monitor runs").expect("no event is missed");
             if let HealthEventKind::State {
                 id,
                 to: Some(BackendState::Down | BackendState::Ejected),
@@ -207,59 +210,64 @@ impl Parts {
     async fn stop(self) {
         self.monitor.shutdown();
         self.handle.shutdown(Duration::ZERO);
-        self.watching.await.expect("no panic");
-        self.forwarding.await.expect("no panic").expect("it ran");
+        self.watching.await.expect("the task does not panic");
+        self.forwarding
+            .await
+            .expect("the task does not panic")
+            .expect("the forwarder ends without an error");
     }
 }
 
-/// The set knows, and from then on nothing is lost.
-fn assert_nothing_is_lost_once_known(outcome: &Outcome) -> Instant {
-    let known = outcome.known.expect("a check told");
+/// Asserts that the server was marked, and that no later request was lost.
+fn assert_no_loss_once_known(outcome: &Outcome) -> Instant {
+    let known = outcome.known.expect("the server was marked as down or ejected");
     let lost = outcome.lost_after(known);
     assert!(lost.is_empty(), "{lost:?}");
     known
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_server_costs_what_was_in_its_hands() {
+async fn killed_server_loses_only_requests_sent_before() {
     for (care, outcome) in run_all("killed", async |server| server.kill().await).await {
-        // A refused connection is tried elsewhere, whoever looks after the set: what is lost was
-        // sent before.
+        // A refused connection is retried on another server, with any detection: only requests that
+        // were sent before are lost.
         let lost = outcome.lost_after(outcome.done);
         assert!(lost.is_empty(), "{lost:?}");
         if care != Care::Nobody {
-            assert_nothing_is_lost_once_known(&outcome);
+            assert_no_loss_once_known(&outcome);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stopped_server_costs_what_it_was_given_until_it_was_known() {
+async fn stopped_server_loses_requests_until_it_is_marked_down() {
     for (care, outcome) in run_all("stopped", async |server| server.stop()).await {
         match care {
-            Care::Nobody => assert!(outcome.lost() > 50, "the kernel connects for it"),
-            _ => drop(assert_nothing_is_lost_once_known(&outcome)),
+            Care::Nobody => {
+                assert!(outcome.lost() > 50, "the kernel still accepts connections for the process")
+            }
+            _ => drop(assert_no_loss_once_known(&outcome)),
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_server_loses_nothing_and_is_left_out() {
+async fn slow_server_loses_no_request_and_gets_no_new_ones() {
     for (care, outcome) in run_all("slow", async |server| server.set(Mode::Slow).await).await {
         assert_eq!(outcome.lost(), 0);
         if care != Care::Nobody {
-            let known = assert_nothing_is_lost_once_known(&outcome);
-            assert_eq!(outcome.slow_after(known), 0, "nobody waits for it any more");
+            let known = assert_no_loss_once_known(&outcome);
+            assert_eq!(outcome.slow_after(known), 0, "no request goes to the slow server");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_of_errors_is_out_once_a_check_has_seen_them() {
+async fn server_with_error_answers_loses_requests_until_it_is_marked_down() {
     for (care, outcome) in run_all("errors", async |server| server.set(Mode::Errors).await).await {
         match care {
-            Care::Nobody => assert!(outcome.lost() > 50, "a forwarder does not read answers"),
-            _ => drop(assert_nothing_is_lost_once_known(&outcome)),
+            Care::Nobody => assert!(outcome.lost() > 50, "a forwarder does not read the answers"),
+            _ => drop(assert_no_loss_once_known(&outcome)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A web server as a process of its own, which can be killed, stopped, and told to behave badly.
+//! A web server as a process, which can be killed, stopped, and switched to slow or error answers.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,10 +15,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What a slow answer takes: longer than a check waits, less than a client does.
+/// The time of a slow answer: longer than the timeout of a check, shorter than that of a client.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// What a slow answer says.
+/// The body of a slow answer.
 pub(crate) const SLOWLY: &str = "slowly\n";
 
 /// How a server behaves.
@@ -29,7 +29,7 @@ pub(crate) enum Mode {
     Errors = 2,
 }
 
-/// What tells the test program that it is to be a server.
+/// The environment variable that makes the test program a server.
 const ROLE: &str = "LVS_TEST_SERVER";
 const ANNOUNCED: &str = "serving at ";
 
@@ -46,19 +46,19 @@ impl Server {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("it runs already");
+            .expect("the test program can be started");
         let output = BufReader::new(child.stdout.take().expect("piped"));
-        // The harness may have begun the line.
+        // The test harness may have printed the start of the line.
         let mut lines = output.lines().map(|line| line.expect("text"));
         let address = lines.find_map(|line| Some(line.split_once(ANNOUNCED)?.1.parse()));
-        let address = address.expect("it says so").expect("an address");
+        let address = address.expect("the server prints its address").expect("an address");
         Self { child, address }
     }
 
-    /// Returns when it is gone.
+    /// Kills the server, and returns when its process has ended.
     pub(crate) async fn kill(&mut self) {
         self.signal(Signal::KILL);
-        while self.child.try_wait().expect("a child of ours").is_none() {
+        while self.child.try_wait().expect("the server is a child process").is_none() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -68,18 +68,18 @@ impl Server {
     }
 
     pub(crate) async fn set(&self, mode: Mode) {
-        let mut stream = TcpStream::connect(self.address).await.expect("it serves");
+        let mut stream = TcpStream::connect(self.address).await.expect("the server runs");
         let request = format!("GET /mode/{} HTTP/1.0\r\n\r\n", mode as u8);
-        stream.write_all(request.as_bytes()).await.expect("open");
+        stream.write_all(request.as_bytes()).await.expect("the connection is open");
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("an answer");
+        stream.read_to_string(&mut answer).await.expect("the server answers");
         assert!(answer.contains("200 OK"), "{answer}");
     }
 
     fn signal(&self, signal: Signal) {
-        // Not waited for before the drop: the number is still its own.
+        // The child is reaped after a kill or in `drop`, so its process id is not reused yet.
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process");
-        kill_process(pid, signal).expect("a child of ours");
+        kill_process(pid, signal).expect("the server is a child process");
     }
 }
 
@@ -90,7 +90,7 @@ impl Drop for Server {
     }
 }
 
-/// Not a test: the server's process, when a test starts it.
+/// Runs the server if a test has started this process for it; not a test.
 #[test]
 fn be_a_server() {
     if std::env::var_os(ROLE).is_none() {
@@ -100,14 +100,14 @@ fn be_a_server() {
     runtime.expect("a runtime").block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
         println!("{ANNOUNCED}{}", listener.local_addr().expect("bound"));
-        // Should the test be killed this ends as well.
+        // Exits if the test program is killed.
         std::thread::spawn(|| {
             let _ = std::io::stdin().lines().count();
             std::process::exit(0);
         });
         let mode = Arc::new(AtomicU8::new(0));
         let app = Router::new().route("/mode/{mode}", get(set)).fallback(answer).with_state(mode);
-        axum::serve(listener, app).await.expect("it serves");
+        axum::serve(listener, app).await.expect("the server runs");
     });
 }
 

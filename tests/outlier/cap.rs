@@ -1,99 +1,100 @@
-//! How many are out at once, and who of many.
+//! The limit on ejected members, and the order in which members are ejected.
 
-use lvs::health::outlier::{EjectionPolicy, EjectionReasonKind, LatencyDetector};
+use lvs::health::outlier::EjectionReasonKind;
+use lvs::health::{EjectionPolicy, LatencyDetector};
 
-use super::world::{World, millis};
+use super::test_bed::{EjectorTestBed, build, millis};
 
-/// How many of the members go out when all of them fail.
-fn out_of(rules: EjectionPolicy, members: u64) -> usize {
-    let mut world = World::new(rules, members);
-    (1..=members).filter(|&serial| world.accuse(serial, 5, 5).is_some()).count()
+/// Returns how many members are ejected when all of them fail.
+fn ejected_of(policy: EjectionPolicy, members: u64) -> usize {
+    let mut bed = EjectorTestBed::new(policy, members);
+    (1..=members).filter(|&serial| bed.report_streak(serial, 5, 5).is_some()).count()
 }
 
 #[test]
-fn a_tenth_is_out_one_at_least_and_never_the_last() {
+fn a_tenth_is_ejected_at_least_one_and_never_the_last() {
     let cases = [(1, 0), (2, 1), (3, 1), (10, 1), (19, 1), (20, 2), (99, 9), (100, 10)];
-    for (members, out) in cases {
-        assert_eq!(out_of(EjectionPolicy::new(), members), out, "of {members}");
+    for (members, expected) in cases {
+        assert_eq!(ejected_of(EjectionPolicy::new(), members), expected, "of {members}");
     }
 }
 
 #[test]
-fn other_shares_keep_the_one_and_the_last_as_well() {
-    for (percent, members, out) in
+fn other_percentages_eject_at_least_one_and_never_the_last() {
+    for (percent, members, expected) in
         [(0, 100, 1), (50, 3, 1), (50, 4, 2), (100, 1, 0), (100, 2, 1), (100, 100, 99)]
     {
-        let rules = EjectionPolicy::new().max_ejected_percent(percent);
-        assert_eq!(out_of(rules, members), out, "{percent} % of {members}");
+        let policy = build(EjectionPolicy::builder().max_ejected_percent(percent));
+        assert_eq!(ejected_of(policy, members), expected, "{percent} % of {members}");
     }
 }
 
 #[test]
-fn who_cannot_serve_counts_neither_as_member_nor_as_out() {
-    let mut world = World::new(EjectionPolicy::new(), 3);
-    world.up(2, false);
-    world.up(3, false);
-    assert_eq!(world.accuse(1, 5, 0), None, "the last that is left");
-    world.up(2, true);
-    assert!(world.accuse(1, 5, 0).is_some());
-    world.up(3, true);
-    assert_eq!(world.accuse(2, 5, 0), None, "one of three is out");
-    world.up(1, false);
-    assert!(world.accuse(2, 5, 0).is_some(), "the first is down by its checks as well");
+fn unavailable_member_counts_neither_as_member_nor_as_ejected() {
+    let mut bed = EjectorTestBed::new(EjectionPolicy::new(), 3);
+    bed.set_up(2, false);
+    bed.set_up(3, false);
+    assert_eq!(bed.report_streak(1, 5, 0), None, "the last available member");
+    bed.set_up(2, true);
+    assert!(bed.report_streak(1, 5, 0).is_some());
+    bed.set_up(3, true);
+    assert_eq!(bed.report_streak(2, 5, 0), None, "one of three is ejected already");
+    bed.set_up(1, false);
+    assert!(bed.report_streak(2, 5, 0).is_some(), "the ejected member is down by its checks too");
 }
 
 #[test]
-fn who_is_on_trial_counts_as_out() {
-    let mut world = World::new(EjectionPolicy::new(), 3);
-    world.eject(1);
-    world.run_to_trial();
-    assert_eq!(world.accuse(2, 5, 0), None);
-    assert_eq!(world.ejector.counters().refused(EjectionReasonKind::ConsecutiveFailures), 1);
-    let _ = world.ejector.handle_trial_end(world.now, 1, true);
-    assert!(world.accuse(2, 5, 0).is_some());
+fn member_on_trial_counts_as_ejected() {
+    let mut bed = EjectorTestBed::new(EjectionPolicy::new(), 3);
+    bed.eject(1);
+    bed.run_until_trial();
+    assert_eq!(bed.report_streak(2, 5, 0), None);
+    assert_eq!(bed.ejector.counters().refused(EjectionReasonKind::ConsecutiveFailures), 1);
+    let _ = bed.ejector.handle_trial_end(bed.now, 1, true);
+    assert!(bed.report_streak(2, 5, 0).is_some());
 }
 
 #[test]
-fn a_trial_fails_whatever_the_cap_has_become() {
-    let mut world = World::new(EjectionPolicy::new(), 3);
-    world.eject(1);
-    world.run_to_trial();
-    world.up(2, false);
-    world.up(3, false);
-    assert!(world.ejector.handle_trial_end(world.now, 1, false).is_some());
+fn failed_trial_ejects_regardless_of_the_limit() {
+    let mut bed = EjectorTestBed::new(EjectionPolicy::new(), 3);
+    bed.eject(1);
+    bed.run_until_trial();
+    bed.set_up(2, false);
+    bed.set_up(3, false);
+    assert!(bed.ejector.handle_trial_end(bed.now, 1, false).is_some());
 }
 
 #[test]
-fn the_worst_go_first() {
-    let rules =
-        EjectionPolicy::new().latency(Some(LatencyDetector::new(4.0))).max_ejected_percent(50);
-    let mut world = World::new(rules, 12);
+fn worst_members_are_ejected_first() {
+    let latency = LatencyDetector::new(4.0);
+    let policy = build(EjectionPolicy::builder().latency(Some(latency)).max_ejected_percent(50));
+    let mut bed = EjectorTestBed::new(policy, 12);
     for serial in 1..=12 {
-        world.latency(serial, millis(20));
-        world.traffic(serial, 1000, 0);
+        bed.set_latency(serial, millis(20));
+        bed.add_traffic(serial, 1000, 0);
     }
-    world.latency(1, millis(200));
-    world.latency(2, millis(300));
-    world.traffic(3, 0, 9000);
-    world.traffic(4, 0, 10_000_000);
-    world.traffic(5, 0, 9000);
-    world.traffic(5, 1000, 9000);
-    world.traffic(6, 0, 9000);
-    let order: Vec<u64> = world.sweep().iter().map(|decision| decision.serial).collect();
-    // The share of failures, then their number, then the serial; then who is slow.
+    bed.set_latency(1, millis(200));
+    bed.set_latency(2, millis(300));
+    bed.add_traffic(3, 0, 9000);
+    bed.add_traffic(4, 0, 10_000_000);
+    bed.add_traffic(5, 0, 9000);
+    bed.add_traffic(5, 1000, 9000);
+    bed.add_traffic(6, 0, 9000);
+    let order: Vec<u64> = bed.sweep().iter().map(|decision| decision.serial).collect();
+    // By the share of failures, their number, and the serial; slow members last.
     assert_eq!(order, [4, 5, 3, 6, 2, 1]);
 }
 
 #[test]
-fn beyond_the_cap_the_worst_are_out_and_the_others_counted() {
-    let mut world = World::new(EjectionPolicy::new(), 20);
+fn ejections_beyond_the_limit_are_counted_as_refused() {
+    let mut bed = EjectorTestBed::new(EjectionPolicy::new(), 20);
     for serial in 1..=20 {
-        world.traffic(serial, if serial <= 4 { 100 - 2 * serial } else { 1000 }, 0);
-        world.traffic(serial, 0, if serial <= 4 { 900 + 2 * serial } else { 0 });
+        bed.add_traffic(serial, if serial <= 4 { 100 - 2 * serial } else { 1000 }, 0);
+        bed.add_traffic(serial, 0, if serial <= 4 { 900 + 2 * serial } else { 0 });
     }
-    let order: Vec<u64> = world.sweep().iter().map(|decision| decision.serial).collect();
+    let order: Vec<u64> = bed.sweep().iter().map(|decision| decision.serial).collect();
     assert_eq!(order, [4, 3]);
-    let counters = world.ejector.counters();
+    let counters = bed.ejector.counters();
     assert_eq!(counters.ejected(EjectionReasonKind::FailurePercentage), 2);
     assert_eq!(counters.refused(EjectionReasonKind::FailurePercentage), 2);
     assert_eq!((counters.currently_ejected, counters.new_ejections()), (2, 2));

@@ -1,11 +1,11 @@
-//! Outlier ejection: every detector at its thresholds, every time to the millisecond, the cap, the
-//! trials, what survives, and laws over random schedules. Time is an argument throughout.
+//! Outlier ejection: each detector at its thresholds, times to the millisecond, the limit on ejected
+//! members, trials, export and import, and properties over random schedules. Time is an argument.
 #![cfg(all(feature = "health", not(lvs_loom)))]
 
 mod cap;
-mod config;
 mod detectors;
+mod policy;
 mod properties;
 mod saved;
+mod test_bed;
 mod times;
-mod world;

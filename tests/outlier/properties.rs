@@ -1,24 +1,25 @@
-//! Laws over random schedules of everything that can happen to an ejector.
+//! Properties of an ejector over random schedules of all its inputs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lvs::health::outlier::{
-    EjectionAction, EjectionDecision, EjectionPhase, EjectionPolicy, EjectionReasonKind, Ejector,
-    LatencyDetector, SavedEjection,
+    EjectionAction, EjectionDecision, EjectionPhase, EjectionReasonKind, Ejector, SavedEjection,
 };
+use lvs::health::{EjectionPolicy, EjectionPolicyBuilder, LatencyDetector};
 use lvs::scheduler::Rng;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-use super::world::{World, millis, secs};
+use super::test_bed::{EjectorTestBed, build, millis, secs};
 
+/// An input of the ejector, or a change of its set.
 #[derive(Clone, Debug)]
 enum Op {
     Wait(u64),
     Sweep,
     Traffic { serial: u64, ok: u64, failed: u64, millis: u64 },
-    Accuse { serial: u64, consecutive: u32, connect: u32 },
+    Streak { serial: u64, failures: u32, connect_failures: u32 },
     Up { serial: u64, up: bool },
     Enabled { serial: u64, enabled: bool },
     Trial { serial: u64, ok: bool },
@@ -40,7 +41,9 @@ fn any_op() -> impl Strategy<Value = Op> {
             |(serial, ok, failed, millis)| Op::Traffic { serial, ok, failed, millis }
         ),
         8 => (serial(), 0..10_u32, 0..6_u32).prop_map(
-            |(serial, consecutive, connect)| Op::Accuse { serial, consecutive, connect }
+            |(serial, failures, connect_failures)| {
+                Op::Streak { serial, failures, connect_failures }
+            }
         ),
         2 => (serial(), any::<bool>()).prop_map(|(serial, up)| Op::Up { serial, up }),
         1 => (serial(), any::<bool>()).prop_map(|(serial, enabled)| Op::Enabled { serial, enabled }),
@@ -53,10 +56,10 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn any_rules() -> impl Strategy<Value = EjectionPolicy> {
+fn any_policy() -> impl Strategy<Value = EjectionPolicyBuilder> {
     (0..=100_u8, 0..3_u64, any::<bool>(), any::<bool>()).prop_map(
         |(share, jitter, slow, returns)| {
-            EjectionPolicy::new()
+            EjectionPolicy::builder()
                 .max_ejected_percent(share)
                 .jitter(secs(jitter * 7))
                 .latency(slow.then(|| LatencyDetector::new(3.0)))
@@ -65,40 +68,51 @@ fn any_rules() -> impl Strategy<Value = EjectionPolicy> {
     )
 }
 
-/// What the set looks like to who carries the decisions out: in, out until, or on trial.
-type Carried = BTreeMap<u64, Option<Duration>>;
+/// The members that are ejected or on trial after the decisions were applied: `Some` holds the
+/// ejection time, `None` is a trial.
+type AppliedStates = BTreeMap<u64, Option<Duration>>;
 
-fn serving(world: &World) -> Vec<u64> {
-    world.members.values().filter(|it| it.enabled && it.up).map(|it| it.serial).collect()
+fn available(bed: &EjectorTestBed) -> Vec<u64> {
+    let available = bed.members.values().filter(|member| member.enabled && member.up);
+    available.map(|member| member.serial).collect()
 }
 
-fn out(world: &World) -> usize {
-    serving(world).into_iter().filter(|&serial| !world.is_in(serial)).count()
+/// Returns how many available members are ejected or on trial.
+fn ejected_count(bed: &EjectorTestBed) -> usize {
+    available(bed).into_iter().filter(|&serial| !bed.is_not_ejected(serial)).count()
 }
 
-/// Checks one decision against what was carried out before, and carries it out.
-fn carry_out(
-    world: &World,
-    carried: &mut Carried,
+/// Checks a decision against the decisions before, and applies it.
+fn apply(
+    bed: &EjectorTestBed,
+    applied: &mut AppliedStates,
     decision: EjectionDecision,
     longest: Duration,
 ) -> Result<(), TestCaseError> {
     let serial = decision.serial;
-    prop_assert!(world.members.contains_key(&serial), "a decision for a stranger: {decision:?}");
+    prop_assert!(
+        bed.members.contains_key(&serial),
+        "a decision about an unknown member: {decision:?}"
+    );
     match decision.action {
-        EjectionAction::Eject { until, reason: why } => {
-            let before = carried.insert(serial, Some(until - world.now));
-            let time = until - world.now;
-            prop_assert!(time >= secs(30) && time <= longest, "out for {time:?}");
-            let again = why.kind() == EjectionReasonKind::TrialFailed;
-            prop_assert_eq!(before, if again { Some(None) } else { None });
+        EjectionAction::Eject { until, reason } => {
+            let before = applied.insert(serial, Some(until - bed.now));
+            let time = until - bed.now;
+            prop_assert!(time >= secs(30) && time <= longest, "ejected for {time:?}");
+            let trial_failed = reason.kind() == EjectionReasonKind::TrialFailed;
+            prop_assert_eq!(before, if trial_failed { Some(None) } else { None });
         }
         EjectionAction::StartTrial => {
-            let before = carried.insert(serial, None);
-            prop_assert!(matches!(before, Some(Some(_))), "a trial for who was not out");
+            let before = applied.insert(serial, None);
+            prop_assert!(
+                matches!(before, Some(Some(_))),
+                "a trial of a member that was not ejected"
+            );
         }
-        EjectionAction::Return => prop_assert!(carried.remove(&serial).is_some(), "it was in"),
-        other => prop_assert!(false, "{other:?}"),
+        EjectionAction::Return => {
+            prop_assert!(applied.remove(&serial).is_some(), "the member was not ejected")
+        }
+        action => prop_assert!(false, "unknown action: {action:?}"),
     }
     Ok(())
 }
@@ -112,133 +126,134 @@ proptest! {
     })]
 
     #[test]
-    fn caps_times_and_trials_hold_on_every_schedule(
-        rules in any_rules(),
+    fn limits_times_and_trials_hold_on_every_schedule(
+        policy in any_policy(),
         share in 0..=100_u8,
         members in 1..=MEMBERS,
         ops in prop::collection::vec(any_op(), 0..120),
         jitter in 0..10_u64,
     ) {
-        let rules = rules.max_ejected_percent(share).jitter(secs(jitter));
+        let policy = build(policy.max_ejected_percent(share).jitter(secs(jitter)));
         let longest = secs(300 + jitter);
-        let mut world = World::new(rules, members);
-        let mut carried = Carried::new();
+        let mut bed = EjectorTestBed::new(policy, members);
+        let mut applied = AppliedStates::new();
         let mut next_serial = 1000;
         for op in ops {
-            let known = |serial: u64| world.members.contains_key(&serial);
-            let before = out(&world);
+            let known = |serial: u64| bed.members.contains_key(&serial);
+            let before = ejected_count(&bed);
             let mut decisions = Vec::new();
-            let mut may_put_out = true;
+            let mut may_eject = true;
             match op {
                 Op::Wait(time) => {
-                    let target = world.now + millis(time);
-                    while let Some(end) = world.ejector.poll_timeout().filter(|&end| end <= target) {
-                        world.now = end;
-                        let trials = world.ejector.handle_timeout(end);
-                        prop_assert!(!trials.is_empty(), "every timeout comes to something");
+                    let target = bed.now + millis(time);
+                    while let Some(end) = bed.ejector.poll_timeout().filter(|&end| end <= target) {
+                        bed.now = end;
+                        let trials = bed.ejector.handle_timeout(end);
+                        prop_assert!(!trials.is_empty(), "every timeout starts a trial");
                         for decision in trials {
-                            carry_out(&world, &mut carried, decision, longest)?;
+                            apply(&bed, &mut applied, decision, longest)?;
                         }
                     }
-                    world.now = target;
-                    prop_assert_eq!(world.ejector.handle_timeout(target), []);
+                    bed.now = target;
+                    prop_assert_eq!(bed.ejector.handle_timeout(target), []);
                 }
-                Op::Sweep => decisions = world.sweep(),
+                Op::Sweep => decisions = bed.sweep(),
                 Op::Traffic { serial, ok, failed, millis: latency } => if known(serial) {
-                    world.traffic(serial, ok, failed);
-                    world.latency(serial, millis(latency));
+                    bed.add_traffic(serial, ok, failed);
+                    bed.set_latency(serial, millis(latency));
                 },
-                Op::Accuse { serial, consecutive, connect } => {
-                    let decision = world.accuse(serial, consecutive, connect);
-                    prop_assert!(decision.is_none() || consecutive >= 5 || connect >= 3);
+                Op::Streak { serial, failures, connect_failures } => {
+                    let decision = bed.report_streak(serial, failures, connect_failures);
+                    prop_assert!(decision.is_none() || failures >= 5 || connect_failures >= 3);
                     decisions.extend(decision);
                 }
                 Op::Up { serial, up } => if known(serial) {
-                    world.up(serial, up);
-                    may_put_out = false;
+                    bed.set_up(serial, up);
+                    may_eject = false;
                 },
-                Op::Enabled { serial, enabled } => if let Some(it) = world.members.get_mut(&serial) {
-                    it.enabled = enabled;
-                    world.ejector.track(serial, enabled, it.up);
-                    may_put_out = false;
+                Op::Enabled { serial, enabled } => if let Some(member) = bed.members.get_mut(&serial) {
+                    member.enabled = enabled;
+                    bed.ejector.track(serial, enabled, member.up);
+                    may_eject = false;
                 },
                 Op::Trial { serial, ok } => {
-                    decisions.extend(world.ejector.handle_trial_end(world.now, serial, ok));
+                    decisions.extend(bed.ejector.handle_trial_end(bed.now, serial, ok));
                 }
-                Op::CheckPassed { serial } => decisions.extend(world.ejector.handle_check_passed(serial)),
-                Op::Release { serial } => decisions.extend(world.ejector.release(serial)),
+                Op::CheckPassed { serial } => decisions.extend(bed.ejector.handle_check_passed(serial)),
+                Op::Release { serial } => decisions.extend(bed.ejector.release(serial)),
                 Op::Leave { serial } => {
-                    world.members.remove(&serial);
-                    carried.remove(&serial);
-                    world.ejector.forget(serial);
-                    may_put_out = false;
+                    bed.members.remove(&serial);
+                    applied.remove(&serial);
+                    bed.ejector.forget(serial);
+                    may_eject = false;
                 }
                 Op::Join { serial } => {
-                    // A name that comes back is another backend.
+                    // A backend that is added again gets a new serial.
                     let serial = if known(serial) { next_serial } else { serial };
                     next_serial += 1;
-                    world.join(serial);
+                    bed.join(serial);
                 }
-                Op::Reset { serial } => if let Some(it) = world.members.get_mut(&serial) {
-                    it.outcomes = Default::default();
+                Op::Reset { serial } => if let Some(member) = bed.members.get_mut(&serial) {
+                    member.outcomes = Default::default();
                 },
             }
             for decision in decisions {
-                carry_out(&world, &mut carried, decision, longest)?;
+                apply(&bed, &mut applied, decision, longest)?;
             }
-            let (total, after) = (serving(&world).len(), out(&world));
-            if may_put_out && after > before {
+            let (total, after) = (available(&bed).len(), ejected_count(&bed));
+            if may_eject && after > before {
                 let cap = (total * usize::from(share) / 100).max(1);
                 prop_assert!(after <= cap && after < total, "{after} of {total} at {share} %");
             }
-            check_standing(&world, &carried)?;
-            check_round_trip(&world, share, jitter)?;
+            check_state(&bed, &applied)?;
+            check_round_trip(&bed, share, jitter)?;
         }
-        // Everybody who is out comes to a trial in time.
-        world.now += longest;
-        for decision in world.ejector.handle_timeout(world.now) {
-            carry_out(&world, &mut carried, decision, longest)?;
+        // The trial of every ejected member starts in time.
+        bed.now += longest;
+        for decision in bed.ejector.handle_timeout(bed.now) {
+            apply(&bed, &mut applied, decision, longest)?;
         }
-        prop_assert_eq!(world.ejector.poll_timeout(), None);
-        prop_assert!(carried.values().all(Option::is_none));
+        prop_assert_eq!(bed.ejector.poll_timeout(), None);
+        prop_assert!(applied.values().all(Option::is_none));
     }
 
     #[test]
-    fn members_that_are_alike_and_never_fail_are_never_ejected(
+    fn equal_members_without_failures_are_never_ejected(
         members in 1..=MEMBERS,
         sweeps in prop::collection::vec(prop::collection::vec(0..100_000_u64, MEMBERS as usize), 1..20),
         latency in 1..10_000_u64,
     ) {
-        let mut world = World::new(EjectionPolicy::new().latency(Some(LatencyDetector::new(1.0))), members);
+        let policy = build(EjectionPolicy::builder().latency(Some(LatencyDetector::new(1.0))));
+        let mut bed = EjectorTestBed::new(policy, members);
         for traffic in sweeps {
             for serial in 1..=members {
-                world.traffic(serial, traffic[serial as usize - 1], 0);
-                world.latency(serial, millis(latency));
+                bed.add_traffic(serial, traffic[serial as usize - 1], 0);
+                bed.set_latency(serial, millis(latency));
             }
-            prop_assert_eq!(world.sweep(), []);
+            prop_assert_eq!(bed.sweep(), []);
         }
     }
 }
 
-/// The machine's own word, what was carried out and the counters agree.
-fn check_standing(world: &World, carried: &Carried) -> Result<(), TestCaseError> {
-    for &serial in world.members.keys() {
-        let phase = world.standing(serial).phase;
-        let agrees = match carried.get(&serial) {
+/// Checks that the state of the ejector, the applied decisions and the counters agree.
+fn check_state(bed: &EjectorTestBed, applied: &AppliedStates) -> Result<(), TestCaseError> {
+    for &serial in bed.members.keys() {
+        let phase = bed.state(serial).phase;
+        let agrees = match applied.get(&serial) {
             None => phase == EjectionPhase::NotEjected,
             Some(None) => matches!(phase, EjectionPhase::OnTrial { .. }),
             Some(Some(_)) => {
-                matches!(phase, EjectionPhase::Ejected { until, .. } if until > world.now)
+                matches!(phase, EjectionPhase::Ejected { until, .. } if until > bed.now)
             }
         };
         prop_assert!(agrees, "{serial}: {phase:?}");
-        prop_assert!(world.standing(serial).multiplier <= 10);
+        prop_assert!(bed.state(serial).multiplier <= 10);
     }
-    let counters = world.ejector.counters();
-    let on_trial = carried.values().filter(|it| it.is_none()).count() as u64;
+    let counters = bed.ejector.counters();
+    let on_trial = applied.values().filter(|state| state.is_none()).count() as u64;
     prop_assert_eq!(
         (counters.currently_ejected + counters.currently_on_trial, counters.currently_on_trial),
-        (carried.len() as u64, on_trial)
+        (applied.len() as u64, on_trial)
     );
     let gone = counters.returned + counters.forgotten;
     prop_assert_eq!(
@@ -248,22 +263,22 @@ fn check_standing(world: &World, carried: &Carried) -> Result<(), TestCaseError>
     Ok(())
 }
 
-/// What is exported is the same after a restart, where the cap still allows as many to be out.
-fn check_round_trip(world: &World, share: u8, jitter: u64) -> Result<(), TestCaseError> {
-    let (total, gone) = (serving(world).len(), out(world));
+/// Checks that an import restores what was exported, if the limit still allows as many ejections.
+fn check_round_trip(bed: &EjectorTestBed, share: u8, jitter: u64) -> Result<(), TestCaseError> {
+    let (total, ejected) = (available(bed).len(), ejected_count(bed));
     let cap = (total * usize::from(share) / 100).max(1);
-    if gone > cap || (gone > 0 && gone >= total) {
+    if ejected > cap || (ejected > 0 && ejected >= total) {
         return Ok(());
     }
-    let rules = EjectionPolicy::new().max_ejected_percent(share).jitter(secs(jitter));
-    let mut restarted = Ejector::new(rules, Rng::with_seed(9)).expect("they make sense");
-    for it in world.members.values() {
-        restarted.track(it.serial, it.enabled, it.up);
+    let policy = EjectionPolicy::builder().max_ejected_percent(share).jitter(secs(jitter));
+    let mut restarted = Ejector::new(build(policy), Rng::with_seed(9));
+    for member in bed.members.values() {
+        restarted.track(member.serial, member.enabled, member.up);
     }
-    let saved: Vec<(u64, SavedEjection)> = world.ejector.export(world.now).collect();
-    let later = world.now + secs(12_345);
-    for &(serial, it) in &saved {
-        let _ = restarted.import(later, serial, it);
+    let saved: Vec<(u64, SavedEjection)> = bed.ejector.export(bed.now).collect();
+    let later = bed.now + secs(12_345);
+    for &(serial, saved) in &saved {
+        let _ = restarted.import(later, serial, saved);
     }
     prop_assert_eq!(restarted.export(later).collect::<Vec<_>>(), saved);
     Ok(())

@@ -5,7 +5,8 @@ use serde::Deserialize;
 use super::service::SlowStartConfig;
 use super::value::{HumanDuration, apply_duration_if_some, apply_if_some};
 use crate::health::{
-    EjectionPolicy, FailurePercentageDetector, LatencyDetector, SuccessRateDetector,
+    EjectionPolicy, EjectionPolicyBuilder, EjectionPolicyError, FailurePercentageDetector,
+    LatencyDetector, SuccessRateDetector,
 };
 
 /// `ejection`: when a server is put out. What is left out is as the library has it, and so is all of
@@ -67,39 +68,49 @@ fn zero_is_never(count: u32) -> Option<u32> {
 }
 
 impl EjectionConfig {
-    pub(super) fn to_ejection(&self) -> EjectionPolicy {
-        let it = EjectionPolicy::new();
+    pub(super) fn to_ejection(&self) -> Result<EjectionPolicy, EjectionPolicyError> {
+        let it = EjectionPolicy::builder();
         let it = apply_if_some(
             it,
             self.consecutive_failures.map(zero_is_never),
-            EjectionPolicy::consecutive_failures,
+            EjectionPolicyBuilder::consecutive_failures,
         );
         let connect = self.consecutive_connect_failures.map(zero_is_never);
-        let it = apply_if_some(it, connect, EjectionPolicy::consecutive_connect_failures);
+        let it = apply_if_some(it, connect, EjectionPolicyBuilder::consecutive_connect_failures);
         let percentage =
             self.failure_percentage.as_ref().map(FailurePercentageConfig::to_failure_percentage);
-        let it = apply_if_some(it, percentage, EjectionPolicy::failure_percentage);
+        let it = apply_if_some(it, percentage, EjectionPolicyBuilder::failure_percentage);
         let success = self.success_rate.as_ref().map(SuccessRateConfig::to_success_rate);
-        let it = apply_if_some(it, success, EjectionPolicy::success_rate);
+        let it = apply_if_some(it, success, EjectionPolicyBuilder::success_rate);
         let it = apply_if_some(
             it,
             self.latency.as_ref().map(|it| Some(it.to_latency_factor())),
-            EjectionPolicy::latency,
+            EjectionPolicyBuilder::latency,
         );
-        let it = apply_duration_if_some(it, self.sweep_interval, EjectionPolicy::sweep_interval);
         let it =
-            apply_duration_if_some(it, self.base_ejection_time, EjectionPolicy::base_ejection_time);
+            apply_duration_if_some(it, self.sweep_interval, EjectionPolicyBuilder::sweep_interval);
+        let it = apply_duration_if_some(
+            it,
+            self.base_ejection_time,
+            EjectionPolicyBuilder::base_ejection_time,
+        );
+        let it = apply_duration_if_some(
+            it,
+            self.max_ejection_time,
+            EjectionPolicyBuilder::max_ejection_time,
+        );
+        let it = apply_duration_if_some(it, self.jitter, EjectionPolicyBuilder::jitter);
         let it =
-            apply_duration_if_some(it, self.max_ejection_time, EjectionPolicy::max_ejection_time);
-        let it = apply_duration_if_some(it, self.jitter, EjectionPolicy::jitter);
-        let it = apply_if_some(it, self.max_ejected_percent, EjectionPolicy::max_ejected_percent);
-        let it = apply_if_some(it, self.check_ends_ejection, EjectionPolicy::check_ends_ejection);
+            apply_if_some(it, self.max_ejected_percent, EjectionPolicyBuilder::max_ejected_percent);
+        let it =
+            apply_if_some(it, self.check_ends_ejection, EjectionPolicyBuilder::check_ends_ejection);
         let it = apply_if_some(
             it,
             self.ramp.as_ref().map(|ramp| Some(ramp.to_slow_start())),
-            EjectionPolicy::ramp,
+            EjectionPolicyBuilder::ramp,
         );
-        apply_duration_if_some(it, self.trial_patience, EjectionPolicy::max_trial_time)
+        apply_duration_if_some(it, self.trial_patience, EjectionPolicyBuilder::max_trial_time)
+            .build()
     }
 }
 

@@ -292,11 +292,10 @@ impl ServiceConfig {
             sound.map_err(|error| ConfigProblem::new(at, error.to_string()))?;
         }
         if let Some(ejection) = &self.ejection {
-            plan = plan.ejection(ejection.to_ejection());
-            let sound = plan.validate();
-            sound.map_err(|error| {
+            let policy = ejection.to_ejection().map_err(|error| {
                 ConfigProblem::new([KeyPathSegment::Key("ejection")], error.to_string())
             })?;
+            plan = plan.ejection(policy);
         }
         Ok(plan)
     }

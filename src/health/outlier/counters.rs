@@ -1,46 +1,46 @@
-//! What an ejector has decided so far.
+//! Counters of an ejector's decisions.
 
 use super::{EjectionReason, EjectionReasonKind};
 
-/// What an [`Ejector`](super::Ejector) has decided so far.
+/// The decisions that an [`Ejector`](super::Ejector) has made so far.
 ///
-/// Everybody who was put out is in exactly one place:
-/// `put_out() + restored = returned + forgotten + out + on_trial`.
+/// Every member that was ejected is counted in exactly one place:
+/// `new_ejections() + imported = returned + forgotten + currently_ejected + currently_on_trial`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct EjectionCounters {
     pub(super) ejected: ReasonCounts,
     pub(super) refused: ReasonCounts,
-    /// Trials that were offered.
+    /// Trials started.
     pub trials: u64,
-    /// Members that came back: by a trial, a check or the operator.
+    /// Members that returned: by a trial, a check or the operator.
     pub returned: u64,
-    /// Members that were forgotten, or left the set, while they were out or on trial.
+    /// Members that were forgotten, or left the set, while they were ejected or on trial.
     pub forgotten: u64,
     /// Members whose ejection or trial was imported.
     pub imported: u64,
-    /// Members that are out now.
+    /// Members that are ejected now.
     pub currently_ejected: u64,
     /// Members that are on trial now.
     pub currently_on_trial: u64,
 }
 
 impl EjectionCounters {
-    /// Ejections for one kind of cause. Those for [`EjectionReasonKind::TrialFailed`] are of members that
-    /// were out before.
+    /// Returns the number of ejections for one kind of reason. Those for
+    /// [`EjectionReasonKind::TrialFailed`] are of members that were on trial.
     #[must_use]
     pub const fn ejected(&self, kind: EjectionReasonKind) -> u64 {
         self.ejected.get(kind)
     }
 
-    /// Ejections that were due for one kind of cause, and not made because
-    /// [as many as may be](super::Ejection::max_ejected_percent) were out already.
+    /// Returns the number of ejections for one kind of reason that were due but refused by the limit
+    /// on [ejected members](crate::health::EjectionPolicyBuilder::max_ejected_percent).
     #[must_use]
     pub const fn refused(&self, kind: EjectionReasonKind) -> u64 {
         self.refused.get(kind)
     }
 
-    /// Ejections of members that were in until then.
+    /// Returns the number of ejections of members that were neither ejected nor on trial before.
     #[must_use]
     pub fn new_ejections(&self) -> u64 {
         let kinds = EjectionReasonKind::ALL
@@ -50,13 +50,13 @@ impl EjectionCounters {
     }
 }
 
-/// A count for each kind of cause.
+/// One count for each kind of reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct ReasonCounts([u64; EjectionReasonKind::ALL.len()]);
 
 impl ReasonCounts {
-    pub(super) fn increment(&mut self, cause: EjectionReason) {
-        self.0[cause.kind() as usize] += 1;
+    pub(super) fn increment(&mut self, reason: EjectionReason) {
+        self.0[reason.kind() as usize] += 1;
     }
 
     const fn get(&self, kind: EjectionReasonKind) -> u64 {

@@ -1,4 +1,4 @@
-//! An ejection that outlives the program.
+//! The ejection state of a member, in a form that survives a restart.
 
 use std::time::Duration;
 
@@ -6,46 +6,46 @@ use serde::{Deserialize, Serialize};
 
 use super::EjectionReason;
 
-/// How one member stands, without moments that mean nothing to another process.
+/// The ejection state of one member, with durations in place of instants.
 ///
-/// What [`Ejector::export`](super::Ejector::export) gives and
-/// [`Ejector::import`](super::Ejector::import) takes. Kept under the backend's name by whoever
-/// writes it down: serials are new after a restart.
+/// [`Ejector::export`](super::Ejector::export) returns it and
+/// [`Ejector::import`](super::Ejector::import) takes it. Store it under the backend's name: serials
+/// are new after a restart.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct SavedEjection {
-    /// Ejections in a row, less one for each healthy sweep since.
+    /// Ejections in a row, less one for each sweep since in which the member was healthy.
     pub multiplier: u32,
-    /// Whether it is in, out or on trial.
+    /// Whether the member is ejected, on trial or neither.
     pub phase: SavedEjectionPhase,
 }
 
 /// The phase of a [`SavedEjection`].
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum SavedEjectionPhase {
-    /// Takes part.
+    /// The member takes work.
     NotEjected,
-    /// Takes no work.
+    /// The member takes no new work.
     Ejected {
-        /// Until its trial.
+        /// The time until its trial starts.
         remaining: Duration,
-        /// What it was ejected for.
-        why: EjectionReason,
+        /// The reason for the ejection.
+        reason: EjectionReason,
     },
-    /// Is given one piece of work.
+    /// The member gets one lease, whose outcome ends the trial.
     OnTrial {
-        /// What it was ejected for.
-        why: EjectionReason,
+        /// The reason for the ejection before the trial.
+        reason: EjectionReason,
     },
 }
 
 impl SavedEjection {
-    /// What it is some time later: for the time between the export and the import, where that is
-    /// known.
+    /// Returns the state some time later: call it with the time between export and import, if that
+    /// is known.
     #[must_use]
     pub fn after(self, elapsed: Duration) -> Self {
         let phase = match self.phase {
-            SavedEjectionPhase::Ejected { remaining, why } => {
-                SavedEjectionPhase::Ejected { remaining: remaining.saturating_sub(elapsed), why }
+            SavedEjectionPhase::Ejected { remaining, reason } => {
+                SavedEjectionPhase::Ejected { remaining: remaining.saturating_sub(elapsed), reason }
             }
             phase => phase,
         };

@@ -1,4 +1,4 @@
-//! The members an ejector knows, how each stands, and how many stand how.
+//! The members that an ejector tracks, their ejection states, and counts of both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -6,15 +6,15 @@ use std::time::Instant;
 use super::{EjectionPhase, EjectionReason};
 use crate::backend::OutcomeCounts;
 
-/// What is kept of one member.
+/// The record of one member.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EjectionEntry {
-    /// Whether it would take work, were it not ejected.
+    /// Whether the member would take work if it were not ejected.
     available: bool,
     phase: EjectionPhase,
-    /// Ejections in a row, less one for each healthy sweep.
+    /// Ejections in a row, less one for each sweep in which the member was healthy.
     pub(super) multiplier: u32,
-    /// The counters at the last sweep.
+    /// The outcome counters at the previous sweep.
     pub(super) last_outcomes: Option<OutcomeCounts>,
 }
 
@@ -32,17 +32,18 @@ impl EjectionEntry {
     }
 }
 
-/// Entries by serial; in order, so that the same calls make the same decisions in the same order.
+/// The entries by serial. They are ordered, so that the same calls make the same decisions in the
+/// same order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct EjectionTable {
     entries: BTreeMap<u64, EjectionEntry>,
-    /// When whose ejection ends.
+    /// The ends of the ejections, with the serials of the members.
     expiries: BTreeSet<(Instant, u64)>,
-    /// Members that would take work, were they not ejected.
+    /// Members that would take work if they were not ejected.
     available_count: usize,
-    /// Those of them that are out or on trial.
+    /// The available members that are ejected or on trial.
     available_ejected_count: usize,
-    /// All members on trial.
+    /// Members on trial, available or not.
     on_trial_count: usize,
 }
 
@@ -75,13 +76,13 @@ impl EjectionTable {
         self.expiries.first().map(|&(end, _)| end)
     }
 
-    /// Somebody whose ejection has ended by now.
+    /// Returns the member whose ejection ended first, among those that ended by `now`.
     pub(super) fn next_expired(&self, now: Instant) -> Option<u64> {
         self.expiries.first().filter(|&&(end, _)| end <= now).map(|&(_, serial)| serial)
     }
 
-    /// Knows a member from now on, and whether it would take work.
-    pub(super) fn upsert(&mut self, serial: u64, serves: bool) {
+    /// Adds a member if it is new, and sets whether it is available.
+    pub(super) fn upsert(&mut self, serial: u64, available: bool) {
         let new = EjectionEntry {
             available: false,
             phase: EjectionPhase::NotEjected,
@@ -89,12 +90,12 @@ impl EjectionTable {
             last_outcomes: None,
         };
         self.entries.entry(serial).or_insert(new);
-        self.update_entry(serial, |entry| entry.available = serves);
+        self.update_entry(serial, |entry| entry.available = available);
     }
 
     pub(super) fn remove(&mut self, serial: u64) -> Option<EjectionEntry> {
         let entry = *self.entries.get(&serial)?;
-        // Leaves every count before it leaves the table.
+        // Take the member out of every count first.
         self.update_entry(serial, |entry| {
             entry.available = false;
             entry.phase = EjectionPhase::NotEjected;
@@ -107,12 +108,12 @@ impl EjectionTable {
         self.update_entry(serial, |entry| entry.phase = phase);
     }
 
-    /// For what no count depends on.
+    /// Returns an entry for changes of the fields that no count depends on.
     pub(super) fn get_mut(&mut self, serial: u64) -> Option<&mut EjectionEntry> {
         self.entries.get_mut(&serial)
     }
 
-    /// Everybody, for walks that change the table.
+    /// Returns all serials, for loops that change the table.
     pub(super) fn serials(&self) -> Vec<u64> {
         self.entries.keys().copied().collect()
     }
@@ -128,19 +129,25 @@ impl EjectionTable {
         if let EjectionPhase::Ejected { until, .. } = after.phase {
             self.expiries.insert((until, serial));
         }
-        let count = |total: &mut usize, of: fn(&EjectionEntry) -> bool| {
-            *total = *total + usize::from(of(&after)) - usize::from(of(&before));
+        let update = |total: &mut usize, counts: fn(&EjectionEntry) -> bool| {
+            *total = *total + usize::from(counts(&after)) - usize::from(counts(&before));
         };
-        count(&mut self.available_count, |it| it.available);
-        count(&mut self.available_ejected_count, |it| it.available && it.is_ejected_or_on_trial());
-        count(&mut self.on_trial_count, |it| matches!(it.phase, EjectionPhase::OnTrial { .. }));
+        update(&mut self.available_count, |entry| entry.available);
+        update(&mut self.available_ejected_count, |entry| {
+            entry.available && entry.is_ejected_or_on_trial()
+        });
+        update(&mut self.on_trial_count, |entry| {
+            matches!(entry.phase, EjectionPhase::OnTrial { .. })
+        });
     }
 
-    /// Why it is out or on trial.
+    /// Returns the reason why a member is ejected or on trial.
     pub(super) fn reason(&self, serial: u64) -> Option<EjectionReason> {
         match self.get(serial)?.phase {
             EjectionPhase::NotEjected => None,
-            EjectionPhase::Ejected { why, .. } | EjectionPhase::OnTrial { why } => Some(why),
+            EjectionPhase::Ejected { reason, .. } | EjectionPhase::OnTrial { reason } => {
+                Some(reason)
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Why a backend was ejected.
+//! Reasons for an ejection.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,52 +9,53 @@ use serde::{Deserialize, Serialize};
 ///
 /// # Examples
 /// ```
-/// use lvs::health::EjectionReason;
+/// use lvs::health::outlier::EjectionReason;
 ///
-/// assert_eq!(EjectionReason::ConsecutiveFailures { failures: 5 }.to_string(), "5 failures in a row");
-/// let cause = EjectionReason::FailurePercentage { failures: 120, requests: 130 };
-/// assert_eq!(cause.to_string(), "failed 92 % of 130 requests");
+/// let reason = EjectionReason::ConsecutiveFailures { failures: 5 };
+/// assert_eq!(reason.to_string(), "5 failures in a row");
+/// let reason = EjectionReason::FailurePercentage { failures: 120, requests: 130 };
+/// assert_eq!(reason.to_string(), "failed 92 % of 130 requests");
 /// ```
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[non_exhaustive]
 pub enum EjectionReason {
-    /// So many failures of any kind in a row.
+    /// Too many failures of any kind in a row.
     ConsecutiveFailures {
-        /// The length of the run.
+        /// The failures in a row.
         failures: u32,
     },
-    /// So many connects in a row that failed or timed out.
+    /// Too many failed or timed out connects in a row.
     ConnectFailures {
-        /// The length of the run.
+        /// The failed connects in a row.
         failures: u32,
     },
     /// Too many of the requests of a sweep failed.
     FailurePercentage {
         /// The requests that failed.
         failures: u64,
-        /// The requests that ended, but for those that were cancelled.
+        /// The requests that ended, without the cancelled ones.
         requests: u64,
     },
-    /// The share of requests that succeeded in a sweep was far below that of the others.
+    /// The success rate of a sweep was far below that of the other members.
     SuccessRate {
-        /// Its share, in tenths of a percent.
+        /// The success rate of the backend, in tenths of a percent.
         permille: u16,
-        /// The share below which it is an outlier, in tenths of a percent.
+        /// The success rate below which a member is an outlier, in tenths of a percent.
         threshold_permille: u16,
     },
-    /// The answers of a sweep took far longer than those of the others.
+    /// The mean latency of a sweep was far above that of the other members.
     Latency {
-        /// Its mean latency.
+        /// The mean latency of the backend.
         mean: Duration,
-        /// The median of the others' mean latencies.
+        /// The median of the other members' mean latencies.
         median: Duration,
     },
-    /// It had been ejected, and failed the trial after it.
+    /// The trial after an ejection failed.
     TrialFailed,
 }
 
 impl EjectionReason {
-    /// The detector behind it.
+    /// Returns the kind of the reason, without its figures.
     #[must_use]
     pub const fn kind(&self) -> EjectionReasonKind {
         match self {
@@ -80,17 +81,18 @@ impl fmt::Display for EjectionReason {
             Self::SuccessRate { permille, threshold_permille } => {
                 let (rate, threshold) =
                     (PermilleAsPercent(permille), PermilleAsPercent(threshold_permille));
-                write!(f, "success rate {rate} % below {threshold} %")
+                write!(f, "success rate of {rate} % is below the threshold of {threshold} %")
             }
             Self::Latency { mean, median } => {
                 let (mean, median) = (LatencyMillis(mean), LatencyMillis(median));
-                write!(f, "mean latency {mean} ms, the others' median {median} ms")
+                write!(f, "mean latency of {mean} ms, median of the other backends {median} ms")
             }
-            Self::TrialFailed => f.write_str("failed the trial after its ejection"),
+            Self::TrialFailed => f.write_str("trial after the ejection failed"),
         }
     }
 }
 
+/// A share in tenths of a percent, displayed in percent.
 struct PermilleAsPercent(u16);
 
 impl fmt::Display for PermilleAsPercent {
@@ -99,6 +101,7 @@ impl fmt::Display for PermilleAsPercent {
     }
 }
 
+/// A duration displayed in milliseconds, with one decimal below 10 ms.
 struct LatencyMillis(Duration);
 
 impl fmt::Display for LatencyMillis {
@@ -109,19 +112,19 @@ impl fmt::Display for LatencyMillis {
     }
 }
 
-/// The kinds of [`EjectionReason`], as metrics count them.
+/// The kind of an [`EjectionReason`], as metrics count it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum EjectionReasonKind {
-    /// A run of failures of any kind.
+    /// Failures of any kind in a row.
     ConsecutiveFailures,
-    /// A run of failed connects.
+    /// Failed connects in a row.
     ConnectFailures,
-    /// The share of failures.
+    /// A high percentage of failures.
     FailurePercentage,
-    /// The success rate against that of the others.
+    /// A success rate below that of the other members.
     SuccessRate,
-    /// The latency against that of the others.
+    /// A latency above that of the other members.
     Latency,
     /// A failed trial.
     TrialFailed,
@@ -138,7 +141,7 @@ impl EjectionReasonKind {
         Self::TrialFailed,
     ];
 
-    /// The short name in metrics and logs.
+    /// Returns the short name used in metrics and logs.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

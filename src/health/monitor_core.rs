@@ -1,0 +1,341 @@
+//! The core of a monitor, without sockets and clock: which checks start when, and what follows from
+//! their results.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::debug;
+
+use super::check::{CheckContext, CheckFailure, CheckFailureKind, CheckReport};
+use super::events::HealthEventKind;
+use super::plan::{HealthPlan, ProbeKey};
+use super::saved::{SavedCheckVerdict, SavedHealth, SavedMemberVerdicts};
+use super::shared_probe::SharedProbe;
+use super::timetable::{ProbeId, ProbeTimetable, TimetableStats};
+use super::watched_service::{WatchedMember, WatchedService, WatchedServiceId};
+use super::watched_set::{HealthUpdate, MemberInfo, WatchedSet};
+use crate::backend::{AgentOverride, Health, SetError};
+
+/// The watched services, and the probes that they share.
+pub(super) struct MonitorCore {
+    timetable: ProbeTimetable,
+    probes: HashMap<ProbeId, SharedProbe>,
+    probe_ids: HashMap<ProbeKey, ProbeId>,
+    services: HashMap<WatchedServiceId, WatchedService>,
+    next_service: WatchedServiceId,
+    failure_counts: CheckFailureCounts,
+}
+
+/// The numbers of failed checks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct CheckFailureCounts {
+    /// Failures of backends.
+    pub(super) backend: u64,
+    /// Failures of this machine.
+    pub(super) local: u64,
+}
+
+/// A check to start.
+#[derive(Debug)]
+pub(super) struct CheckJob {
+    pub(super) probe_id: ProbeId,
+    pub(super) key: ProbeKey,
+    pub(super) context: CheckContext,
+}
+
+impl MonitorCore {
+    pub(super) fn new(max_in_flight: NonZeroUsize, seed: u64) -> Self {
+        Self {
+            timetable: ProbeTimetable::new(max_in_flight, seed),
+            probes: HashMap::new(),
+            probe_ids: HashMap::new(),
+            services: HashMap::new(),
+            next_service: 0,
+            failure_counts: CheckFailureCounts::default(),
+        }
+    }
+
+    pub(super) fn set_max_in_flight(&mut self, max: NonZeroUsize) {
+        self.timetable.set_max_in_flight(max);
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.timetable.in_flight()
+    }
+
+    pub(super) fn probe_count(&self) -> usize {
+        self.probes.len()
+    }
+
+    pub(super) fn failure_counts(&self) -> CheckFailureCounts {
+        self.failure_counts
+    }
+
+    /// Schedules the checks in flight again, because their results will not arrive.
+    pub(super) fn reschedule_in_flight(&mut self) {
+        self.timetable.reschedule_in_flight();
+    }
+
+    pub(super) fn stats(&self) -> TimetableStats {
+        self.timetable.stats()
+    }
+
+    pub(super) fn insert(&mut self, set: Arc<dyn WatchedSet>) -> WatchedServiceId {
+        let id = self.next_service;
+        self.next_service += 1;
+        self.services.insert(id, WatchedService::new(set));
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: WatchedServiceId) {
+        let Some(service) = self.services.remove(&id) else { return };
+        for (serial, member) in service.members {
+            member.probes.into_iter().for_each(|probe| self.unsubscribe(probe, (id, serial)));
+        }
+    }
+
+    /// Returns when to call [`poll`](Self::poll) again, if no set changes and no result arrives
+    /// before.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let services = self.services.values().flat_map(|service| {
+            [service.next_publish(), service.slow_start_at, service.next_ejector_run()]
+        });
+        services.chain([self.timetable.poll_timeout()]).flatten().min()
+    }
+
+    /// Follows changes of the sets, publishes pending results, and returns the checks to start.
+    pub(super) fn poll(&mut self, now: Instant) -> Vec<CheckJob> {
+        let ids: Vec<_> = self.services.keys().copied().collect();
+        for id in ids {
+            if self.services.get(&id).is_some_and(|service| service.set.take_changed()) {
+                self.sync_members(id, now);
+            }
+            if let Some(service) = self.services.get_mut(&id) {
+                service.run_ejector(now);
+                service.publish_pending(now);
+            }
+        }
+        let mut jobs = Vec::new();
+        while let Some(id) = self.timetable.start_next_due(now) {
+            jobs.extend(self.build_job(id));
+        }
+        jobs
+    }
+
+    fn build_job(&self, id: ProbeId) -> Option<CheckJob> {
+        let probe = self.probes.get(&id)?;
+        let context = CheckContext::new(probe.backend_id.clone(), probe.key.address);
+        let context = match probe.key.source {
+            Some(source) => context.with_source(source),
+            None => context,
+        };
+        Some(CheckJob { probe_id: id, key: probe.key.clone(), context })
+    }
+
+    /// Handles the result of a [`CheckJob`].
+    pub(super) fn handle_result(
+        &mut self,
+        id: ProbeId,
+        result: Result<CheckReport, CheckFailure>,
+        now: Instant,
+    ) {
+        let Some(probe) = self.probes.get_mut(&id) else { return };
+        if let Err(failure) = &result {
+            let local = failure.kind() == CheckFailureKind::Local;
+            let count = if local {
+                &mut self.failure_counts.local
+            } else {
+                &mut self.failure_counts.backend
+            };
+            *count += 1;
+            let (check, address) = (probe.key.check.name(), probe.key.address);
+            debug!(
+                check, %address, kind = %failure.kind(),
+                "{check} check of {address} failed: {failure}"
+            );
+        }
+        let changed = probe.record_result(result);
+        self.timetable.reschedule(id, probe.verdict, now);
+        if !changed.verdict && !changed.warning {
+            return;
+        }
+        let (subscribers, warning) = (probe.subscribers.clone(), probe.warning.clone());
+        for (service_id, serial) in subscribers {
+            if changed.verdict {
+                self.evaluate_member(service_id, serial);
+            }
+            let service = self.services.get(&service_id).filter(|_| changed.warning);
+            let member = service.and_then(|service| Some((service, service.members.get(&serial)?)));
+            if let (Some((service, member)), Some(text)) = (member, &warning) {
+                let (id, text) = (member.info.id.clone(), Arc::clone(text));
+                service.set.publish_event(HealthEventKind::Warning { id, text });
+            }
+        }
+    }
+
+    /// Returns the knowledge about a service, for [`restore`](Self::restore) after a restart.
+    pub(super) fn export(&self, id: WatchedServiceId, now: Instant) -> SavedHealth {
+        let Some(service) = self.services.get(&id) else { return SavedHealth::default() };
+        let verdicts = service.members.values().map(|member| SavedMemberVerdicts {
+            id: member.info.id.to_string(),
+            checks: member
+                .probes
+                .iter()
+                .filter_map(|probe| self.probes.get(probe))
+                .map(|probe| SavedCheckVerdict {
+                    check: probe.key.check.name().to_owned(),
+                    verdict: probe.verdict,
+                    reason: probe.reason.to_string(),
+                })
+                .collect(),
+        });
+        SavedHealth {
+            backends: service.set.export(now),
+            verdicts: verdicts.collect(),
+            ejections: service.export_ejections(now),
+        }
+    }
+
+    /// Restores the knowledge about a service. Results of checks since the start take precedence.
+    pub(super) fn restore(
+        &mut self,
+        id: WatchedServiceId,
+        saved: &SavedHealth,
+        now: Instant,
+    ) -> Result<(), SetError> {
+        let Some(set) = self.services.get(&id).map(|service| Arc::clone(&service.set)) else {
+            return Ok(());
+        };
+        set.restore(&saved.backends, now)?;
+        if set.take_changed() {
+            self.sync_members(id, now);
+        }
+        let checks_by_name: HashMap<_, _> =
+            saved.verdicts.iter().map(|member| (member.id.as_str(), &member.checks)).collect();
+        let Some(service) = self.services.get(&id) else { return Ok(()) };
+        let mut serials = Vec::new();
+        for (serial, member) in &service.members {
+            serials.push(*serial);
+            let Some(checks) = checks_by_name.get(member.info.id.as_str()) else { continue };
+            for (probe, saved) in member.probes.iter().zip(*checks) {
+                let Some(probe) = self.probes.get_mut(probe) else { continue };
+                if probe.key.check.name() == saved.check && probe.verdict.health().is_none() {
+                    probe.verdict = saved.verdict;
+                    probe.reason = saved.reason.as_str().into();
+                }
+            }
+        }
+        serials.into_iter().for_each(|serial| self.evaluate_member(id, serial));
+        if let Some(service) = self.services.get_mut(&id) {
+            service.restore_ejections(&saved.ejections, now);
+        }
+        Ok(())
+    }
+
+    /// Follows a change of a set: adds new members, moves changed ones, removes old ones.
+    fn sync_members(&mut self, id: WatchedServiceId, now: Instant) {
+        let Some(service) = self.services.get_mut(&id) else { return };
+        let mut old = std::mem::take(&mut service.members);
+        let set = Arc::clone(&service.set);
+        // The change may have started a slow start.
+        service.slow_start_at = Some(now);
+        let mut new = Vec::new();
+        for info in set.members() {
+            let serial = info.serial;
+            let member = match old.remove(&serial) {
+                Some(member) if member.info.address == info.address => member,
+                moved => {
+                    let probes = self.subscribe(id, &info, set.plan(), now);
+                    // Unsubscribes after the new subscription, so that a probe in both is kept.
+                    if let Some(moved) = moved {
+                        for probe in moved.probes {
+                            self.unsubscribe(probe, (id, serial));
+                        }
+                    }
+                    new.push(serial);
+                    WatchedMember { info, probes }
+                }
+            };
+            let Some(service) = self.services.get_mut(&id) else { return };
+            service.members.insert(serial, member);
+        }
+        for (serial, removed) in old {
+            if let Some(service) = self.services.get_mut(&id) {
+                service.forget_member(serial);
+            }
+            removed.probes.into_iter().for_each(|probe| self.unsubscribe(probe, (id, serial)));
+        }
+        if let Some(service) = self.services.get_mut(&id) {
+            service.track_members(now);
+        }
+        // A new member may share a probe that has a verdict already.
+        new.into_iter().for_each(|serial| self.evaluate_member(id, serial));
+    }
+
+    fn subscribe(
+        &mut self,
+        service: WatchedServiceId,
+        member: &MemberInfo,
+        plan: &HealthPlan,
+        now: Instant,
+    ) -> Vec<ProbeId> {
+        let address = member.address;
+        let keys = plan.checks.iter().filter_map(|check| check.probe_key(address?));
+        let probes = keys.map(|key| {
+            let timetable = &mut self.timetable;
+            let id = *self
+                .probe_ids
+                .entry(key.clone())
+                .or_insert_with(|| timetable.insert(key.timing, now));
+            let probe = self.probes.entry(id).or_insert_with(|| SharedProbe::new(key, &member.id));
+            // A set may hold an address under two names; both subscribe.
+            probe.subscribers.push((service, member.serial));
+            id
+        });
+        probes.collect()
+    }
+
+    fn unsubscribe(&mut self, id: ProbeId, subscriber: (WatchedServiceId, u64)) {
+        let Some(probe) = self.probes.get_mut(&id) else { return };
+        if let Some(index) = probe.subscribers.iter().position(|entry| *entry == subscriber) {
+            probe.subscribers.swap_remove(index);
+        }
+        if probe.subscribers.is_empty() {
+            let key = probe.key.clone();
+            self.probe_ids.remove(&key);
+            self.probes.remove(&id);
+            self.timetable.remove(id);
+        }
+    }
+
+    /// Queues the health of a member that follows from the verdicts of all its probes.
+    fn evaluate_member(&mut self, service: WatchedServiceId, serial: u64) {
+        let Some(service) = self.services.get_mut(&service) else { return };
+        let Some(member) = service.members.get(&serial) else { return };
+        let probes = || member.probes.iter().filter_map(|id| self.probes.get(id));
+        let down = probes().find(|probe| probe.verdict.health() == Some(Health::Down));
+        let has_unknown = probes().any(|probe| probe.verdict.health().is_none());
+        let (health, reason) = match (down, has_unknown) {
+            (Some(probe), _) => (Some(Health::Down), Arc::clone(&probe.reason)),
+            // Until every probe has a result the member keeps its health.
+            (None, true) => (None, "".into()),
+            (None, false) => match probes().next() {
+                Some(probe) => (Some(Health::Up), Arc::clone(&probe.reason)),
+                None => (None, "".into()),
+            },
+        };
+        let agent_override = probes().fold(AgentOverride::default(), |combined, probe| {
+            combined.updated_with(probe.agent_override)
+        });
+        if health.is_none() && agent_override == AgentOverride::default() {
+            return;
+        }
+        let id = member.info.id.clone();
+        service.pending_health.insert(serial, HealthUpdate { id, health, reason, agent_override });
+    }
+}
+
+#[cfg(all(test, not(lvs_loom)))]
+mod tests;

@@ -1,0 +1,81 @@
+//! The checks in flight, each a task.
+
+use std::collections::HashMap;
+
+use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::timeout;
+
+use super::check::{CheckFailure, CheckFailureKind, CheckReport};
+use super::monitor_core::CheckJob;
+use super::timetable::ProbeId;
+
+/// A probe and the result of its check.
+pub(super) type CompletedCheck = (ProbeId, Result<CheckReport, CheckFailure>);
+
+/// The checks in flight. Dropping it cancels them.
+#[derive(Default)]
+pub(super) struct RunningChecks {
+    tasks: JoinSet<CompletedCheck>,
+    /// Names the probe of a task that panics.
+    probe_by_task: HashMap<task::Id, ProbeId>,
+}
+
+impl RunningChecks {
+    pub(super) fn spawn(&mut self, job: CheckJob) {
+        let id = job.probe_id;
+        let task = self.tasks.spawn(run_check(job));
+        self.probe_by_task.insert(task.id(), id);
+    }
+
+    /// Waits for the next result; forever if no check is in flight. Cancel safe.
+    pub(super) async fn next(&mut self) -> CompletedCheck {
+        loop {
+            match self.tasks.join_next_with_id().await {
+                Some(joined) => {
+                    if let Some(completed) = self.finish_task(joined) {
+                        return completed;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Returns a result that has arrived, without waiting.
+    pub(super) fn try_next(&mut self) -> Option<CompletedCheck> {
+        while let Some(joined) = self.tasks.try_join_next_with_id() {
+            if let Some(completed) = self.finish_task(joined) {
+                return Some(completed);
+            }
+        }
+        None
+    }
+
+    fn finish_task(
+        &mut self,
+        joined: Result<(task::Id, CompletedCheck), JoinError>,
+    ) -> Option<CompletedCheck> {
+        match joined {
+            Ok((task, completed)) => {
+                self.probe_by_task.remove(&task);
+                Some(completed)
+            }
+            Err(error) => {
+                let probe = self.probe_by_task.remove(&error.id())?;
+                let failure = CheckFailure::new(CheckFailureKind::Protocol, "the check panicked");
+                Some((probe, Err(failure)))
+            }
+        }
+    }
+}
+
+/// Runs a check within its timeout.
+async fn run_check(job: CheckJob) -> CompletedCheck {
+    let CheckJob { probe_id, key, context } = job;
+    let limit = key.timing.timeout;
+    let result = timeout(limit, key.check.run(&context)).await.unwrap_or_else(|_| {
+        let reason = format!("timed out after {limit:?} while {}", context.stage());
+        Err(CheckFailure::new(CheckFailureKind::Timeout, reason))
+    });
+    (probe_id, result)
+}

@@ -1,0 +1,79 @@
+//! The recurring check of one address, shared by the services that use the same check there.
+
+use std::sync::Arc;
+
+use super::check::{CheckFailure, CheckFailureKind, CheckReport};
+use super::plan::ProbeKey;
+use super::verdict::CheckVerdict;
+use super::watched_service::WatchedServiceId;
+use crate::backend::{AgentOverride, BackendId};
+
+/// A probe, and the members that its results concern.
+#[derive(Debug)]
+pub(super) struct SharedProbe {
+    pub(super) key: ProbeKey,
+    /// The name that the check gets as its backend: that of the first subscriber.
+    pub(super) backend_id: BackendId,
+    /// The service and the serial of each member.
+    pub(super) subscribers: Vec<(WatchedServiceId, u64)>,
+    pub(super) verdict: CheckVerdict,
+    /// The reason of the verdict.
+    pub(super) reason: Arc<str>,
+    pub(super) agent_override: AgentOverride,
+    pub(super) warning: Option<Arc<str>>,
+}
+
+/// The changes that a result of a check makes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProbeChanges {
+    /// Whether the verdict or the agent override changed.
+    pub(super) verdict: bool,
+    /// Whether there is a new warning.
+    pub(super) warning: bool,
+}
+
+impl SharedProbe {
+    pub(super) fn new(key: ProbeKey, id: &BackendId) -> Self {
+        Self {
+            key,
+            backend_id: id.clone(),
+            subscribers: Vec::new(),
+            verdict: CheckVerdict::default(),
+            reason: "not checked yet".into(),
+            agent_override: AgentOverride::default(),
+            warning: None,
+        }
+    }
+
+    /// Records the result of a check.
+    pub(super) fn record_result(
+        &mut self,
+        result: Result<CheckReport, CheckFailure>,
+    ) -> ProbeChanges {
+        let name = self.key.check.name();
+        let (agent_override, warning, failure) = match result {
+            // A failure of this machine shows nothing about the backend.
+            Err(failure) if failure.kind() == CheckFailureKind::Local => {
+                return ProbeChanges { verdict: false, warning: false };
+            }
+            Ok(report) => (report.agent_override, report.warning, None),
+            Err(failure) => (failure.agent_override(), None, Some(failure)),
+        };
+        let passed = failure.is_none();
+        let mut changed = self.verdict.record_result(passed, &self.key.timing);
+        if changed {
+            self.reason = match failure {
+                Some(failure) => format!("{name} check: {failure}").into(),
+                None => format!("{name} check passed").into(),
+            };
+        }
+        let agent_override = self.agent_override.updated_with(agent_override);
+        changed |= agent_override != self.agent_override;
+        self.agent_override = agent_override;
+        let new_warning = passed && warning.as_deref() != self.warning.as_deref();
+        if new_warning {
+            self.warning = warning.map(Into::into);
+        }
+        ProbeChanges { verdict: changed, warning: new_warning && self.warning.is_some() }
+    }
+}
