@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::{DiscoveryError, MemberSource, MemberUpdate, list};
+use super::{DiscoveryError, MemberSource, MemberUpdate, member_list};
 
 /// The largest file that is read, in bytes: a line of 256 for each member that a set holds.
 const MAX_FILE_SIZE: u64 = 16 << 20;
@@ -137,7 +137,7 @@ impl MemberSource<SocketAddr> for FileSource {
                 continue;
             }
             let answer = match (&seen, error) {
-                (FileObservation::Content(content), _) => list::parse_bytes(content)
+                (FileObservation::Content(content), _) => member_list::parse_bytes(content)
                     .map(MemberUpdate::All)
                     .map_err(|error| DiscoveryError::List { name: self.name.clone(), error }),
                 (FileObservation::Failure(_) | FileObservation::Unstable, error) => {

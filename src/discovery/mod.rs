@@ -65,7 +65,7 @@ mod channel;
 mod dns;
 mod feed;
 mod file;
-mod list;
+mod member_list;
 mod source;
 mod static_list;
 #[cfg(feature = "discovery-tower")]
@@ -77,7 +77,7 @@ pub use self::channel::{ChannelSource, MemberSendError, MemberSender, channel};
 pub use self::dns::{AddressFamilies, DnsSource};
 pub use self::feed::{Feed, FeedHandle, FeedState, FeedStatus, MemberRefusal, RemovalPolicy};
 pub use self::file::FileSource;
-pub use self::list::{MemberListError, MemberListErrorKind};
+pub use self::member_list::{MemberListError, MemberListErrorKind};
 pub use self::source::{DiscoveryError, MappedSource, MemberSource, MemberUpdate};
 pub use self::static_list::StaticList;
 #[cfg(feature = "discovery-tower")]

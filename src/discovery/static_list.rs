@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use super::{DiscoveryError, MemberListError, MemberSource, MemberUpdate, list};
+use super::{DiscoveryError, MemberListError, MemberSource, MemberUpdate, member_list};
 use crate::backend::Spec;
 
 /// A source that says once who the members are, and ends.
@@ -48,7 +48,7 @@ impl FromStr for StaticList<SocketAddr> {
     type Err = MemberListError;
 
     fn from_str(text: &str) -> Result<Self, MemberListError> {
-        Ok(Self { members: list::parse(text)?, delivered: false })
+        Ok(Self { members: member_list::parse(text)?, delivered: false })
     }
 }
 

@@ -9,7 +9,7 @@ mod drain;
 mod failing;
 mod feed;
 mod file;
-mod list;
+mod member_list;
 #[cfg(feature = "discovery-dns")]
 mod named;
 mod properties;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use super::ledger::FeedReconciler;
+use super::reconciler::FeedReconciler;
 use super::status::MAX_LISTED_REFUSALS;
 use super::{FeedState, FeedStatus};
 use crate::backend::BackendSet;

@@ -1,6 +1,6 @@
 //! What does an agent beside the server say of it?
 
-use super::conversation::{CheckStream, escape_message, protocol_failure};
+use super::stream::{CheckStream, escape_message, protocol_failure};
 use crate::backend::{AgentOverride, AgentWeight, BackendAdminState};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 

@@ -1,6 +1,6 @@
 //! What does a program of the operator's say?
 
-mod group;
+mod process_group;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -9,7 +9,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use tokio::task::spawn_blocking;
 
-use self::group::ProcessGroup;
+use self::process_group::ProcessGroup;
 use crate::backend::{AgentOverride, AgentWeight};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 

@@ -1,14 +1,14 @@
 //! Does a name server answer a question, and answer it right?
 
 mod error;
-mod message;
+mod query;
 
 use std::net::IpAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub use self::error::DnsCheckError;
-use self::message::{DnsAnswerError, DnsCheckQuery};
+use self::query::{DnsAnswerError, DnsCheckQuery};
 use super::datagram::{enable_icmp_errors, receive, receive_failure, send_failure};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 

@@ -2,7 +2,6 @@
 
 mod agent;
 mod command;
-mod conversation;
 mod datagram;
 #[cfg(feature = "health-dns")]
 mod dns;
@@ -18,6 +17,7 @@ mod mysql;
 mod postgres;
 mod redis;
 mod smtp;
+mod stream;
 mod tcp;
 #[cfg(feature = "health-tls")]
 mod tls;

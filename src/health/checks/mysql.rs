@@ -6,7 +6,7 @@ use self::packet::{
     CLIENT_PLUGIN_AUTH, CLIENT_PROTOCOL_41, CLIENT_SECURE_CONNECTION, HEADER_LEN, MysqlErrorPacket,
     MysqlPacket,
 };
-use super::conversation::{CheckStream, escape_excerpt, escape_message, protocol_failure};
+use super::stream::{CheckStream, escape_excerpt, escape_message, protocol_failure};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
 /// Up if a MySQL or MariaDB server (or a proxy in front of one) greets, and answers a login.

@@ -3,7 +3,7 @@
 pub(super) mod message;
 
 use self::message::{HEADER_LEN, PostgresMessageHeader};
-use super::conversation::{
+use super::stream::{
     CheckStream, MAX_ANSWER_LEN, escape_excerpt, escape_message, protocol_failure,
 };
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};

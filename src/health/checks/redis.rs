@@ -5,7 +5,7 @@ pub(super) mod reply;
 use std::fmt;
 
 use self::reply::{RedisReply, RedisRole};
-use super::conversation::{CheckStream, MAX_ANSWER_LEN, escape_message, protocol_failure};
+use super::stream::{CheckStream, MAX_ANSWER_LEN, escape_message, protocol_failure};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
 /// Up if a Redis server (or Valkey, KeyDB, Dragonfly) answers `PING` with `PONG`; on request, after

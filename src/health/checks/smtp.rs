@@ -4,7 +4,7 @@ pub(super) mod reply;
 
 use std::net::IpAddr;
 
-use super::conversation::{CheckStream, escape_excerpt, escape_message, protocol_failure};
+use super::stream::{CheckStream, escape_excerpt, escape_message, protocol_failure};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
 /// Up if a mail server greets, and takes our greeting: SMTP, RFC 5321.

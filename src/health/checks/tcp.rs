@@ -1,6 +1,6 @@
 //! Does it take a connection, and does it answer?
 
-use super::conversation::{CheckStream, MAX_ANSWER_LEN, escape_excerpt};
+use super::stream::{CheckStream, MAX_ANSWER_LEN, escape_excerpt};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
 /// Up if a TCP connection can be made; on request, if the server says what it should.

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::group::FirstStderrLine;
+use super::process_group::FirstStderrLine;
 use super::*;
 
 fn read(check: &CommandCheck, raw: i32) -> Result<Option<AgentWeight>, String> {

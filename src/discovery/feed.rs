@@ -1,7 +1,7 @@
 //! What ties a source to a set.
 
 mod driver;
-mod ledger;
+mod reconciler;
 mod status;
 
 use std::fmt;
@@ -181,7 +181,7 @@ where
     pub async fn run(self) -> FeedStatus {
         let mut source = self.source;
         let mut ledger =
-            ledger::FeedReconciler::new(self.removal, self.allow_empty, self.is_same_target);
+            reconciler::FeedReconciler::new(self.removal, self.allow_empty, self.is_same_target);
         for member in &self.adopted {
             ledger.adopt(&self.set, member);
         }

@@ -1,7 +1,7 @@
 //! Members from DNS.
 
 mod answer;
-mod resolve;
+mod resolver;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
 
 use self::answer::{ResolvedAddresses, SrvTarget};
-use self::resolve::{DnsResolver, ResolverSettings};
+use self::resolver::{DnsResolver, ResolverSettings};
 use super::{DiscoveryError, MemberSource, MemberUpdate};
 use crate::backend::Spec;
 
@@ -120,7 +120,7 @@ impl DnsSource {
     }
 
     fn new(question: DnsSourceQuery) -> Result<Self, DiscoveryError> {
-        resolve::check_name(question.name())
+        resolver::check_name(question.name())
             .map_err(|error| resolve_failure(question.name(), error))?;
         Ok(Self {
             resolver_settings: ResolverSettings::default(),
@@ -161,7 +161,7 @@ impl DnsSource {
 
     async fn resolve_members(
         &mut self,
-    ) -> Result<(Vec<Spec<SocketAddr>>, Duration), resolve::ResolveError> {
+    ) -> Result<(Vec<Spec<SocketAddr>>, Duration), resolver::ResolveError> {
         let lookup = self.resolver_settings.build_resolver().await?;
         match self.query.clone() {
             DnsSourceQuery::Addresses { name, port } => {
@@ -176,7 +176,7 @@ impl DnsSource {
         &mut self,
         lookup: &DnsResolver,
         name: &str,
-    ) -> Result<(Vec<Spec<SocketAddr>>, Duration), resolve::ResolveError> {
+    ) -> Result<(Vec<Spec<SocketAddr>>, Duration), resolver::ResolveError> {
         let (records, mut ttl) = lookup.lookup_srv(name).await?;
         let mut names: Vec<String> = records.iter().map(|record| record.target.clone()).collect();
         names.sort_unstable();
@@ -223,7 +223,7 @@ impl DnsSource {
             .collect();
         let specs = answer::specs_from_targets(&targets);
         if specs.is_empty() {
-            return Err(unasked.unwrap_or(resolve::ResolveError::NoTargetAddress));
+            return Err(unasked.unwrap_or(resolver::ResolveError::NoTargetAddress));
         }
         self.last_addresses = known;
         Ok((specs, ttl))
@@ -237,7 +237,7 @@ impl MemberSource<SocketAddr> for DnsSource {
         }
         let within = self.timeout;
         let answer = timeout(within, self.resolve_members()).await;
-        let answer = answer.unwrap_or(Err(resolve::ResolveError::Timeout(within)));
+        let answer = answer.unwrap_or(Err(resolver::ResolveError::Timeout(within)));
         Some(match answer {
             Ok((specs, ttl)) => {
                 let (least, most) = self.refresh_bounds;
@@ -253,6 +253,6 @@ impl MemberSource<SocketAddr> for DnsSource {
     }
 }
 
-fn resolve_failure(name: &str, error: resolve::ResolveError) -> DiscoveryError {
+fn resolve_failure(name: &str, error: resolver::ResolveError) -> DiscoveryError {
     DiscoveryError::Resolve { name: name.to_owned(), source: Box::new(error) }
 }
