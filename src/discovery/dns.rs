@@ -1,6 +1,7 @@
 //! Members from DNS.
 
 mod answer;
+mod error;
 mod resolver;
 
 use std::collections::HashMap;
@@ -11,32 +12,34 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
 
-use self::answer::{ResolvedAddresses, SrvTarget};
+use self::answer::SrvTarget;
+use self::error::ResolveError;
+pub use self::resolver::AddressFamilies;
 use self::resolver::{DnsResolver, ResolverSettings};
 use super::{DiscoveryError, MemberSource, MemberUpdate};
 use crate::backend::Spec;
 
-/// So many targets of SRV records are resolved at once.
+/// The most targets of SRV records that are resolved at the same time.
 const MAX_CONCURRENT_LOOKUPS: usize = 16;
 
-/// A source that says what a name in DNS stands for, as often as the answer expires.
+/// A source that resolves a DNS name, again each time the answer expires.
 ///
-/// Two kinds of names: that of machines, whose [addresses](Self::lookup_addresses) are the members, all at
-/// one port; and that of a [service](Self::lookup_srv), whose SRV records say more. Members are named by
-/// address and port; an address that stays keeps its account, whatever becomes of the names.
+/// The members are the [addresses](Self::addresses) of a host name, all with one port, or the targets
+/// of the [SRV records](Self::srv) of a service. Members are named by address and port; an address
+/// that stays keeps its counters, also when it moves to another name.
 ///
-/// # How often it asks
-/// Again when the lowest TTL of the answer is over (aliases on the way count), but not
-/// [sooner than a second and not later than an hour](Self::refresh_between) behind the last answer.
-/// Each time the configuration of the system is read again, and `/etc/hosts`, whose names never
-/// expire.
+/// # Refresh
+/// The name is resolved again when the lowest TTL of the answer has passed (aliases in the answer
+/// count), at least [one second and at most one hour](Self::refresh_between) after the last answer.
+/// Each refresh reads the resolver configuration of the system again, and `/etc/hosts`, whose names
+/// never expire.
 ///
-/// # What is a failure
-/// All that is no list of addresses: no answer in [time](Self::timeout), an error code, a name that
-/// does not exist (NXDOMAIN), one without addresses (NODATA). The feed keeps what it has and asks
-/// again by its [own clock](super::Feed::retry). DNS alone therefore never takes out the last
-/// member. With both [families](Self::families) asked for, one without records is no failure, but
-/// one that is not answered is: half of the members must not leave because of it.
+/// # Failures
+/// Any answer without addresses is a failure: no answer within the [timeout](Self::timeout), an
+/// error code, a name that does not exist (NXDOMAIN), a name without addresses (NODATA). The feed
+/// keeps its members and [retries](super::Feed::retry), so DNS alone never removes the last member.
+/// With both [families](Self::families), a family without records is no failure, but a family
+/// without an answer is a failure: it must not remove half of the members.
 ///
 /// # Examples
 /// ```
@@ -48,16 +51,17 @@ const MAX_CONCURRENT_LOOKUPS: usize = 16;
 ///     .name_servers(["192.0.2.53:53".parse()?])
 ///     .refresh_between(Duration::from_secs(5), Duration::from_secs(60));
 /// # let _ = (web, api);
-/// # Ok::<(), Box<dyn std::error::ResolveError>>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct DnsSource {
     resolver_settings: ResolverSettings,
     query: DnsSourceQuery,
-    refresh_bounds: (Duration, Duration),
+    min_refresh: Duration,
+    max_refresh: Duration,
     timeout: Duration,
     next_refresh_at: Option<Instant>,
-    /// What the targets of SRV records stood for at last, for those that cannot be asked for now.
+    /// The last addresses of the targets of SRV records, for targets whose lookup fails.
     last_addresses: HashMap<String, Vec<IpAddr>>,
 }
 
@@ -74,142 +78,136 @@ impl DnsSourceQuery {
     }
 }
 
-/// Which addresses of a name are asked for.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum AddressFamilies {
-    /// IPv4 and IPv6. The default.
-    #[default]
-    Both,
-    /// IPv4 (A) alone: also for name servers that never answer the other question.
-    V4,
-    /// IPv6 (AAAA) alone.
-    V6,
-}
-
 impl DnsSource {
-    /// The addresses of a name, A and AAAA, each with this port, weight 1 and tier 0.
+    /// Makes a source of the A and AAAA addresses of a name, each with this port, weight 1 and tier 0.
     ///
-    /// A name without a final dot is looked for in the system's search domains, too.
+    /// A name without a final dot is also looked up in the search domains of the system.
     ///
     /// # Errors
-    /// [`DiscoveryError::ResolverSettings`] if it cannot be a name in DNS.
+    /// [`DiscoveryError::Resolve`] if the name is not a valid DNS name.
     pub fn addresses(name: impl Into<String>, port: u16) -> Result<Self, DiscoveryError> {
         Self::new(DnsSourceQuery::Addresses { name: name.into(), port })
     }
 
-    /// The targets of a service's SRV records ([RFC 2782]), such as `_http._tcp.example.com`.
+    /// Makes a source of the targets of a service's SRV records ([RFC 2782]), such as
+    /// `_http._tcp.example.com`.
     ///
-    /// - **Priority** becomes the tier, for the `priority` scheduler: the lowest is tier 0, the next
-    ///   one that occurs tier 1. Beyond 256 priorities the last ones share tier 255.
-    /// - **Weight** stays the weight. But 0, which means "hardly ever" in DNS, becomes 1, because 0
-    ///   quiesces here: with one such record beside others of sum `n`, it gets one connection in
-    ///   `n + 1`, exactly as by the RFC's rule; where all are 0 they share equally, likewise.
-    /// - Each address of a **target** is a member, with the record's port and its whole weight. A
-    ///   target that does not exist has none. One that cannot be asked for has those it had; if it
-    ///   never had any it is left out for now, and logged. An address and port that several records
-    ///   name counts once, by the lowest priority and the largest weight of that.
-    /// - A target of `.` says that there is no such service. That is a failure: nobody leaves.
+    /// - **Priority** becomes the tier, for the `priority` scheduler: the lowest priority is tier 0,
+    ///   the next higher is tier 1. Beyond 256 priorities, the highest share tier 255.
+    /// - **Weight** stays the weight. But 0, which means "hardly ever" in DNS, becomes 1, because
+    ///   weight 0 quiesces a member: one record of weight 0 beside others of sum `n` gets one
+    ///   connection in `n + 1`, exactly as by the RFC's rule; records that all have weight 0 share
+    ///   equally, likewise.
+    /// - Each address of a **target** is a member, with the record's port and whole weight. A target
+    ///   that does not exist has no address. A target whose lookup fails keeps its last addresses; if
+    ///   it had none, the target is left out, and a warning is logged. An address and port of
+    ///   several records counts once, with the lowest priority and its largest weight.
+    /// - A target of `.` says that the service is not available. That is a failure: no member is
+    ///   removed.
     ///
     /// [RFC 2782]: https://www.rfc-editor.org/rfc/rfc2782
     ///
     /// # Errors
-    /// [`DiscoveryError::ResolverSettings`] if it cannot be a name in DNS.
+    /// [`DiscoveryError::Resolve`] if the name is not a valid DNS name.
     pub fn srv(name: impl Into<String>) -> Result<Self, DiscoveryError> {
         Self::new(DnsSourceQuery::Srv { name: name.into() })
     }
 
-    fn new(question: DnsSourceQuery) -> Result<Self, DiscoveryError> {
-        resolver::check_name(question.name())
-            .map_err(|error| resolve_failure(question.name(), error))?;
+    fn new(query: DnsSourceQuery) -> Result<Self, DiscoveryError> {
+        resolver::check_name(query.name()).map_err(|error| error.for_name(query.name()))?;
         Ok(Self {
             resolver_settings: ResolverSettings::default(),
-            query: question,
-            refresh_bounds: (Duration::from_secs(1), Duration::from_secs(3600)),
+            query,
+            min_refresh: Duration::from_secs(1),
+            max_refresh: Duration::from_secs(3600),
             timeout: Duration::from_secs(10),
             next_refresh_at: None,
             last_addresses: HashMap::new(),
         })
     }
 
-    /// Asks these name servers, by UDP, and by TCP where an answer is too long for that. Neither
-    /// search domains nor `/etc/hosts` count then. Default: the system's, from `/etc/resolv.conf`.
+    /// Sets the name servers, which are asked by UDP, and by TCP if an answer is too long for UDP.
+    /// Search domains and `/etc/hosts` are not used then. Default: the name servers of the system,
+    /// from `/etc/resolv.conf`.
     #[must_use]
     pub fn name_servers(mut self, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         self.resolver_settings.servers = Some(servers.into_iter().collect());
         self
     }
 
-    /// Which addresses to ask for. Default: both.
+    /// Sets the address families to look up. Default: both.
     #[must_use]
     pub fn families(mut self, families: AddressFamilies) -> Self {
         self.resolver_settings.families = families;
         self
     }
 
-    /// The least and the most time between an answer and the next question. Default: 1 s and 1 h.
+    /// Sets the least and the most time between an answer and the next lookup; `max` counts as at
+    /// least `min`. Default: 1 s and 1 h.
     #[must_use]
-    pub fn refresh_between(self, least: Duration, most: Duration) -> Self {
-        Self { refresh_bounds: (least, most.max(least)), ..self }
+    pub fn refresh_between(self, min: Duration, max: Duration) -> Self {
+        Self { min_refresh: min, max_refresh: max.max(min), ..self }
     }
 
-    /// How long all questions of one refresh may take together. Default: 10 s.
+    /// Sets the time limit of all lookups of one refresh together. Default: 10 s.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    async fn resolve_members(
-        &mut self,
-    ) -> Result<(Vec<Spec<SocketAddr>>, Duration), resolver::ResolveError> {
-        let lookup = self.resolver_settings.build_resolver().await?;
+    async fn resolve_members(&mut self) -> Result<(Vec<Spec<SocketAddr>>, Duration), ResolveError> {
+        let resolver = self.resolver_settings.build_resolver().await?;
         match self.query.clone() {
             DnsSourceQuery::Addresses { name, port } => {
-                let found = lookup.lookup_addresses(&name).await?;
+                let found = resolver.lookup_addresses(&name).await?;
                 Ok((answer::specs_from_addresses(&found.addresses, port), found.ttl))
             }
-            DnsSourceQuery::Srv { name } => self.resolve_srv(&lookup, &name).await,
+            DnsSourceQuery::Srv { name } => self.resolve_srv(&resolver, &name).await,
         }
     }
 
     async fn resolve_srv(
         &mut self,
-        lookup: &DnsResolver,
+        resolver: &DnsResolver,
         name: &str,
-    ) -> Result<(Vec<Spec<SocketAddr>>, Duration), resolver::ResolveError> {
-        let (records, mut ttl) = lookup.lookup_srv(name).await?;
+    ) -> Result<(Vec<Spec<SocketAddr>>, Duration), ResolveError> {
+        let (records, mut ttl) = resolver.lookup_srv(name).await?;
         let mut names: Vec<String> = records.iter().map(|record| record.target.clone()).collect();
         names.sort_unstable();
         names.dedup();
-        let mut known = HashMap::new();
-        let mut unasked = None;
+        let mut addresses = HashMap::new();
+        let mut lookup_error = None;
         for chunk in names.chunks(MAX_CONCURRENT_LOOKUPS) {
-            let mut asked = JoinSet::new();
+            let mut lookups = JoinSet::new();
             for name in chunk {
-                let (lookup, name) = (lookup.clone(), name.clone());
-                asked.spawn(async move {
-                    let found = lookup.lookup_addresses(&name).await;
+                let (resolver, name) = (resolver.clone(), name.clone());
+                lookups.spawn(async move {
+                    let found = resolver.lookup_addresses(&name).await;
                     (name, found)
                 });
             }
-            while let Some(answered) = asked.join_next().await {
-                // A task that did not end in order is one of a runtime that shuts down.
-                let Ok((target, found)) = answered else { continue };
+            while let Some(joined) = lookups.join_next().await {
+                // Only the shutdown of the runtime ends such a task early.
+                let Ok((target, found)) = joined else { continue };
                 match found {
-                    Ok(ResolvedAddresses { addresses: list, ttl: one }) => {
-                        ttl = ttl.min(one);
-                        known.insert(target, list);
+                    Ok(resolved) => {
+                        ttl = ttl.min(resolved.ttl);
+                        addresses.insert(target, resolved.addresses);
                     }
                     Err(error) if error.is_negative_answer() => {
-                        warn!(%target, %error, "a target of an SRV record has no address");
+                        warn!(
+                            "discovery source {name}: SRV target {target} has no address: {error}"
+                        );
                     }
                     Err(error) => {
-                        warn!(%target, %error, "a target of an SRV record cannot be resolved");
+                        warn!(
+                            "discovery source {name}: cannot resolve SRV target {target}: {error}"
+                        );
                         ttl = Duration::ZERO;
                         if let Some(last) = self.last_addresses.remove(&target) {
-                            known.insert(target, last);
+                            addresses.insert(target, last);
                         }
-                        unasked = Some(error);
+                        lookup_error = Some(error);
                     }
                 }
             }
@@ -217,15 +215,15 @@ impl DnsSource {
         let targets: Vec<SrvTarget<'_>> = records
             .iter()
             .map(|record| {
-                let addresses = known.get(&record.target).map_or(&[][..], Vec::as_slice);
+                let addresses = addresses.get(&record.target).map_or(&[][..], Vec::as_slice);
                 SrvTarget { record, addresses }
             })
             .collect();
         let specs = answer::specs_from_targets(&targets);
         if specs.is_empty() {
-            return Err(unasked.unwrap_or(resolver::ResolveError::NoTargetAddress));
+            return Err(lookup_error.unwrap_or(ResolveError::NoTargetAddress));
         }
-        self.last_addresses = known;
+        self.last_addresses = addresses;
         Ok((specs, ttl))
     }
 }
@@ -235,24 +233,20 @@ impl MemberSource<SocketAddr> for DnsSource {
         if let Some(at) = self.next_refresh_at.take() {
             sleep_until(at).await;
         }
-        let within = self.timeout;
-        let answer = timeout(within, self.resolve_members()).await;
-        let answer = answer.unwrap_or(Err(resolver::ResolveError::Timeout(within)));
+        let limit = self.timeout;
+        let answer = timeout(limit, self.resolve_members()).await;
+        let answer = answer.unwrap_or(Err(ResolveError::Timeout(limit)));
         Some(match answer {
             Ok((specs, ttl)) => {
-                let (least, most) = self.refresh_bounds;
-                self.next_refresh_at = Instant::now().checked_add(ttl.clamp(least, most));
+                let wait = ttl.clamp(self.min_refresh, self.max_refresh);
+                self.next_refresh_at = Instant::now().checked_add(wait);
                 Ok(MemberUpdate::All(specs))
             }
-            Err(error) => Err(resolve_failure(self.query.name(), error)),
+            Err(error) => Err(error.for_name(self.query.name())),
         })
     }
 
     fn name(&self) -> &str {
         self.query.name()
     }
-}
-
-fn resolve_failure(name: &str, error: resolver::ResolveError) -> DiscoveryError {
-    DiscoveryError::Resolve { name: name.to_owned(), source: Box::new(error) }
 }

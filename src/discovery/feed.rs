@@ -1,7 +1,9 @@
-//! What ties a source to a set.
+//! The feed: applies the reports of a member source to a backend set.
 
 mod driver;
 mod reconciler;
+mod removal;
+mod retry;
 mod status;
 
 use std::fmt;
@@ -14,39 +16,44 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 
 use self::driver::FeedDriver;
+use self::reconciler::FeedReconciler;
+pub use self::removal::RemovalPolicy;
+use self::retry::RetryBackoff;
 pub use self::status::{FeedHandle, FeedState, FeedStatus, MemberRefusal};
 use super::MemberSource;
 use crate::backend::{BackendId, BackendSet};
 
-/// Keeps the members that a source names in a set, while it runs.
+/// Keeps the members of a backend set as a member source reports them.
 ///
-/// # Whose members
-/// A feed touches only what it has inserted, so a set may have members by hand and by several feeds
-/// beside each other. A name that somebody else's member has is [refused](FeedStatus::refusals).
+/// # Which members a feed changes
+/// A feed changes only members that it has inserted, so a set may have members of several feeds and
+/// members that the program inserts. A name that another member has is
+/// [refused](FeedStatus::refusals).
 ///
-/// Of its own members the feed changes what the source says *otherwise than before*: weight, tier,
-/// limits, target and address, in place; counters, health and estimates go on. So the operator's
-/// weight stays until the source names another one, and a member that somebody removes stays out
-/// until the source says something new of it, or drops it and names it again. What the operator
-/// wants of a member (enabled, draining, disabled) is never touched but for draining those that are
-/// gone; what a source says of that, and of health, counts when the member is inserted.
+/// The feed applies to its members what the source reports *differently than before*: weight, tier,
+/// limits, target and address, in place; counters, health and estimates stay. So an operator's weight
+/// stays until the source reports another weight, and a member that an operator removes stays removed
+/// until the source reports new attributes, or drops the member and lists it again. The feed changes
+/// the administrative state (enabled, draining, disabled) only to drain removed members; the state
+/// and the health that a source reports apply when the member is inserted.
 ///
-/// # What one answer does
-/// Everything that follows from an answer, and from those that are there already behind it (at most
-/// 1024), is one publication; an answer that says nothing new is none. Members that are new are
-/// inserted in the order in which the source names them; so, as with `ipvsadm`, the last one named
-/// is the first in the list. A member that the set refuses is left out, counted and named; the
-/// others go in.
+/// # How an update is applied
+/// An update, with the updates that are ready behind it (at most 1024), is applied in one
+/// publication; an update without changes publishes nothing. New members are inserted in the order
+/// of the list; so, as with `ipvsadm`, the last member is the first in the set. A member that the set
+/// refuses is left out, counted and [listed](FeedStatus::refusals); the others are inserted.
 ///
-/// Those that are gone [drain first](RemovalPolicy). Their load is looked at every 100 ms. One that is
-/// named again in the meantime is taken back: enabled again, if it was, with its account.
+/// Removed members [drain first](RemovalPolicy); the feed reads their load every 100 ms. A member
+/// that is listed again while it drains is kept, with its counters, and is enabled again if it was
+/// enabled before.
 ///
 /// # When the source fails
-/// The set keeps what it has, for as long as it takes. The feed [asks again](Self::retry), says
-/// [how it is doing](FeedHandle::status), and after [some time](Self::max_staleness) calls the
-/// members stale. An empty list is such a failure unless [allowed](Self::allow_empty). So is one
-/// of which the set refuses every member, where some are in the set from before. Only a word that a
-/// member is gone ([`Update::Remove`](super::Update::Remove)) takes out the last one.
+/// The set keeps its members, without a time limit. The feed [retries](Self::retry), reports its
+/// [status](FeedHandle::status), and calls the members stale after
+/// [`max_staleness`](Self::max_staleness). An empty list is a failure unless
+/// [allowed](Self::allow_empty). A list of which the set refuses every member is a failure if the set
+/// has members of the feed. Only [`MemberUpdate::Remove`](super::MemberUpdate::Remove) removes the
+/// last member.
 ///
 /// # Examples
 /// ```
@@ -75,28 +82,13 @@ pub struct Feed<T, S> {
     is_same_target: fn(&T, &T) -> bool,
     removal: RemovalPolicy,
     allow_empty: bool,
-    retry_backoff: (Duration, Duration),
+    retry_backoff: RetryBackoff,
     max_staleness: Duration,
     adopted: Vec<BackendId>,
     status: watch::Sender<FeedStatus>,
 }
 
-/// What becomes of a member that the source no longer names.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum RemovalPolicy {
-    /// It gets no new work, and is taken out when it has no connections, or at the deadline with
-    /// those it has: they go on, as leases do, but no longer count for anybody. The default, with
-    /// five minutes.
-    Drain {
-        /// How long it may take; [`Duration::MAX`] is for ever.
-        deadline: Duration,
-    },
-    /// It is taken out at once; its connections go on.
-    AtOnce,
-}
-
-/// So many answers that are there already make one publication.
+/// The most updates that are applied in one publication.
 const MAX_UPDATES_PER_PUBLICATION: usize = 1024;
 
 impl<T, S> Feed<T, S>
@@ -104,8 +96,8 @@ where
     T: Clone + Send + Sync + 'static,
     S: MemberSource<T>,
 {
-    /// For targets that can be compared, such as addresses: a target that is named again as it was
-    /// is left as it is.
+    /// Makes a feed of targets that can be compared, such as addresses: an equal target is not
+    /// replaced.
     pub fn new(set: &BackendSet<T>, source: S) -> Self
     where
         T: PartialEq,
@@ -113,81 +105,87 @@ where
         Self::with_target_comparison(set, source, T::eq)
     }
 
-    /// For targets of any kind, such as services: each word about a member gives it the new target.
+    /// Makes a feed of targets of any type, such as services: each update of a member replaces its
+    /// target.
     pub fn replacing_targets(set: &BackendSet<T>, source: S) -> Self {
         Self::with_target_comparison(set, source, |_, _| false)
     }
 
-    fn with_target_comparison(set: &BackendSet<T>, source: S, same: fn(&T, &T) -> bool) -> Self {
+    fn with_target_comparison(
+        set: &BackendSet<T>,
+        source: S,
+        is_same_target: fn(&T, &T) -> bool,
+    ) -> Self {
         Self {
             set: set.clone(),
             source,
-            is_same_target: same,
+            is_same_target,
             removal: RemovalPolicy::DEFAULT,
             allow_empty: false,
-            retry_backoff: (Duration::from_secs(1), Duration::from_secs(30)),
+            retry_backoff: RetryBackoff::DEFAULT,
             max_staleness: Duration::from_secs(600),
             adopted: Vec::new(),
             status: watch::Sender::new(FeedStatus::default()),
         }
     }
 
-    /// What becomes of members that the source no longer names. Default: a drain of at most five
-    /// minutes.
+    /// Sets the treatment of members that the source no longer lists. Default: a drain of at most
+    /// five minutes.
     pub fn removal(self, removal: RemovalPolicy) -> Self {
         Self { removal, ..self }
     }
 
-    /// Believes a source that says that there are no members at all. Default: that is a failure,
-    /// because a registry that has just started or lost its data says so, too.
+    /// Accepts an empty list. Default: an empty list is a failure, because a registry that has just
+    /// started or lost its data reports an empty list, too.
     pub fn allow_empty(self) -> Self {
         Self { allow_empty: true, ..self }
     }
 
-    /// How long to wait after a failure: `first`, then twice as long each time, up to `longest`; of
-    /// that, half to all by chance, so that a thousand programs do not ask at once when a registry
-    /// is back. Default: 1 s to 30 s.
+    /// Sets the wait after a failure: `first`, doubled at each further failure, up to `longest` (at
+    /// least `first`). A random part of up to half is subtracted, so that a thousand programs do not
+    /// retry at the same time when a registry recovers. Default: 1 s to 30 s.
     pub fn retry(self, first: Duration, longest: Duration) -> Self {
-        Self { retry_backoff: (first, longest.max(first)), ..self }
+        Self { retry_backoff: RetryBackoff::new(first, longest), ..self }
     }
 
-    /// How long a source may fail until its members are called [stale](FeedState::Stale), counted
-    /// from the first failure behind a good answer. Nothing else follows: stale members serve better
-    /// than none. Default: 10 min.
+    /// Sets how long a source may fail until its members are called [stale](FeedState::Stale),
+    /// counted from the first failure after a success. Stale members stay in the set: they serve
+    /// better than none. Default: 10 min.
     pub fn max_staleness(self, longest: Duration) -> Self {
         Self { max_staleness: longest, ..self }
     }
 
-    /// Takes over members that an earlier feed has left in the set when it was dropped: they stay
-    /// until the first answer of this one's source, which says what becomes of them. So a source can
-    /// be changed for another, and nobody notices. Names that the set does not have are passed over.
+    /// Takes over members that an earlier feed has left in the set when it was dropped.
+    ///
+    /// The members stay until the first update of the new source, which keeps or removes them. So a
+    /// source can be replaced without an interruption. Names that the set does not have are ignored.
     pub fn adopt(self, members: impl IntoIterator<Item = BackendId>) -> Self {
         Self { adopted: members.into_iter().collect(), ..self }
     }
 
-    /// The hold on the feed, for use while it runs.
+    /// Returns a handle that reads the status of the feed while it runs.
     #[must_use]
     pub fn handle(&self) -> FeedHandle {
         FeedHandle { receiver: self.status.subscribe() }
     }
 
-    /// Feeds the set until the source has ended and nobody drains any more; says how it ended.
+    /// Runs until the source has ended and no member drains any more; returns the last status.
     ///
     /// Needs a tokio runtime with time.
     ///
     /// # Cancel safety
-    /// Dropped, the feed lets go of its members: they stay in the set as they are, those that drain
+    /// When the future is dropped, the members stay in the set as they are; draining members stay
     /// draining.
     pub async fn run(self) -> FeedStatus {
         let mut source = self.source;
-        let mut ledger =
-            reconciler::FeedReconciler::new(self.removal, self.allow_empty, self.is_same_target);
+        let mut reconciler =
+            FeedReconciler::new(self.removal, self.allow_empty, self.is_same_target);
         for member in &self.adopted {
-            ledger.adopt(&self.set, member);
+            reconciler.adopt(&self.set, member);
         }
         let mut driver = FeedDriver::new(
             self.set,
-            ledger,
+            reconciler,
             source.name().to_owned(),
             self.retry_backoff,
             self.max_staleness,
@@ -196,16 +194,16 @@ where
         let mut batch = 0;
         loop {
             let mut next = pin!(source.next());
-            // What is there already goes in together with what came just before it.
-            let answer = match poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await {
-                Poll::Ready(answer) => answer,
+            // Updates that are ready are applied in one publication.
+            let update = match poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await {
+                Poll::Ready(update) => update,
                 Poll::Pending => {
                     batch = 0;
                     driver.apply_pending();
                     driver.run_until(next).await
                 }
             };
-            match answer {
+            match update {
                 None => break,
                 Some(Ok(update)) => match driver.handle_update(update) {
                     None => batch += 1,
@@ -220,7 +218,7 @@ where
             if batch >= MAX_UPDATES_PER_PUBLICATION {
                 batch = 0;
                 driver.apply_pending();
-                // A source that always has something must not keep the thread.
+                // A source that is always ready must not block the thread.
                 yield_now().await;
             }
         }
