@@ -25,7 +25,7 @@ fn asked() -> Script {
 }
 
 #[tokio::test]
-async fn who_says_nothing_or_too_little_runs_out_of_time() {
+async fn a_server_that_sends_too_little_times_out() {
     let stalls = asked().stalls().await;
     let failure = run_out_of_time(&check(), stalls.address, "waiting for the status line").await;
     assert_fails(Err(failure), CheckFailureKind::Timeout, "waiting for the status line");
@@ -41,7 +41,7 @@ async fn who_says_nothing_or_too_little_runs_out_of_time() {
 }
 
 #[tokio::test]
-async fn who_breaks_off_is_told_apart() {
+async fn refused_reset_and_closed_connections_differ() {
     assert_fails(run(&check(), refusing(), LONG).await, CheckFailureKind::Refused, "connecting");
     let resets = asked().resets().await;
     let answer = run(&check(), resets.address, LONG).await;
@@ -86,21 +86,21 @@ async fn an_answer_without_end_is_read_to_a_bound() {
     let head = format!("{HEAD}transfer-encoding: chunked\r\n\r\n");
     let body = asked().says(&head).never_ends("4\r\nlong\r\n").await;
     let failure = run(&reading(), body.address, LONG).await;
-    assert_fails(failure, CheckFailureKind::TooLong, "longer than 65536 bytes");
+    assert_fails(failure, CheckFailureKind::TooLong, "more than 65536 bytes");
     assert!(body.said() < 4 << 20, "{} bytes", body.said());
-    // Where nothing is expected of it, it is not read.
+    // Without an expectation the body is not read.
     let body = asked().says(&head).never_ends("4\r\nlong\r\n").await;
     assert_eq!(run(&check(), body.address, LONG).await, Ok(CheckReport::up()));
 }
 
 #[tokio::test]
-async fn status_and_body_must_be_those_expected() {
+async fn status_and_body_must_be_as_expected() {
     let moved = asked()
         .says("HTTP/1.1 302 Found\r\nlocation: /other\r\ncontent-length: 0\r\n\r\n")
         .stalls()
         .await;
     let answer = run(&check(), moved.address, LONG).await;
-    assert_fails(answer, CheckFailureKind::Mismatch, "status 302 Found");
+    assert_fails(answer, CheckFailureKind::Mismatch, "status 302 Found, expected 200..=299");
     let check_of = check().accept_status(301..=302).accept_status(404..=404);
     assert_eq!(run(&check_of, moved.address, LONG).await, Ok(CheckReport::up()));
 
@@ -113,18 +113,18 @@ async fn status_and_body_must_be_those_expected() {
     assert_fails(
         run(&digest, ready.address, LONG).await,
         CheckFailureKind::Mismatch,
-        "body's MD5 is",
+        "the MD5 of the body is",
     );
     let short = reading().body_limit(4);
     assert_fails(
         run(&short, ready.address, LONG).await,
         CheckFailureKind::TooLong,
-        "longer than 4",
+        "more than 4 bytes",
     );
 }
 
 #[tokio::test]
-async fn the_request_is_what_was_configured() {
+async fn the_request_is_as_configured() {
     let (asked, heard) = tokio::sync::oneshot::channel();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
@@ -142,14 +142,14 @@ async fn the_request_is_what_was_configured() {
     let check = check.header("Host", "www.example.org").expect("a header");
     let check = check.header("x-one", "1").expect("a header");
     assert_eq!(run(&check, address, LONG).await, Ok(CheckReport::up()));
-    let request = heard.await.expect("it was asked");
+    let request = heard.await.expect("a request was received");
     let mut lines: Vec<_> = request.lines().collect();
     lines.sort();
     assert_eq!(lines, ["", "HEAD /a?b=c HTTP/1.1", "host: www.example.org", "x-one: 1"]);
 }
 
 #[test]
-fn what_cannot_be_sent_is_named() {
+fn invalid_settings_are_refused() {
     assert!(matches!(HttpCheck::get("health"), Err(HttpCheckError::Path { .. })));
     assert!(matches!(HttpCheck::get("/a b"), Err(HttpCheckError::Path { .. })));
     assert!(matches!(HttpCheck::new("G T", "/"), Err(HttpCheckError::Method { .. })));
@@ -157,7 +157,7 @@ fn what_cannot_be_sent_is_named() {
     assert!(matches!(check().header("a", "b\n"), Err(HttpCheckError::Header { .. })));
 }
 
-/// nginx, with a page, a redirect and an error; `None` if it is not installed.
+/// Starts nginx with a page, a redirect and an error page; `None` if nginx is not installed.
 pub(crate) async fn nginx(
     address: SocketAddr,
     listen: &str,
@@ -193,7 +193,7 @@ pub(crate) async fn nginx(
 }
 
 #[tokio::test]
-async fn nginx_is_up_and_its_errors_are_not() {
+async fn nginx_is_up_and_its_error_pages_are_not() {
     let address = crate::world::free_address();
     let Some((mut server, _folder)) = nginx(address, "", "").await else { return };
     server.listens_at(address).await;

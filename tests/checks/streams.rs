@@ -1,4 +1,4 @@
-//! The checks that talk over a stream, each against every way to misbehave.
+//! The checks over a TCP stream, each against servers that misbehave.
 
 use lvs::backend::{AgentWeight, BackendAdminState};
 use lvs::health::{
@@ -8,8 +8,8 @@ use lvs::health::{
 
 use crate::world::{GARBAGE, LONG, Script, assert_fails, refusing, run, run_out_of_time};
 
-/// What holds of every check: `first` is what it waits for when it has connected, and `half` the
-/// beginning of an answer to that.
+/// Tests a check against misbehaving servers: `first` is its stage after connecting, and `half` the
+/// beginning of an answer in that stage.
 async fn misbehaviour(check: &impl Check, first: &str, half: &str, garbage: CheckFailureKind) {
     assert_fails(run(check, refusing(), LONG).await, CheckFailureKind::Refused, "connecting");
     let stalls = Script::new().says(half).stalls().await;
@@ -56,13 +56,13 @@ async fn tcp() {
     assert_fails(
         answer,
         CheckFailureKind::Mismatch,
-        r#"is "well\nbye\n", and should begin with "bye""#,
+        r#"answer "well\nbye\n", expected an answer beginning with "bye""#,
     );
 }
 
 #[tokio::test]
 async fn smtp() {
-    let check = SmtpCheck::new().helo_name("test");
+    let check = SmtpCheck::new().helo_name("test").expect("a name");
     misbehaviour(&check, "waiting for the banner", "220-m", CheckFailureKind::Protocol).await;
     let says = |answer: &str| {
         Script::new().says("220-mx\r\n220 mx\r\n").hears("EHLO test\r\n").says(answer)
@@ -82,7 +82,7 @@ async fn smtp() {
     assert_fails(
         run(&check, mixed.address, LONG).await,
         CheckFailureKind::Protocol,
-        "within a reply",
+        "has a line of another code: \"251 x\"",
     );
     let endless = says("").never_ends("250-again\r\n").await;
     assert_fails(run(&check, endless.address, LONG).await, CheckFailureKind::TooLong, "16384");
@@ -98,7 +98,7 @@ async fn redis() {
     assert_eq!(run(&check, server.await.address, LONG).await, Ok(CheckReport::up()));
     let replica = pong().says("$10\r\nrole:slave\r\n").stalls().await;
     let answer = run(&check, replica.address, LONG).await;
-    assert_fails(answer, CheckFailureKind::Mismatch, "it is a replica, not a master");
+    assert_fails(answer, CheckFailureKind::Mismatch, "the server is a replica, expected a master");
     let loading = Script::new().hears("PING\r\n").says("-LOADING wait\r\n").stalls().await;
     assert_fails(
         run(&check, loading.address, LONG).await,
@@ -158,7 +158,7 @@ async fn agent() {
     assert_fails(
         says("hello\n").await,
         CheckFailureKind::Protocol,
-        "no word of an agent: \"hello\"",
+        "the agent's line has no known word: \"hello\"",
     );
     let asked = Script::new().hears("web\n").says("up\n").stalls().await;
     let asking = AgentCheck::new().send("web\n");

@@ -1,4 +1,4 @@
-//! The built-in checks, one file each.
+//! The built-in checks, one file each, and the parts that they share.
 
 mod agent;
 mod command;
@@ -12,9 +12,12 @@ pub mod fuzzing;
 #[cfg(feature = "health-grpc")]
 mod grpc;
 mod http;
+mod http_client;
 mod icmp;
 mod mysql;
+mod name_error;
 mod postgres;
+mod quote;
 mod redis;
 mod smtp;
 mod stream;
@@ -35,6 +38,7 @@ pub use self::grpc::GrpcCheck;
 pub use self::http::{HttpCheck, HttpCheckError};
 pub use self::icmp::IcmpCheck;
 pub use self::mysql::MysqlCheck;
+pub use self::name_error::CheckNameError;
 pub use self::postgres::PostgresCheck;
 pub use self::redis::RedisCheck;
 pub use self::smtp::SmtpCheck;
