@@ -1,5 +1,5 @@
-//! No text makes the parser of member lists panic; the position of an error is within the text, and a
-//! set accepts every list that the parser accepts.
+//! No text makes the parser of member lists panic; the position of an error is within the text, and
+//! a set accepts every list that the parser accepts.
 //!
 //! ```text
 //! cargo +nightly fuzz run member_list

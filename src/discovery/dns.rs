@@ -24,9 +24,9 @@ const MAX_CONCURRENT_LOOKUPS: usize = 16;
 
 /// A source that resolves a DNS name, again each time the answer expires.
 ///
-/// The members are the [addresses](Self::addresses) of a host name, all with one port, or the targets
-/// of the [SRV records](Self::srv) of a service. Members are named by address and port; an address
-/// that stays keeps its counters, also when it moves to another name.
+/// The members are the [addresses](Self::addresses) of a host name, all with one port, or the
+/// targets of the [SRV records](Self::srv) of a service. Members are named by address and port; an
+/// address that stays keeps its counters, also when it moves to another name.
 ///
 /// # Refresh
 /// The name is resolved again when the lowest TTL of the answer has passed (aliases in the answer
@@ -79,7 +79,8 @@ impl DnsSourceQuery {
 }
 
 impl DnsSource {
-    /// Makes a source of the A and AAAA addresses of a name, each with this port, weight 1 and tier 0.
+    /// Makes a source of the A and AAAA addresses of a name, each with this port, weight 1 and tier
+    /// 0.
     ///
     /// A name without a final dot is also looked up in the search domains of the system.
     ///

@@ -31,17 +31,17 @@ use crate::backend::{BackendId, BackendSet};
 /// [refused](FeedStatus::refusals).
 ///
 /// The feed applies to its members what the source reports *differently than before*: weight, tier,
-/// limits, target and address, in place; counters, health and estimates stay. So an operator's weight
-/// stays until the source reports another weight, and a member that an operator removes stays removed
-/// until the source reports new attributes, or drops the member and lists it again. The feed changes
-/// the administrative state (enabled, draining, disabled) only to drain removed members; the state
-/// and the health that a source reports apply when the member is inserted.
+/// limits, target and address, in place; counters, health and estimates stay. So an operator's
+/// weight stays until the source reports another weight, and a member that an operator removes
+/// stays removed until the source reports new attributes, or drops the member and lists it again.
+/// The feed changes the administrative state (enabled, draining, disabled) only to drain removed
+/// members; the state and the health that a source reports apply when the member is inserted.
 ///
 /// # How an update is applied
 /// An update, with the updates that are ready behind it (at most 1024), is applied in one
 /// publication; an update without changes publishes nothing. New members are inserted in the order
-/// of the list; so, as with `ipvsadm`, the last member is the first in the set. A member that the set
-/// refuses is left out, counted and [listed](FeedStatus::refusals); the others are inserted.
+/// of the list; so, as with `ipvsadm`, the last member is the first in the set. A member that the
+/// set refuses is left out, counted and [listed](FeedStatus::refusals); the others are inserted.
 ///
 /// Removed members [drain first](RemovalPolicy); the feed reads their load every 100 ms. A member
 /// that is listed again while it drains is kept, with its counters, and is enabled again if it was
@@ -51,9 +51,9 @@ use crate::backend::{BackendId, BackendSet};
 /// The set keeps its members, without a time limit. The feed [retries](Self::retry), reports its
 /// [status](FeedHandle::status), and calls the members stale after
 /// [`max_staleness`](Self::max_staleness). An empty list is a failure unless
-/// [allowed](Self::allow_empty). A list of which the set refuses every member is a failure if the set
-/// has members of the feed. Only [`MemberUpdate::Remove`](super::MemberUpdate::Remove) removes the
-/// last member.
+/// [allowed](Self::allow_empty). A list of which the set refuses every member is a failure if the
+/// set has members of the feed. Only [`MemberUpdate::Remove`](super::MemberUpdate::Remove) removes
+/// the last member.
 ///
 /// # Examples
 /// ```
@@ -142,8 +142,8 @@ where
     }
 
     /// Sets the wait after a failure: `first`, doubled at each further failure, up to `longest` (at
-    /// least `first`). A random part of up to half is subtracted, so that a thousand programs do not
-    /// retry at the same time when a registry recovers. Default: 1 s to 30 s.
+    /// least `first`). A random part of up to half is subtracted, so that a thousand programs do
+    /// not retry at the same time when a registry recovers. Default: 1 s to 30 s.
     pub fn retry(self, first: Duration, longest: Duration) -> Self {
         Self { retry_backoff: RetryBackoff::new(first, longest), ..self }
     }
@@ -158,7 +158,8 @@ where
     /// Takes over members that an earlier feed has left in the set when it was dropped.
     ///
     /// The members stay until the first update of the new source, which keeps or removes them. So a
-    /// source can be replaced without an interruption. Names that the set does not have are ignored.
+    /// source can be replaced without an interruption. Names that the set does not have are
+    /// ignored.
     pub fn adopt(self, members: impl IntoIterator<Item = BackendId>) -> Self {
         Self { adopted: members.into_iter().collect(), ..self }
     }

@@ -24,19 +24,20 @@ const MAX_STABILITY_READS: u32 = 20;
 /// A source that reads its members from a file, again when the file changes.
 ///
 /// The file is in the [text form](crate::discovery#the-text-form). A malformed file changes no
-/// member, and the [error](DiscoveryError::List) names file, line and column. A file that is missing
-/// or cannot be read changes no member either. Each failure is reported once, until the file changes.
+/// member, and the [error](DiscoveryError::List) names file, line and column. A file that is
+/// missing or cannot be read changes no member either. Each failure is reported once, until the
+/// file changes.
 ///
 /// # How the file is watched
 /// The file is read at an [interval](Self::interval) and compared with the last content. Only this
-/// detects every kind of change: a rename over the file, a symbolic link to another file (Kubernetes
-/// changes a ConfigMap so, two links away), a network file system, which sends no events to the
-/// kernel of this machine. Reading a small file costs some microseconds, on a thread of tokio's pool
-/// for blocking work.
+/// detects every kind of change: a rename over the file, a symbolic link to another file
+/// (Kubernetes changes a ConfigMap so, two links away), a network file system, which sends no
+/// events to the kernel of this machine. Reading a small file costs some microseconds, on a thread
+/// of tokio's pool for blocking work.
 ///
-/// A program that writes the file in place may be seen half done. So new content must be the same in
-/// two reads, 100 ms apart; to be safe, write another file and rename it over this file. Files of
-/// more than 16 MiB, and files that are not regular files, are failures.
+/// A program that writes the file in place may be seen half done. So new content must be the same
+/// in two reads, 100 ms apart; to be safe, write another file and rename it over this file. Files
+/// of more than 16 MiB, and files that are not regular files, are failures.
 ///
 /// # Examples
 /// ```no_run

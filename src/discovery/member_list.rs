@@ -23,7 +23,8 @@ pub struct MemberListError {
     pub kind: MemberListErrorKind,
 }
 
-/// The kinds of problems in the text of a member list. A quoted word is cut after about 40 characters.
+/// The kinds of problems in the text of a member list. A quoted word is cut after about 40
+/// characters.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum MemberListErrorKind {

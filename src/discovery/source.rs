@@ -42,8 +42,9 @@ pub trait MemberSource<T>: Send {
     ///
     /// The first call returns the known members at once. A source that polls a name server or a
     /// registry returns after every poll, also when no member has changed: so the feed can tell a
-    /// current list from a stale list. An error does not end the source: the feed keeps its members,
-    /// waits (longer after each failure) and calls again, and the source should then poll at once.
+    /// current list from a stale list. An error does not end the source: the feed keeps its
+    /// members, waits (longer after each failure) and calls again, and the source should then poll
+    /// at once.
     ///
     /// The feed polls the future until it is ready, and drops it early only when the feed itself is
     /// dropped. So every request of the source needs a timeout.

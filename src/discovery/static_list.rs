@@ -8,8 +8,8 @@ use crate::backend::Spec;
 
 /// A source that reports a fixed list of members once, and ends.
 ///
-/// The list comes from specs, or from [text](crate::discovery#the-text-form). A feed accepts an empty
-/// list only with [`allow_empty`](super::Feed::allow_empty).
+/// The list comes from specs, or from [text](crate::discovery#the-text-form). A feed accepts an
+/// empty list only with [`allow_empty`](super::Feed::allow_empty).
 ///
 /// # Examples
 /// ```

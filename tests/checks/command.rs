@@ -171,8 +171,8 @@ fn shells_of(folder: &Path) -> Vec<String> {
     ids.filter(named).collect()
 }
 
-/// Returns a shell script with two children, one of which has a child; the script writes their PIDs to
-/// a file, and then ends with a command.
+/// Returns a shell script with two children, one of which has a child; the script writes their PIDs
+/// to a file, and then ends with a command.
 fn family(folder: &Path, end: &str) -> String {
     format!(
         "sh -c 'sleep 1000 & echo $! > {0}/deep; mv {0}/deep {0}/child; wait' & a=$!
@@ -203,8 +203,8 @@ fn state(id: &str) -> Option<String> {
     stat(id).map(|fields| fields[0].clone())
 }
 
-/// Waits until no process runs. The program, which this process started, must have been reaped, too;
-/// PID 1 reaps the others.
+/// Waits until no process runs. The program, which this process started, must have been reaped,
+/// too; PID 1 reaps the others.
 async fn assert_end(ids: &[String]) {
     let (leader, others) = ids.split_first().expect("at least the shell");
     until(|| state(leader).is_none()).await;

@@ -89,9 +89,9 @@ async fn named_answers() {
     let long = query("long.example.test", "TXT").expect_record(&last).expect("data");
     assert!(check(&long, address).await.is_ok());
 
-    let nobody = query("nobody.example.test", "A");
-    assert_fails(check(&nobody, address).await, CheckFailureKind::Mismatch, "response code 3");
-    assert!(check(&nobody.accept_codes([0, 3]), address).await.is_ok());
+    let unknown = query("nobody.example.test", "A");
+    assert_fails(check(&unknown, address).await, CheckFailureKind::Mismatch, "response code 3");
+    assert!(check(&unknown.accept_codes([0, 3]), address).await.is_ok());
     // The server only serves its own zone.
     assert_fails(
         check(&DnsCheck::new(), address).await,
@@ -189,7 +189,7 @@ async fn response_codes_are_in_the_reason() {
 async fn a_server_misbehaves_over_tcp() {
     let question = DnsCheck::new();
     // The question over TCP ends in its type and class: SOA, IN.
-    let asked = || Script::new().hears([0, 6, 0, 1]);
+    let asked = || Script::new().receives([0, 6, 0, 1]);
     let stage = "waiting for the answer over TCP";
 
     let stalls = asked().stalls().await;
@@ -206,12 +206,12 @@ async fn a_server_misbehaves_over_tcp() {
     };
     assert_fails(answer, CheckFailureKind::Protocol, "not a DNS message");
 
-    let slow = asked().says([0x10, 0x00]).trickles([0]).await;
+    let slow = asked().sends([0x10, 0x00]).trickles([0]).await;
     let _udp = truncating(&slow).await;
     let failure = run_out_of_time(&question, slow.address, stage).await;
     assert_fails(Err(failure), CheckFailureKind::Timeout, stage);
 
-    let closes = asked().says([0, 9, 1]).closes().await;
+    let closes = asked().sends([0, 9, 1]).closes().await;
     let _udp = truncating(&closes).await;
     assert_fails(check(&question, closes.address).await, CheckFailureKind::Closed, stage);
 
@@ -223,7 +223,7 @@ async fn a_server_misbehaves_over_tcp() {
     let _udp = truncating(&endless).await;
     let answer = check(&question, endless.address).await;
     assert_fails(answer, CheckFailureKind::Protocol, "not a DNS message");
-    assert!(endless.said() < 8_000_000, "bounded by the length that TCP's frame can say");
+    assert!(endless.bytes_sent() < 8_000_000, "bounded by the length that TCP's frame can say");
 }
 
 #[tokio::test]

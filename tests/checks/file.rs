@@ -87,6 +87,6 @@ async fn clones_share_a_check() {
         checks.spawn(async move { check(&shared).await });
     }
     while let Some(answer) = checks.join_next().await {
-        assert!(answer.expect("it ran").is_ok());
+        assert!(answer.expect("the check ran").is_ok());
     }
 }

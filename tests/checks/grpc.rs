@@ -60,7 +60,7 @@ async fn a_server_of_another_protocol_fails_in_time() {
     let failure = run(&check, garbage.address, LONG).await.expect_err("no gRPC");
     let kinds = [CheckFailureKind::Protocol, CheckFailureKind::Closed, CheckFailureKind::Reset];
     assert!(kinds.contains(&failure.kind()), "{failure}");
-    assert!(garbage.said() < 2 << 20, "{} bytes", garbage.said());
+    assert!(garbage.bytes_sent() < 2 << 20, "{} bytes", garbage.bytes_sent());
     let stage = "waiting for the gRPC response";
     for server in
         [Script::new().stalls().await, Script::new().trickles([0, 0, 0, 4, 0, 0, 0, 0, 0]).await]

@@ -21,7 +21,7 @@ fn reading() -> HttpCheck {
 }
 
 fn asked() -> Script {
-    Script::new().hears("\r\n\r\n")
+    Script::new().receives("\r\n\r\n")
 }
 
 #[tokio::test]
@@ -29,13 +29,13 @@ async fn a_server_that_sends_too_little_times_out() {
     let stalls = asked().stalls().await;
     let failure = run_out_of_time(&check(), stalls.address, "waiting for the status line").await;
     assert_fails(Err(failure), CheckFailureKind::Timeout, "waiting for the status line");
-    let half = asked().says("HTTP/1.1 2").stalls().await;
+    let half = asked().sends("HTTP/1.1 2").stalls().await;
     let failure = run_out_of_time(&check(), half.address, "waiting for the status line").await;
     assert_fails(Err(failure), CheckFailureKind::Timeout, "waiting for the status line");
     let trickles = asked().trickles("HTTP/1.1 200 OK\r\nx: y\r\n").await;
     let failure = run_out_of_time(&check(), trickles.address, "waiting for the status line").await;
     assert_fails(Err(failure), CheckFailureKind::Timeout, "waiting for the status line");
-    let body = asked().says(format!("{HEAD}content-length: 999\r\n\r\nread")).trickles("x").await;
+    let body = asked().sends(format!("{HEAD}content-length: 999\r\n\r\nread")).trickles("x").await;
     let failure = run_out_of_time(&reading(), body.address, "reading the body").await;
     assert_fails(Err(failure), CheckFailureKind::Timeout, "reading the body");
 }
@@ -49,7 +49,7 @@ async fn refused_reset_and_closed_connections_differ() {
     let closes = asked().closes().await;
     let answer = run(&check(), closes.address, LONG).await;
     assert_fails(answer, CheckFailureKind::Closed, "waiting for the status line");
-    let half = asked().says(format!("{HEAD}content-length: 9\r\n\r\nread")).closes().await;
+    let half = asked().sends(format!("{HEAD}content-length: 9\r\n\r\nread")).closes().await;
     let answer = run(&reading(), half.address, LONG).await;
     assert_fails(answer, CheckFailureKind::Closed, "reading the body");
 }
@@ -63,19 +63,19 @@ async fn garbage_is_no_http() {
         "status line",
     );
     let chunks = format!("{HEAD}transfer-encoding: chunked\r\n\r\nzz\r\n");
-    let chunks = asked().says(chunks).stalls().await;
+    let chunks = asked().sends(chunks).stalls().await;
     assert_fails(run(&reading(), chunks.address, LONG).await, CheckFailureKind::Protocol, "body");
 }
 
 #[tokio::test]
 async fn an_answer_without_end_is_read_to_a_bound() {
-    let header = asked().says(HEAD).never_ends("x-header: and another one\r\n").await;
+    let header = asked().sends(HEAD).never_ends("x-header: and another one\r\n").await;
     assert_fails(
         run(&check(), header.address, LONG).await,
         CheckFailureKind::TooLong,
         "status line",
     );
-    assert!(header.said() < 2 << 20, "{} bytes", header.said());
+    assert!(header.bytes_sent() < 2 << 20, "{} bytes", header.bytes_sent());
     let line = asked().never_ends("H").await;
     let failure = run(&check(), line.address, LONG).await.expect_err("no status line");
     assert!(
@@ -84,19 +84,19 @@ async fn an_answer_without_end_is_read_to_a_bound() {
     );
 
     let head = format!("{HEAD}transfer-encoding: chunked\r\n\r\n");
-    let body = asked().says(&head).never_ends("4\r\nlong\r\n").await;
+    let body = asked().sends(&head).never_ends("4\r\nlong\r\n").await;
     let failure = run(&reading(), body.address, LONG).await;
     assert_fails(failure, CheckFailureKind::TooLong, "more than 65536 bytes");
-    assert!(body.said() < 4 << 20, "{} bytes", body.said());
+    assert!(body.bytes_sent() < 4 << 20, "{} bytes", body.bytes_sent());
     // Without an expectation the body is not read.
-    let body = asked().says(&head).never_ends("4\r\nlong\r\n").await;
+    let body = asked().sends(&head).never_ends("4\r\nlong\r\n").await;
     assert_eq!(run(&check(), body.address, LONG).await, Ok(CheckReport::up()));
 }
 
 #[tokio::test]
 async fn status_and_body_must_be_as_expected() {
     let moved = asked()
-        .says("HTTP/1.1 302 Found\r\nlocation: /other\r\ncontent-length: 0\r\n\r\n")
+        .sends("HTTP/1.1 302 Found\r\nlocation: /other\r\ncontent-length: 0\r\n\r\n")
         .stalls()
         .await;
     let answer = run(&check(), moved.address, LONG).await;
@@ -104,7 +104,7 @@ async fn status_and_body_must_be_as_expected() {
     let check_of = check().accept_status(301..=302).accept_status(404..=404);
     assert_eq!(run(&check_of, moved.address, LONG).await, Ok(CheckReport::up()));
 
-    let ready = asked().says(format!("{HEAD}content-length: 5\r\n\r\nready")).stalls().await;
+    let ready = asked().sends(format!("{HEAD}content-length: 5\r\n\r\nready")).stalls().await;
     assert_eq!(run(&reading(), ready.address, LONG).await, Ok(CheckReport::up()));
     let not = check().body_does_not_match("rea").expect("a pattern");
     assert_fails(run(&not, ready.address, LONG).await, CheckFailureKind::Mismatch, "matches rea");

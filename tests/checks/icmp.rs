@@ -100,7 +100,7 @@ fn in_silent_network(test: &str) -> bool {
     if tools.is_none() || raw_socket().is_none() {
         return false;
     }
-    let may = Command::new("unshare").args(["--net", "true"]).output().expect("it starts");
+    let may = Command::new("unshare").args(["--net", "true"]).output().expect("the program starts");
     if !may.status.success() {
         println!("skipped: no network namespace: {}", String::from_utf8_lossy(&may.stderr));
         return false;
@@ -108,16 +108,16 @@ fn in_silent_network(test: &str) -> bool {
     let mut again = Command::new("unshare");
     again.arg("--net").arg(std::env::current_exe().expect("a file"));
     again.args(["--exact", test, "--nocapture"]).env(MARK, "1");
-    let output = again.output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let wrong = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{wrong}");
+    let output = again.output().expect("the program starts");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stdout.contains("1 passed"), "{stdout}\n{stderr}");
     false
 }
 
 /// Waits for an echo request; returns the message without the IP header.
 #[cfg(target_os = "linux")]
-fn hear_request(raw: &Socket) -> Vec<u8> {
+fn receive_request(raw: &Socket) -> Vec<u8> {
     let mut buffer = [0; 1500];
     loop {
         let len = (&mut &*raw).read(&mut buffer).expect("a packet");
@@ -163,7 +163,7 @@ async fn only_the_right_reply_counts() {
         // Wrong replies only, from a thread, because the raw socket blocks.
         let raw = raw_socket().expect("root");
         let wrong = std::thread::spawn(move || {
-            let request = hear_request(&raw);
+            let request = receive_request(&raw);
             reply(&raw, &request, |message| message[1] = 1);
             reply(&raw, &request, |message| message[4] ^= 1);
             reply(&raw, &request, |message| message[7] ^= 1);
@@ -178,7 +178,7 @@ async fn only_the_right_reply_counts() {
 
         let raw = raw_socket().expect("root");
         let right = std::thread::spawn(move || {
-            let request = hear_request(&raw);
+            let request = receive_request(&raw);
             reply(&raw, &request, |message| message[9] ^= 1);
             reply(&raw, &request, |_| ());
         });
@@ -202,7 +202,7 @@ async fn icmp_errors_fail_the_check() {
         {
             let raw = raw_socket().expect("root");
             let router = std::thread::spawn(move || {
-                let request = hear_request(&raw);
+                let request = receive_request(&raw);
                 let packet = unreachable(code, ICMP, localhost, localhost, &request);
                 raw.send_to(&packet, &localhost.into()).expect("sent");
             });
@@ -233,8 +233,8 @@ fn without_privileges_the_reason_names_the_setting() {
     let mut command = Command::new(setpriv);
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]);
     command.arg(copy).args(["--exact", "icmp::loopback_answers", "--nocapture"]);
-    let output = command.current_dir("/").output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("ping_group_range") && said.contains("CAP_NET_RAW"), "{said}");
+    let output = command.current_dir("/").output().expect("the program starts");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(stdout.contains("ping_group_range") && stdout.contains("CAP_NET_RAW"), "{stdout}");
 }

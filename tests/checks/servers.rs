@@ -117,7 +117,7 @@ async fn a_mail_server() {
     let Some(program) = program("smtp-sink", "postfix") else { return };
     let (folder, address) = (Folder::new(), free_address());
     let mut command = Command::new(program);
-    // As root it wants to know whom to become.
+    // As root, smtp-sink requires a user to run as.
     if rustix::process::getuid().is_root() {
         command.args(["-u", "nobody"]);
     }

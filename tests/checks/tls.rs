@@ -124,7 +124,7 @@ async fn a_server_without_tls_fails() {
     assert_fails(run(&check, refusing(), LONG).await, CheckFailureKind::Refused, "connecting");
     let garbage = Script::new().never_ends(GARBAGE).await;
     assert_fails(run(&check, garbage.address, LONG).await, CheckFailureKind::Tls, "TLS handshake");
-    assert!(garbage.said() < 2 << 20, "{} bytes", garbage.said());
+    assert!(garbage.bytes_sent() < 2 << 20, "{} bytes", garbage.bytes_sent());
     let closes = Script::new().closes().await;
     assert_fails(
         run(&check, closes.address, LONG).await,

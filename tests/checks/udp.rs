@@ -59,10 +59,10 @@ async fn no_reply_is_up_unless_a_reply_is_required() {
 
 #[tokio::test]
 async fn any_reply_is_up_at_once() {
-    let talks = Service::that(|_| vec![GARBAGE.to_vec()]).await;
+    let service = Service::that(|_| vec![GARBAGE.to_vec()]).await;
     // Without the reply the wait would never end.
     let check = UdpCheck::new().listen_for(Duration::MAX);
-    assert!(run(&check, talks.address, LONG).await.is_ok());
+    assert!(run(&check, service.address, LONG).await.is_ok());
     let empty = Service::that(|_| vec![vec![]]).await;
     assert!(run(&check, empty.address, LONG).await.is_ok());
 }
@@ -123,9 +123,9 @@ async fn the_source_address_is_that_of_the_context() {
         socket.send_to(&[], client).await.expect("sent");
         (len, client.ip())
     };
-    let (answer, heard) = tokio::join!(ask(&check, &context, LONG), serve);
+    let (answer, request) = tokio::join!(ask(&check, &context, LONG), serve);
     assert!(answer.is_ok());
-    assert_eq!(heard, (1, [127, 0, 0, 9].into()));
+    assert_eq!(request, (1, [127, 0, 0, 9].into()));
 }
 
 /// ICMP errors that arrive after the send, from the network and not from this kernel.

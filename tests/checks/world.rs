@@ -21,8 +21,8 @@ use tokio::task::JoinHandle;
 /// A time limit that no successful test reaches.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// Returns a loopback address that no other test uses, with port 0: another test's address with a port
-/// that is used again would receive that test's requests.
+/// Returns a loopback address that no other test uses, with port 0: another test's address with a
+/// port that is used again would receive that test's requests.
 pub(crate) fn own_address() -> SocketAddr {
     static COUNT: AtomicU64 = AtomicU64::new(1);
     let [.., a, b] = std::process::id().to_be_bytes();
@@ -112,7 +112,7 @@ pub(crate) fn assert_fails(
 /// The steps of a server on each connection, before it misbehaves.
 ///
 /// ```text
-/// let server = Script::new().hears("\r\n").says("220 hello\r\n").stalls().await;
+/// let server = Script::new().receives("\r\n").sends("220 hello\r\n").stalls().await;
 /// let answer = run(&check, server.address, LONG).await;
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -122,8 +122,8 @@ pub(crate) struct Script {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Hear(Vec<u8>),
-    Say(Vec<u8>),
+    Receive(Vec<u8>),
+    Send(Vec<u8>),
 }
 
 /// The misbehaviour after the last step.
@@ -143,14 +143,14 @@ impl Script {
     }
 
     /// Waits until the received bytes end with these bytes.
-    pub(crate) fn hears(mut self, end: impl AsRef<[u8]>) -> Self {
-        self.steps.push(Step::Hear(end.as_ref().to_vec()));
+    pub(crate) fn receives(mut self, end: impl AsRef<[u8]>) -> Self {
+        self.steps.push(Step::Receive(end.as_ref().to_vec()));
         self
     }
 
     /// Sends these bytes.
-    pub(crate) fn says(mut self, bytes: impl AsRef<[u8]>) -> Self {
-        self.steps.push(Step::Say(bytes.as_ref().to_vec()));
+    pub(crate) fn sends(mut self, bytes: impl AsRef<[u8]>) -> Self {
+        self.steps.push(Step::Send(bytes.as_ref().to_vec()));
         self
     }
 
@@ -183,7 +183,7 @@ impl Script {
 /// A server that runs a [`Script`] on each connection, until it is dropped.
 pub(crate) struct Stage {
     pub(crate) address: SocketAddr,
-    said: Arc<AtomicU64>,
+    sent: Arc<AtomicU64>,
     serving: JoinHandle<()>,
 }
 
@@ -191,8 +191,8 @@ impl Stage {
     async fn open(script: Script, end: End) -> Self {
         let listener = TcpListener::bind(own_address()).await.expect("loopback");
         let address = listener.local_addr().expect("bound");
-        let said = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&said);
+        let sent = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&sent);
         let serving = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
@@ -200,12 +200,12 @@ impl Stage {
                 connections.spawn(async move { play(stream, script, end, &count).await });
             }
         });
-        Self { address, said, serving }
+        Self { address, sent, serving }
     }
 
     /// Returns the bytes sent on all connections, somewhat more than the clients have read.
-    pub(crate) fn said(&self) -> u64 {
-        self.said.load(Ordering::SeqCst)
+    pub(crate) fn bytes_sent(&self) -> u64 {
+        self.sent.load(Ordering::SeqCst)
     }
 }
 
@@ -216,14 +216,14 @@ impl Drop for Stage {
 }
 
 /// Runs a script on a connection; returns when the client has closed it.
-async fn play(mut stream: TcpStream, script: Script, end: End, said: &AtomicU64) -> Option<()> {
+async fn play(mut stream: TcpStream, script: Script, end: End, sent: &AtomicU64) -> Option<()> {
     // A small buffer, so that the bytes sent are about the bytes read.
     SockRef::from(&stream).set_send_buffer_size(4096).ok()?;
     stream.set_nodelay(true).ok()?;
     for step in script.steps {
         match step {
-            Step::Hear(end) => hear(&mut stream, &end).await?,
-            Step::Say(bytes) => say(&mut stream, &bytes, said).await?,
+            Step::Receive(end) => receive_until(&mut stream, &end).await?,
+            Step::Send(bytes) => send(&mut stream, &bytes, sent).await?,
         }
     }
     match end {
@@ -236,13 +236,13 @@ async fn play(mut stream: TcpStream, script: Script, end: End, said: &AtomicU64)
         End::Trickle(bytes) => {
             for byte in bytes.iter().cycle() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                say(&mut stream, &[*byte], said).await?;
+                send(&mut stream, &[*byte], sent).await?;
             }
         }
         End::Repeat(bytes) => {
-            let much = bytes.repeat(4096_usize.div_ceil(bytes.len()));
+            let chunk = bytes.repeat(4096_usize.div_ceil(bytes.len()));
             loop {
-                say(&mut stream, &much, said).await?;
+                send(&mut stream, &chunk, sent).await?;
             }
         }
     }
@@ -252,17 +252,17 @@ async fn play(mut stream: TcpStream, script: Script, end: End, said: &AtomicU64)
     Some(())
 }
 
-async fn say(stream: &mut TcpStream, bytes: &[u8], said: &AtomicU64) -> Option<()> {
+async fn send(stream: &mut TcpStream, bytes: &[u8], sent: &AtomicU64) -> Option<()> {
     let mut rest = bytes;
     while !rest.is_empty() {
         let len = stream.write(rest).await.ok()?;
-        said.fetch_add(len as u64, Ordering::SeqCst);
+        sent.fetch_add(len as u64, Ordering::SeqCst);
         rest = &rest[len..];
     }
     Some(())
 }
 
-async fn hear(stream: &mut TcpStream, end: &[u8]) -> Option<()> {
+async fn receive_until(stream: &mut TcpStream, end: &[u8]) -> Option<()> {
     let mut last = VecDeque::new();
     while !last.iter().eq(end) {
         last.push_back(stream.read_u8().await.ok()?);
@@ -362,9 +362,9 @@ fn ids(user: &str) -> Option<(u32, u32)> {
 /// Runs a command to its end.
 #[track_caller]
 pub(crate) fn complete(command: &mut Command) {
-    let output = command.stdin(Stdio::null()).output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
+    let output = command.stdin(Stdio::null()).output().expect("the program starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
 }
 
 /// A program in its own process group, which is killed on drop.
@@ -434,7 +434,8 @@ impl Server {
     }
 
     fn is_stopped(&self) -> bool {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it lives");
+        let threads =
+            fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("the process runs");
         threads.flatten().all(|thread| {
             let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
             // The state follows the name, which may contain any characters.

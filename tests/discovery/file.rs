@@ -103,8 +103,8 @@ async fn an_empty_list_and_invalid_text_and_a_folder_are_failures() {
     assert_eq!(shows(&set), ["10.0.0.1:80 1"]);
 }
 
-/// How Kubernetes changes a ConfigMap: the file is a link into `..data`, which is a link to a folder
-/// of that version, and the latter is replaced by a rename.
+/// How Kubernetes changes a ConfigMap: the file is a link into `..data`, which is a link to a
+/// folder of that version, and the latter is replaced by a rename.
 #[cfg(unix)]
 #[tokio::test(start_paused = true)]
 async fn changed_symbolic_links_are_followed() {

@@ -1,5 +1,5 @@
-//! For any sequence of updates and failures, the set has the members of the last list and those that
-//! drain.
+//! For any sequence of updates and failures, the set has the members of the last list and those
+//! that drain.
 
 use std::collections::BTreeMap;
 

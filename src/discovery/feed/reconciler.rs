@@ -82,8 +82,8 @@ impl<T: Clone> FeedReconciler<T> {
         }
     }
 
-    /// Takes over a member of the set, if there is one of that name, as if the source had listed the
-    /// member with its present attributes.
+    /// Takes over a member of the set, if there is one of that name, as if the source had listed
+    /// the member with its present attributes.
     pub(super) fn adopt(&mut self, set: &BackendSet<T>, id: &BackendId) {
         let snapshot = set.snapshot();
         let found = snapshot.iter().find(|(backend, _)| backend.id() == id);

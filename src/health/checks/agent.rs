@@ -20,9 +20,10 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 /// | `maint` | out of service |
 /// | `ready` | the end of `drain` and `maint` |
 ///
-/// Other words are ignored, as in HAProxy; a line without any of these words is a failure of the kind
-/// [`Protocol`](CheckFailureKind::Protocol). A line without `up` or `down` counts as up. Weight, limit
-/// and state hold until the agent reports another value; values that an operator sets take precedence.
+/// Other words are ignored, as in HAProxy; a line without any of these words is a failure of the
+/// kind [`Protocol`](CheckFailureKind::Protocol). A line without `up` or `down` counts as up.
+/// Weight, limit and state hold until the agent reports another value; values that an operator sets
+/// take precedence.
 ///
 /// Give the agent a [port of its own](crate::health::TimedCheck::port), beside a check of the
 /// service: the backend is up while neither check fails.

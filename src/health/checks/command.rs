@@ -25,8 +25,9 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 ///
 /// # How the program runs
 /// Without a shell, so that nothing needs quoting; with the user, the working directory and the
-/// environment of this process. Standard input and output are `/dev/null`. The first line of standard
-/// error, cut at 160 bytes, is quoted in the reason of a failure; the rest is read and discarded.
+/// environment of this process. Standard input and output are `/dev/null`. The first line of
+/// standard error, cut at 160 bytes, is quoted in the reason of a failure; the rest is read and
+/// discarded.
 ///
 /// The environment names the backend, with the variables of HAProxy's `external-check`:
 ///
@@ -38,16 +39,16 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 ///
 /// [`env`](Self::env) adds variables. The source address of the check is not passed to the program.
 ///
-/// A program that cannot be started fails as [`Local`](CheckFailureKind::Local), which does not count
-/// against the backend.
+/// A program that cannot be started fails as [`Local`](CheckFailureKind::Local), which does not
+/// count against the backend.
 ///
 /// # How the program ends
 /// The program leads its own process group. When the program has ended, or the check's timeout has
 /// passed (its future is dropped), SIGKILL ends the rest of the group, so that no check leaves a
-/// process behind; a process that must stay has to leave the group (`setsid`). This process also waits
-/// for the program: after a timeout on a thread for blocking work; if the runtime shuts down, the
-/// program stays a zombie until this process ends. PID 1 must wait for the program's children: a
-/// container in which this process is PID 1 needs an init process (`docker run --init`).
+/// process behind; a process that must stay has to leave the group (`setsid`). This process also
+/// waits for the program: after a timeout on a thread for blocking work; if the runtime shuts down,
+/// the program stays a zombie until this process ends. PID 1 must wait for the program's children:
+/// a container in which this process is PID 1 needs an init process (`docker run --init`).
 ///
 /// # Cost
 /// A new process for each check: some milliseconds of processor time, started on a thread for
@@ -152,8 +153,8 @@ impl Check for CommandCheck {
         };
         context.set_stage("starting the program");
         let mut command = self.build_command(context);
-        // The start blocks until the program's file is read. The group kills its processes when it is
-        // dropped, so a check that is dropped during the start leaves no process behind either.
+        // The start blocks until the program's file is read. The group kills its processes when it
+        // is dropped, so a check that is dropped during the start leaves no process behind either.
         let start = spawn_blocking(move || ProcessGroup::spawn(&mut command));
         let group = start.await.map_err(std::io::Error::other).flatten();
         let group = group.map_err(|error| local("starting", error))?;

@@ -13,9 +13,9 @@ use crate::health::{CheckFailure, CheckFailureKind};
 
 /// Enables the report of every ICMP error about a datagram of a socket (`IP_RECVERR`).
 ///
-/// Without the option, Linux reports only the hard errors of RFC 1122 (section 4.2.3.9), such as port
-/// unreachable, and not that a network is unreachable or that the host does not answer ARP. If the
-/// option cannot be set, those errors end in a timeout.
+/// Without the option, Linux reports only the hard errors of RFC 1122 (section 4.2.3.9), such as
+/// port unreachable, and not that a network is unreachable or that the host does not answer ARP. If
+/// the option cannot be set, those errors end in a timeout.
 pub(super) fn enable_icmp_errors(socket: impl AsFd, address: SocketAddr) {
     #[cfg(target_os = "linux")]
     {

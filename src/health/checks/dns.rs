@@ -12,16 +12,17 @@ use self::query::{DnsAnswerError, DnsCheckQuery};
 use super::datagram::{enable_icmp_errors, receive, receive_failure, send_failure};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
-/// The longest UDP answer that is read, in bytes. A correct answer has at most 512 bytes, because the
-/// query allows no more (RFC 1035, section 4.2.1); some servers send more.
+/// The longest UDP answer that is read, in bytes. A correct answer has at most 512 bytes, because
+/// the query allows no more (RFC 1035, section 4.2.1); some servers send more.
 const MAX_UDP_ANSWER_LEN: usize = 4096;
 
-/// Sends a query to a name server, and requires an answer without error, and with the expected records.
+/// Sends a query to a name server, and requires an answer without error, and with the expected
+/// records.
 ///
-/// The query is sent by UDP, and again by TCP if the answer is truncated (RFC 7766, section 5). It has
-/// a random identifier and port, and requests recursion. An answer with another identifier or to
-/// another question is ignored, and the check waits on until its timeout. Nothing is sent twice: a
-/// lost datagram is one failure, and `fall` sets how many failures take the server down.
+/// The query is sent by UDP, and again by TCP if the answer is truncated (RFC 7766, section 5). It
+/// has a random identifier and port, and requests recursion. An answer with another identifier or
+/// to another question is ignored, and the check waits on until its timeout. Nothing is sent twice:
+/// a lost datagram is one failure, and `fall` sets how many failures take the server down.
 ///
 /// | the answer | [`CheckFailureKind`] |
 /// |---|---|
@@ -30,8 +31,8 @@ const MAX_UDP_ANSWER_LEN: usize = 4096;
 /// | is not a DNS message, or is truncated over TCP | `Protocol` |
 /// | is an ICMP error, or the end of the TCP connection | the kind of that error |
 ///
-/// By default the query is that of keepalived's `DNS_CHECK`: the SOA record of the root. A server that
-/// only serves its own zones refuses this query; query one of its zones.
+/// By default the query is that of keepalived's `DNS_CHECK`: the SOA record of the root. A server
+/// that only serves its own zones refuses this query; query one of its zones.
 ///
 /// # Examples
 /// ```
@@ -87,8 +88,8 @@ impl DnsCheck {
     }
 
     /// Requires a record with this data in the answer, beside earlier expectations. The data is
-    /// written as in a zone file, is of the queried type, and has absolute names. Default: no record
-    /// is required.
+    /// written as in a zone file, is of the queried type, and has absolute names. Default: no
+    /// record is required.
     ///
     /// # Errors
     /// [`DnsCheckError::Data`] if the data is invalid.

@@ -29,20 +29,20 @@ const MAX_VALUE_LEN: usize = 128;
 ///
 /// [`reversed`](Self::reversed) exchanges up and down in the first line, and uses -w in the second.
 ///
-/// A missing file is a failure ([`Mismatch`](CheckFailureKind::Mismatch)), and so is a file without a
-/// number ([`Protocol`](CheckFailureKind::Protocol)) or of more than 128 bytes
+/// A missing file is a failure ([`Mismatch`](CheckFailureKind::Mismatch)), and so is a file without
+/// a number ([`Protocol`](CheckFailureKind::Protocol)) or of more than 128 bytes
 /// ([`TooLong`](CheckFailureKind::TooLong)): without a number the check must not be up. keepalived
 /// takes these files for 0, which is up, and reads hexadecimal and octal numbers, too. A file that
 /// cannot be read is [`Local`](CheckFailureKind::Local), which does not count against the backend.
 /// Replace the file by a rename: a file that is written in place may be read half.
 ///
 /// # By existence
-/// [`FileCheck::exists`] is up while a file, or anything else, of that name exists; reversed, it is up
-/// while none exists, so that `touch /run/maintenance` takes a server out.
+/// [`FileCheck::exists`] is up while a file, or anything else, of that name exists; reversed, it is
+/// up while none exists, so that `touch /run/maintenance` takes a server out.
 ///
 /// # Cost
-/// A few system calls on a thread for blocking work. A file system that hangs blocks at most one such
-/// thread for each check, shared by all its clones; further checks wait until their timeout.
+/// A few system calls on a thread for blocking work. A file system that hangs blocks at most one
+/// such thread for each check, shared by all its clones; further checks wait until their timeout.
 ///
 /// # Examples
 /// ```
@@ -83,8 +83,8 @@ impl FileCheck {
         Self { path: path.into(), mode, reversed: false, read_permit }
     }
 
-    /// Adds the number in the file, times this factor, to the backend's configured weight. Default: 0,
-    /// which makes the number mean up or down. No effect on a check by existence.
+    /// Adds the number in the file, times this factor, to the backend's configured weight. Default:
+    /// 0, which makes the number mean up or down. No effect on a check by existence.
     pub fn weight(self, weight: i32) -> Self {
         let mode = match self.mode {
             FileCheckMode::Exists => FileCheckMode::Exists,

@@ -1,5 +1,5 @@
-//! The parsers of server answers, for the fuzzer, with the properties that hold for any bytes. Compiled
-//! only for the fuzzer (`--cfg fuzzing`).
+//! The parsers of server answers, for the fuzzer, with the properties that hold for any bytes.
+//! Compiled only for the fuzzer (`--cfg fuzzing`).
 
 use super::agent::AgentReply;
 use super::icmp::echo::IcmpEchoRequest;

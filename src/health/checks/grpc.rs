@@ -16,9 +16,9 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 
 /// Calls the standard health service (`grpc.health.v1.Health/Check`), and requires `SERVING`.
 ///
-/// Each check opens a connection and makes one call, without compression. A server without the health
-/// service, or that does not know the requested service, is down, and the reason names the gRPC
-/// status.
+/// Each check opens a connection and makes one call, without compression. A server without the
+/// health service, or that does not know the requested service, is down, and the reason names the
+/// gRPC status.
 ///
 /// The two messages have one field each and are encoded in this module: a gRPC client library would
 /// add ten crates, and tasks that outlive the check.

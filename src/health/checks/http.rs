@@ -17,8 +17,8 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckReport};
 /// Sends an HTTP request, and compares the status, and optionally the body, of the response.
 ///
 /// Each check opens a connection, sends one request, and closes the connection when the result is
-/// known. Redirects are not followed: a status of 3xx is accepted or not like any other. At most
-/// 16 KiB of status line and headers are read. The body is read only if the check has an expectation
+/// known. Redirects are not followed: a status of 3xx is accepted or not like any other. At most 16
+/// KiB of status line and headers are read. The body is read only if the check has an expectation
 /// of the body.
 ///
 /// Request a page that needs what the service needs, such as its database: a page that answers 200
@@ -139,8 +139,8 @@ impl HttpCheck {
         Ok(self.with_expectation(expectation))
     }
 
-    /// Sets the longest body that is read for an expectation; a longer body fails the check. Default:
-    /// 64 KiB.
+    /// Sets the longest body that is read for an expectation; a longer body fails the check.
+    /// Default: 64 KiB.
     pub fn body_limit(self, bytes: usize) -> Self {
         Self { body_limit: bytes, ..self }
     }

@@ -15,10 +15,10 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 
 /// Sends one ICMP echo request (RFC 792, RFC 4443), as `ping` does, and requires the reply.
 ///
-/// The check tests the host and the network, not a service; the port is not used. The reply must have
-/// the sequence number and the 56 bytes of payload of the request, 16 of them random, so that the
-/// reply to another program does not count. ICMP errors about the request (host unreachable, time
-/// exceeded, administratively prohibited) fail the check at once.
+/// The check tests the host and the network, not a service; the port is not used. The reply must
+/// have the sequence number and the 56 bytes of payload of the request, 16 of them random, so that
+/// the reply to another program does not count. ICMP errors about the request (host unreachable,
+/// time exceeded, administratively prohibited) fail the check at once.
 ///
 /// # Privileges
 /// The check uses a datagram socket (`IPPROTO_ICMP`), which needs no privilege if the sysctl
@@ -74,8 +74,8 @@ impl Check for IcmpCheck {
     }
 }
 
-/// Opens a socket; returns whether the check chooses the identifier. The kernel chooses the identifier
-/// of a datagram socket, and passes only replies with that identifier to the socket.
+/// Opens a socket; returns whether the check chooses the identifier. The kernel chooses the
+/// identifier of a datagram socket, and passes only replies with that identifier to the socket.
 fn open_icmp_socket(address: SocketAddr) -> Result<(Socket, bool), CheckFailure> {
     let (domain, protocol) = match address {
         SocketAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),

@@ -13,26 +13,26 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 
 /// Logs in to a MySQL or MariaDB server (or a proxy in front of one) without a password.
 ///
-/// The server is up if it accepts or refuses the user. An error about the server itself, in place of
-/// the greeting or of the answer to the login, is a [`Mismatch`](CheckFailureKind::Mismatch), whose
-/// reason has the error's number and text: too many connections, a shutdown, offline mode, a client
-/// host that is not allowed or is blocked.
+/// The server is up if it accepts or refuses the user. An error about the server itself, in place
+/// of the greeting or of the answer to the login, is a [`Mismatch`](CheckFailureKind::Mismatch),
+/// whose reason has the error's number and text: too many connections, a shutdown, offline mode, a
+/// client host that is not allowed or is blocked.
 ///
 /// # Why there is a login
 /// A server counts connections that end between its greeting and the login. After
 /// `max_connect_errors` (100) of them without a completed connection in between, the server blocks
-/// the client's address until `FLUSH HOSTS`. All clients of a forwarder have the forwarder's address:
-/// a check that only reads the greeting can block all clients of a quiet server. A refused login is
-/// not counted there, but adds one to `Aborted_connects` and a warning to the server's log. A user
-/// that exists, has no password and no privileges avoids both:
+/// the client's address until `FLUSH HOSTS`. All clients of a forwarder have the forwarder's
+/// address: a check that only reads the greeting can block all clients of a quiet server. A refused
+/// login is not counted there, but adds one to `Aborted_connects` and a warning to the server's
+/// log. A user that exists, has no password and no privileges avoids both:
 /// ```sql
 /// CREATE USER 'lvs'@'192.0.2.1';
 /// ```
 /// (192.0.2.1 is the address of the machine that checks.) [`greeting_only`](Self::greeting_only) is
 /// the check without a login.
 ///
-/// Without TLS; a server that requires TLS answers with an error about the user, and is up. Reads at
-/// most 16 KiB; more is [`TooLong`](CheckFailureKind::TooLong).
+/// Without TLS; a server that requires TLS answers with an error about the user, and is up. Reads
+/// at most 16 KiB; more is [`TooLong`](CheckFailureKind::TooLong).
 ///
 /// # Examples
 /// ```

@@ -11,8 +11,8 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 
 /// Opens an SMTP session (RFC 5321) with a mail server.
 ///
-/// The check expects the server's `220` banner, sends `EHLO`, expects `250`, and sends `QUIT`. If the
-/// server answers `EHLO` with `5xx`, the check sends `HELO`. Any other code is a
+/// The check expects the server's `220` banner, sends `EHLO`, expects `250`, and sends `QUIT`. If
+/// the server answers `EHLO` with `5xx`, the check sends `HELO`. Any other code is a
 /// [`Mismatch`](CheckFailureKind::Mismatch), whose reason has the code and its text: a server that
 /// refuses mail with `421` or `554` is down.
 ///
@@ -51,7 +51,8 @@ impl SmtpCheck {
     /// `[192.0.2.1]`, which the RFC asks for if there is no name.
     ///
     /// # Errors
-    /// [`CheckNameError::HostName`] if the name is empty or has other than visible ASCII characters.
+    /// [`CheckNameError::HostName`] if the name is empty or has other than visible ASCII
+    /// characters.
     pub fn helo_name(self, name: impl Into<String>) -> Result<Self, CheckNameError> {
         let name = name.into();
         CheckNameError::check_host_name(&name)?;

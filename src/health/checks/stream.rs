@@ -76,8 +76,8 @@ impl<'a> CheckStream<'a> {
     /// Reads a line that ends with LF, or with the connection.
     ///
     /// # Errors
-    /// As [`read_line`](Self::read_line), but not [`Closed`](CheckFailureKind::Closed) after at least
-    /// one byte.
+    /// As [`read_line`](Self::read_line), but not [`Closed`](CheckFailureKind::Closed) after at
+    /// least one byte.
     pub(super) async fn read_last_line(
         &mut self,
         stage: &'static str,

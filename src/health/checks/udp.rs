@@ -24,18 +24,18 @@ const MIN_BUFFER_LEN: usize = 64;
 /// [`Unreachable`](CheckFailureKind::Unreachable). The check waits for an error for
 /// [`listen_for`](Self::listen_for), which must be less than the check's timeout.
 ///
-/// That is weak evidence: a host that is off looks like a healthy host until the last router reports
-/// it unreachable (about 3 s on Linux), firewalls drop ICMP, and hosts limit the rate of ICMP. If the
-/// protocol has a request that must be answered, expect its reply; otherwise add an
+/// That is weak evidence: a host that is off looks like a healthy host until the last router
+/// reports it unreachable (about 3 s on Linux), firewalls drop ICMP, and hosts limit the rate of
+/// ICMP. If the protocol has a request that must be answered, expect its reply; otherwise add an
 /// [`IcmpCheck`](super::IcmpCheck).
 ///
 /// # With an expected reply
 /// The first datagram decides: if it is not the expected reply, the check fails with
 /// [`Mismatch`](CheckFailureKind::Mismatch). Without a datagram the check ends at its timeout.
 ///
-/// Nothing is sent twice: a lost datagram is one failure, and `fall` sets how many failures take the
-/// server down. The options are those of keepalived's `UDP_CHECK`, with two differences that their
-/// methods describe.
+/// Nothing is sent twice: a lost datagram is one failure, and `fall` sets how many failures take
+/// the server down. The options are those of keepalived's `UDP_CHECK`, with two differences that
+/// their methods describe.
 ///
 /// # Examples
 /// ```
@@ -74,16 +74,16 @@ impl UdpCheck {
         Self { payload: vec![0], expected_reply: None, listen_for: Duration::from_millis(250) }
     }
 
-    /// Sets the payload, at most 65,507 bytes (65,527 over IPv6). Default: one zero byte, because some
-    /// services take an empty datagram for an end of file.
+    /// Sets the payload, at most 65,507 bytes (65,527 over IPv6). Default: one zero byte, because
+    /// some services take an empty datagram for an end of file.
     ///
     /// A longer payload makes every check fail as [`Local`](CheckFailureKind::Local).
     pub fn payload(self, payload: impl Into<Vec<u8>>) -> Self {
         Self { payload: payload.into(), ..self }
     }
 
-    /// Requires a reply that begins with a pattern. The empty pattern accepts any reply. Default: no
-    /// reply is required.
+    /// Requires a reply that begins with a pattern. The empty pattern accepts any reply. Default:
+    /// no reply is required.
     ///
     /// Bytes behind the pattern are not compared. A reply shorter than the pattern fails, unlike in
     /// keepalived, which then compares only the bytes received.
@@ -95,15 +95,15 @@ impl UdpCheck {
         }
     }
 
-    /// Requires a reply with a length in this range, in bytes. Default: any length; keepalived accepts
-    /// at most 255 bytes.
+    /// Requires a reply with a length in this range, in bytes. Default: any length; keepalived
+    /// accepts at most 255 bytes.
     pub fn reply_lengths(self, lengths: RangeInclusive<usize>) -> Self {
         let pattern = self.expected_reply.map(|reply| reply.pattern).unwrap_or_default();
         Self { expected_reply: Some(UdpReplyExpectation { pattern, lengths }), ..self }
     }
 
-    /// Sets how long the check waits for an ICMP error before no answer counts as up. Default: 250 ms.
-    /// No effect if a reply is required.
+    /// Sets how long the check waits for an ICMP error before no answer counts as up. Default: 250
+    /// ms. No effect if a reply is required.
     ///
     /// Must be longer than the round trip to the backend, and shorter than the check's timeout:
     /// otherwise the check ends at its timeout, which is a failure.
@@ -139,8 +139,8 @@ impl Check for UdpCheck {
 }
 
 impl UdpReplyExpectation {
-    /// Compares a reply: `reply` is its beginning, at least as long as the pattern unless the reply is
-    /// shorter; `len` is the whole length.
+    /// Compares a reply: `reply` is its beginning, at least as long as the pattern unless the reply
+    /// is shorter; `len` is the whole length.
     fn judge(&self, reply: &[u8], len: usize) -> Result<(), CheckFailure> {
         let mismatch = |reason: String| Err(CheckFailure::new(CheckFailureKind::Mismatch, reason));
         if !self.lengths.contains(&len) {

@@ -57,8 +57,8 @@ impl ProcessGroup {
             tokio::select! {
                 result = &mut exit => {
                     result?;
-                    // The last bytes are in the pipe, perhaps without a readiness event yet. Only one
-                    // read, because another process may hold the other end of the pipe.
+                    // The last bytes are in the pipe, perhaps without a readiness event yet. Only
+                    // one read, because another process may hold the other end of the pipe.
                     let len = rustix::io::read(stderr.as_fd(), &mut buffer).unwrap_or(0);
                     self.first_line.push(&buffer[..len]);
                     return Ok(());

@@ -71,8 +71,8 @@ impl IcmpEchoRequest {
     }
 }
 
-/// Returns the message, and whether it had no IPv4 header. No ICMP type in use equals the first byte
-/// of an IPv4 header (0x45 to 0x4f).
+/// Returns the message, and whether it had no IPv4 header. No ICMP type in use equals the first
+/// byte of an IPv4 header (0x45 to 0x4f).
 fn strip_ip_header(packet: &[u8]) -> Option<(&[u8], bool)> {
     let first = *packet.first()?;
     if first >> 4 != 4 {

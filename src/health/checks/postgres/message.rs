@@ -42,8 +42,8 @@ pub(crate) fn parse_header(
     }
 }
 
-/// Parses the body of an [`Authentication`](PostgresMessageHeader::Authentication): the login method
-/// that the server requests, 0 for none.
+/// Parses the body of an [`Authentication`](PostgresMessageHeader::Authentication): the login
+/// method that the server requests, 0 for none.
 pub(crate) fn parse_authentication(body: &[u8]) -> Option<u32> {
     let (kind, _) = body.split_first_chunk()?;
     Some(u32::from_be_bytes(*kind))

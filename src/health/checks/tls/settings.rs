@@ -103,8 +103,8 @@ impl TlsSettings {
         Ok(Self { server_name: Some(name), ..self })
     }
 
-    /// Sets how many days before the expiry of the certificate the check warns. Default: 14; 0 never
-    /// warns.
+    /// Sets how many days before the expiry of the certificate the check warns. Default: 14; 0
+    /// never warns.
     pub fn warn_before_days(self, days: u16) -> Self {
         Self { warn_before: DAY * u32::from(days), ..self }
     }
@@ -112,7 +112,8 @@ impl TlsSettings {
     fn build(
         make: impl FnOnce(rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>) -> ClientConfig,
     ) -> Self {
-        // ring, not the default of the process: the checks must not depend on what others installed.
+        // ring, not the default of the process: the checks must not depend on what others
+        // installed.
         let builder = ClientConfig::builder_with_provider(crypto_provider());
         let builder = builder.with_safe_default_protocol_versions();
         let mut config =

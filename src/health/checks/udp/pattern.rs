@@ -8,10 +8,10 @@ use thiserror::Error;
 /// A pattern of bytes, in which bytes, or halves of bytes, may be wildcards.
 ///
 /// # Text
-/// Hexadecimal digits in either case, two a byte, the high half first; `x` or `X` in place of a digit
-/// is a wildcard of four bits. White space separates groups; if a group has an odd number of digits,
-/// the last digit is a byte with a high half of 0. So `Ab12f 3 xx` is the bytes `ab 12 0f 03` and a
-/// byte of any value. This is the form of keepalived's `require_reply`.
+/// Hexadecimal digits in either case, two a byte, the high half first; `x` or `X` in place of a
+/// digit is a wildcard of four bits. White space separates groups; if a group has an odd number of
+/// digits, the last digit is a byte with a high half of 0. So `Ab12f 3 xx` is the bytes `ab 12 0f
+/// 03` and a byte of any value. This is the form of keepalived's `require_reply`.
 ///
 /// # Examples
 /// ```

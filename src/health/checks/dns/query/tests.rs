@@ -51,17 +51,17 @@ fn queries_are_encoded_and_invalid_queries_are_refused() {
 fn the_response_code_must_be_accepted() {
     let mut query = www();
     assert!(query.judge(ID, &answer(&query, |_| {})).is_ok());
-    let nobody = answer(&query, |m| m.metadata.response_code = ResponseCode::NXDomain);
+    let unknown = answer(&query, |m| m.metadata.response_code = ResponseCode::NXDomain);
     let reason = "response code 3 (Non-Existent Domain), expected 0";
-    assert_failed(query.judge(ID, &nobody), CheckFailureKind::Mismatch, reason);
+    assert_failed(query.judge(ID, &unknown), CheckFailureKind::Mismatch, reason);
     query.set_codes(vec![0, 3]);
-    assert!(query.judge(ID, &nobody).is_ok());
-    let unread = answer(&query, |m| {
+    assert!(query.judge(ID, &unknown).is_ok());
+    let unparsed = answer(&query, |m| {
         m.queries.clear();
         m.metadata.response_code = ResponseCode::FormErr;
     });
     let reason = "response code 1 (Form Error), expected 0, 3";
-    assert_failed(query.judge(ID, &unread), CheckFailureKind::Mismatch, reason);
+    assert_failed(query.judge(ID, &unparsed), CheckFailureKind::Mismatch, reason);
 }
 
 #[test]
