@@ -5,7 +5,7 @@
 //! cargo run --release --example discovery -- dns web.example.com 8080
 //! cargo run --release --example discovery -- srv _web._tcp.example.com
 //! ```
-//! Prints a line whenever the members change, or the source fails.
+//! Prints a line when the members change, and when the source fails.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -16,39 +16,39 @@ use lvs::discovery::{DnsSource, Feed, FeedHandle, FileSource, MemberSource};
 use lvs::forward::Forwarder;
 use lvs::{BackendSet, Balancer, scheduler};
 
-/// Carries TCP connections to members that come and go.
+/// Forwards TCP connections to discovered members.
 #[derive(Parser)]
 struct Arguments {
-    /// Where clients connect to.
+    /// The address at which clients connect.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// The rule that chooses; this one obeys tiers, which SRV priorities become.
+    /// The scheduler; the default uses tiers, which are the priorities of SRV records.
     #[arg(long, default_value = "priority(wlc)")]
     scheduler: String,
     #[command(subcommand)]
-    from: From,
+    source: SourceArguments,
 }
 
 #[derive(Subcommand)]
-enum From {
-    /// A file with a member a line, such as `10.0.0.1:80 weight=3`.
+enum SourceArguments {
+    /// The lines of a file, such as `10.0.0.1:80 weight=3`.
     File { path: PathBuf },
-    /// The addresses of a name.
+    /// The addresses of a host name.
     Dns { name: String, port: u16 },
-    /// The targets of a service.
+    /// The targets of the SRV records of a service.
     Srv { name: String },
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { listen, scheduler, from } = Arguments::parse();
+    let Arguments { listen, scheduler, source } = Arguments::parse();
     let set = BackendSet::new();
-    let members = match from {
-        From::File { path } => start(&set, FileSource::new(path)),
-        From::Dns { name, port } => start(&set, DnsSource::addresses(name, port)?),
-        From::Srv { name } => start(&set, DnsSource::srv(name)?),
+    let feed = match source {
+        SourceArguments::File { path } => start(&set, FileSource::new(path)),
+        SourceArguments::Dns { name, port } => start(&set, DnsSource::addresses(name, port)?),
+        SourceArguments::Srv { name } => start(&set, DnsSource::srv(name)?),
     };
-    tokio::spawn(tell(members));
+    tokio::spawn(print_status(feed));
     let balancer = Balancer::new(&set, scheduler::parse(&scheduler)?)?;
     Forwarder::bind(listen, balancer)?.run().await?;
     Ok(())
@@ -64,16 +64,18 @@ fn start(
     handle
 }
 
-async fn tell(mut members: FeedHandle) {
-    let mut last = String::new();
-    while let Some(now) = members.changed().await {
-        let error = now.last_error.filter(|_| now.failing_since.is_some());
+async fn print_status(mut feed: FeedHandle) {
+    let mut last_line = String::new();
+    while let Some(status) = feed.changed().await {
+        let error = status.last_error.filter(|_| status.failing_since.is_some());
         let error = error.map_or(String::new(), |error| format!(" ({error})"));
-        let line =
-            format!("{}: {} members, {} draining{error}", now.state, now.members, now.draining);
-        if line != last {
+        let line = format!(
+            "{}: {} members, {} draining{error}",
+            status.state, status.members, status.draining
+        );
+        if line != last_line {
             println!("{line}");
-            last = line;
+            last_line = line;
         }
     }
 }

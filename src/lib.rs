@@ -93,6 +93,8 @@ pub mod director;
 #[cfg(feature = "discovery")]
 #[cfg_attr(docsrs, doc(cfg(feature = "discovery")))]
 pub mod discovery;
+#[cfg(any(feature = "discovery", feature = "health"))]
+mod excerpt;
 #[cfg(feature = "forward")]
 #[cfg_attr(docsrs, doc(cfg(feature = "forward")))]
 pub mod forward;

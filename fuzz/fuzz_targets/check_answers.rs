@@ -1,4 +1,4 @@
-//! No answer of a server that is checked makes a parser panic, and what a parser says of it holds.
+//! No answer of a checked server makes a parser panic, and the properties of each parser hold.
 //!
 //! ```text
 //! cargo +nightly fuzz run check_answers
@@ -6,6 +6,6 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lvs::health::fuzzing::read;
+use lvs::health::fuzzing::check_parser;
 
-fuzz_target!(|answer: (u8, &[u8])| read(answer.0, answer.1));
+fuzz_target!(|input: (u8, &[u8])| check_parser(input.0, input.1));

@@ -1,5 +1,5 @@
-//! No text makes the parser of member lists panic; a fault lies within the text, and what is
-//! accepted is accepted by a set, too.
+//! No text makes the parser of member lists panic; the position of an error is within the text, and
+//! a set accepts every list that the parser accepts.
 //!
 //! ```text
 //! cargo +nightly fuzz run member_list
@@ -16,14 +16,14 @@ fuzz_target!(|text: &str| {
     let list = match text.parse::<StaticList<SocketAddr>>() {
         Ok(list) => list,
         Err(error) => {
-            let line = text.lines().nth(error.line - 1).expect("the line is there");
+            let line = text.lines().nth(error.line - 1).expect("the line of the error exists");
             assert!(error.column <= line.chars().count() + 1);
-            assert!(error.to_string().len() < 1024, "a message is short");
+            assert!(error.to_string().len() < 1024, "the error text is bounded");
             return;
         }
     };
-    // Each name once, and no weight or limit that a set refuses.
+    // The list has each name once, and no weight or limit that a set refuses.
     let set = BackendSet::new();
     set.edit(|edit| list.members().iter().try_for_each(|spec| edit.insert(spec.clone()).map(drop)))
-        .expect("what is a list is a set");
+        .expect("a set accepts a valid list");
 });

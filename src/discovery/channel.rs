@@ -1,16 +1,16 @@
-//! Members that the program itself names, from anywhere in it.
+//! Members that the program itself sends.
 
 use thiserror::Error;
 use tokio::sync::mpsc;
 
 use super::{DiscoveryError, MemberSource, MemberUpdate};
 
-/// Makes a source that says what is sent to it, and the sender.
+/// Returns a sender of member updates, and the source that receives them.
 ///
-/// For a program that learns of its members in a way of its own: from its control plane, from an API
-/// call. `capacity` words (at least one) wait in between; who sends more
-/// [waits](MemberSender::send) or [is told](MemberSender::try_send). The source ends when every sender is
-/// dropped; the members stay.
+/// For a program that learns of its members in its own way: from a control plane, from an API call.
+/// The channel holds `capacity` updates (at least one). When the channel is full,
+/// [`send`](MemberSender::send) waits and [`try_send`](MemberSender::try_send) fails. The source
+/// ends when every sender is dropped; the members stay in the set.
 ///
 /// # Examples
 /// ```
@@ -26,7 +26,7 @@ use super::{DiscoveryError, MemberSource, MemberUpdate};
 /// let mut handle = feed.handle();
 /// tokio::spawn(feed.run());
 ///
-/// members.send(Update::Insert(Spec::new("web-1", "10.0.0.1:80".parse()?))).await?;
+/// members.send(MemberUpdate::Insert(Spec::new("web-1", "10.0.0.1:80".parse()?))).await?;
 /// handle.ready().await;
 /// assert_eq!(set.snapshot().members().len(), 1);
 /// # Ok(())
@@ -34,34 +34,34 @@ use super::{DiscoveryError, MemberSource, MemberUpdate};
 /// ```
 #[must_use]
 pub fn channel<T>(capacity: usize) -> (MemberSender<T>, ChannelSource<T>) {
-    // The most that tokio's channel can hold; beyond, it panics.
+    // tokio's channel panics on 0 and above MAX_PERMITS.
     let capacity = capacity.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
     let (sender, receiver) = mpsc::channel(capacity);
     (MemberSender { sender }, ChannelSource { receiver })
 }
 
-/// Says who the members are; made by [`channel`]. A cheap clone.
+/// The sending half of [`channel`]. Cheap to clone.
 #[derive(Debug)]
 pub struct MemberSender<T> {
     sender: mpsc::Sender<Result<MemberUpdate<T>, DiscoveryError>>,
 }
 
-/// Why a word was not sent; it is in there.
+/// The reason why a member update was not sent; each variant returns the update.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum MemberSendError<T> {
-    /// As many words as the channel holds wait already.
-    #[error("the feed has not heard the last words yet")]
+    /// The channel holds as many updates as its capacity allows.
+    #[error("member channel is full: the previous update has not been applied yet")]
     Full(MemberUpdate<T>),
-    /// The source is gone, and its feed with it.
-    #[error("there is no feed any more")]
+    /// The source, and its feed, were dropped.
+    #[error("member channel is closed: the feed has ended")]
     Closed(MemberUpdate<T>),
 }
 
 impl<T> MemberSender<T> {
-    /// Sends a word, and waits where the channel is full.
+    /// Sends an update; waits while the channel is full.
     ///
-    /// Cancel safe: dropped, it has sent nothing.
+    /// Cancel safe: a dropped future has sent nothing.
     ///
     /// # Errors
     /// [`MemberSendError::Closed`].
@@ -75,7 +75,7 @@ impl<T> MemberSender<T> {
         }
     }
 
-    /// Sends a word if there is room.
+    /// Sends an update unless the channel is full.
     ///
     /// # Errors
     /// [`MemberSendError::Full`], [`MemberSendError::Closed`].
@@ -90,11 +90,13 @@ impl<T> MemberSender<T> {
         }
     }
 
-    /// Says that what the members are is not known at present: the feed keeps those it has, counts
-    /// the failure, and in time calls them [stale](super::Feed::max_staleness). The next word sent
-    /// ends it.
+    /// Reports that the members are unknown at present.
     ///
-    /// Waits where the channel is full; does nothing where the feed is gone.
+    /// The feed keeps its members, counts the failure, and calls the members
+    /// [stale](super::Feed::max_staleness) if the failure lasts. The next update that is sent ends
+    /// the failure.
+    ///
+    /// Waits while the channel is full; does nothing if the feed was dropped.
     pub async fn send_error(&self, error: DiscoveryError) {
         let _ = self.sender.send(Err(error)).await;
     }
@@ -106,7 +108,7 @@ impl<T> Clone for MemberSender<T> {
     }
 }
 
-/// A source that says what is sent to it; made by [`channel`].
+/// The receiving half of [`channel`]: a source of the updates that were sent.
 #[derive(Debug)]
 pub struct ChannelSource<T> {
     receiver: mpsc::Receiver<Result<MemberUpdate<T>, DiscoveryError>>,

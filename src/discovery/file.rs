@@ -1,4 +1,4 @@
-//! Members from a file that is watched.
+//! Members from a watched file.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -10,33 +10,34 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::{DiscoveryError, MemberSource, MemberUpdate, list};
+use super::{DiscoveryError, MemberSource, MemberUpdate, member_list};
 
-/// The largest file that is read, in bytes: a line of 256 for each member that a set holds.
+/// The largest file that is read, in bytes: 256 for each member that a set can hold.
 const MAX_FILE_SIZE: u64 = 16 << 20;
 
-/// How long a changed file must stay as it is to be believed.
+/// The time for which a changed file must stay unchanged before it is used.
 const STABILITY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often a file that is never the same twice is read before that is called a failure.
+/// The most reads of a file that changes all the time, before that is a failure.
 const MAX_STABILITY_READS: u32 = 20;
 
-/// A source that says what is in a file, and says it again when the file changes.
+/// A source that reads its members from a file, again when the file changes.
 ///
-/// The file is in the [text form](crate::discovery#the-text-form). A bad one changes nothing, and
-/// the [error](DiscoveryError::List) names file, line and column; so do a missing file and one that
-/// cannot be read. Each failure is told once, until the file is another or good again.
+/// The file is in the [text form](crate::discovery#the-text-form). A malformed file changes no
+/// member, and the [error](DiscoveryError::List) names file, line and column. A file that is
+/// missing or cannot be read changes no member either. Each failure is reported once, until the
+/// file changes.
 ///
-/// # How it is watched
-/// It is read once [an interval](Self::interval) and compared with what was read before. Nothing
-/// else sees every way in which files change: a rename over it, a symbolic link that is pointed
-/// elsewhere (how Kubernetes changes a ConfigMap, two links away), a file system on the network,
-/// which tells the kernel of this machine nothing. Reading a small file costs some microseconds, on
-/// a thread of tokio's pool for blocking work.
+/// # How the file is watched
+/// The file is read at an [interval](Self::interval) and compared with the last content. Only this
+/// detects every kind of change: a rename over the file, a symbolic link to another file
+/// (Kubernetes changes a ConfigMap so, two links away), a network file system, which sends no
+/// events to the kernel of this machine. Reading a small file costs some microseconds, on a thread
+/// of tokio's pool for blocking work.
 ///
-/// A program that writes the file in place is seen half done. So what is new must be the same twice,
-/// 100 ms apart, to be believed; to be sure, write another file and rename it. Files of more than
-/// 16 MiB, and what is no regular file, are failures.
+/// A program that writes the file in place may be seen half done. So new content must be the same
+/// in two reads, 100 ms apart; to be safe, write another file and rename it over this file. Files
+/// of more than 16 MiB, and files that are not regular files, are failures.
 ///
 /// # Examples
 /// ```no_run
@@ -54,21 +55,21 @@ pub struct FileSource {
     path: Arc<Path>,
     name: String,
     interval: Duration,
-    /// What the last word was about; `None` before the first.
+    /// The observation behind the last report; `None` before the first report.
     last_reported: Option<FileObservation>,
 }
 
-/// What was found where the file should be.
+/// The result of reading the file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum FileObservation {
     Content(Vec<u8>),
     Failure(ErrorKind),
-    /// It was another one each time.
+    /// The content was different in every read.
     Unstable,
 }
 
 impl FileSource {
-    /// Reads the file once a second; it need not be there yet.
+    /// Makes a source that reads the file once a second; the file need not exist yet.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
@@ -76,14 +77,14 @@ impl FileSource {
         Self { path: path.into(), name, interval: Duration::from_secs(1), last_reported: None }
     }
 
-    /// How often to read it, 100 ms at the most often; a change is known after at most this and
-    /// 100 ms. Default: 1 s.
+    /// Sets the time between two reads; less than 100 ms counts as 100 ms. A change is reported at
+    /// most this time and 100 ms later. Default: 1 s.
     #[must_use]
     pub fn interval(self, interval: Duration) -> Self {
         Self { interval, ..self }
     }
 
-    /// Reads the file until it is the same twice.
+    /// Reads the file until two reads have the same result.
     async fn read_stable(&self) -> (FileObservation, Option<io::Error>) {
         let mut last = self.read_once().await;
         for _ in 0..MAX_STABILITY_READS {
@@ -91,21 +92,21 @@ impl FileSource {
                 return last;
             }
             sleep(STABILITY_INTERVAL).await;
-            let again = self.read_once().await;
-            if again.0 == last.0 {
-                return again;
+            let next = self.read_once().await;
+            if next.0 == last.0 {
+                return next;
             }
-            last = again;
+            last = next;
         }
-        let error = io::Error::other("it is another one each time it is read");
+        let error = io::Error::other("the content is different each time the file is read");
         (FileObservation::Unstable, Some(error))
     }
 
     async fn read_once(&self) -> (FileObservation, Option<io::Error>) {
         let path = Arc::clone(&self.path);
         let read = spawn_blocking(move || read_file(&path)).await;
-        // The pool's threads end with the runtime, and this future with it.
-        match read.unwrap_or_else(|ended| Err(io::Error::other(ended))) {
+        // The task fails only when the runtime shuts down.
+        match read.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(content) => (FileObservation::Content(content), None),
             Err(error) => (FileObservation::Failure(error.kind()), Some(error)),
         }
@@ -113,15 +114,15 @@ impl FileSource {
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    // Opening a pipe would wait for somebody to write into it.
+    // Opening a named pipe would wait for a writer.
     let size = match path.metadata()? {
         metadata if metadata.is_file() => metadata.len(),
-        _ => return Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file")),
+        _ => return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file")),
     };
     let mut content = Vec::with_capacity(size.min(MAX_FILE_SIZE) as usize + 1);
     File::open(path)?.take(MAX_FILE_SIZE + 1).read_to_end(&mut content)?;
     if content.len() as u64 > MAX_FILE_SIZE {
-        return Err(io::Error::new(ErrorKind::FileTooLarge, "it has more than 16 MiB"));
+        return Err(io::Error::new(ErrorKind::FileTooLarge, "the file is larger than 16 MiB"));
     }
     Ok(content)
 }
@@ -132,12 +133,12 @@ impl MemberSource<SocketAddr> for FileSource {
             if self.last_reported.is_some() {
                 sleep(self.interval.max(STABILITY_INTERVAL)).await;
             }
-            let (seen, error) = self.read_stable().await;
-            if self.last_reported.as_ref() == Some(&seen) {
+            let (observation, error) = self.read_stable().await;
+            if self.last_reported.as_ref() == Some(&observation) {
                 continue;
             }
-            let answer = match (&seen, error) {
-                (FileObservation::Content(content), _) => list::parse_bytes(content)
+            let report = match (&observation, error) {
+                (FileObservation::Content(content), _) => member_list::parse_bytes(content)
                     .map(MemberUpdate::All)
                     .map_err(|error| DiscoveryError::List { name: self.name.clone(), error }),
                 (FileObservation::Failure(_) | FileObservation::Unstable, error) => {
@@ -145,8 +146,8 @@ impl MemberSource<SocketAddr> for FileSource {
                     Err(DiscoveryError::Io { name: self.name.clone(), source })
                 }
             };
-            self.last_reported = Some(seen);
-            return Some(answer);
+            self.last_reported = Some(observation);
+            return Some(report);
         }
     }
 

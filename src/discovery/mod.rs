@@ -1,15 +1,15 @@
-//! Discovery: where the members of a set come from.
+//! Discovery: the sources of the members of a backend set.
 //!
-//! A [`MemberSource`] says who the members are; a [`Feed`] keeps them in a
-//! [`BackendSet`](crate::BackendSet), without ever emptying it because the source fails.
+//! A [`MemberSource`] lists the members; a [`Feed`] keeps a [`BackendSet`](crate::BackendSet) up to
+//! date with the list. A failing source never empties the set.
 //!
-//! | source | says | feature |
+//! | source | members | feature |
 //! |---|---|---|
-//! | [`StaticList`] | what it was given | |
-//! | [`FileSource`] | what is in a file, whenever that changes | |
-//! | [`channel()`] | what the program sends it | |
-//! | [`DnsSource`] | the addresses behind a name, or an SRV record's targets, as often as they expire | `discovery-dns` |
-//! | [`DiscoverSource`] | what tower's `Discover` does | `discovery-tower` |
+//! | [`StaticList`] | a fixed list | |
+//! | [`FileSource`] | the lines of a file, read again when the file changes | |
+//! | [`channel()`] | the members that the program sends | |
+//! | [`DnsSource`] | the addresses of a name, or the targets of SRV records, again when they expire | `discovery-dns` |
+//! | [`DiscoverSource`] | the services of tower's `Discover` | `discovery-tower` |
 //! | your own | a type with one async method | |
 //!
 //! # A forwarder whose members are in DNS
@@ -27,7 +27,7 @@
 //! let mut members = feed.handle();
 //! tokio::spawn(feed.run());
 //!
-//! // Open the doors when somebody can serve; how the feed does is seen at any time.
+//! // Accept clients only when there are members; the status can be read at any time.
 //! members.ready().await;
 //! println!("{} members, {}", members.status().members, members.status().state);
 //! let balancer = Balancer::new(&set, LeastConnections::new())?;
@@ -37,24 +37,27 @@
 //! ```
 //!
 //! # The rules
-//! - A failing source changes nothing: the members of the last good answer stay, for ever if need
-//!   be. The feed asks again, says since when it fails and why, and calls members stale in time.
-//! - Who is gone [drains first](RemovalPolicy); who comes back in the meantime goes on as before.
-//! - A feed touches only its own members, and of those only what the source says anew. See
-//!   [`Feed`] for who wins where the operator and the source disagree.
+//! - A failing source changes nothing: the members of the last update stay, without a time limit.
+//!   The feed retries, reports the error and since when the source fails, and calls the members
+//!   stale after a time.
+//! - A removed member [drains first](RemovalPolicy); a member that is listed again while it drains
+//!   stays, with its counters.
+//! - A feed changes only its own members, and only the attributes that the source reports
+//!   differently than before. [`Feed`] describes which value wins if an operator and the source
+//!   disagree.
 //!
 //! # The text form
-//! Lists as text, and files, have a member a line. What a word that begins with `#` begins is a
-//! comment; empty lines are none.
+//! Text lists and files have one member a line. A word that begins with `#` starts a comment up to
+//! the end of the line; empty lines are ignored.
 //! ```text
-//! # address and port    what is to be said of it, in any order
+//! # address and port    attributes, in any order
 //! 10.0.0.1:80           weight=3 name=web-1
 //! 10.0.0.2:80           max_connections=100 resume_below=80
-//! [2001:db8::1]:80      tier=1                # when nobody of tier 0 can serve
+//! [2001:db8::1]:80      tier=1                # serves when no member of tier 0 can serve
 //! ```
 //! | key | values | default |
 //! |---|---|---|
-//! | `name` | 1 to 255 bytes without spaces, one for each member | the address |
+//! | `name` | 1 to 255 bytes without spaces, unique in the list | the address |
 //! | `weight` | 0 (quiesced) to 65535 | 1 |
 //! | `tier` | 0 to 255, for the `priority` scheduler | 0 |
 //! | `max_connections` | 0 (no limit) to 2^30 | 0 |
@@ -63,9 +66,10 @@
 mod channel;
 #[cfg(feature = "discovery-dns")]
 mod dns;
+mod error;
 mod feed;
 mod file;
-mod list;
+mod member_list;
 mod source;
 mod static_list;
 #[cfg(feature = "discovery-tower")]
@@ -75,10 +79,11 @@ pub use self::channel::{ChannelSource, MemberSendError, MemberSender, channel};
 #[cfg(feature = "discovery-dns")]
 #[cfg_attr(docsrs, doc(cfg(feature = "discovery-dns")))]
 pub use self::dns::{AddressFamilies, DnsSource};
+pub use self::error::DiscoveryError;
 pub use self::feed::{Feed, FeedHandle, FeedState, FeedStatus, MemberRefusal, RemovalPolicy};
 pub use self::file::FileSource;
-pub use self::list::{MemberListError, MemberListErrorKind};
-pub use self::source::{DiscoveryError, MappedSource, MemberSource, MemberUpdate};
+pub use self::member_list::{MemberListError, MemberListErrorKind};
+pub use self::source::{MappedSource, MemberSource, MemberUpdate};
 pub use self::static_list::StaticList;
 #[cfg(feature = "discovery-tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "discovery-tower")))]

@@ -1,20 +1,16 @@
-//! What a source is: something that says who the members are, and says it again when they change.
+//! The trait of all member sources.
 
 use std::any::type_name;
-use std::error::Error;
 use std::future::Future;
-use std::io;
 
-use thiserror::Error;
+use super::DiscoveryError;
+use crate::backend::{BackendId, Spec};
 
-use super::MemberListError;
-use crate::backend::{BackendId, SetError, Spec};
-
-/// Something that knows who the members of a set are.
+/// A source that lists the members of a backend set and reports their changes.
 ///
-/// The built-in ones are in [`discovery`](crate::discovery); your own is a type with one async
-/// method. It says what it knows; what follows for the set, how a failure is waited out and how
-/// those who are gone drain is the [`Feed`](super::Feed)'s.
+/// The built-in sources are in [`discovery`](crate::discovery); your own source is a type with one
+/// async method. A source only reports members. The [`Feed`](super::Feed) applies the report to the
+/// backend set, retries after a failure and drains removed members.
 ///
 /// # Examples
 /// ```
@@ -23,48 +19,50 @@ use crate::backend::{BackendId, SetError, Spec};
 /// use lvs::Spec;
 /// use lvs::discovery::{MemberSource, DiscoveryError, MemberUpdate};
 ///
-/// /// Who a registry of your own says they are, asked every five seconds.
+/// /// A service registry of your own, polled every five seconds.
 /// struct Registry {
-///     asked: bool,
+///     polled: bool,
 /// }
 ///
 /// impl MemberSource<SocketAddr> for Registry {
 ///     async fn next(&mut self) -> Option<Result<MemberUpdate<SocketAddr>, DiscoveryError>> {
-///         if std::mem::replace(&mut self.asked, true) {
+///         if std::mem::replace(&mut self.polled, true) {
 ///             tokio::time::sleep(Duration::from_secs(5)).await;
 ///         }
-///         Some(match ask().await {
+///         Some(match fetch().await {
 ///             Ok(addresses) => Ok(MemberUpdate::All(addresses.into_iter().map(Spec::from).collect())),
 ///             Err(error) => Err(DiscoveryError::other(error)),
 ///         })
 ///     }
 /// }
-/// # async fn ask() -> Result<Vec<SocketAddr>, std::io::Error> { Ok(Vec::new()) }
+/// # async fn fetch() -> Result<Vec<SocketAddr>, std::io::Error> { Ok(Vec::new()) }
 /// ```
 pub trait MemberSource<T>: Send {
-    /// Waits for the next word; `None` when there will be no more.
+    /// Waits for the next update; returns `None` when the source has ended.
     ///
-    /// The first call says at once what is known. A source that asks (a name server, a registry)
-    /// answers whenever it has asked, also where nothing is new: that is what tells a current list
-    /// from a stale one. An error is not the end: the feed keeps what it has, waits (longer each
-    /// time) and calls again, and the source should then ask at once.
+    /// The first call returns the known members at once. A source that polls a name server or a
+    /// registry returns after every poll, also when no member has changed: so the feed can tell a
+    /// current list from a stale list. An error does not end the source: the feed keeps its
+    /// members, waits (longer after each failure) and calls again, and the source should then poll
+    /// at once.
     ///
-    /// The feed polls the future to its end, and drops it early only when it is dropped itself. The
-    /// source must see to it that the future does end or means to wait: a question needs a timeout.
+    /// The feed polls the future until it is ready, and drops it early only when the feed itself is
+    /// dropped. So every request of the source needs a timeout.
     fn next(
         &mut self,
     ) -> impl Future<Output = Option<Result<MemberUpdate<T>, DiscoveryError>>> + Send;
 
-    /// The short name in logs. Default: the name of the type.
+    /// Returns the short name for log lines. Default: the name of the type.
     fn name(&self) -> &str {
         let path = type_name::<Self>();
         let path = path.split('<').next().unwrap_or(path);
         path.rsplit("::").next().unwrap_or(path)
     }
 
-    /// Makes members of another kind of those that the source names, or adds to what it says of
-    /// them: a connection limit, another name, that they begin as down until a check has found them
-    /// up.
+    /// Returns a source that passes every member through a function.
+    ///
+    /// The function changes the type of the target, or adds attributes: a connection limit, another
+    /// name, a health of down until the first check succeeds.
     ///
     /// # Examples
     /// ```
@@ -86,70 +84,19 @@ pub trait MemberSource<T>: Send {
     }
 }
 
-/// What a source says.
+/// A report of a member source.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum MemberUpdate<T> {
-    /// These are all; whoever is not among them is gone.
+    /// The whole list: a member that is not in the list is removed.
     All(Vec<Spec<T>>),
-    /// This one is a member (or still is, with these attributes), whatever the others.
+    /// A new member, or new attributes of a member. Other members stay as they are.
     Insert(Spec<T>),
-    /// This one is gone.
+    /// A member is removed. Other members stay as they are.
     Remove(BackendId),
 }
 
-/// Why a source does not know who the members are. The set keeps those it has.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum DiscoveryError {
-    /// Something could not be read.
-    #[error("cannot read {name}")]
-    Io {
-        /// What was to be read.
-        name: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The list is not one.
-    #[error("{name}:{error}")]
-    List {
-        /// Where the list is: a file's path.
-        name: String,
-        /// Line, column, and what is wrong there.
-        error: MemberListError,
-    },
-    /// A name could not be resolved.
-    #[error("cannot resolve {name}")]
-    Resolve {
-        /// The name.
-        name: String,
-        /// What became of the question.
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// The source names no member, and [that is not taken for an
-    /// answer](super::Feed::allow_empty).
-    #[error("it names no member")]
-    Empty,
-    /// The set takes nothing of what the source says.
-    #[error("the set refuses what it says")]
-    Refused {
-        /// The (first) refusal.
-        #[from]
-        source: SetError,
-    },
-    /// What a source of another kind said.
-    #[error(transparent)]
-    Other(Box<dyn Error + Send + Sync>),
-}
-
-impl DiscoveryError {
-    /// An error of your own source.
-    pub fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Other(error.into())
-    }
-}
-
-/// A source whose members are changed on their way; made by [`MemberSource::map`].
+/// A source whose members pass through a function; made by [`MemberSource::map`].
 #[derive(Clone, Debug)]
 pub struct MappedSource<S, F, T> {
     source: S,

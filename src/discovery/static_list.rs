@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use super::{DiscoveryError, MemberListError, MemberSource, MemberUpdate, list};
+use super::{DiscoveryError, MemberListError, MemberSource, MemberUpdate, member_list};
 use crate::backend::Spec;
 
-/// A source that says once who the members are, and ends.
+/// A source that reports a fixed list of members once, and ends.
 ///
-/// Made of specs, or of [text](crate::discovery#the-text-form). An empty list is a list: it takes
-/// [`allow_empty`](super::Feed::allow_empty) for a feed to believe it.
+/// The list comes from specs, or from [text](crate::discovery#the-text-form). A feed accepts an
+/// empty list only with [`allow_empty`](super::Feed::allow_empty).
 ///
 /// # Examples
 /// ```
@@ -33,12 +33,12 @@ pub struct StaticList<T> {
 }
 
 impl<T> StaticList<T> {
-    /// A list of members.
+    /// Makes a list of members.
     pub fn new<S: Into<Spec<T>>>(members: impl IntoIterator<Item = S>) -> Self {
         Self { members: members.into_iter().map(Into::into).collect(), delivered: false }
     }
 
-    /// Who is on it.
+    /// Returns the members; none after the list was reported.
     pub fn members(&self) -> &[Spec<T>] {
         &self.members
     }
@@ -48,7 +48,7 @@ impl FromStr for StaticList<SocketAddr> {
     type Err = MemberListError;
 
     fn from_str(text: &str) -> Result<Self, MemberListError> {
-        Ok(Self { members: list::parse(text)?, delivered: false })
+        Ok(Self { members: member_list::parse(text)?, delivered: false })
     }
 }
 

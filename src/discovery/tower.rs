@@ -10,14 +10,15 @@ use tower::discover::{Change, Discover};
 use super::{DiscoveryError, MemberSource, MemberUpdate};
 use crate::backend::{BackendId, Spec};
 
-/// A source that says what a [`Discover`] says.
+/// A source that reports the changes of a tower [`Discover`].
 ///
-/// The service is the target; the key, as text, is the name. A service that is inserted under a key
-/// that is there already takes the place of the old one, and the account goes on. Where tower's own
-/// balancer dies of an error of its `Discover`, here the members stay and the feed
-/// asks again; only the end of the stream ends the feed.
+/// The service is the target; the key, as text, is the name. A service that is inserted under an
+/// existing key replaces the old service, and keeps its counters. tower's own balancer ends at an
+/// error of its `Discover`; here the members stay and the feed retries. Only the end of the stream
+/// ends the feed.
 ///
-/// Services can seldom be compared: make the feed by [`Feed::of_any`](super::Feed::of_any).
+/// Services can seldom be compared: make the feed by
+/// [`Feed::replacing_targets`](super::Feed::replacing_targets).
 ///
 /// # Examples
 /// ```
@@ -41,12 +42,12 @@ use crate::backend::{BackendId, Spec};
 /// # async fn main() {
 /// let set = BackendSet::new();
 /// let services = ServiceList::new::<()>(vec![Web, Web]);
-/// Feed::of_any(&set, DiscoverSource::new(services)).run().await;
+/// Feed::replacing_targets(&set, DiscoverSource::new(services)).run().await;
 /// assert_eq!(set.snapshot().members().len(), 2);
 /// # }
 /// ```
 pub struct DiscoverSource<D, F> {
-    // Boxed: a `Discover` need not be `Unpin`, and a source is moved.
+    // Pinned in a box: a `Discover` need not be `Unpin`, and a source is moved.
     discover: Pin<Box<D>>,
     name: F,
 }
@@ -56,7 +57,7 @@ where
     D: Discover,
     D::Key: Display,
 {
-    /// Members named by the text of their keys.
+    /// Makes a source whose members are named by the text of their keys.
     #[must_use]
     pub fn new(discover: D) -> Self {
         Self::named(discover, |key| BackendId::from(key.to_string()))
@@ -68,7 +69,7 @@ where
     D: Discover,
     F: FnMut(&D::Key) -> BackendId,
 {
-    /// Members named by a rule of your own; two keys need two names.
+    /// Makes a source whose members are named by a function of the key; two keys need two names.
     #[must_use]
     pub fn named(discover: D, name: F) -> Self {
         Self { discover: Box::pin(discover), name }

@@ -1,4 +1,4 @@
-//! The command check, with programs that answer, hang, talk without end, and leave others behind.
+//! The command check, with programs that exit, hang, write without end, and leave processes behind.
 
 use std::fs;
 use std::future::Future;
@@ -26,10 +26,10 @@ async fn the_exit_code_decides() {
     assert_fails(
         check(&CommandCheck::new("false")).await,
         CheckFailureKind::Mismatch,
-        "exit code 1",
+        "exited with code 1",
     );
     let answer = check(&shell("echo; echo the disk is full >&2; exit 12")).await;
-    assert_fails(answer, CheckFailureKind::Mismatch, "exit code 12: the disk is full");
+    assert_fails(answer, CheckFailureKind::Mismatch, "exited with code 12: \"the disk is full\"");
     let report = check(&shell("exit 12").dynamic()).await.expect("up");
     assert_eq!(report.agent_override().weight, Some(AgentWeight::Exactly(10)));
     let report = check(&shell("exit 0").dynamic()).await.expect("up");
@@ -37,21 +37,21 @@ async fn the_exit_code_decides() {
     let answer = check(&shell("kill -TERM $$").dynamic()).await;
     assert_fails(answer, CheckFailureKind::Mismatch, "ended by signal 15");
     let answer = check(&shell("printf '\\033[2J\\377' >&2; exit 1")).await;
-    assert_fails(answer, CheckFailureKind::Mismatch, "exit code 1: \u{fffd}[2J");
+    assert_fails(answer, CheckFailureKind::Mismatch, r#"exited with code 1: "\u{1b}[2J\xff""#);
 }
 
 #[tokio::test]
-async fn it_is_told_whom_to_check() {
+async fn the_environment_names_the_backend() {
     let script = "[ \"$HAPROXY_SERVER_ADDR $HAPROXY_SERVER_PORT $HAPROXY_SERVER_NAME $1 $MORE\" = \
                   '::1 8080 server an argument; of two and more' ] && ! read line";
-    let told = shell(script).args(["sh", "an argument; of two"]).env("MORE", "and more");
-    assert!(check(&told).await.is_ok());
-    let other = told.env("HAPROXY_SERVER_PORT", "1");
-    assert_fails(check(&other).await, CheckFailureKind::Mismatch, "exit code 1");
+    let passes = shell(script).args(["sh", "an argument; of two"]).env("MORE", "and more");
+    assert!(check(&passes).await.is_ok());
+    let fails = passes.env("HAPROXY_SERVER_PORT", "1");
+    assert_fails(check(&fails).await, CheckFailureKind::Mismatch, "exited with code 1");
 }
 
 #[tokio::test]
-async fn what_cannot_be_started_is_nobodys_fault() {
+async fn a_program_that_cannot_be_started_does_not_count_against_the_backend() {
     let folder = Folder::new();
     let path = folder.path().join("check");
     let words = format!("starting {}", path.display());
@@ -70,19 +70,19 @@ async fn what_cannot_be_started_is_nobodys_fault() {
 }
 
 #[tokio::test]
-async fn much_is_read_and_forgotten() {
+async fn long_output_is_read_and_discarded() {
     let answer = check(&shell("echo first >&2; head -c 3000000 /dev/zero >&2; exit 1")).await;
-    assert_fails(answer, CheckFailureKind::Mismatch, "exit code 1: first");
+    assert_fails(answer, CheckFailureKind::Mismatch, "exited with code 1: \"first\"");
     let answer = check(&shell("head -c 3000000 /dev/zero >&2; exit 1")).await;
-    assert_fails(answer, CheckFailureKind::Mismatch, "exit code 1: ");
+    assert_fails(answer, CheckFailureKind::Mismatch, "exited with code 1: ");
 }
 
 #[tokio::test]
-async fn one_that_talks_without_end_times_out() {
+async fn a_program_that_writes_without_end_times_out() {
     let folder = Folder::new();
     let script =
         format!("echo $$ > {0}/new; mv {0}/new {0}/ids; exec yes >&2", folder.path().display());
-    // A clock that is held does not run while there is something to read.
+    // A paused clock does not advance while there is something to read.
     let answer = loop {
         let answer =
             run(&shell(&script), ([127, 0, 0, 1], 1).into(), Duration::from_millis(200)).await;
@@ -95,24 +95,24 @@ async fn one_that_talks_without_end_times_out() {
 }
 
 #[tokio::test]
-async fn one_that_hangs_is_killed_with_all_it_started() {
+async fn a_program_that_hangs_is_killed_with_its_children() {
     let folder = Folder::new();
     let script = family(folder.path(), "wait");
-    let (check, probe) =
+    let (check, context) =
         (shell(&script), CheckContext::new("s".into(), ([127, 0, 0, 1], 1).into()));
     {
-        let mut asking = pin!(check.check(&probe));
+        let mut asking = pin!(check.check(&context));
         tokio::select! {
-            answer = &mut asking => panic!("it never ends: {answer:?}"),
+            answer = &mut asking => panic!("the program never ends: {answer:?}"),
             () = until(|| folder.path().join("ids").exists()) => {}
         }
-        assert!(ids(folder.path()).iter().all(|id| state(id).is_some()), "all of them live");
+        assert!(ids(folder.path()).iter().all(|id| state(id).is_some()), "all processes run");
     }
     assert_end(&ids(folder.path())).await;
 }
 
 #[tokio::test]
-async fn its_time_runs_out_with_a_reason() {
+async fn a_timeout_has_a_reason() {
     let check = shell("sleep 1000 & wait");
     let stage = "waiting for the program to end";
     let failure = run_out_of_time(&check, ([127, 0, 0, 1], 1).into(), stage).await;
@@ -120,36 +120,36 @@ async fn its_time_runs_out_with_a_reason() {
 }
 
 #[tokio::test]
-async fn what_it_leaves_behind_is_killed() {
+async fn processes_left_behind_are_killed() {
     for (end, up) in [("exit 0", true), ("exit 1", false), ("kill -KILL $$", false)] {
         let folder = Folder::new();
-        // The others hold its standard error open.
+        // The children hold standard error open.
         let answer = check(&shell(&family(folder.path(), end))).await;
         assert_eq!(answer.is_ok(), up, "{answer:?}");
         assert_end(&ids(folder.path())).await;
     }
 }
 
-/// Also when the runtime ends meanwhile: then nothing that its threads have begun is lost.
+/// Also if the runtime shuts down: then no process that its threads have started is lost.
 #[test]
-fn one_dropped_while_it_starts_leaves_nothing() {
+fn a_check_dropped_during_the_start_leaves_no_process() {
     let folder = Folder::new();
     for polls in 0..20 {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
         runtime.block_on(async {
             let check = shell(&format!("sleep 1000 & : {}; wait", folder.path().display()));
-            let probe = CheckContext::new("s".into(), ([127, 0, 0, 1], 1).into());
-            let mut asking = pin!(check.check(&probe));
+            let context = CheckContext::new("s".into(), ([127, 0, 0, 1], 1).into());
+            let mut asking = pin!(check.check(&context));
             for _ in 0..polls {
-                let poll = std::future::poll_fn(|context| {
-                    std::task::Poll::Ready(asking.as_mut().poll(context).is_ready())
+                let poll = std::future::poll_fn(|task| {
+                    std::task::Poll::Ready(asking.as_mut().poll(task).is_ready())
                 });
-                assert!(!poll.await, "it never ends");
+                assert!(!poll.await, "the program never ends");
                 tokio::task::yield_now().await;
             }
         });
-        // Waits for what its threads are doing.
+        // Waits for the runtime's threads.
         drop(runtime);
         let mut looks = 0..LONG.as_millis();
         while !shells_of(folder.path()).is_empty() {
@@ -159,7 +159,7 @@ fn one_dropped_while_it_starts_leaves_nothing() {
     }
 }
 
-/// The living processes with this folder in their command line.
+/// Returns the running processes with this folder in their command line.
 fn shells_of(folder: &Path) -> Vec<String> {
     let folder = folder.to_str().expect("text");
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -171,7 +171,8 @@ fn shells_of(folder: &Path) -> Vec<String> {
     ids.filter(named).collect()
 }
 
-/// A shell with two children, one of which has one, too; it says who they are, and then ends so.
+/// Returns a shell script with two children, one of which has a child; the script writes their PIDs
+/// to a file, and then ends with a command.
 fn family(folder: &Path, end: &str) -> String {
     format!(
         "sh -c 'sleep 1000 & echo $! > {0}/deep; mv {0}/deep {0}/child; wait' & a=$!
@@ -184,26 +185,26 @@ fn family(folder: &Path, end: &str) -> String {
     )
 }
 
-/// The first is the program that was run.
+/// Returns the PIDs in the file; the first is that of the program.
 fn ids(folder: &Path) -> Vec<String> {
-    let ids = fs::read_to_string(folder.join("ids")).expect("it was written");
+    let ids = fs::read_to_string(folder.join("ids")).expect("the file was written");
     ids.split_whitespace().map(str::to_owned).collect()
 }
 
-/// From the state on.
+/// Returns the fields of `/proc/PID/stat` from the state on.
 fn stat(id: &str) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(") ")?;
     Some(fields.split(' ').map(str::to_owned).collect())
 }
 
-/// `None` if there is no such process.
+/// Returns the state of a process; `None` if the process does not exist.
 fn state(id: &str) -> Option<String> {
     stat(id).map(|fields| fields[0].clone())
 }
 
-/// Waits until none runs; the one that this process started must have been waited for, too, while
-/// for the others that is PID 1's business.
+/// Waits until no process runs. The program, which this process started, must have been reaped,
+/// too; PID 1 reaps the others.
 async fn assert_end(ids: &[String]) {
     let (leader, others) = ids.split_first().expect("at least the shell");
     until(|| state(leader).is_none()).await;

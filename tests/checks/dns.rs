@@ -13,22 +13,22 @@ use crate::world::{
     run, run_out_of_time,
 };
 
-fn asking(name: &str, record_type: &str) -> DnsCheck {
-    DnsCheck::query(name, record_type).expect("a question")
+fn query(name: &str, record_type: &str) -> DnsCheck {
+    DnsCheck::query(name, record_type).expect("a query")
 }
 
 async fn check(check: &DnsCheck, address: SocketAddr) -> Result<CheckReport, CheckFailure> {
     run(check, address, LONG).await
 }
 
-// --- the real one -----------------------------------------------------------------------------
+// --- a real server -----------------------------------------------------------------------------
 
-/// A name server for `example.test`; `None` where it is not installed.
+/// Starts a name server for `example.test`; `None` if `named` is not installed.
 async fn named() -> Option<(Server, Folder, SocketAddr)> {
     let installed = program("named", "bind9")?;
     let folder = Folder::new();
     let path = folder.path().display();
-    // A copy: AppArmor's rules for the one that is installed let it read no folder of ours.
+    // A copy: AppArmor's rules for the installed program do not let it read the test's folder.
     let binary = folder.path().join("named");
     fs::copy(installed, &binary).expect("copied");
     let mut zone = String::from(
@@ -46,7 +46,7 @@ async fn named() -> Option<(Server, Folder, SocketAddr)> {
         writeln!(zone, "long TXT \"{line} {}\"", "x".repeat(200)).expect("a string");
     }
     fs::write(folder.path().join("zone"), zone).expect("written");
-    // Of loopback's addresses it takes the one that the interface has.
+    // named only listens at the loopback interface's own address.
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
     let address = free.expect("loopback");
     let (ip, port) = (address.ip(), address.port());
@@ -63,14 +63,14 @@ async fn named() -> Option<(Server, Folder, SocketAddr)> {
     command.arg("-g").arg("-n1").arg("-c").arg(&file);
     let mut server = Server::spawn(&mut command, &folder);
     server.listens_at(address).await;
-    let _ = server.answers(&asking("example.test", "SOA"), address).await;
+    let _ = server.answers(&query("example.test", "SOA"), address).await;
     Some((server, folder, address))
 }
 
 #[tokio::test]
 async fn named_answers() {
     let Some((server, _folder, address)) = named().await else { return };
-    let www = asking("www.example.test", "a");
+    let www = query("www.example.test", "a");
     assert!(check(&www, address).await.is_ok());
     let both = www.clone().expect_address([192, 0, 2, 2].into());
     let both = both.expect_record("192.0.2.1").expect("an address");
@@ -79,24 +79,24 @@ async fn named_answers() {
     assert_fails(check(&other, address).await, CheckFailureKind::Mismatch, "192.0.2.3");
 
     let alias =
-        asking("ALIAS.example.test.", "AAAA").expect_address("2001:db8::1".parse().expect("IPv6"));
+        query("ALIAS.example.test.", "AAAA").expect_address("2001:db8::1".parse().expect("IPv6"));
     assert!(check(&alias, address).await.is_ok());
-    let mail = asking("example.test", "MX").expect_record("10 MX.example.test").expect("data");
+    let mail = query("example.test", "MX").expect_record("10 MX.example.test").expect("data");
     assert!(check(&mail, address).await.is_ok());
 
     // 8 KB of text: over TCP.
     let last = format!("\"39 {}\"", "x".repeat(200));
-    let long = asking("long.example.test", "TXT").expect_record(&last).expect("data");
+    let long = query("long.example.test", "TXT").expect_record(&last).expect("data");
     assert!(check(&long, address).await.is_ok());
 
-    let nobody = asking("nobody.example.test", "A");
-    assert_fails(check(&nobody, address).await, CheckFailureKind::Mismatch, "answered code 3");
-    assert!(check(&nobody.accept_codes([0, 3]), address).await.is_ok());
-    // It serves its own zone alone.
+    let unknown = query("nobody.example.test", "A");
+    assert_fails(check(&unknown, address).await, CheckFailureKind::Mismatch, "response code 3");
+    assert!(check(&unknown.accept_codes([0, 3]), address).await.is_ok());
+    // The server only serves its own zone.
     assert_fails(
         check(&DnsCheck::new(), address).await,
         CheckFailureKind::Mismatch,
-        "answered code 5",
+        "response code 5",
     );
 
     server.freeze();
@@ -104,12 +104,12 @@ async fn named_answers() {
     assert_fails(Err(failure), CheckFailureKind::Timeout, "waiting for the answer");
 }
 
-// --- those that misbehave ---------------------------------------------------------------------
+// --- servers that misbehave ---------------------------------------------------------------------
 
 const RESPONSE: u8 = 0x80;
 const TRUNCATED: u8 = 0x02;
 
-/// The question as an answer without records, its header changed.
+/// Returns the query as an answer without records, with a changed header.
 fn answer(request: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let mut answer = request.to_vec();
     answer[2] |= RESPONSE;
@@ -121,14 +121,14 @@ async fn server(answers: impl FnMut(&[u8]) -> Vec<Vec<u8>> + Send + 'static) -> 
     Service::at(own_address(), answers).await
 }
 
-/// Says over UDP that its answer does not fit, and goes on over TCP as scripted.
+/// Answers over UDP that the answer is truncated; the script answers over TCP.
 async fn truncating(stage: &Stage) -> Service {
     Service::at(stage.address, |request| vec![answer(request, |answer| answer[2] |= TRUNCATED)])
         .await
 }
 
 #[tokio::test]
-async fn nothing_and_nobody() {
+async fn a_silent_server_times_out_and_a_closed_port_is_refused() {
     let question = DnsCheck::new();
     let silent = server(|_| vec![]).await;
     let failure = run_out_of_time(&question, silent.address, "waiting for the answer").await;
@@ -137,11 +137,11 @@ async fn nothing_and_nobody() {
 }
 
 #[tokio::test]
-async fn garbage_is_named() {
+async fn garbage_is_a_protocol_failure() {
     for garbage in [GARBAGE.to_vec(), vec![], vec![0xff; 3000]] {
         let server = server(move |_| vec![garbage.clone()]).await;
         let answer = check(&DnsCheck::new(), server.address).await;
-        assert_fails(answer, CheckFailureKind::Protocol, "no DNS message");
+        assert_fails(answer, CheckFailureKind::Protocol, "not a DNS message");
     }
     let server = server(|_| vec![vec![0; 5000]]).await;
     let answer = check(&DnsCheck::new(), server.address).await;
@@ -149,7 +149,7 @@ async fn garbage_is_named() {
 }
 
 #[tokio::test]
-async fn the_answer_to_another_question_is_passed_over() {
+async fn the_answer_to_another_question_is_ignored() {
     let wrong_id = |request: &[u8]| answer(request, |answer| answer[0] ^= 1);
     let patient = server(move |request| {
         let other = asked_for_ns(request);
@@ -159,33 +159,37 @@ async fn the_answer_to_another_question_is_passed_over() {
     assert!(check(&DnsCheck::new(), patient.address).await.is_ok());
 
     let forger = server(move |request| vec![wrong_id(request)]).await;
-    let stage = "waiting for an answer with the question's identifier";
+    let stage = "waiting for an answer with the identifier of the query";
     let failure = run_out_of_time(&DnsCheck::new(), forger.address, stage).await;
     assert_fails(Err(failure), CheckFailureKind::Timeout, stage);
     let mirror = server(|request| vec![request.to_vec()]).await;
-    let stage = "waiting for an answer: a question came";
+    let stage = "waiting for an answer: received a query";
     let failure = run_out_of_time(&DnsCheck::new(), mirror.address, stage).await;
     assert_fails(Err(failure), CheckFailureKind::Timeout, stage);
 }
 
-/// The question's type is behind the root's name, one byte, in the bytes 13 and 14.
+/// The type of the question follows the name of the root, one byte, in the bytes 13 and 14.
 fn asked_for_ns(request: &[u8]) -> Vec<u8> {
     answer(request, |answer| answer[14] = 2)
 }
 
 #[tokio::test]
-async fn codes_are_named() {
+async fn response_codes_are_in_the_reason() {
     let failing = server(|request| vec![answer(request, |answer| answer[3] |= 2)]).await;
     let failed = check(&DnsCheck::new(), failing.address).await;
-    assert_fails(failed, CheckFailureKind::Mismatch, "answered code 2 (Server Failure)");
+    assert_fails(
+        failed,
+        CheckFailureKind::Mismatch,
+        "response code 2 (Server Failure), expected 0",
+    );
     assert!(check(&DnsCheck::new().accept_codes([2]), failing.address).await.is_ok());
 }
 
 #[tokio::test]
-async fn over_tcp_it_misbehaves_as_well() {
+async fn a_server_misbehaves_over_tcp() {
     let question = DnsCheck::new();
     // The question over TCP ends in its type and class: SOA, IN.
-    let asked = || Script::new().hears([0, 6, 0, 1]);
+    let asked = || Script::new().receives([0, 6, 0, 1]);
     let stage = "waiting for the answer over TCP";
 
     let stalls = asked().stalls().await;
@@ -200,14 +204,14 @@ async fn over_tcp_it_misbehaves_as_well() {
         let failure = run_out_of_time(&question, trickles.address, stage).await;
         Err(failure)
     };
-    assert_fails(answer, CheckFailureKind::Protocol, "no DNS message");
+    assert_fails(answer, CheckFailureKind::Protocol, "not a DNS message");
 
-    let slow = asked().says([0x10, 0x00]).trickles([0]).await;
+    let slow = asked().sends([0x10, 0x00]).trickles([0]).await;
     let _udp = truncating(&slow).await;
     let failure = run_out_of_time(&question, slow.address, stage).await;
     assert_fails(Err(failure), CheckFailureKind::Timeout, stage);
 
-    let closes = asked().says([0, 9, 1]).closes().await;
+    let closes = asked().sends([0, 9, 1]).closes().await;
     let _udp = truncating(&closes).await;
     assert_fails(check(&question, closes.address).await, CheckFailureKind::Closed, stage);
 
@@ -218,12 +222,12 @@ async fn over_tcp_it_misbehaves_as_well() {
     let endless = asked().never_ends([0xff]).await;
     let _udp = truncating(&endless).await;
     let answer = check(&question, endless.address).await;
-    assert_fails(answer, CheckFailureKind::Protocol, "no DNS message");
-    assert!(endless.said() < 8_000_000, "bounded by the length that TCP's frame can say");
+    assert_fails(answer, CheckFailureKind::Protocol, "not a DNS message");
+    assert!(endless.bytes_sent() < 8_000_000, "bounded by the length that TCP's frame can say");
 }
 
 #[tokio::test]
-async fn nobody_takes_tcp() {
+async fn a_server_without_tcp_refuses() {
     let udp = server(|request| vec![answer(request, |answer| answer[2] |= TRUNCATED)]).await;
     let answer = check(&DnsCheck::new(), udp.address).await;
     assert_fails(answer, CheckFailureKind::Refused, "connecting");

@@ -1,4 +1,4 @@
-//! The file check, on files that are well, missing, odd and without end.
+//! The file check, with files that are valid, missing, malformed and endless.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ async fn check(check: &FileCheck) -> Result<CheckReport, CheckFailure> {
 }
 
 #[tokio::test]
-async fn a_number_is_followed() {
+async fn the_number_in_the_file_decides() {
     let folder = Folder::new();
     let path = folder.path().join("value");
     let (plain, weighted) = (FileCheck::value(&path), FileCheck::value(&path).weight(-10));
@@ -22,20 +22,20 @@ async fn a_number_is_followed() {
     fs::write(&path, "0\n").expect("written");
     assert!(check(&plain).await.is_ok());
     fs::write(&path, "2\n").expect("written");
-    assert_fails(check(&plain).await, CheckFailureKind::Mismatch, "value says 2");
+    assert_fails(check(&plain).await, CheckFailureKind::Mismatch, "value contains 2, expected 0");
     assert!(check(&plain.reversed()).await.is_ok());
     let report = check(&weighted).await.expect("a weight, not a failure");
     assert_eq!(report.agent_override().weight, Some(AgentWeight::Plus(-20)));
 }
 
 #[tokio::test]
-async fn what_is_no_number_is_named() {
+async fn other_content_than_a_number_is_a_failure() {
     let folder = Folder::new();
     let path = folder.path().join("value");
     for garbage in [&b""[..], b"up\n", b"0 0", &[0xff; 128]] {
         fs::write(&path, garbage).expect("written");
         let answer = check(&FileCheck::value(&path)).await;
-        assert_fails(answer, CheckFailureKind::Protocol, "does not hold a number");
+        assert_fails(answer, CheckFailureKind::Protocol, "expected a number");
     }
     fs::write(&path, [b'0'; 129]).expect("written");
     assert_fails(check(&FileCheck::value(&path)).await, CheckFailureKind::TooLong, "128 bytes");
@@ -49,34 +49,34 @@ async fn what_is_no_number_is_named() {
 }
 
 #[tokio::test]
-async fn a_pipe_holds_nobody_up() {
+async fn a_named_pipe_does_not_block() {
     let folder = Folder::new();
     let path = folder.path().join("pipe");
     complete(std::process::Command::new("mkfifo").arg(&path));
     let answer = check(&FileCheck::value(&path)).await;
-    assert_fails(answer, CheckFailureKind::Protocol, "does not hold a number");
-    // One that somebody has opened and says nothing into.
+    assert_fails(answer, CheckFailureKind::Protocol, "expected a number");
+    // A pipe with a writer that writes nothing.
     let _writer = fs::OpenOptions::new().read(true).write(true).open(&path).expect("opened");
     assert_fails(check(&FileCheck::value(&path)).await, CheckFailureKind::Local, "reading ");
 }
 
 #[tokio::test]
-async fn existence_is_followed() {
+async fn the_existence_of_the_file_decides() {
     let folder = Folder::new();
     let path = folder.path().join("maintenance");
-    let (wanted, unwanted) = (FileCheck::exists(&path), FileCheck::exists(&path).reversed());
-    assert_fails(check(&wanted).await, CheckFailureKind::Mismatch, "maintenance does not exist");
-    assert!(check(&unwanted).await.is_ok());
+    let (required, forbidden) = (FileCheck::exists(&path), FileCheck::exists(&path).reversed());
+    assert_fails(check(&required).await, CheckFailureKind::Mismatch, "maintenance does not exist");
+    assert!(check(&forbidden).await.is_ok());
     fs::create_dir(&path).expect("anything of that name");
-    assert!(check(&wanted).await.is_ok());
-    assert_fails(check(&unwanted).await, CheckFailureKind::Mismatch, "maintenance exists");
-    // Not known, which is neither.
+    assert!(check(&required).await.is_ok());
+    assert_fails(check(&forbidden).await, CheckFailureKind::Mismatch, "maintenance exists");
+    // Existence is unknown, which is neither up nor down.
     let odd = Path::new("/dev/null/within");
     assert_fails(check(&FileCheck::exists(odd)).await, CheckFailureKind::Local, "reading ");
 }
 
 #[tokio::test]
-async fn many_share_one_check() {
+async fn clones_share_a_check() {
     let folder = Folder::new();
     let path = folder.path().join("value");
     fs::write(&path, "0").expect("written");
@@ -87,6 +87,6 @@ async fn many_share_one_check() {
         checks.spawn(async move { check(&shared).await });
     }
     while let Some(answer) = checks.join_next().await {
-        assert!(answer.expect("it ran").is_ok());
+        assert!(answer.expect("the check ran").is_ok());
     }
 }

@@ -20,7 +20,7 @@ async fn serve() -> (SocketAddr, HealthReporter) {
 }
 
 #[tokio::test]
-async fn a_service_is_up_while_it_says_that_it_serves() {
+async fn a_service_is_up_while_its_status_is_serving() {
     let (address, reporter) = serve().await;
     assert_eq!(run(&GrpcCheck::new(""), address, LONG).await, Ok(CheckReport::up()));
     let check = GrpcCheck::new("shop.Orders").authority("shop.example.org");
@@ -33,12 +33,12 @@ async fn a_service_is_up_while_it_says_that_it_serves() {
     assert_fails(
         run(&GrpcCheck::new("").authority("a b"), address, LONG).await,
         CheckFailureKind::Local,
-        "cannot be made",
+        "the request is invalid",
     );
 }
 
 #[tokio::test]
-async fn a_server_without_the_health_service_is_told_so() {
+async fn a_server_without_the_health_service_is_down() {
     let address = free_address();
     let server = tonic::transport::Server::builder().add_routes(Default::default());
     tokio::spawn(server.serve(address));
@@ -48,7 +48,7 @@ async fn a_server_without_the_health_service_is_told_so() {
 }
 
 #[tokio::test]
-async fn who_does_not_speak_it_fails_in_time() {
+async fn a_server_of_another_protocol_fails_in_time() {
     let check = GrpcCheck::new("");
     assert_fails(run(&check, refusing(), LONG).await, CheckFailureKind::Refused, "connecting");
     for server in [Script::new().closes().await, Script::new().resets().await] {
@@ -60,8 +60,8 @@ async fn who_does_not_speak_it_fails_in_time() {
     let failure = run(&check, garbage.address, LONG).await.expect_err("no gRPC");
     let kinds = [CheckFailureKind::Protocol, CheckFailureKind::Closed, CheckFailureKind::Reset];
     assert!(kinds.contains(&failure.kind()), "{failure}");
-    assert!(garbage.said() < 2 << 20, "{} bytes", garbage.said());
-    let stage = "waiting for the gRPC answer";
+    assert!(garbage.bytes_sent() < 2 << 20, "{} bytes", garbage.bytes_sent());
+    let stage = "waiting for the gRPC response";
     for server in
         [Script::new().stalls().await, Script::new().trickles([0, 0, 0, 4, 0, 0, 0, 0, 0]).await]
     {

@@ -21,27 +21,27 @@ fn reading() -> HttpCheck {
 }
 
 fn asked() -> Script {
-    Script::new().hears("\r\n\r\n")
+    Script::new().receives("\r\n\r\n")
 }
 
 #[tokio::test]
-async fn who_says_nothing_or_too_little_runs_out_of_time() {
+async fn a_server_that_sends_too_little_times_out() {
     let stalls = asked().stalls().await;
     let failure = run_out_of_time(&check(), stalls.address, "waiting for the status line").await;
     assert_fails(Err(failure), CheckFailureKind::Timeout, "waiting for the status line");
-    let half = asked().says("HTTP/1.1 2").stalls().await;
+    let half = asked().sends("HTTP/1.1 2").stalls().await;
     let failure = run_out_of_time(&check(), half.address, "waiting for the status line").await;
     assert_fails(Err(failure), CheckFailureKind::Timeout, "waiting for the status line");
     let trickles = asked().trickles("HTTP/1.1 200 OK\r\nx: y\r\n").await;
     let failure = run_out_of_time(&check(), trickles.address, "waiting for the status line").await;
     assert_fails(Err(failure), CheckFailureKind::Timeout, "waiting for the status line");
-    let body = asked().says(format!("{HEAD}content-length: 999\r\n\r\nread")).trickles("x").await;
+    let body = asked().sends(format!("{HEAD}content-length: 999\r\n\r\nread")).trickles("x").await;
     let failure = run_out_of_time(&reading(), body.address, "reading the body").await;
     assert_fails(Err(failure), CheckFailureKind::Timeout, "reading the body");
 }
 
 #[tokio::test]
-async fn who_breaks_off_is_told_apart() {
+async fn refused_reset_and_closed_connections_differ() {
     assert_fails(run(&check(), refusing(), LONG).await, CheckFailureKind::Refused, "connecting");
     let resets = asked().resets().await;
     let answer = run(&check(), resets.address, LONG).await;
@@ -49,7 +49,7 @@ async fn who_breaks_off_is_told_apart() {
     let closes = asked().closes().await;
     let answer = run(&check(), closes.address, LONG).await;
     assert_fails(answer, CheckFailureKind::Closed, "waiting for the status line");
-    let half = asked().says(format!("{HEAD}content-length: 9\r\n\r\nread")).closes().await;
+    let half = asked().sends(format!("{HEAD}content-length: 9\r\n\r\nread")).closes().await;
     let answer = run(&reading(), half.address, LONG).await;
     assert_fails(answer, CheckFailureKind::Closed, "reading the body");
 }
@@ -63,19 +63,19 @@ async fn garbage_is_no_http() {
         "status line",
     );
     let chunks = format!("{HEAD}transfer-encoding: chunked\r\n\r\nzz\r\n");
-    let chunks = asked().says(chunks).stalls().await;
+    let chunks = asked().sends(chunks).stalls().await;
     assert_fails(run(&reading(), chunks.address, LONG).await, CheckFailureKind::Protocol, "body");
 }
 
 #[tokio::test]
 async fn an_answer_without_end_is_read_to_a_bound() {
-    let header = asked().says(HEAD).never_ends("x-header: and another one\r\n").await;
+    let header = asked().sends(HEAD).never_ends("x-header: and another one\r\n").await;
     assert_fails(
         run(&check(), header.address, LONG).await,
         CheckFailureKind::TooLong,
         "status line",
     );
-    assert!(header.said() < 2 << 20, "{} bytes", header.said());
+    assert!(header.bytes_sent() < 2 << 20, "{} bytes", header.bytes_sent());
     let line = asked().never_ends("H").await;
     let failure = run(&check(), line.address, LONG).await.expect_err("no status line");
     assert!(
@@ -84,27 +84,27 @@ async fn an_answer_without_end_is_read_to_a_bound() {
     );
 
     let head = format!("{HEAD}transfer-encoding: chunked\r\n\r\n");
-    let body = asked().says(&head).never_ends("4\r\nlong\r\n").await;
+    let body = asked().sends(&head).never_ends("4\r\nlong\r\n").await;
     let failure = run(&reading(), body.address, LONG).await;
-    assert_fails(failure, CheckFailureKind::TooLong, "longer than 65536 bytes");
-    assert!(body.said() < 4 << 20, "{} bytes", body.said());
-    // Where nothing is expected of it, it is not read.
-    let body = asked().says(&head).never_ends("4\r\nlong\r\n").await;
+    assert_fails(failure, CheckFailureKind::TooLong, "more than 65536 bytes");
+    assert!(body.bytes_sent() < 4 << 20, "{} bytes", body.bytes_sent());
+    // Without an expectation the body is not read.
+    let body = asked().sends(&head).never_ends("4\r\nlong\r\n").await;
     assert_eq!(run(&check(), body.address, LONG).await, Ok(CheckReport::up()));
 }
 
 #[tokio::test]
-async fn status_and_body_must_be_those_expected() {
+async fn status_and_body_must_be_as_expected() {
     let moved = asked()
-        .says("HTTP/1.1 302 Found\r\nlocation: /other\r\ncontent-length: 0\r\n\r\n")
+        .sends("HTTP/1.1 302 Found\r\nlocation: /other\r\ncontent-length: 0\r\n\r\n")
         .stalls()
         .await;
     let answer = run(&check(), moved.address, LONG).await;
-    assert_fails(answer, CheckFailureKind::Mismatch, "status 302 Found");
+    assert_fails(answer, CheckFailureKind::Mismatch, "status 302 Found, expected 200..=299");
     let check_of = check().accept_status(301..=302).accept_status(404..=404);
     assert_eq!(run(&check_of, moved.address, LONG).await, Ok(CheckReport::up()));
 
-    let ready = asked().says(format!("{HEAD}content-length: 5\r\n\r\nready")).stalls().await;
+    let ready = asked().sends(format!("{HEAD}content-length: 5\r\n\r\nready")).stalls().await;
     assert_eq!(run(&reading(), ready.address, LONG).await, Ok(CheckReport::up()));
     let not = check().body_does_not_match("rea").expect("a pattern");
     assert_fails(run(&not, ready.address, LONG).await, CheckFailureKind::Mismatch, "matches rea");
@@ -113,18 +113,18 @@ async fn status_and_body_must_be_those_expected() {
     assert_fails(
         run(&digest, ready.address, LONG).await,
         CheckFailureKind::Mismatch,
-        "body's MD5 is",
+        "the MD5 of the body is",
     );
     let short = reading().body_limit(4);
     assert_fails(
         run(&short, ready.address, LONG).await,
         CheckFailureKind::TooLong,
-        "longer than 4",
+        "more than 4 bytes",
     );
 }
 
 #[tokio::test]
-async fn the_request_is_what_was_configured() {
+async fn the_request_is_as_configured() {
     let (asked, heard) = tokio::sync::oneshot::channel();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
@@ -142,14 +142,14 @@ async fn the_request_is_what_was_configured() {
     let check = check.header("Host", "www.example.org").expect("a header");
     let check = check.header("x-one", "1").expect("a header");
     assert_eq!(run(&check, address, LONG).await, Ok(CheckReport::up()));
-    let request = heard.await.expect("it was asked");
+    let request = heard.await.expect("a request was received");
     let mut lines: Vec<_> = request.lines().collect();
     lines.sort();
     assert_eq!(lines, ["", "HEAD /a?b=c HTTP/1.1", "host: www.example.org", "x-one: 1"]);
 }
 
 #[test]
-fn what_cannot_be_sent_is_named() {
+fn invalid_settings_are_refused() {
     assert!(matches!(HttpCheck::get("health"), Err(HttpCheckError::Path { .. })));
     assert!(matches!(HttpCheck::get("/a b"), Err(HttpCheckError::Path { .. })));
     assert!(matches!(HttpCheck::new("G T", "/"), Err(HttpCheckError::Method { .. })));
@@ -157,7 +157,7 @@ fn what_cannot_be_sent_is_named() {
     assert!(matches!(check().header("a", "b\n"), Err(HttpCheckError::Header { .. })));
 }
 
-/// nginx, with a page, a redirect and an error; `None` if it is not installed.
+/// Starts nginx with a page, a redirect and an error page; `None` if nginx is not installed.
 pub(crate) async fn nginx(
     address: SocketAddr,
     listen: &str,
@@ -193,7 +193,7 @@ pub(crate) async fn nginx(
 }
 
 #[tokio::test]
-async fn nginx_is_up_and_its_errors_are_not() {
+async fn nginx_is_up_and_its_error_pages_are_not() {
     let address = crate::world::free_address();
     let Some((mut server, _folder)) = nginx(address, "", "").await else { return };
     server.listens_at(address).await;

@@ -1,4 +1,4 @@
-//! ICMP echo, over loopback, and in a network whose hosts say nothing but what a test makes them.
+//! The ICMP check, over loopback, and in a network whose hosts send only what a test sends.
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
@@ -9,13 +9,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::world::{LONG, ask, assert_fails, program, run, run_out_of_time};
 
-/// `None`, and a word why, without the privilege.
+/// Opens a raw socket; without the privilege prints the reason and returns `None`.
 pub(crate) fn raw_socket() -> Option<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4));
     socket.inspect_err(|error| println!("skipped: no raw socket: {error}")).ok()
 }
 
-/// A router's word that a datagram could not be delivered (RFC 792, page 4).
+/// Returns an ICMP destination unreachable message about a datagram (RFC 792, page 4).
 pub(crate) fn unreachable(
     code: u8,
     protocol: u8,
@@ -54,7 +54,7 @@ fn host(ip: [u8; 4]) -> SocketAddr {
 async fn loopback_answers() {
     match run(&IcmpCheck::new(), host([127, 0, 0, 1]), LONG).await {
         Err(failure) if failure.kind() == CheckFailureKind::Local => {
-            // As the unprivileged see it: the reason says what to change.
+            // Without privileges the reason names the setting to change.
             assert_fails(Err(failure.clone()), CheckFailureKind::Local, "ping_group_range");
             println!("skipped: {failure}");
             return;
@@ -62,21 +62,21 @@ async fn loopback_answers() {
         answer => assert!(answer.is_ok(), "{answer:?}"),
     }
     assert!(run(&IcmpCheck::new(), "[::1]:0".parse().expect("an address"), LONG).await.is_ok());
-    let probe = CheckContext::new("server".into(), host([127, 9, 9, 9]));
-    let probe = probe.with_source([127, 0, 0, 9].into());
-    assert!(ask(&IcmpCheck::new(), &probe, LONG).await.is_ok());
-    let probe = probe.with_source([192, 0, 2, 1].into());
-    assert_fails(ask(&IcmpCheck::new(), &probe, LONG).await, CheckFailureKind::Local, "assign");
+    let context = CheckContext::new("server".into(), host([127, 9, 9, 9]));
+    let context = context.with_source([127, 0, 0, 9].into());
+    assert!(ask(&IcmpCheck::new(), &context, LONG).await.is_ok());
+    let context = context.with_source([192, 0, 2, 1].into());
+    assert_fails(ask(&IcmpCheck::new(), &context, LONG).await, CheckFailureKind::Local, "assign");
 }
 
 #[tokio::test]
-async fn many_at_once_do_not_take_each_others_answers() {
+async fn concurrent_checks_ignore_replies_to_each_other() {
     let mut checks = tokio::task::JoinSet::new();
     for last in 1..=50 {
         checks.spawn(async move { run(&IcmpCheck::new(), host([127, 0, 1, last]), LONG).await });
     }
     while let Some(answer) = checks.join_next().await {
-        match answer.expect("it ran") {
+        match answer.expect("the check ran") {
             Err(failure) if failure.kind() == CheckFailureKind::Local => {
                 println!("skipped: {failure}")
             }
@@ -85,8 +85,8 @@ async fn many_at_once_do_not_take_each_others_answers() {
     }
 }
 
-/// Runs one test of this program again, in a network namespace of its own whose kernel answers no
-/// echo. Tells whether this is that run.
+/// Runs a test of this program again, in its own network namespace whose kernel answers no echo
+/// request. Returns whether this is that run.
 #[cfg(target_os = "linux")]
 fn in_silent_network(test: &str) -> bool {
     use std::fs::write;
@@ -100,7 +100,7 @@ fn in_silent_network(test: &str) -> bool {
     if tools.is_none() || raw_socket().is_none() {
         return false;
     }
-    let may = Command::new("unshare").args(["--net", "true"]).output().expect("it starts");
+    let may = Command::new("unshare").args(["--net", "true"]).output().expect("the program starts");
     if !may.status.success() {
         println!("skipped: no network namespace: {}", String::from_utf8_lossy(&may.stderr));
         return false;
@@ -108,16 +108,16 @@ fn in_silent_network(test: &str) -> bool {
     let mut again = Command::new("unshare");
     again.arg("--net").arg(std::env::current_exe().expect("a file"));
     again.args(["--exact", test, "--nocapture"]).env(MARK, "1");
-    let output = again.output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let wrong = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{wrong}");
+    let output = again.output().expect("the program starts");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stdout.contains("1 passed"), "{stdout}\n{stderr}");
     false
 }
 
-/// Waits for an echo request, and gives the message without IP header.
+/// Waits for an echo request; returns the message without the IP header.
 #[cfg(target_os = "linux")]
-fn hear_request(raw: &Socket) -> Vec<u8> {
+fn receive_request(raw: &Socket) -> Vec<u8> {
     let mut buffer = [0; 1500];
     loop {
         let len = (&mut &*raw).read(&mut buffer).expect("a packet");
@@ -128,7 +128,7 @@ fn hear_request(raw: &Socket) -> Vec<u8> {
     }
 }
 
-/// Answers a request by what is made of the right reply.
+/// Answers a request with a changed reply.
 #[cfg(target_os = "linux")]
 fn reply(raw: &Socket, request: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
     let mut message = request.to_vec();
@@ -138,7 +138,7 @@ fn reply(raw: &Socket, request: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
     raw.send_to(&message, &host([127, 0, 0, 1]).into()).expect("sent");
 }
 
-/// By a datagram socket, and by a raw one.
+/// Values of `ping_group_range`: with a datagram socket, and with a raw socket.
 #[cfg(target_os = "linux")]
 const GROUPS: [&str; 2] = ["0 0", "1 0"];
 
@@ -149,8 +149,8 @@ fn let_ping(groups: &str) {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn only_the_right_answer_counts() {
-    if !in_silent_network("icmp::only_the_right_answer_counts") {
+async fn only_the_right_reply_counts() {
+    if !in_silent_network("icmp::only_the_right_reply_counts") {
         return;
     }
     const WAITING: &str = "waiting for the echo reply";
@@ -160,10 +160,10 @@ async fn only_the_right_answer_counts() {
         let failure = run_out_of_time(&IcmpCheck::new(), localhost, WAITING).await;
         assert_fails(Err(failure), CheckFailureKind::Timeout, WAITING);
 
-        // All wrong; a thread of its own, because it waits without the runtime.
+        // Wrong replies only, from a thread, because the raw socket blocks.
         let raw = raw_socket().expect("root");
         let wrong = std::thread::spawn(move || {
-            let request = hear_request(&raw);
+            let request = receive_request(&raw);
             reply(&raw, &request, |message| message[1] = 1);
             reply(&raw, &request, |message| message[4] ^= 1);
             reply(&raw, &request, |message| message[7] ^= 1);
@@ -178,7 +178,7 @@ async fn only_the_right_answer_counts() {
 
         let raw = raw_socket().expect("root");
         let right = std::thread::spawn(move || {
-            let request = hear_request(&raw);
+            let request = receive_request(&raw);
             reply(&raw, &request, |message| message[9] ^= 1);
             reply(&raw, &request, |_| ());
         });
@@ -190,8 +190,8 @@ async fn only_the_right_answer_counts() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn errors_are_heard() {
-    if !in_silent_network("icmp::errors_are_heard") {
+async fn icmp_errors_fail_the_check() {
+    if !in_silent_network("icmp::icmp_errors_fail_the_check") {
         return;
     }
     const ICMP: u8 = 1;
@@ -202,27 +202,27 @@ async fn errors_are_heard() {
         {
             let raw = raw_socket().expect("root");
             let router = std::thread::spawn(move || {
-                let request = hear_request(&raw);
+                let request = receive_request(&raw);
                 let packet = unreachable(code, ICMP, localhost, localhost, &request);
                 raw.send_to(&packet, &localhost.into()).expect("sent");
             });
             let answer = run(&IcmpCheck::new(), localhost, LONG).await;
             assert_fails(answer, CheckFailureKind::Unreachable, words);
-            router.join().expect("it was sent");
+            router.join().expect("the error was sent");
         }
     }
-    // There is but loopback.
+    // The namespace has only a loopback interface.
     let answer = run(&IcmpCheck::new(), host([192, 0, 2, 1]), LONG).await;
-    assert_fails(answer, CheckFailureKind::Unreachable, "finding a way to the host");
+    assert_fails(answer, CheckFailureKind::Unreachable, "looking up the route to the host");
 }
 
-/// Runs the first test again, as somebody with no privilege at all.
+/// Runs the first test again, as a user without any privilege.
 #[cfg(target_os = "linux")]
 #[test]
-fn without_privilege_the_reason_says_what_to_change() {
+fn without_privileges_the_reason_names_the_setting() {
     let Some(setpriv) = program("setpriv", "util-linux") else { return };
     if raw_socket().is_none()
-        || !in_silent_network("icmp::without_privilege_the_reason_says_what_to_change")
+        || !in_silent_network("icmp::without_privileges_the_reason_names_the_setting")
     {
         return;
     }
@@ -233,8 +233,8 @@ fn without_privilege_the_reason_says_what_to_change() {
     let mut command = Command::new(setpriv);
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]);
     command.arg(copy).args(["--exact", "icmp::loopback_answers", "--nocapture"]);
-    let output = command.current_dir("/").output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("ping_group_range") && said.contains("CAP_NET_RAW"), "{said}");
+    let output = command.current_dir("/").output().expect("the program starts");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(stdout.contains("ping_group_range") && stdout.contains("CAP_NET_RAW"), "{stdout}");
 }

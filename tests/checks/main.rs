@@ -10,7 +10,7 @@ mod grpc;
 mod http;
 mod icmp;
 mod servers;
-mod talk;
+mod streams;
 #[cfg(feature = "health-tls")]
 mod tls;
 mod udp;

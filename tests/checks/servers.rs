@@ -12,7 +12,7 @@ use crate::world::{
     run_out_of_time,
 };
 
-/// A server that was up is silent when it is frozen, and refuses when it is dead.
+/// Checks a server that is stopped, which does not answer, and one that was killed, which refuses.
 async fn freeze_and_kill(
     mut server: Server,
     check: &impl Check,
@@ -39,7 +39,7 @@ async fn a_redis_server() {
     assert_eq!(server.answers(&check, address).await, CheckReport::up());
     let replica = RedisCheck::new().user("default").password("secret").replica();
     let answer = run(&replica, address, LONG).await;
-    assert_fails(answer, CheckFailureKind::Mismatch, "it is a master, not a replica");
+    assert_fails(answer, CheckFailureKind::Mismatch, "the server is a master, expected a replica");
     let answer = run(&RedisCheck::new(), address, LONG).await;
     assert_fails(answer, CheckFailureKind::Mismatch, "NOAUTH");
     let wrong = RedisCheck::new().password("wrong");
@@ -70,7 +70,8 @@ async fn a_postgresql_server() {
     let mut server = Server::spawn(as_user(&mut command, "postgres"), &folder);
     let check = PostgresCheck::new();
     assert_eq!(server.answers(&check, address).await, CheckReport::up());
-    let named = PostgresCheck::new().user("owner").database("postgres");
+    let named = PostgresCheck::new().user("owner").and_then(|check| check.database("postgres"));
+    let named = named.expect("names");
     assert_eq!(run(&named, address, LONG).await, Ok(CheckReport::up()));
     let stage = "waiting for the answer to the startup message";
     freeze_and_kill(server, &check, address, stage).await;
@@ -102,7 +103,7 @@ async fn a_mariadb_server() {
     let mut server = Server::spawn(as_user(&mut command, "mysql"), &folder);
     let check = MysqlCheck::new();
     assert_eq!(server.answers(&check, address).await, CheckReport::up());
-    // One that broke off would be too many: the server counts none of these.
+    // The server would block this address at the first aborted login.
     for _ in 0..5 {
         assert_eq!(run(&check, address, LONG).await, Ok(CheckReport::up()));
     }
@@ -116,7 +117,7 @@ async fn a_mail_server() {
     let Some(program) = program("smtp-sink", "postfix") else { return };
     let (folder, address) = (Folder::new(), free_address());
     let mut command = Command::new(program);
-    // As root it wants to know whom to become.
+    // As root, smtp-sink requires a user to run as.
     if rustix::process::getuid().is_root() {
         command.args(["-u", "nobody"]);
     }

@@ -13,13 +13,13 @@ use crate::world::{
     run_out_of_time,
 };
 
-/// An authority, and what it signs.
+/// A certificate authority.
 struct Authority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// A certificate with its key, as PEM, and its digest.
+/// A certificate with its key as PEM, and its digest.
 struct Signed {
     certificate: String,
     key: String,
@@ -35,7 +35,7 @@ impl Authority {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
-    /// For a name, until a year.
+    /// Signs a certificate for a name, valid until a year.
     fn sign(&self, name: &str, until: i32) -> Signed {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
@@ -54,7 +54,7 @@ impl Authority {
     }
 }
 
-/// nginx with a certificate; `None` if it is not installed.
+/// Starts nginx with a certificate; `None` if nginx is not installed.
 async fn serve(address: SocketAddr, signed: &Signed) -> Option<(Server, Folder)> {
     let files = Folder::new();
     let file = |name: &str, text: &str| {
@@ -71,7 +71,7 @@ async fn serve(address: SocketAddr, signed: &Signed) -> Option<(Server, Folder)>
 }
 
 #[tokio::test]
-async fn a_certificate_must_hold_for_the_name_and_by_the_authority() {
+async fn a_certificate_must_be_valid_for_the_name_and_the_authority() {
     let (authority, another) = (Authority::new(), Authority::new());
     let (address, signed) = (free_address(), authority.sign("www.example.org", 2100));
     let Some(_server) = serve(address, &signed).await else { return };
@@ -103,27 +103,28 @@ async fn a_certificate_must_hold_for_the_name_and_by_the_authority() {
 }
 
 #[tokio::test]
-async fn an_expired_certificate_fails_or_is_warned_of() {
+async fn an_expired_certificate_fails_or_gives_a_warning() {
     let authority = Authority::new();
     let (address, signed) = (free_address(), authority.sign("www.example.org", 2021));
     let Some(_server) = serve(address, &signed).await else { return };
     let tls = authority.trusted().server_name("www.example.org").expect("a name");
     assert_fails(run(&TlsCheck::new(tls), address, LONG).await, CheckFailureKind::Tls, "xpired");
-    let report =
-        run(&TlsCheck::new(TlsSettings::unverified()), address, LONG).await.expect("it speaks TLS");
+    let report = run(&TlsCheck::new(TlsSettings::unverified()), address, LONG)
+        .await
+        .expect("a TLS handshake");
     assert_eq!(report.warning(), Some("the certificate has expired"));
     let page = HttpCheck::get("/health").expect("a path").tls(TlsSettings::unverified());
-    let report = run(&page, address, LONG).await.expect("it answers");
+    let report = run(&page, address, LONG).await.expect("a response");
     assert_eq!(report.warning(), Some("the certificate has expired"));
 }
 
 #[tokio::test]
-async fn who_does_not_speak_tls_is_told_so() {
+async fn a_server_without_tls_fails() {
     let check = TlsCheck::new(TlsSettings::unverified());
     assert_fails(run(&check, refusing(), LONG).await, CheckFailureKind::Refused, "connecting");
     let garbage = Script::new().never_ends(GARBAGE).await;
     assert_fails(run(&check, garbage.address, LONG).await, CheckFailureKind::Tls, "TLS handshake");
-    assert!(garbage.said() < 2 << 20, "{} bytes", garbage.said());
+    assert!(garbage.bytes_sent() < 2 << 20, "{} bytes", garbage.bytes_sent());
     let closes = Script::new().closes().await;
     assert_fails(
         run(&check, closes.address, LONG).await,

@@ -1,4 +1,4 @@
-//! The UDP check, against services that answer, that do not, and that nobody runs.
+//! The UDP check, against services that answer, services that do not, and closed ports.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::world::{GARBAGE, LONG, ask, assert_fails, own_address, refusing, run, run_out_of_time};
 
-/// A service that answers every datagram by others, until it is dropped.
+/// A service that answers every datagram with other datagrams, until the service is dropped.
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
     serving: JoinHandle<()>,
@@ -26,7 +26,7 @@ impl Service {
             let mut buffer = vec![0; 65_536];
             while let Ok((len, client)) = socket.recv_from(&mut buffer).await {
                 for datagram in answer(&buffer[..len]) {
-                    socket.send_to(&datagram, client).await.expect("it is sent");
+                    socket.send_to(&datagram, client).await.expect("the reply is sent");
                 }
             }
         });
@@ -49,7 +49,7 @@ fn pattern(text: &str) -> BytePattern {
 }
 
 #[tokio::test]
-async fn silence_is_up_unless_a_reply_is_required() {
+async fn no_reply_is_up_unless_a_reply_is_required() {
     let silent = Service::that(|_| vec![]).await;
     assert!(run(&UdpCheck::new(), silent.address, LONG).await.is_ok());
     let check = UdpCheck::new().expect_reply(BytePattern::default());
@@ -58,11 +58,11 @@ async fn silence_is_up_unless_a_reply_is_required() {
 }
 
 #[tokio::test]
-async fn any_word_is_up_at_once() {
-    let talks = Service::that(|_| vec![GARBAGE.to_vec()]).await;
-    // The wait would never end.
+async fn any_reply_is_up_at_once() {
+    let service = Service::that(|_| vec![GARBAGE.to_vec()]).await;
+    // Without the reply the wait would never end.
     let check = UdpCheck::new().listen_for(Duration::MAX);
-    assert!(run(&check, talks.address, LONG).await.is_ok());
+    assert!(run(&check, service.address, LONG).await.is_ok());
     let empty = Service::that(|_| vec![vec![]]).await;
     assert!(run(&check, empty.address, LONG).await.is_ok());
 }
@@ -88,22 +88,22 @@ async fn the_reply_is_compared() {
     let answer = run(&check.clone().expect_reply(b"pong"), echo.address, LONG).await;
     assert_fails(answer, CheckFailureKind::Mismatch, "\"ping 17\"");
     let answer = run(&check.clone().reply_lengths(0..=6), echo.address, LONG).await;
-    assert_fails(answer, CheckFailureKind::Mismatch, "7 bytes, not of 0 to 6");
+    assert_fails(answer, CheckFailureKind::Mismatch, "reply of 7 bytes, expected 0 to 6");
     let answer = run(&check.expect_reply(b"ping 17 and more"), echo.address, LONG).await;
-    assert_fails(answer, CheckFailureKind::Mismatch, "does not fit");
+    assert_fails(answer, CheckFailureKind::Mismatch, "does not begin with the pattern");
 }
 
 #[tokio::test]
-async fn garbage_and_much_of_it_end_in_a_reason() {
+async fn long_garbage_gives_a_bounded_reason() {
     let service = Service::that(|_| vec![GARBAGE.repeat(2000)]).await;
     let answer = run(&UdpCheck::new().expect_reply(b"ok"), service.address, LONG).await;
     assert_fails(answer, CheckFailureKind::Mismatch, "\\x93\\xfe");
     let answer = run(&UdpCheck::new().reply_lengths(1..=100), service.address, LONG).await;
-    assert_fails(answer, CheckFailureKind::Mismatch, "a reply of ");
+    assert_fails(answer, CheckFailureKind::Mismatch, "reply of ");
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_is_nobodys_fault() {
+async fn a_payload_that_is_too_long_does_not_count_against_the_backend() {
     let service = Service::that(|_| vec![]).await;
     let answer = run(&UdpCheck::new().payload(vec![0; 65_508]), service.address, LONG).await;
     assert_fails(answer, CheckFailureKind::Local, "sending the datagram");
@@ -112,10 +112,10 @@ async fn what_cannot_be_sent_is_nobodys_fault() {
 }
 
 #[tokio::test]
-async fn the_source_is_the_probes() {
+async fn the_source_address_is_that_of_the_context() {
     let socket = UdpSocket::bind(own_address()).await.expect("loopback");
     let address = socket.local_addr().expect("bound");
-    let probe = CheckContext::new("server".into(), address).with_source([127, 0, 0, 9].into());
+    let context = CheckContext::new("server".into(), address).with_source([127, 0, 0, 9].into());
     let check = UdpCheck::new().expect_reply(BytePattern::default());
     let serve = async {
         let mut buffer = [0; 9];
@@ -123,15 +123,15 @@ async fn the_source_is_the_probes() {
         socket.send_to(&[], client).await.expect("sent");
         (len, client.ip())
     };
-    let (answer, heard) = tokio::join!(ask(&check, &probe, LONG), serve);
+    let (answer, request) = tokio::join!(ask(&check, &context, LONG), serve);
     assert!(answer.is_ok());
-    assert_eq!(heard, (1, [127, 0, 0, 9].into()));
+    assert_eq!(request, (1, [127, 0, 0, 9].into()));
 }
 
-/// ICMP that comes later than the send, from the network and not from this kernel.
+/// ICMP errors that arrive after the send, from the network and not from this kernel.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn the_networks_word_is_heard() {
+async fn icmp_errors_fail_the_check() {
     use crate::icmp::{raw_socket, unreachable};
     let Some(raw) = raw_socket() else { return };
     const UDP: u8 = 17;

@@ -1,4 +1,5 @@
-//! Servers that misbehave, real ones that end with the test, and checks run as the driver runs them.
+//! Servers that misbehave, real servers that end with the test, and checks run as the monitor runs
+//! them.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -17,11 +18,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// Ample for anything that happens at once.
+/// A time limit that no successful test reaches.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// An address of this machine that nobody else uses, port 0: a port that was freed elsewhere and is
-/// given out again would be asked what was meant for its last owner.
+/// Returns a loopback address that no other test uses, with port 0: another test's address with a
+/// port that is used again would receive that test's requests.
 pub(crate) fn own_address() -> SocketAddr {
     static COUNT: AtomicU64 = AtomicU64::new(1);
     let [.., a, b] = std::process::id().to_be_bytes();
@@ -29,7 +30,7 @@ pub(crate) fn own_address() -> SocketAddr {
     ([127, a % 200 + 10, b, count], 0).into()
 }
 
-/// The same with a port that is free, for a program that must be told one.
+/// Returns such an address with a free port, for a program that needs a port in its configuration.
 pub(crate) fn free_address() -> SocketAddr {
     let socket = std::net::TcpListener::bind(own_address()).expect("loopback");
     socket.local_addr().expect("bound")
@@ -37,7 +38,7 @@ pub(crate) fn free_address() -> SocketAddr {
 
 // --- running a check --------------------------------------------------------------------------
 
-/// Asks once, within a time, as the driver does.
+/// Runs a check once with a timeout, as the monitor does.
 pub(crate) async fn run(
     check: &impl Check,
     address: SocketAddr,
@@ -46,61 +47,61 @@ pub(crate) async fn run(
     ask(check, &CheckContext::new("server".into(), address), timeout).await
 }
 
-/// The same with a probe of one's own.
+/// Runs a check once with a context and a timeout.
 pub(crate) async fn ask(
     check: &impl Check,
-    probe: &CheckContext,
+    context: &CheckContext,
     timeout: Duration,
 ) -> Result<CheckReport, CheckFailure> {
     let elapsed = |_| {
-        let reason = format!("timed out {}", probe.stage());
+        let reason = format!("timed out {}", context.stage());
         Err(CheckFailure::new(CheckFailureKind::Timeout, reason))
     };
-    tokio::time::timeout(timeout, check.check(probe)).await.unwrap_or_else(elapsed)
+    tokio::time::timeout(timeout, check.check(context)).await.unwrap_or_else(elapsed)
 }
 
-/// Asks a server that never finishes: once the check has come to a stage, the clock runs as fast as
-/// it can until the check's time is over.
+/// Checks a server that never completes its answer: when the check has reached a stage, the paused
+/// clock advances to the timeout.
 ///
-/// For a runtime with one thread. No real time passes, and none is too short for a busy machine.
+/// For a runtime with one thread. No real time passes, so a busy machine does not fail the test.
 pub(crate) async fn run_out_of_time(
     check: &impl Check,
     address: SocketAddr,
     stage: &str,
 ) -> CheckFailure {
-    let probe = CheckContext::new("server".into(), address);
+    let context = CheckContext::new("server".into(), address);
     let watch = async {
-        until(|| probe.stage() == stage).await;
+        until(|| context.stage() == stage).await;
         tokio::time::pause();
         std::future::pending::<()>().await;
     };
     let answer = tokio::select! {
-        answer = ask(check, &probe, LONG) => answer,
-        () = watch => unreachable!("it only watches"),
+        answer = ask(check, &context, LONG) => answer,
+        () = watch => unreachable!("the watcher never ends"),
     };
     tokio::time::resume();
-    answer.expect_err("no server that never finishes is up")
+    answer.expect_err("a timeout")
 }
 
-/// Waits for what happens soon.
-pub(crate) async fn until(mut happened: impl FnMut() -> bool) {
-    let begun = tokio::time::Instant::now();
-    while !happened() {
-        assert!(begun.elapsed() < LONG, "it never happened");
+/// Waits for a condition.
+pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
+    let started = tokio::time::Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < LONG, "the condition never holds");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
-/// Checks what kind of failure it is and that its reason holds these words.
+/// Asserts the kind of a failure, and that its reason contains words and is fit for a log.
 #[track_caller]
 pub(crate) fn assert_fails(
     answer: Result<CheckReport, CheckFailure>,
     kind: CheckFailureKind,
     words: &str,
 ) {
-    let failure = answer.expect_err("it should have failed");
+    let failure = answer.expect_err("a failure");
     assert_eq!(failure.kind(), kind, "{failure}");
-    assert!(failure.reason().contains(words), "`{failure}` does not name `{words}`");
+    assert!(failure.reason().contains(words), "`{failure}` does not contain `{words}`");
     assert!(failure.reason().len() < 300, "too long for a log: {failure}");
     let printable = |c: char| !c.is_control();
     assert!(failure.reason().chars().all(printable), "not for a log: {failure:?}");
@@ -108,10 +109,10 @@ pub(crate) fn assert_fails(
 
 // --- servers that misbehave -------------------------------------------------------------------
 
-/// What a server does with each connection, up to the point where it goes wrong.
+/// The steps of a server on each connection, before it misbehaves.
 ///
 /// ```text
-/// let server = Script::new().hears("\r\n").says("220 hello\r\n").stalls().await;
+/// let server = Script::new().receives("\r\n").sends("220 hello\r\n").stalls().await;
 /// let answer = run(&check, server.address, LONG).await;
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -121,11 +122,11 @@ pub(crate) struct Script {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Hear(Vec<u8>),
-    Say(Vec<u8>),
+    Receive(Vec<u8>),
+    Send(Vec<u8>),
 }
 
-/// How it goes on from there.
+/// The misbehaviour after the last step.
 #[derive(Clone, Debug)]
 enum End {
     Stall,
@@ -141,19 +142,19 @@ impl Script {
         Self::default()
     }
 
-    /// Waits until what it heard ends so.
-    pub(crate) fn hears(mut self, end: impl AsRef<[u8]>) -> Self {
-        self.steps.push(Step::Hear(end.as_ref().to_vec()));
+    /// Waits until the received bytes end with these bytes.
+    pub(crate) fn receives(mut self, end: impl AsRef<[u8]>) -> Self {
+        self.steps.push(Step::Receive(end.as_ref().to_vec()));
         self
     }
 
-    /// Says this.
-    pub(crate) fn says(mut self, bytes: impl AsRef<[u8]>) -> Self {
-        self.steps.push(Step::Say(bytes.as_ref().to_vec()));
+    /// Sends these bytes.
+    pub(crate) fn sends(mut self, bytes: impl AsRef<[u8]>) -> Self {
+        self.steps.push(Step::Send(bytes.as_ref().to_vec()));
         self
     }
 
-    /// Then says no more, and leaves the connection open.
+    /// Then sends nothing more, and leaves the connection open.
     pub(crate) async fn stalls(self) -> Stage {
         Stage::open(self, End::Stall).await
     }
@@ -163,26 +164,26 @@ impl Script {
         Stage::open(self, End::Reset).await
     }
 
-    /// Then closes the connection in order.
+    /// Then closes the connection.
     pub(crate) async fn closes(self) -> Stage {
         Stage::open(self, End::Close).await
     }
 
-    /// Then says these bytes over and over, one a second.
+    /// Then sends these bytes repeatedly, one byte a second.
     pub(crate) async fn trickles(self, bytes: impl AsRef<[u8]>) -> Stage {
         Stage::open(self, End::Trickle(bytes.as_ref().to_vec())).await
     }
 
-    /// Then says these bytes over and over, as fast as they are taken.
+    /// Then sends these bytes repeatedly, as fast as the client reads.
     pub(crate) async fn never_ends(self, bytes: impl AsRef<[u8]>) -> Stage {
         Stage::open(self, End::Repeat(bytes.as_ref().to_vec())).await
     }
 }
 
-/// A server that follows a [`Script`] with each connection, until it is dropped.
+/// A server that runs a [`Script`] on each connection, until it is dropped.
 pub(crate) struct Stage {
     pub(crate) address: SocketAddr,
-    said: Arc<AtomicU64>,
+    sent: Arc<AtomicU64>,
     serving: JoinHandle<()>,
 }
 
@@ -190,8 +191,8 @@ impl Stage {
     async fn open(script: Script, end: End) -> Self {
         let listener = TcpListener::bind(own_address()).await.expect("loopback");
         let address = listener.local_addr().expect("bound");
-        let said = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&said);
+        let sent = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&sent);
         let serving = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
@@ -199,12 +200,12 @@ impl Stage {
                 connections.spawn(async move { play(stream, script, end, &count).await });
             }
         });
-        Self { address, said, serving }
+        Self { address, sent, serving }
     }
 
-    /// How many bytes went into all its connections: somewhat more than were read of them.
-    pub(crate) fn said(&self) -> u64 {
-        self.said.load(Ordering::SeqCst)
+    /// Returns the bytes sent on all connections, somewhat more than the clients have read.
+    pub(crate) fn bytes_sent(&self) -> u64 {
+        self.sent.load(Ordering::SeqCst)
     }
 }
 
@@ -214,15 +215,15 @@ impl Drop for Stage {
     }
 }
 
-/// Ends when the client leaves.
-async fn play(mut stream: TcpStream, script: Script, end: End, said: &AtomicU64) -> Option<()> {
-    // Small, so that what was said is about what was heard.
+/// Runs a script on a connection; returns when the client has closed it.
+async fn play(mut stream: TcpStream, script: Script, end: End, sent: &AtomicU64) -> Option<()> {
+    // A small buffer, so that the bytes sent are about the bytes read.
     SockRef::from(&stream).set_send_buffer_size(4096).ok()?;
     stream.set_nodelay(true).ok()?;
     for step in script.steps {
         match step {
-            Step::Hear(end) => hear(&mut stream, &end).await?,
-            Step::Say(bytes) => say(&mut stream, &bytes, said).await?,
+            Step::Receive(end) => receive_until(&mut stream, &end).await?,
+            Step::Send(bytes) => send(&mut stream, &bytes, sent).await?,
         }
     }
     match end {
@@ -235,13 +236,13 @@ async fn play(mut stream: TcpStream, script: Script, end: End, said: &AtomicU64)
         End::Trickle(bytes) => {
             for byte in bytes.iter().cycle() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                say(&mut stream, &[*byte], said).await?;
+                send(&mut stream, &[*byte], sent).await?;
             }
         }
         End::Repeat(bytes) => {
-            let much = bytes.repeat(4096_usize.div_ceil(bytes.len()));
+            let chunk = bytes.repeat(4096_usize.div_ceil(bytes.len()));
             loop {
-                say(&mut stream, &much, said).await?;
+                send(&mut stream, &chunk, sent).await?;
             }
         }
     }
@@ -251,17 +252,17 @@ async fn play(mut stream: TcpStream, script: Script, end: End, said: &AtomicU64)
     Some(())
 }
 
-async fn say(stream: &mut TcpStream, bytes: &[u8], said: &AtomicU64) -> Option<()> {
+async fn send(stream: &mut TcpStream, bytes: &[u8], sent: &AtomicU64) -> Option<()> {
     let mut rest = bytes;
     while !rest.is_empty() {
         let len = stream.write(rest).await.ok()?;
-        said.fetch_add(len as u64, Ordering::SeqCst);
+        sent.fetch_add(len as u64, Ordering::SeqCst);
         rest = &rest[len..];
     }
     Some(())
 }
 
-async fn hear(stream: &mut TcpStream, end: &[u8]) -> Option<()> {
+async fn receive_until(stream: &mut TcpStream, end: &[u8]) -> Option<()> {
     let mut last = VecDeque::new();
     while !last.iter().eq(end) {
         last.push_back(stream.read_u8().await.ok()?);
@@ -272,22 +273,22 @@ async fn hear(stream: &mut TcpStream, end: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// No text and no message of any protocol; ends a line, so that who waits for one gets it.
+/// Neither text nor a message of any protocol; ends with a line end, for checks that read a line.
 pub(crate) const GARBAGE: &[u8] = b"\x93\xfe\x01\x9c\xe7\xff\x1b\xaa\x07\xf1garbage\xd5\x80\r\n";
 
-/// An address where nobody listens.
+/// Returns an address without a listener.
 pub(crate) fn refusing() -> SocketAddr {
     free_address()
 }
 
 // --- real servers -----------------------------------------------------------------------------
 
-/// The program, or `None` if it is not installed; in CI, where it is, that fails.
+/// Returns the path of a program; `None` if it is not installed, which fails in CI.
 pub(crate) fn program(name: &str, package: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     folders.extend(["/usr/sbin", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from));
-    // Debian keeps the versions of PostgreSQL apart.
+    // Debian has a folder for each version of PostgreSQL.
     if let Ok(versions) = fs::read_dir("/usr/lib/postgresql") {
         folders.extend(versions.flatten().map(|version| version.path().join("bin")));
     }
@@ -300,7 +301,7 @@ pub(crate) fn program(name: &str, package: &str) -> Option<PathBuf> {
     found
 }
 
-/// A folder for a server's files that goes with the test.
+/// A temporary folder for the files of a server, removed on drop.
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
@@ -312,13 +313,13 @@ impl Folder {
         let count = COUNT.fetch_add(1, Ordering::SeqCst);
         let name = format!("lvs-checks-{}-{count}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        // What a test that was killed left behind.
+        // A killed test may have left its folder behind.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).expect("a new folder");
         Self { path }
     }
 
-    /// One that belongs to the user a server must run as, if the test runs as root.
+    /// Makes a folder that belongs to a user, if the test runs as root.
     pub(crate) fn of(user: &str) -> Self {
         let folder = Self::new();
         if let Some((uid, gid)) = ids(user) {
@@ -338,7 +339,7 @@ impl Drop for Folder {
     }
 }
 
-/// Runs a command as that user, if the test runs as root.
+/// Makes a command run as a user, if the test runs as root.
 pub(crate) fn as_user<'a>(command: &'a mut Command, user: &str) -> &'a mut Command {
     if let Some((uid, gid)) = ids(user) {
         command.uid(uid).gid(gid);
@@ -346,7 +347,7 @@ pub(crate) fn as_user<'a>(command: &'a mut Command, user: &str) -> &'a mut Comma
     command
 }
 
-/// `None` if this is not root, who alone can become another.
+/// Returns the IDs of a user; `None` if the test does not run as root.
 fn ids(user: &str) -> Option<(u32, u32)> {
     if !rustix::process::getuid().is_root() {
         return None;
@@ -361,12 +362,12 @@ fn ids(user: &str) -> Option<(u32, u32)> {
 /// Runs a command to its end.
 #[track_caller]
 pub(crate) fn complete(command: &mut Command) {
-    let output = command.stdin(Stdio::null()).output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
+    let output = command.stdin(Stdio::null()).output().expect("the program starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
 }
 
-/// A program in a process group of its own, all of which is killed on drop.
+/// A program in its own process group, which is killed on drop.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
@@ -374,7 +375,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a program; what it prints goes to a file in the folder.
+    /// Starts a program; its output goes to a file in the folder.
     pub(crate) fn spawn(command: &mut Command, folder: &Folder) -> Self {
         let log = folder.path.join("log");
         let file = File::create(&log).expect("a file of its own");
@@ -384,23 +385,23 @@ impl Server {
         Self { child, log }
     }
 
-    /// Waits until it takes connections.
+    /// Waits until the server accepts connections.
     pub(crate) async fn listens_at(&mut self, address: SocketAddr) {
-        let begun = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         while TcpStream::connect(address).await.is_err() {
-            self.assert_runs(begun.elapsed() < LONG);
+            self.assert_runs(started.elapsed() < LONG);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Waits until a check of it succeeds.
+    /// Waits until a check of the server succeeds.
     pub(crate) async fn answers(&mut self, check: &impl Check, address: SocketAddr) -> CheckReport {
-        let begun = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         loop {
             match run(check, address, LONG).await {
                 Ok(report) => return report,
                 Err(failure) => {
-                    let soon = begun.elapsed() < LONG;
+                    let soon = started.elapsed() < LONG;
                     if !soon {
                         println!("{failure}");
                     }
@@ -415,35 +416,36 @@ impl Server {
         let ended = self.child.try_wait().expect("a child of ours");
         if ended.is_some() || !soon {
             let log = fs::read_to_string(&self.log).unwrap_or_default();
-            panic!("it does not start ({ended:?}):\n{log}");
+            panic!("the server does not start ({ended:?}):\n{log}");
         }
     }
 
-    /// Lets it run no more; the kernel goes on taking connections for it.
+    /// Stops the server (SIGSTOP); the kernel still accepts connections for it.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
-        // Its threads stop one after the other, and the last may still answer.
+        // The threads stop one after the other, and the last may still answer.
         for _ in 0..10_000 {
             if self.is_stopped() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        panic!("it does not stop");
+        panic!("the server does not stop");
     }
 
     fn is_stopped(&self) -> bool {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it lives");
+        let threads =
+            fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("the process runs");
         threads.flatten().all(|thread| {
             let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            // The state is behind the name, which may hold anything.
+            // The state follows the name, which may contain any characters.
             stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
         })
     }
 
-    /// Ends it, its children too.
+    /// Kills the server and its children.
     pub(crate) fn kill(&mut self) {
-        // Only before the wait: after it, the number may be another's.
+        // Only before the wait: afterwards another process may have the PID.
         if let Ok(None) = self.child.try_wait() {
             self.signal(Signal::KILL);
             let _ = self.child.wait();

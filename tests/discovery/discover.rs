@@ -30,45 +30,48 @@ impl tower::Service<()> for Web {
     }
 }
 
-type Said = Result<Change<String, Web>, std::io::Error>;
+type ChangeResult = Result<Change<String, Web>, std::io::Error>;
 
 /// A stream of changes, as the users of tower write them.
-struct Changes(mpsc::Receiver<Said>);
+struct Changes(mpsc::Receiver<ChangeResult>);
 
 impl futures_core::Stream for Changes {
-    type Item = Said;
+    type Item = ChangeResult;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Said>> {
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<ChangeResult>> {
         self.0.poll_recv(context)
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn services_come_and_go_and_errors_end_nothing() {
+async fn services_are_inserted_and_removed_and_errors_do_not_end_the_feed() {
     let (changes, receiver) = mpsc::channel(8);
     let set = BackendSet::new();
     let feed = Feed::replacing_targets(&set, DiscoverSource::new(Changes(receiver)));
     let handle = feed.handle();
     let running = tokio::spawn(feed.run());
-    let say = async |said: Said| {
-        changes.send(said).await.expect("it runs");
+    let send = async |change: ChangeResult| {
+        changes.send(change).await.expect("the feed runs");
         sleep(MOMENT).await;
     };
-    say(Ok(Change::Insert("a".into(), Web(1)))).await;
-    say(Ok(Change::Insert("b".into(), Web(2)))).await;
+    send(Ok(Change::Insert("a".into(), Web(1)))).await;
+    send(Ok(Change::Insert("b".into(), Web(2)))).await;
     assert_eq!(shows(&set), ["a 1", "b 1"]);
     let before = serial(&set, "a");
 
-    say(Err(std::io::Error::other("no"))).await;
+    send(Err(std::io::Error::other("no"))).await;
     assert_eq!(handle.status().state, FeedState::Failing);
     assert_eq!(shows(&set), ["a 1", "b 1"]);
     sleep(Duration::from_secs(2)).await;
 
-    say(Ok(Change::Insert("a".into(), Web(3)))).await;
-    say(Ok(Change::Remove("b".into()))).await;
+    send(Ok(Change::Insert("a".into(), Web(3)))).await;
+    send(Ok(Change::Remove("b".into()))).await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(shows(&set), ["a 1"]);
-    assert_eq!(serial(&set, "a"), before, "another service under the key, the same account");
+    assert_eq!(serial(&set, "a"), before, "a replaced service keeps its counters");
     assert_eq!(set.snapshot().backends()[0].target().0, 3);
 
     drop(changes);
@@ -77,7 +80,7 @@ async fn services_come_and_go_and_errors_end_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn towers_own_list_goes_in_as_one_publication() {
+async fn the_service_list_of_tower_is_one_publication() {
     let set = BackendSet::new();
     let list = ServiceList::new::<()>((0..100).map(Web).collect::<VecDeque<_>>());
     let source = DiscoverSource::named(list, |key| format!("web-{key}").into());

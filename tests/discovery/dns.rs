@@ -24,10 +24,8 @@ fn addresses(name: &str) -> DnsSource {
     DnsSource::addresses(name, 80).expect("a name")
 }
 
-/// The last error with its cause.
-fn said(status: &FeedStatus) -> String {
-    let error = status.last_error.as_ref().expect("a failure");
-    format!("{error}: {}", error.source().expect("a cause"))
+fn last_error(status: &FeedStatus) -> String {
+    status.last_error.as_ref().expect("a failure").to_string()
 }
 
 #[tokio::test]
@@ -43,9 +41,9 @@ async fn the_set_follows_the_addresses_of_a_name() {
     named.change("web A 10.0.0.2\nweb A 10.0.0.3\nweb AAAA 2001:db8::2\nalias CNAME web");
     becomes(&set, &["10.0.0.2:80 1", "10.0.0.3:80 1", "[2001:db8::2]:80 1"]).await;
     becomes(&alias, &["[2001:db8::2]:80 1"]).await;
-    assert_eq!(serial(&set, "10.0.0.2:80"), before, "who stays, stays");
+    assert_eq!(serial(&set, "10.0.0.2:80"), before, "an address that stays keeps its counters");
 
-    // One family without records is an answer.
+    // An answer without records of one family is no failure.
     named.change("web AAAA 2001:db8::3");
     becomes(&set, &["[2001:db8::3]:80 1"]).await;
 }
@@ -80,24 +78,27 @@ async fn a_service_has_priorities_weights_and_ports() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_not_there_and_one_without_targets_empty_nothing() {
-    let one = "a A 10.0.0.1\n_web._tcp SRV 1 1 80 a";
-    let Some(mut named) = Named::start(one).await else { return };
+async fn missing_services_and_targets_remove_no_member() {
+    let records = "a A 10.0.0.1\n_web._tcp SRV 1 1 80 a";
+    let Some(mut named) = Named::start(records).await else { return };
     let (set, mut feed) = follow(&named, DnsSource::srv("_web._tcp.lvs.test.").expect("a name"));
     becomes(&set, &["10.0.0.1:80 1"]).await;
     let failures = [
-        ("_web._tcp SRV 0 0 0 .", "there is no such service: its target is the root"),
-        ("_web._tcp SRV 1 1 80 gone", "no target of its SRV records has an address"),
+        (
+            "_web._tcp SRV 0 0 0 .",
+            "the service is not available: the only target of its SRV records is the root",
+        ),
+        ("_web._tcp SRV 1 1 80 gone", "no target of the SRV records has an address"),
         ("_web._tcp TXT nothing", "the name has no SRV record"),
-        ("other A 10.0.0.1", "no such name (NXDOMAIN)"),
+        ("other A 10.0.0.1", "the name does not exist (NXDOMAIN)"),
     ];
-    for (records, expected) in failures {
-        named.change(records);
+    for (changed, expected) in failures {
+        named.change(changed);
         let expected = format!("cannot resolve _web._tcp.lvs.test.: {expected}");
-        until(&mut feed, |s| s.last_error.is_some() && said(s) == expected).await;
-        assert_eq!(shows(&set), ["10.0.0.1:80 1"], "{records}");
+        until(&mut feed, |s| s.last_error.is_some() && last_error(s) == expected).await;
+        assert_eq!(shows(&set), ["10.0.0.1:80 1"], "{changed}");
     }
-    named.change(one);
+    named.change(records);
     until(&mut feed, |status| status.state == FeedState::Current).await;
 }
 
@@ -108,30 +109,37 @@ async fn nxdomain_and_nodata_keep_the_last_good_answer() {
     becomes(&set, &["10.0.0.1:80 1"]).await;
     named.change("other A 10.0.0.1");
     let status = until(&mut feed, |status| status.state == FeedState::Failing).await;
-    assert_eq!(said(&status), "cannot resolve web.lvs.test.: no such name (NXDOMAIN)");
+    assert_eq!(
+        last_error(&status),
+        "cannot resolve web.lvs.test.: the name does not exist (NXDOMAIN)"
+    );
     named.change("web TXT nothing");
     let nodata = "cannot resolve web.lvs.test.: the name has no A or AAAA record";
-    until(&mut feed, |status| said(status) == nodata).await;
+    until(&mut feed, |status| last_error(status) == nodata).await;
     assert_eq!(shows(&set), ["10.0.0.1:80 1"]);
     named.change("web A 10.0.0.2");
     becomes(&set, &["10.0.0.2:80 1"]).await;
 }
 
 #[tokio::test]
-async fn when_the_server_is_gone_the_members_stay_and_become_stale() {
+async fn without_the_name_server_the_members_stay_and_become_stale() {
     let Some(mut named) = Named::start("web A 10.0.0.1").await else { return };
     let source = addresses("web.lvs.test.").timeout(Duration::from_millis(500));
     let (set, mut feed) = follow(&named, source);
     becomes(&set, &["10.0.0.1:80 1"]).await;
     named.stop();
     let status = until(&mut feed, |status| status.state == FeedState::Stale).await;
-    assert!(said(&status).starts_with("cannot resolve web.lvs.test.: "), "{}", said(&status));
+    assert!(
+        last_error(&status).starts_with("cannot resolve web.lvs.test.: "),
+        "{}",
+        last_error(&status)
+    );
     assert_eq!((status.members, shows(&set)), (1, vec!["10.0.0.1:80 1".to_owned()]));
     assert!(status.failing_since.is_some());
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_fails_in_time() {
+async fn a_name_server_that_never_answers_fails_in_time() {
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback");
     let mut source = addresses("web.lvs.test.")
         .name_servers([silent.local_addr().expect("bound")])
@@ -141,7 +149,7 @@ async fn a_server_that_never_answers_fails_in_time() {
 }
 
 #[test]
-fn what_is_no_name_is_refused_when_it_is_given() {
+fn invalid_names_are_refused() {
     for name in ["", "a..b", &"x".repeat(64), &"x.".repeat(200)] {
         let error = DnsSource::addresses(name, 80).map(drop).expect_err("no name");
         assert!(matches!(error, DiscoveryError::Resolve { .. }), "{name}: {error}");

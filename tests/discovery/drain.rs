@@ -1,4 +1,4 @@
-//! Removal drains first, by policy.
+//! Removed members drain first, as the policy sets.
 
 use crate::world::*;
 
@@ -9,7 +9,7 @@ fn world() -> World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_gone_finishes_its_work_and_then_leaves() {
+async fn a_removed_member_drains_and_is_then_removed() {
     let world = world();
     world.all(&[("a", 1), ("b", 1)]).await;
     let leases = occupy(&world.set);
@@ -18,7 +18,10 @@ async fn who_is_gone_finishes_its_work_and_then_leaves() {
     assert_eq!(world.shows(), ["a 1 draining", "b 1"]);
     assert_eq!((world.status().members, world.status().draining), (1, 1));
     let later = occupy(&world.set);
-    assert!(later.iter().all(|lease| *lease.target() == "b"), "no new work for who drains");
+    assert!(
+        later.iter().all(|lease| *lease.target() == "b"),
+        "a draining member gets no new connections"
+    );
 
     drop(leases);
     sleep(Duration::from_millis(200)).await;
@@ -27,7 +30,7 @@ async fn who_is_gone_finishes_its_work_and_then_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_the_deadline_it_leaves_and_its_connections_go_on() {
+async fn at_the_deadline_the_member_is_removed_and_its_connections_go_on() {
     let world = world();
     world.all(&[("a", 1), ("b", 1)]).await;
     let leases = occupy(&world.set);
@@ -37,11 +40,11 @@ async fn at_the_deadline_it_leaves_and_its_connections_go_on() {
     sleep(Duration::from_millis(400)).await;
     assert_eq!(world.shows(), ["b 1"]);
     let kept = leases.iter().find(|lease| *lease.target() == "a").expect("one on each");
-    assert_eq!(kept.backend().load().active, 1, "the lease is still one");
+    assert_eq!(kept.backend().load().active, 1, "the lease is still counted");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_word_of_the_source_does_not_prolong_the_drain() {
+async fn updates_do_not_prolong_the_drain() {
     let world = world();
     world.all(&[("a", 1), ("b", 1)]).await;
     let _leases = occupy(&world.set);
@@ -54,7 +57,7 @@ async fn a_word_of_the_source_does_not_prolong_the_drain() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_back_while_draining_is_taken_back_with_its_account() {
+async fn a_member_that_is_listed_again_while_it_drains_keeps_its_counters() {
     let world = world();
     world.all(&[("a", 1), ("b", 1)]).await;
     let leases = occupy(&world.set);
@@ -65,14 +68,14 @@ async fn who_comes_back_while_draining_is_taken_back_with_its_account() {
     assert_eq!(serial(&world.set, "a"), before);
     let snapshot = world.set.snapshot();
     assert_eq!(snapshot.find(&"a".into()).expect("a member").load().active, 1);
-    // It is not taken out at the old deadline, nor when it is free.
+    // The member is not removed at the old deadline, nor without connections.
     drop(leases);
     sleep(2 * DEADLINE).await;
     assert_eq!(world.shows(), ["a 2", "b 1"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_operator_wanted_before_and_meanwhile_stands() {
+async fn states_set_by_an_operator_before_and_during_the_drain_stay() {
     let world = world();
     world.all(&[("a", 1), ("b", 1), ("c", 1), ("d", 1)]).await;
     let _leases = occupy(&world.set);
@@ -86,7 +89,7 @@ async fn what_the_operator_wanted_before_and_meanwhile_stands() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn somebody_else_may_take_it_out_sooner() {
+async fn an_operator_may_remove_a_draining_member() {
     let world = world();
     world.all(&[("a", 1), ("b", 1)]).await;
     let _leases = occupy(&world.set);
@@ -94,12 +97,16 @@ async fn somebody_else_may_take_it_out_sooner() {
     world.set.remove(&"a".into()).expect("still there");
     world.set.insert(member("a", 9)).expect("the name is free");
     sleep(2 * DEADLINE).await;
-    assert_eq!(world.shows(), ["a 9", "b 1"], "another of the same name is not ours to remove");
+    assert_eq!(
+        world.shows(),
+        ["a 9", "b 1"],
+        "the feed does not remove another member of the same name"
+    );
     assert_eq!(world.status().draining, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_once_is_at_once() {
+async fn the_policy_at_once_does_not_drain() {
     let world = World::of(BackendSet::new(), |feed| feed.removal(RemovalPolicy::AtOnce));
     world.all(&[("a", 1), ("b", 1)]).await;
     let _leases = occupy(&world.set);
@@ -108,7 +115,7 @@ async fn at_once_is_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn for_ever_is_for_ever() {
+async fn a_drain_without_a_deadline_does_not_end_by_time() {
     let drain = RemovalPolicy::Drain { deadline: Duration::MAX };
     let world = World::of(BackendSet::new(), |feed| feed.removal(drain));
     world.all(&[("a", 1), ("b", 1)]).await;
@@ -119,14 +126,17 @@ async fn for_ever_is_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_feed_whose_source_has_ended_sees_the_drain_to_its_end() {
+async fn a_feed_whose_source_has_ended_completes_the_drain() {
     let set = BackendSet::new();
     let (members, source) = channel(8);
     let running = tokio::spawn(Feed::new(&set, source).run());
-    members.send(MemberUpdate::All(vec![member("a", 1), member("b", 1)])).await.expect("it runs");
+    members
+        .send(MemberUpdate::All(vec![member("a", 1), member("b", 1)]))
+        .await
+        .expect("the feed runs");
     sleep(MOMENT).await;
     let leases = occupy(&set);
-    members.send(MemberUpdate::Remove("a".into())).await.expect("it runs");
+    members.send(MemberUpdate::Remove("a".into())).await.expect("the feed runs");
     drop(members);
     sleep(Duration::from_secs(5)).await;
     assert!(!running.is_finished());

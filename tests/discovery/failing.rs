@@ -6,29 +6,29 @@ use lvs::scheduler::Maglev;
 use crate::world::*;
 
 #[tokio::test(start_paused = true)]
-async fn failures_are_counted_told_and_change_nothing() {
+async fn failures_are_counted_and_change_no_member() {
     let world = World::new();
     world.all(&[("a", 1)]).await;
     let good = world.status();
     world.fail().await;
     let status = world.status();
     assert_eq!(
-        (status.state, status.members, status.failures_in_a_row),
+        (status.state, status.members, status.consecutive_failures),
         (FeedState::Failing, 1, 1)
     );
     assert_eq!(status.last_success, good.last_success);
     assert!(status.failing_since > status.last_success);
-    assert_eq!(status.last_error.expect("one").to_string(), "the registry is down");
+    assert_eq!(status.last_error.expect("an error").to_string(), "the registry is down");
 
     sleep(Duration::from_secs(2)).await;
     world.fail().await;
-    assert_eq!(world.status().failures_in_a_row, 2);
+    assert_eq!(world.status().consecutive_failures, 2);
     assert_eq!(world.status().failing_since, status.failing_since);
     sleep(Duration::from_secs(4)).await;
     world.all(&[("a", 2)]).await;
     let status = world.status();
     assert_eq!(
-        (status.state, status.failures_in_a_row, status.failures),
+        (status.state, status.consecutive_failures, status.failures),
         (FeedState::Current, 0, 2)
     );
     assert_eq!((status.failing_since, world.shows()), (None, vec!["a 2".to_owned()]));
@@ -45,7 +45,11 @@ async fn stale_members_stay() {
     sleep(Duration::from_millis(100)).await;
     assert_eq!(world.status().state, FeedState::Stale);
     world.fail().await;
-    assert_eq!(world.status().state, FeedState::Stale, "another failure makes it no fresher");
+    assert_eq!(
+        world.status().state,
+        FeedState::Stale,
+        "another failure does not end the staleness"
+    );
     sleep(Duration::from_secs(24 * 3600)).await;
     assert_eq!(world.shows(), ["a 1"]);
     world.all(&[("a", 1)]).await;
@@ -61,40 +65,40 @@ async fn a_source_that_works_again_in_time_is_not_stale_later() {
     sleep(longest / 2).await;
     world.all(&[("a", 1)]).await;
     sleep(10 * longest).await;
-    assert_eq!(world.status().state, FeedState::Current, "silence is no failure");
+    assert_eq!(world.status().state, FeedState::Current, "a source without updates does not fail");
 }
 
-/// Fails whenever it is asked.
+/// A source that always fails.
 struct Broken {
-    asked: tokio::sync::mpsc::UnboundedSender<tokio::time::Instant>,
+    calls: tokio::sync::mpsc::UnboundedSender<tokio::time::Instant>,
 }
 
 impl MemberSource<Target> for Broken {
     async fn next(&mut self) -> Option<Result<MemberUpdate<Target>, DiscoveryError>> {
-        let _ = self.asked.send(tokio::time::Instant::now());
+        let _ = self.calls.send(tokio::time::Instant::now());
         Some(Err(DiscoveryError::other("broken")))
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_asks_again_after_longer_and_longer_waits_up_to_a_bound() {
-    let (asked, mut times) = tokio::sync::mpsc::unbounded_channel();
+async fn the_waits_between_retries_double_up_to_a_bound() {
+    let (calls, mut times) = tokio::sync::mpsc::unbounded_channel();
     let set = BackendSet::<Target>::new();
-    let feed = Feed::new(&set, Broken { asked });
+    let feed = Feed::new(&set, Broken { calls });
     let mut handle = feed.handle();
     tokio::spawn(feed.run());
-    let mut last = times.recv().await.expect("asked");
+    let mut last = times.recv().await.expect("a call");
     for whole in [1, 2, 4, 8, 16, 30, 30, 30] {
-        let next = times.recv().await.expect("asked again");
+        let next = times.recv().await.expect("a retry");
         let wait = next - last;
-        // Tokio's timers have a grain of a millisecond.
+        // tokio's timers have a resolution of a millisecond.
         let (least, most) =
             (Duration::from_millis(whole * 500), Duration::from_millis(whole * 1000 + 1));
-        assert!((least..=most).contains(&wait), "{wait:?} where {whole} s is the most");
+        assert!((least..=most).contains(&wait), "{wait:?}, expected at most {whole} s");
         last = next;
     }
     let ready = tokio::time::timeout(LONG, handle.ready()).await;
-    assert!(ready.is_err(), "without a good answer nobody is told that there was one");
+    assert!(ready.is_err(), "the feed is not ready without an update");
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,7 +110,7 @@ async fn an_empty_list_is_a_failure_unless_it_is_allowed() {
     world.all(&[("a", 1)]).await;
     world.all(&[]).await;
     assert_eq!(world.shows(), ["a 1"]);
-    assert!(matches!(*world.status().last_error.expect("one"), DiscoveryError::Empty));
+    assert!(matches!(*world.status().last_error.expect("an error"), DiscoveryError::Empty));
 
     let world =
         World::of(BackendSet::new(), |feed| feed.allow_empty().removal(RemovalPolicy::AtOnce));
@@ -116,7 +120,7 @@ async fn an_empty_list_is_a_failure_unless_it_is_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_word_that_the_last_one_is_gone_is_believed() {
+async fn the_removal_of_the_last_member_is_applied() {
     let world = World::of(BackendSet::new(), |feed| feed.removal(RemovalPolicy::AtOnce));
     world.say(MemberUpdate::Insert(member("a", 1))).await;
     world.say(MemberUpdate::Remove("a".into())).await;
@@ -132,7 +136,7 @@ async fn a_list_of_which_every_member_is_refused_does_not_empty_the_set() {
     assert_eq!(world.shows(), ["a 1", "b 1"]);
     let status = world.status();
     assert_eq!((status.state, status.members), (FeedState::Failing, 2));
-    let error = status.last_error.expect("one");
+    let error = status.last_error.expect("an error");
     assert!(matches!(&*error, DiscoveryError::Refused { .. }), "{error:?}");
     world.all(&[("c", 1)]).await;
     assert_eq!((world.shows(), world.status().state), (vec!["c 1".into()], FeedState::Current));
@@ -143,9 +147,9 @@ async fn a_list_that_a_scheduler_cannot_use_changes_nothing_and_is_tried_again()
     let world = World::new();
     world.all(&[("a", 1)]).await;
     let table = Maglev::default().size(2).expect("a prime");
-    let balancer = Balancer::new(&world.set, table).expect("one fits");
+    let balancer = Balancer::new(&world.set, table).expect("one member fits");
     world.all(&[("b", 1), ("c", 1), ("d", 1)]).await;
-    assert_eq!(world.shows(), ["a 1"], "not even a drain has begun");
+    assert_eq!(world.shows(), ["a 1"], "no member drains either");
     assert_eq!((world.status().state, world.status().failures), (FeedState::Failing, 1));
 
     drop(balancer);

@@ -1,4 +1,4 @@
-//! What one answer does to the set, and whose members are whose.
+//! How updates change the set, and which members a feed changes.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use lvs::discovery::{MemberSendError, StaticList};
 use crate::world::*;
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_one_publication_and_the_same_answer_again_is_none() {
+async fn an_update_is_one_publication_and_an_equal_update_is_none() {
     let world = World::new();
     let before = world.set.snapshot().generation();
     world.all(&[("a", 1), ("b", 2), ("c", 3)]).await;
@@ -20,12 +20,16 @@ async fn an_answer_is_one_publication_and_the_same_answer_again_is_none() {
     let status = world.status();
     assert_eq!((status.state, status.answers, status.members), (FeedState::Current, 2, 3));
     world.all(&[("b", 5), ("c", 3), ("d", 1)]).await;
-    assert_eq!(world.set.snapshot().generation(), before + 2, "gone, new and changed at once");
+    assert_eq!(
+        world.set.snapshot().generation(),
+        before + 2,
+        "removed, new and changed members in one publication"
+    );
     assert_eq!(world.shows(), ["a 1 draining", "b 5", "c 3", "d 1"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_one_named_is_the_first_in_the_list_as_with_ipvsadm() {
+async fn the_last_member_of_the_list_is_the_first_of_the_set_as_with_ipvsadm() {
     let world = World::new();
     world.all(&[("b", 1), ("c", 1), ("a", 1)]).await;
     let order: Vec<String> =
@@ -34,7 +38,7 @@ async fn the_last_one_named_is_the_first_in_the_list_as_with_ipvsadm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn words_that_wait_already_make_one_publication() {
+async fn queued_updates_are_one_publication() {
     let set = BackendSet::new();
     let (members, source) = channel(64);
     for name in ["a", "b", "c", "d"] {
@@ -53,7 +57,7 @@ async fn words_that_wait_already_make_one_publication() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn attributes_change_in_place_and_the_account_goes_on() {
+async fn attributes_change_in_place_and_counters_stay() {
     let world = World::new();
     world.all(&[("a", 1)]).await;
     let leases = occupy(&world.set);
@@ -66,11 +70,11 @@ async fn attributes_change_in_place_and_the_account_goes_on() {
     assert_eq!((*backend.target(), backend.load().active), ("elsewhere", 1));
     assert_eq!((member.weight(), member.tier(), member.limits()), (7, 2, Limits::new(9)));
     assert_eq!(member.serial(), before);
-    assert_eq!(*leases[0].target(), "a", "who came before goes where it was sent");
+    assert_eq!(*leases[0].target(), "a", "an earlier lease keeps its target");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_operators_weight_stands_until_the_source_names_another() {
+async fn the_operators_weight_stays_until_the_source_reports_another() {
     let world = World::new();
     world.all(&[("a", 1), ("b", 1)]).await;
     world.set.set_weight(&"a".into(), 0).expect("a member");
@@ -78,27 +82,27 @@ async fn the_operators_weight_stands_until_the_source_names_another() {
     world.all(&[("a", 1), ("b", 1)]).await;
     assert_eq!(world.shows(), ["a 0 quiesced", "b 1 disabled"]);
     world.all(&[("a", 4), ("b", 4)]).await;
-    assert_eq!(world.shows(), ["a 4", "b 4 disabled"], "the state is never the source's");
+    assert_eq!(world.shows(), ["a 4", "b 4 disabled"], "the source does not change the state");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_that_somebody_removes_stays_out_until_the_source_says_something_new() {
+async fn a_member_that_an_operator_removes_stays_removed_until_the_source_reports_a_change() {
     let world = World::new();
     world.all(&[("a", 1), ("b", 1)]).await;
     world.set.remove(&"a".into()).expect("a member");
     world.all(&[("a", 1), ("b", 1)]).await;
     assert_eq!(world.shows(), ["b 1"]);
     world.all(&[("a", 2), ("b", 1)]).await;
-    assert_eq!(world.shows(), ["a 2", "b 1"], "another weight is something new");
+    assert_eq!(world.shows(), ["a 2", "b 1"], "another weight is a change");
     world.set.remove(&"a".into()).expect("a member");
     world.all(&[("b", 1)]).await;
     world.all(&[("a", 2), ("b", 1)]).await;
-    assert_eq!(world.shows(), ["a 2", "b 1"], "and so is its return");
+    assert_eq!(world.shows(), ["a 2", "b 1"], "a member that is listed again is a change");
     assert_eq!(world.status().members, 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn members_of_others_are_left_alone_and_their_names_refused() {
+async fn members_of_others_stay_and_their_names_are_refused() {
     let world = World::new();
     world.set.insert(member("mine", 9)).expect("a new name");
     world.set.insert(member("a", 9)).expect("a new name");
@@ -109,12 +113,12 @@ async fn members_of_others_are_left_alone_and_their_names_refused() {
     assert_eq!(status.refusals[0].error.to_string(), "backend a is already in the set");
 
     world.all(&[("b", 1)]).await;
-    assert_eq!(world.shows(), ["a 9", "b 1", "mine 9"], "what is not ours does not drain");
+    assert_eq!(world.shows(), ["a 9", "b 1", "mine 9"], "members of others do not drain");
     assert_eq!(world.status().refused, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_name_is_tried_again_without_a_word_of_the_source() {
+async fn a_refused_member_is_tried_again_without_an_update() {
     let world = World::new();
     world.set.insert(member("a", 9)).expect("a new name");
     world.all(&[("a", 1), ("b", 1)]).await;
@@ -125,22 +129,22 @@ async fn a_refused_name_is_tried_again_without_a_word_of_the_source() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_set_refuses_is_left_out_and_the_others_go_in() {
+async fn refused_members_are_left_out_and_the_others_are_inserted() {
     let world = World::new();
     world.all(&[("a", 1), ("b", MAX_WEIGHT + 1), ("c", 1), ("a", 2)]).await;
-    assert_eq!(world.shows(), ["a 1", "c 1"], "of two words about one the first counts");
-    let said: Vec<String> =
+    assert_eq!(world.shows(), ["a 1", "c 1"], "of two entries of a member the first counts");
+    let errors: Vec<String> =
         world.status().refusals.iter().map(|refusal| refusal.error.to_string()).collect();
     let heavy = "weight 65536 of backend b is above 65535";
-    assert_eq!(said, [heavy, "backend a is already in the set"]);
+    assert_eq!(errors, [heavy, "backend a is already in the set"]);
 
     world.all(&[("a", MAX_WEIGHT + 1), ("c", 5)]).await;
-    assert_eq!(world.shows(), ["a 1", "c 5"], "a change that is refused leaves the member");
+    assert_eq!(world.shows(), ["a 1", "c 5"], "a refused change leaves the member as it is");
     assert_eq!((world.status().state, world.status().refused), (FeedState::Current, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn thousands_of_refusals_are_counted_and_some_of_them_named() {
+async fn thousands_of_refusals_are_counted_and_some_are_listed() {
     let set = BackendSet::new();
     let bad = (0..5000).map(|n| Spec::new(n.to_string(), "x").weight(MAX_WEIGHT + 1));
     let list = StaticList::new(bad.chain([member("good", 1)]));
@@ -157,7 +161,7 @@ async fn when_the_source_ends_the_members_stay() {
     let status = feed.run().await;
     assert_eq!((status.state, status.members), (FeedState::Ended, 2));
     assert_eq!(shows(&set), ["a 1", "b 1"]);
-    assert!(handle.ready().await.is_some(), "a handle outlives its feed");
+    assert!(handle.ready().await.is_some(), "the handle stays valid after the feed");
     assert_eq!(handle.status().state, FeedState::Ended);
 }
 
@@ -179,7 +183,7 @@ async fn two_feeds_share_a_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_channel_says_so_and_a_closed_one_gives_the_word_back() {
+async fn full_and_closed_channels_return_the_update() {
     let (members, source) = channel::<Target>(1);
     members.try_send(MemberUpdate::Remove("a".into())).expect("room for one");
     let full = members.try_send(MemberUpdate::Remove("b".into()));

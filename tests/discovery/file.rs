@@ -18,7 +18,7 @@ fn watch(path: &Path) -> (BackendSet<SocketAddr>, FeedHandle) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_set_follows_the_file_and_a_bad_one_changes_nothing() {
+async fn the_set_follows_the_file_and_a_malformed_file_changes_nothing() {
     let folder = Folder::new();
     let path = folder.write("members", "10.0.0.1:80\n10.0.0.2:80 weight=2\n");
     let (set, mut feed) = watch(&path);
@@ -27,11 +27,11 @@ async fn the_set_follows_the_file_and_a_bad_one_changes_nothing() {
     folder.write("members", "10.0.0.3:80\n10.0.0.2:80 weight=two\n");
     let status = until(&mut feed, |status| status.state == FeedState::Failing).await;
     let expected =
-        format!("{}:2:20: weight is a number from 0 to 65535, not \"two\"", path.display());
-    assert_eq!(status.last_error.expect("one").to_string(), expected);
+        format!("{}:2:20: weight must be a number from 0 to 65535, not \"two\"", path.display());
+    assert_eq!(status.last_error.expect("an error").to_string(), expected);
     assert_eq!(shows(&set), ["10.0.0.1:80 1", "10.0.0.2:80 2"]);
     sleep(Duration::from_secs(20)).await;
-    assert_eq!(feed.status().failures, 1, "a failure is told once");
+    assert_eq!(feed.status().failures, 1, "a failure is reported once");
 
     folder.write("members", "10.0.0.3:80\n10.0.0.2:80 weight=3\n");
     becomes(&set, &["10.0.0.2:80 3", "10.0.0.3:80 1"]).await;
@@ -39,7 +39,7 @@ async fn the_set_follows_the_file_and_a_bad_one_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_changes_all_the_time_is_not_believed_until_it_stays() {
+async fn a_file_is_not_used_while_it_changes() {
     let folder = Folder::new();
     let path = folder.write("members", "10.0.0.1:80");
     let (set, feed) = watch(&path);
@@ -50,18 +50,21 @@ async fn what_changes_all_the_time_is_not_believed_until_it_stays() {
         assert_eq!(shows(&set), ["10.0.0.1:80 1"]);
     }
     becomes(&set, &["10.0.0.1:119 1"]).await;
-    assert!(feed.status().failures <= 1, "that it never stays is a failure in time");
+    assert!(
+        feed.status().failures <= 1,
+        "a file that always changes is a failure after some reads"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_goes_and_comes_back_as_it_was_is_good_again() {
+async fn a_removed_file_that_is_restored_is_valid_again() {
     let folder = Folder::new();
     let path = folder.path().join("members");
     let (set, mut feed) = watch(&path);
     let status = until(&mut feed, |status| status.state == FeedState::Failing).await;
-    let error = status.last_error.expect("one");
-    assert_eq!(error.to_string(), format!("cannot read {}", path.display()));
-    assert!(error.source().expect("a cause").to_string().contains("No such file"));
+    let error = status.last_error.expect("an error");
+    let expected = format!("cannot read {}: No such file", path.display());
+    assert!(error.to_string().starts_with(&expected), "{error}");
 
     folder.write("members", "10.0.0.1:80");
     until(&mut feed, |status| status.state == FeedState::Current).await;
@@ -73,38 +76,38 @@ async fn a_file_that_goes_and_comes_back_as_it_was_is_good_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_empty_or_no_text_or_no_file_is_a_failure() {
+async fn an_empty_list_and_invalid_text_and_a_folder_are_failures() {
     let folder = Folder::new();
     let path = folder.write("members", "10.0.0.1:80");
     let (set, mut feed) = watch(&path);
     becomes(&set, &["10.0.0.1:80 1"]).await;
     folder.write("members", b"10.0.0.1:80\n10.0.0.2:80 name=\xff\n");
     let status = until(&mut feed, |status| status.failures == 1).await;
-    let expected = format!("{}:2:18: this is not UTF-8", path.display());
-    assert_eq!(status.last_error.expect("one").to_string(), expected);
+    let expected = format!("{}:2:18: the text is not UTF-8", path.display());
+    assert_eq!(status.last_error.expect("an error").to_string(), expected);
     folder.write("members", "# nobody\n");
     until(&mut feed, |status| status.failures == 2).await;
     fs::remove_file(&path).expect("it is there");
     fs::create_dir(&path).expect("the name is free");
     let status = until(&mut feed, |status| status.failures >= 3).await;
-    let seen = status.last_error.expect("one");
-    // Between the two steps it may have been seen missing.
-    let seen = match seen.source().expect("a cause").to_string() {
+    let error = status.last_error.expect("an error");
+    // The file may have been read as missing between the two steps.
+    let reason = match error.source().expect("a cause").to_string() {
         text if text.contains("regular") => text,
         _ => {
             let status = until(&mut feed, |status| status.failures == 4).await;
-            status.last_error.expect("one").source().expect("a cause").to_string()
+            status.last_error.expect("an error").source().expect("a cause").to_string()
         }
     };
-    assert_eq!(seen, "it is no regular file");
+    assert_eq!(reason, "not a regular file");
     assert_eq!(shows(&set), ["10.0.0.1:80 1"]);
 }
 
-/// How Kubernetes changes a ConfigMap: the file is a link into `..data`, which is a link to a folder
-/// of that version, and the latter is replaced by a rename.
+/// How Kubernetes changes a ConfigMap: the file is a link into `..data`, which is a link to a
+/// folder of that version, and the latter is replaced by a rename.
 #[cfg(unix)]
 #[tokio::test(start_paused = true)]
-async fn links_that_are_pointed_elsewhere_are_followed() {
+async fn changed_symbolic_links_are_followed() {
     use std::os::unix::fs::symlink;
     let folder = Folder::new();
     let version = |name: &str, content: &str| {
@@ -130,6 +133,6 @@ async fn a_file_that_is_too_large_is_not_read_to_its_end() {
     file.set_len(1 << 40).expect("a sparse file");
     let (_set, mut feed) = watch(&path);
     let status = until(&mut feed, |status| status.state == FeedState::Failing).await;
-    let error = status.last_error.expect("one");
-    assert_eq!(error.source().expect("a cause").to_string(), "it has more than 16 MiB");
+    let error = status.last_error.expect("an error");
+    assert_eq!(error.source().expect("a cause").to_string(), "the file is larger than 16 MiB");
 }

@@ -1,4 +1,4 @@
-//! Where members come from: what a set is while sources speak, fail, and fall silent.
+//! Discovery: the members of a set while sources report, fail and end.
 #![cfg(all(feature = "discovery", not(lvs_loom)))]
 
 #[cfg(feature = "discovery-tower")]
@@ -9,7 +9,7 @@ mod drain;
 mod failing;
 mod feed;
 mod file;
-mod list;
+mod member_list;
 #[cfg(feature = "discovery-dns")]
 mod named;
 mod properties;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::world::*;
 
-/// The zone that it knows: `lvs.test`.
+/// A running `named` with the zone `lvs.test`.
 pub(crate) struct Named {
     folder: Folder,
     child: Child,
@@ -16,7 +16,7 @@ pub(crate) struct Named {
 }
 
 impl Named {
-    /// Starts it with these records; `None`, and a line that says so, where it is not installed.
+    /// Starts `named` with records; if `named` is not installed, prints that and returns `None`.
     pub(crate) async fn start(records: &str) -> Option<Self> {
         let program = "/usr/sbin/named";
         if !fs::exists(program).unwrap_or(false) {
@@ -25,7 +25,7 @@ impl Named {
             println!("skipped: {missing}");
             return None;
         }
-        // Between our looking for a port and its taking it somebody else may.
+        // Another process may take the port before named binds it.
         for _ in 0..5 {
             let folder = Folder::new();
             let address = free_port();
@@ -66,17 +66,17 @@ impl Named {
         panic!("named does not start");
     }
 
-    /// Gives the zone other records.
+    /// Replaces the records of the zone.
     pub(crate) fn change(&mut self, records: &str) {
         self.serial += 1;
-        // By a rename, so that it never reads half a zone.
+        // By a rename, so that named never reads half a zone.
         let new = self.folder.write("new", zone(self.serial, records));
         fs::rename(new, self.folder.path().join("zone")).expect("at once");
-        let told = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status();
-        assert!(told.expect("a program of every system").success());
+        let signalled = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status();
+        assert!(signalled.expect("the kill program").success());
     }
 
-    /// Ends it.
+    /// Stops `named`.
     pub(crate) fn stop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -89,7 +89,7 @@ impl Drop for Named {
     }
 }
 
-/// All TTLs are a second.
+/// Returns the zone file; all TTLs are a second.
 fn zone(serial: u32, records: &str) -> String {
     let mut zone = format!(
         "$TTL 1\n$ORIGIN lvs.test.\n@ SOA ns.lvs.test. admin.lvs.test. ( {serial} 60 60 60 1 )\n\
@@ -101,7 +101,7 @@ fn zone(serial: u32, records: &str) -> String {
     zone
 }
 
-/// A port that is free for UDP and for TCP.
+/// Returns a port that is free for UDP and for TCP.
 fn free_port() -> SocketAddr {
     for _ in 0..100 {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");

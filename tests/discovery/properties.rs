@@ -1,4 +1,5 @@
-//! Whatever sources say, forget and fail to say: the set is the last good list and those who drain.
+//! For any sequence of updates and failures, the set has the members of the last list and those
+//! that drain.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +11,8 @@ use crate::world::*;
 
 const NAMES: [Target; 5] = ["a", "b", "c", "d", "e"];
 const DEADLINE: Duration = Duration::from_secs(2);
-/// A drain's end is seen so much later at the latest: the interval of looking, and the test's steps.
-const SEEN: Duration = Duration::from_millis(120);
+/// The longest delay until a drain ends: the poll interval, and the steps of the test.
+const MAX_DRAIN_DELAY: Duration = Duration::from_millis(120);
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -48,21 +49,21 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What the source says, and for those that it has dropped since when they were seen to drain: a list
-/// that is refused as a whole begins no drain.
+/// The members that the source lists, and the removed members with the time when their drain was
+/// first seen: a list that is refused as a whole starts no drain.
 #[derive(Default)]
 struct Model {
-    said: BTreeMap<Target, u32>,
-    gone: BTreeMap<Target, Option<tokio::time::Instant>>,
+    listed: BTreeMap<Target, u32>,
+    removed: BTreeMap<Target, Option<tokio::time::Instant>>,
 }
 
 impl Model {
-    fn say(&mut self, said: BTreeMap<Target, u32>) {
-        for name in self.said.keys().filter(|name| !said.contains_key(*name)) {
-            self.gone.entry(name).or_insert(None);
+    fn list(&mut self, listed: BTreeMap<Target, u32>) {
+        for name in self.listed.keys().filter(|name| !listed.contains_key(*name)) {
+            self.removed.entry(name).or_insert(None);
         }
-        self.gone.retain(|name, _| !said.contains_key(name));
-        self.said = said;
+        self.removed.retain(|name, _| !listed.contains_key(name));
+        self.listed = listed;
     }
 }
 
@@ -80,20 +81,20 @@ async fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
             Op::All(list) => {
                 world.all(&list).await;
                 if !list.is_empty() {
-                    model.say(list.into_iter().collect());
+                    model.list(list.into_iter().collect());
                 }
             }
             Op::Insert(name, weight) => {
                 world.say(MemberUpdate::Insert(member(name, weight))).await;
-                let mut said = model.said.clone();
-                said.insert(name, weight);
-                model.say(said);
+                let mut listed = model.listed.clone();
+                listed.insert(name, weight);
+                model.list(listed);
             }
             Op::Remove(name) => {
                 world.say(MemberUpdate::Remove(name.into())).await;
-                let mut said = model.said.clone();
-                said.remove(name);
-                model.say(said);
+                let mut listed = model.listed.clone();
+                listed.remove(name);
+                model.list(listed);
             }
             Op::Fail => world.fail().await,
             Op::Pick => leases.extend(balancer.pick(&Flow::new())),
@@ -101,8 +102,8 @@ async fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
             Op::Release(_) => {}
             Op::Pass(millis) => sleep(Duration::from_millis(millis)).await,
             Op::Operator(name, admin) => {
-                // Not of those that drain: how it gets on with the feed there is in `drain.rs`.
-                if model.said.contains_key(name) {
+                // Only listed members; `drain.rs` tests operators and draining members.
+                if model.listed.contains_key(name) {
                     let _ = world.set.edit(|edit| edit.set_admin(&name.into(), admin));
                 }
             }
@@ -111,41 +112,44 @@ async fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
 
         let status = world.status();
         prop_assert!(
-            empty_before || status.members > 0 || model.said.is_empty(),
-            "the source names somebody, and the set has lost everybody"
+            empty_before || status.members > 0 || model.listed.is_empty(),
+            "the source lists members, and the set has lost all members"
         );
         let snapshot = world.set.snapshot();
         if status.last_error.is_none() || status.failing_since.is_none() {
-            for (name, &weight) in &model.said {
+            for (name, &weight) in &model.listed {
                 let there = snapshot.find(&BackendId::from(*name)).is_some();
                 prop_assert!(there || weight > MAX_WEIGHT, "{name} is missing");
             }
             prop_assert_eq!(
                 status.members + status.draining,
                 snapshot.members().len(),
-                "the books are those of the set"
+                "the status counts the members of the set"
             );
         }
         for (backend, member) in snapshot.iter() {
             let name = *backend.target();
-            if let Some(&weight) = model.said.get(name) {
+            if let Some(&weight) = model.listed.get(name) {
                 let refused = weight > MAX_WEIGHT || status.failing_since.is_some();
                 prop_assert!(member.weight() == weight || refused, "{name} has another weight");
                 continue;
             }
             if status.failing_since.is_some() {
-                // Nothing of what is refused as a whole is done, not even a removal.
+                // Of a list that is refused as a whole nothing is applied, not even a removal.
                 continue;
             }
-            prop_assert!(member.state() != BackendState::Eligible, "{name} is gone and gets work");
+            prop_assert!(
+                member.state() != BackendState::Eligible,
+                "{name} is removed and gets connections"
+            );
             let now = tokio::time::Instant::now();
-            let gone = model.gone.get_mut(name).map(|since| *since.get_or_insert(now));
+            let gone = model.removed.get_mut(name).map(|since| *since.get_or_insert(now));
             let gone =
-                gone.ok_or_else(|| TestCaseError::fail(format!("{name} was never named")))?;
-            let overdue = gone + DEADLINE + SEEN < now;
-            prop_assert!(!overdue, "{name} drains for ever");
+                gone.ok_or_else(|| TestCaseError::fail(format!("{name} was never listed")))?;
+            let overdue = gone + DEADLINE + MAX_DRAIN_DELAY < now;
+            prop_assert!(!overdue, "{name} drains after its deadline");
         }
-        // A lease is counted where it was made until it ends, whatever becomes of its backend.
+        // A lease is counted at its backend until the lease ends, also if the backend is removed.
         for lease in &leases {
             let serial = |lease: &Lease<Target>| std::ptr::from_ref(&**lease.backend());
             let held = leases.iter().filter(|other| serial(other) == serial(lease)).count();
@@ -153,13 +157,13 @@ async fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
         }
     }
 
-    // In the end all leases are given back, and nothing is left that the source does not name.
+    // After the last lease has ended, only members that the source lists are left.
     drop(leases);
-    sleep(2 * SEEN).await;
+    sleep(2 * MAX_DRAIN_DELAY).await;
     if world.status().failing_since.is_none() {
         prop_assert_eq!(world.status().draining, 0);
         for backend in world.set.snapshot().backends() {
-            prop_assert!(model.said.contains_key(backend.target()));
+            prop_assert!(model.listed.contains_key(backend.target()));
             prop_assert_eq!(backend.load().total(), 0);
         }
     }
@@ -179,7 +183,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn the_set_is_the_last_good_list_and_those_who_drain(
+    fn the_set_has_the_last_list_and_the_draining_members(
         ops in prop::collection::vec(any_op(), 1..60),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread()

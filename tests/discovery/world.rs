@@ -1,4 +1,4 @@
-//! Small worlds: a set, a feed that runs, and what one sees of them.
+//! A set with a running feed, and helpers that read them.
 
 use std::net::SocketAddr;
 pub(crate) use std::time::Duration;
@@ -12,15 +12,15 @@ pub(crate) use lvs::scheduler::RoundRobin;
 pub(crate) use lvs::{BackendId, BackendSet, Balancer, Flow, Lease, Spec};
 pub(crate) use tokio::time::sleep;
 
-/// Ample, in the time of the test: most tests' clock moves by itself.
+/// A time limit that no test reaches; the clock of most tests is paused and advances by itself.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// Enough for a feed to hear what was said to it.
+/// Enough time for a feed to apply an update.
 pub(crate) const MOMENT: Duration = Duration::from_millis(5);
 
 pub(crate) type Target = &'static str;
 
-/// A feed over a channel that runs.
+/// A running feed of a channel.
 pub(crate) struct World {
     pub(crate) set: BackendSet<Target>,
     pub(crate) members: MemberSender<Target>,
@@ -43,13 +43,13 @@ impl World {
         Self { set, members, feed: handle }
     }
 
-    /// Says something, and lets the feed hear it.
+    /// Sends an update, and waits until the feed has applied it.
     pub(crate) async fn say(&self, update: MemberUpdate<Target>) {
         self.members.send(update).await.expect("the feed runs");
         sleep(MOMENT).await;
     }
 
-    /// Says who is there, with weights.
+    /// Sends a list of members with weights.
     pub(crate) async fn all(&self, members: &[(Target, u32)]) {
         self.say(MemberUpdate::All(
             members.iter().map(|&(name, weight)| member(name, weight)).collect(),
@@ -76,7 +76,7 @@ pub(crate) fn member(name: Target, weight: u32) -> Spec<Target> {
     Spec::new(name, name).weight(weight)
 }
 
-/// The members in the order of their names: `name weight`, and the state if it is not `eligible`.
+/// Returns the members sorted by name: `name weight`, and the state if it is not `eligible`.
 pub(crate) fn shows<T>(set: &BackendSet<T>) -> Vec<String> {
     let snapshot = set.snapshot();
     let mut lines: Vec<String> = snapshot
@@ -97,12 +97,12 @@ pub(crate) fn serial<T>(set: &BackendSet<T>, name: &str) -> u64 {
     found.map(|member| member.serial()).expect("a member of this name")
 }
 
-/// Holds a connection on each member that takes one.
+/// Holds a connection to each eligible member.
 pub(crate) fn occupy(set: &BackendSet<Target>) -> Vec<Lease<Target>> {
     let balancer = Balancer::new(set, RoundRobin).expect("rr takes any set");
     let count =
         set.snapshot().members().iter().filter(|m| m.state() == BackendState::Eligible).count();
-    (0..count).map(|_| balancer.pick(&Flow::new()).expect("somebody is eligible")).collect()
+    (0..count).map(|_| balancer.pick(&Flow::new()).expect("an eligible member")).collect()
 }
 
 /// Waits until the set shows these members.
@@ -115,18 +115,18 @@ pub(crate) async fn becomes(set: &BackendSet<SocketAddr>, expected: &[&str]) {
         }
         sleep(Duration::from_millis(20)).await;
     }
-    panic!("expected {expected:?}, and there is {seen:?}");
+    panic!("expected members {expected:?}, the set has {seen:?}");
 }
 
-/// Waits until the feed is in some state.
+/// Waits for a status of the feed.
 pub(crate) async fn until(
     feed: &mut FeedHandle,
-    wanted: impl Fn(&FeedStatus) -> bool,
+    condition: impl Fn(&FeedStatus) -> bool,
 ) -> FeedStatus {
     let wait = async {
         loop {
             let status = feed.status();
-            if wanted(&status) {
+            if condition(&status) {
                 return status;
             }
             feed.changed().await.expect("the feed goes on");
@@ -134,11 +134,11 @@ pub(crate) async fn until(
     };
     match tokio::time::timeout(LONG, wait).await {
         Ok(status) => status,
-        Err(_) => panic!("this stays: {:#?}", feed.status()),
+        Err(_) => panic!("the feed does not reach the status: {:#?}", feed.status()),
     }
 }
 
-/// A folder of its own.
+/// A temporary folder, removed on drop.
 #[derive(Debug)]
 pub(crate) struct Folder(std::path::PathBuf);
 
@@ -159,7 +159,7 @@ impl Folder {
 
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> std::path::PathBuf {
         let path = self.0.join(name);
-        std::fs::write(&path, content).expect("a folder of ours");
+        std::fs::write(&path, content).expect("a writable folder");
         path
     }
 }

@@ -215,15 +215,23 @@ impl CheckConfig {
             }
             CheckKind::Http => TimedCheck::new(self.build_http_check()?),
             CheckKind::Mysql => {
-                let check = apply_if_some(MysqlCheck::new(), self.user.take(), MysqlCheck::user);
+                let check = match self.user.take() {
+                    Some(user) => MysqlCheck::new().user(user).with_key("user")?,
+                    None => MysqlCheck::new(),
+                };
                 let alone = self.greeting_only.take().unwrap_or_default();
                 TimedCheck::new(if alone { check.greeting_only() } else { check })
             }
             CheckKind::Ping => TimedCheck::new(IcmpCheck::new()),
             CheckKind::Postgres => {
-                let check =
-                    apply_if_some(PostgresCheck::new(), self.user.take(), PostgresCheck::user);
-                TimedCheck::new(apply_if_some(check, self.database.take(), PostgresCheck::database))
+                let mut check = PostgresCheck::new();
+                if let Some(user) = self.user.take() {
+                    check = check.user(user).with_key("user")?;
+                }
+                if let Some(database) = self.database.take() {
+                    check = check.database(database).with_key("database")?;
+                }
+                TimedCheck::new(check)
             }
             CheckKind::Redis => {
                 let check = apply_if_some(RedisCheck::new(), self.user.take(), RedisCheck::user);
@@ -235,11 +243,10 @@ impl CheckConfig {
                     None => check,
                 })
             }
-            CheckKind::Smtp => TimedCheck::new(apply_if_some(
-                SmtpCheck::new(),
-                self.hello.take(),
-                SmtpCheck::helo_name,
-            )),
+            CheckKind::Smtp => TimedCheck::new(match self.hello.take() {
+                Some(name) => SmtpCheck::new().helo_name(name).with_key("hello")?,
+                None => SmtpCheck::new(),
+            }),
             CheckKind::Tcp => {
                 let check = apply_if_some(TcpCheck::new(), self.take_payload(), TcpCheck::send);
                 let check = apply_if_some(check, self.expect.take(), TcpCheck::expect);

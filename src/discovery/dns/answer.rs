@@ -1,4 +1,4 @@
-//! What answers of DNS come to: pure.
+//! Turns DNS answers into members. Pure.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use crate::backend::Spec;
 
-/// The addresses of a name, and how long they are good for.
+/// The addresses of a name, and their lowest TTL.
 #[derive(Debug)]
 pub(super) struct ResolvedAddresses {
     pub(super) addresses: Vec<IpAddr>,
     pub(super) ttl: Duration,
 }
 
-/// One SRV record.
+/// An SRV record.
 #[derive(Clone, Debug)]
 pub(super) struct SrvRecord {
     pub(super) priority: u16,
@@ -22,14 +22,14 @@ pub(super) struct SrvRecord {
     pub(super) target: String,
 }
 
-/// One SRV record with the addresses of its target.
+/// An SRV record with the addresses of its target.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SrvTarget<'a> {
     pub(super) record: &'a SrvRecord,
     pub(super) addresses: &'a [IpAddr],
 }
 
-/// The members behind addresses; sorted, because servers shuffle them.
+/// Returns the members at the addresses of a name, sorted because name servers shuffle answers.
 pub(super) fn specs_from_addresses(addresses: &[IpAddr], port: u16) -> Vec<Spec<SocketAddr>> {
     let mut addresses = addresses.to_vec();
     addresses.sort_unstable();
@@ -37,9 +37,9 @@ pub(super) fn specs_from_addresses(addresses: &[IpAddr], port: u16) -> Vec<Spec<
     addresses.into_iter().map(|address| Spec::from(SocketAddr::new(address, port))).collect()
 }
 
-/// The members behind the targets of SRV records.
+/// Returns the members at the targets of SRV records.
 pub(super) fn specs_from_targets(targets: &[SrvTarget<'_>]) -> Vec<Spec<SocketAddr>> {
-    // From all records: a tier is not to change because a target has no address for a while.
+    // From all records: a target that has no address for a while must not change the tiers.
     let mut priorities: Vec<u16> = targets.iter().map(|target| target.record.priority).collect();
     priorities.sort_unstable();
     priorities.dedup();
@@ -72,12 +72,12 @@ mod tests {
         SrvRecord { priority, weight, port, target: String::new() }
     }
 
-    fn read(specs: &[Spec<SocketAddr>]) -> Vec<(String, u8, u32)> {
+    fn attributes(specs: &[Spec<SocketAddr>]) -> Vec<(String, u8, u32)> {
         specs.iter().map(|spec| (spec.id.to_string(), spec.tier, spec.weight)).collect()
     }
 
     #[test]
-    fn priorities_become_dense_tiers_and_weight_0_the_least_there_is() {
+    fn priorities_become_dense_tiers_and_weight_0_becomes_1() {
         let addresses: [[IpAddr; 1]; 3] =
             [[[10, 0, 0, 1].into()], [[10, 0, 0, 2].into()], [[10, 0, 0, 3].into()]];
         let records = [srv(70, 0, 1), srv(5, 65535, 2), srv(20, 7, 3)];
@@ -91,20 +91,20 @@ mod tests {
             ("10.0.0.2:2".into(), 0, 65535),
             ("10.0.0.3:3".into(), 1, 7),
         ];
-        assert_eq!(read(&specs_from_targets(&targets)), expected);
+        assert_eq!(attributes(&specs_from_targets(&targets)), expected);
     }
 
     #[test]
-    fn an_address_named_twice_counts_once_by_priority_and_then_by_weight() {
+    fn an_address_of_several_records_counts_once_by_priority_and_then_by_weight() {
         let address: [IpAddr; 1] = [[10, 0, 0, 1].into()];
         let records = [srv(2, 9, 1), srv(1, 3, 1), srv(1, 5, 1)];
         let target = |record| SrvTarget { record, addresses: &address };
         let targets: Vec<SrvTarget<'_>> = records.iter().map(target).collect();
-        assert_eq!(read(&specs_from_targets(&targets)), [("10.0.0.1:1".into(), 0, 5)]);
+        assert_eq!(attributes(&specs_from_targets(&targets)), [("10.0.0.1:1".into(), 0, 5)]);
     }
 
     #[test]
-    fn more_priorities_than_tiers_share_the_last_one() {
+    fn priorities_beyond_the_last_tier_share_it() {
         let address: [IpAddr; 1] = [[10, 0, 0, 1].into()];
         let records: Vec<SrvRecord> = (0..300).map(|n| srv(n, 1, n + 1)).collect();
         let targets: Vec<SrvTarget<'_>> =

@@ -1,4 +1,4 @@
-//! What one sees of a feed.
+//! The status of a feed.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,23 +8,23 @@ use tokio::sync::watch;
 use crate::backend::{BackendId, SetError};
 use crate::discovery::DiscoveryError;
 
-/// Watches a [`Feed`](super::Feed).
+/// A handle that reads the status of a running [`Feed`](super::Feed).
 ///
-/// A cheap clone; each sees every change for itself. Dropping it ends nothing.
+/// Cheap to clone; each clone sees every change. The feed runs on when a handle is dropped.
 #[derive(Clone, Debug)]
 pub struct FeedHandle {
     pub(super) receiver: watch::Receiver<FeedStatus>,
 }
 
 impl FeedHandle {
-    /// How the feed is doing now, or how it ended.
+    /// Returns the present status, or the last status of a feed that has ended.
     #[must_use]
     pub fn status(&self) -> FeedStatus {
         self.receiver.borrow().clone()
     }
 
-    /// Waits until the status is another than this handle has seen, and returns it; `None` when the
-    /// feed has ended. Of several changes in between the last one is seen.
+    /// Waits for a status that this handle has not returned yet; `None` when the feed has ended. Of
+    /// several changes in between, only the last is returned.
     ///
     /// Cancel safe.
     pub async fn changed(&mut self) -> Option<FeedStatus> {
@@ -32,11 +32,11 @@ impl FeedHandle {
         Some(self.receiver.borrow_and_update().clone())
     }
 
-    /// Waits for the first good answer of the source: then the set has its members. `None` if the
-    /// feed ends without one.
+    /// Waits until the first update of the source has been applied to the set; `None` if the feed
+    /// ends without an update.
     ///
-    /// For programs that open their doors only when somebody can serve. A source that fails from
-    /// the start keeps them waiting: put a timeout around it.
+    /// For programs that accept clients only when there is a member to serve them. Put a timeout
+    /// around the call: a source that fails from the start keeps the caller waiting.
     ///
     /// Cancel safe.
     pub async fn ready(&mut self) -> Option<FeedStatus> {
@@ -44,55 +44,55 @@ impl FeedHandle {
     }
 }
 
-/// How a feed is doing.
+/// The status of a feed.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct FeedStatus {
-    /// Whether what the set has is what the source says.
+    /// Whether the members are those that the source lists.
     pub state: FeedState,
-    /// Members that the set has from this feed and the source still names.
+    /// The number of members in the set that the source lists.
     pub members: usize,
-    /// Members that the source no longer names and that are finishing their work.
+    /// The number of members that the source no longer lists and that drain.
     pub draining: usize,
-    /// What the set did not take of what the source says: the first 16. They are tried again with
+    /// The first 16 members, or changes of members, that the set refuses. They are tried again with
     /// every update, and each time the longest [retry wait](super::Feed::retry) has passed.
     pub refusals: Arc<[MemberRefusal]>,
-    /// How many there are in all.
+    /// The number of all refused members and changes.
     pub refused: usize,
-    /// Good answers so far.
+    /// The number of updates applied so far.
     pub answers: u64,
-    /// Failures so far.
+    /// The number of failures so far.
     pub failures: u64,
-    /// Failures since the last good answer.
-    pub failures_in_a_row: u64,
-    /// When the last good answer came.
+    /// The number of failures since the last update.
+    pub consecutive_failures: u64,
+    /// The time of the last update.
     pub last_success: Option<Instant>,
-    /// When the first failure since then was.
+    /// The time of the first failure since the last update; `None` if the source does not fail.
     pub failing_since: Option<Instant>,
-    /// What was wrong at the last failure; stays for reading when all is well again.
+    /// The error of the last failure; stays when the source works again.
     pub last_error: Option<Arc<DiscoveryError>>,
 }
 
-/// Whether a feed's members are what its source says.
+/// Whether the members of a feed are those that its source lists.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum FeedState {
-    /// The source has not answered yet.
+    /// The source has not reported yet.
     #[default]
     Waiting,
-    /// The last answer was good.
+    /// The members are those of the last report.
     Current,
-    /// The source fails. The members are those of the last good answer.
+    /// The source fails. The members are those of the last update.
     Failing,
     /// The source has failed for longer than [`max_staleness`](super::Feed::max_staleness). The
-    /// members are still those of the last good answer, if there ever was one.
+    /// members are still those of the last update, if there was any.
     Stale,
     /// The source has ended. The members stay.
     Ended,
 }
 
 impl FeedState {
-    /// The short name in metrics and logs.
+    /// Returns the short name for metrics and logs.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -111,15 +111,15 @@ impl std::fmt::Display for FeedState {
     }
 }
 
-/// A member, or a change of one, that the set did not take.
+/// A member, or a change of a member, that the set refuses.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MemberRefusal {
     /// The member.
     pub id: BackendId,
-    /// Why not.
+    /// The reason.
     pub error: Arc<SetError>,
 }
 
-/// How many refusals a status names one by one.
+/// The most refusals that a status lists.
 pub(super) const MAX_LISTED_REFUSALS: usize = 16;

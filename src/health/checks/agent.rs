@@ -1,36 +1,38 @@
-//! What does an agent beside the server say of it?
+//! The agent check: an agent reports weight, state and health of its server.
 
-use super::conversation::{CheckStream, escape_message, protocol_failure};
-use crate::backend::{AgentOverride, AgentWeight, BackendAdminState};
+use super::quote::quoted_message;
+use super::stream::{CheckStream, protocol_failure};
+use crate::backend::{AgentOverride, AgentWeight, BackendAdminState, Health};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
-/// Asks an agent that answers with HAProxy's agent line, and does what it says.
+/// Asks an agent that answers in HAProxy's agent protocol, and applies the answer to the backend.
 ///
-/// The line ends with LF or the connection. Its words stand apart by spaces, tabs or commas:
+/// The answer is one line, which ends with LF or with the connection. Its words are separated by
+/// spaces, tabs or commas:
 ///
 /// | word | meaning |
 /// |---|---|
-/// | `up` | it can serve |
-/// | `down`, `fail`, `failed`, `stopped` | it cannot; what stands behind `#` says why |
-/// | `75%` | so much of its configured weight (0% to 25600%) |
-/// | `maxconn:30` | so many connections; 0 is no limit |
-/// | `drain` | no new work; what it has goes on |
+/// | `up` | the server is up |
+/// | `down`, `fail`, `failed`, `stopped` | the server is down; text behind `#` is the reason |
+/// | `75%` | percent of the configured weight (0% to 25600%; more counts as 25600%) |
+/// | `maxconn:30` | the connection limit; 0 is no limit |
+/// | `drain` | no new connections; existing connections go on |
 /// | `maint` | out of service |
 /// | `ready` | the end of `drain` and `maint` |
 ///
-/// Other words are passed over, as in HAProxy; a line without any of these is a
-/// [`Mismatch`](CheckFailureKind::Mismatch). A line without `up` or `down` says nothing of health, and
-/// that it was said counts as up. What is said of weight, connections and state holds until
-/// something else is said of it; the operator's word stands above it.
+/// Other words are ignored, as in HAProxy; a line without any of these words is a failure of the
+/// kind [`Protocol`](CheckFailureKind::Protocol). A line without `up` or `down` counts as up.
+/// Weight, limit and state hold until the agent reports another value; values that an operator sets
+/// take precedence.
 ///
-/// Let it listen on a [port of its own](crate::health::Checks::port), beside a check of the service:
-/// the backend is up while neither says no.
+/// Give the agent a [port of its own](crate::health::TimedCheck::port), beside a check of the
+/// service: the backend is up while neither check fails.
 ///
 /// # Examples
 /// ```
-/// use lvs::health::{AgentCheck, Checks};
+/// use lvs::health::{AgentCheck, TimedCheck};
 ///
-/// let agent = Checks::new(AgentCheck::new().send("web\n")).port(9707);
+/// let agent = TimedCheck::new(AgentCheck::new().send("web\n")).port(9707);
 /// # let _ = agent;
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -39,13 +41,14 @@ pub struct AgentCheck {
 }
 
 impl AgentCheck {
-    /// Connects, and listens.
+    /// Makes a check that connects and reads the line.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sends this first: an agent for several services may want to know for which. Default: nothing.
+    /// Sends bytes before reading: an agent of several services may need the name of the service.
+    /// Default: nothing.
     #[must_use]
     pub fn send(self, bytes: impl AsRef<[u8]>) -> Self {
         Self { send: bytes.as_ref().to_vec() }
@@ -53,23 +56,23 @@ impl AgentCheck {
 }
 
 impl Check for AgentCheck {
-    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
-        let mut talk = CheckStream::connect(probe).await?;
+    async fn check(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
+        let mut stream = CheckStream::connect(context).await?;
         if !self.send.is_empty() {
-            talk.send("sending", &self.send).await?;
+            stream.send("sending the request", &self.send).await?;
         }
-        let line = talk.read_last_line("waiting for the agent's line").await?;
-        talk.close().await;
-        let Some(word) = AgentReply::parse(&line) else {
-            return Err(protocol_failure("no word of an agent", &line));
+        let line = stream.read_last_line("waiting for the agent's line").await?;
+        stream.close().await;
+        let Some(reply) = AgentReply::parse(&line) else {
+            return Err(protocol_failure("the agent's line has no known word", &line));
         };
-        match word.health {
-            Some(false) => {
-                let reason = format!("the agent says {}", escape_message(line.trim_ascii()));
+        match reply.health {
+            Some(Health::Down) => {
+                let reason = format!("the agent reports {}", quoted_message(line.trim_ascii()));
                 Err(CheckFailure::new(CheckFailureKind::Mismatch, reason)
-                    .with_agent_override(word.advice))
+                    .with_agent_override(reply.agent_override))
             }
-            _ => Ok(CheckReport::up().with_agent_override(word.advice)),
+            _ => Ok(CheckReport::up().with_agent_override(reply.agent_override)),
         }
     }
 
@@ -78,44 +81,45 @@ impl Check for AgentCheck {
     }
 }
 
-/// What a line says.
+/// The parsed line of an agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct AgentReply {
-    health: Option<bool>,
-    advice: AgentOverride,
+    health: Option<Health>,
+    agent_override: AgentOverride,
 }
 
-/// HAProxy's bound: the largest weight, 256, of the smallest, 1.
+/// HAProxy's bound: the largest weight, 256, in percent of the smallest weight, 1.
 const MAX_WEIGHT_PERCENT: u32 = 25_600;
 
 impl AgentReply {
-    /// Reads a line; `None` if it has no word that is known.
+    /// Parses a line; `None` if the line has no known word.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
-        // What is behind it is for people.
+        // The text behind `#` is a comment.
         let line = line.split(|byte| *byte == b'#').next()?;
         let words = line.split(|byte| b" \t\r,".contains(byte)).filter(|word| !word.is_empty());
-        let (mut all, mut known) = (Self::default(), false);
+        let (mut reply, mut is_known) = (Self::default(), false);
         for word in words {
-            known |= all.apply_word(word);
+            is_known |= reply.apply_word(word);
         }
-        known.then_some(all)
+        is_known.then_some(reply)
     }
 
-    /// Takes one word; `false` if it is not known.
+    /// Applies a word; returns whether the word is known.
     fn apply_word(&mut self, word: &[u8]) -> bool {
-        let advice = &mut self.advice;
+        let agent_override = &mut self.agent_override;
         let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u32>().ok();
         match word {
-            b"up" => self.health = Some(true),
-            b"down" | b"fail" | b"failed" | b"stopped" => self.health = Some(false),
-            b"drain" => advice.admin = Some(BackendAdminState::Draining),
-            b"maint" => advice.admin = Some(BackendAdminState::Disabled),
-            b"ready" => advice.admin = Some(BackendAdminState::Enabled),
+            b"up" => self.health = Some(Health::Up),
+            b"down" | b"fail" | b"failed" | b"stopped" => self.health = Some(Health::Down),
+            b"drain" => agent_override.admin = Some(BackendAdminState::Draining),
+            b"maint" => agent_override.admin = Some(BackendAdminState::Disabled),
+            b"ready" => agent_override.admin = Some(BackendAdminState::Enabled),
             _ => {
                 if let Some(percent) = word.strip_suffix(b"%").and_then(number) {
-                    advice.weight = Some(AgentWeight::Percent(percent.min(MAX_WEIGHT_PERCENT)));
-                } else if let Some(most) = word.strip_prefix(b"maxconn:").and_then(number) {
-                    advice.max_connections = Some(most);
+                    agent_override.weight =
+                        Some(AgentWeight::Percent(percent.min(MAX_WEIGHT_PERCENT)));
+                } else if let Some(limit) = word.strip_prefix(b"maxconn:").and_then(number) {
+                    agent_override.max_connections = Some(limit);
                 } else {
                     return false;
                 }
@@ -131,37 +135,40 @@ mod tests {
 
     use super::*;
 
-    fn word(line: &str) -> Option<(Option<bool>, AgentOverride)> {
-        AgentReply::parse(line.as_bytes()).map(|word| (word.health, word.advice))
+    fn parse(line: &str) -> Option<(Option<Health>, AgentOverride)> {
+        AgentReply::parse(line.as_bytes()).map(|reply| (reply.health, reply.agent_override))
     }
 
     #[test]
-    fn the_words_of_haproxys_manual() {
-        let advice =
+    fn words_are_parsed_as_haproxys_manual_defines_them() {
+        let overrides =
             |weight, max_connections, admin| AgentOverride { weight, max_connections, admin };
-        let percent = |it| Some(AgentWeight::Percent(it));
+        let percent = |weight| Some(AgentWeight::Percent(weight));
         let none = AgentOverride::default();
         assert_eq!(
-            word("up 75% maxconn:30 drain"),
-            Some((Some(true), advice(percent(75), Some(30), Some(BackendAdminState::Draining))))
+            parse("up 75% maxconn:30 drain"),
+            Some((
+                Some(Health::Up),
+                overrides(percent(75), Some(30), Some(BackendAdminState::Draining))
+            ))
         );
         assert_eq!(
-            word("75%,ready"),
-            Some((None, advice(percent(75), None, Some(BackendAdminState::Enabled))))
+            parse("75%,ready"),
+            Some((None, overrides(percent(75), None, Some(BackendAdminState::Enabled))))
         );
         assert_eq!(
-            word("maint # 100%"),
-            Some((None, advice(None, None, Some(BackendAdminState::Disabled))))
+            parse("maint # 100%"),
+            Some((None, overrides(None, None, Some(BackendAdminState::Disabled))))
         );
-        assert_eq!(word("down#out of disk"), Some((Some(false), none)));
-        assert_eq!(word("\tstopped\r"), Some((Some(false), none)));
-        assert_eq!(word("up so far"), Some((Some(true), none)), "others are passed over");
+        assert_eq!(parse("down#out of disk"), Some((Some(Health::Down), none)));
+        assert_eq!(parse("\tstopped\r"), Some((Some(Health::Down), none)));
+        assert_eq!(parse("up so far"), Some((Some(Health::Up), none)), "other words are ignored");
         assert_eq!(
-            word("99999999%"),
-            Some((None, advice(percent(MAX_WEIGHT_PERCENT), None, None)))
+            parse("99999999%"),
+            Some((None, overrides(percent(MAX_WEIGHT_PERCENT), None, None)))
         );
-        for nothing in ["", "  ", "# up", "UP", "%", "-1%", "maxconn:", "75 %", "9999999999%"] {
-            assert_eq!(word(nothing), None, "{nothing:?}");
+        for unknown in ["", "  ", "# up", "UP", "%", "-1%", "maxconn:", "75 %", "9999999999%"] {
+            assert_eq!(parse(unknown), None, "{unknown:?}");
         }
     }
 

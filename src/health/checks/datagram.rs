@@ -1,5 +1,4 @@
-//! What the checks over datagrams share: hearing the answer, or the network's word that there will
-//! be none.
+//! Datagrams of checks: receives an answer, or the ICMP error in place of an answer.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -12,11 +11,11 @@ use tokio::net::UdpSocket;
 
 use crate::health::{CheckFailure, CheckFailureKind};
 
-/// Has every ICMP error reported that is about a datagram of this socket (`IP_RECVERR`).
+/// Enables the report of every ICMP error about a datagram of a socket (`IP_RECVERR`).
 ///
-/// Without it Linux reports only what RFC 1122 (section 4.2.3.9) calls hard errors, such as port
-/// unreachable, and keeps for itself that no router knows a way or that the host does not answer
-/// ARP. Where it cannot be set, those end in a timeout.
+/// Without the option, Linux reports only the hard errors of RFC 1122 (section 4.2.3.9), such as
+/// port unreachable, and not that a network is unreachable or that the host does not answer ARP. If
+/// the option cannot be set, those errors end in a timeout.
 pub(super) fn enable_icmp_errors(socket: impl AsFd, address: SocketAddr) {
     #[cfg(target_os = "linux")]
     {
@@ -30,37 +29,37 @@ pub(super) fn enable_icmp_errors(socket: impl AsFd, address: SocketAddr) {
     let _ = (socket, address);
 }
 
-/// Waits for a datagram: as much of it as fits, and its whole length.
+/// Waits for a datagram; fills the buffer, and returns the whole length of the datagram.
 ///
-/// An error alone makes a socket not readable, so it is waited for besides.
+/// Also waits for errors: an error alone does not make a socket readable.
 ///
 /// # Cancel safety
-/// Nothing is lost: a datagram that was taken is returned in the same step.
+/// No datagram is lost: a received datagram is returned in the same step.
 pub(super) async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {
-    let take = || {
+    let receive = || {
         let (_, len) = rustix::net::recv(socket, &mut *buffer, RecvFlags::TRUNC)?;
         Ok(len)
     };
-    socket.async_io(Interest::READABLE.add(Interest::ERROR), take).await
+    socket.async_io(Interest::READABLE.add(Interest::ERROR), receive).await
 }
 
-/// What the network said instead of an answer.
-pub(super) fn receive_failure(doing: &str, error: &io::Error) -> CheckFailure {
+/// Returns the failure of an error in place of an answer.
+pub(super) fn receive_failure(stage: &str, error: &io::Error) -> CheckFailure {
     match error.kind() {
-        // ICMPv6 "administratively prohibited" comes as EACCES: a firewall's word, not this
-        // machine's lack.
+        // ICMPv6 "administratively prohibited" is reported as EACCES: a firewall rejected the
+        // datagram, not this machine.
         ErrorKind::PermissionDenied => CheckFailure::new(
             CheckFailureKind::Unreachable,
-            format!("{doing}: administratively prohibited"),
+            format!("{stage}: administratively prohibited"),
         ),
-        _ => CheckFailure::io(doing, error),
+        _ => CheckFailure::io(stage, error),
     }
 }
 
-/// Why a datagram could not be sent.
-pub(super) fn send_failure(doing: &str, error: &io::Error) -> CheckFailure {
+/// Returns the failure of an error in sending a datagram.
+pub(super) fn send_failure(stage: &str, error: &io::Error) -> CheckFailure {
     match Errno::from_io_error(error) {
-        Some(Errno::MSGSIZE | Errno::NOBUFS) => CheckFailure::local(doing, error),
-        _ => CheckFailure::io(doing, error),
+        Some(Errno::MSGSIZE | Errno::NOBUFS) => CheckFailure::local(stage, error),
+        _ => CheckFailure::io(stage, error),
     }
 }

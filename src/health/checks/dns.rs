@@ -1,47 +1,47 @@
-//! Does a name server answer a question, and answer it right?
+//! The DNS check.
 
 mod error;
-mod message;
+mod query;
 
 use std::net::IpAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub use self::error::DnsCheckError;
-use self::message::{DnsAnswerError, DnsCheckQuery};
+use self::query::{DnsAnswerError, DnsCheckQuery};
 use super::datagram::{enable_icmp_errors, receive, receive_failure, send_failure};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
-/// The longest answer taken by UDP. None may be longer than 512 bytes, because the question allows
-/// no more (RFC 1035, section 4.2.1); some are.
+/// The longest UDP answer that is read, in bytes. A correct answer has at most 512 bytes, because
+/// the query allows no more (RFC 1035, section 4.2.1); some servers send more.
 const MAX_UDP_ANSWER_LEN: usize = 4096;
 
-/// Up if a name server answers a question without error, and with the records expected, if any.
+/// Sends a query to a name server, and requires an answer without error, and with the expected
+/// records.
 ///
-/// The question goes by UDP, and again by TCP where the answer says that it was truncated (RFC 7766,
-/// section 5). It has a random identifier and port, and asks for recursion. Only an answer with the
-/// same identifier and the same question counts; another is passed over, and the wait goes on until
-/// the check's timeout. Nothing is sent twice: a lost datagram is one failure, and how many of those
-/// it takes is what `fall` is for.
+/// The query is sent by UDP, and again by TCP if the answer is truncated (RFC 7766, section 5). It
+/// has a random identifier and port, and requests recursion. An answer with another identifier or
+/// to another question is ignored, and the check waits on until its timeout. Nothing is sent twice:
+/// a lost datagram is one failure, and `fall` sets how many failures take the server down.
 ///
 /// | the answer | [`CheckFailureKind`] |
 /// |---|---|
-/// | has another [code](Self::accept_codes) | `Mismatch` |
+/// | has a response code that is [not accepted](Self::accept_codes) | `Mismatch` |
 /// | lacks an expected record | `Mismatch` |
-/// | is no DNS message, or truncated over TCP, too | `Protocol` |
-/// | is an ICMP error, or the TCP connection's end | as it says |
+/// | is not a DNS message, or is truncated over TCP | `Protocol` |
+/// | is an ICMP error, or the end of the TCP connection | the kind of that error |
 ///
-/// By default it asks what keepalived's `DNS_CHECK` asks: the SOA record of the root. A server that
-/// serves its own zones only refuses that; ask it for one of them.
+/// By default the query is that of keepalived's `DNS_CHECK`: the SOA record of the root. A server
+/// that only serves its own zones refuses this query; query one of its zones.
 ///
 /// # Examples
 /// ```
 /// use lvs::health::DnsCheck;
 ///
 /// let resolver = DnsCheck::new();
-/// let own = DnsCheck::asking("www.example.com", "A")?.expect_address("192.0.2.7".parse()?);
-/// let mail = DnsCheck::asking("example.com", "MX")?.expect_record("10 mx.example.com.")?;
-/// # let _ = (resolver, own, mail);
+/// let web = DnsCheck::query("www.example.com", "A")?.expect_address("192.0.2.7".parse()?);
+/// let mail = DnsCheck::query("example.com", "MX")?.expect_record("10 mx.example.com.")?;
+/// # let _ = (resolver, web, mail);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -57,101 +57,103 @@ impl Default for DnsCheck {
 }
 
 impl DnsCheck {
-    /// Asks for the SOA record of the root.
+    /// Makes a check that queries the SOA record of the root.
     pub fn new() -> Self {
         Self { query: DnsCheckQuery::root_soa() }
     }
 
-    /// Asks for the records of a name, which is taken from the root whether or not it ends in a dot,
-    /// of a type: `A`, `AAAA`, `MX`, `TXT`, ...
+    /// Makes a check that queries the records of a name with a type: `A`, `AAAA`, `MX`, `TXT`, ...
+    ///
+    /// The name is absolute, with or without a final dot.
     ///
     /// # Errors
-    /// [`DnsCheckError`] names what is no name or no type.
+    /// [`DnsCheckError`] if the name or the type is invalid.
     pub fn query(name: &str, record_type: &str) -> Result<Self, DnsCheckError> {
         Ok(Self { query: DnsCheckQuery::new(name, record_type)? })
     }
 
-    /// The response codes that are up. Default: 0 (NOERROR) alone.
+    /// Sets the accepted response codes. Default: only 0 (NOERROR).
     ///
-    /// A server may be up that knows no such name: 3 (NXDOMAIN).
+    /// Code 3 (NXDOMAIN) accepts a server that does not have the name.
     pub fn accept_codes(mut self, codes: impl IntoIterator<Item = u16>) -> Self {
         self.query.set_codes(codes.into_iter().collect());
         self
     }
 
-    /// Requires an A or AAAA record with this address among the answers, beside what was required
-    /// before. Default: none.
+    /// Requires an A or AAAA record with this address in the answer, beside earlier expectations.
+    /// Default: no record is required.
     pub fn expect_address(mut self, address: IpAddr) -> Self {
         self.query.expect_address(address);
         self
     }
 
-    /// Requires a record with this data among the answers, beside what was required before: written
-    /// as in a zone file, of the type that is asked for, names in full. Default: none.
+    /// Requires a record with this data in the answer, beside earlier expectations. The data is
+    /// written as in a zone file, is of the queried type, and has absolute names. Default: no
+    /// record is required.
     ///
     /// # Errors
-    /// [`DnsCheckError`] says what is wrong with the data.
+    /// [`DnsCheckError::Data`] if the data is invalid.
     pub fn expect_record(mut self, data: &str) -> Result<Self, DnsCheckError> {
         self.query.expect_record(data)?;
         Ok(self)
     }
 
-    /// Asks over TCP.
+    /// Repeats the query over TCP.
     async fn query_over_tcp(
         &self,
-        probe: &CheckContext,
+        context: &CheckContext,
         id: u16,
         request: &[u8],
     ) -> Result<CheckReport, CheckFailure> {
-        let mut stream = probe.connect().await?;
-        probe.set_stage("sending the question over TCP");
-        let failed = |error| probe.io_failure(&error);
+        let mut stream = context.connect().await?;
+        context.set_stage("sending the query over TCP");
+        let failed = |error| context.io_failure(&error);
         let len = u16::try_from(request.len()).unwrap_or(u16::MAX);
         let framed = [&len.to_be_bytes(), request].concat();
         stream.write_all(&framed).await.map_err(failed)?;
-        probe.set_stage("waiting for the answer over TCP");
+        context.set_stage("waiting for the answer over TCP");
         let len = stream.read_u16().await.map_err(failed)?;
         let mut answer = vec![0; usize::from(len)];
         stream.read_exact(&mut answer).await.map_err(failed)?;
         match self.query.judge(id, &answer) {
             Ok(()) => Ok(CheckReport::up()),
             Err(DnsAnswerError::Truncated) => {
-                Err(dns_protocol_failure("an answer truncated over TCP, too"))
+                Err(dns_protocol_failure("the answer over TCP is truncated"))
             }
-            Err(DnsAnswerError::Unrelated(what)) => Err(dns_protocol_failure(what)),
+            Err(DnsAnswerError::Unrelated(problem)) => Err(dns_protocol_failure(problem)),
             Err(DnsAnswerError::Failed(failure)) => Err(failure),
         }
     }
 }
 
 impl Check for DnsCheck {
-    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
+    async fn check(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
         let id = fastrand::u16(..);
         let request = self.query.encode(id)?;
-        let socket = probe.connect_udp().await?;
-        enable_icmp_errors(&socket, probe.address());
-        probe.set_stage("sending the question");
+        let socket = context.connect_udp().await?;
+        enable_icmp_errors(&socket, context.address());
+        context.set_stage("sending the query");
         let sent = socket.send(&request).await;
-        sent.map_err(|error| send_failure(probe.stage(), &error))?;
-        probe.set_stage("waiting for the answer");
+        sent.map_err(|error| send_failure(context.stage(), &error))?;
+        context.set_stage("waiting for the answer");
         let mut buffer = vec![0; MAX_UDP_ANSWER_LEN];
         loop {
-            let heard = receive(&socket, &mut buffer).await;
-            let len = heard.map_err(|error| receive_failure(probe.stage(), &error))?;
+            let received = receive(&socket, &mut buffer).await;
+            let len = received.map_err(|error| receive_failure(context.stage(), &error))?;
             let Some(answer) = buffer.get(..len) else {
                 let reason =
-                    format!("an answer of {len} bytes, not of {MAX_UDP_ANSWER_LEN} at most");
+                    format!("answer of {len} bytes, expected at most {MAX_UDP_ANSWER_LEN}");
                 return Err(CheckFailure::new(CheckFailureKind::TooLong, reason));
             };
             match self.query.judge(id, answer) {
                 Ok(()) => return Ok(CheckReport::up()),
                 Err(DnsAnswerError::Truncated) => break,
-                // Not a failure yet: whoever can send in the server's name could else take it down.
-                Err(DnsAnswerError::Unrelated(what)) => probe.set_stage(what),
+                // Not a failure: otherwise a forged answer could take the server down.
+                Err(DnsAnswerError::Unrelated(problem)) => context.set_stage(problem),
                 Err(DnsAnswerError::Failed(failure)) => return Err(failure),
             }
         }
-        self.query_over_tcp(probe, id, &request).await
+        self.query_over_tcp(context, id, &request).await
     }
 
     fn name(&self) -> &str {
@@ -159,6 +161,6 @@ impl Check for DnsCheck {
     }
 }
 
-fn dns_protocol_failure(what: &str) -> CheckFailure {
-    CheckFailure::new(CheckFailureKind::Protocol, what)
+fn dns_protocol_failure(reason: &str) -> CheckFailure {
+    CheckFailure::new(CheckFailureKind::Protocol, reason)
 }

@@ -1,4 +1,4 @@
-//! What does a file say of it?
+//! The file check.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -9,39 +9,40 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use super::quote::quoted_excerpt;
 use crate::backend::{AgentOverride, AgentWeight};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
-/// The most bytes a file's number may take, white space included.
+/// The longest content of a file with a number, in bytes, white space included.
 const MAX_VALUE_LEN: usize = 128;
 
-/// Follows a file of this machine, which an operator or a program writes.
+/// Reads a number from a file of this machine, or tests that the file exists.
 ///
 /// # By number
 /// [`FileCheck::value`] reads a whole decimal number from -2147483648 to 2147483647, as
-/// keepalived's `FILE_CHECK` does: 0 is up. What another number is depends on the weight:
+/// keepalived's `FILE_CHECK` does: 0 is up. The meaning of another number depends on the weight:
 ///
 /// | | 0 | n |
 /// |---|---|---|
 /// | no [`weight`](Self::weight) | up | down |
 /// | `weight(w)` | up | up, the configured weight and n × w; down if that product is -2147483648 or less |
 ///
-/// [`reversed`](Self::reversed) takes up for down in the first line and -w for w in the second.
+/// [`reversed`](Self::reversed) exchanges up and down in the first line, and uses -w in the second.
 ///
-/// A file that is missing is a failure ([`Mismatch`](CheckFailureKind::Mismatch)), and so is one that
-/// holds no number ([`Protocol`](CheckFailureKind::Protocol)) or more than 128 bytes
-/// ([`TooLong`](CheckFailureKind::TooLong)): it says nothing, and a check that hears nothing must not
-/// say up. keepalived takes all these for 0, and so for up, and reads hexadecimal and octal numbers,
-/// too. A file that may not be read is [`Local`](CheckFailureKind::Local), which counts for nothing.
-/// Replace the file by renaming a new one to it: one that is written in place may be read half.
+/// A missing file is a failure ([`Mismatch`](CheckFailureKind::Mismatch)), and so is a file without
+/// a number ([`Protocol`](CheckFailureKind::Protocol)) or of more than 128 bytes
+/// ([`TooLong`](CheckFailureKind::TooLong)): without a number the check must not be up. keepalived
+/// takes these files for 0, which is up, and reads hexadecimal and octal numbers, too. A file that
+/// cannot be read is [`Local`](CheckFailureKind::Local), which does not count against the backend.
+/// Replace the file by a rename: a file that is written in place may be read half.
 ///
 /// # By existence
-/// [`FileCheck::exists`] is up while there is a file, or anything else, of that name; reversed it is
-/// up while there is none, as operators take a server out by `touch /run/maintenance`.
+/// [`FileCheck::exists`] is up while a file, or anything else, of that name exists; reversed, it is
+/// up while none exists, so that `touch /run/maintenance` takes a server out.
 ///
 /// # Cost
-/// A few system calls on a thread for blocking work. A file system that hangs holds one such thread
-/// for each check, shared by all its clones, and no more; the others wait until their timeout.
+/// A few system calls on a thread for blocking work. A file system that hangs blocks at most one
+/// such thread for each check, shared by all its clones; further checks wait until their timeout.
 ///
 /// # Examples
 /// ```
@@ -67,32 +68,32 @@ enum FileCheckMode {
 }
 
 impl FileCheck {
-    /// Up if the number in the file is 0.
+    /// Makes a check that is up if the number in the file is 0.
     pub fn value(path: impl Into<PathBuf>) -> Self {
         Self::new(path.into(), FileCheckMode::Value { weight: None })
     }
 
-    /// Up if the file exists.
+    /// Makes a check that is up if the file exists.
     pub fn exists(path: impl Into<PathBuf>) -> Self {
         Self::new(path.into(), FileCheckMode::Exists)
     }
 
-    fn new(path: PathBuf, question: FileCheckMode) -> Self {
-        let reading = Arc::new(Semaphore::new(1));
-        Self { path: path.into(), mode: question, reversed: false, read_permit: reading }
+    fn new(path: PathBuf, mode: FileCheckMode) -> Self {
+        let read_permit = Arc::new(Semaphore::new(1));
+        Self { path: path.into(), mode, reversed: false, read_permit }
     }
 
-    /// Adds the file's number times this to the backend's configured weight; 0 is the default: the
-    /// number is up or down. Without effect on a check by existence.
+    /// Adds the number in the file, times this factor, to the backend's configured weight. Default:
+    /// 0, which makes the number mean up or down. No effect on a check by existence.
     pub fn weight(self, weight: i32) -> Self {
-        let question = match self.mode {
+        let mode = match self.mode {
             FileCheckMode::Exists => FileCheckMode::Exists,
             FileCheckMode::Value { .. } => FileCheckMode::Value { weight: NonZeroI32::new(weight) },
         };
-        Self { mode: question, ..self }
+        Self { mode, ..self }
     }
 
-    /// Turns it round: see the table. Default: not.
+    /// Reverses the meaning: see the table. Default: not reversed.
     pub fn reversed(self) -> Self {
         Self { reversed: true, ..self }
     }
@@ -101,8 +102,8 @@ impl FileCheck {
         if exists != self.reversed {
             return Ok(CheckReport::up());
         }
-        let what = if exists { "exists" } else { "does not exist" };
-        Err(self.failure(CheckFailureKind::Mismatch, what))
+        let problem = if exists { "exists" } else { "does not exist" };
+        Err(self.failure(CheckFailureKind::Mismatch, problem))
     }
 
     fn judge_value(
@@ -114,22 +115,24 @@ impl FileCheck {
             if (value == 0) != self.reversed {
                 return Ok(CheckReport::up());
             }
-            return Err(self.failure(CheckFailureKind::Mismatch, &format!("says {value}")));
+            let expected = if self.reversed { "another number than 0" } else { "0" };
+            let problem = format!("contains {value}, expected {expected}");
+            return Err(self.failure(CheckFailureKind::Mismatch, &problem));
         };
         let sign = if self.reversed { -1 } else { 1 };
         let change = i64::from(value) * i64::from(weight.get()) * sign;
         if change <= i64::from(i32::MIN) {
-            let what = format!("says {value}, and times {weight} that is down");
-            return Err(self.failure(CheckFailureKind::Mismatch, &what));
+            let problem = format!("contains {value}: times the weight {weight}, that means down");
+            return Err(self.failure(CheckFailureKind::Mismatch, &problem));
         }
         let change = i32::try_from(change).unwrap_or(i32::MAX);
-        let advice =
+        let agent_override =
             AgentOverride { weight: Some(AgentWeight::Plus(change)), ..AgentOverride::default() };
-        Ok(CheckReport::up().with_agent_override(advice))
+        Ok(CheckReport::up().with_agent_override(agent_override))
     }
 
-    fn failure(&self, kind: CheckFailureKind, what: &str) -> CheckFailure {
-        CheckFailure::new(kind, format!("{} {what}", self.path.display()))
+    fn failure(&self, kind: CheckFailureKind, problem: &str) -> CheckFailure {
+        CheckFailure::new(kind, format!("{} {problem}", self.path.display()))
     }
 
     fn io_failure(&self, error: &io::Error) -> CheckFailure {
@@ -139,19 +142,20 @@ impl FileCheck {
         }
     }
 
-    /// Runs blocking work on the file, one at a time.
+    /// Runs blocking work on the file, one call at a time.
     async fn run_blocking<R: Send + 'static>(
         &self,
-        probe: &CheckContext,
+        context: &CheckContext,
         work: impl FnOnce(&Path) -> io::Result<R> + Send + 'static,
     ) -> io::Result<R> {
-        probe.set_stage("waiting for an earlier look at the file to end");
-        let turn = Arc::clone(&self.read_permit).acquire_owned().await.map_err(io::Error::other)?;
-        probe.set_stage("waiting for the file system");
+        context.set_stage("waiting for an earlier read of the file");
+        let permit =
+            Arc::clone(&self.read_permit).acquire_owned().await.map_err(io::Error::other)?;
+        context.set_stage("waiting for the file system");
         let path = Arc::clone(&self.path);
         let work = spawn_blocking(move || {
-            // With the thread, not with the check: a dropped check leaves the thread behind.
-            let _turn = turn;
+            // Held by the thread, not by the check: a dropped check leaves the thread running.
+            let _permit = permit;
             work(&path)
         });
         work.await.map_err(io::Error::other)?
@@ -159,23 +163,22 @@ impl FileCheck {
 }
 
 impl Check for FileCheck {
-    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
+    async fn check(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
         match self.mode {
             FileCheckMode::Exists => {
-                let exists = self.run_blocking(probe, |path| path.try_exists()).await;
+                let exists = self.run_blocking(context, |path| path.try_exists()).await;
                 self.judge_existence(exists.map_err(|error| self.io_failure(&error))?)
             }
             FileCheckMode::Value { weight } => {
-                let text = self.run_blocking(probe, read_limited).await;
+                let text = self.run_blocking(context, read_limited).await;
                 let text = text.map_err(|error| self.io_failure(&error))?;
                 if text.len() > MAX_VALUE_LEN {
-                    let what = format!("has more than {MAX_VALUE_LEN} bytes");
-                    return Err(self.failure(CheckFailureKind::TooLong, &what));
+                    let problem = format!("has more than {MAX_VALUE_LEN} bytes");
+                    return Err(self.failure(CheckFailureKind::TooLong, &problem));
                 }
                 let Some(value) = parse_value(&text) else {
-                    let shown = text[..text.len().min(24)].escape_ascii();
-                    let what = format!("does not hold a number but \"{shown}\"");
-                    return Err(self.failure(CheckFailureKind::Protocol, &what));
+                    let problem = format!("contains {}, expected a number", quoted_excerpt(&text));
+                    return Err(self.failure(CheckFailureKind::Protocol, &problem));
                 };
                 self.judge_value(value, weight)
             }
@@ -187,7 +190,7 @@ impl Check for FileCheck {
     }
 }
 
-/// Reads one byte more than there may be.
+/// Reads the file, at most one byte more than is allowed.
 fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     open_nonblocking(path)?.take(MAX_VALUE_LEN as u64 + 1).read_to_end(&mut text)?;
@@ -196,12 +199,12 @@ fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
 
 fn open_nonblocking(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    // A pipe by that name would otherwise hold the thread until somebody opens its other end.
+    // Opening a named pipe would otherwise block the thread until a writer opens the pipe.
     let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
-/// A decimal number, white space around it left out.
+/// Parses a decimal number with white space around it.
 fn parse_value(text: &[u8]) -> Option<i32> {
     std::str::from_utf8(text.trim_ascii()).ok()?.parse().ok()
 }

@@ -1,94 +1,103 @@
-//! What servers answer, for the fuzzer: the parsers of the checks beside this file, and what holds of
-//! them for any bytes. Built for it alone (`--cfg fuzzing`).
+//! The parsers of server answers, for the fuzzer, with the properties that hold for any bytes.
+//! Compiled only for the fuzzer (`--cfg fuzzing`).
 
-use super::agent::Word;
-use super::icmp::echo::Echo;
+use super::agent::AgentReply;
+use super::icmp::echo::IcmpEchoRequest;
 use super::udp::BytePattern;
 use super::{mysql, postgres, redis, smtp};
 
-/// How many parsers there are.
-pub const PARSERS: u8 = 7;
+/// The number of parsers.
+pub const PARSER_COUNT: u8 = 7;
 
-/// Hands an answer to one of the parsers; panics where something does not hold.
-pub fn read(parser: u8, answer: &[u8]) {
-    match parser % PARSERS {
-        0 => agent_line(answer),
-        1 => mysql_packet(answer),
-        2 => postgres_message(answer),
-        3 => redis_reply(answer),
-        4 => smtp_reply(answer),
-        5 => icmp_echo(answer),
-        _ => udp_pattern(answer),
+/// Passes an answer to a parser.
+///
+/// # Panics
+/// If a property of the parser does not hold.
+pub fn check_parser(parser: u8, answer: &[u8]) {
+    match parser % PARSER_COUNT {
+        0 => check_agent_line(answer),
+        1 => check_mysql_packet(answer),
+        2 => check_postgres_message(answer),
+        3 => check_redis_reply(answer),
+        4 => check_smtp_reply(answer),
+        5 => check_icmp_echo(answer),
+        _ => check_udp_pattern(answer),
     }
 }
 
-fn agent_line(line: &[u8]) {
-    let word = Word::of(line);
+fn check_agent_line(line: &[u8]) {
+    let reply = AgentReply::parse(line);
     let before_comment = line.split(|byte| *byte == b'#').next().unwrap_or_default();
-    assert_eq!(word, Word::of(before_comment), "what is behind # is for people");
-    let twice = [before_comment, before_comment].join(&b' ');
-    assert_eq!(word, Word::of(&twice), "said twice is said once");
+    assert_eq!(reply, AgentReply::parse(before_comment), "text behind # is a comment");
+    let repeated = [before_comment, before_comment].join(&b' ');
+    assert_eq!(reply, AgentReply::parse(&repeated), "repeated words change nothing");
 }
 
-fn mysql_packet(bytes: &[u8]) {
-    use mysql::packet::{Packet, answer, first, header};
+fn check_mysql_packet(bytes: &[u8]) {
+    use mysql::packet::{MysqlPacket, parse_greeting, parse_header, parse_login_answer};
     if let Some(bytes) = bytes.first_chunk() {
-        assert!(header(bytes).len < 1 << 24);
+        assert!(parse_header(bytes).len < 1 << 24);
     }
-    for packet in [first(bytes), answer(bytes)].into_iter().flatten() {
+    for packet in [parse_greeting(bytes), parse_login_answer(bytes)].into_iter().flatten() {
         match packet {
-            Packet::Handshake { version, .. } => assert!(!version.contains(&0)),
-            Packet::Error(error) => {
-                assert!(error.state.is_none_or(|state| state.len() == 5));
-                assert!(bytes.ends_with(error.message), "all that is left");
+            MysqlPacket::Handshake { version, .. } => assert!(!version.contains(&0)),
+            MysqlPacket::Error(error) => {
+                assert!(error.sqlstate.is_none_or(|sqlstate| sqlstate.len() == 5));
+                assert!(bytes.ends_with(error.message), "the message is the rest of the packet");
             }
-            Packet::Ok | Packet::AuthSwitch | Packet::AuthMore => {}
+            MysqlPacket::Ok | MysqlPacket::AuthSwitch | MysqlPacket::AuthMore => {}
         }
     }
 }
 
-fn postgres_message(bytes: &[u8]) {
-    use postgres::message::{authentication, error, header};
-    let _ = bytes.first_chunk().and_then(header);
-    assert_eq!(authentication(bytes).is_some(), bytes.len() >= 4);
-    if let Some(error) = error(bytes) {
-        assert!(!error.state.contains(&0) && !error.message.contains(&0));
-        // What follows the last field is not looked at.
-        assert_eq!(postgres::message::error(&[bytes, b"more"].concat()), Some(error));
+fn check_postgres_message(bytes: &[u8]) {
+    use postgres::message::{parse_authentication, parse_error_response, parse_header};
+    let _ = bytes.first_chunk().and_then(parse_header);
+    assert_eq!(parse_authentication(bytes).is_some(), bytes.len() >= 4);
+    if let Some(error) = parse_error_response(bytes) {
+        assert!(!error.sqlstate.contains(&0) && !error.message.contains(&0));
+        // Bytes behind the last field are ignored.
+        assert_eq!(parse_error_response(&[bytes, b"more"].concat()), Some(error));
     }
 }
 
-fn redis_reply(bytes: &[u8]) {
-    use redis::reply::{Reply, line, role};
-    if let Some(Reply::Simple(text) | Reply::Error(text)) = line(bytes) {
+fn check_redis_reply(bytes: &[u8]) {
+    use redis::reply::{RedisReply, parse_reply, parse_role};
+    if let Some(RedisReply::Simple(text) | RedisReply::Error(text)) = parse_reply(bytes) {
         assert_eq!(text, &bytes[1..]);
     }
-    if let Some(role) = role(bytes) {
-        let more = [bytes, b"\nrole:nobody\n"].concat();
-        assert_eq!(redis::reply::role(&more), Some(role), "the first word counts");
+    if let Some(role) = parse_role(bytes) {
+        let longer = [bytes, b"\nrole:unknown\n"].concat();
+        assert_eq!(parse_role(&longer), Some(role), "the first role counts");
     }
 }
 
-fn smtp_reply(bytes: &[u8]) {
-    use smtp::reply::line;
-    if let Some(line) = line(bytes) {
+fn check_smtp_reply(bytes: &[u8]) {
+    use smtp::reply::parse_reply_line;
+    if let Some(line) = parse_reply_line(bytes) {
         assert!((200..=559).contains(&line.code));
         assert!(bytes.starts_with(line.code.to_string().as_bytes()) && bytes.ends_with(line.text));
-        assert!(!line.goes_on || bytes[3] == b'-');
+        assert!(!line.is_continued || bytes[3] == b'-');
     }
 }
 
-fn icmp_echo(packet: &[u8]) {
-    let echo = Echo::random(true);
-    // Sixteen random bytes that are not known are not guessed.
-    assert!(!echo.is_answered_by(packet));
-    assert!(!echo.is_answered_by(&[&echo.request(true)[..], packet].concat()), "a request");
+fn check_icmp_echo(packet: &[u8]) {
+    let request = IcmpEchoRequest::random(true);
+    // The payload has sixteen random bytes, which the fuzzer does not guess.
+    assert!(!request.is_answered_by(packet));
+    let longer = [&request.encode(true)[..], packet].concat();
+    assert!(!request.is_answered_by(&longer), "a request is not a reply");
 }
 
-fn udp_pattern(bytes: &[u8]) {
+fn check_udp_pattern(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(pattern) = text.parse::<BytePattern>() {
-        assert_eq!(pattern.to_string().parse(), Ok(pattern.clone()), "its text reads as itself");
-        assert!(!pattern.begins(&vec![0; pattern.len().saturating_sub(1)]) || pattern.is_empty());
+        assert_eq!(
+            pattern.to_string().parse(),
+            Ok(pattern.clone()),
+            "the text parses as the pattern"
+        );
+        let shorter = vec![0; pattern.len().saturating_sub(1)];
+        assert!(!pattern.is_prefix_of(&shorter) || pattern.is_empty());
     }
 }

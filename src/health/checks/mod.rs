@@ -1,8 +1,7 @@
-//! The built-in checks, one file each.
+//! The built-in checks, one file each, and the parts that they share.
 
 mod agent;
 mod command;
-mod conversation;
 mod datagram;
 #[cfg(feature = "health-dns")]
 mod dns;
@@ -13,11 +12,15 @@ pub mod fuzzing;
 #[cfg(feature = "health-grpc")]
 mod grpc;
 mod http;
+mod http_client;
 mod icmp;
 mod mysql;
+mod name_error;
 mod postgres;
+mod quote;
 mod redis;
 mod smtp;
+mod stream;
 mod tcp;
 #[cfg(feature = "health-tls")]
 mod tls;
@@ -35,6 +38,7 @@ pub use self::grpc::GrpcCheck;
 pub use self::http::{HttpCheck, HttpCheckError};
 pub use self::icmp::IcmpCheck;
 pub use self::mysql::MysqlCheck;
+pub use self::name_error::CheckNameError;
 pub use self::postgres::PostgresCheck;
 pub use self::redis::RedisCheck;
 pub use self::smtp::SmtpCheck;

@@ -1,4 +1,4 @@
-//! Does a MySQL server take connections?
+//! The MySQL check.
 
 pub(super) mod packet;
 
@@ -6,64 +6,70 @@ use self::packet::{
     CLIENT_PLUGIN_AUTH, CLIENT_PROTOCOL_41, CLIENT_SECURE_CONNECTION, HEADER_LEN, MysqlErrorPacket,
     MysqlPacket,
 };
-use super::conversation::{CheckStream, escape_excerpt, escape_message, protocol_failure};
+use super::CheckNameError;
+use super::quote::{quoted_excerpt, quoted_message};
+use super::stream::{CheckStream, protocol_failure};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
-/// Up if a MySQL or MariaDB server (or a proxy in front of one) greets, and answers a login.
+/// Logs in to a MySQL or MariaDB server (or a proxy in front of one) without a password.
 ///
-/// It is told a user without a password. That it lets the user in or refuses the user is both up;
-/// an error about the server, in place of the greeting or of the answer, is a
-/// [`Mismatch`](CheckFailureKind::Mismatch) and named with its number and text: too many connections, a
-/// shutdown, offline mode, a host it does not admit or has blocked.
+/// The server is up if it accepts or refuses the user. An error about the server itself, in place
+/// of the greeting or of the answer to the login, is a [`Mismatch`](CheckFailureKind::Mismatch),
+/// whose reason has the error's number and text: too many connections, a shutdown, offline mode, a
+/// client host that is not allowed or is blocked.
 ///
 /// # Why there is a login
-/// A server counts connections that end between its greeting and the login, and blocks the address
-/// they come from after `max_connect_errors` (100) of them without a completed connection between;
-/// `FLUSH HOSTS` ends that. The address of a forwarder is that of all its clients, too: a check that
-/// only reads the greeting can shut out everybody on a quiet server. A login that is refused is not
-/// counted there. It is one in `Aborted_connects` and a warning in the log; a user who exists and
-/// may come without a password, and with no rights, leaves neither:
+/// A server counts connections that end between its greeting and the login. After
+/// `max_connect_errors` (100) of them without a completed connection in between, the server blocks
+/// the client's address until `FLUSH HOSTS`. All clients of a forwarder have the forwarder's
+/// address: a check that only reads the greeting can block all clients of a quiet server. A refused
+/// login is not counted there, but adds one to `Aborted_connects` and a warning to the server's
+/// log. A user that exists, has no password and no privileges avoids both:
 /// ```sql
 /// CREATE USER 'lvs'@'192.0.2.1';
 /// ```
-/// (192.0.2.1 is where the checks come from.) [`greeting_only`](Self::greeting_only) is the check
-/// without the login.
+/// (192.0.2.1 is the address of the machine that checks.) [`greeting_only`](Self::greeting_only) is
+/// the check without a login.
 ///
-/// Without TLS; a server that demands it says so in an error about the user, and is up. Reads at
-/// most 16 KiB; more is [`TooLong`](CheckFailureKind::TooLong).
+/// Without TLS; a server that requires TLS answers with an error about the user, and is up. Reads
+/// at most 16 KiB; more is [`TooLong`](CheckFailureKind::TooLong).
 ///
 /// # Examples
 /// ```
 /// use lvs::health::MysqlCheck;
 ///
-/// let check = MysqlCheck::new().user("director");
+/// let check = MysqlCheck::new().user("director")?;
+/// # let _ = check;
+/// # Ok::<(), lvs::health::CheckNameError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct MysqlCheck {
-    /// `None` to read the greeting only.
+    /// The user of the login; `None` reads only the greeting.
     user: Option<String>,
 }
 
 impl MysqlCheck {
-    /// Logs in as `lvs` without a password, and takes a refusal for an answer.
+    /// Makes a check that logs in as the user `lvs`.
     #[must_use]
     pub fn new() -> Self {
         Self { user: Some("lvs".into()) }
     }
 
-    /// Logs in as this user, without a password. Default: `lvs`, who need not exist.
+    /// Sets the user of the login. Default: `lvs`, which need not exist.
     ///
-    /// A zero byte, which cannot be part of a name, is left out.
-    #[must_use]
-    pub fn user(self, name: impl AsRef<str>) -> Self {
-        Self { user: Some(name.as_ref().replace('\0', "")) }
+    /// # Errors
+    /// [`CheckNameError::ZeroByte`] if the name contains a zero byte.
+    pub fn user(self, name: impl Into<String>) -> Result<Self, CheckNameError> {
+        let name = name.into();
+        CheckNameError::check_no_zero_byte(&name)?;
+        Ok(Self { user: Some(name) })
     }
 
-    /// Reads the greeting, and closes.
+    /// Reads only the greeting, without a login.
     ///
-    /// For servers that do not count, or not against this address: with a `max_connect_errors` that
-    /// is never reached, with `skip_name_resolve` on, or on this machine's own address. Each check
-    /// is one in `Aborted_connects`, and a warning in the log of some servers.
+    /// For servers that do not block this machine's address: `max_connect_errors` is never reached,
+    /// `skip_name_resolve` is on, or the check comes from the server's own machine. Each check adds
+    /// one to `Aborted_connects`, and a warning to the log of some servers.
     #[must_use]
     pub fn greeting_only(self) -> Self {
         Self { user: None }
@@ -77,44 +83,55 @@ impl Default for MysqlCheck {
 }
 
 impl Check for MysqlCheck {
-    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
+    async fn check(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
         const WAITING: &str = "waiting for the answer to the login";
-        let mut talk = CheckStream::connect(probe).await?;
-        let greeting = read_packet(&mut talk, "waiting for the greeting", 0).await?;
+        let mut stream = CheckStream::connect(context).await?;
+        let greeting = read_packet(&mut stream, "waiting for the greeting", 0).await?;
         let capabilities = match packet::parse_greeting(&greeting) {
             Some(MysqlPacket::Handshake { capabilities, .. }) => capabilities,
             Some(MysqlPacket::Error(error)) => return Err(server_error_failure(&error)),
-            _ => return Err(protocol_failure("no greeting of MySQL", &greeting)),
+            _ => {
+                return Err(protocol_failure(
+                    "the server's first packet is not a MySQL greeting",
+                    &greeting,
+                ));
+            }
         };
         let Some(user) = &self.user else {
-            talk.close().await;
+            stream.close().await;
             return Ok(CheckReport::up());
         };
         if capabilities & CLIENT_PROTOCOL_41 == 0 {
-            let reason = "the server speaks the protocol from before version 4.1";
+            let reason = "the server has a protocol version older than 4.1, which is not supported";
             return Err(CheckFailure::new(CheckFailureKind::Protocol, reason));
         }
-        talk.send("sending the login", &encode_packet(1, &encode_login(user, capabilities)))
+        stream
+            .send("sending the login", &encode_packet(1, &encode_login(user, capabilities)))
             .await?;
         let mut sequence = 2;
         loop {
-            let answer = read_packet(&mut talk, WAITING, sequence).await?;
+            let answer = read_packet(&mut stream, WAITING, sequence).await?;
             match packet::parse_login_answer(&answer) {
                 Some(MysqlPacket::Ok) => {
                     const QUIT: &[u8] = &[1];
-                    talk.quit(&encode_packet(0, QUIT)).await;
+                    stream.quit(&encode_packet(0, QUIT)).await;
                     return Ok(CheckReport::up());
                 }
                 Some(MysqlPacket::Error(error)) if is_login_error(&error) => {
                     return Ok(CheckReport::up());
                 }
                 Some(MysqlPacket::Error(error)) => return Err(server_error_failure(&error)),
-                // Whatever it wants to be convinced by, once: an empty password.
+                // Any other login method, once: with an empty password.
                 Some(MysqlPacket::AuthSwitch) if sequence == 2 => {
-                    talk.send("sending the login", &encode_packet(3, &[])).await?;
+                    stream.send("sending the login", &encode_packet(3, &[])).await?;
                     sequence = 4;
                 }
-                _ => return Err(protocol_failure("no answer to a login", &answer)),
+                _ => {
+                    return Err(protocol_failure(
+                        "the server's packet is not an answer to the login",
+                        &answer,
+                    ));
+                }
             }
         }
     }
@@ -125,17 +142,18 @@ impl Check for MysqlCheck {
 }
 
 async fn read_packet(
-    talk: &mut CheckStream<'_>,
-    waiting_for: &'static str,
+    stream: &mut CheckStream<'_>,
+    stage: &'static str,
     sequence: u8,
 ) -> Result<Vec<u8>, CheckFailure> {
-    let bytes = talk.read_exact(waiting_for, HEADER_LEN).await?;
-    let header = bytes.first_chunk().map(packet::parse_header).filter(|it| it.sequence == sequence);
+    let bytes = stream.read_exact(stage, HEADER_LEN).await?;
+    let header =
+        bytes.first_chunk().map(packet::parse_header).filter(|header| header.sequence == sequence);
     match header {
-        Some(header) if header.len > 0 => talk.read_exact(waiting_for, header.len).await,
+        Some(header) if header.len > 0 => stream.read_exact(stage, header.len).await,
         _ => {
-            let all = [&bytes, talk.unread()].concat();
-            Err(protocol_failure(&format!("{waiting_for}: no packet of MySQL"), &all))
+            let received = [&bytes, stream.unread()].concat();
+            Err(protocol_failure(&format!("{stage}: not a MySQL packet"), &received))
         }
     }
 }
@@ -145,36 +163,37 @@ fn encode_packet(sequence: u8, body: &[u8]) -> Vec<u8> {
     [&[a, b, c, sequence], body].concat()
 }
 
-/// A HandshakeResponse41 with an empty proof of the password.
+/// Encodes a HandshakeResponse41 with an empty password.
 fn encode_login(user: &str, capabilities: u32) -> Vec<u8> {
-    const PACKET_MAX: u32 = 1 << 24;
-    const UTF8: u8 = 33;
-    let ours = CLIENT_PROTOCOL_41 | CLIENT_SECURE_CONNECTION | (CLIENT_PLUGIN_AUTH & capabilities);
-    let mut out = [ours.to_le_bytes(), PACKET_MAX.to_le_bytes()].concat();
-    out.push(UTF8);
+    const MAX_PACKET_LEN: u32 = 1 << 24;
+    const UTF8_CHARSET: u8 = 33;
+    let flags = CLIENT_PROTOCOL_41 | CLIENT_SECURE_CONNECTION | (CLIENT_PLUGIN_AUTH & capabilities);
+    let mut out = [flags.to_le_bytes(), MAX_PACKET_LEN.to_le_bytes()].concat();
+    out.push(UTF8_CHARSET);
     out.extend([0; 23]);
     out.extend(user.bytes());
-    // The name's end, and the length of the proof.
+    // The end of the name, and the length of the password's hash.
     out.extend([0, 0]);
-    if ours & CLIENT_PLUGIN_AUTH != 0 {
+    if flags & CLIENT_PLUGIN_AUTH != 0 {
         out.extend(b"mysql_native_password\0");
     }
     out
 }
 
-/// Whether an error is about who logs in, and not about the server.
+/// Returns whether an error is about the user of the login, and not about the server.
 fn is_login_error(error: &MysqlErrorPacket<'_>) -> bool {
     /// Beside SQLSTATE class 28: too many connections of the user, a limit of the user, no common
-    /// way to log in, an expired password, an account locked (MySQL, MariaDB), TLS required.
-    const CODES: [u16; 7] = [1203, 1226, 1251, 1862, 3118, 4151, 3159];
-    error.sqlstate.is_some_and(|state| state.starts_with(b"28")) || CODES.contains(&error.code)
+    /// login method, an expired password, a locked account (MySQL, MariaDB), TLS required.
+    const LOGIN_ERROR_CODES: [u16; 7] = [1203, 1226, 1251, 1862, 3118, 4151, 3159];
+    error.sqlstate.is_some_and(|state| state.starts_with(b"28"))
+        || LOGIN_ERROR_CODES.contains(&error.code)
 }
 
 fn server_error_failure(error: &MysqlErrorPacket<'_>) -> CheckFailure {
-    let state = error.sqlstate.map(|state| format!(", SQLSTATE {}", escape_excerpt(state)));
+    let state = error.sqlstate.map(|state| format!(", SQLSTATE {}", quoted_excerpt(state)));
     let state = state.unwrap_or_default();
-    let reason =
-        format!("the server says {} (error {}{state})", escape_message(error.message), error.code);
+    let (message, code) = (quoted_message(error.message), error.code);
+    let reason = format!("the server reports {message} (error {code}{state})");
     CheckFailure::new(CheckFailureKind::Mismatch, reason)
 }
 
@@ -187,11 +206,11 @@ mod tests {
         \0\0\0\0\0\0\x1d\0\0\0ijklmnopqrst\0mysql_native_password\0";
 
     #[test]
-    fn greetings() {
+    fn greetings_are_parsed() {
         let handshake =
             |capabilities| Some(MysqlPacket::Handshake { version: b"5.5.5-10.11", capabilities });
         assert_eq!(parse_greeting(GREETING), handshake(0x81ff_f7fe));
-        // Old servers end behind the lower capabilities.
+        // Old servers send only the lower capabilities.
         assert_eq!(parse_greeting(&GREETING[..28]), handshake(0xf7fe));
         for len in 0..27 {
             assert_eq!(parse_greeting(&GREETING[..len]), None, "{len}");
@@ -202,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn errors() {
+    fn errors_are_parsed() {
         let blocked = MysqlErrorPacket { code: 1129, sqlstate: None, message: b"Host is blocked" };
         assert_eq!(
             parse_greeting(b"\xff\x69\x04Host is blocked"),
@@ -222,16 +241,17 @@ mod tests {
     }
 
     #[test]
-    fn frames() {
-        let read = parse_header(b"\x01\x02\x03\x04");
-        assert_eq!((read.len, read.sequence), (0x03_02_01, 4));
+    fn packet_headers_are_parsed_and_encoded() {
+        let header = parse_header(b"\x01\x02\x03\x04");
+        assert_eq!((header.len, header.sequence), (0x03_02_01, 4));
         assert_eq!(encode_packet(0, &[1]), [1, 0, 0, 0, 1]);
     }
 
     #[test]
-    fn logins() {
+    fn logins_are_encoded() {
         assert_eq!(encode_login("me", 0).len(), 32 + 4);
         assert!(encode_login("me", CLIENT_PLUGIN_AUTH).ends_with(b"me\0\0mysql_native_password\0"));
-        assert_eq!(MysqlCheck::new().user("a\0b").user.as_deref(), Some("ab"));
+        let error = MysqlCheck::new().user("a\0b").expect_err("a zero byte");
+        assert_eq!(error.to_string(), r#"the name "a\0b" contains a zero byte"#);
     }
 }

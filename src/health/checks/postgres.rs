@@ -1,28 +1,26 @@
-//! Does a PostgreSQL server take sessions?
+//! The PostgreSQL check.
 
 pub(super) mod message;
 
 use self::message::{HEADER_LEN, PostgresMessageHeader};
-use super::conversation::{
-    CheckStream, MAX_ANSWER_LEN, escape_excerpt, escape_message, protocol_failure,
-};
+use super::CheckNameError;
+use super::quote::{quoted_excerpt, quoted_message};
+use super::stream::{CheckStream, MAX_ANSWER_LEN, protocol_failure};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
-/// Up if a PostgreSQL server (or a pooler in front of one) answers the beginning of a session.
+/// Requests a session of a PostgreSQL server (or a pooler in front of one), without TLS.
 ///
-/// It is told a user and asked for a session without TLS. What it says then is judged so:
-///
-/// | answer | verdict |
+/// | answer | result |
 /// |---|---|
-/// | it asks for a password, or lets us in | up |
-/// | an error that is about us: no such user or database, no entry in `pg_hba.conf`, TLS required (any SQLSTATE but those below) | up |
-/// | an error that is about the server: SQLSTATE class 53 (too many clients, no memory, no disk), 57 (starting up, shutting down, in recovery without hot standby), 58 (system error), XX (internal error) | [`Mismatch`](CheckFailureKind::Mismatch) |
-/// | it could make no process for the connection | [`Mismatch`](CheckFailureKind::Mismatch) |
+/// | a request for a password, or a session | up |
+/// | an error about the client: no such user or database, no entry in `pg_hba.conf`, TLS required (any SQLSTATE but those below) | up |
+/// | an error about the server: SQLSTATE class 53 (too many clients, no memory, no disk), 57 (starting up, shutting down, in recovery without hot standby), 58 (system error), XX (internal error) | [`Mismatch`](CheckFailureKind::Mismatch) |
+/// | the server cannot start a process for the connection | [`Mismatch`](CheckFailureKind::Mismatch) |
 /// | anything else | [`Protocol`](CheckFailureKind::Protocol) |
 ///
 /// So no account is needed, and the user need not exist. But each error is a line in the server's
-/// log: a user who exists, and is asked for a password or may come without, leaves none. Whether it
-/// is a primary or a standby is not seen before a login, and not asked.
+/// log; a user that exists and has a password, or needs none, avoids that line. The check does not
+/// tell a primary from a standby, which needs a login.
 ///
 /// Reads at most 16 KiB; more is [`TooLong`](CheckFailureKind::TooLong).
 ///
@@ -30,7 +28,9 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 /// ```
 /// use lvs::health::PostgresCheck;
 ///
-/// let check = PostgresCheck::new().user("director").database("postgres");
+/// let check = PostgresCheck::new().user("director")?.database("postgres")?;
+/// # let _ = check;
+/// # Ok::<(), lvs::health::CheckNameError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct PostgresCheck {
@@ -41,28 +41,34 @@ pub struct PostgresCheck {
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
 
 impl PostgresCheck {
-    /// Asks for a session of the user `lvs`.
+    /// Makes a check that requests a session of the user `lvs`.
     #[must_use]
     pub fn new() -> Self {
         Self { user: "lvs".into(), database: None }
     }
 
-    /// Asks for a session of this user. Default: `lvs`, who need not exist.
+    /// Sets the user of the session. Default: `lvs`, which need not exist.
     ///
-    /// A zero byte, which cannot be part of a name, is left out.
-    #[must_use]
-    pub fn user(self, name: impl AsRef<str>) -> Self {
-        Self { user: name.as_ref().replace('\0', ""), ..self }
+    /// # Errors
+    /// [`CheckNameError::ZeroByte`] if the name contains a zero byte.
+    pub fn user(self, name: impl Into<String>) -> Result<Self, CheckNameError> {
+        let user = name.into();
+        CheckNameError::check_no_zero_byte(&user)?;
+        Ok(Self { user, ..self })
     }
 
-    /// Asks for a session in this database, which poolers may know by its name only. Default: the
-    /// server takes the user's name for it.
-    #[must_use]
-    pub fn database(self, name: impl AsRef<str>) -> Self {
-        Self { database: Some(name.as_ref().replace('\0', "")), ..self }
+    /// Sets the database of the session, which poolers may require. Default: the server uses the
+    /// user's name.
+    ///
+    /// # Errors
+    /// [`CheckNameError::ZeroByte`] if the name contains a zero byte.
+    pub fn database(self, name: impl Into<String>) -> Result<Self, CheckNameError> {
+        let database = name.into();
+        CheckNameError::check_no_zero_byte(&database)?;
+        Ok(Self { database: Some(database), ..self })
     }
 
-    /// The StartupMessage: length, version 3.0, and pairs of texts.
+    /// Encodes the StartupMessage: length, version 3.0, and pairs of texts.
     fn startup_message(&self) -> Vec<u8> {
         let mut pairs = format!("user\0{}\0", self.user);
         if let Some(database) = &self.database {
@@ -81,47 +87,51 @@ impl Default for PostgresCheck {
 }
 
 impl Check for PostgresCheck {
-    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
+    async fn check(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
         const WAITING: &str = "waiting for the answer to the startup message";
-        let mut talk = CheckStream::connect(probe).await?;
-        talk.send("sending the startup message", &self.startup_message()).await?;
-        let bytes = talk.read_exact(WAITING, HEADER_LEN).await?;
+        let mut stream = CheckStream::connect(context).await?;
+        stream.send("sending the startup message", &self.startup_message()).await?;
+        let bytes = stream.read_exact(WAITING, HEADER_LEN).await?;
         let header: Option<&[u8; HEADER_LEN]> = bytes.first_chunk();
         match header.and_then(message::parse_header) {
             Some(PostgresMessageHeader::Authentication(len)) => {
-                let body = talk.read_exact(WAITING, len.min(MAX_ANSWER_LEN)).await?;
+                let body = stream.read_exact(WAITING, len.min(MAX_ANSWER_LEN)).await?;
                 match message::parse_authentication(&body) {
-                    Some(0) => talk.quit(TERMINATE).await,
-                    // Anything but a password would be an error in the server's log.
-                    Some(_) => talk.close().await,
+                    Some(0) => stream.quit(TERMINATE).await,
+                    // Any answer but a password would add an error to the server's log.
+                    Some(_) => stream.close().await,
                     None => {
-                        let what = "an authentication request that is none";
-                        return Err(protocol_failure(what, &body));
+                        let problem = "the server's authentication request is malformed";
+                        return Err(protocol_failure(problem, &body));
                     }
                 }
                 Ok(CheckReport::up())
             }
             Some(PostgresMessageHeader::Error(len)) => {
-                let body = talk.read_exact(WAITING, len.min(MAX_ANSWER_LEN)).await?;
+                let body = stream.read_exact(WAITING, len.min(MAX_ANSWER_LEN)).await?;
                 let Some(error) = message::parse_error_response(&body) else {
-                    return Err(protocol_failure("an error message that is none", &body));
+                    return Err(protocol_failure(
+                        "the server's error response is malformed",
+                        &body,
+                    ));
                 };
                 if !is_server_error(error.sqlstate) {
                     return Ok(CheckReport::up());
                 }
-                let (text, state) = (escape_message(error.message), escape_excerpt(error.sqlstate));
-                let reason = format!("the server says {text} (SQLSTATE {state})");
+                let (text, state) = (quoted_message(error.message), quoted_excerpt(error.sqlstate));
+                let reason = format!("the server reports {text} (SQLSTATE {state})");
                 Err(CheckFailure::new(CheckFailureKind::Mismatch, reason))
             }
             Some(PostgresMessageHeader::LegacyError) => {
-                let rest = talk.read_until(WAITING, 0).await?;
+                let rest = stream.read_until(WAITING, 0).await?;
                 let text = [&bytes[1..], &rest].concat();
-                let reason = format!("the server says {}", escape_message(text.trim_ascii_end()));
+                let reason =
+                    format!("the server reports {}", quoted_message(text.trim_ascii_end()));
                 Err(CheckFailure::new(CheckFailureKind::Mismatch, reason))
             }
             None => {
-                let all = [&bytes, talk.unread()].concat();
-                Err(protocol_failure("the answer is no message of PostgreSQL", &all))
+                let received = [&bytes, stream.unread()].concat();
+                Err(protocol_failure("the answer is not a PostgreSQL message", &received))
             }
         }
     }
@@ -131,9 +141,9 @@ impl Check for PostgresCheck {
     }
 }
 
-/// Whether an error is about the server and not about who asks.
-fn is_server_error(state: &[u8]) -> bool {
-    [&b"53"[..], b"57", b"58", b"XX"].iter().any(|class| state.starts_with(class))
+/// Returns whether an error is about the server, and not about the client.
+fn is_server_error(sqlstate: &[u8]) -> bool {
+    [&b"53"[..], b"57", b"58", b"XX"].iter().any(|class| sqlstate.starts_with(class))
 }
 
 #[cfg(all(test, not(lvs_loom)))]
@@ -144,15 +154,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beginnings_of_messages() {
+    fn message_headers_are_parsed() {
         assert_eq!(parse_header(b"R\0\0\0\x08"), Some(PostgresMessageHeader::Authentication(4)));
         assert_eq!(parse_header(b"E\0\0\0\x30"), Some(PostgresMessageHeader::Error(44)));
         assert_eq!(parse_header(b"Ecoul"), Some(PostgresMessageHeader::LegacyError));
         assert_eq!(parse_header(b"E\0\0\0\x03"), Some(PostgresMessageHeader::LegacyError));
         assert_eq!(parse_header(b"E\0\0\x75\x30"), Some(PostgresMessageHeader::Error(29_996)));
         assert_eq!(parse_header(b"E\0\0\x75\x31"), Some(PostgresMessageHeader::LegacyError));
-        for none in [b"R\0\0\0\x03", b"N\0\0\0\x08", b"HTTP/", b"\0\0\0\0\0", b"S\0\0\0\x08"] {
-            assert_eq!(parse_header(none), None, "{none:?}");
+        for invalid in [b"R\0\0\0\x03", b"N\0\0\0\x08", b"HTTP/", b"\0\0\0\0\0", b"S\0\0\0\x08"] {
+            assert_eq!(parse_header(invalid), None, "{invalid:?}");
         }
         assert_eq!(
             parse_header(b"R\xff\xff\xff\xff"),
@@ -161,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_of_messages() {
+    fn message_bodies_are_parsed() {
         assert_eq!(parse_authentication(b"\0\0\0\x0aSCRAM-SHA-256\0\0"), Some(10));
         assert_eq!(parse_authentication(b"\0\0\x01"), None);
         let body = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0";
@@ -170,13 +180,14 @@ mod tests {
             parse_error_response(body),
             Some(PostgresErrorResponse { sqlstate: b"57P03", message })
         );
-        for none in [&b""[..], b"\0", b"C57P03\0\0", b"C57P03\0Mtext", b"C57P03\0Mtext\0", b"C"] {
-            assert_eq!(parse_error_response(none), None, "{none:?}");
+        for invalid in [&b""[..], b"\0", b"C57P03\0\0", b"C57P03\0Mtext", b"C57P03\0Mtext\0", b"C"]
+        {
+            assert_eq!(parse_error_response(invalid), None, "{invalid:?}");
         }
     }
 
     #[test]
-    fn whose_error_it_is() {
+    fn errors_are_about_the_server_or_the_client() {
         for state in ["57P03", "57P01", "53300", "58000", "XX000"] {
             assert!(is_server_error(state.as_bytes()), "{state}");
         }
@@ -186,9 +197,17 @@ mod tests {
     }
 
     #[test]
-    fn the_startup_message() {
-        let check = PostgresCheck::new().user("a\0b").database("c");
+    fn the_startup_message_is_encoded() {
+        let check = PostgresCheck::new().user("ab").expect("a name");
+        let check = check.database("c").expect("a name");
         let expected = b"\0\0\0\x31\0\x03\0\0user\0ab\0database\0c\0application_name\0lvs\0\0";
         assert_eq!(check.startup_message(), expected);
+    }
+
+    #[test]
+    fn a_name_with_a_zero_byte_is_refused() {
+        let error = CheckNameError::ZeroByte { name: "a\0b".to_owned() };
+        assert_eq!(PostgresCheck::new().user("a\0b").expect_err("a zero byte"), error);
+        assert_eq!(PostgresCheck::new().database("a\0b").expect_err("a zero byte"), error);
     }
 }

@@ -1,23 +1,23 @@
-//! Does a Redis server answer, and is it what it should be?
+//! The Redis check.
 
 pub(super) mod reply;
 
 use std::fmt;
 
 use self::reply::{RedisReply, RedisRole};
-use super::conversation::{CheckStream, MAX_ANSWER_LEN, escape_message, protocol_failure};
+use super::quote::quoted_message;
+use super::stream::{CheckStream, MAX_ANSWER_LEN, protocol_failure};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
-/// Up if a Redis server (or Valkey, KeyDB, Dragonfly) answers `PING` with `PONG`; on request, after
-/// a login, and only as a master or only as a replica.
+/// Sends `PING` to a Redis server (or Valkey, KeyDB, Dragonfly), and optionally requires a role.
 ///
-/// An error in its place is a [`Mismatch`](CheckFailureKind::Mismatch) and named with its text: so a
-/// server that still loads its data, that has lost its master and does not serve stale data, or
-/// that wants a password, is down. Without TLS. Reads at most 16 KiB; more is
+/// An error in place of `PONG` is a [`Mismatch`](CheckFailureKind::Mismatch), whose reason has the
+/// error's text: a server that still loads its data, that has lost its master and does not serve
+/// stale data, or that requires a password, is down. Without TLS. Reads at most 16 KiB; more is
 /// [`TooLong`](CheckFailureKind::TooLong).
 ///
 /// # Examples
-/// Writes go to whoever is the master now:
+/// A check that is up only at the present master, for a service that receives the writes:
 /// ```
 /// use lvs::health::RedisCheck;
 ///
@@ -31,21 +31,21 @@ pub struct RedisCheck {
 }
 
 impl RedisCheck {
-    /// Asks without a login, and takes a server of any role.
+    /// Makes a check without a login that accepts a server of any role.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Logs in with this password (`AUTH`). Default: no login.
+    /// Sets the password for the login (`AUTH`). Default: no login.
     ///
-    /// It goes over the wire as it is, and is not shown by `Debug`.
+    /// The password is sent in clear text; `Debug` does not print it.
     #[must_use]
     pub fn password(self, password: impl Into<String>) -> Self {
         Self { password: Some(password.into()), ..self }
     }
 
-    /// Logs in as this user, of Redis 6 or later. Default: the server's default user.
+    /// Sets the user for the login, for Redis 6 or later. Default: the server's default user.
     ///
     /// Without a [password](Self::password) there is no login.
     #[must_use]
@@ -53,13 +53,13 @@ impl RedisCheck {
         Self { user: Some(user.into()), ..self }
     }
 
-    /// Up only if it is a master, which takes writes. Default: either.
+    /// Requires a master, which accepts writes. Default: any role.
     #[must_use]
     pub fn master(self) -> Self {
         Self { role: Some(RedisRole::Master), ..self }
     }
 
-    /// Up only if it is a replica. Default: either.
+    /// Requires a replica. Default: any role.
     #[must_use]
     pub fn replica(self) -> Self {
         Self { role: Some(RedisRole::Replica), ..self }
@@ -75,27 +75,28 @@ impl fmt::Debug for RedisCheck {
 }
 
 impl Check for RedisCheck {
-    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
-        let mut talk = CheckStream::connect(probe).await?;
+    async fn check(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
+        let mut stream = CheckStream::connect(context).await?;
         if let Some(password) = &self.password {
             let login = match &self.user {
                 Some(user) => encode_command(&["AUTH", user, password]),
                 None => encode_command(&["AUTH", password]),
             };
-            talk.send("sending AUTH", &login).await?;
-            expect_status(&mut talk, b"OK", "AUTH", "waiting for the answer to AUTH").await?;
+            stream.send("sending AUTH", &login).await?;
+            expect_status(&mut stream, b"OK", "AUTH", "waiting for the answer to AUTH").await?;
         }
-        talk.send("sending PING", &encode_command(&["PING"])).await?;
-        expect_status(&mut talk, b"PONG", "PING", "waiting for the answer to PING").await?;
-        if let Some(wanted) = self.role {
-            talk.send("sending INFO", &encode_command(&["INFO", "replication"])).await?;
-            let role = read_role(&mut talk).await?;
-            if role != wanted {
-                let reason = format!("it is a {}, not a {}", role.name(), wanted.name());
+        stream.send("sending PING", &encode_command(&["PING"])).await?;
+        expect_status(&mut stream, b"PONG", "PING", "waiting for the answer to PING").await?;
+        if let Some(expected) = self.role {
+            stream.send("sending INFO", &encode_command(&["INFO", "replication"])).await?;
+            let role = read_role(&mut stream).await?;
+            if role != expected {
+                let (role, expected) = (role.name(), expected.name());
+                let reason = format!("the server is a {role}, expected a {expected}");
                 return Err(CheckFailure::new(CheckFailureKind::Mismatch, reason));
             }
         }
-        talk.quit(&encode_command(&["QUIT"])).await;
+        stream.quit(&encode_command(&["QUIT"])).await;
         Ok(CheckReport::up())
     }
 
@@ -113,7 +114,7 @@ impl RedisRole {
     }
 }
 
-/// A command as an array of bulk strings: no word of it can become a second command.
+/// Encodes a command as an array of bulk strings, so that no word can become a second command.
 fn encode_command(words: &[&str]) -> Vec<u8> {
     let mut out = format!("*{}\r\n", words.len());
     for word in words {
@@ -123,35 +124,38 @@ fn encode_command(words: &[&str]) -> Vec<u8> {
 }
 
 async fn expect_status(
-    talk: &mut CheckStream<'_>,
-    word: &[u8],
+    stream: &mut CheckStream<'_>,
+    status: &[u8],
     command: &str,
-    waiting_for: &'static str,
+    stage: &'static str,
 ) -> Result<(), CheckFailure> {
-    let bytes = talk.read_line(waiting_for).await?;
+    let bytes = stream.read_line(stage).await?;
     match reply::parse_reply(&bytes) {
-        Some(RedisReply::Simple(got)) if got == word => Ok(()),
+        Some(RedisReply::Simple(got)) if got == status => Ok(()),
         Some(RedisReply::Simple(_) | RedisReply::Error(_)) => {
             Err(unexpected_reply_failure(command, &bytes))
         }
-        _ => Err(protocol_failure(&format!("the answer to {command} is none of Redis"), &bytes)),
+        _ => {
+            Err(protocol_failure(&format!("the answer to {command} is not a Redis reply"), &bytes))
+        }
     }
 }
 
-async fn read_role(talk: &mut CheckStream<'_>) -> Result<RedisRole, CheckFailure> {
+async fn read_role(stream: &mut CheckStream<'_>) -> Result<RedisRole, CheckFailure> {
     const WAITING: &str = "waiting for the answer to INFO";
-    let bytes = talk.read_line(WAITING).await?;
+    let bytes = stream.read_line(WAITING).await?;
     let len = match reply::parse_reply(&bytes) {
         Some(RedisReply::Bulk(len)) => len.min(MAX_ANSWER_LEN),
         Some(_) => return Err(unexpected_reply_failure("INFO", &bytes)),
-        None => return Err(protocol_failure("the answer to INFO is none of Redis", &bytes)),
+        None => return Err(protocol_failure("the answer to INFO is not a Redis reply", &bytes)),
     };
-    let info = talk.read_exact(WAITING, len + 2).await?;
-    reply::parse_role(&info).ok_or_else(|| protocol_failure("no role in the answer to INFO", &info))
+    let info = stream.read_exact(WAITING, len + 2).await?;
+    reply::parse_role(&info)
+        .ok_or_else(|| protocol_failure("the answer to INFO has no known role", &info))
 }
 
 fn unexpected_reply_failure(command: &str, bytes: &[u8]) -> CheckFailure {
-    let reason = format!("the answer to {command} is {}", escape_message(bytes));
+    let reason = format!("the answer to {command} is {}", quoted_message(bytes));
     CheckFailure::new(CheckFailureKind::Mismatch, reason)
 }
 
@@ -161,17 +165,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_replies() {
+    fn replies_are_parsed() {
         assert_eq!(parse_reply(b"+PONG"), Some(RedisReply::Simple(b"PONG")));
         assert_eq!(parse_reply(b"-ERR no"), Some(RedisReply::Error(b"ERR no")));
         assert_eq!(parse_reply(b"$12"), Some(RedisReply::Bulk(12)));
-        for none in ["", "PONG", ":1", "$", "$-1", "$+1", "$99999999999999999999", "*1"] {
-            assert_eq!(parse_reply(none.as_bytes()), None, "{none}");
+        for invalid in ["", "PONG", ":1", "$", "$-1", "$+1", "$99999999999999999999", "*1"] {
+            assert_eq!(parse_reply(invalid.as_bytes()), None, "{invalid}");
         }
     }
 
     #[test]
-    fn roles() {
+    fn roles_are_parsed() {
         let info = "# Replication\r\nrole:slave\r\nmaster_host:10.0.0.1\r\n";
         assert_eq!(reply::parse_role(info.as_bytes()), Some(RedisRole::Replica));
         assert_eq!(reply::parse_role(b"role:master"), Some(RedisRole::Master));
@@ -180,9 +184,9 @@ mod tests {
     }
 
     #[test]
-    fn commands_and_secrets() {
+    fn commands_are_framed_and_debug_hides_the_password() {
         assert_eq!(encode_command(&["AUTH", "a\r\nb"]), b"*2\r\n$4\r\nAUTH\r\n$4\r\na\r\nb\r\n");
-        let shown = format!("{:?}", RedisCheck::new().user("me").password("secret"));
-        assert!(shown.contains("me") && !shown.contains("secret"), "{shown}");
+        let debug = format!("{:?}", RedisCheck::new().user("me").password("secret"));
+        assert!(debug.contains("me") && !debug.contains("secret"), "{debug}");
     }
 }

@@ -1,12 +1,13 @@
-//! Does it take a connection, and does it answer?
+//! The TCP check: a connection, and on request an expected answer.
 
-use super::conversation::{CheckStream, MAX_ANSWER_LEN, escape_excerpt};
+use super::quote::quoted_excerpt;
+use super::stream::{CheckStream, MAX_ANSWER_LEN};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
-/// Up if a TCP connection can be made; on request, if the server says what it should.
+/// Connects by TCP, and optionally compares the answer with expected bytes.
 ///
-/// The kernel completes connections for a program that hangs, until the program's queue is full:
-/// bytes that are expected find that out, the mere connection does not.
+/// The kernel completes connections for a program that hangs, until the program's accept queue is
+/// full. Only a check with expected bytes detects such a program.
 ///
 /// Reads at most 16 KiB; more is [`TooLong`](CheckFailureKind::TooLong).
 ///
@@ -16,7 +17,7 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 ///
 /// // memcached: `VERSION 1.6.18`
 /// let check = TcpCheck::new().send("version\r\n").expect("VERSION ");
-/// // SSH says who it is without being asked.
+/// // An SSH server sends its version first.
 /// let check = TcpCheck::new().expect("SSH-2.0-");
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -34,33 +35,33 @@ enum TcpExpectation {
 }
 
 impl TcpCheck {
-    /// Connects, and no more.
+    /// Makes a check that only connects.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sends this once connected. Default: nothing.
+    /// Sends bytes after connecting. Default: nothing.
     #[must_use]
     pub fn send(self, bytes: impl AsRef<[u8]>) -> Self {
         Self { send: bytes.as_ref().to_vec(), ..self }
     }
 
-    /// Up only if the answer begins with this; the first other byte fails the check. Default:
-    /// nothing is read.
+    /// Requires that the answer begins with these bytes; the first other byte fails the check.
+    /// Default: nothing is read.
     ///
-    /// Takes the place of [`expect_within`](Self::expect_within).
+    /// Replaces [`expect_within`](Self::expect_within).
     #[must_use]
     pub fn expect(self, bytes: impl AsRef<[u8]>) -> Self {
         Self { expected: TcpExpectation::Prefix(bytes.as_ref().to_vec()), ..self }
     }
 
-    /// Up as soon as this was found anywhere in the first 16 KiB of the answer.
+    /// Requires these bytes anywhere in the first 16 KiB of the answer.
     ///
-    /// A server that says something else and then waits fails by the check's timeout only:
-    /// [`expect`](Self::expect) is better where the answer's beginning is known.
+    /// A server that sends other bytes and then waits fails only by the check's timeout:
+    /// [`expect`](Self::expect) is better if the beginning of the answer is known.
     ///
-    /// Takes the place of [`expect`](Self::expect).
+    /// Replaces [`expect`](Self::expect).
     #[must_use]
     pub fn expect_within(self, bytes: impl AsRef<[u8]>) -> Self {
         Self { expected: TcpExpectation::Within(bytes.as_ref().to_vec()), ..self }
@@ -68,36 +69,39 @@ impl TcpCheck {
 }
 
 impl Check for TcpCheck {
-    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
-        let mut talk = CheckStream::connect(probe).await?;
+    async fn check(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
+        let mut stream = CheckStream::connect(context).await?;
         if !self.send.is_empty() {
-            talk.send("sending", &self.send).await?;
+            stream.send("sending the request", &self.send).await?;
         }
         match &self.expected {
             TcpExpectation::Nothing if self.send.is_empty() => return Ok(CheckReport::up()),
             TcpExpectation::Nothing => {}
             TcpExpectation::Prefix(expected) => {
-                probe.set_stage("waiting for the expected bytes");
-                while !talk.unread().starts_with(expected) {
-                    if !expected.starts_with(talk.unread()) {
-                        let (got, want) = (escape_excerpt(talk.unread()), escape_excerpt(expected));
-                        let reason = format!("the answer is {got}, and should begin with {want}");
+                context.set_stage("waiting for the expected bytes");
+                while !stream.unread().starts_with(expected) {
+                    if !expected.starts_with(stream.unread()) {
+                        let (answer, expected) =
+                            (quoted_excerpt(stream.unread()), quoted_excerpt(expected));
+                        let reason = format!(
+                            "answer {answer}, expected an answer beginning with {expected}"
+                        );
                         return Err(CheckFailure::new(CheckFailureKind::Mismatch, reason));
                     }
-                    talk.read_more().await?;
+                    stream.read_more().await?;
                 }
             }
             TcpExpectation::Within(expected) => {
-                probe.set_stage("waiting for the expected bytes");
+                context.set_stage("waiting for the expected bytes");
                 let mut from = 0;
-                while !contains_bytes(&talk.unread()[from..], expected) {
-                    // Where those that came last may be a beginning.
-                    from = talk.unread().len().saturating_sub(expected.len());
-                    talk.read_more().await?;
+                while !contains_bytes(&stream.unread()[from..], expected) {
+                    // The last bytes may be the beginning of the expected bytes.
+                    from = stream.unread().len().saturating_sub(expected.len());
+                    stream.read_more().await?;
                 }
             }
         }
-        talk.close().await;
+        stream.close().await;
         Ok(CheckReport::up())
     }
 

@@ -1,4 +1,4 @@
-//! Is the port of a UDP service open, and does it answer as it should?
+//! The UDP check.
 
 mod pattern;
 
@@ -9,38 +9,39 @@ use tokio::time::timeout;
 
 pub use self::pattern::{BytePattern, BytePatternError};
 use super::datagram::{enable_icmp_errors, receive, receive_failure, send_failure};
+use super::quote::quoted_excerpt;
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
-/// The most bytes of a reply that a reason shows.
-const MAX_REPLY_EXCERPT_LEN: usize = 32;
+/// The least size of the receive buffer in bytes, so that a reason can quote the reply.
+const MIN_BUFFER_LEN: usize = 64;
 
-/// Sends one datagram, and is up if nobody objects, or only if the right reply comes.
+/// Sends one datagram, and fails at an ICMP error, or, on request, without the expected reply.
 ///
-/// # Without a required reply
-/// Many UDP services say nothing to what they do not understand. So silence is up, and so is any
-/// datagram; what counts against the backend is an ICMP error: port unreachable is
+/// # Without an expected reply
+/// Many UDP services do not answer a datagram that they do not understand. So no answer is up, and
+/// any answer is up. An ICMP error fails the check: port unreachable is
 /// [`Refused`](CheckFailureKind::Refused), host or network unreachable is
-/// [`Unreachable`](CheckFailureKind::Unreachable). Silence is listened to for as long as
-/// [`listen_for`](Self::listen_for) says, which must be less than the check's timeout.
+/// [`Unreachable`](CheckFailureKind::Unreachable). The check waits for an error for
+/// [`listen_for`](Self::listen_for), which must be less than the check's timeout.
 ///
-/// That is weak evidence: a host that is off answers as little as one that is well, until the last
-/// router gives up on it (about 3 s on Linux), firewalls drop ICMP, and hosts limit how much of it
-/// they send. Ask for something that must be answered where the protocol has it, or put an
-/// [`IcmpCheck`](super::IcmpCheck) beside this one.
+/// That is weak evidence: a host that is off looks like a healthy host until the last router
+/// reports it unreachable (about 3 s on Linux), firewalls drop ICMP, and hosts limit the rate of
+/// ICMP. If the protocol has a request that must be answered, expect its reply; otherwise add an
+/// [`IcmpCheck`](super::IcmpCheck).
 ///
-/// # With a required reply
-/// The first datagram that comes decides: it fits, or the check has failed with
-/// [`Mismatch`](CheckFailureKind::Mismatch). If none comes, the check's timeout ends it.
+/// # With an expected reply
+/// The first datagram decides: if it is not the expected reply, the check fails with
+/// [`Mismatch`](CheckFailureKind::Mismatch). Without a datagram the check ends at its timeout.
 ///
-/// Nothing is sent twice: a lost datagram is one failure, and how many of those it takes is what
-/// `fall` is for. The options are those of keepalived's `UDP_CHECK`, with two differences that
-/// their methods name.
+/// Nothing is sent twice: a lost datagram is one failure, and `fall` sets how many failures take
+/// the server down. The options are those of keepalived's `UDP_CHECK`, with two differences that
+/// their methods describe.
 ///
 /// # Examples
 /// ```
 /// use lvs::health::{BytePattern, UdpCheck};
 ///
-/// // An NTP client's request; the reply must be a server's (mode 4), of the same version.
+/// // A request of an NTP client; the reply must be that of a server (mode 4) of the same version.
 /// let mut request = [0; 48];
 /// request[0] = 0x23;
 /// let ntp = UdpCheck::new().payload(request).expect_reply("24".parse::<BytePattern>()?);
@@ -68,24 +69,24 @@ impl Default for UdpCheck {
 }
 
 impl UdpCheck {
-    /// Sends one zero byte, and is up unless an ICMP error comes within 250 ms.
+    /// Makes a check that sends one zero byte, and fails at an ICMP error within 250 ms.
     pub fn new() -> Self {
         Self { payload: vec![0], expected_reply: None, listen_for: Duration::from_millis(250) }
     }
 
-    /// What to send, at most 65,507 bytes (65,527 over IPv6). Default: one zero byte, because
-    /// there are services that take an empty datagram for an end of file.
+    /// Sets the payload, at most 65,507 bytes (65,527 over IPv6). Default: one zero byte, because
+    /// some services take an empty datagram for an end of file.
     ///
-    /// What does not fit fails as [`Local`](CheckFailureKind::Local).
+    /// A longer payload makes every check fail as [`Local`](CheckFailureKind::Local).
     pub fn payload(self, payload: impl Into<Vec<u8>>) -> Self {
         Self { payload: payload.into(), ..self }
     }
 
-    /// Requires a reply that begins so. The empty pattern takes any reply. Default: none is
-    /// required.
+    /// Requires a reply that begins with a pattern. The empty pattern accepts any reply. Default:
+    /// no reply is required.
     ///
-    /// Bytes behind the pattern are free. A reply shorter than it is wrong, unlike in keepalived,
-    /// which then compares no more than what came.
+    /// Bytes behind the pattern are not compared. A reply shorter than the pattern fails, unlike in
+    /// keepalived, which then compares only the bytes received.
     pub fn expect_reply(self, pattern: impl Into<BytePattern>) -> Self {
         let lengths = self.expected_reply.map_or(0..=usize::MAX, |reply| reply.lengths);
         Self {
@@ -94,39 +95,39 @@ impl UdpCheck {
         }
     }
 
-    /// Requires a reply of one of these lengths, in bytes. Default: any length, where keepalived
-    /// takes 255 bytes at most.
+    /// Requires a reply with a length in this range, in bytes. Default: any length; keepalived
+    /// accepts at most 255 bytes.
     pub fn reply_lengths(self, lengths: RangeInclusive<usize>) -> Self {
         let pattern = self.expected_reply.map(|reply| reply.pattern).unwrap_or_default();
         Self { expected_reply: Some(UdpReplyExpectation { pattern, lengths }), ..self }
     }
 
-    /// How long to listen for an ICMP error before silence counts as up. Default: 250 ms. Without
-    /// effect if a reply is required.
+    /// Sets how long the check waits for an ICMP error before no answer counts as up. Default: 250
+    /// ms. No effect if a reply is required.
     ///
-    /// More than the round trip to the backend, and less than the check's timeout: otherwise the
-    /// timeout comes first, and it counts as a failure.
+    /// Must be longer than the round trip to the backend, and shorter than the check's timeout:
+    /// otherwise the check ends at its timeout, which is a failure.
     pub fn listen_for(self, listen_for: Duration) -> Self {
         Self { listen_for, ..self }
     }
 }
 
 impl Check for UdpCheck {
-    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
-        let socket = probe.connect_udp().await?;
-        enable_icmp_errors(&socket, probe.address());
-        probe.set_stage("sending the datagram");
+    async fn check(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
+        let socket = context.connect_udp().await?;
+        enable_icmp_errors(&socket, context.address());
+        context.set_stage("sending the datagram");
         let sent = socket.send(&self.payload).await;
-        sent.map_err(|error| send_failure(probe.stage(), &error))?;
-        probe.set_stage("waiting for the reply");
-        let failed = |error| receive_failure(probe.stage(), &error);
+        sent.map_err(|error| send_failure(context.stage(), &error))?;
+        context.set_stage("waiting for the reply");
+        let failed = |error| receive_failure(context.stage(), &error);
         let Some(expected) = &self.expected_reply else {
             return match timeout(self.listen_for, receive(&socket, &mut [0])).await {
-                Ok(heard) => heard.map(|_| CheckReport::up()).map_err(failed),
+                Ok(received) => received.map(|_| CheckReport::up()).map_err(failed),
                 Err(_) => Ok(CheckReport::up()),
             };
         };
-        let mut buffer = vec![0; expected.pattern.len().max(MAX_REPLY_EXCERPT_LEN)];
+        let mut buffer = vec![0; expected.pattern.len().max(MIN_BUFFER_LEN)];
         let len = receive(&socket, &mut buffer).await.map_err(failed)?;
         buffer.truncate(len);
         expected.judge(&buffer, len).map(|()| CheckReport::up())
@@ -138,24 +139,21 @@ impl Check for UdpCheck {
 }
 
 impl UdpReplyExpectation {
-    /// `reply` is its beginning, at least as long as the pattern if all of it is; `len` is its
-    /// whole length.
+    /// Compares a reply: `reply` is its beginning, at least as long as the pattern unless the reply
+    /// is shorter; `len` is the whole length.
     fn judge(&self, reply: &[u8], len: usize) -> Result<(), CheckFailure> {
-        let wrong = |what: String| Err(CheckFailure::new(CheckFailureKind::Mismatch, what));
+        let mismatch = |reason: String| Err(CheckFailure::new(CheckFailureKind::Mismatch, reason));
         if !self.lengths.contains(&len) {
-            let (least, most) = (self.lengths.start(), self.lengths.end());
-            return wrong(match *most {
-                usize::MAX => format!("a reply of {len} bytes, not of {least} or more"),
-                most => format!("a reply of {len} bytes, not of {least} to {most}"),
+            let (min, max) = (self.lengths.start(), self.lengths.end());
+            return mismatch(match *max {
+                usize::MAX => format!("reply of {len} bytes, expected {min} or more"),
+                max => format!("reply of {len} bytes, expected {min} to {max}"),
             });
         }
         if !self.pattern.is_prefix_of(reply) {
-            let shown = &reply[..reply.len().min(MAX_REPLY_EXCERPT_LEN)];
-            let more = if len > shown.len() { "..." } else { "" };
-            return wrong(format!(
-                "the reply \"{}\"{more} does not fit the pattern",
-                shown.escape_ascii()
-            ));
+            let (reply, pattern) = (quoted_excerpt(reply), self.pattern.to_string());
+            let pattern = quoted_excerpt(pattern.as_bytes());
+            return mismatch(format!("reply {reply} does not begin with the pattern {pattern}"));
         }
         Ok(())
     }

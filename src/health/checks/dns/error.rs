@@ -1,33 +1,33 @@
-//! What cannot be asked.
+//! The error of invalid settings of a DNS check.
 
 use thiserror::Error;
 
-/// What a [`DnsCheck`](super::DnsCheck) cannot ask for or expect.
+/// The reason why a setting of a [`DnsCheck`](super::DnsCheck) is invalid.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum DnsCheckError {
-    /// Not a domain name.
+    /// The name is not a domain name.
     #[error("{name:?} is not a domain name: {reason}")]
     Name {
-        /// What should have been one.
+        /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
-    /// Not a record type to ask for.
-    #[error("{record_type:?} is not a record type to ask for")]
+    /// The record type does not exist, or cannot be queried.
+    #[error("{record_type:?} is not a record type that can be queried")]
     Type {
-        /// What should have been one.
+        /// The record type.
         record_type: String,
     },
-    /// Not the data of a record of the type that is asked for.
+    /// The data is not that of a record of the queried type.
     #[error("{data:?} is not the data of a record of type {record_type}: {reason}")]
     Data {
-        /// What should have been data.
+        /// The data.
         data: String,
-        /// The type that is asked for.
+        /// The queried type.
         record_type: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
 }

@@ -2,21 +2,21 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The change of weight, if it is up.
+/// The change of the weight, if the check is up.
 fn change(check: &FileCheck, value: i32) -> Result<Option<AgentWeight>, String> {
-    let FileCheckMode::Value { weight } = check.mode else { panic!("by number") };
+    let FileCheckMode::Value { weight } = check.mode else { panic!("not a check by number") };
     let judged = check.judge_value(value, weight);
     judged.map(|report| report.agent_override().weight).map_err(|failure| failure.to_string())
 }
 
 #[test]
-fn a_number_is_a_number() {
+fn decimal_numbers_are_parsed() {
     assert_eq!(parse_value(b"0\n"), Some(0));
     assert_eq!(parse_value(b" \t-7 \r\n"), Some(-7));
     assert_eq!(parse_value(b"+3"), Some(3));
     assert_eq!(parse_value(b"-2147483648"), Some(i32::MIN));
-    for wrong in ["", "\n", "2147483648", "1 2", "0x10", "1.5", "up", "1\0", "\u{661}"] {
-        assert_eq!(parse_value(wrong.as_bytes()), None, "{wrong:?}");
+    for invalid in ["", "\n", "2147483648", "1 2", "0x10", "1.5", "up", "1\0", "\u{661}"] {
+        assert_eq!(parse_value(invalid.as_bytes()), None, "{invalid:?}");
     }
     assert_eq!(parse_value(b"\xff"), None);
 }
@@ -25,9 +25,9 @@ fn a_number_is_a_number() {
 fn without_weight_zero_is_up() {
     let check = FileCheck::value("/f");
     assert_eq!(change(&check, 0), Ok(None));
-    assert_eq!(change(&check, -1), Err("/f says -1".to_owned()));
+    assert_eq!(change(&check, -1), Err("/f contains -1, expected 0".to_owned()));
     let check = check.reversed();
-    assert_eq!(change(&check, 0), Err("/f says 0".to_owned()));
+    assert_eq!(change(&check, 0), Err("/f contains 0, expected another number than 0".to_owned()));
     assert_eq!(change(&check, 5), Ok(None));
 }
 
@@ -38,19 +38,19 @@ fn with_weight_the_product_is_added() {
     assert_eq!(change(&check, 5), Ok(Some(AgentWeight::Plus(-15))));
     assert_eq!(change(&check.clone().reversed(), 5), Ok(Some(AgentWeight::Plus(15))));
     assert_eq!(change(&check, i32::MIN), Ok(Some(AgentWeight::Plus(i32::MAX))));
-    let reason = "/f says 2147483647, and times -3 that is down".to_owned();
+    let reason = "/f contains 2147483647: times the weight -3, that means down".to_owned();
     assert_eq!(change(&check, i32::MAX), Err(reason));
-    assert_eq!(change(&check.weight(0), 1), Err("/f says 1".to_owned()));
+    assert_eq!(change(&check.weight(0), 1), Err("/f contains 1, expected 0".to_owned()));
 }
 
 #[test]
-fn a_file_may_be_wanted_or_not() {
-    let wanted = FileCheck::exists("/f").weight(3);
-    assert!(wanted.judge_existence(true).is_ok());
-    assert_eq!(wanted.judge_existence(false).unwrap_err().reason(), "/f does not exist");
-    let unwanted = wanted.reversed();
-    assert!(unwanted.judge_existence(false).is_ok());
-    assert_eq!(unwanted.judge_existence(true).unwrap_err().reason(), "/f exists");
+fn existence_is_up_or_reversed_down() {
+    let required = FileCheck::exists("/f").weight(3);
+    assert!(required.judge_existence(true).is_ok());
+    assert_eq!(required.judge_existence(false).unwrap_err().reason(), "/f does not exist");
+    let forbidden = required.reversed();
+    assert!(forbidden.judge_existence(false).is_ok());
+    assert_eq!(forbidden.judge_existence(true).unwrap_err().reason(), "/f exists");
 }
 
 proptest! {
@@ -61,13 +61,16 @@ proptest! {
     }
 
     #[test]
-    fn turned_round_the_change_is_the_opposite(value: i32, weight in -99..99) {
+    fn reversed_the_change_is_the_opposite(value: i32, weight in -99..99) {
         let check = FileCheck::value("/f").weight(weight);
-        let there = change(&check, value).ok().flatten();
-        let back = change(&check.reversed(), value).ok().flatten();
-        if let (Some(AgentWeight::Plus(there)), Some(AgentWeight::Plus(back))) = (there, back) {
-            // What would be too much is the most there is.
-            prop_assert!(there == back.saturating_neg() || there.abs().max(back.abs()) == i32::MAX);
+        let plus = |check: &FileCheck| match change(check, value) {
+            Ok(Some(AgentWeight::Plus(plus))) => Some(plus),
+            _ => None,
+        };
+        if let (Some(plain), Some(reversed)) = (plus(&check), plus(&check.clone().reversed())) {
+            // A change beyond the range is the largest change.
+            let is_largest = plain.abs().max(reversed.abs()) == i32::MAX;
+            prop_assert!(plain == reversed.saturating_neg() || is_largest);
         }
     }
 }

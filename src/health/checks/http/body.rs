@@ -1,12 +1,12 @@
-//! What is expected of a body.
+//! Expectations of a response body.
 
 use md5::Md5;
 use regex::bytes::Regex;
 use sha2::{Digest, Sha256};
 
-use super::HttpCheckError;
+use super::error::HttpCheckError;
 
-/// One thing that must hold of a body.
+/// A condition that a body must meet.
 #[derive(Clone, Debug)]
 pub(super) enum BodyExpectation {
     Matches(Regex),
@@ -35,7 +35,7 @@ impl BodyExpectation {
         Err(HttpCheckError::Digest { digest: digest.to_owned() })
     }
 
-    /// Says what is wrong with a body; `None` if it is as expected.
+    /// Returns the reason if the body does not meet the condition.
     pub(super) fn mismatch(&self, body: &[u8]) -> Option<String> {
         let length = body.len();
         match self {
@@ -62,8 +62,9 @@ fn compile_regex(regex: &str) -> Result<Regex, HttpCheckError> {
     })
 }
 
-fn digest_mismatch(what: &str, expected: &str, is: &str) -> Option<String> {
-    (expected != is).then(|| format!("the body's {what} is {is}, not {expected}"))
+fn digest_mismatch(algorithm: &str, expected: &str, digest: &str) -> Option<String> {
+    (expected != digest)
+        .then(|| format!("the {algorithm} of the body is {digest}, expected {expected}"))
 }
 
 fn to_hex(bytes: &[u8]) -> String {
@@ -83,20 +84,24 @@ mod tests {
         let sha = BodyExpectation::digest(sha).expect("SHA-256 of hello");
         assert_eq!(sha.mismatch(b"hello"), None);
         assert!(
-            sha.mismatch(b"Hello").expect("another body").starts_with("the body's SHA-256 is ")
+            sha.mismatch(b"Hello")
+                .expect("another body")
+                .starts_with("the SHA-256 of the body is ")
         );
-        for wrong in ["", "abc", "5d41402abc4b2a76b9719d911017c59x"] {
-            assert!(BodyExpectation::digest(wrong).is_err(), "{wrong:?}");
+        for invalid in ["", "abc", "5d41402abc4b2a76b9719d911017c59x"] {
+            assert!(BodyExpectation::digest(invalid).is_err(), "{invalid:?}");
         }
     }
 
     #[test]
-    fn patterns_are_about_bytes() {
-        let it = BodyExpectation::matching("^ok(?-u:\\xff)$").expect("a pattern");
-        assert_eq!(it.mismatch(b"ok\xff"), None);
-        let it = BodyExpectation::not_matching("error").expect("a pattern");
-        assert!(it.mismatch(b"an error").is_some() && it.mismatch(b"well").is_none());
+    fn patterns_match_bytes() {
+        let expectation = BodyExpectation::matching("^ok(?-u:\\xff)$").expect("a pattern");
+        assert_eq!(expectation.mismatch(b"ok\xff"), None);
+        let expectation = BodyExpectation::not_matching("error").expect("a pattern");
+        assert!(
+            expectation.mismatch(b"an error").is_some() && expectation.mismatch(b"well").is_none()
+        );
         let error = BodyExpectation::matching("(").expect_err("no pattern").to_string();
-        assert!(error.starts_with("\"(\" is no regular expression: "), "{error}");
+        assert!(error.starts_with("\"(\" is not a regular expression: "), "{error}");
     }
 }

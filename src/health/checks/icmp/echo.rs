@@ -1,15 +1,15 @@
-//! ICMP echo messages: RFC 792 (page 14) and RFC 4443 (section 4).
+//! Encodes ICMP echo requests and compares replies: RFC 792 (page 14) and RFC 4443 (section 4).
 
-/// Bytes of random numbers at the payload's beginning: enough that no two requests are alike.
+/// The length of the random beginning of the payload in bytes: enough for every request to differ.
 const NONCE_LEN: usize = 16;
 
-/// Bytes of payload, as many as `ping` sends.
+/// The length of the payload in bytes, that of `ping`.
 const PAYLOAD_LEN: usize = 56;
 
-/// Type, code, checksum, identifier, sequence number.
+/// The length of type, code, checksum, identifier and sequence number in bytes.
 const HEADER_LEN: usize = 8;
 
-/// The longest packet that can be an answer: an IPv4 header with all options, and an echo.
+/// The length of the longest reply in bytes: an IPv4 header with all options, and an echo message.
 pub(crate) const MAX_REPLY_LEN: usize = 60 + HEADER_LEN + PAYLOAD_LEN;
 
 const ICMPV4_ECHO_REQUEST: u8 = 8;
@@ -17,10 +17,10 @@ const ICMPV4_ECHO_REPLY: u8 = 0;
 const ICMPV6_ECHO_REQUEST: u8 = 128;
 const ICMPV6_ECHO_REPLY: u8 = 129;
 
-/// One request for an echo.
+/// An echo request.
 #[derive(Debug)]
 pub(crate) struct IcmpEchoRequest {
-    /// `None` where the kernel chooses it, and knows by it whose an answer is.
+    /// The identifier; `None` if the kernel chooses it and filters replies by it.
     identifier: Option<u16>,
     sequence: u16,
     payload: [u8; PAYLOAD_LEN],
@@ -34,8 +34,8 @@ impl IcmpEchoRequest {
         Self { identifier, sequence: fastrand::u16(..), payload }
     }
 
-    /// The message without IP header. That of ICMPv6 has no checksum, which the kernel fills in: it
-    /// takes the source address.
+    /// Encodes the message without an IP header. The kernel fills in the checksum of ICMPv6, which
+    /// covers the source address.
     pub(crate) fn encode(&self, v4: bool) -> [u8; HEADER_LEN + PAYLOAD_LEN] {
         let mut message = [0; HEADER_LEN + PAYLOAD_LEN];
         message[0] = if v4 { ICMPV4_ECHO_REQUEST } else { ICMPV6_ECHO_REQUEST };
@@ -49,19 +49,18 @@ impl IcmpEchoRequest {
         message
     }
 
-    /// Tells whether a packet is the answer; an IPv4 header, which raw sockets show, may come first.
+    /// Returns whether a packet is the reply; raw sockets receive it with an IPv4 header in front.
     ///
-    /// Which address it is from the caller's socket has seen to, and the kernel to the checksum of
-    /// ICMPv6.
+    /// The caller's socket checks the source address, and the kernel the checksum of ICMPv6.
     pub(crate) fn is_answered_by(&self, packet: &[u8]) -> bool {
-        let Some((message, bare)) = strip_ip_header(packet) else { return false };
+        let Some((message, has_no_header)) = strip_ip_header(packet) else { return false };
         let Some((header, payload)) = message.split_first_chunk::<HEADER_LEN>() else {
             return false;
         };
         let [kind, code, _, _, identifier @ .., s1, s0] = *header;
         let valid = match kind {
             ICMPV4_ECHO_REPLY => checksum(message) == 0,
-            ICMPV6_ECHO_REPLY => bare,
+            ICMPV6_ECHO_REPLY => has_no_header,
             _ => false,
         };
         valid
@@ -72,27 +71,27 @@ impl IcmpEchoRequest {
     }
 }
 
-/// The message, and whether it came without an IP header. No ICMP type in use looks like the first
-/// byte of one (0x45 to 0x4f).
+/// Returns the message, and whether it had no IPv4 header. No ICMP type in use equals the first
+/// byte of an IPv4 header (0x45 to 0x4f).
 fn strip_ip_header(packet: &[u8]) -> Option<(&[u8], bool)> {
     let first = *packet.first()?;
     if first >> 4 != 4 {
         return Some((packet, true));
     }
     let words = usize::from(first & 0x0f);
-    // Less is no IPv4 header (RFC 791, section 3.1).
+    // An IPv4 header has at least 5 words (RFC 791, section 3.1).
     let message = if words >= 5 { packet.get(words * 4..)? } else { return None };
     Some((message, false))
 }
 
-/// The Internet checksum (RFC 1071); 0 over a message that has the right one.
+/// Returns the Internet checksum (RFC 1071); 0 of a message that has a valid checksum.
 fn checksum(message: &[u8]) -> u16 {
     let pairs = message.chunks(2).map(|pair| match *pair {
         [high, low] => u32::from(u16::from_be_bytes([high, low])),
         [high] => u32::from(high) << 8,
         _ => 0,
     });
-    // At most 65,535 bytes, so it cannot overflow.
+    // A message of at most 65,535 bytes cannot overflow the sum.
     let mut sum: u32 = pairs.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

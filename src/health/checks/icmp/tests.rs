@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn what_may_not_be_opened_is_a_refusal() {
+fn missing_privileges_and_protocols_are_not_permitted() {
     for errno in [Errno::ACCESS, Errno::PERM, Errno::PROTONOSUPPORT] {
         assert!(is_not_permitted(&errno.into()), "{errno}");
     }

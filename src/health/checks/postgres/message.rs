@@ -1,33 +1,33 @@
-//! Messages of a PostgreSQL server: "Frontend/Backend Protocol" in its manual, version 3.0.
+//! Parses messages of a PostgreSQL server: "Frontend/Backend Protocol" in its manual, version 3.0.
 
-/// How long the five bytes that a message begins with are.
+/// The length of the header of a message, in bytes: type and length.
 pub(crate) const HEADER_LEN: usize = 5;
 
-/// What the first message of a server may be.
+/// The header of the first message of a server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum PostgresMessageHeader {
-    /// `R`: it asks us to log in, or lets us in. So many bytes follow.
+    /// `R`: a request for a login, or a successful login; with the number of bytes that follow.
     Authentication(usize),
-    /// `E`: it refuses. So many bytes follow.
+    /// `E`: an error response; with the number of bytes that follow.
     Error(usize),
-    /// `E` as servers said it up to 2003, and still say it where they cannot make a process for the
-    /// connection: a text follows at once, up to a zero byte.
+    /// `E` in the form up to 2003, which servers still use if they cannot start a process for the
+    /// connection: a text follows, up to a zero byte.
     LegacyError,
 }
 
-/// An error, as far as it matters here.
+/// The fields of an error response that the check uses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct PostgresErrorResponse<'a> {
     /// The SQLSTATE, five characters.
     pub(crate) sqlstate: &'a [u8],
-    /// What there is to be read by people.
+    /// The message for the operator.
     pub(crate) message: &'a [u8],
 }
 
-/// The manual's own client takes a longer "length" for letters, too.
+/// The longest error response; PostgreSQL's own client takes a longer length for letters, too.
 const MAX_ERROR_LEN: u32 = 30_000;
 
-/// Reads the beginning of a message; `None` if no server's first message begins so.
+/// Parses the header of a server's first message; `None` if it is no such message.
 pub(crate) fn parse_header(
     &[kind, ref len @ ..]: &[u8; HEADER_LEN],
 ) -> Option<PostgresMessageHeader> {
@@ -42,26 +42,26 @@ pub(crate) fn parse_header(
     }
 }
 
-/// Reads what follows an [`Authentication`](PostgresMessageHeader::Authentication): the kind of login it asks for,
-/// 0 for none.
+/// Parses the body of an [`Authentication`](PostgresMessageHeader::Authentication): the login
+/// method that the server requests, 0 for none.
 pub(crate) fn parse_authentication(body: &[u8]) -> Option<u32> {
     let (kind, _) = body.split_first_chunk()?;
     Some(u32::from_be_bytes(*kind))
 }
 
-/// Reads what follows an [`PostgresErrorResponse`](PostgresMessageHeader::PostgresErrorResponse): fields, each a letter and a text with a zero
-/// byte behind it, and a zero byte behind them all.
+/// Parses the body of an [`Error`](PostgresMessageHeader::Error): fields, each a letter and a text
+/// with a zero byte behind it, and a zero byte behind the last field.
 pub(crate) fn parse_error_response(body: &[u8]) -> Option<PostgresErrorResponse<'_>> {
     let mut rest = body;
-    let (mut state, mut message) = (None, None);
+    let (mut sqlstate, mut message) = (None, None);
     loop {
         let (&field, behind) = rest.split_first()?;
         if field == 0 {
-            return Some(PostgresErrorResponse { sqlstate: state?, message: message? });
+            return Some(PostgresErrorResponse { sqlstate: sqlstate?, message: message? });
         }
         let end = behind.iter().position(|&byte| byte == 0)?;
         match field {
-            b'C' => state = Some(&behind[..end]),
+            b'C' => sqlstate = Some(&behind[..end]),
             b'M' => message = Some(&behind[..end]),
             _ => {}
         }

@@ -1,30 +1,30 @@
-//! Replies of a Redis server: RESP, the line that each begins with.
+//! Parses the first line of a reply of a Redis server (RESP).
 
-/// What a reply begins with.
+/// The first line of a reply.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum RedisReply<'a> {
-    /// `+`: a word.
+    /// `+`: a status.
     Simple(&'a [u8]),
-    /// `-`: why not.
+    /// `-`: an error.
     Error(&'a [u8]),
-    /// `$`: so many bytes follow, and CR LF behind them.
+    /// `$`: the number of bytes that follow, without the CR LF behind them.
     Bulk(usize),
 }
 
-/// The role that a server says it has.
+/// The replication role of a server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum RedisRole {
     /// `master`
     Master,
-    /// `slave`, and `replica`, should it ever say so.
+    /// `slave`, or `replica`, which later versions may report.
     Replica,
 }
 
-/// Reads a line that was cut off at its end; `None` if no such reply begins so.
+/// Parses a line without its end; `None` if the line does not begin such a reply.
 pub(crate) fn parse_reply(bytes: &[u8]) -> Option<RedisReply<'_>> {
     match bytes {
-        [b'+', word @ ..] => Some(RedisReply::Simple(word)),
-        [b'-', why @ ..] => Some(RedisReply::Error(why)),
+        [b'+', status @ ..] => Some(RedisReply::Simple(status)),
+        [b'-', error @ ..] => Some(RedisReply::Error(error)),
         [b'$', len @ ..] if len.first().is_some_and(u8::is_ascii_digit) => {
             Some(RedisReply::Bulk(std::str::from_utf8(len).ok()?.parse().ok()?))
         }
@@ -32,7 +32,7 @@ pub(crate) fn parse_reply(bytes: &[u8]) -> Option<RedisReply<'_>> {
     }
 }
 
-/// Finds the role in an answer to `INFO replication`.
+/// Returns the role in an answer to `INFO replication`.
 pub(crate) fn parse_role(info: &[u8]) -> Option<RedisRole> {
     let lines = info.split(|&byte| byte == b'\n').map(|line| line.trim_ascii_end());
     match lines.into_iter().find_map(|line| line.strip_prefix(b"role:"))? {

@@ -1,4 +1,4 @@
-//! Certificates that hold without an authority.
+//! Verifiers of certificates without a certificate authority.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use sha2::{Digest, Sha256};
 
-/// Any certificate, as long as the other side has its key.
+/// Accepts any certificate whose key the server has.
 #[derive(Debug)]
 pub(super) struct AnyCertificateVerifier {
     provider: Arc<CryptoProvider>,
@@ -57,7 +57,7 @@ impl ServerCertVerifier for AnyCertificateVerifier {
     }
 }
 
-/// One certificate, by its digest.
+/// Accepts one certificate, by its digest.
 #[derive(Debug)]
 pub(super) struct PinnedCertificateVerifier {
     sha256: [u8; 32],

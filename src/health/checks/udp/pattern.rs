@@ -1,17 +1,17 @@
-//! Bytes, some of which may be anything.
+//! A pattern of bytes with wildcards.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// Bytes to compare with, of which some, or halves of some, may be anything.
+/// A pattern of bytes, in which bytes, or halves of bytes, may be wildcards.
 ///
 /// # Text
-/// Hexadecimal digits in either case, two a byte, high one first; `x` or `X` in place of a digit
-/// lets these four bits be anything. White space parts groups; where a group has an odd number of
-/// digits, the last one is a byte of its own with a high half of 0. So `Ab12f 3 xx` is the bytes
-/// `ab 12 0f 03` and one of any value. This is the form of keepalived's `require_reply`.
+/// Hexadecimal digits in either case, two a byte, the high half first; `x` or `X` in place of a
+/// digit is a wildcard of four bits. White space separates groups; if a group has an odd number of
+/// digits, the last digit is a byte with a high half of 0. So `Ab12f 3 xx` is the bytes `ab 12 0f
+/// 03` and a byte of any value. This is the form of keepalived's `require_reply`.
 ///
 /// # Examples
 /// ```
@@ -19,7 +19,7 @@ use thiserror::Error;
 ///
 /// let pattern: BytePattern = "48 65 6c 6c 6f xx".parse()?;
 /// assert!(pattern.is_prefix_of(b"Hello, world"));
-/// assert!(!pattern.is_prefix_of(b"Hello"), "there must be a sixth");
+/// assert!(!pattern.is_prefix_of(b"Hello"), "the sixth byte is missing");
 /// # Ok::<(), lvs::health::BytePatternError>(())
 /// ```
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
@@ -27,7 +27,7 @@ pub struct BytePattern {
     bytes: Vec<MaskedByte>,
 }
 
-/// One byte; of its value, those bits count that are set in the mask.
+/// A byte of which the bits in the mask are compared.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 struct MaskedByte {
     value: u8,
@@ -35,34 +35,35 @@ struct MaskedByte {
 }
 
 impl BytePattern {
-    /// How many bytes it takes.
+    /// Returns the length of the pattern in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Tells whether it takes no bytes at all; everything begins so.
+    /// Returns whether the pattern is empty; any bytes begin with an empty pattern.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Tells whether bytes begin so.
+    /// Returns whether bytes begin with the pattern.
     #[must_use]
     pub fn is_prefix_of(&self, bytes: &[u8]) -> bool {
-        let fits = |(wanted, byte): (&MaskedByte, &u8)| (wanted.value ^ byte) & wanted.mask == 0;
-        bytes.len() >= self.len() && self.bytes.iter().zip(bytes).all(fits)
+        let matches =
+            |(expected, byte): (&MaskedByte, &u8)| (expected.value ^ byte) & expected.mask == 0;
+        bytes.len() >= self.len() && self.bytes.iter().zip(bytes).all(matches)
     }
 }
 
-/// Exactly these bytes.
+/// A pattern of these bytes without wildcards.
 impl From<&[u8]> for BytePattern {
     fn from(bytes: &[u8]) -> Self {
         Self { bytes: bytes.iter().map(|&value| MaskedByte { value, mask: 0xff }).collect() }
     }
 }
 
-/// Exactly these bytes.
+/// A pattern of these bytes without wildcards.
 impl<const N: usize> From<&[u8; N]> for BytePattern {
     fn from(bytes: &[u8; N]) -> Self {
         bytes.as_slice().into()
@@ -74,7 +75,7 @@ impl FromStr for BytePattern {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut bytes = Vec::new();
-        // The half of a byte whose other half has not been read yet.
+        // The high half of a byte whose low half has not been parsed yet.
         let mut half: Option<MaskedByte> = None;
         for (position, character) in text.char_indices() {
             if character.is_whitespace() {
@@ -99,7 +100,7 @@ impl FromStr for BytePattern {
     }
 }
 
-/// Two characters a byte: the text that reads as this pattern.
+/// Writes two characters a byte; parsing the text gives an equal pattern.
 impl fmt::Display for BytePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for byte in &self.bytes {
@@ -114,7 +115,7 @@ impl fmt::Display for BytePattern {
     }
 }
 
-/// A character that is no part of a [`BytePattern`].
+/// An invalid character in the text of a [`BytePattern`].
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("{character:?} at byte {position} is neither a hexadecimal digit nor `x`")]
 pub struct BytePatternError {

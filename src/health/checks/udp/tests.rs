@@ -7,18 +7,18 @@ fn pattern(text: &str) -> BytePattern {
 }
 
 #[test]
-fn patterns_are_read_as_keepalived_reads_them() {
-    let read = pattern("Ab12f 3 456 546443123");
+fn patterns_are_parsed_as_keepalived_parses_them() {
+    let parsed = pattern("Ab12f 3 456 546443123");
     let same = BytePattern::from(&[0xab, 0x12, 0x0f, 3, 0x45, 6, 0x54, 0x64, 0x43, 0x12, 3]);
-    assert_eq!(read, same);
+    assert_eq!(parsed, same);
     assert_eq!(pattern(" \t\n"), BytePattern::default());
     assert!(
         pattern("x").is_prefix_of(&[0x0d]) && !pattern("x").is_prefix_of(&[0x1d]),
-        "the low half alone"
+        "a single digit is the low half"
     );
     assert!(pattern("4X").is_prefix_of(b"O") && !pattern("4X").is_prefix_of(b"o"));
     assert_eq!(
-        "41 4g".parse::<BytePattern>().expect_err("no digit").to_string(),
+        "41 4g".parse::<BytePattern>().expect_err("not a digit").to_string(),
         "'g' at byte 4 is neither a hexadecimal digit nor `x`"
     );
 }
@@ -26,20 +26,23 @@ fn patterns_are_read_as_keepalived_reads_them() {
 #[test]
 fn a_reply_is_judged_by_pattern_and_length() {
     let check = UdpCheck::new().reply_lengths(3..=5).expect_reply(pattern("61xx"));
-    let expected = check.expected_reply.expect("one is required");
-    assert_eq!(expected.lengths, 3..=5, "neither forgets the other");
+    let expected = check.expected_reply.expect("a reply is required");
+    assert_eq!(expected.lengths, 3..=5, "the pattern keeps the lengths");
     let judge = |reply: &[u8]| expected.judge(reply, reply.len()).map_err(|f| f.to_string());
     assert_eq!(judge(b"abc"), Ok(()));
-    assert_eq!(judge(b"a"), Err("a reply of 1 bytes, not of 3 to 5".to_owned()));
-    assert_eq!(judge(b"abcdef"), Err("a reply of 6 bytes, not of 3 to 5".to_owned()));
-    assert_eq!(judge(b"\0bc"), Err("the reply \"\\x00bc\" does not fit the pattern".to_owned()));
+    assert_eq!(judge(b"a"), Err("reply of 1 bytes, expected 3 to 5".to_owned()));
+    assert_eq!(judge(b"abcdef"), Err("reply of 6 bytes, expected 3 to 5".to_owned()));
+    assert_eq!(
+        judge(b"\0bc"),
+        Err(r#"reply "\0bc" does not begin with the pattern "61xx""#.to_owned())
+    );
 }
 
 proptest! {
     #[test]
-    fn a_pattern_reads_as_it_is_written(text in "[0-9a-fxX \t]{0,40}") {
-        let read = pattern(&text);
-        prop_assert_eq!(pattern(&read.to_string()), read);
+    fn a_pattern_is_equal_after_formatting_and_parsing(text in "[0-9a-fxX \t]{0,40}") {
+        let parsed = pattern(&text);
+        prop_assert_eq!(pattern(&parsed.to_string()), parsed);
     }
 
     #[test]
@@ -50,24 +53,24 @@ proptest! {
     #[test]
     fn only_masked_bits_may_differ(
         bytes in prop::collection::vec(any::<u8>(), 1..20),
-        place: prop::sample::Index,
+        position: prop::sample::Index,
         bit in 0..8,
-        free in any::<[bool; 2]>(),
+        wildcard in any::<[bool; 2]>(),
         tail in any::<Vec<u8>>(),
     ) {
-        let place = place.index(bytes.len());
+        let position = position.index(bytes.len());
         let mut text: Vec<char> =
             bytes.iter().flat_map(|byte| format!("{byte:02x}").chars().collect::<Vec<_>>()).collect();
         for half in 0..2 {
-            if free[half] {
-                text[place * 2 + half] = 'x';
+            if wildcard[half] {
+                text[position * 2 + half] = 'x';
             }
         }
-        let read = pattern(&text.into_iter().collect::<String>());
-        prop_assert!(read.is_prefix_of(&[&bytes[..], &tail].concat()));
-        prop_assert!(!read.is_prefix_of(&bytes[1..]), "one byte too short");
+        let parsed = pattern(&text.into_iter().collect::<String>());
+        prop_assert!(parsed.is_prefix_of(&[&bytes[..], &tail].concat()));
+        prop_assert!(!parsed.is_prefix_of(&bytes[1..]), "one byte too short");
         let mut other = bytes;
-        other[place] ^= 1u8 << bit;
-        prop_assert_eq!(read.is_prefix_of(&other), free[usize::from(bit < 4)]);
+        other[position] ^= 1u8 << bit;
+        prop_assert_eq!(parsed.is_prefix_of(&other), wildcard[usize::from(bit < 4)]);
     }
 }

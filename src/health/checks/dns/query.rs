@@ -1,14 +1,15 @@
-//! The question and what an answer to it is worth; no I/O.
+//! Encodes the query and evaluates the answer. Pure.
 
 use std::net::IpAddr;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 
-use super::DnsCheckError;
+use super::error::DnsCheckError;
+use crate::health::checks::quote::{quoted_excerpt, quoted_message};
 use crate::health::{CheckFailure, CheckFailureKind};
 
-/// A question, and what its answer must be.
+/// A query, with the accepted codes and the expected records of its answer.
 #[derive(Clone, Debug)]
 pub(super) struct DnsCheckQuery {
     query: Query,
@@ -16,14 +17,14 @@ pub(super) struct DnsCheckQuery {
     expected: Vec<RData>,
 }
 
-/// Why an answer is not the one hoped for.
+/// The reason why an answer does not count as up.
 #[derive(Debug)]
 pub(super) enum DnsAnswerError {
-    /// It did not fit, and is to be asked for over TCP.
+    /// The answer did not fit, and must be queried over TCP.
     Truncated,
-    /// It is no answer to this question: what is still waited for.
+    /// The message is not an answer to this query; with the stage of the further wait.
     Unrelated(&'static str),
-    /// It speaks against the server.
+    /// The answer fails the check.
     Failed(CheckFailure),
 }
 
@@ -39,12 +40,12 @@ impl DnsCheckQuery {
         });
         let mut parsed = parsed?;
         if name.is_empty() {
-            let reason = "it is empty; the root is \".\"".to_owned();
+            let reason = "the name is empty; the root is \".\"".to_owned();
             return Err(DnsCheckError::Name { name: String::new(), reason });
         }
         parsed.set_fqdn(true);
         match record_type.to_ascii_uppercase().parse() {
-            // A transfer of a zone is no question, and the rest is no record.
+            // AXFR and IXFR transfer a zone; the other types are no records of a zone.
             Ok(
                 RecordType::AXFR
                 | RecordType::IXFR
@@ -83,76 +84,82 @@ impl DnsCheckQuery {
         Ok(())
     }
 
-    /// The message that asks.
+    /// Encodes the query.
     pub(super) fn encode(&self, id: u16) -> Result<Vec<u8>, CheckFailure> {
         let mut message = Message::new(id, MessageType::Query, OpCode::Query);
         message.metadata.recursion_desired = true;
         message.add_query(self.query.clone());
         let encoded = message.to_vec();
         encoded.map_err(|error| {
-            CheckFailure::new(CheckFailureKind::Local, format!("writing the question: {error}"))
+            CheckFailure::new(CheckFailureKind::Local, format!("encoding the query: {error}"))
         })
     }
 
-    /// Reads an answer.
+    /// Evaluates an answer.
     pub(super) fn judge(&self, id: u16, answer: &[u8]) -> Result<(), DnsAnswerError> {
         let failed = |kind, reason| Err(DnsAnswerError::Failed(CheckFailure::new(kind, reason)));
-        // Of a truncated answer only the header counts: the rest may end anywhere.
+        // A truncated answer may end anywhere: only its header is read.
         let message = match Message::from_vec(answer) {
             Ok(message) => message,
             Err(_) if is_truncated(id, answer) => return Err(DnsAnswerError::Truncated),
             Err(error) => {
-                let reason: String = error.to_string().chars().take(100).collect();
-                let reason = format!("an answer that is no DNS message: {reason}");
+                let error = quoted_message(error.to_string().as_bytes());
+                let reason = format!("the answer is not a DNS message: {error}");
                 return failed(CheckFailureKind::Protocol, reason);
             }
         };
         let head = &message.metadata;
         if head.id != id {
-            let what = "waiting for an answer with the question's identifier";
-            return Err(DnsAnswerError::Unrelated(what));
+            return Err(DnsAnswerError::Unrelated(
+                "waiting for an answer with the identifier of the query",
+            ));
         }
         if head.message_type != MessageType::Response || head.op_code != OpCode::Query {
-            return Err(DnsAnswerError::Unrelated("waiting for an answer: a question came"));
+            return Err(DnsAnswerError::Unrelated("waiting for an answer: received a query"));
         }
         let code = head.response_code;
-        // Servers that could not read the question leave it out (RFC 1035 says nothing of it).
-        let unread = message.queries.is_empty() && code != ResponseCode::NoError;
-        if !unread && !self.is_echoed_in(&message.queries) {
-            return Err(DnsAnswerError::Unrelated("waiting for an answer to this question"));
+        // A server that could not parse the query omits the question (RFC 1035 does not define it).
+        let is_unparsed = message.queries.is_empty() && code != ResponseCode::NoError;
+        if !is_unparsed && !self.is_echoed_in(&message.queries) {
+            return Err(DnsAnswerError::Unrelated(
+                "waiting for an answer to the question of the query",
+            ));
         }
         if head.truncation {
             return Err(DnsAnswerError::Truncated);
         }
         let number = u16::from(code);
         if !self.codes.contains(&number) {
-            return failed(CheckFailureKind::Mismatch, format!("answered code {number} ({code})"));
+            let accepted: Vec<_> = self.codes.iter().map(ToString::to_string).collect();
+            let accepted = accepted.join(", ");
+            let reason = format!("response code {number} ({code}), expected {accepted}");
+            return failed(CheckFailureKind::Mismatch, reason);
         }
-        let missing = self.expected.iter().find(|wanted| {
-            let wanted = canonical_text(wanted);
-            !message.answers.iter().any(|record| canonical_text(&record.data) == wanted)
+        let missing = self.expected.iter().find(|expected| {
+            let expected = canonical_text(expected);
+            !message.answers.iter().any(|record| canonical_text(&record.data) == expected)
         });
         match missing {
             None => Ok(()),
             Some(missing) => {
                 let count = message.answers.len();
-                let missing: String =
-                    missing.to_string().chars().filter(|c| !c.is_control()).take(100).collect();
-                let reason = format!("\"{missing}\" is not among the {count} records answered");
+                let missing = quoted_excerpt(missing.to_string().as_bytes());
+                let reason =
+                    format!("record {missing} is not among the {count} records of the answer");
                 failed(CheckFailureKind::Mismatch, reason)
             }
         }
     }
 
     fn is_echoed_in(&self, queries: &[Query]) -> bool {
-        // Name compares without regard to case (RFC 4343).
+        // Names are compared without regard to case (RFC 4343).
         matches!(queries, [query] if query.name() == self.query.name()
             && query.query_type() == self.query.query_type()
             && query.query_class() == DNSClass::IN)
     }
 }
 
-/// Tells from the header alone (RFC 1035, section 4.1.1) whether it is an answer that was cut.
+/// Returns whether the header (RFC 1035, section 4.1.1) is that of a truncated answer.
 fn is_truncated(id: u16, answer: &[u8]) -> bool {
     const RESPONSE: u8 = 0x80;
     const TRUNCATED: u8 = 0x02;
@@ -164,7 +171,7 @@ fn is_truncated(id: u16, answer: &[u8]) -> bool {
     }
 }
 
-/// The data as text that is the same for the same: names without regard to case and to the last dot.
+/// Returns the data as text in a canonical form: names in lower case, without the final dot.
 fn canonical_text(data: &RData) -> String {
     let text = data.to_string();
     match data {

@@ -1,6 +1,4 @@
-//! Does it make a TLS handshake, with a certificate that holds?
-
-mod verify;
+//! The TLS settings of checks, and the handshake.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,19 +8,19 @@ use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use self::verify::{AnyCertificateVerifier, PinnedCertificateVerifier};
-use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
+use super::error::TlsSettingsError;
+use super::verify::{AnyCertificateVerifier, PinnedCertificateVerifier};
+use crate::health::{CheckContext, CheckFailure, CheckFailureKind};
 
-/// How to speak TLS with a backend: whom to trust, and under which name.
+/// The TLS settings of a check: the trusted certificates, and the server name.
 ///
-/// Speaks 1.2 and 1.3. Sessions are not resumed: each check is a full handshake, with the certificate
-/// looked at.
+/// TLS 1.2 and 1.3. Sessions are not resumed: each check makes a full handshake and verifies the
+/// certificate.
 ///
 /// # Examples
 /// ```
@@ -44,10 +42,10 @@ pub struct TlsSettings {
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl TlsSettings {
-    /// Trusts the authorities that this machine trusts.
+    /// Trusts the certificate authorities of the system.
     ///
     /// # Errors
-    /// [`TlsSettingsError::NoRoots`] if this machine has none.
+    /// [`TlsSettingsError::NoRoots`] if the system has none.
     pub fn system_roots() -> Result<Self, TlsSettingsError> {
         let found = rustls_native_certs::load_native_certs();
         let mut roots = rustls::RootCertStore::empty();
@@ -59,26 +57,25 @@ impl TlsSettings {
         Ok(Self::build(|builder| builder.with_root_certificates(roots).with_no_client_auth()))
     }
 
-    /// Trusts the authorities in this PEM text, and no others.
+    /// Trusts only the certificate authorities in a PEM text.
     ///
     /// # Errors
-    /// [`TlsSettingsError::Pem`] if there is no certificate in it, or one cannot be read.
+    /// [`TlsSettingsError::Pem`] if the text has no certificate, or an invalid certificate.
     pub fn authorities(pem: &[u8]) -> Result<Self, TlsSettingsError> {
-        let wrong = |reason: String| TlsSettingsError::Pem { reason };
+        let pem_error = |reason: String| TlsSettingsError::Pem { reason };
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-            roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+            let certificate = certificate.map_err(|error| pem_error(error.to_string()))?;
+            roots.add(certificate).map_err(|error| pem_error(error.to_string()))?;
         }
         if roots.is_empty() {
-            return Err(wrong("there is no certificate in it".into()));
+            return Err(pem_error("the text has no certificate".into()));
         }
         Ok(Self::build(|builder| builder.with_root_certificates(roots).with_no_client_auth()))
     }
 
-    /// Trusts the one certificate of this SHA-256 digest (of its DER form, what
-    /// `openssl x509 -fingerprint -sha256` prints), whoever signed it, and whatever its name and
-    /// dates say.
+    /// Trusts only the certificate with this SHA-256 digest (of its DER form, as
+    /// `openssl x509 -fingerprint -sha256` prints), with any signer, name and dates.
     pub fn pinned(sha256: [u8; 32]) -> Self {
         Self::build(|builder| {
             let verifier = Arc::new(PinnedCertificateVerifier::new(sha256, crypto_provider()));
@@ -86,8 +83,8 @@ impl TlsSettings {
         })
     }
 
-    /// Trusts anybody, as keepalived's `SSL_GET` does: says that something speaks TLS there, and
-    /// nothing of who it is.
+    /// Trusts any certificate, as keepalived's `SSL_GET` does: the check then does not verify the
+    /// identity of the server.
     pub fn unverified() -> Self {
         Self::build(|builder| {
             let verifier = Arc::new(AnyCertificateVerifier::new(crypto_provider()));
@@ -95,18 +92,19 @@ impl TlsSettings {
         })
     }
 
-    /// The name to ask for (SNI), and for which the certificate must hold. Default: the backend's
-    /// address, for which certificates of public services do not hold.
+    /// Sets the server name (SNI), for which the certificate must be valid. Default: the backend's
+    /// address, for which certificates of public services are not valid.
     ///
     /// # Errors
-    /// [`TlsSettingsError::Name`] if it is no DNS name or address.
+    /// [`TlsSettingsError::Name`] if the name is neither a DNS name nor an address.
     pub fn server_name(self, name: &str) -> Result<Self, TlsSettingsError> {
-        let wrong = |_| TlsSettingsError::Name { name: name.to_owned() };
-        let name = ServerName::try_from(name.to_owned()).map_err(wrong)?;
+        let error = |_| TlsSettingsError::Name { name: name.to_owned() };
+        let name = ServerName::try_from(name.to_owned()).map_err(error)?;
         Ok(Self { server_name: Some(name), ..self })
     }
 
-    /// Warns when the certificate ends within so many days. Default: 14; 0 for never.
+    /// Sets how many days before the expiry of the certificate the check warns. Default: 14; 0
+    /// never warns.
     pub fn warn_before_days(self, days: u16) -> Self {
         Self { warn_before: DAY * u32::from(days), ..self }
     }
@@ -114,30 +112,32 @@ impl TlsSettings {
     fn build(
         make: impl FnOnce(rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>) -> ClientConfig,
     ) -> Self {
-        // ring rather than the process's choice: a library must not depend on what others installed.
+        // ring, not the default of the process: the checks must not depend on what others
+        // installed.
         let builder = ClientConfig::builder_with_provider(crypto_provider());
         let builder = builder.with_safe_default_protocol_versions();
-        let mut config = make(builder.unwrap_or_else(|_| unreachable!("ring has TLS 1.2 and 1.3")));
+        let mut config =
+            make(builder.unwrap_or_else(|_| unreachable!("ring supports TLS 1.2 and 1.3")));
         config.resumption = Resumption::disabled();
         Self { config: Arc::new(config), server_name: None, warn_before: DAY * 14 }
     }
 
     /// Makes the handshake.
-    pub(super) async fn handshake(
+    pub(in crate::health::checks) async fn handshake(
         &self,
-        probe: &CheckContext,
+        context: &CheckContext,
         stream: TcpStream,
         protocols: &[&[u8]],
     ) -> Result<TlsSession, CheckFailure> {
-        probe.set_stage("waiting for the TLS handshake");
+        context.set_stage("waiting for the TLS handshake");
         let mut config = ClientConfig::clone(&self.config);
-        config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
-        let address = || ServerName::IpAddress(probe.address().ip().into());
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        let address = || ServerName::IpAddress(context.address().ip().into());
         let name = self.server_name.clone().unwrap_or_else(address);
         let connector = TlsConnector::from(Arc::new(config));
         let stream = connector.connect(name, stream).await.map_err(|error| {
-            let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            match tls {
+            let tls_error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            match tls_error {
                 Some(error) => {
                     CheckFailure::new(CheckFailureKind::Tls, format!("TLS handshake: {error}"))
                 }
@@ -145,13 +145,13 @@ impl TlsSettings {
             }
         })?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let ends = certificate.and_then(|it| not_after(it));
-        let warning = ends.and_then(|at| self.expiry_warning(at, SystemTime::now()));
+        let not_after = certificate.and_then(|certificate| not_after(certificate));
+        let warning = not_after.and_then(|time| self.expiry_warning(time, SystemTime::now()));
         Ok(TlsSession { stream, warning })
     }
 
-    fn expiry_warning(&self, ends: SystemTime, now: SystemTime) -> Option<String> {
-        let left = ends.duration_since(now).unwrap_or(Duration::ZERO);
+    fn expiry_warning(&self, not_after: SystemTime, now: SystemTime) -> Option<String> {
+        let left = not_after.duration_since(now).unwrap_or(Duration::ZERO);
         if left >= self.warn_before {
             return None;
         }
@@ -167,79 +167,17 @@ fn crypto_provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// When a certificate ends; `None` for one that cannot be read.
+/// Returns the end of the validity of a certificate; `None` if the certificate is malformed.
 fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
-/// A connection that has made its handshake.
-pub(super) struct TlsSession {
-    pub(super) stream: TlsStream<TcpStream>,
-    pub(super) warning: Option<String>,
-}
-
-/// Up if a TLS handshake can be made; warns when the certificate ends soon.
-///
-/// # Examples
-/// ```no_run
-/// use lvs::health::{TlsSettings, TlsCheck};
-///
-/// let check = TlsCheck::new(TlsSettings::system_roots()?.server_name("www.example.org")?);
-/// # let _ = check;
-/// # Ok::<(), lvs::health::TlsSettingsError>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct TlsCheck {
-    tls: TlsSettings,
-}
-
-impl TlsCheck {
-    /// Makes the handshake, and no more.
-    #[must_use]
-    pub fn new(tls: TlsSettings) -> Self {
-        Self { tls }
-    }
-}
-
-impl Check for TlsCheck {
-    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
-        let stream = probe.connect().await?;
-        let session = self.tls.handshake(probe, stream, &[]).await?;
-        Ok(match session.warning {
-            Some(warning) => CheckReport::up().with_warning(warning),
-            None => CheckReport::up(),
-        })
-    }
-
-    fn name(&self) -> &str {
-        "tls"
-    }
-}
-
-/// Why a [`TlsSettings`] cannot be made.
-#[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[non_exhaustive]
-pub enum TlsSettingsError {
-    /// This machine trusts no authorities.
-    #[error("this machine has no certificates of authorities that it trusts: {reason}")]
-    NoRoots {
-        /// What was found instead.
-        reason: String,
-    },
-    /// The text holds no certificate that can be read.
-    #[error("the PEM text cannot be used: {reason}")]
-    Pem {
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// That is no DNS name, and no address.
-    #[error("{name:?} is no DNS name and no address")]
-    Name {
-        /// What was given.
-        name: String,
-    },
+/// A connection after its handshake.
+pub(in crate::health::checks) struct TlsSession {
+    pub(in crate::health::checks) stream: TlsStream<TcpStream>,
+    pub(in crate::health::checks) warning: Option<String>,
 }
 
 #[cfg(all(test, not(lvs_loom)))]
@@ -247,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_warned_of_in_its_last_days() {
+    fn a_warning_is_given_in_the_last_days_of_a_certificate() {
         let tls = TlsSettings::unverified();
         let now = SystemTime::UNIX_EPOCH + DAY * 20_000;
         assert_eq!(tls.expiry_warning(now + DAY * 14, now), None);
@@ -261,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_named() {
+    fn invalid_settings_are_refused() {
         assert!(matches!(TlsSettings::authorities(b"no PEM"), Err(TlsSettingsError::Pem { .. })));
         assert!(matches!(
             TlsSettings::unverified().server_name("a b"),

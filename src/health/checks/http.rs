@@ -1,6 +1,7 @@
-//! Does it answer an HTTP request as it should?
+//! The HTTP check.
 
 mod body;
+mod error;
 mod exchange;
 
 use std::ops::RangeInclusive;
@@ -8,21 +9,20 @@ use std::ops::RangeInclusive;
 use http::header::{HOST, HeaderName, HeaderValue, InvalidHeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
-use thiserror::Error;
 
 use self::body::BodyExpectation;
-#[cfg(feature = "health-grpc")]
-pub(super) use self::exchange::{await_on_connection, hyper_failure};
+pub use self::error::HttpCheckError;
 use crate::health::{Check, CheckContext, CheckFailure, CheckReport};
 
-/// Up if an HTTP request is answered with a status, and perhaps a body, that was asked for.
+/// Sends an HTTP request, and compares the status, and optionally the body, of the response.
 ///
-/// One request on a connection of its own, which is closed when the answer is known. Redirects are
-/// not followed: a status of 3xx is one that was asked for or not. At most 16 KiB of status line and
-/// headers are read, and of the body nothing, unless something is expected of it.
+/// Each check opens a connection, sends one request, and closes the connection when the result is
+/// known. Redirects are not followed: a status of 3xx is accepted or not like any other. At most 16
+/// KiB of status line and headers are read. The body is read only if the check has an expectation
+/// of the body.
 ///
-/// A check that answers 200 while the service cannot serve is worth nothing: ask for a page that
-/// touches what the service needs.
+/// Request a page that needs what the service needs, such as its database: a page that answers 200
+/// while the service fails hides the failure.
 ///
 /// # Examples
 /// ```
@@ -51,33 +51,33 @@ pub struct HttpCheck {
     tls: Option<super::TlsSettings>,
 }
 
-/// The most that is read of a body unless told otherwise.
+/// The default of [`HttpCheck::body_limit`], in bytes.
 const DEFAULT_BODY_LIMIT: usize = 64 << 10;
 
 impl HttpCheck {
-    /// A GET by HTTP/1.1; any status from 200 to 299 will do.
+    /// Makes a check by GET over HTTP/1.1 that accepts any status from 200 to 299.
     ///
     /// # Errors
-    /// [`HttpCheckError::Path`] if that is no path.
+    /// [`HttpCheckError::Path`] if the path is invalid.
     pub fn get(path: &str) -> Result<Self, HttpCheckError> {
         Self::new("GET", path)
     }
 
-    /// Another method: `HEAD`, `OPTIONS`.
+    /// Makes a check with another method, such as `HEAD` or `OPTIONS`.
     ///
     /// # Errors
     /// [`HttpCheckError::Method`], [`HttpCheckError::Path`].
     pub fn new(method: &str, path: &str) -> Result<Self, HttpCheckError> {
-        let wrong_path = || HttpCheckError::Path { path: path.to_owned() };
-        // An empty path would be taken for `/`.
+        let path_error = || HttpCheckError::Path { path: path.to_owned() };
+        // The parser would take an empty path for `/`.
         if !path.starts_with('/') {
-            return Err(wrong_path());
+            return Err(path_error());
         }
         Ok(Self {
             method: method
                 .parse()
                 .map_err(|_| HttpCheckError::Method { method: method.to_owned() })?,
-            path: path.parse().map_err(|_| wrong_path())?,
+            path: path.parse().map_err(|_| path_error())?,
             headers: HeaderMap::new(),
             accepted: Vec::new(),
             expectations: Vec::new(),
@@ -89,14 +89,14 @@ impl HttpCheck {
         })
     }
 
-    /// Sends a header. `host` is the address unless it is given.
+    /// Adds a header to the request. Default of `host`: the address of the backend.
     ///
     /// # Errors
-    /// [`HttpCheckError::Header`] if name or value cannot stand in a header.
+    /// [`HttpCheckError::Header`] if the name or the value is invalid.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, HttpCheckError> {
-        let wrong = || HttpCheckError::Header { name: name.to_owned() };
-        let key: HeaderName = name.parse().map_err(|_| wrong())?;
-        let value: HeaderValue = value.parse().map_err(|_: InvalidHeaderValue| wrong())?;
+        let error = || HttpCheckError::Header { name: name.to_owned() };
+        let key: HeaderName = name.parse().map_err(|_| error())?;
+        let value: HeaderValue = value.parse().map_err(|_: InvalidHeaderValue| error())?;
         if key == HOST {
             self.headers.insert(key, value);
         } else {
@@ -105,54 +105,54 @@ impl HttpCheck {
         Ok(self)
     }
 
-    /// Takes these statuses for well, beside those said before. Default: 200 to 299.
+    /// Accepts a range of statuses, beside ranges accepted before. Default: 200 to 299.
     pub fn accept_status(mut self, statuses: RangeInclusive<u16>) -> Self {
         self.accepted.push(statuses);
         self
     }
 
-    /// Expects the body to match a regular expression somewhere, byte by byte.
+    /// Requires that the body matches a regular expression, at any position, byte by byte.
     ///
     /// # Errors
-    /// [`HttpCheckError::Regex`] says what is wrong with it.
+    /// [`HttpCheckError::Regex`] if the regular expression is invalid.
     pub fn body_matches(self, regex: &str) -> Result<Self, HttpCheckError> {
         let expectation = BodyExpectation::matching(regex)?;
         Ok(self.with_expectation(expectation))
     }
 
-    /// Expects the body to match it nowhere.
+    /// Requires that the body does not match a regular expression at any position.
     ///
     /// # Errors
-    /// [`HttpCheckError::Regex`] says what is wrong with it.
+    /// [`HttpCheckError::Regex`] if the regular expression is invalid.
     pub fn body_does_not_match(self, regex: &str) -> Result<Self, HttpCheckError> {
         let expectation = BodyExpectation::not_matching(regex)?;
         Ok(self.with_expectation(expectation))
     }
 
-    /// Expects the body to have this digest, in hexadecimal: 64 digits are SHA-256, 32 are MD5, as
-    /// keepalived's `genhash` prints it.
+    /// Requires a digest of the body, in hexadecimal: 64 digits are SHA-256, 32 are MD5, as
+    /// keepalived's `genhash` prints.
     ///
     /// # Errors
-    /// [`HttpCheckError::Digest`] if it is neither.
+    /// [`HttpCheckError::Digest`] if the text is neither.
     pub fn body_digest(self, digest: &str) -> Result<Self, HttpCheckError> {
         let expectation = BodyExpectation::digest(digest)?;
         Ok(self.with_expectation(expectation))
     }
 
-    /// The longest body that is read where something is expected of it; a longer one fails. Default:
-    /// 64 KiB.
+    /// Sets the longest body that is read for an expectation; a longer body fails the check.
+    /// Default: 64 KiB.
     pub fn body_limit(self, bytes: usize) -> Self {
         Self { body_limit: bytes, ..self }
     }
 
-    /// Speaks HTTP/2: with [TLS](Self::tls) by ALPN, without by prior knowledge.
+    /// Uses HTTP/2: over [TLS](Self::tls) by ALPN, otherwise by prior knowledge.
     #[cfg(feature = "health-http2")]
     #[cfg_attr(docsrs, doc(cfg(feature = "health-http2")))]
     pub fn http2(self) -> Self {
         Self { http2: true, ..self }
     }
 
-    /// Speaks over TLS.
+    /// Uses TLS.
     #[cfg(feature = "health-tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "health-tls")))]
     pub fn tls(self, tls: super::TlsSettings) -> Self {
@@ -170,64 +170,38 @@ impl HttpCheck {
         }
         self.accepted.iter().any(|range| range.contains(&status))
     }
+
+    /// Returns the accepted statuses as text: `200..=299`, or `200..=204, 301`.
+    fn accepted_text(&self) -> String {
+        if self.accepted.is_empty() {
+            return "200..=299".to_owned();
+        }
+        let ranges = self.accepted.iter().map(|range| match (range.start(), range.end()) {
+            (start, end) if start == end => start.to_string(),
+            (start, end) => format!("{start}..={end}"),
+        });
+        ranges.collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl Check for HttpCheck {
-    async fn check(&self, probe: &CheckContext) -> Result<CheckReport, CheckFailure> {
-        let stream = probe.connect().await?;
+    async fn check(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
+        let stream = context.connect().await?;
         #[cfg(feature = "health-tls")]
         if let Some(tls) = &self.tls {
             let alpn: &[&[u8]] = if self.is_http2() { &[b"h2"] } else { &[b"http/1.1"] };
-            let session = tls.handshake(probe, stream, alpn).await?;
+            let session = tls.handshake(context, stream, alpn).await?;
             let warning = session.warning;
-            let report = self.exchange(probe, session.stream).await?;
+            let report = self.exchange(context, session.stream).await?;
             return Ok(match warning {
                 Some(warning) => report.with_warning(warning),
                 None => report,
             });
         }
-        self.exchange(probe, stream).await
+        self.exchange(context, stream).await
     }
 
     fn name(&self) -> &str {
         "http"
     }
-}
-
-/// Why an [`HttpCheck`] cannot be made.
-#[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[non_exhaustive]
-pub enum HttpCheckError {
-    /// That is no method.
-    #[error("{method:?} is no HTTP method")]
-    Method {
-        /// What was given.
-        method: String,
-    },
-    /// That is no path, or does not begin with a slash.
-    #[error("{path:?} is no path of an HTTP request: it must begin with / and have no spaces")]
-    Path {
-        /// What was given.
-        path: String,
-    },
-    /// Name or value cannot stand in a header.
-    #[error("the HTTP header {name:?} or its value has characters that cannot be sent")]
-    Header {
-        /// The header's name.
-        name: String,
-    },
-    /// That is no regular expression.
-    #[error("{regex:?} is no regular expression: {reason}")]
-    Regex {
-        /// What was given.
-        regex: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// That is no digest.
-    #[error("{digest:?} is no digest: 64 hexadecimal digits of SHA-256 or 32 of MD5")]
-    Digest {
-        /// What was given.
-        digest: String,
-    },
 }

@@ -1,17 +1,18 @@
-//! What the source said, what the feed has put into the set for it, and what follows for the set.
-//! Pure: time is an argument.
+//! Reconciles the members of a set with the members that the source lists. Pure: time is an
+//! argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{MemberRefusal, RemovalPolicy};
+use super::removal::RemovalPolicy;
+use super::status::MemberRefusal;
 use crate::backend::{
     Backend, BackendAdminState, BackendId, BackendSet, MAX_BACKENDS, SetEdit, SetError, Spec,
 };
 use crate::discovery::{DiscoveryError, MemberUpdate};
 
-/// The books of one feed.
+/// The members that the source lists, and the members that the feed has inserted.
 #[derive(Debug)]
 pub(super) struct FeedReconciler<T> {
     removal: RemovalPolicy,
@@ -20,16 +21,16 @@ pub(super) struct FeedReconciler<T> {
     desired: BTreeMap<BackendId, DesiredMember<T>>,
     next_position: u64,
     owned: BTreeMap<BackendId, OwnedMember<T>>,
-    /// Words that came to nothing on their way into `said`.
+    /// Updates that could not be recorded in `desired`.
     refused_updates: Vec<MemberRefusal>,
     refused_by_set: Vec<MemberRefusal>,
 }
 
-/// What the source said last of a member.
+/// The last report of the source about a member.
 #[derive(Clone, Debug)]
 struct DesiredMember<T> {
     spec: Spec<T>,
-    /// Orders the members as they were named: who comes first is inserted first.
+    /// The position in the order of the reports, in which members are inserted.
     position: u64,
 }
 
@@ -37,18 +38,18 @@ struct DesiredMember<T> {
 #[derive(Clone, Debug)]
 struct OwnedMember<T> {
     backend: Arc<Backend<T>>,
-    /// The source's word that the set follows. What the operator has changed since is not in it.
+    /// The report that was applied to the set. Later changes of an operator are not in it.
     spec: Spec<T>,
     drain: Option<MemberDrain>,
-    /// Somebody else has taken it out of the set.
+    /// Whether something other than the feed has removed the member from the set.
     removed_externally: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct MemberDrain {
-    /// What the operator wanted of it before it was drained.
+    /// The administrative state before the drain.
     previous_admin: BackendAdminState,
-    /// When its connections are left to themselves; `None` is never.
+    /// The time when the member is removed with connections; `None` is never.
     deadline: Option<Instant>,
 }
 
@@ -58,17 +59,21 @@ impl<T> OwnedMember<T> {
     }
 
     fn is_drained(&self, now: Instant) -> bool {
-        let overdue = |leaving: MemberDrain| leaving.deadline.is_some_and(|until| until <= now);
-        self.drain.is_some_and(|leaving| self.backend.load().total() == 0 || overdue(leaving))
+        let overdue = |drain: MemberDrain| drain.deadline.is_some_and(|deadline| deadline <= now);
+        self.drain.is_some_and(|drain| self.backend.load().total() == 0 || overdue(drain))
     }
 }
 
 impl<T: Clone> FeedReconciler<T> {
-    pub(super) fn new(removal: RemovalPolicy, allow_empty: bool, same: fn(&T, &T) -> bool) -> Self {
+    pub(super) fn new(
+        removal: RemovalPolicy,
+        allow_empty: bool,
+        is_same_target: fn(&T, &T) -> bool,
+    ) -> Self {
         Self {
             removal,
             allow_empty,
-            is_same_target: same,
+            is_same_target,
             desired: BTreeMap::new(),
             next_position: 0,
             owned: BTreeMap::new(),
@@ -77,7 +82,8 @@ impl<T: Clone> FeedReconciler<T> {
         }
     }
 
-    /// Takes over a member of the set, if it is one, as if the source had named it as it is.
+    /// Takes over a member of the set, if there is one of that name, as if the source had listed
+    /// the member with its present attributes.
     pub(super) fn adopt(&mut self, set: &BackendSet<T>, id: &BackendId) {
         let snapshot = set.snapshot();
         let found = snapshot.iter().find(|(backend, _)| backend.id() == id);
@@ -99,7 +105,7 @@ impl<T: Clone> FeedReconciler<T> {
         }
     }
 
-    /// Takes down what the source says; [`apply_to`](Self::apply_to) makes it so.
+    /// Records an update of the source; [`apply_to`](Self::apply_to) applies it to the set.
     pub(super) fn update_desired(&mut self, update: MemberUpdate<T>) -> Result<(), DiscoveryError> {
         match update {
             MemberUpdate::All(specs) => {
@@ -127,28 +133,30 @@ impl<T: Clone> FeedReconciler<T> {
     }
 
     fn set_desired(&mut self, spec: Spec<T>) {
-        if let Some(word) = self.desired.get_mut(&spec.id) {
-            word.spec = spec;
+        if let Some(member) = self.desired.get_mut(&spec.id) {
+            member.spec = spec;
             return;
         }
         if self.desired.len() == MAX_BACKENDS {
             let error = Arc::new(SetError::Full { id: spec.id.clone() });
-            // A source that goes on and on must not fill the memory with refusals either.
+            // The refusals of a source that never stops must not fill the memory either.
             if self.refused_updates.len() < MAX_BACKENDS {
                 self.refused_updates.push(MemberRefusal { id: spec.id, error });
             }
             return;
         }
-        let place = self.next_position;
+        let position = self.next_position;
         self.next_position += 1;
-        self.desired.insert(spec.id.clone(), DesiredMember { spec, position: place });
+        self.desired.insert(spec.id.clone(), DesiredMember { spec, position });
     }
 
-    /// Makes the set what the source says, in one publication or none.
+    /// Applies the recorded updates to the set, in one publication or none.
     ///
-    /// A member that the set refuses is left out and [noted](Self::refusals). An error says that
-    /// nothing was done: a scheduler cannot use the result, or every member is refused and the set
-    /// would lose those it has.
+    /// A member that the set refuses is left out and [recorded](Self::refusals).
+    ///
+    /// # Errors
+    /// The set is unchanged: a scheduler cannot use the result, or the set refuses every member and
+    /// would lose the members that it has.
     pub(super) fn apply_to(&mut self, set: &BackendSet<T>, now: Instant) -> Result<(), SetError> {
         let mut owned = self.owned.clone();
         let mut refused = Vec::new();
@@ -167,28 +175,29 @@ impl<T: Clone> FeedReconciler<T> {
     ) -> Result<(), SetError> {
         let admins: HashMap<u64, BackendAdminState> =
             edit.backends().map(|(backend, admin)| (backend.account().serial(), admin)).collect();
-        let admin_of = |one: &OwnedMember<T>| admins.get(&one.backend.account().serial()).copied();
+        let admin_of =
+            |member: &OwnedMember<T>| admins.get(&member.backend.account().serial()).copied();
 
-        let had_some = owned.values().any(|one| one.is_live() && admin_of(one).is_some());
-        let all: Vec<BackendId> = owned.keys().cloned().collect();
-        for id in all {
-            let Some(mut one) = owned.remove(&id) else { continue };
-            let stays = match (self.desired.get(&id), admin_of(&one)) {
+        let had_live = owned.values().any(|member| member.is_live() && admin_of(member).is_some());
+        let ids: Vec<BackendId> = owned.keys().cloned().collect();
+        for id in ids {
+            let Some(mut member) = owned.remove(&id) else { continue };
+            let stays = match (self.desired.get(&id), admin_of(&member)) {
                 (None, None) => false,
-                (None, Some(admin)) => self.drain_or_remove(&mut one, admin, edit, now)?,
-                (Some(word), None) => {
-                    // Whoever took it out is obeyed until the source says something new of it.
-                    one.removed_externally = true;
-                    one.drain.is_none() && self.is_same_spec(&one.spec, &word.spec)
+                (None, Some(admin)) => self.drain_or_remove(&mut member, admin, edit, now)?,
+                (Some(desired), None) => {
+                    // An operator's removal holds until the source reports new attributes.
+                    member.removed_externally = true;
+                    member.drain.is_none() && self.is_same_spec(&member.spec, &desired.spec)
                 }
-                (Some(word), Some(admin)) => {
-                    cancel_drain(&mut one, admin, edit)?;
-                    self.update_member(&mut one, &word.spec, refused, edit);
+                (Some(desired), Some(admin)) => {
+                    cancel_drain(&mut member, admin, edit)?;
+                    self.update_member(&mut member, &desired.spec, refused, edit);
                     true
                 }
             };
             if stays {
-                owned.insert(id, one);
+                owned.insert(id, member);
             }
         }
 
@@ -196,11 +205,11 @@ impl<T: Clone> FeedReconciler<T> {
             .desired
             .iter()
             .filter(|(id, _)| !owned.contains_key(*id))
-            .map(|(_, w)| w)
+            .map(|(_, member)| member)
             .collect();
-        new.sort_unstable_by_key(|word| word.position);
-        for word in new {
-            let spec = word.spec.clone();
+        new.sort_unstable_by_key(|member| member.position);
+        for member in new {
+            let spec = member.spec.clone();
             match edit.insert(spec.clone()) {
                 Ok(backend) => {
                     let id = spec.id.clone();
@@ -213,69 +222,71 @@ impl<T: Clone> FeedReconciler<T> {
             }
         }
 
-        let has_some = owned.values().any(OwnedMember::is_live);
-        if had_some && !has_some && !self.desired.is_empty() && !refused.is_empty() {
+        let has_live = owned.values().any(OwnedMember::is_live);
+        if had_live && !has_live && !self.desired.is_empty() && !refused.is_empty() {
             let MemberRefusal { id, error } = refused.swap_remove(0);
             return Err(Arc::try_unwrap(error).unwrap_or(SetError::UnknownBackend { id }));
         }
         Ok(())
     }
 
-    /// Begins or ends the leaving of a member that the source no longer names; `true` if it is
-    /// still there.
+    /// Starts the drain of a member that the source no longer lists, or removes the member; returns
+    /// whether the set still has the member.
     fn drain_or_remove(
         &self,
-        one: &mut OwnedMember<T>,
+        member: &mut OwnedMember<T>,
         admin: BackendAdminState,
         edit: &mut SetEdit<T>,
         now: Instant,
     ) -> Result<bool, SetError> {
-        let id = one.backend.id().clone();
-        match (self.removal, one.drain) {
+        let id = member.backend.id().clone();
+        match (self.removal, member.drain) {
             (RemovalPolicy::Drain { deadline }, None) => {
-                one.drain = Some(MemberDrain {
+                member.drain = Some(MemberDrain {
                     previous_admin: admin,
                     deadline: now.checked_add(deadline),
                 });
-                // Disabled is stronger, and stays.
+                // A disabled member gets no connections either, and stays disabled.
                 if admin == BackendAdminState::Enabled {
                     edit.set_admin(&id, BackendAdminState::Draining)?;
                 }
                 Ok(true)
             }
-            (RemovalPolicy::Drain { .. }, Some(_)) if !one.is_drained(now) => Ok(true),
+            (RemovalPolicy::Drain { .. }, Some(_)) if !member.is_drained(now) => Ok(true),
             _ => edit.remove(&id).map(|_| false),
         }
     }
 
-    /// Changes of a member what the source says otherwise than before, and nothing else.
+    /// Applies the attributes that the source reports differently than before.
     fn update_member(
         &self,
-        one: &mut OwnedMember<T>,
-        word: &Spec<T>,
+        member: &mut OwnedMember<T>,
+        desired: &Spec<T>,
         refused: &mut Vec<MemberRefusal>,
         edit: &mut SetEdit<T>,
     ) {
-        let id = one.backend.id().clone();
-        let mut note = |changed: Result<(), SetError>| {
+        let id = member.backend.id().clone();
+        let mut is_applied = |changed: Result<(), SetError>| {
             let refusal = |error| MemberRefusal { id: id.clone(), error: Arc::new(error) };
             changed.map_err(|error| refused.push(refusal(error))).is_ok()
         };
-        if word.weight != one.spec.weight && note(edit.set_weight(&id, word.weight)) {
-            one.spec.weight = word.weight;
+        if desired.weight != member.spec.weight && is_applied(edit.set_weight(&id, desired.weight))
+        {
+            member.spec.weight = desired.weight;
         }
-        if word.limits != one.spec.limits && note(edit.set_limits(&id, word.limits)) {
-            one.spec.limits = word.limits;
+        if desired.limits != member.spec.limits && is_applied(edit.set_limits(&id, desired.limits))
+        {
+            member.spec.limits = desired.limits;
         }
-        if word.tier != one.spec.tier && note(edit.set_tier(&id, word.tier)) {
-            one.spec.tier = word.tier;
+        if desired.tier != member.spec.tier && is_applied(edit.set_tier(&id, desired.tier)) {
+            member.spec.tier = desired.tier;
         }
-        let moved = word.address != one.spec.address;
-        if moved || !(self.is_same_target)(&word.target, &one.spec.target) {
-            let changed = edit.set_target(&id, word.target.clone(), word.address);
-            if note(changed.map(|backend| one.backend = backend)) {
-                one.spec.target = word.target.clone();
-                one.spec.address = word.address;
+        let moved = desired.address != member.spec.address;
+        if moved || !(self.is_same_target)(&desired.target, &member.spec.target) {
+            let changed = edit.set_target(&id, desired.target.clone(), desired.address);
+            if is_applied(changed.map(|backend| member.backend = backend)) {
+                member.spec.target = desired.target.clone();
+                member.spec.address = desired.address;
             }
         }
     }
@@ -285,42 +296,37 @@ impl<T: Clone> FeedReconciler<T> {
         attributes(old) == attributes(new) && (self.is_same_target)(&old.target, &new.target)
     }
 
-    /// Members that the source names and the set has from this feed.
+    /// Returns the number of members in the set that the source lists.
     pub(super) fn live_count(&self) -> usize {
-        self.owned.values().filter(|one| one.is_live()).count()
+        self.owned.values().filter(|member| member.is_live()).count()
     }
 
-    /// Members that are gone for the source and still have connections.
+    /// Returns the number of members that the source no longer lists and that drain.
     pub(super) fn draining_count(&self) -> usize {
-        self.owned.values().filter(|one| one.drain.is_some()).count()
+        self.owned.values().filter(|member| member.drain.is_some()).count()
     }
 
-    /// Tells whether a member has no more connections, or no more time.
+    /// Returns whether the drain of a member is over: no connections are left, or no time.
     pub(super) fn has_drained_member(&self, now: Instant) -> bool {
-        self.owned.values().any(|one| one.is_drained(now))
+        self.owned.values().any(|member| member.is_drained(now))
     }
 
-    /// What the set did not take.
+    /// Returns the members and changes that the set refuses.
     pub(super) fn refusals(&self) -> impl Iterator<Item = &MemberRefusal> {
         self.refused_by_set.iter().chain(&self.refused_updates)
     }
 }
 
-/// Ends the leaving of a member that the source names again.
+/// Ends the drain of a member that the source lists again.
 fn cancel_drain<T>(
-    one: &mut OwnedMember<T>,
+    member: &mut OwnedMember<T>,
     admin: BackendAdminState,
     edit: &mut SetEdit<T>,
 ) -> Result<(), SetError> {
-    let Some(leaving) = one.drain.take() else { return Ok(()) };
-    // What the operator has said in the meantime stands.
+    let Some(drain) = member.drain.take() else { return Ok(()) };
+    // A state that an operator has set during the drain stays.
     if admin == BackendAdminState::Draining {
-        edit.set_admin(one.backend.id(), leaving.previous_admin)?;
+        edit.set_admin(member.backend.id(), drain.previous_admin)?;
     }
     Ok(())
-}
-
-impl RemovalPolicy {
-    /// Five minutes: what most connections are done in, and what AWS's balancers wait by default.
-    pub(super) const DEFAULT: Self = Self::Drain { deadline: Duration::from_secs(300) };
 }

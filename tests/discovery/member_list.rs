@@ -12,7 +12,7 @@ fn parse(text: &str) -> Result<StaticList<SocketAddr>, MemberListError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_key_is_understood_in_any_order() {
+async fn every_key_is_parsed_in_any_order() {
     let list = parse(
         "\u{feff}# a list\r\n\
          10.0.0.1:80\r\n\
@@ -32,58 +32,61 @@ async fn every_key_is_understood_in_any_order() {
 }
 
 #[test]
-fn what_is_wrong_is_named_with_line_and_column() {
+fn errors_name_line_and_column() {
     let cases = [
         (
             "10.0.0.1",
-            "1:1: \"10.0.0.1\" is no address and port, such as 10.0.0.1:80 or [2001:db8::1]:80",
+            "1:1: \"10.0.0.1\" is not an address with a port, such as 10.0.0.1:80 or [2001:db8::1]:80",
         ),
         (
             "\n  web:80 # by name",
-            "2:3: \"web:80\" is no address and port, such as 10.0.0.1:80 or [2001:db8::1]:80",
+            "2:3: \"web:80\" is not an address with a port, such as 10.0.0.1:80 or [2001:db8::1]:80",
         ),
-        ("10.0.0.1:80 backup", "1:13: \"backup\" is no key=value"),
+        ("10.0.0.1:80 backup", "1:13: \"backup\" is not a key=value pair"),
         (
             "10.0.0.1:80 =",
-            "1:13: there is no \"\": use name, weight, tier, max_connections or resume_below",
+            "1:13: unknown key \"\": the keys are name, weight, tier, max_connections and resume_below",
         ),
         (
             "10.0.0.1:80 wait=3",
-            "1:13: there is no \"wait\": use name, weight, tier, max_connections or resume_below",
+            "1:13: unknown key \"wait\": the keys are name, weight, tier, max_connections and resume_below",
         ),
-        ("10.0.0.1:80 weight=1  weight=2", "1:23: weight is given twice"),
-        ("10.0.0.1:80 name=a name=b", "1:20: name is given twice"),
-        ("10.0.0.1:80 weight=65536", "1:20: weight is a number from 0 to 65535, not \"65536\""),
-        ("10.0.0.1:80 weight=", "1:20: weight is a number from 0 to 65535, not \"\""),
-        ("10.0.0.1:80 weight=+1", "1:20: weight is a number from 0 to 65535, not \"+1\""),
+        ("10.0.0.1:80 weight=1  weight=2", "1:23: weight is set twice"),
+        ("10.0.0.1:80 name=a name=b", "1:20: name is set twice"),
+        (
+            "10.0.0.1:80 weight=65536",
+            "1:20: weight must be a number from 0 to 65535, not \"65536\"",
+        ),
+        ("10.0.0.1:80 weight=", "1:20: weight must be a number from 0 to 65535, not \"\""),
+        ("10.0.0.1:80 weight=+1", "1:20: weight must be a number from 0 to 65535, not \"+1\""),
         (
             "10.0.0.1:80 weight=99999999999",
-            "1:20: weight is a number from 0 to 65535, not \"99999999999\"",
+            "1:20: weight must be a number from 0 to 65535, not \"99999999999\"",
         ),
-        ("10.0.0.1:80 tier=256", "1:18: tier is a number from 0 to 255, not \"256\""),
+        ("10.0.0.1:80 tier=256", "1:18: tier must be a number from 0 to 255, not \"256\""),
         (
             "10.0.0.1:80 max_connections=1073741825",
-            "1:29: max_connections is a number from 0 to 1073741824, not \"1073741825\"",
+            "1:29: max_connections must be a number from 0 to 1073741824, not \"1073741825\"",
         ),
         (
             "10.0.0.1:80 resume_below=3 max_connections=2",
             "1:13: resume_below 3 is above max_connections 2",
         ),
         ("10.0.0.1:80 resume_below=3", "1:13: resume_below 3 is above max_connections 0"),
-        ("10.0.0.1:80 name=", "1:18: a name has 1 to 255 bytes"),
+        ("10.0.0.1:80 name=", "1:18: name must have 1 to 255 bytes"),
         (
             "10.0.0.1:80 näme=ü weight=x",
-            "1:13: there is no \"näme\": use name, weight, tier, max_connections or resume_below",
+            "1:13: unknown key \"näme\": the keys are name, weight, tier, max_connections and resume_below",
         ),
-        ("10.0.0.1:80 name=ü weight=x", "1:27: weight is a number from 0 to 65535, not \"x\""),
+        ("10.0.0.1:80 name=ü weight=x", "1:27: weight must be a number from 0 to 65535, not \"x\""),
         (
             "10.0.0.1:80\n10.0.0.1:81\n10.0.0.1:80 weight=3",
-            "3:1: \"10.0.0.1:80\" is on line 1 already",
+            "3:1: member \"10.0.0.1:80\" is already on line 1",
         ),
-        ("10.0.0.1:80 name=a\n10.0.0.2:80 name=a", "2:1: \"a\" is on line 1 already"),
+        ("10.0.0.1:80 name=a\n10.0.0.2:80 name=a", "2:1: member \"a\" is already on line 1"),
         (
             "a\u{1b}[31m",
-            "1:1: \"a\\u{1b}[31m\" is no address and port, such as 10.0.0.1:80 or [2001:db8::1]:80",
+            "1:1: \"a\\u{1b}[31m\" is not an address with a port, such as 10.0.0.1:80 or [2001:db8::1]:80",
         ),
     ];
     for (text, expected) in cases {
@@ -93,7 +96,7 @@ fn what_is_wrong_is_named_with_line_and_column() {
 }
 
 #[test]
-fn messages_and_names_are_bounded() {
+fn error_texts_and_names_are_bounded() {
     let error = parse(&"x".repeat(1 << 20)).map(drop).expect_err("no list");
     assert!(error.to_string().len() < 200, "{error}");
     let named = |length| parse(&format!("10.0.0.1:80 name={}", "n".repeat(length)));

@@ -1,4 +1,4 @@
-//! A program and all that it starts, which end together.
+//! A program with its child processes, which end together.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -8,15 +8,15 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 
-/// The most bytes of what the program said that are kept, and that a reason shows.
+/// The longest line of standard error that is kept, in bytes.
 const MAX_STDERR_LINE_LEN: usize = 200;
 
-/// A program in a process group of its own; when dropped, the group is killed.
+/// A program in its own process group; the group is killed on drop.
 ///
-/// Not tokio's `Child`: where the runtime ends while one is started, it is lost, and lives on.
+/// Not tokio's `Child`, which is lost, and runs on, if the runtime shuts down during the start.
 #[derive(Debug)]
 pub(super) struct ProcessGroup {
-    /// Until it has been waited for: so long its number is nobody else's.
+    /// The program until it has been waited for: until then no other process has its PID.
     child: Option<Child>,
     leader: Pid,
     stderr: Option<ChildStderr>,
@@ -24,57 +24,57 @@ pub(super) struct ProcessGroup {
 }
 
 impl ProcessGroup {
-    /// Starts a program. Blocks until its file is read.
+    /// Starts a program. Blocks until the program's file is read.
     pub(super) fn spawn(command: &mut Command) -> io::Result<Self> {
         let mut child = command.spawn()?;
         let (leader, stderr) = (Pid::from_child(&child), child.stderr.take());
         Ok(Self { child: Some(child), leader, stderr, first_line: FirstStderrLine::default() })
     }
 
-    /// Waits for the program, ends what it has left behind in its group, and tells how it ended and
-    /// the first line that it said on standard error. Within a runtime only.
-    pub(super) async fn wait(mut self) -> io::Result<(ExitStatus, String)> {
+    /// Waits for the program and kills the rest of its group; returns the exit status and the first
+    /// line of standard error. Needs a runtime.
+    pub(super) async fn wait(mut self) -> io::Result<(ExitStatus, Vec<u8>)> {
         self.read_stderr_until_exit().await?;
         self.kill();
         let status = match &mut self.child {
-            // It has ended: this does not block.
+            // The program has exited, so the wait does not block.
             Some(child) => child.wait()?,
-            None => return Err(io::Error::other("waited for already")),
+            None => return Err(io::Error::other("the program has already been waited for")),
         };
         self.child = None;
-        Ok((status, self.first_line.text()))
+        Ok((status, std::mem::take(&mut self.first_line).into_bytes()))
     }
 
-    /// Reads all that is said meanwhile: a program whose pipe is full would wait for ever.
+    /// Reads standard error until the program exits: a program would block at a full pipe.
     async fn read_stderr_until_exit(&mut self) -> io::Result<()> {
-        let ended = wait_for_exit(self.leader);
-        tokio::pin!(ended);
+        let exit = wait_for_exit(self.leader);
+        tokio::pin!(exit);
         let mut buffer = [0; 4096];
-        let mut speaking =
+        let mut open_stderr =
             self.stderr.take().map(tokio::process::ChildStderr::from_std).transpose()?;
-        while let Some(stderr) = &mut speaking {
-            // In random order, so that one who talks without end does not hide the other's end.
+        while let Some(stderr) = &mut open_stderr {
+            // In random order, so that a program that writes without end does not hide its exit.
             tokio::select! {
-                result = &mut ended => {
+                result = &mut exit => {
                     result?;
-                    // What was said at last: it is in the pipe, if perhaps not yet announced. No
-                    // more than this, because another may hold the pipe's other end.
-                    let said = rustix::io::read(stderr.as_fd(), &mut buffer).unwrap_or(0);
-                    self.first_line.push(&buffer[..said]);
+                    // The last bytes are in the pipe, perhaps without a readiness event yet. Only
+                    // one read, because another process may hold the other end of the pipe.
+                    let len = rustix::io::read(stderr.as_fd(), &mut buffer).unwrap_or(0);
+                    self.first_line.push(&buffer[..len]);
                     return Ok(());
                 }
                 read = stderr.read(&mut buffer) => match read {
                     Ok(1..) if self.first_line.is_complete() => {}
                     Ok(len @ 1..) => self.first_line.push(&buffer[..len]),
-                    Ok(0) | Err(_) => speaking = None,
+                    Ok(0) | Err(_) => open_stderr = None,
                 },
             }
         }
-        ended.await
+        exit.await
     }
 
     fn kill(&self) {
-        // Nobody is left, or all are another user's now.
+        // An error means that no process is left, or that all have changed their user.
         let _ = kill_process_group(self.leader, Signal::KILL);
     }
 }
@@ -83,7 +83,7 @@ impl Drop for ProcessGroup {
     fn drop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         self.kill();
-        // Dead in a moment, but not yet: to wait for it here might block.
+        // The process ends soon, but a wait here might block.
         match Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(move || child.wait())),
             Err(_) => drop(child.wait()),
@@ -91,8 +91,8 @@ impl Drop for ProcessGroup {
     }
 }
 
-/// Waits until a child has ended, and leaves it to be waited for: until then its number, which is
-/// its group's too, is nobody else's.
+/// Waits until a child has exited, without reaping the child: until then no other process has its
+/// PID, which is also that of its group.
 #[cfg(target_os = "linux")]
 async fn wait_for_exit(child: Pid) -> io::Result<()> {
     use rustix::process::{PidfdFlags, pidfd_open};
@@ -106,11 +106,11 @@ async fn wait_for_exit(child: Pid) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-async fn ended(_: Pid) -> io::Result<()> {
+async fn wait_for_exit(_: Pid) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// The beginning of the first line that is not empty.
+/// The beginning of the first line of standard error that is not blank.
 #[derive(Debug, Default)]
 pub(super) struct FirstStderrLine {
     bytes: Vec<u8>,
@@ -118,8 +118,8 @@ pub(super) struct FirstStderrLine {
 }
 
 impl FirstStderrLine {
-    pub(super) fn push(&mut self, said: &[u8]) {
-        for &byte in said {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
             if self.is_complete() {
                 return;
             }
@@ -134,17 +134,7 @@ impl FirstStderrLine {
         self.complete || self.bytes.len() >= MAX_STDERR_LINE_LEN
     }
 
-    /// For a log: what is no character, or one that steers a terminal, is shown as U+FFFD.
-    pub(super) fn text(&self) -> String {
-        let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-        let mut text = String::new();
-        for character in String::from_utf8_lossy(self.bytes.trim_ascii()).chars().map(shown) {
-            // What takes the place of one byte has three.
-            if text.len() + character.len_utf8() > MAX_STDERR_LINE_LEN {
-                break;
-            }
-            text.push(character);
-        }
-        text
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes.trim_ascii().to_vec()
     }
 }

@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 use crate::backend::{Limits, MAX_BACKENDS, MAX_WEIGHT, Spec};
+use crate::excerpt::excerpt;
 
 /// The longest name of a member, in bytes.
 pub(super) const MAX_NAME_LEN: usize = 255;
 
-/// Why a text is no list of members: where, and what is wrong there.
+/// A problem in the text of a member list, with its position.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("{line}:{column}: {kind}")]
 pub struct MemberListError {
@@ -18,132 +19,149 @@ pub struct MemberListError {
     pub line: usize,
     /// The column, in characters, from 1.
     pub column: usize,
-    /// What is wrong there.
+    /// The problem.
     pub kind: MemberListErrorKind,
 }
 
-/// What is wrong with a list of members. Words of the list are cut at 40 characters.
+/// The kinds of problems in the text of a member list. A quoted word is cut after about 40
+/// characters.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum MemberListErrorKind {
     /// A line does not begin with an address and a port.
-    #[error("\"{word}\" is no address and port, such as 10.0.0.1:80 or [2001:db8::1]:80")]
+    #[error("\"{word}\" is not an address with a port, such as 10.0.0.1:80 or [2001:db8::1]:80")]
     InvalidAddress {
-        /// What is there.
+        /// The word in place of the address.
         word: String,
     },
-    /// What follows the address is no `key=value`.
-    #[error("\"{word}\" is no key=value")]
+    /// A word after the address is not a `key=value` pair.
+    #[error("\"{word}\" is not a key=value pair")]
     NotKeyValue {
-        /// What is there.
+        /// The word.
         word: String,
     },
-    /// There is no such key.
-    #[error("there is no \"{key}\": use name, weight, tier, max_connections or resume_below")]
+    /// A key is unknown.
+    #[error(
+        "unknown key \"{key}\": the keys are name, weight, tier, max_connections and resume_below"
+    )]
     UnknownKey {
-        /// What is there.
+        /// The key.
         key: String,
     },
-    /// A key is there twice.
-    #[error("{key} is given twice")]
+    /// A line sets a key twice.
+    #[error("{key} is set twice")]
     DuplicateKey {
         /// The key.
         key: &'static str,
     },
-    /// A value is no number, or too large.
-    #[error("{key} is a number from 0 to {max}, not \"{word}\"")]
+    /// A value is not a number, or is too large.
+    #[error("{key} must be a number from 0 to {max}, not \"{word}\"")]
     InvalidNumber {
         /// The key.
         key: &'static str,
         /// The largest value.
         max: u32,
-        /// What is there.
+        /// The word in place of the number.
         word: String,
     },
     /// `resume_below` is above `max_connections`.
     #[error("resume_below {resume} is above max_connections {max}")]
     ResumeAboveMax {
-        /// The lower threshold.
+        /// The value of `resume_below`.
         resume: u32,
-        /// The upper one; 0 where none is given.
+        /// The value of `max_connections`; 0 if the line does not set the key.
         max: u32,
     },
     /// A name is empty or too long.
-    #[error("a name has 1 to {MAX_NAME_LEN} bytes")]
+    #[error("name must have 1 to {MAX_NAME_LEN} bytes")]
     InvalidName,
-    /// A name is there twice; without `name=` the address is the name.
-    #[error("\"{name}\" is on line {first_line} already")]
+    /// Two lines name the same member; without `name=` the address is the name.
+    #[error("member \"{name}\" is already on line {first_line}")]
     DuplicateName {
         /// The name.
         name: String,
-        /// The line it was on first.
+        /// The first line that names the member.
         first_line: usize,
     },
-    /// There are more members than a set holds.
-    #[error("a set holds {MAX_BACKENDS} members, and no more")]
+    /// The list has more members than a backend set holds.
+    #[error("the list has more than {MAX_BACKENDS} members")]
     TooManyMembers,
-    /// The text is not UTF-8 from here on.
-    #[error("this is not UTF-8")]
+    /// The text is not UTF-8 from this position on.
+    #[error("the text is not UTF-8")]
     NotUtf8,
 }
 
-/// Reads a list: a member a line; what follows a `#` at the beginning of a word is a comment.
+/// A problem at a column of one line.
+#[derive(Debug)]
+struct LineError {
+    column: usize,
+    kind: MemberListErrorKind,
+}
+
+impl LineError {
+    fn new(column: usize, kind: MemberListErrorKind) -> Self {
+        Self { column, kind }
+    }
+}
+
+/// Parses a list of one member a line.
 pub(super) fn parse(text: &str) -> Result<Vec<Spec<SocketAddr>>, MemberListError> {
     let mut specs: Vec<Spec<SocketAddr>> = Vec::new();
-    let mut lines_of = HashMap::new();
-    // An editor's mark at the head of the file is no part of the first address.
+    let mut lines_by_name = HashMap::new();
+    // Editors may write a byte order mark, which is no part of the first address.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (line, content) in (1..).zip(text.lines()) {
-        let at = |(column, fault)| MemberListError { line, column, kind: fault };
-        let Some(spec) = parse_line(content).map_err(at)? else { continue };
-        if let Some(first) = lines_of.insert(spec.id.clone(), line) {
-            let name = excerpt(spec.id.as_str());
-            return Err(at((1, MemberListErrorKind::DuplicateName { name, first_line: first })));
+        let at_line = |LineError { column, kind }| MemberListError { line, column, kind };
+        let Some(spec) = parse_line(content).map_err(at_line)? else { continue };
+        if let Some(first_line) = lines_by_name.insert(spec.id.clone(), line) {
+            let name = word_excerpt(spec.id.as_str());
+            let kind = MemberListErrorKind::DuplicateName { name, first_line };
+            return Err(at_line(LineError::new(1, kind)));
         }
         if specs.len() == MAX_BACKENDS {
-            return Err(at((1, MemberListErrorKind::TooManyMembers)));
+            return Err(at_line(LineError::new(1, MemberListErrorKind::TooManyMembers)));
         }
         specs.push(spec);
     }
     Ok(specs)
 }
 
-/// The same of bytes from anywhere.
+/// Parses a list from bytes that may not be UTF-8.
 pub(super) fn parse_bytes(bytes: &[u8]) -> Result<Vec<Spec<SocketAddr>>, MemberListError> {
     let error = match std::str::from_utf8(bytes) {
         Ok(text) => return parse(text),
         Err(error) => error,
     };
-    let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
-    let good = std::str::from_utf8(good).unwrap_or_default();
-    let line = 1 + good.matches('\n').count();
-    let column = 1 + good.rsplit('\n').next().map_or(0, |last| last.chars().count());
+    let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
+    let valid = std::str::from_utf8(valid).unwrap_or_default();
+    let line = 1 + valid.matches('\n').count();
+    let column = 1 + valid.rsplit('\n').next().map_or(0, |last_line| last_line.chars().count());
     Err(MemberListError { line, column, kind: MemberListErrorKind::NotUtf8 })
 }
 
-/// One line; `None` where nothing is on it. A fault comes with its column.
-fn parse_line(line: &str) -> Result<Option<Spec<SocketAddr>>, (usize, MemberListErrorKind)> {
+/// Parses a line; `None` if the line is empty or a comment.
+fn parse_line(line: &str) -> Result<Option<Spec<SocketAddr>>, LineError> {
     let mut words = words(line);
     let Some((column, word)) = words.next() else { return Ok(None) };
-    let address: SocketAddr = word
-        .parse()
-        .map_err(|_| (column, MemberListErrorKind::InvalidAddress { word: excerpt(word) }))?;
+    let address: SocketAddr = word.parse().map_err(|_| {
+        LineError::new(column, MemberListErrorKind::InvalidAddress { word: word_excerpt(word) })
+    })?;
 
     let mut name = None;
     let (mut weight, mut tier, mut max, mut resume) = (None, None, None, None);
     let mut resume_column = column;
     for (column, word) in words {
-        let at = |fault| (column, fault);
+        let error = |kind| LineError::new(column, kind);
         let Some((key, value)) = word.split_once('=') else {
-            return Err(at(MemberListErrorKind::NotKeyValue { word: excerpt(word) }));
+            return Err(error(MemberListErrorKind::NotKeyValue { word: word_excerpt(word) }));
         };
         let value_at = (column + key.chars().count() + 1, value);
         match key {
             "name" => {
                 if value.is_empty() || value.len() > MAX_NAME_LEN {
-                    return Err((value_at.0, MemberListErrorKind::InvalidName));
+                    return Err(LineError::new(value_at.0, MemberListErrorKind::InvalidName));
                 }
-                set_once(&mut name, value, "name").map_err(at)?;
+                set_once(&mut name, value, "name").map_err(error)?;
             }
             "weight" => parse_number(&mut weight, "weight", MAX_WEIGHT, column, value_at)?,
             "tier" => parse_number(&mut tier, "tier", u8::MAX.into(), column, value_at)?,
@@ -154,12 +172,13 @@ fn parse_line(line: &str) -> Result<Option<Spec<SocketAddr>>, (usize, MemberList
                 resume_column = column;
                 parse_number(&mut resume, "resume_below", MAX_CONNECTION_LIMIT, column, value_at)?;
             }
-            _ => return Err(at(MemberListErrorKind::UnknownKey { key: excerpt(key) })),
+            _ => return Err(error(MemberListErrorKind::UnknownKey { key: word_excerpt(key) })),
         }
     }
     let (max, resume) = (max.unwrap_or(0), resume.unwrap_or(0));
     if resume > max {
-        return Err((resume_column, MemberListErrorKind::ResumeAboveMax { resume, max }));
+        let kind = MemberListErrorKind::ResumeAboveMax { resume, max };
+        return Err(LineError::new(resume_column, kind));
     }
     let spec = match name {
         Some(name) => Spec::new(name, address).address(address),
@@ -172,10 +191,10 @@ fn parse_line(line: &str) -> Result<Option<Spec<SocketAddr>>, (usize, MemberList
     ))
 }
 
-/// The largest connection limit there is: see [`Limits::new`].
+/// The largest connection limit: see [`Limits::new`].
 const MAX_CONNECTION_LIMIT: u32 = 1 << 30;
 
-/// The words of a line up to a comment, each with its column.
+/// Returns the words of a line up to a comment, each with its column.
 fn words(line: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut rest = line;
     let mut column = 1;
@@ -192,37 +211,33 @@ fn words(line: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 fn set_once<V>(
-    place: &mut Option<V>,
+    target: &mut Option<V>,
     value: V,
     key: &'static str,
 ) -> Result<(), MemberListErrorKind> {
-    match place.replace(value) {
+    match target.replace(value) {
         None => Ok(()),
         Some(_) => Err(MemberListErrorKind::DuplicateKey { key }),
     }
 }
 
 fn parse_number(
-    place: &mut Option<u32>,
+    target: &mut Option<u32>,
     key: &'static str,
     max: u32,
     key_column: usize,
     (column, word): (usize, &str),
-) -> Result<(), (usize, MemberListErrorKind)> {
-    // `+5` is a number for the standard library, and a slip of the pen here.
+) -> Result<(), LineError> {
+    // The standard library would accept `+5`, which is a typing error here.
     let digits = Some(word).filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
     let value = digits.and_then(|word| word.parse().ok()).filter(|&value: &u32| value <= max);
     let value = value.ok_or_else(|| {
-        (column, MemberListErrorKind::InvalidNumber { key, max, word: excerpt(word) })
+        let word = word_excerpt(word);
+        LineError::new(column, MemberListErrorKind::InvalidNumber { key, max, word })
     })?;
-    set_once(place, value, key).map_err(|fault| (key_column, fault))
+    set_once(target, value, key).map_err(|kind| LineError::new(key_column, kind))
 }
 
-/// A word that comes from outside, fit for a message.
-fn excerpt(word: &str) -> String {
-    let mut text: String = word.chars().take(40).flat_map(char::escape_debug).collect();
-    if word.chars().nth(40).is_some() {
-        text.push('…');
-    }
-    text
+fn word_excerpt(word: &str) -> String {
+    excerpt(word.as_bytes(), 40)
 }

@@ -1,4 +1,4 @@
-//! The questions: what of hickory's resolver is used, and how.
+//! DNS lookups with hickory's resolver.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -7,75 +7,47 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use thiserror::Error;
 use tokio::task::spawn_blocking;
 
-use super::AddressFamilies;
 use super::answer::{ResolvedAddresses, SrvRecord};
+use super::error::ResolveError;
 
-/// What became of a question.
-#[derive(Debug, Error)]
-pub(super) enum ResolveError {
-    #[error("it is no name: {0}")]
-    InvalidName(String),
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
-    #[error("no such name (NXDOMAIN)")]
-    NxDomain,
-    #[error("the name has no {0} record")]
-    NoData(&'static str),
-    #[error("there is no such service: its target is the root")]
-    NoService,
-    #[error("no target of its SRV records has an address")]
-    NoTargetAddress,
-    #[error("the name server answers {0}")]
-    ErrorCode(ResponseCode),
-    #[error("the configuration of the system: {0}")]
-    SystemConfig(NetError),
-    #[error("{0}")]
-    Net(NetError),
+/// The address families that are looked up for a name.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum AddressFamilies {
+    /// IPv4 and IPv6. The default.
+    #[default]
+    Both,
+    /// IPv4 (A) only: also for name servers that never answer a query for AAAA.
+    V4,
+    /// IPv6 (AAAA) only.
+    V6,
 }
 
-impl ResolveError {
-    /// Tells whether it is an answer: that there is nothing.
-    pub(super) fn is_negative_answer(&self) -> bool {
-        matches!(self, Self::NxDomain | Self::NoData(_))
-    }
-
-    fn from_net_error(error: NetError, kind: &'static str) -> Self {
-        if error.is_nx_domain() {
-            return Self::NxDomain;
-        }
-        match error {
-            NetError::Dns(DnsError::NoRecordsFound(_)) => Self::NoData(kind),
-            NetError::Dns(DnsError::ResponseCode(code)) => Self::ErrorCode(code),
-            error => Self::Net(error),
-        }
-    }
-}
-
-/// Tells whether a text can be a name in DNS.
+/// Checks that a text is a valid DNS name.
 pub(super) fn check_name(name: &str) -> Result<(), ResolveError> {
     if name.is_empty() {
-        return Err(ResolveError::InvalidName("it is empty".to_owned()));
+        return Err(ResolveError::InvalidName("the name is empty".to_owned()));
     }
     Name::from_utf8(name).map(drop).map_err(|error| ResolveError::InvalidName(error.to_string()))
 }
 
-/// Whom to ask, and for what.
+/// The name servers and address families of the lookups.
 #[derive(Debug, Default)]
 pub(super) struct ResolverSettings {
-    /// `None`: those of the system.
+    /// The name servers; `None` are those of the system.
     pub(super) servers: Option<Vec<SocketAddr>>,
     pub(super) families: AddressFamilies,
 }
 
-/// A resolver for the questions of one refresh. Made anew for each, so it follows the system's
-/// configuration, and holds no answer, no connection and no grudge against a server from before.
+/// A resolver for the lookups of one refresh.
+///
+/// Each refresh makes a new resolver, which reads the configuration of the system again and has no
+/// cached answers, connections or server statistics of an earlier refresh.
 #[derive(Clone, Debug)]
 pub(super) struct DnsResolver {
     resolver: TokioResolver,
@@ -88,12 +60,14 @@ impl ResolverSettings {
         let resolver = match &self.servers {
             Some(servers) => resolver_with_servers(servers).map_err(ResolveError::Net)?,
             None => {
-                // It reads files.
+                // The builder reads files, which blocks.
                 let system = || TokioResolver::builder_tokio()?.build();
                 match spawn_blocking(system).await {
                     Ok(resolver) => resolver.map_err(ResolveError::SystemConfig)?,
                     Err(_) => {
-                        return Err(ResolveError::SystemConfig(NetError::from("the runtime ends")));
+                        return Err(ResolveError::SystemConfig(NetError::from(
+                            "the runtime shuts down",
+                        )));
                     }
                 }
             }
@@ -104,11 +78,11 @@ impl ResolverSettings {
 
 fn resolver_with_servers(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
     let server = |address: &SocketAddr| {
-        let ways = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut way| {
-            way.port = address.port();
-            way
+        let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut config| {
+            config.port = address.port();
+            config
         });
-        NameServerConfig::new(address.ip(), true, ways.into())
+        NameServerConfig::new(address.ip(), true, connections.into())
     };
     let config = ResolverConfig::from_name_servers(servers.iter().map(server).collect());
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
@@ -120,12 +94,15 @@ fn resolver_with_servers(servers: &[SocketAddr]) -> Result<TokioResolver, NetErr
 }
 
 impl DnsResolver {
-    /// The addresses of a name. One family without records is no error; both without are.
+    /// Looks up the addresses of a name.
+    ///
+    /// # Errors
+    /// A family without records is an error only if the other family has none either.
     pub(super) async fn lookup_addresses(
         &self,
         name: &str,
     ) -> Result<ResolvedAddresses, ResolveError> {
-        // An address written where a name should be: hickory would ask for it as a name.
+        // hickory would look up an address in place of the name as a name.
         if let Ok(address) = name.trim_end_matches('.').parse::<IpAddr>() {
             return Ok(ResolvedAddresses { addresses: vec![address], ttl: Duration::MAX });
         }
@@ -142,7 +119,7 @@ impl DnsResolver {
                 v4.addresses.extend(v6.addresses);
                 Ok(ResolvedAddresses { ttl: v4.ttl.min(v6.ttl), ..v4 })
             }
-            (Ok(found), Err(none)) | (Err(none), Ok(found)) if none.is_negative_answer() => {
+            (Ok(found), Err(error)) | (Err(error), Ok(found)) if error.is_negative_answer() => {
                 Ok(found)
             }
             (Err(ResolveError::NoData(_)), Err(ResolveError::NoData(_))) => {
@@ -156,12 +133,12 @@ impl DnsResolver {
     async fn lookup_family(
         &self,
         name: &str,
-        kind: RecordType,
-        kind_name: &'static str,
+        record_type: RecordType,
+        type_name: &'static str,
     ) -> Result<ResolvedAddresses, ResolveError> {
-        let found = self.resolver.lookup(name, kind).await;
-        let found = found.map_err(|error| ResolveError::from_net_error(error, kind_name))?;
-        let list: Vec<IpAddr> = found
+        let found = self.resolver.lookup(name, record_type).await;
+        let found = found.map_err(|error| ResolveError::from_net_error(error, type_name))?;
+        let addresses: Vec<IpAddr> = found
             .answers()
             .iter()
             .filter_map(|record| match &record.data {
@@ -170,14 +147,14 @@ impl DnsResolver {
                 _ => None,
             })
             .collect();
-        if list.is_empty() {
-            return Err(ResolveError::NoData(kind_name));
+        if addresses.is_empty() {
+            return Err(ResolveError::NoData(type_name));
         }
         let ttl = lowest_ttl(found.answers().iter().map(|record| record.ttl));
-        Ok(ResolvedAddresses { addresses: list, ttl })
+        Ok(ResolvedAddresses { addresses, ttl })
     }
 
-    /// The SRV records of a service, and how long they are good for.
+    /// Looks up the SRV records of a service; returns the records and their lowest TTL.
     pub(super) async fn lookup_srv(
         &self,
         name: &str,

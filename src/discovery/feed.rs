@@ -1,0 +1,237 @@
+//! The feed: applies the reports of a member source to a backend set.
+
+mod driver;
+mod reconciler;
+mod removal;
+mod retry;
+mod status;
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::yield_now;
+
+use self::driver::FeedDriver;
+use self::reconciler::FeedReconciler;
+pub use self::removal::RemovalPolicy;
+use self::retry::RetryBackoff;
+pub use self::status::{FeedHandle, FeedState, FeedStatus, MemberRefusal};
+use super::MemberSource;
+use crate::backend::{BackendId, BackendSet};
+
+/// Keeps the members of a backend set as a member source reports them.
+///
+/// # Which members a feed changes
+/// A feed changes only members that it has inserted, so a set may have members of several feeds and
+/// members that the program inserts. A name that another member has is
+/// [refused](FeedStatus::refusals).
+///
+/// The feed applies to its members what the source reports *differently than before*: weight, tier,
+/// limits, target and address, in place; counters, health and estimates stay. So an operator's
+/// weight stays until the source reports another weight, and a member that an operator removes
+/// stays removed until the source reports new attributes, or drops the member and lists it again.
+/// The feed changes the administrative state (enabled, draining, disabled) only to drain removed
+/// members; the state and the health that a source reports apply when the member is inserted.
+///
+/// # How an update is applied
+/// An update, with the updates that are ready behind it (at most 1024), is applied in one
+/// publication; an update without changes publishes nothing. New members are inserted in the order
+/// of the list; so, as with `ipvsadm`, the last member is the first in the set. A member that the
+/// set refuses is left out, counted and [listed](FeedStatus::refusals); the others are inserted.
+///
+/// Removed members [drain first](RemovalPolicy); the feed reads their load every 100 ms. A member
+/// that is listed again while it drains is kept, with its counters, and is enabled again if it was
+/// enabled before.
+///
+/// # When the source fails
+/// The set keeps its members, without a time limit. The feed [retries](Self::retry), reports its
+/// [status](FeedHandle::status), and calls the members stale after
+/// [`max_staleness`](Self::max_staleness). An empty list is a failure unless
+/// [allowed](Self::allow_empty). A list of which the set refuses every member is a failure if the
+/// set has members of the feed. Only [`MemberUpdate::Remove`](super::MemberUpdate::Remove) removes
+/// the last member.
+///
+/// # Examples
+/// ```
+/// use std::net::SocketAddr;
+/// use std::time::Duration;
+/// use lvs::BackendSet;
+/// use lvs::discovery::{Feed, RemovalPolicy, StaticList};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let set = BackendSet::<SocketAddr>::new();
+/// let list: StaticList<SocketAddr> = "10.0.0.1:80 weight=3\n10.0.0.2:80".parse()?;
+/// let feed = Feed::new(&set, list).removal(RemovalPolicy::Drain { deadline: Duration::from_secs(30) });
+/// let mut handle = feed.handle();
+/// tokio::spawn(feed.run());
+///
+/// handle.ready().await;
+/// assert_eq!(set.snapshot().members().len(), 2);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a feed does nothing until it runs"]
+pub struct Feed<T, S> {
+    set: BackendSet<T>,
+    source: S,
+    is_same_target: fn(&T, &T) -> bool,
+    removal: RemovalPolicy,
+    allow_empty: bool,
+    retry_backoff: RetryBackoff,
+    max_staleness: Duration,
+    adopted: Vec<BackendId>,
+    status: watch::Sender<FeedStatus>,
+}
+
+/// The most updates that are applied in one publication.
+const MAX_UPDATES_PER_PUBLICATION: usize = 1024;
+
+impl<T, S> Feed<T, S>
+where
+    T: Clone + Send + Sync + 'static,
+    S: MemberSource<T>,
+{
+    /// Makes a feed of targets that can be compared, such as addresses: an equal target is not
+    /// replaced.
+    pub fn new(set: &BackendSet<T>, source: S) -> Self
+    where
+        T: PartialEq,
+    {
+        Self::with_target_comparison(set, source, T::eq)
+    }
+
+    /// Makes a feed of targets of any type, such as services: each update of a member replaces its
+    /// target.
+    pub fn replacing_targets(set: &BackendSet<T>, source: S) -> Self {
+        Self::with_target_comparison(set, source, |_, _| false)
+    }
+
+    fn with_target_comparison(
+        set: &BackendSet<T>,
+        source: S,
+        is_same_target: fn(&T, &T) -> bool,
+    ) -> Self {
+        Self {
+            set: set.clone(),
+            source,
+            is_same_target,
+            removal: RemovalPolicy::DEFAULT,
+            allow_empty: false,
+            retry_backoff: RetryBackoff::DEFAULT,
+            max_staleness: Duration::from_secs(600),
+            adopted: Vec::new(),
+            status: watch::Sender::new(FeedStatus::default()),
+        }
+    }
+
+    /// Sets the treatment of members that the source no longer lists. Default: a drain of at most
+    /// five minutes.
+    pub fn removal(self, removal: RemovalPolicy) -> Self {
+        Self { removal, ..self }
+    }
+
+    /// Accepts an empty list. Default: an empty list is a failure, because a registry that has just
+    /// started or lost its data reports an empty list, too.
+    pub fn allow_empty(self) -> Self {
+        Self { allow_empty: true, ..self }
+    }
+
+    /// Sets the wait after a failure: `first`, doubled at each further failure, up to `longest` (at
+    /// least `first`). A random part of up to half is subtracted, so that a thousand programs do
+    /// not retry at the same time when a registry recovers. Default: 1 s to 30 s.
+    pub fn retry(self, first: Duration, longest: Duration) -> Self {
+        Self { retry_backoff: RetryBackoff::new(first, longest), ..self }
+    }
+
+    /// Sets how long a source may fail until its members are called [stale](FeedState::Stale),
+    /// counted from the first failure after a success. Stale members stay in the set: they serve
+    /// better than none. Default: 10 min.
+    pub fn max_staleness(self, longest: Duration) -> Self {
+        Self { max_staleness: longest, ..self }
+    }
+
+    /// Takes over members that an earlier feed has left in the set when it was dropped.
+    ///
+    /// The members stay until the first update of the new source, which keeps or removes them. So a
+    /// source can be replaced without an interruption. Names that the set does not have are
+    /// ignored.
+    pub fn adopt(self, members: impl IntoIterator<Item = BackendId>) -> Self {
+        Self { adopted: members.into_iter().collect(), ..self }
+    }
+
+    /// Returns a handle that reads the status of the feed while it runs.
+    #[must_use]
+    pub fn handle(&self) -> FeedHandle {
+        FeedHandle { receiver: self.status.subscribe() }
+    }
+
+    /// Runs until the source has ended and no member drains any more; returns the last status.
+    ///
+    /// Needs a tokio runtime with time.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, the members stay in the set as they are; draining members stay
+    /// draining.
+    pub async fn run(self) -> FeedStatus {
+        let mut source = self.source;
+        let mut reconciler =
+            FeedReconciler::new(self.removal, self.allow_empty, self.is_same_target);
+        for member in &self.adopted {
+            reconciler.adopt(&self.set, member);
+        }
+        let mut driver = FeedDriver::new(
+            self.set,
+            reconciler,
+            source.name().to_owned(),
+            self.retry_backoff,
+            self.max_staleness,
+            self.status,
+        );
+        let mut batch = 0;
+        loop {
+            let mut next = pin!(source.next());
+            // Updates that are ready are applied in one publication.
+            let update = match poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await {
+                Poll::Ready(update) => update,
+                Poll::Pending => {
+                    batch = 0;
+                    driver.apply_pending();
+                    driver.run_until(next).await
+                }
+            };
+            match update {
+                None => break,
+                Some(Ok(update)) => match driver.handle_update(update) {
+                    None => batch += 1,
+                    Some(wait) => driver.run_for(wait).await,
+                },
+                Some(Err(error)) => {
+                    driver.apply_pending();
+                    let wait = driver.handle_failure(error);
+                    driver.run_for(wait).await;
+                }
+            }
+            if batch >= MAX_UPDATES_PER_PUBLICATION {
+                batch = 0;
+                driver.apply_pending();
+                // A source that is always ready must not block the thread.
+                yield_now().await;
+            }
+        }
+        driver.finish().await
+    }
+}
+
+impl<T, S> fmt::Debug for Feed<T, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed")
+            .field("removal", &self.removal)
+            .field("status", &*self.status.borrow())
+            .finish_non_exhaustive()
+    }
+}

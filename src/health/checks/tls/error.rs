@@ -1,0 +1,27 @@
+//! The error of invalid TLS settings.
+
+use thiserror::Error;
+
+/// The reason why [`TlsSettings`](super::TlsSettings) are invalid.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum TlsSettingsError {
+    /// The system has no trusted certificate authorities.
+    #[error("the system has no trusted certificate authorities: {reason}")]
+    NoRoots {
+        /// The first error of loading them.
+        reason: String,
+    },
+    /// The PEM text has no certificate, or an invalid certificate.
+    #[error("the PEM text is invalid: {reason}")]
+    Pem {
+        /// The problem.
+        reason: String,
+    },
+    /// The server name is neither a DNS name nor an address.
+    #[error("{name:?} is neither a DNS name nor an address")]
+    Name {
+        /// The name.
+        name: String,
+    },
+}
