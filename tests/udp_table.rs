@@ -6,8 +6,8 @@ use proptest::prelude::*;
 #[path = "common/flow_model.rs"]
 mod flow_model;
 #[allow(dead_code, reason = "the forwarder uses more of it than the model")]
-#[path = "../src/forward/udp/table.rs"]
-mod table;
+#[path = "../src/forward/udp/flow_table.rs"]
+mod flow_table;
 
 use flow_model::{Shape, Step, compare};
 

@@ -11,8 +11,8 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../tests/common/flow_model.rs"]
 mod flow_model;
 #[allow(dead_code, reason = "the forwarder uses more of it than the model")]
-#[path = "../../src/forward/udp/table.rs"]
-mod table;
+#[path = "../../src/forward/udp/flow_table.rs"]
+mod flow_table;
 
 use self::flow_model::{Shape, Step, compare};
 

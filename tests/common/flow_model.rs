@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::table::{FlowExpiry, FlowId, FlowTable};
+use super::flow_table::{FlowExpiry, FlowId, FlowTable};
 
 /// One step; keys are few, so that they meet again.
 #[derive(Clone, Copy, Debug)]

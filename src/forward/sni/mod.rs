@@ -35,18 +35,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod hello;
-mod name;
-mod names;
+mod client_hello;
+mod host_name;
+mod server_name_table;
 
 #[cfg(all(test, not(lvs_loom)))]
 mod tests;
 
 use thiserror::Error;
 
-pub use self::hello::ClientHello;
-pub use self::name::HostNameError;
-pub use self::names::{MAX_SERVER_NAMES, ServerNameTable, ServerNameTableError};
+pub use self::client_hello::ClientHello;
+pub use self::host_name::HostNameError;
+pub use self::server_name_table::{MAX_SERVER_NAMES, ServerNameTable, ServerNameTableError};
 
 /// The longest hello that is read, with the 4 bytes of its handshake header.
 ///
@@ -254,7 +254,7 @@ impl<'a> HelloFragments<'a> {
 
     /// How many bytes of the hello are missing, of those that are known to come.
     fn missing(&self) -> usize {
-        self.hello_len.unwrap_or(hello::MIN_CLIENT_HELLO).saturating_sub(self.received)
+        self.hello_len.unwrap_or(client_hello::MIN_CLIENT_HELLO).saturating_sub(self.received)
     }
 
     fn parse(&self) -> Result<ClientHello, SniError> {

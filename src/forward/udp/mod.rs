@@ -1,12 +1,12 @@
 //! The UDP forwarder: flows of datagrams, carried to the backends a balancer chooses.
 
-mod clients;
+mod client_limit;
 mod counters;
+mod flow_table;
 mod flows;
 mod handle;
 mod outbox;
 mod socket;
-mod table;
 mod worker;
 
 use std::io;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use self::clients::ClientFlowLimit;
+use self::client_limit::ClientFlowLimit;
 use self::handle::UdpControl;
 use self::worker::UdpWorker;
 use super::clock::now;

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::{Upstream, WorkerFlows};
 use crate::backend::{BackendState, Snapshot};
 use crate::forward::udp::counters::{FlowEndReason, ShedReason, add_relaxed};
-use crate::forward::udp::table::FlowId;
+use crate::forward::udp::flow_table::FlowId;
 use crate::{Flow, Outcome};
 
 /// How many flows are moved off a dead backend before traffic has its turn again.

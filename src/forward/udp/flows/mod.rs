@@ -1,7 +1,7 @@
 //! The flows of one worker: how they begin, move and end.
 
+mod connect;
 mod failover;
-mod pick;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,12 +13,12 @@ use rustix::event::epoll;
 use tracing::debug;
 
 use super::UdpSettings;
-use super::clients::ClientFlowLimit;
+use super::client_limit::ClientFlowLimit;
 use super::counters::{
     AtomicUdpBackendCounters, FlowEndReason, ShedReason, UdpWorkerMetrics, add_relaxed,
 };
+use super::flow_table::{FlowExpiry, FlowId, FlowTable};
 use super::socket;
-use super::table::{FlowExpiry, FlowId, FlowTable};
 use crate::balancer::BalancerWorker as Picks;
 use crate::forward::live::{self, ConnectionKey};
 use crate::scheduler::Rng;

@@ -9,9 +9,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::requests::has_run;
 use super::{PlacedDatagram, UdpWorker, datagram_count};
 use crate::forward::udp::counters::{FlowEndReason, UndeliveredReason, add_relaxed};
+use crate::forward::udp::flow_table::FlowId;
 use crate::forward::udp::outbox::{MessageResult, SendControl};
 use crate::forward::udp::socket::{is_local_error, is_unreachable_error};
-use crate::forward::udp::table::FlowId;
 use crate::sys::mmsg::set_udp_gro;
 
 /// Replies taken from one backend's socket with one call.

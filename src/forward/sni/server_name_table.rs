@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 
 use thiserror::Error;
 
-use super::{HostNameError, name};
+use super::{HostNameError, host_name};
 
 /// The most patterns in one table.
 pub const MAX_SERVER_NAMES: usize = 65_536;
@@ -107,7 +107,7 @@ impl<V> ServerNameTable<V> {
             None => (&mut self.exact, pattern),
         };
         let pattern = || pattern.to_owned();
-        let name = name::normalize_host_name(rest.as_bytes())
+        let name = host_name::normalize_host_name(rest.as_bytes())
             .map_err(|source| ServerNameTableError::Pattern { pattern: pattern(), source })?;
         match table.entry(name) {
             Entry::Occupied(_) => Err(ServerNameTableError::Duplicate { pattern: pattern() }),

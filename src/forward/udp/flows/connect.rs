@@ -9,8 +9,8 @@ use tracing::debug;
 use super::{ConnectedBackend, WorkerFlows};
 use crate::balancer::PickError;
 use crate::forward::udp::counters::{ShedReason, add_relaxed};
+use crate::forward::udp::flow_table::FlowId;
 use crate::forward::udp::socket;
-use crate::forward::udp::table::FlowId;
 use crate::{Flow, Lease, Outcome};
 
 impl WorkerFlows {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{HANDSHAKE_HEADER_LEN, SniError, name};
+use super::{HANDSHAKE_HEADER_LEN, SniError, host_name};
 
 /// The shortest hello, with its header: version, random, and the least of session id, cipher suites
 /// and compression methods. Extensions may be left out before TLS 1.3.
@@ -92,7 +92,10 @@ fn parse_server_name_list(data: &[u8]) -> Result<Option<Box<str>>, SniError> {
         // Types to come begin with the same two bytes of length.
         let value = list.read_vector_16(PART)?;
         if kind == [0] {
-            ensure_well_formed(host.replace(name::normalize_host_name(value)?).is_none(), PART)?;
+            ensure_well_formed(
+                host.replace(host_name::normalize_host_name(value)?).is_none(),
+                PART,
+            )?;
         }
     }
     Ok(host)
