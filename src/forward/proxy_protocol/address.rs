@@ -1,9 +1,11 @@
 //! From where to where.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use thiserror::Error;
+
+use crate::forward::address::canonical_address;
 
 /// The addresses in a header.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -36,9 +38,12 @@ impl ProxyAddresses {
     }
 }
 
-/// What the wire carries of an address: no scope, no flow label, and IPv4 as what it is.
-fn canonical_address(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+/// An address among addresses of IPv6.
+pub(super) fn to_ipv6(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    }
 }
 
 /// The address of a Unix socket as headers carry it: a path, an abstract name, or nothing.

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{MAX_V1_LINE, MAX_V2_BLOCK};
+use super::format::{MAX_V1_LINE, MAX_V2_BLOCK};
 
 /// Why bytes are no PROXY protocol header.
 ///

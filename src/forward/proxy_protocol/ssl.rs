@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::tlv::{TlvIter, as_text, parse_tlvs};
-use super::{Tlv, TlvError};
+use super::error::TlvError;
+use super::tlv::{Tlv, TlvIter, as_text, parse_tlvs};
 
 /// The TLS connection between the client and the sender of a header (section 2.2.6).
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]

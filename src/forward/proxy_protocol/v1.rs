@@ -6,15 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::str::FromStr;
 
-use super::{
-    MAX_V1_LINE, ParsedProxyHeader, ProxyAddresses, ProxyHeader, ProxyHeaderError, ProxyTransport,
-};
+use super::address::{ProxyAddresses, to_ipv6};
+use super::error::ProxyHeaderError;
+use super::format::{MAX_V1_LINE, MIN_V1_LINE, common_prefix_len};
+use super::header::{ParsedProxyHeader, ProxyHeader, ProxyTransport};
 
 /// What every line begins with.
 const SIGNATURE: &[u8] = b"PROXY ";
-
-/// The shortest line: `PROXY UNKNOWN` and its end.
-pub(super) const MIN_V1_LINE: usize = 15;
 
 /// One of the protocols that a line may name.
 struct V1Protocol {
@@ -201,11 +199,6 @@ fn parse_port(field: &str) -> Option<u16> {
     }
 }
 
-/// How many bytes both begin with.
-pub(super) fn common_prefix_len(bytes: &[u8], signature: &[u8]) -> usize {
-    bytes.iter().zip(signature).take_while(|(a, b)| a == b).count()
-}
-
 /// Appends a line.
 pub(super) fn encode(header: &ProxyHeader, out: &mut Vec<u8>) {
     let (ProxyTransport::Stream, &ProxyAddresses::Inet { source, destination }) =
@@ -235,14 +228,6 @@ fn write_line<A: Display>(out: &mut Vec<u8>, word: &str, ips: (A, A), ports: (u1
     let (source_port, destination_port) = ports;
     // A vector takes whatever is written to it.
     let _ = write!(out, "PROXY {word} {source} {destination} {source_port} {destination_port}\r\n");
-}
-
-/// An address among addresses of IPv6.
-pub(super) fn to_ipv6(ip: IpAddr) -> Ipv6Addr {
-    match ip {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-        IpAddr::V6(ip) => ip,
-    }
 }
 
 /// Writes hexadecimal groups, also where the standard library would write the dotted form, which

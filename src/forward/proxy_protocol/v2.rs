@@ -4,15 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crc::{CRC_32_ISCSI, Crc, Table};
 
-use super::tlv::ChecksumTlv;
-use super::v1::{common_prefix_len, to_ipv6};
-use super::{
-    MAX_V2_BLOCK, ParsedProxyHeader, ProxyAddresses, ProxyCommand, ProxyEncodeError, ProxyHeader,
-    ProxyHeaderError, ProxyTransport, Tlv, Tlvs, UnixAddress,
-};
-
-/// Signature, version and command, family and transport, length of the block behind.
-pub(super) const V2_FIXED_LEN: usize = 16;
+use super::address::{ProxyAddresses, UnixAddress, to_ipv6};
+use super::error::{ProxyEncodeError, ProxyHeaderError};
+use super::format::{MAX_V2_BLOCK, V2_FIXED_LEN, common_prefix_len};
+use super::header::{ParsedProxyHeader, ProxyCommand, ProxyHeader, ProxyTransport};
+use super::tlv::Tlv;
+use super::tlvs::{ChecksumTlv, Tlvs};
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 

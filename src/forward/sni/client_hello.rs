@@ -2,11 +2,8 @@
 
 use std::fmt;
 
-use super::{HANDSHAKE_HEADER_LEN, SniError, host_name};
-
-/// The shortest hello, with its header: version, random, and the least of session id, cipher suites
-/// and compression methods. Extensions may be left out before TLS 1.3.
-pub(super) const MIN_CLIENT_HELLO: usize = HANDSHAKE_HEADER_LEN + 2 + 32 + 1 + 4 + 2;
+use super::error::SniError;
+use super::host_name;
 
 /// What a TLS client asks for.
 #[derive(Clone, Eq, PartialEq)]

@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 
 use thiserror::Error;
 
-use super::{HostNameError, host_name};
+use super::host_name::{self, HostNameError};
 
 /// The most patterns in one table.
 pub const MAX_SERVER_NAMES: usize = 65_536;

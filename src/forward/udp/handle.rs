@@ -7,8 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::counters::UdpWorkerMetrics;
-use super::{UdpBackendCounters, UdpCounters};
+use super::counters::{UdpBackendCounters, UdpCounters, UdpWorkerMetrics};
 use crate::forward::ConnectionInfo;
 use crate::forward::clock::now;
 use crate::sync::{Mutex, lock};

@@ -12,14 +12,15 @@ use std::time::Instant;
 use rustix::event::epoll;
 use tracing::debug;
 
-use super::UdpSettings;
 use super::client_limit::ClientFlowLimit;
 use super::counters::{
     AtomicUdpBackendCounters, FlowEndReason, ShedReason, UdpWorkerMetrics, add_relaxed,
 };
 use super::flow_table::{FlowExpiry, FlowId, FlowTable};
+use super::settings::UdpSettings;
 use super::socket;
 use crate::balancer::BalancerWorker as Picks;
+use crate::forward::address::canonical_address;
 use crate::forward::live::{self, ConnectionKey};
 use crate::scheduler::Rng;
 use crate::{Flow, Lease, Outcome};
@@ -352,8 +353,4 @@ impl WorkerFlows {
         let destination = SocketAddr::new(local, address.port());
         Flow::from(canonical_address(client)).destination(destination).time(now)
     }
-}
-
-fn canonical_address(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

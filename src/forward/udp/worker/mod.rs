@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
-use super::UdpSettings;
 use super::client_limit::ClientFlowLimit;
 use super::counters::UdpWorkerMetrics;
 use super::flow_table::FlowId;
 use super::flows::WorkerFlows;
 use super::handle::{UdpControl, UdpPhase};
 use super::outbox::Outbox;
+use super::settings::UdpSettings;
 use crate::Flow;
 use crate::forward::DrainReport;
 use crate::forward::clock::now;
