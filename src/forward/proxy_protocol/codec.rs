@@ -1,20 +1,20 @@
-//! Reading and writing of either version.
+//! Parsing and encoding of headers of both versions.
 
 use super::error::{ProxyEncodeError, ProxyHeaderError};
 use super::format::{MIN_V1_LINE, V2_FIXED_LEN};
 use super::header::{ParsedProxyHeader, ProxyHeader, ProxyProtocolVersion};
 use super::{v1, v2};
 
-/// Reads the header, of either version, that the bytes begin with.
+/// Parses the header, of either version, at the start of the bytes.
 ///
-/// To be called again from the beginning with more bytes while the answer is
-/// [`ParsedProxyHeader::Incomplete`]; what is behind the header is not looked at. A version 2 header costs
-/// one pass, and one allocation if it has TLVs or Unix addresses; version 1 is searched again for
-/// its end with each call, at most [`MAX_V1_LINE`] bytes.
+/// While the result is [`ParsedProxyHeader::Incomplete`], call again with all bytes received so
+/// far. Bytes after the header are not inspected. A version 2 header costs one pass, and one
+/// allocation if it has TLVs or Unix addresses; each call on a version 1 line searches again for
+/// the end of the line, at most [`MAX_V1_LINE`](super::MAX_V1_LINE) bytes.
 ///
 /// # Errors
-/// [`ProxyHeaderError`] as soon as the bytes cannot become a header any more, which is often the first of
-/// them. End the connection then.
+/// [`ProxyHeaderError`] as soon as no more bytes can make a header, which is often the first byte.
+/// Close the connection then.
 pub fn parse(bytes: &[u8]) -> Result<ParsedProxyHeader, ProxyHeaderError> {
     match bytes {
         [] => Ok(ParsedProxyHeader::Incomplete { at_least: MIN_V1_LINE.min(V2_FIXED_LEN) }),
@@ -24,10 +24,10 @@ pub fn parse(bytes: &[u8]) -> Result<ParsedProxyHeader, ProxyHeaderError> {
 }
 
 impl ProxyHeader {
-    /// Appends the header in the form of a version.
+    /// Appends the header in the format of the given version.
     ///
     /// # Errors
-    /// As [`ProxyHeader::encode_v2`]; `out` is as it was then.
+    /// As [`ProxyHeader::encode_v2`]; `out` is unchanged then.
     pub fn encode(
         &self,
         version: ProxyProtocolVersion,
@@ -42,19 +42,20 @@ impl ProxyHeader {
         }
     }
 
-    /// Appends the header as a line of version 1, at most [`MAX_V1_LINE`] bytes (section 2.1).
+    /// Appends the header as a version 1 line, at most [`MAX_V1_LINE`](super::MAX_V1_LINE) bytes
+    /// (section 2.1).
     ///
-    /// Version 1 has words for TCP only: all else is sent as `UNKNOWN`, and TLVs and checksum are
-    /// left out.
+    /// Version 1 describes TCP connections only: other transports and addresses are sent as
+    /// `UNKNOWN`, and TLVs and checksum are omitted.
     pub fn encode_v1(&self, out: &mut Vec<u8>) {
         v1::encode(self, out);
     }
 
-    /// Appends the header in the binary form of version 2 (section 2.2).
+    /// Appends the header in the binary format of version 2 (section 2.2).
     ///
     /// # Errors
-    /// [`ProxyEncodeError::TooLong`] if addresses, TLVs and checksum have more than [`MAX_V2_BLOCK`] bytes;
-    /// `out` is as it was then.
+    /// [`ProxyEncodeError::TooLong`] if addresses, TLVs and checksum have more than
+    /// [`MAX_V2_BLOCK`](super::MAX_V2_BLOCK) bytes; `out` is unchanged then.
     pub fn encode_v2(&self, out: &mut Vec<u8>) -> Result<(), ProxyEncodeError> {
         v2::encode(self, out)
     }

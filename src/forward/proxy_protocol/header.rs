@@ -1,4 +1,4 @@
-//! A PROXY protocol header, whichever version it comes in.
+//! The content of a PROXY protocol header, independent of its version.
 
 use std::net::SocketAddr;
 
@@ -7,41 +7,42 @@ use super::error::TlvError;
 use super::tlv::Tlv;
 use super::tlvs::Tlvs;
 
-/// The two forms of a header.
+/// The version, and so the format, of a header.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum ProxyProtocolVersion {
-    /// A line of text; TCP only, addresses only.
+    /// A line of text: TCP addresses only.
     V1,
-    /// Binary; also datagrams, Unix sockets, TLVs and a checksum.
+    /// Binary: also datagrams, Unix sockets, TLVs and a checksum.
     V2,
 }
 
-/// Whether a connection is carried for somebody.
+/// The command of a header: whether the connection is proxied.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ProxyCommand {
-    /// The sender's own, such as a health check: the addresses are those of the connection itself.
+    /// A connection of the sender itself, such as a health check: the addresses of the connection
+    /// apply.
     Local,
-    /// Somebody else's, whom the header names where it can.
+    /// A connection on behalf of a client, whose address the header holds if it is known.
     Proxy,
 }
 
-/// What carries the client's bytes.
+/// The transport between client and sender.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ProxyTransport {
-    /// Not said, as in every header without addresses.
+    /// Unspecified, as in every header without addresses.
     Unspecified,
-    /// TCP, or a stream of a Unix socket.
+    /// TCP, or a Unix stream socket.
     Stream,
-    /// UDP, or datagrams of a Unix socket.
+    /// UDP, or a Unix datagram socket.
     Datagram,
 }
 
-/// What a PROXY protocol header says.
+/// The content of a PROXY protocol header.
 ///
-/// Two headers are equal if they say the same, whichever version they came in. A header that was
-/// read and is written again as version 2 is read as the same.
+/// Two headers with equal content are equal, whichever version they were parsed from. A parsed
+/// header that is encoded as version 2 parses to an equal header.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct ProxyHeader {
     pub(super) command: ProxyCommand,
@@ -51,53 +52,53 @@ pub struct ProxyHeader {
     pub(super) checksum: bool,
 }
 
-/// What has become of reading a header.
+/// The result of parsing a header.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ParsedProxyHeader {
-    /// The bytes are the beginning of a header: more must come.
+    /// The bytes are a valid prefix of a header: more bytes are needed.
     Incomplete {
-        /// How many more at the least; never 0, and never more than there can be.
+        /// The minimum number of missing bytes; never 0, and never more than the header has.
         at_least: usize,
     },
-    /// The header is there.
+    /// The header is complete.
     Complete {
-        /// What it says.
+        /// The content of the header.
         header: ProxyHeader,
-        /// How many bytes it takes; behind them is the client's own stream.
+        /// The length of the header in bytes; the client's own bytes follow.
         len: usize,
     },
 }
 
 impl ProxyHeader {
-    /// A stream carried for a client: where it came from and where it went.
+    /// Returns a header for a proxied stream, from the client's address to the address that the
+    /// client connected to.
     ///
-    /// The destination is the address the client asked for, which is how a server learns the
-    /// original one. Only addresses and ports are carried: not the scope or flow label that an
-    /// IPv6 address may have.
+    /// A server learns the original destination from this header. Only addresses and ports are
+    /// sent: neither scope nor flow label of an IPv6 address.
     #[must_use]
     pub fn proxied(source: SocketAddr, destination: SocketAddr) -> Self {
         Self::new(ProxyTransport::Stream, ProxyAddresses::inet(source, destination))
     }
 
-    /// A stream carried for the client of a Unix socket.
+    /// Returns a header for a proxied stream of a Unix socket.
     #[must_use]
     pub fn unix(source: UnixAddress, destination: UnixAddress) -> Self {
         Self::new(ProxyTransport::Stream, ProxyAddresses::Unix { source, destination })
     }
 
-    /// A connection carried for somebody whose address is not known, or of no kind that the
-    /// protocol has.
+    /// Returns a header for a proxied connection whose addresses are unknown, or of a family that
+    /// the protocol does not define.
     #[must_use]
     pub fn unknown() -> Self {
         Self::new(ProxyTransport::Unspecified, ProxyAddresses::Unknown)
     }
 
-    /// A connection of the sender's own, such as a health check.
+    /// Returns a header for a connection of the sender itself, such as a health check.
     ///
-    /// Such a header says nothing else: version 2 sends it without TLVs and checksum, as section
-    /// 2.2 wants it, and what a received one carries is skipped unseen. Version 1 has no
-    /// word for it and sends `UNKNOWN`.
+    /// This header has no other content: version 2 sends it without TLVs and checksum, as section
+    /// 2.2 requires, and the rest of a received LOCAL header is skipped unchecked. Version 1 has no
+    /// LOCAL command and sends `UNKNOWN`.
     #[must_use]
     pub fn local() -> Self {
         Self { command: ProxyCommand::Local, ..Self::unknown() }
@@ -113,7 +114,7 @@ impl ProxyHeader {
         }
     }
 
-    /// Says datagrams instead of a stream, where there are addresses.
+    /// Returns the header with datagram instead of stream as transport, if it has addresses.
     #[must_use]
     pub fn with_datagram_transport(mut self) -> Self {
         if self.transport == ProxyTransport::Stream {
@@ -122,80 +123,84 @@ impl ProxyHeader {
         self
     }
 
-    /// Sends a checksum along, which receivers that know it must check (section 2.2.3).
+    /// Returns the header with a checksum, which receivers that support it must verify (section
+    /// 2.2.3).
     ///
-    /// It finds what a bad memory or a bad middlebox changed; it protects from nobody who means it.
+    /// The checksum detects corruption by faulty memory or middleboxes, not deliberate changes.
     #[must_use]
     pub fn with_checksum(mut self) -> Self {
         self.checksum = true;
         self
     }
 
-    /// Names the connection, so that the logs of all that carry it can be brought together.
+    /// Returns the header with a unique id of the connection, by which the logs of all proxies on
+    /// the path can be correlated.
     ///
     /// # Errors
-    /// [`TlvError::Length`] above [`MAX_UNIQUE_ID`] bytes, [`TlvError::Full`] if there is no room.
+    /// [`TlvError::Length`] above [`MAX_UNIQUE_ID`](super::MAX_UNIQUE_ID) bytes, [`TlvError::Full`]
+    /// if the header is full.
     pub fn with_unique_id(self, id: &[u8]) -> Result<Self, TlvError> {
         self.with_tlv(Tlv::UNIQUE_ID, id)
     }
 
-    /// Says which host the client asked for, as its SNI does.
+    /// Returns the header with the host name that the client requested, such as its SNI.
     ///
     /// # Errors
-    /// [`TlvError::Full`] if there is no room.
+    /// [`TlvError::Full`] if the header is full.
     pub fn with_authority(self, name: &str) -> Result<Self, TlvError> {
         self.with_tlv(Tlv::AUTHORITY, name.as_bytes())
     }
 
-    /// Says which protocol was negotiated above the transport, such as `h2`.
+    /// Returns the header with the protocol negotiated above the transport, such as `h2`.
     ///
     /// # Errors
-    /// [`TlvError::Full`] if there is no room.
+    /// [`TlvError::Full`] if the header is full.
     pub fn with_alpn(self, protocol: &[u8]) -> Result<Self, TlvError> {
         self.with_tlv(Tlv::ALPN, protocol)
     }
 
-    /// Says which network namespace the addresses belong to.
+    /// Returns the header with the name of the network namespace of the addresses.
     ///
     /// # Errors
-    /// [`TlvError::Text`] if the name is not ASCII, [`TlvError::Full`] if there is no room.
+    /// [`TlvError::Text`] if the name is not ASCII, [`TlvError::Full`] if the header is full.
     pub fn with_netns(self, name: &str) -> Result<Self, TlvError> {
         self.with_tlv(Tlv::NETNS, name.as_bytes())
     }
 
-    /// Says anything else, or passes on what another header said.
+    /// Returns the header with a TLV of any type, for example from a received header.
     ///
-    /// Types that the specification names are there once: a second one takes the place of the
-    /// first. Of others there may be several. 0xE0 to 0xEF are for the application's own use.
+    /// A TLV of a type that the specification defines replaces an earlier TLV of this type. Other
+    /// types may occur several times. Types 0xE0 to 0xEF are reserved for applications.
     ///
     /// # Errors
-    /// [`TlvError::Reserved`] for the checksum and for padding, `Length`, `Text`, `Truncated` or
-    /// `Duplicate` if the value is not what the specification says of this type, and
-    /// [`TlvError::Full`] if there is no room.
+    /// [`TlvError::Reserved`] for the checksum and for padding; `Length`, `Text`, `Truncated` or
+    /// `Duplicate` if the value violates the specification of its type; and [`TlvError::Full`] if
+    /// the header is full.
     pub fn with_tlv(mut self, kind: u8, value: &[u8]) -> Result<Self, TlvError> {
         self.tlvs.set(kind, value)?;
         Ok(self)
     }
 
-    /// Whether the connection is carried for somebody.
+    /// Returns the command: whether the connection is proxied.
     #[must_use]
     pub fn command(&self) -> ProxyCommand {
         self.command
     }
 
-    /// What carries the client's bytes.
+    /// Returns the transport between client and sender.
     #[must_use]
     pub fn transport(&self) -> ProxyTransport {
         self.transport
     }
 
-    /// From where to where.
+    /// Returns the source and destination addresses.
     #[must_use]
     pub fn addresses(&self) -> &ProxyAddresses {
         &self.addresses
     }
 
-    /// The client's address, where it is one of IP; else that of the connection itself counts.
+    /// Returns the client's address if it is an IP address; otherwise the address of the connection
+    /// applies.
     #[must_use]
     pub fn source(&self) -> Option<SocketAddr> {
         match self.addresses {
@@ -204,8 +209,8 @@ impl ProxyHeader {
         }
     }
 
-    /// The address that the client asked for, where it is one of IP; else that of the connection
-    /// itself counts.
+    /// Returns the address that the client connected to if it is an IP address; otherwise the
+    /// address of the connection applies.
     #[must_use]
     pub fn destination(&self) -> Option<SocketAddr> {
         match self.addresses {
@@ -214,14 +219,14 @@ impl ProxyHeader {
         }
     }
 
-    /// All else; empty in a header of version 1.
+    /// Returns the TLVs; none in a header of version 1.
     #[must_use]
     pub fn tlvs(&self) -> &Tlvs {
         &self.tlvs
     }
 
-    /// Tells whether the header came with a checksum, which was right then, or will be sent with
-    /// one.
+    /// Returns whether the header was received with a (verified) checksum, or is sent with a
+    /// checksum.
     #[must_use]
     pub fn has_checksum(&self) -> bool {
         self.checksum

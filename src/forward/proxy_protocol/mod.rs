@@ -1,45 +1,47 @@
-//! The PROXY protocol, versions 1 and 2: who the client is, told ahead of the first byte.
+//! The PROXY protocol, versions 1 and 2: the client's address, sent ahead of the first byte.
 //!
-//! A server behind a forwarder sees connections of the forwarder. The PROXY protocol puts a header
-//! in front of the stream (or datagram) that names the client's address and the one it asked for.
-//! [`ProxyHeader`] is what such a header says, [`parse`] reads one from bytes that arrived, and
-//! [`ProxyHeader::encode`] writes one. The specification is HAProxy's
-//! [proxy-protocol.txt](https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt); section
-//! numbers here are its own.
+//! A server behind a forwarder sees connections from the forwarder. The PROXY protocol puts a
+//! header in front of the stream (or datagram) that names the client's address and the address that
+//! the client connected to. [`ProxyHeader`] is the content of such a header, [`parse`] reads a
+//! header from received bytes, and [`ProxyHeader::encode`] writes one. The specification is
+//! HAProxy's [proxy-protocol.txt](https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt);
+//! section numbers in this module are those of the specification.
 //!
 //! # Trust
-//! A header is believed: whoever can send one can pose as any client. Accept headers only from
-//! senders that are known, expect one whenever you accept them, and never guess from the bytes
-//! whether there is one (section 5). Give up on a sender that takes longer than a few seconds.
+//! A header is not authenticated: whoever can send a header can pose as any client. Accept headers
+//! only from known senders, require a header from each of them, and never guess from the bytes
+//! whether a header is present (section 5). Close the connection of a sender that takes longer than
+//! a few seconds.
 //!
-//! # What is strict
-//! Version 1 is read to the letter: single spaces, no leading zeros, addresses of the family
-//! named, an end of CR LF and no other CR or LF before it, not even in what `UNKNOWN` lets a reader
-//! ignore. Version 2 is refused for a version, command, family or transport that it does not have,
-//! for a wrong checksum, and for TLVs that are cut off, contradict each other or do not hold what
-//! their type says. Both are refused at the first byte that is wrong, as far as it can be judged
-//! alone, and nothing is read beyond [`MAX_PROXY_HEADER`] bytes.
+//! # Strictness
+//! Version 1 is parsed literally: single spaces, no leading zeros, addresses of the named family,
+//! CR LF at the end and no other CR or LF before, not even in the part of an `UNKNOWN` line that a
+//! receiver ignores. Version 2 is rejected for an undefined version, command, family or transport,
+//! for a wrong checksum, and for TLVs that are truncated, duplicated or malformed. Both versions
+//! are rejected at the first invalid byte, as far as that byte can be judged alone, and at most
+//! [`MAX_PROXY_HEADER`] bytes are read.
 //!
-//! # What is made the same
-//! An IPv4 client that came through a socket for both families has an address such as
-//! `::ffff:192.0.2.1`. A header holds it as `192.0.2.1`, whether read or made, so that flow keys,
-//! netmasks and logs see one client. Where only one of the two addresses is IPv4, both travel as
-//! IPv6.
+//! # IPv4-mapped addresses
+//! An IPv4 client of a dual-stack socket has an address such as `::ffff:192.0.2.1`. A header holds
+//! this address as `192.0.2.1`, both when read and when built, so that flow keys, netmasks and logs
+//! see one client. Where only one of the two addresses is IPv4, both are sent as IPv6.
 //!
 //! # Examples
 //! ```
-//! use lvs::forward::proxy_protocol::{ProxyHeader, ParsedProxyHeader, ProxyProtocolVersion, parse};
+//! use lvs::forward::proxy_protocol::{ParsedProxyHeader, ProxyHeader, ProxyProtocolVersion, parse};
 //!
-//! // Out: what to send to the server first.
+//! // The sender: a header ahead of the client's bytes.
 //! let header = ProxyHeader::proxied("192.0.2.7:50123".parse()?, "203.0.113.1:443".parse()?)
 //!     .with_unique_id(b"a1b2c3")?
 //!     .with_checksum();
 //! let mut sent = Vec::new();
-//! header.encode(Version::V2, &mut sent)?;
+//! header.encode(ProxyProtocolVersion::V2, &mut sent)?;
 //!
-//! // In: the same, with the client's own first bytes behind it.
+//! // The receiver: the same header, followed by the client's first bytes.
 //! sent.extend_from_slice(b"GET /");
-//! let ParsedProxyHeader::Complete { header, len } = parse(&sent)? else { unreachable!("all of it is there") };
+//! let ParsedProxyHeader::Complete { header, len } = parse(&sent)? else {
+//!     unreachable!("the header is complete")
+//! };
 //! assert_eq!(header.source(), Some("192.0.2.7:50123".parse()?));
 //! assert_eq!(header.tlvs().unique_id(), Some(&b"a1b2c3"[..]));
 //! assert_eq!(&sent[len..], b"GET /");

@@ -1,28 +1,27 @@
-//! What a header of version 2 says beside the addresses: type, length, value.
+//! Type-length-value entries (TLVs) of version 2 headers.
 
 use super::error::TlvError;
 
-/// One type with its value (section 2.2 of the specification).
+/// A type with its value (section 2.2 of the specification).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub struct Tlv<'a> {
-    /// The type: a constant of this struct, or one of those for the application's own use, 0xE0 to
-    /// 0xEF.
+    /// The type: a constant of this struct, or an application's own type, 0xE0 to 0xEF.
     pub kind: u8,
     /// The value.
     pub value: &'a [u8],
 }
 
 impl<'a> Tlv<'a> {
-    /// The protocol negotiated above the transport, or the client's list of them.
+    /// The protocol negotiated above the transport, or the client's list of protocols.
     pub const ALPN: u8 = 0x01;
-    /// The name of the host that the client asked for.
+    /// The host name that the client requested.
     pub const AUTHORITY: u8 = 0x02;
     /// The checksum of the header.
     pub const CRC32C: u8 = 0x03;
     /// Padding.
     pub const NOOP: u8 = 0x04;
-    /// What the connection is called in logs.
+    /// The unique id of the connection.
     pub const UNIQUE_ID: u8 = 0x05;
     /// The TLS connection between client and sender; see [`SslTlv`](super::SslTlv).
     pub const SSL: u8 = 0x20;
@@ -39,17 +38,16 @@ impl<'a> Tlv<'a> {
     /// The network namespace that the client's addresses belong to.
     pub const NETNS: u8 = 0x30;
 
-    /// The type and the two bytes of the length.
+    /// The length of the type and of the two bytes of the length.
     pub(super) const HEADER_LEN: usize = 3;
 
-    /// Tells whether the specification gives the type one meaning, so that a second one would
-    /// contradict the first.
+    /// Returns whether the type is defined by the specification and may occur only once.
     pub(super) const fn is_unique(kind: u8) -> bool {
         matches!(kind, Self::ALPN..=Self::CRC32C | Self::UNIQUE_ID | Self::SSL | Self::NETNS)
     }
 }
 
-/// Takes the TLV at the head of a list, if there is one, and leaves the rest.
+/// Splits the first TLV off a list; `Ok(None)` at the end of the list.
 fn split_tlv<'a>(rest: &mut &'a [u8]) -> Result<Option<Tlv<'a>>, ()> {
     match **rest {
         [] => Ok(None),
@@ -63,7 +61,7 @@ fn split_tlv<'a>(rest: &mut &'a [u8]) -> Result<Option<Tlv<'a>>, ()> {
     }
 }
 
-/// The TLVs of a list that has been checked.
+/// An iterator over the TLVs of a validated list.
 #[derive(Clone)]
 pub(super) struct TlvIter<'a>(pub(super) &'a [u8]);
 
@@ -75,22 +73,23 @@ impl<'a> Iterator for TlvIter<'a> {
     }
 }
 
-/// The same of a list that has not: the first error ends it.
+/// Iterates over the TLVs of a list that is not validated yet, with their offsets; ends after the
+/// first error.
 pub(super) fn parse_tlvs(list: &[u8]) -> impl Iterator<Item = Result<(usize, Tlv<'_>), TlvError>> {
     let mut rest = list;
     std::iter::from_fn(move || {
-        let at = list.len() - rest.len();
+        let offset = list.len() - rest.len();
         match split_tlv(&mut rest) {
-            Ok(tlv) => tlv.map(|tlv| Ok((at, tlv))),
+            Ok(tlv) => tlv.map(|tlv| Ok((offset, tlv))),
             Err(()) => {
                 rest = &[];
-                Some(Err(TlvError::Truncated { offset: at }))
+                Some(Err(TlvError::Truncated { offset }))
             }
         }
     })
 }
 
-/// A value that was checked to be text.
+/// Returns a value of a type that is validated as text.
 pub(super) fn as_text(value: Option<&[u8]>) -> Option<&str> {
     value.and_then(|value| str::from_utf8(value).ok())
 }

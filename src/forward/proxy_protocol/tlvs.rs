@@ -1,4 +1,4 @@
-//! The TLVs of one header.
+//! The list of TLVs of a header.
 
 use std::fmt;
 
@@ -7,22 +7,21 @@ use super::format::{MAX_UNIQUE_ID, MAX_V2_BLOCK};
 use super::ssl::SslTlv;
 use super::tlv::{Tlv, TlvIter, as_text, parse_tlvs};
 
-/// What a header of version 2 says beside the addresses.
+/// The TLVs of a version 2 header.
 ///
-/// Every TLV of a type that the specification names has been checked: it is there at most once,
-/// and its value has the form it must have. Types that it does not name may be there more than
-/// once, and hold anything. Padding and the checksum are not kept; see
-/// [`ProxyHeader::has_checksum`](super::ProxyHeader::has_checksum).
+/// Each type that the specification defines is validated: it occurs at most once, and its value is
+/// well-formed. Other types may occur several times and hold any bytes. Padding and the checksum
+/// are not stored; see [`ProxyHeader::has_checksum`](super::ProxyHeader::has_checksum).
 ///
-/// Costs one allocation of the TLVs' own length, none if there are none; each question walks over
-/// them, at most [`MAX_V2_BLOCK`] bytes.
+/// Costs one allocation of the length of the TLVs, or none if there are none. Each look-up iterates
+/// over at most [`MAX_V2_BLOCK`] bytes.
 #[derive(Clone, Default, Eq, Hash, PartialEq)]
 pub struct Tlvs {
-    /// As on the wire.
+    /// The wire format.
     bytes: Vec<u8>,
 }
 
-/// The checksum in a list: where its value begins, and what it is.
+/// The checksum in a list: the offset of its value, and the value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct ChecksumTlv {
     pub(super) offset: usize,
@@ -30,12 +29,12 @@ pub(super) struct ChecksumTlv {
 }
 
 impl Tlvs {
-    /// Reads a list, and the checksum that it may have.
+    /// Parses a list and its optional checksum.
     pub(super) fn parse(list: &[u8]) -> Result<(Self, Option<ChecksumTlv>), TlvError> {
         let mut tlvs = Self::default();
         let mut checksum = None;
         for item in parse_tlvs(list) {
-            let (at, tlv) = item?;
+            let (offset, tlv) = item?;
             tlv.check()?;
             let kind = tlv.kind;
             match kind {
@@ -43,15 +42,15 @@ impl Tlvs {
                 Tlv::CRC32C if checksum.is_some() => return Err(TlvError::Duplicate { kind }),
                 Tlv::CRC32C => {
                     let value = tlv.value.iter().fold(0, |sum, &byte| sum << 8 | u32::from(byte));
-                    checksum = Some(ChecksumTlv { offset: at + Tlv::HEADER_LEN, value });
+                    checksum = Some(ChecksumTlv { offset: offset + Tlv::HEADER_LEN, value });
                 }
                 _ if Tlv::is_unique(kind) && tlvs.get(kind).is_some() => {
                     return Err(TlvError::Duplicate { kind });
                 }
                 _ => {
-                    // One allocation for all of them.
+                    // One allocation for all TLVs.
                     tlvs.bytes.reserve_exact(match tlvs.bytes.capacity() {
-                        0 => list.len() - at,
+                        0 => list.len() - offset,
                         _ => 0,
                     });
                     tlvs.push(tlv);
@@ -61,11 +60,10 @@ impl Tlvs {
         Ok((tlvs, checksum))
     }
 
-    /// Puts in a value: in the place of that which is there, or, where a type may be there more
-    /// than once, behind it.
+    /// Replaces the TLV of a type that may occur once, or appends a TLV of any other type.
     ///
     /// # Errors
-    /// Any [`TlvError`] but `Truncated` and `Duplicate`; nothing has changed then.
+    /// Any [`TlvError`]; the list is unchanged then.
     pub(super) fn set(&mut self, kind: u8, value: &[u8]) -> Result<(), TlvError> {
         if matches!(kind, Tlv::CRC32C | Tlv::NOOP) {
             return Err(TlvError::Reserved { kind });
@@ -81,15 +79,15 @@ impl Tlvs {
             return Err(TlvError::Full { len });
         }
         if replaced > 0 {
-            let mut others = Self { bytes: Vec::with_capacity(len) };
-            self.iter().filter(|old| old.kind != kind).for_each(|old| others.push(old));
-            *self = others;
+            let mut remaining = Self { bytes: Vec::with_capacity(len) };
+            self.iter().filter(|old| old.kind != kind).for_each(|old| remaining.push(old));
+            *self = remaining;
         }
         self.push(tlv);
         Ok(())
     }
 
-    /// Adds a TLV of which the length is known to fit into two bytes.
+    /// Appends a TLV whose length fits into two bytes.
     fn push(&mut self, Tlv { kind, value }: Tlv<'_>) {
         debug_assert!(value.len() <= MAX_V2_BLOCK);
         let [.., high, low] = value.len().to_be_bytes();
@@ -97,68 +95,68 @@ impl Tlvs {
         self.bytes.extend_from_slice(value);
     }
 
-    /// All of them, as they are sent.
+    /// Returns the list in wire format.
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// How many bytes they take in a header.
+    /// Returns the length of the list in a header, in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Tells whether there are none.
+    /// Returns whether there are no TLVs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Goes through all of them, in the order of the header.
+    /// Iterates over all TLVs in the order of the header.
     pub fn iter(&self) -> impl Iterator<Item = Tlv<'_>> + Clone {
         TlvIter(&self.bytes)
     }
 
-    /// The first value of a type.
+    /// Returns the first value of a type.
     ///
-    /// For the types that are the application's own, such as 0xEA, where AWS names the VPC
-    /// endpoint.
+    /// For application types, such as 0xEA, in which AWS sends the id of the VPC endpoint.
     #[must_use]
     pub fn get(&self, kind: u8) -> Option<&[u8]> {
         self.iter().find(|tlv| tlv.kind == kind).map(|tlv| tlv.value)
     }
 
-    /// What the sender calls the connection: at most [`MAX_UNIQUE_ID`] bytes of any kind (section
+    /// Returns the unique id of the connection: at most [`MAX_UNIQUE_ID`] arbitrary bytes (section
     /// 2.2.5).
     #[must_use]
     pub fn unique_id(&self) -> Option<&[u8]> {
         self.get(Tlv::UNIQUE_ID)
     }
 
-    /// The name that the client asked for, where the client used TLS its SNI (section 2.2.2).
+    /// Returns the host name that the client requested: its SNI if the client used TLS (section
+    /// 2.2.2).
     ///
-    /// UTF-8 and nothing more: no name that DNS would know need stand there.
+    /// Valid UTF-8, but not necessarily a valid DNS name.
     #[must_use]
     pub fn authority(&self) -> Option<&str> {
         as_text(self.get(Tlv::AUTHORITY))
     }
 
-    /// The protocol above the transport (section 2.2.1).
+    /// Returns the protocol above the transport (section 2.2.1).
     ///
-    /// Senders disagree on what it is: most send the one protocol negotiated, such as `h2`, some
-    /// the client's list as RFC 7301 writes it.
+    /// Senders differ: most send the negotiated protocol, such as `h2`, some the client's list in
+    /// the format of RFC 7301.
     #[must_use]
     pub fn alpn(&self) -> Option<&[u8]> {
         self.get(Tlv::ALPN)
     }
 
-    /// The network namespace that the addresses belong to (section 2.2.7).
+    /// Returns the network namespace of the addresses (section 2.2.7).
     #[must_use]
     pub fn netns(&self) -> Option<&str> {
         as_text(self.get(Tlv::NETNS))
     }
 
-    /// The TLS connection that the sender ended (section 2.2.6).
+    /// Returns the TLS connection that the sender terminated (section 2.2.6).
     #[must_use]
     pub fn ssl(&self) -> Option<SslTlv<'_>> {
         self.get(Tlv::SSL).map(SslTlv::new)
@@ -172,7 +170,7 @@ impl fmt::Debug for Tlvs {
 }
 
 impl Tlv<'_> {
-    /// Checks what the specification says of the value of this type.
+    /// Checks the value against the specification of its type.
     fn check(self) -> Result<(), TlvError> {
         let Self { kind, value } = self;
         let fits = match kind {
