@@ -1,65 +1,65 @@
-//! Why bytes are no ClientHello.
+//! Errors of parsing a ClientHello.
 
 use thiserror::Error;
 
 use super::host_name::HostNameError;
 use super::limits::{MAX_CLIENT_HELLO, MAX_HELLO_RECORDS, MAX_RECORD_LEN};
 
-/// Why bytes are no hello that can be read.
+/// The reason why bytes are not a valid ClientHello.
 ///
-/// No further byte can make them one. What to do is the caller's policy: end the connection, or
-/// treat it as one without a name.
+/// More bytes cannot make the ClientHello valid. The caller chooses the policy: close the
+/// connection, or treat it as a connection without a server name.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum SniError {
     /// The first bytes are not those of TLS.
     #[error("not TLS: byte {offset} is {found:#04x}")]
     NotTls {
-        /// The byte that does not fit.
+        /// The first byte that is not TLS.
         offset: usize,
-        /// What it is.
+        /// The value of this byte.
         found: u8,
     },
-    /// A hello of SSL 2.0, which carries no name and which nobody may accept (RFC 6176).
-    #[error("an SSL 2.0 hello carries no name")]
+    /// An SSL 2.0 ClientHello, which has no server name and must not be accepted (RFC 6176).
+    #[error("SSL 2.0 ClientHello, which has no server name")]
     SslV2,
-    /// The hello is interrupted by a record of another kind.
-    #[error("record of type {content_type} within the hello")]
+    /// A record of another content type interrupts the ClientHello.
+    #[error("TLS record of type {content_type} interrupts the ClientHello")]
     Interrupted {
-        /// The type of the record.
+        /// The content type of the record.
         content_type: u8,
     },
-    /// A record is empty, which records of a handshake must not be (RFC 8446 section 5.1).
-    #[error("empty record within the hello")]
+    /// A handshake record is empty, which RFC 8446 section 5.1 forbids.
+    #[error("empty TLS record within the ClientHello")]
     EmptyRecord,
     /// A record is longer than TLS allows.
-    #[error("record of {len} bytes, of which TLS allows {MAX_RECORD_LEN}")]
+    #[error("TLS record of {len} bytes; TLS allows {MAX_RECORD_LEN}")]
     LongRecord {
-        /// The length it announces.
+        /// The announced length.
         len: usize,
     },
-    /// The hello comes in more pieces than are put together.
-    #[error("hello in more than {MAX_HELLO_RECORDS} records")]
+    /// The ClientHello spans more than [`MAX_HELLO_RECORDS`] records.
+    #[error("ClientHello spans more than {MAX_HELLO_RECORDS} TLS records")]
     TooManyRecords,
-    /// The first message of the handshake is another one.
-    #[error("handshake begins with message {message}, not with a ClientHello")]
+    /// The first handshake message is not a ClientHello.
+    #[error("TLS handshake begins with message type {message} instead of a ClientHello")]
     NotHello {
         /// The type of the message.
         message: u8,
     },
-    /// The hello is longer than is read.
-    #[error("hello of {len} bytes, of which at most {MAX_CLIENT_HELLO} are read")]
+    /// The announced length exceeds [`MAX_CLIENT_HELLO`].
+    #[error("ClientHello of {len} bytes; the maximum is {MAX_CLIENT_HELLO}")]
     TooLong {
-        /// The length it announces, with its header.
+        /// The announced length, including the handshake header.
         len: usize,
     },
-    /// A part of the hello does not have the form it must have.
+    /// A part of the ClientHello is malformed.
     #[error("malformed {part} in the ClientHello")]
     Malformed {
-        /// The part, as the RFCs name it.
+        /// The name of the part in the RFCs.
         part: &'static str,
     },
-    /// The name that the client asks for is no name of a host.
-    #[error("client asks for an impossible name")]
+    /// The requested server name is not a valid host name.
+    #[error("ClientHello requests an invalid server name: {0}")]
     Name(#[from] HostNameError),
 }

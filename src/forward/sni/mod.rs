@@ -1,33 +1,33 @@
-//! Which name a TLS client asks for, read without ending its TLS.
+//! Server name and ALPN of a TLS client, read from its ClientHello without terminating TLS.
 //!
-//! A TLS client says in its first message, the ClientHello, which server it wants (SNI, RFC 6066
-//! section 3) and which protocols it would speak (ALPN, RFC 7301). Both are readable before any key
-//! is agreed. [`peek`] reads them from the bytes that have arrived, so that a forwarder can choose
-//! a service by [`ServerNameTable`] or hash the name, and then pass on the very same bytes.
+//! The first message of a TLS client, the ClientHello, contains the requested server name (SNI,
+//! RFC 6066 section 3) and the supported application protocols (ALPN, RFC 7301) in plain text.
+//! [`peek()`] parses them from the bytes received so far, so that a forwarder can choose a service by
+//! [`ServerNameTable`] or hash the name, and then forward the same bytes unchanged.
 //!
-//! # What it is not
-//! Nothing is proven by the name: a client can ask for any. A client that uses Encrypted Client
-//! Hello (ECH) shows the outer name only, which is that of the provider in front and the same for
-//! all services behind it. That a hello can be read does not mean that it is a good one: only what
-//! is asked for here is checked.
+//! # Limitations
+//! The server name is not authenticated: a client can request any name. A client that uses
+//! Encrypted Client Hello (ECH) sends the outer name only, which is that of the provider in front
+//! and the same for all services behind it. Only the structure and the two extensions are
+//! validated: a server may still reject the ClientHello.
 //!
-//! # Bounds
-//! A hello has at most [`MAX_CLIENT_HELLO`] bytes and comes in at most [`MAX_HELLO_RECORDS`] records: a buffer of
-//! [`MAX_PEEK_BYTES`] bytes holds any. How long a client may take is for the caller to say.
+//! # Limits
+//! A ClientHello has at most [`MAX_CLIENT_HELLO`] bytes and comes in at most [`MAX_HELLO_RECORDS`]
+//! records: a buffer of [`MAX_PEEK_BYTES`] bytes holds any. The caller limits the time.
 //!
 //! # Examples
 //! ```
-//! use lvs::forward::sni::{ServerNameTable, PeekedHello, peek};
+//! use lvs::forward::sni::{PeekedHello, ServerNameTable, SniError, peek};
 //!
 //! let services = ServerNameTable::new()
-//!     .with("shop.example.org", "shop")?
-//!     .with("*.example.org", "web")?
-//!     .or("sorry");
+//!     .with_pattern("shop.example.org", "shop")?
+//!     .with_pattern("*.example.org", "web")?
+//!     .with_default("sorry");
 //!
-//! # fn example(services: ServerNameTable<&str>, arrived: &[u8]) -> Result<(), lvs::forward::sni::SniError> {
-//! match peek(arrived)? {
-//!     PeekedHello::Incomplete { at_least } => println!("{at_least} bytes or more to come"),
-//!     PeekedHello::Hello(hello) => println!("goes to {:?}", services.get(hello.server_name())),
+//! # fn example(services: ServerNameTable<&str>, received: &[u8]) -> Result<(), SniError> {
+//! match peek(received)? {
+//!     PeekedHello::Incomplete { at_least } => println!("at least {at_least} bytes are missing"),
+//!     PeekedHello::Hello(hello) => println!("service: {:?}", services.get(hello.server_name())),
 //!     _ => {}
 //! }
 //! # Ok(())

@@ -1,4 +1,4 @@
-//! The ClientHello out of the records that have arrived.
+//! Reassembly of a ClientHello from the TLS records received so far.
 
 use super::client_hello::ClientHello;
 use super::error::SniError;
@@ -7,47 +7,48 @@ use super::limits::{
     RECORD_HEADER_LEN,
 };
 
-/// What has become of reading a hello.
+/// The result of parsing a ClientHello.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum PeekedHello {
-    /// The bytes are the beginning of a hello: more must come.
+    /// The bytes are a valid prefix of a ClientHello: more bytes are needed.
     Incomplete {
-        /// How many more at the least; never 0, and never more than there can be.
+        /// The minimum number of missing bytes; never 0, and never more than the ClientHello has.
         at_least: usize,
     },
-    /// The hello is there.
+    /// The ClientHello is complete.
     Hello(ClientHello),
 }
 
-/// Reads the hello that the bytes of a connection begin with.
+/// Parses the ClientHello at the start of the bytes of a connection.
 ///
-/// To be called again from the beginning with more bytes while the answer is [`PeekedHello::Incomplete`];
-/// bytes behind the hello are not looked at. Costs a look at each record while it is incomplete,
-/// and then one pass and two small allocations; a hello in several records is copied together once.
+/// While the result is [`PeekedHello::Incomplete`], call again with all bytes received so far.
+/// Bytes after the ClientHello are not inspected. An incomplete ClientHello costs a check of each
+/// record header; a complete one costs one pass and two small allocations, and a copy if it spans
+/// several records.
 ///
 /// # Errors
-/// [`SniError`] as soon as the bytes cannot become a hello any more. What is not TLS is mostly known
-/// by its first byte.
+/// [`SniError`] as soon as no more bytes can make a ClientHello. Protocols other than TLS are
+/// mostly rejected by their first byte.
 pub fn peek(bytes: &[u8]) -> Result<PeekedHello, SniError> {
     check_first_bytes(bytes)?;
-    let mut pieces = HelloFragments::default();
+    let mut fragments = HelloFragments::default();
     let mut rest = bytes;
     for _ in 0..MAX_HELLO_RECORDS {
-        let (available, len) = match split_record(rest, pieces.received > 0)? {
-            Ok(record) => record,
-            Err(header) => {
-                return Ok(PeekedHello::Incomplete { at_least: header + pieces.missing() });
+        let (fragment, len) = match split_record(rest, fragments.received > 0)? {
+            RecordStart::Fragment { received, len } => (received, len),
+            RecordStart::HeaderMissing { bytes } => {
+                return Ok(PeekedHello::Incomplete { at_least: bytes + fragments.missing() });
             }
         };
-        pieces.push(available)?;
-        let missing = pieces.missing();
+        fragments.push(fragment)?;
+        let missing = fragments.missing();
         if missing == 0 {
-            return pieces.parse().map(PeekedHello::Hello);
+            return fragments.parse().map(PeekedHello::Hello);
         }
-        let to_come = len - available.len();
-        if to_come > 0 {
-            let headers = if missing > to_come { RECORD_HEADER_LEN } else { 0 };
+        let missing_in_record = len - fragment.len();
+        if missing_in_record > 0 {
+            let headers = if missing > missing_in_record { RECORD_HEADER_LEN } else { 0 };
             return Ok(PeekedHello::Incomplete { at_least: missing + headers });
         }
         rest = &rest[RECORD_HEADER_LEN + len..];
@@ -55,25 +56,37 @@ pub fn peek(bytes: &[u8]) -> Result<PeekedHello, SniError> {
     Err(SniError::TooManyRecords)
 }
 
-/// Content type of a record with a piece of a handshake.
+/// The content type of a handshake record.
 const HANDSHAKE_CONTENT_TYPE: u8 = 22;
 
-/// Tells what is not TLS from its first bytes.
+/// Rejects protocols other than TLS by their first bytes.
 fn check_first_bytes(bytes: &[u8]) -> Result<(), SniError> {
     match *bytes {
         [] | [HANDSHAKE_CONTENT_TYPE] | [HANDSHAKE_CONTENT_TYPE, 3, ..] => Ok(()),
         [HANDSHAKE_CONTENT_TYPE, found, ..] => Err(SniError::NotTls { offset: 1, found }),
-        // Two bytes of length with the highest bit set, then message CLIENT-HELLO.
+        // SSL 2.0: two bytes of length with the highest bit set, then message type CLIENT-HELLO.
         [0x80..=0xff, _, 1, ..] => Err(SniError::SslV2),
         [found, ..] => Err(SniError::NotTls { offset: 0, found }),
     }
 }
 
-/// Splits off what has arrived of a record and tells its length, or else how many bytes are missing
-/// of its header.
-fn split_record(bytes: &[u8], is_later: bool) -> Result<Result<(&[u8], usize), usize>, SniError> {
-    // The legacy version is "to be ignored for all purposes"; that of the first record only told
-    // TLS from other protocols.
+/// The received part of a record.
+enum RecordStart<'a> {
+    Fragment {
+        received: &'a [u8],
+        /// The announced length of the fragment.
+        len: usize,
+    },
+    HeaderMissing {
+        /// The number of missing bytes of the record header.
+        bytes: usize,
+    },
+}
+
+/// Splits off the received part of the first record.
+fn split_record(bytes: &[u8], is_later: bool) -> Result<RecordStart<'_>, SniError> {
+    // RFC 8446: the legacy version is "to be ignored for all purposes". `check_first_bytes` uses
+    // that of the first record only to recognise TLS.
     match *bytes {
         [content_type, ..] if is_later && content_type != HANDSHAKE_CONTENT_TYPE => {
             Err(SniError::Interrupted { content_type })
@@ -82,36 +95,39 @@ fn split_record(bytes: &[u8], is_later: bool) -> Result<Result<(&[u8], usize), u
             match usize::from(u16::from_be_bytes([high, low])) {
                 0 => Err(SniError::EmptyRecord),
                 len if len > MAX_RECORD_LEN => Err(SniError::LongRecord { len }),
-                len => Ok(Ok((&fragment[..len.min(fragment.len())], len))),
+                len => Ok(RecordStart::Fragment {
+                    received: &fragment[..len.min(fragment.len())],
+                    len,
+                }),
             }
         }
-        _ => Ok(Err(RECORD_HEADER_LEN - bytes.len())),
+        _ => Ok(RecordStart::HeaderMissing { bytes: RECORD_HEADER_LEN - bytes.len() }),
     }
 }
 
-/// What has arrived of a hello.
+/// The received part of a ClientHello.
 #[derive(Default)]
 struct HelloFragments<'a> {
-    /// The first piece, which most often is the whole.
+    /// The fragment in the first record, usually the whole ClientHello.
     first: &'a [u8],
-    /// All of them, where there are several.
+    /// All fragments, if there are several.
     joined: Vec<u8>,
     received: usize,
-    /// The length of the hello with its header, once known.
+    /// The length of the ClientHello with its header, once known.
     hello_len: Option<usize>,
 }
 
 impl<'a> HelloFragments<'a> {
-    fn push(&mut self, piece: &'a [u8]) -> Result<(), SniError> {
+    fn push(&mut self, fragment: &'a [u8]) -> Result<(), SniError> {
         if self.received == 0 {
-            self.first = piece;
+            self.first = fragment;
         } else {
             if self.joined.is_empty() {
                 self.joined.extend_from_slice(self.first);
             }
-            self.joined.extend_from_slice(piece);
+            self.joined.extend_from_slice(fragment);
         }
-        self.received += piece.len();
+        self.received += fragment.len();
         if let Some(&message) = self.bytes().first()
             && message != 1
         {
@@ -132,7 +148,7 @@ impl<'a> HelloFragments<'a> {
         if self.joined.is_empty() { self.first } else { &self.joined }
     }
 
-    /// How many bytes of the hello are missing, of those that are known to come.
+    /// Returns how many bytes of the ClientHello are missing at least.
     fn missing(&self) -> usize {
         self.hello_len.unwrap_or(MIN_CLIENT_HELLO).saturating_sub(self.received)
     }
