@@ -1,14 +1,14 @@
-//! How many flows each client has, over all workers.
+//! The limit on the number of flows of one client, over all workers.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::sync::{Mutex, lock};
 
-/// Counts flows by the client's address, up to a bound.
+/// Counts the flows of each client address, up to a maximum.
 ///
-/// One lock for all workers: it is taken where a flow begins or ends, which costs two system calls
-/// at least, and not at all without a bound.
+/// All workers share one lock. It is taken when a flow starts or ends, which costs at least two
+/// system calls anyway, and never if there is no maximum.
 #[derive(Debug)]
 pub(super) struct ClientFlowLimit {
     max_per_client: Option<usize>,
@@ -16,25 +16,25 @@ pub(super) struct ClientFlowLimit {
 }
 
 impl ClientFlowLimit {
-    pub(super) fn new(bound: Option<usize>) -> Self {
-        Self { max_per_client: bound, flows: Mutex::new(HashMap::new()) }
+    pub(super) fn new(max_per_client: Option<usize>) -> Self {
+        Self { max_per_client, flows: Mutex::new(HashMap::new()) }
     }
 
-    /// Counts one more, if the client may have it.
+    /// Counts one more flow of a client; `false` if the client has the maximum already.
     pub(super) fn try_acquire(&self, client: IpAddr) -> bool {
-        let Some(bound) = self.max_per_client else { return true };
+        let Some(max) = self.max_per_client else { return true };
         let mut flows = lock(&self.flows);
         let count = flows.entry(client).or_default();
-        let enters = *count < bound;
-        *count += usize::from(enters);
-        // A client that is turned away leaves no trace: there may be any number of them.
+        let is_allowed = *count < max;
+        *count += usize::from(is_allowed);
+        // With a maximum of 0, rejected clients must not fill the map: their number is unlimited.
         if *count == 0 {
             flows.remove(&client);
         }
-        enters
+        is_allowed
     }
 
-    /// Counts one less.
+    /// Counts one flow of a client less.
     pub(super) fn release(&self, client: IpAddr) {
         if self.max_per_client.is_none() {
             return;
@@ -54,18 +54,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bound_holds_for_each_client_and_nothing_is_kept_of_those_who_left() {
-        let clients = ClientFlowLimit::new(Some(2));
+    fn limit_applies_to_each_client_and_released_clients_are_removed() {
+        let limit = ClientFlowLimit::new(Some(2));
         let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        assert!(clients.try_acquire(a) && clients.try_acquire(a) && !clients.try_acquire(a));
-        assert!(clients.try_acquire(b));
-        clients.release(a);
-        assert!(clients.try_acquire(a));
+        assert!(limit.try_acquire(a) && limit.try_acquire(a) && !limit.try_acquire(a));
+        assert!(limit.try_acquire(b));
+        limit.release(a);
+        assert!(limit.try_acquire(a));
         for client in [a, a, b] {
-            clients.release(client);
+            limit.release(client);
         }
-        assert!(lock(&clients.flows).is_empty());
-        let none = ClientFlowLimit::new(Some(0));
-        assert!(!none.try_acquire(a) && lock(&none.flows).is_empty());
+        assert!(lock(&limit.flows).is_empty());
+        let none_allowed = ClientFlowLimit::new(Some(0));
+        assert!(!none_allowed.try_acquire(a) && lock(&none_allowed.flows).is_empty());
     }
 }

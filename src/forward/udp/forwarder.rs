@@ -1,4 +1,4 @@
-//! The forwarder as a program makes and runs it.
+//! The UDP forwarder: construction, settings, and running.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -22,54 +22,55 @@ use crate::forward::clock::now;
 use crate::forward::{DrainReport, ForwardError};
 use crate::sync::lock;
 
-/// Carries the datagrams that reach one UDP address to the backends a balancer chooses, and their
-/// replies back.
+/// Forwards the datagrams that arrive at a UDP address to the backends that a balancer picks, and
+/// their replies to the clients.
 ///
 /// # Flows
-/// A flow is a client's address and port and the local address the client used. Its first datagram
-/// picks a backend, and all that follow go there; replies leave from the address that the client
-/// used, also where the socket is bound to the wildcard address of a machine that has several. A
-/// flow ends when nothing went either way for the [idle timeout](Self::idle_timeout).
+/// A flow is identified by the client's address and port and the local address that the client sent
+/// to. The first datagram of a flow picks a backend, and all following datagrams go to this
+/// backend. Replies are sent from the address that the client sent to, also if the socket is bound
+/// to the wildcard address of a machine with several addresses. A flow ends after the
+/// [idle timeout](Self::idle_timeout) without a datagram in either direction.
 ///
-/// As in IPVS, a flow counts as an *inactive* connection of its backend: `wlc` and `lc` see it,
-/// limits see it, `sed` and `nq` do not, nor do rules that go by active connections alone.
+/// As in IPVS, a flow counts as an *inactive* connection of its backend: `wlc`, `lc` and limits
+/// count it; `sed`, `nq` and other schedulers that use active connections alone do not.
 ///
 /// # When a backend fails
-/// Each flow has a connected socket of its own, so the kernel tells it of ICMP errors. A backend
-/// that refuses (its host is there, its port is not) is told to the balancer as
-/// [`ConnectError`](crate::Outcome::ConnectError), and the flow goes to another one at once, up to
-/// [`attempts`](Self::attempts) in a row. Datagrams of the flow that are still at hand are sent
-/// again, to the new backend: those of the last batch that was received, which on one's own host
-/// are all that were refused. Of a backend further away, where the error takes its time, what was
-/// sent in the meantime is lost. A host that does not answer at all sends no errors: that is for
-/// health checks to find out.
+/// Each flow has its own connected socket, so that the kernel reports ICMP errors of the flow. When
+/// a backend refuses a datagram (the host is up, the port is closed), the outcome of the lease is
+/// [`ConnectError`](crate::Outcome::ConnectError), and the flow moves to another backend at once,
+/// up to [`attempts`](Self::attempts) backends in a row. The datagrams of the flow in the batch
+/// that was received last are sent again, to the new backend; if the backend runs on this machine,
+/// these are all refused datagrams. For a remote backend, datagrams sent before the ICMP error
+/// arrives are lost. A host that is down sends no ICMP errors: use health checks to detect it.
 ///
-/// Flows of a backend that becomes [down, disabled](crate::backend::State) or leaves the set are
-/// moved within a tenth of a second, or with their next datagram. Flows of one that is quiesced
-/// (weight 0) or draining stay until they end, while new flows go elsewhere.
+/// Flows of a backend that becomes [down or disabled](crate::backend::BackendState) or leaves the
+/// set move within 100 ms, or with their next datagram. Flows of a quiesced (weight 0) or draining
+/// backend stay until they end; new flows use other backends.
 ///
 /// # Full tables
-/// At [`max_flows`](Self::max_flows) a new flow takes the place of the longest idle one *that no
-/// backend has ever answered*: a flood of invented senders pushes itself out, and conversations
-/// stay. Where every flow has been answered, the new one is dropped and counted.
+/// At [`max_flows`](Self::max_flows) a new flow evicts the flow that has been idle longest *among
+/// those that no backend has answered*: a flood of spoofed source addresses evicts its own flows,
+/// and flows in use stay. If all flows have been answered, the datagram is dropped and counted as
+/// shed.
 ///
-/// # What a backend's account gets
-/// | what happened | [`Outcome`](crate::Outcome) |
+/// # Outcomes of leases
+/// | event | [`Outcome`](crate::Outcome) |
 /// |---|---|
-/// | the flow was idle, or its total time was over | `Ok` |
-/// | the same with [`replies`](Self::replies) asked for and some missing | `Timeout` |
-/// | all replies came | `Ok` |
+/// | idle or total timeout of the flow | `Ok` |
+/// | idle or total timeout, with fewer than the expected [`replies`](Self::replies) | `Timeout` |
+/// | all expected replies arrived | `Ok` |
 /// | an ICMP error, or no route | `ConnectError` |
-/// | it was moved, evicted or cut, or this machine lacked a descriptor or port | `Cancelled` |
+/// | the flow was moved, evicted or cut, or this machine had no free descriptor or port | `Cancelled` |
 ///
-/// The latency that `peak_ewma` and `hot_cold` learn from is the time from a flow's first datagram
-/// to the first reply.
+/// The latency that `peak_ewma` and `hot_cold` use is the time from the first datagram of a flow to
+/// the first reply.
 ///
 /// # Cost
 /// Each worker is a thread with its own socket (`SO_REUSEPORT`) and its own flows; it needs no
-/// runtime. A flow takes one descriptor and one socket of the kernel, and some 500 bytes here.
-/// Buffers belong to workers: 8 MiB of addresses each, of which only the pages that were used take
-/// memory. Datagrams are received and sent in batches and not copied in this process beyond that.
+/// runtime. A flow costs one descriptor, one kernel socket and about 500 bytes of user memory. Each
+/// worker reserves 8 MiB of address space for buffers, of which only used pages occupy memory.
+/// Datagrams are received and sent in batches and are not copied within this process.
 ///
 /// # Examples
 /// ```no_run
@@ -89,7 +90,7 @@ use crate::sync::lock;
 /// let handle = forwarder.handle();
 /// let running = tokio::spawn(forwarder.run());
 ///
-/// // Later: no new flows, ten seconds for those that are there.
+/// // Later: no new flows, ten seconds for the existing flows to end.
 /// handle.shutdown(Duration::from_secs(10));
 /// let drained = running.await??;
 /// println!("{} finished, {} cut", drained.finished, drained.cut);
@@ -97,7 +98,7 @@ use crate::sync::lock;
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "a forwarder does nothing until it runs"]
+#[must_use = "a forwarder does nothing until `run` is called"]
 pub struct UdpForwarder {
     sockets: Vec<UdpSocket>,
     workers: usize,
@@ -109,19 +110,21 @@ pub struct UdpForwarder {
 const MAX_WORKERS: usize = 1024;
 
 impl UdpForwarder {
-    /// Takes an address; port 0 takes any free one, which [`UdpForwarder::local_addr`] names.
+    /// Binds a socket to an address; port 0 selects a free port, which [`UdpForwarder::local_addr`]
+    /// returns.
     ///
-    /// `[::]` takes both families where the system's default is so. Default: one worker a core.
+    /// `[::]` accepts both address families if the system's default (`net.ipv6.bindv6only`) does.
+    /// Default: one worker for each core.
     ///
     /// # Errors
-    /// [`ForwardError::Bind`] if the system does not give out the address.
+    /// [`ForwardError::Bind`] if the system refuses to bind the address.
     pub fn bind(address: SocketAddr, balancer: Balancer<SocketAddr>) -> Result<Self, ForwardError> {
         Self::bind_with(address, false, balancer)
     }
 
-    /// As [`bind`](Self::bind), on an address that this machine need not have yet (`IP_FREEBIND`): a
-    /// virtual address, which comes and goes with an election. Clients are served while the machine
-    /// has it.
+    /// Binds a socket as [`bind`](Self::bind) does, also to an address that this machine does not
+    /// have yet (`IP_FREEBIND`), such as a VRRP virtual address. Clients are served while the
+    /// machine has the address.
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
@@ -134,38 +137,38 @@ impl UdpForwarder {
 
     fn bind_with(
         address: SocketAddr,
-        ahead: bool,
+        freebind: bool,
         balancer: Balancer<SocketAddr>,
     ) -> Result<Self, ForwardError> {
-        let socket = socket::bind_listener(address, ahead);
+        let socket = socket::bind_listener(address, freebind);
         let socket = socket.map_err(|source| ForwardError::Bind { address, source })?;
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Ok(Self::new(socket, balancer)?.workers(cores))
     }
 
-    /// Takes a socket that is there already: inherited, or made with options of its own.
+    /// Uses an existing bound socket: inherited, or created with special options.
     ///
-    /// Default: one worker. With more, sockets are made beside it on the same address
-    /// (`SO_REUSEPORT`), which have none of its other options.
+    /// Default: one worker. For more workers, further sockets are bound to the same address
+    /// (`SO_REUSEPORT`); these do not inherit other options of the socket.
     ///
     /// # Errors
-    /// [`ForwardError::Listener`] if it is no usable socket.
+    /// [`ForwardError::Listener`] if the socket is not usable.
     pub fn new(socket: UdpSocket, balancer: Balancer<SocketAddr>) -> Result<Self, ForwardError> {
         Self::from_sockets([socket], balancer)
     }
 
-    /// Takes several sockets at once, those of a forwarder that this one
-    /// [succeeds](UdpHandle::sockets): there is a worker for each at the least.
+    /// Uses several existing sockets, those of a forwarder that this forwarder
+    /// [replaces](UdpHandle::sockets). There is at least one worker for each socket.
     ///
     /// # Errors
-    /// [`ForwardError::Listener`] if there is none, or one is no usable socket.
+    /// [`ForwardError::Listener`] if there are no sockets, or a socket is not usable.
     pub fn from_sockets(
         sockets: impl IntoIterator<Item = UdpSocket>,
         balancer: Balancer<SocketAddr>,
     ) -> Result<Self, ForwardError> {
         let sockets: Vec<UdpSocket> = sockets.into_iter().collect();
-        let none = || io::Error::new(io::ErrorKind::InvalidInput, "no socket was given");
-        let address = sockets.first().ok_or_else(none).and_then(UdpSocket::local_addr);
+        let no_sockets = || io::Error::new(io::ErrorKind::InvalidInput, "no sockets");
+        let address = sockets.first().ok_or_else(no_sockets).and_then(UdpSocket::local_addr);
         let address = address.map_err(|source| ForwardError::Listener { source })?;
         let settings = UdpSettings {
             address,
@@ -183,138 +186,143 @@ impl UdpForwarder {
         Ok(Self { sockets, workers: 1, max_flows_per_client: None, settings, control })
     }
 
-    /// How many threads serve the address; 0 counts as 1. The kernel spreads clients over them by a
-    /// hash of their address and port.
+    /// Sets the number of worker threads, 1 to 1024; values out of range are replaced by the
+    /// nearest limit. The kernel distributes clients over workers by a hash of their address and
+    /// port.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers.clamp(1, MAX_WORKERS);
         self
     }
 
-    /// How long a flow lasts after the last datagram in either direction. Default: 60 s.
+    /// Sets the time after the last datagram in either direction after which a flow ends. Default:
+    /// 60 s.
     ///
-    /// Under [one-packet scheduling](Self::one_packet) this is how long replies find their client,
-    /// and it is 5 s at the most.
+    /// With [one-packet scheduling](Self::one_packet) this is the time for which replies are
+    /// forwarded to the client, at most 5 s.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.settings.idle_timeout = timeout;
         self
     }
 
-    /// How long a flow lasts at the most, however busy; after it the client's next datagram is
-    /// scheduled anew. Default: no end.
+    /// Sets the maximum duration of a flow, also of a busy flow; the client's next datagram starts
+    /// a new flow. Default: no maximum.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.settings.total_timeout = Some(timeout);
         self
     }
 
-    /// The most flows at once, over all workers; each has its equal part of it. 0 counts as 1.
-    /// Each takes a descriptor. Default: 10 000. What is shed is said [above](Self#full-tables).
+    /// Sets the maximum number of concurrent flows, divided equally among the workers. 0 counts as
+    /// 1. Each flow uses a descriptor. Default: 10 000. See [full tables](Self#full-tables).
     pub fn max_flows(mut self, flows: usize) -> Self {
         self.settings.max_flows = flows.max(1);
         self
     }
 
-    /// The most flows at once of one client's address, over all workers. Default: no bound.
+    /// Sets the maximum number of concurrent flows of one client address, over all workers.
+    /// Default: no maximum.
     pub fn max_flows_per_client(mut self, flows: usize) -> Self {
         self.max_flows_per_client = Some(flows);
         self
     }
 
-    /// How many backends are tried for one flow until one replies, the first included; 0 counts
-    /// as 1. Default: 3.
+    /// Sets how many backends are tried for a flow until a backend replies, including the first; 0
+    /// counts as 1. Default: 3.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.settings.attempts = attempts.max(1);
         self
     }
 
-    /// A flow ends when each datagram of its client has had so many replies, as with DNS (1).
-    /// Default: flows end by their timeouts alone. 0 counts as 1.
+    /// Sets the number of replies expected for each datagram of a client, such as 1 for DNS: a flow
+    /// ends when all expected replies have arrived. 0 counts as 1. Default: flows end by their
+    /// timeouts alone.
     pub fn replies(mut self, replies: u32) -> Self {
         self.settings.replies = Some(replies.max(1));
         self
     }
 
-    /// Schedules each datagram by itself, as `ipvsadm --ops` has it. Default: off.
+    /// Enables one-packet scheduling, as `ipvsadm --ops` does: each datagram picks a backend.
+    /// Default: off.
     ///
-    /// No flow holds a lease: a datagram's ends as [`Ok`](crate::Outcome::Ok) once it is sent, and
-    /// a refusal that comes later is told as a lease of its own. What is kept, for replies, is a
-    /// socket for each pair of client and backend, for the [idle timeout](Self::idle_timeout) or
-    /// 5 s; these are the flows that limits and counters speak of then.
+    /// Flows hold no leases: the lease of a datagram ends as [`Ok`](crate::Outcome::Ok) once the
+    /// datagram is sent, and a later refusal is reported by a lease of its own. For replies, each
+    /// pair of client and backend has a socket for the [idle timeout](Self::idle_timeout), at most
+    /// 5 s; limits and counters count these pairs as flows.
     pub fn one_packet(mut self, on: bool) -> Self {
         self.settings.one_packet = on;
         self
     }
 
-    /// Clients stay with their backend beyond one flow. The balancer under the persistence does the
-    /// picking then, and the forwarder's own is not asked.
+    /// Sets a persistence: later flows of a client use the same backend. The persistence's balancer
+    /// picks then, and the balancer passed to the constructor is unused.
     pub fn persistence(mut self, persistence: Arc<Persistence<SocketAddr>>) -> Self {
         self.settings.persistence = Some(persistence);
         self
     }
 
-    /// Whether runs of datagrams are received and sent as one. Default: [`Coalesce::Auto`].
+    /// Sets whether datagrams are coalesced. Default: [`Coalesce::Auto`].
     pub fn coalesce(mut self, coalesce: Coalesce) -> Self {
         self.settings.coalesce = coalesce;
         self
     }
 
-    /// The address it receives on.
+    /// Returns the address of the listening socket.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.settings.address
     }
 
-    /// A hold on the forwarder for when it runs.
+    /// Returns a handle to observe the forwarder and to shut it down.
     #[must_use]
     pub fn handle(&self) -> UdpHandle {
         UdpHandle { address: self.settings.address, control: Arc::clone(&self.control) }
     }
 
-    /// Carries datagrams until [`UdpHandle::shutdown`], then begins no more flows and waits for
-    /// those that live, up to the deadline given there.
+    /// Forwards datagrams until [`UdpHandle::shutdown`], then starts no new flows and waits for the
+    /// existing flows to end, up to the deadline of the shutdown.
     ///
     /// # Errors
-    /// [`ForwardError::Listener`] if the sockets of the workers cannot be made or watched, or
-    /// [`ForwardError::UdpWorker`] if the threads cannot. Nothing after that.
+    /// [`ForwardError::Listener`] if the sockets of the workers cannot be created or polled, or
+    /// [`ForwardError::Worker`] if a thread cannot be started. No errors after the start.
     ///
     /// # Panics
-    /// If a worker did.
+    /// If a worker thread panicked.
     ///
     /// # Cancel safety
-    /// Dropping the future cuts all flows and closes the sockets, as soon as the workers have heard
-    /// of it. Leases end as [`Cancelled`](crate::Outcome::Cancelled), and the counters stay exact.
+    /// Dropping the future cuts all flows and closes the sockets, as soon as the workers wake up.
+    /// Leases end as [`Cancelled`](crate::Outcome::Cancelled), and the counters stay exact.
     pub async fn run(self) -> Result<DrainReport, ForwardError> {
         let listener = |source| ForwardError::Listener { source };
         let Self { sockets, workers, max_flows_per_client, settings, control } = self;
         let workers = workers.max(sockets.len());
         let _guard = CutFlowsOnDrop(Arc::clone(&control));
         let settings = Arc::new(settings);
-        let clients = Arc::new(ClientFlowLimit::new(max_flows_per_client));
-        let mut ready = Vec::new();
+        let client_limit = Arc::new(ClientFlowLimit::new(max_flows_per_client));
+        let mut new_workers = Vec::new();
         let sockets = socket::add_reuseport_listeners(sockets, workers).map_err(listener)?;
-        let again = sockets.iter().map(UdpSocket::try_clone).collect::<io::Result<Vec<_>>>();
-        *lock(&control.listeners) = again.map_err(listener)?;
+        let duplicates = sockets.iter().map(UdpSocket::try_clone).collect::<io::Result<Vec<_>>>();
+        *lock(&control.listeners) = duplicates.map_err(listener)?;
         for socket in sockets {
-            let worker = UdpWorker::new(&settings, &control, &clients, (socket, workers));
-            ready.push(worker.map_err(listener)?);
+            let worker = UdpWorker::new(&settings, &control, &client_limit, socket, workers);
+            new_workers.push(worker.map_err(listener)?);
         }
-        let mut running = Vec::new();
-        for (number, worker) in ready.into_iter().enumerate() {
-            let (done, drained) = oneshot::channel();
+        let mut threads = Vec::new();
+        for (number, worker) in new_workers.into_iter().enumerate() {
+            let (report_sender, report) = oneshot::channel();
             let thread = thread::Builder::new()
                 .name(format!("lvs-udp-{number}"))
                 .spawn(move || {
-                    // Nobody listens any more where the future was dropped.
-                    let _ = done.send(worker.run());
+                    // Fails if the future of `run` was dropped.
+                    let _ = report_sender.send(worker.run());
                 })
                 .map_err(|source| ForwardError::Worker { source })?;
-            running.push((thread, drained));
+            threads.push((thread, report));
         }
-        let mut sum = DrainReport::default();
-        for (thread, drained) in running {
-            match drained.await {
-                Ok(drained) => {
-                    sum.finished += drained.finished;
-                    sum.cut += drained.cut;
+        let mut total = DrainReport::default();
+        for (thread, report) in threads {
+            match report.await {
+                Ok(report) => {
+                    total.finished += report.finished;
+                    total.cut += report.cut;
                 }
                 Err(_) => {
                     if let Err(panic) = thread.join() {
@@ -323,11 +331,11 @@ impl UdpForwarder {
                 }
             }
         }
-        Ok(sum)
+        Ok(total)
     }
 }
 
-/// Ends the workers when nobody waits for them any more.
+/// Cuts all flows and ends the workers when the future of [`UdpForwarder::run`] is dropped.
 struct CutFlowsOnDrop(Arc<UdpControl>);
 
 impl Drop for CutFlowsOnDrop {

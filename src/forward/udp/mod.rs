@@ -1,4 +1,4 @@
-//! The UDP forwarder: flows of datagrams, carried to the backends a balancer chooses.
+//! The UDP forwarder: flows of datagrams between clients and the backends that a balancer picks.
 
 mod client_limit;
 mod counters;

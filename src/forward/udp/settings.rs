@@ -1,4 +1,4 @@
-//! What the workers of a UDP forwarder go by.
+//! The settings of a UDP forwarder, shared by its workers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,25 +7,25 @@ use std::time::Duration;
 use crate::balancer::Persistence;
 use crate::{Balancer, Lease};
 
-/// Whether runs of datagrams of one size are received and sent as one.
+/// Whether several datagrams of one size are received and sent as one message (GRO and GSO).
 ///
-/// Coalesced traffic passes the layers of the kernel once for up to 64 datagrams: a tenth of the
-/// CPU time where senders send in runs (`UDP_SEGMENT`) or the network card puts runs together.
+/// The kernel's network stack processes a coalesced message of up to 64 datagrams once: a tenth of
+/// the CPU time where senders use `UDP_SEGMENT` or the network card coalesces datagrams.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Coalesce {
-    /// Datagrams that wait together are sent as one; and a socket on which four of one size are
-    /// seen in a row begins to receive them as one.
+    /// Datagrams received together are sent as one message; a socket that receives four datagrams
+    /// of one size in a row enables coalesced receiving.
     #[default]
     Auto,
-    /// All sockets receive runs as one from the start. For traffic that is known to be bulk; a
-    /// system call more for each flow.
+    /// All sockets enable coalesced receiving from the start. For known bulk traffic; costs one
+    /// more system call for each flow.
     Always,
-    /// Every datagram by itself: for kernels before 5.0, and to see what it costs.
+    /// Each datagram is received and sent separately: for kernels before 5.0, and for comparison.
     Never,
 }
 
-/// What workers go by.
+/// The settings that all workers read.
 #[derive(Debug)]
 pub(super) struct UdpSettings {
     pub(super) address: SocketAddr,
@@ -41,9 +41,9 @@ pub(super) struct UdpSettings {
 }
 
 impl UdpSettings {
-    /// Whose picks and states count.
+    /// Returns the balancer that picks: that of the persistence, if set.
     pub(super) fn active_balancer(&self) -> &Balancer<SocketAddr> {
-        self.persistence.as_ref().map_or(&self.balancer, |it| it.balancer())
+        self.persistence.as_ref().map_or(&self.balancer, |persistence| persistence.balancer())
     }
 
     pub(super) fn effective_idle_timeout(&self) -> Duration {
@@ -54,7 +54,7 @@ impl UdpSettings {
         }
     }
 
-    /// Where to send. Port 0 means the one that the client asked for.
+    /// Returns the address of a leased backend; port 0 stands for the port of the listener.
     pub(super) fn backend_address(&self, lease: &Lease<SocketAddr>) -> SocketAddr {
         let mut target = *lease.target();
         if target.port() == 0 {
@@ -75,15 +75,16 @@ impl UdpSettings {
         self.coalesce == Coalesce::Auto
     }
 
-    /// Tells whether replies are missing that were asked for.
+    /// Returns whether fewer replies than expected have arrived.
     pub(super) fn has_missing_replies(&self, requests: u64, replies: u64) -> bool {
-        self.replies.is_some_and(|each| replies < requests.saturating_mul(u64::from(each)))
+        self.replies.is_some_and(|expected| replies < requests.saturating_mul(u64::from(expected)))
     }
 }
 
-/// As many as are safe with the descriptors of a service that was given 20 480.
+/// Safe for a service with a limit of 20 480 descriptors.
 pub(super) const DEFAULT_MAX_FLOWS: usize = 10_000;
 pub(super) const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) const DEFAULT_ATTEMPTS: u32 = 3;
-/// How long a reply finds its client under one-packet scheduling: what a DNS client waits.
+
+/// How long a one-packet flow waits for replies: as long as a DNS client does.
 const ONE_PACKET_REPLY_TIMEOUT: Duration = Duration::from_secs(5);
