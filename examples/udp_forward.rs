@@ -1,10 +1,10 @@
-//! Forwards the datagrams of one address to the backends it is given.
+//! Forwards the datagrams of one address to a list of backends.
 //!
 //! ```text
 //! cargo run --release --example udp_forward -- --listen 127.0.0.1:5300 --to 127.0.0.1:5301 --to 127.0.0.1:5302
 //! ```
-//! Ctrl-C begins a drain: no new flows, and those that live have a while to end. A second one cuts
-//! them.
+//! Ctrl-C starts a drain: no new flows start, and existing flows are cut after the idle timeout. A
+//! second Ctrl-C cuts them at once.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -18,25 +18,25 @@ use lvs::{BackendSet, Balancer};
 
 #[derive(Debug, Parser)]
 struct Options {
-    /// Where clients send to.
+    /// The address that clients send to.
     #[arg(long, default_value = "127.0.0.1:5300")]
     listen: SocketAddr,
     /// A backend; port 0 means the port of `--listen`.
     #[arg(long = "to", required = true)]
     backends: Vec<SocketAddr>,
-    /// How to choose: rr, wlc, sh, maglev, ...
+    /// The scheduler: rr, wlc, sh, maglev, ...
     #[arg(long, default_value = "rr")]
     scheduler: String,
-    /// Threads; one a core if not given.
+    /// The number of worker threads; default: one for each core.
     #[arg(long)]
     workers: Option<usize>,
-    /// Seconds without a datagram after which a flow ends.
+    /// The idle timeout of a flow in seconds.
     #[arg(long, default_value_t = 60)]
     idle: u64,
-    /// Replies after which a flow ends; 1 for DNS.
+    /// The number of replies after which a flow ends; 1 for DNS.
     #[arg(long)]
     replies: Option<u32>,
-    /// Schedule every datagram by itself.
+    /// Schedule each datagram separately.
     #[arg(long)]
     one_packet: bool,
 }
@@ -73,14 +73,14 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     println!("{} -> {:?}", forwarder.local_addr(), options.backends);
 
-    tokio::spawn(end_on_signal(forwarder.handle(), Duration::from_secs(options.idle)));
+    tokio::spawn(shut_down_on_signal(forwarder.handle(), Duration::from_secs(options.idle)));
     let handle = forwarder.handle();
-    let drained = forwarder.run().await?;
-    println!("{} flows finished, {} cut", drained.finished, drained.cut);
+    let report = forwarder.run().await?;
+    println!("{} flows finished, {} cut", report.finished, report.cut);
     for backend in handle.backends() {
-        let (to, from) = (backend.to_server.datagrams, backend.from_server.datagrams);
+        let (sent, received) = (backend.to_server.datagrams, backend.from_server.datagrams);
         println!(
-            "{}: {} flows, {to} datagrams to it, {from} from it",
+            "{}: {} flows, {sent} datagrams sent, {received} received",
             backend.id, backend.flows_started
         );
     }
@@ -88,10 +88,10 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn end_on_signal(handle: UdpHandle, patience: Duration) {
-    for patience in [patience, Duration::ZERO] {
+async fn shut_down_on_signal(handle: UdpHandle, drain_timeout: Duration) {
+    for timeout in [drain_timeout, Duration::ZERO] {
         if tokio::signal::ctrl_c().await.is_ok() {
-            handle.shutdown(patience);
+            handle.shutdown(timeout);
         }
     }
 }

@@ -1,13 +1,13 @@
-//! The UDP flow table does what a plain list would, under any sequence of operations.
+//! The UDP flow table agrees with a plain list under any sequence of operations.
 #![cfg(not(lvs_loom))]
 
 use proptest::prelude::*;
 
 #[path = "common/flow_model.rs"]
 mod flow_model;
-#[allow(dead_code, reason = "the forwarder uses more of it than the model")]
-#[path = "../src/forward/udp/table.rs"]
-mod table;
+#[allow(dead_code, reason = "the model does not use all of the table")]
+#[path = "../src/forward/udp/flow_table.rs"]
+mod flow_table;
 
 use flow_model::{Shape, Step, compare};
 
@@ -26,7 +26,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_table_agrees_with_a_list(
+    fn flow_table_agrees_with_a_list(
         capacity in 0..8u8,
         idle in any::<u8>(),
         total in prop_oneof![Just(0), any::<u8>()],

@@ -1,5 +1,6 @@
-//! No bytes make the reader of ClientHellos panic, however they are cut into records; a hello is
-//! asked for to its last byte and refused with its first wrong one.
+//! Checks that no bytes make the ClientHello parser panic, however they are split into records; that
+//! each prefix of a valid ClientHello is incomplete; and that an invalid ClientHello is rejected at its
+//! first invalid byte.
 //!
 //! ```text
 //! cargo +nightly fuzz run client_hello
@@ -8,9 +9,9 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use lvs::forward::sni::{Peek, SniError, peek};
+use lvs::forward::sni::{PeekedHello, SniError, peek};
 
-/// Lengths that nest and agree are hard to find for a fuzzer: it may leave them to this program.
+/// Input with and without valid nested lengths, which a fuzzer hardly finds by itself.
 #[derive(Arbitrary, Debug)]
 enum Input<'a> {
     Bytes(&'a [u8]),
@@ -45,16 +46,17 @@ fuzz_target!(|input: Input<'_>| {
     }
 });
 
-fn check(bytes: &[u8]) -> Result<Peek, SniError> {
+/// Parses the bytes and each of their prefixes, and compares the results.
+fn check(bytes: &[u8]) -> Result<PeekedHello, SniError> {
     let whole = peek(bytes);
-    let mut wanted = 0;
+    let mut announced = 0;
     for len in 0..bytes.len() {
         match peek(&bytes[..len]) {
-            Ok(Peek::Incomplete { at_least }) => {
+            Ok(PeekedHello::Incomplete { at_least }) => {
                 assert!(at_least > 0);
-                wanted = wanted.max(len + at_least);
+                announced = announced.max(len + at_least);
             }
-            // With its third byte, what is not TLS may turn out to be SSL 2.0.
+            // SSL 2.0 is recognised by the third byte; until then the bytes are not TLS.
             Err(SniError::NotTls { .. }) => {
                 assert!(matches!(whole, Err(SniError::NotTls { .. } | SniError::SslV2)));
                 return whole;
@@ -65,8 +67,8 @@ fn check(bytes: &[u8]) -> Result<Peek, SniError> {
             }
         }
     }
-    if let Ok(Peek::Hello(hello)) = &whole {
-        assert!(wanted <= bytes.len());
+    if let Ok(PeekedHello::Hello(hello)) = &whole {
+        assert!(announced <= bytes.len());
         assert!(hello.alpn().all(|protocol| !protocol.is_empty()));
         if let Some(name) = hello.server_name() {
             assert!(name.len() <= 253 && !name.ends_with('.'));
@@ -76,14 +78,14 @@ fn check(bytes: &[u8]) -> Result<Peek, SniError> {
     whole
 }
 
-fn extension(it: &Extension<'_>) -> Vec<u8> {
-    let (kind, data) = match it {
+fn extension(extension: &Extension<'_>) -> Vec<u8> {
+    let (kind, data) = match extension {
         Extension::Other(kind, data) => (*kind, data.to_vec()),
         Extension::ServerName(name) => {
             (0, vector_16(&[&[0], &*vector_16(name.as_bytes())].concat()))
         }
         Extension::Alpn(protocols) => {
-            let list: Vec<u8> = protocols.iter().flat_map(|it| vector_8(it)).collect();
+            let list: Vec<u8> = protocols.iter().flat_map(|protocol| vector_8(protocol)).collect();
             (16, vector_16(&list))
         }
     };
@@ -95,18 +97,18 @@ fn handshake(body: &[u8]) -> Vec<u8> {
     [&[1, a, b, c], body].concat()
 }
 
-/// Records of the sizes given, 0 counting as 1, and one with the rest.
+/// Splits a handshake into records of the given sizes (0 counts as 1) and a record with the rest.
 fn records(handshake: &[u8], sizes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = handshake;
     let sizes = sizes.iter().map(|&size| usize::from(size).max(1));
     for size in sizes.chain([usize::from(u16::MAX)]) {
-        let (piece, behind) = rest.split_at(size.min(rest.len()));
+        let (piece, tail) = rest.split_at(size.min(rest.len()));
         if !piece.is_empty() {
             out.extend([22, 3, 1]);
             out.extend(vector_16(piece));
         }
-        rest = behind;
+        rest = tail;
     }
     out
 }

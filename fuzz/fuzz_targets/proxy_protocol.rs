@@ -1,5 +1,6 @@
-//! No bytes make the PROXY protocol's parser panic; what it reads it reads again from what it
-//! writes; and a header is asked for to its last byte and refused with its first wrong one.
+//! Checks that no bytes make the PROXY protocol parser panic; that a parsed header that is encoded
+//! again parses to an equal header; that each prefix of a valid header is incomplete; and that an
+//! invalid header is rejected at its first invalid byte.
 //!
 //! ```text
 //! cargo +nightly fuzz run proxy_protocol
@@ -8,20 +9,22 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use lvs::forward::proxy_protocol::{Header, Parsed, UnixAddress, Version, parse};
+use lvs::forward::proxy_protocol::{
+    ParsedProxyHeader, ProxyHeader, ProxyProtocolVersion, UnixAddress, parse,
+};
 use std::net::SocketAddr;
 
-/// Behind the signature most bytes are of interest, which a fuzzer would hardly find by itself.
+/// Input with and without a valid signature, which a fuzzer hardly finds by itself.
 #[derive(Arbitrary, Debug)]
 enum Input<'a> {
     Bytes(&'a [u8]),
     Line(&'a [u8]),
     Binary { command: bool, family: u8, block: &'a [u8] },
-    Built { whom: Whom<'a>, tlvs: Vec<(u8, &'a [u8])>, datagram: bool, checksum: bool },
+    Built { addresses: Addresses<'a>, tlvs: Vec<(u8, &'a [u8])>, datagram: bool, checksum: bool },
 }
 
 #[derive(Arbitrary, Debug)]
-enum Whom<'a> {
+enum Addresses<'a> {
     Local,
     Unknown,
     Inet(SocketAddr, SocketAddr),
@@ -39,37 +42,37 @@ fuzz_target!(|input: Input<'_>| {
             bytes.extend(block);
             check(&bytes);
         }
-        Input::Built { whom, tlvs, datagram, checksum } => {
-            let mut header = match whom {
-                Whom::Local => Header::local(),
-                Whom::Unknown => Header::unknown(),
-                Whom::Inet(source, destination) => Header::proxied(source, destination),
-                Whom::Unix(source, destination) => {
+        Input::Built { addresses, tlvs, datagram, checksum } => {
+            let mut header = match addresses {
+                Addresses::Local => ProxyHeader::local(),
+                Addresses::Unknown => ProxyHeader::unknown(),
+                Addresses::Inet(source, destination) => ProxyHeader::proxied(source, destination),
+                Addresses::Unix(source, destination) => {
                     let (Ok(source), Ok(destination)) =
                         (UnixAddress::new(source), UnixAddress::new(destination))
                     else {
                         return;
                     };
-                    Header::unix(source, destination)
+                    ProxyHeader::unix(source, destination)
                 }
             };
             for (kind, value) in tlvs {
-                if let Ok(with) = header.clone().with_tlv(kind, value) {
-                    header = with;
+                if let Ok(changed) = header.clone().with_tlv(kind, value) {
+                    header = changed;
                 }
             }
             if datagram {
-                header = header.datagram();
+                header = header.with_datagram_transport();
             }
             if checksum {
                 header = header.with_checksum();
             }
-            for version in [Version::V1, Version::V2] {
+            for version in [ProxyProtocolVersion::V1, ProxyProtocolVersion::V2] {
                 let mut bytes = Vec::new();
                 if header.encode(version, &mut bytes).is_ok() {
                     let parsed = parse(&bytes);
                     assert!(
-                        matches!(parsed, Ok(Parsed::Complete { len, .. }) if len == bytes.len())
+                        matches!(parsed, Ok(ParsedProxyHeader::Complete { len, .. }) if len == bytes.len())
                     );
                     check(&bytes);
                 }
@@ -80,13 +83,13 @@ fuzz_target!(|input: Input<'_>| {
 
 fn check(bytes: &[u8]) {
     let parsed = parse(bytes);
-    // Whatever is said of a beginning is still so with more bytes.
-    let mut wanted = 0;
+    // The result for a prefix must hold with more bytes.
+    let mut announced = 0;
     for len in 0..bytes.len() {
         match parse(&bytes[..len]) {
-            Ok(Parsed::Incomplete { at_least }) => {
+            Ok(ParsedProxyHeader::Incomplete { at_least }) => {
                 assert!(at_least > 0);
-                wanted = wanted.max(len + at_least);
+                announced = announced.max(len + at_least);
             }
             Err(error) => {
                 assert_eq!(parsed, Err(error));
@@ -98,10 +101,11 @@ fn check(bytes: &[u8]) {
             }
         }
     }
-    let Ok(Parsed::Complete { header, len }) = parsed else { return };
-    assert!(wanted <= len);
-    let mut again = b"before".to_vec();
-    header.encode(Version::V2, &mut again).expect("what was read fits");
-    let parsed = parse(&again["before".len()..]);
-    assert_eq!(parsed, Ok(Parsed::Complete { header, len: again.len() - "before".len() }));
+    let Ok(ParsedProxyHeader::Complete { header, len }) = parsed else { return };
+    assert!(announced <= len);
+    let mut encoded = b"before".to_vec();
+    header.encode(ProxyProtocolVersion::V2, &mut encoded).expect("a parsed header fits");
+    let parsed = parse(&encoded["before".len()..]);
+    let len = encoded.len() - "before".len();
+    assert_eq!(parsed, Ok(ParsedProxyHeader::Complete { header, len }));
 }

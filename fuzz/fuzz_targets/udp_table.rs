@@ -1,4 +1,4 @@
-//! The UDP flow table under any sequence of operations: it does what a plain list would.
+//! Checks that the UDP flow table agrees with a plain list under any sequence of operations.
 //!
 //! ```text
 //! cargo +nightly fuzz run udp_table
@@ -10,9 +10,9 @@ use libfuzzer_sys::fuzz_target;
 
 #[path = "../../tests/common/flow_model.rs"]
 mod flow_model;
-#[allow(dead_code, reason = "the forwarder uses more of it than the model")]
-#[path = "../../src/forward/udp/table.rs"]
-mod table;
+#[allow(dead_code, reason = "the model does not use all of the table")]
+#[path = "../../src/forward/udp/flow_table.rs"]
+mod flow_table;
 
 use self::flow_model::{Shape, Step, compare};
 
@@ -22,9 +22,9 @@ struct Run {
     steps: Vec<Step>,
 }
 
-/// The list is searched for every name that has ended.
-const STEPS_MAX: usize = 300;
+/// Each step checks all ids of ended flows.
+const MAX_STEPS: usize = 300;
 
 fuzz_target!(|run: Run| {
-    compare(run.shape, &run.steps[..run.steps.len().min(STEPS_MAX)]);
+    compare(run.shape, &run.steps[..run.steps.len().min(MAX_STEPS)]);
 });

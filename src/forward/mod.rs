@@ -67,6 +67,7 @@
 //! One source address has some 28 000 ports towards each backend: beyond so many connections to one
 //! backend give it [more addresses](SourceAddress::Addresses).
 
+mod address;
 mod ahead;
 mod backoff;
 mod clock;

@@ -1,14 +1,15 @@
-//! The UDP flow table against a list that is searched from end to end.
+//! A model of the UDP flow table: a list with linear search, compared with the table after each
+//! step.
 
 use std::time::{Duration, Instant};
 
-use super::table::{FlowExpiry, FlowId, FlowTable};
+use super::flow_table::{FlowExpiry, FlowId, FlowTable};
 
-/// One step; keys are few, so that they meet again.
+/// A step of a test; few keys are used, so that they repeat.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
 pub(crate) enum Step {
-    /// A datagram of a client: finds its flow, or begins one where there is room.
+    /// A datagram of a client: finds its flow, or starts a flow if there is room.
     Request {
         key: u8,
     },
@@ -23,14 +24,14 @@ pub(crate) enum Step {
     Wait {
         millis: u8,
     },
-    /// A clock that went back a little, as one that was read before another may.
+    /// The clock goes back a little, as a clock value that was read earlier does.
     Back {
         millis: u8,
     },
     Expire,
 }
 
-/// What the table is made with; 0 stands for no total timeout.
+/// The parameters of the table; 0 stands for no total timeout.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
 pub(crate) struct Shape {
@@ -40,59 +41,61 @@ pub(crate) struct Shape {
 }
 
 #[derive(Debug)]
-struct Known {
+struct ModelFlow {
     key: u8,
     id: FlowId,
-    born: Instant,
-    used: Instant,
-    /// Orders uses of one moment.
+    started_at: Instant,
+    last_used: Instant,
+    /// Orders uses at the same time.
     turn: u64,
     answered: bool,
 }
 
-/// Goes through the steps with both and compares after each.
+/// Applies the steps to the table and to the model, and compares them after each step.
 ///
 /// # Panics
-/// Where they differ.
+/// If table and model differ.
 pub(crate) fn compare(shape: Shape, steps: &[Step]) {
     let millis = |millis: u8| Duration::from_millis(u64::from(millis));
     let capacity = usize::from(shape.capacity).max(1);
     let idle = millis(shape.idle);
     let total = (shape.total != 0).then(|| millis(shape.total));
     let mut table = FlowTable::new(usize::from(shape.capacity), idle, total);
-    let mut known: Vec<Known> = Vec::new();
-    let mut dead: Vec<FlowId> = Vec::new();
+    let mut flows: Vec<ModelFlow> = Vec::new();
+    let mut ended: Vec<FlowId> = Vec::new();
 
-    #[allow(clippy::disallowed_methods, reason = "any beginning serves")]
-    let begin = Instant::now();
-    // Far enough from the beginning that no step goes behind it.
-    let mut clock = begin + Duration::from_secs(3600);
-    let (mut latest, mut turn) = (begin, 0);
+    #[allow(clippy::disallowed_methods, reason = "any start time serves")]
+    let start = Instant::now();
+    // Far enough from the start that no step goes back before the start.
+    let mut clock = start + Duration::from_secs(3600);
+    let (mut latest, mut turn) = (start, 0);
     for step in steps {
         turn += 1;
         match *step {
             Step::Wait { millis: by } => clock += millis(by),
             Step::Back { millis: by } => clock -= millis(by),
-            Step::Request { key } => match (table.find(&key), position(&known, key)) {
+            Step::Request { key } => match (table.find(&key), position(&flows, key)) {
                 (Some(id), Some(at)) => {
-                    assert_eq!(id, known[at].id);
+                    assert_eq!(id, flows[at].id);
                     latest = latest.max(clock);
                     table.touch(id, clock);
-                    (known[at].used, known[at].turn) = (latest, turn);
+                    (flows[at].last_used, flows[at].turn) = (latest, turn);
                 }
                 (None, None) => {
-                    let unanswered = known.iter().filter(|it| !it.answered);
-                    let gives_way = unanswered.min_by_key(|it| (it.used, it.turn)).map(|it| it.key);
-                    let full = known.len() == capacity;
+                    let unanswered = flows.iter().filter(|flow| !flow.answered);
+                    let evictable = unanswered
+                        .min_by_key(|flow| (flow.last_used, flow.turn))
+                        .map(|flow| flow.key);
+                    let full = flows.len() == capacity;
                     match table.evict_if_full() {
                         Ok(None) => assert!(!full),
                         Ok(Some((key, value))) => {
-                            assert!(full && gives_way == Some(key) && value == u32::from(key));
-                            let at = position(&known, key).expect("just found");
-                            dead.push(known.remove(at).id);
+                            assert!(full && evictable == Some(key) && value == u32::from(key));
+                            let at = position(&flows, key).expect("just found");
+                            ended.push(flows.remove(at).id);
                         }
                         Err(_) => {
-                            assert!(full && gives_way.is_none());
+                            assert!(full && evictable.is_none());
                             assert_eq!(table.insert(key, 0, clock), Err(0));
                             continue;
                         }
@@ -101,56 +104,66 @@ pub(crate) fn compare(shape: Shape, steps: &[Step]) {
                     let id = table.insert(key, u32::from(key), clock).expect("there is room");
                     assert_eq!(FlowId::from_u64(id.to_u64()), id);
                     let answered = false;
-                    known.push(Known { key, id, born: latest, used: latest, turn, answered });
+                    flows.push(ModelFlow {
+                        key,
+                        id,
+                        started_at: latest,
+                        last_used: latest,
+                        turn,
+                        answered,
+                    });
                 }
                 (found, expected) => panic!("found {found:?}, expected {expected:?}"),
             },
             Step::Reply { key } => {
-                if let Some(at) = position(&known, key) {
+                if let Some(at) = position(&flows, key) {
                     latest = latest.max(clock);
-                    assert_eq!(table.mark_answered(known[at].id, clock), !known[at].answered);
-                    let it = &mut known[at];
-                    (it.used, it.turn, it.answered) = (latest, turn, true);
+                    assert_eq!(table.mark_answered(flows[at].id, clock), !flows[at].answered);
+                    let flow = &mut flows[at];
+                    (flow.last_used, flow.turn, flow.answered) = (latest, turn, true);
                 }
             }
             Step::Remove { key } => {
-                if let Some(at) = position(&known, key) {
-                    let id = known.remove(at).id;
+                if let Some(at) = position(&flows, key) {
+                    let id = flows.remove(at).id;
                     assert_eq!(table.remove(id), Some((key, u32::from(key))));
-                    dead.push(id);
+                    ended.push(id);
                 }
             }
             Step::Expire => {
                 let now = latest.max(clock);
-                let ends = |it: &Known| {
-                    (it.used + idle <= now, total.is_some_and(|total| it.born + total <= now))
+                let ends = |flow: &ModelFlow| {
+                    (
+                        flow.last_used + idle <= now,
+                        total.is_some_and(|total| flow.started_at + total <= now),
+                    )
                 };
                 while let Some((id, expiry)) = table.next_expired(clock) {
-                    let at = known.iter().position(|it| it.id == id).expect("alive");
-                    let (by_idle, by_total) = ends(&known[at]);
+                    let at = flows.iter().position(|flow| flow.id == id).expect("alive");
+                    let (by_idle, by_total) = ends(&flows[at]);
                     assert!(if expiry == FlowExpiry::Idle { by_idle } else { by_total });
                     assert!(table.remove(id).is_some());
-                    dead.push(known.remove(at).id);
+                    ended.push(flows.remove(at).id);
                 }
-                assert!(known.iter().all(|it| ends(it) == (false, false)));
+                assert!(flows.iter().all(|flow| ends(flow) == (false, false)));
             }
         }
-        assert_eq!(table.len(), known.len());
+        assert_eq!(table.len(), flows.len());
         assert!(table.len() <= capacity);
-        let first = known.iter().map(|it| {
-            let by_idle = it.used + idle;
-            total.map_or(by_idle, |total| by_idle.min(it.born + total))
+        let first = flows.iter().map(|flow| {
+            let by_idle = flow.last_used + idle;
+            total.map_or(by_idle, |total| by_idle.min(flow.started_at + total))
         });
         assert_eq!(table.next_deadline(), first.min());
-        assert!(known.iter().all(|it| table.get(it.id) == Some(&u32::from(it.key))));
-        assert!(known.iter().all(|it| table.key(it.id) == Some(&it.key)));
-        assert!(known.iter().all(|it| table.started_at(it.id) == Some(it.born)));
-        assert_eq!(table.iter().count(), known.len());
-        // A name that has ended names nobody, whoever has taken the place.
-        assert!(dead.iter().all(|id| table.get_mut(*id).is_none()));
+        assert!(flows.iter().all(|flow| table.get(flow.id) == Some(&u32::from(flow.key))));
+        assert!(flows.iter().all(|flow| table.key(flow.id) == Some(&flow.key)));
+        assert!(flows.iter().all(|flow| table.started_at(flow.id) == Some(flow.started_at)));
+        assert_eq!(table.iter().count(), flows.len());
+        // The id of an ended flow finds no flow, even if its slot is in use again.
+        assert!(ended.iter().all(|id| table.get_mut(*id).is_none()));
     }
 }
 
-fn position(known: &[Known], key: u8) -> Option<usize> {
-    known.iter().position(|it| it.key == key)
+fn position(flows: &[ModelFlow], key: u8) -> Option<usize> {
+    flows.iter().position(|flow| flow.key == key)
 }

@@ -1,4 +1,4 @@
-//! Who talks to whom, and that every datagram is counted.
+//! Flows, addresses, and the counting of every datagram.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
@@ -12,48 +12,56 @@ use lvs::{BackendSet, Balancer};
 use crate::world::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn flows_go_round_and_stay_and_every_datagram_is_counted() {
+async fn flows_are_balanced_and_stay_and_every_datagram_is_counted() {
     let echoes = [Echo::new(b'a'), Echo::new(b'b'), Echo::new(b'c')];
-    let (set, forwarder) = world(&echoes.each_ref().map(|it| it.address));
+    let (set, forwarder) = forwarder_to(&echoes.each_ref().map(|echo| echo.address));
     let (handle, running) = start(forwarder);
     let clients: Vec<UdpSocket> = (0..6).map(|_| client(&handle)).collect();
     for _ in 0..3 {
-        let names: Vec<u8> = clients.iter().map(|it| exchange(it, b"hello")).collect();
+        let names: Vec<u8> = clients.iter().map(|client| exchange(client, b"hello")).collect();
         assert_eq!(names, b"abcabc");
     }
-    assert_eq!((load(&set, "0").active, load(&set, "0").inactive), (0, 2), "as IPVS counts UDP");
+    assert_eq!(
+        (load(&set, "0").active, load(&set, "0").inactive),
+        (0, 2),
+        "flows are inactive connections, as in IPVS"
+    );
     assert_eq!(handle.counters().flows_active, 6);
-    let listed: BTreeSet<_> = handle.flows(9).into_iter().map(|it| it.client).collect();
-    assert_eq!(listed, clients.iter().map(|it| it.local_addr().ok()).collect());
-    let of_a =
-        handle.flows(9).into_iter().filter(|it| it.backend_address == Some(echoes[0].address));
-    assert_eq!((of_a.count(), handle.flows(4).len()), (2, 4));
+    let listed: BTreeSet<_> = handle.flows(9).into_iter().map(|flow| flow.client).collect();
+    assert_eq!(listed, clients.iter().map(|client| client.local_addr().ok()).collect());
+    let flows_of_a =
+        handle.flows(9).into_iter().filter(|flow| flow.backend_address == Some(echoes[0].address));
+    assert_eq!((flows_of_a.count(), handle.flows(4).len()), (2, 4));
 
-    let (drained, counters) = end(&handle, running).await;
-    assert_eq!((drained.finished, drained.cut), (0, 6));
+    let (report, counters) = end(&handle, running).await;
+    assert_eq!((report.finished, report.cut), (0, 6));
     assert_eq!(handle.flows(9), []);
     assert_eq!((counters.from_clients.datagrams, counters.from_clients.bytes), (18, 90));
     assert_eq!((counters.to_clients.datagrams, counters.to_clients.bytes), (18, 108));
     let backends = handle.backends();
-    assert!(backends.iter().all(|it| (it.flows_started, it.to_server.datagrams) == (2, 6)));
-    assert!(backends.iter().all(|it| it.from_server.bytes == 36), "{backends:?}");
-    assert!(set.snapshot().backends().iter().all(|b| b.load().total() == 0));
+    assert!(
+        backends
+            .iter()
+            .all(|backend| { (backend.flows_started, backend.to_server.datagrams) == (2, 6) })
+    );
+    assert!(backends.iter().all(|backend| backend.from_server.bytes == 36), "{backends:?}");
+    assert!(set.snapshot().backends().iter().all(|backend| backend.load().total() == 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replies_leave_from_the_address_the_client_used() {
+async fn replies_are_sent_from_the_address_the_client_sent_to() {
     let echo = Echo::new(b'a');
-    let (_set, forwarder) = world_at("0.0.0.0:0", &[echo.address]);
+    let (_set, forwarder) = forwarder_at("0.0.0.0:0", &[echo.address]);
     let (handle, running) = start(forwarder);
     let port = handle.local_addr().port();
-    // Connected sockets: each hears only the address it sends to.
+    // Connected sockets: each receives only from the address that it sends to.
     for address in ["127.0.0.1", "127.0.0.2", "127.9.8.7"] {
         let client = client_at("127.0.0.1:0", format!("{address}:{port}").parse().expect("valid"));
         assert_eq!(exchange(&client, b"?"), b'a');
     }
     // One client's socket to two addresses: two flows.
     let both = UdpSocket::bind("127.0.0.1:0").expect("loopback");
-    both.set_read_timeout(Some(LONG)).expect("an option");
+    both.set_read_timeout(Some(TEST_TIMEOUT)).expect("an option");
     for address in [[127, 0, 0, 3], [127, 0, 0, 4]] {
         let to = SocketAddr::from((address, port));
         both.send_to(b"x", to).expect("loopback");
@@ -64,9 +72,9 @@ async fn replies_leave_from_the_address_the_client_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_families_meet_on_one_socket_and_at_either_end() {
+async fn one_socket_serves_clients_and_backends_of_both_families() {
     let (four, six) = (Echo::new(b'4'), Echo::at("[::1]:0", b'6'));
-    let (_set, forwarder) = world_at("[::]:0", &[four.address, six.address]);
+    let (_set, forwarder) = forwarder_at("[::]:0", &[four.address, six.address]);
     let (handle, running) = start(forwarder);
     let port = handle.local_addr().port();
     let mut names = BTreeSet::new();
@@ -84,22 +92,22 @@ async fn both_families_meet_on_one_socket_and_at_either_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn port_0_means_the_port_the_client_asked_for() {
+async fn backend_port_0_stands_for_the_port_of_the_listener() {
     let echo = Echo::new(b'a');
     let target = SocketAddr::new(echo.address.ip(), 0);
     let listen = format!("127.0.0.1:{}", echo.address.port());
-    let (_set, forwarder) = world_at(&listen, &[target]);
+    let (_set, forwarder) = forwarder_at(&listen, &[target]);
     let (handle, running) = start(forwarder);
     assert_eq!(exchange(&client(&handle), b"?"), b'a');
     end(&handle, running).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn persistence_brings_a_client_back() {
+async fn persistence_keeps_a_client_at_its_backend() {
     let echoes = [Echo::new(b'a'), Echo::new(b'b')];
-    let (set, forwarder) = world(&echoes.each_ref().map(|it| it.address));
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr takes any set");
-    let sticky = Persistence::builder(LONG).build(balancer);
+    let (set, forwarder) = forwarder_to(&echoes.each_ref().map(|echo| echo.address));
+    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+    let sticky = Persistence::builder(TEST_TIMEOUT).build(balancer);
     let (handle, running) = start(forwarder.persistence(Arc::new(sticky)));
     let name = exchange(&client(&handle), b"?");
     assert!((0..4).all(|_| exchange(&client(&handle), b"?") == name));
@@ -109,38 +117,39 @@ async fn persistence_brings_a_client_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_in_use_is_named() {
-    let (set, forwarder) = world(&[]);
-    let taken = forwarder.local_addr();
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr takes any set");
-    let error = UdpForwarder::bind(taken, balancer).expect_err("in use");
-    assert_eq!(error.to_string(), format!("cannot listen on {taken}"));
+async fn bind_error_names_the_address_in_use() {
+    let (set, forwarder) = forwarder_to(&[]);
+    let address = forwarder.local_addr();
+    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+    let error = UdpForwarder::bind(address, balancer).expect_err("in use");
+    let text = error.to_string();
+    assert!(text.starts_with(&format!("cannot listen on {address}")), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_share_the_clients() {
     let echo = Echo::new(b'a');
-    let (_set, forwarder) = world(&[echo.address]);
+    let (_set, forwarder) = forwarder_to(&[echo.address]);
     let (handle, running) = start(forwarder.workers(4));
-    // An answer says that all sockets are there: until then the kernel spreads over those that are.
+    // A reply shows that all sockets are bound: before that, the kernel distributes over fewer.
     assert_eq!(exchange(&client(&handle), b"?"), b'a');
     let clients: Vec<UdpSocket> = (0..100).map(|_| client(&handle)).collect();
     for _ in 0..3 {
-        assert!(clients.iter().all(|it| exchange(it, b"?") == b'a'));
+        assert!(clients.iter().all(|client| exchange(client, b"?") == b'a'));
     }
-    let (drained, counters) = end(&handle, running).await;
+    let (report, counters) = end(&handle, running).await;
     assert_eq!(
-        (drained.cut, counters.flows_started, counters.from_clients.datagrams),
+        (report.cut, counters.flows_started, counters.from_clients.datagrams),
         (101, 101, 301)
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_socket_can_be_handed_in() {
+async fn forwarder_can_use_an_existing_socket() {
     let echo = Echo::new(b'a');
     let set = BackendSet::new();
     set.insert(echo.address).expect("a new name");
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr takes any set");
+    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
     let (handle, running) = start(UdpForwarder::new(socket, balancer).expect("a socket"));
     assert_eq!(exchange(&client(&handle), b"?"), b'a');
@@ -148,12 +157,12 @@ async fn a_socket_can_be_handed_in() {
 }
 
 #[tokio::test]
-async fn an_address_may_be_listened_on_before_it_is_there() {
-    // For documentation (RFC 5737): no machine has it.
+async fn bind_nonlocal_accepts_an_address_of_no_interface() {
+    // Reserved for documentation (RFC 5737): no machine has this address.
     let address = "203.0.113.200:5353".parse().expect("an address");
-    let balancer = Balancer::new(&BackendSet::new(), RoundRobin).expect("rr takes any set");
-    UdpForwarder::bind(address, balancer.clone()).expect_err("it is not there");
-    let forwarder = UdpForwarder::bind_nonlocal(address, balancer).expect("it need not be");
+    let balancer = Balancer::new(&BackendSet::new(), RoundRobin).expect("rr accepts any set");
+    UdpForwarder::bind(address, balancer.clone()).expect_err("no interface has the address");
+    let forwarder = UdpForwarder::bind_nonlocal(address, balancer).expect("IP_FREEBIND");
     let handle = forwarder.handle();
     let running = tokio::spawn(forwarder.workers(2).run());
     handle.shutdown(std::time::Duration::ZERO);

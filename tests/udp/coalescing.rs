@@ -1,4 +1,4 @@
-//! Datagrams of all sizes, alone and in runs.
+//! Datagrams of all sizes, single and coalesced.
 
 use std::net::UdpSocket;
 
@@ -7,17 +7,17 @@ use lvs::forward::Coalesce;
 use crate::world::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn datagrams_of_all_sizes_pass_whole() {
+async fn datagrams_of_all_sizes_are_forwarded_unchanged() {
     for coalesce in [Coalesce::Auto, Coalesce::Always, Coalesce::Never] {
         let echo = Echo::new(b'a');
-        let (_set, forwarder) = world(&[echo.address]);
+        let (_set, forwarder) = forwarder_to(&[echo.address]);
         let (handle, running) = start(forwarder.coalesce(coalesce));
         let client = client(&handle);
         for size in [0, 1, 2, 1200, 1472, 1473, 9000, 65_000] {
             let message: Vec<u8> = (0..size).map(|i| i as u8).collect();
             assert_eq!(exchange(&client, &message), b'a', "{size} bytes");
         }
-        // The largest that fits a datagram goes in; the server answers with what fits.
+        // The largest possible datagram; the server truncates its reply.
         client.send(&[7; 65_507]).expect("loopback");
         assert_eq!(receive(&client).len(), 65_001);
         let (_, counters) = end(&handle, running).await;
@@ -25,7 +25,7 @@ async fn datagrams_of_all_sizes_pass_whole() {
     }
 }
 
-/// Sends datagrams of 1000 bytes, numbered, several in one system call.
+/// Sends numbered datagrams of 1000 bytes, `run` of them in each system call.
 fn send_in_runs(socket: &UdpSocket, run: usize, runs: usize) {
     use std::os::fd::AsRawFd;
     let segment = 1000u16;
@@ -41,7 +41,7 @@ fn send_in_runs(socket: &UdpSocket, run: usize, runs: usize) {
 }
 
 mod segmented {
-    //! `UDP_SEGMENT` as a socket option, for a client that sends in runs.
+    //! `UDP_SEGMENT` as a socket option, for a client that sends with GSO.
     use std::os::fd::RawFd;
 
     #[allow(unsafe_code, reason = "no safe crate offers the option")]
@@ -59,10 +59,10 @@ mod segmented {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn runs_arrive_as_the_datagrams_they_were() {
+async fn coalesced_datagrams_arrive_separately() {
     for coalesce in [Coalesce::Auto, Coalesce::Always, Coalesce::Never] {
         let echo = Echo::new(b'a');
-        let (_set, forwarder) = world(&[echo.address]);
+        let (_set, forwarder) = forwarder_to(&[echo.address]);
         let (handle, running) = start(forwarder.coalesce(coalesce));
         let client = client(&handle);
         let mut next = 0;

@@ -1,4 +1,4 @@
-//! A process that runs out of descriptors.
+//! A process without free descriptors.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use crate::world::*;
 
-/// Names the backend to the process that [`descriptors_run_out_and_come_back`] starts.
+/// Passes the backend's address to the process that [`descriptor_shortage_ends_when_flows_end`]
+/// starts.
 const BACKEND_VARIABLE: &str = "LVS_TEST_UDP_BACKEND";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn descriptors_run_out_and_come_back() {
+async fn descriptor_shortage_ends_when_flows_end() {
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
 
@@ -18,7 +19,7 @@ async fn descriptors_run_out_and_come_back() {
     let mut child = Command::new("sh")
         .args(["-c", "ulimit -n 40 && exec \"$0\" \"$@\""])
         .arg(std::env::current_exe().expect("this test"))
-        .args(["--exact", "descriptors::a_process_of_few_descriptors", "--ignored", "--nocapture"])
+        .args(["--exact", "descriptors::process_with_few_descriptors", "--ignored", "--nocapture"])
         .env(BACKEND_VARIABLE, echo.address.to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -30,16 +31,16 @@ async fn descriptors_run_out_and_come_back() {
             .by_ref()
             .map(|line| line.expect("utf-8"))
             .find_map(|line| Some(line.strip_prefix(key)?.trim().to_owned()))
-            .expect("the child says so")
+            .expect("a line of the child with the key")
     };
     let address: SocketAddr = value("listening on ").parse().expect("an address");
     let first = client_at("127.0.0.1:0", address);
     assert_eq!(exchange(&first, b"?"), b'a');
     let crowd: Vec<UdpSocket> = (0..60).map(|_| client_at("127.0.0.1:0", address)).collect();
-    for one in &crowd {
-        one.send(b"?").expect("loopback");
+    for client in &crowd {
+        client.send(b"?").expect("loopback");
     }
-    // Whoever has a flow keeps it; and when the others' have run out there is room again.
+    // An existing flow stays usable; when the other flows have expired, a new flow can start.
     assert_eq!(exchange(&first, b"!"), b'a');
     let late = client_at("127.0.0.1:0", address);
     late.set_read_timeout(Some(Duration::from_millis(50))).expect("an option");
@@ -56,15 +57,15 @@ async fn descriptors_run_out_and_come_back() {
     until(served);
     drop(child.stdin.take());
     let short: u64 = value("short of descriptors ").parse().expect("a number");
-    assert!(short > 0, "the crowd was too small to matter");
+    assert!(short > 0, "too few clients to use up the descriptors");
     assert!(child.wait().expect("the child").success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-#[ignore = "one half of descriptors_run_out_and_come_back, which starts it"]
-async fn a_process_of_few_descriptors() {
+#[ignore = "started by descriptor_shortage_ends_when_flows_end"]
+async fn process_with_few_descriptors() {
     let Ok(backend) = std::env::var(BACKEND_VARIABLE) else { return };
-    let (_set, forwarder) = world(&[backend.parse().expect("an address")]);
+    let (_set, forwarder) = forwarder_to(&[backend.parse().expect("an address")]);
     let (handle, running) = start(forwarder.idle_timeout(Duration::from_millis(500)));
     println!("\nlistening on {}", handle.local_addr());
     let input = tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin()));

@@ -1,4 +1,4 @@
-//! The UDP forwarder over loopback: what clients, backends and counters see of it.
+//! The UDP forwarder over loopback, as seen by clients, backends and counters.
 #![cfg(all(feature = "forward", target_os = "linux", not(lvs_loom)))]
 
 mod basics;

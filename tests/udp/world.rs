@@ -1,4 +1,4 @@
-//! Backends, clients and a forwarder between them, all on loopback.
+//! Test servers, clients and a forwarder between them, all on loopback.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use tokio::task::JoinHandle;
 
 pub(crate) type Running = JoinHandle<Result<DrainReport, ForwardError>>;
 
-/// Ample for anything that happens at once.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+/// A timeout for events that happen at once.
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A server that answers every datagram with its name (one byte) and what it was sent, until it is
-/// dropped; then its port is closed.
+/// A server that replies to each datagram with its name (one byte) and the received bytes. Dropping
+/// it closes its port.
 pub(crate) struct Echo {
     pub(crate) address: SocketAddr,
-    heard: Arc<AtomicU64>,
+    received: Arc<AtomicU64>,
     end: Option<(UdpSocket, thread::JoinHandle<()>)>,
 }
 
-/// An address of this machine that nobody else uses, port 0: a port that was freed elsewhere and is
-/// given out again would hear what was meant for its last owner.
-pub(crate) fn own_address() -> String {
+/// Returns a loopback address that no other test uses, with port 0: a reused port would receive
+/// datagrams for its previous owner.
+pub(crate) fn unused_address() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(1);
     let [.., a, b] = std::process::id().to_be_bytes();
     let count = COUNT.fetch_add(1, Ordering::SeqCst) % 250 + 1;
@@ -37,14 +37,14 @@ const END: &[u8] = b"end of the server";
 
 impl Echo {
     pub(crate) fn new(name: u8) -> Self {
-        Self::at(&own_address(), name)
+        Self::at(&unused_address(), name)
     }
 
     pub(crate) fn at(address: &str, name: u8) -> Self {
         let socket = UdpSocket::bind(address).expect("loopback");
         let address = socket.local_addr().expect("bound");
-        let heard = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&heard);
+        let received = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&received);
         let serving = thread::spawn(move || {
             let mut buffer = vec![0; 1 << 16];
             while let Ok((len, from)) = socket.recv_from(&mut buffer) {
@@ -58,11 +58,12 @@ impl Echo {
             }
         });
         let end = Some((UdpSocket::bind((address.ip(), 0)).expect("loopback"), serving));
-        Self { address, heard, end }
+        Self { address, received, end }
     }
 
-    pub(crate) fn heard(&self) -> u64 {
-        self.heard.load(Ordering::SeqCst)
+    /// Returns the number of received datagrams.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::SeqCst)
     }
 }
 
@@ -74,54 +75,55 @@ impl Drop for Echo {
     }
 }
 
-/// An address that refuses datagrams for as long as the socket is held: it hears one peer only.
-pub(crate) fn refusing() -> (SocketAddr, UdpSocket) {
-    let socket = UdpSocket::bind(own_address()).expect("loopback");
+/// Returns an address that refuses datagrams while the socket exists: the socket is connected to
+/// another peer.
+pub(crate) fn refusing_address() -> (SocketAddr, UdpSocket) {
+    let socket = UdpSocket::bind(unused_address()).expect("loopback");
     socket.connect("127.0.0.1:9").expect("loopback");
     (socket.local_addr().expect("bound"), socket)
 }
 
-/// A set of backends named `"0"`, `"1"`, ..., and a forwarder over it in turn, with one worker.
-pub(crate) fn world_at(
+/// Returns a set of backends named `"0"`, `"1"`, ..., and a round-robin forwarder with one worker.
+pub(crate) fn forwarder_at(
     listen: &str,
     targets: &[SocketAddr],
 ) -> (BackendSet<SocketAddr>, UdpForwarder) {
     let set = BackendSet::new();
-    // The kernel's order is newest first: insert the last one first, and "0" has the first turn.
+    // Round robin picks the newest backend first, as in IPVS: backend "0" is inserted last.
     for (i, &target) in targets.iter().enumerate().rev() {
         set.insert(Spec::new(i.to_string(), target)).expect("a new name");
     }
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr takes any set");
+    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
     let listen = listen.parse().expect("an address");
     (set, UdpForwarder::bind(listen, balancer).expect("a free port").workers(1))
 }
 
-pub(crate) fn world(targets: &[SocketAddr]) -> (BackendSet<SocketAddr>, UdpForwarder) {
-    world_at(&own_address(), targets)
+pub(crate) fn forwarder_to(targets: &[SocketAddr]) -> (BackendSet<SocketAddr>, UdpForwarder) {
+    forwarder_at(&unused_address(), targets)
 }
 
 pub(crate) fn start(forwarder: UdpForwarder) -> (UdpHandle, Running) {
     (forwarder.handle(), tokio::spawn(forwarder.run()))
 }
 
-/// Cuts what is left and checks that the books balance.
+/// Cuts the remaining flows and checks that the counters are consistent.
 pub(crate) async fn end(handle: &UdpHandle, running: Running) -> (DrainReport, UdpCounters) {
     handle.shutdown(Duration::ZERO);
-    let drained = running.await.expect("no panic").expect("no error");
+    let report = running.await.expect("no panic").expect("no error");
     let counters = handle.counters();
-    let (to, from) = (counters.to_servers, counters.from_clients);
-    assert_eq!(from.datagrams, to.datagrams + counters.shed.total(), "{counters:#?}");
-    let (to, from) = (counters.to_clients, counters.from_servers);
-    assert_eq!(from.datagrams, to.datagrams + counters.undelivered.total(), "{counters:#?}");
+    let (sent, received) = (counters.to_servers, counters.from_clients);
+    assert_eq!(received.datagrams, sent.datagrams + counters.shed.total(), "{counters:#?}");
+    let (sent, received) = (counters.to_clients, counters.from_servers);
+    assert_eq!(received.datagrams, sent.datagrams + counters.undelivered.total(), "{counters:#?}");
     assert_eq!(counters.flows_started, counters.flows_ended.total(), "{counters:#?}");
     assert_eq!(counters.flows_active, 0);
-    (drained, counters)
+    (report, counters)
 }
 
 pub(crate) fn client_at(local: &str, to: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind(local).expect("loopback");
     socket.connect(to).expect("loopback");
-    socket.set_read_timeout(Some(LONG)).expect("an option");
+    socket.set_read_timeout(Some(TEST_TIMEOUT)).expect("an option");
     socket
 }
 
@@ -136,7 +138,7 @@ pub(crate) fn receive(socket: &UdpSocket) -> Vec<u8> {
     buffer
 }
 
-/// One datagram there and back: the server's name.
+/// Sends a datagram, checks the reply, and returns the name of the server.
 pub(crate) fn exchange(socket: &UdpSocket, message: &[u8]) -> u8 {
     socket.send(message).expect("loopback");
     let answer = receive(socket);
@@ -144,11 +146,11 @@ pub(crate) fn exchange(socket: &UdpSocket, message: &[u8]) -> u8 {
     answer[0]
 }
 
-/// Waits for what happens soon, on another thread.
-pub(crate) fn until(mut happened: impl FnMut() -> bool) {
-    let begun = tokio::time::Instant::now();
-    while !happened() {
-        assert!(begun.elapsed() < LONG, "it never happened");
+/// Waits until a condition that another thread fulfils is true.
+pub(crate) fn until(mut is_fulfilled: impl FnMut() -> bool) {
+    let start = tokio::time::Instant::now();
+    while !is_fulfilled() {
+        assert!(start.elapsed() < TEST_TIMEOUT, "the condition is not fulfilled in time");
         thread::sleep(Duration::from_millis(1));
     }
 }

@@ -1,28 +1,30 @@
-//! From where to where.
+//! The addresses in a header.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use thiserror::Error;
 
-/// The addresses in a header.
+use crate::forward::address::canonical_address;
+
+/// The source and destination addresses of a header.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ProxyAddresses {
-    /// None: those of the connection itself count.
+    /// No addresses: those of the connection apply.
     Unknown,
-    /// Two of IP, each in its own family: an IPv4 address is never wrapped into an IPv6 one.
+    /// Two IP addresses. An IPv4 address is never mapped to IPv6 here.
     Inet {
-        /// The client.
+        /// The client's address.
         source: SocketAddr,
-        /// What the client connected to.
+        /// The address that the client connected to.
         destination: SocketAddr,
     },
-    /// Two of Unix sockets.
+    /// Two Unix socket addresses.
     Unix {
-        /// The client, which seldom has a name.
+        /// The client's address, usually unnamed.
         source: UnixAddress,
-        /// What the client connected to.
+        /// The address that the client connected to.
         destination: UnixAddress,
     },
 }
@@ -36,12 +38,15 @@ impl ProxyAddresses {
     }
 }
 
-/// What the wire carries of an address: no scope, no flow label, and IPv4 as what it is.
-fn canonical_address(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+/// Returns the address as IPv6, an IPv4 address in mapped form.
+pub(super) fn to_ipv6(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    }
 }
 
-/// The address of a Unix socket as headers carry it: a path, an abstract name, or nothing.
+/// The address of a Unix socket in a header: a path, an abstract name, or unnamed.
 ///
 /// # Examples
 /// ```
@@ -56,30 +61,31 @@ fn canonical_address(address: SocketAddr) -> SocketAddr {
 #[derive(Clone, Default, Eq, Hash, PartialEq)]
 pub struct UnixAddress(Box<[u8]>);
 
-/// Why bytes are no address of a Unix socket.
+/// The reason why bytes are not a valid Unix socket address.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum UnixAddressError {
-    /// It is longer than [`UnixAddress::MAX`].
-    #[error("address of a Unix socket has {len} bytes, of which {} fit", UnixAddress::MAX)]
+    /// The address is longer than [`UnixAddress::MAX`].
+    #[error("Unix socket address has {len} bytes; the maximum is {}", UnixAddress::MAX)]
     TooLong {
-        /// Its length in bytes.
+        /// The length in bytes.
         len: usize,
     },
-    /// A path with a NUL in it, or an abstract name that ends with one: the wire fills up with NULs
-    /// and cannot carry it.
-    #[error("address of a Unix socket has a NUL where it would end on the wire")]
+    /// A path contains a NUL, or an abstract name ends with a NUL: the wire format pads with NULs
+    /// and cannot represent such an address.
+    #[error("Unix socket address has a NUL within the path or at the end of the abstract name")]
     Nul,
 }
 
 impl UnixAddress {
-    /// The most bytes of one.
+    /// The maximum length of an address in bytes.
     pub const MAX: usize = 108;
 
-    /// An address of these bytes: a path, an abstract name with its NUL in front, or empty.
+    /// Returns the address with these bytes: a path, an abstract name with its leading NUL, or
+    /// empty.
     ///
     /// # Errors
-    /// [`UnixAddressError`] if the wire cannot carry it as it is.
+    /// [`UnixAddressError`] if the wire format cannot represent the address.
     pub fn new(bytes: &[u8]) -> Result<Self, UnixAddressError> {
         if bytes.len() > Self::MAX {
             return Err(UnixAddressError::TooLong { len: bytes.len() });
@@ -90,38 +96,39 @@ impl UnixAddress {
         Ok(Self(bytes.into()))
     }
 
-    /// An address from the field that holds it.
+    /// Returns the address in a NUL-padded field.
     pub(super) fn from_field(field: &[u8]) -> Self {
         Self(trim_field(field).into())
     }
 
-    /// Appends the field that holds it.
+    /// Appends the address as a NUL-padded field.
     pub(super) fn write_field(&self, out: &mut Vec<u8>) {
         let end = out.len() + Self::MAX;
         out.extend_from_slice(&self.0);
         out.resize(end, 0);
     }
 
-    /// The bytes, without those that fill up the field.
+    /// Returns the bytes of the address without padding.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Tells whether it is a path.
+    /// Returns whether the address is a path.
     #[must_use]
     pub fn is_path(&self) -> bool {
         self.0.first().is_some_and(|&byte| byte != 0)
     }
 
-    /// Tells whether there is no address, as with most clients.
+    /// Returns whether the address is unnamed, as with most clients.
     #[must_use]
     pub fn is_unnamed(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// What of a field is the address: a path up to its NUL, an abstract name without the NULs behind.
+/// Removes the padding of a field: a path ends at its first NUL, an abstract name at its last byte
+/// other than NUL.
 fn trim_field(field: &[u8]) -> &[u8] {
     let end = match field.first() {
         Some(0) => field.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1),

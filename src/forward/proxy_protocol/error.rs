@@ -1,141 +1,144 @@
-//! Why bytes are no PROXY header, and why a header cannot be written.
+//! Errors of parsing and encoding PROXY protocol headers.
 
 use thiserror::Error;
 
-use super::{MAX_V1_LINE, MAX_V2_BLOCK};
+use super::format::{MAX_V1_LINE, MAX_V2_BLOCK};
 
-/// Why bytes are no PROXY protocol header.
+/// The reason why bytes are not a PROXY protocol header.
 ///
-/// No further byte can make them one: the connection they came on is to be ended (section 2 of the
-/// specification). Offsets count from the first byte, which is 0.
+/// More bytes cannot make the header valid: close the connection (section 2 of the specification).
+/// Offsets count from the first byte, which is 0.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum ProxyHeaderError {
-    /// The bytes begin like neither version: whoever sent them does not speak the protocol.
-    #[error("no PROXY header: byte {offset} fits neither version")]
+    /// The bytes begin with the signature of neither version: the sender does not use the PROXY
+    /// protocol.
+    #[error("not a PROXY header: byte {offset} differs from both signatures")]
     NotProxy {
-        /// The first byte that does not fit.
+        /// The first byte that differs.
         offset: usize,
     },
-    /// A line of version 1 does not have the form it must have.
-    #[error("PROXY line: {expected} is due at byte {at}")]
+    /// A version 1 line is malformed.
+    #[error("malformed PROXY v1 line: expected {expected} at byte {at}")]
     Line {
-        /// What must stand there.
+        /// The expected element.
         expected: &'static str,
-        /// Where the wrong part begins.
+        /// The first byte of the malformed element.
         at: usize,
     },
-    /// A line of version 1 has no end where it must have one at the latest.
-    #[error("PROXY line: no CRLF within {longest} of at most {MAX_V1_LINE} bytes")]
+    /// A version 1 line does not end within the maximum length of its protocol.
+    #[error("PROXY v1 line has no CRLF within {longest} bytes (limit of any line: {MAX_V1_LINE})")]
     Unterminated {
-        /// The longest that a line of the named protocol can be.
+        /// The maximum length of a line of the named protocol.
         longest: usize,
     },
-    /// The signature is that of the binary header, the version behind it is not 2.
-    #[error("PROXY version {version} is not known")]
+    /// The binary signature is followed by a version other than 2.
+    #[error("unknown PROXY version {version}")]
     Version {
-        /// What stands in its place.
+        /// The received version.
         version: u8,
     },
     /// The command is neither LOCAL nor PROXY.
-    #[error("PROXY command {command:#x} is not known")]
+    #[error("unknown PROXY command {command:#x}")]
     Command {
-        /// What stands in its place.
+        /// The received command.
         command: u8,
     },
-    /// The address family is none of those that version 2 has.
-    #[error("PROXY address family {family:#x} is not known")]
+    /// The address family is not defined by version 2.
+    #[error("unknown PROXY address family {family:#x}")]
     Family {
-        /// What stands in its place.
+        /// The received address family.
         family: u8,
     },
-    /// The transport is none of those that version 2 has.
-    #[error("PROXY transport {transport:#x} is not known")]
+    /// The transport is not defined by version 2.
+    #[error("unknown PROXY transport {transport:#x}")]
     Transport {
-        /// What stands in its place.
+        /// The received transport.
         transport: u8,
     },
-    /// The header says it is longer than [`MAX_V2_BLOCK`] allows.
-    #[error("PROXY header announces {len} bytes, of which at most {MAX_V2_BLOCK} are read")]
+    /// The announced length exceeds [`MAX_V2_BLOCK`].
+    #[error(
+        "PROXY header announces {len} bytes of addresses and TLVs; the maximum is {MAX_V2_BLOCK}"
+    )]
     TooLong {
-        /// The length it announces, without the 16 bytes that come before.
+        /// The announced length, without the first 16 bytes.
         len: usize,
     },
-    /// The header says it is too short for the addresses of its family.
-    #[error("PROXY header announces {len} bytes, of which its addresses alone take {needed}")]
+    /// The announced length is too short for two addresses of the announced family.
+    #[error("PROXY header announces {len} bytes; its addresses alone need {needed}")]
     ShortAddresses {
-        /// The length it announces, without the 16 bytes that come before.
+        /// The announced length, without the first 16 bytes.
         len: usize,
-        /// What two addresses of its family take.
+        /// The length of two addresses of the family.
         needed: usize,
     },
-    /// What stands behind the addresses is no list of TLVs.
+    /// The bytes after the addresses are not a valid list of TLVs.
     #[error(transparent)]
     Tlv(#[from] TlvError),
-    /// The header has a checksum, and it is that of other bytes.
-    #[error("PROXY header has checksum {computed:#010x} and says it is {sent:#010x}")]
+    /// The checksum does not match the header.
+    #[error("PROXY header has checksum {sent:#010x}, but its bytes have checksum {computed:#010x}")]
     Checksum {
         /// The checksum in the header.
         sent: u32,
-        /// The checksum of the header.
+        /// The checksum of the received bytes.
         computed: u32,
     },
 }
 
-/// Why a TLV was refused, when reading as when building a header.
+/// The reason why a TLV is rejected, both when a header is parsed and when it is built.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum TlvError {
     /// The list ends within a TLV.
-    #[error("TLV at byte {offset} of the list ends before it is whole")]
+    #[error("PROXY TLV at byte {offset} of the list is truncated")]
     Truncated {
-        /// Where the TLV begins, from the first byte of the list it stands in.
+        /// The offset of the TLV in the list that holds it.
         offset: usize,
     },
-    /// A type that can be there once is there twice.
-    #[error("TLV type {kind:#04x} is there twice")]
+    /// A type that may occur once occurs twice.
+    #[error("PROXY TLV type {kind:#04x} occurs twice")]
     Duplicate {
         /// The type.
         kind: u8,
     },
     /// The value does not have the length that its type requires.
-    #[error("TLV type {kind:#04x} has {len} bytes, which it cannot have")]
+    #[error("PROXY TLV type {kind:#04x} has an invalid length of {len} bytes")]
     Length {
         /// The type.
         kind: u8,
-        /// The length of the value in bytes: a unique id has at most [`MAX_UNIQUE_ID`](super::MAX_UNIQUE_ID) bytes, a
-        /// checksum 4, TLS details at least 5.
+        /// The length of the value in bytes: a unique id has at most
+        /// [`MAX_UNIQUE_ID`](super::MAX_UNIQUE_ID) bytes, a checksum 4, TLS details at least 5.
         len: usize,
     },
-    /// The value must be text and is not: UTF-8, and ASCII where the specification says so.
-    #[error("TLV type {kind:#04x} is no text")]
+    /// The value is not valid text: UTF-8, or ASCII where the specification requires ASCII.
+    #[error("PROXY TLV type {kind:#04x} is not valid text")]
     Text {
         /// The type.
         kind: u8,
     },
-    /// The type is written by the encoder alone: [`CRC32C`](super::Tlv::CRC32C) or
+    /// Only the encoder writes this type: [`CRC32C`](super::Tlv::CRC32C) or
     /// [`NOOP`](super::Tlv::NOOP).
-    #[error("TLV type {kind:#04x} is not for the caller to set")]
+    #[error("PROXY TLV type {kind:#04x} is reserved for the encoder")]
     Reserved {
         /// The type.
         kind: u8,
     },
-    /// There is no room left for the value.
-    #[error("TLVs of {len} bytes do not fit into a header, which has room for {MAX_V2_BLOCK}")]
+    /// The TLVs exceed the maximum length of a header.
+    #[error("PROXY TLVs of {len} bytes exceed the maximum of {MAX_V2_BLOCK} bytes")]
     Full {
-        /// What the TLVs would take together.
+        /// The length of all TLVs together.
         len: usize,
     },
 }
 
-/// Why a header cannot be written.
+/// The reason why a header cannot be encoded.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum ProxyEncodeError {
-    /// Addresses, TLVs and checksum together are longer than [`MAX_V2_BLOCK`].
-    #[error("PROXY header has {len} bytes of addresses and TLVs, of which {MAX_V2_BLOCK} fit")]
+    /// Addresses, TLVs and checksum together exceed [`MAX_V2_BLOCK`].
+    #[error("PROXY header has {len} bytes of addresses and TLVs; the maximum is {MAX_V2_BLOCK}")]
     TooLong {
-        /// The length, without the 16 bytes that come before.
+        /// The length, without the first 16 bytes.
         len: usize,
     },
 }

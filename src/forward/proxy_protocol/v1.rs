@@ -1,4 +1,4 @@
-//! Version 1: a line of text (section 2.1).
+//! Version 1: a line of text (section 2.1 of the specification).
 
 use std::fmt::{self, Display};
 use std::io::Write as _;
@@ -6,21 +6,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::str::FromStr;
 
-use super::{
-    MAX_V1_LINE, ParsedProxyHeader, ProxyAddresses, ProxyHeader, ProxyHeaderError, ProxyTransport,
-};
+use super::address::{ProxyAddresses, to_ipv6};
+use super::error::ProxyHeaderError;
+use super::format::{MAX_V1_LINE, MIN_V1_LINE, common_prefix_len};
+use super::header::{ParsedProxyHeader, ProxyHeader, ProxyTransport};
 
-/// What every line begins with.
+/// The beginning of every line.
 const SIGNATURE: &[u8] = b"PROXY ";
 
-/// The shortest line: `PROXY UNKNOWN` and its end.
-pub(super) const MIN_V1_LINE: usize = 15;
-
-/// One of the protocols that a line may name.
+/// A protocol that a line may name.
 struct V1Protocol {
     name: &'static [u8],
     family: V1AddressFamily,
-    /// The lengths of its shortest and longest line.
+    /// The minimum and maximum length of a line.
     line_lengths: (usize, usize),
 }
 
@@ -33,7 +31,7 @@ enum V1AddressFamily {
 
 const PROTOCOLS: [V1Protocol; 3] = [
     V1Protocol { name: b"TCP4 ", family: V1AddressFamily::V4, line_lengths: (32, 56) },
-    // The specification counts 104 bytes for the longest, without the dotted form: see `parse_ipv6`.
+    // The specification counts at most 104 bytes, without the dotted form: see `parse_ipv6`.
     V1Protocol { name: b"TCP6 ", family: V1AddressFamily::V6, line_lengths: (22, MAX_V1_LINE) },
     V1Protocol {
         name: b"UNKNOWN",
@@ -42,23 +40,23 @@ const PROTOCOLS: [V1Protocol; 3] = [
     },
 ];
 
-/// Reads bytes of which the first is that of the signature.
+/// Parses bytes that begin with the first byte of the signature.
 pub(super) fn parse(bytes: &[u8]) -> Result<ParsedProxyHeader, ProxyHeaderError> {
-    let same = common_prefix_len(bytes, SIGNATURE);
-    if same < SIGNATURE.len() {
-        return match same == bytes.len() {
-            true => Ok(ParsedProxyHeader::Incomplete { at_least: MIN_V1_LINE - same }),
-            false => Err(ProxyHeaderError::NotProxy { offset: same }),
+    let matched = common_prefix_len(bytes, SIGNATURE);
+    if matched < SIGNATURE.len() {
+        return match matched == bytes.len() {
+            true => Ok(ParsedProxyHeader::Incomplete { at_least: MIN_V1_LINE - matched }),
+            false => Err(ProxyHeaderError::NotProxy { offset: matched }),
         };
     }
-    let named = &bytes[same..];
-    let Some(protocol) = PROTOCOLS.iter().find(|protocol| named.starts_with(protocol.name)) else {
-        return parse_partial_protocol(named);
+    let name = &bytes[matched..];
+    let Some(protocol) = PROTOCOLS.iter().find(|protocol| name.starts_with(protocol.name)) else {
+        return parse_partial_protocol(name);
     };
     let begin = SIGNATURE.len() + protocol.name.len();
     let end = match find_line_end(bytes, begin, protocol)? {
-        Ok(end) => end,
-        Err(at_least) => return Ok(ParsedProxyHeader::Incomplete { at_least }),
+        LineEnd::At(end) => end,
+        LineEnd::Missing { at_least } => return Ok(ParsedProxyHeader::Incomplete { at_least }),
     };
     let header = match protocol.family {
         V1AddressFamily::Unknown => ProxyHeader::unknown(),
@@ -68,35 +66,47 @@ pub(super) fn parse(bytes: &[u8]) -> Result<ParsedProxyHeader, ProxyHeaderError>
     Ok(ParsedProxyHeader::Complete { header, len: end + 2 })
 }
 
-/// What to say while no protocol is named in full.
-fn parse_partial_protocol(named: &[u8]) -> Result<ParsedProxyHeader, ProxyHeaderError> {
-    let may_come = PROTOCOLS.iter().filter(|protocol| protocol.name.starts_with(named));
-    match may_come.map(|protocol| protocol.line_lengths.0).min() {
+/// Returns the result for a prefix of a protocol name, or the error for an unknown name.
+fn parse_partial_protocol(name: &[u8]) -> Result<ParsedProxyHeader, ProxyHeaderError> {
+    let candidates = PROTOCOLS.iter().filter(|protocol| protocol.name.starts_with(name));
+    match candidates.map(|protocol| protocol.line_lengths.0).min() {
         Some(shortest) => {
-            Ok(ParsedProxyHeader::Incomplete { at_least: shortest - SIGNATURE.len() - named.len() })
+            Ok(ParsedProxyHeader::Incomplete { at_least: shortest - SIGNATURE.len() - name.len() })
         }
         None => {
-            let same =
-                PROTOCOLS.iter().map(|protocol| common_prefix_len(named, protocol.name)).max();
-            let at = SIGNATURE.len() + same.unwrap_or_default();
+            let matched =
+                PROTOCOLS.iter().map(|protocol| common_prefix_len(name, protocol.name)).max();
+            let at = SIGNATURE.len() + matched.unwrap_or_default();
             Err(ProxyHeaderError::Line { expected: "TCP4, TCP6 or UNKNOWN", at })
         }
     }
 }
 
-/// Finds where the line ends, or else how many bytes are missing at the least.
+/// The result of the search for the end of a line.
+enum LineEnd {
+    /// The offset of CR LF.
+    At(usize),
+    Missing {
+        /// The minimum number of missing bytes.
+        at_least: usize,
+    },
+}
+
+/// Finds the CR LF of a line and checks the characters before it.
 fn find_line_end(
     bytes: &[u8],
     begin: usize,
     protocol: &V1Protocol,
-) -> Result<Result<usize, usize>, ProxyHeaderError> {
+) -> Result<LineEnd, ProxyHeaderError> {
     let (shortest, longest) = protocol.line_lengths;
-    let missing = |least: usize| Ok(Err(shortest.saturating_sub(bytes.len()).max(least)));
+    let missing = |min: usize| {
+        Ok(LineEnd::Missing { at_least: shortest.saturating_sub(bytes.len()).max(min) })
+    };
     for (at, &byte) in bytes.iter().enumerate().take(longest - 1).skip(begin) {
         match byte {
             b'\r' => {
                 return match bytes.get(at + 1) {
-                    Some(b'\n') => Ok(Ok(at)),
+                    Some(b'\n') => Ok(LineEnd::At(at)),
                     Some(_) => Err(ProxyHeaderError::Line { expected: "LF", at: at + 1 }),
                     None => missing(1),
                 };
@@ -117,13 +127,13 @@ fn find_line_end(
 }
 
 impl V1AddressFamily {
-    /// Tells whether a byte can stand behind the protocol's name.
-    fn allows(self, byte: u8, first: bool) -> bool {
+    /// Returns whether a byte may follow the protocol name.
+    fn allows(self, byte: u8, is_first: bool) -> bool {
         match self {
             Self::V4 => matches!(byte, b'0'..=b'9' | b'.' | b' '),
             Self::V6 => byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b' '),
-            // What stands there is ignored, but it belongs to the same line.
-            Self::Unknown => byte != b'\n' && (!first || byte == b' '),
+            // The rest of the line is ignored, but a lone LF does not end a line.
+            Self::Unknown => byte != b'\n' && (!is_first || byte == b' '),
         }
     }
 
@@ -136,19 +146,19 @@ impl V1AddressFamily {
     }
 }
 
-/// Reads addresses and ports, between them one space each and nothing else.
+/// Parses addresses and ports, separated by single spaces.
 fn parse_addresses(
     bytes: &[u8],
     range: Range<usize>,
-    ip: fn(&str) -> Option<IpAddr>,
+    parse_ip: fn(&str) -> Option<IpAddr>,
 ) -> Result<ProxyHeader, ProxyHeaderError> {
-    let mut rest = V1Fields { bytes, position: range.start, end: range.end };
-    let source = rest.next("source address", ip)?;
-    let destination = rest.next("destination address", ip)?;
-    let source_port = rest.next("source port", parse_port)?;
-    let destination_port = rest.next("destination port", parse_port)?;
-    if rest.position <= rest.end {
-        return Err(ProxyHeaderError::Line { expected: "CR", at: rest.position - 1 });
+    let mut fields = V1Fields { bytes, position: range.start, end: range.end };
+    let source = fields.next("source address", parse_ip)?;
+    let destination = fields.next("destination address", parse_ip)?;
+    let source_port = fields.next("source port", parse_port)?;
+    let destination_port = fields.next("destination port", parse_port)?;
+    if fields.position <= fields.end {
+        return Err(ProxyHeaderError::Line { expected: "CR", at: fields.position - 1 });
     }
     Ok(ProxyHeader::proxied(
         SocketAddr::new(source, source_port),
@@ -156,10 +166,10 @@ fn parse_addresses(
     ))
 }
 
-/// The fields of a line that are still to be read.
+/// The remaining fields of a line.
 struct V1Fields<'a> {
     bytes: &'a [u8],
-    /// Where the next one begins; behind `end` where there is none.
+    /// The offset of the next field; greater than `end` after the last field.
     position: usize,
     end: usize,
 }
@@ -168,32 +178,32 @@ impl V1Fields<'_> {
     fn next<T>(
         &mut self,
         expected: &'static str,
-        read: fn(&str) -> Option<T>,
+        parse: fn(&str) -> Option<T>,
     ) -> Result<T, ProxyHeaderError> {
         let at = self.position.min(self.end);
         let rest = &self.bytes[at..self.end];
         let len = rest.iter().position(|&byte| byte == b' ').unwrap_or(rest.len());
         self.position = at + len + 1;
-        let field = str::from_utf8(&rest[..len]).ok().and_then(read);
+        let field = str::from_utf8(&rest[..len]).ok().and_then(parse);
         field.ok_or(ProxyHeaderError::Line { expected, at })
     }
 }
 
-/// The standard library's reader wants four decimal numbers without leading zeros, as the
-/// specification does.
+/// Parses four decimal numbers without leading zeros: the standard library is as strict as the
+/// specification.
 fn parse_ipv4(field: &str) -> Option<IpAddr> {
     field.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
 }
 
-/// Reads hexadecimal groups; also with the last two in dotted form, which the specification does
-/// not have, but which `inet_ntop(3)` writes for mapped addresses, and so do the senders that use
-/// it.
+/// Parses hexadecimal groups, also with the last two in dotted form. The specification does not
+/// allow the dotted form, but `inet_ntop(3)` writes it for mapped addresses, and so do senders that
+/// use `inet_ntop`.
 fn parse_ipv6(field: &str) -> Option<IpAddr> {
     field.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
 }
 
 fn parse_port(field: &str) -> Option<u16> {
-    // Not left to `u16`: it would take a sign and leading zeros.
+    // `u16::from_str` alone would accept a sign and leading zeros.
     match field.as_bytes() {
         [b'0', _, ..] => None,
         digits if digits.iter().all(u8::is_ascii_digit) => u16::from_str(field).ok(),
@@ -201,12 +211,7 @@ fn parse_port(field: &str) -> Option<u16> {
     }
 }
 
-/// How many bytes both begin with.
-pub(super) fn common_prefix_len(bytes: &[u8], signature: &[u8]) -> usize {
-    bytes.iter().zip(signature).take_while(|(a, b)| a == b).count()
-}
-
-/// Appends a line.
+/// Appends the header as a line.
 pub(super) fn encode(header: &ProxyHeader, out: &mut Vec<u8>) {
     let (ProxyTransport::Stream, &ProxyAddresses::Inet { source, destination }) =
         (header.transport, &header.addresses)
@@ -230,23 +235,16 @@ pub(super) fn encode(header: &ProxyHeader, out: &mut Vec<u8>) {
     }
 }
 
-fn write_line<A: Display>(out: &mut Vec<u8>, word: &str, ips: (A, A), ports: (u16, u16)) {
+fn write_line<A: Display>(out: &mut Vec<u8>, protocol: &str, ips: (A, A), ports: (u16, u16)) {
     let (source, destination) = ips;
     let (source_port, destination_port) = ports;
-    // A vector takes whatever is written to it.
-    let _ = write!(out, "PROXY {word} {source} {destination} {source_port} {destination_port}\r\n");
+    // Writing to a vector cannot fail.
+    let _ =
+        write!(out, "PROXY {protocol} {source} {destination} {source_port} {destination_port}\r\n");
 }
 
-/// An address among addresses of IPv6.
-pub(super) fn to_ipv6(ip: IpAddr) -> Ipv6Addr {
-    match ip {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-        IpAddr::V6(ip) => ip,
-    }
-}
-
-/// Writes hexadecimal groups, also where the standard library would write the dotted form, which
-/// the specification does not have.
+/// Displays an address as hexadecimal groups, also where the standard library writes the dotted
+/// form, which the specification does not allow.
 struct Ipv6Groups(Ipv6Addr);
 
 impl Display for Ipv6Groups {

@@ -1,25 +1,22 @@
-//! Version 2: binary (section 2.2).
+//! Version 2: binary (section 2.2 of the specification).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crc::{CRC_32_ISCSI, Crc, Table};
 
-use super::tlv::ChecksumTlv;
-use super::v1::{common_prefix_len, to_ipv6};
-use super::{
-    MAX_V2_BLOCK, ParsedProxyHeader, ProxyAddresses, ProxyCommand, ProxyEncodeError, ProxyHeader,
-    ProxyHeaderError, ProxyTransport, Tlv, Tlvs, UnixAddress,
-};
-
-/// Signature, version and command, family and transport, length of the block behind.
-pub(super) const V2_FIXED_LEN: usize = 16;
+use super::address::{ProxyAddresses, UnixAddress, to_ipv6};
+use super::error::{ProxyEncodeError, ProxyHeaderError};
+use super::format::{MAX_V2_BLOCK, V2_FIXED_LEN, common_prefix_len};
+use super::header::{ParsedProxyHeader, ProxyCommand, ProxyHeader, ProxyTransport};
+use super::tlv::Tlv;
+use super::tlvs::{ChecksumTlv, Tlvs};
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// A checksum as a TLV.
+/// The length of a checksum TLV.
 const CHECKSUM_TLV_LEN: usize = 3 + 4;
 
-/// CRC32c under the name of its first user, iSCSI (RFC 3720); RFC 4960 appendix B is the same.
+/// CRC32c, named after iSCSI (RFC 3720); the same as RFC 4960 appendix B.
 static CRC32C: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -38,7 +35,7 @@ impl V2AddressFamily {
             .ok_or(ProxyHeaderError::Family { family })
     }
 
-    /// How many bytes two addresses take.
+    /// Returns the length of two addresses with their ports.
     const fn addresses_len(self) -> usize {
         match self {
             Self::Unspecified => 0,
@@ -91,11 +88,11 @@ impl ProxyTransport {
     }
 }
 
-/// Reads bytes that do not begin as version 1 does.
+/// Parses bytes that do not begin like version 1.
 pub(super) fn parse(bytes: &[u8]) -> Result<ParsedProxyHeader, ProxyHeaderError> {
-    let same = common_prefix_len(bytes, SIGNATURE);
-    if same < SIGNATURE.len() && same < bytes.len() {
-        return Err(ProxyHeaderError::NotProxy { offset: same });
+    let matched = common_prefix_len(bytes, SIGNATURE);
+    if matched < SIGNATURE.len() && matched < bytes.len() {
+        return Err(ProxyHeaderError::NotProxy { offset: matched });
     }
     let mut command = ProxyCommand::Proxy;
     if let Some(&byte) = bytes.get(12) {
@@ -105,7 +102,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<ParsedProxyHeader, ProxyHeaderError>
         }
     }
     let (mut family, mut transport) = (V2AddressFamily::Unspecified, ProxyTransport::Unspecified);
-    // The family of a local connection is ignored along with the rest.
+    // Family and transport of a LOCAL header are ignored, as is the rest of the header.
     if let (Some(&byte), ProxyCommand::Proxy) = (bytes.get(13), command) {
         family = V2AddressFamily::from_wire(byte >> 4)?;
         transport = ProxyTransport::from_wire(byte & 0x0f)?;
@@ -132,7 +129,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<ParsedProxyHeader, ProxyHeaderError>
     Ok(ParsedProxyHeader::Complete { header, len })
 }
 
-/// Reads a header that is there as a whole.
+/// Parses a complete header with the PROXY command.
 fn parse_proxy_command(
     bytes: &[u8],
     family: V2AddressFamily,
@@ -141,13 +138,13 @@ fn parse_proxy_command(
     let (addresses, list) = bytes[V2_FIXED_LEN..].split_at(family.addresses_len());
     let (tlvs, checksum) = match (Tlvs::parse(list), family) {
         (Ok(parsed), _) => parsed,
-        // Addresses of a family that this protocol has no number for may stand here: there is no
-        // telling how long they are, and the receiver should ignore them.
+        // The sender may use a family without a number in this protocol. The length of such
+        // addresses is unknown, and the specification says to ignore them.
         (Err(_), V2AddressFamily::Unspecified) => (Tlvs::default(), None),
         (Err(error), _) => return Err(error.into()),
     };
-    if let Some(ChecksumTlv { offset: at, value: sent }) = checksum {
-        let computed = header_crc32c(bytes, V2_FIXED_LEN + family.addresses_len() + at);
+    if let Some(ChecksumTlv { offset, value: sent }) = checksum {
+        let computed = header_crc32c(bytes, V2_FIXED_LEN + family.addresses_len() + offset);
         if computed != sent {
             return Err(ProxyHeaderError::Checksum { sent, computed });
         }
@@ -169,7 +166,7 @@ fn parse_proxy_command(
     })
 }
 
-/// Reads two addresses from as many bytes as their family takes.
+/// Reads two addresses from a block of the length that their family requires.
 fn read_addresses(family: V2AddressFamily, mut bytes: &[u8]) -> ProxyAddresses {
     match family {
         V2AddressFamily::Unspecified => ProxyAddresses::Unknown,
@@ -198,27 +195,27 @@ fn read_inet_addresses([source, destination]: [IpAddr; 2], mut ports: &[u8]) -> 
     )
 }
 
-/// Takes bytes that are there: `V2AddressFamily::addresses_len` has been compared with what came.
+/// Splits off bytes; the caller has checked their presence by `V2AddressFamily::addresses_len`.
 fn take_array<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
     match bytes.split_first_chunk() {
-        Some((taken, rest)) => {
+        Some((array, rest)) => {
             *bytes = rest;
-            *taken
+            *array
         }
         None => [0; N],
     }
 }
 
-/// The checksum of a header, in which that of the header itself, at an offset, counts as 0.
-fn header_crc32c(header: &[u8], at: usize) -> u32 {
+/// Computes the checksum of a header, with the four bytes of its checksum field, at `offset`, as 0.
+fn header_crc32c(header: &[u8], offset: usize) -> u32 {
     let mut digest = CRC32C.digest();
-    digest.update(&header[..at]);
+    digest.update(&header[..offset]);
     digest.update(&[0; 4]);
-    digest.update(&header[at + 4..]);
+    digest.update(&header[offset + 4..]);
     digest.finalize()
 }
 
-/// Appends a header, or nothing.
+/// Appends the header; nothing on error.
 pub(super) fn encode(header: &ProxyHeader, out: &mut Vec<u8>) -> Result<(), ProxyEncodeError> {
     let begin = out.len();
     out.extend_from_slice(SIGNATURE);
@@ -239,9 +236,9 @@ pub(super) fn encode(header: &ProxyHeader, out: &mut Vec<u8>) -> Result<(), Prox
     out.extend_from_slice(header.tlvs.as_bytes());
     if header.checksum {
         out.extend_from_slice(&[Tlv::CRC32C, 0, 4, 0, 0, 0, 0]);
-        let at = out.len() - 4;
-        let sum = header_crc32c(&out[begin..], at - begin);
-        out[at..].copy_from_slice(&sum.to_be_bytes());
+        let field = out.len() - 4;
+        let checksum = header_crc32c(&out[begin..], field - begin);
+        out[field..].copy_from_slice(&checksum.to_be_bytes());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Hellos recorded from OpenSSL 3 and curl 7, in whole and in pieces, and what must be refused.
+//! ClientHellos recorded from OpenSSL 3 and curl 7, whole and split into records, and invalid ones.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
@@ -28,26 +28,29 @@ fn unhex(text: &str) -> Vec<u8> {
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
-fn read(bytes: &[u8]) -> Result<ClientHello, SniError> {
+fn peek_whole(bytes: &[u8]) -> Result<ClientHello, SniError> {
     match peek(bytes)? {
         PeekedHello::Hello(hello) => Ok(hello),
-        PeekedHello::Incomplete { at_least } => panic!("{at_least} missing of {}", bytes.len()),
+        PeekedHello::Incomplete { at_least } => {
+            panic!("at least {at_least} bytes are missing after {}", bytes.len())
+        }
     }
 }
 
-/// Every beginning of a hello asks for more, and never for more than there is.
-fn check_beginnings(bytes: &[u8]) {
+/// Checks that each prefix of a ClientHello is incomplete, and that no more bytes are requested than
+/// the ClientHello has.
+fn check_prefixes(bytes: &[u8]) {
     for len in 0..bytes.len() {
         match peek(&bytes[..len]) {
             Ok(PeekedHello::Incomplete { at_least }) => {
                 assert!((1..=bytes.len() - len).contains(&at_least), "{at_least} at {len}");
             }
-            other => panic!("{other:?} at {len} of {}", bytes.len()),
+            result => panic!("{result:?} at {len} of {}", bytes.len()),
         }
     }
 }
 
-/// Puts the pieces of a handshake into a record each.
+/// Puts each piece of a handshake into a record.
 fn records<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut out = Vec::new();
     for piece in pieces {
@@ -70,72 +73,72 @@ fn server_name(name: &[u8]) -> Vec<u8> {
     extension(0, &vector_16(&[&[0], &*vector_16(name)].concat()))
 }
 
-/// What comes before the extensions.
-fn beginning() -> Vec<u8> {
+/// Returns the fields before the extensions.
+fn fields_before_extensions() -> Vec<u8> {
     let mut body = vec![3, 3];
     body.extend([7; 32]);
     body.extend([0, 0, 2, 0x13, 0x01, 1, 0]);
     body
 }
 
-/// A message of the handshake with this body.
+/// Returns a ClientHello message with a body.
 fn handshake(body: &[u8]) -> Vec<u8> {
     let [.., a, b, c] = body.len().to_be_bytes();
     [&[1, a, b, c], body].concat()
 }
 
-/// A handshake of a hello with these extensions.
+/// Returns a ClientHello message with extensions.
 fn hello(extensions: &[Vec<u8>]) -> Vec<u8> {
-    handshake(&[beginning(), vector_16(&extensions.concat())].concat())
+    handshake(&[fields_before_extensions(), vector_16(&extensions.concat())].concat())
 }
 
-fn with_extensions(extensions: &[Vec<u8>]) -> Result<ClientHello, SniError> {
-    read(&records([&*hello(extensions)]))
+fn peek_extensions(extensions: &[Vec<u8>]) -> Result<ClientHello, SniError> {
+    peek_whole(&records([&*hello(extensions)]))
 }
 
 #[test]
-fn a_hello_of_tls_1_3_says_what_the_client_wants() {
+fn tls_1_3_client_hello_has_server_name_and_alpn() {
     let bytes = unhex(TLS_1_3);
-    let hello = read(&bytes).unwrap();
+    let hello = peek_whole(&bytes).unwrap();
     assert_eq!(hello.server_name(), Some("www.example.org"));
     assert_eq!(hello.alpn().collect::<Vec<_>>(), [&b"h2"[..], b"http/1.1"]);
-    check_beginnings(&bytes);
+    check_prefixes(&bytes);
     let early = [&bytes[..], b"\x14\x03\x03\0\x01\x01"].concat();
-    assert_eq!(read(&early), Ok(hello));
+    assert_eq!(peek_whole(&early), Ok(hello));
 }
 
 #[test]
-fn a_hello_without_a_name_has_none() {
+fn client_hello_without_server_name_has_none() {
     let bytes = unhex(TLS_1_2);
-    let hello = read(&bytes).unwrap();
+    let hello = peek_whole(&bytes).unwrap();
     assert_eq!((hello.server_name(), hello.alpn().count()), (None, 0));
-    check_beginnings(&bytes);
-    // Nor has one without extensions, as TLS 1.0 allows.
-    let bare = records([&*handshake(&beginning())]);
-    assert_eq!(read(&bare), Ok(hello));
-    check_beginnings(&bare);
+    check_prefixes(&bytes);
+    // TLS 1.0 allows a ClientHello without extensions.
+    let bare = records([&*handshake(&fields_before_extensions())]);
+    assert_eq!(peek_whole(&bare), Ok(hello));
+    check_prefixes(&bare);
 }
 
 #[test]
-fn a_hello_in_many_records_is_put_together() {
+fn client_hello_in_several_records_is_reassembled() {
     let whole = unhex(TLS_1_3);
-    let wanted = read(&whole).unwrap();
+    let expected = peek_whole(&whole).unwrap();
     let handshake = &whole[5..];
     for size in [6, 7, 64, handshake.len() - 1] {
         let bytes = records(handshake.chunks(size));
-        assert_eq!(read(&bytes).as_ref(), Ok(&wanted), "{size}");
-        check_beginnings(&bytes);
+        assert_eq!(peek_whole(&bytes).as_ref(), Ok(&expected), "{size}");
+        check_prefixes(&bytes);
     }
-    // Even its own header may be cut, and the next message may share its last record.
+    // The handshake header may be split, and the next message may be in the same record.
     let cut = records([&handshake[..1], &handshake[1..3], &handshake[3..]]);
-    assert_eq!(read(&cut).as_ref(), Ok(&wanted));
-    check_beginnings(&cut);
+    assert_eq!(peek_whole(&cut).as_ref(), Ok(&expected));
+    check_prefixes(&cut);
     let shared = records([&*[handshake, &[14, 0, 0, 0]].concat()]);
-    assert_eq!(read(&shared), Ok(wanted));
+    assert_eq!(peek_whole(&shared), Ok(expected));
 }
 
 #[test]
-fn a_hello_is_bounded_in_length_and_in_pieces() {
+fn client_hello_is_limited_in_length_and_records() {
     let pad = |len: usize| {
         let rest = len - hello(&[extension(21, &[])]).len();
         hello(&[extension(21, &vec![0; rest])])
@@ -144,7 +147,7 @@ fn a_hello_is_bounded_in_length_and_in_pieces() {
     assert_eq!(longest.len(), MAX_CLIENT_HELLO);
     let bytes = records(longest.chunks(MAX_CLIENT_HELLO / MAX_HELLO_RECORDS));
     assert_eq!(bytes.len(), MAX_PEEK_BYTES);
-    read(&bytes).unwrap();
+    peek_whole(&bytes).unwrap();
     let long = records([&pad(MAX_CLIENT_HELLO + 1)[..100]]);
     assert_eq!(peek(&long), Err(SniError::TooLong { len: MAX_CLIENT_HELLO + 1 }));
 
@@ -154,7 +157,7 @@ fn a_hello_is_bounded_in_length_and_in_pieces() {
 }
 
 #[test]
-fn what_is_no_hello_is_known_early() {
+fn other_protocols_are_rejected_early() {
     let refused = |bytes: &[u8], error| assert_eq!(peek(bytes), Err(error), "{bytes:?}");
     refused(b"G", SniError::NotTls { offset: 0, found: b'G' });
     refused(b"SSH-2.0-", SniError::NotTls { offset: 0, found: b'S' });
@@ -169,10 +172,10 @@ fn what_is_no_hello_is_known_early() {
 }
 
 #[test]
-fn a_malformed_part_is_named() {
+fn error_names_the_malformed_part() {
     let malformed = |part| Err(SniError::Malformed { part });
-    let body = beginning();
-    let cut = |body: &[u8]| read(&records([&*handshake(body)]));
+    let body = fields_before_extensions();
+    let cut = |body: &[u8]| peek_whole(&records([&*handshake(body)]));
     assert_eq!(cut(&body[..1]), malformed("legacy_version"));
     assert_eq!(cut(&body[..33]), malformed("random"));
     assert_eq!(cut(&body[..34]), malformed("legacy_session_id"));
@@ -196,17 +199,17 @@ fn a_malformed_part_is_named() {
         (vec![alpn(&[0, 2, 2, b'h'])], ALPN),
         (vec![alpn(&[0, 2, 1, b'h', 0])], ALPN),
     ] {
-        assert_eq!(with_extensions(&extensions), malformed(part), "{extensions:?}");
+        assert_eq!(peek_extensions(&extensions), malformed(part), "{extensions:?}");
     }
-    // A type of name to come stands beside the host's.
-    let both = with_extensions(&[extension(0, &[0, 8, 9, 0, 1, 9, 0, 0, 1, b'a'])]).unwrap();
+    // Name types that are not defined yet are skipped.
+    let both = peek_extensions(&[extension(0, &[0, 8, 9, 0, 1, 9, 0, 0, 1, b'a'])]).unwrap();
     assert_eq!(both.server_name(), Some("a"));
 }
 
 #[test]
-fn an_impossible_name_is_refused() {
+fn invalid_server_name_is_rejected() {
     let refused = |name: &[u8], error| {
-        assert_eq!(with_extensions(&[server_name(name)]), Err(SniError::Name(error)), "{name:?}");
+        assert_eq!(peek_extensions(&[server_name(name)]), Err(SniError::Name(error)), "{name:?}");
     };
     refused(b"", HostNameError::Length { len: 0 });
     refused(&[b'a'; 254], HostNameError::Length { len: 254 });
@@ -222,13 +225,13 @@ fn an_impossible_name_is_refused() {
     refused("b\u{fc}cher.example".as_bytes(), HostNameError::Byte { at: 1, found: 0xc3 });
     let longest = "a.".repeat(126) + "b";
     for good in ["localhost", "_a.xn--bcher-kva.example", "3.example", &longest] {
-        let hello = with_extensions(&[server_name(good.as_bytes())]).unwrap();
+        let hello = peek_extensions(&[server_name(good.as_bytes())]).unwrap();
         assert_eq!(hello.server_name(), Some(good));
     }
 }
 
 #[test]
-fn the_most_specific_pattern_wins() {
+fn most_specific_pattern_takes_precedence() {
     let table = ServerNameTable::new()
         .with_pattern("Example.org", 1)
         .and_then(|table| table.with_pattern("*.example.org", 2))
@@ -253,7 +256,7 @@ fn the_most_specific_pattern_wins() {
 }
 
 #[test]
-fn what_is_no_pattern_or_there_already_is_refused() {
+fn invalid_and_duplicate_patterns_are_rejected() {
     let mut table = ServerNameTable::new();
     for pattern in
         ["", "*", "*.", "w*.example.org", "*.*.org", "a.*.org", "example.org.", "1.2.3.4"]
@@ -282,31 +285,35 @@ proptest! {
     })]
 
     #[test]
-    fn any_hello_in_any_pieces_is_read(
+    fn any_client_hello_in_any_records_is_parsed(
         name in "[a-zA-Z0-9]([a-zA-Z0-9_-]{0,20}[a-zA-Z0-9])?(\\.[a-z]{1,20}){0,4}\\.[a-z]{2}",
         protocols in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..9), 1..4),
-        others in prop::collection::vec((17..999_u16, prop::collection::vec(any::<u8>(), 0..40)), 0..4),
+        others in prop::collection::vec(
+            (17..999_u16, prop::collection::vec(any::<u8>(), 0..40)),
+            0..4,
+        ),
         sizes in prop::collection::vec(1..200_usize, 1..30),
     ) {
         let list: Vec<u8> =
-            protocols.iter().flat_map(|it| [&[it.len() as u8], &it[..]].concat()).collect();
-        let mut extensions: Vec<_> = others.iter().map(|(kind, data)| extension(*kind, data)).collect();
+            protocols.iter().flat_map(|name| [&[name.len() as u8], &name[..]].concat()).collect();
+        let mut extensions: Vec<_> =
+            others.iter().map(|(kind, data)| extension(*kind, data)).collect();
         extensions.push(server_name(name.as_bytes()));
         extensions.push(extension(16, &vector_16(&list)));
         let handshake = hello(&extensions);
         let mut pieces = Vec::new();
         let mut rest = &handshake[..];
         for size in sizes {
-            let (piece, behind) = rest.split_at(size.min(rest.len()));
+            let (piece, tail) = rest.split_at(size.min(rest.len()));
             pieces.extend((!piece.is_empty()).then_some(piece));
-            rest = behind;
+            rest = tail;
         }
         pieces.extend((!rest.is_empty()).then_some(rest));
         let bytes = records(pieces);
-        check_beginnings(&bytes);
-        let read = read(&bytes).unwrap();
+        check_prefixes(&bytes);
+        let parsed = peek_whole(&bytes).unwrap();
         let lower = name.to_ascii_lowercase();
-        prop_assert_eq!(read.server_name(), Some(&*lower));
-        prop_assert!(read.alpn().eq(protocols.iter().map(|it| &it[..])));
+        prop_assert_eq!(parsed.server_name(), Some(&*lower));
+        prop_assert!(parsed.alpn().eq(protocols.iter().map(|protocol| &protocol[..])));
     }
 }

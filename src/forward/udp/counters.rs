@@ -1,4 +1,4 @@
-//! What a UDP forwarder has done, counted exactly.
+//! Counters of a UDP forwarder: exact, without double counting.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,75 +8,76 @@ use crate::balancer::PickError;
 use crate::forward::live::ConnectionTable;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
-/// Datagrams, and the bytes in them without any header.
+/// A number of datagrams, and of the payload bytes in them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct UdpTraffic {
-    /// How many datagrams.
+    /// The number of datagrams.
     pub datagrams: u64,
-    /// How many bytes of payload.
+    /// The number of payload bytes, without any headers.
     pub bytes: u64,
 }
 
-/// What one UDP forwarder has done so far, all workers together.
+/// The counters of a UDP forwarder, summed over all workers.
 ///
-/// Every datagram and every flow is in exactly one place:
+/// Each datagram and each flow is counted exactly once:
 /// `from_clients = to_servers + shed.total()`, `from_servers = to_clients + undelivered.total()`
-/// (both in datagrams) and `flows_started = flows_active + flows_ended.total()`. While traffic runs
-/// a reading may miss what is being worked on.
+/// (both in datagrams) and `flows_started = flows_active + flows_ended.total()`. Under traffic, a
+/// snapshot may miss datagrams that are being processed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct UdpCounters {
     /// Datagrams received from clients.
     pub from_clients: UdpTraffic,
-    /// Datagrams of clients that were handed to a backend, each counted once.
+    /// Datagrams of clients sent to a backend, each counted once.
     pub to_servers: UdpTraffic,
     /// Datagrams received from backends.
     pub from_servers: UdpTraffic,
-    /// Datagrams of backends that were handed to their clients.
+    /// Datagrams of backends sent to their clients.
     pub to_clients: UdpTraffic,
-    /// Flows begun. Under one-packet scheduling: ways back opened.
+    /// Flows started. With one-packet scheduling: pairs of client and backend.
     pub flows_started: u64,
-    /// Flows that live now.
+    /// Current flows.
     pub flows_active: u64,
-    /// Flows that ended, and why.
+    /// Ended flows, by reason.
     pub flows_ended: FlowEndCounters,
-    /// Moves of a living flow to another backend, because its own refused or went out of service.
+    /// Moves of a flow to another backend, because its backend refused a datagram or went out of
+    /// service.
     pub flows_moved: u64,
-    /// Datagrams handed to a second backend after the first one had refused.
+    /// Datagrams sent again, to another backend, after a backend had refused them.
     pub resent: u64,
-    /// Datagrams of clients that were dropped, and why.
+    /// Dropped datagrams of clients, by reason.
     pub shed: ShedCounters,
-    /// Datagrams of backends that were dropped, and why.
+    /// Dropped datagrams of backends, by reason.
     pub undelivered: UndeliveredCounters,
-    /// Errors that backends' sockets reported: mostly ICMP, "port unreachable".
+    /// Errors on sockets to backends, mostly ICMP "port unreachable".
     pub server_errors: u64,
-    /// Reads from the listening sockets that failed.
+    /// Failed receive calls on the listening sockets.
     pub failed_receives: u64,
 }
 
-/// Why flows ended.
+/// The number of ended flows, by reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct FlowEndCounters {
-    /// Nothing went either way for the idle timeout.
+    /// The idle timeout passed without a datagram in either direction.
     pub idle: u64,
-    /// The total timeout was over.
+    /// The total timeout passed.
     pub total_time: u64,
-    /// All the replies that were asked for came.
+    /// All expected replies arrived.
     pub replied: u64,
-    /// The backend was unreachable, and so were those tried after it.
+    /// All backends that were tried were unreachable.
     pub unreachable: u64,
-    /// The backend went out of service and nobody took over.
+    /// The backend went out of service and no other backend was available.
     pub no_backend: u64,
-    /// Gave way to a new flow.
+    /// The flow was evicted for a new flow.
     pub evicted: u64,
-    /// Ended by the forwarder: at the deadline of a drain, or because it was dropped.
+    /// The forwarder ended the flow: at the deadline of a drain, or because its future was dropped.
     pub cut: u64,
 }
 
 impl FlowEndCounters {
-    /// All of them.
+    /// Returns the sum over all reasons.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.idle
@@ -89,36 +90,38 @@ impl FlowEndCounters {
     }
 }
 
-/// Datagrams of clients that no backend was given, by reason.
+/// The number of dropped datagrams of clients, by reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ShedCounters {
-    /// The table of flows was full of answered ones.
+    /// The flow table was full, and all of its flows had been answered.
     pub max_flows: u64,
-    /// The client had all the flows it may have.
+    /// The client had its maximum number of flows.
     pub max_flows_per_client: u64,
-    /// Nobody could be chosen: the set is empty, quiesced or down.
+    /// No backend was available: the set was empty, quiesced, down or below its quorum.
     pub no_backend: u64,
     /// Every backend was at its connection limit.
     pub saturated: u64,
-    /// The scheduler's rule gave the flow to nobody.
+    /// The scheduler picked no backend.
     pub scheduler: u64,
-    /// Every backend tried was unreachable.
+    /// All backends that were tried were unreachable.
     pub unreachable: u64,
-    /// This machine had no port, descriptor or memory for a new flow.
+    /// This machine had no free port, descriptor or memory for a new flow.
     pub no_resources: u64,
-    /// A new flow, while the forwarder was draining.
+    /// The datagram would have started a flow during a drain.
     pub draining: u64,
-    /// The backend's socket took no more: this machine sends slower than it receives.
+    /// The send buffer of the socket to the backend was full: this machine sends slower than it
+    /// receives.
     pub send_buffer: u64,
-    /// The system would not send it: too long for the backend's address family, or forbidden.
+    /// The system refused to send the datagram: too long for the backend's address family, or
+    /// forbidden.
     pub rejected: u64,
-    /// It was cut on its way in, or its flow gave way in the same moment.
+    /// The datagram was truncated on receipt, or its flow was evicted in the same batch.
     pub damaged: u64,
 }
 
 impl ShedCounters {
-    /// All of them.
+    /// Returns the sum over all reasons.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.max_flows
@@ -135,43 +138,43 @@ impl ShedCounters {
     }
 }
 
-/// Datagrams of backends that no client was given, by reason.
+/// The number of dropped datagrams of backends, by reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct UndeliveredCounters {
-    /// The listening socket took no more.
+    /// The send buffer of the listening socket was full.
     pub send_buffer: u64,
-    /// The system would not send it: no route, forbidden, or too long.
+    /// The system refused to send the datagram: no route, forbidden, or too long.
     pub rejected: u64,
-    /// It was cut on its way in.
+    /// The datagram was truncated on receipt.
     pub damaged: u64,
 }
 
 impl UndeliveredCounters {
-    /// All of them.
+    /// Returns the sum over all reasons.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.send_buffer + self.rejected + self.damaged
     }
 }
 
-/// What one backend got and gave, all workers together.
+/// The counters of one backend, summed over all workers.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct UdpBackendCounters {
-    /// Whose they are.
+    /// The id of the backend.
     pub id: BackendId,
-    /// Flows that began on it or were moved to it.
+    /// Flows started on the backend or moved to it.
     pub flows_started: u64,
-    /// Datagrams handed to it, those included that it refused.
+    /// Datagrams sent to the backend, including refused datagrams.
     pub to_server: UdpTraffic,
-    /// Datagrams received from it.
+    /// Datagrams received from the backend.
     pub from_server: UdpTraffic,
-    /// Errors that sockets to it reported.
+    /// Errors on sockets to the backend.
     pub errors: u64,
 }
 
-/// Why a datagram of a client was dropped.
+/// The reason why a datagram of a client is dropped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ShedReason {
     MaxFlows,
@@ -201,7 +204,7 @@ impl From<PickError> for ShedReason {
     }
 }
 
-/// Why a datagram of a backend was dropped.
+/// The reason why a datagram of a backend is dropped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum UndeliveredReason {
     SendBuffer,
@@ -209,7 +212,7 @@ pub(super) enum UndeliveredReason {
     Damaged,
 }
 
-/// How a flow ended.
+/// The reason why a flow ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum FlowEndReason {
     Idle,
@@ -221,7 +224,7 @@ pub(super) enum FlowEndReason {
     Cut,
 }
 
-/// A pair of live counters behind a [`UdpTraffic`].
+/// The atomic counters behind [`UdpTraffic`].
 #[derive(Debug, Default)]
 pub(super) struct AtomicUdpTraffic {
     datagrams: AtomicU64,
@@ -234,13 +237,14 @@ impl AtomicUdpTraffic {
         add_relaxed(&self.bytes, bytes);
     }
 
-    fn read_into(&self, sum: &mut UdpTraffic) {
-        sum.datagrams += load_relaxed(&self.datagrams);
-        sum.bytes += load_relaxed(&self.bytes);
+    fn add_to(&self, total: &mut UdpTraffic) {
+        total.datagrams += load_relaxed(&self.datagrams);
+        total.bytes += load_relaxed(&self.bytes);
     }
 }
 
-/// The live counters of one worker: written by it alone, so that no other waits for the memory.
+/// The counters of one worker. Only this worker writes them, and the alignment keeps them off the
+/// cache lines of other workers.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct UdpWorkerMetrics {
@@ -260,7 +264,7 @@ pub(super) struct UdpWorkerMetrics {
     backends: Mutex<HashMap<u64, Arc<AtomicUdpBackendCounters>>>,
 }
 
-/// The live counters behind a [`UdpBackendCounters`].
+/// The atomic counters behind [`UdpBackendCounters`].
 #[derive(Debug)]
 pub(super) struct AtomicUdpBackendCounters {
     id: BackendId,
@@ -271,27 +275,27 @@ pub(super) struct AtomicUdpBackendCounters {
 }
 
 impl UdpWorkerMetrics {
-    pub(super) fn count_shed(&self, why: ShedReason, datagrams: u64) {
-        add_relaxed(&self.shed[why as usize], datagrams);
+    pub(super) fn count_shed(&self, reason: ShedReason, datagrams: u64) {
+        add_relaxed(&self.shed[reason as usize], datagrams);
     }
 
-    pub(super) fn count_undelivered(&self, why: UndeliveredReason, datagrams: u64) {
-        add_relaxed(&self.undelivered[why as usize], datagrams);
+    pub(super) fn count_undelivered(&self, reason: UndeliveredReason, datagrams: u64) {
+        add_relaxed(&self.undelivered[reason as usize], datagrams);
     }
 
-    pub(super) fn count_flow_end(&self, end: FlowEndReason) {
-        // Release: see `read_into`.
-        self.ended[end as usize].fetch_add(1, Ordering::Release);
+    pub(super) fn count_flow_end(&self, reason: FlowEndReason) {
+        // Release: see `add_to`.
+        self.ended[reason as usize].fetch_add(1, Ordering::Release);
     }
 
-    /// The counters of a backend, made when first asked for.
+    /// Returns the counters of a backend; creates them at the first call.
     pub(super) fn backend_counters(
         &self,
         serial: u64,
         id: &BackendId,
     ) -> Arc<AtomicUdpBackendCounters> {
         let mut backends = lock(&self.backends);
-        let made = || {
+        let new = || {
             Arc::new(AtomicUdpBackendCounters {
                 id: id.clone(),
                 started: AtomicU64::default(),
@@ -300,24 +304,25 @@ impl UdpWorkerMetrics {
                 errors: AtomicU64::default(),
             })
         };
-        Arc::clone(backends.entry(serial).or_insert_with(made))
+        Arc::clone(backends.entry(serial).or_insert_with(new))
     }
 
-    /// Forgets backends that are neither in the set nor in use.
-    pub(super) fn forget_backends(&self, stays: impl Fn(u64) -> bool) {
-        lock(&self.backends).retain(|serial, it| stays(*serial) || Arc::strong_count(it) > 1);
+    /// Removes the counters of backends that are neither in the set nor used by a flow.
+    pub(super) fn forget_backends(&self, is_in_set: impl Fn(u64) -> bool) {
+        lock(&self.backends)
+            .retain(|serial, counters| is_in_set(*serial) || Arc::strong_count(counters) > 1);
     }
 
-    /// Adds what this worker has counted to a sum.
-    pub(super) fn read_into(&self, sum: &mut UdpCounters) {
-        // Acquire, with the Release in `end`: whoever sees an end sees its beginning, if it looks
-        // for it later; so `flows_active` is never below zero.
-        let ended = self.ended.each_ref().map(|end| end.load(Ordering::Acquire));
+    /// Adds the counters of this worker to a total.
+    pub(super) fn add_to(&self, total: &mut UdpCounters) {
+        // Acquire pairs with the Release in `count_flow_end`: `started`, read after `ended`,
+        // includes the start of every ended flow, so that `flows_active` is never negative.
+        let ended = self.ended.each_ref().map(|count| count.load(Ordering::Acquire));
         let started = load_relaxed(&self.started);
-        sum.flows_started += started;
-        sum.flows_active += started.saturating_sub(ended.iter().sum());
+        total.flows_started += started;
+        total.flows_active += started.saturating_sub(ended.iter().sum());
         let [idle, total_time, replied, unreachable, no_backend, evicted, cut] = ended;
-        let ends = &mut sum.flows_ended;
+        let ends = &mut total.flows_ended;
         ends.idle += idle;
         ends.total_time += total_time;
         ends.replied += replied;
@@ -326,8 +331,8 @@ impl UdpWorkerMetrics {
         ends.evicted += evicted;
         ends.cut += cut;
 
-        let shed = |why: ShedReason| load_relaxed(&self.shed[why as usize]);
-        let sheds = &mut sum.shed;
+        let shed = |reason: ShedReason| load_relaxed(&self.shed[reason as usize]);
+        let sheds = &mut total.shed;
         sheds.max_flows += shed(ShedReason::MaxFlows);
         sheds.max_flows_per_client += shed(ShedReason::MaxFlowsPerClient);
         sheds.no_backend += shed(ShedReason::NoBackend);
@@ -340,45 +345,46 @@ impl UdpWorkerMetrics {
         sheds.rejected += shed(ShedReason::Rejected);
         sheds.damaged += shed(ShedReason::Damaged);
 
-        let lost = |why: UndeliveredReason| load_relaxed(&self.undelivered[why as usize]);
-        sum.undelivered.send_buffer += lost(UndeliveredReason::SendBuffer);
-        sum.undelivered.rejected += lost(UndeliveredReason::Rejected);
-        sum.undelivered.damaged += lost(UndeliveredReason::Damaged);
+        let undelivered =
+            |reason: UndeliveredReason| load_relaxed(&self.undelivered[reason as usize]);
+        total.undelivered.send_buffer += undelivered(UndeliveredReason::SendBuffer);
+        total.undelivered.rejected += undelivered(UndeliveredReason::Rejected);
+        total.undelivered.damaged += undelivered(UndeliveredReason::Damaged);
 
-        self.from_clients.read_into(&mut sum.from_clients);
-        self.to_servers.read_into(&mut sum.to_servers);
-        self.from_servers.read_into(&mut sum.from_servers);
-        self.to_clients.read_into(&mut sum.to_clients);
-        sum.flows_moved += load_relaxed(&self.moved);
-        sum.resent += load_relaxed(&self.resent);
-        sum.server_errors += load_relaxed(&self.server_errors);
-        sum.failed_receives += load_relaxed(&self.failed_receives);
+        self.from_clients.add_to(&mut total.from_clients);
+        self.to_servers.add_to(&mut total.to_servers);
+        self.from_servers.add_to(&mut total.from_servers);
+        self.to_clients.add_to(&mut total.to_clients);
+        total.flows_moved += load_relaxed(&self.moved);
+        total.resent += load_relaxed(&self.resent);
+        total.server_errors += load_relaxed(&self.server_errors);
+        total.failed_receives += load_relaxed(&self.failed_receives);
     }
 
-    /// Adds what this worker has counted of each backend to a list of sums.
-    pub(super) fn read_backends_into(&self, sums: &mut Vec<UdpBackendCounters>) {
-        for tally in lock(&self.backends).values() {
-            let known = sums.iter().position(|sum| sum.id == tally.id);
-            let at = known.unwrap_or_else(|| {
-                sums.push(UdpBackendCounters {
-                    id: tally.id.clone(),
+    /// Adds the counters of this worker for each backend to a list of totals.
+    pub(super) fn add_backends_to(&self, totals: &mut Vec<UdpBackendCounters>) {
+        for counters in lock(&self.backends).values() {
+            let position = totals.iter().position(|total| total.id == counters.id);
+            let position = position.unwrap_or_else(|| {
+                totals.push(UdpBackendCounters {
+                    id: counters.id.clone(),
                     flows_started: 0,
                     to_server: UdpTraffic::default(),
                     from_server: UdpTraffic::default(),
                     errors: 0,
                 });
-                sums.len() - 1
+                totals.len() - 1
             });
-            let sum = &mut sums[at];
-            sum.flows_started += load_relaxed(&tally.started);
-            sum.errors += load_relaxed(&tally.errors);
-            tally.to_server.read_into(&mut sum.to_server);
-            tally.from_server.read_into(&mut sum.from_server);
+            let total = &mut totals[position];
+            total.flows_started += load_relaxed(&counters.started);
+            total.errors += load_relaxed(&counters.errors);
+            counters.to_server.add_to(&mut total.to_server);
+            counters.from_server.add_to(&mut total.from_server);
         }
     }
 }
 
-/// Adds to a counter that orders nothing.
+/// Adds to a counter without ordering other memory accesses.
 pub(super) fn add_relaxed(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
 }

@@ -1,4 +1,4 @@
-//! The hold that a program keeps on a running UDP forwarder.
+//! The handle to a running UDP forwarder, and the state that it shares with the workers.
 
 use std::fmt;
 use std::io;
@@ -7,15 +7,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::counters::UdpWorkerMetrics;
-use super::{UdpBackendCounters, UdpCounters};
+use super::counters::{UdpBackendCounters, UdpCounters, UdpWorkerMetrics};
 use crate::forward::ConnectionInfo;
 use crate::forward::clock::now;
 use crate::sync::{Mutex, lock};
 
-/// Watches a [`UdpForwarder`](super::UdpForwarder) and ends it.
+/// A handle to observe a [`UdpForwarder`](super::UdpForwarder) and to shut it down.
 ///
-/// A cheap clone. Dropping every handle ends nothing.
+/// Cloning is cheap. Dropping all handles does not stop the forwarder.
 #[derive(Clone, Debug)]
 pub struct UdpHandle {
     pub(super) address: SocketAddr,
@@ -23,25 +22,27 @@ pub struct UdpHandle {
 }
 
 impl UdpHandle {
-    /// Begins no more flows, and gives those that live this much time to end by themselves.
+    /// Starts a drain: no new flows start, and existing flows are cut after this time.
     ///
-    /// Returns at once; [`run`](super::UdpForwarder::run) returns when all are gone. A flow ends by
-    /// itself when it has been idle, so less time than the idle timeout cuts some. Datagrams of
-    /// unknown clients are dropped meanwhile and counted. The last call counts: a second one with
-    /// [`Duration::ZERO`] cuts what is left. May come before `run`.
+    /// Returns at once; [`run`](super::UdpForwarder::run) returns when all flows have ended. A flow
+    /// ends by its idle timeout, so a time shorter than the idle timeout cuts flows. Datagrams
+    /// without a flow are dropped and counted during the drain. The last call determines the
+    /// deadline: a second call with [`Duration::ZERO`] cuts the remaining flows. May be called
+    /// before
+    /// `run`.
     pub fn shutdown(&self, within: Duration) {
         self.control.start_drain(now().checked_add(within), false);
     }
 
-    /// The sockets once more, for a successor: a second forwarder in this process
+    /// Duplicates the listening sockets for a successor: a second forwarder in this process
     /// ([`from_sockets`](super::UdpForwarder::from_sockets)), or another process
-    /// ([`handover`](crate::forward::handover)). None before it runs and after a shutdown.
+    /// ([`handover`](crate::forward::handover)). Empty before `run` and after a shutdown.
     ///
-    /// Let the successor run, then [hand over](Self::hand_over): what waits in the kernel is received
-    /// by either, and no datagram is lost.
+    /// Start the successor, then call [`hand_over`](Self::hand_over): either forwarder receives the
+    /// datagrams queued in the kernel, and none is lost.
     ///
     /// # Errors
-    /// What the system says where it gives no more descriptors.
+    /// The system's error if no descriptors are free.
     pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
         lock(&self.control.listeners)
             .iter()
@@ -49,65 +50,65 @@ impl UdpHandle {
             .collect()
     }
 
-    /// Receives nothing more from clients, whom a successor serves, and gives replies that are under
-    /// way this much time. A flow begins anew with its client's next datagram, at the successor:
-    /// rules that hash, and persistence, bring it to the same backend.
+    /// Stops receiving from clients, which a successor serves, and forwards outstanding replies for
+    /// this time. The client's next datagram starts a new flow at the successor; hashing schedulers
+    /// and persistence pick the same backend again.
     ///
-    /// Otherwise as [`shutdown`](Self::shutdown), which may follow.
+    /// Otherwise like [`shutdown`](Self::shutdown), which may follow.
     pub fn hand_over(&self, within: Duration) {
         self.control.start_drain(now().checked_add(within), true);
     }
 
-    /// The address the forwarder listens on, with the real port where 0 was asked for.
+    /// Returns the address of the listening socket, with the actual port if port 0 was requested.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// What the forwarder has done so far.
+    /// Returns the counters of the forwarder, summed over all workers.
     #[must_use]
     pub fn counters(&self) -> UdpCounters {
-        let mut sum = UdpCounters::default();
-        for tally in self.control.worker_metrics().iter() {
-            tally.read_into(&mut sum);
+        let mut total = UdpCounters::default();
+        for metrics in self.control.worker_metrics().iter() {
+            metrics.add_to(&mut total);
         }
-        sum
+        total
     }
 
-    /// The flows that live at this moment, up to `most` of them and in no order that means anything;
-    /// under one-packet scheduling the ways back that are open.
+    /// Returns up to `max` current flows in arbitrary order; with one-packet scheduling the open
+    /// pairs of client and backend.
     ///
-    /// Workers wait only for a few of them to be copied; so those that begin or end meanwhile may be
-    /// there or not.
+    /// The list is copied in parts, so that workers wait only briefly; flows that start or end
+    /// meanwhile may be missing or included.
     #[must_use]
-    pub fn flows(&self, most: usize) -> Vec<ConnectionInfo> {
-        // Whoever begins to serve waits for none of this.
-        let tallies = self.control.worker_metrics().clone();
+    pub fn flows(&self, max: usize) -> Vec<ConnectionInfo> {
+        // Cloned, so that the lock is not held while flows are copied.
+        let worker_metrics = self.control.worker_metrics().clone();
         let mut flows = Vec::new();
-        tallies
-            .iter()
-            .for_each(|tally| tally.live.collect_into(Some(self.address), most, &mut flows));
+        for metrics in &worker_metrics {
+            metrics.live.collect_into(Some(self.address), max, &mut flows);
+        }
         flows
     }
 
-    /// What each backend got and gave, by name.
+    /// Returns the counters of each backend, sorted by id.
     ///
-    /// Backends that have left the set are listed until their last flow has ended.
+    /// Backends removed from the set are listed until their last flow has ended.
     #[must_use]
     pub fn backends(&self) -> Vec<UdpBackendCounters> {
-        let mut sums = Vec::new();
-        for tally in self.control.worker_metrics().iter() {
-            tally.read_backends_into(&mut sums);
+        let mut totals = Vec::new();
+        for metrics in self.control.worker_metrics().iter() {
+            metrics.add_backends_to(&mut totals);
         }
-        sums.sort_by(|a, b| a.id.cmp(&b.id));
-        sums
+        totals.sort_by(|a, b| a.id.cmp(&b.id));
+        totals
     }
 }
 
-/// What handles, the running future and the workers share.
+/// The state shared by handles, the future of `run` and the workers.
 #[derive(Default)]
 pub(super) struct UdpControl {
-    /// The sockets once more while they are served: whoever takes them over needs them open.
+    /// Duplicates of the listening sockets while they are served, for a successor.
     pub(super) listeners: Mutex<Vec<UdpSocket>>,
     state: Mutex<UdpControlState>,
     worker_metrics: Mutex<Vec<Arc<UdpWorkerMetrics>>>,
@@ -116,7 +117,7 @@ pub(super) struct UdpControl {
 #[derive(Default)]
 struct UdpControlState {
     phase: UdpPhase,
-    /// What wakes the workers.
+    /// One eventfd for each worker.
     wakeup_fds: Vec<Arc<OwnedFd>>,
 }
 
@@ -124,10 +125,10 @@ struct UdpControlState {
 pub(super) enum UdpPhase {
     #[default]
     Serving,
-    /// `until` is `None` where the wait is too long to have an end.
     Draining {
+        /// The deadline; `None` if it exceeds the range of the clock.
         until: Option<Instant>,
-        /// Another receives what clients send.
+        /// A successor receives the datagrams of clients.
         handed_over: bool,
     },
 }
@@ -140,22 +141,22 @@ impl UdpControl {
     pub(super) fn start_drain(&self, until: Option<Instant>, hand_over: bool) {
         lock(&self.listeners).clear();
         let mut state = lock(&self.state);
-        // What has been handed over does not come back.
-        let was = matches!(state.phase, UdpPhase::Draining { handed_over: true, .. });
-        state.phase = UdpPhase::Draining { until, handed_over: hand_over || was };
-        for bell in &state.wakeup_fds {
-            wake_worker(bell);
+        // A handover is final, also if a shutdown follows.
+        let was_handed_over = matches!(state.phase, UdpPhase::Draining { handed_over: true, .. });
+        state.phase = UdpPhase::Draining { until, handed_over: hand_over || was_handed_over };
+        for wakeup_fd in &state.wakeup_fds {
+            wake_worker(wakeup_fd);
         }
     }
 
-    /// Enters a worker: what wakes it, and what it counts.
-    pub(super) fn register_worker(&self, bell: Arc<OwnedFd>, tally: Arc<UdpWorkerMetrics>) {
-        lock(&self.worker_metrics).push(tally);
+    /// Adds the eventfd and the metrics of a worker.
+    pub(super) fn register_worker(&self, wakeup_fd: Arc<OwnedFd>, metrics: Arc<UdpWorkerMetrics>) {
+        lock(&self.worker_metrics).push(metrics);
         let mut state = lock(&self.state);
         if matches!(state.phase, UdpPhase::Draining { .. }) {
-            wake_worker(&bell);
+            wake_worker(&wakeup_fd);
         }
-        state.wakeup_fds.push(bell);
+        state.wakeup_fds.push(wakeup_fd);
     }
 
     fn worker_metrics(&self) -> impl std::ops::Deref<Target = Vec<Arc<UdpWorkerMetrics>>> {
@@ -163,13 +164,13 @@ impl UdpControl {
     }
 }
 
-fn wake_worker(bell: &OwnedFd) {
-    // A bell that cannot be rung has been rung 2^64 times and not been heard yet.
-    let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+fn wake_worker(wakeup_fd: &OwnedFd) {
+    // Fails only if the eventfd's counter is at its maximum: then the worker wakes up anyway.
+    let _ = rustix::io::write(wakeup_fd, &1u64.to_ne_bytes());
 }
 
 impl fmt::Debug for UdpControl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Control").field("phase", &self.phase()).finish_non_exhaustive()
+        f.debug_struct("UdpControl").field("phase", &self.phase()).finish_non_exhaustive()
     }
 }

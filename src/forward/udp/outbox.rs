@@ -1,4 +1,4 @@
-//! Puts datagrams into as few messages as the kernel takes.
+//! Coalesces datagrams into as few messages as possible and sends them in batches.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,10 +10,10 @@ use crate::sys::mmsg::{
     OutgoingMessage, ReceivedDatagram,
 };
 
-/// Messages to be sent through one socket, made of what a batch holds.
+/// Messages to send through one socket, composed of the datagrams of a received batch.
 ///
-/// Datagrams of one size that go the same way, one behind the other, become one message that the
-/// kernel cuts again (`UDP_SEGMENT`): the way through its layers is gone once for all of them.
+/// Consecutive datagrams of one size and one route become one message that the kernel segments
+/// again (`UDP_SEGMENT`): the network stack processes them once.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     messages: Vec<OutgoingMessage>,
@@ -21,37 +21,48 @@ pub(super) struct Outbox {
     pieces: Vec<DatagramSlice>,
     sender: DatagramSender,
     last: LastMessage,
-    /// For what has to be sent in single datagrams after all.
+    /// Buffers for messages that the kernel cannot segment.
     unsegmented: Vec<OutgoingMessage>,
     unsegmented_pieces: Vec<DatagramSlice>,
 }
 
-/// What belongs to a message beside what the kernel needs.
+/// The route of a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MessageRoute {
+    /// A number chosen by the caller, which identifies the route.
+    pub(super) tag: u64,
+    /// The destination; `None` on a connected socket.
+    pub(super) to: Option<SocketAddr>,
+    /// The source address; `None` for the socket's own.
+    pub(super) from: Option<IpAddr>,
+}
+
+/// The counters of a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MessageMeta {
-    /// The caller's mark; see [`Outbox::push`].
+    /// The tag of the route.
     pub(super) tag: u64,
     pub(super) datagrams: u64,
     pub(super) bytes: u64,
-    /// The kernel would not cut it, and it was sent in single datagrams.
+    /// The kernel could not segment the message; its datagrams were sent separately.
     pub(super) segmentation_failed: bool,
 }
 
-/// The last message: what it takes for one more datagram to become a part of it.
+/// Whether and how the last message can be extended by a datagram.
 #[derive(Debug, Default)]
 struct LastMessage {
     segment_size: usize,
     extendable: bool,
 }
 
-/// How a message fared.
+/// The result of sending a message.
 #[derive(Debug)]
 pub(super) enum MessageResult {
     Sent,
     Failed(io::Error),
 }
 
-/// Whether to go on with the messages behind one that failed.
+/// How to continue after a failed message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum SendControl {
     Retry,
@@ -67,7 +78,7 @@ impl Outbox {
         self.last.extendable = false;
     }
 
-    /// The one plain datagram that the outbox holds, if it holds no more.
+    /// Returns the only message if it is a single datagram.
     pub(super) fn single_datagram(&self) -> Option<(DatagramSlice, MessageMeta)> {
         match (&*self.messages, &*self.pieces) {
             ([message], [piece]) if message.segment_size == 0 => Some((*piece, self.metas[0])),
@@ -75,25 +86,26 @@ impl Outbox {
         }
     }
 
-    /// Adds the datagram (or coalesced run) at `index` of the batch.
+    /// Adds the (possibly coalesced) datagram at `index` of the batch.
     ///
-    /// Datagrams with the same `tag` must go the same way; `join` lets them become one message.
+    /// Routes with the same tag must be equal. With `may_coalesce`, datagrams of one route can
+    /// become one message.
     pub(super) fn push(
         &mut self,
-        tag: u64,
-        (to, from): (Option<SocketAddr>, Option<IpAddr>),
-        (index, received): (usize, &ReceivedDatagram),
-        join: bool,
+        route: MessageRoute,
+        index: usize,
+        received: &ReceivedDatagram,
+        may_coalesce: bool,
     ) {
         let (len, segment) = (received.len, received.segment_size);
         let index = index as u32;
-        if segment != 0 && !join {
+        if segment != 0 && !may_coalesce {
             let mut offset = 0;
             while offset < len {
                 let part = segment.min(len - offset);
                 let piece =
                     DatagramSlice { datagram: index, offset: offset as u32, len: part as u32 };
-                self.push_message(tag, to, from, piece, 1, 0);
+                self.push_message(route, piece, 1, 0);
                 offset += part;
             }
             self.last.extendable = false;
@@ -102,21 +114,21 @@ impl Outbox {
         let datagrams = if segment == 0 { 1 } else { len.div_ceil(segment) };
         let size = if segment == 0 { len } else { segment };
         let piece = DatagramSlice { datagram: index, offset: 0, len: len as u32 };
-        if join && self.last.extendable && self.try_extend_last(tag, piece, size, datagrams as u64)
+        if may_coalesce
+            && self.last.extendable
+            && self.try_extend_last(route.tag, piece, size, datagrams as u64)
         {
             return;
         }
-        self.push_message(tag, to, from, piece, datagrams as u64, segment);
-        // What ends in a shorter datagram cannot go on.
+        self.push_message(route, piece, datagrams as u64, segment);
+        // Only the last segment of a message may be shorter.
         self.last =
             LastMessage { segment_size: size, extendable: len != 0 && len.is_multiple_of(size) };
     }
 
     fn push_message(
         &mut self,
-        tag: u64,
-        to: Option<SocketAddr>,
-        from: Option<IpAddr>,
+        MessageRoute { tag, to, from }: MessageRoute,
         piece: DatagramSlice,
         datagrams: u64,
         segment: usize,
@@ -137,6 +149,7 @@ impl Outbox {
         self.pieces.push(piece);
     }
 
+    /// Appends a datagram to the last message if the kernel can segment the result; `false` if not.
     fn try_extend_last(
         &mut self,
         tag: u64,
@@ -144,57 +157,58 @@ impl Outbox {
         size: usize,
         datagrams: u64,
     ) -> bool {
-        let (Some(message), Some(note)) = (self.messages.last_mut(), self.metas.last_mut()) else {
+        let (Some(message), Some(meta)) = (self.messages.last_mut(), self.metas.last_mut()) else {
             return false;
         };
-        let fits = note.tag == tag
+        let fits = meta.tag == tag
             && piece.len != 0
             && (size == self.last.segment_size
                 || (size < self.last.segment_size && datagrams == 1))
-            && note.datagrams + datagrams <= MAX_SEGMENTS as u64
-            && note.bytes + u64::from(piece.len) <= MAX_SEGMENTED_BYTES as u64;
+            && meta.datagrams + datagrams <= MAX_SEGMENTS as u64
+            && meta.bytes + u64::from(piece.len) <= MAX_SEGMENTED_BYTES as u64;
         if fits {
             message.segment_size = self.last.segment_size;
             message.slice_count += 1;
-            note.datagrams += datagrams;
-            note.bytes += u64::from(piece.len);
+            meta.datagrams += datagrams;
+            meta.bytes += u64::from(piece.len);
             self.last.extendable = (piece.len as usize).is_multiple_of(self.last.segment_size);
             self.pieces.push(piece);
         }
         fits
     }
 
-    /// Sends everything in order and tells what became of each message. After a failure the answer
-    /// says how to go on.
+    /// Sends all messages in order and calls `on_result` with the result of each. After a failure
+    /// the returned value decides how to continue.
     pub(super) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
         batch: &DatagramBatch,
-        mut told: impl FnMut(&MessageMeta, MessageResult) -> SendControl,
+        mut on_result: impl FnMut(&MessageMeta, MessageResult) -> SendControl,
     ) {
         let mut at = 0;
         while at < self.messages.len() {
             match self.sender.send(socket, &self.messages[at..], &self.pieces, batch) {
-                // The kernel sends one at least, or says why not.
+                // Not expected: the kernel sends at least one message or returns an error.
                 Ok(0) => return,
                 Ok(sent) => {
-                    for note in &self.metas[at..at + sent] {
-                        told(note, MessageResult::Sent);
+                    for meta in &self.metas[at..at + sent] {
+                        on_result(meta, MessageResult::Sent);
                     }
                     at += sent;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    let cut = self.messages[at].segment_size != 0 && is_segmentation_error(&error);
-                    let fate = if cut {
+                    let segmentation_failed =
+                        self.messages[at].segment_size != 0 && is_segmentation_error(&error);
+                    let result = if segmentation_failed {
                         self.send_unsegmented(socket, at, batch)
                     } else {
                         MessageResult::Failed(error)
                     };
-                    let sent = matches!(fate, MessageResult::Sent);
-                    let note = MessageMeta { segmentation_failed: cut, ..self.metas[at] };
-                    match told(&note, fate) {
-                        _ if sent => at += 1,
+                    let is_sent = matches!(result, MessageResult::Sent);
+                    let meta = MessageMeta { segmentation_failed, ..self.metas[at] };
+                    match on_result(&meta, result) {
+                        _ if is_sent => at += 1,
                         SendControl::Retry => {}
                         SendControl::Continue => at += 1,
                         SendControl::Stop => return,
@@ -204,7 +218,7 @@ impl Outbox {
         }
     }
 
-    /// Sends the datagrams of one message each by itself.
+    /// Sends the datagrams of one message separately.
     fn send_unsegmented(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -255,7 +269,10 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    fn outbox(datagrams: &[(u64, usize, usize)], join: bool) -> Vec<(u64, usize, u64, u64)> {
+    fn messages_of(
+        datagrams: &[(u64, usize, usize)],
+        may_coalesce: bool,
+    ) -> Vec<(u64, usize, u64, u64)> {
         let mut outbox = Outbox::default();
         for (index, &(tag, len, segment)) in datagrams.iter().enumerate() {
             let received = ReceivedDatagram {
@@ -265,18 +282,22 @@ mod tests {
                 segment_size: segment,
                 truncated: false,
             };
-            outbox.push(tag, (None, None), (index, &received), join);
+            let route = MessageRoute { tag, to: None, from: None };
+            outbox.push(route, index, &received, may_coalesce);
         }
-        let both = outbox.messages.iter().zip(&outbox.metas);
-        both.map(|(m, note)| (note.tag, m.segment_size, note.datagrams, note.bytes)).collect()
+        let messages = outbox.messages.iter().zip(&outbox.metas);
+        messages
+            .map(|(message, meta)| (meta.tag, message.segment_size, meta.datagrams, meta.bytes))
+            .collect()
     }
 
     #[test]
-    fn runs_of_one_size_and_way_become_one_message() {
-        let one_run = [(1, 100, 0), (1, 100, 0), (1, 40, 0)];
-        assert_eq!(outbox(&one_run, true), [(1, 100, 3, 240)]);
-        assert_eq!(outbox(&one_run, false).len(), 3);
-        // The short one ended the run; another way, a longer and an empty one begin their own.
+    fn consecutive_datagrams_of_one_size_and_route_become_one_message() {
+        let run = [(1, 100, 0), (1, 100, 0), (1, 40, 0)];
+        assert_eq!(messages_of(&run, true), [(1, 100, 3, 240)]);
+        assert_eq!(messages_of(&run, false).len(), 3);
+        // A shorter datagram ends a message; another route, a longer and an empty datagram begin a
+        // new message.
         let breaks =
             [(1, 100, 0), (1, 40, 0), (1, 40, 0), (2, 40, 0), (2, 50, 0), (2, 0, 0), (2, 9, 0)];
         let expected = [
@@ -287,22 +308,22 @@ mod tests {
             (2, 0, 1, 0),
             (2, 0, 1, 9),
         ];
-        assert_eq!(outbox(&breaks, true), expected);
+        assert_eq!(messages_of(&breaks, true), expected);
     }
 
     #[test]
-    fn coalesced_runs_stay_together_or_are_taken_apart() {
+    fn coalesced_datagrams_stay_coalesced_or_are_split() {
         let runs = [(1, 1000, 500), (1, 1200, 500), (1, 500, 0)];
-        assert_eq!(outbox(&runs, true), [(1, 500, 5, 2200), (1, 0, 1, 500)]);
-        let sizes: Vec<u64> = outbox(&runs, false).iter().map(|m| m.3).collect();
+        assert_eq!(messages_of(&runs, true), [(1, 500, 5, 2200), (1, 0, 1, 500)]);
+        let sizes: Vec<u64> = messages_of(&runs, false).iter().map(|message| message.3).collect();
         assert_eq!(sizes, [500, 500, 500, 500, 200, 500]);
     }
 
     #[test]
-    fn a_message_stays_within_what_the_kernel_takes() {
+    fn message_stays_within_the_limits_of_the_kernel() {
         let many = vec![(1, 10, 0); 100];
-        assert_eq!(outbox(&many, true), [(1, 10, 64, 640), (1, 10, 36, 360)]);
+        assert_eq!(messages_of(&many, true), [(1, 10, 64, 640), (1, 10, 36, 360)]);
         let large = vec![(1, 30_000, 0); 3];
-        assert_eq!(outbox(&large, true), [(1, 30_000, 2, 60_000), (1, 0, 1, 30_000)]);
+        assert_eq!(messages_of(&large, true), [(1, 30_000, 2, 60_000), (1, 0, 1, 30_000)]);
     }
 }

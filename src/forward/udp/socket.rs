@@ -1,4 +1,4 @@
-//! Sockets: more listeners beside the first, and connected ones to backends.
+//! UDP sockets: the listeners, and connected sockets to backends.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
@@ -9,62 +9,63 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::forward::ahead::set_freebind;
 
-/// Opens the first listener; `ahead` of the address, which may be none of this machine's.
-pub(super) fn bind_listener(address: SocketAddr, ahead: bool) -> io::Result<UdpSocket> {
+/// Binds the first listener; with `freebind` also to an address that this machine does not have.
+pub(super) fn bind_listener(address: SocketAddr, freebind: bool) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
-    if ahead {
+    if freebind {
         set_freebind(&socket, address)?;
     }
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
 
-/// Makes listeners on the address of the first one until there are `count`; the kernel spreads
-/// senders over them by a hash (`SO_REUSEPORT`, `socket(7)`).
+/// Adds listeners on the address of the first listener until there are `count`. The kernel
+/// distributes senders over them by a hash (`SO_REUSEPORT`, `socket(7)`).
 pub(super) fn add_reuseport_listeners(
-    mut all: Vec<UdpSocket>,
+    mut listeners: Vec<UdpSocket>,
     count: usize,
 ) -> io::Result<Vec<UdpSocket>> {
-    if count <= all.len() {
-        return Ok(all);
+    if count <= listeners.len() {
+        return Ok(listeners);
     }
-    let address = all[0].local_addr()?;
-    let option = SockRef::from(&all[0]);
-    // Only now, so that an address that somebody else uses was refused when it was bound.
-    option.set_reuse_port(true)?;
-    let only_v6 = address.is_ipv6() && option.only_v6()?;
-    while all.len() < count {
+    let address = listeners[0].local_addr()?;
+    let first = SockRef::from(&listeners[0]);
+    // Set after binding, so that binding has failed if another process uses the address.
+    first.set_reuse_port(true)?;
+    let only_v6 = address.is_ipv6() && first.only_v6()?;
+    while listeners.len() < count {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
         if address.is_ipv6() {
             socket.set_only_v6(only_v6)?;
         }
         socket.set_reuse_port(true)?;
-        // The first has shown that it may; the address may have gone since.
+        // The first listener is bound already, but the machine may have lost the address since.
         set_freebind(&socket, address)?;
         socket.bind(&address.into())?;
-        all.push(socket.into());
+        listeners.push(socket.into());
     }
-    Ok(all)
+    Ok(listeners)
 }
 
-/// Opens a socket that talks to one backend only: it hears nobody else, and is told of ICMP errors.
+/// Opens a socket connected to a backend: it receives from this backend only, and reports ICMP
+/// errors.
 pub(super) fn open_connected(target: SocketAddr) -> io::Result<OwnedFd> {
     let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
     connect(&socket, &target)?;
-    // Where nobody listens on a port of this machine, the kernel may give out that very port for
-    // the outgoing side, and the socket would talk to itself.
-    if SocketAddr::try_from(getsockname(&socket)?).is_ok_and(|own| own == target) {
+    // If `target` is a closed port of this machine, the kernel may choose the same port as local
+    // port, and the socket would be connected to itself.
+    if SocketAddr::try_from(getsockname(&socket)?).is_ok_and(|local| local == target) {
         return Err(ErrorKind::ConnectionRefused.into());
     }
     Ok(socket)
 }
 
-/// Tells whether an error is this machine's and says nothing about the backend.
+/// Returns whether an error is a shortage of this machine, independent of the backend.
 pub(super) fn is_local_error(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    // `AGAIN` from `connect`: every port for the outgoing side is taken.
+    // `AGAIN` from `connect`: no free local port.
     const LOCAL: [Errno; 7] = [
         Errno::MFILE,
         Errno::NFILE,
@@ -77,7 +78,7 @@ pub(super) fn is_local_error(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| LOCAL.contains(&errno))
 }
 
-/// Tells whether an error on a backend's socket says that the backend cannot be reached.
+/// Returns whether an error on a socket to a backend means that the backend is unreachable.
 pub(super) fn is_unreachable_error(error: &io::Error) -> bool {
     use rustix::io::Errno;
     const UNREACHABLE: [Errno; 8] = [
@@ -94,12 +95,12 @@ pub(super) fn is_unreachable_error(error: &io::Error) -> bool {
         || error.kind() == ErrorKind::ConnectionRefused
 }
 
-/// Tells whether a message was refused because it was to be cut by the kernel: the device cannot,
-/// or a part is longer than the path takes in one piece.
+/// Returns whether the kernel could not segment a message: the device does not support it, or a
+/// segment exceeds the path MTU.
 pub(super) fn is_segmentation_error(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    const UNCUT: [Errno; 4] = [Errno::IO, Errno::INVAL, Errno::MSGSIZE, Errno::OPNOTSUPP];
-    Errno::from_io_error(error).is_some_and(|errno| UNCUT.contains(&errno))
+    const SEGMENTATION: [Errno; 4] = [Errno::IO, Errno::INVAL, Errno::MSGSIZE, Errno::OPNOTSUPP];
+    Errno::from_io_error(error).is_some_and(|errno| SEGMENTATION.contains(&errno))
 }
 
 #[cfg(all(test, not(lvs_loom)))]
@@ -107,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shortages_of_this_machine_are_not_the_backends_fault() {
+    fn local_shortages_are_not_errors_of_the_backend() {
         for local in [23, 24, 12, 11].map(io::Error::from_raw_os_error) {
             assert!(is_local_error(&local) && !is_unreachable_error(&local), "{local}");
         }
@@ -117,11 +118,11 @@ mod tests {
     }
 
     #[test]
-    fn an_address_in_use_is_refused_though_siblings_share_it() {
+    fn address_in_use_is_refused_although_reuseport_listeners_share_it() {
         let first = UdpSocket::bind("127.0.0.1:0").expect("loopback");
         let address = first.local_addr().expect("bound");
-        let all = add_reuseport_listeners(vec![first], 3).expect("loopback");
-        assert!(all.iter().all(|it| it.local_addr().expect("bound") == address));
+        let listeners = add_reuseport_listeners(vec![first], 3).expect("loopback");
+        assert!(listeners.iter().all(|socket| socket.local_addr().expect("bound") == address));
         UdpSocket::bind(address).expect_err("in use");
     }
 }

@@ -1,4 +1,4 @@
-//! How flows leave a backend that refuses or went out of service.
+//! Moves of flows from a backend that refuses datagrams or went out of service.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,14 +10,15 @@ use tracing::debug;
 use super::{Upstream, WorkerFlows};
 use crate::backend::{BackendState, Snapshot};
 use crate::forward::udp::counters::{FlowEndReason, ShedReason, add_relaxed};
-use crate::forward::udp::table::FlowId;
+use crate::forward::udp::flow_table::FlowId;
 use crate::{Flow, Outcome};
 
-/// How many flows are moved off a dead backend before traffic has its turn again.
+/// The maximum number of flows moved in one round of the worker, so that moves do not delay
+/// traffic.
 const MAX_MOVES_PER_ROUND: usize = 64;
 
 impl WorkerFlows {
-    /// The backend of a flow cannot be reached: moves the flow to another one. `false` if it ended.
+    /// Moves a flow to another backend after an error of its backend; `false` if the flow ended.
     pub(in crate::forward::udp) fn fail_over(
         &mut self,
         id: FlowId,
@@ -26,19 +27,20 @@ impl WorkerFlows {
     ) -> bool {
         add_relaxed(&self.metrics.server_errors, 1);
         let Some(key) = self.table.key(id).copied() else { return false };
-        let blank = self.scheduler_flow((key.client, key.local), now);
+        let new_flow = self.scheduler_flow(key.client, key.local, now);
         let Some(upstream) = self.table.get_mut(id) else { return false };
         add_relaxed(&upstream.metrics.errors, 1);
         let mut flow = match upstream.retry_flow.take() {
             Some(flow) => flow.time(now),
-            None => blank,
+            None => new_flow,
         };
         let Some(lease) = upstream.lease.take() else {
             self.report_refusal(key.backend_serial);
             self.end_flow(id, FlowEndReason::Unreachable);
             return false;
         };
-        debug!(client = %key.client, backend = %lease.id(), %error, "backend refuses a flow");
+        let backend = lease.id();
+        debug!(client = %key.client, %backend, %error, "backend refused a UDP datagram");
         flow.exclude(lease.backend());
         lease.complete(Outcome::ConnectError);
         upstream.refusals += 1;
@@ -49,32 +51,32 @@ impl WorkerFlows {
         self.assign_new_backend(id, flow, now).is_ok()
     }
 
-    /// Gives a flow that has lost its backend another one, or ends it.
+    /// Assigns another backend to a flow without a backend, or ends the flow.
     fn assign_new_backend(
         &mut self,
         id: FlowId,
         mut flow: Flow,
         now: Instant,
     ) -> Result<(), ShedReason> {
-        let dialled = match self.connect_backend(&mut flow, now) {
-            Ok(dialled) => dialled,
-            Err(why) => {
-                let unreachable = flow.is_retry();
-                self.end_flow(
-                    id,
-                    if unreachable { FlowEndReason::Unreachable } else { FlowEndReason::NoBackend },
-                );
-                return Err(why);
+        let connected = match self.connect_backend(&mut flow, now) {
+            Ok(connected) => connected,
+            Err(shed_reason) => {
+                let end_reason = match flow.is_retry() {
+                    true => FlowEndReason::Unreachable,
+                    false => FlowEndReason::NoBackend,
+                };
+                self.end_flow(id, end_reason);
+                return Err(shed_reason);
             }
         };
-        let tally = self.metrics.backend_counters(dialled.backend_serial, dialled.lease.id());
+        let metrics = self.metrics.backend_counters(connected.backend_serial, connected.lease.id());
         let Some(upstream) = self.table.get_mut(id) else { return Err(ShedReason::Damaged) };
-        debug!(backend = %dialled.lease.id(), "flow moves");
-        self.metrics.live.set_backend(upstream.live_entry, dialled.lease.backend());
-        upstream.socket = dialled.socket;
-        upstream.lease = Some(dialled.lease);
-        upstream.backend_serial = dialled.backend_serial;
-        upstream.metrics = tally;
+        debug!(backend = %connected.lease.id(), "UDP flow moves to another backend");
+        self.metrics.live.set_backend(upstream.live_entry, connected.lease.backend());
+        upstream.socket = connected.socket;
+        upstream.lease = Some(connected.lease);
+        upstream.backend_serial = connected.backend_serial;
+        upstream.metrics = metrics;
         upstream.stale = false;
         upstream.coalescing = false;
         upstream.retry_flow = flow.is_retry().then(|| Box::new(flow));
@@ -87,7 +89,7 @@ impl WorkerFlows {
         Ok(())
     }
 
-    /// Looks whether the set has changed, and marks the flows of backends that went out of service.
+    /// Updates the snapshot of the set, and marks the flows of backends that went out of service.
     pub(in crate::forward::udp) fn refresh_snapshot(&mut self) {
         self.picker.refresh();
         let snapshot = Arc::clone(self.picker.snapshot());
@@ -100,22 +102,26 @@ impl WorkerFlows {
         if self.settings.one_packet {
             return;
         }
-        let gone = |upstream: &Upstream| !keeps_flows(&snapshot, upstream.backend_serial);
-        let stale: Vec<FlowId> =
-            self.table.iter().filter(|(_, it)| gone(it)).map(|(id, _)| id).collect();
-        for id in &stale {
+        let is_stale = |upstream: &Upstream| !keeps_flows(&snapshot, upstream.backend_serial);
+        let stale_flows: Vec<FlowId> = self
+            .table
+            .iter()
+            .filter(|(_, upstream)| is_stale(upstream))
+            .map(|(id, _)| id)
+            .collect();
+        for id in &stale_flows {
             if let Some(upstream) = self.table.get_mut(*id) {
                 upstream.stale = true;
             }
         }
-        self.stale_flows = stale;
+        self.stale_flows = stale_flows;
     }
 
-    /// Moves some of the marked flows; `false` when none are left.
+    /// Moves some of the marked flows; `false` if none are left.
     pub(in crate::forward::udp) fn move_stale_flows(&mut self, now: Instant) -> bool {
         for _ in 0..MAX_MOVES_PER_ROUND {
             let Some(id) = self.stale_flows.pop() else { return false };
-            if self.table.get(id).is_some_and(|it| it.stale) {
+            if self.table.get(id).is_some_and(|upstream| upstream.stale) {
                 self.move_stale_flow(id, now);
             }
         }
@@ -124,8 +130,8 @@ impl WorkerFlows {
 
     pub(super) fn move_stale_flow(&mut self, id: FlowId, now: Instant) {
         let Some(key) = self.table.key(id).copied() else { return };
-        let flow = self.scheduler_flow((key.client, key.local), now);
-        // The old lease first: its place may be the only free one.
+        let flow = self.scheduler_flow(key.client, key.local, now);
+        // Ends the old lease first: a limit may leave its slot as the only free one.
         if let Some(upstream) = self.table.get_mut(id) {
             upstream.lease = None;
         }
@@ -133,7 +139,7 @@ impl WorkerFlows {
     }
 }
 
-/// Tells whether a backend keeps the flows it has.
+/// Returns whether a backend keeps its existing flows.
 fn keeps_flows(snapshot: &Snapshot<SocketAddr>, serial: u64) -> bool {
     let position = snapshot.members().position_of_serial(serial);
     position.is_some_and(|position| {

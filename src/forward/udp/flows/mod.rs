@@ -1,7 +1,7 @@
-//! The flows of one worker: how they begin, move and end.
+//! The flows of one worker: start, moves to other backends, and end.
 
+mod connect;
 mod failover;
-mod pick;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,33 +12,35 @@ use std::time::Instant;
 use rustix::event::epoll;
 use tracing::debug;
 
-use super::UdpSettings;
-use super::clients::ClientFlowLimit;
+use super::client_limit::ClientFlowLimit;
 use super::counters::{
     AtomicUdpBackendCounters, FlowEndReason, ShedReason, UdpWorkerMetrics, add_relaxed,
 };
+use super::flow_table::{FlowExpiry, FlowId, FlowTable};
+use super::settings::UdpSettings;
 use super::socket;
-use super::table::{FlowExpiry, FlowId, FlowTable};
-use crate::balancer::BalancerWorker as Picks;
+use crate::balancer::BalancerWorker;
+use crate::forward::address::canonical_address;
 use crate::forward::live::{self, ConnectionKey};
 use crate::scheduler::Rng;
+use crate::sys::mmsg::set_udp_gro;
 use crate::{Flow, Lease, Outcome};
 
-/// Who talks to whom.
+/// The addresses that identify a flow.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) struct FlowKey {
     pub(super) client: SocketAddr,
-    /// The address that the client used; `None` where the listener has only one.
+    /// The address that the client sent to; `None` if the listener has only one address.
     pub(super) local: Option<IpAddr>,
-    /// Under one-packet scheduling each backend has its own way back; else 0.
+    /// With one-packet scheduling each backend of a client has its own flow; otherwise 0.
     pub(super) backend_serial: u64,
 }
 
-/// The backend's side of a flow.
+/// The backend side of a flow.
 #[derive(Debug)]
 pub(super) struct Upstream {
     socket: OwnedFd,
-    /// `None` under one-packet scheduling: the lease ended with the datagram.
+    /// `None` with one-packet scheduling: the lease ends when the datagram is sent.
     lease: Option<Lease<SocketAddr>>,
     backend_serial: u64,
     pub(super) metrics: Arc<AtomicUdpBackendCounters>,
@@ -47,15 +49,17 @@ pub(super) struct Upstream {
     pub(super) requests: u64,
     /// Datagrams of the backend.
     pub(super) replies: u64,
-    /// Receives runs as one.
+    /// Whether the socket receives coalesced datagrams.
     pub(super) coalescing: bool,
-    /// May send runs as one, to the backend and to the client.
-    pub(super) may_coalesce: [bool; 2],
-    /// Its backend went out of service: to be moved.
+    /// Whether datagrams may be sent to the backend as one message.
+    pub(super) may_coalesce_requests: bool,
+    /// Whether datagrams may be sent to the client as one message.
+    pub(super) may_coalesce_replies: bool,
+    /// The backend went out of service, and the flow is to be moved.
     stale: bool,
-    /// Backends that have refused since the last reply.
+    /// The scheduler's flow that excludes the backends that refused since the last reply.
     retry_flow: Option<Box<Flow>>,
-    /// How many refused in turn.
+    /// The number of refusals since the last reply.
     refusals: u32,
 }
 
@@ -65,13 +69,14 @@ impl Upstream {
     }
 }
 
-/// A backend for a flow, and a socket to it.
+/// A leased backend and a socket connected to it.
 struct ConnectedBackend {
     socket: OwnedFd,
     lease: Lease<SocketAddr>,
     backend_serial: u64,
 }
 
+/// The flows of one worker.
 #[derive(Debug)]
 pub(super) struct WorkerFlows {
     pub(super) table: FlowTable<FlowKey, Upstream>,
@@ -79,35 +84,37 @@ pub(super) struct WorkerFlows {
     settings: Arc<UdpSettings>,
     client_limit: Arc<ClientFlowLimit>,
     epoll: OwnedFd,
-    picker: Picks<SocketAddr>,
+    picker: BalancerWorker<SocketAddr>,
     rng: Rng,
     generation: u64,
     /// Flows whose backend went out of service.
     stale_flows: Vec<FlowId>,
-    /// Flows that ended by themselves since the drain began.
+    /// Flows that ended by themselves since the start of the drain.
     pub(super) finished: u64,
 }
 
 impl WorkerFlows {
+    /// Returns the empty flow table of one of `workers` workers.
     pub(super) fn new(
         settings: Arc<UdpSettings>,
-        clients: Arc<ClientFlowLimit>,
-        tally: Arc<UdpWorkerMetrics>,
-        (epoll, workers): (OwnedFd, usize),
+        client_limit: Arc<ClientFlowLimit>,
+        metrics: Arc<UdpWorkerMetrics>,
+        epoll: OwnedFd,
+        workers: usize,
     ) -> Self {
         let mut rng = Rng::from_entropy();
-        let picks = settings.active_balancer().worker(Rng::with_seed(rng.next_u64()));
-        let generation = picks.snapshot().generation();
+        let picker = settings.active_balancer().worker(Rng::with_seed(rng.next_u64()));
+        let generation = picker.snapshot().generation();
         let capacity = settings.max_flows.div_ceil(workers);
         let table =
             FlowTable::new(capacity, settings.effective_idle_timeout(), settings.total_timeout);
         Self {
             table,
-            metrics: tally,
+            metrics,
             settings,
-            client_limit: clients,
+            client_limit,
             epoll,
-            picker: picks,
+            picker,
             rng,
             generation,
             stale_flows: Vec::new(),
@@ -119,22 +126,25 @@ impl WorkerFlows {
         self.epoll.as_fd()
     }
 
-    /// Finds the flow of a datagram or begins one.
+    /// Returns the flow of a client's datagram; starts a flow if there is none.
     pub(super) fn find_or_start_flow(
         &mut self,
         client: SocketAddr,
         local: Option<IpAddr>,
-        (draining, now): (bool, Instant),
+        is_draining: bool,
+        now: Instant,
     ) -> Result<FlowId, ShedReason> {
         if self.settings.one_packet {
-            let mut flow = self.scheduler_flow((client, local), now);
-            return self.schedule_one_packet((client, local), &mut flow, (draining, now));
+            let mut flow = self.scheduler_flow(client, local, now);
+            return self.schedule_one_packet(client, local, &mut flow, is_draining, now);
         }
         let key = FlowKey { client, local, backend_serial: 0 };
         match self.table.find(&key) {
             Some(id) => {
                 self.table.touch(id, now);
-                if !self.stale_flows.is_empty() && self.table.get(id).is_some_and(|it| it.stale) {
+                if !self.stale_flows.is_empty()
+                    && self.table.get(id).is_some_and(|upstream| upstream.stale)
+                {
                     self.move_stale_flow(id, now);
                     if self.table.get(id).is_none() {
                         return Err(ShedReason::NoBackend);
@@ -142,49 +152,47 @@ impl WorkerFlows {
                 }
                 Ok(id)
             }
-            None if draining => Err(ShedReason::Draining),
+            None if is_draining => Err(ShedReason::Draining),
             None => {
-                let mut flow = self.scheduler_flow((key.client, key.local), now);
+                let mut flow = self.scheduler_flow(client, local, now);
                 self.reserve_flow(key)?;
-                let begun = self.connect_backend(&mut flow, now).and_then(|dialled| {
-                    let tried = flow.is_retry().then(|| Box::new(flow));
-                    self.start_flow(key, dialled, tried, now)
+                let started = self.connect_backend(&mut flow, now).and_then(|connected| {
+                    let retry_flow = flow.is_retry().then(|| Box::new(flow));
+                    self.start_flow(key, connected, retry_flow, now)
                 });
-                begun.inspect_err(|_| self.client_limit.release(client.ip()))
+                started.inspect_err(|_| self.client_limit.release(client.ip()))
             }
         }
     }
 
-    /// Schedules one datagram by itself, and finds or opens the way back from its backend.
+    /// Schedules a single datagram, and finds or opens the socket for the replies of its backend.
     pub(super) fn schedule_one_packet(
         &mut self,
-        (client, local): (SocketAddr, Option<IpAddr>),
+        client: SocketAddr,
+        local: Option<IpAddr>,
         flow: &mut Flow,
-        (draining, now): (bool, Instant),
+        is_draining: bool,
+        now: Instant,
     ) -> Result<FlowId, ShedReason> {
         for _ in 0..self.settings.attempts {
             let mut lease = self.pick_backend(flow, now)?;
             lease.set_active(false);
-            let serial = lease.backend().account().serial();
-            let key = FlowKey { client, local, backend_serial: serial };
+            let backend_serial = lease.backend().account().serial();
+            let key = FlowKey { client, local, backend_serial };
             if let Some(id) = self.table.find(&key) {
                 self.table.touch(id, now);
                 lease.complete(Outcome::Ok);
                 return Ok(id);
             }
-            if draining {
+            if is_draining {
                 return Err(ShedReason::Draining);
             }
             self.reserve_flow(key)?;
             match socket::open_connected(self.settings.backend_address(&lease)) {
                 Ok(socket) => {
-                    let begun = self.start_flow(
-                        key,
-                        ConnectedBackend { socket, lease, backend_serial: serial },
-                        None,
-                        now,
-                    );
-                    return begun.inspect_err(|_| self.client_limit.release(client.ip()));
+                    let connected = ConnectedBackend { socket, lease, backend_serial };
+                    let started = self.start_flow(key, connected, None, now);
+                    return started.inspect_err(|_| self.client_limit.release(client.ip()));
                 }
                 Err(error) => {
                     self.client_limit.release(client.ip());
@@ -195,7 +203,7 @@ impl WorkerFlows {
         Err(ShedReason::Unreachable)
     }
 
-    /// Sees whether there is room for one more flow of a client, and makes it.
+    /// Reserves room for one more flow, and evicts another flow for it if the table is full.
     fn reserve_flow(&mut self, key: FlowKey) -> Result<(), ShedReason> {
         if !self.client_limit.try_acquire(key.client.ip()) {
             return Err(ShedReason::MaxFlowsPerClient);
@@ -216,12 +224,12 @@ impl WorkerFlows {
     fn start_flow(
         &mut self,
         key: FlowKey,
-        ConnectedBackend { socket, lease, backend_serial: serial }: ConnectedBackend,
-        tried: Option<Box<Flow>>,
+        ConnectedBackend { socket, lease, backend_serial }: ConnectedBackend,
+        retry_flow: Option<Box<Flow>>,
         now: Instant,
     ) -> Result<FlowId, ShedReason> {
-        let tally = self.metrics.backend_counters(serial, lease.id());
-        debug!(client = %key.client, local = ?key.local, backend = %lease.id(), "flow begins");
+        let metrics = self.metrics.backend_counters(backend_serial, lease.id());
+        debug!(client = %key.client, local = ?key.local, backend = %lease.id(), "UDP flow starts");
         let backend = Arc::clone(lease.backend());
         let lease = match self.settings.one_packet {
             true => {
@@ -231,33 +239,35 @@ impl WorkerFlows {
             false => Some(lease),
         };
         let port = self.settings.address.port();
-        let listed = self.metrics.live.insert(live::ConnectionEntry {
+        let live_entry = self.metrics.live.insert(live::ConnectionEntry {
             client: Some(key.client),
             local: key.local.map(|ip| Box::new(SocketAddr::new(ip, port))),
             backend: Some(backend),
             started_at: now,
         });
+        let may_coalesce = self.settings.may_coalesce();
         let upstream = Upstream {
             socket,
             lease,
-            backend_serial: serial,
-            metrics: tally,
-            live_entry: listed,
+            backend_serial,
+            metrics,
+            live_entry,
             requests: 0,
             replies: 0,
             coalescing: false,
-            may_coalesce: [self.settings.may_coalesce(); 2],
+            may_coalesce_requests: may_coalesce,
+            may_coalesce_replies: may_coalesce,
             stale: false,
-            retry_flow: tried,
+            retry_flow,
             refusals: 0,
         };
         let Ok(id) = self.table.insert(key, upstream, now) else {
-            self.metrics.live.remove(listed);
+            self.metrics.live.remove(live_entry);
             return Err(ShedReason::MaxFlows);
         };
         if self.register_socket(id).is_err() {
             self.table.remove(id);
-            self.metrics.live.remove(listed);
+            self.metrics.live.remove(live_entry);
             return Err(ShedReason::NoResources);
         }
         add_relaxed(&self.metrics.started, 1);
@@ -267,67 +277,67 @@ impl WorkerFlows {
         Ok(id)
     }
 
+    /// Adds the socket of a flow to the epoll instance.
     fn register_socket(&mut self, id: FlowId) -> io::Result<()> {
         let Some(upstream) = self.table.get_mut(id) else { return Ok(()) };
         if self.settings.coalesces_always() {
-            upstream.coalescing =
-                crate::sys::mmsg::set_udp_gro(upstream.socket.as_fd(), true).is_ok();
+            upstream.coalescing = set_udp_gro(upstream.socket.as_fd(), true).is_ok();
         }
         let data = epoll::EventData::new_u64(id.to_u64());
         Ok(epoll::add(&self.epoll, &upstream.socket, data, epoll::EventFlags::IN)?)
     }
 
-    /// The backend has sent something.
+    /// Records that the backend of a flow has replied.
     pub(super) fn record_reply(&mut self, id: FlowId, now: Instant) {
-        let first = self.table.mark_answered(id, now);
-        let born = self.table.started_at(id);
+        let is_first_reply = self.table.mark_answered(id, now);
+        let started_at = self.table.started_at(id);
         let Some(upstream) = self.table.get_mut(id) else { return };
         upstream.retry_flow = None;
         upstream.refusals = 0;
-        if let (true, Some(born), Some(lease)) = (first, born, &upstream.lease) {
-            lease.observe_latency(now.saturating_duration_since(born), now);
+        if let (true, Some(started_at), Some(lease)) = (is_first_reply, started_at, &upstream.lease)
+        {
+            lease.observe_latency(now.saturating_duration_since(started_at), now);
         }
     }
 
-    /// Ends the flows that have run out.
+    /// Ends the flows whose timeout has passed.
     pub(super) fn expire_flows(&mut self, now: Instant) {
         while let Some((id, expiry)) = self.table.next_expired(now) {
-            self.end_flow(
-                id,
-                if expiry == FlowExpiry::Idle {
-                    FlowEndReason::Idle
-                } else {
-                    FlowEndReason::TotalTime
-                },
-            );
+            let reason = match expiry {
+                FlowExpiry::Idle => FlowEndReason::Idle,
+                FlowExpiry::Total => FlowEndReason::TotalTime,
+            };
+            self.end_flow(id, reason);
         }
     }
 
     /// Ends a flow.
-    pub(super) fn end_flow(&mut self, id: FlowId, end: FlowEndReason) {
+    pub(super) fn end_flow(&mut self, id: FlowId, reason: FlowEndReason) {
         if let Some((key, upstream)) = self.table.remove(id) {
-            self.close_flow(key, upstream, end);
+            self.close_flow(key, upstream, reason);
         }
     }
 
-    /// Ends all flows.
+    /// Cuts all flows and returns their number.
     pub(super) fn cut_all_flows(&mut self) -> u64 {
-        let all: Vec<FlowId> = self.table.iter().map(|(id, _)| id).collect();
-        for id in &all {
+        let ids: Vec<FlowId> = self.table.iter().map(|(id, _)| id).collect();
+        for id in &ids {
             self.end_flow(*id, FlowEndReason::Cut);
         }
-        all.len() as u64
+        ids.len() as u64
     }
 
-    fn close_flow(&mut self, key: FlowKey, upstream: Upstream, end: FlowEndReason) {
-        let Upstream { lease, live_entry: listed, requests, replies, .. } = upstream;
-        self.metrics.live.remove(listed);
+    /// Completes the lease and the counters of a flow that has left the table.
+    fn close_flow(&mut self, key: FlowKey, upstream: Upstream, reason: FlowEndReason) {
+        let Upstream { lease, live_entry, requests, replies, .. } = upstream;
+        self.metrics.live.remove(live_entry);
         self.client_limit.release(key.client.ip());
-        self.metrics.count_flow_end(end);
-        self.finished += u64::from(end != FlowEndReason::Cut);
-        debug!(client = %key.client, local = ?key.local, ?end, requests, replies, "flow ends");
+        self.metrics.count_flow_end(reason);
+        self.finished += u64::from(reason != FlowEndReason::Cut);
+        let FlowKey { client, local, .. } = key;
+        debug!(%client, ?local, ?reason, requests, replies, "UDP flow ends");
         let Some(lease) = lease else { return };
-        lease.complete(match end {
+        lease.complete(match reason {
             FlowEndReason::Idle | FlowEndReason::TotalTime
                 if self.settings.has_missing_replies(requests, replies) =>
             {
@@ -341,10 +351,11 @@ impl WorkerFlows {
         });
     }
 
-    /// What the scheduler sees of a flow. Clients of the other family look like what they are.
+    /// Returns the flow that the scheduler sees, with IPv4-mapped addresses as IPv4.
     pub(super) fn scheduler_flow(
         &self,
-        (client, local): (SocketAddr, Option<IpAddr>),
+        client: SocketAddr,
+        local: Option<IpAddr>,
         now: Instant,
     ) -> Flow {
         let address = self.settings.address;
@@ -352,8 +363,4 @@ impl WorkerFlows {
         let destination = SocketAddr::new(local, address.port());
         Flow::from(canonical_address(client)).destination(destination).time(now)
     }
-}
-
-fn canonical_address(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -1,8 +1,9 @@
-//! One worker: a thread, a listening socket, a flow table, and a loop around `epoll_wait(2)`.
+//! A worker: a thread with a listening socket, a flow table, and a loop around `epoll_wait(2)`.
 //!
-//! Each round first serves the backends' sockets and then takes one batch of clients' datagrams. So
-//! when a backend refuses a datagram (ICMP, which a host of one's own sends before `send(2)` has
-//! even returned), that datagram is still at hand and goes to another backend.
+//! Each round first serves the sockets of backends and then receives one batch of datagrams of
+//! clients. So when a backend refuses a datagram (by ICMP, which this machine sends before
+//! `send(2)` returns), the datagram is still in the buffer of the batch and can go to another
+//! backend.
 
 mod one_packet;
 mod replies;
@@ -16,19 +17,19 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
-use super::UdpSettings;
-use super::clients::ClientFlowLimit;
+use super::client_limit::ClientFlowLimit;
 use super::counters::UdpWorkerMetrics;
+use super::flow_table::FlowId;
 use super::flows::WorkerFlows;
 use super::handle::{UdpControl, UdpPhase};
 use super::outbox::Outbox;
-use super::table::FlowId;
+use super::settings::UdpSettings;
 use crate::Flow;
 use crate::forward::DrainReport;
 use crate::forward::clock::now;
 use crate::sys::mmsg::{DatagramBatch, ReceivedDatagram, enable_pktinfo, set_udp_gro};
 
-/// A worker about to run.
+/// The state of a worker thread.
 #[derive(Debug)]
 pub(super) struct UdpWorker {
     settings: Arc<UdpSettings>,
@@ -37,30 +38,34 @@ pub(super) struct UdpWorker {
     listener: UdpSocket,
     wakeup_fd: Arc<OwnedFd>,
     flows: WorkerFlows,
-    /// From clients.
+    /// The last batch of datagrams of clients.
     incoming: DatagramBatch,
-    /// Where each of those goes, in the order of flows; for as long as they are at hand.
+    /// The flows of the datagrams in `incoming`, sorted by flow.
     placed: Vec<PlacedDatagram>,
-    /// From backends.
+    /// The last batch of datagrams of backends.
     replies: DatagramBatch,
     outbox: Outbox,
+    /// Whether the listener receives coalesced datagrams.
     coalescing: bool,
     draining: bool,
-    /// Another receives what clients send.
+    /// A successor receives the datagrams of clients.
     handed_over: bool,
+    /// The flows whose sockets are readable in this round.
     ready: Vec<FlowId>,
 }
 
-/// A datagram that has a flow.
+/// A received datagram of a client with its flow.
 #[derive(Debug)]
 struct PlacedDatagram {
     flow_id: FlowId,
+    /// The index in the batch.
     index: u32,
-    /// Under one-packet scheduling: who refused it.
+    /// With one-packet scheduling: the scheduler's flow without the backends that refused the
+    /// datagram, and the number of attempts.
     one_packet_retry: Option<Box<(Flow, u32)>>,
 }
 
-/// What a worker was woken by, beside backends.
+/// The events that woke a worker, apart from readable sockets of backends.
 #[derive(Debug, Default)]
 struct WakeupSources {
     listener_readable: bool,
@@ -70,51 +75,53 @@ struct WakeupSources {
 const LISTENER_TOKEN: u64 = u64::MAX;
 const WAKEUP_TOKEN: u64 = u64::MAX - 1;
 
-/// Datagrams taken with one call.
+/// The number of datagrams received by one system call.
 const RECEIVE_BATCH: usize = 64;
 
 const MAX_EPOLL_EVENTS: usize = 256;
 
-/// How soon an idle worker notices that the set has changed.
+/// The interval at which an idle worker checks whether the set has changed.
 const SET_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 impl UdpWorker {
     pub(super) fn new(
         settings: &Arc<UdpSettings>,
         control: &Arc<UdpControl>,
-        clients: &Arc<ClientFlowLimit>,
-        (listener, workers): (UdpSocket, usize),
+        client_limit: &Arc<ClientFlowLimit>,
+        listener: UdpSocket,
+        workers: usize,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         if address.ip().is_unspecified() {
             enable_pktinfo(listener.as_fd(), address.is_ipv6())?;
         }
-        // Kernels before 5.0 cannot: then every datagram comes by itself.
+        // Kernels before 5.0 do not support GRO: then each datagram is received separately.
         let coalescing = settings.coalesces_always()
             && !settings.one_packet
             && set_udp_gro(listener.as_fd(), true).is_ok();
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let watch = |fd: &dyn AsFd, data| {
-            epoll::add(&epoll, fd, epoll::EventData::new_u64(data), epoll::EventFlags::IN)
+        let wakeup_fd = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let register = |fd: &dyn AsFd, token| {
+            epoll::add(&epoll, fd, epoll::EventData::new_u64(token), epoll::EventFlags::IN)
         };
-        watch(&listener, LISTENER_TOKEN)?;
-        watch(&bell, WAKEUP_TOKEN)?;
-        let tally = Arc::new(UdpWorkerMetrics::default());
-        control.register_worker(Arc::clone(&bell), Arc::clone(&tally));
+        register(&listener, LISTENER_TOKEN)?;
+        register(&wakeup_fd, WAKEUP_TOKEN)?;
+        let metrics = Arc::new(UdpWorkerMetrics::default());
+        control.register_worker(Arc::clone(&wakeup_fd), Arc::clone(&metrics));
         Ok(Self {
             settings: Arc::clone(settings),
             control: Arc::clone(control),
             flows: WorkerFlows::new(
                 Arc::clone(settings),
-                Arc::clone(clients),
-                Arc::clone(&tally),
-                (epoll, workers),
+                Arc::clone(client_limit),
+                Arc::clone(&metrics),
+                epoll,
+                workers,
             ),
-            metrics: tally,
+            metrics,
             listener,
-            wakeup_fd: bell,
+            wakeup_fd,
             incoming: DatagramBatch::new(RECEIVE_BATCH),
             placed: Vec::with_capacity(RECEIVE_BATCH),
             replies: DatagramBatch::new(RECEIVE_BATCH),
@@ -126,23 +133,22 @@ impl UdpWorker {
         })
     }
 
-    /// Serves until the drain is over.
+    /// Forwards datagrams until a drain has ended.
     pub(super) fn run(mut self) -> DrainReport {
         let mut events = Vec::with_capacity(MAX_EPOLL_EVENTS);
-        let mut busy = false;
+        let mut has_pending_moves = false;
         loop {
-            let WakeupSources { listener_readable: from_clients, control_signalled: rung } =
-                self.wait_for_events(busy, &mut events);
+            let wakeup = self.wait_for_events(has_pending_moves, &mut events);
             let now = now();
-            if rung {
+            if wakeup.control_signalled {
                 let _ = rustix::io::read(&self.wakeup_fd, &mut [0; 8]);
                 self.apply_drain();
             }
             self.flows.refresh_snapshot();
             self.serve_backends(now);
-            busy = self.flows.move_stale_flows(now);
+            has_pending_moves = self.flows.move_stale_flows(now);
             self.flows.expire_flows(now);
-            if from_clients && !self.handed_over {
+            if wakeup.listener_readable && !self.handed_over {
                 self.serve_clients(now);
             }
             if self.draining
@@ -153,40 +159,44 @@ impl UdpWorker {
         }
     }
 
-    fn wait_for_events(&mut self, busy: bool, events: &mut Vec<epoll::Event>) -> WakeupSources {
-        let timeout = self.epoll_timeout(busy);
+    fn wait_for_events(
+        &mut self,
+        has_pending_moves: bool,
+        events: &mut Vec<epoll::Event>,
+    ) -> WakeupSources {
+        let timeout = self.epoll_timeout(has_pending_moves);
         events.clear();
         let spare = rustix::buffer::spare_capacity(events);
-        // Nothing but a signal interrupts it, and then the next round waits again.
+        // Fails only when interrupted by a signal, and then the next round waits again.
         let _ = epoll::wait(self.flows.epoll(), spare, timeout.as_ref());
-        let mut woken = WakeupSources::default();
+        let mut sources = WakeupSources::default();
         self.ready.clear();
         for event in events.iter() {
             match event.data.u64() {
-                LISTENER_TOKEN => woken.listener_readable = true,
-                WAKEUP_TOKEN => woken.control_signalled = true,
+                LISTENER_TOKEN => sources.listener_readable = true,
+                WAKEUP_TOKEN => sources.control_signalled = true,
                 number => self.ready.push(FlowId::from_u64(number)),
             }
         }
-        woken
+        sources
     }
 
-    fn epoll_timeout(&self, busy: bool) -> Option<Timespec> {
-        let mut wait = self.flows.table.next_deadline().map(|deadline| {
-            // A little late, so that the flow has run out by the clock of the next round.
+    fn epoll_timeout(&self, has_pending_moves: bool) -> Option<Timespec> {
+        let mut timeout = self.flows.table.next_deadline().map(|deadline| {
+            // 1 ms late, so that the flow has expired by the clock of the next round.
             deadline.saturating_duration_since(now()) + Duration::from_millis(1)
         });
         if self.flows.table.len() != 0 {
-            wait = Some(wait.map_or(SET_CHECK_INTERVAL, |wait| wait.min(SET_CHECK_INTERVAL)));
+            timeout = Some(timeout.map_or(SET_CHECK_INTERVAL, |time| time.min(SET_CHECK_INTERVAL)));
         }
         if let UdpPhase::Draining { until: Some(until), .. } = self.control.phase() {
             let left = until.saturating_duration_since(now()) + Duration::from_millis(1);
-            wait = Some(wait.map_or(left, |wait| wait.min(left)));
+            timeout = Some(timeout.map_or(left, |time| time.min(left)));
         }
-        if busy {
-            wait = Some(Duration::ZERO);
+        if has_pending_moves {
+            timeout = Some(Duration::ZERO);
         }
-        wait.and_then(|wait| Timespec::try_from(wait).ok())
+        timeout.and_then(|time| Timespec::try_from(time).ok())
     }
 
     fn apply_drain(&mut self) {
@@ -197,19 +207,21 @@ impl UdpWorker {
         }
         if handed_over && !self.handed_over {
             self.handed_over = true;
-            // It is watched until then.
+            // Cannot fail: the listener is registered until the handover.
             let _ = epoll::delete(self.flows.epoll(), &self.listener);
         }
     }
 
-    /// How many flows were cut, once the drain is over.
+    /// Cuts the remaining flows at the deadline of the drain, and returns their number when the
+    /// drain has ended.
     fn finish_drain(&mut self, now: Instant) -> Option<u64> {
         let UdpPhase::Draining { until, .. } = self.control.phase() else { return None };
-        let over = self.flows.table.len() == 0 || until.is_some_and(|until| until <= now);
-        over.then(|| self.flows.cut_all_flows())
+        let is_over = self.flows.table.len() == 0 || until.is_some_and(|until| until <= now);
+        is_over.then(|| self.flows.cut_all_flows())
     }
 }
 
+/// Returns the number of datagrams in a possibly coalesced datagram.
 fn datagram_count(received: &ReceivedDatagram) -> u64 {
     match received.segment_size {
         0 => 1,

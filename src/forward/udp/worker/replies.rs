@@ -1,4 +1,4 @@
-//! From backends to clients.
+//! Datagrams from backends to clients.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,19 +9,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::requests::has_run;
 use super::{PlacedDatagram, UdpWorker, datagram_count};
 use crate::forward::udp::counters::{FlowEndReason, UndeliveredReason, add_relaxed};
-use crate::forward::udp::outbox::{MessageResult, SendControl};
+use crate::forward::udp::flow_table::FlowId;
+use crate::forward::udp::outbox::{MessageResult, MessageRoute, SendControl};
 use crate::forward::udp::socket::{is_local_error, is_unreachable_error};
-use crate::forward::udp::table::FlowId;
 use crate::sys::mmsg::set_udp_gro;
 
-/// Replies taken from one backend's socket with one call.
+/// The number of datagrams received from one socket by one system call.
 const REPLY_BATCH: usize = 16;
 
-/// How long a full send buffer of the listener is waited for.
+/// How long to wait for room in a full send buffer of the listener.
 const SEND_BUFFER_TIMEOUT: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 impl UdpWorker {
-    /// Takes what backends have sent, and hands it to the clients.
+    /// Receives from the readable sockets of backends, and sends the datagrams to the clients.
     pub(super) fn serve_backends(&mut self, now: Instant) {
         self.replies.clear();
         self.outbox.clear();
@@ -48,20 +48,17 @@ impl UdpWorker {
         }
         let (mut datagrams, mut bytes) = (0, 0);
         let received = &self.replies.received()[begin..];
-        for (offset, it) in received.iter().enumerate() {
-            let count = datagram_count(it);
+        for (offset, datagram) in received.iter().enumerate() {
+            let count = datagram_count(datagram);
             datagrams += count;
-            bytes += it.len as u64;
-            match it.truncated {
+            bytes += datagram.len as u64;
+            match datagram.truncated {
                 true => self.metrics.count_undelivered(UndeliveredReason::Damaged, count),
                 false => {
-                    let way = (Some(key.client), key.local);
-                    self.outbox.push(
-                        id.to_u64(),
-                        way,
-                        (begin + offset, it),
-                        upstream.may_coalesce[1],
-                    );
+                    let route =
+                        MessageRoute { tag: id.to_u64(), to: Some(key.client), from: key.local };
+                    let may_coalesce = upstream.may_coalesce_replies;
+                    self.outbox.push(route, begin + offset, datagram, may_coalesce);
                 }
             }
         }
@@ -71,59 +68,61 @@ impl UdpWorker {
         if self.settings.coalesces_when_detected() && !upstream.coalescing && has_run(received) {
             upstream.coalescing = set_udp_gro(upstream.socket(), true).is_ok();
         }
-        let owed = self.settings.has_missing_replies(upstream.requests, upstream.replies);
+        let has_missing_replies =
+            self.settings.has_missing_replies(upstream.requests, upstream.replies);
         self.flows.record_reply(id, now);
-        if self.settings.replies.is_some() && !owed {
+        if self.settings.replies.is_some() && !has_missing_replies {
             self.flows.end_flow(id, FlowEndReason::Replied);
         }
     }
 
-    /// A backend has refused what it was sent before. What is still at hand of it is sent again.
+    /// Handles an ICMP error of a backend: the datagrams of the flow in the current batch are sent
+    /// to another backend.
     fn handle_refusal(&mut self, id: FlowId, error: io::Error, now: Instant) {
-        let at_hand = |it: &PlacedDatagram| it.flow_id == id;
-        let Some(begin) = self.placed.iter().position(at_hand) else {
+        let belongs_to_flow = |placed: &PlacedDatagram| placed.flow_id == id;
+        let Some(begin) = self.placed.iter().position(belongs_to_flow) else {
             self.flows.fail_over(id, &error, now);
             return;
         };
-        // The outbox holds replies that have to be off first.
+        // The outbox is needed for the requests: send its replies first.
         self.send_replies();
-        let run = self.placed[begin..].iter().take_while(|it| at_hand(it)).count();
-        let run = begin..begin + run;
-        let accounted = self.count_datagrams(run.clone());
-        self.retry_on_other_backend(run, accounted, error, now);
+        let len = self.placed[begin..].iter().take_while(|placed| belongs_to_flow(placed)).count();
+        let run = begin..begin + len;
+        let counted = self.count_datagrams(run.clone());
+        self.retry_on_other_backend(run, counted, error, now);
         self.outbox.clear();
     }
 
-    /// Sends the replies that were taken.
+    /// Sends the received replies to their clients.
     fn send_replies(&mut self) {
-        let tally = &*self.metrics;
+        let metrics = &*self.metrics;
         let (listener, table) = (&self.listener, &mut self.flows.table);
-        let mut patience = true;
-        self.outbox.send(listener.as_fd(), &self.replies, |note, fate| match fate {
+        let mut may_wait = true;
+        self.outbox.send(listener.as_fd(), &self.replies, |meta, result| match result {
             MessageResult::Sent => {
-                tally.to_clients.add(note.datagrams, note.bytes);
-                if note.segmentation_failed
-                    && let Some(upstream) = table.get_mut(FlowId::from_u64(note.tag))
+                metrics.to_clients.add(meta.datagrams, meta.bytes);
+                if meta.segmentation_failed
+                    && let Some(upstream) = table.get_mut(FlowId::from_u64(meta.tag))
                 {
-                    upstream.may_coalesce[1] = false;
+                    upstream.may_coalesce_replies = false;
                 }
                 SendControl::Continue
             }
             MessageResult::Failed(error)
-                if error.kind() == io::ErrorKind::WouldBlock && patience =>
+                if error.kind() == io::ErrorKind::WouldBlock && may_wait =>
             {
-                patience = false;
+                may_wait = false;
                 let _ =
                     poll(&mut [PollFd::new(listener, PollFlags::OUT)], Some(&SEND_BUFFER_TIMEOUT));
                 SendControl::Retry
             }
             MessageResult::Failed(error) => {
-                let why = if is_local_error(&error) {
+                let reason = if is_local_error(&error) {
                     UndeliveredReason::SendBuffer
                 } else {
                     UndeliveredReason::Rejected
                 };
-                tally.count_undelivered(why, note.datagrams);
+                metrics.count_undelivered(reason, meta.datagrams);
                 SendControl::Continue
             }
         });

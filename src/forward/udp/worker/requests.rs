@@ -1,4 +1,4 @@
-//! From clients to backends.
+//! Datagrams from clients to backends.
 
 use std::io;
 use std::ops::Range;
@@ -10,14 +10,15 @@ use tracing::warn;
 
 use super::{PlacedDatagram, RECEIVE_BATCH, UdpWorker, datagram_count};
 use crate::forward::udp::counters::{ShedReason, add_relaxed};
-use crate::forward::udp::outbox::{MessageMeta, MessageResult, SendControl};
+use crate::forward::udp::outbox::{MessageMeta, MessageResult, MessageRoute, SendControl};
 use crate::forward::udp::socket::{is_local_error, is_unreachable_error};
 use crate::sys::mmsg::{ReceivedDatagram, set_udp_gro};
 
-/// So many datagrams of one sender and size in a row look like a run that came apart on its way.
+/// The number of consecutive datagrams of one sender and size that suggests a sender with GSO.
 const MIN_RUN_DATAGRAMS: usize = 4;
 
 impl UdpWorker {
+    /// Receives a batch of datagrams of clients, and sends them to the backends of their flows.
     pub(super) fn serve_clients(&mut self, now: Instant) {
         self.incoming.clear();
         self.placed.clear();
@@ -25,9 +26,10 @@ impl UdpWorker {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {
-                // Of no datagram: a shortage of memory. Not to be repeated without a pause.
+                // Not an error of a datagram but a shortage of memory: pause before the next
+                // attempt.
                 add_relaxed(&self.metrics.failed_receives, 1);
-                warn!(address = %self.settings.address, %error, "cannot receive");
+                warn!(address = %self.settings.address, %error, "cannot receive UDP datagrams");
                 std::thread::sleep(Duration::from_millis(1));
                 return;
             }
@@ -37,145 +39,141 @@ impl UdpWorker {
             let count = datagram_count(received);
             datagrams += count;
             bytes += received.len as u64;
-            let placed = match received.peer {
+            let flow_id = match received.peer {
                 Some(client) if !received.truncated => {
-                    self.flows.find_or_start_flow(client, received.local, (self.draining, now))
+                    self.flows.find_or_start_flow(client, received.local, self.draining, now)
                 }
                 _ => Err(ShedReason::Damaged),
             };
-            match placed {
-                Ok(id) => self.placed.push(PlacedDatagram {
-                    flow_id: id,
+            match flow_id {
+                Ok(flow_id) => self.placed.push(PlacedDatagram {
+                    flow_id,
                     index: index as u32,
                     one_packet_retry: None,
                 }),
-                Err(why) => self.metrics.count_shed(why, count),
+                Err(reason) => self.metrics.count_shed(reason, count),
             }
         }
         self.metrics.from_clients.add(datagrams, bytes);
-        // Grouped by flow, and within one in the order of arrival.
-        self.placed.sort_unstable_by_key(|it| (it.flow_id, it.index));
+        // Sorted by flow, and within a flow in the order of arrival.
+        self.placed.sort_unstable_by_key(|placed| (placed.flow_id, placed.index));
         let mut at = 0;
         while at < self.placed.len() {
             let id = self.placed[at].flow_id;
-            let run = self.placed[at..].iter().take_while(|it| it.flow_id == id).count();
-            self.forward_run(at, run, now);
-            at += run;
+            let len = self.placed[at..].iter().take_while(|placed| placed.flow_id == id).count();
+            self.forward_run(at..at + len, now);
+            at += len;
         }
         self.enable_coalescing_on_run();
     }
 
-    /// Hands the datagrams of one flow to its backend.
-    fn forward_run(&mut self, at: usize, run: usize, now: Instant) {
-        let id = self.placed[at].flow_id;
-        let datagrams = self.count_datagrams(at..at + run);
+    /// Sends the datagrams of one flow to its backend.
+    fn forward_run(&mut self, run: Range<usize>, now: Instant) {
+        let id = self.placed[run.start].flow_id;
+        let datagrams = self.count_datagrams(run.clone());
         let Some(upstream) = self.flows.table.get_mut(id) else {
             return self.metrics.count_shed(ShedReason::Damaged, datagrams);
         };
         upstream.requests += datagrams;
-        let mut accounted = 0;
-        if let Some(error) = self.send_to_backend(at..at + run, &mut accounted) {
-            self.retry_on_other_backend(at..at + run, accounted, error, now);
+        let mut counted = 0;
+        if let Some(error) = self.send_to_backend(run.clone(), &mut counted) {
+            self.retry_on_other_backend(run, counted, error, now);
         }
     }
 
+    /// Returns the number of datagrams in a run, counting the parts of coalesced datagrams.
     pub(super) fn count_datagrams(&self, run: Range<usize>) -> u64 {
         let received = self.incoming.received();
-        self.placed[run].iter().map(|it| datagram_count(&received[it.index as usize])).sum()
+        self.placed[run].iter().map(|placed| datagram_count(&received[placed.index as usize])).sum()
     }
 
-    /// Sends a run of placed datagrams to the backend of their flow. An error says that the backend
-    /// is unreachable, and that none of them can be thought to have arrived.
+    /// Sends the datagrams of one flow to its backend. Returns an error if the backend is
+    /// unreachable; then none of the datagrams can be assumed to have arrived.
     ///
-    /// The first `accounted` of them are in the books already; the number goes on with those that
-    /// were sent or shed.
+    /// The first `counted` datagrams are in the counters already; `counted` increases by the
+    /// datagrams sent or shed.
     pub(super) fn send_to_backend(
         &mut self,
         run: Range<usize>,
-        accounted: &mut u64,
+        counted: &mut u64,
     ) -> Option<io::Error> {
         let placed = &self.placed[run];
         let upstream = self.flows.table.get_mut(placed.first()?.flow_id)?;
         self.outbox.clear();
-        for it in placed {
-            let received = &self.incoming.received()[it.index as usize];
-            self.outbox.push(
-                0,
-                (None, None),
-                (it.index as usize, received),
-                upstream.may_coalesce[0],
-            );
+        let route = MessageRoute { tag: 0, to: None, from: None };
+        for datagram in placed {
+            let index = datagram.index as usize;
+            let received = &self.incoming.received()[index];
+            self.outbox.push(route, index, received, upstream.may_coalesce_requests);
         }
-        let tally = &*self.metrics;
+        let metrics = &*self.metrics;
         let to_server = &upstream.metrics.to_server;
-        let (mut position, mut uncut, mut unreachable) = (0, false, None);
-        let mut told = |note: &MessageMeta, fate: MessageResult| {
-            let resent = position < *accounted;
-            match fate {
+        let (mut position, mut segmentation_failed, mut unreachable) = (0, false, None);
+        let mut on_result = |meta: &MessageMeta, result: MessageResult| {
+            let is_resent = position < *counted;
+            match result {
                 MessageResult::Failed(error) if is_unreachable_error(&error) => {
                     unreachable = Some(error);
                     return SendControl::Stop;
                 }
-                MessageResult::Failed(error) if !resent => {
-                    tally.count_shed(shed_reason(&error), note.datagrams)
+                MessageResult::Failed(error) if !is_resent => {
+                    metrics.count_shed(shed_reason(&error), meta.datagrams)
                 }
                 MessageResult::Failed(_) => {}
                 MessageResult::Sent => {
-                    to_server.add(note.datagrams, note.bytes);
-                    uncut |= note.segmentation_failed;
-                    match resent {
-                        true => add_relaxed(&tally.resent, note.datagrams),
-                        false => tally.to_servers.add(note.datagrams, note.bytes),
+                    to_server.add(meta.datagrams, meta.bytes);
+                    segmentation_failed |= meta.segmentation_failed;
+                    match is_resent {
+                        true => add_relaxed(&metrics.resent, meta.datagrams),
+                        false => metrics.to_servers.add(meta.datagrams, meta.bytes),
                     }
                 }
             }
-            position += note.datagrams;
+            position += meta.datagrams;
             SendControl::Continue
         };
-        if let Some((piece, note)) = self.outbox.single_datagram() {
+        if let Some((piece, meta)) = self.outbox.single_datagram() {
             let bytes = self.incoming.bytes(piece.datagram as usize);
-            told(
-                &note,
-                match send(upstream.socket(), bytes, SendFlags::DONTWAIT) {
-                    Ok(_) => MessageResult::Sent,
-                    Err(error) => MessageResult::Failed(error.into()),
-                },
-            );
+            let result = match send(upstream.socket(), bytes, SendFlags::DONTWAIT) {
+                Ok(_) => MessageResult::Sent,
+                Err(error) => MessageResult::Failed(error.into()),
+            };
+            on_result(&meta, result);
         } else {
-            self.outbox.send(upstream.socket(), &self.incoming, told);
+            self.outbox.send(upstream.socket(), &self.incoming, on_result);
         }
-        *accounted = position.max(*accounted);
-        upstream.may_coalesce[0] &= !uncut;
+        *counted = position.max(*counted);
+        upstream.may_coalesce_requests &= !segmentation_failed;
         unreachable
     }
 
-    /// Has another backend take what one has refused.
+    /// Sends the datagrams of a flow to other backends after its backend has refused them, and
+    /// sheds them when all attempts have failed. The first `counted` datagrams are in the counters
+    /// already.
     pub(super) fn retry_on_other_backend(
         &mut self,
         run: Range<usize>,
-        accounted: u64,
+        counted: u64,
         error: io::Error,
         now: Instant,
     ) {
         if self.settings.one_packet {
-            return self.reschedule_one_packet_run(run, accounted, &error, now);
+            return self.reschedule_one_packet_run(run, counted, &error, now);
         }
-        let Some(id) = self.placed.get(run.start).map(|it| it.flow_id) else { return };
-        let (mut accounted, mut error) = (accounted, error);
-        // Ends: a flow survives a bounded number of refusals in a row.
+        let Some(id) = self.placed.get(run.start).map(|placed| placed.flow_id) else { return };
+        let (mut counted, mut error) = (counted, error);
+        // Terminates: `fail_over` ends the flow after `attempts` refusals in a row.
         while self.flows.fail_over(id, &error, now) {
-            match self.send_to_backend(run.clone(), &mut accounted) {
+            match self.send_to_backend(run.clone(), &mut counted) {
                 Some(next) => error = next,
                 None => return,
             }
         }
-        self.metrics.count_shed(
-            ShedReason::Unreachable,
-            self.count_datagrams(run).saturating_sub(accounted),
-        );
+        self.metrics
+            .count_shed(ShedReason::Unreachable, self.count_datagrams(run).saturating_sub(counted));
     }
 
-    /// Begins to receive runs as one where clients seem to send them.
+    /// Enables coalesced receiving if a client seems to send with GSO.
     fn enable_coalescing_on_run(&mut self) {
         if !self.coalescing
             && self.settings.coalesces_when_detected()
@@ -187,10 +185,14 @@ impl UdpWorker {
     }
 }
 
-/// Tells whether datagrams of one sender and size follow each other.
+/// Returns whether the batch has [`MIN_RUN_DATAGRAMS`] consecutive datagrams of one sender and
+/// size.
 pub(super) fn has_run(received: &[ReceivedDatagram]) -> bool {
     received.windows(MIN_RUN_DATAGRAMS).any(|run| {
-        run[0].len != 0 && run[1..].iter().all(|it| (it.peer, it.len) == (run[0].peer, run[0].len))
+        run[0].len != 0
+            && run[1..]
+                .iter()
+                .all(|datagram| (datagram.peer, datagram.len) == (run[0].peer, run[0].len))
     })
 }
 

@@ -1,4 +1,4 @@
-//! From the name that a client asks for to what serves it.
+//! Lookup of a value, such as a service, by the requested server name.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -6,27 +6,30 @@ use std::collections::hash_map::Entry;
 
 use thiserror::Error;
 
-use super::{HostNameError, name};
+use super::host_name::{self, HostNameError};
 
-/// The most patterns in one table.
+/// The maximum number of patterns in a table.
 pub const MAX_SERVER_NAMES: usize = 65_536;
 
 /// A table from server names to values, such as the services behind one address.
 ///
-/// A pattern is a name (`www.example.org`) or stands for all names with one more label in front
-/// (`*.example.org`: `www.example.org`, but neither `example.org` nor `a.b.example.org`), as in
-/// certificates (RFC 6125 section 6.4.3; a star within a label is refused). The name itself is
-/// preferred to the star, and the star to the value [for all others](ServerNameTable::with_default). Upper and
-/// lower case are the same.
+/// A pattern is an exact name (`www.example.org`) or a wildcard for all names with one more label
+/// in front (`*.example.org` matches `www.example.org`, but neither `example.org` nor
+/// `a.b.example.org`), as in certificates (RFC 6125 section 6.4.3; a wildcard within a label is
+/// rejected). An exact name takes precedence over a wildcard, and a wildcard over the
+/// [default](ServerNameTable::with_default). Case is ignored.
 ///
-/// A look-up costs one or two hashes of the name, and allocates if it has capital letters in it,
-/// which the names of [`ClientHello`](super::ClientHello) have not.
+/// A lookup costs one or two hashes of the name. It allocates if the name has upper case letters,
+/// which the names of [`ClientHello`](super::ClientHello) do not have.
 ///
 /// # Examples
 /// ```
 /// use lvs::forward::sni::ServerNameTable;
 ///
-/// let table = ServerNameTable::new().with_pattern("example.org", 1)?.with_pattern("*.example.org", 2)?.with_default(3);
+/// let table = ServerNameTable::new()
+///     .with_pattern("example.org", 1)?
+///     .with_pattern("*.example.org", 2)?
+///     .with_default(3);
 /// assert_eq!(table.get(Some("example.org")), Some(&1));
 /// assert_eq!(table.get(Some("www.example.org")), Some(&2));
 /// assert_eq!(table.get(Some("a.b.example.org")), Some(&3));
@@ -36,33 +39,33 @@ pub const MAX_SERVER_NAMES: usize = 65_536;
 #[derive(Clone, Debug)]
 pub struct ServerNameTable<V> {
     exact: HashMap<Box<str>, V>,
-    /// By what stands behind the star and its dot.
+    /// The key is the part after `*.`.
     wildcard: HashMap<Box<str>, V>,
     default: Option<V>,
 }
 
-/// Why a pattern was refused. The table is as it was before.
+/// The reason why a pattern is rejected. The table is unchanged.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum ServerNameTableError {
-    /// It is neither a name nor a star in front of one.
-    #[error("{pattern:?} is no name and no pattern")]
+    /// The pattern is neither a host name nor a wildcard.
+    #[error("invalid server name pattern {pattern:?}: {source}")]
     Pattern {
         /// The pattern.
         pattern: String,
-        /// What is wrong with it.
+        /// The reason.
         source: HostNameError,
     },
-    /// The same is in the table already.
-    #[error("{pattern:?} is in the table already")]
+    /// The table contains the pattern already.
+    #[error("server name pattern {pattern:?} occurs twice")]
     Duplicate {
         /// The pattern.
         pattern: String,
     },
-    /// The table holds [`MAX_SERVER_NAMES`] already.
-    #[error("{pattern:?} does not fit: the table holds {MAX_SERVER_NAMES} already")]
+    /// The table contains [`MAX_SERVER_NAMES`] patterns already.
+    #[error("cannot add server name {pattern:?}: the table is full ({MAX_SERVER_NAMES} patterns)")]
     Full {
-        /// The pattern that found no place.
+        /// The pattern.
         pattern: String,
     },
 }
@@ -74,13 +77,13 @@ impl<V> Default for ServerNameTable<V> {
 }
 
 impl<V> ServerNameTable<V> {
-    /// An empty table.
+    /// Returns an empty table.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a pattern, as [`ServerNameTable::insert`] does, for tables made in one piece.
+    /// Returns the table with one more pattern; see [`ServerNameTable::insert`].
     ///
     /// # Errors
     /// As [`ServerNameTable::insert`].
@@ -89,37 +92,39 @@ impl<V> ServerNameTable<V> {
         Ok(self)
     }
 
-    /// What all other clients get, also those that ask for no name. Default: nothing.
+    /// Returns the table with a value for clients that match no pattern or send no name. Default:
+    /// no value.
     #[must_use]
     pub fn with_default(mut self, value: V) -> Self {
         self.default = Some(value);
         self
     }
 
-    /// Adds a name, or a star and a name.
+    /// Adds an exact name or a wildcard.
     ///
     /// # Errors
-    /// [`ServerNameTableError`] if it is no pattern, there already, or one too many.
+    /// [`ServerNameTableError`] if the pattern is invalid or in the table already, or if the table
+    /// is full.
     pub fn insert(&mut self, pattern: &str, value: V) -> Result<(), ServerNameTableError> {
-        let full = self.len() >= MAX_SERVER_NAMES;
+        let is_full = self.len() >= MAX_SERVER_NAMES;
         let (table, rest) = match pattern.strip_prefix("*.") {
             Some(rest) => (&mut self.wildcard, rest),
             None => (&mut self.exact, pattern),
         };
         let pattern = || pattern.to_owned();
-        let name = name::normalize_host_name(rest.as_bytes())
+        let name = host_name::normalize_host_name(rest.as_bytes())
             .map_err(|source| ServerNameTableError::Pattern { pattern: pattern(), source })?;
         match table.entry(name) {
             Entry::Occupied(_) => Err(ServerNameTableError::Duplicate { pattern: pattern() }),
-            Entry::Vacant(_) if full => Err(ServerNameTableError::Full { pattern: pattern() }),
-            Entry::Vacant(place) => {
-                place.insert(value);
+            Entry::Vacant(_) if is_full => Err(ServerNameTableError::Full { pattern: pattern() }),
+            Entry::Vacant(entry) => {
+                entry.insert(value);
                 Ok(())
             }
         }
     }
 
-    /// What a client gets that asks for this name, or for none.
+    /// Returns the value for a client that requests this name, or no name.
     #[must_use]
     pub fn get(&self, name: Option<&str>) -> Option<&V> {
         name.and_then(|name| self.find_match(name)).or(self.default.as_ref())
@@ -136,18 +141,18 @@ impl<V> ServerNameTable<V> {
         })
     }
 
-    /// Whatever names stand for.
+    /// Iterates over the values of all patterns and the default.
     pub(in crate::forward) fn values(&self) -> impl Iterator<Item = &V> {
         self.exact.values().chain(self.wildcard.values()).chain(&self.default)
     }
 
-    /// How many patterns there are, without the value for all others.
+    /// Returns the number of patterns, without the default.
     #[must_use]
     pub fn len(&self) -> usize {
         self.exact.len() + self.wildcard.len()
     }
 
-    /// Tells whether there are no patterns.
+    /// Returns whether there are no patterns.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,40 +1,37 @@
-//! The ClientHello itself (RFC 8446 section 4.1.2).
+//! The ClientHello message (RFC 8446 section 4.1.2).
 
 use std::fmt;
 
-use super::{HANDSHAKE_HEADER_LEN, SniError, name};
+use super::error::SniError;
+use super::host_name;
 
-/// The shortest hello, with its header: version, random, and the least of session id, cipher suites
-/// and compression methods. Extensions may be left out before TLS 1.3.
-pub(super) const MIN_CLIENT_HELLO: usize = HANDSHAKE_HEADER_LEN + 2 + 32 + 1 + 4 + 2;
-
-/// What a TLS client asks for.
+/// The server name and the application protocols that a TLS client requests.
 #[derive(Clone, Eq, PartialEq)]
 pub struct ClientHello {
     server_name: Option<Box<str>>,
-    /// The list as RFC 7301 writes it, without its length.
+    /// The ProtocolNameList of RFC 7301, without its length.
     alpn: Box<[u8]>,
 }
 
 impl ClientHello {
-    /// The name of the server that the client wants, if it says so.
+    /// Returns the requested server name, if there is one.
     ///
     /// In lower case, without a trailing dot, at most 253 bytes in labels of at most 63 ASCII
     /// letters, digits, hyphens and underscores: an internationalised name is in its ASCII form.
-    /// Never an IP address (RFC 6066 section 3). With ECH it is the outer name.
+    /// Never an IP address (RFC 6066 section 3). With ECH the outer name.
     #[must_use]
     pub fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()
     }
 
-    /// The protocols that the client would speak, the one it likes best first (RFC 7301 section
-    /// 3.1): `h2`, `http/1.1`, and whatever else it sends; none of them is empty.
+    /// Iterates over the application protocols of the client, the preferred protocol first (RFC
+    /// 7301 section 3.1), such as `h2` and `http/1.1`. No protocol name is empty.
     pub fn alpn(&self) -> impl Iterator<Item = &[u8]> + Clone {
         let mut list = ClientHelloReader { rest: &self.alpn };
         std::iter::from_fn(move || list.read_vector_8("").ok())
     }
 
-    /// Reads a hello without its header.
+    /// Parses a ClientHello without its handshake header.
     pub(super) fn parse(body: &[u8]) -> Result<Self, SniError> {
         let mut body = ClientHelloReader { rest: body };
         body.read_bytes(2, "legacy_version")?;
@@ -59,12 +56,12 @@ impl ClientHello {
         while !extensions.rest.is_empty() {
             let kind = extensions.read_u16("extension_type")?;
             let data = extensions.read_vector_16("extension_data")?;
-            let twice = match kind {
+            let is_duplicate = match kind {
                 SERVER_NAME_EXTENSION => names.replace(data).is_some(),
                 ALPN_EXTENSION => protocols.replace(data).is_some(),
                 _ => false,
             };
-            ensure_well_formed(!twice, "extensions")?;
+            ensure_well_formed(!is_duplicate, "extensions")?;
         }
         if let Some(data) = names {
             hello.server_name = parse_server_name_list(data)?;
@@ -80,7 +77,7 @@ const COMPRESSION_METHODS: &str = "legacy_compression_methods";
 const SERVER_NAME_EXTENSION: u16 = 0;
 const ALPN_EXTENSION: u16 = 16;
 
-/// Finds the host's name in a ServerNameList (RFC 6066 section 3).
+/// Parses a ServerNameList and returns the host name in it (RFC 6066 section 3).
 fn parse_server_name_list(data: &[u8]) -> Result<Option<Box<str>>, SniError> {
     const PART: &str = "server_name";
     let mut data = ClientHelloReader { rest: data };
@@ -89,16 +86,19 @@ fn parse_server_name_list(data: &[u8]) -> Result<Option<Box<str>>, SniError> {
     let mut host = None;
     while !list.rest.is_empty() {
         let kind = list.read_bytes(1, PART)?;
-        // Types to come begin with the same two bytes of length.
+        // RFC 6066: future name types also begin with two bytes of length.
         let value = list.read_vector_16(PART)?;
         if kind == [0] {
-            ensure_well_formed(host.replace(name::normalize_host_name(value)?).is_none(), PART)?;
+            ensure_well_formed(
+                host.replace(host_name::normalize_host_name(value)?).is_none(),
+                PART,
+            )?;
         }
     }
     Ok(host)
 }
 
-/// Checks a ProtocolNameList (RFC 7301 section 3.1).
+/// Validates a ProtocolNameList (RFC 7301 section 3.1).
 fn parse_alpn_list(data: &[u8]) -> Result<&[u8], SniError> {
     const PART: &str = "application_layer_protocol_negotiation";
     let mut data = ClientHelloReader { rest: data };
@@ -111,11 +111,11 @@ fn parse_alpn_list(data: &[u8]) -> Result<&[u8], SniError> {
     Ok(protocols)
 }
 
-fn ensure_well_formed(holds: bool, part: &'static str) -> Result<(), SniError> {
-    if holds { Ok(()) } else { Err(SniError::Malformed { part }) }
+fn ensure_well_formed(is_valid: bool, part: &'static str) -> Result<(), SniError> {
+    if is_valid { Ok(()) } else { Err(SniError::Malformed { part }) }
 }
 
-/// Takes parts off bytes, in the presentation language of RFC 8446 section 3.
+/// A reader of the structures that the presentation language of RFC 8446 section 3 defines.
 #[derive(Clone)]
 struct ClientHelloReader<'a> {
     rest: &'a [u8],
@@ -123,9 +123,9 @@ struct ClientHelloReader<'a> {
 
 impl<'a> ClientHelloReader<'a> {
     fn read_bytes(&mut self, len: usize, part: &'static str) -> Result<&'a [u8], SniError> {
-        let (taken, rest) = self.rest.split_at_checked(len).ok_or(SniError::Malformed { part })?;
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(SniError::Malformed { part })?;
         self.rest = rest;
-        Ok(taken)
+        Ok(bytes)
     }
 
     fn read_u16(&mut self, part: &'static str) -> Result<u16, SniError> {
@@ -145,7 +145,8 @@ impl<'a> ClientHelloReader<'a> {
 
 impl fmt::Debug for ClientHello {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let alpn: Vec<_> = self.alpn().map(|it| it.escape_ascii().to_string()).collect();
+        let alpn: Vec<_> =
+            self.alpn().map(|protocol| protocol.escape_ascii().to_string()).collect();
         f.debug_struct("ClientHello")
             .field("server_name", &self.server_name)
             .field("alpn", &alpn)

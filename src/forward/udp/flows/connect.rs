@@ -1,4 +1,4 @@
-//! Which backend a flow gets.
+//! Picking a backend for a flow, and connecting a socket to it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,12 +9,12 @@ use tracing::debug;
 use super::{ConnectedBackend, WorkerFlows};
 use crate::balancer::PickError;
 use crate::forward::udp::counters::{ShedReason, add_relaxed};
+use crate::forward::udp::flow_table::FlowId;
 use crate::forward::udp::socket;
-use crate::forward::udp::table::FlowId;
 use crate::{Flow, Lease, Outcome};
 
 impl WorkerFlows {
-    /// Picks backends until one of them can be sent to.
+    /// Picks a backend and connects a socket to it; tries other backends if that fails.
     pub(super) fn connect_backend(
         &mut self,
         flow: &mut Flow,
@@ -25,8 +25,8 @@ impl WorkerFlows {
             lease.set_active(false);
             match socket::open_connected(self.settings.backend_address(&lease)) {
                 Ok(socket) => {
-                    let serial = lease.backend().account().serial();
-                    return Ok(ConnectedBackend { socket, lease, backend_serial: serial });
+                    let backend_serial = lease.backend().account().serial();
+                    return Ok(ConnectedBackend { socket, lease, backend_serial });
                 }
                 Err(error) => self.record_connect_failure(lease, &error, flow)?,
             }
@@ -34,7 +34,11 @@ impl WorkerFlows {
         Err(ShedReason::Unreachable)
     }
 
-    /// Notes that a backend could not be sent to. An error if that was this machine's fault.
+    /// Records that no socket could be connected to a backend, and excludes the backend from
+    /// `flow`.
+    ///
+    /// # Errors
+    /// [`ShedReason::NoResources`] if the error is a shortage of this machine.
     pub(super) fn record_connect_failure(
         &mut self,
         lease: Lease<SocketAddr>,
@@ -44,7 +48,7 @@ impl WorkerFlows {
         if socket::is_local_error(error) {
             return Err(ShedReason::NoResources);
         }
-        debug!(backend = %lease.id(), %error, "backend unreachable");
+        debug!(backend = %lease.id(), %error, "cannot connect a UDP socket to the backend");
         add_relaxed(&self.metrics.server_errors, 1);
         let serial = lease.backend().account().serial();
         add_relaxed(&self.metrics.backend_counters(serial, lease.id()).errors, 1);
@@ -53,6 +57,7 @@ impl WorkerFlows {
         Ok(())
     }
 
+    /// Picks a backend by persistence, if set, or by the balancer.
     pub(super) fn pick_backend(
         &mut self,
         flow: &Flow,
@@ -64,14 +69,15 @@ impl WorkerFlows {
             }
             _ => self.picker.pick(flow),
         };
-        picked.map_err(|why| match why {
-            // Where a backend was tried, what became of it is the reason, not that none was left.
+        picked.map_err(|error| match error {
+            // After a failed attempt the reason is that backend, not that the scheduler found no
+            // other.
             PickError::SchedulerRefused if flow.is_retry() => ShedReason::Unreachable,
-            why => why.into(),
+            error => error.into(),
         })
     }
 
-    /// Says that a backend refused a datagram whose lease has ended already.
+    /// Reports that a backend refused a datagram whose lease has ended already.
     pub(super) fn report_refusal(&self, serial: u64) {
         let snapshot = self.picker.snapshot();
         let position = snapshot.members().position_of_serial(serial);
@@ -82,7 +88,7 @@ impl WorkerFlows {
         }
     }
 
-    /// Never choose the backend of this flow: it has refused.
+    /// Excludes the backend of a flow, which has refused a datagram, from further picks.
     pub(in crate::forward::udp) fn exclude_backend(&self, id: FlowId, flow: &mut Flow) {
         let Some(upstream) = self.table.get(id) else { return };
         let snapshot = self.picker.snapshot();

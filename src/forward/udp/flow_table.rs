@@ -1,20 +1,19 @@
-//! The flow table: who is there, for how long, and who gives way.
+//! The flow table: lookup, expiry and eviction of flows.
 //!
-//! Pure: no socket and no clock. Two flows never differ in how long they may last, so the order in
-//! which they were touched is the order in which they run out, and lists of that order take the
-//! place of timers. All operations take constant time; the table never holds more than its
-//! capacity.
+//! No I/O and no clock. All flows have the same timeouts, so flows expire in the order in which
+//! they were last used; lists in this order replace timers. All operations take constant time. The
+//! table never exceeds its capacity.
 //!
-//! A flow is *answered* once something has come back. When the table is full, the flow that gives
-//! way is the one that has been idle longest among those never answered: what a flood of invented
-//! senders leaves behind is mostly that, and a conversation that runs is never sacrificed to it.
-//! Where all have been answered nobody gives way, and the newcomer is turned away.
+//! A flow is *answered* once its backend has replied. A full table evicts the flow that has been
+//! idle longest among the flows never answered: a flood of spoofed source addresses leaves mostly
+//! such flows, and must not evict flows in use. If all flows have been answered, no flow is evicted
+//! and the new flow is rejected.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Names a flow of one table; a name is never given out twice within 2^32 flows of one place.
+/// The id of a flow in one table. An id is not reused until its slot has held 2^31 other flows.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) struct FlowId {
     index: u32,
@@ -22,7 +21,7 @@ pub(super) struct FlowId {
 }
 
 impl FlowId {
-    /// A number to find it again by, below 2^63.
+    /// Returns the id as a number below 2^63.
     pub(super) fn to_u64(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
@@ -32,18 +31,18 @@ impl FlowId {
     }
 }
 
-/// Which of the two bounds a flow ran into.
+/// The timeout by which a flow expires.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum FlowExpiry {
     Idle,
     Total,
 }
 
-/// The table is full, and nobody gives way.
+/// The table is full, and no flow can be evicted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct FlowTableFull;
 
-/// Flows by key, and in the order in which they were used.
+/// A table of flows by key, with lists in the order of last use.
 #[derive(Debug)]
 pub(super) struct FlowTable<K, V> {
     capacity: usize,
@@ -52,18 +51,19 @@ pub(super) struct FlowTable<K, V> {
     slots: Vec<FlowSlot<K, V>>,
     index: HashMap<K, u32>,
     free_head: u32,
-    /// By the time of the last use: those never answered, and those answered.
+    /// Flows in the order of last use: [`UNANSWERED`] and [`ANSWERED`].
     by_last_use: [FlowList; 2],
-    /// By the time of their beginning; kept only where there is a total timeout.
+    /// Flows in the order of their start; maintained only with a total timeout.
     by_start: FlowList,
-    /// The latest time that was named; the lists rest on its never going back.
+    /// The latest time passed by the caller; the order of the lists requires that time never goes
+    /// back.
     latest_now: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct FlowSlot<K, V> {
     generation: u32,
-    /// In the list of its state, or of vacant slots (`next` alone).
+    /// The link in a `by_last_use` list, or in the list of free slots (`next` only).
     use_link: FlowListLink,
     start_link: FlowListLink,
     flow: Option<FlowEntry<K, V>>,
@@ -90,20 +90,28 @@ struct FlowList {
     tail: u32,
 }
 
-/// No slot.
+/// The index that marks the end of a list.
 const NO_SLOT: u32 = u32::MAX;
+
+/// The lists in `FlowTable::by_last_use`.
+const UNANSWERED: usize = 0;
+const ANSWERED: usize = 1;
 
 /// Keeps [`FlowId::to_u64`] below 2^63.
 const GENERATION_COUNT: u32 = 1 << 31;
 
 impl<K: Clone + Eq + Hash, V> FlowTable<K, V> {
-    /// A table for at most `capacity` flows (at least 1, at most 2^24). A flow ends when nothing
-    /// has used it for `idle`, and `total` after its beginning at the latest.
-    pub(super) fn new(capacity: usize, idle: Duration, total: Option<Duration>) -> Self {
+    /// Returns a table for at most `capacity` flows (at least 1, at most 2^24). A flow expires
+    /// `idle_timeout` after its last use, and at the latest `total_timeout` after its start.
+    pub(super) fn new(
+        capacity: usize,
+        idle_timeout: Duration,
+        total_timeout: Option<Duration>,
+    ) -> Self {
         Self {
             capacity: capacity.clamp(1, 1 << 24),
-            idle_timeout: idle,
-            total_timeout: total,
+            idle_timeout,
+            total_timeout,
             slots: Vec::new(),
             index: HashMap::new(),
             free_head: NO_SLOT,
@@ -134,12 +142,12 @@ impl<K: Clone + Eq + Hash, V> FlowTable<K, V> {
         self.entry(id).map(|entry| &entry.key)
     }
 
-    /// When the flow began.
+    /// Returns the time at which the flow started.
     pub(super) fn started_at(&self, id: FlowId) -> Option<Instant> {
         self.entry(id).map(|entry| entry.started_at)
     }
 
-    /// All flows, in no order that means anything.
+    /// Iterates over all flows in arbitrary order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (FlowId, &V)> {
         self.slots.iter().enumerate().filter_map(|(index, slot)| {
             let id = FlowId { index: index as u32, generation: slot.generation };
@@ -147,21 +155,21 @@ impl<K: Clone + Eq + Hash, V> FlowTable<K, V> {
         })
     }
 
-    /// Sees to it that one more flow fits, and returns the one that had to give way for it.
+    /// Makes room for one more flow, and returns the flow evicted for it, if any.
     ///
     /// # Errors
-    /// [`FlowTableFull`] if nobody gives way.
+    /// [`FlowTableFull`] if no flow can be evicted.
     pub(super) fn evict_if_full(&mut self) -> Result<Option<(K, V)>, FlowTableFull> {
         if self.len() < self.capacity {
             return Ok(None);
         }
-        match self.by_last_use[0].head {
+        match self.by_last_use[UNANSWERED].head {
             NO_SLOT => Err(FlowTableFull),
             index => Ok(self.vacate_slot(index)),
         }
     }
 
-    /// Begins a flow. Gives the value back if the key is there already or there is no room.
+    /// Inserts a flow. Returns the value as error if the table has the key already or is full.
     pub(super) fn insert(&mut self, key: K, value: V, now: Instant) -> Result<FlowId, V> {
         if self.len() >= self.capacity || self.index.contains_key(&key) {
             return Err(value);
@@ -187,14 +195,14 @@ impl<K: Clone + Eq + Hash, V> FlowTable<K, V> {
         slot.flow =
             Some(FlowEntry { key, value, started_at: now, last_used: now, answered: false });
         let id = FlowId { index, generation: slot.generation };
-        self.by_last_use[0].push(&mut self.slots, index, |slot| &mut slot.use_link);
+        self.by_last_use[UNANSWERED].push(&mut self.slots, index, |slot| &mut slot.use_link);
         if self.total_timeout.is_some() {
             self.by_start.push(&mut self.slots, index, |slot| &mut slot.start_link);
         }
         Ok(id)
     }
 
-    /// The flow was used: its idle time begins anew.
+    /// Records the use of a flow: its idle timeout restarts.
     pub(super) fn touch(&mut self, id: FlowId, now: Instant) {
         let now = self.advance_clock(now);
         let Some(entry) = self.entry_mut(id) else { return };
@@ -206,14 +214,16 @@ impl<K: Clone + Eq + Hash, V> FlowTable<K, V> {
         }
     }
 
-    /// The flow was used in the other direction; tells whether that was the first time.
+    /// Records a reply, and returns whether it is the first reply of the flow.
     pub(super) fn mark_answered(&mut self, id: FlowId, now: Instant) -> bool {
         match self.entry_mut(id) {
             Some(entry) if !entry.answered => {
                 entry.answered = true;
                 let now = self.advance_clock(now);
-                self.by_last_use[0].remove(&mut self.slots, id.index, |slot| &mut slot.use_link);
-                self.by_last_use[1].push(&mut self.slots, id.index, |slot| &mut slot.use_link);
+                self.by_last_use[UNANSWERED]
+                    .remove(&mut self.slots, id.index, |slot| &mut slot.use_link);
+                self.by_last_use[ANSWERED]
+                    .push(&mut self.slots, id.index, |slot| &mut slot.use_link);
                 if let Some(entry) = self.entry_mut(id) {
                     entry.last_used = now;
                 }
@@ -227,41 +237,42 @@ impl<K: Clone + Eq + Hash, V> FlowTable<K, V> {
         }
     }
 
-    /// Ends a flow.
+    /// Removes a flow.
     pub(super) fn remove(&mut self, id: FlowId) -> Option<(K, V)> {
         self.entry(id)?;
         self.vacate_slot(id.index)
     }
 
-    /// A flow that has run out, if there is one. It is for the caller to [remove](Self::remove) it.
+    /// Returns an expired flow, if any, which the caller must [remove](Self::remove).
     pub(super) fn next_expired(&self, now: Instant) -> Option<(FlowId, FlowExpiry)> {
         let now = self.latest_now.map_or(now, |latest| latest.max(now));
-        let ((at, expiry), index) = self.next_expiry()?;
+        let ((deadline, expiry), index) = self.next_expiry()?;
         let generation = self.slots[index as usize].generation;
-        (at <= now).then_some((FlowId { index, generation }, expiry))
+        (deadline <= now).then_some((FlowId { index, generation }, expiry))
     }
 
-    /// When the next flow runs out, if no one uses it before.
+    /// Returns the time at which the next flow expires if it is not used before.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.next_expiry().map(|((at, _), _)| at)
+        self.next_expiry().map(|((deadline, _), _)| deadline)
     }
 
     fn next_expiry(&self) -> Option<((Instant, FlowExpiry), u32)> {
         let entry = |index: u32| self.slots.get(index as usize)?.flow.as_ref();
         let idle = |list: FlowList| {
-            let at = entry(list.head)?.last_used.checked_add(self.idle_timeout)?;
-            Some(((at, FlowExpiry::Idle), list.head))
+            let deadline = entry(list.head)?.last_used.checked_add(self.idle_timeout)?;
+            Some(((deadline, FlowExpiry::Idle), list.head))
         };
         let total = |list: FlowList| {
-            let at = entry(list.head)?.started_at.checked_add(self.total_timeout?)?;
-            Some(((at, FlowExpiry::Total), list.head))
+            let deadline = entry(list.head)?.started_at.checked_add(self.total_timeout?)?;
+            Some(((deadline, FlowExpiry::Total), list.head))
         };
-        [idle(self.by_last_use[0]), idle(self.by_last_use[1]), total(self.by_start)]
+        [idle(self.by_last_use[UNANSWERED]), idle(self.by_last_use[ANSWERED]), total(self.by_start)]
             .into_iter()
             .flatten()
-            .min_by_key(|((at, _), _)| *at)
+            .min_by_key(|((deadline, _), _)| *deadline)
     }
 
+    /// Returns the given time, or the latest time if the given time is earlier.
     fn advance_clock(&mut self, now: Instant) -> Instant {
         let latest = self.latest_now.map_or(now, |latest| latest.max(now));
         self.latest_now = Some(latest);

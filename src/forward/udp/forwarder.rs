@@ -1,0 +1,345 @@
+//! The UDP forwarder: construction, settings, and running.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::client_limit::ClientFlowLimit;
+use super::handle::{UdpControl, UdpHandle};
+use super::settings::{
+    Coalesce, DEFAULT_ATTEMPTS, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_FLOWS, UdpSettings,
+};
+use super::socket;
+use super::worker::UdpWorker;
+use crate::Balancer;
+use crate::balancer::Persistence;
+use crate::forward::clock::now;
+use crate::forward::{DrainReport, ForwardError};
+use crate::sync::lock;
+
+/// Forwards the datagrams that arrive at a UDP address to the backends that a balancer picks, and
+/// their replies to the clients.
+///
+/// # Flows
+/// A flow is identified by the client's address and port and the local address that the client sent
+/// to. The first datagram of a flow picks a backend, and all following datagrams go to this
+/// backend. Replies are sent from the address that the client sent to, also if the socket is bound
+/// to the wildcard address of a machine with several addresses. A flow ends after the
+/// [idle timeout](Self::idle_timeout) without a datagram in either direction.
+///
+/// As in IPVS, a flow counts as an *inactive* connection of its backend: `wlc`, `lc` and limits
+/// count it; `sed`, `nq` and other schedulers that use active connections alone do not.
+///
+/// # When a backend fails
+/// Each flow has its own connected socket, so that the kernel reports ICMP errors of the flow. When
+/// a backend refuses a datagram (the host is up, the port is closed), the outcome of the lease is
+/// [`ConnectError`](crate::Outcome::ConnectError), and the flow moves to another backend at once,
+/// up to [`attempts`](Self::attempts) backends in a row. The datagrams of the flow in the batch
+/// that was received last are sent again, to the new backend; if the backend runs on this machine,
+/// these are all refused datagrams. For a remote backend, datagrams sent before the ICMP error
+/// arrives are lost. A host that is down sends no ICMP errors: use health checks to detect it.
+///
+/// Flows of a backend that becomes [down or disabled](crate::backend::BackendState) or leaves the
+/// set move within 100 ms, or with their next datagram. Flows of a quiesced (weight 0) or draining
+/// backend stay until they end; new flows use other backends.
+///
+/// # Full tables
+/// At [`max_flows`](Self::max_flows) a new flow evicts the flow that has been idle longest *among
+/// those that no backend has answered*: a flood of spoofed source addresses evicts its own flows,
+/// and flows in use stay. If all flows have been answered, the datagram is dropped and counted as
+/// shed.
+///
+/// # Outcomes of leases
+/// | event | [`Outcome`](crate::Outcome) |
+/// |---|---|
+/// | idle or total timeout of the flow | `Ok` |
+/// | idle or total timeout, with fewer than the expected [`replies`](Self::replies) | `Timeout` |
+/// | all expected replies arrived | `Ok` |
+/// | an ICMP error, or no route | `ConnectError` |
+/// | the flow was moved, evicted or cut, or this machine had no free descriptor or port | `Cancelled` |
+///
+/// The latency that `peak_ewma` and `hot_cold` use is the time from the first datagram of a flow to
+/// the first reply.
+///
+/// # Cost
+/// Each worker is a thread with its own socket (`SO_REUSEPORT`) and its own flows; it needs no
+/// runtime. A flow costs one descriptor, one kernel socket and about 500 bytes of user memory. Each
+/// worker reserves 8 MiB of address space for buffers, of which only used pages occupy memory.
+/// Datagrams are received and sent in batches and are not copied within this process.
+///
+/// # Examples
+/// ```no_run
+/// use std::net::SocketAddr;
+/// use std::time::Duration;
+/// use lvs::forward::UdpForwarder;
+/// use lvs::scheduler::SourceHash;
+/// use lvs::{BackendSet, Balancer};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let set = BackendSet::<SocketAddr>::new();
+/// set.insert("10.0.0.1:53".parse::<SocketAddr>()?)?;
+/// set.insert("10.0.0.2:53".parse::<SocketAddr>()?)?;
+///
+/// let balancer = Balancer::new(&set, SourceHash::new())?;
+/// let forwarder = UdpForwarder::bind("0.0.0.0:53".parse()?, balancer)?.replies(1);
+/// let handle = forwarder.handle();
+/// let running = tokio::spawn(forwarder.run());
+///
+/// // Later: no new flows, ten seconds for the existing flows to end.
+/// handle.shutdown(Duration::from_secs(10));
+/// let drained = running.await??;
+/// println!("{} finished, {} cut", drained.finished, drained.cut);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a forwarder does nothing until `run` is called"]
+pub struct UdpForwarder {
+    sockets: Vec<UdpSocket>,
+    workers: usize,
+    max_flows_per_client: Option<usize>,
+    settings: UdpSettings,
+    control: Arc<UdpControl>,
+}
+
+const MAX_WORKERS: usize = 1024;
+
+impl UdpForwarder {
+    /// Binds a socket to an address; port 0 selects a free port, which [`UdpForwarder::local_addr`]
+    /// returns.
+    ///
+    /// `[::]` accepts both address families if the system's default (`net.ipv6.bindv6only`) does.
+    /// Default: one worker for each core.
+    ///
+    /// # Errors
+    /// [`ForwardError::Bind`] if the system refuses to bind the address.
+    pub fn bind(address: SocketAddr, balancer: Balancer<SocketAddr>) -> Result<Self, ForwardError> {
+        Self::bind_with(address, false, balancer)
+    }
+
+    /// Binds a socket as [`bind`](Self::bind) does, also to an address that this machine does not
+    /// have yet (`IP_FREEBIND`), such as a VRRP virtual address. Clients are served while the
+    /// machine has the address.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_nonlocal(
+        address: SocketAddr,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
+        Self::bind_with(address, true, balancer)
+    }
+
+    fn bind_with(
+        address: SocketAddr,
+        freebind: bool,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
+        let socket = socket::bind_listener(address, freebind);
+        let socket = socket.map_err(|source| ForwardError::Bind { address, source })?;
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Ok(Self::new(socket, balancer)?.workers(cores))
+    }
+
+    /// Uses an existing bound socket: inherited, or created with special options.
+    ///
+    /// Default: one worker. For more workers, further sockets are bound to the same address
+    /// (`SO_REUSEPORT`); these do not inherit other options of the socket.
+    ///
+    /// # Errors
+    /// [`ForwardError::Listener`] if the socket is not usable.
+    pub fn new(socket: UdpSocket, balancer: Balancer<SocketAddr>) -> Result<Self, ForwardError> {
+        Self::from_sockets([socket], balancer)
+    }
+
+    /// Uses several existing sockets, those of a forwarder that this forwarder
+    /// [replaces](UdpHandle::sockets). There is at least one worker for each socket.
+    ///
+    /// # Errors
+    /// [`ForwardError::Listener`] if there are no sockets, or a socket is not usable.
+    pub fn from_sockets(
+        sockets: impl IntoIterator<Item = UdpSocket>,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
+        let sockets: Vec<UdpSocket> = sockets.into_iter().collect();
+        let no_sockets = || io::Error::new(io::ErrorKind::InvalidInput, "no sockets");
+        let address = sockets.first().ok_or_else(no_sockets).and_then(UdpSocket::local_addr);
+        let address = address.map_err(|source| ForwardError::Listener { source })?;
+        let settings = UdpSettings {
+            address,
+            balancer,
+            persistence: None,
+            idle_timeout: DEFAULT_IDLE_TIMEOUT,
+            total_timeout: None,
+            max_flows: DEFAULT_MAX_FLOWS,
+            attempts: DEFAULT_ATTEMPTS,
+            replies: None,
+            one_packet: false,
+            coalesce: Coalesce::Auto,
+        };
+        let control = Arc::default();
+        Ok(Self { sockets, workers: 1, max_flows_per_client: None, settings, control })
+    }
+
+    /// Sets the number of worker threads, 1 to 1024; values out of range are replaced by the
+    /// nearest limit. The kernel distributes clients over workers by a hash of their address and
+    /// port.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers.clamp(1, MAX_WORKERS);
+        self
+    }
+
+    /// Sets the time after the last datagram in either direction after which a flow ends. Default:
+    /// 60 s.
+    ///
+    /// With [one-packet scheduling](Self::one_packet) this is the time for which replies are
+    /// forwarded to the client, at most 5 s.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.idle_timeout = timeout;
+        self
+    }
+
+    /// Sets the maximum duration of a flow, also of a busy flow; the client's next datagram starts
+    /// a new flow. Default: no maximum.
+    pub fn total_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.total_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the maximum number of concurrent flows, divided equally among the workers. 0 counts as
+    /// 1. Each flow uses a descriptor. Default: 10 000. See [full tables](Self#full-tables).
+    pub fn max_flows(mut self, flows: usize) -> Self {
+        self.settings.max_flows = flows.max(1);
+        self
+    }
+
+    /// Sets the maximum number of concurrent flows of one client address, over all workers.
+    /// Default: no maximum.
+    pub fn max_flows_per_client(mut self, flows: usize) -> Self {
+        self.max_flows_per_client = Some(flows);
+        self
+    }
+
+    /// Sets how many backends are tried for a flow until a backend replies, including the first; 0
+    /// counts as 1. Default: 3.
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.settings.attempts = attempts.max(1);
+        self
+    }
+
+    /// Sets the number of replies expected for each datagram of a client, such as 1 for DNS: a flow
+    /// ends when all expected replies have arrived. 0 counts as 1. Default: flows end by their
+    /// timeouts alone.
+    pub fn replies(mut self, replies: u32) -> Self {
+        self.settings.replies = Some(replies.max(1));
+        self
+    }
+
+    /// Enables one-packet scheduling, as `ipvsadm --ops` does: each datagram picks a backend.
+    /// Default: off.
+    ///
+    /// Flows hold no leases: the lease of a datagram ends as [`Ok`](crate::Outcome::Ok) once the
+    /// datagram is sent, and a later refusal is reported by a lease of its own. For replies, each
+    /// pair of client and backend has a socket for the [idle timeout](Self::idle_timeout), at most
+    /// 5 s; limits and counters count these pairs as flows.
+    pub fn one_packet(mut self, on: bool) -> Self {
+        self.settings.one_packet = on;
+        self
+    }
+
+    /// Sets a persistence: later flows of a client use the same backend. The persistence's balancer
+    /// picks then, and the balancer passed to the constructor is unused.
+    pub fn persistence(mut self, persistence: Arc<Persistence<SocketAddr>>) -> Self {
+        self.settings.persistence = Some(persistence);
+        self
+    }
+
+    /// Sets whether datagrams are coalesced. Default: [`Coalesce::Auto`].
+    pub fn coalesce(mut self, coalesce: Coalesce) -> Self {
+        self.settings.coalesce = coalesce;
+        self
+    }
+
+    /// Returns the address of the listening socket.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.settings.address
+    }
+
+    /// Returns a handle to observe the forwarder and to shut it down.
+    #[must_use]
+    pub fn handle(&self) -> UdpHandle {
+        UdpHandle { address: self.settings.address, control: Arc::clone(&self.control) }
+    }
+
+    /// Forwards datagrams until [`UdpHandle::shutdown`], then starts no new flows and waits for the
+    /// existing flows to end, up to the deadline of the shutdown.
+    ///
+    /// # Errors
+    /// [`ForwardError::Listener`] if the sockets of the workers cannot be created or polled, or
+    /// [`ForwardError::Worker`] if a thread cannot be started. No errors after the start.
+    ///
+    /// # Panics
+    /// If a worker thread panicked.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cuts all flows and closes the sockets, as soon as the workers wake up.
+    /// Leases end as [`Cancelled`](crate::Outcome::Cancelled), and the counters stay exact.
+    pub async fn run(self) -> Result<DrainReport, ForwardError> {
+        let listener = |source| ForwardError::Listener { source };
+        let Self { sockets, workers, max_flows_per_client, settings, control } = self;
+        let workers = workers.max(sockets.len());
+        let _guard = CutFlowsOnDrop(Arc::clone(&control));
+        let settings = Arc::new(settings);
+        let client_limit = Arc::new(ClientFlowLimit::new(max_flows_per_client));
+        let mut new_workers = Vec::new();
+        let sockets = socket::add_reuseport_listeners(sockets, workers).map_err(listener)?;
+        let duplicates = sockets.iter().map(UdpSocket::try_clone).collect::<io::Result<Vec<_>>>();
+        *lock(&control.listeners) = duplicates.map_err(listener)?;
+        for socket in sockets {
+            let worker = UdpWorker::new(&settings, &control, &client_limit, socket, workers);
+            new_workers.push(worker.map_err(listener)?);
+        }
+        let mut threads = Vec::new();
+        for (number, worker) in new_workers.into_iter().enumerate() {
+            let (report_sender, report) = oneshot::channel();
+            let thread = thread::Builder::new()
+                .name(format!("lvs-udp-{number}"))
+                .spawn(move || {
+                    // Fails if the future of `run` was dropped.
+                    let _ = report_sender.send(worker.run());
+                })
+                .map_err(|source| ForwardError::Worker { source })?;
+            threads.push((thread, report));
+        }
+        let mut total = DrainReport::default();
+        for (thread, report) in threads {
+            match report.await {
+                Ok(report) => {
+                    total.finished += report.finished;
+                    total.cut += report.cut;
+                }
+                Err(_) => {
+                    if let Err(panic) = thread.join() {
+                        std::panic::resume_unwind(panic);
+                    }
+                }
+            }
+        }
+        Ok(total)
+    }
+}
+
+/// Cuts all flows and ends the workers when the future of [`UdpForwarder::run`] is dropped.
+struct CutFlowsOnDrop(Arc<UdpControl>);
+
+impl Drop for CutFlowsOnDrop {
+    fn drop(&mut self) {
+        self.0.start_drain(Some(now()), false);
+    }
+}
