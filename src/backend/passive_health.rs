@@ -247,62 +247,62 @@ mod tests {
 
     #[test]
     fn a_success_ends_a_run_and_nobody_is_called_twice() {
-        let (signal, conduct) = (OutlierSignal::new(), PassiveHealth::new());
+        let (signal, health) = (OutlierSignal::new(), PassiveHealth::new());
         let calls = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&calls);
         signal.set_callback(move || {
             count.fetch_add(1, Ordering::SeqCst);
         });
-        conduct.record_failure(&signal, 7, Outcome::Timeout, ends(0));
+        health.record_failure(&signal, 7, Outcome::Timeout, ends(0));
         assert_eq!(
-            conduct.take_failure_streak(ends(0)),
+            health.take_failure_streak(ends(0)),
             FailureStreak::default(),
             "nobody listens yet"
         );
 
         signal.set_thresholds(3, 2);
-        conduct.record_failure(&signal, 7, Outcome::ConnectError, ends(0));
-        conduct.record_failure(&signal, 7, Outcome::AppError, ends(0));
-        conduct.record_failure(&signal, 7, Outcome::AppError, ends(1));
+        health.record_failure(&signal, 7, Outcome::ConnectError, ends(0));
+        health.record_failure(&signal, 7, Outcome::AppError, ends(0));
+        health.record_failure(&signal, 7, Outcome::AppError, ends(1));
         assert_eq!(
-            conduct.take_failure_streak(ends(1)),
+            health.take_failure_streak(ends(1)),
             FailureStreak { failures: 1, connect_failures: 0 }
         );
         assert!(signal.take_notified_serials().is_empty());
 
-        conduct.record_failure(&signal, 7, Outcome::ConnectError, ends(2));
-        conduct.record_failure(&signal, 7, Outcome::ConnectError, ends(2));
-        conduct.record_failure(&signal, 7, Outcome::ConnectError, ends(2));
+        health.record_failure(&signal, 7, Outcome::ConnectError, ends(2));
+        health.record_failure(&signal, 7, Outcome::ConnectError, ends(2));
+        health.record_failure(&signal, 7, Outcome::ConnectError, ends(2));
         assert_eq!((signal.take_notified_serials(), calls.load(Ordering::SeqCst)), (vec![7], 1));
         assert_eq!(
-            conduct.take_failure_streak(ends(2)),
+            health.take_failure_streak(ends(2)),
             FailureStreak { failures: 3, connect_failures: 3 }
         );
-        conduct.record_failure(&signal, 7, Outcome::ConnectError, ends(2));
+        health.record_failure(&signal, 7, Outcome::ConnectError, ends(2));
         assert_eq!(signal.take_notified_serials(), [7], "heard, and raised again");
-        assert_eq!(conduct.take_failure_streak(ends(3)), FailureStreak::default());
+        assert_eq!(health.take_failure_streak(ends(3)), FailureStreak::default());
     }
 
     #[test]
     fn a_trial_has_one_place_which_comes_back_if_it_was_not_used() {
-        let (signal, conduct) = (OutlierSignal::new(), PassiveHealth::new());
-        assert!(!conduct.claim_trial(&signal, 1), "not on trial");
-        conduct.set_on_trial(true);
-        assert!(conduct.claim_trial(&signal, 1));
-        assert!(!conduct.claim_trial(&signal, 1));
-        conduct.set_on_trial(true);
-        assert_eq!(conduct.trial_state(), TrialState::InProgress, "it goes on");
-        conduct.end_trial(&signal, 1, Outcome::Cancelled);
-        assert!(conduct.claim_trial(&signal, 1));
-        conduct.end_trial(&signal, 1, Outcome::Ok);
-        assert_eq!(conduct.trial_state(), TrialState::Passed);
-        assert!(!conduct.claim_trial(&signal, 1), "its judge has the word");
-        conduct.set_on_trial(false);
-        assert_eq!(conduct.trial_state(), TrialState::NotOnTrial);
+        let (signal, health) = (OutlierSignal::new(), PassiveHealth::new());
+        assert!(!health.claim_trial(&signal, 1), "not on trial");
+        health.set_on_trial(true);
+        assert!(health.claim_trial(&signal, 1));
+        assert!(!health.claim_trial(&signal, 1));
+        health.set_on_trial(true);
+        assert_eq!(health.trial_state(), TrialState::InProgress, "it goes on");
+        health.end_trial(&signal, 1, Outcome::Cancelled);
+        assert!(health.claim_trial(&signal, 1));
+        health.end_trial(&signal, 1, Outcome::Ok);
+        assert_eq!(health.trial_state(), TrialState::Passed);
+        assert!(!health.claim_trial(&signal, 1), "its judge has the word");
+        health.set_on_trial(false);
+        assert_eq!(health.trial_state(), TrialState::NotOnTrial);
     }
 }
 
-/// What a judge must hear of, over all interleavings; run by the line in `tests/loom.rs`.
+/// What outlier detection must see, over all interleavings; run by the line in `tests/loom.rs`.
 #[cfg(all(test, lvs_loom))]
 mod models {
     use loom::thread;
@@ -311,80 +311,80 @@ mod models {
 
     const SERIAL: u64 = 7;
 
-    fn world() -> Arc<(OutlierSignal, PassiveHealth)> {
-        let world = Arc::new((OutlierSignal::new(), PassiveHealth::new()));
-        world.0.arm(1, 0);
-        world
+    fn armed_signal() -> Arc<(OutlierSignal, PassiveHealth)> {
+        let shared = Arc::new((OutlierSignal::new(), PassiveHealth::new()));
+        shared.0.set_thresholds(1, 0);
+        shared
     }
 
-    fn fail((signal, conduct): &(OutlierSignal, PassiveHealth)) {
-        conduct.failed(signal, SERIAL, Outcome::Timeout, OutcomeCounts::default());
+    fn fail((signal, health): &(OutlierSignal, PassiveHealth)) {
+        health.record_failure(signal, SERIAL, Outcome::Timeout, OutcomeCounts::default());
     }
 
     #[test]
     fn a_failure_is_in_what_is_heard_or_raises_the_hand_again() {
         loom::model(|| {
-            let world = world();
-            fail(&world);
+            let shared = armed_signal();
+            fail(&shared);
             let failing = {
-                let world = Arc::clone(&world);
-                thread::spawn(move || fail(&world))
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || fail(&shared))
             };
-            let (signal, conduct) = &*world;
-            assert!(signal.take().contains(&SERIAL));
-            let heard = conduct.heard(OutcomeCounts::default());
+            let (signal, health) = &*shared;
+            assert!(signal.take_notified_serials().contains(&SERIAL));
+            let streak = health.take_failure_streak(OutcomeCounts::default());
             failing.join().expect("no panic");
-            let again = signal.take();
-            assert!(heard.failures == 2 || again == [SERIAL], "{heard:?}, {again:?}");
-            assert_eq!(conduct.heard(Outcomes::default()).failures, 2, "both are counted");
+            let again = signal.take_notified_serials();
+            assert!(streak.failures == 2 || again == [SERIAL], "{streak:?}, {again:?}");
+            assert_eq!(health.take_failure_streak(OutcomeCounts::default()).failures, 2, "both are counted");
         });
     }
 
     #[test]
     fn one_of_all_leases_is_the_trial_and_its_end_is_heard() {
         loom::model(|| {
-            let world = world();
-            world.1.set_on_trial(true);
-            let lease = |world: &Arc<(OutlierSignal, PassiveHealth)>| {
-                let world = Arc::clone(world);
+            let shared = armed_signal();
+            shared.1.set_on_trial(true);
+            let lease = |shared: &Arc<(OutlierSignal, PassiveHealth)>| {
+                let shared = Arc::clone(shared);
                 thread::spawn(move || {
-                    let (signal, conduct) = &*world;
-                    let taken = conduct.take_trial(signal, SERIAL);
+                    let (signal, health) = &*shared;
+                    let taken = health.claim_trial(signal, SERIAL);
                     if taken {
-                        conduct.end_trial(signal, SERIAL, Outcome::Timeout);
+                        health.end_trial(signal, SERIAL, Outcome::Timeout);
                     }
                     taken
                 })
             };
-            let leases = [lease(&world), lease(&world)];
-            let (signal, conduct) = &*world;
-            signal.take();
-            conduct.heard(OutcomeCounts::default());
-            let seen = conduct.trial();
+            let leases = [lease(&shared), lease(&shared)];
+            let (signal, health) = &*shared;
+            signal.take_notified_serials();
+            health.take_failure_streak(OutcomeCounts::default());
+            let seen = health.trial_state();
             let taken = leases.map(|lease| lease.join().expect("no panic"));
             assert_ne!(taken[0], taken[1]);
-            assert_eq!(conduct.trial(), Trial::Failed);
-            assert!(seen == Trial::Failed || signal.take().contains(&SERIAL));
+            assert_eq!(health.trial_state(), TrialState::Failed);
+            assert!(seen == TrialState::Failed || signal.take_notified_serials().contains(&SERIAL));
         });
     }
 
     #[test]
-    fn a_trial_that_is_called_off_is_over_whenever_its_lease_ends() {
+    fn a_cancelled_trial_is_over_whenever_its_lease_ends() {
         loom::model(|| {
-            let world = world();
-            world.1.set_on_trial(true);
+            let shared = armed_signal();
+            shared.1.set_on_trial(true);
             let lease = {
-                let world = Arc::clone(&world);
+                let shared = Arc::clone(&shared);
                 thread::spawn(move || {
-                    let (signal, conduct) = &*world;
-                    if conduct.take_trial(signal, SERIAL) {
-                        conduct.end_trial(signal, SERIAL, Outcome::Cancelled);
+                    let (signal, health) = &*shared;
+                    if health.claim_trial(signal, SERIAL) {
+                        health.end_trial(signal, SERIAL, Outcome::Cancelled);
                     }
                 })
             };
-            world.1.set_on_trial(false);
+            shared.1.set_on_trial(false);
             lease.join().expect("no panic");
-            assert_eq!(world.1.trial(), Trial::None);
+            assert_eq!(shared.1.trial_state(), TrialState::NotOnTrial);
         });
     }
 }

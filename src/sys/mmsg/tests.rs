@@ -1,9 +1,10 @@
 //! Over loopback sockets: what goes in comes out, with its addresses and sizes.
 
-use std::net::UdpSocket;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
-use super::control::write_control_messages;
+use super::control::{CONTROL_BUFFER_BYTES, ControlBuffer, write_control_messages};
 use super::*;
 
 fn connected_pair(address: &str) -> (UdpSocket, UdpSocket) {
