@@ -9,11 +9,11 @@
 //! Connections of a backend are bounded by its own [`Limits`](crate::Limits); the line for a place
 //! there is the [queue](super::queue).
 
-mod per_client;
+mod client_limits;
+mod connection_permits;
 mod rate;
-mod slots;
 
-pub(super) use self::per_client::{ClientLimits, ClientPermit};
+pub(super) use self::client_limits::{ClientLimits, ClientPermit};
+pub(super) use self::connection_permits::{ConnectionPermit, ConnectionPermits};
 pub(super) use self::rate::AcceptTokenBucket;
 pub use self::rate::ConnectionRate;
-pub(super) use self::slots::{ConnectionPermit, ConnectionPermits};

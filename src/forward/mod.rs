@@ -67,17 +67,17 @@
 //! One source address has some 28 000 ports towards each backend: beyond so many connections to one
 //! backend give it [more addresses](SourceAddress::Addresses).
 
-mod ahead;
-mod backoff;
+mod accept_backoff;
 mod clock;
+mod connection_table;
 mod counters;
 mod error;
+mod freebind;
 mod handle;
 #[cfg(target_os = "linux")]
 #[cfg_attr(docsrs, doc(cfg(target_os = "linux")))]
 pub mod handover;
 mod limits;
-mod live;
 pub mod proxy_protocol;
 mod queue;
 mod record;
@@ -86,11 +86,11 @@ mod tcp;
 #[cfg(target_os = "linux")]
 mod udp;
 
+pub use self::connection_table::ConnectionInfo;
 pub use self::counters::{RefusalCounters, TcpBackendCounters, TcpCounters, TimeoutCounters};
 pub use self::error::ForwardError;
 pub use self::handle::{DrainReport, TcpHandle};
 pub use self::limits::ConnectionRate;
-pub use self::live::ConnectionInfo;
 pub use self::queue::QueueCounters;
 pub use self::record::{
     ConnectionPhase, ConnectionRecord, RecordValue, Termination, TerminationReason,
@@ -102,3 +102,6 @@ pub use self::udp::{
     UdpHandle, UdpTraffic, UndeliveredCounters,
 };
 pub use crate::histogram::DurationHistogram;
+
+#[cfg(target_os = "linux")]
+use self::{connection_table as live, freebind as ahead};

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tracing::error;
 
-use super::options::SocketOptions;
 use super::preamble::PreambleConfig;
+use super::socket_options::SocketOptions;
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::forward::sni::ServerNameTable;

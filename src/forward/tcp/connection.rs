@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tracing::{Instrument, debug, debug_span};
 
-use super::carry::Proxying;
-use super::entry::TcpSession;
-use super::establish::ClientInfo;
+use super::backend_connect::ClientInfo;
 use super::listener::AcceptedClient;
 use super::preamble::ParsedPreamble;
+use super::proxying::Proxying;
 use super::relay::Relay;
+use super::session::TcpSession;
 use super::stream::{ResetOnDrop, StreamSocket};
 use super::worker::WorkerContext;
 use crate::forward::counters::{ConnectionEnd, RefusalReason};

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 
 use socket2::SockRef;
 
-use super::options::is_wildcard;
+use super::socket_options::is_wildcard;
 use super::stream::StreamSocket;
 
 /// A listening socket of either kind.

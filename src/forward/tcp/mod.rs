@@ -1,16 +1,16 @@
 //! The TCP forwarder: its workers, their connections, and how bytes move.
 
-mod books;
-mod carry;
+mod backend_connect;
 mod config;
 mod connection;
-mod entry;
-mod establish;
 mod listener;
-mod options;
+mod metrics;
 mod pipe;
 mod preamble;
+mod proxying;
 mod relay;
+mod session;
+mod socket_options;
 mod stream;
 mod worker;
 
@@ -24,12 +24,12 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{oneshot, watch};
 
-pub(super) use self::books::TcpMetrics;
 use self::config::{ForwarderConfig, OnEndCallback, QueueLimits};
 pub(super) use self::listener::Listener;
-pub use self::options::SourceAddress;
-use self::options::{bind_listener, bind_shared_listener};
+pub(super) use self::metrics::TcpMetrics;
 pub use self::preamble::ProxyHeaderOptions;
+pub use self::socket_options::SourceAddress;
+use self::socket_options::{bind_listener, bind_shared_listener};
 use self::worker::{ForwarderContext, WorkerContext};
 use super::handle::TcpForwarderPhase;
 use super::sni::ServerNameTable;

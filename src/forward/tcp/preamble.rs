@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::establish::ClientInfo;
+use super::backend_connect::ClientInfo;
 use super::stream::ResetOnDrop;
 use crate::Balancer;
 use crate::forward::counters::RefusalReason;

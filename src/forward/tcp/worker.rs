@@ -12,13 +12,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
-use super::books::{TcpMetrics, TcpWorkerMetrics};
 use super::config::ForwarderConfig;
 use super::connection::spawn_connection;
 use super::listener::{AcceptedClient, AsyncListener, Listener};
+use super::metrics::{TcpMetrics, TcpWorkerMetrics};
 use crate::Balancer;
 use crate::backend::Snapshot;
-use crate::forward::backoff::AcceptBackoff;
+use crate::forward::accept_backoff::AcceptBackoff;
 use crate::forward::clock::now;
 use crate::forward::counters::add_relaxed;
 use crate::forward::handle::TcpForwarderPhase;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::forward::ahead::set_freebind;
+use crate::forward::freebind::set_freebind;
 use crate::sys;
 
 /// The address that backends see connections come from.

@@ -6,14 +6,14 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::books::AtomicTcpBackendCounters;
-use super::establish::ConnectProgress;
+use super::backend_connect::ConnectProgress;
+use super::metrics::AtomicTcpBackendCounters;
 use super::worker::WorkerContext;
 use crate::Lease;
 use crate::backend::Outcome;
+use crate::forward::connection_table::{ConnectionEntry, ConnectionKey};
 use crate::forward::counters::{ConnectionEnd, RefusalReason, add_relaxed};
 use crate::forward::limits::{ClientPermit, ConnectionPermit};
-use crate::forward::live::{self, ConnectionKey};
 use crate::forward::{ConnectionPhase, ConnectionRecord, Termination, TerminationReason};
 
 /// A connection in the books: whatever becomes of it, its end is written down.
@@ -97,7 +97,7 @@ impl TcpSession {
                 .record(self.progress.connect_time.map(Into::into).unwrap_or_default());
             self.backend_counters = Some(tally);
         }
-        self.table_key = Some(self.worker.metrics.connections.insert(live::ConnectionEntry {
+        self.table_key = Some(self.worker.metrics.connections.insert(ConnectionEntry {
             client: self.client_addr(),
             local: self.local.clone(),
             backend: lease.as_ref().map(|lease| Arc::clone(lease.backend())),

@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
 use crate::backend::{Backend, BackendState, Snapshot};
+use crate::forward::connection_table::ConnectionTable;
 use crate::forward::counters::{AtomicTcpCounters, add_relaxed, load_relaxed};
-use crate::forward::live::ConnectionTable;
 use crate::forward::queue::ConnectionQueue;
 use crate::forward::{
     ConnectionInfo, DurationHistogram, QueueCounters, TcpBackendCounters, TcpCounters,

@@ -10,8 +10,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::debug;
 
 use super::config::ConnectionTimeouts;
-use super::entry::TcpSession;
 use super::relay::{Relay, RelayError, RelaySide};
+use super::session::TcpSession;
 use crate::forward::ConnectionPhase;
 use crate::forward::counters::ConnectionEnd;
 

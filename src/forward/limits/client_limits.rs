@@ -152,7 +152,7 @@ mod model {
 
     use super::*;
 
-    /// `RUSTFLAGS="--cfg lvs_loom" cargo test --release --lib per_client`
+    /// `RUSTFLAGS="--cfg lvs_loom" cargo test --release --lib client_limits`
     #[test]
     fn a_limit_of_one_is_never_two_places() {
         loom::model(|| {
