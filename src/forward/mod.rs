@@ -102,6 +102,3 @@ pub use self::udp::{
     UdpHandle, UdpTraffic, UndeliveredCounters,
 };
 pub use crate::histogram::DurationHistogram;
-
-#[cfg(target_os = "linux")]
-use self::{connection_table as live, freebind as ahead};

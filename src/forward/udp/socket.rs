@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, getsockname, socket_with};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::forward::ahead::set_freebind;
+use crate::forward::freebind::set_freebind;
 
 /// Opens the first listener; `ahead` of the address, which may be none of this machine's.
 pub(super) fn bind_listener(address: SocketAddr, ahead: bool) -> io::Result<UdpSocket> {

@@ -20,7 +20,7 @@ use super::counters::{
 use super::socket;
 use super::table::{FlowExpiry, FlowId, FlowTable};
 use crate::balancer::BalancerWorker as Picks;
-use crate::forward::live::{self, ConnectionKey};
+use crate::forward::connection_table::{ConnectionEntry, ConnectionKey};
 use crate::scheduler::Rng;
 use crate::{Flow, Lease, Outcome};
 
@@ -231,7 +231,7 @@ impl WorkerFlows {
             false => Some(lease),
         };
         let port = self.settings.address.port();
-        let listed = self.metrics.live.insert(live::ConnectionEntry {
+        let listed = self.metrics.live.insert(ConnectionEntry {
             client: Some(key.client),
             local: key.local.map(|ip| Box::new(SocketAddr::new(ip, port))),
             backend: Some(backend),
