@@ -71,9 +71,9 @@ mod accept_backoff;
 mod clock;
 mod connection_table;
 mod counters;
+mod drain_report;
 mod error;
 mod freebind;
-mod handle;
 #[cfg(target_os = "linux")]
 #[cfg_attr(docsrs, doc(cfg(target_os = "linux")))]
 pub mod handover;
@@ -88,14 +88,14 @@ mod udp;
 
 pub use self::connection_table::ConnectionInfo;
 pub use self::counters::{RefusalCounters, TcpBackendCounters, TcpCounters, TimeoutCounters};
+pub use self::drain_report::DrainReport;
 pub use self::error::ForwardError;
-pub use self::handle::{DrainReport, TcpHandle};
 pub use self::limits::ConnectionRate;
 pub use self::queue::QueueCounters;
 pub use self::record::{
     ConnectionPhase, ConnectionRecord, RecordValue, Termination, TerminationReason,
 };
-pub use self::tcp::{Forwarder, ProxyHeaderOptions, SourceAddress};
+pub use self::tcp::{Forwarder, ProxyHeaderOptions, SourceAddress, TcpHandle};
 #[cfg(target_os = "linux")]
 pub use self::udp::{
     Coalesce, FlowEndCounters, ShedCounters, UdpBackendCounters, UdpCounters, UdpForwarder,

@@ -1,4 +1,4 @@
-//! From an accepted client to a connected backend.
+//! The way from an accepted client to a connected backend.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -10,147 +10,111 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
+use super::client_info::ClientInfo;
+use super::connect_progress::ConnectProgress;
+use super::context::WorkerContext;
 use super::stream::StreamSocket;
-use super::worker::WorkerContext;
 use crate::backend::Outcome;
 use crate::balancer::PickError;
-use crate::forward::ConnectionPhase;
 use crate::forward::clock::now;
 use crate::forward::counters::{RefusalReason, add_relaxed};
 use crate::forward::queue::QueueError;
+use crate::forward::record::ConnectionPhase;
 use crate::scheduler::Rng;
-use crate::{Backend, Balancer, Flow, Lease};
+use crate::{Balancer, Flow, Lease};
 
-/// A backend that took the connection; without a lease it is the sorry server.
-pub(super) type BackendConnection = (TcpStream, Option<Lease<SocketAddr>>);
-
-/// How far a connection has come, and what it took: kept by who asks, so that it is known wherever
-/// the search is broken off.
+/// A stream to a backend, with the backend's lease; without a lease it leads to the sorry server.
 #[derive(Debug)]
-pub(super) struct ConnectProgress {
-    pub(super) phase: ConnectionPhase,
-    /// The time spent in line.
-    pub(super) queue_time: CompactDuration,
-    pub(super) connect_time: Option<CompactDuration>,
-    /// Attempts to connect, the last included.
-    pub(super) attempts: u32,
-    /// The backend that took it, or the last one tried.
-    pub(super) backend: Option<Arc<Backend<SocketAddr>>>,
-    /// Those that failed.
-    #[expect(clippy::box_collection, reason = "few have any, and all pay for the room")]
-    pub(super) failed_backends: Option<Box<Vec<Arc<Backend<SocketAddr>>>>>,
+pub(super) struct BackendConnection {
+    pub(super) stream: TcpStream,
+    pub(super) lease: Option<Lease<SocketAddr>>,
 }
 
-impl Default for ConnectProgress {
-    fn default() -> Self {
-        Self {
-            phase: ConnectionPhase::Request,
-            queue_time: CompactDuration::default(),
-            connect_time: None,
-            attempts: 0,
-            backend: None,
-            failed_backends: None,
-        }
-    }
-}
-
-/// A duration of up to 71 minutes in four bytes; longer ones count as that.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct CompactDuration(u32);
-
-impl From<Duration> for CompactDuration {
-    fn from(duration: Duration) -> Self {
-        Self(u32::try_from(duration.as_micros()).unwrap_or(u32::MAX))
-    }
-}
-
-impl From<CompactDuration> for Duration {
-    fn from(micros: CompactDuration) -> Self {
-        Self::from_micros(micros.0.into())
-    }
-}
-
-/// Who asks.
+/// Connects a client to a backend of a service.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ClientInfo {
-    /// Where it is, by what the connection or a PROXY header says; unknown for a Unix socket's.
-    pub(super) client: Option<SocketAddr>,
-    /// The address that it used.
-    pub(super) local: Option<SocketAddr>,
-    /// What must go to the same backend each time, if not the client's address.
-    pub(super) flow_key: Option<u64>,
+pub(super) struct BackendConnector<'a> {
+    pub(super) context: &'a WorkerContext,
+    /// The forwarder's own balancer, or the balancer of the server name.
+    pub(super) service: &'a Balancer<SocketAddr>,
+    pub(super) client_info: ClientInfo,
 }
 
-impl WorkerContext {
-    /// Finds a backend and connects to it, or to the sorry server if there is none.
-    pub(super) async fn connect_backend(
+impl BackendConnector<'_> {
+    /// Picks a backend and connects to it, or to the sorry server if no backend is available.
+    ///
+    /// # Errors
+    /// The reason to refuse the connection; [`RefusalReason::ClientLeft`] if the client resets it
+    /// meanwhile.
+    pub(super) async fn connect(
         &self,
         client: &StreamSocket,
-        service: &Balancer<SocketAddr>,
-        asker: ClientInfo,
-        story: &mut ConnectProgress,
+        progress: &mut ConnectProgress,
     ) -> Result<BackendConnection, RefusalReason> {
-        let found = {
-            let search = pin!(self.try_backends(service, asker, story));
+        let result = {
+            let search = pin!(self.try_backends(progress));
             tokio::select! {
                 biased;
-                found = search => Some(found),
+                result = search => Some(result),
                 () = client.wait_for_reset() => None,
             }
         };
-        let refusal = match found {
+        let refusal = match result {
             None => return Err(RefusalReason::ClientLeft),
-            Some(Ok((server, lease))) => return Ok((server, Some(lease))),
+            Some(Ok((stream, lease))) => {
+                return Ok(BackendConnection { stream, lease: Some(lease) });
+            }
             Some(Err(refusal)) => refusal,
         };
-        let (Some(sorry), true) = (self.config().sorry_server, refusal.is_backend_unavailable())
+        let config = self.context.config();
+        let (Some(sorry_server), true) = (config.sorry_server, refusal.is_backend_unavailable())
         else {
             return Err(refusal);
         };
-        story.phase = ConnectionPhase::Connect;
-        match timeout(self.config().connect.attempt_timeout, self.connect_to(sorry, asker)).await {
-            Ok(Ok(server)) => {
-                add_relaxed(&self.metrics.counters.sorry_connections, 1);
-                story.backend = None;
-                Ok((server, None))
+        progress.phase = ConnectionPhase::Connect;
+        match timeout(config.connect.attempt_timeout, self.connect_to(sorry_server)).await {
+            Ok(Ok(stream)) => {
+                add_relaxed(&self.context.metrics.counters.sorry_connections, 1);
+                progress.backend = None;
+                Ok(BackendConnection { stream, lease: None })
             }
             failed => {
-                debug!(%sorry, ?failed, "the sorry server cannot be connected to");
+                debug!(%sorry_server, ?failed, "cannot connect to the sorry server");
                 Err(refusal)
             }
         }
     }
 
-    /// Connects to the first backend that lets itself be connected to.
+    /// Connects to the first backend that accepts the connection.
     async fn try_backends(
         &self,
-        service: &Balancer<SocketAddr>,
-        asker: ClientInfo,
-        story: &mut ConnectProgress,
+        progress: &mut ConnectProgress,
     ) -> Result<(TcpStream, Lease<SocketAddr>), RefusalReason> {
-        let effort = self.config().connect;
-        let mut flow = build_flow(asker);
-        let mut last = None;
-        if let Some(tried) = &story.failed_backends {
-            tried.iter().for_each(|backend| flow.exclude(backend));
-            last = Some(RefusalReason::ConnectError);
+        let policy = self.context.config().connect;
+        let counters = &self.context.metrics;
+        let mut flow = self.client_info.to_flow();
+        let mut last_refusal = None;
+        if let Some(failed) = &progress.failed_backends {
+            failed.iter().for_each(|backend| flow.exclude(backend));
+            last_refusal = Some(RefusalReason::ConnectError);
         }
-        let mut left = effort.total_timeout;
-        while story.attempts < effort.max_attempts && (left > Duration::ZERO || last.is_none()) {
-            // Where a backend was tried, what became of it is the reason, not that none was left.
-            let picked = self.pick_or_wait(service, &mut flow, asker, story).await;
-            let lease = picked.map_err(|why| last.unwrap_or(why))?;
-            story.backend = Some(Arc::clone(lease.backend()));
-            story.phase = ConnectionPhase::Connect;
-            story.attempts += 1;
-            let begun = Instant::now();
-            let until = begun + effort.attempt_timeout.min(left);
-            let target = self.target_address(&lease, asker);
-            let (outcome, refusal) = match timeout_at(until, self.connect_to(target, asker)).await {
+        let mut time_left = policy.total_timeout;
+        while progress.attempts < policy.max_attempts
+            && (time_left > Duration::ZERO || last_refusal.is_none())
+        {
+            // After a failed attempt the refusal names that failure, not that no backend is left.
+            let picked = self.pick_or_wait(&mut flow, progress).await;
+            let lease = picked.map_err(|refusal| last_refusal.unwrap_or(refusal))?;
+            progress.backend = Some(Arc::clone(lease.backend()));
+            progress.phase = ConnectionPhase::Connect;
+            progress.attempts += 1;
+            let started_at = Instant::now();
+            let deadline = started_at + policy.attempt_timeout.min(time_left);
+            let target = self.target_address(&lease);
+            let (outcome, refusal) = match timeout_at(deadline, self.connect_to(target)).await {
                 Ok(Ok(stream)) => {
-                    let took = begun.elapsed();
-                    story.connect_time = Some(took.into());
-                    lease.observe_latency(took, now());
+                    let connect_time = started_at.elapsed();
+                    progress.connect_time = Some(connect_time.into());
+                    lease.observe_latency(connect_time, now());
                     return Ok((stream, lease));
                 }
                 Ok(Err(error)) if is_local_error(&error) => {
@@ -159,126 +123,101 @@ impl WorkerContext {
                 Ok(Err(_)) => (Outcome::ConnectError, RefusalReason::ConnectError),
                 Err(_) => (Outcome::Timeout, RefusalReason::ConnectTimeout),
             };
-            debug!(backend = %lease.id(), ?refusal, "cannot connect");
-            add_relaxed(&self.metrics.counters.failed_connects, 1);
-            add_relaxed(
-                &self.metrics.backend_counters(lease.backend(), || self.snapshot()).failed_connects,
-                1,
-            );
+            debug!(backend = %lease.id(), ?refusal, "cannot connect to the backend");
+            add_relaxed(&counters.counters.failed_connects, 1);
+            let backend_counters =
+                counters.backend_counters(lease.backend(), || self.context.snapshot());
+            add_relaxed(&backend_counters.failed_connects, 1);
             flow.exclude(lease.backend());
-            story.failed_backends.get_or_insert_default().push(Arc::clone(lease.backend()));
+            progress.failed_backends.get_or_insert_default().push(Arc::clone(lease.backend()));
             lease.complete(outcome);
-            self.forwarder.notify_freed();
-            last = Some(refusal);
-            left = left.saturating_sub(begun.elapsed());
+            self.context.forwarder.notify_freed();
+            last_refusal = Some(refusal);
+            time_left = time_left.saturating_sub(started_at.elapsed());
         }
-        Err(last.unwrap_or(RefusalReason::NoBackend))
+        Err(last_refusal.unwrap_or(RefusalReason::NoBackend))
     }
 
-    /// Picks, after those who wait already, and waits for a place if there is none.
+    /// Picks a backend, behind the connections that are queued already; waits in the queue if all
+    /// backends are at their limits.
     async fn pick_or_wait(
         &self,
-        service: &Balancer<SocketAddr>,
         flow: &mut Flow,
-        asker: ClientInfo,
-        story: &mut ConnectProgress,
+        progress: &mut ConnectProgress,
     ) -> Result<Lease<SocketAddr>, RefusalReason> {
-        // In line is who waits for the forwarder's own backends: those of another service would
-        // hold them up.
-        let line = self.config().queue.filter(|_| self.is_default_service(service));
-        let Some((queue, line)) = self.forwarder.queue.as_ref().zip(line) else {
-            story.phase = ConnectionPhase::Connect;
-            return self.pick(service, flow, asker).map_err(|why| story.record_pick_error(why));
+        // The queue is for the forwarder's own backends: a connection that waits for a backend of
+        // another service would block those behind it.
+        let limits = self.context.config().queue.filter(|_| self.is_default_service());
+        let Some((queue, limits)) = self.context.forwarder.queue.as_ref().zip(limits) else {
+            progress.phase = ConnectionPhase::Connect;
+            return self.pick(flow).map_err(|error| progress.record_pick_error(error));
         };
-        story.phase = ConnectionPhase::Queue;
+        progress.phase = ConnectionPhase::Queue;
         if queue.is_empty() {
-            match self.pick(service, flow, asker) {
+            match self.pick(flow) {
                 Err(PickError::AllAtLimit) => {}
-                picked => return picked.map_err(|why| story.record_pick_error(why)),
+                picked => return picked.map_err(|error| progress.record_pick_error(error)),
             }
         }
-        let begun = Instant::now();
-        let until = begun + line.timeout.saturating_sub(story.queue_time.into());
-        let look = || match self.pick(service, flow, asker) {
+        let queued_at = Instant::now();
+        let deadline = queued_at + limits.timeout.saturating_sub(progress.queue_time.into());
+        let try_pick = || match self.pick(flow) {
             Err(PickError::AllAtLimit) => None,
             picked => Some(picked),
         };
-        let waited = queue.wait(look, until).await;
-        story.queue_time = (Duration::from(story.queue_time) + begun.elapsed()).into();
+        let waited = queue.wait(try_pick, deadline).await;
+        progress.queue_time = (Duration::from(progress.queue_time) + queued_at.elapsed()).into();
         match waited {
-            Ok(picked) => picked.map_err(|why| story.record_pick_error(why)),
+            Ok(picked) => picked.map_err(|error| progress.record_pick_error(error)),
             Err(QueueError::Full) => Err(RefusalReason::Saturated),
             Err(QueueError::Timeout) => Err(RefusalReason::QueueTimeout),
         }
     }
 
-    fn pick(
-        &self,
-        service: &Balancer<SocketAddr>,
-        flow: &mut Flow,
-        asker: ClientInfo,
-    ) -> Result<Lease<SocketAddr>, PickError> {
+    fn pick(&self, flow: &mut Flow) -> Result<Lease<SocketAddr>, PickError> {
         let now = now();
-        // Affinity is to backends of the forwarder's own service.
+        // Persistence maps clients to backends of the forwarder's own service.
         let persistence =
-            self.config().persistence.as_ref().filter(|_| self.is_default_service(service));
-        match (persistence, asker.client) {
+            self.context.config().persistence.as_ref().filter(|_| self.is_default_service());
+        match (persistence, self.client_info.client) {
             (Some(persistence), Some(client)) => {
                 let client = SocketAddr::new(client.ip().to_canonical(), client.port());
                 persistence.pick(client, flow.clone(), &mut Rng::from_entropy(), now)
             }
             _ => {
                 *flow = std::mem::take(flow).time(now);
-                service.pick(flow)
+                self.service.pick(flow)
             }
         }
     }
 
-    fn is_default_service(&self, service: &Balancer<SocketAddr>) -> bool {
-        std::ptr::eq(service, &self.config().balancer)
+    fn is_default_service(&self) -> bool {
+        std::ptr::eq(self.service, &self.context.config().balancer)
     }
 
-    /// A backend without a port of its own is asked on the port that the client asked for, as an
-    /// IPVS service without a port has it.
-    fn target_address(&self, lease: &Lease<SocketAddr>, asker: ClientInfo) -> SocketAddr {
+    /// Returns the address to connect to. A backend with port 0 is connected to on the port that the
+    /// client used, as an IPVS service of port 0 does.
+    fn target_address(&self, lease: &Lease<SocketAddr>) -> SocketAddr {
         let mut target = *lease.target();
         if target.port() == 0 {
-            target.set_port(asker.local.map_or(0, |local| local.port()));
+            target.set_port(self.client_info.local.map_or(0, |local| local.port()));
         }
         target
     }
 
-    async fn connect_to(&self, target: SocketAddr, asker: ClientInfo) -> io::Result<TcpStream> {
-        self.config()
+    async fn connect_to(&self, target: SocketAddr) -> io::Result<TcpStream> {
+        let source_index = self.context.forwarder.next_source_index();
+        self.context
+            .config()
             .socket_options
-            .connect(target, asker.client, self.forwarder.next_source_index())
+            .connect(target, self.client_info.client, source_index)
             .await
     }
 }
 
-impl ConnectProgress {
-    /// Nobody was chosen, and waiting in line has no part in it.
-    fn record_pick_error(&mut self, why: PickError) -> RefusalReason {
-        self.phase = ConnectionPhase::Connect;
-        why.into()
-    }
-}
-
-fn build_flow(asker: ClientInfo) -> Flow {
-    // A listener for both families sees IPv4 clients as mapped ones; hash them as what they are.
-    let canonical = |it: SocketAddr| SocketAddr::new(it.ip().to_canonical(), it.port());
-    let mut flow = asker.client.map_or_else(Flow::new, |client| Flow::from(canonical(client)));
-    if let Some(local) = asker.local {
-        flow = flow.destination(canonical(local));
-    }
-    match asker.flow_key {
-        Some(key) => flow.key(key),
-        None => flow,
-    }
-}
-
 impl RefusalReason {
-    /// Is it that no backend could be had, rather than the client or this machine?
+    /// Tells whether no backend was available, rather than the client or this machine at fault: the
+    /// sorry server serves then.
     fn is_backend_unavailable(self) -> bool {
         matches!(
             self,
@@ -292,7 +231,7 @@ impl RefusalReason {
     }
 }
 
-/// Tells whether a failure to connect is this machine's and says nothing about the backend.
+/// Tells whether a failure to connect is due to this machine and says nothing about the backend.
 fn is_local_error(error: &io::Error) -> bool {
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
@@ -312,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shortages_of_this_machine_are_not_the_backends_fault() {
+    fn a_shortage_of_this_machine_is_a_local_error() {
         for local in [ErrorKind::AddrNotAvailable.into(), io::Error::from_raw_os_error(24)] {
             assert!(is_local_error(&local), "{local}");
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::backend_connect::ClientInfo;
+use super::client_info::ClientInfo;
 use super::stream::ResetOnDrop;
 use crate::Balancer;
 use crate::forward::counters::RefusalReason;
@@ -179,15 +179,6 @@ impl ParsedPreamble {
             header = header.clone().with_unique_id(&id).unwrap_or(header);
         }
         if out.checksum { header.with_checksum() } else { header }
-    }
-}
-
-impl ClientInfo {
-    fn to_proxy_header(self) -> ProxyHeader {
-        match self.client.zip(self.local) {
-            Some((client, local)) => ProxyHeader::proxied(client, local),
-            None => ProxyHeader::unknown(),
-        }
     }
 }
 

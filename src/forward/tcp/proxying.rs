@@ -1,4 +1,4 @@
-//! Carries a connection that has found its backend, and watches how long it may.
+//! Proxies a connection that has a backend, and enforces its timeouts.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,131 +10,144 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::debug;
 
 use super::config::ConnectionTimeouts;
-use super::relay::{Relay, RelayError, RelaySide};
+use super::relay::{Relay, RelayError, RelaySide, RelayedBytes};
 use super::session::TcpSession;
-use crate::forward::ConnectionPhase;
 use crate::forward::counters::ConnectionEnd;
+use crate::forward::record::ConnectionPhase;
 
-/// Relays until both sides have ended, one broke, or time is up.
+/// Relays until both sides have closed, a side breaks, a timeout expires or the backend is down.
 ///
-/// Written out, and not as an `async fn`: it is nearly all the memory of a connection, and the
-/// compiler's would hold parts of it twice.
+/// Not an `async fn`: this future is nearly all the memory of a connection, and the compiler's
+/// version would hold parts of it twice.
 #[derive(Debug)]
 pub(super) struct Proxying {
+    /// `None` once the future has completed.
     session_and_relay: Option<(TcpSession, Relay)>,
-    /// When a byte last passed, or one side ended.
+    /// When a byte was last relayed, or a side closed.
     last_activity: Instant,
     is_half_closed: bool,
-    /// The word that the backend is down, for those who end then.
+    /// Completes when the backend is down; only with `cut_on_down`.
     backend_down: Option<Pin<Box<OwnedNotified>>>,
-    /// Rings too early rather than late: what is due is worked out anew when it does, so that a byte
-    /// that passes only moves a number. In a box of its own, which fits where tokio's own
-    /// allocations, aligned as they are, leave gaps.
+    /// Never expires later than the next timeout, maybe earlier: the timeout is computed anew when
+    /// the timer expires, so that a relayed byte costs no timer operation. In a box of its own, which
+    /// fits into the gaps that tokio's aligned allocations leave.
     timer: Pin<Box<Sleep>>,
 }
 
+/// What is left of a connection that is not proxied any more.
+#[derive(Debug)]
+pub(super) struct ProxyingResult {
+    pub(super) session: TcpSession,
+    pub(super) relay: Relay,
+    pub(super) end: ConnectionEnd,
+}
+
 impl Proxying {
-    pub(super) fn new(entry: TcpSession, relay: Relay) -> Self {
+    pub(super) fn new(session: TcpSession, relay: Relay) -> Self {
         let now = Instant::now();
-        let first = next_timeout(entry.worker.config().timeouts, entry.accepted_at, now, false);
-        let alarm = Box::pin(sleep_until(first.map_or(now, |(at, _)| at)));
-        let tally = entry.backend_counters.as_ref().filter(|_| entry.worker.config().cut_on_down);
-        let down = tally.map(|tally| Box::pin(Arc::clone(&tally.down_notify).notified_owned()));
+        let config = session.context.config();
+        let first = next_timeout(config.timeouts, session.accepted_at, now, false);
+        let timer = Box::pin(sleep_until(first.map_or(now, |(deadline, _)| deadline)));
+        let counters = session.backend_counters.as_ref().filter(|_| config.cut_on_down);
+        let backend_down =
+            counters.map(|counters| Box::pin(Arc::clone(&counters.down_notify).notified_owned()));
         Self {
-            session_and_relay: Some((entry, relay)),
+            session_and_relay: Some((session, relay)),
             last_activity: now,
             is_half_closed: false,
-            backend_down: down,
-            timer: alarm,
+            backend_down,
+            timer,
         }
     }
 }
 
 impl Future for Proxying {
-    type Output = (TcpSession, Relay, ConnectionEnd);
+    type Output = ProxyingResult;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let Some((entry, relay)) = &mut this.session_and_relay else {
-            // Polled after its end.
+        let Some((session, relay)) = &mut this.session_and_relay else {
+            // Polled after completion.
             return Poll::Pending;
         };
         let polled = relay.poll(cx);
-        let passed = relay.take_bytes_relayed();
-        if passed != [0, 0] {
-            entry.count_bytes(passed);
+        let relayed = relay.take_bytes_relayed();
+        if relayed != RelayedBytes::default() {
+            session.count_bytes(relayed);
             this.last_activity = Instant::now();
         }
         if relay.is_half_closed() && !this.is_half_closed {
             this.is_half_closed = true;
             this.last_activity = Instant::now();
             if relay.has_backend_ended() {
-                entry.progress.phase = ConnectionPhase::Last;
+                session.progress.phase = ConnectionPhase::Last;
             } else {
-                entry.has_client_ended = true;
-                entry.is_awaiting_client = false;
+                session.has_client_ended = true;
+                session.is_awaiting_client = false;
             }
         }
         let end = match polled {
-            Poll::Ready(ended) => relay_end(ended),
+            Poll::Ready(result) => relay_end(result),
             Poll::Pending
-                if this.backend_down.as_mut().is_some_and(|it| it.as_mut().poll(cx).is_ready()) =>
+                if this
+                    .backend_down
+                    .as_mut()
+                    .is_some_and(|notified| notified.as_mut().poll(cx).is_ready()) =>
             {
-                debug!("the backend is down");
+                debug!("connection cut: the backend is down");
                 ConnectionEnd::BackendDown
             }
             Poll::Pending => loop {
-                let patience = entry.worker.config().timeouts;
-                let due = next_timeout(
-                    patience,
-                    entry.accepted_at,
+                let next = next_timeout(
+                    session.context.config().timeouts,
+                    session.accepted_at,
                     this.last_activity,
                     this.is_half_closed,
                 );
-                let Some((at, end)) = due else { return Poll::Pending };
-                let set_for = this.timer.deadline();
-                if at < set_for {
-                    this.timer.as_mut().reset(at);
+                let Some((deadline, end)) = next else { return Poll::Pending };
+                let timer_deadline = this.timer.deadline();
+                if deadline < timer_deadline {
+                    this.timer.as_mut().reset(deadline);
                 }
                 match this.timer.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(()) if at <= set_for => {
+                    Poll::Ready(()) if deadline <= timer_deadline => {
                         debug!(?end, "connection timed out");
                         break end;
                     }
-                    Poll::Ready(()) => this.timer.as_mut().reset(at),
+                    Poll::Ready(()) => this.timer.as_mut().reset(deadline),
                 }
             },
         };
-        this.session_and_relay
-            .take()
-            .map_or(Poll::Pending, |(entry, relay)| Poll::Ready((entry, relay, end)))
+        this.session_and_relay.take().map_or(Poll::Pending, |(session, relay)| {
+            Poll::Ready(ProxyingResult { session, relay, end })
+        })
     }
 }
 
-/// Which timeout comes first, and when.
+/// Returns the timeout that expires first, and when.
 fn next_timeout(
-    patience: ConnectionTimeouts,
-    begun: Instant,
-    active: Instant,
-    half_closed: bool,
+    timeouts: ConnectionTimeouts,
+    accepted_at: Instant,
+    last_activity: Instant,
+    is_half_closed: bool,
 ) -> Option<(Instant, ConnectionEnd)> {
     let after =
         |start: Instant, limit: Option<Duration>, end| Some((start.checked_add(limit?)?, end));
-    let ends = [
-        after(begun, patience.total, ConnectionEnd::TotalTimeout),
+    let deadlines = [
+        after(accepted_at, timeouts.total, ConnectionEnd::TotalTimeout),
         after(
-            active,
-            patience.half_closed.filter(|_| half_closed),
+            last_activity,
+            timeouts.half_closed.filter(|_| is_half_closed),
             ConnectionEnd::HalfClosedTimeout,
         ),
-        after(active, patience.idle, ConnectionEnd::IdleTimeout),
+        after(last_activity, timeouts.idle, ConnectionEnd::IdleTimeout),
     ];
-    ends.into_iter().flatten().min_by_key(|(at, _)| *at)
+    deadlines.into_iter().flatten().min_by_key(|(deadline, _)| *deadline)
 }
 
-fn relay_end(ended: Result<(), RelayError>) -> ConnectionEnd {
-    match ended {
+fn relay_end(result: Result<(), RelayError>) -> ConnectionEnd {
+    match result {
         Ok(()) => ConnectionEnd::Finished,
         Err(RelayError { side, error }) => {
             debug!(?side, %error, "connection broke");
