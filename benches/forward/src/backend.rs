@@ -11,33 +11,12 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, stdin};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-use crate::workload::{Carried, bulk, coalesced};
+use crate::messages::{CLOSE, CLOSED, KEEP, KEPT};
+use crate::traffic::Traffic;
+use crate::workload::{bulk, coalesced};
 
 /// How many backends there are.
 const BACKENDS: usize = 3;
-/// What a request is answered, where the connection stays.
-pub(crate) const KEPT: &[u8] = answer!("keep-alive");
-/// What a request is answered that asks for the end of its connection.
-pub(crate) const CLOSED: &[u8] = answer!("close");
-/// A request whose connection stays.
-pub(crate) const KEEP: &[u8] = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n";
-/// A request that ends its connection.
-pub(crate) const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
-
-/// An HTTP answer with a body of 128 bytes.
-macro_rules! answer {
-    ($connection:literal) => {
-        concat!(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: ",
-            $connection,
-            "\r\nContent-Length: 128\r\n\r\n",
-            "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
-            "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
-        )
-        .as_bytes()
-    };
-}
-use answer;
 
 /// Where the backends are.
 #[derive(Clone, Debug, Default)]
@@ -48,11 +27,11 @@ pub(crate) struct Backends {
 }
 
 impl Backends {
-    pub(crate) fn of(&self, carried: Carried) -> &[SocketAddr] {
-        match carried {
-            Carried::Tcp => &self.http,
-            Carried::Echo => &self.echo,
-            Carried::Sink => &self.sink,
+    pub(crate) fn of(&self, traffic: Traffic) -> &[SocketAddr] {
+        match traffic {
+            Traffic::Tcp => &self.http,
+            Traffic::Echo => &self.echo,
+            Traffic::Sink => &self.sink,
         }
     }
 

@@ -25,11 +25,15 @@
 //! for byte; an error ends the run.
 
 mod backend;
+mod cell;
 mod lvs;
 mod machine;
+mod messages;
 mod process;
 mod report;
+mod running;
 mod subject;
+mod traffic;
 mod workload;
 
 use std::ffi::OsString;
@@ -44,8 +48,11 @@ use crate::backend::Backends;
 use crate::machine::{Machine, Peers};
 use crate::process::{Child, Cores};
 use crate::report::Results;
-use crate::subject::{Running, Stage, Subject};
-use crate::workload::{Id, Order, Workload, balance, idle};
+use crate::running::{Running, Stage};
+use crate::subject::Subject;
+use crate::workload::order::Order;
+use crate::workload::spec::{Id, Workload};
+use crate::workload::{balance, idle};
 
 #[derive(Debug, Parser)]
 #[command(about = "What the forwarder costs beside HAProxy and nginx.")]
@@ -164,7 +171,7 @@ async fn measure(stage: &Stage, workload: Workload, arguments: &Arguments) -> Re
     let mut running = Vec::new();
     let mut columns = Vec::new();
     for &subject in participants(stage, &workload) {
-        running.push(Running::start(stage, subject, workload.carried).await?);
+        running.push(Running::start(stage, subject, workload.traffic).await?);
         columns.push((subject, Vec::new()));
     }
     for round in 0..rounds {
@@ -207,9 +214,9 @@ fn participants<'a>(
     stage: &'a Stage,
     workload: &Workload,
 ) -> impl Iterator<Item = &'static Subject> + use<'a> {
-    let carried = workload.carried;
+    let traffic = workload.traffic;
     workload.subjects.iter().filter(move |subject| {
-        let is_there = subject.is_there(&stage.peers, carried);
+        let is_there = subject.is_there(&stage.peers, traffic);
         if !is_there {
             println!("{}: not installed, left out", subject.name());
         }

@@ -4,22 +4,11 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
+use crate::cell::Cell;
 use crate::subject::Subject;
+use crate::traffic::Traffic;
 use crate::workload::balance::Balance;
-use crate::workload::{Carried, Id, Workload};
-
-/// What one round has seen of one subject.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Cell {
-    /// `None` where nobody is between.
-    pub(crate) cost: Option<f64>,
-    pub(crate) rate: f64,
-    /// Microseconds.
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
-    /// A part of 1.
-    pub(crate) lost: f64,
-}
+use crate::workload::spec::{Id, Workload};
 
 /// All rounds of one workload: a column for each subject.
 #[derive(Debug)]
@@ -64,9 +53,9 @@ impl Results {
 
     /// Whom all are compared with, and the same once more.
     fn references(&self) -> (Subject, Subject) {
-        match self.workload.carried {
-            Carried::Tcp => (Subject::Haproxy, Subject::HaproxyAgain),
-            Carried::Echo | Carried::Sink => (Subject::Nginx, Subject::NginxAgain),
+        match self.workload.traffic {
+            Traffic::Tcp => (Subject::Haproxy, Subject::HaproxyAgain),
+            Traffic::Echo | Traffic::Sink => (Subject::Nginx, Subject::NginxAgain),
         }
     }
 

@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Carried, Id, start_load};
-use crate::subject::{Running, Stage, Subject, lvs};
+use super::spec::Id;
+use super::start::start_load;
+use crate::running::{Running, Stage, lvs};
+use crate::subject::Subject;
+use crate::traffic::Traffic;
 
 /// What each worker was given.
 #[derive(Clone, Debug)]
@@ -45,7 +48,7 @@ impl fmt::Display for Balance {
 /// Makes connections as [W2](super::connection) does, through two workers that run wherever the
 /// kernel lets them, and asks who got how many.
 pub(crate) async fn measure(stage: &Stage, time: Duration, is_quick: bool) -> Result<Balance> {
-    let (address, mut child) = lvs(stage, Carried::Tcp, None, 2).await?;
+    let (address, mut child) = lvs(stage, Traffic::Tcp, None, 2).await?;
     let running = Running { subject: Subject::Lvs, targets: vec![address], child: None };
     let mut load = start_load(stage, &running, Id::W2, |order| {
         order.millis = time.as_millis() as u64;

@@ -10,7 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::{Carried, Id, Order, TCP, Tally, Unit, Workload, clock};
+use super::order::{Order, Tally, clock};
+use super::spec::{Id, TCP, Unit, Workload};
+use crate::traffic::Traffic;
 
 /// Nanoseconds a byte are seconds a gigabyte.
 const UNIT: Unit = Unit { name: "CPU s/GB", nanos: 1.0, rate: "Gbit/s", rate_scale: 8e-9 };
@@ -19,7 +21,7 @@ pub(crate) const DOWN_1: Workload = Workload {
     id: Id::W3a,
     title: "bulk, server to client, 1 stream",
     unit: UNIT,
-    carried: Carried::Tcp,
+    traffic: Traffic::Tcp,
     subjects: TCP,
 };
 pub(crate) const DOWN_8: Workload =

@@ -17,13 +17,15 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{Carried, Id, Order, Tally, UDP, Unit, Workload, clock};
+use super::order::{Order, Tally, clock};
+use super::spec::{Id, UDP, Unit, Workload};
+use crate::traffic::Traffic;
 
 pub(crate) const WORKLOAD: Workload = Workload {
     id: Id::W5c,
     title: "UDP bulk, 4 flows, 1200-byte datagrams, 16 a call (GSO)",
     unit: Unit { name: "CPU us/datagram", nanos: 1e3, rate: "datagrams/s", rate_scale: 1.0 },
-    carried: Carried::Sink,
+    traffic: Traffic::Sink,
     subjects: UDP,
 };
 

@@ -7,14 +7,16 @@ use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
-use super::{Carried, Id, Order, TCP, Tally, Unit, Workload, clock, micros};
-use crate::backend::{CLOSE, CLOSED};
+use super::order::{Order, Tally, clock, micros};
+use super::spec::{Id, TCP, Unit, Workload};
+use crate::messages::{CLOSE, CLOSED};
+use crate::traffic::Traffic;
 
 pub(crate) const WORKLOAD: Workload = Workload {
     id: Id::W2,
     title: "one request a connection, 50 at a time",
     unit: Unit { name: "CPU us/connection", nanos: 1e3, rate: "connections/s", rate_scale: 1.0 },
-    carried: Carried::Tcp,
+    traffic: Traffic::Tcp,
     subjects: TCP,
 };
 

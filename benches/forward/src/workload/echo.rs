@@ -11,7 +11,9 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{Carried, Id, Order, Tally, UDP, Unit, Workload, clock, micros};
+use super::order::{Order, Tally, clock, micros};
+use super::spec::{Id, UDP, Unit, Workload};
+use crate::traffic::Traffic;
 
 const UNIT: Unit =
     Unit { name: "CPU us/round trip", nanos: 1e3, rate: "round trips/s", rate_scale: 1.0 };
@@ -20,7 +22,7 @@ pub(crate) const FLOWS_64: Workload = Workload {
     id: Id::W5a,
     title: "UDP echo, 64 flows with 1 in flight",
     unit: UNIT,
-    carried: Carried::Echo,
+    traffic: Traffic::Echo,
     subjects: UDP,
 };
 pub(crate) const FLOWS_4: Workload =

@@ -10,16 +10,20 @@ use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, stdin};
 use tokio::time::sleep;
 
-use super::{Carried, Id, Order, Tally, Unit, Workload, start_load};
-use crate::backend::{KEEP, KEPT};
-use crate::report::Cell;
-use crate::subject::{Running, Stage, Subject};
+use super::order::{Order, Tally};
+use super::spec::{Id, Unit, Workload};
+use super::start::start_load;
+use crate::cell::Cell;
+use crate::messages::{KEEP, KEPT};
+use crate::running::{Running, Stage};
+use crate::subject::Subject;
+use crate::traffic::Traffic;
 
 pub(crate) const WORKLOAD: Workload = Workload {
     id: Id::W4,
     title: "idle connections, after one request each",
     unit: Unit { name: "RSS bytes/connection", nanos: 1.0, rate: "connections", rate_scale: 1.0 },
-    carried: Carried::Tcp,
+    traffic: Traffic::Tcp,
     // Not those that splice: their pipes leave too few descriptors.
     subjects: &[Subject::Lvs, Subject::Haproxy, Subject::HaproxyAgain, Subject::Nginx],
 };
@@ -54,7 +58,7 @@ pub(super) async fn load(order: &Order) -> Result<Tally> {
 
 /// Measures one subject, started for it alone.
 pub(crate) async fn measure(stage: &Stage, subject: Subject, amount: u64) -> Result<Cell> {
-    let running = Running::start(stage, subject, Carried::Tcp).await?;
+    let running = Running::start(stage, subject, Traffic::Tcp).await?;
     let child = running.child.as_ref().context("nobody to measure")?;
     // What a process needs for its first connections is not what each takes.
     let first = start_load(stage, &running, Id::W4, |order| order.amount = 50)?;

@@ -6,14 +6,16 @@ use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
-use super::{Carried, Id, Order, TCP, Tally, Unit, Workload, clock, micros};
-use crate::backend::{KEEP, KEPT};
+use super::order::{Order, Tally, clock, micros};
+use super::spec::{Id, TCP, Unit, Workload};
+use crate::messages::{KEEP, KEPT};
+use crate::traffic::Traffic;
 
 pub(crate) const WORKLOAD: Workload = Workload {
     id: Id::W1,
     title: "keep-alive, small requests, 50 connections",
     unit: Unit { name: "CPU us/request", nanos: 1e3, rate: "requests/s", rate_scale: 1.0 },
-    carried: Carried::Tcp,
+    traffic: Traffic::Tcp,
     subjects: TCP,
 };
 
