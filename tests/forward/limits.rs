@@ -43,7 +43,10 @@ async fn one_client_has_no_more_than_its_number() {
 #[tokio::test]
 async fn beyond_the_rate_clients_wait_and_are_served() {
     let (_set, forwarder) = world(&[echo(b'a').await]);
-    let (handle, running) = start(forwarder.accept_rate(ConnectionRate::per_second(100).burst(1)));
+    let (handle, running) =
+        start(forwarder.accept_rate(
+            ConnectionRate::new(100).and_then(|rate| rate.with_burst(1)).expect("not 0"),
+        ));
     for _ in 0..10 {
         assert_eq!(exchange(&handle, b"x").await, b'a');
     }

@@ -43,7 +43,7 @@ fn hello(name: &str) -> Vec<u8> {
 async fn the_backend_is_told_who_the_client_is() {
     for (out, version) in [
         (ProxyHeaderOptions::v1(), ProxyProtocolVersion::V1),
-        (ProxyHeaderOptions::v2().unique_id().checksum(), ProxyProtocolVersion::V2),
+        (ProxyHeaderOptions::v2().unique_id(true).checksum(true), ProxyProtocolVersion::V2),
     ] {
         let (address, stage) = stage().await;
         let (_set, forwarder) = world(&[address]);
