@@ -15,30 +15,30 @@ use crate::process::{Child, Cores};
 use crate::subject::Subject;
 use crate::traffic::Traffic;
 
-/// What all subjects of a run have in common.
+/// What all subjects of a run share.
 #[derive(Clone, Debug)]
 pub(crate) struct Stage {
-    /// A temporary folder: configurations, and what children say on stderr.
+    /// A temporary folder for configurations and the stderr of children.
     pub(crate) folder: PathBuf,
     pub(crate) cores: Cores,
     pub(crate) peers: Peers,
     pub(crate) backends: Backends,
 }
 
-/// A subject that takes traffic.
+/// A running subject.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) subject: Subject,
-    /// Where clients send it.
+    /// The addresses that clients connect to.
     pub(crate) targets: Vec<SocketAddr>,
     /// `None` for [`Subject::Direct`].
     pub(crate) child: Option<Child>,
 }
 
 impl Running {
-    /// Starts a subject, and comes back when traffic has gone through it.
+    /// Starts a subject, and returns when it forwards traffic.
     pub(crate) async fn start(stage: &Stage, subject: Subject, traffic: Traffic) -> Result<Self> {
-        let backends = stage.backends.of(traffic);
+        let backends = stage.backends.addresses(traffic);
         let port = free_port(traffic)?;
         let core = Some(stage.cores.forwarder);
         let peer = |name: &str| format!("{name}-{port}");
@@ -51,19 +51,19 @@ impl Running {
             Subject::Haproxy | Subject::HaproxyAgain | Subject::HaproxySplice => {
                 let text = haproxy(port, backends, subject == Subject::HaproxySplice);
                 let program = stage.peers.haproxy.as_deref().context("no haproxy")?;
-                let file = written(stage, &peer("haproxy.cfg"), &text)?;
+                let file = write_config(stage, &peer("haproxy.cfg"), &text)?;
                 let arguments = ["-db".into(), "-f".into(), file.into_os_string()];
                 Self::peer(stage, subject, port, program, &arguments)?
             }
             Subject::Nginx | Subject::NginxAgain => {
                 let text = nginx(&stage.peers, &stage.folder, port, backends, traffic);
                 let program = stage.peers.nginx.as_deref().context("no nginx")?;
-                let file = written(stage, &peer("nginx.conf"), &text)?;
+                let file = write_config(stage, &peer("nginx.conf"), &text)?;
                 let arguments = ["-c".into(), file.into_os_string()];
                 Self::peer(stage, subject, port, program, &arguments)?
             }
         };
-        running.wait_until_it_serves(traffic).await?;
+        running.wait_until_serving(traffic).await?;
         Ok(running)
     }
 
@@ -82,7 +82,7 @@ impl Running {
         Ok(Self { subject, targets, child: Some(child) })
     }
 
-    async fn wait_until_it_serves(&mut self, traffic: Traffic) -> Result<()> {
+    async fn wait_until_serving(&mut self, traffic: Traffic) -> Result<()> {
         let target = self.targets[0];
         for _ in 0..100 {
             if let Some(child) = &mut self.child {
@@ -96,7 +96,7 @@ impl Running {
         bail!("{}: does not serve on {target}", self.subject.name())
     }
 
-    /// Ends it; an error if it had ended before.
+    /// Ends the subject; fails if it has ended before.
     pub(crate) async fn end(mut self) -> Result<()> {
         match self.child.take() {
             Some(mut child) => {
@@ -108,7 +108,7 @@ impl Running {
     }
 }
 
-/// Starts this crate's forwarder with so many workers.
+/// Starts this crate's forwarder with a number of worker threads.
 pub(crate) async fn lvs(
     stage: &Stage,
     traffic: Traffic,
@@ -119,13 +119,13 @@ pub(crate) async fn lvs(
     if traffic != Traffic::Tcp {
         arguments.push("--udp".to_owned());
     }
-    arguments.extend(stage.backends.of(traffic).iter().map(SocketAddr::to_string));
+    arguments.extend(stage.backends.addresses(traffic).iter().map(SocketAddr::to_string));
     let mut child = Child::start(&stage.folder, "lvs", core, arguments)?;
     let address = child.expect("ready", Duration::from_secs(5)).await?;
-    Ok((address.parse().context("not an address")?, child))
+    Ok((address.parse().context("invalid address of the forwarder")?, child))
 }
 
-/// A port that nobody had a moment ago; a subject that does not get it fails loudly.
+/// Returns a free port; a subject fails if another program takes it meanwhile.
 fn free_port(traffic: Traffic) -> Result<u16> {
     let any = (Ipv4Addr::LOCALHOST, 0);
     let address = match traffic {
@@ -135,31 +135,31 @@ fn free_port(traffic: Traffic) -> Result<u16> {
     Ok(address.port())
 }
 
-/// Does a connection, or a datagram and its echo, go through?
+/// Tells whether a connection, or a datagram and its echo, is forwarded.
 fn answers(target: SocketAddr, traffic: Traffic) -> bool {
-    let patience = Duration::from_millis(50);
+    let timeout = Duration::from_millis(50);
     if traffic == Traffic::Tcp {
-        return TcpStream::connect_timeout(&target, patience).is_ok();
+        return TcpStream::connect_timeout(&target, timeout).is_ok();
     }
-    let ask = || {
+    let exchange = || {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        socket.set_read_timeout(Some(patience))?;
+        socket.set_read_timeout(Some(timeout))?;
         socket.connect(target)?;
-        socket.send(b"there?")?;
+        socket.send(b"probe")?;
         socket.recv(&mut [0; 16])
     };
-    ask().is_ok()
+    exchange().is_ok()
 }
 
-fn written(stage: &Stage, name: &str, text: &str) -> Result<PathBuf> {
+fn write_config(stage: &Stage, name: &str, text: &str) -> Result<PathBuf> {
     let path = stage.folder.join(name);
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }
 
 fn haproxy(port: u16, backends: &[SocketAddr], is_splicing: bool) -> String {
-    // Splicing takes two descriptors more a connection, and such a HAProxy refuses to start with
-    // more than it could hold.
+    // Splicing takes two more descriptors per connection, and HAProxy refuses to start with a `maxconn`
+    // above its limit of open files.
     let connections = if is_splicing { 2_000 } else { 9_500 };
     let mut text = format!(
         "global\n  nbthread 1\n  maxconn {connections}\n\
@@ -178,7 +178,7 @@ fn haproxy(port: u16, backends: &[SocketAddr], is_splicing: bool) -> String {
     text
 }
 
-/// One process that is its own worker: what a worker would do, and nobody is left when it is killed.
+/// Returns a configuration with a single process, so that no worker is left when it is killed.
 fn nginx(
     peers: &Peers,
     folder: &Path,
@@ -202,7 +202,7 @@ fn nginx(
     }
     let (udp, timeout) = match traffic {
         Traffic::Tcp => ("", 60),
-        // Sessions of clients that have gone stay for so long.
+        // Sessions of clients that have ended are kept for this long.
         Traffic::Echo | Traffic::Sink => (" udp", 10),
     };
     let _ = writeln!(

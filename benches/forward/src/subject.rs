@@ -3,22 +3,22 @@
 use crate::machine::Peers;
 use crate::traffic::Traffic;
 
-/// Who carries the load.
+/// A forwarder that is measured, or none.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Subject {
-    /// Nobody: clients take the backends by turns. What the machine can do at most.
+    /// No forwarder: clients use the backends round robin. The most that the machine can do.
     Direct,
     /// This crate's forwarder, one worker.
     Lvs,
-    /// HAProxy in TCP mode, one thread, as it comes.
+    /// HAProxy in TCP mode, one thread, default settings.
     Haproxy,
-    /// The same once more: what differs from the first is noise.
+    /// A second process of the same HAProxy: differences from the first are noise.
     HaproxyAgain,
-    /// HAProxy told to splice both directions always.
+    /// HAProxy configured to always splice both directions.
     HaproxySplice,
     /// nginx's stream module, one process.
     Nginx,
-    /// The same once more.
+    /// A second process of the same nginx.
     NginxAgain,
 }
 
@@ -35,8 +35,8 @@ impl Subject {
         }
     }
 
-    /// Can it take part on this machine, with this traffic?
-    pub(crate) fn is_there(self, peers: &Peers, traffic: Traffic) -> bool {
+    /// Tells whether the subject is installed and forwards this traffic.
+    pub(crate) fn is_available(self, peers: &Peers, traffic: Traffic) -> bool {
         match self {
             Self::Direct => true,
             Self::Lvs => traffic == Traffic::Tcp || crate::lvs::HAS_UDP,

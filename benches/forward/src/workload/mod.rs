@@ -1,7 +1,7 @@
 //! The workloads: what clients do, and what is counted.
 //!
-//! Each is a file: a description, the clients' side, which runs in a process of its own, and the
-//! backends' side where that is special.
+//! Each workload is a file: its description, the side of the clients, which runs in a process of its
+//! own, and the side of the backends if it is special.
 
 pub(crate) mod balance;
 pub(crate) mod bulk;
@@ -26,7 +26,7 @@ use crate::cell::Cell;
 use crate::process::Child;
 use crate::running::{Running, Stage};
 
-/// All but [`balance`], which compares nobody.
+/// All workloads but [`balance`], which does not compare subjects.
 pub(crate) const ALL: [Workload; 9] = [
     keepalive::WORKLOAD,
     connection::WORKLOAD,
@@ -39,7 +39,7 @@ pub(crate) const ALL: [Workload; 9] = [
     coalesced::WORKLOAD,
 ];
 
-/// The load's process: does what it is told, and says `done` and what it has seen.
+/// Runs the load of an order, and prints `done` and the counts.
 pub(crate) async fn load(order: &Order) -> Result<()> {
     let start = clock();
     let mut tally = match order.workload {
@@ -57,10 +57,9 @@ pub(crate) async fn load(order: &Order) -> Result<()> {
     Ok(())
 }
 
-/// One cell: the load on one subject, and the processor time this took the subject.
+/// Measures the processor time of a subject under a load.
 ///
-/// Nothing is cut off at either side: the time spans the load's life, its connections' beginning and
-/// end included, and so does its count.
+/// Both the time and the count span the whole load, the start and the end of its connections included.
 pub(crate) async fn measure(
     stage: &Stage,
     workload: &Workload,
@@ -76,14 +75,14 @@ pub(crate) async fn measure(
     })?;
     let line = load.expect("done", time + Duration::from_secs(20)).await?;
     load.finish(Duration::from_secs(5)).await?;
-    // The subject may have ends to pass on, still.
+    // The subject may still have ends of connections to pass on.
     sleep(Duration::from_millis(20)).await;
     let nanos = before.zip(cpu()?).map(|(before, after)| after - before);
     let fields: Result<Vec<f64>, _> = line.split(' ').map(str::parse).collect();
     let Ok(&[units, lost, seconds, p50, p99]) = fields.as_deref() else {
-        anyhow::bail!("the load said {line:?}");
+        anyhow::bail!("the load printed {line:?}");
     };
-    ensure!(units > 0.0, "nothing was carried");
+    ensure!(units > 0.0, "no unit of work was completed");
     Ok(Cell {
         cost: nanos.map(|nanos| nanos as f64 / units / workload.unit.nanos),
         rate: units / seconds * workload.unit.rate_scale,

@@ -9,27 +9,27 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::spec::Id;
 
-/// What the load's process is told to do.
+/// The order to the load's process.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Order {
     pub(super) workload: Id,
     #[arg(required = true)]
     pub(super) targets: Vec<SocketAddr>,
-    /// For how long, in milliseconds.
+    /// The duration in milliseconds.
     #[arg(long, default_value_t = 1000)]
     pub(super) millis: u64,
-    /// How many connections, where that is the point.
+    /// The number of connections, for workloads with a fixed number.
     #[arg(long, default_value_t = 0)]
     pub(super) amount: u64,
-    /// Do little where the amount is fixed.
+    /// Do little in workloads with a fixed amount.
     #[arg(long = "small")]
     pub(super) is_quick: bool,
 }
 
-/// What the load has seen.
+/// The counts of a load.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// What was carried whole: requests, bytes, datagrams.
+    /// Completed units: requests, bytes, datagrams.
     pub(super) units: u64,
     pub(super) lost: u64,
     pub(super) micros: Vec<u32>,
@@ -40,7 +40,7 @@ impl Order {
         Duration::from_millis(self.millis)
     }
 
-    /// Where the load's part of this number goes.
+    /// Returns the target of a connection or flow, round robin.
     pub(super) fn target(&self, number: usize) -> SocketAddr {
         self.targets[number % self.targets.len()]
     }
@@ -48,9 +48,9 @@ impl Order {
     pub(super) async fn connect(&self, number: usize) -> Result<TcpStream> {
         let target = self.target(number);
         let socket = TcpSocket::new_v4()?;
-        // Ports in use or waiting by the ten thousand: more addresses to come from.
+        // Tens of thousands of ports are in use or in TIME_WAIT: four source addresses.
         let host = 1 + (number % 4) as u8;
-        socket.bind((Ipv4Addr::new(127, 0, 1, host), 0).into()).context("no port to come from")?;
+        socket.bind((Ipv4Addr::new(127, 0, 1, host), 0).into()).context("no source port")?;
         let stream = socket.connect(target).await;
         let stream = stream.with_context(|| format!("cannot connect to {target}"))?;
         stream.set_nodelay(true)?;
@@ -76,7 +76,7 @@ impl Tally {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a bench is a shell: it reads the clock")]
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 pub(super) fn clock() -> Instant {
     Instant::now()
 }

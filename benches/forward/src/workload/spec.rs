@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use crate::subject::Subject;
 use crate::traffic::Traffic;
 
-/// The workloads' names.
+/// The name of a workload.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, ValueEnum)]
 #[value(rename_all = "lower")]
 pub(crate) enum Id {
@@ -31,7 +31,7 @@ pub(crate) enum Id {
     B,
 }
 
-/// What a workload is and whom it measures.
+/// The description of a workload.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Workload {
     pub(crate) id: Id,
@@ -41,15 +41,15 @@ pub(crate) struct Workload {
     pub(crate) subjects: &'static [Subject],
 }
 
-/// What is counted.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unit {
-    /// The figure's name: processor time a unit, mostly.
+    /// The name of the figure: mostly processor time per unit.
     pub(crate) name: &'static str,
-    /// How many nanoseconds the figure's 1 is.
+    /// The nanoseconds of a figure of 1.
     pub(super) nanos: f64,
     pub(crate) rate: &'static str,
-    /// What a unit a second counts as in the rate.
+    /// The factor from units per second to the rate.
     pub(super) rate_scale: f64,
 }
 

@@ -10,7 +10,7 @@ use super::spec::Id;
 use crate::process::Child;
 use crate::running::{Running, Stage};
 
-/// Starts the load on a subject.
+/// Starts the load's process on a subject.
 pub(crate) fn start_load(
     stage: &Stage,
     running: &Running,
@@ -20,7 +20,8 @@ pub(crate) fn start_load(
     let targets = running.targets.clone();
     let mut order = Order { workload, targets, millis: 1000, amount: 0, is_quick: false };
     change(&mut order);
-    let name = workload.to_possible_value().map_or_else(String::new, |it| it.get_name().to_owned());
+    let name =
+        workload.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
     let mut arguments = vec!["load".to_owned(), name];
     arguments.extend(order.targets.iter().map(SocketAddr::to_string));
     arguments.push(format!("--millis={}", order.millis));
