@@ -1,10 +1,11 @@
-//! A TCP balancer in one page.
+//! A minimal TCP load balancer.
 //!
 //! ```text
 //! cargo run --release --example tcp_forward -- --listen 127.0.0.1:8080 \
 //!     --to 127.0.0.1:9001 --to 127.0.0.1:9002 --scheduler wlc
 //! ```
-//! Prints a line for each connection that ended; Ctrl-C ends it when all have.
+//! Prints a record of each connection that ended. Ctrl-C drains it; a second Ctrl-C cuts the open
+//! connections.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -15,28 +16,28 @@ use clap::Parser;
 use lvs::forward::{Forwarder, ProxyHeaderOptions};
 use lvs::{BackendSet, Balancer, scheduler};
 
-/// Carries TCP connections to the backends that a scheduler chooses.
+/// Forwards TCP connections to the backends that a scheduler picks.
 #[derive(Parser)]
 struct Arguments {
-    /// Where clients connect to.
+    /// The address that clients connect to.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// A backend; give several.
+    /// The address of a backend; may be repeated.
     #[arg(long = "to", required = true)]
     backends: Vec<SocketAddr>,
-    /// The rule that chooses: any short name, with parameters if need be.
+    /// The scheduler: a short name, with parameters if needed.
     #[arg(long, default_value = "wlc")]
     scheduler: String,
-    /// Threads; one for each core unless given.
+    /// The number of worker threads. Default: one for each core.
     #[arg(long)]
     workers: Option<usize>,
-    /// Who serves when no backend does.
+    /// The address of the server for connections that no backend can serve.
     #[arg(long)]
     sorry: Option<SocketAddr>,
-    /// Tell backends who the client is, by a PROXY header of version 2.
+    /// Send a PROXY header of version 2 to backends.
     #[arg(long)]
     send_proxy: bool,
-    /// No line for each connection.
+    /// Do not print connection records.
     #[arg(long)]
     quiet: bool,
 }
@@ -77,12 +78,12 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     println!("listening on {}", arguments.listen);
     tokio::spawn(async move {
         let _ = tokio::signal::ctrl_c().await;
-        println!("finishing what runs; Ctrl-C again cuts it");
+        println!("draining; Ctrl-C again cuts the open connections");
         handle.shutdown(Duration::MAX);
         let _ = tokio::signal::ctrl_c().await;
         handle.shutdown(Duration::ZERO);
     });
-    let drained = forwarder.run().await?;
-    println!("{} finished after the end began, {} cut", drained.finished, drained.cut);
+    let report = forwarder.run().await?;
+    println!("{} connections finished during the drain, {} cut", report.finished, report.cut);
     Ok(())
 }

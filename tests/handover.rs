@@ -1,4 +1,4 @@
-//! What takes a process of its own: to be started as systemd starts one, or to run out of files.
+//! Handovers that need a child process: inherited sockets, and a limit of open files.
 #![cfg(all(target_os = "linux", feature = "forward", not(lvs_loom)))]
 
 use std::io::{Read, Write, stdin};
@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 
 use lvs::forward::handover::{HandoverError, from_environment, receive, send};
 
-/// Set for the process that the test starts.
+/// The environment variable that selects the role of the child process.
 const CHILD: &str = "LVS_TEST_CHILD";
 
-/// The test program again, with [`the_child`] alone, behind some lines of shell.
+/// Returns the command for this test program with [`the_child`] alone, after a shell script.
 fn start(child: &str, script: &str) -> Command {
     let script = format!("{script} exec \"$0\" --exact --nocapture --test-threads=1 the_child");
     let mut command = Command::new("sh");
@@ -23,7 +23,7 @@ fn start(child: &str, script: &str) -> Command {
     command
 }
 
-/// The same with a listener as descriptor 3, as if there were this many sockets of these names.
+/// Returns the command with a listener as descriptor 3, and an environment for `count` sockets.
 fn start_service(listener: TcpListener, count: &str, names: &str) -> Command {
     let script = format!(
         "exec 3<&0 </dev/null; \
@@ -35,10 +35,10 @@ fn start_service(listener: TcpListener, count: &str, names: &str) -> Command {
 }
 
 #[test]
-fn a_service_gets_the_sockets_of_its_manager() {
+fn a_service_inherits_the_sockets_of_the_service_manager() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    // Queued before the service exists.
+    // The kernel queues the connection before the service starts.
     let mut client = TcpStream::connect(address).unwrap();
     let mut service = start_service(listener, "1", "web").spawn().unwrap();
     let mut name = String::new();
@@ -48,7 +48,7 @@ fn a_service_gets_the_sockets_of_its_manager() {
 }
 
 #[test]
-fn a_socket_that_is_not_there_is_an_error() {
+fn an_inherited_descriptor_that_is_not_open_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let names = "a:".repeat(899) + "a";
     let status = start_service(listener, "900", &names).status().unwrap();
@@ -56,17 +56,17 @@ fn a_socket_that_is_not_there_is_an_error() {
 }
 
 #[test]
-fn sockets_that_find_no_place_are_an_error_and_closed() {
+fn sockets_above_the_limit_of_open_files_are_an_error_and_are_closed() {
     let (predecessor, successor) = UnixStream::pair().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    // Sent from here: the kernel wants a sender without privilege to keep within its own limit.
+    // Sent from this process: the kernel also applies the limit of an unprivileged sender.
     send(&predecessor, &[("web", listener.as_fd()); 100]).unwrap();
     let mut child = start("limit", "ulimit -n 64;");
     let status = child.stdin(Stdio::from(OwnedFd::from(successor))).status().unwrap();
     assert!(status.success());
 }
 
-/// The service itself; nothing where no test started it.
+/// The child process; does nothing if no test started it.
 #[test]
 fn the_child() {
     match std::env::var(CHILD).as_deref() {
@@ -74,22 +74,22 @@ fn the_child() {
             let mut sockets = from_environment().unwrap();
             let (name, descriptor) = sockets.remove(0);
             assert!(sockets.is_empty());
-            assert!(from_environment().unwrap().is_empty(), "they have an owner already");
+            assert!(from_environment().unwrap().is_empty(), "the sockets have an owner already");
             let (mut client, _) = TcpListener::from(descriptor).accept().unwrap();
             client.write_all(name.as_bytes()).unwrap();
         }
         Ok("limit") => {
             let stream = UnixStream::from(stdin().as_fd().try_clone_to_owned().unwrap());
-            let refused = receive(&stream).unwrap_err();
-            assert!(matches!(refused, HandoverError::Truncated), "{refused}");
-            // There is room again for what came.
+            let error = receive(&stream).unwrap_err();
+            assert!(matches!(error, HandoverError::Truncated), "{error}");
+            // The received descriptors are closed, so others can be opened.
             let files: Result<Vec<_>, _> = (0..30).map(|_| stream.try_clone()).collect();
             assert!(files.is_ok());
         }
         Ok(_) => {
-            let refused = from_environment().unwrap_err();
-            assert!(matches!(refused, HandoverError::InheritedDescriptor { .. }), "{refused}");
+            let error = from_environment().unwrap_err();
+            assert!(matches!(error, HandoverError::InheritedDescriptor { .. }), "{error}");
         }
-        Err(_) => assert!(from_environment().unwrap().is_empty(), "nothing was announced"),
+        Err(_) => assert!(from_environment().unwrap().is_empty(), "no sockets were announced"),
     }
 }

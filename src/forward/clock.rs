@@ -1,9 +1,9 @@
-//! Where time begins: all below is told what time it is.
+//! The clock of the forwarders: the only file that reads the time for balancers and limits.
 
 use std::time::Instant;
 
-/// What time it is.
-#[expect(clippy::disallowed_methods, reason = "the one place that asks")]
+/// Returns the current instant.
+#[expect(clippy::disallowed_methods, reason = "the only call that reads the clock")]
 pub(super) fn now() -> Instant {
     Instant::now()
 }

@@ -1,22 +1,22 @@
-//! What a forwarder has done, counted exactly.
+//! The counters of a TCP forwarder.
 
 use std::net::SocketAddr;
 
-use super::DurationHistogram;
 use crate::backend::BackendId;
 use crate::balancer::PickError;
+use crate::histogram::DurationHistogram;
 use crate::sync::{AtomicU64, Ordering};
 
-/// What one forwarder has done so far.
+/// The counters of a forwarder since it was made.
 ///
-/// Every accepted connection is in exactly one place: `accepted = active + finished + client_broke +
-/// server_broke + timed_out.total() + backend_down + cut + refused.total()`.
+/// Every accepted connection is counted in exactly one of the others: `accepted = active + finished +
+/// client_aborted + backend_aborted + timed_out.sum() + backend_down + cut + refused.sum()`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct TcpCounters {
-    /// Connections taken from the listener.
+    /// Connections accepted from the listener.
     pub accepted: u64,
-    /// Connections that are being connected or carried now.
+    /// Connections that are open now, those that wait for a backend included.
     pub active: u64,
     /// Connections that both sides closed in order.
     pub finished: u64,
@@ -31,20 +31,20 @@ pub struct TcpCounters {
     /// Connections ended by the forwarder: at the deadline of a drain, or because
     /// [`run`](super::Forwarder::run) was dropped.
     pub cut: u64,
-    /// Connections that no backend took, and why.
+    /// Connections that were refused, by reason.
     pub refused: RefusalCounters,
-    /// Connections that the [sorry server](super::Forwarder::sorry_server) took.
+    /// Connections that were forwarded to the [sorry server](super::Forwarder::sorry_server).
     pub sorry_connections: u64,
-    /// Attempts to connect that failed, whether or not the next one went well.
+    /// Attempts to connect to a backend that failed, whether or not a later attempt succeeded.
     pub failed_connects: u64,
-    /// Accepts that failed: the process is out of descriptors or memory, or a client left the queue.
+    /// Accepts that failed: no descriptors or memory were left, or a client left the accept queue.
     pub failed_accepts: u64,
-    /// How often a client had to wait because
-    /// [`max_connections`](super::Forwarder::max_connections) were carried already.
+    /// Accepted connections that had to wait because
+    /// [`max_connections`](super::Forwarder::max_connections) were open.
     pub connection_limit_waits: u64,
-    /// Bytes handed to backends.
+    /// Bytes sent to backends.
     pub bytes_to_backends: u64,
-    /// Bytes handed to clients.
+    /// Bytes sent to clients.
     pub bytes_to_clients: u64,
 }
 
@@ -61,45 +61,45 @@ pub struct TimeoutCounters {
 }
 
 impl TimeoutCounters {
-    /// All of them.
+    /// Returns the sum of all reasons.
     #[must_use]
     pub const fn sum(&self) -> u64 {
         self.idle + self.half_closed + self.total
     }
 }
 
-/// Connections that were reset because no backend took them, by reason.
+/// Connections that were reset without being forwarded, by reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct RefusalCounters {
-    /// Nobody could be chosen: the set is empty, quiesced or down.
+    /// No backend was eligible: the set is empty, or all backends are quiesced or down.
     pub no_backend: u64,
     /// Every backend was at its connection limit, and there is no queue or it was full.
     pub saturated: u64,
     /// Every backend was at its connection limit until the queue's deadline.
     pub queue_timeout: u64,
-    /// The scheduler's rule gave the connection to nobody.
+    /// The scheduler refused the connection.
     pub scheduler: u64,
     /// The last backend tried could not be connected to.
     pub connect_error: u64,
-    /// The last backend tried did not answer in time.
+    /// The attempt to connect to the last backend tried timed out.
     pub connect_timeout: u64,
-    /// This machine had no port, descriptor, memory or permission for the last connection tried.
+    /// This machine had no port, descriptor, memory or permission for the last attempt to connect.
     pub no_resources: u64,
     /// The client was at its [limit](super::Forwarder::max_connections_per_client).
     pub client_limit: u64,
-    /// What must come first (a PROXY header, a ClientHello) was wrong.
+    /// The PROXY header or ClientHello was invalid.
     pub bad_preamble: u64,
-    /// What must come first did not come in time.
+    /// The PROXY header or ClientHello did not arrive in time.
     pub preamble_timeout: u64,
-    /// No service has the name that the client asked for.
+    /// The server name that the client sent is not in the table of services.
     pub no_service: u64,
     /// The client left before a backend was found.
     pub client_left: u64,
 }
 
 impl RefusalCounters {
-    /// All of them.
+    /// Returns the sum of all reasons.
     #[must_use]
     pub const fn sum(&self) -> u64 {
         self.no_backend
@@ -117,29 +117,29 @@ impl RefusalCounters {
     }
 }
 
-/// What one forwarder did with one backend.
+/// The counters of a forwarder for a backend.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TcpBackendCounters {
-    /// The backend.
+    /// The identifier of the backend.
     pub id: BackendId,
-    /// Where it is.
+    /// The address of the backend.
     pub address: SocketAddr,
-    /// Connections it took.
+    /// Connections forwarded to the backend.
     pub connections: u64,
-    /// Those it carries now.
+    /// Connections of the backend that are open now.
     pub active: u64,
-    /// Attempts to connect to it that failed.
+    /// Attempts to connect to the backend that failed.
     pub failed_connects: u64,
-    /// Connections that broke on its side.
+    /// Connections that broke on the backend's side.
     pub aborted: u64,
-    /// Bytes handed to it.
+    /// Bytes sent to the backend.
     pub bytes_in: u64,
-    /// Bytes it sent that were handed to clients.
+    /// Bytes of the backend that were sent to clients.
     pub bytes_out: u64,
-    /// How long it took to connect to it.
+    /// How long successful attempts to connect took.
     pub connect_time: DurationHistogram,
-    /// How long its connections lasted, from accept to end.
+    /// How long ended connections lasted, from accept to end.
     pub duration: DurationHistogram,
 }
 
@@ -160,7 +160,7 @@ impl TcpBackendCounters {
     }
 }
 
-/// Why no backend took a connection.
+/// Why a connection was refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum RefusalReason {
     NoBackend,
@@ -223,8 +223,8 @@ impl ConnectionEnd {
     }
 }
 
-/// The live counters of one worker: nobody else writes them, so that workers do not slow each other
-/// down.
+/// The live counters of a worker thread, written by that thread alone, so that threads do not contend
+/// for the cache line.
 #[derive(Debug, Default)]
 pub(super) struct AtomicTcpCounters {
     pub(super) accepted: AtomicU64,
@@ -244,24 +244,24 @@ impl AtomicTcpCounters {
         self.ends[end.index()].fetch_add(1, Ordering::Release);
     }
 
-    /// Adds what this worker has done.
+    /// Adds the counters of this worker thread to a sum.
     pub(super) fn add_to(&self, sum: &mut TcpCounters) {
-        // Acquire, with the Release in `end`: whoever sees an end sees its beginning, if it looks for
-        // it later; so `active` is never below zero.
+        // Acquire, with the Release in `count_end`: a thread that reads an end also reads its accept, if
+        // it reads that later; so `active` is never below zero.
         let ends = self.ends.each_ref().map(|end| end.load(Ordering::Acquire));
         let accepted = load_relaxed(&self.accepted);
-        let at = |end: ConnectionEnd| ends[end.index()];
-        let refused = |refusal| at(ConnectionEnd::Refused(refusal));
+        let ended = |end: ConnectionEnd| ends[end.index()];
+        let refused = |reason| ended(ConnectionEnd::Refused(reason));
         sum.accepted += accepted;
         sum.active += accepted.saturating_sub(ends.iter().sum());
-        sum.finished += at(ConnectionEnd::Finished);
-        sum.client_aborted += at(ConnectionEnd::ClientAborted);
-        sum.backend_aborted += at(ConnectionEnd::BackendAborted);
-        sum.timed_out.idle += at(ConnectionEnd::IdleTimeout);
-        sum.timed_out.half_closed += at(ConnectionEnd::HalfClosedTimeout);
-        sum.timed_out.total += at(ConnectionEnd::TotalTimeout);
-        sum.backend_down += at(ConnectionEnd::BackendDown);
-        sum.cut += at(ConnectionEnd::Cut);
+        sum.finished += ended(ConnectionEnd::Finished);
+        sum.client_aborted += ended(ConnectionEnd::ClientAborted);
+        sum.backend_aborted += ended(ConnectionEnd::BackendAborted);
+        sum.timed_out.idle += ended(ConnectionEnd::IdleTimeout);
+        sum.timed_out.half_closed += ended(ConnectionEnd::HalfClosedTimeout);
+        sum.timed_out.total += ended(ConnectionEnd::TotalTimeout);
+        sum.backend_down += ended(ConnectionEnd::BackendDown);
+        sum.cut += ended(ConnectionEnd::Cut);
         let sums = &mut sum.refused;
         sums.no_backend += refused(RefusalReason::NoBackend);
         sums.saturated += refused(RefusalReason::Saturated);
@@ -284,7 +284,7 @@ impl AtomicTcpCounters {
     }
 }
 
-/// Adds to a counter that orders nothing.
+/// Adds to a counter without ordering other memory accesses.
 #[inline]
 pub(super) fn add_relaxed(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
@@ -299,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_connection_is_in_exactly_one_place() {
+    fn every_connection_is_counted_in_exactly_one_counter() {
         let refusals = [
             RefusalReason::NoBackend,
             RefusalReason::Saturated,
@@ -327,18 +327,17 @@ mod tests {
         let ends: Vec<ConnectionEnd> =
             ends.into_iter().chain(refusals.map(ConnectionEnd::Refused)).collect();
         assert_eq!(ends.len(), ConnectionEnd::COUNT);
-        let tallies = [AtomicTcpCounters::default(), AtomicTcpCounters::default()];
-        for tally in &tallies {
+        let workers = [AtomicTcpCounters::default(), AtomicTcpCounters::default()];
+        for worker in &workers {
             for end in &ends {
-                add_relaxed(&tally.accepted, 1);
-                tally.count_end(*end);
+                add_relaxed(&worker.accepted, 1);
+                worker.count_end(*end);
             }
-            add_relaxed(&tally.accepted, 1);
+            add_relaxed(&worker.accepted, 1);
         }
         let mut sum = TcpCounters::default();
-        tallies.iter().for_each(|tally| tally.add_to(&mut sum));
-        let [accepted, active] = [sum.accepted, sum.active];
-        assert_eq!((accepted, active), (2 * ends.len() as u64 + 2, 2));
+        workers.iter().for_each(|worker| worker.add_to(&mut sum));
+        assert_eq!((sum.accepted, sum.active), (2 * ends.len() as u64 + 2, 2));
         assert_eq!((sum.finished, sum.client_aborted, sum.backend_aborted), (2, 2, 2));
         assert_eq!((sum.backend_down, sum.cut), (2, 2));
         assert_eq!(sum.timed_out, TimeoutCounters { idle: 2, half_closed: 2, total: 2 });

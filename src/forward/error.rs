@@ -1,35 +1,37 @@
-//! Why a forwarder cannot work.
+//! The error of a forwarder that cannot be made or started.
 
 use std::io;
 use std::net::SocketAddr;
 
 use thiserror::Error;
 
-/// Why a forwarder could not be made or started.
+/// The error of a forwarder that cannot be made or started.
 ///
-/// Nothing that happens to a single connection is one of these; see
-/// [`Counters`](super::Counters).
+/// The failure of a single connection is not a `ForwardError`; see
+/// [`TcpCounters`](super::TcpCounters).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ForwardError {
-    /// The address cannot be listened on: it is in use, not of this machine, or not permitted.
-    #[error("cannot listen on {address}")]
+    /// The address cannot be listened on: it is in use, not an address of this machine, or not
+    /// permitted.
+    #[error("cannot listen on {address}: {source}")]
     Bind {
-        /// The address asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The listener cannot be used: it is no listening TCP socket.
-    #[error("cannot use the listener")]
+    /// The listener cannot be used: it is not a listening socket, or refuses an option.
+    #[error("cannot use the listening socket: {source}")]
     Listener {
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The system does not give out what a worker needs: a thread, or descriptors for its runtime.
-    #[error("cannot start a worker")]
+    /// A worker thread cannot be started, for lack of threads or of descriptors for its runtime, or has
+    /// panicked.
+    #[error("cannot run a worker thread: {source}")]
     Worker {
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }

@@ -1,19 +1,20 @@
-//! Who may come in: how many connections a listener and a client have, and how fast new ones come.
+//! Limits on accepted connections: how many a listener and a client may have, and the rate of new
+//! connections.
 //!
-//! | part | bounds | shared by |
+//! | type | limits | shared by |
 //! |---|---|---|
-//! | [`ConnectionPermits`] | connections of a listener | its workers |
-//! | [`ClientLimits`] | connections of one client network | any number of listeners |
-//! | [`AcceptTokenBucket`] | new connections in a second | nobody: one owner, or a lock |
+//! | [`ConnectionPermits`] | open connections of a listener | its worker threads |
+//! | [`ClientLimits`] | open connections of a client network | any number of listeners |
+//! | [`AcceptTokenBucket`] | new connections per second | none: has one owner, or a lock |
 //!
-//! Connections of a backend are bounded by its own [`Limits`](crate::Limits); the line for a place
-//! there is the [queue](super::queue).
+//! The connections of a backend are limited by its [`Limits`](crate::Limits); connections wait for a
+//! backend below its limit in the [queue](super::queue).
 
-mod per_client;
+mod client_limits;
+mod connection_permits;
 mod rate;
-mod slots;
 
-pub(super) use self::per_client::{ClientLimits, ClientPermit};
+pub(super) use self::client_limits::{ClientLimits, ClientPermit};
+pub(super) use self::connection_permits::{ConnectionPermit, ConnectionPermits};
 pub(super) use self::rate::AcceptTokenBucket;
-pub use self::rate::ConnectionRate;
-pub(super) use self::slots::{ConnectionPermit, ConnectionPermits};
+pub use self::rate::{ConnectionRate, ConnectionRateError};

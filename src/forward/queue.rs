@@ -1,21 +1,20 @@
-//! The line for a place at a backend, when all of them are at their limit.
+//! The queue of connections that wait for a backend while all backends are at their limits.
 //!
-//! What a limit is worth shows here: instead of refusing who comes one too many, or of letting a
-//! server take more than it can do, clients wait in the order in which they came, for a bounded
-//! time and in bounded number.
+//! Instead of a refusal, or of a backend above its limit, connections wait first in, first out, for a
+//! limited time and in a limited number.
 //!
 //! # How it works
-//! One waiter is the head of the line, and only the head looks for a place: when it becomes the
-//! head, when somebody says that a place [may be free](ConnectionQueue::notify_freed), and every 50 ms besides,
-//! because backends may be shared with balancers that do not say so. When it has a place, or gives
-//! up, the next in line becomes the head and looks at once; so one word is enough for any number of
-//! places. The order is that of tokio's fair semaphore, whose only permit is being the head.
+//! Only the head of the queue tries to pick a backend: when it becomes the head, when a caller reports
+//! that a connection [was freed](ConnectionQueue::notify_freed), and every 50 ms, because balancers
+//! that share the backends do not report it. When the head has picked a backend or has ended, the next
+//! waiter becomes the head and tries at once; so one notification is enough for any number of freed
+//! connections. The order is that of tokio's fair semaphore, whose only permit belongs to the head.
 //!
 //! # No lost wake-up
-//! A place may come free between a caller's failed pick and its entry into the line. The caller
-//! counts itself as waiting, and then looks; whoever frees a place frees it, and then looks whether
-//! anybody waits. A fence on both sides between the two steps makes sure that one of them sees the
-//! other.
+//! A connection may be freed between a caller's failed pick and its entry into the queue. The caller
+//! first counts itself as waiting and then tries to pick; the other side first frees its connection
+//! and then reads the number of waiters. A fence on both sides between the two steps ensures that at
+//! least one side sees the other.
 
 use std::sync::atomic::fence;
 use std::time::Duration;
@@ -26,21 +25,21 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
-/// A bounded line, first come first served; one for each balancer, shared by the workers.
+/// A bounded first-in, first-out queue for the connections of a balancer, shared by worker threads.
 ///
-/// A newcomer picks for itself only while the line [is empty](ConnectionQueue::is_empty); else it
-/// [waits](ConnectionQueue::wait) behind those who came before.
+/// A new connection picks a backend directly only while the queue [is
+/// empty](ConnectionQueue::is_empty); otherwise it [waits](ConnectionQueue::wait) behind the others.
 ///
 /// # Cost
-/// For who need not wait: one relaxed load. For who ends a connection: a fence and a relaxed load,
-/// and a lock where somebody waits. A waiter is a node in its own future and allocates nothing; only
-/// the head has a timer that runs.
+/// One relaxed load for a connection that need not wait. A fence and a relaxed load for the end of a
+/// connection, and a lock if a connection waits. A waiter is a node in its own future and allocates
+/// nothing; only the head has a running timer.
 #[derive(Debug)]
 pub(super) struct ConnectionQueue {
     capacity: usize,
-    /// One permit: its holder is the head of the line.
+    /// The single permit belongs to the head of the queue.
     head_permit: Semaphore,
-    /// Tells the head to look.
+    /// Wakes the head, so that it tries to pick a backend.
     slot_freed: Notify,
     waiting: AtomicUsize,
     max_waiting: AtomicUsize,
@@ -57,45 +56,45 @@ enum QueueExit {
     Abandoned,
 }
 
-/// Why a caller was not given a place.
+/// The error of a wait that ended without a backend.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub(super) enum QueueError {
-    /// The line was at its capacity.
-    #[error("the line for a backend is full")]
+    /// The queue is at its capacity.
+    #[error("the backend queue is full")]
     Full,
-    /// No place came free in time.
-    #[error("no backend had a place in time")]
+    /// All backends stayed at their limits until the deadline.
+    #[error("timed out in the backend queue")]
     Timeout,
 }
 
-/// What a line for a place has seen so far.
+/// The counters of the queue for backends at their limits.
 ///
-/// Everybody who entered is in exactly one place:
-/// `entered = waiting + served + timed_out + gave_up`.
+/// Every connection that entered is counted in exactly one of the others:
+/// `entered = waiting + served + timed_out + abandoned`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct QueueCounters {
-    /// Connections that wait now.
+    /// Connections that are waiting now.
     pub waiting: u64,
     /// The most connections that ever waited at once.
     pub max_waiting: u64,
-    /// Connections that had to wait.
+    /// Connections that entered the queue.
     pub entered: u64,
-    /// Connections that waited and were given an answer: a backend, or that there is none to wait for.
+    /// Connections that left the queue with a backend, or because no backend was eligible any more.
     pub served: u64,
-    /// Connections that waited until their time was over.
+    /// Connections that timed out in the queue.
     pub timed_out: u64,
-    /// Connections that ended while they waited: the client left, or the forwarder cut them.
+    /// Connections that ended in the queue: the client left, or the forwarder cut them.
     pub abandoned: u64,
-    /// Connections that were refused because the line was full. They did not enter.
+    /// Connections that were refused because the queue was full. They did not enter it.
     pub rejected: u64,
 }
 
-/// How often the head looks for places that were freed without a word.
+/// How often the head tries to pick a backend without a notification.
 const HEAD_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl ConnectionQueue {
-    /// An empty line in which so many may wait; with 0, nobody does.
+    /// Makes an empty queue; with a capacity of 0 every connection is refused.
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             capacity,
@@ -109,47 +108,47 @@ impl ConnectionQueue {
         }
     }
 
-    /// Tells whether nobody waits, so that a newcomer overtakes nobody by picking for itself.
+    /// Tells whether no connection waits, so that a new connection may pick a backend directly.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) == 0
     }
 
-    /// Says that a place may be free: a connection ended, or a limit or the membership changed.
+    /// Wakes the head: a connection ended, or a limit or the membership changed.
     #[inline]
     pub(super) fn notify_freed(&self) {
-        // With the fence in `enter`: see the head of the file.
+        // Pairs with the fence in `enqueue`: see the head of the file.
         fence(Ordering::SeqCst);
         if !self.is_empty() {
             self.slot_freed.notify_one();
         }
     }
 
-    /// Waits in line until `try_pick` gives something, or until a moment.
+    /// Waits in the queue until `try_pick` returns `Some`, or until the deadline.
     ///
-    /// `try_pick` is called only at the head of the line, and once more at the last moment. `None`
-    /// says to go on waiting; what else there is to say is its `Some`, such as that there is nobody
-    /// left to wait for. A moment that has passed already gives the head one look.
+    /// `try_pick` is called only at the head of the queue, and once more at the deadline. `None` means
+    /// to wait on; every other result ends the wait, such as the error that no backend is eligible. A
+    /// head whose deadline has passed calls it once.
     ///
-    /// While the head gets `None`, nobody behind it looks. So `None` is for
-    /// [`Saturated`](crate::PickError::Saturated) alone, where every place that comes free would do;
-    /// a caller that looks for one particular backend would hold up all the others.
+    /// While the head gets `None`, no other waiter is served. So `None` is for
+    /// [`AllAtLimit`](crate::PickError::AllAtLimit) alone, where any backend below its limit will do;
+    /// a caller that waits for a particular backend would block all others.
     ///
     /// # Errors
-    /// [`QueueError::Full`] at once, [`QueueError::Timeout`] at that moment.
+    /// [`QueueError::Full`] at once, [`QueueError::Timeout`] at the deadline.
     ///
     /// # Cancel safety
-    /// A dropped future leaves the line, and the next in it looks in its stead. A place that
-    /// `try_pick` took is never lost, because the future is ready in the same step.
+    /// A dropped future leaves the queue, and the next waiter tries in its place. The result of
+    /// `try_pick` is never lost, because the future completes in the same poll.
     pub(super) async fn wait<R>(
         &self,
         mut try_pick: impl FnMut() -> Option<R>,
-        until: Instant,
+        deadline: Instant,
     ) -> Result<R, QueueError> {
         let mut waiter = self.enqueue()?;
-        // Never closed: the other error of the semaphore cannot come, and would be no turn.
-        let picked = match timeout_at(until, self.head_permit.acquire()).await {
-            Ok(Ok(_turn)) => self.wait_at_head(&mut try_pick, until).await,
+        // The semaphore is never closed, so its error never occurs.
+        let picked = match timeout_at(deadline, self.head_permit.acquire()).await {
+            Ok(Ok(_permit)) => self.wait_at_head(&mut try_pick, deadline).await,
             Ok(Err(_)) | Err(_) => None,
         };
         waiter.exit = if picked.is_some() { QueueExit::Served } else { QueueExit::TimedOut };
@@ -159,48 +158,48 @@ impl ConnectionQueue {
     async fn wait_at_head<R>(
         &self,
         try_pick: &mut impl FnMut() -> Option<R>,
-        until: Instant,
+        deadline: Instant,
     ) -> Option<R> {
         loop {
-            // A word that comes between the look and the wait is kept for the wait.
+            // A notification between the pick and the wait is kept for the wait.
             if let Some(picked) = try_pick() {
                 return Some(picked);
             }
             let freed = self.slot_freed.notified();
-            let look_again = Instant::now() + HEAD_POLL_INTERVAL;
-            if look_again < until {
-                let _ = timeout_at(look_again, freed).await;
-            } else if timeout_at(until, freed).await.is_err() {
+            let next_poll = Instant::now() + HEAD_POLL_INTERVAL;
+            if next_poll < deadline {
+                let _ = timeout_at(next_poll, freed).await;
+            } else if timeout_at(deadline, freed).await.is_err() {
                 return try_pick();
             }
         }
     }
 
-    /// What the line has seen so far.
+    /// Returns the counters of the queue.
     pub(super) fn counters(&self) -> QueueCounters {
-        // Acquire, with the Release in `QueueWaiter::drop`: whoever sees an end sees its beginning, if it
-        // looks for it later; so `waiting` is never below zero.
-        let ends = self.exits.each_ref().map(|end| end.load(Ordering::Acquire));
+        // Acquire, with the Release in `QueueWaiter::drop`: a thread that reads an exit also reads its
+        // entry, if it reads that later; so `waiting` is never below zero.
+        let exits = self.exits.each_ref().map(|count| count.load(Ordering::Acquire));
         let entered = self.entered.load(Ordering::Relaxed);
-        let [served, timed_out, gave_up] = ends;
+        let [served, timed_out, abandoned] = exits;
         QueueCounters {
-            waiting: entered.saturating_sub(ends.iter().sum()),
+            waiting: entered.saturating_sub(exits.iter().sum()),
             max_waiting: self.max_waiting.load(Ordering::Relaxed) as u64,
             entered,
             served,
             timed_out,
-            abandoned: gave_up,
+            abandoned,
             rejected: self.rejected.load(Ordering::Relaxed),
         }
     }
 
     fn enqueue(&self) -> Result<QueueWaiter<'_>, QueueError> {
-        let room = |waiting: usize| (waiting < self.capacity).then_some(waiting + 1);
-        match self.waiting.fetch_update(Ordering::AcqRel, Ordering::Relaxed, room) {
-            Ok(before) => {
-                // With the fence in `freed`: see the head of the file.
+        let increment = |waiting: usize| (waiting < self.capacity).then_some(waiting + 1);
+        match self.waiting.fetch_update(Ordering::AcqRel, Ordering::Relaxed, increment) {
+            Ok(previous) => {
+                // Pairs with the fence in `notify_freed`: see the head of the file.
                 fence(Ordering::SeqCst);
-                self.max_waiting.fetch_max(before + 1, Ordering::Relaxed);
+                self.max_waiting.fetch_max(previous + 1, Ordering::Relaxed);
                 self.entered.fetch_add(1, Ordering::Relaxed);
                 Ok(QueueWaiter { queue: self, exit: QueueExit::Abandoned })
             }
@@ -212,7 +211,7 @@ impl ConnectionQueue {
     }
 }
 
-/// One who is counted as waiting.
+/// A connection that is counted as waiting; its drop counts the exit.
 #[derive(Debug)]
 struct QueueWaiter<'a> {
     queue: &'a ConnectionQueue,

@@ -1,4 +1,4 @@
-//! A connection that has ended: what is known of it, and why it ended.
+//! The record of a connection that has ended, for an access log.
 
 mod termination;
 
@@ -10,88 +10,88 @@ use std::time::{Duration, SystemTime};
 pub use self::termination::{ConnectionPhase, Termination, TerminationReason};
 use crate::BackendId;
 
-/// One TCP connection that has ended, for an access log.
+/// The record of a TCP connection that has ended, for an access log.
 ///
-/// # The line
-/// Displayed, a record is one line without its end: sixteen fields, one space between each two,
-/// always all of them and always in this order. A field that does not apply is `-`.
+/// # Format
+/// Displayed, a record is one line without a line feed: sixteen fields, separated by one space,
+/// always all of them in this order. A field that does not apply is `-`.
 ///
-/// | | key | what it is |
+/// | | key | value |
 /// |---|---|---|
-/// | 1 | `time` | when it was accepted, RFC 3339, UTC, milliseconds |
-/// | 2 | `service` | the service's name |
-/// | 3 | `end` | how it ended: the [code](Termination::code) |
-/// | 4 | `client` | the address it came from; `-` on a Unix socket |
-/// | 5 | `told` | the client that a PROXY header named |
+/// | 1 | `time` | the time of the accept: RFC 3339, UTC, milliseconds |
+/// | 2 | `service` | the name of the service |
+/// | 3 | `end` | how the connection ended: the [code](Termination::code) |
+/// | 4 | `client` | the peer address; `-` on a Unix socket |
+/// | 5 | `proxied_client` | the client that a PROXY header named |
 /// | 6 | `local` | the address the client connected to; `-` on a Unix socket |
-/// | 7 | `backend` | the backend's name: the last one tried |
-/// | 8 | `address` | that backend's address |
-/// | 9 | `queue_ms` | the wait for a backend with a free place, in milliseconds |
-/// | 10 | `connect_ms` | from the first attempt to the connection; `-` if there never was one |
+/// | 7 | `backend` | the identifier of the last backend tried |
+/// | 8 | `address` | the address of that backend |
+/// | 9 | `queue_ms` | the wait for a backend below its limit, in milliseconds |
+/// | 10 | `connect_ms` | how long the successful attempt to connect took; `-` if none succeeded |
 /// | 11 | `total_ms` | from the accept to the end |
-/// | 12 | `sent` | bytes handed to the backend |
-/// | 13 | `received` | bytes handed to the client |
-/// | 14 | `attempts` | backends tried; each but the last was a retry |
-/// | 15 | `on_listener` | connections of the listener at the end, this one included |
-/// | 16 | `on_backend` | connections of the backend at the end, this one included |
+/// | 12 | `sent` | bytes sent to the backend |
+/// | 13 | `received` | bytes sent to the client |
+/// | 14 | `attempts` | attempts to connect; all but the first are retries |
+/// | 15 | `on_listener` | open connections of the listener at the end, this connection included |
+/// | 16 | `on_backend` | open connections of the backend at the end, this connection included |
 ///
-/// Names are written as they are, but for spaces, control characters, `"`, `\`, `=` and whatever is
-/// not ASCII: those bytes are written `\xNN`. An empty name is `""`, and a name of `-` is `\x2d`. So
-/// a line always splits at its spaces into sixteen fields, whatever the names are.
+/// In names, spaces, control characters, `"`, `\`, `=` and bytes outside ASCII are written `\xNN`. An
+/// empty name is `""`, and the name `-` is `\x2d`. So every line splits at its spaces into sixteen
+/// fields, whatever the names are.
 ///
-/// A program reads the fields of the struct, or [`fields`](ConnectionRecord::fields) for logs by key.
+/// Programs read the fields of the struct, or [`fields`](ConnectionRecord::fields) for structured
+/// logs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ConnectionRecord {
-    /// When it was accepted.
+    /// The time of the accept.
     pub accepted_at: SystemTime,
     /// The name of the service.
     pub service: Arc<str>,
-    /// The address it came from; `None` on a Unix socket.
+    /// The peer address; `None` on a Unix socket.
     pub client: Option<SocketAddr>,
     /// The client that a PROXY header named.
     pub proxied_client: Option<SocketAddr>,
     /// The address that the client connected to; `None` on a Unix socket.
     pub local: Option<SocketAddr>,
-    /// The backend that carried it, or the last one that was tried.
+    /// The backend of the connection, or the last backend tried.
     pub backend: Option<BackendId>,
-    /// That backend's address.
+    /// The address of that backend.
     pub backend_address: Option<SocketAddr>,
-    /// How long it waited for a backend with a free place.
+    /// How long the connection waited for a backend below its limit.
     pub queue_time: Duration,
-    /// From the first attempt to the connection; `None` if there never was one.
+    /// How long the successful attempt to connect took; `None` if none succeeded.
     pub connect_time: Option<Duration>,
-    /// From the accept to the end.
+    /// The time from the accept to the end.
     pub total_time: Duration,
-    /// Bytes handed to the backend.
+    /// Bytes sent to the backend.
     pub bytes_to_backend: u64,
-    /// Bytes handed to the client.
+    /// Bytes sent to the client.
     pub bytes_to_client: u64,
-    /// How many backends were tried.
+    /// The attempts to connect to backends.
     pub attempts: u32,
-    /// Connections of the listener at the end, this one included.
+    /// Open connections of the listener at the end, this connection included.
     pub listener_connections: u64,
-    /// Connections of the backend at the end, this one included.
+    /// Open connections of the backend at the end, this connection included.
     pub backend_connections: Option<u64>,
-    /// Who ended it, and when in its life.
+    /// Which side ended the connection, and in which phase.
     pub termination: Termination,
 }
 
 impl ConnectionRecord {
-    /// The client behind the connection: whom a PROXY header named, or else the address it came
-    /// from.
+    /// Returns the client that a PROXY header named, or else the peer address.
     #[must_use]
     pub fn effective_client(&self) -> Option<SocketAddr> {
         self.proxied_client.or(self.client)
     }
 
-    /// How often a connect failed and another backend was tried.
+    /// Returns how many attempts to connect followed the first.
     #[must_use]
     pub fn retries(&self) -> u32 {
         self.attempts.saturating_sub(1)
     }
 
-    /// The fields of the line by key, in its order. Allocates nothing.
+    /// Returns the fields of the line by key, in order. Allocates nothing.
     pub fn fields(&self) -> impl Iterator<Item = (&'static str, RecordValue<'_>)> {
         use RecordValue as V;
         [
@@ -99,7 +99,7 @@ impl ConnectionRecord {
             ("service", V(RecordValueKind::Name(&self.service))),
             ("end", V(RecordValueKind::Code(self.termination.code()))),
             ("client", V(self.client.into())),
-            ("told", V(self.proxied_client.into())),
+            ("proxied_client", V(self.proxied_client.into())),
             ("local", V(self.local.into())),
             (
                 "backend",
@@ -127,7 +127,7 @@ impl ConnectionRecord {
         .into_iter()
     }
 
-    /// The line with keys: `time=... service=... end=...`.
+    /// Returns the line with keys: `time=... service=... end=...`.
     pub fn key_values(&self) -> impl Display + '_ {
         RecordLine { record: self, with_keys: true }
     }
@@ -159,7 +159,7 @@ impl Display for RecordLine<'_> {
     }
 }
 
-/// One field of a [`ConnectionRecord`], displayed as in its line.
+/// The value of a field of a [`ConnectionRecord`], displayed as in the line.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordValue<'a>(RecordValueKind<'a>);
 
@@ -184,26 +184,26 @@ impl Display for RecordValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             RecordValueKind::None => f.write_char('-'),
-            RecordValueKind::Time(at) => write_time(f, at),
+            RecordValueKind::Time(time) => write_time(f, time),
             RecordValueKind::Name(name) => write_name(f, name),
             RecordValueKind::Code(code) => f.write_str(code),
             RecordValueKind::Address(address) => write!(f, "{address}"),
-            RecordValueKind::Millis(took) => {
-                write!(f, "{}.{:03}", took.as_millis(), took.subsec_micros() % 1000)
+            RecordValueKind::Millis(duration) => {
+                write!(f, "{}.{:03}", duration.as_millis(), duration.subsec_micros() % 1000)
             }
             RecordValueKind::Number(number) => write!(f, "{number}"),
         }
     }
 }
 
-fn write_time(f: &mut fmt::Formatter<'_>, at: SystemTime) -> fmt::Result {
-    /// The first second that four digits of a year cannot show.
+fn write_time(f: &mut fmt::Formatter<'_>, time: SystemTime) -> fmt::Result {
+    /// The first second of a year with five digits.
     const YEAR_10000: u64 = 253_402_300_800;
-    match at.duration_since(SystemTime::UNIX_EPOCH) {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) if since.as_secs() < YEAR_10000 => {
-            write!(f, "{}", humantime::format_rfc3339_millis(at))
+            write!(f, "{}", humantime::format_rfc3339_millis(time))
         }
-        // A clock that was never set, or set to nonsense.
+        // The clock was not set, or set to a time before 1970.
         _ => f.write_char('-'),
     }
 }

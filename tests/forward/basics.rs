@@ -1,18 +1,18 @@
-//! Where connections go, and what is counted.
+//! Picks, retries, refusals and counters.
 
 use lvs::scheduler::RoundRobin;
 use lvs::{Health, Limits};
 
-use crate::world::*;
+use crate::fixture::*;
 
 #[tokio::test]
-async fn connections_go_round_and_every_byte_is_counted() {
+async fn connections_are_distributed_round_robin_and_every_byte_is_counted() {
     let targets = [echo(b'a').await, echo(b'b').await, echo(b'c').await];
-    let (set, forwarder) = world(&targets);
+    let (set, forwarder) = forwarder_to(&targets);
     let (handle, running) = start(forwarder);
-    let big = vec![7; 1 << 20];
+    let large = vec![7; 1 << 20];
     let mut names = Vec::new();
-    for message in [&b""[..], b"x", &big, b"xyz", b"", b""] {
+    for message in [&b""[..], b"x", &large, b"xyz", b"", b""] {
         names.push(exchange(&handle, message).await);
     }
     assert_eq!(names, b"abcabc");
@@ -24,13 +24,13 @@ async fn connections_go_round_and_every_byte_is_counted() {
     for name in ["0", "1", "2"] {
         assert_eq!((outcomes(&set, name).ok, outcomes(&set, name).total()), (2, 2));
     }
-    assert!(set.snapshot().backends().iter().all(|b| b.load().total() == 0));
+    assert!(set.snapshot().backends().iter().all(|backend| backend.load().total() == 0));
 }
 
 #[tokio::test]
-async fn a_refused_connect_is_tried_elsewhere_and_the_client_notices_nothing() {
+async fn a_refused_connect_is_retried_at_another_backend_without_an_error_for_the_client() {
     let (refusing, _held) = refusing();
-    let (set, forwarder) = world(&[refusing, echo(b'b').await]);
+    let (set, forwarder) = forwarder_to(&[refusing, echo(b'b').await]);
     let (handle, running) = start(forwarder);
     for _ in 0..4 {
         assert_eq!(exchange(&handle, b"hello").await, b'b');
@@ -38,14 +38,14 @@ async fn a_refused_connect_is_tried_elsewhere_and_the_client_notices_nothing() {
     let (_, counters) = end(&handle, running).await;
     assert_eq!((counters.finished, counters.refused.sum()), (4, 0));
     assert_eq!(outcomes(&set, "0").connect_error, counters.failed_connects);
-    assert!(counters.failed_connects >= 2, "at least every other pick was the refusing one");
+    assert!(counters.failed_connects >= 2, "at least every other pick is the refusing backend");
     assert_eq!((outcomes(&set, "1").ok, outcomes(&set, "1").failures()), (4, 0));
 }
 
 #[tokio::test]
-async fn a_backend_that_does_not_answer_is_timed_out() {
+async fn an_attempt_to_connect_times_out_and_another_backend_is_tried() {
     let (address, _silence) = silent().await;
-    let (set, forwarder) = world(&[address, echo(b'b').await]);
+    let (set, forwarder) = forwarder_to(&[address, echo(b'b').await]);
     let (handle, running) = start(forwarder.connect_timeout(Duration::from_millis(50)));
     assert_eq!(exchange(&handle, b"").await, b'b');
     let (_, counters) = end(&handle, running).await;
@@ -57,43 +57,45 @@ async fn a_backend_that_does_not_answer_is_timed_out() {
 async fn all_attempts_together_have_a_deadline() {
     let (first, _silence) = silent().await;
     let (second, _more_silence) = silent().await;
-    let (set, forwarder) = world(&[first, second]);
-    let forwarder = forwarder.connect_timeout(LONG).connect_deadline(Duration::from_millis(50));
+    let (set, forwarder) = forwarder_to(&[first, second]);
+    let forwarder =
+        forwarder.connect_timeout(TEST_TIMEOUT).connect_deadline(Duration::from_millis(50));
     let (handle, running) = start(forwarder);
-    assert_turned_away(&handle).await;
+    assert_refused(&handle).await;
     let (_, counters) = end(&handle, running).await;
     assert_eq!((counters.refused.connect_timeout, counters.failed_connects), (1, 1));
     assert_eq!((outcomes(&set, "0").timeout, outcomes(&set, "1").total()), (1, 0));
 }
 
 #[tokio::test]
-async fn when_all_refuse_the_client_is_reset_and_counted_once() {
+async fn a_client_is_reset_and_counted_once_if_all_backends_refuse() {
     let (held, targets): (Vec<_>, Vec<_>) = (0..3).map(|_| refusing()).map(|(a, s)| (s, a)).unzip();
-    let (set, forwarder) = world(&targets);
+    let (set, forwarder) = forwarder_to(&targets);
     let (handle, running) = start(forwarder.connect_attempts(2));
-    assert_turned_away(&handle).await;
+    assert_refused(&handle).await;
     let (_, counters) = end(&handle, running).await;
     assert_eq!((counters.accepted, counters.active, counters.finished), (1, 0, 0));
     assert_eq!((counters.refused.connect_error, counters.refused.sum()), (1, 1));
-    assert_eq!(counters.failed_connects, 2, "one for each attempt");
+    assert_eq!(counters.failed_connects, 2, "one failure for each attempt");
     let errors: u64 = ["0", "1", "2"].map(|name| outcomes(&set, name).connect_error).iter().sum();
     assert_eq!(errors, 2);
     drop(held);
 }
 
 #[tokio::test]
-async fn nobody_to_choose_is_counted_by_reason() {
-    let (set, forwarder) = world(&[]);
+async fn refusals_are_counted_by_reason() {
+    let (set, forwarder) = forwarder_to(&[]);
     let (handle, running) = start(forwarder);
-    assert_turned_away(&handle).await;
+    assert_refused(&handle).await;
 
-    set.insert(Spec::new("down", echo(b'a').await).health(Health::Down)).expect("a new name");
-    assert_turned_away(&handle).await;
+    set.insert(Spec::new("down", echo(b'a').await).health(Health::Down)).expect("the name is new");
+    assert_refused(&handle).await;
 
-    set.insert(Spec::new("small", echo(b'b').await).limits(Limits::new(1))).expect("a new name");
+    set.insert(Spec::new("small", echo(b'b').await).limits(Limits::new(1)))
+        .expect("the name is new");
     let mut first = open(&handle).await;
-    assert_eq!(first.read_u8().await.expect("carried"), b'b');
-    assert_turned_away(&handle).await;
+    assert_eq!(first.read_u8().await.expect("the connection is proxied"), b'b');
+    assert_refused(&handle).await;
     drop(first);
 
     let (_, counters) = end(&handle, running).await;
@@ -102,16 +104,16 @@ async fn nobody_to_choose_is_counted_by_reason() {
 }
 
 #[tokio::test]
-async fn a_break_is_passed_on_and_held_against_the_side_that_broke() {
-    let (set, forwarder) = world(&[breaker().await, echo(b'b').await]);
+async fn a_reset_is_passed_on_and_counted_for_the_side_that_broke() {
+    let (set, forwarder) = forwarder_to(&[breaker().await, echo(b'b').await]);
     let (handle, running) = start(forwarder);
 
     let mut stream = open(&handle).await;
-    stream.write_all(b"x").await.expect("open");
+    stream.write_all(b"x").await.expect("the stream is open");
     assert_reset(stream).await;
 
     let mut stream = open(&handle).await;
-    assert_eq!(stream.read_u8().await.expect("carried"), b'b');
+    assert_eq!(stream.read_u8().await.expect("the connection is proxied"), b'b');
     stream.set_zero_linger().expect("a socket option");
     drop(stream);
 
@@ -122,18 +124,18 @@ async fn a_break_is_passed_on_and_held_against_the_side_that_broke() {
 }
 
 #[tokio::test]
-async fn beyond_the_maximum_clients_wait_their_turn() {
-    let (_set, forwarder) = world(&[echo(b'a').await]);
+async fn connections_above_the_limit_wait_until_one_ends() {
+    let (_set, forwarder) = forwarder_to(&[echo(b'a').await]);
     let (handle, running) = start(forwarder.max_connections(1));
     let mut first = open(&handle).await;
-    assert_eq!(first.read_u8().await.expect("carried"), b'a');
+    assert_eq!(first.read_u8().await.expect("the connection is proxied"), b'a');
     let mut second = open(&handle).await;
-    second.write_all(b"?").await.expect("queued by the kernel");
+    second.write_all(b"?").await.expect("the kernel queues the connection");
     until(|| handle.counters().connection_limit_waits == 1).await;
     assert_eq!(handle.counters().accepted, 1);
     drop(first);
     let mut answer = [0; 2];
-    second.read_exact(&mut answer).await.expect("carried in its turn");
+    second.read_exact(&mut answer).await.expect("the connection is proxied after the first");
     assert_eq!(&answer, b"a?");
     drop(second);
     let (_, counters) = end(&handle, running).await;
@@ -141,22 +143,25 @@ async fn beyond_the_maximum_clients_wait_their_turn() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_named() {
-    let (set, forwarder) = world(&[]);
-    let taken = at(&forwarder.handle());
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr takes any set");
-    let error = Forwarder::bind(taken, balancer).expect_err("in use");
-    assert_eq!(error.to_string(), format!("cannot listen on {taken}"));
-    assert!(matches!(error, ForwardError::Bind { address, .. } if address == taken));
+async fn the_error_of_an_address_in_use_names_the_address() {
+    let (set, forwarder) = forwarder_to(&[]);
+    let address_in_use = address_of(&forwarder.handle());
+    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+    let error = Forwarder::bind(address_in_use, balancer).expect_err("the address is in use");
+    assert!(
+        error.to_string().starts_with(&format!("cannot listen on {address_in_use}: ")),
+        "{error}"
+    );
+    assert!(matches!(error, ForwardError::Bind { address, .. } if address == address_in_use));
 }
 
-/// It was in the backend's accept queue when the backend died, say.
+/// As if the connection was in the accept queue of a backend that died.
 #[tokio::test]
-async fn a_connection_that_is_reset_before_anything_passed_is_tried_elsewhere() {
-    let (address, stage) = stage().await;
-    let (set, forwarder) = world(&[address, echo(b'b').await]);
+async fn a_connection_that_is_reset_before_any_byte_is_retried_at_another_backend() {
+    let (address, server_listener) = bind_server().await;
+    let (set, forwarder) = forwarder_to(&[address, echo(b'b').await]);
     let (handle, running) = start(forwarder);
-    let (mut client, server) = meet(&handle, &stage).await;
+    let (mut client, server) = connect_through(&handle, &server_listener).await;
     reset(server);
     assert_eq!(&read::<1>(&mut client).await, b"b");
     drop(client);

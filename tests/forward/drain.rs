@@ -1,72 +1,75 @@
-//! The end of a forwarder.
+//! Drains, dropped runs and handovers.
 
-use crate::world::*;
+use crate::fixture::*;
 
 #[tokio::test]
-async fn a_drain_waits_for_what_runs_and_takes_nothing_new() {
-    let (_set, forwarder) = world(&[echo(b'a').await]);
+async fn a_drain_waits_for_open_connections_and_accepts_no_new_ones() {
+    let (_set, forwarder) = forwarder_to(&[echo(b'a').await]);
     let (handle, running) = start(forwarder);
     let mut stream = open(&handle).await;
-    assert_eq!(stream.read_u8().await.expect("carried"), b'a');
+    assert_eq!(stream.read_u8().await.expect("the connection is proxied"), b'a');
 
-    handle.shutdown(LONG);
-    // The listener is closed as soon as the forwarder has heard of it.
-    while TcpStream::connect(at(&handle)).await.is_ok() {
+    handle.shutdown(TEST_TIMEOUT);
+    // The listener is closed as soon as the worker is notified.
+    while TcpStream::connect(address_of(&handle)).await.is_ok() {
         tokio::task::yield_now().await;
     }
-    stream.write_all(b"still here").await.expect("open");
+    stream.write_all(b"still here").await.expect("the stream is open");
     let mut answer = [0; 10];
-    stream.read_exact(&mut answer).await.expect("carried");
+    stream.read_exact(&mut answer).await.expect("the connection is proxied");
     assert_eq!(&answer, b"still here");
     assert!(!running.is_finished());
 
     drop(stream);
-    let drained = running.await.expect("no panic").expect("no error");
-    assert_eq!(drained.cut, 0);
+    let report =
+        running.await.expect("the task does not panic").expect("the forwarder does not fail");
+    assert_eq!(report.cut, 0);
     assert_eq!((handle.counters().finished, handle.counters().cut), (1, 0));
 }
 
 #[tokio::test]
-async fn the_deadline_cuts_what_is_left() {
-    let (set, forwarder) = world(&[echo(b'a').await]);
+async fn the_deadline_cuts_open_connections() {
+    let (set, forwarder) = forwarder_to(&[echo(b'a').await]);
     let (handle, running) = start(forwarder);
     let mut stream = open(&handle).await;
-    assert_eq!(stream.read_u8().await.expect("carried"), b'a');
+    assert_eq!(stream.read_u8().await.expect("the connection is proxied"), b'a');
 
     handle.shutdown(Duration::from_millis(20));
-    let drained = running.await.expect("no panic").expect("no error");
-    assert_eq!((drained.finished, drained.cut), (0, 1));
+    let report =
+        running.await.expect("the task does not panic").expect("the forwarder does not fail");
+    assert_eq!((report.finished, report.cut), (0, 1));
     assert_reset(stream).await;
     assert_eq!((handle.counters().cut, handle.counters().active), (1, 0));
     assert_eq!(outcomes(&set, "0").cancelled, 1);
 }
 
 #[tokio::test]
-async fn the_last_shutdown_counts() {
-    let (_set, forwarder) = world(&[echo(b'a').await]);
+async fn the_last_shutdown_decides() {
+    let (_set, forwarder) = forwarder_to(&[echo(b'a').await]);
     let (handle, running) = start(forwarder);
     let mut stream = open(&handle).await;
-    assert_eq!(stream.read_u8().await.expect("carried"), b'a');
+    assert_eq!(stream.read_u8().await.expect("the connection is proxied"), b'a');
     handle.shutdown(Duration::MAX);
-    handle.shutdown(LONG);
+    handle.shutdown(TEST_TIMEOUT);
     handle.shutdown(Duration::ZERO);
-    let drained = running.await.expect("no panic").expect("no error");
-    assert_eq!((drained.finished, drained.cut), (0, 1));
+    let report =
+        running.await.expect("the task does not panic").expect("the forwarder does not fail");
+    assert_eq!((report.finished, report.cut), (0, 1));
 }
 
 #[tokio::test]
-async fn a_shutdown_before_the_start_ends_it_at_once() {
-    let (_set, forwarder) = world(&[]);
-    forwarder.handle().shutdown(LONG);
-    assert_eq!(forwarder.run().await.expect("no error"), DrainReport::default());
+async fn a_shutdown_before_run_ends_run_at_once() {
+    let (_set, forwarder) = forwarder_to(&[]);
+    forwarder.handle().shutdown(TEST_TIMEOUT);
+    assert_eq!(forwarder.run().await.expect("the forwarder does not fail"), DrainReport::default());
 }
 
 #[tokio::test]
-async fn a_dropped_run_leaves_no_connection_and_exact_counts() {
-    let (set, forwarder) = world(&[echo(b'a').await]);
+async fn a_dropped_run_cuts_all_connections_and_keeps_the_counters_exact() {
+    let (set, forwarder) = forwarder_to(&[echo(b'a').await]);
     let (handle, running) = start(forwarder);
     let mut stream = open(&handle).await;
-    assert_eq!(stream.read_u8().await.expect("carried"), b'a');
+    assert_eq!(stream.read_u8().await.expect("the connection is proxied"), b'a');
     running.abort();
     assert!(running.await.expect_err("aborted").is_cancelled());
     assert_reset(stream).await;
@@ -76,13 +79,13 @@ async fn a_dropped_run_leaves_no_connection_and_exact_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_successor_takes_the_listeners_over_and_no_client_is_refused() {
+async fn a_handover_of_the_listeners_refuses_no_client() {
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
     use lvs::forward::handover;
 
-    let (set, forwarder) = world(&[echo(b'a').await]);
+    let (set, forwarder) = forwarder_to(&[echo(b'a').await]);
     let (handle, running) = start(forwarder.workers(2));
     assert_eq!(exchange(&handle, b"before").await, b'a');
     let clients = {
@@ -94,40 +97,42 @@ async fn a_successor_takes_the_listeners_over_and_no_client_is_refused() {
         })
     };
 
-    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    let (predecessor, successor_stream) = UnixStream::pair().expect("a pair");
     let listeners = handle.listeners().expect("descriptors");
-    let named: Vec<_> = listeners.iter().map(|it| ("web", it.as_fd())).collect();
-    handover::send(&ours, &named).expect("the successor listens");
+    let named: Vec<_> = listeners.iter().map(|listener| ("web", listener.as_fd())).collect();
+    handover::send(&predecessor, &named).expect("the successor listens");
     drop(listeners);
-    let taken = handover::receive(&theirs).expect("all of them");
-    let taken: Vec<std::net::TcpListener> = taken.into_iter().map(|(_, it)| it.into()).collect();
-    assert_eq!(taken.len(), 2);
-    let balancer = Balancer::new(&set, lvs::scheduler::RoundRobin).expect("rr takes any set");
-    let successor = Forwarder::from_listeners(taken, balancer).expect("listeners");
+    let received = handover::receive(&successor_stream).expect("all sockets are received");
+    let received: Vec<std::net::TcpListener> =
+        received.into_iter().map(|(_, descriptor)| descriptor.into()).collect();
+    assert_eq!(received.len(), 2);
+    let balancer = Balancer::new(&set, lvs::scheduler::RoundRobin).expect("rr accepts any set");
+    let successor = Forwarder::from_listeners(received, balancer).expect("listeners");
     assert_eq!(successor.local_addr(), handle.local_addr());
-    let (successors, its_run) = start(successor);
-    until(|| successors.counters().accepted > 0).await;
+    let (successor_handle, successor_running) = start(successor);
+    until(|| successor_handle.counters().accepted > 0).await;
     let (_, first) = end(&handle, running).await;
-    assert!(handle.listeners().expect("nothing to copy").is_empty());
+    assert!(handle.listeners().expect("there are no listeners").is_empty());
 
     clients.await.expect("every client was served");
-    let (_, second) = end(&successors, its_run).await;
+    let (_, second) = end(&successor_handle, successor_running).await;
     assert_eq!(first.finished + second.finished, 301);
     assert!(first.finished > 0 && second.finished > 0);
 }
 
 #[tokio::test]
-async fn a_client_that_was_accepted_and_waits_is_served_in_the_drain() {
-    let (_set, forwarder) = world(&[echo(b'a').await]);
+async fn an_accepted_client_that_waits_for_a_permit_is_served_during_the_drain() {
+    let (_set, forwarder) = forwarder_to(&[echo(b'a').await]);
     let (handle, running) = start(forwarder.workers(1).max_connections(1));
     let mut first = open(&handle).await;
     assert_eq!(&read::<1>(&mut first).await, b"a");
     let mut second = open(&handle).await;
     until(|| handle.counters().connection_limit_waits == 1).await;
-    handle.shutdown(LONG);
+    handle.shutdown(TEST_TIMEOUT);
     drop(first);
     assert_eq!(&read::<1>(&mut second).await, b"a");
     drop(second);
-    let drained = running.await.expect("no panic").expect("no error");
-    assert_eq!((drained.finished, drained.cut), (2, 0));
+    let report =
+        running.await.expect("the task does not panic").expect("the forwarder does not fail");
+    assert_eq!((report.finished, report.cut), (2, 0));
 }

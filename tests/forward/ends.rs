@@ -1,55 +1,55 @@
-//! Ends of connections: half-closes and resets, carried through in both directions.
+//! Ends of connections: half-closes and resets are passed on in both directions.
 
-use crate::world::*;
+use crate::fixture::*;
 
-const MUCH: usize = 100_000;
+const LARGE: usize = 100_000;
 
 #[tokio::test]
-async fn a_late_answer_after_the_clients_half_close_arrives_whole() {
-    let (address, stage) = stage().await;
-    let (_set, forwarder) = world(&[address]);
+async fn a_late_answer_after_the_half_close_of_the_client_arrives_unchanged() {
+    let (address, server_listener) = bind_server().await;
+    let (_set, forwarder) = forwarder_to(&[address]);
     let (handle, running) = start(forwarder);
-    let (mut client, mut server) = meet(&handle, &stage).await;
-    client.write_all(b"question").await.expect("open");
-    client.shutdown().await.expect("open");
-    assert_eq!(all_of(&mut server).await, b"question");
-    server.write_all(&vec![7; MUCH]).await.expect("the other half is open");
+    let (mut client, mut server) = connect_through(&handle, &server_listener).await;
+    client.write_all(b"question").await.expect("the stream is open");
+    client.shutdown().await.expect("the stream is open");
+    assert_eq!(read_to_end(&mut server).await, b"question");
+    server.write_all(&vec![7; LARGE]).await.expect("the other half is open");
     drop(server);
-    assert_eq!(all_of(&mut client).await, vec![7; MUCH]);
+    assert_eq!(read_to_end(&mut client).await, vec![7; LARGE]);
     drop(client);
     let (_, counters) = end(&handle, running).await;
-    assert_eq!((counters.finished, counters.bytes_to_clients), (1, MUCH as u64));
+    assert_eq!((counters.finished, counters.bytes_to_clients), (1, LARGE as u64));
 }
 
 #[tokio::test]
-async fn what_a_client_sends_after_the_servers_half_close_arrives_whole() {
-    let (address, stage) = stage().await;
-    let (_set, forwarder) = world(&[address]);
+async fn bytes_of_the_client_after_the_half_close_of_the_server_arrive_unchanged() {
+    let (address, server_listener) = bind_server().await;
+    let (_set, forwarder) = forwarder_to(&[address]);
     let (handle, running) = start(forwarder);
-    let (mut client, mut server) = meet(&handle, &stage).await;
-    server.write_all(b"greeting").await.expect("open");
-    server.shutdown().await.expect("open");
-    assert_eq!(all_of(&mut client).await, b"greeting");
-    client.write_all(&vec![8; MUCH]).await.expect("the other half is open");
+    let (mut client, mut server) = connect_through(&handle, &server_listener).await;
+    server.write_all(b"greeting").await.expect("the stream is open");
+    server.shutdown().await.expect("the stream is open");
+    assert_eq!(read_to_end(&mut client).await, b"greeting");
+    client.write_all(&vec![8; LARGE]).await.expect("the other half is open");
     drop(client);
-    assert_eq!(all_of(&mut server).await, vec![8; MUCH]);
+    assert_eq!(read_to_end(&mut server).await, vec![8; LARGE]);
     drop(server);
     let (_, counters) = end(&handle, running).await;
-    assert_eq!((counters.finished, counters.bytes_to_backends), (1, MUCH as u64));
+    assert_eq!((counters.finished, counters.bytes_to_backends), (1, LARGE as u64));
 }
 
 #[tokio::test]
 async fn a_reset_reaches_the_other_side_as_a_reset() {
-    let (address, stage) = stage().await;
-    let (set, forwarder) = world(&[address]);
+    let (address, server_listener) = bind_server().await;
+    let (set, forwarder) = forwarder_to(&[address]);
     let (handle, running) = start(forwarder);
     for by_client in [true, false] {
-        let (mut client, mut server) = meet(&handle, &stage).await;
-        client.write_all(b"hi").await.expect("open");
+        let (mut client, mut server) = connect_through(&handle, &server_listener).await;
+        client.write_all(b"hi").await.expect("the stream is open");
         assert_eq!(&read::<2>(&mut server).await, b"hi");
-        let (breaks, hears) = if by_client { (client, server) } else { (server, client) };
-        reset(breaks);
-        assert_reset(hears).await;
+        let (breaking, receiving) = if by_client { (client, server) } else { (server, client) };
+        reset(breaking);
+        assert_reset(receiving).await;
     }
     let (_, counters) = end(&handle, running).await;
     assert_eq!((counters.client_aborted, counters.backend_aborted), (1, 1));
@@ -57,51 +57,54 @@ async fn a_reset_reaches_the_other_side_as_a_reset() {
     assert_eq!((outcomes.cancelled, outcomes.app_error), (1, 1));
 }
 
-/// Nobody reads from a side that has ended, and with the other side silent nobody writes to it.
+/// A side that has ended is not read, and not written while the other side is silent.
 #[tokio::test]
-async fn a_reset_after_the_half_close_is_heard_in_the_silence() {
-    let (address, stage) = stage().await;
-    let (_set, forwarder) = world(&[address]);
+async fn a_reset_after_a_half_close_is_noticed_without_traffic() {
+    let (address, server_listener) = bind_server().await;
+    let (_set, forwarder) = forwarder_to(&[address]);
     let (handle, running) = start(forwarder);
     for by_client in [true, false] {
-        let (client, server) = meet(&handle, &stage).await;
-        let (mut breaks, mut hears) = if by_client { (client, server) } else { (server, client) };
-        breaks.shutdown().await.expect("open");
-        assert_eq!(all_of(&mut hears).await, b"");
-        reset(breaks);
-        assert_reset_after_its_end(hears).await;
+        let (client, server) = connect_through(&handle, &server_listener).await;
+        let (mut breaking, mut receiving) =
+            if by_client { (client, server) } else { (server, client) };
+        breaking.shutdown().await.expect("the stream is open");
+        assert_eq!(read_to_end(&mut receiving).await, b"");
+        reset(breaking);
+        assert_reset_after_end_of_stream(receiving).await;
     }
     let (_, counters) = end(&handle, running).await;
     assert_eq!((counters.client_aborted, counters.backend_aborted), (1, 1));
 }
 
 #[tokio::test]
-async fn a_client_that_resets_while_it_waits_is_let_go() {
+async fn a_client_that_resets_during_the_connect_releases_its_lease() {
     let (address, silence) = silent().await;
-    let (set, forwarder) = world(&[address]);
-    let (handle, running) = start(forwarder.connect_timeout(LONG));
+    let (set, forwarder) = forwarder_to(&[address]);
+    let (handle, running) = start(forwarder.connect_timeout(TEST_TIMEOUT));
     let client = open(&handle).await;
     until(|| handle.counters().active == 1).await;
     reset(client);
     until(|| handle.counters().refused.client_left == 1).await;
-    assert_eq!(set.snapshot().backends()[0].load().total(), 0, "its lease was given back");
+    assert_eq!(set.snapshot().backends()[0].load().total(), 0, "the lease is released");
     drop(silence);
     end(&handle, running).await;
 }
 
-/// The client's bytes are held, so nobody reads from it; the server says nothing either.
+/// One side's bytes are pending, so it is not read, and the other side sends nothing.
 #[tokio::test]
-async fn a_reset_is_heard_while_the_other_side_takes_nothing() {
-    let (address, stage) = stage().await;
-    let (_set, forwarder) = world(&[address]);
+async fn a_reset_is_noticed_while_the_other_side_reads_nothing() {
+    let (address, server_listener) = bind_server().await;
+    let (_set, forwarder) = forwarder_to(&[address]);
     let (handle, running) = start(forwarder);
     for by_client in [true, false] {
-        let (client, server) = meet(&handle, &stage).await;
-        let (mut breaks, _silent) = if by_client { (client, server) } else { (server, client) };
-        let much = vec![1; MUCH];
-        let full = async { while breaks.write_all(&much).await.is_ok() {} };
-        tokio::time::timeout(Duration::from_millis(300), full).await.expect_err("it blocks");
-        reset(breaks);
+        let (client, server) = connect_through(&handle, &server_listener).await;
+        let (mut breaking, _silent) = if by_client { (client, server) } else { (server, client) };
+        let data = vec![1; LARGE];
+        let fill = async { while breaking.write_all(&data).await.is_ok() {} };
+        tokio::time::timeout(Duration::from_millis(300), fill)
+            .await
+            .expect_err("the sender is blocked");
+        reset(breaking);
         until(|| {
             let counters = handle.counters();
             if by_client { counters.client_aborted == 1 } else { counters.backend_aborted == 1 }

@@ -1,12 +1,12 @@
-//! What connections are taken from, and by whom.
+//! Listeners, and the distribution of connections over workers.
 
 use lvs::scheduler::RoundRobin;
 
-use crate::world::*;
+use crate::fixture::*;
 
 #[tokio::test]
-async fn workers_share_what_comes() {
-    let (_set, forwarder) = world(&[echo(b'a').await]);
+async fn the_kernel_distributes_connections_over_the_workers() {
+    let (_set, forwarder) = forwarder_to(&[echo(b'a').await]);
     let (handle, running) = start(forwarder.workers(2));
     for _ in 0..400 {
         assert_eq!(exchange(&handle, b"").await, b'a');
@@ -20,10 +20,10 @@ async fn workers_share_what_comes() {
 }
 
 #[tokio::test]
-async fn a_listener_of_the_callers_is_shared_by_all_workers() {
+async fn an_existing_listener_is_shared_by_all_workers() {
     let set = BackendSet::new();
-    set.insert(Spec::new("0", echo(b'a').await)).expect("a new name");
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr takes any set");
+    set.insert(Spec::new("0", echo(b'a').await)).expect("the name is new");
+    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
     let listener = std::net::TcpListener::bind(LOOPBACK).expect("loopback");
     let forwarder = Forwarder::new(listener, balancer).expect("a listener").workers(3);
     let (handle, running) = start(forwarder);
@@ -35,43 +35,44 @@ async fn a_listener_of_the_callers_is_shared_by_all_workers() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_is_carried_like_any_other() {
+async fn connections_of_a_unix_socket_are_proxied() {
     let folder = std::env::temp_dir().join(format!("lvs-forward-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let path = folder.join("front.sock");
-    let listener = std::os::unix::net::UnixListener::bind(&path).expect("a free name");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("the path is free");
     let set = BackendSet::new();
-    set.insert(Spec::new("0", echo(b'a').await)).expect("a new name");
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr takes any set");
+    set.insert(Spec::new("0", echo(b'a').await)).expect("the name is new");
+    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
     let forwarder = Forwarder::from_unix_listener(listener, balancer).expect("a listener");
     assert_eq!(forwarder.local_addr(), None);
     let (handle, running) = start(forwarder);
     let mut stream = tokio::net::UnixStream::connect(&path).await.expect("listening");
-    let much = vec![5; 1 << 20];
+    let data = vec![5; 1 << 20];
     let (mut reads, mut writes) = stream.split();
     let send = async {
-        writes.write_all(&much).await.expect("open");
-        writes.shutdown().await.expect("open");
+        writes.write_all(&data).await.expect("the stream is open");
+        writes.shutdown().await.expect("the stream is open");
     };
     let mut got = Vec::new();
     let (read, ()) = tokio::join!(reads.read_to_end(&mut got), send);
-    read.expect("an end in order");
-    assert!(got[0] == b'a' && got[1..] == much);
+    read.expect("the stream ends in order");
+    assert!(got[0] == b'a' && got[1..] == data);
     drop(stream);
     let (_, counters) = end(&handle, running).await;
     assert_eq!(counters.finished, 1);
-    std::fs::remove_dir_all(folder).expect("its own folder");
+    std::fs::remove_dir_all(folder).expect("the folder exists");
 }
 
 #[tokio::test]
-async fn an_address_may_be_listened_on_before_it_is_there() {
-    // For documentation (RFC 5737): no machine has it.
+async fn an_address_can_be_bound_before_the_machine_has_it() {
+    // An address for documentation (RFC 5737), which no machine has.
     let address = "203.0.113.200:8080".parse().expect("an address");
     let set = BackendSet::new();
-    set.insert(Spec::new("0", echo(b'a').await)).expect("a new name");
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr takes any set");
-    Forwarder::bind(address, balancer.clone()).expect_err("it is not there");
-    let forwarder = Forwarder::bind_nonlocal(address, balancer).expect("it need not be");
+    set.insert(Spec::new("0", echo(b'a').await)).expect("the name is new");
+    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+    Forwarder::bind(address, balancer.clone()).expect_err("the machine does not have the address");
+    let forwarder =
+        Forwarder::bind_nonlocal(address, balancer).expect("the machine need not have the address");
     let (handle, running) = start(forwarder.workers(2));
     assert_eq!(handle.local_addr(), Some(address));
     end(&handle, running).await;

@@ -1,16 +1,16 @@
-//! The TCP forwarder over loopback: what clients, backends and counters see of it.
+//! The TCP forwarder over loopback, observed by clients, backends and counters.
 #![cfg(all(feature = "forward", not(lvs_loom)))]
 
 mod basics;
 mod bytes;
+mod connection_table;
 mod death;
 mod descriptors;
 mod drain;
 mod ends;
+mod fixture;
 mod limits;
 mod listeners;
-mod live;
 mod preamble;
 mod records;
 mod timeouts;
-mod world;

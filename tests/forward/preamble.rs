@@ -1,4 +1,4 @@
-//! What comes before the first byte: PROXY headers and server names.
+//! PROXY headers and server names.
 
 use std::sync::mpsc::channel;
 
@@ -7,26 +7,27 @@ use lvs::forward::proxy_protocol::{ParsedProxyHeader, ProxyHeader, ProxyProtocol
 use lvs::forward::sni::ServerNameTable;
 use lvs::scheduler::{Maglev, RoundRobin};
 
-use crate::world::*;
+use crate::fixture::*;
 
-/// A client that somebody else speaks for.
-const FAR: SocketAddr =
+/// The client that a PROXY header names.
+const PROXIED_CLIENT: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), 50_123);
-const ASKED: SocketAddr =
+/// The address that the client of the PROXY header connected to.
+const PROXIED_LOCAL: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1)), 443);
 
-/// Reads a PROXY header off a stream, byte by byte so that nothing behind it is taken.
+/// Reads a PROXY header, byte by byte so that nothing behind the header is read.
 async fn header(stream: &mut TcpStream) -> ProxyHeader {
     let mut bytes = Vec::new();
     loop {
         match parse(&bytes).expect("a header") {
             ParsedProxyHeader::Complete { header, .. } => return header,
-            _ => bytes.push(stream.read_u8().await.expect("open")),
+            _ => bytes.push(stream.read_u8().await.expect("the stream is open")),
         }
     }
 }
 
-/// The ClientHello of somebody who asks for `name`: version, random, no session, one cipher, no
+/// Returns a ClientHello with the server name `name`: version, random, no session, one cipher, no
 /// compression, and the name (RFC 8446 section 4.1.2, RFC 6066 section 3).
 fn hello(name: &str) -> Vec<u8> {
     let with_length = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
@@ -40,22 +41,22 @@ fn hello(name: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn the_backend_is_told_who_the_client_is() {
-    for (out, version) in [
+async fn the_backend_gets_the_address_of_the_client() {
+    for (options, version) in [
         (ProxyHeaderOptions::v1(), ProxyProtocolVersion::V1),
-        (ProxyHeaderOptions::v2().unique_id().checksum(), ProxyProtocolVersion::V2),
+        (ProxyHeaderOptions::v2().unique_id(true).checksum(true), ProxyProtocolVersion::V2),
     ] {
-        let (address, stage) = stage().await;
-        let (_set, forwarder) = world(&[address]);
-        let (handle, running) = start(forwarder.send_proxy(out));
-        let (mut client, mut server) = meet(&handle, &stage).await;
-        client.write_all(b"first").await.expect("open");
-        let told = header(&mut server).await;
-        assert_eq!(told.source(), client.local_addr().ok());
-        assert_eq!(told.destination(), handle.local_addr());
-        let rich = version == ProxyProtocolVersion::V2;
-        assert_eq!(told.has_checksum(), rich);
-        assert_eq!(told.tlvs().unique_id().map(<[u8]>::len), rich.then_some(16));
+        let (address, server_listener) = bind_server().await;
+        let (_set, forwarder) = forwarder_to(&[address]);
+        let (handle, running) = start(forwarder.send_proxy(options));
+        let (mut client, mut server) = connect_through(&handle, &server_listener).await;
+        client.write_all(b"first").await.expect("the stream is open");
+        let received = header(&mut server).await;
+        assert_eq!(received.source(), client.local_addr().ok());
+        assert_eq!(received.destination(), handle.local_addr());
+        let has_tlvs = version == ProxyProtocolVersion::V2;
+        assert_eq!(received.has_checksum(), has_tlvs);
+        assert_eq!(received.tlvs().unique_id().map(<[u8]>::len), has_tlvs.then_some(16));
         assert_eq!(&read::<5>(&mut server).await, b"first");
         drop((client, server));
         end(&handle, running).await;
@@ -63,116 +64,118 @@ async fn the_backend_is_told_who_the_client_is() {
 }
 
 #[tokio::test]
-async fn a_client_is_whom_its_header_names_all_the_way() {
-    let (address, stage) = stage().await;
-    let (_set, forwarder) = world(&[address]);
-    let (tell, told) = channel();
+async fn the_client_of_the_header_is_the_client_for_limits_records_and_the_backend() {
+    let (address, server_listener) = bind_server().await;
+    let (_set, forwarder) = forwarder_to(&[address]);
+    let (sender, records) = channel();
     let forwarder = forwarder
-        .accept_proxy(LONG)
+        .accept_proxy(TEST_TIMEOUT)
         .max_connections_per_client(1)
         .send_proxy(ProxyHeaderOptions::v2())
-        .on_end(move |record| tell.send(record.clone()).expect("heard"));
+        .on_end(move |record| sender.send(record.clone()).expect("the test receives records"));
     let (handle, running) = start(forwarder);
-    let from_far = ProxyHeader::proxied(FAR, ASKED).with_unique_id(b"id-1").expect("short");
+    let proxied = ProxyHeader::proxied(PROXIED_CLIENT, PROXIED_LOCAL)
+        .with_unique_id(b"id-1")
+        .expect("the identifier is short");
     let mut bytes = Vec::new();
-    from_far.encode(ProxyProtocolVersion::V2, &mut bytes).expect("short");
+    proxied.encode(ProxyProtocolVersion::V2, &mut bytes).expect("the identifier is short");
     bytes.extend_from_slice(b"early");
     let mut client = open(&handle).await;
-    // In pieces, as a network may bring it.
+    // In pieces, as they may arrive from a network.
     for piece in bytes.chunks(7) {
-        client.write_all(piece).await.expect("open");
+        client.write_all(piece).await.expect("the stream is open");
         tokio::task::yield_now().await;
     }
-    let mut server = stage.accept().await.expect("the forwarder connects").0;
-    let passed_on = header(&mut server).await;
-    assert_eq!(passed_on.source(), Some(FAR));
-    assert_eq!(passed_on.tlvs().unique_id(), Some(&b"id-1"[..]));
+    let mut server = server_listener.accept().await.expect("the forwarder connects").0;
+    let forwarded = header(&mut server).await;
+    assert_eq!(forwarded.source(), Some(PROXIED_CLIENT));
+    assert_eq!(forwarded.tlvs().unique_id(), Some(&b"id-1"[..]));
     assert_eq!(&read::<5>(&mut server).await, b"early");
 
     let mut same = open(&handle).await;
-    same.write_all(&bytes).await.expect("open");
+    same.write_all(&bytes).await.expect("the stream is open");
     until(|| handle.counters().refused.client_limit == 1).await;
     drop((client, server, same));
     let (_, counters) = end(&handle, running).await;
     assert_eq!(counters.finished, 1);
-    let clients: Vec<_> = told.try_iter().map(|record| record.proxied_client).collect();
-    assert_eq!(clients, [Some(FAR), Some(FAR)]);
+    let clients: Vec<_> = records.try_iter().map(|record| record.proxied_client).collect();
+    assert_eq!(clients, [Some(PROXIED_CLIENT), Some(PROXIED_CLIENT)]);
 }
 
 #[tokio::test]
-async fn a_wrong_or_late_header_is_refused() {
-    let (_set, forwarder) = world(&[echo(b'a').await]);
+async fn an_invalid_or_late_header_is_refused() {
+    let (_set, forwarder) = forwarder_to(&[echo(b'a').await]);
     let (handle, running) = start(forwarder.accept_proxy(Duration::from_millis(50)));
-    let mut wrong = open(&handle).await;
-    wrong.write_all(b"GET / HTTP/1.1\r\n").await.expect("open");
-    assert_reset(wrong).await;
+    let mut invalid = open(&handle).await;
+    invalid.write_all(b"GET / HTTP/1.1\r\n").await.expect("the stream is open");
+    assert_reset(invalid).await;
     until(|| handle.counters().refused.bad_preamble == 1).await;
     let mut slow = open(&handle).await;
-    slow.write_all(b"PROXY TCP4 192.0").await.expect("open");
+    slow.write_all(b"PROXY TCP4 192.0").await.expect("the stream is open");
     assert_reset(slow).await;
     until(|| handle.counters().refused.preamble_timeout == 1).await;
     let mut gone = open(&handle).await;
-    gone.write_all(b"PROXY").await.expect("open");
+    gone.write_all(b"PROXY").await.expect("the stream is open");
     drop(gone);
     until(|| handle.counters().refused.client_left == 1).await;
     end(&handle, running).await;
 }
 
 #[tokio::test]
-async fn the_server_name_chooses_the_service() {
-    let of = async |name| {
+async fn the_server_name_selects_the_service() {
+    let balancer_to = async |name| {
         let set = BackendSet::new();
-        set.insert(Spec::new("0", echo(name).await)).expect("a new name");
-        Balancer::new(&set, RoundRobin).expect("rr takes any set")
+        set.insert(Spec::new("0", echo(name).await)).expect("the name is new");
+        Balancer::new(&set, RoundRobin).expect("rr accepts any set")
     };
-    let (a, b) = (of(b'a').await, of(b'b').await);
+    let (a, b) = (balancer_to(b'a').await, balancer_to(b'b').await);
     let names = ServerNameTable::new()
         .with_pattern("a.example", a)
         .and_then(|names| names.with_pattern("*.b.example", b));
     let names = names.expect("patterns");
-    let (_set, forwarder) = world(&[]);
-    let (handle, running) = start(forwarder.services_by_server_name(LONG, names));
+    let (_set, forwarder) = forwarder_to(&[]);
+    let (handle, running) = start(forwarder.services_by_server_name(TEST_TIMEOUT, names));
     for (name, server) in [("a.example", b'a'), ("x.b.example", b'b'), ("A.Example", b'a')] {
         let hello = hello(name);
         let mut client = open(&handle).await;
-        client.write_all(&hello).await.expect("open");
-        client.shutdown().await.expect("open");
-        let answer = all_of(&mut client).await;
+        client.write_all(&hello).await.expect("the stream is open");
+        client.shutdown().await.expect("the stream is open");
+        let answer = read_to_end(&mut client).await;
         assert_eq!((answer[0], &answer[1..]), (server, &hello[..]), "{name}");
     }
-    let mut stranger = open(&handle).await;
-    stranger.write_all(&hello("c.example")).await.expect("open");
-    assert_reset(stranger).await;
+    let mut unknown_name = open(&handle).await;
+    unknown_name.write_all(&hello("c.example")).await.expect("the stream is open");
+    assert_reset(unknown_name).await;
     until(|| handle.counters().refused.no_service == 1).await;
     let mut plain = open(&handle).await;
-    plain.write_all(b"GET /").await.expect("open");
+    plain.write_all(b"GET /").await.expect("the stream is open");
     assert_reset(plain).await;
     until(|| handle.counters().refused.bad_preamble == 1).await;
     end(&handle, running).await;
 }
 
 #[tokio::test]
-async fn the_server_name_is_the_key() {
+async fn the_server_name_is_the_key_of_the_flow() {
     let set = BackendSet::new();
     for name in b'a'..=b'h' {
-        set.insert(Spec::new(name.to_string(), echo(name).await)).expect("a new name");
+        set.insert(Spec::new(name.to_string(), echo(name).await)).expect("the name is new");
     }
     let balancer = Balancer::new(&set, Maglev::new()).expect("a table");
     let forwarder = Forwarder::bind(LOOPBACK, balancer).expect("a free port");
-    let (handle, running) = start(forwarder.key_by_server_name(LONG));
+    let (handle, running) = start(forwarder.key_by_server_name(TEST_TIMEOUT));
     let mut servers = Vec::new();
     for i in 0..40 {
-        // Each name from two addresses.
+        // Each name is sent from two addresses.
         let socket = TcpSocket::new_v4().expect("a socket");
         let client = SocketAddr::from(([127, 0, 1, i as u8], 0));
         socket.bind(client).expect("loopback");
-        let mut client = socket.connect(at(&handle)).await.expect("the forwarder listens");
-        client.write_all(&hello(&format!("{}.example", i / 2))).await.expect("open");
+        let mut client = socket.connect(address_of(&handle)).await.expect("the forwarder listens");
+        client.write_all(&hello(&format!("{}.example", i / 2))).await.expect("the stream is open");
         servers.push(read::<1>(&mut client).await[0]);
     }
     assert!(servers.chunks(2).all(|pair| pair[0] == pair[1]), "{servers:?}");
     servers.sort_unstable();
     servers.dedup();
-    assert!(servers.len() > 3, "twenty names are spread: {servers:?}");
+    assert!(servers.len() > 3, "twenty names are distributed: {servers:?}");
     end(&handle, running).await;
 }

@@ -123,7 +123,7 @@ async fn bind_error_names_the_address_in_use() {
     let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
     let error = UdpForwarder::bind(address, balancer).expect_err("in use");
     let text = error.to_string();
-    assert!(text.starts_with(&format!("cannot listen on {address}")), "{text}");
+    assert!(text.starts_with(&format!("cannot listen on {address}: ")), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

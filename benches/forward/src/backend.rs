@@ -1,7 +1,7 @@
-//! The backends: one process on the load's core that plays all three of them.
+//! The backends: one process on the core of the load that runs all three of them.
 //!
-//! Each is an HTTP responder, a UDP echo and a sink for UDP that arrives coalesced. The process ends
-//! when its stdin does.
+//! Each backend is an HTTP server, a UDP echo server and a sink for coalesced UDP datagrams. The
+//! process ends when its stdin ends.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,35 +11,14 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, stdin};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-use crate::workload::{Carried, bulk, coalesced};
+use crate::messages::{CLOSE, CLOSED, KEEP, KEPT};
+use crate::traffic::Traffic;
+use crate::workload::{bulk, coalesced};
 
-/// How many backends there are.
+/// The number of backends.
 const BACKENDS: usize = 3;
-/// What a request is answered, where the connection stays.
-pub(crate) const KEPT: &[u8] = answer!("keep-alive");
-/// What a request is answered that asks for the end of its connection.
-pub(crate) const CLOSED: &[u8] = answer!("close");
-/// A request whose connection stays.
-pub(crate) const KEEP: &[u8] = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n";
-/// A request that ends its connection.
-pub(crate) const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
 
-/// An HTTP answer with a body of 128 bytes.
-macro_rules! answer {
-    ($connection:literal) => {
-        concat!(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: ",
-            $connection,
-            "\r\nContent-Length: 128\r\n\r\n",
-            "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
-            "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
-        )
-        .as_bytes()
-    };
-}
-use answer;
-
-/// Where the backends are.
+/// The addresses of the backends.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Backends {
     http: Vec<SocketAddr>,
@@ -48,27 +27,27 @@ pub(crate) struct Backends {
 }
 
 impl Backends {
-    pub(crate) fn of(&self, carried: Carried) -> &[SocketAddr] {
-        match carried {
-            Carried::Tcp => &self.http,
-            Carried::Echo => &self.echo,
-            Carried::Sink => &self.sink,
+    pub(crate) fn addresses(&self, traffic: Traffic) -> &[SocketAddr] {
+        match traffic {
+            Traffic::Tcp => &self.http,
+            Traffic::Echo => &self.echo,
+            Traffic::Sink => &self.sink,
         }
     }
 
-    /// Reads what [`serve`] has said.
+    /// Parses the line that [`serve`] prints.
     pub(crate) fn parse(line: &str) -> Result<Self> {
         let addresses: Result<Vec<SocketAddr>, _> =
             line.split_whitespace().map(str::parse).collect();
-        let addresses = addresses.context("not addresses")?;
-        ensure!(addresses.len() == 3 * BACKENDS, "{} addresses", addresses.len());
+        let addresses = addresses.context("invalid addresses of backends")?;
+        ensure!(addresses.len() == 3 * BACKENDS, "{} addresses of backends", addresses.len());
         let mut parts = addresses.chunks(BACKENDS).map(<[_]>::to_vec);
         let mut next = || parts.next().unwrap_or_default();
         Ok(Self { http: next(), echo: next(), sink: next() })
     }
 }
 
-/// Serves until stdin ends. Says `ready` and the addresses: HTTP, echo and sink of each backend.
+/// Serves until stdin ends. Prints `ready` and the addresses: HTTP, echo and sink of each backend.
 pub(crate) async fn serve() -> Result<()> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut addresses = Vec::new();
@@ -94,7 +73,7 @@ pub(crate) async fn serve() -> Result<()> {
     Ok(())
 }
 
-/// A listener with room for bursts: the load opens thousands of connections at once.
+/// Returns a listener with a long accept queue: the load opens thousands of connections at once.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = tokio::net::TcpSocket::new_v4()?;
     socket.bind(address)?;
@@ -103,19 +82,19 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 async fn accept(listener: TcpListener) {
     while let Ok((stream, _)) = listener.accept().await {
-        // A client that leaves is its own affair; the load says what it did not get.
+        // Errors are ignored: the load reports answers that it did not get.
         tokio::spawn(async { drop(answer_all(stream).await) });
     }
 }
 
-/// Answers one request after another; what is asked for is told by the first line.
+/// Answers one request after another.
 async fn answer_all(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = [0; 1024];
     let mut filled = 0;
     loop {
         let head = loop {
-            let end = buffer[..filled].windows(4).position(|it| it == b"\r\n\r\n");
+            let end = buffer[..filled].windows(4).position(|bytes| bytes == b"\r\n\r\n");
             if let Some(end) = end {
                 break end + 4;
             }
@@ -130,9 +109,9 @@ async fn answer_all(mut stream: TcpStream) -> io::Result<()> {
                 stream.write_all(CLOSED).await?;
                 return stream.shutdown().await;
             }
-            head_of_bulk => {
+            bulk_request => {
                 let rest = &buffer[head..filled];
-                return bulk::answer(head_of_bulk, rest, &mut stream).await;
+                return bulk::answer(bulk_request, rest, &mut stream).await;
             }
         }
         buffer.copy_within(head..filled, 0);
@@ -140,7 +119,7 @@ async fn answer_all(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Sends every datagram back whence it came.
+/// Sends every datagram back to its source.
 async fn echo(socket: UdpSocket) {
     let mut buffer = [0; 2048];
     while let Ok((length, source)) = socket.recv_from(&mut buffer).await {

@@ -1,4 +1,4 @@
-//! The subject: the forwarder of this crate, in a process of its own.
+//! The subject process with the forwarder of this crate.
 
 use std::net::SocketAddr;
 
@@ -8,11 +8,11 @@ use lvs::scheduler::RoundRobin;
 use lvs::{BackendSet, Balancer};
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 
-/// Above what [`idle`](crate::workload::idle) opens; the default would do, too.
+/// Above the number of connections of [`idle`](crate::workload::idle).
 const MAX_CONNECTIONS: usize = 10_000;
 
-/// Carries TCP until stdin ends. Says `ready ADDRESS`, and at each line that comes in
-/// `accepted N N..`: the connections that each worker was given.
+/// Forwards TCP until stdin ends. Prints `ready ADDRESS`, and for each line on stdin `accepted N N..`:
+/// the connections that each worker thread has accepted.
 pub(crate) async fn tcp(backends: &[SocketAddr], workers: usize) -> Result<()> {
     let forwarder = Forwarder::bind(([127, 0, 0, 1], 0).into(), balancer(backends)?)?
         .workers(workers)
@@ -31,10 +31,10 @@ pub(crate) async fn tcp(backends: &[SocketAddr], workers: usize) -> Result<()> {
     Ok(())
 }
 
-/// Can it carry UDP?
+/// Whether this crate has a UDP forwarder.
 pub(crate) const HAS_UDP: bool = true;
 
-/// Carries UDP until stdin ends. Says `ready ADDRESS`.
+/// Forwards UDP until stdin ends. Prints `ready ADDRESS`.
 pub(crate) async fn udp(backends: &[SocketAddr], workers: usize) -> Result<()> {
     let forwarder =
         UdpForwarder::bind(([127, 0, 0, 1], 0).into(), balancer(backends)?)?.workers(workers);

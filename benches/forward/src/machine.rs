@@ -1,4 +1,4 @@
-//! Where a run took place: what a figure means nothing without.
+//! The machine and the programs of a run.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::process::Command;
 
 use crate::process::Cores;
 
-/// The programs to compare with, where they are installed.
+/// The programs to compare with, if they are installed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Peers {
     pub(crate) haproxy: Option<PathBuf>,
     pub(crate) nginx: Option<PathBuf>,
-    /// nginx's stream module, where it is a file of its own.
+    /// nginx's stream module, if it is a file of its own.
     pub(crate) nginx_stream: Option<PathBuf>,
 }
 
@@ -22,9 +22,9 @@ impl Peers {
             .map(|folder| Path::new(folder).join("ngx_stream_module.so"))
             .into_iter();
         let nginx_stream = modules.find(|path| path.exists());
-        let is_built_in = nginx.as_deref().is_some_and(|it| {
-            // Said on stderr, as one line.
-            said(it, "-V").split_whitespace().any(|word| word == "--with-stream")
+        let is_built_in = nginx.as_deref().is_some_and(|program| {
+            // Printed on stderr, as one line.
+            output_of(program, "-V").split_whitespace().any(|word| word == "--with-stream")
         });
         let can_stream = is_built_in || nginx_stream.is_some();
         Self { haproxy: find("haproxy"), nginx: nginx.filter(|_| can_stream), nginx_stream }
@@ -45,15 +45,17 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn look(peers: &Peers, pinned: Cores, descriptors: u64) -> Self {
+    pub(crate) fn inspect(peers: &Peers, pinned: Cores, descriptors: u64) -> Self {
         let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find(|line| line.starts_with("model name"));
         let model = model.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown processor");
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let version = |program: &Option<PathBuf>, argument| match program {
-            Some(program) => {
-                said(program, argument).lines().next().unwrap_or("of unknown version").to_owned()
-            }
+            Some(program) => output_of(program, argument)
+                .lines()
+                .next()
+                .unwrap_or("of unknown version")
+                .to_owned(),
             None => "not installed".to_owned(),
         };
         Self {
@@ -61,7 +63,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(0, |cores| cores.get()),
             pinned,
             kernel: kernel.trim().to_owned(),
-            rustc: said(Path::new("rustc"), "--version").trim().to_owned(),
+            rustc: output_of(Path::new("rustc"), "--version").trim().to_owned(),
             haproxy: version(&peers.haproxy, "-v"),
             nginx: version(&peers.nginx, "-v"),
             descriptors,
@@ -75,16 +77,17 @@ impl fmt::Display for Machine {
         writeln!(f, "HAProxy: {}", self.haproxy)?;
         writeln!(f, "nginx: {}", self.nginx)?;
         let Cores { forwarder, load } = self.pinned;
-        let alone = if self.pinned.are_two() { "" } else { " (only one core: take no figure)" };
+        let note =
+            if self.pinned.are_two() { "" } else { " (only one core: the figures mean nothing)" };
         write!(
             f,
-            "forwarder on core {forwarder}, load and backends on core {load}{alone}; {} descriptors",
+            "forwarder on core {forwarder}, load and backends on core {load}{note}; {} descriptors",
             self.descriptors
         )
     }
 }
 
-/// A program on the path, or where system programs are.
+/// Finds a program on the path, or in the folders of system programs.
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from);
@@ -92,13 +95,13 @@ fn find(program: &str) -> Option<PathBuf> {
     folders.find_map(|folder| Some(folder.join(program)).filter(|path| path.is_file()))
 }
 
-/// What a program says of itself, on stdout or stderr.
-fn said(program: &Path, argument: &str) -> String {
+/// Returns the output of a program, on stdout or else on stderr.
+fn output_of(program: &Path, argument: &str) -> String {
     let output = Command::new(program).arg(argument).output();
     output.map_or_else(
         |_| "unknown".to_owned(),
-        |it| {
-            let text = if it.stdout.is_empty() { it.stderr } else { it.stdout };
+        |output| {
+            let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
             String::from_utf8_lossy(&text).into_owned()
         },
     )

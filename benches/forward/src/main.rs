@@ -1,35 +1,38 @@
-//! What the forwarder of `lvs` costs, beside HAProxy and nginx, in one run.
+//! Compares the cost of the forwarder of `lvs` with HAProxy and nginx in one run.
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/forward/Cargo.toml
 //!     [-- --quick] [--only W1 --only W3a ..] [--rounds 7] [--output FILE.csv]
 //! ```
-//! Peers take part where they are installed; where they are not, a line says so and what compares
-//! with them is left out. `--quick` is a smoke of everything in well under a minute: take no figure
-//! from it.
+//! Peers that are not installed are reported and left out. `--quick` is a smoke test of all workloads
+//! in well under a minute: its figures mean nothing.
 //!
-//! # What a figure is
-//! Processor time of the forwarder's process for a unit of work: a request, a connection, a
-//! gigabyte, a datagram. It is the time its threads were on a processor, as the scheduler counts it
-//! in nanoseconds (`/proc/PID/task/*/schedstat`), kernel and program together; on loopback a send
-//! pays for the receiver's TCP input as well. It is not the time of the kernel's own threads, and
-//! not the machine's: load and backends run on another core, and where that core is the bottleneck
-//! a rate says little. Resident memory (W4) is the process's, without what the kernel holds for its
-//! sockets.
+//! # The figures
+//! A figure is the processor time of the forwarder's process for a unit of work: a request, a
+//! connection, a gigabyte, a datagram. It is the time that its threads were on a processor, as the
+//! scheduler counts it in nanoseconds (`/proc/PID/task/*/schedstat`), kernel and program together; on
+//! loopback a send includes the receiver's TCP input. The time of the kernel's own threads and of
+//! other processes is not included: load and backends run on another core, and if that core is the
+//! bottleneck, a rate says little. Resident memory (W4) is that of the process, without the kernel's
+//! memory for its sockets.
 //!
-//! # How it is measured
-//! Rounds of a second for each subject, one after the other and backwards every other round. A ratio
-//! is the median over rounds of the subject's figure by the reference's in the same round, with the
-//! least and the most. The reference runs twice (`-aa`), as two processes of one configuration: what
-//! lies inside the spread of that pair is called parity. Whatever the load asks for is checked byte
-//! for byte; an error ends the run.
+//! # The method
+//! Each subject is measured for a second in each round, in reverse order every other round. A ratio is
+//! the median over rounds of the subject's figure divided by the reference's in the same round, with
+//! the least and the most. The reference runs twice (`-aa`), as two processes of one configuration: a
+//! ratio inside the spread of that pair is parity. Every answer is compared byte for byte; an error
+//! ends the run.
 
 mod backend;
+mod cell;
 mod lvs;
 mod machine;
+mod messages;
 mod process;
 mod report;
+mod running;
 mod subject;
+mod traffic;
 mod workload;
 
 use std::ffi::OsString;
@@ -44,22 +47,25 @@ use crate::backend::Backends;
 use crate::machine::{Machine, Peers};
 use crate::process::{Child, Cores};
 use crate::report::Results;
-use crate::subject::{Running, Stage, Subject};
-use crate::workload::{Id, Order, Workload, balance, idle};
+use crate::running::{Running, Stage};
+use crate::subject::Subject;
+use crate::workload::order::Order;
+use crate::workload::spec::{Id, Workload};
+use crate::workload::{balance, idle};
 
 #[derive(Debug, Parser)]
-#[command(about = "What the forwarder costs beside HAProxy and nginx.")]
+#[command(about = "Compares the cost of the forwarder with HAProxy and nginx.")]
 struct Arguments {
-    /// A smoke of everything: take no figure from it.
+    /// Run a smoke test of all workloads; its figures mean nothing.
     #[arg(long)]
     quick: bool,
-    /// Only these workloads.
+    /// Run only these workloads.
     #[arg(long, value_enum)]
     only: Vec<Id>,
-    /// How often each subject is measured.
+    /// The number of rounds.
     #[arg(long, default_value_t = 7)]
     rounds: usize,
-    /// Where to write the rows of all rounds.
+    /// The CSV file for the figures of all rounds.
     #[arg(long)]
     output: Option<PathBuf>,
     #[arg(long, hide = true)]
@@ -68,7 +74,7 @@ struct Arguments {
     part: Option<Part>,
 }
 
-/// What this program is when it is a child of itself.
+/// The role of this program as a child of itself.
 #[derive(Debug, Subcommand)]
 enum Part {
     #[command(hide = true)]
@@ -101,7 +107,7 @@ fn main() -> Result<()> {
         None => runtime.block_on(async {
             tokio::select! {
                 ran = run(&arguments) => ran,
-                // Children are killed as they are dropped.
+                // Children are killed when they are dropped.
                 _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
             }
         }),
@@ -120,7 +126,7 @@ fn main() -> Result<()> {
 async fn run(arguments: &Arguments) -> Result<()> {
     let descriptors = process::raise_descriptors()?;
     let (cores, peers) = (Cores::choose()?, Peers::find());
-    println!("{}\n", Machine::look(&peers, cores, descriptors));
+    println!("{}\n", Machine::inspect(&peers, cores, descriptors));
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let folder_path = folder.path().to_owned();
     let mut backend = Child::start(&folder_path, "backends", Some(cores.load), ["backends"])?;
@@ -129,7 +135,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
 
     let is_wanted = |id| arguments.only.is_empty() || arguments.only.contains(&id);
     let mut all = Vec::new();
-    for workload in workload::ALL.into_iter().filter(|it| is_wanted(it.id)) {
+    for workload in workload::ALL.into_iter().filter(|workload| is_wanted(workload.id)) {
         let results = if workload.id == Id::W4 {
             measure_idle(&stage, workload, arguments, descriptors).await
         } else {
@@ -155,7 +161,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     backend.end().await
 }
 
-/// Rounds of all subjects, which run side by side and are asked one after the other.
+/// Measures all subjects, which run at the same time and are measured one after the other.
 async fn measure(stage: &Stage, workload: Workload, arguments: &Arguments) -> Result<Results> {
     let (rounds, time) = match arguments.quick {
         true => (1, Duration::from_millis(100)),
@@ -164,7 +170,7 @@ async fn measure(stage: &Stage, workload: Workload, arguments: &Arguments) -> Re
     let mut running = Vec::new();
     let mut columns = Vec::new();
     for &subject in participants(stage, &workload) {
-        running.push(Running::start(stage, subject, workload.carried).await?);
+        running.push(Running::start(stage, subject, workload.traffic).await?);
         columns.push((subject, Vec::new()));
     }
     for round in 0..rounds {
@@ -181,14 +187,14 @@ async fn measure(stage: &Stage, workload: Workload, arguments: &Arguments) -> Re
     Ok(Results { workload, columns })
 }
 
-/// The same for what each round starts anew.
+/// Measures the memory of all subjects, which are started anew in each round.
 async fn measure_idle(
     stage: &Stage,
     workload: Workload,
     arguments: &Arguments,
     descriptors: u64,
 ) -> Result<Results> {
-    // Memory is not noisy as time is.
+    // Memory is less noisy than time.
     let rounds = if arguments.quick { 1 } else { arguments.rounds.clamp(1, 3) };
     let amount = idle::connections(descriptors, arguments.quick);
     let subjects = participants(stage, &workload);
@@ -207,17 +213,17 @@ fn participants<'a>(
     stage: &'a Stage,
     workload: &Workload,
 ) -> impl Iterator<Item = &'static Subject> + use<'a> {
-    let carried = workload.carried;
+    let traffic = workload.traffic;
     workload.subjects.iter().filter(move |subject| {
-        let is_there = subject.is_there(&stage.peers, carried);
-        if !is_there {
+        let is_available = subject.is_available(&stage.peers, traffic);
+        if !is_available {
             println!("{}: not installed, left out", subject.name());
         }
-        is_there
+        is_available
     })
 }
 
-/// Backwards every other round.
+/// Returns the order of the subjects: reversed every other round.
 fn order(subjects: usize, round: usize) -> Vec<usize> {
     let forwards = 0..subjects;
     if round.is_multiple_of(2) { forwards.collect() } else { forwards.rev().collect() }

@@ -1,7 +1,7 @@
-//! Processes: those of this bench and of the peers, started, pinned, read from and ended.
+//! The processes of the benchmark and of the peers: start, pinning, output and end.
 //!
-//! Every child asks the kernel to be killed when the bench dies, by whatever cause, and is killed by
-//! its id and waited for when its [`Child`] is dropped.
+//! Every child asks the kernel to kill it when the benchmark dies, and is killed by its process id when
+//! its [`Child`] is dropped.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -20,17 +20,17 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-/// Which core carries what. Both are one core where there is only one.
+/// The cores of a run. Both are the same if there is only one core.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cores {
-    /// What is measured.
+    /// The core of the subject.
     pub(crate) forwarder: usize,
-    /// The load and the backends.
+    /// The core of the load and the backends.
     pub(crate) load: usize,
 }
 
 impl Cores {
-    /// The first two cores this process may run on.
+    /// Selects the first two cores that this process may run on.
     pub(crate) fn choose() -> Result<Self> {
         let allowed = sched_getaffinity(Pid::from_raw(0)).context("sched_getaffinity")?;
         let mut allowed =
@@ -44,7 +44,7 @@ impl Cores {
     }
 }
 
-/// What every child does first: it dies with its parent, and keeps to its core.
+/// Sets up a child: it dies with its parent, and runs on its core only.
 pub(crate) fn enter(core: Option<usize>) -> Result<()> {
     set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
     if let Some(core) = core {
@@ -55,13 +55,13 @@ pub(crate) fn enter(core: Option<usize>) -> Result<()> {
     Ok(())
 }
 
-/// Becomes another program, which inherits the core, the death signal and the process id.
+/// Executes another program, which inherits the core, the death signal and the process id.
 pub(crate) fn exec(program: &OsStr, arguments: &[OsString]) -> Result<()> {
     let error = std::process::Command::new(program).args(arguments).exec();
     Err(error).with_context(|| format!("cannot run {}", program.display()))
 }
 
-/// Takes as many descriptors as may be had, for children to inherit; says how many.
+/// Raises the limit of open files to its maximum, for children to inherit; returns the limit.
 pub(crate) fn raise_descriptors() -> Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("getrlimit")?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("setrlimit")?;
@@ -79,7 +79,7 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts this program anew with other arguments. What it says on stderr goes to a file in `folder`.
+    /// Starts this program with other arguments. Its stderr goes to a file in `folder`.
     pub(crate) fn start<A: AsRef<OsStr>>(
         folder: &Path,
         name: &str,
@@ -87,7 +87,9 @@ impl Child {
         arguments: impl IntoIterator<Item = A>,
     ) -> Result<Self> {
         let errors = folder.join(format!("{name}.stderr"));
-        let mut command = Command::new(std::env::current_exe().context("which program is this?")?);
+        let mut command = Command::new(
+            std::env::current_exe().context("cannot find the program of this process")?,
+        );
         if let Some(core) = core {
             command.arg(format!("--core={core}"));
         }
@@ -100,51 +102,55 @@ impl Child {
         Ok(Self { name: name.to_owned(), child, input, output, errors })
     }
 
-    /// The next line on its stdout, without `word` at its start, which it must have.
-    pub(crate) async fn expect(&mut self, word: &str, within: Duration) -> Result<String> {
+    /// Reads the next line of stdout, which must start with `prefix`, and returns the rest.
+    pub(crate) async fn expect(&mut self, prefix: &str, within: Duration) -> Result<String> {
         let line = match timeout(within, self.output.next_line()).await {
             Ok(line) => line?,
-            Err(_) => bail!("{}: no `{word}` within {within:?}\n{}", self.name, self.complaints()),
+            Err(_) => {
+                bail!("{}: no `{prefix}` within {within:?}\n{}", self.name, self.stderr_text())
+            }
         };
-        let rest = line.as_deref().and_then(|line| line.strip_prefix(word));
+        let rest = line.as_deref().and_then(|line| line.strip_prefix(prefix));
         match rest {
             Some(rest) => Ok(rest.trim().to_owned()),
-            None => bail!("{}: said {line:?}, not `{word}`\n{}", self.name, self.complaints()),
+            None => {
+                bail!("{}: printed {line:?}, not `{prefix}`\n{}", self.name, self.stderr_text())
+            }
         }
     }
 
-    /// Writes a line to its stdin.
-    pub(crate) async fn tell(&mut self, line: &str) -> Result<()> {
-        let input = self.input.as_mut().context("its stdin is closed")?;
+    /// Writes a line to stdin.
+    pub(crate) async fn write_line(&mut self, line: &str) -> Result<()> {
+        let input = self.input.as_mut().context("the stdin of the child is closed")?;
         input.write_all(format!("{line}\n").as_bytes()).await.context(self.name.clone())?;
         Ok(input.flush().await?)
     }
 
-    /// Waits for it to end by itself, without an error.
+    /// Waits until the child ends by itself; fails if its status is an error.
     pub(crate) async fn finish(mut self, within: Duration) -> Result<()> {
         self.input = None;
         let Ok(status) = timeout(within, self.child.wait()).await else {
             bail!("{}: did not end within {within:?}", self.name);
         };
         let status = status?;
-        ensure!(status.success(), "{}: {status}\n{}", self.name, self.complaints());
+        ensure!(status.success(), "{}: {status}\n{}", self.name, self.stderr_text());
         Ok(())
     }
 
-    /// Fails if it has ended.
+    /// Fails if the child has ended.
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.child.try_wait()? {
-            Some(status) => bail!("{}: ended, {status}\n{}", self.name, self.complaints()),
+            Some(status) => bail!("{}: ended, {status}\n{}", self.name, self.stderr_text()),
             None => Ok(()),
         }
     }
 
-    /// Kills it, and waits until it is gone.
+    /// Kills the child, and waits for its end.
     pub(crate) async fn end(mut self) -> Result<()> {
         Ok(self.child.kill().await?)
     }
 
-    fn complaints(&self) -> String {
+    fn stderr_text(&self) -> String {
         std::fs::read_to_string(&self.errors).unwrap_or_default()
     }
 
@@ -153,12 +159,12 @@ impl Child {
         Ok(Path::new("/proc").join(id.to_string()).join(file))
     }
 
-    /// The time that its threads were on a processor, in nanoseconds, as the scheduler has counted
-    /// it (first field of `schedstat`): not the ticks of `stat`.
+    /// Returns the time that the threads were on a processor, in nanoseconds, as the scheduler counts it
+    /// (first field of `schedstat`), not in the ticks of `stat`.
     pub(crate) fn cpu_nanos(&self) -> Result<u64> {
         let mut sum = 0;
         for task in std::fs::read_dir(self.path("task")?)? {
-            // A thread may end meanwhile; none of those measured does while it is measured.
+            // A thread may end meanwhile, but no thread of a subject ends while it is measured.
             let Ok(line) = std::fs::read_to_string(task?.path().join("schedstat")) else {
                 continue;
             };
@@ -168,8 +174,8 @@ impl Child {
         Ok(sum)
     }
 
-    /// Its resident memory in bytes, counted page by page (`smaps_rollup`): `statm` may lag behind
-    /// by some pages a core.
+    /// Returns the resident memory in bytes, counted page by page (`smaps_rollup`): `statm` may lag by
+    /// some pages per core.
     pub(crate) fn resident_bytes(&self) -> Result<u64> {
         let text = std::fs::read_to_string(self.path("smaps_rollup")?)?;
         let line = text.lines().find_map(|line| line.strip_prefix("Rss:"));

@@ -1,27 +1,16 @@
-//! What a run says: tables for people, rows for programs, and whether the goals hold.
+//! The report of a run: tables, CSV rows, and whether the goals hold.
 
 use std::fmt::Write as _;
 
 use anyhow::Result;
 
+use crate::cell::Cell;
 use crate::subject::Subject;
+use crate::traffic::Traffic;
 use crate::workload::balance::Balance;
-use crate::workload::{Carried, Id, Workload};
+use crate::workload::spec::{Id, Workload};
 
-/// What one round has seen of one subject.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Cell {
-    /// `None` where nobody is between.
-    pub(crate) cost: Option<f64>,
-    pub(crate) rate: f64,
-    /// Microseconds.
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
-    /// A part of 1.
-    pub(crate) lost: f64,
-}
-
-/// All rounds of one workload: a column for each subject.
+/// The figures of all rounds of a workload, with a column for each subject.
 #[derive(Debug)]
 pub(crate) struct Results {
     pub(crate) workload: Workload,
@@ -52,25 +41,25 @@ impl Spread {
 
 impl Results {
     fn of(&self, subject: Subject) -> Option<&[Cell]> {
-        let is = |(it, _): &&(Subject, Vec<Cell>)| *it == subject;
-        self.columns.iter().find(is).map(|(_, cells)| cells.as_slice())
+        let is_subject = |(column, _): &&(Subject, Vec<Cell>)| *column == subject;
+        self.columns.iter().find(is_subject).map(|(_, cells)| cells.as_slice())
     }
 
-    /// Cost against another's in the same round.
+    /// Returns the ratio of the costs of two subjects in the same round.
     fn ratio(&self, subject: Subject, reference: Subject) -> Option<Spread> {
         let pairs = self.of(subject)?.iter().zip(self.of(reference)?);
         Spread::of(pairs.filter_map(|(a, b)| Some(a.cost? / b.cost?)))
     }
 
-    /// Whom all are compared with, and the same once more.
+    /// Returns the reference subject, and its second process.
     fn references(&self) -> (Subject, Subject) {
-        match self.workload.carried {
-            Carried::Tcp => (Subject::Haproxy, Subject::HaproxyAgain),
-            Carried::Echo | Carried::Sink => (Subject::Nginx, Subject::NginxAgain),
+        match self.workload.traffic {
+            Traffic::Tcp => (Subject::Haproxy, Subject::HaproxyAgain),
+            Traffic::Echo | Traffic::Sink => (Subject::Nginx, Subject::NginxAgain),
         }
     }
 
-    /// A table in Markdown.
+    /// Returns a Markdown table.
     pub(crate) fn table(&self) -> String {
         let (reference, again) = self.references();
         let unit = self.workload.unit;
@@ -85,13 +74,13 @@ impl Results {
         let noise = self.ratio(again, reference);
         for (subject, cells) in &self.columns {
             let spread = |value: fn(&Cell) -> f64| Spread::of(cells.iter().map(value));
-            let median = |value| spread(value).map_or(0.0, |it| it.median);
+            let median = |value| spread(value).map_or(0.0, |spread| spread.median);
             let cost = Spread::of(cells.iter().filter_map(|cell| cell.cost));
             let ratio = self.ratio(*subject, reference).filter(|_| *subject != reference);
             let verdict = ratio.zip(noise).filter(|_| *subject != again).map(|(ratio, noise)| {
                 match ratio.median {
-                    it if it < noise.least => "better",
-                    it if it > noise.most => "worse",
+                    median if median < noise.least => "better",
+                    median if median > noise.most => "worse",
                     _ => "parity (inside A/A)",
                 }
             });
@@ -100,8 +89,8 @@ impl Results {
                 text,
                 "| {} | {} | {} | {} | {} | {:.0} | {:.0} | {:.2} % |",
                 subject.name(),
-                cost.map_or_else(|| "-".to_owned(), |it| it.show(digits(it.median))),
-                ratio.map_or_else(|| "-".to_owned(), |it| it.show(2)),
+                cost.map_or_else(|| "-".to_owned(), |spread| spread.show(digits(spread.median))),
+                ratio.map_or_else(|| "-".to_owned(), |spread| spread.show(2)),
                 verdict.unwrap_or("-"),
                 if rate < 100.0 { format!("{rate:.2}") } else { format!("{rate:.0}") },
                 median(|cell| cell.p50),
@@ -112,12 +101,12 @@ impl Results {
         text
     }
 
-    /// Rows `workload,subject,round,cost,rate,p50_us,p99_us,lost`.
+    /// Returns CSV rows: `workload,subject,round,cost,rate,p50_us,p99_us,lost`.
     pub(crate) fn rows(&self) -> String {
         let mut text = String::new();
         for (subject, cells) in &self.columns {
             for (round, cell) in cells.iter().enumerate() {
-                let cost = cell.cost.map_or_else(String::new, |it| it.to_string());
+                let cost = cell.cost.map_or_else(String::new, |cost| cost.to_string());
                 let Cell { rate, p50, p99, lost, .. } = cell;
                 let (id, name) = (self.workload.id, subject.name());
                 let _ = writeln!(text, "{id:?},{name},{round},{cost},{rate},{p50},{p99},{lost}");
@@ -129,16 +118,16 @@ impl Results {
 
 fn digits(value: f64) -> usize {
     match value {
-        it if it < 1.0 => 3,
-        it if it < 100.0 => 1,
+        _ if value < 1.0 => 3,
+        _ if value < 100.0 => 1,
         _ => 0,
     }
 }
 
-/// What is asked of a figure.
+/// A goal for a figure.
 struct Goal {
     workload: Id,
-    /// `None`: of the figure itself.
+    /// The subject to compare with; `None` for an absolute goal.
     against: Option<Subject>,
     at_most: f64,
 }
@@ -163,14 +152,16 @@ const GOALS: &[Goal] = &[
     goal(Id::W5c, Some(Subject::Nginx), 0.30),
 ];
 
-/// The goals, and whether each holds: the median, and what lies inside the A/A pair's spread of it
-/// is parity and holds as well.
+/// Returns a table of the goals. A goal holds if the median meets it, also within the spread of the
+/// A/A pair.
 pub(crate) fn goals(all: &[Results], balance: Option<&Balance>) -> String {
-    let mut text = "### Goals\n\n| what | measured | goal | |\n|---|---|---|---|\n".to_owned();
+    let mut text = "### Goals\n\n| workload | measured | goal | |\n|---|---|---|---|\n".to_owned();
     for goal in GOALS {
-        let Some(results) = all.iter().find(|it| it.workload.id == goal.workload) else { continue };
+        let Some(results) = all.iter().find(|results| results.workload.id == goal.workload) else {
+            continue;
+        };
         let (reference, again) = results.references();
-        let (what, measured) = match goal.against {
+        let (reference_name, measured) = match goal.against {
             Some(against) => (against.name(), results.ratio(Subject::Lvs, against)),
             None => {
                 let cells = results.of(Subject::Lvs).unwrap_or_default();
@@ -181,13 +172,13 @@ pub(crate) fn goals(all: &[Results], balance: Option<&Balance>) -> String {
         let noise = results.ratio(again, reference).filter(|_| goal.against.is_some());
         let leeway = noise.map_or(1.0, |noise| noise.most / noise.median);
         let holds = match measured.median {
-            it if it <= goal.at_most => "holds",
-            it if it <= goal.at_most * leeway => "holds within A/A",
+            median if median <= goal.at_most => "holds",
+            median if median <= goal.at_most * leeway => "holds within A/A",
             _ => "**missed**",
         };
         let _ = writeln!(
             text,
-            "| {}, against {what} | {} | <= {} | {holds} |",
+            "| {}, against {reference_name} | {} | <= {} | {holds} |",
             results.workload.title,
             measured.show(if goal.against.is_some() { 2 } else { 0 }),
             goal.at_most,
@@ -204,7 +195,7 @@ pub(crate) fn goals(all: &[Results], balance: Option<&Balance>) -> String {
     text
 }
 
-/// Writes all rows to a file.
+/// Writes the CSV rows of all workloads to a file.
 pub(crate) fn write(path: &std::path::Path, all: &[Results]) -> Result<()> {
     let mut text = "workload,subject,round,cost,rate,p50_us,p99_us,lost\n".to_owned();
     all.iter().for_each(|results| text.push_str(&results.rows()));

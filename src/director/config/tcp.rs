@@ -12,7 +12,9 @@ use super::value::{
 };
 use crate::Balancer;
 use crate::forward::sni::ServerNameTable;
-use crate::forward::{ConnectionRate, Forwarder, ProxyHeaderOptions, SourceAddress};
+use crate::forward::{
+    ConnectionRate, ConnectionRateError, Forwarder, ProxyHeaderOptions, SourceAddress,
+};
 
 /// `[service.tcp]`: what is left out is as [`Forwarder`] has it.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -95,6 +97,13 @@ impl TcpConfig {
         if self.accept_burst.is_some() && self.accept_rate.is_none() {
             return wrong("accept_burst", "of which `accept_rate`?");
         }
+        match self.connection_rate() {
+            Some(Err(error @ ConnectionRateError::ZeroBurst)) => {
+                return wrong("accept_burst", &error.to_string());
+            }
+            Some(Err(error)) => return wrong("accept_rate", &error.to_string()),
+            Some(Ok(_)) | None => {}
+        }
         let is_plain = self.send_proxy != Some(ProxyVersionConfig::V2);
         if is_plain && self.proxy_unique_id {
             return wrong("proxy_unique_id", "only `send_proxy = \"v2\"` has it");
@@ -149,12 +158,8 @@ impl TcpConfig {
         );
         let (v4, v6) = (self.client_prefix.unwrap_or(32), self.client_prefix_v6.unwrap_or(64));
         let it = it.client_prefixes(v4, v6);
-        let rate = self.accept_rate.map(ConnectionRate::per_second);
-        let it = apply_if_some(
-            it,
-            rate.map(|it| apply_if_some(it, self.accept_burst, ConnectionRate::burst)),
-            Forwarder::accept_rate,
-        );
+        let rate = self.connection_rate().and_then(Result::ok);
+        let it = apply_if_some(it, rate, Forwarder::accept_rate);
         let it =
             apply_if_some(it, self.queue, |it, queue| it.queue(queue.capacity, queue.patience.0));
         let it = apply_duration_if_some(it, self.accept_proxy, Forwarder::accept_proxy);
@@ -192,8 +197,15 @@ impl TcpConfig {
             ProxyVersionConfig::V1 => ProxyHeaderOptions::v1(),
             ProxyVersionConfig::V2 => ProxyHeaderOptions::v2(),
         };
-        let out = if self.proxy_unique_id { out.unique_id() } else { out };
-        Some(if self.proxy_checksum { out.checksum() } else { out })
+        Some(out.unique_id(self.proxy_unique_id).checksum(self.proxy_checksum))
+    }
+
+    fn connection_rate(&self) -> Option<Result<ConnectionRate, ConnectionRateError>> {
+        let rate = ConnectionRate::new(self.accept_rate?);
+        Some(match self.accept_burst {
+            Some(burst) => rate.and_then(|rate| rate.with_burst(burst)),
+            None => rate,
+        })
     }
 
     fn connect_source(&self) -> Option<SourceAddress> {

@@ -1,4 +1,4 @@
-//! Sockets that a service manager opened ahead of the start (`sd_listen_fds(3)`).
+//! Sockets that a service manager opened before the start of this process (`sd_listen_fds(3)`).
 
 use std::env;
 use std::os::fd::{OwnedFd, RawFd};
@@ -10,32 +10,32 @@ use crate::sys::inherited_fd;
 /// The first descriptor behind standard input, output and error.
 const FIRST_INHERITED_FD: RawFd = 3;
 
-/// What systemd calls a socket without a name.
+/// The name that systemd gives a socket without a name.
 const UNNAMED_SOCKET: &str = "unknown";
 
-/// Set once the descriptors are somebody's.
+/// Whether the descriptors have an owner in this process.
 static SOCKETS_TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Takes the sockets that the service manager opened for this process.
 ///
 /// Reads `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES` as `sd_listen_fds_with_names(3)` does, and
-/// leaves them as they are. Empty if there are none, if they are meant for another process, and
-/// with the second call: the sockets have an owner then. Their children do not inherit them.
+/// leaves them unchanged. Empty if there are no sockets, if they are for another process, and at the
+/// second call, since the sockets have an owner then. Child processes do not inherit the sockets.
 ///
-/// Call it early: nothing in the process may use the descriptors from 3 on by their number.
+/// Call it early: no other code of the process may use the descriptors from 3 on by number.
 ///
 /// # Errors
-/// [`HandoverError::InvalidEnvironment`] and [`TooManySockets`](HandoverError::TooManySockets) if the variables say what
-/// cannot be, and then nothing is taken; [`InheritedDescriptor`](HandoverError::InheritedDescriptor) if a descriptor
-/// is not there.
+/// [`HandoverError::InvalidEnvironment`] and [`TooManySockets`](HandoverError::TooManySockets) if a
+/// variable is invalid, and then no socket is taken;
+/// [`InheritedDescriptor`](HandoverError::InheritedDescriptor) if a descriptor is not open.
 pub fn from_environment() -> Result<Vec<(String, OwnedFd)>, HandoverError> {
     let variable = |name| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-    let announced = ListenEnvironment {
+    let environment = ListenEnvironment {
         pid: variable(LISTEN_PID),
         count: variable(LISTEN_FDS),
         names: variable(LISTEN_FDNAMES),
     };
-    let names = announced.socket_names(std::process::id())?;
+    let names = environment.socket_names(std::process::id())?;
     if names.is_empty() || SOCKETS_TAKEN.swap(true, Ordering::AcqRel) {
         return Ok(Vec::new());
     }
@@ -52,7 +52,7 @@ const LISTEN_PID: &str = "LISTEN_PID";
 const LISTEN_FDS: &str = "LISTEN_FDS";
 const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
 
-/// What the environment says.
+/// The environment variables for inherited sockets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ListenEnvironment {
     pub(super) pid: Option<String>,
@@ -61,10 +61,10 @@ pub(super) struct ListenEnvironment {
 }
 
 impl ListenEnvironment {
-    /// The names of the sockets that are meant for this process, in the order of their numbers.
-    pub(super) fn socket_names(self, this: u32) -> Result<Vec<String>, HandoverError> {
+    /// Returns the names of the sockets for this process, in the order of their descriptors.
+    pub(super) fn socket_names(self, own_pid: u32) -> Result<Vec<String>, HandoverError> {
         let (Some(pid), Some(count)) = (self.pid, self.count) else { return Ok(Vec::new()) };
-        if parse_number(LISTEN_PID, pid)? != this as usize {
+        if parse_number(LISTEN_PID, pid)? != own_pid as usize {
             return Ok(Vec::new());
         }
         let count = parse_number(LISTEN_FDS, count)?;

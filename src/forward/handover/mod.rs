@@ -1,23 +1,22 @@
-//! Handing listening sockets to a successor, so that a restart refuses no connection.
+//! The transfer of listening sockets to a successor process, so that a restart refuses no connection.
 //!
-//! A listening socket is more than its address: the kernel keeps the connections that nobody has
-//! accepted yet in its queue. A process that closes its listener and a successor that binds anew
-//! lose them. A successor that gets the very same socket finds them all.
+//! The kernel keeps connections that are not accepted yet in the queue of the listening socket. They
+//! are lost if a process closes its listener and its successor binds the address anew. A successor
+//! that receives the same socket accepts them.
 //!
-//! - [`send`] and [`receive`] hand sockets from a running process to another over a Unix socket.
-//! - [`from_environment`] takes those that a service manager opened ahead of the start, as systemd's
-//!   socket units do.
+//! - [`send`] and [`receive`] transfer sockets between running processes over a Unix socket.
+//! - [`from_environment`] takes the sockets that a service manager opened before the start, as
+//!   systemd's socket units do.
 //!
-//! Each socket has a name, by which the successor knows what it is for. Several may share one: the
-//! listeners of the workers of one service.
+//! Each socket has a name that tells the successor its purpose. Several sockets may have the same
+//! name, such as the listeners of the worker threads of a service.
 //!
 //! # A restart
 //! 1. The successor starts, connects to the predecessor's Unix socket, and calls [`receive`].
 //! 2. The predecessor calls [`send`]. From here on both own the sockets, and either may accept.
-//! 3. The successor begins to accept, and says so: a byte on the same stream does.
-//! 4. The predecessor, told so, [shuts down](super::Handle::shutdown) with time to drain. If the
-//!    successor dies before, the stream ends instead, and the predecessor goes on as if nothing
-//!    had been.
+//! 3. The successor begins to accept, and reports it, for example by a byte on the same stream.
+//! 4. The predecessor then [shuts down](super::TcpHandle::shutdown) with time to drain. If the
+//!    successor dies before, the stream ends instead, and the predecessor continues to serve.
 //!
 //! # Examples
 //! ```
@@ -31,21 +30,21 @@
 //!
 //! handover::send(&predecessor, &[("web", listener.as_fd())])?;
 //! for (name, descriptor) in handover::receive(&successor)? {
-//!     let taken = TcpListener::from(descriptor);
-//!     assert_eq!((&*name, taken.local_addr()?), ("web", listener.local_addr()?));
+//!     let received = TcpListener::from(descriptor);
+//!     assert_eq!((&*name, received.local_addr()?), ("web", listener.local_addr()?));
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Trust
-//! Who may connect to the Unix socket may take the listeners: keep it in a directory of the
-//! service's own. [`receive`] believes its peer in nothing: what comes is bounded, and a descriptor
-//! that was not announced is closed.
+//! A process that may connect to the Unix socket may take the listeners: keep the socket in a directory
+//! that only the service can access. [`receive`] does not trust its peer: all lengths are bounded, and
+//! descriptors that were not announced are closed.
 //!
-//! # On the wire
-//! A line, `lvs-handover 1 2 8`: the version, how many sockets, how many bytes of names. The names,
-//! each with a line feed behind it. Then one byte, `+`, for each message with up to
-//! 253 descriptors (`SCM_RIGHTS`, `unix(7)`), in the order of the names.
+//! # Wire format
+//! A line, `lvs-handover 1 2 8`: the version, the number of sockets, the number of bytes of names.
+//! Then the names, each followed by a line feed. Then one byte, `+`, for each message with up to 253
+//! descriptors (`SCM_RIGHTS`, `unix(7)`), in the order of the names.
 
 mod environment;
 
@@ -70,99 +69,106 @@ pub use self::environment::from_environment;
 /// The most sockets in one handover.
 pub const MAX_SOCKETS: usize = 1024;
 
-/// The longest name of a socket in bytes, that of systemd.
+/// The most bytes in the name of a socket, as in systemd.
 pub const MAX_NAME_LEN: usize = 255;
 
-/// The most descriptors that the kernel takes in one message (`SCM_MAX_FD`).
+/// The most descriptors in one message (`SCM_MAX_FD` of the kernel).
 const MAX_FDS_PER_MESSAGE: usize = 253;
 
 const MAGIC: &str = "lvs-handover";
 const PROTOCOL_VERSION: u32 = 1;
 
-/// Longer than any line that begins a handover.
+/// Longer than any valid header line.
 const MAX_HEADER_LEN: usize = 64;
 
-/// What a message with descriptors holds beside them: the kernel wants a byte.
+/// The byte of a message with descriptors: the kernel requires at least one byte.
 const MESSAGE_MARKER: u8 = b'+';
 
-/// Why sockets were not handed over.
+/// The error of a handover.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HandoverError {
-    /// Nothing can be written to the peer, or read from it; `WouldBlock` if it took longer than the
-    /// timeout of the stream.
-    #[error("cannot talk to the other process")]
+    /// The stream to the peer cannot be written or read; `WouldBlock` if the timeout of the stream
+    /// expired.
+    #[error("cannot communicate with the other process: {0}")]
     Io(#[from] io::Error),
     /// A name is empty, longer than [`MAX_NAME_LEN`], or has a byte that is not printable ASCII, or a
     /// colon, which separates names in [`from_environment`].
-    #[error("{name:?} cannot be the name of a socket")]
+    #[error(
+        "invalid socket name {name:?}: must be 1 to {MAX_NAME_LEN} printable ASCII characters \
+         without a colon"
+    )]
     InvalidName {
         /// The name.
         name: String,
     },
     /// There are more sockets than [`MAX_SOCKETS`].
-    #[error("{count} sockets, of which at most {MAX_SOCKETS} are handed over")]
+    #[error("cannot hand over {count} sockets: the limit is {MAX_SOCKETS}")]
     TooManySockets {
-        /// How many.
+        /// The number of sockets.
         count: usize,
     },
-    /// What comes does not begin as a handover does, or its names are not as announced.
-    #[error("the other process sends something else: {found:?}")]
+    /// The peer does not send a handover header, or its names do not match the header.
+    #[error("the other process does not speak the handover protocol: received {found:?}")]
     UnknownProtocol {
-        /// The beginning of what comes.
+        /// The beginning of the received bytes.
         found: String,
     },
     /// The peer speaks another version of this protocol.
-    #[error("the other process speaks version {version}, this one {PROTOCOL_VERSION}")]
+    #[error(
+        "the other process speaks version {version} of the handover protocol, this process version \
+         {PROTOCOL_VERSION}"
+    )]
     UnsupportedVersion {
         /// The version of the peer.
         version: u32,
     },
-    /// The peer closed the stream, or sent something else, before all sockets were there.
-    #[error("{received} of {announced} sockets came")]
+    /// The peer closed the stream, or sent other bytes, before all sockets were received.
+    #[error("received {received} of {announced} announced sockets")]
     MissingSockets {
-        /// How many came, all of which are closed again.
+        /// The number of sockets received; all of them are closed.
         received: usize,
-        /// How many were to come.
+        /// The number of sockets announced.
         announced: usize,
     },
-    /// More descriptors came with a message than were announced. All are closed again.
-    #[error("more sockets came than the {announced} announced")]
+    /// More descriptors were received than were announced. All of them are closed.
+    #[error("received more than the {announced} announced sockets")]
     UnexpectedSockets {
-        /// How many were to come.
+        /// The number of sockets announced.
         announced: usize,
     },
-    /// The kernel could not hand over all that was sent, most often because this process is at its
-    /// limit of open files. All that came are closed again.
-    #[error("sockets were lost on the way: the limit of open files is too low")]
+    /// The kernel dropped descriptors, most often because this process is at its limit of open files.
+    /// The descriptors that were received are closed.
+    #[error("the kernel dropped sockets of the handover: the limit of open files is too low")]
     Truncated,
-    /// What the environment says of inherited sockets cannot be.
-    #[error("environment variable {variable} has the impossible value {value:?}")]
+    /// An environment variable for inherited sockets has an invalid value.
+    #[error("environment variable {variable} has the invalid value {value:?}")]
     InvalidEnvironment {
         /// The variable.
         variable: &'static str,
-        /// Its value.
+        /// The value of the variable.
         value: String,
     },
-    /// A descriptor that the environment announces is not open. Those before it are closed.
-    #[error("inherited descriptor {number} cannot be used")]
+    /// A descriptor that the environment announces is not open. The descriptors before it are closed.
+    #[error("cannot use inherited descriptor {number}: {source}")]
     InheritedDescriptor {
-        /// Its number.
+        /// The number of the descriptor.
         number: i32,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// Hands sockets to the process at the other end of a stream.
+/// Sends sockets to the process at the other end of a stream.
 ///
-/// They stay open here: both processes own them from then on. Blocks until all is sent, or until
-/// the [write timeout](UnixStream::set_write_timeout) of the stream, of which it is best to set one;
-/// the stream must not be non-blocking.
+/// The sockets stay open here: both processes own them. Blocks until all is sent, or until the [write
+/// timeout](UnixStream::set_write_timeout) of the stream, which should be set; the stream must not be
+/// non-blocking.
 ///
 /// # Errors
-/// [`HandoverError::TooManySockets`] and `Name` before anything is sent; `Io` if the peer does not take
-/// it, after which the stream is of no more use.
+/// [`HandoverError::TooManySockets`] and [`InvalidName`](HandoverError::InvalidName) before anything is
+/// sent; [`Io`](HandoverError::Io) if the peer does not receive, and then the stream cannot be used any
+/// more.
 pub fn send(
     stream: &UnixStream,
     sockets: &[(impl AsRef<str>, BorrowedFd<'_>)],
@@ -195,7 +201,7 @@ fn send_descriptors(stream: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::
     if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(ErrorKind::InvalidInput.into());
     }
-    // A peer that is gone is an error here and no signal.
+    // A closed peer is an error of this call, not a SIGPIPE for the process.
     let flags = SendFlags::NOSIGNAL;
     match retry_on_intr(|| {
         sendmsg(stream, &[IoSlice::new(&[MESSAGE_MARKER])], &mut control, flags)
@@ -205,37 +211,37 @@ fn send_descriptors(stream: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::
     }
 }
 
-/// Takes the sockets that the process at the other end of a stream [sends](send), in its order.
+/// Receives the sockets that the process at the other end of a stream [sends](send), in its order.
 ///
-/// Children of this process do not inherit them. Nothing is read beyond the handover, so the stream
-/// can carry on with whatever the two agree on. Blocks until all is there, or until the
-/// [read timeout](UnixStream::set_read_timeout) of the stream, of which it is best to set one; the
-/// stream must not be non-blocking.
+/// Child processes do not inherit the sockets. Nothing is read beyond the handover, so the stream can
+/// be used for other messages afterwards. Blocks until all sockets are received, or until the [read
+/// timeout](UnixStream::set_read_timeout) of the stream, which should be set; the stream must not be
+/// non-blocking.
 ///
 /// # Errors
-/// Any [`HandoverError`] but those of the environment. Everything that came is closed then, here
-/// and not in the peer, and the stream is of no more use.
+/// Any [`HandoverError`] but those of the environment. The sockets that were received are closed then,
+/// here and not in the peer, and the stream cannot be used any more.
 pub fn receive(stream: &UnixStream) -> Result<Vec<(String, OwnedFd)>, HandoverError> {
     let (announced, len) = read_header(stream)?;
     let names = read_names(stream, announced, len)?;
     let mut descriptors = Vec::with_capacity(announced);
     while descriptors.len() < announced {
-        let before = descriptors.len();
+        let received = descriptors.len();
         receive_descriptors(stream, &mut descriptors)?;
         if descriptors.len() > announced {
             return Err(HandoverError::UnexpectedSockets { announced });
         }
-        if descriptors.len() == before {
-            return Err(HandoverError::MissingSockets { received: before, announced });
+        if descriptors.len() == received {
+            return Err(HandoverError::MissingSockets { received, announced });
         }
     }
     Ok(names.into_iter().zip(descriptors).collect())
 }
 
-/// Reads the line that says what comes: how many sockets, and how many bytes of names.
+/// Reads the header line: returns the number of sockets, and the number of bytes of names.
 fn read_header(mut stream: &UnixStream) -> Result<(usize, usize), HandoverError> {
     let mut line = Vec::new();
-    // One byte at a time, so as not to read what belongs to the descriptors.
+    // One byte at a time: a byte behind the names belongs to a message with descriptors.
     while line.last() != Some(&b'\n') && line.len() < MAX_HEADER_LEN {
         let mut byte = [0];
         match stream.read(&mut byte) {
@@ -247,24 +253,25 @@ fn read_header(mut stream: &UnixStream) -> Result<(usize, usize), HandoverError>
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error.into()),
         }
-        // Whoever speaks something else may wait for an answer and never send a line feed.
-        let begun = line.len().min(MAGIC.len());
-        if line[..begun] != MAGIC.as_bytes()[..begun] {
+        // A peer of another protocol may wait for an answer and never send a line feed.
+        let len = line.len().min(MAGIC.len());
+        if line[..len] != MAGIC.as_bytes()[..len] {
             break;
         }
     }
     let text = String::from_utf8_lossy(&line);
-    let foreign = || HandoverError::UnknownProtocol { found: text.trim_end().to_owned() };
+    let unknown_protocol = || HandoverError::UnknownProtocol { found: text.trim_end().to_owned() };
     let line = text.strip_suffix('\n').and_then(|line| line.strip_prefix(MAGIC));
-    let mut words = line.and_then(|line| line.strip_prefix(' ')).ok_or_else(foreign)?.split(' ');
-    let mut number = || words.next().map(str::parse::<u32>);
-    // Of another version no more is known than where it says which.
-    let Some(Ok(version)) = number() else { return Err(foreign()) };
+    let mut fields =
+        line.and_then(|line| line.strip_prefix(' ')).ok_or_else(unknown_protocol)?.split(' ');
+    let mut number = || fields.next().map(str::parse::<u32>);
+    // Only the position of the version is the same in all versions.
+    let Some(Ok(version)) = number() else { return Err(unknown_protocol()) };
     if version != PROTOCOL_VERSION {
         return Err(HandoverError::UnsupportedVersion { version });
     }
     let (Some(Ok(count)), Some(Ok(len)), None) = (number(), number(), number()) else {
-        return Err(foreign());
+        return Err(unknown_protocol());
     };
     let (count, len) = (count as usize, len as usize);
     if count > MAX_SOCKETS {
@@ -272,11 +279,11 @@ fn read_header(mut stream: &UnixStream) -> Result<(usize, usize), HandoverError>
     }
     match len <= count * (MAX_NAME_LEN + 1) {
         true => Ok((count, len)),
-        false => Err(foreign()),
+        false => Err(unknown_protocol()),
     }
 }
 
-/// Reads as many names as were announced.
+/// Reads the announced names.
 fn read_names(
     mut stream: &UnixStream,
     announced: usize,
@@ -297,19 +304,22 @@ fn read_names(
     Ok(names)
 }
 
-/// Takes the descriptors of one message.
-fn receive_descriptors(stream: &UnixStream, into: &mut Vec<OwnedFd>) -> Result<(), HandoverError> {
+/// Receives the descriptors of one message.
+fn receive_descriptors(
+    stream: &UnixStream,
+    descriptors: &mut Vec<OwnedFd>,
+) -> Result<(), HandoverError> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS_PER_MESSAGE))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut mark = [0];
+    let mut marker = [0];
     let received = retry_on_intr(|| {
-        recvmsg(stream, &mut [IoSliceMut::new(&mut mark)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        recvmsg(stream, &mut [IoSliceMut::new(&mut marker)], &mut control, RecvFlags::CMSG_CLOEXEC)
     })
     .map_err(io::Error::from)?;
-    // Taken before anything is refused: what is taken is closed.
+    // Taken before the check for truncation, so that an error closes them.
     for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-            into.extend(descriptors);
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            descriptors.extend(received);
         }
     }
     if received.flags.contains(ReturnFlags::CTRUNC) {
@@ -318,8 +328,8 @@ fn receive_descriptors(stream: &UnixStream, into: &mut Vec<OwnedFd>) -> Result<(
     Ok(())
 }
 
-/// Tells whether this can be the name of a socket.
+/// Tells whether a name is a valid name of a socket.
 fn is_valid_name(name: &str) -> bool {
-    let allowed = |byte: u8| matches!(byte, b' '..=b'~') && byte != b':';
-    (1..=MAX_NAME_LEN).contains(&name.len()) && name.bytes().all(allowed)
+    let is_allowed = |byte: u8| matches!(byte, b' '..=b'~') && byte != b':';
+    (1..=MAX_NAME_LEN).contains(&name.len()) && name.bytes().all(is_allowed)
 }

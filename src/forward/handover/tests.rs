@@ -1,4 +1,4 @@
-//! Real sockets handed through a socket pair, and what must be refused.
+//! Handovers of real sockets through a socket pair, and invalid handovers.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -12,21 +12,21 @@ use rustix::io::{FdFlags, fcntl_getfd};
 use super::environment::ListenEnvironment;
 use super::*;
 
-/// Both ends, which give up long after any test is over.
+/// Returns a socket pair with timeouts that no successful test reaches.
 fn pair() -> (UnixStream, UnixStream) {
-    let (one, other) = UnixStream::pair().unwrap();
-    for end in [&one, &other] {
+    let (predecessor, successor) = UnixStream::pair().unwrap();
+    for end in [&predecessor, &successor] {
         end.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         end.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
     }
-    (one, other)
+    (predecessor, successor)
 }
 
 fn null() -> File {
     File::open("/dev/null").unwrap()
 }
 
-/// What a receiver says of these bytes, the peer being gone behind them.
+/// Returns the error of a receiver whose peer sends these bytes and closes.
 fn receive_text(text: &str) -> HandoverError {
     let (predecessor, successor) = pair();
     (&predecessor).write_all(text.as_bytes()).unwrap();
@@ -50,9 +50,9 @@ fn connections_queued_before_the_handover_are_accepted_after_it() {
     send(&predecessor, &[("web", listener.as_fd())]).unwrap();
     drop((listener, predecessor));
 
-    let mut taken = receive(&successor).unwrap();
-    let (name, descriptor) = taken.remove(0);
-    assert_eq!((&*name, taken.len()), ("web", 0));
+    let mut received = receive(&successor).unwrap();
+    let (name, descriptor) = received.remove(0);
+    assert_eq!((&*name, received.len()), ("web", 0));
     let listener = TcpListener::from(descriptor);
     assert_eq!(listener.local_addr().unwrap(), address);
     queued.push(TcpStream::connect(address).unwrap());
@@ -72,19 +72,20 @@ fn connections_queued_before_the_handover_are_accepted_after_it() {
 }
 
 #[test]
-fn what_is_handed_over_keeps_its_name_its_order_and_away_from_children() {
+fn sockets_keep_their_names_and_order_and_are_closed_on_exec() {
     let listeners: Vec<TcpListener> =
         (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let addresses: Vec<SocketAddr> = listeners.iter().map(|it| it.local_addr().unwrap()).collect();
+    let addresses: Vec<SocketAddr> =
+        listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
     let names = ["web", "dns of the office", "web"];
     let (predecessor, successor) = pair();
     let named: Vec<_> = names.into_iter().zip(listeners.iter().map(AsFd::as_fd)).collect();
     send(&predecessor, &named).unwrap();
-    // The stream carries on behind the handover, with another one for example.
+    // Bytes behind the handover stay in the stream.
     (&predecessor).write_all(b"bye").unwrap();
-    let taken = receive(&successor).unwrap();
-    assert!(taken.iter().map(|(name, _)| &**name).eq(names));
-    for ((_, descriptor), address) in taken.into_iter().zip(addresses) {
+    let received = receive(&successor).unwrap();
+    assert!(received.iter().map(|(name, _)| &**name).eq(names));
+    for ((_, descriptor), address) in received.into_iter().zip(addresses) {
         assert!(fcntl_getfd(&descriptor).unwrap().contains(FdFlags::CLOEXEC));
         assert_eq!(TcpListener::from(descriptor).local_addr().unwrap(), address);
     }
@@ -100,18 +101,18 @@ fn more_sockets_than_fit_into_one_message_are_sent_in_several() {
         let names: Vec<String> = (0..count).map(|number| format!("socket-{number}")).collect();
         let named: Vec<_> = names.iter().map(|name| (name, file.as_fd())).collect();
         let (predecessor, successor) = pair();
-        let taken = thread::scope(|scope| {
+        let received = thread::scope(|scope| {
             let sending = scope.spawn(|| send(&predecessor, &named));
-            let taken = receive(&successor).unwrap();
+            let received = receive(&successor).unwrap();
             sending.join().unwrap().unwrap();
-            taken
+            received
         });
-        assert!(taken.iter().map(|(name, _)| name).eq(&names), "{count}");
+        assert!(received.iter().map(|(name, _)| name).eq(&names), "{count}");
     }
 }
 
 #[test]
-fn what_cannot_be_handed_over_is_refused_before_anything_is_sent() {
+fn invalid_names_and_too_many_sockets_are_refused_before_anything_is_sent() {
     let (predecessor, successor) = pair();
     let file = null();
     let long = "a".repeat(MAX_NAME_LEN + 1);
@@ -126,13 +127,13 @@ fn what_cannot_be_handed_over_is_refused_before_anything_is_sent() {
     );
     drop(predecessor);
     assert_eq!((&successor).read(&mut [0]).unwrap(), 0);
-    // Nobody is there to take it.
+    // The peer has closed the stream.
     let refused = send(&successor, &[("a", file.as_fd())]);
     assert!(matches!(refused, Err(HandoverError::Io(_))));
 }
 
 #[test]
-fn another_version_and_another_protocol_are_told_apart() {
+fn another_version_and_another_protocol_are_distinguished() {
     for text in ["lvs-handover 2 1 4\nweb\n", "lvs-handover 2 whatever\n", "lvs-handover 2\n"] {
         assert!(
             matches!(receive_text(text), HandoverError::UnsupportedVersion { version: 2 }),
@@ -157,7 +158,7 @@ fn another_version_and_another_protocol_are_told_apart() {
         let is_name = text.ends_with("0 1\n\n");
         match error {
             HandoverError::UnknownProtocol { .. } => {}
-            // One empty line too many is an empty name, or too long a list.
+            // A superfluous line feed is an empty name, or too long a list.
             HandoverError::InvalidName { .. } if is_name => {}
             _ => panic!("{text:?}: {error:?}"),
         }
@@ -176,7 +177,7 @@ fn too_few_and_too_many_descriptors_are_refused_and_closed() {
     let missing = receive_text("lvs-handover 1 2 4\na\nb\n+");
     assert!(matches!(missing, HandoverError::MissingSockets { received: 0, announced: 2 }));
 
-    // A pipe tells when the last descriptor of its writing end is closed.
+    // The reading end of a pipe gets the end of the stream when its last writing end is closed.
     let (mut reader, writer) = std::io::pipe().unwrap();
     let (predecessor, successor) = pair();
     (&predecessor).write_all(b"lvs-handover 1 2 4\na\nb\n").unwrap();
@@ -197,30 +198,30 @@ fn too_few_and_too_many_descriptors_are_refused_and_closed() {
 }
 
 #[test]
-fn the_environment_is_read_as_systemd_writes_it() {
-    let announced = |pid: &str, count: &str, names: Option<&str>| ListenEnvironment {
+fn the_environment_of_systemd_is_read() {
+    let environment = |pid: &str, count: &str, names: Option<&str>| ListenEnvironment {
         pid: Some(pid.to_owned()),
         count: Some(count.to_owned()),
         names: names.map(str::to_owned),
     };
-    let names = |it: ListenEnvironment| it.socket_names(7);
-    assert_eq!(names(announced("7", "2", Some("web:dns"))).unwrap(), ["web", "dns"]);
-    assert_eq!(names(announced("7", "2", None)).unwrap(), ["unknown", "unknown"]);
-    assert!(names(announced("7", "0", Some(""))).unwrap().is_empty());
-    assert!(names(announced("8", "2", None)).unwrap().is_empty());
+    let names = |environment: ListenEnvironment| environment.socket_names(7);
+    assert_eq!(names(environment("7", "2", Some("web:dns"))).unwrap(), ["web", "dns"]);
+    assert_eq!(names(environment("7", "2", None)).unwrap(), ["unknown", "unknown"]);
+    assert!(names(environment("7", "0", Some(""))).unwrap().is_empty());
+    assert!(names(environment("8", "2", None)).unwrap().is_empty());
     assert!(names(ListenEnvironment::default()).unwrap().is_empty());
-    for (pid, count, list, wrong) in [
+    for (pid, count, list, invalid) in [
         ("x", "1", None, "LISTEN_PID"),
         ("7", "-1", None, "LISTEN_FDS"),
         ("7", "2", Some("web"), "LISTEN_FDNAMES"),
         ("7", "1", Some(""), "LISTEN_FDNAMES"),
     ] {
-        let refused = names(announced(pid, count, list)).unwrap_err();
+        let refused = names(environment(pid, count, list)).unwrap_err();
         let HandoverError::InvalidEnvironment { variable, .. } = refused else {
             panic!("{refused:?}")
         };
-        assert_eq!(variable, wrong);
+        assert_eq!(variable, invalid);
     }
-    let many = names(announced("7", "1025", None)).unwrap_err();
+    let many = names(environment("7", "1025", None)).unwrap_err();
     assert!(matches!(many, HandoverError::TooManySockets { count: 1025 }));
 }

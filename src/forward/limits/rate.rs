@@ -1,18 +1,21 @@
-//! How fast new connections may come: a token bucket.
+//! The rate limit for new connections: a token bucket.
 
 use std::time::{Duration, Instant};
 
-/// A pace of new connections: so many a second, and so many at once.
+use thiserror::Error;
+
+/// A rate of new connections: how many per second, and how many at once.
 ///
-/// In any stretch of time `t` at most `burst + per_second * t` connections are let in. Where
-/// nothing came for a while, `burst` may come at once; after that they go in at an even pace.
+/// In any period `t` at most `burst + per_second * t` connections are admitted. After an idle period
+/// `burst` connections are admitted at once, the following ones at an even pace.
 ///
 /// # Examples
 /// ```
 /// use lvs::forward::ConnectionRate;
 ///
-/// let rate = ConnectionRate::per_second(1000).burst(50);
-/// assert_eq!(rate.connections_per_second(), 1000);
+/// let rate = ConnectionRate::new(1000)?.with_burst(50)?;
+/// assert_eq!((rate.per_second(), rate.burst()), (1000, 50));
+/// # Ok::<(), lvs::forward::ConnectionRateError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
@@ -21,66 +24,86 @@ pub struct ConnectionRate {
     burst: u32,
 }
 
+/// The error of a [`ConnectionRate`] that would admit no connection.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum ConnectionRateError {
+    /// The rate is 0.
+    #[error("the connection rate must be at least 1 per second")]
+    ZeroRate,
+    /// The burst is 0.
+    #[error("the burst of the connection rate must be at least 1")]
+    ZeroBurst,
+}
+
 impl ConnectionRate {
-    /// So many connections in a second, and as many at once; 0 counts as 1.
-    pub const fn per_second(connections: u32) -> Self {
-        let connections = at_least_one(connections);
-        Self { per_second: connections, burst: connections }
+    /// Makes a rate of connections per second, with a burst of the same number.
+    ///
+    /// # Errors
+    /// [`ConnectionRateError::ZeroRate`] if the rate is 0.
+    pub const fn new(per_second: u32) -> Result<Self, ConnectionRateError> {
+        match per_second {
+            0 => Err(ConnectionRateError::ZeroRate),
+            _ => Ok(Self { per_second, burst: per_second }),
+        }
     }
 
-    /// How many may come at once after a quiet time; 0 counts as 1. Default: a second's worth.
-    pub const fn burst(self, connections: u32) -> Self {
-        Self { burst: at_least_one(connections), ..self }
+    /// Returns the same rate with another burst: the connections admitted at once after an idle
+    /// period.
+    ///
+    /// # Errors
+    /// [`ConnectionRateError::ZeroBurst`] if the burst is 0.
+    pub const fn with_burst(self, burst: u32) -> Result<Self, ConnectionRateError> {
+        match burst {
+            0 => Err(ConnectionRateError::ZeroBurst),
+            _ => Ok(Self { burst, ..self }),
+        }
     }
 
-    /// The connections that are let in each second in the long run.
+    /// Returns the connections admitted per second in the long run.
     #[must_use]
-    pub const fn connections_per_second(&self) -> u32 {
+    pub const fn per_second(&self) -> u32 {
         self.per_second
     }
 
-    /// The connections that are let in at once after a quiet time.
+    /// Returns the connections admitted at once after an idle period.
     #[must_use]
-    pub const fn max_burst(&self) -> u32 {
+    pub const fn burst(&self) -> u32 {
         self.burst
     }
 }
 
-const fn at_least_one(connections: u32) -> u32 {
-    if connections == 0 { 1 } else { connections }
-}
-
-/// What is left of a [`ConnectionRate`] at one moment.
+/// The token bucket of a [`ConnectionRate`].
 ///
-/// Exact: credit is counted in billionths of a connection, and a rate of `n` a second earns `n` of
-/// them each nanosecond, so nothing is ever rounded away. Some 12 ns a call.
+/// Exact: credit is counted in billionths of a connection, and a rate of `n` per second earns `n` of
+/// them each nanosecond, so nothing is rounded away. A call takes about 12 ns.
 ///
-/// Has one owner. Workers that share one pace keep it behind a lock: a share for each would refuse
-/// at one worker what another has left over.
+/// Has a single owner. Worker threads that share a rate keep the bucket behind a lock: with a share
+/// for each thread, one thread would refuse connections while another has credit left.
 #[derive(Clone, Debug)]
 pub(in crate::forward) struct AcceptTokenBucket {
     rate: ConnectionRate,
-    /// Billionths of a connection, never more than the burst.
+    /// Billionths of a connection, at most the burst.
     credit: u64,
-    /// The latest moment that has been credited.
+    /// The latest instant up to which credit is earned.
     credited_until: Option<Instant>,
 }
 
-/// The price of a connection.
+/// The credit that a connection costs.
 const CONNECTION_CREDIT: u64 = 1_000_000_000;
 
 impl AcceptTokenBucket {
-    /// Starts with a full burst.
+    /// Makes a bucket with the credit of a full burst.
     pub(in crate::forward) const fn new(rate: ConnectionRate) -> Self {
         Self { rate, credit: rate.burst as u64 * CONNECTION_CREDIT, credited_until: None }
     }
 
-    /// Takes one connection in, or says how long to wait before asking again.
+    /// Admits a connection, or returns how long to wait before the next call.
     ///
-    /// Moments may come in any order; one that lies before the latest earns nothing.
+    /// Instants may come in any order; an instant before the latest earns no credit.
     ///
     /// # Errors
-    /// The wait, never zero, after which a connection is let in unless another takes its place.
+    /// The wait, never zero, after which a connection is admitted unless another was admitted first.
     pub(in crate::forward) fn try_admit(&mut self, now: Instant) -> Result<(), Duration> {
         let credited = self.credited_until.unwrap_or(now);
         let earned = now.saturating_duration_since(credited).as_nanos();
@@ -94,7 +117,7 @@ impl AcceptTokenBucket {
             return Ok(());
         }
         let wait = (CONNECTION_CREDIT - self.credit).div_ceil(self.rate.per_second.into());
-        // A moment of the past waits until the credited one first.
+        // An instant in the past also waits until the credited instant.
         Err(credited.saturating_duration_since(now).saturating_add(Duration::from_nanos(wait)))
     }
 }
@@ -106,77 +129,81 @@ mod tests {
 
     use super::*;
 
+    fn rate(per_second: u32, burst: u32) -> ConnectionRate {
+        ConnectionRate::new(per_second).and_then(|rate| rate.with_burst(burst)).expect("not 0")
+    }
+
     fn start() -> Instant {
         #[expect(clippy::disallowed_methods, reason = "any instant serves as a start")]
         Instant::now()
     }
 
     #[test]
-    fn a_burst_comes_at_once_and_then_one_each_interval() {
+    fn a_burst_is_admitted_at_once_and_then_one_connection_per_interval() {
         let start = start();
-        let mut rate = AcceptTokenBucket::new(ConnectionRate::per_second(3).burst(2));
-        assert_eq!([rate.try_admit(start), rate.try_admit(start)], [Ok(()), Ok(())]);
+        let mut bucket = AcceptTokenBucket::new(rate(3, 2));
+        assert_eq!([bucket.try_admit(start), bucket.try_admit(start)], [Ok(()), Ok(())]);
         let third = Duration::from_nanos(333_333_334);
-        assert_eq!(rate.try_admit(start), Err(third));
+        assert_eq!(bucket.try_admit(start), Err(third));
         assert_eq!(
-            rate.try_admit(start + third - Duration::from_nanos(1)),
+            bucket.try_admit(start + third - Duration::from_nanos(1)),
             Err(Duration::from_nanos(1))
         );
-        assert_eq!(rate.try_admit(start + third), Ok(()));
-        // The two billionths too many are not lost: three connections take one second.
-        assert_eq!(rate.try_admit(start + Duration::from_nanos(666_666_667)), Ok(()));
-        assert_eq!(rate.try_admit(start + Duration::from_secs(1)), Ok(()));
-        assert_eq!(rate.try_admit(start + Duration::from_secs(1)), Err(third));
+        assert_eq!(bucket.try_admit(start + third), Ok(()));
+        // The two surplus billionths are not lost: three connections take one second.
+        assert_eq!(bucket.try_admit(start + Duration::from_nanos(666_666_667)), Ok(()));
+        assert_eq!(bucket.try_admit(start + Duration::from_secs(1)), Ok(()));
+        assert_eq!(bucket.try_admit(start + Duration::from_secs(1)), Err(third));
     }
 
     #[test]
-    fn a_long_quiet_time_earns_no_more_than_the_burst() {
+    fn a_long_idle_period_earns_at_most_the_burst() {
         let start = start();
-        let mut rate = AcceptTokenBucket::new(ConnectionRate::per_second(u32::MAX).burst(5));
-        for moment in [start, start + Duration::from_secs(1 << 32)] {
-            let taken = (0..10).filter(|_| rate.try_admit(moment).is_ok()).count();
-            assert_eq!(taken, 5);
+        let mut bucket = AcceptTokenBucket::new(rate(u32::MAX, 5));
+        for now in [start, start + Duration::from_secs(1 << 32)] {
+            let admitted = (0..10).filter(|_| bucket.try_admit(now).is_ok()).count();
+            assert_eq!(admitted, 5);
         }
     }
 
     #[test]
-    fn a_moment_of_the_past_earns_nothing_and_waits_for_the_present() {
+    fn an_instant_in_the_past_earns_nothing_and_waits_for_the_credited_instant() {
         let start = start();
         let late = start + Duration::from_secs(10);
-        let mut rate = AcceptTokenBucket::new(ConnectionRate::per_second(1).burst(1));
-        assert_eq!(rate.try_admit(late), Ok(()));
-        assert_eq!(rate.try_admit(start), Err(Duration::from_secs(11)));
-        assert_eq!(rate.try_admit(late), Err(Duration::from_secs(1)));
-        assert_eq!(rate.try_admit(late + Duration::from_secs(1)), Ok(()));
+        let mut bucket = AcceptTokenBucket::new(rate(1, 1));
+        assert_eq!(bucket.try_admit(late), Ok(()));
+        assert_eq!(bucket.try_admit(start), Err(Duration::from_secs(11)));
+        assert_eq!(bucket.try_admit(late), Err(Duration::from_secs(1)));
+        assert_eq!(bucket.try_admit(late + Duration::from_secs(1)), Ok(()));
     }
 
     #[test]
-    fn zero_counts_as_one() {
-        let rate = ConnectionRate::per_second(0).burst(0);
-        assert_eq!((rate.connections_per_second(), rate.max_burst()), (1, 1));
+    fn a_rate_and_a_burst_of_zero_are_refused() {
+        assert_eq!(ConnectionRate::new(0), Err(ConnectionRateError::ZeroRate));
+        assert_eq!(rate(1, 1).with_burst(0), Err(ConnectionRateError::ZeroBurst));
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
 
-        /// Against the definition: never more than `burst + rate * t` in any stretch from the start,
-        /// never fewer than an even pace allows, and the wait is neither too long nor too short.
+        /// Compares with the definition: never more than `burst + rate * t` in any period from the
+        /// start, never fewer than an even pace allows, and the wait is exact.
         #[test]
-        fn the_pace_is_kept_to_the_nanosecond(
+        fn the_rate_is_exact_to_the_nanosecond(
             per_second in 1_u32..=2_000_000,
             burst in 1_u32..=20,
             gaps in prop::collection::vec(0_u64..=3_000_000, 1..200),
         ) {
             let start = start();
-            let mut rate = AcceptTokenBucket::new(ConnectionRate::per_second(per_second).burst(burst));
-            // The model in exact billionths, from the beginning of time with every step.
+            let mut bucket = AcceptTokenBucket::new(rate(per_second, burst));
+            // The model counts exact billionths.
             let (mut now, mut credit) = (0_u64, u128::from(burst) * 1_000_000_000);
             for (step, gap) in gaps.into_iter().enumerate() {
                 now += gap;
                 let elapsed = if step == 0 { 0 } else { gap };
                 credit = (credit + u128::from(elapsed) * u128::from(per_second))
                     .min(u128::from(burst) * 1_000_000_000);
-                let answer = rate.try_admit(start + Duration::from_nanos(now));
+                let answer = bucket.try_admit(start + Duration::from_nanos(now));
                 if credit >= 1_000_000_000 {
                     credit -= 1_000_000_000;
                     prop_assert_eq!(answer, Ok(()));
@@ -184,28 +211,28 @@ mod tests {
                     let wait = answer.expect_err("no credit is left");
                     prop_assert!(wait > Duration::ZERO);
                     let then = start + Duration::from_nanos(now) + wait;
-                    prop_assert_eq!(rate.clone().try_admit(then), Ok(()));
-                    prop_assert!(rate.clone().try_admit(then - Duration::from_nanos(1)).is_err());
+                    prop_assert_eq!(bucket.clone().try_admit(then), Ok(()));
+                    prop_assert!(bucket.clone().try_admit(then - Duration::from_nanos(1)).is_err());
                 }
             }
         }
 
         #[test]
-        fn no_order_of_moments_panics_or_lets_more_in(
-            rate in any::<u32>(),
-            burst in 0_u32..100,
-            moments in prop::collection::vec(0_u64..=1 << 40, 1..100),
+        fn no_order_of_instants_panics_or_admits_more(
+            per_second in 1_u32..,
+            burst in 1_u32..100,
+            offsets in prop::collection::vec(0_u64..=1 << 40, 1..100),
         ) {
             let start = start();
-            let mut bucket = AcceptTokenBucket::new(ConnectionRate::per_second(rate).burst(burst));
-            let taken = moments
+            let mut bucket = AcceptTokenBucket::new(rate(per_second, burst));
+            let admitted = offsets
                 .iter()
-                .filter(|&&at| bucket.try_admit(start + Duration::from_nanos(at)).is_ok())
+                .filter(|&&nanos| bucket.try_admit(start + Duration::from_nanos(nanos)).is_ok())
                 .count() as u128;
-            let latest = moments.iter().copied().max().expect("at least one");
-            let stretch = u128::from(latest - moments[0]);
-            let most = u128::from(burst.max(1)) + stretch * u128::from(rate.max(1)) / 1_000_000_000;
-            prop_assert!(taken <= most, "{taken} of at most {most}");
+            let latest = offsets.iter().copied().max().expect("at least one");
+            let period = u128::from(latest - offsets[0]);
+            let limit = u128::from(burst) + period * u128::from(per_second) / 1_000_000_000;
+            prop_assert!(admitted <= limit, "{admitted} of at most {limit}");
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::advance;
 
 use super::*;
 
-/// The places of a backend: taken by picking, freed without a word.
+/// The free connections of a backend: acquired by a pick, released without a notification.
 #[derive(Debug, Default)]
 struct FreeSlots(AtomicUsize);
 
@@ -27,10 +27,10 @@ type BoxedQueueWait<'a> = Pin<Box<dyn Future<Output = Result<(), QueueError>> + 
 
 fn wait<'a>(
     queue: &'a ConnectionQueue,
-    places: &'a FreeSlots,
+    slots: &'a FreeSlots,
     until: Instant,
 ) -> BoxedQueueWait<'a> {
-    Box::pin(queue.wait(|| places.try_acquire(), until))
+    Box::pin(queue.wait(|| slots.try_acquire(), until))
 }
 
 async fn poll(wait: &mut BoxedQueueWait<'_>) -> Option<Result<(), QueueError>> {
@@ -48,63 +48,63 @@ fn deadline_in(millis: u64) -> Instant {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_came_first_is_served_first() {
-    let (queue, places) = (ConnectionQueue::new(10), FreeSlots::default());
-    let mut line: Vec<_> = (0..3).map(|_| wait(&queue, &places, deadline_in(1000))).collect();
-    for waiter in &mut line {
+async fn the_first_waiter_is_served_first() {
+    let (queue, slots) = (ConnectionQueue::new(10), FreeSlots::default());
+    let mut waiters: Vec<_> = (0..3).map(|_| wait(&queue, &slots, deadline_in(1000))).collect();
+    for waiter in &mut waiters {
         assert_eq!(poll(waiter).await, None);
     }
     assert!(!queue.is_empty());
     for first in 0..3 {
-        places.release(1);
+        slots.release(1);
         queue.notify_freed();
-        // The last is asked first and must not have it.
+        // The last waiter is polled first and must not be served.
         for later in (first + 1..3).rev() {
-            assert_eq!(poll(&mut line[later]).await, None);
+            assert_eq!(poll(&mut waiters[later]).await, None);
         }
-        assert_eq!(poll(&mut line[first]).await, Some(Ok(())));
+        assert_eq!(poll(&mut waiters[first]).await, Some(Ok(())));
     }
-    drop(line);
+    drop(waiters);
     assert!(queue.is_empty());
     let expected = QueueCounters { entered: 3, served: 3, max_waiting: 3, ..Default::default() };
     assert_eq!(queue.counters(), expected);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_newcomer_does_not_overtake() {
-    let (queue, places) = (ConnectionQueue::new(10), FreeSlots::default());
-    let mut first = wait(&queue, &places, deadline_in(1000));
+async fn a_new_waiter_does_not_overtake() {
+    let (queue, slots) = (ConnectionQueue::new(10), FreeSlots::default());
+    let mut first = wait(&queue, &slots, deadline_in(1000));
     assert_eq!(poll(&mut first).await, None);
-    places.release(1);
-    let mut second = wait(&queue, &places, deadline_in(1000));
-    assert_eq!(poll(&mut second).await, None, "there is a place, and it is not for this one");
+    slots.release(1);
+    let mut second = wait(&queue, &slots, deadline_in(1000));
+    assert_eq!(poll(&mut second).await, None, "the free connection is for the first waiter");
     queue.notify_freed();
     assert_eq!(poll(&mut first).await, Some(Ok(())));
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_word_is_enough_for_many_places() {
-    let (queue, places) = (ConnectionQueue::new(10), FreeSlots::default());
-    let mut line: Vec<_> = (0..4).map(|_| wait(&queue, &places, deadline_in(1000))).collect();
-    for waiter in &mut line {
+async fn one_notification_is_enough_for_many_slots() {
+    let (queue, slots) = (ConnectionQueue::new(10), FreeSlots::default());
+    let mut waiters: Vec<_> = (0..4).map(|_| wait(&queue, &slots, deadline_in(1000))).collect();
+    for waiter in &mut waiters {
         assert_eq!(poll(waiter).await, None);
     }
-    places.release(3);
+    slots.release(3);
     queue.notify_freed();
-    let mut answers = Vec::new();
-    for waiter in &mut line {
-        answers.push(poll(waiter).await);
+    let mut results = Vec::new();
+    for waiter in &mut waiters {
+        results.push(poll(waiter).await);
     }
-    assert_eq!(answers, [Some(Ok(())), Some(Ok(())), Some(Ok(())), None]);
+    assert_eq!(results, [Some(Ok(())), Some(Ok(())), Some(Ok(())), None]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_deadline_holds_at_the_head_and_behind_it() {
-    let (queue, places) = (ConnectionQueue::new(10), FreeSlots::default());
+    let (queue, slots) = (ConnectionQueue::new(10), FreeSlots::default());
     let start = Instant::now();
     let (head, behind) = tokio::join!(
-        async { (wait(&queue, &places, deadline_in(500)).await, start.elapsed().as_millis()) },
-        async { (wait(&queue, &places, deadline_in(300)).await, start.elapsed().as_millis()) },
+        async { (wait(&queue, &slots, deadline_in(500)).await, start.elapsed().as_millis()) },
+        async { (wait(&queue, &slots, deadline_in(300)).await, start.elapsed().as_millis()) },
     );
     let timed_out = Err(QueueError::Timeout);
     assert_eq!((head.0, behind.0), (timed_out, timed_out));
@@ -116,45 +116,45 @@ async fn the_deadline_holds_at_the_head_and_behind_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_that_has_passed_gives_the_head_one_look() {
-    let (queue, places) = (ConnectionQueue::new(10), FreeSlots::default());
+async fn a_head_whose_deadline_has_passed_picks_once() {
+    let (queue, slots) = (ConnectionQueue::new(10), FreeSlots::default());
     let past = Instant::now();
     advance(Duration::from_secs(1)).await;
-    assert_eq!(wait(&queue, &places, past).await, Err(QueueError::Timeout));
-    places.release(1);
-    assert_eq!(wait(&queue, &places, past).await, Ok(()));
+    assert_eq!(wait(&queue, &slots, past).await, Err(QueueError::Timeout));
+    slots.release(1);
+    assert_eq!(wait(&queue, &slots, past).await, Ok(()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_freed_without_a_word_is_found_soon() {
-    let (queue, places) = (ConnectionQueue::new(10), FreeSlots::default());
+async fn a_slot_freed_without_a_notification_is_found_within_the_poll_interval() {
+    let (queue, slots) = (ConnectionQueue::new(10), FreeSlots::default());
     let start = Instant::now();
-    let (answer, ()) = tokio::join!(
-        async { (wait(&queue, &places, deadline_in(10_000)).await, start.elapsed()) },
+    let (waited, ()) = tokio::join!(
+        async { (wait(&queue, &slots, deadline_in(10_000)).await, start.elapsed()) },
         async {
             tokio::time::sleep(Duration::from_millis(120)).await;
-            places.release(1);
+            slots.release(1);
         },
     );
-    assert_eq!(answer.0, Ok(()));
-    assert!(answer.1 <= Duration::from_millis(175), "{answer:?}");
+    assert_eq!(waited.0, Ok(()));
+    assert!(waited.1 <= Duration::from_millis(175), "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_that_is_free_already_is_taken_at_once() {
-    let (queue, places) = (ConnectionQueue::new(1), FreeSlots::default());
-    places.release(1);
-    assert_eq!(poll(&mut wait(&queue, &places, deadline_in(0))).await, Some(Ok(())));
+async fn a_free_slot_is_acquired_at_once() {
+    let (queue, slots) = (ConnectionQueue::new(1), FreeSlots::default());
+    slots.release(1);
+    assert_eq!(poll(&mut wait(&queue, &slots, deadline_in(0))).await, Some(Ok(())));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_leaves_passes_the_word_on() {
-    let (queue, places) = (ConnectionQueue::new(10), FreeSlots::default());
-    let mut head = wait(&queue, &places, deadline_in(1000));
-    let mut next = wait(&queue, &places, deadline_in(1000));
+async fn a_head_that_leaves_passes_the_notification_on() {
+    let (queue, slots) = (ConnectionQueue::new(10), FreeSlots::default());
+    let mut head = wait(&queue, &slots, deadline_in(1000));
+    let mut next = wait(&queue, &slots, deadline_in(1000));
     assert_eq!(poll(&mut head).await, None);
     assert_eq!(poll(&mut next).await, None);
-    places.release(1);
+    slots.release(1);
     queue.notify_freed();
     drop(head);
     assert_eq!(poll(&mut next).await, Some(Ok(())));
@@ -162,52 +162,52 @@ async fn a_head_that_leaves_passes_the_word_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_who_leaves_the_middle_holds_nobody_up() {
-    let (queue, places) = (ConnectionQueue::new(3), FreeSlots::default());
-    let mut line: Vec<_> = (0..3).map(|_| wait(&queue, &places, deadline_in(1000))).collect();
-    for waiter in &mut line {
+async fn a_waiter_that_leaves_the_middle_blocks_no_other() {
+    let (queue, slots) = (ConnectionQueue::new(3), FreeSlots::default());
+    let mut waiters: Vec<_> = (0..3).map(|_| wait(&queue, &slots, deadline_in(1000))).collect();
+    for waiter in &mut waiters {
         assert_eq!(poll(waiter).await, None);
     }
-    drop(line.remove(1));
-    let mut last = wait(&queue, &places, deadline_in(1000));
-    assert_eq!(poll(&mut last).await, None, "there is room in the line again");
-    places.release(2);
+    drop(waiters.remove(1));
+    let mut last = wait(&queue, &slots, deadline_in(1000));
+    assert_eq!(poll(&mut last).await, None, "the queue is below its capacity again");
+    slots.release(2);
     queue.notify_freed();
-    assert_eq!(poll(&mut line[0]).await, Some(Ok(())));
-    assert_eq!(poll(&mut line[1]).await, Some(Ok(())));
+    assert_eq!(poll(&mut waiters[0]).await, Some(Ok(())));
+    assert_eq!(poll(&mut waiters[1]).await, Some(Ok(())));
     assert_eq!(poll(&mut last).await, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_line_refuses_at_once() {
-    let (queue, places) = (ConnectionQueue::new(2), FreeSlots::default());
-    let mut line: Vec<_> = (0..2).map(|_| wait(&queue, &places, deadline_in(1000))).collect();
-    for waiter in &mut line {
+async fn a_full_queue_refuses_at_once() {
+    let (queue, slots) = (ConnectionQueue::new(2), FreeSlots::default());
+    let mut waiters: Vec<_> = (0..2).map(|_| wait(&queue, &slots, deadline_in(1000))).collect();
+    for waiter in &mut waiters {
         assert_eq!(poll(waiter).await, None);
     }
-    let refused = wait(&queue, &places, deadline_in(1000)).await;
+    let refused = wait(&queue, &slots, deadline_in(1000)).await;
     assert_eq!(refused, Err(QueueError::Full));
     let counters = queue.counters();
     assert_eq!((counters.rejected, counters.entered, counters.waiting), (1, 2, 2));
 
     let none = ConnectionQueue::new(0);
-    places.release(1);
-    assert_eq!(wait(&none, &places, deadline_in(1000)).await, Err(QueueError::Full));
+    slots.release(1);
+    assert_eq!(wait(&none, &slots, deadline_in(1000)).await, Err(QueueError::Full));
     assert!(none.is_empty());
 }
 
-/// A lost wake-up would leave a waiter to the 50 ms look; here the clock stands still, so it would
+/// A waiter whose wake-up is lost would wait for the 50 ms poll; here the clock is paused, so it would
 /// wait for ever.
 #[test]
 fn no_wake_up_is_lost_between_threads() {
     const WORKERS: usize = 4;
     const TURNS: usize = 2_000;
     let queue = Arc::new(ConnectionQueue::new(WORKERS));
-    let places = Arc::new(FreeSlots::default());
-    places.release(1);
+    let slots = Arc::new(FreeSlots::default());
+    slots.release(1);
     let (ended, ends) = mpsc::channel();
     for _ in 0..WORKERS {
-        let (queue, places, ended) = (Arc::clone(&queue), Arc::clone(&places), ended.clone());
+        let (queue, slots, ended) = (Arc::clone(&queue), Arc::clone(&slots), ended.clone());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
@@ -215,17 +215,14 @@ fn no_wake_up_is_lost_between_threads() {
                 .build()
                 .expect("a runtime");
             runtime.block_on(async {
-                // While a blocking task runs, a paused clock does not move on by itself.
+                // While a blocking task runs, a paused clock does not advance by itself.
                 let (_held, closed) = mpsc::channel::<()>();
                 let _blocking = tokio::task::spawn_blocking(move || closed.recv());
                 for _ in 0..TURNS {
                     let until = deadline_in(3_600_000);
-                    queue
-                        .wait(|| places.try_acquire(), until)
-                        .await
-                        .expect("the clock stands still");
+                    queue.wait(|| slots.try_acquire(), until).await.expect("the clock is paused");
                     std::thread::yield_now();
-                    places.release(1);
+                    slots.release(1);
                     queue.notify_freed();
                 }
             });
@@ -238,12 +235,12 @@ fn no_wake_up_is_lost_between_threads() {
     assert!(queue.is_empty());
     let counters = queue.counters();
     assert_eq!(counters.served, (WORKERS * TURNS) as u64);
-    assert!(counters.max_waiting > 1, "there was a line: {counters:?}");
+    assert!(counters.max_waiting > 1, "connections waited: {counters:?}");
 }
 
 #[derive(Clone, Debug)]
 enum QueueTestStep {
-    Arrive { patience: u64 },
+    Arrive { timeout: u64 },
     Leave(prop::sample::Index),
     Free(usize),
     Advance(u64),
@@ -251,7 +248,7 @@ enum QueueTestStep {
 
 fn any_queue_step() -> impl Strategy<Value = QueueTestStep> {
     prop_oneof![
-        4 => (1_u64..2000).prop_map(|patience| QueueTestStep::Arrive { patience }),
+        4 => (1_u64..2000).prop_map(|timeout| QueueTestStep::Arrive { timeout }),
         1 => any::<prop::sample::Index>().prop_map(QueueTestStep::Leave),
         2 => (1_usize..3).prop_map(QueueTestStep::Free),
         2 => (1_u64..400).prop_map(QueueTestStep::Advance),
@@ -265,9 +262,9 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Against a plain list: whoever is served is the first of those who still wait.
+    /// Compares with a list: the waiter that is served is always the first in the list.
     #[test]
-    fn the_line_is_a_list(steps in prop::collection::vec(any_queue_step(), 1..60), backwards in any::<bool>()) {
+    fn the_queue_agrees_with_a_list(steps in prop::collection::vec(any_queue_step(), 1..60), backwards in any::<bool>()) {
         const CAPACITY: usize = 6;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -275,58 +272,58 @@ proptest! {
             .build()
             .expect("a runtime");
         runtime.block_on(async {
-            let (queue, places) = (ConnectionQueue::new(CAPACITY), FreeSlots::default());
-            let mut line: Vec<(Instant, BoxedQueueWait<'_>)> = Vec::new();
+            let (queue, slots) = (ConnectionQueue::new(CAPACITY), FreeSlots::default());
+            let mut waiters: Vec<(Instant, BoxedQueueWait<'_>)> = Vec::new();
             for step in steps {
                 match step {
-                    QueueTestStep::Arrive { patience } => {
-                        let until = deadline_in(patience);
-                        let mut waiter = wait(&queue, &places, until);
+                    QueueTestStep::Arrive { timeout } => {
+                        let until = deadline_in(timeout);
+                        let mut waiter = wait(&queue, &slots, until);
                         match poll(&mut waiter).await {
-                            None => line.push((until, waiter)),
-                            Some(Ok(())) => assert!(line.is_empty(), "overtaken"),
-                            Some(Err(why)) => {
-                                assert_eq!((why, line.len()), (QueueError::Full, CAPACITY));
+                            None => waiters.push((until, waiter)),
+                            Some(Ok(())) => assert!(waiters.is_empty(), "overtaken"),
+                            Some(Err(error)) => {
+                                assert_eq!((error, waiters.len()), (QueueError::Full, CAPACITY));
                             }
                         }
                     }
-                    QueueTestStep::Leave(which) if !line.is_empty() => {
-                        drop(line.remove(which.index(line.len())));
+                    QueueTestStep::Leave(index) if !waiters.is_empty() => {
+                        drop(waiters.remove(index.index(waiters.len())));
                     }
                     QueueTestStep::Leave(_) => {}
                     QueueTestStep::Free(count) => {
-                        places.release(count);
+                        slots.release(count);
                         queue.notify_freed();
                     }
                     QueueTestStep::Advance(millis) => advance(Duration::from_millis(millis)).await,
                 }
-                // To rest: ask everybody until a round changes nothing.
-                let mut settled = false;
-                while !settled {
-                    settled = true;
-                    let mut order: Vec<usize> = (0..line.len()).collect();
+                // Polls all waiters until a round changes nothing.
+                let mut is_settled = false;
+                while !is_settled {
+                    is_settled = true;
+                    let mut order: Vec<usize> = (0..waiters.len()).collect();
                     if backwards {
                         order.reverse();
                     }
-                    for at in order {
-                        let Some(answer) = poll(&mut line[at].1).await else { continue };
-                        match answer {
-                            Ok(()) => assert_eq!(at, 0, "served out of turn"),
-                            Err(why) => {
-                                assert_eq!(why, QueueError::Timeout);
-                                assert!(line[at].0 <= Instant::now(), "too early");
+                    for position in order {
+                        let Some(result) = poll(&mut waiters[position].1).await else { continue };
+                        match result {
+                            Ok(()) => assert_eq!(position, 0, "served out of order"),
+                            Err(error) => {
+                                assert_eq!(error, QueueError::Timeout);
+                                assert!(waiters[position].0 <= Instant::now(), "too early");
                             }
                         }
-                        drop(line.remove(at));
-                        settled = false;
+                        drop(waiters.remove(position));
+                        is_settled = false;
                         break;
                     }
                 }
                 let counters = queue.counters();
-                assert_eq!(counters.waiting, line.len() as u64);
+                assert_eq!(counters.waiting, waiters.len() as u64);
                 assert!(counters.max_waiting <= CAPACITY as u64);
-                assert!(line.is_empty() || places.0.load(SeqCst) == 0, "a place stands empty");
-                assert!(line.iter().all(|(until, _)| *until + Duration::from_millis(1) > Instant::now()));
+                assert!(waiters.is_empty() || slots.0.load(SeqCst) == 0, "a connection waits while a backend is below its limit");
+                assert!(waiters.iter().all(|(until, _)| *until + Duration::from_millis(1) > Instant::now()));
             }
         });
     }

@@ -1,104 +1,104 @@
-//! Who ended a connection, and when in its life.
+//! How a connection ended: by which side, and in which phase.
 
 use std::fmt;
 
-/// Why a connection ended: who did it, and how far it had come.
+/// How a connection ended: the reason, and the phase that the connection had reached.
 ///
-/// Displayed as two letters, those of HAProxy's TCP log wherever HAProxy has the case, so that
-/// scripts and habits carry over.
+/// Displayed as the two letters of HAProxy's TCP log wherever HAProxy has the case, so that scripts
+/// can be reused.
 ///
 /// # The codes
-/// | code | what happened | where to look |
+/// | code | what happened | what to check |
 /// |---|---|---|
-/// | `--` | Both sides closed in order. | Nowhere. |
-/// | `CR` | The client left before its PROXY header or ClientHello was whole. | Port scans and TCP health checks of the balancer in front look like this. |
-/// | `cR` | The PROXY header or ClientHello did not come in time. | Does the balancer in front send the PROXY header at all? Is a client speaking something else? |
-/// | `PR` | Turned away at the door: the client has its number of connections, the header or ClientHello is wrong, or no service has that name. | The refusals among the counters say which. One client in many lines: abuse, or a proxy with many users behind one address. |
-/// | `KR` | A shutdown cut it before its header was whole. | Expected at a restart. |
-/// | `CQ` | The client left while it waited for a backend with a free place. | Clients wait too long: as `sQ`. |
-/// | `sQ` | No backend had a free place in time. | Every backend is at its connection limit. Are some down? Is one slow and holding connections? Else more backends, or higher limits. |
-/// | `PQ` | Every backend was at its limit, and the line was full or there is none. | As `sQ`, and worse: refused at once. |
-/// | `KQ` | A shutdown cut it while it waited. | Expected at a restart under load. |
-/// | `CC` | The client left while a backend was being connected to. | Slow connects (field 10 of other lines) or an impatient client. |
-/// | `SC` | The last backend tried refused or could not be reached; without a backend in the line: there was nobody to try. | The backend in the line: does its process run and listen, is there a route? Without one: all are down, drained or quiesced. |
-/// | `sC` | The last backend tried did not answer in time. | The backend in the line: host gone, firewall that drops, accept queue full. |
-/// | `PC` | The scheduler's rule gave the connection to nobody. | `sh`, `dh` or `mh` without fallback and the client's backend out, or `ovf` with all overflowing. |
+/// | `--` | Both sides closed in order. | Nothing. |
+/// | `CR` | The client closed before its PROXY header or ClientHello was complete. | Port scans, and TCP health checks of the load balancer in front. |
+/// | `cR` | The PROXY header or ClientHello did not arrive in time. | Does the load balancer in front send a PROXY header? Does a client speak another protocol? |
+/// | `PR` | The forwarder refused the connection: the client is at its connection limit, the header or ClientHello is invalid, or no service has that server name. | The refusal counters give the reason. One client in many lines: abuse, or a proxy with many users behind one address. |
+/// | `KR` | A shutdown cut the connection before its header was complete. | Expected at a restart. |
+/// | `CQ` | The client left while it waited in the queue. | Clients wait too long: as `sQ`. |
+/// | `sQ` | The connection timed out in the queue. | Every backend is at its connection limit. Are backends down? Does a slow backend hold connections? Otherwise add backends, or raise the limits. |
+/// | `PQ` | Every backend was at its limit, and the queue was full or there is none. | As `sQ`; connections are refused at once. |
+/// | `KQ` | A shutdown cut the connection while it waited in the queue. | Expected at a restart under load. |
+/// | `CC` | The client left while the forwarder connected to a backend. | Slow connects (field 10 of other lines), or an impatient client. |
+/// | `SC` | The last backend tried refused the connection or was unreachable; without a backend in the line no backend was eligible. | The backend in the line: does its process run and listen, is there a route? Without a backend: all are down, drained or quiesced. |
+/// | `sC` | The attempt to connect to the last backend tried timed out. | The backend in the line: host down, firewall that drops packets, accept queue full. |
+/// | `PC` | The scheduler refused the connection. | `sh`, `dh` or `mh` without fallback while the client's backend is unavailable, or `ovf` with all backends overloaded. |
 /// | `RC` | This machine had no port, descriptor or memory for the connection to the backend. | `ulimit -n`; ports: connections in TIME_WAIT to this backend, `net.ipv4.ip_local_port_range`. |
-/// | `KC` | A shutdown cut it while a backend was being connected to. | Expected at a restart. |
-/// | `CD` | The client broke off while data flowed. | Users that leave, mobile networks. Only suspicious when it comes suddenly and for all. |
-/// | `SD` | The backend broke off while data flowed. | The backend in the line: did its process crash or restart? Does its own idle timeout end before this one? |
-/// | `cD` | Nothing came for the idle timeout, and it was the client's turn: the backend had spoken last, or nobody yet. | Mostly idle keep-alive connections: harmless. Else a client that does not read. |
-/// | `sD` | Nothing came for the idle timeout, and it was the backend's turn: the client had spoken last, or had closed its side. | The backend hangs, or needs longer than the timeout to answer. |
-/// | `PD` | It reached the longest time a connection may last. | The configured total timeout. |
-/// | `DD` | The backend went down, and the forwarder [cuts](crate::forward::Forwarder::cut_on_down) what such backends have. | The backend in the line: what did its checks say? |
-/// | `KD` | It was cut while data flowed: the deadline of a shutdown or drain, or an operator. | Expected at a restart; many of them say that the deadline is short. |
-/// | `CL` | The backend had finished, and the client broke off before it had all. | As `CD`; the client may have got less than all. |
-/// | `SL` | The backend had finished and then broke off, while the client still sent. | A backend that does not read all it is sent: the client may hear nothing of it. |
-/// | `cL` | The backend had finished, and the client neither took the rest nor closed in time. | A client that does not read, or never closes its side. |
-/// | `PL` | As `PD`, after the backend had finished. | As `PD`. |
-/// | `DL` | As `DD`, after the backend had finished. | As `DD`. |
-/// | `KL` | As `KD`, after the backend had finished. | As `KD`. |
+/// | `KC` | A shutdown cut the connection while the forwarder connected to a backend. | Expected at a restart. |
+/// | `CD` | The client broke the connection during the data phase. | Users that leave, mobile networks. Suspicious only when many clients do so at once. |
+/// | `SD` | The backend broke the connection during the data phase. | The backend in the line: did its process crash or restart? Is its idle timeout shorter than this forwarder's? |
+/// | `cD` | The idle timeout expired, and the client was to send: the backend sent the last bytes, or no side has sent any. | Mostly idle keep-alive connections: harmless. Otherwise a client that does not read. |
+/// | `sD` | The idle timeout expired, and the backend was to send: the client sent the last bytes, or closed its side. | The backend hangs, or takes longer than the timeout to answer. |
+/// | `PD` | The total timeout expired. | The configured total timeout. |
+/// | `DD` | The backend went down, and the forwarder [cuts](crate::forward::Forwarder::cut_on_down) the connections of such backends. | The checks of the backend in the line. |
+/// | `KD` | The connection was cut during the data phase: by the deadline of a shutdown or drain, or by an operator. | Expected at a restart; many such lines mean that the deadline is short. |
+/// | `CL` | The backend had closed, and the client broke the connection before it received all bytes. | As `CD`; the client may have a truncated answer. |
+/// | `SL` | The backend had closed and then broke the connection while the client still sent. | A backend that does not read all of its input: the client may not notice. |
+/// | `cL` | The backend had closed, and the client neither read the remaining bytes nor closed in time. | A client that does not read, or never closes its side. |
+/// | `PL` | As `PD`, after the backend had closed. | As `PD`. |
+/// | `DL` | As `DD`, after the backend had closed. | As `DD`. |
+/// | `KL` | As `KD`, after the backend had closed. | As `KD`. |
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Termination {
-    /// Who ended it.
+    /// Why the connection ended: the first letter of the code.
     pub reason: TerminationReason,
-    /// How far it had come.
+    /// The phase that the connection had reached: the second letter of the code.
     pub phase: ConnectionPhase,
 }
 
-/// Who ended a connection: the first letter of the code.
+/// Why a connection ended: the first letter of the code.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum TerminationReason {
-    /// `-` Nobody: it was over.
+    /// `-` Both sides closed in order.
     Normal,
-    /// `C` The client broke off.
+    /// `C` The client broke the connection.
     Client,
-    /// `S` The backend broke off or refused; or there was none.
+    /// `S` The backend broke or refused the connection, or no backend was eligible.
     Backend,
-    /// `c` The client was waited for, and did not act in time.
+    /// `c` A timeout expired while the forwarder waited for the client.
     ClientTimeout,
-    /// `s` The backend was waited for, and did not act in time.
+    /// `s` A timeout expired while the forwarder waited for the backend.
     BackendTimeout,
-    /// `P` The forwarder, by one of its rules.
+    /// `P` The forwarder ended the connection, by a limit or a timeout of its configuration.
     Proxy,
-    /// `R` The forwarder, for lack of memory, descriptors or ports.
+    /// `R` The forwarder lacked memory, descriptors or ports.
     Resources,
-    /// `D` The forwarder, because the backend was down.
+    /// `D` The forwarder cut the connection because the backend was down.
     BackendDown,
-    /// `K` The operator: a shutdown, a drain, a command.
+    /// `K` A shutdown, a drain or a command of the operator cut the connection.
     Killed,
 }
 
-/// How far a connection had come when it ended: the second letter of the code.
+/// The phase that a connection had reached when it ended: the second letter of the code.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ConnectionPhase {
-    /// `R` Before it was known whom it is for: being admitted, or its first bytes awaited.
+    /// `R` Being admitted, or sending its PROXY header or ClientHello.
     Request,
-    /// `Q` In line for a backend with a free place.
+    /// `Q` Waiting in the queue for a backend below its limit.
     Queue,
-    /// `C` A backend was being chosen and connected to.
+    /// `C` Picking a backend and connecting to it.
     Connect,
-    /// `D` Data flowed.
+    /// `D` Relaying bytes.
     Data,
-    /// `L` The backend had finished, the client had not.
+    /// `L` The backend had closed, the client had not.
     Last,
-    /// `-` It was over.
+    /// `-` Both sides had closed.
     End,
 }
 
 impl Termination {
-    /// Both sides closed in order.
+    /// The termination of a connection that both sides closed in order.
     pub const NORMAL: Self = Self::new(TerminationReason::Normal, ConnectionPhase::End);
 
-    /// Who, and when.
+    /// Makes a termination of a reason and a phase.
     #[must_use]
-    pub const fn new(cause: TerminationReason, phase: ConnectionPhase) -> Self {
-        Self { reason: cause, phase }
+    pub const fn new(reason: TerminationReason, phase: ConnectionPhase) -> Self {
+        Self { reason, phase }
     }
 
-    /// The two letters.
+    /// Returns the two letters of the code.
     #[must_use]
     pub fn code(self) -> &'static str {
         let by_phase = match self.reason {

@@ -50,7 +50,7 @@ fn refused_record() -> ConnectionRecord {
 }
 
 #[test]
-fn a_line_is_exactly_this() {
+fn a_line_has_the_documented_format() {
     assert_eq!(
         finished_record().to_string(),
         "2026-09-21T14:13:20.042Z web -- 192.0.2.7:50123 - 198.51.100.1:443 web-1 10.0.0.1:8443 \
@@ -63,10 +63,10 @@ fn a_line_is_exactly_this() {
 }
 
 #[test]
-fn a_line_with_keys_is_exactly_this() {
+fn a_line_with_keys_has_the_documented_format() {
     assert_eq!(
         finished_record().key_values().to_string(),
-        "time=2026-09-21T14:13:20.042Z service=web end=-- client=192.0.2.7:50123 told=- \
+        "time=2026-09-21T14:13:20.042Z service=web end=-- client=192.0.2.7:50123 proxied_client=- \
          local=198.51.100.1:443 backend=web-1 address=10.0.0.1:8443 queue_ms=0.000 \
          connect_ms=1.234 total_ms=61002.003 sent=517 received=1048576 attempts=2 on_listener=31 \
          on_backend=7"
@@ -74,7 +74,7 @@ fn a_line_with_keys_is_exactly_this() {
 }
 
 #[test]
-fn names_cannot_break_the_line() {
+fn names_are_escaped() {
     let named = |service: &str, backend: &str| {
         let record = ConnectionRecord {
             service: service.into(),
@@ -93,21 +93,16 @@ fn names_cannot_break_the_line() {
 }
 
 #[test]
-fn no_moment_panics() {
-    let at = |accepted| {
-        ConnectionRecord { accepted_at: accepted, ..finished_record() }
-            .fields()
-            .next()
-            .unwrap()
-            .1
-            .to_string()
+fn every_time_is_written_without_a_panic() {
+    let time_field = |accepted_at| {
+        ConnectionRecord { accepted_at, ..finished_record() }.fields().next().unwrap().1.to_string()
     };
     let epoch = SystemTime::UNIX_EPOCH;
-    assert_eq!(at(epoch), "1970-01-01T00:00:00.000Z");
-    assert_eq!(at(epoch - Duration::from_secs(1)), "-");
+    assert_eq!(time_field(epoch), "1970-01-01T00:00:00.000Z");
+    assert_eq!(time_field(epoch - Duration::from_secs(1)), "-");
     let last = epoch + Duration::from_secs(253_402_300_799);
-    assert_eq!(at(last), "9999-12-31T23:59:59.000Z");
-    assert_eq!(at(last + Duration::from_secs(1)), "-");
+    assert_eq!(time_field(last), "9999-12-31T23:59:59.000Z");
+    assert_eq!(time_field(last + Duration::from_secs(1)), "-");
     assert_eq!(
         RecordValue(RecordValueKind::Millis(Duration::MAX)).to_string(),
         "18446744073709551615999.999"
@@ -115,13 +110,13 @@ fn no_moment_panics() {
 }
 
 #[test]
-fn the_client_is_whom_the_header_named() {
+fn the_effective_client_is_the_client_of_the_proxy_header() {
     assert_eq!(finished_record().effective_client(), address("192.0.2.7:50123"));
     assert_eq!(refused_record().effective_client(), address("[2001:db8::7]:50123"));
     assert_eq!((finished_record().retries(), refused_record().retries()), (1, 0));
 }
 
-const CAUSES: [TerminationReason; 9] = [
+const REASONS: [TerminationReason; 9] = [
     TerminationReason::Normal,
     TerminationReason::Client,
     TerminationReason::Backend,
@@ -142,22 +137,23 @@ const PHASES: [ConnectionPhase; 6] = [
 ];
 
 #[test]
-fn each_cause_and_each_phase_has_a_letter_of_its_own() {
-    let letters = |codes: Vec<&str>, at: usize| -> HashSet<char> {
-        codes.into_iter().filter_map(|code| code.chars().nth(at)).collect()
+fn each_reason_and_each_phase_has_a_letter_of_its_own() {
+    let letters = |codes: Vec<&str>, position: usize| -> HashSet<char> {
+        codes.into_iter().filter_map(|code| code.chars().nth(position)).collect()
     };
-    for cause in CAUSES {
-        let codes = PHASES.map(|phase| Termination::new(cause, phase).code()).to_vec();
+    for reason in REASONS {
+        let codes = PHASES.map(|phase| Termination::new(reason, phase).code()).to_vec();
         assert_eq!(letters(codes.clone(), 0).len(), 1, "{codes:?}");
         assert_eq!(letters(codes, 1), "RQCDL-".chars().collect());
     }
-    let firsts = CAUSES.map(|cause| Termination::new(cause, ConnectionPhase::Data).code()).to_vec();
+    let firsts =
+        REASONS.map(|reason| Termination::new(reason, ConnectionPhase::Data).code()).to_vec();
     assert_eq!(letters(firsts, 0), "-CScsPRDK".chars().collect());
 }
 
 #[test]
 fn codes_are_those_of_haproxy() {
-    let code = |cause, phase| Termination::new(cause, phase).to_string();
+    let code = |reason, phase| Termination::new(reason, phase).to_string();
     assert_eq!(Termination::NORMAL.code(), "--");
     assert_eq!(code(TerminationReason::Client, ConnectionPhase::Data), "CD");
     assert_eq!(code(TerminationReason::Backend, ConnectionPhase::Connect), "SC");

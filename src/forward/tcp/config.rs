@@ -1,4 +1,4 @@
-//! What a forwarder was told: the part of it that its workers share.
+//! The settings of a TCP forwarder that its worker threads share.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use tracing::error;
 
-use super::options::SocketOptions;
 use super::preamble::PreambleConfig;
+use super::socket_options::SocketOptions;
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::forward::sni::ServerNameTable;
 use crate::forward::{ConnectionRate, ConnectionRecord};
 
-/// Defaults are those of IPVS where it has them: 15 minutes for a connection, two for one that is
-/// closing.
+/// The settings of a forwarder.
+///
+/// The defaults are those of IPVS where IPVS has the setting: 15 minutes for an idle connection, two
+/// for a half-closed connection.
 #[derive(Debug)]
 pub(super) struct ForwarderConfig {
     pub(super) name: Arc<str>,
@@ -25,8 +27,7 @@ pub(super) struct ForwarderConfig {
     pub(super) sorry_server: Option<SocketAddr>,
     pub(super) max_connections: usize,
     pub(super) max_connections_per_client: Option<u32>,
-    /// The bits of an IPv4 and of an IPv6 address that make a client.
-    pub(super) client_prefixes: [u8; 2],
+    pub(super) client_prefixes: ClientPrefixes,
     pub(super) accept_rate: Option<ConnectionRate>,
     pub(super) queue: Option<QueueLimits>,
     pub(super) socket_options: SocketOptions,
@@ -37,7 +38,7 @@ pub(super) struct ForwarderConfig {
     pub(super) on_end: Option<OnEndCallback>,
 }
 
-/// Whom to tell of connections that have ended.
+/// The callback for connections that have ended.
 #[derive(Clone)]
 pub(super) struct OnEndCallback(Arc<dyn Fn(&ConnectionRecord) + Send + Sync>);
 
@@ -46,31 +47,39 @@ impl OnEndCallback {
         Self(Arc::new(call))
     }
 
-    /// Called while a connection is cleaned up: a panic would keep it in the books for ever.
+    /// Calls the callback. A panic is caught, since the session is being dropped: the connection would
+    /// be counted as active for ever.
     pub(super) fn call(&self, record: &ConnectionRecord) {
         if catch_unwind(AssertUnwindSafe(|| (self.0)(record))).is_err() {
-            error!(%record, "whoever was to be told of the end of a connection panicked");
+            error!(%record, "the `on_end` callback of the forwarder panicked");
         }
     }
 }
 
 impl fmt::Debug for OnEndCallback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Observer")
+        f.write_str("OnEndCallback")
     }
 }
 
-/// How hard a backend is looked for.
+/// How many leading bits of an address identify a client for the limit per client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClientPrefixes {
+    pub(super) ipv4: u8,
+    pub(super) ipv6: u8,
+}
+
+/// Limits on the attempts to connect to backends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectPolicy {
-    /// For one attempt.
+    /// The timeout of one attempt.
     pub(super) attempt_timeout: Duration,
-    /// For all of them.
+    /// The timeout of all attempts together.
     pub(super) total_timeout: Duration,
     pub(super) max_attempts: u32,
 }
 
-/// How long a connection may be silent, half closed, or there at all.
+/// How long a connection may be idle, half-closed and idle, or open at all.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionTimeouts {
     pub(super) idle: Option<Duration>,
@@ -78,7 +87,7 @@ pub(super) struct ConnectionTimeouts {
     pub(super) total: Option<Duration>,
 }
 
-/// How many may wait for a place at a backend, and how long.
+/// How many connections may wait for a backend below its limit, and how long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueueLimits {
     pub(super) capacity: usize,
@@ -86,7 +95,7 @@ pub(super) struct QueueLimits {
 }
 
 impl ForwarderConfig {
-    /// All whose backends may be chosen.
+    /// Returns the forwarder's own balancer and those of the server names.
     pub(super) fn balancers(&self) -> impl Iterator<Item = &Balancer<SocketAddr>> {
         let services = self.preamble.services.iter().flat_map(ServerNameTable::values);
         std::iter::once(&self.balancer).chain(services)
@@ -100,7 +109,7 @@ impl ForwarderConfig {
             sorry_server: None,
             max_connections: DEFAULT_MAX_CONNECTIONS,
             max_connections_per_client: None,
-            client_prefixes: [32, 64],
+            client_prefixes: ClientPrefixes { ipv4: 32, ipv6: 64 },
             accept_rate: None,
             queue: None,
             socket_options: SocketOptions::default(),
@@ -121,5 +130,5 @@ impl ForwarderConfig {
     }
 }
 
-/// Within the descriptors of a service that was given 20 480: each connection takes two.
+/// Fits a limit of 20 480 open files: each connection takes two descriptors.
 const DEFAULT_MAX_CONNECTIONS: usize = 10_000;

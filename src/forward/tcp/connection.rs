@@ -1,49 +1,51 @@
-//! One connection: find it a backend, carry it, and say how it ended.
+//! One connection: reads the preamble, connects to a backend, proxies, and reports the end.
 
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tracing::{Instrument, debug, debug_span};
 
-use super::carry::Proxying;
-use super::entry::TcpSession;
-use super::establish::ClientInfo;
+use super::backend_connect::{BackendConnection, BackendConnector};
+use super::client_info::ClientInfo;
+use super::context::WorkerContext;
 use super::listener::AcceptedClient;
 use super::preamble::ParsedPreamble;
-use super::relay::Relay;
+use super::proxying::{Proxying, ProxyingResult};
+use super::relay::{Relay, RelayedBytes};
+use super::session::TcpSession;
 use super::stream::{ResetOnDrop, StreamSocket};
-use super::worker::WorkerContext;
 use crate::forward::counters::{ConnectionEnd, RefusalReason};
 use crate::forward::limits::ConnectionPermit;
 
-/// Starts to carry a connection, from its first byte to its last.
+/// Spawns the task that serves a connection from accept to end.
 pub(super) fn spawn_connection(
-    crew: &Arc<WorkerContext>,
-    (stream, client, local): AcceptedClient,
-    slot: ConnectionPermit,
+    context: &Arc<WorkerContext>,
+    accepted: AcceptedClient,
+    permit: ConnectionPermit,
     connections: &mut JoinSet<()>,
 ) {
-    // Entered here and not in the task, which may be cut before it has run at all.
-    let entry = TcpSession::new(Arc::clone(crew), client, local, slot);
-    let span = debug_span!("connection", service = &*crew.config().name, client = ?client);
-    let mut beginning = Box::pin(start_proxying(entry, stream.into()));
+    let AcceptedClient { stream, client, local } = accepted;
+    // Made here and not in the task, which may be aborted before its first poll.
+    let session = TcpSession::new(Arc::clone(context), client, local, permit);
+    let span = debug_span!("connection", service = &*context.config().name, client = ?client);
+    let mut connecting = Box::pin(start_proxying(session, stream.into()));
     let serve = async move {
-        // What finding a backend takes is given back before the connection is carried.
-        while let Some(carry) = beginning.await {
-            let (mut entry, relay, end) = carry.await;
+        // The memory for the search for a backend is freed before bytes are proxied.
+        while let Some(proxying) = connecting.await {
+            let ProxyingResult { mut session, relay, end } = proxying.await;
             // A backend that died with the connection in its accept queue has refused it late.
             if end == ConnectionEnd::BackendAborted
-                && entry.bytes_relayed == [0, 0]
+                && session.bytes_relayed == RelayedBytes::default()
                 && let Some(client) = relay.into_client()
-                && entry.release_for_retry()
+                && session.release_for_retry()
             {
-                beginning = Box::pin(start_proxying(entry, client));
+                connecting = Box::pin(start_proxying(session, client));
             } else {
-                return entry.finish(end);
+                return session.finish(end);
             }
         }
     };
-    // A span takes room in every task, though it be empty.
+    // A span takes space in every task, even if it is disabled.
     if span.is_disabled() {
         connections.spawn(serve);
     } else {
@@ -51,41 +53,45 @@ pub(super) fn spawn_connection(
     }
 }
 
-/// Finds a backend for the client; `None` if there is none, and the end is written down.
+/// Connects the client to a backend; `None` if the connection is refused, and then the session is
+/// finished.
 ///
-/// In a box, since the task keeps room for what is handed from one step to the next.
-async fn start_proxying(mut entry: TcpSession, client: ResetOnDrop) -> Option<Box<Proxying>> {
-    match open_relay(&mut entry, client).await {
-        Ok(relay) => Some(Box::new(Proxying::new(entry, relay))),
+/// The result is boxed, since the task reserves space for what one step passes to the next.
+async fn start_proxying(mut session: TcpSession, client: ResetOnDrop) -> Option<Box<Proxying>> {
+    match open_relay(&mut session, client).await {
+        Ok(relay) => Some(Box::new(Proxying::new(session, relay))),
         Err(refusal) => {
             debug!(?refusal, "connection refused");
-            entry.finish(ConnectionEnd::Refused(refusal));
+            session.finish(ConnectionEnd::Refused(refusal));
             None
         }
     }
 }
 
-async fn open_relay(entry: &mut TcpSession, client: ResetOnDrop) -> Result<Relay, RefusalReason> {
-    let crew = Arc::clone(&entry.worker);
-    let preamble = &crew.config().preamble;
-    let mut said = ParsedPreamble::default();
-    if preamble.proxy_header_timeout.is_none() {
-        // Known before a word is said: who keeps silent holds no more places than others.
-        entry.acquire_client_permit()?;
+async fn open_relay(session: &mut TcpSession, client: ResetOnDrop) -> Result<Relay, RefusalReason> {
+    let context = Arc::clone(&session.context);
+    let config = &context.config().preamble;
+    let mut preamble = ParsedPreamble::default();
+    if config.proxy_header_timeout.is_none() {
+        // The client is known before its first byte: a silent client counts against its limit.
+        session.acquire_client_permit()?;
     }
-    if !entry.has_read_preamble {
-        said = preamble.read(&client).await?;
-        entry.has_read_preamble = true;
-        entry.proxied_client = said.proxied_client().map(Box::new);
+    if !session.has_read_preamble {
+        preamble = config.read(&client).await?;
+        session.has_read_preamble = true;
+        session.proxied_client = preamble.proxied_client().map(Box::new);
     }
-    entry.acquire_client_permit()?;
-    let service = preamble.select_service(&said, &crew.config().balancer)?;
-    let key = preamble.flow_key(&said);
-    let asker =
-        ClientInfo { client: entry.client_addr(), local: entry.local_addr(), flow_key: key };
-    let (server, lease) =
-        crew.connect_backend(&client, service, asker, &mut entry.progress).await?;
-    preamble.write_proxy_header(&mut said, asker);
-    entry.start_relaying(lease);
-    Ok(Relay::new(client, StreamSocket::Tcp(server).into(), said.initial_bytes))
+    session.acquire_client_permit()?;
+    let service = config.select_service(&preamble, &context.config().balancer)?;
+    let client_info = ClientInfo {
+        client: session.client_addr(),
+        local: session.local_addr(),
+        flow_key: config.flow_key(&preamble),
+    };
+    let connector = BackendConnector { context: &context, service, client_info };
+    let BackendConnection { stream, lease } =
+        connector.connect(&client, &mut session.progress).await?;
+    config.write_proxy_header(&mut preamble, client_info);
+    session.start_relaying(lease);
+    Ok(Relay::new(client, StreamSocket::Tcp(stream).into(), preamble.initial_bytes))
 }

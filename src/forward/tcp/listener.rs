@@ -1,4 +1,4 @@
-//! The socket that connections are taken from: TCP or Unix.
+//! The socket that connections are accepted from: TCP or Unix.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 
 use socket2::SockRef;
 
-use super::options::is_wildcard;
+use super::socket_options::is_wildcard;
 use super::stream::StreamSocket;
 
 /// A listening socket of either kind.
@@ -17,9 +17,15 @@ pub(in crate::forward) enum Listener {
     Unix(UnixListener),
 }
 
-/// A client, where it came from, and the address that it used; addresses are unknown for a Unix
-/// socket's.
-pub(super) type AcceptedClient = (StreamSocket, Option<SocketAddr>, Option<SocketAddr>);
+/// An accepted client.
+#[derive(Debug)]
+pub(super) struct AcceptedClient {
+    pub(super) stream: StreamSocket,
+    /// The client's address; `None` on a Unix socket.
+    pub(super) client: Option<SocketAddr>,
+    /// The address that the client connected to; `None` on a Unix socket.
+    pub(super) local: Option<SocketAddr>,
+}
 
 impl Listener {
     pub(super) fn set_nonblocking(&self) -> io::Result<()> {
@@ -29,7 +35,7 @@ impl Listener {
         }
     }
 
-    /// The same socket once more.
+    /// Returns a duplicate of the socket.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
@@ -47,22 +53,24 @@ impl AsFd for Listener {
     }
 }
 
-/// A listening socket that the runtime watches.
+/// A listening socket that is registered with the runtime.
 #[derive(Debug)]
 pub(super) enum AsyncListener {
-    /// With the address that all clients use, where there is only one.
+    /// With the address that clients connect to; `None` if there may be several.
     Tcp(tokio::net::TcpListener, Option<SocketAddr>),
     Unix(tokio::net::UnixListener),
 }
 
 impl AsyncListener {
+    /// Registers a listener with the runtime.
+    ///
     /// # Panics
     /// Outside a tokio runtime that has I/O enabled.
     pub(super) fn new(listener: Listener) -> io::Result<Self> {
         Ok(match listener {
             Listener::Tcp(listener) => {
                 let local = Some(listener.local_addr()?).filter(|local| {
-                    !is_wildcard(local.ip()) && !SockRef::from(&listener).is_transparent(*local)
+                    !is_wildcard(local.ip()) && !is_transparent(&SockRef::from(&listener), *local)
                 });
                 Self::Tcp(tokio::net::TcpListener::from_std(listener)?, local)
             }
@@ -70,7 +78,7 @@ impl AsyncListener {
         })
     }
 
-    /// The next client.
+    /// Accepts the next client.
     ///
     /// # Cancel safety
     /// No client is lost when the future is dropped.
@@ -79,24 +87,23 @@ impl AsyncListener {
             Self::Tcp(listener, local) => {
                 let (stream, client) = listener.accept().await?;
                 let local = local.or_else(|| stream.local_addr().ok());
-                Ok((StreamSocket::Tcp(stream), Some(client), local))
+                Ok(AcceptedClient {
+                    stream: StreamSocket::Tcp(stream),
+                    client: Some(client),
+                    local,
+                })
             }
             Self::Unix(listener) => {
-                Ok((StreamSocket::Unix(listener.accept().await?.0), None, None))
+                let (stream, _) = listener.accept().await?;
+                Ok(AcceptedClient { stream: StreamSocket::Unix(stream), client: None, local: None })
             }
         }
     }
 }
 
-trait SockRefExt {
-    fn is_transparent(&self, local: SocketAddr) -> bool;
-}
-
-impl SockRefExt for SockRef<'_> {
-    /// Takes such a listener connections for other addresses than its own?
-    fn is_transparent(&self, local: SocketAddr) -> bool {
-        let asked =
-            if local.is_ipv4() { self.ip_transparent_v4() } else { self.ip_transparent_v6() };
-        asked.unwrap_or(false)
-    }
+/// Tells whether a listener accepts connections to other addresses than its own (`IP_TRANSPARENT`).
+fn is_transparent(socket: &SockRef<'_>, local: SocketAddr) -> bool {
+    let option =
+        if local.is_ipv4() { socket.ip_transparent_v4() } else { socket.ip_transparent_v6() };
+    option.unwrap_or(false)
 }

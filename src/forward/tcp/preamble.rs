@@ -1,5 +1,5 @@
-//! What comes before the first byte that is carried: a PROXY header or a ClientHello from the
-//! client, a PROXY header to the backend.
+//! The preamble of a connection: the PROXY header and the ClientHello that are read from the client,
+//! and the PROXY header that is sent to the backend.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::establish::ClientInfo;
+use super::client_info::ClientInfo;
 use super::stream::ResetOnDrop;
 use crate::Balancer;
 use crate::forward::counters::RefusalReason;
@@ -16,14 +16,14 @@ use crate::forward::proxy_protocol::{self, ParsedProxyHeader, ProxyHeader, Proxy
 use crate::forward::sni::{self, PeekedHello, ServerNameTable};
 use crate::scheduler::Rng;
 
-/// How to send a PROXY header to backends.
+/// The options of the PROXY header that is sent to backends.
 ///
 /// # Examples
 /// ```
 /// use lvs::forward::ProxyHeaderOptions;
 ///
 /// let plain = ProxyHeaderOptions::v1();
-/// let rich = ProxyHeaderOptions::v2().unique_id().checksum();
+/// let rich = ProxyHeaderOptions::v2().unique_id(true).checksum(true);
 /// # let _ = (plain, rich);
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,130 +35,144 @@ pub struct ProxyHeaderOptions {
 }
 
 impl ProxyHeaderOptions {
-    /// A line of text with the addresses.
+    /// Selects version 1: a line of text with the addresses.
     pub const fn v1() -> Self {
         Self { version: ProxyProtocolVersion::V1, unique_id: false, checksum: false }
     }
 
-    /// The binary form. It passes on the TLVs of a header that the client sent, and names the server
-    /// that the client asked for where its ClientHello was read.
+    /// Selects version 2, the binary form. The header contains the TLVs of the client's PROXY header,
+    /// and the server name and ALPN protocol of the ClientHello, where these were read.
     pub const fn v2() -> Self {
         Self { version: ProxyProtocolVersion::V2, unique_id: false, checksum: false }
     }
 
-    /// Adds 16 random bytes that name the connection, unless the client's header has named it. Not
-    /// in version 1.
-    pub const fn unique_id(self) -> Self {
-        Self { unique_id: true, ..self }
+    /// Adds 16 random bytes that identify the connection (`PP2_TYPE_UNIQUE_ID`), unless the client's
+    /// header has an identifier. Default: off. Not in version 1.
+    pub const fn unique_id(self, unique_id: bool) -> Self {
+        Self { unique_id, ..self }
     }
 
-    /// Adds a checksum (CRC32c). Not in version 1.
-    pub const fn checksum(self) -> Self {
-        Self { checksum: true, ..self }
+    /// Adds a checksum (`PP2_TYPE_CRC32C`). Default: off. Not in version 1.
+    pub const fn checksum(self, checksum: bool) -> Self {
+        Self { checksum, ..self }
     }
 }
 
-/// What is expected of a client before it is served.
+/// What a client must send before it is served.
 #[derive(Debug, Default)]
 pub(super) struct PreambleConfig {
-    /// A PROXY header, within this time.
+    /// A PROXY header is expected within this time.
     pub(super) proxy_header_timeout: Option<Duration>,
-    /// A ClientHello, within this time.
+    /// A ClientHello is expected within this time.
     pub(super) client_hello_timeout: Option<Duration>,
-    /// Is the server's name the key of the flow?
+    /// Whether the server name is the key of the flow.
     pub(super) key_by_server_name: bool,
     pub(super) services: Option<ServerNameTable<Balancer<SocketAddr>>>,
     pub(super) send_proxy: Option<ProxyHeaderOptions>,
 }
 
-/// What a client said first.
+/// The preamble that was read from a client.
 #[derive(Debug, Default)]
 pub(super) struct ParsedPreamble {
     proxy_header: Option<ProxyHeader>,
     server_name: Option<Box<str>>,
     alpn: Option<Box<[u8]>>,
-    /// Read already, and still to be carried.
+    /// Bytes that were read and are to be sent to the backend.
     pub(super) initial_bytes: Vec<u8>,
 }
 
 impl PreambleConfig {
-    /// Reads what the client must say first.
+    /// Reads the PROXY header and the ClientHello where they are expected.
     pub(super) async fn read(&self, client: &ResetOnDrop) -> Result<ParsedPreamble, RefusalReason> {
-        let mut said = ParsedPreamble::default();
-        if let Some(within) = self.proxy_header_timeout {
-            let until = Instant::now() + within;
-            let header = read_until_parsed(client, &mut said.initial_bytes, until, |bytes| {
-                proxy_protocol::parse(bytes).map(|parsed| match parsed {
-                    ParsedProxyHeader::Incomplete { at_least } => Err(at_least),
-                    ParsedProxyHeader::Complete { header, len } => Ok((header, len)),
-                })
-            });
+        let mut preamble = ParsedPreamble::default();
+        if let Some(timeout) = self.proxy_header_timeout {
+            let deadline = Instant::now() + timeout;
+            let header =
+                read_until_parsed(client, &mut preamble.initial_bytes, deadline, |bytes| {
+                    proxy_protocol::parse(bytes).map(|parsed| match parsed {
+                        ParsedProxyHeader::Incomplete { at_least } => Err(at_least),
+                        ParsedProxyHeader::Complete { header, len } => Ok((header, len)),
+                    })
+                });
             let (header, len) = header.await?;
-            said.proxy_header = Some(header);
-            said.initial_bytes.drain(..len);
+            preamble.proxy_header = Some(header);
+            preamble.initial_bytes.drain(..len);
         }
-        if let Some(within) = self.client_hello_timeout {
-            let until = Instant::now() + within;
-            let hello = read_until_parsed(client, &mut said.initial_bytes, until, |bytes| {
+        if let Some(timeout) = self.client_hello_timeout {
+            let deadline = Instant::now() + timeout;
+            let hello = read_until_parsed(client, &mut preamble.initial_bytes, deadline, |bytes| {
                 sni::peek(bytes).map(|peek| match peek {
                     PeekedHello::Incomplete { at_least } => Err(at_least),
                     PeekedHello::Hello(hello) => Ok(hello),
                 })
             });
             let hello = hello.await?;
-            said.server_name = hello.server_name().map(Into::into);
-            said.alpn = hello.alpn().next().map(Into::into);
+            preamble.server_name = hello.server_name().map(Into::into);
+            preamble.alpn = hello.alpn().next().map(Into::into);
         }
-        Ok(said)
+        Ok(preamble)
     }
 
-    /// The service that the client asked for; the forwarder's own where names choose none.
+    /// Returns the balancer of the server name, or the forwarder's own without a table of names.
+    ///
+    /// # Errors
+    /// [`RefusalReason::NoService`] if the name is not in the table.
     pub(super) fn select_service<'a>(
         &'a self,
-        said: &ParsedPreamble,
+        preamble: &ParsedPreamble,
         own: &'a Balancer<SocketAddr>,
     ) -> Result<&'a Balancer<SocketAddr>, RefusalReason> {
         match &self.services {
             None => Ok(own),
-            Some(names) => names.get(said.server_name.as_deref()).ok_or(RefusalReason::NoService),
+            Some(names) => {
+                names.get(preamble.server_name.as_deref()).ok_or(RefusalReason::NoService)
+            }
         }
     }
 
-    /// The key of the flow, where it is not the client's address.
-    pub(super) fn flow_key(&self, said: &ParsedPreamble) -> Option<u64> {
-        let name = said.server_name.as_ref().filter(|_| self.key_by_server_name)?;
+    /// Returns the key of the flow, if it is not the client's address.
+    pub(super) fn flow_key(&self, preamble: &ParsedPreamble) -> Option<u64> {
+        let name = preamble.server_name.as_ref().filter(|_| self.key_by_server_name)?;
         crate::Flow::new().key_bytes(name.as_bytes()).seen_key()
     }
 
-    /// Puts the header for the backend in front of what is carried.
-    pub(super) fn write_proxy_header(&self, said: &mut ParsedPreamble, asker: ClientInfo) {
-        let Some(out) = self.send_proxy else { return };
-        let header = said.header_for_backend(out, asker);
+    /// Puts the PROXY header for the backend in front of the bytes to send.
+    pub(super) fn write_proxy_header(
+        &self,
+        preamble: &mut ParsedPreamble,
+        client_info: ClientInfo,
+    ) {
+        let Some(options) = self.send_proxy else { return };
+        let header = preamble.header_for_backend(options, client_info);
         let mut bytes = Vec::new();
-        match header.encode(out.version, &mut bytes) {
+        match header.encode(options.version, &mut bytes) {
             Ok(()) => {
-                bytes.append(&mut said.initial_bytes);
-                said.initial_bytes = bytes;
+                bytes.append(&mut preamble.initial_bytes);
+                preamble.initial_bytes = bytes;
             }
-            // What the client's header had was too much: the addresses alone always fit.
+            // The client's TLVs are too long; the addresses alone always fit.
             Err(error) => {
-                debug!(%error, "the client's TLVs are not passed on");
-                asker.to_proxy_header().encode_v1(&mut bytes);
-                bytes.append(&mut said.initial_bytes);
-                said.initial_bytes = bytes;
+                debug!(%error, "PROXY header to the backend sent without the client's TLVs");
+                client_info.to_proxy_header().encode_v1(&mut bytes);
+                bytes.append(&mut preamble.initial_bytes);
+                preamble.initial_bytes = bytes;
             }
         }
     }
 }
 
 impl ParsedPreamble {
-    /// The client that a PROXY header has named.
+    /// Returns the client that the PROXY header named.
     pub(super) fn proxied_client(&self) -> Option<SocketAddr> {
         self.proxy_header.as_ref().and_then(ProxyHeader::source)
     }
 
-    fn header_for_backend(&self, out: ProxyHeaderOptions, asker: ClientInfo) -> ProxyHeader {
-        let mut header = asker.to_proxy_header();
+    fn header_for_backend(
+        &self,
+        options: ProxyHeaderOptions,
+        client_info: ClientInfo,
+    ) -> ProxyHeader {
+        let mut header = client_info.to_proxy_header();
         let received = self.proxy_header.as_ref().map(ProxyHeader::tlvs);
         for tlv in received.into_iter().flat_map(|tlvs| tlvs.iter()) {
             header = header.clone().with_tlv(tlv.kind, tlv.value).unwrap_or(header);
@@ -173,50 +187,41 @@ impl ParsedPreamble {
         {
             header = header.clone().with_alpn(alpn).unwrap_or(header);
         }
-        if out.unique_id && header.tlvs().unique_id().is_none() {
+        if options.unique_id && header.tlvs().unique_id().is_none() {
             let mut rng = Rng::from_entropy();
             let id = [rng.next_u64(), rng.next_u64()].map(u64::to_be_bytes).concat();
             header = header.clone().with_unique_id(&id).unwrap_or(header);
         }
-        if out.checksum { header.with_checksum() } else { header }
+        if options.checksum { header.with_checksum() } else { header }
     }
 }
 
-impl ClientInfo {
-    fn to_proxy_header(self) -> ProxyHeader {
-        match self.client.zip(self.local) {
-            Some((client, local)) => ProxyHeader::proxied(client, local),
-            None => ProxyHeader::unknown(),
-        }
-    }
-}
-
-/// Reads until `parse` has what it wants; its `Err` inside says how many bytes are missing.
+/// Reads from the client until `parse` succeeds; its inner `Err` is the number of missing bytes.
 async fn read_until_parsed<R, E: std::fmt::Display>(
     client: &ResetOnDrop,
     bytes: &mut Vec<u8>,
-    until: Instant,
+    deadline: Instant,
     mut parse: impl FnMut(&[u8]) -> Result<Result<R, usize>, E>,
 ) -> Result<R, RefusalReason> {
     loop {
         match parse(bytes) {
-            Ok(Ok(done)) => return Ok(done),
+            Ok(Ok(parsed)) => return Ok(parsed),
             Ok(Err(_missing)) => {}
             Err(error) => {
-                debug!(%error, "the client's first bytes are not what they must be");
+                debug!(%error, "invalid PROXY header or ClientHello");
                 return Err(RefusalReason::BadPreamble);
             }
         }
-        let before = bytes.len();
-        bytes.resize(before + READ_CHUNK_SIZE, 0);
-        let read = poll_fn(|cx| client.poll_recv(cx, &mut bytes[before..]));
-        match timeout_at(until, read).await {
+        let len = bytes.len();
+        bytes.resize(len + READ_CHUNK_SIZE, 0);
+        let read = poll_fn(|cx| client.poll_recv(cx, &mut bytes[len..]));
+        match timeout_at(deadline, read).await {
             Err(_) => return Err(RefusalReason::PreambleTimeout),
-            Ok(Ok(count @ 1..)) => bytes.truncate(before + count),
+            Ok(Ok(count @ 1..)) => bytes.truncate(len + count),
             Ok(Ok(0) | Err(_)) => return Err(RefusalReason::ClientLeft),
         }
     }
 }
 
-/// What comes first fits into one of these, nearly always.
+/// Nearly every preamble fits into one chunk.
 const READ_CHUNK_SIZE: usize = 2048;

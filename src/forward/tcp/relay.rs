@@ -1,15 +1,15 @@
-//! Carries the bytes between two streams, both ways at once, until both have ended.
+//! Relays bytes between two streams in both directions, until both streams have ended.
 //!
 //! # How bytes move
 //! Small messages are copied through one buffer that all connections of a thread share: nothing is
-//! allocated while the other side takes what it is given. A direction that proves to be bulk is
-//! spliced: the kernel hands the pages on and this process never sees them. What the other side does
-//! not take is held, at most one buffer or pipe in each direction, and nothing more is read until it
-//! has gone: that is the back-pressure.
+//! allocated while the receiving side accepts every write in full. A direction with bulk data is
+//! spliced: the kernel moves the pages, and they are never mapped into this process. Bytes that the
+//! receiving side does not accept are held, at most one buffer or pipe in each direction, and nothing
+//! more is read until they are sent: that is the back-pressure.
 //!
-//! # How it ends
-//! The end of one direction is passed on by `shutdown(2)` once all before it is delivered, and the
-//! other direction goes on. A reset on either side ends both at once.
+//! # How a relay ends
+//! The end of one direction is passed on by `shutdown(2)` after all bytes before it are delivered,
+//! and the other direction goes on. A reset on either side ends both directions at once.
 
 use std::cell::RefCell;
 use std::io;
@@ -18,36 +18,43 @@ use std::task::{Context, Poll, ready};
 use super::pipe::SplicePipe;
 use super::stream::{ResetOnDrop, StreamSocket};
 
-/// The buffer that a thread's connections share.
+/// The size of the buffer that the connections of a thread share.
 const COPY_BUFFER_SIZE: usize = 64 * 1024;
-/// A read of this size speaks for bulk.
+/// A read of this size or more indicates bulk data.
 const MIN_LARGE_READ: usize = 16 * 1024;
-/// After so many times that in large reads, one after the other, a direction is bulk.
+/// A direction is spliced after consecutive large reads of this many times [`MIN_LARGE_READ`].
 const MIN_BULK_STREAK: u8 = 4;
-/// A splice that moves less says that the bulk is over.
+/// A splice that moves fewer bytes indicates that the bulk data has ended.
 const MIN_BULK_SPLICE: usize = 4 * 1024;
-/// How often a direction may read before others have their turn.
+/// How often a direction may read before other tasks are polled.
 const MAX_READS_PER_POLL: usize = 32;
 
 thread_local! {
     static COPY_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; COPY_BUFFER_SIZE].into());
 }
 
-/// Which of the two streams.
+/// A stream of a relay.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum RelaySide {
     Client,
     Backend,
 }
 
-/// A connection broke, and on which side.
+/// The error of a stream, and which stream it is.
 #[derive(Debug)]
 pub(super) struct RelayError {
     pub(super) side: RelaySide,
     pub(super) error: io::Error,
 }
 
-/// Two streams, and what is on its way between them.
+/// Bytes sent to the backend and to the client.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct RelayedBytes {
+    pub(super) to_backend: u64,
+    pub(super) to_client: u64,
+}
+
+/// Two streams, and the bytes between them that are read and not sent yet.
 #[derive(Debug)]
 pub(super) struct Relay {
     client: ResetOnDrop,
@@ -56,13 +63,13 @@ pub(super) struct Relay {
     to_client: RelayDirection,
 }
 
-/// What is held for one stream, and how far the other has come.
+/// The state of one direction: the bytes that are not sent yet, and whether the source has ended.
 #[derive(Debug, Default)]
 struct RelayDirection {
     pending: PendingData,
-    /// Bytes handed on, until somebody asks: no more than a poll can move.
+    /// Bytes sent since [`Relay::take_bytes_relayed`]; 32 bits hold all that one poll can move.
     bytes_relayed: u32,
-    /// What large reads have brought, one after the other, in units of [`MIN_LARGE_READ`].
+    /// The bytes of consecutive large reads, in units of [`MIN_LARGE_READ`].
     large_reads: u8,
     stage: DirectionStage,
 }
@@ -75,11 +82,18 @@ enum PendingData {
     Pipe(Box<SplicePipe>),
 }
 
-/// What the other side has not taken yet.
+/// The error of a copy, by the system call that failed.
+#[derive(Debug)]
+enum CopyError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+/// Bytes that the receiving side has not accepted yet.
 #[derive(Debug)]
 struct UnsentBytes {
     bytes: Box<[u8]>,
-    /// So many have gone.
+    /// How many of `bytes` are sent.
     sent: usize,
 }
 
@@ -93,80 +107,79 @@ impl PendingData {
 enum DirectionStage {
     #[default]
     Open,
-    /// The source has ended; what is held must still go.
+    /// The source has ended; the pending bytes are not sent yet.
     Flushing,
     Ended,
 }
 
 impl Relay {
-    /// Between two streams; `first` are bytes of the client that were read already.
-    pub(super) fn new(client: ResetOnDrop, server: ResetOnDrop, first: Vec<u8>) -> Self {
-        let held =
-            if first.is_empty() { PendingData::Empty } else { PendingData::from_bytes(&first) };
-        let up = RelayDirection { pending: held, ..RelayDirection::default() };
-        Self { client, backend: server, to_backend: up, to_client: RelayDirection::default() }
+    /// Makes a relay; `initial_bytes` go to the backend first.
+    pub(super) fn new(client: ResetOnDrop, backend: ResetOnDrop, initial_bytes: Vec<u8>) -> Self {
+        let pending = match initial_bytes.is_empty() {
+            true => PendingData::Empty,
+            false => PendingData::from_bytes(&initial_bytes),
+        };
+        let to_backend = RelayDirection { pending, ..RelayDirection::default() };
+        Self { client, backend, to_backend, to_client: RelayDirection::default() }
     }
 
-    /// Bytes handed to the server and to the client since this was last asked, which is to be after
-    /// each poll.
-    pub(super) fn take_bytes_relayed(&mut self) -> [u64; 2] {
-        [&mut self.to_backend, &mut self.to_client]
-            .map(|way| u64::from(std::mem::take(&mut way.bytes_relayed)))
+    /// Returns the bytes sent since the last call; to be called after each poll.
+    pub(super) fn take_bytes_relayed(&mut self) -> RelayedBytes {
+        let take = |direction: &mut RelayDirection| {
+            u64::from(std::mem::take(&mut direction.bytes_relayed))
+        };
+        RelayedBytes {
+            to_backend: take(&mut self.to_backend),
+            to_client: take(&mut self.to_client),
+        }
     }
 
-    /// The client again, for another server, unless something is on its way or has ended. It is for
-    /// the caller to know that nothing has passed.
+    /// Returns the client's stream, to be relayed to another backend; `None` if bytes are pending or
+    /// a side has ended. The caller must know that no byte was relayed.
     pub(super) fn into_client(self) -> Option<ResetOnDrop> {
-        let untouched =
+        let is_untouched =
             !self.is_half_closed() && self.to_backend.is_idle() && self.to_client.is_idle();
-        untouched.then_some(self.client)
+        is_untouched.then_some(self.client)
     }
 
-    /// Has either side ended?
+    /// Tells whether either side has ended.
     pub(super) fn is_half_closed(&self) -> bool {
         self.to_backend.stage != DirectionStage::Open
             || self.to_client.stage != DirectionStage::Open
     }
 
-    /// Has the server said all, and the client got it?
+    /// Tells whether the backend has ended and all its bytes are sent to the client.
     pub(super) fn has_backend_ended(&self) -> bool {
         self.to_client.stage == DirectionStage::Ended
     }
 
-    /// Goes as far as it can; `Ready` when both sides have ended or one broke.
+    /// Relays until it would block; `Ready` when both sides have ended or a side broke.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
-        let broke = |side| move |error| RelayError { side, error };
-        let (client, server) =
-            ((RelaySide::Client, &*self.client), (RelaySide::Backend, &*self.backend));
-        let up = self.to_backend.poll(
-            cx,
-            client,
-            server,
-            self.to_client.stage == DirectionStage::Ended,
-        )?;
-        let down = self.to_client.poll(
-            cx,
-            server,
-            client,
-            self.to_backend.stage == DirectionStage::Ended,
-        )?;
-        match (up.is_ready(), down.is_ready()) {
+        let broke = |side, error| Poll::Ready(Err(RelayError { side, error }));
+        let client = (RelaySide::Client, &*self.client);
+        let backend = (RelaySide::Backend, &*self.backend);
+        let has_backend_ended = self.to_client.stage == DirectionStage::Ended;
+        let to_backend = self.to_backend.poll(cx, client, backend, has_backend_ended)?;
+        let has_client_ended = self.to_backend.stage == DirectionStage::Ended;
+        let to_client = self.to_client.poll(cx, backend, client, has_client_ended)?;
+        match (to_backend.is_ready(), to_client.is_ready()) {
             (true, true) => {
                 self.client.is_closed_in_order = true;
                 self.backend.is_closed_in_order = true;
                 Poll::Ready(Ok(()))
             }
-            // Nobody reads from whoever has ended, or whose bytes are not taken; it may still reset.
-            (up, down) => {
-                if (up || !self.to_backend.is_idle())
+            // A stream that has ended, or whose bytes are pending, is not read; a reset of the stream
+            // must be noticed all the same.
+            (is_client_done, is_backend_done) => {
+                if (is_client_done || !self.to_backend.is_idle())
                     && let Poll::Ready(error) = self.client.poll_reset(cx)
                 {
-                    return Poll::Ready(Err(broke(RelaySide::Client)(error)));
+                    return broke(RelaySide::Client, error);
                 }
-                if (down || !self.to_client.is_idle())
+                if (is_backend_done || !self.to_client.is_idle())
                     && let Poll::Ready(error) = self.backend.poll_reset(cx)
                 {
-                    return Poll::Ready(Err(broke(RelaySide::Backend)(error)));
+                    return broke(RelaySide::Backend, error);
                 }
                 Poll::Pending
             }
@@ -175,7 +188,8 @@ impl Relay {
 }
 
 impl RelayDirection {
-    /// Goes as far as it can. The last direction to end does not say so: the close will.
+    /// Relays until it would block. The last direction to end is not shut down, since both streams
+    /// are closed next.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -183,15 +197,15 @@ impl RelayDirection {
         (to_side, to): (RelaySide, &StreamSocket),
         is_last: bool,
     ) -> Poll<Result<(), RelayError>> {
-        let source = |error| RelayError { side: from_side, error };
-        let sink = |error| RelayError { side: to_side, error };
+        let read_error = |error| RelayError { side: from_side, error };
+        let write_error = |error| RelayError { side: to_side, error };
         for _ in 0..MAX_READS_PER_POLL {
-            ready!(self.poll_flush(cx, to)).map_err(sink)?;
+            ready!(self.poll_flush(cx, to)).map_err(write_error)?;
             match self.stage {
                 DirectionStage::Open => {}
                 DirectionStage::Flushing => {
                     if !is_last {
-                        to.shutdown_write().map_err(sink)?;
+                        to.shutdown_write().map_err(write_error)?;
                     }
                     self.stage = DirectionStage::Ended;
                     return Poll::Ready(Ok(()));
@@ -199,10 +213,10 @@ impl RelayDirection {
                 DirectionStage::Ended => return Poll::Ready(Ok(())),
             }
             let moved = match self.splice_pipe() {
-                Some(pipe) => match from.poll_splice_into(cx, pipe).map_err(source)? {
+                Some(pipe) => match from.poll_splice_into(cx, pipe).map_err(read_error)? {
                     Poll::Ready(Some(moved)) => Poll::Ready(moved),
                     Poll::Ready(None) => {
-                        // By reads again, until they have shown anew that it is bulk.
+                        // At an urgent mark: copied until there are enough large reads again.
                         self.large_reads = 0;
                         continue;
                     }
@@ -211,9 +225,9 @@ impl RelayDirection {
                 None => {
                     let copied =
                         COPY_BUFFER.with_borrow_mut(|buffer| self.poll_copy(cx, from, to, buffer));
-                    copied.map_err(|(of_source, error)| match of_source {
-                        true => source(error),
-                        false => sink(error),
+                    copied.map_err(|error| match error {
+                        CopyError::Read(error) => read_error(error),
+                        CopyError::Write(error) => write_error(error),
                     })?
                 }
             };
@@ -223,24 +237,24 @@ impl RelayDirection {
             };
             self.update_after_read(moved);
         }
-        // There is more; others first.
+        // There may be more to read; other tasks are polled first.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Nothing to deliver, and the source silent.
+    /// Tells whether no bytes are pending and no pipe is held.
     fn is_idle(&self) -> bool {
         matches!(self.pending, PendingData::Empty)
     }
 
-    /// Hands on what is held.
+    /// Sends the pending bytes.
     fn poll_flush(&mut self, cx: &mut Context<'_>, to: &StreamSocket) -> Poll<io::Result<()>> {
         loop {
             let sent = match &mut self.pending {
-                PendingData::Bytes(rest) => {
-                    let sent = ready!(to.poll_send(cx, &rest.bytes[rest.sent..]))?;
-                    rest.sent += sent;
-                    if rest.sent == rest.bytes.len() {
+                PendingData::Bytes(unsent) => {
+                    let sent = ready!(to.poll_send(cx, &unsent.bytes[unsent.sent..]))?;
+                    unsent.sent += sent;
+                    if unsent.sent == unsent.bytes.len() {
                         self.pending = PendingData::Empty;
                     }
                     sent
@@ -254,20 +268,19 @@ impl RelayDirection {
         }
     }
 
-    /// Reads once and hands on what the other side takes at once; says how much was read. Errors come
-    /// with `true` if they are the source's.
+    /// Reads once, sends what the other side accepts at once, and returns how much was read.
     fn poll_copy(
         &mut self,
         cx: &mut Context<'_>,
         from: &StreamSocket,
         to: &StreamSocket,
         buffer: &mut [u8],
-    ) -> Poll<Result<usize, (bool, io::Error)>> {
-        let read = ready!(from.poll_recv(cx, buffer)).map_err(|error| (true, error))?;
+    ) -> Poll<Result<usize, CopyError>> {
+        let read = ready!(from.poll_recv(cx, buffer)).map_err(CopyError::Read)?;
         let bytes = &buffer[..read];
         if !bytes.is_empty() {
             let sent = match to.poll_send(cx, bytes) {
-                Poll::Ready(sent) => sent.map_err(|error| (false, error))?,
+                Poll::Ready(sent) => sent.map_err(CopyError::Write)?,
                 Poll::Pending => 0,
             };
             self.bytes_relayed = self.bytes_relayed.saturating_add(sent as u32);
@@ -278,7 +291,7 @@ impl RelayDirection {
         Poll::Ready(Ok(read))
     }
 
-    /// The pipe to splice through, if the direction is bulk and there is one.
+    /// Returns the pipe to splice through; `None` if the direction is not bulk or no pipe is free.
     fn splice_pipe(&mut self) -> Option<&mut SplicePipe> {
         if self.large_reads < MIN_BULK_STREAK {
             self.release_empty_pipe();
@@ -287,7 +300,7 @@ impl RelayDirection {
         if matches!(self.pending, PendingData::Empty) {
             match SplicePipe::acquire() {
                 Some(pipe) => self.pending = PendingData::Pipe(pipe),
-                // Not asked for again with every read.
+                // No pipe is requested again until there are enough large reads anew.
                 None => self.large_reads = 0,
             }
         }
@@ -297,7 +310,7 @@ impl RelayDirection {
         }
     }
 
-    /// Gives an empty pipe to whoever needs one.
+    /// Returns an empty pipe to the pool.
     fn release_empty_pipe(&mut self) {
         if matches!(&self.pending, PendingData::Pipe(pipe) if pipe.is_empty())
             && let PendingData::Pipe(pipe) = std::mem::take(&mut self.pending)
@@ -306,7 +319,7 @@ impl RelayDirection {
         }
     }
 
-    /// Learns from the size of a read.
+    /// Updates the stage and the bulk detection after a read of `moved` bytes.
     fn update_after_read(&mut self, moved: usize) {
         let spliced = matches!(self.pending, PendingData::Pipe(_));
         if moved == 0 {

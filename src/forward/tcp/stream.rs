@@ -1,9 +1,9 @@
 //! One side of a connection: a TCP or Unix stream socket as the relay needs it.
 //!
-//! Writes are tried before anybody asks whether they would go: they nearly always do, and the
-//! runtime is asked only after one did not. Reads go by readiness, and a read that comes back short
-//! has drained the socket, which saves the call that would only say so; unless it stopped at the mark
-//! of urgent data (RFC 6093), behind which may lie more. The urgent byte itself goes nowhere.
+//! Writes are tried without a check of readiness: nearly all succeed, and the runtime is asked only
+//! after a write would have blocked. Reads follow readiness. A short read has drained the socket,
+//! which saves the call that would return `EAGAIN`; unless the read stopped at the mark of urgent
+//! data (RFC 6093), behind which there may be more bytes. The urgent byte itself is not relayed.
 
 use std::io;
 use std::ops::Deref;
@@ -40,31 +40,31 @@ impl StreamSocket {
         }
     }
 
-    fn try_io<R>(&self, interest: Interest, act: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         match self {
-            Self::Tcp(stream) => stream.try_io(interest, act),
-            Self::Unix(stream) => stream.try_io(interest, act),
+            Self::Tcp(stream) => stream.try_io(interest, call),
+            Self::Unix(stream) => stream.try_io(interest, call),
         }
     }
 
-    /// Reads; 0 is the end of the stream.
+    /// Reads into a buffer; 0 is the end of the stream.
     pub(super) fn poll_recv(
         &self,
         cx: &mut Context<'_>,
-        into: &mut [u8],
+        buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_read_ready(cx))?;
-            let mut got = None;
+            let mut received = None;
             let tried = self.try_io(Interest::READABLE, || {
                 let count =
-                    retry_interrupted(|| recv(self.as_fd(), &mut *into, RecvFlags::empty()))?.0;
-                got = Some(count);
-                let is_drained = count != 0 && count < into.len() && !is_at_urgent_mark(self);
-                // Said as `WouldBlock`, so that the runtime forgets the readiness.
+                    retry_interrupted(|| recv(self.as_fd(), &mut *buffer, RecvFlags::empty()))?.0;
+                received = Some(count);
+                let is_drained = count != 0 && count < buffer.len() && !is_at_urgent_mark(self);
+                // Returned as `WouldBlock`, so that the runtime clears the readiness.
                 if is_drained { Err(would_block()) } else { Ok(()) }
             });
-            match (got, tried) {
+            match (received, tried) {
                 (Some(count), _) => return Poll::Ready(Ok(count)),
                 (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
                 (None, tried) => return Poll::Ready(tried.map(|()| 0)),
@@ -72,16 +72,16 @@ impl StreamSocket {
         }
     }
 
-    /// Writes some of it, as much as there is room for.
+    /// Sends as many of the bytes as the socket buffer has space for.
     pub(super) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        // A peer that is gone is an error of this call and no signal to the process.
+        // A closed peer is an error of this call, not a SIGPIPE for the process.
         self.poll_write_with(cx, || {
             retry_interrupted(|| send(self.as_fd(), bytes, SendFlags::NOSIGNAL))
         })
     }
 
-    /// Moves what the socket has into an empty pipe; 0 is the end of the stream, and `None` a mark
-    /// that only a read steps over.
+    /// Moves bytes from the socket into an empty pipe; 0 is the end of the stream, and `None` the mark
+    /// of urgent data, which only a read passes.
     pub(super) fn poll_splice_into(
         &self,
         cx: &mut Context<'_>,
@@ -102,7 +102,7 @@ impl StreamSocket {
         }
     }
 
-    /// Moves what is in a pipe on.
+    /// Moves the bytes in a pipe to the socket.
     pub(super) fn poll_splice_from(
         &self,
         cx: &mut Context<'_>,
@@ -122,7 +122,7 @@ impl StreamSocket {
         }
         loop {
             ready!(self.poll_write_ready(cx))?;
-            // Once more, under the runtime's eyes: what it forgets is the readiness it had before.
+            // Tried again within `try_io`, so that the runtime clears only the readiness from before.
             match self.try_io(Interest::WRITABLE, &mut write) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
@@ -130,31 +130,32 @@ impl StreamSocket {
         }
     }
 
-    /// Waits for a reset while nothing is read or written: without a system call, since the runtime
-    /// hears of it.
+    /// Waits for a reset while nothing is read or written. Makes no system call: the runtime gets the
+    /// event.
     pub(super) async fn wait_for_reset(&self) {
-        // An error of the wait itself is as good: the stream is of no use.
+        // An error of the wait itself also means that the stream cannot be used.
         let _ = match self {
             Self::Tcp(stream) => stream.ready(Interest::ERROR).await,
             Self::Unix(stream) => stream.ready(Interest::ERROR).await,
         };
     }
 
-    /// Waits for a reset of a connection that nobody reads from any more and nobody writes to now;
-    /// without it only the next write would tell.
+    /// Waits for a reset of a stream that is neither read nor written now; otherwise the reset would
+    /// be noticed only by the next write.
     pub(super) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        // A Unix peer that has closed in order is ready for ever and says no error: nothing more is to
-        // be heard of it. Twice, since readiness that can be forgotten is forgotten the first time.
+        // A Unix socket whose peer has closed in order stays ready for ever without an error: nothing
+        // more can be learnt from it. Two rounds, since the first clears the readiness where it can be
+        // cleared.
         for _ in 0..2 {
             if let Err(error) = ready!(self.poll_write_ready(cx)) {
                 return Poll::Ready(error);
             }
-            let asked =
+            let result =
                 self.try_io(Interest::WRITABLE, || match sockopt::socket_error(self.as_fd())? {
                     Ok(()) => Err(would_block()),
                     Err(reset) => Ok(reset),
                 });
-            match asked {
+            match result {
                 Ok(reset) => return Poll::Ready(reset.into()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(error),
@@ -163,18 +164,18 @@ impl StreamSocket {
         Poll::Pending
     }
 
-    /// Says that nothing more will be written.
+    /// Closes the sending half.
     pub(super) fn shutdown_write(&self) -> io::Result<()> {
         match shutdown(self.as_fd(), Shutdown::Write) {
-            // Both sides have ended already.
+            // The peer has closed or reset the connection already.
             Ok(()) | Err(Errno::NOTCONN) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Makes the close that follows a reset, which drops what is not sent yet.
+    /// Makes the close of the socket send a reset and drop the bytes that are not sent yet.
     fn set_reset_on_close(&self) {
-        // A socket that does not take the option is closed in the ordinary way.
+        // A socket that refuses the option is closed in order.
         let _ = sockopt::set_socket_linger(self.as_fd(), Some(std::time::Duration::ZERO));
     }
 }
@@ -188,8 +189,8 @@ impl AsFd for StreamSocket {
     }
 }
 
-/// A stream that is reset when dropped, unless it has ended in order: nobody shall take half an
-/// answer for the whole.
+/// A stream that is reset when dropped unless it was closed in order, so that no peer takes a
+/// truncated answer for a complete answer.
 #[derive(Debug)]
 pub(super) struct ResetOnDrop {
     stream: StreamSocket,
@@ -218,8 +219,8 @@ impl Drop for ResetOnDrop {
     }
 }
 
-fn retry_interrupted<R>(mut act: impl FnMut() -> Result<R, Errno>) -> io::Result<R> {
-    Ok(rustix::io::retry_on_intr(&mut act)?)
+fn retry_interrupted<R>(mut call: impl FnMut() -> Result<R, Errno>) -> io::Result<R> {
+    Ok(rustix::io::retry_on_intr(&mut call)?)
 }
 
 fn would_block() -> io::Error {

@@ -1,8 +1,7 @@
-//! One worker: takes connections from one listener and sees them to their end.
+//! A worker thread: accepts connections from a listener until the forwarder drains.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,240 +11,154 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
-use super::books::{TcpMetrics, TcpWorkerMetrics};
-use super::config::ForwarderConfig;
 use super::connection::spawn_connection;
+use super::context::WorkerContext;
+use super::handle::TcpForwarderPhase;
 use super::listener::{AcceptedClient, AsyncListener, Listener};
 use crate::Balancer;
-use crate::backend::Snapshot;
-use crate::forward::backoff::AcceptBackoff;
-use crate::forward::clock::now;
+use crate::forward::accept_backoff::AcceptBackoff;
 use crate::forward::counters::add_relaxed;
-use crate::forward::handle::TcpForwarderPhase;
-use crate::forward::limits::{
-    AcceptTokenBucket, ClientLimits, ConnectionPermit, ConnectionPermits,
-};
-use crate::forward::queue::ConnectionQueue;
-use crate::forward::{DrainReport, TcpHandle};
-use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
+use crate::forward::drain_report::DrainReport;
 
-/// How often to look for backends that are down.
+/// How often a worker thread looks for backends that are down.
 const DOWN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What the workers of a forwarder share.
-#[derive(Debug)]
-pub(super) struct ForwarderContext {
-    pub(super) config: ForwarderConfig,
-    pub(super) metrics: Arc<TcpMetrics>,
-    /// The one that clients use, unless they may use several.
-    pub(super) listen_address: Option<SocketAddr>,
-    connection_permits: ConnectionPermits,
-    pub(super) client_limits: Option<Arc<ClientLimits>>,
-    accept_rate: Option<Mutex<AcceptTokenBucket>>,
-    pub(super) queue: Option<Arc<ConnectionQueue>>,
-    next_source: AtomicUsize,
-}
-
-impl ForwarderContext {
-    pub(super) fn new(config: ForwarderConfig, handle: &TcpHandle) -> Arc<Self> {
-        Arc::new(Self {
-            connection_permits: ConnectionPermits::new(config.max_connections),
-            client_limits: config.max_connections_per_client.map(|limit| {
-                let [ipv4, ipv6] = config.client_prefixes;
-                ClientLimits::builder(limit).ipv4_prefix(ipv4).ipv6_prefix(ipv6).build()
-            }),
-            accept_rate: config.accept_rate.map(|rate| Mutex::new(AcceptTokenBucket::new(rate))),
-            queue: config.queue.map(|line| handle.metrics.init_queue(line.capacity)),
-            next_source: AtomicUsize::new(0),
-            config,
-            metrics: Arc::clone(&handle.metrics),
-            listen_address: handle.address,
-        })
-    }
-
-    /// A place at a backend may be free: whoever waits for one is to look.
-    pub(super) fn notify_freed(&self) {
-        if let Some(queue) = &self.queue {
-            queue.notify_freed();
-        }
-    }
-
-    /// Whose turn it is where several take turns.
-    pub(super) fn next_source_index(&self) -> usize {
-        // Relaxed: each call gets a number of its own, whatever the order.
-        self.next_source.fetch_add(1, Ordering::Relaxed)
+/// Serves connections until the forwarder drains, then closes the listener and waits for the open
+/// connections, up to the deadline of the drain.
+///
+/// # Errors
+/// The runtime cannot watch the listener.
+pub(super) async fn run_worker(
+    context: Arc<WorkerContext>,
+    listener: Listener,
+    mut phase: watch::Receiver<TcpForwarderPhase>,
+) -> io::Result<DrainReport> {
+    let listener = AsyncListener::new(listener)?;
+    let serving = async {
+        let mut connections = JoinSet::new();
+        accept_until_drain(&context, listener, &mut phase, &mut connections).await;
+        drain_connections(phase, connections).await
+    };
+    tokio::select! {
+        biased;
+        report = serving => Ok(report),
+        never = watch_down_backends(&context), if context.config().cut_on_down => match never {},
     }
 }
 
-/// What the connections of one worker have in common.
-#[derive(Debug)]
-pub(super) struct WorkerContext {
-    pub(super) forwarder: Arc<ForwarderContext>,
-    pub(super) metrics: Arc<TcpWorkerMetrics>,
+/// Ends the connections of backends that are down. Repeats this for as long as a backend is down,
+/// since a connection may have been on its way to the backend at the previous check.
+async fn watch_down_backends(context: &WorkerContext) -> Infallible {
+    let mut ticks = interval(DOWN_CHECK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let snapshots: Vec<_> = context.config().balancers().map(Balancer::snapshot).collect();
+        context.metrics.notify_down_backends(&snapshots);
+    }
 }
 
-impl WorkerContext {
-    /// One more worker's.
-    pub(super) fn new(shared: Arc<ForwarderContext>) -> Arc<Self> {
-        let page = shared.metrics.add_worker();
-        Arc::new(Self { forwarder: shared, metrics: page })
-    }
-
-    pub(super) fn config(&self) -> &ForwarderConfig {
-        &self.forwarder.config
-    }
-
-    pub(super) fn snapshot(&self) -> Arc<Snapshot<SocketAddr>> {
-        self.config().balancer.snapshot()
-    }
-
-    /// Carries connections until told to drain, then closes the listener and waits for those that
-    /// run, up to the deadline.
-    pub(super) async fn run(
-        self: Arc<Self>,
-        listener: Listener,
-        handle: TcpHandle,
-    ) -> io::Result<DrainReport> {
-        let mut phase = handle.phase.subscribe();
-        let door = AsyncListener::new(listener)?;
-        let carrying = async {
-            let mut connections = JoinSet::new();
-            self.accept_until_drain(door, &mut phase, &mut connections).await;
-            drain_connections(phase, connections).await
-        };
+async fn accept_until_drain(
+    context: &Arc<WorkerContext>,
+    listener: AsyncListener,
+    phase: &mut watch::Receiver<TcpForwarderPhase>,
+    connections: &mut JoinSet<()>,
+) {
+    let mut backoff = AcceptBackoff::default();
+    let mut paused_until = None;
+    let mut draining = pin!(wait_for_drain(phase));
+    loop {
         tokio::select! {
             biased;
-            drained = carrying => Ok(drained),
-            never = self.watch_down_backends(), if self.config().cut_on_down => match never {},
-        }
-    }
-
-    /// Ends what backends that are down have; again and again, since a connection may have been on
-    /// its way to one when it was said last.
-    async fn watch_down_backends(&self) -> Infallible {
-        let mut beat = interval(DOWN_CHECK_INTERVAL);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            beat.tick().await;
-            let snapshots: Vec<_> = self.config().balancers().map(Balancer::snapshot).collect();
-            self.metrics.notify_down_backends(&snapshots);
-        }
-    }
-
-    async fn accept_until_drain(
-        self: &Arc<Self>,
-        door: AsyncListener,
-        phase: &mut watch::Receiver<TcpForwarderPhase>,
-        connections: &mut JoinSet<()>,
-    ) {
-        let mut backoff = AcceptBackoff::default();
-        let mut resting = None;
-        let mut told = pin!(wait_for_drain(phase));
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut told => return,
-                // Whoever has ended has given descriptors back.
-                Some(_) = connections.join_next() => resting = None,
-                () = sleep_until_if_set(resting), if resting.is_some() => resting = None,
-                accepted = door.accept(), if resting.is_none() => match accepted {
-                    Ok(accepted) => {
-                        backoff.reset();
-                        tokio::select! {
-                            biased;
-                            slot = self.acquire_connection_permit() => spawn_connection(self, accepted, slot, connections),
-                            // Accepted is accepted: it is served if a place comes free in time.
-                            () = &mut told => {
-                                connections.spawn(Arc::clone(self).serve_after_drain(accepted));
-                                return;
-                            }
+            () = &mut draining => return,
+            // A connection that ended has freed descriptors.
+            Some(_) = connections.join_next() => paused_until = None,
+            () = sleep_until_if_set(paused_until), if paused_until.is_some() => paused_until = None,
+            accepted = listener.accept(), if paused_until.is_none() => match accepted {
+                Ok(accepted) => {
+                    backoff.reset();
+                    tokio::select! {
+                        biased;
+                        permit = context.admit_connection() => spawn_connection(context, accepted, permit, connections),
+                        // An accepted client is served if the limit admits it before the deadline.
+                        () = &mut draining => {
+                            connections.spawn(serve_after_drain(Arc::clone(context), accepted));
+                            return;
                         }
                     }
-                    Err(error) => {
-                        add_relaxed(&self.metrics.counters.failed_accepts, 1);
-                        if !is_client_error(&error) {
-                            resting = Some(Instant::now() + self.accept_delay(&mut backoff, &error));
-                        }
+                }
+                Err(error) => {
+                    add_relaxed(&context.metrics.counters.failed_accepts, 1);
+                    if !is_client_error(&error) {
+                        paused_until = Some(Instant::now() + accept_delay(context, &mut backoff, &error));
                     }
-                },
-            }
+                }
+            },
         }
     }
+}
 
-    /// Waits until one more connection may be carried. Its client waits as it would in the kernel's
-    /// queue, which goes on filling meanwhile.
-    async fn acquire_connection_permit(&self) -> ConnectionPermit {
-        while let Some(wait) =
-            self.forwarder.accept_rate.as_ref().and_then(|rate| lock(rate).try_admit(now()).err())
-        {
-            tokio::time::sleep(wait).await;
-        }
-        if let Some(slot) = self.forwarder.connection_permits.try_acquire() {
-            return slot;
-        }
-        add_relaxed(&self.metrics.counters.connection_limit_waits, 1);
-        self.forwarder.connection_permits.acquire().await
-    }
+async fn serve_after_drain(context: Arc<WorkerContext>, accepted: AcceptedClient) {
+    let mut connection = JoinSet::new();
+    let permit = context.wait_for_permit().await;
+    spawn_connection(&context, accepted, permit, &mut connection);
+    connection.join_next().await;
+}
 
-    async fn serve_after_drain(self: Arc<Self>, accepted: AcceptedClient) {
-        let mut connection = JoinSet::new();
-        spawn_connection(
-            &self,
-            accepted,
-            self.forwarder.connection_permits.acquire().await,
-            &mut connection,
+/// Returns how long to pause after a failed accept; logs the first failure of a series.
+fn accept_delay(
+    context: &WorkerContext,
+    backoff: &mut AcceptBackoff,
+    error: &io::Error,
+) -> Duration {
+    if backoff.is_reset() {
+        let service = &*context.config().name;
+        warn!(
+            "service {service}: cannot accept connections: {error}; retrying until accept succeeds"
         );
-        connection.join_next().await;
     }
+    backoff.next_delay()
+}
 
-    fn accept_delay(&self, backoff: &mut AcceptBackoff, error: &io::Error) -> Duration {
-        if backoff.is_reset() {
-            let service = &*self.config().name;
-            warn!(service, %error, "cannot accept; trying again until it works");
-        }
-        backoff.next_delay()
+async fn sleep_until_if_set(deadline: Option<Instant>) {
+    if let Some(deadline) = deadline {
+        sleep_until(deadline).await;
     }
 }
 
-async fn sleep_until_if_set(moment: Option<Instant>) {
-    if let Some(moment) = moment {
-        sleep_until(moment).await;
-    }
-}
-
-/// Waits for the word to drain.
+/// Waits until the forwarder drains.
 async fn wait_for_drain(phase: &mut watch::Receiver<TcpForwarderPhase>) {
-    // Whoever could give it is gone, or has given it.
+    // The sender is never dropped: the thread of the worker holds a handle.
     let _ = phase.wait_for(TcpForwarderPhase::is_draining).await;
 }
 
-/// Waits for connections until the deadline, and cuts those that are left.
+/// Waits for the connections to end, up to the deadline, and cuts those that are still open then.
 async fn drain_connections(
     mut phase: watch::Receiver<TcpForwarderPhase>,
     mut connections: JoinSet<()>,
 ) -> DrainReport {
-    let mut drained = DrainReport::default();
+    let mut report = DrainReport::default();
     loop {
         let deadline = phase.borrow_and_update().deadline();
         tokio::select! {
             biased;
             joined = connections.join_next() => match joined {
-                Some(joined) => drained.count_ended(joined.is_ok()),
-                None => return drained,
+                Some(joined) => report.count_ended(joined.is_ok()),
+                None => return report,
             },
             Ok(()) = phase.changed() => {}
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => break,
         }
     }
     connections.abort_all();
-    // One that ended at the last moment has not been cut: ask them all.
+    // A connection that ended at the last moment was not cut: each result is read.
     while let Some(joined) = connections.join_next().await {
-        drained.count_ended(joined.is_ok());
+        report.count_ended(joined.is_ok());
     }
-    drained
+    report
 }
 
-/// Tells whether a failed accept concerns one client, who has left already, and no other.
+/// Tells whether a failed accept concerns only the client that was to be accepted and has left.
 fn is_client_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),

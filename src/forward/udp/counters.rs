@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::BackendId;
 use crate::balancer::PickError;
-use crate::forward::live::ConnectionTable;
+use crate::forward::connection_table::ConnectionTable;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
 /// A number of datagrams, and of the payload bytes in them.

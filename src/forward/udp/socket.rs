@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, getsockname, socket_with};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::forward::ahead::set_freebind;
+use crate::forward::freebind::set_freebind;
 
 /// Binds the first listener; with `freebind` also to an address that this machine does not have.
 pub(super) fn bind_listener(address: SocketAddr, freebind: bool) -> io::Result<UdpSocket> {

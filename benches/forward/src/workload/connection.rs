@@ -1,27 +1,29 @@
 //! W2: one request a connection, 50 at a time.
 //!
-//! What a forwarder does for a connection: accept, choose, connect, carry a request and its answer,
-//! and pass on both ends. The backend closes first.
+//! A forwarder accepts, picks a backend, connects, relays a request and its answer, and passes on both
+//! ends. The backend closes first.
 
 use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
-use super::{Carried, Id, Order, TCP, Tally, Unit, Workload, clock, micros};
-use crate::backend::{CLOSE, CLOSED};
+use super::order::{Order, Tally, clock, micros};
+use super::spec::{Id, TCP, Unit, Workload};
+use crate::messages::{CLOSE, CLOSED};
+use crate::traffic::Traffic;
 
 pub(crate) const WORKLOAD: Workload = Workload {
     id: Id::W2,
     title: "one request a connection, 50 at a time",
     unit: Unit { name: "CPU us/connection", nanos: 1e3, rate: "connections/s", rate_scale: 1.0 },
-    carried: Carried::Tcp,
+    traffic: Traffic::Tcp,
     subjects: TCP,
 };
 
 const CLIENTS: usize = 50;
 
-/// Makes one connection after another until the time is up; each that was begun is waited for, and
-/// every byte compared, the end included.
+/// Makes one connection after another until the time is up; waits for each connection, and compares
+/// every byte and the end.
 pub(super) async fn load(order: &Order) -> Result<Tally> {
     let mut clients = JoinSet::new();
     for i in 0..CLIENTS {
@@ -41,15 +43,15 @@ async fn client(order: Order, mut number: usize) -> Result<Tally> {
     let end = now + order.time();
     while now < end {
         let mut stream = order.connect(number).await?;
-        // Backends by turns, where there is nobody between.
+        // Round robin over the backends if there is no forwarder.
         number += 1;
-        stream.write_all(CLOSE).await.context("a request was not taken")?;
+        stream.write_all(CLOSE).await.context("cannot send a request")?;
         answer.clear();
-        stream.read_to_end(&mut answer).await.context("an answer broke off")?;
+        stream.read_to_end(&mut answer).await.context("an answer is incomplete")?;
         ensure!(answer == CLOSED, "{} of {} bytes of an answer", answer.len(), CLOSED.len());
         drop(stream);
-        let asked = std::mem::replace(&mut now, clock());
-        tally.count(micros(now - asked));
+        let asked_at = std::mem::replace(&mut now, clock());
+        tally.count(micros(now - asked_at));
     }
     Ok(tally)
 }

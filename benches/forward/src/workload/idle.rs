@@ -1,8 +1,8 @@
-//! W4: what an idle connection keeps resident, after one request on each.
+//! W4: the resident memory of an idle connection, after one request on each.
 //!
-//! As many connections as descriptors allow a forwarder that takes two for each, up to 9000. Every
-//! round starts the subjects anew: what they kept from before would hide what they take. It is the
-//! process's memory; what the kernel holds for the sockets is not in it.
+//! Opens as many connections as the limit of open files allows for a forwarder that takes two
+//! descriptors for each, up to 9000. Every round starts the subjects anew, since memory that they kept
+//! from an earlier round would hide the cost. The kernel's memory for the sockets is not included.
 
 use std::time::Duration;
 
@@ -10,40 +10,44 @@ use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, stdin};
 use tokio::time::sleep;
 
-use super::{Carried, Id, Order, Tally, Unit, Workload, start_load};
-use crate::backend::{KEEP, KEPT};
-use crate::report::Cell;
-use crate::subject::{Running, Stage, Subject};
+use super::order::{Order, Tally};
+use super::spec::{Id, Unit, Workload};
+use super::start::start_load;
+use crate::cell::Cell;
+use crate::messages::{KEEP, KEPT};
+use crate::running::{Running, Stage};
+use crate::subject::Subject;
+use crate::traffic::Traffic;
 
 pub(crate) const WORKLOAD: Workload = Workload {
     id: Id::W4,
     title: "idle connections, after one request each",
     unit: Unit { name: "RSS bytes/connection", nanos: 1.0, rate: "connections", rate_scale: 1.0 },
-    carried: Carried::Tcp,
-    // Not those that splice: their pipes leave too few descriptors.
+    traffic: Traffic::Tcp,
+    // Without subjects that splice: their pipes leave too few descriptors.
     subjects: &[Subject::Lvs, Subject::Haproxy, Subject::HaproxyAgain, Subject::Nginx],
 };
 
-const MOST: u64 = 9_000;
-/// Descriptors a process has besides.
-const SPARE: u64 = 200;
+const MAX_CONNECTIONS: u64 = 9_000;
+/// Descriptors of a process that are not for connections.
+const OTHER_DESCRIPTORS: u64 = 200;
 
-/// How many connections to open with so many descriptors a process.
+/// Returns how many connections to open with a limit of open files.
 pub(crate) fn connections(descriptors: u64, is_quick: bool) -> u64 {
-    let most = if is_quick { 500 } else { MOST };
-    (descriptors.saturating_sub(SPARE) / 2).clamp(1, most)
+    let most = if is_quick { 500 } else { MAX_CONNECTIONS };
+    (descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2).clamp(1, most)
 }
 
-/// Holds connections until stdin ends; says `held` when all have been answered.
+/// Holds connections until stdin ends; prints `held` when all requests have been answered.
 pub(super) async fn load(order: &Order) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut held = Vec::new();
     for i in 0..order.amount {
         let mut stream = order.connect(i as usize).await?;
-        stream.write_all(KEEP).await.context("a request was not taken")?;
+        stream.write_all(KEEP).await.context("cannot send a request")?;
         let mut answer = [0; KEPT.len()];
-        stream.read_exact(&mut answer).await.context("a request was not answered")?;
-        ensure!(answer == *KEPT, "a request was answered wrongly");
+        stream.read_exact(&mut answer).await.context("an answer is incomplete")?;
+        ensure!(answer == *KEPT, "an answer differs");
         tally.units += 1;
         held.push(stream);
     }
@@ -52,11 +56,11 @@ pub(super) async fn load(order: &Order) -> Result<Tally> {
     Ok(tally)
 }
 
-/// Measures one subject, started for it alone.
+/// Measures a subject, which is started for this measurement.
 pub(crate) async fn measure(stage: &Stage, subject: Subject, amount: u64) -> Result<Cell> {
-    let running = Running::start(stage, subject, Carried::Tcp).await?;
-    let child = running.child.as_ref().context("nobody to measure")?;
-    // What a process needs for its first connections is not what each takes.
+    let running = Running::start(stage, subject, Traffic::Tcp).await?;
+    let child = running.child.as_ref().context("the subject has no process")?;
+    // The memory that a process allocates at its first connections is not counted.
     let first = start_load(stage, &running, Id::W4, |order| order.amount = 50)?;
     held(first).await?;
     sleep(Duration::from_millis(100)).await;

@@ -1,25 +1,27 @@
-//! W1: small requests over 50 connections that stay, one in flight on each.
+//! W1: small requests over 50 persistent connections, one in flight on each.
 //!
-//! What a forwarder does for a request: take it in and pass it on, and the same with the answer.
+//! A forwarder relays a request and its answer.
 
 use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
-use super::{Carried, Id, Order, TCP, Tally, Unit, Workload, clock, micros};
-use crate::backend::{KEEP, KEPT};
+use super::order::{Order, Tally, clock, micros};
+use super::spec::{Id, TCP, Unit, Workload};
+use crate::messages::{KEEP, KEPT};
+use crate::traffic::Traffic;
 
 pub(crate) const WORKLOAD: Workload = Workload {
     id: Id::W1,
     title: "keep-alive, small requests, 50 connections",
     unit: Unit { name: "CPU us/request", nanos: 1e3, rate: "requests/s", rate_scale: 1.0 },
-    carried: Carried::Tcp,
+    traffic: Traffic::Tcp,
     subjects: TCP,
 };
 
 const CONNECTIONS: usize = 50;
 
-/// Asks until the time is up; each request that was begun is waited for, and every byte compared.
+/// Sends requests until the time is up; waits for each answer, and compares every byte.
 pub(super) async fn load(order: &Order) -> Result<Tally> {
     let mut clients = JoinSet::new();
     for i in 0..CONNECTIONS {
@@ -39,11 +41,11 @@ async fn client(order: Order, number: usize) -> Result<Tally> {
     let mut now = clock();
     let end = now + order.time();
     while now < end {
-        stream.write_all(KEEP).await.context("a request was not taken")?;
-        stream.read_exact(&mut answer).await.context("a request was not answered")?;
-        ensure!(answer == *KEPT, "a request was answered wrongly");
-        let asked = std::mem::replace(&mut now, clock());
-        tally.count(micros(now - asked));
+        stream.write_all(KEEP).await.context("cannot send a request")?;
+        stream.read_exact(&mut answer).await.context("an answer is incomplete")?;
+        ensure!(answer == *KEPT, "an answer differs");
+        let asked_at = std::mem::replace(&mut now, clock());
+        tally.count(micros(now - asked_at));
     }
     Ok(tally)
 }

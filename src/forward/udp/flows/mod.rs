@@ -21,7 +21,7 @@ use super::settings::UdpSettings;
 use super::socket;
 use crate::balancer::BalancerWorker;
 use crate::forward::address::canonical_address;
-use crate::forward::live::{self, ConnectionKey};
+use crate::forward::connection_table::{ConnectionEntry, ConnectionKey};
 use crate::scheduler::Rng;
 use crate::sys::mmsg::set_udp_gro;
 use crate::{Flow, Lease, Outcome};
@@ -239,7 +239,7 @@ impl WorkerFlows {
             false => Some(lease),
         };
         let port = self.settings.address.port();
-        let live_entry = self.metrics.live.insert(live::ConnectionEntry {
+        let live_entry = self.metrics.live.insert(ConnectionEntry {
             client: Some(key.client),
             local: key.local.map(|ip| Box::new(SocketAddr::new(ip, port))),
             backend: Some(backend),

@@ -1,49 +1,53 @@
-//! How many connections a listener has at once.
+//! The limit on the open connections of a listener.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The places of one listener, shared by its workers.
+/// The connection permits of a listener, shared by its worker threads.
 ///
-/// tokio's semaphore with a name: whoever waits is served in order, a waiter that is dropped passes
-/// its turn on, and no wake-up is lost between workers that run on different threads.
+/// Wraps tokio's semaphore: waiters are served in order, a dropped waiter passes its turn on, and no
+/// wake-up is lost between threads.
 ///
-/// A worker that has accepted one too many keeps its client and waits with [`ConnectionPermits::acquire`]; so there
-/// are never more connections being served than places, and never more accepted than places and
-/// workers.
+/// A worker thread that has accepted a connection above the limit waits with
+/// [`ConnectionPermits::acquire`]; so at most `limit` connections are served, and at most `limit` plus
+/// the number of worker threads are accepted.
 ///
-/// Taking a place is one atomic exchange, giving it back one short lock: together some 13 ns where
-/// workers do not meet there.
+/// # Cost
+/// An acquire is one atomic exchange, a release one short lock: together about 13 ns without
+/// contention.
 #[derive(Debug)]
 pub(in crate::forward) struct ConnectionPermits {
     semaphore: Arc<Semaphore>,
 }
 
-/// A place that is taken; dropping it gives it back.
+/// A permit for one connection; its drop releases the permit.
 #[derive(Debug)]
-#[must_use = "dropping a slot gives the place back"]
+#[must_use = "a dropped permit is released"]
 pub(in crate::forward) struct ConnectionPermit {
     _permit: OwnedSemaphorePermit,
 }
 
 impl ConnectionPermits {
-    /// So many places; 0 counts as 1.
+    /// Makes permits for `limit` connections; 0 counts as 1.
     pub(in crate::forward) fn new(limit: usize) -> Self {
         let limit = limit.clamp(1, Semaphore::MAX_PERMITS);
         Self { semaphore: Arc::new(Semaphore::new(limit)) }
     }
 
-    /// Takes a place if one is free and nobody waits for it.
+    /// Acquires a permit if one is free and no caller waits.
     pub(in crate::forward) fn try_acquire(&self) -> Option<ConnectionPermit> {
         let permit = Arc::clone(&self.semaphore).try_acquire_owned().ok()?;
         Some(ConnectionPermit { _permit: permit })
     }
 
-    /// Takes a place when it is this caller's turn. Cancel safe: a dropped future gives up its turn.
+    /// Waits for a permit, first come, first served.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves the queue.
     pub(in crate::forward) async fn acquire(&self) -> ConnectionPermit {
         loop {
-            // The semaphore is never closed, so that the first answer is a place.
+            // The semaphore is never closed, so the first result is a permit.
             if let Ok(permit) = Arc::clone(&self.semaphore).acquire_owned().await {
                 return ConnectionPermit { _permit: permit };
             }
@@ -58,29 +62,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_taken_and_come_back() {
-        let slots = ConnectionPermits::new(2);
-        let (first, second) = (slots.try_acquire(), slots.try_acquire());
+    fn a_dropped_permit_is_released() {
+        let permits = ConnectionPermits::new(2);
+        let (first, second) = (permits.try_acquire(), permits.try_acquire());
         assert!(first.is_some() && second.is_some());
-        assert!(slots.try_acquire().is_none());
+        assert!(permits.try_acquire().is_none());
         drop(first);
-        assert!(slots.try_acquire().is_some());
+        assert!(permits.try_acquire().is_some());
     }
 
     #[test]
-    fn any_limit_is_sound() {
-        let one = ConnectionPermits::new(0);
-        let _held = one.try_acquire().expect("a place");
-        assert!(one.try_acquire().is_none());
+    fn limits_of_zero_and_of_usize_max_work() {
+        let permits = ConnectionPermits::new(0);
+        let _held = permits.try_acquire().expect("a permit");
+        assert!(permits.try_acquire().is_none());
         assert!(ConnectionPermits::new(usize::MAX).try_acquire().is_some());
     }
 
     #[tokio::test]
     async fn a_dropped_waiter_passes_its_turn_on() {
-        let slots = ConnectionPermits::new(1);
-        let held = slots.acquire().await;
-        let mut first = Box::pin(slots.acquire());
-        let mut second = Box::pin(slots.acquire());
+        let permits = ConnectionPermits::new(1);
+        let held = permits.acquire().await;
+        let mut first = Box::pin(permits.acquire());
+        let mut second = Box::pin(permits.acquire());
         assert!(poll_once(&mut first).await.is_none());
         assert!(poll_once(&mut second).await.is_none());
         drop(held);
@@ -88,7 +92,7 @@ mod tests {
         assert!(poll_once(&mut second).await.is_some());
     }
 
-    /// Polls once.
+    /// Polls a future once.
     async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
         std::future::poll_fn(|cx| {
             std::task::Poll::Ready(match std::pin::Pin::new(&mut *future).poll(cx) {
@@ -100,20 +104,20 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn workers_never_have_more_than_the_limit_between_them() {
+    async fn threads_together_never_exceed_the_limit() {
         const LIMIT: usize = 3;
-        let slots = Arc::new(ConnectionPermits::new(LIMIT));
+        let permits = Arc::new(ConnectionPermits::new(LIMIT));
         let held = Arc::new(AtomicUsize::new(0));
         let workers: Vec<_> = (0..8)
             .map(|_| {
-                let (slots, held) = (Arc::clone(&slots), Arc::clone(&held));
+                let (permits, held) = (Arc::clone(&permits), Arc::clone(&held));
                 tokio::spawn(async move {
                     for _ in 0..500 {
-                        let slot = slots.acquire().await;
+                        let permit = permits.acquire().await;
                         assert!(held.fetch_add(1, Ordering::SeqCst) < LIMIT);
                         tokio::task::yield_now().await;
                         held.fetch_sub(1, Ordering::SeqCst);
-                        drop(slot);
+                        drop(permit);
                     }
                 })
             })
@@ -121,6 +125,6 @@ mod tests {
         for worker in workers {
             worker.await.expect("no panic");
         }
-        assert_eq!(slots.semaphore.available_permits(), LIMIT);
+        assert_eq!(permits.semaphore.available_permits(), LIMIT);
     }
 }

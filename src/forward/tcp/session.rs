@@ -1,4 +1,4 @@
-//! A connection in the books: what is known of it, and how its end is written down.
+//! A connection from accept to end: what it holds and counts, and the record of its end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,24 +6,26 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::books::AtomicTcpBackendCounters;
-use super::establish::ConnectProgress;
-use super::worker::WorkerContext;
+use super::connect_progress::ConnectProgress;
+use super::context::WorkerContext;
+use super::metrics::AtomicTcpBackendCounters;
+use super::relay::RelayedBytes;
 use crate::Lease;
 use crate::backend::Outcome;
+use crate::forward::connection_table::{ConnectionEntry, ConnectionKey};
 use crate::forward::counters::{ConnectionEnd, RefusalReason, add_relaxed};
 use crate::forward::limits::{ClientPermit, ConnectionPermit};
-use crate::forward::live::{self, ConnectionKey};
-use crate::forward::{ConnectionPhase, ConnectionRecord, Termination, TerminationReason};
+use crate::forward::record::{ConnectionPhase, ConnectionRecord, Termination, TerminationReason};
 
-/// A connection in the books: whatever becomes of it, its end is written down.
+/// An accepted connection. Its drop counts the end, completes the lease and reports the record.
 #[derive(Debug)]
 pub(super) struct TcpSession {
-    pub(super) worker: Arc<WorkerContext>,
+    pub(super) context: Arc<WorkerContext>,
     pub(super) client: Option<SocketAddr>,
-    /// Whom a PROXY header named; apart, since few have one and all pay for it.
+    /// The client that a PROXY header named; boxed, since few connections have one and every
+    /// connection pays for the space.
     pub(super) proxied_client: Option<Box<SocketAddr>>,
-    /// The address that the client used, where clients may use several.
+    /// The address that the client connected to, if it differs from the listener's.
     local: Option<Box<SocketAddr>>,
     pub(super) accepted_at: Instant,
     pub(super) progress: ConnectProgress,
@@ -31,12 +33,11 @@ pub(super) struct TcpSession {
     pub(super) lease: Option<Lease<SocketAddr>>,
     table_key: Option<ConnectionKey>,
     end: ConnectionEnd,
-    /// To the server and to the client.
-    pub(super) bytes_relayed: [u64; 2],
-    /// Has it said what it must say first?
+    pub(super) bytes_relayed: RelayedBytes,
+    /// Whether the PROXY header and the ClientHello have been read, where they are expected.
     pub(super) has_read_preamble: bool,
     pub(super) has_client_ended: bool,
-    /// Has the server spoken last?
+    /// Whether the backend sent the last bytes, so that an idle timeout is the client's.
     pub(super) is_awaiting_client: bool,
     pub(super) client_permit: Option<Box<ClientPermit>>,
     _connection_permit: ConnectionPermit,
@@ -44,16 +45,16 @@ pub(super) struct TcpSession {
 
 impl TcpSession {
     pub(super) fn new(
-        crew: Arc<WorkerContext>,
+        context: Arc<WorkerContext>,
         client: Option<SocketAddr>,
         local: Option<SocketAddr>,
-        slot: ConnectionPermit,
+        permit: ConnectionPermit,
     ) -> Self {
         let local =
-            local.filter(|local| Some(*local) != crew.forwarder.listen_address).map(Box::new);
-        add_relaxed(&crew.metrics.counters.accepted, 1);
+            local.filter(|local| Some(*local) != context.forwarder.listen_address).map(Box::new);
+        add_relaxed(&context.metrics.counters.accepted, 1);
         Self {
-            worker: crew,
+            context,
             client,
             proxied_client: None,
             local,
@@ -63,41 +64,42 @@ impl TcpSession {
             lease: None,
             table_key: None,
             end: ConnectionEnd::Cut,
-            bytes_relayed: [0; 2],
+            bytes_relayed: RelayedBytes::default(),
             has_read_preamble: false,
             has_client_ended: false,
             is_awaiting_client: true,
             client_permit: None,
-            _connection_permit: slot,
+            _connection_permit: permit,
         }
     }
 
-    /// Notes what has passed since the last time.
-    pub(super) fn count_bytes(&mut self, [up, down]: [u64; 2]) {
-        self.bytes_relayed[0] += up;
-        self.bytes_relayed[1] += down;
-        self.is_awaiting_client = down != 0 && !self.has_client_ended;
-        add_relaxed(&self.worker.metrics.counters.bytes_to_backends, up);
-        add_relaxed(&self.worker.metrics.counters.bytes_to_clients, down);
-        if let Some(backend) = &self.backend_counters {
-            add_relaxed(&backend.bytes_in, up);
-            add_relaxed(&backend.bytes_out, down);
+    /// Counts the bytes relayed since the last call.
+    pub(super) fn count_bytes(&mut self, RelayedBytes { to_backend, to_client }: RelayedBytes) {
+        self.bytes_relayed.to_backend += to_backend;
+        self.bytes_relayed.to_client += to_client;
+        self.is_awaiting_client = to_client != 0 && !self.has_client_ended;
+        add_relaxed(&self.context.metrics.counters.bytes_to_backends, to_backend);
+        add_relaxed(&self.context.metrics.counters.bytes_to_clients, to_client);
+        if let Some(counters) = &self.backend_counters {
+            add_relaxed(&counters.bytes_in, to_backend);
+            add_relaxed(&counters.bytes_out, to_client);
         }
     }
 
-    /// It is carried from now on: by whoever gave the lease, or by the sorry server.
+    /// Counts the connection for its backend and lists it in the connection table. Without a lease
+    /// the sorry server has the connection.
     pub(super) fn start_relaying(&mut self, lease: Option<Lease<SocketAddr>>) {
         self.progress.phase = ConnectionPhase::Data;
         if let Some(lease) = &lease {
-            let tally =
-                self.worker.metrics.backend_counters(lease.backend(), || self.worker.snapshot());
-            add_relaxed(&tally.connections, 1);
-            tally
+            let counters =
+                self.context.metrics.backend_counters(lease.backend(), || self.context.snapshot());
+            add_relaxed(&counters.connections, 1);
+            counters
                 .connect_time
                 .record(self.progress.connect_time.map(Into::into).unwrap_or_default());
-            self.backend_counters = Some(tally);
+            self.backend_counters = Some(counters);
         }
-        self.table_key = Some(self.worker.metrics.connections.insert(live::ConnectionEntry {
+        self.table_key = Some(self.context.metrics.connections.insert(ConnectionEntry {
             client: self.client_addr(),
             local: self.local.clone(),
             backend: lease.as_ref().map(|lease| Arc::clone(lease.backend())),
@@ -106,62 +108,64 @@ impl TcpSession {
         self.lease = lease;
     }
 
-    /// It is carried no longer.
     fn remove_from_table(&mut self) {
-        if let Some(listed) = self.table_key.take() {
-            self.worker.metrics.connections.remove(listed);
+        if let Some(key) = self.table_key.take() {
+            self.context.metrics.connections.remove(key);
         }
     }
 
-    /// Holds it against the backend that it did not serve, and says whether another may be tried.
+    /// Completes the lease with a connect error, and returns whether another backend may be tried.
     pub(super) fn release_for_retry(&mut self) -> bool {
-        let attempts = self.worker.config().connect.max_attempts;
-        let Some(lease) = self.lease.take_if(|_| self.progress.attempts < attempts) else {
+        let max_attempts = self.context.config().connect.max_attempts;
+        let Some(lease) = self.lease.take_if(|_| self.progress.attempts < max_attempts) else {
             return false;
         };
         self.remove_from_table();
-        add_relaxed(&self.worker.metrics.counters.failed_connects, 1);
-        if let Some(tally) = self.backend_counters.take() {
-            add_relaxed(&tally.failed_connects, 1);
-            tally.count_end(true);
+        add_relaxed(&self.context.metrics.counters.failed_connects, 1);
+        if let Some(counters) = self.backend_counters.take() {
+            add_relaxed(&counters.failed_connects, 1);
+            counters.count_end(true);
         }
         self.progress.failed_backends.get_or_insert_default().push(Arc::clone(lease.backend()));
         lease.complete(Outcome::ConnectError);
-        self.worker.forwarder.notify_freed();
+        self.context.forwarder.notify_freed();
         true
     }
 
-    /// Counts it for its client, once.
+    /// Counts the connection against the limit of its client, once.
+    ///
+    /// # Errors
+    /// [`RefusalReason::ClientLimit`] if the client is at its limit.
     pub(super) fn acquire_client_permit(&mut self) -> Result<(), RefusalReason> {
-        if let (Some(clients), Some(source), None) =
-            (&self.worker.forwarder.client_limits, self.client_addr(), &self.client_permit)
+        if let (Some(limits), Some(client), None) =
+            (&self.context.forwarder.client_limits, self.client_addr(), &self.client_permit)
         {
-            let place = clients.try_acquire(source.ip()).ok_or(RefusalReason::ClientLimit)?;
-            self.client_permit = Some(Box::new(place));
+            let permit = limits.try_acquire(client.ip()).ok_or(RefusalReason::ClientLimit)?;
+            self.client_permit = Some(Box::new(permit));
         }
         Ok(())
     }
 
-    /// Closes the entry; one that is dropped without a word was cut.
+    /// Ends the session; a session that is dropped otherwise ends as [`ConnectionEnd::Cut`].
     pub(super) fn finish(mut self, end: ConnectionEnd) {
         self.end = end;
     }
 
-    /// The address that the client used.
+    /// Returns the address that the client connected to.
     pub(super) fn local_addr(&self) -> Option<SocketAddr> {
-        self.local.as_deref().copied().or(self.worker.forwarder.listen_address)
+        self.local.as_deref().copied().or(self.context.forwarder.listen_address)
     }
 
-    /// Who asks: whom a PROXY header named, or the address the connection came from.
+    /// Returns the client that a PROXY header named, or else the peer address of the connection.
     pub(super) fn client_addr(&self) -> Option<SocketAddr> {
         self.proxied_client.as_deref().copied().or(self.client)
     }
 
-    fn to_record(&self, lasted: Duration) -> ConnectionRecord {
-        let config = self.worker.config();
+    fn to_record(&self, duration: Duration) -> ConnectionRecord {
+        let config = self.context.config();
         let backend = self.progress.backend.as_ref();
         ConnectionRecord {
-            accepted_at: SystemTime::now().checked_sub(lasted).unwrap_or(SystemTime::UNIX_EPOCH),
+            accepted_at: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
             service: Arc::clone(&config.name),
             client: self.client,
             proxied_client: self.proxied_client.as_deref().copied(),
@@ -170,11 +174,11 @@ impl TcpSession {
             backend_address: backend.map(|backend| *backend.target()),
             queue_time: self.progress.queue_time.into(),
             connect_time: self.progress.connect_time.map(Into::into),
-            total_time: lasted,
-            bytes_to_backend: self.bytes_relayed[0],
-            bytes_to_client: self.bytes_relayed[1],
+            total_time: duration,
+            bytes_to_backend: self.bytes_relayed.to_backend,
+            bytes_to_client: self.bytes_relayed.to_client,
             attempts: self.progress.attempts,
-            listener_connections: self.worker.forwarder.metrics.counters().active,
+            listener_connections: self.context.forwarder.metrics.counters().active,
             backend_connections: backend.map(|backend| backend.load().active.into()),
             termination: self.termination(),
         }
@@ -182,15 +186,15 @@ impl TcpSession {
 
     fn termination(&self) -> Termination {
         let phase = self.progress.phase;
-        let silent = || match self.is_awaiting_client || phase == ConnectionPhase::Last {
+        let idle_side = || match self.is_awaiting_client || phase == ConnectionPhase::Last {
             true => TerminationReason::ClientTimeout,
             false => TerminationReason::BackendTimeout,
         };
-        let (cause, phase) = match self.end {
+        let (reason, phase) = match self.end {
             ConnectionEnd::Finished => return Termination::NORMAL,
             ConnectionEnd::ClientAborted => (TerminationReason::Client, phase),
             ConnectionEnd::BackendAborted => (TerminationReason::Backend, phase),
-            ConnectionEnd::IdleTimeout | ConnectionEnd::HalfClosedTimeout => (silent(), phase),
+            ConnectionEnd::IdleTimeout | ConnectionEnd::HalfClosedTimeout => (idle_side(), phase),
             ConnectionEnd::TotalTimeout => (TerminationReason::Proxy, phase),
             ConnectionEnd::BackendDown => (TerminationReason::BackendDown, phase),
             ConnectionEnd::Cut => (TerminationReason::Killed, phase),
@@ -218,32 +222,32 @@ impl TcpSession {
                 RefusalReason::ClientLeft => (TerminationReason::Client, phase),
             },
         };
-        Termination::new(cause, phase)
+        Termination::new(reason, phase)
     }
 }
 
 impl Drop for TcpSession {
     fn drop(&mut self) {
         self.remove_from_table();
-        let lasted = self.accepted_at.elapsed();
-        if let Some(observer) = &self.worker.config().on_end {
-            observer.call(&self.to_record(lasted));
+        let duration = self.accepted_at.elapsed();
+        if let Some(callback) = &self.context.config().on_end {
+            callback.call(&self.to_record(duration));
         }
-        self.worker.metrics.duration.record(lasted);
-        if let Some(tally) = &self.backend_counters {
-            tally.duration.record(lasted);
-            tally.count_end(self.end == ConnectionEnd::BackendAborted);
+        self.context.metrics.duration.record(duration);
+        if let Some(counters) = &self.backend_counters {
+            counters.duration.record(duration);
+            counters.count_end(self.end == ConnectionEnd::BackendAborted);
         }
         if let Some(lease) = self.lease.take() {
             lease.complete(match self.end {
                 ConnectionEnd::Finished => Outcome::Ok,
                 ConnectionEnd::BackendAborted => Outcome::AppError,
-                // A client that goes away is nothing to hold against the backend.
+                // The backend is not at fault.
                 _ => Outcome::Cancelled,
             });
         }
-        // Also without a lease: a search that was broken off may have had one.
-        self.worker.forwarder.notify_freed();
-        self.worker.metrics.counters.count_end(self.end);
+        // Also without a lease: a search for a backend that was dropped may have had one.
+        self.context.forwarder.notify_freed();
+        self.context.metrics.counters.count_end(self.end);
     }
 }

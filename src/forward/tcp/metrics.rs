@@ -1,4 +1,4 @@
-//! What each backend was given, and the sum of what all workers did.
+//! The live counters of a TCP forwarder: by worker thread, and by backend.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
 use crate::backend::{Backend, BackendState, Snapshot};
+use crate::forward::connection_table::ConnectionTable;
 use crate::forward::counters::{AtomicTcpCounters, add_relaxed, load_relaxed};
-use crate::forward::live::ConnectionTable;
 use crate::forward::queue::ConnectionQueue;
 use crate::forward::{
     ConnectionInfo, DurationHistogram, QueueCounters, TcpBackendCounters, TcpCounters,
@@ -16,24 +16,24 @@ use crate::forward::{
 use crate::histogram::AtomicHistogram;
 use crate::sync::{AtomicU64, Mutex, lock};
 
-/// All that one forwarder counts.
+/// The live counters of a forwarder.
 #[derive(Debug, Default)]
 pub(in crate::forward) struct TcpMetrics {
     workers: Mutex<Vec<Arc<TcpWorkerMetrics>>>,
     queue: OnceLock<Arc<ConnectionQueue>>,
 }
 
-/// What one worker counts.
+/// The live counters of a worker thread.
 #[derive(Debug, Default)]
 pub(super) struct TcpWorkerMetrics {
     pub(super) counters: AtomicTcpCounters,
-    /// From accept to end.
+    /// The durations of ended connections, from accept to end.
     pub(super) duration: AtomicHistogram,
     pub(super) connections: ConnectionTable,
     backends: Mutex<HashMap<u64, Arc<AtomicTcpBackendCounters>>>,
 }
 
-/// What one worker counts of one backend.
+/// The live counters of a worker thread for a backend.
 #[derive(Debug)]
 pub(super) struct AtomicTcpBackendCounters {
     backend: Arc<Backend<SocketAddr>>,
@@ -45,19 +45,19 @@ pub(super) struct AtomicTcpBackendCounters {
     pub(super) bytes_out: AtomicU64,
     pub(super) connect_time: AtomicHistogram,
     pub(super) duration: AtomicHistogram,
-    /// Wakes the connections that are to end because it is down.
+    /// Wakes the connections of the backend when they are to end because it is down.
     pub(super) down_notify: Arc<Notify>,
 }
 
 impl TcpMetrics {
-    /// Opens the page of one more worker.
+    /// Adds the counters of a worker thread.
     pub(super) fn add_worker(&self) -> Arc<TcpWorkerMetrics> {
-        let page = Arc::new(TcpWorkerMetrics::default());
-        lock(&self.workers).push(Arc::clone(&page));
-        page
+        let worker = Arc::new(TcpWorkerMetrics::default());
+        lock(&self.workers).push(Arc::clone(&worker));
+        worker
     }
 
-    /// Opens the line for a place at a backend.
+    /// Makes the queue for backends at their limits; a second call returns the same queue.
     pub(super) fn init_queue(&self, capacity: usize) -> Arc<ConnectionQueue> {
         Arc::clone(self.queue.get_or_init(|| Arc::new(ConnectionQueue::new(capacity))))
     }
@@ -68,42 +68,45 @@ impl TcpMetrics {
 
     pub(in crate::forward) fn counters(&self) -> TcpCounters {
         let mut sum = TcpCounters::default();
-        lock(&self.workers).iter().for_each(|page| page.counters.add_to(&mut sum));
+        lock(&self.workers).iter().for_each(|worker| worker.counters.add_to(&mut sum));
         sum
     }
 
     pub(in crate::forward) fn durations(&self) -> DurationHistogram {
         let mut sum = DurationHistogram::default();
-        lock(&self.workers).iter().for_each(|page| sum.merge(&page.duration.snapshot()));
+        lock(&self.workers).iter().for_each(|worker| sum.merge(&worker.duration.snapshot()));
         sum
     }
 
     pub(in crate::forward) fn connections(
         &self,
         listener: Option<SocketAddr>,
-        most: usize,
+        limit: usize,
     ) -> Vec<ConnectionInfo> {
-        // Whoever begins to carry waits for none of this.
-        let pages = lock(&self.workers).clone();
+        // Cloned, so that a worker thread that starts does not wait for the copy.
+        let workers = lock(&self.workers).clone();
         let mut connections = Vec::new();
-        pages
+        workers
             .iter()
-            .for_each(|page| page.connections.collect_into(listener, most, &mut connections));
+            .for_each(|worker| worker.connections.collect_into(listener, limit, &mut connections));
         connections
     }
 
     pub(in crate::forward) fn accepted_by_worker(&self) -> Vec<u64> {
-        lock(&self.workers).iter().map(|page| load_relaxed(&page.counters.accepted)).collect()
+        lock(&self.workers).iter().map(|worker| load_relaxed(&worker.counters.accepted)).collect()
     }
 
     pub(in crate::forward) fn backends(&self) -> Vec<TcpBackendCounters> {
         let mut sums: HashMap<u64, TcpBackendCounters> = HashMap::new();
-        for page in lock(&self.workers).iter() {
-            for (serial, tally) in lock(&page.backends).iter() {
+        for worker in lock(&self.workers).iter() {
+            for (serial, counters) in lock(&worker.backends).iter() {
                 let sum = sums.entry(*serial).or_insert_with(|| {
-                    TcpBackendCounters::new(tally.backend.id().clone(), *tally.backend.target())
+                    TcpBackendCounters::new(
+                        counters.backend.id().clone(),
+                        *counters.backend.target(),
+                    )
                 });
-                tally.add_to(sum);
+                counters.add_to(sum);
             }
         }
         let mut sums: Vec<TcpBackendCounters> = sums.into_values().collect();
@@ -113,7 +116,8 @@ impl TcpMetrics {
 }
 
 impl TcpWorkerMetrics {
-    /// The tally of a backend; those of backends that have gone are forgotten once they are idle.
+    /// Returns the counters of a backend, and makes them at the first call. This also drops the
+    /// counters of backends that were removed from the set and have no connections.
     pub(super) fn backend_counters(
         &self,
         backend: &Arc<Backend<SocketAddr>>,
@@ -121,22 +125,22 @@ impl TcpWorkerMetrics {
     ) -> Arc<AtomicTcpBackendCounters> {
         let serial = backend.account().serial();
         let mut backends = lock(&self.backends);
-        if let Some(tally) = backends.get(&serial) {
-            return Arc::clone(tally);
+        if let Some(counters) = backends.get(&serial) {
+            return Arc::clone(counters);
         }
         let members = snapshot();
         let members = members.members();
-        backends.retain(|serial, tally| {
-            members.position_of_serial(*serial).is_some() || tally.active() > 0
+        backends.retain(|serial, counters| {
+            members.position_of_serial(*serial).is_some() || counters.active() > 0
         });
         Arc::clone(backends.entry(serial).or_insert_with(|| AtomicTcpBackendCounters::new(backend)))
     }
 
-    /// Says so to the connections of backends that are down.
+    /// Wakes the connections of backends that are down, so that they end.
     pub(super) fn notify_down_backends(&self, snapshots: &[Arc<Snapshot<SocketAddr>>]) {
-        for tally in lock(&self.backends).values().filter(|tally| tally.active() > 0) {
-            if snapshots.iter().any(|snapshot| tally.is_down(snapshot)) {
-                tally.down_notify.notify_waiters();
+        for counters in lock(&self.backends).values().filter(|counters| counters.active() > 0) {
+            if snapshots.iter().any(|snapshot| counters.is_down(snapshot)) {
+                counters.down_notify.notify_waiters();
             }
         }
     }
@@ -166,7 +170,7 @@ impl AtomicTcpBackendCounters {
     }
 
     fn active(&self) -> u64 {
-        // An end is counted after its beginning: read first, it is never more.
+        // Ends are read first: each is counted after its start, so `ended` never exceeds the starts.
         let ended = load_relaxed(&self.ended);
         load_relaxed(&self.connections).saturating_sub(ended)
     }
@@ -182,9 +186,9 @@ impl AtomicTcpBackendCounters {
         sum.duration.merge(&self.duration.snapshot());
     }
 
-    /// Counts a connection that ended.
-    pub(super) fn count_end(&self, broke: bool) {
-        if broke {
+    /// Counts a connection that ended; `is_aborted` if the backend broke it.
+    pub(super) fn count_end(&self, is_aborted: bool) {
+        if is_aborted {
             add_relaxed(&self.aborted, 1);
         }
         add_relaxed(&self.ended, 1);

@@ -12,7 +12,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 #[test]
-fn each_client_has_its_own_number() {
+fn each_client_has_its_own_limit() {
     let clients = ClientLimits::builder(2).build();
     let held = [clients.try_acquire(ip("192.0.2.1")), clients.try_acquire(ip("192.0.2.1"))];
     assert!(held.iter().all(Option::is_some));
@@ -29,7 +29,7 @@ fn each_client_has_its_own_number() {
 }
 
 #[test]
-fn an_ipv6_client_is_its_64_and_a_mapped_address_is_what_it_maps() {
+fn an_ipv6_client_is_its_64_and_a_mapped_address_is_an_ipv4_client() {
     let clients = ClientLimits::builder(1).build();
     let held =
         [clients.try_acquire(ip("2001:db8::1")), clients.try_acquire(ip("::ffff:192.0.2.1"))];
@@ -40,14 +40,14 @@ fn an_ipv6_client_is_its_64_and_a_mapped_address_is_what_it_maps() {
 }
 
 #[test]
-fn prefixes_are_as_told_and_bounded() {
-    let rule = ClientLimits::builder(1);
-    assert_eq!(rule.ipv4_prefix(24).network(ip("10.1.2.3")), ip("10.1.2.0"));
-    assert_eq!(rule.ipv4_prefix(0).network(ip("10.1.2.3")), ip("0.0.0.0"));
-    assert_eq!(rule.ipv4_prefix(200).network(ip("10.1.2.3")), ip("10.1.2.3"));
-    assert_eq!(rule.ipv6_prefix(48).network(ip("1:2:3:4:5:6:7:8")), ip("1:2:3::"));
-    assert_eq!(rule.ipv6_prefix(0).network(ip("1::1")), ip("::"));
-    assert_eq!(rule.ipv6_prefix(200).network(ip("1::1")), ip("1::1"));
+fn prefixes_mask_the_address_and_are_bounded() {
+    let builder = ClientLimits::builder(1);
+    assert_eq!(builder.ipv4_prefix(24).network(ip("10.1.2.3")), ip("10.1.2.0"));
+    assert_eq!(builder.ipv4_prefix(0).network(ip("10.1.2.3")), ip("0.0.0.0"));
+    assert_eq!(builder.ipv4_prefix(200).network(ip("10.1.2.3")), ip("10.1.2.3"));
+    assert_eq!(builder.ipv6_prefix(48).network(ip("1:2:3:4:5:6:7:8")), ip("1:2:3::"));
+    assert_eq!(builder.ipv6_prefix(0).network(ip("1::1")), ip("::"));
+    assert_eq!(builder.ipv6_prefix(200).network(ip("1::1")), ip("1::1"));
 }
 
 #[test]
@@ -58,18 +58,18 @@ fn a_limit_of_zero_counts_as_one() {
 }
 
 #[test]
-fn a_full_table_refuses_new_networks_and_not_known_ones() {
+fn a_full_table_refuses_only_new_networks() {
     let clients = ClientLimits::builder(u32::MAX).capacity(SHARDS).build();
     let held: Vec<_> =
         (0..4096_u32).filter_map(|n| clients.try_acquire(Ipv4Addr::from(n).into())).collect();
     assert_eq!((held.len(), clients.networks()), (SHARDS, SHARDS));
-    for place in &held {
-        assert!(clients.try_acquire(place.network).is_some());
+    for permit in &held {
+        assert!(clients.try_acquire(permit.network).is_some());
     }
 }
 
 #[test]
-fn a_flood_gives_its_memory_back() {
+fn the_memory_of_a_flood_is_freed() {
     let clients = ClientLimits::builder(1).build();
     let memory = || -> usize { clients.shards.iter().map(|shard| lock(shard).capacity()).sum() };
     let held: Vec<_> =
@@ -77,11 +77,15 @@ fn a_flood_gives_its_memory_back() {
     assert!(memory() >= 100_000);
     drop(held);
     assert_eq!(clients.networks(), 0);
-    assert!(memory() <= SHARDS * MIN_SHRINK_CAPACITY * 2, "{} places kept", memory());
+    assert!(
+        memory() <= SHARDS * MIN_SHRINK_CAPACITY * 2,
+        "capacity for {} networks is kept",
+        memory()
+    );
 }
 
 #[test]
-fn threads_never_have_more_places_than_the_limit_between_them() {
+fn threads_together_never_exceed_the_limit() {
     const LIMIT: u32 = 3;
     let clients = ClientLimits::builder(LIMIT).build();
     let held: [AtomicU32; 4] = Default::default();
@@ -90,13 +94,13 @@ fn threads_never_have_more_places_than_the_limit_between_them() {
             let (clients, held) = (&clients, &held);
             scope.spawn(move || {
                 for turn in 0..5_000 {
-                    let who = (thread + turn) % held.len();
-                    let address = IpAddr::from([192, 0, 2, who as u8]);
-                    if let Some(place) = clients.try_acquire(address) {
-                        assert!(held[who].fetch_add(1, Ordering::SeqCst) < LIMIT);
+                    let client = (thread + turn) % held.len();
+                    let address = IpAddr::from([192, 0, 2, client as u8]);
+                    if let Some(permit) = clients.try_acquire(address) {
+                        assert!(held[client].fetch_add(1, Ordering::SeqCst) < LIMIT);
                         thread::yield_now();
-                        held[who].fetch_sub(1, Ordering::SeqCst);
-                        drop(place);
+                        held[client].fetch_sub(1, Ordering::SeqCst);
+                        drop(permit);
                     }
                 }
             });
@@ -108,27 +112,27 @@ fn threads_never_have_more_places_than_the_limit_between_them() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
 
-    /// Against a list of the places that are held.
+    /// Compares with a list of the permits that are held.
     #[test]
-    fn the_table_agrees_with_the_places_held(
+    fn the_table_agrees_with_the_permits_held(
         limit in 1_u32..4,
         steps in prop::collection::vec((0_u8..6, any::<bool>(), any::<prop::sample::Index>()), 0..200),
     ) {
         let clients = ClientLimits::builder(limit).ipv4_prefix(31).build();
         let mut held: Vec<(u8, ClientPermit)> = Vec::new();
-        for (host, comes, which) in steps {
+        for (host, is_acquire, index) in steps {
             let network = host / 2;
-            if comes {
-                let before = held.iter().filter(|(of, _)| *of == network).count() as u32;
-                let place = clients.try_acquire(IpAddr::from([10, 0, 0, host]));
-                prop_assert_eq!(place.is_some(), before < limit);
-                held.extend(place.map(|place| (network, place)));
+            if is_acquire {
+                let before = held.iter().filter(|(holder, _)| *holder == network).count() as u32;
+                let permit = clients.try_acquire(IpAddr::from([10, 0, 0, host]));
+                prop_assert_eq!(permit.is_some(), before < limit);
+                held.extend(permit.map(|permit| (network, permit)));
             } else if !held.is_empty() {
-                drop(held.swap_remove(which.index(held.len())));
+                drop(held.swap_remove(index.index(held.len())));
             }
-            for of in 0..3_u8 {
-                let expected = held.iter().filter(|(held_by, _)| *held_by == of).count() as u32;
-                prop_assert_eq!(clients.connections(IpAddr::from([10, 0, 0, of * 2])), expected);
+            for network in 0..3_u8 {
+                let expected = held.iter().filter(|(holder, _)| *holder == network).count() as u32;
+                prop_assert_eq!(clients.connections(IpAddr::from([10, 0, 0, network * 2])), expected);
             }
         }
     }

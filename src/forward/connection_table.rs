@@ -1,4 +1,4 @@
-//! Who is carried at this moment.
+//! The table of the open connections and flows of a worker thread.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,57 +10,57 @@ use super::clock::now;
 use crate::backend::{Backend, BackendId};
 use crate::sync::{Mutex, lock};
 
-/// A TCP connection or a UDP flow that a backend, or the sorry server, has at this moment.
+/// An open TCP connection or UDP flow that a backend or the sorry server has.
 ///
-/// Those that wait for a backend are not among them:
-/// [`Counters::active`](super::Counters::active) counts these, too.
+/// Connections that wait for a backend are not listed, but counted in
+/// [`TcpCounters::active`](super::TcpCounters::active).
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ConnectionInfo {
-    /// Who asks: whom a PROXY header named, or else the address it came from; `None` on a Unix
-    /// socket.
+    /// The client that a PROXY header named, or else the peer address; `None` on a Unix socket.
     pub client: Option<SocketAddr>,
-    /// The address that the client used; `None` on a Unix socket.
+    /// The address that the client connected to; `None` on a Unix socket.
     pub local: Option<SocketAddr>,
     /// The backend; `None` for the sorry server.
     pub backend: Option<BackendId>,
     /// The backend's address.
     pub backend_address: Option<SocketAddr>,
-    /// How long ago it began: was accepted, or sent its first datagram.
+    /// The time since the accept, or since the first datagram of the flow.
     pub age: Duration,
 }
 
-/// How many are copied before whoever carries them has its turn again.
+/// How many entries are copied under one lock, for which the worker thread may have to wait.
 const MAX_COPIED_AT_ONCE: usize = 256;
 
-/// The list of one worker, who alone writes it: its lock is free but for the moments in which
-/// somebody reads.
+/// The table of a worker thread, which alone writes to it: its lock is contended only while the table
+/// is read.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionTable {
     connections: Mutex<Slab<ConnectionEntry>>,
 }
 
-/// One that is carried.
+/// An open connection or flow.
 #[derive(Debug)]
 pub(super) struct ConnectionEntry {
     pub(super) client: Option<SocketAddr>,
-    /// Where it is not the listener's; in a box, since few have one and all pay for the room.
+    /// The address that the client connected to, if it differs from the listener's; boxed, since few
+    /// entries have one and every entry pays for the space.
     pub(super) local: Option<Box<SocketAddr>>,
     pub(super) backend: Option<Arc<Backend<SocketAddr>>>,
     pub(super) started_at: Instant,
 }
 
-/// Where an entry stands in its list.
+/// The key of an entry in its table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionKey(u32);
 
 impl ConnectionTable {
     pub(super) fn insert(&self, entry: ConnectionEntry) -> ConnectionKey {
-        // As many as 2^32 would need more descriptors than there are.
+        // 2^32 entries would need more descriptors than a process can have.
         ConnectionKey(lock(&self.connections).insert(entry) as u32)
     }
 
-    /// The entry goes to another backend.
+    /// Sets the backend of an entry.
     pub(super) fn set_backend(
         &self,
         ConnectionKey(key): ConnectionKey,
@@ -75,20 +75,20 @@ impl ConnectionTable {
         lock(&self.connections).try_remove(key as usize);
     }
 
-    /// Copies the list until there are `most`, with the address of the listener for those that have
-    /// no other.
+    /// Copies entries until `connections` has `limit`; an entry without a local address gets the
+    /// listener's.
     pub(super) fn collect_into(
         &self,
         listener: Option<SocketAddr>,
-        most: usize,
+        limit: usize,
         connections: &mut Vec<ConnectionInfo>,
     ) {
         let now = now();
-        let mut from = 0;
-        while connections.len() < most {
-            let list = lock(&self.connections);
-            let until = list.capacity().min(from + MAX_COPIED_AT_ONCE);
-            connections.extend((from..until).filter_map(|key| list.get(key)).map(|entry| {
+        let mut start = 0;
+        while connections.len() < limit {
+            let table = lock(&self.connections);
+            let end = table.capacity().min(start + MAX_COPIED_AT_ONCE);
+            connections.extend((start..end).filter_map(|key| table.get(key)).map(|entry| {
                 let backend = entry.backend.as_ref();
                 ConnectionInfo {
                     client: entry.client,
@@ -98,11 +98,11 @@ impl ConnectionTable {
                     age: now.saturating_duration_since(entry.started_at),
                 }
             }));
-            if until == list.capacity() {
+            if end == table.capacity() {
                 break;
             }
-            from = until;
+            start = end;
         }
-        connections.truncate(most);
+        connections.truncate(limit);
     }
 }

@@ -1,4 +1,4 @@
-//! What is asked of sockets, and how long anything may take.
+//! The options of listening sockets and of the sockets on both sides of a connection.
 
 use std::fs;
 use std::io;
@@ -11,70 +11,70 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::forward::ahead::set_freebind;
+use crate::forward::freebind::set_freebind;
 use crate::sys;
 
-/// The address that backends see connections come from.
+/// The source address of connections to backends.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum SourceAddress {
-    /// The one that this machine's routes choose.
+    /// The address that the routing table of this machine selects.
     #[default]
     System,
-    /// One of these, in turn: an address has some 28 000 ports towards each backend, and every one
-    /// more has as many again. Those of the backend's family are used; none is as
+    /// One of these addresses, round robin: each address has about 28 000 ports for connections to a
+    /// backend. Only addresses of the backend's family are used; without one, as
     /// [`SourceAddress::System`].
     Addresses(Vec<IpAddr>),
-    /// The client's own (`IP_TRANSPARENT`), so that the backend sees who asks.
+    /// The client's own address (`IP_TRANSPARENT`), so that the backend sees the client.
     ///
     /// Needs the capability `CAP_NET_ADMIN` or `CAP_NET_RAW`, and routes that bring the backend's
-    /// answers back through this machine. Without the capability no backend can be connected to,
-    /// which is counted as [`no_resources`](crate::forward::Refusals::no_resources).
+    /// answers back through this machine. Without the capability no backend can be connected to, and
+    /// connections are refused as
+    /// [`no_resources`](crate::forward::RefusalCounters::no_resources).
     Client,
 }
 
-/// Options of the sockets on both sides.
+/// The options of the sockets on both sides.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SocketOptions {
     pub(super) keepalive: Option<Duration>,
     pub(super) user_timeout: Option<Duration>,
-    /// Pending requests at the listener; 0 is off.
+    /// The most pending TCP Fast Open requests of the listener; 0 is off.
     pub(super) fastopen: u32,
     pub(super) fastopen_connect: bool,
     pub(super) source: SourceAddress,
 }
 
-/// How many connections may wait in the kernel until they are accepted; `net.core.somaxconn`
-/// bounds it.
+/// The length of the kernel's accept queue; `net.core.somaxconn` limits it.
 const LISTEN_BACKLOG: i32 = 4096;
 
-/// What the kernel takes for keepalive: whole seconds, up to `MAX_TCP_KEEPIDLE`.
+/// The kernel accepts whole seconds for keepalive, up to `MAX_TCP_KEEPIDLE`.
 const MIN_KEEPALIVE: Duration = Duration::from_secs(1);
 const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
 
 const MAX_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// Opens a listening socket that others may share the port of; `ahead` of the address, which may be
-/// none of this machine's.
-pub(super) fn bind_listener(address: SocketAddr, ahead: bool) -> io::Result<TcpListener> {
-    let socket = new_stream_socket(address, ahead)?;
+/// Opens a listening socket whose port [`bind_shared_listener`] can share; if `is_nonlocal`, this
+/// machine need not have the address.
+pub(super) fn bind_listener(address: SocketAddr, is_nonlocal: bool) -> io::Result<TcpListener> {
+    let socket = new_stream_socket(address, is_nonlocal)?;
     if address.port() != 0 {
-        // Tried without sharing first: a port that anybody else serves is not to be shared by chance.
-        new_stream_socket(address, ahead)?.bind(&address.into())?;
+        // Bound without SO_REUSEPORT first: a port of another program must not be shared by accident.
+        new_stream_socket(address, is_nonlocal)?.bind(&address.into())?;
     }
     bind_and_listen(socket, address)
 }
 
-/// Opens one more listening socket beside one that [`bind_listener`] has opened.
+/// Opens another listening socket on the port of a socket that [`bind_listener`] has opened.
 pub(super) fn bind_shared_listener(address: SocketAddr) -> io::Result<TcpListener> {
-    // The first has shown that it may; the address may have gone since.
+    // The machine may have lost the address since the first socket was bound.
     bind_and_listen(new_stream_socket(address, true)?, address)
 }
 
-fn new_stream_socket(address: SocketAddr, ahead: bool) -> io::Result<Socket> {
+fn new_stream_socket(address: SocketAddr, is_nonlocal: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    if ahead {
+    if is_nonlocal {
         set_freebind(&socket, address)?;
     }
     Ok(socket)
@@ -88,7 +88,7 @@ fn bind_and_listen(socket: Socket, address: SocketAddr) -> io::Result<TcpListene
 }
 
 impl SocketOptions {
-    /// Sets what accepted connections inherit.
+    /// Sets the options of a listener, which accepted connections inherit.
     pub(super) fn apply_to_listener(&self, listener: impl AsFd) -> io::Result<()> {
         self.apply_to_socket(SockRef::from(&listener))?;
         if self.fastopen != 0 {
@@ -98,42 +98,42 @@ impl SocketOptions {
     }
 
     fn apply_to_socket(&self, socket: SockRef<'_>) -> io::Result<()> {
-        // Nagle's delay belongs to the end points; it is of no use between two sockets of a relay.
+        // Nagle's delay is the business of the end points, not of a relay between them.
         socket.set_tcp_nodelay(true)?;
         if let Some(idle) = self.keepalive {
-            // As many probes as fit into the same time once more.
+            // Five probes within the same time again.
             let idle = idle.clamp(MIN_KEEPALIVE, MAX_KEEPALIVE);
             let interval = (idle / 5).max(MIN_KEEPALIVE);
             let probe = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(5);
             socket.set_tcp_keepalive(&probe)?;
         }
         if let Some(timeout) = self.user_timeout {
-            // 0 would be the kernel's own, and it takes no more than an `int` of milliseconds.
+            // 0 would select the default of the kernel, which accepts at most `i32::MAX` milliseconds.
             let timeout = timeout.clamp(Duration::from_millis(1), MAX_USER_TIMEOUT);
             socket.set_tcp_user_timeout(Some(timeout))?;
         }
         Ok(())
     }
 
-    /// Connects to a backend; `turn` says whose turn among source addresses it is.
+    /// Connects to a backend; `source_index` selects the source address, modulo their number.
     pub(super) async fn connect(
         &self,
         target: SocketAddr,
         client: Option<SocketAddr>,
-        turn: usize,
+        source_index: usize,
     ) -> io::Result<TcpStream> {
         let kind = Type::STREAM.nonblocking();
         let socket = Socket::new(Domain::for_address(target), kind, Some(Protocol::TCP))?;
         self.apply_to_socket(SockRef::from(&socket))?;
-        if let Some(source) = self.source_address(target, client, turn) {
+        if let Some(source) = self.source_address(target, client, source_index) {
             self.bind_source(&socket, source)?;
         }
         if self.fastopen_connect {
             sys::socket_option::set_fastopen_connect(&socket)?;
         }
         let stream = TcpSocket::from_std_stream(socket.into()).connect(target).await?;
-        // Where nobody listens on a port of this machine, the kernel may give out that very port for
-        // the outgoing side, and the socket is then connected to itself.
+        // If no socket listens on an ephemeral port of this machine, the kernel may select that port as
+        // the source port, and the socket is then connected to itself.
         if is_ephemeral_port(target.port()) && stream.local_addr()? == target {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
@@ -144,17 +144,19 @@ impl SocketOptions {
         &self,
         target: SocketAddr,
         client: Option<SocketAddr>,
-        turn: usize,
+        source_index: usize,
     ) -> Option<IpAddr> {
-        let fits = |address: &IpAddr| address.is_ipv4() == target.is_ipv4();
+        let is_same_family = |address: &IpAddr| address.is_ipv4() == target.is_ipv4();
         match &self.source {
             SourceAddress::System => None,
             SourceAddress::Addresses(addresses) => {
-                let count = addresses.iter().filter(|it| fits(it)).count();
-                let turn = turn.checked_rem(count)?;
-                addresses.iter().filter(|it| fits(it)).nth(turn).copied()
+                let count = addresses.iter().filter(|address| is_same_family(address)).count();
+                let index = source_index.checked_rem(count)?;
+                addresses.iter().filter(|address| is_same_family(address)).nth(index).copied()
             }
-            SourceAddress::Client => client.map(|client| client.ip().to_canonical()).filter(fits),
+            SourceAddress::Client => {
+                client.map(|client| client.ip().to_canonical()).filter(is_same_family)
+            }
         }
     }
 
@@ -170,7 +172,8 @@ impl SocketOptions {
     }
 }
 
-/// May the kernel give out this port by itself? Asked once; where it does not say, any may be.
+/// Tells whether the kernel may select this port as a source port. The range is read once; if it
+/// cannot be read, any port may be selected.
 fn is_ephemeral_port(port: u16) -> bool {
     static RANGE: OnceLock<RangeInclusive<u16>> = OnceLock::new();
     let range = RANGE.get_or_init(|| {
@@ -184,7 +187,7 @@ fn is_ephemeral_port(port: u16) -> bool {
     range.contains(&port)
 }
 
-/// The wildcard addresses: what a client used must then be asked of each connection.
+/// Tells whether an address is a wildcard: the local address must then be read for each connection.
 pub(super) fn is_wildcard(address: IpAddr) -> bool {
     [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()].contains(&address)
 }
@@ -198,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn options_reach_the_socket_whatever_the_durations() {
+    fn options_are_set_on_the_socket_and_durations_are_clamped() {
         let options = |keepalive, user_timeout| SocketOptions {
             keepalive: Some(keepalive),
             user_timeout: Some(user_timeout),
@@ -208,29 +211,35 @@ mod tests {
         let socket = socket();
         options(minute, minute)
             .apply_to_socket(SockRef::from(&socket))
-            .expect("a socket takes them");
-        assert!(socket.tcp_nodelay().expect("asked") && socket.keepalive().expect("asked"));
-        assert_eq!(socket.tcp_keepalive_time().expect("asked"), minute);
-        assert_eq!(socket.tcp_keepalive_interval().expect("asked"), minute / 5);
-        assert_eq!(socket.tcp_user_timeout().expect("asked"), Some(minute));
+            .expect("the socket accepts the options");
+        assert!(
+            socket.tcp_nodelay().expect("the option is readable")
+                && socket.keepalive().expect("the option is readable")
+        );
+        assert_eq!(socket.tcp_keepalive_time().expect("the option is readable"), minute);
+        assert_eq!(socket.tcp_keepalive_interval().expect("the option is readable"), minute / 5);
+        assert_eq!(socket.tcp_user_timeout().expect("the option is readable"), Some(minute));
         options(Duration::ZERO, Duration::ZERO)
             .apply_to_socket(SockRef::from(&socket))
-            .expect("the least");
-        assert_eq!(socket.tcp_keepalive_interval().expect("asked"), second);
-        assert_eq!(socket.tcp_user_timeout().expect("asked"), Some(Duration::from_millis(1)));
+            .expect("the least values are accepted");
+        assert_eq!(socket.tcp_keepalive_interval().expect("the option is readable"), second);
+        assert_eq!(
+            socket.tcp_user_timeout().expect("the option is readable"),
+            Some(Duration::from_millis(1))
+        );
     }
 
     #[test]
-    fn a_listener_takes_fast_open_and_a_connect_with_it_goes_through() {
+    fn a_listener_and_a_connect_accept_fast_open() {
         let listener = bind_listener(([127, 0, 0, 1], 0).into(), false).expect("loopback");
         let options = SocketOptions { fastopen: 64, fastopen_connect: true, ..Default::default() };
-        options.apply_to_listener(&listener).expect("Linux knows it");
+        options.apply_to_listener(&listener).expect("Linux supports TCP Fast Open");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let address = listener.local_addr().expect("bound");
         runtime.expect("a runtime").block_on(async {
             let stream = options.connect(address, None, 0).await.expect("connected");
-            stream.writable().await.expect("open");
-            stream.try_write(b"with the SYN, some day").expect("room");
+            stream.writable().await.expect("the stream is open");
+            stream.try_write(b"with the SYN").expect("the socket buffer has space");
         });
         let (mut accepted, _) = listener.accept().expect("a connection");
         let mut byte = [0];
@@ -239,34 +248,41 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_shared_with_siblings_only() {
+    fn a_port_is_shared_only_with_listeners_of_the_same_forwarder() {
         let first = bind_listener(([127, 0, 0, 1], 0).into(), false).expect("loopback");
         let address = first.local_addr().expect("bound");
-        let _second = bind_shared_listener(address).expect("a sibling");
-        let error = bind_listener(address, false).expect_err("somebody else");
+        let _second = bind_shared_listener(address).expect("a shared listener");
+        let error = bind_listener(address, false).expect_err("the port is in use");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
-    fn sources_take_turns_within_the_family() {
+    fn source_addresses_rotate_within_the_family() {
         let addresses =
-            ["192.0.2.1", "2001:db8::1", "192.0.2.2"].map(|it| it.parse().expect("one"));
+            ["192.0.2.1", "2001:db8::1", "192.0.2.2"].map(|text| text.parse().expect("an address"));
         let source = SourceAddress::Addresses(addresses.to_vec());
         let options = SocketOptions { source, ..SocketOptions::default() };
-        let (v4, v6) = (([192, 0, 2, 9], 80).into(), "[2001:db8::9]:80".parse().expect("one"));
-        let of = |target, turn| options.source_address(target, None, turn);
-        assert_eq!([0, 1, 2].map(|turn| of(v4, turn)), [0, 2, 0].map(|i| Some(addresses[i])));
-        assert_eq!(of(v6, 7), Some(addresses[1]));
+        let (v4, v6) =
+            (([192, 0, 2, 9], 80).into(), "[2001:db8::9]:80".parse().expect("an address"));
+        let source = |target, index| options.source_address(target, None, index);
+        assert_eq!(
+            [0, 1, 2].map(|index| source(v4, index)),
+            [0, 2, 0].map(|index| Some(addresses[index]))
+        );
+        assert_eq!(source(v6, 7), Some(addresses[1]));
         let none =
             SocketOptions { source: SourceAddress::Addresses(Vec::new()), ..Default::default() };
         assert_eq!(none.source_address(v4, None, 3), None);
         let client = SocketOptions { source: SourceAddress::Client, ..Default::default() };
-        let mapped = Some("[::ffff:192.0.2.7]:5000".parse().expect("one"));
-        assert_eq!(client.source_address(v4, mapped, 0), Some("192.0.2.7".parse().expect("one")));
+        let mapped = Some("[::ffff:192.0.2.7]:5000".parse().expect("an address"));
+        assert_eq!(
+            client.source_address(v4, mapped, 0),
+            Some("192.0.2.7".parse().expect("an address"))
+        );
         assert_eq!(
             client.source_address(v6, mapped, 0),
             None,
-            "no IPv4 client for an IPv6 backend"
+            "an IPv4 client is no source for an IPv6 backend"
         );
     }
 }

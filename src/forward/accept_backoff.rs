@@ -1,34 +1,34 @@
-//! How long to leave the listener alone after a failed accept.
+//! The delay before the next accept after a failed accept.
 
 use std::time::Duration;
 
-/// Waits twice as long each time, up to a bound.
+/// An exponential backoff: each delay is twice the previous, up to [`MAX_ACCEPT_DELAY`].
 #[derive(Debug, Default)]
 pub(super) struct AcceptBackoff {
     last_delay: Option<Duration>,
 }
 
-/// Short enough that a passing shortage is hardly noticed.
+/// Short enough that clients hardly notice a brief shortage.
 const MIN_ACCEPT_DELAY: Duration = Duration::from_millis(10);
 
-/// Long enough to cost nothing, short enough to be back soon after a descriptor is free.
+/// Long enough to cost no processor time, short enough to accept soon after a descriptor is free.
 const MAX_ACCEPT_DELAY: Duration = Duration::from_secs(1);
 
 impl AcceptBackoff {
-    /// Tells whether the last accept went well.
+    /// Tells whether the last accept succeeded.
     pub(super) fn is_reset(&self) -> bool {
         self.last_delay.is_none()
     }
 
-    /// Notes a failure and says how long to wait.
+    /// Counts a failure and returns the delay before the next accept.
     pub(super) fn next_delay(&mut self) -> Duration {
-        let wait =
+        let delay =
             self.last_delay.map_or(MIN_ACCEPT_DELAY, |last| (last * 2).min(MAX_ACCEPT_DELAY));
-        self.last_delay = Some(wait);
-        wait
+        self.last_delay = Some(delay);
+        delay
     }
 
-    /// Notes a success.
+    /// Resets the delay after a success.
     pub(super) fn reset(&mut self) {
         self.last_delay = None;
     }
@@ -39,10 +39,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_the_bound_and_start_over_after_a_success() {
+    fn delays_double_to_the_maximum_and_restart_after_a_success() {
         let mut backoff = AcceptBackoff::default();
-        let waits: Vec<u128> = (0..9).map(|_| backoff.next_delay().as_millis()).collect();
-        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        let delays: Vec<u128> = (0..9).map(|_| backoff.next_delay().as_millis()).collect();
+        assert_eq!(delays, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
         assert!(!backoff.is_reset());
         backoff.reset();
         assert!(backoff.is_reset());

@@ -1,0 +1,492 @@
+//! [`Forwarder`]: the settings of a TCP forwarder, and the start of its worker threads.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{oneshot, watch};
+
+use super::config::{ClientPrefixes, ForwarderConfig, OnEndCallback, QueueLimits};
+use super::context::{ForwarderContext, WorkerContext};
+use super::handle::{TcpForwarderPhase, TcpHandle};
+use super::listener::Listener;
+use super::preamble::ProxyHeaderOptions;
+use super::socket_options::{SourceAddress, bind_listener, bind_shared_listener};
+use super::worker::run_worker;
+use crate::Balancer;
+use crate::balancer::Persistence;
+use crate::forward::drain_report::DrainReport;
+use crate::forward::error::ForwardError;
+use crate::forward::limits::ConnectionRate;
+use crate::forward::record::ConnectionRecord;
+use crate::forward::sni::ServerNameTable;
+use crate::sync::lock;
+
+/// The longest timeout (30 years), short enough to be added to any instant.
+const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+/// Forwards the TCP connections of a listener to the backends that a balancer picks.
+///
+/// Runs on worker threads of its own, one for each core unless [configured](Self::workers), each with
+/// its own listening socket on the same port (`SO_REUSEPORT`): the kernel distributes connections
+/// over the sockets by a hash of their addresses, and the threads share nothing while they relay
+/// bytes.
+///
+/// # Examples
+/// ```no_run
+/// use std::net::SocketAddr;
+/// use std::time::Duration;
+/// use lvs::forward::Forwarder;
+/// use lvs::scheduler::RoundRobin;
+/// use lvs::{BackendSet, Balancer};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let set = BackendSet::<SocketAddr>::new();
+/// set.insert("10.0.0.1:80".parse::<SocketAddr>()?)?;
+/// set.insert("10.0.0.2:80".parse::<SocketAddr>()?)?;
+///
+/// let balancer = Balancer::new(&set, RoundRobin)?;
+/// let forwarder = Forwarder::bind("0.0.0.0:8080".parse()?, balancer)?
+///     .max_connections(50_000)
+///     .queue(1000, Duration::from_secs(5))
+///     .sorry_server("10.0.0.9:80".parse()?);
+/// let handle = forwarder.handle();
+/// let running = tokio::spawn(forwarder.run());
+///
+/// // Later: accept no more connections, and give the open ones ten seconds.
+/// handle.shutdown(Duration::from_secs(10));
+/// let report = running.await??;
+/// println!("{} finished, {} cut", report.finished, report.cut);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a forwarder does nothing until it runs"]
+pub struct Forwarder {
+    /// At least one.
+    listeners: Vec<Listener>,
+    /// Whether `bind` opened the listener, so that more can be opened on its port.
+    owns_port: bool,
+    workers: usize,
+    config: ForwarderConfig,
+    handle: TcpHandle,
+}
+
+impl Forwarder {
+    /// Listens on an address; with port 0 on any free port, which [`Forwarder::local_addr`] returns.
+    ///
+    /// Only the worker threads share the port: a port that another socket listens on, in this process
+    /// or another, is refused.
+    ///
+    /// # Errors
+    /// [`ForwardError::Bind`] if the system refuses the address.
+    pub fn bind(address: SocketAddr, balancer: Balancer<SocketAddr>) -> Result<Self, ForwardError> {
+        Self::bind_with(address, false, balancer)
+    }
+
+    /// Listens, as [`bind`](Self::bind) does, on an address that this machine need not have yet
+    /// (`IP_FREEBIND`), such as a virtual address that VRRP adds and removes. Clients are served while
+    /// the machine has the address.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_nonlocal(
+        address: SocketAddr,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
+        Self::bind_with(address, true, balancer)
+    }
+
+    fn bind_with(
+        address: SocketAddr,
+        is_nonlocal: bool,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
+        let bind_error = |source| ForwardError::Bind { address, source };
+        let listener = bind_listener(address, is_nonlocal).map_err(bind_error)?;
+        let address = listener.local_addr().map_err(bind_error)?;
+        Self::from_parts(vec![Listener::Tcp(listener)], Some(address), true, balancer)
+    }
+
+    /// Makes a forwarder for an existing listener, inherited or with socket options of its own. All
+    /// worker threads accept from it, and an idle thread accepts the next connection.
+    ///
+    /// # Errors
+    /// [`ForwardError::Listener`] if the listener is not a usable socket.
+    pub fn new(
+        listener: TcpListener,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
+        Self::from_listeners([listener], balancer)
+    }
+
+    /// Makes a forwarder for several listeners, such as those of its
+    /// [predecessor](TcpHandle::listeners), with at least one worker thread for each. Connections in
+    /// the accept queues of the listeners are served.
+    ///
+    /// # Errors
+    /// [`ForwardError::Listener`] if there is no listener, or a listener is not a usable socket.
+    pub fn from_listeners(
+        listeners: impl IntoIterator<Item = TcpListener>,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
+        let listeners: Vec<TcpListener> = listeners.into_iter().collect();
+        let none = || io::Error::new(io::ErrorKind::InvalidInput, "the list of listeners is empty");
+        let address = listeners.first().ok_or_else(none).and_then(TcpListener::local_addr);
+        let address = address.map_err(|source| ForwardError::Listener { source })?;
+        let listeners = listeners.into_iter().map(Listener::Tcp).collect();
+        Self::from_parts(listeners, Some(address), false, balancer)
+    }
+
+    /// Makes a forwarder for a listening Unix socket. Its clients have no address: schedulers that hash
+    /// the address distribute them at random, and limits per client do not apply.
+    ///
+    /// # Errors
+    /// [`ForwardError::Listener`] if the listener is not a usable socket.
+    pub fn from_unix_listener(
+        listener: UnixListener,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
+        Self::from_parts(vec![Listener::Unix(listener)], None, false, balancer)
+    }
+
+    fn from_parts(
+        listeners: Vec<Listener>,
+        address: Option<SocketAddr>,
+        owns_port: bool,
+        balancer: Balancer<SocketAddr>,
+    ) -> Result<Self, ForwardError> {
+        let handle = TcpHandle {
+            address,
+            phase: Arc::new(watch::Sender::new(TcpForwarderPhase::Serving)),
+            metrics: Arc::default(),
+            open_listeners: Arc::default(),
+        };
+        let workers = thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self { listeners, owns_port, workers, config: ForwarderConfig::new(balancer), handle })
+    }
+
+    /// Sets the name of the service in logs and records. Default: `tcp`.
+    pub fn name(mut self, name: &str) -> Self {
+        self.config.name = name.into();
+        self
+    }
+
+    /// Sets the number of worker threads; 0 counts as 1. Default: one for each core.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers.max(1);
+        self
+    }
+
+    /// Limits the open connections of all worker threads together; 0 counts as 1. Further clients
+    /// wait: one for each worker thread is accepted and waits, the others wait in the kernel's accept
+    /// queue. Each connection takes two descriptors. Default: 10 000.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.config.max_connections = connections.max(1);
+        self
+    }
+
+    /// Limits the open connections of a client address (of a /64 for IPv6, unless
+    /// [configured](Self::client_prefixes)); further connections are reset. 0 counts as 1. Default: no
+    /// limit.
+    pub fn max_connections_per_client(mut self, connections: u32) -> Self {
+        self.config.max_connections_per_client = Some(connections.max(1));
+        self
+    }
+
+    /// Sets how many leading bits of an address identify a client for
+    /// [`max_connections_per_client`](Self::max_connections_per_client), so that a network can count
+    /// as a client. Values above 32 and 128 count as these. Default: 32 for IPv4, 64 for IPv6.
+    pub fn client_prefixes(mut self, ipv4: u8, ipv6: u8) -> Self {
+        self.config.client_prefixes = ClientPrefixes { ipv4, ipv6 };
+        self
+    }
+
+    /// Limits the rate of new connections of all worker threads together; further connections wait, as
+    /// with [`max_connections`](Self::max_connections). Default: no limit.
+    pub fn accept_rate(mut self, rate: ConnectionRate) -> Self {
+        self.config.accept_rate = Some(rate);
+        self
+    }
+
+    /// Queues up to `capacity` connections, first in first out and for up to `timeout` each, while all
+    /// backends are at their [limits](crate::Limits). Without a queue such connections are reset, or
+    /// go to the sorry server.
+    pub fn queue(mut self, capacity: usize, timeout: Duration) -> Self {
+        self.config.queue = Some(QueueLimits { capacity, timeout: timeout.min(MAX_TIMEOUT) });
+        self
+    }
+
+    /// Sets the server for connections that no backend can serve: no backend is eligible, all are at
+    /// their limits and the queue is full or timed out, or no backend tried could be connected to.
+    pub fn sorry_server(mut self, address: SocketAddr) -> Self {
+        self.config.sorry_server = Some(address);
+        self
+    }
+
+    /// Sends the connections of a client to the same backend. The balancer of the persistence must be
+    /// the forwarder's own; several forwarders may share one persistence.
+    pub fn persistence(mut self, persistence: Arc<Persistence<SocketAddr>>) -> Self {
+        self.config.persistence = Some(persistence);
+        self
+    }
+
+    /// Sets how long one attempt to connect may take before the next backend is tried. Default: 5 s,
+    /// long enough for the loss of the first two SYN packets (sent again after 1 s and 3 s).
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.config.connect.attempt_timeout = timeout.min(MAX_TIMEOUT);
+        self
+    }
+
+    /// Sets how long all attempts to connect together may take; the time in the [queue](Self::queue)
+    /// does not count. Default: 15 s.
+    pub fn connect_deadline(mut self, timeout: Duration) -> Self {
+        self.config.connect.total_timeout = timeout.min(MAX_TIMEOUT);
+        self
+    }
+
+    /// Sets how many backends are tried for a connection, the first included and each at most once; 0
+    /// counts as 1. Default: 3.
+    pub fn connect_attempts(mut self, attempts: u32) -> Self {
+        self.config.connect.max_attempts = attempts.max(1);
+        self
+    }
+
+    /// Ends connections that have relayed no byte in either direction for this long. Default: 15
+    /// minutes, as IPVS; `None` is never.
+    pub fn idle_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.config.timeouts.idle = timeout;
+        self
+    }
+
+    /// Ends connections that one side has closed and that have relayed no byte for this long. Default:
+    /// 2 minutes, as IPVS; `None` is never.
+    pub fn half_closed_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.config.timeouts.half_closed = timeout;
+        self
+    }
+
+    /// Ends connections this long after they were accepted, whether or not they are idle. Default:
+    /// never.
+    pub fn total_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.config.timeouts.total = timeout;
+        self
+    }
+
+    /// Ends the connections of a backend that a check marked down or an operator disabled, with a reset
+    /// on both sides: the client of a hanging server then retries at once, instead of waiting for its
+    /// own timeout. Takes effect within 100 ms. Does not apply to backends that are ejected, drained or
+    /// removed, nor to backends that serve because the set [panics](crate::backend::FailMode).
+    /// Default: off. HAProxy's `on-marked-down shutdown-sessions`.
+    pub fn cut_on_down(mut self, cut: bool) -> Self {
+        self.config.cut_on_down = cut;
+        self
+    }
+
+    /// Sends TCP keepalive probes to peers that were silent for this long (`SO_KEEPALIVE`), five probes
+    /// within the same time again. In whole seconds, from 1 to 32 767; other values count as the
+    /// nearest of these. On both sides. Default: off.
+    pub fn keepalive(mut self, idle: Duration) -> Self {
+        self.config.socket_options.keepalive = Some(idle);
+        self
+    }
+
+    /// Ends connections to peers that have not acknowledged sent data for this long
+    /// (`TCP_USER_TIMEOUT`, RFC 5482). On both sides. Default: the kernel's, about 15 minutes.
+    pub fn user_timeout(mut self, timeout: Duration) -> Self {
+        self.config.socket_options.user_timeout = Some(timeout);
+        self
+    }
+
+    /// Accepts data in a client's SYN (TCP Fast Open, RFC 7413), with up to this many pending requests;
+    /// 0 is off. Default: off. Only for protocols in which a request may safely arrive twice.
+    pub fn fastopen(mut self, pending: u32) -> Self {
+        self.config.socket_options.fastopen = pending;
+        self
+    }
+
+    /// Sends a client's first bytes with the SYN to the backend (TCP Fast Open). Default: off.
+    ///
+    /// If the kernel holds the backend's cookie, the connect waits for the client's first byte, so a
+    /// failed backend is noticed too late to try another. Not for protocols in which the server sends
+    /// first: both sides would wait for ever.
+    pub fn fastopen_backends(mut self, fastopen: bool) -> Self {
+        self.config.socket_options.fastopen_connect = fastopen;
+        self
+    }
+
+    /// Sets the source address of connections to backends. Default: chosen by the routing table.
+    pub fn source(mut self, source: SourceAddress) -> Self {
+        self.config.socket_options.source = source;
+        self
+    }
+
+    /// Requires a PROXY header, version 1 or 2, from every client within this time, and trusts it: for
+    /// a listener that only other proxies can reach. The client that the header names is then the
+    /// client for schedulers, limits, persistence, records and the header to the backend.
+    ///
+    /// A connection with an invalid or late header is reset.
+    pub fn accept_proxy(mut self, timeout: Duration) -> Self {
+        self.config.preamble.proxy_header_timeout = Some(timeout.min(MAX_TIMEOUT));
+        self
+    }
+
+    /// Sends a PROXY header to backends and to the sorry server, which must expect one.
+    pub fn send_proxy(mut self, options: ProxyHeaderOptions) -> Self {
+        self.config.preamble.send_proxy = Some(options);
+        self
+    }
+
+    /// Makes the server name (SNI) of a TLS client the key of the flow, for schedulers that hash. TLS
+    /// is not terminated: the ClientHello is read, within this time, and sent on. A connection that
+    /// does not begin with a ClientHello is reset.
+    pub fn key_by_server_name(mut self, timeout: Duration) -> Self {
+        self.config.preamble.client_hello_timeout = Some(timeout.min(MAX_TIMEOUT));
+        self.config.preamble.key_by_server_name = true;
+        self
+    }
+
+    /// Selects the balancer by the server name (SNI) of a TLS client: `services` has a balancer for
+    /// each name, used instead of the forwarder's own. A connection with a name that is not in the
+    /// table is reset. [Persistence](Self::persistence) and the [queue](Self::queue) do not apply. The
+    /// ClientHello is read as with [`key_by_server_name`](Self::key_by_server_name).
+    pub fn services_by_server_name(
+        mut self,
+        timeout: Duration,
+        services: ServerNameTable<Balancer<SocketAddr>>,
+    ) -> Self {
+        self.config.preamble.client_hello_timeout = Some(timeout.min(MAX_TIMEOUT));
+        self.config.preamble.services = Some(services);
+        self
+    }
+
+    /// Sets a callback for the record of each connection that has ended, refused connections included;
+    /// for an access log.
+    ///
+    /// Called on the worker thread, which relays no bytes meanwhile: move slow work to another thread.
+    /// A panic of the callback is caught and logged.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # fn example(forwarder: lvs::forward::Forwarder) -> lvs::forward::Forwarder {
+    /// forwarder.on_end(|record| println!("{record}"))
+    /// # }
+    /// ```
+    pub fn on_end(mut self, callback: impl Fn(&ConnectionRecord) + Send + Sync + 'static) -> Self {
+        self.config.on_end = Some(OnEndCallback::new(callback));
+        self
+    }
+
+    /// Returns the address that the forwarder listens on; `None` for a Unix socket.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.handle.local_addr()
+    }
+
+    /// Returns a handle to watch the forwarder and to shut it down.
+    #[must_use]
+    pub fn handle(&self) -> TcpHandle {
+        self.handle.clone()
+    }
+
+    /// Serves connections until [`TcpHandle::shutdown`], then closes the listener and waits for the
+    /// open connections, up to the deadline given there.
+    ///
+    /// Connections in the kernel's accept queue are reset when the listener is closed. A failed accept
+    /// never ends the forwarder: after a shortage (no descriptor, no memory) it retries with a delay
+    /// that doubles from 10 ms to 1 s.
+    ///
+    /// # Errors
+    /// [`ForwardError::Listener`] if the system refuses an option of the listener,
+    /// [`ForwardError::Worker`] if it refuses the threads. No error ends a forwarder that has started,
+    /// except a worker thread that panics.
+    ///
+    /// # Cancel safety
+    /// A dropped future makes the worker threads close the listener and cut all connections at once.
+    /// The leases end as [`Cancelled`](crate::Outcome::Cancelled), and the counters stay exact.
+    pub async fn run(self) -> Result<DrainReport, ForwardError> {
+        let Self { mut listeners, owns_port, workers, config, handle } = self;
+        let listener_error = |source| ForwardError::Listener { source };
+        while listeners.len() < workers {
+            let listener = match (owns_port, handle.address) {
+                (true, Some(address)) => bind_shared_listener(address).map(Listener::Tcp),
+                _ => listeners[0].try_clone(),
+            };
+            listeners.push(listener.map_err(listener_error)?);
+        }
+        for listener in &listeners {
+            listener.set_nonblocking().map_err(listener_error)?;
+            if let Listener::Tcp(listener) = listener {
+                config.socket_options.apply_to_listener(listener).map_err(listener_error)?;
+            }
+        }
+        let duplicates = listeners.iter().map(Listener::try_clone).collect::<io::Result<Vec<_>>>();
+        *lock(&handle.open_listeners) = duplicates.map_err(listener_error)?;
+        // From here on a dropped future stops the worker threads.
+        let shutdown_on_drop = ShutdownOnDrop(handle.clone());
+        let context = ForwarderContext::new(config, Arc::clone(&handle.metrics), handle.address);
+        // All runtimes before the first worker thread: its connections might take the last
+        // descriptors.
+        let runtimes = listeners.iter().map(|_| Builder::new_current_thread().enable_all().build());
+        let runtimes = runtimes.collect::<io::Result<Vec<_>>>();
+        let runtimes = runtimes.map_err(|source| ForwardError::Worker { source })?;
+        let mut workers = Vec::new();
+        for (number, (listener, runtime)) in listeners.into_iter().zip(runtimes).enumerate() {
+            let context = WorkerContext::new(Arc::clone(&context));
+            workers.push(spawn_worker_thread(number, runtime, context, listener, handle.clone())?);
+        }
+        let mut report = DrainReport::default();
+        let mut failure = None;
+        for worker in workers {
+            match worker.await {
+                Ok(Ok(part)) => report += part,
+                Ok(Err(error)) => failure = Some(error),
+                // The other worker threads run on until they end by themselves.
+                Err(_) => failure = Some(io::Error::other("a worker thread panicked")),
+            }
+        }
+        drop(shutdown_on_drop);
+        failure.map_or(Ok(report), |source| Err(ForwardError::Worker { source }))
+    }
+}
+
+/// Starts a worker thread; the receiver gets the result of the worker when the thread ends.
+fn spawn_worker_thread(
+    number: usize,
+    runtime: Runtime,
+    context: Arc<WorkerContext>,
+    listener: Listener,
+    handle: TcpHandle,
+) -> Result<oneshot::Receiver<io::Result<DrainReport>>, ForwardError> {
+    let (sender, receiver) = oneshot::channel();
+    let run = move || {
+        let phase = handle.phase.subscribe();
+        // In a task, since the future that a runtime blocks on is woken by a system call.
+        let worker = async { tokio::spawn(run_worker(context, listener, phase)).await };
+        let report = runtime.block_on(worker).unwrap_or_else(|error| Err(error.into()));
+        if report.is_err() {
+            // The worker does not accept any more: the kernel must not queue clients for it.
+            handle.close_listeners();
+        }
+        // There is no receiver if `run` was dropped.
+        let _ = sender.send(report);
+    };
+    thread::Builder::new()
+        .name(format!("lvs-tcp-{number}"))
+        .spawn(run)
+        .map_err(|source| ForwardError::Worker { source })?;
+    Ok(receiver)
+}
+
+/// Shuts the forwarder down at once when dropped; has no effect on workers that have ended.
+struct ShutdownOnDrop(TcpHandle);
+
+impl Drop for ShutdownOnDrop {
+    fn drop(&mut self) {
+        self.0.shutdown(Duration::ZERO);
+    }
+}

@@ -1,0 +1,140 @@
+//! The handle by which a program watches a running TCP forwarder and shuts it down.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::listener::Listener;
+use super::metrics::TcpMetrics;
+use crate::forward::connection_table::ConnectionInfo;
+use crate::forward::counters::{TcpBackendCounters, TcpCounters};
+use crate::forward::queue::QueueCounters;
+use crate::histogram::DurationHistogram;
+use crate::sync::{Mutex, lock};
+
+/// Watches a [`Forwarder`](crate::forward::Forwarder) and shuts it down.
+///
+/// A clone is cheap. Dropping all handles does not end the forwarder.
+#[derive(Clone, Debug)]
+pub struct TcpHandle {
+    pub(super) address: Option<SocketAddr>,
+    pub(super) phase: Arc<watch::Sender<TcpForwarderPhase>>,
+    pub(super) metrics: Arc<TcpMetrics>,
+    /// Duplicates of the listening sockets while the forwarder accepts, for
+    /// [`TcpHandle::listeners`].
+    pub(super) open_listeners: Arc<Mutex<Vec<Listener>>>,
+}
+
+/// Whether a forwarder accepts connections or drains.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum TcpForwarderPhase {
+    Serving,
+    /// `deadline` is `None` if the time to drain is too long to be added to the clock.
+    Draining {
+        deadline: Option<Instant>,
+    },
+}
+
+impl TcpHandle {
+    /// Stops accepting, and gives open connections this much time to end by themselves.
+    ///
+    /// Returns at once; [`run`](crate::forward::Forwarder::run) returns when all connections have
+    /// ended. The last call decides: a second call with [`Duration::ZERO`] cuts the connections that
+    /// are still open. May be called before `run`.
+    pub fn shutdown(&self, within: Duration) {
+        let deadline = Instant::now().checked_add(within);
+        self.close_listeners();
+        self.phase.send_replace(TcpForwarderPhase::Draining { deadline });
+    }
+
+    /// Closes the duplicates of the listening sockets: while any duplicate is open, the kernel goes
+    /// on queueing clients that nobody accepts.
+    pub(super) fn close_listeners(&self) {
+        lock(&self.open_listeners).clear();
+    }
+
+    /// Returns the address that the forwarder listens on, with the real port where port 0 was
+    /// requested; `None` for a Unix socket.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Returns duplicates of the listening sockets, for a successor: a second forwarder in this
+    /// process ([`from_listeners`](crate::forward::Forwarder::from_listeners)), or another process
+    /// ([`handover`](crate::forward::handover)). Empty before `run` and after a shutdown.
+    ///
+    /// Start the successor, then [shut this forwarder down](Self::shutdown): connections in the
+    /// kernel's queue are accepted by either, and no client is refused. While a returned socket is
+    /// open and not accepted from, the kernel queues clients that nobody serves: drop it.
+    ///
+    /// # Errors
+    /// The error of the system if there are no descriptors left.
+    pub fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
+        lock(&self.open_listeners)
+            .iter()
+            .map(|listener| listener.as_fd().try_clone_to_owned())
+            .collect()
+    }
+
+    /// Returns the counters of the forwarder, summed over its worker threads.
+    #[must_use]
+    pub fn counters(&self) -> TcpCounters {
+        self.metrics.counters()
+    }
+
+    /// Returns the counters of each backend that took a connection or failed to, sorted by
+    /// identifier. Backends that were removed from the set are dropped some time after their last
+    /// connection.
+    #[must_use]
+    pub fn backends(&self) -> Vec<TcpBackendCounters> {
+        self.metrics.backends()
+    }
+
+    /// Returns the counters of the [queue](crate::forward::Forwarder::queue) for backends at their
+    /// limits; `None` without a queue, or before `run`.
+    #[must_use]
+    pub fn queue(&self) -> Option<QueueCounters> {
+        self.metrics.queue()
+    }
+
+    /// Returns up to `limit` of the connections that a backend or the sorry server has now, in no
+    /// particular order.
+    ///
+    /// A worker thread waits only while a few of its connections are copied; so connections that
+    /// begin or end meanwhile may be in the list or not.
+    #[must_use]
+    pub fn connections(&self, limit: usize) -> Vec<ConnectionInfo> {
+        self.metrics.connections(self.address, limit)
+    }
+
+    /// Returns a histogram of how long ended connections lasted, from accept to end.
+    #[must_use]
+    pub fn durations(&self) -> DurationHistogram {
+        self.metrics.durations()
+    }
+
+    /// Returns the number of connections that each worker thread has accepted.
+    #[must_use]
+    pub fn accepted_by_worker(&self) -> Vec<u64> {
+        self.metrics.accepted_by_worker()
+    }
+}
+
+impl TcpForwarderPhase {
+    pub(super) fn is_draining(&self) -> bool {
+        matches!(self, Self::Draining { .. })
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Serving => None,
+            Self::Draining { deadline } => *deadline,
+        }
+    }
+}
