@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::hash::{fold_ip, hash_bytes, hash_ip};
 use crate::backend::Backend;
+use crate::scheduler::hashing::{fold_ip, hash_bytes, hash_ip};
 
 /// The connection or request that looks for a backend.
 ///
@@ -143,12 +143,12 @@ impl Flow {
     }
 
     /// The kernel's fold of the client's address; of the key where there is none.
-    pub(super) fn folded_source(&self) -> Option<u32> {
+    pub(in crate::scheduler) fn folded_source(&self) -> Option<u32> {
         self.source.map(|source| fold_ip(source.ip())).or(self.key.map(fold_key))
     }
 
     /// The kernel's fold of the destination; of the key where there is none.
-    pub(super) fn folded_destination(&self) -> Option<u32> {
+    pub(in crate::scheduler) fn folded_destination(&self) -> Option<u32> {
         self.destination.map(|to| fold_ip(to.ip())).or(self.key.map(fold_key))
     }
 }

@@ -1,0 +1,154 @@
+//! Remembers one number for each group of members for as long as no load in the group changes.
+//!
+//! For rules that need something of all members with each pick: the least loaded of a group, the
+//! sum of its connections. A pick reads one version and one word for each group (about sqrt(n) of
+//! each), and looks at the members of those groups only that have moved since.
+//!
+//! # Orderings
+//! Those of the board: the version is read before the members are looked at, so a remembered number
+//! may be newer than its version says and is never older. The word needs none of its own: version
+//! and value are read and written as one. Threads that look at once overwrite each other's word; an
+//! older one that wins is stale by its version and looked up again.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::backend::{Members, SetContext};
+use crate::sync::{AtomicU64, Ordering};
+
+/// One number for each run of neighbours that share a version.
+#[derive(Debug)]
+pub(in crate::scheduler) struct GroupCache {
+    /// `None` for an empty list, which has no groups.
+    shared: Option<Arc<SetContext>>,
+    /// `version << 32 | value` for each run.
+    entries: Box<[AtomicU64]>,
+    /// Where each run's changes are counted.
+    group_ids: Box<[u8]>,
+    ranges: Box<[Range<u32>]>,
+}
+
+/// Nothing remembered. Should a value and a version ever make up this very word, that value is
+/// looked up each time, which costs time and nothing else.
+const EMPTY_ENTRY: u64 = u64::MAX;
+
+impl GroupCache {
+    /// Starts with nothing remembered, and lets the changes of load be counted from here on.
+    ///
+    /// Belongs to the list it was made from: make another one with each compile.
+    pub(in crate::scheduler) fn new(members: &Members) -> Self {
+        let shared = members.context().cloned();
+        if let Some(shared) = &shared {
+            shared.load_versions.start_tracking();
+        }
+        let runs = members.load_group_ranges();
+        Self {
+            shared,
+            entries: runs.iter().map(|_| AtomicU64::new(EMPTY_ENTRY)).collect(),
+            // Both casts keep the value: there are at most 256 groups and 65 536 members.
+            group_ids: runs.iter().map(|&(group, _)| group as u8).collect(),
+            ranges: runs.iter().map(|(_, r)| r.start as u32..r.end as u32).collect(),
+        }
+    }
+
+    /// How many runs there are.
+    #[inline]
+    pub(in crate::scheduler) fn group_count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns the value of a run, asking `look` for it if it may have changed.
+    ///
+    /// `look` must find out from the members in its range alone, and from nothing of them but what
+    /// is fixed in the list and their load.
+    #[inline]
+    pub(in crate::scheduler) fn value_or_compute(
+        &self,
+        run: usize,
+        look: impl FnOnce(Range<usize>) -> u32,
+    ) -> u32 {
+        let Some(shared) = &self.shared else { return 0 };
+        let version = shared.load_versions.version(usize::from(self.group_ids[run]));
+        // Relaxed here and below: see the head of the file.
+        let word = self.entries[run].load(Ordering::Relaxed);
+        if (word >> 32) as u32 == version && word != EMPTY_ENTRY {
+            return word as u32;
+        }
+        let range = &self.ranges[run];
+        let value = look(range.start as usize..range.end as usize);
+        let word = u64::from(version) << 32 | u64::from(value);
+        self.entries[run].store(word, Ordering::Relaxed);
+        value
+    }
+}
+
+#[cfg(all(test, not(lvs_loom)))]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::{BackendSet, Spec};
+
+    fn sum(members: &Members, range: Range<usize>) -> u32 {
+        range.map(|i| members[i].load().total()).sum()
+    }
+
+    #[test]
+    fn only_a_group_that_moved_is_looked_at_again() {
+        let set = BackendSet::new();
+        set.edit(|edit| {
+            (0..100).try_for_each(|i| edit.insert(Spec::new(i.to_string(), ())).map(drop))
+        })
+        .expect("sound");
+        let snapshot = set.snapshot();
+        let members = snapshot.members();
+        let memo = GroupCache::new(members);
+        assert_eq!(memo.group_count(), 100usize.div_ceil(16));
+        let looks = Cell::new(0);
+        let total = || {
+            looks.set(0);
+            (0..memo.group_count())
+                .map(|run| {
+                    memo.value_or_compute(run, |range| {
+                        looks.set(looks.get() + 1);
+                        sum(members, range)
+                    })
+                })
+                .sum::<u32>()
+        };
+        assert_eq!((total(), looks.get()), (0, 7), "nothing is known at first");
+        assert_eq!((total(), looks.get()), (0, 0), "and then everything");
+        for i in [17, 18] {
+            assert_eq!(members[i].account().bind(0, false), Some(0));
+        }
+        assert_eq!((total(), looks.get()), (2, 1));
+        snapshot.backends()[99].set_load(5, 0);
+        assert_eq!((total(), looks.get()), (7, 1));
+        members[17].account().unbind(0, true, crate::Outcome::Ok);
+        assert_eq!((total(), looks.get()), (6, 1));
+        assert_eq!((total(), looks.get()), (6, 0));
+    }
+
+    #[test]
+    fn the_runs_cover_the_list_once() {
+        let set = BackendSet::new();
+        for i in 0..50 {
+            set.insert(Spec::new(i.to_string(), ())).expect("sound");
+        }
+        let snapshot = set.snapshot();
+        let memo = GroupCache::new(snapshot.members());
+        let mut covered = Vec::new();
+        for run in 0..memo.group_count() {
+            memo.value_or_compute(run, |range| {
+                covered.extend(range);
+                0
+            });
+        }
+        assert_eq!(covered, (0..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_empty_list_has_no_groups() {
+        assert_eq!(GroupCache::new(&Members::default()).group_count(), 0);
+    }
+}

@@ -1,0 +1,62 @@
+//! Least connections: `lc`.
+
+use crate::backend::Members;
+use crate::scheduler::ipvs::least_cost::{ConnectionOverhead, LeastConnectionsPicker};
+use crate::scheduler::{CompileError, Picker, Scheduler};
+
+/// `lc`: the server with the fewest connections.
+///
+/// Choose it for equal servers and connections of unequal length. Weights count only as "0 or not";
+/// [`wlc`](crate::scheduler::WeightedLeastConnections) divides by them. Among equals the first in the list (the
+/// newest) is chosen, so an idle set sends everything there; [`p2c`](crate::scheduler::PowerOfTwo) spreads.
+///
+/// Decides as the kernel's `ip_vs_lc`. Inactive connections count a 256th.
+///
+/// # Cost
+/// O(n) up to 24 members; above, one comparison for each of about sqrt(n) groups and a look at the
+/// members of the one or two groups that changed. The counts are those of all threads: under
+/// contention every change is seen by every pick.
+///
+/// # Examples
+/// ```
+/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::LeastConnections};
+/// let set = BackendSet::new();
+/// let balancer = Balancer::new(&set, LeastConnections::new())?;
+/// set.insert(Spec::new("b", ()))?;
+/// set.insert(Spec::new("a", ()))?;
+/// let first = balancer.pick(&Flow::new())?;
+/// let second = balancer.pick(&Flow::new())?;
+/// assert_eq!((first.id().as_str(), second.id().as_str()), ("a", "b"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct LeastConnections {
+    overhead: ConnectionOverhead,
+}
+
+impl LeastConnections {
+    /// With the classic overhead.
+    pub const fn new() -> Self {
+        Self { overhead: ConnectionOverhead::Classic }
+    }
+
+    /// How inactive connections count. Default: [`ConnectionOverhead::Classic`].
+    pub const fn overhead(self, overhead: ConnectionOverhead) -> Self {
+        Self { overhead }
+    }
+}
+
+impl Scheduler for LeastConnections {
+    fn name(&self) -> &str {
+        "lc"
+    }
+
+    fn compile(
+        &self,
+        members: &Members,
+        _previous: Option<&dyn Picker>,
+    ) -> Result<Box<dyn Picker>, CompileError> {
+        Ok(Box::new(LeastConnectionsPicker::new(self.overhead, members, |_| 1)))
+    }
+}

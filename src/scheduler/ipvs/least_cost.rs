@@ -1,0 +1,225 @@
+//! What `lc`, `wlc`, `sed` and `nq` have in common: the member with the least cost for its weight.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::backend::{BackendAccount, Load, Member, Members};
+use crate::scheduler::group_cache::GroupCache;
+use crate::scheduler::{PickContext, Picker};
+
+/// How much an inactive connection counts beside an active one.
+///
+/// Linux has known two formulas. They differ only in how ties between nearly equal servers fall.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ConnectionOverhead {
+    /// 256 for an active connection, 1 for an inactive one: every kernel until early 2026.
+    #[default]
+    Classic,
+    /// 257 for an active connection, 1 for an inactive one: mainline since, and the stable kernels
+    /// it was carried to (6.12.117).
+    Total,
+}
+
+impl ConnectionOverhead {
+    /// The cost of a load.
+    #[inline]
+    #[must_use]
+    pub const fn cost(self, load: Load) -> u64 {
+        let active = match self {
+            Self::Classic => 256,
+            Self::Total => 257,
+        };
+        active * load.active as u64 + load.inactive as u64
+    }
+}
+
+impl FromStr for ConnectionOverhead {
+    type Err = ParseOverheadError;
+
+    /// Reads `classic` or `total`.
+    fn from_str(name: &str) -> Result<Self, ParseOverheadError> {
+        match name {
+            "classic" => Ok(Self::Classic),
+            "total" => Ok(Self::Total),
+            _ => Err(ParseOverheadError(name.to_owned())),
+        }
+    }
+}
+
+/// A name that is not that of an [`ConnectionOverhead`].
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("unknown overhead {0:?}: neither classic nor total")]
+pub struct ParseOverheadError(String);
+
+/// What makes one member cheaper than another; a type, so that the comparison is compiled for it.
+pub(in crate::scheduler) trait LoadCost:
+    std::fmt::Debug + Send + Sync + 'static
+{
+    /// What a load costs; below 2^41.
+    fn cost(load: Load) -> u64;
+}
+
+#[derive(Debug)]
+pub(in crate::scheduler) struct ClassicCost;
+
+impl LoadCost for ClassicCost {
+    #[inline]
+    fn cost(load: Load) -> u64 {
+        ConnectionOverhead::Classic.cost(load)
+    }
+}
+
+#[derive(Debug)]
+pub(in crate::scheduler) struct TotalCost;
+
+impl LoadCost for TotalCost {
+    #[inline]
+    fn cost(load: Load) -> u64 {
+        ConnectionOverhead::Total.cost(load)
+    }
+}
+
+/// [`LeastCost`] by connections: `lc` and `wlc`, and what `lblc` and `lblcr` fall back on.
+#[derive(Debug)]
+pub(in crate::scheduler) enum LeastConnectionsPicker {
+    Classic(LeastCost<ClassicCost>),
+    Total(LeastCost<TotalCost>),
+}
+
+impl LeastConnectionsPicker {
+    pub(in crate::scheduler) fn new(
+        overhead: ConnectionOverhead,
+        members: &Members,
+        weight: impl Fn(&Member) -> u32,
+    ) -> Self {
+        match overhead {
+            ConnectionOverhead::Classic => Self::Classic(LeastCost::new(members, weight)),
+            ConnectionOverhead::Total => Self::Total(LeastCost::new(members, weight)),
+        }
+    }
+}
+
+impl Picker for LeastConnectionsPicker {
+    fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        match self {
+            Self::Classic(least) => least.pick(cx),
+            Self::Total(least) => least.pick(cx),
+        }
+    }
+}
+
+/// Finds the usable member with the least `cost / weight`, the first in the list among equals.
+///
+/// Small sets are looked through. In larger ones each group of neighbours remembers its best until
+/// some load in it changes (see [`GroupCache`]), so a pick compares the bests.
+#[derive(Debug)]
+pub(in crate::scheduler) struct LeastCost<C> {
+    cost: PhantomData<C>,
+    candidates: Box<[CostCandidate]>,
+    /// `None` for a set that is quicker looked through.
+    group_cache: Option<GroupCache>,
+}
+
+/// What a comparison reads of a member, close together.
+#[derive(Debug)]
+struct CostCandidate {
+    account: Arc<BackendAccount>,
+    /// 0 for a member that is not eligible.
+    weight: u32,
+}
+
+/// The best so far.
+#[derive(Clone, Copy)]
+struct BestCandidate {
+    position: u32,
+    cost: u64,
+    weight: u32,
+}
+
+/// Nobody: a cost of one over nothing, which everybody is better than.
+const NO_CANDIDATE: BestCandidate = BestCandidate { position: u32::MAX, cost: 1, weight: 0 };
+/// Below this, comparing all costs less than keeping versions. The models remember from one on.
+const MAX_SCANNED_MEMBERS: usize = if cfg!(lvs_loom) { 0 } else { 24 };
+
+impl<C: LoadCost> LeastCost<C> {
+    /// Compares `cost / weight`; the weight of an eligible member is not 0, and below 2^23.
+    pub(in crate::scheduler) fn new(members: &Members, weight: impl Fn(&Member) -> u32) -> Self {
+        let slot = |m: &Member| CostCandidate {
+            account: Arc::clone(m.account()),
+            weight: if m.share() == 0 { 0 } else { weight(m) },
+        };
+        let slots = members.iter().map(slot).collect();
+        let memo = (members.len() > MAX_SCANNED_MEMBERS).then(|| GroupCache::new(members));
+        Self { cost: PhantomData, candidates: slots, group_cache: memo }
+    }
+
+    /// As [`Picker::pick`].
+    #[inline]
+    pub(in crate::scheduler) fn pick(&self, cx: &PickContext<'_>) -> Option<usize> {
+        let best = match &self.group_cache {
+            _ if !cx.is_unrestricted() => self.best_for_retry(cx),
+            Some(memo) => self.best_of_groups(memo, cx),
+            None => self.best_below_limit(0..self.candidates.len(), cx),
+        };
+        (best.position != NO_CANDIDATE.position).then_some(best.position as usize)
+    }
+
+    // The paths stand apart so that the short one is not made to save registers for the others.
+    #[inline(never)]
+    fn best_of_groups(&self, memo: &GroupCache, cx: &PickContext<'_>) -> BestCandidate {
+        let mut best = NO_CANDIDATE;
+        for run in 0..memo.group_count() {
+            let champion =
+                memo.value_or_compute(run, |range| self.best_below_limit(range, cx).position);
+            if let Some(slot) = self.candidates.get(champion as usize) {
+                best = self.better_of(best, champion as usize, slot);
+            }
+        }
+        best
+    }
+
+    /// What one flow may not have the next one may: nothing is remembered of a retry.
+    #[cold]
+    fn best_for_retry(&self, cx: &PickContext<'_>) -> BestCandidate {
+        self.best_in_range(0..self.candidates.len(), |i| cx.is_usable(i))
+    }
+
+    /// The best for a flow that nothing is forbidden to. Who is not eligible has weight 0 and is
+    /// never better than anybody.
+    #[inline]
+    fn best_below_limit(&self, range: Range<usize>, cx: &PickContext<'_>) -> BestCandidate {
+        let members = cx.members();
+        if members.has_limits() {
+            self.best_in_range(range, |i| !members[i].is_overloaded())
+        } else {
+            self.best_in_range(range, |_| true)
+        }
+    }
+
+    #[inline]
+    fn best_in_range(&self, range: Range<usize>, usable: impl Fn(usize) -> bool) -> BestCandidate {
+        let slots = self.candidates[range.clone()].iter();
+        range.zip(slots).fold(NO_CANDIDATE, |best, (i, slot)| {
+            if usable(i) { self.better_of(best, i, slot) } else { best }
+        })
+    }
+
+    #[inline]
+    fn better_of(&self, best: BestCandidate, i: usize, slot: &CostCandidate) -> BestCandidate {
+        let cost = C::cost(slot.account.load());
+        // cost / weight < least / least_weight, without the divisions.
+        if cost * u64::from(best.weight) < best.cost * u64::from(slot.weight) {
+            // A branch that is guessed lets the next member be compared meanwhile; a conditional move
+            // would have it wait.
+            std::hint::cold_path();
+            BestCandidate { position: i as u32, cost, weight: slot.weight }
+        } else {
+            best
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Overflow connection scheduling: `ovf`.
+
+use crate::backend::Members;
+use crate::scheduler::ipvs::fo::eligible_by_weight;
+use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
+
+/// `ovf`: the heaviest server gets everything until it has more active connections than its weight,
+/// then the next.
+///
+/// Choose it to fill servers one after the other; a weight is a number of connections, and each
+/// server takes up to one more than it. When all overflow nobody is chosen. Decides as the kernel's
+/// `ip_vs_ovf`. For limits that are exact see [`first`](crate::scheduler::First).
+///
+/// # Cost
+/// O(1) while the heaviest has room, a step for each that has not; 4 bytes a member.
+///
+/// # Examples
+/// ```
+/// # use lvs::{BackendSet, Balancer, Flow, PickError, Spec, scheduler::OverflowConnections};
+/// let set = BackendSet::new();
+/// set.insert(Spec::new("small", ()).weight(1))?;
+/// let balancer = Balancer::new(&set, OverflowConnections)?;
+/// let held = (balancer.pick(&Flow::new())?, balancer.pick(&Flow::new())?);
+/// assert_eq!(balancer.pick(&Flow::new()).unwrap_err(), PickError::Refused);
+/// # drop(held);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OverflowConnections;
+
+impl Scheduler for OverflowConnections {
+    fn name(&self) -> &str {
+        "ovf"
+    }
+
+    fn compile(
+        &self,
+        members: &Members,
+        _previous: Option<&dyn Picker>,
+    ) -> Result<Box<dyn Picker>, CompileError> {
+        Ok(Box::new(OverflowConnectionsPicker(eligible_by_weight(members))))
+    }
+}
+
+#[derive(Debug)]
+struct OverflowConnectionsPicker(Box<[u32]>);
+
+impl Picker for OverflowConnectionsPicker {
+    fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        let has_room = |i: usize| {
+            let member = &cx.members()[i];
+            member.load().active <= member.weight()
+        };
+        self.0.iter().map(|&i| i as usize).find(|&i| has_room(i) && cx.is_usable(i))
+    }
+}

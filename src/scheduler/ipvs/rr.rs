@@ -1,0 +1,95 @@
+//! Round robin: `rr`.
+
+use crate::backend::Members;
+use crate::scheduler::traits::previous_as;
+use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
+use crate::sync::{AtomicUsize, Ordering};
+
+/// `rr`: everybody in turn.
+///
+/// Choose it for equal servers and requests of equal cost. Weights count only as "0 or not"; for
+/// shares see [`wrr`](crate::scheduler::WeightedRoundRobin) and [`swrr`](crate::scheduler::SmoothWeightedRoundRobin).
+///
+/// Decides as the kernel's `ip_vs_rr`: the turn goes on behind the last server chosen; a new server
+/// stands at the head of the list; when the last chosen is removed, its successor is next.
+///
+/// # Cost
+/// O(1) while the next in turn is usable, otherwise a step for each that is not. The cursor is one
+/// cache line: threads that share a balancer take turns on it. [`Balancer::fork`] gives each worker
+/// a cursor of its own.
+///
+/// [`Balancer::fork`]: crate::Balancer::fork
+///
+/// # Examples
+/// ```
+/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::RoundRobin};
+/// let set = BackendSet::new();
+/// for name in ["c", "b", "a"] {
+///     set.insert(Spec::new(name, ()))?;
+/// }
+/// let balancer = Balancer::new(&set, RoundRobin)?;
+/// let turn = |_| balancer.pick(&Flow::new()).map(|lease| lease.id().to_string());
+/// assert_eq!((0..4).map(turn).collect::<Result<String, _>>()?, "abca");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoundRobin;
+
+#[derive(Debug)]
+struct RoundRobinPicker {
+    /// The position after the last one chosen.
+    cursor: AtomicUsize,
+    /// Who stood where, to find the place again in a later list.
+    serials: Box<[u64]>,
+}
+
+impl Scheduler for RoundRobin {
+    fn name(&self) -> &str {
+        "rr"
+    }
+
+    fn compile(
+        &self,
+        members: &Members,
+        previous: Option<&dyn Picker>,
+    ) -> Result<Box<dyn Picker>, CompileError> {
+        let next =
+            previous_as::<RoundRobinPicker>(previous).map_or(0, |turn| turn.position_in(members));
+        let serials = members.iter().map(|m| m.serial()).collect();
+        Ok(Box::new(RoundRobinPicker { cursor: AtomicUsize::new(next), serials }))
+    }
+}
+
+impl RoundRobinPicker {
+    /// Carries the cursor over: to the last chosen or, if it is gone, the nearest before it.
+    fn position_in(&self, members: &Members) -> usize {
+        // Relaxed here and below: the cursor orders nothing but itself.
+        let next = self.cursor.load(Ordering::Relaxed).min(self.serials.len());
+        self.serials[..next]
+            .iter()
+            .rev()
+            .find_map(|&serial| members.position_of_serial(serial))
+            .map_or(0, |position| position + 1)
+    }
+}
+
+/// How often a pick that lost its turn to another thread looks for the next one.
+const MAX_CURSOR_ATTEMPTS: usize = 8;
+
+impl Picker for RoundRobinPicker {
+    fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        let len = cx.members().len();
+        let mut next = self.cursor.load(Ordering::Relaxed);
+        let mut chosen = None;
+        for _ in 0..MAX_CURSOR_ATTEMPTS {
+            let start = if next < len { next } else { 0 };
+            chosen = (start..len).chain(0..start).find(|&i| cx.is_usable(i));
+            let after = chosen? + 1;
+            match self.cursor.compare_exchange(next, after, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(seen) => next = seen,
+            }
+        }
+        chosen
+    }
+}

@@ -1,0 +1,382 @@
+//! Weighted round robin in the kernel's order: `wrr`.
+
+use crate::backend::Members;
+use crate::scheduler::traits::previous_as;
+use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
+use crate::sync::{AtomicU64, Ordering};
+
+/// `wrr`: in turn, the heavier more often.
+///
+/// Choose it where decisions must equal those of Linux; otherwise
+/// [`swrr`](crate::scheduler::SmoothWeightedRoundRobin) gives the same shares without bursts.
+///
+/// Decides as the kernel's `ip_vs_wrr`: a threshold goes down from the largest weight by the
+/// greatest common divisor, and at each level the list is walked once; weights 4, 3, 2 give
+/// `a a b a b c a b c`. A heavy server gets its surplus in a row. Every change of the set sends the
+/// walk back to the head of the list and keeps the level.
+///
+/// # Cost
+/// O(1) where the next member in turn is heavy enough, O(log n) where it must be searched for; a
+/// segment tree of 8 bytes a member. The cursor is one cache line that all threads share; see
+/// [`Balancer::fork`](crate::Balancer::fork).
+///
+/// # Examples
+/// ```
+/// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::WeightedRoundRobin};
+/// let set = BackendSet::new();
+/// for (name, weight) in [("c", 2), ("b", 3), ("a", 4)] {
+///     set.insert(Spec::new(name, ()).weight(weight))?;
+/// }
+/// let balancer = Balancer::new(&set, WeightedRoundRobin)?;
+/// let turn = |_| balancer.pick(&Flow::new()).map(|lease| lease.id().to_string());
+/// assert_eq!((0..9).map(turn).collect::<Result<String, _>>()?, "aababcabc");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WeightedRoundRobin;
+
+#[derive(Debug)]
+struct WeightedRoundRobinPicker {
+    cursor: AtomicU64,
+    shares: ShareTree,
+    level_step: u32,
+    top_level: u32,
+}
+
+/// Where the walk stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct WalkCursor {
+    /// The position after the last one chosen; 0 is the head of the list.
+    next: u32,
+    /// The level: the least share that is served on this walk.
+    level: u32,
+}
+
+impl Scheduler for WeightedRoundRobin {
+    fn name(&self) -> &str {
+        "wrr"
+    }
+
+    fn compile(
+        &self,
+        members: &Members,
+        previous: Option<&dyn Picker>,
+    ) -> Result<Box<dyn Picker>, CompileError> {
+        let shares = ShareTree::new(members.iter().map(|m| m.share()));
+        let step = members.iter().map(|m| m.share()).fold(0, gcd).max(1);
+        let top = shares.max().saturating_sub(step - 1);
+        let level = previous_as::<WeightedRoundRobinPicker>(previous).map_or(top, |ring| {
+            // Relaxed here and below: the mark orders nothing but itself.
+            let level = WalkCursor::unpack(ring.cursor.load(Ordering::Relaxed)).level;
+            match level {
+                0 => top,
+                _ if level > top => top,
+                // The kernel's rounding, which is not that of `level_of_share`.
+                _ if step > 1 => level / step * step + 1,
+                _ => level,
+            }
+        });
+        let mark = WalkCursor { next: 0, level };
+        Ok(Box::new(WeightedRoundRobinPicker {
+            cursor: AtomicU64::new(mark.pack()),
+            shares,
+            level_step: step,
+            top_level: top,
+        }))
+    }
+}
+
+/// How often a pick that lost its turn to another thread looks for the next one.
+const MAX_CURSOR_ATTEMPTS: usize = 8;
+
+impl Picker for WeightedRoundRobinPicker {
+    fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        let mut seen = self.cursor.load(Ordering::Relaxed);
+        let mut chosen = None;
+        for _ in 0..MAX_CURSOR_ATTEMPTS {
+            let mark;
+            (chosen, mark) = self.advance(WalkCursor::unpack(seen), |i| cx.is_usable(i));
+            let order = Ordering::Relaxed;
+            match self.cursor.compare_exchange(seen, mark.pack(), order, order) {
+                Ok(_) => break,
+                Err(now) => seen = now,
+            }
+        }
+        chosen
+    }
+}
+
+impl WeightedRoundRobinPicker {
+    /// One decision: who is next, and where the walk stands then.
+    #[inline]
+    fn advance(
+        &self,
+        start: WalkCursor,
+        usable: impl Fn(usize) -> bool,
+    ) -> (Option<usize>, WalkCursor) {
+        // Most steps stay on the level.
+        match self.next_usable(start.next..self.shares.len() as u32, start.level, &usable) {
+            Some(i) => (Some(i as usize), WalkCursor { next: i + 1, level: start.level }),
+            None => self.advance_levels(start, usable),
+        }
+    }
+
+    /// Behind the last who is heavy enough: from the head of the list again, level by level.
+    #[inline(never)]
+    fn advance_levels(
+        &self,
+        start: WalkCursor,
+        usable: impl Fn(usize) -> bool,
+    ) -> (Option<usize>, WalkCursor) {
+        if self.top_level == 0 {
+            return (None, start);
+        }
+        let mut at = start;
+        let mut restarted = false;
+        let mut last_pass = false;
+        let mut best = None;
+        loop {
+            // On a last pass after a restart the walk ends behind the place where it began.
+            let stop = (last_pass && restarted && start.next != 0).then_some(start.next);
+            let end = stop.unwrap_or(self.shares.len() as u32);
+            if let Some(i) = self.next_usable(at.next..end, at.level, &usable) {
+                return (Some(i as usize), WalkCursor { next: i + 1, level: at.level });
+            }
+            if let Some(next) = stop {
+                return (None, WalkCursor { next, level: at.level });
+            }
+            if at.next == 0 {
+                // A whole walk found nobody: go straight down to a level where somebody is usable.
+                let best = *best.get_or_insert_with(|| self.shares.max_usable(&usable));
+                at.level = at.level.min(level_of_share(best, self.level_step) + self.level_step);
+            }
+            at.next = 0;
+            if at.level > self.level_step {
+                at.level -= self.level_step;
+            } else {
+                at.level = self.top_level;
+                if last_pass || start.next == 0 {
+                    return (None, at);
+                }
+                restarted = true;
+            }
+            last_pass = at.level <= self.level_step;
+        }
+    }
+
+    fn next_usable(
+        &self,
+        range: std::ops::Range<u32>,
+        level: u32,
+        usable: impl Fn(usize) -> bool,
+    ) -> Option<u32> {
+        let mut from = range.start;
+        while let Some(i) = self.shares.next_at_least(from as usize, level) {
+            if i as u32 >= range.end {
+                return None;
+            }
+            if usable(i) {
+                return Some(i as u32);
+            }
+            from = i as u32 + 1;
+        }
+        None
+    }
+}
+
+impl WalkCursor {
+    fn pack(self) -> u64 {
+        u64::from(self.next) << 32 | u64::from(self.level)
+    }
+
+    fn unpack(word: u64) -> Self {
+        Self { next: (word >> 32) as u32, level: word as u32 }
+    }
+}
+
+/// The level of the walk that serves `share` and nothing less than a step below it.
+fn level_of_share(share: u32, step: u32) -> u32 {
+    share.saturating_sub(1) / step * step + 1
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// The shares of the members as a tree of maxima, to find the next one that is heavy enough.
+#[derive(Debug)]
+struct ShareTree {
+    len: usize,
+    /// The width of the lowest row, a power of two.
+    width: usize,
+    /// Node `i` holds the largest share below nodes `2 i` and `2 i + 1`; the lowest row is the list.
+    tree: Box<[u32]>,
+}
+
+impl ShareTree {
+    fn new(shares: impl ExactSizeIterator<Item = u32>) -> Self {
+        let len = shares.len();
+        let width = len.next_power_of_two();
+        let mut tree = vec![0; 2 * width];
+        for (slot, share) in tree[width..].iter_mut().zip(shares) {
+            *slot = share;
+        }
+        for i in (1..width).rev() {
+            tree[i] = tree[2 * i].max(tree[2 * i + 1]);
+        }
+        Self { len, width, tree: tree.into() }
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn max(&self) -> u32 {
+        self.tree[1]
+    }
+
+    fn max_usable(&self, usable: impl Fn(usize) -> bool) -> u32 {
+        (0..self.len).filter(|&i| usable(i)).map(|i| self.tree[self.width + i]).max().unwrap_or(0)
+    }
+
+    /// The first position from `from` on with a share of at least `level`, which is not 0.
+    fn next_at_least(&self, from: usize, level: u32) -> Option<usize> {
+        if from >= self.len {
+            return None;
+        }
+        let mut node = self.width + from;
+        // Up, until a subtree to the right holds one; a step past the last of a row ends at a
+        // power of two.
+        while self.tree[node] < level {
+            node += 1;
+            if node.is_power_of_two() {
+                return None;
+            }
+            node >>= node.trailing_zeros();
+        }
+        // Down to the leftmost.
+        while node < self.width {
+            node *= 2;
+            if self.tree[node] < level {
+                node += 1;
+            }
+        }
+        Some(node - self.width)
+    }
+}
+
+#[cfg(all(test, not(lvs_loom)))]
+mod tests {
+    use super::*;
+
+    fn ring(shares: &[u32]) -> WeightedRoundRobinPicker {
+        let step = shares.iter().copied().fold(0, gcd).max(1);
+        let shares = ShareTree::new(shares.iter().copied());
+        let top = shares.max().saturating_sub(step - 1);
+        let mark = WalkCursor { next: 0, level: top };
+        WeightedRoundRobinPicker {
+            cursor: AtomicU64::new(mark.pack()),
+            shares,
+            level_step: step,
+            top_level: top,
+        }
+    }
+
+    fn sequence(shares: &[u32], picks: usize) -> Vec<usize> {
+        let ring = ring(shares);
+        let mut mark = WalkCursor::unpack(ring.cursor.load(Ordering::Relaxed));
+        let next = |_| {
+            let chosen;
+            (chosen, mark) = ring.advance(mark, |_| true);
+            chosen.expect("somebody has a share")
+        };
+        (0..picks).map(next).collect()
+    }
+
+    /// The rule of the kernel, member by member and level by level.
+    fn slow_walk(
+        ring: &WeightedRoundRobinPicker,
+        start: WalkCursor,
+        usable: &[bool],
+    ) -> (Option<usize>, WalkCursor) {
+        if ring.top_level == 0 {
+            return (None, start);
+        }
+        let (mut at, mut restarted, mut last_pass) = (start, false, false);
+        loop {
+            let stop = last_pass && restarted && start.next != 0;
+            for i in at.next..ring.shares.len as u32 {
+                let share = ring.shares.tree[ring.shares.width + i as usize];
+                if usable[i as usize] && share >= at.level {
+                    return (Some(i as usize), WalkCursor { next: i + 1, level: at.level });
+                }
+                if stop && i + 1 == start.next {
+                    return (None, WalkCursor { next: start.next, level: at.level });
+                }
+            }
+            at.next = 0;
+            if at.level <= ring.level_step {
+                at.level = ring.top_level;
+                if last_pass || start.next == 0 {
+                    return (None, at);
+                }
+                restarted = true;
+            } else {
+                at.level -= ring.level_step;
+            }
+            last_pass = at.level <= ring.level_step;
+        }
+    }
+
+    #[test]
+    fn published_sequences() {
+        assert_eq!(sequence(&[4, 3, 2], 9), [0, 0, 1, 0, 1, 2, 0, 1, 2]);
+        assert_eq!(sequence(&[10, 20, 30], 6), [2, 1, 2, 0, 1, 2]);
+        assert_eq!(sequence(&[0, 5, 1], 6), [1, 1, 1, 1, 1, 2]);
+    }
+
+    #[test]
+    fn leaps_decide_as_steps_do() {
+        let mut rng = crate::scheduler::Rng::with_seed(1);
+        for _ in 0..20_000 {
+            let len = 1 + rng.below(6) as usize;
+            let scale = 1 + rng.below(4) as u32;
+            let shares: Vec<u32> = (0..len).map(|_| rng.below(7) as u32 * scale).collect();
+            let ring = ring(&shares);
+            let usable: Vec<bool> =
+                shares.iter().map(|&share| share > 0 && rng.below(3) > 0).collect();
+            let levels = u64::from(ring.top_level.max(1) / ring.level_step + 1);
+            let level = (rng.below(levels) as u32 * ring.level_step + 1).min(ring.top_level);
+            let start = WalkCursor { next: rng.below(len as u64 + 1) as u32, level };
+            assert_eq!(
+                ring.advance(start, |i| usable[i]),
+                slow_walk(&ring, start, &usable),
+                "{shares:?} {usable:?} {start:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_giant_among_dwarfs_is_found_without_a_walk_over_every_level() {
+        let mut shares = vec![1; 1000];
+        shares[500] = 65_535;
+        let ring = ring(&shares);
+        let start = WalkCursor { next: 0, level: ring.top_level };
+        assert_eq!(ring.advance(start, |_| true).0, Some(500));
+        assert_eq!(ring.advance(start, |i| i != 500).0, Some(0), "the giant is full");
+        assert_eq!(ring.advance(start, |_| false), (None, start));
+    }
+
+    #[test]
+    fn the_tree_finds_the_next_or_nothing() {
+        let shares = [3, 0, 5, 1, 2];
+        let tree = ShareTree::new(shares.into_iter());
+        for from in 0..7 {
+            for level in 1..7 {
+                let slow = (from..5).find(|&i| shares[i] >= level);
+                assert_eq!(tree.next_at_least(from, level), slow, "from {from}, level {level}");
+            }
+        }
+        assert_eq!(ShareTree::new([].into_iter()).next_at_least(0, 1), None);
+    }
+}

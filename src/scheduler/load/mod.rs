@@ -1,0 +1,15 @@
+//! The schedulers that go by shares, counters and latencies, beyond those of the kernel.
+
+mod first;
+mod hot_cold;
+mod p2c;
+mod peak_ewma;
+mod random;
+mod swrr;
+
+pub use self::first::FirstAvailable;
+pub use self::hot_cold::{HotCold, LoadProbe, LoadProbeResult, LocalLoadProbe};
+pub use self::p2c::PowerOfTwoChoices;
+pub use self::peak_ewma::PeakEwma;
+pub use self::random::WeightedRandom;
+pub use self::swrr::SmoothWeightedRoundRobin;
