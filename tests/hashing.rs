@@ -37,8 +37,8 @@ fn rules() -> Vec<Box<dyn Scheduler>> {
         Box::new(RendezvousHash::table()),
         Box::new(Maglev::new()),
         // With nothing outstanding the bound is never reached.
-        Box::new(BoundedLoad::new(RingHash::new(), 125).expect("above 100")),
-        Box::new(RandomSubset::new(RendezvousHash::new(), 1, 8)),
+        Box::new(BoundedLoad::new(RingHash::new(), 125).expect("in range")),
+        Box::new(RandomSubset::new(RendezvousHash::new(), 1, 8).expect("in range")),
     ]
 }
 
@@ -46,12 +46,12 @@ fn rules() -> Vec<Box<dyn Scheduler>> {
 fn minimal_rules() -> Vec<Box<dyn Scheduler>> {
     vec![
         Box::new(RingHash::new()),
-        Box::new(RingHash::new().replicas(20).seed(3)),
+        Box::new(RingHash::new().replicas(20).expect("in range").seed(3)),
         Box::new(RendezvousHash::new()),
         Box::new(RendezvousHash::new().seed(9)),
         Box::new(RendezvousHash::table()),
-        Box::new(RendezvousHash::new().rows(4099)),
-        Box::new(BoundedLoad::new(RendezvousHash::table(), 200).expect("above 100")),
+        Box::new(RendezvousHash::new().rows(4099).expect("in range")),
+        Box::new(BoundedLoad::new(RendezvousHash::table(), 200).expect("in range")),
     ]
 }
 
@@ -243,7 +243,7 @@ fn bounded_loads_spill_as_published() {
     let home = owners(&plain, 10_000);
     drop(plain);
     for (percent, published) in [(200, 26.0), (150, 35.0), (125, 44.0), (110, 56.0)] {
-        let rule = BoundedLoad::new(RingHash::new(), percent).expect("above 100");
+        let rule = BoundedLoad::new(RingHash::new(), percent).expect("in range");
         let balancer = Balancer::new(&set, rule).expect("small");
         let mut rng = Rng::with_seed(percent.into());
         let mut leases: Vec<Lease<()>> = Vec::with_capacity(2000);

@@ -1,14 +1,14 @@
-//! Remembers one number for each group of members for as long as no load in the group changes.
+//! Caches one number for each group of members until a load in the group changes.
 //!
-//! For rules that need something of all members with each pick: the least loaded of a group, the
-//! sum of its connections. A pick reads one version and one word for each group (about sqrt(n) of
-//! each), and looks at the members of those groups only that have moved since.
+//! For rules that need a value over all members with each pick: the least loaded member of a group,
+//! the sum of its connections. A pick reads a version and a cached word of each group (about sqrt(n)
+//! groups), and the members only of those groups whose version has changed.
 //!
 //! # Orderings
-//! Those of the board: the version is read before the members are looked at, so a remembered number
-//! may be newer than its version says and is never older. The word needs none of its own: version
-//! and value are read and written as one. Threads that look at once overwrite each other's word; an
-//! older one that wins is stale by its version and looked up again.
+//! Those of `LoadVersions`: the version is read before the members are, so a cached number may be
+//! newer than its version but never older. The word needs no ordering of its own, because version and
+//! value are read and written together. Threads that compute at the same time overwrite each other's
+//! word; an older word that is written last has an old version and is computed again.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,26 +16,26 @@ use std::sync::Arc;
 use crate::backend::{Members, SetContext};
 use crate::sync::{AtomicU64, Ordering};
 
-/// One number for each run of neighbours that share a version.
+/// One cached number for each run of neighbouring members that share a version.
 #[derive(Debug)]
 pub(in crate::scheduler) struct GroupCache {
     /// `None` for an empty list, which has no groups.
     shared: Option<Arc<SetContext>>,
     /// `version << 32 | value` for each run.
     entries: Box<[AtomicU64]>,
-    /// Where each run's changes are counted.
+    /// The index of each run's version in `LoadVersions`.
     group_ids: Box<[u8]>,
     ranges: Box<[Range<u32>]>,
 }
 
-/// Nothing remembered. Should a value and a version ever make up this very word, that value is
-/// looked up each time, which costs time and nothing else.
+/// The word of a run without a cached value. A value and version that happen to make up this word are
+/// computed with each pick, which is slow but correct.
 const EMPTY_ENTRY: u64 = u64::MAX;
 
 impl GroupCache {
-    /// Starts with nothing remembered, and lets the changes of load be counted from here on.
+    /// Creates an empty cache and starts the tracking of load versions in the set.
     ///
-    /// Belongs to the list it was made from: make another one with each compile.
+    /// A cache is valid for the list that it was made from only: each compile makes a new cache.
     pub(in crate::scheduler) fn new(members: &Members) -> Self {
         let shared = members.context().cloned();
         if let Some(shared) = &shared {
@@ -51,21 +51,22 @@ impl GroupCache {
         }
     }
 
-    /// How many runs there are.
+    /// Returns the number of runs.
     #[inline]
     pub(in crate::scheduler) fn group_count(&self) -> usize {
         self.entries.len()
     }
 
-    /// Returns the value of a run, asking `look` for it if it may have changed.
+    /// Returns the value of a run: the cached value or, if a load in the run may have changed, the
+    /// result of `compute`.
     ///
-    /// `look` must find out from the members in its range alone, and from nothing of them but what
-    /// is fixed in the list and their load.
+    /// `compute` must use the members in its range only, and of these only their load and the fields
+    /// that are fixed in the list.
     #[inline]
     pub(in crate::scheduler) fn value_or_compute(
         &self,
         run: usize,
-        look: impl FnOnce(Range<usize>) -> u32,
+        compute: impl FnOnce(Range<usize>) -> u32,
     ) -> u32 {
         let Some(shared) = &self.shared else { return 0 };
         let version = shared.load_versions.version(usize::from(self.group_ids[run]));
@@ -75,7 +76,7 @@ impl GroupCache {
             return word as u32;
         }
         let range = &self.ranges[run];
-        let value = look(range.start as usize..range.end as usize);
+        let value = compute(range.start as usize..range.end as usize);
         let word = u64::from(version) << 32 | u64::from(value);
         self.entries[run].store(word, Ordering::Relaxed);
         value
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_group_that_moved_is_looked_at_again() {
+    fn only_a_group_whose_load_changed_is_computed_again() {
         let set = BackendSet::new();
         set.edit(|edit| {
             (0..100).try_for_each(|i| edit.insert(Spec::new(i.to_string(), ())).map(drop))

@@ -1,4 +1,4 @@
-//! Hashes that decide placement: fixed for ever, equal on every machine.
+//! The hash functions that place keys and members: they never change and are equal on every machine.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -8,8 +8,8 @@ use siphasher::sip::SipHasher13;
 /// Hashes bytes (a name, a cookie, a path) to a key: SipHash-1-3 with `seed` as both halves of its
 /// key.
 ///
-/// Whoever can choose keys and knows the seed can aim at one backend; where that matters keep the
-/// seed secret, and the same on both directors of a pair.
+/// A client that can choose its keys and knows the seed can direct all of its load to one backend. Where
+/// that matters keep the seed secret, and equal on both directors of a pair.
 ///
 /// # Examples
 /// ```
@@ -32,7 +32,7 @@ pub(crate) const fn mix_bits(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// A key for an address without its port: all connections of a client are one key.
+/// Returns the key of an address without its port, so that all connections of a client have one key.
 pub(crate) fn hash_ip(ip: IpAddr) -> u64 {
     match ip {
         IpAddr::V4(ip) => mix_bits(u64::from(u32::from(ip))),
@@ -48,7 +48,7 @@ pub(crate) const fn scale_to_range(hash: u64, n: usize) -> usize {
     ((hash as u128 * n as u128) >> 64) as usize
 }
 
-/// The kernel's fold of an address into 32 bits, in host order.
+/// Folds an address into 32 bits as the kernel does, in host order.
 pub(crate) fn fold_ip(ip: IpAddr) -> u32 {
     match ip {
         IpAddr::V4(ip) => u32::from(ip),
@@ -59,15 +59,14 @@ pub(crate) fn fold_ip(ip: IpAddr) -> u32 {
     }
 }
 
-/// The kernel's multiplicative hash of 32 bits to `bits` bits.
+/// Hashes 32 bits to `bits` bits by multiplication, as the kernel does.
 pub(crate) const fn hash_32(x: u32, bits: u32) -> u32 {
     x.wrapping_mul(0x61c8_8647) >> (32 - bits)
 }
 
-/// The kernel's `hsiphash` of one 32-bit word on a 64-bit machine: SipHash-1-3, low half.
+/// Hashes a 32-bit word as the kernel's `hsiphash` does on a 64-bit machine: SipHash-1-3, low half.
 ///
-/// Written out for the one length that `mh` needs, which takes a quarter of the time of a hasher
-/// that takes bytes as they come.
+/// Written for the only length that `mh` needs, it takes a quarter of the time of a general hasher.
 #[inline]
 pub(crate) const fn hsiphash(value: u32, key: u64) -> u32 {
     let last = (4 << 56) | value as u64;

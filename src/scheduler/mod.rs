@@ -1,29 +1,33 @@
-//! Whom to choose: the rules, and what they are compiled into.
+//! Schedulers: the rules that select a backend for a connection or request.
 //!
-//! A [`Scheduler`] is a rule as configured. Each time its set changes it is given the new list and
-//! [compiles](Scheduler::compile) a [`Picker`], the hot half: shared by all threads, without lock,
-//! allocation, system call or clock.
+//! A [`Scheduler`] is a rule as configured. For each change of the backend set it
+//! [compiles](Scheduler::compile) a [`Picker`], which selects members on the hot path: shared by all
+//! threads, without lock, allocation, system call or clock.
 //!
-//! A rule of your own is a type that implements both; see [`Scheduler`].
+//! A rule of your own is a pair of types that implement these traits; see [`Scheduler`]. A
+//! [`SchedulerRegistry`] builds schedulers from names and parameters in configuration;
+//! `docs/schedulers.md` lists them.
 //!
-//! # What each makes of a queue
-//! 100 servers with a queue each, requests at random (Poisson) with service times that are
-//! exponentially distributed; all times in mean service times, from arrival to answer, and of that
-//! the wait for the service to begin. First, equal servers at 0.9 of what they can do; then one of
-//! them ten times slower than the others, at 0.7, and the share of the requests that it gets: it
-//! could do 0.14 %. Where a queue grows without end there is no figure. Requests come from any
-//! client for any destination; one balancer sees them all.
+//! # Response times under each rule
+//! The table shows a simulation of 100 servers with a queue each. Requests arrive at random (Poisson),
+//! service times are exponentially distributed. All times are in mean service times, from the arrival
+//! of a request to its response; "the wait" is the part before the service begins. The first columns
+//! are for equal servers at 90 % of their capacity; the last three for a set in which one server is
+//! ten times slower than the others, at 70 % of the capacity, with the share of the requests that the
+//! slow server gets: its capacity is 0.14 % of them. "grows" marks a queue that grows without end.
+//! Requests come from any client for any destination; one balancer sees all of them.
 //!
 #![doc = include_str!("quality.md")]
 //!
-//! To compare: chance (`random`) is M/M/1, whose mean is 10, p50 6.9 and p99 46.1; for two choices
-//! Mitzenmacher (2001) has a mean of 2.65 by simulation of 100 servers, and 2.61 as the limit of many.
-//! The tables of `sh` and `dh` have 256 rows and a ring has chance, so that with 100 servers some get
-//! more than they can do; [`BoundedLoad`] is the remedy. `lc` and its kin know all queues exactly here;
-//! several balancers that do not know of each other's requests, or stale counts, take that lead away,
-//! and it costs them time that grows with the set. `fo`, `ovf` and [`FirstAvailable`] fill one server by
-//! design. `cargo test --release --test quality table -- --nocapture` makes the table.
+//! In theory `random` is an M/M/1 queue with mean 10, p50 6.9 and p99 46.1; for two choices
+//! Mitzenmacher (2001) has a mean of 2.65 by simulation of 100 servers, and 2.61 in the limit of many.
+//! `sh` and `dh` have 256 buckets and a ring places points at random, so that with 100 servers some
+//! servers get more than their capacity; [`BoundedLoad`] prevents that. `lc`, `wlc`, `sed` and `nq` know
+//! all queues exactly here; with several balancers that do not see each other's requests, or with stale
+//! counts, they lose that advantage, and their cost grows with the set. `fo`, `ovf` and
+//! [`FirstAvailable`] fill one server after another by design and are left out. `cargo test --release --test quality table -- --nocapture` makes the table.
 
+mod arithmetic;
 mod error;
 mod flow;
 mod group_cache;
@@ -31,6 +35,7 @@ mod hash;
 mod hashing;
 mod ipvs;
 mod load;
+mod parameter;
 mod pick_context;
 mod registry;
 mod rng;
@@ -41,8 +46,8 @@ mod traits;
 mod wrap;
 
 pub use self::error::CompileError;
-pub use self::flow::Flow;
-pub use self::hash::{Maglev, MaglevTableSizeError, RendezvousHash, RingHash};
+pub use self::flow::{Flow, FlowView};
+pub use self::hash::{Maglev, RendezvousHash, RingHash};
 pub use self::hashing::hash_bytes;
 pub use self::ipvs::{
     ConnectionOverhead, DestinationHash, IpvsMaglevHash, IpvsTwoChoices, LeastConnections,
@@ -54,6 +59,9 @@ pub use self::load::{
     FirstAvailable, HotCold, LoadProbe, LoadProbeResult, LocalLoadProbe, PeakEwma,
     PowerOfTwoChoices, SmoothWeightedRoundRobin, WeightedRandom,
 };
+pub use self::parameter::{
+    ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter, SchedulerParameterError,
+};
 pub use self::pick_context::PickContext;
 #[cfg(feature = "director")]
 pub(crate) use self::registry::suggest;
@@ -63,6 +71,4 @@ pub use self::registry::{
 };
 pub use self::rng::Rng;
 pub use self::traits::{Picker, Scheduler};
-pub use self::wrap::{
-    BalanceFactorError, BoundedLoad, PriorityTiers, PriorityTiersError, RandomSubset,
-};
+pub use self::wrap::{BoundedLoad, PriorityTiers, RandomSubset};

@@ -1,31 +1,32 @@
-//! What a picker is given, and the one place that says who may be chosen.
+//! The context of a pick, and the test of which members it may choose.
 
 use crate::backend::{BackendState, Member, Members};
-use crate::scheduler::{Flow, Rng};
+use crate::scheduler::{Flow, FlowView, Rng};
 
-/// One pick: the members to choose from, the flow, and a random generator.
+/// The context of one pick: the members to choose from, the flow, and a random generator.
 #[derive(Debug)]
 pub struct PickContext<'a> {
     members: &'a Members,
-    flow: &'a Flow,
+    flow: FlowView<'a>,
     rng: &'a mut Rng,
-    /// By reference, so that wrappers copy next to nothing.
+    /// By reference, so that the contexts that wrappers make are small.
     load_bound: Option<&'a LoadBound>,
     lane: u8,
 }
 
-/// May a member be chosen for this flow? The answer in the kernel's terms.
+/// Whether a member may be chosen for a flow, in the kernel's terms.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::scheduler) enum Availability {
-    /// Yes.
+    /// The member may be chosen.
     Usable,
-    /// No, by a rule that IPVS knows too: weight 0 or at its connection limit.
+    /// The member refuses for a reason that IPVS knows, too: weight 0 or its connection limit.
     Refusing,
-    /// No, for a reason IPVS does not know (health, drain, tried before, bounded load): look on.
+    /// The member may not be chosen for a reason that IPVS does not know (health, drain, tried before,
+    /// load bound): the rule tries other members.
     PassedOver,
 }
 
-/// The most that a member may carry by the bounded-load rule, relative to its weight.
+/// The largest load that a member may have under `bounded`, relative to its weight.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::scheduler) struct LoadBound {
     /// `factor in percent * (total load + 1)`.
@@ -35,8 +36,8 @@ pub(in crate::scheduler) struct LoadBound {
 }
 
 impl LoadBound {
-    /// Tells whether a member that carries `load` may take one more: `load < ceil(factor * its part
-    /// of the total)`, which for whole numbers is the same without the rounding, multiplied out.
+    /// Returns whether a member of this load may take one more connection: `load < ceil(factor *
+    /// fair share)`, which for whole numbers is the same without the rounding, multiplied out.
     #[inline]
     pub(in crate::scheduler) fn admits(self, load: u32, weight: u32) -> bool {
         u128::from(load) * self.denominator < self.numerator * u128::from(weight)
@@ -44,77 +45,79 @@ impl LoadBound {
 }
 
 impl<'a> PickContext<'a> {
-    /// A pick of its own; [`Balancer`](crate::Balancer) makes these, and tests of pickers.
+    /// Creates the context of a pick; for tests of pickers. [`Balancer`](crate::Balancer) makes the
+    /// others.
     pub fn new(members: &'a Members, flow: &'a Flow, rng: &'a mut Rng) -> Self {
-        Self { members, flow, rng, load_bound: None, lane: 0 }
+        Self { members, flow: flow.view(), rng, load_bound: None, lane: 0 }
     }
 
-    /// The same pick by the worker of a lane.
+    /// Returns the context for the worker thread that owns `lane`.
     #[inline]
     pub(crate) fn with_lane(self, lane: u8) -> Self {
         Self { lane, ..self }
     }
 
-    /// Whose eyes the pick is made with; see `active_near` of an account.
+    /// Returns the lane of the worker thread that picks; see `BackendAccount::approximate_active`.
     #[inline]
     pub(in crate::scheduler) fn lane(&self) -> u8 {
         self.lane
     }
 
-    /// The members to choose from; the picker was compiled from this very list.
+    /// Returns the members to choose from: the list from which the picker was compiled.
     #[inline]
     #[must_use]
     pub fn members(&self) -> &'a Members {
         self.members
     }
 
-    /// The flow that looks for a backend.
+    /// Returns the flow for which a member is picked.
     #[inline]
-    pub fn flow(&self) -> &'a Flow {
+    #[must_use]
+    pub fn flow(&self) -> FlowView<'a> {
         self.flow
     }
 
-    /// The random generator.
+    /// Returns the random generator.
     #[inline]
     pub fn rng(&mut self) -> &mut Rng {
         self.rng
     }
 
-    /// The flow's key; a random one where it has none, which spreads keyless flows evenly.
+    /// Returns the flow's key, or a random key for a flow without one, which spreads such flows evenly.
     #[inline]
     pub fn key(&mut self) -> u64 {
-        self.flow.seen_key().unwrap_or_else(|| self.rng.next_u64())
+        self.flow.key().unwrap_or_else(|| self.rng.next_u64())
     }
 
-    /// Tells whether the member at `position` may be chosen: eligible, below its connection limit,
-    /// not tried before, and within the load bound if there is one.
+    /// Returns whether the member at `position` may be chosen: it is eligible, below its connection
+    /// limit, not tried before, and within the load bound if there is one.
     ///
-    /// Every picker asks this of every member it is about to choose.
+    /// Every picker checks every member that it is about to choose.
     #[inline]
     #[must_use]
     pub fn is_usable(&self, position: usize) -> bool {
         if self.members.share(position) == 0 {
             return false;
         }
-        let no_more_to_ask = self.is_unrestricted() && !self.members.has_limits();
-        no_more_to_ask || self.is_usable_beyond_share(position)
+        let is_share_enough = self.is_unrestricted() && !self.members.has_limits();
+        is_share_enough || self.is_usable_beyond_share(position)
     }
 
-    /// Apart, and so is the member itself: a line of memory that most picks do not need.
+    /// A function of its own, because it reads the member, a cache line that most picks do not need.
     #[inline(never)]
     fn is_usable_beyond_share(&self, position: usize) -> bool {
         let member = &self.members[position];
         !member.is_overloaded() && self.allows(member)
     }
 
-    /// Tells whether nothing but eligibility and limits decides, so that what was found for one
-    /// flow holds for the next.
+    /// Returns whether nothing but eligibility and limits decides, so that a result for one flow holds
+    /// for the next.
     #[inline]
     pub(in crate::scheduler) fn is_unrestricted(&self) -> bool {
         self.load_bound.is_none() && !self.flow.is_retry()
     }
 
-    /// Tells whether this very pick may go to a member: not tried before, within the bound.
+    /// Returns whether the flow and the load bound permit a member: not tried before, within the bound.
     #[inline]
     pub(in crate::scheduler) fn allows(&self, member: &Member) -> bool {
         if self.flow.is_retry() && self.flow.has_tried(member.serial()) {
@@ -138,7 +141,7 @@ impl<'a> PickContext<'a> {
         }
     }
 
-    /// The same pick among other members, for wrappers.
+    /// Returns the context of the same pick among other members, for wrappers.
     #[must_use]
     pub fn with_members<'b>(&'b mut self, members: &'b Members) -> PickContext<'b> {
         PickContext {
@@ -150,7 +153,7 @@ impl<'a> PickContext<'a> {
         }
     }
 
-    /// The same pick under a load bound; the tighter wrapper is the inner one.
+    /// Returns the context of the same pick under a load bound, which replaces an outer bound.
     pub(in crate::scheduler) fn with_load_bound<'b>(
         &'b mut self,
         bound: &'b LoadBound,

@@ -3,7 +3,7 @@
 use crate::scheduler::{Flow, Rng, Scheduler};
 use crate::{BackendId, BackendSet, Balancer, Lease, Spec};
 
-/// Members of these weights at these positions; a member's name is its position.
+/// Returns a balancer of members of these weights at these positions; a member's name is its position.
 pub(in crate::scheduler) fn balancer(
     rule: impl Scheduler + 'static,
     weights: &[u32],
@@ -23,12 +23,12 @@ pub(in crate::scheduler) fn id(position: usize) -> BackendId {
     BackendId::from(position.to_string().as_str())
 }
 
-/// The position that the lease's name stands for.
+/// Returns the position of a lease's member.
 pub(in crate::scheduler) fn position(lease: &Lease<()>) -> usize {
     lease.id().as_str().parse().expect("a position")
 }
 
-/// Where the next picks go; each lease ends before the next one is made.
+/// Returns the positions of the next picks; each lease ends before the next pick.
 pub(in crate::scheduler) fn sequence(balancer: &Balancer<()>, picks: usize) -> Vec<usize> {
     let mut rng = Rng::with_seed(0x5eed);
     (0..picks)
@@ -36,14 +36,14 @@ pub(in crate::scheduler) fn sequence(balancer: &Balancer<()>, picks: usize) -> V
         .collect()
 }
 
-/// What part of the next picks each member gets, in percent.
+/// Returns the share of the next picks that each member gets, in percent.
 pub(in crate::scheduler) fn percentages(balancer: &Balancer<()>, picks: usize) -> Vec<f64> {
     let mut counts = vec![0; balancer.snapshot().members().len()];
     sequence(balancer, picks).into_iter().for_each(|position| counts[position] += 1);
     counts.into_iter().map(|count: u32| f64::from(count) * 100.0 / picks as f64).collect()
 }
 
-/// Compares percentages.
+/// Asserts that percentages differ by at most `tolerance`.
 #[track_caller]
 pub(in crate::scheduler) fn assert_near(got: &[f64], want: &[f64], tolerance: f64) {
     assert_eq!(got.len(), want.len());
@@ -51,12 +51,13 @@ pub(in crate::scheduler) fn assert_near(got: &[f64], want: &[f64], tolerance: f6
     assert!(near, "{got:?} is not {want:?} +/- {tolerance}");
 }
 
-/// The name of the `i`-th of a test's backends.
+/// Returns the name of the `i`-th backend of a test.
 pub(in crate::scheduler) fn backend_name(i: usize) -> String {
     format!("10.1.{}.{}:80", i / 250, i % 250)
 }
 
-/// A set of backends of these weights, [`backend_name`] in their order; the list is newest first.
+/// Returns a set of backends of these weights, named by [`backend_name`] in their order; the list of
+/// members is newest first.
 pub(in crate::scheduler) fn set_with_weights(weights: &[u32]) -> BackendSet<()> {
     let set = BackendSet::new();
     set.edit(|edit| {

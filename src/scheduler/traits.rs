@@ -7,10 +7,10 @@ use std::sync::Arc;
 use crate::backend::Members;
 use crate::scheduler::{CompileError, PickContext};
 
-/// A balancing rule, as configured.
+/// A rule that selects members, as configured.
 ///
 /// # Examples
-/// A rule that always takes the newest usable member:
+/// A rule that always selects the newest usable member:
 /// ```
 /// use lvs::backend::Members;
 /// use lvs::scheduler::{CompileError, PickContext, Picker, Scheduler};
@@ -37,7 +37,7 @@ use crate::scheduler::{CompileError, PickContext};
 ///
 /// impl Picker for NewestPicker {
 ///     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-///         (0..cx.members().len()).find(|&i| cx.usable(i))
+///         (0..cx.members().len()).find(|&i| cx.is_usable(i))
 ///     }
 /// }
 ///
@@ -49,24 +49,24 @@ use crate::scheduler::{CompileError, PickContext};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Scheduler: Debug + Send + Sync {
-    /// The short name in configuration, metrics and logs: `"rr"`, `"wlc"`, `"mh"`.
+    /// Returns the short name in configuration, metrics and logs: `"rr"`, `"wlc"`, `"mh"`.
     fn name(&self) -> &str;
 
-    /// Tells whether the rule gets better with the [time](Flow::time) of a pick and the
-    /// [latency](crate::Lease::complete_after) of what came of it: whoever carries the traffic reads
-    /// the clock only then. Default: no.
+    /// Returns whether the rule uses the [time](crate::scheduler::Flow::time) of a pick and the
+    /// [latency](crate::Lease::complete_with_latency) of the response. The forwarders and the tower
+    /// service read the clock only for such a rule. Default: `false`.
     fn reads_time(&self) -> bool {
         false
     }
 
     /// Builds the picker for one list of members.
     ///
-    /// Called off the hot path, each time membership, a weight or an eligibility changes.
-    /// `previous` is the picker in service, whatever its type, for rules that carry something over
-    /// (a cursor, a cache): try `(previous as &dyn Any).downcast_ref`.
+    /// Called off the hot path, for each change of membership, a weight or an eligibility. `previous` is
+    /// the picker in use, of any type, for rules that keep a state across changes (a cursor, a cache):
+    /// try `(previous as &dyn Any).downcast_ref`.
     ///
     /// # Errors
-    /// When the rule cannot work with the list; the change that led to it is then refused.
+    /// [`CompileError`] if the rule cannot work with the list; the change of the set is then refused.
     fn compile(
         &self,
         members: &Members,
@@ -74,14 +74,16 @@ pub trait Scheduler: Debug + Send + Sync {
     ) -> Result<Box<dyn Picker>, CompileError>;
 }
 
-/// The hot half of a [`Scheduler`].
+/// Selects members of one list; compiled by a [`Scheduler`].
 pub trait Picker: Any + Debug + Send + Sync {
-    /// Chooses a member by its position in [`PickContext::members`]; `None` if the rule finds none.
+    /// Returns the position of the selected member in [`PickContext::members`], or `None` if the rule
+    /// finds no usable member.
     ///
-    /// Asks [`PickContext::usable`] before it chooses. Called when some member has a
-    /// [share](crate::backend::Member::share) and also when none has but one that is down would:
-    /// then `usable` says no to all, and only a rule with lists of its own (`priority` in panic) can
-    /// answer anything but `None`. A position that is out of range counts as `None`.
+    /// An implementation checks [`PickContext::is_usable`] of the member that it returns. It is called
+    /// if some member has a [share](crate::backend::Member::share), and also if no member has a share
+    /// but a member that is down would have: then `is_usable` is `false` for every member, and only a
+    /// rule with lists of its own (`priority` in panic) returns a position. A position out of range
+    /// counts as `None`.
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize>;
 }
 
@@ -121,7 +123,7 @@ impl<S: Scheduler + ?Sized> Scheduler for Box<S> {
     }
 }
 
-/// Finds out what kind of picker was in service.
+/// Returns the picker in use if it is of type `P`.
 pub(super) fn previous_as<P: Picker>(previous: Option<&dyn Picker>) -> Option<&P> {
     (previous? as &dyn Any).downcast_ref()
 }

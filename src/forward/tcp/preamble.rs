@@ -127,7 +127,7 @@ impl PreambleConfig {
     /// The key of the flow, where it is not the client's address.
     pub(super) fn flow_key(&self, said: &ParsedPreamble) -> Option<u64> {
         let name = said.server_name.as_ref().filter(|_| self.key_by_server_name)?;
-        crate::Flow::new().key_bytes(name.as_bytes()).seen_key()
+        crate::Flow::new().key_bytes(name.as_bytes()).view().key()
     }
 
     /// Puts the header for the backend in front of what is carried.

@@ -14,11 +14,13 @@
 
 use std::sync::Arc;
 
-use thiserror::Error;
-
-use crate::backend::Members;
+use crate::backend::{MAX_BACKENDS, Members};
+use crate::scheduler::hash::seed::SEED;
 use crate::scheduler::hash::table_key::{TableKey, is_any_usable};
 use crate::scheduler::hashing::{hash_bytes, mix_bits, scale_to_range};
+use crate::scheduler::parameter::{
+    ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter, SchedulerParameterError,
+};
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
@@ -82,31 +84,9 @@ pub struct Maglev {
     seed: u64,
 }
 
-/// Why a table cannot have a size.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[non_exhaustive]
-pub enum MaglevTableSizeError {
-    /// The strides would miss slots.
-    #[error("a table of {size} slots cannot be filled: {size} is not prime")]
-    NotPrime {
-        /// The size asked for.
-        size: usize,
-    },
-    /// The table would take too much memory.
-    #[error("a table of {size} slots is larger than {max}")]
-    TooLarge {
-        /// The size asked for.
-        size: usize,
-        /// The largest there is.
-        max: usize,
-    },
-}
-
 const DEFAULT_TABLE_SIZE: usize = 65_537;
-/// 32 MiB of slots.
-const MAX_TABLE_SIZE: usize = 1 << 24;
-/// What a slot can name.
-const MAX_SLOT_OWNERS: usize = 1 << 16;
+/// A slot names a member in 16 bits.
+const _: () = assert!(MAX_BACKENDS <= 1 << u16::BITS);
 
 impl Maglev {
     /// A table of 65 537 slots: good for shares within 1 % up to some 650 members.
@@ -118,15 +98,9 @@ impl Maglev {
     /// shares within 1 %. Default: 65 537.
     ///
     /// # Errors
-    /// [`MaglevTableSizeError`] for a number that is not prime or is above 2^24.
-    pub fn size(self, size: usize) -> Result<Self, MaglevTableSizeError> {
-        if size > MAX_TABLE_SIZE {
-            return Err(MaglevTableSizeError::TooLarge { size, max: MAX_TABLE_SIZE });
-        }
-        if !is_prime(size) {
-            return Err(MaglevTableSizeError::NotPrime { size });
-        }
-        Ok(Self { size, ..self })
+    /// [`SchedulerParameterError`] for a number that is not prime or is above 2^24.
+    pub fn size(self, size: usize) -> Result<Self, SchedulerParameterError> {
+        Ok(Self { size: SIZE.check_integer("maglev", size)?, ..self })
     }
 
     /// Sets what both the table and the hash of the keys are derived from; see
@@ -140,6 +114,23 @@ impl Default for Maglev {
     fn default() -> Self {
         Self::new()
     }
+}
+
+const SIZE: SchedulerParameter = SchedulerParameter::new(
+    "size",
+    ParameterKind::Prime { min: 2, max: 1 << 24 },
+    Some("65537"),
+    "The slots of the table, of 2 bytes each",
+);
+
+impl Maglev {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "maglev",
+        type_name: "Maglev",
+        family: SchedulerFamily::Hash,
+        summary: "Selects by a Maglev table, in which every server has its exact share",
+        parameters: &[SIZE, SEED],
+    };
 }
 
 impl Scheduler for Maglev {
@@ -160,9 +151,9 @@ impl Scheduler for Maglev {
         {
             return Ok(Box::new(old.clone()));
         }
-        let max = self.size.min(MAX_SLOT_OWNERS);
+        let max = self.size.min(MAX_BACKENDS);
         let placed = members.iter().filter(|m| m.table_weight() != 0).count();
-        if placed > max || members.len() > MAX_SLOT_OWNERS {
+        if placed > max || members.len() > MAX_BACKENDS {
             return Err(CompileError::TooManyMembers { members: members.len(), max });
         }
         Ok(Box::new(MaglevPicker {
@@ -342,10 +333,6 @@ fn claim_order(weights: &[u32], quotas: &[u32]) -> Vec<u16> {
     turns
 }
 
-fn is_prime(n: usize) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
-}
-
 #[cfg(all(test, not(lvs_loom)))]
 mod tests {
     use super::*;
@@ -492,14 +479,12 @@ mod tests {
     #[test]
     fn a_size_that_does_not_work_is_refused() {
         for size in [0, 1, 4, 65_536] {
-            assert_eq!(
-                Maglev::new().size(size).unwrap_err(),
-                MaglevTableSizeError::NotPrime { size }
-            );
+            let error = Maglev::new().size(size).expect_err("not prime").to_string();
+            let expected = "is not a prime number within 2..=16777216";
+            assert_eq!(error, format!("maglev: size={size} {expected}"));
         }
-        let size = MAX_TABLE_SIZE + 43;
-        let refused = Maglev::new().size(size).unwrap_err();
-        assert_eq!(refused, MaglevTableSizeError::TooLarge { size, max: MAX_TABLE_SIZE });
+        // The smallest prime above 2^24.
+        assert!(Maglev::new().size((1 << 24) + 43).is_err());
         let snapshot = set_with_weights(&[1; 8]).snapshot();
         let small = Maglev::new().size(7).expect("a prime");
         let refused = small.compile(snapshot.members(), None).unwrap_err();

@@ -3,8 +3,9 @@
 mod maglev;
 mod rendezvous;
 mod ring;
+mod seed;
 mod table_key;
 
-pub use self::maglev::{Maglev, MaglevTableSizeError};
+pub use self::maglev::Maglev;
 pub use self::rendezvous::RendezvousHash;
 pub use self::ring::RingHash;

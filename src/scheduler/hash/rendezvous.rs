@@ -17,8 +17,12 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::backend::{Member, Members};
+use crate::backend::{MAX_BACKENDS, Member, Members};
+use crate::scheduler::hash::seed::SEED;
 use crate::scheduler::hashing::{hash_bytes, mix_bits, scale_to_range};
+use crate::scheduler::parameter::{
+    ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter, SchedulerParameterError,
+};
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
@@ -92,10 +96,8 @@ pub struct RendezvousHash {
 }
 
 const DEFAULT_ROWS: usize = 65_536;
-/// 32 MiB of rows.
-const MAX_ROWS: usize = 1 << 24;
-/// What a row can name.
-const MAX_ROW_OWNERS: usize = 1 << 16;
+/// A row names a member in 16 bits.
+const _: () = assert!(MAX_BACKENDS <= 1 << u16::BITS);
 
 impl RendezvousHash {
     /// The exact form.
@@ -105,13 +107,15 @@ impl RendezvousHash {
 
     /// The table form with 65 536 rows.
     pub const fn table() -> Self {
-        Self::new().rows(DEFAULT_ROWS)
+        Self { rows: DEFAULT_ROWS, ..Self::new() }
     }
 
-    /// The table form with a number of rows; 0 counts as 1, and values above 2^24 count as that.
-    pub const fn rows(self, rows: usize) -> Self {
-        let rows = if rows == 0 { 1 } else { rows };
-        Self { rows: if rows > MAX_ROWS { MAX_ROWS } else { rows }, ..self }
+    /// Selects the table form and sets its number of rows, of 2 bytes each.
+    ///
+    /// # Errors
+    /// [`SchedulerParameterError`] for a number that is not within 1..=16777216.
+    pub fn rows(self, rows: usize) -> Result<Self, SchedulerParameterError> {
+        Ok(Self { rows: ROWS.check_integer("rendezvous", rows)?, ..self })
     }
 
     /// Sets what places names and keys; see [`hash_bytes`] for when it should be secret.
@@ -127,6 +131,29 @@ impl Default for RendezvousHash {
     }
 }
 
+const TABLE: SchedulerParameter = SchedulerParameter::new(
+    "table",
+    ParameterKind::Flag,
+    Some("off"),
+    "Decides keys by a table of 65536 rows, in O(1), instead of one by one, in O(servers)",
+);
+const ROWS: SchedulerParameter = SchedulerParameter::new(
+    "rows",
+    ParameterKind::Integer { min: 1, max: 1 << 24 },
+    Some("65536"),
+    "The rows of the table; switches the table on",
+);
+
+impl RendezvousHash {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "rendezvous",
+        type_name: "RendezvousHash",
+        family: SchedulerFamily::Hash,
+        summary: "Selects the server with the highest random weight for the key",
+        parameters: &[TABLE, ROWS, SEED],
+    };
+}
+
 impl Scheduler for RendezvousHash {
     fn name(&self) -> &str {
         "rendezvous"
@@ -137,11 +164,8 @@ impl Scheduler for RendezvousHash {
         members: &Members,
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        if members.len() > MAX_ROW_OWNERS {
-            return Err(CompileError::TooManyMembers {
-                members: members.len(),
-                max: MAX_ROW_OWNERS,
-            });
+        if members.len() > MAX_BACKENDS {
+            return Err(CompileError::TooManyMembers { members: members.len(), max: MAX_BACKENDS });
         }
         let field = RendezvousCandidates::new(members, self.seed, |m| m.share() != 0);
         let key_seed = mix_bits(self.seed);
@@ -573,7 +597,7 @@ mod tests {
 
     #[test]
     fn a_table_that_was_changed_is_the_table_that_is_built_anew() {
-        let rule = RendezvousHash::new().rows(500).seed(8);
+        let rule = RendezvousHash::new().rows(500).expect("in range").seed(8);
         let set = BackendSet::new();
         let mut rng = Rng::with_seed(5);
         let mut picker = rule.compile(set.snapshot().members(), None).expect("small");
@@ -613,7 +637,7 @@ mod tests {
     fn a_row_goes_to_the_next_in_its_order() {
         let set = set_with_weights(&[3, 1, 2, 2, 5]);
         let snapshot = set.snapshot();
-        let rule = RendezvousHash::new().rows(64);
+        let rule = RendezvousHash::new().rows(64).expect("in range");
         let picker = rule.compile(snapshot.members(), None).expect("small");
         let mut rng = Rng::with_seed(6);
         for key in 0..200 {

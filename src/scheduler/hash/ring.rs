@@ -13,8 +13,12 @@ use std::sync::Arc;
 use hashring::{DefaultHashBuilder, HashRing};
 
 use crate::backend::{MAX_BACKENDS, Members};
+use crate::scheduler::hash::seed::SEED;
 use crate::scheduler::hash::table_key::{TableKey, is_any_usable};
 use crate::scheduler::hashing::{hash_bytes, mix_bits};
+use crate::scheduler::parameter::{
+    ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter, SchedulerParameterError,
+};
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
@@ -89,11 +93,13 @@ impl RingHash {
         Self { replicas: DEFAULT_REPLICAS, seed: 0 }
     }
 
-    /// Sets the points of a member of the smallest weight; more make shares more even. Default:
-    /// 160. 0 counts as 1, and values above 65 536 count as that.
-    pub const fn replicas(self, replicas: u32) -> Self {
-        let replicas = if replicas == 0 { 1 } else { replicas };
-        Self { replicas: if replicas > 65_536 { 65_536 } else { replicas }, ..self }
+    /// Sets the number of points of a member of the smallest weight; more points make shares more
+    /// even. Default: 160.
+    ///
+    /// # Errors
+    /// [`SchedulerParameterError`] for a number that is not within 1..=65536.
+    pub fn replicas(self, replicas: u32) -> Result<Self, SchedulerParameterError> {
+        Ok(Self { replicas: REPLICAS.check_integer("ring", replicas)?, ..self })
     }
 
     /// Sets what places points and keys; see [`hash_bytes`] for when it should be secret.
@@ -125,6 +131,23 @@ impl Default for RingHash {
     fn default() -> Self {
         Self::new()
     }
+}
+
+const REPLICAS: SchedulerParameter = SchedulerParameter::new(
+    "replicas",
+    ParameterKind::Integer { min: 1, max: 65_536 },
+    Some("160"),
+    "The points on the ring of a server of the smallest weight",
+);
+
+impl RingHash {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "ring",
+        type_name: "RingHash",
+        family: SchedulerFamily::Hash,
+        summary: "Selects the next virtual node on a hash ring",
+        parameters: &[REPLICAS, SEED],
+    };
 }
 
 impl Scheduler for RingHash {
@@ -338,9 +361,10 @@ mod tests {
     #[test]
     fn every_decision_is_that_of_the_ring() {
         let cases: [&[u32]; 5] = [&[1], &[3, 1], &[1; 10], &[5, 0, 9, 100], &[2; 200]];
-        for (rule, weights) in [RingHash::new(), RingHash::new().replicas(1).seed(5)]
-            .into_iter()
-            .flat_map(|rule| cases.map(|weights| (rule, weights)))
+        for (rule, weights) in
+            [RingHash::new(), RingHash::new().replicas(1).expect("in range").seed(5)]
+                .into_iter()
+                .flat_map(|rule| cases.map(|weights| (rule, weights)))
         {
             let snapshot = set_with_weights(weights).snapshot();
             let members = snapshot.members();
@@ -361,7 +385,7 @@ mod tests {
     #[test]
     fn edges_of_buckets_and_of_the_circle_are_those_of_the_ring() {
         let snapshot = set_with_weights(&[1; 7]).snapshot();
-        let rule = RingHash::new().replicas(3);
+        let rule = RingHash::new().replicas(3).expect("in range");
         let ring = rule.build_ring(snapshot.members());
         let flat = BucketedRing::new(ring.clone());
         let sorted: Vec<(u64, u32)> =

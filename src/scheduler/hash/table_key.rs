@@ -1,12 +1,12 @@
-//! What the tables of the hash schedulers have in common.
+//! The part that the tables of the hash schedulers share.
 
 use crate::backend::Members;
 use crate::scheduler::PickContext;
 
-/// The weights and names a table was built from: while these stand, so does the table.
+/// The members and weights from which a table was built; while they are equal the table is reused.
 ///
-/// States, shares and limits are not among them, so a health flap or quiescing finds the old table
-/// good and costs nothing but this comparison.
+/// States, shares and limits are left out, so that a change of health or quiescing a backend costs
+/// only this comparison.
 #[derive(Debug, Eq, PartialEq)]
 pub(in crate::scheduler) struct TableKey(Box<[(u64, u32)]>);
 
@@ -16,8 +16,8 @@ impl TableKey {
     }
 }
 
-/// Tells whether it makes sense to probe on at all. A look at every member is short beside a walk
-/// round a whole table in vain.
+/// Returns whether any member is usable: a check of all members is short compared to a vain walk over
+/// the whole table.
 pub(in crate::scheduler) fn is_any_usable(cx: &PickContext<'_>) -> bool {
     (0..cx.members().len()).any(|i| cx.is_usable(i))
 }

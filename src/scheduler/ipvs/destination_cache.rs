@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::backend::Members;
-use crate::scheduler::Flow;
+use crate::scheduler::FlowView;
+use crate::scheduler::parameter::{ParameterKind, SchedulerParameter};
 use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
 
 /// What is remembered for each destination: 16 384 of them as a goal, half as many more at most.
@@ -48,6 +49,12 @@ const TARGET_ENTRIES: usize = 16 * 1024;
 const MAX_ENTRIES: usize = TARGET_ENTRIES * 3 / 2;
 /// How long an entry is kept at least, and how often and how thoroughly the memory is swept.
 pub(in crate::scheduler) const DEFAULT_EXPIRATION: Duration = Duration::from_secs(24 * 60 * 60);
+pub(in crate::scheduler) const EXPIRATION: SchedulerParameter = SchedulerParameter::new(
+    "expiration",
+    ParameterKind::Duration { min: Duration::ZERO, max: Duration::MAX },
+    Some("24h"),
+    "The time for which an unused destination is remembered",
+);
 const MIN_IDLE: Duration = Duration::from_secs(6 * 60);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const SWEEPS_PER_FULL_SWEEP: u32 = 30;
@@ -129,10 +136,10 @@ impl<V> DestinationShard<V> {
 
 impl FlowDestination {
     /// The address aimed at, or the key of a flow without one.
-    pub(in crate::scheduler) fn from_flow(flow: &Flow) -> Option<Self> {
-        match flow.seen_destination() {
+    pub(in crate::scheduler) fn from_flow(flow: FlowView<'_>) -> Option<Self> {
+        match flow.destination() {
             Some(to) => Some(Self::Address(to.ip())),
-            None => flow.seen_key().map(Self::Key),
+            None => flow.key().map(Self::Key),
         }
     }
 }

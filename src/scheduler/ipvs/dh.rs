@@ -2,6 +2,7 @@
 
 use crate::backend::Members;
 use crate::scheduler::hashing::{hash_32, scale_to_range};
+use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::pick_context::Availability;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
@@ -37,6 +38,16 @@ pub struct DestinationHash;
 
 /// `DH_TAB_BITS` of the kernel's default configuration.
 const TABLE_BITS: u32 = 8;
+
+impl DestinationHash {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "dh",
+        type_name: "DestinationHash",
+        family: SchedulerFamily::Ipvs,
+        summary: "Selects by a hash of the destination address",
+        parameters: &[],
+    };
+}
 
 impl Scheduler for DestinationHash {
     fn name(&self) -> &str {

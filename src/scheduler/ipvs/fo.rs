@@ -1,6 +1,7 @@
 //! Weighted failover: `fo`.
 
 use crate::backend::Members;
+use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
 /// `fo`: the heaviest usable server gets everything.
@@ -25,6 +26,16 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WeightedFailover;
+
+impl WeightedFailover {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "fo",
+        type_name: "WeightedFailover",
+        family: SchedulerFamily::Ipvs,
+        summary: "Selects the usable server of the largest weight",
+        parameters: &[],
+    };
+}
 
 impl Scheduler for WeightedFailover {
     fn name(&self) -> &str {

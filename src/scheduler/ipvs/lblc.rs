@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::backend::{Member, Members};
 use crate::scheduler::ipvs::destination_cache::{
-    DEFAULT_EXPIRATION, DestinationCache, FlowDestination, is_overloaded_for_locality,
+    DEFAULT_EXPIRATION, DestinationCache, EXPIRATION, FlowDestination, is_overloaded_for_locality,
 };
 use crate::scheduler::ipvs::least_cost::{ConnectionOverhead, LeastConnectionsPicker};
+use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
@@ -74,6 +75,16 @@ impl Default for LocalityLeastConnections {
     }
 }
 
+impl LocalityLeastConnections {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "lblc",
+        type_name: "LocalityLeastConnections",
+        family: SchedulerFamily::Ipvs,
+        summary: "Keeps each destination on one server until that server is overloaded",
+        parameters: &[ConnectionOverhead::PARAMETER, EXPIRATION],
+    };
+}
+
 impl Scheduler for LocalityLeastConnections {
     fn name(&self) -> &str {
         "lblc"
@@ -110,7 +121,7 @@ impl Picker for LocalityLeastConnectionsPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let flow = cx.flow();
         let Some(to) = FlowDestination::from_flow(flow) else { return self.fallback.pick(cx) };
-        self.destinations.with_entry(to, flow.seen_time(), |serial| {
+        self.destinations.with_entry(to, flow.time(), |serial| {
             let members = cx.members();
             let stays = |i: &usize| {
                 let member = &members[*i];

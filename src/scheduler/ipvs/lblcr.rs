@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{Member, Members};
 use crate::scheduler::ipvs::destination_cache::{
-    DEFAULT_EXPIRATION, DestinationCache, FlowDestination, is_overloaded_for_locality,
+    DEFAULT_EXPIRATION, DestinationCache, EXPIRATION, FlowDestination, is_overloaded_for_locality,
 };
 use crate::scheduler::ipvs::least_cost::{ConnectionOverhead, LeastConnectionsPicker};
+use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
@@ -67,6 +68,16 @@ impl Default for ReplicatedLocalityLeastConnections {
     }
 }
 
+impl ReplicatedLocalityLeastConnections {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "lblcr",
+        type_name: "ReplicatedLocalityLeastConnections",
+        family: SchedulerFamily::Ipvs,
+        summary: "Keeps each destination on a set of servers, which grows while they are overloaded",
+        parameters: &[ConnectionOverhead::PARAMETER, EXPIRATION],
+    };
+}
+
 impl Scheduler for ReplicatedLocalityLeastConnections {
     fn name(&self) -> &str {
         "lblcr"
@@ -113,7 +124,7 @@ impl Picker for ReplicatedLocalityLeastConnectionsPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let flow = cx.flow();
         let Some(to) = FlowDestination::from_flow(flow) else { return self.fallback.pick(cx) };
-        self.destinations.with_entry(to, flow.seen_time(), |servers| {
+        self.destinations.with_entry(to, flow.time(), |servers| {
             let members = cx.members();
             let cached = servers.as_mut().and_then(|servers| {
                 servers.serials.retain(|&serial| members.position_of_serial(serial).is_some());
@@ -127,7 +138,7 @@ impl Picker for ReplicatedLocalityLeastConnectionsPicker {
                 let servers = servers.get_or_insert_with(DestinationServers::default);
                 if !servers.serials.contains(&serial) {
                     servers.serials.insert(0, serial);
-                    servers.changed_at = flow.seen_time();
+                    servers.changed_at = flow.time();
                 }
                 Some(chosen)
             })
@@ -146,7 +157,7 @@ impl ReplicatedLocalityLeastConnectionsPicker {
 
     /// Takes the most loaded server out of a set that has been left alone for long enough.
     fn remove_most_loaded(&self, servers: &mut DestinationServers, cx: &PickContext<'_>) {
-        let (Some(now), Some(changed)) = (cx.flow().seen_time(), servers.changed_at) else {
+        let (Some(now), Some(changed)) = (cx.flow().time(), servers.changed_at) else {
             return;
         };
         let alone = now.saturating_duration_since(changed);

@@ -2,6 +2,7 @@
 
 use crate::backend::Members;
 use crate::scheduler::ipvs::least_cost::{ConnectionOverhead, LeastConnectionsPicker};
+use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::{CompileError, Picker, Scheduler};
 
 /// `lc`: the server with the fewest connections.
@@ -45,6 +46,16 @@ impl LeastConnections {
     pub const fn overhead(self, overhead: ConnectionOverhead) -> Self {
         Self { overhead }
     }
+}
+
+impl LeastConnections {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "lc",
+        type_name: "LeastConnections",
+        family: SchedulerFamily::Ipvs,
+        summary: "Selects the server with the fewest connections",
+        parameters: &[ConnectionOverhead::PARAMETER],
+    };
 }
 
 impl Scheduler for LeastConnections {

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::backend::{BackendAccount, Load, Member, Members};
 use crate::scheduler::group_cache::GroupCache;
+use crate::scheduler::parameter::{ParameterKind, SchedulerParameter};
 use crate::scheduler::{PickContext, Picker};
 
 /// How much an inactive connection counts beside an active one.
@@ -26,6 +27,13 @@ pub enum ConnectionOverhead {
 }
 
 impl ConnectionOverhead {
+    pub(in crate::scheduler) const PARAMETER: SchedulerParameter = SchedulerParameter::new(
+        "overhead",
+        ParameterKind::Choice(&["classic", "total"]),
+        Some("classic"),
+        "The kernel's formula for the cost of active and inactive connections",
+    );
+
     /// The cost of a load.
     #[inline]
     #[must_use]

@@ -1,7 +1,11 @@
 //! The kernel's Maglev hashing: `mh`.
 
 use crate::backend::{Member, Members};
+use crate::scheduler::arithmetic::greatest_common_divisor;
 use crate::scheduler::hashing::{fold_ip, hash_bytes, hsiphash};
+use crate::scheduler::parameter::{
+    ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter,
+};
 use crate::scheduler::pick_context::Availability;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
@@ -68,6 +72,29 @@ const SLOT_HASH_KEY: u64 = 2_654_435_761;
 const SKIP_HASH_KEY: u64 = 2_654_446_892;
 const EMPTY_SLOT: u16 = u16::MAX;
 
+const HASH_PORT: SchedulerParameter = SchedulerParameter::new(
+    "mh-port",
+    ParameterKind::Flag,
+    Some("off"),
+    "Hashes the client's port, too",
+);
+const FALLBACK: SchedulerParameter = SchedulerParameter::new(
+    "mh-fallback",
+    ParameterKind::Flag,
+    Some("off"),
+    "Probes further where a server has weight 0 or is at its connection limit",
+);
+
+impl IpvsMaglevHash {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "mh",
+        type_name: "IpvsMaglevHash",
+        family: SchedulerFamily::Ipvs,
+        summary: "Selects by the kernel's Maglev table and a hash of the client's address",
+        parameters: &[HASH_PORT, FALLBACK],
+    };
+}
+
 impl Scheduler for IpvsMaglevHash {
     fn name(&self) -> &str {
         "mh"
@@ -96,11 +123,8 @@ struct IpvsMaglevHashPicker {
 impl Picker for IpvsMaglevHashPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let flow = cx.flow();
-        let port = if self.flags.hash_port {
-            flow.seen_source().map_or(0, |source| source.port())
-        } else {
-            0
-        };
+        let port =
+            if self.flags.hash_port { flow.source().map_or(0, |source| source.port()) } else { 0 };
         let address = flow.folded_source().unwrap_or_else(|| cx.rng().next_u64() as u32);
         let value = address.wrapping_add(u32::from(port));
         let home = self.slot_owner(value)?;
@@ -166,7 +190,7 @@ struct SlotPermutation {
 
 fn slot_permutations(members: &Members) -> Vec<SlotPermutation> {
     let weights = || members.iter().map(Member::table_weight);
-    let unit = weights().fold(0, gcd).max(1);
+    let unit = greatest_common_divisor(weights()).max(1);
     let max = weights().max().unwrap_or(0) / unit;
     let shift = (u32::BITS - max.leading_zeros()).saturating_sub(MAX_TURN_BITS);
     let permutation = |(i, member): (usize, &Member)| {
@@ -189,10 +213,6 @@ fn placement_hash_input(member: &Member) -> (u32, u16) {
         Some(address) => (fold_ip(address.ip()), address.port()),
         None => (hash_bytes(member.id().as_str().as_bytes(), 0) as u32, 0),
     }
-}
-
-fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[cfg(all(test, not(lvs_loom)))]

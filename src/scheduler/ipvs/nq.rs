@@ -2,6 +2,7 @@
 
 use crate::backend::{Load, Member, Members};
 use crate::scheduler::ipvs::least_cost::{LeastCost, LoadCost};
+use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
 /// `nq`: an idle server at once, otherwise the shortest expected delay.
@@ -28,6 +29,16 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NeverQueue;
+
+impl NeverQueue {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "nq",
+        type_name: "NeverQueue",
+        family: SchedulerFamily::Ipvs,
+        summary: "Selects an idle server if there is any, otherwise as sed",
+        parameters: &[],
+    };
+}
 
 impl Scheduler for NeverQueue {
     fn name(&self) -> &str {

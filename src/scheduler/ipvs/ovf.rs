@@ -2,6 +2,7 @@
 
 use crate::backend::Members;
 use crate::scheduler::ipvs::fo::eligible_by_weight;
+use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
 /// `ovf`: the heaviest server gets everything until it has more active connections than its weight,
@@ -27,6 +28,16 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OverflowConnections;
+
+impl OverflowConnections {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "ovf",
+        type_name: "OverflowConnections",
+        family: SchedulerFamily::Ipvs,
+        summary: "Selects the server of the largest weight until its active connections exceed its weight, then the next",
+        parameters: &[],
+    };
+}
 
 impl Scheduler for OverflowConnections {
     fn name(&self) -> &str {

@@ -1,6 +1,7 @@
 //! Round robin: `rr`.
 
 use crate::backend::Members;
+use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 use crate::sync::{AtomicUsize, Ordering};
@@ -41,6 +42,16 @@ struct RoundRobinPicker {
     cursor: AtomicUsize,
     /// Who stood where, to find the place again in a later list.
     serials: Box<[u64]>,
+}
+
+impl RoundRobin {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "rr",
+        type_name: "RoundRobin",
+        family: SchedulerFamily::Ipvs,
+        summary: "Selects the servers in turn; weights count only as 0 or not 0",
+        parameters: &[],
+    };
 }
 
 impl Scheduler for RoundRobin {

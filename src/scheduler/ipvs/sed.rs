@@ -2,6 +2,7 @@
 
 use crate::backend::{Load, Member, Members};
 use crate::scheduler::ipvs::least_cost::{LeastCost, LoadCost};
+use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
 /// `sed`: the server where the connection would wait the least.
@@ -29,6 +30,16 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ShortestExpectedDelay;
+
+impl ShortestExpectedDelay {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "sed",
+        type_name: "ShortestExpectedDelay",
+        family: SchedulerFamily::Ipvs,
+        summary: "Selects the server with the shortest expected delay: least (active + 1) / weight",
+        parameters: &[],
+    };
+}
 
 impl Scheduler for ShortestExpectedDelay {
     fn name(&self) -> &str {

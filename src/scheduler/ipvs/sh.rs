@@ -2,6 +2,9 @@
 
 use crate::backend::Members;
 use crate::scheduler::hashing::hash_32;
+use crate::scheduler::parameter::{
+    ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter,
+};
 use crate::scheduler::pick_context::Availability;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
@@ -63,6 +66,29 @@ impl SourceHash {
 const TABLE_BITS: u32 = 8;
 const TABLE_MASK: u32 = (1 << TABLE_BITS) - 1;
 
+const HASH_PORT: SchedulerParameter = SchedulerParameter::new(
+    "sh-port",
+    ParameterKind::Flag,
+    Some("off"),
+    "Hashes the client's port, too",
+);
+const FALLBACK: SchedulerParameter = SchedulerParameter::new(
+    "sh-fallback",
+    ParameterKind::Flag,
+    Some("off"),
+    "Probes further where a server has weight 0 or is at its connection limit",
+);
+
+impl SourceHash {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "sh",
+        type_name: "SourceHash",
+        family: SchedulerFamily::Ipvs,
+        summary: "Selects by a hash of the client's address",
+        parameters: &[HASH_PORT, FALLBACK],
+    };
+}
+
 impl Scheduler for SourceHash {
     fn name(&self) -> &str {
         "sh"
@@ -91,11 +117,8 @@ struct SourceHashPicker {
 impl Picker for SourceHashPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let flow = cx.flow();
-        let port = if self.flags.hash_port {
-            flow.seen_source().map_or(0, |source| source.port())
-        } else {
-            0
-        };
+        let port =
+            if self.flags.hash_port { flow.source().map_or(0, |source| source.port()) } else { 0 };
         let address = flow.folded_source().unwrap_or_else(|| cx.rng().next_u64() as u32);
         let hash = hash_32(address.wrapping_add(u32::from(port)), TABLE_BITS);
         let home = self.bucket_owner(hash)?;

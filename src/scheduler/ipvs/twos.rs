@@ -4,6 +4,7 @@ use std::hint::select_unpredictable;
 
 use crate::backend::Members;
 use crate::scheduler::ipvs::least_cost::ConnectionOverhead;
+use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::sampler::WeightedSampler;
 use crate::scheduler::{CompileError, PickContext, Picker, Rng, Scheduler};
 
@@ -48,6 +49,16 @@ impl IpvsTwoChoices {
     pub const fn overhead(self, overhead: ConnectionOverhead) -> Self {
         Self { overhead }
     }
+}
+
+impl IpvsTwoChoices {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "twos",
+        type_name: "IpvsTwoChoices",
+        family: SchedulerFamily::Ipvs,
+        summary: "Selects the less loaded of two servers drawn at random by weight, with replacement",
+        parameters: &[ConnectionOverhead::PARAMETER],
+    };
 }
 
 impl Scheduler for IpvsTwoChoices {

@@ -2,6 +2,7 @@
 
 use crate::backend::{Member, Members};
 use crate::scheduler::ipvs::least_cost::{ConnectionOverhead, LeastConnectionsPicker};
+use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::{CompileError, Picker, Scheduler};
 
 /// `wlc`: the server with the fewest connections for its weight; the default of `ipvsadm`.
@@ -43,6 +44,16 @@ impl WeightedLeastConnections {
     pub const fn overhead(self, overhead: ConnectionOverhead) -> Self {
         Self { overhead }
     }
+}
+
+impl WeightedLeastConnections {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "wlc",
+        type_name: "WeightedLeastConnections",
+        family: SchedulerFamily::Ipvs,
+        summary: "Selects the server with the fewest connections for its weight",
+        parameters: &[ConnectionOverhead::PARAMETER],
+    };
 }
 
 impl Scheduler for WeightedLeastConnections {

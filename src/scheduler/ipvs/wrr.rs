@@ -1,6 +1,8 @@
 //! Weighted round robin in the kernel's order: `wrr`.
 
 use crate::backend::Members;
+use crate::scheduler::arithmetic::greatest_common_divisor;
+use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 use crate::sync::{AtomicU64, Ordering};
@@ -52,6 +54,16 @@ struct WalkCursor {
     level: u32,
 }
 
+impl WeightedRoundRobin {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "wrr",
+        type_name: "WeightedRoundRobin",
+        family: SchedulerFamily::Ipvs,
+        summary: "Selects the servers in turn in proportion to weight, in the kernel's order",
+        parameters: &[],
+    };
+}
+
 impl Scheduler for WeightedRoundRobin {
     fn name(&self) -> &str {
         "wrr"
@@ -63,7 +75,7 @@ impl Scheduler for WeightedRoundRobin {
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
         let shares = ShareTree::new(members.iter().map(|m| m.share()));
-        let step = members.iter().map(|m| m.share()).fold(0, gcd).max(1);
+        let step = greatest_common_divisor(members.iter().map(|m| m.share())).max(1);
         let top = shares.max().saturating_sub(step - 1);
         let level = previous_as::<WeightedRoundRobinPicker>(previous).map_or(top, |ring| {
             // Relaxed here and below: the mark orders nothing but itself.
@@ -199,10 +211,6 @@ fn level_of_share(share: u32, step: u32) -> u32 {
     share.saturating_sub(1) / step * step + 1
 }
 
-fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
 /// The shares of the members as a tree of maxima, to find the next one that is heavy enough.
 #[derive(Debug)]
 struct ShareTree {
@@ -270,7 +278,7 @@ mod tests {
     use super::*;
 
     fn ring(shares: &[u32]) -> WeightedRoundRobinPicker {
-        let step = shares.iter().copied().fold(0, gcd).max(1);
+        let step = greatest_common_divisor(shares.iter().copied()).max(1);
         let shares = ShareTree::new(shares.iter().copied());
         let top = shares.max().saturating_sub(step - 1);
         let mark = WalkCursor { next: 0, level: top };

@@ -1,6 +1,7 @@
 //! Fill one server after the other: `first`.
 
 use crate::backend::Members;
+use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
 /// `first`: the first server until it is full, then the next.
@@ -48,6 +49,16 @@ impl FirstAvailable {
 /// The eligible members, oldest first.
 #[derive(Debug)]
 struct FirstAvailablePicker(Box<[u32]>);
+
+impl FirstAvailable {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "first",
+        type_name: "FirstAvailable",
+        family: SchedulerFamily::Load,
+        summary: "Selects the first server in the order of configuration that is below its connection limit",
+        parameters: &[],
+    };
+}
 
 impl Scheduler for FirstAvailable {
     fn name(&self) -> &str {

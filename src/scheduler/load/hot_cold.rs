@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use self::pool::{MAX_POOL_SIZE, PackedProbeResult, ProbePool, ProbePoolConfig};
 use crate::backend::{Members, SetContext};
+use crate::scheduler::parameter::{
+    ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter, SchedulerParameterError,
+};
 use crate::scheduler::sampler::WeightedSampler;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
@@ -71,7 +74,7 @@ pub use self::probe::{LoadProbe, LoadProbeResult, LocalLoadProbe};
 /// for name in ["a", "b", "c"] {
 ///     set.insert(Spec::new(name, ()))?;
 /// }
-/// let balancer = Balancer::new(&set, HotCold::new().probes(3))?;
+/// let balancer = Balancer::new(&set, HotCold::new().probes(3)?)?;
 /// let flow = Flow::new().time(Instant::now());
 /// let millis = |name: &str| if name == "b" { 10 } else { 50 };
 /// for _ in 0..3 {
@@ -110,45 +113,97 @@ impl<P> HotCold<P> {
         HotCold { probe: Arc::new(probe), probes: self.probes, pool_config: self.pool_config }
     }
 
-    /// How many probe results are kept, from 1 to 16. Default: 16.
-    #[must_use]
-    pub fn pool(mut self, results: usize) -> Self {
-        self.pool_config.size = results.clamp(1, MAX_POOL_SIZE);
-        self
-    }
-
-    /// How many members each pick probes, from 1 to 8. Default: 3.
-    #[must_use]
-    pub fn probes(self, probes: usize) -> Self {
-        Self { probes: probes.clamp(1, MAX_PROBES_PER_PICK), ..self }
-    }
-
-    /// The quantile of requests in flight above which a member is hot, from 0.0 to 1.0.
+    /// Sets the number of probe results that are kept. Default: 16.
     ///
-    /// At 1.0 nobody is hot and latency alone decides; the lower, the more the number of requests
-    /// in flight does. The paper finds 0.6 to 0.9 useful. Default: 0.84.
-    #[must_use]
-    pub fn quantile(mut self, quantile: f64) -> Self {
-        // A cast takes NaN to 0 and the rest to the nearest end.
-        self.pool_config.hot_quantile_permille = ((quantile * 1000.0) as usize).min(1000);
-        self
+    /// # Errors
+    /// [`SchedulerParameterError`] for a number that is not within 1..=16.
+    pub fn pool(mut self, results: usize) -> Result<Self, SchedulerParameterError> {
+        self.pool_config.size = POOL.check_integer("hot_cold", results)?;
+        Ok(self)
     }
 
-    /// How many picks one probe result may decide, from 1 to 15. Default: 1.
-    #[must_use]
-    pub fn reuse(mut self, picks: u8) -> Self {
-        self.pool_config.uses_per_result = picks.clamp(1, 15);
-        self
+    /// Sets the number of members that each pick probes. Default: 3.
+    ///
+    /// # Errors
+    /// [`SchedulerParameterError`] for a number that is not within 1..=8.
+    pub fn probes(self, probes: usize) -> Result<Self, SchedulerParameterError> {
+        Ok(Self { probes: PROBES.check_integer("hot_cold", probes)?, ..self })
     }
 
-    /// How old a probe result may be, up to about 12 s, in steps of 0.1 s. Default: 1 s.
+    /// Sets the quantile of requests in flight above which a member is hot. Default: 0.84.
+    ///
+    /// At 1.0 no member is hot and latency alone decides; the lower the quantile, the more the
+    /// number of requests in flight decides. The paper finds 0.6 to 0.9 useful.
+    ///
+    /// # Errors
+    /// [`SchedulerParameterError`] for a number that is not within 0.0..=1.0, and for NaN.
+    pub fn quantile(mut self, quantile: f64) -> Result<Self, SchedulerParameterError> {
+        let quantile = QUANTILE.check_decimal("hot_cold", quantile)?;
+        self.pool_config.hot_quantile_permille = (quantile * 1000.0) as usize;
+        Ok(self)
+    }
+
+    /// Sets the number of picks that a probe result may decide. Default: 1.
+    ///
+    /// # Errors
+    /// [`SchedulerParameterError`] for a number that is not within 1..=15.
+    pub fn reuse(mut self, picks: u8) -> Result<Self, SchedulerParameterError> {
+        self.pool_config.uses_per_result = REUSE.check_integer("hot_cold", picks)?;
+        Ok(self)
+    }
+
+    /// Sets the age up to which a probe result counts, rounded down to a multiple of 102.4 ms but not
+    /// to 0. Default: 1 s.
     ///
     /// Needs the time of each pick ([`Flow::time`](crate::scheduler::Flow::time)).
-    #[must_use]
-    pub fn max_age(mut self, age: Duration) -> Self {
-        self.pool_config.set_max_age(age);
-        self
+    ///
+    /// # Errors
+    /// [`SchedulerParameterError`] for an age that is not within 100 ms..=12 s.
+    pub fn max_age(mut self, age: Duration) -> Result<Self, SchedulerParameterError> {
+        self.pool_config.set_max_age(MAX_AGE.check_duration("hot_cold", age)?);
+        Ok(self)
     }
+}
+
+const POOL: SchedulerParameter = SchedulerParameter::new(
+    "pool",
+    ParameterKind::Integer { min: 1, max: MAX_POOL_SIZE as u64 },
+    Some("16"),
+    "The number of probe results that are kept",
+);
+const PROBES: SchedulerParameter = SchedulerParameter::new(
+    "probes",
+    ParameterKind::Integer { min: 1, max: 8 },
+    Some("3"),
+    "The number of servers that each pick probes",
+);
+const QUANTILE: SchedulerParameter = SchedulerParameter::new(
+    "quantile",
+    ParameterKind::Decimal { min: 0.0, max: 1.0 },
+    Some("0.84"),
+    "The quantile of requests in flight above which a server counts as crowded",
+);
+const REUSE: SchedulerParameter = SchedulerParameter::new(
+    "reuse",
+    ParameterKind::Integer { min: 1, max: 15 },
+    Some("1"),
+    "The number of picks that a probe result may decide",
+);
+const MAX_AGE: SchedulerParameter = SchedulerParameter::new(
+    "max_age",
+    ParameterKind::Duration { min: Duration::from_millis(100), max: Duration::from_secs(12) },
+    Some("1s"),
+    "The age up to which a probe result counts, in steps of 102.4 ms",
+);
+
+impl HotCold {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "hot_cold",
+        type_name: "HotCold",
+        family: SchedulerFamily::Load,
+        summary: "Selects, among recently probed servers that are not crowded, the server with the lowest latency (Prequal)",
+        parameters: &[POOL, PROBES, QUANTILE, REUSE, MAX_AGE],
+    };
 }
 
 impl<P: LoadProbe> Scheduler for HotCold<P> {
@@ -175,8 +230,6 @@ impl<P: LoadProbe> Scheduler for HotCold<P> {
     }
 }
 
-const MAX_PROBES_PER_PICK: usize = 8;
-
 #[derive(Debug)]
 struct HotColdPicker<P> {
     sampler: WeightedSampler,
@@ -189,7 +242,7 @@ struct HotColdPicker<P> {
 
 impl<P: LoadProbe> Picker for HotColdPicker<P> {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        let now = cx.flow().seen_time();
+        let now = cx.flow().time();
         let tick = self.shared.as_ref()?.clock.advance_or_latest(now);
         // Of a few each is asked once; of many some are drawn, now and then one twice.
         let all = self.sampler.drawable_count() <= self.probes;

@@ -1,6 +1,7 @@
 //! Power of two choices: `p2c`.
 
 use crate::backend::{Members, PickView};
+use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::sampler::WeightedSampler;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
@@ -70,6 +71,16 @@ impl PowerOfTwoChoicesPicker {
         let lanes = members.context().is_some_and(|shared| shared.worker_lanes() > 0);
         Ok(Self { sampler: WeightedSampler::new(members)?, has_lanes: lanes })
     }
+}
+
+impl PowerOfTwoChoices {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "p2c",
+        type_name: "PowerOfTwoChoices",
+        family: SchedulerFamily::Load,
+        summary: "Selects the less loaded of two different servers drawn at random by weight",
+        parameters: &[],
+    };
 }
 
 impl Scheduler for PowerOfTwoChoices {

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use crate::backend::{CoarseInstant, Members, PickView, RawTrafficEstimate, SetContext};
 use crate::scheduler::load::p2c::PowerOfTwoChoicesPicker;
+use crate::scheduler::parameter::{
+    ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter, SchedulerParameterError,
+};
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
 /// `peak_ewma`: of two drawn at random, the one that will answer sooner.
@@ -57,7 +60,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// for name in ["a", "b"] {
 ///     set.insert(Spec::new(name, ()))?;
 /// }
-/// let balancer = Balancer::new(&set, PeakEwma::new().decay(Duration::from_secs(5)))?;
+/// let balancer = Balancer::new(&set, PeakEwma::new().decay(Duration::from_secs(5))?)?;
 /// let flow = Flow::new().time(Instant::now());
 /// let millis = |name: &str| if name == "a" { 30 } else { 20 };
 /// for _ in 0..2 {
@@ -85,9 +88,11 @@ impl PeakEwma {
     /// Many times the usual latency, and about as long as a slow spell should be remembered. It is
     /// set on the backends: where several balancers share a set the last one compiled decides.
     /// Default: 10 s.
-    #[must_use]
-    pub const fn decay(self, decay: Duration) -> Self {
-        Self { decay }
+    ///
+    /// # Errors
+    /// [`SchedulerParameterError`] for a time below 1 ms.
+    pub fn decay(self, decay: Duration) -> Result<Self, SchedulerParameterError> {
+        Ok(Self { decay: DECAY.check_duration("peak_ewma", decay)? })
     }
 }
 
@@ -95,6 +100,23 @@ impl Default for PeakEwma {
     fn default() -> Self {
         Self::new()
     }
+}
+
+const DECAY: SchedulerParameter = SchedulerParameter::new(
+    "decay",
+    ParameterKind::Duration { min: Duration::from_millis(1), max: Duration::MAX },
+    Some("10s"),
+    "The time in which the weight of an observed latency falls to 1/e",
+);
+
+impl PeakEwma {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "peak_ewma",
+        type_name: "PeakEwma",
+        family: SchedulerFamily::Load,
+        summary: "Selects, of two servers drawn as by p2c, the server with the lower latency times load",
+        parameters: &[DECAY],
+    };
 }
 
 impl Scheduler for PeakEwma {
@@ -141,7 +163,7 @@ impl PeakEwmaPicker {
     /// Apart, so that nothing of it is in the way where nothing is known.
     #[inline(never)]
     fn pick_by_cost(&self, shared: &SetContext, cx: &mut PickContext<'_>) -> Option<usize> {
-        let now = shared.clock.advance_or_latest(cx.flow().seen_time());
+        let now = shared.clock.advance_or_latest(cx.flow().time());
         self.power_of_two.sampler.pick_better_of_two(cx, |a, b| {
             // cost(a) / share(a) <= cost(b) / share(b), multiplied out.
             member_cost(a, now) * b.share as f32 <= member_cost(b, now) * a.share as f32
@@ -315,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_slow_spell_is_forgiven_after_some_decay_times() {
-        let balancer = balancer(RULE.decay(Duration::from_secs(1)), &[1; 2]);
+        let balancer = balancer(RULE.decay(Duration::from_secs(1)).expect("in range"), &[1; 2]);
         let (mut now, gap) = (start(), Duration::from_millis(10));
         let slow = drive(&balancer, 100, gap, &mut now, |i| (Outcome::Ok, [100, 10][i]));
         assert!(slow[0] < 10, "{slow:?}");

@@ -1,6 +1,7 @@
 //! Weighted random: `random`.
 
 use crate::backend::Members;
+use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::sampler::WeightedSampler;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
@@ -52,6 +53,16 @@ impl WeightedRandom {
 
 #[derive(Debug)]
 struct WeightedRandomPicker(WeightedSampler);
+
+impl WeightedRandom {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "random",
+        type_name: "WeightedRandom",
+        family: SchedulerFamily::Load,
+        summary: "Selects at random in proportion to weight",
+        parameters: &[],
+    };
+}
 
 impl Scheduler for WeightedRandom {
     fn name(&self) -> &str {

@@ -6,7 +6,11 @@ use std::collections::BinaryHeap;
 use crossbeam_utils::CachePadded;
 
 use crate::backend::Members;
+use crate::scheduler::arithmetic::greatest_common_divisor;
 use crate::scheduler::hashing::{mix_bits, scale_to_range};
+use crate::scheduler::parameter::{
+    ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter,
+};
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 use crate::sync::{AtomicUsize, Ordering};
@@ -84,6 +88,23 @@ impl SmoothWeightedRoundRobin {
         // The odd constant keeps seed 0 from being the beginning, where everybody else is.
         Self { phase: mix_bits(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)) }
     }
+}
+
+const OFFSET: SchedulerParameter = SchedulerParameter::new(
+    "offset",
+    ParameterKind::Integer { min: 0, max: u64::MAX },
+    Some("the start of the round"),
+    "A number of this process or worker, from which the place in the round to begin at is derived",
+);
+
+impl SmoothWeightedRoundRobin {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "swrr",
+        type_name: "SmoothWeightedRoundRobin",
+        family: SchedulerFamily::Load,
+        summary: "Selects the servers in turn in proportion to weight, evenly spaced",
+        parameters: &[OFFSET],
+    };
 }
 
 impl Scheduler for SmoothWeightedRoundRobin {
@@ -222,7 +243,7 @@ fn slot_quotas(members: &Members) -> Vec<SlotQuota> {
         .filter(|(_, member)| member.share() != 0)
         .map(|(i, member)| SlotQuota { member: i as u16, slots: u64::from(member.share()) })
         .collect();
-    let common = quotas.iter().fold(0, |divisor, quota| gcd(quota.slots, divisor));
+    let common = u64::from(greatest_common_divisor(members.iter().map(|m| m.share())));
     quotas.iter_mut().for_each(|quota| quota.slots /= common);
     if quotas.iter().map(|quota| quota.slots).sum::<u64>() > MAX_SLOTS as u64 {
         scale_down_quotas(&mut quotas);
@@ -250,10 +271,6 @@ fn scale_down_quotas(quotas: &mut [SlotQuota]) {
     for (rank, quota) in (0..).zip(rest) {
         quota.slots = quota.slots * free / sum + u64::from(rank < free - floors);
     }
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// A member that may have the next slot, and by when it must have had one.

@@ -1,36 +1,37 @@
-//! How a scheduler is written in configuration: `wlc`, `sh(sh-port)`, `priority(wlc, panic=50)`.
+//! Parses schedulers as they are written in configuration: `wlc`, `sh(sh-port)`,
+//! `priority(wlc, panic=50)`.
 //!
 //! ```text
 //! expression = name [ "(" argument { "," argument } ")" ]
 //! argument   = key "=" value | expression
 //! ```
 //!
-//! A name or key is made of ASCII letters, digits, `_` and `-`. A value is whatever stands before
-//! the next comma or parenthesis, without the blanks around it. A flag is an expression without
-//! arguments; only the scheduler it is given to can tell it from a nested scheduler. Blanks between
-//! the parts mean nothing.
+//! A name or key consists of ASCII letters, digits, `_` and `-`. A value is the text before the next
+//! comma or parenthesis, without the blanks around it. A flag is an expression without arguments;
+//! only the scheduler that takes it can tell a flag from a nested scheduler. Blanks between the parts
+//! are ignored.
 //!
-//! Parsing costs time in proportion to the text, which has at most 1024 bytes and nests at most 8
-//! deep; it panics on nothing.
+//! Parsing takes time in proportion to the length of the text, which has at most 1024 bytes and 8
+//! levels of nesting. No text makes the parser panic.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// A scheduler as written: its name and what stands between its parentheses.
+/// A scheduler as written: its name and the arguments between its parentheses.
 ///
-/// Says nothing about whether such a scheduler exists; that is for a
-/// [`Registry`](crate::scheduler::Registry).
+/// Whether a scheduler of the name exists is for a
+/// [`SchedulerRegistry`](crate::scheduler::SchedulerRegistry) to decide.
 ///
 /// # Examples
 /// ```
 /// use lvs::scheduler::{SchedulerArgument, SchedulerExpression};
 ///
-/// let it: SchedulerExpression = "priority( wlc,panic = 50 )".parse()?;
-/// assert_eq!(it.parse_name(), "priority");
-/// assert!(matches!(&it.arguments()[1], SchedulerArgument::Value { key, .. } if key == "panic"));
-/// assert_eq!(it.to_string(), "priority(wlc, panic=50)");
+/// let expression: SchedulerExpression = "priority( wlc,panic = 50 )".parse()?;
+/// assert_eq!(expression.name(), "priority");
+/// assert!(matches!(&expression.arguments()[1], SchedulerArgument::Value { key, .. } if key == "panic"));
+/// assert_eq!(expression.to_string(), "priority(wlc, panic=50)");
 /// # Ok::<(), lvs::scheduler::SchedulerExpressionError>(())
 /// ```
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -39,56 +40,56 @@ pub struct SchedulerExpression {
     arguments: Vec<SchedulerArgument>,
 }
 
-/// What can stand between the parentheses of an [`SchedulerExpression`].
+/// An argument of a [`SchedulerExpression`].
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum SchedulerArgument {
     /// `replicas=100`.
     Value {
-        /// What stands before the sign.
+        /// The text before the equals sign.
         key: String,
-        /// What stands behind it; never empty.
+        /// The text after the equals sign; never empty.
         value: String,
     },
-    /// A nested scheduler or, where it has no arguments of its own, perhaps a flag.
+    /// A nested scheduler or, if it has no arguments, perhaps a flag.
     Expression(SchedulerExpression),
 }
 
-/// Why a text is no [`SchedulerExpression`].
+/// A text that is not a [`SchedulerExpression`].
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum SchedulerExpressionError {
-    /// Something else must stand here.
-    #[error("unexpected {found:?} at byte {at} where {expected} is due")]
+    /// A character cannot stand at its place.
+    #[error("unexpected {found:?} at byte {offset}, expected {expected}")]
     UnexpectedChar {
         /// The character.
         found: char,
         /// Its offset in bytes.
-        at: usize,
-        /// What can stand here.
+        offset: usize,
+        /// The text that can follow at this offset.
         expected: &'static str,
     },
-    /// The text stops too early.
-    #[error("unexpected end at byte {at} where {expected} is due")]
+    /// The text ends too early.
+    #[error("unexpected end at byte {offset}, expected {expected}")]
     UnexpectedEnd {
         /// The length of the text in bytes.
-        at: usize,
-        /// What must still come.
+        offset: usize,
+        /// The text that can follow at this offset.
         expected: &'static str,
     },
-    /// Schedulers stand in each other more than [`SchedulerExpression::MAX_DEPTH`] deep.
+    /// Schedulers are nested more than [`SchedulerExpression::MAX_DEPTH`] levels deep.
     #[error(
-        "scheduler {name} at byte {offset} is nested more than {} deep",
+        "scheduler {name} at byte {offset} is nested more than {} levels deep",
         SchedulerExpression::MAX_DEPTH
     )]
     TooDeep {
-        /// The name of the innermost one.
+        /// The name of the innermost scheduler.
         name: String,
         /// Its offset in bytes.
         offset: usize,
     },
     /// The text is longer than [`SchedulerExpression::MAX_LEN`].
     #[error(
-        "{len} bytes are more than the {} of a scheduler expression",
+        "a scheduler expression of {len} bytes is longer than {} bytes",
         SchedulerExpression::MAX_LEN
     )]
     TooLong {
@@ -98,24 +99,24 @@ pub enum SchedulerExpressionError {
 }
 
 impl SchedulerExpression {
-    /// The longest text that is read, in bytes.
+    /// The length of the longest text that is accepted, in bytes.
     pub const MAX_LEN: usize = 1024;
-    /// How deep expressions may stand in each other; a plain name is 1 deep.
+    /// The largest number of levels; a plain name is 1 level.
     pub const MAX_DEPTH: usize = 8;
 
-    /// The name of the scheduler.
+    /// Returns the name of the scheduler.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it is given, in the order written.
+    /// Returns the arguments in the order written.
     #[must_use]
     pub fn arguments(&self) -> &[SchedulerArgument] {
         &self.arguments
     }
 
-    pub(in crate::scheduler) fn into_parts(self) -> (String, Vec<SchedulerArgument>) {
+    pub(super) fn into_parts(self) -> (String, Vec<SchedulerArgument>) {
         (self.name, self.arguments)
     }
 }
@@ -157,7 +158,7 @@ impl fmt::Display for SchedulerArgument {
 }
 
 /// Tells whether a text can be a name in an expression.
-pub(in crate::scheduler) fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= SchedulerExpression::MAX_LEN && text.chars().all(is_name_char)
 }
 
@@ -179,19 +180,19 @@ impl<'a> ExpressionParser<'a> {
         &mut self,
         depth: usize,
     ) -> Result<SchedulerExpression, SchedulerExpressionError> {
-        let (at, name) = self.parse_name()?;
-        self.parse_expression_after_name(at, name, depth)
+        let (offset, name) = self.parse_name()?;
+        self.parse_expression_after_name(offset, name, depth)
     }
 
-    /// Goes on behind the name of an expression.
+    /// Parses the rest of an expression behind its name.
     fn parse_expression_after_name(
         &mut self,
-        at: usize,
+        offset: usize,
         name: &str,
         depth: usize,
     ) -> Result<SchedulerExpression, SchedulerExpressionError> {
         if depth > SchedulerExpression::MAX_DEPTH {
-            return Err(SchedulerExpressionError::TooDeep { name: name.to_owned(), offset: at });
+            return Err(SchedulerExpressionError::TooDeep { name: name.to_owned(), offset });
         }
         let mut arguments = Vec::new();
         if self.consume_char('(') {
@@ -210,12 +211,12 @@ impl<'a> ExpressionParser<'a> {
         &mut self,
         depth: usize,
     ) -> Result<SchedulerArgument, SchedulerExpressionError> {
-        let (at, name) = self.parse_name()?;
+        let (offset, name) = self.parse_name()?;
         if self.consume_char('=') {
             let value = self.parse_value()?.to_owned();
             return Ok(SchedulerArgument::Value { key: name.to_owned(), value });
         }
-        self.parse_expression_after_name(at, name, depth + 1).map(SchedulerArgument::Expression)
+        self.parse_expression_after_name(offset, name, depth + 1).map(SchedulerArgument::Expression)
     }
 
     fn parse_name(&mut self) -> Result<(usize, &'a str), SchedulerExpressionError> {
@@ -236,7 +237,7 @@ impl<'a> ExpressionParser<'a> {
         Ok(value)
     }
 
-    /// Moves on to the first character that `stops`, and returns what was passed.
+    /// Consumes the text before the first character that `stops`, and returns it.
     fn read_until(&mut self, stops: impl Fn(char) -> bool) -> &'a str {
         let rest = self.remaining();
         let len = rest.find(stops).unwrap_or(rest.len());
@@ -252,7 +253,7 @@ impl<'a> ExpressionParser<'a> {
         found
     }
 
-    /// The next character that is no blank.
+    /// Returns the next character that is not a blank.
     fn peek(&mut self) -> Option<char> {
         self.skip_blanks();
         self.remaining().chars().next()
@@ -265,14 +266,14 @@ impl<'a> ExpressionParser<'a> {
     fn unexpected_error(&mut self, expected: &'static str) -> SchedulerExpressionError {
         match self.peek() {
             Some(found) => {
-                SchedulerExpressionError::UnexpectedChar { found, at: self.offset, expected }
+                SchedulerExpressionError::UnexpectedChar { found, offset: self.offset, expected }
             }
-            None => SchedulerExpressionError::UnexpectedEnd { at: self.offset, expected },
+            None => SchedulerExpressionError::UnexpectedEnd { offset: self.offset, expected },
         }
     }
 
     fn remaining(&self) -> &'a str {
-        // `at` only ever moves by whole characters.
+        // `offset` only moves by whole characters.
         &self.text[self.offset..]
     }
 }
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn names_flags_values_and_nested_schedulers_are_told_apart() {
+    fn names_flags_values_and_nested_schedulers_are_parsed() {
         assert_eq!(parse("peak_ewma"), Ok(plain("peak_ewma")));
         let maglev = SchedulerExpression { arguments: vec![value("seed", "7")], ..plain("maglev") };
         let arguments = vec![
@@ -310,18 +311,19 @@ mod tests {
     }
 
     #[test]
-    fn blanks_mean_nothing_but_inside_a_value() {
-        let it = parse(" a ( b = c  d , e\t( f ) ) ").expect("well formed");
-        assert_eq!(it.to_string(), "a(b=c  d, e(f))");
-        assert_eq!(it.arguments()[0], value("b", "c  d"));
+    fn blanks_are_ignored_except_inside_a_value() {
+        let expression = parse(" a ( b = c  d , e\t( f ) ) ").expect("well formed");
+        assert_eq!(expression.to_string(), "a(b=c  d, e(f))");
+        assert_eq!(expression.arguments()[0], value("b", "c  d"));
     }
 
     #[test]
-    fn an_error_says_what_was_found_where_and_what_was_due() {
-        let unexpected = |found, at, expected| {
-            Err(SchedulerExpressionError::UnexpectedChar { found, at, expected })
+    fn an_error_names_the_character_its_offset_and_the_expected_text() {
+        let unexpected = |found, offset, expected| {
+            Err(SchedulerExpressionError::UnexpectedChar { found, offset, expected })
         };
-        let end = |at, expected| Err(SchedulerExpressionError::UnexpectedEnd { at, expected });
+        let end =
+            |offset, expected| Err(SchedulerExpressionError::UnexpectedEnd { offset, expected });
         assert_eq!(parse(""), end(0, EXPECTED_NAME));
         assert_eq!(parse("  "), end(2, EXPECTED_NAME));
         assert_eq!(parse("(rr)"), unexpected('(', 0, EXPECTED_NAME));
@@ -337,7 +339,7 @@ mod tests {
         assert_eq!(parse("wörter"), unexpected('ö', 1, "the end"));
         assert_eq!(
             parse("rr(é)").expect_err("no name").to_string(),
-            "unexpected 'é' at byte 3 where a name is due"
+            "unexpected 'é' at byte 3, expected a name"
         );
     }
 
@@ -354,7 +356,7 @@ mod tests {
             parse(&"(".repeat(1024)),
             Err(SchedulerExpressionError::UnexpectedChar {
                 found: '(',
-                at: 0,
+                offset: 0,
                 expected: EXPECTED_NAME
             })
         );
@@ -386,19 +388,21 @@ mod tests {
         })]
 
         #[test]
-        fn what_is_written_reads_back_the_same(it in any_expression()) {
+        fn a_displayed_expression_parses_to_itself(it in any_expression()) {
             prop_assume!(it.to_string().len() <= SchedulerExpression::MAX_LEN);
             prop_assert_eq!(parse(&it.to_string()), Ok(it));
         }
 
         #[test]
-        fn no_text_panics_and_what_parses_is_stable(text in "([a-c=,() \u{a0}é.-]|\\PC){0,40}") {
+        fn no_text_panics_and_a_parsed_text_is_stable(text in "([a-c=,() \u{a0}é.-]|\\PC){0,40}") {
             match parse(&text) {
                 Ok(it) => prop_assert_eq!(parse(&it.to_string()), Ok(it)),
-                Err(SchedulerExpressionError::UnexpectedChar { found, at, .. }) => {
-                    prop_assert!(text[at..].starts_with(found));
+                Err(SchedulerExpressionError::UnexpectedChar { found, offset, .. }) => {
+                    prop_assert!(text[offset..].starts_with(found));
                 }
-                Err(SchedulerExpressionError::UnexpectedEnd { at, .. }) => prop_assert_eq!(at, text.len()),
+                Err(SchedulerExpressionError::UnexpectedEnd { offset, .. }) => {
+                    prop_assert_eq!(offset, text.len());
+                },
                 Err(other) => prop_assert!(false, "{}", other),
             }
         }

@@ -1,20 +1,38 @@
-//! What a scheduler is given in its expression, taken out piece by piece.
+//! The arguments of a scheduler in an expression, as its factory takes them.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::ops::{Bound, RangeBounds};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::scheduler::{
-    Scheduler, SchedulerArgument, SchedulerExpression, SchedulerRegistry, SchedulerRegistryError,
+use crate::scheduler::Scheduler;
+use crate::scheduler::parameter::{
+    NESTED_SCHEDULER, ParameterKind, SchedulerParameter, SchedulerParameterError,
 };
+use crate::scheduler::registry::error::SchedulerRegistryError;
+use crate::scheduler::registry::expression::{SchedulerArgument, SchedulerExpression};
+
+/// Makes a scheduler of its parameters.
+pub(super) type SchedulerFactory = Arc<
+    dyn Fn(&mut SchedulerParams<'_>) -> Result<Arc<dyn Scheduler>, SchedulerRegistryError>
+        + Send
+        + Sync,
+>;
+
+/// Builds nested schedulers; implemented by the registry.
+pub(super) trait BuildScheduler: fmt::Debug {
+    fn build_scheduler(
+        &self,
+        expression: SchedulerExpression,
+    ) -> Result<Arc<dyn Scheduler>, SchedulerRegistryError>;
+}
 
 /// The arguments of one scheduler, for its factory in a [`SchedulerRegistry`].
 ///
-/// Ask for flags and values first and for nested schedulers last: a bare word whose name was asked
-/// for before is not taken for a scheduler. When the factory is done, whatever it has not asked for
-/// is an error that names all that it did ask for.
+/// Take flags and values first and nested schedulers last: a name without a value that was taken as a
+/// flag or value before is not taken as a scheduler. An argument that the factory has not taken when
+/// it returns is an error that lists the known parameters.
 ///
 /// # Examples
 /// ```
@@ -31,30 +49,28 @@ use crate::scheduler::{
 /// registry.parse("mine(decay=5s, fast)")?;
 ///
 /// let error = registry.parse("mine(decay=5s, fast, tries=3)").unwrap_err();
-/// assert_eq!(error.to_string(), "mine takes no parameter tries, only fast, decay");
+/// assert_eq!(error.to_string(), "mine: unknown parameter tries, known are fast, decay");
 /// # Ok::<(), lvs::scheduler::SchedulerRegistryError>(())
 /// ```
 #[derive(Debug)]
 pub struct SchedulerParams<'a> {
-    registry: &'a SchedulerRegistry,
+    builder: &'a dyn BuildScheduler,
     name: String,
     arguments: Vec<SchedulerArgument>,
     known_parameters: Vec<KnownParameter>,
 }
 
-/// Something that the scheduler takes.
+/// A parameter that the factory has asked for.
 #[derive(Debug)]
 struct KnownParameter {
     name: &'static str,
-    /// What its value can be; `None` for what has none.
+    /// The values that the parameter accepts; `None` for a flag or a nested scheduler.
     expected: Option<String>,
 }
 
-const SCHEDULER_PARAMETER: &str = "a scheduler";
-
 impl<'a> SchedulerParams<'a> {
-    pub(in crate::scheduler) fn new(
-        registry: &'a SchedulerRegistry,
+    pub(super) fn new(
+        builder: &'a dyn BuildScheduler,
         name: String,
         arguments: Vec<SchedulerArgument>,
     ) -> Result<Self, SchedulerRegistryError> {
@@ -64,7 +80,7 @@ impl<'a> SchedulerParams<'a> {
                 SchedulerArgument::Expression(_) => None,
             })
         };
-        // At most a few hundred in 1024 bytes.
+        // Quadratic, but an expression of 1024 bytes has at most a few hundred arguments.
         let twice = keys().enumerate().find(|&(i, key)| keys().take(i).any(|other| other == key));
         if let Some((_, key)) = twice {
             return Err(SchedulerRegistryError::DuplicateParameter {
@@ -72,16 +88,16 @@ impl<'a> SchedulerParams<'a> {
                 parameter: key.clone(),
             });
         }
-        Ok(Self { registry, name, arguments, known_parameters: Vec::new() })
+        Ok(Self { builder, name, arguments, known_parameters: Vec::new() })
     }
 
-    /// The name that the scheduler was asked for by.
+    /// Returns the name by which the expression refers to the scheduler.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Takes out a bare word; tells whether it was there.
+    /// Takes a flag, a name without a value; returns whether the expression has it.
     ///
     /// # Errors
     /// [`SchedulerRegistryError::DuplicateParameter`].
@@ -99,7 +115,8 @@ impl<'a> SchedulerParams<'a> {
         }
     }
 
-    /// Takes out `key=value`; `expected` says in an error what the value can be ("an address").
+    /// Takes the value of `key=value`, if the expression has it; `expected` describes the accepted values
+    /// in an error ("an address").
     ///
     /// # Errors
     /// [`SchedulerRegistryError::InvalidValue`].
@@ -111,7 +128,7 @@ impl<'a> SchedulerParams<'a> {
         self.take_argument(key, expected.to_owned(), |text| text.parse().ok())
     }
 
-    /// Takes out `key=value` and wants it in a range.
+    /// Takes the value of `key=value`, if the expression has it, which must be within `range`.
     ///
     /// # Errors
     /// [`SchedulerRegistryError::InvalidValue`].
@@ -125,7 +142,7 @@ impl<'a> SchedulerParams<'a> {
         })
     }
 
-    /// Takes out `key=duration` and wants it in a range.
+    /// Takes the value of `key=duration`, if the expression has it, which must be within `range`.
     ///
     /// A duration is a whole number with its unit: `100us`, `500ms`, `10s`, `5m`, `1h`.
     ///
@@ -136,36 +153,36 @@ impl<'a> SchedulerParams<'a> {
         key: &'static str,
         range: impl RangeBounds<Duration>,
     ) -> Result<Option<Duration>, SchedulerRegistryError> {
-        let expected = format!(
-            "a duration such as 500ms or 10s, {}",
-            describe_range(&range, |d| format!("{d:?}"))
-        );
+        let expected =
+            format!("a duration {}", describe_range(&range, |duration| format!("{duration:?}")));
         self.take_argument(key, expected, |text| {
             parse_duration(text).filter(|duration| range.contains(duration))
         })
     }
 
-    /// Takes out the next nested scheduler.
+    /// Takes the next nested scheduler and builds it.
     ///
     /// # Errors
-    /// [`SchedulerRegistryError::MissingParameter`] if there is none (left), and whatever is wrong with it.
+    /// [`SchedulerRegistryError::MissingParameter`] if the expression has none (left), and the errors of
+    /// the nested scheduler.
     pub fn take_scheduler(&mut self) -> Result<Arc<dyn Scheduler>, SchedulerRegistryError> {
-        self.known_parameters.push(KnownParameter { name: SCHEDULER_PARAMETER, expected: None });
-        let asked = |argument: &SchedulerArgument| {
+        self.known_parameters.push(KnownParameter { name: NESTED_SCHEDULER.name, expected: None });
+        let is_flag_or_value = |argument: &SchedulerArgument| {
             flag_name(argument)
-                .is_some_and(|word| self.known_parameters.iter().any(|k| k.name == word))
+                .is_some_and(|name| self.known_parameters.iter().any(|known| known.name == name))
         };
-        let position = self
-            .arguments
-            .iter()
-            .position(|it| matches!(it, SchedulerArgument::Expression(_)) && !asked(it));
+        let position = self.arguments.iter().position(|argument| {
+            matches!(argument, SchedulerArgument::Expression(_)) && !is_flag_or_value(argument)
+        });
         match position.map(|position| self.arguments.remove(position)) {
-            Some(SchedulerArgument::Expression(expression)) => self.registry.build(expression),
-            _ => Err(self.missing_parameter(SCHEDULER_PARAMETER)),
+            Some(SchedulerArgument::Expression(expression)) => {
+                self.builder.build_scheduler(expression)
+            }
+            _ => Err(self.missing_parameter(NESTED_SCHEDULER.name)),
         }
     }
 
-    /// The error for a parameter that cannot be left out.
+    /// Returns the error for a required parameter that the expression does not have.
     #[must_use]
     pub fn missing_parameter(&self, parameter: &str) -> SchedulerRegistryError {
         SchedulerRegistryError::MissingParameter {
@@ -174,7 +191,8 @@ impl<'a> SchedulerParams<'a> {
         }
     }
 
-    /// The error for parameters that each are good but not together, or that a constructor refused.
+    /// Returns the error for parameters that are valid each but not together, or that a constructor
+    /// refused.
     #[must_use]
     pub fn invalid_parameters(
         &self,
@@ -186,31 +204,23 @@ impl<'a> SchedulerParams<'a> {
         }
     }
 
-    /// Complains about the first argument that nobody asked for.
-    pub(in crate::scheduler) fn reject_remaining(self) -> Result<(), SchedulerRegistryError> {
+    /// Refuses the first argument that the factory has not taken.
+    pub(super) fn reject_remaining(self) -> Result<(), SchedulerRegistryError> {
         let Some(left) = self.arguments.into_iter().next() else { return Ok(()) };
         let (parameter, value) = match left {
             SchedulerArgument::Value { key, value } => (key, Some(value)),
             SchedulerArgument::Expression(expression) => (expression.to_string(), None),
         };
         let scheduler = self.name;
-        // What is left of a known name was written in the wrong form.
-        Err(match (self.known_parameters.iter().find(|known| known.name == parameter), value) {
+        // An argument of a known name is left if it was written in the wrong form.
+        let known = self.known_parameters.iter().find(|known| known.name == parameter);
+        Err(match (known, value) {
             (Some(KnownParameter { expected: Some(expected), .. }), _) => {
-                SchedulerRegistryError::InvalidValue {
-                    scheduler,
-                    parameter,
-                    value: "without a value".to_owned(),
-                    expected: expected.clone(),
-                }
+                let expected = expected.clone();
+                SchedulerRegistryError::MissingValue { scheduler, parameter, expected }
             }
             (Some(KnownParameter { expected: None, .. }), Some(value)) => {
-                SchedulerRegistryError::InvalidValue {
-                    scheduler,
-                    parameter,
-                    value,
-                    expected: "given without a value".to_owned(),
-                }
+                SchedulerRegistryError::UnexpectedValue { scheduler, parameter, value }
             }
             _ => SchedulerRegistryError::UnknownParameter {
                 scheduler,
@@ -220,65 +230,107 @@ impl<'a> SchedulerParams<'a> {
         })
     }
 
+    /// Takes a declared flag.
+    pub(super) fn take_declared_flag(
+        &mut self,
+        parameter: &SchedulerParameter,
+    ) -> Result<bool, SchedulerRegistryError> {
+        self.take_flag(parameter.name)
+    }
+
+    /// Takes the value of a declared integer or prime.
+    pub(super) fn take_declared_integer<N: Copy + Display + FromStr + TryInto<u64>>(
+        &mut self,
+        parameter: &SchedulerParameter,
+    ) -> Result<Option<N>, SchedulerRegistryError> {
+        let scheduler = self.name.clone();
+        self.take_argument(parameter.name, parameter.kind.to_string(), |text| {
+            text.parse().ok().filter(|&value| parameter.check_integer(&scheduler, value).is_ok())
+        })
+    }
+
+    /// Takes the value of a declared decimal number.
+    pub(super) fn take_declared_decimal(
+        &mut self,
+        parameter: &SchedulerParameter,
+    ) -> Result<Option<f64>, SchedulerRegistryError> {
+        let scheduler = self.name.clone();
+        self.take_argument(parameter.name, parameter.kind.to_string(), |text| {
+            text.parse().ok().filter(|&value| parameter.check_decimal(&scheduler, value).is_ok())
+        })
+    }
+
+    /// Takes the value of a declared duration.
+    pub(super) fn take_declared_duration(
+        &mut self,
+        parameter: &SchedulerParameter,
+    ) -> Result<Option<Duration>, SchedulerRegistryError> {
+        let scheduler = self.name.clone();
+        self.take_argument(parameter.name, parameter.kind.to_string(), |text| {
+            parse_duration(text)
+                .filter(|&duration| parameter.check_duration(&scheduler, duration).is_ok())
+        })
+    }
+
+    /// Takes the value of a declared choice.
+    pub(super) fn take_declared_choice<V: FromStr>(
+        &mut self,
+        parameter: &SchedulerParameter,
+    ) -> Result<Option<V>, SchedulerRegistryError> {
+        debug_assert!(matches!(parameter.kind, ParameterKind::Choice(_)));
+        self.take_value(parameter.name, &parameter.kind.to_string())
+    }
+
     fn take_argument<V>(
         &mut self,
-        wanted: &'static str,
+        name: &'static str,
         expected: String,
         read: impl FnOnce(&str) -> Option<V>,
     ) -> Result<Option<V>, SchedulerRegistryError> {
-        let position = self
-            .arguments
-            .iter()
-            .position(|it| matches!(it, SchedulerArgument::Value { key, .. } if key == wanted));
-        self.known_parameters
-            .push(KnownParameter { name: wanted, expected: Some(expected.clone()) });
-        let Some(SchedulerArgument::Value { key, value }) =
-            position.map(|i| self.arguments.remove(i))
-        else {
-            return Ok(None);
-        };
-        match read(&value) {
-            Some(value) => Ok(Some(value)),
-            None => {
-                let scheduler = self.name.clone();
-                Err(SchedulerRegistryError::InvalidValue {
-                    scheduler,
+        let position = self.arguments.iter().position(
+            |argument| matches!(argument, SchedulerArgument::Value { key, .. } if key == name),
+        );
+        let argument = position.map(|position| self.arguments.remove(position));
+        let result = match argument {
+            Some(SchedulerArgument::Value { key, value }) => match read(&value) {
+                Some(value) => Ok(Some(value)),
+                None => Err(SchedulerParameterError {
+                    scheduler: self.name.clone(),
                     parameter: key,
                     value,
-                    expected,
-                })
-            }
-        }
+                    expected: expected.clone(),
+                }
+                .into()),
+            },
+            _ => Ok(None),
+        };
+        self.known_parameters.push(KnownParameter { name, expected: Some(expected) });
+        result
     }
 }
 
 fn flag_name(argument: &SchedulerArgument) -> Option<&str> {
     match argument {
-        SchedulerArgument::Expression(it) if it.arguments().is_empty() => {
-            Some(SchedulerExpression::name(it))
+        SchedulerArgument::Expression(expression) if expression.arguments().is_empty() => {
+            Some(SchedulerExpression::name(expression))
         }
         _ => None,
     }
 }
 
-/// Says in words what lies in a range.
+/// Describes a range so that it follows "is not": `within 1..=9`.
 fn describe_range<V>(range: &impl RangeBounds<V>, show: impl Fn(&V) -> String) -> String {
-    let from = match range.start_bound() {
-        Bound::Included(start) => Some(format!("from {}", show(start))),
-        Bound::Excluded(start) => Some(format!("above {}", show(start))),
-        Bound::Unbounded => None,
+    let start = match range.start_bound() {
+        Bound::Included(start) => show(start),
+        Bound::Excluded(start) => format!("(above {})", show(start)),
+        Bound::Unbounded => String::new(),
     };
-    let to = match range.end_bound() {
-        Bound::Included(end) => Some(format!("to {}", show(end))),
-        Bound::Excluded(end) => Some(format!("below {}", show(end))),
-        Bound::Unbounded => None,
+    let end = match range.end_bound() {
+        Bound::Included(end) => format!("={}", show(end)),
+        Bound::Excluded(end) => show(end),
+        Bound::Unbounded => String::new(),
     };
-    match (from, to) {
-        (Some(from), Some(to)) => format!("{from} {to}"),
-        (Some(from), None) => format!("{from} on"),
-        (None, Some(to)) => to,
-        (None, None) => "any".to_owned(),
-    }
+    format!("within {start}..{end}")
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
@@ -298,9 +350,9 @@ fn parse_duration(text: &str) -> Option<Duration> {
 #[cfg(all(test, not(lvs_loom)))]
 mod tests {
     use super::*;
-    use crate::scheduler::RoundRobin;
+    use crate::scheduler::{RoundRobin, SchedulerRegistry};
 
-    /// What one factory says to one expression.
+    /// Builds an expression with a factory of the name `all` that takes every kind of parameter.
     fn built(text: &str) -> Result<(), String> {
         let mut registry = SchedulerRegistry::default();
         registry
@@ -321,57 +373,57 @@ mod tests {
     }
 
     #[test]
-    fn all_kinds_of_parameters_are_taken_out_in_any_order() {
+    fn all_kinds_of_parameters_are_taken_in_any_order() {
         assert_eq!(built("all(rr)"), Ok(()));
         assert_eq!(built("all(t=1s, rr, ip=::1, n=8, x=1.5, fast)"), Ok(()));
         assert_eq!(built("all(fast, all(fast, priority(rr)))"), Ok(()));
     }
 
     #[test]
-    fn a_bad_value_is_named_together_with_what_is_good() {
+    fn an_invalid_value_is_named_with_the_accepted_values() {
         let bad = |text: &str| built(text).expect_err(text);
-        assert_eq!(bad("all(rr, n=10)"), "all: n cannot be 10, only from 1 to 9");
-        assert_eq!(bad("all(rr, n=-1)"), "all: n cannot be -1, only from 1 to 9");
-        assert_eq!(bad("all(rr, n=300)"), "all: n cannot be 300, only from 1 to 9");
-        assert_eq!(bad("all(rr, x=NaN)"), "all: x cannot be NaN, only from 1 on");
-        assert_eq!(bad("all(rr, ip=x)"), "all: ip cannot be x, only an address");
-        assert_eq!(
-            bad("all(rr, t=61s)"),
-            "all: t cannot be 61s, only a duration such as 500ms or 10s, from 1ms to 60s"
-        );
-        assert_eq!(bad("all(rr, n=9)"), "all cannot be made so");
+        assert_eq!(bad("all(rr, n=10)"), "all: n=10 is not within 1..=9");
+        assert_eq!(bad("all(rr, n=-1)"), "all: n=-1 is not within 1..=9");
+        assert_eq!(bad("all(rr, n=300)"), "all: n=300 is not within 1..=9");
+        assert_eq!(bad("all(rr, x=NaN)"), "all: x=NaN is not within 1..");
+        assert_eq!(bad("all(rr, ip=x)"), "all: ip=x is not an address");
+        assert_eq!(bad("all(rr, t=61s)"), "all: t=61s is not a duration within 1ms..=60s");
+        assert_eq!(bad("all(rr, n=9)"), "all: nine is too many for me");
     }
 
     #[test]
-    fn what_is_left_over_missing_or_given_twice_is_named() {
+    fn unknown_missing_and_duplicate_parameters_are_named() {
         let bad = |text: &str| built(text).expect_err(text);
         assert_eq!(
             bad("all(rr, m=1)"),
-            "all takes no parameter m, only fast, n, x, ip, t, a scheduler"
+            "all: unknown parameter m, known are fast, n, x, ip, t, a scheduler"
         );
         assert_eq!(
             bad("all(rr, priority(rr))"),
-            "all takes no parameter priority(rr), only fast, n, x, ip, t, a scheduler"
+            "all: unknown parameter priority(rr), known are fast, n, x, ip, t, a scheduler"
         );
         assert_eq!(bad("all(fast)"), "all needs a scheduler");
         assert_eq!(bad("all"), "all needs a scheduler");
-        assert_eq!(bad("all(rr, n=1, n=1)"), "all is given n twice");
-        assert_eq!(bad("all(fast, rr, fast)"), "all is given fast twice");
-        assert_eq!(bad("rr(n=1)"), "rr takes no parameter n, only its bare name");
+        assert_eq!(bad("all(rr, n=1, n=1)"), "all: parameter n is given twice");
+        assert_eq!(bad("all(fast, rr, fast)"), "all: parameter fast is given twice");
+        assert_eq!(bad("rr(n=1)"), "rr: unknown parameter n, the scheduler has no parameters");
     }
 
     #[test]
-    fn a_known_parameter_in_the_wrong_form_is_told_how_to_write_it() {
+    fn a_known_parameter_in_the_wrong_form_is_refused() {
         let bad = |text: &str| built(text).expect_err(text);
-        assert_eq!(bad("all(n, rr)"), "all: n cannot be without a value, only from 1 to 9");
-        assert_eq!(bad("all(rr, fast=yes)"), "all: fast cannot be yes, only given without a value");
+        assert_eq!(bad("all(n, rr)"), "all: parameter n needs a value, within 1..=9");
+        assert_eq!(
+            bad("all(rr, fast=yes)"),
+            "all: fast is a flag and takes no value, but is given yes"
+        );
     }
 
     #[test]
-    fn an_error_inside_a_nested_scheduler_names_that_one() {
+    fn an_error_inside_a_nested_scheduler_names_the_nested_scheduler() {
         assert_eq!(
             built("all(priority(rr, panic=101))"),
-            Err("priority: panic cannot be 101, only from 0 to 100".to_owned())
+            Err("priority: panic=101 is not within 0..=100".to_owned())
         );
     }
 
@@ -389,10 +441,10 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_put_into_words() {
-        assert_eq!(describe_range(&(..5), i32::to_string), "below 5");
-        assert_eq!(describe_range(&(..=5), i32::to_string), "to 5");
-        assert_eq!(describe_range(&(1..5), i32::to_string), "from 1 below 5");
-        assert_eq!(describe_range(&(..), i32::to_string), "any");
+    fn ranges_are_described() {
+        assert_eq!(describe_range(&(..5), i32::to_string), "within ..5");
+        assert_eq!(describe_range(&(..=5), i32::to_string), "within ..=5");
+        assert_eq!(describe_range(&(1..5), i32::to_string), "within 1..5");
+        assert_eq!(describe_range(&(..), i32::to_string), "within ..");
     }
 }

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use thiserror::Error;
-
-use crate::scheduler::registry::builtin;
-use crate::scheduler::registry::expression::is_name;
+use crate::scheduler::registry::builtin::BUILTIN_SCHEDULERS;
+use crate::scheduler::registry::error::SchedulerRegistryError;
+use crate::scheduler::registry::expression::{SchedulerExpression, is_name};
+use crate::scheduler::registry::params::{BuildScheduler, SchedulerFactory, SchedulerParams};
 use crate::scheduler::registry::suggest::suggest;
-use crate::scheduler::{Scheduler, SchedulerExpression, SchedulerExpressionError, SchedulerParams};
+use crate::scheduler::{Scheduler, SchedulerInfo};
 
 /// Builds schedulers from their [expressions](SchedulerExpression).
 ///
@@ -33,121 +33,49 @@ use crate::scheduler::{Scheduler, SchedulerExpression, SchedulerExpressionError,
 /// assert_eq!(error.to_string(), "no scheduler is named priorty, did you mean priority?");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-/// A rule of one's own, here one that wraps another and takes a parameter:
+/// A rule of your own, here a wrapper that takes a parameter:
 /// ```
-/// use lvs::scheduler::{Priority, SchedulerRegistry};
+/// use lvs::scheduler::{PriorityTiers, SchedulerRegistry};
 ///
 /// let mut registry = SchedulerRegistry::default();
 /// registry.register("careful", |params| {
-///     let spare = params.value_in("spare", 0..=100)?.unwrap_or(50);
-///     Priority::new(params.scheduler()?)
-///         .with_overprovisioning(100 + spare)
-///         .map_err(|error| params.refuse(error))
+///     let spare = params.take_value_in("spare", 0..=100)?.unwrap_or(50);
+///     PriorityTiers::new(params.take_scheduler()?)
+///         .overprovisioning(100 + spare)
+///         .map_err(|error| params.invalid_parameters(error))
 /// })?;
 /// let scheduler = registry.parse("careful(rr, spare=20)")?;
 /// assert_eq!(scheduler.name(), "priority");
 ///
 /// let error = registry.parse("careful(rr, spare=200)").unwrap_err();
-/// assert_eq!(error.to_string(), "careful: spare cannot be 200, only from 0 to 100");
+/// assert_eq!(error.to_string(), "careful: spare=200 is not within 0..=100");
 /// # Ok::<(), lvs::scheduler::SchedulerRegistryError>(())
 /// ```
 #[derive(Clone)]
 pub struct SchedulerRegistry {
-    factories: BTreeMap<String, SchedulerFactory>,
+    schedulers: BTreeMap<String, RegisteredScheduler>,
 }
 
-type SchedulerFactory = Arc<
-    dyn Fn(&mut SchedulerParams<'_>) -> Result<Arc<dyn Scheduler>, SchedulerRegistryError>
-        + Send
-        + Sync,
->;
-
-/// Why a text names no scheduler, or a name could not be registered.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum SchedulerRegistryError {
-    /// The text is no expression.
-    #[error(transparent)]
-    Syntax(#[from] SchedulerExpressionError),
-    /// Nobody registered this name.
-    #[error("no scheduler is named {name}{}", suggestion_suffix(suggestion))]
-    UnknownScheduler {
-        /// The name asked for.
-        name: String,
-        /// A known name that looks much like it.
-        suggestion: Option<String>,
-    },
-    /// The name to be registered is taken.
-    #[error("scheduler {name} is already registered")]
-    DuplicateName {
-        /// The name.
-        name: String,
-    },
-    /// The name to be registered could not be written in an expression.
-    #[error("{name:?} cannot name a scheduler, only ASCII letters, digits, '_' and '-' can")]
-    InvalidName {
-        /// The name.
-        name: String,
-    },
-    /// The scheduler takes no such parameter.
-    #[error("{scheduler} takes no parameter {parameter}, only {}", list_parameters(known))]
-    UnknownParameter {
-        /// The scheduler.
-        scheduler: String,
-        /// What it was given, as written.
-        parameter: String,
-        /// What it takes.
-        known: Vec<String>,
-    },
-    /// The value of a parameter is none that it can have.
-    #[error("{scheduler}: {parameter} cannot be {value}, only {expected}")]
-    InvalidValue {
-        /// The scheduler.
-        scheduler: String,
-        /// The parameter.
-        parameter: String,
-        /// What was given, as written.
-        value: String,
-        /// What it can be.
-        expected: String,
-    },
-    /// The scheduler cannot do without this parameter.
-    #[error("{scheduler} needs {parameter}")]
-    MissingParameter {
-        /// The scheduler.
-        scheduler: String,
-        /// What it needs: a parameter's name, or "a scheduler".
-        parameter: String,
-    },
-    /// A parameter is given more than once.
-    #[error("{scheduler} is given {parameter} twice")]
-    DuplicateParameter {
-        /// The scheduler.
-        scheduler: String,
-        /// The parameter.
-        parameter: String,
-    },
-    /// The scheduler refused its parameters taken together.
-    #[error("{scheduler} cannot be made so")]
-    InvalidParameters {
-        /// The scheduler.
-        scheduler: String,
-        /// What it said.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+/// A registered scheduler.
+#[derive(Clone)]
+struct RegisteredScheduler {
+    factory: SchedulerFactory,
+    /// The description of a built-in scheduler.
+    info: Option<&'static SchedulerInfo>,
 }
 
 impl SchedulerRegistry {
-    /// A registry that knows no names at all; [`SchedulerRegistry::default`] knows the built-in ones.
+    /// Creates a registry without any scheduler; [`SchedulerRegistry::default`] has the built-in
+    /// ones.
     #[must_use]
     pub const fn empty() -> Self {
-        Self { factories: BTreeMap::new() }
+        Self { schedulers: BTreeMap::new() }
     }
 
-    /// Adds a scheduler under a name.
+    /// Registers a scheduler under a name.
     ///
-    /// The factory takes what it knows out of its [`SchedulerParams`]; what it leaves is reported to whoever
-    /// wrote it. It runs once for each place where the name is used.
+    /// The factory takes its parameters out of its [`SchedulerParams`]; an argument that it leaves is
+    /// an error for the author of the expression. The factory runs once for each use of the name.
     ///
     /// # Errors
     /// [`SchedulerRegistryError::DuplicateName`], [`SchedulerRegistryError::InvalidName`].
@@ -163,15 +91,15 @@ impl SchedulerRegistry {
         if !is_name(&name) {
             return Err(SchedulerRegistryError::InvalidName { name });
         }
-        if self.factories.contains_key(&name) {
+        if self.schedulers.contains_key(&name) {
             return Err(SchedulerRegistryError::DuplicateName { name });
         }
         let factory: SchedulerFactory = Arc::new(move |params| Ok(Arc::new(factory(params)?)));
-        self.factories.insert(name, factory);
+        self.schedulers.insert(name, RegisteredScheduler { factory, info: None });
         Ok(())
     }
 
-    /// Makes the scheduler that a text describes.
+    /// Builds the scheduler that a text describes.
     ///
     /// # Errors
     /// All of [`SchedulerRegistryError`] but those of [`SchedulerRegistry::register`].
@@ -179,7 +107,7 @@ impl SchedulerRegistry {
         self.build(text.parse()?)
     }
 
-    /// Makes the scheduler that an expression describes.
+    /// Builds the scheduler that an expression describes.
     ///
     /// # Errors
     /// As [`SchedulerRegistry::parse`].
@@ -188,40 +116,69 @@ impl SchedulerRegistry {
         expression: SchedulerExpression,
     ) -> Result<Arc<dyn Scheduler>, SchedulerRegistryError> {
         let (name, arguments) = expression.into_parts();
-        let Some(factory) = self.factories.get(&name) else {
+        let Some(registered) = self.schedulers.get(&name) else {
             let suggestion = suggest(&name, self.names()).map(str::to_owned);
             return Err(SchedulerRegistryError::UnknownScheduler { name, suggestion });
         };
         let mut params = SchedulerParams::new(self, name, arguments)?;
-        let scheduler = factory(&mut params)?;
+        let scheduler = (registered.factory)(&mut params)?;
         params.reject_remaining()?;
         Ok(scheduler)
     }
 
-    /// Every known name, in alphabetical order.
+    /// Returns every registered name, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.factories.keys().map(String::as_str)
+        self.schedulers.keys().map(String::as_str)
+    }
+
+    /// Returns the descriptions of the built-in schedulers, in alphabetical order of their names;
+    /// schedulers added by [`SchedulerRegistry::register`] have none.
+    ///
+    /// # Examples
+    /// ```
+    /// use lvs::scheduler::SchedulerRegistry;
+    ///
+    /// let registry = SchedulerRegistry::default();
+    /// let ring = registry.infos().find(|info| info.name == "ring").ok_or("no ring")?;
+    /// assert_eq!(ring.parameters[0].name, "replicas");
+    /// assert_eq!(ring.parameters[0].kind.to_string(), "within 1..=65536");
+    /// # Ok::<(), &str>(())
+    /// ```
+    pub fn infos(&self) -> impl Iterator<Item = &'static SchedulerInfo> {
+        self.schedulers.values().filter_map(|registered| registered.info)
+    }
+}
+
+impl BuildScheduler for SchedulerRegistry {
+    fn build_scheduler(
+        &self,
+        expression: SchedulerExpression,
+    ) -> Result<Arc<dyn Scheduler>, SchedulerRegistryError> {
+        self.build(expression)
     }
 }
 
 impl Default for SchedulerRegistry {
-    /// Knows every scheduler of this crate.
+    /// Creates a registry of every scheduler of this crate.
     fn default() -> Self {
-        let factories = builtin::BUILTIN_SCHEDULERS
+        let schedulers = BUILTIN_SCHEDULERS
             .iter()
-            .map(|&(name, factory)| (name.to_owned(), Arc::new(factory) as SchedulerFactory))
+            .map(|(info, factory)| {
+                let factory: SchedulerFactory = Arc::new(factory);
+                (info.name.to_owned(), RegisteredScheduler { factory, info: Some(info) })
+            })
             .collect();
-        Self { factories }
+        Self { schedulers }
     }
 }
 
 impl fmt::Debug for SchedulerRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.factories.keys()).finish()
+        f.debug_set().entries(self.schedulers.keys()).finish()
     }
 }
 
-/// Makes one of the built-in schedulers from its expression.
+/// Builds a built-in scheduler from its expression.
 ///
 /// # Errors
 /// As [`SchedulerRegistry::parse`].
@@ -236,14 +193,6 @@ pub fn parse(text: &str) -> Result<Arc<dyn Scheduler>, SchedulerRegistryError> {
     SchedulerRegistry::default().parse(text)
 }
 
-fn suggestion_suffix(suggestion: &Option<String>) -> String {
-    suggestion.as_ref().map_or_else(String::new, |name| format!(", did you mean {name}?"))
-}
-
-fn list_parameters(known: &[String]) -> String {
-    if known.is_empty() { "its bare name".to_owned() } else { known.join(", ") }
-}
-
 #[cfg(all(test, not(lvs_loom)))]
 mod tests {
     use super::*;
@@ -256,7 +205,7 @@ mod tests {
     #[test]
     fn every_built_in_name_can_be_written_and_stands_once() {
         let registry = SchedulerRegistry::default();
-        assert_eq!(registry.names().count(), builtin::BUILTIN_SCHEDULERS.len());
+        assert_eq!(registry.names().count(), BUILTIN_SCHEDULERS.len());
         assert!(registry.names().all(is_name));
     }
 
@@ -286,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_syntax_error_keeps_its_place() {
-        assert_eq!(error("rr("), "unexpected end at byte 3 where a name is due");
+    fn a_syntax_error_names_its_offset() {
+        assert_eq!(error("rr("), "unexpected end at byte 3, expected a name");
     }
 }

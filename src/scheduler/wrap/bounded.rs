@@ -6,10 +6,12 @@
 
 use std::ops::Range;
 
-use thiserror::Error;
-
 use crate::backend::Members;
 use crate::scheduler::group_cache::GroupCache;
+use crate::scheduler::parameter::{
+    NESTED_SCHEDULER, ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter,
+    SchedulerParameterError,
+};
 use crate::scheduler::pick_context::LoadBound;
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
@@ -74,25 +76,34 @@ pub struct BoundedLoad<S> {
     factor_percent: u32,
 }
 
-/// A load bound that leaves no room: not above 100 %.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error("a load bound of {percent} % of the mean is not above 100 %")]
-pub struct BalanceFactorError {
-    /// The factor asked for.
-    pub percent: u32,
-}
-
 impl<S: Scheduler> BoundedLoad<S> {
-    /// Bounds the loads under a rule by a factor, in percent of the mean.
+    /// Bounds the loads under `inner` by a factor, in percent of a member's fair share.
+    ///
+    /// HAProxy and Envoy call it the hash balance factor.
     ///
     /// # Errors
-    /// [`BalanceFactorError`] for a factor that is not above 100.
-    pub fn new(inner: S, percent: u32) -> Result<Self, BalanceFactorError> {
-        if percent <= 100 {
-            return Err(BalanceFactorError { percent });
-        }
-        Ok(Self { inner, factor_percent: percent })
+    /// [`SchedulerParameterError`] for a factor that is not within 101..=100000.
+    pub fn new(inner: S, factor_percent: u32) -> Result<Self, SchedulerParameterError> {
+        FACTOR.check_decimal("bounded", f64::from(factor_percent) / 100.0)?;
+        Ok(Self { inner, factor_percent })
     }
+}
+
+const FACTOR: SchedulerParameter = SchedulerParameter::new(
+    "factor",
+    ParameterKind::Decimal { min: 1.01, max: 1000.0 },
+    Some("1.25"),
+    "The largest load of a server relative to its fair share",
+);
+
+impl BoundedLoad<()> {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "bounded",
+        type_name: "BoundedLoad",
+        family: SchedulerFamily::Wrapper,
+        summary: "Restricts each server to a factor of its fair share of all connections",
+        parameters: &[NESTED_SCHEDULER, FACTOR],
+    };
 }
 
 impl<S: Scheduler> Scheduler for BoundedLoad<S> {
@@ -166,10 +177,8 @@ mod tests {
 
     #[test]
     fn a_factor_without_room_is_refused() {
-        assert_eq!(
-            BoundedLoad::new(RingHash::new(), 100).unwrap_err(),
-            BalanceFactorError { percent: 100 }
-        );
+        let error = BoundedLoad::new(RingHash::new(), 100).expect_err("not above 100 %");
+        assert_eq!(error.to_string(), "bounded: factor=1 is not within 1.01..=1000");
         assert!(BoundedLoad::new(RingHash::new(), 101).is_ok());
     }
 

@@ -5,6 +5,6 @@ pub(super) mod priority;
 mod subset;
 mod tier_load;
 
-pub use self::bounded::{BalanceFactorError, BoundedLoad};
-pub use self::priority::{PriorityTiers, PriorityTiersError};
+pub use self::bounded::BoundedLoad;
+pub use self::priority::PriorityTiers;
 pub use self::subset::RandomSubset;

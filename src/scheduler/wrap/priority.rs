@@ -1,11 +1,11 @@
 //! Priority tiers with overflow and panic: `priority`.
 
-use std::ops::RangeInclusive;
-
-use thiserror::Error;
-
 use crate::backend::{Member, Members};
 use crate::scheduler::hashing::{mix_bits, scale_to_range};
+use crate::scheduler::parameter::{
+    NESTED_SCHEDULER, ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter,
+    SchedulerParameterError,
+};
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::wrap::tier_load::{TierCount, TierLoad, TierPolicy};
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
@@ -69,7 +69,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 ///
 /// set.set_health(&"spare".into(), Health::Down)?;
 /// assert_eq!(balancer.pick(&Flow::new()).unwrap_err(), PickError::AllDown);
-/// balancer.set_scheduler(Priority::new(RoundRobin))?;
+/// balancer.set_scheduler(PriorityTiers::new(RoundRobin))?;
 /// assert!(balancer.pick(&Flow::new()).is_ok(), "panic: better than nobody");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -79,28 +79,6 @@ pub struct PriorityTiers<S> {
     policy: TierPolicy,
 }
 
-/// Why a [`PriorityTiers`] cannot be made.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[non_exhaustive]
-pub enum PriorityTiersError {
-    /// The overprovisioning factor is none.
-    #[error("overprovisioning of {percent} % is not from {} to {} %",
-        OVERPROVISIONING_RANGE.start(), OVERPROVISIONING_RANGE.end())]
-    Overprovisioning {
-        /// The value asked for.
-        percent: u32,
-    },
-    /// The panic threshold is no share.
-    #[error("panic threshold of {percent} % is above 100 %")]
-    PanicThreshold {
-        /// The value asked for.
-        percent: u32,
-    },
-}
-
-pub(in crate::scheduler) const OVERPROVISIONING_RANGE: RangeInclusive<u32> = 1..=10_000;
-pub(in crate::scheduler) const PANIC_THRESHOLD_RANGE: RangeInclusive<u32> = 0..=100;
-
 impl<S: Scheduler> PriorityTiers<S> {
     /// Tiers that each choose by `inner`.
     #[must_use]
@@ -108,30 +86,49 @@ impl<S: Scheduler> PriorityTiers<S> {
         Self { inner, policy: TierPolicy { overprovisioning: 140, panic_threshold: 50 } }
     }
 
-    /// How much work a member can take more than its even part, in percent: at 140 a tier with 5 of
-    /// 7 members left still takes everything. Below 100, work leaves even a healthy tier.
+    /// Sets the work that a member can take, in percent of its even part: at 140 a tier of which 5 of
+    /// 7 members are left still takes everything. Below 100, work leaves even a healthy tier.
     /// Default: 140.
     ///
     /// # Errors
-    /// [`PriorityTiersError::Overprovisioning`] unless it is from 1 to 10 000.
-    pub fn overprovisioning(self, percent: u32) -> Result<Self, PriorityTiersError> {
-        if !OVERPROVISIONING_RANGE.contains(&percent) {
-            return Err(PriorityTiersError::Overprovisioning { percent });
-        }
-        Ok(Self { policy: TierPolicy { overprovisioning: percent, ..self.policy }, ..self })
+    /// [`SchedulerParameterError`] for a percentage that is not within 1..=10000.
+    pub fn overprovisioning(self, percent: u32) -> Result<Self, SchedulerParameterError> {
+        let overprovisioning = OVERPROVISIONING.check_integer("priority", percent)?;
+        Ok(Self { policy: TierPolicy { overprovisioning, ..self.policy }, ..self })
     }
 
-    /// The share of available members, in percent, below which a tier stops to believe its health
-    /// checks; 0 is never. Default: 50.
+    /// Sets the percentage of available members below which a tier disregards health; 0 means
+    /// never. Default: 50.
     ///
     /// # Errors
-    /// [`PriorityTiersError::PanicThreshold`] if it is above 100.
-    pub fn panic_threshold(self, percent: u32) -> Result<Self, PriorityTiersError> {
-        if !PANIC_THRESHOLD_RANGE.contains(&percent) {
-            return Err(PriorityTiersError::PanicThreshold { percent });
-        }
-        Ok(Self { policy: TierPolicy { panic_threshold: percent, ..self.policy }, ..self })
+    /// [`SchedulerParameterError`] for a percentage above 100.
+    pub fn panic_threshold(self, percent: u32) -> Result<Self, SchedulerParameterError> {
+        let panic_threshold = PANIC_THRESHOLD.check_integer("priority", percent)?;
+        Ok(Self { policy: TierPolicy { panic_threshold, ..self.policy }, ..self })
     }
+}
+
+const OVERPROVISIONING: SchedulerParameter = SchedulerParameter::new(
+    "overprovisioning",
+    ParameterKind::Integer { min: 1, max: 10_000 },
+    Some("140"),
+    "The work that a server can take, in percent of its even part",
+);
+const PANIC_THRESHOLD: SchedulerParameter = SchedulerParameter::new(
+    "panic",
+    ParameterKind::Integer { min: 0, max: 100 },
+    Some("50"),
+    "The percentage of available servers below which a tier disregards health; 0 means never",
+);
+
+impl PriorityTiers<()> {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "priority",
+        type_name: "PriorityTiers",
+        family: SchedulerFamily::Wrapper,
+        summary: "Selects within the first tier of servers that can take the work (Envoy's priority levels)",
+        parameters: &[NESTED_SCHEDULER, OVERPROVISIONING, PANIC_THRESHOLD],
+    };
 }
 
 impl<S: Scheduler> Scheduler for PriorityTiers<S> {
@@ -256,9 +253,9 @@ mod tests {
     fn impossible_parameters_are_refused() {
         let it = PriorityTiers::new(RoundRobin);
         let over = it.overprovisioning(0).expect_err("none");
-        assert_eq!(over.to_string(), "overprovisioning of 0 % is not from 1 to 10000 %");
+        assert_eq!(over.to_string(), "priority: overprovisioning=0 is not within 1..=10000");
         let panic = it.panic_threshold(101).expect_err("more than all");
-        assert_eq!(panic, PriorityTiersError::PanicThreshold { percent: 101 });
+        assert_eq!(panic.to_string(), "priority: panic=101 is not within 0..=100");
         assert!(it.overprovisioning(10_000).is_ok() && it.panic_threshold(100).is_ok());
     }
 

@@ -7,6 +7,10 @@ use std::cmp::Reverse;
 
 use crate::backend::{Member, Members};
 use crate::scheduler::hashing::{hash_bytes, mix_bits};
+use crate::scheduler::parameter::{
+    NESTED_SCHEDULER, ParameterKind, SchedulerFamily, SchedulerInfo, SchedulerParameter,
+    SchedulerParameterError,
+};
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
@@ -46,7 +50,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 ///     set.insert(Spec::new(format!("server-{i}"), ()))?;
 /// }
 /// let client = 17;
-/// let balancer = Balancer::new(&set, RandomSubset::new(RoundRobin, client, 5))?;
+/// let balancer = Balancer::new(&set, RandomSubset::new(RoundRobin, client, 5)?)?;
 /// let used = (0..50)
 ///     .map(|_| balancer.pick(&Flow::new()).map(|lease| lease.id().clone()))
 ///     .collect::<Result<BTreeSet<_>, _>>()?;
@@ -62,9 +66,12 @@ pub struct RandomSubset<S> {
 }
 
 impl<S: Scheduler> RandomSubset<S> {
-    /// Lets `client` use `size` members by the rule `inner`.
-    pub fn new(inner: S, client: u64, size: usize) -> Self {
-        Self { inner, client, size: size.max(1) }
+    /// Restricts the client of number `client` to `size` members, from which `inner` selects.
+    ///
+    /// # Errors
+    /// [`SchedulerParameterError`] for a size of 0.
+    pub fn new(inner: S, client: u64, size: usize) -> Result<Self, SchedulerParameterError> {
+        Ok(Self { inner, client, size: SIZE.check_integer("subset", size)? })
     }
 
     /// The positions that the client uses, in list order.
@@ -88,6 +95,29 @@ impl<S: Scheduler> RandomSubset<S> {
         positions.sort_unstable();
         positions
     }
+}
+
+const SIZE: SchedulerParameter = SchedulerParameter::new(
+    "size",
+    ParameterKind::Integer { min: 1, max: u64::MAX },
+    None,
+    "The number of servers that this client uses",
+);
+const CLIENT: SchedulerParameter = SchedulerParameter::new(
+    "client",
+    ParameterKind::Integer { min: 0, max: u64::MAX },
+    Some("0"),
+    "The number of this client, different for each client",
+);
+
+impl RandomSubset<()> {
+    pub(in crate::scheduler) const INFO: SchedulerInfo = SchedulerInfo {
+        name: "subset",
+        type_name: "RandomSubset",
+        family: SchedulerFamily::Wrapper,
+        summary: "Restricts this client to a random subset of the servers",
+        parameters: &[NESTED_SCHEDULER, SIZE, CLIENT],
+    };
 }
 
 impl<S: Scheduler> Scheduler for RandomSubset<S> {
@@ -139,7 +169,8 @@ mod tests {
     fn subset(set: &BackendSet<()>, client: u64, size: usize) -> BTreeSet<BackendId> {
         let snapshot = set.snapshot();
         let members = snapshot.members();
-        let drawn = RandomSubset::new(RoundRobin, client, size).draw_positions(members);
+        let drawn =
+            RandomSubset::new(RoundRobin, client, size).expect("in range").draw_positions(members);
         drawn.into_iter().map(|i| members[i as usize].id().clone()).collect()
     }
 
@@ -198,7 +229,8 @@ mod tests {
     #[test]
     fn a_subset_of_nobody_uses_all() {
         let set = set_with_weights(&[1; 10]);
-        let balancer = Balancer::new(&set, RandomSubset::new(RoundRobin, 5, 2)).expect("small");
+        let balancer = Balancer::new(&set, RandomSubset::new(RoundRobin, 5, 2).expect("in range"))
+            .expect("small");
         let pick = || balancer.pick(&Flow::new()).expect("some are up").id().clone();
         let two = subset(&set, 5, 2);
         assert!((0..10).all(|_| two.contains(&pick())));
@@ -214,18 +246,21 @@ mod tests {
     #[test]
     fn sizes_at_the_edges() {
         let set = set_with_weights(&[1, 0, 3]);
-        assert_eq!(subset(&set, 1, 0).len(), 1);
+        assert!(RandomSubset::new(RoundRobin, 1, 0).is_err());
         assert_eq!(subset(&set, 1, 2).len(), 2, "weight 0 from the start is not drawn");
         assert_eq!(subset(&set, 1, 9).len(), 2);
         let empty = BackendSet::<()>::new();
-        let balancer = Balancer::new(&empty, RandomSubset::new(RoundRobin, 1, 3)).expect("small");
+        let balancer =
+            Balancer::new(&empty, RandomSubset::new(RoundRobin, 1, 3).expect("in range"))
+                .expect("small");
         assert!(balancer.pick(&Flow::new()).is_err());
     }
 
     #[test]
     fn the_inner_rule_goes_on_where_it_was() {
         let set = set_with_weights(&[1; 30]);
-        let balancer = Balancer::new(&set, RandomSubset::new(RoundRobin, 9, 6)).expect("small");
+        let balancer = Balancer::new(&set, RandomSubset::new(RoundRobin, 9, 6).expect("in range"))
+            .expect("small");
         let mut used = BTreeSet::new();
         for _ in 0..6 {
             used.insert(balancer.pick(&Flow::new()).expect("usable").id().clone());
@@ -238,14 +273,16 @@ mod tests {
     fn it_goes_with_the_other_wrapper_both_ways() {
         let set = set_with_weights(&[1; 200]);
         let bounded = || BoundedLoad::new(Maglev::new(), 125).expect("above 100");
-        let inside = Balancer::new(&set, RandomSubset::new(bounded(), 3, 10)).expect("small");
+        let inside = Balancer::new(&set, RandomSubset::new(bounded(), 3, 10).expect("in range"))
+            .expect("small");
         let leases: Vec<_> =
             (0..100).map(|_| inside.pick(&Flow::new().key(1)).expect("usable")).collect();
         let load = |id: &BackendId| set.snapshot().find(id).expect("known").load().active;
         assert!(subset(&set, 3, 10).iter().all(|id| load(id) <= 13), "ceil(1.25 * 100 / 10)");
         drop(leases);
         let outside =
-            BoundedLoad::new(RandomSubset::new(Maglev::new(), 3, 10), 2500).expect("above 100");
+            BoundedLoad::new(RandomSubset::new(Maglev::new(), 3, 10).expect("in range"), 2500)
+                .expect("above 100");
         let outside = Balancer::new(&set, outside).expect("small");
         let leases: Vec<_> =
             (0..80).map(|_| outside.pick(&Flow::new().key(1)).expect("usable")).collect();

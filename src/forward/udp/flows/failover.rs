@@ -59,7 +59,7 @@ impl WorkerFlows {
         let dialled = match self.connect_backend(&mut flow, now) {
             Ok(dialled) => dialled,
             Err(why) => {
-                let unreachable = flow.is_retry();
+                let unreachable = flow.view().is_retry();
                 self.end_flow(
                     id,
                     if unreachable { FlowEndReason::Unreachable } else { FlowEndReason::NoBackend },
@@ -77,7 +77,7 @@ impl WorkerFlows {
         upstream.metrics = tally;
         upstream.stale = false;
         upstream.coalescing = false;
-        upstream.retry_flow = flow.is_retry().then(|| Box::new(flow));
+        upstream.retry_flow = flow.view().is_retry().then(|| Box::new(flow));
         add_relaxed(&upstream.metrics.started, 1);
         add_relaxed(&self.metrics.moved, 1);
         if self.register_socket(id).is_err() {

@@ -147,7 +147,7 @@ impl WorkerFlows {
                 let mut flow = self.scheduler_flow((key.client, key.local), now);
                 self.reserve_flow(key)?;
                 let begun = self.connect_backend(&mut flow, now).and_then(|dialled| {
-                    let tried = flow.is_retry().then(|| Box::new(flow));
+                    let tried = flow.view().is_retry().then(|| Box::new(flow));
                     self.start_flow(key, dialled, tried, now)
                 });
                 begun.inspect_err(|_| self.client_limit.release(client.ip()))

@@ -58,7 +58,7 @@ impl WorkerFlows {
         flow: &Flow,
         now: Instant,
     ) -> Result<Lease<SocketAddr>, ShedReason> {
-        let picked = match (&self.settings.persistence, flow.seen_source()) {
+        let picked = match (&self.settings.persistence, flow.view().source()) {
             (Some(persistence), Some(client)) => {
                 persistence.pick(client, flow.clone(), &mut self.rng, now)
             }
@@ -66,7 +66,7 @@ impl WorkerFlows {
         };
         picked.map_err(|why| match why {
             // Where a backend was tried, what became of it is the reason, not that none was left.
-            PickError::SchedulerRefused if flow.is_retry() => ShedReason::Unreachable,
+            PickError::SchedulerRefused if flow.view().is_retry() => ShedReason::Unreachable,
             why => why.into(),
         })
     }

@@ -23,7 +23,7 @@ impl LoadProbe for FixedProbe {
 }
 
 fn fixed(answers: &'static [(u32, u64)], weights: &[u32]) -> Balancer<()> {
-    balancer(HotCold::new().probe(FixedProbe(answers)).probes(8), weights)
+    balancer(HotCold::new().probe(FixedProbe(answers)).probes(8).expect("in range"), weights)
 }
 
 #[test]
@@ -35,16 +35,16 @@ fn the_quickest_cold_member_is_chosen_though_others_are_idler() {
 #[test]
 fn a_quantile_of_one_is_latency_alone_and_of_zero_nearly_load_alone() {
     static ANSWERS: [(u32, u64); 4] = [(1, 30), (4, 10), (0, 40), (9, 1)];
-    let rule = || HotCold::new().probe(FixedProbe(&ANSWERS)).probes(8);
-    assert_eq!(sequence(&balancer(rule().quantile(1.0), &[1; 4]), 1), [3]);
-    assert_eq!(sequence(&balancer(rule().quantile(0.0), &[1; 4]), 1), [2]);
-    assert_eq!(sequence(&balancer(rule().quantile(f64::NAN), &[1; 4]), 1), [2]);
+    let rule = || HotCold::new().probe(FixedProbe(&ANSWERS)).probes(8).expect("in range");
+    assert_eq!(sequence(&balancer(rule().quantile(1.0).expect("in range"), &[1; 4]), 1), [3]);
+    assert_eq!(sequence(&balancer(rule().quantile(0.0).expect("in range"), &[1; 4]), 1), [2]);
+    assert!(rule().quantile(f64::NAN).is_err());
 }
 
 #[test]
 fn requests_in_flight_count_per_weight() {
     static ANSWERS: [(u32, u64); 2] = [(6, 10), (5, 20)];
-    let rule = || HotCold::new().probe(FixedProbe(&ANSWERS)).quantile(0.0);
+    let rule = || HotCold::new().probe(FixedProbe(&ANSWERS)).quantile(0.0).expect("in range");
     assert_eq!(sequence(&balancer(rule(), &[1, 1]), 1), [1]);
     assert_eq!(sequence(&balancer(rule(), &[2, 1]), 1), [0]);
 }
@@ -52,8 +52,9 @@ fn requests_in_flight_count_per_weight() {
 #[test]
 fn picks_count_in_the_pool_before_any_probe_sees_them() {
     // Probed once, then reused: the second pick must know of the first.
-    let rule = HotCold::new().probe(FixedProbe(&[(1, 10), (1, 11)])).quantile(0.0);
-    let picks = sequence(&balancer(rule.reuse(15), &[1, 1]), 2);
+    let rule =
+        HotCold::new().probe(FixedProbe(&[(1, 10), (1, 11)])).quantile(0.0).expect("in range");
+    let picks = sequence(&balancer(rule.reuse(15).expect("in range"), &[1, 1]), 2);
     assert_eq!(picks[0], 0);
     let pool = ProbePool::new(ProbePoolConfig {
         hot_quantile_permille: 0,
@@ -91,13 +92,19 @@ fn a_result_is_used_so_often_and_no_more() {
 
 #[test]
 fn an_idle_set_of_unknown_members_is_shared_by_weight() {
-    let got = percentages(&balancer(HotCold::new().probes(1).pool(1), &[2, 0, 1]), 50_000);
+    let got = percentages(
+        &balancer(
+            HotCold::new().probes(1).and_then(|rule| rule.pool(1)).expect("in range"),
+            &[2, 0, 1],
+        ),
+        50_000,
+    );
     assert_near(&got, &[66.7, 0.0, 33.3], 1.0);
 }
 
 #[test]
 fn held_connections_settle_in_proportion_to_weight() {
-    let balancer = balancer(HotCold::new().quantile(0.0), &[4, 2, 1, 1]);
+    let balancer = balancer(HotCold::new().quantile(0.0).expect("in range"), &[4, 2, 1, 1]);
     let mut rng = Rng::with_seed(5);
     let flow = Flow::new();
     let held: Vec<_> =
