@@ -105,29 +105,29 @@ mod tests {
         let members = snapshot.members();
         let memo = GroupCache::new(members);
         assert_eq!(memo.group_count(), 100usize.div_ceil(16));
-        let looks = Cell::new(0);
+        let computed = Cell::new(0);
         let total = || {
-            looks.set(0);
+            computed.set(0);
             (0..memo.group_count())
                 .map(|run| {
                     memo.value_or_compute(run, |range| {
-                        looks.set(looks.get() + 1);
+                        computed.set(computed.get() + 1);
                         sum(members, range)
                     })
                 })
                 .sum::<u32>()
         };
-        assert_eq!((total(), looks.get()), (0, 7), "nothing is known at first");
-        assert_eq!((total(), looks.get()), (0, 0), "and then everything");
+        assert_eq!((total(), computed.get()), (0, 7), "nothing is cached at first");
+        assert_eq!((total(), computed.get()), (0, 0), "then every group is cached");
         for i in [17, 18] {
             assert_eq!(members[i].account().bind(0, false), Some(0));
         }
-        assert_eq!((total(), looks.get()), (2, 1));
+        assert_eq!((total(), computed.get()), (2, 1));
         snapshot.backends()[99].set_load(5, 0);
-        assert_eq!((total(), looks.get()), (7, 1));
+        assert_eq!((total(), computed.get()), (7, 1));
         members[17].account().unbind(0, true, crate::Outcome::Ok);
-        assert_eq!((total(), looks.get()), (6, 1));
-        assert_eq!((total(), looks.get()), (6, 0));
+        assert_eq!((total(), computed.get()), (6, 1));
+        assert_eq!((total(), computed.get()), (6, 0));
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Random members in proportion to their shares: what the rules that draw have in common.
+//! Draws random members in proportion to their shares, for all rules that select at random.
 //!
 //! Shares that differ are drawn by Vose's alias table (M. Vose, "A linear algorithm for generating
 //! random numbers with a given distribution", 1991): built in O(n) with integers, drawn in O(1)
-//! from one random word. Equal shares need no table but the list of who takes part.
+//! from one random word. Equal shares need only the list of eligible members.
 
 use std::hint::select_unpredictable;
 
@@ -13,34 +13,34 @@ use crate::scheduler::{CompileError, PickContext, Rng};
 /// Draws the positions of eligible members.
 #[derive(Debug)]
 pub(in crate::scheduler) enum WeightedSampler {
-    /// Everybody is eligible and has the same share: a position needs no table.
+    /// All members are eligible and have the same share: the number of members.
     AllEqual(usize),
-    /// Those who are eligible have the same share.
+    /// The eligible members have the same share: their positions.
     SomeEqual(Box<[u32]>),
     Weighted {
-        /// One for each member of the list, with or without a share.
+        /// A column for each member of the list, with or without a share.
         columns: Box<[AliasColumn]>,
-        /// Those with one.
+        /// The positions of the members with a share.
         eligible: Box<[u32]>,
     },
 }
 
-/// A column of the alias table, which belongs to the member at its place: in the upper 48 bits the cut,
-/// in units of 2^-48 of the column, in the lower 16 whose it is above that. One word, not two: two are
-/// looked up with each pick, and among a thousand members that is felt.
+/// A column of the alias table: below the cut it belongs to the member at its own position, above the
+/// cut to its alias. The upper 48 bits hold the cut, in units of 2^-48 of the column, the lower 16 bits
+/// the alias. One word instead of two, because a pick reads two columns and waits for memory.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::scheduler) struct AliasColumn(u64);
 
 impl AliasColumn {
-    /// The whole column for the member itself, whose number it holds.
+    /// Makes a column that belongs to its own member only.
     fn whole(place: usize) -> Self {
         Self(!u64::from(u16::MAX) | place as u64)
     }
 
-    /// `part / whole` of the column for the member itself, the rest for another one.
-    fn split(part: u64, whole: u64, other: usize) -> Self {
+    /// Makes a column of which `part / whole` belongs to its own member and the rest to `alias`.
+    fn split(part: u64, whole: u64, alias: usize) -> Self {
         let cut = ((u128::from(part) << 64) / u128::from(whole)) as u64;
-        Self(cut & !u64::from(u16::MAX) | other as u64)
+        Self(cut & !u64::from(u16::MAX) | alias as u64)
     }
 
     fn cut(self) -> u64 {
@@ -52,16 +52,17 @@ impl AliasColumn {
     }
 }
 
-/// As many as a set has, a column has room for.
+/// A column holds a position in 16 bits.
 const _: () = assert!(MAX_BACKENDS <= 1 << u16::BITS);
 
-/// How often a draw that hit nobody usable is repeated.
+/// The number of further draws if no drawn member is usable.
 const MAX_REDRAWS: usize = 4;
-/// How often a second draw that hit the first member again is repeated.
+/// The number of further draws if the second draw hits the first member again.
 const MAX_DISTINCT_REDRAWS: usize = 4;
 
 impl WeightedSampler {
-    /// Fails for more members than a set can have, which only a wrapper's own list could.
+    /// Creates a sampler; fails for more members than a set can have, which only the list of a wrapper
+    /// can hold.
     pub(in crate::scheduler) fn new(members: &Members) -> Result<Self, CompileError> {
         if members.len() > MAX_BACKENDS {
             return Err(CompileError::TooManyMembers { members: members.len(), max: MAX_BACKENDS });
@@ -79,7 +80,7 @@ impl WeightedSampler {
         })
     }
 
-    /// How many members can be drawn.
+    /// Returns the number of members that can be drawn.
     pub(in crate::scheduler) fn drawable_count(&self) -> usize {
         match self {
             Self::AllEqual(len) => *len,
@@ -88,7 +89,7 @@ impl WeightedSampler {
         }
     }
 
-    /// The `k`-th member that can be drawn.
+    /// Returns the `k`-th member that can be drawn.
     #[inline]
     pub(in crate::scheduler) fn drawable(&self, k: usize) -> Option<usize> {
         match self {
@@ -99,7 +100,7 @@ impl WeightedSampler {
         }
     }
 
-    /// One member, in proportion to share; `None` where nobody is eligible.
+    /// Draws a member in proportion to share; `None` if no member is eligible.
     #[inline]
     pub(in crate::scheduler) fn draw(&self, rng: &mut Rng) -> Option<usize> {
         let random = rng.next_u64();
@@ -109,17 +110,17 @@ impl WeightedSampler {
         }
     }
 
-    /// Two members, each in proportion to share, and both may be the same.
-    // Always, as below: two positions that are returned go through memory.
+    /// Draws two members, each in proportion to share, which may be equal.
+    // Always inlined, as below: a pair that is returned by a call goes through memory.
     #[inline(always)]
     pub(in crate::scheduler) fn draw_pair(&self, rng: &mut Rng) -> Option<(usize, usize)> {
         let Self::AllEqual(len) = self else { return Some((self.draw(rng)?, self.draw(rng)?)) };
-        // One word for both: what is left of it below the first choice makes the second.
+        // One random word for both: the lower half of the product makes the second draw.
         let wide = u128::from(rng.next_u64()) * *len as u128;
         (*len > 0).then(|| ((wide >> 64) as usize, scale_to_range(wide as u64, *len)))
     }
 
-    /// Two members, each in proportion to share and, where there are two, not the same.
+    /// Draws two members, each in proportion to share, which differ if there are two.
     #[inline(always)]
     pub(in crate::scheduler) fn draw_distinct_pair(&self, rng: &mut Rng) -> Option<(usize, usize)> {
         match self {
@@ -136,8 +137,8 @@ impl WeightedSampler {
         }
     }
 
-    /// A second member, behind a draw that hit the first one again: draws on for a while. If one member
-    /// holds nearly all of the share, takes any of the others, all alike.
+    /// Draws another member than `first` after a draw that hit it again. If further draws hit it, too,
+    /// because it holds nearly all of the share, draws any of the others with equal probability.
     #[cold]
     fn draw_other(&self, first: usize, rng: &mut Rng) -> Option<usize> {
         for _ in 0..MAX_DISTINCT_REDRAWS {
@@ -148,12 +149,12 @@ impl WeightedSampler {
         }
         let others = self.drawable_count().checked_sub(1)?;
         let other = scale_to_range(rng.next_u64(), others);
-        // There is nobody else, or the one at that place, counted past the first.
+        // The first itself if there is no other, otherwise the drawn place, counted without the first.
         let before = (0..others).take_while(|&k| self.drawable(k) != Some(first)).count();
         self.drawable(if other >= before && others > 0 { other + 1 } else { other })
     }
 
-    /// A usable member: redraws a few times, then walks on from the last one drawn.
+    /// Draws a usable member: repeats the draw a few times, then walks the list from the last draw.
     #[inline]
     pub(in crate::scheduler) fn pick_usable(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let mut drawn = self.draw(cx.rng())?;
@@ -166,21 +167,21 @@ impl WeightedSampler {
         first_usable_from(cx, drawn)
     }
 
-    /// The better of two, by a rule that says whether the first of them may stay; alone, if the
-    /// other is not usable.
+    /// Draws two members and returns the better by `is_first_better`, or the usable one if the other is
+    /// not usable.
     #[inline]
     pub(in crate::scheduler) fn pick_better_of_two(
         &self,
         cx: &mut PickContext<'_>,
-        first_stays: impl Fn(PickView<'_>, PickView<'_>) -> bool,
+        is_first_better: impl Fn(PickView<'_>, PickView<'_>) -> bool,
     ) -> Option<usize> {
         let members = cx.members();
         let better = |first, second| {
-            let stays = first_stays(members.pick_view(first)?, members.pick_view(second)?);
-            // A coin's toss to the processor, which would guess wrong every other time.
-            Some(select_unpredictable(stays, first, second))
+            let is_first = is_first_better(members.pick_view(first)?, members.pick_view(second)?);
+            // The processor would mispredict a branch every other time.
+            Some(select_unpredictable(is_first, first, second))
         };
-        // Whoever can be drawn is eligible; with nothing else to ask, the first two will do.
+        // Every drawn member is eligible, and nothing else has to be checked.
         if cx.is_unrestricted() && !members.has_limits() {
             let (first, second) = self.draw_distinct_pair(cx.rng())?;
             return better(first, second);
@@ -208,18 +209,18 @@ impl WeightedSampler {
     }
 }
 
-/// Two different numbers below `len`, in any order; twice 0 where there is only that.
+/// Draws two different numbers below `len`, in any order; 0 twice if `len` is 1.
 #[inline]
 fn distinct_pair_below(len: usize, rng: &mut Rng) -> Option<(usize, usize)> {
-    // One word for both: what is left of it below the first choice makes the second, among one
-    // fewer, counted past the first.
+    // One random word for both: the lower half of the product makes the second draw, among one number
+    // fewer, counted without the first.
     let wide = u128::from(rng.next_u64()) * len as u128;
     let first = (wide >> 64) as usize;
     let second = scale_to_range(wide as u64, len.checked_sub(1)?);
     Some((first, if second >= first && len > 1 { second + 1 } else { second }))
 }
 
-/// The first usable member from a position on.
+/// Returns the first usable member from a position on.
 #[cold]
 fn first_usable_from(cx: &PickContext<'_>, start: usize) -> Option<usize> {
     (start..cx.members().len()).chain(0..start).find(|&position| cx.is_usable(position))
@@ -227,16 +228,16 @@ fn first_usable_from(cx: &PickContext<'_>, start: usize) -> Option<usize> {
 
 #[inline]
 fn draw_from_columns(columns: &[AliasColumn], random: u64) -> Option<usize> {
-    // The upper half of the product chooses the column, the lower half the place in it.
+    // The upper half of the product selects the column, the lower half the point in it.
     let wide = u128::from(random) * columns.len() as u128;
     let place = (wide >> 64) as usize;
     let column = columns.get(place)?;
-    let own = (wide as u64) >> u16::BITS < column.cut();
-    Some(select_unpredictable(own, place, column.alias()))
+    let is_own = (wide as u64) >> u16::BITS < column.cut();
+    Some(select_unpredictable(is_own, place, column.alias()))
 }
 
-/// Vose's table. Each column holds the sum of all shares, and member `i` has `share * n` to spread over
-/// columns, so that all of it is integers and nothing is left over.
+/// Builds Vose's table. Each column holds the sum of all shares, and member `i` fills `share * n` of the
+/// columns, so that all numbers are integers and no remainder is left.
 fn build_alias_columns(members: &Members) -> Box<[AliasColumn]> {
     let (n, sum) = (members.len() as u64, members.share_sum());
     let mut rest: Vec<u64> = members.iter().map(|m| u64::from(m.share()) * n).collect();
@@ -264,7 +265,7 @@ mod tests {
         WeightedSampler::new(balancer(RoundRobin, weights).snapshot().members()).expect("room")
     }
 
-    /// The probability of each member, worked out from the table.
+    /// Returns the probability of each member according to the table.
     fn probabilities(sampler: &WeightedSampler, members: usize) -> Vec<f64> {
         let WeightedSampler::Weighted { columns, .. } = sampler else { panic!("a table") };
         let mut of = vec![0.0; members];
@@ -294,13 +295,13 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_share_is_never_drawn() {
+    fn a_member_without_a_share_is_never_drawn() {
         let mut rng = Rng::with_seed(5);
         for weights in [&[0, 3, 0, 1][..], &[0, 2, 2, 0], &[0, 0, 7]] {
             let sampler = sampler(weights);
             for _ in 0..1000 {
-                let (one, other) = sampler.draw_pair(&mut rng).expect("somebody");
-                assert!(weights[one] != 0 && weights[other] != 0, "{weights:?}");
+                let (first, second) = sampler.draw_pair(&mut rng).expect("an eligible member");
+                assert!(weights[first] != 0 && weights[second] != 0, "{weights:?}");
             }
         }
     }
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn one_member_is_both_draws_and_none_is_none() {
+    fn a_single_member_is_both_draws_and_an_empty_list_has_none() {
         let mut rng = Rng::with_seed(4);
         assert_eq!(sampler(&[0, 7]).draw_distinct_pair(&mut rng), Some((1, 1)));
         assert_eq!(sampler(&[0, 0]).draw_distinct_pair(&mut rng), None);

@@ -1,16 +1,16 @@
 //! Maglev hashing: `maglev`.
 //!
 //! After D. E. Eisenbud et al., *Maglev: A Fast and Reliable Software Network Load Balancer*,
-//! NSDI 2016, section 3.4. Each member goes through the slots of a table in an order of its own
-//! (a start and a stride from two hashes of its name; the table's size is prime, so the stride
-//! reaches every slot), and the members take turns to claim their next free one.
+//! NSDI 2016, section 3.4. Each member has its own order of the slots of a table (a start and
+//! a stride from two hashes of its name; the table's size is prime, so that the stride reaches every
+//! slot), and the members claim their next free slot in turn.
 //!
 //! # Weights
-//! How many slots a member gets is settled first: its exact share, rounded down or up so that the
-//! sum is right (largest remainders first), and one at least. Turns follow the weights: the `k`-th
-//! claim of a member of weight `w` falls into round `ceil(k * max / w)`, which is to say that it
-//! claims whenever its accumulated weight reaches the largest weight. Rounding during the turns, as
-//! others do it, favours heavy members by half a slot for each light one; this does not.
+//! The number of slots of each member is computed first: its exact share, rounded down or up so that
+//! the sum is right (largest remainders first), and at least one. Turns follow the weights: the `k`-th
+//! claim of a member of weight `w` falls into round `ceil(k * max / w)`, that is, the member claims
+//! whenever its accumulated weight reaches the largest weight. Other implementations round during the
+//! turns, which favours heavy members by half a slot for each light member.
 
 use std::sync::Arc;
 
@@ -24,18 +24,18 @@ use crate::scheduler::parameter::{
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `maglev`: consistent hashing by a table in which every member has its exact share.
+/// `maglev`: selects by consistent hashing, with a table in which every member has its exact share.
 ///
 /// Choose it for the same key to the same backend where even shares matter most: the largest share
-/// is within one slot of the mean, where a [`ring`](crate::scheduler::Ring) is 20 % above it. In exchange some
-/// keys move that need not when membership changes. For nothing but the necessary moves see
-/// [`ring`](crate::scheduler::Ring) and [`rendezvous`](crate::scheduler::Rendezvous); for the kernel's own table `mh`.
+/// is within one slot of the mean, where a [`ring`](crate::scheduler::RingHash) is 20 % above it. In exchange, a
+/// change of membership moves some keys needlessly. For necessary moves only see
+/// [`ring`](crate::scheduler::RingHash) and [`rendezvous`](crate::scheduler::RendezvousHash); for the kernel's own table see [`mh`](crate::scheduler::IpvsMaglevHash).
 ///
-/// Reads [`Flow::hash`](crate::Flow::hash); a flow without a key goes anywhere.
+/// Reads the flow's [key](crate::scheduler::FlowView::key); a flow without a key goes to a random member.
 ///
 /// # Shares
-/// Every member's number of slots is its exact share of the table to less than one slot. Only where
-/// that would be no slot at all a member gets one nevertheless, and the others share the rest.
+/// Every member's number of slots differs from its exact share by less than one slot. A member whose
+/// share is less than one slot gets one slot, and the others share the rest.
 /// Measured with 65 537 slots, equal weights, mean of 5 removals:
 ///
 /// | members | largest / mean | moved needlessly by one removal |
@@ -44,20 +44,19 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// | 100 | 1.0010 | 0.6 % |
 /// | 1000 | 1.0071 | 0.6 % |
 ///
-/// The table depends on names, weights and seed alone, not on the order of the list: two directors
-/// with the same configuration agree.
+/// The table depends on names, weights and seed only, not on the order of the list: two directors with
+/// the same configuration have the same table.
 ///
 /// # Unusable members
-/// The table is built from all members by [`table_weight`](crate::backend::Member::table_weight),
-/// whatever their state. A key whose owner is not usable tries further hashes of itself, each
-/// a new slot, so the keys of one failed member spread over all others by their shares; no other
-/// key moves. After 16 attempts it walks on from slot to slot.
+/// The table contains all members in any state by [`table_weight`](crate::backend::Member::table_weight).
+/// A key whose owner is not usable is hashed again, up to 16 times, so that the keys of a failed member
+/// spread over all others by their shares; no other key moves. After 16 attempts the slots are searched
+/// in order.
 ///
 /// # Cost
-/// A pick is a hash, a multiplication and a load from a table of 2 bytes a slot (131 KB by default),
-/// 4 ns beside the lease while that is in cache. Building the default table takes 1.6 ms for 1000
-/// members; a change of state alone builds nothing. With one member or none the table is the same
-/// or empty.
+/// A pick takes a hash, a multiplication and a read of a table of 2 bytes a slot (131 KB by default), 4
+/// ns in addition to the lease while the table is in cache. Building the default table takes 1.6 ms for 1000
+/// members; a change of state alone builds nothing.
 ///
 /// # Examples
 /// ```
@@ -71,7 +70,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// let first = balancer.pick(&flow)?;
 /// assert_eq!(balancer.pick(&flow)?.id(), first.id());
 ///
-/// // A retry is given another backend, the same one each time.
+/// // A retry gets another backend, the same each time.
 /// let retry = flow.excluding(first.backend());
 /// assert_ne!(balancer.pick(&retry)?.id(), first.id());
 /// assert_eq!(balancer.pick(&retry)?.id(), balancer.pick(&retry)?.id());
@@ -89,12 +88,12 @@ const DEFAULT_TABLE_SIZE: usize = 65_537;
 const _: () = assert!(MAX_BACKENDS <= 1 << u16::BITS);
 
 impl Maglev {
-    /// A table of 65 537 slots: good for shares within 1 % up to some 650 members.
+    /// Creates the rule with 65 537 slots: shares are within 1 % up to about 650 members.
     pub const fn new() -> Self {
         Self { size: DEFAULT_TABLE_SIZE, seed: 0 }
     }
 
-    /// Sets the number of slots, a prime; a hundred times the number of members or more keeps
+    /// Sets the number of slots, a prime number; at least a hundred times the number of members keeps
     /// shares within 1 %. Default: 65 537.
     ///
     /// # Errors
@@ -103,8 +102,8 @@ impl Maglev {
         Ok(Self { size: SIZE.check_integer("maglev", size)?, ..self })
     }
 
-    /// Sets what both the table and the hash of the keys are derived from; see
-    /// [`hash_bytes`] for when it should be secret. Default: 0.
+    /// Sets the seed of the hash that places members and keys; see [`hash_bytes`] for when it should be
+    /// secret. Default: 0.
     pub const fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
@@ -143,11 +142,11 @@ impl Scheduler for Maglev {
         members: &Members,
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let places = TableKey::from_members(members);
+        let table_key = TableKey::from_members(members);
         if let Some(old) = previous_as::<MaglevPicker>(previous)
             && old.rule.size == self.size
             && old.rule.seed == self.seed
-            && *old.table_key == places
+            && *old.table_key == table_key
         {
             return Ok(Box::new(old.clone()));
         }
@@ -160,23 +159,23 @@ impl Scheduler for Maglev {
             slots: fill_slots(members, self).into(),
             key_seed: mix_bits(self.seed),
             rule: *self,
-            table_key: Arc::new(places),
+            table_key: Arc::new(table_key),
         }))
     }
 }
 
 #[derive(Clone, Debug)]
 struct MaglevPicker {
-    /// The owner of each slot, by position; empty if nobody has a place.
+    /// The owner of each slot, by position; empty if no member has a slot.
     slots: Arc<[u16]>,
     key_seed: u64,
     rule: Maglev,
     table_key: Arc<TableKey>,
 }
 
-/// How many further hashes of a key are tried before its slot's neighbours are.
+/// The number of further hashes of a key before the slots are searched in order.
 const MAX_REHASHES: u64 = 16;
-/// An odd number whose multiples are far apart.
+/// An odd number with multiples that are far apart: 2^64 over the golden ratio.
 const REHASH_INCREMENT: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Picker for MaglevPicker {
@@ -205,7 +204,7 @@ impl MaglevPicker {
     }
 }
 
-/// A member's way through the table.
+/// A member's order of the slots.
 #[derive(Debug)]
 struct SlotSequence {
     next_slot: u32,
@@ -224,7 +223,7 @@ fn fill_slots(members: &Members, rule: &Maglev) -> Vec<u16> {
     if placed.is_empty() {
         return Vec::new();
     }
-    // The order of turns must not depend on who was configured first.
+    // The order of turns must not depend on the order of configuration.
     placed.sort_unstable_by(|a, b| {
         a.0.cmp(&b.0).then_with(|| members[a.1].id().cmp(members[b.1].id()))
     });
@@ -243,7 +242,7 @@ fn fill_slots(members: &Members, rule: &Maglev) -> Vec<u16> {
         .collect();
 
     let mut slots = vec![0; size];
-    // One bit a slot: small enough for the fastest cache, which most of the time below goes to.
+    // A bit for each slot fits the fastest cache; most of the time below is spent on these reads.
     let mut taken = vec![0u64; size.div_ceil(64)];
     for turn in claim_order(&weights, &slots_per_member(&weights, size)) {
         let way = &mut ways[usize::from(turn)];
@@ -264,7 +263,7 @@ fn fill_slots(members: &Members, rule: &Maglev) -> Vec<u16> {
     slots
 }
 
-/// How many slots each weight is given: at least 1, together `size`.
+/// Returns the number of slots of each weight: at least 1, in sum `size`.
 fn slots_per_member(weights: &[u32], size: usize) -> Vec<u32> {
     let mut lightest_first: Vec<usize> = (0..weights.len()).collect();
     lightest_first.sort_by_key(|&i| weights[i]);
@@ -272,7 +271,7 @@ fn slots_per_member(weights: &[u32], size: usize) -> Vec<u32> {
     let mut sum: u64 = weights.iter().map(|&w| u64::from(w)).sum();
     let mut quotas = vec![1; weights.len()];
     let mut rest = &lightest_first[..];
-    // Taking out one that is below its slot raises what a slot costs, so one pass finds all.
+    // Removing a member below one slot raises the weight of a slot, so one pass finds all.
     while let [first, others @ ..] = rest
         && u64::from(weights[*first]) * slots < sum
     {
@@ -295,18 +294,18 @@ fn slots_per_member(weights: &[u32], size: usize) -> Vec<u32> {
     quotas
 }
 
-/// Who claims when: by rounds, and in list order within a round.
+/// Returns the order of claims: by rounds, in list order within a round.
 fn claim_order(weights: &[u32], quotas: &[u32]) -> Vec<u16> {
     let max = u64::from(weights.iter().copied().max().unwrap_or(1));
-    // A counting sort, as the rounds of one member are an arithmetic series and there are at most
-    // about twice as many rounds as slots. Only who has his one slot as a gift comes later still;
-    // he claims what is left.
+    // A counting sort: the rounds of a member are an arithmetic series and there are at most about
+    // twice as many rounds as slots. Only members whose share is below one slot come later; they claim
+    // the slots that are left.
     let last = 2 * quotas.iter().sum::<u32>() as usize + 2;
     let rounds = |i: usize| {
         let weight = u64::from(weights[i]);
         let (step, part) = (max / weight, max % weight);
         (0..quotas[i]).scan((0u64, 0u64), move |(round, rest), _| {
-            // In whole rounds and parts of `weight`; a part of one counts as one.
+            // In whole rounds and fractions of `weight`; a fraction counts as a whole round.
             *round += step;
             *rest += part;
             if *rest >= weight {
@@ -345,7 +344,7 @@ mod tests {
         fill_slots(set_with_weights(weights).snapshot().members(), &rule)
     }
 
-    /// How many slots each has, in the order of `weights`.
+    /// Returns the number of slots of each member, in the order of `weights`.
     fn counts(weights: &[u32], size: usize) -> Vec<usize> {
         let mut counts = vec![0; weights.len()];
         for owner in slots(weights, size) {
@@ -372,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn every_share_is_exact_to_less_than_a_slot() {
+    fn every_share_is_exact_to_less_than_one_slot() {
         let mut rng = Rng::with_seed(11);
         for n in [2usize, 3, 17, 250] {
             let weights: Vec<u32> = (0..n).map(|_| 1 + rng.below(100) as u32).collect();
@@ -385,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_left_without_a_slot() {
+    fn every_member_has_a_slot() {
         assert_eq!(counts(&[65_535, 1, 65_535], 7), [3, 1, 3]);
         let counts = counts(&[1, 65_535, 65_535, 1, 0], 13);
         assert_eq!((counts[0], counts[1] + counts[2], counts[3], counts[4]), (1, 11, 1, 0));
@@ -432,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn the_figures_are_those_of_the_docs() {
+    fn shares_and_moved_keys_are_as_documented() {
         // The published simulation: 1.0000, 1.0010, 1.0071 and 0.28 %, 0.55 %, 0.57 %.
         for (members, peak, needless) in
             [(10, 1.0001, 0.3), (100, 1.0011, 0.6), (1000, 1.0072, 0.6)]
@@ -462,18 +461,22 @@ mod tests {
 
     #[test]
     fn the_table_does_not_depend_on_the_order_of_configuration() {
-        let (one, other) = (BackendSet::new(), BackendSet::new());
+        let (ascending, descending) = (BackendSet::new(), BackendSet::new());
         for i in 0..40 {
-            one.insert(Spec::new(backend_name(i), ()).weight(1 + i as u32 % 3)).expect("sound");
+            ascending
+                .insert(Spec::new(backend_name(i), ()).weight(1 + i as u32 % 3))
+                .expect("sound");
             let i = 39 - i;
-            other.insert(Spec::new(backend_name(i), ()).weight(1 + i as u32 % 3)).expect("sound");
+            descending
+                .insert(Spec::new(backend_name(i), ()).weight(1 + i as u32 % 3))
+                .expect("sound");
         }
         let names = |set: &BackendSet<()>| -> Vec<_> {
             let snapshot = set.snapshot();
             let slots = fill_slots(snapshot.members(), &Maglev::new());
             slots.iter().map(|&i| snapshot.members()[usize::from(i)].id().clone()).collect()
         };
-        assert!(names(&one) == names(&other));
+        assert!(names(&ascending) == names(&descending));
     }
 
     #[test]

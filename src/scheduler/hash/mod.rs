@@ -1,4 +1,4 @@
-//! The consistent hash schedulers: the same key to the same backend.
+//! The consistent hash schedulers, which select the same backend for the same key.
 
 mod maglev;
 mod rendezvous;

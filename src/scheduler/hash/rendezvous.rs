@@ -1,17 +1,16 @@
 //! Rendezvous hashing, highest random weight: `rendezvous`.
 //!
 //! After D. G. Thaler and C. V. Ravishankar, *Using Name-Based Mappings to Increase Hit Rates*,
-//! IEEE/ACM Transactions on Networking 6(1), 1998: a key and a member's name together make a
-//! number, and the member with the best one has the key. Weights by the logarithmic method of
+//! IEEE/ACM Transactions on Networking 6(1), 1998: a key and a member's name give a score,
+//! and the member with the best score gets the key. Weights by the logarithmic method of
 //! C. Schindelhauer and G. Schomaker, *Weighted Distributed Hash Tables*, SPAA 2005: with `u`
 //! uniform in (0, 1) the least `-ln(u) / w` wins, and each member wins in proportion to `w`.
 //!
 //! # In integers
-//! Among members of one weight the largest `u` wins, so nothing but 64-bit hashes is compared. One
-//! logarithm for each *distinct* weight remains, of the best hash in its group. It is computed in
-//! fixed point from a table, so that two machines always agree, and rises with every step of `u`
-//! or stays, so that the order within a group and the order between groups never contradict each
-//! other. Costs are compared as `score_cost(u) * w' < score_cost(u') * w`, without a division.
+//! Among members of equal weight the largest `u` wins, so that 64-bit hashes are compared. One logarithm
+//! for each *distinct* weight remains, of the best hash in its group. It is computed in fixed point from
+//! a table, so that all machines agree, and is monotonic in `u`, so that the order within a group and
+//! the order between groups are consistent. Costs are compared as `score_cost(u) * w' < score_cost(u') * w`, without a division.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -26,32 +25,32 @@ use crate::scheduler::parameter::{
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `rendezvous`: every key has its own order of all members, and the first usable one has it.
+/// `rendezvous`: selects the member with the highest random weight for the key.
 ///
-/// Choose it for the same key to the same backend with the least possible movement: exactly the
-/// keys of a removed member move, each to the second in its order, and a new member takes its share
-/// from all alike. Weights of any ratio are honoured and may change smoothly: only the difference
-/// moves.
+/// Every key has its own order of all members, and belongs to the first usable member of that order.
+/// Choose it for the same key to the same backend with the least possible movement: exactly the keys of
+/// a removed member move, each to the second in its order, and a new member gets its share evenly from
+/// all others. Weights can have any ratio; a change of weight moves only the difference.
 ///
-/// Two forms decide by the same rule:
+/// There are two forms of the same rule:
 ///
-/// - *exact* ([`RendezvousHash::new`]): each key on its own. No memory but the names, O(members) a pick:
-///   good to some 64 members.
-/// - *table* ([`RendezvousHash::table`]): keys fall into rows, and each row is decided in advance. O(1)
-///   a pick. Shares become as uneven as rows are few: with `r` rows for each member the deviation
-///   from the mean is about `1 / sqrt(r)`.
+/// - *exact* ([`RendezvousHash::new`]): each key is decided in each pick. No memory but the names,
+///   O(members) for a pick: for up to about 64 members.
+/// - *table* ([`RendezvousHash::table`]): keys are hashed to rows, and each row is decided in advance.
+///   O(1) for a pick. Shares are less even: with `r` rows for each member the deviation from the mean
+///   is about `1 / sqrt(r)`.
 ///
-/// For shares that are even, too, see [`maglev`](crate::scheduler::Maglev).
+/// For even shares see [`maglev`](crate::scheduler::Maglev).
 ///
-/// Reads [`Flow::hash`](crate::Flow::hash); a flow without a key goes anywhere. The placement
-/// depends on names, weights and seed alone, not on the order of the list.
+/// Reads the flow's [key](crate::scheduler::FlowView::key); a flow without a key goes to a random member. The placement
+/// depends on names, weights and seed only, not on the order of the list.
 ///
 /// # Unusable members
-/// A key goes to the first member of its order that is usable; no other key moves. The weight is the
-/// [`table_weight`](crate::backend::Member::table_weight), so that a backend that comes back from
-/// weight 0 gets the same keys again. In the table form the row of a member that is not eligible
-/// holds the next in its order; what only the pick itself can find out (limits, retries, load
-/// bounds) makes it decide that row anew, O(members).
+/// A key goes to the first usable member of its order; no other key moves. The weight is the
+/// [`table_weight`](crate::backend::Member::table_weight), so that a backend that returns from weight 0
+/// gets the same keys again. In the table form the row of a member that is not eligible holds the next
+/// member of its order; for a member that is unusable because of limits, retries or load bounds the
+/// pick decides the row again, in O(members).
 ///
 /// # Cost
 /// | form | pick at 10 / 100 / 1000 members | memory |
@@ -61,10 +60,9 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// | table of 65 536 rows | 2 ns each | and 2 bytes a row (131 KB) |
 ///
 /// Building 65 536 rows takes 2 ms for 10 members, 7 ms for 100 and 45 ms for 1000; with 100
-/// different weights 4, 28 and 170 ms. Changes of a table in service are worked in: a member that
-/// comes (or comes up) is compared with the owner of each row, one that goes leaves its own rows to
-/// be decided anew. That takes 0.5 to 1.5 ms, whatever the number of members. With one member or
-/// none every row is the same or there are none.
+/// different weights 4, 28 and 170 ms. A change of the set updates the table: a member that is
+/// added (or comes up) is compared with the owner of each row, and the rows of a removed member are
+/// decided again. That takes 0.5 to 1.5 ms for any number of members.
 ///
 /// # Examples
 /// ```
@@ -78,19 +76,19 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// for balancer in [exact, table] {
 ///     let flow = Flow::new().key_bytes(b"session-42");
 ///     let owner = balancer.pick(&flow)?.id().clone();
-///     // Whoever else goes, the key stays.
+///     // The key stays when another member is removed or added.
 ///     let other = ["a", "b", "c"].into_iter().find(|name| *name != owner.as_str());
 ///     set.remove(&other.ok_or("three names")?.into())?;
 ///     assert_eq!(*balancer.pick(&flow)?.id(), owner);
 ///     set.insert(Spec::new(other.ok_or("three names")?, ()))?;
-///     assert_eq!(*balancer.pick(&flow)?.id(), owner, "or comes");
+///     assert_eq!(*balancer.pick(&flow)?.id(), owner);
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
 pub struct RendezvousHash {
-    /// 0 is the exact form.
+    /// The number of rows; 0 means the exact form.
     rows: usize,
     seed: u64,
 }
@@ -100,12 +98,12 @@ const DEFAULT_ROWS: usize = 65_536;
 const _: () = assert!(MAX_BACKENDS <= 1 << u16::BITS);
 
 impl RendezvousHash {
-    /// The exact form.
+    /// Creates the rule in the exact form.
     pub const fn new() -> Self {
         Self { rows: 0, seed: 0 }
     }
 
-    /// The table form with 65 536 rows.
+    /// Creates the rule in the table form with 65 536 rows.
     pub const fn table() -> Self {
         Self { rows: DEFAULT_ROWS, ..Self::new() }
     }
@@ -118,8 +116,8 @@ impl RendezvousHash {
         Ok(Self { rows: ROWS.check_integer("rendezvous", rows)?, ..self })
     }
 
-    /// Sets what places names and keys; see [`hash_bytes`] for when it should be secret.
-    /// Default: 0.
+    /// Sets the seed of the hash that places members and keys; see [`hash_bytes`] for when it should be
+    /// secret. Default: 0.
     pub const fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
@@ -167,23 +165,23 @@ impl Scheduler for RendezvousHash {
         if members.len() > MAX_BACKENDS {
             return Err(CompileError::TooManyMembers { members: members.len(), max: MAX_BACKENDS });
         }
-        let field = RendezvousCandidates::new(members, self.seed, |m| m.share() != 0);
+        let candidates = RendezvousCandidates::new(members, self.seed, |m| m.share() != 0);
         let key_seed = mix_bits(self.seed);
         if self.rows == 0 {
-            return Ok(Box::new(ExactRendezvousPicker { candidates: field, key_seed }));
+            return Ok(Box::new(ExactRendezvousPicker { candidates, key_seed }));
         }
         let previous =
             previous_as::<TableRendezvousPicker>(previous).filter(|old| old.rule == *self);
         let entries = members.iter().map(PlacedMember::from_member).collect();
         let owners = match previous {
-            Some(old) => old.rebuild_owners(&field, members),
-            None => (0..self.rows).map(|row| field.owner(row_seed(key_seed, row))).collect(),
+            Some(old) => old.rebuild_owners(&candidates, members),
+            None => (0..self.rows).map(|row| candidates.owner(row_seed(key_seed, row))).collect(),
         };
-        // A row without an owner is there only if the field is empty, and then all are.
+        // A row has no owner only if there are no candidates; then no row has an owner.
         let owners = owners.unwrap_or_default();
         Ok(Box::new(TableRendezvousPicker {
             owners,
-            candidates: field,
+            candidates,
             key_seed,
             rule: *self,
             placed_members: entries,
@@ -191,22 +189,22 @@ impl Scheduler for RendezvousHash {
     }
 }
 
-/// The seed of a row; keys of the exact form are spread likewise.
+/// Returns the key of a row, by which its members are ordered.
 fn row_seed(key_seed: u64, row: usize) -> u64 {
     mix_bits(key_seed ^ mix_bits(row as u64 + 1))
 }
 
-/// Who competes for keys.
+/// The members that compete for keys.
 #[derive(Debug)]
 struct RendezvousCandidates {
-    /// Heaviest first: the first good candidate spares the lighter ones their logarithm.
+    /// Heaviest first: a good first candidate avoids the logarithms of lighter groups.
     groups: Box<[WeightGroup]>,
     name_hashes: Box<[NameHashes]>,
-    /// Of each name, in the list of members.
+    /// The position of each name in the list of members.
     positions: Box<[u16]>,
 }
 
-/// Members of one weight, as a range of [`RendezvousCandidates::names`].
+/// Members of equal weight, as a range of [`RendezvousCandidates::name_hashes`].
 #[derive(Debug)]
 struct WeightGroup {
     weight: u32,
@@ -223,7 +221,7 @@ impl NameHashes {
         Self(hash_bytes(name, seed), hash_bytes(name, !seed) | 1)
     }
 
-    /// Meets a key: uniform, and never 0.
+    /// Returns the score for a key: uniform, and never 0.
     #[inline]
     fn score(self, key: u64) -> u64 {
         let product = u128::from(key ^ self.0) * u128::from(self.1);
@@ -231,7 +229,7 @@ impl NameHashes {
     }
 }
 
-/// How well a member did for one key.
+/// The result of a member for a key.
 #[derive(Clone, Copy, Debug)]
 struct RendezvousRank {
     score: u64,
@@ -241,7 +239,7 @@ struct RendezvousRank {
 }
 
 impl RendezvousRank {
-    /// The order that [`RendezvousCandidates::best`] goes by.
+    /// Returns whether this rank precedes another in the order of [`RendezvousCandidates::best`].
     fn is_better_than(&self, other: &Self) -> bool {
         if self.weight == other.weight {
             return (self.score, other.name_hashes) > (other.score, self.name_hashes);
@@ -258,7 +256,7 @@ impl RendezvousCandidates {
             .iter()
             .enumerate()
             .filter(|(_, m)| m.table_weight() != 0 && competes(m))
-            // The cast keeps the value: `compile` has looked at the length.
+            // The cast keeps the value: `compile` has checked the length.
             .map(|(i, m)| (Reverse(m.table_weight()), NameHashes::from_member(m, seed), i as u16))
             .collect();
         list.sort_unstable();
@@ -276,7 +274,8 @@ impl RendezvousCandidates {
         }
     }
 
-    /// The best of those who are admitted (by position), by any uniform score that is not 0.
+    /// Returns the best of the members that `admit` accepts by position, for a uniform score that is
+    /// not 0.
     #[inline]
     fn best(
         &self,
@@ -297,11 +296,11 @@ impl RendezvousCandidates {
                 continue;
             }
             let least = match &best {
-                // Nobody to compare with, and nobody to come.
+                // The only group: its cost is not compared.
                 None if self.groups.len() == 1 => 0,
                 None => score_cost(top),
                 Some((rank, least)) => {
-                    // cost / weight >= least / rank.weight, first by what is quick to know.
+                    // cost / weight >= least / rank.weight, first by a bound that is cheap to compute.
                     let limit = u128::from(*least) * u128::from(group.weight);
                     if u128::from(min_score_cost(top)) * u128::from(rank.weight) >= limit {
                         continue;
@@ -322,13 +321,13 @@ impl RendezvousCandidates {
         best.map(|(rank, _)| rank)
     }
 
-    /// The position of the best of all.
+    /// Returns the position of the best member.
     #[inline]
     fn owner(&self, key: u64) -> Option<u16> {
         self.best(|name| name.score(key), |_| true).map(|rank| rank.position)
     }
 
-    /// The position of the best that is usable.
+    /// Returns the position of the best usable member.
     #[cold]
     fn usable_owner(&self, key: u64, cx: &PickContext<'_>) -> Option<usize> {
         let rank = self.best(|name| name.score(key), |position| cx.is_usable(position.into()))?;
@@ -357,15 +356,15 @@ struct TableRendezvousPicker {
     key_seed: u64,
     candidates: RendezvousCandidates,
     rule: RendezvousHash,
-    /// What each position stood for, to find it again in a later list.
+    /// The members by position, to find them in a later list.
     placed_members: Box<[PlacedMember]>,
 }
 
-/// Who competed, and how.
+/// A member as it competed for rows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct PlacedMember {
     serial: u64,
-    /// 0 for one that did not compete.
+    /// 0 for a member that did not compete.
     weight: u32,
 }
 
@@ -389,10 +388,10 @@ impl Picker for TableRendezvousPicker {
 }
 
 impl TableRendezvousPicker {
-    /// The owners of all rows in a later list: only what has changed competes again.
+    /// Returns the owners of all rows for a later list: only changed members compete again.
     fn rebuild_owners(
         &self,
-        field: &RendezvousCandidates,
+        candidates: &RendezvousCandidates,
         members: &Members,
     ) -> Option<Box<[u16]>> {
         let weights_before: HashMap<u64, u32> =
@@ -401,21 +400,22 @@ impl TableRendezvousPicker {
             let PlacedMember { serial, weight } = PlacedMember::from_member(member);
             weight != 0 && weights_before.get(&serial) == Some(&weight)
         };
-        let stayed: HashMap<u64, RendezvousRank> = (field.name_hashes.iter().zip(&field.positions))
-            .map(|(&name, &position)| (&members[usize::from(position)], name, position))
-            .filter(|(member, ..)| stays(member))
-            .map(|(member, name, position)| {
-                (
-                    member.serial(),
-                    RendezvousRank {
-                        score: 0,
-                        weight: member.table_weight(),
-                        name_hashes: name,
-                        position,
-                    },
-                )
-            })
-            .collect();
+        let stayed: HashMap<u64, RendezvousRank> =
+            (candidates.name_hashes.iter().zip(&candidates.positions))
+                .map(|(&name, &position)| (&members[usize::from(position)], name, position))
+                .filter(|(member, ..)| stays(member))
+                .map(|(member, name, position)| {
+                    (
+                        member.serial(),
+                        RendezvousRank {
+                            score: 0,
+                            weight: member.table_weight(),
+                            name_hashes: name,
+                            position,
+                        },
+                    )
+                })
+                .collect();
         let now: Vec<Option<RendezvousRank>> =
             self.placed_members.iter().map(|entry| stayed.get(&entry.serial).copied()).collect();
         let newcomers =
@@ -423,7 +423,7 @@ impl TableRendezvousPicker {
         let owner = |row: usize| {
             let key = row_seed(self.key_seed, row);
             let old = self.owners.get(row).and_then(|&old| now[usize::from(old)]);
-            let Some(old) = old else { return field.owner(key) };
+            let Some(old) = old else { return candidates.owner(key) };
             let old = RendezvousRank { score: old.name_hashes.score(key), ..old };
             let newcomer = newcomers.best(|name| name.score(key), |_| true);
             Some(newcomer.filter(|rank| rank.is_better_than(&old)).unwrap_or(old).position)
@@ -437,20 +437,21 @@ const COST_FRACTION_BITS: u32 = 57;
 /// `LOG2_TABLE[i]` is `log2(1 + i / 1024)`.
 const LOG2_TABLE: [u64; 1025] = build_log2_table();
 
-/// The cost of a hash: `-log2(hash / 2^64)`, by linear interpolation; it never rises with the hash.
+/// Returns the cost of a hash: `-log2(hash / 2^64)`, by linear interpolation; it never rises with the
+/// hash.
 fn score_cost(hash: u64) -> u64 {
     let zeros = hash.leading_zeros();
-    // The hash as a number from 1 to 2: its first 10 bits behind the point, and the rest.
+    // The hash as a number from 1 to 2: the first 10 bits behind the point, and the rest.
     let mantissa = (hash << zeros) & (u64::MAX >> 1);
     let (i, rest) = ((mantissa >> 53) as usize, mantissa & ((1 << 53) - 1));
-    // From the upper end down, so that costs next to 0 keep their precision.
+    // Interpolated from the upper end, so that costs near 0 keep their precision.
     let step = u128::from(LOG2_TABLE[i + 1] - LOG2_TABLE[i]) * u128::from((1u64 << 53) - rest);
     (u64::from(zeros) << COST_FRACTION_BITS)
         + ((1 << COST_FRACTION_BITS) - LOG2_TABLE[i + 1])
         + (step >> 53) as u64
 }
 
-/// Something that [`score_cost`] is never below: `-log2(u) >= 1.4427 * (1 - u)`.
+/// Returns a lower bound of [`score_cost`]: `-log2(u) >= 1.4427 * (1 - u)`.
 fn min_score_cost(hash: u64) -> u64 {
     let distance = !hash >> (64 - COST_FRACTION_BITS);
     distance + (distance >> 2) + (distance >> 3)
@@ -466,9 +467,9 @@ const fn build_log2_table() -> [u64; 1025] {
         while bit > 0 {
             bit -= 1;
             let square = (x as u128 * x as u128) >> 63;
-            let carry = square >> 64 != 0;
-            x = if carry { (square >> 1) as u64 } else { square as u64 };
-            log |= (carry as u64) << bit;
+            let is_carry = square >> 64 != 0;
+            x = if is_carry { (square >> 1) as u64 } else { square as u64 };
+            log |= (is_carry as u64) << bit;
         }
         table[i] = log;
         i += 1;
@@ -515,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn ranks_and_the_best_of_a_field_go_by_one_order() {
+    fn ranks_and_the_best_candidate_have_the_same_order() {
         let snapshot = set_with_weights(&[1, 5, 5, 2, 9, 1, 5, 60_000]).snapshot();
         let field = RendezvousCandidates::new(snapshot.members(), 3, |_| true);
         for key in (0..2000).map(mix_bits) {
@@ -596,7 +597,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_was_changed_is_the_table_that_is_built_anew() {
+    fn an_updated_table_equals_a_new_table() {
         let rule = RendezvousHash::new().rows(500).expect("in range").seed(8);
         let set = BackendSet::new();
         let mut rng = Rng::with_seed(5);
@@ -634,14 +635,14 @@ mod tests {
     }
 
     #[test]
-    fn a_row_goes_to_the_next_in_its_order() {
+    fn a_row_goes_to_the_next_member_of_its_order() {
         let set = set_with_weights(&[3, 1, 2, 2, 5]);
         let snapshot = set.snapshot();
         let rule = RendezvousHash::new().rows(64).expect("in range");
         let picker = rule.compile(snapshot.members(), None).expect("small");
         let mut rng = Rng::with_seed(6);
         for key in 0..200 {
-            // What a retry passes by is what a set without that member would choose.
+            // A retry without a member selects as a set in which that member is down.
             let flow = Flow::new().key(key);
             let mut cx = PickContext::new(snapshot.members(), &flow, &mut rng);
             let first = picker.pick(&mut cx).expect("usable");

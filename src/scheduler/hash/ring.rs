@@ -1,11 +1,12 @@
 //! Consistent hashing on a ring: `ring`.
 //!
-//! After D. Karger et al., *Consistent Hashing and Random Trees*, STOC 1997. Each member stands at
-//! many points of a circle of 2^64 hashes; a key belongs to the first point at or after its hash.
+//! After D. Karger et al., *Consistent Hashing and Random Trees*, STOC 1997. Each member has many
+//! points on a circle of 2^64 hashes; a key belongs to the member of the first point at or after its
+//! hash.
 //!
-//! The ring itself is that of the `hashring` crate, and every decision is that of its `get`. What
-//! a pick reads is a flattened copy: the circle is cut into equal buckets, more than there are
-//! points, and each bucket names the owner of its first point.
+//! The `hashring` crate builds the ring, and every decision equals that of its `get`. A pick reads a
+//! flat copy: the circle is divided into equal buckets, more than there are points, and each bucket
+//! holds the owner of its first point.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -22,21 +23,20 @@ use crate::scheduler::parameter::{
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `ring`: consistent hashing with virtual nodes, weights by their number.
+/// `ring`: selects by consistent hashing with virtual nodes, whose number follows the weight.
 ///
 /// Choose it for the same key to the same backend where membership changes: exactly the keys of a
-/// removed backend move, and exactly those that a new one takes. The price is uneven shares; for
-/// even ones see [`maglev`](crate::scheduler::Maglev), and under [`Bounded`](crate::scheduler::Bounded) no backend
-/// carries more than its cap.
+/// removed backend move, and exactly the keys that a new backend gets. The shares are uneven; for even
+/// shares see [`maglev`](crate::scheduler::Maglev), and under [`Bounded`](crate::scheduler::BoundedLoad) no backend
+/// exceeds its load bound.
 ///
-/// Reads [`Flow::hash`](crate::Flow::hash); a flow without a key goes anywhere.
+/// Reads the flow's [key](crate::scheduler::FlowView::key); a flow without a key goes to a random member.
 ///
 /// # Shares
-/// A member has 160 points (or [as many as set](RingHash::replicas)) for each time its weight
-/// contains the smallest one, rounded to whole points, one at least. Where that makes more than
-/// 262 144 points together all are scaled down in proportion, then rounded down, one at least.
-/// When the only member of the smallest weight comes or goes, the others' points (and so some of
-/// their keys) change in proportion.
+/// A member has 160 points (or the [configured number](RingHash::replicas)) times its weight over the
+/// smallest weight, rounded, at least one. If that makes more than 262 144 points, all are scaled down
+/// in proportion and rounded down, at least one each. When the only member of the smallest weight is
+/// added or removed, the points of the others change in proportion, and some of their keys move.
 ///
 /// Largest share over the mean for equal weights, mean of 20 seeds; the deviation from the mean is
 /// about `1 / sqrt(points_per_member)`:
@@ -46,17 +46,15 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// | 160 | 1.12 | 1.20 | 1.26 |
 ///
 /// # Unusable members
-/// The ring is built from all members by [`table_weight`](crate::backend::Member::table_weight),
-/// whatever their state. A key whose owner is not usable goes on clockwise to the next point whose
-/// owner is, one turn at the most; so the keys of one failed member spread over many, and no other
-/// key moves.
+/// The ring contains all members in any state by [`table_weight`](crate::backend::Member::table_weight).
+/// A key whose owner is not usable goes to the next point clockwise whose owner is usable, so that the
+/// keys of a failed member spread over many members, and no other key moves.
 ///
 /// # Cost
-/// A pick is a SipHash-2-4 of the key and, nearly always, one load: 13 to 15 ns beside the lease from
-/// 10 to 100 members with 160 points each, and with 1000 some 25, for there it waits for memory if
-/// the keys are many. For those 1000 the copy takes 2.8 MB, and building it 15 ms, off the hot path. At
-/// the most points it is 5 MB and 27 ms.
-/// A change of state alone builds nothing. With one member or none the ring is the same or empty.
+/// A pick takes a SipHash-2-4 of the key and nearly always a single read: 13 to 15 ns in addition to the
+/// lease for 10 to 100 members of 160 points, and about 25 ns for 1000 members, where many keys make it
+/// wait for memory. For 1000 members the copy takes 2.8 MB and 15 ms to build, off the hot path; with
+/// the largest number of points 5 MB and 27 ms. A change of state alone builds nothing.
 ///
 /// # Examples
 /// ```
@@ -70,7 +68,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// let before = (0..100).map(owner).collect::<Result<Vec<_>, _>>()?;
 /// set.remove(&"b".into())?;
 /// for (key, before) in before.into_iter().enumerate() {
-///     assert!(before.as_str() == "b" || owner(key as u64)? == before, "nobody else moves");
+///     assert!(before.as_str() == "b" || owner(key as u64)? == before, "no other key moves");
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -82,13 +80,13 @@ pub struct RingHash {
 }
 
 const DEFAULT_REPLICAS: u32 = 160;
-/// The most points of one ring.
+/// The largest number of points of a ring.
 const MAX_POINTS: u64 = 1 << 18;
-/// Everybody has a point at least.
+/// Every member has at least one point.
 const _: () = assert!(MAX_BACKENDS as u64 <= MAX_POINTS / 2);
 
 impl RingHash {
-    /// A ring of 160 points for each member of the smallest weight.
+    /// Creates the rule, with 160 points for each member of the smallest weight.
     pub const fn new() -> Self {
         Self { replicas: DEFAULT_REPLICAS, seed: 0 }
     }
@@ -102,8 +100,8 @@ impl RingHash {
         Ok(Self { replicas: REPLICAS.check_integer("ring", replicas)?, ..self })
     }
 
-    /// Sets what places points and keys; see [`hash_bytes`] for when it should be secret.
-    /// Default: 0.
+    /// Sets the seed of the hash that places points and keys; see [`hash_bytes`] for when it should be
+    /// secret. Default: 0.
     pub const fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
@@ -160,10 +158,10 @@ impl Scheduler for RingHash {
         members: &Members,
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let places = TableKey::from_members(members);
+        let table_key = TableKey::from_members(members);
         if let Some(old) = previous_as::<RingHashPicker>(previous)
             && old.rule == *self
-            && *old.table_key == places
+            && *old.table_key == table_key
         {
             return Ok(Box::new(old.clone()));
         }
@@ -174,12 +172,12 @@ impl Scheduler for RingHash {
             ring: Arc::new(BucketedRing::new(self.build_ring(members))),
             key_seed: mix_bits(self.seed),
             rule: *self,
-            table_key: Arc::new(places),
+            table_key: Arc::new(table_key),
         }))
     }
 }
 
-/// How many points each member has.
+/// Returns the number of points of each member.
 fn points_per_member(members: &Members, replicas: u32) -> Vec<u64> {
     let weights = || members.iter().map(|m| u64::from(m.table_weight()));
     let smallest = weights().filter(|&w| w != 0).min().unwrap_or(1);
@@ -187,12 +185,12 @@ fn points_per_member(members: &Members, replicas: u32) -> Vec<u64> {
     if plain.clone().sum::<u64>() <= MAX_POINTS {
         return plain.collect();
     }
-    // What rounding up to one point adds is at most one a member.
+    // Rounding up to one point adds at most one point for each member.
     let (sum, room) = (weights().sum::<u64>(), MAX_POINTS - members.len() as u64);
     weights().map(|w| if w == 0 { 0 } else { (w * room / sum).max(1) }).collect()
 }
 
-/// A virtual node; who owns it is no part of where it stands.
+/// A virtual node; its place does not depend on its owner's position.
 #[derive(Clone, Copy, Debug)]
 struct RingPoint {
     name_hash: u64,
@@ -232,34 +230,34 @@ impl RingHashPicker {
     }
 }
 
-/// A ring that is read with one load, nearly always.
+/// A ring from which a pick reads a single word, nearly always.
 ///
-/// The first `bits` bits of a hash name a bucket, of which there are more than points. Of each bucket
-/// a word says whose the first point at or after its beginning is and where in the bucket it stands, to
-/// [`OFFSET_BITS`] bits. A hash before that point is its owner's; one behind it belongs to the next bucket's
-/// first, unless more points follow in the bucket. There, and where that many bits do not tell, the
-/// points themselves are asked. So few bytes a bucket, for in a large ring a pick does little but wait
-/// for memory.
+/// The first `bucket_bits` bits of a hash are its bucket; there are more buckets than points. The word of
+/// a bucket holds the owner of the first point at or after the bucket's start, and the offset of that
+/// point in the bucket to [`OFFSET_BITS`] bits. A hash before that point belongs to its owner; a hash
+/// behind it belongs to the first owner of the next bucket, unless the bucket has more points. In that
+/// case, and if the offsets are equal, the points are searched. Buckets are small, because in a large
+/// ring a pick mostly waits for memory.
 #[derive(Debug)]
 struct BucketedRing {
     bucket_bits: u32,
-    /// From the top: [`CROWDED_FLAG`], the cut, 16 bits owner.
+    /// From the top: [`CROWDED_FLAG`], the offset, 16 bits for the owner.
     buckets: Box<[u32]>,
     /// The index of the first point at or after the beginning of every [`BUCKETS_PER_START`]-th bucket.
     bucket_starts: Box<[u32]>,
-    /// In ring order.
+    /// The hashes of the points, in ring order.
     hashes: Box<[u64]>,
-    /// At the same places.
+    /// The owners of the points, in the same order.
     owners: Box<[u16]>,
 }
 
 const OFFSET_BITS: u32 = 15;
-/// The cut of a bucket without a point.
+/// The offset of a bucket without a point.
 const MAX_OFFSET: u32 = (1 << OFFSET_BITS) - 1;
-/// There is more than one point in the bucket.
+/// The bucket has more than one point.
 const CROWDED_FLAG: u32 = 1 << 31;
 const BUCKETS_PER_START: usize = 16;
-/// An owner is known by 16 bits.
+/// An owner is stored in 16 bits.
 const _: () = assert!(MAX_BACKENDS <= 1 << u16::BITS);
 
 impl BucketedRing {
@@ -280,7 +278,8 @@ impl BucketedRing {
             let mut first = 0;
             let firsts: Vec<usize> = (0..1 << bits)
                 .map(|bucket| {
-                    while flat.hashes.get(first).is_some_and(|&it| flat.bucket_of(it) < bucket) {
+                    while flat.hashes.get(first).is_some_and(|&hash| flat.bucket_of(hash) < bucket)
+                    {
                         first += 1;
                     }
                     first
@@ -294,7 +293,7 @@ impl BucketedRing {
         flat
     }
 
-    /// The word of a bucket, given the first point at or after its beginning.
+    /// Returns the word of a bucket, given the index of the first point at or after its start.
     fn bucket_word(&self, bucket: usize, first: usize) -> u32 {
         let inside = |i| self.hashes.get(i).filter(|&&hash| self.bucket_of(hash) == bucket);
         let cut = inside(first).map_or(MAX_OFFSET, |&hash| self.bucket_offset(hash));
@@ -307,13 +306,13 @@ impl BucketedRing {
         (hash >> (u64::BITS - self.bucket_bits)) as usize
     }
 
-    /// Where in its bucket a hash stands.
+    /// Returns the offset of a hash in its bucket.
     #[inline]
     fn bucket_offset(&self, hash: u64) -> u32 {
         ((hash << self.bucket_bits) >> (u64::BITS - OFFSET_BITS)) as u32
     }
 
-    /// Whose is the first point at or after a hash?
+    /// Returns the owner of the first point at or after a hash.
     #[inline]
     fn owner(&self, hash: u64) -> Option<usize> {
         let bucket = self.bucket_of(hash);
@@ -322,18 +321,18 @@ impl BucketedRing {
         if cut == first || (cut > first && entry & CROWDED_FLAG != 0) {
             return Some(self.owner_of_point(self.first_point_at(hash)));
         }
-        // Nearly as often as not: no branch.
+        // Without a branch, because both cases are about equally frequent.
         let place = (bucket + usize::from(cut > first)) & (self.buckets.len() - 1);
         Some(usize::from(self.buckets[place] as u16))
     }
 
-    /// The owners of all points, from a hash on, once round.
+    /// Returns the owners of all points, clockwise from a hash on.
     fn owners_clockwise(&self, hash: u64) -> impl Iterator<Item = usize> {
         let (before, from) = self.owners.split_at(self.first_point_at(hash));
         from.iter().chain(before).map(|&owner| usize::from(owner))
     }
 
-    /// The index of the first point at or after a hash; one behind the last where there is none.
+    /// Returns the index of the first point at or after a hash; the number of points if there is none.
     #[inline(never)]
     fn first_point_at(&self, hash: u64) -> usize {
         let start = self
@@ -344,7 +343,7 @@ impl BucketedRing {
         start + from.iter().take_while(|&&point| point < hash).count()
     }
 
-    /// Behind the last point comes the first.
+    /// Returns the owner of a point; the index behind the last point means the first.
     #[inline]
     fn owner_of_point(&self, index: usize) -> usize {
         usize::from(self.owners[if index < self.owners.len() { index } else { 0 }])
@@ -359,7 +358,7 @@ mod tests {
     use crate::scheduler::testing::{backend_name, set_with_weights};
 
     #[test]
-    fn every_decision_is_that_of_the_ring() {
+    fn every_decision_equals_that_of_the_hashring_crate() {
         let cases: [&[u32]; 5] = [&[1], &[3, 1], &[1; 10], &[5, 0, 9, 100], &[2; 200]];
         for (rule, weights) in
             [RingHash::new(), RingHash::new().replicas(1).expect("in range").seed(5)]
@@ -376,14 +375,14 @@ mod tests {
                 let pick = picker.pick(&mut PickContext::new(members, &flow, &mut rng));
                 let owner =
                     ring.get(&(key ^ mix_bits(rule.seed))).map(|point| point.owner as usize);
-                // Weight 0 from the start has no place; the ring never names it.
+                // A member of weight 0 from the start has no points.
                 assert_eq!(pick, owner);
             }
         }
     }
 
     #[test]
-    fn edges_of_buckets_and_of_the_circle_are_those_of_the_ring() {
+    fn hashes_at_the_edges_of_buckets_and_of_the_circle_have_the_owner_of_the_ring() {
         let snapshot = set_with_weights(&[1; 7]).snapshot();
         let rule = RingHash::new().replicas(3).expect("in range");
         let ring = rule.build_ring(snapshot.members());

@@ -1,4 +1,4 @@
-//! What `lblc` and `lblcr` have in common: a bounded memory of where destinations went.
+//! The bounded cache of destinations and their servers, for `lblc` and `lblcr`.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -10,19 +10,19 @@ use crate::scheduler::FlowView;
 use crate::scheduler::parameter::{ParameterKind, SchedulerParameter};
 use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
 
-/// What is remembered for each destination: 16 384 of them as a goal, half as many more at most.
+/// A value for each destination: 16 384 destinations as a target, 24 576 at most.
 ///
-/// Sixteen shards with a lock each; a pick holds one of them.
+/// Sixteen shards with a lock each; a pick holds one lock.
 #[derive(Debug)]
 pub(in crate::scheduler) struct DestinationCache<V> {
     shards: Box<[Mutex<DestinationShard<V>>]>,
-    /// Keyed for each process, so that nobody outside can fill one shard.
+    /// Keyed for each process, so that clients cannot fill a single shard.
     hasher: RandomState,
     entry_count: AtomicUsize,
     expiration: Duration,
 }
 
-/// What a flow aims at.
+/// The destination of a flow.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(in crate::scheduler) enum FlowDestination {
     Address(IpAddr),
@@ -38,16 +38,15 @@ pub(in crate::scheduler) struct DestinationShard<V> {
 
 #[derive(Debug)]
 struct DestinationEntry<V> {
-    /// Always there, as a place for whoever looks at it.
+    /// Always `Some`; an option, so that `with_entry` passes it to its function as it is.
     value: Option<V>,
     last_used: Option<Instant>,
 }
 
 const SHARD_COUNT: usize = 16;
-/// The kernel's numbers: 16 entries for each of 1024 buckets, and half as many again.
+/// The kernel's numbers: 16 entries for each of 1024 buckets, and half as many more at most.
 const TARGET_ENTRIES: usize = 16 * 1024;
 const MAX_ENTRIES: usize = TARGET_ENTRIES * 3 / 2;
-/// How long an entry is kept at least, and how often and how thoroughly the memory is swept.
 pub(in crate::scheduler) const DEFAULT_EXPIRATION: Duration = Duration::from_secs(24 * 60 * 60);
 pub(in crate::scheduler) const EXPIRATION: SchedulerParameter = SchedulerParameter::new(
     "expiration",
@@ -71,8 +70,8 @@ impl<V> DestinationCache<V> {
         }
     }
 
-    /// Looks at what is remembered of a destination; `act` answers with the choice, and may change
-    /// the value or, where there is none, leave one; nobody takes one away.
+    /// Calls `act` with the value of a destination and returns its result. `act` may change the value or
+    /// set a missing value, and must not remove a value.
     pub(in crate::scheduler) fn with_entry<R>(
         &self,
         to: FlowDestination,
@@ -82,22 +81,22 @@ impl<V> DestinationCache<V> {
         let shard = &self.shards[self.hasher.hash_one(to) as usize % SHARD_COUNT];
         let mut shard = lock(shard);
         if let Some(now) = now {
-            let forgotten = shard.sweep(now, self.expiration);
+            let removed = shard.sweep(now, self.expiration);
             // Relaxed: bounds the memory, orders nothing.
-            self.entry_count.fetch_sub(forgotten, Ordering::Relaxed);
+            self.entry_count.fetch_sub(removed, Ordering::Relaxed);
         }
         if let Some(entry) = shard.entries.get_mut(&to) {
-            let answer = act(&mut entry.value);
+            let result = act(&mut entry.value);
             entry.last_used = now.or(entry.last_used);
-            return answer;
+            return result;
         }
         let mut value = None;
-        let answer = act(&mut value);
+        let result = act(&mut value);
         if value.is_some() && self.entry_count.load(Ordering::Relaxed) < MAX_ENTRIES {
             self.entry_count.fetch_add(1, Ordering::Relaxed);
             shard.entries.insert(to, DestinationEntry { value, last_used: now });
         }
-        answer
+        result
     }
 
     #[cfg(all(test, not(lvs_loom)))]
@@ -107,7 +106,7 @@ impl<V> DestinationCache<V> {
 }
 
 impl<V> DestinationShard<V> {
-    /// Forgets old entries, once a minute at most; answers with how many.
+    /// Removes old entries, at most once a minute; returns their number.
     fn sweep(&mut self, now: Instant, expiration: Duration) -> usize {
         match self.next_sweep {
             Some(at) if now < at => return 0,
@@ -135,7 +134,7 @@ impl<V> DestinationShard<V> {
 }
 
 impl FlowDestination {
-    /// The address aimed at, or the key of a flow without one.
+    /// Returns the destination address, or the key of a flow without a destination.
     pub(in crate::scheduler) fn from_flow(flow: FlowView<'_>) -> Option<Self> {
         match flow.destination() {
             Some(to) => Some(Self::Address(to.ip())),
@@ -144,8 +143,8 @@ impl FlowDestination {
     }
 }
 
-/// The kernel's test for a cached server: more active connections than its weight, while another
-/// has less than half of its own.
+/// Returns whether the kernel regards a cached server as overloaded: it has more active connections
+/// than its weight, and another server has fewer than half of its weight.
 pub(in crate::scheduler) fn is_overloaded_for_locality(members: &Members, i: usize) -> bool {
     let active = |i: usize| u64::from(members[i].load().active);
     let weight =
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_is_bounded() {
+    fn the_cache_is_bounded() {
         let memory = DestinationCache::new(DEFAULT_EXPIRATION);
         let now = start();
         (0..100_000).for_each(|key| remember(&memory, key, now));
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_idle_goes_when_there_is_too_much_and_everything_goes_in_the_end() {
+    fn idle_entries_are_removed_above_the_target_and_all_entries_after_the_expiration() {
         let memory = DestinationCache::new(DEFAULT_EXPIRATION);
         let now = start();
         (0..20_000).for_each(|key| remember(&memory, key, now));
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn without_time_nothing_is_forgotten_and_nothing_grows_past_the_bound() {
+    fn without_time_no_entry_is_removed_and_the_bound_holds() {
         let memory = DestinationCache::new(DEFAULT_EXPIRATION);
         for key in 0..2 * MAX_ENTRIES as u64 {
             memory.with_entry(FlowDestination::Key(key), None, |value| *value = Some(0));

@@ -6,18 +6,18 @@ use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::pick_context::Availability;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `dh`: the destination address decides.
+/// `dh`: selects a member by a hash of the destination address.
 ///
 /// Choose it in front of caches that serve many destinations (the original use: transparent web
-/// caches), where decisions must equal those of Linux; [`rendezvous`](crate::scheduler::Rendezvous) or
-/// [`maglev`](crate::scheduler::Maglev) move far fewer keys when a server comes or goes.
+/// caches), where decisions must equal those of Linux; [`rendezvous`](crate::scheduler::RendezvousHash) or
+/// [`maglev`](crate::scheduler::Maglev) move far fewer keys when a server is added or removed.
 ///
-/// Decides as the kernel's `ip_vs_dh`: 256 buckets dealt out in list order, weights ignored; a
-/// bucket whose server is quiesced or at its limit refuses. A server that is down, draining,
-/// disabled or was tried before, which the kernel does not know, is passed over: the next buckets
-/// are asked.
+/// Decides as the kernel's `ip_vs_dh`: 256 buckets assigned in list order, weights ignored; a
+/// bucket whose server is quiesced or at its limit refuses the connection. A server that is down,
+/// draining, disabled or was tried before, which the kernel does not know, is skipped: the next
+/// buckets are probed.
 ///
-/// Reads the flow's destination, or its key where it has none, or else spreads at random.
+/// Reads the flow's destination or, without a destination, its key; without both it selects at random.
 ///
 /// # Cost
 /// O(1); a table of 1 KiB.

@@ -4,13 +4,13 @@ use crate::backend::Members;
 use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `fo`: the heaviest usable server gets everything.
+/// `fo`: selects the usable member of the largest weight.
 ///
-/// Choose it for a main server with stand-bys: weights are ranks. Of equal weights the newest is
-/// first. Decides as the kernel's `ip_vs_fo`.
+/// Choose it for a main server with standby servers: weights are ranks. Of equal weights the newest
+/// is first. Decides as the kernel's `ip_vs_fo`.
 ///
 /// # Cost
-/// O(1) while the heaviest is usable, a step for each that is not; 4 bytes a member.
+/// O(1) while the heaviest member is usable, a step for each unusable member before; 4 bytes a member.
 ///
 /// # Examples
 /// ```
@@ -51,7 +51,7 @@ impl Scheduler for WeightedFailover {
     }
 }
 
-/// The eligible members, heaviest first; of equal weights the first in the list.
+/// Returns the positions of the eligible members, heaviest first; equal weights in list order.
 pub(in crate::scheduler) fn eligible_by_weight(members: &Members) -> Box<[u32]> {
     let mut ranks: Box<[u32]> =
         (0..members.len() as u32).filter(|&i| members[i as usize].share() != 0).collect();

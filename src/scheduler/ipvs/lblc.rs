@@ -12,26 +12,26 @@ use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `lblc`: a destination stays with its server until that is overloaded.
+/// `lblc`: keeps each destination on its server until that server is overloaded.
 ///
 /// Choose it in front of caches where the load matters as much as the locality and decisions must
-/// equal those of Linux; [`Bounded`](crate::scheduler::Bounded) over a hash scheduler does the same without
-/// memory.
+/// equal those of Linux; [`Bounded`](crate::scheduler::BoundedLoad) over a hash scheduler does the same without
+/// a cache of destinations.
 ///
-/// Decides as the kernel's `ip_vs_lblc`: a new destination goes to the server that
-/// [`wlc`](crate::scheduler::WeightedLeastConnections) chooses, and stays there while the server is eligible
-/// and has no more active connections than its weight, or nobody else has less than half of his. As
-/// in the kernel a server that recovers from its upper threshold keeps its destinations; unlike in
-/// the kernel none goes beyond it.
+/// Decides as the kernel's `ip_vs_lblc`: a new destination gets the server that
+/// [`wlc`](crate::scheduler::WeightedLeastConnections) selects, and keeps it while the server is eligible
+/// and has no more active connections than its weight, or no other server has fewer than half of its
+/// weight. As in the kernel a server that falls below its upper threshold again keeps its
+/// destinations; unlike in the kernel no server exceeds the threshold.
 ///
 /// Reads the flow's destination, or its key, and its time; a flow that has no destination is
 /// scheduled by `wlc`.
 ///
 /// # Cost
-/// Unlike other rules this one remembers something with each pick: one lock of one of sixteen
-/// shards, and memory for up to 24 576 destinations (new ones are not remembered beyond that).
-/// Entries that are not used for the expiration are forgotten, idle ones earlier when there are more
-/// than 16 384; both only if flows carry the time ([`Flow::time`](crate::scheduler::Flow::time)).
+/// Unlike other rules `lblc` takes a lock with each pick, of one of sixteen shards, and needs memory for
+/// up to 24 576 destinations (beyond that new destinations are not cached). Entries that are not used
+/// for the expiration are removed, idle entries earlier if there are more than 16 384; both only if
+/// flows have a time ([`Flow::time`](crate::scheduler::Flow::time)).
 ///
 /// # Examples
 /// ```
@@ -41,8 +41,8 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// set.insert(Spec::new("a", ()).weight(9))?;
 /// set.insert(Spec::new("b", ()).weight(9))?;
 /// let flow = Flow::new().destination("198.51.100.1:80".parse()?);
-/// let (one, other) = (balancer.pick(&flow)?, balancer.pick(&flow)?);
-/// assert_eq!(one.id(), other.id());
+/// let (first, second) = (balancer.pick(&flow)?, balancer.pick(&flow)?);
+/// assert_eq!(first.id(), second.id());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -53,17 +53,17 @@ pub struct LocalityLeastConnections {
 }
 
 impl LocalityLeastConnections {
-    /// With the kernel's expiration and the classic overhead.
+    /// Creates the rule with the kernel's expiration and the classic overhead.
     pub const fn new() -> Self {
         Self { overhead: ConnectionOverhead::Classic, expiration: DEFAULT_EXPIRATION }
     }
 
-    /// How inactive connections count. Default: [`ConnectionOverhead::Classic`].
+    /// Sets how inactive connections count. Default: [`ConnectionOverhead::Classic`].
     pub const fn overhead(self, overhead: ConnectionOverhead) -> Self {
         Self { overhead, ..self }
     }
 
-    /// How long an unused destination is remembered (`lblc_expiration`). Default: 24 h.
+    /// Sets the time for which an unused destination is cached (`lblc_expiration`). Default: 24 h.
     pub const fn expiration(self, expiration: Duration) -> Self {
         Self { expiration, ..self }
     }
@@ -99,12 +99,12 @@ impl Scheduler for LocalityLeastConnections {
         members: &Members,
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let memory = previous_as::<LocalityLeastConnectionsPicker>(previous).map_or_else(
+        let destinations = previous_as::<LocalityLeastConnectionsPicker>(previous).map_or_else(
             || Arc::new(DestinationCache::new(self.expiration)),
             |old| Arc::clone(&old.destinations),
         );
         Ok(Box::new(LocalityLeastConnectionsPicker {
-            destinations: memory,
+            destinations,
             fallback: LeastConnectionsPicker::new(self.overhead, members, Member::share),
         }))
     }

@@ -12,18 +12,19 @@ use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `lblcr`: a destination has a set of servers, which grows while they are overloaded.
+/// `lblcr`: keeps each destination on a set of servers, which grows while they are overloaded.
 ///
 /// Choose it instead of [`lblc`](crate::scheduler::LocalityLeastConnections) where single destinations are too
-/// hot for one cache. Decides as the kernel's `ip_vs_lblcr`: the least loaded of the destination's
-/// servers; when that is overloaded, the one that [`wlc`](crate::scheduler::WeightedLeastConnections) chooses
-/// joins them. A set that has not changed for the expiration loses its most loaded server.
+/// busy for one cache. Decides as the kernel's `ip_vs_lblcr`: the least loaded of the destination's
+/// servers; if that server is overloaded, the server that [`wlc`](crate::scheduler::WeightedLeastConnections)
+/// selects is added to the set. A set that has not changed for the expiration loses its most loaded
+/// server.
 ///
 /// Reads the flow's destination, or its key, and its time; a flow that has no destination is
 /// scheduled by `wlc`.
 ///
 /// # Cost
-/// As `lblc`, and a comparison for each server of the set.
+/// As `lblc`, with a comparison for each server of the set.
 ///
 /// # Examples
 /// ```
@@ -34,7 +35,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// set.insert(Spec::new("b", ()).weight(1))?;
 /// let flow = Flow::new().destination("198.51.100.1:80".parse()?);
 /// let held = (0..3).map(|_| balancer.pick(&flow)).collect::<Result<Vec<_>, _>>()?;
-/// assert_ne!(held[0].id(), held[2].id(), "one server was not enough");
+/// assert_ne!(held[0].id(), held[2].id(), "the destination has two servers");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -45,18 +46,18 @@ pub struct ReplicatedLocalityLeastConnections {
 }
 
 impl ReplicatedLocalityLeastConnections {
-    /// With the kernel's expiration and the classic overhead.
+    /// Creates the rule with the kernel's expiration and the classic overhead.
     pub const fn new() -> Self {
         Self { overhead: ConnectionOverhead::Classic, expiration: DEFAULT_EXPIRATION }
     }
 
-    /// How inactive connections count. Default: [`ConnectionOverhead::Classic`].
+    /// Sets how inactive connections count. Default: [`ConnectionOverhead::Classic`].
     pub const fn overhead(self, overhead: ConnectionOverhead) -> Self {
         Self { overhead, ..self }
     }
 
-    /// How long an unused destination is remembered, and an unchanged set left as it is
-    /// (`lblcr_expiration`). Default: 24 h.
+    /// Sets the time for which an unused destination is cached, and after which an unchanged set of
+    /// servers loses one (`lblcr_expiration`). Default: 24 h.
     pub const fn expiration(self, expiration: Duration) -> Self {
         Self { expiration, ..self }
     }
@@ -92,14 +93,15 @@ impl Scheduler for ReplicatedLocalityLeastConnections {
         members: &Members,
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let memory = previous_as::<ReplicatedLocalityLeastConnectionsPicker>(previous).map_or_else(
-            || Arc::new(DestinationCache::new(self.expiration)),
-            |old| Arc::clone(&old.destinations),
-        );
+        let destinations = previous_as::<ReplicatedLocalityLeastConnectionsPicker>(previous)
+            .map_or_else(
+                || Arc::new(DestinationCache::new(self.expiration)),
+                |old| Arc::clone(&old.destinations),
+            );
         let fallback = LeastConnectionsPicker::new(self.overhead, members, Member::share);
         Ok(Box::new(ReplicatedLocalityLeastConnectionsPicker {
             rule: *self,
-            destinations: memory,
+            destinations,
             fallback,
         }))
     }
@@ -115,7 +117,7 @@ struct ReplicatedLocalityLeastConnectionsPicker {
 /// The servers of one destination.
 #[derive(Debug, Default)]
 struct DestinationServers {
-    /// Serials, the one that joined last first.
+    /// The serials of the servers, the last added first.
     serials: Vec<u64>,
     changed_at: Option<Instant>,
 }
@@ -155,13 +157,13 @@ impl ReplicatedLocalityLeastConnectionsPicker {
             .min_by(|&a, &b| self.compare_overhead(cx.members(), a, b))
     }
 
-    /// Takes the most loaded server out of a set that has been left alone for long enough.
+    /// Removes the most loaded server from a set that has not changed for the expiration.
     fn remove_most_loaded(&self, servers: &mut DestinationServers, cx: &PickContext<'_>) {
         let (Some(now), Some(changed)) = (cx.flow().time(), servers.changed_at) else {
             return;
         };
-        let alone = now.saturating_duration_since(changed);
-        if servers.serials.len() < 2 || alone <= self.rule.expiration {
+        let unchanged = now.saturating_duration_since(changed);
+        if servers.serials.len() < 2 || unchanged <= self.rule.expiration {
             return;
         }
         let members = cx.members();
@@ -191,7 +193,7 @@ mod tests {
     use crate::{Balancer, Flow};
 
     #[test]
-    fn a_set_that_is_left_alone_loses_its_most_loaded_server() {
+    fn an_unchanged_set_loses_its_most_loaded_server() {
         #[expect(clippy::disallowed_methods, reason = "any instant serves as a start")]
         let start = Instant::now();
         let set = BackendSet::new();
@@ -206,7 +208,7 @@ mod tests {
         let held: Vec<_> = (0..3).map(|_| balancer.pick(&flow).expect("two servers")).collect();
         assert_eq!(held.iter().map(|l| l.id().as_str()).collect::<String>(), "bba");
 
-        // The visit that shrinks the set still takes the least loaded of it.
+        // The pick that shrinks the set still selects the least loaded server of it.
         let late = flow.clone().time(start + 2 * hour);
         assert_eq!(balancer.pick(&late).expect("two servers").id().as_str(), "a");
         set.snapshot().backends()[0].set_load(0, 0);

@@ -5,18 +5,18 @@ use crate::scheduler::ipvs::least_cost::{ConnectionOverhead, LeastConnectionsPic
 use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::{CompileError, Picker, Scheduler};
 
-/// `lc`: the server with the fewest connections.
+/// `lc`: selects the member with the fewest connections.
 ///
 /// Choose it for equal servers and connections of unequal length. Weights count only as "0 or not";
 /// [`wlc`](crate::scheduler::WeightedLeastConnections) divides by them. Among equals the first in the list (the
-/// newest) is chosen, so an idle set sends everything there; [`p2c`](crate::scheduler::PowerOfTwo) spreads.
+/// newest) is selected, so that an idle set sends every connection there; [`p2c`](crate::scheduler::PowerOfTwoChoices) spreads them.
 ///
 /// Decides as the kernel's `ip_vs_lc`. Inactive connections count a 256th.
 ///
 /// # Cost
-/// O(n) up to 24 members; above, one comparison for each of about sqrt(n) groups and a look at the
-/// members of the one or two groups that changed. The counts are those of all threads: under
-/// contention every change is seen by every pick.
+/// O(n) up to 24 members; above, a comparison for each of about sqrt(n) groups and for each member of
+/// the one or two groups whose load changed. The counters are shared by all threads, so that under
+/// contention each pick reads cache lines that other threads write.
 ///
 /// # Examples
 /// ```
@@ -37,12 +37,12 @@ pub struct LeastConnections {
 }
 
 impl LeastConnections {
-    /// With the classic overhead.
+    /// Creates the rule with the classic overhead.
     pub const fn new() -> Self {
         Self { overhead: ConnectionOverhead::Classic }
     }
 
-    /// How inactive connections count. Default: [`ConnectionOverhead::Classic`].
+    /// Sets how inactive connections count. Default: [`ConnectionOverhead::Classic`].
     pub const fn overhead(self, overhead: ConnectionOverhead) -> Self {
         Self { overhead }
     }

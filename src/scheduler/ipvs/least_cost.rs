@@ -1,4 +1,4 @@
-//! What `lc`, `wlc`, `sed` and `nq` have in common: the member with the least cost for its weight.
+//! Selection of the member with the least cost for its weight, for `lc`, `wlc`, `sed` and `nq`.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -12,9 +12,9 @@ use crate::scheduler::group_cache::GroupCache;
 use crate::scheduler::parameter::{ParameterKind, SchedulerParameter};
 use crate::scheduler::{PickContext, Picker};
 
-/// How much an inactive connection counts beside an active one.
+/// The cost of an inactive connection relative to an active connection.
 ///
-/// Linux has known two formulas. They differ only in how ties between nearly equal servers fall.
+/// Linux has had two formulas. They differ only in the selection between nearly equal servers.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ConnectionOverhead {
@@ -22,7 +22,7 @@ pub enum ConnectionOverhead {
     #[default]
     Classic,
     /// 257 for an active connection, 1 for an inactive one: mainline since, and the stable kernels
-    /// it was carried to (6.12.117).
+    /// with a backport (6.12.117).
     Total,
 }
 
@@ -34,7 +34,7 @@ impl ConnectionOverhead {
         "The kernel's formula for the cost of active and inactive connections",
     );
 
-    /// The cost of a load.
+    /// Returns the cost of a load.
     #[inline]
     #[must_use]
     pub const fn cost(self, load: Load) -> u64 {
@@ -59,16 +59,16 @@ impl FromStr for ConnectionOverhead {
     }
 }
 
-/// A name that is not that of an [`ConnectionOverhead`].
+/// A text that names no [`ConnectionOverhead`].
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("unknown overhead {0:?}: neither classic nor total")]
+#[error("unknown overhead {0:?}, expected classic or total")]
 pub struct ParseOverheadError(String);
 
-/// What makes one member cheaper than another; a type, so that the comparison is compiled for it.
+/// The cost of a load; a type, so that the comparison is compiled for each formula.
 pub(in crate::scheduler) trait LoadCost:
     std::fmt::Debug + Send + Sync + 'static
 {
-    /// What a load costs; below 2^41.
+    /// Returns the cost of a load; below 2^41.
     fn cost(load: Load) -> u64;
 }
 
@@ -92,7 +92,7 @@ impl LoadCost for TotalCost {
     }
 }
 
-/// [`LeastCost`] by connections: `lc` and `wlc`, and what `lblc` and `lblcr` fall back on.
+/// Selects by connections: the picker of `lc` and `wlc`, and the fallback of `lblc` and `lblcr`.
 #[derive(Debug)]
 pub(in crate::scheduler) enum LeastConnectionsPicker {
     Classic(LeastCost<ClassicCost>),
@@ -123,17 +123,17 @@ impl Picker for LeastConnectionsPicker {
 
 /// Finds the usable member with the least `cost / weight`, the first in the list among equals.
 ///
-/// Small sets are looked through. In larger ones each group of neighbours remembers its best until
-/// some load in it changes (see [`GroupCache`]), so a pick compares the bests.
+/// Small sets are scanned. In larger sets the best member of each group of neighbours is cached until a
+/// load in the group changes (see [`GroupCache`]), and a pick compares the best members.
 #[derive(Debug)]
 pub(in crate::scheduler) struct LeastCost<C> {
     cost: PhantomData<C>,
     candidates: Box<[CostCandidate]>,
-    /// `None` for a set that is quicker looked through.
+    /// `None` for a set that is scanned.
     group_cache: Option<GroupCache>,
 }
 
-/// What a comparison reads of a member, close together.
+/// The fields of a member that a comparison reads, close together.
 #[derive(Debug)]
 struct CostCandidate {
     account: Arc<BackendAccount>,
@@ -141,7 +141,7 @@ struct CostCandidate {
     weight: u32,
 }
 
-/// The best so far.
+/// The best candidate so far.
 #[derive(Clone, Copy)]
 struct BestCandidate {
     position: u32,
@@ -149,13 +149,14 @@ struct BestCandidate {
     weight: u32,
 }
 
-/// Nobody: a cost of one over nothing, which everybody is better than.
+/// No candidate: a cost of 1/0, which every member undercuts.
 const NO_CANDIDATE: BestCandidate = BestCandidate { position: u32::MAX, cost: 1, weight: 0 };
-/// Below this, comparing all costs less than keeping versions. The models remember from one on.
+/// Up to this size a scan is cheaper than the cache. The loom models use the cache for any size.
 const MAX_SCANNED_MEMBERS: usize = if cfg!(lvs_loom) { 0 } else { 24 };
 
 impl<C: LoadCost> LeastCost<C> {
-    /// Compares `cost / weight`; the weight of an eligible member is not 0, and below 2^23.
+    /// Creates a picker that compares `cost / weight`; the weight of an eligible member is not 0, and
+    /// below 2^23.
     pub(in crate::scheduler) fn new(members: &Members, weight: impl Fn(&Member) -> u32) -> Self {
         let slot = |m: &Member| CostCandidate {
             account: Arc::clone(m.account()),
@@ -177,28 +178,28 @@ impl<C: LoadCost> LeastCost<C> {
         (best.position != NO_CANDIDATE.position).then_some(best.position as usize)
     }
 
-    // The paths stand apart so that the short one is not made to save registers for the others.
+    // Separate functions, so that the short path does not save registers for the others.
     #[inline(never)]
     fn best_of_groups(&self, memo: &GroupCache, cx: &PickContext<'_>) -> BestCandidate {
         let mut best = NO_CANDIDATE;
         for run in 0..memo.group_count() {
-            let champion =
+            let position =
                 memo.value_or_compute(run, |range| self.best_below_limit(range, cx).position);
-            if let Some(slot) = self.candidates.get(champion as usize) {
-                best = self.better_of(best, champion as usize, slot);
+            if let Some(slot) = self.candidates.get(position as usize) {
+                best = self.better_of(best, position as usize, slot);
             }
         }
         best
     }
 
-    /// What one flow may not have the next one may: nothing is remembered of a retry.
+    /// Scans all members: the exclusions of a retry are not valid for other flows and not cached.
     #[cold]
     fn best_for_retry(&self, cx: &PickContext<'_>) -> BestCandidate {
         self.best_in_range(0..self.candidates.len(), |i| cx.is_usable(i))
     }
 
-    /// The best for a flow that nothing is forbidden to. Who is not eligible has weight 0 and is
-    /// never better than anybody.
+    /// Returns the best member for a flow without exclusions. A member that is not eligible has weight
+    /// 0 and is never better than another.
     #[inline]
     fn best_below_limit(&self, range: Range<usize>, cx: &PickContext<'_>) -> BestCandidate {
         let members = cx.members();
@@ -222,8 +223,8 @@ impl<C: LoadCost> LeastCost<C> {
         let cost = C::cost(slot.account.load());
         // cost / weight < least / least_weight, without the divisions.
         if cost * u64::from(best.weight) < best.cost * u64::from(slot.weight) {
-            // A branch that is guessed lets the next member be compared meanwhile; a conditional move
-            // would have it wait.
+            // With a predicted branch the next member is compared meanwhile; a conditional move would
+            // wait for the result.
             std::hint::cold_path();
             BestCandidate { position: i as u32, cost, weight: slot.weight }
         } else {

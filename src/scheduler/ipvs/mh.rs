@@ -9,23 +9,23 @@ use crate::scheduler::parameter::{
 use crate::scheduler::pick_context::Availability;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `mh`: Maglev hashing of the client's address, slot for slot as Linux does it.
+/// `mh`: selects a member by Maglev hashing of the client's address, slot for slot as Linux does.
 ///
 /// Choose it where this director works beside kernels that run `mh`; otherwise
-/// [`maglev`](crate::scheduler::Maglev) has a larger table, exact weights and a seed of your own (the kernel's
-/// keys are published, so a client can aim).
+/// [`maglev`](crate::scheduler::Maglev) has a larger table, exact weights and a configurable seed (the kernel's
+/// keys are published, so that a client can choose its server).
 ///
 /// Decides as the kernel's `ip_vs_mh` on a 64-bit machine (Eisenbud et al., NSDI 2016, with weights
-/// as turns): 4093 slots, SipHash-1-3. The table is built from last weights that were not 0, so
+/// as turns): 4093 slots, SipHash-1-3. The table is built from the last weights that were not 0, so that
 /// quiescing moves no other client. A slot whose server is quiesced or at its limit refuses, unless
 /// [fallback](IpvsMaglevHash::fallback) is on. A server that is down, draining, disabled or was tried
-/// before, which the kernel does not know, is passed over by the fallback's probing in either case.
+/// before, which the kernel does not know, is skipped by the fallback's probing in either case.
 ///
-/// Reads the flow's source, or its key where it has none, or else spreads at random. A member is
-/// placed by its address; one without an address by its name.
+/// Reads the flow's source or, without a source, its key; without both it selects at random. A member
+/// is placed by its address or, without an address, by its name.
 ///
 /// # Cost
-/// One SipHash (about 5 ns); up to 4093 probes when servers are passed over. A table of 8 KiB,
+/// One SipHash (about 5 ns); up to 4093 probes if servers are skipped. A table of 8 KiB,
 /// built in some 100 µs. At most 4093 members.
 ///
 /// # Examples
@@ -48,17 +48,17 @@ pub struct IpvsMaglevHash {
 }
 
 impl IpvsMaglevHash {
-    /// Without flags, as `ipvsadm -s mh`.
+    /// Creates the rule without flags, as `ipvsadm -s mh`.
     pub const fn new() -> Self {
         Self { hash_port: false, fallback: false }
     }
 
-    /// `mh-port`: the client's port counts, too. Default: `false`.
+    /// Sets `mh-port`: hash the client's port, too. Default: `false`.
     pub const fn hash_port(self, port: bool) -> Self {
         Self { hash_port: port, ..self }
     }
 
-    /// `mh-fallback`: probe on where a server is quiesced or at its limit. Default: `false`.
+    /// Sets `mh-fallback`: probe further if a server is quiesced or at its limit. Default: `false`.
     pub const fn fallback(self, fallback: bool) -> Self {
         Self { fallback, ..self }
     }
@@ -66,7 +66,7 @@ impl IpvsMaglevHash {
 
 /// The prime of `CONFIG_IP_VS_MH_TAB_INDEX` 12, the kernel's default.
 const SLOT_COUNT: u32 = 4093;
-/// Half the index: weights are cut down to so many bits.
+/// Half the index; weights are reduced to this number of bits.
 const MAX_TURN_BITS: u32 = 6;
 const SLOT_HASH_KEY: u64 = 2_654_435_761;
 const SKIP_HASH_KEY: u64 = 2_654_446_892;
@@ -116,7 +116,7 @@ impl Scheduler for IpvsMaglevHash {
 #[derive(Debug)]
 struct IpvsMaglevHashPicker {
     flags: IpvsMaglevHash,
-    /// Positions; `EMPTY_SLOT` throughout where nobody has ever had a weight.
+    /// The owner of each slot, by position; `EMPTY_SLOT` in all slots if no member ever had a weight.
     slots: Box<[u16]>,
 }
 
@@ -133,14 +133,14 @@ impl Picker for IpvsMaglevHashPicker {
 }
 
 impl IpvsMaglevHashPicker {
-    /// The position in the slot of a value.
+    /// Returns the owner of the slot of a value.
     #[inline]
     fn slot_owner(&self, value: u32) -> Option<usize> {
         let slot = hsiphash(value, SLOT_HASH_KEY) % SLOT_COUNT;
         self.slots.get(slot as usize).filter(|&&i| i != EMPTY_SLOT).map(|&i| i as usize)
     }
 
-    /// Where the one at home is not usable.
+    /// Selects another member if the owner of the home slot is not usable.
     #[cold]
     fn probe_fallback(&self, value: u32, home: usize, cx: &PickContext<'_>) -> Option<usize> {
         if !self.flags.fallback && cx.availability(home) == Availability::Refusing {
@@ -154,22 +154,22 @@ impl IpvsMaglevHashPicker {
     }
 }
 
-/// Deals out the slots: in turn, each member the next free ones of its permutation.
+/// Assigns the slots: in turn, each member gets the next free slots of its permutation.
 fn populate_slots(members: &Members) -> Box<[u16]> {
     let mut slots = vec![EMPTY_SLOT; SLOT_COUNT as usize].into_boxed_slice();
     let mut order: Vec<SlotPermutation> = slot_permutations(members);
-    order.retain(|it| it.turns > 0);
+    order.retain(|permutation| permutation.turns > 0);
     if order.is_empty() {
         return slots;
     }
     let mut free = SLOT_COUNT;
     loop {
-        for it in &mut order {
-            for _ in 0..it.turns {
-                while slots[it.next_slot as usize] != EMPTY_SLOT {
-                    it.next_slot = (it.next_slot + it.skip) % SLOT_COUNT;
+        for permutation in &mut order {
+            for _ in 0..permutation.turns {
+                while slots[permutation.next_slot as usize] != EMPTY_SLOT {
+                    permutation.next_slot = (permutation.next_slot + permutation.skip) % SLOT_COUNT;
                 }
-                slots[it.next_slot as usize] = it.position;
+                slots[permutation.next_slot as usize] = permutation.position;
                 free -= 1;
                 if free == 0 {
                     return slots;
@@ -179,7 +179,7 @@ fn populate_slots(members: &Members) -> Box<[u16]> {
     }
 }
 
-/// The order in which one member wants the slots.
+/// The order in which a member claims slots.
 #[derive(Debug)]
 struct SlotPermutation {
     position: u16,
@@ -198,7 +198,7 @@ fn slot_permutations(members: &Members) -> Vec<SlotPermutation> {
         let value = address.wrapping_add(u32::from(port));
         let weight = member.table_weight();
         SlotPermutation {
-            // At most 4093.
+            // At most 4093 members.
             position: i as u16,
             next_slot: hsiphash(value, SLOT_HASH_KEY) % SLOT_COUNT,
             skip: hsiphash(value, SKIP_HASH_KEY) % (SLOT_COUNT - 1) + 1,
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn extreme_weights_are_cut_to_six_bits_of_turns() {
+    fn extreme_weights_are_reduced_to_six_bits_of_turns() {
         let slots = table([65_535, 1, 1]);
         let [a, b, heavy] = counts(&slots);
         assert_eq!([a, b], [4093 / 65 + 1; 2], "63 turns against 1 and 1");

@@ -1,4 +1,4 @@
-//! The schedulers of the Linux kernel (IPVS), decision for decision.
+//! The schedulers of Linux IPVS, which decide as the kernel does.
 
 mod destination_cache;
 mod dh;

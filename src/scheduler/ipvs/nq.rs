@@ -5,12 +5,12 @@ use crate::scheduler::ipvs::least_cost::{LeastCost, LoadCost};
 use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `nq`: an idle server at once, otherwise the shortest expected delay.
+/// `nq`: selects an idle member if there is any, otherwise the member with the shortest expected delay.
 ///
-/// Choose it where no request should wait while a server has nothing to do, though a stronger one
-/// might have been done sooner.
+/// Choose it where no request should wait while a server is idle, even if a stronger server might
+/// respond sooner.
 ///
-/// Decides as the kernel's `ip_vs_nq`: the first in the list without an active connection, or else
+/// Decides as the kernel's `ip_vs_nq`: the first in the list without an active connection, otherwise
 /// as [`sed`](crate::scheduler::ShortestExpectedDelay).
 ///
 /// # Cost
@@ -61,7 +61,7 @@ struct NeverQueuePicker(LeastCost<NeverQueueCost>);
 struct NeverQueueCost;
 
 impl LoadCost for NeverQueueCost {
-    /// Nothing is cheaper than idle, whatever it is divided by.
+    /// An idle member costs 0, which is the least whatever its weight.
     #[inline]
     fn cost(load: Load) -> u64 {
         if load.active == 0 { 0 } else { u64::from(load.active) + 1 }

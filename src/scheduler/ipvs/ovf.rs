@@ -5,15 +5,15 @@ use crate::scheduler::ipvs::fo::eligible_by_weight;
 use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `ovf`: the heaviest server gets everything until it has more active connections than its weight,
-/// then the next.
+/// `ovf`: selects the heaviest member until it has more active connections than its weight, then the
+/// next.
 ///
-/// Choose it to fill servers one after the other; a weight is a number of connections, and each
-/// server takes up to one more than it. When all overflow nobody is chosen. Decides as the kernel's
-/// `ip_vs_ovf`. For limits that are exact see [`first`](crate::scheduler::First).
+/// Choose it to fill servers one after another; a weight is a number of connections, and each server
+/// takes up to one connection more. If all servers overflow the pick fails. Decides as the kernel's
+/// `ip_vs_ovf`. For exact limits see [`first`](crate::scheduler::FirstAvailable).
 ///
 /// # Cost
-/// O(1) while the heaviest has room, a step for each that has not; 4 bytes a member.
+/// O(1) while the heaviest member has room, a step for each full member before; 4 bytes a member.
 ///
 /// # Examples
 /// ```
@@ -22,7 +22,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// set.insert(Spec::new("small", ()).weight(1))?;
 /// let balancer = Balancer::new(&set, OverflowConnections)?;
 /// let held = (balancer.pick(&Flow::new())?, balancer.pick(&Flow::new())?);
-/// assert_eq!(balancer.pick(&Flow::new()).unwrap_err(), PickError::Refused);
+/// assert_eq!(balancer.pick(&Flow::new()).unwrap_err(), PickError::SchedulerRefused);
 /// # drop(held);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

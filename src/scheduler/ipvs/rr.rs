@@ -6,18 +6,18 @@ use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 use crate::sync::{AtomicUsize, Ordering};
 
-/// `rr`: everybody in turn.
+/// `rr`: selects the members in turn.
 ///
 /// Choose it for equal servers and requests of equal cost. Weights count only as "0 or not"; for
 /// shares see [`wrr`](crate::scheduler::WeightedRoundRobin) and [`swrr`](crate::scheduler::SmoothWeightedRoundRobin).
 ///
-/// Decides as the kernel's `ip_vs_rr`: the turn goes on behind the last server chosen; a new server
-/// stands at the head of the list; when the last chosen is removed, its successor is next.
+/// Decides as the kernel's `ip_vs_rr`: a pick continues behind the last selected server; a new server
+/// is inserted at the head of the list; if the last selected server is removed, its successor is next.
 ///
 /// # Cost
-/// O(1) while the next in turn is usable, otherwise a step for each that is not. The cursor is one
-/// cache line: threads that share a balancer take turns on it. [`Balancer::fork`] gives each worker
-/// a cursor of its own.
+/// O(1) while the next member is usable, otherwise a step for each unusable member. The cursor is one
+/// cache line, for which threads that share a balancer contend. [`Balancer::fork`] gives each worker
+/// thread a cursor of its own.
 ///
 /// [`Balancer::fork`]: crate::Balancer::fork
 ///
@@ -29,8 +29,8 @@ use crate::sync::{AtomicUsize, Ordering};
 ///     set.insert(Spec::new(name, ()))?;
 /// }
 /// let balancer = Balancer::new(&set, RoundRobin)?;
-/// let turn = |_| balancer.pick(&Flow::new()).map(|lease| lease.id().to_string());
-/// assert_eq!((0..4).map(turn).collect::<Result<String, _>>()?, "abca");
+/// let next = |_| balancer.pick(&Flow::new()).map(|lease| lease.id().to_string());
+/// assert_eq!((0..4).map(next).collect::<Result<String, _>>()?, "abca");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,9 +38,9 @@ pub struct RoundRobin;
 
 #[derive(Debug)]
 struct RoundRobinPicker {
-    /// The position after the last one chosen.
+    /// The position after the last selected member.
     cursor: AtomicUsize,
-    /// Who stood where, to find the place again in a later list.
+    /// The serials by position, to find the cursor's position in a later list.
     serials: Box<[u64]>,
 }
 
@@ -64,15 +64,16 @@ impl Scheduler for RoundRobin {
         members: &Members,
         previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let next =
-            previous_as::<RoundRobinPicker>(previous).map_or(0, |turn| turn.position_in(members));
+        let next = previous_as::<RoundRobinPicker>(previous)
+            .map_or(0, |picker| picker.position_in(members));
         let serials = members.iter().map(|m| m.serial()).collect();
         Ok(Box::new(RoundRobinPicker { cursor: AtomicUsize::new(next), serials }))
     }
 }
 
 impl RoundRobinPicker {
-    /// Carries the cursor over: to the last chosen or, if it is gone, the nearest before it.
+    /// Returns the cursor for a later list: behind the last selected member or, if it was removed,
+    /// behind the nearest member before it.
     fn position_in(&self, members: &Members) -> usize {
         // Relaxed here and below: the cursor orders nothing but itself.
         let next = self.cursor.load(Ordering::Relaxed).min(self.serials.len());
@@ -84,7 +85,7 @@ impl RoundRobinPicker {
     }
 }
 
-/// How often a pick that lost its turn to another thread looks for the next one.
+/// The number of attempts of a pick whose cursor other threads move at the same time.
 const MAX_CURSOR_ATTEMPTS: usize = 8;
 
 impl Picker for RoundRobinPicker {

@@ -5,11 +5,11 @@ use crate::scheduler::ipvs::least_cost::{LeastCost, LoadCost};
 use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `sed`: the server where the connection would wait the least.
+/// `sed`: selects the member with the shortest expected delay.
 ///
 /// Choose it instead of [`wlc`](crate::scheduler::WeightedLeastConnections) where weights differ much and
-/// connections are few: the connection to come is counted in, so a strong server is given two
-/// before a weak one is given its first.
+/// connections are few: the new connection is counted in, so that a strong server gets two
+/// connections before a weak server gets its first.
 ///
 /// Decides as the kernel's `ip_vs_sed`: least `(active + 1) / weight`, the first in the list among
 /// equals. Inactive connections do not count.

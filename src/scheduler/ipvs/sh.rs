@@ -8,22 +8,22 @@ use crate::scheduler::parameter::{
 use crate::scheduler::pick_context::Availability;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `sh`: the client's address decides.
+/// `sh`: selects a member by a hash of the client's address.
 ///
-/// Choose it where decisions must equal those of Linux; [`mh`](crate::scheduler::MaglevHash) and
-/// [`maglev`](crate::scheduler::Maglev) move far fewer clients when a server comes, goes or changes weight:
-/// here every change deals all buckets anew.
+/// Choose it where decisions must equal those of Linux; [`mh`](crate::scheduler::IpvsMaglevHash) and
+/// [`maglev`](crate::scheduler::Maglev) move far fewer clients when a server is added, removed or changes weight: here
+/// every change assigns all buckets anew.
 ///
-/// Decides as the kernel's `ip_vs_sh`: 256 buckets dealt out in list order, `weight` of them at a
-/// time (a quiesced server still gets one, and refuses its clients). A bucket whose server is
-/// quiesced or at its limit refuses, unless [fallback](SourceHash::fallback) is on. A server that is
-/// down, draining, disabled or was tried before, which the kernel does not know, is passed over by
+/// Decides as the kernel's `ip_vs_sh`: 256 buckets assigned in list order, `weight` of them at a
+/// time (a quiesced server still gets one bucket, and refuses its clients). A bucket whose server is
+/// quiesced or at its limit refuses the connection, unless [fallback](SourceHash::fallback) is on. A server that is
+/// down, draining, disabled or was tried before, which the kernel does not know, is skipped by
 /// the fallback's probing in either case.
 ///
-/// Reads the flow's source, or its key where it has none, or else spreads at random.
+/// Reads the flow's source or, without a source, its key; without both it selects at random.
 ///
 /// # Cost
-/// O(1), up to 256 probes when servers are passed over; a table of 1 KiB.
+/// O(1), up to 256 probes if servers are skipped; a table of 1 KiB.
 ///
 /// # Examples
 /// ```
@@ -33,9 +33,9 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// set.insert(Spec::new("a", ()))?;
 /// set.insert(Spec::new("b", ()))?;
 /// let client = |text: &str| text.parse::<std::net::SocketAddr>().map(Flow::from);
-/// let one = balancer.pick(&client("192.0.2.7:1000")?)?;
-/// let other = balancer.pick(&client("192.0.2.7:2000")?)?;
-/// assert_eq!(one.id(), other.id(), "the port does not count");
+/// let first = balancer.pick(&client("192.0.2.7:1000")?)?;
+/// let second = balancer.pick(&client("192.0.2.7:2000")?)?;
+/// assert_eq!(first.id(), second.id(), "the port is not hashed");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,17 +46,17 @@ pub struct SourceHash {
 }
 
 impl SourceHash {
-    /// Without flags, as `ipvsadm -s sh`.
+    /// Creates the rule without flags, as `ipvsadm -s sh`.
     pub const fn new() -> Self {
         Self { hash_port: false, fallback: false }
     }
 
-    /// `sh-port`: the client's port counts, too. Default: `false`.
+    /// Sets `sh-port`: hash the client's port, too. Default: `false`.
     pub const fn hash_port(self, port: bool) -> Self {
         Self { hash_port: port, ..self }
     }
 
-    /// `sh-fallback`: probe on where a server is quiesced or at its limit. Default: `false`.
+    /// Sets `sh-fallback`: probe further if a server is quiesced or at its limit. Default: `false`.
     pub const fn fallback(self, fallback: bool) -> Self {
         Self { fallback, ..self }
     }
@@ -99,11 +99,11 @@ impl Scheduler for SourceHash {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        let turn = members
+        let round = members
             .iter()
             .enumerate()
             .flat_map(|(i, member)| std::iter::repeat_n(i as u32, member.weight().max(1) as usize));
-        let buckets = turn.cycle().take(1 << TABLE_BITS).collect();
+        let buckets = round.cycle().take(1 << TABLE_BITS).collect();
         Ok(Box::new(SourceHashPicker { flags: *self, buckets }))
     }
 }
@@ -127,13 +127,13 @@ impl Picker for SourceHashPicker {
 }
 
 impl SourceHashPicker {
-    /// The position in the bucket of a hash.
+    /// Returns the owner of the bucket of a hash.
     #[inline]
     fn bucket_owner(&self, hash: u32) -> Option<usize> {
         self.buckets.get((hash & TABLE_MASK) as usize).map(|&i| i as usize)
     }
 
-    /// Where the one at home is not usable.
+    /// Selects another member if the owner of the home bucket is not usable.
     #[cold]
     fn probe_fallback(&self, hash: u32, home: usize, cx: &PickContext<'_>) -> Option<usize> {
         if !self.flags.fallback && cx.availability(home) == Availability::Refusing {

@@ -8,20 +8,18 @@ use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::sampler::WeightedSampler;
 use crate::scheduler::{CompileError, PickContext, Picker, Rng, Scheduler};
 
-/// `twos`: of two servers drawn by weight, the less loaded.
+/// `twos`: selects the less loaded of two members drawn at random by weight.
 ///
-/// Choose it where decisions must follow Linux's rule; [`p2c`](crate::scheduler::PowerOfTwo) never draws the
+/// Choose it where decisions must follow Linux's rule; [`p2c`](crate::scheduler::PowerOfTwoChoices) never draws the
 /// same server twice and is quicker.
 ///
 /// Decides as the kernel's `ip_vs_twos`, with the same probabilities: two draws *with* replacement
-/// from 0 up to and including the sum of weights, so the first server in the list is favoured by one
-/// in the sum; load is the overhead of `wlc`. The kernel's random numbers cannot be repeated, so this
-/// is the one kernel scheduler without recorded decisions.
+/// from 0 up to and including the sum of weights, so that the first server in the list has a share larger by one; load is the overhead of `wlc`. The kernel's random numbers cannot be repeated, so
+/// `twos` is the only kernel scheduler that is not tested against recorded decisions.
 ///
 /// # Cost
-/// O(1) by an alias table, where the kernel walks its list; O(n) while some member has a connection
-/// limit or on a retry, since those must be left out. 12 bytes a member where weights
-/// differ.
+/// O(1) by an alias table, where the kernel walks its list; O(n) while a member has a connection limit
+/// and on a retry, because members must be left out. 12 bytes a member where weights differ.
 ///
 /// # Examples
 /// ```
@@ -40,12 +38,12 @@ pub struct IpvsTwoChoices {
 }
 
 impl IpvsTwoChoices {
-    /// With the classic overhead.
+    /// Creates the rule with the classic overhead.
     pub const fn new() -> Self {
         Self { overhead: ConnectionOverhead::Classic }
     }
 
-    /// How inactive connections count. Default: [`ConnectionOverhead::Classic`].
+    /// Sets how inactive connections count. Default: [`ConnectionOverhead::Classic`].
     pub const fn overhead(self, overhead: ConnectionOverhead) -> Self {
         Self { overhead }
     }
@@ -71,14 +69,14 @@ impl Scheduler for IpvsTwoChoices {
         members: &Members,
         _previous: Option<&dyn Picker>,
     ) -> Result<Box<dyn Picker>, CompileError> {
-        // Of 2^64: how often a draw is 0, and how often two are.
+        // In units of 2^-64: the probability that a draw is 0, and that two draws are.
         let zero = u128::from(u64::MAX) / u128::from(members.share_sum() + 1);
         let both = (zero * zero) >> u64::BITS;
         Ok(Box::new(IpvsTwoChoicesPicker {
             overhead: self.overhead,
             sampler: WeightedSampler::new(members)?,
             zero_thresholds: [zero, 2 * zero - both]
-                .map(|it| u64::try_from(it).unwrap_or(u64::MAX)),
+                .map(|threshold| u64::try_from(threshold).unwrap_or(u64::MAX)),
             first_eligible: members.iter().position(|m| m.share() != 0),
         }))
     }
@@ -88,10 +86,10 @@ impl Scheduler for IpvsTwoChoices {
 struct IpvsTwoChoicesPicker {
     overhead: ConnectionOverhead,
     sampler: WeightedSampler,
-    /// The kernel draws from one number more than there are shares, and 0 comes before everybody. What
-    /// part of 2^64 it is that the first of two draws is 0; and behind it, that only the second is.
+    /// The kernel draws from one number more than there are shares, and 0 belongs to the first member.
+    /// The probabilities, in units of 2^-64, that the first of two draws is 0, and that either is.
     zero_thresholds: [u64; 2],
-    /// Who gets what falls there.
+    /// The member that a draw of 0 selects.
     first_eligible: Option<usize>,
 }
 
@@ -109,15 +107,15 @@ impl Picker for IpvsTwoChoicesPicker {
         } else {
             draw_usable_pair(cx)?
         };
-        let (one, two) = (members.pick_view(first)?, members.pick_view(second)?);
-        let heavier = u64::from(two.share) * self.overhead.cost(one.account.load())
-            > u64::from(one.share) * self.overhead.cost(two.account.load());
-        Some(select_unpredictable(heavier, second, first))
+        let (a, b) = (members.pick_view(first)?, members.pick_view(second)?);
+        let is_first_busier = u64::from(b.share) * self.overhead.cost(a.account.load())
+            > u64::from(a.share) * self.overhead.cost(b.account.load());
+        Some(select_unpredictable(is_first_busier, second, first))
     }
 }
 
 impl IpvsTwoChoicesPicker {
-    /// What becomes of two draws of which one at least is 0.
+    /// Replaces the draws of 0, of which there is at least one.
     #[cold]
     fn replace_zero_draws(
         &self,
@@ -128,12 +126,12 @@ impl IpvsTwoChoicesPicker {
         if random >= self.zero_thresholds[0] {
             return Some((first, self.first_eligible?));
         }
-        let also = rng.next_u64() < self.zero_thresholds[0];
-        Some((self.first_eligible?, if also { self.first_eligible? } else { second }))
+        let is_second_zero = rng.next_u64() < self.zero_thresholds[0];
+        Some((self.first_eligible?, if is_second_zero { self.first_eligible? } else { second }))
     }
 }
 
-/// Both draws by a walk over the members that are usable now.
+/// Draws both members by a walk over the members that are usable now.
 #[inline(never)]
 fn draw_usable_pair(cx: &mut PickContext<'_>) -> Option<(usize, usize)> {
     let members = cx.members();
@@ -178,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_set_is_drawn_from_with_the_first_favoured_by_one() {
+    fn in_an_idle_set_the_first_member_has_a_share_larger_by_one() {
         // Draws 0..=4: 0 and 1 fall on the first, 2 to 4 on the last.
         for limits in [Limits::NONE, Limits::new(9)] {
             let counts = counts(&set(limits), 100_000);
@@ -188,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_busy_one_is_chosen_only_when_drawn_twice() {
+    fn a_busy_member_is_selected_only_when_drawn_twice() {
         let set = set(Limits::NONE);
         set.snapshot().backends()[2].set_load(9, 0);
         let counts = counts(&set, 100_000);

@@ -5,17 +5,17 @@ use crate::scheduler::ipvs::least_cost::{ConnectionOverhead, LeastConnectionsPic
 use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::{CompileError, Picker, Scheduler};
 
-/// `wlc`: the server with the fewest connections for its weight; the default of `ipvsadm`.
+/// `wlc`: selects the member with the fewest connections for its weight; the default of `ipvsadm`.
 ///
 /// Choose it for servers of unequal strength and connections of unequal length, with one director
 /// that sees all connections. Where several directors share the servers, each knows only its own
-/// counts and all run to the same server: choose [`p2c`](crate::scheduler::PowerOfTwo).
+/// counts and all select the same server: choose [`p2c`](crate::scheduler::PowerOfTwoChoices).
 ///
 /// Decides as the kernel's `ip_vs_wlc`: least `overhead / weight`, the first in the list (the
 /// newest) among equals. Inactive connections count a 256th.
 ///
 /// # Cost
-/// As [`lc`](crate::scheduler::LeastConnections), and two multiplications a comparison.
+/// As [`lc`](crate::scheduler::LeastConnections), with two multiplications for each comparison.
 ///
 /// # Examples
 /// ```
@@ -35,12 +35,12 @@ pub struct WeightedLeastConnections {
 }
 
 impl WeightedLeastConnections {
-    /// With the classic overhead.
+    /// Creates the rule with the classic overhead.
     pub const fn new() -> Self {
         Self { overhead: ConnectionOverhead::Classic }
     }
 
-    /// How inactive connections count. Default: [`ConnectionOverhead::Classic`].
+    /// Sets how inactive connections count. Default: [`ConnectionOverhead::Classic`].
     pub const fn overhead(self, overhead: ConnectionOverhead) -> Self {
         Self { overhead }
     }

@@ -7,19 +7,19 @@ use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 use crate::sync::{AtomicU64, Ordering};
 
-/// `wrr`: in turn, the heavier more often.
+/// `wrr`: selects the members in turn, in proportion to weight.
 ///
 /// Choose it where decisions must equal those of Linux; otherwise
 /// [`swrr`](crate::scheduler::SmoothWeightedRoundRobin) gives the same shares without bursts.
 ///
 /// Decides as the kernel's `ip_vs_wrr`: a threshold goes down from the largest weight by the
 /// greatest common divisor, and at each level the list is walked once; weights 4, 3, 2 give
-/// `a a b a b c a b c`. A heavy server gets its surplus in a row. Every change of the set sends the
-/// walk back to the head of the list and keeps the level.
+/// `a a b a b c a b c`. A heavy server gets several picks in a row. A change of the set resets the walk
+/// to the head of the list and keeps the level.
 ///
 /// # Cost
-/// O(1) where the next member in turn is heavy enough, O(log n) where it must be searched for; a
-/// segment tree of 8 bytes a member. The cursor is one cache line that all threads share; see
+/// O(1) if the next member's weight reaches the level, otherwise O(log n) by a segment tree of 8 bytes
+/// a member. The cursor is one cache line that all threads share; see
 /// [`Balancer::fork`](crate::Balancer::fork).
 ///
 /// # Examples
@@ -30,8 +30,8 @@ use crate::sync::{AtomicU64, Ordering};
 ///     set.insert(Spec::new(name, ()).weight(weight))?;
 /// }
 /// let balancer = Balancer::new(&set, WeightedRoundRobin)?;
-/// let turn = |_| balancer.pick(&Flow::new()).map(|lease| lease.id().to_string());
-/// assert_eq!((0..9).map(turn).collect::<Result<String, _>>()?, "aababcabc");
+/// let next = |_| balancer.pick(&Flow::new()).map(|lease| lease.id().to_string());
+/// assert_eq!((0..9).map(next).collect::<Result<String, _>>()?, "aababcabc");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,12 +45,12 @@ struct WeightedRoundRobinPicker {
     top_level: u32,
 }
 
-/// Where the walk stands.
+/// The position of the walk.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct WalkCursor {
-    /// The position after the last one chosen; 0 is the head of the list.
+    /// The position after the last selected member; 0 is the head of the list.
     next: u32,
-    /// The level: the least share that is served on this walk.
+    /// The smallest share that is selected on this walk.
     level: u32,
 }
 
@@ -78,7 +78,7 @@ impl Scheduler for WeightedRoundRobin {
         let step = greatest_common_divisor(members.iter().map(|m| m.share())).max(1);
         let top = shares.max().saturating_sub(step - 1);
         let level = previous_as::<WeightedRoundRobinPicker>(previous).map_or(top, |ring| {
-            // Relaxed here and below: the mark orders nothing but itself.
+            // Relaxed here and below: the cursor orders nothing but itself.
             let level = WalkCursor::unpack(ring.cursor.load(Ordering::Relaxed)).level;
             match level {
                 0 => top,
@@ -98,7 +98,7 @@ impl Scheduler for WeightedRoundRobin {
     }
 }
 
-/// How often a pick that lost its turn to another thread looks for the next one.
+/// The number of attempts of a pick whose cursor other threads move at the same time.
 const MAX_CURSOR_ATTEMPTS: usize = 8;
 
 impl Picker for WeightedRoundRobinPicker {
@@ -119,21 +119,21 @@ impl Picker for WeightedRoundRobinPicker {
 }
 
 impl WeightedRoundRobinPicker {
-    /// One decision: who is next, and where the walk stands then.
+    /// Returns the next member, and the cursor behind it.
     #[inline]
     fn advance(
         &self,
         start: WalkCursor,
         usable: impl Fn(usize) -> bool,
     ) -> (Option<usize>, WalkCursor) {
-        // Most steps stay on the level.
+        // Most picks stay on the level.
         match self.next_usable(start.next..self.shares.len() as u32, start.level, &usable) {
             Some(i) => (Some(i as usize), WalkCursor { next: i + 1, level: start.level }),
             None => self.advance_levels(start, usable),
         }
     }
 
-    /// Behind the last who is heavy enough: from the head of the list again, level by level.
+    /// Continues behind the last member of the level: from the head of the list, level by level.
     #[inline(never)]
     fn advance_levels(
         &self,
@@ -148,7 +148,7 @@ impl WeightedRoundRobinPicker {
         let mut last_pass = false;
         let mut best = None;
         loop {
-            // On a last pass after a restart the walk ends behind the place where it began.
+            // On the last pass after a restart the walk ends behind the position where it began.
             let stop = (last_pass && restarted && start.next != 0).then_some(start.next);
             let end = stop.unwrap_or(self.shares.len() as u32);
             if let Some(i) = self.next_usable(at.next..end, at.level, &usable) {
@@ -158,7 +158,7 @@ impl WeightedRoundRobinPicker {
                 return (None, WalkCursor { next, level: at.level });
             }
             if at.next == 0 {
-                // A whole walk found nobody: go straight down to a level where somebody is usable.
+                // A whole walk found no member: skip to the highest level that a usable member reaches.
                 let best = *best.get_or_insert_with(|| self.shares.max_usable(&usable));
                 at.level = at.level.min(level_of_share(best, self.level_step) + self.level_step);
             }
@@ -206,12 +206,12 @@ impl WalkCursor {
     }
 }
 
-/// The level of the walk that serves `share` and nothing less than a step below it.
+/// Returns the highest level that `share` reaches.
 fn level_of_share(share: u32, step: u32) -> u32 {
     share.saturating_sub(1) / step * step + 1
 }
 
-/// The shares of the members as a tree of maxima, to find the next one that is heavy enough.
+/// The shares of the members as a tree of maxima, to find the next member that reaches a level.
 #[derive(Debug)]
 struct ShareTree {
     len: usize,
@@ -247,14 +247,14 @@ impl ShareTree {
         (0..self.len).filter(|&i| usable(i)).map(|i| self.tree[self.width + i]).max().unwrap_or(0)
     }
 
-    /// The first position from `from` on with a share of at least `level`, which is not 0.
+    /// Returns the first position from `from` on with a share of at least `level`, which is not 0.
     fn next_at_least(&self, from: usize, level: u32) -> Option<usize> {
         if from >= self.len {
             return None;
         }
         let mut node = self.width + from;
-        // Up, until a subtree to the right holds one; a step past the last of a row ends at a
-        // power of two.
+        // Up, until a subtree to the right holds such a share; a step past the last node of a row
+        // ends at a power of two.
         while self.tree[node] < level {
             node += 1;
             if node.is_power_of_two() {
@@ -262,7 +262,7 @@ impl ShareTree {
             }
             node >>= node.trailing_zeros();
         }
-        // Down to the leftmost.
+        // Down to the leftmost such share.
         while node < self.width {
             node *= 2;
             if self.tree[node] < level {
@@ -296,12 +296,12 @@ mod tests {
         let next = |_| {
             let chosen;
             (chosen, mark) = ring.advance(mark, |_| true);
-            chosen.expect("somebody has a share")
+            chosen.expect("a member has a share")
         };
         (0..picks).map(next).collect()
     }
 
-    /// The rule of the kernel, member by member and level by level.
+    /// The kernel's rule, member by member and level by level.
     fn slow_walk(
         ring: &WeightedRoundRobinPicker,
         start: WalkCursor,
@@ -337,14 +337,14 @@ mod tests {
     }
 
     #[test]
-    fn published_sequences() {
+    fn sequences_equal_the_published_ones() {
         assert_eq!(sequence(&[4, 3, 2], 9), [0, 0, 1, 0, 1, 2, 0, 1, 2]);
         assert_eq!(sequence(&[10, 20, 30], 6), [2, 1, 2, 0, 1, 2]);
         assert_eq!(sequence(&[0, 5, 1], 6), [1, 1, 1, 1, 1, 2]);
     }
 
     #[test]
-    fn leaps_decide_as_steps_do() {
+    fn skipping_levels_decides_as_the_kernels_walk() {
         let mut rng = crate::scheduler::Rng::with_seed(1);
         for _ in 0..20_000 {
             let len = 1 + rng.below(6) as usize;
@@ -365,18 +365,18 @@ mod tests {
     }
 
     #[test]
-    fn one_giant_among_dwarfs_is_found_without_a_walk_over_every_level() {
+    fn one_heavy_member_is_found_without_a_walk_over_every_level() {
         let mut shares = vec![1; 1000];
         shares[500] = 65_535;
         let ring = ring(&shares);
         let start = WalkCursor { next: 0, level: ring.top_level };
         assert_eq!(ring.advance(start, |_| true).0, Some(500));
-        assert_eq!(ring.advance(start, |i| i != 500).0, Some(0), "the giant is full");
+        assert_eq!(ring.advance(start, |i| i != 500).0, Some(0), "the heavy member is unusable");
         assert_eq!(ring.advance(start, |_| false), (None, start));
     }
 
     #[test]
-    fn the_tree_finds_the_next_or_nothing() {
+    fn the_tree_finds_the_next_member_or_none() {
         let shares = [3, 0, 5, 1, 2];
         let tree = ShareTree::new(shares.into_iter());
         for from in 0..7 {

@@ -1,33 +1,32 @@
-//! Fill one server after the other: `first`.
+//! The first available server: `first`.
 
 use crate::backend::Members;
 use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `first`: the first server until it is full, then the next.
+/// `first`: selects the first member in the order of configuration that is below its limit.
 ///
 /// HAProxy's rule of the same name: choose it to keep as few servers busy as the load needs, so that
-/// the rest can sleep or be given back. It wants [`Limits`](crate::Limits) on every server but the
-/// last: one without a limit is never full.
+/// the others can be switched off. Every server but the last needs [`Limits`](crate::Limits): a server
+/// without a limit is never full.
 ///
-/// "First" is the order of configuration: the member that was inserted first, which stands last in
-/// [`Members`]. Weights count only as "0 or not".
+/// The first member is the member that was inserted first, which is the last in [`Members`]. Weights count only as "0 or not".
 ///
-/// A server that was full is passed over until it has fallen below the lower mark of its limits,
-/// three quarters of the maximum unless set. HAProxy gives it new work as soon as one place is free;
-/// so does `Limits::new(n).resume_below(n)`.
+/// A server that was full is skipped until its connections fall below the lower mark of its limits,
+/// three quarters of the maximum by default. HAProxy selects it again as soon as one connection ends;
+/// so does `Limits::new(n).with_resume_below(n)`.
 ///
 /// # Cost
-/// A step for each server before the first that has a place, so O(n) where most are full: not for
-/// thousands of small servers. 4 bytes a member. No cursor; threads share nothing but the counters
-/// of the server that is being filled.
+/// A step for each full server before the selected one, so O(n) if most are full: not for thousands of
+/// small servers. 4 bytes a member. No cursor; threads share only the counters of the server that is
+/// being filled.
 ///
 /// # Examples
 /// ```
 /// # use lvs::{BackendSet, Balancer, Flow, Limits, Spec, scheduler::FirstAvailable};
 /// let set = BackendSet::new();
 /// for name in ["a", "b", "c"] {
-///     set.insert(Spec::new(name, ()).limits(Limits::max(2)))?;
+///     set.insert(Spec::new(name, ()).limits(Limits::new(2)))?;
 /// }
 /// let balancer = Balancer::new(&set, FirstAvailable::new())?;
 /// let leases = (0..5).map(|_| balancer.pick(&Flow::new())).collect::<Result<Vec<_>, _>>()?;
@@ -39,7 +38,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 pub struct FirstAvailable;
 
 impl FirstAvailable {
-    /// The rule; it has no parameters.
+    /// Creates the rule.
     #[must_use]
     pub const fn new() -> Self {
         Self

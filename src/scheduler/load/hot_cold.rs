@@ -1,4 +1,4 @@
-//! Prequal's rule over a pool of probes: `hot_cold`.
+//! Prequal's rule over a pool of probe results: `hot_cold`.
 
 mod pool;
 mod probe;
@@ -16,53 +16,52 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
 pub use self::probe::{LoadProbe, LoadProbeResult, LocalLoadProbe};
 
-/// `hot_cold`: among recently probed members, the quickest of those that are not crowded.
+/// `hot_cold`: selects, among recently probed members that are not hot, the member of least latency.
 ///
 /// The rule of Prequal (B. Wydrowski, R. Kleinberg, S. Rumble, A. Archer, "Load is not what you
-/// should balance: introducing Prequal", NSDI 2024), which balances neither work nor load but keeps
-/// away from servers that are about to be slow. Choose it for many clients over many servers that
-/// also do other work, where some spells of overload cannot be avoided: it needs no weights to find
-/// them out, and bounds both latency and requests in flight. For one balancer in front of servers it
-/// alone feeds, [`p2c`](crate::scheduler::PowerOfTwo) does nearly as well for a quarter of the cost.
+/// should balance: introducing Prequal", NSDI 2024), which does not equalise load but avoids
+/// servers that are about to be slow. Choose it for many clients over many servers that also do other
+/// work, where some overload cannot be avoided: it detects overload without weights, and bounds both
+/// latency and requests in flight. For a single balancer that sends all requests of its servers, [`p2c`](crate::scheduler::PowerOfTwoChoices) does nearly as well at a quarter of the cost.
 ///
 /// # The rule
 /// Each pick probes a few (3) members, drawn in proportion to their shares (in a set of so few, each
-/// once), and puts what it hears into a pool of 16, in place of the oldest. A member of the pool is
-/// *hot* if its requests in flight, relative to its weight, exceed the 0.84 quantile of 64 that were
-/// heard: of the last 64, worked out anew each time that all of them are new. The choice is the cold
-/// member with the least latency; if all are hot, the one with the fewest requests in flight. What was
-/// chosen counts one request more wherever the pool knows it, and the result that it was chosen by is
-/// used up; what is older than 1 s counts for nothing.
+/// once), and stores the results in a pool of 16, in place of the oldest. A member of the pool is
+/// *hot* if its requests in flight, relative to its weight, exceed the 0.84 quantile of the last 64
+/// results, computed anew after each 64 results. The rule selects the cold member with the least
+/// latency; if all are hot, the member with the fewest requests in flight. The selected member's other
+/// results in the pool count one request more, and the result that selected it is used up; results
+/// older than 1 s are ignored.
 ///
-/// Members that cannot be used are not probed, and passed over in the pool; if nobody is left, a
-/// member is drawn as by [`random`](crate::scheduler::Random). Weight 0 is never probed, one member gets
-/// everything. The pool starts empty after each change of the set.
+/// Unusable members are not probed and are skipped in the pool; if no result is left, a member is drawn
+/// as by [`random`](crate::scheduler::WeightedRandom). Members of weight 0 are never probed; a
+/// single member gets every pick. The pool starts empty after each change of the set.
 ///
 /// # Probes
-/// A probe is whatever [`LoadProbe`] answers. [`LocalLoadProbe`], the default, reads this process's own
-/// counters and estimates: no co-operation of the servers is needed, but what other clients do to
-/// them is seen only in their latency. In a fleet, ask the servers (in the background; a pick cannot
-/// wait) and answer from what they said last: see [`LoadProbe`].
+/// A [`LoadProbe`] reports the load of a member. [`LocalLoadProbe`], the default, reads this process's own
+/// counters and estimates: the servers need not cooperate, but requests of other clients are
+/// visible only in the latency. With many clients, query the servers in the background (a pick cannot
+/// wait) and return their last reports: see [`LoadProbe`].
 ///
 /// # Where it differs from the paper
-/// - The paper's clients probe asynchronously, off the path of the request; here the answer must be
-///   at hand.
-/// - The oldest leave by being overwritten, 3 with each pick. The paper removes one with each, oldest
-///   and worst in turn; here nobody is in the pool for more than six picks, and to take out the worst
-///   changes nothing that a simulation could tell.
-/// - Reuse is a whole number and fixed; the paper works it out from the sizes of pool and fleet
+/// - The paper's clients probe asynchronously, off the path of the request; here the result must be
+///   available at once.
+/// - The oldest results are overwritten, 3 with each pick. The paper removes one result with each pick,
+///   oldest and worst in turn; here no result stays for more than six picks, and in simulations the
+///   removal of the worst made no difference.
+/// - Reuse is a whole number and fixed; the paper computes it from the sizes of pool and set
 ///   (1.3 for a hundred servers). With fewer than three probes a pick, raise it.
-/// - Weights: the paper's servers are alike. Here shares decide who is probed, and requests in
+/// - Weights: the paper's servers are equal. Here members are probed in proportion to their shares, and requests in
 ///   flight are counted per share.
 /// - [`LocalLoadProbe`]'s latency is a peak-sensitive mean of what this client saw, times the requests
-///   in flight; the paper's servers answer with a median of what they took at about the present
-///   number of requests. It reports failing members as infinitely crowded, so that a fast error
-///   does not attract traffic.
+///   in flight; the paper's servers report their median latency at about the current number of
+///   requests. It reports failing members with infinite requests in flight, so that fast errors do
+///   not attract traffic.
 ///
 /// # Cost
-/// O(probes + pool) without lock or allocation: with the defaults 60 to 80 ns beside the lease, some
-/// 12 of them for each probe, and some fifteen plain writes to lines that threads share. Where many
-/// threads pick give each its own pool by [`Balancer::fork`](crate::Balancer::fork). 512 bytes for the
+/// O(probes + pool) without lock or allocation: with the defaults 60 to 80 ns in addition to the
+/// lease, about 12 of them for each probe, and about fifteen plain writes to cache lines that threads
+/// share. Where many threads pick give each its own pool by [`Balancer::fork`](crate::Balancer::fork). 512 bytes for the
 /// pool, and 12 bytes a member where weights differ; O(n) for a change of the set.
 ///
 /// # Examples
@@ -78,9 +77,9 @@ pub use self::probe::{LoadProbe, LoadProbeResult, LocalLoadProbe};
 /// let flow = Flow::new().time(Instant::now());
 /// let millis = |name: &str| if name == "b" { 10 } else { 50 };
 /// for _ in 0..3 {
-///     let lease = balancer.pick(&flow)?; // unknown at first: each is tried once
+///     let lease = balancer.pick(&flow)?; // unknown at first: each is selected once
 ///     let latency = Duration::from_millis(millis(lease.id().as_str()));
-///     lease.complete_after(Outcome::Ok, latency, Instant::now());
+///     lease.complete_with_latency(Outcome::Ok, latency, Instant::now());
 /// }
 /// assert_eq!(balancer.pick(&flow)?.id().as_str(), "b");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -93,7 +92,7 @@ pub struct HotCold<P = LocalLoadProbe> {
 }
 
 impl HotCold {
-    /// The rule with the paper's parameters and [`LocalLoadProbe`].
+    /// Creates the rule with the paper's parameters and [`LocalLoadProbe`].
     #[must_use]
     pub fn new() -> Self {
         Self { probe: Arc::new(LocalLoadProbe), probes: 3, pool_config: ProbePoolConfig::default() }
@@ -107,7 +106,7 @@ impl Default for HotCold {
 }
 
 impl<P> HotCold<P> {
-    /// Whom to ask about a member. Default: [`LocalLoadProbe`].
+    /// Sets the probe that reports the load of a member. Default: [`LocalLoadProbe`].
     #[must_use]
     pub fn probe<Q: LoadProbe>(self, probe: Q) -> HotCold<Q> {
         HotCold { probe: Arc::new(probe), probes: self.probes, pool_config: self.pool_config }
@@ -236,7 +235,7 @@ struct HotColdPicker<P> {
     probe: Arc<P>,
     probes: usize,
     pool: ProbePool,
-    /// Who knows what time it is; nobody where there are no members.
+    /// The clock of the set; `None` for an empty list.
     shared: Option<Arc<SetContext>>,
 }
 
@@ -244,11 +243,14 @@ impl<P: LoadProbe> Picker for HotColdPicker<P> {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
         let now = cx.flow().time();
         let tick = self.shared.as_ref()?.clock.advance_or_latest(now);
-        // Of a few each is asked once; of many some are drawn, now and then one twice.
-        let all = self.sampler.drawable_count() <= self.probes;
+        // Of a few members each is probed once; of many some are drawn, sometimes one twice.
+        let is_each_probed = self.sampler.drawable_count() <= self.probes;
         for k in 0..self.probes.min(self.sampler.drawable_count()) {
-            let position =
-                if all { self.sampler.drawable(k) } else { self.sampler.draw(cx.rng()) }?;
+            let position = if is_each_probed {
+                self.sampler.drawable(k)
+            } else {
+                self.sampler.draw(cx.rng())
+            }?;
             if cx.is_usable(position) {
                 let member = &cx.members()[position];
                 let result = self.probe.probe(member, now);

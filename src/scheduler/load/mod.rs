@@ -1,4 +1,4 @@
-//! The schedulers that go by shares, counters and latencies, beyond those of the kernel.
+//! Schedulers by weight, connection counts and latency, beyond those of IPVS.
 
 mod first;
 mod hot_cold;

@@ -5,17 +5,17 @@ use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::sampler::WeightedSampler;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `p2c`: the less loaded of two drawn at random.
+/// `p2c`: selects the less loaded of two different members drawn at random.
 ///
-/// The rule to begin with where servers hold what they are given for a while: nearly the evenness of
-/// a full search for the least loaded, at the price of a look at two, and with no herd: many
-/// balancers that see the same counts do not all run to the same server. `lc` and `wlc` find the
-/// least loaded exactly; where the servers' speeds differ and change, see
+/// The default choice for requests or connections that last for a while: it distributes load nearly as
+/// evenly as a search for the least loaded server, but compares two servers only, and many balancers
+/// with the same counts do not all select the same server. `lc` and `wlc` find the least loaded
+/// server exactly; where the servers' speeds differ and change, see
 /// [`peak_ewma`](crate::scheduler::PeakEwma).
 ///
 /// # The rule
-/// Two *different* eligible members are drawn, each in proportion to its weight; the one with fewer
-/// active connections per weight is chosen, the first drawn where they are equal. It follows:
+/// Two *different* eligible members are drawn, each in proportion to its weight; the member with fewer
+/// active connections per weight is selected, the first drawn if they are equal. Therefore:
 /// - an idle set is shared in exact proportion to weight (2:1 gives 66.7 % and 33.3 %);
 /// - of two members the busier one gets nothing; of three equal ones the busiest gets nothing and
 ///   the others half each. (Balancers that draw with replacement, as Envoy, send 25 % and 11 %
@@ -24,15 +24,15 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 ///   ten thousand; one random choice gives nearly 7 (M. Mitzenmacher, "The power of two choices in
 ///   randomized load balancing", 1996).
 ///
-/// Where one member holds nearly all of the weight the second draw can hit it again; after four
-/// such hits it is any of the others. A member at its limit or tried before loses to the other; if
-/// both are out a new pair is drawn, four times, and then the list is walked from there. One member
-/// gets everything it may, weight 0 nothing.
+/// If one member holds nearly all of the weight the second draw can hit it again; after four such hits
+/// any of the others is drawn. If one of the two is at its limit or was tried before, the other is
+/// selected; if both are, a new pair is drawn, up to four times, and then the list is walked from the
+/// last draw. A single member gets every pick, a member of weight 0 none.
 ///
 /// # Cost
 /// O(1): one random word (two or more where weights differ) and the counters of two members. 12
 /// bytes a member where weights differ, 4 where they do not and some members are out; O(n) for a
-/// change of the set. No cursor, nothing that threads would fight over.
+/// change of the set. No cursor and no other state that threads contend for.
 ///
 /// # Examples
 /// ```
@@ -44,25 +44,25 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// let balancer = Balancer::new(&set, PowerOfTwoChoices::new())?;
 /// let first = balancer.pick(&Flow::new())?;
 /// let second = balancer.pick(&Flow::new())?;
-/// assert_ne!(first.id(), second.id(), "the first one is busy");
+/// assert_ne!(first.id(), second.id(), "the first server is busy");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PowerOfTwoChoices;
 
 impl PowerOfTwoChoices {
-    /// The rule; it has no parameters.
+    /// Creates the rule.
     #[must_use]
     pub const fn new() -> Self {
         Self
     }
 }
 
-/// The picker; also that of `peak_ewma` while it knows nothing.
+/// The picker of `p2c`, and of `peak_ewma` while it has no estimates.
 #[derive(Debug)]
 pub(in crate::scheduler) struct PowerOfTwoChoicesPicker {
     pub(in crate::scheduler) sampler: WeightedSampler,
-    /// Are there counts beside the common ones?
+    /// Whether worker threads count connections in lanes of their own.
     has_lanes: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Latency times load, of two drawn at random: `peak_ewma`.
+//! Latency times load, of two members drawn at random: `peak_ewma`.
 
 use std::hint::select_unpredictable;
 use std::sync::Arc;
@@ -11,45 +11,46 @@ use crate::scheduler::parameter::{
 };
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `peak_ewma`: of two drawn at random, the one that will answer sooner.
+/// `peak_ewma`: selects, of two members drawn at random, the member with the shorter expected response
+/// time.
 ///
-/// Choose it where servers differ in speed for reasons nobody has put into weights: other hardware,
-/// another zone, a noisy neighbour, a cold cache. Where they are alike [`p2c`](crate::scheduler::PowerOfTwo)
-/// does as well for less.
+/// Choose it where servers differ in speed for reasons that weights do not express: other hardware,
+/// another zone, a noisy neighbour, a cold cache. Where servers are equal [`p2c`](crate::scheduler::PowerOfTwoChoices)
+/// does as well at a lower cost.
 ///
 /// It learns from leases that end with
-/// [`complete_after`](crate::Lease::complete_with_latency) and needs the time of each pick
-/// ([`Flow::time`](crate::scheduler::Flow::time); without it the latest time that anybody named counts). Fed with
-/// nothing it works as `p2c`.
+/// [`complete_with_latency`](crate::Lease::complete_with_latency) and needs the time of each pick
+/// ([`Flow::time`](crate::scheduler::Flow::time); without it the latest time that the set has seen is used). Without
+/// any latency it works as `p2c`.
 ///
 /// # The rule
-/// Finagle's peak EWMA over the two different members that `p2c` would draw. What a member costs is
+/// Finagle's peak EWMA over the two different members that `p2c` would draw. The cost of a member is
 ///
 /// `latency * (active + 1) / share of successes / weight`
 ///
-/// and the cheaper one is chosen, the first drawn where they are equal. The latency jumps to a worse
-/// observation at once and forgets it with the decay time; a member without traffic is forgiven at
-/// the same pace and so is tried again. Besides:
-/// - a member whose latency is *unknown* costs nothing while it is idle, and more than any known one
-///   once it has work: a new server is probed with one request, not flooded;
-/// - only successes teach latency: *a fast error is never a good latency*. A member of whose recent
-///   answers a quarter failed (three failures in a row) costs more than any that works, and so does
-///   one that has never succeeded and of whose recent answers a twentieth failed (a single failure).
-///   The decay time brings the rates down again: after a single failure it is tried again after
-///   about one decay time, after nothing but failures after three. If all fail, the least active is
-///   chosen, as by `p2c`.
+/// and the cheaper member is selected, the first drawn if the costs are equal. The latency rises to a
+/// worse observation at once and decays with the decay time; the latency of a member without traffic
+/// decays as well, so that the member is tried again. In addition:
+/// - a member whose latency is *unknown* costs 0 while it is idle, and more than any member of
+///   known latency once it has a request: a new server is probed with one request, not flooded;
+/// - only successes count as latency, so that fast errors do not attract traffic. A member of which a
+///   quarter of the recent responses failed (three failures in a row) costs more than any member that
+///   works, and so does a member that has never succeeded and of which a twentieth failed (a single
+///   failure). The rates decay with the decay time: after a single failure a member is tried again
+///   after about one decay time, after failures only, after three. If all members fail, the least
+///   active is selected, as by `p2c`.
 ///
 /// Weight 0, one member, limits and retries: as `p2c`.
 ///
-/// The rule is not better everywhere: it helps against members that are or turn slow; among equal
-/// ones its tail is a little longer than that of `p2c`. Answers that are long by nature (long polls,
-/// streams) should be completed without a time.
+/// The rule helps against members that are or become slow; among equal members its tail latency is a
+/// little longer than that of `p2c`. Requests that are long by nature (long polls, streams) should be
+/// completed without a latency.
 ///
 /// # Cost
-/// O(1): the draw of `p2c`, and of each of the two the counter, the estimate and, where something is
-/// known and some time old, one or two exponentials: 1 ns more than `p2c` while nothing is known of
-/// anybody, and then some 20, of which a quarter is the clock's arithmetic. Memory as `p2c`; the
-/// estimates stand beside the counts of every backend.
+/// O(1): the draw of `p2c`, and for both members the counter, the estimate and, for an estimate of some
+/// age, one or two exponentials: 1 ns more than `p2c` without estimates and about 20 ns more with them,
+/// of which a quarter is the arithmetic of the clock. Memory as `p2c`; the estimates are stored beside
+/// the counters of every backend.
 ///
 /// # Examples
 /// ```
@@ -64,9 +65,9 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// let flow = Flow::new().time(Instant::now());
 /// let millis = |name: &str| if name == "a" { 30 } else { 20 };
 /// for _ in 0..2 {
-///     let lease = balancer.pick(&flow)?; // both unknown at first: each is probed once
+///     let lease = balancer.pick(&flow)?; // both are unknown at first: each is probed once
 ///     let latency = Duration::from_millis(millis(lease.id().as_str()));
-///     lease.complete_after(Outcome::Ok, latency, Instant::now());
+///     lease.complete_with_latency(Outcome::Ok, latency, Instant::now());
 /// }
 /// assert_eq!(balancer.pick(&flow)?.id().as_str(), "b");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -77,17 +78,16 @@ pub struct PeakEwma {
 }
 
 impl PeakEwma {
-    /// The rule with a decay time of 10 s.
+    /// Creates the rule with a decay time of 10 s.
     #[must_use]
     pub const fn new() -> Self {
         Self { decay: Duration::from_secs(10) }
     }
 
-    /// How long an observation keeps 1/e of its weight.
+    /// Sets the time in which the weight of an observation falls to 1/e. Default: 10 s.
     ///
-    /// Many times the usual latency, and about as long as a slow spell should be remembered. It is
-    /// set on the backends: where several balancers share a set the last one compiled decides.
-    /// Default: 10 s.
+    /// Choose many times the usual latency, and about the time for which a slow period should count. The
+    /// time is set on the backends: if several balancers share a set, the last compiled decides.
     ///
     /// # Errors
     /// [`SchedulerParameterError`] for a time below 1 ms.
@@ -144,7 +144,7 @@ impl Scheduler for PeakEwma {
 #[derive(Debug)]
 struct PeakEwmaPicker {
     power_of_two: PowerOfTwoChoicesPicker,
-    /// Who knows what time it is; nobody where there are no members.
+    /// The clock and estimates of the set; `None` for an empty list.
     shared: Option<Arc<SetContext>>,
 }
 
@@ -160,7 +160,7 @@ impl Picker for PeakEwmaPicker {
 }
 
 impl PeakEwmaPicker {
-    /// Apart, so that nothing of it is in the way where nothing is known.
+    /// A function of its own, which keeps `pick` short for sets without estimates.
     #[inline(never)]
     fn pick_by_cost(&self, shared: &SetContext, cx: &mut PickContext<'_>) -> Option<usize> {
         let now = shared.clock.advance_or_latest(cx.flow().time());
@@ -172,34 +172,34 @@ impl PeakEwmaPicker {
 }
 
 #[inline]
-fn member_cost(it: PickView<'_>, now: CoarseInstant) -> f32 {
-    expected_seconds(it.account.raw_estimate(now), it.account.load().active)
+fn member_cost(member: PickView<'_>, now: CoarseInstant) -> f32 {
+    expected_seconds(member.account.raw_estimate(now), member.account.load().active)
 }
 
-/// What one more request is expected to take, in seconds.
+/// Returns the expected time of one more request, in seconds.
 #[inline]
-pub(in crate::scheduler) fn expected_seconds(it: RawTrafficEstimate, active: u32) -> f32 {
-    let (failed, busy) = (it.failure_rate, active as f32 + 1.0);
-    match it.latency {
-        // A coin's toss to the processor.
+pub(in crate::scheduler) fn expected_seconds(estimate: RawTrafficEstimate, active: u32) -> f32 {
+    let (failed, busy) = (estimate.failure_rate, active as f32 + 1.0);
+    match estimate.latency {
+        // The processor cannot predict this branch.
         None => select_unpredictable(
             active == 0 && failed < UNPROVEN_FAILING_RATE,
             0.0,
             UNKNOWN_LATENCY_PENALTY * busy,
         ),
-        // Hardly anybody fails, and a division takes as long as all the rest.
+        // The usual case: few members fail, and the division takes as long as the rest of the function.
         Some(latency) if failed == 0.0 => latency * busy,
         Some(latency) if failed < FAILING_RATE => latency * busy / (1.0 - failed),
         Some(_) => UNKNOWN_LATENCY_PENALTY * busy,
     }
 }
 
-/// In the place of a latency that is not known or not to be trusted: eleven days.
+/// The latency of a member that fails or whose latency is unknown, in seconds: eleven days.
 pub(in crate::scheduler) const UNKNOWN_LATENCY_PENALTY: f32 = 1e6;
-/// The failure rate from which a member that has answered is held to be failing. A single failure
-/// makes 0.125, three in a row 0.33.
+/// The failure rate from which a member that has succeeded counts as failing. A single failure gives
+/// 0.125, three in a row 0.33.
 const FAILING_RATE: f32 = 0.25;
-/// The same for a member that has never succeeded, which is no reason to trust it.
+/// The failure rate from which a member that has never succeeded counts as failing.
 const UNPROVEN_FAILING_RATE: f32 = 0.05;
 
 #[cfg(all(test, not(lvs_loom)))]
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_make_a_member_dear_and_many_make_it_unaffordable() {
+    fn failures_raise_the_cost_and_many_failures_exceed_any_latency() {
         assert_near(&[f64::from(expected_seconds(known(30.0, 0.2), 1))], &[75.0], 1e-5);
         assert_eq!(expected_seconds(known(30.0, 0.3), 1), 2e6);
         assert_eq!(expected_seconds(unknown(0.125), 0), 1e6);
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn the_faster_of_two_is_preferred_until_it_is_that_much_busier() {
+    fn the_faster_of_two_is_preferred_until_its_load_outweighs_its_latency() {
         let balancer = balancer(RULE, &[1, 1]);
         let (snapshot, mut now) = (balancer.snapshot(), start());
         drive(&balancer, 2, Duration::ZERO, &mut now, |i| (Outcome::Ok, [10, 40][i]));
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_black_hole_that_never_worked_gets_next_to_nothing_and_recovers() {
+    fn a_member_that_always_failed_gets_few_picks_and_recovers() {
         let balancer = balancer(RULE, &[1; 10]);
         let (mut now, gap) = (start(), Duration::from_millis(10));
         let failing = |i| if i == 4 { (Outcome::ConnectError, 0) } else { (Outcome::Ok, 10) };
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_breaks_gets_next_to_nothing_however_long_it_stays_broken() {
+    fn a_member_that_starts_to_fail_gets_few_picks_until_it_recovers() {
         let balancer = balancer(RULE, &[1; 10]);
         let (mut now, gap) = (start(), Duration::from_millis(10));
         drive(&balancer, 2000, gap, &mut now, |_| (Outcome::Ok, 10));
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_spell_is_forgiven_after_some_decay_times() {
+    fn a_slow_period_is_forgotten_after_some_decay_times() {
         let balancer = balancer(RULE.decay(Duration::from_secs(1)).expect("in range"), &[1; 2]);
         let (mut now, gap) = (start(), Duration::from_millis(10));
         let slow = drive(&balancer, 100, gap, &mut now, |i| (Outcome::Ok, [100, 10][i]));

@@ -15,42 +15,42 @@ use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 use crate::sync::{AtomicUsize, Ordering};
 
-/// `swrr`: everybody in turn, as often as its weight says, and never in bursts.
+/// `swrr`: selects the members in turn in proportion to weight, evenly spaced.
 ///
 /// Choose it for requests of about equal cost on servers of different size. The kernel's `wrr`
-/// gives the same shares but sends the heaviest several in a row; `{5, 1, 1}` is served
+/// gives the same shares but selects the heaviest several times in a row; `{5, 1, 1}` gives
 /// `a a b a c a a` here, nginx's well-known sequence.
 ///
 /// # The rule
 /// The whole round is laid out when the set changes: a slot for each unit of weight (weights are
 /// first divided by what they have in common), placed by R. Tijdeman's algorithm ("The chairman
-/// assignment problem", 1980): at no point of the round is a server a whole request ahead of its
-/// share or behind it, the best that any sequence can do. A pick takes the next slot. Over any
+/// assignment problem", 1980): at no point of the round is a server a whole request ahead of or
+/// behind its share, which no sequence improves on. A pick takes the next slot. Over any
 /// stretch as long as the round each server occurs exactly as often as it has slots.
 ///
 /// A round has at most 65 536 slots. Where weights need more they are scaled to that number by
 /// largest remainder: each share is then exact to one slot, 0.0015 % of the traffic, except that
-/// everybody keeps one slot at least, at the expense of those with more.
+/// every member keeps at least one slot, at the expense of members with more.
 ///
-/// Members that cannot be used (limits, tried before) are stepped over and the cursor with them, so
-/// that the others are served in the same proportion and order as if it were not there. After 256
-/// slots without anybody the first usable member of the list is taken. Weight 0 has no slot, one
-/// member has all.
+/// A member that cannot be used (limit, tried before) is skipped and the cursor moves past it, so that
+/// the others are selected in the same proportion and order as without it. After 256 slots without a
+/// usable member the first usable member of the list is selected. A member of weight 0 has no slot, a
+/// single member has all.
 ///
-/// When the set changes, the new round is entered at the same part of the way as the old one was
-/// left.
+/// After a change of the set the new round begins at the same fraction of the round where the old
+/// round ended.
 ///
-/// # The herd
-/// Clients that all start at the beginning of the same round all call on the heaviest server first.
-/// [`offset`](Self::offset) starts each somewhere else.
+/// # Many clients
+/// Clients that start at the beginning of the same round all select the heaviest server first.
+/// [`offset`](Self::offset) makes each start at another slot.
 ///
 /// # Cost
-/// O(1): one atomic addition, one look into the table of 2 bytes a slot (128 KiB at the most). The
-/// cursor is one cache line, which all threads that share a balancer write: a pick that costs a few
-/// nanoseconds on one thread waits for that line on many, the longer the more of them there are.
+/// O(1): one atomic addition and one read of the table of 2 bytes a slot (at most 128 KiB). The cursor
+/// is one cache line, which all threads that share a balancer write: a pick that takes a few
+/// nanoseconds on one thread waits for that line on many threads, the longer the more there are.
 /// [`Balancer::fork`] gives each worker a cursor of its own, or
-/// `Balancer::new(set, SmoothWeightedRoundRobin::new().with_offset(worker))` one that is not in step
-/// with the others either. A change of the set costs O(slots log n): 2 ms for ten members and 5 ms
+/// `Balancer::new(set, SmoothWeightedRoundRobin::new().offset(worker))` a cursor that starts at
+/// another slot than the others. A change of the set costs O(slots log n): 2 ms for ten members and 5 ms
 /// for a thousand where all slots are needed, microseconds where weights are small.
 ///
 /// [`Balancer::fork`]: crate::Balancer::fork
@@ -63,29 +63,28 @@ use crate::sync::{AtomicUsize, Ordering};
 ///     set.insert(Spec::new(name, ()).weight(weight))?;
 /// }
 /// let balancer = Balancer::new(&set, SmoothWeightedRoundRobin::new())?;
-/// let turn = |_| balancer.pick(&Flow::new()).map(|lease| lease.id().to_string());
-/// assert_eq!((0..7).map(turn).collect::<Result<String, _>>()?, "aabacaa");
+/// let next = |_| balancer.pick(&Flow::new()).map(|lease| lease.id().to_string());
+/// assert_eq!((0..7).map(next).collect::<Result<String, _>>()?, "aabacaa");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SmoothWeightedRoundRobin {
-    /// Where the round begins, as a part of it in units of 2^-64.
+    /// The start in the round, as a fraction of the round in units of 2^-64.
     phase: u64,
 }
 
 impl SmoothWeightedRoundRobin {
-    /// Begins at the beginning of the round.
+    /// Creates the rule, which starts at the beginning of the round.
     #[must_use]
     pub const fn new() -> Self {
         Self { phase: 0 }
     }
 
-    /// Begins somewhere in the round, as decided by `seed`: a number of the process or worker, any
-    /// will do. Over many seeds the first pick has the same shares as all picks. Default: at the
-    /// beginning.
+    /// Sets the start in the round by a hash of `seed`, which is any number of the process or worker.
+    /// Over many seeds the first pick has the same shares as all picks. Default: the beginning.
     #[must_use]
     pub const fn offset(self, seed: u64) -> Self {
-        // The odd constant keeps seed 0 from being the beginning, where everybody else is.
+        // Without the odd constant seed 0 would mean the beginning, where rules without an offset start.
         Self { phase: mix_bits(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)) }
     }
 }
@@ -128,13 +127,13 @@ impl Scheduler for SmoothWeightedRoundRobin {
 }
 
 const MAX_SLOTS: usize = 65_536;
-/// How many slots a pick looks at before it takes whoever can be used.
+/// The number of slots that a pick checks before it selects the first usable member of the list.
 const MAX_WALKED_SLOTS: usize = 256;
-/// Where the cursor is set back, about: half of what 32 bits hold, so that no number of threads can
-/// run past the other half before the one that should set it back has done so.
+/// About where the cursor is reset: half of the range of 32 bits, so that other threads cannot use up
+/// the other half before the thread that crosses the mark has reset it.
 const CURSOR_RESET_MARK: usize = 1 << 31;
 
-/// A laid out round and the place in it.
+/// A round of slots and the position in it.
 #[derive(Debug)]
 struct SmoothWeightedRoundRobinPicker {
     slots: Box<[u16]>,
@@ -142,8 +141,8 @@ struct SmoothWeightedRoundRobinPicker {
     reciprocal: u64,
     /// A whole number of rounds near [`CURSOR_RESET_MARK`].
     cursor_reset: usize,
-    /// What a change of the length of the round left between two slots; the whole phase while there
-    /// is no slot.
+    /// The fraction between two slots that a change of the length of the round left; the whole phase
+    /// while there is no slot.
     phase_remainder: u64,
     cursor: CachePadded<AtomicUsize>,
 }
@@ -162,7 +161,7 @@ impl SmoothWeightedRoundRobinPicker {
         }
     }
 
-    /// The part of the round that lies behind the cursor, in units of 2^-64.
+    /// Returns the fraction of the round that lies behind the cursor, in units of 2^-64.
     fn phase(&self) -> u64 {
         if self.slots.is_empty() {
             return self.phase_remainder;
@@ -173,26 +172,26 @@ impl SmoothWeightedRoundRobinPicker {
         u64::try_from(way.div_ceil(self.slots.len() as u128)).unwrap_or(u64::MAX)
     }
 
-    /// Moves the cursor on and answers where it stood.
+    /// Moves the cursor forward and returns its previous value.
     #[inline]
     fn advance(&self, steps: usize) -> usize {
         // Relaxed: the cursor orders nothing but itself.
         let before = self.cursor.fetch_add(steps, Ordering::Relaxed);
-        // Exactly one thread crosses the mark, and takes off whole rounds: no turn is lost.
+        // Exactly one thread crosses the mark, and subtracts whole rounds: no slot is lost.
         if before < self.cursor_reset && before + steps >= self.cursor_reset {
             self.cursor.fetch_sub(self.cursor_reset, Ordering::Relaxed);
         }
         before
     }
 
-    /// `cursor % slots.len()`; exact below 2^32 (D. Lemire and others, "Faster remainder by direct
+    /// Returns `cursor % slots.len()`; exact below 2^32 (D. Lemire and others, "Faster remainder by direct
     /// computation", 2019).
     #[inline]
     fn slot_of_cursor(&self, cursor: usize) -> usize {
         scale_to_range(self.reciprocal.wrapping_mul(cursor as u64), self.slots.len())
     }
 
-    /// Looks for somebody usable behind a slot that is not.
+    /// Selects the next usable member behind a slot whose member is not usable.
     #[cold]
     fn find_usable_slot(&self, cx: &PickContext<'_>, start: usize) -> Option<usize> {
         let len = self.slots.len();
@@ -203,7 +202,7 @@ impl SmoothWeightedRoundRobinPicker {
                 continue;
             }
             if cx.is_usable(usize::from(member)) {
-                // What one flow has tried is no reason to cost others their turn.
+                // Members that are excluded for this flow only keep their slots for others.
                 if cx.is_unrestricted() {
                     self.advance(step + 1);
                 }
@@ -228,14 +227,14 @@ impl Picker for SmoothWeightedRoundRobinPicker {
     }
 }
 
-/// How many slots a member gets.
+/// The number of slots of a member.
 #[derive(Clone, Copy, Debug)]
 struct SlotQuota {
     member: u16,
     slots: u64,
 }
 
-/// The slots of all eligible members, in list order.
+/// Returns the number of slots of each eligible member, in list order.
 fn slot_quotas(members: &Members) -> Vec<SlotQuota> {
     let mut quotas: Vec<SlotQuota> = members
         .iter()
@@ -252,13 +251,13 @@ fn slot_quotas(members: &Members) -> Vec<SlotQuota> {
     quotas
 }
 
-/// Shares out [`MAX_SLOTS`] slots by largest remainder, at least one each.
+/// Scales the quotas to [`MAX_SLOTS`] slots by largest remainder, at least one slot each.
 fn scale_down_quotas(quotas: &mut [SlotQuota]) {
     quotas.sort_by_key(|quota| quota.slots);
     let mut sum: u64 = quotas.iter().map(|quota| quota.slots).sum();
     let mut free = MAX_SLOTS as u64;
     let mut tiny = 0;
-    // From the lightest on, those entitled to less than a slot get one; the rest share what is left.
+    // From the lightest on, members with less than one slot get one; the others share the rest.
     while let Some(quota) = quotas.get_mut(tiny).filter(|quota| quota.slots * free < sum) {
         sum -= quota.slots;
         free -= 1;
@@ -273,7 +272,7 @@ fn scale_down_quotas(quotas: &mut [SlotQuota]) {
     }
 }
 
-/// A member that may have the next slot, and by when it must have had one.
+/// A member that may get the next slot, and the place by which it must get one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct SlotClaim {
     /// In slots of the round, times `slots`, over the length of the round.
@@ -284,7 +283,7 @@ struct SlotClaim {
 
 impl Ord for SlotClaim {
     fn cmp(&self, other: &Self) -> Compare {
-        // deadline / slots, multiplied out; of equal ones the lighter first, then list order.
+        // deadline / slots, multiplied out; of equal claims the lighter first, then list order.
         (self.deadline * other.slots)
             .cmp(&(other.deadline * self.slots))
             .then(self.slots.cmp(&other.slots))
@@ -300,7 +299,7 @@ impl PartialOrd for SlotClaim {
 
 /// Tijdeman's assignment, for `n` members, `S` slots and `d = 2n - 2`: the `k`-th slot of a member
 /// with `w` slots (counted from 0) may be given from place `(k + 1/d) S/w` on and is due at
-/// `(k + 1 - 1/d) S/w`; of those that may, the one that is due first has the place.
+/// `(k + 1 - 1/d) S/w`; of the members that may, the first due gets the place.
 fn lay_out_round(quotas: &[SlotQuota]) -> Box<[u16]> {
     let len: u64 = quotas.iter().map(|quota| quota.slots).sum();
     if let [only] = quotas {
@@ -309,7 +308,7 @@ fn lay_out_round(quotas: &[SlotQuota]) -> Box<[u16]> {
     let d = 2 * (quotas.len() as u64).saturating_sub(1);
     // No product reaches 2^50: k, w and S are at most 2^16, d is less than 2^17.
     let opens = |k: u64, slots: u64| ((k * d + 1) * len).div_ceil(slots * d) as usize;
-    // Who becomes a claimant at which place: lists linked through `next`, one for each place.
+    // The members whose claims open at each place: lists linked through `next`.
     const NONE: u32 = u32::MAX;
     let mut head = vec![NONE; len as usize + 2];
     let mut next = vec![NONE; quotas.len()];
@@ -329,13 +328,13 @@ fn lay_out_round(quotas: &[SlotQuota]) -> Box<[u16]> {
             claims.push(Reverse(SlotClaim { deadline, slots, index: i }));
             index = next[i];
         }
-        // Somebody always claims: what all are behind sums up to one slot.
+        // There is always a claim, because the members' arrears add up to one slot.
         let Some(Reverse(SlotClaim { slots, index, .. })) = claims.pop() else { continue };
         round.push(quotas[index].member);
         given[index] += 1;
         if given[index] < slots {
             let place = opens(given[index], slots);
-            // A claim that is open already counts from the next place on.
+            // A claim that would open earlier opens at the next place.
             let place = place.max(round.len() + 1);
             next[index] = std::mem::replace(&mut head[place], index as u32);
         }

@@ -1,4 +1,4 @@
-//! Schedulers by name: expressions, their parameters and the registry that builds from them.
+//! Schedulers by name: expressions, their parameters, and the registry that builds schedulers.
 
 mod builtin;
 mod error;

@@ -1,8 +1,8 @@
 //! Schedulers by name, for configuration files and command lines.
 //!
-//! Choose a type ([`RoundRobin`](crate::scheduler::RoundRobin)) where the rule is fixed in the program, and a
-//! [`SchedulerRegistry`] where an operator writes it. Parsing is off the hot path and costs a few small
-//! allocations; what it returns picks exactly as fast as the type itself.
+//! Use a type ([`RoundRobin`](crate::scheduler::RoundRobin)) if the rule is fixed in the program, and a
+//! [`SchedulerRegistry`] if an operator configures it. Parsing is off the hot path and takes a few small
+//! allocations; the scheduler that it returns picks exactly as fast as the type.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -2,7 +2,7 @@
 
 /// Returns the known name that is most similar to `name`, if it is similar enough to be a slip.
 ///
-/// Upper and lower case are not told apart. A third of the letters may be inserted, removed,
+/// Upper and lower case are equal. A third of the letters may be inserted, removed,
 /// replaced or swapped with a neighbour, one at least.
 pub(crate) fn suggest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_ascii_lowercase();

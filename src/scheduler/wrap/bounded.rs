@@ -1,8 +1,8 @@
 //! Consistent hashing with bounded loads: `bounded`.
 //!
 //! After V. Mirrokni, M. Thorup and M. Zadimoghaddam, *Consistent Hashing with Bounded Loads*,
-//! SODA 2018 (arXiv 1608.01350, 2016): no member carries more than a factor of its part of all
-//! connections; a key whose owner is full goes on to the next in the order of the hash.
+//! SODA 2018 (arXiv 1608.01350, 2016): no member has more than a factor of its fair share of all
+//! connections; a key whose owner is full goes to the next member in the order of the hash.
 
 use std::ops::Range;
 
@@ -16,21 +16,21 @@ use crate::scheduler::pick_context::LoadBound;
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `bounded`: a hash scheduler under which nobody carries more than a factor of its fair share.
+/// `bounded`: restricts each member to a factor of its fair share of all connections.
 ///
 /// Choose it for affinity where some keys are far busier than others: a popular key spills over to
-/// the next members of its order instead of drowning its owner, and comes back as the load falls.
+/// the next members of its order instead of overloading its owner, and returns as the load falls.
 /// Wrap [`ring`](crate::scheduler::RingHash), [`maglev`](crate::scheduler::Maglev) or [`rendezvous`](crate::scheduler::RendezvousHash); any
-/// other rule that asks [`PickContext::usable`] works as well.
+/// other rule that checks [`PickContext::is_usable`] works as well.
 ///
 /// # The bound
-/// With `total` connections on the eligible members now, one of weight `w` takes a new one only
-/// while it has fewer than `ceil(factor * w * (total + 1) / sum of their weights)`. Active and
-/// inactive connections count alike. Members that are not eligible count on neither side: what is
-/// draining makes no room.
+/// With `total` connections on the eligible members, a member of weight `w` takes a new connection only
+/// while it has fewer than `ceil(factor * w * (total + 1) / sum of their weights)`. Active and inactive
+/// connections count equally. Members that are not eligible are left out of both sums: the connections
+/// of a draining member do not raise the bound.
 ///
-/// A factor near 100 % is nearly least-connection and gives up affinity; a large one is nearly the
-/// plain hash. 125 to 200 is what is in use. With a ring of 160 points, 100 members, 2000
+/// A factor near 100 % approaches least connections, without affinity; a large factor approaches the
+/// plain hash. 125 to 200 are usual. With a ring of 160 points, 100 members, 2000
 /// connections and keys by Zipf's law (1.0 over 10 000 keys):
 ///
 /// | factor | connections away from their owner |
@@ -40,18 +40,18 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// | 125 % | 44 % |
 /// | 110 % | 56 % |
 ///
-/// The bound holds exactly for picks one after another. Threads that pick at once may each see the
-/// place that the other takes, so it can be passed by as many as pick at the same instant. It is
-/// checked at picks only: as load falls elsewhere a member may stand above it and gets nothing new.
+/// The bound is exact for consecutive picks. Threads that pick at the same time can each count the same
+/// free place, so that a member can exceed the bound by the number of such picks. The bound is checked
+/// at picks only: when load falls elsewhere a member can be above it, and gets no new connections.
 ///
-/// Where nobody below the bound may be chosen (the others are at their limits, or were tried
-/// before) the inner rule picks without it: the bound shifts work and never refuses it.
+/// If no member below the bound is usable (all are at their limits, or were tried before) the inner rule
+/// picks without the bound: the bound moves work and never refuses it.
 ///
 /// # Cost
-/// The inner scheduler's, and the total. That is kept for groups of members, about as many as each
-/// has members, and looked up again only in groups whose load has changed: some 50 ns at 10 or 100
-/// members and 110 to 170 ns at 1000, where no key comes twice. Every lease of the set then counts its
-/// change in its group. With one member or none the inner rule decides.
+/// The cost of the inner scheduler and of the total. The total is cached for about sqrt(n) groups of
+/// members and computed again only for groups whose load has changed: about 50 ns for 10 or 100 members
+/// and 110 to 170 ns for 1000, if no key repeats. Every lease of the set then updates the version of
+/// its group.
 ///
 /// # Examples
 /// ```
@@ -61,7 +61,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 ///     set.insert(Spec::new(name, ()))?;
 /// }
 /// let balancer = Balancer::new(&set, BoundedLoad::new(RingHash::new(), 125)?)?;
-/// // One key, 40 connections: the owner keeps its share and a quarter, the rest spills.
+/// // One key, 40 connections: the owner takes 125 % of its fair share, the others the rest.
 /// let hot = Flow::new().key(7);
 /// let leases = (0..40).map(|_| balancer.pick(&hot)).collect::<Result<Vec<_>, _>>()?;
 /// let most = set.snapshot().backends().iter().map(|b| b.load().active).max();
@@ -137,12 +137,12 @@ struct BoundedLoadPicker {
     inner: Box<dyn Picker>,
     group_cache: GroupCache,
     factor_percent: u128,
-    /// A hundred times the sum of the eligible members' weights.
+    /// 100 times the sum of the eligible members' weights.
     denominator: u128,
 }
 
 impl BoundedLoadPicker {
-    /// The connections on the eligible members.
+    /// Returns the number of connections on the eligible members.
     fn total_load(&self, members: &Members) -> u64 {
         let sum = |range: Range<usize>| {
             let eligible = range.map(|i| &members[i]).filter(|m| m.share() != 0);
@@ -176,13 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn a_factor_without_room_is_refused() {
+    fn a_factor_of_100_percent_is_refused() {
         let error = BoundedLoad::new(RingHash::new(), 100).expect_err("not above 100 %");
         assert_eq!(error.to_string(), "bounded: factor=1 is not within 1.01..=1000");
         assert!(BoundedLoad::new(RingHash::new(), 101).is_ok());
     }
 
-    /// After each pick nobody who was given something is above its cap.
+    /// Asserts after each pick that the selected member is within its bound.
     fn check(set: &BackendSet<()>, balancer: &Balancer<()>, percent: u64, weights: u64) {
         let mut rng = Rng::with_seed(4);
         let mut leases: Vec<Lease<()>> = Vec::new();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_given_more_than_the_cap() {
+    fn no_member_exceeds_the_bound() {
         let weights: Vec<u32> = (0..40).map(|i| 1 + i % 5).collect();
         let set = set_with_weights(&weights);
         for percent in [101, 125, 300] {
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_gives_way_before_work_is_refused() {
+    fn the_bound_is_ignored_before_work_is_refused() {
         let set = set_with_weights(&[1, 1]);
         set.set_limits(&backend_name(0).into(), Limits::new(1)).expect("sound");
         let balancer = over(&set, RingHash::new(), 125);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_inner_rule_gets_its_own_memory_back() {
+    fn the_inner_rule_keeps_its_state_across_changes() {
         let set = set_with_weights(&[1; 5]);
         let balancer = over(&set, RoundRobin, 400);
         let mut order = Vec::new();

@@ -1,4 +1,4 @@
-//! The schedulers that wrap another one and restrict the members or the load that it sees.
+//! Schedulers that wrap another scheduler and restrict its members or their load.
 
 mod bounded;
 pub(super) mod priority;

@@ -10,24 +10,24 @@ use crate::scheduler::traits::previous_as;
 use crate::scheduler::wrap::tier_load::{TierCount, TierLoad, TierPolicy};
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `priority`: tier 0 serves while it can, the next tier takes what it cannot.
+/// `priority`: selects within tier 0 while it can take the work, otherwise within the next tiers.
 ///
-/// Choose it for servers that should be idle while the others are well: another rack, another
-/// site, a sorry server. It wraps a rule that chooses inside each [tier](Member::tier); every tier
-/// has a picker of its own. The arithmetic is that of Envoy's priority levels and panic threshold,
+/// Choose it for servers that should be idle while the others are healthy: another rack, another site, a
+/// sorry server. It wraps a rule that selects within each [tier](Member::tier); every tier has a picker
+/// of its own. The arithmetic is that of Envoy's priority levels and panic threshold,
 /// in whole percents.
 ///
-/// # Which tier
-/// *Counted* are members that the operator wants to serve: of a weight above 0, neither draining
-/// nor disabled. *Available* are those of them that are up. Members count, weights do not. Members
-/// at their connection limit are available.
+/// # Selection of the tier
+/// A member is *counted* if the operator wants it to serve: its weight is above 0, and it is neither
+/// draining nor disabled. A counted member is *available* if it is up. Weights do not count. Members at
+/// their connection limit are available.
 ///
 /// 1. A tier's *health* is `overprovisioning * available / counted`, at most 100 %. With the
 ///    default of 140 % a tier can lose 28 % of its members before any work leaves it.
-/// 2. Work fills the tiers in order, each up to its health, until all of it is placed.
+/// 2. Work is assigned to the tiers in order, to each up to its health, until it adds up to 100 %.
 /// 3. If the healths do not add up to 100 %, each tier gets its part of their sum. A tier of which
-///    less than the *panic threshold* is available is then in panic: its health checks are not
-///    believed, all its counted members get work by their full weight, down or not.
+///    less than the *panic threshold* is available is then in panic: health is ignored, and all its
+///    counted members get work by their full weight, whether they are up or down.
 /// 4. If every tier is in panic, each gets work by the number of its counted members.
 ///
 /// | available in tier 0 | in tier 1 | work for tier 0 | for tier 1 |
@@ -39,17 +39,18 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// | 25 % | 25 % | 50 %, panic | 50 %, panic |
 /// | 5 % | 65 % | 7 %, panic | 93 % |
 ///
-/// A flow with a key or source finds its tier by a hash of it, so it stays there while the parts
-/// stay; any other by chance. Where the inner rule finds nobody in the tier (limits, members tried
-/// before) the next tiers are asked in order, then those before it.
+/// The tier of a flow with a key or source is selected by a hash of it, so that the flow stays in its
+/// tier while the percentages stay; the tier of other flows is random. If the inner rule finds no usable
+/// member in the tier (limits, members tried before) the next tiers are tried in order, then the tiers
+/// before.
 ///
-/// A single tier is what the inner rule makes of it, save for panic. Members of weight 0 never get
-/// new work. An empty set has no tiers. In panic a set is served even if all of it is down;
-/// [`with_panic_threshold(0)`](Self::panic_threshold) ends that.
+/// With a single tier only panic differs from the inner rule. Members of weight 0 never get new work. In
+/// panic a set serves even if all members are down;
+/// [`panic_threshold(0)`](Self::panic_threshold) prevents that.
 ///
 /// # Cost
-/// The inner pick and about 4 ns, 3 ns more while several tiers have work; one more inner pick for
-/// each tier that finds nobody. Memory: a copy of each member (64 bytes), 8 bytes for its
+/// The inner pick and about 4 ns, 3 ns more while several tiers have work; another inner pick for each
+/// tier without a usable member. Memory: a copy of each member (64 bytes), 8 bytes for its
 /// position, and the inner tables. Compiling is one pass over the set for each tier, at most 256.
 ///
 /// # Examples
@@ -70,7 +71,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// set.set_health(&"spare".into(), Health::Down)?;
 /// assert_eq!(balancer.pick(&Flow::new()).unwrap_err(), PickError::AllDown);
 /// balancer.set_scheduler(PriorityTiers::new(RoundRobin))?;
-/// assert!(balancer.pick(&Flow::new()).is_ok(), "panic: better than nobody");
+/// assert!(balancer.pick(&Flow::new()).is_ok(), "in panic a backend that is down serves");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +81,7 @@ pub struct PriorityTiers<S> {
 }
 
 impl<S: Scheduler> PriorityTiers<S> {
-    /// Tiers that each choose by `inner`.
+    /// Creates tiers that each select by `inner`.
     #[must_use]
     pub const fn new(inner: S) -> Self {
         Self { inner, policy: TierPolicy { overprovisioning: 140, panic_threshold: 50 } }
@@ -174,13 +175,13 @@ fn count_tier<'a>(members: impl Iterator<Item = &'a Member>) -> TierCount {
     })
 }
 
-/// Tells whether the operator wants a member to serve.
+/// Returns whether the operator wants a member to serve.
 fn is_counted(member: &Member) -> bool {
-    // Not by state alone: a wrapper around this one may have left a member out.
+    // Not by state only: an outer wrapper may have removed the member's share.
     member.share() != 0 || (member.state().is_unhealthy() && member.weight() != 0)
 }
 
-/// The member as the list of its tier has it.
+/// Returns the member for the list of its tier, in panic with its full share.
 fn tier_member(member: &Member, load: TierLoad) -> Member {
     if load.panic && is_counted(member) {
         member.with_share(member.weight())
@@ -196,16 +197,17 @@ struct PriorityTiersPicker(Box<[TierPicker]>);
 #[derive(Debug)]
 struct TierPicker {
     number: u8,
-    /// The least draw out of 100 that is another's: the sum of the parts up to this tier's own.
+    /// The sum of the percentages up to this tier: a draw below it and not below that of the tier before
+    /// selects this tier.
     draw_limit: u64,
     members: Members,
-    /// Where the tier's members stand in the whole list.
+    /// The positions of the tier's members in the whole list.
     positions: Box<[usize]>,
     picker: Box<dyn Picker>,
 }
 
-/// Keeps the choice of the tier apart from what an inner rule makes of the same key: without it a
-/// hash scheduler in the second tier would see the upper end of all hashes only.
+/// Makes the selection of the tier independent of an inner rule's hash of the same key: without it a
+/// hash scheduler in the second tier would get the upper end of all hashes only.
 const TIER_SALT: u64 = 0x7469_6572_2d64_7261;
 
 impl PriorityTiersPicker {
@@ -213,21 +215,21 @@ impl PriorityTiersPicker {
         self.0.iter().find(|tier| tier.number == number).map(|tier| &*tier.picker)
     }
 
-    /// The tier whose turn it is for this flow.
+    /// Returns the index of the tier for this flow.
     fn draw_tier(&self, cx: &mut PickContext<'_>) -> usize {
         if self.0.first().is_none_or(|first| first.draw_limit == 100) {
             return 0;
         }
         let draw = scale_to_range(mix_bits(cx.key() ^ TIER_SALT), 100) as u64;
-        // None where nobody has any work: then one is as good as another.
+        // No tier has work if every member is unusable; then any tier serves as the start.
         self.0.iter().position(|tier| draw < tier.draw_limit).unwrap_or(0)
     }
 }
 
 impl Picker for PriorityTiersPicker {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        let (before, on) = self.0.split_at(self.draw_tier(cx));
-        on.iter().chain(before).find_map(|tier| tier.pick(cx))
+        let (before, after) = self.0.split_at(self.draw_tier(cx));
+        after.iter().chain(before).find_map(|tier| tier.pick(cx))
     }
 }
 
@@ -251,12 +253,12 @@ mod tests {
 
     #[test]
     fn impossible_parameters_are_refused() {
-        let it = PriorityTiers::new(RoundRobin);
-        let over = it.overprovisioning(0).expect_err("none");
+        let rule = PriorityTiers::new(RoundRobin);
+        let over = rule.overprovisioning(0).expect_err("none");
         assert_eq!(over.to_string(), "priority: overprovisioning=0 is not within 1..=10000");
-        let panic = it.panic_threshold(101).expect_err("more than all");
+        let panic = rule.panic_threshold(101).expect_err("more than all");
         assert_eq!(panic.to_string(), "priority: panic=101 is not within 0..=100");
-        assert!(it.overprovisioning(10_000).is_ok() && it.panic_threshold(100).is_ok());
+        assert!(rule.overprovisioning(10_000).is_ok() && rule.panic_threshold(100).is_ok());
     }
 
     /// A set with `sizes[t]` members in tier `t`, named `t` and a letter.
@@ -283,14 +285,14 @@ mod tests {
         let mut rng = Rng::with_seed(1);
         let mut tally = BTreeMap::new();
         for _ in 0..n {
-            let lease = balancer.pick_with_rng(&Flow::new(), &mut rng).expect("somebody");
+            let lease = balancer.pick_with_rng(&Flow::new(), &mut rng).expect("a usable member");
             *tally.entry(lease.id().to_string()).or_default() += 1;
         }
         tally
     }
 
     #[test]
-    fn the_second_tier_takes_over_and_hands_back() {
+    fn the_second_tier_takes_over_and_returns_the_work() {
         let (set, balancer) = world(&[2, 1]);
         assert_eq!(tally(&balancer, 4), [("0a", 2), ("0b", 2)].map(|(k, n)| (k.into(), n)).into());
         down(&set, &["0a", "0b"]);
@@ -301,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn keyless_flows_are_divided_by_chance_and_keyed_ones_stay() {
+    fn flows_without_a_key_are_divided_at_random_and_flows_with_a_key_stay() {
         let (set, balancer) = world(&[4, 4]);
         down(&set, &["0a", "0b"]);
         let second: usize = tally(&balancer, 10_000)
@@ -311,7 +313,7 @@ mod tests {
         assert!((2_800..3_200).contains(&second), "30 % of 10 000, got {second}");
 
         let tier = |key: u64| {
-            let lease = balancer.pick(&Flow::new().key(key)).expect("somebody");
+            let lease = balancer.pick(&Flow::new().key(key)).expect("a usable member");
             lease.id().as_str().as_bytes()[0]
         };
         let moved = (0..1_000).filter(|&key| tier(key) != tier(key)).count();
@@ -326,7 +328,7 @@ mod tests {
         down(&set, &["0a", "0b"]);
         let mut quarters = [0; 4];
         for key in (0..10_000).map(mix_bits) {
-            let lease = balancer.pick(&Flow::new().key(key)).expect("somebody");
+            let lease = balancer.pick(&Flow::new().key(key)).expect("a usable member");
             if lease.id().as_str().starts_with('1') {
                 quarters[scale_to_range(key, 4)] += 1;
             }
@@ -335,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn in_panic_the_down_serve_by_weight_but_nobody_the_operator_took_out() {
+    fn in_panic_members_that_are_down_serve_by_weight_except_those_the_operator_took_out() {
         let (set, balancer) = world(&[6]);
         set.set_weight(&"0a".into(), 0).expect("known");
         set.drain(&"0b".into()).expect("known");
@@ -359,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_or_tried_tier_passes_the_flow_on_and_around() {
+    fn a_full_or_tried_tier_is_followed_by_the_other_tiers() {
         let (set, balancer) = world(&[1, 1]);
         let exclude = |names: &[&str]| {
             let backend = |&name: &&str| -> std::sync::Arc<Backend<()>> {
@@ -385,9 +387,9 @@ mod tests {
     #[test]
     fn a_tier_keeps_its_cursor_when_another_changes() {
         let (set, balancer) = world(&[3, 1]);
-        let turn = || balancer.pick(&Flow::new()).expect("somebody").id().to_string();
-        assert_eq!(turn(), "0a");
+        let next = || balancer.pick(&Flow::new()).expect("a usable member").id().to_string();
+        assert_eq!(next(), "0a");
         down(&set, &["1a"]);
-        assert_eq!(turn(), "0b");
+        assert_eq!(next(), "0b");
     }
 }

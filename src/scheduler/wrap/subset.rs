@@ -1,7 +1,7 @@
 //! Deterministic subsetting: `subset`.
 //!
-//! After gRFC A68, *Random subsetting*: each client keeps to a few of the members, those whose
-//! names do best together with the client's own number.
+//! After gRFC A68, *Random subsetting*: each client uses a few of the members, those whose names have
+//! the highest scores with the client's number.
 
 use std::cmp::Reverse;
 
@@ -14,32 +14,32 @@ use crate::scheduler::parameter::{
 use crate::scheduler::traits::previous_as;
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `subset`: a rule that sees only a few of the members, another few in each client.
+/// `subset`: restricts the client to a random subset of the members, different for each client.
 ///
 /// Choose it where many clients (or workers, or directors) balance over many backends and each
-/// holds connections to all it uses: `size` backends a client instead of all. Give every client its
-/// own number; what must stay small is `clients * size / backends`, the clients of one backend.
+/// holds connections to every backend that it uses: a client uses `size` backends instead of all. Give
+/// every client its own number. A backend has `clients * size / backends` clients on average.
 ///
 /// # The subset
 /// The `size` members whose names score highest with the client's number (rendezvous hashing).
-/// When one backend comes or goes at most one entry of each subset changes. It is drawn from all
-/// members that have or had a weight ([`table_weight`](Member::table_weight)), whatever their
-/// state, so a health flap moves nothing; a member that is out is passed over within the subset,
-/// which is that much smaller until it is back. If nobody in the subset has a share the client
-/// uses all members until somebody has. A retry stays within the subset. Weights count for
-/// the inner rule, not for who is drawn. Slow start, limits and tiers mean what they always mean.
+/// When a backend is added or removed at most one entry of each subset changes. The subset is drawn from
+/// all members that have or had a weight ([`table_weight`](Member::table_weight)), in any state, so that
+/// a change of health does not change it; an unusable member is skipped within the subset. If no member
+/// of the subset has a share the client uses all members until one has. A retry stays within the
+/// subset. Weights count for the inner rule, not for the draw. Slow start, limits and tiers work as
+/// without `subset`.
 ///
-/// With a size of the whole set, or above, the inner rule sees everything; 0 counts as 1.
+/// With the size of the whole set or above, the inner rule uses all members.
 ///
 /// # Spread
 /// The draws of clients are independent: with `c` clients, `n` backends and subsets of `k` the
 /// clients of one backend are binomial, `c * k / n` with a deviation of
-/// `sqrt(c * k / n * (1 - k / n))`. 1000 clients with 20 of 100 backends: 200 each, 13 more or less.
-/// Choose `k` so that this is even enough; 20 and above is what is in use.
+/// `sqrt(c * k / n * (1 - k / n))`. 1000 clients with 20 of 100 backends: 200 each, with a deviation of
+/// 13. Choose `k` so that this is even enough; 20 and above are usual.
 ///
 /// # Cost
-/// The inner scheduler's over `size` members, and one load. Each change costs a hash and a
-/// comparison for each member. 64 bytes a member of the subset.
+/// The cost of the inner scheduler over `size` members, and one read. Each change of the set costs a
+/// hash and a comparison for each member. 64 bytes for each member of the subset.
 ///
 /// # Examples
 /// ```
@@ -74,7 +74,7 @@ impl<S: Scheduler> RandomSubset<S> {
         Ok(Self { inner, client, size: SIZE.check_integer("subset", size)? })
     }
 
-    /// The positions that the client uses, in list order.
+    /// Returns the positions of the members that the client uses, in list order.
     fn draw_positions(&self, members: &Members) -> Vec<u32> {
         let score = |member: &Member| {
             let name = hash_bytes(member.id().as_str().as_bytes(), 0);
@@ -146,7 +146,7 @@ impl<S: Scheduler> Scheduler for RandomSubset<S> {
 struct RandomSubsetPicker {
     inner: Box<dyn Picker>,
     members: Members,
-    /// Where each member of the subset stands in the whole list.
+    /// The position of each member of the subset in the whole list.
     positions: Box<[u32]>,
 }
 

@@ -1,20 +1,20 @@
-//! How tiers share the work: the arithmetic of `priority`, without members.
+//! The division of work among tiers: the arithmetic of `priority`, without members.
 
-/// The numbers behind the division of work.
+/// The parameters of the division of work, in percent.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::scheduler) struct TierPolicy {
     pub(in crate::scheduler) overprovisioning: u32,
     pub(in crate::scheduler) panic_threshold: u32,
 }
 
-/// How many members of a tier are wanted, and how many of them can serve.
+/// The number of counted members of a tier, and of those of them that are available.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(in crate::scheduler) struct TierCount {
     pub(in crate::scheduler) available: u64,
     pub(in crate::scheduler) counted: u64,
 }
 
-/// What a tier gets of the work.
+/// The part of the work that a tier gets.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(in crate::scheduler) struct TierLoad {
     pub(in crate::scheduler) percent: u64,
@@ -22,7 +22,7 @@ pub(in crate::scheduler) struct TierLoad {
 }
 
 impl TierPolicy {
-    /// Divides the work; the parts add up to 100 % unless nobody at all can be given any.
+    /// Divides the work; the parts add up to 100 % unless no tier can get any.
     pub(in crate::scheduler) fn tier_loads(&self, counts: &[TierCount]) -> Vec<TierLoad> {
         let healths: Vec<u64> = counts.iter().map(|&count| self.tier_health(count)).collect();
         if healths.iter().sum::<u64>() >= 100 {
@@ -44,17 +44,17 @@ impl TierPolicy {
         parts.into_iter().zip(panics).map(load).collect()
     }
 
-    /// In percent.
+    /// Returns the health of a tier in percent.
     fn tier_health(&self, TierCount { available, counted }: TierCount) -> u64 {
         if available == 0 {
             return 0;
         }
-        // Rounded down, but somebody who is there is not nobody.
+        // Rounded down, but at least 1 % for a tier with an available member.
         (u64::from(self.overprovisioning) * available / counted.max(1)).clamp(1, 100)
     }
 
     fn is_in_panic(&self, TierCount { available, counted }: TierCount) -> bool {
-        // available / counted < threshold / 100; a tier without members is as bad as can be.
+        // available / counted < threshold / 100; a tier without counted members is in panic, too.
         available * 100 < u64::from(self.panic_threshold) * counted.max(1)
     }
 }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn all_down_is_divided_by_size_or_not_at_all() {
+    fn with_all_members_down_work_is_divided_by_size_or_not_at_all() {
         assert_eq!(loads(DEFAULT, &[0, 0]), [(50, true), (50, true)]);
         let counts =
             [(0, 1), (0, 0), (0, 2)].map(|(available, counted)| TierCount { available, counted });
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn one_member_of_a_thousand_is_not_nobody() {
+    fn one_available_member_of_a_thousand_gives_a_health_of_1_percent() {
         let calm = TierPolicy { panic_threshold: 0, ..DEFAULT };
         let one = TierCount { available: 1, counted: 1000 };
         assert_eq!(calm.tier_loads(&[one]), [TierLoad { percent: 100, panic: false }]);

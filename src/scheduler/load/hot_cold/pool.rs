@@ -1,9 +1,9 @@
-//! The pool of probe results: one word each, without a lock.
+//! The pool of probe results: a word for each result, without a lock.
 //!
 //! # Orderings
-//! Everything is `Relaxed`, and read and written apart: each word is whole in itself, and of two
-//! threads that change the same one the later wins. A result that is lost so, or used once more than
-//! it should be, is one of sixteen; a locked exchange for each would cost more than they are worth.
+//! Every access is `Relaxed`, and reads and writes are separate: each word is complete in itself, and of
+//! two threads that change the same word the later wins. A result that is lost that way, or used once
+//! too often, is one of sixteen; an atomic exchange for each would cost more than the result is worth.
 
 use std::hint::select_unpredictable;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::scheduler::PickContext;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 pub(super) const MAX_POOL_SIZE: usize = 16;
-/// How many results the quantile is taken of.
+/// The number of results of which the quantile is computed.
 const RECENT_RESULTS: usize = 64;
 /// Ticks (of 100 us) in a unit of age, as a power of two: 102 ms.
 const AGE_SHIFT: u32 = 10;
 
-/// How a pool works.
+/// The settings of a pool.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ProbePoolConfig {
     pub(super) size: usize,
@@ -50,17 +50,17 @@ impl Default for ProbePoolConfig {
 
 /// One probe result.
 ///
-/// From the top: 16 bits latency, 20 bits requests in flight per share (its crowd), 16 bits position,
+/// From the top: 16 bits latency, 20 bits requests in flight per share (the crowd), 16 bits position,
 /// 8 bits time stamp, 4 bits uses left. The first two are the leading bits of a positive `f32`, which
 /// compare as integers do: among members that are cold the least is the best.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct PackedProbeResult(u64);
 
-/// What no number comes to: the crowd of a result that nobody may use any more.
+/// The crowd of a result that is used up; greater than any number.
 const NO_RESULT_BITS: u32 = 0xf_ffff;
 
 impl PackedProbeResult {
-    /// No result; with any time stamp.
+    /// No result, with any time stamp.
     pub(super) const NONE: Self = Self((NO_RESULT_BITS as u64) << 28);
 
     pub(super) fn new(position: usize, share: u32, result: LoadProbeResult, tick: u32) -> Self {
@@ -88,7 +88,7 @@ impl PackedProbeResult {
     }
 
     fn is_fresh(self, tick: u32, max_age: u8) -> bool {
-        // A thread whose clock reading is a unit behind may meet a result from its future.
+        // A thread whose clock is a unit behind may read a result with a later stamp.
         let age = age_stamp(tick).wrapping_sub((self.0 >> 4) as u8).wrapping_add(1);
         age <= max_age + 1
     }
@@ -101,27 +101,27 @@ impl PackedProbeResult {
         Self(self.0 | Self::NONE.0)
     }
 
-    /// After a pick of its member: one request more in flight.
+    /// Returns the result after a pick of its member: one request more in flight.
     fn with_one_more_request(self, share: u32) -> Self {
         if self.latency() == 0 {
-            // What is unknown is tried once.
+            // A member of unknown latency is selected once.
             return self.into_used_up();
         }
         let crowd = f32::from_bits(self.in_flight_per_share() << 12) + 1.0 / share.max(1) as f32;
         Self(self.0 & !Self::NONE.0 | in_flight_bits(crowd) << 28)
     }
 
-    /// By latency before crowd, with room for a place.
+    /// Returns a number that orders by latency, then crowd; the lower 28 bits are free for a place.
     fn latency_order(self) -> u64 {
         self.0 >> 28 << 28
     }
 
-    /// By crowd before latency.
+    /// Returns a number that orders by crowd, then latency.
     fn in_flight_order(self) -> u64 {
         u64::from(self.in_flight_per_share()) << 16 | u64::from(self.latency())
     }
 
-    /// After a pick by this very result.
+    /// Returns the result after a pick that it decided.
     fn after_use(self) -> Self {
         if self.0 & 0xf <= 1 { self.into_used_up() } else { Self(self.0 - 1) }
     }
@@ -138,9 +138,9 @@ fn age_stamp(tick: u32) -> u8 {
 #[derive(Debug)]
 pub(super) struct ProbePool {
     config: ProbePoolConfig,
-    /// Where the oldest result is, which the next one takes the place of.
+    /// The place of the oldest result, which the next result overwrites.
     oldest_place: AtomicUsize,
-    /// How many results were ever added.
+    /// The number of results that were ever added.
     added_count: AtomicUsize,
     /// The crowd above which a member is hot.
     hot_threshold: AtomicU32,
@@ -149,9 +149,9 @@ pub(super) struct ProbePool {
 }
 
 impl ProbePool {
-    pub(super) fn new(tuning: ProbePoolConfig) -> Self {
+    pub(super) fn new(config: ProbePoolConfig) -> Self {
         Self {
-            config: tuning,
+            config,
             oldest_place: AtomicUsize::new(0),
             added_count: AtomicUsize::new(0),
             hot_threshold: AtomicU32::new(NO_RESULT_BITS - 1),
@@ -160,10 +160,10 @@ impl ProbePool {
         }
     }
 
-    /// Puts a result in place of the oldest.
+    /// Adds a result in place of the oldest.
     #[inline]
     pub(super) fn add(&self, answer: PackedProbeResult) {
-        // Two threads that read the same numbers put theirs in the same places: one is lost.
+        // Of two threads that read the same place one result is lost.
         let oldest = self.oldest_place.load(Ordering::Relaxed);
         let next = if oldest + 1 < self.config.size { oldest + 1 } else { 0 };
         self.oldest_place.store(next, Ordering::Relaxed);
@@ -178,11 +178,11 @@ impl ProbePool {
         }
     }
 
-    /// Works out the quantile of the first `len` recent results: all of them each time that all are
-    /// new, and the few there are at the beginning.
+    /// Computes the quantile of the first `len` recent results: of all results each time that all are
+    /// new, and of the few results at the beginning.
     #[inline(never)]
     fn update_hot_threshold(&self, len: usize) {
-        // Before all have been written once, the first to be was the second.
+        // Until every place is written once, place 0 is empty: the first result went to place 1.
         let skipped = usize::from(len < RECENT_RESULTS);
         let mut crowds = [0; RECENT_RESULTS];
         let crowds = &mut crowds[..len];
@@ -195,10 +195,10 @@ impl ProbePool {
         self.hot_threshold.store(quantile, Ordering::Relaxed);
     }
 
-    /// The best usable member of the pool.
+    /// Returns the best usable member of the pool.
     #[inline]
     pub(super) fn choose(&self, cx: &PickContext<'_>, tick: u32) -> Option<usize> {
-        // They were put there one behind the other: if the oldest is fresh, all are.
+        // Results are added in order: if the oldest is fresh, all are.
         let oldest = self.oldest_place.load(Ordering::Relaxed) % MAX_POOL_SIZE;
         let oldest = PackedProbeResult(self.results[oldest].load(Ordering::Relaxed));
         if !oldest.is_fresh(tick, self.config.max_age_units) {
@@ -212,35 +212,39 @@ impl ProbePool {
         Some(position)
     }
 
-    /// The best of those that are let in, its place and its member: the quickest cold one or, if all are
-    /// hot, the least crowded. Of equals the first in the pool, where they come round by turns.
+    /// Returns the place and member of the best result that `is_admitted` accepts: the quickest cold
+    /// result or, if all are hot, the least crowded. Of equal results it returns the first place; places
+    /// are reused in turn.
     #[inline]
-    fn best_result(&self, is_in: impl Fn(PackedProbeResult) -> bool) -> Option<(usize, usize)> {
+    fn best_result(
+        &self,
+        is_admitted: impl Fn(PackedProbeResult) -> bool,
+    ) -> Option<(usize, usize)> {
         let threshold = self.hot_threshold.load(Ordering::Relaxed);
-        let answers = || {
+        let results = || {
             (0..)
                 .zip(&self.results)
-                .map(|(k, it)| (k, PackedProbeResult(it.load(Ordering::Relaxed))))
+                .map(|(place, word)| (place, PackedProbeResult(word.load(Ordering::Relaxed))))
         };
-        let best = answers().fold(u64::MAX, |best, (place, it)| {
-            let is_cold = is_in(it) && it.in_flight_per_share() <= threshold;
-            best.min(select_unpredictable(is_cold, it.latency_order() | place, u64::MAX))
+        let best = results().fold(u64::MAX, |best, (place, result)| {
+            let is_cold = is_admitted(result) && result.in_flight_per_share() <= threshold;
+            best.min(select_unpredictable(is_cold, result.latency_order() | place, u64::MAX))
         });
         if best != u64::MAX {
             let place = best as usize % MAX_POOL_SIZE;
-            let it = PackedProbeResult(self.results[place].load(Ordering::Relaxed));
-            return Some((place, it.position()));
+            let result = PackedProbeResult(self.results[place].load(Ordering::Relaxed));
+            return Some((place, result.position()));
         }
-        let hot = answers().filter(|(_, it)| is_in(*it) && it.is_some());
-        hot.min_by_key(|(_, it)| it.in_flight_order())
-            .map(|(place, it)| (place as usize, it.position()))
+        let hot = results().filter(|(_, result)| is_admitted(*result) && result.is_some());
+        hot.min_by_key(|(_, result)| result.in_flight_order())
+            .map(|(place, result)| (place as usize, result.position()))
     }
 
-    /// The best member has been taken out of service or tried before: the next best is as good.
+    /// Returns the next best usable member if the best is not usable.
     #[cold]
     fn choose_next_best(&self, cx: &PickContext<'_>) -> Option<usize> {
-        let (place, position) = self.best_result(|it| cx.is_usable(it.position()))?;
-        // Another thread may have put another one there meanwhile.
+        let (place, position) = self.best_result(|result| cx.is_usable(result.position()))?;
+        // Another thread may have replaced the result meanwhile.
         if !cx.is_usable(position) {
             return None;
         }
@@ -248,14 +252,14 @@ impl ProbePool {
         Some(position)
     }
 
-    /// Counts one request more for the member chosen, wherever the pool knows it, and one use less
-    /// for the result that it was chosen by.
+    /// Counts one request more in every result of the selected member, and one use less in the result
+    /// that selected it.
     #[inline]
     fn count_request(&self, chosen: usize, position: usize, share: u32) {
-        // As bits, so that the processor guesses at the end of one loop only.
+        // As bits, so that only the end of the second loop is hard to predict.
         let mut known = (0..).zip(&self.results).fold(0u32, |known, (place, entry)| {
-            let it = PackedProbeResult(entry.load(Ordering::Relaxed));
-            known | u32::from(it.position() == position) << place
+            let result = PackedProbeResult(entry.load(Ordering::Relaxed));
+            known | u32::from(result.position() == position) << place
         });
         while known != 0 {
             let place = known.trailing_zeros() as usize % MAX_POOL_SIZE;
@@ -264,13 +268,13 @@ impl ProbePool {
             if answer.is_some() {
                 let next = answer.with_one_more_request(share);
                 let next = if place == chosen { next.after_use() } else { next };
-                // In place of what another thread may have put there meanwhile, which is then lost.
+                // A result that another thread stored meanwhile is lost.
                 self.results[place].store(next.0, Ordering::Relaxed);
             }
         }
     }
 
-    /// Takes out what is too old: seldom, for the oldest leave with each pick.
+    /// Removes expired results: rarely, because each pick overwrites the oldest.
     #[cold]
     fn remove_expired(&self, tick: u32) {
         for entry in &self.results {
@@ -292,10 +296,10 @@ mod tests {
     }
 
     #[test]
-    fn a_word_keeps_what_was_put_into_it_in_order() {
-        let it = answer(7, 20);
-        assert_eq!((it.position(), it.0 & 0xf, it.is_some()), (40_000, 3, true));
-        assert_eq!(f32::from_bits(it.in_flight_per_share() << 12), 7.0);
+    fn a_packed_result_keeps_its_fields_and_their_order() {
+        let result = answer(7, 20);
+        assert_eq!((result.position(), result.0 & 0xf, result.is_some()), (40_000, 3, true));
+        assert_eq!(f32::from_bits(result.in_flight_per_share() << 12), 7.0);
         assert!(answer(7, 20).latency() < answer(7, 21).latency());
         assert!(answer(2000, 20).in_flight_per_share() < answer(2001, 20).in_flight_per_share());
         assert!(
@@ -304,10 +308,10 @@ mod tests {
     }
 
     #[test]
-    fn one_more_request_counts_by_share_and_the_unknown_is_tried_once() {
-        let it = answer(7, 20).with_one_more_request(1);
-        assert_eq!(f32::from_bits(it.in_flight_per_share() << 12), 8.0);
-        assert_eq!((it.position(), it.latency()), (40_000, answer(7, 20).latency()));
+    fn one_more_request_counts_by_share_and_an_unknown_member_is_selected_once() {
+        let result = answer(7, 20).with_one_more_request(1);
+        assert_eq!(f32::from_bits(result.in_flight_per_share() << 12), 8.0);
+        assert_eq!((result.position(), result.latency()), (40_000, answer(7, 20).latency()));
         assert_eq!(
             f32::from_bits(answer(7, 20).with_one_more_request(4).in_flight_per_share() << 12),
             7.25
@@ -316,27 +320,28 @@ mod tests {
     }
 
     #[test]
-    fn age_is_told_by_the_stamp() {
+    fn the_stamp_gives_the_age() {
         let fresh = |units: u32| answer(1, 1).is_fresh(units << AGE_SHIFT, 10);
         assert_eq!([48, 49, 50, 60, 61, 170].map(fresh), [false, true, true, true, false, false]);
     }
 
     #[test]
-    fn a_result_is_gone_after_so_many_uses() {
-        let it = answer(7, 20);
-        let uses: Vec<_> =
-            std::iter::successors(Some(it), |it| Some(it.after_use())).take(4).collect();
+    fn a_result_is_used_up_after_its_number_of_uses() {
+        let result = answer(7, 20);
+        let uses: Vec<_> = std::iter::successors(Some(result), |result| Some(result.after_use()))
+            .take(4)
+            .collect();
         assert_eq!(
-            uses.iter().map(|it| it.is_some()).collect::<Vec<_>>(),
+            uses.iter().map(|result| result.is_some()).collect::<Vec<_>>(),
             [true, true, true, false]
         );
     }
 
     #[test]
-    fn the_best_is_the_quickest_cold_one_or_the_least_crowded() {
+    fn the_best_is_the_quickest_cold_result_or_the_least_crowded() {
         let pool = ProbePool::new(ProbePoolConfig::default());
         let answers = [answer(9, 1), answer(6, 90), answer(5, 30), answer(0, 40), answer(5, 30)];
-        answers.iter().for_each(|&it| pool.add(it));
+        answers.iter().for_each(|&result| pool.add(result));
         pool.hot_threshold.store(answer(5, 0).in_flight_per_share(), Ordering::Relaxed);
         let mut order = Vec::new();
         while let Some((place, _)) = pool.best_result(|_| true) {
@@ -347,12 +352,16 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_gives_way_and_what_is_too_old_goes() {
+    fn the_oldest_result_is_overwritten_and_expired_results_are_removed() {
         let pool = ProbePool::new(ProbePoolConfig { size: 2, ..ProbePoolConfig::default() });
         let there = || {
             let answers =
-                pool.results.each_ref().map(|it| PackedProbeResult(it.load(Ordering::Relaxed)));
-            answers.into_iter().filter(|it| it.is_some()).map(PackedProbeResult::latency).count()
+                pool.results.each_ref().map(|word| PackedProbeResult(word.load(Ordering::Relaxed)));
+            answers
+                .into_iter()
+                .filter(|result| result.is_some())
+                .map(PackedProbeResult::latency)
+                .count()
         };
         (1..=3).for_each(|millis| pool.add(answer(1, millis)));
         assert_eq!((there(), pool.best_result(|_| true)), (2, Some((1, 40_000))));

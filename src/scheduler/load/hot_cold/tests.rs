@@ -11,7 +11,7 @@ fn start() -> Instant {
     Instant::now()
 }
 
-/// Answers with requests in flight and milliseconds by the member's name.
+/// Reports fixed requests in flight and milliseconds by the member's name.
 #[derive(Debug)]
 struct FixedProbe(&'static [(u32, u64)]);
 
@@ -27,7 +27,7 @@ fn fixed(answers: &'static [(u32, u64)], weights: &[u32]) -> Balancer<()> {
 }
 
 #[test]
-fn the_quickest_cold_member_is_chosen_though_others_are_idler() {
+fn the_quickest_cold_member_is_selected_though_others_are_idler() {
     let balancer = fixed(&[(1, 30), (4, 10), (0, 40), (9, 1)], &[1; 4]);
     assert_eq!(sequence(&balancer, 1), [1], "member 3 is quicker, and hot");
 }
@@ -79,7 +79,7 @@ fn picks_count_in_the_pool_before_any_probe_sees_them() {
 }
 
 #[test]
-fn a_result_is_used_so_often_and_no_more() {
+fn a_result_is_used_as_often_as_configured() {
     let pool = ProbePool::new(ProbePoolConfig { uses_per_result: 3, ..ProbePoolConfig::default() });
     let world = balancer(HotCold::new(), &[1]);
     let snapshot = world.snapshot();
@@ -117,7 +117,7 @@ fn held_connections_settle_in_proportion_to_weight() {
 }
 
 #[test]
-fn a_black_hole_gets_next_to_nothing_and_recovers() {
+fn a_failing_member_gets_few_picks_and_recovers() {
     let balancer = balancer(HotCold::new(), &[1; 10]);
     let (mut now, mut rng) = (start(), Rng::with_seed(8));
     let mut drive = |picks: u32, mended: bool| {

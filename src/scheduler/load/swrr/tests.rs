@@ -20,7 +20,7 @@ fn occurrences(round: &[usize], members: usize) -> Vec<u32> {
 }
 
 #[test]
-fn nginx_s_sequence() {
+fn weights_5_1_1_give_nginx_s_sequence() {
     assert_eq!(round(&[5, 1, 1]), [0, 0, 1, 0, 2, 0, 0]);
     assert_eq!(sequence(&balancer(RULE, &[5, 1, 1]), 9), [0, 0, 1, 0, 2, 0, 0, 0, 0]);
 }
@@ -32,7 +32,7 @@ fn equal_weights_take_turns_in_list_order() {
 }
 
 #[test]
-fn nobody_is_ever_a_whole_slot_ahead_or_behind() {
+fn no_member_is_ever_a_whole_slot_ahead_or_behind() {
     let mut rng = Rng::with_seed(1);
     for n in [2, 3, 5, 17, 64] {
         for max in [2, 10, 300] {
