@@ -7,7 +7,8 @@
 //! ```
 //! - `pick`: by a worker, under a standing load, so that backends differ for least-loaded rules.
 //! - `shared`: the same by `Balancer::pick`, which any thread can call.
-//! - `churn`: each pick replaces a lease of the standing load, so that cached loads are always stale.
+//! - `churn`: each pick replaces a lease of the standing load, so that cached loads are always
+//!   stale.
 //! - `learned`: by rules that use latencies, with the time of the pick and an observation for each
 //!   backend; alone, and with the end of the lease.
 //! - `build`: compiling a picker, the cost of a change of the set.
@@ -289,8 +290,8 @@ struct World {
     worker: BalancerWorker<SocketAddr>,
     flows: Flows,
     rng: Rng,
-    /// A lease on each backend and two more on random backends: no backend is idle, and neighbours have
-    /// different loads.
+    /// A lease on each backend and two more on random backends: no backend is idle, and neighbours
+    /// have different loads.
     held: Vec<Lease<SocketAddr>>,
 }
 

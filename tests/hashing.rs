@@ -1,5 +1,5 @@
-//! The hash schedulers through their public interface: the keys that a change moves, the evenness of
-//! shares, and the figures that other implementations and papers publish.
+//! The hash schedulers through their public interface: the keys that a change moves, the evenness
+//! of shares, and the figures that other implementations and papers publish.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Replays decisions that were recorded from a running IPVS.
 //!
-//! Each file of `tests/fixtures/ipvs` (or of the folder in `LVS_IPVS_TRACES`) is replayed: the set is
-//! built as in the recording, its counters are set to those of the kernel before each connection, and
-//! the selected server must be the kernel's. The first difference fails the test.
+//! Each file of `tests/fixtures/ipvs` (or of the folder in `LVS_IPVS_TRACES`) is replayed: the set
+//! is built as in the recording, its counters are set to those of the kernel before each
+//! connection, and the selected server must be the kernel's. The first difference fails the test.
 #![cfg(not(lvs_loom))]
 
 use std::net::{Ipv4Addr, SocketAddr};

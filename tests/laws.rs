@@ -287,9 +287,9 @@ fn a_member_that_goes_down_moves_only_its_own_flows_and_gets_them_back() {
 
 #[test]
 fn a_removed_member_moves_few_flows_of_other_members() {
-    // In tenths of a percent of all flows that had another backend. Ring and rendezvous move no flow
-    // needlessly, Maglev a few (65 537 slots for 20 members; the kernel's has 4093 slots). sh and dh
-    // assign all buckets anew.
+    // In tenths of a percent of all flows that had another backend. Ring and rendezvous move no
+    // flow needlessly, Maglev a few (65 537 slots for 20 members; the kernel's has 4093 slots). sh
+    // and dh assign all buckets anew.
     let allowed = |expression: &str| match expression {
         _ if is(expression, "ring") || is(expression, "rendezvous") => Some(0),
         "maglev" => Some(15),

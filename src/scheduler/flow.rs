@@ -1,4 +1,5 @@
-//! The flow that a pick is for: [`Flow`], which callers fill in, and [`FlowView`], which schedulers read.
+//! The flow that a pick is for: [`Flow`], which callers fill in, and [`FlowView`], which schedulers
+//! read.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -67,8 +68,8 @@ impl Flow {
         self
     }
 
-    /// Sets the key: flows of one key go to the same backend under a hash scheduler. Keys need not be
-    /// evenly distributed.
+    /// Sets the key: flows of one key go to the same backend under a hash scheduler. Keys need not
+    /// be evenly distributed.
     #[inline]
     pub fn key(mut self, key: u64) -> Self {
         self.key = Some(key);

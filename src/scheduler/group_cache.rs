@@ -1,14 +1,14 @@
 //! Caches one number for each group of members until a load in the group changes.
 //!
 //! For rules that need a value over all members with each pick: the least loaded member of a group,
-//! the sum of its connections. A pick reads a version and a cached word of each group (about sqrt(n)
-//! groups), and the members only of those groups whose version has changed.
+//! the sum of its connections. A pick reads a version and a cached word of each group (about
+//! sqrt(n) groups), and the members only of those groups whose version has changed.
 //!
 //! # Orderings
 //! Those of `LoadVersions`: the version is read before the members are, so a cached number may be
-//! newer than its version but never older. The word needs no ordering of its own, because version and
-//! value are read and written together. Threads that compute at the same time overwrite each other's
-//! word; an older word that is written last has an old version and is computed again.
+//! newer than its version but never older. The word needs no ordering of its own, because version
+//! and value are read and written together. Threads that compute at the same time overwrite each
+//! other's word; an older word that is written last has an old version and is computed again.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,8 +28,8 @@ pub(in crate::scheduler) struct GroupCache {
     ranges: Box<[Range<u32>]>,
 }
 
-/// The word of a run without a cached value. A value and version that happen to make up this word are
-/// computed with each pick, which is slow but correct.
+/// The word of a run without a cached value. A value and version that happen to make up this word
+/// are computed with each pick, which is slow but correct.
 const EMPTY_ENTRY: u64 = u64::MAX;
 
 impl GroupCache {
@@ -60,8 +60,8 @@ impl GroupCache {
     /// Returns the value of a run: the cached value or, if a load in the run may have changed, the
     /// result of `compute`.
     ///
-    /// `compute` must use the members in its range only, and of these only their load and the fields
-    /// that are fixed in the list.
+    /// `compute` must use the members in its range only, and of these only their load and the
+    /// fields that are fixed in the list.
     #[inline]
     pub(in crate::scheduler) fn value_or_compute(
         &self,

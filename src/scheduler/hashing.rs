@@ -1,4 +1,5 @@
-//! The hash functions that place keys and members: they never change and are equal on every machine.
+//! The hash functions that place keys and members: they never change and are equal on every
+//! machine.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -8,8 +9,8 @@ use siphasher::sip::SipHasher13;
 /// Hashes bytes (a name, a cookie, a path) to a key: SipHash-1-3 with `seed` as both halves of its
 /// key.
 ///
-/// A client that can choose its keys and knows the seed can direct all of its load to one backend. Where
-/// that matters keep the seed secret, and equal on both directors of a pair.
+/// A client that can choose its keys and knows the seed can direct all of its load to one backend.
+/// Where that matters keep the seed secret, and equal on both directors of a pair.
 ///
 /// # Examples
 /// ```
@@ -32,7 +33,8 @@ pub(crate) const fn mix_bits(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// Returns the key of an address without its port, so that all connections of a client have one key.
+/// Returns the key of an address without its port, so that all connections of a client have one
+/// key.
 pub(crate) fn hash_ip(ip: IpAddr) -> u64 {
     match ip {
         IpAddr::V4(ip) => mix_bits(u64::from(u32::from(ip))),

@@ -1,9 +1,9 @@
 //! The parameters of schedulers, declared once.
 //!
 //! Each rule declares its parameters beside its type, as a [`SchedulerInfo`] with one
-//! [`SchedulerParameter`] each. The rule's setters, the [registry](super::SchedulerRegistry) and the
-//! reference in `docs/schedulers.md` use that declaration, so that a value is accepted or refused
-//! everywhere alike and with the same text.
+//! [`SchedulerParameter`] each. The rule's setters, the [registry](super::SchedulerRegistry) and
+//! the reference in `docs/schedulers.md` use that declaration, so that a value is accepted or
+//! refused everywhere alike and with the same text.
 
 use std::fmt;
 use std::time::Duration;

@@ -21,8 +21,8 @@ pub(in crate::scheduler) enum Availability {
     Usable,
     /// The member refuses for a reason that IPVS knows, too: weight 0 or its connection limit.
     Refusing,
-    /// The member may not be chosen for a reason that IPVS does not know (health, drain, tried before,
-    /// load bound): the rule tries other members.
+    /// The member may not be chosen for a reason that IPVS does not know (health, drain, tried
+    /// before, load bound): the rule tries other members.
     PassedOver,
 }
 
@@ -83,7 +83,8 @@ impl<'a> PickContext<'a> {
         self.rng
     }
 
-    /// Returns the flow's key, or a random key for a flow without one, which spreads such flows evenly.
+    /// Returns the flow's key, or a random key for a flow without one, which spreads such flows
+    /// evenly.
     #[inline]
     pub fn key(&mut self) -> u64 {
         self.flow.key().unwrap_or_else(|| self.rng.next_u64())
@@ -103,21 +104,23 @@ impl<'a> PickContext<'a> {
         is_share_enough || self.is_usable_beyond_share(position)
     }
 
-    /// A function of its own, because it reads the member, a cache line that most picks do not need.
+    /// A function of its own, because it reads the member, a cache line that most picks do not
+    /// need.
     #[inline(never)]
     fn is_usable_beyond_share(&self, position: usize) -> bool {
         let member = &self.members[position];
         !member.is_overloaded() && self.allows(member)
     }
 
-    /// Returns whether nothing but eligibility and limits decides, so that a result for one flow holds
-    /// for the next.
+    /// Returns whether nothing but eligibility and limits decides, so that a result for one flow
+    /// holds for the next.
     #[inline]
     pub(in crate::scheduler) fn is_unrestricted(&self) -> bool {
         self.load_bound.is_none() && !self.flow.is_retry()
     }
 
-    /// Returns whether the flow and the load bound permit a member: not tried before, within the bound.
+    /// Returns whether the flow and the load bound permit a member: not tried before, within the
+    /// bound.
     #[inline]
     pub(in crate::scheduler) fn allows(&self, member: &Member) -> bool {
         if self.flow.is_retry() && self.flow.has_tried(member.serial()) {

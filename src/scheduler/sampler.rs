@@ -25,9 +25,10 @@ pub(in crate::scheduler) enum WeightedSampler {
     },
 }
 
-/// A column of the alias table: below the cut it belongs to the member at its own position, above the
-/// cut to its alias. The upper 48 bits hold the cut, in units of 2^-48 of the column, the lower 16 bits
-/// the alias. One word instead of two, because a pick reads two columns and waits for memory.
+/// A column of the alias table: below the cut it belongs to the member at its own position, above
+/// the cut to its alias. The upper 48 bits hold the cut, in units of 2^-48 of the column, the lower
+/// 16 bits the alias. One word instead of two, because a pick reads two columns and waits for
+/// memory.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::scheduler) struct AliasColumn(u64);
 
@@ -61,8 +62,8 @@ const MAX_REDRAWS: usize = 4;
 const MAX_DISTINCT_REDRAWS: usize = 4;
 
 impl WeightedSampler {
-    /// Creates a sampler; fails for more members than a set can have, which only the list of a wrapper
-    /// can hold.
+    /// Creates a sampler; fails for more members than a set can have, which only the list of a
+    /// wrapper can hold.
     pub(in crate::scheduler) fn new(members: &Members) -> Result<Self, CompileError> {
         if members.len() > MAX_BACKENDS {
             return Err(CompileError::TooManyMembers { members: members.len(), max: MAX_BACKENDS });
@@ -137,8 +138,9 @@ impl WeightedSampler {
         }
     }
 
-    /// Draws another member than `first` after a draw that hit it again. If further draws hit it, too,
-    /// because it holds nearly all of the share, draws any of the others with equal probability.
+    /// Draws another member than `first` after a draw that hit it again. If further draws hit it,
+    /// too, because it holds nearly all of the share, draws any of the others with equal
+    /// probability.
     #[cold]
     fn draw_other(&self, first: usize, rng: &mut Rng) -> Option<usize> {
         for _ in 0..MAX_DISTINCT_REDRAWS {
@@ -149,7 +151,8 @@ impl WeightedSampler {
         }
         let others = self.drawable_count().checked_sub(1)?;
         let other = scale_to_range(rng.next_u64(), others);
-        // The first itself if there is no other, otherwise the drawn place, counted without the first.
+        // The first itself if there is no other, otherwise the drawn place, counted without the
+        // first.
         let before = (0..others).take_while(|&k| self.drawable(k) != Some(first)).count();
         self.drawable(if other >= before && others > 0 { other + 1 } else { other })
     }
@@ -167,8 +170,8 @@ impl WeightedSampler {
         first_usable_from(cx, drawn)
     }
 
-    /// Draws two members and returns the better by `is_first_better`, or the usable one if the other is
-    /// not usable.
+    /// Draws two members and returns the better by `is_first_better`, or the usable one if the
+    /// other is not usable.
     #[inline]
     pub(in crate::scheduler) fn pick_better_of_two(
         &self,
@@ -212,8 +215,8 @@ impl WeightedSampler {
 /// Draws two different numbers below `len`, in any order; 0 twice if `len` is 1.
 #[inline]
 fn distinct_pair_below(len: usize, rng: &mut Rng) -> Option<(usize, usize)> {
-    // One random word for both: the lower half of the product makes the second draw, among one number
-    // fewer, counted without the first.
+    // One random word for both: the lower half of the product makes the second draw, among one
+    // number fewer, counted without the first.
     let wide = u128::from(rng.next_u64()) * len as u128;
     let first = (wide >> 64) as usize;
     let second = scale_to_range(wide as u64, len.checked_sub(1)?);
@@ -236,8 +239,8 @@ fn draw_from_columns(columns: &[AliasColumn], random: u64) -> Option<usize> {
     Some(select_unpredictable(is_own, place, column.alias()))
 }
 
-/// Builds Vose's table. Each column holds the sum of all shares, and member `i` fills `share * n` of the
-/// columns, so that all numbers are integers and no remainder is left.
+/// Builds Vose's table. Each column holds the sum of all shares, and member `i` fills `share * n`
+/// of the columns, so that all numbers are integers and no remainder is left.
 fn build_alias_columns(members: &Members) -> Box<[AliasColumn]> {
     let (n, sum) = (members.len() as u64, members.share_sum());
     let mut rest: Vec<u64> = members.iter().map(|m| u64::from(m.share()) * n).collect();

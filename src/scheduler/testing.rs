@@ -3,7 +3,8 @@
 use crate::scheduler::{Flow, Rng, Scheduler};
 use crate::{BackendId, BackendSet, Balancer, Lease, Spec};
 
-/// Returns a balancer of members of these weights at these positions; a member's name is its position.
+/// Returns a balancer of members of these weights at these positions; a member's name is its
+/// position.
 pub(in crate::scheduler) fn balancer(
     rule: impl Scheduler + 'static,
     weights: &[u32],
@@ -56,8 +57,8 @@ pub(in crate::scheduler) fn backend_name(i: usize) -> String {
     format!("10.1.{}.{}:80", i / 250, i % 250)
 }
 
-/// Returns a set of backends of these weights, named by [`backend_name`] in their order; the list of
-/// members is newest first.
+/// Returns a set of backends of these weights, named by [`backend_name`] in their order; the list
+/// of members is newest first.
 pub(in crate::scheduler) fn set_with_weights(weights: &[u32]) -> BackendSet<()> {
     let set = BackendSet::new();
     set.edit(|edit| {

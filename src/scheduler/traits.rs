@@ -61,12 +61,13 @@ pub trait Scheduler: Debug + Send + Sync {
 
     /// Builds the picker for one list of members.
     ///
-    /// Called off the hot path, for each change of membership, a weight or an eligibility. `previous` is
-    /// the picker in use, of any type, for rules that keep a state across changes (a cursor, a cache):
-    /// try `(previous as &dyn Any).downcast_ref`.
+    /// Called off the hot path, for each change of membership, a weight or an eligibility.
+    /// `previous` is the picker in use, of any type, for rules that keep a state across changes (a
+    /// cursor, a cache): try `(previous as &dyn Any).downcast_ref`.
     ///
     /// # Errors
-    /// [`CompileError`] if the rule cannot work with the list; the change of the set is then refused.
+    /// [`CompileError`] if the rule cannot work with the list; the change of the set is then
+    /// refused.
     fn compile(
         &self,
         members: &Members,
@@ -76,14 +77,14 @@ pub trait Scheduler: Debug + Send + Sync {
 
 /// Selects members of one list; compiled by a [`Scheduler`].
 pub trait Picker: Any + Debug + Send + Sync {
-    /// Returns the position of the selected member in [`PickContext::members`], or `None` if the rule
-    /// finds no usable member.
+    /// Returns the position of the selected member in [`PickContext::members`], or `None` if the
+    /// rule finds no usable member.
     ///
-    /// An implementation checks [`PickContext::is_usable`] of the member that it returns. It is called
-    /// if some member has a [share](crate::backend::Member::share), and also if no member has a share
-    /// but a member that is down would have: then `is_usable` is `false` for every member, and only a
-    /// rule with lists of its own (`priority` in panic) returns a position. A position out of range
-    /// counts as `None`.
+    /// An implementation checks [`PickContext::is_usable`] of the member that it returns. It is
+    /// called if some member has a [share](crate::backend::Member::share), and also if no member
+    /// has a share but a member that is down would have: then `is_usable` is `false` for every
+    /// member, and only a rule with lists of its own (`priority` in panic) returns a position. A
+    /// position out of range counts as `None`.
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize>;
 }
 

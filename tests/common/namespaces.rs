@@ -3,7 +3,8 @@
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Returns whether tests in network namespaces can run with these programs; prints the reason if not.
+/// Returns whether tests in network namespaces can run with these programs; prints the reason if
+/// not.
 ///
 /// # Panics
 /// In CI, if the tests cannot run.

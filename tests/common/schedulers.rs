@@ -61,7 +61,8 @@ pub(crate) fn scheduler(expression: &str) -> Arc<dyn Scheduler> {
     parse(expression).unwrap_or_else(|error| panic!("{expression}: {error}"))
 }
 
-/// Returns whether an expression is of this rule with any parameters: `"ring(seed=3)"` is of `"ring"`.
+/// Returns whether an expression is of this rule with any parameters: `"ring(seed=3)"` is of
+/// `"ring"`.
 pub(crate) fn is(expression: &str, rule: &str) -> bool {
     expression.split('(').next() == Some(rule)
 }

@@ -64,7 +64,8 @@ fn one_slow_server_does_not_lengthen_the_tail() {
     ];
     let tails = [&two, &peak, &pool].map(|responses| responses.quantile(0.99));
     assert!(tails.iter().all(|&p99| p99 <= 8.0), "p99 {tails:?}");
-    // Its capacity is a thousandth of the whole; with round robin it would get a hundredth of the work.
+    // Its capacity is a thousandth of the whole; with round robin it would get a hundredth of the
+    // work.
     let shares = [&two, &peak, &pool].map(|responses| responses.share_of_first);
     assert!(shares[0] <= 0.002 && shares[1] <= 0.001 && shares[2] <= 0.001, "{shares:?}");
     assert!(peak.quantile(0.999) < two.quantile(0.999), "peak_ewma avoids the slow server");

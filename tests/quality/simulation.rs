@@ -12,7 +12,8 @@ use lvs::{BackendSet, Balancer, Flow, Lease, Outcome, Spec};
 /// The mean service time of a server of normal speed.
 const SERVICE: Duration = Duration::from_millis(10);
 
-/// Returns an exponentially distributed number of mean 1, for service times and times between arrivals.
+/// Returns an exponentially distributed number of mean 1, for service times and times between
+/// arrivals.
 fn exponential(rng: &mut Rng) -> f64 {
     let uniform = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
     -(1.0 - uniform).ln()
@@ -26,8 +27,8 @@ pub(crate) struct Responses {
     waits: Vec<f64>,
     /// The part of the requests that server 0 got.
     pub(crate) share_of_first: f64,
-    /// Whether the busiest server got more than its capacity and its queue grew without end. The times
-    /// then depend on the length of the run.
+    /// Whether the busiest server got more than its capacity and its queue grew without end. The
+    /// times then depend on the length of the run.
     pub(crate) grows: bool,
 }
 
@@ -58,8 +59,8 @@ fn random_flow(rng: &mut Rng) -> Flow {
     Flow::from(address(50_000)).destination(address(80))
 }
 
-/// Sends `requests` to servers that take `slowness` times the normal service time, at `load` of their
-/// total capacity. The first fifth is not measured.
+/// Sends `requests` to servers that take `slowness` times the normal service time, at `load` of
+/// their total capacity. The first fifth is not measured.
 pub(crate) fn simulate(
     rule: impl Scheduler + 'static,
     slowness: &[f64],

@@ -3,16 +3,17 @@
 //! ```text
 //! cargo run --release --manifest-path benches/peers/Cargo.toml [-- --quick]
 //! ```
-//! Prints rows `subject,backends,ns`, then the ratios. Rounds of all subjects alternate, so that other
-//! work of the machine affects all of them; each figure is the median of its rounds.
+//! Prints rows `subject,backends,ns`, then the ratios. Rounds of all subjects alternate, so that
+//! other work of the machine affects all of them; each figure is the median of its rounds.
 //!
 //! The subjects do different work in a step:
 //! - `lvs`: a pick with its lease, made and dropped, which counts a connection of the backend.
 //! - `tower`: `poll_ready`, `call` and the response of a service that is always ready, with
 //!   `PendingRequests` as load, which counts a request.
 //! - `lvs Balance`, `lvs ReadyFirst`: the same service behind these.
-//! - `by two tasks`, which share the service: each has a clone, or they use tower's `Buffer`. On two
-//!   threads the figure is the wall time for a request; half of that for one thread would be perfect.
+//! - `by two tasks`, which share the service: each has a clone, or they use tower's `Buffer`. On
+//!   two threads the figure is the wall time for a request; half of that for one thread would be
+//!   perfect.
 //! - `pingora`: `select`, which clones the backend and counts no connection.
 //! - `hashring`: `get`, which hashes the key and searches; without health and counters.
 
@@ -158,8 +159,8 @@ fn addresses(n: usize) -> impl Iterator<Item = std::net::SocketAddr> {
     (0..n).map(|i| ([10, 0, (i >> 8) as u8, i as u8], 80).into())
 }
 
-/// Returns the keys of all subjects: the same sequence, spread over all values and without repetition, so
-/// that caches of the processor help no more than in use.
+/// Returns the keys of all subjects: the same sequence, spread over all values and without
+/// repetition, so that caches of the processor help no more than in use.
 fn keys() -> impl FnMut() -> u64 {
     let mut x = 0u64;
     move || {

@@ -28,8 +28,8 @@ pub(crate) fn subjects(n: usize) -> Vec<Subject> {
     let shared = Balance::new(balancer("p2c", n));
     let on_lanes = BackendSet::with_counter_lanes(2);
     let on_lanes = Balance::new(over(on_lanes, "p2c", n, || Instantly(Arc::new(()))));
-    // Services that share only the set, or nothing: the speed-up of two threads on this machine with a
-    // shared set, and at most.
+    // Services that share only the set, or nothing: the speed-up of two threads on this machine
+    // with a shared set, and at most.
     let plain = |set| Balance::new(over(set, "p2c", n, || Instantly(7_u64)));
     let own = || plain(BackendSet::new());
     let (exact, with_lanes) = (own(), plain(BackendSet::with_counter_lanes(2)));
@@ -54,8 +54,8 @@ pub(crate) fn subjects(n: usize) -> Vec<Subject> {
     ]
 }
 
-/// A service that is always ready and responds at once. A clone clones its content: mostly an `Arc`, as
-/// with a client of hyper or tonic, whose counter all threads share.
+/// A service that is always ready and responds at once. A clone clones its content: mostly an
+/// `Arc`, as with a client of hyper or tonic, whose counter all threads share.
 #[derive(Clone)]
 struct Instantly<T = Arc<()>>(T);
 
@@ -185,8 +185,8 @@ fn stay_on(processor: usize) {
     let _ = sched_setaffinity(None, &own);
 }
 
-/// Returns a subject of two threads without a runtime, on a processor each. The threads are kept, because
-/// a slice is too short to start them.
+/// Returns a subject of two threads without a runtime, on a processor each. The threads are kept,
+/// because a slice is too short to start them.
 fn by_two_threads<S>(name: &str, n: usize, services: [S; 2]) -> Subject
 where
     S: Service<u64, Response = ()> + Send + 'static,

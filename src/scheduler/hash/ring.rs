@@ -1,12 +1,12 @@
 //! Consistent hashing on a ring: `ring`.
 //!
 //! After D. Karger et al., *Consistent Hashing and Random Trees*, STOC 1997. Each member has many
-//! points on a circle of 2^64 hashes; a key belongs to the member of the first point at or after its
-//! hash.
+//! points on a circle of 2^64 hashes; a key belongs to the member of the first point at or after
+//! its hash.
 //!
-//! The `hashring` crate builds the ring, and every decision equals that of its `get`. A pick reads a
-//! flat copy: the circle is divided into equal buckets, more than there are points, and each bucket
-//! holds the owner of its first point.
+//! The `hashring` crate builds the ring, and every decision equals that of its `get`. A pick reads
+//! a flat copy: the circle is divided into equal buckets, more than there are points, and each
+//! bucket holds the owner of its first point.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -26,17 +26,19 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// `ring`: selects by consistent hashing with virtual nodes, whose number follows the weight.
 ///
 /// Choose it for the same key to the same backend where membership changes: exactly the keys of a
-/// removed backend move, and exactly the keys that a new backend gets. The shares are uneven; for even
-/// shares see [`maglev`](crate::scheduler::Maglev), and under [`Bounded`](crate::scheduler::BoundedLoad) no backend
-/// exceeds its load bound.
+/// removed backend move, and exactly the keys that a new backend gets. The shares are uneven; for
+/// even shares see [`maglev`](crate::scheduler::Maglev), and under
+/// [`Bounded`](crate::scheduler::BoundedLoad) no backend exceeds its load bound.
 ///
-/// Reads the flow's [key](crate::scheduler::FlowView::key); a flow without a key goes to a random member.
+/// Reads the flow's [key](crate::scheduler::FlowView::key); a flow without a key goes to a random
+/// member.
 ///
 /// # Shares
-/// A member has 160 points (or the [configured number](RingHash::replicas)) times its weight over the
-/// smallest weight, rounded, at least one. If that makes more than 262 144 points, all are scaled down
-/// in proportion and rounded down, at least one each. When the only member of the smallest weight is
-/// added or removed, the points of the others change in proportion, and some of their keys move.
+/// A member has 160 points (or the [configured number](RingHash::replicas)) times its weight over
+/// the smallest weight, rounded, at least one. If that makes more than 262 144 points, all are
+/// scaled down in proportion and rounded down, at least one each. When the only member of the
+/// smallest weight is added or removed, the points of the others change in proportion, and some of
+/// their keys move.
 ///
 /// Largest share over the mean for equal weights, mean of 20 seeds; the deviation from the mean is
 /// about `1 / sqrt(points_per_member)`:
@@ -46,15 +48,17 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// | 160 | 1.12 | 1.20 | 1.26 |
 ///
 /// # Unusable members
-/// The ring contains all members in any state by [`table_weight`](crate::backend::Member::table_weight).
-/// A key whose owner is not usable goes to the next point clockwise whose owner is usable, so that the
-/// keys of a failed member spread over many members, and no other key moves.
+/// The ring contains all members in any state by
+/// [`table_weight`](crate::backend::Member::table_weight). A key whose owner is not usable goes to
+/// the next point clockwise whose owner is usable, so that the keys of a failed member spread over
+/// many members, and no other key moves.
 ///
 /// # Cost
-/// A pick takes a SipHash-2-4 of the key and nearly always a single read: 13 to 15 ns in addition to the
-/// lease for 10 to 100 members of 160 points, and about 25 ns for 1000 members, where many keys make it
-/// wait for memory. For 1000 members the copy takes 2.8 MB and 15 ms to build, off the hot path; with
-/// the largest number of points 5 MB and 27 ms. A change of state alone builds nothing.
+/// A pick takes a SipHash-2-4 of the key and nearly always a single read: 13 to 15 ns in addition
+/// to the lease for 10 to 100 members of 160 points, and about 25 ns for 1000 members, where many
+/// keys make it wait for memory. For 1000 members the copy takes 2.8 MB and 15 ms to build, off the
+/// hot path; with the largest number of points 5 MB and 27 ms. A change of state alone builds
+/// nothing.
 ///
 /// # Examples
 /// ```
@@ -100,8 +104,8 @@ impl RingHash {
         Ok(Self { replicas: REPLICAS.check_integer("ring", replicas)?, ..self })
     }
 
-    /// Sets the seed of the hash that places points and keys; see [`hash_bytes`] for when it should be
-    /// secret. Default: 0.
+    /// Sets the seed of the hash that places points and keys; see [`hash_bytes`] for when it should
+    /// be secret. Default: 0.
     pub const fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
@@ -232,18 +236,19 @@ impl RingHashPicker {
 
 /// A ring from which a pick reads a single word, nearly always.
 ///
-/// The first `bucket_bits` bits of a hash are its bucket; there are more buckets than points. The word of
-/// a bucket holds the owner of the first point at or after the bucket's start, and the offset of that
-/// point in the bucket to [`OFFSET_BITS`] bits. A hash before that point belongs to its owner; a hash
-/// behind it belongs to the first owner of the next bucket, unless the bucket has more points. In that
-/// case, and if the offsets are equal, the points are searched. Buckets are small, because in a large
-/// ring a pick mostly waits for memory.
+/// The first `bucket_bits` bits of a hash are its bucket; there are more buckets than points. The
+/// word of a bucket holds the owner of the first point at or after the bucket's start, and the
+/// offset of that point in the bucket to [`OFFSET_BITS`] bits. A hash before that point belongs to
+/// its owner; a hash behind it belongs to the first owner of the next bucket, unless the bucket has
+/// more points. In that case, and if the offsets are equal, the points are searched. Buckets are
+/// small, because in a large ring a pick mostly waits for memory.
 #[derive(Debug)]
 struct BucketedRing {
     bucket_bits: u32,
     /// From the top: [`CROWDED_FLAG`], the offset, 16 bits for the owner.
     buckets: Box<[u32]>,
-    /// The index of the first point at or after the beginning of every [`BUCKETS_PER_START`]-th bucket.
+    /// The index of the first point at or after the beginning of every [`BUCKETS_PER_START`]-th
+    /// bucket.
     bucket_starts: Box<[u32]>,
     /// The hashes of the points, in ring order.
     hashes: Box<[u64]>,
@@ -332,7 +337,8 @@ impl BucketedRing {
         from.iter().chain(before).map(|&owner| usize::from(owner))
     }
 
-    /// Returns the index of the first point at or after a hash; the number of points if there is none.
+    /// Returns the index of the first point at or after a hash; the number of points if there is
+    /// none.
     #[inline(never)]
     fn first_point_at(&self, hash: u64) -> usize {
         let start = self
@@ -351,131 +357,4 @@ impl BucketedRing {
 }
 
 #[cfg(all(test, not(lvs_loom)))]
-mod tests {
-    use super::*;
-    use crate::Flow;
-    use crate::scheduler::Rng;
-    use crate::scheduler::testing::{backend_name, set_with_weights};
-
-    #[test]
-    fn every_decision_equals_that_of_the_hashring_crate() {
-        let cases: [&[u32]; 5] = [&[1], &[3, 1], &[1; 10], &[5, 0, 9, 100], &[2; 200]];
-        for (rule, weights) in
-            [RingHash::new(), RingHash::new().replicas(1).expect("in range").seed(5)]
-                .into_iter()
-                .flat_map(|rule| cases.map(|weights| (rule, weights)))
-        {
-            let snapshot = set_with_weights(weights).snapshot();
-            let members = snapshot.members();
-            let ring = rule.build_ring(members);
-            let picker = rule.compile(members, None).expect("small");
-            let mut rng = Rng::with_seed(3);
-            for key in (0..2000).chain((0..2000).map(|k| mix_bits(k ^ 77))) {
-                let flow = Flow::new().key(key);
-                let pick = picker.pick(&mut PickContext::new(members, &flow, &mut rng));
-                let owner =
-                    ring.get(&(key ^ mix_bits(rule.seed))).map(|point| point.owner as usize);
-                // A member of weight 0 from the start has no points.
-                assert_eq!(pick, owner);
-            }
-        }
-    }
-
-    #[test]
-    fn hashes_at_the_edges_of_buckets_and_of_the_circle_have_the_owner_of_the_ring() {
-        let snapshot = set_with_weights(&[1; 7]).snapshot();
-        let rule = RingHash::new().replicas(3).expect("in range");
-        let ring = rule.build_ring(snapshot.members());
-        let flat = BucketedRing::new(ring.clone());
-        let sorted: Vec<(u64, u32)> =
-            ring.into_iter().map(|p| (DefaultHashBuilder.hash_one(p), p.owner)).collect();
-        let by_hand = |hash| {
-            let at = sorted.partition_point(|&(point, _)| point < hash);
-            sorted[at % sorted.len()].1 as usize
-        };
-        let edges = sorted.iter().flat_map(|&(p, _)| [p - 1, p, p + 1]);
-        let buckets = (0..1u64 << flat.bucket_bits).map(|b| b << (64 - flat.bucket_bits));
-        for hash in edges.chain(buckets).chain([0, u64::MAX]) {
-            assert_eq!(flat.owner(hash), Some(by_hand(hash)));
-            let walked: Vec<_> = flat.owners_clockwise(hash).collect();
-            let at = sorted.partition_point(|&(point, _)| point < hash);
-            let turn = sorted[at..].iter().chain(&sorted[..at]);
-            assert_eq!(walked, turn.map(|&(_, owner)| owner as usize).collect::<Vec<_>>());
-        }
-    }
-
-    #[test]
-    fn an_unusable_owner_is_passed_clockwise() {
-        let set = set_with_weights(&[1; 20]);
-        set.set_weight(&backend_name(4).into(), 0).expect("known");
-        set.set_health(&backend_name(9).into(), crate::Health::Down).expect("known");
-        let snapshot = set.snapshot();
-        let members = snapshot.members();
-        let picker = RingHash::new().compile(members, None).expect("small");
-        let sorted: Vec<_> = RingHash::new().build_ring(members).into_iter().collect();
-        let mut rng = Rng::with_seed(3);
-        for key in 0..2000u64 {
-            let flow = Flow::new().key(key);
-            let pick = picker.pick(&mut PickContext::new(members, &flow, &mut rng));
-            let hash = DefaultHashBuilder.hash_one(key);
-            let at = sorted.partition_point(|p| DefaultHashBuilder.hash_one(p) < hash);
-            let next = sorted[at..].iter().chain(&sorted[..at]);
-            let expected = next.map(|p| p.owner as usize).find(|&i| members[i].share() != 0);
-            assert_eq!(pick, expected);
-        }
-    }
-
-    #[test]
-    fn the_number_of_points_follows_weights_and_is_bounded() {
-        let count = |weights: &[u32], replicas| {
-            let mut points =
-                points_per_member(set_with_weights(weights).snapshot().members(), replicas);
-            points.reverse();
-            points
-        };
-        assert_eq!(count(&[10, 15, 20, 0], 160), [160, 240, 320, 0]);
-        assert_eq!(count(&[3, 4], 1), [1, 1]);
-        assert_eq!(count(&[3, 5], 1), [1, 2]);
-        let scaled = count(&[65_535, 1, 32_768], 160);
-        assert!(scaled.iter().sum::<u64>() <= MAX_POINTS);
-        assert_eq!(scaled[1], 2);
-        assert!(scaled[0].abs_diff(2 * scaled[2]) <= 20);
-        assert!(count(&[], 160).is_empty());
-    }
-
-    #[test]
-    fn the_spread_is_that_of_the_docs() {
-        // The published simulation has 1.12, 1.20 and 1.26.
-        for (members, seeds, stated) in [(10, 20, 1.12), (100, 20, 1.20), (500, 6, 1.26)] {
-            let snapshot = set_with_weights(&vec![1; members]).snapshot();
-            let peak_to_mean = (0..seeds).map(|seed| {
-                let ring = RingHash::new().seed(seed).build_ring(snapshot.members());
-                let mut arcs = vec![0u64; members];
-                let mut before = 0;
-                let mut first = None;
-                for point in ring {
-                    let hash = DefaultHashBuilder.hash_one(point);
-                    arcs[point.owner as usize] += hash - before;
-                    before = hash;
-                    first.get_or_insert(point.owner as usize);
-                }
-                arcs[first.expect("points")] += u64::MAX - before;
-                arcs.into_iter().max().expect("members") as f64 * members as f64 / 2f64.powi(64)
-            });
-            let mean = peak_to_mean.sum::<f64>() / seeds as f64;
-            assert!((mean - stated).abs() < 0.02, "{members} members: {mean}");
-        }
-    }
-
-    #[test]
-    fn a_change_of_state_keeps_the_ring() {
-        let set = set_with_weights(&[1, 2, 3]);
-        let old = RingHash::new().compile(set.snapshot().members(), None).expect("small");
-        set.set_weight(&backend_name(1).into(), 0).expect("known");
-        let new = RingHash::new().compile(set.snapshot().members(), Some(&*old)).expect("small");
-        let flat = |picker: &dyn Picker| {
-            Arc::clone(&previous_as::<RingHashPicker>(Some(picker)).expect("ours").ring)
-        };
-        assert!(Arc::ptr_eq(&flat(&*old), &flat(&*new)));
-    }
-}
+mod tests;

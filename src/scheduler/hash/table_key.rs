@@ -16,8 +16,8 @@ impl TableKey {
     }
 }
 
-/// Returns whether any member is usable: a check of all members is short compared to a vain walk over
-/// the whole table.
+/// Returns whether any member is usable: a check of all members is short compared to a vain walk
+/// over the whole table.
 pub(in crate::scheduler) fn is_any_usable(cx: &PickContext<'_>) -> bool {
     (0..cx.members().len()).any(|i| cx.is_usable(i))
 }

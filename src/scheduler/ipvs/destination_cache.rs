@@ -70,8 +70,8 @@ impl<V> DestinationCache<V> {
         }
     }
 
-    /// Calls `act` with the value of a destination and returns its result. `act` may change the value or
-    /// set a missing value, and must not remove a value.
+    /// Calls `act` with the value of a destination and returns its result. `act` may change the
+    /// value or set a missing value, and must not remove a value.
     pub(in crate::scheduler) fn with_entry<R>(
         &self,
         to: FlowDestination,

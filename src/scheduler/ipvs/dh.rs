@@ -9,15 +9,17 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// `dh`: selects a member by a hash of the destination address.
 ///
 /// Choose it in front of caches that serve many destinations (the original use: transparent web
-/// caches), where decisions must equal those of Linux; [`rendezvous`](crate::scheduler::RendezvousHash) or
-/// [`maglev`](crate::scheduler::Maglev) move far fewer keys when a server is added or removed.
+/// caches), where decisions must equal those of Linux;
+/// [`rendezvous`](crate::scheduler::RendezvousHash) or [`maglev`](crate::scheduler::Maglev) move
+/// far fewer keys when a server is added or removed.
 ///
 /// Decides as the kernel's `ip_vs_dh`: 256 buckets assigned in list order, weights ignored; a
 /// bucket whose server is quiesced or at its limit refuses the connection. A server that is down,
 /// draining, disabled or was tried before, which the kernel does not know, is skipped: the next
 /// buckets are probed.
 ///
-/// Reads the flow's destination or, without a destination, its key; without both it selects at random.
+/// Reads the flow's destination or, without a destination, its key; without both it selects at
+/// random.
 ///
 /// # Cost
 /// O(1); a table of 1 KiB.

@@ -10,7 +10,8 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// is first. Decides as the kernel's `ip_vs_fo`.
 ///
 /// # Cost
-/// O(1) while the heaviest member is usable, a step for each unusable member before; 4 bytes a member.
+/// O(1) while the heaviest member is usable, a step for each unusable member before; 4 bytes a
+/// member.
 ///
 /// # Examples
 /// ```

@@ -15,23 +15,23 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// `lblc`: keeps each destination on its server until that server is overloaded.
 ///
 /// Choose it in front of caches where the load matters as much as the locality and decisions must
-/// equal those of Linux; [`Bounded`](crate::scheduler::BoundedLoad) over a hash scheduler does the same without
-/// a cache of destinations.
+/// equal those of Linux; [`Bounded`](crate::scheduler::BoundedLoad) over a hash scheduler does the
+/// same without a cache of destinations.
 ///
 /// Decides as the kernel's `ip_vs_lblc`: a new destination gets the server that
-/// [`wlc`](crate::scheduler::WeightedLeastConnections) selects, and keeps it while the server is eligible
-/// and has no more active connections than its weight, or no other server has fewer than half of its
-/// weight. As in the kernel a server that falls below its upper threshold again keeps its
-/// destinations; unlike in the kernel no server exceeds the threshold.
+/// [`wlc`](crate::scheduler::WeightedLeastConnections) selects, and keeps it while the server is
+/// eligible and has no more active connections than its weight, or no other server has fewer than
+/// half of its weight. As in the kernel a server that falls below its upper threshold again keeps
+/// its destinations; unlike in the kernel no server exceeds the threshold.
 ///
 /// Reads the flow's destination, or its key, and its time; a flow that has no destination is
 /// scheduled by `wlc`.
 ///
 /// # Cost
-/// Unlike other rules `lblc` takes a lock with each pick, of one of sixteen shards, and needs memory for
-/// up to 24 576 destinations (beyond that new destinations are not cached). Entries that are not used
-/// for the expiration are removed, idle entries earlier if there are more than 16 384; both only if
-/// flows have a time ([`Flow::time`](crate::scheduler::Flow::time)).
+/// Unlike other rules `lblc` takes a lock with each pick, of one of sixteen shards, and needs
+/// memory for up to 24 576 destinations (beyond that new destinations are not cached). Entries that
+/// are not used for the expiration are removed, idle entries earlier if there are more than 16 384;
+/// both only if flows have a time ([`Flow::time`](crate::scheduler::Flow::time)).
 ///
 /// # Examples
 /// ```

@@ -14,11 +14,11 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
 /// `lblcr`: keeps each destination on a set of servers, which grows while they are overloaded.
 ///
-/// Choose it instead of [`lblc`](crate::scheduler::LocalityLeastConnections) where single destinations are too
-/// busy for one cache. Decides as the kernel's `ip_vs_lblcr`: the least loaded of the destination's
-/// servers; if that server is overloaded, the server that [`wlc`](crate::scheduler::WeightedLeastConnections)
-/// selects is added to the set. A set that has not changed for the expiration loses its most loaded
-/// server.
+/// Choose it instead of [`lblc`](crate::scheduler::LocalityLeastConnections) where single
+/// destinations are too busy for one cache. Decides as the kernel's `ip_vs_lblcr`: the least loaded
+/// of the destination's servers; if that server is overloaded, the server that
+/// [`wlc`](crate::scheduler::WeightedLeastConnections) selects is added to the set. A set that has
+/// not changed for the expiration loses its most loaded server.
 ///
 /// Reads the flow's destination, or its key, and its time; a flow that has no destination is
 /// scheduled by `wlc`.

@@ -8,15 +8,16 @@ use crate::scheduler::{CompileError, Picker, Scheduler};
 /// `lc`: selects the member with the fewest connections.
 ///
 /// Choose it for equal servers and connections of unequal length. Weights count only as "0 or not";
-/// [`wlc`](crate::scheduler::WeightedLeastConnections) divides by them. Among equals the first in the list (the
-/// newest) is selected, so that an idle set sends every connection there; [`p2c`](crate::scheduler::PowerOfTwoChoices) spreads them.
+/// [`wlc`](crate::scheduler::WeightedLeastConnections) divides by them. Among equals the first in
+/// the list (the newest) is selected, so that an idle set sends every connection there;
+/// [`p2c`](crate::scheduler::PowerOfTwoChoices) spreads them.
 ///
 /// Decides as the kernel's `ip_vs_lc`. Inactive connections count a 256th.
 ///
 /// # Cost
-/// O(n) up to 24 members; above, a comparison for each of about sqrt(n) groups and for each member of
-/// the one or two groups whose load changed. The counters are shared by all threads, so that under
-/// contention each pick reads cache lines that other threads write.
+/// O(n) up to 24 members; above, a comparison for each of about sqrt(n) groups and for each member
+/// of the one or two groups whose load changed. The counters are shared by all threads, so that
+/// under contention each pick reads cache lines that other threads write.
 ///
 /// # Examples
 /// ```

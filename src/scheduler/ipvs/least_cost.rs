@@ -123,8 +123,8 @@ impl Picker for LeastConnectionsPicker {
 
 /// Finds the usable member with the least `cost / weight`, the first in the list among equals.
 ///
-/// Small sets are scanned. In larger sets the best member of each group of neighbours is cached until a
-/// load in the group changes (see [`GroupCache`]), and a pick compares the best members.
+/// Small sets are scanned. In larger sets the best member of each group of neighbours is cached
+/// until a load in the group changes (see [`GroupCache`]), and a pick compares the best members.
 #[derive(Debug)]
 pub(in crate::scheduler) struct LeastCost<C> {
     cost: PhantomData<C>,
@@ -155,8 +155,8 @@ const NO_CANDIDATE: BestCandidate = BestCandidate { position: u32::MAX, cost: 1,
 const MAX_SCANNED_MEMBERS: usize = if cfg!(lvs_loom) { 0 } else { 24 };
 
 impl<C: LoadCost> LeastCost<C> {
-    /// Creates a picker that compares `cost / weight`; the weight of an eligible member is not 0, and
-    /// below 2^23.
+    /// Creates a picker that compares `cost / weight`; the weight of an eligible member is not 0,
+    /// and below 2^23.
     pub(in crate::scheduler) fn new(members: &Members, weight: impl Fn(&Member) -> u32) -> Self {
         let slot = |m: &Member| CostCandidate {
             account: Arc::clone(m.account()),
@@ -198,8 +198,8 @@ impl<C: LoadCost> LeastCost<C> {
         self.best_in_range(0..self.candidates.len(), |i| cx.is_usable(i))
     }
 
-    /// Returns the best member for a flow without exclusions. A member that is not eligible has weight
-    /// 0 and is never better than another.
+    /// Returns the best member for a flow without exclusions. A member that is not eligible has
+    /// weight 0 and is never better than another.
     #[inline]
     fn best_below_limit(&self, range: Range<usize>, cx: &PickContext<'_>) -> BestCandidate {
         let members = cx.members();
@@ -223,8 +223,8 @@ impl<C: LoadCost> LeastCost<C> {
         let cost = C::cost(slot.account.load());
         // cost / weight < least / least_weight, without the divisions.
         if cost * u64::from(best.weight) < best.cost * u64::from(slot.weight) {
-            // With a predicted branch the next member is compared meanwhile; a conditional move would
-            // wait for the result.
+            // With a predicted branch the next member is compared meanwhile; a conditional move
+            // would wait for the result.
             std::hint::cold_path();
             BestCandidate { position: i as u32, cost, weight: slot.weight }
         } else {

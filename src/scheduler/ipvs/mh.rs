@@ -12,17 +12,18 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// `mh`: selects a member by Maglev hashing of the client's address, slot for slot as Linux does.
 ///
 /// Choose it where this director works beside kernels that run `mh`; otherwise
-/// [`maglev`](crate::scheduler::Maglev) has a larger table, exact weights and a configurable seed (the kernel's
-/// keys are published, so that a client can choose its server).
+/// [`maglev`](crate::scheduler::Maglev) has a larger table, exact weights and a configurable seed
+/// (the kernel's keys are published, so that a client can choose its server).
 ///
 /// Decides as the kernel's `ip_vs_mh` on a 64-bit machine (Eisenbud et al., NSDI 2016, with weights
-/// as turns): 4093 slots, SipHash-1-3. The table is built from the last weights that were not 0, so that
-/// quiescing moves no other client. A slot whose server is quiesced or at its limit refuses, unless
-/// [fallback](IpvsMaglevHash::fallback) is on. A server that is down, draining, disabled or was tried
-/// before, which the kernel does not know, is skipped by the fallback's probing in either case.
+/// as turns): 4093 slots, SipHash-1-3. The table is built from the last weights that were not 0, so
+/// that quiescing moves no other client. A slot whose server is quiesced or at its limit refuses,
+/// unless [fallback](IpvsMaglevHash::fallback) is on. A server that is down, draining, disabled or
+/// was tried before, which the kernel does not know, is skipped by the fallback's probing in either
+/// case.
 ///
-/// Reads the flow's source or, without a source, its key; without both it selects at random. A member
-/// is placed by its address or, without an address, by its name.
+/// Reads the flow's source or, without a source, its key; without both it selects at random. A
+/// member is placed by its address or, without an address, by its name.
 ///
 /// # Cost
 /// One SipHash (about 5 ns); up to 4093 probes if servers are skipped. A table of 8 KiB,
@@ -116,7 +117,8 @@ impl Scheduler for IpvsMaglevHash {
 #[derive(Debug)]
 struct IpvsMaglevHashPicker {
     flags: IpvsMaglevHash,
-    /// The owner of each slot, by position; `EMPTY_SLOT` in all slots if no member ever had a weight.
+    /// The owner of each slot, by position; `EMPTY_SLOT` in all slots if no member ever had a
+    /// weight.
     slots: Box<[u16]>,
 }
 

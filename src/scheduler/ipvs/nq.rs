@@ -5,13 +5,14 @@ use crate::scheduler::ipvs::least_cost::{LeastCost, LoadCost};
 use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `nq`: selects an idle member if there is any, otherwise the member with the shortest expected delay.
+/// `nq`: selects an idle member if there is any, otherwise the member with the shortest expected
+/// delay.
 ///
 /// Choose it where no request should wait while a server is idle, even if a stronger server might
 /// respond sooner.
 ///
-/// Decides as the kernel's `ip_vs_nq`: the first in the list without an active connection, otherwise
-/// as [`sed`](crate::scheduler::ShortestExpectedDelay).
+/// Decides as the kernel's `ip_vs_nq`: the first in the list without an active connection,
+/// otherwise as [`sed`](crate::scheduler::ShortestExpectedDelay).
 ///
 /// # Cost
 /// As [`wlc`](crate::scheduler::WeightedLeastConnections).

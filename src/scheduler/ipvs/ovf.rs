@@ -5,12 +5,12 @@ use crate::scheduler::ipvs::fo::eligible_by_weight;
 use crate::scheduler::parameter::{SchedulerFamily, SchedulerInfo};
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `ovf`: selects the heaviest member until it has more active connections than its weight, then the
-/// next.
+/// `ovf`: selects the heaviest member until it has more active connections than its weight, then
+/// the next.
 ///
-/// Choose it to fill servers one after another; a weight is a number of connections, and each server
-/// takes up to one connection more. If all servers overflow the pick fails. Decides as the kernel's
-/// `ip_vs_ovf`. For exact limits see [`first`](crate::scheduler::FirstAvailable).
+/// Choose it to fill servers one after another; a weight is a number of connections, and each
+/// server takes up to one connection more. If all servers overflow the pick fails. Decides as the
+/// kernel's `ip_vs_ovf`. For exact limits see [`first`](crate::scheduler::FirstAvailable).
 ///
 /// # Cost
 /// O(1) while the heaviest member has room, a step for each full member before; 4 bytes a member.

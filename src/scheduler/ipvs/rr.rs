@@ -9,15 +9,17 @@ use crate::sync::{AtomicUsize, Ordering};
 /// `rr`: selects the members in turn.
 ///
 /// Choose it for equal servers and requests of equal cost. Weights count only as "0 or not"; for
-/// shares see [`wrr`](crate::scheduler::WeightedRoundRobin) and [`swrr`](crate::scheduler::SmoothWeightedRoundRobin).
+/// shares see [`wrr`](crate::scheduler::WeightedRoundRobin) and
+/// [`swrr`](crate::scheduler::SmoothWeightedRoundRobin).
 ///
-/// Decides as the kernel's `ip_vs_rr`: a pick continues behind the last selected server; a new server
-/// is inserted at the head of the list; if the last selected server is removed, its successor is next.
+/// Decides as the kernel's `ip_vs_rr`: a pick continues behind the last selected server; a new
+/// server is inserted at the head of the list; if the last selected server is removed, its
+/// successor is next.
 ///
 /// # Cost
-/// O(1) while the next member is usable, otherwise a step for each unusable member. The cursor is one
-/// cache line, for which threads that share a balancer contend. [`Balancer::fork`] gives each worker
-/// thread a cursor of its own.
+/// O(1) while the next member is usable, otherwise a step for each unusable member. The cursor is
+/// one cache line, for which threads that share a balancer contend. [`Balancer::fork`] gives each
+/// worker thread a cursor of its own.
 ///
 /// [`Balancer::fork`]: crate::Balancer::fork
 ///

@@ -7,8 +7,8 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
 /// `sed`: selects the member with the shortest expected delay.
 ///
-/// Choose it instead of [`wlc`](crate::scheduler::WeightedLeastConnections) where weights differ much and
-/// connections are few: the new connection is counted in, so that a strong server gets two
+/// Choose it instead of [`wlc`](crate::scheduler::WeightedLeastConnections) where weights differ
+/// much and connections are few: the new connection is counted in, so that a strong server gets two
 /// connections before a weak server gets its first.
 ///
 /// Decides as the kernel's `ip_vs_sed`: least `(active + 1) / weight`, the first in the list among

@@ -10,15 +10,15 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
 /// `sh`: selects a member by a hash of the client's address.
 ///
-/// Choose it where decisions must equal those of Linux; [`mh`](crate::scheduler::IpvsMaglevHash) and
-/// [`maglev`](crate::scheduler::Maglev) move far fewer clients when a server is added, removed or changes weight: here
-/// every change assigns all buckets anew.
+/// Choose it where decisions must equal those of Linux; [`mh`](crate::scheduler::IpvsMaglevHash)
+/// and [`maglev`](crate::scheduler::Maglev) move far fewer clients when a server is added, removed
+/// or changes weight: here every change assigns all buckets anew.
 ///
 /// Decides as the kernel's `ip_vs_sh`: 256 buckets assigned in list order, `weight` of them at a
-/// time (a quiesced server still gets one bucket, and refuses its clients). A bucket whose server is
-/// quiesced or at its limit refuses the connection, unless [fallback](SourceHash::fallback) is on. A server that is
-/// down, draining, disabled or was tried before, which the kernel does not know, is skipped by
-/// the fallback's probing in either case.
+/// time (a quiesced server still gets one bucket, and refuses its clients). A bucket whose server
+/// is quiesced or at its limit refuses the connection, unless [fallback](SourceHash::fallback) is
+/// on. A server that is down, draining, disabled or was tried before, which the kernel does not
+/// know, is skipped by the fallback's probing in either case.
 ///
 /// Reads the flow's source or, without a source, its key; without both it selects at random.
 ///

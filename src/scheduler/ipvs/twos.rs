@@ -10,16 +10,17 @@ use crate::scheduler::{CompileError, PickContext, Picker, Rng, Scheduler};
 
 /// `twos`: selects the less loaded of two members drawn at random by weight.
 ///
-/// Choose it where decisions must follow Linux's rule; [`p2c`](crate::scheduler::PowerOfTwoChoices) never draws the
-/// same server twice and is quicker.
+/// Choose it where decisions must follow Linux's rule; [`p2c`](crate::scheduler::PowerOfTwoChoices)
+/// never draws the same server twice and is quicker.
 ///
 /// Decides as the kernel's `ip_vs_twos`, with the same probabilities: two draws *with* replacement
-/// from 0 up to and including the sum of weights, so that the first server in the list has a share larger by one; load is the overhead of `wlc`. The kernel's random numbers cannot be repeated, so
+/// from 0 up to and including the sum of weights, so that the first server in the list has a share
+/// larger by one; load is the overhead of `wlc`. The kernel's random numbers cannot be repeated, so
 /// `twos` is the only kernel scheduler that is not tested against recorded decisions.
 ///
 /// # Cost
-/// O(1) by an alias table, where the kernel walks its list; O(n) while a member has a connection limit
-/// and on a retry, because members must be left out. 12 bytes a member where weights differ.
+/// O(1) by an alias table, where the kernel walks its list; O(n) while a member has a connection
+/// limit and on a retry, because members must be left out. 12 bytes a member where weights differ.
 ///
 /// # Examples
 /// ```
@@ -86,8 +87,9 @@ impl Scheduler for IpvsTwoChoices {
 struct IpvsTwoChoicesPicker {
     overhead: ConnectionOverhead,
     sampler: WeightedSampler,
-    /// The kernel draws from one number more than there are shares, and 0 belongs to the first member.
-    /// The probabilities, in units of 2^-64, that the first of two draws is 0, and that either is.
+    /// The kernel draws from one number more than there are shares, and 0 belongs to the first
+    /// member. The probabilities, in units of 2^-64, that the first of two draws is 0, and that
+    /// either is.
     zero_thresholds: [u64; 2],
     /// The member that a draw of 0 selects.
     first_eligible: Option<usize>,

@@ -6,20 +6,21 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
 /// `first`: selects the first member in the order of configuration that is below its limit.
 ///
-/// HAProxy's rule of the same name: choose it to keep as few servers busy as the load needs, so that
-/// the others can be switched off. Every server but the last needs [`Limits`](crate::Limits): a server
-/// without a limit is never full.
+/// HAProxy's rule of the same name: choose it to keep as few servers busy as the load needs, so
+/// that the others can be switched off. Every server but the last needs [`Limits`](crate::Limits):
+/// a server without a limit is never full.
 ///
-/// The first member is the member that was inserted first, which is the last in [`Members`]. Weights count only as "0 or not".
+/// The first member is the member that was inserted first, which is the last in [`Members`].
+/// Weights count only as "0 or not".
 ///
 /// A server that was full is skipped until its connections fall below the lower mark of its limits,
-/// three quarters of the maximum by default. HAProxy selects it again as soon as one connection ends;
-/// so does `Limits::new(n).with_resume_below(n)`.
+/// three quarters of the maximum by default. HAProxy selects it again as soon as one connection
+/// ends; so does `Limits::new(n).with_resume_below(n)`.
 ///
 /// # Cost
-/// A step for each full server before the selected one, so O(n) if most are full: not for thousands of
-/// small servers. 4 bytes a member. No cursor; threads share only the counters of the server that is
-/// being filled.
+/// A step for each full server before the selected one, so O(n) if most are full: not for thousands
+/// of small servers. 4 bytes a member. No cursor; threads share only the counters of the server
+/// that is being filled.
 ///
 /// # Examples
 /// ```

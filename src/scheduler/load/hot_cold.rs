@@ -16,53 +16,57 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
 pub use self::probe::{LoadProbe, LoadProbeResult, LocalLoadProbe};
 
-/// `hot_cold`: selects, among recently probed members that are not hot, the member of least latency.
+/// `hot_cold`: selects, among recently probed members that are not hot, the member of least
+/// latency.
 ///
 /// The rule of Prequal (B. Wydrowski, R. Kleinberg, S. Rumble, A. Archer, "Load is not what you
 /// should balance: introducing Prequal", NSDI 2024), which does not equalise load but avoids
-/// servers that are about to be slow. Choose it for many clients over many servers that also do other
-/// work, where some overload cannot be avoided: it detects overload without weights, and bounds both
-/// latency and requests in flight. For a single balancer that sends all requests of its servers, [`p2c`](crate::scheduler::PowerOfTwoChoices) does nearly as well at a quarter of the cost.
+/// servers that are about to be slow. Choose it for many clients over many servers that also do
+/// other work, where some overload cannot be avoided: it detects overload without weights, and
+/// bounds both latency and requests in flight. For a single balancer that sends all requests of its
+/// servers, [`p2c`](crate::scheduler::PowerOfTwoChoices) does nearly as well at a quarter of the
+/// cost.
 ///
 /// # The rule
-/// Each pick probes a few (3) members, drawn in proportion to their shares (in a set of so few, each
-/// once), and stores the results in a pool of 16, in place of the oldest. A member of the pool is
-/// *hot* if its requests in flight, relative to its weight, exceed the 0.84 quantile of the last 64
-/// results, computed anew after each 64 results. The rule selects the cold member with the least
-/// latency; if all are hot, the member with the fewest requests in flight. The selected member's other
-/// results in the pool count one request more, and the result that selected it is used up; results
-/// older than 1 s are ignored.
+/// Each pick probes a few (3) members, drawn in proportion to their shares (in a set of so few,
+/// each once), and stores the results in a pool of 16, in place of the oldest. A member of the pool
+/// is *hot* if its requests in flight, relative to its weight, exceed the 0.84 quantile of the last
+/// 64 results, computed anew after each 64 results. The rule selects the cold member with the least
+/// latency; if all are hot, the member with the fewest requests in flight. The selected member's
+/// other results in the pool count one request more, and the result that selected it is used up;
+/// results older than 1 s are ignored.
 ///
-/// Unusable members are not probed and are skipped in the pool; if no result is left, a member is drawn
-/// as by [`random`](crate::scheduler::WeightedRandom). Members of weight 0 are never probed; a
-/// single member gets every pick. The pool starts empty after each change of the set.
+/// Unusable members are not probed and are skipped in the pool; if no result is left, a member is
+/// drawn as by [`random`](crate::scheduler::WeightedRandom). Members of weight 0 are never probed;
+/// a single member gets every pick. The pool starts empty after each change of the set.
 ///
 /// # Probes
-/// A [`LoadProbe`] reports the load of a member. [`LocalLoadProbe`], the default, reads this process's own
-/// counters and estimates: the servers need not cooperate, but requests of other clients are
-/// visible only in the latency. With many clients, query the servers in the background (a pick cannot
-/// wait) and return their last reports: see [`LoadProbe`].
+/// A [`LoadProbe`] reports the load of a member. [`LocalLoadProbe`], the default, reads this
+/// process's own counters and estimates: the servers need not cooperate, but requests of other
+/// clients are visible only in the latency. With many clients, query the servers in the background
+/// (a pick cannot wait) and return their last reports: see [`LoadProbe`].
 ///
 /// # Where it differs from the paper
 /// - The paper's clients probe asynchronously, off the path of the request; here the result must be
 ///   available at once.
-/// - The oldest results are overwritten, 3 with each pick. The paper removes one result with each pick,
-///   oldest and worst in turn; here no result stays for more than six picks, and in simulations the
-///   removal of the worst made no difference.
+/// - The oldest results are overwritten, 3 with each pick. The paper removes one result with each
+///   pick, oldest and worst in turn; here no result stays for more than six picks, and in
+///   simulations the removal of the worst made no difference.
 /// - Reuse is a whole number and fixed; the paper computes it from the sizes of pool and set
 ///   (1.3 for a hundred servers). With fewer than three probes a pick, raise it.
-/// - Weights: the paper's servers are equal. Here members are probed in proportion to their shares, and requests in
-///   flight are counted per share.
-/// - [`LocalLoadProbe`]'s latency is a peak-sensitive mean of what this client saw, times the requests
-///   in flight; the paper's servers report their median latency at about the current number of
-///   requests. It reports failing members with infinite requests in flight, so that fast errors do
-///   not attract traffic.
+/// - Weights: the paper's servers are equal. Here members are probed in proportion to their shares,
+///   and requests in flight are counted per share.
+/// - [`LocalLoadProbe`]'s latency is a peak-sensitive mean of this client's observations, times the
+///   requests in flight; the paper's servers report their median latency at about the current
+///   number of requests. It reports failing members with infinite requests in flight, so that fast
+///   errors do not attract traffic.
 ///
 /// # Cost
 /// O(probes + pool) without lock or allocation: with the defaults 60 to 80 ns in addition to the
-/// lease, about 12 of them for each probe, and about fifteen plain writes to cache lines that threads
-/// share. Where many threads pick give each its own pool by [`Balancer::fork`](crate::Balancer::fork). 512 bytes for the
-/// pool, and 12 bytes a member where weights differ; O(n) for a change of the set.
+/// lease, about 12 of them for each probe, and about fifteen plain writes to cache lines that
+/// threads share. Where many threads pick give each its own pool by
+/// [`Balancer::fork`](crate::Balancer::fork). 512 bytes for the pool, and 12 bytes a member where
+/// weights differ; O(n) for a change of the set.
 ///
 /// # Examples
 /// ```
@@ -151,8 +155,8 @@ impl<P> HotCold<P> {
         Ok(self)
     }
 
-    /// Sets the age up to which a probe result counts, rounded down to a multiple of 102.4 ms but not
-    /// to 0. Default: 1 s.
+    /// Sets the age up to which a probe result counts, rounded down to a multiple of 102.4 ms but
+    /// not to 0. Default: 1 s.
     ///
     /// Needs the time of each pick ([`Flow::time`](crate::scheduler::Flow::time)).
     ///

@@ -7,27 +7,27 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
 /// `p2c`: selects the less loaded of two different members drawn at random.
 ///
-/// The default choice for requests or connections that last for a while: it distributes load nearly as
-/// evenly as a search for the least loaded server, but compares two servers only, and many balancers
-/// with the same counts do not all select the same server. `lc` and `wlc` find the least loaded
-/// server exactly; where the servers' speeds differ and change, see
+/// The default choice for requests or connections that last for a while: it distributes load nearly
+/// as evenly as a search for the least loaded server, but compares two servers only, and many
+/// balancers with the same counts do not all select the same server. `lc` and `wlc` find the least
+/// loaded server exactly; where the servers' speeds differ and change, see
 /// [`peak_ewma`](crate::scheduler::PeakEwma).
 ///
 /// # The rule
-/// Two *different* eligible members are drawn, each in proportion to its weight; the member with fewer
-/// active connections per weight is selected, the first drawn if they are equal. Therefore:
+/// Two *different* eligible members are drawn, each in proportion to its weight; the member with
+/// fewer active connections per weight is selected, the first drawn if they are equal. Therefore:
 /// - an idle set is shared in exact proportion to weight (2:1 gives 66.7 % and 33.3 %);
-/// - of two members the busier one gets nothing; of three equal ones the busiest gets nothing and
-///   the others half each. (Balancers that draw with replacement, as Envoy, send 25 % and 11 %
-///   there.)
+/// - of two members the busier gets no connection; of three members of equal weight the busiest gets
+///   none and the others half each. (Balancers that draw with replacement, as Envoy, send the busiest
+///   25 % and 11 %.)
 /// - after `n` picks for `n` servers the most loaded one has `ln ln n / ln 2 + O(1)`, about 3 for
 ///   ten thousand; one random choice gives nearly 7 (M. Mitzenmacher, "The power of two choices in
 ///   randomized load balancing", 1996).
 ///
-/// If one member holds nearly all of the weight the second draw can hit it again; after four such hits
-/// any of the others is drawn. If one of the two is at its limit or was tried before, the other is
-/// selected; if both are, a new pair is drawn, up to four times, and then the list is walked from the
-/// last draw. A single member gets every pick, a member of weight 0 none.
+/// If one member holds nearly all of the weight the second draw can hit it again; after four such
+/// hits any of the others is drawn. If one of the two is at its limit or was tried before, the
+/// other is selected; if both are, a new pair is drawn, up to four times, and then the list is
+/// walked from the last draw. A single member gets every pick, a member of weight 0 none.
 ///
 /// # Cost
 /// O(1): one random word (two or more where weights differ) and the counters of two members. 12

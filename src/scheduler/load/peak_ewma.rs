@@ -11,46 +11,47 @@ use crate::scheduler::parameter::{
 };
 use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
-/// `peak_ewma`: selects, of two members drawn at random, the member with the shorter expected response
-/// time.
+/// `peak_ewma`: selects, of two members drawn at random, the member with the shorter expected
+/// response time.
 ///
 /// Choose it where servers differ in speed for reasons that weights do not express: other hardware,
-/// another zone, a noisy neighbour, a cold cache. Where servers are equal [`p2c`](crate::scheduler::PowerOfTwoChoices)
-/// does as well at a lower cost.
+/// another zone, a noisy neighbour, a cold cache. Where servers are equal
+/// [`p2c`](crate::scheduler::PowerOfTwoChoices) does as well at a lower cost.
 ///
 /// It learns from leases that end with
 /// [`complete_with_latency`](crate::Lease::complete_with_latency) and needs the time of each pick
-/// ([`Flow::time`](crate::scheduler::Flow::time); without it the latest time that the set has seen is used). Without
-/// any latency it works as `p2c`.
+/// ([`Flow::time`](crate::scheduler::Flow::time); without it the latest time that the set has seen
+/// is used). Without any latency it works as `p2c`.
 ///
 /// # The rule
-/// Finagle's peak EWMA over the two different members that `p2c` would draw. The cost of a member is
+/// Finagle's peak EWMA over the two different members that `p2c` would draw. The cost of a member
+/// is
 ///
 /// `latency * (active + 1) / share of successes / weight`
 ///
-/// and the cheaper member is selected, the first drawn if the costs are equal. The latency rises to a
-/// worse observation at once and decays with the decay time; the latency of a member without traffic
-/// decays as well, so that the member is tried again. In addition:
+/// and the cheaper member is selected, the first drawn if the costs are equal. The latency rises to
+/// a worse observation at once and decays with the decay time; the latency of a member without
+/// traffic decays as well, so that the member is tried again. In addition:
 /// - a member whose latency is *unknown* costs 0 while it is idle, and more than any member of
 ///   known latency once it has a request: a new server is probed with one request, not flooded;
-/// - only successes count as latency, so that fast errors do not attract traffic. A member of which a
-///   quarter of the recent responses failed (three failures in a row) costs more than any member that
-///   works, and so does a member that has never succeeded and of which a twentieth failed (a single
-///   failure). The rates decay with the decay time: after a single failure a member is tried again
-///   after about one decay time, after failures only, after three. If all members fail, the least
-///   active is selected, as by `p2c`.
+/// - only successes count as latency, so that fast errors do not attract traffic. A member of which
+///   a quarter of the recent responses failed (three failures in a row) costs more than any member
+///   that works, and so does a member that has never succeeded and of which a twentieth failed (a
+///   single failure). The rates decay with the decay time: after a single failure a member is tried
+///   again after about one decay time, after failures only, after three. If all members fail, the
+///   least active is selected, as by `p2c`.
 ///
 /// Weight 0, one member, limits and retries: as `p2c`.
 ///
-/// The rule helps against members that are or become slow; among equal members its tail latency is a
-/// little longer than that of `p2c`. Requests that are long by nature (long polls, streams) should be
-/// completed without a latency.
+/// The rule helps against members that are or become slow; among equal members its tail latency is
+/// a little longer than that of `p2c`. Requests that are long by nature (long polls, streams)
+/// should be completed without a latency.
 ///
 /// # Cost
-/// O(1): the draw of `p2c`, and for both members the counter, the estimate and, for an estimate of some
-/// age, one or two exponentials: 1 ns more than `p2c` without estimates and about 20 ns more with them,
-/// of which a quarter is the arithmetic of the clock. Memory as `p2c`; the estimates are stored beside
-/// the counters of every backend.
+/// O(1): the draw of `p2c`, and for both members the counter, the estimate and, for an estimate of
+/// some age, one or two exponentials: 1 ns more than `p2c` without estimates and about 20 ns more
+/// with them, of which a quarter is the arithmetic of the clock. Memory as `p2c`; the estimates are
+/// stored beside the counters of every backend.
 ///
 /// # Examples
 /// ```
@@ -86,8 +87,9 @@ impl PeakEwma {
 
     /// Sets the time in which the weight of an observation falls to 1/e. Default: 10 s.
     ///
-    /// Choose many times the usual latency, and about the time for which a slow period should count. The
-    /// time is set on the backends: if several balancers share a set, the last compiled decides.
+    /// Choose many times the usual latency, and about the time for which a slow period should
+    /// count. The time is set on the backends: if several balancers share a set, the last compiled
+    /// decides.
     ///
     /// # Errors
     /// [`SchedulerParameterError`] for a time below 1 ms.
@@ -187,7 +189,8 @@ pub(in crate::scheduler) fn expected_seconds(estimate: RawTrafficEstimate, activ
             0.0,
             UNKNOWN_LATENCY_PENALTY * busy,
         ),
-        // The usual case: few members fail, and the division takes as long as the rest of the function.
+        // The usual case: few members fail, and the division takes as long as the rest of the
+        // function.
         Some(latency) if failed == 0.0 => latency * busy,
         Some(latency) if failed < FAILING_RATE => latency * busy / (1.0 - failed),
         Some(_) => UNKNOWN_LATENCY_PENALTY * busy,
@@ -196,8 +199,8 @@ pub(in crate::scheduler) fn expected_seconds(estimate: RawTrafficEstimate, activ
 
 /// The latency of a member that fails or whose latency is unknown, in seconds: eleven days.
 pub(in crate::scheduler) const UNKNOWN_LATENCY_PENALTY: f32 = 1e6;
-/// The failure rate from which a member that has succeeded counts as failing. A single failure gives
-/// 0.125, three in a row 0.33.
+/// The failure rate from which a member that has succeeded counts as failing. A single failure
+/// gives 0.125, three in a row 0.33.
 const FAILING_RATE: f32 = 0.25;
 /// The failure rate from which a member that has never succeeded counts as failing.
 const UNPROVEN_FAILING_RATE: f32 = 0.05;
@@ -248,8 +251,9 @@ mod tests {
         counts
     }
 
-    // The facts of Envoy's peak_ewma/cost_test.cc, in seconds; but there who is unknown costs 1e6 + 3
-    // with three requests, and between such members of different weight the load would mean nothing.
+    // The facts of Envoy's peak_ewma/cost_test.cc, in seconds; but there who is unknown costs 1e6 +
+    // 3 with three requests, and between such members of different weight the load would mean
+    // nothing.
     #[test]
     fn the_cost_is_latency_times_load_and_unknown_is_probed_once() {
         assert_eq!(expected_seconds(known(20.0, 0.0), 5), 120.0);

@@ -7,23 +7,24 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 
 /// `random`: selects a random member, in proportion to weight.
 ///
-/// Choose it where threads or processes must share no state: the rule has none, so that any number of
-/// balancers distribute the same load without synchronising with each other. Its shares vary by
-/// chance: queues of servers grow far longer than under [`p2c`](crate::scheduler::PowerOfTwoChoices), which
-/// costs little more. At 90 % load the 99th percentile of the response time is about 46 mean
-/// service times with `random`, 24 with round robin, 9 with `p2c`.
+/// Choose it where threads or processes must share no state: the rule has none, so that any number
+/// of balancers distribute the same load without synchronising with each other. Its shares vary by
+/// chance: queues of servers grow far longer than under
+/// [`p2c`](crate::scheduler::PowerOfTwoChoices), which costs little more. At 90 % load the 99th
+/// percentile of the response time is about 46 mean service times with `random`, 24 with round
+/// robin, 9 with `p2c`.
 ///
 /// # Unusable members
-/// If the drawn member is at its limit or was tried before, the draw is repeated up to four times; from
-/// the fifth draw the list is walked. With a part `u` of the whole share unusable the other members
-/// keep their exact proportion in all but `u^5` of the picks (3 % at one half); in these the neighbours
-/// of unusable members gain. Members of weight 0 or in another lasting state are not in the table and
-/// do not distort shares.
+/// If the drawn member is at its limit or was tried before, the draw is repeated up to four times;
+/// from the fifth draw the list is walked. With a part `u` of the whole share unusable the other
+/// members keep their exact proportion in all but `u^5` of the picks (3 % at one half); in these
+/// the neighbours of unusable members gain. Members of weight 0 or in another lasting state are not
+/// in the table and do not distort shares.
 ///
 /// # Cost
-/// One random word and one read of an alias table of 12 bytes a member (4 or none where all weights are
-/// equal), for any number of members; a change of the set costs O(n). The table consists of integers
-/// and is exact to the last of the 48 bits that divide a member's column.
+/// One random word and one read of an alias table of 12 bytes a member (4 or none where all weights
+/// are equal), for any number of members; a change of the set costs O(n). The table consists of
+/// integers and is exact to the last of the 48 bits that divide a member's column.
 ///
 /// # Examples
 /// ```

@@ -23,7 +23,7 @@ use crate::sync::{AtomicUsize, Ordering};
 ///
 /// # The rule
 /// The whole round is laid out when the set changes: a slot for each unit of weight (weights are
-/// first divided by what they have in common), placed by R. Tijdeman's algorithm ("The chairman
+/// first divided by their greatest common divisor), placed by R. Tijdeman's algorithm ("The chairman
 /// assignment problem", 1980): at no point of the round is a server a whole request ahead of or
 /// behind its share, which no sequence improves on. A pick takes the next slot. Over any
 /// stretch as long as the round each server occurs exactly as often as it has slots.
@@ -32,10 +32,10 @@ use crate::sync::{AtomicUsize, Ordering};
 /// largest remainder: each share is then exact to one slot, 0.0015 % of the traffic, except that
 /// every member keeps at least one slot, at the expense of members with more.
 ///
-/// A member that cannot be used (limit, tried before) is skipped and the cursor moves past it, so that
-/// the others are selected in the same proportion and order as without it. After 256 slots without a
-/// usable member the first usable member of the list is selected. A member of weight 0 has no slot, a
-/// single member has all.
+/// A member that cannot be used (limit, tried before) is skipped and the cursor moves past it, so
+/// that the others are selected in the same proportion and order as without it. After 256 slots
+/// without a usable member the first usable member of the list is selected. A member of weight 0
+/// has no slot, a single member has all.
 ///
 /// After a change of the set the new round begins at the same fraction of the round where the old
 /// round ended.
@@ -45,13 +45,13 @@ use crate::sync::{AtomicUsize, Ordering};
 /// [`offset`](Self::offset) makes each start at another slot.
 ///
 /// # Cost
-/// O(1): one atomic addition and one read of the table of 2 bytes a slot (at most 128 KiB). The cursor
-/// is one cache line, which all threads that share a balancer write: a pick that takes a few
+/// O(1): one atomic addition and one read of the table of 2 bytes a slot (at most 128 KiB). The
+/// cursor is one cache line, which all threads that share a balancer write: a pick that takes a few
 /// nanoseconds on one thread waits for that line on many threads, the longer the more there are.
-/// [`Balancer::fork`] gives each worker a cursor of its own, or
-/// `Balancer::new(set, SmoothWeightedRoundRobin::new().offset(worker))` a cursor that starts at
-/// another slot than the others. A change of the set costs O(slots log n): 2 ms for ten members and 5 ms
-/// for a thousand where all slots are needed, microseconds where weights are small.
+/// [`Balancer::fork`] gives each worker a cursor of its own, or `Balancer::new(set,
+/// SmoothWeightedRoundRobin::new().offset(worker))` a cursor that starts at another slot than the
+/// others. A change of the set costs O(slots log n): 2 ms for ten members and 5 ms for a thousand
+/// where all slots are needed, microseconds where weights are small.
 ///
 /// [`Balancer::fork`]: crate::Balancer::fork
 ///
@@ -80,11 +80,13 @@ impl SmoothWeightedRoundRobin {
         Self { phase: 0 }
     }
 
-    /// Sets the start in the round by a hash of `seed`, which is any number of the process or worker.
-    /// Over many seeds the first pick has the same shares as all picks. Default: the beginning.
+    /// Sets the start in the round by a hash of `seed`, which is any number of the process or
+    /// worker. Over many seeds the first pick has the same shares as all picks. Default: the
+    /// beginning.
     #[must_use]
     pub const fn offset(self, seed: u64) -> Self {
-        // Without the odd constant seed 0 would mean the beginning, where rules without an offset start.
+        // Without the odd constant seed 0 would mean the beginning, where rules without an offset
+        // start.
         Self { phase: mix_bits(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)) }
     }
 }
@@ -129,8 +131,8 @@ impl Scheduler for SmoothWeightedRoundRobin {
 const MAX_SLOTS: usize = 65_536;
 /// The number of slots that a pick checks before it selects the first usable member of the list.
 const MAX_WALKED_SLOTS: usize = 256;
-/// About where the cursor is reset: half of the range of 32 bits, so that other threads cannot use up
-/// the other half before the thread that crosses the mark has reset it.
+/// About where the cursor is reset: half of the range of 32 bits, so that other threads cannot use
+/// up the other half before the thread that crosses the mark has reset it.
 const CURSOR_RESET_MARK: usize = 1 << 31;
 
 /// A round of slots and the position in it.
@@ -141,8 +143,8 @@ struct SmoothWeightedRoundRobinPicker {
     reciprocal: u64,
     /// A whole number of rounds near [`CURSOR_RESET_MARK`].
     cursor_reset: usize,
-    /// The fraction between two slots that a change of the length of the round left; the whole phase
-    /// while there is no slot.
+    /// The fraction between two slots that a change of the length of the round left; the whole
+    /// phase while there is no slot.
     phase_remainder: u64,
     cursor: CachePadded<AtomicUsize>,
 }
@@ -184,8 +186,8 @@ impl SmoothWeightedRoundRobinPicker {
         before
     }
 
-    /// Returns `cursor % slots.len()`; exact below 2^32 (D. Lemire and others, "Faster remainder by direct
-    /// computation", 2019).
+    /// Returns `cursor % slots.len()`; exact below 2^32 (D. Lemire and others, "Faster remainder by
+    /// direct computation", 2019).
     #[inline]
     fn slot_of_cursor(&self, cursor: usize) -> usize {
         scale_to_range(self.reciprocal.wrapping_mul(cursor as u64), self.slots.len())

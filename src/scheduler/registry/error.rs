@@ -7,8 +7,8 @@ use crate::scheduler::registry::expression::SchedulerExpressionError;
 
 /// A text that names no scheduler, or a name that cannot be registered.
 ///
-/// Every error inside a scheduler starts with the name of that scheduler; of nested schedulers, with
-/// the name of the one that is wrong.
+/// Every error inside a scheduler starts with the name of that scheduler; of nested schedulers,
+/// with the name of the one that is wrong.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SchedulerRegistryError {

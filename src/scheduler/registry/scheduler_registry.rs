@@ -1,8 +1,8 @@
 //! Schedulers by name, for configuration files and command lines.
 //!
-//! Use a type ([`RoundRobin`](crate::scheduler::RoundRobin)) if the rule is fixed in the program, and a
-//! [`SchedulerRegistry`] if an operator configures it. Parsing is off the hot path and takes a few small
-//! allocations; the scheduler that it returns picks exactly as fast as the type.
+//! Use a type ([`RoundRobin`](crate::scheduler::RoundRobin)) if the rule is fixed in the program,
+//! and a [`SchedulerRegistry`] if an operator configures it. Parsing is off the hot path and takes
+//! a few small allocations; the scheduler that it returns picks exactly as fast as the type.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -74,8 +74,9 @@ impl SchedulerRegistry {
 
     /// Registers a scheduler under a name.
     ///
-    /// The factory takes its parameters out of its [`SchedulerParams`]; an argument that it leaves is
-    /// an error for the author of the expression. The factory runs once for each use of the name.
+    /// The factory takes its parameters out of its [`SchedulerParams`]; an argument that it leaves
+    /// is an error for the author of the expression. The factory runs once for each use of the
+    /// name.
     ///
     /// # Errors
     /// [`SchedulerRegistryError::DuplicateName`], [`SchedulerRegistryError::InvalidName`].

@@ -20,18 +20,19 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 ///
 /// Choose it for affinity where some keys are far busier than others: a popular key spills over to
 /// the next members of its order instead of overloading its owner, and returns as the load falls.
-/// Wrap [`ring`](crate::scheduler::RingHash), [`maglev`](crate::scheduler::Maglev) or [`rendezvous`](crate::scheduler::RendezvousHash); any
-/// other rule that checks [`PickContext::is_usable`] works as well.
+/// Wrap [`ring`](crate::scheduler::RingHash), [`maglev`](crate::scheduler::Maglev) or
+/// [`rendezvous`](crate::scheduler::RendezvousHash); any other rule that checks
+/// [`PickContext::is_usable`] works as well.
 ///
 /// # The bound
-/// With `total` connections on the eligible members, a member of weight `w` takes a new connection only
-/// while it has fewer than `ceil(factor * w * (total + 1) / sum of their weights)`. Active and inactive
-/// connections count equally. Members that are not eligible are left out of both sums: the connections
-/// of a draining member do not raise the bound.
+/// With `total` connections on the eligible members, a member of weight `w` takes a new connection
+/// only while it has fewer than `ceil(factor * w * (total + 1) / sum of their weights)`. Active and
+/// inactive connections count equally. Members that are not eligible are left out of both sums: the
+/// connections of a draining member do not raise the bound.
 ///
-/// A factor near 100 % approaches least connections, without affinity; a large factor approaches the
-/// plain hash. 125 to 200 are usual. With a ring of 160 points, 100 members, 2000
-/// connections and keys by Zipf's law (1.0 over 10 000 keys):
+/// A factor near 100 % approaches least connections, without affinity; a large factor approaches
+/// the plain hash. 125 to 200 are usual. With a ring of 160 points, 100 members, 2000 connections
+/// and keys by Zipf's law (1.0 over 10 000 keys):
 ///
 /// | factor | connections away from their owner |
 /// |---|---|
@@ -40,18 +41,19 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// | 125 % | 44 % |
 /// | 110 % | 56 % |
 ///
-/// The bound is exact for consecutive picks. Threads that pick at the same time can each count the same
-/// free place, so that a member can exceed the bound by the number of such picks. The bound is checked
-/// at picks only: when load falls elsewhere a member can be above it, and gets no new connections.
+/// The bound is exact for consecutive picks. Threads that pick at the same time can each count the
+/// same free place, so that a member can exceed the bound by the number of such picks. The bound is
+/// checked at picks only: when load falls elsewhere a member can be above it, and gets no new
+/// connections.
 ///
-/// If no member below the bound is usable (all are at their limits, or were tried before) the inner rule
-/// picks without the bound: the bound moves work and never refuses it.
+/// If no member below the bound is usable (all are at their limits, or were tried before) the inner
+/// rule picks without the bound: the bound moves work and never refuses it.
 ///
 /// # Cost
-/// The cost of the inner scheduler and of the total. The total is cached for about sqrt(n) groups of
-/// members and computed again only for groups whose load has changed: about 50 ns for 10 or 100 members
-/// and 110 to 170 ns for 1000, if no key repeats. Every lease of the set then updates the version of
-/// its group.
+/// The cost of the inner scheduler and of the total. The total is cached for about sqrt(n) groups
+/// of members and computed again only for groups whose load has changed: about 50 ns for 10 or 100
+/// members and 110 to 170 ns for 1000, if no key repeats. Every lease of the set then updates the
+/// version of its group.
 ///
 /// # Examples
 /// ```

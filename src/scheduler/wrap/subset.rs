@@ -1,7 +1,7 @@
 //! Deterministic subsetting: `subset`.
 //!
-//! After gRFC A68, *Random subsetting*: each client uses a few of the members, those whose names have
-//! the highest scores with the client's number.
+//! After gRFC A68, *Random subsetting*: each client uses a few of the members, those whose names
+//! have the highest scores with the client's number.
 
 use std::cmp::Reverse;
 
@@ -17,29 +17,29 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// `subset`: restricts the client to a random subset of the members, different for each client.
 ///
 /// Choose it where many clients (or workers, or directors) balance over many backends and each
-/// holds connections to every backend that it uses: a client uses `size` backends instead of all. Give
-/// every client its own number. A backend has `clients * size / backends` clients on average.
+/// holds connections to every backend that it uses: a client uses `size` backends instead of all.
+/// Give every client its own number. A backend has `clients * size / backends` clients on average.
 ///
 /// # The subset
-/// The `size` members whose names score highest with the client's number (rendezvous hashing).
-/// When a backend is added or removed at most one entry of each subset changes. The subset is drawn from
-/// all members that have or had a weight ([`table_weight`](Member::table_weight)), in any state, so that
-/// a change of health does not change it; an unusable member is skipped within the subset. If no member
-/// of the subset has a share the client uses all members until one has. A retry stays within the
-/// subset. Weights count for the inner rule, not for the draw. Slow start, limits and tiers work as
-/// without `subset`.
+/// The `size` members whose names score highest with the client's number (rendezvous hashing). When
+/// a backend is added or removed at most one entry of each subset changes. The subset is drawn from
+/// all members that have or had a weight ([`table_weight`](Member::table_weight)), in any state, so
+/// that a change of health does not change it; an unusable member is skipped within the subset. If
+/// no member of the subset has a share the client uses all members until one has. A retry stays
+/// within the subset. Weights count for the inner rule, not for the draw. Slow start, limits and
+/// tiers work as without `subset`.
 ///
 /// With the size of the whole set or above, the inner rule uses all members.
 ///
 /// # Spread
 /// The draws of clients are independent: with `c` clients, `n` backends and subsets of `k` the
-/// clients of one backend are binomial, `c * k / n` with a deviation of
-/// `sqrt(c * k / n * (1 - k / n))`. 1000 clients with 20 of 100 backends: 200 each, with a deviation of
+/// clients of one backend are binomial, `c * k / n` with a deviation of `sqrt(c * k / n * (1 - k /
+/// n))`. 1000 clients with 20 of 100 backends: 200 each, with a deviation of
 /// 13. Choose `k` so that this is even enough; 20 and above are usual.
 ///
 /// # Cost
-/// The cost of the inner scheduler over `size` members, and one read. Each change of the set costs a
-/// hash and a comparison for each member. 64 bytes for each member of the subset.
+/// The cost of the inner scheduler over `size` members, and one read. Each change of the set costs
+/// a hash and a comparison for each member. 64 bytes for each member of the subset.
 ///
 /// # Examples
 /// ```
@@ -221,7 +221,7 @@ mod tests {
         let variance =
             users.values().map(|&n| n.abs_diff(mean).pow(2)).sum::<u64>() / backends as u64;
         assert_eq!(users.len(), backends);
-        // 200 * 0.8, and what 100 samples may be off by (three deviations).
+        // 200 * 0.8, with three standard deviations of 100 samples.
         assert!((92..228).contains(&variance), "{variance}");
         assert!(users.values().all(|n| n.abs_diff(mean) < 50), "four deviations");
     }

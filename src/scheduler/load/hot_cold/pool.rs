@@ -1,9 +1,10 @@
 //! The pool of probe results: a word for each result, without a lock.
 //!
 //! # Orderings
-//! Every access is `Relaxed`, and reads and writes are separate: each word is complete in itself, and of
-//! two threads that change the same word the later wins. A result that is lost that way, or used once
-//! too often, is one of sixteen; an atomic exchange for each would cost more than the result is worth.
+//! Every access is `Relaxed`, and reads and writes are separate: each word is complete in itself,
+//! and of two threads that change the same word the later wins. A result that is lost that way, or
+//! used once too often, is one of sixteen; an atomic exchange for each would cost more than the
+//! result is worth.
 
 use std::hint::select_unpredictable;
 use std::time::Duration;
@@ -50,9 +51,9 @@ impl Default for ProbePoolConfig {
 
 /// One probe result.
 ///
-/// From the top: 16 bits latency, 20 bits requests in flight per share (the crowd), 16 bits position,
-/// 8 bits time stamp, 4 bits uses left. The first two are the leading bits of a positive `f32`, which
-/// compare as integers do: among members that are cold the least is the best.
+/// From the top: 16 bits latency, 20 bits requests in flight per share (the crowd), 16 bits
+/// position, 8 bits time stamp, 4 bits uses left. The first two are the leading bits of a positive
+/// `f32`, which compare as integers do: among members that are cold the least is the best.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct PackedProbeResult(u64);
 
@@ -178,8 +179,8 @@ impl ProbePool {
         }
     }
 
-    /// Computes the quantile of the first `len` recent results: of all results each time that all are
-    /// new, and of the few results at the beginning.
+    /// Computes the quantile of the first `len` recent results: of all results each time that all
+    /// are new, and of the few results at the beginning.
     #[inline(never)]
     fn update_hot_threshold(&self, len: usize) {
         // Until every place is written once, place 0 is empty: the first result went to place 1.
@@ -212,9 +213,9 @@ impl ProbePool {
         Some(position)
     }
 
-    /// Returns the place and member of the best result that `is_admitted` accepts: the quickest cold
-    /// result or, if all are hot, the least crowded. Of equal results it returns the first place; places
-    /// are reused in turn.
+    /// Returns the place and member of the best result that `is_admitted` accepts: the quickest
+    /// cold result or, if all are hot, the least crowded. Of equal results it returns the first
+    /// place; places are reused in turn.
     #[inline]
     fn best_result(
         &self,
@@ -252,8 +253,8 @@ impl ProbePool {
         Some(position)
     }
 
-    /// Counts one request more in every result of the selected member, and one use less in the result
-    /// that selected it.
+    /// Counts one request more in every result of the selected member, and one use less in the
+    /// result that selected it.
     #[inline]
     fn count_request(&self, chosen: usize, position: usize, share: u32) {
         // As bits, so that only the end of the second loop is hard to predict.

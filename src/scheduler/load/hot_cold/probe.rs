@@ -8,10 +8,10 @@ use crate::scheduler::load::peak_ewma::{UNKNOWN_LATENCY_PENALTY, expected_second
 
 /// Reports the load of a member to [`HotCold`](super::HotCold).
 ///
-/// Called a few times in each pick: it must return what is known already, without lock, allocation or
-/// system call. A probe over the network queries the servers in the background, keeps the latest
-/// reports in atomics, and finds them by [`Member::serial`] or [`Member::id`]; for a member without a
-/// report it can use [`LocalLoadProbe`].
+/// Called a few times in each pick: it must return what is known already, without lock, allocation
+/// or system call. A probe over the network queries the servers in the background, keeps the latest
+/// reports in atomics, and finds them by [`Member::serial`] or [`Member::id`]; for a member without
+/// a report it can use [`LocalLoadProbe`].
 ///
 /// # Examples
 /// Servers that report the length of their queue, which replaces the count of this process:
@@ -53,8 +53,8 @@ pub struct LoadProbeResult {
 impl LoadProbeResult {
     /// Creates a result of the member's requests in flight and its latency.
     ///
-    /// Requests are divided by the member's share before they are compared; a latency of zero means that
-    /// the latency is unknown, and the member is selected once.
+    /// Requests are divided by the member's share before they are compared; a latency of zero means
+    /// that the latency is unknown, and the member is selected once.
     #[must_use]
     pub const fn new(in_flight: u32, latency: Duration) -> Self {
         Self { in_flight, latency_seconds: latency.as_secs_f32() }
@@ -77,14 +77,14 @@ impl LoadProbeResult {
 ///
 /// In flight is [`Load::active`](crate::Load::active). The latency is what
 /// [`PeakEwma`](crate::scheduler::PeakEwma) expects one more request to take: the mean of the
-/// observations, times one more than the requests in flight, over the share of successes; zero for an
-/// idle member without observations. The mean alone would describe the member's past, not its latency at
-/// the current number of requests, and every client would select the same few members until their
-/// responses are late. A member that fails (by the rule of `PeakEwma`) is reported with infinite
-/// requests in flight and latency.
+/// observations, times one more than the requests in flight, over the share of successes; zero for
+/// an idle member without observations. The mean alone would describe the member's past, not its
+/// latency at the current number of requests, and every client would select the same few members
+/// until their responses are late. A member that fails (by the rule of `PeakEwma`) is reported with
+/// infinite requests in flight and latency.
 ///
-/// Estimates are read as of the latest time that the set has seen, whatever `now` is: within a pick this
-/// is the time of the pick, already computed.
+/// Estimates are read as of the latest time that the set has seen, whatever `now` is: within a pick
+/// this is the time of the pick, already computed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LocalLoadProbe;
 
