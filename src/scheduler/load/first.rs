@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_fills_up_before_the_next_is_touched() {
+    fn the_oldest_fills_before_the_next_is_selected() {
         let balancer = limited(&[1, 9, 1], Limits::new(2));
         let held = hold(&balancer, 6);
         assert_eq!(held.iter().map(position).collect::<Vec<_>>(), [2, 2, 1, 1, 0, 0]);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_lower_mark_at_the_maximum_one_free_place_is_enough() {
+    fn with_a_lower_mark_at_the_maximum_one_free_connection_is_enough() {
         let balancer = limited(&[1, 1], Limits::new(4).with_resume_below(4));
         let mut held = hold(&balancer, 4);
         assert_eq!(sequence(&balancer, 1), [0]);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn weight_zero_and_tried_members_are_passed_over() {
+    fn weight_zero_and_tried_members_are_skipped() {
         let balancer = balancer(FirstAvailable, &[1, 1, 0]);
         assert_eq!(sequence(&balancer, 3), [1, 1, 1]);
         let snapshot = balancer.snapshot();

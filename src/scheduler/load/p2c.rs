@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_connections_as_servers_pile_up_to_three() {
+    fn as_many_connections_as_servers_give_a_maximum_of_three() {
         let mut rng = Rng::with_seed(9);
         let mut fullest = Vec::new();
         for _ in 0..10 {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_member_gets_everything() {
+    fn a_single_member_gets_every_pick() {
         assert_eq!(percentages(&balancer(PowerOfTwoChoices, &[0, 1]), 100), [0.0, 100.0]);
     }
 }

@@ -251,9 +251,8 @@ mod tests {
         counts
     }
 
-    // The facts of Envoy's peak_ewma/cost_test.cc, in seconds; but there who is unknown costs 1e6 +
-    // 3 with three requests, and between such members of different weight the load would mean
-    // nothing.
+    // The numbers of Envoy's peak_ewma/cost_test.cc, in seconds. There a member of unknown latency with
+    // three requests costs 1e6 + 3, which would hide the load of such members of different weight.
     #[test]
     fn the_cost_is_latency_times_load_and_unknown_is_probed_once() {
         assert_eq!(expected_seconds(known(20.0, 0.0), 5), 120.0);
@@ -361,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_and_tried_members_are_kept_out() {
+    fn members_at_limits_or_tried_are_not_selected() {
         let balancer = balancer(RULE, &[1, 1, 1]);
         balancer.backend_set().set_limits(&id(0), Limits::new(1)).expect("a limit");
         let _held = balancer.lease_by_id(&id(0)).expect("a free place");

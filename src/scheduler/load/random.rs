@@ -105,12 +105,12 @@ mod tests {
     }
 
     #[test]
-    fn a_single_member_gets_everything() {
+    fn a_single_member_gets_every_pick() {
         assert_eq!(percentages(&balancer(WeightedRandom, &[0, 1]), 100), [0.0, 100.0]);
     }
 
     #[test]
-    fn a_member_at_its_limit_leaves_the_proportion_of_the_others_alone() {
+    fn a_member_at_its_limit_does_not_change_the_proportion_of_the_others() {
         let balancer = balancer(WeightedRandom, &[1, 2, 1]);
         balancer.backend_set().set_limits(&id(0), Limits::new(1)).expect("a limit");
         let held = balancer.lease_by_id(&id(0)).expect("a free place");

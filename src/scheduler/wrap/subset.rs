@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flap_or_weight_zero_changes_no_subset() {
+    fn a_change_of_health_or_weight_zero_changes_no_subset() {
         let set = set_with_weights(&[1; 50]);
         let before: Vec<_> = (0..50).map(|client| subset(&set, client, 8)).collect();
         set.set_health(&backend_name(3).into(), Health::Down).expect("known");
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_spread_over_backends_as_a_binomial() {
+    fn clients_of_a_backend_are_binomial() {
         let (clients, backends, size) = (1000u64, 100usize, 20usize);
         let set = set_with_weights(&vec![1; backends]);
         let mut users = std::collections::BTreeMap::new();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subset_of_nobody_uses_all() {
+    fn a_subset_without_a_share_uses_all_members() {
         let set = set_with_weights(&[1; 10]);
         let balancer = Balancer::new(&set, RandomSubset::new(RoundRobin, 5, 2).expect("in range"))
             .expect("small");
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_inner_rule_goes_on_where_it_was() {
+    fn the_inner_rule_keeps_its_cursor() {
         let set = set_with_weights(&[1; 30]);
         let balancer = Balancer::new(&set, RandomSubset::new(RoundRobin, 9, 6).expect("in range"))
             .expect("small");
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_with_the_other_wrapper_both_ways() {
+    fn subset_works_inside_and_outside_of_bounded() {
         let set = set_with_weights(&[1; 200]);
         let bounded = || BoundedLoad::new(Maglev::new(), 125).expect("above 100");
         let inside = Balancer::new(&set, RandomSubset::new(bounded(), 3, 10).expect("in range"))

@@ -49,7 +49,7 @@ fn hashes_at_the_edges_of_buckets_and_of_the_circle_have_the_owner_of_the_ring()
 }
 
 #[test]
-fn an_unusable_owner_is_passed_clockwise() {
+fn keys_of_an_unusable_owner_go_to_the_next_clockwise() {
     let set = set_with_weights(&[1; 20]);
     set.set_weight(&backend_name(4).into(), 0).expect("known");
     set.set_health(&backend_name(9).into(), crate::Health::Down).expect("known");
@@ -88,7 +88,7 @@ fn the_number_of_points_follows_weights_and_is_bounded() {
 }
 
 #[test]
-fn the_spread_is_that_of_the_docs() {
+fn the_evenness_of_shares_is_as_documented() {
     // The published simulation has 1.12, 1.20 and 1.26.
     for (members, seeds, stated) in [(10, 20, 1.12), (100, 20, 1.20), (500, 6, 1.26)] {
         let snapshot = set_with_weights(&vec![1; members]).snapshot();

@@ -149,7 +149,7 @@ fn the_same_seed_repeats_the_run() {
 }
 
 #[test]
-fn limits_tried_members_and_weight_zero_are_kept_out() {
+fn members_at_limits_tried_or_of_weight_zero_are_not_selected() {
     let balancer = balancer(HotCold::new(), &[1, 1, 1, 0]);
     balancer.backend_set().set_limits(&id(0), Limits::new(1)).expect("a limit");
     let _held = balancer.lease_by_id(&id(0)).expect("a free place");
@@ -162,6 +162,6 @@ fn limits_tried_members_and_weight_zero_are_kept_out() {
 }
 
 #[test]
-fn a_single_member_gets_everything() {
+fn a_single_member_gets_every_pick() {
     assert_eq!(percentages(&balancer(HotCold::new(), &[0, 1]), 100), [0.0, 100.0]);
 }

@@ -53,7 +53,7 @@ fn no_member_is_ever_a_whole_slot_ahead_or_behind() {
 }
 
 #[test]
-fn any_window_of_one_period_holds_each_member_exactly() {
+fn any_window_of_one_round_has_each_member_as_often_as_its_slots() {
     let weights = [4, 10, 0, 6, 2];
     let picks = sequence(&balancer(RULE, &weights), 33);
     for window in picks.windows(11) {
@@ -62,7 +62,7 @@ fn any_window_of_one_period_holds_each_member_exactly() {
 }
 
 #[test]
-fn large_sums_are_scaled_and_the_lightest_keep_a_slot() {
+fn large_sums_are_scaled_and_the_lightest_members_keep_a_slot() {
     let counts = occurrences(&round(&[65_535, 65_534, 65_533, 1, 0]), 5);
     assert_eq!(counts, [21_845, 21_845, 21_845, 1, 0]);
     let mut weights = [65_521; 1000];
@@ -85,14 +85,14 @@ fn scaled_shares_are_exact_to_one_slot() {
 }
 
 #[test]
-fn the_light_one_has_its_share_of_first_picks() {
+fn with_offsets_a_light_member_has_its_share_of_first_picks() {
     let first = |seed| sequence(&balancer(RULE.offset(seed), &[99, 1]), 1)[0];
     let light: usize = (0..5000).map(first).sum();
     assert!((30..=70).contains(&light), "{light} of 5000 is not about 1 %");
 }
 
 #[test]
-fn the_offset_outlives_a_set_that_grows_one_by_one() {
+fn the_offset_is_kept_while_a_set_grows() {
     let balancer = balancer(RULE.offset(1), &[]);
     let id = |i: usize| crate::Spec::new(id(i), ());
     for i in (0..8).rev() {
@@ -104,7 +104,7 @@ fn the_offset_outlives_a_set_that_grows_one_by_one() {
 }
 
 #[test]
-fn the_phase_goes_on_when_the_set_changes() {
+fn the_phase_is_kept_when_the_set_changes() {
     let balancer = balancer(RULE, &[1, 1, 1, 1]);
     assert_eq!(sequence(&balancer, 2), [0, 1]);
     balancer.backend_set().set_limits(&id(0), Limits::new(9)).expect("a limit");
@@ -117,7 +117,7 @@ fn the_phase_goes_on_when_the_set_changes() {
 }
 
 #[test]
-fn the_phase_survives_every_length_exactly() {
+fn the_phase_is_exact_for_every_length_of_the_round() {
     for len in 1..300u16 {
         let slots: Box<[u16]> = (0..len).collect();
         for start in 0..usize::from(len) {
@@ -130,7 +130,7 @@ fn the_phase_survives_every_length_exactly() {
 }
 
 #[test]
-fn the_cursor_loses_no_turn_when_it_is_set_back() {
+fn a_reset_of_the_cursor_loses_no_slot() {
     for len in [1, 2, 3, 7, 1000, 65_535, 65_536] {
         let round = SmoothWeightedRoundRobinPicker::new(vec![0; len].into(), 0);
         round.advance(round.cursor_reset - 2);
@@ -144,7 +144,7 @@ fn the_cursor_loses_no_turn_when_it_is_set_back() {
 }
 
 #[test]
-fn a_full_member_leaves_order_and_proportion_of_the_others_alone() {
+fn a_full_member_does_not_change_order_and_proportion_of_the_others() {
     let balancer = balancer(RULE, &[5, 2, 1]);
     balancer.backend_set().set_limits(&id(0), Limits::new(1)).expect("a limit");
     let held = balancer.lease_by_id(&id(0)).expect("a free place");
@@ -163,7 +163,7 @@ fn a_light_member_is_found_behind_any_number_of_full_slots() {
 }
 
 #[test]
-fn tried_members_are_excluded_and_cost_nobody_a_turn() {
+fn tried_members_are_excluded_and_skip_no_slot_of_others() {
     let balancer = balancer(RULE, &[1, 1, 1]);
     let snapshot = balancer.snapshot();
     let mut flow = Flow::new().excluding(&snapshot.backends()[0]);
@@ -175,7 +175,7 @@ fn tried_members_are_excluded_and_cost_nobody_a_turn() {
 }
 
 #[test]
-fn weight_zero_and_one_member() {
+fn a_single_member_gets_every_pick_and_weight_zero_none() {
     assert_eq!(sequence(&balancer(RULE, &[0, 9]), 3), [1, 1, 1]);
     let none = balancer(RULE, &[0, 0]);
     assert_eq!(none.pick(&Flow::new()).err(), Some(PickError::AllQuiesced));
