@@ -103,14 +103,14 @@ mod tests {
         .expect("sound");
         let snapshot = set.snapshot();
         let members = snapshot.members();
-        let memo = GroupCache::new(members);
-        assert_eq!(memo.group_count(), 100usize.div_ceil(16));
+        let cache = GroupCache::new(members);
+        assert_eq!(cache.group_count(), 100usize.div_ceil(16));
         let computed = Cell::new(0);
         let total = || {
             computed.set(0);
-            (0..memo.group_count())
+            (0..cache.group_count())
                 .map(|run| {
-                    memo.value_or_compute(run, |range| {
+                    cache.value_or_compute(run, |range| {
                         computed.set(computed.get() + 1);
                         sum(members, range)
                     })
@@ -137,10 +137,10 @@ mod tests {
             set.insert(Spec::new(i.to_string(), ())).expect("sound");
         }
         let snapshot = set.snapshot();
-        let memo = GroupCache::new(snapshot.members());
+        let cache = GroupCache::new(snapshot.members());
         let mut covered = Vec::new();
-        for run in 0..memo.group_count() {
-            memo.value_or_compute(run, |range| {
+        for run in 0..cache.group_count() {
+            cache.value_or_compute(run, |range| {
                 covered.extend(range);
                 0
             });

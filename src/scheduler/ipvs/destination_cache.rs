@@ -82,7 +82,7 @@ impl<V> DestinationCache<V> {
         let mut shard = lock(shard);
         if let Some(now) = now {
             let removed = shard.sweep(now, self.expiration);
-            // Relaxed: bounds the memory, orders nothing.
+            // Relaxed: bounds the cache, orders nothing.
             self.entry_count.fetch_sub(removed, Ordering::Relaxed);
         }
         if let Some(entry) = shard.entries.get_mut(&to) {
@@ -161,46 +161,46 @@ mod tests {
         Instant::now()
     }
 
-    fn remember(memory: &DestinationCache<u8>, key: u64, now: Instant) {
-        memory.with_entry(FlowDestination::Key(key), Some(now), |value| *value = Some(0));
+    fn remember(cache: &DestinationCache<u8>, key: u64, now: Instant) {
+        cache.with_entry(FlowDestination::Key(key), Some(now), |value| *value = Some(0));
     }
 
     #[test]
     fn the_cache_is_bounded() {
-        let memory = DestinationCache::new(DEFAULT_EXPIRATION);
+        let cache = DestinationCache::new(DEFAULT_EXPIRATION);
         let now = start();
-        (0..100_000).for_each(|key| remember(&memory, key, now));
-        assert_eq!(memory.len(), MAX_ENTRIES);
+        (0..100_000).for_each(|key| remember(&cache, key, now));
+        assert_eq!(cache.len(), MAX_ENTRIES);
     }
 
     #[test]
     fn idle_entries_are_removed_above_the_target_and_all_entries_after_the_expiration() {
-        let memory = DestinationCache::new(DEFAULT_EXPIRATION);
+        let cache = DestinationCache::new(DEFAULT_EXPIRATION);
         let now = start();
-        (0..20_000).for_each(|key| remember(&memory, key, now));
+        (0..20_000).for_each(|key| remember(&cache, key, now));
         let look_at_all = |now| {
             for key in 1_000_000..1_000_400 {
-                memory.with_entry(FlowDestination::Key(key), Some(now), |_| ());
+                cache.with_entry(FlowDestination::Key(key), Some(now), |_| ());
             }
         };
         look_at_all(now + 2 * SWEEP_INTERVAL);
-        assert_eq!(memory.len(), 20_000, "nothing was idle for six minutes");
+        assert_eq!(cache.len(), 20_000, "nothing was idle for six minutes");
         look_at_all(now + 7 * SWEEP_INTERVAL);
-        let left = memory.len();
+        let left = cache.len();
         assert!(left < 20_000 && left > 14_000, "{left}: back to the goal and a little below");
         for minute in 8..40 {
             look_at_all(now + minute * SWEEP_INTERVAL + DEFAULT_EXPIRATION);
         }
-        assert_eq!(memory.len(), 0);
-        assert_eq!(memory.entry_count.load(Ordering::Relaxed), 0);
+        assert_eq!(cache.len(), 0);
+        assert_eq!(cache.entry_count.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn without_time_no_entry_is_removed_and_the_bound_holds() {
-        let memory = DestinationCache::new(DEFAULT_EXPIRATION);
+        let cache = DestinationCache::new(DEFAULT_EXPIRATION);
         for key in 0..2 * MAX_ENTRIES as u64 {
-            memory.with_entry(FlowDestination::Key(key), None, |value| *value = Some(0));
+            cache.with_entry(FlowDestination::Key(key), None, |value| *value = Some(0));
         }
-        assert_eq!(memory.len(), MAX_ENTRIES);
+        assert_eq!(cache.len(), MAX_ENTRIES);
     }
 }

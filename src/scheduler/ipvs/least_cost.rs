@@ -158,13 +158,13 @@ impl<C: LoadCost> LeastCost<C> {
     /// Creates a picker that compares `cost / weight`; the weight of an eligible member is not 0,
     /// and below 2^23.
     pub(in crate::scheduler) fn new(members: &Members, weight: impl Fn(&Member) -> u32) -> Self {
-        let slot = |m: &Member| CostCandidate {
+        let candidate = |m: &Member| CostCandidate {
             account: Arc::clone(m.account()),
             weight: if m.share() == 0 { 0 } else { weight(m) },
         };
-        let slots = members.iter().map(slot).collect();
-        let memo = (members.len() > MAX_SCANNED_MEMBERS).then(|| GroupCache::new(members));
-        Self { cost: PhantomData, candidates: slots, group_cache: memo }
+        let candidates = members.iter().map(candidate).collect();
+        let group_cache = (members.len() > MAX_SCANNED_MEMBERS).then(|| GroupCache::new(members));
+        Self { cost: PhantomData, candidates, group_cache }
     }
 
     /// As [`Picker::pick`].
@@ -172,7 +172,7 @@ impl<C: LoadCost> LeastCost<C> {
     pub(in crate::scheduler) fn pick(&self, cx: &PickContext<'_>) -> Option<usize> {
         let best = match &self.group_cache {
             _ if !cx.is_unrestricted() => self.best_for_retry(cx),
-            Some(memo) => self.best_of_groups(memo, cx),
+            Some(group_cache) => self.best_of_groups(group_cache, cx),
             None => self.best_below_limit(0..self.candidates.len(), cx),
         };
         (best.position != NO_CANDIDATE.position).then_some(best.position as usize)
@@ -180,13 +180,13 @@ impl<C: LoadCost> LeastCost<C> {
 
     // Separate functions, so that the short path does not save registers for the others.
     #[inline(never)]
-    fn best_of_groups(&self, memo: &GroupCache, cx: &PickContext<'_>) -> BestCandidate {
+    fn best_of_groups(&self, group_cache: &GroupCache, cx: &PickContext<'_>) -> BestCandidate {
         let mut best = NO_CANDIDATE;
-        for run in 0..memo.group_count() {
-            let position =
-                memo.value_or_compute(run, |range| self.best_below_limit(range, cx).position);
-            if let Some(slot) = self.candidates.get(position as usize) {
-                best = self.better_of(best, position as usize, slot);
+        for run in 0..group_cache.group_count() {
+            let position = group_cache
+                .value_or_compute(run, |range| self.best_below_limit(range, cx).position);
+            if let Some(candidate) = self.candidates.get(position as usize) {
+                best = self.better_of(best, position as usize, candidate);
             }
         }
         best
@@ -212,21 +212,21 @@ impl<C: LoadCost> LeastCost<C> {
 
     #[inline]
     fn best_in_range(&self, range: Range<usize>, usable: impl Fn(usize) -> bool) -> BestCandidate {
-        let slots = self.candidates[range.clone()].iter();
-        range.zip(slots).fold(NO_CANDIDATE, |best, (i, slot)| {
-            if usable(i) { self.better_of(best, i, slot) } else { best }
+        let candidates = self.candidates[range.clone()].iter();
+        range.zip(candidates).fold(NO_CANDIDATE, |best, (i, candidate)| {
+            if usable(i) { self.better_of(best, i, candidate) } else { best }
         })
     }
 
     #[inline]
-    fn better_of(&self, best: BestCandidate, i: usize, slot: &CostCandidate) -> BestCandidate {
-        let cost = C::cost(slot.account.load());
+    fn better_of(&self, best: BestCandidate, i: usize, candidate: &CostCandidate) -> BestCandidate {
+        let cost = C::cost(candidate.account.load());
         // cost / weight < least / least_weight, without the divisions.
-        if cost * u64::from(best.weight) < best.cost * u64::from(slot.weight) {
+        if cost * u64::from(best.weight) < best.cost * u64::from(candidate.weight) {
             // With a predicted branch the next member is compared meanwhile; a conditional move
             // would wait for the result.
             std::hint::cold_path();
-            BestCandidate { position: i as u32, cost, weight: slot.weight }
+            BestCandidate { position: i as u32, cost, weight: candidate.weight }
         } else {
             best
         }

@@ -77,9 +77,9 @@ impl Scheduler for WeightedRoundRobin {
         let shares = ShareTree::new(members.iter().map(|m| m.share()));
         let step = greatest_common_divisor(members.iter().map(|m| m.share())).max(1);
         let top = shares.max().saturating_sub(step - 1);
-        let level = previous_as::<WeightedRoundRobinPicker>(previous).map_or(top, |ring| {
+        let level = previous_as::<WeightedRoundRobinPicker>(previous).map_or(top, |picker| {
             // Relaxed here and below: the cursor orders nothing but itself.
-            let level = WalkCursor::unpack(ring.cursor.load(Ordering::Relaxed)).level;
+            let level = WalkCursor::unpack(picker.cursor.load(Ordering::Relaxed)).level;
             match level {
                 0 => top,
                 _ if level > top => top,
@@ -88,9 +88,9 @@ impl Scheduler for WeightedRoundRobin {
                 _ => level,
             }
         });
-        let mark = WalkCursor { next: 0, level };
+        let cursor = WalkCursor { next: 0, level };
         Ok(Box::new(WeightedRoundRobinPicker {
-            cursor: AtomicU64::new(mark.pack()),
+            cursor: AtomicU64::new(cursor.pack()),
             shares,
             level_step: step,
             top_level: top,
@@ -106,10 +106,10 @@ impl Picker for WeightedRoundRobinPicker {
         let mut seen = self.cursor.load(Ordering::Relaxed);
         let mut chosen = None;
         for _ in 0..MAX_CURSOR_ATTEMPTS {
-            let mark;
-            (chosen, mark) = self.advance(WalkCursor::unpack(seen), |i| cx.is_usable(i));
+            let cursor;
+            (chosen, cursor) = self.advance(WalkCursor::unpack(seen), |i| cx.is_usable(i));
             let order = Ordering::Relaxed;
-            match self.cursor.compare_exchange(seen, mark.pack(), order, order) {
+            match self.cursor.compare_exchange(seen, cursor.pack(), order, order) {
                 Ok(_) => break,
                 Err(now) => seen = now,
             }

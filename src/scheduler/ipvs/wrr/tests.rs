@@ -1,12 +1,12 @@
 use super::*;
 
-fn ring(shares: &[u32]) -> WeightedRoundRobinPicker {
+fn picker(shares: &[u32]) -> WeightedRoundRobinPicker {
     let step = greatest_common_divisor(shares.iter().copied()).max(1);
     let shares = ShareTree::new(shares.iter().copied());
     let top = shares.max().saturating_sub(step - 1);
-    let mark = WalkCursor { next: 0, level: top };
+    let cursor = WalkCursor { next: 0, level: top };
     WeightedRoundRobinPicker {
-        cursor: AtomicU64::new(mark.pack()),
+        cursor: AtomicU64::new(cursor.pack()),
         shares,
         level_step: step,
         top_level: top,
@@ -14,11 +14,11 @@ fn ring(shares: &[u32]) -> WeightedRoundRobinPicker {
 }
 
 fn sequence(shares: &[u32], picks: usize) -> Vec<usize> {
-    let ring = ring(shares);
-    let mut mark = WalkCursor::unpack(ring.cursor.load(Ordering::Relaxed));
+    let picker = picker(shares);
+    let mut cursor = WalkCursor::unpack(picker.cursor.load(Ordering::Relaxed));
     let next = |_| {
         let chosen;
-        (chosen, mark) = ring.advance(mark, |_| true);
+        (chosen, cursor) = picker.advance(cursor, |_| true);
         chosen.expect("a member has a share")
     };
     (0..picks).map(next).collect()
@@ -26,18 +26,18 @@ fn sequence(shares: &[u32], picks: usize) -> Vec<usize> {
 
 /// The kernel's rule, member by member and level by level.
 fn slow_walk(
-    ring: &WeightedRoundRobinPicker,
+    picker: &WeightedRoundRobinPicker,
     start: WalkCursor,
     usable: &[bool],
 ) -> (Option<usize>, WalkCursor) {
-    if ring.top_level == 0 {
+    if picker.top_level == 0 {
         return (None, start);
     }
     let (mut at, mut restarted, mut last_pass) = (start, false, false);
     loop {
         let stop = last_pass && restarted && start.next != 0;
-        for i in at.next..ring.shares.len as u32 {
-            let share = ring.shares.tree[ring.shares.width + i as usize];
+        for i in at.next..picker.shares.len as u32 {
+            let share = picker.shares.tree[picker.shares.width + i as usize];
             if usable[i as usize] && share >= at.level {
                 return (Some(i as usize), WalkCursor { next: i + 1, level: at.level });
             }
@@ -46,16 +46,16 @@ fn slow_walk(
             }
         }
         at.next = 0;
-        if at.level <= ring.level_step {
-            at.level = ring.top_level;
+        if at.level <= picker.level_step {
+            at.level = picker.top_level;
             if last_pass || start.next == 0 {
                 return (None, at);
             }
             restarted = true;
         } else {
-            at.level -= ring.level_step;
+            at.level -= picker.level_step;
         }
-        last_pass = at.level <= ring.level_step;
+        last_pass = at.level <= picker.level_step;
     }
 }
 
@@ -73,14 +73,14 @@ fn skipping_levels_decides_as_the_kernels_walk() {
         let len = 1 + rng.below(6) as usize;
         let scale = 1 + rng.below(4) as u32;
         let shares: Vec<u32> = (0..len).map(|_| rng.below(7) as u32 * scale).collect();
-        let ring = ring(&shares);
+        let picker = picker(&shares);
         let usable: Vec<bool> = shares.iter().map(|&share| share > 0 && rng.below(3) > 0).collect();
-        let levels = u64::from(ring.top_level.max(1) / ring.level_step + 1);
-        let level = (rng.below(levels) as u32 * ring.level_step + 1).min(ring.top_level);
+        let levels = u64::from(picker.top_level.max(1) / picker.level_step + 1);
+        let level = (rng.below(levels) as u32 * picker.level_step + 1).min(picker.top_level);
         let start = WalkCursor { next: rng.below(len as u64 + 1) as u32, level };
         assert_eq!(
-            ring.advance(start, |i| usable[i]),
-            slow_walk(&ring, start, &usable),
+            picker.advance(start, |i| usable[i]),
+            slow_walk(&picker, start, &usable),
             "{shares:?} {usable:?} {start:?}"
         );
     }
@@ -90,11 +90,11 @@ fn skipping_levels_decides_as_the_kernels_walk() {
 fn one_heavy_member_is_found_without_a_walk_over_every_level() {
     let mut shares = vec![1; 1000];
     shares[500] = 65_535;
-    let ring = ring(&shares);
-    let start = WalkCursor { next: 0, level: ring.top_level };
-    assert_eq!(ring.advance(start, |_| true).0, Some(500));
-    assert_eq!(ring.advance(start, |i| i != 500).0, Some(0), "the heavy member is unusable");
-    assert_eq!(ring.advance(start, |_| false), (None, start));
+    let picker = picker(&shares);
+    let start = WalkCursor { next: 0, level: picker.top_level };
+    assert_eq!(picker.advance(start, |_| true).0, Some(500));
+    assert_eq!(picker.advance(start, |i| i != 500).0, Some(0), "the heavy member is unusable");
+    assert_eq!(picker.advance(start, |_| false), (None, start));
 }
 
 #[test]
