@@ -1,17 +1,16 @@
-//! What a pick costs, with its lease made and dropped.
+//! The cost of a pick, with its lease made and dropped.
 //!
 //! ```text
-//! cargo bench --bench pick                   # everything: some minutes
-//! cargo bench --bench pick -- pick/wlc       # what matches
+//! cargo bench --bench pick                   # all benchmarks: some minutes
+//! cargo bench --bench pick -- pick/wlc       # benchmarks that match
 //! cargo bench --bench pick -- --test         # smoke
 //! ```
-//! - `pick`: by a worker, under a standing load, so that least-loaded rules have somebody to tell
-//!   apart.
-//! - `shared`: the same by `Balancer::pick`, which anybody may call from anywhere.
-//! - `churn`: each pick replaces a lease of the standing load, so that whatever a rule remembers of
-//!   it goes stale all the time.
-//! - `learned`: by rules that learn from the traffic, among backends of which each was heard of, with
-//!   the time of the pick; apart, and with the lease's end told.
+//! - `pick`: by a worker, under a standing load, so that backends differ for least-loaded rules.
+//! - `shared`: the same by `Balancer::pick`, which any thread can call.
+//! - `churn`: each pick replaces a lease of the standing load, so that cached loads are always
+//!   stale.
+//! - `learned`: by rules that use latencies, with the time of the pick and an observation for each
+//!   backend; alone, and with the end of the lease.
 //! - `build`: compiling a picker, the cost of a change of the set.
 //! - `contention`: one thread against two that pick from one balancer; the ratio is printed behind
 //!   each pair.
@@ -33,16 +32,16 @@ use lvs::{BackendSet, Balancer, Flow, Lease, Outcome, Scheduler, Spec};
 
 use self::schedulers::{ALL, scheduler};
 
-/// Measured under a moving load as well: rules that look at it.
+/// Measured under a changing load as well: rules that read it.
 const CHURN: &[&str] = &["rr", "lc", "wlc", "sed", "nq", "p2c", "bounded(maglev, factor=1.1)"];
 
-/// Measured once they have learned as well.
+/// Measured with latency observations as well.
 const LEARNED: &[&str] = &["peak_ewma", "hot_cold"];
 
 /// Measured without a worker as well.
 const SHARED: &[&str] = &["rr", "wlc", "p2c", "maglev"];
 
-/// What is built, and for how many backends.
+/// The pickers that are built, and the number of backends.
 const BUILD: &[(&str, u32)] = &[
     ("rr", 1000),
     ("wlc", 1000),
@@ -80,13 +79,13 @@ const CONTENTION: &[(&str, Cursor)] = &[
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Cursor {
-    /// Both threads pick from one balancer.
+    /// Both threads pick from the same balancer.
     Shared,
-    /// Each thread has a fork of its own; the counts of the backends are shared all the same.
+    /// Each thread has a fork of its own; the backends' counters are shared.
     Forked,
-    /// Both threads pick from one balancer, and each counts on a lane of its own.
+    /// Both threads pick from the same balancer; each has a counter lane of its own.
     Lanes,
-    /// A fork and a lane for each.
+    /// Each thread has a fork and a counter lane of its own.
     ForkedLanes,
 }
 
@@ -123,7 +122,7 @@ fn pick(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new(name, size), |bencher| {
             let world = world.get_or_insert_with(|| World::new(name, size));
             let World { worker, flows, .. } = world;
-            bencher.iter(|| worker.pick(&flows.next()).expect("everybody is usable"));
+            bencher.iter(|| worker.pick(&flows.next()).expect("a usable backend"));
         });
     }
 }
@@ -136,7 +135,7 @@ fn shared(criterion: &mut Criterion) {
             let world = world.get_or_insert_with(|| World::new(name, size));
             bencher.iter(|| {
                 let lease = world.balancer.pick(&world.flows.next());
-                drop(black_box(lease.expect("everybody is usable")));
+                drop(black_box(lease.expect("a usable backend")));
             });
         });
     }
@@ -149,7 +148,7 @@ fn churn(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new(name, size), |bencher| {
             let world = world.get_or_insert_with(|| World::new(name, size));
             bencher.iter(|| {
-                let lease = world.worker.pick(&world.flows.next()).expect("everybody is usable");
+                let lease = world.worker.pick(&world.flows.next()).expect("a usable backend");
                 let slot = world.rng.below(world.held.len() as u64) as usize;
                 world.held[slot] = lease;
             });
@@ -162,7 +161,7 @@ fn learned(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("learned");
     for (&name, size) in LEARNED.iter().flat_map(|name| SIZES.map(|size| (name, size))) {
         let mut world = None;
-        let mut heard = || {
+        let mut observed = || {
             let (world, start) = (World::new(name, size), now());
             for lease in &world.held {
                 lease.observe_latency(LATENCY, start);
@@ -170,17 +169,17 @@ fn learned(criterion: &mut Criterion) {
             (world, start + Duration::from_secs(1))
         };
         group.bench_function(BenchmarkId::new(name, size), |bencher| {
-            let (World { worker, flows, .. }, at) = world.get_or_insert_with(&mut heard);
+            let (World { worker, flows, .. }, at) = world.get_or_insert_with(&mut observed);
             bencher.iter(|| {
                 *at += Duration::from_micros(1);
-                worker.pick(&flows.next().time(*at)).expect("everybody is usable")
+                worker.pick(&flows.next().time(*at)).expect("a usable backend")
             });
         });
-        group.bench_function(BenchmarkId::new(format!("{name} told"), size), |bencher| {
-            let (World { worker, flows, .. }, at) = world.get_or_insert_with(&mut heard);
+        group.bench_function(BenchmarkId::new(format!("{name} completed"), size), |bencher| {
+            let (World { worker, flows, .. }, at) = world.get_or_insert_with(&mut observed);
             bencher.iter(|| {
                 *at += Duration::from_micros(1);
-                let lease = worker.pick(&flows.next().time(*at)).expect("everybody is usable");
+                let lease = worker.pick(&flows.next().time(*at)).expect("a usable backend");
                 lease.complete_with_latency(Outcome::Ok, LATENCY, *at);
             });
         });
@@ -195,14 +194,18 @@ fn build(criterion: &mut Criterion) {
             let world = world.get_or_insert_with(|| World::new(name, size));
             let snapshot = world.balancer.snapshot();
             let rule = scheduler(name);
-            bencher.iter(|| rule.compile(black_box(snapshot.members()), None).expect("it fits"));
+            bencher.iter(|| {
+                rule.compile(black_box(snapshot.members()), None).expect("the rule takes this set")
+            });
         });
     }
 }
 
 fn contention(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("contention");
-    for (&(name, cursor), size) in CONTENTION.iter().flat_map(|it| [100, 1000].map(|n| (it, n))) {
+    for (&(name, cursor), size) in
+        CONTENTION.iter().flat_map(|case| [100, 1000].map(|size| (case, size)))
+    {
         let label = match cursor {
             Cursor::Shared => name.to_owned(),
             Cursor::Forked => format!("{name} forked"),
@@ -221,9 +224,9 @@ fn contention(criterion: &mut Criterion) {
     }
 }
 
-/// Nanoseconds that one pick takes each of `threads` threads; `None` where nothing was measured.
+/// Returns the nanoseconds of a pick on each of `threads` threads; `None` without a measurement.
 ///
-/// The lower quartile of all samples: what else the machine does only ever adds.
+/// The lower quartile of all samples, because other work of the machine only adds time.
 fn threads(
     group: &mut BenchmarkGroup<'_, WallTime>,
     label: &str,
@@ -232,15 +235,15 @@ fn threads(
     size: u32,
     threads: usize,
 ) -> Option<f64> {
-    // Fewer picks than this are over before the other thread is well on its way.
-    const ENOUGH: u64 = 50_000;
+    // Fewer picks end before the other thread runs at full speed.
+    const MIN_PICKS: u64 = 50_000;
     let samples = RefCell::new(Vec::new());
     let mut world = None;
     group.bench_function(format!("{label}/{size}/{threads}"), |bencher| {
         let world = world.get_or_insert_with(|| World::with_lanes(name, size, cursor.lanes()));
         bencher.iter_custom(|picks| {
             let time = together(world, cursor, threads, picks);
-            if picks >= ENOUGH {
+            if picks >= MIN_PICKS {
                 samples.borrow_mut().push(time.as_nanos() as f64 / picks as f64);
             }
             time
@@ -251,7 +254,7 @@ fn threads(
     samples.get(samples.len() / 4).copied()
 }
 
-/// The mean time that each thread takes for its `picks`.
+/// Returns the mean time of the threads for `picks` picks each.
 fn together(world: &World, cursor: Cursor, threads: usize, picks: u64) -> Duration {
     let start = Barrier::new(threads);
     let times: Vec<Duration> = thread::scope(|scope| {
@@ -259,7 +262,7 @@ fn together(world: &World, cursor: Cursor, threads: usize, picks: u64) -> Durati
             let balancer = match cursor {
                 Cursor::Shared | Cursor::Lanes => world.balancer.clone(),
                 Cursor::Forked | Cursor::ForkedLanes => {
-                    world.balancer.fork().expect("it compiled before")
+                    world.balancer.fork().expect("a rule that takes this set")
                 }
             };
             let mut worker = balancer.worker(Rng::with_seed(i as u64));
@@ -270,7 +273,7 @@ fn together(world: &World, cursor: Cursor, threads: usize, picks: u64) -> Durati
                 let begin = now();
                 for _ in 0..picks {
                     let lease = worker.pick(&flows.next());
-                    drop(black_box(lease.expect("everybody is usable")));
+                    drop(black_box(lease.expect("a usable backend")));
                 }
                 now().saturating_duration_since(begin)
             })
@@ -281,14 +284,14 @@ fn together(world: &World, cursor: Cursor, threads: usize, picks: u64) -> Durati
     times.iter().sum::<Duration>() / threads as u32
 }
 
-/// A balancer with work to do.
+/// A balancer under load.
 struct World {
     balancer: Balancer<SocketAddr>,
     worker: BalancerWorker<SocketAddr>,
     flows: Flows,
     rng: Rng,
-    /// One lease on each backend and two more by chance: nobody is idle, and nobody is like his
-    /// neighbour.
+    /// A lease on each backend and two more on random backends: no backend is idle, and neighbours
+    /// have different loads.
     held: Vec<Lease<SocketAddr>>,
 }
 
@@ -302,7 +305,7 @@ impl World {
         set.edit(|edit| {
             for i in 0..size {
                 let address = SocketAddr::from(([10, 0, (i >> 8) as u8, i as u8], 80));
-                // Four weights, all well above the load: `ovf` reads them as numbers of connections.
+                // Four weights, all above the load: under `ovf` they are numbers of connections.
                 edit.insert(Spec::from(address).weight(16 * (1 + i % 4)))?;
             }
             Ok(())
@@ -321,7 +324,7 @@ impl World {
     }
 }
 
-/// Flows of random clients, each made on the stack when it is asked for, as in use.
+/// Flows of random clients, each made on the stack for its pick, as in use.
 struct Flows(Rng);
 
 impl Flows {

@@ -1,4 +1,4 @@
-//! A scheduling rule of one's own: the member with the fewest requests so far.
+//! A scheduler of your own, which selects the member with the fewest requests so far.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,11 +7,11 @@ use lvs::backend::Members;
 use lvs::scheduler::{CompileError, PickContext, Picker, Scheduler, SchedulerRegistry};
 use lvs::{BackendSet, Balancer, Flow, Spec};
 
-/// The rule as configured; what it needs to know would be its fields.
+/// The rule as configured; parameters would be its fields.
 #[derive(Debug)]
 struct Coldest;
 
-/// The rule compiled for one list of members: how often each was picked.
+/// The rule compiled for one list of members, with the number of picks of each.
 #[derive(Debug)]
 struct ColdestPicker(Vec<AtomicU64>);
 
@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let next = || balancer.pick(&Flow::new()).map(|lease| lease.id().to_string());
     println!("all three serve: {} {} {} {}", next()?, next()?, next()?, next()?);
 
-    // Every change of the set compiles the rule anew: it counts from nought.
+    // Every change of the set compiles the rule anew, so that counting starts at 0.
     set.set_weight(&"b".into(), 0)?;
     println!("b has weight 0:  {} {} {} {}", next()?, next()?, next()?, next()?);
     Ok(())

@@ -1,5 +1,5 @@
-//! The hash schedulers as their users see them: who moves when something changes, how even the
-//! shares are, and the facts that other implementations and papers publish.
+//! The hash schedulers through their public interface: the keys that a change moves, the evenness
+//! of shares, and the figures that other implementations and papers publish.
 
 use std::collections::BTreeMap;
 
@@ -22,41 +22,41 @@ fn set_of(weights: &[u32]) -> BackendSet<()> {
 }
 
 fn owner(balancer: &Balancer<()>, key: u64) -> BackendId {
-    balancer.pick(&Flow::new().key(key)).expect("somebody is usable").id().clone()
+    balancer.pick(&Flow::new().key(key)).expect("a usable member").id().clone()
 }
 
 fn owners(balancer: &Balancer<()>, keys: u64) -> Vec<BackendId> {
     (0..keys).map(|key| owner(balancer, key)).collect()
 }
 
-/// Every rule with its whole decision in the hash, by value.
+/// Returns every rule that decides by the hash only.
 fn rules() -> Vec<Box<dyn Scheduler>> {
     vec![
         Box::new(RingHash::new()),
         Box::new(RendezvousHash::new()),
         Box::new(RendezvousHash::table()),
         Box::new(Maglev::new()),
-        // With nothing outstanding the bound is never reached.
-        Box::new(BoundedLoad::new(RingHash::new(), 125).expect("above 100")),
-        Box::new(RandomSubset::new(RendezvousHash::new(), 1, 8)),
+        // Without open connections the bound is never reached.
+        Box::new(BoundedLoad::new(RingHash::new(), 125).expect("in range")),
+        Box::new(RandomSubset::new(RendezvousHash::new(), 1, 8).expect("in range")),
     ]
 }
 
-/// Those among which exactly the removed share moves.
+/// Returns the rules under which exactly the keys of a removed member move.
 fn minimal_rules() -> Vec<Box<dyn Scheduler>> {
     vec![
         Box::new(RingHash::new()),
-        Box::new(RingHash::new().replicas(20).seed(3)),
+        Box::new(RingHash::new().replicas(20).expect("in range").seed(3)),
         Box::new(RendezvousHash::new()),
         Box::new(RendezvousHash::new().seed(9)),
         Box::new(RendezvousHash::table()),
-        Box::new(RendezvousHash::new().rows(4099)),
-        Box::new(BoundedLoad::new(RendezvousHash::table(), 200).expect("above 100")),
+        Box::new(RendezvousHash::new().rows(4099).expect("in range")),
+        Box::new(BoundedLoad::new(RendezvousHash::table(), 200).expect("in range")),
     ]
 }
 
 #[test]
-fn only_the_removed_share_moves_and_only_to_come_back() {
+fn only_the_keys_of_a_removed_member_move_and_they_return_with_it() {
     const KEYS: u64 = 3000;
     for rule in minimal_rules() {
         let label = format!("{rule:?}");
@@ -82,7 +82,7 @@ fn only_the_removed_share_moves_and_only_to_come_back() {
 }
 
 #[test]
-fn a_flap_a_drain_and_weight_zero_move_the_keys_of_one_member_only() {
+fn a_member_that_is_down_drained_or_quiesced_moves_only_its_own_keys() {
     const KEYS: u64 = 2000;
     let id = BackendId::from(name(6));
     let out: [fn(&BackendSet<()>, &BackendId); 3] = [
@@ -136,7 +136,7 @@ fn keys_of_a_failed_member_spread_over_many() {
 }
 
 #[test]
-fn half_a_set_that_is_down_serves_every_key() {
+fn every_key_is_served_while_any_member_is_up() {
     for rule in rules() {
         let label = format!("{rule:?}");
         let set = set_of(&[1; 60]);
@@ -157,9 +157,9 @@ fn half_a_set_that_is_down_serves_every_key() {
 }
 
 #[test]
-fn two_directors_that_were_configured_in_another_order_agree() {
-    for (one, other) in rules().into_iter().zip(rules()) {
-        let label = format!("{one:?}");
+fn the_order_of_configuration_does_not_change_the_placement() {
+    for (rule_a, rule_b) in rules().into_iter().zip(rules()) {
+        let label = format!("{rule_a:?}");
         let (a, b) = (BackendSet::new(), BackendSet::new());
         for i in 0..30 {
             a.insert(Spec::new(name(i), ()).weight(1 + i as u32 % 4)).expect("new");
@@ -167,8 +167,8 @@ fn two_directors_that_were_configured_in_another_order_agree() {
         for i in (0..30).rev() {
             b.insert(Spec::new(name(i), ()).weight(1 + i as u32 % 4)).expect("new");
         }
-        let a = Balancer::new(&a, one).expect("small");
-        let b = Balancer::new(&b, other).expect("small");
+        let a = Balancer::new(&a, rule_a).expect("small");
+        let b = Balancer::new(&b, rule_b).expect("small");
         assert!(owners(&a, 1000) == owners(&b, 1000), "{label}");
     }
 }
@@ -182,17 +182,20 @@ fn a_seed_changes_the_placement() {
         [Box::new(RendezvousHash::table()), Box::new(RendezvousHash::table().seed(1))],
         [Box::new(Maglev::new()), Box::new(Maglev::new().seed(1))],
     ];
-    for [one, other] in pairs {
-        let one = owners(&Balancer::new(&set, one).expect("small"), 1000);
-        let other = owners(&Balancer::new(&set, other).expect("small"), 1000);
-        let same = one.iter().zip(&other).filter(|(a, b)| a == b).count();
-        assert!((50..200).contains(&same), "{same} of 1000, by chance 100");
+    for pair in pairs {
+        let [plain, seeded] =
+            pair.map(|rule| owners(&Balancer::new(&set, rule).expect("small"), 1000));
+        let same = plain.iter().zip(&seeded).filter(|(a, b)| a == b).count();
+        assert!(
+            (50..200).contains(&same),
+            "{same} of 1000 keys have the same owner, expected about 100"
+        );
     }
 }
 
-/// Cilium, pkg/maglev/maglev_test.go: of the members that stay less than 1 % of the slots move.
+/// Cilium, pkg/maglev/maglev_test.go: less than 1 % of the slots of the remaining members move.
 #[test]
-fn maglev_moves_little_of_the_others() {
+fn maglev_moves_few_keys_of_the_remaining_members() {
     const KEYS: u64 = 10_000;
     for (weights, gone) in [(&[1, 1, 1][..], 1), (&[2, 13, 111, 10], 0)] {
         let set = set_of(weights);
@@ -210,7 +213,7 @@ fn maglev_moves_little_of_the_others() {
 }
 
 #[test]
-fn maglev_is_even_where_the_others_are_not() {
+fn maglev_and_rendezvous_are_even_and_a_ring_is_less_even() {
     const KEYS: u64 = 100_000;
     let peak = |rule: Box<dyn Scheduler>| {
         let balancer = Balancer::new(&set_of(&[1; 20]), rule).expect("small");
@@ -220,7 +223,7 @@ fn maglev_is_even_where_the_others_are_not() {
         }
         counts.into_values().max().expect("keys") as f64 * 20.0 / KEYS as f64
     };
-    // What is left is the chance of 5000 keys each: a deviation of 1.4 %.
+    // With 5000 keys for each member the random deviation is 1.4 %.
     assert!(peak(Box::new(Maglev::new())) < 1.04);
     assert!(peak(Box::new(RendezvousHash::new())) < 1.04);
     assert!(peak(Box::new(RendezvousHash::table())) < 1.07);
@@ -243,7 +246,7 @@ fn bounded_loads_spill_as_published() {
     let home = owners(&plain, 10_000);
     drop(plain);
     for (percent, published) in [(200, 26.0), (150, 35.0), (125, 44.0), (110, 56.0)] {
-        let rule = BoundedLoad::new(RingHash::new(), percent).expect("above 100");
+        let rule = BoundedLoad::new(RingHash::new(), percent).expect("in range");
         let balancer = Balancer::new(&set, rule).expect("small");
         let mut rng = Rng::with_seed(percent.into());
         let mut leases: Vec<Lease<()>> = Vec::with_capacity(2000);

@@ -1,8 +1,8 @@
-//! The kernel as an oracle: decisions recorded from a running IPVS, made again.
+//! Replays decisions that were recorded from a running IPVS.
 //!
-//! Each file of `tests/fixtures/ipvs` (or of the folder that `LVS_IPVS_TRACES` names) is replayed:
-//! the set is built as the recording says, the counts are those the kernel showed before each
-//! connection, and the server picked must be the kernel's. The first difference fails the test.
+//! Each file of `tests/fixtures/ipvs` (or of the folder in `LVS_IPVS_TRACES`) is replayed: the set
+//! is built as in the recording, its counters are set to those of the kernel before each
+//! connection, and the selected server must be the kernel's. The first difference fails the test.
 #![cfg(not(lvs_loom))]
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -53,9 +53,9 @@ enum Step {
         before: Vec<Destination>,
         picked: Option<SocketAddr>,
     },
-    /// Shows in the next `before`.
+    /// The effect is in the counters of the next `before`.
     Close {},
-    /// Shows in the next `before`.
+    /// The effect is in the counters of the next `before`.
     Reset {},
 }
 
@@ -68,7 +68,7 @@ struct Destination {
 }
 
 #[test]
-fn every_recorded_decision_is_made_again() {
+fn every_decision_equals_the_recorded_one() {
     let folder = folder();
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
         .unwrap_or_else(|e| panic!("cannot read {}: {e}", folder.display()))
@@ -80,7 +80,7 @@ fn every_recorded_decision_is_made_again() {
 
     let decisions: usize = files.iter().map(|file| replay(file)).sum();
     println!("{decisions} decisions of {} recordings compared, no difference", files.len());
-    assert!(decisions > 0, "the recordings in {} hold no connection", folder.display());
+    assert!(decisions > 0, "the recordings in {} contain no connection", folder.display());
 }
 
 fn folder() -> PathBuf {
@@ -90,7 +90,7 @@ fn folder() -> PathBuf {
     }
 }
 
-/// Where picks come from: the balancer itself, or the affinity table over it.
+/// The balancer, alone or with persistence.
 enum Picks {
     Plain(Balancer<SocketAddr>),
     Sticky(Persistence<SocketAddr>, Instant),
@@ -121,9 +121,9 @@ fn replay(file: &Path) -> usize {
                 let ours = choice.as_ref().ok().map(|lease| *lease.target());
                 assert_eq!(
                     ours, *picked,
-                    "{name}, step {number}: ours left, the kernel's right; {choice:?}\n{step:#?}"
+                    "{name}, step {number}: lvs on the left, the kernel on the right; {choice:?}\n{step:#?}"
                 );
-                // Bound, so that a threshold that was reached shows; counted by the recording.
+                // The lease counted for the thresholds; from here on the recording counts.
                 if let Ok(lease) = choice {
                     lease.detach();
                 }
@@ -173,7 +173,7 @@ impl Picks {
     }
 }
 
-/// Takes over the kernel's counts, and makes sure that the list is the kernel's.
+/// Sets the counters to the kernel's, and asserts that the list equals the kernel's.
 fn mirror(set: &BackendSet<SocketAddr>, before: &[Destination], place: &str) {
     let snapshot = set.snapshot();
     let ours = snapshot.iter().map(|(backend, member)| (*backend.target(), member.weight()));

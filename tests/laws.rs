@@ -1,4 +1,4 @@
-//! The laws that every scheduler and every wrapper obeys, whatever its rule.
+//! The properties that every scheduler and every wrapper has.
 #![cfg(not(lvs_loom))]
 
 use std::collections::BTreeMap;
@@ -11,18 +11,18 @@ use self::common::schedulers::{ALL, is, scheduler};
 
 mod common;
 
-/// How a rule divides many picks among members of unequal weight.
+/// How a rule distributes many picks over members of unequal weight.
 #[derive(Clone, Copy, Debug)]
 enum Share {
-    /// In proportion to the weights, within so many percent of each share.
+    /// In proportion to the weights, with this tolerance in percent of each share.
     Weighted(u32),
-    /// Equally, whatever the weights, within so many percent.
+    /// Equally for all weights above 0, with this tolerance in percent.
     Equal(u32),
-    /// By another rule, which has tests of its own.
+    /// By rank or subset, which the rule's own tests check.
     Ranked,
 }
 
-/// Do the picks of the share law keep their leases?
+/// Whether the picks of the test of shares keep their leases.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Leases {
     Dropped,
@@ -37,41 +37,40 @@ fn share_of(expression: &str) -> (Share, Leases) {
         "wrr" | "swrr" => (Weighted(0), Dropped),
         "wlc" | "sed" | "nq" => (Weighted(1), Held),
         "lc" => (Equal(1), Held),
-        // By a hash of few hundred buckets, cyclically.
+        // 256 buckets assigned in turn.
         "dh" => (Equal(6), Dropped),
-        // 256 buckets for weights that add up to 10: the last round is cut short.
+        // 256 buckets for weights that add up to 10: the last round is incomplete.
         "sh" => (Weighted(12), Dropped),
         "mh" => (Weighted(6), Dropped),
-        // The kernel draws from one number more than the sum of weights: here an eleventh.
+        // The kernel draws from one number more than the sum of weights: here one in eleven draws.
         "twos" => (Weighted(16), Dropped),
         "random" | "p2c" => (Weighted(6), Dropped),
         // While no latency is known, as p2c.
         "peak_ewma" => (Weighted(12), Dropped),
-        // Each pick probes three distinct of these four: weights lean, latency decides.
+        // Each pick probes three distinct of these four: weights have little influence.
         "hot_cold" => (Weighted(65), Dropped),
         "maglev" | "rendezvous" => (Weighted(6), Dropped),
         // 160 points for the lightest: one standard deviation is 8 percent of its share.
         "ring" => (Weighted(25), Dropped),
-        // Never above factor times the share, by construction; see the wrapper's own tests.
+        // At most the factor times the share; see the wrapper's own tests.
         "bounded" => (Weighted(25), Held),
-        // Each client its own part of the set.
+        // A subset of the members, or the members in order of rank.
         "subset" | "fo" | "ovf" | "first" => (Ranked, Dropped),
-        // A flow stays with its destination's server.
+        // A destination stays on its server.
         "lblc" | "lblcr" => (Weighted(2), Held),
         "priority" => share_of(expression.trim_start_matches("priority(").trim_end_matches(')')),
-        other => panic!("say how {other} divides its picks"),
+        name => panic!("share_of has no entry for {name}"),
     }
 }
 
-/// Members named for their weights would hide mistakes: names, weights, and the order of insertion
-/// have nothing to do with each other.
+/// Names, weights and the order of insertion are unrelated, so that no mistake is hidden.
 const WEIGHTS: [(&str, u32); 5] = [("d", 3), ("a", 1), ("e", 0), ("b", 2), ("c", 4)];
 const WEIGHT_SUM: u32 = 10;
 const PICKS: u32 = 40_000;
 
 fn balancer(expression: &str, weights: &[(&str, u32)]) -> (BackendSet<()>, Balancer<()>) {
     let set = BackendSet::new();
-    let balancer = Balancer::new(&set, scheduler(expression)).expect("an empty set will do");
+    let balancer = Balancer::new(&set, scheduler(expression)).expect("an empty set");
     for (host, &(name, weight)) in (1..).zip(weights) {
         let address = SocketAddr::from(([10, 0, 0, host], 80));
         set.insert(Spec::new(name, ()).weight(weight).address(address)).expect("sound");
@@ -81,7 +80,7 @@ fn balancer(expression: &str, weights: &[(&str, u32)]) -> (BackendSet<()>, Balan
 
 /// Flows of many clients to many destinations.
 fn flow(i: u32) -> Flow {
-    // An odd multiplier: no two of the first 2^32 are alike, and low bits are not a counter.
+    // An odd multiplier: no two of 2^32 flows are equal, and the low bits do not count up.
     let spread = i.wrapping_mul(0x9e37_79b1).to_be_bytes();
     let [a, b, c, d] = spread;
     Flow::from(SocketAddr::from(([a, b, c, d], 40_000)))
@@ -95,7 +94,7 @@ fn count(balancer: &Balancer<()>, picks: u32, leases: Leases) -> Counts {
     let mut counts = Counts::new();
     let mut held = Vec::new();
     for i in 0..picks {
-        let lease = balancer.pick_with_rng(&flow(i), &mut rng).expect("somebody is usable");
+        let lease = balancer.pick_with_rng(&flow(i), &mut rng).expect("a usable member");
         *counts.entry(lease.id().clone()).or_default() += 1;
         if leases == Leases::Held {
             held.push(lease);
@@ -104,22 +103,25 @@ fn count(balancer: &Balancer<()>, picks: u32, leases: Leases) -> Counts {
     counts
 }
 
-/// For which flow whom: what may not move.
+/// Returns the backend of each flow.
 fn homes(balancer: &Balancer<()>, flows: u32) -> Vec<BackendId> {
     let mut rng = Rng::with_seed(42);
     let home = |i| balancer.pick_with_rng(&flow(i), &mut rng).expect("usable").id().clone();
     (0..flows).map(home).collect()
 }
 
-/// The rules under which a flow has a home.
+/// Returns whether the rule maps a flow to a backend by a hash.
 fn is_hash(expression: &str) -> bool {
     ["dh", "sh", "mh", "ring", "rendezvous", "maglev"].iter().any(|rule| is(expression, rule))
 }
 
 #[test]
-fn every_registered_name_is_under_the_law() {
+fn every_registered_scheduler_is_tested() {
     for name in SchedulerRegistry::default().names() {
-        assert!(ALL.iter().any(|it| is(it, name)), "{name} is not in tests/common/schedulers.rs");
+        assert!(
+            ALL.iter().any(|expression| is(expression, name)),
+            "{name} is not in tests/common/schedulers.rs"
+        );
     }
 }
 
@@ -160,7 +162,7 @@ fn a_weight_that_becomes_zero_is_an_error_and_no_panic() {
 }
 
 #[test]
-fn all_down_is_an_error_unless_the_rule_is_to_serve_all_the_same() {
+fn all_down_is_an_error_except_for_a_tier_in_panic() {
     for expression in ALL {
         let (set, balancer) = balancer(expression, &[("a", 1)]);
         set.set_health(&"a".into(), Health::Down).expect("known");
@@ -174,7 +176,7 @@ fn all_down_is_an_error_unless_the_rule_is_to_serve_all_the_same() {
 }
 
 #[test]
-fn one_member_gets_everything() {
+fn a_single_member_gets_every_pick() {
     for expression in ALL {
         for weight in [1, 2, 65_535] {
             let (_, balancer) = balancer(expression, &[("only", weight)]);
@@ -185,7 +187,7 @@ fn one_member_gets_everything() {
 }
 
 #[test]
-fn one_member_left_gets_everything() {
+fn the_only_usable_member_gets_every_pick() {
     for expression in ALL {
         let (set, balancer) = balancer(expression, &[("a", 1), ("b", 2), ("c", 3)]);
         set.set_health(&"c".into(), Health::Down).expect("known");
@@ -207,21 +209,21 @@ fn a_flow_without_any_property_is_served() {
 fn shares_follow_the_rule() {
     for expression in ALL {
         let (share, leases) = share_of(expression);
-        // A quiesced member of sh keeps a bucket and refuses: it is left out here.
+        // Without the member of weight 0: under sh a quiesced member keeps a bucket and refuses.
         let weights: Vec<_> = WEIGHTS.into_iter().filter(|&(_, weight)| weight > 0).collect();
         let (_, balancer) = balancer(expression, &weights);
         let picks = if leases == Leases::Held { PICKS / 10 } else { PICKS };
         let counts = count(&balancer, picks, leases);
         for (name, weight) in weights {
-            let seen = counts.get(&BackendId::from(name)).copied().unwrap_or(0);
+            let count = counts.get(&BackendId::from(name)).copied().unwrap_or(0);
             let (expected, tolerance) = match share {
                 Share::Weighted(percent) => (picks * weight / WEIGHT_SUM, percent),
                 Share::Equal(percent) => (picks / 4, percent),
                 Share::Ranked => continue,
             };
             assert!(
-                seen.abs_diff(expected) * 100 <= expected * tolerance,
-                "{expression}: {name} of weight {weight} has {seen}, not {expected}: {counts:?}"
+                count.abs_diff(expected) * 100 <= expected * tolerance,
+                "{expression}: {name} of weight {weight} has {count} picks, expected {expected}: {counts:?}"
             );
         }
     }
@@ -266,8 +268,8 @@ fn the_same_seed_and_the_same_history_give_the_same_picks() {
 }
 
 #[test]
-fn a_flap_of_one_member_moves_nobody_elses_flows_and_its_own_come_back() {
-    for expression in ALL.iter().filter(|it| is_hash(it)) {
+fn a_member_that_goes_down_moves_only_its_own_flows_and_gets_them_back() {
+    for expression in ALL.iter().filter(|expression| is_hash(expression)) {
         let weights = [("a", 1), ("b", 2), ("c", 3), ("d", 1), ("e", 1)];
         let (set, balancer) = balancer(expression, &weights);
         let before = homes(&balancer, 5_000);
@@ -284,10 +286,10 @@ fn a_flap_of_one_member_moves_nobody_elses_flows_and_its_own_come_back() {
 }
 
 #[test]
-fn a_member_that_goes_moves_few_flows_but_its_own() {
-    // In tenths of a percent of all flows that had another home. Rings and rendezvous move nothing
-    // needlessly; Maglev a little (65 537 slots, 20 members; 4093 slots in the kernel's). sh and dh
-    // deal everything anew.
+fn a_removed_member_moves_few_flows_of_other_members() {
+    // In tenths of a percent of all flows that had another backend. Ring and rendezvous move no
+    // flow needlessly, Maglev a few (65 537 slots for 20 members; the kernel's has 4093 slots). sh
+    // and dh assign all buckets anew.
     let allowed = |expression: &str| match expression {
         _ if is(expression, "ring") || is(expression, "rendezvous") => Some(0),
         "maglev" => Some(15),
@@ -309,7 +311,7 @@ fn a_member_that_goes_moves_few_flows_but_its_own() {
 }
 
 #[test]
-fn a_fork_goes_its_own_round_and_counts_the_same_connections() {
+fn a_fork_has_its_own_cursor_and_counts_the_same_connections() {
     for expression in ALL {
         let (set, balancer) = balancer(expression, &[("a", 1), ("b", 1)]);
         let fork = balancer.fork().expect("the same rule over the same set");
@@ -327,7 +329,7 @@ fn a_fork_goes_its_own_round_and_counts_the_same_connections() {
 }
 
 #[test]
-fn an_exhausted_flow_is_an_error() {
+fn a_flow_that_has_tried_every_member_is_an_error() {
     for expression in ALL {
         let (set, balancer) = balancer(expression, &[("a", 1), ("b", 1)]);
         let snapshot = set.snapshot();

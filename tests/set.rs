@@ -174,7 +174,7 @@ fn a_scheduler_that_refuses_leaves_the_set_and_all_balancers_as_they_were() {
     let error = set.insert(Spec::new("c", 0)).expect_err("three are");
     assert_eq!(error.to_string(), "scheduler at-most cannot use the set");
     let source = std::error::Error::source(&error).expect("what the scheduler said");
-    assert_eq!(source.to_string(), "3 members do not fit a table for 2");
+    assert_eq!(source.to_string(), "the set has 3 backends, but the scheduler supports at most 2");
 
     assert_eq!(listed(set.snapshot().members()), [("a", 1), ("b", 1)]);
     for balancer in [&lenient, &strict] {

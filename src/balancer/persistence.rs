@@ -256,7 +256,7 @@ impl<T> Persistence<T> {
                 affinity = self.settings.affinity_policy(state);
                 affinity != AffinityPolicy::End
             };
-            if !flow.has_tried(template.serial)
+            if !flow.view().has_tried(template.serial)
                 && let Some(lease) =
                     self.balancer.published_plane.lease_if(template.serial, follows)
             {
@@ -294,7 +294,7 @@ impl<T> Persistence<T> {
     }
 
     fn shard(&self, network: IpAddr) -> &Mutex<TemplateShard> {
-        &self.shards[Flow::from(SocketAddr::new(network, 0)).seen_key().unwrap_or(0) as usize
+        &self.shards[Flow::from(SocketAddr::new(network, 0)).view().key().unwrap_or(0) as usize
             % TEMPLATE_SHARDS]
     }
 }

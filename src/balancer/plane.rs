@@ -234,10 +234,10 @@ fn explain_refusal(members: &Members, flow: &Flow) -> PickError {
         return explain_no_shares(members);
     }
     let mut eligible = members.iter().filter(|m| m.share() != 0).peekable();
-    if eligible.peek().is_some() && eligible.clone().all(|m| flow.has_tried(m.serial())) {
+    if eligible.peek().is_some() && eligible.clone().all(|m| flow.view().has_tried(m.serial())) {
         return PickError::AllTried;
     }
-    if eligible.all(|m| m.is_overloaded() || flow.has_tried(m.serial())) {
+    if eligible.all(|m| m.is_overloaded() || flow.view().has_tried(m.serial())) {
         return PickError::AllAtLimit;
     }
     PickError::SchedulerRefused

@@ -1,20 +1,20 @@
-//! Why a scheduler could not be made or could not use a set.
+//! The error of compiling a scheduler.
 
 use thiserror::Error;
 
-/// Why a scheduler cannot work with a list of members.
+/// A list of members that a scheduler cannot work with.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CompileError {
-    /// There are more members than the scheduler's table has room for.
-    #[error("{members} members do not fit a table for {max}")]
+    /// The list has more members than the scheduler supports.
+    #[error("the set has {members} backends, but the scheduler supports at most {max}")]
     TooManyMembers {
-        /// How many there are.
+        /// The number of members.
         members: usize,
-        /// How many fit.
+        /// The largest number of members that the scheduler supports.
         max: usize,
     },
-    /// A scheduler from outside this crate said no.
+    /// The error of a scheduler outside this crate.
     #[error(transparent)]
     Other(#[from] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -1,11 +1,11 @@
-//! The randomness of picks, handed in.
+//! The random generator of picks.
 
 use std::hash::{BuildHasher, RandomState};
 
 /// A small, fast random generator (wyrand); not for secrets.
 ///
-/// Picks take theirs as an argument, so a test or a simulation that seeds it repeats itself.
-/// [`Balancer::pick`](crate::Balancer::pick) keeps one for each thread.
+/// A pick takes its generator as an argument, so that a test or simulation with a fixed seed is
+/// repeatable. [`Balancer::pick`](crate::Balancer::pick) keeps a generator for each thread.
 ///
 /// # Examples
 /// ```
@@ -19,25 +19,25 @@ use std::hash::{BuildHasher, RandomState};
 pub struct Rng(fastrand::Rng);
 
 impl Rng {
-    /// Repeats the same numbers for the same seed.
+    /// Creates a generator that returns the same numbers for the same seed.
     #[must_use]
     pub fn with_seed(seed: u64) -> Self {
         Self(fastrand::Rng::with_seed(seed))
     }
 
-    /// Starts somewhere nobody knows.
+    /// Creates a generator with an unpredictable seed.
     #[must_use]
     pub fn from_entropy() -> Self {
         // The standard library's keys are random for each process and differ for each call.
         Self::with_seed(RandomState::new().hash_one(0))
     }
 
-    /// Uniform in `0..2^64`.
+    /// Returns a uniform number in `0..2^64`.
     pub fn next_u64(&mut self) -> u64 {
         self.0.u64(..)
     }
 
-    /// Uniform in `0..bound`; 0 where `bound` is 0.
+    /// Returns a uniform number in `0..bound`; 0 if `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.0.u64(..bound) }
     }

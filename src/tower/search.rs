@@ -200,7 +200,7 @@ impl<S> InstanceSearch<S> {
     ) -> Option<BoxError> {
         self.flow.exclude(lease.backend());
         lease.complete(Outcome::ConnectError);
-        let spent = self.flow.tried_count() >= MAX_BROKEN_INSTANCES;
+        let spent = self.flow.view().tried_count() >= MAX_BROKEN_INSTANCES;
         (spent || shared.pick(&self.flow).is_err()).then_some(error)
     }
 }

@@ -1,12 +1,13 @@
-//! Whether tests in network namespaces can run here.
+//! A check whether tests in network namespaces can run.
 
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Tells whether they can, with these programs; says why not. In CI they must.
+/// Returns whether tests in network namespaces can run with these programs; prints the reason if
+/// not.
 ///
 /// # Panics
-/// In CI, if they cannot.
+/// In CI, if the tests cannot run.
 pub(crate) fn can_run(programs: &[&str]) -> bool {
     let Some(missing) = missing(programs) else { return true };
     assert!(std::env::var_os("CI").is_none(), "{missing}");
@@ -20,17 +21,17 @@ fn missing(programs: &[&str]) -> Option<String> {
     }
     for program in programs {
         if Command::new(program).arg("-V").output().is_err() {
-            return Some(format!("no {program}"));
+            return Some(format!("the program {program} is missing"));
         }
     }
-    // Once: the tests of a process run at the same time.
-    static CAN: OnceLock<bool> = OnceLock::new();
-    let can = CAN.get_or_init(|| {
+    // Checked once, because the tests of a process run at the same time.
+    static CAN_CREATE: OnceLock<bool> = OnceLock::new();
+    let can_create = CAN_CREATE.get_or_init(|| {
         let name = format!("lvs{}-probe", std::process::id());
-        let ip = |word| Command::new("ip").args(["netns", word, &name]).output();
-        let made = ip("add").is_ok_and(|output| output.status.success());
+        let ip = |action| Command::new("ip").args(["netns", action, &name]).output();
+        let is_created = ip("add").is_ok_and(|output| output.status.success());
         let _ = ip("del");
-        made
+        is_created
     });
-    (!can).then(|| "no network namespace can be made".to_owned())
+    (!can_create).then(|| "a network namespace cannot be created".to_owned())
 }

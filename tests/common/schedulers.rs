@@ -1,4 +1,4 @@
-//! The schedulers that tests and benches go through: the one list to extend.
+//! The list of schedulers that tests and benches use.
 #![allow(dead_code, reason = "shared by test and bench binaries that use parts of it")]
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use lvs::scheduler::parse;
 
 /// Every scheduler, as an expression of the configuration; some in several settings.
 pub(crate) const ALL: &[&str] = &[
-    // The kernel's.
+    // Linux IPVS.
     "rr",
     "wrr",
     "lc",
@@ -26,7 +26,7 @@ pub(crate) const ALL: &[&str] = &[
     "lblc",
     "lblcr",
     "twos",
-    // Beyond the kernel.
+    // Weight, load, latency and consistent hashing.
     "swrr",
     "swrr(offset=9)",
     "random",
@@ -53,15 +53,15 @@ pub(crate) const ALL: &[&str] = &[
     "subset(bounded(ring), size=3, client=7)",
 ];
 
-/// Makes the scheduler that an expression names.
+/// Builds the scheduler of an expression.
 ///
 /// # Panics
-/// When the expression names none.
+/// If the expression is invalid.
 pub(crate) fn scheduler(expression: &str) -> Arc<dyn Scheduler> {
     parse(expression).unwrap_or_else(|error| panic!("{expression}: {error}"))
 }
 
-/// Tells whether an expression is of this rule, whatever its settings: `"ring(bits=20)"` is of
+/// Returns whether an expression is of this rule with any parameters: `"ring(seed=3)"` is of
 /// `"ring"`.
 pub(crate) fn is(expression: &str, rule: &str) -> bool {
     expression.split('(').next() == Some(rule)

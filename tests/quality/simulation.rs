@@ -1,5 +1,5 @@
-//! Servers with a queue each, arrivals and service times by chance, time as a variable. Every run
-//! repeats itself.
+//! A simulation of servers with a queue each, with random arrivals and service times. Time is a
+//! variable, and every run gives the same result.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,30 +9,30 @@ use std::time::{Duration, Instant};
 use lvs::scheduler::{Rng, Scheduler};
 use lvs::{BackendSet, Balancer, Flow, Lease, Outcome, Spec};
 
-/// One mean service time of a server of ordinary speed.
+/// The mean service time of a server of normal speed.
 const SERVICE: Duration = Duration::from_millis(10);
 
-/// A service time that is exponentially distributed with mean 1, and so is what lies between
+/// Returns an exponentially distributed number of mean 1, for service times and times between
 /// arrivals.
 fn exponential(rng: &mut Rng) -> f64 {
     let uniform = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
     -(1.0 - uniform).ln()
 }
 
-/// What became of the requests; times are in mean service times.
-pub(crate) struct Answers {
-    /// From arrival to answer, ascending.
+/// The response times of a run, in mean service times.
+pub(crate) struct Responses {
+    /// From arrival to response, ascending.
     times: Vec<f64>,
     /// From arrival to the beginning of service, ascending.
     waits: Vec<f64>,
-    /// The part that server 0 got.
+    /// The part of the requests that server 0 got.
     pub(crate) share_of_first: f64,
-    /// Did the busiest server get more than it can do, and its queue grow and grow? Times are those of
-    /// the run's length then.
+    /// Whether the busiest server got more than its capacity and its queue grew without end. The
+    /// times then depend on the length of the run.
     pub(crate) grows: bool,
 }
 
-impl Answers {
+impl Responses {
     pub(crate) fn quantile(&self, part: f64) -> f64 {
         at(&self.times, part)
     }
@@ -50,8 +50,8 @@ fn at(sorted: &[f64], part: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * part) as usize]
 }
 
-/// A request of some client for some destination, all of them as likely as the others.
-fn anybody(rng: &mut Rng) -> Flow {
+/// Returns a request of a random client for a random destination.
+fn random_flow(rng: &mut Rng) -> Flow {
     let mut address = |port| {
         let [a, b, c, _] = (rng.next_u64() as u32).to_be_bytes();
         SocketAddr::from((Ipv4Addr::new(10, a, b, c), port))
@@ -59,14 +59,14 @@ fn anybody(rng: &mut Rng) -> Flow {
     Flow::from(address(50_000)).destination(address(80))
 }
 
-/// Sends `requests` to servers that take `slowness` times as long as the ordinary, at `load` of what
-/// they can do together. The first fifth is not measured.
+/// Sends `requests` to servers that take `slowness` times the normal service time, at `load` of
+/// their total capacity. The first fifth is not measured.
 pub(crate) fn simulate(
     rule: impl Scheduler + 'static,
     slowness: &[f64],
     load: f64,
     requests: usize,
-) -> Answers {
+) -> Responses {
     let set = BackendSet::new();
     set.edit(|edit| {
         for (server, _) in slowness.iter().enumerate() {
@@ -86,7 +86,7 @@ pub(crate) fn simulate(
     let mut pending: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
     let mut leases: Vec<Option<(Lease<usize>, f64)>> = Vec::new();
     let (mut times, mut waits, mut now) = (Vec::new(), Vec::new(), 0.0);
-    let mut of = vec![Vec::new(); slowness.len()];
+    let mut waits_by_server = vec![Vec::new(); slowness.len()];
     for request in 0..requests {
         now += exponential(&mut rng) / rate;
         while let Some(&Reverse((end, done))) = pending.peek() {
@@ -95,11 +95,11 @@ pub(crate) fn simulate(
                 break;
             }
             pending.pop();
-            let (lease, since) = leases[done].take().expect("each ends once");
+            let (lease, since) = leases[done].take().expect("each request ends once");
             lease.complete_with_latency(Outcome::Ok, SERVICE.mul_f64(end - since), when(end));
         }
         let lease = balancer
-            .pick_with_rng(&anybody(&mut keys).time(when(now)), &mut rng)
+            .pick_with_rng(&random_flow(&mut keys).time(when(now)), &mut rng)
             .expect("no limits");
         let server = *lease.target();
         let begin = free_at[server].max(now);
@@ -111,20 +111,21 @@ pub(crate) fn simulate(
         if request >= requests / 5 {
             times.push(end - now);
             waits.push(begin - now);
-            of[server].push(begin - now);
+            waits_by_server[server].push(begin - now);
         }
     }
     times.sort_by(f64::total_cmp);
     waits.sort_by(f64::total_cmp);
     let share = |waits: &Vec<f64>| waits.len() as f64 / times.len() as f64;
-    let work = |server: usize| share(&of[server]) * rate * slowness[server];
+    let work = |server: usize| share(&waits_by_server[server]) * rate * slowness[server];
     let busiest = (0..slowness.len()).max_by(|&a, &b| work(a).total_cmp(&work(b)));
-    let grows = busiest.is_some_and(|it| work(it) > 1.02 && mounts(&of[it]));
-    Answers { share_of_first: share(&of[0]), grows, times, waits }
+    let grows =
+        busiest.is_some_and(|server| work(server) > 1.02 && is_growing(&waits_by_server[server]));
+    Responses { share_of_first: share(&waits_by_server[0]), grows, times, waits }
 }
 
-/// Is the last fifth of these waits, in order, long, and far above the first?
-fn mounts(waits: &[f64]) -> bool {
+/// Returns whether the last fifth of these waits, in order, is long and far above the first fifth.
+fn is_growing(waits: &[f64]) -> bool {
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len().max(1) as f64;
     let fifth = waits.len() / 5;
     let (first, last) = (mean(&waits[..fifth]), mean(&waits[4 * fifth..]));
@@ -133,14 +134,14 @@ fn mounts(waits: &[f64]) -> bool {
 
 pub(crate) const EQUAL: [f64; 100] = [1.0; 100];
 
-/// One server ten times slower than the others.
+/// Returns a set in which one server is ten times slower than the others.
 pub(crate) fn one_slow() -> [f64; 100] {
     let mut slowness = EQUAL;
     slowness[0] = 10.0;
     slowness
 }
 
-/// A tenth of the servers four times slower than the others.
+/// Returns a set in which a tenth of the servers is four times slower than the others.
 pub(crate) fn old_tenth() -> [f64; 100] {
     let mut slowness = EQUAL;
     slowness[..10].fill(4.0);

@@ -1,8 +1,8 @@
-//! The table in the docs of `lvs::scheduler`: what each rule makes of a queue.
+//! The table of response times in the docs of `lvs::scheduler`.
 //!
 //! ```text
 //! cargo test --release --test quality table -- --nocapture     # prints it
-//! LVS_TABLES=write cargo test --release --test quality table   # and puts it into the docs
+//! LVS_TABLES=write cargo test --release --test quality table   # writes it to the docs
 //! ```
 
 use std::fmt::Write;
@@ -12,7 +12,7 @@ use std::path::Path;
 use crate::schedulers::scheduler;
 use crate::simulation::{EQUAL, one_slow, simulate};
 
-/// All but those that fill one server by design: `fo`, `ovf`, `first`.
+/// All rules except those that fill one server by design: `fo`, `ovf`, `first`.
 const RULES: &[&str] = &[
     "rr",
     "wrr",
@@ -45,24 +45,28 @@ const HEAD: &str = "\
 const REQUESTS: usize = 200_000;
 
 #[test]
-fn the_table_in_the_docs_is_what_the_simulation_says() {
+fn the_table_in_the_docs_equals_the_simulation() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/scheduler/quality.md");
     let table = RULES.iter().fold(String::from(HEAD), |table, rule| table + &row(rule));
     println!("{table}");
-    if std::env::var_os("LVS_TABLES").is_some_and(|it| it == "write") {
+    if std::env::var_os("LVS_TABLES").is_some_and(|value| value == "write") {
         fs::write(&path, &table).expect("the file can be written");
     }
-    let documented = fs::read_to_string(&path).expect("the file is there");
-    let (told, found) = (cells(&documented), cells(&table));
-    assert_eq!(told.len(), found.len(), "rules are missing");
-    for (told, found) in told.iter().zip(&found) {
-        // Logarithms differ in the last bit from one C library to the next, and a queue forgets
-        // nothing for a while.
-        let near = match (number(told), number(found)) {
-            (Some(told), Some(found)) => (told - found).abs() <= 0.1 + 0.05 * found,
-            _ => told == found,
+    let documented = fs::read_to_string(&path).expect("the file exists");
+    let (documented, simulated) = (cells(&documented), cells(&table));
+    assert_eq!(documented.len(), simulated.len(), "the docs lack rules");
+    for (documented, simulated) in documented.iter().zip(&simulated) {
+        // Logarithms differ in the last bit between C libraries, and a difference in a queue lasts.
+        let near = match (number(documented), number(simulated)) {
+            (Some(documented), Some(simulated)) => {
+                (documented - simulated).abs() <= 0.1 + 0.05 * simulated
+            }
+            _ => documented == simulated,
         };
-        assert!(near, "{told} in the docs, {found} in fact: see the head of this file");
+        assert!(
+            near,
+            "the docs have {documented}, the simulation {simulated}; see the head of this file"
+        );
     }
 }
 
@@ -70,7 +74,7 @@ fn row(rule: &str) -> String {
     let equal = simulate(scheduler(rule), &EQUAL, 0.9, REQUESTS);
     let slow = simulate(scheduler(rule), &one_slow(), 0.7, REQUESTS);
     let mut row = format!("| `{rule}` ");
-    for (answers, value) in [
+    for (responses, value) in [
         (&equal, equal.mean()),
         (&equal, equal.quantile(0.5)),
         (&equal, equal.quantile(0.99)),
@@ -78,7 +82,7 @@ fn row(rule: &str) -> String {
         (&slow, slow.quantile(0.99)),
         (&slow, slow.wait(0.99)),
     ] {
-        let cell = if answers.grows { String::from("grows") } else { format!("{value:.1}") };
+        let cell = if responses.grows { String::from("grows") } else { format!("{value:.1}") };
         write!(row, "| {cell} ").expect("memory");
     }
     row + &format!("| {:.2} % |\n", 100.0 * slow.share_of_first)

@@ -1,20 +1,21 @@
-//! Picks of `lvs` beside those of tower, pingora-load-balancing and hashring, in one run.
+//! Compares picks of `lvs` with those of tower, pingora-load-balancing and hashring, in one run.
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/peers/Cargo.toml [-- --quick]
 //! ```
 //! Prints rows `subject,backends,ns`, then the ratios. Rounds of all subjects alternate, so that
-//! whatever else the machine does meets all of them; each figure is the median of its rounds.
+//! other work of the machine affects all of them; each figure is the median of its rounds.
 //!
-//! What one step is differs, and the rows say it as it is:
-//! - `lvs`: a pick with its lease, made and dropped: the count of the backend goes up and down.
-//! - `tower`: `poll_ready`, `call` and the answer of a service that is always ready, with
-//!   `PendingRequests` as load: the same bookkeeping.
-//! - `lvs Balance`, `lvs ReadyFirst`: the same service by these.
-//! - `by two tasks`, which share it: by a clone each, or through tower's `Buffer`. On two threads, wall
-//!   time for a request: half of the figure for one thread would be perfect.
-//! - `pingora`: `select`, which clones the backend and counts nothing.
-//! - `hashring`: `get`, which hashes the key and searches; no health, no count.
+//! The subjects do different work in a step:
+//! - `lvs`: a pick with its lease, made and dropped, which counts a connection of the backend.
+//! - `tower`: `poll_ready`, `call` and the response of a service that is always ready, with
+//!   `PendingRequests` as load, which counts a request.
+//! - `lvs Balance`, `lvs ReadyFirst`: the same service behind these.
+//! - `by two tasks`, which share the service: each has a clone, or they use tower's `Buffer`. On
+//!   two threads the figure is the wall time for a request; half of that for one thread would be
+//!   perfect.
+//! - `pingora`: `select`, which clones the backend and counts no connection.
+//! - `hashring`: `get`, which hashes the key and searches; without health and counters.
 
 mod ours;
 mod services;
@@ -26,19 +27,19 @@ mod schedulers;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// What is measured: does `steps` steps at each call.
+/// The measured function, which does `steps` steps in a call.
 type Step = Box<dyn FnMut(u64)>;
 
 struct Subject {
     name: String,
     backends: usize,
     step: Step,
-    /// How many steps take about one slice of time.
+    /// The number of steps that take about one slice of time.
     steps: u64,
     rounds: Vec<f64>,
 }
 
-/// Ours, theirs: what is compared where both rows are there. Extend by adding a line.
+/// The pairs of subjects, ours and theirs, for which a ratio is printed if both have rows.
 const PAIRS: &[(&str, &str)] = &[
     ("lvs rr", "pingora RoundRobin"),
     ("lvs wrr", "pingora RoundRobin"),
@@ -97,8 +98,10 @@ fn main() {
     for (ours, theirs) in PAIRS {
         for n in SIZES {
             let median = |name: &str| {
-                let is = |s: &&Subject| schedulers::is(&s.name, name) && s.backends == n;
-                subjects.iter().find(is).map(Subject::median)
+                let is_named = |subject: &&Subject| {
+                    schedulers::is(&subject.name, name) && subject.backends == n
+                };
+                subjects.iter().find(is_named).map(Subject::median)
             };
             if let (Some(a), Some(b)) = (median(ours), median(theirs)) {
                 println!("{},{n},{:.2}", quoted(&format!("{ours} : {theirs}")), a / b);
@@ -113,7 +116,7 @@ impl Subject {
         Self { name, backends, step, steps: 1, rounds: Vec::new() }
     }
 
-    /// Warms up, and finds how many steps fill a slice.
+    /// Warms up, and sets the number of steps that fill a slice.
     fn calibrate(&mut self, slice: Duration) {
         while self.steps < 1 << 32 {
             let taken = time(&mut self.step, self.steps);
@@ -140,24 +143,24 @@ fn time(step: &mut Step, steps: u64) -> Duration {
     start.elapsed()
 }
 
-/// The processor, its cores and the compiler: what a figure means nothing without.
+/// Returns the processor, its cores and the compiler, on which the figures depend.
 fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find(|line| line.starts_with("model name"));
     let model = model.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown processor");
     let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
     let rustc = Command::new("rustc").arg("--version").output();
-    let rustc = rustc.map(|it| String::from_utf8_lossy(&it.stdout).trim().to_owned());
+    let rustc = rustc.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     format!("{model}, {cores} cores, {}", rustc.unwrap_or_else(|_| "unknown rustc".to_owned()))
 }
 
-/// The names of `n` backends; no two alike.
+/// Returns the different addresses of `n` backends.
 fn addresses(n: usize) -> impl Iterator<Item = std::net::SocketAddr> {
     (0..n).map(|i| ([10, 0, (i >> 8) as u8, i as u8], 80).into())
 }
 
-/// The keys that everybody is asked for: the same ones, spread over all values, and none twice, so
-/// that no table is nearer to the processor than it would be in use.
+/// Returns the keys of all subjects: the same sequence, spread over all values and without
+/// repetition, so that caches of the processor help no more than in use.
 fn keys() -> impl FnMut() -> u64 {
     let mut x = 0u64;
     move || {
@@ -166,7 +169,7 @@ fn keys() -> impl FnMut() -> u64 {
     }
 }
 
-/// A name as a field of a row: some have commas.
+/// Returns a name as a CSV field; some names have commas.
 fn quoted(name: &str) -> String {
     if name.contains(',') { format!("\"{name}\"") } else { name.to_owned() }
 }

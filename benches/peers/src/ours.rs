@@ -18,7 +18,7 @@ fn subject(name: &str, n: usize) -> Subject {
     let set = BackendSet::new();
     set.edit(|edit| {
         for address in addresses(n) {
-            // Above any load here: `ovf` reads a weight as a number of connections.
+            // Above any load here: under `ovf` a weight is a number of connections.
             edit.insert(Spec::from(address).weight(64))?;
         }
         Ok(())
@@ -28,7 +28,9 @@ fn subject(name: &str, n: usize) -> Subject {
     let snapshot = balancer.snapshot();
     let mut rng = Rng::with_seed(n as u64);
     let held: Vec<Lease<SocketAddr>> = (0..2 * n)
-        .filter_map(|_| balancer.pick_id(snapshot.backends()[rng.below(n as u64) as usize].id()))
+        .filter_map(|_| {
+            balancer.lease_by_id(snapshot.backends()[rng.below(n as u64) as usize].id())
+        })
         .collect();
     let destination = SocketAddr::from(([203, 0, 113, 1], 443));
     let mut keys = keys();
@@ -40,7 +42,7 @@ fn subject(name: &str, n: usize) -> Subject {
             let [a, b, c, d, ..] = key.to_le_bytes();
             let client = SocketAddr::from(([a, b, c, d], 40_000));
             let flow = Flow::from(client).destination(destination).key(key);
-            let lease = worker.pick(&flow).expect("everybody is usable");
+            let lease = worker.pick(&flow).expect("a usable backend");
             drop(black_box(lease));
         }
     })

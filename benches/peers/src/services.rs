@@ -1,4 +1,4 @@
-//! tower services: ours beside tower's own.
+//! tower services: those of `lvs` and of tower.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -23,16 +23,16 @@ use tower::{Service, ServiceExt};
 use crate::schedulers::scheduler;
 use crate::{Subject, addresses};
 
-/// Each service over `n` instances.
+/// Returns each service over `n` instances.
 pub(crate) fn subjects(n: usize) -> Vec<Subject> {
     let shared = Balance::new(balancer("p2c", n));
-    let on_lanes = BackendSet::with_lanes(2);
+    let on_lanes = BackendSet::with_counter_lanes(2);
     let on_lanes = Balance::new(over(on_lanes, "p2c", n, || Instantly(Arc::new(()))));
-    // Those that share nothing but the set: what two threads can win at most on this machine, and what
-    // they win where the set is one.
+    // Services that share only the set, or nothing: the speed-up of two threads on this machine
+    // with a shared set, and at most.
     let plain = |set| Balance::new(over(set, "p2c", n, || Instantly(7_u64)));
     let own = || plain(BackendSet::new());
-    let (exact, with_lanes) = (own(), plain(BackendSet::with_lanes(2)));
+    let (exact, with_lanes) = (own(), plain(BackendSet::with_counter_lanes(2)));
     let buffer = move |runtime: &Runtime| {
         let _within = runtime.enter();
         Buffer::new(p2c::Balance::new(towers(n)), 64)
@@ -54,8 +54,8 @@ pub(crate) fn subjects(n: usize) -> Vec<Subject> {
     ]
 }
 
-/// A service that is always ready and answers at once. Cloning it is cloning what it has: mostly an
-/// `Arc`, as with a client of hyper or tonic, whose count all threads share.
+/// A service that is always ready and responds at once. A clone clones its content: mostly an
+/// `Arc`, as with a client of hyper or tonic, whose counter all threads share.
 #[derive(Clone)]
 struct Instantly<T = Arc<()>>(T);
 
@@ -106,7 +106,7 @@ fn towers(n: usize) -> Towers<PendingRequests<Instantly>> {
 }
 
 fn towers_by_latency(n: usize) -> Towers<PeakEwma<Instantly>> {
-    // Its documentation's own numbers.
+    // The numbers of its documentation.
     let (rtt, decay) = (Duration::from_millis(30), 10e9);
     let service =
         |_| PeakEwma::new(Instantly(Arc::new(())), rtt, decay, CompleteOnResponse::default());
@@ -129,7 +129,7 @@ where
     Subject::new(name, n, move |steps| drive(&mut service, steps))
 }
 
-/// On so many threads.
+/// Returns a subject of two tasks on `threads` threads that share a service.
 fn by_two_tasks<S>(
     name: &str,
     n: usize,
@@ -158,7 +158,7 @@ where
         let task = |service: &S| {
             let (mut service, together) = (service.clone(), Arc::clone(&together));
             async move {
-                // Each has a thread of its own before it begins.
+                // Each task waits until both have a thread of their own.
                 together.wait();
                 for i in 0..steps.div_ceil(2) {
                     service.ready().await.expect("open").call(i).await.expect("an answer");
@@ -177,15 +177,16 @@ where
     })
 }
 
-/// Keeps this thread on one processor: the kernel may take longer than a slice to give two threads one
-/// each. Where that is not allowed they are where it puts them.
+/// Pins this thread to a processor, because the kernel may take longer than a slice to separate two
+/// threads. Without the permission the kernel places the thread.
 fn stay_on(processor: usize) {
     let mut own = CpuSet::new();
     own.set(processor);
     let _ = sched_setaffinity(None, &own);
 }
 
-/// Without a runtime, on a processor each. The threads stay: a slice is too short to start them in.
+/// Returns a subject of two threads without a runtime, on a processor each. The threads are kept,
+/// because a slice is too short to start them.
 fn by_two_threads<S>(name: &str, n: usize, services: [S; 2]) -> Subject
 where
     S: Service<u64, Response = ()> + Send + 'static,
@@ -209,7 +210,7 @@ where
         (go, is_done)
     });
     Subject::new(format!("{name} by two threads"), n, move |steps| {
-        threads.iter().for_each(|(go, _)| go.send(steps.div_ceil(2)).expect("it waits"));
+        threads.iter().for_each(|(go, _)| go.send(steps.div_ceil(2)).expect("the thread waits"));
         threads.iter().for_each(|(_, done)| done.recv().expect("no panic"));
     })
 }

@@ -1,4 +1,4 @@
-//! The subjects of others that pick.
+//! The subjects of other crates that select a backend.
 
 use std::hint::black_box;
 
@@ -10,7 +10,7 @@ use pingora_load_balancing::selection::{
 
 use crate::{Subject, addresses, keys};
 
-/// Every peer with `n` backends.
+/// Returns every subject with `n` backends.
 pub(crate) fn subjects(n: usize) -> Vec<Subject> {
     vec![
         pingora::<RoundRobin>("RoundRobin", n),
@@ -32,7 +32,7 @@ where
     Subject::new(format!("pingora {name}"), n, move |steps| {
         for _ in 0..steps {
             let key = keys().to_le_bytes();
-            drop(black_box(balancer.select(&key, 256).expect("everybody is healthy")));
+            drop(black_box(balancer.select(&key, 256).expect("a healthy backend")));
         }
     })
 }

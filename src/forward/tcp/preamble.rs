@@ -133,7 +133,7 @@ impl PreambleConfig {
     /// Returns the key of the flow, if it is not the client's address.
     pub(super) fn flow_key(&self, preamble: &ParsedPreamble) -> Option<u64> {
         let name = preamble.server_name.as_ref().filter(|_| self.key_by_server_name)?;
-        crate::Flow::new().key_bytes(name.as_bytes()).seen_key()
+        crate::Flow::new().key_bytes(name.as_bytes()).view().key()
     }
 
     /// Puts the PROXY header for the backend in front of the bytes to send.

@@ -63,7 +63,7 @@ impl WorkerFlows {
         flow: &Flow,
         now: Instant,
     ) -> Result<Lease<SocketAddr>, ShedReason> {
-        let picked = match (&self.settings.persistence, flow.seen_source()) {
+        let picked = match (&self.settings.persistence, flow.view().source()) {
             (Some(persistence), Some(client)) => {
                 persistence.pick(client, flow.clone(), &mut self.rng, now)
             }
@@ -72,7 +72,7 @@ impl WorkerFlows {
         picked.map_err(|error| match error {
             // After a failed attempt the reason is that backend, not that the scheduler found no
             // other.
-            PickError::SchedulerRefused if flow.is_retry() => ShedReason::Unreachable,
+            PickError::SchedulerRefused if flow.view().is_retry() => ShedReason::Unreachable,
             error => error.into(),
         })
     }

@@ -61,7 +61,7 @@ impl WorkerFlows {
         let connected = match self.connect_backend(&mut flow, now) {
             Ok(connected) => connected,
             Err(shed_reason) => {
-                let end_reason = match flow.is_retry() {
+                let end_reason = match flow.view().is_retry() {
                     true => FlowEndReason::Unreachable,
                     false => FlowEndReason::NoBackend,
                 };
@@ -79,7 +79,7 @@ impl WorkerFlows {
         upstream.metrics = metrics;
         upstream.stale = false;
         upstream.coalescing = false;
-        upstream.retry_flow = flow.is_retry().then(|| Box::new(flow));
+        upstream.retry_flow = flow.view().is_retry().then(|| Box::new(flow));
         add_relaxed(&upstream.metrics.started, 1);
         add_relaxed(&self.metrics.moved, 1);
         if self.register_socket(id).is_err() {

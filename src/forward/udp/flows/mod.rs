@@ -157,7 +157,7 @@ impl WorkerFlows {
                 let mut flow = self.scheduler_flow(client, local, now);
                 self.reserve_flow(key)?;
                 let started = self.connect_backend(&mut flow, now).and_then(|connected| {
-                    let retry_flow = flow.is_retry().then(|| Box::new(flow));
+                    let retry_flow = flow.view().is_retry().then(|| Box::new(flow));
                     self.start_flow(key, connected, retry_flow, now)
                 });
                 started.inspect_err(|_| self.client_limit.release(client.ip()))
