@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::document::{ConfigProblem, KeyPathSegment};
+use super::error::{ConfigProblem, KeyPathSegment};
 use super::value::{
     CodeRanges, FromText, HexSecret, HumanDuration, SecretString, apply_duration_if_some,
     apply_if_some, decode_hex,

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
-use super::DirectorConfigError;
+use super::error::{ConfigProblem, DirectorConfigError, KeyPathSegment};
 use crate::scheduler::suggest;
 
 /// A text, and what it is called.
@@ -15,33 +15,6 @@ use crate::scheduler::suggest;
 pub(super) struct ConfigDocument {
     name: String,
     text: String,
-}
-
-/// A step on the way from the top of a document to a value.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum KeyPathSegment {
-    Key(&'static str),
-    /// One of several: `[[service]]`.
-    Index(usize),
-}
-
-/// What is wrong with a value that can be read.
-#[derive(Debug)]
-pub(crate) struct ConfigProblem {
-    path: Vec<KeyPathSegment>,
-    pub(crate) reason: String,
-}
-
-impl ConfigProblem {
-    pub(super) fn new(path: impl Into<Vec<KeyPathSegment>>, what: impl Into<String>) -> Self {
-        Self { path: path.into(), reason: what.into() }
-    }
-
-    /// The same, seen from further above.
-    pub(super) fn prefixed(mut self, steps: &[KeyPathSegment]) -> Self {
-        self.path.splice(0..0, steps.iter().copied());
-        self
-    }
 }
 
 impl ConfigDocument {

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::service::SlowStartConfig;
+use super::slow_start::SlowStartConfig;
 use super::value::{HumanDuration, apply_duration_if_some, apply_if_some};
 use crate::health::{
     EjectionPolicy, FailurePercentageDetector, LatencyDetector, SuccessRateDetector,

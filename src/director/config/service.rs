@@ -1,22 +1,24 @@
 //! A virtual service.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::availability::{FailModeConfig, QuorumConfig};
 use super::check::CheckConfig;
-use super::document::{ConfigProblem, KeyPathSegment};
+use super::discovery::DiscoveryConfig;
 use super::ejection::EjectionConfig;
-use super::servers::{DiscoveryConfig, RealServer};
+use super::error::{ConfigProblem, KeyPathSegment};
+use super::listen::{ListenAddress, ServiceProtocol};
+use super::persistence::PersistenceConfig;
+use super::real_server::RealServer;
+use super::slow_start::SlowStartConfig;
 use super::tcp::TcpConfig;
 use super::udp::UdpConfig;
-use super::value::{HumanDuration, OneOrMany, apply_if_some};
-use crate::backend::{FailMode, Quorum, SlowStart};
-use crate::balancer::{AffinityPolicy, Persistence, PersistenceBuilder};
+use super::value::OneOrMany;
 use crate::health::HealthPlan;
 use crate::scheduler::SchedulerRegistry;
 
@@ -56,164 +58,12 @@ fn default_scheduler() -> String {
     "wlc".to_owned()
 }
 
-/// Where clients come: an address and a port, or `unix:` and a path.
-#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
-#[serde(try_from = "String")]
-pub(crate) enum ListenAddress {
-    Address(SocketAddr),
-    Unix(PathBuf),
-}
-
-impl TryFrom<String> for ListenAddress {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Self::Unix(path.into()));
-        }
-        let address = text.parse().map(Self::Address);
-        address.map_err(|_| format!("{text:?} is no address with a port, as in \"10.0.0.1:80\""))
-    }
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// What is carried.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum ServiceProtocol {
-    #[default]
-    Tcp,
-    Udp,
-}
-
 /// What carries it.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum EngineKind {
     #[default]
     Proxy,
-}
-
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PersistenceConfig {
-    timeout: HumanDuration,
-    /// Bits of an IPv4 client that count, and of an IPv6 one.
-    netmask: Option<u8>,
-    netmask_v6: Option<u8>,
-    capacity: Option<usize>,
-    draining: Option<AffinityConfig>,
-    quiesced: Option<AffinityConfig>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-enum AffinityConfig {
-    Ends,
-    RunsOut,
-    Stays,
-}
-
-impl From<AffinityConfig> for AffinityPolicy {
-    fn from(config: AffinityConfig) -> Self {
-        match config {
-            AffinityConfig::Ends => Self::End,
-            AffinityConfig::RunsOut => Self::Expire,
-            AffinityConfig::Stays => Self::Keep,
-        }
-    }
-}
-
-impl PersistenceConfig {
-    pub(crate) fn persistence_builder(&self) -> PersistenceBuilder {
-        let HumanDuration(timeout) = self.timeout;
-        let it = apply_if_some(
-            Persistence::builder(timeout),
-            self.netmask,
-            PersistenceBuilder::ipv4_prefix,
-        );
-        let it = apply_if_some(it, self.netmask_v6, PersistenceBuilder::ipv6_prefix);
-        let it = apply_if_some(it, self.capacity, PersistenceBuilder::capacity);
-        let draining = self.draining.map(AffinityPolicy::from);
-        let it = apply_if_some(it, draining, PersistenceBuilder::draining);
-        apply_if_some(it, self.quiesced.map(AffinityPolicy::from), PersistenceBuilder::quiesced)
-    }
-}
-
-/// How the share of a server grows that has come back.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SlowStartConfig {
-    window: HumanDuration,
-    aggression: Option<f64>,
-    /// In percent.
-    floor: Option<u8>,
-}
-
-impl SlowStartConfig {
-    pub(crate) fn to_slow_start(&self) -> SlowStart {
-        let it = SlowStart::new(self.window.0);
-        let it = apply_if_some(it, self.aggression, SlowStart::aggression);
-        apply_if_some(it, self.floor, SlowStart::min_percent)
-    }
-}
-
-/// What happens when too few servers are healthy: `"closed"`, `"open"`, or a percentage below which
-/// all are used.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct FailModeConfig(pub(crate) FailMode);
-
-impl<'de> Deserialize<'de> for FailModeConfig {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FailModeVisitor;
-        impl serde::de::Visitor<'_> for FailModeVisitor {
-            type Value = FailModeConfig;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"closed\", \"open\", or a percentage")
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, percent: i64) -> Result<FailModeConfig, E> {
-                let wrong = || E::custom(format!("{percent} is no percentage from 1 to 100"));
-                let percent = u8::try_from(percent).ok().filter(|it| (1..=100).contains(it));
-                percent.map(|it| FailModeConfig(FailMode::PanicBelow(it))).ok_or_else(wrong)
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<FailModeConfig, E> {
-                match text {
-                    "closed" => Ok(FailModeConfig(FailMode::Closed)),
-                    "open" => Ok(FailModeConfig(FailMode::Open)),
-                    _ => Err(E::unknown_variant(text, &["closed", "open"])),
-                }
-            }
-        }
-        deserializer.deserialize_any(FailModeVisitor)
-    }
-}
-
-/// The weight that must be healthy for the service to count as up.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct QuorumConfig {
-    weight: u64,
-    hysteresis: Option<u64>,
-    #[serde(default)]
-    advisory: bool,
-}
-
-impl QuorumConfig {
-    pub(crate) fn to_quorum(self) -> Quorum {
-        let it = apply_if_some(Quorum::new(self.weight), self.hysteresis, Quorum::hysteresis);
-        if self.advisory { it.advisory() } else { it }
-    }
 }
 
 impl ServiceConfig {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::document::{ConfigProblem, KeyPathSegment};
+use super::error::{ConfigProblem, KeyPathSegment};
 use super::value::{
     DurationOrNever, HumanDuration, OneOrMany, apply_duration_if_some, apply_if_some,
 };

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde::Deserialize;
 
 use super::check::CheckConfig;
-use super::document::{ConfigProblem, KeyPathSegment};
+use super::error::{ConfigProblem, KeyPathSegment};
 use super::value::{
     FromText, HexSecret, HumanDuration, OneOrMany, apply_duration_if_some, apply_if_some,
 };

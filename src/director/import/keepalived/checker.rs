@@ -1,8 +1,8 @@
 //! How a real server is checked.
 
 use super::syntax::KeepalivedDirective;
-use super::{command_words, toml_duration};
-use crate::director::import::output::{ImportedConfig, TomlInlineTable, toml_string_array};
+use super::values::{command_words, toml_duration};
+use crate::director::import::toml_writer::{ImportedConfig, TomlInlineTable, toml_string_array};
 use crate::health::HttpCheck;
 
 /// The names of checkers.

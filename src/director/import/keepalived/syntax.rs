@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::director::import::ImportError;
+use crate::director::import::error::ImportError;
 
 /// A directive.
 #[derive(Debug)]

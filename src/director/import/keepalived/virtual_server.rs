@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::checker::{CheckerDefaults, import_checks};
 use super::syntax::KeepalivedDirective;
-use super::toml_duration;
-use crate::director::import::ipvsadm::{netmask_bits, scheduler_text};
-use crate::director::import::output::{
+use super::values::toml_duration;
+use crate::director::import::ipvs::{netmask_bits, scheduler_text};
+use crate::director::import::toml_writer::{
     ImportedConfig, TomlInlineTable, TomlTable, toml_string_array,
 };
 use crate::scheduler::SchedulerRegistry;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::syntax::KeepalivedDirective;
-use super::{command_words, toml_duration};
-use crate::director::import::output::{
+use super::values::{command_words, toml_duration};
+use crate::director::import::toml_writer::{
     ImportedConfig, TomlInlineTable, TomlTable, toml_string_array,
 };
 use crate::vrrp::VirtualAddress;
