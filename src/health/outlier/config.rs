@@ -229,7 +229,7 @@ impl EjectionPolicy {
         check_time("base_ejection_time", self.base_ejection_time, millisecond)?;
         check_time("max_ejection_time", self.max_ejection_time, self.base_ejection_time)?;
         check_time("jitter", self.jitter, Duration::ZERO)?;
-        check_time("trial_patience", self.max_trial_time, millisecond)?;
+        check_time("max_trial_time", self.max_trial_time, millisecond)?;
         check_range("max_ejected_percent", self.max_ejected_percent, 0, 100)?;
         if let Some(it) = self.failure_percentage {
             check_range("failure_percentage.percent", it.percent, 1, 100)?;
