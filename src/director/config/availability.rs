@@ -1,34 +1,36 @@
-//! How many servers must be healthy.
+//! How many servers of a service must be healthy: `fail_mode` and the `quorum` table.
 
 use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::value::apply_if_some;
 use crate::backend::{FailMode, Quorum};
 
-/// What happens when too few servers are healthy: `"closed"`, `"open"`, or a percentage below which
-/// all are used.
+/// `"closed"`, `"open"`, or a percentage.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct FailModeConfig(pub(crate) FailMode);
 
 impl<'de> Deserialize<'de> for FailModeConfig {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct FailModeVisitor;
-        impl serde::de::Visitor<'_> for FailModeVisitor {
+        impl Visitor<'_> for FailModeVisitor {
             type Value = FailModeConfig;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"closed\", \"open\", or a percentage")
+                f.write_str("\"closed\", \"open\", or a percentage from 1 to 100")
             }
 
-            fn visit_i64<E: serde::de::Error>(self, percent: i64) -> Result<FailModeConfig, E> {
-                let wrong = || E::custom(format!("{percent} is no percentage from 1 to 100"));
-                let percent = u8::try_from(percent).ok().filter(|it| (1..=100).contains(it));
-                percent.map(|it| FailModeConfig(FailMode::PanicBelow(it))).ok_or_else(wrong)
+            fn visit_i64<E: Error>(self, percent: i64) -> Result<FailModeConfig, E> {
+                let percent = u8::try_from(percent)
+                    .ok()
+                    .filter(|percent| (1..=100).contains(percent))
+                    .ok_or_else(|| E::custom(format!("{percent} is not from 1 to 100 percent")))?;
+                Ok(FailModeConfig(FailMode::PanicBelow(percent)))
             }
 
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<FailModeConfig, E> {
+            fn visit_str<E: Error>(self, text: &str) -> Result<FailModeConfig, E> {
                 match text {
                     "closed" => Ok(FailModeConfig(FailMode::Closed)),
                     "open" => Ok(FailModeConfig(FailMode::Open)),
@@ -40,19 +42,25 @@ impl<'de> Deserialize<'de> for FailModeConfig {
     }
 }
 
-/// The weight that must be healthy for the service to count as up.
+/// The quorum: the total weight of healthy servers that the service needs, as in keepalived.
+///
+/// A service without its quorum gives its servers no new connections: the sorry server takes them.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct QuorumConfig {
+    /// The total weight that is required.
     weight: u64,
+    /// The quorum is lost below `weight - hysteresis` (and at a total of 0), and reached again at
+    /// `weight + hysteresis`. Default: `0`.
     hysteresis: Option<u64>,
+    /// Reports a lost quorum only; the servers go on. Default: `false`.
     #[serde(default)]
     advisory: bool,
 }
 
 impl QuorumConfig {
     pub(crate) fn to_quorum(self) -> Quorum {
-        let it = apply_if_some(Quorum::new(self.weight), self.hysteresis, Quorum::hysteresis);
-        if self.advisory { it.advisory() } else { it }
+        let quorum = apply_if_some(Quorum::new(self.weight), self.hysteresis, Quorum::hysteresis);
+        if self.advisory { quorum.advisory() } else { quorum }
     }
 }

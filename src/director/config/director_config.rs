@@ -1,4 +1,4 @@
-//! A director's configuration: all files together.
+//! A director's configuration: the tables of all files together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -16,21 +16,24 @@ use super::sync::SyncConfig;
 use super::value::HumanDuration;
 use super::vrrp::VrrpConfig;
 
-/// The configuration of a director, from a file and those that it includes.
+/// A director's configuration, from a TOML file and the files that it includes.
 ///
-/// Strict: a key that is not known is an error, as is whatever cannot be; each names the file, the
-/// line, the column and the key, and what may have been meant. In strings, `${NAME}` stands for an
-/// environment variable, `${NAME:-otherwise}` for one that may be missing, and `$${` for `${`.
+/// Unknown keys and values that are not allowed are errors, which name the file, the line, the
+/// column and the key, and suggest the closest known name. In strings, `${NAME}` is replaced by an
+/// environment variable, `${NAME:-default}` by a default if the variable is not set, and `$${` by
+/// `${`.
 ///
-/// `include = ["services/*.toml"]` reads more files, in the order of their names, from the folder of
-/// the first; they add services, or tables that are not there yet.
+/// `include = ["services/*.toml"]` reads more files, in the order of their names, relative to the
+/// folder of the first file. They add services, and tables that no other file has.
+///
+/// The file `docs/configuration.md` of this crate lists all keys.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DirectorConfig {
-    /// Threads for each service.
+    /// The number of worker threads of each service.
     pub(crate) workers: Option<NonZeroUsize>,
-    /// How long connections may take to end by themselves, when their listener goes.
+    /// How long connections may go on when their listener is closed.
     pub(crate) drain_timeout: Option<HumanDuration>,
-    /// Where a successor finds the listeners.
+    /// The path of the socket through which a successor takes over the listeners.
     pub(crate) handover: Option<PathBuf>,
     pub(crate) log: LogConfig,
     pub(crate) admin: Option<AdminConfig>,
@@ -39,210 +42,205 @@ pub struct DirectorConfig {
     pub(crate) sync: Option<SyncConfig>,
 }
 
-/// How long connections may take to end, unless that is said.
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl DirectorConfig {
-    /// Reads a file, and those that it includes.
+    /// Reads a file and the files that it includes.
     ///
     /// # Errors
-    /// [`DirectorConfigError`] names the place.
+    /// [`DirectorConfigError`] if a file cannot be read, or if a key or value is refused.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, DirectorConfigError> {
         let path = path.as_ref();
-        let (document, part) = read_file(path)?;
-        let mut parts = Vec::new();
-        for (n, pattern) in part.include.iter().enumerate() {
-            let wrong = |what: String| {
-                document.locate_problem(ConfigProblem::new(
-                    [KeyPathSegment::Key("include"), KeyPathSegment::Index(n)],
-                    what,
-                ))
+        let (document, file) = read_file(path)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut included = Vec::new();
+        for (n, pattern) in file.include.iter().enumerate() {
+            let problem = |reason: String| {
+                let path = [KeyPathSegment::Key("include"), KeyPathSegment::Index(n)];
+                document.locate_problem(ConfigProblem::new(path, reason))
             };
-            let all = path.parent().unwrap_or(Path::new("")).join(pattern);
-            let found =
-                glob::glob(&all.to_string_lossy()).map_err(|error| wrong(error.to_string()))?;
-            let before = parts.len();
-            for path in found {
-                let path = path.map_err(|error| wrong(error.to_string()))?;
-                parts.push(read_file(&path)?);
+            let paths = glob::glob(&folder.join(pattern).to_string_lossy())
+                .map_err(|error| problem(format!("{pattern:?} is not a pattern: {error}")))?;
+            let previous_count = included.len();
+            for path in paths {
+                let path = path.map_err(|error| problem(error.to_string()))?;
+                included.push(read_file(&path)?);
             }
-            // A pattern may find nothing yet; a file that is named is meant.
-            if parts.len() == before && !pattern.contains(['*', '?', '[']) {
-                return Err(wrong(format!("there is no file {pattern:?}")));
+            // A pattern may match no file yet; a path without wildcards names a file that must exist.
+            if included.len() == previous_count && !pattern.contains(['*', '?', '[']) {
+                return Err(problem(format!("there is no file {pattern:?}")));
             }
         }
-        parts.insert(0, (document, part));
-        Self::merge_files(parts)
+        included.insert(0, (document, file));
+        Self::merge_files(included)
     }
 
-    /// Reads a text, which cannot include any file.
+    /// Reads a text, which cannot include files.
     ///
     /// # Errors
-    /// [`DirectorConfigError`] names the place.
+    /// [`DirectorConfigError::Invalid`] if a key or value is refused.
     pub fn parse(text: &str) -> Result<Self, DirectorConfigError> {
         let document = ConfigDocument::new("configuration", text);
-        let part: ConfigFile = document.deserialize()?;
-        if !part.include.is_empty() {
+        let file: ConfigFile = document.deserialize()?;
+        if !file.include.is_empty() {
             return Err(document.locate_problem(nested_include()));
         }
-        Self::merge_files(vec![(document, part)])
+        Self::merge_files(vec![(document, file)])
     }
 
-    /// What the program is to write about itself.
+    /// Returns what the program is to log.
     #[must_use]
     pub fn log(&self) -> &LogConfig {
         &self.log
     }
 
-    /// Is it one of an active and a standby director?
+    /// Returns whether the director is one of an active/standby pair: whether there is a `[vrrp]`
+    /// table.
     #[must_use]
     pub fn has_standby(&self) -> bool {
         !self.vrrp.is_empty()
     }
 
-    /// How long connections may take to end by themselves, when the director stops or a listener is
-    /// taken away. Default: 10 s.
+    /// Returns how long connections may go on when the director stops or their listener is closed.
+    /// Default: 10 s.
     #[must_use]
     pub fn drain_timeout(&self) -> Duration {
-        self.drain_timeout.map_or(DEFAULT_DRAIN_TIMEOUT, |HumanDuration(time)| time)
+        self.drain_timeout.map_or(DEFAULT_DRAIN_TIMEOUT, |HumanDuration(timeout)| timeout)
     }
 
-    /// The path of the socket by which a successor takes the listeners over, if there is to be one.
+    /// Returns the path of the socket through which a successor takes over the listeners.
     #[must_use]
     pub fn handover(&self) -> Option<&Path> {
         self.handover.as_deref()
     }
 
-    /// The addresses of all services.
+    /// Returns the addresses of all services.
     pub(crate) fn listen_addresses(&self) -> BTreeSet<(ServiceProtocol, ListenAddress)> {
-        let of = |service: &ServiceConfig| {
+        let addresses_of = |service: &ServiceConfig| {
             let protocol = service.protocol;
             service.listen.0.clone().into_iter().map(move |listen| (protocol, listen))
         };
-        self.services.iter().flat_map(of).collect()
+        self.services.iter().flat_map(addresses_of).collect()
     }
 
-    /// Puts the files together, of which the first may include others.
-    fn merge_files(parts: Vec<(ConfigDocument, ConfigFile)>) -> Result<Self, DirectorConfigError> {
+    /// Merges the first file and those that it includes, and checks that their tables fit together.
+    fn merge_files(files: Vec<(ConfigDocument, ConfigFile)>) -> Result<Self, DirectorConfigError> {
         let mut config = Self::default();
         let (mut log, mut vrrp) = (None, None);
-        for (place, (document, part)) in parts.iter().enumerate() {
-            if place > 0 && !part.include.is_empty() {
+        for (n, (document, file)) in files.iter().enumerate() {
+            if n > 0 && !file.include.is_empty() {
                 return Err(document.locate_problem(nested_include()));
             }
-            part.validate().map_err(|fault| document.locate_problem(fault))?;
-            let twice = |key| {
-                document.locate_problem(ConfigProblem::new(
-                    [KeyPathSegment::Key(key)],
-                    "another file has this already",
-                ))
+            file.validate().map_err(|problem| document.locate_problem(problem))?;
+            let repeated = |key: RepeatedKey| {
+                let reason = format!("another file has `{}` already", key.0);
+                document.locate_problem(ConfigProblem::at_key(key.0, reason))
             };
-            set_once(&mut config.workers, &part.workers).map_err(|()| twice("workers"))?;
-            set_once(&mut config.drain_timeout, &part.drain_timeout)
-                .map_err(|()| twice("drain_timeout"))?;
-            set_once(&mut config.handover, &part.handover).map_err(|()| twice("handover"))?;
-            set_once(&mut log, &part.log).map_err(|()| twice("log"))?;
-            set_once(&mut config.admin, &part.admin).map_err(|()| twice("admin"))?;
-            set_once(&mut vrrp, &part.vrrp).map_err(|()| twice("vrrp"))?;
-            set_once(&mut config.sync, &part.sync).map_err(|()| twice("sync"))?;
-            config.services.extend(part.services.iter().cloned());
+            set_once("workers", &mut config.workers, &file.workers).map_err(repeated)?;
+            set_once("drain_timeout", &mut config.drain_timeout, &file.drain_timeout)
+                .map_err(repeated)?;
+            set_once("handover", &mut config.handover, &file.handover).map_err(repeated)?;
+            set_once("log", &mut log, &file.log).map_err(repeated)?;
+            set_once("admin", &mut config.admin, &file.admin).map_err(repeated)?;
+            set_once("vrrp", &mut vrrp, &file.vrrp).map_err(repeated)?;
+            set_once("sync", &mut config.sync, &file.sync).map_err(repeated)?;
+            config.services.extend(file.services.iter().cloned());
         }
         config.log = log.unwrap_or_default();
         config.vrrp = vrrp.unwrap_or_default().0;
-        let (first, _) = &parts[0];
+        let (first, _) = &files[0];
         if config.services.is_empty() {
-            return Err(first.locate_problem(ConfigProblem::new(
-                [],
-                "there is no [[service]], and nothing to do",
-            )));
+            let reason = "there is no [[service]]: at least one is required";
+            return Err(first.locate_problem(ConfigProblem::new([], reason)));
         }
         if config.sync.is_some() && config.vrrp.is_empty() {
-            let what = "without [vrrp] there is no standby";
-            let with = parts.iter().find(|(_, part)| part.sync.is_some());
-            let document = with.map_or(first, |(document, _)| document);
-            return Err(
-                document.locate_problem(ConfigProblem::new([KeyPathSegment::Key("sync")], what))
-            );
+            let owner = files.iter().find(|(_, file)| file.sync.is_some());
+            let document = owner.map_or(first, |(document, _)| document);
+            let reason = "[sync] requires [vrrp], which decides which director is active";
+            return Err(document.locate_problem(ConfigProblem::at_key("sync", reason)));
         }
         let mut known = KnownServices::default();
         let routed = config.services.iter().flat_map(|service| service.tcp.routed_services());
         known.routed_names = routed.map(String::as_str).collect();
-        for (document, part) in &parts {
-            for (n, service) in part.services.iter().enumerate() {
-                let at = [KeyPathSegment::Key("service"), KeyPathSegment::Index(n)];
-                let fits = known.add_service(service, &config.services);
-                fits.map_err(|fault| document.locate_problem(fault.prefixed(&at)))?;
+        for (document, file) in &files {
+            for (n, service) in file.services.iter().enumerate() {
+                let path = [KeyPathSegment::Key("service"), KeyPathSegment::Index(n)];
+                known
+                    .add_service(service, &config.services)
+                    .map_err(|problem| document.locate_problem(problem.prefixed(&path)))?;
             }
         }
         Ok(config)
     }
 }
 
-/// What there is in all files together.
+/// The names and listeners of the services of all files.
 #[derive(Default)]
 struct KnownServices<'a> {
     names: BTreeSet<&'a str>,
     listeners: BTreeMap<(&'a ListenAddress, ServiceProtocol), &'a str>,
-    /// Services that others lead to.
+    /// The services that `server_names` lead to.
     routed_names: BTreeSet<&'a str>,
 }
 
 impl<'a> KnownServices<'a> {
-    /// Does a service fit to all others?
+    /// Adds a service; refuses one that conflicts with those before.
     fn add_service(
         &mut self,
         service: &'a ServiceConfig,
-        all: &[ServiceConfig],
+        services: &[ServiceConfig],
     ) -> Result<(), ConfigProblem> {
-        let wrong = |key, what: String| Err(ConfigProblem::new([KeyPathSegment::Key(key)], what));
+        let problem = |key, reason: String| Err(ConfigProblem::at_key(key, reason));
         let name = &*service.name;
         if !self.names.insert(name) {
-            return wrong("name", format!("there is a service {name:?} already"));
+            return problem("name", format!("there is another service {name:?}"));
         }
         for listen in &service.listen.0 {
+            // Port 0 is any free port.
             let is_any = matches!(listen, ListenAddress::Address(address) if address.port() == 0);
-            let other = self.listeners.insert((listen, service.protocol), name);
-            if let Some(other) = other.filter(|_| !is_any) {
-                return wrong("listen", format!("service {other:?} listens on {listen} already"));
+            let previous = self.listeners.insert((listen, service.protocol), name);
+            if let Some(previous) = previous.filter(|_| !is_any) {
+                return problem("listen", format!("service {previous:?} listens on {listen} too"));
             }
         }
         if service.listen.0.is_empty() && !self.routed_names.contains(name) {
-            return wrong(
-                "name",
-                "it listens nowhere, and no `server_names` lead to it".to_owned(),
-            );
+            let reason = "the service has no `listen`, and no `server_names` lead to it";
+            return problem("name", reason.to_owned());
         }
-        for route in service.tcp.routed_services() {
-            let target = all.iter().find(|it| it.name == *route);
-            let fault = |what| {
-                Err(ConfigProblem::new(
-                    [KeyPathSegment::Key("tcp"), KeyPathSegment::Key("server_names")],
-                    what,
-                ))
-            };
-            match target {
-                None => return fault(format!("there is no service {route:?}")),
+        for name in service.tcp.routed_services() {
+            let target = services.iter().find(|service| service.name == *name);
+            let reason = match target {
+                None => format!("there is no service {name:?}"),
                 Some(target) if target.protocol != ServiceProtocol::Tcp => {
-                    return fault(format!("service {route:?} is one of UDP"));
+                    format!("service {name:?} is a UDP service: a TCP service is required")
                 }
-                Some(_) => {}
-            }
+                Some(_) => continue,
+            };
+            let path = [KeyPathSegment::Key("tcp"), KeyPathSegment::Key("server_names")];
+            return Err(ConfigProblem::new(path, reason));
         }
         Ok(())
     }
 }
 
 fn nested_include() -> ConfigProblem {
-    ConfigProblem::new([KeyPathSegment::Key("include")], "only the first file includes others")
+    ConfigProblem::at_key("include", "only the first file may include other files")
 }
 
-/// Takes over a table, of which there must be one.
-fn set_once<T: Clone>(whole: &mut Option<T>, part: &Option<T>) -> Result<(), ()> {
-    match (&whole, part) {
-        (Some(_), Some(_)) => Err(()),
+/// The key of a value that two files have.
+struct RepeatedKey(&'static str);
+
+/// Copies the value of a file, of which there may be one in all files together.
+fn set_once<T: Clone>(
+    key: &'static str,
+    merged: &mut Option<T>,
+    value: &Option<T>,
+) -> Result<(), RepeatedKey> {
+    match (&merged, value) {
+        (Some(_), Some(_)) => Err(RepeatedKey(key)),
         (_, None) => Ok(()),
-        (None, Some(part)) => {
-            *whole = Some(part.clone());
+        (None, Some(value)) => {
+            *merged = Some(value.clone());
             Ok(())
         }
     }

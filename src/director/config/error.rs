@@ -1,35 +1,37 @@
-//! What is wrong with a configuration, and where.
+//! Errors in a configuration, and the key that each is about.
 
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// What is wrong with a configuration.
+/// An error in a director's configuration.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DirectorConfigError {
     /// A file cannot be read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// Which.
+        /// The file's path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Something in a file cannot be.
+    /// A key or a value in a file is refused.
     #[error("{file}:{line}:{column}: {}{reason}{}", key_prefix(key), did_you_mean(suggestion))]
     Invalid {
-        /// The file.
+        /// The file's path; `configuration` for a text that was passed to
+        /// [`DirectorConfig::parse`](super::DirectorConfig::parse).
         file: String,
         /// The line, from 1.
         line: usize,
         /// The column in characters, from 1.
         column: usize,
-        /// What stands there: tables and keys, with dots between them. May be empty.
+        /// The tables and keys that lead to the value, with dots between them. Empty if the error
+        /// is about the whole file.
         key: String,
-        /// What is wrong with it.
+        /// What is wrong, and what is allowed.
         reason: String,
-        /// What may have been meant.
+        /// The known name that is closest to an unknown one.
         suggestion: Option<String>,
     },
 }
@@ -38,19 +40,22 @@ fn key_prefix(key: &str) -> String {
     if key.is_empty() { String::new() } else { format!("{key}: ") }
 }
 
-fn did_you_mean(help: &Option<String>) -> String {
-    help.as_ref().map_or_else(String::new, |help| format!("; did you mean `{help}`?"))
+fn did_you_mean(suggestion: &Option<String>) -> String {
+    suggestion.as_ref().map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
 }
 
-/// A step on the way from the top of a document to a value.
+/// A step on the path from the top of a document to a value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum KeyPathSegment {
+    /// A key of a table.
     Key(&'static str),
-    /// One of several: `[[service]]`.
+    /// The index of an item in an array, such as a `[[service]]`.
     Index(usize),
 }
 
-/// What is wrong with a value that can be read.
+/// A well-formed value that is refused, with the path to it.
+///
+/// `ConfigDocument::locate_problem` adds the file, line and column.
 #[derive(Debug)]
 pub(crate) struct ConfigProblem {
     pub(super) path: Vec<KeyPathSegment>,
@@ -58,13 +63,18 @@ pub(crate) struct ConfigProblem {
 }
 
 impl ConfigProblem {
-    pub(super) fn new(path: impl Into<Vec<KeyPathSegment>>, what: impl Into<String>) -> Self {
-        Self { path: path.into(), reason: what.into() }
+    pub(super) fn new(path: impl Into<Vec<KeyPathSegment>>, reason: impl Into<String>) -> Self {
+        Self { path: path.into(), reason: reason.into() }
     }
 
-    /// The same, seen from further above.
-    pub(super) fn prefixed(mut self, steps: &[KeyPathSegment]) -> Self {
-        self.path.splice(0..0, steps.iter().copied());
+    /// Returns the problem of a single key of a table.
+    pub(super) fn at_key(key: &'static str, reason: impl Into<String>) -> Self {
+        Self::new([KeyPathSegment::Key(key)], reason)
+    }
+
+    /// Puts segments in front of the path, for an enclosing table.
+    pub(super) fn prefixed(mut self, segments: &[KeyPathSegment]) -> Self {
+        self.path.splice(0..0, segments.iter().copied());
         self
     }
 }

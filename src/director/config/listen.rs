@@ -1,4 +1,4 @@
-//! Where clients come.
+//! The address and protocol of a service.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-/// Where clients come: an address and a port, or `unix:` and a path.
+/// An address with a port, such as `"10.0.0.1:80"` or `"[2001:db8::1]:80"`; or `"unix:"` and the
+/// path of a Unix socket, such as `"unix:/run/web.sock"`.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
 #[serde(try_from = "String")]
 pub(crate) enum ListenAddress {
@@ -21,8 +22,12 @@ impl TryFrom<String> for ListenAddress {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Self::Unix(path.into()));
         }
-        let address = text.parse().map(Self::Address);
-        address.map_err(|_| format!("{text:?} is no address with a port, as in \"10.0.0.1:80\""))
+        text.parse().map(Self::Address).map_err(|_| {
+            format!(
+                "{text:?} is not an address with a port, such as \"10.0.0.1:80\", nor \"unix:\" \
+                 and a path"
+            )
+        })
     }
 }
 
@@ -35,7 +40,7 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// What is carried.
+/// The transport protocol of a service.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ServiceProtocol {

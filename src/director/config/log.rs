@@ -1,49 +1,54 @@
-//! What the program writes about itself.
+//! The `[log]` table.
 
 use serde::Deserialize;
 
-/// `[log]`: what the program writes about itself.
+/// What the program logs.
+///
+/// A reload applies `connections`; `format` and `level` are read when the program starts.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LogConfig {
-    /// How a line looks.
+    /// The format of a log line. Default: `"text"`.
     #[serde(default)]
     pub format: LogFormat,
-    /// The least that is worth a line.
+    /// The least severe level that is logged; more severe levels are logged too. Default: `"info"`.
     #[serde(default)]
     pub level: LogLevel,
-    /// A line for each connection of TCP that has ended.
+    /// Logs a line for each TCP connection that has ended. A reload that changes the key replaces
+    /// the forwarders of all services; existing connections keep the forwarder that they have.
+    /// Default: `false`.
     #[serde(default)]
     pub connections: bool,
 }
 
-/// How a line of the log looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum LogFormat {
-    /// For people. The default.
+    /// Plain text. The default.
     #[default]
     Text,
-    /// An object of JSON a line, for machines.
+    /// One JSON object per line.
     Json,
 }
 
-/// The least that is worth a line of the log.
+/// The least severe level that is logged.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum LogLevel {
-    /// What fails.
+    /// Failures: a listener that cannot be opened, a reload that was refused.
     Error,
-    /// What will.
+    /// Conditions that may become failures, such as a TLS certificate that ends soon, and failures
+    /// that the director works around.
     Warn,
-    /// What happens. The default.
+    /// Changes of state: a server that is up or down, a reload, an election. The default.
     #[default]
     Info,
-    /// And why.
+    /// Details of these changes, for the diagnosis of a fault.
     Debug,
-    /// Everything.
+    /// Every step of every part.
     Trace,
 }

@@ -1,8 +1,13 @@
-//! The configuration that an operator writes, in TOML.
+//! The director's configuration in TOML: a file for each table.
+//!
+//! The doc comments of keys are the operators' reference: `tests/configuration_reference.rs` writes
+//! `docs/configuration.md` from them.
 
 mod admin;
 mod availability;
 mod check;
+mod check_builder;
+mod check_tls;
 mod config_file;
 mod director_config;
 mod discovery;

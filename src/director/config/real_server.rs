@@ -1,13 +1,18 @@
-//! Real servers.
+//! The `[[service.server]]` tables.
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{ConfigProblem, KeyPathSegment};
+use super::error::ConfigProblem;
 use crate::backend::{Limits, Spec};
 
-/// A real server of a service: `[[service.server]]`.
+/// A real server of a service.
+///
+/// The order counts, as if `ipvsadm -a` had added the servers one after the other: `first` fills the
+/// first one first, and among equal servers the kernel's rules take the one that was added last. A
+/// reload adds, removes and changes servers in one step; what an operator has set by hand stays
+/// until the file changes the same setting.
 ///
 /// # Examples
 /// ```
@@ -22,22 +27,25 @@ use crate::backend::{Limits, Spec};
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RealServer {
-    /// Where it is, which is its name. Port 0 stands for the port that the client asked for.
+    /// The server's address, which identifies it within its service. Port 0 means the port that the
+    /// client has connected to.
     pub address: SocketAddr,
-    /// What people call it.
+    /// A name for people, shown on the status page and in the API. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Its share among the others; 0 quiesces it. Default: 1.
+    /// The server's share of new connections relative to the other servers, from 0 to 65535. `0`
+    /// quiesces the server: it gets no new connections and keeps those that it has. Default: `1`.
     #[serde(default = "default_weight")]
     pub weight: u32,
-    /// The most connections at a time. Default: no bound.
+    /// The maximum number of concurrent connections, up to 2^30; `0` means no limit. Default: `0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u32>,
-    /// Once it has had the most, it gets no more until it has fewer than these. Default: until it has
-    /// fewer than the most.
+    /// A server that has reached `max_connections` gets no new connections until it has fewer than
+    /// this number; at most `max_connections`; `0` means three quarters of `max_connections`.
+    /// Default: `0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume_connections: Option<u32>,
-    /// Those of tier 0 come first, for the `priority` scheduler. Default: 0.
+    /// The tier for the `priority` scheduler, from 0 to 255; tier 0 serves first. Default: `0`.
     #[serde(default, skip_serializing_if = "is_default_tier")]
     pub tier: u8,
 }
@@ -52,7 +60,7 @@ const fn is_default_tier(tier: &u8) -> bool {
 }
 
 impl RealServer {
-    /// A server of weight 1, without a bound.
+    /// Returns a server of weight 1 without a connection limit.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
         let (max_connections, resume_connections) = (None, None);
@@ -76,11 +84,15 @@ impl RealServer {
     }
 
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
-        let wrong =
-            |what: &str| Err(ConfigProblem::new([KeyPathSegment::Key("resume_connections")], what));
         match (self.resume_connections, self.max_connections) {
-            (Some(_), None | Some(0)) => wrong("there is no `max_connections`"),
-            (Some(resume), Some(max)) if resume > max => wrong("it is above `max_connections`"),
+            (Some(_), None | Some(0)) => Err(ConfigProblem::at_key(
+                "resume_connections",
+                "`resume_connections` requires `max_connections`",
+            )),
+            (Some(resume), Some(max)) if resume > max => {
+                let reason = format!("{resume} is above `max_connections`, {max}");
+                Err(ConfigProblem::at_key("resume_connections", reason))
+            }
             _ => Ok(()),
         }
     }
