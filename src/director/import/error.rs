@@ -1,19 +1,19 @@
-//! Why a configuration cannot be imported.
+//! The error of an import.
 
 use thiserror::Error;
 
-/// Why a text cannot be imported.
+/// A configuration that cannot be imported.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("line {line}: {reason}")]
 pub struct ImportError {
     /// The line, from 1.
     pub line: usize,
-    /// What is wrong there.
+    /// What is wrong in that line.
     pub reason: String,
 }
 
 impl ImportError {
-    pub(super) fn new(line: usize, what: impl Into<String>) -> Self {
-        Self { line, reason: what.into() }
+    pub(super) fn new(line: usize, reason: impl Into<String>) -> Self {
+        Self { line, reason: reason.into() }
     }
 }

@@ -1,17 +1,17 @@
-//! Which program's configuration it is.
+//! Detection of the source format.
 
 use super::error::ImportError;
 use super::{ipvsadm, keepalived};
 
-/// Writes down in TOML what another program's configuration means: that of `keepalived.conf`
-/// (virtual servers, real servers, checkers, virtual routers), or what `ipvsadm-save` wrote.
+/// Converts a configuration of another program to TOML: a `keepalived.conf` (virtual servers, real
+/// servers, checkers, virtual routers), or the output of `ipvsadm-save -n`.
 ///
-/// Comments in the result name what could not be carried over, with its line in the original: every
-/// directive is carried or named. It is a beginning: whether clients that came by direct routing can
-/// come by a proxy is for an operator to say.
+/// Each directive is converted, or named in a comment at the top of the result with its line in the
+/// original. An operator must review the result: for example, servers that answered clients directly
+/// (direct routing, tunnels) answer the director afterwards.
 ///
 /// # Errors
-/// [`ImportError`] if it is neither, or what it says has no end.
+/// [`ImportError`] if the text has neither format, or a syntax error.
 ///
 /// # Examples
 /// ```

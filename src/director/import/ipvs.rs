@@ -1,8 +1,8 @@
-//! What the configurations of keepalived and ipvsadm have in common: IPVS.
+//! Values of IPVS that keepalived and ipvsadm share.
 
-/// A rule with the kernel's flags.
+/// Returns a scheduler with the kernel's flags that belong to it, such as `sh(sh-port)`.
 pub(super) fn scheduler_text(scheduler: &str, flags: &[&str]) -> String {
-    let known: Vec<_> = flags.iter().copied().filter(|it| it.starts_with(scheduler)).collect();
+    let known: Vec<_> = flags.iter().copied().filter(|flag| flag.starts_with(scheduler)).collect();
     if known.is_empty() {
         scheduler.to_owned()
     } else {
@@ -10,7 +10,7 @@ pub(super) fn scheduler_text(scheduler: &str, flags: &[&str]) -> String {
     }
 }
 
-/// The bits of a mask: of `255.255.255.0` or of `64`.
+/// Returns the prefix length of a mask such as `255.255.255.0` or `64`.
 pub(super) fn netmask_bits(mask: &str) -> Option<u32> {
     match mask.parse::<std::net::Ipv4Addr>() {
         Ok(mask) => {

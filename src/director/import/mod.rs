@@ -1,4 +1,4 @@
-//! Configurations of keepalived and ipvsadm, converted to this crate's TOML.
+//! Conversion of keepalived's and ipvsadm's configurations to TOML.
 
 mod error;
 mod format;

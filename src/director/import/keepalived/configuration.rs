@@ -1,4 +1,4 @@
-//! A whole `keepalived.conf`.
+//! Conversion of a `keepalived.conf`.
 
 use super::syntax::{self, KeepalivedDirective};
 use super::{virtual_server, vrrp};
@@ -9,12 +9,12 @@ pub(in crate::director::import) fn import(text: &str) -> Result<ImportedConfig, 
     let nodes = syntax::parse(text)?;
     let known = ["global_defs", "virtual_server", "vrrp_instance", "vrrp_sync_group", "include"];
     if !nodes.iter().any(|node| known.contains(&node.name())) {
-        let what = "neither a keepalived.conf nor what ipvsadm-save writes";
-        return Err(ImportError::new(1, what));
+        let reason = "the text is neither a keepalived.conf nor the output of ipvsadm-save";
+        return Err(ImportError::new(1, reason));
     }
     let mut output = ImportedConfig::default();
     for node in &nodes {
-        // What is for keepalived itself: its mails, its own name, its processes.
+        // `global_defs` is about keepalived itself: mail, router name, processes.
         if node.name() == "global_defs" {
             node.mark_used();
             for inner in node.children() {
@@ -26,9 +26,9 @@ pub(in crate::director::import) fn import(text: &str) -> Result<ImportedConfig, 
     }
     virtual_server::import(&nodes, &mut output);
     vrrp::import(&nodes, &mut output);
-    let mut unseen = Vec::new();
-    KeepalivedDirective::collect_unused(&nodes, &mut unseen);
-    for node in unseen {
+    let mut unused = Vec::new();
+    KeepalivedDirective::collect_unused(&nodes, &mut unused);
+    for node in unused {
         output.report_skipped(node.line, format!("`{}`", node.words.join(" ")));
     }
     Ok(output)

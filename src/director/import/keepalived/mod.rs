@@ -1,4 +1,4 @@
-//! `keepalived.conf`.
+//! Conversion of `keepalived.conf`: a file for each block.
 
 mod checker;
 mod configuration;
