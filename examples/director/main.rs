@@ -44,8 +44,8 @@ struct Args {
     /// Reads the configuration, says what is wrong with it, and ends.
     #[arg(long, requires = "config")]
     check: bool,
-    /// Prints the configuration that another program's means: `keepalived.conf`, or what
-    /// `ipvsadm-save` wrote. What could not be carried over is named in it.
+    /// Converts a configuration of another program, a `keepalived.conf` or the output of
+    /// `ipvsadm-save -n`, and prints it. Comments name what is not converted.
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     import: Option<PathBuf>,
     #[command(flatten)]

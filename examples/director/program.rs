@@ -118,7 +118,11 @@ pub(crate) fn exit_code(result: Result<(), Error>) -> ExitCode {
     }
 }
 
+/// Returns an error with its causes; a cause that the error prints already is not repeated.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    causes.fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }

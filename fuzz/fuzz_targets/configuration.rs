@@ -1,4 +1,4 @@
-//! No text makes the reader of configurations panic, and every error has its place.
+//! Parses any text as a configuration: no panic, and every error has a line and a column of the text.
 //!
 //! ```text
 //! cargo +nightly fuzz run configuration
@@ -6,14 +6,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lvs::director::{Config, ConfigError};
+use lvs::director::{DirectorConfig, DirectorConfigError};
 
 fuzz_target!(|text: &str| {
-    match Config::parse(text) {
-        Ok(config) => assert_eq!(Config::parse(text).expect("sound"), config),
-        Err(ConfigError::At { line, column, .. }) => {
+    match DirectorConfig::parse(text) {
+        Ok(config) => assert_eq!(DirectorConfig::parse(text).expect("the same text"), config),
+        Err(DirectorConfigError::Invalid { line, column, .. }) => {
             assert!(line >= 1 && column >= 1 && line <= text.lines().count().max(1) + 1);
         }
-        Err(error) => panic!("{error} has no place"),
+        Err(error) => panic!("the error has no line: {error}"),
     }
 });

@@ -1,4 +1,4 @@
-//! No text makes the importers panic, and what they write is a configuration.
+//! Imports any text: no panic, and the result of an import is a valid configuration.
 //!
 //! ```text
 //! cargo +nightly fuzz run import
@@ -6,13 +6,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lvs::director::{Config, import};
+use lvs::director::{DirectorConfig, import};
 
 fuzz_target!(|text: &str| {
-    let Ok(written) = import(text) else { return };
-    // A configuration without any service is none.
-    let whole = format!("{written}\n[[service]]\nname = \"_\"\nlisten = \"unix:/_\"\n");
-    if let Err(error) = Config::parse(&whole) {
-        panic!("{error}\n{whole}");
+    let Ok(converted) = import(text) else { return };
+    // A configuration requires a service, which the imported text need not have.
+    let complete = format!("{converted}\n[[service]]\nname = \"_\"\nlisten = \"unix:/_\"\n");
+    if let Err(error) = DirectorConfig::parse(&complete) {
+        panic!("{error}\n{complete}");
     }
 });

@@ -1,85 +1,50 @@
-//! The admin pages, and logs.
+//! The `[admin]` table.
 
 use std::net::SocketAddr;
 
 use serde::Deserialize;
 
-use super::document::{ConfigProblem, KeyPathSegment};
+use super::error::ConfigProblem;
 use super::value::{HumanDuration, SecretString};
 
-/// `[admin]`
+/// The HTTP server of the admin pages: status page `/`, `/metrics`, `/healthz` and `/api/v1/...`.
+///
+/// Without the table there is none. A reload that changes the table restarts the server.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AdminConfig {
+    /// The address to listen on. An address other than loopback requires a `token`.
     pub(crate) listen: SocketAddr,
-    /// What requests must bring with them: `Authorization: Bearer ...`.
+    /// The token that each request must carry, in the header `Authorization: Bearer TOKEN`: at
+    /// least 16 bytes. Default: none, requests need no token.
     pub(crate) token: Option<SecretString>,
+    /// The maximum number of concurrent connections; `0` means `1`. Default: `64`.
     pub(crate) max_connections: Option<usize>,
-    /// How long a request may take, from its first byte to its last.
+    /// The maximum time of a request, from its first byte to its last. Default: `"10s"`.
     pub(crate) request_timeout: Option<HumanDuration>,
 }
 
-/// A token that could be guessed is none.
+/// The minimum length of a token in bytes: a shorter one can be guessed.
 const MIN_TOKEN_LENGTH: usize = 16;
 
 impl AdminConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
-        let wrong = |key, what: String| Err(ConfigProblem::new([KeyPathSegment::Key(key)], what));
         match &self.token {
             Some(SecretString(token)) if token.len() < MIN_TOKEN_LENGTH => {
-                wrong("token", format!("it has at least {MIN_TOKEN_LENGTH} characters"))
+                let length = token.len();
+                let reason = format!(
+                    "the token has {length} bytes, and must have at least {MIN_TOKEN_LENGTH}"
+                );
+                Err(ConfigProblem::at_key("token", reason))
             }
-            None if !self.listen.ip().is_loopback() => wrong(
-                "listen",
-                format!("{} is not of this machine alone: it needs a `token`", self.listen),
-            ),
+            None if !self.listen.ip().is_loopback() => {
+                let reason = format!(
+                    "{} is not a loopback address: set `token`, or listen on 127.0.0.1 or ::1",
+                    self.listen
+                );
+                Err(ConfigProblem::at_key("listen", reason))
+            }
             _ => Ok(()),
         }
     }
-}
-
-/// `[log]`: what the program writes about itself.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct LogConfig {
-    /// How a line looks.
-    #[serde(default)]
-    pub format: LogFormat,
-    /// The least that is worth a line.
-    #[serde(default)]
-    pub level: LogLevel,
-    /// A line for each connection of TCP that has ended.
-    #[serde(default)]
-    pub connections: bool,
-}
-
-/// How a line of the log looks.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum LogFormat {
-    /// For people. The default.
-    #[default]
-    Text,
-    /// An object of JSON a line, for machines.
-    Json,
-}
-
-/// The least that is worth a line of the log.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum LogLevel {
-    /// What fails.
-    Error,
-    /// What will.
-    Warn,
-    /// What happens. The default.
-    #[default]
-    Info,
-    /// And why.
-    Debug,
-    /// Everything.
-    Trace,
 }

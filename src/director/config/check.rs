@@ -1,61 +1,77 @@
-//! How servers are checked.
+//! The `health` tables, and the `check` of a tracked item.
 
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::fs::File;
-use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::document::{ConfigProblem, KeyPathSegment};
-use super::value::{
-    CodeRanges, FromText, HexSecret, HumanDuration, SecretString, apply_duration_if_some,
-    apply_if_some, decode_hex,
-};
-use crate::health::{
-    AgentCheck, BytePattern, CommandCheck, DnsCheck, FileCheck, GrpcCheck, HttpCheck, IcmpCheck,
-    MysqlCheck, PostgresCheck, RedisCheck, SmtpCheck, TcpCheck, TimedCheck, TlsCheck, TlsSettings,
-    UdpCheck,
-};
+use super::check_tls::CheckTlsConfig;
+use super::value::{CodeRanges, FromText, HexSecret, HumanDuration, SecretString};
+use crate::health::BytePattern;
 
-/// What asks.
+/// The protocol or means of a check.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum CheckKind {
+pub(super) enum CheckKind {
+    /// Connects by TCP and reads the line of an agent, as HAProxy's `agent-check`: state, weight and
+    /// connection limit of the server. Keys: `send`, `send_bytes`.
     Agent,
+    /// Runs a program; the exit code 0 means up, as keepalived's `MISC_CHECK`. Keys: `command`,
+    /// `arguments`, `environment`, `dynamic`.
     Command,
+    /// Queries a name server. Keys: `name`, `record_type`, `accept_codes`, `address`, `record`.
     Dns,
+    /// Reads a file of this machine, as keepalived's `FILE_CHECK`. Keys: `file`, `exists`,
+    /// `weight`, `reversed`.
     File,
+    /// Calls the standard gRPC health service; `SERVING` means up. Keys: `service`, `authority`,
+    /// `tls`.
     Grpc,
+    /// Sends an HTTP request. Keys: `method`, `path`, `headers`, `status`, `body`, `body_not`,
+    /// `body_digest`, `body_limit`, `http2`, `tls`.
     Http,
+    /// Logs in to a MySQL or MariaDB server without a password; a refused login means up too. Keys:
+    /// `user`, `greeting_only`.
     Mysql,
+    /// Sends an ICMP echo request.
     Ping,
+    /// Starts a session of a PostgreSQL server or pooler; a request for a password means up. Keys:
+    /// `user`, `database`.
     Postgres,
+    /// Sends `PING` to a Redis server. Keys: `user`, `password`, `role`.
     Redis,
+    /// Greets a mail server with `EHLO`. Keys: `helo_name`.
     Smtp,
+    /// Connects by TCP. Keys: `send`, `send_bytes`, `expect`, `expect_within`.
     Tcp,
+    /// Makes a TLS handshake. Keys: `tls`.
     Tls,
+    /// Sends a datagram; without a required reply, everything but an ICMP error means up. Keys:
+    /// `send`, `send_bytes`, `expect_bytes`, `reply_lengths`, `listen_for`.
     Udp,
 }
 
-/// One struct for all kinds of checks, so that an error has its place. Each kind takes what is its
-/// own, and what is left then belongs to another.
-macro_rules! check {
-    ($($(#[$about:meta])* $key:ident: $type:ty,)*) => {
-        /// `health`: a question, when it is asked, and what the answers mean.
+/// Defines a single table for all types of checks, so that an error names the line of its key. The
+/// builder takes the keys of the check's type; a key that is left belongs to another type.
+macro_rules! check_config {
+    ($(#[$doc:meta])* {
+        $(#[$kind_meta:meta])*
+        $kind:ident: $kind_type:ty;
+        $($(#[$key_doc:meta])* $key:ident: $type:ty,)*
+    }) => {
+        $(#[$doc])*
         #[derive(Clone, Debug, Deserialize, PartialEq)]
         #[serde(deny_unknown_fields)]
         pub(crate) struct CheckConfig {
-            #[serde(rename = "type")]
-            kind: CheckKind,
-            $($(#[$about])* $key: Option<$type>,)*
+            $(#[$kind_meta])*
+            pub(super) $kind: $kind_type,
+            $($(#[$key_doc])* pub(super) $key: Option<$type>,)*
         }
 
         impl CheckConfig {
-            /// What nobody has taken.
-            fn left(&self) -> Option<&'static str> {
+            /// Returns the first key, other than `type`, that has a value.
+            pub(super) fn first_key(&self) -> Option<&'static str> {
                 $(if self.$key.is_some() {
                     return Some(stringify!($key));
                 })*
@@ -65,310 +81,137 @@ macro_rules! check {
     };
 }
 
-check! {
-    // Of all.
+check_config! {
+    /// A health check of each server, or of the item that a virtual router tracks.
+    ///
+    /// A key that the check's `type` does not use is an error. A reload that changes a check replaces
+    /// all checks of the service; the servers keep their state until new results come.
+    {
+    /// The protocol or means of the check.
+    #[serde(rename = "type")]
+    kind: CheckKind;
+    /// The time from one check to the next, at least 1 ms. Default: `"2s"`.
     interval: HumanDuration,
+    /// The interval while the state may be about to change: after a failure of a server that is up,
+    /// or a success of a server that is down. Default: the value of `interval`.
     fast_interval: HumanDuration,
+    /// The interval while the server is down. Default: the value of `interval`.
     down_interval: HumanDuration,
+    /// The maximum time of a check, above 0 and at most the shortest of the intervals; a check that
+    /// takes longer has failed. Default: the value of `interval` if it is set, otherwise `"1s"`.
     timeout: HumanDuration,
+    /// The number of successes in a row that take the server up, at least 1. Default: `2`.
     rise: u32,
+    /// The number of failures in a row that take the server down, at least 1. Default: `3`.
     fall: u32,
+    /// By how much of its interval a check may start early at random, in percent, from 0 to 50.
+    /// Default: `5`.
     jitter: u8,
+    /// The port to check. Default: the server's port.
     port: u16,
+    /// The local address of the check. Default: chosen by the routing table.
     source: IpAddr,
-    // Of some.
+    /// `dns`: the response codes that mean up, such as `"0, 3"` for NOERROR and NXDOMAIN. Default:
+    /// `0`.
     accept_codes: CodeRanges,
+    /// `dns`: requires an A or AAAA record with this address in the response. Default: none.
     address: IpAddr,
+    /// `command`: the arguments of the program. Default: none.
     arguments: Vec<String>,
+    /// `grpc`: the `:authority` of the request. Default: the server's address.
     authority: String,
+    /// `http`: requires a body in which this regular expression matches. Default: none.
     body: String,
+    /// `http`: requires a body of this digest: 64 hexadecimal digits are SHA-256, 32 are MD5, as
+    /// keepalived's `genhash` prints. Default: none.
     body_digest: String,
+    /// `http`: the maximum length in bytes of a body that is read for `body`, `body_not` or
+    /// `body_digest`; a longer one has failed. Default: `65536`.
     body_limit: usize,
+    /// `http`: requires a body in which this regular expression does not match. Default: none.
     body_not: String,
+    /// `command`: the program, as a path or a name in `PATH`; required for the type.
+    /// Default: none.
     command: PathBuf,
+    /// `postgres`: the database of the session. Default: the server takes the user's name.
     database: String,
+    /// `command`: an exit code from 2 to 255 means up, with the code minus 2 as the weight. Default:
+    /// `false`.
     dynamic: bool,
+    /// `command`: further environment variables. Default: none.
     environment: BTreeMap<String, String>,
+    /// `file`: the server is up while the file exists, whatever its content. Default: `false`.
     exists: bool,
+    /// `tcp`: requires a response that begins with this text. Excludes `expect_within`. Default:
+    /// none, nothing is read.
     expect: String,
+    /// `udp`: requires a reply that begins with these bytes, in hexadecimal digits, where `x` stands
+    /// for any digit; `""` requires a reply of any content. Default: none is required.
     expect_bytes: FromText<BytePattern>,
+    /// `tcp`: requires this text within the first 16 KiB of the response. Replaces `expect`. Default:
+    /// none, nothing is read.
     expect_within: String,
+    /// `file`: the path of a file with a whole number: 0 means up, another number means down or is
+    /// used by `weight`. Required for the type. Default: none.
     file: PathBuf,
+    /// `mysql`: reads the greeting of the server without a login. Default: `false`.
     greeting_only: bool,
+    /// `http`: further headers of the request. Default: `host` with the server's address.
     headers: BTreeMap<String, String>,
-    hello: String,
+    /// `smtp`: the name in the `EHLO` command. Default: the check's local address, as `[192.0.2.1]`.
+    helo_name: String,
+    /// `http`: uses HTTP/2: with `tls` by ALPN, without by prior knowledge. Default: `false`.
     http2: bool,
+    /// `udp`: how long to wait for an ICMP error when no reply is required; below `timeout`.
+    /// Default: `"250ms"`.
     listen_for: HumanDuration,
+    /// `http`: the method of the request. Default: `"GET"`.
     method: String,
+    /// `dns`: the name to query. Default: the root's SOA record is queried.
     name: String,
+    /// `redis`: the password for `AUTH`. Default: none, the check does not log in.
     password: SecretString,
+    /// `http`: the path of the request. Default: `"/"`.
     path: String,
+    /// `dns`: requires a record with this data in the response, written as in a zone file. Default:
+    /// none.
     record: String,
+    /// `dns`: the type of the records to query for `name`, such as `"A"` or `"MX"`. Default: `"A"`.
     record_type: String,
+    /// `udp`: requires a reply whose length in bytes is from the first to the second number.
+    /// Default: any length.
     reply_lengths: [usize; 2],
+    /// `file`: a number other than 0 means up, and 0 down; with `exists`, a missing file means up;
+    /// with `weight`, its sign is changed. Default: `false`.
     reversed: bool,
+    /// `redis`: requires a server of this role. Default: any role.
     role: RedisRoleConfig,
+    /// `agent`, `tcp`, `udp`: the text to send. Default: none; `udp` sends a zero byte.
     send: String,
+    /// `agent`, `tcp`, `udp`: the bytes to send, in hexadecimal digits, in place of `send`. Default:
+    /// none.
     send_bytes: HexSecret,
+    /// `grpc`: the name of the service to ask for. Default: `""`, the server as a whole.
     service: String,
+    /// `http`: the status codes that mean up, such as `200` or `"200-299, 404"`. Default:
+    /// `"200-299"`.
     status: CodeRanges,
+    /// `grpc`, `http`, `tls`: uses TLS, and sets which certificates are accepted. Default: none;
+    /// `tls` uses an empty table.
     tls: CheckTlsConfig,
+    /// `mysql`, `postgres`, `redis`: the user who logs in. Default: `"lvs"`; `redis`: the server's
+    /// default user.
     user: String,
+    /// `file`: adds the file's number times this to the server's weight; `0` means that the number
+    /// is up or down. Default: `0`.
     weight: i32,
+    }
 }
 
+/// The role of a Redis server.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
-enum RedisRoleConfig {
+pub(super) enum RedisRoleConfig {
     Master,
     Replica,
-}
-
-/// `tls`: whom to trust.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CheckTlsConfig {
-    #[serde(default)]
-    trust: TlsTrustConfig,
-    /// Authorities in MAX_AUTHORITIES_FILE.
-    authorities: Option<PathBuf>,
-    /// The digest of a certificate.
-    pinned: Option<String>,
-    name: Option<String>,
-    warn_before_days: Option<u16>,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum TlsTrustConfig {
-    #[default]
-    System,
-    Anybody,
-}
-
-/// The longest file of authorities: ten times what a machine trusts.
-const MAX_AUTHORITIES_FILE: u64 = 4 << 20;
-
-/// What is wrong, and with which key.
-type CheckKeyProblem = (&'static str, String);
-
-/// An error as what is wrong with a key.
-trait WithKey<T> {
-    fn with_key(self, key: &'static str) -> Result<T, CheckKeyProblem>;
-}
-
-impl<T, E: ToString> WithKey<T> for Result<T, E> {
-    fn with_key(self, key: &'static str) -> Result<T, CheckKeyProblem> {
-        self.map_err(|error| (key, error.to_string()))
-    }
-}
-
-impl CheckConfig {
-    pub(super) fn to_checks(&self) -> Result<TimedCheck, ConfigProblem> {
-        let fault =
-            |(key, what): CheckKeyProblem| ConfigProblem::new([KeyPathSegment::Key(key)], what);
-        let mut left = self.clone();
-        let checks = left.build_checks().map_err(fault)?;
-        let checks = left.apply_timing(checks);
-        match left.left() {
-            Some(key) => {
-                let kind = format!("{:?}", self.kind).to_lowercase();
-                Err(fault((key, format!("checks of type {kind} have none"))))
-            }
-            None => Ok(checks),
-        }
-    }
-
-    /// Takes what says when to ask, and what answers mean.
-    fn apply_timing(&mut self, checks: TimedCheck) -> TimedCheck {
-        let interval = self.interval.take();
-        // Without a word about it, a check may take as long as there is until the next.
-        let checks =
-            apply_duration_if_some(checks, self.timeout.take().or(interval), TimedCheck::timeout);
-        let checks = apply_duration_if_some(checks, interval, TimedCheck::interval);
-        let checks =
-            apply_duration_if_some(checks, self.fast_interval.take(), TimedCheck::fast_interval);
-        let checks =
-            apply_duration_if_some(checks, self.down_interval.take(), TimedCheck::down_interval);
-        let checks = apply_if_some(checks, self.rise.take(), TimedCheck::rise);
-        let checks = apply_if_some(checks, self.fall.take(), TimedCheck::fall);
-        let checks = apply_if_some(checks, self.jitter.take(), TimedCheck::jitter);
-        let checks = apply_if_some(checks, self.port.take(), TimedCheck::port);
-        apply_if_some(checks, self.source.take(), TimedCheck::source)
-    }
-
-    /// Takes what the question is.
-    fn build_checks(&mut self) -> Result<TimedCheck, CheckKeyProblem> {
-        Ok(match self.kind {
-            CheckKind::Agent => TimedCheck::new(apply_if_some(
-                AgentCheck::new(),
-                self.take_payload(),
-                AgentCheck::send,
-            )),
-            CheckKind::Command => TimedCheck::new(self.build_command_check()?),
-            CheckKind::Dns => TimedCheck::new(self.build_dns_check()?),
-            CheckKind::File => TimedCheck::new(self.build_file_check()?),
-            CheckKind::Grpc => {
-                let check = GrpcCheck::new(self.service.take().unwrap_or_default());
-                let check = apply_if_some(check, self.authority.take(), GrpcCheck::authority);
-                TimedCheck::new(apply_if_some(check, self.take_tls()?, GrpcCheck::tls))
-            }
-            CheckKind::Http => TimedCheck::new(self.build_http_check()?),
-            CheckKind::Mysql => {
-                let check = match self.user.take() {
-                    Some(user) => MysqlCheck::new().user(user).with_key("user")?,
-                    None => MysqlCheck::new(),
-                };
-                let alone = self.greeting_only.take().unwrap_or_default();
-                TimedCheck::new(if alone { check.greeting_only() } else { check })
-            }
-            CheckKind::Ping => TimedCheck::new(IcmpCheck::new()),
-            CheckKind::Postgres => {
-                let mut check = PostgresCheck::new();
-                if let Some(user) = self.user.take() {
-                    check = check.user(user).with_key("user")?;
-                }
-                if let Some(database) = self.database.take() {
-                    check = check.database(database).with_key("database")?;
-                }
-                TimedCheck::new(check)
-            }
-            CheckKind::Redis => {
-                let check = apply_if_some(RedisCheck::new(), self.user.take(), RedisCheck::user);
-                let password = self.password.take().map(|SecretString(password)| password);
-                let check = apply_if_some(check, password, RedisCheck::password);
-                TimedCheck::new(match self.role.take() {
-                    Some(RedisRoleConfig::Master) => check.master(),
-                    Some(RedisRoleConfig::Replica) => check.replica(),
-                    None => check,
-                })
-            }
-            CheckKind::Smtp => TimedCheck::new(match self.hello.take() {
-                Some(name) => SmtpCheck::new().helo_name(name).with_key("hello")?,
-                None => SmtpCheck::new(),
-            }),
-            CheckKind::Tcp => {
-                let check = apply_if_some(TcpCheck::new(), self.take_payload(), TcpCheck::send);
-                let check = apply_if_some(check, self.expect.take(), TcpCheck::expect);
-                TimedCheck::new(apply_if_some(
-                    check,
-                    self.expect_within.take(),
-                    TcpCheck::expect_within,
-                ))
-            }
-            CheckKind::Tls => TimedCheck::new(TlsCheck::new(match self.take_tls()? {
-                Some(tls) => tls,
-                None => TlsSettings::system_roots().with_key("tls")?,
-            })),
-            CheckKind::Udp => {
-                let check = apply_if_some(UdpCheck::new(), self.take_payload(), UdpCheck::payload);
-                let pattern = self.expect_bytes.take().map(|FromText(pattern)| pattern);
-                let check = apply_if_some(check, pattern, UdpCheck::expect_reply);
-                let lengths = self.reply_lengths.take().map(|[least, most]| least..=most);
-                let check = apply_if_some(check, lengths, UdpCheck::reply_lengths);
-                TimedCheck::new(apply_duration_if_some(
-                    check,
-                    self.listen_for.take(),
-                    UdpCheck::listen_for,
-                ))
-            }
-        })
-    }
-
-    /// Bytes to send, as text or in hexadecimal.
-    fn take_payload(&mut self) -> Option<Vec<u8>> {
-        let text = self.send.take().map(String::into_bytes);
-        text.or_else(|| self.send_bytes.take().map(|HexSecret(bytes)| bytes))
-    }
-
-    fn build_command_check(&mut self) -> Result<CommandCheck, CheckKeyProblem> {
-        let program = self.command.take().ok_or("which program?").with_key("command")?;
-        let check = CommandCheck::new(program).args(self.arguments.take().unwrap_or_default());
-        let variables = self.environment.take().unwrap_or_default();
-        let check =
-            variables.into_iter().fold(check, |check, (name, value)| check.env(name, value));
-        Ok(if self.dynamic.take().unwrap_or_default() { check.dynamic() } else { check })
-    }
-
-    fn build_dns_check(&mut self) -> Result<DnsCheck, CheckKeyProblem> {
-        let kind = self.record_type.take();
-        let check = match self.name.take() {
-            Some(name) => {
-                DnsCheck::query(&name, kind.as_deref().unwrap_or("A")).with_key("name")?
-            }
-            None if kind.is_none() => DnsCheck::new(),
-            None => return Err(("record_type", "of which `name`?".to_owned())),
-        };
-        let codes = self.accept_codes.take().map(|CodeRanges(codes)| codes.into_iter().flatten());
-        let check = apply_if_some(check, codes, DnsCheck::accept_codes);
-        let check = apply_if_some(check, self.address.take(), DnsCheck::expect_address);
-        match self.record.take() {
-            Some(data) => check.expect_record(&data).with_key("record"),
-            None => Ok(check),
-        }
-    }
-
-    fn build_file_check(&mut self) -> Result<FileCheck, CheckKeyProblem> {
-        let path = self.file.take().ok_or("which file?").with_key("file")?;
-        let check = match self.exists.take().unwrap_or_default() {
-            true => FileCheck::exists(path),
-            false => apply_if_some(FileCheck::value(path), self.weight.take(), FileCheck::weight),
-        };
-        Ok(if self.reversed.take().unwrap_or_default() { check.reversed() } else { check })
-    }
-
-    fn build_http_check(&mut self) -> Result<HttpCheck, CheckKeyProblem> {
-        let method = self.method.take().unwrap_or_else(|| "GET".to_owned());
-        let path = self.path.take().unwrap_or_else(|| "/".to_owned());
-        let mut check = HttpCheck::new(&method, &path).with_key("path")?;
-        for (name, value) in self.headers.take().unwrap_or_default() {
-            check = check.header(&name, &value).with_key("headers")?;
-        }
-        let statuses = self.status.take().map(|CodeRanges(codes)| codes).unwrap_or_default();
-        check = statuses.into_iter().fold(check, HttpCheck::accept_status);
-        if let Some(regex) = self.body.take() {
-            check = check.body_matches(&regex).with_key("body")?;
-        }
-        if let Some(regex) = self.body_not.take() {
-            check = check.body_does_not_match(&regex).with_key("body_not")?;
-        }
-        if let Some(digest) = self.body_digest.take() {
-            check = check.body_digest(&digest).with_key("body_digest")?;
-        }
-        check = apply_if_some(check, self.body_limit.take(), HttpCheck::body_limit);
-        if self.http2.take().unwrap_or_default() {
-            check = check.http2();
-        }
-        Ok(apply_if_some(check, self.take_tls()?, HttpCheck::tls))
-    }
-
-    fn take_tls(&mut self) -> Result<Option<TlsSettings>, CheckKeyProblem> {
-        self.tls.take().map(|asked| asked.to_tls().with_key("tls")).transpose()
-    }
-}
-
-impl CheckTlsConfig {
-    fn to_tls(&self) -> Result<TlsSettings, Box<dyn Error>> {
-        let mut tls = match (&self.authorities, &self.pinned, self.trust) {
-            (Some(_), Some(_), _) => return Err("either `authorities` or `pinned`".into()),
-            (Some(path), None, _) => {
-                let mut text = Vec::new();
-                let read = File::open(path)
-                    .and_then(|it| it.take(MAX_AUTHORITIES_FILE).read_to_end(&mut text));
-                read.map_err(|error| format!("{}: {error}", path.display()))?;
-                TlsSettings::authorities(&text)?
-            }
-            (None, Some(digits), _) => {
-                let digest =
-                    decode_hex(&digits.replace(':', "")).and_then(|bytes| bytes.try_into().ok());
-                TlsSettings::pinned(digest.ok_or("`pinned` is a SHA-256 digest, of 64 digits")?)
-            }
-            (None, None, TlsTrustConfig::System) => TlsSettings::system_roots()?,
-            (None, None, TlsTrustConfig::Anybody) => TlsSettings::unverified(),
-        };
-        if let Some(name) = &self.name {
-            tls = tls.server_name(name)?;
-        }
-        Ok(apply_if_some(tls, self.warn_before_days, TlsSettings::warn_before_days))
-    }
 }

@@ -1,47 +1,19 @@
-//! A text that is read, and the places in it that errors point to.
+//! A TOML text, its environment variables, and the lines and columns of errors in it.
 
 use std::env::{self, VarError};
-use std::fmt::Write;
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
-use super::DirectorConfigError;
+use super::error::{ConfigProblem, DirectorConfigError, KeyPathSegment};
 use crate::scheduler::suggest;
 
-/// A text, and what it is called.
+/// A TOML text with the name that errors show.
 #[derive(Clone, Debug)]
 pub(super) struct ConfigDocument {
     name: String,
     text: String,
-}
-
-/// A step on the way from the top of a document to a value.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum KeyPathSegment {
-    Key(&'static str),
-    /// One of several: `[[service]]`.
-    Index(usize),
-}
-
-/// What is wrong with a value that can be read.
-#[derive(Debug)]
-pub(crate) struct ConfigProblem {
-    path: Vec<KeyPathSegment>,
-    pub(crate) reason: String,
-}
-
-impl ConfigProblem {
-    pub(super) fn new(path: impl Into<Vec<KeyPathSegment>>, what: impl Into<String>) -> Self {
-        Self { path: path.into(), reason: what.into() }
-    }
-
-    /// The same, seen from further above.
-    pub(super) fn prefixed(mut self, steps: &[KeyPathSegment]) -> Self {
-        self.path.splice(0..0, steps.iter().copied());
-        self
-    }
 }
 
 impl ConfigDocument {
@@ -49,7 +21,7 @@ impl ConfigDocument {
         Self { name: name.into(), text: text.into() }
     }
 
-    /// Reads it, with environment variables put in.
+    /// Replaces environment variables and deserializes the text.
     pub(super) fn deserialize<T: DeserializeOwned>(&self) -> Result<T, DirectorConfigError> {
         let mut table =
             DeTable::parse(&self.text).map_err(|error| self.locate_toml_error(&error))?;
@@ -59,32 +31,33 @@ impl ConfigDocument {
         T::deserialize(Deserializer::from(table)).map_err(|error| self.locate_toml_error(&error))
     }
 
-    /// An error at the value that a fault is about, or at what is nearest above it.
-    pub(super) fn locate_problem(&self, fault: ConfigProblem) -> DirectorConfigError {
-        let (mut at, mut names) = (0, Vec::new());
+    /// Returns an error at the value that the problem is about, or at the closest enclosing table
+    /// that the text has.
+    pub(super) fn locate_problem(&self, problem: ConfigProblem) -> DirectorConfigError {
+        let (mut offset, mut names) = (0, Vec::new());
         if let Ok(table) = DeTable::parse(&self.text) {
-            walk_path(table.get_ref(), &fault.path, &mut at, &mut names);
+            walk_path(table.get_ref(), &problem.path, &mut offset, &mut names);
         }
-        self.error_at(at, names.join("."), fault.reason, None)
+        self.error_at(offset, names.join("."), problem.reason, None)
     }
 
     fn locate_toml_error(&self, error: &toml::de::Error) -> DirectorConfigError {
-        let span = error.span().unwrap_or(0..0);
-        let what = error.message().to_owned();
+        let offset = error.span().map_or(0, |span| span.start);
+        let reason = error.message().to_owned();
         let mut names = Vec::new();
         if let Ok(table) = DeTable::parse(&self.text) {
-            keys_at_offset(table.get_ref(), span.start, &mut names);
+            keys_at_offset(table.get_ref(), offset, &mut names);
         }
-        let help = suggested_key(&what);
-        self.error_at(span.start, names.join("."), what, help)
+        let suggestion = suggested_key(&reason);
+        self.error_at(offset, names.join("."), reason, suggestion)
     }
 
     fn error_at(
         &self,
         offset: usize,
         key: String,
-        what: String,
-        help: Option<String>,
+        reason: String,
+        suggestion: Option<String>,
     ) -> DirectorConfigError {
         let before = self.text.get(..offset).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
@@ -94,22 +67,23 @@ impl ConfigDocument {
             line,
             column,
             key,
-            reason: what,
-            suggestion: help,
+            reason,
+            suggestion,
         }
     }
 
-    /// Puts environment variables into all strings below.
+    /// Replaces environment variables in all strings of a value.
     fn expand_variables(
         &self,
         value: &mut Spanned<DeValue<'_>>,
     ) -> Result<(), DirectorConfigError> {
-        let at = value.span().start;
+        let offset = value.span().start;
         match value.get_mut() {
             DeValue::String(text) if text.contains("${") => {
-                let replaced = expand_environment(text, |name| env::var(name));
-                *text =
-                    replaced.map_err(|what| self.error_at(at, String::new(), what, None))?.into();
+                let expanded = expand_environment(text, |name| env::var(name));
+                *text = expanded
+                    .map_err(|reason| self.error_at(offset, String::new(), reason, None))?
+                    .into();
             }
             DeValue::Array(values) => {
                 for value in values.iter_mut() {
@@ -127,55 +101,54 @@ impl ConfigDocument {
     }
 }
 
-/// Follows a path as far as it goes; tells where that is, and what it is called.
+/// Follows a path as far as the text has it, and writes the offset and the names on the way.
 fn walk_path(
     table: &DeTable<'_>,
     path: &[KeyPathSegment],
-    at: &mut usize,
+    offset: &mut usize,
     names: &mut Vec<String>,
 ) {
     let Some((KeyPathSegment::Key(key), rest)) = path.split_first() else { return };
     names.push((*key).to_owned());
     let found = table.iter().find(|(name, _)| name.get_ref() == key);
     let Some((name, value)) = found else { return };
-    *at = name.span().start;
+    *offset = name.span().start;
     match (value.get_ref(), rest) {
-        // One of several may stand there alone.
+        // A single table may stand in place of an array of tables.
         (DeValue::Table(table), [KeyPathSegment::Index(_), rest @ ..])
-        | (DeValue::Table(table), rest) => walk_path(table, rest, at, names),
+        | (DeValue::Table(table), rest) => walk_path(table, rest, offset, names),
         (DeValue::Array(values), [KeyPathSegment::Index(n), rest @ ..]) => {
             let Some(value) = values.get(*n) else { return };
-            *at = value.span().start;
+            *offset = value.span().start;
             names.push(item_label(value.get_ref(), *n));
             if let DeValue::Table(table) = value.get_ref() {
-                walk_path(table, rest, at, names);
+                walk_path(table, rest, offset, names);
             }
         }
-        _ => *at = value.span().start,
+        _ => *offset = value.span().start,
     }
 }
 
-/// Finds what stands at a place of the text.
-fn keys_at_offset(table: &DeTable<'_>, at: usize, names: &mut Vec<String>) {
+/// Writes the names of the tables and keys that enclose an offset of the text.
+fn keys_at_offset(table: &DeTable<'_>, offset: usize, names: &mut Vec<String>) {
     for (name, value) in table.iter() {
-        let key = name.span();
-        let span = value.span();
-        let is_below = match value.get_ref() {
-            DeValue::Table(_) | DeValue::Array(_) => contains_offset(value, at),
-            _ => span.contains(&at),
+        let is_in_value = match value.get_ref() {
+            DeValue::Table(_) | DeValue::Array(_) => contains_offset(value, offset),
+            _ => value.span().contains(&offset),
         };
-        if !key.contains(&at) && !is_below {
+        if !name.span().contains(&offset) && !is_in_value {
             continue;
         }
         names.push(name.get_ref().to_string());
         match value.get_ref() {
-            DeValue::Table(table) => keys_at_offset(table, at, names),
+            DeValue::Table(table) => keys_at_offset(table, offset, names),
             DeValue::Array(values) => {
-                let nth = values.iter().enumerate().find(|(_, value)| contains_offset(value, at));
-                if let Some((n, value)) = nth {
+                let item =
+                    values.iter().enumerate().find(|(_, value)| contains_offset(value, offset));
+                if let Some((n, value)) = item {
                     names.push(item_label(value.get_ref(), n));
                     if let DeValue::Table(table) = value.get_ref() {
-                        keys_at_offset(table, at, names);
+                        keys_at_offset(table, offset, names);
                     }
                 }
             }
@@ -185,68 +158,66 @@ fn keys_at_offset(table: &DeTable<'_>, at: usize, names: &mut Vec<String>) {
     }
 }
 
-/// Is that place within a value? The span of a table that has a head is the head alone.
-fn contains_offset(value: &Spanned<DeValue<'_>>, at: usize) -> bool {
-    value.span().contains(&at)
+/// Returns whether an offset lies within a value. The span of a table with a header is the header
+/// alone, so the table's values are searched too.
+fn contains_offset(value: &Spanned<DeValue<'_>>, offset: usize) -> bool {
+    value.span().contains(&offset)
         || match value.get_ref() {
-            DeValue::Table(table) => table
-                .iter()
-                .any(|(name, value)| name.span().contains(&at) || contains_offset(value, at)),
-            DeValue::Array(values) => values.iter().any(|value| contains_offset(value, at)),
+            DeValue::Table(table) => table.iter().any(|(name, value)| {
+                name.span().contains(&offset) || contains_offset(value, offset)
+            }),
+            DeValue::Array(values) => values.iter().any(|value| contains_offset(value, offset)),
             _ => false,
         }
 }
 
-/// What operators call one of several: by its name, its address, or its number.
+/// Returns how an error names an item of an array: by its name, its address, or its number from 1.
 fn item_label(value: &DeValue<'_>, n: usize) -> String {
-    let name = |key| value.as_table().and_then(|table| table.get(key)?.get_ref().as_str());
-    name("name").or_else(|| name("address")).map_or_else(|| (n + 1).to_string(), str::to_owned)
+    let text = |key| value.as_table().and_then(|table| table.get(key)?.get_ref().as_str());
+    text("name").or_else(|| text("address")).map_or_else(|| (n + 1).to_string(), str::to_owned)
 }
 
-/// Which of those that could stand there was meant: "unknown field `x`, expected one of `y`, `z`".
-fn suggested_key(what: &str) -> Option<String> {
-    if !what.starts_with("unknown ") {
+/// Returns the closest known name for a message such as "unknown field `x`, expected one of `y`,
+/// `z`".
+fn suggested_key(reason: &str) -> Option<String> {
+    if !reason.starts_with("unknown ") {
         return None;
     }
-    let mut quoted = what.split('`').skip(1).step_by(2);
+    let mut quoted = reason.split('`').skip(1).step_by(2);
     let name = quoted.next()?;
     suggest(name, quoted).map(str::to_owned)
 }
 
-/// Puts variables in: `${NAME}`, `${NAME:-otherwise}`; `$${` is left as `${`.
+/// Replaces `${NAME}` and `${NAME:-default}` by the value of a variable, and `$${` by `${`.
 fn expand_environment(
     text: &str,
     variable: impl Fn(&str) -> Result<String, VarError>,
 ) -> Result<String, String> {
-    let (mut all, mut rest) = (String::new(), text);
-    while let Some(at) = rest.find("${") {
-        let (before, behind) = (&rest[..at], &rest[at + 2..]);
+    let (mut expanded, mut rest) = (String::new(), text);
+    while let Some(start) = rest.find("${") {
+        let (before, after) = (&rest[..start], &rest[start + 2..]);
         if let Some(before) = before.strip_suffix('$') {
-            all.push_str(before);
-            all.push_str("${");
-            rest = behind;
+            expanded.push_str(before);
+            expanded.push_str("${");
+            rest = after;
             continue;
         }
-        all.push_str(before);
-        let (inside, behind) =
-            behind.split_once('}').ok_or_else(|| format!("${{{behind} has no end"))?;
-        let (name, otherwise) = match inside.split_once(":-") {
-            Some((name, otherwise)) => (name, Some(otherwise)),
-            None => (inside, None),
+        expanded.push_str(before);
+        let (content, after) =
+            after.split_once('}').ok_or_else(|| format!("${{{after} has no closing brace"))?;
+        let (name, default) = match content.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (content, None),
         };
-        match (variable(name), otherwise) {
-            (Ok(value), _) => all.push_str(&value),
-            (Err(VarError::NotPresent), Some(otherwise)) => all.push_str(otherwise),
-            (Err(error), _) => {
-                let mut what = String::new();
-                let _ = write!(what, "environment variable {name:?}: {error}");
-                return Err(what);
-            }
+        match (variable(name), default) {
+            (Ok(value), _) => expanded.push_str(&value),
+            (Err(VarError::NotPresent), Some(default)) => expanded.push_str(default),
+            (Err(error), _) => return Err(format!("environment variable {name:?}: {error}")),
         }
-        rest = behind;
+        rest = after;
     }
-    all.push_str(rest);
-    Ok(all)
+    expanded.push_str(rest);
+    Ok(expanded)
 }
 
 #[cfg(test)]
@@ -254,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_are_put_in() {
+    fn environment_variables_are_replaced() {
         let variable = |name: &str| match name {
             "HOST" => Ok("10.0.0.1".to_owned()),
             _ => Err(VarError::NotPresent),
@@ -264,13 +235,13 @@ mod tests {
         assert_eq!(expand("a $${HOST} b"), Ok("a ${HOST} b".into()));
         assert_eq!(expand("${PORT:-}"), Ok(String::new()));
         assert!(expand("${PORT}").expect_err("not set").contains("\"PORT\""));
-        assert!(expand("x${HOST").expect_err("no end").contains("no end"));
+        assert!(expand("x${HOST").expect_err("no brace").contains("no closing brace"));
     }
 
     #[test]
-    fn a_slip_is_put_right() {
-        let what = "unknown field `schedular`, expected one of `name`, `scheduler`, `listen`";
-        assert_eq!(suggested_key(what).as_deref(), Some("scheduler"));
+    fn an_unknown_key_suggests_the_closest_known_one() {
+        let reason = "unknown field `schedular`, expected one of `name`, `scheduler`, `listen`";
+        assert_eq!(suggested_key(reason).as_deref(), Some("scheduler"));
         assert_eq!(suggested_key("unknown field `x`, expected `name`"), None);
         assert_eq!(suggested_key("invalid type: integer `3`, expected a string"), None);
     }

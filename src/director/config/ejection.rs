@@ -1,154 +1,180 @@
-//! Servers whose own traffic goes badly.
+//! The `[service.ejection]` table.
 
 use serde::Deserialize;
 
-use super::service::SlowStartConfig;
+use super::slow_start::SlowStartConfig;
 use super::value::{HumanDuration, apply_duration_if_some, apply_if_some};
 use crate::health::{
     EjectionPolicy, EjectionPolicyBuilder, EjectionPolicyError, FailurePercentageDetector,
     LatencyDetector, SuccessRateDetector,
 };
 
-/// `ejection`: when a server is put out. What is left out is as the library has it, and so is all of
-/// an empty table.
+/// Outlier ejection: a server whose traffic fails is taken out for a time.
+///
+/// An empty table enables it with the defaults. After its ejection a server gets one connection as a
+/// trial, and its share again if that succeeds. A sweep compares the servers by the traffic since
+/// the sweep before.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EjectionConfig {
-    /// 0 is never, here and below.
+    /// Ejects a server after this many failures of any kind in a row; `0` disables the rule.
+    /// Default: `5`.
     consecutive_failures: Option<u32>,
+    /// Ejects a server after this many connects in a row that failed or timed out; `0` disables the
+    /// rule. Default: `3`.
     consecutive_connect_failures: Option<u32>,
+    /// Ejects servers that fail a share of their connections in a sweep. Default: enabled, with the
+    /// defaults of its table.
     failure_percentage: Option<FailurePercentageConfig>,
+    /// Ejects servers that succeed far less often than the others in a sweep. Default: enabled, with
+    /// the defaults of its table.
     success_rate: Option<SuccessRateConfig>,
+    /// Ejects servers that take far longer than the others in a sweep. Default: disabled.
     latency: Option<LatencyFactorConfig>,
+    /// The time between two sweeps, from 1 ms to 1 day. Default: `"10s"`.
     sweep_interval: Option<HumanDuration>,
+    /// The duration of the first ejection, from 1 ms to 1 day; each further one in a row is longer
+    /// by the same time. Default: `"30s"`.
     base_ejection_time: Option<HumanDuration>,
+    /// The maximum duration of an ejection without `jitter`, from `base_ejection_time` to 1 day.
+    /// Default: `"300s"`.
     max_ejection_time: Option<HumanDuration>,
+    /// Lengthens each ejection by a random time of at most this, up to 1 day. Default: `"0s"`.
     jitter: Option<HumanDuration>,
+    /// The maximum share of the servers that may be ejected at once, in percent, from 0 to 100; one
+    /// server may be ejected in any case. Default: `10`.
     max_ejected_percent: Option<u8>,
+    /// Whether a health check that succeeds ends an ejection. Default: `false`.
     check_ends_ejection: Option<bool>,
+    /// The slow start of a server that has passed its trial. Default: `{ window = "10s" }`.
     ramp: Option<SlowStartConfig>,
-    trial_patience: Option<HumanDuration>,
+    /// A trial connection that lasts this long has succeeded, from 1 ms to 1 day. Default: `"10s"`.
+    max_trial_time: Option<HumanDuration>,
 }
 
-/// Who fails this share of its requests.
+/// Ejection of servers that fail a share of their connections in a sweep.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 struct FailurePercentageConfig {
+    /// The share of failures that ejects, in percent, from 1 to 100. Default: `85`.
     percent: Option<u8>,
+    /// How many servers must have had `min_requests` connections, at least 1. Default: `5`.
     min_hosts: Option<u32>,
+    /// The minimum number of connections in a sweep for a server to be judged, at least 1. Default:
+    /// `50`.
     min_requests: Option<u32>,
+    /// Disables the rule. Default: `false`.
     #[serde(default)]
     off: bool,
 }
 
-/// Who succeeds far less often than the others.
+/// Ejection of servers that succeed far less often than the others in a sweep.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 struct SuccessRateConfig {
+    /// How many standard deviations below the mean ejects a server, from 0.001 to 100. Default:
+    /// `1.9`.
     deviations: Option<f64>,
+    /// How far below the mean the server must be besides, in percentage points, from 0 to 100.
+    /// Default: `5`.
     margin: Option<u8>,
+    /// How many servers must have had `min_requests` connections, at least 2. Default: `5`.
     min_hosts: Option<u32>,
+    /// The minimum number of connections in a sweep for a server to be compared, at least 1.
+    /// Default: `100`.
     min_requests: Option<u32>,
+    /// Disables the rule. Default: `false`.
     #[serde(default)]
     off: bool,
 }
 
-/// Who takes this many times as long as the others.
+/// Ejection of servers that take far longer than the others in a sweep.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 struct LatencyFactorConfig {
+    /// How many times the latency of the others ejects a server, from 1 to 1000000.
     factor: f64,
+    /// A server whose mean latency is not above this is never ejected. Default: `"10ms"`.
     floor: Option<HumanDuration>,
+    /// How many servers must have had `min_requests` connections, at least 2. Default: `5`.
     min_hosts: Option<u32>,
+    /// The minimum number of successful connections in a sweep for a server to be compared, at
+    /// least 1. Default: `100`.
     min_requests: Option<u32>,
 }
 
-fn zero_is_never(count: u32) -> Option<u32> {
+/// Returns `None`, which disables a rule, for 0.
+fn none_if_zero(count: u32) -> Option<u32> {
     (count > 0).then_some(count)
 }
 
 impl EjectionConfig {
     pub(super) fn to_ejection(&self) -> Result<EjectionPolicy, EjectionPolicyError> {
-        let it = EjectionPolicy::builder();
-        let it = apply_if_some(
-            it,
-            self.consecutive_failures.map(zero_is_never),
-            EjectionPolicyBuilder::consecutive_failures,
-        );
-        let connect = self.consecutive_connect_failures.map(zero_is_never);
-        let it = apply_if_some(it, connect, EjectionPolicyBuilder::consecutive_connect_failures);
-        let percentage =
+        let policy = EjectionPolicy::builder();
+        let failures = self.consecutive_failures.map(none_if_zero);
+        let policy = apply_if_some(policy, failures, EjectionPolicyBuilder::consecutive_failures);
+        let failures = self.consecutive_connect_failures.map(none_if_zero);
+        let policy = apply_if_some(policy, failures, EjectionPolicyBuilder::consecutive_connect_failures);
+        let detector =
             self.failure_percentage.as_ref().map(FailurePercentageConfig::to_failure_percentage);
-        let it = apply_if_some(it, percentage, EjectionPolicyBuilder::failure_percentage);
-        let success = self.success_rate.as_ref().map(SuccessRateConfig::to_success_rate);
-        let it = apply_if_some(it, success, EjectionPolicyBuilder::success_rate);
-        let it = apply_if_some(
-            it,
-            self.latency.as_ref().map(|it| Some(it.to_latency_factor())),
-            EjectionPolicyBuilder::latency,
-        );
-        let it =
-            apply_duration_if_some(it, self.sweep_interval, EjectionPolicyBuilder::sweep_interval);
-        let it = apply_duration_if_some(
-            it,
+        let policy = apply_if_some(policy, detector, EjectionPolicyBuilder::failure_percentage);
+        let detector = self.success_rate.as_ref().map(SuccessRateConfig::to_success_rate);
+        let policy = apply_if_some(policy, detector, EjectionPolicyBuilder::success_rate);
+        let detector = self.latency.as_ref().map(|config| Some(config.to_latency_factor()));
+        let policy = apply_if_some(policy, detector, EjectionPolicyBuilder::latency);
+        let policy =
+            apply_duration_if_some(policy, self.sweep_interval, EjectionPolicyBuilder::sweep_interval);
+        let policy = apply_duration_if_some(
+            policy,
             self.base_ejection_time,
             EjectionPolicyBuilder::base_ejection_time,
         );
-        let it = apply_duration_if_some(
-            it,
+        let policy = apply_duration_if_some(
+            policy,
             self.max_ejection_time,
             EjectionPolicyBuilder::max_ejection_time,
         );
-        let it = apply_duration_if_some(it, self.jitter, EjectionPolicyBuilder::jitter);
-        let it =
-            apply_if_some(it, self.max_ejected_percent, EjectionPolicyBuilder::max_ejected_percent);
-        let it =
-            apply_if_some(it, self.check_ends_ejection, EjectionPolicyBuilder::check_ends_ejection);
-        let it = apply_if_some(
-            it,
-            self.ramp.as_ref().map(|ramp| Some(ramp.to_slow_start())),
-            EjectionPolicyBuilder::ramp,
-        );
-        apply_duration_if_some(it, self.trial_patience, EjectionPolicyBuilder::max_trial_time)
+        let policy = apply_duration_if_some(policy, self.jitter, EjectionPolicyBuilder::jitter);
+        let policy =
+            apply_if_some(policy, self.max_ejected_percent, EjectionPolicyBuilder::max_ejected_percent);
+        let policy =
+            apply_if_some(policy, self.check_ends_ejection, EjectionPolicyBuilder::check_ends_ejection);
+        let ramp = self.ramp.as_ref().map(|ramp| Some(ramp.to_slow_start()));
+        let policy = apply_if_some(policy, ramp, EjectionPolicyBuilder::ramp);
+        apply_duration_if_some(policy, self.max_trial_time, EjectionPolicyBuilder::max_trial_time)
             .build()
     }
 }
 
 impl FailurePercentageConfig {
     fn to_failure_percentage(&self) -> Option<FailurePercentageDetector> {
-        let it = apply_if_some(
-            FailurePercentageDetector::new(),
-            self.percent,
-            FailurePercentageDetector::percent,
-        );
-        let it = apply_if_some(it, self.min_hosts, FailurePercentageDetector::min_hosts);
-        let it = apply_if_some(it, self.min_requests, FailurePercentageDetector::min_requests);
-        (!self.off).then_some(it)
+        let detector = FailurePercentageDetector::new();
+        let detector = apply_if_some(detector, self.percent, FailurePercentageDetector::percent);
+        let detector =
+            apply_if_some(detector, self.min_hosts, FailurePercentageDetector::min_hosts);
+        let detector =
+            apply_if_some(detector, self.min_requests, FailurePercentageDetector::min_requests);
+        (!self.off).then_some(detector)
     }
 }
 
 impl SuccessRateConfig {
     fn to_success_rate(&self) -> Option<SuccessRateDetector> {
-        let it = apply_if_some(
-            SuccessRateDetector::new(),
-            self.deviations,
-            SuccessRateDetector::deviations,
-        );
-        let it = apply_if_some(it, self.margin, SuccessRateDetector::margin);
-        let it = apply_if_some(it, self.min_hosts, SuccessRateDetector::min_hosts);
-        let it = apply_if_some(it, self.min_requests, SuccessRateDetector::min_requests);
-        (!self.off).then_some(it)
+        let detector = SuccessRateDetector::new();
+        let detector = apply_if_some(detector, self.deviations, SuccessRateDetector::deviations);
+        let detector = apply_if_some(detector, self.margin, SuccessRateDetector::margin);
+        let detector = apply_if_some(detector, self.min_hosts, SuccessRateDetector::min_hosts);
+        let detector =
+            apply_if_some(detector, self.min_requests, SuccessRateDetector::min_requests);
+        (!self.off).then_some(detector)
     }
 }
 
 impl LatencyFactorConfig {
     fn to_latency_factor(&self) -> LatencyDetector {
-        let it = apply_duration_if_some(
-            LatencyDetector::new(self.factor),
-            self.floor,
-            LatencyDetector::floor,
-        );
-        let it = apply_if_some(it, self.min_hosts, LatencyDetector::min_hosts);
-        apply_if_some(it, self.min_requests, LatencyDetector::min_requests)
+        let detector = LatencyDetector::new(self.factor);
+        let detector = apply_duration_if_some(detector, self.floor, LatencyDetector::floor);
+        let detector = apply_if_some(detector, self.min_hosts, LatencyDetector::min_hosts);
+        apply_if_some(detector, self.min_requests, LatencyDetector::min_requests)
     }
 }

@@ -1,348 +1,42 @@
-//! What an operator writes down, in TOML.
+//! The director's configuration in TOML: a file for each table.
+//!
+//! The doc comments of keys are the operators' reference: `tests/configuration_reference.rs` writes
+//! `docs/configuration.md` from them.
 
 mod admin;
+mod availability;
 mod check;
+mod check_builder;
+mod check_tls;
+mod config_file;
+mod director_config;
+mod discovery;
 mod document;
 mod ejection;
-mod servers;
+mod error;
+mod listen;
+mod log;
+mod persistence;
+mod real_server;
 mod service;
+mod slow_start;
 mod sync;
 mod tcp;
 mod udp;
 mod value;
 mod vrrp;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use serde::Deserialize;
-use thiserror::Error;
-
 pub(crate) use self::admin::AdminConfig;
-pub use self::admin::{LogConfig, LogFormat, LogLevel};
-use self::document::{ConfigDocument, ConfigProblem, KeyPathSegment};
-pub use self::servers::RealServer;
-pub(crate) use self::servers::{ConfiguredSource, DiscoveryConfig};
-pub(crate) use self::service::{ListenAddress, ServiceConfig, ServiceProtocol};
+pub use self::director_config::DirectorConfig;
+pub(crate) use self::discovery::{ConfiguredSource, DiscoveryConfig};
+pub use self::error::DirectorConfigError;
+pub(crate) use self::listen::{ListenAddress, ServiceProtocol};
+pub use self::log::{LogConfig, LogFormat, LogLevel};
+pub use self::real_server::RealServer;
+pub(crate) use self::service::ServiceConfig;
 pub(crate) use self::sync::SyncConfig;
-use self::value::OneOrMany;
 pub(crate) use self::value::{HumanDuration, SecretString};
 pub(crate) use self::vrrp::{TrackConfig, VrrpConfig};
-
-/// The configuration of a director, from a file and those that it includes.
-///
-/// Strict: a key that is not known is an error, as is whatever cannot be; each names the file, the
-/// line, the column and the key, and what may have been meant. In strings, `${NAME}` stands for an
-/// environment variable, `${NAME:-otherwise}` for one that may be missing, and `$${` for `${`.
-///
-/// `include = ["services/*.toml"]` reads more files, in the order of their names, from the folder of
-/// the first; they add services, or tables that are not there yet.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct DirectorConfig {
-    /// Threads for each service.
-    pub(crate) workers: Option<NonZeroUsize>,
-    /// How long connections may take to end by themselves, when their listener goes.
-    pub(crate) drain_timeout: Option<HumanDuration>,
-    /// Where a successor finds the listeners.
-    pub(crate) handover: Option<PathBuf>,
-    pub(crate) log: LogConfig,
-    pub(crate) admin: Option<AdminConfig>,
-    pub(crate) services: Vec<ServiceConfig>,
-    pub(crate) vrrp: Vec<VrrpConfig>,
-    pub(crate) sync: Option<SyncConfig>,
-}
-
-/// How long connections may take to end, unless that is said.
-const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What stands in one file.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConfigFile {
-    #[serde(default)]
-    include: Vec<String>,
-    workers: Option<NonZeroUsize>,
-    drain_timeout: Option<HumanDuration>,
-    handover: Option<PathBuf>,
-    log: Option<LogConfig>,
-    admin: Option<AdminConfig>,
-    #[serde(default, rename = "service")]
-    services: Vec<ServiceConfig>,
-    vrrp: Option<OneOrMany<VrrpConfig>>,
-    sync: Option<SyncConfig>,
-}
-
-/// What is wrong with a configuration.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum DirectorConfigError {
-    /// A file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Something in a file cannot be.
-    #[error("{file}:{line}:{column}: {}{reason}{}", key_prefix(key), did_you_mean(suggestion))]
-    Invalid {
-        /// The file.
-        file: String,
-        /// The line, from 1.
-        line: usize,
-        /// The column in characters, from 1.
-        column: usize,
-        /// What stands there: tables and keys, with dots between them. May be empty.
-        key: String,
-        /// What is wrong with it.
-        reason: String,
-        /// What may have been meant.
-        suggestion: Option<String>,
-    },
-}
-
-fn key_prefix(key: &str) -> String {
-    if key.is_empty() { String::new() } else { format!("{key}: ") }
-}
-
-fn did_you_mean(help: &Option<String>) -> String {
-    help.as_ref().map_or_else(String::new, |help| format!("; did you mean `{help}`?"))
-}
-
-impl DirectorConfig {
-    /// Reads a file, and those that it includes.
-    ///
-    /// # Errors
-    /// [`DirectorConfigError`] names the place.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self, DirectorConfigError> {
-        let path = path.as_ref();
-        let (document, part) = read_file(path)?;
-        let mut parts = Vec::new();
-        for (n, pattern) in part.include.iter().enumerate() {
-            let wrong = |what: String| {
-                document.locate_problem(ConfigProblem::new(
-                    [KeyPathSegment::Key("include"), KeyPathSegment::Index(n)],
-                    what,
-                ))
-            };
-            let all = path.parent().unwrap_or(Path::new("")).join(pattern);
-            let found =
-                glob::glob(&all.to_string_lossy()).map_err(|error| wrong(error.to_string()))?;
-            let before = parts.len();
-            for path in found {
-                let path = path.map_err(|error| wrong(error.to_string()))?;
-                parts.push(read_file(&path)?);
-            }
-            // A pattern may find nothing yet; a file that is named is meant.
-            if parts.len() == before && !pattern.contains(['*', '?', '[']) {
-                return Err(wrong(format!("there is no file {pattern:?}")));
-            }
-        }
-        parts.insert(0, (document, part));
-        Self::merge_files(parts)
-    }
-
-    /// Reads a text, which cannot include any file.
-    ///
-    /// # Errors
-    /// [`DirectorConfigError`] names the place.
-    pub fn parse(text: &str) -> Result<Self, DirectorConfigError> {
-        let document = ConfigDocument::new("configuration", text);
-        let part: ConfigFile = document.deserialize()?;
-        if !part.include.is_empty() {
-            return Err(document.locate_problem(nested_include()));
-        }
-        Self::merge_files(vec![(document, part)])
-    }
-
-    /// What the program is to write about itself.
-    #[must_use]
-    pub fn log(&self) -> &LogConfig {
-        &self.log
-    }
-
-    /// Is it one of an active and a standby director?
-    #[must_use]
-    pub fn has_standby(&self) -> bool {
-        !self.vrrp.is_empty()
-    }
-
-    /// How long connections may take to end by themselves, when the director stops or a listener is
-    /// taken away. Default: 10 s.
-    #[must_use]
-    pub fn drain_timeout(&self) -> Duration {
-        self.drain_timeout.map_or(DEFAULT_DRAIN_TIMEOUT, |HumanDuration(time)| time)
-    }
-
-    /// The path of the socket by which a successor takes the listeners over, if there is to be one.
-    #[must_use]
-    pub fn handover(&self) -> Option<&Path> {
-        self.handover.as_deref()
-    }
-
-    /// The addresses of all services.
-    pub(crate) fn listen_addresses(&self) -> BTreeSet<(ServiceProtocol, ListenAddress)> {
-        let of = |service: &ServiceConfig| {
-            let protocol = service.protocol;
-            service.listen.0.clone().into_iter().map(move |listen| (protocol, listen))
-        };
-        self.services.iter().flat_map(of).collect()
-    }
-
-    /// Puts the files together, of which the first may include others.
-    fn merge_files(parts: Vec<(ConfigDocument, ConfigFile)>) -> Result<Self, DirectorConfigError> {
-        let mut config = Self::default();
-        let (mut log, mut vrrp) = (None, None);
-        for (place, (document, part)) in parts.iter().enumerate() {
-            if place > 0 && !part.include.is_empty() {
-                return Err(document.locate_problem(nested_include()));
-            }
-            part.validate().map_err(|fault| document.locate_problem(fault))?;
-            let twice = |key| {
-                document.locate_problem(ConfigProblem::new(
-                    [KeyPathSegment::Key(key)],
-                    "another file has this already",
-                ))
-            };
-            set_once(&mut config.workers, &part.workers).map_err(|()| twice("workers"))?;
-            set_once(&mut config.drain_timeout, &part.drain_timeout)
-                .map_err(|()| twice("drain_timeout"))?;
-            set_once(&mut config.handover, &part.handover).map_err(|()| twice("handover"))?;
-            set_once(&mut log, &part.log).map_err(|()| twice("log"))?;
-            set_once(&mut config.admin, &part.admin).map_err(|()| twice("admin"))?;
-            set_once(&mut vrrp, &part.vrrp).map_err(|()| twice("vrrp"))?;
-            set_once(&mut config.sync, &part.sync).map_err(|()| twice("sync"))?;
-            config.services.extend(part.services.iter().cloned());
-        }
-        config.log = log.unwrap_or_default();
-        config.vrrp = vrrp.unwrap_or_default().0;
-        let (first, _) = &parts[0];
-        if config.services.is_empty() {
-            return Err(first.locate_problem(ConfigProblem::new(
-                [],
-                "there is no [[service]], and nothing to do",
-            )));
-        }
-        if config.sync.is_some() && config.vrrp.is_empty() {
-            let what = "without [vrrp] there is no standby";
-            let with = parts.iter().find(|(_, part)| part.sync.is_some());
-            let document = with.map_or(first, |(document, _)| document);
-            return Err(
-                document.locate_problem(ConfigProblem::new([KeyPathSegment::Key("sync")], what))
-            );
-        }
-        let mut known = KnownServices::default();
-        let routed = config.services.iter().flat_map(|service| service.tcp.routed_services());
-        known.routed_names = routed.map(String::as_str).collect();
-        for (document, part) in &parts {
-            for (n, service) in part.services.iter().enumerate() {
-                let at = [KeyPathSegment::Key("service"), KeyPathSegment::Index(n)];
-                let fits = known.add_service(service, &config.services);
-                fits.map_err(|fault| document.locate_problem(fault.prefixed(&at)))?;
-            }
-        }
-        Ok(config)
-    }
-}
-
-/// What there is in all files together.
-#[derive(Default)]
-struct KnownServices<'a> {
-    names: BTreeSet<&'a str>,
-    listeners: BTreeMap<(&'a ListenAddress, ServiceProtocol), &'a str>,
-    /// Services that others lead to.
-    routed_names: BTreeSet<&'a str>,
-}
-
-impl<'a> KnownServices<'a> {
-    /// Does a service fit to all others?
-    fn add_service(
-        &mut self,
-        service: &'a ServiceConfig,
-        all: &[ServiceConfig],
-    ) -> Result<(), ConfigProblem> {
-        let wrong = |key, what: String| Err(ConfigProblem::new([KeyPathSegment::Key(key)], what));
-        let name = &*service.name;
-        if !self.names.insert(name) {
-            return wrong("name", format!("there is a service {name:?} already"));
-        }
-        for listen in &service.listen.0 {
-            let is_any = matches!(listen, ListenAddress::Address(address) if address.port() == 0);
-            let other = self.listeners.insert((listen, service.protocol), name);
-            if let Some(other) = other.filter(|_| !is_any) {
-                return wrong("listen", format!("service {other:?} listens on {listen} already"));
-            }
-        }
-        if service.listen.0.is_empty() && !self.routed_names.contains(name) {
-            return wrong(
-                "name",
-                "it listens nowhere, and no `server_names` lead to it".to_owned(),
-            );
-        }
-        for route in service.tcp.routed_services() {
-            let target = all.iter().find(|it| it.name == *route);
-            let fault = |what| {
-                Err(ConfigProblem::new(
-                    [KeyPathSegment::Key("tcp"), KeyPathSegment::Key("server_names")],
-                    what,
-                ))
-            };
-            match target {
-                None => return fault(format!("there is no service {route:?}")),
-                Some(target) if target.protocol != ServiceProtocol::Tcp => {
-                    return fault(format!("service {route:?} is one of UDP"));
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-impl ConfigFile {
-    /// What each part of it says by itself.
-    fn validate(&self) -> Result<(), ConfigProblem> {
-        for (n, service) in self.services.iter().enumerate() {
-            let at = [KeyPathSegment::Key("service"), KeyPathSegment::Index(n)];
-            service.validate().map_err(|fault| fault.prefixed(&at))?;
-        }
-        if let Some(admin) = &self.admin {
-            admin.validate().map_err(|fault| fault.prefixed(&[KeyPathSegment::Key("admin")]))?;
-        }
-        let check = |all| {
-            let at = |n| [KeyPathSegment::Key("vrrp"), KeyPathSegment::Index(n)];
-            vrrp::validate_all(all).map_err(|(n, fault)| fault.prefixed(&at(n)))
-        };
-        self.vrrp.as_ref().map_or(Ok(()), check)
-    }
-}
-
-fn read_file(path: &Path) -> Result<(ConfigDocument, ConfigFile), DirectorConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| DirectorConfigError::Read { path: path.to_owned(), source })?;
-    let document = ConfigDocument::new(path.display().to_string(), text);
-    let part = document.deserialize()?;
-    Ok((document, part))
-}
-
-fn nested_include() -> ConfigProblem {
-    ConfigProblem::new([KeyPathSegment::Key("include")], "only the first file includes others")
-}
-
-/// Takes over a table, of which there must be one.
-fn set_once<T: Clone>(whole: &mut Option<T>, part: &Option<T>) -> Result<(), ()> {
-    match (&whole, part) {
-        (Some(_), Some(_)) => Err(()),
-        (_, None) => Ok(()),
-        (None, Some(part)) => {
-            *whole = Some(part.clone());
-            Ok(())
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -1,54 +1,84 @@
-//! A virtual service.
+//! The `[[service]]` tables.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::availability::{FailModeConfig, QuorumConfig};
 use super::check::CheckConfig;
-use super::document::{ConfigProblem, KeyPathSegment};
+use super::discovery::DiscoveryConfig;
 use super::ejection::EjectionConfig;
-use super::servers::{DiscoveryConfig, RealServer};
+use super::error::{ConfigProblem, KeyPathSegment};
+use super::listen::{ListenAddress, ServiceProtocol};
+use super::persistence::PersistenceConfig;
+use super::real_server::RealServer;
+use super::slow_start::SlowStartConfig;
 use super::tcp::TcpConfig;
 use super::udp::UdpConfig;
-use super::value::{HumanDuration, OneOrMany, apply_if_some};
-use crate::backend::{FailMode, Quorum, SlowStart, SlowStartError};
-use crate::balancer::{AffinityPolicy, Persistence, PersistenceBuilder};
+use super::value::OneOrMany;
 use crate::health::HealthPlan;
 use crate::scheduler::SchedulerRegistry;
 
-/// `[[service]]`
+/// A virtual service: the addresses at which clients connect, and the servers behind them.
+///
+/// At least one is required. A reload compares services by `name` and `protocol`: it adds those that
+/// are new, removes those that are gone, and changes only what differs in the others. A change of
+/// the servers, the scheduler, the health checks, `slow_start`, `fail_mode` or `quorum` closes no
+/// connection.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServiceConfig {
+    /// The name of the service in logs, metrics and the API. It must be unique.
     pub(crate) name: String,
+    /// The addresses to listen on. Without any, `server_names` of another service must lead here.
+    /// A reload opens new listeners, and closes those that are gone after `drain_timeout`. Default:
+    /// none.
     #[serde(default)]
     pub(crate) listen: OneOrMany<ListenAddress>,
+    /// The transport protocol. Default: `"tcp"`.
     #[serde(default)]
     pub(crate) protocol: ServiceProtocol,
+    /// The scheduler by its IPVS name, such as `rr`, `wrr`, `lc` or `wlc`, or by another name of
+    /// this crate, with arguments if any, such as `"bounded(ring, factor=1.25)"`. Default: `"wlc"`.
     #[serde(default = "default_scheduler")]
     pub(crate) scheduler: String,
+    /// The engine that forwards the traffic. Default: `"proxy"`.
     #[serde(default)]
     pub(crate) engine: EngineKind,
+    /// The number of worker threads of this service, at least 1. Default: the top-level `workers`.
     pub(crate) workers: Option<NonZeroUsize>,
+    /// Persistence: clients return to their server. Default: none.
     pub(crate) persistence: Option<PersistenceConfig>,
+    /// The health checks of each server. With several, a server is up while none of them reports it
+    /// down. Default: none, all servers are up.
     #[serde(default)]
     pub(crate) health: OneOrMany<CheckConfig>,
+    /// Outlier ejection: servers whose traffic fails are taken out for a time. Default: none.
     pub(crate) ejection: Option<EjectionConfig>,
+    /// Slow start of a server that comes up. Default: none.
     pub(crate) slow_start: Option<SlowStartConfig>,
+    /// What happens when too few servers are healthy. `"closed"`: only healthy servers are used.
+    /// `"open"`: all are used when none is healthy. A percentage from 1 to 100: all are used when
+    /// fewer are healthy (Envoy's panic threshold). Default: `"closed"`.
     #[serde(default)]
     pub(crate) fail_mode: FailModeConfig,
+    /// The total weight of healthy servers that the service needs. Default: none.
     pub(crate) quorum: Option<QuorumConfig>,
+    /// The server that takes connections when no other server can. TCP only. Default: none, such
+    /// connections are reset.
     pub(crate) sorry_server: Option<SocketAddr>,
+    /// Settings of a TCP service. Default: an empty table.
     #[serde(default)]
     pub(crate) tcp: TcpConfig,
+    /// Settings of a UDP service. Default: an empty table.
     #[serde(default)]
     pub(crate) udp: UdpConfig,
+    /// The real servers. Default: none.
     #[serde(default, rename = "server")]
     pub(crate) servers: Vec<RealServer>,
+    /// A source of real servers, in place of `server` tables. Default: none.
     pub(crate) discovery: Option<DiscoveryConfig>,
 }
 
@@ -56,252 +86,102 @@ fn default_scheduler() -> String {
     "wlc".to_owned()
 }
 
-/// Where clients come: an address and a port, or `unix:` and a path.
-#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
-#[serde(try_from = "String")]
-pub(crate) enum ListenAddress {
-    Address(SocketAddr),
-    Unix(PathBuf),
-}
-
-impl TryFrom<String> for ListenAddress {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Self::Unix(path.into()));
-        }
-        let address = text.parse().map(Self::Address);
-        address.map_err(|_| format!("{text:?} is no address with a port, as in \"10.0.0.1:80\""))
-    }
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// What is carried.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum ServiceProtocol {
-    #[default]
-    Tcp,
-    Udp,
-}
-
-/// What carries it.
+/// The engine that forwards a service's traffic.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum EngineKind {
+    /// This crate's forwarder, in user space.
     #[default]
     Proxy,
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PersistenceConfig {
-    timeout: HumanDuration,
-    /// Bits of an IPv4 client that count, and of an IPv6 one.
-    netmask: Option<u8>,
-    netmask_v6: Option<u8>,
-    capacity: Option<usize>,
-    draining: Option<AffinityConfig>,
-    quiesced: Option<AffinityConfig>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-enum AffinityConfig {
-    Ends,
-    RunsOut,
-    Stays,
-}
-
-impl From<AffinityConfig> for AffinityPolicy {
-    fn from(config: AffinityConfig) -> Self {
-        match config {
-            AffinityConfig::Ends => Self::End,
-            AffinityConfig::RunsOut => Self::Expire,
-            AffinityConfig::Stays => Self::Keep,
-        }
-    }
-}
-
-impl PersistenceConfig {
-    pub(crate) fn persistence_builder(&self) -> PersistenceBuilder {
-        let HumanDuration(timeout) = self.timeout;
-        let it = apply_if_some(
-            Persistence::builder(timeout),
-            self.netmask,
-            PersistenceBuilder::ipv4_prefix,
-        );
-        let it = apply_if_some(it, self.netmask_v6, PersistenceBuilder::ipv6_prefix);
-        let it = apply_if_some(it, self.capacity, PersistenceBuilder::capacity);
-        let draining = self.draining.map(AffinityPolicy::from);
-        let it = apply_if_some(it, draining, PersistenceBuilder::draining);
-        apply_if_some(it, self.quiesced.map(AffinityPolicy::from), PersistenceBuilder::quiesced)
-    }
-}
-
-/// How the share of a server grows that has come back.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SlowStartConfig {
-    window: HumanDuration,
-    aggression: Option<f64>,
-    /// In percent.
-    floor: Option<u8>,
-}
-
-impl SlowStartConfig {
-    /// `validate` has refused what slow start cannot use.
-    pub(crate) fn to_slow_start(&self) -> SlowStart {
-        self.build().unwrap_or_else(|_| SlowStart::new(self.window.0))
-    }
-
-    pub(super) fn build(&self) -> Result<SlowStart, SlowStartError> {
-        let mut slow_start = SlowStart::new(self.window.0);
-        if let Some(aggression) = self.aggression {
-            slow_start = slow_start.with_aggression(aggression)?;
-        }
-        if let Some(floor) = self.floor {
-            slow_start = slow_start.with_min_percent(floor)?;
-        }
-        Ok(slow_start)
-    }
-}
-
-/// What happens when too few servers are healthy: `"closed"`, `"open"`, or a percentage below which
-/// all are used.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct FailModeConfig(pub(crate) FailMode);
-
-impl<'de> Deserialize<'de> for FailModeConfig {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FailModeVisitor;
-        impl serde::de::Visitor<'_> for FailModeVisitor {
-            type Value = FailModeConfig;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"closed\", \"open\", or a percentage")
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, percent: i64) -> Result<FailModeConfig, E> {
-                let wrong = || E::custom(format!("{percent} is no percentage from 1 to 100"));
-                let percent = u8::try_from(percent).ok().filter(|it| (1..=100).contains(it));
-                percent.map(|it| FailModeConfig(FailMode::PanicBelow(it))).ok_or_else(wrong)
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<FailModeConfig, E> {
-                match text {
-                    "closed" => Ok(FailModeConfig(FailMode::Closed)),
-                    "open" => Ok(FailModeConfig(FailMode::Open)),
-                    _ => Err(E::unknown_variant(text, &["closed", "open"])),
-                }
-            }
-        }
-        deserializer.deserialize_any(FailModeVisitor)
-    }
-}
-
-/// The weight that must be healthy for the service to count as up.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct QuorumConfig {
-    weight: u64,
-    hysteresis: Option<u64>,
-    #[serde(default)]
-    advisory: bool,
-}
-
-impl QuorumConfig {
-    pub(crate) fn to_quorum(self) -> Quorum {
-        Quorum::new(self.weight)
-            .with_hysteresis(self.hysteresis.unwrap_or_default())
-            .with_advisory(self.advisory)
-    }
-}
-
 impl ServiceConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
-        let wrong = |key, what: &str| Err(ConfigProblem::new([KeyPathSegment::Key(key)], what));
+        // A further engine fails to compile here until it is handled.
         let EngineKind::Proxy = self.engine;
         if let Err(error) = SchedulerRegistry::default().parse(&self.scheduler) {
-            return wrong("scheduler", &error.to_string());
+            return Err(ConfigProblem::at_key("scheduler", error.to_string()));
         }
-        let mut addresses = BTreeSet::new();
-        for (n, server) in self.servers.iter().enumerate() {
-            let at = [KeyPathSegment::Key("server"), KeyPathSegment::Index(n)];
-            if !addresses.insert(server.address) {
-                let what = format!("{} is there twice", server.address);
-                return Err(
-                    ConfigProblem::new([KeyPathSegment::Key("address")], what).prefixed(&at)
-                );
-            }
-            server.validate().map_err(|fault| fault.prefixed(&at))?;
-        }
-        if let Some(Err(error)) = self.slow_start.as_ref().map(SlowStartConfig::build) {
-            return wrong("slow_start", &error.to_string());
-        }
-        if self.discovery.is_some() && !self.servers.is_empty() {
-            return wrong("discovery", "there are servers already: one of the two");
-        }
-        match self.protocol {
-            ServiceProtocol::Udp if self.sorry_server.is_some() => {
-                return wrong("sorry_server", "services of UDP have none");
-            }
-            ServiceProtocol::Udp if self.tcp != TcpConfig::default() => {
-                return wrong("tcp", "the service is one of UDP");
-            }
-            ServiceProtocol::Tcp if self.udp != UdpConfig::default() => {
-                return wrong("udp", "the service is one of TCP");
-            }
-            ServiceProtocol::Udp if self.unix_path().is_some() => {
-                return wrong("listen", "services of UDP have addresses");
-            }
-            _ => {}
-        }
-        self.tcp.validate().map_err(|fault| fault.prefixed(&[KeyPathSegment::Key("tcp")]))?;
+        self.validate_servers()?;
+        self.validate_protocol()?;
+        self.tcp.validate().map_err(|problem| problem.prefixed(&[KeyPathSegment::Key("tcp")]))?;
         if let Some(discovery) = &self.discovery {
-            let origin = discovery.build_source().map(drop);
-            origin.map_err(|fault| fault.prefixed(&[KeyPathSegment::Key("discovery")]))?;
+            let source = discovery.build_source().map(drop);
+            source.map_err(|problem| problem.prefixed(&[KeyPathSegment::Key("discovery")]))?;
         }
         self.health_plan().map(drop)
     }
 
-    fn unix_path(&self) -> Option<&PathBuf> {
-        self.listen.0.iter().find_map(|listen| match listen {
-            ListenAddress::Unix(path) => Some(path),
-            ListenAddress::Address(_) => None,
-        })
+    fn validate_servers(&self) -> Result<(), ConfigProblem> {
+        let mut addresses = BTreeSet::new();
+        for (n, server) in self.servers.iter().enumerate() {
+            let path = [KeyPathSegment::Key("server"), KeyPathSegment::Index(n)];
+            if !addresses.insert(server.address) {
+                let reason = format!("another server of the service has {}", server.address);
+                return Err(ConfigProblem::at_key("address", reason).prefixed(&path));
+            }
+            server.validate().map_err(|problem| problem.prefixed(&path))?;
+        }
+        if let Some(slow_start) = &self.slow_start {
+            slow_start
+                .build()
+                .map_err(|error| ConfigProblem::at_key("slow_start", error.to_string()))?;
+        }
+        if self.discovery.is_some() && !self.servers.is_empty() {
+            return Err(ConfigProblem::at_key(
+                "discovery",
+                "the service has `server` tables: `discovery` and `server` exclude each other",
+            ));
+        }
+        Ok(())
     }
 
-    /// Who looks after the servers. Without checks, slow starts and ejections still move on.
+    /// Refuses keys of the other protocol.
+    fn validate_protocol(&self) -> Result<(), ConfigProblem> {
+        let (key, reason) = match self.protocol {
+            ServiceProtocol::Udp if self.sorry_server.is_some() => {
+                ("sorry_server", "a UDP service cannot have a sorry server")
+            }
+            ServiceProtocol::Udp if self.tcp != TcpConfig::default() => {
+                ("tcp", "the service has `protocol = \"udp\"`")
+            }
+            ServiceProtocol::Tcp if self.udp != UdpConfig::default() => {
+                ("udp", "the service has `protocol = \"tcp\"`")
+            }
+            ServiceProtocol::Udp if self.has_unix_listener() => {
+                ("listen", "a UDP service cannot listen on a Unix socket")
+            }
+            _ => return Ok(()),
+        };
+        Err(ConfigProblem::at_key(key, reason))
+    }
+
+    fn has_unix_listener(&self) -> bool {
+        self.listen.0.iter().any(|listen| matches!(listen, ListenAddress::Unix(_)))
+    }
+
+    /// Returns the health checks and ejection rules of the service.
+    ///
+    /// The plan is needed without any check too: it moves slow starts and ejections on.
     pub(crate) fn health_plan(&self) -> Result<HealthPlan, ConfigProblem> {
         let mut plan = HealthPlan::new(&*self.name);
         let OneOrMany(checks) = &self.health;
         for (n, check) in checks.iter().enumerate() {
-            let at = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
-            plan = plan.check(check.to_checks().map_err(|fault| fault.prefixed(&at))?);
-            let sound = plan.validate();
-            sound.map_err(|error| ConfigProblem::new(at, error.to_string()))?;
+            let path = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
+            plan = plan.check(check.to_checks().map_err(|problem| problem.prefixed(&path))?);
+            plan.validate().map_err(|error| ConfigProblem::new(path, error.to_string()))?;
         }
         if let Some(ejection) = &self.ejection {
-            let policy = ejection.to_ejection().map_err(|error| {
-                ConfigProblem::new([KeyPathSegment::Key("ejection")], error.to_string())
-            })?;
+            let policy = ejection
+                .to_ejection()
+                .map_err(|error| ConfigProblem::at_key("ejection", error.to_string()))?;
             plan = plan.ejection(policy);
         }
         Ok(plan)
     }
 
-    /// Threads that carry it.
-    pub(crate) fn effective_workers(&self, whole: Option<NonZeroUsize>) -> Option<usize> {
-        self.workers.or(whole).map(usize::from)
+    /// Returns the number of worker threads; `default` is the configuration's own `workers`.
+    pub(crate) fn effective_workers(&self, default: Option<NonZeroUsize>) -> Option<usize> {
+        self.workers.or(default).map(usize::from)
     }
 }

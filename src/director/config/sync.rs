@@ -1,4 +1,4 @@
-//! The standby that is told what the active director knows.
+//! The `[sync]` table.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,17 +7,25 @@ use serde::Deserialize;
 
 use super::value::HexSecret;
 
-/// `[sync]`
+/// State synchronization from the active director to the standby, over an encrypted TCP connection.
+///
+/// The active director sends persistence, counters, health, and what operators have set by hand.
+/// The standby connects to the active director. The table requires `[vrrp]`. Without it, nothing is
+/// synchronized. A reload that changes the table restarts the synchronization.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SyncConfig {
-    /// Where the other director comes when this one is active.
+    /// The address on which this director accepts the other one while it is active.
     pub(crate) listen: SocketAddr,
-    /// Where this one goes when it is not.
+    /// The address of the other director (its `listen`), to which this one connects while it is
+    /// standby.
     pub(crate) peer: SocketAddr,
+    /// The key that both directors share, of 32 bytes: 64 hexadecimal digits, as printed by
+    /// `openssl rand -hex 32`.
     key: SyncKey,
 }
 
+/// A key of 32 bytes, in 64 hexadecimal digits.
 #[derive(Clone, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "HexSecret")]
 struct SyncKey([u8; 32]);
@@ -29,10 +37,13 @@ impl fmt::Debug for SyncKey {
 }
 
 impl TryFrom<HexSecret> for SyncKey {
-    type Error = &'static str;
+    type Error = String;
 
-    fn try_from(HexSecret(bytes): HexSecret) -> Result<Self, &'static str> {
-        let bytes = bytes.try_into().map_err(|_| "a key of 32 bytes, which are 64 digits")?;
+    fn try_from(HexSecret(bytes): HexSecret) -> Result<Self, String> {
+        let length = bytes.len();
+        let bytes = bytes.try_into().map_err(|_| {
+            format!("the key has {length} bytes, and must have 32, which are 64 digits")
+        })?;
         Ok(Self(bytes))
     }
 }

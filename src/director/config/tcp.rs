@@ -1,4 +1,4 @@
-//! How connections of TCP are carried.
+//! The `[service.tcp]` table.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::document::{ConfigProblem, KeyPathSegment};
+use super::error::ConfigProblem;
 use super::value::{
     DurationOrNever, HumanDuration, OneOrMany, apply_duration_if_some, apply_if_some,
 };
@@ -16,55 +16,107 @@ use crate::forward::{
     ConnectionRate, ConnectionRateError, Forwarder, ProxyHeaderOptions, SourceAddress,
 };
 
-/// `[service.tcp]`: what is left out is as [`Forwarder`] has it.
+/// How a TCP service forwards connections.
+///
+/// A reload that changes the table replaces the service's forwarders; existing connections keep the
+/// forwarder that they have.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TcpConfig {
+    /// The maximum number of concurrent connections, each of which takes two file descriptors;
+    /// further clients wait in the kernel's queue; `0` means `1`. Default: `10000`.
     max_connections: Option<usize>,
+    /// The maximum number of concurrent connections of one client; further ones are reset; `0` means
+    /// `1`. Default: no limit.
     max_connections_per_client: Option<u32>,
+    /// How many leading bits of an IPv4 address identify a client for `max_connections_per_client`;
+    /// a value above 32 means `32`. Default: `32`.
     client_prefix: Option<u8>,
+    /// How many leading bits of an IPv6 address identify a client for `max_connections_per_client`;
+    /// a value above 128 means `128`. Default: `64`.
     client_prefix_v6: Option<u8>,
+    /// The maximum rate of new connections, per second; further clients wait in the kernel's queue;
+    /// `0` means `1`. Default: no limit.
     accept_rate: Option<u32>,
+    /// How many connections may come at once after a quiet time; requires `accept_rate`. Range:
+    /// from `1`. Default: the value of `accept_rate`.
     accept_burst: Option<u32>,
+    /// A queue for connections while all servers are at their `max_connections`. Default: none, such
+    /// connections go to the sorry server or are reset.
     queue: Option<TcpQueueConfig>,
+    /// How long a server may take to accept a connection before the next one is tried. Default:
+    /// `"5s"`.
     connect_timeout: Option<HumanDuration>,
+    /// The maximum time of all attempts to connect together; time in the queue does not count.
+    /// Default: `"15s"`.
     connect_deadline: Option<HumanDuration>,
+    /// How many servers are tried for a connection, the first included; `0` means `1`. Default: `3`.
     connect_attempts: Option<u32>,
+    /// A connection ends when no byte has passed in either direction for this time. Default:
+    /// `"15m"`.
     idle_timeout: Option<DurationOrNever>,
+    /// The `idle_timeout` of a connection that one side has closed. Default: `"2m"`.
     half_closed_timeout: Option<DurationOrNever>,
+    /// The maximum duration of a connection. Default: `"never"`.
     total_timeout: Option<DurationOrNever>,
+    /// Resets the connections of a server that a health check finds down or that an operator
+    /// disables, as HAProxy's `on-marked-down shutdown-sessions`. Default: `false`.
     #[serde(default)]
     cut_on_down: bool,
+    /// Sends TCP keepalive probes to a peer, client or server, that was silent for this time, five
+    /// times over as long again; whole seconds from 1 s to 32767 s. Default: none are sent.
     keepalive: Option<HumanDuration>,
+    /// Ends a connection whose peer has not acknowledged data for this time (`TCP_USER_TIMEOUT`).
+    /// Default: the kernel's, about 15 minutes.
     user_timeout: Option<HumanDuration>,
+    /// The maximum number of pending requests with data in the client's SYN (TCP Fast Open); `0`
+    /// disables it. Only for protocols in which a repeated request does no harm. Default: `0`.
     fastopen: Option<u32>,
+    /// Sends the client's first bytes with the SYN to the server (TCP Fast Open). Not for protocols
+    /// in which the server speaks first. Default: `false`.
     #[serde(default)]
     fastopen_servers: bool,
+    /// The address from which connections to servers are made: `"client"` for the client's own
+    /// (`IP_TRANSPARENT`), or addresses of this machine. Default: chosen by the routing table.
     source: Option<OneOrMany<SourceAddressConfig>>,
+    /// Requires a PROXY header, version 1 or 2, from each client within this time, and trusts it:
+    /// let only other load balancers reach the address. Default: none, no header is read.
     accept_proxy: Option<HumanDuration>,
+    /// Sends a PROXY header of this version to servers, and to the sorry server. Default: none, no
+    /// header is sent.
     send_proxy: Option<ProxyVersionConfig>,
+    /// Sends a unique identifier of the connection in the header; requires `send_proxy = "v2"`.
+    /// Default: `false`.
     #[serde(default)]
     proxy_unique_id: bool,
+    /// Sends a CRC32c checksum in the header; requires `send_proxy = "v2"`. Default: `false`.
     #[serde(default)]
     proxy_checksum: bool,
-    /// The name that a TLS client asks for is the key.
+    /// Uses the server name (SNI) that a TLS client asks for as the key of schedulers that hash. TLS
+    /// is passed through; a client that does not speak TLS is reset. Default: `false`.
     #[serde(default)]
     key_by_server_name: bool,
-    /// Services by the name that a TLS client asks for; `*` is for all others.
+    /// Services by the server name (SNI) that a TLS client asks for: a name, `"*.example.org"`, or
+    /// `"*"` for all others. A client with an unlisted name is reset. Persistence and the queue do
+    /// not apply. Default: an empty table.
     #[serde(default)]
     server_names: BTreeMap<String, String>,
+    /// How long a client may take to send its TLS ClientHello; requires `key_by_server_name` or
+    /// `server_names`. Default: `"5s"`.
     hello_timeout: Option<HumanDuration>,
 }
 
-/// Who may wait for a server.
+/// A queue for connections while all servers are at their `max_connections`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 struct TcpQueueConfig {
+    /// The maximum number of connections in the queue.
     capacity: usize,
-    patience: HumanDuration,
+    /// How long a connection may wait in the queue.
+    timeout: HumanDuration,
 }
 
-/// The address that servers see: one of this machine's, or the client's own.
+/// `"client"`, or an address of this machine.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "String")]
 struct SourceAddressConfig(Option<IpAddr>);
@@ -77,7 +129,7 @@ impl TryFrom<String> for SourceAddressConfig {
             return Ok(Self(None));
         }
         let address = text.parse().map(|address| Self(Some(address)));
-        address.map_err(|_| format!("{text:?} is no address, and not \"client\""))
+        address.map_err(|_| format!("{text:?} is neither an IP address nor \"client\""))
     }
 }
 
@@ -88,116 +140,138 @@ enum ProxyVersionConfig {
     V2,
 }
 
-/// How long a client may take for its ClientHello, unless that is said.
-const DEFAULT_CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_CLIENT_HELLO_TIMEOUT: HumanDuration = HumanDuration(Duration::from_secs(5));
 
 impl TcpConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
-        let wrong = |key, what: &str| Err(ConfigProblem::new([KeyPathSegment::Key(key)], what));
+        let problem = |key, reason: &str| Err(ConfigProblem::at_key(key, reason));
         if self.accept_burst.is_some() && self.accept_rate.is_none() {
-            return wrong("accept_burst", "of which `accept_rate`?");
+            return problem("accept_burst", "`accept_burst` requires `accept_rate`");
         }
         match self.connection_rate() {
             Some(Err(error @ ConnectionRateError::ZeroBurst)) => {
-                return wrong("accept_burst", &error.to_string());
+                return problem("accept_burst", &error.to_string());
             }
-            Some(Err(error)) => return wrong("accept_rate", &error.to_string()),
+            Some(Err(error)) => return problem("accept_rate", &error.to_string()),
             Some(Ok(_)) | None => {}
         }
-        let is_plain = self.send_proxy != Some(ProxyVersionConfig::V2);
-        if is_plain && self.proxy_unique_id {
-            return wrong("proxy_unique_id", "only `send_proxy = \"v2\"` has it");
+        let is_v2 = self.send_proxy == Some(ProxyVersionConfig::V2);
+        if self.proxy_unique_id && !is_v2 {
+            return problem("proxy_unique_id", "`proxy_unique_id` requires `send_proxy = \"v2\"`");
         }
-        if is_plain && self.proxy_checksum {
-            return wrong("proxy_checksum", "only `send_proxy = \"v2\"` has it");
+        if self.proxy_checksum && !is_v2 {
+            return problem("proxy_checksum", "`proxy_checksum` requires `send_proxy = \"v2\"`");
         }
         if self.hello_timeout.is_some() && !self.key_by_server_name && self.server_names.is_empty()
         {
-            return wrong("hello_timeout", "nothing asks for a server name");
+            return problem(
+                "hello_timeout",
+                "`hello_timeout` requires `key_by_server_name` or `server_names`",
+            );
         }
-        let origins = self.source.as_ref().map_or(&[][..], |OneOrMany(all)| all);
-        if origins.len() > 1 && origins.contains(&SourceAddressConfig(None)) {
-            return wrong("source", "either \"client\" or addresses");
+        let sources = self.source.as_ref().map_or(&[][..], |OneOrMany(sources)| sources);
+        if sources.len() > 1 && sources.contains(&SourceAddressConfig(None)) {
+            return problem("source", "\"client\" and addresses exclude each other");
         }
-        self.server_name_map(&|_| Some(())).map(drop)
+        self.server_name_table(&|_| Some(())).map(drop)
     }
 
-    /// The services that server names lead to.
+    /// Returns the names of the services that `server_names` lead to.
     pub(crate) fn routed_services(&self) -> impl Iterator<Item = &String> {
         self.server_names.values()
     }
 
-    fn server_name_map<V>(
+    fn server_name_table<V>(
         &self,
-        value: &dyn Fn(&str) -> Option<V>,
+        find_service: &dyn Fn(&str) -> Option<V>,
     ) -> Result<ServerNameTable<V>, ConfigProblem> {
-        let wrong = |what: String| ConfigProblem::new([KeyPathSegment::Key("server_names")], what);
+        let problem = |reason: String| ConfigProblem::at_key("server_names", reason);
         let mut names = ServerNameTable::new();
         for (pattern, service) in &self.server_names {
-            let value = value(service).ok_or_else(|| wrong(format!("no service {service:?}")))?;
+            let value = find_service(service)
+                .ok_or_else(|| problem(format!("there is no service {service:?}")))?;
             if pattern == "*" {
                 names = names.with_default(value);
             } else {
-                names.insert(pattern, value).map_err(|error| wrong(error.to_string()))?;
+                names.insert(pattern, value).map_err(|error| problem(error.to_string()))?;
             }
         }
         Ok(names)
     }
 
-    /// Sets a forwarder up. `balancer` finds that of another service.
+    /// Applies the settings to a forwarder. `find_balancer` returns the balancer of a service, by
+    /// its name.
     pub(crate) fn configure(
         &self,
         forwarder: Forwarder,
-        balancer: &dyn Fn(&str) -> Option<Balancer<SocketAddr>>,
+        find_balancer: &dyn Fn(&str) -> Option<Balancer<SocketAddr>>,
     ) -> Forwarder {
-        let it = apply_if_some(forwarder, self.max_connections, Forwarder::max_connections);
-        let it = apply_if_some(
-            it,
-            self.max_connections_per_client,
-            Forwarder::max_connections_per_client,
-        );
-        let (v4, v6) = (self.client_prefix.unwrap_or(32), self.client_prefix_v6.unwrap_or(64));
-        let it = it.client_prefixes(v4, v6);
-        let rate = self.connection_rate().and_then(Result::ok);
-        let it = apply_if_some(it, rate, Forwarder::accept_rate);
-        let it =
-            apply_if_some(it, self.queue, |it, queue| it.queue(queue.capacity, queue.patience.0));
-        let it = apply_duration_if_some(it, self.accept_proxy, Forwarder::accept_proxy);
-        let it = apply_if_some(it, self.proxy_header(), Forwarder::send_proxy);
-        let it = apply_if_some(it, self.connect_source(), Forwarder::source);
-        let it = apply_if_some(it, self.fastopen, Forwarder::fastopen);
-        let it = it.cut_on_down(self.cut_on_down).fastopen_backends(self.fastopen_servers);
-        let it = self.configure_timeouts(it);
-        let HumanDuration(hello) =
-            self.hello_timeout.unwrap_or(HumanDuration(DEFAULT_CLIENT_HELLO_TIMEOUT));
-        let it = if self.key_by_server_name { it.key_by_server_name(hello) } else { it };
-        match self.server_name_map(balancer) {
-            Ok(names) if !self.server_names.is_empty() => it.services_by_server_name(hello, names),
-            // That they are there was checked with the configuration.
-            _ => it,
+        let forwarder = self.configure_limits(forwarder);
+        let forwarder = self.configure_timeouts(forwarder);
+        let forwarder =
+            apply_duration_if_some(forwarder, self.accept_proxy, Forwarder::accept_proxy);
+        let forwarder = apply_if_some(forwarder, self.proxy_header(), Forwarder::send_proxy);
+        let forwarder = apply_if_some(forwarder, self.connect_source(), Forwarder::source);
+        let forwarder = apply_if_some(forwarder, self.fastopen, Forwarder::fastopen);
+        let forwarder =
+            forwarder.cut_on_down(self.cut_on_down).fastopen_backends(self.fastopen_servers);
+        let HumanDuration(timeout) = self.hello_timeout.unwrap_or(DEFAULT_CLIENT_HELLO_TIMEOUT);
+        let forwarder = match self.key_by_server_name {
+            true => forwarder.key_by_server_name(timeout),
+            false => forwarder,
+        };
+        match self.server_name_table(find_balancer) {
+            Ok(names) if !self.server_names.is_empty() => {
+                forwarder.services_by_server_name(timeout, names)
+            }
+            // `Err` cannot happen: the configuration was refused if a service is missing.
+            _ => forwarder,
         }
     }
 
-    /// How long everything may take.
+    fn configure_limits(&self, forwarder: Forwarder) -> Forwarder {
+        let forwarder = apply_if_some(forwarder, self.max_connections, Forwarder::max_connections);
+        let forwarder = apply_if_some(
+            forwarder,
+            self.max_connections_per_client,
+            Forwarder::max_connections_per_client,
+        );
+        let (ipv4, ipv6) = (self.client_prefix.unwrap_or(32), self.client_prefix_v6.unwrap_or(64));
+        let forwarder = forwarder.client_prefixes(ipv4, ipv6);
+        let rate = self.connection_rate().and_then(Result::ok);
+        let forwarder = apply_if_some(forwarder, rate, Forwarder::accept_rate);
+        apply_if_some(forwarder, self.queue, |forwarder, queue| {
+            forwarder.queue(queue.capacity, queue.timeout.0)
+        })
+    }
+
     fn configure_timeouts(&self, forwarder: Forwarder) -> Forwarder {
-        let until = |patience: Option<DurationOrNever>| patience.map(|DurationOrNever(time)| time);
-        let it =
+        let limit =
+            |timeout: Option<DurationOrNever>| timeout.map(|DurationOrNever(timeout)| timeout);
+        let forwarder =
             apply_duration_if_some(forwarder, self.connect_timeout, Forwarder::connect_timeout);
-        let it = apply_duration_if_some(it, self.connect_deadline, Forwarder::connect_deadline);
-        let it = apply_if_some(it, self.connect_attempts, Forwarder::connect_attempts);
-        let it = apply_if_some(it, until(self.idle_timeout), Forwarder::idle_timeout);
-        let it = apply_if_some(it, until(self.half_closed_timeout), Forwarder::half_closed_timeout);
-        let it = apply_if_some(it, until(self.total_timeout), Forwarder::total_timeout);
-        let it = apply_duration_if_some(it, self.keepalive, Forwarder::keepalive);
-        apply_duration_if_some(it, self.user_timeout, Forwarder::user_timeout)
+        let forwarder =
+            apply_duration_if_some(forwarder, self.connect_deadline, Forwarder::connect_deadline);
+        let forwarder =
+            apply_if_some(forwarder, self.connect_attempts, Forwarder::connect_attempts);
+        let forwarder = apply_if_some(forwarder, limit(self.idle_timeout), Forwarder::idle_timeout);
+        let forwarder = apply_if_some(
+            forwarder,
+            limit(self.half_closed_timeout),
+            Forwarder::half_closed_timeout,
+        );
+        let forwarder =
+            apply_if_some(forwarder, limit(self.total_timeout), Forwarder::total_timeout);
+        let forwarder = apply_duration_if_some(forwarder, self.keepalive, Forwarder::keepalive);
+        apply_duration_if_some(forwarder, self.user_timeout, Forwarder::user_timeout)
     }
 
     fn proxy_header(&self) -> Option<ProxyHeaderOptions> {
-        let out = match self.send_proxy? {
+        let options = match self.send_proxy? {
             ProxyVersionConfig::V1 => ProxyHeaderOptions::v1(),
             ProxyVersionConfig::V2 => ProxyHeaderOptions::v2(),
         };
-        Some(out.unique_id(self.proxy_unique_id).checksum(self.proxy_checksum))
+        Some(options.unique_id(self.proxy_unique_id).checksum(self.proxy_checksum))
     }
 
     fn connection_rate(&self) -> Option<Result<ConnectionRate, ConnectionRateError>> {
@@ -209,8 +283,8 @@ impl TcpConfig {
     }
 
     fn connect_source(&self) -> Option<SourceAddress> {
-        let OneOrMany(origins) = self.source.as_ref()?;
-        let addresses: Option<Vec<_>> = origins.iter().map(|origin| origin.0).collect();
+        let OneOrMany(sources) = self.source.as_ref()?;
+        let addresses: Option<Vec<_>> = sources.iter().map(|source| source.0).collect();
         Some(addresses.map_or(SourceAddress::Client, SourceAddress::Addresses))
     }
 }

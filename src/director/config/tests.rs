@@ -1,6 +1,6 @@
-use super::*;
+use super::DirectorConfig;
 
-const SOUND: &str = r#"
+const VALID: &str = r#"
     [[service]]
     name = "web"
     listen = "10.88.0.100:80"
@@ -27,17 +27,17 @@ const SOUND: &str = r#"
 "#;
 
 #[test]
-fn a_sound_configuration_is_read() {
-    let config = DirectorConfig::parse(SOUND).expect("sound");
+fn a_valid_configuration_is_read() {
+    let config = DirectorConfig::parse(VALID).expect("valid");
     assert_eq!(config.services[0].servers[0].weight, 3);
-    assert_eq!(config.sync.as_ref().expect("there").key()[..3], [0, 1, 2]);
-    assert!(!format!("{config:?}").contains("0001"), "keys are not to be shown");
+    assert_eq!(config.sync.as_ref().expect("[sync] is set").key()[..3], [0, 1, 2]);
+    assert!(!format!("{config:?}").contains("0001"), "Debug shows the key");
     assert!(config.services[0].health_plan().is_ok());
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_place() {
-    for (right, wrong, said) in [
+fn errors_name_line_column_key_and_reason() {
+    for (valid, invalid, expected) in [
         (
             "scheduler = \"wlc\"",
             "schedular = \"wlc\"",
@@ -47,61 +47,66 @@ fn what_is_wrong_is_named_with_its_place() {
         (
             "scheduler = \"wlc\"",
             "scheduler = \"wcl\"",
-            "configuration:5:17: service.web.scheduler: no scheduler is named wcl, did you mean",
+            "configuration:5:17: service.web.scheduler: ",
         ),
         ("10.88.0.100:80", "10.88.0.100", "configuration:4:14: service.web.listen: "),
-        ("interval = \"1s\"", "interval = \"1\"", "as in \"500ms\""),
+        ("interval = \"1s\"", "interval = \"1\"", "\"1\" is not a duration such as \"500ms\": "),
         (
             "interval = \"1s\"",
             "interval = 1",
-            "configuration:7:54: service.web.health.interval: invalid type: integer `1`",
+            "configuration:7:54: service.web.health.interval: invalid type: integer `1`, expected a \
+             duration such as",
         ),
         (
             "type = \"http\"",
             "type = \"tcp\"",
-            "configuration:7:37: service.web.health.path: checks of type tcp have none",
+            "configuration:7:37: service.web.health.path: checks of type \"tcp\" do not use `path`",
         ),
         ("timeout = \"500ms\"", "timeout = \"2s\"", "service.web.health: "),
         ("weight = 3", "weight = -3", "service.web.server.127.0.0.1:9001.weight: "),
-        ("10.88.0.100/24", "10.88.0.100/33", "vrrp.addresses.1: \"10.88.0.100/33\" is not an address"),
-        ("[\"10.88.0.100/24\"]", "[]", "vrrp.addresses: there is none"),
-        ("\"100ms\"", "\"5ms\"", "vrrp.advert_interval: advertisement interval 5ms is not valid in version 3"),
-        ("router_id = 51", "router_id = 0", "vrrp.virtual_router_id: virtual router number 0"),
-        ("0102", "01", "sync.key: a key of 32 bytes"),
-        ("0102", "0x", "sync.key: a key is written in hexadecimal"),
+        ("10.88.0.100/24", "10.88.0.100/33", "vrrp.addresses.1: "),
+        ("[\"10.88.0.100/24\"]", "[]", "vrrp.addresses: at least one address is required"),
+        ("\"100ms\"", "\"5ms\"", "vrrp.advert_interval: "),
+        ("router_id = 51", "router_id = 0", "vrrp.virtual_router_id: "),
+        ("0102", "01", "sync.key: the key has 31 bytes, and must have 32"),
+        ("0102", "0x", "sync.key: the value must be pairs of hexadecimal digits"),
         ("[vrrp]", "[vrrrp]", "vrrrp: unknown field `vrrrp`"),
         ("[vrrp]", "[vrrrp]", "; did you mean `vrrp`?"),
         ("weight = 3", "weight =", "configuration:12:13: "),
     ] {
-        assert!(SOUND.contains(right));
-        let error = DirectorConfig::parse(&SOUND.replacen(right, wrong, 1)).expect_err(wrong);
-        assert!(error.to_string().contains(said), "{wrong}:\n{said}\n{error}");
+        assert!(VALID.contains(valid));
+        let error = DirectorConfig::parse(&VALID.replacen(valid, invalid, 1)).expect_err(invalid);
+        assert!(error.to_string().contains(expected), "{invalid}:\n{expected}\n{error}");
     }
 }
 
 #[test]
-fn parts_that_do_not_fit_together_are_named() {
-    let alone = SOUND.split("[vrrp]").next().expect("the beginning").to_owned();
-    let sync = SOUND.rsplit("[sync]").next().expect("the end");
-    let said = |text: &str| DirectorConfig::parse(text).expect_err("unsound").to_string();
-    assert!(said("").contains("there is no [[service]]"));
-    let error = said(&format!("{alone}[sync]{sync}"));
-    assert!(error.contains("sync: without [vrrp] there is no standby"), "{error}");
-    let error = said(&format!("[admin]\nlisten = \"0.0.0.0:9000\"\n{alone}"));
-    assert!(error.starts_with("configuration:2:10: admin.listen: 0.0.0.0:9000 is not"), "{error}");
-    let error = said(&format!("{alone}{alone}"));
-    assert!(error.contains("service.web.name: there is a service \"web\" already"), "{error}");
-    let error = said(&format!("{alone}{}", alone.replace("web", "mail")));
+fn tables_that_do_not_fit_together_are_refused() {
+    let service = VALID.split("[vrrp]").next().expect("the services").to_owned();
+    let sync = VALID.rsplit("[sync]").next().expect("the sync table");
+    let error_of = |text: &str| DirectorConfig::parse(text).expect_err(text).to_string();
+    let error = error_of("");
+    assert!(error.contains("there is no [[service]]: at least one is required"), "{error}");
+    let error = error_of(&format!("{service}[sync]{sync}"));
+    assert!(error.contains("sync: [sync] requires [vrrp]"), "{error}");
+    let error = error_of(&format!("[admin]\nlisten = \"0.0.0.0:9000\"\n{service}"));
+    assert!(
+        error.starts_with("configuration:2:10: admin.listen: 0.0.0.0:9000 is not a"),
+        "{error}"
+    );
+    let error = error_of(&format!("{service}{service}"));
+    assert!(error.contains("service.web.name: there is another service \"web\""), "{error}");
+    let error = error_of(&format!("{service}{}", service.replace("web", "mail")));
     assert!(error.contains("service.mail.listen: service \"web\" listens on"), "{error}");
     let server = "[[service.server]]\naddress = \"127.0.0.1:9001\"\n";
-    let error = said(&format!("{alone}{server}"));
-    assert!(error.contains("127.0.0.1:9001.address: 127.0.0.1:9001 is there twice"), "{error}");
-    let error = said("include = [\"more.toml\"]");
+    let error = error_of(&format!("{service}{server}"));
+    assert!(error.contains("127.0.0.1:9001.address: another server of the service has"), "{error}");
+    let error = error_of("include = [\"more.toml\"]");
     assert!(error.contains("configuration:1:"), "{error}");
 }
 
 #[test]
-fn files_include_others() {
+fn a_file_includes_other_files() {
     let folder = std::env::temp_dir().join(format!("lvs-config-{}", std::process::id()));
     std::fs::create_dir_all(folder.join("services")).expect("a folder");
     let write = |name: &str, text: &str| {
@@ -115,47 +120,51 @@ fn files_include_others() {
     let main = write("main.toml", "include = [\"services/*.toml\"]\nworkers = 2\n");
     write("services/b.toml", &service("b", 2));
     write("services/a.toml", &(service("a", 1) + "scheduler = \"${LVS_NO_SUCH:-rr}\"\n"));
-    let config = DirectorConfig::load(&main).expect("sound");
+    let config = DirectorConfig::load(&main).expect("a valid file");
     let names: Vec<_> = config.services.iter().map(|service| &*service.name).collect();
     assert_eq!(names, ["a", "b"]);
     assert_eq!((&*config.services[0].scheduler, config.workers.map(usize::from)), ("rr", Some(2)));
 
-    let said = || DirectorConfig::load(&main).expect_err("unsound").to_string();
+    let error = || DirectorConfig::load(&main).expect_err("an invalid file").to_string();
     write("services/b.toml", &service("a", 2));
     assert!(
-        said().contains("services/b.toml:2:8: service.a.name: there is a service"),
+        error().contains("services/b.toml:2:8: service.a.name: there is another service"),
         "{}",
-        said()
+        error()
     );
     write("services/b.toml", &format!("workers = 3\n{}", service("b", 2)));
-    assert!(said().contains("services/b.toml:1:11: workers: another file has"), "{}", said());
+    assert!(
+        error().contains("services/b.toml:1:11: workers: another file has `workers` already"),
+        "{}",
+        error()
+    );
     write("services/b.toml", "include = [\"x.toml\"]\n");
-    assert!(said().contains("only the first file includes others"), "{}", said());
+    assert!(error().contains("only the first file may include other files"), "{}", error());
     write("services/b.toml", &service("${LVS_NO_SUCH}", 2));
-    assert!(said().contains("services/b.toml:2:8: environment variable"), "{}", said());
+    assert!(error().contains("services/b.toml:2:8: environment variable"), "{}", error());
     write("main.toml", "include = [\"none.toml\"]\n");
-    assert!(said().contains("include.1: there is no file \"none.toml\""), "{}", said());
-    std::fs::remove_dir_all(folder).expect("it is there");
+    assert!(error().contains("include.1: there is no file \"none.toml\""), "{}", error());
+    std::fs::remove_dir_all(folder).expect("the folder is removed");
 }
 
 #[test]
-fn the_samples_are_sound() {
+fn the_examples_are_valid() {
     let path = |name: &str| format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"));
-    let config = DirectorConfig::load(path("standby.toml")).expect("sound");
+    let config = DirectorConfig::load(path("standby.toml")).expect("a valid file");
     assert!(config.has_standby() && config.sync.is_some());
     let config =
         DirectorConfig::load(path("director.toml")).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.services.len(), 6);
-    let error = DirectorConfig::load("no/such.toml").expect_err("it is not there");
-    assert_eq!(error.to_string(), "cannot read no/such.toml");
+    let error = DirectorConfig::load("no/such.toml").expect_err("the file does not exist");
+    assert!(error.to_string().starts_with("cannot read no/such.toml: No such file"), "{error}");
 }
 
-/// Each key that can be said is said in the sample: an unknown one is answered by those that are.
+/// The error about an unknown key lists the known keys: the example has each of them.
 #[test]
-fn the_sample_says_everything() {
-    let sample = include_str!("../../../examples/director.toml");
+fn the_example_has_every_key() {
+    let example = include_str!("../../../examples/director.toml");
     let service = "[[service]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\n";
-    let mut said = 0;
+    let mut count = 0;
     for (table, rest) in [
         ("", "\n[[service]]\nname = \"a\"\n"),
         ("[log]\n", service),
@@ -193,17 +202,17 @@ fn the_sample_says_everything() {
             }
             _ => format!("{table}{unknown}\n{rest}"),
         };
-        let error = DirectorConfig::parse(&text).expect_err("unknown").to_string();
+        let error = DirectorConfig::parse(&text).expect_err("an unknown key").to_string();
         assert!(error.contains("unknown field `no_such_key`, expected"), "{table}: {error}");
         for key in error.split('`').skip(1).step_by(2).skip(1) {
             assert!(
-                sample.contains(&format!("{key} ="))
-                    || sample.contains(&format!(".{key}]"))
-                    || sample.contains(&format!("[{key}]")),
+                example.contains(&format!("{key} ="))
+                    || example.contains(&format!(".{key}]"))
+                    || example.contains(&format!("[{key}]")),
                 "{table}: {key}"
             );
-            said += 1;
+            count += 1;
         }
     }
-    assert!(said > 150, "{said} keys");
+    assert!(count > 150, "{count} keys");
 }

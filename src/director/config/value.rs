@@ -1,46 +1,84 @@
-//! Values as operators write them.
+//! Types of values: durations, secrets, code ranges, lists.
 
 use std::fmt::{self, Display};
+use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer, StrDeserializer};
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// A length of time: `"500ms"`, `"1s"`, `"5m"`.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(try_from = "String")]
+/// A duration: a string of numbers with units, such as `"500ms"`, `"1s"`, `"5m"` or `"1h 30m"`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct HumanDuration(pub(crate) Duration);
 
-impl TryFrom<String> for HumanDuration {
-    type Error = String;
+impl FromStr for HumanDuration {
+    type Err = String;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        humantime::parse_duration(&text)
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text)
             .map(Self)
-            .map_err(|error| format!("{text:?}: {error}, as in \"500ms\""))
+            .map_err(|error| format!("{text:?} is not a duration such as \"500ms\": {error}"))
     }
 }
 
-/// A length of time, or `"never"`.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(try_from = "String")]
+impl<'de> Deserialize<'de> for HumanDuration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor::new("a duration such as \"500ms\""))
+    }
+}
+
+/// A duration, or `"never"`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct DurationOrNever(pub(crate) Option<Duration>);
 
-impl TryFrom<String> for DurationOrNever {
-    type Error = String;
+impl FromStr for DurationOrNever {
+    type Err = String;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, String> {
         if text == "never" {
             return Ok(Self(None));
         }
-        HumanDuration::try_from(text).map(|HumanDuration(time)| Self(Some(time)))
+        text.parse()
+            .map(|HumanDuration(duration)| Self(Some(duration)))
+            .map_err(|reason: String| format!("{reason}; \"never\" is allowed too"))
     }
 }
 
-/// What says by itself what is wrong with it.
+impl<'de> Deserialize<'de> for DurationOrNever {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a duration such as \"500ms\", or \"never\"";
+        deserializer.deserialize_str(TextVisitor::new(expected))
+    }
+}
+
+/// Parses a string, and names what is expected in the error about a value of another type.
+struct TextVisitor<T> {
+    expected: &'static str,
+    parsed: PhantomData<T>,
+}
+
+impl<T> TextVisitor<T> {
+    const fn new(expected: &'static str) -> Self {
+        Self { expected, parsed: PhantomData }
+    }
+}
+
+impl<T: FromStr<Err: Display>> Visitor<'_> for TextVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
+/// A string that is parsed by [`FromStr`], whose error is shown as it is.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(bound = "T: FromStr<Err: Display>")]
 pub(crate) struct FromText<T>(#[serde(deserialize_with = "deserialize_from_str")] pub(crate) T);
@@ -52,7 +90,7 @@ where
     String::deserialize(deserializer)?.parse().map_err(Error::custom)
 }
 
-/// Bytes that are not to be shown, in hexadecimal.
+/// Bytes in hexadecimal digits, which `Debug` does not show.
 #[derive(Clone, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "String")]
 pub(crate) struct HexSecret(pub(crate) Vec<u8>);
@@ -61,35 +99,37 @@ impl TryFrom<String> for HexSecret {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, &'static str> {
-        const WRONG: &str = "a key is written in hexadecimal, as by `openssl rand -hex 32`";
-        decode_hex(&text).map(Self).ok_or(WRONG)
+        // The value is not in the message, because it is a secret.
+        const REASON: &str = "the value must be pairs of hexadecimal digits, such as printed by \
+            `openssl rand -hex 32`";
+        decode_hex(&text).map(Self).ok_or(REASON)
     }
 }
 
 impl fmt::Debug for HexSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
+        f.write_str("HexSecret")
     }
 }
 
-/// A text that is not to be shown.
+/// A string that `Debug` does not show.
 #[derive(Clone, Deserialize, Eq, PartialEq)]
 pub(crate) struct SecretString(pub(crate) String);
 
 impl fmt::Debug for SecretString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hidden")
+        f.write_str("SecretString")
     }
 }
 
-/// Bytes of their digits.
+/// Decodes pairs of hexadecimal digits.
 pub(crate) fn decode_hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u32> = text.chars().map(|it| it.to_digit(16)).collect::<Option<_>>()?;
+    let digits: Vec<u32> = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
     let pairs = digits.len().is_multiple_of(2).then(|| digits.chunks_exact(2));
     pairs.map(|pairs| pairs.map(|pair| (pair[0] * 16 + pair[1]) as u8).collect())
 }
 
-/// Codes: `200`, `"200-299, 404"`.
+/// A code such as `200`, or a string of codes and ranges such as `"200-299, 404"`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct CodeRanges(pub(crate) Vec<RangeInclusive<u16>>);
 
@@ -99,10 +139,10 @@ impl FromStr for CodeRanges {
     fn from_str(text: &str) -> Result<Self, String> {
         let code = |text: &str| text.trim().parse::<u16>();
         let range = |part: &str| {
-            let (from, to) = part.split_once('-').unwrap_or((part, part));
-            match (code(from), code(to)) {
-                (Ok(from), Ok(to)) if from <= to => Ok(from..=to),
-                _ => Err(format!("{part:?} is no code and no range, as in \"200-299, 404\"")),
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            match (code(first), code(last)) {
+                (Ok(first), Ok(last)) if first <= last => Ok(first..=last),
+                _ => Err(format!("{part:?} is not a code or a range, as in \"200-299, 404\"")),
             }
         };
         text.split(',').map(range).collect::<Result<_, _>>().map(Self)
@@ -116,11 +156,12 @@ impl<'de> Deserialize<'de> for CodeRanges {
             type Value = CodeRanges;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a code, or codes as in \"200-299, 404\"")
+                f.write_str("a code, or codes and ranges as in \"200-299, 404\"")
             }
 
             fn visit_i64<E: Error>(self, code: i64) -> Result<CodeRanges, E> {
-                let code = u16::try_from(code).map_err(|_| E::custom("no such code"))?;
+                let code = u16::try_from(code)
+                    .map_err(|_| E::custom(format!("{code} is not a code from 0 to 65535")))?;
                 Ok(CodeRanges(vec![code..=code]))
             }
 
@@ -132,7 +173,7 @@ impl<'de> Deserialize<'de> for CodeRanges {
     }
 }
 
-/// One, or a list of several.
+/// A single value, or a list of values.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct OneOrMany<T>(pub(crate) Vec<T>);
 
@@ -144,45 +185,45 @@ impl<T> Default for OneOrMany<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+        struct OneOrManyVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrManyVisitor<T> {
             type Value = OneOrMany<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("one, or a list of several")
+                f.write_str("a single value, or a list of values")
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                let one = T::deserialize(serde::de::value::StrDeserializer::new(text))?;
-                Ok(OneOrMany(vec![one]))
+                Ok(OneOrMany(vec![T::deserialize(StrDeserializer::new(text))?]))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
                 Ok(OneOrMany(vec![T::deserialize(MapAccessDeserializer::new(map))?]))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(OneOrMany)
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(OneOrMany)
             }
         }
-        deserializer.deserialize_any(Either(std::marker::PhantomData))
+        deserializer.deserialize_any(OneOrManyVisitor(PhantomData))
     }
 }
 
-/// Changes what there is a word about.
-pub(crate) fn apply_if_some<T, V>(whole: T, value: Option<V>, set: impl FnOnce(T, V) -> T) -> T {
+/// Applies a setter if the value is there.
+pub(crate) fn apply_if_some<B, V>(builder: B, value: Option<V>, set: impl FnOnce(B, V) -> B) -> B {
     match value {
-        Some(value) => set(whole, value),
-        None => whole,
+        Some(value) => set(builder, value),
+        None => builder,
     }
 }
 
-pub(crate) fn apply_duration_if_some<T>(
-    whole: T,
-    time: Option<HumanDuration>,
-    set: impl FnOnce(T, Duration) -> T,
-) -> T {
-    apply_if_some(whole, time.map(|HumanDuration(time)| time), set)
+/// Applies a setter of a duration if the value is there.
+pub(crate) fn apply_duration_if_some<B>(
+    builder: B,
+    value: Option<HumanDuration>,
+    set: impl FnOnce(B, Duration) -> B,
+) -> B {
+    apply_if_some(builder, value.map(|HumanDuration(duration)| duration), set)
 }
 
 #[cfg(test)]
@@ -190,16 +231,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_ranges() {
-        let CodeRanges(codes) = "200-299, 404".parse().expect("sound");
+    fn code_ranges_are_parsed_and_refused() {
+        let CodeRanges(codes) = "200-299, 404".parse().expect("valid ranges");
         assert_eq!(codes, [200..=299, 404..=404]);
-        for wrong in ["", "299-200", "x", "200-", "70000"] {
-            assert!(wrong.parse::<CodeRanges>().is_err(), "{wrong}");
+        for text in ["", "299-200", "x", "200-", "70000"] {
+            assert!(text.parse::<CodeRanges>().is_err(), "{text:?} is accepted");
         }
     }
 
     #[test]
-    fn bytes_have_two_digits_each() {
+    fn hexadecimal_digits_come_in_pairs() {
         assert_eq!(decode_hex("00fF"), Some(vec![0, 255]));
         assert_eq!((decode_hex("0"), decode_hex("0g"), decode_hex("")), (None, None, Some(vec![])));
     }

@@ -1,15 +1,13 @@
-//! Virtual addresses, and what the priority of this director depends on.
+//! The `[vrrp]` tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::Deserialize;
 
 use super::check::CheckConfig;
-use super::document::{ConfigProblem, KeyPathSegment};
-use super::value::{
-    FromText, HexSecret, HumanDuration, OneOrMany, apply_duration_if_some, apply_if_some,
-};
+use super::error::{ConfigProblem, KeyPathSegment};
+use super::value::{FromText, HexSecret, HumanDuration, apply_duration_if_some, apply_if_some};
 use crate::health::HealthPlan;
 use crate::vrrp::{
     AuthKey, AuthKeyLengthError, ChecksumCoverage, ElectionConfig, NotifyCommands, PreemptMode,
@@ -17,46 +15,85 @@ use crate::vrrp::{
     VrrpConfigError as VrrpError, VrrpStartError, VrrpState, VrrpVersion,
 };
 
-/// `[vrrp]`, or one of several `[[vrrp]]`, which are master together or not at all.
+/// A virtual router (VRRP, RFC 9568): virtual addresses that the master of an active/standby pair
+/// has.
+///
+/// With several `[[vrrp]]` tables, one director is master of all of them or of none. Addresses of
+/// both families make a virtual router for each. A reload that changes any of the tables restarts
+/// the election.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct VrrpConfig {
+    /// The name of the virtual router in logs, metrics and the API. Default:
+    /// `virtual_router_id@interface`, such as `51@eth0`.
     name: Option<String>,
+    /// The network interface of the advertisements and of the virtual addresses.
     pub(crate) interface: String,
+    /// The number of the virtual router on its network, from 1 to 255; the same on both directors.
     pub(crate) virtual_router_id: u8,
+    /// The priority, from 1 to 254: the director with the highest is master. 255 is for a director
+    /// that owns the addresses. Default: `100`.
     priority: Option<u8>,
+    /// The time between two advertisements of the master: from 10 ms to 40.95 s in steps of 10 ms;
+    /// whole seconds to 255 s for version 2. A backup takes over after three to four intervals.
+    /// Default: `"1s"`.
     advert_interval: Option<HumanDuration>,
+    /// Whether a director takes over from a master of lower priority. Default: `true`.
     #[serde(default = "default_true")]
     preempt: bool,
+    /// How long a director waits before it takes over from a master of lower priority. Default:
+    /// `"0s"`.
     preempt_delay: Option<HumanDuration>,
+    /// How long the director takes no part in the election after its start. Default: `"0s"`.
     start_delay: Option<HumanDuration>,
+    /// The virtual addresses, each with its prefix length, such as `"10.88.0.100/24"`; at least one.
+    /// The first IPv6 address should be link-local.
     addresses: Vec<FromText<VirtualAddress>>,
+    /// Routes that the master adds. Default: none.
     #[serde(default)]
     routes: Vec<VirtualRouteConfig>,
-    /// What it sends from; otherwise the first of the interface.
+    /// The source address of IPv4 advertisements. Default: the first address of the interface.
     source: Option<IpAddr>,
+    /// The source address of IPv6 advertisements. Default: the first address of the interface.
     source_v6: Option<IpAddr>,
+    /// The other directors: advertisements are sent to them by unicast, and accepted from no other
+    /// address. Default: none, advertisements are sent by multicast.
     #[serde(default)]
     peers: Vec<IpAddr>,
+    /// The version of VRRP, 2 or 3. Default: `3`.
     version: Option<u8>,
+    /// Version 3 over IPv4: computes the checksum without a pseudo-header, as some routers do.
+    /// Default: `false`.
     #[serde(default)]
     checksum_as_v2: bool,
+    /// Gives the virtual addresses the MAC address 00-00-5E-00-01-ID (IPv6: 00-00-5E-00-02-ID) on a
+    /// macvlan interface. Default: `false`.
     #[serde(default)]
     virtual_mac: bool,
+    /// Accepts version 2 advertisements with a plain text password, whatever it is. Default: `false`.
     #[serde(default)]
     ignore_passwords: bool,
-    /// In hexadecimal, 32 to 64 bytes.
+    /// Signs advertisements with this key, and refuses unsigned ones: 32 to 64 bytes in hexadecimal
+    /// digits, as printed by `openssl rand -hex 32`. Default: none.
     auth_key: Option<HexSecret>,
+    /// How a new master announces its addresses (gratuitous ARP, unsolicited neighbour
+    /// advertisements). Default: `{ repeats = 5, interval = "1s" }`.
     announce: Option<AddressAnnounceConfig>,
-    /// What is taken off the priority while a service has no server that could serve.
+    /// How much the priority is reduced for each service that has no eligible server, from 0 to 255.
+    /// Of several `[[vrrp]]` tables, the first value counts for all. Default: none.
     pub(crate) service_weight: Option<u8>,
+    /// The tracked items, on which the priority depends. Default: none.
     #[serde(default, rename = "track")]
     pub(crate) tracks: Vec<TrackConfig>,
-    /// A program and its arguments, for whatever it becomes; and for one of the states.
+    /// A program and its arguments, run at each change of the state. Default: none.
     notify: Option<Vec<String>>,
+    /// A program and its arguments, run when the state becomes master. Default: none.
     notify_master: Option<Vec<String>>,
+    /// A program and its arguments, run when the state becomes backup. Default: none.
     notify_backup: Option<Vec<String>>,
+    /// A program and its arguments, run when the state becomes fault. Default: none.
     notify_fault: Option<Vec<String>>,
+    /// The maximum time of a notify program; then it is killed. Default: `"30s"`.
     notify_timeout: Option<HumanDuration>,
 }
 
@@ -64,70 +101,90 @@ const fn default_true() -> bool {
     true
 }
 
-/// A route that the master has.
+/// A route that the master adds.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 struct VirtualRouteConfig {
+    /// The destination, such as `"10.99.0.0/16"`.
     to: FromText<VirtualAddress>,
+    /// The gateway. Default: none, the destination is on the link.
     via: Option<IpAddr>,
+    /// The preferred source address. Default: none.
     source: Option<IpAddr>,
+    /// The metric. Default: the kernel's.
     metric: Option<u32>,
 }
 
 impl VirtualRouteConfig {
     fn to_virtual_route(&self) -> VirtualRoute {
-        let it = apply_if_some(VirtualRoute::new(self.to.0), self.via, VirtualRoute::via);
-        let it = apply_if_some(it, self.source, VirtualRoute::source);
-        apply_if_some(it, self.metric, VirtualRoute::metric)
+        let route = apply_if_some(VirtualRoute::new(self.to.0), self.via, VirtualRoute::via);
+        let route = apply_if_some(route, self.source, VirtualRoute::source);
+        apply_if_some(route, self.metric, VirtualRoute::metric)
     }
 }
 
-/// How a new master announces its addresses: so often more, so long apart.
+/// How a new master announces its addresses.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 struct AddressAnnounceConfig {
-    again: u32,
-    every: HumanDuration,
+    /// How many times the addresses are announced after the first time.
+    repeats: u32,
+    /// The time between two announcements.
+    interval: HumanDuration,
 }
 
-/// `[[vrrp.track]]`: a link, or a check, that the priority depends on.
+/// A tracked item: a network interface or a check, on which the priority depends.
+///
+/// Exactly one of `interface` and `check` is required.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TrackConfig {
+    /// The name of the item in logs. Items of the same name in several `[[vrrp]]` tables must be the
+    /// same but for `weight`.
     pub(crate) name: String,
-    /// Below 0: taken off while it is down. Above: added while it is up. None: it must be up.
+    /// Below 0: how much the priority is reduced while the item is down. Above 0: how much it is
+    /// raised while the item is up. From -254 to 254, and not 0. Default: none, the state is fault
+    /// while the item is down.
     weight: Option<i16>,
+    /// The network interface whose link is tracked. Default: none.
     pub(crate) interface: Option<String>,
-    /// What is asked, where the check asks anything of an address.
+    /// The address and port that `check` asks. Default: none; a check of type `command` or `file`
+    /// needs none.
     address: Option<SocketAddr>,
+    /// The check that is tracked. Default: none.
     check: Option<CheckConfig>,
 }
 
-/// What a check that asks for no address is told.
+/// The address for a check that connects to none.
 const PLACEHOLDER_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 impl TrackConfig {
     fn validate(&self) -> Result<(), ConfigProblem> {
-        let wrong = |key, what: &str| Err(ConfigProblem::new([KeyPathSegment::Key(key)], what));
         if self.interface.is_some() == self.check.is_some() {
-            return wrong("check", "either `check` or `interface`");
+            return Err(ConfigProblem::at_key(
+                "check",
+                "exactly one of `check` and `interface` is required",
+            ));
         }
-        if self.weight.is_some_and(|weight| weight == 0 || weight.unsigned_abs() > 254) {
-            return wrong("weight", "from -254 to 254, and not 0; without it, it must be up");
+        if let Some(weight) = self.weight
+            && (weight == 0 || weight.unsigned_abs() > 254)
+        {
+            let reason = format!("the weight is {weight}, and must be from -254 to 254 and not 0");
+            return Err(ConfigProblem::at_key("weight", reason));
         }
         self.check_plan().map(drop)
     }
 
     fn track_effect(&self) -> TrackEffect {
-        let by = |weight: i16| u8::try_from(weight.unsigned_abs()).unwrap_or(u8::MAX);
+        let amount = |weight: i16| u8::try_from(weight.unsigned_abs()).unwrap_or(u8::MAX);
         match self.weight {
             None => TrackEffect::Fault,
-            Some(weight) if weight < 0 => TrackEffect::Minus(by(weight)),
-            Some(weight) => TrackEffect::Plus(by(weight)),
+            Some(weight) if weight < 0 => TrackEffect::Minus(amount(weight)),
+            Some(weight) => TrackEffect::Plus(amount(weight)),
         }
     }
 
-    /// What the election calls it.
+    /// Returns the item's name in the election.
     pub(crate) fn label(&self) -> String {
         format!("track {}", self.name)
     }
@@ -136,69 +193,80 @@ impl TrackConfig {
         self.address.unwrap_or(PLACEHOLDER_ADDRESS)
     }
 
-    /// How it is asked, unless it is a link.
+    /// Returns the health check of the item; `None` for an interface.
     pub(crate) fn check_plan(&self) -> Result<Option<HealthPlan>, ConfigProblem> {
         let Some(check) = &self.check else { return Ok(None) };
-        let at = |fault: ConfigProblem| fault.prefixed(&[KeyPathSegment::Key("check")]);
-        let plan = HealthPlan::new(&*self.name).check(check.to_checks().map_err(at)?);
-        let sound = plan.validate();
-        sound.map_err(|error| {
-            ConfigProblem::new([KeyPathSegment::Key("check")], error.to_string())
-        })?;
+        let checks = check
+            .to_checks()
+            .map_err(|problem| problem.prefixed(&[KeyPathSegment::Key("check")]))?;
+        let plan = HealthPlan::new(&*self.name).check(checks);
+        plan.validate().map_err(|error| ConfigProblem::at_key("check", error.to_string()))?;
         Ok(Some(plan))
     }
 }
 
 impl VrrpConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
-        let wrong = |key, what: &str| Err(ConfigProblem::new([KeyPathSegment::Key(key)], what));
+        let problem =
+            |key, reason: &dyn ToString| Err(ConfigProblem::at_key(key, reason.to_string()));
         if self.addresses.is_empty() {
-            return wrong("addresses", "there is none");
+            return problem("addresses", &"at least one address is required");
         }
-        if !matches!(self.version, None | Some(2 | 3)) {
-            return wrong("version", "2 or 3");
+        if let Some(version) = self.version
+            && !matches!(version, 2 | 3)
+        {
+            return problem("version", &format!("the version is {version}, and must be 2 or 3"));
         }
         if !self.preempt && self.preempt_delay.is_some() {
-            return wrong("preempt_delay", "it does not preempt at all");
+            return problem("preempt_delay", &"`preempt_delay` requires `preempt = true`");
         }
         for (key, command) in self.notify_commands() {
             if command.is_empty() {
-                return wrong(key, "a program, and its arguments if any");
+                return problem(key, &"the list must begin with a program");
             }
         }
         if let Some(Err(error)) = self.parse_auth_key() {
-            return wrong("auth_key", &error.to_string());
+            return problem("auth_key", &error);
         }
-        let mut names = BTreeMap::new();
-        for (n, track) in self.tracks.iter().enumerate() {
-            let at = [KeyPathSegment::Key("track"), KeyPathSegment::Index(n)];
-            if names.insert(&track.name, ()).is_some() {
-                let what = format!("there is a track {:?} already", track.name);
-                return Err(ConfigProblem::new([KeyPathSegment::Key("name")], what).prefixed(&at));
-            }
-            track.validate().map_err(|fault| fault.prefixed(&at))?;
-        }
-        let any = match self.version {
-            Some(2) => Ipv4Addr::LOCALHOST.into(),
-            _ => IpAddr::from(Ipv6Addr::LOCALHOST),
+        self.validate_tracks()?;
+        // The source address is known when the director starts; here, only its family counts.
+        let source = match self.version {
+            Some(2) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            _ => IpAddr::V6(Ipv6Addr::LOCALHOST),
         };
-        self.router_config(any).validate().or_else(|error| match error {
-            VrrpError::Vrid(_) => wrong("virtual_router_id", &error.to_string()),
-            VrrpError::Priority(_) => wrong("priority", &error.to_string()),
-            _ => wrong("advert_interval", &error.to_string()),
+        self.router_config(source).validate().or_else(|error| match error {
+            VrrpError::Vrid(_) => problem("virtual_router_id", &error),
+            VrrpError::Priority(_) => problem("priority", &error),
+            _ => problem("advert_interval", &error),
         })
+    }
+
+    fn validate_tracks(&self) -> Result<(), ConfigProblem> {
+        let mut names = BTreeSet::new();
+        for (n, track) in self.tracks.iter().enumerate() {
+            let path = [KeyPathSegment::Key("track"), KeyPathSegment::Index(n)];
+            let result = if names.insert(&track.name) {
+                track.validate()
+            } else {
+                let reason = format!("there is another tracked item {:?}", track.name);
+                Err(ConfigProblem::at_key("name", reason))
+            };
+            result.map_err(|problem| problem.prefixed(&path))?;
+        }
+        Ok(())
     }
 
     fn parse_auth_key(&self) -> Option<Result<AuthKey, AuthKeyLengthError>> {
         self.auth_key.as_ref().map(|HexSecret(bytes)| AuthKey::new(1, bytes))
     }
 
-    /// A virtual router for each family that there are addresses of.
+    /// Returns a virtual router for each address family that has addresses.
     pub(crate) fn virtual_routers(&self) -> Result<Vec<VirtualRouterConfig>, VrrpStartError> {
         let mut routers = Vec::new();
         for is_v6 in [false, true] {
+            let is_family = |ip: IpAddr| ip.is_ipv6() == is_v6;
             let addresses: Vec<_> =
-                self.addresses.iter().filter(|FromText(it)| it.ip().is_ipv6() == is_v6).collect();
+                self.addresses.iter().filter(|FromText(address)| is_family(address.ip())).collect();
             if addresses.is_empty() {
                 continue;
             }
@@ -220,10 +288,10 @@ impl VrrpConfig {
             for FromText(address) in addresses {
                 router = router.address(*address);
             }
-            for route in self.routes.iter().filter(|it| it.to.0.ip().is_ipv6() == is_v6) {
+            for route in self.routes.iter().filter(|route| is_family(route.to.0.ip())) {
                 router = router.route(route.to_virtual_route());
             }
-            for peer in self.peers.iter().filter(|peer| peer.is_ipv6() == is_v6) {
+            for peer in self.peers.iter().filter(|peer| is_family(**peer)) {
                 router = router.peer(*peer);
             }
             if let Some(Ok(key)) = self.parse_auth_key() {
@@ -244,35 +312,38 @@ impl VrrpConfig {
             (true, None) => PreemptMode::Always,
         };
         let version = if self.version == Some(2) { VrrpVersion::V2 } else { VrrpVersion::V3 };
-        let it = ElectionConfig::new(self.virtual_router_id, source).version(version);
-        let it = apply_if_some(it.preempt(preempt), self.priority, ElectionConfig::priority);
-        let it = apply_duration_if_some(it, self.advert_interval, ElectionConfig::interval);
-        let it = apply_duration_if_some(it, self.start_delay, ElectionConfig::start_delay);
-        apply_if_some(it, self.announce, |it, announce| {
-            it.announce_repeats(announce.again).announce_interval(announce.every.0)
+        let election =
+            ElectionConfig::new(self.virtual_router_id, source).version(version).preempt(preempt);
+        let election = apply_if_some(election, self.priority, ElectionConfig::priority);
+        let election =
+            apply_duration_if_some(election, self.advert_interval, ElectionConfig::interval);
+        let election =
+            apply_duration_if_some(election, self.start_delay, ElectionConfig::start_delay);
+        apply_if_some(election, self.announce, |election, announce| {
+            election.announce_repeats(announce.repeats).announce_interval(announce.interval.0)
         })
     }
 
     fn notify_commands(&self) -> impl Iterator<Item = (&'static str, &Vec<String>)> {
-        let all = [
+        let commands = [
             ("notify", &self.notify),
             ("notify_master", &self.notify_master),
             ("notify_backup", &self.notify_backup),
             ("notify_fault", &self.notify_fault),
         ];
-        all.into_iter().filter_map(|(key, command)| Some((key, command.as_ref()?)))
+        commands.into_iter().filter_map(|(key, command)| Some((key, command.as_ref()?)))
     }
 
     pub(crate) fn build_notify(&self) -> Option<NotifyCommands> {
-        let report = |what: &str| tracing::warn!("vrrp notify: {what}");
+        let report = |failure: &str| tracing::warn!("vrrp: notify program failed: {failure}");
         let mut notify = apply_duration_if_some(
             NotifyCommands::new().on_failure(report),
             self.notify_timeout,
             NotifyCommands::timeout,
         );
-        let mut is_any = false;
+        let mut has_command = false;
         for (key, command) in self.notify_commands() {
-            is_any = true;
+            has_command = true;
             notify = match key {
                 "notify_master" => notify.on_state(VrrpState::Master, command),
                 "notify_backup" => notify.on_state(VrrpState::Backup, command),
@@ -280,32 +351,31 @@ impl VrrpConfig {
                 _ => notify.on_any_state(command),
             };
         }
-        is_any.then_some(notify)
+        has_command.then_some(notify)
     }
 }
 
-/// Virtual routers that exclude each other, and tracks that mean two things.
-pub(super) fn validate_all(
-    OneOrMany(all): &OneOrMany<VrrpConfig>,
-) -> Result<(), (usize, ConfigProblem)> {
-    let (mut routers, mut tracks) = (BTreeMap::new(), BTreeMap::new());
-    for (n, vrrp) in all.iter().enumerate() {
-        vrrp.validate().map_err(|fault| (n, fault))?;
-        let wrong =
-            |key, what: String| Err((n, ConfigProblem::new([KeyPathSegment::Key(key)], what)));
-        let id = vrrp.virtual_router_id;
-        if routers.insert((&vrrp.interface, id), ()).is_some() {
-            let what = format!("there is a virtual router {id} on {} already", vrrp.interface);
-            return wrong("virtual_router_id", what);
+/// Checks each table, and that the tables do not conflict. An error has the table's index.
+pub(super) fn validate_all(routers: &[VrrpConfig]) -> Result<(), (usize, ConfigProblem)> {
+    let (mut ids, mut tracks) = (BTreeSet::new(), BTreeMap::new());
+    for (n, router) in routers.iter().enumerate() {
+        router.validate().map_err(|problem| (n, problem))?;
+        let problem = |key, reason: String| Err((n, ConfigProblem::at_key(key, reason)));
+        let id = router.virtual_router_id;
+        if !ids.insert((&router.interface, id)) {
+            let reason = format!("there is another virtual router {id} on {}", router.interface);
+            return problem("virtual_router_id", reason);
         }
-        for track in &vrrp.tracks {
-            let known = tracks.insert(&track.name, track);
-            let differs = |known: &TrackConfig| {
-                (&known.interface, &known.address, &known.check)
+        for track in &router.tracks {
+            let previous = tracks.insert(&track.name, track);
+            let differs = |previous: &TrackConfig| {
+                (&previous.interface, &previous.address, &previous.check)
                     != (&track.interface, &track.address, &track.check)
             };
-            if known.is_some_and(differs) {
-                return wrong("track", format!("another track is called {:?}", track.name));
+            if previous.is_some_and(differs) {
+                let reason =
+                    format!("another `[[vrrp]]` tracks something else as {:?}", track.name);
+                return problem("track", reason);
             }
         }
     }

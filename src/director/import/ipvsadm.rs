@@ -1,20 +1,21 @@
-//! What `ipvsadm-save` wrote: commands of `ipvsadm`, one a line.
+//! Conversion of `ipvsadm-save` output: one `ipvsadm` command per line.
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::net::{IpAddr, SocketAddr};
 
-use super::ImportError;
-use super::output::{ImportedConfig, TomlInlineTable, TomlTable};
+use super::error::ImportError;
+use super::ipvs::{netmask_bits, scheduler_text};
+use super::toml_writer::{ImportedConfig, TomlInlineTable, TomlTable};
 use crate::scheduler::SchedulerRegistry;
 
-/// What is given without a word about it.
+/// The timeout of `-p` without a value, in seconds.
 const DEFAULT_PERSISTENCE_TIMEOUT: &str = "360";
 
-/// A service, and its table.
+/// A service that is being converted.
 struct IpvsadmService {
     table: TomlTable,
-    /// Servers have been named that are not behind this machine.
+    /// Whether a server uses direct routing or a tunnel.
     has_direct_servers: bool,
 }
 
@@ -45,8 +46,8 @@ pub(super) fn import(text: &str) -> Result<ImportedConfig, ImportError> {
         let Some(mut service) = services.remove(&key) else { continue };
         if service.has_direct_servers {
             service.table.push_comment(
-                "Servers answered clients themselves (-g, -i). Here they answer the director, which \
-                 they see as the client, unless `tcp = { source = \"client\" }`.",
+                "The servers answered clients directly (-g, -i). Here they answer the director, \
+                 whose address they see unless `tcp = { source = \"client\" }`.",
             );
         }
         output.push_table(service.table);
@@ -60,24 +61,26 @@ struct IpvsadmCommand<'a> {
 }
 
 impl<'a> IpvsadmCommand<'a> {
-    fn error(&self, what: impl Into<String>) -> ImportError {
-        ImportError::new(self.line, what)
+    fn error(&self, reason: impl Into<String>) -> ImportError {
+        ImportError::new(self.line, reason)
     }
 
     fn next_value(&mut self, option: &str) -> Result<&'a str, ImportError> {
-        self.arguments.next().ok_or_else(|| self.error(format!("{option} of what?")))
+        self.arguments.next().ok_or_else(|| self.error(format!("{option} requires a value")))
     }
 
-    /// An address and a port; without one it is every port.
+    /// Parses an address with an optional port; 0 stands for every port.
     fn parse_address(&self, text: &str) -> Result<SocketAddr, ImportError> {
         let bare = || text.trim_matches(['[', ']']).parse::<IpAddr>().ok();
         let address = text.parse().ok().or_else(|| Some(SocketAddr::new(bare()?, 0)));
         address.ok_or_else(|| {
-            self.error(format!("{text:?} is no address: let `ipvsadm-save -n` write numbers"))
+            self.error(format!(
+                "{text:?} is not a numeric address: use the output of `ipvsadm-save -n`"
+            ))
         })
     }
 
-    /// `-A`
+    /// Converts `-A`; `None` for a service that is not supported.
     fn add_service(
         &mut self,
         output: &mut ImportedConfig,
@@ -98,14 +101,14 @@ impl<'a> IpvsadmCommand<'a> {
                     let text = self.next_value(option)?;
                     output.report_skipped(
                         self.line,
-                        format!("a service of `{option} {text}`, and its servers"),
+                        format!("service `{option} {text}` with its servers"),
                     );
                     return Ok(None);
                 }
                 "-s" | "--scheduler" => scheduler = self.next_value(option)?,
                 "-b" | "--sched-flags" => flags.extend(self.next_value(option)?.split(',')),
                 "-p" | "--persistent" => {
-                    let seconds = self.arguments.next_if(|it| it.parse::<u32>().is_ok());
+                    let seconds = self.arguments.next_if(|value| value.parse::<u32>().is_ok());
                     persistent = Some(seconds.unwrap_or(DEFAULT_PERSISTENCE_TIMEOUT));
                 }
                 "-M" | "--netmask" => mask = Some(self.next_value(option)?),
@@ -117,11 +120,12 @@ impl<'a> IpvsadmCommand<'a> {
                 _ => output.report_skipped(self.line, format!("`{option}`")),
             }
         }
-        let address = address.ok_or_else(|| self.error("of which service?"))?;
+        let address = address
+            .ok_or_else(|| self.error("-A requires -t or -u with the address of the service"))?;
         let mut table = TomlTable::new("[[service]]");
         table.insert_string("name", &format!("{protocol}-{}", number + 1));
         if address.port() == 0 {
-            output.report_skipped(self.line, "a service of every port: port 1 stands there now");
+            output.report_skipped(self.line, "a service of every port: the result has port 1");
         }
         let listen = SocketAddr::new(address.ip(), address.port().max(1));
         table.insert_string("listen", &listen.to_string());
@@ -133,17 +137,17 @@ impl<'a> IpvsadmCommand<'a> {
             output.report_skipped(self.line, format!("scheduler `{rule}`"));
         }
         if let Some(seconds) = persistent {
-            let mut rule = TomlInlineTable::default();
-            rule.insert_string(
+            let mut persistence = TomlInlineTable::default();
+            persistence.insert_string(
                 "timeout",
                 &format!("{}s", seconds.parse::<u32>().unwrap_or(360).max(1)),
             );
             if let Some(mask) = mask {
-                let bits =
-                    netmask_bits(mask).ok_or_else(|| self.error(format!("{mask:?} is no mask")))?;
-                rule.insert(if address.is_ipv6() { "netmask_v6" } else { "netmask" }, bits);
+                let bits = netmask_bits(mask)
+                    .ok_or_else(|| self.error(format!("{mask:?} is not a netmask")))?;
+                persistence.insert(if address.is_ipv6() { "netmask_v6" } else { "netmask" }, bits);
             }
-            table.insert("persistence", rule);
+            table.insert("persistence", persistence);
         }
         if is_ops {
             table.insert("udp", "{ one_packet = true }");
@@ -151,7 +155,7 @@ impl<'a> IpvsadmCommand<'a> {
         Ok(Some((key, IpvsadmService { table, has_direct_servers: false })))
     }
 
-    /// `-a`
+    /// Converts `-a`.
     fn add_server(
         &mut self,
         output: &mut ImportedConfig,
@@ -167,7 +171,7 @@ impl<'a> IpvsadmCommand<'a> {
                     key = format!("{} {text}", protocol_of(option));
                     service_port = self.parse_address(text)?.port();
                 }
-                // It was named with its service.
+                // `add_service` has reported the service with its servers.
                 "-f" | "--fwmark-service" | "--sctp-service" => return Ok(()),
                 "-r" | "--real-server" => {
                     let text = self.next_value(option)?;
@@ -175,9 +179,11 @@ impl<'a> IpvsadmCommand<'a> {
                 }
                 "-m" | "--masquerading" => is_direct = false,
                 "-g" | "--gatewaying" | "-i" | "--ipip" => {}
-                "-w" | "--weight" => drop(keys.insert("weight", self.next_value(option)?)),
+                "-w" | "--weight" => {
+                    keys.insert("weight", self.next_value(option)?);
+                }
                 "-x" | "--u-threshold" => {
-                    drop(keys.insert("max_connections", self.next_value(option)?))
+                    keys.insert("max_connections", self.next_value(option)?);
                 }
                 "-y" | "--l-threshold" => {
                     keys.insert("resume_connections", self.next_value(option)?);
@@ -189,22 +195,28 @@ impl<'a> IpvsadmCommand<'a> {
                 _ => output.report_skipped(self.line, format!("`{option}`")),
             }
         }
-        let mut address: SocketAddr = address.ok_or_else(|| self.error("which server?"))?;
-        let unknown = || ImportError::new(self.line, "there is no such service above");
-        let service = services.get_mut(&key).ok_or_else(unknown)?;
+        let mut address: SocketAddr =
+            address.ok_or_else(|| self.error("-a requires -r with the address of the server"))?;
+        let unknown_service =
+            || ImportError::new(self.line, "no `-A` line before this one adds the service");
+        let service = services.get_mut(&key).ok_or_else(unknown_service)?;
         if address.port() == 0 {
             address.set_port(service_port);
         }
         let mut table = TomlTable::new("[[service.server]]");
         table.insert_string("address", &address.to_string());
-        if keys.get("max_connections").is_none_or(|it| *it == "0") {
+        if keys.get("max_connections").is_none_or(|value| *value == "0") {
             keys.remove("resume_connections");
         }
         for (key, value) in keys {
             match value.parse::<u16>() {
                 Ok(0) if key != "weight" => {}
                 Ok(value) => table.insert(key, value),
-                Err(_) => return Err(self.error(format!("{key}: {value:?} is no number"))),
+                Err(_) => {
+                    return Err(
+                        self.error(format!("{key}: {value:?} is not a number from 0 to 65535"))
+                    );
+                }
             }
         }
         service.has_direct_servers |= is_direct;
@@ -215,25 +227,4 @@ impl<'a> IpvsadmCommand<'a> {
 
 fn protocol_of(option: &str) -> &'static str {
     if matches!(option, "-u" | "--udp-service") { "udp" } else { "tcp" }
-}
-
-/// A rule with the kernel's flags.
-pub(super) fn scheduler_text(scheduler: &str, flags: &[&str]) -> String {
-    let known: Vec<_> = flags.iter().copied().filter(|it| it.starts_with(scheduler)).collect();
-    if known.is_empty() {
-        scheduler.to_owned()
-    } else {
-        format!("{scheduler}({})", known.join(", "))
-    }
-}
-
-/// The bits of a mask: of `255.255.255.0` or of `64`.
-pub(super) fn netmask_bits(mask: &str) -> Option<u32> {
-    match mask.parse::<std::net::Ipv4Addr>() {
-        Ok(mask) => {
-            let bits = u32::from(mask).leading_ones();
-            (u32::from(mask).count_ones() == bits).then_some(bits)
-        }
-        Err(_) => mask.parse().ok().filter(|bits| *bits <= 128),
-    }
 }

@@ -4,14 +4,14 @@ use super::*;
 use crate::director::DirectorConfig;
 
 #[test]
-fn what_ipvsadm_saves_is_carried() {
+fn the_output_of_ipvsadm_save_is_converted() {
     let saved = "-A -t 10.0.0.1:80 -s wrr -p 300 -M 255.255.255.0 -b sh-port\n\
         -a -t 10.0.0.1:80 -r 10.0.0.2:8080 -m -w 3 -x 100 -y 50\n\
         -a -t 10.0.0.1:80 -r 10.0.0.3:80 -g -w 0\n\
         -A -u [2001:db8::1]:53 -s sh -b sh-port,sh-fallback -o\n\
         -a -u [2001:db8::1]:53 -r [2001:db8::2]:53 -i -w 1 --tun-type ipip\n\
         -A -f 7 -s rr\n-a -f 7 -r 10.0.0.2:0 -m -w 1\n";
-    let text = import(saved).expect("sound");
+    let text = import(saved).expect("a valid file");
     let config = DirectorConfig::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let [tcp, udp] = &*config.services else { panic!("{text}") };
     assert_eq!(&*tcp.scheduler, "wrr");
@@ -19,22 +19,32 @@ fn what_ipvsadm_saves_is_carried() {
     assert_eq!((tcp.servers[0].weight, tcp.servers[1].weight), (3, 0));
     assert_eq!(&*udp.scheduler, "sh(sh-port, sh-fallback)");
     assert!(text.contains("netmask = 24") && text.contains("one_packet = true"), "{text}");
-    for said in ["line 6: a service of `-f 7`", "line 5: `--tun-type ipip`", "# Servers answered"] {
-        assert!(text.contains(said), "{said}\n{text}");
+    for expected in [
+        "line 6: service `-f 7` with its servers",
+        "line 5: `--tun-type ipip`",
+        "# The servers answered",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
     }
-    let wrong = |text: &str| import(text).expect_err("unsound").to_string();
+    let error_of = |text: &str| import(text).expect_err(text).to_string();
     assert_eq!(
-        wrong("-A -t www:http -s rr"),
-        "line 1: \"www:http\" is no address: let `ipvsadm-save -n` write numbers"
+        error_of("-A -t www:http -s rr"),
+        "line 1: \"www:http\" is not a numeric address: use the output of `ipvsadm-save -n`"
     );
-    assert_eq!(wrong("-a -t 10.0.0.1:80 -r 10.0.0.2"), "line 1: there is no such service above");
-    assert_eq!(wrong("-A -t"), "line 1: -t of what?");
-    assert_eq!(wrong("hello"), "line 1: neither a keepalived.conf nor what ipvsadm-save writes");
+    assert_eq!(
+        error_of("-a -t 10.0.0.1:80 -r 10.0.0.2"),
+        "line 1: no `-A` line before this one adds the service"
+    );
+    assert_eq!(error_of("-A -t"), "line 1: -t requires a value");
+    assert_eq!(
+        error_of("hello"),
+        "line 1: the text is neither a keepalived.conf nor the output of ipvsadm-save"
+    );
 }
 
-/// Each directive of these is in the result, or named in it.
-fn fixture(text: &str) -> (String, DirectorConfig) {
-    let text = import(text).expect("sound");
+/// Converts a file, and parses the result.
+fn convert(text: &str) -> (String, DirectorConfig) {
+    let text = import(text).expect("a valid file");
     let config = DirectorConfig::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     (text, config)
 }
@@ -107,8 +117,8 @@ virtual_server 10.88.0.100 443 {
 "#;
 
 #[test]
-fn a_keepalived_conf_is_carried_and_the_rest_is_named() {
-    let (text, config) = fixture(KEEPALIVED);
+fn a_keepalived_conf_is_converted_and_the_rest_is_named() {
+    let (text, config) = convert(KEEPALIVED);
     assert_eq!((config.services.len(), config.vrrp.len()), (1, 1));
     for line in [
         "scheduler = \"sh(sh-port)\"",
@@ -117,7 +127,7 @@ fn a_keepalived_conf_is_carried_and_the_rest_is_named() {
         "sorry_server = \"10.88.1.9:443\"",
         "health = { type = \"http\", path = \"/up\", \
             body_digest = \"640205b7b0fc66c1ea91c463fac6334d\", status = \"200-299, 404\", \
-            tls = { trust = \"anybody\" }, interval = \"6000ms\", fast_interval = \"2000ms\", \
+            tls = { trust = \"any\" }, interval = \"6000ms\", fast_interval = \"2000ms\", \
             timeout = \"2000ms\", rise = 1, fall = 4, port = 8443 }",
         "max_connections = 100",
         "addresses = [\"10.88.0.100/24\"]",
@@ -134,30 +144,30 @@ fn a_keepalived_conf_is_carried_and_the_rest_is_named() {
         "`garp_master_delay 5`",
         "`ha_suspend`",
         "`notify_down /bin/cry`",
-        "other checks than the server of line",
+        "the checks of this server: all servers have those of line",
         "authentication of type PASS",
-        "# DR: servers answered",
+        "# DR: the servers answered",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
 }
 
 #[test]
-fn every_word_is_carried_or_named() {
-    let (text, _) = fixture(KEEPALIVED);
-    // A directive that nobody knows, at every place that can have one.
+fn every_directive_is_converted_or_named() {
+    let (text, _) = convert(KEEPALIVED);
+    // An unknown directive in each block.
     for (n, line) in KEEPALIVED.lines().enumerate().filter(|(_, line)| line.ends_with('{')) {
         let mut lines: Vec<_> = KEEPALIVED.lines().collect();
-        lines.insert(n + 1, "no_such_word 7");
-        let (with, _) = fixture(&lines.join("\n"));
-        assert!(with.contains("no_such_word"), "below {line}\n{with}");
-        assert!(!text.contains("no_such_word"));
+        lines.insert(n + 1, "no_such_directive 7");
+        let (converted, _) = convert(&lines.join("\n"));
+        assert!(converted.contains("no_such_directive"), "below {line}\n{converted}");
+        assert!(!text.contains("no_such_directive"));
     }
 }
 
-/// keepalived's own samples, where Debian's package of it is installed.
+/// Converts keepalived's own samples, where its Debian package is installed.
 #[test]
-fn the_samples_of_keepalived_are_imported() {
+fn the_samples_of_keepalived_are_converted() {
     let folder = Path::new("/usr/share/doc/keepalived/samples");
     let Ok(entries) = std::fs::read_dir(folder) else {
         return println!("skipped: no samples in {}", folder.display());
@@ -170,8 +180,8 @@ fn the_samples_of_keepalived_are_imported() {
         }
         let original = std::fs::read_to_string(&path).expect("text");
         let text = import(&original).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let whole = format!("{text}\n[[service]]\nname = \"_\"\nlisten = \"127.0.0.2:1\"\n");
-        DirectorConfig::parse(&whole).unwrap_or_else(|error| panic!("{name}: {error}\n{text}"));
+        let complete = format!("{text}\n[[service]]\nname = \"_\"\nlisten = \"127.0.0.2:1\"\n");
+        DirectorConfig::parse(&complete).unwrap_or_else(|error| panic!("{name}: {error}\n{text}"));
         count += 1;
     }
     assert!(count > 20, "{count} samples");

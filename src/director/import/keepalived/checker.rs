@@ -1,11 +1,11 @@
-//! How a real server is checked.
+//! Conversion of a real server's checkers.
 
 use super::syntax::KeepalivedDirective;
-use super::{command_words, toml_duration};
-use crate::director::import::output::{ImportedConfig, TomlInlineTable, toml_string_array};
+use super::values::{command_words, toml_duration};
+use crate::director::import::toml_writer::{ImportedConfig, TomlInlineTable, toml_string_array};
 use crate::health::HttpCheck;
 
-/// The names of checkers.
+/// The directives that are checkers.
 const CHECKER_NAMES: [&str; 9] = [
     "TCP_CHECK",
     "HTTP_GET",
@@ -18,7 +18,7 @@ const CHECKER_NAMES: [&str; 9] = [
     "FILE_CHECK",
 ];
 
-/// What a virtual server says for all of its checkers.
+/// Settings of a virtual server that its checkers inherit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CheckerDefaults {
     pub(super) interval: f64,
@@ -27,7 +27,7 @@ pub(super) struct CheckerDefaults {
     pub(super) delay_before_retry: Option<f64>,
 }
 
-/// The checks of a real server, each as a value of `health`.
+/// Converts the checkers of a real server to `health` tables.
 pub(super) fn import_checks(
     server: &KeepalivedDirective,
     common: CheckerDefaults,
@@ -42,7 +42,7 @@ pub(super) fn import_checks(
     checks
 }
 
-/// One check; one for each URL.
+/// Converts a checker to a check, or to several: one per `url`.
 fn import_check(
     node: &KeepalivedDirective,
     common: CheckerDefaults,
@@ -56,7 +56,7 @@ fn import_check(
         "SMTP_CHECK" => {
             check.insert_string("type", "smtp");
             if let Some(name) = node.child_value("helo_name") {
-                check.insert_string("hello", name);
+                check.insert_string("helo_name", name);
             }
         }
         "DNS_CHECK" => {
@@ -86,15 +86,15 @@ fn import_check(
         }
         "FILE_CHECK" => {
             let Some(file) = node.child_value("file") else {
-                output.report_skipped(
-                    node.line,
-                    "FILE_CHECK of a `track_file`, which stands elsewhere",
-                );
+                output
+                    .report_skipped(node.line, "FILE_CHECK with a `track_file` in place of `file`");
                 return Vec::new();
             };
             check.insert_string("type", "file");
             check.insert_string("file", file);
-            if let Some(weight) = node.child_value("weight").and_then(|it| it.parse::<i32>().ok()) {
+            if let Some(weight) =
+                node.child_value("weight").and_then(|weight| weight.parse::<i32>().ok())
+            {
                 check.insert("weight", weight);
             }
         }
@@ -133,7 +133,7 @@ fn http_check(
     let path = url.child_value("path").unwrap_or("/");
     check.insert_string("path", path);
     if HttpCheck::get(path).is_err() {
-        output.report_skipped(url.line, format!("path {path:?} is none"));
+        output.report_skipped(url.line, format!("path {path:?} is not a valid HTTP path"));
     }
     if let Some(host) = url.child_value("virtualhost").or(host) {
         let mut headers = TomlInlineTable::default();
@@ -147,12 +147,12 @@ fn http_check(
         check.insert_string("status", &codes.values().join(", "));
     }
     if is_tls {
-        check.insert("tls", "{ trust = \"anybody\" }");
+        check.insert("tls", "{ trust = \"any\" }");
     }
     check
 }
 
-/// When it asks, and where.
+/// Writes intervals, timeout, rise, fall, port and source address.
 fn write_timing(
     check: &mut TomlInlineTable,
     node: &KeepalivedDirective,
@@ -161,12 +161,12 @@ fn write_timing(
 ) {
     let is_http = matches!(node.name(), "HTTP_GET" | "SSL_GET");
     let interval = node.child_number("delay_loop").unwrap_or(common.interval).max(0.001);
-    let asked = |name| node.child_number(name);
-    let timeout = asked("connect_timeout").or(asked("misc_timeout")).or(common.timeout);
+    let number = |name| node.child_number(name);
+    let timeout = number("connect_timeout").or(number("misc_timeout")).or(common.timeout);
     let timeout = timeout.unwrap_or(5.0).max(0.001);
-    let pause = asked("delay_before_retry").or(common.delay_before_retry);
+    let pause = number("delay_before_retry").or(common.delay_before_retry);
     let pause = pause.unwrap_or(if is_http { 3.0 } else { 1.0 }).max(0.001);
-    let retry = asked("retry").or(asked("nb_get_retry")).or(common.retry);
+    let retry = number("retry").or(number("nb_get_retry")).or(common.retry);
     let retry = retry.unwrap_or(match node.name() {
         "DNS_CHECK" => 3.0,
         "MISC_CHECK" => 0.0,
@@ -178,11 +178,11 @@ fn write_timing(
         check.insert_string("fast_interval", &toml_duration(pause));
     }
     if timeout > shortest {
-        let what = format!(
-            "{}: a timeout of {timeout} s, which is above the time to the next check; {shortest} s",
+        let report = format!(
+            "{}: the timeout of {timeout} s is above the interval, and is {shortest} s here",
             node.name()
         );
-        output.report_skipped(node.line, what);
+        output.report_skipped(node.line, report);
     }
     check.insert_string("timeout", &toml_duration(timeout.min(shortest)));
     check.insert("rise", 1);
@@ -191,7 +191,7 @@ fn write_timing(
         check.insert("port", port);
     }
     if let Some(source) =
-        node.child_value("bindto").and_then(|it| it.parse::<std::net::IpAddr>().ok())
+        node.child_value("bindto").and_then(|address| address.parse::<std::net::IpAddr>().ok())
     {
         check.insert_string("source", &source.to_string());
     }

@@ -1,20 +1,20 @@
-//! The syntax of `keepalived.conf`: a line is a directive, and may have a block of lines.
+//! The syntax of `keepalived.conf`: a directive per line, which may have a block of directives.
 
 use std::cell::Cell;
 
-use crate::director::import::ImportError;
+use crate::director::import::error::ImportError;
 
-/// A directive.
+/// A directive: its words, and its block.
 #[derive(Debug)]
 pub(super) struct KeepalivedDirective {
     pub(super) line: usize,
     pub(super) words: Vec<String>,
     pub(super) block: Option<Vec<KeepalivedDirective>>,
-    /// It has been carried over, or somebody has said why not.
+    /// Whether the directive has been converted or reported.
     is_used: Cell<bool>,
 }
 
-/// What the depth of a sound file never is.
+/// The maximum depth of nested blocks: a deeper file is refused instead of using up the stack.
 const MAX_BLOCK_DEPTH: usize = 32;
 
 #[derive(Debug, PartialEq)]
@@ -25,80 +25,88 @@ enum KeepalivedToken {
     EndOfLine,
 }
 
-/// Reads a file.
+/// Parses a file.
 pub(super) fn parse(text: &str) -> Result<Vec<KeepalivedDirective>, ImportError> {
     let mut tokens = Vec::new();
     for (n, line) in text.lines().enumerate() {
         tokens.extend(tokenize(line).into_iter().map(|token| (n + 1, token)));
         tokens.push((n + 1, KeepalivedToken::EndOfLine));
     }
-    let mut place = 0;
-    let nodes = parse_block(&tokens, &mut place, 0)?;
-    match tokens.get(place) {
-        Some((line, _)) => Err(ImportError::new(*line, "a `}` closes nothing")),
+    let mut position = 0;
+    let nodes = parse_block(&tokens, &mut position, 0)?;
+    match tokens.get(position) {
+        Some((line, _)) => Err(ImportError::new(*line, "this `}` closes no block")),
         None => Ok(nodes),
     }
 }
 
-/// The directives up to the end of a block.
+/// Parses directives up to the end of a block; `position` is left at its `}`.
 fn parse_block(
     tokens: &[(usize, KeepalivedToken)],
-    place: &mut usize,
+    position: &mut usize,
     depth: usize,
 ) -> Result<Vec<KeepalivedDirective>, ImportError> {
     let mut nodes: Vec<KeepalivedDirective> = Vec::new();
     let mut words = Vec::new();
-    let mut begun = 0;
+    let mut first_line = 0;
     let flush = |nodes: &mut Vec<KeepalivedDirective>, words: &mut Vec<String>, line| {
         if !words.is_empty() {
             nodes.push(KeepalivedDirective::new(line, std::mem::take(words)));
         }
     };
-    while let Some((line, token)) = tokens.get(*place) {
+    while let Some((line, token)) = tokens.get(*position) {
         match token {
             KeepalivedToken::Word(word) => {
                 if words.is_empty() {
-                    begun = *line;
+                    first_line = *line;
                 }
                 words.push(word.clone());
             }
-            KeepalivedToken::EndOfLine => flush(&mut nodes, &mut words, begun),
+            KeepalivedToken::EndOfLine => flush(&mut nodes, &mut words, first_line),
             KeepalivedToken::CloseBrace => {
-                flush(&mut nodes, &mut words, begun);
+                flush(&mut nodes, &mut words, first_line);
                 return Ok(nodes);
             }
             KeepalivedToken::OpenBrace => {
-                flush(&mut nodes, &mut words, begun);
+                flush(&mut nodes, &mut words, first_line);
                 if depth == MAX_BLOCK_DEPTH {
-                    return Err(ImportError::new(*line, "blocks are too deep"));
+                    return Err(ImportError::new(
+                        *line,
+                        format!("blocks are nested deeper than {MAX_BLOCK_DEPTH}"),
+                    ));
                 }
                 let open = *line;
-                *place += 1;
-                let inner = parse_block(tokens, place, depth + 1)?;
-                if tokens.get(*place).is_none() {
-                    return Err(ImportError::new(open, "the block has no end"));
+                *position += 1;
+                let inner = parse_block(tokens, position, depth + 1)?;
+                if tokens.get(*position).is_none() {
+                    return Err(ImportError::new(open, "the block has no closing `}`"));
                 }
                 match nodes.last_mut().filter(|node| node.block.is_none()) {
                     Some(node) => node.block = Some(inner),
-                    None => return Err(ImportError::new(open, "a block of what?")),
+                    None => {
+                        return Err(ImportError::new(
+                            open,
+                            "the block has no directive before its `{`",
+                        ));
+                    }
                 }
             }
         }
-        *place += 1;
+        *position += 1;
     }
-    flush(&mut nodes, &mut words, begun);
+    flush(&mut nodes, &mut words, first_line);
     Ok(nodes)
 }
 
-/// A line's words. What stands behind `#` or `!` is a remark; between quotes everything is a word.
+/// Splits a line into words and braces. `#` and `!` begin a comment; quotes make one word.
 fn tokenize(line: &str) -> Vec<KeepalivedToken> {
     let mut tokens = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;
     for character in line.chars() {
         match (quote, character) {
-            (Some(end), it) if it == end => quote = None,
-            (Some(_), it) => word.get_or_insert_default().push(it),
+            (Some(end), _) if character == end => quote = None,
+            (Some(_), _) => word.get_or_insert_default().push(character),
             (None, '"' | '\'') => {
                 quote = Some(character);
                 word.get_or_insert_default();
@@ -112,10 +120,10 @@ fn tokenize(line: &str) -> Vec<KeepalivedToken> {
                     KeepalivedToken::CloseBrace
                 });
             }
-            (None, it) if it.is_whitespace() => {
+            (None, _) if character.is_whitespace() => {
                 tokens.extend(word.take().map(KeepalivedToken::Word))
             }
-            (None, it) => word.get_or_insert_default().push(it),
+            (None, _) => word.get_or_insert_default().push(character),
         }
     }
     tokens.extend(word.map(KeepalivedToken::Word));
@@ -127,12 +135,12 @@ impl KeepalivedDirective {
         Self { line, words, block: None, is_used: Cell::new(false) }
     }
 
-    /// What it is.
+    /// Returns the first word.
     pub(super) fn name(&self) -> &str {
         self.words.first().map_or("", |word| word)
     }
 
-    /// The words behind that.
+    /// Returns the words after the name.
     pub(super) fn values(&self) -> &[String] {
         self.words.get(1..).unwrap_or_default()
     }
@@ -141,7 +149,7 @@ impl KeepalivedDirective {
         self.values().first().map(String::as_str)
     }
 
-    /// It was looked at: whoever did has carried it over, or said why not.
+    /// Marks the directive as converted or reported.
     pub(super) fn mark_used(&self) -> &Self {
         self.is_used.set(true);
         self
@@ -151,30 +159,32 @@ impl KeepalivedDirective {
         self.block.as_deref().unwrap_or_default()
     }
 
-    /// The directives of a name in its block, which are looked at now.
+    /// Returns the directives of a name in the block, and marks them as used.
     pub(super) fn children_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Self> {
         self.children().iter().filter(move |node| node.name() == name).map(Self::mark_used)
     }
 
-    /// The last of them, which is the one that counts.
+    /// Returns the last directive of a name in the block, which is the effective one. Marks all of
+    /// that name as used.
     pub(super) fn last_child<'a>(&'a self, name: &'a str) -> Option<&'a Self> {
         self.children_named(name).last()
     }
 
-    /// The value of the last.
+    /// Returns the value of the last directive of a name. Marks all of that name as used.
     pub(super) fn child_value<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         self.last_child(name)?.value()
     }
 
-    /// The value of the last, if it is a number.
+    /// Returns the value of the last directive of a name if it is a number below 10^9 and not
+    /// negative. Marks all of that name as used.
     pub(super) fn child_number(&self, name: &str) -> Option<f64> {
         self.child_value(name)?
             .parse()
             .ok()
-            .filter(|it: &f64| it.is_finite() && (0.0..1e9).contains(it))
+            .filter(|number: &f64| number.is_finite() && (0.0..1e9).contains(number))
     }
 
-    /// Those that nobody has looked at.
+    /// Writes the directives that are not marked as used; not those within an unused block.
     pub(super) fn collect_unused<'a>(nodes: &'a [Self], found: &mut Vec<&'a Self>) {
         for node in nodes {
             if node.is_used.get() {
@@ -199,15 +209,15 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_blocks_are_told_apart() {
-        let text = "a 1 # said\nb \"x y\" {\n c\n d { e f }\n}\ng\n{\n! said\n h 'z'\n}\n";
-        let nodes = parse(text).expect("sound");
+    fn lines_and_blocks_are_parsed() {
+        let text = "a 1 # comment\nb \"x y\" {\n c\n d { e f }\n}\ng\n{\n! comment\n h 'z'\n}\n";
+        let nodes = parse(text).expect("a valid file");
         assert_eq!(shape(&nodes), "a 1; b x y(c; d(e f)); g(h z)");
         assert_eq!(nodes[2].line, 6);
-        let wrong = |text| parse(text).expect_err("unsound").to_string();
-        assert_eq!(wrong("a {\n b\n"), "line 1: the block has no end");
-        assert_eq!(wrong("a\n}\n"), "line 2: a `}` closes nothing");
-        assert_eq!(wrong("{\n}\n"), "line 1: a block of what?");
-        assert_eq!(wrong(&"a {\n".repeat(1000)), "line 33: blocks are too deep");
+        let error_of = |text: &str| parse(text).expect_err(text).to_string();
+        assert_eq!(error_of("a {\n b\n"), "line 1: the block has no closing `}`");
+        assert_eq!(error_of("a\n}\n"), "line 2: this `}` closes no block");
+        assert_eq!(error_of("{\n}\n"), "line 1: the block has no directive before its `{`");
+        assert_eq!(error_of(&"a {\n".repeat(1000)), "line 33: blocks are nested deeper than 32");
     }
 }

@@ -1,13 +1,13 @@
-//! Virtual servers and their real servers.
+//! Conversion of virtual servers and their real servers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::checker::{CheckerDefaults, import_checks};
 use super::syntax::KeepalivedDirective;
-use super::toml_duration;
-use crate::director::import::ipvsadm::{netmask_bits, scheduler_text};
-use crate::director::import::output::{
+use super::values::toml_duration;
+use crate::director::import::ipvs::{netmask_bits, scheduler_text};
+use crate::director::import::toml_writer::{
     ImportedConfig, TomlInlineTable, TomlTable, toml_string_array,
 };
 use crate::scheduler::SchedulerRegistry;
@@ -20,18 +20,18 @@ pub(super) fn import(nodes: &[KeepalivedDirective], output: &mut ImportedConfig)
             groups.insert(name, group);
         }
     }
-    let mut taken = BTreeSet::new();
+    let mut listeners = BTreeSet::new();
     let mut number = 0;
     for node in nodes.iter().filter(|node| node.name() == "virtual_server") {
         node.mark_used();
         number += 1;
-        if let Some(table) = import_service(node, number, &groups, &mut taken, output) {
+        if let Some(table) = import_service(node, number, &groups, &mut listeners, output) {
             output.push_table(table);
         }
     }
 }
 
-/// An address, and a port: that which clients ask for where there is none.
+/// Parses an address with an optional port; 0 stands for the port that the client connects to.
 fn parse_address(words: &[String]) -> Option<SocketAddr> {
     let (ip, port) = match words {
         [ip] => (ip, "0"),
@@ -41,11 +41,11 @@ fn parse_address(words: &[String]) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.parse::<IpAddr>().ok()?, port.parse().ok()?))
 }
 
-/// The addresses of a line of a group: `10.0.0.1-5 80`.
+/// Parses a line of a virtual server group, such as `10.0.0.1-5 80`.
 fn parse_address_range(words: &[String]) -> Option<Vec<SocketAddr>> {
     let (first, last) = words.first()?.split_once('-').unzip();
     let (Some(first), Some(last)) = (first, last) else {
-        return parse_address(words).map(|it| vec![it]);
+        return parse_address(words).map(|address| vec![address]);
     };
     let port = words.get(1).map_or(Some(0), |port| port.parse().ok())?;
     let first: std::net::Ipv4Addr = first.parse().ok()?;
@@ -58,21 +58,21 @@ fn import_service(
     node: &KeepalivedDirective,
     number: usize,
     groups: &BTreeMap<&str, &KeepalivedDirective>,
-    taken: &mut BTreeSet<(String, SocketAddr)>,
+    listeners: &mut BTreeSet<(String, SocketAddr)>,
     output: &mut ImportedConfig,
 ) -> Option<TomlTable> {
     let protocol = node.child_value("protocol").unwrap_or("TCP").to_ascii_lowercase();
     let listens = listen_addresses(node, groups, output);
     if !matches!(&*protocol, "tcp" | "udp") {
-        output.report_skipped(node.line, format!("a service of {protocol}"));
+        output.report_skipped(node.line, format!("a service of protocol {protocol}"));
         return None;
     }
     let mut listen = Vec::new();
     for address in listens {
         if address.port() == 0 {
             output.report_skipped(node.line, format!("every port of {}", address.ip()));
-        } else if !taken.insert((protocol.clone(), address)) {
-            output.report_skipped(node.line, format!("{address} once more"));
+        } else if !listeners.insert((protocol.clone(), address)) {
+            output.report_skipped(node.line, format!("{address} a second time"));
         } else {
             listen.push(address.to_string());
         }
@@ -81,14 +81,16 @@ fn import_service(
     table.insert_string("name", &format!("{protocol}-{number}"));
     if listen.is_empty() {
         table.insert_string("listen", &format!("127.0.0.1:{number}"));
-        table.push_comment("Where should it listen? The original names no address and port.");
+        table.push_comment("The original names no address and port: set the address to listen on.");
     } else {
         table.insert("listen", toml_string_array(listen.iter().map(String::as_str)));
     }
     table.insert_string("protocol", &protocol);
     import_scheduling(node, &mut table, output);
     if let Some(sorry) = node.last_child("sorry_server") {
-        match parse_address(sorry.values()).filter(|it| protocol == "tcp" && it.port() > 0) {
+        match parse_address(sorry.values())
+            .filter(|address| protocol == "tcp" && address.port() > 0)
+        {
             Some(address) => table.insert_string("sorry_server", &address.to_string()),
             None => output.report_skipped(sorry.line, format!("`{}`", sorry.words.join(" "))),
         }
@@ -97,8 +99,8 @@ fn import_service(
         if let Some(kind) = node.child_value(name).filter(|kind| !kind.eq_ignore_ascii_case("NAT"))
         {
             table.push_comment(format!(
-                "{kind}: servers answered clients themselves. Here they answer the director, which \
-                 they see as the client, unless `tcp = {{ source = \"client\" }}`."
+                "{kind}: the servers answered clients directly. Here they answer the director, whose \
+                 address they see unless `tcp = {{ source = \"client\" }}`."
             ));
         }
     }
@@ -124,14 +126,14 @@ fn listen_addresses(
                     .report_skipped(node.line, format!("there is no virtual_server_group {name}"));
                 return Vec::new();
             };
-            let mut all = Vec::new();
+            let mut listens = Vec::new();
             for line in group.children() {
                 match parse_address_range(&line.mark_used().words) {
-                    Some(addresses) => all.extend(addresses),
+                    Some(addresses) => listens.extend(addresses),
                     None => output.report_skipped(line.line, format!("`{}`", line.words.join(" "))),
                 }
             }
-            all
+            listens
         }
         words => match parse_address(words) {
             Some(address) => vec![address],
@@ -143,7 +145,7 @@ fn listen_addresses(
     }
 }
 
-/// Rule, persistence and quorum.
+/// Converts scheduler, persistence and quorum.
 fn import_scheduling(
     node: &KeepalivedDirective,
     table: &mut TomlTable,
@@ -161,21 +163,22 @@ fn import_scheduling(
         table.insert("udp", "{ one_packet = true }");
     }
     if let Some(persistent) = node.last_child("persistence_timeout") {
-        let timeout = persistent.value().and_then(|it| it.parse::<f64>().ok()).unwrap_or(360.0);
-        let mut rule = TomlInlineTable::default();
-        rule.insert_string("timeout", &toml_duration(timeout.clamp(1.0, 1e9)));
+        let timeout =
+            persistent.value().and_then(|timeout| timeout.parse::<f64>().ok()).unwrap_or(360.0);
+        let mut persistence = TomlInlineTable::default();
+        persistence.insert_string("timeout", &toml_duration(timeout.clamp(1.0, 1e9)));
         let mask = node.child_value("persistence_granularity");
         if let Some(bits) = mask.and_then(netmask_bits) {
             let is_v6 = mask.is_some_and(|mask| !mask.contains('.'));
-            rule.insert(if is_v6 { "netmask_v6" } else { "netmask" }, bits);
+            persistence.insert(if is_v6 { "netmask_v6" } else { "netmask" }, bits);
         }
-        table.insert("persistence", rule);
+        table.insert("persistence", persistence);
     }
     if let Some(weight) = node.child_number("quorum").filter(|weight| *weight > 1.0) {
         let mut quorum = TomlInlineTable::default();
         quorum.insert("weight", weight as u64);
-        if let Some(by) = node.child_number("hysteresis") {
-            quorum.insert("hysteresis", by as u64);
+        if let Some(hysteresis) = node.child_number("hysteresis") {
+            quorum.insert("hysteresis", hysteresis as u64);
         }
         table.insert("quorum", quorum);
     }
@@ -197,37 +200,38 @@ fn import_servers(
             continue;
         };
         if address.port() == 0
-            && let [only] = listen
-            && let Ok(only) = only.parse::<SocketAddr>()
+            && let [listen] = listen
+            && let Ok(listen) = listen.parse::<SocketAddr>()
         {
-            address.set_port(only.port());
+            address.set_port(listen.port());
         }
         if !known.insert(address) {
-            output.report_skipped(server.line, format!("{address} once more"));
+            output.report_skipped(server.line, format!("{address} a second time"));
             continue;
         }
         let mut row = TomlTable::new("[[service.server]]");
         row.insert_string("address", &address.to_string());
         let weight = server.child_number("weight").or(node.child_number("weight")).unwrap_or(1.0);
         row.insert("weight", weight.min(65_535.0) as u32);
-        let number = |name| server.child_number(name).map(|it| it as u32).filter(|it| *it > 0);
-        if let Some(most) = number("uthreshold") {
-            row.insert("max_connections", most);
-            if let Some(least) = number("lthreshold").filter(|least| *least <= most) {
-                row.insert("resume_connections", least);
+        let number = |name| {
+            server.child_number(name).map(|number| number as u32).filter(|number| *number > 0)
+        };
+        if let Some(max) = number("uthreshold") {
+            row.insert("max_connections", max);
+            if let Some(resume) = number("lthreshold").filter(|resume| *resume <= max) {
+                row.insert("resume_connections", resume);
             }
         }
         if server.last_child("inhibit_on_failure").is_some() {
-            // What is down is not taken out here: its connections and its place stay.
-            row.push_comment("inhibit_on_failure: a server that is down is never taken out.");
+            row.push_comment("inhibit_on_failure: a server that is down is never removed.");
         }
         let checks = import_checks(server, common, output);
         match &checked {
             None => checked = Some((checks, server.line)),
             Some((first, line)) if *first != checks => {
-                let what =
-                    format!("other checks than the server of line {line}, which all have now");
-                output.report_skipped(server.line, what);
+                let report =
+                    format!("the checks of this server: all servers have those of line {line} now");
+                output.report_skipped(server.line, report);
             }
             Some(_) => {}
         }
@@ -235,10 +239,10 @@ fn import_servers(
     }
     match checked.map(|(checks, _)| checks).unwrap_or_default().as_slice() {
         [] => {}
-        [one] => table.insert("health", one),
-        several => {
-            let all: Vec<_> = several.iter().map(ToString::to_string).collect();
-            table.insert("health", format!("[{}]", all.join(", ")));
+        [check] => table.insert("health", check),
+        checks => {
+            let checks: Vec<_> = checks.iter().map(ToString::to_string).collect();
+            table.insert("health", format!("[{}]", checks.join(", ")));
         }
     }
     tables.into_iter().for_each(|row| table.push_subtable(row));

@@ -1,11 +1,11 @@
-//! Virtual routers.
+//! Conversion of VRRP instances.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::syntax::KeepalivedDirective;
-use super::{command_words, toml_duration};
-use crate::director::import::output::{
+use super::values::{command_words, toml_duration};
+use crate::director::import::toml_writer::{
     ImportedConfig, TomlInlineTable, TomlTable, toml_string_array,
 };
 use crate::vrrp::VirtualAddress;
@@ -22,14 +22,16 @@ pub(super) fn import(nodes: &[KeepalivedDirective], output: &mut ImportedConfig)
     let mut commands = Vec::new();
     for group in nodes.iter().filter(|node| node.name() == "vrrp_sync_group") {
         group.mark_used();
-        let members = group.children_named("group").flat_map(|it| it.children().iter());
-        grouped.extend(members.flat_map(|it| it.mark_used().words.iter().map(String::as_str)));
+        let members = group.children_named("group").flat_map(|list| list.children().iter());
+        grouped
+            .extend(members.flat_map(|member| member.mark_used().words.iter().map(String::as_str)));
         commands.extend(notify_commands(group));
     }
-    if instances.len() > 1 && instances.iter().any(|it| !grouped.contains(it.value().unwrap_or("")))
+    if instances.len() > 1
+        && instances.iter().any(|node| !grouped.contains(node.value().unwrap_or("")))
     {
-        let what = "virtual routers that were master one by one are so together, or not at all";
-        output.report_skipped(instances[0].line, what);
+        let report = "independent vrrp_instances: here one director is master of all or of none";
+        output.report_skipped(instances[0].line, report);
     }
     let mut ids = BTreeSet::new();
     for instance in &instances {
@@ -38,12 +40,14 @@ pub(super) fn import(nodes: &[KeepalivedDirective], output: &mut ImportedConfig)
         let id = instance.child_number("virtual_router_id").filter(|id| (1.0..256.0).contains(id));
         let Some(id) = id.map(|id| id as u8).filter(|id| ids.insert((interface.clone(), *id)))
         else {
-            let what = "without a `virtual_router_id` of its own there is no virtual router";
-            output.report_skipped(instance.line, what);
+            let report = "a vrrp_instance without a unique `virtual_router_id`";
+            output.report_skipped(instance.line, report);
             continue;
         };
         if let Some(mut table) = import_virtual_router(instance, &interface, id, &scripts, output) {
-            if let Some(commands) = Some(notify_commands(instance)).filter(|it| !it.is_empty()) {
+            if let Some(commands) =
+                Some(notify_commands(instance)).filter(|commands| !commands.is_empty())
+            {
                 for (key, command) in commands {
                     table.insert(key, command);
                 }
@@ -57,7 +61,7 @@ pub(super) fn import(nodes: &[KeepalivedDirective], output: &mut ImportedConfig)
     }
 }
 
-/// What is run when its state changes.
+/// Returns the notify programs, each with its key.
 fn notify_commands(node: &KeepalivedDirective) -> Vec<(&'static str, String)> {
     let keys = ["notify", "notify_master", "notify_backup", "notify_fault"];
     let commands = keys.into_iter().filter_map(|key| {
@@ -80,7 +84,7 @@ fn import_virtual_router(
     }
     table.insert_string("interface", interface);
     table.insert("virtual_router_id", id);
-    // It says where to begin; who is master is for priorities to say.
+    // `state` is the initial state only: the priorities decide who becomes master.
     let _ = node.last_child("state");
     let priority = node.child_number("priority").unwrap_or(100.0);
     table.insert("priority", priority.clamp(1.0, 255.0) as u8);
@@ -97,12 +101,14 @@ fn import_virtual_router(
     }
     let addresses = virtual_addresses(node, interface, output);
     if addresses.is_empty() {
-        output.report_skipped(node.line, "a virtual router without addresses is none");
+        output.report_skipped(node.line, "a vrrp_instance without addresses");
         return None;
     }
     table.insert("addresses", toml_string_array(addresses.iter().map(String::as_str)));
     for key in ["unicast_src_ip", "mcast_src_ip"] {
-        if let Some(source) = node.child_value(key).and_then(|it| it.parse::<IpAddr>().ok()) {
+        if let Some(source) =
+            node.child_value(key).and_then(|address| address.parse::<IpAddr>().ok())
+        {
             table.insert_string(
                 if source.is_ipv6() { "source_v6" } else { "source" },
                 &source.to_string(),
@@ -124,7 +130,7 @@ fn import_virtual_router(
     Some(table)
 }
 
-/// The version, and what belongs to it.
+/// Converts version, interval and authentication.
 fn import_version(
     node: &KeepalivedDirective,
     version: u8,
@@ -135,28 +141,28 @@ fn import_version(
     let is_v6 = node
         .children_named("virtual_ipaddress")
         .flat_map(KeepalivedDirective::children)
-        .any(|it| it.name().contains(':'));
-    // The old version knows no IPv6, and no parts of a second.
+        .any(|address| address.name().contains(':'));
+    // Version 2 has no IPv6, and intervals of whole seconds only.
     let version = if is_v6 || interval.fract() != 0.0 { 3 } else { version.clamp(2, 3) };
     table.insert("version", version);
-    let (least, most) = if version == 2 { (1.0, 255.0) } else { (0.01, 40.95) };
-    let kept = interval.clamp(least, most);
-    if kept != interval {
-        output.report_skipped(node.line, format!("advert_int {interval}: it is {kept}"));
+    let (min, max) = if version == 2 { (1.0, 255.0) } else { (0.01, 40.95) };
+    let clamped = interval.clamp(min, max);
+    if clamped != interval {
+        output.report_skipped(node.line, format!("advert_int {interval}: it is {clamped} here"));
     }
-    table.insert_string("advert_interval", &toml_duration(kept));
+    table.insert_string("advert_interval", &toml_duration(clamped));
     if let Some(authentication) = node.last_child("authentication") {
         let kind = authentication.child_value("auth_type").unwrap_or("PASS");
         let _ = authentication.last_child("auth_pass");
-        let what = format!("authentication of type {kind}: who needs one has `auth_key`");
-        output.report_skipped(authentication.line, what);
+        let report = format!("authentication of type {kind}: use `auth_key`");
+        output.report_skipped(authentication.line, report);
         if version == 2 && kind.eq_ignore_ascii_case("PASS") {
             table.insert("ignore_passwords", true);
         }
     }
 }
 
-/// Virtual addresses: those that are told, and those that are not.
+/// Returns the virtual addresses, those excluded from advertisements too.
 fn virtual_addresses(
     node: &KeepalivedDirective,
     interface: &str,
@@ -165,11 +171,11 @@ fn virtual_addresses(
     let (mut addresses, mut known) = (Vec::new(), BTreeSet::new());
     for key in ["virtual_ipaddress", "virtual_ipaddress_excluded"] {
         for line in node.children_named(key).flat_map(KeepalivedDirective::children) {
-            let said = || format!("`{}`", line.words.join(" "));
+            let directive = || format!("`{}`", line.words.join(" "));
             match line.mark_used().name().parse::<VirtualAddress>() {
                 Ok(address) if known.insert(address.ip()) => addresses.push(address.to_string()),
-                Ok(_) => output.report_skipped(line.line, format!("{} once more", said())),
-                Err(_) => output.report_skipped(line.line, said()),
+                Ok(_) => output.report_skipped(line.line, format!("{} a second time", directive())),
+                Err(_) => output.report_skipped(line.line, directive()),
             }
             let mut rest = line.values().iter();
             while let (Some(key), value) = (rest.next(), rest.next()) {
@@ -183,7 +189,7 @@ fn virtual_addresses(
     addresses
 }
 
-/// Virtual routes.
+/// Converts virtual routes.
 fn import_routes(
     node: &KeepalivedDirective,
     interface: &str,
@@ -202,18 +208,19 @@ fn import_routes(
     }
 }
 
-/// A route by the interface of its virtual router; others are not carried.
+/// Converts a route; `None` for one that uses another interface than its virtual router.
 fn parse_route(words: &[String], interface: &str) -> Option<TomlInlineTable> {
     let mut route = TomlInlineTable::default();
     let mut has_target = false;
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        let mut address = || words.next()?.parse::<IpAddr>().ok().map(|it| it.to_string());
+        let mut address =
+            || words.next()?.parse::<IpAddr>().ok().map(|address| address.to_string());
         match word.as_str() {
             "src" => route.insert_string("source", &address()?),
             "via" | "gw" => route.insert_string("via", &address()?),
             "dev" => {
-                words.next().filter(|it| *it == interface)?;
+                words.next().filter(|device| *device == interface)?;
             }
             "metric" => route.insert("metric", words.next()?.parse::<u32>().ok()?),
             target => {
@@ -226,7 +233,7 @@ fn parse_route(words: &[String], interface: &str) -> Option<TomlInlineTable> {
     has_target.then_some(route)
 }
 
-/// Links and scripts that the priority depends on.
+/// Converts tracked interfaces and scripts.
 fn import_tracks(
     node: &KeepalivedDirective,
     scripts: &BTreeMap<&str, &KeepalivedDirective>,
@@ -272,15 +279,15 @@ fn import_tracks(
             }
             let mut track = TomlTable::new("[[vrrp.track]]");
             track.insert_string("name", name);
-            let own = script.child_value("weight").and_then(|weight| weight.parse().ok());
-            write_weight(&mut track, weight.or(own), line, output);
+            let script_weight = script.child_value("weight").and_then(|weight| weight.parse().ok());
+            write_weight(&mut track, weight.or(script_weight), line, output);
             track.insert("check", check);
             table.push_subtable(track);
         }
     }
 }
 
-/// The names of a line, and the weight behind them.
+/// Returns the names of a line, and the weight after them.
 fn names_and_weight(node: &KeepalivedDirective) -> (Vec<String>, Option<i32>) {
     let words = &node.words;
     let end = words.iter().position(|word| word == "weight").unwrap_or(words.len());
@@ -299,7 +306,7 @@ fn write_weight(
         Some(weight) => {
             output.report_skipped(
                 line.line,
-                format!("weight {weight}: it is {}", weight.signum() * 254),
+                format!("weight {weight}: it is {} here", weight.signum() * 254),
             );
             track.insert("weight", weight.signum() * 254);
         }

@@ -1,16 +1,16 @@
-//! What is written.
+//! The TOML text that an import writes.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// A configuration as it is put together.
+/// The tables of an import, and the directives that were not converted.
 #[derive(Debug, Default)]
 pub(super) struct ImportedConfig {
     tables: Vec<TomlTable>,
     skipped: Vec<(usize, String)>,
 }
 
-/// A table and what is to be said of it.
+/// A TOML table with its subtables.
 #[derive(Clone, Debug)]
 pub(super) struct TomlTable {
     header: &'static str,
@@ -19,11 +19,11 @@ pub(super) struct TomlTable {
 }
 
 impl TomlTable {
-    pub(super) fn new(head: &'static str) -> Self {
-        Self { header: head, lines: Vec::new(), subtables: Vec::new() }
+    pub(super) fn new(header: &'static str) -> Self {
+        Self { header, lines: Vec::new(), subtables: Vec::new() }
     }
 
-    /// A key and a value as it is written.
+    /// Adds a key with a value that is TOML already.
     pub(super) fn insert(&mut self, key: &str, value: impl fmt::Display) {
         self.lines.push(format!("{key} = {value}"));
     }
@@ -32,9 +32,9 @@ impl TomlTable {
         self.insert(key, toml_string(value));
     }
 
-    /// A remark behind what was put last.
-    pub(super) fn push_comment(&mut self, what: impl fmt::Display) {
-        self.lines.push(format!("# {}", replace_control_chars(&what.to_string())));
+    /// Adds a comment line.
+    pub(super) fn push_comment(&mut self, comment: impl fmt::Display) {
+        self.lines.push(format!("# {}", replace_control_chars(&comment.to_string())));
     }
 
     pub(super) fn push_subtable(&mut self, table: Self) {
@@ -42,7 +42,7 @@ impl TomlTable {
     }
 }
 
-/// A value of the form `{ a = 1, b = 2 }`.
+/// An inline table such as `{ a = 1, b = 2 }`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct TomlInlineTable(Vec<String>);
 
@@ -62,27 +62,29 @@ impl fmt::Display for TomlInlineTable {
     }
 }
 
-/// A text as TOML has it. A `${` is one, and no variable.
+/// Returns a TOML string. `${` is escaped, so that it does not name an environment variable.
 pub(super) fn toml_string(text: &str) -> String {
-    let mut all = String::from("\"");
+    let mut quoted = String::from("\"");
     for character in text.replace("${", "$${").chars() {
         match character {
-            '"' | '\\' => all.extend(['\\', character]),
-            it if it.is_control() => all.push_str(&format!("\\u{:04X}", u32::from(it))),
-            it => all.push(it),
+            '"' | '\\' => quoted.extend(['\\', character]),
+            _ if character.is_control() => {
+                quoted.push_str(&format!("\\u{:04X}", u32::from(character)));
+            }
+            _ => quoted.push(character),
         }
     }
-    all + "\""
+    quoted + "\""
 }
 
-/// A list of texts.
+/// Returns a TOML array of strings.
 pub(super) fn toml_string_array<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
-    let all: Vec<_> = texts.into_iter().map(toml_string).collect();
-    format!("[{}]", all.join(", "))
+    let strings: Vec<_> = texts.into_iter().map(toml_string).collect();
+    format!("[{}]", strings.join(", "))
 }
 
 fn replace_control_chars(text: &str) -> String {
-    text.chars().map(|it| if it.is_control() { ' ' } else { it }).collect()
+    text.replace(char::is_control, " ")
 }
 
 impl ImportedConfig {
@@ -90,22 +92,22 @@ impl ImportedConfig {
         self.tables.push(table);
     }
 
-    /// What could not be carried over.
-    pub(super) fn report_skipped(&mut self, line: usize, what: impl fmt::Display) {
-        self.skipped.push((line, replace_control_chars(&what.to_string())));
+    /// Names a directive, or a part of it, that is not converted, with its line.
+    pub(super) fn report_skipped(&mut self, line: usize, directive: impl fmt::Display) {
+        self.skipped.push((line, replace_control_chars(&directive.to_string())));
     }
 }
 
 impl fmt::Display for ImportedConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let notes: BTreeSet<_> = self.skipped.iter().collect();
-        if notes.is_empty() {
-            writeln!(f, "# Everything could be carried over.")?;
+        let skipped: BTreeSet<_> = self.skipped.iter().collect();
+        if skipped.is_empty() {
+            writeln!(f, "# Everything was converted.")?;
         } else {
-            writeln!(f, "# Not carried over:")?;
+            writeln!(f, "# Not converted:")?;
         }
-        for (line, what) in notes {
-            writeln!(f, "#   line {line}: {what}")?;
+        for (line, directive) in skipped {
+            writeln!(f, "#   line {line}: {directive}")?;
         }
         for table in &self.tables {
             write_table(f, table)?;

@@ -1,0 +1,66 @@
+//! How many servers of a service must be healthy: `fail_mode` and the `quorum` table.
+
+use std::fmt;
+
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::backend::{FailMode, Quorum};
+
+/// `"closed"`, `"open"`, or a percentage.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct FailModeConfig(pub(crate) FailMode);
+
+impl<'de> Deserialize<'de> for FailModeConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FailModeVisitor;
+        impl Visitor<'_> for FailModeVisitor {
+            type Value = FailModeConfig;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"closed\", \"open\", or a percentage from 1 to 100")
+            }
+
+            fn visit_i64<E: Error>(self, percent: i64) -> Result<FailModeConfig, E> {
+                let percent = u8::try_from(percent)
+                    .ok()
+                    .filter(|percent| (1..=100).contains(percent))
+                    .ok_or_else(|| E::custom(format!("{percent} is not from 1 to 100 percent")))?;
+                Ok(FailModeConfig(FailMode::PanicBelow(percent)))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<FailModeConfig, E> {
+                match text {
+                    "closed" => Ok(FailModeConfig(FailMode::Closed)),
+                    "open" => Ok(FailModeConfig(FailMode::Open)),
+                    _ => Err(E::unknown_variant(text, &["closed", "open"])),
+                }
+            }
+        }
+        deserializer.deserialize_any(FailModeVisitor)
+    }
+}
+
+/// The quorum: the total weight of healthy servers that the service needs, as in keepalived.
+///
+/// A service without its quorum gives its servers no new connections: the sorry server takes them.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct QuorumConfig {
+    /// The total weight that is required.
+    weight: u64,
+    /// The quorum is lost below `weight - hysteresis` (and at a total of 0), and reached again at
+    /// `weight + hysteresis`. Default: `0`.
+    hysteresis: Option<u64>,
+    /// Reports a lost quorum only; the servers go on. Default: `false`.
+    #[serde(default)]
+    advisory: bool,
+}
+
+impl QuorumConfig {
+    pub(crate) fn to_quorum(self) -> Quorum {
+        Quorum::new(self.weight)
+            .with_hysteresis(self.hysteresis.unwrap_or_default())
+            .with_advisory(self.advisory)
+    }
+}

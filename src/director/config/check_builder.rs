@@ -1,0 +1,215 @@
+//! Health checks, built from `health` tables.
+
+use super::check::{CheckConfig, CheckKind, RedisRoleConfig};
+use super::error::ConfigProblem;
+use super::value::{
+    CodeRanges, FromText, HexSecret, SecretString, apply_duration_if_some, apply_if_some,
+};
+use crate::health::{
+    AgentCheck, CommandCheck, DnsCheck, FileCheck, GrpcCheck, HttpCheck, IcmpCheck, MysqlCheck,
+    PostgresCheck, RedisCheck, SmtpCheck, TcpCheck, TimedCheck, TlsCheck, TlsSettings, UdpCheck,
+};
+
+/// The key that is refused, and the reason.
+type CheckKeyProblem = (&'static str, String);
+
+/// Names the key that an error is about.
+trait WithKey<T> {
+    fn with_key(self, key: &'static str) -> Result<T, CheckKeyProblem>;
+}
+
+impl<T, E: ToString> WithKey<T> for Result<T, E> {
+    fn with_key(self, key: &'static str) -> Result<T, CheckKeyProblem> {
+        self.map_err(|error| (key, error.to_string()))
+    }
+}
+
+impl CheckConfig {
+    /// Builds the check; refuses keys that its type does not use.
+    pub(super) fn to_checks(&self) -> Result<TimedCheck, ConfigProblem> {
+        let problem = |(key, reason): CheckKeyProblem| ConfigProblem::at_key(key, reason);
+        // Each step takes the keys that it uses, so that the rest are those of other types.
+        let mut unused = self.clone();
+        let check = unused.build_check().map_err(problem)?;
+        let check = unused.apply_timing(check);
+        match unused.first_key() {
+            Some(key) => {
+                let kind = format!("{:?}", self.kind).to_lowercase();
+                let reason = format!("checks of type {kind:?} do not use `{key}`");
+                Err(ConfigProblem::at_key(key, reason))
+            }
+            None => Ok(check),
+        }
+    }
+
+    /// Takes the keys that every type has.
+    fn apply_timing(&mut self, check: TimedCheck) -> TimedCheck {
+        let interval = self.interval.take();
+        let timeout = self.timeout.take().or(interval);
+        let check = apply_duration_if_some(check, timeout, TimedCheck::timeout);
+        let check = apply_duration_if_some(check, interval, TimedCheck::interval);
+        let check =
+            apply_duration_if_some(check, self.fast_interval.take(), TimedCheck::fast_interval);
+        let check =
+            apply_duration_if_some(check, self.down_interval.take(), TimedCheck::down_interval);
+        let check = apply_if_some(check, self.rise.take(), TimedCheck::rise);
+        let check = apply_if_some(check, self.fall.take(), TimedCheck::fall);
+        let check = apply_if_some(check, self.jitter.take(), TimedCheck::jitter);
+        let check = apply_if_some(check, self.port.take(), TimedCheck::port);
+        apply_if_some(check, self.source.take(), TimedCheck::source)
+    }
+
+    /// Takes the keys of the type.
+    fn build_check(&mut self) -> Result<TimedCheck, CheckKeyProblem> {
+        Ok(match self.kind {
+            CheckKind::Agent => TimedCheck::new(apply_if_some(
+                AgentCheck::new(),
+                self.take_payload(),
+                AgentCheck::send,
+            )),
+            CheckKind::Command => TimedCheck::new(self.build_command_check()?),
+            CheckKind::Dns => TimedCheck::new(self.build_dns_check()?),
+            CheckKind::File => TimedCheck::new(self.build_file_check()?),
+            CheckKind::Grpc => {
+                let check = GrpcCheck::new(self.service.take().unwrap_or_default());
+                let check = apply_if_some(check, self.authority.take(), GrpcCheck::authority);
+                TimedCheck::new(apply_if_some(check, self.take_tls()?, GrpcCheck::tls))
+            }
+            CheckKind::Http => TimedCheck::new(self.build_http_check()?),
+            CheckKind::Mysql => {
+                let check = match self.user.take() {
+                    Some(user) => MysqlCheck::new().user(user).with_key("user")?,
+                    None => MysqlCheck::new(),
+                };
+                let greeting_only = self.greeting_only.take().unwrap_or_default();
+                TimedCheck::new(if greeting_only { check.greeting_only() } else { check })
+            }
+            CheckKind::Ping => TimedCheck::new(IcmpCheck::new()),
+            CheckKind::Postgres => {
+                let mut check = PostgresCheck::new();
+                if let Some(user) = self.user.take() {
+                    check = check.user(user).with_key("user")?;
+                }
+                if let Some(database) = self.database.take() {
+                    check = check.database(database).with_key("database")?;
+                }
+                TimedCheck::new(check)
+            }
+            CheckKind::Redis => {
+                let check = apply_if_some(RedisCheck::new(), self.user.take(), RedisCheck::user);
+                let password = self.password.take().map(|SecretString(password)| password);
+                let check = apply_if_some(check, password, RedisCheck::password);
+                TimedCheck::new(match self.role.take() {
+                    Some(RedisRoleConfig::Master) => check.master(),
+                    Some(RedisRoleConfig::Replica) => check.replica(),
+                    None => check,
+                })
+            }
+            CheckKind::Smtp => TimedCheck::new(match self.helo_name.take() {
+                Some(name) => SmtpCheck::new().helo_name(name).with_key("helo_name")?,
+                None => SmtpCheck::new(),
+            }),
+            CheckKind::Tcp => {
+                let check = apply_if_some(TcpCheck::new(), self.take_payload(), TcpCheck::send);
+                let check = apply_if_some(check, self.expect.take(), TcpCheck::expect);
+                TimedCheck::new(apply_if_some(
+                    check,
+                    self.expect_within.take(),
+                    TcpCheck::expect_within,
+                ))
+            }
+            CheckKind::Tls => TimedCheck::new(TlsCheck::new(match self.take_tls()? {
+                Some(tls) => tls,
+                None => TlsSettings::system_roots().with_key("tls")?,
+            })),
+            CheckKind::Udp => {
+                let check = apply_if_some(UdpCheck::new(), self.take_payload(), UdpCheck::payload);
+                let pattern = self.expect_bytes.take().map(|FromText(pattern)| pattern);
+                let check = apply_if_some(check, pattern, UdpCheck::expect_reply);
+                let lengths = self.reply_lengths.take().map(|[min, max]| min..=max);
+                let check = apply_if_some(check, lengths, UdpCheck::reply_lengths);
+                TimedCheck::new(apply_duration_if_some(
+                    check,
+                    self.listen_for.take(),
+                    UdpCheck::listen_for,
+                ))
+            }
+        })
+    }
+
+    /// Takes the bytes to send, as text or in hexadecimal digits.
+    fn take_payload(&mut self) -> Option<Vec<u8>> {
+        let text = self.send.take().map(String::into_bytes);
+        text.or_else(|| self.send_bytes.take().map(|HexSecret(bytes)| bytes))
+    }
+
+    fn build_command_check(&mut self) -> Result<CommandCheck, CheckKeyProblem> {
+        let program = self
+            .command
+            .take()
+            .ok_or("checks of type \"command\" require `command`")
+            .with_key("command")?;
+        let check = CommandCheck::new(program).args(self.arguments.take().unwrap_or_default());
+        let variables = self.environment.take().unwrap_or_default();
+        let check =
+            variables.into_iter().fold(check, |check, (name, value)| check.env(name, value));
+        Ok(if self.dynamic.take().unwrap_or_default() { check.dynamic() } else { check })
+    }
+
+    fn build_dns_check(&mut self) -> Result<DnsCheck, CheckKeyProblem> {
+        let kind = self.record_type.take();
+        let check = match self.name.take() {
+            Some(name) => {
+                DnsCheck::query(&name, kind.as_deref().unwrap_or("A")).with_key("name")?
+            }
+            None if kind.is_none() => DnsCheck::new(),
+            None => return Err(("record_type", "`record_type` requires `name`".to_owned())),
+        };
+        let codes = self.accept_codes.take().map(|CodeRanges(codes)| codes.into_iter().flatten());
+        let check = apply_if_some(check, codes, DnsCheck::accept_codes);
+        let check = apply_if_some(check, self.address.take(), DnsCheck::expect_address);
+        match self.record.take() {
+            Some(data) => check.expect_record(&data).with_key("record"),
+            None => Ok(check),
+        }
+    }
+
+    fn build_file_check(&mut self) -> Result<FileCheck, CheckKeyProblem> {
+        let path =
+            self.file.take().ok_or("checks of type \"file\" require `file`").with_key("file")?;
+        let check = match self.exists.take().unwrap_or_default() {
+            true => FileCheck::exists(path),
+            false => apply_if_some(FileCheck::value(path), self.weight.take(), FileCheck::weight),
+        };
+        Ok(if self.reversed.take().unwrap_or_default() { check.reversed() } else { check })
+    }
+
+    fn build_http_check(&mut self) -> Result<HttpCheck, CheckKeyProblem> {
+        let method = self.method.take().unwrap_or_else(|| "GET".to_owned());
+        let path = self.path.take().unwrap_or_else(|| "/".to_owned());
+        let mut check = HttpCheck::new(&method, &path).with_key("path")?;
+        for (name, value) in self.headers.take().unwrap_or_default() {
+            check = check.header(&name, &value).with_key("headers")?;
+        }
+        let statuses = self.status.take().map(|CodeRanges(codes)| codes).unwrap_or_default();
+        check = statuses.into_iter().fold(check, HttpCheck::accept_status);
+        if let Some(regex) = self.body.take() {
+            check = check.body_matches(&regex).with_key("body")?;
+        }
+        if let Some(regex) = self.body_not.take() {
+            check = check.body_does_not_match(&regex).with_key("body_not")?;
+        }
+        if let Some(digest) = self.body_digest.take() {
+            check = check.body_digest(&digest).with_key("body_digest")?;
+        }
+        check = apply_if_some(check, self.body_limit.take(), HttpCheck::body_limit);
+        if self.http2.take().unwrap_or_default() {
+            check = check.http2();
+        }
+        Ok(apply_if_some(check, self.take_tls()?, HttpCheck::tls))
+    }
+
+    fn take_tls(&mut self) -> Result<Option<TlsSettings>, CheckKeyProblem> {
+        self.tls.take().map(|config| config.to_tls().with_key("tls")).transpose()
+    }
+}

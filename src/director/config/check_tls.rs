@@ -1,0 +1,85 @@
+//! The `tls` table of a health check.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::value::{apply_if_some, decode_hex};
+use crate::health::TlsSettings;
+
+/// TLS of a health check of type `grpc`, `http` or `tls`: which certificate is accepted.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CheckTlsConfig {
+    /// Which certificates are accepted without `authorities` or `pinned`. Default: `"system"`.
+    #[serde(default)]
+    trust: TlsTrustConfig,
+    /// A PEM file of certificate authorities, at most 4 MiB: only certificates that they have signed
+    /// are accepted. Excludes `pinned`. Default: none.
+    authorities: Option<PathBuf>,
+    /// The SHA-256 digest of the only certificate that is accepted, as printed by
+    /// `openssl x509 -fingerprint -sha256`: 64 hexadecimal digits, with or without colons. Excludes
+    /// `authorities`. Default: none.
+    pinned: Option<String>,
+    /// The server name that the check asks for (SNI), for which the certificate must be valid.
+    /// Default: the server's address.
+    name: Option<String>,
+    /// Warns when the certificate ends within this many days; `0` disables the warning. Default:
+    /// `14`.
+    warn_before_days: Option<u16>,
+}
+
+/// Which certificates are accepted.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum TlsTrustConfig {
+    /// Certificates that the authorities of this machine have signed.
+    #[default]
+    System,
+    /// Any certificate: the check finds out that the server speaks TLS, and nothing of its identity.
+    Any,
+}
+
+/// The maximum size of a file of authorities: ten times that of all authorities that a machine
+/// trusts.
+const MAX_AUTHORITIES_FILE: u64 = 4 << 20;
+
+impl CheckTlsConfig {
+    pub(super) fn to_tls(&self) -> Result<TlsSettings, Box<dyn Error>> {
+        let mut tls = match (&self.authorities, &self.pinned, self.trust) {
+            (Some(_), Some(_), _) => {
+                return Err("`authorities` and `pinned` exclude each other".into());
+            }
+            (Some(path), None, _) => {
+                let pem = read_authorities(path)
+                    .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+                TlsSettings::authorities(&pem)?
+            }
+            (None, Some(digits), _) => {
+                let digest =
+                    decode_hex(&digits.replace(':', "")).and_then(|bytes| bytes.try_into().ok());
+                TlsSettings::pinned(digest.ok_or_else(|| {
+                    format!(
+                        "`pinned` is {digits:?}, and must be a SHA-256 digest of 64 hexadecimal \
+                         digits"
+                    )
+                })?)
+            }
+            (None, None, TlsTrustConfig::System) => TlsSettings::system_roots()?,
+            (None, None, TlsTrustConfig::Any) => TlsSettings::unverified(),
+        };
+        if let Some(name) = &self.name {
+            tls = tls.server_name(name)?;
+        }
+        Ok(apply_if_some(tls, self.warn_before_days, TlsSettings::warn_before_days))
+    }
+}
+
+fn read_authorities(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut pem = Vec::new();
+    File::open(path)?.take(MAX_AUTHORITIES_FILE).read_to_end(&mut pem)?;
+    Ok(pem)
+}

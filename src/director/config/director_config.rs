@@ -1,0 +1,247 @@
+//! A director's configuration: the tables of all files together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::admin::AdminConfig;
+use super::config_file::{ConfigFile, read_file};
+use super::document::ConfigDocument;
+use super::error::{ConfigProblem, DirectorConfigError, KeyPathSegment};
+use super::listen::{ListenAddress, ServiceProtocol};
+use super::log::LogConfig;
+use super::service::ServiceConfig;
+use super::sync::SyncConfig;
+use super::value::HumanDuration;
+use super::vrrp::VrrpConfig;
+
+/// A director's configuration, from a TOML file and the files that it includes.
+///
+/// Unknown keys and values that are not allowed are errors, which name the file, the line, the
+/// column and the key, and suggest the closest known name. In strings, `${NAME}` is replaced by an
+/// environment variable, `${NAME:-default}` by a default if the variable is not set, and `$${` by
+/// `${`.
+///
+/// `include = ["services/*.toml"]` reads more files, in the order of their names, relative to the
+/// folder of the first file. They add services, and tables that no other file has.
+///
+/// The file `docs/configuration.md` of this crate lists all keys.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DirectorConfig {
+    /// The number of worker threads of each service.
+    pub(crate) workers: Option<NonZeroUsize>,
+    /// How long connections may go on when their listener is closed.
+    pub(crate) drain_timeout: Option<HumanDuration>,
+    /// The path of the socket through which a successor takes over the listeners.
+    pub(crate) handover: Option<PathBuf>,
+    pub(crate) log: LogConfig,
+    pub(crate) admin: Option<AdminConfig>,
+    pub(crate) services: Vec<ServiceConfig>,
+    pub(crate) vrrp: Vec<VrrpConfig>,
+    pub(crate) sync: Option<SyncConfig>,
+}
+
+const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl DirectorConfig {
+    /// Reads a file and the files that it includes.
+    ///
+    /// # Errors
+    /// [`DirectorConfigError`] if a file cannot be read, or if a key or value is refused.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, DirectorConfigError> {
+        let path = path.as_ref();
+        let (document, file) = read_file(path)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut included = Vec::new();
+        for (n, pattern) in file.include.iter().enumerate() {
+            let problem = |reason: String| {
+                let path = [KeyPathSegment::Key("include"), KeyPathSegment::Index(n)];
+                document.locate_problem(ConfigProblem::new(path, reason))
+            };
+            let paths = glob::glob(&folder.join(pattern).to_string_lossy())
+                .map_err(|error| problem(format!("{pattern:?} is not a pattern: {error}")))?;
+            let previous_count = included.len();
+            for path in paths {
+                let path = path.map_err(|error| problem(error.to_string()))?;
+                included.push(read_file(&path)?);
+            }
+            // A pattern may match no file yet; a path without wildcards names a file that must exist.
+            if included.len() == previous_count && !pattern.contains(['*', '?', '[']) {
+                return Err(problem(format!("there is no file {pattern:?}")));
+            }
+        }
+        included.insert(0, (document, file));
+        Self::merge_files(included)
+    }
+
+    /// Reads a text, which cannot include files.
+    ///
+    /// # Errors
+    /// [`DirectorConfigError::Invalid`] if a key or value is refused.
+    pub fn parse(text: &str) -> Result<Self, DirectorConfigError> {
+        let document = ConfigDocument::new("configuration", text);
+        let file: ConfigFile = document.deserialize()?;
+        if !file.include.is_empty() {
+            return Err(document.locate_problem(nested_include()));
+        }
+        Self::merge_files(vec![(document, file)])
+    }
+
+    /// Returns what the program is to log.
+    #[must_use]
+    pub fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    /// Returns whether the director is one of an active/standby pair: whether there is a `[vrrp]`
+    /// table.
+    #[must_use]
+    pub fn has_standby(&self) -> bool {
+        !self.vrrp.is_empty()
+    }
+
+    /// Returns how long connections may go on when the director stops or their listener is closed.
+    /// Default: 10 s.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.drain_timeout.map_or(DEFAULT_DRAIN_TIMEOUT, |HumanDuration(timeout)| timeout)
+    }
+
+    /// Returns the path of the socket through which a successor takes over the listeners.
+    #[must_use]
+    pub fn handover(&self) -> Option<&Path> {
+        self.handover.as_deref()
+    }
+
+    /// Returns the addresses of all services.
+    pub(crate) fn listen_addresses(&self) -> BTreeSet<(ServiceProtocol, ListenAddress)> {
+        let addresses_of = |service: &ServiceConfig| {
+            let protocol = service.protocol;
+            service.listen.0.clone().into_iter().map(move |listen| (protocol, listen))
+        };
+        self.services.iter().flat_map(addresses_of).collect()
+    }
+
+    /// Merges the first file and those that it includes, and checks that their tables fit together.
+    fn merge_files(files: Vec<(ConfigDocument, ConfigFile)>) -> Result<Self, DirectorConfigError> {
+        let mut config = Self::default();
+        let (mut log, mut vrrp) = (None, None);
+        for (n, (document, file)) in files.iter().enumerate() {
+            if n > 0 && !file.include.is_empty() {
+                return Err(document.locate_problem(nested_include()));
+            }
+            file.validate().map_err(|problem| document.locate_problem(problem))?;
+            let repeated = |key: RepeatedKey| {
+                let reason = format!("another file has `{}` already", key.0);
+                document.locate_problem(ConfigProblem::at_key(key.0, reason))
+            };
+            set_once("workers", &mut config.workers, &file.workers).map_err(repeated)?;
+            set_once("drain_timeout", &mut config.drain_timeout, &file.drain_timeout)
+                .map_err(repeated)?;
+            set_once("handover", &mut config.handover, &file.handover).map_err(repeated)?;
+            set_once("log", &mut log, &file.log).map_err(repeated)?;
+            set_once("admin", &mut config.admin, &file.admin).map_err(repeated)?;
+            set_once("vrrp", &mut vrrp, &file.vrrp).map_err(repeated)?;
+            set_once("sync", &mut config.sync, &file.sync).map_err(repeated)?;
+            config.services.extend(file.services.iter().cloned());
+        }
+        config.log = log.unwrap_or_default();
+        config.vrrp = vrrp.unwrap_or_default().0;
+        let (first, _) = &files[0];
+        if config.services.is_empty() {
+            let reason = "there is no [[service]]: at least one is required";
+            return Err(first.locate_problem(ConfigProblem::new([], reason)));
+        }
+        if config.sync.is_some() && config.vrrp.is_empty() {
+            let owner = files.iter().find(|(_, file)| file.sync.is_some());
+            let document = owner.map_or(first, |(document, _)| document);
+            let reason = "[sync] requires [vrrp], which decides which director is active";
+            return Err(document.locate_problem(ConfigProblem::at_key("sync", reason)));
+        }
+        let mut known = KnownServices::default();
+        let routed = config.services.iter().flat_map(|service| service.tcp.routed_services());
+        known.routed_names = routed.map(String::as_str).collect();
+        for (document, file) in &files {
+            for (n, service) in file.services.iter().enumerate() {
+                let path = [KeyPathSegment::Key("service"), KeyPathSegment::Index(n)];
+                known
+                    .add_service(service, &config.services)
+                    .map_err(|problem| document.locate_problem(problem.prefixed(&path)))?;
+            }
+        }
+        Ok(config)
+    }
+}
+
+/// The names and listeners of the services of all files.
+#[derive(Default)]
+struct KnownServices<'a> {
+    names: BTreeSet<&'a str>,
+    listeners: BTreeMap<(&'a ListenAddress, ServiceProtocol), &'a str>,
+    /// The services that `server_names` lead to.
+    routed_names: BTreeSet<&'a str>,
+}
+
+impl<'a> KnownServices<'a> {
+    /// Adds a service; refuses one that conflicts with those before.
+    fn add_service(
+        &mut self,
+        service: &'a ServiceConfig,
+        services: &[ServiceConfig],
+    ) -> Result<(), ConfigProblem> {
+        let problem = |key, reason: String| Err(ConfigProblem::at_key(key, reason));
+        let name = &*service.name;
+        if !self.names.insert(name) {
+            return problem("name", format!("there is another service {name:?}"));
+        }
+        for listen in &service.listen.0 {
+            // Port 0 is any free port.
+            let is_any = matches!(listen, ListenAddress::Address(address) if address.port() == 0);
+            let previous = self.listeners.insert((listen, service.protocol), name);
+            if let Some(previous) = previous.filter(|_| !is_any) {
+                return problem("listen", format!("service {previous:?} listens on {listen} too"));
+            }
+        }
+        if service.listen.0.is_empty() && !self.routed_names.contains(name) {
+            let reason = "the service has no `listen`, and no `server_names` lead to it";
+            return problem("name", reason.to_owned());
+        }
+        for name in service.tcp.routed_services() {
+            let target = services.iter().find(|service| service.name == *name);
+            let reason = match target {
+                None => format!("there is no service {name:?}"),
+                Some(target) if target.protocol != ServiceProtocol::Tcp => {
+                    format!("service {name:?} is a UDP service: a TCP service is required")
+                }
+                Some(_) => continue,
+            };
+            let path = [KeyPathSegment::Key("tcp"), KeyPathSegment::Key("server_names")];
+            return Err(ConfigProblem::new(path, reason));
+        }
+        Ok(())
+    }
+}
+
+fn nested_include() -> ConfigProblem {
+    ConfigProblem::at_key("include", "only the first file may include other files")
+}
+
+/// The key of a value that two files have.
+struct RepeatedKey(&'static str);
+
+/// Copies the value of a file, of which there may be one in all files together.
+fn set_once<T: Clone>(
+    key: &'static str,
+    merged: &mut Option<T>,
+    value: &Option<T>,
+) -> Result<(), RepeatedKey> {
+    match (&merged, value) {
+        (Some(_), Some(_)) => Err(RepeatedKey(key)),
+        (_, None) => Ok(()),
+        (None, Some(value)) => {
+            *merged = Some(value.clone());
+            Ok(())
+        }
+    }
+}

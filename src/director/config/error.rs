@@ -1,0 +1,80 @@
+//! Errors in a configuration, and the key that each is about.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// An error in a director's configuration.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DirectorConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file's path.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A key or a value in a file is refused.
+    #[error("{file}:{line}:{column}: {}{reason}{}", key_prefix(key), did_you_mean(suggestion))]
+    Invalid {
+        /// The file's path; `configuration` for a text that was passed to
+        /// [`DirectorConfig::parse`](super::DirectorConfig::parse).
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// The column in characters, from 1.
+        column: usize,
+        /// The tables and keys that lead to the value, with dots between them. Empty if the error
+        /// is about the whole file.
+        key: String,
+        /// What is wrong, and what is allowed.
+        reason: String,
+        /// The known name that is closest to an unknown one.
+        suggestion: Option<String>,
+    },
+}
+
+fn key_prefix(key: &str) -> String {
+    if key.is_empty() { String::new() } else { format!("{key}: ") }
+}
+
+fn did_you_mean(suggestion: &Option<String>) -> String {
+    suggestion.as_ref().map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+}
+
+/// A step on the path from the top of a document to a value.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum KeyPathSegment {
+    /// A key of a table.
+    Key(&'static str),
+    /// The index of an item in an array, such as a `[[service]]`.
+    Index(usize),
+}
+
+/// A well-formed value that is refused, with the path to it.
+///
+/// `ConfigDocument::locate_problem` adds the file, line and column.
+#[derive(Debug)]
+pub(crate) struct ConfigProblem {
+    pub(super) path: Vec<KeyPathSegment>,
+    pub(crate) reason: String,
+}
+
+impl ConfigProblem {
+    pub(super) fn new(path: impl Into<Vec<KeyPathSegment>>, reason: impl Into<String>) -> Self {
+        Self { path: path.into(), reason: reason.into() }
+    }
+
+    /// Returns the problem of a single key of a table.
+    pub(super) fn at_key(key: &'static str, reason: impl Into<String>) -> Self {
+        Self::new([KeyPathSegment::Key(key)], reason)
+    }
+
+    /// Puts segments in front of the path, for an enclosing table.
+    pub(super) fn prefixed(mut self, segments: &[KeyPathSegment]) -> Self {
+        self.path.splice(0..0, segments.iter().copied());
+        self
+    }
+}

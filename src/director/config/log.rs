@@ -1,0 +1,54 @@
+//! The `[log]` table.
+
+use serde::Deserialize;
+
+/// What the program logs.
+///
+/// A reload applies `connections`; `format` and `level` are read when the program starts.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct LogConfig {
+    /// The format of a log line. Default: `"text"`.
+    #[serde(default)]
+    pub format: LogFormat,
+    /// The least severe level that is logged; more severe levels are logged too. Default: `"info"`.
+    #[serde(default)]
+    pub level: LogLevel,
+    /// Logs a line for each TCP connection that has ended. A reload that changes the key replaces
+    /// the forwarders of all services; existing connections keep the forwarder that they have.
+    /// Default: `false`.
+    #[serde(default)]
+    pub connections: bool,
+}
+
+/// The format of a log line.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum LogFormat {
+    /// Plain text. The default.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The least severe level that is logged.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum LogLevel {
+    /// Failures: a listener that cannot be opened, a reload that was refused.
+    Error,
+    /// Conditions that may become failures, such as a TLS certificate that ends soon, and failures
+    /// that the director works around.
+    Warn,
+    /// Changes of state: a server that is up or down, a reload, an election. The default.
+    #[default]
+    Info,
+    /// Details of these changes, for the diagnosis of a fault.
+    Debug,
+    /// Every step of every part.
+    Trace,
+}

@@ -1,0 +1,65 @@
+//! The `persistence` table.
+
+use serde::Deserialize;
+
+use super::value::{HumanDuration, apply_if_some};
+use crate::balancer::{AffinityPolicy, Persistence, PersistenceBuilder};
+
+/// Persistence: a client returns to the server that it had before, as with `ipvsadm -p`.
+///
+/// Without the table there is none. A reload that changes the table keeps the clients that are
+/// known, and replaces the service's forwarders; existing connections keep the forwarder that they
+/// have.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PersistenceConfig {
+    /// How long a client is remembered after its last connection.
+    timeout: HumanDuration,
+    /// How many leading bits of an IPv4 client's address identify the client; a value above 32
+    /// means `32`. Default: `32`.
+    netmask: Option<u8>,
+    /// How many leading bits of an IPv6 client's address identify the client; a value above 128
+    /// means `128`. Default: `128`.
+    netmask_v6: Option<u8>,
+    /// The maximum number of clients that are remembered. Default: `1048576`.
+    capacity: Option<usize>,
+    /// What happens to the known clients of a server that is drained. Default: `"end"`.
+    draining: Option<AffinityConfig>,
+    /// What happens to the known clients of a server of weight 0. Default: `"keep"`.
+    quiesced: Option<AffinityConfig>,
+}
+
+/// What happens to the known clients of a server that gets no new ones.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum AffinityConfig {
+    /// The next connection of a known client goes to another server, and the client stays there.
+    End,
+    /// Known clients return until their `timeout` ends, which is not renewed any more.
+    Expire,
+    /// Known clients return, and renew their `timeout`.
+    Keep,
+}
+
+impl From<AffinityConfig> for AffinityPolicy {
+    fn from(config: AffinityConfig) -> Self {
+        match config {
+            AffinityConfig::End => Self::End,
+            AffinityConfig::Expire => Self::Expire,
+            AffinityConfig::Keep => Self::Keep,
+        }
+    }
+}
+
+impl PersistenceConfig {
+    pub(crate) fn persistence_builder(&self) -> PersistenceBuilder {
+        let builder = Persistence::builder(self.timeout.0);
+        let builder = apply_if_some(builder, self.netmask, PersistenceBuilder::ipv4_prefix);
+        let builder = apply_if_some(builder, self.netmask_v6, PersistenceBuilder::ipv6_prefix);
+        let builder = apply_if_some(builder, self.capacity, PersistenceBuilder::capacity);
+        let draining = self.draining.map(AffinityPolicy::from);
+        let builder = apply_if_some(builder, draining, PersistenceBuilder::draining);
+        let quiesced = self.quiesced.map(AffinityPolicy::from);
+        apply_if_some(builder, quiesced, PersistenceBuilder::quiesced)
+    }
+}

@@ -1,0 +1,99 @@
+//! The `[[service.server]]` tables.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::ConfigProblem;
+use crate::backend::{Limits, Spec};
+
+/// A real server of a service.
+///
+/// The order counts, as if `ipvsadm -a` had added the servers one after the other: `first` fills the
+/// first one first, and among equal servers the kernel's rules take the one that was added last. A
+/// reload adds, removes and changes servers in one step; what an operator has set by hand stays
+/// until the file changes the same setting.
+///
+/// # Examples
+/// ```
+/// use lvs::director::RealServer;
+///
+/// let server: RealServer =
+///     serde_json::from_str(r#"{ "address": "10.88.1.1:80", "weight": 3 }"#)?;
+/// assert_eq!((server.address, server.weight), ("10.88.1.1:80".parse()?, 3));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RealServer {
+    /// The server's address, which identifies it within its service. Port 0 means the port that the
+    /// client has connected to.
+    pub address: SocketAddr,
+    /// A name for people, shown on the status page and in the API. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The server's share of new connections relative to the other servers, from 0 to 65535. `0`
+    /// quiesces the server: it gets no new connections and keeps those that it has. Default: `1`.
+    #[serde(default = "default_weight")]
+    pub weight: u32,
+    /// The maximum number of concurrent connections, up to 2^30; `0` means no limit. Default: `0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
+    /// A server that has reached `max_connections` gets no new connections until it has fewer than
+    /// this number; at most `max_connections`; `0` means three quarters of `max_connections`.
+    /// Default: `0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume_connections: Option<u32>,
+    /// The tier for the `priority` scheduler, from 0 to 255; tier 0 serves first. Default: `0`.
+    #[serde(default, skip_serializing_if = "is_default_tier")]
+    pub tier: u8,
+}
+
+const fn default_weight() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_default_tier(tier: &u8) -> bool {
+    *tier == 0
+}
+
+impl RealServer {
+    /// Returns a server of weight 1 without a connection limit.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        let (max_connections, resume_connections) = (None, None);
+        Self {
+            address,
+            name: None,
+            weight: default_weight(),
+            max_connections,
+            resume_connections,
+            tier: 0,
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        let limits = Limits::new(self.max_connections.unwrap_or(0));
+        self.resume_connections.map_or(limits, |resume| limits.with_resume_below(resume))
+    }
+
+    pub(crate) fn backend_spec(&self) -> Spec<SocketAddr> {
+        Spec::from(self.address).weight(self.weight).limits(self.limits()).tier(self.tier)
+    }
+
+    pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
+        match (self.resume_connections, self.max_connections) {
+            (Some(_), None | Some(0)) => Err(ConfigProblem::at_key(
+                "resume_connections",
+                "`resume_connections` requires `max_connections`",
+            )),
+            (Some(resume), Some(max)) if resume > max => {
+                let reason = format!("{resume} is above `max_connections`, {max}");
+                Err(ConfigProblem::at_key("resume_connections", reason))
+            }
+            _ => Ok(()),
+        }
+    }
+}
