@@ -4,7 +4,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
-use super::control::{CONTROL_BUFFER_BYTES, ControlBuffer, write_control_messages};
+use super::control::{
+    CONTROL_BUFFER_BYTES, ControlBuffer, read_control_messages, write_control_messages,
+};
+use super::header::empty_header;
 use super::*;
 
 fn connected_pair(address: &str) -> (UdpSocket, UdpSocket) {
