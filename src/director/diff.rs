@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::config::{DirectorConfig, ServiceConfig};
-use super::wanted::{AdminState, DesiredServer};
+use super::overrides::{AdminState, DesiredServer};
 use crate::backend::Limits;
 
 /// What is to be done with one server.

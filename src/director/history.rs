@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::running::DirectorShared;
+use super::handle::DirectorShared;
 use super::service::VirtualService;
 use super::status::ServiceCounters;
 use crate::histogram::DurationHistogram;

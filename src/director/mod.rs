@@ -85,31 +85,31 @@
 //! no connections, can hand those on.)
 
 mod admin;
-mod carrier;
 mod config;
 mod diff;
 mod error;
+mod frontend;
+mod handle;
+mod handover;
 mod history;
 mod import;
 mod metrics;
-mod pair;
+mod overrides;
 mod reload;
-mod running;
 mod service;
 mod status;
-mod succession;
 mod sync;
-mod wanted;
+mod vrrp;
 
-pub use self::carrier::ListeningSockets;
 pub use self::config::{
     DirectorConfig, DirectorConfigError, LogConfig, LogFormat, LogLevel, RealServer,
 };
 pub use self::error::{DirectorError, ServiceError};
+pub use self::frontend::ListeningSockets;
+pub use self::handle::Director;
 pub use self::import::{ImportError, import};
+pub use self::overrides::{AdminState, ServerChange};
 pub use self::reload::ReloadSummary;
-pub use self::running::Director;
 pub use self::status::{
     DirectorStatus, ServerStatus, ServerTotals, ServiceStatus, ServiceTotals, SyncStatus,
 };
-pub use self::wanted::{AdminState, ServerChange};

@@ -14,16 +14,16 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use super::admin::AdminServer;
-use super::carrier::ListeningSockets;
 use super::config::{DirectorConfig, ListenAddress, ServiceConfig, ServiceProtocol};
 use super::diff::{ReloadPlan, ServiceDiff, ServiceStep};
 use super::error::{DirectorError, ServiceError};
-use super::pair::{self, VrrpDriver};
-use super::running::{Director, spawn_abort_on_drop};
+use super::frontend::ListeningSockets;
+use super::handle::{Director, spawn_abort_on_drop};
+use super::handover::HandoverListener;
+use super::overrides::ServiceOverrides;
 use super::service::{CommonServiceOptions, DrainPolicy, PreparedService, VirtualService};
-use super::succession::HandoverListener;
 use super::sync::{self, StateSync};
-use super::wanted::ServiceOverrides;
+use super::vrrp::{self, VrrpDriver};
 use crate::sync::lock;
 
 /// What a reload has changed; shown, a line for each thing.
@@ -193,7 +193,7 @@ impl Director {
             let pair = Arc::new(VrrpDriver::start(&config.vrrp, &inner.monitor)?);
             *lock(&inner.vrrp_driver) = Some(Arc::clone(&pair));
             lock(&inner.tasks).vrrp =
-                Some(spawn_abort_on_drop(pair::run_vrrp_driver(Arc::clone(inner), pair)));
+                Some(spawn_abort_on_drop(vrrp::run_vrrp_driver(Arc::clone(inner), pair)));
             Ok(())
         };
         begin(config).inspect_err(|_| {

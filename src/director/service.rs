@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::carrier::{Frontend, FrontendSpec, ListeningSockets, PreparedFrontend};
 use super::config::{
     ConfiguredSource, DiscoveryConfig, HumanDuration, ListenAddress, RealServer, ServiceConfig,
     ServiceProtocol,
 };
 use super::diff::{self, ServerStep, ServiceDiff};
 use super::error::{DirectorError, ServiceError};
+use super::frontend::{Frontend, FrontendSpec, ListeningSockets, PreparedFrontend};
+use super::overrides::{ServerEdit, ServiceOverrides};
 use super::status::{CounterBaseline, ServiceCounters, ServiceTotals};
-use super::wanted::{ServerEdit, ServiceOverrides};
 use crate::backend::{BackendSet, BackendState};
 use crate::balancer::{Balancer, Persistence};
 use crate::discovery::{Feed, MemberSource, RemovalPolicy};

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::carrier::{AnyForwarderHandle, FrontendCounters};
 use super::config::ServiceProtocol;
-use super::running::Director;
+use super::frontend::{AnyForwarderHandle, FrontendCounters};
+use super::handle::Director;
 use super::service::{VirtualService, tokio_now};
 use super::sync::StateSync;
 use crate::backend::OutcomeCounts;

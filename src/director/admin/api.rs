@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::director::wanted::ServerEdit;
+use crate::director::overrides::ServerEdit;
 use crate::director::{Director, DirectorError, metrics};
 
 pub(super) fn routes() -> Router<Director> {

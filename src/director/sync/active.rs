@@ -10,9 +10,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::channel::{NoiseChannel, NoiseRole};
-use super::word::{ServiceUpdate, SlowUpdate, SyncMessage, TemplateUpdate};
+use super::message::{ServiceUpdate, SlowUpdate, SyncMessage, TemplateUpdate};
 use super::{SLOW_UPDATE_TICKS, SYNC_INTERVAL, StateSync};
-use crate::director::running::DirectorShared;
+use crate::director::handle::DirectorShared;
 use crate::director::service::{VirtualService, tokio_now};
 use crate::sync::lock;
 

@@ -2,8 +2,8 @@
 
 mod active;
 mod channel;
+mod message;
 mod standby;
-mod word;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -8,10 +8,10 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::channel::{NoiseChannel, NoiseRole};
-use super::word::{ServiceUpdate, SyncMessage};
+use super::message::{ServiceUpdate, SyncMessage};
 use super::{SILENCE_TIMEOUT, SYNC_INTERVAL, StateSync};
 use crate::balancer::SavedTemplate;
-use crate::director::running::DirectorShared;
+use crate::director::handle::DirectorShared;
 use crate::director::service::{VirtualService, tokio_now};
 use crate::sync::lock;
 

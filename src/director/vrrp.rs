@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::config::{TrackConfig, VrrpConfig};
 use super::error::DirectorError;
-use super::running::DirectorShared;
+use super::handle::DirectorShared;
 use super::service::VirtualService;
 use crate::backend::{BackendSet, BackendState as ServerState, Spec};
 use crate::health::{Monitor, WatchHandle};

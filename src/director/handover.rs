@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
-use super::carrier::ListeningSockets;
 use super::config::DirectorConfig;
 use super::error::DirectorError;
-use super::running::Director;
+use super::frontend::ListeningSockets;
+use super::handle::Director;
 use crate::forward::handover::{self, HandoverError};
 
 /// How long the other one may take to speak.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::BackendId;
 use crate::balancer::SavedTemplate;
+use crate::director::overrides::ServiceOverrides;
 use crate::director::status::{ServiceTotals, saturating_millis};
-use crate::director::wanted::ServiceOverrides;
 use crate::health::SavedHealth;
 
 /// What is told at a time.
