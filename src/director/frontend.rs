@@ -1,105 +1,40 @@
-//! What carries a service at one address, and the sockets that outlive it.
+//! A service's forwarder at one address: prepared, running, and draining.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use socket2::{Domain, SockRef, Type};
 use tokio::task::JoinHandle;
 
 use super::config::{ListenAddress, ServiceConfig, ServiceProtocol};
+use super::counters::{ServerTotals, ServiceCounters, ServiceTotals};
 use super::error::ServiceError;
-use super::status::ServiceTotals;
+use super::sockets::ListeningSockets;
 use crate::Balancer;
 use crate::balancer::Persistence;
-use crate::forward::handover::{HandoverError, from_environment};
 use crate::forward::{
     ConnectionInfo, DrainReport, ForwardError, Forwarder, TcpCounters, TcpHandle, UdpCounters,
     UdpForwarder, UdpHandle,
 };
 
-/// Sockets that are open already: those that a service manager opened, or a director before this one.
-/// Each is for the service that listens on its address.
-#[derive(Debug, Default)]
-pub struct ListeningSockets {
-    open: Vec<(ServiceProtocol, ListenAddress, OwnedFd)>,
-}
-
-impl ListeningSockets {
-    /// Sorts sockets out by what they are bound to; what is no listener is closed.
-    pub(super) fn from_descriptors(descriptors: impl IntoIterator<Item = OwnedFd>) -> Self {
-        let known = |descriptor: OwnedFd| {
-            let socket = SockRef::from(&descriptor);
-            let address = socket.local_addr().ok()?;
-            let listen = match socket.domain().ok()? {
-                Domain::UNIX => ListenAddress::Unix(address.as_pathname()?.to_owned()),
-                _ => ListenAddress::Address(address.as_socket()?),
-            };
-            let protocol = match socket.r#type().ok()? {
-                Type::STREAM if socket.is_listener().ok()? => ServiceProtocol::Tcp,
-                Type::DGRAM => ServiceProtocol::Udp,
-                _ => return None,
-            };
-            Some((protocol, listen, descriptor))
-        };
-        Self { open: descriptors.into_iter().filter_map(known).collect() }
-    }
-
-    /// Those that a service manager has opened ahead of the start: systemd's socket units.
-    ///
-    /// # Errors
-    /// [`HandoverError`] if the environment says what cannot be.
-    pub fn from_environment() -> Result<Self, HandoverError> {
-        Ok(Self::from_descriptors(
-            from_environment()?.into_iter().map(|(_, descriptor)| descriptor),
-        ))
-    }
-
-    pub(super) fn extend(&mut self, others: Self) {
-        self.open.extend(others.open);
-    }
-
-    /// All of them, whatever they are for.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.open.iter().map(|(_, _, descriptor)| descriptor)
-    }
-
-    /// Takes those of an address.
-    pub(super) fn take_for(
-        &mut self,
-        protocol: ServiceProtocol,
-        listen: &ListenAddress,
-    ) -> Vec<OwnedFd> {
-        let is_it = |it: &mut (ServiceProtocol, ListenAddress, OwnedFd)| {
-            (it.0, &it.1) == (protocol, listen)
-        };
-        self.open.extract_if(.., is_it).map(|(_, _, descriptor)| descriptor).collect()
-    }
-
-    /// Tells what nobody has taken.
-    pub(super) fn unclaimed_addresses(&self) -> impl Iterator<Item = String> {
-        self.open.iter().map(|(_, listen, _)| listen.to_string())
-    }
-}
-
-/// What a carrier carries for.
+/// What a frontend is made from.
 pub(super) struct FrontendSpec<'a> {
     pub(super) config: &'a ServiceConfig,
     pub(super) balancer: &'a Balancer<SocketAddr>,
     pub(super) persistence: Option<&'a Arc<Persistence<SocketAddr>>>,
     pub(super) workers: Option<usize>,
-    /// A virtual address, which may come later.
+    /// Whether to bind addresses that this machine may not have yet (virtual addresses).
     pub(super) freebind: bool,
-    /// A line of the log for each connection.
+    /// Whether to log every TCP connection that ends.
     pub(super) log_connections: bool,
-    /// Balancers of other services.
+    /// Finds the balancer of another service by name.
     pub(super) find_balancer: &'a dyn Fn(&str) -> Option<Balancer<SocketAddr>>,
 }
 
-/// What is about to carry.
+/// A forwarder whose sockets are open and which does not accept yet.
 #[derive(Debug)]
 pub(super) struct PreparedFrontend {
     listen: ListenAddress,
@@ -113,17 +48,17 @@ enum AnyForwarder {
 }
 
 impl PreparedFrontend {
-    /// Takes the sockets of an address, or opens them.
+    /// Takes the open sockets of an address, or opens new ones.
     pub(super) fn prepare(
         listen: &ListenAddress,
-        load: &FrontendSpec<'_>,
+        spec: &FrontendSpec<'_>,
         sockets: &mut ListeningSockets,
     ) -> Result<Self, ServiceError> {
-        let open = sockets.take_for(load.config.protocol, listen);
-        let balancer = load.balancer.clone();
-        let forwarder = match (load.config.protocol, listen) {
+        let open = sockets.take_for(spec.config.protocol, listen);
+        let balancer = spec.balancer.clone();
+        let forwarder = match (spec.config.protocol, listen) {
             (ServiceProtocol::Tcp, ListenAddress::Address(address)) => {
-                let forwarder = match (open.is_empty(), load.freebind) {
+                let forwarder = match (open.is_empty(), spec.freebind) {
                     (false, _) => Forwarder::from_listeners(
                         open.into_iter().map(TcpListener::from),
                         balancer,
@@ -131,7 +66,7 @@ impl PreparedFrontend {
                     (true, true) => Forwarder::bind_nonlocal(*address, balancer)?,
                     (true, false) => Forwarder::bind(*address, balancer)?,
                 };
-                AnyForwarder::Tcp(Box::new(load.configure_tcp(forwarder)))
+                AnyForwarder::Tcp(Box::new(spec.configure_tcp(forwarder)))
             }
             (ServiceProtocol::Tcp, ListenAddress::Unix(path)) => {
                 let listener = match open.into_iter().next() {
@@ -139,30 +74,29 @@ impl PreparedFrontend {
                     None => bind_unix(path)?,
                 };
                 AnyForwarder::Tcp(Box::new(
-                    load.configure_tcp(Forwarder::from_unix_listener(listener, balancer)?),
+                    spec.configure_tcp(Forwarder::from_unix_listener(listener, balancer)?),
                 ))
             }
             (ServiceProtocol::Udp, ListenAddress::Address(address)) => {
-                let forwarder = match (open.is_empty(), load.freebind) {
+                let forwarder = match (open.is_empty(), spec.freebind) {
                     (false, _) => {
                         UdpForwarder::from_sockets(open.into_iter().map(UdpSocket::from), balancer)?
                     }
                     (true, true) => UdpForwarder::bind_nonlocal(*address, balancer)?,
                     (true, false) => UdpForwarder::bind(*address, balancer)?,
                 };
-                AnyForwarder::Udp(Box::new(load.configure_udp(forwarder)))
+                AnyForwarder::Udp(Box::new(spec.configure_udp(forwarder)))
             }
-            // The configuration was checked.
             (ServiceProtocol::Udp, ListenAddress::Unix(_)) => {
-                unreachable!("services of UDP have addresses")
+                unreachable!("the configuration refuses a path for a UDP service")
             }
         };
         Ok(Self { listen: listen.clone(), forwarder })
     }
 
-    /// Begins: it serves when this returns.
+    /// Starts the forwarder, which accepts connections when this returns.
     pub(super) fn start(self, service: &str) -> Result<Frontend, ServiceError> {
-        let (hold, task) = match self.forwarder {
+        let (handle, task) = match self.forwarder {
             AnyForwarder::Tcp(forwarder) => (
                 AnyForwarderHandle::Tcp(forwarder.handle()),
                 spawn_forwarder(service, forwarder.run()),
@@ -172,12 +106,12 @@ impl PreparedFrontend {
                 spawn_forwarder(service, forwarder.run()),
             ),
         };
-        Ok(Frontend { listen: self.listen, handle: hold, task: task? })
+        Ok(Frontend { listen: self.listen, handle, task: task? })
     }
 }
 
-/// Takes the first step here, in which threads and sockets are made: that they cannot be is told, and
-/// whoever asks for the sockets finds them.
+/// Spawns a forwarder after polling it once. The first poll creates its threads and listeners, so that
+/// their failure is returned here, and the handle knows the sockets when this returns.
 fn spawn_forwarder(
     service: &str,
     run: impl Future<Output = Result<DrainReport, ForwardError>> + Send + 'static,
@@ -192,105 +126,96 @@ fn spawn_forwarder(
         }
         Poll::Pending => tokio::spawn(async move {
             run.await.unwrap_or_else(|error| {
-                tracing::error!("service {service} is served no longer: {error}");
+                tracing::error!("service {service}: the forwarder ended: {error}");
                 DrainReport::default()
             })
         }),
     })
 }
 
-/// Binds to a path. A socket that somebody left there is in the way of everybody.
-fn bind_unix(path: &std::path::Path) -> Result<UnixListener, ServiceError> {
-    let wrong = |source| ServiceError::Unix { path: path.to_owned(), source };
+/// Binds a Unix listener, and first removes a socket file that no process listens on any more.
+fn bind_unix(path: &Path) -> Result<UnixListener, ServiceError> {
     if std::os::unix::net::UnixStream::connect(path).is_err() {
-        // If it is another kind of file, or cannot be removed, binding says so.
+        // A file of another kind, or one that cannot be removed, makes the bind below fail.
         use std::os::unix::fs::FileTypeExt;
-        if std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket()) {
+        if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
             let _ = std::fs::remove_file(path);
         }
     }
-    UnixListener::bind(path).map_err(wrong)
+    UnixListener::bind(path).map_err(|source| ServiceError::Unix { path: path.to_owned(), source })
 }
 
 impl FrontendSpec<'_> {
     fn configure_tcp(&self, forwarder: Forwarder) -> Forwarder {
-        let mut it = forwarder.name(&self.config.name);
+        let mut forwarder = forwarder.name(&self.config.name);
         if let Some(workers) = self.workers {
-            it = it.workers(workers);
+            forwarder = forwarder.workers(workers);
         }
         if let Some(sorry) = self.config.sorry_server {
-            it = it.sorry_server(sorry);
+            forwarder = forwarder.sorry_server(sorry);
         }
         if let Some(persistence) = self.persistence {
-            it = it.persistence(Arc::clone(persistence));
+            forwarder = forwarder.persistence(Arc::clone(persistence));
         }
         if self.log_connections {
-            it = it.on_end(
+            forwarder = forwarder.on_end(
                 |record| tracing::info!(target: "lvs::connection", "{}", record.key_values()),
             );
         }
-        self.config.tcp.configure(it, self.find_balancer)
+        self.config.tcp.configure(forwarder, self.find_balancer)
     }
 
     fn configure_udp(&self, forwarder: UdpForwarder) -> UdpForwarder {
-        let mut it = forwarder;
+        let mut forwarder = forwarder;
         if let Some(workers) = self.workers {
-            it = it.workers(workers);
+            forwarder = forwarder.workers(workers);
         }
         if let Some(persistence) = self.persistence {
-            it = it.persistence(Arc::clone(persistence));
+            forwarder = forwarder.persistence(Arc::clone(persistence));
         }
-        self.config.udp.configure(it)
+        self.config.udp.configure(forwarder)
     }
 }
 
-/// What carries a service at one address.
+/// A forwarder that serves one address of a service, or drains. Dropped, it cuts its connections.
 #[derive(Debug)]
 pub(super) struct Frontend {
+    /// The configured address, where the port may be 0.
     pub(super) listen: ListenAddress,
-    pub(super) handle: AnyForwarderHandle,
+    handle: AnyForwarderHandle,
     task: JoinHandle<DrainReport>,
 }
 
-/// The hold on a forwarder that runs.
 #[derive(Clone, Debug)]
-pub(super) enum AnyForwarderHandle {
+enum AnyForwarderHandle {
     Tcp(TcpHandle),
     Udp(UdpHandle),
 }
 
-/// What a forwarder has counted.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum FrontendCounters {
-    Tcp(TcpCounters),
-    Udp(UdpCounters),
-}
-
 impl Drop for Frontend {
     fn drop(&mut self) {
-        // Ended, it is not: what it carries is cut.
         self.task.abort();
     }
 }
 
 impl Frontend {
-    /// Takes no more; what is there has so long.
-    pub(super) fn drain(&self, within: Duration) {
+    /// Stops accepting, closes the listener, and cuts what is left after `timeout`.
+    pub(super) fn drain(&self, timeout: Duration) {
         match &self.handle {
-            AnyForwarderHandle::Tcp(handle) => handle.shutdown(within),
-            AnyForwarderHandle::Udp(handle) => handle.shutdown(within),
+            AnyForwarderHandle::Tcp(handle) => handle.shutdown(timeout),
+            AnyForwarderHandle::Udp(handle) => handle.shutdown(timeout),
         }
     }
 
-    /// The same, for one whose sockets another serves.
-    pub(super) fn hand_over(&self, within: Duration) {
+    /// Drains a frontend whose sockets are served by another forwarder.
+    pub(super) fn hand_over(&self, timeout: Duration) {
         match &self.handle {
-            AnyForwarderHandle::Tcp(handle) => handle.shutdown(within),
-            AnyForwarderHandle::Udp(handle) => handle.hand_over(within),
+            AnyForwarderHandle::Tcp(handle) => handle.shutdown(timeout),
+            AnyForwarderHandle::Udp(handle) => handle.hand_over(timeout),
         }
     }
 
-    /// Waits until all is gone.
+    /// Waits until the last connection has ended.
     pub(super) async fn wait_drained(&mut self) -> DrainReport {
         (&mut self.task).await.unwrap_or_default()
     }
@@ -299,18 +224,21 @@ impl Frontend {
         self.task.is_finished()
     }
 
-    /// Its sockets once more, under the address that was asked for.
-    pub(super) fn duplicate_sockets(&self, protocol: ServiceProtocol) -> ListeningSockets {
-        let sockets = match &self.handle {
+    /// Adds duplicates of the open sockets, under the configured address.
+    pub(super) fn duplicate_sockets(
+        &self,
+        protocol: ServiceProtocol,
+        sockets: &mut ListeningSockets,
+    ) {
+        let open = match &self.handle {
             AnyForwarderHandle::Tcp(handle) => handle.listeners(),
             AnyForwarderHandle::Udp(handle) => handle.sockets(),
         };
-        // Where there are no more descriptors it goes on with what it has, and nobody takes over.
-        let open = sockets.unwrap_or_default().into_iter();
-        ListeningSockets { open: open.map(|it| (protocol, self.listen.clone(), it)).collect() }
+        // Out of descriptors: this frontend keeps its sockets, and the next one opens its own.
+        sockets.add(protocol, &self.listen, open.unwrap_or_default());
     }
 
-    /// Where it listens, with the real port where 0 was asked for.
+    /// Returns the bound address, with the real port where the configuration has 0.
     pub(super) fn local_address(&self) -> ListenAddress {
         let address = match &self.handle {
             AnyForwarderHandle::Tcp(handle) => handle.local_addr(),
@@ -319,45 +247,108 @@ impl Frontend {
         address.map_or_else(|| self.listen.clone(), ListenAddress::Address)
     }
 
-    /// Who is carried at this moment.
-    pub(super) fn connections(&self, most: usize) -> Vec<ConnectionInfo> {
+    /// Returns connections or flows of this moment, `limit` at most.
+    pub(super) fn connections(&self, limit: usize) -> Vec<ConnectionInfo> {
         match &self.handle {
-            AnyForwarderHandle::Tcp(handle) => handle.connections(most),
-            AnyForwarderHandle::Udp(handle) => handle.flows(most),
+            AnyForwarderHandle::Tcp(handle) => handle.connections(limit),
+            AnyForwarderHandle::Udp(handle) => handle.flows(limit),
         }
     }
 
-    pub(super) fn counters(&self) -> FrontendCounters {
+    pub(super) fn totals(&self) -> ServiceTotals {
         match &self.handle {
-            AnyForwarderHandle::Tcp(handle) => FrontendCounters::Tcp(handle.counters()),
-            AnyForwarderHandle::Udp(handle) => FrontendCounters::Udp(handle.counters()),
+            AnyForwarderHandle::Tcp(handle) => tcp_totals(&handle.counters()),
+            AnyForwarderHandle::Udp(handle) => udp_totals(&handle.counters()),
+        }
+    }
+
+    /// Adds everything that the forwarder has counted to a service's sums.
+    pub(super) fn add_counters(&self, sum: &mut ServiceCounters) {
+        match &self.handle {
+            AnyForwarderHandle::Tcp(handle) => {
+                let counters = handle.counters();
+                sum.totals = sum.totals.saturating_add(tcp_totals(&counters));
+                sum.active += counters.active;
+                sum.add_refusals(tcp_refusals_by_reason(&counters));
+                for backend in handle.backends() {
+                    let server = sum.server_mut(backend.id.to_string());
+                    server.totals = server.totals.saturating_add(ServerTotals {
+                        connections: backend.connections,
+                        failed: backend.failed_connects,
+                        bytes_in: backend.bytes_in,
+                        bytes_out: backend.bytes_out,
+                    });
+                    server.connect_time.merge(&backend.connect_time);
+                }
+            }
+            AnyForwarderHandle::Udp(handle) => {
+                let counters = handle.counters();
+                sum.totals = sum.totals.saturating_add(udp_totals(&counters));
+                sum.active += counters.flows_active;
+                sum.add_refusals(udp_refusals_by_reason(&counters));
+                for backend in handle.backends() {
+                    let server = sum.server_mut(backend.id.to_string());
+                    server.totals = server.totals.saturating_add(ServerTotals {
+                        connections: backend.flows_started,
+                        failed: backend.errors,
+                        bytes_in: backend.to_server.bytes,
+                        bytes_out: backend.from_server.bytes,
+                    });
+                }
+            }
         }
     }
 }
 
-impl FrontendCounters {
-    pub(super) fn totals(&self) -> ServiceTotals {
-        match self {
-            Self::Tcp(counters) => ServiceTotals {
-                accepted: counters.accepted,
-                refused: counters.refused.sum(),
-                bytes_to_servers: counters.bytes_to_backends,
-                bytes_to_clients: counters.bytes_to_clients,
-            },
-            Self::Udp(counters) => ServiceTotals {
-                accepted: counters.flows_started,
-                refused: counters.shed.total(),
-                bytes_to_servers: counters.to_servers.bytes,
-                bytes_to_clients: counters.to_clients.bytes,
-            },
-        }
+fn tcp_totals(counters: &TcpCounters) -> ServiceTotals {
+    ServiceTotals {
+        accepted: counters.accepted,
+        refused: counters.refused.sum(),
+        bytes_to_servers: counters.bytes_to_backends,
+        bytes_to_clients: counters.bytes_to_clients,
     }
+}
 
-    /// Connections or flows that are carried now.
-    pub(super) fn active(&self) -> u64 {
-        match self {
-            Self::Tcp(counters) => counters.active,
-            Self::Udp(counters) => counters.flows_active,
-        }
+fn udp_totals(counters: &UdpCounters) -> ServiceTotals {
+    ServiceTotals {
+        accepted: counters.flows_started,
+        refused: counters.shed.total(),
+        bytes_to_servers: counters.to_servers.bytes,
+        bytes_to_clients: counters.to_clients.bytes,
     }
+}
+
+fn tcp_refusals_by_reason(counters: &TcpCounters) -> [(&'static str, u64); 12] {
+    let refused = &counters.refused;
+    [
+        ("no_server", refused.no_backend),
+        ("saturated", refused.saturated),
+        ("queue_timeout", refused.queue_timeout),
+        ("scheduler", refused.scheduler),
+        ("connect_error", refused.connect_error),
+        ("connect_timeout", refused.connect_timeout),
+        ("no_resources", refused.no_resources),
+        ("client_limit", refused.client_limit),
+        ("bad_preamble", refused.bad_preamble),
+        ("preamble_timeout", refused.preamble_timeout),
+        ("no_service", refused.no_service),
+        ("client_left", refused.client_left),
+    ]
+}
+
+fn udp_refusals_by_reason(counters: &UdpCounters) -> [(&'static str, u64); 11] {
+    let shed = &counters.shed;
+    [
+        ("max_flows", shed.max_flows),
+        ("client_limit", shed.max_flows_per_client),
+        ("no_server", shed.no_backend),
+        ("saturated", shed.saturated),
+        ("scheduler", shed.scheduler),
+        ("unreachable", shed.unreachable),
+        ("no_resources", shed.no_resources),
+        ("draining", shed.draining),
+        ("send_buffer", shed.send_buffer),
+        ("rejected", shed.rejected),
+        ("damaged", shed.damaged),
+    ]
 }

@@ -1,85 +1,54 @@
-//! A director that runs.
+//! The handle on a director: what a program starts and asks.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio_util::task::AbortOnDropHandle;
-
-use super::admin::{AdminServer, AdminServerGuard};
+use super::applied::ReloadSummary;
+use super::command::ControlSender;
 use super::config::{DirectorConfig, RealServer};
+use super::controller::{Controller, DirectorView};
+use super::counters::CountedSince;
 use super::error::DirectorError;
-use super::frontend::ListeningSockets;
 use super::handover::Predecessor;
-use super::history::TrafficHistory;
 use super::overrides::{ServerChange, ServerEdit};
-use super::service::VirtualService;
-use super::sync::StateSync;
-use super::vrrp::VrrpDriver;
+use super::sockets::ListeningSockets;
+use super::status::DirectorStatus;
 use crate::forward::DrainReport;
-use crate::health::Monitor;
-use crate::sync::{Mutex, lock};
+use crate::health::HealthEvents;
 use crate::vrrp::Vrrp;
 
-/// A director that runs; a cheap clone. It ends with [`stop`](Self::stop), or with its runtime.
+/// A running director; a clone is another handle on the same one.
+///
+/// It ends with [`stop`](Self::stop), which waits, or in the background when the last handle is
+/// dropped: then it hands the virtual addresses over, and cuts all connections. It ends with its
+/// runtime too.
 #[derive(Clone, Debug)]
 pub struct Director {
-    pub(super) shared: Arc<DirectorShared>,
-}
-
-#[derive(Debug)]
-pub(super) struct DirectorShared {
-    /// What it was told last, and who tells it something next.
-    pub(super) config: tokio::sync::Mutex<DirectorConfig>,
-    services: ArcSwap<Vec<Arc<VirtualService>>>,
-    pub(super) monitor: Monitor,
-    pub(super) vrrp_driver: Mutex<Option<Arc<VrrpDriver>>>,
-    pub(super) state_sync: Mutex<Option<Arc<StateSync>>>,
-    pub(super) admin_server: Mutex<Option<AdminServer>>,
-    pub(super) tasks: Mutex<DirectorTasks>,
-    /// Services that were taken away, while they carry anything.
-    draining: Mutex<Vec<JoinHandle<DrainReport>>>,
-    pub(super) history: Mutex<TrafficHistory>,
-    pub(super) started_at: Instant,
-    pub(super) has_successor: watch::Sender<bool>,
-}
-
-/// What runs beside.
-#[derive(Debug, Default)]
-pub(super) struct DirectorTasks {
-    pub(super) permanent: Vec<AbortOnDropHandle<()>>,
-    pub(super) admin: Option<AdminServerGuard>,
-    pub(super) vrrp: Option<AbortOnDropHandle<()>>,
-    pub(super) sync: Vec<AbortOnDropHandle<()>>,
-    pub(super) handover: Option<AbortOnDropHandle<()>>,
-}
-
-/// A task that ends with who holds it.
-pub(super) fn spawn_abort_on_drop(
-    task: impl Future<Output = ()> + Send + 'static,
-) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(task))
+    control: ControlSender,
+    view: DirectorView,
 }
 
 impl Director {
-    /// Starts what a configuration asks for, on the runtime that this is called on. If it has a
-    /// `handover` and a director runs there, this one takes its place: no client is refused.
+    /// Starts what a configuration describes, on the current tokio runtime. If the configuration has a
+    /// `handover` and a director runs there, this one takes its listeners over, and no client is
+    /// refused.
     ///
     /// # Errors
-    /// [`DirectorError`] names what cannot be; nothing runs then.
+    /// [`DirectorError`] names what cannot be started; nothing runs then.
     ///
     /// # Cancel safety
-    /// Dropped on the way, what was started ends.
+    /// Dropped before it is ready, what was started ends.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub async fn start(config: DirectorConfig) -> Result<Self, DirectorError> {
         Self::start_with(config, ListeningSockets::default()).await
     }
 
-    /// As [`start`](Self::start), with sockets that are open already: those of its addresses are
-    /// taken, the others closed.
+    /// Starts a director as [`start`](Self::start) does, with sockets that are open already. It uses
+    /// those that are bound to its addresses, and closes the others.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -90,164 +59,142 @@ impl Director {
         let mut sockets = sockets;
         let mut predecessor = None;
         if let Some(path) = config.handover() {
-            let found = Predecessor::connect(path).await.map_err(|source| {
+            let connected = Predecessor::connect(path).await.map_err(|source| {
                 DirectorError::Handover { path: path.to_owned(), source: io::Error::other(source) }
             })?;
-            if let Some((found, taken)) = found {
-                sockets.extend(taken);
-                predecessor = Some(found);
+            if let Some((connected, inherited)) = connected {
+                sockets.extend(inherited);
+                predecessor = Some(connected);
             }
         }
-        let monitor = Monitor::new();
-        let run = spawn_abort_on_drop(monitor.run());
-        let inner = DirectorShared {
-            config: tokio::sync::Mutex::default(),
-            services: ArcSwap::default(),
-            monitor,
-            vrrp_driver: Mutex::default(),
-            state_sync: Mutex::default(),
-            admin_server: Mutex::default(),
-            tasks: Mutex::new(DirectorTasks { permanent: vec![run], ..DirectorTasks::default() }),
-            draining: Mutex::default(),
-            history: Mutex::default(),
-            started_at: super::service::tokio_now(),
-            has_successor: watch::Sender::new(false),
+        let (control, commands) = ControlSender::new();
+        let (controller, view) = Controller::new(commands, control.downgrade());
+        tokio::spawn(controller.run());
+        let director = Self { control, view };
+        let summary = director.control.reload(config, sockets).await;
+        let failure = match summary {
+            Ok(summary) => summary.into_failures().into_iter().next().map(|failure| failure.error),
+            Err(error) => Some(Arc::new(error)),
         };
-        let director = Self { shared: Arc::new(inner) };
-        let keep = spawn_abort_on_drop(super::history::run_sampler(Arc::clone(&director.shared)));
-        lock(&director.shared.tasks).permanent.push(keep);
-        // From nothing to something is a change as any other.
-        if let Err(error) = director.apply_config(config, sockets).await {
+        if let Some(error) = failure {
             director.stop(Duration::ZERO).await;
-            return Err(error);
+            return Err(Arc::into_inner(error).unwrap_or(DirectorError::Stopped));
         }
         if let Some(Err(error)) = predecessor.map(Predecessor::confirm_takeover) {
-            tracing::warn!("the director before this one has gone early: {error}");
+            tracing::warn!("handover: the predecessor ended before this director served: {error}");
         }
         Ok(director)
     }
 
-    /// What has the virtual addresses; `None` without a `[vrrp]` table. A reload that changes the
-    /// table has another one after it.
-    #[must_use]
-    pub fn vrrp(&self) -> Option<Arc<Vrrp>> {
-        self.shared.vrrp_driver().map(|pair| Arc::clone(pair.vrrp()))
-    }
-
-    /// What checks and traffic say of servers, from now on.
-    #[must_use]
-    pub fn health_events(&self) -> crate::health::HealthEvents {
-        self.shared.monitor.events()
-    }
-
-    /// Where the admin pages are, with the real port where 0 was asked for.
-    #[must_use]
-    pub fn admin_address(&self) -> Option<SocketAddr> {
-        lock(&self.shared.admin_server).as_ref().map(AdminServer::address)
-    }
-
-    /// Changes a server by hand. It stays so, whatever is reloaded, until the configuration says
-    /// something else of it than before; and the standby is told.
+    /// Makes another configuration run. What both configurations have in common is not touched:
+    /// listeners, servers, their health and counters, connections, flows. Changes by operators stay
+    /// where the configuration says nothing new.
+    ///
+    /// - Servers, weights, limits, schedulers and health checks change in place.
+    /// - Other options of a service (limits, timeouts, threads, PROXY headers, persistence) apply to
+    ///   new connections: another forwarder serves the same sockets, and no client is refused. UDP
+    ///   flows start anew with their next datagram.
+    /// - A listener that is removed is closed, and its connections have the `drain_timeout`.
+    /// - Another `[vrrp]` table ends this director's part in the election, in which the other director
+    ///   takes over, and starts another.
+    ///
+    /// A part that cannot be applied, although everything was prepared, is in the
+    /// [failures](ReloadSummary::failures) of the summary and in the [status](Self::status); the next
+    /// reload tries it again, with the same configuration too.
     ///
     /// # Errors
-    /// [`DirectorError::NoService`], [`DirectorError::NoServer`], or that the scheduler cannot use
-    /// the weight. Nothing is changed then.
+    /// [`DirectorError`] names what is impossible, and nothing has changed. If a new `[vrrp]` table is
+    /// what fails, the old election was ended, and has been started again.
+    ///
+    /// # Cancel safety
+    /// Dropped, a reload that has begun is completed.
+    pub async fn reload(&self, config: DirectorConfig) -> Result<ReloadSummary, DirectorError> {
+        self.control.reload(config, ListeningSockets::default()).await
+    }
+
+    /// Returns the election for the virtual addresses; `None` without a `[vrrp]` table. A reload that
+    /// changes the table starts another election.
+    #[must_use]
+    pub fn vrrp(&self) -> Option<Arc<Vrrp>> {
+        self.view.role.vrrp()
+    }
+
+    /// Returns the events of health checks and outlier ejection from now on.
+    #[must_use]
+    pub fn health_events(&self) -> HealthEvents {
+        self.view.registry.health_events()
+    }
+
+    /// Returns the address of the admin server, with the real port where the configuration has 0.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        *self.view.admin_address.borrow()
+    }
+
+    /// Returns the status of this moment.
+    #[must_use]
+    pub fn status(&self) -> DirectorStatus {
+        self.view.status.read(CountedSince::LastZeroed)
+    }
+
+    /// Changes a server. The change outlives reloads until the configuration says something new of the
+    /// same thing, and the standby adopts it.
+    ///
+    /// # Errors
+    /// [`DirectorError::NoService`], [`DirectorError::NoServer`], or the scheduler cannot use the
+    /// weight. Nothing is changed then.
     pub fn change_server(
         &self,
         service: &str,
         server: &str,
         change: ServerChange,
     ) -> Result<(), DirectorError> {
-        self.edit_servers(service, &[ServerEdit::Change(server.to_owned(), change)])
+        self.edit_servers(service, ServerEdit::Change(server.to_owned(), change))
     }
 
-    /// Adds a server by hand, as [`change_server`](Self::change_server) changes one.
+    /// Adds a server, as an operator's change (see [`change_server`](Self::change_server)).
     ///
     /// # Errors
-    /// [`DirectorError::NoService`], [`DirectorError::ServerExists`], or that the scheduler cannot
-    /// use it.
+    /// [`DirectorError::NoService`], [`DirectorError::ServerExists`], or the scheduler cannot use the
+    /// server.
     pub fn add_server(&self, service: &str, server: RealServer) -> Result<(), DirectorError> {
-        self.edit_servers(service, &[ServerEdit::Add(server)])
+        self.edit_servers(service, ServerEdit::Add(server))
     }
 
-    /// Takes a server out by hand. Connections that it has go on.
+    /// Removes a server, as an operator's change (see [`change_server`](Self::change_server)). Its
+    /// connections go on.
     ///
     /// # Errors
     /// [`DirectorError::NoService`], [`DirectorError::NoServer`].
     pub fn remove_server(&self, service: &str, server: &str) -> Result<(), DirectorError> {
-        self.edit_servers(service, &[ServerEdit::Remove(server.to_owned())])
+        self.edit_servers(service, ServerEdit::Remove(server.to_owned()))
     }
 
-    /// Does several things by hand, in one publication or not at all.
-    pub(super) fn edit_servers(
-        &self,
-        service: &str,
-        edits: &[ServerEdit],
-    ) -> Result<(), DirectorError> {
-        self.shared.find_service(service)?.edit_servers(edits)
+    fn edit_servers(&self, service: &str, edit: ServerEdit) -> Result<(), DirectorError> {
+        self.view.registry.edit_servers(service, &[edit])
     }
 
-    /// Ends it: hands the virtual addresses over, serving until another has them, which takes a part
-    /// of an advertisement's interval; then takes no more connections, and gives those that are there
-    /// so long to end by themselves. Tells what became of them.
+    /// Waits until a successor serves in this director's place: then it is time to
+    /// [`stop`](Self::stop). It waits for ever where the configuration has no `handover`.
+    pub async fn wait_for_successor(&self) {
+        let mut has_successor = self.view.has_successor.clone();
+        if has_successor.wait_for(|has_successor| *has_successor).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Stops the director. It first hands the virtual addresses over, and serves until the other
+    /// director has them, which takes a part of an advertisement's interval; then it accepts no more
+    /// connections, and cuts those that are left after `timeout`. Returns how many ended by themselves,
+    /// and how many were cut.
     ///
-    /// Connections to a virtual address end with it; time is for those to addresses that stay.
+    /// Connections to a virtual address end with the address; the time is for those to other
+    /// addresses.
     ///
     /// # Cancel safety
-    /// Dropped, it has handed over, and what is left of connections is cut.
-    pub async fn stop(&self, within: Duration) -> DrainReport {
-        if let Some(pair) = self.shared.vrrp_driver() {
-            pair.stop().await;
-        }
-        let services = self.shared.services();
-        let is_succeeded = *self.shared.has_successor.borrow();
-        services.iter().for_each(|service| service.drain(within, is_succeeded));
-        let mut sum = DrainReport::default();
-        for service in services.iter() {
-            let drained = service.wait_drained().await;
-            sum.finished += drained.finished;
-            sum.cut += drained.cut;
-        }
-        self.shared.monitor.shutdown();
-        *lock(&self.shared.tasks) = DirectorTasks::default();
-        // They have been given their time.
-        std::mem::take(&mut *lock(&self.shared.draining)).iter().for_each(JoinHandle::abort);
-        sum
-    }
-}
-
-impl DirectorShared {
-    /// The services as they are now.
-    pub(super) fn services(&self) -> Arc<Vec<Arc<VirtualService>>> {
-        self.services.load_full()
-    }
-
-    pub(super) fn find_service(&self, name: &str) -> Result<Arc<VirtualService>, DirectorError> {
-        let found = self.services().iter().find(|it| it.name == name).cloned();
-        found.ok_or_else(|| DirectorError::NoService(name.to_owned()))
-    }
-
-    pub(super) fn publish_services(&self, services: Vec<Arc<VirtualService>>) {
-        self.services.store(Arc::new(services));
-    }
-
-    pub(super) fn vrrp_driver(&self) -> Option<Arc<VrrpDriver>> {
-        lock(&self.vrrp_driver).clone()
-    }
-
-    pub(super) fn state_sync(&self) -> Option<Arc<StateSync>> {
-        lock(&self.state_sync).clone()
-    }
-
-    /// Does it serve the virtual addresses?
-    pub(super) fn is_active(&self) -> bool {
-        self.vrrp_driver().is_none_or(|pair| pair.vrrp().is_master())
-    }
-
-    /// Lets go of a service that has been drained, once it carries nothing.
-    pub(super) fn drain_in_background(&self, service: Arc<VirtualService>) {
-        let mut leaving = lock(&self.draining);
-        leaving.retain(|it| !it.is_finished());
-        leaving.push(tokio::spawn(async move { service.wait_drained().await }));
+    /// Dropped, the virtual addresses are handed over all the same, and the connections that are left
+    /// are cut.
+    pub async fn stop(&self, timeout: Duration) -> DrainReport {
+        self.control.stop(timeout).await
     }
 }

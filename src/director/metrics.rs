@@ -1,10 +1,10 @@
-//! How a director stands, in Prometheus' format.
+//! The metrics of a director, in Prometheus' text format.
 
 use metrics::{Label, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
-use super::Director;
-use super::status::{CountedSince, DirectorStatus, ServerStatus, ServiceStatus};
+use super::counters::CountedSince;
+use super::status::{DirectorStatus, ServerStatus, ServiceStatus, StatusReader};
 use crate::health::MonitorCounters;
 use crate::vrrp::{VrrpState, VrrpStatus};
 
@@ -55,14 +55,14 @@ const GAUGES: [(&str, &str); 18] = [
 ];
 
 /// Everything, as it is now: each scrape is written anew, and nothing is kept that has gone.
-pub(super) fn render(director: &Director) -> String {
+pub(super) fn render(reader: &StatusReader) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     metrics::with_local_recorder(&recorder, || {
         COUNTERS.iter().for_each(|(name, help)| describe_counter!(*name, *help));
         GAUGES.iter().for_each(|(name, help)| describe_gauge!(*name, *help));
-        let status = director.status_since(CountedSince::Start);
-        record_director(&status, director.shared.monitor.counters());
+        let status = reader.read(CountedSince::Start);
+        record_director(&status, reader.check_counters());
         status.services.iter().for_each(record_service);
         if let Some(view) = &status.vrrp {
             record_vrrp(view);

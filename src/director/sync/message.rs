@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::BackendId;
 use crate::balancer::SavedTemplate;
+use crate::director::counters::ServiceTotals;
 use crate::director::overrides::ServiceOverrides;
-use crate::director::status::{ServiceTotals, saturating_millis};
+use crate::director::time::saturating_millis;
 use crate::health::SavedHealth;
 
 /// What is told at a time.
