@@ -1,4 +1,4 @@
-//! What of the configuration runs: the result of the last reload, part by part.
+//! The result of the last reload: which parts of the configuration run, and which could not be applied.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,8 +36,8 @@ impl fmt::Display for ReloadPart {
     }
 }
 
-/// A part of a configuration that could not be applied, with the reason. What the part was before goes
-/// on; the next reload tries to apply it again, also if the configuration has not changed.
+/// A part of a configuration that could not be applied, with the reason. The part runs as it did
+/// before; the next reload tries to apply it again, also if the configuration has not changed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PartFailure {
@@ -57,7 +57,7 @@ pub struct PartStatus {
     pub reason: String,
 }
 
-/// What a reload has changed, and what it could not. Printed, it is one line for each change.
+/// The changes of a reload, and its failures. Printed, it is one line for each change.
 #[derive(Clone, Debug)]
 pub struct ReloadSummary {
     plan: ReloadPlan,
@@ -69,7 +69,7 @@ impl ReloadSummary {
         Self { plan, failures }
     }
 
-    /// Returns whether nothing differed from what runs.
+    /// Returns whether the configuration was already running.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
         self.plan == ReloadPlan::default()
@@ -98,18 +98,18 @@ impl fmt::Display for ReloadSummary {
     }
 }
 
-/// The configuration of the last reload, with what of it could not be applied.
+/// The configuration of the last reload, with its failures.
 #[derive(Debug, Default)]
 pub(super) struct AppliedConfig {
     pub(super) config: DirectorConfig,
     pub(super) failures: Vec<PartFailure>,
-    /// What of each service could not be applied.
+    /// The aspects of each service that could not be applied.
     pub(super) failed_services: BTreeMap<(String, ServiceProtocol), ServiceDiff>,
 }
 
 impl AppliedConfig {
-    /// Returns what leads from what runs to another configuration. A part that failed differs from
-    /// every configuration.
+    /// Returns the changes from what runs to another configuration. A part that failed is always
+    /// changed.
     pub(super) fn plan(&self, config: &DirectorConfig) -> ReloadPlan {
         let mut plan = ReloadPlan::new(&self.config, config);
         for failure in &self.failures {
@@ -151,5 +151,26 @@ impl ReloadStatusSlot {
             reason: failure.error.to_string(),
         };
         *lock(&self.0) = failures.iter().map(status).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_part_is_always_changed() {
+        let text = "[[service]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\n\
+            [[service]]\nname = \"b\"\nlisten = \"127.0.0.1:2\"\n";
+        let config = DirectorConfig::parse(text).expect("a valid configuration");
+        let mut applied = AppliedConfig { config: config.clone(), ..AppliedConfig::default() };
+        assert_eq!(applied.plan(&config).to_string(), "nothing");
+        let failed = ServiceDiff { health: true, ..ServiceDiff::default() };
+        applied.failed_services.insert(("b".to_owned(), ServiceProtocol::Tcp), failed);
+        applied.record_failure(ReloadPart::Admin, DirectorError::Stopped);
+        assert_eq!(applied.plan(&config).to_string(), "service b: health\n[admin]");
+        let without_b = &text[..text.rfind("[[service]]").expect("two services")];
+        let without_b = DirectorConfig::parse(without_b).expect("a valid configuration");
+        assert_eq!(applied.plan(&without_b).to_string(), "service b: removed\n[admin]");
     }
 }

@@ -13,10 +13,10 @@ use crate::forward::DrainReport;
 /// Commands that may wait; a sender waits for room beyond.
 const COMMAND_QUEUE_CAPACITY: usize = 16;
 
-/// Something for the controller to do. It runs one command after the other.
+/// A command for the controller, which runs one after the other.
 #[derive(Debug)]
 pub(super) enum ControlCommand {
-    /// Makes another configuration run.
+    /// Applies another configuration.
     Reload {
         config: Box<DirectorConfig>,
         sockets: ListeningSockets,
@@ -74,7 +74,7 @@ impl ControlSender {
     pub(super) async fn stop(&self, timeout: Duration) -> DrainReport {
         let (reply, report) = oneshot::channel();
         let _ = self.0.send(ControlCommand::Stop { timeout, reply }).await;
-        // Without a reply it has ended before, and nothing was left to be drained.
+        // Without a reply the director had ended before: no connection was left.
         report.await.unwrap_or_default()
     }
 }
@@ -87,7 +87,7 @@ impl WeakControlSender {
         let (reply, sockets) = oneshot::channel();
         let (serves, outcome) = oneshot::channel();
         {
-            // Not held while waiting: it would keep the director from ending.
+            // The sender is not held while waiting: it would keep the director alive.
             let sender = self.0.upgrade()?;
             sender.try_send(ControlCommand::HandOver { reply, outcome }).ok()?;
         }

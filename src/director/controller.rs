@@ -27,13 +27,13 @@ pub(super) struct Controller {
     parts: RunningParts,
     /// A successor that has the sockets, and may serve or fail.
     successor: Option<oneshot::Receiver<SuccessorServes>>,
-    /// Commands that wait for that.
+    /// Commands that wait until the successor serves or has failed.
     deferred: VecDeque<ControlCommand>,
     _monitor: AbortOnDropHandle<()>,
     _sampler: AbortOnDropHandle<()>,
 }
 
-/// What handles of a director read.
+/// The parts of a director that its handles read.
 #[derive(Clone, Debug)]
 pub(super) struct DirectorView {
     pub(super) registry: ServiceRegistry,
@@ -43,7 +43,7 @@ pub(super) struct DirectorView {
     pub(super) has_successor: watch::Receiver<bool>,
 }
 
-/// What the controller does next.
+/// The next step of the controller.
 enum ControllerStep {
     Run(ControlCommand),
     /// The successor serves, or has failed (`false`).
@@ -53,7 +53,7 @@ enum ControllerStep {
 }
 
 impl Controller {
-    /// Returns a controller of a director in which no service runs, and what handles need.
+    /// Returns a controller of a director without services, and the view for handles.
     pub(super) fn new(
         commands: ControlReceiver,
         control: WeakControlSender,
@@ -121,7 +121,7 @@ impl Controller {
                 }
                 ControllerStep::Run(ControlCommand::Stop { timeout, mut reply }) => {
                     let report = self.stop(timeout, reply.closed()).await;
-                    // All of it has ended when the caller goes on.
+                    // Everything has ended before the caller continues.
                     drop(self);
                     let _ = reply.send(report);
                     return;

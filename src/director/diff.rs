@@ -1,4 +1,4 @@
-//! The differences of two configurations, as pure functions: what a reload has to do.
+//! The differences of two configurations, as pure functions.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -147,7 +147,7 @@ impl ServiceDiff {
         }
     }
 
-    /// What a service that was just made still lacks: it has its servers and their scheduler.
+    /// The aspects that a new service lacks: it is made with its servers and scheduler only.
     pub(super) const ALL_OF_NEW_SERVICE: Self = Self {
         servers: false,
         discovery: true,

@@ -1,4 +1,4 @@
-//! The handle on a director: what a program starts and asks.
+//! The handle of a director, by which a program starts, changes and stops it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -86,7 +86,7 @@ impl Director {
         Ok(director)
     }
 
-    /// Makes another configuration run. What both configurations have in common is not touched:
+    /// Applies another configuration. What both configurations have in common is not touched:
     /// listeners, servers, their health and counters, connections, flows. Changes by operators stay
     /// where the configuration says nothing new.
     ///

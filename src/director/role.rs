@@ -18,8 +18,8 @@ pub(super) enum DirectorRole {
 #[derive(Debug)]
 struct RoleState {
     role: DirectorRole,
-    /// How often the role changed to active. A reader of a `watch` may miss that a role has changed twice;
-    /// it does not miss that this number has.
+    /// How often the role changed to active. A reader of a `watch` may miss two changes of the role that
+    /// follow each other closely, but sees that this number has changed.
     takeovers: u64,
     vrrp: Option<Arc<Vrrp>>,
 }
@@ -124,7 +124,7 @@ mod tests {
             sender.set_without_vrrp(new);
             assert_eq!(role.role_and_takeovers(), (new, takeovers));
         }
-        // No election is in progress: the result of one is ignored.
+        // Without an election, the result of an earlier one is ignored.
         sender.set_by_vrrp(&Weak::new(), DirectorRole::Standby);
         assert!(role.is_active());
     }

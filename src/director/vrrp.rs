@@ -1,5 +1,5 @@
 //! The director's part in the election for the virtual addresses: it starts and stops the election,
-//! tells it which tracked resources are up, logs its events, and publishes the role that results.
+//! reports to it which tracked resources are up, logs its events, and publishes the role that results.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -89,8 +89,8 @@ impl Drop for VrrpDriver {
     }
 }
 
-/// Logs the election's events and publishes the role, until the election ends. It blocks, hence its
-/// thread; it publishes from here, so that the role lags behind the election by no task's turn.
+/// Logs the election's events and publishes the role, until the election ends. It blocks, and needs a
+/// thread of its own; a task would publish the role later, when the runtime schedules it.
 fn follow_election(mut events: VrrpEvents, election: &Weak<Vrrp>, role: &RoleSender) {
     let role_of = |is_master| match is_master {
         true => DirectorRole::Active,
@@ -114,7 +114,7 @@ fn follow_election(mut events: VrrpEvents, election: &Weak<Vrrp>, role: &RoleSen
 
 fn log_event(event: &VrrpEvent) {
     match &event.kind {
-        VrrpEventKind::StateChanged(..) | VrrpEventKind::TrackChanged { is_up: true, .. } => {
+        VrrpEventKind::StateChanged { .. } | VrrpEventKind::TrackChanged { is_up: true, .. } => {
             tracing::info!("{event}")
         }
         _ => tracing::warn!("{event}"),
@@ -127,7 +127,7 @@ struct ElectionTrackers {
     /// What the priority loses for each service that has no eligible server.
     service_weight: Option<u8>,
     resources: Vec<PriorityTracker>,
-    /// What the election was told last, by the tracked resource's label.
+    /// What was last reported to the election, by the label of the tracked resource.
     reported: BTreeMap<String, bool>,
 }
 
@@ -174,7 +174,7 @@ impl ElectionTrackers {
         }
         for (label, is_up) in &current {
             if self.reported.get(label) != Some(is_up) {
-                // It is known: added above, or part of the virtual routers' configuration.
+                // The label is known: added above, or part of the virtual routers' configuration.
                 let _ = vrrp.set_track(label, *is_up);
             }
         }

@@ -61,7 +61,7 @@ impl AdminAccess {
             let credentials = text_of(header::AUTHORIZATION);
             let token = credentials.and_then(|credentials| credentials.strip_prefix("Bearer "));
             if !token.is_some_and(|token| self.is_token(token)) {
-                let reason = "the request needs `Authorization: Bearer TOKEN`";
+                let reason = "the request needs the token: `Authorization: Bearer TOKEN`";
                 let mut response = error_response(StatusCode::UNAUTHORIZED, reason);
                 let challenge = header::HeaderValue::from_static("Bearer");
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);

@@ -18,11 +18,11 @@ use crate::director::sockets::ListeningSockets;
 use crate::director::sync::RunningSync;
 
 impl RunningParts {
-    /// Makes another configuration run.
+    /// Applies another configuration.
     ///
     /// # Errors
-    /// The configuration is impossible, and nothing has changed. An election that could not be
-    /// restarted after it is the exception: that is recorded as a failure of `[vrrp]`.
+    /// The configuration is impossible, and nothing has changed. If a new election failed and the old
+    /// one could not be started again, that is recorded as a failure of `[vrrp]`.
     pub(in crate::director) async fn reload(
         &mut self,
         config: DirectorConfig,

@@ -1,4 +1,4 @@
-//! A reload: from what runs to another configuration, without touching what both have in common.
+//! A reload: it applies the difference of two configurations, and touches nothing else.
 //!
 //! ```text
 //! configuration -- validate --> ValidatedReload -- prepare --> PreparedReload -- commit --> summary

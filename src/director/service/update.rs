@@ -1,4 +1,4 @@
-//! What a reload does to a service: validate, prepare, apply; and how a service ends.
+//! The steps of a reload for one service (validate, prepare, apply), and the end of a service.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -141,7 +141,7 @@ impl VirtualService {
     /// Applies a prepared configuration. A frontend that is replaced keeps its connections; one whose
     /// address is gone drains.
     ///
-    /// Returns what could not be applied, with the reason; everything else is applied.
+    /// Returns the aspects that could not be applied, with the reasons; everything else is applied.
     pub(in crate::director) fn apply(
         &self,
         next: PreparedService,
