@@ -89,7 +89,7 @@ fn main() -> ExitCode {
     for ((fault, name), mut gaps) in gaps {
         gaps.sort_by_key(|gap| gap.time);
         let at = |part: f64| gaps[((gaps.len() - 1) as f64 * part).round() as usize].time;
-        let [median, p90, longest] = [at(0.5), at(0.9), at(1.0)].map(|it| it.as_millis());
+        let [median, p90, longest] = [at(0.5), at(0.9), at(1.0)].map(|time| time.as_millis());
         let mut lost: Vec<_> = gaps.iter().map(|gap| gap.lost).collect();
         lost.sort_unstable();
         let (count, lost) = (gaps.len(), lost[lost.len() / 2]);

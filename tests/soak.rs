@@ -112,7 +112,8 @@ async fn held(director: &Director) -> i64 {
 
 #[tokio::test]
 async fn memory_stays_flat() {
-    let asked = std::env::var("LVS_SOAK_SECONDS").ok().map(|it| it.parse().expect("seconds"));
+    let asked =
+        std::env::var("LVS_SOAK_SECONDS").ok().map(|seconds| seconds.parse().expect("seconds"));
     let seconds = asked.unwrap_or(if std::env::var_os("CI").is_some() { 120 } else { 6 });
     let mut text =
         "[[service]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\nscheduler = \"wlc\"\n".to_owned();

@@ -70,7 +70,11 @@ async fn each_call_has_its_effect() {
     let service = json(admin, "/api/v1/services/web").await;
     let find = |address: SocketAddr| {
         let servers = service["servers"].as_array().expect("a list");
-        servers.iter().find(|it| it["address"] == address.to_string()).expect("there").clone()
+        servers
+            .iter()
+            .find(|server| server["address"] == address.to_string())
+            .expect("there")
+            .clone()
     };
     assert_eq!((&find(a)["state"], &find(a)["weight"]), (&json!("draining"), &json!(3)));
     assert_eq!((&find(c)["name"], &find(c)["weight"]), (&json!("new"), &json!(5)));
@@ -81,7 +85,11 @@ async fn each_call_has_its_effect() {
     let (code, answer) = send(admin, all, &changes.to_string()).await;
     assert_eq!((code, answer.contains("10.0.0.9:1")), (404, true), "{answer}");
     assert_eq!(
-        director.status().services[0].servers.iter().filter(|it| it.state == "draining").count(),
+        director.status().services[0]
+            .servers
+            .iter()
+            .filter(|server| server.state == "draining")
+            .count(),
         1
     );
 

@@ -27,8 +27,8 @@ async fn a_director_serves_and_an_operator_changes_its_servers() {
         .change_server("web", &name, ServerChange::new().with_weight(5))
         .expect("the server exists");
     let status = director.status();
-    let drained = status.services[0].servers.iter().find(|it| it.address == name);
-    assert_eq!(drained.map(|it| (it.state, it.weight)), Some(("draining", 5)));
+    let drained = status.services[0].servers.iter().find(|server| server.address == name);
+    assert_eq!(drained.map(|server| (server.state, server.weight)), Some(("draining", 5)));
     assert!(status.active && status.vrrp.is_none() && status.sync.is_none());
     assert_eq!(status.services[0].totals.accepted, 6);
 

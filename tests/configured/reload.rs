@@ -29,7 +29,7 @@ async fn a_reload_changes_the_differences_only() {
     let status = director.status();
     let service = &status.services[0];
     assert_eq!((&*service.scheduler, service.totals.accepted), ("wrr", 6));
-    let kept = service.servers.iter().find(|it| it.address == servers[1].to_string());
+    let kept = service.servers.iter().find(|server| server.address == servers[1].to_string());
     assert_eq!(kept.expect("the server stays").totals.connections, 3, "its counters stay");
     director.stop(Duration::ZERO).await;
 }
@@ -48,8 +48,8 @@ async fn overrides_stay_unless_the_file_says_something_new() {
         .expect("the server exists");
     let state = || {
         let status = director.status();
-        let found = status.services[0].servers.iter().find(|it| it.address == name);
-        found.map(|it| (it.state, it.weight)).expect("the server exists")
+        let found = status.services[0].servers.iter().find(|server| server.address == name);
+        found.map(|server| (server.state, server.weight)).expect("the server exists")
     };
     director.reload(read(&text.replace("\"rr\"", "\"lc\""))).await.expect("sound");
     assert_eq!(state(), ("draining", 7));

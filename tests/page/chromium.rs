@@ -21,7 +21,7 @@ pub(crate) struct Chromium {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn is_there() -> bool {
-    Command::new("chromium").arg("--version").output().is_ok_and(|it| it.status.success())
+    Command::new("chromium").arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
 impl Chromium {

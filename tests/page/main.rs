@@ -138,8 +138,9 @@ fn the_page_shows_traffic_and_drains_a_server() {
     page.press("Enter");
     page.until("its end", &format!("{}.innerText.includes('draining')", row("alpha")));
     let status = loaded.director.status();
-    let drained = status.services[0].servers.iter().find(|it| it.name.as_deref() == Some("alpha"));
-    assert_eq!(drained.map(|it| it.state), Some("draining"));
+    let drained =
+        status.services[0].servers.iter().find(|server| server.name.as_deref() == Some("alpha"));
+    assert_eq!(drained.map(|server| server.state), Some("draining"));
     page.until("that it is by hand", &format!("{}.innerText.includes('by hand')", row("alpha")));
 
     // Another weight, then a dialog that is cancelled.

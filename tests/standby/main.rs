@@ -42,7 +42,7 @@ impl Pair {
         until("the standby has no address", || self.world.has_none(standby));
         until("the standby is in sync", || {
             let status = self.world.status(standby);
-            status.is_some_and(|it| it["sync"]["in_sync"] == true)
+            status.is_some_and(|status| status["sync"]["in_sync"] == true)
         });
         until("clients are served", || self.world.ask(80).is_ok());
         until("clients have the MAC address of the active director", || {
@@ -67,7 +67,7 @@ fn both_families(side: &str) -> String {
 }
 
 fn is_active(world: &World, side: &str) -> bool {
-    world.status(side).is_some_and(|it| it["active"] == true)
+    world.status(side).is_some_and(|status| status["active"] == true)
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn the_standby_takes_over_with_the_state_of_a_director_that_died() {
         r#"lvs_vrrp_transitions_total{router="51@eth0",state="master"} 1"#,
         r#"lvs_server_eligible{service="web",server="10.88.0.3:9001"} 1"#,
     ] {
-        assert!(metrics.lines().any(|it| it == line), "{line}:\n{metrics}");
+        assert!(metrics.lines().any(|metric| metric == line), "{line}:\n{metrics}");
     }
     assert_eq!(pair.world.page("b", "/healthz").as_deref(), Some("standby\n"));
     for _ in 0..4 {
