@@ -1,5 +1,5 @@
-//! How long clients are without service when the active director fails; beside keepalived with
-//! HAProxy in the same network, in turn.
+//! The time without service when the active director fails, compared with keepalived and HAProxy in
+//! the same network.
 //!
 //! ```text
 //! cargo bench --bench failover
@@ -36,26 +36,26 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::world::{Process, VIRTUAL, World, config, now, until};
 
-/// Lets directors fail and says what clients notice.
+/// Makes directors fail, and measures the time without service.
 #[derive(Debug, Parser)]
 struct Args {
-    /// How often each failure happens to each pair.
+    /// Rounds of each failure for each pair.
     #[arg(long, default_value_t = 25)]
     rounds: usize,
-    /// From one advertisement to the next, in milliseconds.
+    /// The advertisement interval, in milliseconds.
     #[arg(long, default_value_t = 10)]
     interval: u64,
-    /// Runs a director with this configuration: what this program starts for itself.
+    /// Runs a director with this configuration; the bench starts itself so.
     #[arg(long, hide = true)]
     director: Option<PathBuf>,
-    /// What `cargo bench` says. Without it, as in `cargo test`, one round shows that it works.
+    /// Passed by `cargo bench`. Without it, as in `cargo test`, there is one round.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// Before a failure, and after it.
+/// The measured time before a failure, and after it.
 const BEFORE: Duration = Duration::from_millis(100);
 const AFTER: Duration = Duration::from_millis(900);
 
@@ -89,7 +89,7 @@ fn main() -> ExitCode {
     for ((fault, name), mut gaps) in gaps {
         gaps.sort_by_key(|gap| gap.time);
         let at = |part: f64| gaps[((gaps.len() - 1) as f64 * part).round() as usize].time;
-        let [median, p90, longest] = [at(0.5), at(0.9), at(1.0)].map(|it| it.as_millis());
+        let [median, p90, longest] = [at(0.5), at(0.9), at(1.0)].map(|time| time.as_millis());
         let mut lost: Vec<_> = gaps.iter().map(|gap| gap.lost).collect();
         lost.sort_unstable();
         let (count, lost) = (gaps.len(), lost[lost.len() / 2]);
@@ -253,14 +253,14 @@ fn direct(config: &Path) -> ExitCode {
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
                 .expect("a signal");
         let config = DirectorConfig::load(config).expect("sound");
-        let director = Director::start(config).await.expect("it starts");
+        let director = Director::start(config).await.expect("the director starts");
         terminate.recv().await;
         director.stop(Duration::ZERO).await;
     });
     ExitCode::SUCCESS
 }
 
-/// A pair of directors of this crate.
+/// An active and a standby director of this crate.
 struct Ours {
     interval: u64,
     running: BTreeMap<&'static str, Process>,
@@ -352,12 +352,12 @@ impl Subject for Theirs {
     fn signal(&self, side: &str, signal: Signal) {
         let [balancer, router] = &self.running[side];
         if signal == Signal::TERM {
-            // Clients are served until the address has gone.
+            // Clients are served until the address is removed.
             router.signal(signal);
             return;
         }
-        // The child first: told by its parent's death, it would say farewell. And the parent held
-        // up meanwhile: it would start another child.
+        // The child is killed first: the death of its parent would make it resign. The parent is
+        // stopped meanwhile: it would start another child.
         router.signal(Signal::STOP);
         if let Some(child) = self.child(side) {
             let _ = rustix::process::kill_process(child, signal);
@@ -370,7 +370,7 @@ impl Subject for Theirs {
         let child = self.child(side);
         self.signal(side, Signal::KILL);
         self.running.remove(side);
-        // It is not ours to wait for: gone, or dead and not yet buried.
+        // It is not a child of this process: it is gone, or a zombie.
         let is_alive = |child: rustix::process::Pid| {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.as_raw_nonzero()));
             stat.is_ok_and(|stat| !stat.contains(") Z "))

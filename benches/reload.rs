@@ -1,15 +1,15 @@
-//! Whether clients notice that a director is reloaded, restarted, or has hostile visitors at its admin
-//! pages: connections at a steady rate meanwhile.
+//! Latency and failures of connections at a steady rate, while a director is reloaded, restarted, or
+//! has hostile clients at its admin server.
 //!
 //! ```text
 //! cargo bench --bench reload
 //! cargo bench --bench reload -- --rate 5000 --seconds 30
 //! ```
 //! All on loopback and in this process: two servers, the director, and clients that open connections
-//! by a clock and not when the last one has ended. Each connection reads a byte. A reload comes every
-//! 100 ms, each of another kind; a restart, in which a second director takes the listeners over from
-//! the first, once a second. The visitors are 32 that ask for the largest page without a pause, and 96
-//! more that hold connections with requests that never end, or send bodies that are too long.
+//! by a clock, not when the last connection has ended. Each connection reads a byte. There is a reload
+//! every 100 ms, each of another kind, and a restart once a second, in which a second director takes
+//! the listeners over from the first. Of the hostile clients, 32 request the largest page without a
+//! pause, and 96 hold connections with requests that never end, or send bodies that are too long.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,26 +27,26 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 /// Reloads and restarts a director under load.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Connections a second.
+    /// Connections per second.
     #[arg(long, default_value_t = 10_000)]
     rate: u64,
-    /// For so long, for each of the three: nothing, reloads, restarts.
+    /// Seconds of each phase: nothing, reloads, restarts.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Visits the admin pages there, as hostile clients do: what this program starts for itself.
+    /// Runs the hostile clients against the admin server at this address; the bench starts itself so.
     #[arg(long, hide = true)]
     visit: Option<SocketAddr>,
-    /// What `cargo bench` says. Without it, as in `cargo test`, a short run shows that it works.
+    /// Passed by `cargo bench`. Without it, as in `cargo test`, the run is short.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What clients have seen.
+/// The results of the clients.
 #[derive(Debug, Default)]
 struct Seen {
     served: AtomicU64,
     failed: AtomicU64,
-    /// How long each took, in microseconds.
+    /// The latency of each connection, in microseconds.
     took: Mutex<Vec<u64>>,
 }
 
@@ -122,13 +122,14 @@ async fn main() {
     let _ = std::fs::remove_file(handover);
 }
 
-/// All are held until the last is there: a port that was let go may be given out again.
+/// Returns free ports. All are held until the last is found: a port that is closed may be given out
+/// again.
 fn free<const N: usize>() -> [SocketAddr; N] {
     let bind = |()| TcpListener::bind("127.0.0.1:0").expect("loopback");
     [(); N].map(bind).map(|listener| listener.local_addr().expect("bound"))
 }
 
-/// Hostile visitors of the admin pages, for ever.
+/// Starts hostile clients of the admin server, which never end.
 fn visit(admin: SocketAddr) -> JoinSet<()> {
     let mut visitors = JoinSet::new();
     let ask = format!("GET /api/v1/history HTTP/1.1\r\nHost: {admin}\r\n\r\n");
@@ -140,7 +141,7 @@ fn visit(admin: SocketAddr) -> JoinSet<()> {
                 let (mut from, mut to) = stream.split();
                 let read = async { tokio::io::copy(&mut from, &mut tokio::io::sink()).await };
                 let write = async { while to.write_all(ask.as_bytes()).await.is_ok() {} };
-                // Either ends when the director closes the connection.
+                // Reading and writing end when the director closes the connection.
                 tokio::select! { _ = read => {}, () = write => {} }
             }
         });
@@ -168,10 +169,10 @@ fn read(text: &str) -> DirectorConfig {
 }
 
 async fn start(text: &str) -> Director {
-    Director::start(read(text)).await.expect("it starts")
+    Director::start(read(text)).await.expect("the director starts")
 }
 
-/// Each time something else about the service.
+/// Returns configurations that each change something else about the service.
 fn variant(text: &str, n: u64) -> String {
     let extra = match n % 6 {
         0 => "tcp = { idle_timeout = \"1m\" }",
@@ -193,7 +194,7 @@ async fn server() -> SocketAddr {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
-                // Whoever has gone needs no answer.
+                // A client that has gone needs no answer.
                 let _ = stream.write_all(b"x").await;
             });
         }
@@ -201,7 +202,7 @@ async fn server() -> SocketAddr {
     address
 }
 
-/// Connections by a clock, in bunches of a millisecond.
+/// Opens connections by a clock, in batches of a millisecond.
 async fn load(to: SocketAddr, rate: u64, seconds: u64, seen: Arc<Seen>) {
     let mut tick = interval(Duration::from_millis(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -228,7 +229,7 @@ async fn load(to: SocketAddr, rate: u64, seconds: u64, seen: Arc<Seen>) {
     while tasks.join_next().await.is_some() {}
 }
 
-/// From one of many addresses: the ports of one would run out.
+/// Opens a connection from one of many addresses: the ports of one address would run out.
 async fn one(to: SocketAddr, client: u8) -> std::io::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((Ipv4Addr::new(127, 0, 1, client), 0).into())?;

@@ -1,9 +1,9 @@
-//! An active and a standby director: the same program on both machines, with a configuration each.
+//! An active and a standby director: run this program on both machines, each with a configuration.
 //!
 //! ```text
 //! cargo run --release --example standby -- --config FILE
 //! ```
-//! `examples/standby.toml` is a configuration to begin with. It needs root, or the capabilities
+//! `examples/standby.toml` is a configuration to start from. The program needs root, or the capabilities
 //! `CAP_NET_RAW` and `CAP_NET_ADMIN`.
 
 #[path = "director/logs.rs"]
@@ -23,13 +23,13 @@ use lvs::director::DirectorConfig;
 
 use crate::program::{Error, Program};
 
-/// One of a pair of directors, of which one has the addresses of the configuration's `[vrrp]` table.
+/// One director of a pair. The active one has the addresses of the `[vrrp]` table.
 #[derive(Debug, Parser)]
 struct Args {
     /// The configuration, in TOML.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Reads the configuration, says what is wrong with it, and ends.
+    /// Checks the configuration, prints the first error, and exits.
     #[arg(long)]
     check: bool,
 }
@@ -45,7 +45,9 @@ async fn run(args: Args) -> Result<(), Error> {
     }
     let config = DirectorConfig::load(&args.config)?;
     if !config.has_standby() {
-        return Err("there is no [vrrp] table: `--example director` needs none".into());
+        return Err(
+            "the configuration has no [vrrp] table: use `--example director` without one".into()
+        );
     }
     logs::start(config.log());
     Program::start(config, Some(args.config)).await?.run().await

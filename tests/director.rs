@@ -1,4 +1,4 @@
-//! The `director` example as a process: what a newcomer sees of it.
+//! The `director` example as a process.
 #![cfg(all(feature = "director", target_os = "linux"))]
 
 use std::io::{BufRead, BufReader, Lines, Read, Write};
@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
-/// Ample for a process to start, answer or end.
+/// Ample time for a process to start, to answer or to end.
 const BOUND: Duration = Duration::from_secs(60);
 
 /// A running director, killed if a test takes too long or fails.
@@ -33,13 +33,13 @@ impl Director {
         Self { _watchdog: watch(child.id()), child, lines }
     }
 
-    /// Reads on to a line that says something.
-    fn find<R>(&mut self, say: impl Fn(&str) -> Option<R>) -> R {
+    /// Reads lines until `parse` returns something.
+    fn find<R>(&mut self, parse: impl Fn(&str) -> Option<R>) -> R {
         self.lines
             .by_ref()
             .map(|line| line.expect("utf-8"))
-            .find_map(|line| say(&line))
-            .expect("the director says so before it ends")
+            .find_map(|line| parse(&line))
+            .expect("the director prints such a line before it ends")
     }
 
     fn address(&mut self) -> SocketAddr {
@@ -72,7 +72,7 @@ fn command() -> Command {
     Command::new(target.join("examples/director"))
 }
 
-/// Kills a process that is still watched after the bound.
+/// Kills a process unless the returned sender is dropped in time.
 fn watch(id: u32) -> Sender<()> {
     let (keep, gone) = mpsc::channel();
     thread::spawn(move || {
@@ -88,17 +88,17 @@ fn signal(name: &str, id: u32) {
     assert!(sent.expect("a kill command").success());
 }
 
-/// One HTTP request on a connection of its own; gives the body.
+/// Sends an HTTP request on a new connection; returns the body.
 fn get(address: SocketAddr) -> String {
     let mut stream = TcpStream::connect(address).expect("the director listens");
     stream.write_all(b"GET / HTTP/1.1\r\nHost: director\r\n\r\n").expect("open");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an end in order");
+    stream.read_to_string(&mut answer).expect("the server closes the connection");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     answer.split_once("\r\n\r\n").expect("a body").1.to_owned()
 }
 
-/// Takes `served: alpha 2 beta 2 gamma 2, refused 0` apart.
+/// Parses `served: alpha 2 beta 2 gamma 2, refused 0`.
 fn served(line: &str) -> Option<Vec<(String, u64)>> {
     let (counts, _) = line.strip_prefix("served: ")?.split_once(',')?;
     let words: Vec<&str> = counts.split(' ').collect();
@@ -106,17 +106,17 @@ fn served(line: &str) -> Option<Vec<(String, u64)>> {
     Some(pairs.collect())
 }
 
-/// The last word, if nothing was cut.
+/// Recognizes the last line, if no connection was cut.
 ///
-/// How many were still running is not for a client to know: it sees the end before the director
-/// has made a tick behind it.
+/// How many were finished is uncertain: a client sees the end of its connection before the director
+/// has counted it.
 fn drained_whole(line: &str) -> Option<()> {
     (line.starts_with("drained: ") && line.ends_with(" finished, 0 cut")).then_some(())
 }
 
 #[test]
-fn three_servers_answer_the_counts_are_shown_and_ctrl_c_ends_it_cleanly() {
-    // In turn: a rule that goes by load would find the first server idle each time.
+fn three_servers_answer_counters_are_shown_and_ctrl_c_ends_the_director() {
+    // Round robin: a scheduler that goes by load would find the first server idle each time.
     let mut director = Director::start(&["--listen", "127.0.0.1:0", "--scheduler", "rr"]);
     let address = director.address();
     let answers: Vec<String> = (0..12).map(|_| get(address)).collect();
@@ -139,17 +139,17 @@ fn three_servers_answer_the_counts_are_shown_and_ctrl_c_ends_it_cleanly() {
 fn a_drain_waits_for_the_client_and_a_second_ctrl_c_does_not() {
     let mut director = Director::start(&["--listen", "127.0.0.1:0"]);
     let address = director.address();
-    // A request that is not whole keeps its connection; the answer to one made after it shows that
-    // it was accepted.
+    // An incomplete request keeps its connection open; the answer to a later request shows that the
+    // connection was accepted.
     let mut slow = TcpStream::connect(address).expect("the director listens");
     slow.write_all(b"GET / HTTP/1.1\r\n").expect("open");
     get(address);
 
     director.interrupt();
     director.find(|line| line.starts_with("draining").then_some(()));
-    slow.write_all(b"Host: director\r\n\r\n").expect("still carried");
+    slow.write_all(b"Host: director\r\n\r\n").expect("the connection is still open");
     let mut answer = String::new();
-    slow.read_to_string(&mut answer).expect("an end in order");
+    slow.read_to_string(&mut answer).expect("the server closes the connection");
     assert!(answer.contains("Hello from"), "{answer}");
     drop(slow);
     director.find(drained_whole);
@@ -166,14 +166,14 @@ fn a_drain_waits_for_the_client_and_a_second_ctrl_c_does_not() {
 }
 
 #[test]
-fn sigterm_is_as_good_as_ctrl_c() {
+fn sigterm_ends_the_director_as_ctrl_c_does() {
     let mut director = Director::start(&["--listen", "127.0.0.1:0"]);
     director.address();
     signal("TERM", director.child.id());
     assert_eq!(director.wait().code(), Some(0));
 }
 
-/// A folder with a configuration, and everything that it names.
+/// A folder with a configuration, and the files that the configuration names.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -188,7 +188,7 @@ impl Folder {
         self.0.join(name).to_str().expect("text").to_owned()
     }
 
-    /// A service on this address, before a server that says its name.
+    /// Writes a configuration with a service on `listen` and one server; returns its path.
     fn configure(&self, more: &str, listen: SocketAddr, server: SocketAddr) -> String {
         let text = format!(
             "{more}\n[[service]]\nname = \"web\"\nlisten = \"{listen}\"\n[[service.server]]\n\
@@ -205,13 +205,13 @@ impl Drop for Folder {
     }
 }
 
-/// A server that says a byte to whoever connects, for as long as the test runs.
+/// Starts a server that sends a byte to every client, as long as the test runs.
 fn server(byte: u8) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
     let address = listener.local_addr().expect("bound");
     thread::spawn(move || {
         for stream in listener.incoming() {
-            // Whoever has gone needs no answer.
+            // A client that has gone needs no answer.
             let _ = stream.and_then(|mut stream| stream.write_all(&[byte]));
         }
     });
@@ -221,17 +221,18 @@ fn server(byte: u8) -> SocketAddr {
 fn ask(address: SocketAddr) -> u8 {
     let mut byte = [0];
     let mut stream = TcpStream::connect(address).expect("the director listens");
-    stream.read_exact(&mut byte).expect("it is served");
+    stream.read_exact(&mut byte).expect("the connection is served");
     byte[0]
 }
 
-/// All are held until the last is there: a port that was let go may be given out again.
+/// Returns free ports. All are held until the last is found: a port that is closed may be given out
+/// again.
 fn free<const N: usize>() -> [SocketAddr; N] {
     let bind = |()| TcpListener::bind("127.0.0.1:0").expect("loopback");
     [(); N].map(bind).map(|listener| listener.local_addr().expect("bound"))
 }
 
-/// What a service manager is told.
+/// The socket of a service manager, for notifications.
 struct Manager {
     socket: UnixDatagram,
     path: String,
@@ -245,11 +246,11 @@ impl Manager {
         Self { socket, path }
     }
 
-    fn until(&self, word: &str) {
+    fn until(&self, notification: &str) {
         let mut buffer = [0; 4096];
         loop {
-            let len = self.socket.recv(&mut buffer).expect("it is told");
-            if String::from_utf8_lossy(&buffer[..len]).contains(word) {
+            let len = self.socket.recv(&mut buffer).expect("a notification arrives");
+            if String::from_utf8_lossy(&buffer[..len]).contains(notification) {
                 return;
             }
         }
@@ -257,7 +258,7 @@ impl Manager {
 }
 
 #[test]
-fn sighup_reads_the_configuration_again_and_a_bad_one_changes_nothing() {
+fn sighup_reloads_and_an_invalid_configuration_changes_nothing() {
     let folder = Folder::new("reload");
     let manager = Manager::new(&folder);
     let ([listen], a, b) = (free(), server(b'a'), server(b'b'));
@@ -280,11 +281,11 @@ fn sighup_reads_the_configuration_again_and_a_bad_one_changes_nothing() {
         assert_eq!(ask(listen), answer);
     }
     signal("TERM", child.id());
-    let mut said = String::new();
-    child.stderr.take().expect("piped").read_to_string(&mut said).expect("utf-8");
+    let mut stderr = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("utf-8");
     assert_eq!(child.wait().expect("a child of ours").code(), Some(0));
-    assert!(said.contains("not reloaded: ") && said.contains("no_such_key"), "{said}");
-    assert!(said.contains("reloaded: service web: servers"), "{said}");
+    assert!(stderr.contains("not reloaded: ") && stderr.contains("no_such_key"), "{stderr}");
+    assert!(stderr.contains("reloaded: service web: servers"), "{stderr}");
 
     folder.configure("", listen, a);
     let checked = command().args(["--config", &config, "--check"]).output().expect("built");
@@ -292,8 +293,8 @@ fn sighup_reads_the_configuration_again_and_a_bad_one_changes_nothing() {
     folder.configure("no_such_key = 1", listen, a);
     let checked = command().args(["--config", &config, "--check"]).output().expect("built");
     assert_eq!(checked.status.code(), Some(1));
-    let said = String::from_utf8(checked.stderr).expect("utf-8");
-    assert!(said.contains("director.toml:1:1: no_such_key: unknown field"), "{said}");
+    let stderr = String::from_utf8(checked.stderr).expect("utf-8");
+    assert!(stderr.contains("director.toml:1:1: no_such_key: unknown field"), "{stderr}");
 }
 
 #[test]
@@ -314,12 +315,12 @@ fn a_second_process_takes_over_from_the_first() {
 }
 
 #[test]
-fn a_service_manager_is_told_and_its_sockets_are_taken() {
+fn a_service_manager_is_notified_and_its_sockets_are_used() {
     let folder = Folder::new("manager");
     let manager = Manager::new(&folder);
     let ([listen], a) = (free(), server(b'a'));
     let config = folder.configure("", listen, a);
-    // Held open as a manager does: a shell hands it on as descriptor 3.
+    // Held open as a service manager does; a shell passes it on as descriptor 3.
     let held = TcpListener::bind(listen).expect("it is free");
     let shell = format!(
         "export LISTEN_PID=$$ LISTEN_FDS=1 WATCHDOG_PID=$$; exec {} --config {config} 3<&0 </dev/null",
@@ -360,7 +361,7 @@ fn other_configurations_are_imported() {
 }
 
 #[test]
-fn ctl_asks_and_changes() {
+fn ctl_lists_and_changes_servers() {
     let folder = Folder::new("ctl");
     let ([listen, admin], a, b) = (free(), server(b'a'), server(b'b'));
     let more = format!("[admin]\nlisten = \"{admin}\"\ntoken = \"0123456789abcdef\"");
@@ -370,8 +371,8 @@ fn ctl_asks_and_changes() {
         let mut command = command();
         command.args(["ctl", "--admin", &admin.to_string()]).args(words);
         let output = command.env("LVS_TOKEN", "0123456789abcdef").output().expect("built");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code(), String::from_utf8(output.stdout).expect("utf-8"), said)
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), String::from_utf8(output.stdout).expect("utf-8"), stderr)
     };
     let (a, b) = (a.to_string(), b.to_string());
     assert_eq!(ctl(&["add", "web", &b, "-w", "2", "-x", "5"]).0, Some(0));
@@ -392,19 +393,19 @@ fn ctl_asks_and_changes() {
     assert_eq!(ctl(&["list", "--rate"]).0, Some(0));
     assert_eq!(ctl(&["list", "--clients"]).0, Some(0));
     let held = TcpStream::connect(listen).expect("served");
-    // Connected is not yet carried.
+    // A connection is listed once a worker has accepted it.
     let list = |_| ctl(&["list", "-c"]).1.lines().nth(1).map(str::to_owned);
-    let listed = (0..100).find_map(list).expect("it is carried");
+    let listed = (0..100).find_map(list).expect("the connection is listed");
     let client = held.local_addr().expect("bound").to_string();
     let listed: Vec<_> = listed.split_whitespace().collect();
     assert_eq!(listed[..4], ["web", &client, &listen.to_string(), &b]);
     assert_eq!(ctl(&["up", "web", &a]).0, Some(0));
     assert_eq!(ctl(&["delete", "web", &b]).0, Some(0));
-    let (code, _, said) = ctl(&["delete", "web", &b]);
+    let (code, _, stderr) = ctl(&["delete", "web", &b]);
     assert_eq!(code, Some(1));
-    assert!(said.contains(&format!("has no server \"{b}\"")), "{said}");
-    let (code, _, said) = ctl(&["--token", "wrong", "list"]);
-    assert_eq!((code, said.contains("token")), (Some(1), true), "{said}");
+    assert!(stderr.contains(&format!("has no server \"{b}\"")), "{stderr}");
+    let (code, _, stderr) = ctl(&["--token", "wrong", "list"]);
+    assert_eq!((code, stderr.contains("token")), (Some(1), true), "{stderr}");
 }
 
 #[test]
@@ -416,11 +417,12 @@ fn an_address_in_use_is_a_clear_error() {
         .output()
         .expect("built");
     assert_eq!(second.status.code(), Some(1));
-    let said = String::from_utf8(second.stderr).expect("utf-8");
+    let stderr = String::from_utf8(second.stderr).expect("utf-8");
     assert!(
-        said.starts_with(&format!("error: service \"web\": cannot listen on {address}: ")),
-        "{said}"
+        stderr.starts_with(&format!("error: service web: cannot listen on {address}")),
+        "{stderr}"
     );
+    assert!(stderr.matches("in use").count() < 2, "the cause is printed once: {stderr}");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 //! ```text
 //! LVS_SOAK_SECONDS=3600 cargo test --release --test soak -- --nocapture
 //! ```
-//! Without the variable it takes some seconds; in CI, two minutes. What is counted is what is
-//! allocated and not given back when nothing is under way: no guess about what the system holds.
+//! Without the variable it takes some seconds; in CI, two minutes. It counts the bytes that are
+//! allocated and not freed while the director is idle, not what the system holds.
 #![cfg(all(feature = "director", target_os = "linux"))]
 #![allow(unsafe_code, reason = "a global allocator cannot be written without")]
 
@@ -18,12 +18,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 
-/// Counts what is allocated.
+/// An allocator that counts allocated bytes.
 struct Counting;
 
 static HELD: AtomicI64 = AtomicI64::new(0);
 
-// SAFETY: every call goes to `System` unchanged, which keeps the contract.
+// SAFETY: every call goes to `System` unchanged, which fulfils the contract.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         HELD.fetch_add(layout.size() as i64, Ordering::Relaxed);
@@ -41,8 +41,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What may come to it: the last minutes of services, which are kept for five, and tables that have
-/// grown to their size.
+/// Bytes that may be added: the traffic history of five minutes, and tables that grow to their size.
 const ALLOWED: i64 = 1 << 20;
 
 async fn server() -> SocketAddr {
@@ -50,7 +49,7 @@ async fn server() -> SocketAddr {
     let address = listener.local_addr().expect("bound");
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            // Whoever has gone needs no answer.
+            // A client that has gone needs no answer.
             let _ = stream.write_all(b"x").await;
         }
     });
@@ -61,7 +60,7 @@ fn read(text: &str) -> DirectorConfig {
     DirectorConfig::parse(text).expect("sound")
 }
 
-/// One of each: connections, members, reloads.
+/// One round of connections, edits of servers, and every fifth time a reload.
 async fn churn(director: &Director, text: &str, turn: u64) -> u64 {
     let status = director.status();
     let listen: SocketAddr = status.services[0].listen[0].parse().expect("an address");
@@ -69,14 +68,16 @@ async fn churn(director: &Director, text: &str, turn: u64) -> u64 {
     for _ in 0..50 {
         clients.spawn(async move { TcpStream::connect(listen).await?.read_u8().await });
     }
-    // A server that has never been there before, and goes again.
+    // A server that is new, and is removed again.
     let [_, a, b, c, ..] = turn.to_le_bytes();
     let new = SocketAddr::from(([127, 1 + a % 100, b, c], 1 + (turn % 60_000) as u16));
     let mut server = RealServer::new(new);
     server.weight = 0;
-    director.add_server("web", server).expect("it is new");
-    director.change_server("web", &new.to_string(), ServerChange::weight(0)).expect("it is there");
-    director.remove_server("web", &new.to_string()).expect("it is there");
+    director.add_server("web", server).expect("the server is new");
+    director
+        .change_server("web", &new.to_string(), ServerChange::new().with_weight(0))
+        .expect("the server exists");
+    director.remove_server("web", &new.to_string()).expect("the server exists");
     if turn.is_multiple_of(5) {
         let kinds = [
             "workers = 1",
@@ -96,7 +97,7 @@ async fn churn(director: &Director, text: &str, turn: u64) -> u64 {
     served
 }
 
-/// What is held when nothing is under way.
+/// Returns the allocated bytes when no connection is open.
 async fn held(director: &Director) -> i64 {
     for _ in 0..1000 {
         if director.status().services[0].active == 0 {
@@ -104,28 +105,29 @@ async fn held(director: &Director) -> i64 {
         }
         sleep(Duration::from_millis(5)).await;
     }
-    // Workers have tidied up behind their last connections.
+    // Time for workers to free what their last connections held.
     sleep(Duration::from_millis(300)).await;
     HELD.load(Ordering::Relaxed)
 }
 
 #[tokio::test]
 async fn memory_stays_flat() {
-    let asked = std::env::var("LVS_SOAK_SECONDS").ok().map(|it| it.parse().expect("seconds"));
+    let asked =
+        std::env::var("LVS_SOAK_SECONDS").ok().map(|seconds| seconds.parse().expect("seconds"));
     let seconds = asked.unwrap_or(if std::env::var_os("CI").is_some() { 120 } else { 6 });
     let mut text =
         "[[service]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\nscheduler = \"wlc\"\n".to_owned();
     for _ in 0..2 {
         text += &format!("[[service.server]]\naddress = \"{}\"\n", server().await);
     }
-    let director = Director::start(read(&text)).await.expect("it starts");
+    let director = Director::start(read(&text)).await.expect("the director starts");
     let end = Instant::now() + Duration::from_secs(seconds);
     let (mut turn, mut connections, mut first) = (0, 0, None);
     let mut shown = Instant::now();
     while Instant::now() < end || turn < 600 {
         turn += 1;
         connections += churn(&director, &text, turn).await;
-        // What is bounded has been filled by then: 256 servers that have gone are remembered.
+        // By then bounded tables are full: overrides of 256 removed servers are kept.
         if turn == 400 {
             first = Some(held(&director).await);
         }

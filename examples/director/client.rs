@@ -1,4 +1,4 @@
-//! The admin pages of a director, asked by a program.
+//! A client of the admin API of a director.
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -11,25 +11,25 @@ use serde_json::Value;
 
 use crate::program::Error;
 
-/// Which director, and by what right.
+/// The address and the token of a director.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Where {
-    /// Where the director's admin pages are.
+    /// The address of the director's admin server.
     #[arg(long, value_name = "ADDRESS", env = "LVS_ADMIN", default_value = "127.0.0.1:9000")]
     admin: String,
-    /// The token that they ask for.
+    /// The token that the admin server requires.
     #[arg(long, value_name = "TOKEN", env = "LVS_TOKEN", hide_env_values = true)]
     token: Option<String>,
 }
 
-/// A director that can be asked.
+/// A client of one director.
 pub(crate) struct Client {
     at: Where,
     http: Http<HttpConnector, Full<Bytes>>,
 }
 
-/// The longest answer that is read.
-const LONGEST: usize = 64 << 20;
+/// The longest response that is read.
+const MAX_RESPONSE: usize = 64 << 20;
 
 impl Client {
     pub(crate) fn new(at: Where) -> Self {
@@ -40,7 +40,7 @@ impl Client {
         self.ask(Method::GET, path, None).await
     }
 
-    /// Asks; `Null` where there is nothing to say.
+    /// Sends a request; returns `Null` for a response without a body.
     pub(crate) async fn ask(
         &self,
         method: Method,
@@ -56,15 +56,18 @@ impl Client {
         let body = body.map(|body| body.to_string()).unwrap_or_default();
         let request = request.header(CONTENT_TYPE, "application/json");
         let answer = self.http.request(request.body(body.into())?).await;
-        let answer = answer.map_err(|error| format!("no director answers at {admin}: {error}"))?;
+        let answer = answer
+            .map_err(|error| format!("cannot connect to the director at {admin}: {error}"))?;
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), LONGEST).collect().await;
+        let body = Limited::new(answer.into_body(), MAX_RESPONSE).collect().await;
         let body = body.map_err(|error| error.to_string())?.to_bytes();
         let value: Value =
             if body.is_empty() { Value::Null } else { serde_json::from_slice(&body)? };
         match value.get("error").and_then(Value::as_str) {
             Some(error) if !status.is_success() => Err(error.into()),
-            _ if !status.is_success() => Err(format!("{admin} says {status}").into()),
+            _ if !status.is_success() => {
+                Err(format!("the director at {admin} answered {status}").into())
+            }
             _ => Ok(value),
         }
     }

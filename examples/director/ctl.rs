@@ -1,4 +1,4 @@
-//! `ctl`: asks and changes a director that runs, in the style of `ipvsadm`.
+//! `ctl`: shows and changes a running director, in the style of `ipvsadm`.
 
 use clap::Subcommand;
 use hyper::Method;
@@ -19,21 +19,21 @@ pub(crate) struct CtlArgs {
 enum Command {
     /// Lists services and servers.
     List {
-        /// One service alone.
+        /// Lists one service only.
         service: Option<String>,
-        /// What was done, since counts were zeroed.
+        /// Shows totals since the counters were zeroed.
         #[arg(long)]
         stats: bool,
-        /// What is done in a second, of the last ten.
+        /// Shows rates per second, averaged over the last ten seconds.
         #[arg(long, conflicts_with = "stats")]
         rate: bool,
-        /// Connections that are carried; a thousand of a service at the most.
+        /// Lists open connections, at most 1000 per service.
         #[arg(short = 'c', long, conflicts_with_all = ["stats", "rate"])]
         connections: bool,
-        /// Clients whose server is remembered; a thousand of a service at the most.
+        /// Lists persistence entries, at most 1000 per service.
         #[arg(long, conflicts_with_all = ["stats", "rate", "connections"])]
         clients: bool,
-        /// As the director says it, in JSON.
+        /// Prints the director's JSON.
         #[arg(long)]
         json: bool,
     },
@@ -43,10 +43,10 @@ enum Command {
         server: String,
         #[arg(short, long, default_value_t = 1)]
         weight: u32,
-        /// The most connections at a time.
+        /// The connection limit.
         #[arg(short = 'x', long)]
         max_connections: Option<u32>,
-        /// Once it has had the most, it gets no more until it has fewer than these.
+        /// After it has reached the limit, it gets no connections until it has fewer than these.
         #[arg(short = 'y', long)]
         resume_connections: Option<u32>,
     },
@@ -57,17 +57,17 @@ enum Command {
         #[arg(short, long)]
         weight: u32,
     },
-    /// Takes a server out; its connections go on.
+    /// Removes a server; its connections go on.
     Delete { service: String, server: String },
-    /// Gives a server no more connections; those that it has go on.
+    /// Gives a server no new connections; open connections go on.
     Drain { service: String, server: String },
-    /// Lets a server serve.
+    /// Lets a server get connections again.
     Up { service: String, server: String },
-    /// Lets a server do nothing.
+    /// Disables a server.
     Down { service: String, server: String },
-    /// Begins to count anew.
+    /// Zeroes the counters.
     Zero {
-        /// One service alone.
+        /// Zeroes one service only.
         service: Option<String>,
     },
 }
@@ -79,7 +79,7 @@ pub(crate) async fn run(args: CtlArgs) -> Result<(), Error> {
     };
     let (method, path, body) = match args.command {
         Command::List { service, stats, rate, connections, clients, json } => {
-            let what = match (stats, rate) {
+            let columns = match (stats, rate) {
                 (true, _) => List::Stats,
                 (_, true) => List::Rate,
                 _ => List::State,
@@ -88,16 +88,16 @@ pub(crate) async fn run(args: CtlArgs) -> Result<(), Error> {
             return match (connections, clients) {
                 (true, _) => list_many(&client, service, Many::Connections, json).await,
                 (_, true) => list_many(&client, service, Many::Clients, json).await,
-                _ => list(&client, service, what, json).await,
+                _ => list(&client, service, columns, json).await,
             };
         }
         Command::Add { service, server, weight, max_connections, resume_connections } => {
             let mut body = json!({ "address": server, "weight": weight });
-            if let Some(most) = max_connections {
-                body["max_connections"] = most.into();
+            if let Some(limit) = max_connections {
+                body["max_connections"] = limit.into();
             }
-            if let Some(least) = resume_connections {
-                body["resume_connections"] = least.into();
+            if let Some(limit) = resume_connections {
+                body["resume_connections"] = limit.into();
             }
             (Method::POST, format!("/services/{}/servers", escaped(&service)), Some(body))
         }
@@ -122,7 +122,7 @@ fn state(path: &str, state: &str) -> (Method, String, Option<Value>) {
     (Method::PATCH, path.to_owned(), Some(json!({ "state": state })))
 }
 
-/// As a part of a path.
+/// Percent-encodes a segment of a path.
 fn escaped(text: &str) -> String {
     let escape = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => {
@@ -133,7 +133,7 @@ fn escaped(text: &str) -> String {
     text.bytes().map(escape).collect()
 }
 
-/// What is listed.
+/// The columns of the list of servers.
 #[derive(Clone, Copy)]
 enum List {
     State,
@@ -141,25 +141,25 @@ enum List {
     Rate,
 }
 
-/// What a service has many of.
+/// A list that is long for a busy service.
 #[derive(Clone, Copy)]
 enum Many {
     Connections,
     Clients,
 }
 
-async fn list(client: &Client, service: Option<&str>, what: List, json: bool) -> Result<(), Error> {
+async fn list(client: &Client, service: Option<&str>, list: List, json: bool) -> Result<(), Error> {
     let status = client.get("/status").await?;
     if json {
         println!("{status:#}");
         return Ok(());
     }
-    let history = match what {
+    let history = match list {
         List::Rate => client.get("/history").await?,
         _ => Value::Null,
     };
     let services = status["services"].as_array().into_iter().flatten();
-    let wanted = services.filter(|it| service.is_none_or(|name| it["name"] == name));
+    let wanted = services.filter(|found| service.is_none_or(|name| found["name"] == name));
     let wanted: Vec<_> = wanted.collect();
     if let (Some(name), []) = (service, &*wanted) {
         return Err(format!("there is no service {name:?}").into());
@@ -172,14 +172,14 @@ async fn list(client: &Client, service: Option<&str>, what: List, json: bool) ->
             false => "standby",
         }
     );
-    let columns = match what {
+    let columns = match list {
         List::State => ["State", "Weight", "ActiveConn", "InActConn", ""],
         List::Stats => ["Conns", "Failed", "InBytes", "OutBytes", ""],
         List::Rate => ["CPS", "", "InBPS", "OutBPS", ""],
     };
     println!("{:<33} {}", "Prot LocalAddress:Port Scheduler", row(columns));
     for service in wanted {
-        print_service(service, &history, what);
+        print_service(service, &history, list);
     }
     Ok(())
 }
@@ -189,7 +189,7 @@ fn row<T: std::fmt::Display>(cells: [T; 5]) -> String {
     cells.join(" ").trim_end().to_owned()
 }
 
-fn print_service(service: &Value, history: &Value, what: List) {
+fn print_service(service: &Value, history: &Value, list: List) {
     let listens = service["listen"].as_array().into_iter().flatten();
     let listens: Vec<_> = listens.map(text).collect();
     let protocol = text(&service["protocol"]).to_uppercase();
@@ -200,7 +200,7 @@ fn print_service(service: &Value, history: &Value, what: List) {
     let totals = &service["totals"];
     let name = text(&service["name"]);
     let lines = &history["services"][name];
-    match what {
+    match list {
         List::State => println!("{line}  [{name}]"),
         List::Stats => {
             let cells = ["accepted", "refused", "bytes_to_servers", "bytes_to_clients"];
@@ -219,7 +219,7 @@ fn print_service(service: &Value, history: &Value, what: List) {
     for server in servers {
         let address = text(&server["address"]);
         let totals = &server["totals"];
-        let cells = match what {
+        let cells = match list {
             List::State => {
                 let hand = if server["by_hand"] == true { "*" } else { "" };
                 [
@@ -227,7 +227,7 @@ fn print_service(service: &Value, history: &Value, what: List) {
                     server["weight"].to_string(),
                     server["active"].to_string(),
                     server["inactive"].to_string(),
-                    text(&server["why"]).to_owned(),
+                    text(&server["reason"]).to_owned(),
                 ]
             }
             List::Stats => {
@@ -262,7 +262,7 @@ fn big(number: u64) -> String {
     }
 }
 
-/// Lists what each service has many of.
+/// Lists the connections or the persistence entries of each service.
 async fn list_many(
     client: &Client,
     service: Option<&str>,
@@ -270,12 +270,13 @@ async fn list_many(
     json: bool,
 ) -> Result<(), Error> {
     let status = client.get("/status").await?;
-    let names = status["services"].as_array().into_iter().flatten().map(|it| text(&it["name"]));
-    let names: Vec<_> = names.filter(|name| service.is_none_or(|it| it == *name)).collect();
+    let names =
+        status["services"].as_array().into_iter().flatten().map(|service| text(&service["name"]));
+    let names: Vec<_> = names.filter(|name| service.is_none_or(|wanted| wanted == *name)).collect();
     if let (Some(name), []) = (service, &*names) {
         return Err(format!("there is no service {name:?}").into());
     }
-    let [path, who, time, head] = match many {
+    let [path, client_key, time_key, time_head] = match many {
         Many::Connections => ["connections", "client", "age_ms", "age"],
         Many::Clients => ["clients", "network", "left_ms", "expire"],
     };
@@ -283,18 +284,18 @@ async fn list_many(
         println!("{service:<12} {client:<40} {local:<24} {server:<24} {time:>8}");
     };
     if !json {
-        row(["service", "client", "local", "server", head]);
+        row(["service", "client", "local", "server", time_head]);
     }
     for name in names {
-        let all = client.get(&format!("/services/{}/{path}", escaped(name))).await?;
+        let entries = client.get(&format!("/services/{}/{path}", escaped(name))).await?;
         if json {
-            println!("{all:#}");
+            println!("{entries:#}");
             continue;
         }
-        for one in all.as_array().into_iter().flatten() {
+        for entry in entries.as_array().into_iter().flatten() {
             let [client, local, server] =
-                [who, "local", "server"].map(|key| one[key].as_str().unwrap_or("-"));
-            let seconds = one[time].as_u64().unwrap_or(0) / 1000;
+                [client_key, "local", "server"].map(|key| entry[key].as_str().unwrap_or("-"));
+            let seconds = entry[time_key].as_u64().unwrap_or(0) / 1000;
             row([name, client, local, server, &format!("{:02}:{:02}", seconds / 60, seconds % 60)]);
         }
     }

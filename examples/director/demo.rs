@@ -1,4 +1,4 @@
-//! Something to try: small servers of its own, or servers of yours, without a configuration.
+//! A director without a configuration file: with three built-in servers, or with servers of yours.
 
 use std::fmt::Write;
 use std::io;
@@ -13,7 +13,7 @@ use crate::signals::Asked;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// Without a configuration: the address that clients connect to.
+    /// The address that clients connect to, without a configuration.
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -21,20 +21,20 @@ pub(crate) struct DemoArgs {
         conflicts_with = "config"
     )]
     listen: SocketAddr,
-    /// The scheduling rule: `wrr`, `wlc`, `bounded(maglev, factor=1.5)`, ...
+    /// The scheduler: `wrr`, `wlc`, `bounded(maglev, factor=1.5)`, ...
     #[arg(long, value_name = "RULE", default_value = "wrr", conflicts_with = "config")]
     scheduler: String,
-    /// A server; to be given once for each. Without: three small ones that are built in.
+    /// A server; repeat it for each one. By default, three small built-in web servers.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
     server: Vec<SocketAddr>,
-    /// The path to ask the servers for, which they must answer with 200. Without: they must accept
-    /// connections.
+    /// The path of HTTP health checks, which servers must answer with 200. By default, servers must
+    /// accept connections.
     #[arg(long, value_name = "PATH", conflicts_with = "config")]
     health: Option<String>,
-    /// From one check of a server to the next, and how long it may take, in milliseconds.
+    /// The interval and the timeout of health checks, in milliseconds.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000, conflicts_with = "config")]
     interval: u64,
-    /// Where the status page is; `none` is nowhere.
+    /// The address of the status page; `none` for no status page.
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -44,7 +44,7 @@ pub(crate) struct DemoArgs {
     admin: String,
 }
 
-/// Runs a director and shows what it does, until it is told to end.
+/// Runs a director and shows its counters, until a signal ends it.
 pub(crate) async fn run(args: DemoArgs) -> Result<(), Error> {
     let config = DirectorConfig::parse(&args.configuration().await?)?;
     let mut program = Program::start(config, None).await?;
@@ -70,7 +70,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), Error> {
 }
 
 impl DemoArgs {
-    /// The configuration that a file would have.
+    /// Returns the configuration that the arguments describe, as TOML.
     async fn configuration(&self) -> io::Result<String> {
         let Self { listen, scheduler, health, interval, .. } = self;
         let health = match health {

@@ -1,4 +1,4 @@
-//! What the director shows: a table that is redrawn in place on a terminal, lines elsewhere.
+//! The counters of the servers: a table that is redrawn in place on a terminal, lines elsewhere.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use lvs::director::{Director, ServerStatus, ServiceStatus};
 
-/// Shows what each server has done.
+/// Shows the counters of each server.
 #[derive(Debug)]
 pub(crate) struct Display {
     director: Director,
     terminal: bool,
-    /// What there is to say beside the counts.
+    /// The last event, shown below the counters.
     notice: String,
-    /// What was shown last.
+    /// The text that was shown last.
     shown: String,
 }
 
 impl Display {
-    /// Says what runs where, and what to try.
+    /// Prints the addresses, and commands to try.
     pub(crate) fn start(director: Director) -> io::Result<Self> {
         let status = director.status();
         let service = &status.services[0];
@@ -39,12 +39,12 @@ impl Display {
         Ok(Self { director, terminal, notice: String::new(), shown: String::new() })
     }
 
-    /// How often to [update](Self::update).
+    /// Returns how often to [update](Self::update).
     pub(crate) fn period(&self) -> Duration {
         if self.terminal { Duration::from_millis(200) } else { Duration::from_secs(1) }
     }
 
-    /// Shows the counts, if they have changed.
+    /// Shows the counters, if they have changed.
     pub(crate) fn update(&mut self) -> io::Result<()> {
         let status = self.director.status();
         let service = &status.services[0];
@@ -54,7 +54,7 @@ impl Display {
         }
         let mut out = io::stdout().lock();
         if self.terminal && !self.shown.is_empty() {
-            // Up to the table's first line, and clear from there.
+            // Moves to the table's first line, and clears the rest of the screen.
             write!(out, "\r\x1b[{}A\x1b[J", self.shown.lines().count())?;
         }
         write!(out, "{now}")?;
@@ -62,7 +62,7 @@ impl Display {
         out.flush()
     }
 
-    /// Says something beside the counts.
+    /// Shows an event below the counters.
     pub(crate) fn say(&mut self, notice: &str) -> io::Result<()> {
         self.notice = format!("{notice}\n");
         self.update()?;
@@ -70,14 +70,14 @@ impl Display {
     }
 
     fn table(&self, service: &ServiceStatus) -> String {
-        let all: u64 = service.servers.iter().map(|server| server.outcomes.ok).sum();
+        let total: u64 = service.servers.iter().map(|server| server.outcomes.ok).sum();
         let mut table = format!(
             "  {:8} {:21} {:10} {:>6} {:>8} {:>9} {:>7}  {}\n",
             "server", "address", "state", "weight", "active", "served", "failed", "share"
         );
         for server in &service.servers {
             let outcomes = server.outcomes;
-            let percent = (outcomes.ok * 100 + all / 2).checked_div(all).unwrap_or(0);
+            let percent = (outcomes.ok * 100 + total / 2).checked_div(total).unwrap_or(0);
             let _ = writeln!(
                 table,
                 "  {:8} {:21} {:10} {:>6} {:>8} {:>9} {:>7}  {percent:>3} % {}",

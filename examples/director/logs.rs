@@ -1,12 +1,12 @@
-//! What the program writes about itself, on standard error.
+//! The log of the program, on standard error.
 
 use std::io::stderr;
 
 use lvs::director::{LogConfig, LogFormat, LogLevel};
 use tracing::Level;
 
-pub(crate) fn start(asked: &LogConfig) {
-    let level = match asked.level {
+pub(crate) fn start(config: &LogConfig) {
+    let level = match config.level {
         LogLevel::Error => Level::ERROR,
         LogLevel::Warn => Level::WARN,
         LogLevel::Debug => Level::DEBUG,
@@ -14,7 +14,7 @@ pub(crate) fn start(asked: &LogConfig) {
         _ => Level::INFO,
     };
     let logs = tracing_subscriber::fmt().with_writer(stderr).with_max_level(level);
-    match asked.format {
+    match config.format {
         LogFormat::Json => logs.json().flatten_event(true).init(),
         _ => logs.with_target(false).init(),
     }

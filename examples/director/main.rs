@@ -1,5 +1,5 @@
-//! A director: what an operator runs. Without a configuration it has something to try: three small
-//! web servers behind one address.
+//! The director as an operator runs it. Without a configuration it starts three small web servers
+//! behind one address, to try it.
 //!
 //! ```text
 //! cargo run --release --example director
@@ -9,7 +9,7 @@
 //! cargo run --release --example director -- --config FILE
 //! cargo run --release --example director -- ctl list
 //! ```
-//! `examples/director.toml` is a configuration that says everything that one can say.
+//! `examples/director.toml` is a configuration with every key.
 
 mod client;
 mod ctl;
@@ -30,18 +30,18 @@ use lvs::director::{DirectorConfig, import};
 
 use crate::program::{Error, Program};
 
-/// Balances connections over servers that it checks.
+/// Balances connections over servers with health checks.
 ///
-/// SIGHUP reads the configuration again; a bad one changes nothing, and says why. SIGTERM and SIGINT
-/// take no more connections, and end when those that are there have ended, or after the
-/// configuration's `drain_timeout`; a second one ends at once.
+/// SIGHUP reads the configuration again; an invalid one changes nothing, and the reason is logged.
+/// SIGTERM and SIGINT stop accepting connections; the program ends when the last connection has ended,
+/// or after the configuration's `drain_timeout`. A second signal ends it at once.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Args {
     /// The configuration, in TOML.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Reads the configuration, says what is wrong with it, and ends.
+    /// Checks the configuration, prints the first error, and exits.
     #[arg(long, requires = "config")]
     check: bool,
     /// Converts a configuration of another program, a `keepalived.conf` or the output of
@@ -56,9 +56,9 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Asks and changes a director that runs, in the style of ipvsadm.
+    /// Shows and changes a running director, in the style of ipvsadm.
     Ctl(ctl::CtlArgs),
-    /// Shows a director that runs, in the terminal.
+    /// Shows a running director in the terminal.
     Top(top::TopArgs),
 }
 

@@ -1,4 +1,4 @@
-//! A director from its start to its end: signals, reloads, and the service manager.
+//! The director as a program: signals, reloads, and the service manager.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, exit};
@@ -11,7 +11,7 @@ use crate::signals::{Asked, Signals};
 
 pub(crate) type Error = Box<dyn std::error::Error>;
 
-/// A director, and where its configuration is.
+/// A director, with the path of its configuration.
 pub(crate) struct Program {
     pub(crate) director: Director,
     pub(crate) signals: Signals,
@@ -20,7 +20,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts what a configuration asks for, from a file if it was in one.
+    /// Starts a director. `path` is the file that a reload reads.
     pub(crate) async fn start(
         config: DirectorConfig,
         path: Option<PathBuf>,
@@ -31,7 +31,7 @@ impl Program {
         Ok(Self { director, signals, path, drain })
     }
 
-    /// Says what runs where, and serves until it is told to end.
+    /// Prints the addresses, and serves until a signal or a successor ends it.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         for service in self.director.status().services {
             let (name, servers) = (service.name, service.servers.len());
@@ -51,19 +51,19 @@ impl Program {
                 },
                 () = self.director.wait_for_successor() => break,
                 () = alive.tick() => {
-                    // It is, if it can say how it stands.
+                    // A director that hangs would not return its status.
                     let _ = self.director.status();
                     manager::alive();
                 }
             }
         }
-        println!("stopping; once more ends at once");
+        println!("stopping; a second signal ends at once");
         let drained = self.stop().await;
         println!("{drained}");
         Ok(())
     }
 
-    /// Ends, and says how.
+    /// Stops the director; returns how its connections ended, as text.
     pub(crate) async fn stop(self) -> String {
         manager::stopping();
         let Self { director, mut signals, drain, .. } = self;
@@ -75,20 +75,25 @@ impl Program {
         format!("drained: {} finished, {} cut", drained.finished, drained.cut)
     }
 
-    /// Reads the configuration again.
+    /// Reads the configuration again, and reloads the director.
     pub(crate) async fn reload(&mut self) {
         let Some(path) = &self.path else {
-            return tracing::warn!("there is no configuration to be read again");
+            return tracing::warn!(
+                "not reloaded: the director was started without a configuration file"
+            );
         };
         manager::reloading();
         match DirectorConfig::load(path) {
             Ok(config) => {
                 let drain = config.drain_timeout();
                 match self.director.reload(config).await {
-                    Ok(changed) => {
+                    Ok(summary) => {
                         self.drain = drain;
-                        for line in changed.to_string().lines() {
+                        for line in summary.to_string().lines() {
                             tracing::info!("reloaded: {line}");
+                        }
+                        for failure in summary.failures() {
+                            tracing::error!("not applied: {}: {}", failure.part, failure.error);
                         }
                     }
                     Err(error) => tracing::error!("not reloaded: {}", with_causes(&error)),
@@ -100,14 +105,14 @@ impl Program {
     }
 }
 
-/// Reads a configuration, and says whether it is sound.
+/// Reads a configuration, and prints that it is valid.
 pub(crate) fn check(path: &Path) -> Result<(), Error> {
     DirectorConfig::load(path)?;
-    println!("{} is sound", path.display());
+    println!("{} is valid", path.display());
     Ok(())
 }
 
-/// What a shell is told; an error is said.
+/// Prints an error, and returns the exit code.
 pub(crate) fn exit_code(result: Result<(), Error>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! A web server of a few lines, so that there is something to balance over.
+//! A small web server to balance connections over.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,14 +9,14 @@ use axum::Router;
 use axum::http::header::CONNECTION;
 use tokio::net::TcpListener;
 
-/// Starts a server on a free port of this machine; it answers with its name and a count.
+/// Starts a server on a free loopback port; it answers with its name and a request count.
 pub(crate) async fn start(name: &'static str) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
     let requests = Arc::new(AtomicU64::new(0));
     let answer = async move || {
         let count = requests.fetch_add(1, Ordering::Relaxed) + 1;
-        // What is balanced are connections: a browser that kept one would never see another server.
+        // The director balances connections: a browser that kept one open would see one server only.
         ([(CONNECTION, "close")], format!("Hello from {name}, request {count}.\n"))
     };
     let app = Router::new().fallback(answer);

@@ -1,44 +1,44 @@
-//! What systemd is told, where it asks (`sd_notify(3)`).
+//! Notifications for systemd, if it started this process (`sd_notify(3)`).
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::time::{Interval, interval};
 
-fn tell(states: &[NotifyState<'_>]) {
-    // Nobody listens: that is how it is on a terminal.
+fn notify(states: &[NotifyState<'_>]) {
+    // An error means that no service manager listens.
     let _ = sd_notify::notify(false, states);
 }
 
 pub(crate) fn ready() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
 pub(crate) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
 pub(crate) fn reloading() {
-    // With the time, which `Type=notify-reload` wants to see.
+    // `Type=notify-reload` requires the time.
     match NotifyState::monotonic_usec_now() {
-        Ok(time) => tell(&[NotifyState::Reloading, time]),
-        Err(_) => tell(&[NotifyState::Reloading]),
+        Ok(time) => notify(&[NotifyState::Reloading, time]),
+        Err(_) => notify(&[NotifyState::Reloading]),
     }
 }
 
 pub(crate) fn alive() {
-    tell(&[NotifyState::Watchdog]);
+    notify(&[NotifyState::Watchdog]);
 }
 
-/// When to say that it is alive.
+/// The schedule of keep-alive notifications.
 pub(crate) struct Watchdog(Option<Interval>);
 
-/// Twice as often as it must be said.
+/// Returns a schedule with half the interval that systemd requires.
 pub(crate) fn watchdog() -> Watchdog {
     let mut micros = 0;
-    let is_asked = sd_notify::watchdog_enabled(false, &mut micros);
+    let is_enabled = sd_notify::watchdog_enabled(false, &mut micros);
     let every = Duration::from_micros(micros / 2).max(Duration::from_millis(1));
-    Watchdog(is_asked.then(|| interval(every)))
+    Watchdog(is_enabled.then(|| interval(every)))
 }
 
 impl Watchdog {

@@ -1,4 +1,4 @@
-//! What the program is asked to do by signals.
+//! The signals that the program handles.
 
 use std::io;
 
@@ -12,7 +12,7 @@ pub(crate) struct Signals {
     hangup: Signal,
 }
 
-/// What a signal asks for.
+/// The action that a signal asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Asked {
     Stop,
@@ -20,7 +20,7 @@ pub(crate) enum Asked {
 }
 
 impl Signals {
-    /// From here on signals are noticed, and no longer end the process by themselves.
+    /// Handles the signals from now on: they no longer end the process by themselves.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -29,7 +29,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) -> Asked {
         tokio::select! {
             _ = self.interrupt.recv() => Asked::Stop,

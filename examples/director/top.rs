@@ -21,7 +21,7 @@ pub(crate) struct TopArgs {
     at: Where,
 }
 
-/// What is shown.
+/// What the terminal shows.
 #[derive(Default)]
 struct View {
     status: Value,
@@ -29,14 +29,14 @@ struct View {
     /// A service and a server for each row.
     rows: Vec<(String, String)>,
     selected: TableState,
-    /// What is asked before it is done.
-    asked: Option<(String, Value)>,
-    said: String,
+    /// The path and body of a change that waits to be confirmed.
+    pending: Option<(String, Value)>,
+    message: String,
 }
 
 pub(crate) async fn run(args: TopArgs) -> Result<(), Error> {
     let client = Client::new(args.at);
-    // Before the screen is taken: an error is for the shell.
+    // Before the terminal is switched: an error is printed to the shell.
     let mut view = View::default();
     view.refresh(&client).await?;
     let terminal = ratatui::init();
@@ -59,7 +59,7 @@ async fn show(mut terminal: DefaultTerminal, client: &Client, mut view: View) ->
         terminal.draw(|frame| view.draw(frame))?;
         tokio::select! {
             _ = tick.tick() => if let Err(error) = view.refresh(client).await {
-                view.said = error.to_string();
+                view.message = error.to_string();
             },
             event = pressed.recv() => match event {
                 Some(Event::Key(key)) if key.kind != KeyEventKind::Release => {
@@ -92,14 +92,14 @@ impl View {
         Ok(())
     }
 
-    /// What a key does; `false` ends it.
+    /// Handles a key; returns `false` if it ends the program.
     async fn press(&mut self, key: KeyCode, client: &Client) -> bool {
-        if let Some((path, body)) = self.asked.take() {
-            self.said = "not done".to_owned();
+        if let Some((path, body)) = self.pending.take() {
+            self.message = "cancelled".to_owned();
             if key == KeyCode::Char('y') {
                 let done = client.ask(Method::PATCH, &path, Some(body)).await;
-                self.said = done.map_or_else(|error| error.to_string(), |_| "done".to_owned());
-                // What it says is said at the next turn otherwise.
+                self.message = done.map_or_else(|error| error.to_string(), |_| "done".to_owned());
+                // An error is shown by the next refresh.
                 let _ = self.refresh(client).await;
             }
             return true;
@@ -109,7 +109,7 @@ impl View {
             KeyCode::Down | KeyCode::Char('j') => self.selected.select_next(),
             KeyCode::Up | KeyCode::Char('k') => self.selected.select_previous(),
             KeyCode::Char('d') => self.ask_for(json!({ "state": "drain" }), "drain"),
-            KeyCode::Char('u') => self.ask_for(json!({ "state": "up" }), "let serve"),
+            KeyCode::Char('u') => self.ask_for(json!({ "state": "up" }), "enable"),
             KeyCode::Char('+') => self.ask_for_weight(1),
             KeyCode::Char('-') => self.ask_for_weight(-1),
             _ => {}
@@ -121,11 +121,11 @@ impl View {
         self.rows.get(self.selected.selected()?)
     }
 
-    fn ask_for(&mut self, body: Value, what: &str) {
+    fn ask_for(&mut self, body: Value, action: &str) {
         let Some((service, server)) = self.row() else { return };
-        let said = format!("{what} {server} of {service}?  y: yes, any other key: no");
-        self.asked = Some((format!("/services/{service}/servers/{server}"), body));
-        self.said = said;
+        let message = format!("{action} {server} of {service}?  y: yes, any other key: no");
+        self.pending = Some((format!("/services/{service}/servers/{server}"), body));
+        self.message = message;
     }
 
     fn ask_for_weight(&mut self, by: i64) {
@@ -139,8 +139,8 @@ impl View {
 
     fn server(&self, service: &str, server: &str) -> Option<&Value> {
         let services = self.status["services"].as_array()?;
-        let service = services.iter().find(|it| it["name"] == service)?;
-        service["servers"].as_array()?.iter().find(|it| it["address"] == server)
+        let service = services.iter().find(|found| found["name"] == service)?;
+        service["servers"].as_array()?.iter().find(|found| found["address"] == server)
     }
 
     fn draw(&mut self, frame: &mut Frame<'_>) {
@@ -156,9 +156,9 @@ impl View {
         frame.render_widget(Paragraph::new(self.headline()), head);
         self.charts(frame, charts, &services);
         self.table(frame, table, &services);
-        let keys = "q: quit  up, down: choose  d: drain  u: up  +, -: weight";
-        let said = if self.said.is_empty() { keys } else { &self.said };
-        frame.render_widget(Paragraph::new(said.to_owned()).style(Modifier::DIM), foot);
+        let keys = "q: quit  up, down: select  d: drain  u: up  +, -: weight";
+        let message = if self.message.is_empty() { keys } else { &self.message };
+        frame.render_widget(Paragraph::new(message.to_owned()).style(Modifier::DIM), foot);
     }
 
     fn headline(&self) -> Line<'static> {
@@ -171,7 +171,7 @@ impl View {
         Line::from(line).style(Modifier::BOLD)
     }
 
-    /// Connections a second of each service, in the last minutes.
+    /// Draws the connections per second of each service, over the last minutes.
     fn charts(&self, frame: &mut Frame<'_>, area: Rect, services: &[Value]) {
         let areas = Layout::horizontal(services.iter().map(|_| Constraint::Fill(1))).split(area);
         for (service, area) in services.iter().zip(areas.iter()) {
@@ -211,15 +211,17 @@ impl View {
                     server["totals"]["connections"].to_string(),
                     server["totals"]["failed"].to_string(),
                     p99.map_or(String::new(), |p99| format!("{p99:.1}")),
-                    text(&server["why"]).to_owned(),
+                    text(&server["reason"]).to_owned(),
                 ])
                 .style(Style::new().fg(color))
             })
         });
         let widths = [12, 24, 10, 7, 8, 12, 8, 8].map(Constraint::Length);
         let widths = widths.into_iter().chain([Constraint::Fill(1)]);
-        let names =
-            ["service", "server", "state", "weight", "active", "served", "failed", "p99 ms", "why"];
+        let names = [
+            "service", "server", "state", "weight", "active", "served", "failed", "p99 ms",
+            "reason",
+        ];
         let head = Row::new(names).style(Modifier::BOLD);
         let table = Table::new(rows, widths).header(head).block(Block::bordered());
         let table = table.row_highlight_style(Modifier::REVERSED);

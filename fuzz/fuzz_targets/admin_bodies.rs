@@ -1,4 +1,4 @@
-//! No body that the admin pages are sent makes a director panic, or lose a server that it has.
+//! No request body makes a director panic, or lose a server.
 //!
 //! ```text
 //! cargo +nightly fuzz run admin_bodies
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use lvs::director::{Config, Director, RealServer, ServerChange};
+use lvs::director::{Director, DirectorConfig, RealServer, ServerChange};
 use tokio::runtime::{Builder, Runtime};
 
 #[derive(Arbitrary, Debug)]
@@ -33,30 +33,30 @@ fuzz_target!(|calls: Vec<Call<'_>>| {
     RUNTIME.with_borrow_mut(|known| {
         let (runtime, director) = known.get_or_insert_with(|| {
             let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-            let config = Config::parse(CONFIG).expect("sound");
+            let config = DirectorConfig::parse(CONFIG).expect("sound");
             let director = runtime.block_on(Director::start(config)).expect("it starts");
             (runtime, director)
         });
         let _in = runtime.enter();
         for call in calls {
-            // What cannot be is refused; what was is what the next input begins with.
+            // Impossible changes are refused. The next input starts with the servers of this one.
             match call {
                 Call::Change { first, body } => {
                     if let Ok(change) = serde_json::from_slice::<ServerChange>(body) {
                         let server = if first { FIRST } else { "127.0.0.1:10" };
-                        let _ = director.change("a", server, change);
+                        let _ = director.change_server("a", server, change);
                     }
                 }
                 Call::Add { body } => {
                     if let Ok(server) = serde_json::from_slice::<RealServer>(body) {
-                        let _ = director.add("a", server);
+                        let _ = director.add_server("a", server);
                     }
                 }
                 Call::Weight { weight } => {
-                    let _ = director.change("a", FIRST, ServerChange::weight(weight));
+                    let _ = director.change_server("a", FIRST, ServerChange::new().with_weight(weight));
                 }
                 Call::Remove { server } if server != FIRST => {
-                    let _ = director.remove("a", server);
+                    let _ = director.remove_server("a", server);
                 }
                 Call::Remove { .. } => {}
             }

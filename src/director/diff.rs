@@ -1,13 +1,13 @@
-//! What a reload has to do: what is desired against what is there, as pure functions.
+//! The differences of two configurations, as pure functions.
 
 use std::fmt;
 use std::net::SocketAddr;
 
 use super::config::{DirectorConfig, ServiceConfig};
-use super::wanted::{AdminState, DesiredServer};
+use super::overrides::{AdminState, DesiredServer};
 use crate::backend::Limits;
 
-/// What is to be done with one server.
+/// A change of one server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum ServerStep {
     Add(DesiredServer),
@@ -18,37 +18,39 @@ pub(super) enum ServerStep {
     State(SocketAddr, AdminState),
 }
 
-/// What makes the servers that are those that are to be. In this order they may be carried out.
+/// Returns the steps from one list of servers to another, in an order in which they can be applied.
 pub(super) fn diff_servers(before: &[DesiredServer], after: &[DesiredServer]) -> Vec<ServerStep> {
-    let find = |all: &[DesiredServer], address| {
-        all.iter().find(|it| it.config.address == address).cloned()
+    let find = |servers: &[DesiredServer], address| {
+        servers.iter().find(|server| server.config.address == address).cloned()
     };
-    let gone = before.iter().filter(|it| find(after, it.config.address).is_none());
-    let mut steps: Vec<_> = gone.map(|it| ServerStep::Remove(it.config.address)).collect();
-    // In their order, as `ipvsadm` would add them: for the kernel's rules the last one is the first.
+    let addresses = before.iter().map(|server| server.config.address);
+    let removed = addresses.filter(|address| find(after, *address).is_none());
+    let mut steps: Vec<_> = removed.map(ServerStep::Remove).collect();
+    // In the order of the configuration, as `ipvsadm` would add them: the schedulers of IPVS begin with
+    // the server that was added last.
     for server in after {
         let address = server.config.address;
-        let Some(was) = find(before, address) else {
+        let Some(old) = find(before, address) else {
             steps.push(ServerStep::Add(server.clone()));
             continue;
         };
-        if was.config.weight != server.config.weight {
+        if old.config.weight != server.config.weight {
             steps.push(ServerStep::Weight(address, server.config.weight));
         }
-        if was.config.limits() != server.config.limits() {
+        if old.config.limits() != server.config.limits() {
             steps.push(ServerStep::Limits(address, server.config.limits()));
         }
-        if was.config.tier != server.config.tier {
+        if old.config.tier != server.config.tier {
             steps.push(ServerStep::Tier(address, server.config.tier));
         }
-        if was.state != server.state {
+        if old.state != server.state {
             steps.push(ServerStep::State(address, server.state));
         }
     }
     steps
 }
 
-/// What a new configuration changes.
+/// What a new configuration changes, part by part.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct ReloadPlan {
     pub(super) services: Vec<(String, ServiceStep)>,
@@ -58,7 +60,7 @@ pub(super) struct ReloadPlan {
     pub(super) handover: bool,
 }
 
-/// What becomes of a service.
+/// A change of one service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum ServiceStep {
     Add,
@@ -66,7 +68,7 @@ pub(super) enum ServiceStep {
     Change(ServiceDiff),
 }
 
-/// What of a service is to be touched; nothing else is.
+/// The aspects of a service that change.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct ServiceDiff {
     pub(super) servers: bool,
@@ -76,30 +78,30 @@ pub(super) struct ServiceDiff {
     pub(super) set_rules: bool,
     pub(super) health: bool,
     pub(super) persistence: bool,
-    /// How it is carried: options of sockets, limits, timeouts, threads.
+    /// Options of its forwarders: limits, timeouts, threads, PROXY headers.
     pub(super) forwarding: bool,
     pub(super) listen: bool,
 }
 
 impl ReloadPlan {
-    /// What leads from one configuration to another.
+    /// Returns the differences of two configurations.
     pub(super) fn new(before: &DirectorConfig, after: &DirectorConfig) -> Self {
         let mut services = Vec::new();
-        for was in &before.services {
-            if !after.services.iter().any(|it| is_same_service(was, it)) {
-                services.push((was.name.clone(), ServiceStep::Remove));
+        for old in &before.services {
+            if !after.services.iter().any(|new| is_same_service(old, new)) {
+                services.push((old.name.clone(), ServiceStep::Remove));
             }
         }
-        for is in &after.services {
-            match before.services.iter().find(|was| is_same_service(was, is)) {
-                None => services.push((is.name.clone(), ServiceStep::Add)),
-                Some(was) => {
-                    let mut change = ServiceDiff::new(was, is);
-                    change.forwarding |= is.effective_workers(after.workers)
-                        != was.effective_workers(before.workers)
+        for new in &after.services {
+            match before.services.iter().find(|old| is_same_service(old, new)) {
+                None => services.push((new.name.clone(), ServiceStep::Add)),
+                Some(old) => {
+                    let mut diff = ServiceDiff::new(old, new);
+                    diff.forwarding |= new.effective_workers(after.workers)
+                        != old.effective_workers(before.workers)
                         || after.log.connections != before.log.connections;
-                    if change != ServiceDiff::default() {
-                        services.push((is.name.clone(), ServiceStep::Change(change)));
+                    if diff != ServiceDiff::default() {
+                        services.push((new.name.clone(), ServiceStep::Change(diff)));
                     }
                 }
             }
@@ -112,30 +114,40 @@ impl ReloadPlan {
             handover: before.handover() != after.handover(),
         }
     }
+
+    /// Adds aspects to the change of a service, unless it is added as a whole.
+    pub(super) fn change_service(&mut self, name: &str, aspects: ServiceDiff) {
+        let mut steps = self.services.iter_mut().filter(|(service, _)| service == name);
+        match steps.find(|(_, step)| *step != ServiceStep::Remove) {
+            Some((_, ServiceStep::Change(diff))) => *diff = diff.union(aspects),
+            Some(_) => {}
+            None => self.services.push((name.to_owned(), ServiceStep::Change(aspects))),
+        }
+    }
 }
 
-/// Is a service the same one, however it has changed?
-fn is_same_service(one: &ServiceConfig, other: &ServiceConfig) -> bool {
-    one.name == other.name && one.protocol == other.protocol
+/// Returns whether two configurations are of the same service: a reload changes it in place.
+fn is_same_service(old: &ServiceConfig, new: &ServiceConfig) -> bool {
+    old.name == new.name && old.protocol == new.protocol
 }
 
 impl ServiceDiff {
-    fn new(was: &ServiceConfig, is: &ServiceConfig) -> Self {
+    fn new(old: &ServiceConfig, new: &ServiceConfig) -> Self {
         Self {
-            servers: was.servers != is.servers,
-            discovery: was.discovery != is.discovery,
-            scheduler: was.scheduler != is.scheduler,
-            set_rules: (&was.slow_start, was.fail_mode, was.quorum)
-                != (&is.slow_start, is.fail_mode, is.quorum),
-            health: (&was.health, &was.ejection) != (&is.health, &is.ejection),
-            persistence: was.persistence != is.persistence,
-            forwarding: (&was.tcp, &was.udp, was.sorry_server)
-                != (&is.tcp, &is.udp, is.sorry_server),
-            listen: was.listen != is.listen,
+            servers: old.servers != new.servers,
+            discovery: old.discovery != new.discovery,
+            scheduler: old.scheduler != new.scheduler,
+            set_rules: (&old.slow_start, old.fail_mode, old.quorum)
+                != (&new.slow_start, new.fail_mode, new.quorum),
+            health: (&old.health, &old.ejection) != (&new.health, &new.ejection),
+            persistence: old.persistence != new.persistence,
+            forwarding: (&old.tcp, &old.udp, old.sorry_server)
+                != (&new.tcp, &new.udp, new.sorry_server),
+            listen: old.listen != new.listen,
         }
     }
 
-    /// All of a service that is new.
+    /// The aspects that a new service lacks: it is made with its servers and scheduler only.
     pub(super) const ALL_OF_NEW_SERVICE: Self = Self {
         servers: false,
         discovery: true,
@@ -147,30 +159,46 @@ impl ServiceDiff {
         listen: true,
     };
 
-    /// Must the listeners be served by other forwarders?
+    /// Returns the aspects that change in either.
+    pub(super) fn union(self, other: Self) -> Self {
+        Self {
+            servers: self.servers || other.servers,
+            discovery: self.discovery || other.discovery,
+            scheduler: self.scheduler || other.scheduler,
+            set_rules: self.set_rules || other.set_rules,
+            health: self.health || other.health,
+            persistence: self.persistence || other.persistence,
+            forwarding: self.forwarding || other.forwarding,
+            listen: self.listen || other.listen,
+        }
+    }
+
+    /// Returns whether new forwarders must take over the listeners.
     pub(super) fn needs_new_frontends(self) -> bool {
         self.forwarding || self.persistence
     }
 }
 
 impl fmt::Display for ReloadPlan {
-    /// A line for each thing that changes.
+    /// Writes a line for each change.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines = Vec::new();
         for (name, step) in &self.services {
             lines.push(match step {
                 ServiceStep::Add => format!("service {name}: added"),
                 ServiceStep::Remove => format!("service {name}: removed"),
-                ServiceStep::Change(change) => format!("service {name}: {change}"),
+                ServiceStep::Change(diff) => format!("service {name}: {diff}"),
             });
         }
-        let rest = [
+        let parts = [
             (self.admin, "[admin]"),
             (self.vrrp, "[vrrp]"),
             (self.sync, "[sync]"),
             (self.handover, "handover"),
         ];
-        lines.extend(rest.iter().filter(|(is, _)| *is).map(|(_, what)| (*what).to_owned()));
+        lines.extend(
+            parts.iter().filter(|(is_changed, _)| *is_changed).map(|(_, name)| (*name).to_owned()),
+        );
         if lines.is_empty() {
             lines.push("nothing".to_owned());
         }
@@ -180,7 +208,7 @@ impl fmt::Display for ReloadPlan {
 
 impl fmt::Display for ServiceDiff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = [
+        let aspects = [
             (self.listen, "listen"),
             (self.servers, "servers"),
             (self.discovery, "discovery"),
@@ -188,10 +216,11 @@ impl fmt::Display for ServiceDiff {
             (self.set_rules, "rules"),
             (self.health, "health"),
             (self.persistence, "persistence"),
-            (self.forwarding, "carriage"),
+            (self.forwarding, "forwarding"),
         ];
-        let said: Vec<_> = all.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect();
-        f.write_str(&said.join(", "))
+        let changed = aspects.into_iter().filter(|(is_changed, _)| *is_changed);
+        let names: Vec<_> = changed.map(|(_, name)| name).collect();
+        f.write_str(&names.join(", "))
     }
 }
 
@@ -201,13 +230,13 @@ mod tests {
     use super::*;
 
     fn server(port: u16, weight: u32, state: AdminState) -> DesiredServer {
-        let mut is = RealServer::new(SocketAddr::from(([10, 0, 0, 1], port)));
-        is.weight = weight;
-        DesiredServer { config: is, state }
+        let mut config = RealServer::new(SocketAddr::from(([10, 0, 0, 1], port)));
+        config.weight = weight;
+        DesiredServer { config, state }
     }
 
     #[test]
-    fn servers_that_stay_are_touched_where_they_change() {
+    fn servers_that_stay_change_in_place() {
         let address = |port| SocketAddr::from(([10, 0, 0, 1], port));
         let before = [
             server(1, 1, AdminState::Up),
@@ -232,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_is_planned() {
+    fn a_plan_has_the_differences_only() {
         let text = "[[service]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\n\
             [[service]]\nname = \"b\"\nlisten = \"127.0.0.1:2\"\nscheduler = \"rr\"\n";
         let plan = |text: &str, other: &str| {
@@ -246,8 +275,8 @@ mod tests {
         let other = text.replace("scheduler = \"rr\"", "scheduler = \"rr\"\nprotocol = \"udp\"");
         assert_eq!(plan(text, &other), "service b: removed\nservice b: added");
         let other = format!("workers = 1\n[admin]\nlisten = \"127.0.0.1:9\"\n{text}");
-        assert_eq!(plan(text, &other), "service a: carriage\nservice b: carriage\n[admin]");
+        assert_eq!(plan(text, &other), "service a: forwarding\nservice b: forwarding\n[admin]");
         let other = format!("{text}[service.tcp]\nidle_timeout = \"never\"\n");
-        assert_eq!(plan(text, &other), "service b: carriage");
+        assert_eq!(plan(text, &other), "service b: forwarding");
     }
 }

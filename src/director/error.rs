@@ -1,4 +1,4 @@
-//! Why a director cannot run, or cannot do what it is asked.
+//! The errors of a director.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,57 +12,64 @@ use crate::health::HealthPlanError;
 use crate::scheduler::SchedulerRegistryError;
 use crate::vrrp::VrrpStartError;
 
-/// Why a director cannot run, or cannot do what it is asked.
+/// The reason for which a director cannot start, reload, or edit a server. Printed, it names what
+/// failed, with its cause.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DirectorError {
-    /// A service cannot be set up.
-    #[error("service {service:?}")]
+    /// A service cannot be set up or changed.
+    #[error("service {service}: {source}")]
     Service {
-        /// Which.
+        /// The name of the service.
         service: String,
-        /// Why.
+        /// The cause.
         source: ServiceError,
     },
-    /// The virtual addresses cannot be had.
-    #[error("[vrrp]")]
+    /// The election for the virtual addresses cannot be started.
+    #[error("[vrrp]: {0}")]
     Vrrp(#[from] VrrpStartError),
-    /// An address for the admin pages, or for the standby, cannot be listened on.
-    #[error("[{table}] cannot listen on {address}")]
+    /// The system starts no thread for the events of the election.
+    #[error("[vrrp]: cannot start a thread: {source}")]
+    VrrpThread {
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The address of the admin server, or of state synchronization, cannot be listened on.
+    #[error("[{table}]: cannot listen on {address}: {source}")]
     Listen {
-        /// Which of the two.
+        /// The table of the configuration: `admin` or `sync`.
         table: &'static str,
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The system gives no thread for the admin pages.
-    #[error("[admin] no thread")]
+    /// The system starts no thread for the admin server.
+    #[error("[admin]: cannot start a thread: {source}")]
     AdminThread {
-        /// What it said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Listeners cannot be handed over, or taken over.
-    #[error("handover at {}", path.display())]
+    /// The socket for a successor cannot be opened, or the predecessor does not hand over.
+    #[error("handover at {}: {source}", path.display())]
     Handover {
         /// The path of the socket.
         path: PathBuf,
-        /// What the system said, or the other director.
+        /// The system's error, or what the predecessor did wrong.
         source: io::Error,
     },
-    /// What the priority depends on cannot be looked at.
+    /// A resource that the priority depends on cannot be tracked.
     #[error("[[vrrp.track]] {track:?}: {reason}")]
     Track {
-        /// Which.
+        /// The name of the track.
         track: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The service has this server already.
-    #[error("service {service:?} has server {server} already")]
+    /// The service already has this server.
+    #[error("service {service} already has server {server}")]
     ServerExists {
-        /// The service.
+        /// The name of the service.
         service: String,
         /// The server.
         server: SocketAddr,
@@ -70,41 +77,44 @@ pub enum DirectorError {
     /// There is no service of this name.
     #[error("there is no service {0:?}")]
     NoService(String),
-    /// The service has no server of this name.
-    #[error("service {service:?} has no server {server:?}")]
+    /// The service has no such server.
+    #[error("service {service} has no server {server:?}")]
     NoServer {
-        /// The service.
+        /// The name of the service.
         service: String,
-        /// What was asked for.
+        /// The address that was asked for.
         server: String,
     },
+    /// The director has been stopped.
+    #[error("the director has been stopped")]
+    Stopped,
 }
 
-/// What is wrong with a service.
+/// The reason for which a service cannot be set up or changed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ServiceError {
-    /// Its listener.
+    /// A listener cannot be opened.
     #[error(transparent)]
     Forward(#[from] ForwardError),
-    /// Its listener on a path.
-    #[error("cannot listen on {}", path.display())]
+    /// A Unix listener cannot be opened.
+    #[error("cannot listen on {}: {source}", path.display())]
     Unix {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Its servers, or that its scheduler cannot use them.
+    /// The set refuses the servers, or the scheduler cannot schedule them.
     #[error(transparent)]
     Set(#[from] SetError),
-    /// Its scheduler.
+    /// The scheduler's name or parameters are wrong.
     #[error(transparent)]
     Scheduler(#[from] SchedulerRegistryError),
-    /// Its checks.
+    /// The health checks are wrong.
     #[error(transparent)]
     Checks(#[from] HealthPlanError),
-    /// What its configuration says of checks, or of where servers come from.
+    /// The configuration of health checks or discovery is wrong.
     #[error("{0}")]
     Config(String),
 }

@@ -1,71 +1,94 @@
-//! How a director stands, in Prometheus' format.
+//! The metrics of a director, in Prometheus' text format.
 
 use metrics::{Label, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
-use super::Director;
-use super::status::{CountedSince, DirectorStatus, ServerStatus, ServiceStatus};
+use super::counters::CountedSince;
+use super::status::{DirectorStatus, ServerStatus, ServiceStatus, StatusReader};
 use crate::health::MonitorCounters;
 use crate::vrrp::{VrrpState, VrrpStatus};
 
-/// What each name means. Labels are names of services, addresses of servers, and words from lists
-/// that are written down here: nothing that a client says.
+/// Counters with their HELP texts. Label values are names of services and addresses of servers, or come
+/// from fixed lists: no client can add a time series.
 const COUNTERS: [(&str, &str); 19] = [
-    ("lvs_checks_total", "Health checks begun."),
-    ("lvs_checks_failed_total", "Health checks that failed by the server's fault."),
-    ("lvs_checks_late_total", "Health checks that began late."),
-    ("lvs_service_accepted_total", "Connections taken, or flows begun, by both directors."),
-    ("lvs_service_refused_total", "Connections or flows that no server took, by both directors."),
+    ("lvs_checks_total", "Health checks started."),
+    ("lvs_checks_failed_total", "Health checks that failed because of the server."),
+    (
+        "lvs_checks_late_total",
+        "Health checks that started late: by more than a tenth of their interval.",
+    ),
+    (
+        "lvs_service_accepted_total",
+        "Connections accepted, or UDP flows started, by both directors.",
+    ),
+    (
+        "lvs_service_refused_total",
+        "Connections or flows that no server accepted, by both directors.",
+    ),
     ("lvs_service_refusals_total", "Connections or flows that this director refused, by reason."),
-    ("lvs_service_to_servers_bytes_total", "Bytes to servers, by both directors."),
-    ("lvs_service_to_clients_bytes_total", "Bytes to clients, by both directors."),
-    ("lvs_server_connections_total", "Connections made to a server, or flows begun."),
+    ("lvs_service_to_servers_bytes_total", "Bytes sent to servers, by both directors."),
+    ("lvs_service_to_clients_bytes_total", "Bytes sent to clients, by both directors."),
+    ("lvs_server_connections_total", "Connections established to a server, or UDP flows started."),
     ("lvs_server_failed_connections_total", "Connections that a server refused or did not answer."),
-    ("lvs_server_in_bytes_total", "Bytes to a server."),
-    ("lvs_server_out_bytes_total", "Bytes from a server."),
-    ("lvs_vrrp_transitions_total", "How often a virtual router became this."),
-    ("lvs_vrrp_adverts_sent_total", "Advertisements sent."),
-    ("lvs_vrrp_adverts_unsent_total", "Advertisements that the system would not send."),
-    ("lvs_vrrp_adverts_received_total", "Advertisements received."),
-    ("lvs_vrrp_adverts_mismatched_total", "Advertisements of other addresses or another interval."),
-    ("lvs_vrrp_adverts_refused_total", "Advertisements that were refused, by reason."),
-    ("lvs_vrrp_conflicts_total", "Machines that had a virtual address while this one was master."),
+    ("lvs_server_in_bytes_total", "Bytes sent to a server."),
+    ("lvs_server_out_bytes_total", "Bytes received from a server."),
+    ("lvs_vrrp_transitions_total", "State transitions of a virtual router, by the state entered."),
+    ("lvs_vrrp_adverts_sent_total", "VRRP advertisements sent."),
+    ("lvs_vrrp_adverts_unsent_total", "VRRP advertisements that the system failed to send."),
+    ("lvs_vrrp_adverts_received_total", "VRRP advertisements received."),
+    (
+        "lvs_vrrp_adverts_mismatched_total",
+        "VRRP advertisements with other addresses or another interval than configured.",
+    ),
+    ("lvs_vrrp_adverts_refused_total", "VRRP advertisements refused, by reason."),
+    (
+        "lvs_vrrp_conflicts_total",
+        "Times that another machine used a virtual address while this one was master.",
+    ),
 ];
 
-/// See above.
-const GAUGES: [(&str, &str); 18] = [
-    ("lvs_build_info", "1, with the version."),
-    ("lvs_uptime_seconds", "For how long the director has run."),
-    ("lvs_active", "1 if it serves the virtual addresses, or has no standby."),
-    ("lvs_service_connections", "Connections or flows that are carried now."),
-    ("lvs_service_panic", "1 while health is ignored."),
-    ("lvs_service_quorum", "1 while the weight that must be healthy is."),
-    ("lvs_service_persistent_clients", "Clients whose server is remembered."),
+/// Gauges with their HELP texts.
+const GAUGES: [(&str, &str); 19] = [
+    ("lvs_build_info", "Always 1; the version is a label."),
+    ("lvs_uptime_seconds", "Time since the director started."),
+    ("lvs_active", "1 if this director serves the virtual addresses, or has no [vrrp] table."),
+    ("lvs_service_connections", "Connections or flows at this moment."),
+    ("lvs_service_panic", "1 while health is ignored because too few servers are healthy."),
+    ("lvs_service_quorum", "1 if the healthy servers' total weight meets the configured quorum."),
+    ("lvs_service_persistent_clients", "Entries of the persistence table."),
     ("lvs_service_servers", "Servers of a service."),
-    ("lvs_service_eligible_servers", "Servers of a service that may be chosen."),
-    ("lvs_server_weight", "The weight that is set."),
-    ("lvs_server_connections", "Connections that a server has from this director."),
-    ("lvs_server_eligible", "1 if a server may be chosen."),
-    ("lvs_server_connect_seconds", "How long connecting to a server took, by quantile."),
+    ("lvs_service_eligible_servers", "Servers of a service that the scheduler may choose."),
+    ("lvs_server_weight", "The weight of a server."),
+    ("lvs_server_connections", "Connections to a server from this director at this moment."),
+    ("lvs_server_eligible", "1 if the scheduler may choose a server."),
+    ("lvs_server_connect_seconds", "Connect time of a server, by quantile."),
     ("lvs_vrrp_state", "1 for the state of a virtual router, 0 for the others."),
-    ("lvs_vrrp_priority", "The priority of a virtual router as it stands."),
-    ("lvs_vrrp_lateness_seconds", "How late the election had its turns, by quantile."),
-    ("lvs_vrrp_lateness_max_seconds", "How late the election had its turns, at the most."),
-    ("lvs_sync_in_sync", "1 if a standby was told everything, or follows the active director."),
+    (
+        "lvs_vrrp_priority",
+        "The current priority of a virtual router, with the effects of its tracks.",
+    ),
+    ("lvs_vrrp_lateness_seconds", "Delay of the election's timers, by quantile."),
+    ("lvs_vrrp_lateness_max_seconds", "Longest delay of the election's timers."),
+    (
+        "lvs_sync_in_sync",
+        "1 if a standby is connected, or this standby has the active director's state.",
+    ),
+    ("lvs_reload_failed", "1 for each part of the configuration that could not be applied."),
 ];
 
-/// Everything, as it is now: each scrape is written anew, and nothing is kept that has gone.
-pub(super) fn render(director: &Director) -> String {
+/// Renders the metrics of this moment. Each call starts with an empty recorder, so that a service or
+/// server that was removed leaves no time series behind.
+pub(super) fn render(reader: &StatusReader) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     metrics::with_local_recorder(&recorder, || {
         COUNTERS.iter().for_each(|(name, help)| describe_counter!(*name, *help));
         GAUGES.iter().for_each(|(name, help)| describe_gauge!(*name, *help));
-        let status = director.status_since(CountedSince::Start);
-        record_director(&status, director.shared.monitor.counters());
+        let status = reader.read(CountedSince::Start);
+        record_director(&status, reader.check_counters());
         status.services.iter().for_each(record_service);
-        if let Some(view) = &status.vrrp {
-            record_vrrp(view);
+        if let Some(vrrp) = &status.vrrp {
+            record_vrrp(vrrp);
         }
     });
     handle.render()
@@ -82,6 +105,9 @@ fn record_director(status: &DirectorStatus, checks: MonitorCounters) {
     counter!("lvs_checks_total").absolute(checks.checks_started);
     counter!("lvs_checks_failed_total").absolute(checks.backend_failures);
     counter!("lvs_checks_late_total").absolute(checks.late_checks);
+    for failed in &status.failed_parts {
+        gauge!("lvs_reload_failed", "part" => failed.part.clone()).set(1.0);
+    }
     if let Some(sync) = &status.sync {
         gauge!("lvs_sync_in_sync").set(gauge_of_bool(sync.followers > 0 || sync.in_sync));
     }
@@ -106,11 +132,9 @@ fn record_service(service: &ServiceStatus) {
     show("lvs_service_servers", service.servers.len() as f64);
     let eligible = service.servers.iter().filter(|server| server.state == "eligible").count();
     show("lvs_service_eligible_servers", eligible as f64);
-    for each in &service.servers {
-        record_server(
-            each,
-            [labels.clone(), vec![Label::new("server", each.address.clone())]].concat(),
-        );
+    for server in &service.servers {
+        let address = Label::new("server", server.address.clone());
+        record_server(server, [labels.clone(), vec![address]].concat());
     }
 }
 
@@ -132,8 +156,8 @@ fn record_server(server: &ServerStatus, labels: Vec<Label>) {
     }
 }
 
-fn record_vrrp(view: &VrrpStatus) {
-    for router in &view.routers {
+fn record_vrrp(status: &VrrpStatus) {
+    for router in &status.routers {
         let labels = vec![Label::new("router", router.name.clone())];
         let with = |name: &'static str, value: &str| {
             [labels.clone(), vec![Label::new(name, value.to_owned())]].concat()
@@ -156,11 +180,11 @@ fn record_vrrp(view: &VrrpStatus) {
             counter!("lvs_vrrp_adverts_refused_total", with("reason", reason)).absolute(*times);
         }
     }
-    let lateness = &view.lateness;
-    for part in [0.5, 0.99] {
-        let late = lateness.quantile(part).unwrap_or_default();
-        let labels = [("quantile", part.to_string())];
-        gauge!("lvs_vrrp_lateness_seconds", &labels).set(late.as_secs_f64());
+    let lateness = &status.lateness;
+    for quantile in [0.5, 0.99] {
+        let delay = lateness.quantile(quantile).unwrap_or_default();
+        let labels = [("quantile", quantile.to_string())];
+        gauge!("lvs_vrrp_lateness_seconds", &labels).set(delay.as_secs_f64());
     }
     gauge!("lvs_vrrp_lateness_max_seconds").set(lateness.max().as_secs_f64());
 }
@@ -169,15 +193,15 @@ fn record_vrrp(view: &VrrpStatus) {
 mod tests {
     use super::*;
 
-    /// What the dashboard and the alerts ask for is there, and what is there is described.
+    /// The dashboard and the alerts use metrics that exist, and every metric has a HELP text and a value.
     #[test]
-    fn every_name_that_is_asked_for_is_described() {
+    fn every_metric_in_use_is_described() {
         let known: Vec<_> = COUNTERS.iter().chain(&GAUGES).map(|(name, _)| *name).collect();
         for text in [
             include_str!("../../contrib/grafana-dashboard.json"),
             include_str!("../../contrib/prometheus-alerts.yml"),
         ] {
-            let names = text.split(|it: char| !(it.is_ascii_alphanumeric() || it == '_'));
+            let names = text.split(|char: char| !(char.is_ascii_alphanumeric() || char == '_'));
             let names: Vec<_> = names.filter(|word| word.starts_with("lvs_")).collect();
             assert!(names.len() > 5);
             for name in names {
@@ -188,7 +212,7 @@ mod tests {
         for (name, _) in COUNTERS.iter().chain(&GAUGES) {
             assert!(
                 own.matches(&format!("\"{name}\"")).count() > 1,
-                "{name} is described, and not told"
+                "{name} is described, and never recorded"
             );
         }
     }

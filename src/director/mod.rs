@@ -1,5 +1,5 @@
-//! A configuration made into a running director: virtual services over real servers, checked, with
-//! virtual addresses that follow an election, and a standby that knows what the active one knows.
+//! A director made from a configuration: virtual services over real servers with health checks,
+//! virtual addresses that an election assigns, and a standby that has the active director's state.
 //!
 //! ```no_run
 //! use lvs::director::{DirectorConfig, Director};
@@ -29,87 +29,98 @@
 //! # }
 //! ```
 //!
-//! The file `examples/director.toml` of this crate says everything that a configuration can say.
+//! The file `examples/director.toml` of this crate shows every key of the configuration.
 //!
 //! # From one configuration to another
-//! [`Director::reload`] works out the difference of two configurations and carries out that, and
-//! nothing else. First all is made ready that can fail; so a configuration that cannot be changes
-//! nothing. Servers come, go and change in one publication of their service. Where a service is to be
-//! carried in another way, another forwarder takes the same sockets, and connections stay with the
-//! one that has them. The start is a reload from nothing.
+//! [`Director::reload`] applies the difference of two configurations, and touches nothing else. It
+//! first validates the configuration and opens everything that the system may refuse: an impossible
+//! configuration changes nothing. Then it applies part by part. Servers are added, removed and changed
+//! in one publication of their service. Where options of the forwarder change, a new forwarder takes
+//! over the same sockets, and connections stay with the forwarder that has them. A start is a reload of
+//! a director in which nothing runs. A part that cannot be applied after all is logged, is in the
+//! [`ReloadSummary`] and in the status, and the next reload tries it again.
 //!
-//! With `handover = "PATH"` the same is done from one process to the next: a director that is
-//! [started](Director::start) while another runs takes its listeners, and the other one is told
-//! ([`Director::succeeded`]). [`ListeningSockets::from_environment`] takes those of a service manager.
+//! With `handover = "PATH"` the listeners outlive the process: a director that is
+//! [started](Director::start) while another runs takes its listeners over, and the other one learns of
+//! it from [`Director::wait_for_successor`]. [`ListeningSockets::from_environment`] takes the sockets
+//! of a service manager.
 //!
-//! # What is done by hand
-//! [`Director::change`], [`add`](Director::add) and [`remove`](Director::remove), and the same over
-//! the API, lie over the configuration. They outlive reloads, as an operator who has drained a server
-//! wants it, until the file says something new of the same thing: another weight forgets the weight
-//! that was set by hand; a server that leaves the file takes all with it.
+//! # Changes by operators
+//! [`Director::change_server`], [`add_server`](Director::add_server),
+//! [`remove_server`](Director::remove_server), and the same calls of the API, override the
+//! configuration. They outlive reloads, as an operator who drains a server expects, until the
+//! configuration says something new of the same thing: another weight in the file replaces the
+//! operator's weight; a server that is removed from the file loses all overrides.
 //!
-//! # The admin pages
-//! | | |
+//! # The admin server
+//! | path | content |
 //! |---|---|
 //! | `/` | a status page |
 //! | `/healthz` | `active` or `standby` |
-//! | `/metrics` | for Prometheus |
-//! | `/api/v1/...` | in JSON; `openapi.json` among it describes the others |
+//! | `/metrics` | metrics for Prometheus |
+//! | `/api/v1/...` | JSON; `/api/v1/openapi.json` describes the calls |
 //!
-//! On an address of this machine alone (loopback) they are for its programs: a request by another
-//! host's name is refused, and so is a change from a page of another site. On any other address they
-//! ask for a token. There is no TLS: where the network is not trusted, something that ends TLS stands
-//! before them. They have one thread, which goes behind all others.
+//! On a loopback address it serves programs of this machine: it refuses a request with another host's
+//! name, and a change from a page of another site. On any other address it needs a token. It has no
+//! TLS: in a network that is not trusted, put a proxy that terminates TLS in front of it. It runs in
+//! one thread of the lowest priority.
 //!
 //! # An active and a standby director
-//! Run the same on two machines, with a `[vrrp]` table of each: whoever is master has the addresses
-//! ([`crate::vrrp`] tells how that is decided, and what becomes of the addresses of a machine that
-//! dies). Listeners are bound to them on both, before and after; health checks run on both, so that
-//! the standby knows who is up from the first connection on.
+//! Run the same program on two machines, each with a `[vrrp]` table: the master has the addresses
+//! ([`crate::vrrp`] describes the election, and what becomes of the addresses of a machine that dies).
+//! Both directors bind listeners to the addresses, whether they have them or not; both run health
+//! checks, so that the standby knows which servers are up from the first connection on.
 //!
-//! With a `[sync]` table the standby follows the active director, over a connection of TCP that is
-//! encrypted, and authenticated by a key that both have (the Noise protocol, `NNpsk0`). It is told
-//! everything when it joins, and what has changed since from then on:
+//! With a `[sync]` table the standby follows the active director over a TCP connection that is
+//! encrypted, and authenticated by a key that both have (the Noise protocol, `NNpsk0`). It receives the
+//! whole state when it connects, and changes from then on:
 //!
-//! | what | how fresh | what the standby does with it |
+//! | state | sent every | what the standby does with it |
 //! |---|---|---|
-//! | persistence | 0.25 s | keeps it, and follows it when it is active |
-//! | weights and states set by hand | 1 s | sets them at once |
-//! | health, ejections, slow starts | 1 s | takes them up when it becomes active; its own checks go first |
-//! | counters | 1 s | adds them to its own, so that totals go on |
+//! | persistence | 0.25 s | adds it to its own table, which it uses when it is active |
+//! | weights and states set by operators | 1 s | applies them at once |
+//! | health, ejections, slow starts | 1 s | adopts them when it becomes active; its own checks take precedence |
+//! | counters | 1 s | adds them to its own, so that totals continue |
 //!
-//! What is not kept: **connections of TCP**. They end in the director's process and in its kernel;
-//! when that dies, so do they, and no replication could save them. Clients connect anew, and
-//! persistence brings them to the same servers. Flows of UDP begin anew too: services whose clients
-//! must stay need persistence, or a rule that hashes. (The kernel's IPVS, which carries packets and
-//! no connections, can hand those on.)
+//! **TCP connections are not replicated.** They end in the director's process and kernel, and die with
+//! them. Clients connect again, and persistence takes them to the same servers. UDP flows start again
+//! too: services whose clients must stay on their server need persistence, or a scheduler that hashes.
+//! (The kernel's IPVS forwards packets and terminates no connection; it can replicate connections.)
 
 mod admin;
-mod carrier;
+mod applied;
+mod command;
 mod config;
+mod controller;
+mod counters;
 mod diff;
 mod error;
+mod frontend;
+mod handle;
+mod handover;
 mod history;
 mod import;
 mod metrics;
-mod pair;
+mod overrides;
+mod registry;
 mod reload;
-mod running;
+mod role;
 mod service;
+mod sockets;
 mod status;
-mod succession;
 mod sync;
-mod wanted;
+mod time;
+mod vrrp;
 
-pub use self::carrier::ListeningSockets;
+pub use self::applied::{PartFailure, PartStatus, ReloadPart, ReloadSummary};
 pub use self::config::{
     DirectorConfig, DirectorConfigError, LogConfig, LogFormat, LogLevel, RealServer,
 };
+pub use self::counters::{ServerTotals, ServiceTotals};
 pub use self::error::{DirectorError, ServiceError};
+pub use self::handle::Director;
 pub use self::import::{ImportError, import};
-pub use self::reload::ReloadSummary;
-pub use self::running::Director;
-pub use self::status::{
-    DirectorStatus, ServerStatus, ServerTotals, ServiceStatus, ServiceTotals, SyncStatus,
-};
-pub use self::wanted::{AdminState, ServerChange};
+pub use self::overrides::{AdminState, ServerChange};
+pub use self::sockets::ListeningSockets;
+pub use self::status::{DirectorStatus, ServerStatus, ServiceStatus};
+pub use self::sync::SyncStatus;

@@ -1,4 +1,4 @@
-//! The admin pages, asked by programs, good ones and bad ones.
+//! The admin server, with well-behaved and hostile clients.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::{ANY, ask, config, listens, server, start};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A status, and what comes with it.
-async fn asks(admin: SocketAddr, head: &str, body: &str) -> (u16, String) {
+/// Sends a request; returns the status code and the body.
+async fn send(admin: SocketAddr, head: &str, body: &str) -> (u16, String) {
     let request = format!(
         "{head} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
@@ -27,7 +27,7 @@ async fn raw(admin: SocketAddr, request: &[u8]) -> (u16, String) {
     stream.write_all(request).await.expect("it reads");
     let mut answer = String::new();
     let read = timeout(PATIENCE, stream.read_to_string(&mut answer)).await;
-    // What is refused before it was read is reset behind the answer.
+    // A request that is refused before it was read entirely ends with a reset after the answer.
     let _ = read.expect("it answers");
     let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
@@ -35,7 +35,7 @@ async fn raw(admin: SocketAddr, request: &[u8]) -> (u16, String) {
 }
 
 async fn json(admin: SocketAddr, path: &str) -> Value {
-    let (status, body) = asks(admin, &format!("GET {path}"), "").await;
+    let (status, body) = send(admin, &format!("GET {path}"), "").await;
     assert_eq!(status, 200, "{path}: {body}");
     serde_json::from_str(&body).expect("JSON")
 }
@@ -47,7 +47,7 @@ async fn with_admin(more: &str, text: &str) -> (Director, SocketAddr) {
 }
 
 #[tokio::test]
-async fn each_call_does_what_it_says() {
+async fn each_call_has_its_effect() {
     let servers = [server(b'a').await, server(b'b').await, server(b'c').await];
     let text = config(ANY, &servers[..2])
         .replace("scheduler", "persistence = { timeout = \"5m\" }\nscheduler");
@@ -56,32 +56,40 @@ async fn each_call_does_what_it_says() {
     let [a, _, c] = servers;
     let path = |server: SocketAddr| format!("/api/v1/services/web/servers/{server}");
 
-    let (code, _) = asks(admin, &format!("PATCH {}", path(a)), r#"{"weight": 3}"#).await;
+    let (code, _) = send(admin, &format!("PATCH {}", path(a)), r#"{"weight": 3}"#).await;
     assert_eq!(code, 204);
     let body =
         json!({ "address": c, "name": "new", "weight": 2, "max_connections": 9 }).to_string();
-    let (code, _) = asks(admin, "POST /api/v1/services/web/servers", &body).await;
+    let (code, _) = send(admin, "POST /api/v1/services/web/servers", &body).await;
     assert_eq!(code, 201);
-    let (code, said) = asks(admin, "POST /api/v1/services/web/servers", &body).await;
-    assert_eq!((code, said.contains("already")), (409, true), "{said}");
+    let (code, answer) = send(admin, "POST /api/v1/services/web/servers", &body).await;
+    assert_eq!((code, answer.contains("already")), (409, true), "{answer}");
     let changes = json!({ a.to_string(): { "state": "drain" }, c.to_string(): { "weight": 5 } });
     let all = "PATCH /api/v1/services/web/servers";
-    assert_eq!(asks(admin, all, &changes.to_string()).await.0, 204);
+    assert_eq!(send(admin, all, &changes.to_string()).await.0, 204);
     let service = json(admin, "/api/v1/services/web").await;
     let find = |address: SocketAddr| {
         let servers = service["servers"].as_array().expect("a list");
-        servers.iter().find(|it| it["address"] == address.to_string()).expect("there").clone()
+        servers
+            .iter()
+            .find(|server| server["address"] == address.to_string())
+            .expect("there")
+            .clone()
     };
     assert_eq!((&find(a)["state"], &find(a)["weight"]), (&json!("draining"), &json!(3)));
     assert_eq!((&find(c)["name"], &find(c)["weight"]), (&json!("new"), &json!(5)));
     assert_eq!(find(c)["max_connections"], 9);
 
-    // All of it or nothing.
+    // All changes or none.
     let changes = json!({ a.to_string(): { "state": "up" }, "10.0.0.9:1": { "weight": 5 } });
-    let (code, said) = asks(admin, all, &changes.to_string()).await;
-    assert_eq!((code, said.contains("10.0.0.9:1")), (404, true), "{said}");
+    let (code, answer) = send(admin, all, &changes.to_string()).await;
+    assert_eq!((code, answer.contains("10.0.0.9:1")), (404, true), "{answer}");
     assert_eq!(
-        director.status().services[0].servers.iter().filter(|it| it.state == "draining").count(),
+        director.status().services[0]
+            .servers
+            .iter()
+            .filter(|server| server.state == "draining")
+            .count(),
         1
     );
 
@@ -89,15 +97,15 @@ async fn each_call_does_what_it_says() {
     let clients = json(admin, "/api/v1/services/web/clients?limit=5").await;
     assert_eq!(clients[0]["network"], "127.0.0.1");
     assert_eq!(json(admin, "/api/v1/status").await["services"][0]["totals"]["accepted"], 1);
-    assert_eq!(asks(admin, "POST /api/v1/services/web/zero", "").await.0, 204);
+    assert_eq!(send(admin, "POST /api/v1/services/web/zero", "").await.0, 204);
     assert_eq!(json(admin, "/api/v1/status").await["services"][0]["totals"]["accepted"], 0);
-    let (_, metrics) = asks(admin, "GET /metrics", "").await;
+    let (_, metrics) = send(admin, "GET /metrics", "").await;
     assert!(metrics.contains("lvs_service_accepted_total{service=\"web\"} 1"), "{metrics}");
-    assert_eq!(asks(admin, "POST /api/v1/zero", "").await.0, 204);
+    assert_eq!(send(admin, "POST /api/v1/zero", "").await.0, 204);
 
     let held = TcpStream::connect(listen).await.expect("served");
     let connections = "/api/v1/services/web/connections";
-    // Connected is not yet carried.
+    // A connection is listed once a worker has accepted it.
     let mut carried = json!([]);
     for _ in 0..100 {
         carried = json(admin, connections).await.get(0).cloned().unwrap_or_default();
@@ -111,11 +119,11 @@ async fn each_call_does_what_it_says() {
     assert_eq!(json(admin, &format!("{connections}?limit=0")).await, json!([]));
     drop(held);
 
-    assert_eq!(asks(admin, &format!("DELETE {}", path(c)), "").await.0, 204);
-    assert_eq!(asks(admin, &format!("DELETE {}", path(c)), "").await.0, 404);
-    assert_eq!(asks(admin, "GET /api/v1/services/none", "").await.0, 404);
-    assert_eq!(asks(admin, "GET /none", "").await.0, 404);
-    assert_eq!(asks(admin, "GET /healthz", "").await, (200, "active\n".into()));
+    assert_eq!(send(admin, &format!("DELETE {}", path(c)), "").await.0, 204);
+    assert_eq!(send(admin, &format!("DELETE {}", path(c)), "").await.0, 404);
+    assert_eq!(send(admin, "GET /api/v1/services/none", "").await.0, 404);
+    assert_eq!(send(admin, "GET /none", "").await.0, 404);
+    assert_eq!(send(admin, "GET /healthz", "").await, (200, "active\n".into()));
     assert_eq!(json(admin, "/api/v1/history").await["interval_ms"], 1000);
     director.stop(Duration::ZERO).await;
 }
@@ -129,25 +137,25 @@ async fn each_call_is_described() {
         let path = path.replace("{service}", "web").replace("{server}", "10.0.0.1:1");
         for method in methods.as_object().expect("methods").keys() {
             let head = format!("{} {path}", method.to_uppercase());
-            let (code, said) = asks(admin, &head, "{}").await;
-            assert!(code != 405 && !said.contains("no such page"), "{head}: {code} {said}");
+            let (code, answer) = send(admin, &head, "{}").await;
+            assert!(code != 405 && !answer.contains("no such page"), "{head}: {code} {answer}");
             calls += 1;
         }
     }
     assert_eq!(calls, 13);
-    // What is described of a service is what it says.
-    let said = json(admin, "/api/v1/services/web").await;
+    // The schemas have exactly the fields of the answers.
+    let answer = json(admin, "/api/v1/services/web").await;
     let schemas = &description["components"]["schemas"];
-    for (schema, value) in [("Service", &said), ("Server", &said["servers"][0])] {
+    for (schema, value) in [("ServiceStatus", &answer), ("ServerStatus", &answer["servers"][0])] {
         let known = schemas[schema]["properties"].as_object().expect("properties");
-        let said: Vec<_> = value.as_object().expect("an object").keys().collect();
-        assert_eq!(said, known.keys().collect::<Vec<_>>(), "{schema}");
+        let answer: Vec<_> = value.as_object().expect("an object").keys().collect();
+        assert_eq!(answer, known.keys().collect::<Vec<_>>(), "{schema}");
     }
     director.stop(Duration::ZERO).await;
 }
 
 #[tokio::test]
-async fn who_has_no_right_is_refused() {
+async fn requests_without_permission_are_refused() {
     let text = config(ANY, &[server(b'a').await]);
     let (director, admin) = with_admin("token = \"0123456789abcdef\"\n", &text).await;
     let get = |token: &str| {
@@ -170,7 +178,7 @@ async fn who_has_no_right_is_refused() {
     );
     director.stop(Duration::ZERO).await;
 
-    // Without a token: programs of this machine, and no page of another site.
+    // Without a token, programs of this machine are allowed, and pages of other sites are not.
     let (director, admin) = with_admin("", &text).await;
     let foreign = "GET /api/v1/status HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
     assert_eq!(raw(admin, foreign.as_bytes()).await.0, 403);
@@ -200,17 +208,17 @@ async fn bad_requests_are_answered_and_nothing_changes() {
         (r#"{"state": "gone"}"#, 400),
         (r#"{"weight": 4294967295}"#, 422),
     ] {
-        let (status, said) = asks(admin, &one, body).await;
-        assert_eq!(status, code, "{body}: {said}");
-        assert!(said.starts_with("{\"error\":\""), "{said}");
+        let (status, answer) = send(admin, &one, body).await;
+        assert_eq!(status, code, "{body}: {answer}");
+        assert!(answer.starts_with("{\"error\":\""), "{answer}");
     }
     let add = "POST /api/v1/services/web/servers";
     for body in [r#"{"address": "nowhere"}"#, r#"{"address": "10.0.0.1:1", "more": 1}"#, "[1]", "7"]
     {
-        assert_eq!(asks(admin, add, body).await.0, 400, "{body}");
+        assert_eq!(send(admin, add, body).await.0, 400, "{body}");
     }
     let long = format!("[{}]", " ".repeat(2 << 20));
-    assert_eq!(asks(admin, add, &long).await.0, 413);
+    assert_eq!(send(admin, add, &long).await.0, 413);
     let head = format!("GET / HTTP/1.1\r\nHost: {admin}\r\nX: {}\r\n\r\n", "x".repeat(100_000));
     assert_eq!(raw(admin, head.as_bytes()).await.0, 431);
     assert_eq!(raw(admin, b"hello\r\n\r\n").await.0, 400);
@@ -224,7 +232,7 @@ async fn slow_and_many_clients_are_bounded() {
     let text = config(ANY, &[server(b'a').await]);
     let more = "max_connections = 4\nrequest_timeout = \"500ms\"\n";
     let (director, admin) = with_admin(more, &text).await;
-    // A head that never ends, a body that never comes, and clients that say nothing.
+    // A head that never ends, a body that never arrives, and clients that send nothing.
     let mut held = Vec::new();
     for beginning in [
         "GET / HTTP/1.1\r\nHost: x",
@@ -236,8 +244,8 @@ async fn slow_and_many_clients_are_bounded() {
         stream.write_all(beginning.as_bytes()).await.expect("it reads");
         held.push(stream);
     }
-    // Whoever comes next waits for a place, and has it when their time is over.
-    assert_eq!(asks(admin, "GET /healthz", "").await.0, 200);
+    // The next client waits until their time is over.
+    assert_eq!(send(admin, "GET /healthz", "").await.0, 200);
     for mut stream in held {
         let mut answer = Vec::new();
         let end =

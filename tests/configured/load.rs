@@ -1,4 +1,4 @@
-//! Clients that come without a pause.
+//! Clients that connect without a pause.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
-/// Clients, each with one connection after the other.
+/// Clients that open one connection after the other.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
@@ -34,19 +34,19 @@ impl Load {
         Self { stop, done, clients }
     }
 
-    /// Waits until so many more have been served.
+    /// Waits until `connections` more have been started.
     pub(crate) async fn more(&self, connections: u64) {
         let until = self.done.load(Ordering::Relaxed) + connections;
         while self.done.load(Ordering::Relaxed) < until {
             if self.clients.iter().any(JoinHandle::is_finished) {
-                // What failed is said at the end.
+                // `stop` reports the failure.
                 return;
             }
             tokio::task::yield_now().await;
         }
     }
 
-    /// Ends it; tells how many connections there were, all of them served.
+    /// Stops the clients; returns the number of connections, all of which were served.
     pub(crate) async fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
@@ -56,7 +56,7 @@ impl Load {
     }
 }
 
-/// From an address of its own: the ports of one would run out.
+/// Opens a connection from an address of the client's own: the ports of one address would run out.
 async fn one(to: SocketAddr, client: u8) -> std::io::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((Ipv4Addr::new(127, 0, 1, client), 0).into())?;

@@ -3,6 +3,7 @@
 
 mod admin;
 mod by_hand;
+mod drop;
 mod load;
 mod reload;
 mod restart;
@@ -13,13 +14,13 @@ use lvs::director::{Director, DirectorConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A server that says its name to whoever connects.
+/// Starts a server that sends its name to every client.
 async fn server(name: u8) -> SocketAddr {
     let listener = TcpListener::bind(ANY).await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            // Whoever has gone needs no answer.
+            // A client that has gone needs no answer.
             let _ = stream.write_all(&[name]).await;
         }
     });
@@ -44,10 +45,10 @@ fn read(text: &str) -> DirectorConfig {
 }
 
 async fn start(text: &str) -> Director {
-    Director::start(read(text)).await.expect("it starts")
+    Director::start(read(text)).await.expect("the director starts")
 }
 
-/// Where the first service listens.
+/// Returns the address of the first service.
 fn listens(director: &Director) -> SocketAddr {
     director.status().services[0].listen[0].parse().expect("an address")
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lvs::director::{AdminState, DirectorConfig, DirectorError, ServerChange};
+use lvs::director::{AdminState, DirectorConfig, DirectorError, ReloadPart, ServerChange};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
@@ -10,7 +10,7 @@ use crate::load::Load;
 use crate::{ANY, ask, config, listens, read, server, start};
 
 #[tokio::test]
-async fn what_stays_is_not_touched_and_what_changes_is() {
+async fn a_reload_changes_the_differences_only() {
     let servers = [server(b'a').await, server(b'b').await, server(b'c').await];
     let before = config(ANY, &servers[..2]);
     let director = start(&before).await;
@@ -29,25 +29,27 @@ async fn what_stays_is_not_touched_and_what_changes_is() {
     let status = director.status();
     let service = &status.services[0];
     assert_eq!((&*service.scheduler, service.totals.accepted), ("wrr", 6));
-    let kept = service.servers.iter().find(|it| it.address == servers[1].to_string());
-    assert_eq!(kept.expect("it stays").totals.connections, 3, "its counts stay");
+    let kept = service.servers.iter().find(|server| server.address == servers[1].to_string());
+    assert_eq!(kept.expect("the server stays").totals.connections, 3, "its counters stay");
     director.stop(Duration::ZERO).await;
 }
 
 #[tokio::test]
-async fn what_was_done_by_hand_stays_unless_the_file_says_something_new() {
+async fn overrides_stay_unless_the_file_says_something_new() {
     let servers = [server(b'a').await, server(b'b').await];
     let text = config(ANY, &servers);
     let director = start(&text).await;
     let name = servers[0].to_string();
-    director.change_server("web", &name, ServerChange::weight(7)).expect("it is there");
     director
-        .change_server("web", &name, ServerChange::state(AdminState::Drain))
-        .expect("it is there");
+        .change_server("web", &name, ServerChange::new().with_weight(7))
+        .expect("the server exists");
+    director
+        .change_server("web", &name, ServerChange::new().with_state(AdminState::Drain))
+        .expect("the server exists");
     let state = || {
         let status = director.status();
-        let found = status.services[0].servers.iter().find(|it| it.address == name);
-        found.map(|it| (it.state, it.weight)).expect("it is there")
+        let found = status.services[0].servers.iter().find(|server| server.address == name);
+        found.map(|server| (server.state, server.weight)).expect("the server exists")
     };
     director.reload(read(&text.replace("\"rr\"", "\"lc\""))).await.expect("sound");
     assert_eq!(state(), ("draining", 7));
@@ -59,7 +61,7 @@ async fn what_was_done_by_hand_stays_unless_the_file_says_something_new() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_changes_nothing() {
+async fn an_impossible_configuration_changes_nothing() {
     let servers = [server(b'a').await];
     let text = config(ANY, &servers);
     let director = start(&text).await;
@@ -69,7 +71,7 @@ async fn what_cannot_be_changes_nothing() {
     let other = text.replace("\"rr\"", "\"wrr\"") + &config(taken.0, &[]).replace("web", "mail");
     let error = director.reload(read(&other)).await.expect_err("the address is taken");
     assert!(matches!(error, DirectorError::Service { service, .. } if service == "mail"));
-    // A rule that cannot have so many servers.
+    // A scheduler whose table is too small for the servers.
     let crowd: Vec<_> = (0..300).map(|n| ([10, 0, 1, (n % 250) as u8], 1 + n).into()).collect();
     let other = config(ANY, &crowd).replace("\"rr\"", "\"maglev(size=251)\"");
     let error = director.reload(read(&other)).await.expect_err("the table is too small");
@@ -81,7 +83,7 @@ async fn what_cannot_be_changes_nothing() {
 }
 
 #[tokio::test]
-async fn connections_outlive_another_way_of_carrying_them() {
+async fn connections_outlive_their_forwarder() {
     let echo = TcpListener::bind(ANY).await.expect("loopback");
     let server = echo.local_addr().expect("bound");
     tokio::spawn(async move {
@@ -100,7 +102,7 @@ async fn connections_outlive_another_way_of_carrying_them() {
     assert_eq!(stream.read_u8().await.expect("open"), b'a');
     let other = text.replace("scheduler", "tcp = { max_connections = 5 }\nscheduler");
     let reloaded = director.reload(read(&other)).await.expect("sound");
-    assert_eq!(reloaded.to_string(), "service web: carriage");
+    assert_eq!(reloaded.to_string(), "service web: forwarding");
     stream.write_all(b"b").await.expect("still open");
     assert_eq!(stream.read_u8().await.expect("still open"), b'b');
     let mut second = TcpStream::connect(listen).await.expect("served");
@@ -119,19 +121,19 @@ async fn listeners_come_and_go_and_change_hands() {
         config(one, &servers).replace(&format!("\"{one}\""), &format!("[\"{one}\", \"{two}\"]"));
     assert_eq!(reload(&director, &both).await, "service web: listen");
     assert_eq!((ask(one).await.expect("served"), ask(two).await.expect("served")), (b'a', b'a'));
-    // The address goes to a service of another name, and nobody who asks is refused.
+    // The address moves to another service, and no client is refused.
     let load = Load::start(two);
     load.more(200).await;
     let renamed = config(two, &servers).replace("web", "mail");
     assert_eq!(reload(&director, &renamed).await, "service web: removed\nservice mail: added");
     load.more(200).await;
     load.stop().await;
-    ask(one).await.expect_err("nobody listens any more");
+    ask(one).await.expect_err("the listener is closed");
     director.stop(Duration::ZERO).await;
 }
 
-/// All are held until the last is there: a port that was let go may be given out again. Of an address of
-/// this test's own, so that no other takes them meanwhile.
+/// Returns free ports. All are held until the last is found, as a port that is closed may be given out
+/// again; the address is this test's own, so that no other test takes the ports meanwhile.
 fn free<const N: usize>() -> [std::net::SocketAddr; N] {
     let bind = |()| std::net::TcpListener::bind("127.0.7.1:0").expect("loopback");
     [(); N].map(bind).map(|listener| listener.local_addr().expect("bound"))
@@ -141,7 +143,7 @@ async fn reload(director: &lvs::director::Director, text: &str) -> String {
     director.reload(read(text)).await.unwrap_or_else(|error| panic!("{error}")).to_string()
 }
 
-/// What changes about a service, one after the other.
+/// Returns configurations that each change something else about a service.
 fn variants(text: &str, more: std::net::SocketAddr) -> Vec<DirectorConfig> {
     let with = |extra: &str| read(&text.replace("scheduler", &format!("{extra}\nscheduler")));
     vec![
@@ -174,7 +176,11 @@ async fn no_connection_fails_because_of_a_reload() {
     let connections = load.stop().await;
     let status = director.status();
     let totals = status.services[0].totals;
-    assert_eq!((totals.accepted, totals.refused), (connections, 0), "all are counted, once");
+    assert_eq!(
+        (totals.accepted, totals.refused),
+        (connections, 0),
+        "each connection is counted once"
+    );
     director.stop(Duration::from_secs(5)).await;
 }
 
@@ -193,8 +199,8 @@ async fn forwarders_of_earlier_configurations_are_bounded() {
         let tcp = format!("tcp = {{ max_connections = {} }}\nscheduler", 100 + n);
         director.reload(read(&text.replace("scheduler", &tcp))).await.expect("sound");
     }
-    // The oldest connections have been ended, and the last go on. In between one cannot say: the
-    // forwarder before the newest may have accepted one more, and then two connections count as one.
+    // The oldest connections have been cut, and the last go on. Those between are not certain: the
+    // forwarder before the newest may have accepted one more, and then has two connections.
     for (n, stream) in held.iter_mut().enumerate().filter(|(n, _)| *n < 3 || *n >= 20) {
         let is_ended = n < 3;
         let patience = Duration::from_millis(if is_ended { 10_000 } else { 20 });
@@ -222,7 +228,7 @@ async fn datagrams_find_their_server_through_reloads() {
     for n in 0..40_u8 {
         if n % 4 == 0 {
             let udp = format!("udp = {{ max_flows = {} }}\nscheduler", 100 + u32::from(n));
-            // Now and then it goes to a service of another name.
+            // Every eighth time the address moves to another service.
             let name = if n % 8 == 0 { "\"mail\"" } else { "\"web\"" };
             let other = text.replace("scheduler", &udp).replace("\"web\"", name);
             director.reload(read(&other)).await.expect("sound");
@@ -230,9 +236,53 @@ async fn datagrams_find_their_server_through_reloads() {
         for m in 0..10 {
             client.send(&[n, m]).await.expect("loopback");
             let len = tokio::time::timeout(Duration::from_secs(10), client.recv(&mut buffer)).await;
-            let len = len.expect("no datagram is lost").expect("nobody refuses");
+            let len = len.expect("no datagram is lost").expect("no ICMP error");
             assert_eq!(buffer[..len], [n, m]);
         }
     }
     director.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_part_that_failed_is_tried_again_by_the_same_configuration() {
+    let text = config(ANY, &[server(b'a').await]);
+    let director = start(&text).await;
+    // A folder is in the way: the socket can be bound beside it, and not moved to its path.
+    let path = std::env::temp_dir().join(format!("lvs-{}-in-the-way", std::process::id()));
+    std::fs::create_dir(&path).expect("a folder");
+    let with_handover = format!("handover = {path:?}\n{text}");
+    for _ in 0..2 {
+        let summary = director.reload(read(&with_handover)).await.expect("it is prepared");
+        assert_eq!(summary.to_string(), "handover");
+        assert!(!summary.is_complete());
+        let failure = &summary.failures()[0];
+        assert_eq!(failure.part, ReloadPart::Handover);
+        let status = director.status();
+        assert_eq!(status.failed_parts[0].part, "handover");
+        assert_eq!(status.failed_parts[0].reason, failure.error.to_string());
+    }
+    std::fs::remove_dir(&path).expect("an empty folder");
+    let summary = director.reload(read(&with_handover)).await.expect("it is possible now");
+    assert_eq!((summary.to_string(), summary.is_complete()), ("handover".to_owned(), true));
+    assert!(path.exists() && director.status().failed_parts.is_empty());
+    assert!(director.reload(read(&with_handover)).await.expect("the same").is_unchanged());
+    director.stop(Duration::ZERO).await;
+    let _ = std::fs::remove_file(path);
+}
+
+#[tokio::test]
+async fn a_handover_path_that_cannot_be_bound_changes_nothing() {
+    let text = config(ANY, &[server(b'a').await]);
+    let director = start(&text).await;
+    let folder = std::env::temp_dir().join(format!("lvs-{}-missing", std::process::id()));
+    let with_handover =
+        format!("handover = {:?}\n{}", folder.join("sock"), text.replace("\"rr\"", "\"wrr\""));
+    let error = director.reload(read(&with_handover)).await.expect_err("there is no such folder");
+    assert!(matches!(error, DirectorError::Handover { .. }), "{error}");
+    assert_eq!(director.status().services[0].scheduler, "rr");
+    std::fs::create_dir(&folder).expect("a folder");
+    let summary = director.reload(read(&with_handover)).await.expect("the folder is there now");
+    assert_eq!(summary.to_string(), "service web: scheduler\nhandover");
+    director.stop(Duration::ZERO).await;
+    let _ = std::fs::remove_dir_all(folder);
 }

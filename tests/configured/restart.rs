@@ -1,4 +1,4 @@
-//! A successor takes the listeners over.
+//! Handover: a successor takes over the listeners of a running director.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn text(name: &str) -> (std::net::SocketAddr, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_refuses_nobody() {
+async fn a_restart_refuses_no_connection() {
     let (listen, text) = text("restart").await;
     let mut director = start(&text).await;
     let load = Load::start(listen);
@@ -34,7 +34,7 @@ async fn a_restart_refuses_nobody() {
         director = successor;
     }
     load.stop().await;
-    assert!(director.admin_address().is_some(), "the admin pages went with it");
+    assert!(director.admin_address().is_some(), "the admin listener was handed over too");
     director.stop(Duration::from_secs(10)).await;
     let _ = std::fs::remove_file(path("restart"));
 }
@@ -49,10 +49,10 @@ async fn a_successor_that_cannot_serve_changes_nothing() {
     for _ in 0..3 {
         Director::start(read(&other)).await.expect_err("the address is taken");
         for _ in 0..20 {
-            ask(listen).await.expect("it goes on");
+            ask(listen).await.expect("the first director goes on");
         }
     }
-    // And one that can, after all of them.
+    // A successor that can serve, after those that failed.
     let successor = start(&text).await;
     director.wait_for_successor().await;
     director.stop(Duration::ZERO).await;

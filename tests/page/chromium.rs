@@ -1,4 +1,4 @@
-//! A headless Chromium that is told what to do, by the DevTools protocol over a pipe.
+//! A headless Chromium, controlled by the DevTools protocol over a pipe.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::world::now;
 
-/// A browser with one page, which ends with this.
+/// A browser with one page; dropped, it ends.
 pub(crate) struct Chromium {
     child: Child,
     input: ChildStdin,
@@ -21,13 +21,13 @@ pub(crate) struct Chromium {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn is_there() -> bool {
-    Command::new("chromium").arg("--version").output().is_ok_and(|it| it.status.success())
+    Command::new("chromium").arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
 impl Chromium {
-    /// Starts it, in a network namespace if there is one, with its files in a folder.
+    /// Starts the browser, in a network namespace if one is given, with its files in a folder.
     pub(crate) fn start(space: Option<&str>, folder: &Path) -> Self {
-        // It speaks by the descriptors 3 and 4.
+        // The protocol uses descriptors 3 and 4.
         let shell = format!(
             "exec chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage \
              --no-first-run --user-data-dir={} --remote-debugging-pipe about:blank \
@@ -58,7 +58,7 @@ impl Chromium {
         browser
     }
 
-    /// Tells it something, and gives its answer; what it says by itself is passed over.
+    /// Sends a command, and returns its result; events are skipped.
     pub(crate) fn tell(&mut self, method: &str, params: Value) -> Value {
         self.number += 1;
         let mut message = json!({ "id": self.number, "method": method, "params": params });
@@ -82,13 +82,13 @@ impl Chromium {
         self.tell("Page.navigate", json!({ "url": url }));
     }
 
-    /// Runs a script before those of each page that is opened from now on.
+    /// Runs a script before the scripts of every page that is opened from now on.
     pub(crate) fn before(&mut self, script: &str) {
         self.tell("Page.enable", json!({}));
         self.tell("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script }));
     }
 
-    /// What an expression of the page is.
+    /// Evaluates an expression in the page.
     pub(crate) fn evaluate(&mut self, expression: &str) -> Value {
         let params = json!({ "expression": expression, "returnByValue": true });
         let answer = self.tell("Runtime.evaluate", params);
@@ -96,10 +96,10 @@ impl Chromium {
         answer["result"]["value"].clone()
     }
 
-    /// Until an expression of the page is true.
+    /// Waits until an expression in the page is true.
     pub(crate) fn until(&mut self, what: &str, expression: &str) {
         let end = now() + PATIENCE;
-        // What is not there yet cannot be looked at.
+        // An expression fails while the elements that it reads do not exist.
         let tried =
             format!("(() => {{ try {{ return {expression} }} catch {{ return false }} }})()");
         while self.evaluate(&tried) != true {
@@ -109,7 +109,7 @@ impl Chromium {
         }
     }
 
-    /// Presses a key, as a person would.
+    /// Presses a key.
     pub(crate) fn press(&mut self, key: &str) {
         let code = if key == "Enter" { 13 } else { 9 };
         let text = if key == "Enter" { "\r" } else { "" };
@@ -120,7 +120,7 @@ impl Chromium {
         }
     }
 
-    /// A screen of this width, in the light or the dark.
+    /// Sets the width of the screen, and the light or dark colour scheme.
     pub(crate) fn look(&mut self, width: u32, scheme: &str) {
         let params =
             json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600 });
@@ -129,7 +129,7 @@ impl Chromium {
         self.tell("Emulation.setEmulatedMedia", json!({ "features": [feature] }));
     }
 
-    /// A picture of the whole page, in base64.
+    /// Returns a picture of the whole page, in base64.
     pub(crate) fn picture(&mut self) -> String {
         let params = json!({ "captureBeyondViewport": true });
         let picture = self.tell("Page.captureScreenshot", params);
@@ -139,7 +139,7 @@ impl Chromium {
 
 impl Drop for Chromium {
     fn drop(&mut self) {
-        // It ends its own children.
+        // The browser ends its own child processes.
         let message = json!({ "id": 0, "method": "Browser.close" });
         let _ = self.input.write_all(format!("{message}\0").as_bytes());
         let end = now() + Duration::from_secs(5);

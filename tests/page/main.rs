@@ -1,7 +1,7 @@
 //! The status page, in a browser.
 //!
-//! With `LVS_PICTURES=FOLDER` it leaves pictures there: in the light and in the dark, for a desk and
-//! for a phone.
+//! With `LVS_PICTURES=FOLDER` it writes pictures there: in the light and in the dark colour scheme, for
+//! a desktop and for a phone.
 #![cfg(all(feature = "director", target_os = "linux"))]
 
 mod chromium;
@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::chromium::Chromium;
 use crate::world::{Signal, World, config};
 
-/// Whether there is a browser; where there must be one, that there is none is an error.
+/// Returns whether Chromium is installed. In CI its absence is an error.
 fn can_run() -> bool {
     if chromium::is_there() {
         return true;
@@ -103,13 +103,13 @@ async fn server() -> SocketAddr {
     address
 }
 
-/// The row of a server.
+/// Returns an expression for the table row of a server.
 fn row(name: &str) -> String {
     format!("[...document.querySelectorAll('tr')].find((it) => it.innerText.includes({name:?}))")
 }
 
 #[test]
-fn it_shows_what_happens_and_drains_a_server() {
+fn the_page_shows_traffic_and_drains_a_server() {
     if !can_run() {
         return;
     }
@@ -123,10 +123,10 @@ fn it_shows_what_happens_and_drains_a_server() {
     let before = page.evaluate(served).as_f64().expect("a number");
     page.until("more of them", &format!("{served} > {before}"));
     page.until("a chart", "document.querySelector('svg path').getAttribute('d').length > 40");
-    // Names are text, whatever is in them.
+    // Names are shown as text, also if they contain markup.
     assert_eq!(page.evaluate("document.querySelectorAll('td b b').length"), 0);
 
-    // By the keyboard: the button, then the question, whose answer has the focus.
+    // By the keyboard: the button, then the dialog, whose confirm button has the focus.
     page.evaluate(&format!("{}.querySelector('button').focus()", row("alpha")));
     page.press("Enter");
     page.until("the question", "document.getElementById('ask').open");
@@ -138,11 +138,12 @@ fn it_shows_what_happens_and_drains_a_server() {
     page.press("Enter");
     page.until("its end", &format!("{}.innerText.includes('draining')", row("alpha")));
     let status = loaded.director.status();
-    let drained = status.services[0].servers.iter().find(|it| it.name.as_deref() == Some("alpha"));
-    assert_eq!(drained.map(|it| it.state), Some("draining"));
+    let drained =
+        status.services[0].servers.iter().find(|server| server.name.as_deref() == Some("alpha"));
+    assert_eq!(drained.map(|server| server.state), Some("draining"));
     page.until("that it is by hand", &format!("{}.innerText.includes('by hand')", row("alpha")));
 
-    // Another weight, and a question that is answered by no.
+    // Another weight, then a dialog that is cancelled.
     let button = format!("{}.querySelectorAll('button')[1].click()", row("beta"));
     page.evaluate(&button);
     page.evaluate("document.getElementById('weight').value = 7");
@@ -172,7 +173,7 @@ fn it_shows_what_happens_and_drains_a_server() {
     }
 }
 
-/// Leaves a picture where somebody wants it.
+/// Writes a picture, if `LVS_PICTURES` is set.
 fn keep(page: &mut Chromium, name: &str) {
     let picture = page.picture();
     assert!(picture.len() > 10_000, "it is not empty");
@@ -183,14 +184,14 @@ fn keep(page: &mut Chromium, name: &str) {
 }
 
 #[test]
-fn it_asks_for_the_token() {
+fn the_page_asks_for_the_token() {
     if !can_run() {
         return;
     }
     let loaded = Loaded::start(Some("sesame sesame sesame"));
     let folder = Folder::new("token");
     let mut page = Chromium::start(None, &folder.0);
-    // One of its two questions is answered late: after the other's answer has been dealt with.
+    // One of the two requests is answered late, after the other answer was handled.
     page.before(
         "const real = fetch; fetch = async (path, how) => { const answer = await real(path, how); \
          if (path.endsWith('/history')) await new Promise((done) => setTimeout(done, 300)); \
@@ -208,7 +209,7 @@ fn it_asks_for_the_token() {
 }
 
 #[test]
-fn it_shows_the_failover() {
+fn the_page_shows_a_failover() {
     if !can_run() {
         return;
     }

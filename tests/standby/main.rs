@@ -1,7 +1,7 @@
-//! The pair of directors, as processes in a network of their own: what becomes of the virtual address
-//! and of what the active one knew, whatever happens to it.
+//! An active and a standby director, as processes in network namespaces: what becomes of the virtual
+//! address and of the active director's state after each kind of failure.
 //!
-//! Needs root and `ip`; skipped elsewhere, with the reason.
+//! It needs root and `ip`, and is skipped without them, with the reason.
 #![cfg(all(feature = "director", target_os = "linux"))]
 
 mod world;
@@ -9,11 +9,12 @@ mod world;
 use std::thread;
 use std::time::Duration;
 
+use lvs::director::{Director, DirectorConfig, DirectorError};
 use rustix::process::Signal;
 
 use crate::world::{Process, VIRTUAL, VIRTUAL_V6, World, config, until};
 
-/// A pair that is up: `a` is active, and `b` knows what it knows.
+/// A running pair: `a` is active, and `b` has its state.
 struct Pair {
     a: Process,
     b: Process,
@@ -32,19 +33,19 @@ impl Pair {
         Some(pair)
     }
 
-    /// Waits until one is active and the other follows it.
+    /// Waits until `active` is active and `standby` follows it.
     #[track_caller]
     fn settle(&self, active: &str, standby: &str) {
-        until("one is active", || is_active(&self.world, active));
-        until("the other is not", || !is_active(&self.world, standby));
-        until("it has the addresses", || self.world.has_all(active));
-        until("the other has none", || self.world.has_none(standby));
-        until("the other follows", || {
+        until("the first is active", || is_active(&self.world, active));
+        until("the second is standby", || !is_active(&self.world, standby));
+        until("the active director has the addresses", || self.world.has_all(active));
+        until("the standby has no address", || self.world.has_none(standby));
+        until("the standby is in sync", || {
             let status = self.world.status(standby);
-            status.is_some_and(|it| it["sync"]["in_sync"] == true)
+            status.is_some_and(|status| status["sync"]["in_sync"] == true)
         });
-        until("clients find it", || self.world.ask(80).is_ok());
-        until("clients know where it is", || {
+        until("clients are served", || self.world.ask(80).is_ok());
+        until("clients have the MAC address of the active director", || {
             self.world.neighbour(VIRTUAL).contains(&self.world.mac(active))
         });
     }
@@ -58,7 +59,7 @@ impl Pair {
     }
 }
 
-/// The configuration of one that has addresses of IPv6 too, which are in its hands with the other.
+/// Returns a configuration with IPv6 addresses too, which one director has together with the IPv4 ones.
 fn both_families(side: &str) -> String {
     let four = format!("\"{VIRTUAL}/24\"");
     let six = VIRTUAL_V6.map(|address| format!("\"{address}/64\"")).join(", ");
@@ -66,31 +67,31 @@ fn both_families(side: &str) -> String {
 }
 
 fn is_active(world: &World, side: &str) -> bool {
-    world.status(side).is_some_and(|it| it["active"] == true)
+    world.status(side).is_some_and(|status| status["active"] == true)
 }
 
 #[test]
-fn whoever_dies_is_replaced_and_what_it_knew_is_known() {
+fn the_standby_takes_over_with_the_state_of_a_director_that_died() {
     let Some(mut pair) = Pair::start() else { return };
     let server = pair.world.ask(80).expect("a serves");
-    let metrics = pair.world.page("a", "/metrics").expect("it answers");
+    let metrics = pair.world.page("a", "/metrics").expect("the director answers");
     for line in [
         "lvs_active 1",
         r#"lvs_vrrp_state{router="51@eth0",state="master"} 1"#,
         r#"lvs_vrrp_transitions_total{router="51@eth0",state="master"} 1"#,
         r#"lvs_server_eligible{service="web",server="10.88.0.3:9001"} 1"#,
     ] {
-        assert!(metrics.lines().any(|it| it == line), "{line}:\n{metrics}");
+        assert!(metrics.lines().any(|metric| metric == line), "{line}:\n{metrics}");
     }
     assert_eq!(pair.world.page("b", "/healthz").as_deref(), Some("standby\n"));
     for _ in 0..4 {
-        assert_eq!(pair.world.ask(80).expect("a serves"), server, "a client stays");
+        assert_eq!(pair.world.ask(80).expect("a serves"), server, "the client stays on its server");
     }
     pair.world.change("a", "10.88.0.3:9001", r#"{"weight": 7}"#);
-    until("b knows of the weight", || pair.weight("b", 0) == Some(7));
-    let total = pair.total("a").expect("it answers");
+    until("b has the weight", || pair.weight("b", 0) == Some(7));
+    let total = pair.total("a").expect("the director answers");
     assert!(total >= 5);
-    until("b knows of the counts", || pair.total("b") == Some(total));
+    until("b has the totals", || pair.total("b") == Some(total));
 
     let [_, six] = VIRTUAL_V6;
     pair.world.knock(six);
@@ -98,29 +99,33 @@ fn whoever_dies_is_replaced_and_what_it_knew_is_known() {
 
     pair.a.kill();
     until("b is active", || is_active(&pair.world, "b"));
-    // By word of b alone: nobody has asked.
+    // By the announcements of b alone: no client has sent a request.
     let mac = pair.world.mac("b");
     until("clients know where b is", || pair.world.neighbour(VIRTUAL).contains(&mac));
     until("over IPv6 too", || pair.world.neighbour(six).contains(&mac));
-    // The dead one's machine goes on answering for the address until its lifetime ends.
-    until("the dead one's addresses go by themselves", || pair.world.has_none("a"));
+    // The machine of the dead director answers for the address until the address's lifetime ends.
+    until("the addresses of the dead director expire", || pair.world.has_none("a"));
     until("clients are served", || pair.world.ask(80).is_ok());
     assert_eq!(pair.world.ask(80).expect("b serves"), server, "the client is known");
-    assert!(pair.total("b").expect("it answers") > total, "counts go on");
+    assert!(pair.total("b").expect("the director answers") > total, "totals continue");
     assert_eq!(pair.weight("b", 0), Some(7));
 
     pair.a = pair.world.director("a", &both_families("a"));
     pair.settle("a", "b");
-    assert_eq!(pair.world.ask(80).expect("a serves"), server, "a was told when it came back");
+    assert_eq!(
+        pair.world.ask(80).expect("a serves"),
+        server,
+        "a received the state when it came back"
+    );
     assert_eq!(pair.weight("a", 0), Some(7));
-    assert!(pair.total("a").expect("it answers") > total);
+    assert!(pair.total("a").expect("the director answers") > total);
 }
 
 #[test]
 fn a_graceful_stop_hands_over() {
     let Some(mut pair) = Pair::start() else { return };
     pair.a.stop();
-    assert!(pair.world.has_none("a"), "it gave the addresses up");
+    assert!(pair.world.has_none("a"), "a has released the addresses");
     until("b is active", || is_active(&pair.world, "b"));
     assert!(pair.a.log().contains("backup -> master"), "{}", pair.a.log());
     assert!(pair.b.log().contains("the master resigned"), "{}", pair.b.log());
@@ -128,26 +133,26 @@ fn a_graceful_stop_hands_over() {
 }
 
 #[test]
-fn one_that_was_held_up_steps_down_before_it_acts() {
+fn a_director_that_was_stalled_steps_down_first() {
     let Some(pair) = Pair::start() else { return };
     pair.a.signal(Signal::STOP);
     until("b is active", || is_active(&pair.world, "b"));
-    until("the addresses of the one that is held up go by themselves", || pair.world.has_none("a"));
+    until("the addresses of the stalled director expire", || pair.world.has_none("a"));
     pair.a.signal(Signal::CONT);
-    // It has the higher priority, and takes over again by way of the election.
+    // It has the higher priority, and takes over again in the election.
     pair.settle("a", "b");
     assert!(pair.a.log().contains("master -> backup"), "{}", pair.a.log());
     assert!(pair.a.log().contains("stalled, sent no advertisement for"), "{}", pair.a.log());
 }
 
 #[test]
-fn one_without_a_link_is_no_master() {
+fn a_director_without_a_link_is_not_master() {
     let Some(pair) = Pair::start() else { return };
     pair.world.link("a", false);
     until("b is active", || is_active(&pair.world, "b"));
-    until("a gave the addresses up", || pair.world.has_none("a"));
+    until("a has released the addresses", || pair.world.has_none("a"));
     let state = |side: &str| {
-        let status = pair.world.status(side).expect("it answers");
+        let status = pair.world.status(side).expect("the director answers");
         status["vrrp"]["routers"][0]["state"].as_str().expect("text").to_owned()
     };
     assert_eq!(state("a"), "fault");
@@ -157,16 +162,16 @@ fn one_without_a_link_is_no_master() {
 }
 
 #[test]
-fn a_split_network_has_two_masters_and_one_when_it_is_whole_again() {
+fn a_split_network_has_two_masters_and_a_healed_one_has_one() {
     let Some(pair) = Pair::start() else { return };
     pair.world.split(true);
-    // Each believes the other to be dead: nothing that either could do tells that from a split.
+    // Neither director can tell a split network from a dead director.
     until("b is active too", || is_active(&pair.world, "b"));
     assert!(is_active(&pair.world, "a") && pair.world.has("a", VIRTUAL));
     until("clients reach one of them", || pair.world.ask(80).is_ok());
     pair.world.split(false);
     pair.settle("a", "b");
-    // And it stays so: no address twice, and clients know the right one.
+    // It stays so: one director has the address, and clients have its MAC address.
     for _ in 0..20 {
         assert!(!pair.world.has("b", VIRTUAL) && pair.world.has("a", VIRTUAL));
         pair.world.ask(80).expect("a serves");
@@ -177,13 +182,13 @@ fn a_split_network_has_two_masters_and_one_when_it_is_whole_again() {
 }
 
 #[test]
-fn a_service_without_servers_gives_way() {
+fn a_director_whose_service_has_no_server_gives_way() {
     let Some(world) = World::new() else { return };
     let config = |side| {
         let text = config(side, 50, "service_weight = 60");
         text.replace("10.88.0.3:9001", "127.0.0.1:9001").replace("10.88.0.3:9002", "127.0.0.1:9002")
     };
-    // The servers are reached from b alone.
+    // Only b can reach the servers.
     let server = world.within("b", || std::net::TcpListener::bind("127.0.0.1:9001"));
     let _server = server.expect("loopback");
     let a = world.director("a", &config("a"));
@@ -191,7 +196,7 @@ fn a_service_without_servers_gives_way() {
     until("b is active", || is_active(&world, "b"));
     until("a is not", || !is_active(&world, "a"));
     let priority = |side: &str| {
-        let status = world.status(side).expect("it answers");
+        let status = world.status(side).expect("the director answers");
         status["vrrp"]["routers"][0]["priority"].as_u64().expect("a number")
     };
     assert_eq!((priority("a"), priority("b")), (90, 100));
@@ -199,7 +204,7 @@ fn a_service_without_servers_gives_way() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn an_error_names_what_is_missing() {
     let Some(world) = World::new() else { return };
     let says = |config: &str, what: &str| {
         let director = world.director("a", config);
@@ -210,4 +215,63 @@ fn what_is_missing_is_named() {
     says(&sound.replace("[admin]", "[admn]"), "unknown field `admn`");
     world.on("a", &["addr", "add", &format!("{VIRTUAL}/24"), "dev", "eth0"]);
     says(&sound, "virtual address 10.88.0.100 is on interface");
+}
+
+/// The threads of this process that a director starts.
+fn director_threads() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("procfs");
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    let is_ours = |name: &String| name.starts_with("lvs-") || name.trim() == "vrrp";
+    names.filter(is_ours).collect()
+}
+
+#[test]
+fn dropping_the_last_handle_gives_back_addresses_sockets_and_threads() {
+    let Some(mut world) = World::new() else { return };
+    world.servers(&[9001, 9002]);
+    world.within("a", || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let text = config("a", 50, "");
+            let sound = || DirectorConfig::parse(&text).expect("sound");
+            let director = Director::start(sound()).await.expect("the director starts");
+            assert!(until_async(async || director.status().active).await, "the director is active");
+            assert!(world.has("a", VIRTUAL));
+
+            // An election that cannot be started: the one before goes on, and nothing else changes.
+            let other = text.replace("\"eth0\"", "\"eth7\"").replace("\"rr\"", "\"wrr\"");
+            let other = DirectorConfig::parse(&other).expect("sound");
+            let error = director.reload(other).await.expect_err("there is no such interface");
+            assert!(matches!(error, DirectorError::Vrrp(_)), "{error}");
+            assert!(
+                until_async(async || director.status().active).await,
+                "the director is active again"
+            );
+            assert_eq!(director.status().services[0].scheduler, "rr");
+            assert!(director.reload(sound()).await.expect("sound").is_unchanged());
+
+            assert!(director_threads().len() > 3, "{:?}", director_threads());
+            drop(director);
+            let has_ended = until_async(async || !world.has("a", VIRTUAL)).await;
+            assert!(has_ended, "the address is released");
+            for address in ["10.88.0.1:8849", "127.0.0.1:9000"] {
+                let is_free = until_async(async || std::net::TcpListener::bind(address).is_ok());
+                assert!(is_free.await, "{address} is free");
+            }
+            let have_ended = until_async(async || director_threads().is_empty()).await;
+            assert!(have_ended, "{:?}", director_threads());
+        });
+    });
+}
+
+/// Waits until something is so, without blocking the runtime; `false` if it takes too long.
+async fn until_async(mut is_so: impl AsyncFnMut() -> bool) -> bool {
+    for _ in 0..2000 {
+        if is_so().await {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    false
 }

@@ -19,14 +19,14 @@ use nix::sched::{CloneFlags, setns};
 pub(crate) use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 
-/// How long anything may take before it is held to be lost.
+/// How long a condition may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The virtual address.
 pub(crate) const VIRTUAL: &str = "10.88.0.100";
-/// And those of IPv6, where there are some.
+/// The IPv6 virtual addresses, where a test has some.
 pub(crate) const VIRTUAL_V6: [&str; 2] = ["fe80::100", "fd00:88::100"];
 
-/// The world, which ends with this.
+/// The network namespaces; dropped, they are deleted.
 pub(crate) struct World {
     name: String,
     pub(crate) folder: PathBuf,
@@ -34,7 +34,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// `None` where it cannot be, which is said.
+    /// Returns `None` without root or `ip`, and prints the reason.
     pub(crate) fn new() -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !namespaces::can_run(&["ip"]) {
@@ -73,7 +73,7 @@ impl World {
         format!("{}-{side}", self.name)
     }
 
-    /// Does something on one of them: sockets that are opened there stay there.
+    /// Runs a function in a namespace; its sockets stay in that namespace.
     pub(crate) fn within<R: Send>(&self, side: &str, act: impl FnOnce() -> R + Send) -> R {
         let space = format!("/run/netns/{}", self.space(side));
         thread::scope(|scope| {
@@ -85,7 +85,7 @@ impl World {
         })
     }
 
-    /// A thread that lives on one of them.
+    /// Starts a thread in a namespace.
     pub(crate) fn thread<R: Send + 'static>(
         &self,
         side: &str,
@@ -98,7 +98,7 @@ impl World {
         })
     }
 
-    /// Starts a program there; what it says goes to a file.
+    /// Starts a program in a namespace, with its output in a file.
     pub(crate) fn start(&self, side: &str, name: &str, program: &Path, words: &[&str]) -> Process {
         let log = self.folder.join(format!("{name}-{side}.log"));
         let file = File::options().create(true).append(true).open(&log).expect("a file");
@@ -114,20 +114,20 @@ impl World {
         Process { child, log }
     }
 
-    /// Writes a file down for a program; gives its path.
+    /// Writes a file; returns its path.
     pub(crate) fn file(&self, name: &str, text: &str) -> String {
         let file = self.folder.join(name);
         fs::write(&file, text).expect("a file");
         file.to_str().expect("text").to_owned()
     }
 
-    /// Starts a director there, with this configuration.
+    /// Starts a director in a namespace.
     pub(crate) fn director(&self, side: &str, config: &str) -> Process {
         let file = self.file(&format!("{side}.toml"), &format!("drain_timeout = \"0s\"\n{config}"));
         self.start(side, "director", &example("standby"), &["--config", &file])
     }
 
-    /// Real servers beside the clients, which answer with their names.
+    /// Starts real servers in the namespace of the clients, which answer with their names.
     pub(crate) fn servers(&mut self, ports: &[u16]) {
         for &port in ports {
             let stop = Arc::new(AtomicBool::new(false));
@@ -139,24 +139,24 @@ impl World {
         }
     }
 
-    /// Asks the service at the virtual address; gives the answer's text.
+    /// Sends a request to the virtual address; returns the body.
     pub(crate) fn ask(&self, port: u16) -> std::io::Result<String> {
         let address = SocketAddr::new(VIRTUAL.parse().expect("an address"), port);
         self.within("c", || get(address, "/"))
     }
 
-    /// The status of the director on that side.
+    /// Returns the status of a director.
     pub(crate) fn status(&self, side: &str) -> Option<serde_json::Value> {
         serde_json::from_str(&self.page(side, "/api/v1/status")?).ok()
     }
 
-    /// A page of the director on that side.
+    /// Returns a page of the admin server of a director.
     pub(crate) fn page(&self, side: &str, path: &str) -> Option<String> {
         let admin = "127.0.0.1:9000".parse().expect("an address");
         self.within(side, || get(admin, path)).ok()
     }
 
-    /// Changes something at the director on that side.
+    /// Changes a server at a director.
     pub(crate) fn change(&self, side: &str, server: &str, body: &str) {
         let admin: SocketAddr = "127.0.0.1:9000".parse().expect("an address");
         let path = format!("/api/v1/services/web/servers/{server}");
@@ -186,14 +186,14 @@ impl World {
         String::from_utf8_lossy(&output.expect("`ip`").stdout).trim().to_owned()
     }
 
-    /// Knocks at an address from where clients are, which finds out where it is.
+    /// Sends a packet to an address from the clients' namespace, which resolves its MAC address.
     pub(crate) fn knock(&self, address: &str) {
         let address = SocketAddr::new(address.parse().expect("an address"), 9);
-        // Nobody listens there.
+        // No process listens there.
         let _ = self.within("c", || TcpStream::connect_timeout(&address, Duration::from_secs(1)));
     }
 
-    /// Where clients believe an address to be.
+    /// Returns the clients' neighbour entry of an address.
     pub(crate) fn neighbour(&self, address: &str) -> String {
         let space = self.space("c");
         let words = ["-n", &space, "neigh", "show", address];
@@ -201,12 +201,12 @@ impl World {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Cuts a machine's link at the switch, or joins it again.
+    /// Takes a machine's link at the switch down, or up.
     pub(crate) fn link(&self, side: &str, is_up: bool) {
         self.on("s", &["link", "set", "dev", side, if is_up { "up" } else { "down" }]);
     }
 
-    /// Lets the directors hear each other, or not; clients hear both.
+    /// Isolates the directors from each other, or ends that; clients reach both.
     pub(crate) fn split(&self, is_split: bool) {
         for side in ["a", "b"] {
             let value = if is_split { "1" } else { "0" };
@@ -223,7 +223,7 @@ impl World {
         self.ip(&[&["-n", &space], words].concat());
     }
 
-    /// As [`on`](Self::on), where it may fail.
+    /// Runs a command as [`on`](Self::on) does, and returns its failure.
     pub(crate) fn try_on(&self, side: &str, words: &[&str]) -> Result<(), String> {
         let space = self.space(side);
         run_ip(&[&["-n", &space], words].concat())
@@ -260,7 +260,7 @@ fn enter(space: &str) {
     setns(space, CloneFlags::CLONE_NEWNET).expect("as root");
 }
 
-/// A program that runs; `ip netns exec` becomes it, so that it is this process.
+/// A running program. `ip netns exec` replaces itself by the program, so that this is its process.
 pub(crate) struct Process {
     child: Child,
     log: PathBuf,
@@ -277,7 +277,7 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// Ends it as an operator would, and waits until it has.
+    /// Sends SIGTERM, and waits until the program has ended.
     pub(crate) fn stop(&mut self) {
         self.signal(Signal::TERM);
         until("it ends", || self.child.try_wait().expect("a child of ours").is_some());
@@ -290,7 +290,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // One that was stopped would not die of its own accord.
+        // A process that was stopped by a signal does not end by itself.
         self.kill();
         if thread::panicking() {
             eprintln!("{}:\n{}", self.log.display(), self.log());
@@ -307,7 +307,7 @@ fn example(name: &str) -> PathBuf {
     path
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 #[track_caller]
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = now();
@@ -327,7 +327,7 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) {
     listener.set_nonblocking(true).expect("a socket");
     while !stop.load(Ordering::Relaxed) {
         match listener.accept() {
-            // Each by itself: one whose client has vanished holds up no other.
+            // A thread for each connection: a client that has vanished delays no other.
             Ok((stream, _)) => drop(thread::spawn(move || answer(stream, name))),
             Err(_) => thread::sleep(Duration::from_micros(200)),
         }
@@ -356,7 +356,7 @@ fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> std::i
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
     let length = body.len();
-    // At once: what comes in pieces may be answered before all of it is there.
+    // In one write: the server may answer a part of the request before the rest arrives.
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
          Content-Length: {length}\r\n\r\n{body}"
@@ -367,7 +367,7 @@ fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> std::i
     Ok(text)
 }
 
-/// The configuration of one of the two.
+/// Returns the configuration of one of the two directors.
 pub(crate) fn config(side: &str, interval_ms: u64, more: &str) -> String {
     let (own, other, priority) = match side {
         "a" => (1, 2, 150),

@@ -1,4 +1,4 @@
-//! Who may ask.
+//! Access control of the admin server.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,23 +9,24 @@ use axum::middleware::Next;
 use axum::response::Response;
 use sha2::{Digest, Sha256};
 
-use super::api::error_response;
+use super::response::error_response;
 use crate::director::config::{AdminConfig, SecretString};
 
-/// Who may ask. Whoever has the token; without one, programs of this machine.
+/// Allows requests that bring the token; without a configured token, requests of programs on this
+/// machine.
 #[derive(Clone, Debug)]
 pub(super) struct AdminAccess {
     token: Option<Arc<[u8]>>,
 }
 
 impl AdminAccess {
-    pub(super) fn new(asked: &AdminConfig) -> Self {
-        Self { token: asked.token.as_ref().map(|SecretString(token)| digest(token)) }
+    pub(super) fn new(config: &AdminConfig) -> Self {
+        Self { token: config.token.as_ref().map(|SecretString(token)| digest(token)) }
     }
 
-    /// Compared by digests, so that the time it takes says nothing of the token.
-    fn is_token(&self, said: &str) -> bool {
-        self.token.as_ref().is_some_and(|token| *token == digest(said))
+    /// Compares digests, so that the time of the comparison reveals nothing of the token.
+    fn is_token(&self, text: &str) -> bool {
+        self.token.as_ref().is_some_and(|token| *token == digest(text))
     }
 }
 
@@ -33,53 +34,56 @@ fn digest(text: &str) -> Arc<[u8]> {
     Sha256::digest(text).as_slice().into()
 }
 
-/// What anybody may see: it says nothing of the director.
+/// Paths that need no token: they reveal nothing of the director but its role.
 const PUBLIC_PATHS: [&str; 4] = ["/", "/page.css", "/page.js", "/healthz"];
 
-/// Lets a request pass, or answers it.
+/// Passes a request on, or answers that it is not allowed.
 pub(super) async fn authorize_request(
     State(access): State<AdminAccess>,
     request: Request,
     next: Next,
 ) -> Response {
     match access.refusal_response(&request) {
-        Some(answer) => answer,
+        Some(response) => response,
         None => next.run(request).await,
     }
 }
 
 impl AdminAccess {
-    /// Why a request may not pass.
+    /// Returns the response to a request that is not allowed.
     fn refusal_response(&self, request: &Request) -> Option<Response> {
         if PUBLIC_PATHS.contains(&request.uri().path()) {
             return None;
         }
-        let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-        let host = text(header::HOST).unwrap_or_default();
+        let text_of = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let host = text_of(header::HOST).unwrap_or_default();
         if self.token.is_some() {
-            let said = text(header::AUTHORIZATION).and_then(|said| said.strip_prefix("Bearer "));
-            if !said.is_some_and(|said| self.is_token(said)) {
-                let mut answer = error_response(StatusCode::UNAUTHORIZED, "it needs the token");
+            let credentials = text_of(header::AUTHORIZATION);
+            let token = credentials.and_then(|credentials| credentials.strip_prefix("Bearer "));
+            if !token.is_some_and(|token| self.is_token(token)) {
+                let reason = "the request needs the token: `Authorization: Bearer TOKEN`";
+                let mut response = error_response(StatusCode::UNAUTHORIZED, reason);
                 let challenge = header::HeaderValue::from_static("Bearer");
-                answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-                return Some(answer);
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+                return Some(response);
             }
         } else if !is_loopback_host(host) {
-            // A page in a browser of this machine, whose name an attacker has pointed here.
-            let why = "ask by an address of this machine, or localhost";
-            return Some(error_response(StatusCode::FORBIDDEN, why));
+            // DNS rebinding: a page in a browser on this machine, whose host name an attacker has
+            // pointed to this machine.
+            let reason = "the Host header must be `localhost` or a loopback address";
+            return Some(error_response(StatusCode::FORBIDDEN, reason));
         }
-        let origin = text(header::ORIGIN).filter(|_| !request.method().is_safe())?;
-        let is_own = origin.split_once("://").is_some_and(|(_, from)| from == host);
-        let why = "pages of other sites change nothing here";
-        (!is_own).then(|| error_response(StatusCode::FORBIDDEN, why))
+        let origin = text_of(header::ORIGIN).filter(|_| !request.method().is_safe())?;
+        let is_same_site = origin.split_once("://").is_some_and(|(_, from)| from == host);
+        let reason = "a page of another site cannot change this director";
+        (!is_same_site).then(|| error_response(StatusCode::FORBIDDEN, reason))
     }
 }
 
-/// Is a host one that no name server can point somewhere?
+/// Returns whether a host name means this machine, whatever name servers answer.
 fn is_loopback_host(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|it| it.is_ascii_digit()) => name,
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
     let ip = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
@@ -91,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_of_this_machine_are_known() {
+    fn loopback_hosts_are_recognized() {
         for host in ["localhost", "LOCALHOST:9000", "127.0.0.1:9000", "[::1]:9000", "[::1]"] {
             assert!(is_loopback_host(host), "{host}");
         }

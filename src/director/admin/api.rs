@@ -12,10 +12,35 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::director::wanted::ServerEdit;
-use crate::director::{Director, DirectorError, metrics};
+use super::response::{RequestBodyError, error_response};
+use crate::director::counters::CountedSince;
+use crate::director::error::DirectorError;
+use crate::director::history::HistoryReader;
+use crate::director::metrics;
+use crate::director::overrides::ServerEdit;
+use crate::director::registry::ServiceRegistry;
+use crate::director::status::{DirectorStatus, StatusReader};
+use crate::director::time::{saturating_millis, tokio_now};
 
-pub(super) fn routes() -> Router<Director> {
+/// What requests read and edit.
+#[derive(Clone, Debug)]
+pub(in crate::director) struct AdminContext {
+    pub(in crate::director) registry: ServiceRegistry,
+    pub(in crate::director) status: StatusReader,
+    pub(in crate::director) history: HistoryReader,
+}
+
+impl AdminContext {
+    fn read_status(&self) -> DirectorStatus {
+        self.status.read(CountedSince::LastZeroed)
+    }
+
+    fn edit_servers(&self, service: &str, edits: &[ServerEdit]) -> Result<(), DirectorError> {
+        self.registry.edit_servers(service, edits)
+    }
+}
+
+pub(super) fn routes() -> Router<AdminContext> {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/metrics", get(render_metrics))
@@ -35,52 +60,15 @@ pub(super) fn routes() -> Router<Director> {
         .fallback(async || error_response(StatusCode::NOT_FOUND, "there is no such page"))
 }
 
-/// Why not, as JSON.
-pub(super) fn error_response(code: StatusCode, why: &str) -> Response {
-    (code, Json(serde_json::json!({ "error": why }))).into_response()
-}
-
-impl IntoResponse for DirectorError {
-    fn into_response(self) -> Response {
-        let code = match self {
-            Self::NoService(_) | Self::NoServer { .. } => StatusCode::NOT_FOUND,
-            Self::ServerExists { .. } => StatusCode::CONFLICT,
-            _ => StatusCode::UNPROCESSABLE_ENTITY,
-        };
-        error_response(code, &error_chain(&self))
-    }
-}
-
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-/// What is wrong with a body.
-#[derive(Debug)]
-struct RequestBodyError(String);
-
-impl IntoResponse for RequestBodyError {
-    fn into_response(self) -> Response {
-        error_response(StatusCode::BAD_REQUEST, &self.0)
-    }
-}
-
-impl From<serde_json::Error> for RequestBodyError {
-    fn from(error: serde_json::Error) -> Self {
-        Self(error.to_string())
-    }
-}
-
-/// An object of JSON as what it means. A list of the same values without their names is none.
+/// Reads a JSON object. `serde` would accept a list of the same values without their names.
 fn parse_object<T: DeserializeOwned>(value: Value) -> Result<T, RequestBodyError> {
     if !value.is_object() {
-        return Err(RequestBodyError("an object is expected".to_owned()));
+        return Err(RequestBodyError("the request body must be a JSON object".to_owned()));
     }
     Ok(serde_json::from_value(value)?)
 }
 
-/// Nothing to say but that it is done.
+/// Returns a response without a body, or the error.
 fn empty_response(result: Result<(), DirectorError>) -> Response {
     match result {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
@@ -88,14 +76,14 @@ fn empty_response(result: Result<(), DirectorError>) -> Response {
     }
 }
 
-/// 200 while it serves or could, with what it is.
-async fn healthz(State(director): State<Director>) -> &'static str {
-    if director.shared.is_active() { "active\n" } else { "standby\n" }
+/// Answers 200 with the role: a standby is healthy too.
+async fn healthz(State(context): State<AdminContext>) -> &'static str {
+    if context.status.is_active() { "active\n" } else { "standby\n" }
 }
 
-async fn render_metrics(State(director): State<Director>) -> Response {
-    let kind = "text/plain; version=0.0.4";
-    ([(header::CONTENT_TYPE, kind)], metrics::render(&director)).into_response()
+async fn render_metrics(State(context): State<AdminContext>) -> Response {
+    let content_type = "text/plain; version=0.0.4";
+    ([(header::CONTENT_TYPE, content_type)], metrics::render(&context.status)).into_response()
 }
 
 async fn serve_openapi() -> Response {
@@ -103,32 +91,32 @@ async fn serve_openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-async fn status(State(director): State<Director>) -> Response {
-    Json(director.status()).into_response()
+async fn status(State(context): State<AdminContext>) -> Response {
+    Json(context.read_status()).into_response()
 }
 
-async fn history(State(director): State<Director>) -> Response {
-    Json(director.shared.history()).into_response()
+async fn history(State(context): State<AdminContext>) -> Response {
+    Json(context.history.snapshot()).into_response()
 }
 
-async fn service(State(director): State<Director>, Path(service): Path<String>) -> Response {
-    let found = director.status().services.into_iter().find(|it| it.name == service);
-    match found {
+async fn service(State(context): State<AdminContext>, Path(name): Path<String>) -> Response {
+    let mut services = context.read_status().services.into_iter();
+    match services.find(|service| service.name == name) {
         Some(status) => Json(status).into_response(),
-        None => DirectorError::NoService(service).into_response(),
+        None => DirectorError::NoService(name).into_response(),
     }
 }
 
-async fn zero_all_services(State(director): State<Director>) -> Response {
-    director.shared.services().iter().for_each(|service| service.zero_counters());
+async fn zero_all_services(State(context): State<AdminContext>) -> Response {
+    context.registry.services().iter().for_each(|service| service.zero_counters());
     StatusCode::NO_CONTENT.into_response()
 }
 
-async fn zero_service(State(director): State<Director>, Path(service): Path<String>) -> Response {
-    empty_response(director.shared.find_service(&service).map(|service| service.zero_counters()))
+async fn zero_service(State(context): State<AdminContext>, Path(name): Path<String>) -> Response {
+    empty_response(context.registry.find_service(&name).map(|service| service.zero_counters()))
 }
 
-/// A client whose server is remembered.
+/// An entry of a persistence table.
 #[derive(Debug, Serialize)]
 struct PersistentClient {
     network: IpAddr,
@@ -148,50 +136,48 @@ const fn default_limit() -> usize {
 }
 
 async fn clients(
-    State(director): State<Director>,
+    State(context): State<AdminContext>,
     Path(service): Path<String>,
-    Query(most): Query<LimitQuery>,
+    Query(query): Query<LimitQuery>,
 ) -> Result<Json<Vec<PersistentClient>>, DirectorError> {
-    let service = director.shared.find_service(&service)?;
-    let persistence = service.lock_state().persistence.clone();
-    let now = crate::director::service::tokio_now();
-    let all = persistence.map(|it| it.export(now, None)).unwrap_or_default();
-    let clients = all.into_iter().take(most.limit).map(|saved| PersistentClient {
-        network: saved.network,
-        server: saved.backend.to_string(),
-        left_ms: crate::director::status::saturating_millis(saved.remaining),
+    let persistence = context.registry.find_service(&service)?.persistence();
+    let entries = persistence.map(|table| table.export(tokio_now(), None)).unwrap_or_default();
+    let clients = entries.into_iter().take(query.limit).map(|entry| PersistentClient {
+        network: entry.network,
+        server: entry.backend.to_string(),
+        left_ms: saturating_millis(entry.remaining),
     });
     Ok(Json(clients.collect()))
 }
 
-/// A connection or flow that is carried.
+/// A connection or flow of this moment.
 #[derive(Debug, Serialize)]
 struct ActiveConnection {
     client: Option<SocketAddr>,
     local: Option<SocketAddr>,
-    /// `null` is the sorry server.
+    /// `null` for the sorry server.
     server: Option<String>,
     age_ms: u64,
 }
 
 async fn connections(
-    State(director): State<Director>,
+    State(context): State<AdminContext>,
     Path(service): Path<String>,
-    Query(most): Query<LimitQuery>,
+    Query(query): Query<LimitQuery>,
 ) -> Result<Json<Vec<ActiveConnection>>, DirectorError> {
-    let service = director.shared.find_service(&service)?;
-    let carried = service.connections(most.limit).into_iter().map(|connection| ActiveConnection {
+    let connections = context.registry.find_service(&service)?.connections(query.limit);
+    let connections = connections.into_iter().map(|connection| ActiveConnection {
         client: connection.client,
         local: connection.local,
         server: connection.backend.map(|backend| backend.to_string()),
-        age_ms: crate::director::status::saturating_millis(connection.age),
+        age_ms: saturating_millis(connection.age),
     });
-    Ok(Json(carried.collect()))
+    Ok(Json(connections.collect()))
 }
 
-/// Adds one server, or a list of them.
+/// Adds one server, or a list of servers.
 async fn add_servers(
-    State(director): State<Director>,
+    State(context): State<AdminContext>,
     Path(service): Path<String>,
     body: Bytes,
 ) -> Result<Response, RequestBodyError> {
@@ -201,14 +187,14 @@ async fn add_servers(
     };
     let edits = servers.into_iter().map(|server| parse_object(server).map(ServerEdit::Add));
     let edits = edits.collect::<Result<Vec<_>, _>>()?;
-    Ok(match director.edit_servers(&service, &edits) {
+    Ok(match context.edit_servers(&service, &edits) {
         Ok(()) => StatusCode::CREATED.into_response(),
         Err(error) => error.into_response(),
     })
 }
 
 async fn change_servers(
-    State(director): State<Director>,
+    State(context): State<AdminContext>,
     Path(service): Path<String>,
     body: Bytes,
 ) -> Result<Response, RequestBodyError> {
@@ -216,24 +202,21 @@ async fn change_servers(
     let edit =
         |(server, change)| parse_object(change).map(|change| ServerEdit::Change(server, change));
     let edits = changes.into_iter().map(edit).collect::<Result<Vec<_>, _>>()?;
-    Ok(empty_response(director.edit_servers(&service, &edits)))
+    Ok(empty_response(context.edit_servers(&service, &edits)))
 }
 
 async fn change_server(
-    State(director): State<Director>,
+    State(context): State<AdminContext>,
     Path((service, server)): Path<(String, String)>,
     body: Bytes,
 ) -> Result<Response, RequestBodyError> {
-    Ok(empty_response(director.change_server(
-        &service,
-        &server,
-        parse_object(serde_json::from_slice(&body)?)?,
-    )))
+    let change = parse_object(serde_json::from_slice(&body)?)?;
+    Ok(empty_response(context.edit_servers(&service, &[ServerEdit::Change(server, change)])))
 }
 
 async fn remove_server(
-    State(director): State<Director>,
+    State(context): State<AdminContext>,
     Path((service, server)): Path<(String, String)>,
 ) -> Response {
-    empty_response(director.remove_server(&service, &server))
+    empty_response(context.edit_servers(&service, &[ServerEdit::Remove(server)]))
 }

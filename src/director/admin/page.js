@@ -1,14 +1,14 @@
 "use strict";
-// The status page of a director: asks for its status and its last minutes each second, and draws.
+// The status page of a director: fetches its status and its traffic history each second, and draws them.
 
 const $ = (id) => document.getElementById(id);
 const count = new Intl.NumberFormat("en");
 let token = sessionStorage.getItem("token") || "";
 
-/** An element with its attributes and children. Text is only ever put in as text. */
+/** Returns an element with its attributes and children. Strings become text nodes, never markup. */
 function make(name, attributes = {}, ...children) {
-  const is = /^(svg|path)$/.test(name);
-  const node = is
+  const isSvg = /^(svg|path)$/.test(name);
+  const node = isSvg
     ? document.createElementNS("http://www.w3.org/2000/svg", name)
     : document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -27,7 +27,7 @@ async function ask(path, method = "GET", body = undefined) {
     method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(8000),
   });
   if (answer.status === 401) {
-    // Another may have been entered while this answer was on its way.
+    // The user may have entered another token while this answer was on its way.
     if (tried === token) await enter();
     return ask(path, method, body);
   }
@@ -37,7 +37,7 @@ async function ask(path, method = "GET", body = undefined) {
   return value;
 }
 
-/** Asks for the token: once, however many wait for it. */
+/** Asks the user for the token: one dialog, however many requests wait for it. */
 let entered = null;
 function enter() {
   entered ??= new Promise((done) => {
@@ -67,7 +67,7 @@ function duration(ms) {
   return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
-/** A line, or two, over the last minutes; the newest at the right. */
+/** Returns a chart of one series, or two; the newest sample is at the right. */
 function chart(lines, label) {
   const most = Math.max(60, ...lines.map((line) => line.length));
   const top = Math.max(1, ...lines.flat().filter((it) => it !== null));
@@ -116,18 +116,18 @@ function serverRow(service, server, lines) {
   const line = (lines && lines.servers[server.address]) || [];
   return make("tr", {},
     cell("server", make("span", {}, server.name ? make("b", {}, `${server.name} `) : undefined, server.address)),
-    cell("state", make("span", {}, badge(server.state), server.by_hand ? make("span", { class: "dim", title: "changed by hand" }, " by hand") : undefined,
-      server.why ? make("div", { class: "why" }, server.why) : undefined)),
+    cell("state", make("span", {}, badge(server.state), server.by_hand ? make("span", { class: "dim", title: "changed by an operator" }, " by hand") : undefined,
+      server.reason ? make("div", { class: "reason" }, server.reason) : undefined)),
     number("weight", count.format(server.weight)),
     number("active", count.format(server.active + server.inactive)),
     number("served", count.format(server.totals.connections)),
     number("failed", count.format(server.totals.failed)),
     number("connect p99", ms(server.connect_p99_ms)),
-    cell("per second", chart([line], `connections a second to ${called}`)),
+    cell("per second", chart([line], `connections per second to ${called}`)),
     cell("", make("span", { class: "acts" },
-      isOut ? act("up", "Up", `Let ${called} serve again?`, { state: "up" })
-        : act("drain", "Drain", `Give ${called} no more connections? Those that it has go on.`, { state: "drain" }),
-      act("weigh", "Weight", `The weight of ${called}:`, "weight"))));
+      isOut ? act("up", "Up", `Let ${called} get new connections again?`, { state: "up" })
+        : act("drain", "Drain", `Drain ${called}? It gets no new connections; open connections go on.`, { state: "drain" }),
+      act("weigh", "Weight", `Set the weight of ${called}:`, "weight"))));
 }
 
 function serviceCard(service, lines) {
@@ -135,7 +135,7 @@ function serviceCard(service, lines) {
   lines = lines || empty;
   const fact = (name, value) => make("span", {}, `${name} `, make("b", {}, value));
   const up = service.servers.filter((server) => server.state === "eligible").length;
-  const refused = Object.entries(service.refused).map(([why, times]) => `${why} ${count.format(times)}`).join(", ");
+  const refused = Object.entries(service.refused).map(([reason, times]) => `${reason} ${count.format(times)}`).join(", ");
   const heads = ["server", "state", "weight", "active", "served", "failed", "connect p99", "per second", "actions"];
   const numbers = ["weight", "active", "served", "failed", "connect p99"];
   return make("section", { class: "card", "aria-label": `service ${service.name}` },
@@ -145,13 +145,13 @@ function serviceCard(service, lines) {
       service.quorum ? undefined : make("span", { class: "badge bad" }, "no quorum")),
     make("p", { class: "facts" },
       fact("served", count.format(service.totals.accepted)), fact("refused", count.format(service.totals.refused)),
-      fact("remembered clients", count.format(service.persistent)),
+      fact("persistent clients", count.format(service.persistent)),
       fact("to clients", bytes(service.totals.bytes_to_clients)), fact("to servers", bytes(service.totals.bytes_to_servers)),
-      refused ? make("span", {}, `refused for: ${refused}`) : undefined),
+      refused ? make("span", {}, `refused, by reason: ${refused}`) : undefined),
     make("div", { class: "charts" },
-      figure("connections a second · refused", `${count.format(last(lines.accepted) ?? 0)} · ${count.format(last(lines.refused) ?? 0)}`, [lines.accepted, lines.refused]),
+      figure("connections per second · refused", `${count.format(last(lines.accepted) ?? 0)} · ${count.format(last(lines.refused) ?? 0)}`, [lines.accepted, lines.refused]),
       figure("connections", count.format(service.active), [lines.active]),
-      figure("bytes a second to clients · servers", `${bytes(last(lines.bytes_to_clients) ?? 0)} · ${bytes(last(lines.bytes_to_servers) ?? 0)}`, [lines.bytes_to_clients, lines.bytes_to_servers]),
+      figure("bytes per second to clients · servers", `${bytes(last(lines.bytes_to_clients) ?? 0)} · ${bytes(last(lines.bytes_to_servers) ?? 0)}`, [lines.bytes_to_clients, lines.bytes_to_servers]),
       figure("connect time p99 · p50", `${ms(last(lines.connect_p99_ms))} · ${ms(last(lines.connect_p50_ms))}`, [lines.connect_p99_ms, lines.connect_p50_ms])),
     make("div", { class: "scroll" }, make("table", {},
       make("thead", {}, make("tr", {}, ...heads.map((name) => make("th", { scope: "col", class: numbers.includes(name) ? "number" : undefined }, name)))),
@@ -160,15 +160,15 @@ function serviceCard(service, lines) {
 
 function routerRow(router) {
   const out = Object.entries(router.tracks).filter(([, up]) => !up).map(([name]) => `${name} is down`);
-  return make("tr", {}, cell("router", `${router.name} (${router.router})`),
+  return make("tr", {}, cell("router", `${router.name} (${router.virtual_router_id})`),
     cell("state", make("span", {}, badge(router.state), ` for ${duration(router.since * 1000)}`,
-      out.length ? make("div", { class: "why" }, out.join(", ")) : undefined)),
+      out.length ? make("div", { class: "reason" }, out.join(", ")) : undefined)),
     number("priority", count.format(router.priority)),
-    cell("heard", router.heard ? `${router.heard.source}, priority ${router.heard.priority}` : "nobody"),
+    cell("last advertisement", router.last_advert ? `${router.last_advert.source}, priority ${router.last_advert.priority}` : "none"),
     cell("addresses", router.addresses.join(", ")));
 }
 
-/** Asks before anything is done. */
+/** Asks the user to confirm a change, and sends it. */
 async function confirm(question, body, path, server) {
   const isWeight = body === "weight";
   $("question").textContent = question;
@@ -184,10 +184,10 @@ async function confirm(question, body, path, server) {
     trouble("");
     await draw();
   } catch (error) {
-    trouble(`Not done: ${error.message}`);
+    trouble(`The change failed: ${error.message}`);
   }
 }
-// Enter in the field means yes: the first button would be Cancel.
+// Enter in the field confirms; by default it would press the first button, Cancel.
 $("weight").addEventListener("keydown", (event) => {
   if (event.key === "Enter") { event.preventDefault(); $("ask").close("yes"); }
 });
@@ -207,18 +207,21 @@ async function draw() {
   $("uptime").textContent = `up ${duration(status.uptime_ms)}`;
   const down = status.services.some((it) => !it.servers.some((server) => server.state === "eligible"));
   document.title = `${down ? "! " : ""}lvs ${status.active ? "active" : "standby"}`;
+  const failed = status.failed_parts.map((it) => `${it.part}: ${it.reason}`);
+  $("failed").textContent = failed.length ? `Not applied by the last reload: ${failed.join("; ")}` : "";
+  $("failed").hidden = !failed.length;
   $("services").replaceChildren(...status.services.map((it) => serviceCard(it, history.services[it.name])));
   $("pair").hidden = !status.vrrp;
   if (status.vrrp) {
     $("pair").className = "card";
-    const heads = ["router", "state", "priority", "heard", "addresses"];
+    const heads = ["router", "state", "priority", "last advertisement", "addresses"];
     $("routers").replaceChildren(make("table", {},
       make("thead", {}, make("tr", {}, ...heads.map((name) => make("th", { scope: "col", class: name === "priority" ? "number" : undefined }, name)))),
       make("tbody", {}, ...status.vrrp.routers.map(routerRow))));
     const sync = status.sync;
     $("sync").textContent = !sync ? "" : status.active
-      ? `${sync.followers} standby told, ${bytes(sync.sent)} sent`
-      : sync.in_sync ? `in sync, heard ${sync.silent_ms} ms ago` : `not in sync${sync.error ? `: ${sync.error}` : ""}`;
+      ? `${sync.followers} standby connected, ${bytes(sync.sent)} sent`
+      : sync.in_sync ? `in sync, last message ${sync.silent_ms} ms ago` : `not in sync${sync.error ? `: ${sync.error}` : ""}`;
   }
   [...document.querySelectorAll(".scroll")].forEach((it, n) => { it.scrollLeft = scrolled[n] || 0; });
   if (focused && document.getElementById(focused)) document.getElementById(focused).focus();
@@ -226,13 +229,13 @@ async function draw() {
 
 async function forever() {
   for (;;) {
-    // A page that nobody looks at asks for nothing; and nothing moves below an open question.
+    // A hidden page fetches nothing, and the page does not change below an open dialog.
     if (!document.hidden && !$("ask").open) {
       try {
         await draw();
-        if ($("trouble").textContent.startsWith("No answer")) trouble("");
+        if ($("trouble").textContent.startsWith("The director does not answer")) trouble("");
       } catch (error) {
-        trouble(`No answer from the director: ${error.message}`);
+        trouble(`The director does not answer: ${error.message}`);
       }
     }
     await new Promise((done) => setTimeout(done, 1000));

@@ -1,13 +1,11 @@
-//! The status page: files that are in the program, and nothing from elsewhere.
+//! The status page: files that are part of the program, and nothing from elsewhere.
 
 use axum::Router;
-use axum::http::header::{self, HeaderName};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::director::Director;
-
-pub(super) fn routes() -> Router<Director> {
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route(
             "/",
@@ -17,17 +15,16 @@ pub(super) fn routes() -> Router<Director> {
         .route("/page.js", get(async || static_file("text/javascript", include_str!("page.js"))))
 }
 
-/// What the page may do: ask this server, and draw.
+/// Allows the page to send requests to this server, and nothing else.
 const PAGE_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-fn static_file(kind: &'static str, text: &'static str) -> Response {
-    const NOSNIFF_HEADER: HeaderName = header::X_CONTENT_TYPE_OPTIONS;
+fn static_file(content_type: &'static str, text: &'static str) -> Response {
     let headers = [
-        (header::CONTENT_TYPE, kind),
+        (header::CONTENT_TYPE, content_type),
         (header::CONTENT_SECURITY_POLICY, PAGE_SECURITY_POLICY),
         (header::CACHE_CONTROL, "no-cache"),
-        (NOSNIFF_HEADER, "nosniff"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     (headers, text).into_response()
 }

@@ -1,73 +1,85 @@
-//! The side that tells.
+//! The active director's side: it publishes its state to the standby.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::channel::{NoiseChannel, NoiseRole};
-use super::word::{ServiceUpdate, SlowUpdate, SyncMessage, TemplateUpdate};
-use super::{SLOW_UPDATE_TICKS, SYNC_INTERVAL, StateSync};
-use crate::director::running::DirectorShared;
-use crate::director::service::{VirtualService, tokio_now};
-use crate::sync::lock;
+use super::message::{ServiceUpdate, SlowUpdate, SyncMessage, TemplateUpdate};
+use super::state::{SYNC_INTERVAL, StateSync};
+use crate::director::registry::ServiceRegistry;
+use crate::director::role::RoleWatch;
+use crate::director::service::VirtualService;
+use crate::director::time::tokio_now;
 
-/// A pair has one standby; a second connection is its new one while the old one is found dead.
+/// Connections at a time. A pair has one standby; it may have a new connection before the old one is
+/// known to be dead.
 const MAX_FOLLOWERS: usize = 4;
-/// How long a standby may take to read what it is told.
+/// How long a standby may take to read one message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Tells those who connect and have the key, for ever.
-pub(in crate::director) async fn publish(sync: Arc<StateSync>, inner: Arc<DirectorShared>) {
-    let places = Arc::new(Semaphore::new(MAX_FOLLOWERS));
-    // They end with this.
+/// Everything but persistence is sent each time that this many intervals have passed.
+const SLOW_UPDATE_TICKS: u64 = 4;
+
+/// Publishes this director's state to every peer that connects and has the key. It never returns.
+pub(super) async fn publish(
+    listener: Arc<TcpListener>,
+    state: Arc<StateSync>,
+    registry: ServiceRegistry,
+    role: RoleWatch,
+) {
+    let permits = Arc::new(Semaphore::new(MAX_FOLLOWERS));
     let mut followers = JoinSet::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         while followers.try_join_next().is_some() {}
-        match sync.listener.accept().await {
+        match listener.accept().await {
             Ok((stream, _)) => {
-                let (inner, sync) = (Arc::clone(&inner), Arc::clone(&sync));
+                let (state, registry, role) = (Arc::clone(&state), registry.clone(), role.clone());
                 followers.spawn(async move {
-                    if let Err(error) = publish_to_follower(&inner, &sync, stream).await {
-                        tracing::debug!("sync: a standby is gone: {error}");
+                    if let Err(error) = publish_to_follower(&state, &registry, &role, stream).await
+                    {
+                        tracing::debug!("sync: the connection of a standby ended: {error}");
                     }
-                    drop(place);
+                    drop(permit);
                 });
             }
-            // Out of descriptors, or the client has gone: in a while.
+            // Out of descriptors, or the peer has closed the connection already.
             Err(_) => tokio::time::sleep(SYNC_INTERVAL).await,
         }
     }
 }
 
 async fn publish_to_follower(
-    inner: &DirectorShared,
-    sync: &StateSync,
+    state: &StateSync,
+    registry: &ServiceRegistry,
+    role: &RoleWatch,
     stream: TcpStream,
 ) -> io::Result<()> {
-    let mut channel = NoiseChannel::open(stream, sync.config.key(), NoiseRole::Responder).await?;
-    let _follower = FollowerGuard::new(sync);
-    let mut told = FollowerProgress::default();
+    let mut channel = NoiseChannel::open(stream, state.config.key(), NoiseRole::Responder).await?;
+    let _follower = FollowerGuard::new(state);
+    let mut progress = FollowerProgress::default();
     let mut tick = tokio::time::interval(SYNC_INTERVAL);
     loop {
         tick.tick().await;
-        let word = told.next_message(inner.is_active(), &inner.services(), tokio_now());
-        let sent = channel.bytes_sent;
-        tokio::time::timeout(SEND_TIMEOUT, channel.send(&word)).await??;
-        lock(&sync.progress).status.sent += channel.bytes_sent - sent;
+        let message = progress.next_message(role.is_active(), &registry.services(), tokio_now());
+        let sent_before = channel.bytes_sent;
+        tokio::time::timeout(SEND_TIMEOUT, channel.send(&message)).await??;
+        state.lock_progress().status.sent += channel.bytes_sent - sent_before;
     }
 }
 
-/// What one standby has been told.
+/// What one standby has received.
 #[derive(Debug, Default)]
 struct FollowerProgress {
     ticks: u64,
-    /// When it was told of persistence last; not yet, or not since this director became active.
+    /// When persistence was exported last; `None` before the first time, and while this director is
+    /// standby.
     last_export: Option<Instant>,
     sent_slow_updates: BTreeMap<String, SlowUpdate>,
 }
@@ -84,50 +96,49 @@ impl FollowerProgress {
             return SyncMessage::default();
         }
         let (since, is_full) = (self.last_export, self.last_export.is_none());
-        let all = is_full || self.ticks.is_multiple_of(SLOW_UPDATE_TICKS);
+        let is_slow_due = is_full || self.ticks.is_multiple_of(SLOW_UPDATE_TICKS);
         self.ticks += 1;
-        // What is used in this instant may be told twice, and not never.
+        // A template that is used in this very instant may be sent twice, but never not at all.
         self.last_export = Some(now);
-        let words = services.iter().filter_map(|service| {
-            let persistence = service.lock_state().persistence.clone();
-            let templates = persistence.map(|it| it.export(now, since)).unwrap_or_default();
-            let word = ServiceUpdate {
+        let updates = services.iter().filter_map(|service| {
+            let templates = service.persistence().map(|table| table.export(now, since));
+            let update = ServiceUpdate {
                 name: service.name.clone(),
-                templates: templates.into_iter().map(TemplateUpdate::from).collect(),
-                slow: if all { self.changed_slow_update(service) } else { None },
+                templates: templates.into_iter().flatten().map(TemplateUpdate::from).collect(),
+                slow: if is_slow_due { self.changed_slow_update(service) } else { None },
             };
-            (!word.templates.is_empty() || word.slow.is_some()).then_some(word)
+            (!update.templates.is_empty() || update.slow.is_some()).then_some(update)
         });
-        SyncMessage { is_active, is_full, services: words.collect() }
+        SyncMessage { is_active, is_full, services: updates.collect() }
     }
 
-    /// What is to be told, unless it has been.
+    /// Returns everything but persistence, unless it is what was sent last.
     fn changed_slow_update(&mut self, service: &VirtualService) -> Option<SlowUpdate> {
-        let word = SlowUpdate {
+        let update = SlowUpdate {
             learned: service.export_health(),
             totals: service.totals(),
-            changes: service.lock_state().overrides.clone(),
+            changes: service.overrides(),
         };
-        let is_news = self.sent_slow_updates.get(&service.name) != Some(&word);
-        is_news.then(|| {
-            self.sent_slow_updates.insert(service.name.clone(), word.clone());
-            word
+        let is_changed = self.sent_slow_updates.get(&service.name) != Some(&update);
+        is_changed.then(|| {
+            self.sent_slow_updates.insert(service.name.clone(), update.clone());
+            update
         })
     }
 }
 
-/// Counts a standby while it is there.
+/// Counts a standby while it is connected.
 struct FollowerGuard<'a>(&'a StateSync);
 
 impl<'a> FollowerGuard<'a> {
-    fn new(sync: &'a StateSync) -> Self {
-        lock(&sync.progress).status.followers += 1;
-        Self(sync)
+    fn new(state: &'a StateSync) -> Self {
+        state.lock_progress().status.followers += 1;
+        Self(state)
     }
 }
 
 impl Drop for FollowerGuard<'_> {
     fn drop(&mut self) {
-        lock(&self.0.progress).status.followers -= 1;
+        self.0.lock_progress().status.followers -= 1;
     }
 }

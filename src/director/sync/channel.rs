@@ -1,9 +1,10 @@
-//! A connection that is encrypted, and authenticated by a key that both sides have.
+//! A connection that is encrypted, and authenticated by a pre-shared key.
 //!
-//! The Noise protocol (revision 34), `NNpsk0`: each side proves with the first message it sends that
-//! it has the key; session keys are new each time, so that nothing can be played again, and what was
-//! recorded cannot be read by whoever learns the key later. On the wire: a length of two bytes, and a
-//! message of Noise; in it a byte that tells whether it is the last part, and the part.
+//! It uses the Noise protocol (revision 34), `NNpsk0`: each side proves with its first message that it
+//! has the key. Session keys are new for each connection: a recorded connection cannot be replayed, and
+//! cannot be decrypted by an attacker who learns the key later. A frame on the wire is a length of two
+//! bytes and a Noise message. The plain text of a frame is one byte, 1 in the last frame of a message
+//! and 0 before, and a part of the message in JSON.
 
 use std::io;
 use std::time::Duration;
@@ -16,12 +17,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 const NOISE_PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
-/// What both sides mean by what they say; another version has another prologue, and no handshake.
+/// The version of the messages. The handshake fails if the other side has another prologue.
 const NOISE_PROLOGUE: &[u8] = b"lvs director sync 1";
-/// The longest message of Noise, and what of it is not ours.
+/// The longest Noise message.
 const MAX_NOISE_MESSAGE: usize = 65_535;
+/// The length of the authentication tag of a Noise message.
 const NOISE_TAG_LENGTH: usize = 16;
-/// The longest text that is taken: what a million clients' persistence needs.
+/// The longest message that is accepted; the persistence table of a million clients fits.
 const MAX_SYNC_MESSAGE: usize = 256 << 20;
 /// How long the other side may take for the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,34 +33,38 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct NoiseChannel {
     stream: TcpStream,
     noise: TransportState,
-    /// Bytes of all that was sent, and received.
+    /// Bytes sent, in frames with their lengths.
     pub(super) bytes_sent: u64,
+    /// Bytes received, in frames with their lengths.
     pub(super) bytes_received: u64,
 }
 
-/// Which side of a connection this is.
+/// The side of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum NoiseRole {
-    /// It connected.
+    /// The side that connects.
     Initiator,
-    /// It was connected to.
+    /// The side that accepts.
     Responder,
 }
 
 impl NoiseChannel {
-    /// Shakes hands: an error if the other side has another key, or takes too long.
+    /// Performs the handshake.
+    ///
+    /// # Errors
+    /// The other side has another key, speaks another protocol, or takes too long.
     pub(super) async fn open(
         mut stream: TcpStream,
         key: &[u8; 32],
-        side: NoiseRole,
+        role: NoiseRole,
     ) -> io::Result<Self> {
-        let shake = async {
+        let handshake = async {
             stream.set_nodelay(true)?;
             let pattern = NOISE_PATTERN.parse().map_err(invalid_data)?;
             let builder = Builder::new(pattern).psk(0, key).map_err(invalid_data)?;
             let builder = builder.prologue(NOISE_PROLOGUE).map_err(invalid_data)?;
             let mut buffer = vec![0; MAX_NOISE_MESSAGE];
-            let noise = match side {
+            let noise = match role {
                 NoiseRole::Initiator => {
                     let mut noise = builder.build_initiator().map_err(invalid_data)?;
                     let length = noise.write_message(&[], &mut buffer).map_err(invalid_data)?;
@@ -79,10 +85,10 @@ impl NoiseChannel {
             let noise = noise.into_transport_mode().map_err(invalid_data)?;
             Ok(Self { stream, noise, bytes_sent: 0, bytes_received: 0 })
         };
-        timeout(HANDSHAKE_TIMEOUT, shake).await?
+        timeout(HANDSHAKE_TIMEOUT, handshake).await?
     }
 
-    /// Sends something. Not cancel safe: a connection that was cut in between is of no use.
+    /// Sends a message. Not cancel safe: after a partial message the connection is unusable.
     pub(super) async fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
         let text = serde_json::to_vec(message)?;
         let mut parts = text.chunks(MAX_NOISE_MESSAGE - NOISE_TAG_LENGTH - 1).peekable();
@@ -96,17 +102,18 @@ impl NoiseChannel {
         Ok(())
     }
 
-    /// Waits for what the other side sends. Not cancel safe.
+    /// Receives a message. Not cancel safe.
     pub(super) async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<T> {
         let (mut text, mut buffer) = (Vec::new(), vec![0; MAX_NOISE_MESSAGE]);
         loop {
             let frame = read_frame(&mut self.stream).await?;
             self.bytes_received += 2 + frame.len() as u64;
             let length = self.noise.read_message(&frame, &mut buffer).map_err(invalid_data)?;
-            let (last, part) =
-                buffer[..length].split_first().ok_or_else(|| invalid_data("nothing in it"))?;
+            let (last, part) = buffer[..length]
+                .split_first()
+                .ok_or_else(|| invalid_data("a frame without content"))?;
             if text.len() + part.len() > MAX_SYNC_MESSAGE {
-                return Err(invalid_data("more than a standby can be told at once"));
+                return Err(invalid_data("a message is longer than 256 MiB"));
             }
             text.extend_from_slice(part);
             if *last != 0 {
@@ -143,50 +150,50 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");
         let connect = async {
-            let stream = TcpStream::connect(address).await.expect("it listens");
+            let stream = TcpStream::connect(address).await.expect("the listener accepts");
             NoiseChannel::open(stream, &a, NoiseRole::Initiator).await
         };
         let accept = async {
-            let (stream, _) = listener.accept().await.expect("it connects");
+            let (stream, _) = listener.accept().await.expect("the peer connects");
             NoiseChannel::open(stream, &b, NoiseRole::Responder).await
         };
         tokio::join!(connect, accept)
     }
 
     #[tokio::test]
-    async fn what_is_sent_is_received_however_long_it_is() {
+    async fn messages_of_any_length_arrive() {
         let (a, b) = pair([7; 32], [7; 32]).await;
         let (mut a, mut b) = (a.expect("one key"), b.expect("one key"));
         for length in [0, 1, 65_000, 300_000] {
             let text = "x".repeat(length);
             let (sent, received) = tokio::join!(a.send(&text), b.receive::<String>());
-            sent.expect("it is read");
-            assert_eq!(received.expect("it is sent"), text);
+            sent.expect("the peer reads");
+            assert_eq!(received.expect("the peer sends"), text);
         }
         assert_eq!(a.bytes_sent, b.bytes_received);
         assert!(a.bytes_sent > 365_000);
     }
 
     #[tokio::test]
-    async fn who_has_another_key_is_told_nothing() {
+    async fn a_peer_with_another_key_is_refused() {
         let (a, b) = pair([7; 32], [8; 32]).await;
         assert!(a.is_err());
         assert_eq!(b.expect_err("another key").kind(), io::ErrorKind::InvalidData);
     }
 
     #[tokio::test]
-    async fn noise_of_another_kind_is_refused() {
+    async fn a_peer_that_speaks_another_protocol_is_refused() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");
         for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 0], &[0, 1, 2], &[0xff; 70_000]] {
             let connect = async {
-                let mut stream = TcpStream::connect(address).await.expect("it listens");
-                // It may have been refused before all is sent.
+                let mut stream = TcpStream::connect(address).await.expect("the listener accepts");
+                // The other side may close the connection before everything is sent.
                 let _ = stream.write_all(bytes).await;
                 let _ = stream.shutdown().await;
             };
             let accept = async {
-                let (stream, _) = listener.accept().await.expect("it connects");
+                let (stream, _) = listener.accept().await.expect("the peer connects");
                 NoiseChannel::open(stream, &[7; 32], NoiseRole::Responder).await
             };
             let ((), channel) = tokio::join!(connect, accept);

@@ -1,4 +1,4 @@
-//! The side that is told.
+//! The standby's side: it follows the active director.
 
 use std::io;
 use std::sync::Arc;
@@ -8,72 +8,79 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::channel::{NoiseChannel, NoiseRole};
-use super::word::{ServiceUpdate, SyncMessage};
-use super::{SILENCE_TIMEOUT, SYNC_INTERVAL, StateSync};
+use super::message::{ServiceUpdate, SyncMessage};
+use super::state::{SILENCE_TIMEOUT, SYNC_INTERVAL, StateSync, SyncProgress};
 use crate::balancer::SavedTemplate;
-use crate::director::running::DirectorShared;
-use crate::director::service::{VirtualService, tokio_now};
-use crate::sync::lock;
+use crate::director::registry::ServiceRegistry;
+use crate::director::role::{DirectorRole, RoleWatch};
+use crate::director::service::VirtualService;
+use crate::director::time::tokio_now;
 
-/// How long the first word may take, which is everything.
+/// How long the first message may take, which holds the whole state.
 const FULL_UPDATE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Follows the active director while this one is not, for ever.
-pub(in crate::director) async fn run_standby(sync: Arc<StateSync>, inner: Arc<DirectorShared>) {
+/// Follows the active director whenever this one is standby. It never returns.
+pub(super) async fn run_standby(state: Arc<StateSync>, registry: ServiceRegistry, role: RoleWatch) {
     loop {
-        if !inner.is_active() {
-            let result = subscribe(&inner, &sync).await;
-            let mut state = lock(&sync.progress);
-            state.status.in_sync = false;
-            state.status.error = result.err().map(|error| error.to_string());
+        if !role.is_active() {
+            let result = subscribe(&state, &registry, &role).await;
+            let mut progress = state.lock_progress();
+            progress.status.in_sync = false;
+            progress.status.error = result.err().map(|error| error.to_string());
         }
         sleep(SYNC_INTERVAL).await;
     }
 }
 
-/// Until this director is active, or something fails.
-async fn subscribe(inner: &DirectorShared, sync: &StateSync) -> io::Result<()> {
-    let stream = timeout(SILENCE_TIMEOUT, TcpStream::connect(sync.config.peer)).await??;
-    let mut channel = NoiseChannel::open(stream, sync.config.key(), NoiseRole::Initiator).await?;
-    let mut patience = FULL_UPDATE_TIMEOUT;
-    let takeovers = lock(&sync.progress).takeovers;
+/// Applies the other director's messages until this director becomes active, or the connection fails.
+async fn subscribe(
+    state: &StateSync,
+    registry: &ServiceRegistry,
+    role: &RoleWatch,
+) -> io::Result<()> {
+    let stream = timeout(SILENCE_TIMEOUT, TcpStream::connect(state.config.peer)).await??;
+    let mut channel = NoiseChannel::open(stream, state.config.key(), NoiseRole::Initiator).await?;
+    let (_, takeovers) = role.role_and_takeovers();
+    let mut receive_timeout = FULL_UPDATE_TIMEOUT;
     loop {
-        let before = channel.bytes_received;
-        let word: SyncMessage = timeout(patience, channel.receive()).await??;
-        // Whoever has become active meanwhile knows better, and must be told everything anew if it is
-        // no longer.
-        if inner.is_active() || lock(&sync.progress).takeovers != takeovers {
+        let received_before = channel.bytes_received;
+        let message: SyncMessage = timeout(receive_timeout, channel.receive()).await??;
+        receive_timeout = SILENCE_TIMEOUT;
+        // A takeover takes this lock too: it adopts the whole message, or nothing of it.
+        let mut progress = state.lock_progress();
+        // A director that became active knows better, and needs the whole state if it is standby
+        // again: hence a new connection.
+        if role.role_and_takeovers() != (DirectorRole::Standby, takeovers) {
             return Ok(());
         }
-        patience = SILENCE_TIMEOUT;
-        {
-            let mut state = lock(&sync.progress);
-            state.status.received += channel.bytes_received - before;
-            state.status.error = None;
-            state.last_received = Some(tokio_now());
-            // Two standbys have nothing to tell each other; what was learned before is kept.
-            state.status.in_sync = word.is_active && (word.is_full || state.status.in_sync);
-        }
-        if word.is_active {
-            for said in word.services {
-                if let Ok(service) = inner.find_service(&said.name) {
-                    apply_update(sync, &service, said);
+        progress.status.received += channel.bytes_received - received_before;
+        progress.status.error = None;
+        progress.last_received = Some(tokio_now());
+        // Of two standbys neither has anything to send; what was received before is kept.
+        progress.status.in_sync = message.is_active && (message.is_full || progress.status.in_sync);
+        if message.is_active {
+            for update in message.services {
+                if let Ok(service) = registry.find_service(&update.name) {
+                    apply_update(&mut progress, &service, update);
                 }
             }
         }
     }
 }
 
-fn apply_update(sync: &StateSync, service: &VirtualService, said: ServiceUpdate) {
-    if let Some(persistence) = service.lock_state().persistence.clone() {
-        persistence.restore(said.templates.into_iter().map(SavedTemplate::from), tokio_now());
+fn apply_update(progress: &mut SyncProgress, service: &VirtualService, update: ServiceUpdate) {
+    if let Some(persistence) = service.persistence() {
+        persistence.restore(update.templates.into_iter().map(SavedTemplate::from), tokio_now());
     }
-    let Some(slow) = said.slow else { return };
+    let Some(slow) = update.slow else { return };
     service.adopt_totals(slow.totals);
     if let Err(error) = service.merge_overrides(&slow.changes) {
-        tracing::warn!("sync: service {}: {error}", service.name);
+        tracing::warn!(
+            "sync: service {}: cannot apply the other director's changes of servers: {error}",
+            service.name
+        );
     }
     if let Some(learned) = slow.learned {
-        lock(&sync.progress).learned_health.insert(service.name.clone(), learned);
+        progress.learned_health.insert(service.name.clone(), learned);
     }
 }

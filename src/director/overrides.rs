@@ -1,4 +1,4 @@
-//! What an operator has changed by hand, over what the configuration says.
+//! Changes of servers by operators, which override the configuration.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,49 +8,55 @@ use serde::{Deserialize, Serialize};
 use super::config::RealServer;
 use crate::backend::BackendAdminState;
 
-/// A change of one server, by hand.
+/// A change of one server by an operator.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ServerChange {
-    /// Its weight; 0 quiesces it.
+    /// The new weight; 0 quiesces the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
-    /// What it may do.
+    /// The new administrative state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<AdminState>,
 }
 
 impl ServerChange {
-    /// Its weight, and nothing else.
+    /// Returns a change that changes nothing.
     #[must_use]
-    pub fn weight(weight: u32) -> Self {
-        Self { weight: Some(weight), state: None }
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// What it may do, and nothing else.
+    /// Returns this change with a new weight; 0 quiesces the server.
     #[must_use]
-    pub fn state(state: AdminState) -> Self {
-        Self { weight: None, state: Some(state) }
+    pub fn with_weight(self, weight: u32) -> Self {
+        Self { weight: Some(weight), ..self }
+    }
+
+    /// Returns this change with a new administrative state.
+    #[must_use]
+    pub fn with_state(self, state: AdminState) -> Self {
+        Self { state: Some(state), ..self }
     }
 }
 
-/// What a server may do.
+/// The administrative state of a server.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AdminState {
-    /// Serve.
+    /// The server gets connections.
     #[default]
     Up,
-    /// Go on with what it has, and take nothing new.
+    /// The server keeps its connections and gets no new ones.
     Drain,
-    /// Nothing.
+    /// The server gets no connections.
     Down,
 }
 
 impl From<AdminState> for BackendAdminState {
-    fn from(wanted: AdminState) -> Self {
-        match wanted {
+    fn from(state: AdminState) -> Self {
+        match state {
             AdminState::Up => Self::Enabled,
             AdminState::Drain => Self::Draining,
             AdminState::Down => Self::Disabled,
@@ -58,7 +64,7 @@ impl From<AdminState> for BackendAdminState {
     }
 }
 
-/// One thing that is done by hand.
+/// An operator's edit of one server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum ServerEdit {
     Change(String, ServerChange),
@@ -66,21 +72,21 @@ pub(super) enum ServerEdit {
     Remove(String),
 }
 
-/// What has been changed in one service, by server, with a number for each change: of two directors'
-/// the higher one is the later.
+/// The overrides of one service, by server. Each has a number that grows with every edit, by which two
+/// directors decide whose override is newer.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct ServiceOverrides {
     servers: BTreeMap<String, (u64, ServerOverride)>,
 }
 
-/// Servers that are gone and remembered.
+/// Overrides that are kept for servers which were added and removed by operators.
 const MAX_REMOVED_OVERRIDES: usize = 256;
 
-/// What has been changed of one server.
+/// The override of one server.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 struct ServerOverride {
     change: ServerChange,
-    /// It is there, or is not, whatever the configuration says.
+    /// Whether the server exists, whatever the configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     presence: Option<PresenceOverride>,
 }
@@ -92,7 +98,7 @@ enum PresenceOverride {
     Removed,
 }
 
-/// What a server is to be, all in all.
+/// A server as the configuration and its override describe it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct DesiredServer {
     pub(super) config: RealServer,
@@ -100,88 +106,87 @@ pub(super) struct DesiredServer {
 }
 
 impl ServiceOverrides {
-    /// Notes what is done, over what was before.
+    /// Records an edit, on top of those before.
     pub(super) fn record(&mut self, edit: &ServerEdit) {
         let number = self.servers.values().map(|(number, _)| *number).max().unwrap_or(0) + 1;
         let name = match edit {
             ServerEdit::Change(server, _) | ServerEdit::Remove(server) => server.clone(),
             ServerEdit::Add(server) => server.address.to_string(),
         };
-        let (at, hand) = self.servers.entry(name).or_default();
-        *at = number;
+        let (latest, server) = self.servers.entry(name).or_default();
+        *latest = number;
         match edit {
             ServerEdit::Change(_, change) => {
-                hand.change.weight = change.weight.or(hand.change.weight);
-                hand.change.state = change.state.or(hand.change.state);
+                server.change.weight = change.weight.or(server.change.weight);
+                server.change.state = change.state.or(server.change.state);
             }
-            ServerEdit::Add(server) => {
-                let presence = Some(PresenceOverride::Added(server.clone()));
-                *hand = ServerOverride { change: ServerChange::default(), presence };
+            ServerEdit::Add(added) => {
+                let presence = Some(PresenceOverride::Added(added.clone()));
+                *server = ServerOverride { change: ServerChange::default(), presence };
             }
             ServerEdit::Remove(_) => {
-                *hand = ServerOverride {
-                    change: ServerChange::default(),
-                    presence: Some(PresenceOverride::Removed),
-                };
+                let presence = Some(PresenceOverride::Removed);
+                *server = ServerOverride { change: ServerChange::default(), presence };
             }
         }
     }
 
-    /// Forgets servers that were added by hand and taken out again, but for the latest: the standby
-    /// must be told of those.
+    /// Drops overrides of servers that operators added and removed again, except the newest, which the
+    /// standby still has to receive.
     pub(super) fn prune_removed(&mut self, configured: &[RealServer]) {
-        let is_gone = |(name, (_, hand)): &(&String, &(u64, ServerOverride))| {
-            hand.presence == Some(PresenceOverride::Removed)
-                && !configured.iter().any(|it| it.address.to_string() == **name)
+        let is_removed = |(name, (_, server)): &(&String, &(u64, ServerOverride))| {
+            server.presence == Some(PresenceOverride::Removed)
+                && !configured.iter().any(|server| server.address.to_string() == **name)
         };
-        let gone = self.servers.iter().filter(is_gone);
-        let mut gone: Vec<_> = gone.map(|(name, (number, _))| (*number, name.clone())).collect();
-        gone.sort_unstable();
-        let old = gone.len().saturating_sub(MAX_REMOVED_OVERRIDES);
-        for (_, name) in gone.into_iter().take(old) {
+        let removed = self.servers.iter().filter(is_removed);
+        let mut removed: Vec<_> =
+            removed.map(|(name, (number, _))| (*number, name.clone())).collect();
+        removed.sort_unstable();
+        let excess = removed.len().saturating_sub(MAX_REMOVED_OVERRIDES);
+        for (_, name) in removed.into_iter().take(excess) {
             self.servers.remove(&name);
         }
     }
 
-    /// Takes over what is later with somebody else; `true` if there was anything.
+    /// Adopts another director's overrides where they are newer; returns whether any was.
     pub(super) fn merge(&mut self, other: &Self) -> bool {
-        let mut is_news = false;
-        for (server, (number, hand)) in &other.servers {
-            if self.servers.get(server).is_none_or(|(known, _)| known < number) {
-                self.servers.insert(server.clone(), (*number, hand.clone()));
-                is_news = true;
+        let mut is_changed = false;
+        for (name, (number, server)) in &other.servers {
+            if self.servers.get(name).is_none_or(|(known, _)| known < number) {
+                self.servers.insert(name.clone(), (*number, server.clone()));
+                is_changed = true;
             }
         }
-        is_news
+        is_changed
     }
 
-    /// Forgets what the configuration has changed since: the file that was written later goes before
-    /// the hand.
+    /// Drops overrides of what a new configuration changes: the file is newer than the override.
     pub(super) fn rebase(&mut self, before: &[RealServer], after: &[RealServer]) {
-        let find = |all: &[RealServer], name: &str| {
-            all.iter().find(|server| server.address.to_string() == name).cloned()
+        let find = |servers: &[RealServer], name: &str| {
+            servers.iter().find(|server| server.address.to_string() == name).cloned()
         };
-        self.servers.retain(|name, (_, hand)| {
+        self.servers.retain(|name, (_, server)| {
             match (find(before, name), find(after, name)) {
-                // It left the file, and takes all with it.
+                // The server was removed from the file: it loses all overrides.
                 (Some(_), None) => return false,
                 (None, Some(_)) => {
-                    hand.presence = None;
-                    hand.change.weight = None;
+                    server.presence = None;
+                    server.change.weight = None;
                 }
                 (Some(before), Some(after)) if before != after => {
-                    hand.presence = None;
+                    server.presence = None;
                     if before.weight != after.weight {
-                        hand.change.weight = None;
+                        server.change.weight = None;
                     }
                 }
                 _ => {}
             }
-            *hand != ServerOverride::default()
+            *server != ServerOverride::default()
         });
     }
 
-    /// What the servers are to be: those of the configuration in its order, then those added by hand.
+    /// Returns the servers with the overrides applied: those of the configuration in its order, then
+    /// those that operators added.
     pub(super) fn apply_to(&self, configured: &[RealServer]) -> Vec<DesiredServer> {
         let mut servers: Vec<RealServer> = Vec::new();
         for server in configured {
@@ -191,36 +196,36 @@ impl ServiceOverrides {
                 Some(PresenceOverride::Removed) => {}
             }
         }
-        for (_, hand) in self.servers.values() {
-            if let Some(PresenceOverride::Added(server)) = &hand.presence
-                && !configured.iter().any(|it| it.address == server.address)
+        for (_, overridden) in self.servers.values() {
+            if let Some(PresenceOverride::Added(server)) = &overridden.presence
+                && !configured.iter().any(|other| other.address == server.address)
             {
                 servers.push(server.clone());
             }
         }
-        let finished = servers.into_iter().map(|mut server| {
+        let desired = servers.into_iter().map(|mut server| {
             let change = self.server_change(&server.address.to_string());
             server.weight = change.weight.unwrap_or(server.weight);
             DesiredServer { config: server, state: change.state.unwrap_or_default() }
         });
-        finished.collect()
+        desired.collect()
     }
 
     fn presence(&self, server: &SocketAddr) -> Option<&PresenceOverride> {
-        self.servers.get(&server.to_string()).and_then(|(_, hand)| hand.presence.as_ref())
+        self.servers.get(&server.to_string()).and_then(|(_, server)| server.presence.as_ref())
     }
 
-    /// What has been changed of a server.
+    /// Returns the weight and the state that operators have set for a server.
     pub(super) fn server_change(&self, server: &str) -> ServerChange {
-        self.servers.get(server).map(|(_, hand)| hand.change).unwrap_or_default()
+        self.servers.get(server).map(|(_, server)| server.change).unwrap_or_default()
     }
 
-    /// Every server that something was changed of.
+    /// Iterates over the servers that have overrides.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, ServerChange)> {
-        self.servers.iter().map(|(server, (_, hand))| (&**server, hand.change))
+        self.servers.iter().map(|(name, (_, server))| (&**name, server.change))
     }
 
-    /// Has anything been done to a server by hand?
+    /// Returns whether a server has an override.
     pub(super) fn contains(&self, server: &str) -> bool {
         self.servers.contains_key(server)
     }
@@ -237,19 +242,22 @@ mod tests {
     }
 
     fn weight(port: u16, weight: u32) -> ServerEdit {
-        ServerEdit::Change(format!("10.0.0.1:{port}"), ServerChange::weight(weight))
+        ServerEdit::Change(format!("10.0.0.1:{port}"), ServerChange::new().with_weight(weight))
     }
 
     fn drain(port: u16) -> ServerEdit {
-        ServerEdit::Change(format!("10.0.0.1:{port}"), ServerChange::state(AdminState::Drain))
+        ServerEdit::Change(
+            format!("10.0.0.1:{port}"),
+            ServerChange::new().with_state(AdminState::Drain),
+        )
     }
 
     #[test]
-    fn the_later_change_wins_and_what_it_leaves_open_stays() {
+    fn the_newer_override_wins_and_keeps_what_it_does_not_set() {
         let (mut a, mut b) = (ServiceOverrides::default(), ServiceOverrides::default());
         a.record(&weight(1, 3));
         assert!(b.merge(&a));
-        assert!(!b.merge(&a), "it is known");
+        assert!(!b.merge(&a), "the override is known already");
         b.record(&drain(1));
         assert!(a.merge(&b));
         let both = ServerChange { weight: Some(3), state: Some(AdminState::Drain) };
@@ -259,22 +267,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_by_hand_lies_over_the_configuration() {
+    fn overrides_take_precedence_over_the_configuration() {
         let mut changes = ServiceOverrides::default();
         let file = [server(1, 1), server(2, 2)];
         changes.record(&weight(1, 7));
         changes.record(&ServerEdit::Remove("10.0.0.1:2".into()));
         changes.record(&ServerEdit::Add(server(3, 3)));
         changes.record(&drain(3));
-        let is = |server, state| DesiredServer { config: server, state };
-        let all = [is(server(1, 7), AdminState::Up), is(server(3, 3), AdminState::Drain)];
-        assert_eq!(changes.apply_to(&file), all);
+        let desired = |server, state| DesiredServer { config: server, state };
+        let expected =
+            [desired(server(1, 7), AdminState::Up), desired(server(3, 3), AdminState::Drain)];
+        assert_eq!(changes.apply_to(&file), expected);
         changes.record(&ServerEdit::Add(server(2, 5)));
-        assert_eq!(changes.apply_to(&file)[1], is(server(2, 5), AdminState::Up));
+        assert_eq!(changes.apply_to(&file)[1], desired(server(2, 5), AdminState::Up));
     }
 
     #[test]
-    fn servers_that_come_and_go_are_forgotten() {
+    fn overrides_of_removed_servers_are_bounded() {
         let mut changes = ServiceOverrides::default();
         changes.record(&ServerEdit::Remove("10.0.0.1:65535".into()));
         for port in 1..2_000 {
@@ -287,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_changes_goes_before_the_hand_and_nothing_else_does() {
+    fn a_new_configuration_drops_the_overrides_of_what_it_changes_only() {
         let mut changes = ServiceOverrides::default();
         changes.record(&weight(1, 7));
         changes.record(&drain(1));
@@ -299,9 +308,10 @@ mod tests {
         same.rebase(&before, &before);
         assert_eq!(same, changes);
         changes.rebase(&before, &[server(1, 2), server(3, 1), server(4, 1)]);
-        let is = |server, state| DesiredServer { config: server, state };
-        let all = [is(server(1, 2), AdminState::Drain), is(server(3, 1), AdminState::Up)];
-        assert_eq!(changes.apply_to(&[server(1, 2), server(3, 1), server(4, 1)]), all);
+        let desired = |server, state| DesiredServer { config: server, state };
+        let expected =
+            [desired(server(1, 2), AdminState::Drain), desired(server(3, 1), AdminState::Up)];
+        assert_eq!(changes.apply_to(&[server(1, 2), server(3, 1), server(4, 1)]), expected);
         assert!(!changes.contains("10.0.0.1:2") && !changes.contains("10.0.0.1:3"));
     }
 }

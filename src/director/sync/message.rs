@@ -1,4 +1,4 @@
-//! What an active director tells its standby.
+//! The messages that an active director sends to its standby, in JSON.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,21 +7,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::BackendId;
 use crate::balancer::SavedTemplate;
-use crate::director::status::{ServiceTotals, saturating_millis};
-use crate::director::wanted::ServiceOverrides;
+use crate::director::counters::ServiceTotals;
+use crate::director::overrides::ServiceOverrides;
+use crate::director::time::saturating_millis;
 use crate::health::SavedHealth;
 
-/// What is told at a time.
+/// One message.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub(super) struct SyncMessage {
-    /// The one that tells is active: what it knows counts.
+    /// Whether the sender is active; a standby that is connected to another standby ignores it.
     pub(super) is_active: bool,
-    /// This is all there is, and not what has changed.
+    /// Whether this is the whole state, not a difference.
     pub(super) is_full: bool,
     pub(super) services: Vec<ServiceUpdate>,
 }
 
-/// What is told of a service; what is left out has not changed.
+/// The changes of one service; absent fields have not changed.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub(super) struct ServiceUpdate {
     pub(super) name: String,
@@ -31,7 +32,7 @@ pub(super) struct ServiceUpdate {
     pub(super) slow: Option<SlowUpdate>,
 }
 
-/// What need not be told as often.
+/// State that is sent less often than persistence.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(super) struct SlowUpdate {
     pub(super) learned: Option<SavedHealth>,
@@ -39,7 +40,7 @@ pub(super) struct SlowUpdate {
     pub(super) changes: ServiceOverrides,
 }
 
-/// A client's network, its server, and for how many milliseconds.
+/// A persistence template: the client's network, the server, and the remaining milliseconds.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct TemplateUpdate(IpAddr, String, u64);
 
@@ -60,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_of_a_client_arrives() {
+    fn a_template_survives_serialization() {
         let saved = SavedTemplate {
             network: [192, 0, 2, 0].into(),
             backend: "10.0.0.1:80".into(),

@@ -1,0 +1,199 @@
+//! The task that owns everything that runs in a director, and runs its commands.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::admin::AdminContext;
+use super::applied::{AppliedConfig, ReloadStatusSlot};
+use super::command::{ControlCommand, ControlReceiver, SuccessorServes, WeakControlSender};
+use super::history::{HistoryReader, run_sampler};
+use super::registry::ServiceRegistry;
+use super::reload::RunningParts;
+use super::role::{RoleSender, RoleWatch};
+use super::service::VirtualService;
+use super::status::StatusReader;
+use super::sync::SyncStatusSlot;
+use crate::forward::DrainReport;
+
+/// Runs the commands of a director. It ends after `Stop`, or when the last sender is dropped.
+pub(super) struct Controller {
+    commands: ControlReceiver,
+    parts: RunningParts,
+    /// A successor that has the sockets, and may serve or fail.
+    successor: Option<oneshot::Receiver<SuccessorServes>>,
+    /// Commands that wait until the successor serves or has failed.
+    deferred: VecDeque<ControlCommand>,
+    _monitor: AbortOnDropHandle<()>,
+    _sampler: AbortOnDropHandle<()>,
+}
+
+/// The parts of a director that its handles read.
+#[derive(Clone, Debug)]
+pub(super) struct DirectorView {
+    pub(super) registry: ServiceRegistry,
+    pub(super) role: RoleWatch,
+    pub(super) status: StatusReader,
+    pub(super) admin_address: watch::Receiver<Option<SocketAddr>>,
+    pub(super) has_successor: watch::Receiver<bool>,
+}
+
+/// The next step of the controller.
+enum ControllerStep {
+    Run(ControlCommand),
+    /// The successor serves, or has failed (`false`).
+    Succeeded(bool),
+    /// No handle is left.
+    End,
+}
+
+impl Controller {
+    /// Returns a controller of a director without services, and the view for handles.
+    pub(super) fn new(
+        commands: ControlReceiver,
+        control: WeakControlSender,
+    ) -> (Self, DirectorView) {
+        let registry = ServiceRegistry::new();
+        let (role, role_watch) = RoleSender::new();
+        let (sync_status, reload_status) = (SyncStatusSlot::default(), ReloadStatusSlot::default());
+        let history = HistoryReader::default();
+        let status = StatusReader::new(
+            registry.clone(),
+            role_watch.clone(),
+            sync_status.clone(),
+            reload_status.clone(),
+        );
+        let (admin_address, address) = watch::channel(None);
+        let (has_successor, successor) = watch::channel(false);
+        let view = DirectorView {
+            registry: registry.clone(),
+            role: role_watch.clone(),
+            status: status.clone(),
+            admin_address: address,
+            has_successor: successor,
+        };
+        let sampler = run_sampler(registry.clone(), history.clone());
+        let controller = Self {
+            commands,
+            successor: None,
+            deferred: VecDeque::new(),
+            _monitor: AbortOnDropHandle::new(tokio::spawn(registry.monitor().run())),
+            _sampler: AbortOnDropHandle::new(tokio::spawn(sampler)),
+            parts: RunningParts {
+                admin_context: AdminContext { registry: registry.clone(), status, history },
+                registry,
+                applied: AppliedConfig::default(),
+                reload_status,
+                draining: JoinSet::new(),
+                admin: None,
+                admin_address,
+                vrrp: None,
+                role,
+                sync: None,
+                sync_status,
+                role_watch,
+                handover: None,
+                control,
+                has_successor,
+            },
+        };
+        (controller, view)
+    }
+
+    /// Runs commands until the director ends.
+    pub(super) async fn run(mut self) {
+        loop {
+            match self.next_step().await {
+                ControllerStep::Run(ControlCommand::Reload { config, sockets, reply }) => {
+                    let result = self.parts.reload(*config, sockets).await;
+                    // The caller may have stopped waiting.
+                    let _ = reply.send(result);
+                }
+                ControllerStep::Run(ControlCommand::HandOver { reply, outcome }) => {
+                    self.parts.stop_vrrp().await;
+                    self.successor = Some(outcome);
+                    let _ = reply.send(self.parts.duplicate_sockets());
+                }
+                ControllerStep::Run(ControlCommand::Stop { timeout, mut reply }) => {
+                    let report = self.stop(timeout, reply.closed()).await;
+                    // Everything has ended before the caller continues.
+                    drop(self);
+                    let _ = reply.send(report);
+                    return;
+                }
+                ControllerStep::Succeeded(true) => self.successor = None,
+                ControllerStep::Succeeded(false) => {
+                    self.successor = None;
+                    if self.parts.vrrp.is_none() {
+                        self.parts.resume_vrrp();
+                    }
+                }
+                ControllerStep::End => {
+                    self.stop(Duration::ZERO, std::future::pending()).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for the next command that may run now.
+    async fn next_step(&mut self) -> ControllerStep {
+        loop {
+            let command = match &mut self.successor {
+                None => match self.deferred.pop_front() {
+                    Some(command) => Some(command),
+                    None => self.commands.recv().await,
+                },
+                Some(outcome) => tokio::select! {
+                    outcome = outcome => return ControllerStep::Succeeded(outcome.is_ok()),
+                    command = self.commands.recv() => match command {
+                        // Nothing else changes while a successor starts.
+                        Some(command @ (ControlCommand::Reload { .. } | ControlCommand::HandOver { .. })) => {
+                            self.deferred.push_back(command);
+                            continue;
+                        }
+                        command => command,
+                    },
+                },
+            };
+            return command.map_or(ControllerStep::End, ControllerStep::Run);
+        }
+    }
+
+    /// Hands the virtual addresses over, then drains all services. Connections that are left are cut
+    /// after the timeout, or when `cancelled` is ready.
+    async fn stop(
+        &mut self,
+        timeout: Duration,
+        cancelled: impl Future<Output = ()>,
+    ) -> DrainReport {
+        self.parts.stop_vrrp().await;
+        let has_successor = *self.parts.has_successor.borrow();
+        let services = self.parts.registry.services();
+        services.iter().for_each(|service| service.drain(timeout, has_successor));
+        let report = tokio::select! {
+            report = wait_drained(&services) => report,
+            () = cancelled => {
+                services.iter().for_each(|service| service.drain(Duration::ZERO, has_successor));
+                wait_drained(&services).await
+            }
+        };
+        self.parts.registry.monitor().shutdown();
+        report
+    }
+}
+
+async fn wait_drained(services: &[Arc<VirtualService>]) -> DrainReport {
+    let mut sum = DrainReport::default();
+    for service in services {
+        let report = service.wait_drained().await;
+        sum.finished += report.finished;
+        sum.cut += report.cut;
+    }
+    sum
+}

@@ -1,0 +1,354 @@
+//! A service's forwarder at one address: prepared, running, and draining.
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::config::{ListenAddress, ServiceConfig, ServiceProtocol};
+use super::counters::{ServerTotals, ServiceCounters, ServiceTotals};
+use super::error::ServiceError;
+use super::sockets::ListeningSockets;
+use crate::Balancer;
+use crate::balancer::Persistence;
+use crate::forward::{
+    ConnectionInfo, DrainReport, ForwardError, Forwarder, TcpCounters, TcpHandle, UdpCounters,
+    UdpForwarder, UdpHandle,
+};
+
+/// What a frontend is made from.
+pub(super) struct FrontendSpec<'a> {
+    pub(super) config: &'a ServiceConfig,
+    pub(super) balancer: &'a Balancer<SocketAddr>,
+    pub(super) persistence: Option<&'a Arc<Persistence<SocketAddr>>>,
+    pub(super) workers: Option<usize>,
+    /// Whether to bind addresses that this machine may not have yet (virtual addresses).
+    pub(super) freebind: bool,
+    /// Whether to log every TCP connection that ends.
+    pub(super) log_connections: bool,
+    /// Finds the balancer of another service by name.
+    pub(super) find_balancer: &'a dyn Fn(&str) -> Option<Balancer<SocketAddr>>,
+}
+
+/// A forwarder whose sockets are open and which does not accept yet.
+#[derive(Debug)]
+pub(super) struct PreparedFrontend {
+    listen: ListenAddress,
+    forwarder: AnyForwarder,
+}
+
+#[derive(Debug)]
+enum AnyForwarder {
+    Tcp(Box<Forwarder>),
+    Udp(Box<UdpForwarder>),
+}
+
+impl PreparedFrontend {
+    /// Takes the open sockets of an address, or opens new ones.
+    pub(super) fn prepare(
+        listen: &ListenAddress,
+        spec: &FrontendSpec<'_>,
+        sockets: &mut ListeningSockets,
+    ) -> Result<Self, ServiceError> {
+        let open = sockets.take_for(spec.config.protocol, listen);
+        let balancer = spec.balancer.clone();
+        let forwarder = match (spec.config.protocol, listen) {
+            (ServiceProtocol::Tcp, ListenAddress::Address(address)) => {
+                let forwarder = match (open.is_empty(), spec.freebind) {
+                    (false, _) => Forwarder::from_listeners(
+                        open.into_iter().map(TcpListener::from),
+                        balancer,
+                    )?,
+                    (true, true) => Forwarder::bind_nonlocal(*address, balancer)?,
+                    (true, false) => Forwarder::bind(*address, balancer)?,
+                };
+                AnyForwarder::Tcp(Box::new(spec.configure_tcp(forwarder)))
+            }
+            (ServiceProtocol::Tcp, ListenAddress::Unix(path)) => {
+                let listener = match open.into_iter().next() {
+                    Some(open) => UnixListener::from(open),
+                    None => bind_unix(path)?,
+                };
+                AnyForwarder::Tcp(Box::new(
+                    spec.configure_tcp(Forwarder::from_unix_listener(listener, balancer)?),
+                ))
+            }
+            (ServiceProtocol::Udp, ListenAddress::Address(address)) => {
+                let forwarder = match (open.is_empty(), spec.freebind) {
+                    (false, _) => {
+                        UdpForwarder::from_sockets(open.into_iter().map(UdpSocket::from), balancer)?
+                    }
+                    (true, true) => UdpForwarder::bind_nonlocal(*address, balancer)?,
+                    (true, false) => UdpForwarder::bind(*address, balancer)?,
+                };
+                AnyForwarder::Udp(Box::new(spec.configure_udp(forwarder)))
+            }
+            (ServiceProtocol::Udp, ListenAddress::Unix(_)) => {
+                unreachable!("the configuration refuses a path for a UDP service")
+            }
+        };
+        Ok(Self { listen: listen.clone(), forwarder })
+    }
+
+    /// Starts the forwarder, which accepts connections when this returns.
+    pub(super) fn start(self, service: &str) -> Result<Frontend, ServiceError> {
+        let (handle, task) = match self.forwarder {
+            AnyForwarder::Tcp(forwarder) => (
+                AnyForwarderHandle::Tcp(forwarder.handle()),
+                spawn_forwarder(service, forwarder.run()),
+            ),
+            AnyForwarder::Udp(forwarder) => (
+                AnyForwarderHandle::Udp(forwarder.handle()),
+                spawn_forwarder(service, forwarder.run()),
+            ),
+        };
+        Ok(Frontend { listen: self.listen, handle, task: task? })
+    }
+}
+
+/// Spawns a forwarder after polling it once. The first poll creates its threads and listeners, so that
+/// their failure is returned here, and the handle knows the sockets when this returns.
+fn spawn_forwarder(
+    service: &str,
+    run: impl Future<Output = Result<DrainReport, ForwardError>> + Send + 'static,
+) -> Result<JoinHandle<DrainReport>, ServiceError> {
+    let mut run = Box::pin(run);
+    let first = run.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    let service = service.to_owned();
+    Ok(match first {
+        Poll::Ready(ended) => {
+            let drained = ended?;
+            tokio::spawn(async move { drained })
+        }
+        Poll::Pending => tokio::spawn(async move {
+            run.await.unwrap_or_else(|error| {
+                tracing::error!("service {service}: the forwarder ended: {error}");
+                DrainReport::default()
+            })
+        }),
+    })
+}
+
+/// Binds a Unix listener, and first removes a socket file that no process listens on any more.
+fn bind_unix(path: &Path) -> Result<UnixListener, ServiceError> {
+    if std::os::unix::net::UnixStream::connect(path).is_err() {
+        // A file of another kind, or one that cannot be removed, makes the bind below fail.
+        use std::os::unix::fs::FileTypeExt;
+        if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    UnixListener::bind(path).map_err(|source| ServiceError::Unix { path: path.to_owned(), source })
+}
+
+impl FrontendSpec<'_> {
+    fn configure_tcp(&self, forwarder: Forwarder) -> Forwarder {
+        let mut forwarder = forwarder.name(&self.config.name);
+        if let Some(workers) = self.workers {
+            forwarder = forwarder.workers(workers);
+        }
+        if let Some(sorry) = self.config.sorry_server {
+            forwarder = forwarder.sorry_server(sorry);
+        }
+        if let Some(persistence) = self.persistence {
+            forwarder = forwarder.persistence(Arc::clone(persistence));
+        }
+        if self.log_connections {
+            forwarder = forwarder.on_end(
+                |record| tracing::info!(target: "lvs::connection", "{}", record.key_values()),
+            );
+        }
+        self.config.tcp.configure(forwarder, self.find_balancer)
+    }
+
+    fn configure_udp(&self, forwarder: UdpForwarder) -> UdpForwarder {
+        let mut forwarder = forwarder;
+        if let Some(workers) = self.workers {
+            forwarder = forwarder.workers(workers);
+        }
+        if let Some(persistence) = self.persistence {
+            forwarder = forwarder.persistence(Arc::clone(persistence));
+        }
+        self.config.udp.configure(forwarder)
+    }
+}
+
+/// A forwarder that serves one address of a service, or drains. Dropped, it cuts its connections.
+#[derive(Debug)]
+pub(super) struct Frontend {
+    /// The configured address, where the port may be 0.
+    pub(super) listen: ListenAddress,
+    handle: AnyForwarderHandle,
+    task: JoinHandle<DrainReport>,
+}
+
+#[derive(Clone, Debug)]
+enum AnyForwarderHandle {
+    Tcp(TcpHandle),
+    Udp(UdpHandle),
+}
+
+impl Drop for Frontend {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Frontend {
+    /// Stops accepting, closes the listener, and cuts what is left after `timeout`.
+    pub(super) fn drain(&self, timeout: Duration) {
+        match &self.handle {
+            AnyForwarderHandle::Tcp(handle) => handle.shutdown(timeout),
+            AnyForwarderHandle::Udp(handle) => handle.shutdown(timeout),
+        }
+    }
+
+    /// Drains a frontend whose sockets are served by another forwarder.
+    pub(super) fn hand_over(&self, timeout: Duration) {
+        match &self.handle {
+            AnyForwarderHandle::Tcp(handle) => handle.shutdown(timeout),
+            AnyForwarderHandle::Udp(handle) => handle.hand_over(timeout),
+        }
+    }
+
+    /// Waits until the last connection has ended.
+    pub(super) async fn wait_drained(&mut self) -> DrainReport {
+        (&mut self.task).await.unwrap_or_default()
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Adds duplicates of the open sockets, under the configured address.
+    pub(super) fn duplicate_sockets(
+        &self,
+        protocol: ServiceProtocol,
+        sockets: &mut ListeningSockets,
+    ) {
+        let open = match &self.handle {
+            AnyForwarderHandle::Tcp(handle) => handle.listeners(),
+            AnyForwarderHandle::Udp(handle) => handle.sockets(),
+        };
+        // Out of descriptors: this frontend keeps its sockets, and the next one opens its own.
+        sockets.add(protocol, &self.listen, open.unwrap_or_default());
+    }
+
+    /// Returns the bound address, with the real port where the configuration has 0.
+    pub(super) fn local_address(&self) -> ListenAddress {
+        let address = match &self.handle {
+            AnyForwarderHandle::Tcp(handle) => handle.local_addr(),
+            AnyForwarderHandle::Udp(handle) => Some(handle.local_addr()),
+        };
+        address.map_or_else(|| self.listen.clone(), ListenAddress::Address)
+    }
+
+    /// Returns connections or flows of this moment, `limit` at most.
+    pub(super) fn connections(&self, limit: usize) -> Vec<ConnectionInfo> {
+        match &self.handle {
+            AnyForwarderHandle::Tcp(handle) => handle.connections(limit),
+            AnyForwarderHandle::Udp(handle) => handle.flows(limit),
+        }
+    }
+
+    pub(super) fn totals(&self) -> ServiceTotals {
+        match &self.handle {
+            AnyForwarderHandle::Tcp(handle) => tcp_totals(&handle.counters()),
+            AnyForwarderHandle::Udp(handle) => udp_totals(&handle.counters()),
+        }
+    }
+
+    /// Adds everything that the forwarder has counted to a service's sums.
+    pub(super) fn add_counters(&self, sum: &mut ServiceCounters) {
+        match &self.handle {
+            AnyForwarderHandle::Tcp(handle) => {
+                let counters = handle.counters();
+                sum.totals = sum.totals.saturating_add(tcp_totals(&counters));
+                sum.active += counters.active;
+                sum.add_refusals(tcp_refusals_by_reason(&counters));
+                for backend in handle.backends() {
+                    let server = sum.server_mut(backend.id.to_string());
+                    server.totals = server.totals.saturating_add(ServerTotals {
+                        connections: backend.connections,
+                        failed: backend.failed_connects,
+                        bytes_in: backend.bytes_in,
+                        bytes_out: backend.bytes_out,
+                    });
+                    server.connect_time.merge(&backend.connect_time);
+                }
+            }
+            AnyForwarderHandle::Udp(handle) => {
+                let counters = handle.counters();
+                sum.totals = sum.totals.saturating_add(udp_totals(&counters));
+                sum.active += counters.flows_active;
+                sum.add_refusals(udp_refusals_by_reason(&counters));
+                for backend in handle.backends() {
+                    let server = sum.server_mut(backend.id.to_string());
+                    server.totals = server.totals.saturating_add(ServerTotals {
+                        connections: backend.flows_started,
+                        failed: backend.errors,
+                        bytes_in: backend.to_server.bytes,
+                        bytes_out: backend.from_server.bytes,
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn tcp_totals(counters: &TcpCounters) -> ServiceTotals {
+    ServiceTotals {
+        accepted: counters.accepted,
+        refused: counters.refused.sum(),
+        bytes_to_servers: counters.bytes_to_backends,
+        bytes_to_clients: counters.bytes_to_clients,
+    }
+}
+
+fn udp_totals(counters: &UdpCounters) -> ServiceTotals {
+    ServiceTotals {
+        accepted: counters.flows_started,
+        refused: counters.shed.total(),
+        bytes_to_servers: counters.to_servers.bytes,
+        bytes_to_clients: counters.to_clients.bytes,
+    }
+}
+
+fn tcp_refusals_by_reason(counters: &TcpCounters) -> [(&'static str, u64); 12] {
+    let refused = &counters.refused;
+    [
+        ("no_server", refused.no_backend),
+        ("saturated", refused.saturated),
+        ("queue_timeout", refused.queue_timeout),
+        ("scheduler", refused.scheduler),
+        ("connect_error", refused.connect_error),
+        ("connect_timeout", refused.connect_timeout),
+        ("no_resources", refused.no_resources),
+        ("client_limit", refused.client_limit),
+        ("bad_preamble", refused.bad_preamble),
+        ("preamble_timeout", refused.preamble_timeout),
+        ("no_service", refused.no_service),
+        ("client_left", refused.client_left),
+    ]
+}
+
+fn udp_refusals_by_reason(counters: &UdpCounters) -> [(&'static str, u64); 11] {
+    let shed = &counters.shed;
+    [
+        ("max_flows", shed.max_flows),
+        ("client_limit", shed.max_flows_per_client),
+        ("no_server", shed.no_backend),
+        ("saturated", shed.saturated),
+        ("scheduler", shed.scheduler),
+        ("unreachable", shed.unreachable),
+        ("no_resources", shed.no_resources),
+        ("draining", shed.draining),
+        ("send_buffer", shed.send_buffer),
+        ("rejected", shed.rejected),
+        ("damaged", shed.damaged),
+    ]
+}

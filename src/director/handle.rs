@@ -1,0 +1,200 @@
+//! The handle of a director, by which a program starts, changes and stops it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::applied::ReloadSummary;
+use super::command::ControlSender;
+use super::config::{DirectorConfig, RealServer};
+use super::controller::{Controller, DirectorView};
+use super::counters::CountedSince;
+use super::error::DirectorError;
+use super::handover::Predecessor;
+use super::overrides::{ServerChange, ServerEdit};
+use super::sockets::ListeningSockets;
+use super::status::DirectorStatus;
+use crate::forward::DrainReport;
+use crate::health::HealthEvents;
+use crate::vrrp::Vrrp;
+
+/// A running director; a clone is another handle on the same one.
+///
+/// It ends with [`stop`](Self::stop), which waits, or in the background when the last handle is
+/// dropped: then it hands the virtual addresses over, and cuts all connections. It ends with its
+/// runtime too.
+#[derive(Clone, Debug)]
+pub struct Director {
+    control: ControlSender,
+    view: DirectorView,
+}
+
+impl Director {
+    /// Starts what a configuration describes, on the current tokio runtime. If the configuration has a
+    /// `handover` and a director runs there, this one takes its listeners over, and no client is
+    /// refused.
+    ///
+    /// # Errors
+    /// [`DirectorError`] names what cannot be started; nothing runs then.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, what was started ends.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn start(config: DirectorConfig) -> Result<Self, DirectorError> {
+        Self::start_with(config, ListeningSockets::default()).await
+    }
+
+    /// Starts a director as [`start`](Self::start) does, with sockets that are open already. It uses
+    /// those that are bound to its addresses, and closes the others.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with(
+        config: DirectorConfig,
+        sockets: ListeningSockets,
+    ) -> Result<Self, DirectorError> {
+        let mut sockets = sockets;
+        let mut predecessor = None;
+        if let Some(path) = config.handover() {
+            let connected = Predecessor::connect(path).await.map_err(|source| {
+                DirectorError::Handover { path: path.to_owned(), source: io::Error::other(source) }
+            })?;
+            if let Some((connected, inherited)) = connected {
+                sockets.extend(inherited);
+                predecessor = Some(connected);
+            }
+        }
+        let (control, commands) = ControlSender::new();
+        let (controller, view) = Controller::new(commands, control.downgrade());
+        tokio::spawn(controller.run());
+        let director = Self { control, view };
+        let summary = director.control.reload(config, sockets).await;
+        let failure = match summary {
+            Ok(summary) => summary.into_failures().into_iter().next().map(|failure| failure.error),
+            Err(error) => Some(Arc::new(error)),
+        };
+        if let Some(error) = failure {
+            director.stop(Duration::ZERO).await;
+            return Err(Arc::into_inner(error).unwrap_or(DirectorError::Stopped));
+        }
+        if let Some(Err(error)) = predecessor.map(Predecessor::confirm_takeover) {
+            tracing::warn!("handover: the predecessor ended before this director served: {error}");
+        }
+        Ok(director)
+    }
+
+    /// Applies another configuration. What both configurations have in common is not touched:
+    /// listeners, servers, their health and counters, connections, flows. Changes by operators stay
+    /// where the configuration says nothing new.
+    ///
+    /// - Servers, weights, limits, schedulers and health checks change in place.
+    /// - Other options of a service (limits, timeouts, threads, PROXY headers, persistence) apply to
+    ///   new connections: another forwarder serves the same sockets, and no client is refused. UDP
+    ///   flows start anew with their next datagram.
+    /// - A listener that is removed is closed, and its connections have the `drain_timeout`.
+    /// - Another `[vrrp]` table ends this director's part in the election, in which the other director
+    ///   takes over, and starts another.
+    ///
+    /// A part that cannot be applied, although everything was prepared, is in the
+    /// [failures](ReloadSummary::failures) of the summary and in the [status](Self::status); the next
+    /// reload tries it again, with the same configuration too.
+    ///
+    /// # Errors
+    /// [`DirectorError`] names what is impossible, and nothing has changed. If a new `[vrrp]` table is
+    /// what fails, the old election was ended, and has been started again.
+    ///
+    /// # Cancel safety
+    /// Dropped, a reload that has begun is completed.
+    pub async fn reload(&self, config: DirectorConfig) -> Result<ReloadSummary, DirectorError> {
+        self.control.reload(config, ListeningSockets::default()).await
+    }
+
+    /// Returns the election for the virtual addresses; `None` without a `[vrrp]` table. A reload that
+    /// changes the table starts another election.
+    #[must_use]
+    pub fn vrrp(&self) -> Option<Arc<Vrrp>> {
+        self.view.role.vrrp()
+    }
+
+    /// Returns the events of health checks and outlier ejection from now on.
+    #[must_use]
+    pub fn health_events(&self) -> HealthEvents {
+        self.view.registry.health_events()
+    }
+
+    /// Returns the address of the admin server, with the real port where the configuration has 0.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        *self.view.admin_address.borrow()
+    }
+
+    /// Returns the status of this moment.
+    #[must_use]
+    pub fn status(&self) -> DirectorStatus {
+        self.view.status.read(CountedSince::LastZeroed)
+    }
+
+    /// Changes a server. The change outlives reloads until the configuration says something new of the
+    /// same thing, and the standby adopts it.
+    ///
+    /// # Errors
+    /// [`DirectorError::NoService`], [`DirectorError::NoServer`], or the scheduler cannot use the
+    /// weight. Nothing is changed then.
+    pub fn change_server(
+        &self,
+        service: &str,
+        server: &str,
+        change: ServerChange,
+    ) -> Result<(), DirectorError> {
+        self.edit_servers(service, ServerEdit::Change(server.to_owned(), change))
+    }
+
+    /// Adds a server, as an operator's change (see [`change_server`](Self::change_server)).
+    ///
+    /// # Errors
+    /// [`DirectorError::NoService`], [`DirectorError::ServerExists`], or the scheduler cannot use the
+    /// server.
+    pub fn add_server(&self, service: &str, server: RealServer) -> Result<(), DirectorError> {
+        self.edit_servers(service, ServerEdit::Add(server))
+    }
+
+    /// Removes a server, as an operator's change (see [`change_server`](Self::change_server)). Its
+    /// connections go on.
+    ///
+    /// # Errors
+    /// [`DirectorError::NoService`], [`DirectorError::NoServer`].
+    pub fn remove_server(&self, service: &str, server: &str) -> Result<(), DirectorError> {
+        self.edit_servers(service, ServerEdit::Remove(server.to_owned()))
+    }
+
+    fn edit_servers(&self, service: &str, edit: ServerEdit) -> Result<(), DirectorError> {
+        self.view.registry.edit_servers(service, &[edit])
+    }
+
+    /// Waits until a successor serves in this director's place: then it is time to
+    /// [`stop`](Self::stop). It waits for ever where the configuration has no `handover`.
+    pub async fn wait_for_successor(&self) {
+        let mut has_successor = self.view.has_successor.clone();
+        if has_successor.wait_for(|has_successor| *has_successor).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Stops the director. It first hands the virtual addresses over, and serves until the other
+    /// director has them, which takes a part of an advertisement's interval; then it accepts no more
+    /// connections, and cuts those that are left after `timeout`. Returns how many ended by themselves,
+    /// and how many were cut.
+    ///
+    /// Connections to a virtual address end with the address; the time is for those to other
+    /// addresses.
+    ///
+    /// # Cancel safety
+    /// Dropped, the virtual addresses are handed over all the same, and the connections that are left
+    /// are cut.
+    pub async fn stop(&self, timeout: Duration) -> DrainReport {
+        self.control.stop(timeout).await
+    }
+}

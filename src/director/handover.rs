@@ -1,0 +1,163 @@
+//! A restart without a refused connection: a director takes the listeners over from the one that ran
+//! before it.
+//!
+//! Both have the same configuration, with `handover = "PATH"`. The successor connects to its
+//! predecessor's socket there. The predecessor leaves the election (the standby gets the virtual
+//! addresses meanwhile) and sends duplicates of all its sockets. When the successor serves it confirms;
+//! the predecessor then stops accepting, and ends when its connections have ended. If the successor
+//! fails before, the predecessor takes part in the election again and goes on.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+use super::command::{SuccessorServes, WeakControlSender};
+use super::error::DirectorError;
+use super::sockets::ListeningSockets;
+use crate::forward::handover::{self, HandoverError};
+
+/// How long the other process may take to send or to read.
+const HANDOVER_IO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a successor may take until it serves.
+const SUCCESSOR_START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long to wait after `accept` has failed.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// What a successor sends when it serves.
+const SERVING_BYTE: u8 = b'!';
+
+/// The director that serves until this one does.
+#[derive(Debug)]
+pub(super) struct Predecessor(UnixStream);
+
+impl Predecessor {
+    /// Connects to a predecessor and receives its sockets; `None` if none runs.
+    pub(super) async fn connect(
+        path: &Path,
+    ) -> Result<Option<(Self, ListeningSockets)>, HandoverError> {
+        let path = path.to_owned();
+        let connected = spawn_blocking(move || {
+            let stream = match UnixStream::connect(&path) {
+                Ok(stream) => stream,
+                // No socket file, or one whose process has ended.
+                Err(error) => match error.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => return Ok(None),
+                    _ => return Err(error.into()),
+                },
+            };
+            stream.set_read_timeout(Some(HANDOVER_IO_TIMEOUT))?;
+            let sockets = handover::receive(&stream)?.into_iter().map(|(_, socket)| socket);
+            Ok(Some((Self(stream), ListeningSockets::from_descriptors(sockets))))
+        });
+        connected.await.unwrap_or(Ok(None))
+    }
+
+    /// Tells the predecessor that this director serves, and that it may end.
+    pub(super) fn confirm_takeover(mut self) -> io::Result<()> {
+        self.0.write_all(&[SERVING_BYTE])
+    }
+}
+
+/// The socket for a successor, at a temporary path beside that which the configuration names, until
+/// [`publish`](Self::publish).
+#[derive(Debug)]
+pub(super) struct HandoverListener {
+    listener: UnixListener,
+    path: PathBuf,
+    /// `None` once the socket is published.
+    temporary: Option<PathBuf>,
+}
+
+impl HandoverListener {
+    /// Binds the socket at the temporary path. It is removed if this is dropped.
+    pub(super) fn bind(path: &Path) -> Result<Self, DirectorError> {
+        let temporary = path.with_extension(format!("{}", std::process::id()));
+        let bind = || {
+            let _ = fs::remove_file(&temporary);
+            let listener = UnixListener::bind(&temporary)?;
+            fs::set_permissions(&temporary, Permissions::from_mode(0o600))?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        let listener =
+            bind().map_err(|source| DirectorError::Handover { path: path.to_owned(), source })?;
+        Ok(Self { listener, path: path.to_owned(), temporary: Some(temporary) })
+    }
+
+    /// Moves the socket to its path, in one step: a successor finds this socket or the one before.
+    pub(super) fn publish(&mut self) -> Result<(), DirectorError> {
+        if let Some(temporary) = &self.temporary {
+            fs::rename(temporary, &self.path)
+                .map_err(|source| DirectorError::Handover { path: self.path.clone(), source })?;
+        }
+        self.temporary = None;
+        Ok(())
+    }
+
+    /// Hands the sockets to every successor that connects, until one of them serves; then sets
+    /// `succeeded`.
+    pub(super) async fn serve(self, control: WeakControlSender, succeeded: watch::Sender<bool>) {
+        let listener = self.listener.try_clone().and_then(tokio::net::UnixListener::from_std);
+        let listener = match listener {
+            Ok(listener) => listener,
+            Err(error) => {
+                return tracing::error!("handover at {}: {error}", self.path.display());
+            }
+        };
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
+                continue;
+            };
+            match hand_over_to(&control, stream).await {
+                Ok(()) => {
+                    tracing::info!("handover: the successor serves, this director may end");
+                    succeeded.send_replace(true);
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!("handover: the successor failed, this director goes on: {error}")
+                }
+            }
+        }
+    }
+}
+
+impl Drop for HandoverListener {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            let _ = fs::remove_file(temporary);
+        }
+    }
+}
+
+async fn hand_over_to(
+    control: &WeakControlSender,
+    stream: tokio::net::UnixStream,
+) -> io::Result<()> {
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    stream.set_write_timeout(Some(HANDOVER_IO_TIMEOUT))?;
+    stream.set_read_timeout(Some(SUCCESSOR_START_TIMEOUT))?;
+    let Some((sockets, outcome)) = control.hand_over().await else {
+        return Err(io::Error::other("this director cannot hand over now"));
+    };
+    let handed_over = spawn_blocking(move || {
+        let named: Vec<_> = sockets.iter().map(|socket| ("director", socket.as_fd())).collect();
+        handover::send(&stream, &named).map_err(io::Error::other)?;
+        drop(sockets);
+        let mut answer = [0];
+        (&stream).read_exact(&mut answer)?;
+        if answer == [SERVING_BYTE] { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    });
+    handed_over.await.unwrap_or_else(|error| Err(io::Error::other(error)))?;
+    // Dropped on every other path, which means that the successor failed.
+    let _ = outcome.send(SuccessorServes);
+    Ok(())
+}

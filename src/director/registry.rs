@@ -1,0 +1,76 @@
+//! The virtual services that run, for everything that reads or edits them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::error::DirectorError;
+use super::overrides::ServerEdit;
+use super::service::VirtualService;
+use super::time::tokio_now;
+use crate::health::{HealthEvents, Monitor, MonitorCounters};
+use crate::sync::ArcSwap;
+
+/// The services of a director, and the monitor of their health checks. A clone is another handle on
+/// the same services. It owns no task.
+#[derive(Clone, Debug)]
+pub(super) struct ServiceRegistry {
+    shared: Arc<RegistryShared>,
+}
+
+#[derive(Debug)]
+struct RegistryShared {
+    services: ArcSwap<Vec<Arc<VirtualService>>>,
+    monitor: Monitor,
+    started_at: Instant,
+}
+
+impl ServiceRegistry {
+    pub(super) fn new() -> Self {
+        let shared = RegistryShared {
+            services: ArcSwap::from_pointee(Vec::new()),
+            monitor: Monitor::new(),
+            started_at: tokio_now(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Returns the services in the order of the configuration.
+    pub(super) fn services(&self) -> Arc<Vec<Arc<VirtualService>>> {
+        self.shared.services.load_full()
+    }
+
+    pub(super) fn find_service(&self, name: &str) -> Result<Arc<VirtualService>, DirectorError> {
+        let service = self.services().iter().find(|service| service.name == name).cloned();
+        service.ok_or_else(|| DirectorError::NoService(name.to_owned()))
+    }
+
+    /// Replaces the services that readers see.
+    pub(super) fn publish_services(&self, services: Vec<Arc<VirtualService>>) {
+        self.shared.services.store(Arc::new(services));
+    }
+
+    /// Applies an operator's edits of one service's servers, all of them or none.
+    pub(super) fn edit_servers(
+        &self,
+        service: &str,
+        edits: &[ServerEdit],
+    ) -> Result<(), DirectorError> {
+        self.find_service(service)?.edit_servers(edits)
+    }
+
+    pub(super) fn monitor(&self) -> &Monitor {
+        &self.shared.monitor
+    }
+
+    pub(super) fn health_events(&self) -> HealthEvents {
+        self.shared.monitor.events()
+    }
+
+    pub(super) fn monitor_counters(&self) -> MonitorCounters {
+        self.shared.monitor.counters()
+    }
+
+    pub(super) fn started_at(&self) -> Instant {
+        self.shared.started_at
+    }
+}

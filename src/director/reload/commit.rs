@@ -1,0 +1,142 @@
+//! The last step of a reload: the change itself.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::parts::RunningParts;
+use super::prepare::PreparedReload;
+use crate::director::admin::AdminServer;
+use crate::director::applied::{AppliedConfig, ReloadPart, ReloadSummary};
+use crate::director::config::DirectorConfig;
+use crate::director::diff::ServiceDiff;
+use crate::director::error::DirectorError;
+use crate::director::handover::HandoverListener;
+use crate::director::service::{DrainPolicy, PreparedService, VirtualService};
+use crate::director::sockets::ListeningSockets;
+use crate::director::sync::RunningSync;
+
+impl RunningParts {
+    /// Applies another configuration.
+    ///
+    /// # Errors
+    /// The configuration is impossible, and nothing has changed. If a new election failed and the old
+    /// one could not be started again, that is recorded as a failure of `[vrrp]`.
+    pub(in crate::director) async fn reload(
+        &mut self,
+        config: DirectorConfig,
+        sockets: ListeningSockets,
+    ) -> Result<ReloadSummary, DirectorError> {
+        let validated = self.validate(config)?;
+        let prepared = self.prepare(validated, sockets).await?;
+        self.commit(prepared).await
+    }
+
+    async fn commit(&mut self, prepared: PreparedReload) -> Result<ReloadSummary, DirectorError> {
+        let PreparedReload { config, plan, changed, removed, services, admin, sync, handover } =
+            prepared;
+        if plan.vrrp {
+            self.restart_vrrp(&config).await?;
+        }
+        // From here on a failure is recorded, and the rest is applied.
+        self.applied = AppliedConfig { config: config.clone(), ..AppliedConfig::default() };
+        self.commit_services(&config, changed, removed, services);
+        if plan.admin {
+            self.commit_admin(&config, admin);
+        }
+        if plan.sync {
+            self.sync = None;
+            self.sync = config.sync.zip(sync).map(|(config, listener)| {
+                let (registry, role) = (&self.registry, &self.role_watch);
+                RunningSync::start(config, listener, registry, role, &self.sync_status)
+            });
+        }
+        if plan.handover {
+            self.commit_handover(handover);
+        }
+        self.reload_status.publish(&self.applied.failures);
+        Ok(ReloadSummary::new(plan, self.applied.failures.clone()))
+    }
+
+    /// Replaces the election. If the new one cannot be started, the old one is started again.
+    async fn restart_vrrp(&mut self, config: &DirectorConfig) -> Result<(), DirectorError> {
+        self.stop_vrrp().await;
+        let result = self.start_vrrp(&config.vrrp);
+        if result.is_err() {
+            self.resume_vrrp();
+        }
+        result
+    }
+
+    /// Starts the election that ran before; a failure is recorded, and the next reload tries again.
+    pub(in crate::director) fn resume_vrrp(&mut self) {
+        let configs = std::mem::take(&mut self.applied.config.vrrp);
+        let result = self.start_vrrp(&configs);
+        self.applied.config.vrrp = configs;
+        self.applied.failures.retain(|failure| failure.part != ReloadPart::Vrrp);
+        if let Err(error) = result {
+            self.applied.record_failure(ReloadPart::Vrrp, error);
+        }
+        self.reload_status.publish(&self.applied.failures);
+    }
+
+    fn commit_services(
+        &mut self,
+        config: &DirectorConfig,
+        changed: Vec<(Arc<VirtualService>, PreparedService)>,
+        removed: Vec<Arc<VirtualService>>,
+        services: Vec<Arc<VirtualService>>,
+    ) {
+        let policy = DrainPolicy {
+            drain_timeout: config.drain_timeout(),
+            configured_listeners: config.listen_addresses(),
+        };
+        while self.draining.try_join_next().is_some() {}
+        for service in removed {
+            service.retire(&policy);
+            self.draining.spawn(async move { service.wait_drained().await });
+        }
+        for (service, prepared) in changed {
+            let mut failed = ServiceDiff::default();
+            for (aspects, source) in service.apply(prepared, self.registry.monitor(), &policy) {
+                failed = failed.union(aspects);
+                let part = ReloadPart::Service(service.name.clone());
+                let error = DirectorError::Service { service: service.name.clone(), source };
+                self.applied.record_failure(part, error);
+            }
+            if failed != ServiceDiff::default() {
+                let key = (service.name.clone(), service.protocol);
+                self.applied.failed_services.insert(key, failed);
+            }
+        }
+        self.registry.publish_services(services);
+    }
+
+    fn commit_admin(&mut self, config: &DirectorConfig, listener: Option<Arc<TcpListener>>) {
+        let wanted = config.admin.as_ref().zip(listener);
+        let started = wanted.map(|(admin, listener)| {
+            AdminServer::start(admin, listener, self.admin_context.clone())
+        });
+        match started.transpose() {
+            Ok(admin) => {
+                self.admin_address.send_replace(admin.as_ref().map(AdminServer::address));
+                self.admin = admin;
+            }
+            Err(error) => self.applied.record_failure(ReloadPart::Admin, error),
+        }
+    }
+
+    fn commit_handover(&mut self, listener: Option<HandoverListener>) {
+        let published = listener.map(|mut listener| listener.publish().map(|()| listener));
+        match published.transpose() {
+            Ok(listener) => {
+                self.handover = listener.map(|listener| {
+                    let serve = listener.serve(self.control.clone(), self.has_successor.clone());
+                    AbortOnDropHandle::new(tokio::spawn(serve))
+                });
+            }
+            Err(error) => self.applied.record_failure(ReloadPart::Handover, error),
+        }
+    }
+}

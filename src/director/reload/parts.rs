@@ -1,0 +1,77 @@
+//! The parts of a director that run.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::director::admin::{AdminContext, AdminServer};
+use crate::director::applied::{AppliedConfig, ReloadStatusSlot};
+use crate::director::command::WeakControlSender;
+use crate::director::config::VrrpConfig;
+use crate::director::error::DirectorError;
+use crate::director::registry::ServiceRegistry;
+use crate::director::role::{DirectorRole, RoleSender, RoleWatch};
+use crate::director::sockets::ListeningSockets;
+use crate::director::sync::{RunningSync, SyncStatusSlot};
+use crate::director::vrrp::VrrpDriver;
+use crate::forward::DrainReport;
+
+/// Everything that a reload starts, replaces and ends. The controller owns it; dropped, all of it ends.
+pub(in crate::director) struct RunningParts {
+    pub(in crate::director) registry: ServiceRegistry,
+    pub(in crate::director) applied: AppliedConfig,
+    pub(in crate::director) reload_status: ReloadStatusSlot,
+    /// Services that were removed, while they have connections.
+    pub(in crate::director) draining: JoinSet<DrainReport>,
+    pub(in crate::director) admin: Option<AdminServer>,
+    pub(in crate::director) admin_context: AdminContext,
+    pub(in crate::director) admin_address: watch::Sender<Option<SocketAddr>>,
+    pub(in crate::director) vrrp: Option<VrrpDriver>,
+    pub(in crate::director) role: RoleSender,
+    pub(in crate::director) sync: Option<RunningSync>,
+    pub(in crate::director) sync_status: SyncStatusSlot,
+    pub(in crate::director) role_watch: RoleWatch,
+    pub(in crate::director) handover: Option<AbortOnDropHandle<()>>,
+    pub(in crate::director) control: WeakControlSender,
+    pub(in crate::director) has_successor: watch::Sender<bool>,
+}
+
+impl RunningParts {
+    /// Returns duplicates of all sockets that clients, operators and the standby connect to.
+    pub(in crate::director) fn duplicate_sockets(&self) -> ListeningSockets {
+        let mut sockets = ListeningSockets::default();
+        for service in self.registry.services().iter() {
+            sockets.extend(service.duplicate_sockets());
+        }
+        let admin = self.admin.as_ref().map(|admin| admin.listener().1);
+        let sync = self.sync.as_ref().map(|sync| sync.listener().1);
+        let listeners = admin.into_iter().chain(sync);
+        let duplicates =
+            listeners.filter_map(|listener| listener.as_fd().try_clone_to_owned().ok());
+        sockets.extend(ListeningSockets::from_descriptors(duplicates));
+        sockets
+    }
+
+    /// Ends the election, if one runs, and waits until the addresses are handed over.
+    pub(in crate::director) async fn stop_vrrp(&mut self) {
+        if let Some(vrrp) = self.vrrp.take() {
+            vrrp.stop().await;
+        }
+    }
+
+    /// Starts an election by the `[vrrp]` tables. Without any, this director is active.
+    pub(in crate::director) fn start_vrrp(
+        &mut self,
+        configs: &[VrrpConfig],
+    ) -> Result<(), DirectorError> {
+        if configs.is_empty() {
+            self.role.set_without_vrrp(DirectorRole::Active);
+        } else {
+            self.vrrp = Some(VrrpDriver::start(configs, &self.registry, &self.role)?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! The second step of a reload: what the system may refuse.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use super::parts::RunningParts;
+use super::validate::ValidatedReload;
+use crate::director::config::DirectorConfig;
+use crate::director::diff::ReloadPlan;
+use crate::director::error::DirectorError;
+use crate::director::handover::HandoverListener;
+use crate::director::service::{CommonServiceOptions, PreparedService, VirtualService};
+use crate::director::sockets::{ListeningSockets, open_listener};
+
+/// A configuration whose sockets are open. Dropped, it closes those that were not open before.
+pub(super) struct PreparedReload {
+    pub(super) config: DirectorConfig,
+    pub(super) plan: ReloadPlan,
+    /// The services that change or are new.
+    pub(super) changed: Vec<(Arc<VirtualService>, PreparedService)>,
+    pub(super) removed: Vec<Arc<VirtualService>>,
+    /// All services of the configuration, in its order.
+    pub(super) services: Vec<Arc<VirtualService>>,
+    pub(super) admin: Option<Arc<TcpListener>>,
+    pub(super) sync: Option<Arc<TcpListener>>,
+    /// The socket for a successor, if it changes.
+    pub(super) handover: Option<HandoverListener>,
+}
+
+impl RunningParts {
+    /// Opens what a configuration needs. `sockets` are used first.
+    pub(super) async fn prepare(
+        &self,
+        validated: ValidatedReload,
+        mut sockets: ListeningSockets,
+    ) -> Result<PreparedReload, DirectorError> {
+        let changed = prepare_services(&validated, &mut sockets)?;
+        let ValidatedReload { config, plan, services, removed } = validated;
+        let admin = match &config.admin {
+            Some(admin) => {
+                let running = self.admin.as_ref().map(|running| running.listener());
+                Some(open_listener("admin", running, admin.listen, &mut sockets).await?)
+            }
+            None => None,
+        };
+        let sync = match &config.sync {
+            Some(sync) => {
+                let running = self.sync.as_ref().map(|running| running.listener());
+                Some(open_listener("sync", running, sync.listen, &mut sockets).await?)
+            }
+            None => None,
+        };
+        let path = config.handover().filter(|_| plan.handover);
+        let handover = path.map(HandoverListener::bind).transpose()?;
+        for address in sockets.unclaimed_addresses() {
+            tracing::debug!("reload: the listener on {address} is closed: no service uses it");
+        }
+        let services = services.into_iter().map(|(service, _)| service).collect();
+        Ok(PreparedReload { config, plan, changed, removed, services, admin, sync, handover })
+    }
+}
+
+fn prepare_services(
+    validated: &ValidatedReload,
+    sockets: &mut ListeningSockets,
+) -> Result<Vec<(Arc<VirtualService>, PreparedService)>, DirectorError> {
+    let ValidatedReload { config, services, removed, .. } = validated;
+    // All sockets that may change their service are gathered first: an address may move from one
+    // service to another.
+    for service in removed {
+        sockets.extend(service.duplicate_sockets());
+    }
+    for (service, diff) in services {
+        if diff.is_some_and(|diff| diff.listen || diff.needs_new_frontends()) {
+            sockets.extend(service.duplicate_sockets());
+        }
+    }
+    let find_balancer = |name: &str| {
+        let mut named = services.iter().filter(|(service, _)| service.name == name);
+        named.next().map(|(service, _)| service.balancer.clone())
+    };
+    let common = CommonServiceOptions {
+        workers: config.workers,
+        freebind: !config.vrrp.is_empty(),
+        log_connections: config.log.connections,
+    };
+    let mut changed = Vec::new();
+    for ((service, diff), wanted) in services.iter().zip(&config.services) {
+        let Some(diff) = *diff else { continue };
+        let prepared = service.prepare(wanted, diff, common, sockets, &find_balancer);
+        let prepared = prepared
+            .map_err(|source| DirectorError::Service { service: service.name.clone(), source })?;
+        changed.push((Arc::clone(service), prepared));
+    }
+    Ok(changed)
+}

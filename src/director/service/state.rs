@@ -1,0 +1,217 @@
+//! The state of a virtual service, and its counters.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use crate::BackendId;
+use crate::backend::BackendState;
+use crate::balancer::{Balancer, Persistence};
+use crate::director::config::{ServiceConfig, ServiceProtocol};
+use crate::director::counters::{CountedSince, CounterBaseline, ServiceCounters, ServiceTotals};
+use crate::director::frontend::Frontend;
+use crate::director::overrides::{DesiredServer, ServiceOverrides};
+use crate::director::sockets::ListeningSockets;
+use crate::forward::ConnectionInfo;
+use crate::health::WatchHandle;
+use crate::sync::{Mutex, MutexGuard, lock};
+
+/// A virtual service. Its servers, their health, its counters and connections outlive a reload.
+#[derive(Debug)]
+pub(in crate::director) struct VirtualService {
+    pub(in crate::director) name: String,
+    pub(in crate::director) protocol: ServiceProtocol,
+    pub(in crate::director) balancer: Balancer<SocketAddr>,
+    state: Mutex<VirtualServiceState>,
+}
+
+/// What a reload or an operator may change. Its lock orders the two.
+#[derive(Debug)]
+pub(super) struct VirtualServiceState {
+    /// What runs: the servers and the scheduler are those that were applied, also where those of the
+    /// newest configuration could not be.
+    pub(super) config: ServiceConfig,
+    pub(super) overrides: ServiceOverrides,
+    pub(super) persistence: SharedPersistence,
+    pub(super) health_watch: Option<WatchHandle>,
+    pub(super) feed: Option<JoinHandle<()>>,
+    pub(super) frontends: Vec<Frontend>,
+    /// Frontends that were replaced and still have connections, the oldest first.
+    pub(super) retired: Vec<Frontend>,
+    /// The counters of frontends that have ended.
+    retired_counters: ServiceCounters,
+    /// The totals of the directors that were active before this one.
+    inherited_totals: ServiceTotals,
+    counter_baseline: CounterBaseline,
+}
+
+/// The persistence table, if the service has persistence.
+pub(super) type SharedPersistence = Option<Arc<Persistence<SocketAddr>>>;
+
+impl VirtualService {
+    /// Returns a service without servers, health checks and frontends.
+    pub(super) fn without_servers(config: &ServiceConfig, balancer: Balancer<SocketAddr>) -> Self {
+        Self {
+            name: config.name.clone(),
+            protocol: config.protocol,
+            balancer,
+            state: Mutex::new(VirtualServiceState {
+                config: ServiceConfig { servers: Vec::new(), ..config.clone() },
+                overrides: ServiceOverrides::default(),
+                persistence: None,
+                health_watch: None,
+                feed: None,
+                frontends: Vec::new(),
+                retired: Vec::new(),
+                retired_counters: ServiceCounters::default(),
+                inherited_totals: ServiceTotals::default(),
+                counter_baseline: CounterBaseline::default(),
+            }),
+        }
+    }
+
+    pub(super) fn lock_state(&self) -> MutexGuard<'_, VirtualServiceState> {
+        lock(&self.state)
+    }
+
+    /// Returns the name of the scheduler in use.
+    pub(in crate::director) fn scheduler(&self) -> String {
+        self.lock_state().config.scheduler.clone()
+    }
+
+    /// Returns the addresses that clients connect to, with real ports where the configuration has 0.
+    pub(in crate::director) fn local_addresses(&self) -> Vec<String> {
+        let state = self.lock_state();
+        state.frontends.iter().map(|frontend| frontend.local_address().to_string()).collect()
+    }
+
+    pub(in crate::director) fn persistence(&self) -> SharedPersistence {
+        self.lock_state().persistence.clone()
+    }
+
+    /// Returns the operator's changes.
+    pub(in crate::director) fn overrides(&self) -> ServiceOverrides {
+        self.lock_state().overrides.clone()
+    }
+
+    /// Returns the configured servers with the operator's changes applied, without those that
+    /// discovery found.
+    pub(in crate::director) fn desired_servers(&self) -> Vec<DesiredServer> {
+        let state = self.lock_state();
+        state.overrides.apply_to(&state.config.servers)
+    }
+
+    /// Returns whether a server can be chosen.
+    pub(in crate::director) fn has_eligible_server(&self) -> bool {
+        let snapshot = self.balancer.snapshot();
+        snapshot.members().iter().any(|member| member.state() == BackendState::Eligible)
+    }
+
+    /// Returns duplicates of the frontends' sockets.
+    pub(in crate::director) fn duplicate_sockets(&self) -> ListeningSockets {
+        let mut sockets = ListeningSockets::default();
+        for frontend in &self.lock_state().frontends {
+            frontend.duplicate_sockets(self.protocol, &mut sockets);
+        }
+        sockets
+    }
+
+    /// Returns connections or flows of this moment, `limit` at most, those of draining frontends
+    /// included.
+    pub(in crate::director) fn connections(&self, limit: usize) -> Vec<ConnectionInfo> {
+        let state = self.lock_state();
+        state.all_frontends().fold(Vec::new(), |mut connections, frontend| {
+            connections.extend(frontend.connections(limit - connections.len()));
+            connections
+        })
+    }
+
+    /// Returns the totals of all directors.
+    pub(in crate::director) fn totals(&self) -> ServiceTotals {
+        let mut state = self.lock_state();
+        state.reap_finished();
+        state.inherited_totals.saturating_add(state.own_totals())
+    }
+
+    /// Returns this director's counters in detail.
+    pub(in crate::director) fn counters(&self) -> ServiceCounters {
+        let mut state = self.lock_state();
+        state.reap_finished();
+        let snapshot = self.balancer.snapshot();
+        let has_server = |name: &str| snapshot.find(&BackendId::from(name)).is_some();
+        state.retired_counters.servers.retain(|name, _| has_server(name));
+        let mut sum = ServiceCounters::default();
+        sum.merge(&state.retired_counters);
+        state.all_frontends().for_each(|frontend| frontend.add_counters(&mut sum));
+        sum
+    }
+
+    /// Returns the totals of all directors and this director's counters, counted from a start.
+    pub(in crate::director) fn counters_since(
+        &self,
+        since: CountedSince,
+    ) -> (ServiceTotals, ServiceCounters) {
+        let (mut totals, mut counters) = (self.totals(), self.counters());
+        if since == CountedSince::LastZeroed {
+            self.lock_state().counter_baseline.subtract_from(&mut totals, &mut counters);
+        }
+        (totals, counters)
+    }
+
+    /// Makes the status count from 0 again; metrics go on.
+    pub(in crate::director) fn zero_counters(&self) {
+        let baseline = CounterBaseline::new(self.totals(), &self.counters());
+        self.lock_state().counter_baseline = baseline;
+    }
+
+    /// Continues the totals of the active director, which include this director's own.
+    pub(in crate::director) fn adopt_totals(&self, totals: ServiceTotals) {
+        let mut state = self.lock_state();
+        state.inherited_totals = totals.saturating_sub(state.own_totals());
+    }
+}
+
+impl VirtualServiceState {
+    /// Returns what another configuration leaves of the operator's changes.
+    pub(super) fn rebased_overrides(&self, config: &ServiceConfig) -> ServiceOverrides {
+        let mut overrides = self.overrides.clone();
+        overrides.rebase(&self.config.servers, &config.servers);
+        overrides
+    }
+
+    /// Iterates over the frontends, those that drain included.
+    pub(super) fn all_frontends(&self) -> impl Iterator<Item = &Frontend> {
+        self.frontends.iter().chain(&self.retired)
+    }
+
+    /// Removes retired frontends that have ended, and keeps their counters.
+    pub(super) fn reap_finished(&mut self) {
+        for ended in self.retired.extract_if(.., |frontend| frontend.is_finished()) {
+            ended.add_counters(&mut self.retired_counters);
+        }
+        self.retired_counters.active = 0;
+    }
+
+    fn own_totals(&self) -> ServiceTotals {
+        self.all_frontends().fold(self.retired_counters.totals, |sum, frontend| {
+            sum.saturating_add(frontend.totals())
+        })
+    }
+
+    /// Ends health checks and discovery.
+    pub(super) fn stop_watching(&mut self) {
+        if let Some(watch) = self.health_watch.take() {
+            watch.stop();
+        }
+        if let Some(feed) = self.feed.take() {
+            feed.abort();
+        }
+    }
+}
+
+impl Drop for VirtualServiceState {
+    fn drop(&mut self) {
+        self.stop_watching();
+    }
+}

@@ -1,0 +1,275 @@
+//! The steps of a reload for one service (validate, prepare, apply), and the end of a service.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::state::{SharedPersistence, VirtualService, VirtualServiceState};
+use crate::SetError;
+use crate::backend::BackendSet;
+use crate::balancer::Balancer;
+use crate::director::config::{ListenAddress, ServiceConfig, ServiceProtocol};
+use crate::director::diff::ServiceDiff;
+use crate::director::error::ServiceError;
+use crate::director::frontend::{Frontend, FrontendSpec, PreparedFrontend};
+use crate::director::overrides::ServiceOverrides;
+use crate::director::sockets::ListeningSockets;
+use crate::director::time::tokio_now;
+use crate::forward::DrainReport;
+use crate::health::Monitor;
+use crate::scheduler::SchedulerRegistry;
+
+/// A service's new configuration, with everything opened that may fail to open.
+pub(in crate::director) struct PreparedService {
+    config: ServiceConfig,
+    diff: ServiceDiff,
+    persistence: SharedPersistence,
+    frontends: Vec<PreparedFrontend>,
+}
+
+/// How frontends end whose address the new configuration gives to no service, or to another one.
+pub(in crate::director) struct DrainPolicy {
+    pub(in crate::director) drain_timeout: Duration,
+    /// The addresses of the new configuration. Another frontend has the sockets of these.
+    pub(in crate::director) configured_listeners: BTreeSet<(ServiceProtocol, ListenAddress)>,
+}
+
+impl DrainPolicy {
+    fn drain_frontend(&self, frontend: &Frontend, protocol: ServiceProtocol) {
+        match self.configured_listeners.contains(&(protocol, frontend.listen.clone())) {
+            true => frontend.hand_over(self.drain_timeout),
+            false => frontend.drain(self.drain_timeout),
+        }
+    }
+}
+
+/// Frontends of earlier configurations that keep their connections without a time limit. Each has
+/// threads of its own; more of them, the oldest first, get the drain timeout.
+const MAX_RETIRED_FRONTENDS: usize = 16;
+
+/// Options that all services share.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::director) struct CommonServiceOptions {
+    pub(in crate::director) workers: Option<NonZeroUsize>,
+    /// Whether to bind addresses that this machine may not have yet.
+    pub(in crate::director) freebind: bool,
+    /// Whether to log every TCP connection that ends.
+    pub(in crate::director) log_connections: bool,
+}
+
+impl VirtualService {
+    /// Returns a service with its servers, without health checks, discovery and frontends.
+    pub(in crate::director) fn new(
+        config: &ServiceConfig,
+        overrides: ServiceOverrides,
+    ) -> Result<Self, ServiceError> {
+        let set = BackendSet::new();
+        let balancer = Balancer::new(&set, SchedulerRegistry::default().parse(&config.scheduler)?)?;
+        let service = Self::without_servers(config, balancer);
+        service.apply_set_rules(config)?;
+        {
+            let mut state = service.lock_state();
+            state.persistence = service.build_persistence(&state, config);
+            service.apply_servers(&mut state, config.servers.clone(), overrides)?;
+        }
+        Ok(service)
+    }
+
+    /// Checks that another configuration, with the operator's changes, is possible.
+    pub(in crate::director) fn validate(&self, config: &ServiceConfig) -> Result<(), ServiceError> {
+        let overrides = self.lock_state().rebased_overrides(config);
+        Self::new(config, overrides).map(drop)
+    }
+
+    fn apply_set_rules(&self, config: &ServiceConfig) -> Result<(), SetError> {
+        let set = self.balancer.backend_set();
+        set.set_slow_start(config.slow_start.as_ref().map(|slow_start| slow_start.to_slow_start()));
+        set.set_fail_mode(config.fail_mode.0)?;
+        set.set_quorum(config.quorum.map(|quorum| quorum.to_quorum()))
+    }
+
+    /// Returns a persistence table by the configuration, with the clients of the table in use.
+    fn build_persistence(
+        &self,
+        state: &VirtualServiceState,
+        config: &ServiceConfig,
+    ) -> SharedPersistence {
+        let asked = config.persistence.as_ref()?;
+        let persistence = asked.persistence_builder().build(self.balancer.clone());
+        if let Some(known) = &state.persistence {
+            persistence.restore(known.export(tokio_now(), None), tokio_now());
+        }
+        Some(Arc::new(persistence))
+    }
+
+    /// Claims or opens the sockets that another configuration needs. Nothing of the service changes.
+    pub(in crate::director) fn prepare(
+        &self,
+        config: &ServiceConfig,
+        diff: ServiceDiff,
+        common: CommonServiceOptions,
+        sockets: &mut ListeningSockets,
+        find_balancer: &dyn Fn(&str) -> Option<Balancer<SocketAddr>>,
+    ) -> Result<PreparedService, ServiceError> {
+        let state = self.lock_state();
+        let persistence = match diff.persistence {
+            true => self.build_persistence(&state, config),
+            false => state.persistence.clone(),
+        };
+        let spec = FrontendSpec {
+            config,
+            balancer: &self.balancer,
+            persistence: persistence.as_ref(),
+            workers: config.effective_workers(common.workers),
+            freebind: common.freebind,
+            log_connections: common.log_connections,
+            find_balancer,
+        };
+        let keeps_frontend = |listen: &ListenAddress| {
+            !diff.needs_new_frontends()
+                && state.frontends.iter().any(|frontend| frontend.listen == *listen)
+        };
+        let replaced = config.listen.0.iter().filter(|listen| !keeps_frontend(listen));
+        let frontends = replaced
+            .map(|listen| PreparedFrontend::prepare(listen, &spec, sockets))
+            .collect::<Result<_, _>>()?;
+        Ok(PreparedService { config: config.clone(), diff, persistence, frontends })
+    }
+
+    /// Applies a prepared configuration. A frontend that is replaced keeps its connections; one whose
+    /// address is gone drains.
+    ///
+    /// Returns the aspects that could not be applied, with the reasons; everything else is applied.
+    pub(in crate::director) fn apply(
+        &self,
+        next: PreparedService,
+        monitor: &Monitor,
+        policy: &DrainPolicy,
+    ) -> Vec<(ServiceDiff, ServiceError)> {
+        let PreparedService { config, diff, persistence, frontends } = next;
+        let none = ServiceDiff::default();
+        let mut failures = Vec::new();
+        let mut record = |aspects: ServiceDiff, result: Result<(), ServiceError>| {
+            failures.extend(result.err().map(|error| (aspects, error)));
+        };
+        let aspects = ServiceDiff { servers: true, scheduler: diff.scheduler, ..none };
+        record(aspects, self.apply_scheduler_and_servers(&config, diff));
+        {
+            let mut state = self.lock_state();
+            state.persistence = persistence;
+            let servers = std::mem::take(&mut state.config.servers);
+            let scheduler = std::mem::take(&mut state.config.scheduler);
+            state.config = ServiceConfig { servers, scheduler, ..config.clone() };
+        }
+        let aspects = ServiceDiff {
+            persistence: diff.persistence,
+            forwarding: diff.forwarding,
+            listen: diff.listen,
+            ..none
+        };
+        record(aspects, self.replace_frontends(frontends, policy));
+        if diff.set_rules {
+            let aspects = ServiceDiff { set_rules: true, ..none };
+            record(aspects, self.apply_set_rules(&config).map_err(ServiceError::from));
+        }
+        if diff.health {
+            let aspects = ServiceDiff { health: true, ..none };
+            record(aspects, self.start_health_checks(monitor));
+        }
+        if diff.discovery {
+            let aspects = ServiceDiff { discovery: true, ..none };
+            record(aspects, self.start_discovery());
+        }
+        failures
+    }
+
+    fn apply_scheduler_and_servers(
+        &self,
+        config: &ServiceConfig,
+        diff: ServiceDiff,
+    ) -> Result<(), ServiceError> {
+        let mut state = self.lock_state();
+        // Anew, under the lock: an operator may have edited servers since `validate`.
+        let overrides = state.rebased_overrides(config);
+        let scheduler = || SchedulerRegistry::default().parse(&config.scheduler);
+        // The old scheduler may not accept the new servers, or the new one the old servers.
+        let is_set_first = diff.scheduler && self.balancer.set_scheduler(scheduler()?).is_ok();
+        if is_set_first {
+            state.config.scheduler.clone_from(&config.scheduler);
+        }
+        self.apply_servers(&mut state, config.servers.clone(), overrides)?;
+        if diff.scheduler && !is_set_first {
+            self.balancer.set_scheduler(scheduler()?)?;
+            state.config.scheduler.clone_from(&config.scheduler);
+        }
+        Ok(())
+    }
+
+    fn replace_frontends(
+        &self,
+        prepared: Vec<PreparedFrontend>,
+        policy: &DrainPolicy,
+    ) -> Result<(), ServiceError> {
+        let mut state = self.lock_state();
+        let mut result = Ok(());
+        let mut started = Vec::new();
+        for frontend in prepared {
+            match frontend.start(&self.name) {
+                Ok(frontend) => started.push(frontend),
+                Err(error) => result = Err(error),
+            }
+        }
+        for old in std::mem::take(&mut state.frontends) {
+            if started.iter().any(|new| new.listen == old.listen) {
+                old.hand_over(Duration::MAX);
+                state.retired.push(old);
+            } else if state.config.listen.0.contains(&old.listen) {
+                state.frontends.push(old);
+            } else {
+                policy.drain_frontend(&old, self.protocol);
+                state.retired.push(old);
+            }
+        }
+        state.frontends.extend(started);
+        state.reap_finished();
+        let excess = state.retired.len().saturating_sub(MAX_RETIRED_FRONTENDS);
+        state.retired.iter().take(excess).for_each(|old| old.hand_over(policy.drain_timeout));
+        result
+    }
+
+    /// Stops accepting, and cuts connections that are left after `timeout`. `has_successor` says that
+    /// another process serves the same sockets.
+    pub(in crate::director) fn drain(&self, timeout: Duration, has_successor: bool) {
+        self.lock_state().all_frontends().for_each(|frontend| match has_successor {
+            true => frontend.hand_over(timeout),
+            false => frontend.drain(timeout),
+        });
+    }
+
+    /// Drains a service that a reload removes; another service may have its addresses.
+    pub(in crate::director) fn retire(&self, policy: &DrainPolicy) {
+        let state = self.lock_state();
+        state.all_frontends().for_each(|frontend| policy.drain_frontend(frontend, self.protocol));
+    }
+
+    /// Ends health checks and discovery, and waits until the last connection has ended. Dropped, it
+    /// cuts the connections that are left.
+    pub(in crate::director) async fn wait_drained(&self) -> DrainReport {
+        let frontends = {
+            let mut state = self.lock_state();
+            state.stop_watching();
+            let mut frontends = std::mem::take(&mut state.frontends);
+            frontends.append(&mut state.retired);
+            frontends
+        };
+        let mut sum = DrainReport::default();
+        for mut frontend in frontends {
+            let drained = frontend.wait_drained().await;
+            sum.finished += drained.finished;
+            sum.cut += drained.cut;
+        }
+        sum
+    }
+}

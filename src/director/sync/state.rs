@@ -1,0 +1,90 @@
+//! The progress of state synchronization, and its status.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::director::config::SyncConfig;
+use crate::director::time::{saturating_millis, tokio_now};
+use crate::health::SavedHealth;
+use crate::sync::{Mutex, MutexGuard, lock};
+
+/// How often changes of persistence are sent.
+pub(super) const SYNC_INTERVAL: Duration = Duration::from_millis(250);
+/// A standby that receives nothing for this long opens another connection.
+pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The state of synchronization with the other director.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct SyncStatus {
+    /// Standbys that are connected to this director.
+    pub followers: usize,
+    /// This director is standby, and has received the active director's whole state.
+    pub in_sync: bool,
+    /// Time since the last message from the active director, in milliseconds.
+    pub silent_ms: Option<u64>,
+    /// Bytes sent to standbys.
+    pub sent: u64,
+    /// Bytes received from the active director.
+    pub received: u64,
+    /// The reason for which this director could not follow the other one, if the last attempt failed.
+    pub error: Option<String>,
+}
+
+/// What the tasks of one `[sync]` table share.
+#[derive(Debug)]
+pub(super) struct StateSync {
+    pub(super) config: SyncConfig,
+    progress: Mutex<SyncProgress>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct SyncProgress {
+    pub(super) status: SyncStatus,
+    pub(super) last_received: Option<Instant>,
+    /// What the active director has found out about each service's servers, for a takeover.
+    pub(super) learned_health: BTreeMap<String, SavedHealth>,
+}
+
+impl StateSync {
+    pub(super) fn new(config: SyncConfig) -> Self {
+        Self { config, progress: Mutex::default() }
+    }
+
+    /// Locks the progress. A lock on a service's state may be taken while this one is held, never the
+    /// other way round.
+    pub(super) fn lock_progress(&self) -> MutexGuard<'_, SyncProgress> {
+        lock(&self.progress)
+    }
+
+    fn status(&self) -> SyncStatus {
+        let progress = self.lock_progress();
+        let silent = progress.last_received.map(|last| tokio_now().saturating_duration_since(last));
+        SyncStatus { silent_ms: silent.map(saturating_millis), ..progress.status.clone() }
+    }
+}
+
+/// Reads the status of synchronization, whichever `[sync]` table is in use. A clone reads the same.
+#[derive(Clone, Debug, Default)]
+pub(in crate::director) struct SyncStatusSlot(Arc<Mutex<Option<Arc<StateSync>>>>);
+
+impl SyncStatusSlot {
+    /// Returns the status, or `None` without a `[sync]` table.
+    pub(in crate::director) fn status(&self) -> Option<SyncStatus> {
+        let current = lock(&self.0).clone();
+        current.map(|state| state.status())
+    }
+
+    pub(super) fn set(&self, state: Option<Arc<StateSync>>) {
+        *lock(&self.0) = state;
+    }
+
+    /// Removes a state, unless another one has taken its place.
+    pub(super) fn clear(&self, state: &Arc<StateSync>) {
+        let mut current = lock(&self.0);
+        current.take_if(|current| Arc::ptr_eq(current, state));
+    }
+}

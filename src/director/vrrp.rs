@@ -1,0 +1,229 @@
+//! The director's part in the election for the virtual addresses: it starts and stops the election,
+//! reports to it which tracked resources are up, logs its events, and publishes the role that results.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use tokio_util::task::AbortOnDropHandle;
+
+use super::config::{TrackConfig, VrrpConfig};
+use super::error::DirectorError;
+use super::registry::ServiceRegistry;
+use super::role::{DirectorRole, RoleSender};
+use super::service::VirtualService;
+use crate::backend::{BackendSet, BackendState, Spec};
+use crate::health::{Monitor, WatchHandle};
+use crate::vrrp::{TrackEffect, Vrrp, VrrpEvent, VrrpEventKind, VrrpEvents, VrrpState};
+
+/// How often tracked services and links are read.
+const TRACK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the role is read from the election itself, in case that an event of it was lost.
+const ROLE_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A running election. Dropped, it blocks until the addresses are handed over: [`stop`](Self::stop)
+/// does the same without blocking a worker thread.
+#[derive(Debug)]
+pub(super) struct VrrpDriver {
+    vrrp: Arc<Vrrp>,
+    role: RoleSender,
+    _tracking: AbortOnDropHandle<()>,
+}
+
+impl VrrpDriver {
+    /// Starts the election, and makes it decide the role.
+    pub(super) fn start(
+        configs: &[VrrpConfig],
+        registry: &ServiceRegistry,
+        role: &RoleSender,
+    ) -> Result<Self, DirectorError> {
+        let mut routers = Vec::new();
+        for config in configs {
+            routers.extend(config.virtual_routers()?);
+        }
+        let mut trackers = ElectionTrackers {
+            service_weight: configs.iter().find_map(|config| config.service_weight),
+            resources: Vec::new(),
+            reported: BTreeMap::new(),
+        };
+        for track in configs.iter().flat_map(|config| &config.tracks) {
+            let label = track.label();
+            if !trackers.resources.iter().any(|tracker| tracker.label == label) {
+                trackers.resources.push(PriorityTracker::start(track, registry.monitor())?);
+            }
+        }
+        let vrrp = Arc::new(Vrrp::start(routers)?);
+        let events = vrrp.events();
+        for notify in configs.iter().filter_map(VrrpConfig::build_notify) {
+            vrrp.run_on_transition(notify);
+        }
+        role.set_vrrp(&vrrp);
+        let (election, sender) = (Arc::downgrade(&vrrp), role.clone());
+        let spawned = thread::Builder::new()
+            .name("lvs-vrrp-events".to_owned())
+            .spawn(move || follow_election(events, &election, &sender));
+        let tracking = trackers.run(registry.clone(), Arc::clone(&vrrp));
+        let tracking = AbortOnDropHandle::new(tokio::spawn(tracking));
+        // On an error the driver is dropped, which ends the election.
+        let driver = Self { vrrp, role: role.clone(), _tracking: tracking };
+        spawned.map_err(|source| DirectorError::VrrpThread { source })?;
+        Ok(driver)
+    }
+
+    /// Hands the addresses over, and waits until that is done. The role is standby from then on.
+    ///
+    /// # Cancel safety
+    /// Dropped, the addresses are handed over all the same.
+    pub(super) async fn stop(self) {
+        // If that panics, the addresses expire by themselves.
+        let _ = tokio::task::spawn_blocking(move || drop(self)).await;
+    }
+}
+
+impl Drop for VrrpDriver {
+    fn drop(&mut self) {
+        self.vrrp.stop();
+        self.role.set_without_vrrp(DirectorRole::Standby);
+    }
+}
+
+/// Logs the election's events and publishes the role, until the election ends. It blocks, and needs a
+/// thread of its own; a task would publish the role later, when the runtime schedules it.
+fn follow_election(mut events: VrrpEvents, election: &Weak<Vrrp>, role: &RoleSender) {
+    let role_of = |is_master| match is_master {
+        true => DirectorRole::Active,
+        false => DirectorRole::Standby,
+    };
+    while let Ok(event) = events.recv_timeout(ROLE_POLL_INTERVAL) {
+        match event {
+            Some(event) => {
+                log_event(&event);
+                if let Some(state) = event.new_state() {
+                    role.set_by_vrrp(election, role_of(state == VrrpState::Master));
+                }
+            }
+            None => {
+                let Some(vrrp) = election.upgrade() else { return };
+                role.set_by_vrrp(election, role_of(vrrp.is_master()));
+            }
+        }
+    }
+}
+
+fn log_event(event: &VrrpEvent) {
+    match &event.kind {
+        VrrpEventKind::StateChanged { .. } | VrrpEventKind::TrackChanged { is_up: true, .. } => {
+            tracing::info!("{event}")
+        }
+        _ => tracing::warn!("{event}"),
+    }
+}
+
+/// Everything that the priority depends on.
+#[derive(Debug)]
+struct ElectionTrackers {
+    /// What the priority loses for each service that has no eligible server.
+    service_weight: Option<u8>,
+    resources: Vec<PriorityTracker>,
+    /// What was last reported to the election, by the label of the tracked resource.
+    reported: BTreeMap<String, bool>,
+}
+
+/// A link or a check that the priority depends on.
+#[derive(Debug)]
+struct PriorityTracker {
+    label: String,
+    resource: TrackedResource,
+}
+
+#[derive(Debug)]
+enum TrackedResource {
+    Link(String),
+    /// A set of one backend, which is eligible while its check passes.
+    Check(BackendSet<SocketAddr>, WatchHandle),
+}
+
+impl ElectionTrackers {
+    /// Reports to the election at each interval. It never returns.
+    async fn run(mut self, registry: ServiceRegistry, vrrp: Arc<Vrrp>) {
+        let mut tick = tokio::time::interval(TRACK_INTERVAL);
+        loop {
+            tick.tick().await;
+            self.update(&vrrp, &registry.services());
+        }
+    }
+
+    fn update(&mut self, vrrp: &Vrrp, services: &[Arc<VirtualService>]) {
+        let mut current = BTreeMap::new();
+        if let Some(weight) = self.service_weight {
+            for service in services {
+                let label = format!("service {}", service.name);
+                if !self.reported.contains_key(&label) {
+                    vrrp.add_track(&label, TrackEffect::Minus(weight));
+                }
+                current.insert(label, service.has_eligible_server());
+            }
+        }
+        let is_removed =
+            |label: &&String| label.starts_with("service ") && !current.contains_key(*label);
+        self.reported.keys().filter(is_removed).for_each(|label| vrrp.remove_track(label));
+        for tracker in &self.resources {
+            current.insert(tracker.label.clone(), tracker.is_up());
+        }
+        for (label, is_up) in &current {
+            if self.reported.get(label) != Some(is_up) {
+                // The label is known: added above, or part of the virtual routers' configuration.
+                let _ = vrrp.set_track(label, *is_up);
+            }
+        }
+        self.reported = current;
+    }
+}
+
+impl PriorityTracker {
+    fn start(config: &TrackConfig, monitor: &Monitor) -> Result<Self, DirectorError> {
+        let track_error =
+            |reason: String| DirectorError::Track { track: config.name.clone(), reason };
+        let resource = match (
+            &config.interface,
+            config.check_plan().map_err(|problem| track_error(problem.reason))?,
+        ) {
+            (Some(interface), _) => TrackedResource::Link(interface.clone()),
+            (None, Some(plan)) => {
+                let set = BackendSet::new();
+                let spec = Spec::new(&*config.name, config.check_address())
+                    .address(config.check_address());
+                set.insert(spec).map_err(|error| track_error(error.to_string()))?;
+                let watch =
+                    monitor.watch(&set, plan).map_err(|error| track_error(error.to_string()))?;
+                TrackedResource::Check(set, watch)
+            }
+            (None, None) => return Err(track_error("neither `check` nor `interface`".to_owned())),
+        };
+        Ok(Self { label: config.label(), resource })
+    }
+
+    fn is_up(&self) -> bool {
+        match &self.resource {
+            // Without a carrier the file cannot be read, or holds 0.
+            TrackedResource::Link(interface) => {
+                let carrier = std::fs::read(format!("/sys/class/net/{interface}/carrier"));
+                carrier.is_ok_and(|text| text.starts_with(b"1"))
+            }
+            TrackedResource::Check(set, _) => {
+                let snapshot = set.snapshot();
+                snapshot.members().iter().all(|member| member.state() == BackendState::Eligible)
+            }
+        }
+    }
+}
+
+impl Drop for PriorityTracker {
+    fn drop(&mut self) {
+        if let TrackedResource::Check(_, watch) = &self.resource {
+            watch.stop();
+        }
+    }
+}
