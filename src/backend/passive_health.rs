@@ -336,7 +336,11 @@ mod models {
             failing.join().expect("no panic");
             let again = signal.take_notified_serials();
             assert!(streak.failures == 2 || again == [SERIAL], "{streak:?}, {again:?}");
-            assert_eq!(health.take_failure_streak(OutcomeCounts::default()).failures, 2, "both are counted");
+            assert_eq!(
+                health.take_failure_streak(OutcomeCounts::default()).failures,
+                2,
+                "both are counted"
+            );
         });
     }
 

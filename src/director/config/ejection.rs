@@ -114,7 +114,8 @@ impl EjectionConfig {
         let failures = self.consecutive_failures.map(none_if_zero);
         let policy = apply_if_some(policy, failures, EjectionPolicyBuilder::consecutive_failures);
         let failures = self.consecutive_connect_failures.map(none_if_zero);
-        let policy = apply_if_some(policy, failures, EjectionPolicyBuilder::consecutive_connect_failures);
+        let policy =
+            apply_if_some(policy, failures, EjectionPolicyBuilder::consecutive_connect_failures);
         let detector =
             self.failure_percentage.as_ref().map(FailurePercentageConfig::to_failure_percentage);
         let policy = apply_if_some(policy, detector, EjectionPolicyBuilder::failure_percentage);
@@ -122,8 +123,11 @@ impl EjectionConfig {
         let policy = apply_if_some(policy, detector, EjectionPolicyBuilder::success_rate);
         let detector = self.latency.as_ref().map(|config| Some(config.to_latency_factor()));
         let policy = apply_if_some(policy, detector, EjectionPolicyBuilder::latency);
-        let policy =
-            apply_duration_if_some(policy, self.sweep_interval, EjectionPolicyBuilder::sweep_interval);
+        let policy = apply_duration_if_some(
+            policy,
+            self.sweep_interval,
+            EjectionPolicyBuilder::sweep_interval,
+        );
         let policy = apply_duration_if_some(
             policy,
             self.base_ejection_time,
@@ -135,10 +139,16 @@ impl EjectionConfig {
             EjectionPolicyBuilder::max_ejection_time,
         );
         let policy = apply_duration_if_some(policy, self.jitter, EjectionPolicyBuilder::jitter);
-        let policy =
-            apply_if_some(policy, self.max_ejected_percent, EjectionPolicyBuilder::max_ejected_percent);
-        let policy =
-            apply_if_some(policy, self.check_ends_ejection, EjectionPolicyBuilder::check_ends_ejection);
+        let policy = apply_if_some(
+            policy,
+            self.max_ejected_percent,
+            EjectionPolicyBuilder::max_ejected_percent,
+        );
+        let policy = apply_if_some(
+            policy,
+            self.check_ends_ejection,
+            EjectionPolicyBuilder::check_ends_ejection,
+        );
         let ramp = self.ramp.as_ref().map(|ramp| Some(ramp.to_slow_start()));
         let policy = apply_if_some(policy, ramp, EjectionPolicyBuilder::ramp);
         apply_duration_if_some(policy, self.max_trial_time, EjectionPolicyBuilder::max_trial_time)
