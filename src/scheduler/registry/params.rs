@@ -28,7 +28,7 @@ pub(super) trait BuildScheduler: fmt::Debug {
     ) -> Result<Arc<dyn Scheduler>, SchedulerRegistryError>;
 }
 
-/// The arguments of one scheduler, for its factory in a [`SchedulerRegistry`].
+/// The arguments of one scheduler, for its factory in a [`SchedulerRegistry`](super::SchedulerRegistry).
 ///
 /// Take flags and values first and nested schedulers last: a name without a value that was taken as
 /// a flag or value before is not taken as a scheduler. An argument that the factory has not taken
