@@ -10,11 +10,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
 use super::classify::ResultClassifier;
+use super::context::{BalanceConfig, PerThreadContexts};
 use super::future::BalanceFuture;
-use super::held::{Completion, InFlight, OnResponse};
+use super::in_flight::{Completion, InFlight, OnResponse};
 use super::key::{MissingKeyPolicy, NoKey, RequestKey};
 use super::retry::{NoRetry, RetryPolicy};
-use super::shared::{BalanceConfig, PerThreadContexts};
 use super::{BalanceError, Classify};
 use crate::balancer::Balancer;
 use crate::scheduler::Flow;

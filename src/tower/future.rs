@@ -9,7 +9,7 @@ use ::tower::{BoxError, Service};
 use pin_project_lite::pin_project;
 
 use super::BalanceError;
-use super::held::{Completion, InFlight};
+use super::in_flight::{Completion, InFlight};
 use super::retry::{NoRetry, RetryPolicy};
 use super::search::InstanceSearch;
 use crate::backend::Outcome;

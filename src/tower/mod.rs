@@ -80,12 +80,13 @@
 
 mod balance;
 mod classify;
+mod context;
 mod error;
 mod future;
 mod hedge;
-mod held;
 #[cfg(feature = "tower-http")]
 mod http;
+mod in_flight;
 mod key;
 #[cfg(feature = "discovery-tower")]
 mod make;
@@ -93,7 +94,6 @@ mod ready_first;
 mod reconnect;
 mod retry;
 mod search;
-mod shared;
 mod wait;
 
 pub use self::balance::Balance;
@@ -101,13 +101,13 @@ pub use self::classify::{Classify, ResultClassifier};
 pub use self::error::BalanceError;
 pub use self::future::BalanceFuture;
 pub use self::hedge::{Hedge, HedgeFuture, Hedged};
-pub use self::held::{Completion, InFlight, OnResponse};
 #[cfg(feature = "tower-http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]
 pub use self::http::{
     ClassifyTrailers, CookieKey, ExtensionKey, GrpcStatusClassifier, HeaderKey,
     HttpStatusClassifier, LeasedBody, OnBodyEnd, PathKey, PeerKey,
 };
+pub use self::in_flight::{Completion, InFlight, OnResponse};
 pub use self::key::{MissingKeyPolicy, NoKey, RequestKey};
 #[cfg(feature = "discovery-tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "discovery-tower")))]

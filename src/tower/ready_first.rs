@@ -9,11 +9,11 @@ use ::tower::{BoxError, Service};
 
 use super::BalanceError;
 use super::classify::ResultClassifier;
+use super::context::{BalanceConfig, BalanceContext, PerThreadContexts};
 use super::future::BalanceFuture;
-use super::held::{Completion, InFlight, OnResponse};
+use super::in_flight::{Completion, InFlight, OnResponse};
 use super::retry::NoRetry;
 use super::search::MAX_BROKEN_INSTANCES;
-use super::shared::{BalanceConfig, BalanceContext, PerThreadContexts};
 use super::wait::BackendWait;
 use crate::backend::Outcome;
 use crate::balancer::{Balancer, Lease, PickError};

@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use ::tower::{BoxError, Service};
 
 use super::BalanceError;
-use super::held::InFlight;
-use super::shared::BalanceContext;
+use super::context::BalanceContext;
+use super::in_flight::InFlight;
 use super::wait::BackendWait;
 use crate::backend::Outcome;
 use crate::balancer::{Lease, PickError};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::shared::{BackendWaiterGuard, BalanceContext};
+use super::context::{BackendWaiterGuard, BalanceContext};
 
 /// How soon one who waits looks again though nobody said a word: instances that are ready for
 /// somebody else's reasons, and limits of leases that others hold, say none.

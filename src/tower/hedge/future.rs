@@ -14,7 +14,7 @@ use crate::backend::Outcome;
 use crate::scheduler::Flow;
 use crate::sync::Ordering;
 use crate::tower::future::BalanceFuture;
-use crate::tower::held::Completion;
+use crate::tower::in_flight::Completion;
 use crate::tower::retry::RetryPolicy;
 
 pin_project! {

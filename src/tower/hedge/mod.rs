@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use self::delay::HedgeDelay;
 pub use self::future::HedgeFuture;
 use super::balance::Balance;
-use super::held::Completion;
+use super::in_flight::Completion;
 use super::key::RequestKey;
 use super::retry::RetryPolicy;
 use crate::histogram::DurationHistogram;

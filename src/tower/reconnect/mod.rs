@@ -1,7 +1,7 @@
 //! One connection to a target, made when it is wanted and made again when it breaks.
 
+mod connection;
 mod future;
-mod link;
 
 use std::fmt;
 use std::pin::Pin;
@@ -13,8 +13,8 @@ use ::tower::{BoxError, Service};
 use thiserror::Error;
 use tokio::sync::futures::OwnedNotified;
 
+use self::connection::{ReconnectState, SharedConnection};
 pub use self::future::ReconnectFuture;
-use self::link::{ReconnectState, SharedConnection};
 
 /// A service that is one connection to a target: made by a `MakeService`, shared by clones, and made
 /// again when it has broken.

@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::classify::{Classify, ResultClassifier};
-use super::shared::BalanceContext;
+use super::context::BalanceContext;
 use crate::backend::Outcome;
 use crate::balancer::Lease;
 
