@@ -1,38 +1,36 @@
-//! What a request holds while it is under way, and what becomes of that at its end.
+//! What a request holds while it is under way: its permit, and its lease of a backend.
 
 use std::fmt;
 use std::sync::Arc;
 
-use ::tower::BoxError;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::classify::{Classify, ResultClassifier};
 use super::context::BalanceContext;
 use crate::backend::Outcome;
 use crate::balancer::Lease;
 
-/// The place that a request has in the balancer, and its lease of a backend; both are given back when
-/// it is dropped.
+/// A request's permit of the balancer and its lease of a backend, both returned on drop.
 ///
-/// For a [`Completion`] of your own, which decides when that is.
+/// A [`Completion`](super::Completion) receives it and decides when the request ends: by
+/// [`complete`](Self::complete) with an outcome, or by a drop without one.
 pub struct InFlight<S> {
     pub(super) context: Arc<BalanceContext<S>>,
     pub(super) lease: Option<Lease<S>>,
     pub(super) permit: Option<OwnedSemaphorePermit>,
-    /// When the request was sent, if anybody wants to know.
+    /// When the request was sent, if its latency is measured.
     pub(super) sent_at: Option<Instant>,
 }
 
 impl<S> InFlight<S> {
     pub(super) fn new(
-        shared: Arc<BalanceContext<S>>,
+        context: Arc<BalanceContext<S>>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self { context: shared, lease: None, permit, sent_at: None }
+        Self { context, lease: None, permit, sent_at: None }
     }
 
-    /// Notes that the request is sent now.
+    /// Records that the request is sent now, if its latency is measured.
     #[inline]
     pub(super) fn mark_sent(&mut self) {
         if self.context.measures_latency() {
@@ -40,7 +38,7 @@ impl<S> InFlight<S> {
         }
     }
 
-    /// Ends one of several attempts.
+    /// Returns the lease of a failed attempt and keeps the permit for the next attempt.
     #[cold]
     pub(super) fn end_attempt(&mut self, outcome: Outcome) {
         if let Some(lease) = self.lease.take() {
@@ -48,8 +46,8 @@ impl<S> InFlight<S> {
         }
     }
 
-    /// Ends the request: that is what it says about its backend. One that is dropped without says
-    /// nothing ([`Outcome::Cancelled`]).
+    /// Ends the request and reports `outcome` to the backend's account. A request that is dropped
+    /// instead reports [`Outcome::Cancelled`], which counts neither for nor against the backend.
     #[inline]
     pub fn complete(mut self, outcome: Outcome) {
         if let Some(lease) = self.lease.take() {
@@ -59,13 +57,13 @@ impl<S> InFlight<S> {
 }
 
 #[inline]
-fn complete_lease<S>(lease: Lease<S>, sent: Option<Instant>, outcome: Outcome) {
-    match sent {
-        Some(sent) => {
+fn complete_lease<S>(lease: Lease<S>, sent_at: Option<Instant>, outcome: Outcome) {
+    match sent_at {
+        Some(sent_at) => {
             let now = Instant::now();
             lease.complete_with_latency(
                 outcome,
-                now.saturating_duration_since(sent),
+                now.saturating_duration_since(sent_at),
                 now.into_std(),
             );
         }
@@ -76,7 +74,7 @@ fn complete_lease<S>(lease: Lease<S>, sent: Option<Instant>, outcome: Outcome) {
 impl<S> Drop for InFlight<S> {
     #[inline]
     fn drop(&mut self) {
-        // First: who is told looks at once.
+        // Before the notification: the notified request picks at once.
         drop(self.lease.take());
         drop(self.permit.take());
         self.context.notify_waiter();
@@ -85,55 +83,6 @@ impl<S> Drop for InFlight<S> {
 
 impl<S> fmt::Debug for InFlight<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held").field("lease", &self.lease).finish_non_exhaustive()
-    }
-}
-
-/// What becomes of a response, and of what its request holds.
-///
-/// [`OnResponse`] is what a balancer does by itself; with the feature `tower-http`, `OnBodyEnd` lets
-/// the response's body hold the backend until its last byte.
-pub trait Completion<S, Res>: Clone {
-    /// What the balancer's caller gets.
-    type Response;
-
-    /// What a result says about the backend. [`Retry`](super::Retry) sends failures again, and does
-    /// not hand them to [`complete_lease`](Self::complete_lease).
-    fn outcome(&self, result: Result<&Res, &BoxError>) -> Outcome;
-
-    /// Takes the result of a request, what [it says](Self::outcome), and what the request holds.
-    /// Whatever is not handed on within the response is given back when this returns.
-    ///
-    /// # Errors
-    /// Those of the request, or others.
-    fn complete(
-        self,
-        result: Result<Res, BoxError>,
-        outcome: Outcome,
-        held: InFlight<S>,
-    ) -> Result<Self::Response, BoxError>;
-}
-
-/// A request is over when its response is there.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OnResponse<F = ResultClassifier>(pub(super) F);
-
-impl<S, Res, F: Classify<Res> + Clone> Completion<S, Res> for OnResponse<F> {
-    type Response = Res;
-
-    #[inline]
-    fn outcome(&self, result: Result<&Res, &BoxError>) -> Outcome {
-        self.0.classify(result)
-    }
-
-    #[inline]
-    fn complete(
-        self,
-        result: Result<Res, BoxError>,
-        outcome: Outcome,
-        held: InFlight<S>,
-    ) -> Result<Res, BoxError> {
-        held.complete(outcome);
-        result
+        f.debug_struct("InFlight").field("lease", &self.lease).finish_non_exhaustive()
     }
 }
