@@ -1,11 +1,11 @@
-//! A pool of Redis connections by `p2c`, two to each of three servers, of which one dies and comes
-//! back.
+//! A pool of Redis connections, balanced by `p2c`: two connections to each of three servers, one of which is
+//! killed and restarted.
 //!
 //! ```text
 //! apt install redis-server
 //! cargo run --release --example tower_database
 //! ```
-//! It starts the servers itself. On servers of your own, which it does not end:
+//! The example starts the servers itself. With servers of your own, which it does not stop:
 //!
 //! ```text
 //! redis-server --port 7001 --save '' & redis-server --port 7002 --save '' &
@@ -27,20 +27,20 @@ use clap::Parser;
 use lvs::Spec;
 use lvs::discovery::StaticList;
 use lvs::scheduler::PowerOfTwoChoices;
-use lvs::tower::{BalanceLayer, Retry};
+use lvs::tower::{BalanceLayer, ReconnectConfig, Retry};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, Cmd, RedisError, Value};
 use tokio::task::JoinSet;
 use tokio::time::interval;
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 
-/// Asks through a pool of connections and shows where the questions went.
+/// Sends commands through a pool of connections and prints how many each connection got.
 #[derive(Debug, Parser)]
 struct Args {
-    /// A server; without, three are started.
+    /// Address of a server; without any, three servers are started.
     #[arg(long = "server", value_name = "ADDRESS")]
     servers: Vec<SocketAddr>,
-    /// How many questions, one each millisecond.
+    /// Number of commands, one each millisecond.
     #[arg(long, default_value_t = 3000)]
     requests: u32,
 }
@@ -48,45 +48,48 @@ struct Args {
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let args = Args::parse();
-    let mut own = Vec::new();
+    let mut own_servers = Vec::new();
     if args.servers.is_empty() {
-        own = (0..3).map(|_| Server::start()).collect::<io::Result<_>>()?;
+        own_servers = (0..3).map(|_| Server::start()).collect::<io::Result<_>>()?;
     }
-    let addresses = args.servers.iter().copied().chain(own.iter().map(|it| it.address));
+    let addresses =
+        args.servers.iter().copied().chain(own_servers.iter().map(|server| server.address));
     let members = addresses.flat_map(|address| {
         (1..=2).map(move |n| Spec::new(format!("{address}/{n}").as_str(), address))
     });
-    // From addresses to connections, which are made at once, and again when they break.
+    // Makes the connections, at once and again after they break.
     let connect = service_fn(Connection::make);
     let pool = BalanceLayer::new(PowerOfTwoChoices::new())
-        .backoff(Duration::from_millis(50), Duration::from_millis(500))
+        .reconnect(
+            ReconnectConfig::new().backoff(Duration::from_millis(50), Duration::from_millis(500)),
+        )
         .layer(connect)
         .balance(StaticList::new(members))?
-        .retry(Retry::new(|question: &Cmd| Some(question.clone())));
+        .retry(Retry::new(|command: &Cmd| Some(command.clone())));
 
-    let (mut asking, mut failed) = (JoinSet::new(), 0);
-    let mut beat = interval(Duration::from_millis(1));
+    let (mut requests, mut failed) = (JoinSet::new(), 0);
+    let mut ticks = interval(Duration::from_millis(1));
     for request in 0..args.requests {
-        if let Some(server) = own.first_mut() {
+        if let Some(server) = own_servers.first_mut() {
             match request {
-                it if it == args.requests / 3 => server.stop()?,
-                it if it == args.requests * 2 / 3 => server.start_again()?,
+                number if number == args.requests / 3 => server.stop()?,
+                number if number == args.requests * 2 / 3 => server.restart()?,
                 _ => {}
             }
         }
-        beat.tick().await;
-        let mut question = redis::cmd("ECHO");
-        question.arg(request);
-        asking.spawn(pool.clone().oneshot(question));
+        ticks.tick().await;
+        let mut command = redis::cmd("ECHO");
+        command.arg(request);
+        requests.spawn(pool.clone().oneshot(command));
     }
-    while let Some(answer) = asking.join_next().await {
+    while let Some(answer) = requests.join_next().await {
         if let Err(error) = answer? {
             failed += 1;
-            eprintln!("failed: {error}");
+            eprintln!("command failed: {error}");
         }
     }
 
-    println!("{} questions, {failed} failed", args.requests);
+    println!("{} commands, {failed} failed", args.requests);
     println!("connection              ok  failed");
     for backend in pool.balancer().backend_set().snapshot().backends() {
         let outcomes = backend.outcomes();
@@ -95,7 +98,7 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A connection as a service: one that has lost its server says so when it is asked next.
+/// A connection as a service; after it has lost its server, `poll_ready` fails.
 #[derive(Clone)]
 struct Connection {
     redis: MultiplexedConnection,
@@ -120,10 +123,10 @@ impl Service<Cmd> for Connection {
         Poll::Ready(if lost { Err("connection lost".into()) } else { Ok(()) })
     }
 
-    fn call(&mut self, question: Cmd) -> Self::Future {
+    fn call(&mut self, command: Cmd) -> Self::Future {
         let mut this = self.clone();
         Box::pin(async move {
-            let answer = question.query_async(&mut this.redis).await;
+            let answer = command.query_async(&mut this.redis).await;
             let lost = matches!(&answer, Err(error) if error.is_unrecoverable_error());
             this.lost.fetch_or(lost, Ordering::Relaxed);
             Ok(answer?)
@@ -131,7 +134,7 @@ impl Service<Cmd> for Connection {
     }
 }
 
-/// A server of this example's own, ended with it.
+/// A server that the example started; killed on drop.
 struct Server {
     address: SocketAddr,
     process: Child,
@@ -156,17 +159,21 @@ impl Server {
             .args(["--bind", "127.0.0.1", "--port", &*port, "--save", "", "--appendonly", "no"])
             .stdout(Stdio::null())
             .spawn()
-            .map_err(|error| io::Error::other(format!("redis-server: {error} (a Debian package)")))
+            .map_err(|error| {
+                io::Error::other(format!(
+                    "cannot start redis-server (Debian package redis-server): {error}"
+                ))
+            })
     }
 
     fn stop(&mut self) -> io::Result<()> {
-        println!("{} dies", self.address);
+        println!("server {} is killed", self.address);
         self.process.kill()?;
         self.process.wait().map(drop)
     }
 
-    fn start_again(&mut self) -> io::Result<()> {
-        println!("{} is back", self.address);
+    fn restart(&mut self) -> io::Result<()> {
+        println!("server {} is restarted", self.address);
         self.process = Self::spawn(self.address)?;
         Ok(())
     }
@@ -174,7 +181,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have died already.
+        // The process may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

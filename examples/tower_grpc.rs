@@ -1,9 +1,10 @@
-//! gRPC calls over tonic's channels, sticky by metadata: each session stays with its server.
+//! gRPC calls over tonic's channels, with session affinity by a metadata key: each session stays with its
+//! server.
 //!
 //! ```text
 //! cargo run --release --example tower_grpc
 //! ```
-//! The calls are those of gRPC's health protocol, which needs no generated code.
+//! The calls are those of gRPC's health protocol, so that the example needs no generated code.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,31 +31,32 @@ async fn main() -> Result<(), BoxError> {
     let set = BackendSet::new();
     for name in NAMES {
         let address = serve().await?;
-        // Connects when it is first used, and again when the connection is lost.
+        // The channel connects with its first call, and again after it has lost the connection.
         let channel = Endpoint::from_shared(format!("http://{address}"))?.connect_lazy();
         set.insert(Spec::new(name, channel))?;
     }
-    let sticky = Balance::new(Balancer::new(&set, Maglev::new())?)
+    let service = Balance::new(Balancer::new(&set, Maglev::new())?)
         .key(HeaderKey::new(HeaderName::from_static("x-session")))
         .classify(GrpcStatusClassifier)
-        .until_body_end(); // gRPC says how it went in the trailers
-    let client = HealthClient::new(sticky);
+        .until_body_end(); // the gRPC status is in the trailers
+    let client = HealthClient::new(service);
 
     let before = homes(&set, &client).await?;
-    println!("sessions of {}", summary(&before));
-    assert_eq!(homes(&set, &client).await?, before, "each stays with its server");
+    println!("sessions by server: {}", summary(&before));
+    assert_eq!(homes(&set, &client).await?, before, "each session stays with its server");
 
     set.set_health(&"beta".into(), Health::Down)?;
     let after = homes(&set, &client).await?;
     let moved = before.iter().filter(|(session, home)| after[*session] != **home).count();
-    println!("beta goes down, {moved} sessions move: {}", summary(&after));
+    println!("beta is down, {moved} sessions have moved: {}", summary(&after));
     Ok(())
 }
 
-/// Which server each session's call was served by, as the servers' counters say.
+/// Returns the server of each session, by the servers' counters before and after its call.
 async fn homes<S>(set: &BackendSet<S>, client: &Client) -> Result<BTreeMap<u32, String>, BoxError> {
     let mut homes = BTreeMap::new();
-    let served = || set.snapshot().backends().iter().map(|it| it.outcomes().ok).collect::<Vec<_>>();
+    let served =
+        || set.snapshot().backends().iter().map(|server| server.outcomes().ok).collect::<Vec<_>>();
     for session in 0..60 {
         let before = served();
         let mut call = Request::new(HealthCheckRequest { service: String::new() });
@@ -62,7 +64,7 @@ async fn homes<S>(set: &BackendSet<S>, client: &Client) -> Result<BTreeMap<u32, 
         client.clone().check(call).await?;
         let after = served();
         let home = before.iter().zip(&after).position(|(before, after)| before != after);
-        let home = home.ok_or("nobody was called")?;
+        let home = home.ok_or("no server has counted the call")?;
         homes.insert(session, set.snapshot().backends()[home].id().to_string());
     }
     Ok(homes)
@@ -73,7 +75,7 @@ fn summary(homes: &BTreeMap<u32, String>) -> String {
     NAMES.map(|name| format!("{name} {}", count(name))).join(", ")
 }
 
-/// Starts a server on a free port.
+/// Starts a server on a free port and returns its address.
 async fn serve() -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;

@@ -1,5 +1,5 @@
-//! A client stack of hyper and tower over three web servers, of which one is slow and one fails now
-//! and then.
+//! A client stack of hyper and tower over three web servers, one of which is slow and one of which fails
+//! every fourth request.
 //!
 //! ```text
 //! cargo run --release --example tower_http
@@ -26,13 +26,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 
-/// Sends requests through a balancer and shows where they went.
+/// Sends requests through a balancer and prints how many each server got.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The scheduling rule: `p2c`, `peak_ewma`, `wlc`, ...
-    #[arg(long, value_name = "RULE", default_value = "p2c")]
+    /// The scheduler: `p2c`, `peak_ewma`, `wlc`, ...
+    #[arg(long, value_name = "SCHEDULER", default_value = "p2c")]
     scheduler: String,
-    /// How many requests.
+    /// Number of requests.
     #[arg(long, default_value_t = 1000)]
     requests: u32,
 }
@@ -44,23 +44,23 @@ async fn main() -> Result<(), BoxError> {
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     for (name, millis, fails) in [("quick", 2, false), ("slow", 20, false), ("flaky", 2, true)] {
         let address = serve(Duration::from_millis(millis), fails).await?;
-        // What is particular to one server is around its instance, what is common around them all.
+        // Layers for one server go around its instance, layers for all servers around the balancer.
         let instance = ServiceBuilder::new()
-            .map_request(move |request| to(address, request))
+            .map_request(move |request| with_server(address, request))
             .timeout(Duration::from_secs(1))
             .service(client.clone());
         set.insert(Spec::new(name, instance))?;
     }
     let balancer = Balancer::new(&set, SchedulerRegistry::default().parse(&args.scheduler)?)?;
     let service = Balance::new(balancer)
-        .classify(HttpStatusClassifier) // 5xx is a failure
-        .retry(Retry::safe_methods()) // and a GET goes elsewhere then
-        .until_body_end(); // a server is busy until its last byte
+        .classify(HttpStatusClassifier) // a 5xx status is a failure
+        .retry(Retry::safe_methods()) // a failed GET is sent to another server
+        .until_body_end(); // a server is loaded until the last byte of its answer
 
-    let (mut asking, mut failed) = (JoinSet::new(), 0);
+    let (mut requests, mut failed) = (JoinSet::new(), 0);
     for _ in 0..args.requests {
         let service = service.clone();
-        asking.spawn(async move {
+        requests.spawn(async move {
             let response = service.oneshot(Request::new(Empty::new())).await?;
             let status = response.status();
             response.into_body().collect().await?;
@@ -68,11 +68,11 @@ async fn main() -> Result<(), BoxError> {
         });
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    while let Some(asked) = asking.join_next().await {
-        failed += u32::from(asked?.map_or(true, |status| status != StatusCode::OK));
+    while let Some(result) = requests.join_next().await {
+        failed += u32::from(result?.map_or(true, |status| status != StatusCode::OK));
     }
 
-    println!("{} requests by {}, {failed} failed", args.requests, args.scheduler);
+    println!("{} requests with scheduler {}, {failed} failed", args.requests, args.scheduler);
     println!("server      ok  failed");
     for backend in set.snapshot().backends() {
         let outcomes = backend.outcomes();
@@ -81,25 +81,25 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The same request to one server.
-fn to(address: SocketAddr, mut request: Request<Empty<Bytes>>) -> Request<Empty<Bytes>> {
+/// Sets the server of a request's URI.
+fn with_server(address: SocketAddr, mut request: Request<Empty<Bytes>>) -> Request<Empty<Bytes>> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let uri = Uri::builder().scheme("http").authority(address.to_string()).path_and_query(path);
-    // An address and what was a path are a URI.
+    // An address and the path of a valid URI always give a URI.
     *request.uri_mut() = uri.build().unwrap_or_default();
     request
 }
 
-/// Starts a server on a free port; one that fails does so every fourth time.
-async fn serve(takes: Duration, fails: bool) -> io::Result<SocketAddr> {
+/// Starts a server on a free port and returns its address; with `fails`, every fourth request fails.
+async fn serve(latency: Duration, fails: bool) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
     let count = Arc::new(AtomicU32::new(0));
     let answer = async move || {
-        tokio::time::sleep(takes).await;
+        tokio::time::sleep(latency).await;
         match fails && count.fetch_add(1, Ordering::Relaxed).is_multiple_of(4) {
-            true => (StatusCode::SERVICE_UNAVAILABLE, "not now\n"),
-            false => (StatusCode::OK, "here you are\n"),
+            true => (StatusCode::SERVICE_UNAVAILABLE, "failed\n"),
+            false => (StatusCode::OK, "ok\n"),
         }
     };
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });

@@ -1,4 +1,4 @@
-//! A balancer as a service: admission in `poll_ready`, the pick in `call`.
+//! A balancer as a service: admission in `poll_ready`, the pick after `call`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,47 +10,49 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
 use super::classify::ResultClassifier;
+use super::completion::{Completion, OnResponse};
+use super::context::{BalanceConfig, PerThreadContexts};
+use super::error::BalanceError;
 use super::future::BalanceFuture;
-use super::held::{Completion, InFlight, OnResponse};
+use super::in_flight::InFlight;
 use super::key::{MissingKeyPolicy, NoKey, RequestKey};
 use super::retry::{NoRetry, RetryPolicy};
-use super::shared::{BalanceConfig, PerThreadContexts};
-use super::{BalanceError, Classify};
 use crate::balancer::Balancer;
 use crate::scheduler::Flow;
 
 /// Sends each request to an instance that the scheduler picks for it.
 ///
-/// The instances are the targets of a [`Balancer`]: services that can be cloned. A clone of a
-/// `Balance` is a cheap handle on the same instances, with no task between them: share it by cloning
-/// it, instead of a [`Buffer`](https://docs.rs/tower/latest/tower/buffer/index.html).
+/// The instances are the targets of a [`Balancer`]: services that can be cloned. Cloning a `Balance` is
+/// cheap, and all clones share the same instances without a task between them, where tower needs a
+/// [`Buffer`](https://docs.rs/tower/latest/tower/buffer/index.html).
 ///
-/// # What happens to a request
-/// `poll_ready` knows no request, and so no key: it reserves a place, if their number is
-/// [bounded](Self::max_in_flight), and nothing else. `call` finds the request's key. When the future
-/// is first polled, the scheduler picks; the instance is cloned, and if it is ready, called.
+/// # How a request finds an instance
+/// `poll_ready` does not know the request, and so not its key: it only reserves a permit, if
+/// [`max_in_flight`](Self::max_in_flight) bounds the requests. `call` computes the request's key. The
+/// first poll of the future picks a backend, clones its instance, and calls the clone if it is ready.
 ///
-/// If it is busy (its `poll_ready` is pending), the scheduler picks another, up to so many
-/// [candidates](Self::candidates). If all are busy, or nobody may be chosen, the request
-/// [waits](Self::wait_timeout): until the first that was picked is ready, or one of the others when it looks
-/// again, which it does when the set changes, when another request ends, and every 50 ms. Whoever
-/// waits longest has no right to go first.
+/// If the instance is busy (its `poll_ready` is pending), the scheduler picks another, up to the number
+/// of [candidates](Self::candidates). If all candidates are busy, or no backend can be picked, the
+/// request waits for the [wait timeout](Self::wait_timeout). It proceeds when the instance that was
+/// picked first becomes ready, or when a new search finds a ready one. It searches again after each
+/// change of the set, after another request ends, and every 50 ms. Waiting requests are not served in
+/// the order of their arrival.
 ///
-/// An instance whose `poll_ready` fails counts as a connect that failed, and the next is tried, up to
-/// 32; if all fail, the error of the last one comes through. It stays in the set: whether it is up is a matter of its
-/// health, and each request asks a fresh clone of it.
+/// An instance whose `poll_ready` fails counts as a failed connect, and another is tried, up to 32; if
+/// all fail, the request fails with the last one's error. The instance stays in the set: its health
+/// decides whether its backend is up, and each request asks a new clone.
 ///
-/// # What becomes of a response
-/// Its [outcome](Classify) is told to the backend's account, for schedulers and
-/// [outlier ejection](crate::health::Ejection), if the feature `health` is on. The lease ends with
-/// the response, or, with [`until_body_end`](Balance::until_body_end), with its last byte.
+/// # How a response is reported
+/// The [outcome](super::Classify) of a response is recorded in the backend's account, which schedulers and
+/// [outlier ejection](crate::health::Ejection) (feature `health`) read. The lease ends with the
+/// response, or with the last byte of its body, by [`until_body_end`](Balance::until_body_end).
 ///
 /// # Errors
-/// Those of the instance, and [`BalanceError`]; the latter can be told by `downcast_ref`. `poll_ready`
-/// never fails.
+/// Returns the errors of the instance, and [`BalanceError`], which `downcast_ref` tells apart from them.
+/// `poll_ready` never fails.
 ///
 /// # Cancel safety
-/// A future dropped at any point gives everything back.
+/// Dropped at any point, a future returns its permit and its lease.
 ///
 /// # Examples
 /// ```
@@ -87,47 +89,52 @@ pub struct Balance<S, K = NoKey, C = OnResponse, R = NoRetry> {
 }
 
 impl<S: Send + Sync + 'static> Balance<S> {
-    /// A service over the instances of a balancer.
+    /// Creates a service over the instances of a balancer.
     #[must_use]
     pub fn new(balancer: Balancer<S>) -> Self {
-        let shared = PerThreadContexts::new(balancer);
-        let (key, finish, retry) = (NoKey, OnResponse(ResultClassifier), NoRetry);
-        Self { contexts: shared, key, completion: finish, retry, admission: None, permit: None }
+        Self {
+            contexts: PerThreadContexts::new(balancer),
+            key: NoKey,
+            completion: OnResponse(ResultClassifier),
+            retry: NoRetry,
+            admission: None,
+            permit: None,
+        }
     }
 }
 
 impl<S, K, C, R> Balance<S, K, C, R> {
-    /// What requests must go to the same backend: a closure, or a type that finds it. For schedulers
-    /// that hash; the others do not read it.
+    /// Sets how a request's key is computed: by a closure or a [`RequestKey`]. Requests of one key go
+    /// to the same backend, by schedulers that hash; other schedulers do not read the key.
     #[must_use]
     pub fn key<N>(self, key: N) -> Balance<S, N, C, R> {
-        let Self { contexts: shared, completion: finish, retry, admission, .. } = self;
-        Balance { contexts: shared, key, completion: finish, retry, admission, permit: None }
+        let Self { contexts, completion, retry, admission, .. } = self;
+        Balance { contexts, key, completion, retry, admission, permit: None }
     }
 
-    /// What becomes of requests without key. Default: they go anywhere.
+    /// Sets what happens to a request without a key. Default: it goes to any backend.
     #[must_use]
-    pub fn missing_key(self, rule: MissingKeyPolicy) -> Self {
-        self.reconfigure(|rules| rules.missing_key = rule)
+    pub fn missing_key(self, policy: MissingKeyPolicy) -> Self {
+        self.reconfigure(|config| config.missing_key = policy)
     }
 
-    /// How many instances are asked, each picked without those before, when the first is busy; 0
-    /// counts as 1. Default: 3. With 1 a key's requests go to its own backend or wait, unless that is
-    /// broken.
+    /// Sets how many instances a request asks, each picked without the ones before, while they are
+    /// busy; 0 counts as 1. Default: 3. With 1, requests of a key wait for the key's backend, unless
+    /// its instance fails.
     #[must_use]
     pub fn candidates(self, candidates: usize) -> Self {
-        self.reconfigure(|rules| rules.candidates = candidates.max(1))
+        self.reconfigure(|config| config.candidates = candidates.max(1))
     }
 
-    /// How long a request waits for an instance, if all that were asked are busy or nobody may be
-    /// chosen. Default: 1 s. Zero sheds it at once.
+    /// Sets how long a request waits for an instance if all candidates are busy or no backend can be
+    /// picked. Default: 1 s. With zero the request fails at once.
     #[must_use]
-    pub fn wait_timeout(self, wait: Duration) -> Self {
-        self.reconfigure(|rules| rules.wait_timeout = wait)
+    pub fn wait_timeout(self, timeout: Duration) -> Self {
+        self.reconfigure(|config| config.wait_timeout = timeout)
     }
 
-    /// Bounds the requests under way, those that wait included, over all clones: `poll_ready` is
-    /// pending while there are so many. Default: no bound. 0 counts as 1.
+    /// Bounds the requests under way over all clones, waiting requests included: at the bound,
+    /// `poll_ready` is pending. Default: no bound. 0 counts as 1.
     #[must_use]
     pub fn max_in_flight(self, requests: usize) -> Self {
         let requests = requests.clamp(1, Semaphore::MAX_PERMITS);
@@ -135,48 +142,48 @@ impl<S, K, C, R> Balance<S, K, C, R> {
         Self { admission, permit: None, ..self }
     }
 
-    /// Reads the clock for each request, so that its latency is known. Default: where the scheduler
-    /// [wants it](crate::Scheduler::reads_time). Costs two readings, some 40 ns.
+    /// Sets whether the latency of each request is measured, which reads the clock twice and costs
+    /// about 40 ns. Default: if the scheduler [reads latencies](crate::Scheduler::reads_time).
     #[must_use]
     pub fn measure_latency(self, measure: bool) -> Self {
-        self.reconfigure(|rules| rules.measure_latency = Some(measure))
+        self.reconfigure(|config| config.measure_latency = Some(measure))
     }
 
-    /// What the end of a request says about its backend. Default: [`ResultClassifier`], a response is good
-    /// and an error is not.
+    /// Sets the classifier of results. Default: [`ResultClassifier`], by which a response is a success
+    /// and an error is a failure.
     #[must_use]
     pub fn classify<F>(self, classify: F) -> Balance<S, K, OnResponse<F>, R> {
         self.completion(OnResponse(classify))
     }
 
-    /// What becomes of responses: by a [`Completion`] of your own.
+    /// Sets when a request ends and what its caller receives, by a [`Completion`].
     #[must_use]
-    pub fn completion<N>(self, finish: N) -> Balance<S, K, N, R> {
-        let Self { contexts: shared, key, retry, admission, .. } = self;
-        Balance { contexts: shared, key, completion: finish, retry, admission, permit: None }
+    pub fn completion<N>(self, completion: N) -> Balance<S, K, N, R> {
+        let Self { contexts, key, retry, admission, .. } = self;
+        Balance { contexts, key, completion, retry, admission, permit: None }
     }
 
-    /// Sends requests that failed again, to other backends. Default: never.
+    /// Sends failed requests again, to other backends, by a [`RetryPolicy`]. Default: never.
     #[must_use]
     pub fn retry<N>(self, retry: N) -> Balance<S, K, C, N> {
-        let Self { contexts: shared, key, completion: finish, admission, .. } = self;
-        Balance { contexts: shared, key, completion: finish, retry, admission, permit: None }
+        let Self { contexts, key, completion, admission, .. } = self;
+        Balance { contexts, key, completion, retry, admission, permit: None }
     }
 
-    /// Lets something live as long as the balancer, its clones and its requests do: the task that
-    /// feeds its set, one that checks its backends. It is dropped with the last of them.
+    /// Keeps a value alive as long as the balancer, its clones and its requests, such as the task that
+    /// feeds its set or checks its backends. The value is dropped with the last of them.
     #[must_use]
     pub fn attach(self, guard: impl Send + Sync + 'static) -> Self {
         Self { contexts: self.contexts.attach(guard), ..self }
     }
 
-    /// The balancer behind it: its set, its scheduler.
+    /// Returns the balancer, with its set and its scheduler.
     #[must_use]
     pub fn balancer(&self) -> &Balancer<S> {
         &self.contexts.local().balancer
     }
 
-    /// What is known of a request when its backend is chosen; `None` if it goes nowhere.
+    /// Returns the flow by which the scheduler picks; `None` if the request must be refused.
     #[inline]
     pub(super) fn scheduler_flow<Req>(&self, request: &Req) -> Option<Flow>
     where
@@ -213,7 +220,7 @@ where
         if self.permit.is_some() {
             return Poll::Ready(Ok(()));
         }
-        // Nobody closes it.
+        // The semaphore is never closed, so `permit` is never `None`.
         admission.poll_acquire(cx).map(|permit| {
             self.permit = permit;
             Ok(())
@@ -228,16 +235,16 @@ where
         }
         match self.scheduler_flow(&request) {
             Some(flow) => {
-                let held = InFlight::new(Arc::clone(self.contexts.local()), permit);
-                let then = (self.completion.clone(), self.retry.clone());
-                BalanceFuture::from_search(request, flow, held, then)
+                let in_flight = InFlight::new(Arc::clone(self.contexts.local()), permit);
+                let (completion, retry) = (self.completion.clone(), self.retry.clone());
+                BalanceFuture::from_search(request, flow, in_flight, completion, retry)
             }
             None => BalanceFuture::from_error(BalanceError::NoKey.into(), self.retry.clone()),
         }
     }
 }
 
-/// Another handle, which has reserved nothing yet.
+/// Clones the handle; the clone has reserved no permit.
 impl<S, K: Clone, C: Clone, R: Clone> Clone for Balance<S, K, C, R> {
     fn clone(&self) -> Self {
         Self {
@@ -253,17 +260,6 @@ impl<S, K: Clone, C: Clone, R: Clone> Clone for Balance<S, K, C, R> {
 
 impl<S, K, C, R> fmt::Debug for Balance<S, K, C, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Balance").field("shared", self.contexts.local()).finish_non_exhaustive()
-    }
-}
-
-/// Spells the classifier of a balancer whose responses end it.
-impl<F> OnResponse<F> {
-    /// Ends each request with its response, which says by this rule what it was worth.
-    pub const fn new<Res>(classify: F) -> Self
-    where
-        F: Classify<Res>,
-    {
-        Self(classify)
+        f.debug_struct("Balance").field("context", self.contexts.local()).finish_non_exhaustive()
     }
 }

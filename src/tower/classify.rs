@@ -1,4 +1,4 @@
-//! What the end of a request says about its backend.
+//! Classifiers: what the result of a request means for its backend.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -7,12 +7,13 @@ use ::tower::BoxError;
 
 use crate::backend::Outcome;
 
-/// Tells what the end of a request says about the backend that served it: schedulers, outlier
-/// ejection and counters learn from that.
+/// Classifies the result of a request as an outcome of the backend that served it. Schedulers, outlier
+/// ejection and counters read the outcomes.
 ///
-/// A closure is one. With the feature `tower-http`, `HttpStatus` and `GrpcStatus` are others.
+/// Closures implement it; so do [`ResultClassifier`] and, with the feature `tower-http`,
+/// `HttpStatusClassifier` and `GrpcStatusClassifier`.
 pub trait Classify<Res> {
-    /// What this response, or this error, means.
+    /// Returns the outcome of a response or an error.
     fn classify(&self, result: Result<&Res, &BoxError>) -> Outcome;
 }
 
@@ -22,8 +23,10 @@ impl<Res, F: Fn(Result<&Res, &BoxError>) -> Outcome> Classify<Res> for F {
     }
 }
 
-/// A response is good, and an error is not: one whose causes include an I/O error counts as what
-/// that is, a refused or failed connection or a timeout.
+/// A classifier by which a response is a success and an error is a failure.
+///
+/// If an I/O error is among an error's sources, the outcome is that of the I/O error: a failed connect
+/// or a timeout. Any other error is an application error.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ResultClassifier;
 
@@ -36,10 +39,10 @@ impl<Res> Classify<Res> for ResultClassifier {
 
 #[cold]
 pub(super) fn classify_error(error: &(dyn Error + 'static)) -> Outcome {
-    let mut cause = Some(error);
-    // A chain that bites its tail ends here.
+    let mut source = Some(error);
+    // Bounded, in case the sources form a cycle.
     for _ in 0..16 {
-        let Some(error) = cause else { break };
+        let Some(error) = source else { break };
         match error.downcast_ref::<io::Error>().map(io::Error::kind) {
             Some(ErrorKind::TimedOut) => return Outcome::Timeout,
             Some(
@@ -48,7 +51,7 @@ pub(super) fn classify_error(error: &(dyn Error + 'static)) -> Outcome {
                 | ErrorKind::NetworkUnreachable
                 | ErrorKind::AddrNotAvailable,
             ) => return Outcome::ConnectError,
-            _ => cause = error.source(),
+            _ => source = error.source(),
         }
     }
     Outcome::AppError
@@ -59,13 +62,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_counts_as_what_lies_beneath_it() {
-        let of = |error: BoxError| ResultClassifier.classify(Err::<&(), _>(&error));
-        let io = |kind: ErrorKind| BoxError::from(io::Error::other(io::Error::from(kind)));
+    fn an_error_is_classified_by_the_io_error_among_its_sources() {
+        let outcome_of = |error: BoxError| ResultClassifier.classify(Err::<&(), _>(&error));
+        let nested = |kind: ErrorKind| BoxError::from(io::Error::other(io::Error::from(kind)));
         assert_eq!(ResultClassifier.classify(Ok(&())), Outcome::Ok);
-        assert_eq!(of("no".into()), Outcome::AppError);
-        assert_eq!(of(io::Error::from(ErrorKind::TimedOut).into()), Outcome::Timeout);
-        assert_eq!(of(io::Error::from(ErrorKind::ConnectionRefused).into()), Outcome::ConnectError);
-        assert_eq!(of(io(ErrorKind::BrokenPipe)), Outcome::AppError);
+        assert_eq!(outcome_of("failed".into()), Outcome::AppError);
+        assert_eq!(outcome_of(io::Error::from(ErrorKind::TimedOut).into()), Outcome::Timeout);
+        assert_eq!(
+            outcome_of(io::Error::from(ErrorKind::ConnectionRefused).into()),
+            Outcome::ConnectError
+        );
+        assert_eq!(outcome_of(nested(ErrorKind::BrokenPipe)), Outcome::AppError);
     }
 }

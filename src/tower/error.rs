@@ -1,4 +1,4 @@
-//! Why a request found no instance.
+//! The error of a balancer that sent a request nowhere.
 
 use std::time::Duration;
 
@@ -6,42 +6,44 @@ use thiserror::Error;
 
 use crate::balancer::PickError;
 
-/// Why a balancer did not send a request.
+/// The reason why a balancer did not send a request.
 ///
-/// What an instance says itself comes through as it is. Services of tower say their errors as
-/// `Box<dyn Error>`: `downcast_ref` tells this one from those.
+/// Errors of an instance are passed on unchanged. Both are `Box<dyn Error>`, as usual with tower;
+/// `downcast_ref` tells them apart.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum BalanceError {
-    /// Nobody could be chosen, for as long as a request [waits](super::Balance::wait).
-    #[error("no backend within {waited:?}: {reason}")]
+    /// No backend could be picked within the [wait timeout](super::Balance::wait_timeout).
+    #[error("no backend could be picked within {waited:?}: {reason}")]
     NoBackend {
-        /// What the last look found.
+        /// Why the last pick failed.
         reason: PickError,
         /// How long the request waited.
         waited: Duration,
     },
-    /// All that were asked were busy, for as long as a request waits.
-    #[error("{asked} backends asked, and none ready within {waited:?}")]
+    /// All instances that were asked were busy until the
+    /// [wait timeout](super::Balance::wait_timeout).
+    #[error("none of {asked} candidate backends became ready within {waited:?}")]
     Busy {
-        /// How many were asked at the last look.
+        /// How many instances the last search asked.
         asked: usize,
         /// How long the request waited.
         waited: Duration,
     },
-    /// The request has no key, and [may not go without](super::WithoutKey::Refuse).
+    /// The request has no key, and the balancer
+    /// [refuses](super::MissingKeyPolicy::Refuse) requests without one.
     #[error("the request has no key")]
     NoKey,
-    /// `call` came without a `poll_ready` that said `Ready`.
-    #[error("called before it was ready")]
+    /// `call` was not preceded by a `poll_ready` that returned `Ready`.
+    #[error("the service was called before poll_ready returned Ready")]
     NotReady,
 }
 
 impl BalanceError {
-    /// The same after a wait.
+    /// Returns the same error with the time waited.
     pub(super) fn with_waited(self, waited: Duration) -> Self {
         match self {
-            Self::NoBackend { reason: why, .. } => Self::NoBackend { reason: why, waited },
+            Self::NoBackend { reason, .. } => Self::NoBackend { reason, waited },
             Self::Busy { asked, .. } => Self::Busy { asked, waited },
             error => error,
         }

@@ -1,4 +1,4 @@
-//! The response of a balancer, to come.
+//! The future of a balanced request.
 
 use std::fmt;
 use std::pin::Pin;
@@ -8,8 +8,9 @@ use std::task::{Context, Poll, ready};
 use ::tower::{BoxError, Service};
 use pin_project_lite::pin_project;
 
-use super::BalanceError;
-use super::held::{Completion, InFlight};
+use super::completion::Completion;
+use super::error::BalanceError;
+use super::in_flight::InFlight;
 use super::retry::{NoRetry, RetryPolicy};
 use super::search::InstanceSearch;
 use crate::backend::Outcome;
@@ -18,31 +19,31 @@ use crate::scheduler::Flow;
 pin_project! {
     /// The future of [`Balance`](super::Balance) and [`ReadyFirst`](super::ReadyFirst).
     ///
-    /// Dropped at any point it gives back all that it holds: its place, its lease, and the copy of an
-    /// instance with whatever that has reserved.
+    /// # Cancel safety
+    /// Dropped at any point, it returns its permit and its lease, and drops its clone of an instance with
+    /// what that has reserved.
     #[must_use = "futures do nothing unless polled"]
     pub struct BalanceFuture<S, Req, C, R = NoRetry>
     where
         S: Service<Req>,
         R: RetryPolicy<Req>,
     {
-        // `None` once it is over.
+        // `None` after the future has completed.
         in_flight: Option<(InFlight<S>, C)>,
         retry: R,
         attempt: u32,
         #[pin]
-        state: BalanceFutureState<S, Req, S::Future, R::Kept>,
+        state: BalanceFutureState<S, Req, S::Future, R::RequestCopy>,
     }
 }
 
 pin_project! {
     #[project = BalanceFutureStateProjection]
-    enum BalanceFutureState<S, Req, F, Kept> {
-        // Looks for an instance.
+    enum BalanceFutureState<S, Req, F, RequestCopy> {
+        // Searches for a ready instance.
         Search { search: InstanceSearch<S>, request: Option<Req> },
-        // Awaits its response.
-        // With what is needed to begin again.
-        Call { #[pin] future: F, retry_copy: Option<(Kept, Flow)> },
+        // Awaits the response. The copy of the request and its flow are for a retry.
+        Call { #[pin] future: F, retry_copy: Option<(RequestCopy, Flow)> },
         Failed { error: Option<BoxError> },
         Done,
     }
@@ -57,43 +58,49 @@ where
     pub(super) fn from_search(
         request: Req,
         flow: Flow,
-        held: InFlight<S>,
-        (finish, retry): (C, R),
+        in_flight: InFlight<S>,
+        completion: C,
+        retry: R,
     ) -> Self {
         let state = BalanceFutureState::Search {
             search: InstanceSearch::new(flow),
             request: Some(request),
         };
-        Self { in_flight: Some((held, finish)), retry, attempt: 1, state }
+        Self { in_flight: Some((in_flight, completion)), retry, attempt: 1, state }
     }
 
     #[inline]
-    pub(super) fn from_call(future: S::Future, held: InFlight<S>, (finish, retry): (C, R)) -> Self {
+    pub(super) fn from_call(
+        future: S::Future,
+        in_flight: InFlight<S>,
+        completion: C,
+        retry: R,
+    ) -> Self {
         let state = BalanceFutureState::Call { future, retry_copy: None };
-        Self { in_flight: Some((held, finish)), retry, attempt: 1, state }
+        Self { in_flight: Some((in_flight, completion)), retry, attempt: 1, state }
     }
 
-    /// The same request to another backend than the one that has it now, if there is one.
+    /// Returns a future that sends the same request to another backend, if there is one.
     #[cold]
     pub(super) fn hedge_to_other_backend(&self, request: Req, mut flow: Flow) -> Option<Self>
     where
         S: Clone,
         C: Clone,
     {
-        let (BalanceFutureState::Call { .. }, Some((held, finish))) =
+        let (BalanceFutureState::Call { .. }, Some((in_flight, completion))) =
             (&self.state, &self.in_flight)
         else {
             return None;
         };
-        flow.exclude(held.lease.as_ref()?.backend());
-        let next = held.context.pick(&flow).ok()?;
-        let held = InFlight::new(Arc::clone(&held.context), None);
+        flow.exclude(in_flight.lease.as_ref()?.backend());
+        let lease = in_flight.context.pick(&flow).ok()?;
+        let in_flight = InFlight::new(Arc::clone(&in_flight.context), None);
         let state = BalanceFutureState::Search {
-            search: InstanceSearch::with_picked(flow, next),
+            search: InstanceSearch::with_picked(flow, lease),
             request: Some(request),
         };
         Some(Self {
-            in_flight: Some((held, finish.clone())),
+            in_flight: Some((in_flight, completion.clone())),
             retry: self.retry.clone(),
             attempt: 1,
             state,
@@ -133,7 +140,7 @@ where
     C: Completion<S, S::Response>,
     R: RetryPolicy<Req>,
 {
-    /// As `poll`, with what the result says.
+    /// Polls like `poll`, and also returns the outcome of the result.
     #[inline]
     pub(super) fn poll_outcome(
         self: Pin<&mut Self>,
@@ -143,15 +150,15 @@ where
         loop {
             match this.state.as_mut().project() {
                 BalanceFutureStateProjection::Search { search, request } => {
-                    let Some((held, _)) = this.in_flight else { return Poll::Pending };
-                    let found = ready!(search.poll(cx, held));
+                    let Some((in_flight, _)) = this.in_flight else { return Poll::Pending };
+                    let found = ready!(search.poll(cx, in_flight));
                     match (found, request.take()) {
                         (Ok(mut service), Some(request)) => {
-                            held.mark_sent();
-                            let kept = this.retry.clone_request(&request, *this.attempt);
-                            let kept = kept.map(|kept| (kept, search.take_flow()));
+                            in_flight.mark_sent();
+                            let copy = this.retry.clone_request(&request, *this.attempt);
+                            let retry_copy = copy.map(|copy| (copy, search.take_flow()));
                             let future = service.call(request);
-                            this.state.set(BalanceFutureState::Call { future, retry_copy: kept });
+                            this.state.set(BalanceFutureState::Call { future, retry_copy });
                         }
                         (Err(error), _) => {
                             this.state.set(BalanceFutureState::Done);
@@ -161,40 +168,45 @@ where
                         (Ok(_), None) => return Poll::Pending,
                     }
                 }
-                BalanceFutureStateProjection::Call { future, retry_copy: kept } => {
+                BalanceFutureStateProjection::Call { future, retry_copy } => {
                     let result = ready!(future.poll(cx)).map_err(Into::into);
-                    let Some((held, finish)) = &mut this.in_flight else { return Poll::Pending };
-                    let outcome = finish.outcome(result.as_ref());
-                    let again =
-                        kept.take().and_then(|kept| start_retry(this.retry, kept, held, outcome));
-                    if let Some((request, search)) = again {
+                    let Some((in_flight, completion)) = &mut this.in_flight else {
+                        return Poll::Pending;
+                    };
+                    let outcome = completion.outcome(result.as_ref());
+                    let retry = retry_copy
+                        .take()
+                        .and_then(|copy| start_retry(this.retry, copy, in_flight, outcome));
+                    if let Some((request, search)) = retry {
                         *this.attempt += 1;
                         this.state
                             .set(BalanceFutureState::Search { search, request: Some(request) });
                         continue;
                     }
                     this.state.set(BalanceFutureState::Done);
-                    let Some((held, finish)) = this.in_flight.take() else { return Poll::Pending };
-                    return Poll::Ready((finish.complete(result, outcome, held), outcome));
+                    let Some((in_flight, completion)) = this.in_flight.take() else {
+                        return Poll::Pending;
+                    };
+                    return Poll::Ready((completion.complete(result, outcome, in_flight), outcome));
                 }
                 BalanceFutureStateProjection::Failed { error } => {
                     let error = error.take().unwrap_or_else(|| BalanceError::NotReady.into());
                     this.state.set(BalanceFutureState::Done);
                     return Poll::Ready((Err(error), Outcome::ConnectError));
                 }
-                // Polled after its end.
+                // Polled after completion.
                 BalanceFutureStateProjection::Done => return Poll::Pending,
             }
         }
     }
 }
 
-/// Ends an attempt that failed and begins another, if it may be sent again and there is somebody else
-/// to send it to.
+/// Ends a failed attempt and starts another, if the outcome is a failure, another backend can be
+/// picked and the retry budget allows it.
 fn start_retry<S, Req, R: RetryPolicy<Req>>(
     retry: &R,
-    (kept, mut flow): (R::Kept, Flow),
-    held: &mut InFlight<S>,
+    (copy, mut flow): (R::RequestCopy, Flow),
+    in_flight: &mut InFlight<S>,
     outcome: Outcome,
 ) -> Option<(Req, InstanceSearch<S>)>
 where
@@ -203,11 +215,11 @@ where
     if !outcome.is_failure() {
         return None;
     }
-    flow.exclude(held.lease.as_ref()?.backend());
-    let next = held.context.pick(&flow).ok()?;
-    let request = retry.withdraw_retry(kept)?;
-    held.end_attempt(outcome);
-    Some((request, InstanceSearch::with_picked(flow, next)))
+    flow.exclude(in_flight.lease.as_ref()?.backend());
+    let lease = in_flight.context.pick(&flow).ok()?;
+    let request = retry.withdraw_retry(copy)?;
+    in_flight.end_attempt(outcome);
+    Some((request, InstanceSearch::with_picked(flow, lease)))
 }
 
 impl<S, Req, C, R> fmt::Debug for BalanceFuture<S, Req, C, R>
@@ -220,9 +232,12 @@ where
             BalanceFutureState::Search { .. } => "searching",
             BalanceFutureState::Call { .. } => "awaiting the response",
             BalanceFutureState::Failed { .. } => "failed",
-            BalanceFutureState::Done => "over",
+            BalanceFutureState::Done => "done",
         };
-        let held = self.in_flight.as_ref().map(|(held, _)| held);
-        f.debug_struct("BalanceFuture").field("state", &state).field("held", &held).finish()
+        let in_flight = self.in_flight.as_ref().map(|(in_flight, _)| in_flight);
+        f.debug_struct("BalanceFuture")
+            .field("state", &state)
+            .field("in_flight", &in_flight)
+            .finish()
     }
 }

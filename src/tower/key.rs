@@ -1,27 +1,27 @@
-//! What must go to the same backend each time.
+//! Keys of requests: requests of one key go to the same backend.
 
 use crate::scheduler::Flow;
 
-/// Finds the key of a request: requests with the same key go to the same backend, by a scheduler
-/// that hashes (`ring`, `rendezvous`, `maglev`, `mh`, ...), as long as that backend may be chosen.
+/// Computes the key of a request: with a scheduler that hashes (`ring`, `rendezvous`, `maglev`, `mh`,
+/// ...), requests of the same key go to the same backend as long as that backend is eligible.
 ///
-/// A closure is one: `|request: &Request| Some(hash_bytes(request.user.as_bytes(), 0))`. Keys of HTTP
+/// Closures implement it: `|request: &Request| Some(hash_bytes(request.user.as_bytes(), 0))`. Keys of HTTP
 /// requests (a header, a cookie, a part of the path) come with the feature `tower-http`.
 ///
 /// A key must be the same in every process that balances over the same backends, and in the next
-/// release of your program: make it by [`hash_bytes`](crate::scheduler::hash_bytes), which is stable,
-/// and not by the standard library's hasher, which is neither.
+/// release of your program: compute it with [`hash_bytes`](crate::scheduler::hash_bytes), which is
+/// stable, and not with the standard library's hasher, which is not.
 ///
-/// Called once a request, in `call`. A panic in it goes to whoever called; no backend has been
-/// chosen then, and what `poll_ready` reserved is given back.
+/// `call` computes the key once for each request. A panic in it unwinds to the caller of `call`; no
+/// backend is picked then, and the permit that `poll_ready` reserved is returned.
 pub trait RequestKey<Req> {
-    /// The key; `None` if the request has none.
+    /// Returns the key of the request, if it has one.
     fn key(&self, request: &Req) -> Option<u64>;
 
-    /// All that is known of the request: the key, or what is to be done without.
+    /// Returns the flow by which the scheduler picks; `None` if the request must be refused.
     #[doc(hidden)]
-    fn scheduler_flow(&self, request: &Req, without: MissingKeyPolicy) -> Option<Flow> {
-        match (self.key(request), without) {
+    fn scheduler_flow(&self, request: &Req, missing_key: MissingKeyPolicy) -> Option<Flow> {
+        match (self.key(request), missing_key) {
             (Some(key), _) => Some(Flow::new().key(key)),
             (None, MissingKeyPolicy::Spread) => Some(Flow::new().key(fastrand::u64(..))),
             (None, MissingKeyPolicy::Same(key)) => Some(Flow::new().key(key)),
@@ -36,7 +36,7 @@ impl<Req, F: Fn(&Req) -> Option<u64>> RequestKey<Req> for F {
     }
 }
 
-/// Requests without keys: any backend will do.
+/// A [`RequestKey`] that gives no request a key: the scheduler may pick any backend.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoKey;
 
@@ -50,15 +50,15 @@ impl<Req> RequestKey<Req> for NoKey {
     }
 }
 
-/// What becomes of a request that has no key, where others have one.
+/// What a balancer with keys does with a request that has none.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum MissingKeyPolicy {
-    /// It goes anywhere: it gets a key at random.
+    /// The request gets a random key, and may go to any backend.
     #[default]
     Spread,
-    /// All of them share this one, and go to one backend.
+    /// All requests without a key share this key, and go to one backend.
     Same(u64),
-    /// It fails with [`BalanceError::NoKey`](super::BalanceError::NoKey).
+    /// The request fails with [`BalanceError::NoKey`](super::BalanceError::NoKey).
     Refuse,
 }

@@ -1,10 +1,9 @@
-//! From targets to a balancer over connections to them.
+//! Makes balancers over connections to targets.
 
 use std::fmt;
 use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use ::tower::discover::Discover;
 use ::tower::{BoxError, Layer, Service};
@@ -17,7 +16,7 @@ use crate::balancer::Balancer;
 use crate::discovery::{DiscoverSource, Feed, MemberSource};
 use crate::scheduler::Scheduler;
 
-/// Puts a balancer around a `MakeService`, which makes connections: see [`MakeBalance`].
+/// A layer that makes a [`MakeBalance`] of a `MakeService`, which makes connections.
 #[derive(Clone, Debug)]
 pub struct BalanceLayer {
     config: MakeBalanceConfig,
@@ -26,44 +25,45 @@ pub struct BalanceLayer {
 #[derive(Clone, Debug)]
 struct MakeBalanceConfig {
     scheduler: Arc<dyn Scheduler>,
-    connect: ReconnectConfig,
+    reconnect: ReconnectConfig,
     warm_up: bool,
 }
 
-/// Makes balancers over connections out of wherever targets come from.
+/// Makes balancers over connections to the targets that a discovery source names.
 ///
-/// Beneath it is a `MakeService`: a service from a target, such as an address, to a service, the
-/// connection. Into it goes who the targets are: a [`MemberSource`] by [`balance`](Self::balance), or
-/// tower's [`Discover`] as the request. Out comes a [`Balance`] over a [`Reconnect`] for each of them.
-///
-/// The members come and go by the rules of a [`Feed`]: a source that fails takes nobody out, and
-/// who is gone drains. It runs in a task that ends with the balancer, its clones and its requests.
-/// For other rules put the parts together by hand: [`MemberSource::map`] makes a [`Reconnect`] of each
+/// It wraps a `MakeService`: a service that makes a connection, itself a service, to a target such as an
+/// address. The targets come from a [`MemberSource`], by [`balance`](Self::balance), or from tower's
+/// [`Discover`], as the request of `call`. The result is a [`Balance`] over a [`Reconnect`] for each
 /// target.
 ///
+/// A [`Feed`] adds and removes the members: a source that fails removes none, and a member that is no
+/// longer named is drained. The feed runs in a task that ends with the balancer, its clones and its
+/// requests. For other behaviour, combine the parts yourself: [`MemberSource::map`] makes a
+/// [`Reconnect`] of each target.
+///
 /// # Warm-up
-/// Each connection is made as soon as its target is a member, and not with its first request; until
-/// there is one, requests pass the member over. See [`warm_up`](BalanceLayer::warm_up), and
-/// [`SlowStart`](crate::SlowStart) for caches that warm up with work.
+/// Each connection is made as soon as its target is a member, not with its first request; until it is
+/// made, requests go to other members. See [`warm_up`](BalanceLayer::warm_up), and
+/// [`SlowStart`](crate::SlowStart) for caches that warm up with load.
 ///
 /// # Examples
 /// ```
 /// use lvs::discovery::StaticList;
-/// use lvs::scheduler::PowerOfTwo;
+/// use lvs::scheduler::PowerOfTwoChoices;
 /// use lvs::tower::BalanceLayer;
 /// use tower::{BoxError, Layer, ServiceExt, service_fn};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), BoxError> {
 /// let connect = service_fn(async |address: std::net::SocketAddr| {
-///     // Here it would connect to the address.
+///     // A real `MakeService` would connect to the address here.
 ///     let connection = service_fn(move |request: &'static str| async move {
 ///         Ok::<_, BoxError>(format!("{request} for {address}"))
 ///     });
 ///     Ok::<_, BoxError>(connection)
 /// });
 /// let list: StaticList<std::net::SocketAddr> = "10.0.0.1:6379\n10.0.0.2:6379 weight=2".parse()?;
-/// let service = BalanceLayer::new(PowerOfTwo::new()).layer(connect).balance(list)?;
+/// let service = BalanceLayer::new(PowerOfTwoChoices::new()).layer(connect).balance(list)?;
 /// assert!(service.oneshot("something").await?.starts_with("something for 10.0.0."));
 /// # Ok(())
 /// # }
@@ -75,37 +75,30 @@ pub struct MakeBalance<M> {
 }
 
 impl BalanceLayer {
-    /// Balancers that choose by this rule.
+    /// Creates a layer whose balancers pick with this scheduler.
     #[must_use]
     pub fn new(scheduler: impl Scheduler + 'static) -> Self {
         let scheduler = Arc::new(scheduler);
         Self {
             config: MakeBalanceConfig {
                 scheduler,
-                connect: ReconnectConfig::default(),
+                reconnect: ReconnectConfig::default(),
                 warm_up: true,
             },
         }
     }
 
-    /// Whether connections are made as soon as their targets are members. Default: they are.
+    /// Sets whether connections are made as soon as their targets are members. Default: true.
     #[must_use]
     pub fn warm_up(mut self, warm_up: bool) -> Self {
         self.config.warm_up = warm_up;
         self
     }
 
-    /// As [`Reconnect::connect_timeout`].
+    /// Sets the connect timeout and the backoff of the connections.
     #[must_use]
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.config.connect.connect_timeout = timeout;
-        self
-    }
-
-    /// As [`Reconnect::backoff`].
-    #[must_use]
-    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
-        self.config.connect.backoff = (first, longest.max(first));
+    pub fn reconnect(mut self, config: ReconnectConfig) -> Self {
+        self.config.reconnect = config;
         self
     }
 }
@@ -119,13 +112,13 @@ impl<M> Layer<M> for BalanceLayer {
 }
 
 impl<M> MakeBalance<M> {
-    /// A balancer over connections to the targets that a source names, which may be none yet.
+    /// Makes a balancer over connections to the targets that a source names; there may be none yet.
     ///
     /// # Errors
-    /// Those of the scheduler, if it cannot use an empty set.
+    /// Returns the scheduler's error if it rejects an empty set.
     ///
     /// # Panics
-    /// Outside a tokio runtime.
+    /// Panics outside a tokio runtime.
     pub fn balance<T>(
         &self,
         source: impl MemberSource<T> + 'static,
@@ -142,17 +135,17 @@ impl<M> MakeBalance<M> {
             }
             false => balance,
         };
-        let (make, connect) = (self.make.clone(), self.config.connect);
+        let (make, config) = (self.make.clone(), self.config.reconnect);
         let connections = source.map(move |spec: Spec<T>| {
-            spec.map(|target| Reconnect::with_config(connect, make.clone(), target))
+            spec.map(|target| Reconnect::with_config(config, make.clone(), target))
         });
         let feed = tokio::spawn(Feed::new(&set, connections).run());
         Ok(balance.attach(AbortOnDropHandle::new(feed)))
     }
 }
 
-/// From a [`Discover`] of targets to a balancer; see [`DiscoverSource`] for what becomes of its
-/// errors and of its end.
+/// Makes a balancer from a [`Discover`] of targets. [`DiscoverSource`] describes how an error and the
+/// end of the `Discover` are handled.
 impl<M, D> Service<D> for MakeBalance<M>
 where
     D: Discover<Key: fmt::Display + Send, Error: Into<BoxError>> + Send + 'static,
@@ -163,7 +156,7 @@ where
     type Error = SetError;
     type Future = Ready<Result<Self::Response, SetError>>;
 
-    /// Always: each connection asks a `MakeService` of its own whether it is.
+    /// Is always ready: each connection polls a clone of the `MakeService` of its own.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), SetError>> {
         Poll::Ready(Ok(()))
     }
@@ -175,11 +168,11 @@ where
 
 impl<M> fmt::Debug for MakeBalance<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MakeBalance").field("rules", &self.config).finish_non_exhaustive()
+        f.debug_struct("MakeBalance").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
-/// Connects whoever becomes a member.
+/// Connects each member of a new snapshot.
 struct WarmUpConnector;
 
 impl<M, T> SnapshotReader<Reconnect<M, T>> for WarmUpConnector
@@ -192,7 +185,7 @@ where
         next: &Arc<Snapshot<Reconnect<M, T>>>,
     ) -> Result<SnapshotCommit<'_>, SetError> {
         let next = Arc::clone(next);
-        // Those that are connected, or at it, have no more to do.
-        Ok(Box::new(move || next.backends().iter().for_each(|it| it.target().connect())))
+        // `connect` does nothing for members that are connected or connecting.
+        Ok(Box::new(move || next.backends().iter().for_each(|backend| backend.target().connect())))
     }
 }

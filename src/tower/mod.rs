@@ -1,11 +1,13 @@
-//! Any scheduler as a [`tower::Service`](https://docs.rs/tower), shared by clones, keys included.
+//! Tower services that balance requests with any [scheduler](crate::scheduler).
 //!
-//! [`Balance`] picks in `call`, by the request's key if it has one, and is what most stacks want.
-//! [`ReadyFirst`] picks in `poll_ready`, for instances whose readiness is real and callers that are to
-//! be held up by it.
+//! [`Balance`] picks a backend after `call`, by the request's key if it has one, and suits most stacks.
+//! [`ReadyFirst`] picks in `poll_ready`, for instances whose readiness is real and callers that it must
+//! hold back. [`Retry`] and [`Hedge`] send failed and slow requests to a second backend, [`Reconnect`] is
+//! a connection that is made again after it breaks, and `BalanceLayer` (feature `discovery-tower`)
+//! balances over connections to the targets that a discovery source names.
 //!
-//! # From `tower::balance::p2c` to here
-//! There, a list of services under keys goes into a balancer, which is put into a buffer to be shared:
+//! # From `tower::balance::p2c` to this module
+//! With tower, a list of services under keys goes into a balancer, which goes into a buffer to be shared:
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -14,78 +16,81 @@
 //! use tower::discover::ServiceList;
 //! use tower::load::{CompleteOnResponse, PendingRequests};
 //!
-//! # let one = service_fn(async |_: String| Ok::<_, BoxError>("one"));
-//! # let other = one;
-//! let instances = [one, other].map(|it| PendingRequests::new(it, CompleteOnResponse::default()));
+//! # let first = service_fn(async |_: String| Ok::<_, BoxError>("first"));
+//! # let second = first;
+//! let instances = [first, second]
+//!     .map(|instance| PendingRequests::new(instance, CompleteOnResponse::default()));
 //! let service = Balance::new(ServiceList::new::<String>(Vec::from(instances)));
 //! // let service = tower::buffer::Buffer::new(service, 1024);
 //! # let _ = service;
 //! ```
 //!
-//! Here the services are the targets of a set, under names that logs and metrics show; the scheduler
-//! is a value, the load is counted by leases, and the service is cloned:
+//! With this module the services are the targets of a set, under names that logs and metrics show; the
+//! scheduler is a value, leases count the load, and the service is cloned:
 //!
 //! ```
 //! # use tower::{BoxError, service_fn};
-//! use lvs::scheduler::PowerOfTwo;
+//! use lvs::scheduler::PowerOfTwoChoices;
 //! use lvs::tower::Balance;
 //! use lvs::{BackendSet, Balancer, Spec};
 //!
-//! # let one = service_fn(async |_: String| Ok::<_, BoxError>("one"));
-//! # let other = one;
+//! # let first = service_fn(async |_: String| Ok::<_, BoxError>("first"));
+//! # let second = first;
 //! let set = BackendSet::new();
-//! set.insert(Spec::new("one", one))?;
-//! set.insert(Spec::new("other", other).weight(2))?;
-//! let service = Balance::new(Balancer::new(&set, PowerOfTwo::default())?);
+//! set.insert(Spec::new("first", first))?;
+//! set.insert(Spec::new("second", second).weight(2))?;
+//! let service = Balance::new(Balancer::new(&set, PowerOfTwoChoices::default())?);
 //! let shared = service.clone();
 //! # let _ = shared;
 //! # Ok::<(), lvs::SetError>(())
 //! ```
 //!
-//! | there | here |
+//! | `tower` | `lvs::tower` |
 //! |---|---|
 //! | `ServiceList`, or a stream of changes | [`BackendSet::insert`](crate::BackendSet::insert), or a stream through `discovery::DiscoverSource` (feature `discovery-tower`) and a `Feed` |
-//! | the end or an error of that stream ends the updates, or the balancer | the members stay, and the feed asks again |
-//! | `Load`, `PendingRequests`, `PeakEwma` around each service | the scheduler: `PowerOfTwo`, `PeakEwma`, or any other; weights with all of them |
-//! | `CompleteOnResponse`, a `TrackCompletion` of one's own | [`OnResponse`], `OnBodyEnd` (feature `tower-http`), a [`Completion`] of one's own |
-//! | no keys; `Steer` where all services must be ready | [`Balance::key`] |
-//! | `Buffer`, a task, and a queue in front, to share it | a clone |
+//! | the end of that stream ends the updates, an error of it ends the balancer | the members stay, and the feed asks again |
+//! | `Load`, `PendingRequests`, `PeakEwma` around each service | the scheduler: `PowerOfTwoChoices`, `PeakEwma`, or any other; all of them with weights |
+//! | `CompleteOnResponse`, or your own `TrackCompletion` | [`OnResponse`], `OnBodyEnd` (feature `tower-http`), or your own [`Completion`] |
+//! | no keys; `Steer` requires all services to be ready | [`Balance::key`] |
+//! | a `Buffer` with a task and a queue, to share the balancer | a clone |
 //! | every ready service holds a permit or a slot | one candidate at a time does |
-//! | `ConcurrencyLimit` around each service | [`Limits`](crate::Limits) of the backend, which schedulers see |
-//! | `Retry` around the balancer, which may pick the same service again | [`Balance::retry`], which does not |
-//! | `Hedge` around the balancer, which may pick the same service again | [`Balance::hedge`], which does not, within a budget |
-//! | `MakeBalance`, `BalanceLayer`: a service that gives a `Discover` of services | `MakeBalance`, `BalanceLayer` (feature `discovery-tower`): a `MakeService`, and a `Discover` or another source of its targets |
+//! | `ConcurrencyLimit` around each service | [`Limits`](crate::Limits) of the backend, which schedulers read |
+//! | `Retry` around the balancer, which may pick the same service again | [`Balance::retry`], which picks another |
+//! | `Hedge` around the balancer, which may pick the same service again | [`Balance::hedge`], which picks another, within a budget |
+//! | `MakeBalance`, `BalanceLayer`: a service that returns a `Discover` of services | `MakeBalance`, `BalanceLayer` (feature `discovery-tower`): a `MakeService`, and a `Discover` or another source of its targets |
 //! | `Reconnect` around a `MakeService`, and a `Buffer` to share it | [`Reconnect`], shared by cloning |
-//! | an error of `poll_ready` removes the service until it is discovered again | it is passed over for this request; [health](crate::BackendSet::set_health) says whether it is out |
-//! | an empty set is pending for ever | [`BalanceError::NoBackend`] within [`Balance::wait`] |
+//! | an error of `poll_ready` removes the service until it is discovered again | the request passes the service over; its [health](crate::BackendSet::set_health) decides whether it is down |
+//! | with an empty set, `poll_ready` is pending for ever | [`BalanceError::NoBackend`] after [`Balance::wait_timeout`] |
 //! | no health, drain, limits, slow start, panic threshold | those of the set: [`backend`](crate::backend) |
 //!
-//! What is needed of an instance: `Clone` (one is cloned for each request, as clients of hyper and
-//! channels of tonic are made for), `Send` and `Sync`. One that is not `Sync` goes into tower's
-//! `BoxCloneSyncService`; one that cannot be cloned, into a `Buffer` of its own.
+//! An instance must be `Clone` (each request uses a clone; clients of hyper and channels of tonic are
+//! made for that), `Send` and `Sync`. Wrap an instance that is not `Sync` into tower's
+//! `BoxCloneSyncService`, and an instance that cannot be cloned into a `Buffer` of its own.
 //!
-//! # What it costs
-//! Ready, call and answer of an instance that does nothing take 0.37 to 0.44 of what they take by
-//! tower's `p2c` with 10 to 1000 instances (61 to 76 ns by 150 to 173, AMD EPYC); nothing is
-//! allocated. [`PeakEwma`](crate::scheduler::PeakEwma) reads the clock twice, here as there: 0.4 to 0.5
-//! of tower's. Shared by two tasks it is a fifth of a `Buffer` on one thread and less than a tenth on
-//! two.
+//! # Cost
+//! Ready, call and answer of an instance that does nothing take 0.37 to 0.44 of the time of tower's
+//! `p2c` with 10 to 1000 instances (61 to 76 ns against 150 to 173 ns, AMD EPYC), without allocation.
+//! [`PeakEwma`](crate::scheduler::PeakEwma) reads the clock twice, as tower's does, and takes 0.4 to 0.5
+//! of its time. Shared by two tasks, `Balance` takes a fifth of a `Buffer`'s time on one thread and less
+//! than a tenth on two.
 //!
-//! Threads that share a set write to the counts of the same backends, and cache lines travel: on two
-//! processors two threads do no more than one with 10 backends, and 1.3 times as much with 1000. Make
-//! the set with [lanes](crate::BackendSet::with_lanes), one for each thread, and it is 1.3 to 1.5 times,
-//! where two threads with nothing in common do 1.6 to 1.9 times as much on that machine. What the
-//! instances share themselves, such as the count of an `Arc` that is cloned, comes on top.
-//! `cargo run --release --manifest-path benches/peers/Cargo.toml` measures all this on yours.
+//! Threads that share a set write the counters of the same backends, and contend for their cache lines:
+//! on two processors, two threads together do no more than one with 10 backends, and 1.3 times as much
+//! with 1000. With one [lane](crate::BackendSet::with_lanes) for each thread they do 1.3 to 1.5 times as
+//! much; two threads that share nothing do 1.6 to 1.9 times as much on that machine. What the instances
+//! share themselves, such as the count of a cloned `Arc`, adds to this.
+//! `cargo run --release --manifest-path benches/peers/Cargo.toml` measures all of it on your machine.
 
 mod balance;
 mod classify;
+mod completion;
+mod context;
 mod error;
 mod future;
 mod hedge;
-mod held;
 #[cfg(feature = "tower-http")]
 mod http;
+mod in_flight;
 mod key;
 #[cfg(feature = "discovery-tower")]
 mod make;
@@ -93,25 +98,27 @@ mod ready_first;
 mod reconnect;
 mod retry;
 mod search;
-mod shared;
 mod wait;
 
 pub use self::balance::Balance;
 pub use self::classify::{Classify, ResultClassifier};
+pub use self::completion::{Completion, OnResponse};
 pub use self::error::BalanceError;
 pub use self::future::BalanceFuture;
-pub use self::hedge::{Hedge, HedgeFuture, Hedged};
-pub use self::held::{Completion, InFlight, OnResponse};
+pub use self::hedge::{Hedge, HedgeFuture, HedgeStats, Hedged};
 #[cfg(feature = "tower-http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]
 pub use self::http::{
     ClassifyTrailers, CookieKey, ExtensionKey, GrpcStatusClassifier, HeaderKey,
     HttpStatusClassifier, LeasedBody, OnBodyEnd, PathKey, PeerKey,
 };
+pub use self::in_flight::InFlight;
 pub use self::key::{MissingKeyPolicy, NoKey, RequestKey};
 #[cfg(feature = "discovery-tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "discovery-tower")))]
 pub use self::make::{BalanceLayer, MakeBalance};
 pub use self::ready_first::ReadyFirst;
-pub use self::reconnect::{Connect, ConnectError, ConnectTimeout, Reconnect, ReconnectFuture};
+pub use self::reconnect::{
+    Connect, ConnectError, ConnectTimeout, Reconnect, ReconnectConfig, ReconnectFuture,
+};
 pub use self::retry::{NoRetry, Retry, RetryPolicy};

@@ -1,4 +1,4 @@
-//! A balancer without keys that says `Ready` only when an instance is.
+//! A balancer as a service that is ready when one of its instances is; without keys.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,42 +7,42 @@ use std::time::Duration;
 
 use ::tower::{BoxError, Service};
 
-use super::BalanceError;
 use super::classify::ResultClassifier;
+use super::completion::{Completion, OnResponse};
+use super::context::{BalanceConfig, BalanceContext, PerThreadContexts};
+use super::error::BalanceError;
 use super::future::BalanceFuture;
-use super::held::{Completion, InFlight, OnResponse};
+use super::in_flight::InFlight;
 use super::retry::NoRetry;
-use super::search::MAX_BROKEN_INSTANCES;
-use super::shared::{BalanceConfig, BalanceContext, PerThreadContexts};
+use super::search::{MAX_BROKEN_INSTANCES, MAX_ROUNDS_PER_POLL};
 use super::wait::BackendWait;
 use crate::backend::Outcome;
 use crate::balancer::{Balancer, Lease, PickError};
 use crate::scheduler::Flow;
 
-/// How often one poll looks before others have their turn.
-const MAX_ROUNDS_PER_POLL: usize = 8;
-
-/// Picks an instance in `poll_ready`, and is ready when that is: for instances whose readiness is
-/// real (limits, buffers, connections), where whoever asks is to be held up exactly as long as none
-/// has a place.
+/// Picks an instance in `poll_ready`, and is ready when that instance is.
 ///
-/// [`Balance`](super::Balance) picks in `call`, where the request and its key are known, and says
-/// `Ready` before; this one knows no keys. What is picked is held by its lease until `call`, so it
-/// is the instance that was ready which is called, whatever becomes of the set meanwhile; one that is
-/// no longer eligible is given back and another is picked.
+/// For instances whose readiness is real (limits, buffers, connections) and callers that must be held
+/// back exactly as long as no instance is ready. [`Balance`](super::Balance) picks after `call`, with
+/// the request and its key known, and is ready before; a `ReadyFirst` knows no keys.
 ///
-/// At most so many [candidates](Self::candidates) are asked at once, each picked without the others:
-/// only they reserve anything, and when one is ready the others are dropped, and give it back. Those
-/// that turn out to be broken are no candidates, up to 32 at a look.
+/// A lease holds the picked instance until `call`, so that `call` calls the instance that was ready,
+/// whatever happens to the set in between. If `poll_ready` is polled again and the backend is no longer
+/// eligible, its lease is returned and another backend is picked.
 ///
-/// If none is ready, or nobody may be chosen, for as long as it [waits](Self::wait_timeout), `poll_ready` says
-/// `Ready` and the call fails, with [`BalanceError`] or, if all were broken, with what the last one
-/// said: an error of `poll_ready` would mean that the service is of no use any more. Wait
-/// [for ever](Duration::MAX) to be held up for ever.
+/// At most [`candidates`](Self::candidates) instances are asked at a time, each picked without the
+/// others; only these reserve anything. When one is ready the others are dropped and return what they
+/// reserved. Instances whose `poll_ready` fails are no candidates; up to 32 are passed over in a round.
+///
+/// If no instance is ready, or no backend can be picked, within the
+/// [wait timeout](Self::wait_timeout), `poll_ready` returns `Ready` and the next call fails: with
+/// [`BalanceError`], or with the last instance's error if all instances failed. (By tower's convention an
+/// error of `poll_ready` would mean that the service is of no more use.) A wait timeout of
+/// [`Duration::MAX`] waits for a year.
 ///
 /// # Cancel safety
-/// A `ReadyFirst` that is dropped, ready or not, gives everything back; so does a clone, which begins
-/// with nothing.
+/// A `ReadyFirst` that is dropped, ready or not, returns its leases and drops its clones of instances. A
+/// clone starts without any.
 ///
 /// # Examples
 /// ```
@@ -67,22 +67,23 @@ const MAX_ROUNDS_PER_POLL: usize = 8;
 /// ```
 pub struct ReadyFirst<S, C = OnResponse> {
     contexts: PerThreadContexts<S>,
-    /// The copy of the thread that asked last.
+    /// The context of the thread that polled last.
     context: Arc<BalanceContext<S>>,
     completion: C,
-    /// The instance that was ready, and the version of the plane that it was eligible in.
+    /// The instance that was ready, and the version of the snapshot in which it was eligible.
     ready: Option<(S, InFlight<S>, u64)>,
-    /// Without word to others when one is given back: those that are broken would wake each other.
+    /// Busy instances with their leases. Returning such a lease notifies no waiting request: otherwise
+    /// services whose instances fail would wake each other in a loop.
     candidates: Vec<(S, Lease<S>)>,
     wait: Option<Box<BackendWait>>,
-    /// What the last instance that was broken said.
+    /// The error of the last instance whose `poll_ready` failed.
     last_instance_error: Option<BoxError>,
-    /// What the next call says.
+    /// The error of the next call.
     call_error: Option<BoxError>,
 }
 
 impl<S: Send + Sync + 'static> ReadyFirst<S> {
-    /// A service over the instances of a balancer.
+    /// Creates a service over the instances of a balancer.
     #[must_use]
     pub fn new(balancer: Balancer<S>) -> Self {
         Self::from_contexts(PerThreadContexts::new(balancer), OnResponse(ResultClassifier))
@@ -90,12 +91,12 @@ impl<S: Send + Sync + 'static> ReadyFirst<S> {
 }
 
 impl<S, C> ReadyFirst<S, C> {
-    fn from_contexts(copies: PerThreadContexts<S>, finish: C) -> Self {
-        let shared = Arc::clone(copies.local());
+    fn from_contexts(contexts: PerThreadContexts<S>, completion: C) -> Self {
+        let context = Arc::clone(contexts.local());
         Self {
-            contexts: copies,
-            context: shared,
-            completion: finish,
+            contexts,
+            context,
+            completion,
             ready: None,
             candidates: Vec::new(),
             wait: None,
@@ -104,37 +105,38 @@ impl<S, C> ReadyFirst<S, C> {
         }
     }
 
-    /// How many instances are asked at once; 0 counts as 1. Default: 3.
+    /// Sets how many instances are asked at a time; 0 counts as 1. Default: 3.
     #[must_use]
     pub fn candidates(self, candidates: usize) -> Self {
-        self.reconfigure(|rules| rules.candidates = candidates.max(1))
+        self.reconfigure(|config| config.candidates = candidates.max(1))
     }
 
-    /// How long it waits for an instance to be ready. Default: 1 s.
+    /// Sets how long `poll_ready` waits for a ready instance. Default: 1 s.
     #[must_use]
-    pub fn wait_timeout(self, wait: Duration) -> Self {
-        self.reconfigure(|rules| rules.wait_timeout = wait)
+    pub fn wait_timeout(self, timeout: Duration) -> Self {
+        self.reconfigure(|config| config.wait_timeout = timeout)
     }
 
-    /// Reads the clock for each request, as [`Balance::measure`](super::Balance::measure) has it.
+    /// Sets whether the latency of each request is measured; see
+    /// [`Balance::measure_latency`](super::Balance::measure_latency).
     #[must_use]
     pub fn measure_latency(self, measure: bool) -> Self {
-        self.reconfigure(|rules| rules.measure_latency = Some(measure))
+        self.reconfigure(|config| config.measure_latency = Some(measure))
     }
 
-    /// What the end of a request says about its backend. Default: [`ResultClassifier`].
+    /// Sets the classifier of results. Default: [`ResultClassifier`].
     #[must_use]
     pub fn classify<F>(self, classify: F) -> ReadyFirst<S, OnResponse<F>> {
         self.completion(OnResponse(classify))
     }
 
-    /// What becomes of responses: by a [`Completion`] of your own.
+    /// Sets when a request ends and what its caller receives, by a [`Completion`].
     #[must_use]
-    pub fn completion<N>(self, finish: N) -> ReadyFirst<S, N> {
-        ReadyFirst::from_contexts(self.contexts, finish)
+    pub fn completion<N>(self, completion: N) -> ReadyFirst<S, N> {
+        ReadyFirst::from_contexts(self.contexts, completion)
     }
 
-    /// The balancer behind it: its set, its scheduler.
+    /// Returns the balancer, with its set and its scheduler.
     #[must_use]
     pub fn balancer(&self) -> &Balancer<S> {
         &self.context.balancer
@@ -146,18 +148,18 @@ impl<S, C> ReadyFirst<S, C> {
     }
 
     fn reconfigure(self, change: impl FnOnce(&mut BalanceConfig)) -> Self {
-        let copies = self.contexts.reconfigured(change);
-        Self::from_contexts(copies, self.completion)
+        let contexts = self.contexts.reconfigured(change);
+        Self::from_contexts(contexts, self.completion)
     }
 
-    /// The next look finds a fresh copy of it.
+    /// Returns the lease of an instance whose `poll_ready` failed. The next round asks a new clone.
     #[cold]
     fn discard_broken(&mut self, lease: Lease<S>, error: BoxError) {
         lease.complete(Outcome::ConnectError);
         self.last_instance_error = Some(error);
     }
 
-    /// Asks those that were asked before, and others in place of those that are gone.
+    /// Asks the candidates of the last round, and new ones in place of those that are gone.
     fn poll_candidates<Req>(
         &mut self,
         cx: &mut Context<'_>,
@@ -167,7 +169,8 @@ impl<S, C> ReadyFirst<S, C> {
         S: Service<Req> + Clone,
         S::Error: Into<BoxError>,
     {
-        let none = Duration::ZERO;
+        // The caller fills in the time waited.
+        let waited = Duration::ZERO;
         if self.context.balancer.reads_time() {
             flow = flow.time(tokio::time::Instant::now().into_std());
         }
@@ -182,15 +185,15 @@ impl<S, C> ReadyFirst<S, C> {
                 Poll::Pending => self.candidates.push((service, lease)),
             }
         }
-        let mut broken = 0;
+        let mut broken_count = 0;
         while self.candidates.len() < self.context.config.candidates
-            && broken < MAX_BROKEN_INSTANCES
+            && broken_count < MAX_BROKEN_INSTANCES
         {
             let lease = match self.context.pick(&flow) {
                 Ok(lease) => lease,
                 Err(PickError::AllTried) => break,
                 Err(_) if !self.candidates.is_empty() => break,
-                Err(why) => return Err(BalanceError::NoBackend { reason: why, waited: none }),
+                Err(reason) => return Err(BalanceError::NoBackend { reason, waited }),
             };
             flow.exclude(lease.backend());
             let mut service = lease.target().clone();
@@ -198,14 +201,14 @@ impl<S, C> ReadyFirst<S, C> {
                 Poll::Ready(Ok(())) => return Ok((service, lease)),
                 Poll::Ready(Err(error)) => {
                     self.discard_broken(lease, error.into());
-                    broken += 1;
+                    broken_count += 1;
                 }
                 Poll::Pending => self.candidates.push((service, lease)),
             }
         }
         match self.candidates.len() {
-            0 => Err(BalanceError::NoBackend { reason: PickError::AllTried, waited: none }),
-            asked => Err(BalanceError::Busy { asked, waited: none }),
+            0 => Err(BalanceError::NoBackend { reason: PickError::AllTried, waited }),
+            asked => Err(BalanceError::Busy { asked, waited }),
         }
     }
 }
@@ -228,16 +231,16 @@ where
             self.context = Arc::clone(self.contexts.local());
         }
         let version = self.context.balancer.version();
-        // Who is not to be asked at the first look.
+        // Excludes an instance that fails below from the first round.
         let mut flow = Flow::new();
-        if let Some((mut service, mut held, since)) = self.ready.take()
-            && let Some(lease) = held.lease.take()
-            && (since == version || self.context.is_eligible(&lease))
+        if let Some((mut service, mut in_flight, ready_version)) = self.ready.take()
+            && let Some(lease) = in_flight.lease.take()
+            && (ready_version == version || self.context.is_eligible(&lease))
         {
             match service.poll_ready(cx) {
                 Poll::Ready(Ok(())) => {
-                    held.lease = Some(lease);
-                    self.ready = Some((service, held, version));
+                    in_flight.lease = Some(lease);
+                    self.ready = Some((service, in_flight, version));
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Ready(Err(error)) => {
@@ -250,9 +253,9 @@ where
         for _ in 0..MAX_ROUNDS_PER_POLL {
             let error = match self.poll_candidates(cx, std::mem::take(&mut flow)) {
                 Ok((service, lease)) => {
-                    let mut held = InFlight::new(Arc::clone(&self.context), None);
-                    held.lease = Some(lease);
-                    self.ready = Some((service, held, version));
+                    let mut in_flight = InFlight::new(Arc::clone(&self.context), None);
+                    in_flight.lease = Some(lease);
+                    self.ready = Some((service, in_flight, version));
                     self.candidates.clear();
                     (self.wait, self.last_instance_error) = (None, None);
                     return Poll::Ready(Ok(()));
@@ -262,7 +265,7 @@ where
             let waited = match &mut self.wait {
                 None if self.context.config.wait_timeout.is_zero() => Duration::ZERO,
                 None => {
-                    self.wait = Some(BackendWait::start(&self.context));
+                    self.wait = Some(self.context.start_wait());
                     continue;
                 }
                 Some(wait) => match wait.poll(cx) {
@@ -273,9 +276,7 @@ where
             };
             let error = error.with_waited(waited);
             self.call_error = Some(match (error, self.last_instance_error.take()) {
-                (BalanceError::NoBackend { reason: PickError::AllTried, .. }, Some(broken)) => {
-                    broken
-                }
+                (BalanceError::NoBackend { reason: PickError::AllTried, .. }, Some(error)) => error,
                 (error, _) => error.into(),
             });
             self.candidates.clear();
@@ -289,20 +290,20 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         match (self.call_error.take(), self.ready.take()) {
-            (None, Some((mut service, mut held, _))) => {
-                held.mark_sent();
-                let then = (self.completion.clone(), NoRetry);
-                BalanceFuture::from_call(service.call(request), held, then)
+            (None, Some((mut service, mut in_flight, _))) => {
+                in_flight.mark_sent();
+                let (future, completion) = (service.call(request), self.completion.clone());
+                BalanceFuture::from_call(future, in_flight, completion, NoRetry)
             }
-            (failed, _) => {
-                let error = failed.unwrap_or_else(|| BalanceError::NotReady.into());
+            (error, _) => {
+                let error = error.unwrap_or_else(|| BalanceError::NotReady.into());
                 BalanceFuture::from_error(error, NoRetry)
             }
         }
     }
 }
 
-/// Another handle, which has picked nothing yet.
+/// Clones the handle; the clone has picked nothing.
 impl<S, C: Clone> Clone for ReadyFirst<S, C> {
     fn clone(&self) -> Self {
         Self::from_contexts(self.contexts.clone(), self.completion.clone())
@@ -312,9 +313,9 @@ impl<S, C: Clone> Clone for ReadyFirst<S, C> {
 impl<S, C> fmt::Debug for ReadyFirst<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReadyFirst")
-            .field("shared", &self.context)
-            .field("ready", &self.ready.as_ref().map(|(_, held, _)| held))
-            .field("asked", &self.candidates.len())
+            .field("context", &self.context)
+            .field("ready", &self.ready.as_ref().map(|(_, in_flight, _)| in_flight))
+            .field("candidates", &self.candidates.len())
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! Requests that are sent again, to another backend.
+//! Retries of failed requests on other backends.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -6,47 +6,48 @@ use std::sync::Arc;
 
 use ::tower::retry::budget::{Budget, TpsBudget};
 
-/// Whether requests are sent again, and which: [`NoRetry`], or a [`Retry`].
+/// Decides which failed requests are sent again: [`NoRetry`] or [`Retry`].
 pub trait RetryPolicy<Req>: Clone {
-    /// What is kept of a request that may be sent again.
+    /// The copy of a request that may be sent again.
     #[doc(hidden)]
-    type Kept;
+    type RequestCopy;
 
-    /// Keeps what is needed; `None` if this request goes out once.
+    /// Copies a request before it is sent for the `attempt`th time, 1 being the first; `None` if the
+    /// request may not be sent again.
     #[doc(hidden)]
-    fn clone_request(&self, request: &Req, attempt: u32) -> Option<Self::Kept>;
+    fn clone_request(&self, request: &Req, attempt: u32) -> Option<Self::RequestCopy>;
 
-    /// The request to be sent again, if there is budget left.
+    /// Takes a retry from the budget and returns the request to send; `None` without budget.
     #[doc(hidden)]
-    fn withdraw_retry(&self, kept: Self::Kept) -> Option<Req>;
+    fn withdraw_retry(&self, copy: Self::RequestCopy) -> Option<Req>;
 }
 
-/// Each request goes out once.
+/// A [`RetryPolicy`] that sends each request once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoRetry;
 
 impl<Req> RetryPolicy<Req> for NoRetry {
-    type Kept = Infallible;
+    type RequestCopy = Infallible;
 
     #[inline]
     fn clone_request(&self, _: &Req, _: u32) -> Option<Infallible> {
         None
     }
 
-    fn withdraw_retry(&self, kept: Infallible) -> Option<Req> {
-        match kept {}
+    fn withdraw_retry(&self, copy: Infallible) -> Option<Req> {
+        match copy {}
     }
 }
 
-/// Sends a request that failed again, to a backend that it has not been to, within a budget.
+/// Sends a failed request again, to a backend that has not had it yet, within a budget.
 ///
-/// What counts as a failure the [classifier](super::Classify) says: an error, and with `HttpStatus` a
-/// status of 500 and above. Each attempt tells its own backend its outcome.
+/// The [classifier](super::Classify) decides what a failure is: an error, and with
+/// `HttpStatusClassifier` a status of 500 and above. Each attempt reports its outcome to its own backend.
 ///
-/// The budget is shared by all clones, and is tower's: by default, retries may be a fifth of the
-/// requests of the last ten seconds, and ten a second beside them, so that a service that fails
-/// altogether is not asked several times as much. Without budget left, or without another backend to
-/// go to, the failure is passed on.
+/// The budget is tower's and is shared by all clones. By default, retries may be a fifth of the requests
+/// of the last ten seconds, and ten a second besides, so that a service that fails altogether does not
+/// receive several times its load. Without budget, or without another backend, the caller receives the
+/// failure.
 ///
 /// # Examples
 /// ```
@@ -58,17 +59,17 @@ impl<Req> RetryPolicy<Req> for NoRetry {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), BoxError> {
 /// let set = BackendSet::new();
-/// for (name, fails) in [("well", false), ("ill", true)] {
+/// for (name, fails) in [("sound", false), ("failing", true)] {
 ///     let instance = service_fn(move |_: u32| async move {
-///         if fails { Err(BoxError::from("no")) } else { Ok(name) }
+///         if fails { Err(BoxError::from("failed")) } else { Ok(name) }
 ///     });
 ///     set.insert(Spec::new(name, instance))?;
 /// }
-/// // What is asked here does no harm if it is asked twice.
+/// // These requests do no harm if they are executed twice.
 /// let retry = Retry::new(|request: &u32| Some(*request));
 /// let service = Balance::new(Balancer::new(&set, RoundRobin)?).retry(retry);
 /// for _ in 0..4 {
-///     assert_eq!(service.clone().oneshot(7).await?, "well");
+///     assert_eq!(service.clone().oneshot(7).await?, "sound");
 /// }
 /// # Ok(())
 /// # }
@@ -81,23 +82,24 @@ pub struct Retry<F> {
 }
 
 impl<F> Retry<F> {
-    /// Sends those again of which `copy` gives a copy: only requests that do no harm if they are done
-    /// twice, since one that failed may have been done.
+    /// Creates a policy that repeats the requests of which `clone_request` returns a clone. It must
+    /// return `None` for requests that do harm when they are executed twice: a failed request may have
+    /// been executed.
     #[must_use]
-    pub fn new<Req>(copy: F) -> Self
+    pub fn new<Req>(clone_request: F) -> Self
     where
         F: Fn(&Req) -> Option<Req>,
     {
-        Self { clone_request: copy, attempts: 3, budget: Arc::new(TpsBudget::default()) }
+        Self { clone_request, attempts: 3, budget: Arc::new(TpsBudget::default()) }
     }
 
-    /// How often a request is sent at most, the first time included; 0 counts as 1. Default: 3.
+    /// Sets how often a request is sent at most, the first time included; 0 counts as 1. Default: 3.
     #[must_use]
     pub fn attempts(self, attempts: u32) -> Self {
         Self { attempts: attempts.max(1), ..self }
     }
 
-    /// Another budget.
+    /// Sets the budget of retries.
     #[must_use]
     pub fn budget(self, budget: impl Budget + Send + Sync + 'static) -> Self {
         Self { budget: Arc::new(budget), ..self }
@@ -106,8 +108,8 @@ impl<F> Retry<F> {
 
 #[cfg(feature = "tower-http")]
 impl<B: Clone> Retry<fn(&http::Request<B>) -> Option<http::Request<B>>> {
-    /// Sends requests again whose method is safe: `GET`, `HEAD`, `OPTIONS`, `TRACE` (RFC 9110, section
-    /// 9.2.1).
+    /// Creates a policy that repeats requests whose method is safe: `GET`, `HEAD`, `OPTIONS` and `TRACE`
+    /// (RFC 9110, section 9.2.1).
     #[must_use]
     pub fn safe_methods() -> Self {
         Self::new(|request| request.method().is_safe().then(|| request.clone()))
@@ -115,7 +117,7 @@ impl<B: Clone> Retry<fn(&http::Request<B>) -> Option<http::Request<B>>> {
 }
 
 impl<Req, F: Fn(&Req) -> Option<Req> + Clone> RetryPolicy<Req> for Retry<F> {
-    type Kept = Req;
+    type RequestCopy = Req;
 
     fn clone_request(&self, request: &Req, attempt: u32) -> Option<Req> {
         if attempt == 1 {
@@ -124,8 +126,8 @@ impl<Req, F: Fn(&Req) -> Option<Req> + Clone> RetryPolicy<Req> for Retry<F> {
         if attempt < self.attempts { (self.clone_request)(request) } else { None }
     }
 
-    fn withdraw_retry(&self, kept: Req) -> Option<Req> {
-        self.budget.withdraw().then_some(kept)
+    fn withdraw_retry(&self, copy: Req) -> Option<Req> {
+        self.budget.withdraw().then_some(copy)
     }
 }
 

@@ -8,7 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::sources::Sources;
 
 /// Getters that builders have all the same, each with the reason.
-const EXCEPTIONS: [(&str, &str); 2] = [
+const EXCEPTIONS: [(&str, &str); 9] = [
+    ("Balance::balancer", "a tower service is configured in place, and its set is needed later"),
+    ("ReadyFirst::balancer", "as of `Balance`"),
+    ("Feed::handle", "what runs is watched by a handle, which is needed before `run`"),
+    ("Forwarder::handle", "as of `Feed`"),
+    ("UdpForwarder::handle", "as of `Feed`"),
+    (
+        "Forwarder::local_addr",
+        "the socket is bound already, to a port that may be the system's choice",
+    ),
+    ("UdpForwarder::local_addr", "as of `Forwarder`"),
     ("Flow::view:", "what is read of a flow has a type of its own, which this method returns"),
     (
         "TimedCheck::max_detection_time",

@@ -1,4 +1,4 @@
-//! Whatever is dropped, at whatever point, has given everything back.
+//! Services and futures dropped at any point return their permits and leases.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -18,34 +18,38 @@ use tower::retry::budget::TpsBudget;
 use crate::world::*;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
-/// Requests under way, places of each instance, and connections of each backend.
-const BOUNDS: [usize; 3] = [5, 2, 3];
+/// Requests under way in the balancer.
+const MAX_IN_FLIGHT: usize = 5;
+/// Permits of each instance's `ConcurrencyLimit`.
+const INSTANCE_PERMITS: usize = 2;
+/// Connections of each backend.
+const MAX_CONNECTIONS: usize = 3;
 
 type Limited = ConcurrencyLimit<Instance>;
-type Copy = fn(&()) -> Option<()>;
-type Hedged = lvs::tower::Hedged<Limited, NoKey, OnResponse, NoRetry, Copy>;
+type CloneRequest = fn(&()) -> Option<()>;
+type Hedged = lvs::tower::Hedged<Limited, NoKey, OnResponse, NoRetry, CloneRequest>;
 type Asking = Spawn<Pin<Box<dyn Future<Output = Result<&'static str, BoxError>>>>>;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// A request by one of the services, polled so often.
+    /// Sends a request through one of the services and polls it `polls` times.
     Ask {
-        by: By,
+        by: ServiceKind,
         polls: u8,
     },
-    /// One of the requests is polled.
+    /// Polls one of the requests.
     Poll {
         which: u8,
     },
-    /// One of them is dropped.
+    /// Drops one of the requests.
     Drop {
         which: u8,
     },
-    /// A handle is made ready, or not, and dropped without a call.
+    /// Polls a handle for readiness and drops it without a call.
     Reserve {
-        by: By,
+        by: ServiceKind,
     },
-    /// Time passes, enough for a second request to be sent, and all are polled.
+    /// Lets enough time pass to hedge a request, and polls all requests.
     Wait,
     Mood {
         instance: u8,
@@ -59,29 +63,33 @@ enum Step {
         instance: u8,
         up: bool,
     },
-    /// A backend goes and another comes under its name.
+    /// Removes a backend and inserts another of its name.
     Replace {
         instance: u8,
     },
 }
 
 #[derive(Clone, Copy, Debug)]
-enum By {
+enum ServiceKind {
     Balance,
     ReadyFirst,
     Hedged,
 }
 
-fn by() -> impl Strategy<Value = By> {
-    prop_oneof![Just(By::Balance), Just(By::ReadyFirst), Just(By::Hedged)]
+fn service_kind() -> impl Strategy<Value = ServiceKind> {
+    prop_oneof![
+        Just(ServiceKind::Balance),
+        Just(ServiceKind::ReadyFirst),
+        Just(ServiceKind::Hedged)
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (by(), 0..3u8).prop_map(|(by, polls)| Step::Ask { by, polls }),
+        4 => (service_kind(), 0..3u8).prop_map(|(by, polls)| Step::Ask { by, polls }),
         4 => any::<u8>().prop_map(|which| Step::Poll { which }),
         3 => any::<u8>().prop_map(|which| Step::Drop { which }),
-        1 => by().prop_map(|by| Step::Reserve { by }),
+        1 => service_kind().prop_map(|by| Step::Reserve { by }),
         2 => Just(Step::Wait),
         2 => (0..3u8, 0..3u8).prop_map(|(instance, mood)| Step::Mood { instance, mood }),
         2 => (0..3u8, any::<bool>()).prop_map(|(instance, hold)| Step::Hold { instance, hold }),
@@ -93,10 +101,9 @@ fn step() -> impl Strategy<Value = Step> {
 struct World {
     set: BackendSet<Limited>,
     instances: [Instance; 3],
-    places: [Arc<Semaphore>; 3],
+    permits: [Arc<Semaphore>; 3],
     balance: Balance<Limited>,
     first: ReadyFirst<Limited>,
-    hedge: Hedge<Copy>,
     hedged: Hedged,
     asking: Vec<Asking>,
 }
@@ -105,20 +112,21 @@ impl World {
     fn new() -> Self {
         let set = BackendSet::new();
         let instances = NAMES.map(Instance::new);
-        let places = NAMES.map(|_| Arc::new(Semaphore::new(BOUNDS[1])));
-        for (instance, place) in instances.iter().zip(&places) {
-            set.insert(spec(instance, place)).expect("a new name");
+        let permits = NAMES.map(|_| Arc::new(Semaphore::new(INSTANCE_PERMITS)));
+        for (instance, permits) in instances.iter().zip(&permits) {
+            set.insert(spec(instance, permits)).expect("a new name");
         }
-        let balancer = Balancer::new(&set, LeastConnections::default()).expect("takes any set");
-        let balance = Balance::new(balancer.clone()).max_in_flight(BOUNDS[0]).candidates(2);
+        let balancer = Balancer::new(&set, LeastConnections::default())
+            .expect("the scheduler accepts any set");
+        let balance = Balance::new(balancer.clone()).max_in_flight(MAX_IN_FLIGHT).candidates(2);
         let first = ReadyFirst::new(balancer).candidates(2);
         let budget = TpsBudget::new(Duration::from_secs(10), 1000, 1.0);
-        let hedge = Hedge::new((|()| Some(())) as Copy).budget(budget);
-        let hedged = balance.clone().hedge(hedge.clone());
-        Self { set, instances, places, balance, first, hedge, hedged, asking: Vec::new() }
+        let hedge = Hedge::new((|()| Some(())) as CloneRequest).budget(budget);
+        let hedged = balance.clone().hedge(hedge);
+        Self { set, instances, permits, balance, first, hedged, asking: Vec::new() }
     }
 
-    /// Sends as many requests as it takes until slow ones are sent twice, and lets all be slow.
+    /// Sends requests until enough latencies are known to hedge, and then holds all answers back.
     async fn warm(&self) {
         for _ in 0..=200 {
             self.hedged.clone().oneshot(()).await.expect("ready");
@@ -127,13 +135,13 @@ impl World {
         self.instances.iter().for_each(|instance| instance.hold(true));
     }
 
-    fn take(&mut self, step: Step) {
+    fn run(&mut self, step: Step) {
         match step {
             Step::Ask { by, polls } => {
                 let asking: Pin<Box<dyn Future<Output = _>>> = match by {
-                    By::Balance => Box::pin(self.balance.clone().oneshot(())),
-                    By::ReadyFirst => Box::pin(self.first.clone().oneshot(())),
-                    By::Hedged => Box::pin(self.hedged.clone().oneshot(())),
+                    ServiceKind::Balance => Box::pin(self.balance.clone().oneshot(())),
+                    ServiceKind::ReadyFirst => Box::pin(self.first.clone().oneshot(())),
+                    ServiceKind::Hedged => Box::pin(self.hedged.clone().oneshot(())),
                 };
                 self.asking.push(task::spawn(asking));
                 let which = self.asking.len() - 1;
@@ -149,19 +157,19 @@ impl World {
                     drop(self.asking.swap_remove(which));
                 }
             }
-            Step::Reserve { by: By::Balance } => {
+            Step::Reserve { by: ServiceKind::Balance } => {
                 let _ = poll_ready(&mut task::spawn(self.balance.clone()));
             }
-            Step::Reserve { by: By::ReadyFirst } => {
+            Step::Reserve { by: ServiceKind::ReadyFirst } => {
                 let _ = poll_ready(&mut task::spawn(self.first.clone()));
             }
-            Step::Reserve { by: By::Hedged } => {
+            Step::Reserve { by: ServiceKind::Hedged } => {
                 let _ = poll_ready(&mut task::spawn(self.hedged.clone()));
             }
             Step::Wait => (0..self.asking.len()).rev().for_each(|which| self.poll(which)),
             Step::Mood { instance, mood } => {
                 let mood = [Mood::Ready, Mood::Busy, Mood::Broken][usize::from(mood)];
-                self.instances[usize::from(instance)].is(mood);
+                self.instances[usize::from(instance)].set_mood(mood);
             }
             Step::Hold { instance, hold } => self.instances[usize::from(instance)].hold(hold),
             Step::Health { instance, up } => {
@@ -172,8 +180,8 @@ impl World {
             Step::Replace { instance } => {
                 let i = usize::from(instance);
                 self.set.remove(&NAMES[i].into()).expect("in the set");
-                let spec = spec(&self.instances[i], &self.places[i]);
-                self.set.insert(spec).expect("it has just gone");
+                let spec = spec(&self.instances[i], &self.permits[i]);
+                self.set.insert(spec).expect("the name was just removed");
             }
         }
     }
@@ -185,53 +193,53 @@ impl World {
     }
 }
 
-fn spec(instance: &Instance, place: &Arc<Semaphore>) -> Spec<Limited> {
-    let limited = ConcurrencyLimit::with_semaphore(instance.clone(), Arc::clone(place));
-    Spec::new(instance.name, limited).limits(Limits::new(BOUNDS[2] as u32))
+fn spec(instance: &Instance, permits: &Arc<Semaphore>) -> Spec<Limited> {
+    let limited = ConcurrencyLimit::with_semaphore(instance.clone(), Arc::clone(permits));
+    Spec::new(instance.name, limited).limits(Limits::new(MAX_CONNECTIONS as u32))
 }
 
 #[test]
-fn nothing_is_kept() {
+fn dropped_requests_return_everything() {
     let config = ProptestConfig { cases: 2000, ..ProptestConfig::default() };
-    let sent_twice = Cell::new(0);
+    let hedged_count = Cell::new(0);
     proptest!(config, |(steps in proptest::collection::vec(step(), 1..60))| {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime");
-        let _within = runtime.enter();
+        let _guard = runtime.enter();
         let mut world = World::new();
         runtime.block_on(world.warm());
         for step in steps {
             if let Step::Wait = step {
                 runtime.block_on(advance(Duration::from_millis(2)));
             }
-            world.take(step);
-            for (id, place) in NAMES.iter().zip(&world.places) {
+            world.run(step);
+            for (id, permits) in NAMES.iter().zip(&world.permits) {
                 let snapshot = world.set.snapshot();
                 let load = snapshot.find(&(*id).into()).expect("in the set").load().total();
-                prop_assert!(load as usize <= BOUNDS[2]);
-                prop_assert!(place.available_permits() <= BOUNDS[1]);
+                prop_assert!(load as usize <= MAX_CONNECTIONS);
+                prop_assert!(permits.available_permits() <= INSTANCE_PERMITS);
             }
         }
         world.asking.clear();
         prop_assert_eq!(load(&world.set), 0);
-        for place in &world.places {
-            prop_assert_eq!(place.available_permits(), BOUNDS[1]);
+        for permits in &world.permits {
+            prop_assert_eq!(permits.available_permits(), INSTANCE_PERMITS);
         }
-        // All places of the balancer are free again, and no more than there were.
+        // All permits of the balancer are free again, and no more than configured.
         let handle = || task::spawn(world.balance.clone());
-        let mut handles: Vec<_> = (0..=BOUNDS[0]).map(|_| handle()).collect();
-        let ready = handles.iter_mut().map(|it| poll_ready(it).is_ready());
-        let mut wanted = [true; BOUNDS[0] + 1];
-        wanted[BOUNDS[0]] = false;
-        prop_assert_eq!(ready.collect::<Vec<_>>(), wanted);
-        sent_twice.set(sent_twice.get() + world.hedge.hedges_sent());
+        let mut handles: Vec<_> = (0..=MAX_IN_FLIGHT).map(|_| handle()).collect();
+        let ready = handles.iter_mut().map(|handle| poll_ready(handle).is_ready());
+        let mut expected = [true; MAX_IN_FLIGHT + 1];
+        expected[MAX_IN_FLIGHT] = false;
+        prop_assert_eq!(ready.collect::<Vec<_>>(), expected);
+        hedged_count.set(hedged_count.get() + world.hedged.stats().sent());
     });
-    assert!(sent_twice.get() > 400, "{sent_twice:?}");
+    assert!(hedged_count.get() > 400, "{hedged_count:?}");
 }
 
-/// Many tasks on two threads, each dropped after a random number of polls.
+/// Runs tasks on two threads whose requests are dropped after a random time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_kept_between_threads_either() {
+async fn requests_dropped_on_two_threads_return_everything() {
     let world = World::new();
     let tasks: Vec<_> = (0..8)
         .map(|seed| {
@@ -243,17 +251,17 @@ async fn nothing_is_kept_between_threads_either() {
                 for _ in 0..500 {
                     let instance = &instances[rng.below(3) as usize];
                     instance.hold(rng.below(2) == 0);
-                    let patience = Duration::from_micros(rng.below(300));
+                    let deadline = Duration::from_micros(rng.below(300));
                     let (balance, first) = (balance.clone(), first.clone());
                     let hedged = hedged.clone();
-                    let asked = async {
+                    let request = async {
                         match rng.below(3) {
                             0 => balance.oneshot(()).await,
                             1 => first.oneshot(()).await,
                             _ => hedged.oneshot(()).await,
                         }
                     };
-                    let _ = tokio::time::timeout(patience, asked).await;
+                    let _ = tokio::time::timeout(deadline, request).await;
                 }
             })
         })
@@ -262,5 +270,5 @@ async fn nothing_is_kept_between_threads_either() {
         task.await.expect("no panic");
     }
     assert_eq!(load(&world.set), 0);
-    assert!(world.places.iter().all(|place| place.available_permits() == BOUNDS[1]));
+    assert!(world.permits.iter().all(|permits| permits.available_permits() == INSTANCE_PERMITS));
 }

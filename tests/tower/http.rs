@@ -1,4 +1,4 @@
-//! Bodies that hold the lease, and what their end means.
+//! HTTP: bodies that hold the lease, keys and statuses.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -15,18 +15,18 @@ use tower::service_fn;
 
 use crate::world::*;
 
-/// A body that says what it is told to.
+/// A body with the given frames.
 #[derive(Clone, Debug, Default)]
-struct Said(VecDeque<Word>);
+struct ScriptedBody(VecDeque<BodyFrame>);
 
 #[derive(Clone, Debug)]
-enum Word {
+enum BodyFrame {
     Bytes,
     Trailers(&'static str),
     Error,
 }
 
-impl Body for Said {
+impl Body for ScriptedBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -34,14 +34,14 @@ impl Body for Said {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        Poll::Ready(self.0.pop_front().map(|word| match word {
-            Word::Bytes => Ok(Frame::data(Bytes::from_static(b"bytes"))),
-            Word::Trailers(status) => {
+        Poll::Ready(self.0.pop_front().map(|frame| match frame {
+            BodyFrame::Bytes => Ok(Frame::data(Bytes::from_static(b"bytes"))),
+            BodyFrame::Trailers(status) => {
                 let status = status.parse().expect("a value");
                 let name = HeaderName::from_static("grpc-status");
                 Ok(Frame::trailers(HeaderMap::from_iter([(name, status)])))
             }
-            Word::Error => Err(io::ErrorKind::BrokenPipe.into()),
+            BodyFrame::Error => Err(io::ErrorKind::BrokenPipe.into()),
         }))
     }
 
@@ -50,20 +50,21 @@ impl Body for Said {
     }
 }
 
-/// What is counted while the body is read as far as told, and after.
-async fn read(words: &[Word], frames: usize) -> (u32, OutcomeCounts) {
+/// Reads `count` frames of a body; returns the load before the body is dropped, and the outcomes after it.
+async fn read(frames: &[BodyFrame], count: usize) -> (u32, OutcomeCounts) {
     let set = BackendSet::new();
-    let said = Said(words.to_vec().into());
+    let body = ScriptedBody(frames.to_vec().into());
     let instance = service_fn(move |_: Request<()>| {
-        let said = said.clone();
-        async move { Ok::<_, Infallible>(Response::new(said)) }
+        let body = body.clone();
+        async move { Ok::<_, Infallible>(Response::new(body)) }
     });
     set.insert(Spec::new("a", instance)).expect("a new name");
-    let service = Balance::new(Balancer::new(&set, RoundRobin).expect("takes any set"));
+    let service =
+        Balance::new(Balancer::new(&set, RoundRobin).expect("the scheduler accepts any set"));
     let service = service.classify(GrpcStatusClassifier).until_body_end();
     let response = service.oneshot(Request::new(())).await.expect("ready");
     let mut body = response.into_body();
-    for _ in 0..frames {
+    for _ in 0..count {
         let _ = body.frame().await;
     }
     let during = load(&set);
@@ -73,10 +74,10 @@ async fn read(words: &[Word], frames: usize) -> (u32, OutcomeCounts) {
 }
 
 #[tokio::test]
-async fn the_lease_lasts_until_the_last_byte() {
-    use Word::{Bytes, Error, Trailers};
-    let ok = |outcomes: OutcomeCounts| (outcomes.ok, outcomes.failures(), outcomes.cancelled);
-    for (words, frames, during, wanted) in [
+async fn the_lease_ends_with_the_last_byte_of_the_body() {
+    use BodyFrame::{Bytes, Error, Trailers};
+    let counts = |outcomes: OutcomeCounts| (outcomes.ok, outcomes.failures(), outcomes.cancelled);
+    for (frames, count, expected_load, expected_counts) in [
         (&[][..], 0, 0, (1, 0, 0)),
         (&[Bytes, Bytes], 0, 1, (0, 0, 1)),
         (&[Bytes, Bytes], 1, 1, (0, 0, 1)),
@@ -86,13 +87,14 @@ async fn the_lease_lasts_until_the_last_byte() {
         (&[Bytes, Trailers("5")], 2, 0, (1, 0, 0)),
         (&[Bytes, Error, Bytes], 2, 0, (0, 1, 0)),
     ] {
-        let (load, outcomes) = read(words, frames).await;
-        assert_eq!((load, ok(outcomes)), (during, wanted), "{words:?} read {frames}");
+        let (load, outcomes) = read(frames, count).await;
+        let expected = (expected_load, expected_counts);
+        assert_eq!((load, counts(outcomes)), expected, "{count} frames of {frames:?}");
     }
 }
 
 #[tokio::test]
-async fn a_header_is_a_key_and_a_status_an_outcome() {
+async fn a_header_is_the_key_and_the_status_decides_the_outcome() {
     let set = BackendSet::new();
     for name in ["a", "b", "c"] {
         let instance = service_fn(move |_: Request<()>| async move {
@@ -101,7 +103,8 @@ async fn a_header_is_a_key_and_a_status_an_outcome() {
         });
         set.insert(Spec::new(name, instance)).expect("a new name");
     }
-    let balancer = Balancer::new(&set, lvs::scheduler::Maglev::new()).expect("takes any set");
+    let balancer =
+        Balancer::new(&set, lvs::scheduler::Maglev::new()).expect("the scheduler accepts any set");
     let service = Balance::new(balancer)
         .key(HeaderKey::new(HeaderName::from_static("x-user")))
         .classify(HttpStatusClassifier);

@@ -1,4 +1,4 @@
-//! Requests that belong to a backend.
+//! Requests with keys.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +12,7 @@ use crate::world::*;
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 fn by_user(set: &BackendSet<Instance>) -> Balance<Instance, impl RequestKey<u32> + Clone> {
-    let balancer = Balancer::new(set, Maglev::new()).expect("takes any set");
+    let balancer = Balancer::new(set, Maglev::new()).expect("the scheduler accepts any set");
     Balance::new(balancer).key(|user: &u32| match user {
         0 => None,
         13 => panic!("no such user"),
@@ -31,7 +31,7 @@ async fn homes(
 }
 
 #[tokio::test]
-async fn a_user_stays_and_moves_only_when_its_backend_is_out() {
+async fn a_key_stays_with_its_backend_unless_that_is_down() {
     let (set, _) = set_of(NAMES);
     let service = by_user(&set);
     let before = homes(&service).await;
@@ -42,35 +42,36 @@ async fn a_user_stays_and_moves_only_when_its_backend_is_out() {
         assert!(home != "c" && (before[&user] == "c" || before[&user] == home));
     }
     set.set_health(&"c".into(), Health::Up).expect("in the set");
-    assert_eq!(homes(&service).await, before, "and back");
+    assert_eq!(homes(&service).await, before, "and returns when it is up");
 }
 
 #[tokio::test]
-async fn a_busy_home_is_awaited_or_left_as_configured() {
+async fn a_busy_backend_of_a_key_is_awaited_or_passed_over_as_configured() {
     let (set, instances) = set_of(NAMES);
     let service = by_user(&set);
     let home = service.clone().oneshot(7).await.expect("ready");
-    let home = instances.iter().find(|it| it.name == home).expect("one of them");
-    home.is(Mood::Busy);
-    let away = service.clone().oneshot(7).await.expect("others are ready");
+    let home =
+        instances.iter().find(|instance| instance.name == home).expect("an instance of that name");
+    home.set_mood(Mood::Busy);
+    let away = service.clone().oneshot(7).await.expect("other instances are ready");
     assert_ne!(away, home.name);
     let mut asking = task::spawn(service.candidates(1).oneshot(7));
     assert_pending!(asking.poll());
-    home.is(Mood::Ready);
+    home.set_mood(Mood::Ready);
     assert!(asking.is_woken());
     assert_eq!(assert_ready_ok!(asking.poll()), home.name);
 }
 
 #[tokio::test]
-async fn a_request_without_key_goes_where_it_is_configured_to() {
+async fn a_request_without_a_key_follows_the_missing_key_policy() {
     let (set, _) = set_of(NAMES);
     let service = by_user(&set);
-    let mut met = HashMap::new();
+    let mut counts = HashMap::new();
     for _ in 0..200 {
-        *met.entry(service.clone().oneshot(0).await.expect("ready")).or_insert(0) += 1;
+        *counts.entry(service.clone().oneshot(0).await.expect("ready")).or_insert(0) += 1;
     }
-    // Each is left out once in 10^19 runs.
-    assert_eq!(met.len(), NAMES.len(), "{met:?}");
+    // A backend gets none of them in one of 10^19 runs.
+    assert_eq!(counts.len(), NAMES.len(), "{counts:?}");
 
     let service = service.missing_key(MissingKeyPolicy::Same(9));
     let first = service.clone().oneshot(0).await.expect("ready");
@@ -78,12 +79,12 @@ async fn a_request_without_key_goes_where_it_is_configured_to() {
         assert_eq!(service.clone().oneshot(0).await.expect("ready"), first);
     }
     let service = service.missing_key(MissingKeyPolicy::Refuse);
-    assert_eq!(refusal(service.clone().oneshot(0).await), BalanceError::NoKey);
+    assert_eq!(balance_error(service.clone().oneshot(0).await), BalanceError::NoKey);
     assert_eq!(load(&set), 0);
 }
 
 #[tokio::test]
-async fn a_key_that_panics_is_its_callers_and_takes_nothing() {
+async fn a_panic_of_the_key_unwinds_to_the_caller_and_leaks_no_permit() {
     let (set, _) = set_of(NAMES);
     let mut service = by_user(&set).max_in_flight(1);
     ServiceExt::<u32>::ready(&mut service).await.expect("free");

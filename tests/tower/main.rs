@@ -1,4 +1,4 @@
-//! The balancer as a tower service.
+//! Tests of the tower services.
 #![cfg(all(feature = "tower", not(lvs_loom)))]
 
 mod balance;

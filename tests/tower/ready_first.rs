@@ -1,4 +1,4 @@
-//! Readiness that is that of an instance.
+//! `ReadyFirst`: its readiness is that of an instance.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,89 +11,93 @@ use tower::limit::ConcurrencyLimit;
 use crate::world::*;
 
 #[tokio::test]
-async fn it_is_ready_when_one_is_and_calls_that_one() {
+async fn poll_ready_waits_for_an_instance_and_call_calls_it() {
     let (set, [a, b]) = set_of(["a", "b"]);
-    a.is(Mood::Busy);
-    b.is(Mood::Busy);
-    let mut service = task::spawn(ReadyFirst::new(in_turn(&set)));
+    a.set_mood(Mood::Busy);
+    b.set_mood(Mood::Busy);
+    let mut service = task::spawn(ReadyFirst::new(round_robin(&set)));
     assert_pending!(poll_ready(&mut service));
-    assert_eq!(load(&set), 2, "both are asked");
-    b.is(Mood::Ready);
+    assert_eq!(load(&set), 2, "both instances are candidates");
+    b.set_mood(Mood::Ready);
     assert!(service.is_woken());
     assert_ready_ok!(poll_ready(&mut service));
-    assert_eq!(load(&set), 1, "the other was let go");
-    // Ready it stays, and it is b that is called, though a is ready now as well.
-    a.is(Mood::Ready);
+    assert_eq!(load(&set), 1, "the other candidate is dropped");
+    // b stays the picked instance, though a is ready now as well.
+    a.set_mood(Mood::Ready);
     assert_ready_ok!(poll_ready(&mut service));
-    let mut asking = task::spawn(service.enter(|_, mut it| it.call(())));
+    let mut asking = task::spawn(service.enter(|_, mut service| service.call(())));
     assert_eq!(assert_ready_ok!(asking.poll()), "b");
     assert_eq!(load(&set), 0);
 }
 
 #[tokio::test]
-async fn what_was_ready_is_not_called_once_it_is_out() {
+async fn an_instance_whose_backend_went_down_is_not_called() {
     let (set, [a, b]) = set_of(["a", "b"]);
-    let mut service = task::spawn(ReadyFirst::new(in_turn(&set)));
+    let mut service = task::spawn(ReadyFirst::new(round_robin(&set)));
     assert_ready_ok!(poll_ready(&mut service));
     set.set_health(&"a".into(), Health::Down).expect("in the set");
     assert_ready_ok!(poll_ready(&mut service));
-    let mut asking = task::spawn(service.enter(|_, mut it| it.call(())));
+    let mut asking = task::spawn(service.enter(|_, mut service| service.call(())));
     assert_eq!(assert_ready_ok!(asking.poll()), "b");
     assert_eq!((a.calls(), b.calls()), (0, 1));
 }
 
 #[tokio::test]
-async fn who_is_not_ready_any_more_is_waited_for_again() {
+async fn an_instance_that_is_busy_again_is_awaited_again() {
     let (set, [a]) = set_of(["a"]);
-    let mut service = task::spawn(ReadyFirst::new(in_turn(&set)));
+    let mut service = task::spawn(ReadyFirst::new(round_robin(&set)));
     assert_ready_ok!(poll_ready(&mut service));
-    a.is(Mood::Busy);
+    a.set_mood(Mood::Busy);
     assert_pending!(poll_ready(&mut service));
-    a.is(Mood::Ready);
+    a.set_mood(Mood::Ready);
     assert!(service.is_woken());
     assert_ready_ok!(poll_ready(&mut service));
 }
 
 #[tokio::test(start_paused = true)]
-async fn its_time_ends_in_a_call_that_fails_and_not_in_an_error() {
+async fn after_the_wait_timeout_the_call_fails_and_not_poll_ready() {
     let (set, [a]) = set_of(["a"]);
-    let mut service = ReadyFirst::new(in_turn(&set));
-    a.is(Mood::Busy);
+    let mut service = ReadyFirst::new(round_robin(&set));
+    a.set_mood(Mood::Busy);
     let begun = Instant::now();
     let waited = Duration::from_secs(1);
     let answer = ready(&mut service).await.call(()).await;
-    assert_eq!(refusal(answer), BalanceError::Busy { asked: 1, waited });
+    assert_eq!(balance_error(answer), BalanceError::Busy { asked: 1, waited });
     assert_eq!(begun.elapsed(), waited);
-    // The same service again.
-    a.is(Mood::Ready);
+    // The same service is usable afterwards.
+    a.set_mood(Mood::Ready);
     assert_eq!(ready(&mut service).await.call(()).await.expect("ready"), "a");
     set.remove(&"a".into()).expect("in the set");
     let answer = ready(&mut service).await.call(()).await;
-    assert_eq!(refusal(answer), BalanceError::NoBackend { reason: PickError::NoBackends, waited });
-    assert_eq!(refusal(service.call(()).await), BalanceError::NotReady);
+    assert_eq!(
+        balance_error(answer),
+        BalanceError::NoBackend { reason: PickError::NoBackends, waited }
+    );
+    assert_eq!(balance_error(service.call(()).await), BalanceError::NotReady);
 }
 
 #[tokio::test(start_paused = true)]
-async fn broken_instances_are_passed_over_and_not_asked_without_pause() {
+async fn failing_instances_are_passed_over_and_asked_at_intervals() {
     let (set, [a, b]) = set_of(["a", "b"]);
-    a.is(Mood::Broken);
-    let mut service = ReadyFirst::new(in_turn(&set));
+    a.set_mood(Mood::Broken);
+    let mut service = ReadyFirst::new(round_robin(&set));
     for _ in 0..4 {
         assert_eq!(ready(&mut service).await.call(()).await.expect("ready"), "b");
     }
-    b.is(Mood::Broken);
-    let failed =
-        || -> u64 { set.snapshot().backends().iter().map(|it| it.outcomes().failures()).sum() };
+    b.set_mood(Mood::Broken);
+    let failed = || -> u64 {
+        set.snapshot().backends().iter().map(|backend| backend.outcomes().failures()).sum()
+    };
     let before = failed();
     let answer = ready(&mut service).await.call(()).await;
-    assert!(answer.expect_err("all are broken").to_string().ends_with("is broken"));
-    // Both, every 50 ms of a second.
+    assert!(answer.expect_err("all instances fail").to_string().ends_with("is broken"));
+    // Both instances fail every 50 ms for a second.
     assert!((40..=90).contains(&(failed() - before)), "{}", failed() - before);
     assert_eq!(load(&set), 0);
 }
 
 #[tokio::test]
-async fn back_pressure_is_exact() {
+async fn back_pressure_is_that_of_the_instances() {
     const PLACES: usize = 4;
     let places: Vec<_> = (0..PLACES).map(|_| Arc::new(Semaphore::new(1))).collect();
     let set = BackendSet::new();
@@ -103,16 +107,17 @@ async fn back_pressure_is_exact() {
         let limited = ConcurrencyLimit::with_semaphore(instance, Arc::clone(place));
         set.insert(Spec::new(i.to_string(), limited)).expect("a new name");
     }
-    let service = ReadyFirst::new(Balancer::new(&set, RoundRobin).expect("takes any set"));
+    let service =
+        ReadyFirst::new(Balancer::new(&set, RoundRobin).expect("the scheduler accepts any set"));
     let mut handles: Vec<_> = (0..=PLACES).map(|_| task::spawn(service.clone())).collect();
     for handle in &mut handles[..PLACES] {
         assert_ready_ok!(poll_ready(handle));
     }
     assert!(places.iter().all(|place| place.available_permits() == 0));
     assert_pending!(poll_ready(&mut handles[PLACES]));
-    // As soon as one comes free, and not before.
+    // Ready as soon as one permit is free.
     drop(handles.remove(0));
-    let last = handles.last_mut().expect("it");
+    let last = handles.last_mut().expect("a handle");
     assert!(last.is_woken());
     assert_ready_ok!(poll_ready(last));
     drop(handles);

@@ -1,4 +1,4 @@
-//! Requests that are sent again.
+//! Retries of failed requests.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::world::*;
 
 type Called = std::sync::Arc<std::sync::Mutex<Vec<&'static str>>>;
 
-/// Instances of which some fail, and who was called in order.
+/// Creates a set of instances of which some fail, and the list of those called, in order.
 fn world<const N: usize>(
     instances: [(&'static str, bool); N],
 ) -> (
@@ -32,7 +32,7 @@ fn world<const N: usize>(
     (called, set)
 }
 
-fn generous() -> TpsBudget {
+fn large_budget() -> TpsBudget {
     TpsBudget::new(Duration::from_secs(10), 1000, 1.0)
 }
 
@@ -41,12 +41,12 @@ fn even(request: &u32) -> Option<u32> {
 }
 
 #[tokio::test]
-async fn a_failure_is_tried_elsewhere_and_held_against_its_own() {
+async fn a_failed_request_is_retried_elsewhere_and_counts_for_its_backend() {
     let (called, set) = world([("a", true), ("b", true), ("c", false)]);
-    let balancer = Balancer::new(&set, RoundRobin).expect("takes any set");
-    let service = Balance::new(balancer).retry(Retry::new(even).budget(generous()));
+    let balancer = Balancer::new(&set, RoundRobin).expect("the scheduler accepts any set");
+    let service = Balance::new(balancer).retry(Retry::new(even).budget(large_budget()));
     for _ in 0..6 {
-        assert_eq!(service.clone().oneshot(2).await.expect("c is well"), "c");
+        assert_eq!(service.clone().oneshot(2).await.expect("c does not fail"), "c");
     }
     let snapshot = set.snapshot();
     let outcomes = |name: &str| {
@@ -54,7 +54,7 @@ async fn a_failure_is_tried_elsewhere_and_held_against_its_own() {
         (outcomes.ok, outcomes.failures(), outcomes.cancelled)
     };
     let called = called.lock().expect("no panic");
-    let count = |name| called.iter().filter(|it| **it == name).count() as u64;
+    let count = |name| called.iter().filter(|called| **called == name).count() as u64;
     assert_eq!(outcomes("a"), (0, count("a"), 0));
     assert_eq!(outcomes("b"), (0, count("b"), 0));
     assert_eq!(outcomes("c"), (6, 0, 0));
@@ -63,34 +63,38 @@ async fn a_failure_is_tried_elsewhere_and_held_against_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_not_or_cannot_be_repeated_is_passed_on_at_once() {
+async fn a_failure_that_cannot_be_retried_is_returned_at_once() {
     let begun = Instant::now();
     let (called, set) = world([("a", true), ("b", true), ("c", true)]);
-    let balancer = Balancer::new(&set, RoundRobin).expect("takes any set");
-    let retry = || Retry::new(even).budget(generous());
+    let balancer = Balancer::new(&set, RoundRobin).expect("the scheduler accepts any set");
+    let retry = || Retry::new(even).budget(large_budget());
     let times = async |retry: Retry<_>, request| {
         called.lock().expect("no panic").clear();
         let service = Balance::new(balancer.clone()).retry(retry);
         let error = service.oneshot(request).await.expect_err("all fail");
         let called = called.lock().expect("no panic");
-        assert_eq!(&*error.to_string(), *called.last().expect("one"), "of the last attempt");
+        assert_eq!(
+            &*error.to_string(),
+            *called.last().expect("an attempt"),
+            "the error of the last attempt"
+        );
         called.len()
     };
-    assert_eq!(times(retry(), 1).await, 1, "does harm if it is done twice");
+    assert_eq!(times(retry(), 1).await, 1, "the request cannot be cloned");
     assert_eq!(times(retry(), 2).await, 3);
     assert_eq!(times(retry().attempts(2), 2).await, 2);
-    assert_eq!(times(retry().attempts(9), 2).await, 3, "there are no others");
+    assert_eq!(times(retry().attempts(9), 2).await, 3, "there are three backends");
     let none = TpsBudget::new(Duration::from_secs(10), 0, 0.0);
-    assert_eq!(times(retry().budget(none), 2).await, 1, "no budget");
-    assert!(begun.elapsed().is_zero(), "nobody waited");
+    assert_eq!(times(retry().budget(none), 2).await, 1, "the budget is empty");
+    assert!(begun.elapsed().is_zero(), "no request waits");
     assert_eq!(load(&set), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_budget_is_one_for_all_clones() {
+async fn all_clones_share_the_budget() {
     let (called, set) = world([("a", true), ("b", true)]);
-    let balancer = Balancer::new(&set, RoundRobin).expect("takes any set");
-    // Two a second, kept for ten.
+    let balancer = Balancer::new(&set, RoundRobin).expect("the scheduler accepts any set");
+    // Two retries a second, saved up for ten seconds.
     let budget = TpsBudget::new(Duration::from_secs(10), 2, 0.0);
     let service = Balance::new(balancer).retry(Retry::new(even).budget(budget));
     for _ in 0..100 {
@@ -101,20 +105,21 @@ async fn the_budget_is_one_for_all_clones() {
 
 #[cfg(feature = "tower-http")]
 #[tokio::test]
-async fn only_safe_methods_are_repeated() {
+async fn only_safe_methods_are_retried() {
     use http::{Method, Request, Response};
     use lvs::tower::HttpStatusClassifier;
     let set = BackendSet::new();
-    for (name, status) in [("well", 200), ("ill", 503)] {
+    for (name, status) in [("sound", 200), ("failing", 503)] {
         let instance = service_fn(move |_: Request<()>| async move {
             let response = Response::builder().status(status).body(name);
             Ok::<_, BoxError>(response.expect("a status"))
         });
         set.insert(Spec::new(name, instance)).expect("a new name");
     }
-    let service = Balance::new(Balancer::new(&set, RoundRobin).expect("takes any set"))
-        .classify(HttpStatusClassifier)
-        .retry(Retry::safe_methods().budget(generous()));
+    let service =
+        Balance::new(Balancer::new(&set, RoundRobin).expect("the scheduler accepts any set"))
+            .classify(HttpStatusClassifier)
+            .retry(Retry::safe_methods().budget(large_budget()));
     let mut answers = Vec::new();
     for method in [Method::GET, Method::GET, Method::POST, Method::POST] {
         let request = Request::builder().method(method).body(()).expect("a request");

@@ -1,31 +1,31 @@
-//! What tower tests of its own balancer and its ready cache, as it is here. Each test bears the name of
-//! theirs; `stress` is `cancel::nothing_is_kept`.
+//! The tests of tower's own balancer and ready cache, on `Balance` and `ReadyFirst`. Each test has the name
+//! of tower's; `stress` is `cancel::dropped_requests_return_everything`.
 
 use tokio_test::task::{self, Spawn};
 
 use crate::world::*;
 
 fn service(set: &BackendSet<Instance>) -> Spawn<ReadyFirst<Instance>> {
-    task::spawn(ReadyFirst::new(in_turn(set)))
+    task::spawn(ReadyFirst::new(round_robin(set)))
 }
 
-/// Who answers a service that is ready.
+/// Sends a request through a service that is ready; returns the name of the instance.
 fn ask(service: &mut Spawn<ReadyFirst<Instance>>) -> &'static str {
     assert_ready_ok!(poll_ready(service));
-    let mut asking = task::spawn(service.enter(|_, mut it| it.call(())));
+    let mut asking = task::spawn(service.enter(|_, mut service| service.call(())));
     assert_ready_ok!(asking.poll())
 }
 
-/// How often connecting to a backend is said to have failed.
-fn broken(set: &BackendSet<Instance>, name: &str) -> u64 {
+/// Returns the number of failed connects that a backend counts.
+fn connect_errors(set: &BackendSet<Instance>, name: &str) -> u64 {
     set.snapshot().find(&name.into()).expect("in the set").outcomes().connect_error
 }
 
-fn gone(set: &BackendSet<Instance>, name: &str) {
+fn remove(set: &BackendSet<Instance>, name: &str) {
     set.remove(&name.into()).expect("in the set");
 }
 
-/// Pending for ever there.
+/// tower's balancer is pending for ever.
 #[tokio::test(start_paused = true)]
 async fn empty() {
     let (set, []) = set_of([]);
@@ -34,23 +34,23 @@ async fn empty() {
     tokio::time::advance(std::time::Duration::from_millis(1001)).await;
     assert!(service.is_woken());
     assert_ready_ok!(poll_ready(&mut service));
-    refusal(service.enter(|_, mut it| it.call(())).await);
+    balance_error(service.enter(|_, mut service| service.call(())).await);
 }
 
-/// An instance that fails is forgotten there; here it is a member like any other, and asked again.
+/// tower's balancer removes an instance that fails; `ReadyFirst` keeps the member and asks it again.
 #[tokio::test]
 async fn single_endpoint() {
     let (set, [a]) = set_of(["a"]);
     let mut service = service(&set);
-    a.is(Mood::Busy);
+    a.set_mood(Mood::Busy);
     assert_pending!(poll_ready(&mut service));
-    a.is(Mood::Ready);
+    a.set_mood(Mood::Ready);
     assert_eq!(ask(&mut service), "a");
     assert_ready_ok!(poll_ready(&mut service));
-    a.is(Mood::Broken);
+    a.set_mood(Mood::Broken);
     assert_pending!(poll_ready(&mut service));
     assert_eq!((set.snapshot().members().len(), load(&set)), (1, 0));
-    a.is(Mood::Ready);
+    a.set_mood(Mood::Ready);
     assert_eq!(ask(&mut service), "a");
 }
 
@@ -58,62 +58,62 @@ async fn single_endpoint() {
 async fn two_endpoints_with_equal_load() {
     let (set, [a, b]) = set_of(["a", "b"]);
     let mut service = service(&set);
-    a.is(Mood::Busy);
-    b.is(Mood::Busy);
+    a.set_mood(Mood::Busy);
+    b.set_mood(Mood::Busy);
     assert_pending!(poll_ready(&mut service));
-    a.is(Mood::Ready);
+    a.set_mood(Mood::Ready);
     assert_eq!(ask(&mut service), "a");
-    a.is(Mood::Busy);
-    b.is(Mood::Ready);
+    a.set_mood(Mood::Busy);
+    b.set_mood(Mood::Ready);
     assert_eq!(ask(&mut service), "b");
-    a.is(Mood::Ready);
+    a.set_mood(Mood::Ready);
     let mut answers = [ask(&mut service), ask(&mut service)];
     answers.sort_unstable();
     assert_eq!(answers, ["a", "b"]);
-    a.is(Mood::Broken);
+    a.set_mood(Mood::Broken);
     assert_eq!([(); 3].map(|()| ask(&mut service)), ["b"; 3]);
 }
 
 #[tokio::test]
 async fn poll_ready_inner_failure() {
-    let (set, [doomed, well]) = set_of(["doomed", "well"]);
-    doomed.is(Mood::Broken);
-    assert_eq!(ask(&mut service(&set)), "well");
-    assert_eq!((broken(&set, "doomed"), broken(&set, "well")), (1, 0));
-    assert_eq!((doomed.calls(), well.calls()), (0, 1));
+    let (set, [failing, sound]) = set_of(["failing", "sound"]);
+    failing.set_mood(Mood::Broken);
+    assert_eq!(ask(&mut service(&set)), "sound");
+    assert_eq!((connect_errors(&set, "failing"), connect_errors(&set, "sound")), (1, 0));
+    assert_eq!((failing.calls(), sound.calls()), (0, 1));
 }
 
 #[tokio::test]
 async fn poll_ready_not_ready() {
     let (set, instances) = set_of(["a", "b"]);
-    instances.iter().for_each(|it| it.is(Mood::Busy));
+    instances.iter().for_each(|instance| instance.set_mood(Mood::Busy));
     let mut service = service(&set);
     assert_pending!(poll_ready(&mut service));
-    assert_eq!(load(&set), 2, "both are asked");
+    assert_eq!(load(&set), 2, "both instances are candidates");
     assert!(!service.is_woken());
 }
 
-/// Both are promoted there; here one is chosen, and the other let go.
+/// tower's cache promotes both; `ReadyFirst` picks one and drops the other.
 #[tokio::test]
 async fn poll_ready_promotes_inner() {
     let (set, instances) = set_of(["a", "b"]);
-    instances.iter().for_each(|it| it.is(Mood::Busy));
+    instances.iter().for_each(|instance| instance.set_mood(Mood::Busy));
     let mut service = service(&set);
     assert_pending!(poll_ready(&mut service));
-    instances.iter().for_each(|it| it.is(Mood::Ready));
+    instances.iter().for_each(|instance| instance.set_mood(Mood::Ready));
     assert!(service.is_woken());
     assert_ready_ok!(poll_ready(&mut service));
     assert_eq!(load(&set), 1);
 }
 
-/// Nobody hears of the error of one that is gone.
+/// The error of a removed instance is not reported.
 #[tokio::test]
 async fn evict_ready_then_error() {
     let (set, [a, _]) = set_of(["a", "b"]);
     let mut service = service(&set);
     assert_ready_ok!(poll_ready(&mut service));
-    a.is(Mood::Broken);
-    gone(&set, "a");
+    a.set_mood(Mood::Broken);
+    remove(&set, "a");
     assert_eq!([ask(&mut service), ask(&mut service)], ["b", "b"]);
     assert_eq!(a.calls(), 0);
 }
@@ -121,25 +121,26 @@ async fn evict_ready_then_error() {
 #[tokio::test]
 async fn evict_pending_then_error() {
     let (set, [a, b]) = set_of(["a", "b"]);
-    a.is(Mood::Busy);
-    b.is(Mood::Busy);
+    a.set_mood(Mood::Busy);
+    b.set_mood(Mood::Busy);
     let mut service = service(&set);
     assert_pending!(poll_ready(&mut service));
-    gone(&set, "a");
-    a.is(Mood::Broken);
+    remove(&set, "a");
+    a.set_mood(Mood::Broken);
     assert!(service.is_woken());
     assert_pending!(poll_ready(&mut service));
-    b.is(Mood::Ready);
+    b.set_mood(Mood::Ready);
     assert_eq!(ask(&mut service), "b");
 }
 
 #[tokio::test]
 async fn push_then_evict() {
     let (set, [a]) = set_of(["a"]);
-    a.is(Mood::Broken);
-    gone(&set, "a");
-    let error =
-        refusal(Balance::new(in_turn(&set)).wait_timeout(Default::default()).oneshot(()).await);
+    a.set_mood(Mood::Broken);
+    remove(&set, "a");
+    let error = balance_error(
+        Balance::new(round_robin(&set)).wait_timeout(Default::default()).oneshot(()).await,
+    );
     assert!(
         matches!(error, BalanceError::NoBackend { reason: PickError::NoBackends, .. }),
         "{error}"
@@ -149,26 +150,26 @@ async fn push_then_evict() {
 #[tokio::test]
 async fn error_after_promote() {
     let (set, [a, b]) = set_of(["a", "b"]);
-    a.is(Mood::Busy);
-    b.is(Mood::Busy);
+    a.set_mood(Mood::Busy);
+    b.set_mood(Mood::Busy);
     let mut service = service(&set);
     assert_pending!(poll_ready(&mut service));
-    a.is(Mood::Ready);
+    a.set_mood(Mood::Ready);
     assert_ready_ok!(poll_ready(&mut service));
-    a.is(Mood::Broken);
-    b.is(Mood::Ready);
+    a.set_mood(Mood::Broken);
+    b.set_mood(Mood::Ready);
     assert_eq!(ask(&mut service), "b");
-    assert_eq!((broken(&set, "a"), a.calls()), (1, 0));
+    assert_eq!((connect_errors(&set, "a"), a.calls()), (1, 0));
 }
 
-/// Another target under the same name: who waits for the old one waits no longer, nobody is sent to
-/// it, and the account goes on.
+/// A new target of the same name: requests that wait for the old target stop waiting, no request goes to
+/// it, and the account continues.
 #[tokio::test]
 async fn duplicate_key_by_index() {
     let (set, [old]) = set_of(["a"]);
     let mut first = service(&set);
-    let mut asking = task::spawn(Balance::new(in_turn(&set)).oneshot(()));
-    old.is(Mood::Busy);
+    let mut asking = task::spawn(Balance::new(round_robin(&set)).oneshot(()));
+    old.set_mood(Mood::Busy);
     assert_pending!(poll_ready(&mut first));
     assert_pending!(asking.poll());
     let new = Instance::new("new");
@@ -179,29 +180,29 @@ async fn duplicate_key_by_index() {
     assert_eq!((old.calls(), new.calls(), load(&set)), (0, 2, 0));
     assert_eq!(set.snapshot().backends()[0].outcomes().ok, 2);
 
-    // And one that was ready.
-    old.is(Mood::Ready);
+    // The same with an old target that was ready.
+    old.set_mood(Mood::Ready);
     assert_ready_ok!(poll_ready(&mut first));
     set.set_target(&"a".into(), old.clone(), None).expect("in the set");
     assert_eq!(ask(&mut first), "a");
     assert_eq!((old.calls(), new.calls()), (1, 2));
 }
 
-/// However often an instance is replaced, nothing is left of those before.
+/// A replaced instance leaves nothing behind, however often it is replaced.
 #[tokio::test]
 async fn cancelation_observed() {
     let (set, [a]) = set_of(["a"]);
     let mut service = service(&set);
-    a.is(Mood::Busy);
+    a.set_mood(Mood::Busy);
     let mut last = a;
     for _ in 0..130 {
         assert_pending!(poll_ready(&mut service));
-        gone(&set, "a");
+        remove(&set, "a");
         last = Instance::new("a");
-        last.is(Mood::Busy);
-        set.insert(Spec::new("a", last.clone())).expect("it has just gone");
+        last.set_mood(Mood::Busy);
+        set.insert(Spec::new("a", last.clone())).expect("the name was just removed");
     }
-    last.is(Mood::Ready);
+    last.set_mood(Mood::Ready);
     assert_eq!(ask(&mut service), "a");
     assert_eq!((last.calls(), load(&set)), (1, 0));
 }

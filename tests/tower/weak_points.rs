@@ -1,10 +1,5 @@
-//! What is weak in tower's own balancer, as its issues say: each shown there, and not so here.
-//!
-//! Who knows the list: 1 is [`sharing_needs_no_task`] and [`handles_are_shared_by_cloning`], 2 and 7
-//! [`the_choice_is_made_when_there_is_a_request`] and [`who_is_gone_is_not_called`], 3
-//! [`connecting_waits_for_no_request`], 4 [`an_error_is_not_for_ever`], 5 [`nobody_to_ask_is_an_answer`], 6
-//! [`only_what_is_used_is_reserved`], 8 [`weights_are_shares`], 9 [`a_quick_failure_attracts_nobody`], 10
-//! [`an_error_of_discovery_is_not_the_end`].
+//! Weak points of tower's own balancer that its issues describe: each test shows one with tower's balancer,
+//! and that `Balance` and `ReadyFirst` do not have it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,174 +16,182 @@ use tower::load::{CompleteOnResponse, Constant};
 use crate::world::*;
 
 type Plain = Constant<Instance, u32>;
-type Word = Result<Change<&'static str, Plain>, BoxError>;
+type ChangeResult = Result<Change<&'static str, Plain>, BoxError>;
 
-/// What a discovery says, as a stream.
-struct Said(UnboundedReceiver<Word>);
+/// The changes of a channel as a stream, which is a `Discover`.
+struct ChannelDiscover(UnboundedReceiver<ChangeResult>);
 
-impl futures_core::Stream for Said {
-    type Item = Word;
+impl futures_core::Stream for ChannelDiscover {
+    type Item = ChangeResult;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Word>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ChangeResult>> {
         self.0.poll_recv(cx)
     }
 }
 
-fn towers<const N: usize>(instances: &[Instance; N]) -> p2c::Balance<ServiceList<Vec<Plain>>, ()> {
-    let list = instances.iter().map(|it| Constant::new(it.clone(), 0)).collect();
+fn tower_balance<const N: usize>(
+    instances: &[Instance; N],
+) -> p2c::Balance<ServiceList<Vec<Plain>>, ()> {
+    let list = instances.iter().map(|instance| Constant::new(instance.clone(), 0)).collect();
     p2c::Balance::new(ServiceList::new::<()>(list))
 }
 
-/// An empty set is pending for ever there, and an answer here (the deadline: see `balance`).
+/// tower's balancer without instances is pending for ever; here the request fails (after the wait timeout:
+/// see `balance`).
 #[tokio::test(start_paused = true)]
-async fn nobody_to_ask_is_an_answer() {
-    let mut theirs = task::spawn(towers(&[]));
+async fn an_empty_set_fails_the_request() {
+    let mut theirs = task::spawn(tower_balance(&[]));
     assert_pending!(poll_ready(&mut theirs));
     let day = std::time::Duration::from_secs(86_400);
     assert!(tokio::time::timeout(day, ServiceExt::<()>::ready(&mut *theirs)).await.is_err());
 
     let (set, []) = set_of([]);
-    refusal(Balance::new(in_turn(&set)).oneshot(()).await);
-    refusal(ready(&mut ReadyFirst::new(in_turn(&set))).await.call(()).await);
+    balance_error(Balance::new(round_robin(&set)).oneshot(()).await);
+    balance_error(ready(&mut ReadyFirst::new(round_robin(&set))).await.call(()).await);
 }
 
-/// One error of `poll_ready` takes an instance out for good there; here it is passed over until it is
-/// well.
+/// tower's balancer removes an instance after one error of `poll_ready`; here it is passed over until it is
+/// ready.
 #[tokio::test]
-async fn an_error_is_not_for_ever() {
+async fn an_error_of_poll_ready_removes_no_instance() {
     let (set, instances) = set_of(["a"]);
     let [a] = &instances;
-    let mut theirs = task::spawn(towers(&instances));
-    let ours = Balance::new(in_turn(&set));
-    a.is(Mood::Broken);
+    let mut theirs = task::spawn(tower_balance(&instances));
+    let ours = Balance::new(round_robin(&set));
+    a.set_mood(Mood::Broken);
     assert_pending!(poll_ready(&mut theirs));
     assert!(ours.clone().oneshot(()).await.is_err());
-    a.is(Mood::Ready);
+    a.set_mood(Mood::Ready);
     assert_pending!(poll_ready(&mut theirs));
-    assert_eq!(ours.oneshot(()).await.expect("well again"), "a");
+    assert_eq!(ours.oneshot(()).await.expect("the instance is ready again"), "a");
 }
 
-/// Each balancer there drives all instances to readiness and so holds a place in each, used or not.
+/// tower's balancer drives all instances to readiness, and so holds a permit of each.
 #[tokio::test]
-async fn only_what_is_used_is_reserved() {
-    let places: Vec<_> = (0..3).map(|_| Arc::new(Semaphore::new(1))).collect();
-    let limited = |place: &Arc<Semaphore>| {
-        ConcurrencyLimit::with_semaphore(Instance::new("a"), Arc::clone(place))
+async fn only_the_picked_instance_holds_a_permit() {
+    let permits: Vec<_> = (0..3).map(|_| Arc::new(Semaphore::new(1))).collect();
+    let limited = |permit: &Arc<Semaphore>| {
+        ConcurrencyLimit::with_semaphore(Instance::new("a"), Arc::clone(permit))
     };
-    let free = || places.iter().map(|place| place.available_permits()).sum::<usize>();
-    let list: Vec<_> = places.iter().map(|place| Constant::new(limited(place), 0)).collect();
+    let free = || permits.iter().map(|permit| permit.available_permits()).sum::<usize>();
+    let list: Vec<_> = permits.iter().map(|permit| Constant::new(limited(permit), 0)).collect();
     let mut theirs = task::spawn(p2c::Balance::<_, ()>::new(ServiceList::new::<()>(list)));
     assert_ready_ok!(poll_ready(&mut theirs));
-    assert_eq!(free(), 0, "three places for one request");
+    assert_eq!(free(), 0, "three permits for one request");
     drop(theirs);
 
     let set = BackendSet::new();
-    for (i, place) in places.iter().enumerate() {
-        set.insert(Spec::new(i.to_string(), limited(place))).expect("a new name");
+    for (i, permit) in permits.iter().enumerate() {
+        set.insert(Spec::new(i.to_string(), limited(permit))).expect("a new name");
     }
-    let balancer = Balancer::new(&set, RoundRobin).expect("takes any set");
+    let balancer = Balancer::new(&set, RoundRobin).expect("the scheduler accepts any set");
     let mut ours = task::spawn(Balance::new(balancer.clone()));
     assert_ready_ok!(poll_ready(&mut ours));
-    assert_eq!(free(), 3, "none before it is known which");
+    assert_eq!(free(), 3, "no permit before the pick");
     let mut first = task::spawn(ReadyFirst::new(balancer));
     assert_ready_ok!(poll_ready(&mut first));
-    assert_eq!(free(), 2, "the one");
+    assert_eq!(free(), 2, "the permit of the picked instance");
 }
 
-/// There the choice is made when the service is found ready, however long ago that was.
+/// tower's balancer picks when it becomes ready, however long before the request.
 #[tokio::test]
-async fn the_choice_is_made_when_there_is_a_request() {
+async fn the_pick_is_made_after_the_call() {
     let (set, [a, b]) = set_of(["a", "b"]);
-    let least =
-        || Balancer::new(&set, lvs::scheduler::LeastConnections::default()).expect("takes any set");
+    let least = || {
+        Balancer::new(&set, lvs::scheduler::LeastConnections::default())
+            .expect("the scheduler accepts any set")
+    };
     let mut early = task::spawn(Balance::new(least()));
     assert_ready_ok!(poll_ready(&mut early));
-    // Meanwhile others keep whom it would have chosen busy.
+    // Meanwhile other requests load the instance that it would have picked.
     a.hold(true);
     b.hold(true);
     let mut others = [(); 3].map(|()| task::spawn(Balance::new(least()).oneshot(())));
     others.iter_mut().for_each(|other| assert_pending!(other.poll()));
     let (busy, idle) = if a.calls() == 2 { (&a, &b) } else { (&b, &a) };
     assert_eq!((busy.calls(), idle.calls()), (2, 1));
-    let mut asking = task::spawn(early.enter(|_, mut it| it.call(())));
+    let mut asking = task::spawn(early.enter(|_, mut service| service.call(())));
     assert_pending!(asking.poll());
     assert_eq!((busy.calls(), idle.calls()), (2, 2));
 }
 
-/// There a service that was chosen is called though it was taken out meanwhile.
+/// tower's balancer calls an instance that was removed after it became ready.
 #[tokio::test]
-async fn who_is_gone_is_not_called() {
+async fn a_removed_instance_is_not_called() {
     let (set, [a, b]) = set_of(["a", "b"]);
     let (changes, list) = tokio::sync::mpsc::unbounded_channel();
-    let insert = |it: &Instance| Ok(Change::Insert(it.name, Constant::new(it.clone(), 0)));
-    changes.send(insert(&a)).expect("it listens");
-    let mut theirs = task::spawn(p2c::Balance::<_, ()>::new(Said(list)));
-    let (ours, first) = (Balance::new(in_turn(&set)), ReadyFirst::new(in_turn(&set)));
+    let insert =
+        |instance: &Instance| Ok(Change::Insert(instance.name, Constant::new(instance.clone(), 0)));
+    changes.send(insert(&a)).expect("the discovery is polled");
+    let mut theirs = task::spawn(p2c::Balance::<_, ()>::new(ChannelDiscover(list)));
+    let (ours, first) = (Balance::new(round_robin(&set)), ReadyFirst::new(round_robin(&set)));
     let (mut ours, mut first) = (task::spawn(ours), task::spawn(first));
     assert_ready_ok!(poll_ready(&mut theirs));
     assert_ready_ok!(poll_ready(&mut ours));
     assert_ready_ok!(poll_ready(&mut first));
-    changes.send(insert(&b)).expect("it listens");
-    changes.send(Ok(Change::Remove("a"))).expect("it listens");
+    changes.send(insert(&b)).expect("the discovery is polled");
+    changes.send(Ok(Change::Remove("a"))).expect("the discovery is polled");
     set.remove(&"a".into()).expect("in the set");
-    assert_eq!(theirs.enter(|_, mut it| it.call(())).await.expect("ready"), "a");
-    assert_eq!(ours.enter(|_, mut it| it.call(())).await.expect("ready"), "b");
-    // Its caller was told that one is ready, and who that was: it asks again, or calls that one.
+    assert_eq!(theirs.enter(|_, mut service| service.call(())).await.expect("ready"), "a");
+    assert_eq!(ours.enter(|_, mut service| service.call(())).await.expect("ready"), "b");
+    // `ReadyFirst` has picked: its caller polls again before it calls.
     assert_ready_ok!(poll_ready(&mut first));
-    assert_eq!(first.enter(|_, mut it| it.call(())).await.expect("ready"), "b");
+    assert_eq!(first.enter(|_, mut service| service.call(())).await.expect("ready"), "b");
 }
 
-/// There the first error of a `Discover` is one of the balancer.
+/// With tower's balancer the first error of a `Discover` is an error of the balancer.
 #[cfg(feature = "discovery")]
 #[tokio::test]
-async fn an_error_of_discovery_is_not_the_end() {
+async fn an_error_of_discovery_fails_no_request() {
     let (changes, list) = tokio::sync::mpsc::unbounded_channel();
-    let mut theirs = task::spawn(p2c::Balance::<_, ()>::new(Said(list)));
+    let mut theirs = task::spawn(p2c::Balance::<_, ()>::new(ChannelDiscover(list)));
     let a = Instance::new("a");
-    changes.send(Ok(Change::Insert("a", Constant::new(a.clone(), 0)))).expect("it listens");
+    changes
+        .send(Ok(Change::Insert("a", Constant::new(a.clone(), 0))))
+        .expect("the discovery is polled");
     assert_ready_ok!(poll_ready(&mut theirs));
-    changes.send(Err("not now".into())).expect("it listens");
-    assert!(matches!(poll_ready(&mut theirs), Poll::Ready(Err(_))), "though a is well");
+    changes.send(Err("discovery failed".into())).expect("the discovery is polled");
+    assert!(matches!(poll_ready(&mut theirs), Poll::Ready(Err(_))), "though a is ready");
 
     let (changes, source) = lvs::discovery::channel(8);
     let set = BackendSet::new();
     tokio::spawn(lvs::discovery::Feed::replacing_targets(&set, source).run());
     let insert = lvs::discovery::MemberUpdate::Insert(Spec::new("a", a));
     changes.send(insert).await.expect("the feed runs");
-    let ours = Balance::new(in_turn(&set));
-    assert_eq!(ours.clone().oneshot(()).await.expect("a is well"), "a");
-    changes.send_error(lvs::discovery::DiscoveryError::other("not now")).await;
+    let ours = Balance::new(round_robin(&set));
+    assert_eq!(ours.clone().oneshot(()).await.expect("a is ready"), "a");
+    changes.send_error(lvs::discovery::DiscoveryError::other("discovery failed")).await;
     for _ in 0..10 {
         tokio::task::yield_now().await;
-        assert_eq!(ours.clone().oneshot(()).await.expect("a is well"), "a");
+        assert_eq!(ours.clone().oneshot(()).await.expect("a is ready"), "a");
     }
 }
 
-/// There a load is a number to compare, and one that is three times as high gets nothing at all.
+/// tower's balancer only compares loads: an instance with three times the constant load gets no request.
 #[tokio::test]
-async fn weights_are_shares() {
+async fn weights_set_the_shares_of_requests() {
     let (set, instances) = set_of(["large", "small"]);
-    let list = instances.iter().zip([1, 3]).map(|(it, load)| Constant::new(it.clone(), load));
+    let list =
+        instances.iter().zip([1, 3]).map(|(instance, load)| Constant::new(instance.clone(), load));
     let mut theirs = p2c::Balance::<_, ()>::new(ServiceList::new::<()>(list.collect::<Vec<_>>()));
     for _ in 0..400 {
-        theirs.ready().await.expect("ready").call(()).await.expect("well");
+        theirs.ready().await.expect("ready").call(()).await.expect("an answer");
     }
     assert_eq!(instances.each_ref().map(Instance::calls), [400, 0]);
 
     set.set_weight(&"large".into(), 3).expect("in the set");
     let balancer = Balancer::new(&set, lvs::scheduler::SmoothWeightedRoundRobin::new());
-    let ours = Balance::new(balancer.expect("takes any set"));
+    let ours = Balance::new(balancer.expect("the scheduler accepts any set"));
     for _ in 0..400 {
-        ours.clone().oneshot(()).await.expect("well");
+        ours.clone().oneshot(()).await.expect("an answer");
     }
     assert_eq!(instances.each_ref().map(Instance::calls), [700, 100]);
 }
 
-/// There a connection is made while somebody asks the balancer, and only then: the first request after
-/// a pause waits for it.
+/// tower's balancer connects only while it is polled: the first request after a pause waits for it.
 #[cfg(feature = "discovery-tower")]
 #[tokio::test(start_paused = true)]
-async fn connecting_waits_for_no_request() {
+async fn connections_are_made_before_the_first_request() {
     use lvs::discovery::StaticList;
     use lvs::tower::BalanceLayer;
     use tower::Layer;
@@ -202,7 +205,7 @@ async fn connecting_waits_for_no_request() {
     let mut balance = task::spawn(p2c::Balance::<_, ()>::new(list));
     let layer = BalanceLayer::new(RoundRobin);
     let made = layer.layer(ours.clone()).balance(StaticList::new([Spec::new("1", 1_u32)]));
-    let made = made.expect("takes any set");
+    let made = made.expect("the scheduler accepts any set");
     tokio::time::sleep(std::time::Duration::from_secs(60)).await;
     assert_eq!((theirs.made().len(), ours.made().len()), (0, 1));
     assert_pending!(poll_ready(&mut balance));
@@ -210,36 +213,36 @@ async fn connecting_waits_for_no_request() {
     assert_ready_ok!(asking.poll(), "at its first poll");
 }
 
-/// There an instance that is pending makes progress only while somebody asks the balancer.
+/// With tower's balancer a pending instance makes progress only while the balancer is polled.
 #[tokio::test]
-async fn an_idle_balancer_misses_nothing() {
+async fn an_idle_balancer_uses_an_instance_that_became_ready() {
     let (set, [a]) = set_of(["a"]);
-    let service = Balance::new(in_turn(&set));
-    a.is(Mood::Busy);
+    let service = Balance::new(round_robin(&set));
+    a.set_mood(Mood::Busy);
     let mut asking = task::spawn(service.clone().oneshot(()));
     assert_pending!(asking.poll());
     drop(asking);
-    a.is(Mood::Ready);
+    a.set_mood(Mood::Ready);
     let mut asking = task::spawn(service.oneshot(()));
     assert_eq!(assert_ready_ok!(asking.poll()), "a", "at its first poll");
 }
 
-/// A handle there is for one user: others need a `Buffer`, whose task must run for them.
+/// Sharing tower's balancer needs a `Buffer`, whose task must run for each request.
 #[tokio::test]
-async fn sharing_needs_no_task() {
+async fn a_shared_balancer_needs_no_task() {
     let (set, instances) = set_of(["a"]);
-    let (theirs, _worker) = tower::buffer::Buffer::pair(towers(&instances), 8);
+    let (theirs, _worker) = tower::buffer::Buffer::pair(tower_balance(&instances), 8);
     let mut asking = task::spawn(theirs.clone().oneshot(()));
     assert_pending!(asking.poll());
-    let mut asking = task::spawn(Balance::new(in_turn(&set)).clone().oneshot(()));
+    let mut asking = task::spawn(Balance::new(round_robin(&set)).clone().oneshot(()));
     assert_eq!(assert_ready_ok!(asking.poll()), "a", "at its first poll");
 }
 
-/// So many tasks there are one queue. Here each has a handle.
+/// With tower's balancer, tasks share one queue; here each task has a handle.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn handles_are_shared_by_cloning() {
+async fn a_balancer_is_shared_by_cloning() {
     let (set, instances) = set_of(["a", "b", "c"]);
-    let service = Balance::new(in_turn(&set));
+    let service = Balance::new(round_robin(&set));
     let asking: Vec<_> = (0..30)
         .map(|_| {
             let service = service.clone();
@@ -253,18 +256,22 @@ async fn handles_are_shared_by_cloning() {
     for asking in asking {
         asking.await.expect("no panic");
     }
-    assert_eq!(instances.map(|it| it.calls()), [1000; 3], "in turn over all of them");
+    assert_eq!(
+        instances.map(|instance| instance.calls()),
+        [1000; 3],
+        "round robin over all handles"
+    );
     assert_eq!(load(&set), 0);
 }
 
-/// A quick failure there makes an instance look quick.
+/// With tower's balancer an instance that fails fast looks fast, and attracts requests.
 #[tokio::test(start_paused = true)]
-async fn a_quick_failure_attracts_nobody() {
+async fn fast_failures_attract_no_requests() {
     let set = BackendSet::new();
-    let instance = |quick: bool| {
+    let instance = |fails: bool| {
         tower::service_fn(move |()| async move {
-            if quick {
-                return Err(BoxError::from("no"));
+            if fails {
+                return Err(BoxError::from("failed"));
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             Ok(())
@@ -279,18 +286,19 @@ async fn a_quick_failure_attracts_nobody() {
     for _ in 0..200 {
         failed += u32::from(theirs.ready().await.expect("ready").call(()).await.is_err());
     }
-    assert!(failed > 190, "{failed} of 200 go where they fail");
+    assert!(failed > 190, "{failed} of 200 requests go to the failing instance");
 
-    for (name, fails) in [("broken", true), ("well", false)] {
+    for (name, fails) in [("failing", true), ("sound", false)] {
         set.insert(Spec::new(name, instance(fails))).expect("a new name");
     }
-    let balancer = Balancer::new(&set, lvs::scheduler::PeakEwma::new()).expect("takes any set");
+    let balancer = Balancer::new(&set, lvs::scheduler::PeakEwma::new())
+        .expect("the scheduler accepts any set");
     let service = Balance::new(balancer);
     for _ in 0..200 {
         let _ = service.clone().oneshot(()).await;
     }
     let snapshot = set.snapshot();
     let outcomes = |name: &str| snapshot.find(&name.into()).expect("in the set").outcomes();
-    let (failures, successes) = (outcomes("broken").failures(), outcomes("well").ok);
-    assert!(failures * 4 < successes, "{failures} against {successes}");
+    let (failures, successes) = (outcomes("failing").failures(), outcomes("sound").ok);
+    assert!(failures * 4 < successes, "{failures} failures, {successes} successes");
 }

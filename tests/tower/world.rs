@@ -1,4 +1,4 @@
-//! Instances that are ready, busy or broken as the test says, and sets of them.
+//! Instances whose readiness a test sets, and sets of them.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio_test::task::Spawn;
 pub(crate) use tokio_test::{assert_pending, assert_ready_ok};
 pub(crate) use tower::{BoxError, Service, ServiceExt};
 
-/// What an instance says when it is asked whether it is ready.
+/// What `poll_ready` of an instance returns: ready, pending or an error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Mood {
     Ready,
@@ -21,7 +21,7 @@ pub(crate) enum Mood {
     Broken,
 }
 
-/// A service that answers with its name, at once or when it is told to.
+/// A service that answers with its name, at once or when the test releases its answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Instance {
     pub(crate) name: &'static str,
@@ -32,7 +32,7 @@ pub(crate) struct Instance {
 #[derive(Debug)]
 struct State {
     mood: Mood,
-    /// Do answers wait?
+    /// Whether answers are held back.
     held: bool,
     wakers: Vec<Waker>,
 }
@@ -43,11 +43,11 @@ impl Instance {
         Self { name, state: Arc::new(Mutex::new(state)), calls: Arc::default() }
     }
 
-    pub(crate) fn is(&self, mood: Mood) {
+    pub(crate) fn set_mood(&self, mood: Mood) {
         self.change(|state| state.mood = mood);
     }
 
-    /// Keeps answers back, or lets them go.
+    /// Holds answers back, or releases them.
     pub(crate) fn hold(&self, held: bool) {
         self.change(|state| state.held = held);
     }
@@ -101,7 +101,7 @@ impl Future for Answer {
     }
 }
 
-/// A set of these instances under their names; the first has the first turn.
+/// Creates a set of instances with these names; round robin picks the first one first.
 pub(crate) fn set_of<const N: usize>(
     names: [&'static str; N],
 ) -> (BackendSet<Instance>, [Instance; N]) {
@@ -113,29 +113,29 @@ pub(crate) fn set_of<const N: usize>(
     (set, instances)
 }
 
-pub(crate) fn in_turn(set: &BackendSet<Instance>) -> Balancer<Instance> {
-    Balancer::new(set, RoundRobin).expect("rr takes any set")
+pub(crate) fn round_robin(set: &BackendSet<Instance>) -> Balancer<Instance> {
+    Balancer::new(set, RoundRobin).expect("rr accepts any set")
 }
 
-/// How many requests the set's backends are said to have.
+/// Returns the number of requests that the set's backends count.
 pub(crate) fn load<T>(set: &BackendSet<T>) -> u32 {
     set.snapshot().backends().iter().map(|backend| backend.load().total()).sum()
 }
 
-/// What the balancer itself had against a request.
-pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<T, BoxError>) -> BalanceError {
-    let error = result.expect_err("no instance");
-    *error.downcast_ref::<BalanceError>().expect("the balancer's own")
+/// Returns the balancer's own error of a request.
+pub(crate) fn balance_error<T: std::fmt::Debug>(result: Result<T, BoxError>) -> BalanceError {
+    let error = result.expect_err("the request fails");
+    *error.downcast_ref::<BalanceError>().expect("an error of the balancer")
 }
 
-/// Asks a service whether it is ready for a request of nothing.
+/// Polls whether a service is ready for a request `()`.
 pub(crate) fn poll_ready<S: Service<()> + Unpin>(
     service: &mut Spawn<S>,
 ) -> Poll<Result<(), S::Error>> {
-    service.enter(|cx, it| it.get_mut().poll_ready(cx))
+    service.enter(|cx, service| service.get_mut().poll_ready(cx))
 }
 
-/// Waits until it is.
+/// Waits until a service is ready.
 pub(crate) async fn ready<S: Service<(), Error = BoxError>>(service: &mut S) -> &mut S {
-    ServiceExt::<()>::ready(service).await.expect("a balancer's readiness does not fail")
+    ServiceExt::<()>::ready(service).await.expect("poll_ready of a balancer does not fail")
 }

@@ -1,4 +1,4 @@
-//! Responses whose body holds the lease until its last byte.
+//! Responses whose body holds the lease of its backend until the last byte.
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,19 +10,24 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::{ClassifyTrailers, HttpStatusClassifier};
+use super::status::{ClassifyTrailers, HttpStatusClassifier};
 use crate::backend::Outcome;
-use crate::tower::{Balance, Classify, Completion, InFlight, OnResponse, ReadyFirst};
+use crate::tower::balance::Balance;
+use crate::tower::classify::Classify;
+use crate::tower::completion::{Completion, OnResponse};
+use crate::tower::in_flight::InFlight;
+use crate::tower::ready_first::ReadyFirst;
 
-/// A request is over when its response's body is: at its last byte, its error, or when it is dropped
-/// (which says nothing about the backend).
+/// A [`Completion`] that ends a request with the body of its response: at the body's last byte, at its
+/// error, or when it is dropped, which counts neither for nor against the backend.
 ///
-/// For bodies that take long (downloads, streams, gRPC): schedulers that go by load see them.
+/// For long bodies (downloads, streams, gRPC): schedulers that read the load count the request until
+/// its body ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OnBodyEnd<F = HttpStatusClassifier>(F);
 
 impl<F> OnBodyEnd<F> {
-    /// Ends requests with the body; the classifier says what headers and trailers mean.
+    /// Ends each request with its body; the classifier reads headers and trailers.
     #[must_use]
     pub const fn new(classify: F) -> Self {
         Self(classify)
@@ -30,8 +35,8 @@ impl<F> OnBodyEnd<F> {
 }
 
 impl<S, K, R, F> Balance<S, K, OnResponse<F>, R> {
-    /// Lets the bodies of responses hold the lease (and the place, where requests are
-    /// [bounded](Self::max_in_flight)) until their last byte.
+    /// Ends each request with the last byte of its response's body, which holds the lease and, with
+    /// [`max_in_flight`](Self::max_in_flight), the permit until then.
     #[must_use]
     pub fn until_body_end(self) -> Balance<S, K, OnBodyEnd<F>, R>
     where
@@ -43,7 +48,7 @@ impl<S, K, R, F> Balance<S, K, OnResponse<F>, R> {
 }
 
 impl<S, F> ReadyFirst<S, OnResponse<F>> {
-    /// As [`Balance::until_body_end`].
+    /// Ends each request with the last byte of its response's body; see [`Balance::until_body_end`].
     #[must_use]
     pub fn until_body_end(self) -> ReadyFirst<S, OnBodyEnd<F>>
     where
@@ -69,33 +74,33 @@ where
         self,
         result: Result<Response<B>, BoxError>,
         outcome: Outcome,
-        held: InFlight<S>,
+        in_flight: InFlight<S>,
     ) -> Result<Self::Response, BoxError> {
         let response = match result {
             Ok(response) => response,
             Err(error) => {
-                held.complete(outcome);
+                in_flight.complete(outcome);
                 return Err(error);
             }
         };
         Ok(response.map(|body| {
-            let mut held = Some(held);
+            let mut in_flight = Some(in_flight);
             if body.is_end_stream()
-                && let Some(held) = held.take()
+                && let Some(in_flight) = in_flight.take()
             {
-                held.complete(outcome);
+                in_flight.complete(outcome);
             }
-            LeasedBody { body, in_flight: held, outcome, classify: self.0 }
+            LeasedBody { body, in_flight, outcome, classify: self.0 }
         }))
     }
 }
 
 pin_project! {
-    /// A body that holds its request's lease until its last byte.
+    /// A body that holds the lease of its request until its last byte.
     pub struct LeasedBody<B, S, F = HttpStatusClassifier> {
         #[pin]
         body: B,
-        // `None` once it is over.
+        // `None` after the request has ended.
         in_flight: Option<InFlight<S>>,
         outcome: Outcome,
         classify: F,
@@ -117,7 +122,7 @@ where
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
-        let over = match &frame {
+        let is_last = match &frame {
             None => true,
             Some(Err(_)) => {
                 *this.outcome = Outcome::AppError;
@@ -130,8 +135,8 @@ where
                 this.body.is_end_stream()
             }
         };
-        if over && let Some(held) = this.in_flight.take() {
-            held.complete(*this.outcome);
+        if is_last && let Some(in_flight) = this.in_flight.take() {
+            in_flight.complete(*this.outcome);
         }
         Poll::Ready(frame)
     }
@@ -149,7 +154,7 @@ impl<B: fmt::Debug, S, F> fmt::Debug for LeasedBody<B, S, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LeasedBody")
             .field("body", &self.body)
-            .field("held", &self.in_flight)
+            .field("in_flight", &self.in_flight)
             .finish()
     }
 }

@@ -1,5 +1,5 @@
-//! Keys of HTTP requests. All hash what they find by [`hash_bytes`] with seed 0: the same in every
-//! process.
+//! Keys of HTTP requests. Each is the [`hash_bytes`] of a part of the request with seed 0, and so the
+//! same in every process.
 
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
@@ -8,9 +8,9 @@ use http::header::COOKIE;
 use http::{HeaderName, Request};
 
 use crate::scheduler::hash_bytes;
-use crate::tower::RequestKey;
+use crate::tower::key::RequestKey;
 
-/// By a header's value; of several headers of that name, the first.
+/// A [`RequestKey`] of a header's value; of several headers of the name, the first counts.
 ///
 /// # Examples
 /// ```
@@ -27,7 +27,7 @@ pub struct HeaderKey {
 }
 
 impl HeaderKey {
-    /// By the value of this header.
+    /// Creates the key of this header's value.
     #[must_use]
     pub fn new(name: HeaderName) -> Self {
         Self { name }
@@ -40,14 +40,14 @@ impl<B> RequestKey<Request<B>> for HeaderKey {
     }
 }
 
-/// By a cookie's value (RFC 6265, section 4.2): a session.
+/// A [`RequestKey`] of a cookie's value (RFC 6265, section 4.2), such as a session.
 #[derive(Clone, Debug)]
 pub struct CookieKey {
     name: Box<[u8]>,
 }
 
 impl CookieKey {
-    /// By the value of the cookie of this name.
+    /// Creates the key of the value of the cookie of this name.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self { name: name.as_bytes().into() }
@@ -65,20 +65,21 @@ impl<B> RequestKey<Request<B>> for CookieKey {
     }
 }
 
-/// By the path: all of it, or its first segments. The query does not count.
+/// A [`RequestKey`] of the path, or of its first segments. The query does not count.
 #[derive(Clone, Copy, Debug)]
 pub struct PathKey {
     segments: usize,
 }
 
 impl PathKey {
-    /// By the whole path.
+    /// Creates the key of the whole path.
     #[must_use]
     pub const fn whole() -> Self {
         Self { segments: usize::MAX }
     }
 
-    /// By so many segments: of `/shop/cart/7`, 1 is `/shop`. A shorter path counts as it is.
+    /// Creates the key of the path's first segments: of `/shop/cart/7`, 1 is `/shop`. A path with fewer
+    /// segments counts as a whole.
     #[must_use]
     pub const fn first(segments: usize) -> Self {
         Self { segments }
@@ -89,14 +90,15 @@ impl<B> RequestKey<Request<B>> for PathKey {
     fn key(&self, request: &Request<B>) -> Option<u64> {
         let path = request.uri().path();
         let mut slashes = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
-        let end = slashes.nth(self.segments).map_or(path.len(), |(at, _)| at);
+        let end = slashes.nth(self.segments).map_or(path.len(), |(index, _)| index);
         Some(hash_bytes(&path.as_bytes()[..end], 0))
     }
 }
 
-/// By the address of the peer, without its port, which whoever accepted the connection has put into
-/// the request's extensions as a [`SocketAddr`] or an [`IpAddr`]. IPv4 and IPv4 mapped into IPv6 are
-/// the same.
+/// A [`RequestKey`] of the peer's address without its port.
+///
+/// The code that accepts a connection must put the address into the request's extensions, as a
+/// [`SocketAddr`] or an [`IpAddr`]. An IPv4 address and its IPv4-mapped IPv6 address give the same key.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PeerKey;
 
@@ -111,14 +113,15 @@ impl<B> RequestKey<Request<B>> for PeerKey {
     }
 }
 
-/// By an extension of the request, as bytes: a tenant's name, which a layer before has found out.
+/// A [`RequestKey`] of an extension of the request, as bytes: for example a tenant's name that an outer
+/// layer has put there.
 #[derive(Debug)]
 pub struct ExtensionKey<T> {
     extension: PhantomData<fn() -> T>,
 }
 
 impl<T> ExtensionKey<T> {
-    /// By the extension of this type.
+    /// Creates the key of the extension of this type.
     #[must_use]
     pub const fn new() -> Self {
         Self { extension: PhantomData }
@@ -157,45 +160,45 @@ mod tests {
         request.body(()).expect("a request")
     }
 
-    fn of(text: &str) -> Option<u64> {
+    fn key_of(text: &str) -> Option<u64> {
         Some(hash_bytes(text.as_bytes(), 0))
     }
 
     #[test]
-    fn cookies_are_found_by_their_whole_name() {
+    fn a_cookie_is_found_by_its_whole_name() {
         let key = CookieKey::new("id");
-        let at = |value: &str| key.key(&request(&[("cookie", value)], "/"));
-        assert_eq!(at("id=7"), of("7"));
-        assert_eq!(at("a=b; id=7; id=8"), of("7"));
-        assert_eq!(at("sid=1;id=a=b"), of("a=b"));
-        for none in ["idx=7", "id", "id=", "", "a=id=7"] {
-            assert_eq!(at(none), None, "{none}");
+        let key_in = |value: &str| key.key(&request(&[("cookie", value)], "/"));
+        assert_eq!(key_in("id=7"), key_of("7"));
+        assert_eq!(key_in("a=b; id=7; id=8"), key_of("7"));
+        assert_eq!(key_in("sid=1;id=a=b"), key_of("a=b"));
+        for header in ["idx=7", "id", "id=", "", "a=id=7"] {
+            assert_eq!(key_in(header), None, "{header}");
         }
-        assert_eq!(key.key(&request(&[("cookie", "a=b"), ("cookie", "id=9")], "/")), of("9"));
+        assert_eq!(key.key(&request(&[("cookie", "a=b"), ("cookie", "id=9")], "/")), key_of("9"));
     }
 
     #[test]
-    fn paths_count_without_query_and_as_far_as_wanted() {
-        let at = |segments, path| PathKey::first(segments).key(&request(&[], path));
-        assert_eq!(at(1, "/shop/cart/7?x=/y"), of("/shop"));
-        assert_eq!(at(2, "/shop/cart/7"), of("/shop/cart"));
-        assert_eq!(at(9, "/shop"), of("/shop"));
-        assert_eq!(at(0, "/shop"), of(""));
-        assert_eq!(PathKey::whole().key(&request(&[], "/a/b?c")), of("/a/b"));
+    fn a_path_key_ignores_the_query_and_further_segments() {
+        let key = |segments, path| PathKey::first(segments).key(&request(&[], path));
+        assert_eq!(key(1, "/shop/cart/7?x=/y"), key_of("/shop"));
+        assert_eq!(key(2, "/shop/cart/7"), key_of("/shop/cart"));
+        assert_eq!(key(9, "/shop"), key_of("/shop"));
+        assert_eq!(key(0, "/shop"), key_of(""));
+        assert_eq!(PathKey::whole().key(&request(&[], "/a/b?c")), key_of("/a/b"));
     }
 
     #[test]
-    fn a_peer_is_its_address_however_it_is_written() {
-        let at = |peer: &str| {
+    fn a_peer_key_is_the_canonical_address_without_port() {
+        let key = |peer: &str| {
             let mut request = request(&[], "/");
             request.extensions_mut().insert(peer.parse::<SocketAddr>().expect("an address"));
             PeerKey.key(&request)
         };
-        assert_eq!(at("192.0.2.7:1"), at("[::ffff:192.0.2.7]:2"));
-        assert_ne!(at("192.0.2.7:1"), at("192.0.2.8:1"));
+        assert_eq!(key("192.0.2.7:1"), key("[::ffff:192.0.2.7]:2"));
+        assert_ne!(key("192.0.2.7:1"), key("192.0.2.8:1"));
         assert_eq!(PeerKey.key(&request(&[], "/")), None);
         let mut tenant = request(&[], "/");
         tenant.extensions_mut().insert("acme");
-        assert_eq!(ExtensionKey::<&str>::new().key(&tenant), of("acme"));
+        assert_eq!(ExtensionKey::<&str>::new().key(&tenant), key_of("acme"));
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of HTTP: keys, outcomes, and bodies that hold the lease.
+//! HTTP and gRPC: keys, classifiers, and bodies that hold the lease.
 
 mod body;
 mod keys;

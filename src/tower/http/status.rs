@@ -1,15 +1,15 @@
-//! What a status says about the backend.
+//! Classifiers of responses by their HTTP or gRPC status.
 
 use ::tower::BoxError;
 use http::{HeaderMap, Response};
 
 use crate::backend::Outcome;
-use crate::tower::Classify;
-use crate::tower::classify::classify_error;
+use crate::tower::classify::{Classify, classify_error};
 
-/// A status of 500 or above is the backend's failure, and so is an error; 504 is a timeout.
+/// A classifier by which an error and a status of 500 or above are failures of the backend; 504 is a
+/// timeout.
 ///
-/// 4xx is not: the client is at fault, and other backends would say the same.
+/// A 4xx status is no failure: the client is at fault, and other backends would answer the same.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HttpStatusClassifier;
 
@@ -24,30 +24,31 @@ impl<B> Classify<Response<B>> for HttpStatusClassifier {
     }
 }
 
-/// By gRPC's status, in the headers of a response without body, or in the trailers where
-/// [`OnBodyEnd`](super::OnBodyEnd) waits for them.
+/// A classifier by gRPC status: in the headers of a response without body, or in the trailers, with
+/// [`OnBodyEnd`](super::OnBodyEnd).
 ///
-/// The backend's failures are `UNKNOWN`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, `RESOURCE_EXHAUSTED`
-/// and `UNIMPLEMENTED`; `DEADLINE_EXCEEDED` is a timeout; the others are the client's, and other
-/// backends would say the same. An HTTP status counts as for [`HttpStatusClassifier`].
+/// Failures of the backend are `UNKNOWN`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, `RESOURCE_EXHAUSTED`,
+/// `UNIMPLEMENTED`, and a status that is no number; `DEADLINE_EXCEEDED` is a timeout. Any other status is
+/// the client's fault, and other backends would answer the same. The HTTP status counts as with
+/// [`HttpStatusClassifier`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GrpcStatusClassifier;
 
 impl<B> Classify<Response<B>> for GrpcStatusClassifier {
     fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Outcome {
-        let by_http = HttpStatusClassifier.classify(result);
+        let http_outcome = HttpStatusClassifier.classify(result);
         match result {
-            Ok(response) if by_http == Outcome::Ok => {
-                self.classify_trailers(response.headers(), by_http)
+            Ok(response) if http_outcome == Outcome::Ok => {
+                self.classify_trailers(response.headers(), http_outcome)
             }
-            _ => by_http,
+            _ => http_outcome,
         }
     }
 }
 
-/// What trailers say, for classifiers of responses whose end is in their body.
+/// Classifies the trailers of a response, for [`OnBodyEnd`](super::OnBodyEnd).
 pub trait ClassifyTrailers {
-    /// What these trailers mean, where the headers meant `so_far`.
+    /// Returns the outcome of a response with these trailers, whose headers meant `so_far`.
     fn classify_trailers(&self, trailers: &HeaderMap, so_far: Outcome) -> Outcome;
 }
 
@@ -74,25 +75,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_of_the_server_count_against_it() {
-        let of = |status: u16| {
+    fn statuses_from_500_are_failures() {
+        let outcome_of = |status: u16| {
             let response = Response::builder().status(status).body(()).expect("a status");
             HttpStatusClassifier.classify(Ok(&response))
         };
-        assert_eq!([200, 301, 404, 429, 499].map(of), [Outcome::Ok; 5]);
-        assert_eq!([500, 501, 503, 599].map(of), [Outcome::AppError; 4]);
-        assert_eq!(of(504), Outcome::Timeout);
+        assert_eq!([200, 301, 404, 429, 499].map(outcome_of), [Outcome::Ok; 5]);
+        assert_eq!([500, 501, 503, 599].map(outcome_of), [Outcome::AppError; 4]);
+        assert_eq!(outcome_of(504), Outcome::Timeout);
     }
 
     #[test]
-    fn grpc_statuses_count_wherever_they_are() {
-        let of = |status: &str| {
+    fn a_grpc_status_in_the_headers_is_classified() {
+        let outcome_of = |status: &str| {
             let response = Response::builder().header("grpc-status", status).body(());
             GrpcStatusClassifier.classify(Ok(&response.expect("a status")))
         };
-        assert_eq!(["0", "1", "3", "5", "7", "16"].map(of), [Outcome::Ok; 6]);
-        assert_eq!(["2", "8", "12", "13", "14", "15", "x"].map(of), [Outcome::AppError; 7]);
-        assert_eq!(of("4"), Outcome::Timeout);
+        assert_eq!(["0", "1", "3", "5", "7", "16"].map(outcome_of), [Outcome::Ok; 6]);
+        assert_eq!(["2", "8", "12", "13", "14", "15", "x"].map(outcome_of), [Outcome::AppError; 7]);
+        assert_eq!(outcome_of("4"), Outcome::Timeout);
         assert_eq!(GrpcStatusClassifier.classify(Ok(&Response::new(()))), Outcome::Ok);
         let failed = Response::builder().status(502).header("grpc-status", "0").body(());
         assert_eq!(

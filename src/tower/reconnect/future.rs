@@ -1,4 +1,4 @@
-//! The response of a connection.
+//! The future of a call on a connection.
 
 use std::fmt;
 use std::pin::Pin;
@@ -7,13 +7,13 @@ use std::task::{Context, Poll};
 use ::tower::BoxError;
 use pin_project_lite::pin_project;
 
-use crate::tower::BalanceError;
+use crate::tower::error::BalanceError;
 
 pin_project! {
     /// The future of [`Reconnect`](super::Reconnect).
     #[must_use = "futures do nothing unless polled"]
     pub struct ReconnectFuture<F> {
-        // `None` if it was called before it was ready.
+        // `None` if the service was called before it was ready.
         #[pin]
         future: Option<F>,
     }

@@ -1,4 +1,4 @@
-//! What the handles of one connection share: the connection, or the task that makes one.
+//! What the handles of a connection share: its state, and the task that connects.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -11,7 +11,9 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Connect, ConnectError, ConnectTimeout, ReconnectConfig};
+use super::config::ReconnectConfig;
+use super::error::{ConnectError, ConnectTimeout};
+use super::make::Connect;
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
 
 pub(super) struct SharedConnection<M: Service<T>, T> {
@@ -19,30 +21,31 @@ pub(super) struct SharedConnection<M: Service<T>, T> {
     make: M,
     target: T,
     state: ArcSwap<ReconnectState<M::Response>>,
-    /// Held while the state changes, not while it is read: the number of the last connection.
+    /// The number of the last connection. The lock is held while the state changes; readers of the
+    /// state do not take it.
     connection_number: Mutex<u64>,
-    /// Failures since a connection was last ready.
+    /// Failed attempts since a connection was last ready.
     failures: AtomicU32,
-    /// Has the connection ever been ready?
+    /// Whether the current connection has ever been ready.
     was_ready: AtomicBool,
     state_changed: Arc<Notify>,
 }
 
 pub(super) enum ReconnectState<S> {
-    /// Nobody has wanted it yet.
+    /// No request has needed the connection yet.
     Idle,
-    /// A task is at it.
+    /// A task connects.
     Connecting,
-    /// A task is at it, and has failed.
+    /// A task connects; its last attempt failed.
     Failed(ConnectError),
-    /// There is a connection, with its number, and since when.
+    /// A connection, its number, and when it was made.
     Connected(S, u64, Instant),
 }
 
 impl<M: Service<T>, T> SharedConnection<M, T> {
-    pub(super) fn new(rules: ReconnectConfig, make: M, target: T) -> Self {
+    pub(super) fn new(config: ReconnectConfig, make: M, target: T) -> Self {
         Self {
-            config: rules,
+            config,
             make,
             target,
             state: ArcSwap::from_pointee(ReconnectState::Idle),
@@ -61,20 +64,12 @@ impl<M: Service<T>, T> SharedConnection<M, T> {
         self.state.load()
     }
 
-    pub(super) fn parts(&self) -> (ReconnectConfig, M, T)
-    where
-        M: Clone,
-        T: Clone,
-    {
-        (self.config, self.make.clone(), self.target.clone())
-    }
-
-    /// Comes with the next change of the state.
+    /// Completes with the next change of the state.
     pub(super) fn state_changed(&self) -> OwnedNotified {
         Arc::clone(&self.state_changed).notified_owned()
     }
 
-    /// The connection is as good as it looked.
+    /// Records that the connection was ready, which resets the count of failures.
     pub(super) fn mark_ready(&self) {
         if !self.was_ready.load(Ordering::Relaxed) {
             self.was_ready.store(true, Ordering::Relaxed);
@@ -82,15 +77,18 @@ impl<M: Service<T>, T> SharedConnection<M, T> {
         }
     }
 
-    /// Changes the state, if that is so.
+    /// Changes the state to what `next_state` returns, and returns whether it changed.
     fn transition(
         &self,
-        is: impl FnOnce(&ReconnectState<M::Response>, &mut u64) -> Option<ReconnectState<M::Response>>,
+        next_state: impl FnOnce(
+            &ReconnectState<M::Response>,
+            &mut u64,
+        ) -> Option<ReconnectState<M::Response>>,
     ) -> bool {
-        // Nothing in here panics, and the number holds in any case.
+        // Nothing panics under the lock, and the number is valid in any case.
         let mut number =
             self.connection_number.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let next = is(&self.state.load(), &mut number);
+        let next = next_state(&self.state.load(), &mut number);
         let changes = next.is_some();
         if let Some(next) = next {
             self.state.store(Arc::new(next));
@@ -104,7 +102,7 @@ impl<M: Service<T>, T> SharedConnection<M, T> {
         self.transition(|_, _| Some(state));
     }
 
-    /// Counts a failure, and says how long to wait.
+    /// Counts a failed attempt, and returns its error and the wait before the next attempt.
     fn record_failure(&self, error: BoxError) -> (ConnectError, Duration) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let (first, longest) = self.config.backoff;
@@ -119,35 +117,39 @@ where
     M: Connect<T>,
     T: Clone + Send + Sync + 'static,
 {
-    pub(super) fn connect(link: &Arc<Self>) {
-        let begins = link.transition(|state, _| {
+    /// Starts the task that connects, if the state is idle.
+    pub(super) fn connect(shared: &Arc<Self>) {
+        let starts = shared.transition(|state, _| {
             matches!(state, ReconnectState::Idle).then_some(ReconnectState::Connecting)
         });
-        if begins {
-            tokio::spawn(connect_with_backoff(Arc::downgrade(link), Duration::ZERO));
+        if starts {
+            tokio::spawn(connect_with_backoff(Arc::downgrade(shared), Duration::ZERO));
         }
     }
 
-    /// This connection has broken; if nobody has said so before, another is made.
-    pub(super) fn report_broken(link: &Arc<Self>, number: u64, error: BoxError) {
-        let mut pause = Duration::ZERO;
-        let begins = link.transition(|state, _| {
+    /// Starts to connect again after connection `number` has broken, unless another handle has
+    /// reported the same connection before.
+    pub(super) fn report_broken(shared: &Arc<Self>, number: u64, error: BoxError) {
+        let mut wait = Duration::ZERO;
+        let starts = shared.transition(|state, _| {
             let ReconnectState::Connected(_, current, since) = state else { return None };
             if *current != number {
                 return None;
             }
-            tracing::debug!(error = %error, "a connection has broken");
-            // One that breaks at once is no better than none; one that broke after a long time in
-            // which nobody wanted it is.
-            if link.was_ready.load(Ordering::Relaxed) || since.elapsed() >= link.config.backoff.1 {
+            tracing::debug!(error = %error, "connection {number} has broken, connecting again");
+            // A connection that breaks at once counts as a failed attempt. One that broke after it
+            // was idle for a long time does not.
+            if shared.was_ready.load(Ordering::Relaxed)
+                || since.elapsed() >= shared.config.backoff.1
+            {
                 return Some(ReconnectState::Connecting);
             }
-            let (error, wait) = link.record_failure(error);
-            pause = wait;
+            let (error, backoff) = shared.record_failure(error);
+            wait = backoff;
             Some(ReconnectState::Failed(error))
         });
-        if begins {
-            tokio::spawn(connect_with_backoff(Arc::downgrade(link), pause));
+        if starts {
+            tokio::spawn(connect_with_backoff(Arc::downgrade(shared), wait));
         }
     }
 
@@ -164,30 +166,30 @@ where
     }
 }
 
-/// Connects until there is a connection, or nobody to have one.
-async fn connect_with_backoff<M, T>(link: Weak<SharedConnection<M, T>>, mut pause: Duration)
+/// Connects until there is a connection, or no handle is left.
+async fn connect_with_backoff<M, T>(shared: Weak<SharedConnection<M, T>>, mut wait: Duration)
 where
     M: Connect<T>,
     T: Clone + Send + Sync + 'static,
 {
     loop {
-        sleep(pause).await;
-        let Some(link) = link.upgrade() else { return };
-        match link.attempt_connect().await {
+        sleep(wait).await;
+        let Some(shared) = shared.upgrade() else { return };
+        match shared.attempt_connect().await {
             Ok(connection) => {
-                link.was_ready.store(false, Ordering::Relaxed);
-                link.transition(|_, number| {
+                shared.was_ready.store(false, Ordering::Relaxed);
+                shared.transition(|_, number| {
                     *number += 1;
                     Some(ReconnectState::Connected(connection, *number, Instant::now()))
                 });
                 return;
             }
             Err(error) => {
-                let (error, wait) = link.record_failure(error);
-                let (failures, why) = (error.failures, &error.source);
-                tracing::debug!(failures, error = %why, ?wait, "cannot connect");
-                pause = wait;
-                link.set_state(ReconnectState::Failed(error));
+                let (error, backoff) = shared.record_failure(error);
+                let (failures, reason) = (error.failures, &error.source);
+                tracing::debug!(failures, wait = ?backoff, "cannot connect: {reason}");
+                wait = backoff;
+                shared.set_state(ReconnectState::Failed(error));
             }
         }
     }
@@ -199,8 +201,11 @@ impl<M: Service<T>, T: fmt::Debug> fmt::Debug for SharedConnection<M, T> {
             ReconnectState::Idle => "idle",
             ReconnectState::Connecting => "connecting",
             ReconnectState::Failed(_) => "failed",
-            ReconnectState::Connected(..) => "up",
+            ReconnectState::Connected(..) => "connected",
         };
-        f.debug_struct("Link").field("target", &self.target).field("state", &state).finish()
+        f.debug_struct("SharedConnection")
+            .field("target", &self.target)
+            .field("state", &state)
+            .finish()
     }
 }
