@@ -19,25 +19,16 @@
 
 mod ours;
 mod services;
+mod subject;
 mod theirs;
 
 #[path = "../../../tests/common/schedulers.rs"]
 mod schedulers;
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// The measured function, which does `steps` steps in a call.
-type Step = Box<dyn FnMut(u64)>;
-
-struct Subject {
-    name: String,
-    backends: usize,
-    step: Step,
-    /// The number of steps that take about one slice of time.
-    steps: u64,
-    rounds: Vec<f64>,
-}
+use crate::subject::Subject;
 
 /// The pairs of subjects, ours and theirs, for which a ratio is printed if both have rows.
 const PAIRS: &[(&str, &str)] = &[
@@ -85,8 +76,7 @@ fn main() {
     }
     for _ in 0..rounds {
         for subject in &mut subjects {
-            let nanos = time(&mut subject.step, subject.steps).as_nanos() as f64;
-            subject.rounds.push(nanos / subject.steps as f64);
+            subject.measure();
         }
     }
 
@@ -110,39 +100,6 @@ fn main() {
     }
 }
 
-impl Subject {
-    fn new(name: impl Into<String>, backends: usize, step: impl FnMut(u64) + 'static) -> Self {
-        let (name, step) = (name.into(), Box::new(step));
-        Self { name, backends, step, steps: 1, rounds: Vec::new() }
-    }
-
-    /// Warms up, and sets the number of steps that fill a slice.
-    fn calibrate(&mut self, slice: Duration) {
-        while self.steps < 1 << 32 {
-            let taken = time(&mut self.step, self.steps);
-            if taken >= slice / 2 {
-                let nanos = (taken.as_nanos() as u64 / self.steps).max(1);
-                self.steps = (slice.as_nanos() as u64 / nanos).max(1);
-                return;
-            }
-            self.steps *= 2;
-        }
-    }
-
-    fn median(&self) -> f64 {
-        let mut rounds = self.rounds.clone();
-        rounds.sort_by(f64::total_cmp);
-        rounds[rounds.len() / 2]
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a bench is a shell: it reads the clock")]
-fn time(step: &mut Step, steps: u64) -> Duration {
-    let start = Instant::now();
-    step(steps);
-    start.elapsed()
-}
-
 /// Returns the processor, its cores and the compiler, on which the figures depend.
 fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -152,21 +109,6 @@ fn machine() -> String {
     let rustc = Command::new("rustc").arg("--version").output();
     let rustc = rustc.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     format!("{model}, {cores} cores, {}", rustc.unwrap_or_else(|_| "unknown rustc".to_owned()))
-}
-
-/// Returns the different addresses of `n` backends.
-fn addresses(n: usize) -> impl Iterator<Item = std::net::SocketAddr> {
-    (0..n).map(|i| ([10, 0, (i >> 8) as u8, i as u8], 80).into())
-}
-
-/// Returns the keys of all subjects: the same sequence, spread over all values and without
-/// repetition, so that caches of the processor help no more than in use.
-fn keys() -> impl FnMut() -> u64 {
-    let mut x = 0u64;
-    move || {
-        x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        (x ^ (x >> 31)).wrapping_mul(0x94d0_49bb_1331_11eb)
-    }
 }
 
 /// Returns a name as a CSV field; some names have commas.

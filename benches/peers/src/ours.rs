@@ -7,7 +7,7 @@ use lvs::scheduler::Rng;
 use lvs::{BackendSet, Balancer, Flow, Lease, Spec};
 
 use crate::schedulers::{ALL, scheduler};
-use crate::{Subject, addresses, keys};
+use crate::subject::{Subject, addresses, keys};
 
 /// Every scheduler with `n` backends of one weight under a standing load of about two leases each.
 pub(crate) fn subjects(n: usize) -> Vec<Subject> {

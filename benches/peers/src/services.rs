@@ -21,7 +21,7 @@ use tower::load::{CompleteOnResponse, PeakEwma, PendingRequests};
 use tower::{Service, ServiceExt};
 
 use crate::schedulers::scheduler;
-use crate::{Subject, addresses};
+use crate::subject::{Subject, addresses};
 
 /// Returns each service over `n` instances.
 pub(crate) fn subjects(n: usize) -> Vec<Subject> {

@@ -8,7 +8,7 @@ use pingora_load_balancing::selection::{
     BackendIter, BackendSelection, Consistent, FNVHash, Random, RoundRobin,
 };
 
-use crate::{Subject, addresses, keys};
+use crate::subject::{Subject, addresses, keys};
 
 /// Returns every subject with `n` backends.
 pub(crate) fn subjects(n: usize) -> Vec<Subject> {
