@@ -1,7 +1,8 @@
-//! Clients: requests at random moments, whether or not earlier requests were answered (an open workload).
+//! Clients: requests at random moments, whether or not earlier requests were answered (an open
+//! workload).
 //!
-//! Response times count from the moment at which a request was due, so that a late client or a server that
-//! delays it hides no waiting time (no coordinated omission).
+//! Response times count from the moment at which a request was due, so that a late client or a server
+//! that delays it hides no waiting time (no coordinated omission).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

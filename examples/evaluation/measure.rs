@@ -131,8 +131,8 @@ pub(crate) struct Cpu {
     /// The mean over the real servers.
     pub(crate) server: f64,
     pub(crate) clients: f64,
-    /// The fraction of the time in which the machine's processors were not idle, with the kernel's own work
-    /// and time that the hypervisor took.
+    /// The fraction of the time in which the machine's processors were not idle, with the kernel's
+    /// own work and time that the hypervisor took.
     pub(crate) machine: f64,
     pub(crate) busiest: Busiest,
 }

@@ -34,7 +34,8 @@ pub(crate) struct FaultResult {
     /// The moment of the failure.
     pub(crate) at: Duration,
     pub(crate) stats: RequestStats,
-    /// CPU utilization of the active director before the failure, and of the standby over the whole run.
+    /// CPU utilization of the active director before the failure, and of the standby over the whole
+    /// run.
     pub(crate) cpu: [f64; 2],
 }
 
@@ -64,8 +65,8 @@ impl FaultResult {
         if self.fault == Fault::DirectorRestarted { self.gap() } else { self.last_loss() }
     }
 
-    /// Returns whether the loss time is within the bound and a tenth: the moment of the failure within the
-    /// check interval is unknown, and a takeover takes some milliseconds.
+    /// Returns whether the loss time is within the bound and a tenth: the moment of the failure
+    /// within the check interval is unknown, and a takeover takes some milliseconds.
     pub(crate) fn is_within_bound(&self) -> bool {
         self.loss_time() <= self.fault.bound() * 11 / 10
     }

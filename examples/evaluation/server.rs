@@ -86,8 +86,8 @@ async fn answer(State(server): State<Arc<Server>>) -> Response {
 /// Serves a request: uses the processor for a part of the service time and sleeps for the rest.
 fn work(service: Duration, cpu: Duration) {
     thread_local! {
-        /// How much longer than drawn the previous requests took, since sleeps end late. It is subtracted
-        /// from the next sleep, so that the mean is exact.
+        /// How much longer than drawn the previous requests took, since sleeps end late. It is
+        /// subtracted from the next sleep, so that the mean is exact.
         static EXCESS: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     }
     let until = clock::now() + service;

@@ -1,7 +1,7 @@
 //! The results that queueing theory expects of servers: the queue M/M/c/K of Erlang and Kendall.
 //!
-//! Requests arrive at random (Poisson), each of `workers` serves a request in a random (exponential) time,
-//! and a backlog holds further requests; a request that finds the backlog full is rejected.
+//! Requests arrive at random (Poisson), each of `workers` serves a request in a random (exponential)
+//! time, and a backlog holds further requests; a request that finds the backlog full is rejected.
 
 use std::time::Duration;
 

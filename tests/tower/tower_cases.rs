@@ -1,5 +1,5 @@
-//! The tests of tower's own balancer and ready cache, on `Balance` and `ReadyFirst`. Each test has the name
-//! of tower's; `stress` is `cancel::dropped_requests_return_everything`.
+//! The tests of tower's own balancer and ready cache, on `Balance` and `ReadyFirst`. Each test has
+//! the name of tower's; `stress` is `cancel::dropped_requests_return_everything`.
 
 use tokio_test::task::{self, Spawn};
 
@@ -162,8 +162,8 @@ async fn error_after_promote() {
     assert_eq!((connect_errors(&set, "a"), a.calls()), (1, 0));
 }
 
-/// A new target of the same name: requests that wait for the old target stop waiting, no request goes to
-/// it, and the account continues.
+/// A new target of the same name: requests that wait for the old target stop waiting, no request goes
+/// to it, and the account continues.
 #[tokio::test]
 async fn duplicate_key_by_index() {
     let (set, [old]) = set_of(["a"]);

@@ -1,5 +1,5 @@
-//! Weak points of tower's own balancer that its issues describe: each test shows one with tower's balancer,
-//! and that `Balance` and `ReadyFirst` do not have it.
+//! Weak points of tower's own balancer that its issues describe: each test shows one with tower's
+//! balancer, and that `Balance` and `ReadyFirst` do not have it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -36,8 +36,8 @@ fn tower_balance<const N: usize>(
     p2c::Balance::new(ServiceList::new::<()>(list))
 }
 
-/// tower's balancer without instances is pending for ever; here the request fails (after the wait timeout:
-/// see `balance`).
+/// tower's balancer without instances is pending for ever; here the request fails (after the wait
+/// timeout: see `balance`).
 #[tokio::test(start_paused = true)]
 async fn an_empty_set_fails_the_request() {
     let mut theirs = task::spawn(tower_balance(&[]));
@@ -50,8 +50,8 @@ async fn an_empty_set_fails_the_request() {
     balance_error(ready(&mut ReadyFirst::new(round_robin(&set))).await.call(()).await);
 }
 
-/// tower's balancer removes an instance after one error of `poll_ready`; here it is passed over until it is
-/// ready.
+/// tower's balancer removes an instance after one error of `poll_ready`; here it is passed over until
+/// it is ready.
 #[tokio::test]
 async fn an_error_of_poll_ready_removes_no_instance() {
     let (set, instances) = set_of(["a"]);
@@ -167,7 +167,8 @@ async fn an_error_of_discovery_fails_no_request() {
     }
 }
 
-/// tower's balancer only compares loads: an instance with three times the constant load gets no request.
+/// tower's balancer only compares loads: an instance with three times the constant load gets no
+/// request.
 #[tokio::test]
 async fn weights_set_the_shares_of_requests() {
     let (set, instances) = set_of(["large", "small"]);

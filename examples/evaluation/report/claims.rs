@@ -64,7 +64,8 @@ fn loss_and_time(results: &Results, claims: &mut Vec<Claim>) {
     let offered = alone.offered;
     claims.push(Claim {
         text: format!(
-            "at {offered:.0} requests a second, one server loses {:.1} % of them and four servers {:.1} %",
+            "at {offered:.0} requests a second, one server loses {:.1} % of them and four servers \
+             {:.1} %",
             100.0 * one_seen.loss,
             100.0 * four_seen.loss
         ),
