@@ -1,5 +1,5 @@
-//! A pool of Redis connections, balanced by `p2c`: two connections to each of three servers, one of which is
-//! killed and restarted.
+//! A pool of Redis connections, balanced by `p2c`: two connections to each of three servers, one of
+//! which is killed and restarted.
 //!
 //! ```text
 //! apt install redis-server

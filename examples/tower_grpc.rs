@@ -1,5 +1,5 @@
-//! gRPC calls over tonic's channels, with session affinity by a metadata key: each session stays with its
-//! server.
+//! gRPC calls over tonic's channels, with session affinity by a metadata key: each session stays with
+//! its server.
 //!
 //! ```text
 //! cargo run --release --example tower_grpc

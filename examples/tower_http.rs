@@ -1,5 +1,5 @@
-//! A client stack of hyper and tower over three web servers, one of which is slow and one of which fails
-//! every fourth request.
+//! A client stack of hyper and tower over three web servers, one of which is slow and one of which
+//! fails every fourth request.
 //!
 //! ```text
 //! cargo run --release --example tower_http

@@ -1,4 +1,4 @@
-//! What balances: a director of this crate, or HAProxy, with keepalived where there are two.
+//! The balancer: a director of this crate, or HAProxy, with keepalived where there are two of them.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -9,84 +9,84 @@ use lvs::director::{Director, DirectorConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::process::{Error, Place, Process, is_there, until};
+use crate::process::{Error, Namespace, Process, is_installed, wait_until};
 
-/// Whose balancer.
+/// The product that balances.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Whose {
-    Ours,
-    Theirs,
+pub(crate) enum Product {
+    Lvs,
+    Haproxy,
 }
 
-impl Whose {
+impl Product {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Ours => "lvs",
-            Self::Theirs => "HAProxy",
+            Self::Lvs => "lvs",
+            Self::Haproxy => "HAProxy",
         }
     }
 
-    /// Round robin by weight, as each calls it.
+    /// Returns the product's name of weighted round robin.
     pub(crate) fn round_robin(self) -> &'static str {
         match self {
-            Self::Ours => "wrr",
-            Self::Theirs => "roundrobin",
+            Self::Lvs => "wrr",
+            Self::Haproxy => "roundrobin",
         }
     }
 
-    pub(crate) fn is_there(self, pair: bool) -> bool {
+    pub(crate) fn is_installed(self, pair: bool) -> bool {
         match self {
-            Self::Ours => true,
-            Self::Theirs => is_there("haproxy") && (!pair || is_there("keepalived")),
+            Self::Lvs => true,
+            Self::Haproxy => is_installed("haproxy") && (!pair || is_installed("keepalived")),
         }
     }
 }
 
-/// A real server, as a balancer knows it.
+/// A real server in a balancer's configuration.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Real {
     pub(crate) address: SocketAddr,
     pub(crate) weight: u32,
-    pub(crate) most: Option<u32>,
+    pub(crate) max_connections: Option<u32>,
 }
 
-/// A virtual address that two share.
+/// A virtual address that two directors share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Vrrp {
     pub(crate) address: &'static str,
     pub(crate) priority: u8,
 }
 
-/// From one check of a server to the next, and how long it may take; two failures take it down.
+/// The interval and the timeout of health checks; two failures take a server down.
 pub(crate) const CHECK: Duration = Duration::from_millis(100);
-/// From one advertisement of a director to the next.
+/// The interval of VRRP advertisements.
 pub(crate) const ADVERT: Duration = Duration::from_millis(100);
 
-/// What is to be balanced.
+/// The configuration of a balancer, for either product.
 #[derive(Clone, Debug)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct BalancerSpec<'a> {
     pub(crate) listen: SocketAddr,
     pub(crate) servers: &'a [Real],
-    pub(crate) rule: &'a str,
+    pub(crate) scheduler: &'a str,
     pub(crate) vrrp: Option<Vrrp>,
 }
 
-/// A balancer that runs: a process, or HAProxy's and keepalived's.
+/// A running balancer: the process of a director, or those of HAProxy and keepalived.
 #[derive(Debug)]
 pub(crate) struct Balancer {
-    whose: Whose,
-    carrier: Process,
-    router: Option<Process>,
-    /// Where keepalived says which of its processes has the addresses: a child of its own.
+    product: Product,
+    proxy: Process,
+    keepalived: Option<Process>,
+    /// The file into which keepalived writes the process id of its VRRP child.
     child: PathBuf,
 }
 
 impl Balancer {
     pub(crate) fn start(
-        whose: Whose,
-        place: &Place,
+        product: Product,
+        namespace: &Namespace,
         (folder, name): (&Path, &str),
-        wanted: &Wanted<'_>,
+        spec: &BalancerSpec<'_>,
     ) -> Result<Self, Error> {
         let write = |suffix: &str, text: String| {
             let path = folder.join(format!("{name}.{suffix}"));
@@ -94,80 +94,80 @@ impl Balancer {
         };
         let child = folder.join(format!("{name}.vrrp.pid"));
         let _ = std::fs::remove_file(&child);
-        let (carrier, router) = match whose {
-            Whose::Ours => {
-                let config = write("toml", ours(wanted))?;
-                let words = ["director", "--config", &config];
-                (Process::part(place, (folder, name), &words)?, None)
+        let (proxy, keepalived_process) = match product {
+            Product::Lvs => {
+                let config = write("toml", director_toml(spec))?;
+                let args = ["director", "--config", &config];
+                (Process::start_role(namespace, (folder, name), &args)?, None)
             }
-            Whose::Theirs => {
-                let config = write("haproxy", haproxy(wanted))?;
-                let words = ["-db", "-f", &config];
-                let carrier = Process::start(place, (folder, name), Path::new("haproxy"), &words)?;
+            Product::Haproxy => {
+                let config = write("haproxy", haproxy_conf(spec))?;
+                let args = ["-db", "-f", &config];
+                let proxy = Process::start(namespace, (folder, name), Path::new("haproxy"), &args)?;
                 let start = |vrrp| {
-                    let config = write("keepalived", keepalived(vrrp))?;
+                    let config = write("keepalived", keepalived_conf(vrrp))?;
                     let parent = folder.join(format!("{name}.pid"));
                     let _ = std::fs::remove_file(&parent);
                     let (parent, child) = (parent.to_string_lossy(), child.to_string_lossy());
-                    let words = ["-n", "-l", "-P", "-f", &config, "-p", &*parent, "-r", &*child];
-                    let name = format!("{name}.router");
-                    Process::start(place, (folder, &name), Path::new("keepalived"), &words)
+                    let args = ["-n", "-l", "-P", "-f", &config, "-p", &*parent, "-r", &*child];
+                    let name = format!("{name}.vrrp");
+                    Process::start(namespace, (folder, &name), Path::new("keepalived"), &args)
                 };
-                (carrier, wanted.vrrp.map(start).transpose()?)
+                (proxy, spec.vrrp.map(start).transpose()?)
             }
         };
-        Ok(Self { whose, carrier, router, child })
+        Ok(Self { product, proxy, keepalived: keepalived_process, child })
     }
 
-    pub(crate) fn whose(&self) -> Whose {
-        self.whose
+    pub(crate) fn product(&self) -> Product {
+        self.product
     }
 
-    /// What carries.
-    pub(crate) fn carrier(&self) -> &Process {
-        &self.carrier
+    /// Returns the process that forwards connections.
+    pub(crate) fn proxy(&self) -> &Process {
+        &self.proxy
     }
 
-    /// The process of keepalived that has the addresses.
+    /// Returns the VRRP child of keepalived, which holds the addresses.
     fn child(&self) -> Option<Pid> {
         let text = std::fs::read_to_string(&self.child).ok()?;
         Pid::from_raw(text.trim().parse().ok()?)
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
-        let Some(router) = &self.router else { return self.carrier.signal(signal) };
+        let Some(keepalived) = &self.keepalived else { return self.proxy.signal(signal) };
         if signal == Signal::TERM {
-            // Clients are served until the address has gone.
-            return router.signal(signal);
+            // HAProxy keeps running until the address is released.
+            return keepalived.signal(signal);
         }
-        // The child first: told by its parent's death it would say farewell. And the parent held up
-        // meanwhile: it would start another child.
-        router.signal(Signal::STOP)?;
+        // The child first: after its parent's death it would send a last advertisement. The parent is
+        // stopped meanwhile: it would start another child.
+        keepalived.signal(Signal::STOP)?;
         if let Some(child) = self.child() {
             let _ = kill_process(child, signal);
         }
-        router.signal(signal)?;
-        self.carrier.signal(signal)
+        keepalived.signal(signal)?;
+        self.proxy.signal(signal)
     }
 
-    /// Ends it, and whatever it started.
+    /// Kills the balancer and its child processes.
     pub(crate) fn end(self) -> Result<(), Error> {
-        if self.router.is_none() {
+        if self.keepalived.is_none() {
             return Ok(());
         }
         let child = self.child();
         self.signal(Signal::KILL)?;
         drop(self);
-        // It is not ours to wait for: gone, or dead and not yet buried.
+        // The child is not a child of this process: it has ended when it is gone or a zombie.
         let is_alive = |child: Pid| {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.as_raw_nonzero()));
             stat.is_ok_and(|stat| !stat.contains(") Z "))
         };
-        until("keepalived is dead", || child.is_none_or(|child| !is_alive(child)))
+        wait_until("keepalived has ended", || child.is_none_or(|child| !is_alive(child)))
     }
 }
 
-/// This program as a director.
+/// Runs this program as a director.
 pub(crate) fn run(config: &Path) -> Result<(), Error> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -178,20 +178,24 @@ pub(crate) fn run(config: &Path) -> Result<(), Error> {
     })
 }
 
-fn ours(wanted: &Wanted<'_>) -> String {
-    let Wanted { listen, servers, rule, vrrp } = wanted;
+fn director_toml(spec: &BalancerSpec<'_>) -> String {
+    let BalancerSpec { listen, servers, scheduler, vrrp } = spec;
     let check = CHECK.as_millis();
     let mut text = format!(
-        "[[service]]\nname = \"web\"\nlisten = \"{listen}\"\nscheduler = {rule:?}\n\
+        "[[service]]\nname = \"web\"\nlisten = \"{listen}\"\nscheduler = {scheduler:?}\n\
          tcp = {{ cut_on_down = true, connect_timeout = \"1s\" }}\n\
          health = {{ type = \"http\", path = \"/health\", interval = \"{check}ms\", \
          timeout = \"{check}ms\", rise = 1, fall = 2 }}\n"
     );
     for server in *servers {
-        let Real { address, weight, most } = server;
-        let most = most.map_or_else(String::new, |most| format!("max_connections = {most}\n"));
-        let _ =
-            write!(text, "[[service.server]]\naddress = \"{address}\"\nweight = {weight}\n{most}");
+        let Real { address, weight, max_connections } = server;
+        let max_connections = max_connections.map_or_else(String::new, |max_connections| {
+            format!("max_connections = {max_connections}\n")
+        });
+        let _ = write!(
+            text,
+            "[[service.server]]\naddress = \"{address}\"\nweight = {weight}\n{max_connections}"
+        );
     }
     if let Some(Vrrp { address, priority }) = vrrp {
         let advert = ADVERT.as_millis();
@@ -204,26 +208,27 @@ fn ours(wanted: &Wanted<'_>) -> String {
     text
 }
 
-fn haproxy(wanted: &Wanted<'_>) -> String {
-    let Wanted { listen, servers, rule, vrrp } = wanted;
+fn haproxy_conf(spec: &BalancerSpec<'_>) -> String {
+    let BalancerSpec { listen, servers, scheduler, vrrp } = spec;
     let transparent = if vrrp.is_some() { " transparent" } else { "" };
     let check = CHECK.as_millis();
     let mut text = format!(
         "global\n maxconn 8000\ndefaults\n mode tcp\n retries 3\n option redispatch 1\n \
          timeout connect 1s\n timeout client 60s\n timeout server 60s\n timeout check {check}ms\n\
-         listen web\n bind {listen}{transparent}\n balance {rule}\n \
+         listen web\n bind {listen}{transparent}\n balance {scheduler}\n \
          option httpchk GET /health\n \
          default-server check inter {check}ms rise 1 fall 2 on-marked-down shutdown-sessions\n"
     );
     for (number, server) in servers.iter().enumerate() {
-        let Real { address, weight, most } = server;
-        let most = most.map_or_else(String::new, |most| format!(" maxconn {most}"));
-        let _ = writeln!(text, " server s{number} {address} weight {weight}{most}");
+        let Real { address, weight, max_connections } = server;
+        let max_connections = max_connections
+            .map_or_else(String::new, |max_connections| format!(" maxconn {max_connections}"));
+        let _ = writeln!(text, " server s{number} {address} weight {weight}{max_connections}");
     }
     text
 }
 
-fn keepalived(Vrrp { address, priority }: Vrrp) -> String {
+fn keepalived_conf(Vrrp { address, priority }: Vrrp) -> String {
     let advert = ADVERT.as_secs_f64();
     format!(
         "global_defs {{\n vrrp_version 3\n vrrp_rt_priority 10\n}}\nvrrp_instance V {{\n \

@@ -1,16 +1,16 @@
-//! The machine's monotonic clock, which all processes read the same.
+//! The machine's monotonic clock, which reads the same in all processes.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Since some moment that is the same for all processes.
+/// Returns the time since a moment that is the same for all processes.
 pub(crate) fn now() -> Duration {
     read(ClockId::Monotonic)
 }
 
-/// What this thread has had of a processor.
-pub(crate) fn of_this_thread() -> Duration {
+/// Returns the processor time of this thread.
+pub(crate) fn thread_cpu_time() -> Duration {
     read(ClockId::ThreadCPUTime)
 }
 

@@ -1,4 +1,4 @@
-//! Real servers on this machine, a balancer before them, and clients.
+//! Real servers on this machine, a balancer in front of them, and clients.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -6,99 +6,114 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::balancer::{Balancer, Real, Wanted, Whose};
+use crate::balancer::{Balancer, BalancerSpec, Product, Real};
 use crate::clock;
-use crate::measure::{Busiest, Cpu, Seen, Step, read};
-use crate::plan::{PATIENCE, WORK};
-use crate::process::{Error, Place, Process, free, idle, pause, processors, until};
+use crate::measure::{Busiest, Cpu, RequestStats, Step, read};
+use crate::plan::{CLIENT_TIMEOUT, WORK};
+use crate::process::{
+    Error, Namespace, Process, free_address, idle, pause, processors, wait_until,
+};
 use crate::theory::Queue;
 
-/// Real servers, and what balances over them.
+/// Real servers, and the balancer in front of them.
 pub(crate) struct Cluster {
     servers: Vec<Process>,
     balancer: Option<Balancer>,
-    to: SocketAddr,
+    address: SocketAddr,
     folder: PathBuf,
 }
 
-/// A real server; without a queue it answers at once.
+/// A real server; without a queue the server answers at once.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Kind {
+pub(crate) struct ServerSpec {
     pub(crate) queue: Option<Queue>,
     pub(crate) weight: u32,
-    /// The most connections that it is to be given.
-    pub(crate) most: Option<u32>,
+    /// The connection limit.
+    pub(crate) max_connections: Option<u32>,
 }
 
 impl Cluster {
-    /// Starts servers, and a balancer with its rule unless one server is to be alone.
+    /// Starts servers and, unless `balancer` is `None`, a balancer with a scheduler.
     pub(crate) fn start(
         folder: &Path,
-        kinds: &[Kind],
-        balancer: Option<(Whose, &str)>,
+        server_specs: &[ServerSpec],
+        balancer: Option<(Product, &str)>,
     ) -> Result<Self, Error> {
-        let place = Place::default();
-        let (mut servers, mut reals) = (Vec::new(), Vec::new());
-        for (kind, number) in kinds.iter().zip(1u8..) {
-            let address = free()?;
-            servers.push(server(&place, folder, number, address, kind.queue)?);
-            reals.push(Real { address, weight: kind.weight, most: kind.most });
+        let namespace = Namespace::default();
+        let (mut servers, mut real_servers) = (Vec::new(), Vec::new());
+        for (server_spec, number) in server_specs.iter().zip(1u8..) {
+            let address = free_address()?;
+            servers.push(server(&namespace, folder, number, address, server_spec.queue)?);
+            real_servers.push(Real {
+                address,
+                weight: server_spec.weight,
+                max_connections: server_spec.max_connections,
+            });
         }
-        for real in &reals {
-            until("a server serves", || answers(real.address))?;
+        for real in &real_servers {
+            wait_until("a server answers", || answers(real.address))?;
         }
-        let mut to = reals[0].address;
+        let mut service_address = real_servers[0].address;
         let mut running = None;
-        if let Some((whose, rule)) = balancer {
-            to = free()?;
-            let wanted = Wanted { listen: to, servers: &reals, rule, vrrp: None };
-            let started = Balancer::start(whose, &place, (folder, "balancer"), &wanted)?;
-            until("a balancer serves", || answers(to))
-                .map_err(|error| format!("{error}: {}", started.carrier().said()))?;
+        if let Some((product, scheduler)) = balancer {
+            service_address = free_address()?;
+            let spec = BalancerSpec {
+                listen: service_address,
+                servers: &real_servers,
+                scheduler,
+                vrrp: None,
+            };
+            let started = Balancer::start(product, &namespace, (folder, "balancer"), &spec)?;
+            wait_until("the balancer answers", || answers(service_address))
+                .map_err(|error| format!("{error}: {}", started.proxy().log_text()))?;
             running = Some(started);
         }
-        Ok(Self { servers, balancer: running, to, folder: folder.to_owned() })
+        Ok(Self { servers, balancer: running, address: service_address, folder: folder.to_owned() })
     }
 
-    /// Loads it with so many requests in a second, and measures for so long behind the beginning.
+    /// Loads the cluster with `rate` requests a second, and measures for `time` after `warm_up`.
     pub(crate) fn load(
         &self,
         rate: f64,
-        (warm, time): (Duration, Duration),
+        (warm_up, time): (Duration, Duration),
     ) -> Result<Step, Error> {
         let output = self.folder.join("asked.csv");
-        let longer = warm + time + Duration::from_millis(50);
-        let begun = clock::now();
-        let words = load_words(self.to, rate, longer, &output, true);
-        let mut clients = Process::part(&Place::default(), (&self.folder, "load"), &words)?;
-        pause((begun + warm).saturating_sub(clock::now()))?;
+        let load_time = warm_up + time + Duration::from_millis(50);
+        let started_at = clock::now();
+        let args = load_args(self.address, rate, load_time, &output, true);
+        let mut clients =
+            Process::start_role(&Namespace::default(), (&self.folder, "load"), &args)?;
+        pause((started_at + warm_up).saturating_sub(clock::now()))?;
         let before = self.clocks(&clients)?;
         pause(time)?;
         let after = self.clocks(&clients)?;
         clients.wait()?;
-        let mut asked = read(&output)?;
-        asked.retain(|it| (before.at..before.at + time).contains(&it.at()));
-        let whose = self.balancer.as_ref().map(Balancer::whose);
+        let mut requests = read(&output)?;
+        requests.retain(|request| (before.at..before.at + time).contains(&request.at()));
+        let product = self.balancer.as_ref().map(Balancer::product);
         let servers = self.servers.len() as u32;
-        let seen = Seen::new(&asked, time);
-        Ok(Step { whose, servers, offered: rate, seen, cpu: after.since(&before)? })
+        let stats = RequestStats::new(&requests, time);
+        Ok(Step { product, servers, offered: rate, stats, cpu: after.since(&before)? })
     }
 
     fn clocks(&self, clients: &Process) -> Result<Clocks, Error> {
-        let balancer = self.balancer.iter().map(Balancer::carrier).collect::<Vec<_>>();
+        let balancer = self.balancer.iter().map(Balancer::proxy).collect::<Vec<_>>();
         let servers = self.servers.iter().collect::<Vec<_>>();
         let processes = [balancer, servers, vec![clients]];
         let at = clock::now();
         Ok(Clocks {
             at,
             idle: idle()?,
-            processes: processes.each_ref().map(|all| all.iter().map(|it| it.cpu()).collect()),
-            threads: processes.map(|all| all.iter().flat_map(|it| it.threads()).collect()),
+            processes: processes
+                .each_ref()
+                .map(|group| group.iter().map(|process| process.cpu()).collect()),
+            threads: processes
+                .map(|group| group.iter().flat_map(|process| process.threads()).collect()),
         })
     }
 }
 
-/// What those who take part have had of the processors: what balances, the servers, the clients.
+/// The CPU times at a moment: of the balancer, of the servers and of the clients.
 struct Clocks {
     at: Duration,
     idle: Duration,
@@ -111,13 +126,13 @@ impl Clocks {
         let share = |now: Duration, then: Duration| {
             now.saturating_sub(then).as_secs_f64() / (self.at - before.at).as_secs_f64()
         };
-        let [director, server, clients] = [0, 1, 2].map(|it| {
-            let [now, then] = [self, before].map(|clocks| &clocks.processes[it]);
+        let [director, server, clients] = [0, 1, 2].map(|group| {
+            let [now, then] = [self, before].map(|clocks| &clocks.processes[group]);
             share(now.iter().sum(), then.iter().sum()) / now.len().max(1) as f64
         });
-        let busiest = [0, 1, 2].map(|it| {
-            let then = |thread| before.threads[it].get(thread).copied().unwrap_or_default();
-            let threads = self.threads[it].iter().map(|(thread, now)| share(*now, then(thread)));
+        let busiest = [0, 1, 2].map(|group| {
+            let then = |thread| before.threads[group].get(thread).copied().unwrap_or_default();
+            let threads = self.threads[group].iter().map(|(thread, now)| share(*now, then(thread)));
             threads.fold(0.0, f64::max)
         });
         let busiest = Busiest { director: busiest[0], server: busiest[1], clients: busiest[2] };
@@ -126,53 +141,53 @@ impl Clocks {
     }
 }
 
-/// A server's process.
+/// Starts the process of a real server.
 pub(crate) fn server(
-    place: &Place,
+    namespace: &Namespace,
     folder: &Path,
     number: u8,
     address: SocketAddr,
     queue: Option<Queue>,
 ) -> Result<Process, Error> {
     let micros = |time: Duration| time.as_micros().to_string();
-    let none = Queue { workers: 0, line: 0, service: Duration::ZERO };
-    let queue = queue.unwrap_or(none);
-    let words = [
+    let no_queue = Queue { workers: 0, backlog: 0, service: Duration::ZERO };
+    let queue = queue.unwrap_or(no_queue);
+    let args = [
         "server".to_owned(),
         format!("--listen={address}"),
         format!("--number={number}"),
         format!("--workers={}", queue.workers),
-        format!("--line={}", queue.line),
+        format!("--backlog={}", queue.backlog),
         format!("--service-us={}", micros(queue.service)),
         format!("--cpu-us={}", micros(WORK)),
     ];
-    Process::part(place, (folder, &format!("server{number}")), &words)
+    Process::start_role(namespace, (folder, &format!("server{number}")), &args)
 }
 
-/// What clients are told.
-pub(crate) fn load_words(
+/// Returns the arguments of the client process.
+pub(crate) fn load_args(
     to: SocketAddr,
     rate: f64,
     time: Duration,
     output: &Path,
-    many: bool,
+    many_clients: bool,
 ) -> Vec<String> {
-    let mut words = vec![
+    let mut args = vec![
         "load".to_owned(),
         format!("--to={to}"),
         format!("--rate={rate}"),
         format!("--seconds={}", time.as_secs_f64()),
-        format!("--patience-ms={}", PATIENCE.as_millis()),
+        format!("--client-timeout-ms={}", CLIENT_TIMEOUT.as_millis()),
         format!("--output={}", output.display()),
     ];
-    words.extend(many.then(|| "--many".to_owned()));
-    words
+    args.extend(many_clients.then(|| "--many-clients".to_owned()));
+    args
 }
 
 fn answers(address: SocketAddr) -> bool {
     let ask = || {
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut stream = TcpStream::connect_timeout(&address, CLIENT_TIMEOUT)?;
+        stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
         stream
             .write_all(b"GET /health HTTP/1.1\r\nHost: evaluation\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();

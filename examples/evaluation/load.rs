@@ -1,7 +1,8 @@
-//! Clients: requests that come at random, whether or not those before were answered.
+//! Clients: requests at random moments, whether or not earlier requests were answered (an open
+//! workload).
 //!
-//! What a request took is counted from when it was to be sent, so that a client that is late, or a
-//! server that holds it up, makes no time look better than it was.
+//! Response times count from the moment at which a request was due, so that a late client or a server
+//! that delays it hides no waiting time (no coordinated omission).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -20,26 +21,26 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::clock;
-use crate::measure::{Asked, Fate};
+use crate::measure::{RequestRecord, RequestResult};
 use crate::process::Error;
 use crate::server::{BODY, SERVER, exponential};
 
-/// What is asked of whom.
+/// The options of the client process.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LoadArgs {
     #[arg(long)]
     pub(crate) to: SocketAddr,
-    /// Requests in a second, in the mean.
+    /// Mean number of requests a second.
     #[arg(long)]
     pub(crate) rate: f64,
     #[arg(long)]
     pub(crate) seconds: f64,
-    /// How long a client waits, in milliseconds.
+    /// How long a client waits for an answer, in milliseconds.
     #[arg(long)]
-    pub(crate) patience_ms: u64,
-    /// Each from a random address of 127.1.0.0/16, as if there were many clients.
+    pub(crate) client_timeout_ms: u64,
+    /// Use a random source address of 127.1.0.0/16 for each request.
     #[arg(long)]
-    pub(crate) many: bool,
+    pub(crate) many_clients: bool,
     #[arg(long)]
     pub(crate) output: PathBuf,
 }
@@ -47,9 +48,9 @@ pub(crate) struct LoadArgs {
 pub(crate) fn run(args: LoadArgs) -> Result<(), Error> {
     let (send, mut due) = mpsc::unbounded_channel();
     let (rate, seconds) = (args.rate, Duration::from_secs_f64(args.seconds));
-    // By itself: a runtime's timers count in milliseconds.
-    let clerk = thread::spawn(move || {
-        // The same moments for whoever is asked as often.
+    // In a thread of its own: a runtime's timers have a resolution of a millisecond.
+    let timer = thread::spawn(move || {
+        // The same moments in each run with this rate.
         fastrand::seed(rate.to_bits());
         let (mut at, end) = (clock::now(), clock::now() + seconds);
         loop {
@@ -64,50 +65,56 @@ pub(crate) fn run(args: LoadArgs) -> Result<(), Error> {
         }
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let asked = runtime.block_on(async {
+    let requests = runtime.block_on(async {
         let mut clients = JoinSet::new();
-        let (to, patience) = (args.to, Duration::from_millis(args.patience_ms));
+        let (to, client_timeout) = (args.to, Duration::from_millis(args.client_timeout_ms));
         while let Some(at) = due.recv().await {
-            clients.spawn(ask(to, at, patience, args.many));
+            clients.spawn(ask(to, at, client_timeout, args.many_clients));
         }
         clients.join_all().await
     });
-    clerk.join().map_err(|_| "the clerk panicked")?;
+    timer.join().map_err(|_| "the thread that times the requests panicked")?;
     let mut output = csv::Writer::from_path(&args.output)?;
-    for asked in asked {
-        output.serialize(asked)?;
+    for request in requests {
+        output.serialize(request)?;
     }
     Ok(output.flush()?)
 }
 
-async fn ask(to: SocketAddr, at: Duration, patience: Duration, many: bool) -> Asked {
+async fn ask(
+    to: SocketAddr,
+    at: Duration,
+    client_timeout: Duration,
+    many_clients: bool,
+) -> RequestRecord {
     let late = clock::now().saturating_sub(at);
-    let (fate, server) = match timeout(patience.saturating_sub(late), get(to, many)).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => (fate_of(&*error), None),
-        Err(_) => (Fate::TimedOut, None),
-    };
+    let (fate, server) =
+        match timeout(client_timeout.saturating_sub(late), get(to, many_clients)).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(error)) => (result_of(&*error), None),
+            Err(_) => (RequestResult::TimedOut, None),
+        };
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let took = clock::now().saturating_sub(at);
-    Asked { at_us: micros(at), late_us: micros(late), took_us: micros(took), fate, server }
+    RequestRecord { at_us: micros(at), late_us: micros(late), took_us: micros(took), fate, server }
 }
 
-fn fate_of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Fate {
+fn result_of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> RequestResult {
     use std::io::ErrorKind as Kind;
     match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
         Some(Kind::ConnectionRefused | Kind::HostUnreachable | Kind::NetworkUnreachable) => {
-            Fate::Refused
+            RequestResult::Refused
         }
-        Some(Kind::TimedOut) => Fate::TimedOut,
-        _ => Fate::Reset,
+        Some(Kind::TimedOut) => RequestResult::TimedOut,
+        _ => RequestResult::Reset,
     }
 }
 
 async fn get(
     to: SocketAddr,
-    many: bool,
-) -> Result<(Fate, Option<u8>), Box<dyn std::error::Error + Send + Sync>> {
-    let stream = connect(to, many).await?;
+    many_clients: bool,
+) -> Result<(RequestResult, Option<u8>), Box<dyn std::error::Error + Send + Sync>> {
+    let stream = connect(to, many_clients).await?;
     stream.set_nodelay(true)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get("/").header(HOST, "evaluation").body(Empty::<Bytes>::new())?;
@@ -117,21 +124,21 @@ async fn get(
         let body = body.collect().await?.to_bytes();
         Ok::<_, hyper::Error>((head, body.len()))
     };
-    // In one task: the connection is there for the one exchange.
+    // Both in one task: the connection serves this exchange only.
     let (head, length) = tokio::select! {
         biased;
         exchanged = exchange => exchanged?,
         Err(error) = connection => return Err(error.into()),
     };
     if head.status != StatusCode::OK || length != BODY {
-        return Ok((Fate::Wrong, None));
+        return Ok((RequestResult::Wrong, None));
     }
     let server = head.headers.get(SERVER).and_then(|name| name.to_str().ok());
-    Ok((Fate::Answered, server.and_then(|name| name.parse().ok())))
+    Ok((RequestResult::Answered, server.and_then(|name| name.parse().ok())))
 }
 
-async fn connect(to: SocketAddr, many: bool) -> std::io::Result<TcpStream> {
-    if !many {
+async fn connect(to: SocketAddr, many_clients: bool) -> std::io::Result<TcpStream> {
+    if !many_clients {
         return TcpStream::connect(to).await;
     }
     let source = Ipv4Addr::new(127, 1, fastrand::u8(..), fastrand::u8(1..255));

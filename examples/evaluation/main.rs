@@ -1,21 +1,22 @@
-//! The evaluation: a single server against the cluster, and what a failure costs.
+//! The evaluation: a single server compared with a cluster, and the requests that a failure loses.
 //!
 //! ```text
 //! cargo run --release --example evaluation
 //! cargo run --release --example evaluation -- --quick --output DIR
 //! ```
 //! Real servers, clients and directors are processes of their own. The performance part runs on
-//! loopback: one server alone, and two to four behind a director, under a load that rises from well
-//! below to well above what one server can do. The redundancy part runs in network namespaces, which
-//! need root: a server dies, the active director dies, under a steady load. HAProxy, with keepalived,
-//! goes through the same where it is installed.
+//! loopback: one server alone, and two to four servers behind a director, under a load that rises from
+//! well below to well above the capacity of one server. The redundancy part runs in network namespaces,
+//! which need root: a real server fails, or the active director, under a constant load. HAProxy, with
+//! keepalived, runs the same where it is installed.
 //!
-//! It writes `report.html`, whose charts and tables are all there is to see, and the same as CSV.
+//! The program writes `report.html`, with all charts and tables, and the numbers as CSV files.
 
 mod balancer;
 mod ceiling;
 mod clock;
 mod cluster;
+mod fault;
 mod load;
 mod measure;
 mod performance;
@@ -37,25 +38,25 @@ use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::plan::Plan;
-use crate::process::{ENDS, Error};
+use crate::process::{Error, INTERRUPTED};
 use crate::report::Results;
 
-/// Evaluates a cluster by throughput, request loss, CPU utilization and response time.
+/// Measures throughput, request loss, CPU utilization and response time of a cluster.
 #[derive(Debug, Parser)]
 struct Args {
-    /// In a minute: fewer and shorter steps.
+    /// Run for a minute only, with fewer and shorter steps.
     #[arg(long)]
     quick: bool,
-    /// Where the report goes.
+    /// Directory of the report.
     #[arg(long, value_name = "DIR", default_value = "target/evaluation")]
     output: PathBuf,
     #[command(subcommand)]
-    part: Option<Part>,
+    role: Option<Role>,
 }
 
-/// What this program starts for itself.
+/// The roles of child processes, which this program starts itself.
 #[derive(Debug, Subcommand)]
-enum Part {
+enum Role {
     #[command(hide = true)]
     Server(server::ServerArgs),
     #[command(hide = true)]
@@ -78,23 +79,23 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<(), Error> {
-    if args.part.is_some() {
-        process::be_a_part()?;
+    if args.role.is_some() {
+        process::init_child()?;
     }
-    match args.part {
-        Some(Part::Server(args)) => server::run(args),
-        Some(Part::Load(args)) => load::run(args),
-        Some(Part::Director { config }) => balancer::run(&config),
+    match args.role {
+        Some(Role::Server(args)) => server::run(args),
+        Some(Role::Load(args)) => load::run(args),
+        Some(Role::Director { config }) => balancer::run(&config),
         None => evaluate(if args.quick { Plan::quick() } else { Plan::full() }, args.output),
     }
 }
 
 fn evaluate(plan: Plan, output: PathBuf) -> Result<(), Error> {
-    end_when_asked()?;
-    let begun = clock::now();
+    handle_interrupt()?;
+    let started_at = clock::now();
     let scratch = output.join("scratch");
     std::fs::create_dir_all(&scratch)
-        .map_err(|error| format!("cannot make {}: {error}", scratch.display()))?;
+        .map_err(|error| format!("cannot create {}: {error}", scratch.display()))?;
     let bar = ProgressBar::new(plan.steps());
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}")?);
     let results = Results {
@@ -102,24 +103,24 @@ fn evaluate(plan: Plan, output: PathBuf) -> Result<(), Error> {
         schedulers: schedulers::run(&plan, &scratch, &bar)?,
         ceiling: ceiling::run(&plan, &scratch, &bar)?,
         redundancy: redundancy::run(&plan, &scratch, &bar)?,
-        took: clock::now() - begun,
+        duration: clock::now() - started_at,
         plan,
     };
     bar.finish_and_clear();
     report::write(&results, &output)?;
     std::fs::remove_dir_all(scratch)?;
     print!("{}", report::summary(&results));
-    println!("The report: {}", output.join("report.html").display());
+    println!("report: {}", output.join("report.html").display());
     Ok(())
 }
 
-/// Ctrl-C ends it in order: what it has made is taken away.
-fn end_when_asked() -> Result<(), Error> {
+/// Lets Ctrl-C end the run in order, so that namespaces and processes are removed.
+fn handle_interrupt() -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::spawn(move || {
         runtime.block_on(async {
             if tokio::signal::ctrl_c().await.is_ok() {
-                ENDS.store(true, Ordering::Relaxed);
+                INTERRUPTED.store(true, Ordering::Relaxed);
             }
         });
     });

@@ -1,39 +1,39 @@
-//! One server against two, three and four behind a director, under a load that rises.
+//! One server compared with two to four behind a balancer, under a rising load.
 
 use std::path::Path;
 
 use indicatif::ProgressBar;
 
-use crate::balancer::Whose;
-use crate::cluster::{Cluster, Kind};
+use crate::balancer::Product;
+use crate::cluster::{Cluster, ServerSpec};
 use crate::measure::Step;
 use crate::plan::{Plan, SERVER};
 use crate::process::Error;
 
 pub(crate) fn run(plan: &Plan, folder: &Path, bar: &ProgressBar) -> Result<Vec<Step>, Error> {
     let mut steps = Vec::new();
-    for (whose, servers) in plan.clusters() {
-        let kind = Kind { queue: Some(SERVER), weight: 1, most: None };
-        let rule = whose.map(|whose| (whose, whose.round_robin()));
-        let cluster = Cluster::start(folder, &vec![kind; servers as usize], rule)?;
+    for (product, servers) in plan.clusters() {
+        let server_spec = ServerSpec { queue: Some(SERVER), weight: 1, max_connections: None };
+        let scheduler = product.map(|product| (product, product.round_robin()));
+        let cluster = Cluster::start(folder, &vec![server_spec; servers as usize], scheduler)?;
         for load in plan.loads {
             let offered = load * SERVER.capacity();
-            let name = whose.map_or("alone", Whose::name);
+            let name = product.map_or("alone", Product::name);
             bar.set_message(format!("{name}: {servers} servers, {offered:.0} requests a second"));
-            steps.push(cluster.load(offered, (plan.warm, plan.step))?);
+            steps.push(cluster.load(offered, (plan.warm_up, plan.step))?);
             bar.inc(1);
         }
     }
     Ok(steps)
 }
 
-/// Where the throughput of a cluster stops to rise: what it is in the mean once far more is offered
-/// than it can do. `None` if that was never offered.
-pub(crate) fn knee(steps: &[Step], whose: Option<Whose>, servers: u32) -> Option<f64> {
+/// Returns the throughput at which a cluster saturates: the mean over the steps whose load is far above
+/// its capacity. `None` without such a step.
+pub(crate) fn knee(steps: &[Step], product: Option<Product>, servers: u32) -> Option<f64> {
     let capacity = SERVER.capacity() * f64::from(servers);
-    let beyond = steps
-        .iter()
-        .filter(|it| (it.whose, it.servers) == (whose, servers) && it.offered >= 1.14 * capacity);
-    let answered: Vec<_> = beyond.map(|it| it.seen.answered).collect();
+    let saturated = steps.iter().filter(|step| {
+        (step.product, step.servers) == (product, servers) && step.offered >= 1.14 * capacity
+    });
+    let answered: Vec<_> = saturated.map(|step| step.stats.answered).collect();
     (!answered.is_empty()).then(|| answered.iter().sum::<f64>() / answered.len() as f64)
 }

@@ -1,4 +1,4 @@
-//! Processes of the evaluation: started, told, measured and ended by their numbers.
+//! Child processes of the evaluation: start, signals, CPU time and end.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,17 +19,17 @@ use crate::clock;
 
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// How long anything may take before it is held to be lost.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a condition may take to be met before the run fails.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Whether the user wants it to end.
-pub(crate) static ENDS: AtomicBool = AtomicBool::new(false);
+/// Whether the user has interrupted the run.
+pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Waits, unless the user wants it to end.
+/// Waits, and fails if the user interrupts the run.
 pub(crate) fn pause(time: Duration) -> Result<(), Error> {
     let until = clock::now() + time;
     loop {
-        if ENDS.load(Ordering::Relaxed) {
+        if INTERRUPTED.load(Ordering::Relaxed) {
             return Err("interrupted".into());
         }
         let left = until.saturating_sub(clock::now());
@@ -40,29 +40,32 @@ pub(crate) fn pause(time: Duration) -> Result<(), Error> {
     }
 }
 
-/// Waits until something is so.
-pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Result<(), Error> {
-    let end = clock::now() + PATIENCE;
-    while !is_so() {
+/// Waits until a condition is met.
+pub(crate) fn wait_until(condition: &str, mut is_met: impl FnMut() -> bool) -> Result<(), Error> {
+    let end = clock::now() + WAIT_TIMEOUT;
+    while !is_met() {
         if clock::now() > end {
-            return Err(format!("not so after {} s: {what}", PATIENCE.as_secs()).into());
+            return Err(format!(
+                "timed out after {} s: waited until {condition}",
+                WAIT_TIMEOUT.as_secs()
+            )
+            .into());
         }
         pause(Duration::from_millis(5))?;
     }
     Ok(())
 }
 
-/// For a process that this program started as something else: it ends with its parent, and may open
-/// as many files as the system allows.
-pub(crate) fn be_a_part() -> Result<(), Error> {
+/// Prepares a child process: it ends with its parent, and may open as many files as the system allows.
+pub(crate) fn init_child() -> Result<(), Error> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    let most = getrlimit(Resource::Nofile).maximum;
-    Ok(setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?)
+    let max = getrlimit(Resource::Nofile).maximum;
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: max, maximum: max })?)
 }
 
 /// Where processes run: on this machine, or in a network namespace.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Place(pub(crate) Option<String>);
+pub(crate) struct Namespace(pub(crate) Option<String>);
 
 /// A process, killed when dropped.
 #[derive(Debug)]
@@ -72,17 +75,17 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a program; what it says goes to a file in the folder.
+    /// Starts a program, whose output goes to a log file in the folder.
     pub(crate) fn start<S: AsRef<str>>(
-        place: &Place,
+        namespace: &Namespace,
         (folder, name): (&Path, &str),
         program: &Path,
-        words: &[S],
+        args: &[S],
     ) -> Result<Self, Error> {
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log)?;
-        let mut command = match &place.0 {
-            // It becomes the program, so that the number is the program's.
+        let mut command = match &namespace.0 {
+            // `ip` executes the program in its own process, so that the process id is the program's.
             Some(space) => {
                 let mut command = Command::new("ip");
                 command.args(["netns", "exec", space]).arg(program);
@@ -90,7 +93,7 @@ impl Process {
             }
             None => Command::new(program),
         };
-        let command = command.args(words.iter().map(AsRef::as_ref)).stdin(Stdio::null());
+        let command = command.args(args.iter().map(AsRef::as_ref)).stdin(Stdio::null());
         let child = command.stdout(file.try_clone()?).stderr(file).spawn();
         let child =
             child.map_err(|error| format!("cannot start {}: {error}", program.display()))?;
@@ -98,44 +101,44 @@ impl Process {
     }
 
     /// Starts this program in another role.
-    pub(crate) fn part<S: AsRef<str>>(
-        place: &Place,
+    pub(crate) fn start_role<S: AsRef<str>>(
+        namespace: &Namespace,
         files: (&Path, &str),
-        words: &[S],
+        args: &[S],
     ) -> Result<Self, Error> {
-        Self::start(place, files, &std::env::current_exe()?, words)
+        Self::start(namespace, files, &std::env::current_exe()?, args)
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
-    /// Waits until it has ended by itself, and well.
+    /// Waits until the process has ended with success.
     pub(crate) fn wait(&mut self) -> Result<(), Error> {
         let mut status = None;
-        until("a process ends", || {
+        wait_until("a process ends", || {
             status = self.child.try_wait().ok().flatten();
             status.is_some()
         })?;
         match status.is_some_and(|status| status.success()) {
             true => Ok(()),
-            false => Err(format!("a process failed: {}", self.said()).into()),
+            false => Err(format!("a process failed: {}", self.log_text()).into()),
         }
     }
 
-    /// What it has said.
-    pub(crate) fn said(&self) -> String {
+    /// Returns the output so far.
+    pub(crate) fn log_text(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// What it has had of the processors; of one that is gone, nothing.
+    /// Returns the CPU time of the process; 0 if it has ended.
     pub(crate) fn cpu(&self) -> Duration {
         let stat =
             || procfs::process::Process::new(self.child.id().try_into().ok()?).ok()?.stat().ok();
         stat().map_or(Duration::ZERO, |stat| ticks(stat.utime + stat.stime))
     }
 
-    /// The same of each of its threads.
+    /// Returns the CPU time of each thread.
     pub(crate) fn threads(&self) -> BTreeMap<i32, Duration> {
         let process = self.child.id().try_into().map(procfs::process::Process::new);
         let tasks = process.ok().and_then(Result::ok).and_then(|process| process.tasks().ok());
@@ -146,7 +149,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // One that was stopped would not die of its own accord.
+        // A stopped process only ends by SIGKILL.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -156,35 +159,40 @@ fn ticks(ticks: u64) -> Duration {
     Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64)
 }
 
-/// How long the machine's processors had nothing to do, all together.
+/// Returns the idle time of all processors of the machine together.
 pub(crate) fn idle() -> Result<Duration, Error> {
     let cpu = procfs::KernelStats::current()?.total;
     Ok(ticks(cpu.idle + cpu.iowait.unwrap_or(0)))
 }
 
-/// How many processors the machine has.
+/// Returns the number of processors of the machine.
 pub(crate) fn processors() -> Result<f64, Error> {
     Ok(procfs::KernelStats::current()?.cpu_time.len() as f64)
 }
 
-/// What the machine is: processors, their name, and the kernel.
+/// Describes the machine: processors and kernel.
 pub(crate) fn describe() -> String {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let model = procfs::CpuInfo::current().ok();
     let model = model.and_then(|info| Some(info.model_name(0)?.to_owned()));
     let kernel = procfs::sys::kernel::Version::current();
-    let kernel =
-        kernel.map_or_else(|_| "Linux".to_owned(), |it| format!("Linux {}.{}", it.major, it.minor));
-    format!("{} with {cores} processors, {kernel}", model.unwrap_or_else(|| "A machine".to_owned()))
+    let kernel = kernel.map_or_else(
+        |_| "Linux".to_owned(),
+        |version| format!("Linux {}.{}", version.major, version.minor),
+    );
+    format!(
+        "{} with {cores} processors, {kernel}",
+        model.unwrap_or_else(|| "Unknown processor".to_owned())
+    )
 }
 
-/// An address of this machine that is free at the moment.
-pub(crate) fn free() -> Result<SocketAddr, Error> {
+/// Returns a loopback address whose port is free at the moment.
+pub(crate) fn free_address() -> Result<SocketAddr, Error> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Tells whether a program is installed.
-pub(crate) fn is_there(program: &str) -> bool {
+/// Returns whether a program is installed.
+pub(crate) fn is_installed(program: &str) -> bool {
     let output = Command::new(program).arg("-v").output();
     output.is_ok_and(|output| output.status.success())
 }

@@ -1,4 +1,4 @@
-//! What clients notice of a failure, under a steady load.
+//! The requests that a failure loses, under a constant load.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,138 +7,75 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use rustix::process::Signal;
 
-use crate::balancer::{ADVERT, Balancer, CHECK, Real, Vrrp, Wanted, Whose};
+use crate::balancer::{Balancer, BalancerSpec, Product, Real, Vrrp};
 use crate::clock;
-use crate::cluster::{load_words, server};
-use crate::measure::{Asked, Seen, read};
+use crate::cluster::{load_args, server};
+use crate::fault::{Fault, PRIORITIES};
+use crate::measure::{RequestRecord, RequestStats, read};
 use crate::plan::{Plan, SERVER};
-use crate::process::{Error, Place, Process, free, pause, until};
+use crate::process::{Error, Namespace, Process, free_address, pause, wait_until};
 use crate::world::{VIRTUAL, World};
 
-/// Requests in a second: what one of the four servers could do.
+/// Requests a second: the capacity of one of the four servers.
 pub(crate) const RATE: f64 = 400.0;
 const SERVERS: u8 = 4;
-/// Before the fault, and after it.
+/// The measured time before the failure and after it.
 const BEFORE: Duration = Duration::from_secs(1);
 const AFTER: Duration = Duration::from_secs(3);
-/// When what failed comes back, where it does.
-const BACK: Duration = Duration::from_secs(1);
-/// The priorities of the two directors.
-const PRIORITIES: [(&str, u8); 2] = [("a", 150), ("b", 100)];
+/// The time after which a killed server is restarted, where it is.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
 
-/// What fails.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Fault {
-    ServerKilled,
-    ServerHeldUp,
-    ServerRestarted,
-    DirectorKilled,
-    DirectorHeldUp,
-    DirectorCutOff,
-    DirectorStopped,
-    DirectorBack,
-    Both,
-}
-
-impl Fault {
-    pub(crate) const ALL: [Self; 9] = [
-        Self::ServerKilled,
-        Self::ServerHeldUp,
-        Self::ServerRestarted,
-        Self::DirectorKilled,
-        Self::DirectorHeldUp,
-        Self::DirectorCutOff,
-        Self::DirectorStopped,
-        Self::DirectorBack,
-        Self::Both,
-    ];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::ServerKilled => "a real server is killed",
-            Self::ServerHeldUp => "a real server is stopped (SIGSTOP)",
-            Self::ServerRestarted => "a real server is killed, and back after a second",
-            Self::DirectorKilled => "the active director is killed",
-            Self::DirectorHeldUp => "the active director is stopped (SIGSTOP)",
-            Self::DirectorCutOff => "the active director is cut off (its link)",
-            Self::DirectorStopped => "the active director ends in order (SIGTERM)",
-            Self::DirectorBack => "the first director comes back",
-            Self::Both => "a real server and the active director are killed",
-        }
-    }
-
-    pub(crate) fn is_of_a_server(self) -> bool {
-        matches!(self, Self::ServerKilled | Self::ServerHeldUp | Self::ServerRestarted)
-    }
-
-    /// After which [time](Outcome::time) no request that begins is lost.
-    pub(crate) fn promise(self) -> Duration {
-        // RFC 9568, section 6.1.
-        let skew = ADVERT * (256 - u32::from(PRIORITIES[1].1)) / 256;
-        match self {
-            // Until the next check begins, and two that wait in vain; the beat varies by a
-            // twentieth.
-            Self::ServerKilled | Self::ServerHeldUp | Self::ServerRestarted => CHECK * 63 / 20,
-            Self::DirectorStopped => skew,
-            Self::DirectorBack => ADVERT,
-            Self::DirectorKilled | Self::DirectorHeldUp | Self::DirectorCutOff | Self::Both => {
-                ADVERT * 3 + skew
-            }
-        }
-    }
-}
-
-/// What clients noticed.
+/// The measurement of a failure.
 #[derive(Clone, Debug)]
-pub(crate) struct Outcome {
-    pub(crate) whose: Whose,
+pub(crate) struct FaultResult {
+    pub(crate) product: Product,
     pub(crate) fault: Fault,
-    pub(crate) asked: Vec<Asked>,
-    /// When it happened.
+    pub(crate) requests: Vec<RequestRecord>,
+    /// The moment of the failure.
     pub(crate) at: Duration,
-    pub(crate) seen: Seen,
-    /// What the active director had of a processor before it happened, and the other one through
-    /// all of it.
+    pub(crate) stats: RequestStats,
+    /// CPU utilization of the active director before the failure, and of the standby over the whole
+    /// run.
     pub(crate) cpu: [f64; 2],
 }
 
-impl Outcome {
-    fn lost(&self) -> impl Iterator<Item = &Asked> {
-        self.asked.iter().filter(|it| it.is_lost())
+impl FaultResult {
+    fn lost(&self) -> impl Iterator<Item = &RequestRecord> {
+        self.requests.iter().filter(|request| request.is_lost())
     }
 
     pub(crate) fn lost_count(&self) -> usize {
         self.lost().count()
     }
 
-    /// From the first request that was lost to the last, by when they were to be sent.
+    /// Returns the time from the first lost request to the last, by their due moments.
     pub(crate) fn gap(&self) -> Duration {
-        let first = self.lost().map(Asked::at).min().unwrap_or_default();
-        self.lost().map(Asked::at).max().unwrap_or_default() - first
+        let first = self.lost().map(RequestRecord::at).min().unwrap_or_default();
+        self.lost().map(RequestRecord::at).max().unwrap_or_default() - first
     }
 
-    /// How long after it the last request was sent that was lost.
-    pub(crate) fn last(&self) -> Duration {
-        self.lost().map(Asked::at).max().unwrap_or_default().saturating_sub(self.at)
+    /// Returns the time from the failure to the last lost request.
+    pub(crate) fn last_loss(&self) -> Duration {
+        self.lost().map(RequestRecord::at).max().unwrap_or_default().saturating_sub(self.at)
     }
 
-    /// What the promise is about: the time in which requests were lost, since it happened. A director
-    /// that comes back takes over when it has listened; from there on it counts.
-    pub(crate) fn time(&self) -> Duration {
-        if self.fault == Fault::DirectorBack { self.gap() } else { self.last() }
+    /// Returns the time that the bound limits: from the failure to the last lost request. A restarted
+    /// director listens before it takes over; its time counts from the first lost request.
+    pub(crate) fn loss_time(&self) -> Duration {
+        if self.fault == Fault::DirectorRestarted { self.gap() } else { self.last_loss() }
     }
 
-    /// Tells whether the promise was kept, but for a tenth: nobody is told at what moment of the
-    /// interval it happened, and taking over takes some milliseconds.
-    pub(crate) fn is_kept(&self) -> bool {
-        self.time() <= self.fault.promise() * 11 / 10
+    /// Returns whether the loss time is within the bound and a tenth: the moment of the failure
+    /// within the check interval is unknown, and a takeover takes some milliseconds.
+    pub(crate) fn is_within_bound(&self) -> bool {
+        self.loss_time() <= self.fault.bound() * 11 / 10
     }
 }
 
-/// What was run, and what was left out.
+/// The measured failures, and why others were left out.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Redundancy {
-    pub(crate) outcomes: Vec<Outcome>,
+    pub(crate) outcomes: Vec<FaultResult>,
     pub(crate) left_out: Option<&'static str>,
 }
 
@@ -146,81 +83,85 @@ pub(crate) fn run(plan: &Plan, folder: &Path, bar: &ProgressBar) -> Result<Redun
     let world = World::new();
     let mut outcomes = Vec::new();
     for &fault in plan.faults {
-        for whose in plan.pairs() {
-            bar.set_message(format!("{}: {}", whose.name(), fault.name()));
-            if world.is_some() || fault.is_of_a_server() {
-                outcomes.push(fail(world.as_ref(), folder, whose, fault)?);
+        for product in plan.pairs() {
+            bar.set_message(format!("{}: {}", product.name(), fault.name()));
+            if world.is_some() || fault.is_of_server() {
+                outcomes.push(fail(world.as_ref(), folder, product, fault)?);
             }
             bar.inc(1);
         }
     }
     let left_out = world.is_none().then_some(
-        "Failures of directors were left out: they need network namespaces, which need root. \
-         Real servers failed behind one director, on loopback.",
+        "Failures of directors were left out, because network namespaces need root. \
+         Failures of real servers were run on loopback, behind one director.",
     );
     Ok(Redundancy { outcomes, left_out })
 }
 
-/// Where things are.
+/// The addresses and namespaces of a run.
 struct Site<'a> {
     world: Option<&'a World>,
     folder: &'a Path,
-    whose: Whose,
+    product: Product,
     servers: Vec<Real>,
     service: SocketAddr,
 }
 
 impl<'a> Site<'a> {
-    fn new(world: Option<&'a World>, folder: &'a Path, whose: Whose) -> Result<Self, Error> {
+    fn new(world: Option<&'a World>, folder: &'a Path, product: Product) -> Result<Self, Error> {
         let address = |number: u8| match world {
             Some(_) => Ok(SocketAddr::from(([10, 88, 0, 3], 9000 + u16::from(number)))),
-            None => free(),
+            None => free_address(),
         };
         let servers = (1..=SERVERS)
-            .map(|it| Ok(Real { address: address(it)?, weight: 1, most: None }))
+            .map(|number| Ok(Real { address: address(number)?, weight: 1, max_connections: None }))
             .collect::<Result<_, Error>>()?;
         let service = match world {
             Some(_) => SocketAddr::new(VIRTUAL.parse()?, 80),
-            None => free()?,
+            None => free_address()?,
         };
-        Ok(Self { world, folder, whose, servers, service })
+        Ok(Self { world, folder, product, servers, service })
     }
 
-    fn place(&self, side: &str) -> Place {
-        Place(self.world.map(|world| world.space(side)))
+    fn namespace(&self, side: &str) -> Namespace {
+        Namespace(self.world.map(|world| world.space(side)))
     }
 
     fn server(&self, number: u8) -> Result<Process, Error> {
         let address = self.servers[usize::from(number) - 1].address;
-        server(&self.place("c"), self.folder, number, address, Some(SERVER))
+        server(&self.namespace("c"), self.folder, number, address, Some(SERVER))
     }
 
     fn director(&self, (side, priority): (&str, u8)) -> Result<Balancer, Error> {
         let vrrp = self.world.map(|_| Vrrp { address: VIRTUAL, priority });
-        let rule = self.whose.round_robin();
-        let wanted = Wanted { listen: self.service, servers: &self.servers, rule, vrrp };
-        Balancer::start(self.whose, &self.place(side), (self.folder, side), &wanted)
+        let scheduler = self.product.round_robin();
+        let spec = BalancerSpec { listen: self.service, servers: &self.servers, scheduler, vrrp };
+        Balancer::start(self.product, &self.namespace(side), (self.folder, side), &spec)
     }
 
-    /// Waits until clients are served, through the director on that side.
+    /// Waits until clients are served through the director in a namespace.
     fn settle(&self, side: &str) -> Result<(), Error> {
         if let Some(world) = self.world {
-            let other = if side == "a" { "b" } else { "a" };
-            until("a director has the address", || world.has(side, VIRTUAL))?;
-            until("the other has not", || !world.has(other, VIRTUAL))?;
-            until("clients are served", || world.ask(80).is_ok())?;
+            let other_side = if side == "a" { "b" } else { "a" };
+            wait_until("the director has the virtual address", || world.has(side, VIRTUAL))?;
+            wait_until("the other director does not have the virtual address", || {
+                !world.has(other_side, VIRTUAL)
+            })?;
+            wait_until("clients are served", || world.ask(80).is_ok())?;
             let mac = world.mac(side);
-            until("clients know where", || world.neighbour(VIRTUAL).contains(&mac))?;
+            wait_until("clients have the MAC address of the director", || {
+                world.neighbour(VIRTUAL).contains(&mac)
+            })?;
         }
-        // What begins is over: late announcements, first checks.
+        // Late announcements and first checks are over after this pause.
         pause(Duration::from_millis(500))
     }
 
-    /// Nothing is left of the address.
+    /// Removes the virtual address from both directors.
     fn clear(&self) -> Result<(), Error> {
         let Some(world) = self.world else { return Ok(()) };
         for (side, _) in PRIORITIES {
-            until("the address is gone", || {
+            wait_until("the virtual address is removed", || {
                 let address = format!("{VIRTUAL}/24");
                 let _ = world.try_on(side, &["addr", "del", &address, "dev", "eth0"]);
                 !world.has(side, VIRTUAL)
@@ -230,60 +171,64 @@ impl<'a> Site<'a> {
     }
 }
 
-/// One failure, from the start of all to its end.
+/// Runs one failure: starts all processes, lets one fail, and ends them.
 fn fail(
     world: Option<&World>,
     folder: &Path,
-    whose: Whose,
+    product: Product,
     fault: Fault,
-) -> Result<Outcome, Error> {
-    let site = Site::new(world, folder, whose)?;
-    let mut servers = (1..=SERVERS).map(|it| site.server(it)).collect::<Result<Vec<_>, _>>()?;
+) -> Result<FaultResult, Error> {
+    let site = Site::new(world, folder, product)?;
+    let mut servers =
+        (1..=SERVERS).map(|number| site.server(number)).collect::<Result<Vec<_>, _>>()?;
     let [first, second] = PRIORITIES;
-    let is_back = fault == Fault::DirectorBack;
+    let is_restart = fault == Fault::DirectorRestarted;
     let standby = world.is_some().then(|| site.director(second)).transpose()?;
-    let mut active = (!is_back).then(|| site.director(first)).transpose()?;
-    site.settle(if is_back { second.0 } else { first.0 })?;
+    let mut active = (!is_restart).then(|| site.director(first)).transpose()?;
+    site.settle(if is_restart { second.0 } else { first.0 })?;
 
     let output = folder.join("asked.csv");
-    let words = load_words(site.service, RATE, BEFORE + AFTER, &output, world.is_none());
-    let mut clients = Process::part(&site.place("c"), (folder, "load"), &words)?;
-    let cpu = |of: &Option<Balancer>| of.as_ref().map_or(Duration::ZERO, |it| it.carrier().cpu());
-    let (begun, before) = (clock::now(), [cpu(&active), cpu(&standby)]);
+    let args = load_args(site.service, RATE, BEFORE + AFTER, &output, world.is_none());
+    let mut clients = Process::start_role(&site.namespace("c"), (folder, "load"), &args)?;
+    let cpu = |balancer: &Option<Balancer>| {
+        balancer.as_ref().map_or(Duration::ZERO, |balancer| balancer.proxy().cpu())
+    };
+    let (started_at, before) = (clock::now(), [cpu(&active), cpu(&standby)]);
     pause(BEFORE)?;
     let at = clock::now();
-    let share = |had: Duration, before: Duration| {
-        (had.saturating_sub(before)).as_secs_f64() / (clock::now() - begun).as_secs_f64()
+    let share = |now: Duration, before: Duration| {
+        (now.saturating_sub(before)).as_secs_f64() / (clock::now() - started_at).as_secs_f64()
     };
-    let of_active = share(cpu(&active), before[0]);
-    let tell = |signal| active.as_ref().map_or(Ok(()), |active: &Balancer| active.signal(signal));
+    let active_cpu = share(cpu(&active), before[0]);
+    let signal_active =
+        |signal| active.as_ref().map_or(Ok(()), |active: &Balancer| active.signal(signal));
     match fault {
         Fault::ServerKilled | Fault::ServerRestarted => servers[0].signal(Signal::KILL)?,
-        Fault::ServerHeldUp => servers[0].signal(Signal::STOP)?,
-        Fault::DirectorKilled => tell(Signal::KILL)?,
-        Fault::DirectorHeldUp => tell(Signal::STOP)?,
-        Fault::DirectorStopped => tell(Signal::TERM)?,
-        Fault::DirectorCutOff => world.into_iter().for_each(|world| world.link(first.0, false)),
-        Fault::DirectorBack => active = Some(site.director(first)?),
-        Fault::Both => {
+        Fault::ServerStopped => servers[0].signal(Signal::STOP)?,
+        Fault::DirectorKilled => signal_active(Signal::KILL)?,
+        Fault::DirectorStopped => signal_active(Signal::STOP)?,
+        Fault::DirectorShutDown => signal_active(Signal::TERM)?,
+        Fault::DirectorLinkDown => world.into_iter().for_each(|world| world.link(first.0, false)),
+        Fault::DirectorRestarted => active = Some(site.director(first)?),
+        Fault::ServerAndDirectorKilled => {
             servers[0].signal(Signal::KILL)?;
-            tell(Signal::KILL)?;
+            signal_active(Signal::KILL)?;
         }
     }
     if fault == Fault::ServerRestarted {
-        pause(BACK)?;
+        pause(RESTART_AFTER)?;
         servers[0] = site.server(1)?;
     }
     clients.wait()?;
-    let cpu = [of_active, share(cpu(&standby), before[1])];
-    if fault == Fault::DirectorCutOff {
+    let cpu = [active_cpu, share(cpu(&standby), before[1])];
+    if fault == Fault::DirectorLinkDown {
         world.into_iter().for_each(|world| world.link(first.0, true));
     }
     for director in [active, standby].into_iter().flatten() {
         director.end()?;
     }
     site.clear()?;
-    let asked = read(&output)?;
-    let seen = Seen::new(&asked, BEFORE + AFTER);
-    Ok(Outcome { whose, fault, asked, at, seen, cpu })
+    let requests = read(&output)?;
+    let stats = RequestStats::new(&requests, BEFORE + AFTER);
+    Ok(FaultResult { product, fault, requests, at, stats, cpu })
 }

@@ -1,92 +1,96 @@
-//! Each scheduler with servers that are not equal.
+//! Each scheduler with servers of unequal capacity.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use indicatif::ProgressBar;
 
-use crate::balancer::Whose;
-use crate::cluster::{Cluster, Kind};
-use crate::measure::{Cpu, Seen};
+use crate::balancer::Product;
+use crate::cluster::{Cluster, ServerSpec};
+use crate::measure::{Cpu, RequestStats};
 use crate::plan::{Plan, SERVER};
 use crate::process::Error;
 use crate::theory::Queue;
 
-/// What the servers are worth, in servers with one worker: 16 in all.
+/// The workers of each server: 16 in all.
 const WORKERS: [u32; 4] = [8, 4, 2, 2];
-/// What is asked of them, in parts of what all can do.
+/// The load, as a fraction of the capacity of all servers.
 pub(crate) const LOAD: f64 = 0.8;
 
-/// How a rule did.
+/// The measurement of a scheduler.
 #[derive(Clone, Debug)]
-pub(crate) struct Ruled {
-    pub(crate) whose: Whose,
-    pub(crate) rule: String,
-    pub(crate) seen: Seen,
+pub(crate) struct SchedulerResult {
+    pub(crate) product: Product,
+    pub(crate) scheduler: String,
+    pub(crate) stats: RequestStats,
     pub(crate) cpu: Cpu,
 }
 
-impl Ruled {
-    /// The part of the answers that each server gave.
+impl SchedulerResult {
+    /// Returns the fraction of the answers that each server gave.
     pub(crate) fn shares(&self) -> [f64; WORKERS.len()] {
-        let all: u64 = self.seen.by_server.values().sum();
-        let of = |number| self.seen.by_server.get(&number).copied().unwrap_or(0);
-        [1, 2, 3, 4].map(|number| of(number) as f64 / all.max(1) as f64)
+        let total: u64 = self.stats.by_server.values().sum();
+        let count = |number| self.stats.by_server.get(&number).copied().unwrap_or(0);
+        [1, 2, 3, 4].map(|number| count(number) as f64 / total.max(1) as f64)
     }
 }
 
-/// The shares that would be fair.
+/// Returns the shares by capacity.
 pub(crate) fn fair() -> [f64; WORKERS.len()] {
-    let all: u32 = WORKERS.iter().sum();
-    WORKERS.map(|workers| f64::from(workers) / f64::from(all))
+    let total: u32 = WORKERS.iter().sum();
+    WORKERS.map(|workers| f64::from(workers) / f64::from(total))
 }
 
-/// What was asked for in a second.
+/// Returns the offered requests a second.
 pub(crate) fn offered() -> f64 {
-    WORKERS.iter().map(|workers| kind(*workers).capacity()).sum::<f64>() * LOAD
+    WORKERS.iter().map(|workers| queue(*workers).capacity()).sum::<f64>() * LOAD
 }
 
-fn kind(workers: u32) -> Queue {
-    Queue { workers, line: 10 * workers, service: SERVER.service }
+fn queue(workers: u32) -> Queue {
+    Queue { workers, backlog: 10 * workers, service: SERVER.service }
 }
 
-/// What is to be known about a rule to read its line.
-pub(crate) fn remark(rule: &str) -> &'static str {
+/// Returns what a reader must know about a scheduler's row in the table.
+pub(crate) fn remark(scheduler: &str) -> &'static str {
     let remarks = BTreeMap::from([
-        ("dh", "by the virtual address, of which there is one here"),
-        ("lblc", "by the virtual address, of which there is one here"),
-        ("lblcr", "by the virtual address, of which there is one here"),
-        ("fo", "one server, until it fails"),
-        ("ovf", "one server, until it is full"),
-        ("first", "the first server, until it is full"),
-        ("rr", "takes no account of weights"),
-        ("lc", "takes no account of weights"),
-        ("sh", "by the client's address"),
-        ("mh", "by the client's address"),
-        ("ring", "by the client's address"),
-        ("maglev", "by the client's address"),
-        ("rendezvous", "by the client's address"),
-        ("bounded(maglev)", "by the client's address, unless that server is above its share"),
-        ("source", "by the client's address"),
+        ("dh", "hashes the virtual address; this cluster has one"),
+        ("lblc", "hashes the virtual address; this cluster has one"),
+        ("lblcr", "hashes the virtual address; this cluster has one"),
+        ("fo", "uses one server until it fails"),
+        ("ovf", "uses one server until it is full"),
+        ("first", "uses the first server until it is full"),
+        ("rr", "ignores weights"),
+        ("lc", "ignores weights"),
+        ("sh", "hashes the client address"),
+        ("mh", "hashes the client address"),
+        ("ring", "hashes the client address"),
+        ("maglev", "hashes the client address"),
+        ("rendezvous", "hashes the client address"),
+        ("bounded(maglev)", "hashes the client address; an overloaded server is skipped"),
+        ("source", "hashes the client address"),
     ]);
-    remarks.get(rule).copied().unwrap_or_default()
+    remarks.get(scheduler).copied().unwrap_or_default()
 }
 
-pub(crate) fn run(plan: &Plan, folder: &Path, bar: &ProgressBar) -> Result<Vec<Ruled>, Error> {
-    let mut all = Vec::new();
-    for (whose, rule) in plan.rules() {
-        bar.set_message(format!("{}: {rule}", whose.name()));
-        // These fill one server before they look at the next: they have to know when it is full.
-        let fills = matches!(&*rule, "first" | "ovf");
-        let kinds = WORKERS.map(|workers| Kind {
-            queue: Some(kind(workers)),
+pub(crate) fn run(
+    plan: &Plan,
+    folder: &Path,
+    bar: &ProgressBar,
+) -> Result<Vec<SchedulerResult>, Error> {
+    let mut results = Vec::new();
+    for (product, scheduler) in plan.schedulers() {
+        bar.set_message(format!("{}: {scheduler}", product.name()));
+        // These schedulers fill one server before the next, and need to know when it is full.
+        let fills = matches!(&*scheduler, "first" | "ovf");
+        let server_specs = WORKERS.map(|workers| ServerSpec {
+            queue: Some(queue(workers)),
             weight: workers,
-            most: fills.then_some(workers),
+            max_connections: fills.then_some(workers),
         });
-        let cluster = Cluster::start(folder, &kinds, Some((whose, &rule)))?;
-        let step = cluster.load(offered(), (plan.warm, plan.rule))?;
-        all.push(Ruled { whose, rule, seen: step.seen, cpu: step.cpu });
+        let cluster = Cluster::start(folder, &server_specs, Some((product, &scheduler)))?;
+        let step = cluster.load(offered(), (plan.warm_up, plan.scheduler_step))?;
+        results.push(SchedulerResult { product, scheduler, stats: step.stats, cpu: step.cpu });
         bar.inc(1);
     }
-    Ok(all)
+    Ok(results)
 }

@@ -1,4 +1,4 @@
-//! A real server: a process with so many workers, a line for so many more, and a service time.
+//! A real server: a process with workers, a backlog, and a random service time.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -17,42 +17,42 @@ use tokio::net::TcpListener;
 use crate::clock;
 use crate::process::Error;
 
-/// Says which server answers.
+/// The header with the number of the server that answers.
 pub(crate) const SERVER: HeaderName = HeaderName::from_static("x-server");
-/// What an answer weighs, in bytes.
+/// The size of an answer's body, in bytes.
 pub(crate) const BODY: usize = 4096;
 
-/// What a server is like.
+/// The options of a server process.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ServerArgs {
     #[arg(long)]
     pub(crate) listen: SocketAddr,
-    /// What it calls itself.
+    /// Number of the server.
     #[arg(long)]
     pub(crate) number: u8,
-    /// How many requests it works on at a time; 0 answers at once.
+    /// Number of requests served at a time; with 0 the server answers at once.
     #[arg(long)]
     pub(crate) workers: usize,
-    /// How many more may wait.
+    /// Number of further requests that may wait.
     #[arg(long)]
-    pub(crate) line: usize,
-    /// What a request takes, in the mean and in microseconds; it is exponential.
+    pub(crate) backlog: usize,
+    /// Mean of the exponential service time, in microseconds.
     #[arg(long)]
     pub(crate) service_us: u64,
-    /// How much of that is work for the processor.
+    /// Processor time in the service time, in microseconds.
     #[arg(long)]
     pub(crate) cpu_us: u64,
 }
 
 struct Server {
     args: ServerArgs,
-    /// Requests that are worked on or wait.
+    /// Requests that are served or wait.
     inside: AtomicUsize,
 }
 
 pub(crate) fn run(args: ServerArgs) -> Result<(), Error> {
     let listen = args.listen;
-    // Its blocking threads are the workers.
+    // The blocking threads of the runtime are the workers.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(args.workers.max(1))
@@ -61,19 +61,20 @@ pub(crate) fn run(args: ServerArgs) -> Result<(), Error> {
     runtime.block_on(async {
         let listener = TcpListener::bind(listen).await?;
         let server = Arc::new(Server { args, inside: AtomicUsize::new(0) });
-        let app = Router::new().route("/health", get(async || "well\n")).fallback(answer);
+        let app = Router::new().route("/health", get(async || "ok\n")).fallback(answer);
         Ok(axum::serve(listener, app.with_state(server)).await?)
     })
 }
 
 async fn answer(State(server): State<Arc<Server>>) -> Response {
-    let ServerArgs { workers, line, service_us, cpu_us, number, .. } = server.args;
+    let ServerArgs { workers, backlog, service_us, cpu_us, number, .. } = server.args;
     if workers > 0 {
-        let Some(_place) = Place::take(Arc::clone(&server), workers + line) else {
+        let Some(_slot) = Slot::acquire(Arc::clone(&server), workers + backlog) else {
             return (StatusCode::SERVICE_UNAVAILABLE, [(CONNECTION, "close")]).into_response();
         };
-        let took = exponential(service_us as f64 / 1e6);
-        let work = tokio::task::spawn_blocking(move || work(took, Duration::from_micros(cpu_us)));
+        let service = exponential(service_us as f64 / 1e6);
+        let work =
+            tokio::task::spawn_blocking(move || work(service, Duration::from_micros(cpu_us)));
         if work.await.is_err() {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
@@ -82,41 +83,42 @@ async fn answer(State(server): State<Arc<Server>>) -> Response {
     (head, vec![b'x'; BODY]).into_response()
 }
 
-/// A worker works, and waits for what else a request needs: a disk, another service.
+/// Serves a request: uses the processor for a part of the service time and sleeps for the rest.
 fn work(service: Duration, cpu: Duration) {
     thread_local! {
-        /// What the last ones took too long, for the system wakes late: the mean is to be exact.
-        static OWED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+        /// How much longer than drawn the previous requests took, since sleeps end late. It is
+        /// subtracted from the next sleep, so that the mean is exact.
+        static EXCESS: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     }
     let until = clock::now() + service;
-    let worked = clock::of_this_thread() + cpu.min(service);
-    while clock::of_this_thread() < worked {
+    let cpu_until = clock::thread_cpu_time() + cpu.min(service);
+    while clock::thread_cpu_time() < cpu_until {
         std::hint::spin_loop();
     }
-    OWED.with(|owed| {
-        clock::sleep_until(until.saturating_sub(owed.get()));
-        let ended = clock::now() + owed.get();
-        owed.set(ended.saturating_sub(until));
+    EXCESS.with(|excess| {
+        clock::sleep_until(until.saturating_sub(excess.get()));
+        let ended = clock::now() + excess.get();
+        excess.set(ended.saturating_sub(until));
     });
 }
 
-/// A random time with this mean, in seconds.
+/// Returns a random time with this mean, which is in seconds.
 pub(crate) fn exponential(mean: f64) -> Duration {
     Duration::from_secs_f64(-(1.0 - fastrand::f64()).ln() * mean)
 }
 
-/// A place among those who are inside, given back at the end.
-struct Place(Arc<Server>);
+/// A slot for a request that is served or waits, released on drop.
+struct Slot(Arc<Server>);
 
-impl Place {
-    fn take(server: Arc<Server>, most: usize) -> Option<Self> {
+impl Slot {
+    fn acquire(server: Arc<Server>, max: usize) -> Option<Self> {
         let inside = server.inside.fetch_add(1, Ordering::Relaxed);
-        let place = Self(server);
-        (inside < most).then_some(place)
+        let slot = Self(server);
+        (inside < max).then_some(slot)
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.0.inside.fetch_sub(1, Ordering::Relaxed);
     }

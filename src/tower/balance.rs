@@ -43,13 +43,14 @@ use crate::scheduler::Flow;
 /// decides whether its backend is up, and each request asks a new clone.
 ///
 /// # How a response is reported
-/// The [outcome](super::Classify) of a response is recorded in the backend's account, which schedulers and
-/// [outlier ejection](crate::health::Ejection) (feature `health`) read. The lease ends with the
-/// response, or with the last byte of its body, by [`until_body_end`](Balance::until_body_end).
+/// The [outcome](super::Classify) of a response is recorded in the backend's account, which
+/// schedulers and [outlier ejection](crate::health::Ejection) (feature `health`) read. The lease ends
+/// with the response, or with the last byte of its body, by
+/// [`until_body_end`](Balance::until_body_end).
 ///
 /// # Errors
-/// Returns the errors of the instance, and [`BalanceError`], which `downcast_ref` tells apart from them.
-/// `poll_ready` never fails.
+/// Returns the errors of the instance, and [`BalanceError`], which `downcast_ref` tells apart from
+/// them. `poll_ready` never fails.
 ///
 /// # Cancel safety
 /// Dropped at any point, a future returns its permit and its lease.

@@ -20,8 +20,8 @@ pin_project! {
     /// The future of [`Balance`](super::Balance) and [`ReadyFirst`](super::ReadyFirst).
     ///
     /// # Cancel safety
-    /// Dropped at any point, it returns its permit and its lease, and drops its clone of an instance with
-    /// what that has reserved.
+    /// Dropped at any point, it returns its permit and its lease, and drops its clone of an instance
+    /// with what that has reserved.
     #[must_use = "futures do nothing unless polled"]
     pub struct BalanceFuture<S, Req, C, R = NoRetry>
     where

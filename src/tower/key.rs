@@ -5,8 +5,8 @@ use crate::scheduler::Flow;
 /// Computes the key of a request: with a scheduler that hashes (`ring`, `rendezvous`, `maglev`, `mh`,
 /// ...), requests of the same key go to the same backend as long as that backend is eligible.
 ///
-/// Closures implement it: `|request: &Request| Some(hash_bytes(request.user.as_bytes(), 0))`. Keys of HTTP
-/// requests (a header, a cookie, a part of the path) come with the feature `tower-http`.
+/// Closures implement it: `|request: &Request| Some(hash_bytes(request.user.as_bytes(), 0))`. Keys of
+/// HTTP requests (a header, a cookie, a part of the path) come with the feature `tower-http`.
 ///
 /// A key must be the same in every process that balances over the same backends, and in the next
 /// release of your program: compute it with [`hash_bytes`](crate::scheduler::hash_bytes), which is

@@ -31,10 +31,10 @@ struct MakeBalanceConfig {
 
 /// Makes balancers over connections to the targets that a discovery source names.
 ///
-/// It wraps a `MakeService`: a service that makes a connection, itself a service, to a target such as an
-/// address. The targets come from a [`MemberSource`], by [`balance`](Self::balance), or from tower's
-/// [`Discover`], as the request of `call`. The result is a [`Balance`] over a [`Reconnect`] for each
-/// target.
+/// It wraps a `MakeService`: a service that makes a connection, itself a service, to a target such as
+/// an address. The targets come from a [`MemberSource`], by [`balance`](Self::balance), or from
+/// tower's [`Discover`], as the request of `call`. The result is a [`Balance`] over a [`Reconnect`]
+/// for each target.
 ///
 /// A [`Feed`] adds and removes the members: a source that fails removes none, and a member that is no
 /// longer named is drained. The feed runs in a task that ends with the balancer, its clones and its

@@ -1,13 +1,14 @@
 //! Tower services that balance requests with any [scheduler](crate::scheduler).
 //!
-//! [`Balance`] picks a backend after `call`, by the request's key if it has one, and suits most stacks.
-//! [`ReadyFirst`] picks in `poll_ready`, for instances whose readiness is real and callers that it must
-//! hold back. [`Retry`] and [`Hedge`] send failed and slow requests to a second backend, [`Reconnect`] is
-//! a connection that is made again after it breaks, and `BalanceLayer` (feature `discovery-tower`)
-//! balances over connections to the targets that a discovery source names.
+//! [`Balance`] picks a backend after `call`, by the request's key if it has one, and suits most
+//! stacks. [`ReadyFirst`] picks in `poll_ready`, for instances whose readiness is real and callers
+//! that it must hold back. [`Retry`] and [`Hedge`] send failed and slow requests to a second backend,
+//! [`Reconnect`] is a connection that is made again after it breaks, and `BalanceLayer` (feature
+//! `discovery-tower`) balances over connections to the targets that a discovery source names.
 //!
 //! # From `tower::balance::p2c` to this module
-//! With tower, a list of services under keys goes into a balancer, which goes into a buffer to be shared:
+//! With tower, a list of services under keys goes into a balancer, which goes into a buffer to be
+//! shared:
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -70,16 +71,16 @@
 //! # Cost
 //! Ready, call and answer of an instance that does nothing take 0.37 to 0.44 of the time of tower's
 //! `p2c` with 10 to 1000 instances (61 to 76 ns against 150 to 173 ns, AMD EPYC), without allocation.
-//! [`PeakEwma`](crate::scheduler::PeakEwma) reads the clock twice, as tower's does, and takes 0.4 to 0.5
-//! of its time. Shared by two tasks, `Balance` takes a fifth of a `Buffer`'s time on one thread and less
-//! than a tenth on two.
+//! [`PeakEwma`](crate::scheduler::PeakEwma) reads the clock twice, as tower's does, and takes 0.4 to
+//! 0.5 of its time. Shared by two tasks, `Balance` takes a fifth of a `Buffer`'s time on one thread
+//! and less than a tenth on two.
 //!
-//! Threads that share a set write the counters of the same backends, and contend for their cache lines:
-//! on two processors, two threads together do no more than one with 10 backends, and 1.3 times as much
-//! with 1000. With one [lane](crate::BackendSet::with_lanes) for each thread they do 1.3 to 1.5 times as
-//! much; two threads that share nothing do 1.6 to 1.9 times as much on that machine. What the instances
-//! share themselves, such as the count of a cloned `Arc`, adds to this.
-//! `cargo run --release --manifest-path benches/peers/Cargo.toml` measures all of it on your machine.
+//! Threads that share a set write the counters of the same backends, and contend for their cache
+//! lines: on two processors, two threads together do no more than one with 10 backends, and 1.3 times
+//! as much with 1000. With one [lane](crate::BackendSet::with_lanes) for each thread they do 1.3 to
+//! 1.5 times as much; two threads that share nothing do 1.6 to 1.9 times as much on that machine.
+//! What the instances share themselves, such as the count of a cloned `Arc`, adds to this. `cargo run
+//! --release --manifest-path benches/peers/Cargo.toml` measures all of it on your machine.
 
 mod balance;
 mod classify;

@@ -34,15 +34,15 @@ use crate::scheduler::Flow;
 /// others; only these reserve anything. When one is ready the others are dropped and return what they
 /// reserved. Instances whose `poll_ready` fails are no candidates; up to 32 are passed over in a round.
 ///
-/// If no instance is ready, or no backend can be picked, within the
-/// [wait timeout](Self::wait_timeout), `poll_ready` returns `Ready` and the next call fails: with
-/// [`BalanceError`], or with the last instance's error if all instances failed. (By tower's convention an
-/// error of `poll_ready` would mean that the service is of no more use.) A wait timeout of
-/// [`Duration::MAX`] waits for a year.
+/// If no instance is ready, or no backend can be picked, within the [wait
+/// timeout](Self::wait_timeout), `poll_ready` returns `Ready` and the next call fails: with
+/// [`BalanceError`], or with the last instance's error if all instances failed. (By tower's
+/// convention an error of `poll_ready` would mean that the service is of no more use.) A wait timeout
+/// of [`Duration::MAX`] waits for a year.
 ///
 /// # Cancel safety
-/// A `ReadyFirst` that is dropped, ready or not, returns its leases and drops its clones of instances. A
-/// clone starts without any.
+/// A `ReadyFirst` that is dropped, ready or not, returns its leases and drops its clones of
+/// instances. A clone starts without any.
 ///
 /// # Examples
 /// ```

@@ -42,12 +42,13 @@ impl<Req> RetryPolicy<Req> for NoRetry {
 /// Sends a failed request again, to a backend that has not had it yet, within a budget.
 ///
 /// The [classifier](super::Classify) decides what a failure is: an error, and with
-/// `HttpStatusClassifier` a status of 500 and above. Each attempt reports its outcome to its own backend.
+/// `HttpStatusClassifier` a status of 500 and above. Each attempt reports its outcome to its own
+/// backend.
 ///
-/// The budget is tower's and is shared by all clones. By default, retries may be a fifth of the requests
-/// of the last ten seconds, and ten a second besides, so that a service that fails altogether does not
-/// receive several times its load. Without budget, or without another backend, the caller receives the
-/// failure.
+/// The budget is tower's and is shared by all clones. By default, retries may be a fifth of the
+/// requests of the last ten seconds, and ten a second besides, so that a service that fails
+/// altogether does not receive several times its load. Without budget, or without another backend,
+/// the caller receives the failure.
 ///
 /// # Examples
 /// ```
@@ -108,8 +109,8 @@ impl<F> Retry<F> {
 
 #[cfg(feature = "tower-http")]
 impl<B: Clone> Retry<fn(&http::Request<B>) -> Option<http::Request<B>>> {
-    /// Creates a policy that repeats requests whose method is safe: `GET`, `HEAD`, `OPTIONS` and `TRACE`
-    /// (RFC 9110, section 9.2.1).
+    /// Creates a policy that repeats requests whose method is safe: `GET`, `HEAD`, `OPTIONS` and
+    /// `TRACE` (RFC 9110, section 9.2.1).
     #[must_use]
     pub fn safe_methods() -> Self {
         Self::new(|request| request.method().is_safe().then(|| request.clone()))

@@ -23,8 +23,9 @@ pub(super) const MAX_BROKEN_INSTANCES: usize = 32;
 /// A search for an instance.
 ///
 /// It asks the instance that the scheduler picks; while that is busy it asks others, each picked
-/// without the ones before, and takes the first that is ready. It keeps the busy instance that was picked
-/// first, whose readiness wakes the search; others are asked again after a change or an interval.
+/// without the ones before, and takes the first that is ready. It keeps the busy instance that was
+/// picked first, whose readiness wakes the search; others are asked again after a change or an
+/// interval.
 pub(super) struct InstanceSearch<S> {
     flow: Flow,
     /// The busy instance that was picked first.

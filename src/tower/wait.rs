@@ -33,7 +33,8 @@ impl BackendWaiters {
     /// Notifies one waiter, if there is any.
     #[inline]
     pub(super) fn notify_one(&self) {
-        // Relaxed: a waiter that registers at this moment may be missed; its recheck interval covers that.
+        // Relaxed: a waiter that registers at this moment may be missed; its recheck interval covers
+        // that.
         if self.count.load(Ordering::Relaxed) != 0 {
             self.notify.notify_one();
         }

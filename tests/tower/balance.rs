@@ -11,13 +11,13 @@ use crate::world::*;
 #[tokio::test]
 async fn instances_whose_poll_ready_fails_do_not_count_as_candidates() {
     let (set, instances) = set_of(["a", "b", "c", "d", "e", "f"]);
-    instances[1..].iter().for_each(|instance| instance.set_mood(Mood::Broken));
+    instances[1..].iter().for_each(|instance| instance.set_readiness(Readiness::Broken));
     let (balance, first) = (Balance::new(round_robin(&set)), ReadyFirst::new(round_robin(&set)));
     for _ in 0..12 {
         assert_eq!(balance.clone().oneshot(()).await.expect("one instance is ready"), "a");
         assert_eq!(first.clone().oneshot(()).await.expect("one instance is ready"), "a");
     }
-    instances[0].set_mood(Mood::Broken);
+    instances[0].set_readiness(Readiness::Broken);
     let error = balance.clone().oneshot(()).await.expect_err("all instances fail");
     assert!(error.to_string().ends_with("is broken"), "{error}");
     assert_eq!(load(&set), 0);
@@ -31,14 +31,14 @@ async fn requests_are_picked_round_robin_and_counted_until_their_response() {
         assert_eq!(service.clone().oneshot(()).await.expect("ready"), name);
     }
     a.hold(true);
-    let mut asking = [(); 2].map(|()| task::spawn(service.clone().oneshot(())));
+    let mut pending = [(); 2].map(|()| task::spawn(service.clone().oneshot(())));
     // b answers at once.
-    assert_ready_ok!(asking[0].poll());
-    assert_pending!(asking[1].poll());
+    assert_ready_ok!(pending[0].poll());
+    assert_pending!(pending[1].poll());
     assert_eq!(load(&set), 1);
     a.hold(false);
-    assert!(asking[1].is_woken());
-    assert_ready_ok!(asking[1].poll());
+    assert!(pending[1].is_woken());
+    assert_ready_ok!(pending[1].poll());
     assert_eq!(load(&set), 0);
     let outcomes =
         set.snapshot().backends().iter().map(|backend| backend.outcomes().ok).sum::<u64>();
@@ -49,20 +49,20 @@ async fn requests_are_picked_round_robin_and_counted_until_their_response() {
 async fn a_busy_instance_is_passed_over_and_awaited_when_all_are_busy() {
     let (set, [a, b]) = set_of(["a", "b"]);
     let service = Balance::new(round_robin(&set));
-    a.set_mood(Mood::Busy);
+    a.set_readiness(Readiness::Busy);
     for _ in 0..4 {
         assert_eq!(service.clone().oneshot(()).await.expect("b is ready"), "b");
     }
-    b.set_mood(Mood::Busy);
-    let mut asking = task::spawn(service.clone().oneshot(()));
-    assert_pending!(asking.poll());
+    b.set_readiness(Readiness::Busy);
+    let mut pending = task::spawn(service.clone().oneshot(()));
+    assert_pending!(pending.poll());
     assert_eq!(load(&set), 1, "the lease of the instance that is awaited");
     let first =
         set.snapshot().backends().iter().find(|backend| backend.load().total() == 1).cloned();
     let first = first.expect("one leased backend").target().clone();
-    first.set_mood(Mood::Ready);
-    assert!(asking.is_woken());
-    assert_eq!(assert_ready_ok!(asking.poll()), first.name);
+    first.set_readiness(Readiness::Ready);
+    assert!(pending.is_woken());
+    assert_eq!(assert_ready_ok!(pending.poll()), first.name);
     assert_eq!(load(&set), 0);
 }
 
@@ -70,15 +70,15 @@ async fn a_busy_instance_is_passed_over_and_awaited_when_all_are_busy() {
 async fn a_ready_instance_that_is_not_awaited_is_found_by_the_next_search() {
     let (set, [a, b]) = set_of(["a", "b"]);
     let service = Balance::new(round_robin(&set));
-    a.set_mood(Mood::Busy);
-    b.set_mood(Mood::Busy);
-    let mut asking = task::spawn(service.oneshot(()));
-    assert_pending!(asking.poll());
+    a.set_readiness(Readiness::Busy);
+    b.set_readiness(Readiness::Busy);
+    let mut pending = task::spawn(service.oneshot(()));
+    assert_pending!(pending.poll());
     let waited_for =
         set.snapshot().backends().iter().find(|backend| backend.load().total() == 1).cloned();
     let other = if waited_for.expect("one leased backend").target().name == "a" { &b } else { &a };
-    other.set_mood(Mood::Ready);
-    assert_eq!(asking.await.expect("found"), other.name);
+    other.set_readiness(Readiness::Ready);
+    assert_eq!(pending.await.expect("found"), other.name);
 }
 
 #[tokio::test(start_paused = true)]
@@ -108,7 +108,7 @@ async fn a_request_without_an_eligible_backend_fails_after_the_wait_timeout() {
     assert!(begun.elapsed().is_zero(), "fails at once");
 
     let (set, [a]) = set_of(["a"]);
-    a.set_mood(Mood::Busy);
+    a.set_readiness(Readiness::Busy);
     let service = Balance::new(round_robin(&set));
     assert_eq!(balance_error(service.oneshot(()).await), BalanceError::Busy { asked: 1, waited });
     assert_eq!(load(&set), 0);
@@ -118,18 +118,18 @@ async fn a_request_without_an_eligible_backend_fails_after_the_wait_timeout() {
 async fn a_change_of_the_set_wakes_waiting_requests() {
     let (set, _) = set_of([]);
     let service = Balance::new(round_robin(&set));
-    let mut asking = [(); 3].map(|()| task::spawn(service.clone().oneshot(())));
-    asking.iter_mut().for_each(|asking| assert_pending!(asking.poll()));
+    let mut pending = [(); 3].map(|()| task::spawn(service.clone().oneshot(())));
+    pending.iter_mut().for_each(|pending| assert_pending!(pending.poll()));
     let instance = Instance::new("a");
     set.insert(Spec::new("a", instance).health(Health::Down)).expect("a new name");
-    for asking in &mut asking {
-        assert!(asking.is_woken());
-        assert_pending!(asking.poll());
+    for pending in &mut pending {
+        assert!(pending.is_woken());
+        assert_pending!(pending.poll());
     }
     set.set_health(&"a".into(), Health::Up).expect("in the set");
-    for asking in &mut asking {
-        assert!(asking.is_woken());
-        assert_eq!(assert_ready_ok!(asking.poll()), "a");
+    for pending in &mut pending {
+        assert!(pending.is_woken());
+        assert_eq!(assert_ready_ok!(pending.poll()), "a");
     }
 }
 
@@ -155,12 +155,12 @@ async fn the_end_of_a_request_wakes_one_that_waits_for_its_connection_slot() {
 async fn a_request_that_waits_for_a_backend_moves_when_that_goes_down() {
     let (set, [a, b]) = set_of(["a", "b"]);
     let service = Balance::new(round_robin(&set)).candidates(1);
-    a.set_mood(Mood::Busy);
-    let mut asking = task::spawn(service.oneshot(()));
-    assert_pending!(asking.poll());
+    a.set_readiness(Readiness::Busy);
+    let mut pending = task::spawn(service.oneshot(()));
+    assert_pending!(pending.poll());
     set.set_health(&"a".into(), Health::Down).expect("in the set");
-    assert!(asking.is_woken());
-    assert_eq!(assert_ready_ok!(asking.poll()), "b");
+    assert!(pending.is_woken());
+    assert_eq!(assert_ready_ok!(pending.poll()), "b");
     assert_eq!((a.calls(), b.calls(), load(&set)), (0, 1, 0));
 }
 
@@ -225,10 +225,10 @@ async fn latencies_are_measured_for_schedulers_that_read_them() {
             Balancer::new(&set, scheduler_value).expect("the scheduler accepts any set"),
         );
         a.hold(true);
-        let asking = tokio::spawn(service.clone().oneshot(()));
+        let pending = tokio::spawn(service.clone().oneshot(()));
         tokio::time::sleep(Duration::from_millis(300)).await;
         a.hold(false);
-        asking.await.expect("no panic").expect("an answer");
+        pending.await.expect("no panic").expect("an answer");
         let estimate = set.snapshot().backends()[0].estimate(Instant::now().into_std());
         assert_eq!(estimate.latency.is_some(), measured, "{scheduler}");
     }

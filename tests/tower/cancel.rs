@@ -28,12 +28,12 @@ const MAX_CONNECTIONS: usize = 3;
 type Limited = ConcurrencyLimit<Instance>;
 type CloneRequest = fn(&()) -> Option<()>;
 type Hedged = lvs::tower::Hedged<Limited, NoKey, OnResponse, NoRetry, CloneRequest>;
-type Asking = Spawn<Pin<Box<dyn Future<Output = Result<&'static str, BoxError>>>>>;
+type PendingRequest = Spawn<Pin<Box<dyn Future<Output = Result<&'static str, BoxError>>>>>;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
     /// Sends a request through one of the services and polls it `polls` times.
-    Ask {
+    Send {
         by: ServiceKind,
         polls: u8,
     },
@@ -51,9 +51,9 @@ enum Step {
     },
     /// Lets enough time pass to hedge a request, and polls all requests.
     Wait,
-    Mood {
+    Readiness {
         instance: u8,
-        mood: u8,
+        readiness: u8,
     },
     Hold {
         instance: u8,
@@ -86,12 +86,12 @@ fn service_kind() -> impl Strategy<Value = ServiceKind> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (service_kind(), 0..3u8).prop_map(|(by, polls)| Step::Ask { by, polls }),
+        4 => (service_kind(), 0..3u8).prop_map(|(by, polls)| Step::Send { by, polls }),
         4 => any::<u8>().prop_map(|which| Step::Poll { which }),
         3 => any::<u8>().prop_map(|which| Step::Drop { which }),
         1 => service_kind().prop_map(|by| Step::Reserve { by }),
         2 => Just(Step::Wait),
-        2 => (0..3u8, 0..3u8).prop_map(|(instance, mood)| Step::Mood { instance, mood }),
+        2 => (0..3u8, 0..3u8).prop_map(|(instance, readiness)| Step::Readiness { instance, readiness }),
         2 => (0..3u8, any::<bool>()).prop_map(|(instance, hold)| Step::Hold { instance, hold }),
         2 => (0..3u8, any::<bool>()).prop_map(|(instance, up)| Step::Health { instance, up }),
         1 => (0..3u8).prop_map(|instance| Step::Replace { instance }),
@@ -105,7 +105,7 @@ struct World {
     balance: Balance<Limited>,
     first: ReadyFirst<Limited>,
     hedged: Hedged,
-    asking: Vec<Asking>,
+    pending: Vec<PendingRequest>,
 }
 
 impl World {
@@ -123,7 +123,7 @@ impl World {
         let budget = TpsBudget::new(Duration::from_secs(10), 1000, 1.0);
         let hedge = Hedge::new((|()| Some(())) as CloneRequest).budget(budget);
         let hedged = balance.clone().hedge(hedge);
-        Self { set, instances, permits, balance, first, hedged, asking: Vec::new() }
+        Self { set, instances, permits, balance, first, hedged, pending: Vec::new() }
     }
 
     /// Sends requests until enough latencies are known to hedge, and then holds all answers back.
@@ -137,24 +137,24 @@ impl World {
 
     fn run(&mut self, step: Step) {
         match step {
-            Step::Ask { by, polls } => {
-                let asking: Pin<Box<dyn Future<Output = _>>> = match by {
+            Step::Send { by, polls } => {
+                let pending: Pin<Box<dyn Future<Output = _>>> = match by {
                     ServiceKind::Balance => Box::pin(self.balance.clone().oneshot(())),
                     ServiceKind::ReadyFirst => Box::pin(self.first.clone().oneshot(())),
                     ServiceKind::Hedged => Box::pin(self.hedged.clone().oneshot(())),
                 };
-                self.asking.push(task::spawn(asking));
-                let which = self.asking.len() - 1;
+                self.pending.push(task::spawn(pending));
+                let which = self.pending.len() - 1;
                 (0..polls).for_each(|_| self.poll(which));
             }
             Step::Poll { which } => {
-                if let Some(which) = usize::from(which).checked_rem(self.asking.len()) {
+                if let Some(which) = usize::from(which).checked_rem(self.pending.len()) {
                     self.poll(which);
                 }
             }
             Step::Drop { which } => {
-                if let Some(which) = usize::from(which).checked_rem(self.asking.len()) {
-                    drop(self.asking.swap_remove(which));
+                if let Some(which) = usize::from(which).checked_rem(self.pending.len()) {
+                    drop(self.pending.swap_remove(which));
                 }
             }
             Step::Reserve { by: ServiceKind::Balance } => {
@@ -166,10 +166,11 @@ impl World {
             Step::Reserve { by: ServiceKind::Hedged } => {
                 let _ = poll_ready(&mut task::spawn(self.hedged.clone()));
             }
-            Step::Wait => (0..self.asking.len()).rev().for_each(|which| self.poll(which)),
-            Step::Mood { instance, mood } => {
-                let mood = [Mood::Ready, Mood::Busy, Mood::Broken][usize::from(mood)];
-                self.instances[usize::from(instance)].set_mood(mood);
+            Step::Wait => (0..self.pending.len()).rev().for_each(|which| self.poll(which)),
+            Step::Readiness { instance, readiness } => {
+                let readiness =
+                    [Readiness::Ready, Readiness::Busy, Readiness::Broken][usize::from(readiness)];
+                self.instances[usize::from(instance)].set_readiness(readiness);
             }
             Step::Hold { instance, hold } => self.instances[usize::from(instance)].hold(hold),
             Step::Health { instance, up } => {
@@ -187,8 +188,8 @@ impl World {
     }
 
     fn poll(&mut self, which: usize) {
-        if self.asking.get_mut(which).is_some_and(|asking| asking.poll().is_ready()) {
-            drop(self.asking.swap_remove(which));
+        if self.pending.get_mut(which).is_some_and(|pending| pending.poll().is_ready()) {
+            drop(self.pending.swap_remove(which));
         }
     }
 }
@@ -220,7 +221,7 @@ fn dropped_requests_return_everything() {
                 prop_assert!(permits.available_permits() <= INSTANCE_PERMITS);
             }
         }
-        world.asking.clear();
+        world.pending.clear();
         prop_assert_eq!(load(&world.set), 0);
         for permits in &world.permits {
             prop_assert_eq!(permits.available_permits(), INSTANCE_PERMITS);

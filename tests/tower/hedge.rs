@@ -153,7 +153,7 @@ async fn the_budget_bounds_hedging_when_all_backends_are_slow() {
     let stats = service.stats().clone();
     ask(&service, 1000).await;
     [&a, &b].iter().for_each(|instance| instance.set_latency(20 * MS));
-    // Before the delay follows the new latencies.
+    // While the delay is still that of the faster requests.
     ask(&service, 20).await;
     assert_eq!(stats.sent(), 20, "within a tenth of a thousand requests");
     let without_budget = Hedge::new(any).budget(TpsBudget::new(Duration::from_secs(10), 0, 0.0));

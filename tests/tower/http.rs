@@ -50,7 +50,8 @@ impl Body for ScriptedBody {
     }
 }
 
-/// Reads `count` frames of a body; returns the load before the body is dropped, and the outcomes after it.
+/// Reads `count` frames of a body; returns the load before the body is dropped, and the outcomes
+/// after it.
 async fn read(frames: &[BodyFrame], count: usize) -> (u32, OutcomeCounts) {
     let set = BackendSet::new();
     let body = ScriptedBody(frames.to_vec().into());

@@ -52,14 +52,14 @@ async fn a_busy_backend_of_a_key_is_awaited_or_passed_over_as_configured() {
     let home = service.clone().oneshot(7).await.expect("ready");
     let home =
         instances.iter().find(|instance| instance.name == home).expect("an instance of that name");
-    home.set_mood(Mood::Busy);
+    home.set_readiness(Readiness::Busy);
     let away = service.clone().oneshot(7).await.expect("other instances are ready");
     assert_ne!(away, home.name);
-    let mut asking = task::spawn(service.candidates(1).oneshot(7));
-    assert_pending!(asking.poll());
-    home.set_mood(Mood::Ready);
-    assert!(asking.is_woken());
-    assert_eq!(assert_ready_ok!(asking.poll()), home.name);
+    let mut pending = task::spawn(service.candidates(1).oneshot(7));
+    assert_pending!(pending.poll());
+    home.set_readiness(Readiness::Ready);
+    assert!(pending.is_woken());
+    assert_eq!(assert_ready_ok!(pending.poll()), home.name);
 }
 
 #[tokio::test]

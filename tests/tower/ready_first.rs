@@ -13,20 +13,20 @@ use crate::world::*;
 #[tokio::test]
 async fn poll_ready_waits_for_an_instance_and_call_calls_it() {
     let (set, [a, b]) = set_of(["a", "b"]);
-    a.set_mood(Mood::Busy);
-    b.set_mood(Mood::Busy);
+    a.set_readiness(Readiness::Busy);
+    b.set_readiness(Readiness::Busy);
     let mut service = task::spawn(ReadyFirst::new(round_robin(&set)));
     assert_pending!(poll_ready(&mut service));
     assert_eq!(load(&set), 2, "both instances are candidates");
-    b.set_mood(Mood::Ready);
+    b.set_readiness(Readiness::Ready);
     assert!(service.is_woken());
     assert_ready_ok!(poll_ready(&mut service));
     assert_eq!(load(&set), 1, "the other candidate is dropped");
     // b stays the picked instance, though a is ready now as well.
-    a.set_mood(Mood::Ready);
+    a.set_readiness(Readiness::Ready);
     assert_ready_ok!(poll_ready(&mut service));
-    let mut asking = task::spawn(service.enter(|_, mut service| service.call(())));
-    assert_eq!(assert_ready_ok!(asking.poll()), "b");
+    let mut pending = task::spawn(service.enter(|_, mut service| service.call(())));
+    assert_eq!(assert_ready_ok!(pending.poll()), "b");
     assert_eq!(load(&set), 0);
 }
 
@@ -37,8 +37,8 @@ async fn an_instance_whose_backend_went_down_is_not_called() {
     assert_ready_ok!(poll_ready(&mut service));
     set.set_health(&"a".into(), Health::Down).expect("in the set");
     assert_ready_ok!(poll_ready(&mut service));
-    let mut asking = task::spawn(service.enter(|_, mut service| service.call(())));
-    assert_eq!(assert_ready_ok!(asking.poll()), "b");
+    let mut pending = task::spawn(service.enter(|_, mut service| service.call(())));
+    assert_eq!(assert_ready_ok!(pending.poll()), "b");
     assert_eq!((a.calls(), b.calls()), (0, 1));
 }
 
@@ -47,9 +47,9 @@ async fn an_instance_that_is_busy_again_is_awaited_again() {
     let (set, [a]) = set_of(["a"]);
     let mut service = task::spawn(ReadyFirst::new(round_robin(&set)));
     assert_ready_ok!(poll_ready(&mut service));
-    a.set_mood(Mood::Busy);
+    a.set_readiness(Readiness::Busy);
     assert_pending!(poll_ready(&mut service));
-    a.set_mood(Mood::Ready);
+    a.set_readiness(Readiness::Ready);
     assert!(service.is_woken());
     assert_ready_ok!(poll_ready(&mut service));
 }
@@ -58,14 +58,14 @@ async fn an_instance_that_is_busy_again_is_awaited_again() {
 async fn after_the_wait_timeout_the_call_fails_and_not_poll_ready() {
     let (set, [a]) = set_of(["a"]);
     let mut service = ReadyFirst::new(round_robin(&set));
-    a.set_mood(Mood::Busy);
+    a.set_readiness(Readiness::Busy);
     let begun = Instant::now();
     let waited = Duration::from_secs(1);
     let answer = ready(&mut service).await.call(()).await;
     assert_eq!(balance_error(answer), BalanceError::Busy { asked: 1, waited });
     assert_eq!(begun.elapsed(), waited);
     // The same service is usable afterwards.
-    a.set_mood(Mood::Ready);
+    a.set_readiness(Readiness::Ready);
     assert_eq!(ready(&mut service).await.call(()).await.expect("ready"), "a");
     set.remove(&"a".into()).expect("in the set");
     let answer = ready(&mut service).await.call(()).await;
@@ -79,12 +79,12 @@ async fn after_the_wait_timeout_the_call_fails_and_not_poll_ready() {
 #[tokio::test(start_paused = true)]
 async fn failing_instances_are_passed_over_and_asked_at_intervals() {
     let (set, [a, b]) = set_of(["a", "b"]);
-    a.set_mood(Mood::Broken);
+    a.set_readiness(Readiness::Broken);
     let mut service = ReadyFirst::new(round_robin(&set));
     for _ in 0..4 {
         assert_eq!(ready(&mut service).await.call(()).await.expect("ready"), "b");
     }
-    b.set_mood(Mood::Broken);
+    b.set_readiness(Readiness::Broken);
     let failed = || -> u64 {
         set.snapshot().backends().iter().map(|backend| backend.outcomes().failures()).sum()
     };

@@ -15,7 +15,7 @@ pub(crate) use tower::{BoxError, Service, ServiceExt};
 
 /// What `poll_ready` of an instance returns: ready, pending or an error.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Mood {
+pub(crate) enum Readiness {
     Ready,
     Busy,
     Broken,
@@ -31,7 +31,7 @@ pub(crate) struct Instance {
 
 #[derive(Debug)]
 struct State {
-    mood: Mood,
+    readiness: Readiness,
     /// Whether answers are held back.
     held: bool,
     wakers: Vec<Waker>,
@@ -39,12 +39,12 @@ struct State {
 
 impl Instance {
     pub(crate) fn new(name: &'static str) -> Self {
-        let state = State { mood: Mood::Ready, held: false, wakers: Vec::new() };
+        let state = State { readiness: Readiness::Ready, held: false, wakers: Vec::new() };
         Self { name, state: Arc::new(Mutex::new(state)), calls: Arc::default() }
     }
 
-    pub(crate) fn set_mood(&self, mood: Mood) {
-        self.change(|state| state.mood = mood);
+    pub(crate) fn set_readiness(&self, readiness: Readiness) {
+        self.change(|state| state.readiness = readiness);
     }
 
     /// Holds answers back, or releases them.
@@ -70,10 +70,10 @@ impl<Req> Service<Req> for Instance {
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let mut state = self.state.lock().expect("no panic");
-        match state.mood {
-            Mood::Ready => Poll::Ready(Ok(())),
-            Mood::Broken => Poll::Ready(Err(format!("{} is broken", self.name).into())),
-            Mood::Busy => {
+        match state.readiness {
+            Readiness::Ready => Poll::Ready(Ok(())),
+            Readiness::Broken => Poll::Ready(Err(format!("{} is broken", self.name).into())),
+            Readiness::Busy => {
                 state.wakers.push(cx.waker().clone());
                 Poll::Pending
             }

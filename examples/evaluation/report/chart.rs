@@ -5,7 +5,7 @@ use plotters::style::RGBColor;
 
 use crate::process::Error;
 
-/// A line of a chart.
+/// A curve of a chart.
 pub(crate) struct Series {
     pub(crate) name: String,
     pub(crate) colour: RGBColor,
@@ -13,17 +13,17 @@ pub(crate) struct Series {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// What a chart's axes say, and how far they go.
+/// The axes of a chart: their names and ranges.
 pub(crate) struct Axes<'a> {
     pub(crate) x: (&'a str, f64, f64),
     pub(crate) y: (&'a str, f64, f64),
-    /// Each step up is ten times as much.
+    /// Whether the y axis is logarithmic.
     pub(crate) is_log: bool,
-    /// Where no line is.
+    /// The position of the legend.
     pub(crate) legend: SeriesLabelPosition,
 }
 
-/// Colours that people with any eyes can tell apart (Okabe and Ito).
+/// Colours that are distinct for colour-blind readers too (Okabe and Ito).
 pub(crate) const COLOURS: [RGBColor; 6] = [
     RGBColor(213, 94, 0),
     RGBColor(86, 180, 233),
@@ -35,7 +35,7 @@ pub(crate) const COLOURS: [RGBColor; 6] = [
 
 const SIZE: (u32, u32) = (720, 380);
 
-/// Lines over numbers.
+/// Draws a line chart as SVG.
 pub(crate) fn lines(axes: &Axes<'_>, series: &[Series]) -> Result<String, Error> {
     let mut svg = String::new();
     {
@@ -44,7 +44,7 @@ pub(crate) fn lines(axes: &Axes<'_>, series: &[Series]) -> Result<String, Error>
         let mut builder = ChartBuilder::on(&area);
         builder.margin(12).margin_right(24).x_label_area_size(44).y_label_area_size(64);
         let ((x_name, x_min, x_max), (y_name, y_min, y_max)) = (axes.x, axes.y);
-        // The two kinds of axes are of two types.
+        // Linear and logarithmic axes have different types.
         macro_rules! draw {
             ($y:expr) => {{
                 let mut chart = builder.build_cartesian_2d(x_min..x_max, $y)?;
@@ -95,7 +95,7 @@ pub(crate) fn lines(axes: &Axes<'_>, series: &[Series]) -> Result<String, Error>
     Ok(svg)
 }
 
-/// A number as people write it.
+/// Formats the number of an axis label.
 fn number(value: &f64) -> String {
     match *value {
         value if value == value.trunc() => format!("{value}"),

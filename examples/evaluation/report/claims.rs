@@ -1,16 +1,16 @@
-//! What the evaluation is to show, and whether it does.
+//! The claims that the evaluation checks.
 
 use std::time::Duration;
 
-use super::Results;
-use crate::balancer::Whose;
+use super::results::Results;
+use crate::balancer::Product;
 use crate::ceiling;
 use crate::measure::Step;
 use crate::performance::knee;
 use crate::plan::SERVER;
-use crate::redundancy::Outcome;
+use crate::redundancy::FaultResult;
 
-/// Something that can be so or not.
+/// A statement about the measurements, and whether it holds.
 pub(crate) struct Claim {
     pub(crate) text: String,
     pub(crate) holds: bool,
@@ -21,98 +21,109 @@ pub(crate) fn claims(results: &Results) -> Vec<Claim> {
     throughput(results, &mut claims);
     loss_and_time(results, &mut claims);
     limits(results, &mut claims);
-    let ours = results.redundancy.outcomes.iter().filter(|it| it.whose == Whose::Ours);
+    let ours = results.redundancy.outcomes.iter().filter(|outcome| outcome.product == Product::Lvs);
     claims.extend(ours.map(redundancy));
     claims
 }
 
-/// The most that clusters answer, beside theory.
+/// Compares the knees of clusters with theory.
 fn throughput(results: &Results, claims: &mut Vec<Claim>) {
-    for (whose, servers) in results.plan.clusters() {
-        let Some(knee) = knee(&results.performance, whose, servers) else { continue };
+    for (product, servers) in results.plan.clusters() {
+        let Some(knee) = knee(&results.performance, product, servers) else { continue };
         let theory = SERVER.capacity() * f64::from(servers);
-        let off = knee / theory - 1.0;
-        let who = match whose {
+        let deviation = knee / theory - 1.0;
+        let cluster = match product {
             None => "one server alone".to_owned(),
-            Some(whose) => format!("{servers} servers behind {}", whose.name()),
+            Some(product) => format!("{servers} servers behind {}", product.name()),
         };
         claims.push(Claim {
             text: format!(
-                "{who}: the knee is at {knee:.0} answers a second; theory says {theory:.0} \
-                 ({:+.1} %)",
-                100.0 * off
+                "{cluster}: the throughput saturates at {knee:.0} answers a second; theory expects \
+                 {theory:.0} ({:+.1} %)",
+                100.0 * deviation
             ),
-            holds: off.abs() <= 0.1,
+            holds: deviation.abs() <= 0.1,
         });
     }
 }
 
-/// A load that is too much for one server and not for four.
+/// Compares one server with four, at a load above the capacity of one and below that of four.
 fn loss_and_time(results: &Results, claims: &mut Vec<Claim>) {
-    let find = |whose, servers| {
-        results.performance.iter().filter(move |it| (it.whose, it.servers) == (whose, servers))
+    let find = |product, servers| {
+        results
+            .performance
+            .iter()
+            .filter(move |step| (step.product, step.servers) == (product, servers))
     };
-    let is_right = |load: f64| (1.5..=3.0).contains(&(load / SERVER.capacity()));
-    let Some(alone) = find(None, 1).find(|it| is_right(it.offered)) else { return };
-    let same = |it: &&Step| it.offered == alone.offered;
-    let Some(four) = find(Some(Whose::Ours), 4).find(same) else { return };
-    let [one, many] = [alone, four].map(|it| (&it.seen, &it.cpu));
+    let is_in_range = |load: f64| (1.5..=3.0).contains(&(load / SERVER.capacity()));
+    let Some(alone) = find(None, 1).find(|step| is_in_range(step.offered)) else { return };
+    let is_same_load = |step: &&Step| step.offered == alone.offered;
+    let Some(four) = find(Some(Product::Lvs), 4).find(is_same_load) else { return };
+    let [(one_seen, one_cpu), (four_seen, four_cpu)] =
+        [alone, four].map(|step| (&step.stats, &step.cpu));
     let offered = alone.offered;
     claims.push(Claim {
         text: format!(
-            "at {offered:.0} requests a second one server loses {:.1} %, four lose {:.1} %",
-            100.0 * one.0.loss,
-            100.0 * many.0.loss
+            "at {offered:.0} requests a second, one server loses {:.1} % of them and four servers \
+             {:.1} %",
+            100.0 * one_seen.loss,
+            100.0 * four_seen.loss
         ),
-        holds: many.0.loss < one.0.loss,
+        holds: four_seen.loss < one_seen.loss,
     });
     claims.push(Claim {
         text: format!(
-            "half of the answers take {:.0} ms at the most instead of {:.0}, and 99 % take {:.0} \
-             instead of {:.0}",
-            many.0.p50_ms, one.0.p50_ms, many.0.p99_ms, one.0.p99_ms
+            "at that load, the median response time of four servers is {:.0} ms (one server: {:.0}), \
+             and the 99th percentile is {:.0} ms ({:.0})",
+            four_seen.p50_ms, one_seen.p50_ms, four_seen.p99_ms, one_seen.p99_ms
         ),
-        holds: many.0.p99_ms < one.0.p99_ms,
+        holds: four_seen.p99_ms < one_seen.p99_ms,
     });
     claims.push(Claim {
         text: format!(
-            "the work spreads: {:.1} % of a processor for each of four servers, {:.1} % for one \
-             alone; the director takes {:.1} %",
-            100.0 * many.1.server,
-            100.0 * one.1.server,
-            100.0 * many.1.director
+            "at that load, each of four servers uses {:.1} % of a processor, a single server \
+             {:.1} %; the director uses {:.1} %",
+            100.0 * four_cpu.server,
+            100.0 * one_cpu.server,
+            100.0 * four_cpu.director
         ),
-        holds: many.1.server < one.1.server,
+        holds: four_cpu.server < one_cpu.server,
     });
 }
 
-/// What ends the growth, in a cluster and without the servers' work.
+/// Returns the highest rates with servers that answer at once, and what limits them.
 fn limits(results: &Results, claims: &mut Vec<Claim>) {
-    for (whose, rates) in results.plan.ceilings().map(|whose| (whose, &results.ceiling)) {
-        let name = whose.map_or("a server alone", Whose::name);
-        let held = ceiling::held(rates, whose).map_or(0.0, |rate| rate.offered);
-        let limit = match ceiling::too_much(rates, whose) {
-            Some(rate) => format!("at {:.0} the limit is {}", rate.offered, ceiling::limit(rate)),
-            None => "more was not tried".to_owned(),
+    for (product, rates) in results.plan.ceilings().map(|product| (product, &results.ceiling)) {
+        let name = product.map_or("one server alone", Product::name);
+        let held = ceiling::held(rates, product).map_or(0.0, |rate| rate.offered);
+        let limit = match ceiling::too_much(rates, product) {
+            Some(rate) => format!(
+                "at {:.0} requests a second the limit is {}",
+                rate.offered,
+                ceiling::limit(rate)
+            ),
+            None => "no higher rate was tried".to_owned(),
         };
         claims.push(Claim {
-            text: format!("{name}, servers without work: {held:.0} requests a second; {limit}"),
+            text: format!(
+                "{name}, with servers that answer at once: {held:.0} requests a second; {limit}"
+            ),
             holds: held > 0.0,
         });
     }
 }
 
-fn redundancy(outcome: &Outcome) -> Claim {
+fn redundancy(outcome: &FaultResult) -> Claim {
     let millis = |time: Duration| time.as_millis();
     let lost = outcome.lost_count();
-    let promise = millis(outcome.fault.promise());
+    let bound = millis(outcome.fault.bound());
     let text = match lost {
-        0 => "no client noticed".to_owned(),
+        0 => "no request lost".to_owned(),
         _ => format!(
-            "{lost} of {} requests lost, sent within {} ms (promised: {promise})",
-            outcome.seen.asked,
-            millis(outcome.time()),
+            "{lost} of {} requests lost, within {} ms (bound: {bound} ms)",
+            outcome.stats.requests,
+            millis(outcome.loss_time()),
         ),
     };
-    Claim { text: format!("{}: {text}", outcome.fault.name()), holds: outcome.is_kept() }
+    Claim { text: format!("{}: {text}", outcome.fault.name()), holds: outcome.is_within_bound() }
 }

@@ -1,16 +1,18 @@
-//! The report as a page: one file that needs nothing else.
+//! The report as one self-contained HTML page.
 
 use std::fmt::Write;
 use std::time::SystemTime;
 
 use super::claims::claims;
-use super::{Results, figures};
-use crate::balancer::{ADVERT, CHECK, Whose};
+use super::figures;
+use super::results::Results;
+use crate::balancer::{ADVERT, CHECK, Product};
 use crate::ceiling;
-use crate::measure::{Busiest, Cpu, Seen};
-use crate::plan::{PATIENCE, SERVER, WORK};
+use crate::fault::Fault;
+use crate::measure::{Busiest, Cpu, RequestStats};
+use crate::plan::{CLIENT_TIMEOUT, SERVER, WORK};
 use crate::process::{Error, describe};
-use crate::redundancy::{Fault, RATE};
+use crate::redundancy::RATE;
 use crate::schedulers;
 use crate::server::BODY;
 
@@ -25,14 +27,14 @@ pub(super) fn page(results: &Results) -> Result<String, Error> {
         page,
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>lvs: the evaluation</title><style>{}</style><main>\
-         <h1>A single server against the cluster, and what a failure costs</h1>\
+         <title>lvs: evaluation</title><style>{}</style><main>\
+         <h1>A single server compared with a cluster, and the requests that a failure loses</h1>\
          <p>{} · {date} · {} s · <code>{command}</code></p>",
         include_str!("page.css"),
         escaped(&describe()),
-        results.took.as_secs()
+        results.duration.as_secs()
     )?;
-    in_short(&mut page, results)?;
+    write_claims(&mut page, results)?;
     performance(&mut page, results)?;
     scheduling(&mut page, results)?;
     ceilings(&mut page, results)?;
@@ -41,8 +43,8 @@ pub(super) fn page(results: &Results) -> Result<String, Error> {
     Ok(page)
 }
 
-fn in_short(page: &mut String, results: &Results) -> Result<(), Error> {
-    *page += "<h2>In short</h2><ul class=\"claims\">";
+fn write_claims(page: &mut String, results: &Results) -> Result<(), Error> {
+    *page += "<h2>Summary</h2><ul class=\"claims\">";
     for claim in claims(results) {
         let (class, mark) = if claim.holds { ("yes", "✓") } else { ("no", "✗") };
         write!(page, "<li class=\"{class}\"><b>{mark}</b> {}</li>", escaped(&claim.text))?;
@@ -52,54 +54,55 @@ fn in_short(page: &mut String, results: &Results) -> Result<(), Error> {
 }
 
 fn performance(page: &mut String, results: &Results) -> Result<(), Error> {
-    let (workers, line) = (SERVER.workers, SERVER.line);
+    let (workers, backlog) = (SERVER.workers, SERVER.backlog);
     let service = SERVER.service.as_millis();
     write!(
         page,
-        "<h2>Performance</h2><p>Each real server is a process with {workers} workers. A request takes \
-         one of them {service} ms in the mean, at random (exponential), {} µs of which are work for a \
-         processor; so a server can do {:.0} requests a second. {line} more may wait, and whoever comes \
-         when these are there is told 503. An answer has {BODY} bytes. Clients ask at random moments \
-         (Poisson), each on a connection of its own, whether or not those before were answered, and \
-         wait {} ms; response times are counted from when a request was to be sent. Each step is \
-         measured for {:.1} s. Servers, director and clients share this machine.</p>\
-         <p>Theory is the queue M/M/c/K: Erlang's formula for workers with a line. A cluster's knee is \
-         the mean throughput of the steps at which a seventh more than its servers' capacity is offered, \
-         or more than that.</p>",
+        "<h2>Performance</h2><p>Each real server is a process with {workers} workers. The service time of a \
+         request is random (exponential) with a mean of {service} ms, {} µs of which use a processor; the \
+         capacity of a server is {:.0} requests a second. {backlog} more requests may wait; a request that \
+         finds the backlog full is answered with status 503. An answer has {BODY} bytes. Requests arrive at \
+         random moments (Poisson), each on a connection of its own, whether or not earlier requests were \
+         answered. A client waits {} ms for an answer; response times count from the moment at which a \
+         request was due. Each step is measured for {:.1} s. Servers, balancer and clients share this \
+         machine.</p>\
+         <p>Theory is the queue M/M/c/K: Erlang's formula for workers with a backlog. The throughput at \
+         which a cluster saturates is the mean over the steps whose load is at least a seventh above the \
+         capacity of its servers.</p>",
         WORK.as_micros(),
         SERVER.capacity(),
-        PATIENCE.as_millis(),
+        CLIENT_TIMEOUT.as_millis(),
         results.plan.step.as_secs_f64()
     )?;
     *page += "<div class=\"charts\">";
-    figure(page, &figures::throughput(results)?, "Throughput: answers over requests")?;
+    figure(
+        page,
+        &figures::throughput(results)?,
+        "Throughput: answers a second over requests a second",
+    )?;
     figure(
         page,
         &figures::loss(results)?,
-        "Request loss: refused, reset, timed out or answered by an error",
+        "Request loss: requests refused, reset, timed out or answered with an error",
     )?;
     figure(
         page,
         &figures::response(results)?,
-        "Response time of what was answered, in the mean; the axis is logarithmic",
+        "Mean response time of answered requests (logarithmic axis)",
     )?;
     figure(
         page,
         &figures::tail(results)?,
-        "Response time of what was answered: 99 of 100 took less",
+        "99th percentile of the response time of answered requests (logarithmic axis)",
     )?;
-    figure(
-        page,
-        &figures::cpu(results, true)?,
-        "CPU utilization of a real server: the work spreads",
-    )?;
-    figure(page, &figures::cpu(results, false)?, "CPU utilization of what balances")?;
+    figure(page, &figures::cpu(results, true)?, "CPU utilization of each real server")?;
+    figure(page, &figures::cpu(results, false)?, "CPU utilization of the balancer")?;
     *page += "</div>";
-    let heads = [&["", "servers", "offered/s"], &SEEN[..], &CPU[..]].concat();
+    let heads = [&["", "servers", "offered/s"], &STATS[..], &CPU[..]].concat();
     let rows = results.performance.iter().map(|point| {
-        let whose = point.whose.map_or("alone", Whose::name).to_owned();
-        let own = vec![whose, point.servers.to_string(), format!("{:.0}", point.offered)];
-        [own, seen(&point.seen), cpu(&point.cpu)].concat()
+        let product = point.product.map_or("alone", Product::name).to_owned();
+        let own = vec![product, point.servers.to_string(), format!("{:.0}", point.offered)];
+        [own, stats(&point.stats), cpu(&point.cpu)].concat()
     });
     table(page, "All steps", &heads, rows, false)
 }
@@ -108,23 +111,24 @@ fn scheduling(page: &mut String, results: &Results) -> Result<(), Error> {
     let fair = schedulers::fair().map(percent);
     write!(
         page,
-        "<h2>Schedulers, with servers that are not equal</h2><p>Four servers with 8, 4, 2 and 2 workers \
-         and weights to match, {:.0} requests a second, which is {:.0} % of what they can do, from 65 000 \
-         client addresses. The fair shares are {}. For <code>first</code> and <code>ovf</code> the \
-         balancer knows how many requests a server can work on. Sorted by the 99th percentile.</p>",
+        "<h2>Schedulers, with servers of unequal capacity</h2><p>Four servers with 8, 4, 2 and 2 workers \
+         and weights in proportion, {:.0} requests a second, which is {:.0} % of their capacity, from 65 000 \
+         client addresses. The shares by weight are {}. For <code>first</code> and <code>ovf</code> the \
+         connection limit of a server is its number of workers. The table is sorted by the 99th \
+         percentile.</p>",
         schedulers::offered(),
         100.0 * schedulers::LOAD,
         fair.join(", ")
     )?;
-    let mut ruled: Vec<_> = results.schedulers.iter().collect();
-    let rank = |seen: &Seen| (seen.loss > 0.02, seen.p99_ms);
-    ruled.sort_by(|a, b| {
-        let ((a_loses, a), (b_loses, b)) = (rank(&a.seen), rank(&b.seen));
+    let mut sorted: Vec<_> = results.schedulers.iter().collect();
+    let rank = |stats: &RequestStats| (stats.loss > 0.02, stats.p99_ms);
+    sorted.sort_by(|a, b| {
+        let ((a_loses, a), (b_loses, b)) = (rank(&a.stats), rank(&b.stats));
         a_loses.cmp(&b_loses).then(a.total_cmp(&b))
     });
     let heads = [
         "",
-        "rule",
+        "scheduler",
         "shares",
         "answers/s",
         "lost",
@@ -132,41 +136,42 @@ fn scheduling(page: &mut String, results: &Results) -> Result<(), Error> {
         "p50",
         "p99",
         "p99.9",
-        "director CPU",
-        "",
+        "balancer CPU",
+        "remark",
     ];
-    let rows = ruled.into_iter().map(|it| {
-        let remark = schedulers::remark(&it.rule).to_owned();
-        let shares = it.shares().map(percent).join(" ");
-        let seen = &it.seen;
-        let times = [seen.mean_ms, seen.p50_ms, seen.p99_ms, seen.p999_ms].map(time);
-        let mut row = vec![it.whose.name().to_owned(), it.rule.clone(), shares];
-        row.extend([format!("{:.0}", seen.answered), percent(seen.loss)]);
+    let rows = sorted.into_iter().map(|result| {
+        let remark = schedulers::remark(&result.scheduler).to_owned();
+        let shares = result.shares().map(percent).join(" ");
+        let stats = &result.stats;
+        let times = [stats.mean_ms, stats.p50_ms, stats.p99_ms, stats.p999_ms].map(time);
+        let mut row = vec![result.product.name().to_owned(), result.scheduler.clone(), shares];
+        row.extend([format!("{:.0}", stats.answered), percent(stats.loss)]);
         row.extend(times);
-        row.extend([percent(it.cpu.director), remark]);
+        row.extend([percent(result.cpu.director), remark]);
         row
     });
-    table(page, "Rules", &heads, rows, true)
+    table(page, "All schedulers", &heads, rows, true)
 }
 
 fn ceilings(page: &mut String, results: &Results) -> Result<(), Error> {
-    *page += "<h2>When the servers are not the limit</h2><p>Servers that answer at once, two of them \
-              behind a balancer, and more and more requests, until one in a hundred is lost or one \
-              client in a hundred is 20 ms late, three times of three. The limit is then what is \
-              busiest: the machine, whose processors all share, or one thread of the clients, of a \
-              server or of what balances.</p>";
-    let ends = ["busiest thread: director, server, clients"];
-    let heads = [&["", "offered/s", "holds"], &SEEN[..], &CPU[..], &ends].concat();
+    *page += "<h2>The limit of the balancer</h2><p>Servers that answer at once, two of them behind a \
+              balancer, under a rising load. A rate holds unless one request in a hundred is lost or one \
+              in a hundred is sent 20 ms late, in three of three attempts. The limit is then the \
+              busiest resource: all processors of the machine, or one thread of the clients, of a server \
+              or of the balancer.</p>";
+    let ends = ["busiest thread: balancer, server, clients"];
+    let heads = [&["", "offered/s", "holds"], &STATS[..], &CPU[..], &ends].concat();
     let rows = results.ceiling.iter().map(|rate| {
-        let whose = rate.whose.map_or("alone", Whose::name).to_owned();
+        let product = rate.product.map_or("alone", Product::name).to_owned();
         let holds = match ceiling::holds(rate) {
             true => "yes".to_owned(),
             false => format!("no: {}", ceiling::limit(rate)),
         };
-        let own = vec![whose, format!("{:.0}", rate.offered), holds];
+        let own = vec![product, format!("{:.0}", rate.offered), holds];
         let Busiest { director, server, clients } = &rate.cpu.busiest;
-        let busiest = [director, server, clients].map(|it| percent(*it)).join(" ");
-        [own, seen(&rate.seen), cpu(&rate.cpu), vec![busiest]].concat()
+        let busiest =
+            [director, server, clients].map(|utilization| percent(*utilization)).join(" ");
+        [own, stats(&rate.stats), cpu(&rate.cpu), vec![busiest]].concat()
     });
     table(page, "All steps", &heads, rows, true)
 }
@@ -175,12 +180,13 @@ fn redundancy(page: &mut String, results: &Results) -> Result<(), Error> {
     write!(
         page,
         "<h2>Redundancy</h2><p>{RATE:.0} requests a second to four servers through the active of two \
-         directors, each in a network of its own, with clients and servers in a third. Servers are \
-         checked each {} ms, and two failures take one down; directors advertise each {} ms. The promise \
-         for a server is the time until two checks have failed, for a director what VRRP says: three \
-         intervals and a part of one. A request that is lost counts by when it was to be sent; those in \
-         the hands of what dies are lost with it, whoever balances. A director that comes back listens \
-         first; what it costs is counted from when it takes over.</p>",
+         directors, each in a network namespace of its own, with clients and servers in a third. Servers \
+         are checked every {} ms, and two failed checks take a server down; directors send advertisements \
+         every {} ms. The bound of the loss time is, for a server, the time until two checks have failed; \
+         for a director, VRRP's master down interval: three advertisement intervals and the skew time. A \
+         lost request counts by the moment at which it was due. Requests under way on a failed server or \
+         director are lost with any balancer. A restarted director listens before it takes over; its loss \
+         time counts from the first lost request.</p>",
         CHECK.as_millis(),
         ADVERT.as_millis()
     )?;
@@ -198,7 +204,7 @@ fn redundancy(page: &mut String, results: &Results) -> Result<(), Error> {
         "wrong",
         "gap ms",
         "last lost ms",
-        "promise ms",
+        "bound ms",
         "answers/s",
         "p50 ms",
         "p99 ms",
@@ -207,22 +213,22 @@ fn redundancy(page: &mut String, results: &Results) -> Result<(), Error> {
         "standby CPU",
     ];
     let rows = outcomes.iter().map(|outcome| {
-        let seen = &outcome.seen;
+        let stats = &outcome.stats;
         let counts =
-            [outcome.lost_count() as u64, seen.refused, seen.reset, seen.timed_out, seen.wrong];
-        let times = [outcome.gap(), outcome.last(), outcome.fault.promise()];
-        let mut row = vec![outcome.fault.name().to_owned(), pair(outcome.whose).to_owned()];
+            [outcome.lost_count() as u64, stats.refused, stats.reset, stats.timed_out, stats.wrong];
+        let times = [outcome.gap(), outcome.last_loss(), outcome.fault.bound()];
+        let mut row = vec![outcome.fault.name().to_owned(), pair(outcome.product).to_owned()];
         row.extend(counts.map(|count| count.to_string()));
         row.extend(times.map(|time| time.as_millis().to_string()));
-        row.push(format!("{:.0}", seen.answered));
-        row.extend([seen.p50_ms, seen.p99_ms, seen.p999_ms].map(time));
+        row.push(format!("{:.0}", stats.answered));
+        row.extend([stats.p50_ms, stats.p99_ms, stats.p999_ms].map(time));
         row.extend(outcome.cpu.map(percent));
         row
     });
     table(page, "All failures", &heads, rows, true)?;
     *page += "<div class=\"charts\">";
     for fault in Fault::ALL {
-        if outcomes.iter().any(|it| it.fault == fault) {
+        if outcomes.iter().any(|outcome| outcome.fault == fault) {
             let name = fault.name();
             let name = format!("{}{}", name[..1].to_uppercase(), &name[1..]);
             let both = figures::answered(outcomes, fault)? + &figures::longest(outcomes, fault)?;
@@ -233,21 +239,22 @@ fn redundancy(page: &mut String, results: &Results) -> Result<(), Error> {
     Ok(())
 }
 
-fn pair(whose: Whose) -> &'static str {
-    match whose {
-        Whose::Ours => "lvs",
-        Whose::Theirs => "keepalived, HAProxy",
+fn pair(product: Product) -> &'static str {
+    match product {
+        Product::Lvs => "lvs",
+        Product::Haproxy => "keepalived, HAProxy",
     }
 }
 
-const SEEN: [&str; 9] =
+const STATS: [&str; 9] =
     ["answers/s", "MB/s", "lost", "mean ms", "p50", "p90", "p99", "p99.9", "clients late"];
-const CPU: [&str; 4] = ["director CPU", "each server", "clients", "machine"];
+const CPU: [&str; 4] = ["balancer CPU", "each server CPU", "clients CPU", "machine CPU"];
 
-fn seen(seen: &Seen) -> Vec<String> {
-    let mut cells = vec![format!("{:.0}", seen.answered), format!("{:.1}", seen.megabytes)];
-    cells.push(percent(seen.loss));
-    let times = [seen.mean_ms, seen.p50_ms, seen.p90_ms, seen.p99_ms, seen.p999_ms, seen.late_ms];
+fn stats(stats: &RequestStats) -> Vec<String> {
+    let mut cells = vec![format!("{:.0}", stats.answered), format!("{:.1}", stats.megabytes)];
+    cells.push(percent(stats.loss));
+    let times =
+        [stats.mean_ms, stats.p50_ms, stats.p90_ms, stats.p99_ms, stats.p999_ms, stats.late_ms];
     cells.extend(times.map(time));
     cells
 }
@@ -260,14 +267,14 @@ fn percent(part: f64) -> String {
     format!("{:.1} %", 100.0 * part)
 }
 
-/// In milliseconds; nothing for what nobody had.
+/// Formats milliseconds; a dash without any answer.
 fn time(millis: f64) -> String {
     if millis.is_finite() { format!("{millis:.1}") } else { "–".to_owned() }
 }
 
 fn figure(page: &mut String, svg: &str, caption: &str) -> Result<(), Error> {
     let caption = escaped(caption);
-    // What a reader of the page who does not see it is told.
+    // For screen readers.
     let svg = svg.replace("<svg ", &format!("<svg role=\"img\" aria-label=\"{caption}\" "));
     Ok(write!(page, "<figure><figcaption>{caption}</figcaption>{svg}</figure>")?)
 }
@@ -298,6 +305,6 @@ fn table(
 
 fn escaped(text: &str) -> String {
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    // A number and its sign stay together.
+    // A number and its percent sign stay on one line.
     text.replace('"', "&quot;").replace(" %", "&nbsp;%")
 }

@@ -1,14 +1,14 @@
-//! The same as CSV: one line for each step, and for each request around a failure.
+//! The measurements as CSV files: a row for each step, and for each request around a failure.
 
 use std::path::Path;
 
-use super::Results;
-use crate::balancer::Whose;
-use crate::measure::{Cpu, Seen};
+use super::results::Results;
+use crate::balancer::Product;
+use crate::measure::{Cpu, RequestStats};
 use crate::process::Error;
 
-/// What clients saw, as columns.
-const SEEN: [&str; 14] = [
+/// The columns of request statistics.
+const STATS: [&str; 14] = [
     "asked",
     "answered_s",
     "megabytes_s",
@@ -24,8 +24,8 @@ const SEEN: [&str; 14] = [
     "p999_ms",
     "late_p99_ms",
 ];
-/// What processes had, in processors; the part of all processors that was busy; and of its time the
-/// busiest thread of each.
+/// The columns of CPU utilization: of processes, in processors; of the machine, as a fraction of all
+/// processors; and of the busiest thread of each kind of process.
 const CPU: [&str; 7] = [
     "director_cpu",
     "server_cpu",
@@ -37,45 +37,45 @@ const CPU: [&str; 7] = [
 ];
 
 pub(super) fn write(results: &Results, folder: &Path) -> Result<(), Error> {
-    let name = |whose: Option<Whose>| whose.map_or("alone", Whose::name).to_owned();
+    let name = |product: Option<Product>| product.map_or("alone", Product::name).to_owned();
     let own = ["whose", "servers", "offered_s"];
     let steps = [("performance.csv", &results.performance), ("ceiling.csv", &results.ceiling)];
     for (file, steps) in steps {
         let rows = steps.iter().map(|step| {
-            let own = vec![name(step.whose), step.servers.to_string(), three(step.offered)];
-            [own, seen(&step.seen), cpu(&step.cpu)].concat()
+            let own = vec![name(step.product), step.servers.to_string(), three(step.offered)];
+            [own, stats(&step.stats), cpu(&step.cpu)].concat()
         });
-        table(folder, file, &own, &[&SEEN, &CPU], rows)?;
+        table(folder, file, &own, &[&STATS, &CPU], rows)?;
     }
 
     let rows = results.schedulers.iter().map(|ruled| {
         let shares = ruled.shares().map(three);
-        let own = [&[name(Some(ruled.whose)), ruled.rule.clone()], &shares[..]].concat();
-        [own, seen(&ruled.seen), cpu(&ruled.cpu)].concat()
+        let own = [&[name(Some(ruled.product)), ruled.scheduler.clone()], &shares[..]].concat();
+        [own, stats(&ruled.stats), cpu(&ruled.cpu)].concat()
     });
     let own = ["whose", "rule", "share_1", "share_2", "share_3", "share_4"];
-    table(folder, "schedulers.csv", &own, &[&SEEN, &CPU], rows)?;
+    table(folder, "schedulers.csv", &own, &[&STATS, &CPU], rows)?;
 
     let outcomes = &results.redundancy.outcomes;
     let rows = outcomes.iter().map(|outcome| {
         let fault = outcome.fault;
-        let times = [outcome.gap(), outcome.last(), fault.promise()];
+        let times = [outcome.gap(), outcome.last_loss(), fault.bound()];
         let times = times.map(|time| three(time.as_secs_f64() * 1e3));
-        let own = [&[name(Some(outcome.whose)), fault.name().to_owned()], &times[..]].concat();
-        [own, seen(&outcome.seen), outcome.cpu.map(three).to_vec()].concat()
+        let own = [&[name(Some(outcome.product)), fault.name().to_owned()], &times[..]].concat();
+        [own, stats(&outcome.stats), outcome.cpu.map(three).to_vec()].concat()
     });
     let own = ["whose", "fault", "gap_ms", "last_lost_ms", "promise_ms"];
-    table(folder, "redundancy.csv", &own, &[&SEEN, &["active_cpu", "standby_cpu"]], rows)?;
+    table(folder, "redundancy.csv", &own, &[&STATS, &["active_cpu", "standby_cpu"]], rows)?;
 
     let rows = outcomes.iter().flat_map(|outcome| {
-        outcome.asked.iter().map(move |asked| {
+        outcome.requests.iter().map(move |request| {
             vec![
-                name(Some(outcome.whose)),
+                name(Some(outcome.product)),
                 outcome.fault.name().to_owned(),
-                three((asked.at_us as f64 - outcome.at.as_micros() as f64) / 1e3),
-                three(asked.took_us as f64 / 1e3),
-                format!("{:?}", asked.fate),
-                asked.server.map_or_else(String::new, |server| server.to_string()),
+                three((request.at_us as f64 - outcome.at.as_micros() as f64) / 1e3),
+                three(request.took_us as f64 / 1e3),
+                format!("{:?}", request.fate),
+                request.server.map_or_else(String::new, |server| server.to_string()),
             ]
         })
     });
@@ -98,14 +98,15 @@ fn table(
     Ok(writer.flush()?)
 }
 
-fn seen(seen: &Seen) -> Vec<String> {
-    let Seen { asked, refused, reset, timed_out, wrong, .. } = seen;
+fn stats(stats: &RequestStats) -> Vec<String> {
+    let RequestStats { requests, refused, reset, timed_out, wrong, .. } = stats;
     let counts = [refused, reset, timed_out, wrong].map(u64::to_string);
-    let times = [seen.loss, seen.mean_ms, seen.p50_ms, seen.p90_ms, seen.p99_ms, seen.p999_ms];
-    let mut cells = vec![asked.to_string(), three(seen.answered), three(seen.megabytes)];
+    let times =
+        [stats.loss, stats.mean_ms, stats.p50_ms, stats.p90_ms, stats.p99_ms, stats.p999_ms];
+    let mut cells = vec![requests.to_string(), three(stats.answered), three(stats.megabytes)];
     cells.extend(counts);
     cells.extend(times.map(three));
-    cells.push(three(seen.late_ms));
+    cells.push(three(stats.late_ms));
     cells
 }
 
@@ -119,7 +120,7 @@ fn cpu(cpu: &Cpu) -> Vec<String> {
         .collect()
 }
 
-/// With three digits behind the point; nothing for what is not known.
+/// Formats a number with three decimals; empty for an unknown number.
 fn three(value: f64) -> String {
     if value.is_finite() { format!("{value:.3}") } else { String::new() }
 }

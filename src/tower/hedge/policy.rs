@@ -27,7 +27,8 @@ use super::delay::HedgeDelay;
 /// The same scheduler picks the second backend, without the first, and the second request needs no
 /// [permit](crate::tower::Balance::max_in_flight) of its own. A request is not hedged if there is no
 /// other backend, no [budget](Self::budget), or if it still
-/// [searches](crate::tower::Balance#how-a-request-finds-an-instance) for its first backend after the delay.
+/// [searches](crate::tower::Balance#how-a-request-finds-an-instance) for its first backend after the
+/// delay.
 ///
 /// If one of the two requests fails, by the [classifier](crate::tower::Classify), the other is awaited;
 /// if both fail, the caller receives the later failure. The dropped request reports

@@ -27,10 +27,10 @@ impl<B> Classify<Response<B>> for HttpStatusClassifier {
 /// A classifier by gRPC status: in the headers of a response without body, or in the trailers, with
 /// [`OnBodyEnd`](super::OnBodyEnd).
 ///
-/// Failures of the backend are `UNKNOWN`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, `RESOURCE_EXHAUSTED`,
-/// `UNIMPLEMENTED`, and a status that is no number; `DEADLINE_EXCEEDED` is a timeout. Any other status is
-/// the client's fault, and other backends would answer the same. The HTTP status counts as with
-/// [`HttpStatusClassifier`].
+/// Failures of the backend are `UNKNOWN`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`,
+/// `RESOURCE_EXHAUSTED`, `UNIMPLEMENTED`, and a status that is no number; `DEADLINE_EXCEEDED` is a
+/// timeout. Any other status is the client's fault, and other backends would answer the same. The
+/// HTTP status counts as with [`HttpStatusClassifier`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GrpcStatusClassifier;
 
