@@ -20,7 +20,7 @@ use lvs::{
 
 use self::schedulers::scheduler;
 
-/// Least-loaded schedulers, which remember what they found: the claim of `backend::board` is that
+/// Least-loaded schedulers, which remember what they found: the claim of `backend::load_versions` is that
 /// a memory is never used once it is stale. Extend by adding a line.
 const REMEMBERING: &[&str] = &["lc", "wlc", "sed", "nq", "bounded(lc)"];
 
@@ -52,7 +52,7 @@ fn balancer(set: &BackendSet<()>, rule: impl Scheduler + 'static) -> Balancer<()
 }
 
 fn pick(balancer: &Balancer<()>) -> Result<Lease<()>, PickError> {
-    balancer.pick_with(&Flow::new(), &mut Rng::with_seed(1))
+    balancer.pick_with_rng(&Flow::new(), &mut Rng::with_seed(1))
 }
 
 fn active(set: &BackendSet<()>) -> u32 {
@@ -64,7 +64,7 @@ fn a_limit_of_one_is_never_two_leases() {
     explore(|| {
         let set = BackendSet::new();
         let balancer = balancer(&set, RoundRobin);
-        insert(&set, [Spec::new("a", ()).limits(Limits::max(1))]);
+        insert(&set, [Spec::new("a", ()).limits(Limits::new(1))]);
         let held = Arc::new(std::sync::atomic::AtomicU32::new(0));
 
         let other = {
@@ -91,7 +91,7 @@ fn take_and_return(balancer: &Balancer<()>, held: &std::sync::atomic::AtomicU32)
             held.fetch_sub(1, SeqCst);
             drop(lease);
         }
-        Err(why) => assert_eq!(why, PickError::Saturated),
+        Err(why) => assert_eq!(why, PickError::AllAtLimit),
     }
 }
 
@@ -159,7 +159,7 @@ fn a_refused_limit_change_or_pick_leaves_no_count_behind() {
         let writer = {
             let set = set.clone();
             thread::spawn(move || {
-                set.set_limits(&"a".into(), Limits::max(1)).expect("sound");
+                set.set_limits(&"a".into(), Limits::new(1)).expect("sound");
                 set.set_limits(&"a".into(), Limits::NONE).expect("sound");
             })
         };
@@ -245,7 +245,7 @@ fn a_worker_never_stays_behind() {
 #[test]
 fn lanes_and_limits_agree_when_everybody_is_done() {
     explore(|| {
-        let set = BackendSet::with_lanes(2);
+        let set = BackendSet::with_counter_lanes(2);
         insert(&set, [Spec::new("a", ())]);
         let balancer = balancer(&set, RoundRobin);
         let mut workers = [1, 2].map(|seed| balancer.worker(Rng::with_seed(seed)));
@@ -256,7 +256,7 @@ fn lanes_and_limits_agree_when_everybody_is_done() {
         let writer = {
             let set = set.clone();
             thread::spawn(move || {
-                set.set_limits(&"a".into(), Limits::max(2)).expect("sound");
+                set.set_limits(&"a".into(), Limits::new(2)).expect("sound");
                 drop(second);
             })
         };
@@ -287,13 +287,13 @@ fn a_memory_is_never_used_when_stale() {
 fn a_quiet_pick_finds_the_idle(rule: impl Fn() -> Arc<dyn Scheduler> + Send + Sync + 'static) {
     explore(move || {
         let set = BackendSet::new();
-        insert(&set, ["b", "a"].map(|name| Spec::new(name, ()).limits(Limits::max(1))));
+        insert(&set, ["b", "a"].map(|name| Spec::new(name, ()).limits(Limits::new(1))));
         let first = balancer(&set, RoundRobin);
         let on_a = pick(&first).expect("a is first");
         let on_b = pick(&first).expect("b is second");
 
         let owner = thread::spawn(move || drop(on_a));
-        // Compiled in the midst of it, too: the board begins to count while a lease ends.
+        // Compiled in the midst of it, too: tracking starts while a lease ends.
         let least = balancer(&set, rule());
         drop(pick(&least));
         set.insert(Spec::new("c", ()).weight(0)).expect("the name is free");
@@ -327,7 +327,7 @@ impl Scheduler for Scan {
 
 impl Picker for Scan {
     fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
-        let usable = (0..cx.members().len()).filter(|&i| cx.usable(i));
+        let usable = (0..cx.members().len()).filter(|&i| cx.is_usable(i));
         usable.min_by_key(|&i| cx.members()[i].load().active)
     }
 }

@@ -44,7 +44,7 @@ use crate::scheduler::Flow;
 ///
 /// # How a response is reported
 /// The [outcome](super::Classify) of a response is recorded in the backend's account, which
-/// schedulers and [outlier ejection](crate::health::Ejection) (feature `health`) read. The lease ends
+/// schedulers and [outlier ejection](crate::health::EjectionPolicy) (feature `health`) read. The lease ends
 /// with the response, or with the last byte of its body, by
 /// [`until_body_end`](Balance::until_body_end).
 ///

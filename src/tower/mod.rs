@@ -77,7 +77,7 @@
 //!
 //! Threads that share a set write the counters of the same backends, and contend for their cache
 //! lines: on two processors, two threads together do no more than one with 10 backends, and 1.3 times
-//! as much with 1000. With one [lane](crate::BackendSet::with_lanes) for each thread they do 1.3 to
+//! as much with 1000. With one [lane](crate::BackendSet::with_counter_lanes) for each thread they do 1.3 to
 //! 1.5 times as much; two threads that share nothing do 1.6 to 1.9 times as much on that machine.
 //! What the instances share themselves, such as the count of a cloned `Arc`, adds to this. `cargo run
 //! --release --manifest-path benches/peers/Cargo.toml` measures all of it on your machine.
