@@ -357,7 +357,7 @@ fn other_configurations_are_imported() {
     std::fs::write(&saved, "what is this").expect("a file");
     let output = command().args(["--import", &saved]).output().expect("built");
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("line 1: neither"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("line 1: the text is neither"));
 }
 
 #[test]

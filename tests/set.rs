@@ -99,7 +99,7 @@ fn a_refused_change_names_the_backend_and_the_value() {
     );
     assert_eq!(
         says(set.set_limits(&id("a"), Limits::new(3).with_resume_below(4))),
-        "backend a cannot resume below 4 of at most 3 connections"
+        "limits of backend a: it cannot resume below 4 connections with at most 3"
     );
     assert_eq!(listed(set.snapshot().members()), [("a", 1)]);
 }
@@ -172,7 +172,9 @@ fn a_scheduler_that_refuses_leaves_the_set_and_all_balancers_as_they_were() {
     assert_eq!(picks(&lenient, 1), "a");
 
     let error = set.insert(Spec::new("c", 0)).expect_err("three are");
-    assert_eq!(error.to_string(), "scheduler at-most cannot use the set");
+    let text = "scheduler at-most cannot use the set: \
+                the set has 3 backends, but the scheduler supports at most 2";
+    assert_eq!(error.to_string(), text);
     let source = std::error::Error::source(&error).expect("what the scheduler said");
     assert_eq!(source.to_string(), "the set has 3 backends, but the scheduler supports at most 2");
 

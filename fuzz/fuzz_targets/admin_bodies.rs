@@ -53,7 +53,8 @@ fuzz_target!(|calls: Vec<Call<'_>>| {
                     }
                 }
                 Call::Weight { weight } => {
-                    let _ = director.change_server("a", FIRST, ServerChange::new().with_weight(weight));
+                    let _ =
+                        director.change_server("a", FIRST, ServerChange::new().with_weight(weight));
                 }
                 Call::Remove { server } if server != FIRST => {
                     let _ = director.remove_server("a", server);

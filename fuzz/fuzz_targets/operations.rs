@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use lvs::backend::State;
-use lvs::balancer::Worker;
+use lvs::backend::BackendState;
+use lvs::balancer::BalancerWorker;
 use lvs::scheduler::Rng;
 use lvs::{
     Backend, BackendId, BackendSet, Balancer, Flow, Health, Lease, Limits, Outcome, PickError,
@@ -94,7 +94,7 @@ struct World {
     set: BackendSet<Target>,
     balancer: Balancer<Target>,
     /// Counts on a lane of its own where the set has them.
-    worker: Worker<Target>,
+    worker: BalancerWorker<Target>,
     rng: Rng,
     now: Instant,
     leases: Vec<Held>,
@@ -117,7 +117,7 @@ struct Held {
 
 impl World {
     fn new(rule: u8, lanes: usize, seed: u64) -> Self {
-        let set = BackendSet::with_lanes(lanes);
+        let set = BackendSet::with_counter_lanes(lanes);
         let rule = choose(rule);
         let balancer = Balancer::new(&set, scheduler(rule)).expect("every rule takes an empty set");
         let (rng, now) = (Rng::with_seed(seed), start());
@@ -134,7 +134,7 @@ impl World {
                     .address(address(name))
                     .weight(WEIGHTS[usize::from(weight) % WEIGHTS.len()])
                     .tier(tier % 4)
-                    .limits(Limits::max((max % 8).into()))
+                    .limits(Limits::new((max % 8).into()))
                     .health(health);
                 if let Some(backend) = refused(self.set.insert(spec)) {
                     self.seen.push(backend);
@@ -146,7 +146,7 @@ impl World {
                 refused(self.set.set_weight(&id(name), weight));
             }
             Step::Limits { name, max, resume } => {
-                let limits = Limits::max((max % 8).into()).resume_below((resume % 9).into());
+                let limits = Limits::new((max % 8).into()).with_resume_below((resume % 9).into());
                 refused(self.set.set_limits(&id(name), limits));
             }
             Step::Tier { name, tier } => {
@@ -173,7 +173,7 @@ impl World {
             }
             Step::Tick { millis } => {
                 self.now += Duration::from_millis(millis.into());
-                self.set.tick(self.now).expect("every rule takes a small set");
+                self.set.advance_slow_start(self.now).expect("every rule takes a small set");
             }
             Step::Scheduler { rule } => {
                 self.rule = choose(rule);
@@ -197,7 +197,7 @@ impl World {
                 self.pick(flow, retries % 4, worker);
             }
             Step::PickName { name } => {
-                if let Some(lease) = self.balancer.pick_id(&id(name)) {
+                if let Some(lease) = self.balancer.lease_by_id(&id(name)) {
                     self.hold(lease);
                 }
             }
@@ -214,7 +214,7 @@ impl World {
                     match millis {
                         Some(millis) => {
                             let latency = Duration::from_millis(millis.into());
-                            held.lease.complete_after(outcome, latency, self.now);
+                            held.lease.complete_with_latency(outcome, latency, self.now);
                         }
                         None => held.lease.complete(outcome),
                     }
@@ -233,15 +233,15 @@ impl World {
             let answer = if worker {
                 self.worker.pick(&flow)
             } else {
-                self.balancer.pick_with(&flow, &mut self.rng)
+                self.balancer.pick_with_rng(&flow, &mut self.rng)
             };
             match answer {
                 Ok(lease) => {
                     let position = snapshot.iter().position(|(b, _)| b.id() == lease.id());
                     let member = &snapshot.members()[position.expect("chosen from the snapshot")];
                     let id = lease.id().clone();
-                    let down = member.state() == State::Down && member.weight() > 0;
-                    let eligible = member.state() == State::Eligible;
+                    let down = member.state() == BackendState::Down && member.weight() > 0;
+                    let eligible = member.state() == BackendState::Eligible;
                     assert!(eligible || down && self.may_panic(), "{}: {member:?}", self.rule);
                     assert!(!before[&id], "{}: {id} was at its limit", self.rule);
                     assert!(!tried.contains(&id), "{}: {id} was tried before", self.rule);
@@ -254,12 +254,12 @@ impl World {
                     let left = eligible().filter(|m| !tried.contains(m.id()));
                     let usable = left.filter(|m| !before[m.id()]).count();
                     match why {
-                        PickError::Empty => assert!(snapshot.members().is_empty()),
+                        PickError::NoBackends => assert!(snapshot.members().is_empty()),
                         PickError::AllQuiesced | PickError::AllDown => {
                             assert_eq!(eligible().count(), 0);
                         }
-                        PickError::Saturated | PickError::Exhausted => assert_eq!(usable, 0),
-                        PickError::Refused => {
+                        PickError::AllAtLimit | PickError::AllTried => assert_eq!(usable, 0),
+                        PickError::SchedulerRefused => {
                             assert!(self.may_refuse(), "{}: {usable} are usable", self.rule);
                         }
                         _ => unreachable!("a new reason: say here what it means"),
@@ -305,7 +305,7 @@ impl World {
         }
         for (backend, member) in self.balancer.snapshot().iter() {
             assert_eq!(backend.load(), member.load());
-            assert_eq!(member.share() > 0, member.state() == State::Eligible);
+            assert_eq!(member.share() > 0, member.state() == BackendState::Eligible);
         }
     }
 }
@@ -324,9 +324,11 @@ fn choose(rule: u8) -> &'static str {
 fn refused<R>(answer: Result<R, SetError>) -> Option<R> {
     match answer {
         Ok(value) => Some(value),
-        Err(SetError::Duplicate { .. } | SetError::Unknown { .. } | SetError::Limits { .. }) => {
-            None
-        }
+        Err(
+            SetError::DuplicateBackend { .. }
+            | SetError::UnknownBackend { .. }
+            | SetError::InvalidLimits { .. },
+        ) => None,
         Err(other) => panic!("{other}"),
     }
 }

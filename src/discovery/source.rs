@@ -71,7 +71,7 @@ pub trait MemberSource<T>: Send {
     /// use lvs::discovery::{MemberSource, StaticList};
     ///
     /// let list: StaticList<SocketAddr> = "10.0.0.1:80\n10.0.0.2:80".parse()?;
-    /// let source = list.map(|spec| spec.limits(Limits::max(1000)).health(Health::Down));
+    /// let source = list.map(|spec| spec.limits(Limits::new(1000)).health(Health::Down));
     /// # let _ = source;
     /// # Ok::<(), lvs::discovery::MemberListError>(())
     /// ```

@@ -214,7 +214,7 @@ fn an_error_names_what_is_missing() {
     says(&sound.replace("eth0", "eth7"), "there is no interface \"eth7\"");
     says(&sound.replace("[admin]", "[admn]"), "unknown field `admn`");
     world.on("a", &["addr", "add", &format!("{VIRTUAL}/24"), "dev", "eth0"]);
-    says(&sound, "virtual address 10.88.0.100 is on interface");
+    says(&sound, "virtual address 10.88.0.100 is permanently on the interface");
 }
 
 /// The threads of this process that a director starts.
