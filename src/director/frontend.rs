@@ -16,8 +16,8 @@ use super::sockets::ListeningSockets;
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::forward::{
-    ConnectionInfo, DrainReport, ForwardError, Forwarder, TcpCounters, TcpHandle, UdpCounters,
-    UdpForwarder, UdpHandle,
+    ConnectionInfo, DrainReport, ForwardError, Forwarder, RefusalCounters, ShedCounters,
+    TcpCounters, TcpHandle, UdpCounters, UdpForwarder, UdpHandle,
 };
 
 /// What a frontend is made from.
@@ -318,37 +318,65 @@ fn udp_totals(counters: &UdpCounters) -> ServiceTotals {
     }
 }
 
+/// Names the reasons as operators see them. The pattern without `..` makes the compiler ask for the name
+/// of a new one; its struct is non-exhaustive for other crates only.
 fn tcp_refusals_by_reason(counters: &TcpCounters) -> [(&'static str, u64); 12] {
-    let refused = &counters.refused;
+    let RefusalCounters {
+        no_backend,
+        saturated,
+        queue_timeout,
+        scheduler,
+        connect_error,
+        connect_timeout,
+        no_resources,
+        client_limit,
+        bad_preamble,
+        preamble_timeout,
+        no_service,
+        client_left,
+    } = counters.refused;
     [
-        ("no_server", refused.no_backend),
-        ("saturated", refused.saturated),
-        ("queue_timeout", refused.queue_timeout),
-        ("scheduler", refused.scheduler),
-        ("connect_error", refused.connect_error),
-        ("connect_timeout", refused.connect_timeout),
-        ("no_resources", refused.no_resources),
-        ("client_limit", refused.client_limit),
-        ("bad_preamble", refused.bad_preamble),
-        ("preamble_timeout", refused.preamble_timeout),
-        ("no_service", refused.no_service),
-        ("client_left", refused.client_left),
+        ("no_server", no_backend),
+        ("saturated", saturated),
+        ("queue_timeout", queue_timeout),
+        ("scheduler", scheduler),
+        ("connect_error", connect_error),
+        ("connect_timeout", connect_timeout),
+        ("no_resources", no_resources),
+        ("client_limit", client_limit),
+        ("bad_preamble", bad_preamble),
+        ("preamble_timeout", preamble_timeout),
+        ("no_service", no_service),
+        ("client_left", client_left),
     ]
 }
 
+/// As [`tcp_refusals_by_reason`], for UDP.
 fn udp_refusals_by_reason(counters: &UdpCounters) -> [(&'static str, u64); 11] {
-    let shed = &counters.shed;
+    let ShedCounters {
+        max_flows,
+        max_flows_per_client,
+        no_backend,
+        saturated,
+        scheduler,
+        unreachable,
+        no_resources,
+        draining,
+        send_buffer,
+        rejected,
+        damaged,
+    } = counters.shed;
     [
-        ("max_flows", shed.max_flows),
-        ("client_limit", shed.max_flows_per_client),
-        ("no_server", shed.no_backend),
-        ("saturated", shed.saturated),
-        ("scheduler", shed.scheduler),
-        ("unreachable", shed.unreachable),
-        ("no_resources", shed.no_resources),
-        ("draining", shed.draining),
-        ("send_buffer", shed.send_buffer),
-        ("rejected", shed.rejected),
-        ("damaged", shed.damaged),
+        ("max_flows", max_flows),
+        ("client_limit", max_flows_per_client),
+        ("no_server", no_backend),
+        ("saturated", saturated),
+        ("scheduler", scheduler),
+        ("unreachable", unreachable),
+        ("no_resources", no_resources),
+        ("draining", draining),
+        ("send_buffer", send_buffer),
+        ("rejected", rejected),
+        ("damaged", damaged),
     ]
 }

@@ -81,7 +81,7 @@ impl Director {
             return Err(Arc::into_inner(error).unwrap_or(DirectorError::Stopped));
         }
         if let Some(Err(error)) = predecessor.map(Predecessor::confirm_takeover) {
-            tracing::warn!("handover: the predecessor ended before this director served: {error}");
+            tracing::warn!("handover: the old process ended before this process served: {error}");
         }
         Ok(director)
     }

@@ -107,7 +107,7 @@ impl HandoverListener {
         let listener = match listener {
             Ok(listener) => listener,
             Err(error) => {
-                return tracing::error!("handover at {}: {error}", self.path.display());
+                return tracing::error!("handover over socket {}: {error}", self.path.display());
             }
         };
         loop {
@@ -117,7 +117,9 @@ impl HandoverListener {
             };
             match hand_over_to(&control, stream).await {
                 Ok(()) => {
-                    tracing::info!("handover: the successor serves, this director may end");
+                    tracing::info!(
+                        "handover: the new process serves; this process drains its connections"
+                    );
                     succeeded.send_replace(true);
                     return;
                 }

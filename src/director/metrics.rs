@@ -12,38 +12,56 @@ use crate::vrrp::{VrrpState, VrrpStatus};
 /// from fixed lists: no client can add a time series.
 const COUNTERS: [(&str, &str); 19] = [
     ("lvs_checks_total", "Health checks started."),
-    ("lvs_checks_failed_total", "Health checks that failed because of the server."),
+    (
+        "lvs_checks_failed_total",
+        "Health checks that the server failed; local errors are not counted.",
+    ),
     (
         "lvs_checks_late_total",
         "Health checks that started late: by more than a tenth of their interval.",
     ),
     (
         "lvs_service_accepted_total",
-        "Connections accepted, or UDP flows started, by both directors.",
+        "Connections accepted, or UDP flows started, summed over both directors of a pair.",
     ),
     (
         "lvs_service_refused_total",
-        "Connections or flows that no server accepted, by both directors.",
+        "Connections or flows that no server accepted, summed over both directors of a pair.",
     ),
-    ("lvs_service_refusals_total", "Connections or flows that this director refused, by reason."),
-    ("lvs_service_to_servers_bytes_total", "Bytes sent to servers, by both directors."),
-    ("lvs_service_to_clients_bytes_total", "Bytes sent to clients, by both directors."),
-    ("lvs_server_connections_total", "Connections established to a server, or UDP flows started."),
-    ("lvs_server_failed_connections_total", "Connections that a server refused or did not answer."),
-    ("lvs_server_in_bytes_total", "Bytes sent to a server."),
-    ("lvs_server_out_bytes_total", "Bytes received from a server."),
+    (
+        "lvs_service_refusals_total",
+        "Connections or flows that this director refused, for each reason.",
+    ),
+    (
+        "lvs_service_to_servers_bytes_total",
+        "Bytes sent to servers, summed over both directors of a pair.",
+    ),
+    (
+        "lvs_service_to_clients_bytes_total",
+        "Bytes sent to clients, summed over both directors of a pair.",
+    ),
+    (
+        "lvs_server_connections_total",
+        "Connections established to a server, or UDP flows started, by this director.",
+    ),
+    (
+        "lvs_server_failed_connections_total",
+        "Connection attempts to a server that failed: refused, timed out or unreachable.",
+    ),
+    ("lvs_server_in_bytes_total", "Bytes sent to a server by this director."),
+    ("lvs_server_out_bytes_total", "Bytes received from a server by this director."),
     ("lvs_vrrp_transitions_total", "State transitions of a virtual router, by the state entered."),
     ("lvs_vrrp_adverts_sent_total", "VRRP advertisements sent."),
     ("lvs_vrrp_adverts_unsent_total", "VRRP advertisements that the system failed to send."),
     ("lvs_vrrp_adverts_received_total", "VRRP advertisements received."),
     (
         "lvs_vrrp_adverts_mismatched_total",
-        "VRRP advertisements with other addresses or another interval than configured.",
+        "VRRP advertisements whose addresses or interval differ from this director's configuration.",
     ),
     ("lvs_vrrp_adverts_refused_total", "VRRP advertisements refused, by reason."),
     (
         "lvs_vrrp_conflicts_total",
-        "Times that another machine used a virtual address while this one was master.",
+        "Times that another machine used a virtual address while this director was master.",
     ),
 ];
 
@@ -52,28 +70,34 @@ const GAUGES: [(&str, &str); 19] = [
     ("lvs_build_info", "Always 1; the version is a label."),
     ("lvs_uptime_seconds", "Time since the director started."),
     ("lvs_active", "1 if this director serves the virtual addresses, or has no [vrrp] table."),
-    ("lvs_service_connections", "Connections or flows at this moment."),
+    ("lvs_service_connections", "Open connections or UDP flows of a service at this director."),
     ("lvs_service_panic", "1 while health is ignored because too few servers are healthy."),
-    ("lvs_service_quorum", "1 if the healthy servers' total weight meets the configured quorum."),
+    (
+        "lvs_service_quorum",
+        "1 if the healthy servers' total weight meets the configured quorum, or none is configured.",
+    ),
     ("lvs_service_persistent_clients", "Entries of the persistence table."),
     ("lvs_service_servers", "Servers of a service."),
     ("lvs_service_eligible_servers", "Servers of a service that the scheduler may choose."),
-    ("lvs_server_weight", "The weight of a server."),
-    ("lvs_server_connections", "Connections to a server from this director at this moment."),
+    ("lvs_server_weight", "The configured weight of a server, with an operator's change."),
+    ("lvs_server_connections", "Open connections or UDP flows to a server from this director."),
     ("lvs_server_eligible", "1 if the scheduler may choose a server."),
     ("lvs_server_connect_seconds", "Connect time of a server, by quantile."),
-    ("lvs_vrrp_state", "1 for the state of a virtual router, 0 for the others."),
+    ("lvs_vrrp_state", "1 for the state that a virtual router is in, 0 for each other state."),
     (
         "lvs_vrrp_priority",
-        "The current priority of a virtual router, with the effects of its tracks.",
+        "The current priority of a virtual router, with the effects of its tracked items.",
     ),
-    ("lvs_vrrp_lateness_seconds", "Delay of the election's timers, by quantile."),
-    ("lvs_vrrp_lateness_max_seconds", "Longest delay of the election's timers."),
+    ("lvs_vrrp_lateness_seconds", "How late the timers of the VRRP election fire, by quantile."),
+    ("lvs_vrrp_lateness_max_seconds", "The latest that a timer of the VRRP election has fired."),
     (
         "lvs_sync_in_sync",
-        "1 if a standby is connected, or this standby has the active director's state.",
+        "1 if a standby is connected to this active director, or if this standby has the whole state.",
     ),
-    ("lvs_reload_failed", "1 for each part of the configuration that could not be applied."),
+    (
+        "lvs_reload_failed",
+        "1 for each part of the configuration that the last reload could not apply.",
+    ),
 ];
 
 /// Renders the metrics of this moment. Each call starts with an empty recorder, so that a service or

@@ -98,25 +98,6 @@ pub struct RefusalCounters {
     pub client_left: u64,
 }
 
-impl RefusalCounters {
-    /// Returns the sum of all reasons.
-    #[must_use]
-    pub const fn sum(&self) -> u64 {
-        self.no_backend
-            + self.saturated
-            + self.queue_timeout
-            + self.scheduler
-            + self.connect_error
-            + self.connect_timeout
-            + self.no_resources
-            + self.client_limit
-            + self.bad_preamble
-            + self.preamble_timeout
-            + self.no_service
-            + self.client_left
-    }
-}
-
 /// The counters of a forwarder for a backend.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -160,21 +141,51 @@ impl TcpBackendCounters {
     }
 }
 
-/// Why a connection was refused.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum RefusalReason {
-    NoBackend,
-    Saturated,
-    QueueTimeout,
-    Scheduler,
-    ConnectError,
-    ConnectTimeout,
-    NoResources,
-    ClientLimit,
-    BadPreamble,
-    PreambleTimeout,
-    NoService,
-    ClientLeft,
+/// Makes the enum of reasons for a refusal, its list, and the counter of each reason, so that a reason
+/// cannot lack one of them.
+macro_rules! refusal_reasons {
+    ($($reason:ident: $field:ident,)*) => {
+        /// The reason why a connection was refused.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub(super) enum RefusalReason {
+            $($reason,)*
+        }
+
+        impl RefusalReason {
+            /// Every reason, in the order of the variants.
+            const ALL: [Self; [$(stringify!($reason)),*].len()] = [$(Self::$reason),*];
+
+            fn counter_of(self, counters: &mut RefusalCounters) -> &mut u64 {
+                match self {
+                    $(Self::$reason => &mut counters.$field,)*
+                }
+            }
+        }
+
+        impl RefusalCounters {
+            /// Returns the sum of all reasons.
+            #[must_use]
+            pub const fn sum(&self) -> u64 {
+                let Self { $($field),* } = *self;
+                0 $(+ $field)*
+            }
+        }
+    };
+}
+
+refusal_reasons! {
+    NoBackend: no_backend,
+    Saturated: saturated,
+    QueueTimeout: queue_timeout,
+    Scheduler: scheduler,
+    ConnectError: connect_error,
+    ConnectTimeout: connect_timeout,
+    NoResources: no_resources,
+    ClientLimit: client_limit,
+    BadPreamble: bad_preamble,
+    PreambleTimeout: preamble_timeout,
+    NoService: no_service,
+    ClientLeft: client_left,
 }
 
 impl From<PickError> for RefusalReason {
@@ -206,7 +217,7 @@ pub(super) enum ConnectionEnd {
 }
 
 impl ConnectionEnd {
-    const COUNT: usize = 20;
+    const COUNT: usize = 8 + RefusalReason::ALL.len();
 
     const fn index(self) -> usize {
         match self {
@@ -251,7 +262,6 @@ impl AtomicTcpCounters {
         let ends = self.ends.each_ref().map(|end| end.load(Ordering::Acquire));
         let accepted = load_relaxed(&self.accepted);
         let ended = |end: ConnectionEnd| ends[end.index()];
-        let refused = |reason| ended(ConnectionEnd::Refused(reason));
         sum.accepted += accepted;
         sum.active += accepted.saturating_sub(ends.iter().sum());
         sum.finished += ended(ConnectionEnd::Finished);
@@ -262,19 +272,9 @@ impl AtomicTcpCounters {
         sum.timed_out.total += ended(ConnectionEnd::TotalTimeout);
         sum.backend_down += ended(ConnectionEnd::BackendDown);
         sum.cut += ended(ConnectionEnd::Cut);
-        let sums = &mut sum.refused;
-        sums.no_backend += refused(RefusalReason::NoBackend);
-        sums.saturated += refused(RefusalReason::Saturated);
-        sums.queue_timeout += refused(RefusalReason::QueueTimeout);
-        sums.scheduler += refused(RefusalReason::Scheduler);
-        sums.connect_error += refused(RefusalReason::ConnectError);
-        sums.connect_timeout += refused(RefusalReason::ConnectTimeout);
-        sums.no_resources += refused(RefusalReason::NoResources);
-        sums.client_limit += refused(RefusalReason::ClientLimit);
-        sums.bad_preamble += refused(RefusalReason::BadPreamble);
-        sums.preamble_timeout += refused(RefusalReason::PreambleTimeout);
-        sums.no_service += refused(RefusalReason::NoService);
-        sums.client_left += refused(RefusalReason::ClientLeft);
+        for reason in RefusalReason::ALL {
+            *reason.counter_of(&mut sum.refused) += ended(ConnectionEnd::Refused(reason));
+        }
         sum.sorry_connections += load_relaxed(&self.sorry_connections);
         sum.failed_connects += load_relaxed(&self.failed_connects);
         sum.failed_accepts += load_relaxed(&self.failed_accepts);
@@ -300,20 +300,6 @@ mod tests {
 
     #[test]
     fn every_connection_is_counted_in_exactly_one_counter() {
-        let refusals = [
-            RefusalReason::NoBackend,
-            RefusalReason::Saturated,
-            RefusalReason::QueueTimeout,
-            RefusalReason::Scheduler,
-            RefusalReason::ConnectError,
-            RefusalReason::ConnectTimeout,
-            RefusalReason::NoResources,
-            RefusalReason::ClientLimit,
-            RefusalReason::BadPreamble,
-            RefusalReason::PreambleTimeout,
-            RefusalReason::NoService,
-            RefusalReason::ClientLeft,
-        ];
         let ends = [
             ConnectionEnd::Finished,
             ConnectionEnd::ClientAborted,
@@ -325,7 +311,7 @@ mod tests {
             ConnectionEnd::Cut,
         ];
         let ends: Vec<ConnectionEnd> =
-            ends.into_iter().chain(refusals.map(ConnectionEnd::Refused)).collect();
+            ends.into_iter().chain(RefusalReason::ALL.map(ConnectionEnd::Refused)).collect();
         assert_eq!(ends.len(), ConnectionEnd::COUNT);
         let workers = [AtomicTcpCounters::default(), AtomicTcpCounters::default()];
         for worker in &workers {
@@ -341,7 +327,7 @@ mod tests {
         assert_eq!((sum.finished, sum.client_aborted, sum.backend_aborted), (2, 2, 2));
         assert_eq!((sum.backend_down, sum.cut), (2, 2));
         assert_eq!(sum.timed_out, TimeoutCounters { idle: 2, half_closed: 2, total: 2 });
-        assert_eq!(sum.refused.sum(), 2 * refusals.len() as u64);
+        assert_eq!(sum.refused.sum(), 2 * RefusalReason::ALL.len() as u64);
         assert_eq!((sum.refused.no_backend, sum.refused.client_left), (2, 2));
     }
 }

@@ -163,7 +163,7 @@ pub enum VrrpConfigError {
     #[error("virtual router number {0} is not between 1 and 255")]
     Vrid(u8),
     /// The priority is 0, which only the last advertisement of a master has.
-    #[error("priority {0} is not between 1 and 254, nor 255 for the owner of the addresses")]
+    #[error("VRRP priority {0} is out of range: 1 to 254, or 255 for the owner of the addresses")]
     Priority(u8),
     /// The version's messages cannot hold the interval.
     #[error(

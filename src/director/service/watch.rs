@@ -80,7 +80,10 @@ impl VirtualService {
         let name = self.name.clone();
         tokio::spawn(async move {
             let status = feed.run().await;
-            tracing::warn!("service {name}: discovery has ended: {}", status.state);
+            tracing::warn!(
+                "service {name}: discovery has stopped, its servers stay: {}",
+                status.state
+            );
         })
     }
 

@@ -76,7 +76,7 @@ fn apply_update(progress: &mut SyncProgress, service: &VirtualService, update: S
     service.adopt_totals(slow.totals);
     if let Err(error) = service.merge_overrides(&slow.changes) {
         tracing::warn!(
-            "sync: service {}: cannot apply the other director's changes of servers: {error}",
+            "sync: service {}: cannot apply server changes received from the other director: {error}",
             service.name
         );
     }

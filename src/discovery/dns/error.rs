@@ -25,7 +25,7 @@ pub(super) enum ResolveError {
     NoTargetAddress,
     #[error("the name server answers with error {0}")]
     ErrorCode(ResponseCode),
-    #[error("cannot load the resolver configuration of the system: {0}")]
+    #[error("cannot load the system's resolver configuration (/etc/resolv.conf): {0}")]
     SystemConfig(NetError),
     #[error("{0}")]
     Net(NetError),

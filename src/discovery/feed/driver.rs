@@ -92,7 +92,7 @@ impl<T: Clone + Send + Sync + 'static> FeedDriver<T> {
         if is_first {
             self.stale_at = now.checked_add(self.max_staleness);
             let (name, error) = (&self.name, error.with_causes());
-            warn!("discovery source {name} fails, its members stay in the set: {error}");
+            warn!("discovery source {name} failed, its members stay in the set: {error}");
         }
         self.status.send_modify(|status| {
             if !matches!(status.state, FeedState::Stale | FeedState::Ended) {
@@ -141,7 +141,7 @@ impl<T: Clone + Send + Sync + 'static> FeedDriver<T> {
         if previous.refused != refused {
             for MemberRefusal { id, error } in self.reconciler.refusals().take(MAX_LISTED_REFUSALS)
             {
-                warn!("discovery source {name}: the set refuses member {id}: {error}");
+                warn!("discovery source {name}: cannot add member {id} to the set: {error}");
             }
         }
         if self.last_answer_ok && previous.failing_since.is_some() {

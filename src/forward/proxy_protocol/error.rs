@@ -96,7 +96,7 @@ pub enum TlvError {
         offset: usize,
     },
     /// A type that may occur once occurs twice.
-    #[error("PROXY TLV type {kind:#04x} occurs twice")]
+    #[error("PROXY header has TLV type {kind:#04x} twice")]
     Duplicate {
         /// The type.
         kind: u8,

@@ -63,7 +63,9 @@ pub enum ServerNameTableError {
         pattern: String,
     },
     /// The table contains [`MAX_SERVER_NAMES`] patterns already.
-    #[error("cannot add server name {pattern:?}: the table is full ({MAX_SERVER_NAMES} patterns)")]
+    #[error(
+        "cannot add server name pattern {pattern:?}: the table is full ({MAX_SERVER_NAMES} patterns)"
+    )]
     Full {
         /// The pattern.
         pattern: String,

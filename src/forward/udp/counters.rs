@@ -120,24 +120,6 @@ pub struct ShedCounters {
     pub damaged: u64,
 }
 
-impl ShedCounters {
-    /// Returns the sum over all reasons.
-    #[must_use]
-    pub const fn total(&self) -> u64 {
-        self.max_flows
-            + self.max_flows_per_client
-            + self.no_backend
-            + self.saturated
-            + self.scheduler
-            + self.unreachable
-            + self.no_resources
-            + self.draining
-            + self.send_buffer
-            + self.rejected
-            + self.damaged
-    }
-}
-
 /// The number of dropped datagrams of backends, by reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
@@ -174,20 +156,50 @@ pub struct UdpBackendCounters {
     pub errors: u64,
 }
 
-/// The reason why a datagram of a client is dropped.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum ShedReason {
-    MaxFlows,
-    MaxFlowsPerClient,
-    NoBackend,
-    Saturated,
-    Scheduler,
-    Unreachable,
-    NoResources,
-    Draining,
-    SendBuffer,
-    Rejected,
-    Damaged,
+/// Makes the enum of reasons for a drop, its list, and the counter of each reason, so that a reason
+/// cannot lack one of them.
+macro_rules! shed_reasons {
+    ($($reason:ident: $field:ident,)*) => {
+        /// The reason why a datagram of a client is dropped.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub(super) enum ShedReason {
+            $($reason,)*
+        }
+
+        impl ShedReason {
+            /// Every reason, in the order of the variants.
+            const ALL: [Self; [$(stringify!($reason)),*].len()] = [$(Self::$reason),*];
+
+            fn counter_of(self, counters: &mut ShedCounters) -> &mut u64 {
+                match self {
+                    $(Self::$reason => &mut counters.$field,)*
+                }
+            }
+        }
+
+        impl ShedCounters {
+            /// Returns the sum over all reasons.
+            #[must_use]
+            pub const fn total(&self) -> u64 {
+                let Self { $($field),* } = *self;
+                0 $(+ $field)*
+            }
+        }
+    };
+}
+
+shed_reasons! {
+    MaxFlows: max_flows,
+    MaxFlowsPerClient: max_flows_per_client,
+    NoBackend: no_backend,
+    Saturated: saturated,
+    Scheduler: scheduler,
+    Unreachable: unreachable,
+    NoResources: no_resources,
+    Draining: draining,
+    SendBuffer: send_buffer,
+    Rejected: rejected,
+    Damaged: damaged,
 }
 
 impl From<PickError> for ShedReason {
@@ -258,7 +270,7 @@ pub(super) struct UdpWorkerMetrics {
     pub(super) server_errors: AtomicU64,
     pub(super) failed_receives: AtomicU64,
     ended: [AtomicU64; 7],
-    shed: [AtomicU64; 11],
+    shed: [AtomicU64; ShedReason::ALL.len()],
     undelivered: [AtomicU64; 3],
     pub(super) live: ConnectionTable,
     backends: Mutex<HashMap<u64, Arc<AtomicUdpBackendCounters>>>,
@@ -331,19 +343,9 @@ impl UdpWorkerMetrics {
         ends.evicted += evicted;
         ends.cut += cut;
 
-        let shed = |reason: ShedReason| load_relaxed(&self.shed[reason as usize]);
-        let sheds = &mut total.shed;
-        sheds.max_flows += shed(ShedReason::MaxFlows);
-        sheds.max_flows_per_client += shed(ShedReason::MaxFlowsPerClient);
-        sheds.no_backend += shed(ShedReason::NoBackend);
-        sheds.saturated += shed(ShedReason::Saturated);
-        sheds.scheduler += shed(ShedReason::Scheduler);
-        sheds.unreachable += shed(ShedReason::Unreachable);
-        sheds.no_resources += shed(ShedReason::NoResources);
-        sheds.draining += shed(ShedReason::Draining);
-        sheds.send_buffer += shed(ShedReason::SendBuffer);
-        sheds.rejected += shed(ShedReason::Rejected);
-        sheds.damaged += shed(ShedReason::Damaged);
+        for reason in ShedReason::ALL {
+            *reason.counter_of(&mut total.shed) += load_relaxed(&self.shed[reason as usize]);
+        }
 
         let undelivered =
             |reason: UndeliveredReason| load_relaxed(&self.undelivered[reason as usize]);

@@ -61,7 +61,7 @@ impl FromStr for ConnectionOverhead {
 
 /// A text that names no [`ConnectionOverhead`].
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("unknown overhead {0:?}, expected classic or total")]
+#[error("overhead {0:?} is unknown: use classic or total")]
 pub struct ParseOverheadError(String);
 
 /// The cost of a load; a type, so that the comparison is compiled for each formula.

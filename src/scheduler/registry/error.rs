@@ -71,7 +71,7 @@ pub enum SchedulerRegistryError {
         value: String,
     },
     /// A required parameter is not given.
-    #[error("{scheduler} needs {parameter}")]
+    #[error("scheduler {scheduler} requires {parameter}")]
     MissingParameter {
         /// The scheduler.
         scheduler: String,

@@ -18,5 +18,5 @@ pub struct ConnectError {
 /// An attempt to connect took longer than the
 /// [connect timeout](super::ReconnectConfig::connect_timeout).
 #[derive(Clone, Copy, Debug, Error)]
-#[error("connecting timed out after {0:?}")]
+#[error("connection attempt timed out after {0:?}")]
 pub struct ConnectTimeout(pub(super) Duration);

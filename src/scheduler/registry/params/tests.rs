@@ -51,8 +51,8 @@ fn unknown_missing_and_duplicate_parameters_are_named() {
         bad("all(rr, priority(rr))"),
         "all: unknown parameter priority(rr), known are fast, n, x, ip, t, a scheduler"
     );
-    assert_eq!(bad("all(fast)"), "all needs a scheduler");
-    assert_eq!(bad("all"), "all needs a scheduler");
+    assert_eq!(bad("all(fast)"), "scheduler all requires a scheduler");
+    assert_eq!(bad("all"), "scheduler all requires a scheduler");
     assert_eq!(bad("all(rr, n=1, n=1)"), "all: parameter n is given twice");
     assert_eq!(bad("all(fast, rr, fast)"), "all: parameter fast is given twice");
     assert_eq!(bad("rr(n=1)"), "rr: unknown parameter n, the scheduler has no parameters");
