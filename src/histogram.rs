@@ -384,8 +384,8 @@ mod tests {
             nanos.sort_unstable();
             let rank = ((part * nanos.len() as f64).ceil() as usize).clamp(1, nanos.len());
             let exact = nanos[rank - 1] as f64;
-            let told = durations.quantile(part).expect("not empty").as_nanos() as f64;
-            prop_assert!((told - exact).abs() <= (exact / 10.0).max(500.0), "{told} for {exact}");
+            let estimate = durations.quantile(part).expect("not empty").as_nanos() as f64;
+            prop_assert!((estimate - exact).abs() <= (exact / 10.0).max(500.0), "{estimate} for {exact}");
             prop_assert_eq!(durations.max().as_nanos() as u64, nanos[nanos.len() - 1]);
         }
 

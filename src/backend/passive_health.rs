@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(
             health.take_failure_streak(ends(0)),
             FailureStreak::default(),
-            "nobody listens yet"
+            "no threshold is set yet"
         );
 
         signal.set_thresholds(3, 2);
@@ -279,12 +279,12 @@ mod tests {
             FailureStreak { failures: 3, connect_failures: 3 }
         );
         health.record_failure(&signal, 7, Outcome::ConnectError, ends(2));
-        assert_eq!(signal.take_notified_serials(), [7], "heard, and raised again");
+        assert_eq!(signal.take_notified_serials(), [7], "taken, and notified again");
         assert_eq!(health.take_failure_streak(ends(3)), FailureStreak::default());
     }
 
     #[test]
-    fn a_trial_has_one_place_which_comes_back_if_it_was_not_used() {
+    fn a_trial_is_one_lease_and_is_available_again_if_unused() {
         let (signal, health) = (OutlierSignal::new(), PassiveHealth::new());
         assert!(!health.claim_trial(&signal, 1), "not on trial");
         health.set_on_trial(true);
@@ -296,7 +296,7 @@ mod tests {
         assert!(health.claim_trial(&signal, 1));
         health.end_trial(&signal, 1, Outcome::Ok);
         assert_eq!(health.trial_state(), TrialState::Passed);
-        assert!(!health.claim_trial(&signal, 1), "its judge has the word");
+        assert!(!health.claim_trial(&signal, 1), "outlier detection decides next");
         health.set_on_trial(false);
         assert_eq!(health.trial_state(), TrialState::NotOnTrial);
     }
