@@ -76,6 +76,7 @@ mod accept_backoff;
 mod address;
 mod clock;
 mod connection_table;
+mod control;
 mod counters;
 mod drain_report;
 mod error;
@@ -87,10 +88,12 @@ mod limits;
 pub mod proxy_protocol;
 mod queue;
 mod record;
+mod running;
 pub mod sni;
 mod tcp;
 #[cfg(target_os = "linux")]
 mod udp;
+mod worker_pool;
 
 pub use self::connection_table::ConnectionInfo;
 pub use self::counters::{RefusalCounters, TcpBackendCounters, TcpCounters, TimeoutCounters};
@@ -101,10 +104,12 @@ pub use self::queue::QueueCounters;
 pub use self::record::{
     ConnectionPhase, ConnectionRecord, RecordValue, Termination, TerminationReason,
 };
+pub use self::running::RunningForwarder;
 pub use self::tcp::{Forwarder, ProxyHeaderOptions, SourceAddress, TcpHandle};
 #[cfg(target_os = "linux")]
 pub use self::udp::{
     Coalesce, FlowEndCounters, ShedCounters, UdpBackendCounters, UdpCounters, UdpForwarder,
     UdpHandle, UdpTraffic, UndeliveredCounters,
 };
+pub use self::worker_pool::WorkerPool;
 pub use crate::histogram::DurationHistogram;

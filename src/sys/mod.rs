@@ -10,5 +10,7 @@ pub(crate) mod mmsg;
 pub(crate) mod packet_socket;
 #[cfg(all(target_os = "linux", feature = "vrrp"))]
 pub(crate) mod sched;
+#[cfg(all(target_os = "linux", any(feature = "forward", feature = "health")))]
+pub(crate) mod shared_fd;
 #[cfg(all(target_os = "linux", feature = "forward"))]
 pub(crate) mod socket_option;

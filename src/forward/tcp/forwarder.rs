@@ -4,16 +4,14 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{oneshot, watch};
+use tokio::runtime::Handle;
 
 use super::config::{ClientPrefixes, ForwarderConfig, OnEndCallback, QueueLimits};
 use super::context::{ForwarderContext, WorkerContext};
-use super::handle::{TcpForwarderPhase, TcpHandle};
-use super::listener::Listener;
+use super::handle::TcpHandle;
+use super::listener::{Listener, SharedListener};
 use super::preamble::ProxyHeaderOptions;
 use super::socket_options::{SourceAddress, bind_listener, bind_shared_listener};
 use super::worker::run_worker;
@@ -23,8 +21,9 @@ use crate::forward::drain_report::DrainReport;
 use crate::forward::error::ForwardError;
 use crate::forward::limits::ConnectionRate;
 use crate::forward::record::ConnectionRecord;
+use crate::forward::running::RunningForwarder;
 use crate::forward::sni::ServerNameTable;
-use crate::sync::lock;
+use crate::forward::worker_pool::{WorkerChoice, WorkerPool};
 
 /// The longest timeout (30 years), short enough to be added to any instant.
 const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 365 * 86_400);
@@ -71,7 +70,7 @@ pub struct Forwarder {
     listeners: Vec<Listener>,
     /// Whether `bind` opened the listener, so that more can be opened on its port.
     owns_port: bool,
-    workers: usize,
+    workers: WorkerChoice,
     config: ForwarderConfig,
     handle: TcpHandle,
 }
@@ -160,14 +159,9 @@ impl Forwarder {
         owns_port: bool,
         balancer: Balancer<SocketAddr>,
     ) -> Result<Self, ForwardError> {
-        let handle = TcpHandle {
-            address,
-            phase: Arc::new(watch::Sender::new(TcpForwarderPhase::Serving)),
-            metrics: Arc::default(),
-            open_listeners: Arc::default(),
-        };
-        let workers = thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self { listeners, owns_port, workers, config: ForwarderConfig::new(balancer), handle })
+        let handle = TcpHandle { address, control: Arc::default(), metrics: Arc::default() };
+        let (workers, config) = (WorkerChoice::default(), ForwarderConfig::new(balancer));
+        Ok(Self { listeners, owns_port, workers, config, handle })
     }
 
     /// Sets the name of the service in logs and records. Default: `tcp`.
@@ -176,9 +170,16 @@ impl Forwarder {
         self
     }
 
-    /// Sets the number of worker threads; 0 counts as 1. Default: one for each core.
+    /// Sets the number of worker threads that the forwarder starts. Default: one for each core.
     pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers.max(1);
+        self.workers = WorkerChoice::Own(workers);
+        self
+    }
+
+    /// Runs the forwarder on the threads of a pool, which other forwarders share, instead of threads of
+    /// its own.
+    pub fn worker_pool(mut self, pool: &WorkerPool) -> Self {
+        self.workers = WorkerChoice::Shared(pool.clone());
         self
     }
 
@@ -393,100 +394,67 @@ impl Forwarder {
         self.handle.clone()
     }
 
-    /// Serves connections until [`TcpHandle::shutdown`], then closes the listener and waits for the
-    /// open connections, up to the deadline given there.
+    /// Starts to serve: clients are accepted when this returns. The forwarder serves until
+    /// [`TcpHandle::shutdown`], then closes the listener and waits for the open connections, up to the
+    /// deadline given there.
     ///
     /// Connections in the kernel's accept queue are reset when the listener is closed. A failed accept
     /// never ends the forwarder: after a shortage (no descriptor, no memory) it retries with a delay
     /// that doubles from 10 ms to 1 s.
     ///
+    /// Needs no runtime: the worker threads have their own.
+    ///
     /// # Errors
     /// [`ForwardError::Listener`] if the system refuses an option of the listener,
-    /// [`ForwardError::Worker`] if it refuses the threads. No error ends a forwarder that has started,
-    /// except a worker thread that panics.
-    ///
-    /// # Cancel safety
-    /// A dropped future makes the worker threads close the listener and cut all connections at once.
-    /// The leases end as [`Cancelled`](crate::Outcome::Cancelled), and the counters stay exact.
-    pub async fn run(self) -> Result<DrainReport, ForwardError> {
+    /// [`ForwardError::Worker`] if it refuses the threads.
+    pub fn start(self) -> Result<RunningForwarder, ForwardError> {
         let Self { mut listeners, owns_port, workers, config, handle } = self;
+        let pool = workers.pool()?;
         let listener_error = |source| ForwardError::Listener { source };
-        while listeners.len() < workers {
-            let listener = match (owns_port, handle.address) {
-                (true, Some(address)) => bind_shared_listener(address).map(Listener::Tcp),
-                _ => listeners[0].try_clone(),
-            };
-            listeners.push(listener.map_err(listener_error)?);
+        let reservation = pool.reserve_listeners(listeners.len(), owns_port);
+        while listeners.len() < reservation.count {
+            let Some(address) = handle.address else { break };
+            let listener = bind_shared_listener(address).map_err(listener_error)?;
+            listeners.push(Listener::Tcp(listener));
         }
         for listener in &listeners {
-            listener.set_nonblocking().map_err(listener_error)?;
             if let Listener::Tcp(listener) = listener {
                 config.socket_options.apply_to_listener(listener).map_err(listener_error)?;
             }
         }
-        let duplicates = listeners.iter().map(Listener::try_clone).collect::<io::Result<Vec<_>>>();
-        *lock(&handle.open_listeners) = duplicates.map_err(listener_error)?;
-        // From here on a dropped future stops the worker threads.
-        let shutdown_on_drop = ShutdownOnDrop(handle.clone());
+        let listeners = listeners.into_iter().map(SharedListener::new);
+        let listeners = listeners.collect::<io::Result<Vec<_>>>().map_err(listener_error)?;
         let context = ForwarderContext::new(config, Arc::clone(&handle.metrics), handle.address);
-        // All runtimes before the first worker thread: its connections might take the last
-        // descriptors.
-        let runtimes = listeners.iter().map(|_| Builder::new_current_thread().enable_all().build());
-        let runtimes = runtimes.collect::<io::Result<Vec<_>>>();
-        let runtimes = runtimes.map_err(|source| ForwardError::Worker { source })?;
-        let mut workers = Vec::new();
-        for (number, (listener, runtime)) in listeners.into_iter().zip(runtimes).enumerate() {
+        // At least a worker for each thread and for each listener: all listeners are served, and all
+        // threads serve.
+        let count = pool.threads().max(listeners.len());
+        let mut workers = Vec::with_capacity(count);
+        for number in 0..count {
+            let runtime = pool.runtime(number);
+            let registered = {
+                let _guard = runtime.enter();
+                listeners[number % listeners.len()].register().map_err(listener_error)?
+            };
             let context = WorkerContext::new(Arc::clone(&context));
-            workers.push(spawn_worker_thread(number, runtime, context, listener, handle.clone())?);
+            workers.push((runtime, context, registered));
         }
-        let mut report = DrainReport::default();
-        let mut failure = None;
-        for worker in workers {
-            match worker.await {
-                Ok(Ok(part)) => report += part,
-                Ok(Err(error)) => failure = Some(error),
-                // The other worker threads run on until they end by themselves.
-                Err(_) => failure = Some(io::Error::other("a worker thread panicked")),
-            }
-        }
-        drop(shutdown_on_drop);
-        failure.map_or(Ok(report), |source| Err(ForwardError::Worker { source }))
+        handle.control.set_sockets(listeners.into_iter().map(|listener| listener.socket).collect());
+        let control = &handle.control;
+        let spawn = |(runtime, context, listener): (&Handle, _, _)| {
+            runtime.spawn(run_worker(context, listener, Arc::clone(control)))
+        };
+        let tasks = workers.into_iter().map(spawn).collect();
+        Ok(RunningForwarder::new(tasks, Arc::clone(control), reservation))
     }
-}
 
-/// Starts a worker thread; the receiver gets the result of the worker when the thread ends.
-fn spawn_worker_thread(
-    number: usize,
-    runtime: Runtime,
-    context: Arc<WorkerContext>,
-    listener: Listener,
-    handle: TcpHandle,
-) -> Result<oneshot::Receiver<io::Result<DrainReport>>, ForwardError> {
-    let (sender, receiver) = oneshot::channel();
-    let run = move || {
-        let phase = handle.phase.subscribe();
-        // In a task, since the future that a runtime blocks on is woken by a system call.
-        let worker = async { tokio::spawn(run_worker(context, listener, phase)).await };
-        let report = runtime.block_on(worker).unwrap_or_else(|error| Err(error.into()));
-        if report.is_err() {
-            // The worker does not accept any more: the kernel must not queue clients for it.
-            handle.close_listeners();
-        }
-        // There is no receiver if `run` was dropped.
-        let _ = sender.send(report);
-    };
-    thread::Builder::new()
-        .name(format!("lvs-tcp-{number}"))
-        .spawn(run)
-        .map_err(|source| ForwardError::Worker { source })?;
-    Ok(receiver)
-}
-
-/// Shuts the forwarder down at once when dropped; has no effect on workers that have ended.
-struct ShutdownOnDrop(TcpHandle);
-
-impl Drop for ShutdownOnDrop {
-    fn drop(&mut self) {
-        self.0.shutdown(Duration::ZERO);
+    /// [Starts](Self::start), and serves until the forwarder has drained after a shutdown.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start) and [`RunningForwarder`].
+    ///
+    /// # Cancel safety
+    /// As [`RunningForwarder`].
+    pub async fn run(self) -> Result<DrainReport, ForwardError> {
+        self.start()?.await
     }
 }

@@ -2,20 +2,16 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::Instant;
-
-use super::listener::Listener;
 use super::metrics::TcpMetrics;
 use crate::forward::connection_table::ConnectionInfo;
+use crate::forward::control::ForwarderControl;
 use crate::forward::counters::{TcpBackendCounters, TcpCounters};
 use crate::forward::queue::QueueCounters;
 use crate::histogram::DurationHistogram;
-use crate::sync::{Mutex, lock};
 
 /// Watches a [`Forwarder`](crate::forward::Forwarder) and shuts it down.
 ///
@@ -23,21 +19,8 @@ use crate::sync::{Mutex, lock};
 #[derive(Clone, Debug)]
 pub struct TcpHandle {
     pub(super) address: Option<SocketAddr>,
-    pub(super) phase: Arc<watch::Sender<TcpForwarderPhase>>,
+    pub(super) control: Arc<ForwarderControl>,
     pub(super) metrics: Arc<TcpMetrics>,
-    /// Duplicates of the listening sockets while the forwarder accepts, for
-    /// [`TcpHandle::listeners`].
-    pub(super) open_listeners: Arc<Mutex<Vec<Listener>>>,
-}
-
-/// Whether a forwarder accepts connections or drains.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum TcpForwarderPhase {
-    Serving,
-    /// `deadline` is `None` if the time to drain is too long to be added to the clock.
-    Draining {
-        deadline: Option<Instant>,
-    },
 }
 
 impl TcpHandle {
@@ -47,15 +30,7 @@ impl TcpHandle {
     /// ended. The last call decides: a second call with [`Duration::ZERO`] cuts the connections that
     /// are still open. May be called before `run`.
     pub fn shutdown(&self, within: Duration) {
-        let deadline = Instant::now().checked_add(within);
-        self.close_listeners();
-        self.phase.send_replace(TcpForwarderPhase::Draining { deadline });
-    }
-
-    /// Closes the duplicates of the listening sockets: while any duplicate is open, the kernel goes
-    /// on queueing clients that nobody accepts.
-    pub(super) fn close_listeners(&self) {
-        lock(&self.open_listeners).clear();
+        self.control.start_drain(within, false);
     }
 
     /// Returns the address that the forwarder listens on, with the real port where port 0 was
@@ -76,10 +51,7 @@ impl TcpHandle {
     /// # Errors
     /// The error of the system if there are no descriptors left.
     pub fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
-        lock(&self.open_listeners)
-            .iter()
-            .map(|listener| listener.as_fd().try_clone_to_owned())
-            .collect()
+        self.control.duplicate_sockets()
     }
 
     /// Returns the counters of the forwarder, summed over its worker threads.
@@ -123,18 +95,5 @@ impl TcpHandle {
     #[must_use]
     pub fn accepted_by_worker(&self) -> Vec<u64> {
         self.metrics.accepted_by_worker()
-    }
-}
-
-impl TcpForwarderPhase {
-    pub(super) fn is_draining(&self) -> bool {
-        matches!(self, Self::Draining { .. })
-    }
-
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        match self {
-            Self::Serving => None,
-            Self::Draining { deadline } => *deadline,
-        }
     }
 }

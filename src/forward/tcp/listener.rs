@@ -2,13 +2,16 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::SockRef;
+use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::socket_options::is_wildcard;
 use super::stream::StreamSocket;
+use crate::sys::shared_fd::SharedFd;
 
 /// A listening socket of either kind.
 #[derive(Debug)]
@@ -27,77 +30,84 @@ pub(super) struct AcceptedClient {
     pub(super) local: Option<SocketAddr>,
 }
 
-impl Listener {
-    pub(super) fn set_nonblocking(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(listener) => listener.set_nonblocking(true),
-            Self::Unix(listener) => listener.set_nonblocking(true),
-        }
-    }
-
-    /// Returns a duplicate of the socket.
-    pub(super) fn try_clone(&self) -> io::Result<Self> {
-        match self {
-            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
-            Self::Unix(listener) => listener.try_clone().map(Self::Unix),
-        }
-    }
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(listener) => listener.as_fd(),
-            Self::Unix(listener) => listener.as_fd(),
-        }
-    }
-}
-
-/// A listening socket that is registered with the runtime.
+/// A listening socket that several worker threads may accept from.
 #[derive(Debug)]
-pub(super) enum AsyncListener {
-    /// With the address that clients connect to; `None` if there may be several.
-    Tcp(tokio::net::TcpListener, Option<SocketAddr>),
-    Unix(tokio::net::UnixListener),
+pub(super) struct SharedListener {
+    pub(super) socket: SharedFd,
+    kind: ListenerKind,
 }
 
-impl AsyncListener {
-    /// Registers a listener with the runtime.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime that has I/O enabled.
+#[derive(Clone, Copy, Debug)]
+enum ListenerKind {
+    /// With the address that clients connect to; `None` if there may be several.
+    Tcp(Option<SocketAddr>),
+    Unix,
+}
+
+impl SharedListener {
+    /// Makes a listener non-blocking.
     pub(super) fn new(listener: Listener) -> io::Result<Self> {
         Ok(match listener {
             Listener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
                 let local = Some(listener.local_addr()?).filter(|local| {
                     !is_wildcard(local.ip()) && !is_transparent(&SockRef::from(&listener), *local)
                 });
-                Self::Tcp(tokio::net::TcpListener::from_std(listener)?, local)
+                Self { socket: listener.into(), kind: ListenerKind::Tcp(local) }
             }
-            Listener::Unix(listener) => Self::Unix(tokio::net::UnixListener::from_std(listener)?),
+            Listener::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                Self { socket: listener.into(), kind: ListenerKind::Unix }
+            }
         })
     }
 
+    /// Registers the listener with the current runtime.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime that has I/O enabled.
+    pub(super) fn register(&self) -> io::Result<AsyncListener> {
+        Ok(AsyncListener { socket: self.socket.register_readable()?, kind: self.kind })
+    }
+}
+
+/// A listening socket that is registered with the runtime of a worker thread.
+#[derive(Debug)]
+pub(super) struct AsyncListener {
+    socket: AsyncFd<SharedFd>,
+    kind: ListenerKind,
+}
+
+impl AsyncListener {
     /// Accepts the next client.
     ///
     /// # Cancel safety
     /// No client is lost when the future is dropped.
     pub(super) async fn accept(&self) -> io::Result<AcceptedClient> {
-        match self {
-            Self::Tcp(listener, local) => {
-                let (stream, client) = listener.accept().await?;
-                let local = local.or_else(|| stream.local_addr().ok());
-                Ok(AcceptedClient {
-                    stream: StreamSocket::Tcp(stream),
-                    client: Some(client),
-                    local,
-                })
-            }
-            Self::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                Ok(AcceptedClient { stream: StreamSocket::Unix(stream), client: None, local: None })
+        loop {
+            let mut is_ready = self.socket.readable().await?;
+            // An error of `try_io` means that there is no client after all.
+            if let Ok(accepted) = is_ready.try_io(|_| self.accept_now()) {
+                return accepted;
             }
         }
+    }
+
+    fn accept_now(&self) -> io::Result<AcceptedClient> {
+        let (stream, peer) =
+            acceptfrom_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        Ok(match self.kind {
+            ListenerKind::Tcp(local) => {
+                let stream = TcpStream::from_std(stream.into())?;
+                let client = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                let local = local.or_else(|| stream.local_addr().ok());
+                AcceptedClient { stream: StreamSocket::Tcp(stream), client, local }
+            }
+            ListenerKind::Unix => {
+                let stream = StreamSocket::Unix(UnixStream::from_std(stream.into())?);
+                AcceptedClient { stream, client: None, local: None }
+            }
+        })
     }
 }
 

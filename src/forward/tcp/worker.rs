@@ -1,4 +1,4 @@
-//! A worker thread: accepts connections from a listener until the forwarder drains.
+//! A worker of a forwarder: accepts connections from a listener until the forwarder drains.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -13,41 +13,34 @@ use tracing::warn;
 
 use super::connection::spawn_connection;
 use super::context::WorkerContext;
-use super::handle::TcpForwarderPhase;
-use super::listener::{AcceptedClient, AsyncListener, Listener};
+use super::listener::{AcceptedClient, AsyncListener};
 use crate::Balancer;
 use crate::forward::accept_backoff::AcceptBackoff;
+use crate::forward::control::{ForwarderControl, ForwarderPhase};
 use crate::forward::counters::add_relaxed;
 use crate::forward::drain_report::DrainReport;
+use crate::forward::running::CloseSocketsOnPanic;
 
 /// How often a worker thread looks for backends that are down.
 const DOWN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Serves connections until the forwarder drains, then closes the listener and waits for the open
 /// connections, up to the deadline of the drain.
-///
-/// # Errors
-/// The runtime cannot watch the listener.
 pub(super) async fn run_worker(
     context: Arc<WorkerContext>,
-    listener: Listener,
-    mut phase: watch::Receiver<TcpForwarderPhase>,
-) -> io::Result<DrainReport> {
-    let listener = AsyncListener::new(listener)?;
-    let serving = async {
-        let mut connections = JoinSet::new();
-        accept_until_drain(&context, listener, &mut phase, &mut connections).await;
-        drain_connections(phase, connections).await
-    };
-    tokio::select! {
-        biased;
-        report = serving => Ok(report),
-        never = watch_down_backends(&context), if context.config().cut_on_down => match never {},
-    }
+    listener: AsyncListener,
+    control: Arc<ForwarderControl>,
+) -> DrainReport {
+    let mut phase = control.subscribe();
+    let _guard = CloseSocketsOnPanic(control);
+    let mut connections = JoinSet::new();
+    accept_until_drain(&context, listener, &mut phase, &mut connections).await;
+    drain_connections(&context, phase, connections).await
 }
 
-/// Ends the connections of backends that are down. Repeats this for as long as a backend is down,
-/// since a connection may have been on its way to the backend at the previous check.
+/// Ends the connections of backends that are down, if the forwarder is to do so. Repeats this for as
+/// long as there are connections, since a connection may have been on its way to the backend at the
+/// previous check.
 async fn watch_down_backends(context: &WorkerContext) -> Infallible {
     let mut ticks = interval(DOWN_CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -61,18 +54,21 @@ async fn watch_down_backends(context: &WorkerContext) -> Infallible {
 async fn accept_until_drain(
     context: &Arc<WorkerContext>,
     listener: AsyncListener,
-    phase: &mut watch::Receiver<TcpForwarderPhase>,
+    phase: &mut watch::Receiver<ForwarderPhase>,
     connections: &mut JoinSet<()>,
 ) {
     let mut backoff = AcceptBackoff::default();
     let mut paused_until = None;
     let mut draining = pin!(wait_for_drain(phase));
+    let mut down_watch = pin!(watch_down_backends(context));
+    let cuts_on_down = context.config().cut_on_down;
     loop {
         tokio::select! {
             biased;
             () = &mut draining => return,
             // A connection that ended has freed descriptors.
             Some(_) = connections.join_next() => paused_until = None,
+            never = &mut down_watch, if cuts_on_down && !connections.is_empty() => match never {},
             () = sleep_until_if_set(paused_until), if paused_until.is_some() => paused_until = None,
             accepted = listener.accept(), if paused_until.is_none() => match accepted {
                 Ok(accepted) => {
@@ -127,19 +123,22 @@ async fn sleep_until_if_set(deadline: Option<Instant>) {
 }
 
 /// Waits until the forwarder drains.
-async fn wait_for_drain(phase: &mut watch::Receiver<TcpForwarderPhase>) {
-    // The sender is never dropped: the thread of the worker holds a handle.
-    let _ = phase.wait_for(TcpForwarderPhase::is_draining).await;
+async fn wait_for_drain(phase: &mut watch::Receiver<ForwarderPhase>) {
+    // The sender is never dropped: the worker holds it.
+    let _ = phase.wait_for(ForwarderPhase::is_draining).await;
 }
 
 /// Waits for the connections to end, up to the deadline, and cuts those that are still open then.
 async fn drain_connections(
-    mut phase: watch::Receiver<TcpForwarderPhase>,
+    context: &WorkerContext,
+    mut phase: watch::Receiver<ForwarderPhase>,
     mut connections: JoinSet<()>,
 ) -> DrainReport {
     let mut report = DrainReport::default();
+    let mut down_watch = pin!(watch_down_backends(context));
+    let cuts_on_down = context.config().cut_on_down;
     loop {
-        let deadline = phase.borrow_and_update().deadline();
+        let deadline = phase.borrow_and_update().deadline().map(Instant::from_std);
         tokio::select! {
             biased;
             joined = connections.join_next() => match joined {
@@ -147,6 +146,7 @@ async fn drain_connections(
                 None => return report,
             },
             Ok(()) = phase.changed() => {}
+            never = &mut down_watch, if cuts_on_down => match never {},
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => break,
         }
     }

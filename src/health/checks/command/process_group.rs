@@ -96,12 +96,11 @@ impl Drop for ProcessGroup {
 #[cfg(target_os = "linux")]
 async fn wait_for_exit(child: Pid) -> io::Result<()> {
     use rustix::process::{PidfdFlags, pidfd_open};
-    use tokio::io::Interest;
-    use tokio::io::unix::AsyncFd;
-    let descriptor = pidfd_open(child, PidfdFlags::NONBLOCK)?;
-    #[expect(deprecated, reason = "sound with an OwnedFd, which stays the same open descriptor")]
-    let descriptor = AsyncFd::with_interest(descriptor, Interest::READABLE)?;
-    descriptor.readable().await?.retain_ready();
+
+    use crate::sys::shared_fd::SharedFd;
+
+    let descriptor = SharedFd::from(pidfd_open(child, PidfdFlags::NONBLOCK)?);
+    descriptor.register_readable()?.readable().await?.retain_ready();
     Ok(())
 }
 
