@@ -85,6 +85,7 @@ impl Controller {
             _monitor: AbortOnDropHandle::new(tokio::spawn(registry.monitor().run())),
             _sampler: AbortOnDropHandle::new(tokio::spawn(sampler)),
             parts: RunningParts {
+                pool: None,
                 admin_context: AdminContext { registry: registry.clone(), status, history },
                 registry,
                 applied: AppliedConfig::default(),

@@ -97,8 +97,8 @@ impl ReloadPlan {
                 None => services.push((new.name.clone(), ServiceStep::Add)),
                 Some(old) => {
                     let mut diff = ServiceDiff::new(old, new);
-                    diff.forwarding |= new.effective_workers(after.workers)
-                        != old.effective_workers(before.workers)
+                    diff.forwarding |= new.workers != old.workers
+                        || (new.workers.is_none() && after.workers != before.workers)
                         || after.log.connections != before.log.connections;
                     if diff != ServiceDiff::default() {
                         services.push((new.name.clone(), ServiceStep::Change(diff)));

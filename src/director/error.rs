@@ -25,6 +25,9 @@ pub enum DirectorError {
         /// The cause.
         source: ServiceError,
     },
+    /// The worker threads that services share cannot be started.
+    #[error("`workers`: {0}")]
+    Workers(#[source] ForwardError),
     /// The election for the virtual addresses cannot be started.
     #[error("[vrrp]: {0}")]
     Vrrp(#[from] VrrpStartError),

@@ -4,7 +4,6 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -16,8 +15,8 @@ use super::sockets::ListeningSockets;
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::forward::{
-    ConnectionInfo, DrainReport, ForwardError, Forwarder, RefusalCounters, ShedCounters,
-    TcpCounters, TcpHandle, UdpCounters, UdpForwarder, UdpHandle,
+    ConnectionInfo, DrainReport, Forwarder, RefusalCounters, ShedCounters, TcpCounters, TcpHandle,
+    UdpCounters, UdpForwarder, UdpHandle, WorkerPool,
 };
 
 /// What a frontend is made from.
@@ -25,7 +24,8 @@ pub(super) struct FrontendSpec<'a> {
     pub(super) config: &'a ServiceConfig,
     pub(super) balancer: &'a Balancer<SocketAddr>,
     pub(super) persistence: Option<&'a Arc<Persistence<SocketAddr>>>,
-    pub(super) workers: Option<usize>,
+    /// The worker threads of all services that have none of their own.
+    pub(super) pool: &'a WorkerPool,
     /// Whether to bind addresses that this machine may not have yet (virtual addresses).
     pub(super) freebind: bool,
     /// Whether to log every TCP connection that ends.
@@ -96,41 +96,23 @@ impl PreparedFrontend {
 
     /// Starts the forwarder, which accepts connections when this returns.
     pub(super) fn start(self, service: &str) -> Result<Frontend, ServiceError> {
-        let (handle, task) = match self.forwarder {
-            AnyForwarder::Tcp(forwarder) => (
-                AnyForwarderHandle::Tcp(forwarder.handle()),
-                spawn_forwarder(service, forwarder.run()),
-            ),
-            AnyForwarder::Udp(forwarder) => (
-                AnyForwarderHandle::Udp(forwarder.handle()),
-                spawn_forwarder(service, forwarder.run()),
-            ),
+        let (handle, running) = match self.forwarder {
+            AnyForwarder::Tcp(forwarder) => {
+                (AnyForwarderHandle::Tcp(forwarder.handle()), forwarder.start()?)
+            }
+            AnyForwarder::Udp(forwarder) => {
+                (AnyForwarderHandle::Udp(forwarder.handle()), forwarder.start()?)
+            }
         };
-        Ok(Frontend { listen: self.listen, handle, task: task? })
-    }
-}
-
-/// Spawns a forwarder after polling it once. The first poll creates its threads and listeners, so that
-/// their failure is returned here, and the handle knows the sockets when this returns.
-fn spawn_forwarder(
-    service: &str,
-    run: impl Future<Output = Result<DrainReport, ForwardError>> + Send + 'static,
-) -> Result<JoinHandle<DrainReport>, ServiceError> {
-    let mut run = Box::pin(run);
-    let first = run.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-    let service = service.to_owned();
-    Ok(match first {
-        Poll::Ready(ended) => {
-            let drained = ended?;
-            tokio::spawn(async move { drained })
-        }
-        Poll::Pending => tokio::spawn(async move {
-            run.await.unwrap_or_else(|error| {
+        let service = service.to_owned();
+        let task = tokio::spawn(async move {
+            running.await.unwrap_or_else(|error| {
                 tracing::error!("service {service}: the forwarder ended: {error}");
                 DrainReport::default()
             })
-        }),
-    })
+        });
+        Ok(Frontend { listen: self.listen, handle, task })
+    }
 }
 
 /// Binds a Unix listener, and first removes a socket file that no process listens on any more.
@@ -148,9 +130,10 @@ fn bind_unix(path: &Path) -> Result<UnixListener, ServiceError> {
 impl FrontendSpec<'_> {
     fn configure_tcp(&self, forwarder: Forwarder) -> Forwarder {
         let mut forwarder = forwarder.name(&self.config.name);
-        if let Some(workers) = self.workers {
-            forwarder = forwarder.workers(workers);
-        }
+        forwarder = match self.config.workers {
+            Some(workers) => forwarder.workers(workers.get()),
+            None => forwarder.worker_pool(self.pool),
+        };
         if let Some(sorry) = self.config.sorry_server {
             forwarder = forwarder.sorry_server(sorry);
         }
@@ -166,10 +149,11 @@ impl FrontendSpec<'_> {
     }
 
     fn configure_udp(&self, forwarder: UdpForwarder) -> UdpForwarder {
-        let mut forwarder = forwarder;
-        if let Some(workers) = self.workers {
-            forwarder = forwarder.workers(workers);
-        }
+        let mut forwarder = forwarder.name(&self.config.name);
+        forwarder = match self.config.workers {
+            Some(workers) => forwarder.workers(workers.get()),
+            None => forwarder.worker_pool(self.pool),
+        };
         if let Some(persistence) = self.persistence {
             forwarder = forwarder.persistence(Arc::clone(persistence));
         }

@@ -24,9 +24,9 @@ pub(super) struct ConfigFile {
     /// Default: none.
     #[serde(default)]
     pub(super) include: Vec<String>,
-    /// The number of worker threads of each service, at least 1. A reload that changes it replaces
-    /// the forwarders; existing connections keep the forwarder that they have. Default: one per CPU
-    /// core.
+    /// The number of worker threads, from 1 to 1024. All services share them, except services with
+    /// `workers` of their own. A reload that changes it replaces the forwarders; existing connections
+    /// keep the forwarder that they have. Default: one per CPU core.
     pub(super) workers: Option<NonZeroUsize>,
     /// How long existing connections may go on when the director stops or a reload closes their
     /// listener; then they are closed. Default: `"10s"`.

@@ -29,7 +29,7 @@ use super::vrrp::VrrpConfig;
 /// The file `docs/configuration.md` of this crate lists all keys.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DirectorConfig {
-    /// The number of worker threads of each service.
+    /// The number of worker threads, which all services share that have no `workers` of their own.
     pub(crate) workers: Option<NonZeroUsize>,
     /// How long connections may go on when their listener is closed.
     pub(crate) drain_timeout: Option<HumanDuration>,

@@ -47,7 +47,8 @@ pub(crate) struct ServiceConfig {
     /// The engine that forwards the traffic. Default: `"proxy"`.
     #[serde(default)]
     pub(crate) engine: EngineKind,
-    /// The number of worker threads of this service, at least 1. Default: the top-level `workers`.
+    /// Gives the service worker threads of its own, from 1 to 1024, so that it does not share
+    /// processor time with the other services. Default: the worker threads that all services share.
     pub(crate) workers: Option<NonZeroUsize>,
     /// Persistence: clients return to their server. Default: none.
     pub(crate) persistence: Option<PersistenceConfig>,
@@ -178,10 +179,5 @@ impl ServiceConfig {
             plan = plan.ejection(policy);
         }
         Ok(plan)
-    }
-
-    /// Returns the number of worker threads; `default` is the configuration's own `workers`.
-    pub(crate) fn effective_workers(&self, default: Option<NonZeroUsize>) -> Option<usize> {
-        self.workers.or(default).map(usize::from)
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct UdpConfig {
     /// Default: `10000`.
     max_flows: Option<usize>,
     /// The maximum number of concurrent flows of one client address. Default: no limit.
-    max_flows_per_client: Option<usize>,
+    max_flows_per_client: Option<u32>,
     /// How many servers are tried for a flow until one replies, the first included; `0` means `1`.
     /// Default: `3`.
     attempts: Option<u32>,

@@ -34,13 +34,23 @@ impl RunningParts {
     }
 
     async fn commit(&mut self, prepared: PreparedReload) -> Result<ReloadSummary, DirectorError> {
-        let PreparedReload { config, plan, changed, removed, services, admin, sync, handover } =
-            prepared;
+        let PreparedReload {
+            config,
+            plan,
+            pool,
+            changed,
+            removed,
+            services,
+            admin,
+            sync,
+            handover,
+        } = prepared;
         if plan.vrrp {
             self.restart_vrrp(&config).await?;
         }
         // From here on a failure is recorded, and the rest is applied.
         self.applied = AppliedConfig { config: config.clone(), ..AppliedConfig::default() };
+        self.pool = Some(pool);
         self.commit_services(&config, changed, removed, services);
         if plan.admin {
             self.commit_admin(&config, admin);

@@ -17,12 +17,15 @@ use crate::director::role::{DirectorRole, RoleSender, RoleWatch};
 use crate::director::sockets::ListeningSockets;
 use crate::director::sync::{RunningSync, SyncStatusSlot};
 use crate::director::vrrp::VrrpDriver;
-use crate::forward::DrainReport;
+use crate::forward::{DrainReport, WorkerPool};
 
 /// Everything that a reload starts, replaces and ends. The controller owns it; dropped, all of it ends.
 pub(in crate::director) struct RunningParts {
     pub(in crate::director) registry: ServiceRegistry,
     pub(in crate::director) applied: AppliedConfig,
+    /// The worker threads of all services that have none of their own; `None` before the first
+    /// configuration.
+    pub(in crate::director) pool: Option<WorkerPool>,
     pub(in crate::director) reload_status: ReloadStatusSlot,
     /// Services that were removed, while they have connections.
     pub(in crate::director) draining: JoinSet<DrainReport>,

@@ -1,5 +1,6 @@
 //! The second step of a reload: what the system may refuse.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -12,11 +13,13 @@ use crate::director::error::DirectorError;
 use crate::director::handover::HandoverListener;
 use crate::director::service::{CommonServiceOptions, PreparedService, VirtualService};
 use crate::director::sockets::{ListeningSockets, open_listener};
+use crate::forward::WorkerPool;
 
 /// A configuration whose sockets are open. Dropped, it closes those that were not open before.
 pub(super) struct PreparedReload {
     pub(super) config: DirectorConfig,
     pub(super) plan: ReloadPlan,
+    pub(super) pool: WorkerPool,
     /// The services that change or are new.
     pub(super) changed: Vec<(Arc<VirtualService>, PreparedService)>,
     pub(super) removed: Vec<Arc<VirtualService>>,
@@ -35,7 +38,8 @@ impl RunningParts {
         validated: ValidatedReload,
         mut sockets: ListeningSockets,
     ) -> Result<PreparedReload, DirectorError> {
-        let changed = prepare_services(&validated, &mut sockets)?;
+        let pool = self.prepare_pool(validated.config.workers)?;
+        let changed = prepare_services(&validated, &pool, &mut sockets)?;
         let ValidatedReload { config, plan, services, removed } = validated;
         let admin = match &config.admin {
             Some(admin) => {
@@ -57,12 +61,26 @@ impl RunningParts {
             tracing::debug!("reload: the listener on {address} is closed: no service uses it");
         }
         let services = services.into_iter().map(|(service, _)| service).collect();
-        Ok(PreparedReload { config, plan, changed, removed, services, admin, sync, handover })
+        Ok(PreparedReload { config, plan, pool, changed, removed, services, admin, sync, handover })
+    }
+
+    /// Returns the pool of this many worker threads, or of one for each core: the pool that runs if it
+    /// is that one.
+    fn prepare_pool(&self, threads: Option<NonZeroUsize>) -> Result<WorkerPool, DirectorError> {
+        match &self.pool {
+            Some(pool) if self.applied.config.workers == threads => Ok(pool.clone()),
+            _ => match threads {
+                Some(threads) => WorkerPool::new(threads.get()),
+                None => WorkerPool::for_each_core(),
+            }
+            .map_err(DirectorError::Workers),
+        }
     }
 }
 
 fn prepare_services(
     validated: &ValidatedReload,
+    pool: &WorkerPool,
     sockets: &mut ListeningSockets,
 ) -> Result<Vec<(Arc<VirtualService>, PreparedService)>, DirectorError> {
     let ValidatedReload { config, services, removed, .. } = validated;
@@ -81,7 +99,7 @@ fn prepare_services(
         named.next().map(|(service, _)| service.balancer.clone())
     };
     let common = CommonServiceOptions {
-        workers: config.workers,
+        pool,
         freebind: !config.vrrp.is_empty(),
         log_connections: config.log.connections,
     };

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use crate::director::overrides::ServiceOverrides;
 use crate::director::sockets::ListeningSockets;
 use crate::director::time::tokio_now;
 use crate::forward::DrainReport;
+use crate::forward::WorkerPool;
 use crate::health::Monitor;
 use crate::scheduler::SchedulerRegistry;
 
@@ -45,14 +45,14 @@ impl DrainPolicy {
     }
 }
 
-/// Frontends of earlier configurations that keep their connections without a time limit. Each has
-/// threads of its own; more of them, the oldest first, get the drain timeout.
+/// Frontends of earlier configurations that keep their connections without a time limit; more of
+/// them, the oldest first, get the drain timeout.
 const MAX_RETIRED_FRONTENDS: usize = 16;
 
 /// Options that all services share.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::director) struct CommonServiceOptions {
-    pub(in crate::director) workers: Option<NonZeroUsize>,
+pub(in crate::director) struct CommonServiceOptions<'a> {
+    pub(in crate::director) pool: &'a WorkerPool,
     /// Whether to bind addresses that this machine may not have yet.
     pub(in crate::director) freebind: bool,
     /// Whether to log every TCP connection that ends.
@@ -109,7 +109,7 @@ impl VirtualService {
         &self,
         config: &ServiceConfig,
         diff: ServiceDiff,
-        common: CommonServiceOptions,
+        common: CommonServiceOptions<'_>,
         sockets: &mut ListeningSockets,
         find_balancer: &dyn Fn(&str) -> Option<Balancer<SocketAddr>>,
     ) -> Result<PreparedService, ServiceError> {
@@ -122,7 +122,7 @@ impl VirtualService {
             config,
             balancer: &self.balancer,
             persistence: persistence.as_ref(),
-            workers: config.effective_workers(common.workers),
+            pool: common.pool,
             freebind: common.freebind,
             log_connections: common.log_connections,
             find_balancer,

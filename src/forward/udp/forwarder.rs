@@ -2,25 +2,25 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
 
-use super::client_limit::ClientFlowLimit;
-use super::handle::{UdpControl, UdpHandle};
-use super::settings::{
-    Coalesce, DEFAULT_ATTEMPTS, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_FLOWS, UdpSettings,
-};
+use super::counters::UdpWorkerMetrics;
+use super::handle::UdpHandle;
+use super::settings::{Coalesce, UdpContext, UdpSettings};
 use super::socket;
-use super::worker::UdpWorker;
+use super::worker::run_worker;
 use crate::Balancer;
 use crate::balancer::Persistence;
-use crate::forward::clock::now;
+use crate::forward::running::RunningForwarder;
+use crate::forward::worker_pool::{WorkerChoice, WorkerPool};
 use crate::forward::{DrainReport, ForwardError};
 use crate::sync::lock;
+use crate::sys::mmsg::enable_pktinfo;
+use crate::sys::shared_fd::SharedFd;
 
 /// Forwards the datagrams that arrive at a UDP address to the backends that a balancer picks, and
 /// their replies to the clients.
@@ -67,9 +67,10 @@ use crate::sync::lock;
 /// the first reply.
 ///
 /// # Cost
-/// Each worker is a thread with its own socket (`SO_REUSEPORT`) and its own flows; it needs no
-/// runtime. A flow costs one descriptor, one kernel socket and about 500 bytes of user memory. Each
-/// worker reserves 8 MiB of address space for buffers, of which only used pages occupy memory.
+/// Each worker has its own socket (`SO_REUSEPORT`) and its own flows. A flow costs one descriptor, one
+/// kernel socket and about 500 bytes of user memory. A worker with flows has one more descriptor, and
+/// reserves 8 MiB of address space for buffers, of which only used pages occupy memory; ten seconds
+/// after the last flow has ended it has nothing but its socket.
 /// Datagrams are received and sent in batches and are not copied within this process.
 ///
 /// # Examples
@@ -101,13 +102,12 @@ use crate::sync::lock;
 #[must_use = "a forwarder does nothing until `run` is called"]
 pub struct UdpForwarder {
     sockets: Vec<UdpSocket>,
-    workers: usize,
-    max_flows_per_client: Option<usize>,
+    /// Whether `bind` opened the socket.
+    owns_port: bool,
+    workers: WorkerChoice,
     settings: UdpSettings,
-    control: Arc<UdpControl>,
+    handle: UdpHandle,
 }
-
-const MAX_WORKERS: usize = 1024;
 
 impl UdpForwarder {
     /// Binds a socket to an address; port 0 selects a free port, which [`UdpForwarder::local_addr`]
@@ -142,8 +142,8 @@ impl UdpForwarder {
     ) -> Result<Self, ForwardError> {
         let socket = socket::bind_listener(address, freebind);
         let socket = socket.map_err(|source| ForwardError::Bind { address, source })?;
-        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Ok(Self::new(socket, balancer)?.workers(cores))
+        let workers = WorkerChoice::default();
+        Ok(Self { owns_port: true, workers, ..Self::new(socket, balancer)? })
     }
 
     /// Uses an existing bound socket: inherited, or created with special options.
@@ -170,27 +170,30 @@ impl UdpForwarder {
         let no_sockets = || io::Error::new(io::ErrorKind::InvalidInput, "no sockets");
         let address = sockets.first().ok_or_else(no_sockets).and_then(UdpSocket::local_addr);
         let address = address.map_err(|source| ForwardError::Listener { source })?;
-        let settings = UdpSettings {
-            address,
-            balancer,
-            persistence: None,
-            idle_timeout: DEFAULT_IDLE_TIMEOUT,
-            total_timeout: None,
-            max_flows: DEFAULT_MAX_FLOWS,
-            attempts: DEFAULT_ATTEMPTS,
-            replies: None,
-            one_packet: false,
-            coalesce: Coalesce::Auto,
-        };
-        let control = Arc::default();
-        Ok(Self { sockets, workers: 1, max_flows_per_client: None, settings, control })
+        let workers = WorkerChoice::Own(sockets.len());
+        let settings = UdpSettings::new(balancer);
+        let handle = UdpHandle { address, control: Arc::default(), metrics: Arc::default() };
+        Ok(Self { sockets, owns_port: false, workers, settings, handle })
     }
 
-    /// Sets the number of worker threads, 1 to 1024; values out of range are replaced by the
-    /// nearest limit. The kernel distributes clients over workers by a hash of their address and
-    /// port.
+    /// Sets the name of the service in logs. Default: `udp`.
+    pub fn name(mut self, name: &str) -> Self {
+        self.settings.name = name.into();
+        self
+    }
+
+    /// Sets the number of worker threads that the forwarder starts, each with its own socket on the
+    /// address. The kernel distributes clients over them by a hash of their address and port. Default:
+    /// one for each core if the forwarder bound the address, else one for each socket.
     pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers.clamp(1, MAX_WORKERS);
+        self.workers = WorkerChoice::Own(workers);
+        self
+    }
+
+    /// Runs the forwarder on the threads of a pool, which other forwarders share, instead of threads of
+    /// its own. Existing sockets that the forwarder was given are distributed over the threads.
+    pub fn worker_pool(mut self, pool: &WorkerPool) -> Self {
+        self.workers = WorkerChoice::Shared(pool.clone());
         self
     }
 
@@ -220,8 +223,8 @@ impl UdpForwarder {
 
     /// Sets the maximum number of concurrent flows of one client address, over all workers.
     /// Default: no maximum.
-    pub fn max_flows_per_client(mut self, flows: usize) -> Self {
-        self.max_flows_per_client = Some(flows);
+    pub fn max_flows_per_client(mut self, flows: u32) -> Self {
+        self.settings.max_flows_per_client = Some(flows);
         self
     }
 
@@ -268,78 +271,65 @@ impl UdpForwarder {
     /// Returns the address of the listening socket.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.settings.address
+        self.handle.address
     }
 
     /// Returns a handle to observe the forwarder and to shut it down.
     #[must_use]
     pub fn handle(&self) -> UdpHandle {
-        UdpHandle { address: self.settings.address, control: Arc::clone(&self.control) }
+        self.handle.clone()
     }
 
-    /// Forwards datagrams until [`UdpHandle::shutdown`], then starts no new flows and waits for the
-    /// existing flows to end, up to the deadline of the shutdown.
+    /// Starts to serve: datagrams are received when this returns. The forwarder serves until
+    /// [`UdpHandle::shutdown`], then starts no new flows and waits for the existing flows to end, up to
+    /// the deadline of the shutdown.
+    ///
+    /// Needs no runtime: the worker threads have their own.
     ///
     /// # Errors
     /// [`ForwardError::Listener`] if the sockets of the workers cannot be created or polled, or
     /// [`ForwardError::Worker`] if a thread cannot be started. No errors after the start.
-    ///
-    /// # Panics
-    /// If a worker thread panicked.
-    ///
-    /// # Cancel safety
-    /// Dropping the future cuts all flows and closes the sockets, as soon as the workers wake up.
-    /// Leases end as [`Cancelled`](crate::Outcome::Cancelled), and the counters stay exact.
-    pub async fn run(self) -> Result<DrainReport, ForwardError> {
-        let listener = |source| ForwardError::Listener { source };
-        let Self { sockets, workers, max_flows_per_client, settings, control } = self;
-        let workers = workers.max(sockets.len());
-        let _guard = CutFlowsOnDrop(Arc::clone(&control));
-        let settings = Arc::new(settings);
-        let client_limit = Arc::new(ClientFlowLimit::new(max_flows_per_client));
-        let mut new_workers = Vec::new();
-        let sockets = socket::add_reuseport_listeners(sockets, workers).map_err(listener)?;
-        let duplicates = sockets.iter().map(UdpSocket::try_clone).collect::<io::Result<Vec<_>>>();
-        *lock(&control.listeners) = duplicates.map_err(listener)?;
-        for socket in sockets {
-            let worker = UdpWorker::new(&settings, &control, &client_limit, socket, workers);
-            new_workers.push(worker.map_err(listener)?);
-        }
-        let mut threads = Vec::new();
-        for (number, worker) in new_workers.into_iter().enumerate() {
-            let (report_sender, report) = oneshot::channel();
-            let thread = thread::Builder::new()
-                .name(format!("lvs-udp-{number}"))
-                .spawn(move || {
-                    // Fails if the future of `run` was dropped.
-                    let _ = report_sender.send(worker.run());
-                })
-                .map_err(|source| ForwardError::Worker { source })?;
-            threads.push((thread, report));
-        }
-        let mut total = DrainReport::default();
-        for (thread, report) in threads {
-            match report.await {
-                Ok(report) => {
-                    total.finished += report.finished;
-                    total.cut += report.cut;
-                }
-                Err(_) => {
-                    if let Err(panic) = thread.join() {
-                        std::panic::resume_unwind(panic);
-                    }
-                }
+    pub fn start(self) -> Result<RunningForwarder, ForwardError> {
+        let listener_error = |source| ForwardError::Listener { source };
+        let Self { sockets, owns_port, workers, settings, handle } = self;
+        let can_open = owns_port || matches!(workers, WorkerChoice::Own(_));
+        let pool = workers.pool()?;
+        let reservation = pool.reserve_listeners(sockets.len(), can_open);
+        let sockets = socket::add_reuseport_listeners(sockets, reservation.count);
+        let sockets = sockets.map_err(listener_error)?;
+        for socket in &sockets {
+            socket.set_nonblocking(true).map_err(listener_error)?;
+            if handle.address.ip().is_unspecified() {
+                enable_pktinfo(socket.as_fd(), handle.address.is_ipv6()).map_err(listener_error)?;
             }
         }
-        Ok(total)
+        let context = UdpContext::new(settings, handle.address, sockets.len());
+        let sockets: Vec<SharedFd> = sockets.into_iter().map(SharedFd::from).collect();
+        let mut workers = Vec::with_capacity(sockets.len());
+        for (number, socket) in sockets.iter().enumerate() {
+            let runtime = pool.runtime(reservation.first_worker + number);
+            let _guard = runtime.enter();
+            workers.push((runtime, socket.register_readable().map_err(listener_error)?));
+        }
+        handle.control.set_sockets(sockets);
+        let spawn = |(runtime, listener): (&Handle, _)| {
+            let metrics = Arc::new(UdpWorkerMetrics::default());
+            lock(&handle.metrics).push(Arc::clone(&metrics));
+            let control = Arc::clone(&handle.control);
+            runtime.spawn(run_worker(Arc::clone(&context), metrics, listener, control))
+        };
+        let tasks = workers.into_iter().map(spawn).collect();
+        Ok(RunningForwarder::new(tasks, Arc::clone(&handle.control), reservation))
     }
-}
 
-/// Cuts all flows and ends the workers when the future of [`UdpForwarder::run`] is dropped.
-struct CutFlowsOnDrop(Arc<UdpControl>);
-
-impl Drop for CutFlowsOnDrop {
-    fn drop(&mut self) {
-        self.0.start_drain(Some(now()), false);
+    /// [Starts](Self::start), and serves until the forwarder has drained after a shutdown.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start) and [`RunningForwarder`].
+    ///
+    /// # Cancel safety
+    /// As [`RunningForwarder`].
+    pub async fn run(self) -> Result<DrainReport, ForwardError> {
+        self.start()?.await
     }
 }

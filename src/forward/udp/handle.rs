@@ -1,15 +1,14 @@
-//! The handle to a running UDP forwarder, and the state that it shares with the workers.
+//! The handle to a UDP forwarder.
 
-use std::fmt;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::counters::{UdpBackendCounters, UdpCounters, UdpWorkerMetrics};
 use crate::forward::ConnectionInfo;
-use crate::forward::clock::now;
+use crate::forward::control::ForwarderControl;
 use crate::sync::{Mutex, lock};
 
 /// A handle to observe a [`UdpForwarder`](super::UdpForwarder) and to shut it down.
@@ -18,7 +17,9 @@ use crate::sync::{Mutex, lock};
 #[derive(Clone, Debug)]
 pub struct UdpHandle {
     pub(super) address: SocketAddr,
-    pub(super) control: Arc<UdpControl>,
+    pub(super) control: Arc<ForwarderControl>,
+    /// The counters of the workers.
+    pub(super) metrics: Arc<Mutex<Vec<Arc<UdpWorkerMetrics>>>>,
 }
 
 impl UdpHandle {
@@ -31,7 +32,7 @@ impl UdpHandle {
     /// before
     /// `run`.
     pub fn shutdown(&self, within: Duration) {
-        self.control.start_drain(now().checked_add(within), false);
+        self.control.start_drain(within, false);
     }
 
     /// Duplicates the listening sockets for a successor: a second forwarder in this process
@@ -44,10 +45,7 @@ impl UdpHandle {
     /// # Errors
     /// The system's error if no descriptors are free.
     pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
-        lock(&self.control.listeners)
-            .iter()
-            .map(|socket| socket.as_fd().try_clone_to_owned())
-            .collect()
+        self.control.duplicate_sockets()
     }
 
     /// Stops receiving from clients, which a successor serves, and forwards outstanding replies for
@@ -56,7 +54,7 @@ impl UdpHandle {
     ///
     /// Otherwise like [`shutdown`](Self::shutdown), which may follow.
     pub fn hand_over(&self, within: Duration) {
-        self.control.start_drain(now().checked_add(within), true);
+        self.control.start_drain(within, true);
     }
 
     /// Returns the address of the listening socket, with the actual port if port 0 was requested.
@@ -69,7 +67,7 @@ impl UdpHandle {
     #[must_use]
     pub fn counters(&self) -> UdpCounters {
         let mut total = UdpCounters::default();
-        for metrics in self.control.worker_metrics().iter() {
+        for metrics in lock(&self.metrics).iter() {
             metrics.add_to(&mut total);
         }
         total
@@ -83,7 +81,7 @@ impl UdpHandle {
     #[must_use]
     pub fn flows(&self, max: usize) -> Vec<ConnectionInfo> {
         // Cloned, so that the lock is not held while flows are copied.
-        let worker_metrics = self.control.worker_metrics().clone();
+        let worker_metrics = lock(&self.metrics).clone();
         let mut flows = Vec::new();
         for metrics in &worker_metrics {
             metrics.live.collect_into(Some(self.address), max, &mut flows);
@@ -97,80 +95,10 @@ impl UdpHandle {
     #[must_use]
     pub fn backends(&self) -> Vec<UdpBackendCounters> {
         let mut totals = Vec::new();
-        for metrics in self.control.worker_metrics().iter() {
+        for metrics in lock(&self.metrics).iter() {
             metrics.add_backends_to(&mut totals);
         }
         totals.sort_by(|a, b| a.id.cmp(&b.id));
         totals
-    }
-}
-
-/// The state shared by handles, the future of `run` and the workers.
-#[derive(Default)]
-pub(super) struct UdpControl {
-    /// Duplicates of the listening sockets while they are served, for a successor.
-    pub(super) listeners: Mutex<Vec<UdpSocket>>,
-    state: Mutex<UdpControlState>,
-    worker_metrics: Mutex<Vec<Arc<UdpWorkerMetrics>>>,
-}
-
-#[derive(Default)]
-struct UdpControlState {
-    phase: UdpPhase,
-    /// One eventfd for each worker.
-    wakeup_fds: Vec<Arc<OwnedFd>>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) enum UdpPhase {
-    #[default]
-    Serving,
-    Draining {
-        /// The deadline; `None` if it exceeds the range of the clock.
-        until: Option<Instant>,
-        /// A successor receives the datagrams of clients.
-        handed_over: bool,
-    },
-}
-
-impl UdpControl {
-    pub(super) fn phase(&self) -> UdpPhase {
-        lock(&self.state).phase
-    }
-
-    pub(super) fn start_drain(&self, until: Option<Instant>, hand_over: bool) {
-        lock(&self.listeners).clear();
-        let mut state = lock(&self.state);
-        // A handover is final, also if a shutdown follows.
-        let was_handed_over = matches!(state.phase, UdpPhase::Draining { handed_over: true, .. });
-        state.phase = UdpPhase::Draining { until, handed_over: hand_over || was_handed_over };
-        for wakeup_fd in &state.wakeup_fds {
-            wake_worker(wakeup_fd);
-        }
-    }
-
-    /// Adds the eventfd and the metrics of a worker.
-    pub(super) fn register_worker(&self, wakeup_fd: Arc<OwnedFd>, metrics: Arc<UdpWorkerMetrics>) {
-        lock(&self.worker_metrics).push(metrics);
-        let mut state = lock(&self.state);
-        if matches!(state.phase, UdpPhase::Draining { .. }) {
-            wake_worker(&wakeup_fd);
-        }
-        state.wakeup_fds.push(wakeup_fd);
-    }
-
-    fn worker_metrics(&self) -> impl std::ops::Deref<Target = Vec<Arc<UdpWorkerMetrics>>> {
-        lock(&self.worker_metrics)
-    }
-}
-
-fn wake_worker(wakeup_fd: &OwnedFd) {
-    // Fails only if the eventfd's counter is at its maximum: then the worker wakes up anyway.
-    let _ = rustix::io::write(wakeup_fd, &1u64.to_ne_bytes());
-}
-
-impl fmt::Debug for UdpControl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UdpControl").field("phase", &self.phase()).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,5 @@
 //! The UDP forwarder: flows of datagrams between clients and the backends that a balancer picks.
 
-mod client_limit;
 mod counters;
 mod flow_table;
 mod flows;

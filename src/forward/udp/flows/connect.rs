@@ -20,10 +20,10 @@ impl WorkerFlows {
         flow: &mut Flow,
         now: Instant,
     ) -> Result<ConnectedBackend, ShedReason> {
-        for _ in 0..self.settings.attempts {
+        for _ in 0..self.context.settings.attempts {
             let mut lease = self.pick_backend(flow, now)?;
             lease.set_active(false);
-            match socket::open_connected(self.settings.backend_address(&lease)) {
+            match socket::open_connected(self.context.backend_address(&lease)) {
                 Ok(socket) => {
                     let backend_serial = lease.backend().account().serial();
                     return Ok(ConnectedBackend { socket, lease, backend_serial });
@@ -63,7 +63,7 @@ impl WorkerFlows {
         flow: &Flow,
         now: Instant,
     ) -> Result<Lease<SocketAddr>, ShedReason> {
-        let picked = match (&self.settings.persistence, flow.view().source()) {
+        let picked = match (&self.context.settings.persistence, flow.view().source()) {
             (Some(persistence), Some(client)) => {
                 persistence.pick(client, flow.clone(), &mut self.rng, now)
             }
@@ -82,7 +82,7 @@ impl WorkerFlows {
         let snapshot = self.picker.snapshot();
         let position = snapshot.members().position_of_serial(serial);
         if let Some(backend) = position.and_then(|at| snapshot.backends().get(at))
-            && let Some(lease) = self.settings.active_balancer().lease_by_id(backend.id())
+            && let Some(lease) = self.context.settings.active_balancer().lease_by_id(backend.id())
         {
             lease.complete(Outcome::ConnectError);
         }

@@ -12,18 +12,19 @@ use std::time::Instant;
 use rustix::event::epoll;
 use tracing::debug;
 
-use super::client_limit::ClientFlowLimit;
 use super::counters::{
     AtomicUdpBackendCounters, FlowEndReason, ShedReason, UdpWorkerMetrics, add_relaxed,
 };
 use super::flow_table::{FlowExpiry, FlowId, FlowTable};
-use super::settings::UdpSettings;
+use super::settings::UdpContext;
 use super::socket;
 use crate::balancer::BalancerWorker;
 use crate::forward::address::canonical_address;
 use crate::forward::connection_table::{ConnectionEntry, ConnectionKey};
+use crate::forward::limits::ClientPermit;
 use crate::scheduler::Rng;
 use crate::sys::mmsg::set_udp_gro;
+use crate::sys::shared_fd::SharedFd;
 use crate::{Flow, Lease, Outcome};
 
 /// The addresses that identify a flow.
@@ -61,6 +62,8 @@ pub(super) struct Upstream {
     retry_flow: Option<Box<Flow>>,
     /// The number of refusals since the last reply.
     refusals: u32,
+    /// Released when the flow ends.
+    _client_permit: Option<ClientPermit>,
 }
 
 impl Upstream {
@@ -81,9 +84,8 @@ struct ConnectedBackend {
 pub(super) struct WorkerFlows {
     pub(super) table: FlowTable<FlowKey, Upstream>,
     pub(super) metrics: Arc<UdpWorkerMetrics>,
-    settings: Arc<UdpSettings>,
-    client_limit: Arc<ClientFlowLimit>,
-    epoll: OwnedFd,
+    context: Arc<UdpContext>,
+    epoll: SharedFd,
     picker: BalancerWorker<SocketAddr>,
     rng: Rng,
     generation: u64,
@@ -94,36 +96,23 @@ pub(super) struct WorkerFlows {
 }
 
 impl WorkerFlows {
-    /// Returns the empty flow table of one of `workers` workers.
+    /// Returns an empty flow table, whose sockets are added to `epoll`.
     pub(super) fn new(
-        settings: Arc<UdpSettings>,
-        client_limit: Arc<ClientFlowLimit>,
+        context: Arc<UdpContext>,
         metrics: Arc<UdpWorkerMetrics>,
-        epoll: OwnedFd,
-        workers: usize,
+        epoll: SharedFd,
     ) -> Self {
+        let settings = &context.settings;
         let mut rng = Rng::from_entropy();
         let picker = settings.active_balancer().worker(Rng::with_seed(rng.next_u64()));
         let generation = picker.snapshot().generation();
-        let capacity = settings.max_flows.div_ceil(workers);
-        let table =
-            FlowTable::new(capacity, settings.effective_idle_timeout(), settings.total_timeout);
-        Self {
-            table,
-            metrics,
-            settings,
-            client_limit,
-            epoll,
-            picker,
-            rng,
-            generation,
-            stale_flows: Vec::new(),
-            finished: 0,
-        }
-    }
-
-    pub(super) fn epoll(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
+        let table = FlowTable::new(
+            context.max_worker_flows,
+            settings.effective_idle_timeout(),
+            settings.total_timeout,
+        );
+        let stale_flows = Vec::new();
+        Self { table, metrics, context, epoll, picker, rng, generation, stale_flows, finished: 0 }
     }
 
     /// Returns the flow of a client's datagram; starts a flow if there is none.
@@ -134,7 +123,7 @@ impl WorkerFlows {
         is_draining: bool,
         now: Instant,
     ) -> Result<FlowId, ShedReason> {
-        if self.settings.one_packet {
+        if self.context.settings.one_packet {
             let mut flow = self.scheduler_flow(client, local, now);
             return self.schedule_one_packet(client, local, &mut flow, is_draining, now);
         }
@@ -155,12 +144,10 @@ impl WorkerFlows {
             None if is_draining => Err(ShedReason::Draining),
             None => {
                 let mut flow = self.scheduler_flow(client, local, now);
-                self.reserve_flow(key)?;
-                let started = self.connect_backend(&mut flow, now).and_then(|connected| {
-                    let retry_flow = flow.view().is_retry().then(|| Box::new(flow));
-                    self.start_flow(key, connected, retry_flow, now)
-                });
-                started.inspect_err(|_| self.client_limit.release(client.ip()))
+                let permit = self.reserve_flow(key)?;
+                let connected = self.connect_backend(&mut flow, now)?;
+                let retry_flow = flow.view().is_retry().then(|| Box::new(flow));
+                self.start_flow(key, connected, permit, retry_flow, now)
             }
         }
     }
@@ -174,7 +161,7 @@ impl WorkerFlows {
         is_draining: bool,
         now: Instant,
     ) -> Result<FlowId, ShedReason> {
-        for _ in 0..self.settings.attempts {
+        for _ in 0..self.context.settings.attempts {
             let mut lease = self.pick_backend(flow, now)?;
             lease.set_active(false);
             let backend_serial = lease.backend().account().serial();
@@ -187,65 +174,62 @@ impl WorkerFlows {
             if is_draining {
                 return Err(ShedReason::Draining);
             }
-            self.reserve_flow(key)?;
-            match socket::open_connected(self.settings.backend_address(&lease)) {
+            let permit = self.reserve_flow(key)?;
+            match socket::open_connected(self.context.backend_address(&lease)) {
                 Ok(socket) => {
                     let connected = ConnectedBackend { socket, lease, backend_serial };
-                    let started = self.start_flow(key, connected, None, now);
-                    return started.inspect_err(|_| self.client_limit.release(client.ip()));
+                    return self.start_flow(key, connected, permit, None, now);
                 }
-                Err(error) => {
-                    self.client_limit.release(client.ip());
-                    self.record_connect_failure(lease, &error, flow)?;
-                }
+                Err(error) => self.record_connect_failure(lease, &error, flow)?,
             }
         }
         Err(ShedReason::Unreachable)
     }
 
-    /// Reserves room for one more flow, and evicts another flow for it if the table is full.
-    fn reserve_flow(&mut self, key: FlowKey) -> Result<(), ShedReason> {
-        if !self.client_limit.try_acquire(key.client.ip()) {
-            return Err(ShedReason::MaxFlowsPerClient);
-        }
-        match self.table.evict_if_full() {
-            Ok(None) => Ok(()),
-            Ok(Some((key, upstream))) => {
-                self.close_flow(key, upstream, FlowEndReason::Evicted);
-                Ok(())
+    /// Reserves room for one more flow, and evicts another flow for it if the table is full. Returns
+    /// the permit of the client, if flows per client are limited.
+    fn reserve_flow(&mut self, key: FlowKey) -> Result<Option<ClientPermit>, ShedReason> {
+        let permit = match &self.context.client_limits {
+            Some(limits) => {
+                let permit = limits.try_acquire(key.client.ip());
+                Some(permit.ok_or(ShedReason::MaxFlowsPerClient)?)
             }
-            Err(_) => {
-                self.client_limit.release(key.client.ip());
-                Err(ShedReason::MaxFlows)
-            }
+            None => None,
+        };
+        if let Some((key, upstream)) =
+            self.table.evict_if_full().map_err(|_| ShedReason::MaxFlows)?
+        {
+            self.close_flow(key, upstream, FlowEndReason::Evicted);
         }
+        Ok(permit)
     }
 
     fn start_flow(
         &mut self,
         key: FlowKey,
         ConnectedBackend { socket, lease, backend_serial }: ConnectedBackend,
+        client_permit: Option<ClientPermit>,
         retry_flow: Option<Box<Flow>>,
         now: Instant,
     ) -> Result<FlowId, ShedReason> {
         let metrics = self.metrics.backend_counters(backend_serial, lease.id());
         debug!(client = %key.client, local = ?key.local, backend = %lease.id(), "UDP flow starts");
         let backend = Arc::clone(lease.backend());
-        let lease = match self.settings.one_packet {
+        let lease = match self.context.settings.one_packet {
             true => {
                 lease.complete(Outcome::Ok);
                 None
             }
             false => Some(lease),
         };
-        let port = self.settings.address.port();
+        let port = self.context.address.port();
         let live_entry = self.metrics.live.insert(ConnectionEntry {
             client: Some(key.client),
             local: key.local.map(|ip| Box::new(SocketAddr::new(ip, port))),
             backend: Some(backend),
             started_at: now,
         });
-        let may_coalesce = self.settings.may_coalesce();
+        let may_coalesce = self.context.settings.may_coalesce();
         let upstream = Upstream {
             socket,
             lease,
@@ -260,6 +244,7 @@ impl WorkerFlows {
             stale: false,
             retry_flow,
             refusals: 0,
+            _client_permit: client_permit,
         };
         let Ok(id) = self.table.insert(key, upstream, now) else {
             self.metrics.live.remove(live_entry);
@@ -280,7 +265,7 @@ impl WorkerFlows {
     /// Adds the socket of a flow to the epoll instance.
     fn register_socket(&mut self, id: FlowId) -> io::Result<()> {
         let Some(upstream) = self.table.get_mut(id) else { return Ok(()) };
-        if self.settings.coalesces_always() {
+        if self.context.settings.coalesces_always() {
             upstream.coalescing = set_udp_gro(upstream.socket.as_fd(), true).is_ok();
         }
         let data = epoll::EventData::new_u64(id.to_u64());
@@ -331,7 +316,6 @@ impl WorkerFlows {
     fn close_flow(&mut self, key: FlowKey, upstream: Upstream, reason: FlowEndReason) {
         let Upstream { lease, live_entry, requests, replies, .. } = upstream;
         self.metrics.live.remove(live_entry);
-        self.client_limit.release(key.client.ip());
         self.metrics.count_flow_end(reason);
         self.finished += u64::from(reason != FlowEndReason::Cut);
         let FlowKey { client, local, .. } = key;
@@ -339,7 +323,7 @@ impl WorkerFlows {
         let Some(lease) = lease else { return };
         lease.complete(match reason {
             FlowEndReason::Idle | FlowEndReason::TotalTime
-                if self.settings.has_missing_replies(requests, replies) =>
+                if self.context.settings.has_missing_replies(requests, replies) =>
             {
                 Outcome::Timeout
             }
@@ -358,9 +342,16 @@ impl WorkerFlows {
         local: Option<IpAddr>,
         now: Instant,
     ) -> Flow {
-        let address = self.settings.address;
+        let address = self.context.address;
         let local = local.unwrap_or(address.ip()).to_canonical();
         let destination = SocketAddr::new(local, address.port());
         Flow::from(canonical_address(client)).destination(destination).time(now)
+    }
+}
+
+impl Drop for WorkerFlows {
+    /// Cuts the flows of a worker that was dropped while it ran, so that the counters stay exact.
+    fn drop(&mut self) {
+        self.cut_all_flows();
     }
 }

@@ -38,13 +38,18 @@ impl UdpWorker {
         let Some(key) = self.flows.table.key(id).copied() else { return };
         let Some(upstream) = self.flows.table.get_mut(id) else { return };
         let begin = self.replies.received().len();
-        match self.replies.receive(upstream.socket(), REPLY_BATCH, false) {
-            Ok(_) => {}
+        let requested = REPLY_BATCH.min(self.replies.free_slots());
+        match self.replies.receive(upstream.socket(), requested, false) {
+            Ok(received) => self.has_more_replies |= received == requested,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) if is_unreachable_error(&error) => {
-                return self.handle_refusal(id, error, now);
+            Err(error) => {
+                // There may be datagrams behind the error.
+                self.has_more_replies = true;
+                if is_unreachable_error(&error) {
+                    return self.handle_refusal(id, error, now);
+                }
+                return add_relaxed(&self.metrics.server_errors, 1);
             }
-            Err(_) => return add_relaxed(&self.metrics.server_errors, 1),
         }
         let (mut datagrams, mut bytes) = (0, 0);
         let received = &self.replies.received()[begin..];
@@ -65,13 +70,16 @@ impl UdpWorker {
         self.metrics.from_servers.add(datagrams, bytes);
         upstream.metrics.from_server.add(datagrams, bytes);
         upstream.replies += datagrams;
-        if self.settings.coalesces_when_detected() && !upstream.coalescing && has_run(received) {
+        if self.context.settings.coalesces_when_detected()
+            && !upstream.coalescing
+            && has_run(received)
+        {
             upstream.coalescing = set_udp_gro(upstream.socket(), true).is_ok();
         }
         let has_missing_replies =
-            self.settings.has_missing_replies(upstream.requests, upstream.replies);
+            self.context.settings.has_missing_replies(upstream.requests, upstream.replies);
         self.flows.record_reply(id, now);
-        if self.settings.replies.is_some() && !has_missing_replies {
+        if self.context.settings.replies.is_some() && !has_missing_replies {
             self.flows.end_flow(id, FlowEndReason::Replied);
         }
     }
@@ -96,7 +104,7 @@ impl UdpWorker {
     /// Sends the received replies to their clients.
     fn send_replies(&mut self) {
         let metrics = &*self.metrics;
-        let (listener, table) = (&self.listener, &mut self.flows.table);
+        let (listener, table) = (&self.socket, &mut self.flows.table);
         let mut may_wait = true;
         self.outbox.send(listener.as_fd(), &self.replies, |meta, result| match result {
             MessageResult::Sent => {

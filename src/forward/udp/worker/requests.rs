@@ -3,12 +3,12 @@
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::net::{SendFlags, send};
-use tracing::warn;
+use tokio::io::Interest;
 
-use super::{PlacedDatagram, RECEIVE_BATCH, UdpWorker, datagram_count};
+use super::{PlacedDatagram, RECEIVE_BATCH, UdpWorker, datagram_count, pause_receiving};
 use crate::forward::udp::counters::{ShedReason, add_relaxed};
 use crate::forward::udp::outbox::{MessageMeta, MessageResult, MessageRoute, SendControl};
 use crate::forward::udp::socket::{is_local_error, is_unreachable_error};
@@ -20,17 +20,34 @@ const MIN_RUN_DATAGRAMS: usize = 4;
 impl UdpWorker {
     /// Receives a batch of datagrams of clients, and sends them to the backends of their flows.
     pub(super) fn serve_clients(&mut self, now: Instant) {
-        self.incoming.clear();
-        self.placed.clear();
-        match self.incoming.receive(self.listener.as_fd(), RECEIVE_BATCH, true) {
-            Ok(_) => {}
+        if self.paused_until.is_some_and(|until| until > now) {
+            return;
+        }
+        self.paused_until = None;
+        let Some(listener) = &self.listener else { return };
+        let (incoming, placed, mut result) = (&mut self.incoming, &mut self.placed, Ok(0));
+        // Not called if there is nothing to receive: the last batch is kept, in case a backend refuses
+        // a datagram of it.
+        let _ = listener.try_io(Interest::READABLE, |socket| {
+            incoming.clear();
+            placed.clear();
+            result = incoming.receive(socket.as_fd(), RECEIVE_BATCH, true);
+            match result {
+                Ok(RECEIVE_BATCH) => Ok(()),
+                // A short batch has emptied the socket.
+                Ok(_) => Err(io::ErrorKind::WouldBlock.into()),
+                Err(ref error) => Err(error.kind().into()),
+            }
+        });
+        match result {
+            Ok(0) => return,
+            Ok(_) => self.receive_backoff.reset(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {
-                // Not an error of a datagram but a shortage of memory: pause before the next
-                // attempt.
-                add_relaxed(&self.metrics.failed_receives, 1);
-                warn!(address = %self.settings.address, %error, "cannot receive UDP datagrams");
-                std::thread::sleep(Duration::from_millis(1));
+                // Not an error of a datagram but a shortage of memory.
+                let backoff = &mut self.receive_backoff;
+                let until = pause_receiving(&self.context, &self.metrics, backoff, &error);
+                self.paused_until = Some(until);
                 return;
             }
         }
@@ -157,7 +174,7 @@ impl UdpWorker {
         error: io::Error,
         now: Instant,
     ) {
-        if self.settings.one_packet {
+        if self.context.settings.one_packet {
             return self.reschedule_one_packet_run(run, counted, &error, now);
         }
         let Some(id) = self.placed.get(run.start).map(|placed| placed.flow_id) else { return };
@@ -176,11 +193,11 @@ impl UdpWorker {
     /// Enables coalesced receiving if a client seems to send with GSO.
     fn enable_coalescing_on_run(&mut self) {
         if !self.coalescing
-            && self.settings.coalesces_when_detected()
-            && !self.settings.one_packet
+            && self.context.settings.coalesces_when_detected()
+            && !self.context.settings.one_packet
             && has_run(self.incoming.received())
         {
-            self.coalescing = set_udp_gro(self.listener.as_fd(), true).is_ok();
+            self.coalescing = set_udp_gro(self.socket.as_fd(), true).is_ok();
         }
     }
 }
