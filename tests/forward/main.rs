@@ -11,6 +11,7 @@ mod ends;
 mod fixture;
 mod limits;
 mod listeners;
+mod pool;
 mod preamble;
 mod records;
 mod timeouts;
