@@ -173,7 +173,7 @@ impl FrontendSpec<'_> {
         if let Some(persistence) = self.persistence {
             forwarder = forwarder.persistence(Arc::clone(persistence));
         }
-        self.config.udp.configure(forwarder)
+        forwarder.options(self.config.udp.options())
     }
 }
 

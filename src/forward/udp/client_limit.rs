@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::sync::{Mutex, lock};
 
-/// Counts the flows of each client address, up to a maximum.
+/// Counts the flows of each client address, up to a maximum of at least 1.
 ///
 /// All workers share one lock. It is taken when a flow starts or ends, which costs at least two
 /// system calls anyway, and never if there is no maximum.
@@ -27,10 +27,6 @@ impl ClientFlowLimit {
         let count = flows.entry(client).or_default();
         let is_allowed = *count < max;
         *count += usize::from(is_allowed);
-        // With a maximum of 0, rejected clients must not fill the map: their number is unlimited.
-        if *count == 0 {
-            flows.remove(&client);
-        }
         is_allowed
     }
 
@@ -65,7 +61,5 @@ mod tests {
             limit.release(client);
         }
         assert!(lock(&limit.flows).is_empty());
-        let none_allowed = ClientFlowLimit::new(Some(0));
-        assert!(!none_allowed.try_acquire(a) && lock(&none_allowed.flows).is_empty());
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -11,14 +10,14 @@ use tokio::sync::oneshot;
 
 use super::client_limit::ClientFlowLimit;
 use super::handle::{UdpControl, UdpHandle};
-use super::settings::{
-    Coalesce, DEFAULT_ATTEMPTS, DEFAULT_IDLE_TIMEOUT, DEFAULT_MAX_FLOWS, UdpSettings,
-};
+use super::options::{Coalesce, UdpOptions};
+use super::settings::UdpSettings;
 use super::socket;
 use super::worker::UdpWorker;
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::forward::clock::now;
+use crate::forward::workers::{default_workers, validate_workers};
 use crate::forward::{DrainReport, ForwardError};
 use crate::sync::lock;
 
@@ -102,12 +101,9 @@ use crate::sync::lock;
 pub struct UdpForwarder {
     sockets: Vec<UdpSocket>,
     workers: usize,
-    max_flows_per_client: Option<usize>,
     settings: UdpSettings,
     control: Arc<UdpControl>,
 }
-
-const MAX_WORKERS: usize = 1024;
 
 impl UdpForwarder {
     /// Binds a socket to an address; port 0 selects a free port, which [`UdpForwarder::local_addr`]
@@ -142,8 +138,7 @@ impl UdpForwarder {
     ) -> Result<Self, ForwardError> {
         let socket = socket::bind_listener(address, freebind);
         let socket = socket.map_err(|source| ForwardError::Bind { address, source })?;
-        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Ok(Self::new(socket, balancer)?.workers(cores))
+        Ok(Self::new(socket, balancer)?.workers(default_workers()))
     }
 
     /// Uses an existing bound socket: inherited, or created with special options.
@@ -170,27 +165,15 @@ impl UdpForwarder {
         let no_sockets = || io::Error::new(io::ErrorKind::InvalidInput, "no sockets");
         let address = sockets.first().ok_or_else(no_sockets).and_then(UdpSocket::local_addr);
         let address = address.map_err(|source| ForwardError::Listener { source })?;
-        let settings = UdpSettings {
-            address,
-            balancer,
-            persistence: None,
-            idle_timeout: DEFAULT_IDLE_TIMEOUT,
-            total_timeout: None,
-            max_flows: DEFAULT_MAX_FLOWS,
-            attempts: DEFAULT_ATTEMPTS,
-            replies: None,
-            one_packet: false,
-            coalesce: Coalesce::Auto,
-        };
-        let control = Arc::default();
-        Ok(Self { sockets, workers: 1, max_flows_per_client: None, settings, control })
+        let options = UdpOptions::default();
+        let settings = UdpSettings { address, balancer, persistence: None, options };
+        Ok(Self { sockets, workers: 1, settings, control: Arc::default() })
     }
 
-    /// Sets the number of worker threads, 1 to 1024; values out of range are replaced by the
-    /// nearest limit. The kernel distributes clients over workers by a hash of their address and
-    /// port.
+    /// Sets the number of worker threads, from 1 to 1024. The kernel distributes clients over
+    /// workers by a hash of their address and port.
     pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers.clamp(1, MAX_WORKERS);
+        self.workers = workers;
         self
     }
 
@@ -198,45 +181,46 @@ impl UdpForwarder {
     /// 60 s.
     ///
     /// With [one-packet scheduling](Self::one_packet) this is the time for which replies are
-    /// forwarded to the client, at most 5 s.
+    /// forwarded to the client: at most 5 s, which is the default then.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.idle_timeout = timeout;
+        self.settings.options.idle_timeout = Some(timeout);
         self
     }
 
     /// Sets the maximum duration of a flow, also of a busy flow; the client's next datagram starts
     /// a new flow. Default: no maximum.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.total_timeout = Some(timeout);
+        self.settings.options.total_timeout = Some(timeout);
         self
     }
 
-    /// Sets the maximum number of concurrent flows, divided equally among the workers. 0 counts as
-    /// 1. Each flow uses a descriptor. Default: 10 000. See [full tables](Self#full-tables).
+    /// Sets the maximum number of concurrent flows, from 1 to 16 777 216, divided equally among the
+    /// workers. Each flow uses a descriptor. Default: 10 000. See [full
+    /// tables](Self#full-tables).
     pub fn max_flows(mut self, flows: usize) -> Self {
-        self.settings.max_flows = flows.max(1);
+        self.settings.options.max_flows = flows;
         self
     }
 
-    /// Sets the maximum number of concurrent flows of one client address, over all workers.
-    /// Default: no maximum.
+    /// Sets the maximum number of concurrent flows of one client address, over all workers; at
+    /// least 1. Default: no maximum.
     pub fn max_flows_per_client(mut self, flows: usize) -> Self {
-        self.max_flows_per_client = Some(flows);
+        self.settings.options.max_flows_per_client = Some(flows);
         self
     }
 
-    /// Sets how many backends are tried for a flow until a backend replies, including the first; 0
-    /// counts as 1. Default: 3.
+    /// Sets how many backends are tried for a flow until a backend replies, including the first; at
+    /// least 1. Default: 3.
     pub fn attempts(mut self, attempts: u32) -> Self {
-        self.settings.attempts = attempts.max(1);
+        self.settings.options.attempts = attempts;
         self
     }
 
     /// Sets the number of replies expected for each datagram of a client, such as 1 for DNS: a flow
-    /// ends when all expected replies have arrived. 0 counts as 1. Default: flows end by their
+    /// ends when all expected replies have arrived. At least 1. Default: flows end by their
     /// timeouts alone.
     pub fn replies(mut self, replies: u32) -> Self {
-        self.settings.replies = Some(replies.max(1));
+        self.settings.options.replies = Some(replies);
         self
     }
 
@@ -245,10 +229,10 @@ impl UdpForwarder {
     ///
     /// Flows hold no leases: the lease of a datagram ends as [`Ok`](crate::Outcome::Ok) once the
     /// datagram is sent, and a later refusal is reported by a lease of its own. For replies, each
-    /// pair of client and backend has a socket for the [idle timeout](Self::idle_timeout), at most
-    /// 5 s; limits and counters count these pairs as flows.
+    /// pair of client and backend has a socket for the [idle timeout](Self::idle_timeout), which may
+    /// be at most 5 s; limits and counters count these pairs as flows.
     pub fn one_packet(mut self, on: bool) -> Self {
-        self.settings.one_packet = on;
+        self.settings.options.one_packet = on;
         self
     }
 
@@ -261,7 +245,14 @@ impl UdpForwarder {
 
     /// Sets whether datagrams are coalesced. Default: [`Coalesce::Auto`].
     pub fn coalesce(mut self, coalesce: Coalesce) -> Self {
-        self.settings.coalesce = coalesce;
+        self.settings.options.coalesce = coalesce;
+        self
+    }
+
+    /// Replaces all options.
+    #[cfg(feature = "director")]
+    pub(crate) fn options(mut self, options: UdpOptions) -> Self {
+        self.settings.options = options;
         self
     }
 
@@ -281,7 +272,8 @@ impl UdpForwarder {
     /// existing flows to end, up to the deadline of the shutdown.
     ///
     /// # Errors
-    /// [`ForwardError::Listener`] if the sockets of the workers cannot be created or polled, or
+    /// [`ForwardError::Setting`] if a setting is out of its range, before a datagram is received;
+    /// [`ForwardError::Listener`] if the sockets of the workers cannot be created or polled;
     /// [`ForwardError::Worker`] if a thread cannot be started. No errors after the start.
     ///
     /// # Panics
@@ -292,11 +284,13 @@ impl UdpForwarder {
     /// Leases end as [`Cancelled`](crate::Outcome::Cancelled), and the counters stay exact.
     pub async fn run(self) -> Result<DrainReport, ForwardError> {
         let listener = |source| ForwardError::Listener { source };
-        let Self { sockets, workers, max_flows_per_client, settings, control } = self;
+        let Self { sockets, workers, settings, control } = self;
+        validate_workers(workers)?;
+        settings.options.validate()?;
         let workers = workers.max(sockets.len());
         let _guard = CutFlowsOnDrop(Arc::clone(&control));
-        let settings = Arc::new(settings);
-        let client_limit = Arc::new(ClientFlowLimit::new(max_flows_per_client));
+        let client_limit = ClientFlowLimit::new(settings.options.max_flows_per_client);
+        let (settings, client_limit) = (Arc::new(settings), Arc::new(client_limit));
         let mut new_workers = Vec::new();
         let sockets = socket::add_reuseport_listeners(sockets, workers).map_err(listener)?;
         let duplicates = sockets.iter().map(UdpSocket::try_clone).collect::<io::Result<Vec<_>>>();

@@ -105,9 +105,12 @@ impl WorkerFlows {
         let mut rng = Rng::from_entropy();
         let picker = settings.active_balancer().worker(Rng::with_seed(rng.next_u64()));
         let generation = picker.snapshot().generation();
-        let capacity = settings.max_flows.div_ceil(workers);
-        let table =
-            FlowTable::new(capacity, settings.effective_idle_timeout(), settings.total_timeout);
+        let capacity = settings.options.max_flows.div_ceil(workers);
+        let table = FlowTable::new(
+            capacity,
+            settings.options.idle_timeout(),
+            settings.options.total_timeout,
+        );
         Self {
             table,
             metrics,
@@ -134,7 +137,7 @@ impl WorkerFlows {
         is_draining: bool,
         now: Instant,
     ) -> Result<FlowId, ShedReason> {
-        if self.settings.one_packet {
+        if self.settings.options.one_packet {
             let mut flow = self.scheduler_flow(client, local, now);
             return self.schedule_one_packet(client, local, &mut flow, is_draining, now);
         }
@@ -174,7 +177,7 @@ impl WorkerFlows {
         is_draining: bool,
         now: Instant,
     ) -> Result<FlowId, ShedReason> {
-        for _ in 0..self.settings.attempts {
+        for _ in 0..self.settings.options.attempts {
             let mut lease = self.pick_backend(flow, now)?;
             lease.set_active(false);
             let backend_serial = lease.backend().account().serial();
@@ -231,7 +234,7 @@ impl WorkerFlows {
         let metrics = self.metrics.backend_counters(backend_serial, lease.id());
         debug!(client = %key.client, local = ?key.local, backend = %lease.id(), "UDP flow starts");
         let backend = Arc::clone(lease.backend());
-        let lease = match self.settings.one_packet {
+        let lease = match self.settings.options.one_packet {
             true => {
                 lease.complete(Outcome::Ok);
                 None

@@ -98,7 +98,7 @@ impl UdpWorker {
         }
         // Kernels before 5.0 do not support GRO: then each datagram is received separately.
         let coalescing = settings.coalesces_always()
-            && !settings.one_packet
+            && !settings.options.one_packet
             && set_udp_gro(listener.as_fd(), true).is_ok();
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wakeup_fd = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);

@@ -157,7 +157,7 @@ impl UdpWorker {
         error: io::Error,
         now: Instant,
     ) {
-        if self.settings.one_packet {
+        if self.settings.options.one_packet {
             return self.reschedule_one_packet_run(run, counted, &error, now);
         }
         let Some(id) = self.placed.get(run.start).map(|placed| placed.flow_id) else { return };
@@ -177,7 +177,7 @@ impl UdpWorker {
     fn enable_coalescing_on_run(&mut self) {
         if !self.coalescing
             && self.settings.coalesces_when_detected()
-            && !self.settings.one_packet
+            && !self.settings.options.one_packet
             && has_run(self.incoming.received())
         {
             self.coalescing = set_udp_gro(self.listener.as_fd(), true).is_ok();
