@@ -61,7 +61,8 @@ async fn main() -> Result<(), BoxError> {
     let connect = service_fn(Connection::make);
     let pool = BalanceLayer::new(PowerOfTwoChoices::new())
         .reconnect(
-            ReconnectConfig::new().backoff(Duration::from_millis(50), Duration::from_millis(500)),
+            ReconnectConfig::new()
+                .backoff(Duration::from_millis(50), Duration::from_millis(500))?,
         )
         .layer(connect)
         .balance(StaticList::new(members))?

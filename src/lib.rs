@@ -105,6 +105,7 @@ pub mod health;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "what records is for Linux"))]
 mod histogram;
 pub mod scheduler;
+mod setting;
 mod sync;
 #[cfg(any(feature = "forward", feature = "vrrp"))]
 mod sys;
@@ -123,6 +124,7 @@ pub use self::balancer::{Balancer, Lease, PickError};
 #[cfg_attr(docsrs, doc(cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))))]
 pub use self::histogram::DurationHistogram;
 pub use self::scheduler::{Flow, Scheduler};
+pub use self::setting::SettingError;
 
 #[doc = include_str!("../docs/glossary.md")]
 pub mod glossary {}

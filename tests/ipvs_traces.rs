@@ -145,7 +145,8 @@ fn picks(set: &BackendSet<SocketAddr>, recording: &Recording) -> Picks {
             let timeout = Duration::from_secs(rule.timeout_s);
             #[expect(clippy::disallowed_methods, reason = "any moment serves: none passes")]
             let now = Instant::now();
-            Picks::Sticky(Persistence::builder(timeout).ipv4_prefix(prefix).build(balancer), now)
+            let sticky = Persistence::builder(timeout).ipv4_prefix(prefix).build(balancer);
+            Picks::Sticky(sticky.expect("in range"), now)
         }
     }
 }

@@ -91,15 +91,19 @@ fn a_refused_change_names_the_backend_and_the_value() {
     assert_eq!(says(set.set_health(&id("x"), Health::Up)), "backend x is not in the set");
     assert_eq!(
         says(set.set_weight(&id("a"), MAX_WEIGHT + 1)),
-        "weight 65536 of backend a is above 65535"
+        "backend a: weight is 65536, must be from 0 to 65535"
     );
     assert_eq!(
         says(set.insert(Spec::new("b", 0).weight(u32::MAX)).map(drop)),
-        "weight 4294967295 of backend b is above 65535"
+        "backend b: weight is 4294967295, must be from 0 to 65535"
     );
     assert_eq!(
         says(set.set_limits(&id("a"), Limits::new(3).with_resume_below(4))),
-        "limits of backend a: it cannot resume below 4 connections with at most 3"
+        "backend a: resume_below is 4, must be from 0 to 3"
+    );
+    assert_eq!(
+        says(set.insert(Spec::new("b", 0).limits(Limits::new(u32::MAX))).map(drop)),
+        "backend b: max_connections is 4294967295, must be from 0 to 1073741824"
     );
     assert_eq!(listed(set.snapshot().members()), [("a", 1)]);
 }

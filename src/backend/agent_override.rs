@@ -11,7 +11,9 @@ use super::{BackendAdminState, MAX_WEIGHT};
 pub struct AgentOverride {
     /// The weight to use.
     pub weight: Option<AgentWeight>,
-    /// The most connections; 0 is no limit.
+    /// The most connections; 0 is no limit. More than
+    /// [`MAX_CONNECTION_LIMIT`](super::MAX_CONNECTION_LIMIT) is that limit: a server's answer is not
+    /// refused as a setting is.
     pub max_connections: Option<u32>,
     /// The state; the stronger of this and the operator's state holds.
     pub admin: Option<BackendAdminState>,

@@ -11,6 +11,7 @@ use super::{
     AgentOverride, Backend, BackendAdminState, BackendId, Health, Limits, MAX_BACKENDS, MAX_WEIGHT,
     OutlierState, SetError, SlowStart, Spec,
 };
+use crate::setting::{SettingError, check_range};
 
 /// Changes of one set that are published together, or not at all.
 ///
@@ -280,16 +281,20 @@ impl<T> SetEdit<T> {
     }
 }
 
+/// Checks a weight, as a set does that gets it.
+///
+/// # Errors
+/// [`SettingError`] if the weight is above [`MAX_WEIGHT`].
+pub(crate) fn validate_weight(weight: u32) -> Result<(), SettingError> {
+    check_range("weight", weight, 0..=MAX_WEIGHT).map(drop)
+}
+
 fn check_weight(id: &BackendId, weight: u32) -> Result<(), SetError> {
-    if weight > MAX_WEIGHT {
-        return Err(SetError::InvalidWeight { id: id.clone(), weight });
-    }
-    Ok(())
+    let checked = validate_weight(weight);
+    checked.map_err(|source| SetError::InvalidWeight { id: id.clone(), source })
 }
 
 fn check_limits(id: &BackendId, limits: Limits) -> Result<(), SetError> {
-    if !limits.is_valid() {
-        return Err(SetError::InvalidLimits { id: id.clone(), limits });
-    }
-    Ok(())
+    let checked = limits.validate();
+    checked.map_err(|source| SetError::InvalidLimits { id: id.clone(), source })
 }

@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use super::{BackendId, Limits, MAX_BACKENDS, MAX_WEIGHT};
+use super::{BackendId, MAX_BACKENDS};
+use crate::setting::SettingError;
 
 /// The reason why a set refused a change. The set has not changed.
 #[derive(Debug, Error)]
@@ -20,22 +21,22 @@ pub enum SetError {
         /// The name asked for.
         id: BackendId,
     },
-    /// The weight is above [`MAX_WEIGHT`].
-    #[error("weight {weight} of backend {id} is above {MAX_WEIGHT}")]
+    /// The weight is above [`MAX_WEIGHT`](super::MAX_WEIGHT).
+    #[error("backend {id}: {source}")]
     InvalidWeight {
         /// The backend.
         id: BackendId,
-        /// The weight asked for.
-        weight: u32,
+        /// The weight asked for, and the allowed ones.
+        source: SettingError,
     },
-    /// The lower limit is above the upper one, or the upper one is too large.
-    #[error("limits of backend {id}: it cannot resume below {} connections with at most {}",
-        limits.resume_below(), limits.max_connections())]
+    /// The lower limit is above the upper one, or the upper one is above
+    /// [`MAX_CONNECTION_LIMIT`](super::MAX_CONNECTION_LIMIT).
+    #[error("backend {id}: {source}")]
     InvalidLimits {
         /// The backend.
         id: BackendId,
-        /// The limits asked for.
-        limits: Limits,
+        /// The limit asked for, and the allowed ones.
+        source: SettingError,
     },
     /// The set holds [`MAX_BACKENDS`] already.
     #[error("cannot add backend {id}: the set holds {MAX_BACKENDS} already")]

@@ -3,6 +3,7 @@
 //! One 64-bit word holds the active count, the inactive count and the overload flag, so that a
 //! reader always sees a state that existed, and the flag agrees with the counts.
 
+use crate::setting::{SettingError, check_range};
 use crate::sync::{AtomicU64, Ordering};
 
 /// The connections that a backend has now.
@@ -51,18 +52,11 @@ impl Limits {
     /// No limit. The default.
     pub const NONE: Self = Self { max_connections: 0, resume_below: 0 };
 
-    /// Makes limits of at most `max_connections`; 0 is no limit. A value above 2^30, which no machine
-    /// reaches, counts as 2^30.
+    /// Makes limits of at most `max_connections`; 0 is no limit. The set refuses a value above
+    /// [`MAX_CONNECTION_LIMIT`].
     #[must_use]
     pub const fn new(max_connections: u32) -> Self {
-        Self {
-            max_connections: if max_connections > MAX_LOAD_COUNT {
-                MAX_LOAD_COUNT
-            } else {
-                max_connections
-            },
-            resume_below: 0,
-        }
+        Self { max_connections, resume_below: 0 }
     }
 
     /// Returns these limits with another lower limit: an overloaded backend takes new work again with
@@ -97,8 +91,14 @@ impl Limits {
         }
     }
 
-    pub(super) const fn is_valid(self) -> bool {
-        self.resume_below <= self.max_connections
+    /// Checks the limits, as a set does that gets them.
+    ///
+    /// # Errors
+    /// [`SettingError`] names the limit that is out of range.
+    pub(crate) fn validate(self) -> Result<(), SettingError> {
+        check_range("max_connections", self.max_connections, 0..=MAX_CONNECTION_LIMIT)?;
+        check_range("resume_below", self.resume_below, 0..=self.max_connections)?;
+        Ok(())
     }
 }
 
@@ -116,8 +116,9 @@ pub(super) struct AtomicLoad {
 const ONE_ACTIVE: u64 = 1;
 const ONE_INACTIVE: u64 = 1 << 32;
 const OVERLOAD_BIT: u64 = 1 << 63;
-/// The largest count, below the bits of the other fields.
-const MAX_LOAD_COUNT: u32 = 1 << 30;
+/// The largest connection limit that a backend can have: 2^30. It lies below the bits of the other
+/// fields of the word that counts connections.
+pub const MAX_CONNECTION_LIMIT: u32 = 1 << 30;
 
 impl AtomicLoad {
     pub(super) fn new() -> Self {
@@ -148,7 +149,10 @@ impl AtomicLoad {
     pub(super) fn bind(&self, limits: Limits, elsewhere: u32, force: bool) -> bool {
         if limits.max_connections == 0 {
             let before = unpack_load(self.word.fetch_add(ONE_ACTIVE, Ordering::SeqCst));
-            debug_assert!(before.active < MAX_LOAD_COUNT, "more than 2^30 leases on one backend");
+            debug_assert!(
+                before.active < MAX_CONNECTION_LIMIT,
+                "more than 2^30 leases on one backend"
+            );
             return true;
         }
         self.update_limited(limits, elsewhere, |load| {
@@ -187,8 +191,8 @@ impl AtomicLoad {
     /// Overwrites the counts, for mirrors of counters that are kept elsewhere.
     pub(super) fn store(&self, load: Load, limits: Limits) {
         let load = Load {
-            active: load.active.min(MAX_LOAD_COUNT),
-            inactive: load.inactive.min(MAX_LOAD_COUNT),
+            active: load.active.min(MAX_CONNECTION_LIMIT),
+            inactive: load.inactive.min(MAX_CONNECTION_LIMIT),
         };
         let mut word = self.word.load(Ordering::SeqCst);
         loop {

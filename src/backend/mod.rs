@@ -56,12 +56,14 @@ pub(crate) use self::set::{SnapshotCommit, SnapshotReader};
 
 pub use self::agent_override::{AgentOverride, AgentWeight};
 pub use self::edit::SetEdit;
+#[cfg(feature = "director")]
+pub(crate) use self::edit::validate_weight;
 pub use self::error::SetError;
 pub use self::estimate::TrafficEstimate;
 pub(crate) use self::estimate::{CoarseInstant, RawTrafficEstimate};
 pub use self::fail_mode::FailMode;
 pub use self::id::BackendId;
-pub use self::load::{Limits, Load};
+pub use self::load::{Limits, Load, MAX_CONNECTION_LIMIT};
 pub(crate) use self::member::PickView;
 pub use self::member::{Member, Members};
 pub use self::outcome::{Outcome, OutcomeCounts};
@@ -70,7 +72,7 @@ pub use self::quorum::Quorum;
 #[cfg_attr(docsrs, doc(cfg(feature = "health")))]
 pub use self::saved_backend::SavedBackend;
 pub use self::set::BackendSet;
-pub use self::slow_start::{SlowStart, SlowStartError};
+pub use self::slow_start::SlowStart;
 pub(crate) use self::snapshot::LeaseHandle;
 pub use self::snapshot::{Backend, Snapshot};
 pub use self::spec::Spec;

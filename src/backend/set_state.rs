@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::account::SetContext;
+use super::load::MAX_CONNECTION_LIMIT;
 use super::load_versions::load_group_size;
 use super::{
     AgentOverride, Backend, BackendAdminState, BackendState, BackendStatus, FailMode, Health,
@@ -82,10 +83,11 @@ impl<T> BackendRecord<T> {
     }
 
     fn effective_limits(&self) -> Limits {
-        let limits = self.agent_override.max_connections.map_or(self.limits, Limits::new);
+        let agent = self.agent_override.max_connections;
+        let limits = agent.map_or(self.limits, |max| Limits::new(max.min(MAX_CONNECTION_LIMIT)));
         if self.outlier_state == OutlierState::OnTrial && limits == Limits::NONE {
             // A limit, of any size, makes leases take the path that counts trials.
-            return Limits::new(u32::MAX);
+            return Limits::new(MAX_CONNECTION_LIMIT);
         }
         limits
     }

@@ -1,9 +1,9 @@
 //! Slow start: a backend that comes up gets its share step by step.
 
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeInclusive};
 use std::time::Duration;
 
-use thiserror::Error;
+use crate::setting::{SettingError, check_range};
 
 /// The growth of the share of a backend that comes up.
 ///
@@ -25,7 +25,7 @@ use thiserror::Error;
 /// assert_eq!(linear.percent_at_age(Duration::from_secs(15)), 50);
 /// let eager = linear.with_aggression(2.0)?;
 /// assert_eq!(eager.percent_at_age(Duration::from_secs(15)), 70);
-/// # Ok::<(), lvs::backend::SlowStartError>(())
+/// # Ok::<(), lvs::SettingError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SlowStart {
@@ -37,18 +37,6 @@ pub struct SlowStart {
 /// The least share that can be set, in percent.
 const MIN_PERCENT_RANGE: RangeInclusive<u8> = 1..=100;
 
-/// A value that slow start cannot use.
-#[derive(Clone, Copy, Debug, Error, PartialEq)]
-#[non_exhaustive]
-pub enum SlowStartError {
-    /// The aggression is not a number above 0.
-    #[error("aggression {0} is not a number above 0")]
-    Aggression(f64),
-    /// The least share is not within 1 to 100 percent.
-    #[error("a least share of {0} % is not within 1 to 100")]
-    MinPercent(u8),
-}
-
 impl SlowStart {
     /// Makes a slow start with a straight line over `window`, from a tenth of the weight on.
     #[must_use]
@@ -59,23 +47,19 @@ impl SlowStart {
     /// Returns this slow start with another aggression, which bends the line. Default: 1.0.
     ///
     /// # Errors
-    /// [`SlowStartError::Aggression`] for a value that is not a number above 0.
-    pub fn with_aggression(self, aggression: f64) -> Result<Self, SlowStartError> {
-        match aggression.is_finite() && aggression > 0.0 {
-            true => Ok(Self { aggression, ..self }),
-            false => Err(SlowStartError::Aggression(aggression)),
-        }
+    /// [`SettingError`] for a value that is not a number above 0.
+    pub fn with_aggression(self, aggression: f64) -> Result<Self, SettingError> {
+        let range = (Bound::Excluded(0.0), Bound::Excluded(f64::INFINITY));
+        Ok(Self { aggression: check_range("aggression", aggression, range)?, ..self })
     }
 
     /// Returns this slow start with another least share, in percent. Default: 10.
     ///
     /// # Errors
-    /// [`SlowStartError::MinPercent`] for a value that is not within 1 to 100.
-    pub fn with_min_percent(self, min_percent: u8) -> Result<Self, SlowStartError> {
-        match MIN_PERCENT_RANGE.contains(&min_percent) {
-            true => Ok(Self { min_percent, ..self }),
-            false => Err(SlowStartError::MinPercent(min_percent)),
-        }
+    /// [`SettingError`] for a value that is not within 1 to 100.
+    pub fn with_min_percent(self, min_percent: u8) -> Result<Self, SettingError> {
+        let min_percent = check_range("min_percent", min_percent, MIN_PERCENT_RANGE)?;
+        Ok(Self { min_percent, ..self })
     }
 
     /// Returns the time after which a backend has its full share.
@@ -134,11 +118,13 @@ mod tests {
         let slow_start = SlowStart::new(Duration::from_secs(4));
         for aggression in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             let error = slow_start.with_aggression(aggression).expect_err("not above 0");
-            assert!(matches!(error, SlowStartError::Aggression(_)), "{error}");
+            let text = format!("aggression is {aggression:?}, must be above 0.0 and below inf");
+            assert_eq!(error.to_string(), text);
         }
         for percent in [0, 101] {
             let error = slow_start.with_min_percent(percent).expect_err("outside the range");
-            assert_eq!(error, SlowStartError::MinPercent(percent));
+            let text = format!("min_percent is {percent}, must be from 1 to 100");
+            assert_eq!(error.to_string(), text);
         }
     }
 }

@@ -26,6 +26,7 @@ pub use self::saved_template::SavedTemplate;
 use super::{Balancer, Lease, PickError};
 use crate::backend::BackendState;
 use crate::scheduler::{Flow, Rng};
+use crate::setting::{SettingError, check_range};
 use crate::sync::{Mutex, lock};
 
 /// A table of templates over a [`Balancer`].
@@ -43,7 +44,7 @@ use crate::sync::{Mutex, lock};
 /// set.insert(SocketAddr::from(([10, 0, 0, 1], 80)))?;
 /// set.insert(SocketAddr::from(([10, 0, 0, 2], 80)))?;
 ///
-/// let sticky = Persistence::builder(Duration::from_secs(300)).ipv4_prefix(24).build(balancer);
+/// let sticky = Persistence::builder(Duration::from_secs(300)).ipv4_prefix(24).build(balancer)?;
 /// let (mut rng, now) = (Rng::with_seed(1), Instant::now());
 /// let a = sticky.pick("192.0.2.7:5000".parse()?, Flow::new(), &mut rng, now)?;
 /// let b = sticky.pick("192.0.2.9:6000".parse()?, Flow::new(), &mut rng, now)?;
@@ -74,7 +75,7 @@ use crate::sync::{Mutex, lock};
 /// set.insert(SocketAddr::from(([10, 0, 0, 1], 0)))?;
 /// set.insert(SocketAddr::from(([10, 0, 0, 2], 0)))?;
 /// let balancer = Balancer::new(&set, RoundRobin)?;
-/// let group = Arc::new(Persistence::builder(Duration::from_secs(300)).build(balancer));
+/// let group = Arc::new(Persistence::builder(Duration::from_secs(300)).build(balancer)?);
 ///
 /// // The listeners of both ports do this with a connection.
 /// let connect = |client: &str, local: &str, now: Instant| -> Result<SocketAddr, PickError> {
@@ -141,20 +142,17 @@ struct PersistenceTemplate {
 }
 
 const TEMPLATE_SHARDS: usize = 16;
+/// An instant plus a longer timeout would overflow and panic.
 const MAX_PERSISTENCE_TIMEOUT: Duration = Duration::from_secs(1 << 32);
 const DEFAULT_TEMPLATE_CAPACITY: usize = 1 << 20;
 
 impl Persistence<()> {
     /// Makes a builder of persistence that ends `timeout` after its last use, for single clients (/32
-    /// and /128).
-    ///
-    /// A timeout above 2^32 s (136 years) counts as 2^32 s.
+    /// and /128). The timeout is at most 2^32 s (136 years).
     // On `Persistence<()>`, so that the name can be written without its type parameter.
     pub const fn builder(timeout: Duration) -> PersistenceBuilder {
-        // An instant plus a longer timeout would overflow and panic.
-        let endless = timeout.as_secs() > MAX_PERSISTENCE_TIMEOUT.as_secs();
         PersistenceBuilder {
-            timeout: if endless { MAX_PERSISTENCE_TIMEOUT } else { timeout },
+            timeout,
             ipv4_prefix: 32,
             ipv6_prefix: 128,
             capacity: DEFAULT_TEMPLATE_CAPACITY,
@@ -165,14 +163,14 @@ impl Persistence<()> {
 }
 
 impl PersistenceBuilder {
-    /// Sets how many leading bits of an IPv4 client count. Default: 32; larger values count as 32.
+    /// Sets how many leading bits of an IPv4 client count, from 0 to 32. Default: 32.
     pub fn ipv4_prefix(self, bits: u8) -> Self {
-        Self { ipv4_prefix: bits.min(32), ..self }
+        Self { ipv4_prefix: bits, ..self }
     }
 
-    /// Sets how many leading bits of an IPv6 client count. Default: 128; larger values count as 128.
+    /// Sets how many leading bits of an IPv6 client count, from 0 to 128. Default: 128.
     pub fn ipv6_prefix(self, bits: u8) -> Self {
-        Self { ipv6_prefix: bits.min(128), ..self }
+        Self { ipv6_prefix: bits, ..self }
     }
 
     /// Sets the most templates; beyond it each connection of a new client is scheduled. Default:
@@ -205,10 +203,22 @@ impl PersistenceBuilder {
         }
     }
 
-    /// Makes the table over a balancer.
-    pub fn build<T>(self, balancer: Balancer<T>) -> Persistence<T> {
+    /// Checks the settings, and makes the table over a balancer.
+    ///
+    /// # Errors
+    /// [`SettingError`] names the first setting that is out of its range.
+    pub fn build<T>(self, balancer: Balancer<T>) -> Result<Persistence<T>, SettingError> {
+        self.validate()?;
         let shards = (0..TEMPLATE_SHARDS).map(|_| Mutex::new(TemplateShard::default())).collect();
-        Persistence { settings: self, balancer, shards }
+        Ok(Persistence { settings: self, balancer, shards })
+    }
+
+    /// Checks the settings, as [`build`](Self::build) does.
+    pub(crate) fn validate(&self) -> Result<(), SettingError> {
+        check_range("timeout", self.timeout, ..=MAX_PERSISTENCE_TIMEOUT)?;
+        check_range("ipv4_prefix", self.ipv4_prefix, 0..=32)?;
+        check_range("ipv6_prefix", self.ipv6_prefix, 0..=128)?;
+        Ok(())
     }
 
     fn client_network(&self, client: IpAddr) -> IpAddr {
@@ -331,6 +341,8 @@ impl<T> fmt::Debug for Persistence<T> {
 #[cfg(all(test, not(lvs_loom)))]
 mod tests {
     use super::*;
+    use crate::backend::BackendSet;
+    use crate::scheduler::RoundRobin;
 
     #[test]
     fn a_prefix_cuts_the_client_down_to_its_network() {
@@ -338,8 +350,22 @@ mod tests {
         let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
         assert_eq!(builder.ipv4_prefix(24).client_network(ip("10.1.2.3")), ip("10.1.2.0"));
         assert_eq!(builder.ipv4_prefix(0).client_network(ip("10.1.2.3")), ip("0.0.0.0"));
-        assert_eq!(builder.ipv4_prefix(99).client_network(ip("10.1.2.3")), ip("10.1.2.3"));
+        assert_eq!(builder.ipv4_prefix(32).client_network(ip("10.1.2.3")), ip("10.1.2.3"));
         assert_eq!(builder.ipv6_prefix(64).client_network(ip("1:2:3:4:5:6:7:8")), ip("1:2:3:4::"));
         assert_eq!(builder.ipv6_prefix(0).client_network(ip("1::1")), ip("::"));
+    }
+    #[test]
+    fn settings_out_of_range_are_refused_by_name() {
+        let builder = Persistence::builder(Duration::from_secs(1));
+        let longer = Persistence::builder(MAX_PERSISTENCE_TIMEOUT + Duration::from_secs(1));
+        for (builder, expected) in [
+            (longer, "timeout is 4294967297s, must be at most 4294967296s"),
+            (builder.ipv4_prefix(33), "ipv4_prefix is 33, must be from 0 to 32"),
+            (builder.ipv6_prefix(129), "ipv6_prefix is 129, must be from 0 to 128"),
+        ] {
+            let balancer =
+                Balancer::new(&BackendSet::<u8>::new(), RoundRobin).expect("an empty set");
+            assert_eq!(builder.build(balancer).expect_err(expected).to_string(), expected);
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::backend::SetError;
 use crate::forward::ForwardError;
 use crate::health::HealthPlanError;
 use crate::scheduler::SchedulerRegistryError;
+use crate::setting::SettingError;
 use crate::vrrp::VrrpStartError;
 
 /// The reason for which a director cannot start, reload, or edit a server. Printed, it names what
@@ -111,6 +112,9 @@ pub enum ServiceError {
     /// The set refuses the servers, or the scheduler cannot schedule them.
     #[error(transparent)]
     Set(#[from] SetError),
+    /// A setting is out of its range.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// The scheduler's name or parameters are wrong.
     #[error(transparent)]
     Scheduler(#[from] SchedulerRegistryError),

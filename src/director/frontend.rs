@@ -131,7 +131,7 @@ impl FrontendSpec<'_> {
     fn configure_tcp(&self, forwarder: Forwarder) -> Forwarder {
         let mut forwarder = forwarder.name(&self.config.name);
         forwarder = match self.config.workers {
-            Some(workers) => forwarder.workers(workers.get()),
+            Some(workers) => forwarder.workers(workers),
             None => forwarder.worker_pool(self.pool),
         };
         if let Some(sorry) = self.config.sorry_server {
@@ -151,13 +151,13 @@ impl FrontendSpec<'_> {
     fn configure_udp(&self, forwarder: UdpForwarder) -> UdpForwarder {
         let mut forwarder = forwarder.name(&self.config.name);
         forwarder = match self.config.workers {
-            Some(workers) => forwarder.workers(workers.get()),
+            Some(workers) => forwarder.workers(workers),
             None => forwarder.worker_pool(self.pool),
         };
         if let Some(persistence) = self.persistence {
             forwarder = forwarder.persistence(Arc::clone(persistence));
         }
-        self.config.udp.configure(forwarder)
+        forwarder.options(self.config.udp.options())
     }
 }
 

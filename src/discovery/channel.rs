@@ -1,16 +1,21 @@
 //! Members that the program itself sends.
 
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::{DiscoveryError, MemberSource, MemberUpdate};
+use crate::setting::{SettingError, check_range};
 
 /// Returns a sender of member updates, and the source that receives them.
 ///
 /// For a program that learns of its members in its own way: from a control plane, from an API call.
-/// The channel holds `capacity` updates (at least one). When the channel is full,
-/// [`send`](MemberSender::send) waits and [`try_send`](MemberSender::try_send) fails. The source
-/// ends when every sender is dropped; the members stay in the set.
+/// The channel holds `capacity` updates, at least 1; [`usize::MAX`] is no bound that a machine
+/// reaches. When the channel is full, [`send`](MemberSender::send) waits and
+/// [`try_send`](MemberSender::try_send) fails. The source ends when every sender is dropped; the
+/// members stay in the set.
+///
+/// # Errors
+/// [`SettingError`] if the capacity is 0.
 ///
 /// # Examples
 /// ```
@@ -21,7 +26,7 @@ use super::{DiscoveryError, MemberSource, MemberUpdate};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let set = BackendSet::<SocketAddr>::new();
-/// let (members, source) = channel(16);
+/// let (members, source) = channel(16)?;
 /// let feed = Feed::new(&set, source);
 /// let mut handle = feed.handle();
 /// tokio::spawn(feed.run());
@@ -32,12 +37,11 @@ use super::{DiscoveryError, MemberSource, MemberUpdate};
 /// # Ok(())
 /// # }
 /// ```
-#[must_use]
-pub fn channel<T>(capacity: usize) -> (MemberSender<T>, ChannelSource<T>) {
+pub fn channel<T>(capacity: usize) -> Result<(MemberSender<T>, ChannelSource<T>), SettingError> {
     // tokio's channel panics on 0 and above MAX_PERMITS.
-    let capacity = capacity.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
+    let capacity = check_range("capacity", capacity, 1..)?.min(Semaphore::MAX_PERMITS);
     let (sender, receiver) = mpsc::channel(capacity);
-    (MemberSender { sender }, ChannelSource { receiver })
+    Ok((MemberSender { sender }, ChannelSource { receiver }))
 }
 
 /// The sending half of [`channel`]. Cheap to clone.

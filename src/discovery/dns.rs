@@ -18,6 +18,7 @@ pub use self::resolver::AddressFamilies;
 use self::resolver::{DnsResolver, ResolverSettings};
 use super::{DiscoveryError, MemberSource, MemberUpdate};
 use crate::backend::Spec;
+use crate::setting::{SettingError, check_range};
 
 /// The most targets of SRV records that are resolved at the same time.
 const MAX_CONCURRENT_LOOKUPS: usize = 16;
@@ -49,7 +50,7 @@ const MAX_CONCURRENT_LOOKUPS: usize = 16;
 /// let web = DnsSource::addresses("web.example.com", 8080)?.families(AddressFamilies::V4);
 /// let api = DnsSource::srv("_api._tcp.example.com")?
 ///     .name_servers(["192.0.2.53:53".parse()?])
-///     .refresh_between(Duration::from_secs(5), Duration::from_secs(60));
+///     .refresh_between(Duration::from_secs(5), Duration::from_secs(60))?;
 /// # let _ = (web, api);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -143,11 +144,13 @@ impl DnsSource {
         self
     }
 
-    /// Sets the least and the most time between an answer and the next lookup; `max` counts as at
-    /// least `min`. Default: 1 s and 1 h.
-    #[must_use]
-    pub fn refresh_between(self, min: Duration, max: Duration) -> Self {
-        Self { min_refresh: min, max_refresh: max.max(min), ..self }
+    /// Sets the least and the most time between an answer and the next lookup. Default: 1 s and 1 h.
+    ///
+    /// # Errors
+    /// [`SettingError`] if `max` is below `min`.
+    pub fn refresh_between(self, min: Duration, max: Duration) -> Result<Self, SettingError> {
+        let max = check_range("refresh_between.max", max, min..)?;
+        Ok(Self { min_refresh: min, max_refresh: max, ..self })
     }
 
     /// Sets the time limit of all lookups of one refresh together. Default: 10 s.

@@ -22,6 +22,7 @@ use self::retry::RetryBackoff;
 pub use self::status::{FeedHandle, FeedState, FeedStatus, MemberRefusal};
 use super::MemberSource;
 use crate::backend::{BackendId, BackendSet};
+use crate::setting::SettingError;
 
 /// Keeps the members of a backend set as a member source reports them.
 ///
@@ -141,11 +142,14 @@ where
         Self { allow_empty: true, ..self }
     }
 
-    /// Sets the wait after a failure: `first`, doubled at each further failure, up to `longest` (at
-    /// least `first`). A random part of up to half is subtracted, so that a thousand programs do
-    /// not retry at the same time when a registry recovers. Default: 1 s to 30 s.
-    pub fn retry(self, first: Duration, longest: Duration) -> Self {
-        Self { retry_backoff: RetryBackoff::new(first, longest), ..self }
+    /// Sets the wait after a failure: `first`, doubled at each further failure, up to `longest`. A
+    /// random part of up to half is subtracted, so that a thousand programs do not retry at the
+    /// same time when a registry recovers. Default: 1 s to 30 s.
+    ///
+    /// # Errors
+    /// [`SettingError`] if `longest` is below `first`.
+    pub fn retry(self, first: Duration, longest: Duration) -> Result<Self, SettingError> {
+        Ok(Self { retry_backoff: RetryBackoff::new(first, longest)?, ..self })
     }
 
     /// Sets how long a source may fail until its members are called [stale](FeedState::Stale),

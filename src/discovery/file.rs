@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::{DiscoveryError, MemberSource, MemberUpdate, member_list};
+use crate::setting::{SettingError, check_range};
 
 /// The largest file that is read, in bytes: 256 for each member that a set can hold.
 const MAX_FILE_SIZE: u64 = 16 << 20;
@@ -77,11 +78,13 @@ impl FileSource {
         Self { path: path.into(), name, interval: Duration::from_secs(1), last_reported: None }
     }
 
-    /// Sets the time between two reads; less than 100 ms counts as 100 ms. A change is reported at
-    /// most this time and 100 ms later. Default: 1 s.
-    #[must_use]
-    pub fn interval(self, interval: Duration) -> Self {
-        Self { interval, ..self }
+    /// Sets the time between two reads, at least 100 ms. A change is reported at most this time and
+    /// 100 ms later. Default: 1 s.
+    ///
+    /// # Errors
+    /// [`SettingError`] if the interval is shorter.
+    pub fn interval(self, interval: Duration) -> Result<Self, SettingError> {
+        Ok(Self { interval: check_range("interval", interval, STABILITY_INTERVAL..)?, ..self })
     }
 
     /// Reads the file until two reads have the same result.
@@ -131,7 +134,7 @@ impl MemberSource<SocketAddr> for FileSource {
     async fn next(&mut self) -> Option<Result<MemberUpdate<SocketAddr>, DiscoveryError>> {
         loop {
             if self.last_reported.is_some() {
-                sleep(self.interval.max(STABILITY_INTERVAL)).await;
+                sleep(self.interval).await;
             }
             let (observation, error) = self.read_stable().await;
             if self.last_reported.as_ref() == Some(&observation) {

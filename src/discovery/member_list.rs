@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-use crate::backend::{Limits, MAX_BACKENDS, MAX_WEIGHT, Spec};
+use crate::backend::{Limits, MAX_BACKENDS, MAX_CONNECTION_LIMIT, MAX_WEIGHT, Spec};
 use crate::excerpt::excerpt;
 
 /// The longest name of a member, in bytes.
@@ -190,9 +190,6 @@ fn parse_line(line: &str) -> Result<Option<Spec<SocketAddr>>, LineError> {
             .limits(Limits::new(max).with_resume_below(resume)),
     ))
 }
-
-/// The largest connection limit: see [`Limits::new`].
-const MAX_CONNECTION_LIMIT: u32 = 1 << 30;
 
 /// Returns the words of a line up to a comment, each with its column.
 fn words(line: &str) -> impl Iterator<Item = (usize, &str)> {

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
+use crate::setting::SettingError;
+
 /// The error of a forwarder that cannot be made or started.
 ///
 /// The failure of a single connection is not a `ForwardError`; see
@@ -27,6 +29,9 @@ pub enum ForwardError {
         /// The error of the system.
         source: io::Error,
     },
+    /// A setting is out of its range.
+    #[error("{0}")]
+    Setting(#[from] SettingError),
     /// A worker thread cannot be started, for lack of threads or of descriptors for its runtime, or has
     /// panicked.
     #[error("cannot run a worker thread: {source}")]

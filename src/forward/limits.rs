@@ -17,4 +17,4 @@ mod rate;
 pub(super) use self::client_limits::{ClientLimits, ClientPermit};
 pub(super) use self::connection_permits::{ConnectionPermit, ConnectionPermits};
 pub(super) use self::rate::AcceptTokenBucket;
-pub use self::rate::{ConnectionRate, ConnectionRateError};
+pub use self::rate::ConnectionRate;

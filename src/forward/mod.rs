@@ -99,17 +99,23 @@ pub use self::connection_table::ConnectionInfo;
 pub use self::counters::{RefusalCounters, TcpBackendCounters, TcpCounters, TimeoutCounters};
 pub use self::drain_report::DrainReport;
 pub use self::error::ForwardError;
-pub use self::limits::{ConnectionRate, ConnectionRateError};
+pub use self::limits::ConnectionRate;
 pub use self::queue::QueueCounters;
 pub use self::record::{
     ConnectionPhase, ConnectionRecord, RecordValue, Termination, TerminationReason,
 };
 pub use self::running::RunningForwarder;
+#[cfg(feature = "director")]
+pub(crate) use self::tcp::TcpOptions;
 pub use self::tcp::{Forwarder, ProxyHeaderOptions, SourceAddress, TcpHandle};
+#[cfg(all(feature = "director", target_os = "linux"))]
+pub(crate) use self::udp::UdpOptions;
 #[cfg(target_os = "linux")]
 pub use self::udp::{
     Coalesce, FlowEndCounters, ShedCounters, UdpBackendCounters, UdpCounters, UdpForwarder,
     UdpHandle, UdpTraffic, UndeliveredCounters,
 };
 pub use self::worker_pool::WorkerPool;
+#[cfg(feature = "director")]
+pub(crate) use self::worker_pool::validate_workers;
 pub use crate::histogram::DurationHistogram;

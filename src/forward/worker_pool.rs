@@ -10,9 +10,10 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
 use super::error::ForwardError;
+use crate::setting::{SettingError, check_range};
 use crate::sync::{AtomicUsize, Ordering};
 
-/// The most worker threads of a pool.
+/// The most worker threads of a pool: more than a machine has cores.
 const MAX_WORKERS: usize = 1024;
 
 /// The share of the limit of open files that listening sockets may take: a quarter. The other
@@ -71,12 +72,12 @@ struct WorkerThread {
 }
 
 impl WorkerPool {
-    /// Starts a pool of worker threads.
+    /// Starts a pool of worker threads, from 1 to 1024.
     ///
     /// # Errors
-    /// [`ForwardError::Worker`] if the system refuses a thread or its descriptors.
+    /// [`ForwardError::Setting`] if the number is out of range; [`ForwardError::Worker`] if the system refuses a thread or its descriptors.
     pub fn new(threads: usize) -> Result<Self, ForwardError> {
-        let threads = threads.clamp(1, MAX_WORKERS);
+        validate_workers(threads)?;
         let worker_error = |source| ForwardError::Worker { source };
         // All runtimes before the first thread: connections of a pool that runs must not take the
         // last descriptors.
@@ -179,9 +180,18 @@ impl Drop for ListenerReservation {
     }
 }
 
-/// Returns the number of processor cores that this process may use; 1 if the system does not say.
+/// Returns the number of processor cores that this process may use, up to the most threads of a pool; 1
+/// if the system does not say.
 fn available_cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
+    thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS)
+}
+
+/// Checks a number of worker threads, as a pool does that starts.
+///
+/// # Errors
+/// [`SettingError`] if the number is 0 or above 1024.
+pub(crate) fn validate_workers(workers: usize) -> Result<(), SettingError> {
+    check_range("workers", workers, 1..=MAX_WORKERS).map(drop)
 }
 
 #[cfg(all(test, not(lvs_loom)))]

@@ -70,7 +70,6 @@ pub use self::monitor::{Monitor, MonitorCounters, WatchHandle};
 pub use self::outlier::detectors::{
     FailurePercentageDetector, LatencyDetector, SuccessRateDetector,
 };
-pub use self::outlier::error::EjectionPolicyError;
 pub use self::outlier::policy::{EjectionPolicy, EjectionPolicyBuilder};
 pub use self::plan::{HealthPlan, HealthPlanError, TimedCheck};
 pub use self::saved::SavedHealth;

@@ -19,6 +19,7 @@ use super::key::{MissingKeyPolicy, NoKey, RequestKey};
 use super::retry::{NoRetry, RetryPolicy};
 use crate::balancer::Balancer;
 use crate::scheduler::Flow;
+use crate::setting::{SettingError, check_range};
 
 /// Sends each request to an instance that the scheduler picks for it.
 ///
@@ -120,11 +121,14 @@ impl<S, K, C, R> Balance<S, K, C, R> {
     }
 
     /// Sets how many instances a request asks, each picked without the ones before, while they are
-    /// busy; 0 counts as 1. Default: 3. With 1, requests of a key wait for the key's backend, unless
-    /// its instance fails.
-    #[must_use]
-    pub fn candidates(self, candidates: usize) -> Self {
-        self.reconfigure(|config| config.candidates = candidates.max(1))
+    /// busy; at least 1. Default: 3. With 1, requests of a key wait for the key's backend, unless its
+    /// instance fails.
+    ///
+    /// # Errors
+    /// [`SettingError`] if the number is 0.
+    pub fn candidates(self, candidates: usize) -> Result<Self, SettingError> {
+        let candidates = check_range("candidates", candidates, 1..)?;
+        Ok(self.reconfigure(|config| config.candidates = candidates))
     }
 
     /// Sets how long a request waits for an instance if all candidates are busy or no backend can be
@@ -135,12 +139,15 @@ impl<S, K, C, R> Balance<S, K, C, R> {
     }
 
     /// Bounds the requests under way over all clones, waiting requests included: at the bound,
-    /// `poll_ready` is pending. Default: no bound. 0 counts as 1.
-    #[must_use]
-    pub fn max_in_flight(self, requests: usize) -> Self {
-        let requests = requests.clamp(1, Semaphore::MAX_PERMITS);
+    /// `poll_ready` is pending. At least 1. Default: no bound. [`usize::MAX`] is no bound that a
+    /// machine reaches.
+    ///
+    /// # Errors
+    /// [`SettingError`] if the number is 0.
+    pub fn max_in_flight(self, requests: usize) -> Result<Self, SettingError> {
+        let requests = check_range("max_in_flight", requests, 1..)?.min(Semaphore::MAX_PERMITS);
         let admission = Some(PollSemaphore::new(Arc::new(Semaphore::new(requests))));
-        Self { admission, permit: None, ..self }
+        Ok(Self { admission, permit: None, ..self })
     }
 
     /// Sets whether the latency of each request is measured, which reads the clock twice and costs

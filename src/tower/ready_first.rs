@@ -19,6 +19,7 @@ use super::wait::BackendWait;
 use crate::backend::Outcome;
 use crate::balancer::{Balancer, Lease, PickError};
 use crate::scheduler::Flow;
+use crate::setting::{SettingError, check_range};
 
 /// Picks an instance in `poll_ready`, and is ready when that instance is.
 ///
@@ -105,10 +106,13 @@ impl<S, C> ReadyFirst<S, C> {
         }
     }
 
-    /// Sets how many instances are asked at a time; 0 counts as 1. Default: 3.
-    #[must_use]
-    pub fn candidates(self, candidates: usize) -> Self {
-        self.reconfigure(|config| config.candidates = candidates.max(1))
+    /// Sets how many instances are asked at a time, at least 1. Default: 3.
+    ///
+    /// # Errors
+    /// [`SettingError`] if the number is 0.
+    pub fn candidates(self, candidates: usize) -> Result<Self, SettingError> {
+        let candidates = check_range("candidates", candidates, 1..)?;
+        Ok(self.reconfigure(|config| config.candidates = candidates))
     }
 
     /// Sets how long `poll_ready` waits for a ready instance. Default: 1 s.

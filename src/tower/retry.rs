@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use ::tower::retry::budget::{Budget, TpsBudget};
 
+use crate::setting::{SettingError, check_range};
+
 /// Decides which failed requests are sent again: [`NoRetry`] or [`Retry`].
 pub trait RetryPolicy<Req>: Clone {
     /// The copy of a request that may be sent again.
@@ -94,10 +96,12 @@ impl<F> Retry<F> {
         Self { clone_request, attempts: 3, budget: Arc::new(TpsBudget::default()) }
     }
 
-    /// Sets how often a request is sent at most, the first time included; 0 counts as 1. Default: 3.
-    #[must_use]
-    pub fn attempts(self, attempts: u32) -> Self {
-        Self { attempts: attempts.max(1), ..self }
+    /// Sets how often a request is sent at most, the first time included; at least 1. Default: 3.
+    ///
+    /// # Errors
+    /// [`SettingError`] if the number is 0.
+    pub fn attempts(self, attempts: u32) -> Result<Self, SettingError> {
+        Ok(Self { attempts: check_range("attempts", attempts, 1..)?, ..self })
     }
 
     /// Sets the budget of retries.

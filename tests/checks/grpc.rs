@@ -23,18 +23,15 @@ async fn serve() -> (SocketAddr, HealthReporter) {
 async fn a_service_is_up_while_its_status_is_serving() {
     let (address, reporter) = serve().await;
     assert_eq!(run(&GrpcCheck::new(""), address, LONG).await, Ok(CheckReport::up()));
-    let check = GrpcCheck::new("shop.Orders").authority("shop.example.org");
+    let check = GrpcCheck::new("shop.Orders").authority("shop.example.org").expect("a host");
     let answer = run(&check, address, LONG).await;
     assert_fails(answer, CheckFailureKind::Mismatch, "gRPC status 5 NOT_FOUND");
     reporter.set_service_status("shop.Orders", ServingStatus::Serving).await;
     assert_eq!(run(&check, address, LONG).await, Ok(CheckReport::up()));
     reporter.set_service_status("shop.Orders", ServingStatus::NotServing).await;
     assert_fails(run(&check, address, LONG).await, CheckFailureKind::Mismatch, "NOT_SERVING");
-    assert_fails(
-        run(&GrpcCheck::new("").authority("a b"), address, LONG).await,
-        CheckFailureKind::Local,
-        "the request is invalid",
-    );
+    let error = GrpcCheck::new("").authority("a b").expect_err("a space");
+    assert_eq!(error.to_string(), "authority is \"a b\", must be a host with an optional port");
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ pub(crate) fn compare(shape: Shape, steps: &[Step]) {
     let capacity = usize::from(shape.capacity).max(1);
     let idle = millis(shape.idle);
     let total = (shape.total != 0).then(|| millis(shape.total));
-    let mut table = FlowTable::new(usize::from(shape.capacity), idle, total);
+    let mut table = FlowTable::new(capacity, idle, total);
     let mut flows: Vec<ModelFlow> = Vec::new();
     let mut ended: Vec<FlowId> = Vec::new();
 

@@ -7,6 +7,7 @@ mod drop;
 mod load;
 mod reload;
 mod restart;
+mod settings;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

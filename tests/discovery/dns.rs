@@ -13,6 +13,7 @@ fn follow(named: &Named, source: DnsSource) -> (BackendSet<SocketAddr>, FeedHand
     let source = source.name_servers([named.address]);
     let feed = Feed::new(&set, source)
         .retry(Duration::from_millis(50), Duration::from_millis(200))
+        .expect("in order")
         .max_staleness(Duration::from_secs(1))
         .removal(RemovalPolicy::AtOnce);
     let handle = feed.handle();
@@ -146,6 +147,14 @@ async fn a_name_server_that_never_answers_fails_in_time() {
         .timeout(Duration::from_millis(100));
     let error = source.next().await.expect("no end").map(drop).expect_err("no answer");
     assert_eq!(error.source().expect("a cause").to_string(), "no answer within 100ms");
+}
+
+#[test]
+fn refresh_times_out_of_order_are_refused() {
+    let source = addresses("web.lvs.test.");
+    let error = source.refresh_between(Duration::from_secs(2), Duration::from_secs(1));
+    let error = error.expect_err("out of order").to_string();
+    assert_eq!(error, "refresh_between.max is 1s, must be at least 2s");
 }
 
 #[test]

@@ -128,7 +128,7 @@ async fn a_drain_without_a_deadline_does_not_end_by_time() {
 #[tokio::test(start_paused = true)]
 async fn a_feed_whose_source_has_ended_completes_the_drain() {
     let set = BackendSet::new();
-    let (members, source) = channel(8);
+    let (members, source) = channel(8).expect("a capacity");
     let running = tokio::spawn(Feed::new(&set, source).run());
     members
         .send(MemberUpdate::All(vec![member("a", 1), member("b", 1)]))

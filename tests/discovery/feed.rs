@@ -1,10 +1,11 @@
 //! How updates change the set, and which members a feed changes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lvs::Limits;
 use lvs::backend::MAX_WEIGHT;
-use lvs::discovery::{MemberSendError, StaticList};
+use lvs::discovery::{FileSource, MemberSendError, StaticList};
 
 use crate::world::*;
 
@@ -40,7 +41,7 @@ async fn the_last_member_of_the_list_is_the_first_of_the_set_as_with_ipvsadm() {
 #[tokio::test(start_paused = true)]
 async fn queued_updates_are_one_publication() {
     let set = BackendSet::new();
-    let (members, source) = channel(64);
+    let (members, source) = channel(64).expect("a capacity");
     for name in ["a", "b", "c", "d"] {
         members.send(MemberUpdate::Insert(member(name, 1))).await.expect("room");
     }
@@ -135,7 +136,7 @@ async fn refused_members_are_left_out_and_the_others_are_inserted() {
     assert_eq!(world.shows(), ["a 1", "c 1"], "of two entries of a member the first counts");
     let errors: Vec<String> =
         world.status().refusals.iter().map(|refusal| refusal.error.to_string()).collect();
-    let heavy = "weight 65536 of backend b is above 65535";
+    let heavy = "backend b: weight is 65536, must be from 0 to 65535";
     assert_eq!(errors, [heavy, "backend a is already in the set"]);
 
     world.all(&[("a", MAX_WEIGHT + 1), ("c", 5)]).await;
@@ -184,7 +185,7 @@ async fn two_feeds_share_a_set() {
 
 #[tokio::test(start_paused = true)]
 async fn full_and_closed_channels_return_the_update() {
-    let (members, source) = channel::<Target>(1);
+    let (members, source) = channel::<Target>(1).expect("a capacity");
     members.try_send(MemberUpdate::Remove("a".into())).expect("room for one");
     let full = members.try_send(MemberUpdate::Remove("b".into()));
     assert!(
@@ -194,8 +195,9 @@ async fn full_and_closed_channels_return_the_update() {
     let closed = members.send(MemberUpdate::Insert(member("c", 1))).await;
     assert!(matches!(closed, Err(MemberSendError::Closed(MemberUpdate::Insert(_)))));
     assert!(matches!(members.try_send(MemberUpdate::All(vec![])), Err(MemberSendError::Closed(_))));
-    let _ = channel::<Target>(usize::MAX);
-    let _ = channel::<Target>(0);
+    let _ = channel::<Target>(usize::MAX).expect("no bound");
+    let error = channel::<Target>(0).map(drop).expect_err("no room");
+    assert_eq!(error.to_string(), "capacity is 0, must be at least 1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,4 +209,14 @@ async fn a_source_is_mapped_to_members_of_another_kind() {
     Feed::new(&set, source).run().await;
     assert_eq!(shows(&set), ["a 3 down"]);
     assert_eq!(set.snapshot().members()[0].limits(), Limits::new(5));
+}
+
+#[test]
+fn waits_out_of_order_are_refused() {
+    let ms = Duration::from_millis;
+    let feed = Feed::new(&BackendSet::new(), StaticList::new([member("a", 1)]));
+    let error = feed.retry(ms(2), ms(1)).expect_err("out of order");
+    assert_eq!(error.to_string(), "retry.longest is 1ms, must be at least 2ms");
+    let error = FileSource::new("members").interval(ms(99)).expect_err("too short");
+    assert_eq!(error.to_string(), "interval is 99ms, must be at least 100ms");
 }

@@ -70,7 +70,8 @@ impl Model {
 async fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
     let world = World::of(BackendSet::new(), |feed| {
         let drain = RemovalPolicy::Drain { deadline: DEADLINE };
-        feed.removal(drain).retry(Duration::from_millis(1), Duration::from_millis(1))
+        let millisecond = Duration::from_millis(1);
+        feed.removal(drain).retry(millisecond, millisecond).expect("in order")
     });
     let balancer = Balancer::new(&world.set, RoundRobin).expect("rr takes any set");
     let mut model = Model::default();

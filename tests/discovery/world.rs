@@ -36,7 +36,7 @@ impl World {
         set: BackendSet<Target>,
         build: impl FnOnce(Feed<Target, ChannelSource<Target>>) -> Feed<Target, ChannelSource<Target>>,
     ) -> Self {
-        let (members, source) = channel(64);
+        let (members, source) = channel(64).expect("a capacity");
         let feed = build(Feed::new(&set, source));
         let handle = feed.handle();
         tokio::spawn(feed.run());

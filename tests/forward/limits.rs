@@ -126,7 +126,8 @@ async fn persistence_covers_all_ports_of_a_group() {
         set.insert(SocketAddr::from((host, 0))).expect("the name is new");
     }
     let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
-    let persistence = Arc::new(Persistence::builder(LONG_TIMEOUT).build(balancer.clone()));
+    let persistence = Persistence::builder(LONG_TIMEOUT).build(balancer.clone());
+    let persistence = Arc::new(persistence.expect("in range"));
     let mut seen = Vec::new();
     for _ in 0..2 {
         let forwarder = Forwarder::bind(LOOPBACK, balancer.clone()).expect("a free port");

@@ -76,11 +76,10 @@ async fn a_connection_without_timeouts_finishes_in_order() {
 }
 
 #[tokio::test]
-async fn any_duration_is_accepted() {
+async fn a_timeout_of_any_length_is_accepted() {
     for length in [Duration::ZERO, Duration::from_millis(1), Duration::from_secs(3), Duration::MAX]
     {
         let (_set, forwarder) = forwarder_to(&[echo(b'a').await]);
-        let forwarder = forwarder.keepalive(length).user_timeout(length.max(TEST_TIMEOUT));
         let forwarder = forwarder
             .connect_timeout(length.max(TEST_TIMEOUT))
             .connect_deadline(length.max(TEST_TIMEOUT));
@@ -88,5 +87,19 @@ async fn any_duration_is_accepted() {
         assert_eq!(exchange(&handle, b"x").await, b'a');
         let (_, counters) = end(&handle, running).await;
         assert_eq!(counters.finished, 1, "{length:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_shortest_and_the_longest_socket_timeouts_are_accepted() {
+    let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+    let longest = (32_767 * second, Duration::from_millis(i32::MAX as u64));
+    for (keepalive, user_timeout) in [(second, minute), longest] {
+        let (_set, forwarder) = forwarder_to(&[echo(b'a').await]);
+        let forwarder = forwarder.keepalive(keepalive).user_timeout(user_timeout);
+        let (handle, running) = start(forwarder);
+        assert_eq!(exchange(&handle, b"x").await, b'a');
+        let (_, counters) = end(&handle, running).await;
+        assert_eq!(counters.finished, 1, "{keepalive:?}");
     }
 }

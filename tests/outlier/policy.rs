@@ -31,7 +31,7 @@ fn each_parameter_out_of_range_is_named() {
         ("failure_percentage.min_hosts is 0,", with_percentage(percentage().min_hosts(0))),
         ("failure_percentage.min_requests is 0,", with_percentage(percentage().min_requests(0))),
         ("success_rate.deviations is NaN,", with_rate(rate().deviations(f64::NAN))),
-        ("success_rate.deviations is 0,", with_rate(rate().deviations(0.0))),
+        ("success_rate.deviations is 0.0,", with_rate(rate().deviations(0.0))),
         ("success_rate.margin is 101,", with_rate(rate().margin(101))),
         ("success_rate.min_hosts is 1,", with_rate(rate().min_hosts(1))),
         ("success_rate.min_requests is 0,", with_rate(rate().min_requests(0))),

@@ -154,7 +154,7 @@ async fn the_end_of_a_request_wakes_one_that_waits_for_its_connection_slot() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_waits_for_a_backend_moves_when_that_goes_down() {
     let (set, [a, b]) = set_of(["a", "b"]);
-    let service = Balance::new(round_robin(&set)).candidates(1);
+    let service = Balance::new(round_robin(&set)).candidates(1).expect("not 0");
     a.set_readiness(Readiness::Busy);
     let mut pending = task::spawn(service.oneshot(()));
     assert_pending!(pending.poll());
@@ -168,7 +168,7 @@ async fn a_request_that_waits_for_a_backend_moves_when_that_goes_down() {
 async fn max_in_flight_bounds_all_clones_together() {
     let (set, [a]) = set_of(["a"]);
     a.hold(true);
-    let service = Balance::new(round_robin(&set)).max_in_flight(2);
+    let service = Balance::new(round_robin(&set)).max_in_flight(2).expect("not 0");
     let mut handles = [(); 3].map(|()| task::spawn(service.clone()));
     // The clone of a ready handle has reserved nothing.
     assert_ready_ok!(poll_ready(&mut handles[0]));
@@ -194,7 +194,7 @@ async fn max_in_flight_bounds_all_clones_together() {
 #[tokio::test]
 async fn a_call_without_a_permit_fails_and_leaves_the_permit() {
     let (set, [a]) = set_of(["a"]);
-    let mut service = Balance::new(round_robin(&set)).max_in_flight(1);
+    let mut service = Balance::new(round_robin(&set)).max_in_flight(1).expect("not 0");
     assert_eq!(balance_error(service.call(()).await), BalanceError::NotReady);
     assert_eq!(a.calls(), 0);
     assert_eq!(ready(&mut service).await.call(()).await.expect("ready"), "a");

@@ -118,8 +118,9 @@ impl World {
         }
         let balancer = Balancer::new(&set, LeastConnections::default())
             .expect("the scheduler accepts any set");
-        let balance = Balance::new(balancer.clone()).max_in_flight(MAX_IN_FLIGHT).candidates(2);
-        let first = ReadyFirst::new(balancer).candidates(2);
+        let balance = Balance::new(balancer.clone()).max_in_flight(MAX_IN_FLIGHT);
+        let balance = balance.and_then(|balance| balance.candidates(2)).expect("not 0");
+        let first = ReadyFirst::new(balancer).candidates(2).expect("not 0");
         let budget = TpsBudget::new(Duration::from_secs(10), 1000, 1.0);
         let hedge = Hedge::new((|()| Some(())) as CloneRequest).budget(budget);
         let hedged = balance.clone().hedge(hedge);

@@ -234,7 +234,10 @@ async fn the_second_requests_of_a_key_go_to_one_backend() {
 #[tokio::test(start_paused = true)]
 async fn a_dropped_future_returns_what_both_requests_hold() {
     let (set, instances) = world([("a", false), ("b", false)]);
-    let service = balance(&set).max_in_flight(1).hedge(Hedge::new(any).budget(large_budget()));
+    let service = balance(&set)
+        .max_in_flight(1)
+        .expect("not 0")
+        .hedge(Hedge::new(any).budget(large_budget()));
     ask(&service, 200).await;
     instances.iter().for_each(|instance| instance.set_latency(Duration::from_secs(60)));
     for wait in [0, 5, 15, 60] {

@@ -55,7 +55,7 @@ async fn a_busy_backend_of_a_key_is_awaited_or_passed_over_as_configured() {
     home.set_readiness(Readiness::Busy);
     let away = service.clone().oneshot(7).await.expect("other instances are ready");
     assert_ne!(away, home.name);
-    let mut pending = task::spawn(service.candidates(1).oneshot(7));
+    let mut pending = task::spawn(service.candidates(1).expect("not 0").oneshot(7));
     assert_pending!(pending.poll());
     home.set_readiness(Readiness::Ready);
     assert!(pending.is_woken());
@@ -86,7 +86,7 @@ async fn a_request_without_a_key_follows_the_missing_key_policy() {
 #[tokio::test]
 async fn a_panic_of_the_key_unwinds_to_the_caller_and_leaks_no_permit() {
     let (set, _) = set_of(NAMES);
-    let mut service = by_user(&set).max_in_flight(1);
+    let mut service = by_user(&set).max_in_flight(1).expect("not 0");
     ServiceExt::<u32>::ready(&mut service).await.expect("free");
     let call = catch_unwind(AssertUnwindSafe(|| drop(service.call(13))));
     assert!(call.is_err());

@@ -12,6 +12,7 @@ mod make;
 mod ready_first;
 mod reconnect;
 mod retry;
+mod settings;
 mod tower_cases;
 mod weak_points;
 mod world;

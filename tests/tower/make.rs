@@ -60,7 +60,7 @@ async fn connections_are_made_when_their_targets_become_members() {
 #[tokio::test(start_paused = true)]
 async fn a_target_named_again_keeps_its_connection_and_others_drain() {
     let connector = Connector::new();
-    let (sender, source) = channel(8);
+    let (sender, source) = channel(8).expect("a capacity");
     let service = make(&connector).balance(source).expect("the scheduler accepts any set");
     let set = service.balancer().backend_set().clone();
     let names = || -> Vec<String> {
@@ -90,9 +90,9 @@ async fn a_target_named_again_keeps_its_connection_and_others_drain() {
 #[tokio::test(start_paused = true)]
 async fn the_feed_ends_with_the_balancer_and_its_requests() {
     let connector = Connector::new();
-    let (sender, source) = channel(8);
+    let (sender, source) = channel(8).expect("a capacity");
     let service = make(&connector).balance(source).expect("the scheduler accepts any set");
-    let clone = service.clone().max_in_flight(3);
+    let clone = service.clone().max_in_flight(3).expect("not 0");
     drop(service);
     sender.send(MemberUpdate::All(vec![spec(1)])).await.expect("a clone is left");
     let asked = clone.oneshot(());

@@ -148,7 +148,7 @@ async fn failed_attempts_fail_requests_at_once_and_back_off() {
     connector.set_fate(Fate::Refused);
     let (first, longest) = (Duration::from_millis(100), Duration::from_secs(2));
     let service = Reconnect::with_config(
-        ReconnectConfig::new().backoff(first, longest),
+        ReconnectConfig::new().backoff(first, longest).expect("in order"),
         connector.clone(),
         7,
     );

@@ -82,8 +82,8 @@ async fn a_failure_that_cannot_be_retried_is_returned_at_once() {
     };
     assert_eq!(times(retry(), 1).await, 1, "the request cannot be cloned");
     assert_eq!(times(retry(), 2).await, 3);
-    assert_eq!(times(retry().attempts(2), 2).await, 2);
-    assert_eq!(times(retry().attempts(9), 2).await, 3, "there are three backends");
+    assert_eq!(times(retry().attempts(2).expect("not 0"), 2).await, 2);
+    assert_eq!(times(retry().attempts(9).expect("not 0"), 2).await, 3, "there are three backends");
     let none = TpsBudget::new(Duration::from_secs(10), 0, 0.0);
     assert_eq!(times(retry().budget(none), 2).await, 1, "the budget is empty");
     assert!(begun.elapsed().is_zero(), "no request waits");

@@ -154,7 +154,7 @@ async fn an_error_of_discovery_fails_no_request() {
     changes.send(Err("discovery failed".into())).expect("the discovery is polled");
     assert!(matches!(poll_ready(&mut tower_service), Poll::Ready(Err(_))), "though a is ready");
 
-    let (changes, source) = lvs::discovery::channel(8);
+    let (changes, source) = lvs::discovery::channel(8).expect("a capacity");
     let set = BackendSet::new();
     tokio::spawn(lvs::discovery::Feed::replacing_targets(&set, source).run());
     let insert = lvs::discovery::MemberUpdate::Insert(Spec::new("a", a));

@@ -107,7 +107,7 @@ async fn persistence_keeps_a_client_at_its_backend() {
     let echoes = [Echo::new(b'a'), Echo::new(b'b')];
     let (set, forwarder) = forwarder_to(&echoes.each_ref().map(|echo| echo.address));
     let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
-    let sticky = Persistence::builder(TEST_TIMEOUT).build(balancer);
+    let sticky = Persistence::builder(TEST_TIMEOUT).build(balancer).expect("in range");
     let (handle, running) = start(forwarder.persistence(Arc::new(sticky)));
     let name = exchange(&client(&handle), b"?");
     assert!((0..4).all(|_| exchange(&client(&handle), b"?") == name));

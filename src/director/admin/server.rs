@@ -65,7 +65,7 @@ impl AdminServer {
         let service = AdminService {
             listener: Arc::clone(&listener),
             access: AdminAccess::new(config),
-            max_connections: config.max_connections.unwrap_or(DEFAULT_MAX_ADMIN_CONNECTIONS).max(1),
+            max_connections: config.max_connections.unwrap_or(DEFAULT_MAX_ADMIN_CONNECTIONS),
             request_timeout: config
                 .request_timeout
                 .map_or(DEFAULT_REQUEST_TIMEOUT, |HumanDuration(time)| time),
@@ -106,7 +106,7 @@ impl AdminService {
             .layer(middleware::from_fn_with_state(self.access.clone(), access::authorize_request))
             .layer(DefaultBodyLimit::max(MAX_REQUEST_BODY))
             .with_state(context);
-        let permits = Arc::new(Semaphore::new(self.max_connections));
+        let permits = Arc::new(Semaphore::new(self.max_connections.min(Semaphore::MAX_PERMITS)));
         let mut connections = JoinSet::new();
         loop {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };

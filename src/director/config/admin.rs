@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::error::ConfigProblem;
 use super::value::{HumanDuration, SecretString};
+use crate::setting::check_range;
 
 /// The HTTP server of the admin pages: status page `/`, `/metrics`, `/healthz` and `/api/v1/...`.
 ///
@@ -18,7 +19,7 @@ pub(crate) struct AdminConfig {
     /// The token that each request must carry, in the header `Authorization: Bearer TOKEN`: at
     /// least 16 bytes. Default: none, requests need no token.
     pub(crate) token: Option<SecretString>,
-    /// The maximum number of concurrent connections; `0` means `1`. Default: `64`.
+    /// The maximum number of concurrent connections, at least 1. Default: `64`.
     pub(crate) max_connections: Option<usize>,
     /// The maximum time of a request, from its first byte to its last. Default: `"10s"`.
     pub(crate) request_timeout: Option<HumanDuration>,
@@ -29,6 +30,10 @@ const MIN_TOKEN_LENGTH: usize = 16;
 
 impl AdminConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
+        if let Some(connections) = self.max_connections {
+            check_range("max_connections", connections, 1..)
+                .map_err(|error| ConfigProblem::of_setting(error, &[]))?;
+        }
         match &self.token {
             Some(SecretString(token)) if token.len() < MIN_TOKEN_LENGTH => {
                 let length = token.len();

@@ -72,7 +72,10 @@ impl CheckConfig {
             CheckKind::File => TimedCheck::new(self.build_file_check()?),
             CheckKind::Grpc => {
                 let check = GrpcCheck::new(self.service.take().unwrap_or_default());
-                let check = apply_if_some(check, self.authority.take(), GrpcCheck::authority);
+                let check = match self.authority.take() {
+                    Some(authority) => check.authority(authority).with_key("authority")?,
+                    None => check,
+                };
                 TimedCheck::new(apply_if_some(check, self.take_tls()?, GrpcCheck::tls))
             }
             CheckKind::Http => TimedCheck::new(self.build_http_check()?),

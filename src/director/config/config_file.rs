@@ -1,6 +1,5 @@
 //! The tables of a single configuration file.
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -13,6 +12,7 @@ use super::service::ServiceConfig;
 use super::sync::SyncConfig;
 use super::value::{HumanDuration, OneOrMany};
 use super::vrrp::{self, VrrpConfig};
+use crate::forward::validate_workers;
 
 /// The keys and tables at the top of a file.
 #[derive(Clone, Debug, Deserialize)]
@@ -27,7 +27,7 @@ pub(super) struct ConfigFile {
     /// The number of worker threads, from 1 to 1024. All services share them, except services with
     /// `workers` of their own. A reload that changes it replaces the forwarders; existing connections
     /// keep the forwarder that they have. Default: one per CPU core.
-    pub(super) workers: Option<NonZeroUsize>,
+    pub(super) workers: Option<usize>,
     /// How long existing connections may go on when the director stops or a reload closes their
     /// listener; then they are closed. Default: `"10s"`.
     pub(super) drain_timeout: Option<HumanDuration>,
@@ -50,6 +50,9 @@ pub(super) struct ConfigFile {
 impl ConfigFile {
     /// Checks each table by itself.
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
+        if let Some(workers) = self.workers {
+            validate_workers(workers).map_err(|error| ConfigProblem::of_setting(error, &[]))?;
+        }
         for (n, service) in self.services.iter().enumerate() {
             let path = [KeyPathSegment::Key("service"), KeyPathSegment::Index(n)];
             service.validate().map_err(|problem| problem.prefixed(&path))?;

@@ -1,7 +1,6 @@
 //! A director's configuration: the tables of all files together.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,7 +29,7 @@ use super::vrrp::VrrpConfig;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DirectorConfig {
     /// The number of worker threads, which all services share that have no `workers` of their own.
-    pub(crate) workers: Option<NonZeroUsize>,
+    pub(crate) workers: Option<usize>,
     /// How long connections may go on when their listener is closed.
     pub(crate) drain_timeout: Option<HumanDuration>,
     /// The path of the socket through which a successor takes over the listeners.

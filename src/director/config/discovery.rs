@@ -60,7 +60,9 @@ impl DiscoveryConfig {
             (Some(path), None, None) if self.name_servers.is_empty() => {
                 let source = FileSource::new(path);
                 Ok(ConfiguredSource::File(match self.interval {
-                    Some(HumanDuration(interval)) => source.interval(interval),
+                    Some(HumanDuration(interval)) => source
+                        .interval(interval)
+                        .map_err(|error| ConfigProblem::of_setting(error, &[]))?,
                     None => source,
                 }))
             }
@@ -85,7 +87,10 @@ impl DiscoveryConfig {
             source = source.name_servers(self.name_servers.iter().copied());
         }
         if let Some(HumanDuration(min)) = self.interval {
-            source = source.refresh_between(min, min.max(DEFAULT_MAX_REFRESH));
+            let max = min.max(DEFAULT_MAX_REFRESH);
+            source = source
+                .refresh_between(min, max)
+                .map_err(|error| ConfigProblem::at_key("interval", error.to_string()))?;
         }
         Ok(ConfiguredSource::Dns(source))
     }

@@ -2,11 +2,12 @@
 
 use serde::Deserialize;
 
+use super::error::{ConfigProblem, KeyPathSegment};
 use super::slow_start::SlowStartConfig;
 use super::value::{HumanDuration, apply_duration_if_some, apply_if_some};
 use crate::health::{
-    EjectionPolicy, EjectionPolicyBuilder, EjectionPolicyError, FailurePercentageDetector,
-    LatencyDetector, SuccessRateDetector,
+    EjectionPolicy, EjectionPolicyBuilder, FailurePercentageDetector, LatencyDetector,
+    SuccessRateDetector,
 };
 
 /// Outlier ejection: a server whose traffic fails is taken out for a time.
@@ -109,7 +110,7 @@ fn none_if_zero(count: u32) -> Option<u32> {
 }
 
 impl EjectionConfig {
-    pub(super) fn to_ejection(&self) -> Result<EjectionPolicy, EjectionPolicyError> {
+    pub(super) fn to_ejection(&self) -> Result<EjectionPolicy, ConfigProblem> {
         let policy = EjectionPolicy::builder();
         let failures = self.consecutive_failures.map(none_if_zero);
         let policy = apply_if_some(policy, failures, EjectionPolicyBuilder::consecutive_failures);
@@ -149,10 +150,17 @@ impl EjectionConfig {
             self.check_ends_ejection,
             EjectionPolicyBuilder::check_ends_ejection,
         );
-        let ramp = self.ramp.as_ref().map(|ramp| Some(ramp.to_slow_start()));
-        let policy = apply_if_some(policy, ramp, EjectionPolicyBuilder::ramp);
-        apply_duration_if_some(policy, self.max_trial_time, EjectionPolicyBuilder::max_trial_time)
-            .build()
+        let ramp = self.ramp.as_ref().map(SlowStartConfig::to_slow_start).transpose();
+        let ramp = ramp.map_err(|error| {
+            ConfigProblem::of_setting(error, &[]).prefixed(&[KeyPathSegment::Key("ramp")])
+        })?;
+        let policy = apply_if_some(policy, ramp.map(Some), EjectionPolicyBuilder::ramp);
+        let policy = apply_duration_if_some(
+            policy,
+            self.max_trial_time,
+            EjectionPolicyBuilder::max_trial_time,
+        );
+        policy.build().map_err(|error| ConfigProblem::of_setting(error, &[]))
     }
 }
 

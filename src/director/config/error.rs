@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::setting::SettingError;
+
 /// An error in a director's configuration.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -70,6 +72,16 @@ impl ConfigProblem {
     /// Returns the problem of a single key of a table.
     pub(super) fn at_key(key: &'static str, reason: impl Into<String>) -> Self {
         Self::new([KeyPathSegment::Key(key)], reason)
+    }
+
+    /// Returns the problem of a setting that the library refuses. `keys` has the key of each setting
+    /// whose key has another name.
+    pub(super) fn of_setting(mut error: SettingError, keys: &[(&str, &'static str)]) -> Self {
+        if let Some((_, key)) = keys.iter().find(|(setting, _)| *setting == error.setting) {
+            error.setting = key;
+        }
+        let path: Vec<_> = error.setting.split('.').map(KeyPathSegment::Key).collect();
+        Self::new(path, error.to_string())
     }
 
     /// Puts segments in front of the path, for an enclosing table.

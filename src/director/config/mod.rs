@@ -34,6 +34,7 @@ pub(crate) use self::listen::{ListenAddress, ServiceProtocol};
 pub use self::log::{LogConfig, LogFormat, LogLevel};
 pub use self::real_server::RealServer;
 pub(crate) use self::service::ServiceConfig;
+pub(crate) use self::slow_start::SlowStartConfig;
 pub(crate) use self::sync::SyncConfig;
 pub(crate) use self::value::{HumanDuration, SecretString};
 pub(crate) use self::vrrp::{TrackConfig, VrrpConfig};

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::error::ConfigProblem;
 use super::value::{HumanDuration, apply_if_some};
 use crate::balancer::{AffinityPolicy, Persistence, PersistenceBuilder};
 
@@ -13,13 +14,13 @@ use crate::balancer::{AffinityPolicy, Persistence, PersistenceBuilder};
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PersistenceConfig {
-    /// How long a client is remembered after its last connection.
+    /// How long a client is remembered after its last connection, at most 2^32 s.
     timeout: HumanDuration,
-    /// How many leading bits of an IPv4 client's address identify the client; a value above 32
-    /// means `32`. Default: `32`.
+    /// How many leading bits of an IPv4 client's address identify the client, from 0 to 32. Default:
+    /// `32`.
     netmask: Option<u8>,
-    /// How many leading bits of an IPv6 client's address identify the client; a value above 128
-    /// means `128`. Default: `128`.
+    /// How many leading bits of an IPv6 client's address identify the client, from 0 to 128.
+    /// Default: `128`.
     netmask_v6: Option<u8>,
     /// The maximum number of clients that are remembered. Default: `1048576`.
     capacity: Option<usize>,
@@ -52,6 +53,12 @@ impl From<AffinityConfig> for AffinityPolicy {
 }
 
 impl PersistenceConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
+        const KEYS: [(&str, &str); 2] = [("ipv4_prefix", "netmask"), ("ipv6_prefix", "netmask_v6")];
+        let checked = self.persistence_builder().validate();
+        checked.map_err(|error| ConfigProblem::of_setting(error, &KEYS))
+    }
+
     pub(crate) fn persistence_builder(&self) -> PersistenceBuilder {
         let builder = Persistence::builder(self.timeout.0);
         let builder = apply_if_some(builder, self.netmask, PersistenceBuilder::ipv4_prefix);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigProblem;
-use crate::backend::{Limits, Spec};
+use crate::backend::{Limits, Spec, validate_weight};
 
 /// A real server of a service.
 ///
@@ -84,16 +84,12 @@ impl RealServer {
     }
 
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
-        match (self.resume_connections, self.max_connections) {
-            (Some(_), None | Some(0)) => Err(ConfigProblem::at_key(
-                "resume_connections",
-                "`resume_connections` requires `max_connections`",
-            )),
-            (Some(resume), Some(max)) if resume > max => {
-                let reason = format!("{resume} is above `max_connections`, {max}");
-                Err(ConfigProblem::at_key("resume_connections", reason))
-            }
-            _ => Ok(()),
+        const KEYS: [(&str, &str); 1] = [("resume_below", "resume_connections")];
+        if self.resume_connections.is_some() && self.max_connections.is_none_or(|max| max == 0) {
+            let reason = "`resume_connections` requires `max_connections`";
+            return Err(ConfigProblem::at_key("resume_connections", reason));
         }
+        let checked = validate_weight(self.weight).and_then(|()| self.limits().validate());
+        checked.map_err(|error| ConfigProblem::of_setting(error, &KEYS))
     }
 }

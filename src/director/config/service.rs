@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 
 use serde::Deserialize;
 
@@ -18,6 +17,7 @@ use super::slow_start::SlowStartConfig;
 use super::tcp::TcpConfig;
 use super::udp::UdpConfig;
 use super::value::OneOrMany;
+use crate::forward::validate_workers;
 use crate::health::HealthPlan;
 use crate::scheduler::SchedulerRegistry;
 
@@ -49,7 +49,7 @@ pub(crate) struct ServiceConfig {
     pub(crate) engine: EngineKind,
     /// Gives the service worker threads of its own, from 1 to 1024, so that it does not share
     /// processor time with the other services. Default: the worker threads that all services share.
-    pub(crate) workers: Option<NonZeroUsize>,
+    pub(crate) workers: Option<usize>,
     /// Persistence: clients return to their server. Default: none.
     pub(crate) persistence: Option<PersistenceConfig>,
     /// The health checks of each server. With several, a server is up while none of them reports it
@@ -103,12 +103,20 @@ impl ServiceConfig {
         if let Err(error) = SchedulerRegistry::default().parse(&self.scheduler) {
             return Err(ConfigProblem::at_key("scheduler", error.to_string()));
         }
+        if let Some(workers) = self.workers {
+            validate_workers(workers).map_err(|error| ConfigProblem::of_setting(error, &[]))?;
+        }
         self.validate_servers()?;
         self.validate_protocol()?;
-        self.tcp.validate().map_err(|problem| problem.prefixed(&[KeyPathSegment::Key("tcp")]))?;
+        let in_table =
+            |key| move |problem: ConfigProblem| problem.prefixed(&[KeyPathSegment::Key(key)]);
+        self.tcp.validate().map_err(in_table("tcp"))?;
+        self.udp.validate().map_err(in_table("udp"))?;
+        if let Some(persistence) = &self.persistence {
+            persistence.validate().map_err(in_table("persistence"))?;
+        }
         if let Some(discovery) = &self.discovery {
-            let source = discovery.build_source().map(drop);
-            source.map_err(|problem| problem.prefixed(&[KeyPathSegment::Key("discovery")]))?;
+            discovery.build_source().map_err(in_table("discovery"))?;
         }
         self.health_plan().map(drop)
     }
@@ -124,9 +132,10 @@ impl ServiceConfig {
             server.validate().map_err(|problem| problem.prefixed(&path))?;
         }
         if let Some(slow_start) = &self.slow_start {
-            slow_start
-                .build()
-                .map_err(|error| ConfigProblem::at_key("slow_start", error.to_string()))?;
+            slow_start.to_slow_start().map_err(|error| {
+                let path = [KeyPathSegment::Key("slow_start")];
+                ConfigProblem::of_setting(error, &[]).prefixed(&path)
+            })?;
         }
         if self.discovery.is_some() && !self.servers.is_empty() {
             return Err(ConfigProblem::at_key(
@@ -173,9 +182,8 @@ impl ServiceConfig {
             plan.validate().map_err(|error| ConfigProblem::new(path, error.to_string()))?;
         }
         if let Some(ejection) = &self.ejection {
-            let policy = ejection
-                .to_ejection()
-                .map_err(|error| ConfigProblem::at_key("ejection", error.to_string()))?;
+            let path = [KeyPathSegment::Key("ejection")];
+            let policy = ejection.to_ejection().map_err(|problem| problem.prefixed(&path))?;
             plan = plan.ejection(policy);
         }
         Ok(plan)

@@ -3,7 +3,8 @@
 use serde::Deserialize;
 
 use super::value::HumanDuration;
-use crate::backend::{SlowStart, SlowStartError};
+use crate::backend::SlowStart;
+use crate::setting::SettingError;
 
 /// Slow start: the share of a server that has come up grows over a time window.
 ///
@@ -23,12 +24,7 @@ pub(crate) struct SlowStartConfig {
 }
 
 impl SlowStartConfig {
-    /// Returns the slow start; [`build`](Self::build) has refused a value that it cannot use.
-    pub(crate) fn to_slow_start(&self) -> SlowStart {
-        self.build().unwrap_or_else(|_| SlowStart::new(self.window.0))
-    }
-
-    pub(super) fn build(&self) -> Result<SlowStart, SlowStartError> {
+    pub(crate) fn to_slow_start(&self) -> Result<SlowStart, SettingError> {
         let mut slow_start = SlowStart::new(self.window.0);
         if let Some(aggression) = self.aggression {
             slow_start = slow_start.with_aggression(aggression)?;

@@ -12,9 +12,8 @@ use super::value::{
 };
 use crate::Balancer;
 use crate::forward::sni::ServerNameTable;
-use crate::forward::{
-    ConnectionRate, ConnectionRateError, Forwarder, ProxyHeaderOptions, SourceAddress,
-};
+use crate::forward::{ConnectionRate, Forwarder, ProxyHeaderOptions, SourceAddress, TcpOptions};
+use crate::setting::SettingError;
 
 /// How a TCP service forwards connections.
 ///
@@ -23,20 +22,20 @@ use crate::forward::{
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TcpConfig {
-    /// The maximum number of concurrent connections, each of which takes two file descriptors;
-    /// further clients wait in the kernel's queue; `0` means `1`. Default: `10000`.
+    /// The maximum number of concurrent connections, at least 1, each of which takes two file
+    /// descriptors; further clients wait in the kernel's queue. Default: `10000`.
     max_connections: Option<usize>,
-    /// The maximum number of concurrent connections of one client; further ones are reset; `0` means
-    /// `1`. Default: no limit.
+    /// The maximum number of concurrent connections of one client, at least 1; further ones are
+    /// reset. Default: no limit.
     max_connections_per_client: Option<u32>,
-    /// How many leading bits of an IPv4 address identify a client for `max_connections_per_client`;
-    /// a value above 32 means `32`. Default: `32`.
+    /// How many leading bits of an IPv4 address identify a client for `max_connections_per_client`,
+    /// from 0 to 32. Default: `32`.
     client_prefix: Option<u8>,
-    /// How many leading bits of an IPv6 address identify a client for `max_connections_per_client`;
-    /// a value above 128 means `128`. Default: `64`.
+    /// How many leading bits of an IPv6 address identify a client for `max_connections_per_client`,
+    /// from 0 to 128. Default: `64`.
     client_prefix_v6: Option<u8>,
-    /// The maximum rate of new connections, per second; further clients wait in the kernel's queue;
-    /// `0` means `1`. Default: no limit.
+    /// The maximum rate of new connections, per second, at least 1; further clients wait in the
+    /// kernel's queue. Default: no limit.
     accept_rate: Option<u32>,
     /// How many connections may come at once after a quiet time; requires `accept_rate`. Range:
     /// from `1`. Default: the value of `accept_rate`.
@@ -50,7 +49,7 @@ pub(crate) struct TcpConfig {
     /// The maximum time of all attempts to connect together; time in the queue does not count.
     /// Default: `"15s"`.
     connect_deadline: Option<HumanDuration>,
-    /// How many servers are tried for a connection, the first included; `0` means `1`. Default: `3`.
+    /// How many servers are tried for a connection, the first included; at least 1. Default: `3`.
     connect_attempts: Option<u32>,
     /// A connection ends when no byte has passed in either direction for this time. Default:
     /// `"15m"`.
@@ -66,11 +65,11 @@ pub(crate) struct TcpConfig {
     /// Sends TCP keepalive probes to a peer, client or server, that was silent for this time, five
     /// times over as long again; whole seconds from 1 s to 32767 s. Default: none are sent.
     keepalive: Option<HumanDuration>,
-    /// Ends a connection whose peer has not acknowledged data for this time (`TCP_USER_TIMEOUT`).
-    /// Default: the kernel's, about 15 minutes.
+    /// Ends a connection whose peer has not acknowledged data for this time (`TCP_USER_TIMEOUT`),
+    /// from 1 ms to 2147483647 ms. Default: the kernel's, about 15 minutes.
     user_timeout: Option<HumanDuration>,
-    /// The maximum number of pending requests with data in the client's SYN (TCP Fast Open); `0`
-    /// disables it. Only for protocols in which a repeated request does no harm. Default: `0`.
+    /// The maximum number of pending requests with data in the client's SYN (TCP Fast Open), up to
+    /// 2147483647; `0` disables it. Only for protocols in which a repeated request does no harm. Default: `0`.
     fastopen: Option<u32>,
     /// Sends the client's first bytes with the SYN to the server (TCP Fast Open). Not for protocols
     /// in which the server speaks first. Default: `false`.
@@ -140,6 +139,14 @@ enum ProxyVersionConfig {
     V2,
 }
 
+/// The keys of settings whose setters have other names.
+const SETTING_KEYS: [(&str, &str); 4] = [
+    ("per_second", "accept_rate"),
+    ("burst", "accept_burst"),
+    ("client_prefixes.ipv4", "client_prefix"),
+    ("client_prefixes.ipv6", "client_prefix_v6"),
+];
+
 const DEFAULT_CLIENT_HELLO_TIMEOUT: HumanDuration = HumanDuration(Duration::from_secs(5));
 
 impl TcpConfig {
@@ -148,13 +155,9 @@ impl TcpConfig {
         if self.accept_burst.is_some() && self.accept_rate.is_none() {
             return problem("accept_burst", "`accept_burst` requires `accept_rate`");
         }
-        match self.connection_rate() {
-            Some(Err(error @ ConnectionRateError::ZeroBurst)) => {
-                return problem("accept_burst", &error.to_string());
-            }
-            Some(Err(error)) => return problem("accept_rate", &error.to_string()),
-            Some(Ok(_)) | None => {}
-        }
+        let of_setting = |error| ConfigProblem::of_setting(error, &SETTING_KEYS);
+        self.connection_rate().map_err(of_setting)?;
+        self.options().validate().map_err(of_setting)?;
         let is_v2 = self.send_proxy == Some(ProxyVersionConfig::V2);
         if self.proxy_unique_id && !is_v2 {
             return problem("proxy_unique_id", "`proxy_unique_id` requires `send_proxy = \"v2\"`");
@@ -206,13 +209,12 @@ impl TcpConfig {
         forwarder: Forwarder,
         find_balancer: &dyn Fn(&str) -> Option<Balancer<SocketAddr>>,
     ) -> Forwarder {
-        let forwarder = self.configure_limits(forwarder);
+        let forwarder = self.configure_limits(forwarder.options(self.options()));
         let forwarder = self.configure_timeouts(forwarder);
         let forwarder =
             apply_duration_if_some(forwarder, self.accept_proxy, Forwarder::accept_proxy);
         let forwarder = apply_if_some(forwarder, self.proxy_header(), Forwarder::send_proxy);
         let forwarder = apply_if_some(forwarder, self.connect_source(), Forwarder::source);
-        let forwarder = apply_if_some(forwarder, self.fastopen, Forwarder::fastopen);
         let forwarder =
             forwarder.cut_on_down(self.cut_on_down).fastopen_backends(self.fastopen_servers);
         let HumanDuration(timeout) = self.hello_timeout.unwrap_or(DEFAULT_CLIENT_HELLO_TIMEOUT);
@@ -230,15 +232,8 @@ impl TcpConfig {
     }
 
     fn configure_limits(&self, forwarder: Forwarder) -> Forwarder {
-        let forwarder = apply_if_some(forwarder, self.max_connections, Forwarder::max_connections);
-        let forwarder = apply_if_some(
-            forwarder,
-            self.max_connections_per_client,
-            Forwarder::max_connections_per_client,
-        );
-        let (ipv4, ipv6) = (self.client_prefix.unwrap_or(32), self.client_prefix_v6.unwrap_or(64));
-        let forwarder = forwarder.client_prefixes(ipv4, ipv6);
-        let rate = self.connection_rate().and_then(Result::ok);
+        // `Err` cannot happen: `validate` has refused it.
+        let rate = self.connection_rate().ok().flatten();
         let forwarder = apply_if_some(forwarder, rate, Forwarder::accept_rate);
         apply_if_some(forwarder, self.queue, |forwarder, queue| {
             forwarder.queue(queue.capacity, queue.timeout.0)
@@ -252,18 +247,38 @@ impl TcpConfig {
             apply_duration_if_some(forwarder, self.connect_timeout, Forwarder::connect_timeout);
         let forwarder =
             apply_duration_if_some(forwarder, self.connect_deadline, Forwarder::connect_deadline);
-        let forwarder =
-            apply_if_some(forwarder, self.connect_attempts, Forwarder::connect_attempts);
         let forwarder = apply_if_some(forwarder, limit(self.idle_timeout), Forwarder::idle_timeout);
         let forwarder = apply_if_some(
             forwarder,
             limit(self.half_closed_timeout),
             Forwarder::half_closed_timeout,
         );
-        let forwarder =
-            apply_if_some(forwarder, limit(self.total_timeout), Forwarder::total_timeout);
-        let forwarder = apply_duration_if_some(forwarder, self.keepalive, Forwarder::keepalive);
-        apply_duration_if_some(forwarder, self.user_timeout, Forwarder::user_timeout)
+        apply_if_some(forwarder, limit(self.total_timeout), Forwarder::total_timeout)
+    }
+
+    /// Returns the options whose values have a range.
+    fn options(&self) -> TcpOptions {
+        let mut options = TcpOptions::default();
+        if let Some(connections) = self.max_connections {
+            options.max_connections = connections;
+        }
+        options.max_connections_per_client = self.max_connections_per_client;
+        if let Some(bits) = self.client_prefix {
+            options.client_prefixes.ipv4 = bits;
+        }
+        if let Some(bits) = self.client_prefix_v6 {
+            options.client_prefixes.ipv6 = bits;
+        }
+        if let Some(attempts) = self.connect_attempts {
+            options.connect_attempts = attempts;
+        }
+        let sockets = &mut options.socket_options;
+        sockets.keepalive = self.keepalive.map(|HumanDuration(idle)| idle);
+        sockets.user_timeout = self.user_timeout.map(|HumanDuration(timeout)| timeout);
+        if let Some(pending) = self.fastopen {
+            sockets.fastopen = pending;
+        }
+        options
     }
 
     fn proxy_header(&self) -> Option<ProxyHeaderOptions> {
@@ -274,12 +289,10 @@ impl TcpConfig {
         Some(options.unique_id(self.proxy_unique_id).checksum(self.proxy_checksum))
     }
 
-    fn connection_rate(&self) -> Option<Result<ConnectionRate, ConnectionRateError>> {
-        let rate = ConnectionRate::new(self.accept_rate?);
-        Some(match self.accept_burst {
-            Some(burst) => rate.and_then(|rate| rate.with_burst(burst)),
-            None => rate,
-        })
+    fn connection_rate(&self) -> Result<Option<ConnectionRate>, SettingError> {
+        let Some(per_second) = self.accept_rate else { return Ok(None) };
+        let rate = ConnectionRate::new(per_second)?;
+        self.accept_burst.map_or(Ok(rate), |burst| rate.with_burst(burst)).map(Some)
     }
 
     fn connect_source(&self) -> Option<SourceAddress> {

@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 
-use super::value::{HumanDuration, apply_duration_if_some, apply_if_some};
-use crate::forward::{Coalesce, UdpForwarder};
+use super::error::ConfigProblem;
+use super::value::HumanDuration;
+use crate::forward::{Coalesce, UdpOptions};
 
 /// How a UDP service forwards datagrams.
 ///
@@ -14,20 +15,21 @@ use crate::forward::{Coalesce, UdpForwarder};
 #[serde(deny_unknown_fields)]
 pub(crate) struct UdpConfig {
     /// A flow ends when no datagram has passed in either direction for this time. With `one_packet`
-    /// it is how long replies find their client, at most 5 s. Default: `"60s"`.
+    /// it is how long replies find their client, at most 5 s. Default: `"60s"`; `"5s"` with
+    /// `one_packet`.
     idle_timeout: Option<HumanDuration>,
     /// The maximum duration of a flow; the client's next datagram is scheduled anew. Default: none.
     total_timeout: Option<HumanDuration>,
-    /// The maximum number of concurrent flows, each of which takes a file descriptor; `0` means `1`.
-    /// Default: `10000`.
+    /// The maximum number of concurrent flows, from 1 to 16777216, each of which takes a file
+    /// descriptor. Default: `10000`.
     max_flows: Option<usize>,
-    /// The maximum number of concurrent flows of one client address. Default: no limit.
+    /// The maximum number of concurrent flows of one client address, at least 1. Default: no limit.
     max_flows_per_client: Option<u32>,
-    /// How many servers are tried for a flow until one replies, the first included; `0` means `1`.
+    /// How many servers are tried for a flow until one replies, the first included; at least 1.
     /// Default: `3`.
     attempts: Option<u32>,
-    /// A flow ends when each datagram of the client has had this many replies (1 for DNS); `0` means
-    /// `1`. Default: none, flows end by timeout.
+    /// A flow ends when each datagram of the client has had this many replies (1 for DNS), at least
+    /// 1. Default: none, flows end by timeout.
     replies: Option<u32>,
     /// Schedules each datagram by itself, as `ipvsadm --ops`. Default: `false`.
     #[serde(default)]
@@ -48,20 +50,26 @@ enum CoalesceConfig {
 }
 
 impl UdpConfig {
-    pub(crate) fn configure(&self, forwarder: UdpForwarder) -> UdpForwarder {
-        let forwarder = forwarder.one_packet(self.one_packet).coalesce(match self.coalesce {
-            CoalesceConfig::Auto => Coalesce::Auto,
-            CoalesceConfig::Always => Coalesce::Always,
-            CoalesceConfig::Never => Coalesce::Never,
-        });
-        let forwarder =
-            apply_duration_if_some(forwarder, self.idle_timeout, UdpForwarder::idle_timeout);
-        let forwarder =
-            apply_duration_if_some(forwarder, self.total_timeout, UdpForwarder::total_timeout);
-        let forwarder = apply_if_some(forwarder, self.max_flows, UdpForwarder::max_flows);
-        let forwarder =
-            apply_if_some(forwarder, self.max_flows_per_client, UdpForwarder::max_flows_per_client);
-        let forwarder = apply_if_some(forwarder, self.attempts, UdpForwarder::attempts);
-        apply_if_some(forwarder, self.replies, UdpForwarder::replies)
+    pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
+        self.options().validate().map_err(|error| ConfigProblem::of_setting(error, &[]))
+    }
+
+    /// Returns the options of the forwarder.
+    pub(crate) fn options(&self) -> UdpOptions {
+        let default = UdpOptions::default();
+        UdpOptions {
+            idle_timeout: self.idle_timeout.map(|HumanDuration(timeout)| timeout),
+            total_timeout: self.total_timeout.map(|HumanDuration(timeout)| timeout),
+            max_flows: self.max_flows.unwrap_or(default.max_flows),
+            max_flows_per_client: self.max_flows_per_client,
+            attempts: self.attempts.unwrap_or(default.attempts),
+            replies: self.replies,
+            one_packet: self.one_packet,
+            coalesce: match self.coalesce {
+                CoalesceConfig::Auto => Coalesce::Auto,
+                CoalesceConfig::Always => Coalesce::Always,
+                CoalesceConfig::Never => Coalesce::Never,
+            },
+        }
     }
 }

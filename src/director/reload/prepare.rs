@@ -1,6 +1,5 @@
 //! The second step of a reload: what the system may refuse.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -66,11 +65,11 @@ impl RunningParts {
 
     /// Returns the pool of this many worker threads, or of one for each core: the pool that runs if it
     /// is that one.
-    fn prepare_pool(&self, threads: Option<NonZeroUsize>) -> Result<WorkerPool, DirectorError> {
+    fn prepare_pool(&self, threads: Option<usize>) -> Result<WorkerPool, DirectorError> {
         match &self.pool {
             Some(pool) if self.applied.config.workers == threads => Ok(pool.clone()),
             _ => match threads {
-                Some(threads) => WorkerPool::new(threads.get()),
+                Some(threads) => WorkerPool::new(threads),
                 None => WorkerPool::for_each_core(),
             }
             .map_err(DirectorError::Workers),

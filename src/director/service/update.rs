@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::state::{SharedPersistence, VirtualService, VirtualServiceState};
-use crate::SetError;
 use crate::backend::BackendSet;
 use crate::balancer::Balancer;
-use crate::director::config::{ListenAddress, ServiceConfig, ServiceProtocol};
+use crate::director::config::{ListenAddress, ServiceConfig, ServiceProtocol, SlowStartConfig};
 use crate::director::diff::ServiceDiff;
 use crate::director::error::ServiceError;
 use crate::director::frontend::{Frontend, FrontendSpec, PreparedFrontend};
@@ -20,6 +19,7 @@ use crate::forward::DrainReport;
 use crate::forward::WorkerPool;
 use crate::health::Monitor;
 use crate::scheduler::SchedulerRegistry;
+use crate::setting::SettingError;
 
 /// A service's new configuration, with everything opened that may fail to open.
 pub(in crate::director) struct PreparedService {
@@ -71,7 +71,7 @@ impl VirtualService {
         service.apply_set_rules(config)?;
         {
             let mut state = service.lock_state();
-            state.persistence = service.build_persistence(&state, config);
+            state.persistence = service.build_persistence(&state, config)?;
             service.apply_servers(&mut state, config.servers.clone(), overrides)?;
         }
         Ok(service)
@@ -83,11 +83,13 @@ impl VirtualService {
         Self::new(config, overrides).map(drop)
     }
 
-    fn apply_set_rules(&self, config: &ServiceConfig) -> Result<(), SetError> {
+    fn apply_set_rules(&self, config: &ServiceConfig) -> Result<(), ServiceError> {
         let set = self.balancer.backend_set();
-        set.set_slow_start(config.slow_start.as_ref().map(|slow_start| slow_start.to_slow_start()));
+        let slow_start = config.slow_start.as_ref().map(SlowStartConfig::to_slow_start);
+        set.set_slow_start(slow_start.transpose()?);
         set.set_fail_mode(config.fail_mode.0)?;
-        set.set_quorum(config.quorum.map(|quorum| quorum.to_quorum()))
+        set.set_quorum(config.quorum.map(|quorum| quorum.to_quorum()))?;
+        Ok(())
     }
 
     /// Returns a persistence table by the configuration, with the clients of the table in use.
@@ -95,13 +97,13 @@ impl VirtualService {
         &self,
         state: &VirtualServiceState,
         config: &ServiceConfig,
-    ) -> SharedPersistence {
-        let asked = config.persistence.as_ref()?;
-        let persistence = asked.persistence_builder().build(self.balancer.clone());
+    ) -> Result<SharedPersistence, SettingError> {
+        let Some(asked) = &config.persistence else { return Ok(None) };
+        let persistence = asked.persistence_builder().build(self.balancer.clone())?;
         if let Some(known) = &state.persistence {
             persistence.restore(known.export(tokio_now(), None), tokio_now());
         }
-        Some(Arc::new(persistence))
+        Ok(Some(Arc::new(persistence)))
     }
 
     /// Claims or opens the sockets that another configuration needs. Nothing of the service changes.
@@ -115,7 +117,7 @@ impl VirtualService {
     ) -> Result<PreparedService, ServiceError> {
         let state = self.lock_state();
         let persistence = match diff.persistence {
-            true => self.build_persistence(&state, config),
+            true => self.build_persistence(&state, config)?,
             false => state.persistence.clone(),
         };
         let spec = FrontendSpec {
@@ -172,7 +174,7 @@ impl VirtualService {
         record(aspects, self.replace_frontends(frontends, policy));
         if diff.set_rules {
             let aspects = ServiceDiff { set_rules: true, ..none };
-            record(aspects, self.apply_set_rules(&config).map_err(ServiceError::from));
+            record(aspects, self.apply_set_rules(&config));
         }
         if diff.health {
             let aspects = ServiceDiff { health: true, ..none };

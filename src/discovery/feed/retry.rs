@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::setting::{SettingError, check_range};
+
 /// An exponential backoff with jitter.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RetryBackoff {
@@ -14,8 +16,9 @@ impl RetryBackoff {
     pub(super) const DEFAULT: Self =
         Self { first: Duration::from_secs(1), longest: Duration::from_secs(30), last: None };
 
-    pub(super) fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest: longest.max(first), last: None }
+    pub(super) fn new(first: Duration, longest: Duration) -> Result<Self, SettingError> {
+        let longest = check_range("retry.longest", longest, first..)?;
+        Ok(Self { first, longest, last: None })
     }
 
     pub(super) fn longest(&self) -> Duration {

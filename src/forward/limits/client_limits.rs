@@ -53,15 +53,14 @@ const DEFAULT_CAPACITY: usize = 1 << 20;
 const MIN_SHRINK_CAPACITY: usize = 64;
 
 impl ClientLimitsBuilder {
-    /// Sets the prefix length that identifies an IPv4 client. Default: 32; larger values count as 32.
+    /// Sets the prefix length that identifies an IPv4 client, from 0 to 32. Default: 32.
     pub(in crate::forward) fn ipv4_prefix(self, bits: u8) -> Self {
-        Self { ipv4_prefix: bits.min(32), ..self }
+        Self { ipv4_prefix: bits, ..self }
     }
 
-    /// Sets the prefix length that identifies an IPv6 client. Default: 64; larger values than 128 count
-    /// as 128.
+    /// Sets the prefix length that identifies an IPv6 client, from 0 to 128. Default: 64.
     pub(in crate::forward) fn ipv6_prefix(self, bits: u8) -> Self {
-        Self { ipv6_prefix: bits.min(128), ..self }
+        Self { ipv6_prefix: bits, ..self }
     }
 
     /// Sets the most networks in the table, to within a shard's share. Default: 1 048 576.
@@ -82,9 +81,10 @@ impl ClientLimitsBuilder {
 }
 
 impl ClientLimits {
-    /// Returns a builder for a limit of connections per client; 0 counts as 1.
+    /// Returns a builder for a limit of connections per client, at least 1.
+    ///
+    /// The values are in their ranges: a forwarder has checked them.
     pub(in crate::forward) const fn builder(limit: u32) -> ClientLimitsBuilder {
-        let limit = if limit == 0 { 1 } else { limit };
         ClientLimitsBuilder { limit, ipv4_prefix: 32, ipv6_prefix: 64, capacity: DEFAULT_CAPACITY }
     }
 

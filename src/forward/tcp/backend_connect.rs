@@ -90,6 +90,7 @@ impl BackendConnector<'_> {
         progress: &mut ConnectProgress,
     ) -> Result<(TcpStream, Lease<SocketAddr>), RefusalReason> {
         let policy = self.context.config().connect;
+        let max_attempts = self.context.config().options.connect_attempts;
         let counters = &self.context.metrics;
         let mut flow = self.client_info.to_flow();
         let mut last_refusal = None;
@@ -98,7 +99,7 @@ impl BackendConnector<'_> {
             last_refusal = Some(RefusalReason::ConnectError);
         }
         let mut time_left = policy.total_timeout;
-        while progress.attempts < policy.max_attempts
+        while progress.attempts < max_attempts
             && (time_left > Duration::ZERO || last_refusal.is_none())
         {
             // After a failed attempt the refusal names that failure, not that no backend is left.
@@ -209,6 +210,7 @@ impl BackendConnector<'_> {
         let source_index = self.context.forwarder.next_source_index();
         self.context
             .config()
+            .options
             .socket_options
             .connect(target, self.client_info.client, source_index)
             .await

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tracing::error;
 
+use super::options::TcpOptions;
 use super::preamble::PreambleConfig;
-use super::socket_options::SocketOptions;
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::forward::sni::ServerNameTable;
@@ -25,12 +25,9 @@ pub(super) struct ForwarderConfig {
     pub(super) balancer: Balancer<SocketAddr>,
     pub(super) persistence: Option<Arc<Persistence<SocketAddr>>>,
     pub(super) sorry_server: Option<SocketAddr>,
-    pub(super) max_connections: usize,
-    pub(super) max_connections_per_client: Option<u32>,
-    pub(super) client_prefixes: ClientPrefixes,
+    pub(super) options: TcpOptions,
     pub(super) accept_rate: Option<ConnectionRate>,
     pub(super) queue: Option<QueueLimits>,
-    pub(super) socket_options: SocketOptions,
     pub(super) connect: ConnectPolicy,
     pub(super) timeouts: ConnectionTimeouts,
     pub(super) cut_on_down: bool,
@@ -62,21 +59,13 @@ impl fmt::Debug for OnEndCallback {
     }
 }
 
-/// How many leading bits of an address identify a client for the limit per client.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ClientPrefixes {
-    pub(super) ipv4: u8,
-    pub(super) ipv6: u8,
-}
-
-/// Limits on the attempts to connect to backends.
+/// The timeouts of the attempts to connect to backends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectPolicy {
     /// The timeout of one attempt.
     pub(super) attempt_timeout: Duration,
     /// The timeout of all attempts together.
     pub(super) total_timeout: Duration,
-    pub(super) max_attempts: u32,
 }
 
 /// How long a connection may be idle, half-closed and idle, or open at all.
@@ -107,16 +96,12 @@ impl ForwarderConfig {
             balancer,
             persistence: None,
             sorry_server: None,
-            max_connections: DEFAULT_MAX_CONNECTIONS,
-            max_connections_per_client: None,
-            client_prefixes: ClientPrefixes { ipv4: 32, ipv6: 64 },
+            options: TcpOptions::default(),
             accept_rate: None,
             queue: None,
-            socket_options: SocketOptions::default(),
             connect: ConnectPolicy {
                 attempt_timeout: Duration::from_secs(5),
                 total_timeout: Duration::from_secs(15),
-                max_attempts: 3,
             },
             timeouts: ConnectionTimeouts {
                 idle: Some(Duration::from_secs(900)),
@@ -129,6 +114,3 @@ impl ForwarderConfig {
         }
     }
 }
-
-/// Fits a limit of 20 480 open files: each connection takes two descriptors.
-const DEFAULT_MAX_CONNECTIONS: usize = 10_000;

@@ -35,9 +35,9 @@ impl ForwarderContext {
         listen_address: Option<SocketAddr>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            connection_permits: ConnectionPermits::new(config.max_connections),
-            client_limits: config.max_connections_per_client.map(|limit| {
-                let prefixes = config.client_prefixes;
+            connection_permits: ConnectionPermits::new(config.options.max_connections),
+            client_limits: config.options.max_connections_per_client.map(|limit| {
+                let prefixes = config.options.client_prefixes;
                 ClientLimits::builder(limit)
                     .ipv4_prefix(prefixes.ipv4)
                     .ipv6_prefix(prefixes.ipv6)

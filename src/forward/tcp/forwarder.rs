@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::config::{ClientPrefixes, ForwarderConfig, OnEndCallback, QueueLimits};
+use super::config::{ForwarderConfig, OnEndCallback, QueueLimits};
 use super::context::{ForwarderContext, WorkerContext};
 use super::handle::TcpHandle;
 use super::listener::{Listener, SharedListener};
+use super::options::ClientPrefixes;
+#[cfg(feature = "director")]
+use super::options::TcpOptions;
 use super::preamble::ProxyHeaderOptions;
 use super::socket_options::{SourceAddress, bind_listener, bind_shared_listener};
 use super::worker::run_worker;
@@ -170,7 +173,7 @@ impl Forwarder {
         self
     }
 
-    /// Sets the number of worker threads that the forwarder starts. Default: one for each core.
+    /// Sets the number of worker threads that the forwarder starts, from 1 to 1024. Default: one for each core.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = WorkerChoice::Own(workers);
         self
@@ -183,27 +186,27 @@ impl Forwarder {
         self
     }
 
-    /// Limits the open connections of all worker threads together; 0 counts as 1. Further clients
-    /// wait: one for each worker thread is accepted and waits, the others wait in the kernel's accept
-    /// queue. Each connection takes two descriptors. Default: 10 000.
+    /// Limits the open connections of all worker threads together, at least 1. Further clients wait:
+    /// one for each worker thread is accepted and waits, the others wait in the kernel's accept queue.
+    /// Each connection takes two descriptors. Default: 10 000. [`usize::MAX`] is no limit.
     pub fn max_connections(mut self, connections: usize) -> Self {
-        self.config.max_connections = connections.max(1);
+        self.config.options.max_connections = connections;
         self
     }
 
     /// Limits the open connections of a client address (of a /64 for IPv6, unless
-    /// [configured](Self::client_prefixes)); further connections are reset. 0 counts as 1. Default: no
+    /// [configured](Self::client_prefixes)), at least 1; further connections are reset. Default: no
     /// limit.
     pub fn max_connections_per_client(mut self, connections: u32) -> Self {
-        self.config.max_connections_per_client = Some(connections.max(1));
+        self.config.options.max_connections_per_client = Some(connections);
         self
     }
 
     /// Sets how many leading bits of an address identify a client for
     /// [`max_connections_per_client`](Self::max_connections_per_client), so that a network can count
-    /// as a client. Values above 32 and 128 count as these. Default: 32 for IPv4, 64 for IPv6.
+    /// as a client: up to 32 for IPv4, up to 128 for IPv6. Default: 32 for IPv4, 64 for IPv6.
     pub fn client_prefixes(mut self, ipv4: u8, ipv6: u8) -> Self {
-        self.config.client_prefixes = ClientPrefixes { ipv4, ipv6 };
+        self.config.options.client_prefixes = ClientPrefixes { ipv4, ipv6 };
         self
     }
 
@@ -250,10 +253,10 @@ impl Forwarder {
         self
     }
 
-    /// Sets how many backends are tried for a connection, the first included and each at most once; 0
-    /// counts as 1. Default: 3.
+    /// Sets how many backends are tried for a connection, the first included and each at most once; at
+    /// least 1. Default: 3.
     pub fn connect_attempts(mut self, attempts: u32) -> Self {
-        self.config.connect.max_attempts = attempts.max(1);
+        self.config.options.connect_attempts = attempts;
         self
     }
 
@@ -289,24 +292,24 @@ impl Forwarder {
     }
 
     /// Sends TCP keepalive probes to peers that were silent for this long (`SO_KEEPALIVE`), five probes
-    /// within the same time again. In whole seconds, from 1 to 32 767; other values count as the
-    /// nearest of these. On both sides. Default: off.
+    /// within the same time again. Whole seconds, from 1 to 32 767. On both sides. Default: off.
     pub fn keepalive(mut self, idle: Duration) -> Self {
-        self.config.socket_options.keepalive = Some(idle);
+        self.config.options.socket_options.keepalive = Some(idle);
         self
     }
 
     /// Ends connections to peers that have not acknowledged sent data for this long
-    /// (`TCP_USER_TIMEOUT`, RFC 5482). On both sides. Default: the kernel's, about 15 minutes.
+    /// (`TCP_USER_TIMEOUT`, RFC 5482), from 1 ms to 2 147 483 647 ms. On both sides. Default: the
+    /// kernel's, about 15 minutes.
     pub fn user_timeout(mut self, timeout: Duration) -> Self {
-        self.config.socket_options.user_timeout = Some(timeout);
+        self.config.options.socket_options.user_timeout = Some(timeout);
         self
     }
 
-    /// Accepts data in a client's SYN (TCP Fast Open, RFC 7413), with up to this many pending requests;
-    /// 0 is off. Default: off. Only for protocols in which a request may safely arrive twice.
+    /// Accepts data in a client's SYN (TCP Fast Open, RFC 7413), with up to this many pending requests, at
+    /// most 2 147 483 647; 0 is off. Default: off. Only for protocols in which a request may safely arrive twice.
     pub fn fastopen(mut self, pending: u32) -> Self {
-        self.config.socket_options.fastopen = pending;
+        self.config.options.socket_options.fastopen = pending;
         self
     }
 
@@ -316,13 +319,13 @@ impl Forwarder {
     /// failed backend is noticed too late to try another. Not for protocols in which the server sends
     /// first: both sides would wait for ever.
     pub fn fastopen_backends(mut self, fastopen: bool) -> Self {
-        self.config.socket_options.fastopen_connect = fastopen;
+        self.config.options.socket_options.fastopen_connect = fastopen;
         self
     }
 
     /// Sets the source address of connections to backends. Default: chosen by the routing table.
     pub fn source(mut self, source: SourceAddress) -> Self {
-        self.config.socket_options.source = source;
+        self.config.options.socket_options.source = source;
         self
     }
 
@@ -382,6 +385,13 @@ impl Forwarder {
         self
     }
 
+    /// Replaces all options whose values have a range.
+    #[cfg(feature = "director")]
+    pub(crate) fn options(mut self, options: TcpOptions) -> Self {
+        self.config.options = options;
+        self
+    }
+
     /// Returns the address that the forwarder listens on; `None` for a Unix socket.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
@@ -405,10 +415,12 @@ impl Forwarder {
     /// Needs no runtime: the worker threads have their own.
     ///
     /// # Errors
-    /// [`ForwardError::Listener`] if the system refuses an option of the listener,
+    /// [`ForwardError::Setting`] if a setting is out of its range, before a connection is accepted;
+    /// [`ForwardError::Listener`] if the system refuses an option of the listener;
     /// [`ForwardError::Worker`] if it refuses the threads.
     pub fn start(self) -> Result<RunningForwarder, ForwardError> {
         let Self { mut listeners, owns_port, workers, config, handle } = self;
+        config.options.validate()?;
         let pool = workers.pool()?;
         let listener_error = |source| ForwardError::Listener { source };
         let reservation = pool.reserve_listeners(listeners.len(), owns_port);
@@ -419,7 +431,11 @@ impl Forwarder {
         }
         for listener in &listeners {
             if let Listener::Tcp(listener) = listener {
-                config.socket_options.apply_to_listener(listener).map_err(listener_error)?;
+                config
+                    .options
+                    .socket_options
+                    .apply_to_listener(listener)
+                    .map_err(listener_error)?;
             }
         }
         let listeners = listeners.into_iter().map(SharedListener::new);

@@ -10,7 +10,7 @@
 //! | `backend_connect` | the choice of a backend and the connect to it |
 //! | `proxying`, `relay`, `stream`, `pipe` | the bytes of an established connection |
 //! | `session` | what a connection holds and counts until it ends |
-//! | `context`, `config`, `socket_options` | what all connections of a forwarder share |
+//! | `context`, `config`, `options`, `socket_options` | what all connections of a forwarder share |
 
 mod backend_connect;
 mod client_info;
@@ -22,6 +22,7 @@ mod forwarder;
 mod handle;
 mod listener;
 mod metrics;
+mod options;
 mod pipe;
 mod preamble;
 mod proxying;
@@ -33,5 +34,7 @@ mod worker;
 
 pub use self::forwarder::Forwarder;
 pub use self::handle::TcpHandle;
+#[cfg(feature = "director")]
+pub(crate) use self::options::TcpOptions;
 pub use self::preamble::ProxyHeaderOptions;
 pub use self::socket_options::SourceAddress;

@@ -116,7 +116,7 @@ impl TcpSession {
 
     /// Completes the lease with a connect error, and returns whether another backend may be tried.
     pub(super) fn release_for_retry(&mut self) -> bool {
-        let max_attempts = self.context.config().connect.max_attempts;
+        let max_attempts = self.context.config().options.connect_attempts;
         let Some(lease) = self.lease.take_if(|_| self.progress.attempts < max_attempts) else {
             return false;
         };

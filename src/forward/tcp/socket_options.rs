@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::forward::freebind::set_freebind;
+use crate::setting::{SettingError, check_range};
 use crate::sys;
 
 /// The source address of connections to backends.
@@ -36,11 +37,11 @@ pub enum SourceAddress {
 
 /// The options of the sockets on both sides.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SocketOptions {
-    pub(super) keepalive: Option<Duration>,
-    pub(super) user_timeout: Option<Duration>,
+pub(crate) struct SocketOptions {
+    pub(crate) keepalive: Option<Duration>,
+    pub(crate) user_timeout: Option<Duration>,
     /// The most pending TCP Fast Open requests of the listener; 0 is off.
-    pub(super) fastopen: u32,
+    pub(crate) fastopen: u32,
     pub(super) fastopen_connect: bool,
     pub(super) source: SourceAddress,
 }
@@ -52,6 +53,8 @@ const LISTEN_BACKLOG: i32 = 4096;
 const MIN_KEEPALIVE: Duration = Duration::from_secs(1);
 const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
 
+/// 0 would select the default of the kernel, which accepts at most `i32::MAX` milliseconds.
+const MIN_USER_TIMEOUT: Duration = Duration::from_millis(1);
 const MAX_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// Opens a listening socket whose port [`bind_shared_listener`] can share; if `is_nonlocal`, this
@@ -88,6 +91,21 @@ fn bind_and_listen(socket: Socket, address: SocketAddr) -> io::Result<TcpListene
 }
 
 impl SocketOptions {
+    pub(super) fn validate(&self) -> Result<(), SettingError> {
+        let keepalives = MIN_KEEPALIVE..=MAX_KEEPALIVE;
+        if let Some(idle) = self.keepalive
+            && !(keepalives.contains(&idle) && idle.subsec_nanos() == 0)
+        {
+            let allowed = format!("whole seconds from {MIN_KEEPALIVE:?} to {MAX_KEEPALIVE:?}");
+            return Err(SettingError::new("keepalive", idle, allowed));
+        }
+        if let Some(timeout) = self.user_timeout {
+            check_range("user_timeout", timeout, MIN_USER_TIMEOUT..=MAX_USER_TIMEOUT)?;
+        }
+        check_range("fastopen", self.fastopen, 0..=i32::MAX as u32)?;
+        Ok(())
+    }
+
     /// Sets the options of a listener, which accepted connections inherit.
     pub(super) fn apply_to_listener(&self, listener: impl AsFd) -> io::Result<()> {
         self.apply_to_socket(SockRef::from(&listener))?;
@@ -102,14 +120,11 @@ impl SocketOptions {
         socket.set_tcp_nodelay(true)?;
         if let Some(idle) = self.keepalive {
             // Five probes within the same time again.
-            let idle = idle.clamp(MIN_KEEPALIVE, MAX_KEEPALIVE);
             let interval = (idle / 5).max(MIN_KEEPALIVE);
             let probe = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(5);
             socket.set_tcp_keepalive(&probe)?;
         }
         if let Some(timeout) = self.user_timeout {
-            // 0 would select the default of the kernel, which accepts at most `i32::MAX` milliseconds.
-            let timeout = timeout.clamp(Duration::from_millis(1), MAX_USER_TIMEOUT);
             socket.set_tcp_user_timeout(Some(timeout))?;
         }
         Ok(())
@@ -201,13 +216,14 @@ mod tests {
     }
 
     #[test]
-    fn options_are_set_on_the_socket_and_durations_are_clamped() {
+    fn options_are_set_on_the_socket() {
         let options = |keepalive, user_timeout| SocketOptions {
             keepalive: Some(keepalive),
             user_timeout: Some(user_timeout),
             ..SocketOptions::default()
         };
         let (minute, second) = (Duration::from_secs(60), Duration::from_secs(1));
+        let millisecond = Duration::from_millis(1);
         let socket = socket();
         options(minute, minute)
             .apply_to_socket(SockRef::from(&socket))
@@ -219,14 +235,11 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_time().expect("the option is readable"), minute);
         assert_eq!(socket.tcp_keepalive_interval().expect("the option is readable"), minute / 5);
         assert_eq!(socket.tcp_user_timeout().expect("the option is readable"), Some(minute));
-        options(Duration::ZERO, Duration::ZERO)
+        options(second, millisecond)
             .apply_to_socket(SockRef::from(&socket))
             .expect("the least values are accepted");
         assert_eq!(socket.tcp_keepalive_interval().expect("the option is readable"), second);
-        assert_eq!(
-            socket.tcp_user_timeout().expect("the option is readable"),
-            Some(Duration::from_millis(1))
-        );
+        assert_eq!(socket.tcp_user_timeout().expect("the option is readable"), Some(millisecond));
     }
 
     #[test]

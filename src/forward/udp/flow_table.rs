@@ -90,6 +90,9 @@ struct FlowList {
     tail: u32,
 }
 
+/// The largest capacity of a table.
+pub(super) const MAX_FLOWS: usize = 1 << 24;
+
 /// The index that marks the end of a list.
 const NO_SLOT: u32 = u32::MAX;
 
@@ -101,15 +104,16 @@ const ANSWERED: usize = 1;
 const GENERATION_COUNT: u32 = 1 << 31;
 
 impl<K: Clone + Eq + Hash, V> FlowTable<K, V> {
-    /// Returns a table for at most `capacity` flows (at least 1, at most 2^24). A flow expires
+    /// Returns a table for at most `capacity` flows, from 1 to [`MAX_FLOWS`]. A flow expires
     /// `idle_timeout` after its last use, and at the latest `total_timeout` after its start.
     pub(super) fn new(
         capacity: usize,
         idle_timeout: Duration,
         total_timeout: Option<Duration>,
     ) -> Self {
+        debug_assert!((1..=MAX_FLOWS).contains(&capacity), "{capacity} flows");
         Self {
-            capacity: capacity.clamp(1, 1 << 24),
+            capacity,
             idle_timeout,
             total_timeout,
             slots: Vec::new(),

@@ -10,7 +10,8 @@ use tokio::runtime::Handle;
 
 use super::counters::UdpWorkerMetrics;
 use super::handle::UdpHandle;
-use super::settings::{Coalesce, UdpContext, UdpSettings};
+use super::options::{Coalesce, UdpOptions};
+use super::settings::{UdpContext, UdpSettings};
 use super::socket;
 use super::worker::run_worker;
 use crate::Balancer;
@@ -171,7 +172,8 @@ impl UdpForwarder {
         let address = sockets.first().ok_or_else(no_sockets).and_then(UdpSocket::local_addr);
         let address = address.map_err(|source| ForwardError::Listener { source })?;
         let workers = WorkerChoice::Own(sockets.len());
-        let settings = UdpSettings::new(balancer);
+        let options = UdpOptions::default();
+        let settings = UdpSettings { name: "udp".into(), balancer, persistence: None, options };
         let handle = UdpHandle { address, control: Arc::default(), metrics: Arc::default() };
         Ok(Self { sockets, owns_port: false, workers, settings, handle })
     }
@@ -182,7 +184,7 @@ impl UdpForwarder {
         self
     }
 
-    /// Sets the number of worker threads that the forwarder starts, each with its own socket on the
+    /// Sets the number of worker threads that the forwarder starts, from 1 to 1024, each with its own socket on the
     /// address. The kernel distributes clients over them by a hash of their address and port. Default:
     /// one for each core if the forwarder bound the address, else one for each socket.
     pub fn workers(mut self, workers: usize) -> Self {
@@ -201,45 +203,46 @@ impl UdpForwarder {
     /// 60 s.
     ///
     /// With [one-packet scheduling](Self::one_packet) this is the time for which replies are
-    /// forwarded to the client, at most 5 s.
+    /// forwarded to the client: at most 5 s, which is the default then.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.idle_timeout = timeout;
+        self.settings.options.idle_timeout = Some(timeout);
         self
     }
 
     /// Sets the maximum duration of a flow, also of a busy flow; the client's next datagram starts
     /// a new flow. Default: no maximum.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.total_timeout = Some(timeout);
+        self.settings.options.total_timeout = Some(timeout);
         self
     }
 
-    /// Sets the maximum number of concurrent flows, divided equally among the workers. 0 counts as
-    /// 1. Each flow uses a descriptor. Default: 10 000. See [full tables](Self#full-tables).
+    /// Sets the maximum number of concurrent flows, from 1 to 16 777 216, divided equally among the
+    /// workers. Each flow uses a descriptor. Default: 10 000. See [full
+    /// tables](Self#full-tables).
     pub fn max_flows(mut self, flows: usize) -> Self {
-        self.settings.max_flows = flows.max(1);
+        self.settings.options.max_flows = flows;
         self
     }
 
-    /// Sets the maximum number of concurrent flows of one client address, over all workers.
-    /// Default: no maximum.
+    /// Sets the maximum number of concurrent flows of one client address, over all workers; at
+    /// least 1. Default: no maximum.
     pub fn max_flows_per_client(mut self, flows: u32) -> Self {
-        self.settings.max_flows_per_client = Some(flows);
+        self.settings.options.max_flows_per_client = Some(flows);
         self
     }
 
-    /// Sets how many backends are tried for a flow until a backend replies, including the first; 0
-    /// counts as 1. Default: 3.
+    /// Sets how many backends are tried for a flow until a backend replies, including the first; at
+    /// least 1. Default: 3.
     pub fn attempts(mut self, attempts: u32) -> Self {
-        self.settings.attempts = attempts.max(1);
+        self.settings.options.attempts = attempts;
         self
     }
 
     /// Sets the number of replies expected for each datagram of a client, such as 1 for DNS: a flow
-    /// ends when all expected replies have arrived. 0 counts as 1. Default: flows end by their
+    /// ends when all expected replies have arrived. At least 1. Default: flows end by their
     /// timeouts alone.
     pub fn replies(mut self, replies: u32) -> Self {
-        self.settings.replies = Some(replies.max(1));
+        self.settings.options.replies = Some(replies);
         self
     }
 
@@ -248,10 +251,10 @@ impl UdpForwarder {
     ///
     /// Flows hold no leases: the lease of a datagram ends as [`Ok`](crate::Outcome::Ok) once the
     /// datagram is sent, and a later refusal is reported by a lease of its own. For replies, each
-    /// pair of client and backend has a socket for the [idle timeout](Self::idle_timeout), at most
-    /// 5 s; limits and counters count these pairs as flows.
+    /// pair of client and backend has a socket for the [idle timeout](Self::idle_timeout), which may
+    /// be at most 5 s; limits and counters count these pairs as flows.
     pub fn one_packet(mut self, on: bool) -> Self {
-        self.settings.one_packet = on;
+        self.settings.options.one_packet = on;
         self
     }
 
@@ -264,7 +267,14 @@ impl UdpForwarder {
 
     /// Sets whether datagrams are coalesced. Default: [`Coalesce::Auto`].
     pub fn coalesce(mut self, coalesce: Coalesce) -> Self {
-        self.settings.coalesce = coalesce;
+        self.settings.options.coalesce = coalesce;
+        self
+    }
+
+    /// Replaces all options.
+    #[cfg(feature = "director")]
+    pub(crate) fn options(mut self, options: UdpOptions) -> Self {
+        self.settings.options = options;
         self
     }
 
@@ -287,11 +297,13 @@ impl UdpForwarder {
     /// Needs no runtime: the worker threads have their own.
     ///
     /// # Errors
-    /// [`ForwardError::Listener`] if the sockets of the workers cannot be created or polled, or
+    /// [`ForwardError::Setting`] if a setting is out of its range, before a datagram is received;
+    /// [`ForwardError::Listener`] if the sockets of the workers cannot be created or polled;
     /// [`ForwardError::Worker`] if a thread cannot be started. No errors after the start.
     pub fn start(self) -> Result<RunningForwarder, ForwardError> {
         let listener_error = |source| ForwardError::Listener { source };
         let Self { sockets, owns_port, workers, settings, handle } = self;
+        settings.options.validate()?;
         let can_open = owns_port || matches!(workers, WorkerChoice::Own(_));
         let pool = workers.pool()?;
         let reservation = pool.reserve_listeners(sockets.len(), can_open);

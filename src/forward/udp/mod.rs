@@ -5,6 +5,7 @@ mod flow_table;
 mod flows;
 mod forwarder;
 mod handle;
+mod options;
 mod outbox;
 mod settings;
 mod socket;
@@ -15,4 +16,6 @@ pub use self::counters::{
 };
 pub use self::forwarder::UdpForwarder;
 pub use self::handle::UdpHandle;
-pub use self::settings::Coalesce;
+pub use self::options::Coalesce;
+#[cfg(feature = "director")]
+pub(crate) use self::options::UdpOptions;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http2;
@@ -12,7 +13,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::http_client::{await_on_connection, hyper_failure, invalid_request_failure};
 use super::quote::quoted_message;
+use crate::excerpt::excerpt;
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
+use crate::setting::SettingError;
 
 /// Calls the standard health service (`grpc.health.v1.Health/Check`), and requires `SERVING`.
 ///
@@ -35,7 +38,7 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 #[must_use]
 pub struct GrpcCheck {
     service: String,
-    authority: Option<String>,
+    authority: Option<Authority>,
     #[cfg(feature = "health-tls")]
     tls: Option<super::TlsSettings>,
 }
@@ -54,10 +57,21 @@ impl GrpcCheck {
         }
     }
 
-    /// Sets the `:authority` of the request. Default: the backend's address. An invalid authority
-    /// makes every check fail as [`Local`](CheckFailureKind::Local).
-    pub fn authority(self, authority: impl Into<String>) -> Self {
-        Self { authority: Some(authority.into()), ..self }
+    /// Sets the `:authority` of the request: a host with an optional port. Default: the backend's
+    /// address.
+    ///
+    /// # Errors
+    /// [`SettingError`] if the text is no authority ([RFC 3986], section 3.2).
+    ///
+    /// [RFC 3986]: https://www.rfc-editor.org/rfc/rfc3986
+    pub fn authority(self, authority: impl Into<String>) -> Result<Self, SettingError> {
+        let authority = authority.into();
+        let parsed = authority.parse().map_err(|_| SettingError {
+            setting: "authority",
+            value: format!("\"{}\"", excerpt(authority.as_bytes(), 40)),
+            allowed: "a host with an optional port".to_owned(),
+        })?;
+        Ok(Self { authority: Some(parsed), ..self })
     }
 
     /// Uses TLS.
@@ -68,8 +82,11 @@ impl GrpcCheck {
     }
 
     fn request(&self, context: &CheckContext) -> Result<Request<Full<Bytes>>, CheckFailure> {
-        let authority = self.authority.clone().unwrap_or_else(|| context.address().to_string());
-        let uri = Uri::builder().scheme("http").authority(authority);
+        let uri = Uri::builder().scheme("http");
+        let uri = match &self.authority {
+            Some(authority) => uri.authority(authority.clone()),
+            None => uri.authority(context.address().to_string()),
+        };
         let uri = uri.path_and_query("/grpc.health.v1.Health/Check").build();
         let uri = uri.map_err(invalid_request_failure)?;
         let mut request = Request::new(Full::new(encode_request(&self.service)));

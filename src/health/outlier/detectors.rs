@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::error::{EjectionPolicyError, check_at_least_one, check_range};
+use crate::setting::{SettingError, check_range};
 
 /// Settings of the detector that finds a member with at least this percentage of failures in a
 /// sweep, whatever the other members do.
@@ -40,10 +40,11 @@ impl FailurePercentageDetector {
         Self { min_requests: requests, ..self }
     }
 
-    pub(super) fn validate(&self) -> Result<(), EjectionPolicyError> {
-        check_range("failure_percentage.percent", self.percent, 1, 100)?;
-        check_at_least_one("failure_percentage.min_hosts", Some(self.min_hosts))?;
-        check_at_least_one("failure_percentage.min_requests", Some(self.min_requests))
+    pub(super) fn validate(&self) -> Result<(), SettingError> {
+        check_range("failure_percentage.percent", self.percent, 1..=100)?;
+        check_range("failure_percentage.min_hosts", self.min_hosts, 1..)?;
+        check_range("failure_percentage.min_requests", self.min_requests, 1..)?;
+        Ok(())
     }
 }
 
@@ -103,12 +104,13 @@ impl SuccessRateDetector {
         Self { min_requests: requests, ..self }
     }
 
-    pub(super) fn validate(&self) -> Result<(), EjectionPolicyError> {
-        check_range("success_rate.deviations", self.deviations, 0.001, 100.0)?;
-        check_range("success_rate.margin", self.margin, 0, 100)?;
+    pub(super) fn validate(&self) -> Result<(), SettingError> {
+        check_range("success_rate.deviations", self.deviations, 0.001..=100.0)?;
+        check_range("success_rate.margin", self.margin, 0..=100)?;
         // The mean of a single member is its own rate.
-        check_range("success_rate.min_hosts", self.min_hosts, 2, u32::MAX)?;
-        check_at_least_one("success_rate.min_requests", Some(self.min_requests))
+        check_range("success_rate.min_hosts", self.min_hosts, 2..)?;
+        check_range("success_rate.min_requests", self.min_requests, 1..)?;
+        Ok(())
     }
 }
 
@@ -159,10 +161,11 @@ impl LatencyDetector {
         Self { min_requests: requests, ..self }
     }
 
-    pub(super) fn validate(&self) -> Result<(), EjectionPolicyError> {
-        check_range("latency.factor", self.factor, 1.0, 1_000_000.0)?;
+    pub(super) fn validate(&self) -> Result<(), SettingError> {
+        check_range("latency.factor", self.factor, 1.0..=1_000_000.0)?;
         // A single member has no others to be compared with.
-        check_range("latency.min_hosts", self.min_hosts, 2, u32::MAX)?;
-        check_at_least_one("latency.min_requests", Some(self.min_requests))
+        check_range("latency.min_hosts", self.min_hosts, 2..)?;
+        check_range("latency.min_requests", self.min_requests, 1..)?;
+        Ok(())
     }
 }

@@ -59,7 +59,6 @@ mod counters;
 mod decision;
 pub(super) mod detectors;
 mod ejector;
-pub(super) mod error;
 mod observation;
 mod phase;
 pub(super) mod policy;

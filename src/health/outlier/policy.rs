@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use super::error::{EjectionPolicyError, check_at_least_one, check_range, check_time};
 use super::{FailurePercentageDetector, LatencyDetector, SuccessRateDetector};
 use crate::backend::SlowStart;
+use crate::setting::{SettingError, check_range};
+
+/// The longest duration that a policy accepts: one day.
+const MAX_EJECTION_SETTING: Duration = Duration::from_secs(86_400);
 
 /// The settings of outlier ejection, all within their ranges.
 ///
@@ -30,7 +33,7 @@ use crate::backend::SlowStart;
 ///     refused.unwrap_err().to_string(),
 ///     "max_ejection_time is 1s, must be from 30s to 86400s",
 /// );
-/// # Ok::<(), lvs::health::EjectionPolicyError>(())
+/// # Ok::<(), lvs::SettingError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
@@ -160,16 +163,21 @@ impl EjectionPolicy {
         self.failure_percentage.is_some() || self.success_rate.is_some() || self.latency.is_some()
     }
 
-    fn validate(&self) -> Result<(), EjectionPolicyError> {
-        let millisecond = Duration::from_millis(1);
-        check_at_least_one("consecutive_failures", self.consecutive_failures)?;
-        check_at_least_one("consecutive_connect_failures", self.consecutive_connect_failures)?;
-        check_time("sweep_interval", self.sweep_interval, millisecond)?;
-        check_time("base_ejection_time", self.base_ejection_time, millisecond)?;
-        check_time("max_ejection_time", self.max_ejection_time, self.base_ejection_time)?;
-        check_time("jitter", self.jitter, Duration::ZERO)?;
-        check_time("max_trial_time", self.max_trial_time, millisecond)?;
-        check_range("max_ejected_percent", self.max_ejected_percent, 0, 100)?;
+    fn validate(&self) -> Result<(), SettingError> {
+        let times = Duration::from_millis(1)..=MAX_EJECTION_SETTING;
+        let max_times = self.base_ejection_time..=MAX_EJECTION_SETTING;
+        if let Some(failures) = self.consecutive_failures {
+            check_range("consecutive_failures", failures, 1..)?;
+        }
+        if let Some(failures) = self.consecutive_connect_failures {
+            check_range("consecutive_connect_failures", failures, 1..)?;
+        }
+        check_range("sweep_interval", self.sweep_interval, times.clone())?;
+        check_range("base_ejection_time", self.base_ejection_time, times.clone())?;
+        check_range("max_ejection_time", self.max_ejection_time, max_times)?;
+        check_range("jitter", self.jitter, Duration::ZERO..=MAX_EJECTION_SETTING)?;
+        check_range("max_trial_time", self.max_trial_time, times)?;
+        check_range("max_ejected_percent", self.max_ejected_percent, 0..=100)?;
         if let Some(detector) = self.failure_percentage {
             detector.validate()?;
         }
@@ -342,8 +350,8 @@ impl EjectionPolicyBuilder {
     /// Checks the settings and returns the policy.
     ///
     /// # Errors
-    /// [`EjectionPolicyError`] names the first parameter that is out of range.
-    pub fn build(self) -> Result<EjectionPolicy, EjectionPolicyError> {
+    /// [`SettingError`] names the first parameter that is out of range.
+    pub fn build(self) -> Result<EjectionPolicy, SettingError> {
         self.policy.validate()?;
         Ok(self.policy)
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ::tower::retry::budget::{Budget, TpsBudget};
 
-use super::delay::HedgeDelay;
+use super::delay::{HedgeDelay, MIN_WINDOW, QUANTILES};
+use crate::setting::{SettingError, check_range};
 
 /// Sends a request to a second backend when the first has not answered for longer than nearly all
 /// requests take; the first good answer counts, and the other request is dropped.
@@ -52,7 +53,7 @@ use super::delay::HedgeDelay;
 /// for name in ["a", "b"] {
 ///     set.insert(Spec::new(name, service_fn(async |number: u32| Ok::<_, BoxError>(number + 1))))?;
 /// }
-/// let hedge = Hedge::new(|request: &u32| Some(*request)).quantile(0.99);
+/// let hedge = Hedge::new(|request: &u32| Some(*request)).quantile(0.99)?;
 /// let service = Balance::new(Balancer::new(&set, PowerOfTwoChoices::new())?).hedge(hedge);
 /// let stats = service.stats().clone();
 /// assert_eq!(service.oneshot(7).await?, 8);
@@ -85,18 +86,20 @@ impl<F> Hedge<F> {
     }
 
     /// Sets the quantile of latencies after which a request is hedged; about 1 less this part of all
-    /// requests is sent twice. Default: 0.95. A value outside 0.5 to 0.9999 counts as the nearest in
-    /// that range.
-    #[must_use]
-    pub fn quantile(self, quantile: f64) -> Self {
-        Self { quantile, ..self }
+    /// requests is sent twice. From 0.5 to 0.9999. Default: 0.95.
+    ///
+    /// # Errors
+    /// [`SettingError`] if the value is outside that range.
+    pub fn quantile(self, quantile: f64) -> Result<Self, SettingError> {
+        Ok(Self { quantile: check_range("quantile", quantile, QUANTILES)?, ..self })
     }
 
-    /// Sets the time whose latencies the quantile covers. Default: 10 s; a window below 20 ms counts as
-    /// 20 ms.
-    #[must_use]
-    pub fn window(self, window: Duration) -> Self {
-        Self { window, ..self }
+    /// Sets the time whose latencies the quantile covers, at least 20 ms. Default: 10 s.
+    ///
+    /// # Errors
+    /// [`SettingError`] if the window is shorter.
+    pub fn window(self, window: Duration) -> Result<Self, SettingError> {
+        Ok(Self { window: check_range("window", window, MIN_WINDOW..)?, ..self })
     }
 
     /// Sets the budget that bounds second requests. Default: tower's, a fifth of the requests of the

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::setting::{SettingError, check_range};
+
 /// Settings of a [`Reconnect`](super::Reconnect): the connect timeout and the waits between attempts.
 ///
 /// # Examples
@@ -15,9 +17,10 @@ use std::time::Duration;
 /// });
 /// let config = ReconnectConfig::new()
 ///     .connect_timeout(Duration::from_secs(1))
-///     .backoff(Duration::from_millis(50), Duration::from_secs(2));
+///     .backoff(Duration::from_millis(50), Duration::from_secs(2))?;
 /// let connection = Reconnect::with_config(config, make, "a");
 /// assert!(!connection.is_connected());
+/// # Ok::<(), lvs::SettingError>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct ReconnectConfig {
@@ -42,10 +45,13 @@ impl ReconnectConfig {
     }
 
     /// Sets the wait after a failed attempt: `first`, doubled with each further failure up to
-    /// `longest`. A `longest` below `first` counts as `first`. Default: 100 ms and 10 s.
-    #[must_use]
-    pub fn backoff(self, first: Duration, longest: Duration) -> Self {
-        Self { backoff: (first, longest.max(first)), ..self }
+    /// `longest`. Default: 100 ms and 10 s.
+    ///
+    /// # Errors
+    /// [`SettingError`] if `longest` is below `first`.
+    pub fn backoff(self, first: Duration, longest: Duration) -> Result<Self, SettingError> {
+        let longest = check_range("backoff.longest", longest, first..)?;
+        Ok(Self { backoff: (first, longest), ..self })
     }
 }
 

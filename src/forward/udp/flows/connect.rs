@@ -20,7 +20,7 @@ impl WorkerFlows {
         flow: &mut Flow,
         now: Instant,
     ) -> Result<ConnectedBackend, ShedReason> {
-        for _ in 0..self.context.settings.attempts {
+        for _ in 0..self.context.settings.options.attempts {
             let mut lease = self.pick_backend(flow, now)?;
             lease.set_active(false);
             match socket::open_connected(self.context.backend_address(&lease)) {

@@ -44,7 +44,7 @@ impl WorkerFlows {
         flow.exclude(lease.backend());
         lease.complete(Outcome::ConnectError);
         upstream.refusals += 1;
-        if upstream.refusals >= self.context.settings.attempts {
+        if upstream.refusals >= self.context.settings.options.attempts {
             self.end_flow(id, FlowEndReason::Unreachable);
             return false;
         }
@@ -99,7 +99,7 @@ impl WorkerFlows {
         self.generation = snapshot.generation();
         self.metrics
             .forget_backends(|serial| snapshot.members().position_of_serial(serial).is_some());
-        if self.context.settings.one_packet {
+        if self.context.settings.options.one_packet {
             return;
         }
         let is_stale = |upstream: &Upstream| !keeps_flows(&snapshot, upstream.backend_serial);

@@ -108,8 +108,8 @@ impl WorkerFlows {
         let generation = picker.snapshot().generation();
         let table = FlowTable::new(
             context.max_worker_flows,
-            settings.effective_idle_timeout(),
-            settings.total_timeout,
+            settings.options.idle_timeout(),
+            settings.options.total_timeout,
         );
         let stale_flows = Vec::new();
         Self { table, metrics, context, epoll, picker, rng, generation, stale_flows, finished: 0 }
@@ -123,7 +123,7 @@ impl WorkerFlows {
         is_draining: bool,
         now: Instant,
     ) -> Result<FlowId, ShedReason> {
-        if self.context.settings.one_packet {
+        if self.context.settings.options.one_packet {
             let mut flow = self.scheduler_flow(client, local, now);
             return self.schedule_one_packet(client, local, &mut flow, is_draining, now);
         }
@@ -161,7 +161,7 @@ impl WorkerFlows {
         is_draining: bool,
         now: Instant,
     ) -> Result<FlowId, ShedReason> {
-        for _ in 0..self.context.settings.attempts {
+        for _ in 0..self.context.settings.options.attempts {
             let mut lease = self.pick_backend(flow, now)?;
             lease.set_active(false);
             let backend_serial = lease.backend().account().serial();
@@ -215,7 +215,7 @@ impl WorkerFlows {
         let metrics = self.metrics.backend_counters(backend_serial, lease.id());
         debug!(client = %key.client, local = ?key.local, backend = %lease.id(), "UDP flow starts");
         let backend = Arc::clone(lease.backend());
-        let lease = match self.context.settings.one_packet {
+        let lease = match self.context.settings.options.one_packet {
             true => {
                 lease.complete(Outcome::Ok);
                 None

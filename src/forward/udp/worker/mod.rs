@@ -167,7 +167,7 @@ impl UdpWorker {
         let socket = listener.get_ref().clone();
         // Kernels before 5.0 do not support GRO: then each datagram is received separately.
         let coalescing = context.settings.coalesces_always()
-            && !context.settings.one_packet
+            && !context.settings.options.one_packet
             && set_udp_gro(socket.as_fd(), true).is_ok();
         Self {
             context: Arc::clone(context),

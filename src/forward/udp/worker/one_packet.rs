@@ -50,7 +50,7 @@ impl UdpWorker {
             self.flows.exclude_backend(id, &mut flow);
             self.flows.fail_over(id, next_error.as_ref().unwrap_or(error), now);
             attempts += 1;
-            if attempts >= self.context.settings.attempts {
+            if attempts >= self.context.settings.options.attempts {
                 return Err(ShedReason::Unreachable);
             }
             self.placed[at].flow_id =

@@ -79,7 +79,7 @@ impl UdpWorker {
         let has_missing_replies =
             self.context.settings.has_missing_replies(upstream.requests, upstream.replies);
         self.flows.record_reply(id, now);
-        if self.context.settings.replies.is_some() && !has_missing_replies {
+        if self.context.settings.options.replies.is_some() && !has_missing_replies {
             self.flows.end_flow(id, FlowEndReason::Replied);
         }
     }

@@ -174,7 +174,7 @@ impl UdpWorker {
         error: io::Error,
         now: Instant,
     ) {
-        if self.context.settings.one_packet {
+        if self.context.settings.options.one_packet {
             return self.reschedule_one_packet_run(run, counted, &error, now);
         }
         let Some(id) = self.placed.get(run.start).map(|placed| placed.flow_id) else { return };
@@ -194,7 +194,7 @@ impl UdpWorker {
     fn enable_coalescing_on_run(&mut self) {
         if !self.coalescing
             && self.context.settings.coalesces_when_detected()
-            && !self.context.settings.one_packet
+            && !self.context.settings.options.one_packet
             && has_run(self.incoming.received())
         {
             self.coalescing = set_udp_gro(self.socket.as_fd(), true).is_ok();
