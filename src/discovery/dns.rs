@@ -197,12 +197,12 @@ impl DnsSource {
                     }
                     Err(error) if error.is_negative_answer() => {
                         warn!(
-                            "discovery source {name}: SRV target {target} has no address: {error}"
+                            "discovery from {name}: SRV target {target} has no address: {error}"
                         );
                     }
                     Err(error) => {
                         warn!(
-                            "discovery source {name}: cannot resolve SRV target {target}: {error}"
+                            "discovery from {name}: cannot resolve SRV target {target}: {error}"
                         );
                         ttl = Duration::ZERO;
                         if let Some(last) = self.last_addresses.remove(&target) {

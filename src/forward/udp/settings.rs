@@ -1,5 +1,6 @@
 //! The settings of a UDP forwarder, shared by its workers.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,12 @@ pub(super) struct UdpSettings {
 }
 
 impl UdpSettings {
+    /// Returns how log lines name the forwarder.
+    pub(super) fn label(&self) -> impl fmt::Display + use<> {
+        let address = self.address;
+        fmt::from_fn(move |f| write!(f, "UDP service at {address}"))
+    }
+
     /// Returns the balancer that picks: that of the persistence, if set.
     pub(super) fn active_balancer(&self) -> &Balancer<SocketAddr> {
         self.persistence.as_ref().map_or(&self.balancer, |persistence| persistence.balancer())
