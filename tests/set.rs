@@ -99,7 +99,7 @@ fn a_refused_change_names_the_backend_and_the_value() {
     );
     assert_eq!(
         says(set.set_limits(&id("a"), Limits::new(3).with_resume_below(4))),
-        "limits of backend a: it cannot resume below 4 connections with at most 3"
+        "backend a: resume_below 4 is above max_connections 3"
     );
     assert_eq!(listed(set.snapshot().members()), [("a", 1)]);
 }

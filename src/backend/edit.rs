@@ -39,8 +39,8 @@ impl<T> SetEdit<T> {
     /// [`SetError::DuplicateBackend`], [`SetError::InvalidWeight`], [`SetError::InvalidLimits`], [`SetError::Full`].
     pub fn insert(&mut self, spec: impl Into<Spec<T>>) -> Result<Arc<Backend<T>>, SetError> {
         let Spec { id, target, weight, tier, limits, address, admin, health } = spec.into();
-        check_weight(&id, weight)?;
-        check_limits(&id, limits)?;
+        validate_weight(&id, weight)?;
+        validate_limits(&id, limits)?;
         if self.find_position(&id).is_ok() {
             return Err(SetError::DuplicateBackend { id });
         }
@@ -122,7 +122,7 @@ impl<T> SetEdit<T> {
     /// # Errors
     /// [`SetError::UnknownBackend`], [`SetError::InvalidWeight`].
     pub fn set_weight(&mut self, id: &BackendId, weight: u32) -> Result<(), SetError> {
-        check_weight(id, weight)?;
+        validate_weight(id, weight)?;
         let position = self.find_position(id)?;
         let record = &mut self.state.records[position];
         record.weight = weight;
@@ -136,7 +136,7 @@ impl<T> SetEdit<T> {
     /// # Errors
     /// [`SetError::UnknownBackend`], [`SetError::InvalidLimits`].
     pub fn set_limits(&mut self, id: &BackendId, limits: Limits) -> Result<(), SetError> {
-        check_limits(id, limits)?;
+        validate_limits(id, limits)?;
         self.set_field(id, limits, |e| &mut e.limits)
     }
 
@@ -280,14 +280,14 @@ impl<T> SetEdit<T> {
     }
 }
 
-fn check_weight(id: &BackendId, weight: u32) -> Result<(), SetError> {
+pub(super) fn validate_weight(id: &BackendId, weight: u32) -> Result<(), SetError> {
     if weight > MAX_WEIGHT {
         return Err(SetError::InvalidWeight { id: id.clone(), weight });
     }
     Ok(())
 }
 
-fn check_limits(id: &BackendId, limits: Limits) -> Result<(), SetError> {
+pub(super) fn validate_limits(id: &BackendId, limits: Limits) -> Result<(), SetError> {
     if !limits.is_valid() {
         return Err(SetError::InvalidLimits { id: id.clone(), limits });
     }

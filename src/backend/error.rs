@@ -29,7 +29,7 @@ pub enum SetError {
         weight: u32,
     },
     /// The lower limit is above the upper one, or the upper one is too large.
-    #[error("limits of backend {id}: it cannot resume below {} connections with at most {}",
+    #[error("backend {id}: resume_below {} is above max_connections {}",
         limits.resume_below(), limits.max_connections())]
     InvalidLimits {
         /// The backend.

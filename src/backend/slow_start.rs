@@ -42,10 +42,10 @@ const MIN_PERCENT_RANGE: RangeInclusive<u8> = 1..=100;
 #[non_exhaustive]
 pub enum SlowStartError {
     /// The aggression is not a number above 0.
-    #[error("aggression {0} is not a number above 0")]
+    #[error("`aggression` is {0}, and must be above 0")]
     Aggression(f64),
     /// The least share is not within 1 to 100 percent.
-    #[error("a least share of {0} % is not within 1 to 100")]
+    #[error("`min_percent` is {0}, and must be from 1 to 100")]
     MinPercent(u8),
 }
 

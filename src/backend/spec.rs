@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::{BackendAdminState, BackendId, Health, Limits};
+use super::edit::{validate_limits, validate_weight};
+use super::{BackendAdminState, BackendId, Health, Limits, SetError};
 
 /// A builder for a backend that is to be inserted into a set.
 ///
@@ -75,6 +76,15 @@ impl<T> Spec<T> {
     /// Sets the health until the first check; a checked backend may start as down. Default: up.
     pub fn health(self, health: Health) -> Self {
         Self { health, ..self }
+    }
+
+    /// Checks the weight and the limits, as [`SetEdit::insert`](super::SetEdit::insert) does.
+    ///
+    /// # Errors
+    /// [`SetError::InvalidWeight`] and [`SetError::InvalidLimits`].
+    pub fn validate(&self) -> Result<(), SetError> {
+        validate_weight(&self.id, self.weight)?;
+        validate_limits(&self.id, self.limits)
     }
 
     /// Replaces the target, as by a real server made of an address.

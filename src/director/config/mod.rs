@@ -36,7 +36,7 @@ pub use self::real_server::RealServer;
 pub(crate) use self::service::ServiceConfig;
 pub(crate) use self::sync::SyncConfig;
 pub(crate) use self::value::{HumanDuration, SecretString};
-pub(crate) use self::vrrp::{TrackConfig, VrrpConfig};
+pub(crate) use self::vrrp::{SERVICE_TRACK_PREFIX, TrackConfig, VrrpConfig};
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigProblem;
-use crate::backend::{Limits, Spec};
+use crate::backend::{Limits, SetError, Spec};
 
 /// A real server of a service.
 ///
@@ -93,7 +93,12 @@ impl RealServer {
                 let reason = format!("{resume} is above `max_connections`, {max}");
                 Err(ConfigProblem::at_key("resume_connections", reason))
             }
-            _ => Ok(()),
+            _ => self.backend_spec().validate().map_err(|error| match error {
+                SetError::InvalidWeight { .. } => {
+                    ConfigProblem::at_key("weight", error.to_string())
+                }
+                _ => ConfigProblem::at_key("max_connections", error.to_string()),
+            }),
         }
     }
 }

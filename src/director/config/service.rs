@@ -18,6 +18,7 @@ use super::slow_start::SlowStartConfig;
 use super::tcp::TcpConfig;
 use super::udp::UdpConfig;
 use super::value::OneOrMany;
+use crate::backend::SlowStartError;
 use crate::health::HealthPlan;
 use crate::scheduler::SchedulerRegistry;
 
@@ -123,9 +124,14 @@ impl ServiceConfig {
             server.validate().map_err(|problem| problem.prefixed(&path))?;
         }
         if let Some(slow_start) = &self.slow_start {
-            slow_start
-                .build()
-                .map_err(|error| ConfigProblem::at_key("slow_start", error.to_string()))?;
+            slow_start.build().map_err(|error| {
+                let key = match error {
+                    SlowStartError::Aggression(_) => "aggression",
+                    SlowStartError::MinPercent(_) => "min_percent",
+                };
+                ConfigProblem::at_key(key, error.to_string())
+                    .prefixed(&[KeyPathSegment::Key("slow_start")])
+            })?;
         }
         if self.discovery.is_some() && !self.servers.is_empty() {
             return Err(ConfigProblem::at_key(
@@ -143,10 +149,10 @@ impl ServiceConfig {
                 ("sorry_server", "a UDP service cannot have a sorry server")
             }
             ServiceProtocol::Udp if self.tcp != TcpConfig::default() => {
-                ("tcp", "the service has `protocol = \"udp\"`")
+                ("tcp", "`tcp` is for TCP services, and this service has `protocol = \"udp\"`")
             }
             ServiceProtocol::Tcp if self.udp != UdpConfig::default() => {
-                ("udp", "the service has `protocol = \"tcp\"`")
+                ("udp", "`udp` is for UDP services, and this service has `protocol = \"tcp\"`")
             }
             ServiceProtocol::Udp if self.has_unix_listener() => {
                 ("listen", "a UDP service cannot listen on a Unix socket")
