@@ -118,7 +118,7 @@ fn the_page_shows_traffic_and_drains_a_server() {
     let mut page = Chromium::start(None, &folder.0);
     page.look(1280, "light");
     page.open(&loaded.url());
-    page.until("the service", "document.body.innerText.includes('2 of 2 up')");
+    page.until("the service", "document.body.innerText.includes('2 of 2 eligible')");
     let served = "Number(document.querySelector('.facts b').innerText.replaceAll(',', ''))";
     let before = page.evaluate(served).as_f64().expect("a number");
     page.until("more of them", &format!("{served} > {before}"));
@@ -205,7 +205,7 @@ fn the_page_asks_for_the_token() {
     page.until("it again", "document.getElementById('enter').open");
     page.evaluate("document.getElementById('token').value = 'sesame sesame sesame'");
     page.evaluate("document.getElementById('enter').close()");
-    page.until("the service", "document.body.innerText.includes('2 of 2 up')");
+    page.until("the service", "document.body.innerText.includes('2 of 2 eligible')");
 }
 
 #[test]
