@@ -169,7 +169,26 @@ impl ReloadStatusSlot {
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::ServiceError;
     use super::*;
+
+    #[test]
+    fn a_failure_names_its_part_once() {
+        let failure = |error| PartFailure {
+            part: ReloadPart::Service("web".to_owned()),
+            error: Arc::new(error),
+        };
+        let own = ServiceError::Config("no".to_owned());
+        let own = failure(DirectorError::Service { service: "web".to_owned(), source: own });
+        let other = failure(DirectorError::Stopped);
+        assert_eq!(own.to_string(), "not applied: service web: no");
+        let text = "not applied: service web: the director has been stopped";
+        assert_eq!(other.to_string(), text);
+        let slot = ReloadStatusSlot::default();
+        slot.publish(&[own, other]);
+        let reasons: Vec<_> = slot.failed_parts().into_iter().map(|part| part.reason).collect();
+        assert_eq!(reasons, ["no", "the director has been stopped"]);
+    }
 
     #[test]
     fn a_failed_part_is_always_changed() {
@@ -181,7 +200,10 @@ mod tests {
         let failed = ServiceDiff { health: true, ..ServiceDiff::default() };
         applied.failed_services.insert(("b".to_owned(), ServiceProtocol::Tcp), failed);
         applied.record_failure(ReloadPart::Admin, DirectorError::Stopped);
-        assert_eq!(applied.plan(&config).to_string(), "service b: changed health\n[admin]: changed");
+        assert_eq!(
+            applied.plan(&config).to_string(),
+            "service b: changed health\n[admin]: changed"
+        );
         let without_b = &text[..text.rfind("[[service]]").expect("two services")];
         let without_b = DirectorConfig::parse(without_b).expect("a valid configuration");
         assert_eq!(applied.plan(&without_b).to_string(), "service b: removed\n[admin]: changed");

@@ -275,7 +275,10 @@ mod tests {
         let other = text.replace("scheduler = \"rr\"", "scheduler = \"rr\"\nprotocol = \"udp\"");
         assert_eq!(plan(text, &other), "service b: removed\nservice b: added");
         let other = format!("workers = 1\n[admin]\nlisten = \"127.0.0.1:9\"\n{text}");
-        assert_eq!(plan(text, &other), "service a: changed forwarding\nservice b: changed forwarding\n[admin]: changed");
+        assert_eq!(
+            plan(text, &other),
+            "service a: changed forwarding\nservice b: changed forwarding\n[admin]: changed"
+        );
         let other = format!("{text}[service.tcp]\nidle_timeout = \"never\"\n");
         assert_eq!(plan(text, &other), "service b: changed forwarding");
     }

@@ -152,7 +152,9 @@ async fn hand_over_to(
     stream.set_write_timeout(Some(HANDOVER_IO_TIMEOUT))?;
     stream.set_read_timeout(Some(SUCCESSOR_START_TIMEOUT))?;
     let Some((sockets, outcome)) = control.hand_over().await else {
-        return Err(io::Error::other("this process cannot hand over now: a reload runs, or it is stopping"));
+        return Err(io::Error::other(
+            "this process cannot hand over now: a reload runs, or it is stopping",
+        ));
     };
     let handed_over = spawn_blocking(move || {
         let named: Vec<_> = sockets.iter().map(|socket| ("director", socket.as_fd())).collect();

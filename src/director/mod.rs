@@ -121,7 +121,7 @@ pub use self::error::{DirectorError, ServiceError};
 pub use self::handle::Director;
 pub use self::import::{ImportError, import};
 pub use self::overrides::ServerChange;
-pub use crate::backend::BackendAdminState;
 pub use self::sockets::ListeningSockets;
 pub use self::status::{DirectorStatus, ServerStatus, ServiceStatus};
 pub use self::sync::SyncStatus;
+pub use crate::backend::BackendAdminState;

@@ -252,8 +252,10 @@ mod tests {
         changes.record(&ServerEdit::Add(server(3, 3)));
         changes.record(&drain(3));
         let desired = |server, state| DesiredServer { config: server, state };
-        let expected =
-            [desired(server(1, 7), BackendAdminState::Enabled), desired(server(3, 3), BackendAdminState::Draining)];
+        let expected = [
+            desired(server(1, 7), BackendAdminState::Enabled),
+            desired(server(3, 3), BackendAdminState::Draining),
+        ];
         assert_eq!(changes.apply_to(&file), expected);
         changes.record(&ServerEdit::Add(server(2, 5)));
         assert_eq!(changes.apply_to(&file)[1], desired(server(2, 5), BackendAdminState::Enabled));
@@ -286,8 +288,10 @@ mod tests {
         assert_eq!(same, changes);
         changes.rebase(&before, &[server(1, 2), server(3, 1), server(4, 1)]);
         let desired = |server, state| DesiredServer { config: server, state };
-        let expected =
-            [desired(server(1, 2), BackendAdminState::Draining), desired(server(3, 1), BackendAdminState::Enabled)];
+        let expected = [
+            desired(server(1, 2), BackendAdminState::Draining),
+            desired(server(3, 1), BackendAdminState::Enabled),
+        ];
         assert_eq!(changes.apply_to(&[server(1, 2), server(3, 1), server(4, 1)]), expected);
         assert!(!changes.contains("10.0.0.1:2") && !changes.contains("10.0.0.1:3"));
     }

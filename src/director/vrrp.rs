@@ -165,8 +165,9 @@ impl ElectionTrackers {
                 current.insert(label, service.has_eligible_server());
             }
         }
-        let is_removed =
-            |label: &&String| label.starts_with(SERVICE_TRACK_PREFIX) && !current.contains_key(*label);
+        let is_removed = |label: &&String| {
+            label.starts_with(SERVICE_TRACK_PREFIX) && !current.contains_key(*label)
+        };
         self.reported.keys().filter(is_removed).for_each(|label| vrrp.remove_track(label));
         for tracker in &self.resources {
             current.insert(tracker.label.clone(), tracker.is_up());

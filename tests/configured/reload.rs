@@ -35,7 +35,7 @@ async fn a_reload_changes_the_differences_only() {
 }
 
 #[tokio::test]
-async fn overrides_stay_unless_the_file_says_something_new() {
+async fn an_override_stays_unless_a_reload_changes_the_same_value() {
     let servers = [server(b'a').await, server(b'b').await];
     let text = config(ANY, &servers);
     let director = start(&text).await;
@@ -113,7 +113,7 @@ async fn connections_outlive_their_forwarder() {
 }
 
 #[tokio::test]
-async fn listeners_come_and_go_and_change_hands() {
+async fn a_reload_opens_closes_and_moves_listeners() {
     let servers = [server(b'a').await];
     let [one, two] = free();
     let director = start(&config(one, &servers)).await;
@@ -211,7 +211,7 @@ async fn forwarders_of_earlier_configurations_are_bounded() {
 }
 
 #[tokio::test]
-async fn datagrams_find_their_server_through_reloads() {
+async fn datagrams_reach_the_same_server_during_reloads() {
     let echo = UdpSocket::bind(ANY).await.expect("loopback");
     let server = echo.local_addr().expect("bound");
     tokio::spawn(async move {
@@ -252,7 +252,8 @@ async fn a_part_that_failed_is_tried_again_by_the_same_configuration() {
     std::fs::create_dir(&path).expect("a folder");
     let with_handover = format!("handover = {path:?}\n{text}");
     for _ in 0..2 {
-        let summary = director.reload(read(&with_handover)).await.expect("it is prepared");
+        let summary =
+            director.reload(read(&with_handover)).await.expect("the handover socket is prepared");
         assert_eq!(summary.to_string(), "handover");
         assert!(!summary.is_complete());
         let failure = &summary.failures()[0];
@@ -262,7 +263,7 @@ async fn a_part_that_failed_is_tried_again_by_the_same_configuration() {
         assert_eq!(status.failed_parts[0].reason, failure.error.to_string());
     }
     std::fs::remove_dir(&path).expect("an empty folder");
-    let summary = director.reload(read(&with_handover)).await.expect("it is possible now");
+    let summary = director.reload(read(&with_handover)).await.expect("the path can be bound now");
     assert_eq!((summary.to_string(), summary.is_complete()), ("handover".to_owned(), true));
     assert!(path.exists() && director.status().failed_parts.is_empty());
     assert!(director.reload(read(&with_handover)).await.expect("the same").is_unchanged());

@@ -7,8 +7,8 @@ use super::value::{
 };
 use crate::health::{
     AgentCheck, CommandCheck, DnsCheck, DnsCheckError, FileCheck, GrpcCheck, HttpCheck,
-    HttpCheckError, IcmpCheck, MysqlCheck, PostgresCheck, RedisCheck, SmtpCheck, TcpCheck, TimedCheck,
-    TlsCheck, TlsSettings, UdpCheck,
+    HttpCheckError, IcmpCheck, MysqlCheck, PostgresCheck, RedisCheck, SmtpCheck, TcpCheck,
+    TimedCheck, TlsCheck, TlsSettings, UdpCheck,
 };
 
 /// Names the key that an error is about.

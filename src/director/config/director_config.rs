@@ -215,7 +215,9 @@ impl<'a> KnownServices<'a> {
                     let names = services.iter().map(|service| &*service.name);
                     let suggestion = suggest(name, names)
                         .map_or_else(String::new, |name| format!("; did you mean {name:?}?"));
-                    format!("{pattern:?} leads to service {name:?}, which does not exist{suggestion}")
+                    format!(
+                        "{pattern:?} leads to service {name:?}, which does not exist{suggestion}"
+                    )
                 }
                 Some(target) if target.protocol != ServiceProtocol::Tcp => format!(
                     "{pattern:?} leads to service {name:?}, which is a UDP service: a TCP service is \

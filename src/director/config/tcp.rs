@@ -188,8 +188,9 @@ impl TcpConfig {
         let problem = |reason: String| ConfigProblem::at_key("server_names", reason);
         let mut names = ServerNameTable::new();
         for (pattern, service) in &self.server_names {
-            let value = find_service(service)
-                .ok_or_else(|| problem(format!("{pattern:?} leads to service {service:?}, which does not exist")))?;
+            let value = find_service(service).ok_or_else(|| {
+                problem(format!("{pattern:?} leads to service {service:?}, which does not exist"))
+            })?;
             if pattern == "*" {
                 names = names.with_default(value);
             } else {

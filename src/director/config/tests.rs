@@ -128,10 +128,7 @@ fn errors_of_checks_name_their_key() {
             "type = \"dns\", name = \"a..b\"",
             "health.name: \"a..b\" is not a DNS name: it has an empty label",
         ),
-        (
-            "type = \"http\", method = \"G E\"",
-            "health.method: \"G E\" is not an HTTP method",
-        ),
+        ("type = \"http\", method = \"G E\"", "health.method: \"G E\" is not an HTTP method"),
         ("type = \"http\", path = \"x\"", "health.path: \"x\" is not an HTTP path"),
         (
             "type = \"tls\", tls = { authorities = \"no/such.pem\" }",

@@ -10,8 +10,8 @@ use super::error::{ConfigProblem, KeyPathSegment};
 use super::value::{FromText, HexSecret, HumanDuration, apply_duration_if_some, apply_if_some};
 use crate::health::HealthPlan;
 use crate::vrrp::{
-    AuthKey, AuthKeyLengthError, BUILT_IN_TRACKS, ChecksumCoverage, ElectionConfig, NotifyCommands, PreemptMode,
-    TrackEffect, VirtualAddress, VirtualRoute, VirtualRouterConfig, Vrrp,
+    AuthKey, AuthKeyLengthError, BUILT_IN_TRACKS, ChecksumCoverage, ElectionConfig, NotifyCommands,
+    PreemptMode, TrackEffect, VirtualAddress, VirtualRoute, VirtualRouterConfig, Vrrp,
     VrrpConfigError as VrrpError, VrrpStartError, VrrpState, VrrpVersion,
 };
 

@@ -25,8 +25,7 @@ impl VirtualService {
             for step in &steps {
                 match step {
                     ServerStep::Add(server) => {
-                        edit.insert(server.config.backend_spec().admin(server.state))
-                            .map(drop)?;
+                        edit.insert(server.config.backend_spec().admin(server.state)).map(drop)?;
                     }
                     ServerStep::Remove(address) => edit.remove(&id(address)).map(drop)?,
                     ServerStep::Weight(address, weight) => {

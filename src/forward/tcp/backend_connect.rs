@@ -112,7 +112,9 @@ impl BackendConnector<'_> {
             let limit = policy.attempt_timeout.min(time_left);
             let deadline = started_at + limit;
             let target = self.target_address(&lease);
-            let (outcome, refusal, error) = match timeout_at(deadline, self.connect_to(target)).await {
+            let (outcome, refusal, error) = match timeout_at(deadline, self.connect_to(target))
+                .await
+            {
                 Ok(Ok(stream)) => {
                     let connect_time = started_at.elapsed();
                     progress.connect_time = Some(connect_time.into());

@@ -94,7 +94,10 @@ impl Future for Proxying {
                     .as_mut()
                     .is_some_and(|notified| notified.as_mut().poll(cx).is_ready()) =>
             {
-                debug!("{} is down: its connection is reset (`cut_on_down`)", session.server_label());
+                debug!(
+                    "{} is down: its connection is reset (`cut_on_down`)",
+                    session.server_label()
+                );
                 ConnectionEnd::BackendDown
             }
             Poll::Pending => loop {

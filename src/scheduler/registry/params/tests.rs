@@ -51,7 +51,10 @@ fn unknown_missing_and_duplicate_parameters_are_named() {
         bad("all(rr, priority(rr))"),
         "all: unknown parameter priority(rr), it takes one scheduler and the parameters fast, n, x, ip, t"
     );
-    assert_eq!(bad("all(fast)"), "scheduler all wraps another scheduler: write all(wlc), for example");
+    assert_eq!(
+        bad("all(fast)"),
+        "scheduler all wraps another scheduler: write all(wlc), for example"
+    );
     assert_eq!(bad("all"), "scheduler all wraps another scheduler: write all(wlc), for example");
     assert_eq!(bad("all(rr, n=1, n=1)"), "all: parameter n is given twice");
     assert_eq!(bad("all(fast, rr, fast)"), "all: parameter fast is given twice");
