@@ -102,19 +102,19 @@ fn main() -> ExitCode {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Fault {
     Killed,
-    HeldUp,
-    CutOff,
+    Stalled,
+    LinkDown,
     Stopped,
 }
 
-const FAULTS: [Fault; 4] = [Fault::Killed, Fault::HeldUp, Fault::CutOff, Fault::Stopped];
+const FAULTS: [Fault; 4] = [Fault::Killed, Fault::Stalled, Fault::LinkDown, Fault::Stopped];
 
 impl Fault {
     fn name(self) -> &'static str {
         match self {
             Self::Killed => "kill -9",
-            Self::HeldUp => "SIGSTOP",
-            Self::CutOff => "link down",
+            Self::Stalled => "SIGSTOP",
+            Self::LinkDown => "link down",
             Self::Stopped => "graceful stop",
         }
     }
@@ -141,15 +141,15 @@ fn fail(world: &World, subject: &mut dyn Subject, fault: Fault) -> Gap {
     let failed = now();
     match fault {
         Fault::Killed => subject.signal("a", Signal::KILL),
-        Fault::HeldUp => subject.signal("a", Signal::STOP),
-        Fault::CutOff => world.link("a", false),
+        Fault::Stalled => subject.signal("a", Signal::STOP),
+        Fault::LinkDown => world.link("a", false),
         Fault::Stopped => subject.signal("a", Signal::TERM),
     }
     thread::sleep(AFTER);
     let gap = client.stop(failed);
     match fault {
-        Fault::CutOff => world.link("a", true),
-        Fault::HeldUp => subject.signal("a", Signal::CONT),
+        Fault::LinkDown => world.link("a", true),
+        Fault::Stalled => subject.signal("a", Signal::CONT),
         Fault::Killed | Fault::Stopped => {}
     }
     // The next round is the other pair's.
@@ -166,10 +166,10 @@ fn fail(world: &World, subject: &mut dyn Subject, fault: Fault) -> Gap {
 /// Until `a` has the address, `b` has not, and clients are served.
 fn settle(world: &World) {
     until("a has the address", || world.has("a", VIRTUAL));
-    until("b has not", || !world.has("b", VIRTUAL));
-    until("clients find it", || world.ask(80).is_ok());
+    until("b does not have the address", || !world.has("b", VIRTUAL));
+    until("clients reach the address", || world.ask(80).is_ok());
     let mac = world.mac("a");
-    until("clients know where it is", || world.neighbour(VIRTUAL).contains(&mac));
+    until("clients have the MAC address of a", || world.neighbour(VIRTUAL).contains(&mac));
     // Late announcements of a start are over.
     thread::sleep(Duration::from_millis(300));
 }
@@ -203,7 +203,7 @@ impl Client {
         // Those that were under way then may be lost.
         let before = attempts.iter().filter(|(begun, _)| *begun + BEFORE / 4 < failed);
         let lost = before.clone().filter(|(_, ok)| !ok).count();
-        assert!(before.count() > 0 && lost == 0, "{lost} attempts were lost before it failed");
+        assert!(before.count() > 0 && lost == 0, "{lost} attempts were lost before the fault");
         let lost: Vec<_> = attempts.iter().filter(|(_, ok)| !ok).map(|(begun, _)| *begun).collect();
         let time = match (lost.iter().min(), lost.iter().max()) {
             (Some(first), Some(last)) => *last - *first + Duration::from_millis(1),
@@ -375,7 +375,7 @@ impl Subject for Theirs {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.as_raw_nonzero()));
             stat.is_ok_and(|stat| !stat.contains(") Z "))
         };
-        until("it is dead", || child.is_none_or(|child| !is_alive(child)));
+        until("the process has ended", || child.is_none_or(|child| !is_alive(child)));
     }
 }
 

@@ -76,10 +76,13 @@ async fn measure(args: &Args) -> Result<(), Box<dyn Error>> {
     println!("  processor   {:.3} of a core", cpu.as_secs_f64() / took.as_secs_f64());
     println!("  a check     {:.1} us", cpu.as_secs_f64() * 1e6 / checks as f64);
     println!(
-        "  late        {} by more than a tenth of their second",
+        "  late        {} by more than a tenth of the interval",
         after.late_checks - before.late_checks
     );
-    println!("  worst       {:.1} ms, from the start on", after.max_lateness.as_secs_f64() * 1e3);
+    println!(
+        "  latest      {:.1} ms after its time, start included",
+        after.max_lateness.as_secs_f64() * 1e3
+    );
     if up != args.backends as usize {
         return Err("some backends are not up".into());
     }

@@ -20,9 +20,9 @@ use lvs::{
 
 use self::schedulers::scheduler;
 
-/// Least-loaded schedulers, which remember what they found: the claim of `backend::load_versions` is that
-/// a memory is never used once it is stale. Extend by adding a line.
-const REMEMBERING: &[&str] = &["lc", "wlc", "sed", "nq", "bounded(lc)"];
+/// Least-loaded schedulers, which cache their last result: the claim of `backend::load_versions` is that
+/// a stale cache is never used. Extend by adding a line.
+const CACHING_SCHEDULERS: &[&str] = &["lc", "wlc", "sed", "nq", "bounded(lc)"];
 
 /// The bound on preemptions; the environment's own wins.
 fn explore(program: impl Fn() + Send + Sync + 'static) {
@@ -75,7 +75,7 @@ fn a_limit_of_one_is_never_two_leases() {
         other.join().expect("no panic");
 
         assert_eq!(active(&set), 0);
-        assert!(pick(&balancer).is_ok(), "and the place is free again");
+        assert!(pick(&balancer).is_ok(), "the connection slot is free again");
     });
 }
 
@@ -106,7 +106,7 @@ fn leases_and_counters_agree_whatever_the_writer_does() {
             let set = set.clone();
             thread::spawn(move || {
                 set.set_weight(&"b".into(), 3).expect("b stays");
-                set.remove(&"a".into()).expect("nobody else removes a");
+                set.remove(&"a".into()).expect("only this thread removes a");
             })
         };
         let first = pick(&balancer).expect("b is always there");
@@ -136,7 +136,7 @@ fn a_lease_outlives_its_backend_and_still_counts_down() {
         let writer = {
             let set = set.clone();
             thread::spawn(move || {
-                set.remove(&"a".into()).expect("nobody else removes a");
+                set.remove(&"a".into()).expect("only this thread removes a");
                 // The same name again is another backend, with an account of its own.
                 set.insert(Spec::new("a", ())).expect("the name is free");
             })
@@ -178,7 +178,7 @@ fn a_refused_limit_change_or_pick_leaves_no_count_behind() {
 }
 
 #[test]
-fn the_turn_of_rr_goes_on_and_stays_in_range() {
+fn the_position_of_rr_advances_and_stays_in_range() {
     explore(|| {
         let set = set_of(&["c", "b", "a"]);
         let balancer = balancer(&set, RoundRobin);
@@ -191,13 +191,13 @@ fn the_turn_of_rr_goes_on_and_stays_in_range() {
 
         let mut seen = [mine.id().as_str(), theirs.id().as_str()];
         seen.sort_unstable();
-        assert_eq!(seen, ["a", "b"], "each turn is given once");
+        assert_eq!(seen, ["a", "b"], "each position is given once");
         assert_eq!(pick(&balancer).expect("all are usable").id().as_str(), "c");
     });
 }
 
 #[test]
-fn the_turn_of_rr_survives_a_shrinking_list() {
+fn the_position_of_rr_survives_a_shrinking_list() {
     explore(|| {
         let set = set_of(&["c", "b", "a"]);
         let balancer = balancer(&set, RoundRobin);
@@ -209,11 +209,11 @@ fn the_turn_of_rr_survives_a_shrinking_list() {
         // c by the old list; by the new one, too: what was next stays next.
         assert_eq!(pick(&balancer).expect("c is there").id().as_str(), "c");
         writer.join().expect("no panic");
-        // Where the removal compiled before the turn moved on, the new list repeats c.
+        // Where the removal compiled before the position advanced, the new list repeats c.
         let next = pick(&balancer).expect("two are left");
         assert!(["a", "c"].contains(&next.id().as_str()), "{next:?}");
         let last = pick(&balancer).expect("two are left");
-        assert_ne!(next.id(), last.id(), "the turn goes on");
+        assert_ne!(next.id(), last.id(), "round robin advances");
     });
 }
 
@@ -233,7 +233,7 @@ fn a_worker_never_stays_behind() {
             })
         };
         // Either list will do, but not the new one's version on the old list.
-        let during = worker.pick(&Flow::new()).expect("one is there");
+        let during = worker.pick(&Flow::new()).expect("a or b is eligible");
         assert!(["a", "b"].contains(&during.id().as_str()), "{during:?}");
         writer.join().expect("no panic");
 
@@ -243,7 +243,7 @@ fn a_worker_never_stays_behind() {
 }
 
 #[test]
-fn lanes_and_limits_agree_when_everybody_is_done() {
+fn lanes_and_limits_agree_when_all_threads_have_ended() {
     explore(|| {
         let set = BackendSet::with_counter_lanes(2);
         insert(&set, [Spec::new("a", ())]);
@@ -273,18 +273,20 @@ fn lanes_and_limits_agree_when_everybody_is_done() {
 }
 
 #[test]
-fn a_memory_is_never_used_when_stale() {
-    a_quiet_pick_finds_the_idle(|| Arc::new(Scan));
-    for &name in REMEMBERING {
-        a_quiet_pick_finds_the_idle(move || scheduler(name));
+fn a_stale_cache_is_never_used() {
+    an_undisturbed_pick_finds_the_idle_backend(|| Arc::new(Scan));
+    for &name in CACHING_SCHEDULERS {
+        an_undisturbed_pick_finds_the_idle_backend(move || scheduler(name));
     }
 }
 
-/// A lease ends while the set is republished and full, and picks fill the memory with "nobody": the
-/// first quiet pick must find who is idle.
+/// A lease ends while the set is republished and full, and picks cache "no backend": the first pick
+/// afterwards must find the idle backend.
 ///
-/// Full, because a pick that succeeds changes a load itself and so hides what it remembered.
-fn a_quiet_pick_finds_the_idle(rule: impl Fn() -> Arc<dyn Scheduler> + Send + Sync + 'static) {
+/// Full, because a pick that succeeds changes a load itself and so hides what it cached.
+fn an_undisturbed_pick_finds_the_idle_backend(
+    rule: impl Fn() -> Arc<dyn Scheduler> + Send + Sync + 'static,
+) {
     explore(move || {
         let set = BackendSet::new();
         insert(&set, ["b", "a"].map(|name| Spec::new(name, ()).limits(Limits::new(1))));

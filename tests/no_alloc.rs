@@ -77,7 +77,7 @@ fn no_scheduler_allocates_in_a_pick_or_at_its_end() {
 }
 
 #[test]
-fn a_pick_that_finds_nobody_does_not_allocate() {
+fn a_failed_pick_does_not_allocate() {
     for &name in ALL {
         let set = BackendSet::<()>::new();
         let balancer = Balancer::new(&set, scheduler(name)).expect("an empty set is a set");
@@ -108,12 +108,13 @@ fn in_picks(name: &str, members: u32) -> u64 {
     let mut rng = Rng::with_seed(u64::from(members));
     let mut held: Vec<Option<Lease<SocketAddr>>> = flows.iter().map(|_| None).collect();
     // The first pick of a thread seeds its generator and registers it with the published pointer.
-    balancer.pick(&flows[0]).expect("everybody is usable").complete(Outcome::Ok);
+    balancer.pick(&flows[0]).expect("every backend is eligible").complete(Outcome::Ok);
 
     allocations(|| {
         for round in 0..8u32 {
             for (i, flow) in (0u32..).zip(&flows) {
-                let lease = balancer.pick_with_rng(flow, &mut rng).expect("everybody is usable");
+                let lease =
+                    balancer.pick_with_rng(flow, &mut rng).expect("every backend is eligible");
                 let at = now + Duration::from_millis(u64::from(round * 64 + i));
                 match i % 6 {
                     0 => drop(lease),
@@ -123,7 +124,7 @@ fn in_picks(name: &str, members: u32) -> u64 {
                     4 => lease.complete_with_latency(Outcome::Timeout, Duration::from_secs(1), at),
                     _ => held[i as usize] = Some(lease),
                 }
-                drop(balancer.pick(flow).expect("everybody is usable"));
+                drop(balancer.pick(flow).expect("every backend is eligible"));
             }
         }
         held.iter_mut().for_each(|slot| drop(slot.take()));

@@ -22,9 +22,9 @@ fn state(set: &BackendSet<()>, name: &str) -> BackendState {
     status.iter().find(|it| it.id.as_str() == name).expect("in the set").state
 }
 
-fn eject(set: &BackendSet<()>, name: &str, standing: OutlierState) {
-    set.edit(|edit| edit.set_outlier_state(&name.into(), standing, "for the test"))
-        .expect("it is there");
+fn eject(set: &BackendSet<()>, name: &str, outlier_state: OutlierState) {
+    set.edit(|edit| edit.set_outlier_state(&name.into(), outlier_state, "for the test"))
+        .expect("the backend is in the set");
 }
 
 fn down(set: &BackendSet<()>, names: &[&str]) {
@@ -33,11 +33,11 @@ fn down(set: &BackendSet<()>, names: &[&str]) {
             .iter()
             .try_for_each(|it| edit.set_health_with_reason(&(*it).into(), Health::Down, "dead"))
     })
-    .expect("they are there");
+    .expect("the backends are in the set");
 }
 
 #[test]
-fn advice_is_laid_over_what_is_configured_and_taken_off_again() {
+fn an_agent_override_applies_over_the_configuration_until_it_is_removed() {
     let set = set_of(&["a"]);
     let a = BackendId::from("a");
     set.set_weight(&a, 8).expect("a weight");
@@ -51,7 +51,7 @@ fn advice_is_laid_over_what_is_configured_and_taken_off_again() {
     assert_eq!((status.weight, status.effective_weight, status.limits), (8, 4, Limits::NONE));
     assert_eq!(set.snapshot().members()[0].limits(), Limits::new(1));
 
-    // The operator's change of weight stands below the advice, and goes through it.
+    // The agent's override applies to the operator's new weight.
     set.set_weight(&a, 20).expect("a weight");
     assert_eq!(set.statuses()[0].effective_weight, 10);
 
@@ -59,7 +59,11 @@ fn advice_is_laid_over_what_is_configured_and_taken_off_again() {
     set.edit(|edit| edit.set_agent_override(&a, drain)).expect("known");
     assert_eq!(state(&set, "a"), BackendState::Draining);
     set.disable(&a).expect("known");
-    assert_eq!(state(&set, "a"), BackendState::Disabled, "the stronger word holds");
+    assert_eq!(
+        state(&set, "a"),
+        BackendState::Disabled,
+        "the operator's `disabled` takes precedence over the agent's drain"
+    );
     set.enable(&a).expect("known");
     set.edit(|edit| edit.set_agent_override(&a, AgentOverride::default())).expect("known");
     assert_eq!(
@@ -69,10 +73,11 @@ fn advice_is_laid_over_what_is_configured_and_taken_off_again() {
 }
 
 #[test]
-fn advice_of_no_weight_moves_no_key_of_the_others() {
+fn an_agent_weight_of_0_moves_no_key_of_other_backends() {
     let set = set_of(&["a", "b", "c"]);
     let balancer = Balancer::new(&set, Maglev::new()).expect("a table");
-    let home = |key| balancer.pick(&Flow::new().key(key)).expect("somebody").id().clone();
+    let home =
+        |key| balancer.pick(&Flow::new().key(key)).expect("an eligible backend").id().clone();
     let before: Vec<_> = (0..500).map(home).collect();
     let none = AgentOverride { weight: Some(AgentWeight::Exactly(0)), ..AgentOverride::default() };
     set.edit(|edit| edit.set_agent_override(&"b".into(), none)).expect("known");
@@ -83,7 +88,7 @@ fn advice_of_no_weight_moves_no_key_of_the_others() {
 }
 
 #[test]
-fn an_ejected_backend_gets_nothing_and_one_on_trial_one_at_a_time() {
+fn an_ejected_backend_gets_no_lease_and_a_backend_on_trial_one_at_a_time() {
     let set = set_of(&["a", "b"]);
     let balancer = Balancer::new(&set, RoundRobin).expect("a rule");
     let old = balancer.lease_by_id(&"a".into()).expect("eligible");
@@ -96,8 +101,8 @@ fn an_ejected_backend_gets_nothing_and_one_on_trial_one_at_a_time() {
     let leases = picks(9);
     let trial = leases.into_iter().flatten().filter(|lease| lease.id().as_str() == "a");
     let mut trial: Vec<_> = trial.collect();
-    assert_eq!(trial.len(), 1, "though an old connection of it lives");
-    // One that was given up says nothing: the place is free again.
+    assert_eq!(trial.len(), 1, "an older lease does not count as the trial");
+    // A trial that was cancelled has no result: the trial slot is free again.
     drop(trial.pop());
     let mut trial: Vec<_> =
         picks(9).into_iter().flatten().filter(|lease| lease.id().as_str() == "a").collect();
@@ -105,13 +110,13 @@ fn an_ejected_backend_gets_nothing_and_one_on_trial_one_at_a_time() {
     trial.remove(0).complete(Outcome::Ok);
     assert!(
         picks(9).iter().flatten().all(|lease| lease.id().as_str() == "b"),
-        "whoever put it on trial has the word"
+        "the trial has ended: the backend gets no lease until the outlier state is set"
     );
     eject(&set, "a", OutlierState::Good);
     assert_eq!(picks(10).iter().flatten().filter(|it| it.id().as_str() == "a").count(), 5);
     drop(old);
     let load = set.snapshot().find(&"a".into()).expect("there").load();
-    assert_eq!(load.total(), 0, "every count came back");
+    assert_eq!(load.total(), 0, "all leases are returned");
 }
 
 #[test]
@@ -126,11 +131,11 @@ fn a_trial_keeps_within_the_backends_own_limit_and_survives_going_inactive() {
     let mut lease = balancer.pick(&Flow::new()).expect("its trial");
     lease.set_active(false);
     lease.complete(Outcome::Cancelled);
-    assert!(balancer.pick(&Flow::new()).is_ok(), "the place came back");
+    assert!(balancer.pick(&Flow::new()).is_ok(), "the trial slot is free again");
 }
 
 #[test]
-fn a_return_from_ejection_ramps_and_a_ramp_of_its_own_goes_before_the_sets() {
+fn a_backend_ramps_after_an_ejection_and_its_own_ramp_overrides_that_of_the_set() {
     let set = set_of(&["a", "b"]);
     #[expect(clippy::disallowed_methods, reason = "any instant serves as a start")]
     let start = Instant::now();
@@ -154,7 +159,7 @@ fn a_return_from_ejection_ramps_and_a_ramp_of_its_own_goes_before_the_sets() {
 }
 
 #[test]
-fn each_fail_mode_falls_in_its_own_way() {
+fn each_fail_mode_selects_its_backends_when_too_few_are_healthy() {
     let set = set_of(&["a", "b", "c", "d"]);
     let balancer = Balancer::new(&set, RoundRobin).expect("a rule");
     set.set_weight(&"d".into(), 0).expect("known");
@@ -169,7 +174,11 @@ fn each_fail_mode_falls_in_its_own_way() {
     eject(&set, "b", OutlierState::Ejected);
     assert_eq!(names(), "c");
     set.set_fail_mode(FailMode::PanicBelow(34)).expect("rr takes anything");
-    assert_eq!((names().as_str(), set.snapshot().is_panicking()), ("abc", true), "1 of 3 is well");
+    assert_eq!(
+        (names().as_str(), set.snapshot().is_panicking()),
+        ("abc", true),
+        "1 of 3 is healthy"
+    );
     assert_eq!(state(&set, "a"), BackendState::Eligible);
     assert_eq!(set.statuses().iter().filter(|it| it.health == Health::Down).count(), 1);
     set.set_fail_mode(FailMode::PanicBelow(33)).expect("rr takes anything");
@@ -179,9 +188,9 @@ fn each_fail_mode_falls_in_its_own_way() {
     set.set_fail_mode(FailMode::Closed).expect("rr takes anything");
     assert_eq!(balancer.pick(&Flow::new()).unwrap_err(), PickError::AllDown);
     set.set_fail_mode(FailMode::Open).expect("rr takes anything");
-    assert_eq!(names(), "abc", "who is quiesced stays so");
+    assert_eq!(names(), "abc", "a quiesced backend is not used");
     set.disable(&"a".into()).expect("known");
-    assert_eq!(names(), "bc", "and so is who is disabled");
+    assert_eq!(names(), "bc", "a disabled backend is not used");
 }
 
 #[test]
@@ -205,24 +214,30 @@ fn a_lost_quorum_closes_the_set_and_is_regained_with_hysteresis() {
     assert!(set.snapshot().has_quorum() && balancer.pick(&Flow::new()).is_ok());
 
     set.set_quorum(Some(Quorum::new(9).with_advisory(true))).expect("rr takes anything");
-    assert!(!set.snapshot().has_quorum() && balancer.pick(&Flow::new()).is_ok(), "only said");
+    assert!(
+        !set.snapshot().has_quorum() && balancer.pick(&Flow::new()).is_ok(),
+        "an advisory quorum is only reported"
+    );
 }
 
 #[test]
 fn the_reason_stays_with_the_state() {
     let set = set_of(&["a"]);
-    let why = || set.statuses()[0].reason.as_deref().map(str::to_owned);
-    assert_eq!(why(), None);
+    let reason = || set.statuses()[0].reason.as_deref().map(str::to_owned);
+    assert_eq!(reason(), None);
     down(&set, &["a"]);
     eject(&set, "a", OutlierState::Ejected);
-    assert_eq!((state(&set, "a"), why().as_deref()), (BackendState::Down, Some("dead")));
+    assert_eq!((state(&set, "a"), reason().as_deref()), (BackendState::Down, Some("dead")));
     set.set_health(&"a".into(), Health::Up).expect("known");
-    assert_eq!((state(&set, "a"), why().as_deref()), (BackendState::Ejected, Some("for the test")));
-    assert_eq!(set.snapshot().reason(0).map(|why| &**why), Some("for the test"));
+    assert_eq!(
+        (state(&set, "a"), reason().as_deref()),
+        (BackendState::Ejected, Some("for the test"))
+    );
+    assert_eq!(set.snapshot().reason(0).map(|reason| &**reason), Some("for the test"));
 }
 
 #[test]
-fn a_long_edit_finds_what_a_short_one_does() {
+fn an_edit_of_many_backends_finds_backends_by_name() {
     let set = BackendSet::new();
     set.edit(|edit| {
         (0..40).try_for_each(|i| edit.insert(Spec::new(format!("s{i}"), ())).map(drop))?;

@@ -43,7 +43,7 @@ impl World {
     }
 
     fn pick(&self, client: &str, seconds: u64) -> String {
-        self.lease(client, seconds).expect("somebody").id().to_string()
+        self.lease(client, seconds).expect("an eligible backend").id().to_string()
     }
 }
 
@@ -71,7 +71,7 @@ fn a_network_shares_one_backend() {
 }
 
 #[test]
-fn weight_0_is_followed_unless_told_otherwise() {
+fn a_backend_of_weight_0_keeps_its_clients_unless_configured_otherwise() {
     let kernel = world(Persistence::builder(TIMEOUT));
     let strict = world(Persistence::builder(TIMEOUT).quiesced(AffinityPolicy::End));
     for (it, expected) in [(&kernel, "a"), (&strict, "b")] {
@@ -182,7 +182,7 @@ fn services_that_share_a_table_share_affinity_and_others_do_not() {
         let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
         let flow = Flow::new().destination(address(local));
         let lease = sticky.pick(address(client), flow, &mut Rng::with_seed(1), now);
-        lease.expect("somebody").id().to_string()
+        lease.expect("an eligible backend").id().to_string()
     };
     // Other ports and addresses of one group, as under one firewall mark.
     for local in ["198.51.100.1:80", "198.51.100.1:443", "198.51.100.2:8080"] {
@@ -251,11 +251,11 @@ fn affinity_is_past_limits_but_not_past_what_was_tried() {
     drop((first, second));
     let lease = it.lease_for(retry, "192.0.2.1", 2).expect("b is left");
     assert_eq!(lease.id(), &id("b"));
-    assert_eq!(it.pick("192.0.2.1", 3), "b", "and the client stays there");
+    assert_eq!(it.pick("192.0.2.1", 3), "b", "the client stays at b");
 }
 
 #[test]
-fn nobody_to_pick_leaves_no_template() {
+fn a_failed_pick_leaves_no_template() {
     let it = world(Persistence::builder(TIMEOUT));
     it.set.disable(&id("a")).expect("known");
     it.set.disable(&id("b")).expect("known");
@@ -274,7 +274,7 @@ fn a_full_table_schedules_new_clients_each_time_and_keeps_known_ones() {
     assert_eq!(it.sticky.len(), 32);
     assert_eq!(it.pick(&client(0), 1), first);
     it.pick("192.0.2.1", 400);
-    assert!(it.sticky.len() < 32, "what has ended makes room");
+    assert!(it.sticky.len() < 32, "expired templates make room");
 
     let none = world(Persistence::builder(TIMEOUT).capacity(0));
     let picks = [0, 1, 2].map(|seconds| none.pick("192.0.2.1", seconds));
@@ -293,7 +293,7 @@ fn the_shortest_and_the_longest_timeout_work() {
 }
 
 #[test]
-fn another_table_takes_up_what_one_knew() {
+fn a_table_restores_what_another_exported() {
     let rule = Persistence::builder(TIMEOUT).ipv4_prefix(24);
     let (it, other) = (world(rule), world(rule));
     let at = |seconds| it.start + Duration::from_secs(seconds);
@@ -301,7 +301,7 @@ fn another_table_takes_up_what_one_knew() {
     let all = it.sticky.export(at(100), None);
     assert_eq!(all.len(), 2);
     assert_eq!(other.sticky.restore(all, other.start), 2);
-    // The other's rule would begin with `a`, and does so with others.
+    // The scheduler of `other` begins with `a`, and does so for a client without a template.
     assert_eq!(
         (other.pick("198.51.100.9", 0), other.pick("203.0.113.1", 0)),
         ("b".into(), "a".into())
@@ -310,22 +310,22 @@ fn another_table_takes_up_what_one_knew() {
 
     let since = it.sticky.export(at(200), Some(at(100)));
     let backends: Vec<_> = since.iter().map(|saved| saved.backend.to_string()).collect();
-    assert_eq!(backends, ["b"], "only what was used since");
+    assert_eq!(backends, ["b"], "only templates used since then are exported");
     assert_eq!(since[0].remaining, TIMEOUT - Duration::from_secs(100));
-    assert!(it.sticky.export(at(401), None).is_empty(), "what has ended is not told");
+    assert!(it.sticky.export(at(401), None).is_empty(), "expired templates are not exported");
 }
 
 #[test]
-fn what_another_table_knew_is_held_no_longer_and_no_larger_than_this_one_may() {
+fn restored_templates_obey_the_timeout_and_capacity_of_the_table() {
     let it = world(Persistence::builder(TIMEOUT).capacity(16));
     let saved = |number: u8, backend: &str| SavedTemplate {
         network: [192, 0, 2, number].into(),
         backend: id(backend),
         remaining: 10 * TIMEOUT,
     };
-    assert_eq!(it.sticky.restore([saved(1, "nobody")], it.start), 0);
+    assert_eq!(it.sticky.restore([saved(1, "unknown")], it.start), 0);
     assert_eq!(it.sticky.restore([saved(1, "b")], it.start), 1);
-    assert_eq!(it.pick("192.0.2.1", 301), "a", "it ended with the timeout");
+    assert_eq!(it.pick("192.0.2.1", 301), "a", "the restored template expired");
     let many = (0..=255).map(|number| saved(number, "b"));
     assert!(it.sticky.restore(many, it.start) <= 16);
     assert!(it.sticky.len() <= 16);

@@ -12,7 +12,7 @@ use self::model::{End, NAMES, Op, Wanted, World, names_in};
 mod common;
 mod model;
 
-/// Rules that may refuse a flow although somebody is usable: those that give a flow one home and
+/// Rules that may refuse a flow although a backend is usable: those that give a flow one home and
 /// do not look further, and those that leave room at the top.
 const REFUSING: &[&str] = &["bounded", "dh", "mh", "ovf", "sh", "subset"];
 

@@ -124,10 +124,6 @@ fn section(info: &SchedulerInfo) -> String {
         let kind = match parameter.kind {
             ParameterKind::Flag => "flag".to_owned(),
             ParameterKind::Scheduler => "scheduler".to_owned(),
-            ParameterKind::Decimal { min, max } => format!("a number within {min}..={max}"),
-            ParameterKind::Integer { max, .. } if max < u64::MAX => {
-                format!("a whole number {}", parameter.kind)
-            }
             kind => kind.to_string(),
         };
         let default = parameter.default.unwrap_or("required");

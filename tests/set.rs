@@ -32,15 +32,15 @@ fn round_robin(set: &BackendSet<u32>) -> Balancer<u32> {
 }
 
 fn pick(balancer: &Balancer<u32>) -> Lease<u32> {
-    balancer.pick(&Flow::new()).expect("somebody")
+    balancer.pick(&Flow::new()).expect("an eligible backend")
 }
 
 fn picks(balancer: &Balancer<u32>, n: usize) -> String {
     (0..n).map(|_| pick(balancer).id().to_string()).collect()
 }
 
-fn why(balancer: &Balancer<u32>) -> PickError {
-    balancer.pick(&Flow::new()).expect_err("nobody")
+fn pick_error(balancer: &Balancer<u32>) -> PickError {
+    balancer.pick(&Flow::new()).expect_err("no eligible backend")
 }
 
 fn listed(members: &Members) -> Vec<(&str, u32)> {
@@ -82,27 +82,33 @@ impl Scheduler for AtMost {
 #[test]
 fn a_refused_change_names_the_backend_and_the_value() {
     let set = set_of("a");
-    let says = |answer: Result<(), SetError>| answer.expect_err("refused").to_string();
-    assert_eq!(says(set.insert(Spec::new("a", 0)).map(drop)), "backend a is already in the set");
-    assert_eq!(says(set.remove(&id("x")).map(drop)), "backend x is not in the set");
-    assert_eq!(says(set.set_weight(&id("x"), 1)), "backend x is not in the set");
-    assert_eq!(says(set.set_target(&id("x"), 1, None).map(drop)), "backend x is not in the set");
-    assert_eq!(says(set.drain(&id("x"))), "backend x is not in the set");
-    assert_eq!(says(set.set_health(&id("x"), Health::Up)), "backend x is not in the set");
+    let error_text = |answer: Result<(), SetError>| answer.expect_err("refused").to_string();
     assert_eq!(
-        says(set.set_weight(&id("a"), MAX_WEIGHT + 1)),
+        error_text(set.insert(Spec::new("a", 0)).map(drop)),
+        "backend a is already in the set"
+    );
+    assert_eq!(error_text(set.remove(&id("x")).map(drop)), "backend x is not in the set");
+    assert_eq!(error_text(set.set_weight(&id("x"), 1)), "backend x is not in the set");
+    assert_eq!(
+        error_text(set.set_target(&id("x"), 1, None).map(drop)),
+        "backend x is not in the set"
+    );
+    assert_eq!(error_text(set.drain(&id("x"))), "backend x is not in the set");
+    assert_eq!(error_text(set.set_health(&id("x"), Health::Up)), "backend x is not in the set");
+    assert_eq!(
+        error_text(set.set_weight(&id("a"), MAX_WEIGHT + 1)),
         "backend a: weight is 65536, must be from 0 to 65535"
     );
     assert_eq!(
-        says(set.insert(Spec::new("b", 0).weight(u32::MAX)).map(drop)),
+        error_text(set.insert(Spec::new("b", 0).weight(u32::MAX)).map(drop)),
         "backend b: weight is 4294967295, must be from 0 to 65535"
     );
     assert_eq!(
-        says(set.set_limits(&id("a"), Limits::new(3).with_resume_below(4))),
+        error_text(set.set_limits(&id("a"), Limits::new(3).with_resume_below(4))),
         "backend a: resume_below is 4, must be from 0 to 3"
     );
     assert_eq!(
-        says(set.insert(Spec::new("b", 0).limits(Limits::new(u32::MAX))).map(drop)),
+        error_text(set.insert(Spec::new("b", 0).limits(Limits::new(u32::MAX))).map(drop)),
         "backend b: max_connections is 4294967295, must be from 0 to 1073741824"
     );
     assert_eq!(listed(set.snapshot().members()), [("a", 1)]);
@@ -138,9 +144,9 @@ fn an_edit_is_made_as_a_whole_or_not_at_all() {
         edit.set_weight(&id("a"), 5)?;
         edit.set_limits(&id("a"), Limits::new(1))?;
         edit.set_admin(&id("b"), BackendAdminState::Disabled)?;
-        edit.remove(&id("nobody")).map(drop)
+        edit.remove(&id("unknown")).map(drop)
     });
-    assert!(matches!(answer, Err(SetError::UnknownBackend { id }) if id.as_str() == "nobody"));
+    assert!(matches!(answer, Err(SetError::UnknownBackend { id }) if id.as_str() == "unknown"));
     assert_eq!(set.snapshot().generation(), before.generation());
     assert_eq!(listed(set.snapshot().members()), [("a", 1), ("b", 1)]);
     let held: Vec<_> = (0..4).map(|_| pick(&balancer)).collect();
@@ -179,18 +185,18 @@ fn a_scheduler_that_refuses_leaves_the_set_and_all_balancers_as_they_were() {
     let text = "scheduler at-most cannot use the set: \
                 the set has 3 backends, but the scheduler supports at most 2";
     assert_eq!(error.to_string(), text);
-    let source = std::error::Error::source(&error).expect("what the scheduler said");
+    let source = std::error::Error::source(&error).expect("the scheduler's error is the source");
     assert_eq!(source.to_string(), "the set has 3 backends, but the scheduler supports at most 2");
 
     assert_eq!(listed(set.snapshot().members()), [("a", 1), ("b", 1)]);
     for balancer in [&lenient, &strict] {
         assert_eq!(balancer.snapshot().generation(), set.snapshot().generation());
     }
-    assert_eq!(picks(&lenient, 3), "bab", "the turn goes on where it was");
+    assert_eq!(picks(&lenient, 3), "bab", "round robin continues at its position");
     assert!(matches!(Balancer::new(&set, AtMost(1)), Err(SetError::Scheduler { .. })));
 
     drop(strict);
-    set.insert(Spec::new("c", 0)).expect("nobody objects any more");
+    set.insert(Spec::new("c", 0)).expect("the refusing balancer is dropped");
     assert_eq!(lenient.snapshot().members().len(), 3);
 }
 
@@ -223,23 +229,27 @@ fn counters_survive_another_weight_another_target_and_another_state() {
 }
 
 #[test]
-fn a_pick_that_finds_nobody_says_why() {
+fn a_failed_pick_returns_the_reason() {
     let set = set_of("");
     let balancer = round_robin(&set);
-    assert_eq!(why(&balancer), PickError::NoBackends);
+    assert_eq!(pick_error(&balancer), PickError::NoBackends);
     set.insert(Spec::new("a", 0).weight(0)).expect("new");
-    assert_eq!(why(&balancer), PickError::AllQuiesced);
+    assert_eq!(pick_error(&balancer), PickError::AllQuiesced);
     set.insert(Spec::new("b", 0).admin(BackendAdminState::Draining)).expect("new");
     set.insert(Spec::new("c", 0).admin(BackendAdminState::Disabled).health(Health::Down))
         .expect("new");
-    assert_eq!(why(&balancer), PickError::AllQuiesced);
+    assert_eq!(pick_error(&balancer), PickError::AllQuiesced);
     set.insert(Spec::new("d", 0).health(Health::Down)).expect("new");
-    assert_eq!(why(&balancer), PickError::AllDown);
+    assert_eq!(pick_error(&balancer), PickError::AllDown);
     set.set_weight(&id("d"), 0).expect("known");
-    assert_eq!(why(&balancer), PickError::AllQuiesced, "up again it would get nothing");
+    assert_eq!(
+        pick_error(&balancer),
+        PickError::AllQuiesced,
+        "d has weight 0, so its health does not matter"
+    );
     set.insert(Spec::new("e", 0).limits(Limits::new(1))).expect("new");
     let lease = pick(&balancer);
-    assert_eq!(why(&balancer), PickError::AllAtLimit);
+    assert_eq!(pick_error(&balancer), PickError::AllAtLimit);
     let flow = Flow::new().excluding(lease.backend());
     drop(lease);
     assert_eq!(balancer.pick(&flow).expect_err("tried"), PickError::AllTried);
@@ -249,23 +259,23 @@ fn a_pick_that_finds_nobody_says_why() {
 }
 
 #[test]
-fn all_down_is_asked_of_the_rule_too_but_all_quiesced_is_not() {
+fn the_scheduler_picks_when_all_backends_are_down_and_not_when_all_are_quiesced() {
     let set = set_of("ab");
     let balancer = Balancer::new(&set, PriorityTiers::new(RoundRobin)).expect("takes any list");
     set.set_health(&id("a"), Health::Down).expect("known");
     set.set_health(&id("b"), Health::Down).expect("known");
-    assert_eq!(picks(&balancer, 2), "ab", "panic: better than nobody");
+    assert_eq!(picks(&balancer, 2), "ab", "in panic the scheduler picks backends that are down");
     set.set_limits(&id("a"), Limits::new(1)).expect("sound");
     set.disable(&id("b")).expect("known");
     let lease = pick(&balancer);
-    assert_eq!(why(&balancer), PickError::AllDown, "limits hold in panic as well");
+    assert_eq!(pick_error(&balancer), PickError::AllDown, "limits hold in panic as well");
     drop(lease);
     set.set_weight(&id("a"), 0).expect("known");
-    assert_eq!(why(&balancer), PickError::AllQuiesced);
+    assert_eq!(pick_error(&balancer), PickError::AllQuiesced);
 }
 
 #[test]
-fn a_backend_at_its_limit_is_passed_over_until_it_has_fallen_far_enough() {
+fn a_full_backend_gets_no_work_until_it_is_below_resume_below() {
     let set = set_of("ab");
     let balancer = round_robin(&set);
     set.set_limits(&id("a"), Limits::new(4).with_resume_below(2)).expect("sound");
@@ -287,7 +297,7 @@ fn a_backend_at_its_limit_is_passed_over_until_it_has_fallen_far_enough() {
 }
 
 #[test]
-fn nothing_is_slowed_down_when_everything_is_new() {
+fn backends_inserted_together_have_no_slow_start() {
     let set = set_of("ab");
     set.set_slow_start(Some(SlowStart::new(100 * SECOND)));
     set.insert(Spec::new("c", 0).weight(3)).expect("new");
@@ -295,23 +305,24 @@ fn nothing_is_slowed_down_when_everything_is_new() {
     assert_eq!(
         set.advance_slow_start(start()).expect("rr takes all"),
         None,
-        "nothing is on its way"
+        "no backend is in slow start"
     );
 }
 
 #[test]
-fn a_late_comer_gets_its_share_by_and_by() {
+fn the_share_of_a_new_backend_grows_during_slow_start() {
     let set = set_of("a");
     set.set_slow_start(Some(SlowStart::new(100 * SECOND)));
     let t0 = start();
     let tick = |seconds| {
-        let next = set.advance_slow_start(t0 + seconds * SECOND).expect("no scheduler objects");
+        let next =
+            set.advance_slow_start(t0 + seconds * SECOND).expect("the scheduler accepts the set");
         next.map(|next| (next - t0).as_secs())
     };
     tick(0);
     set.insert(Spec::new("b", 0).weight(2)).expect("new");
     assert_eq!(shares(&set), [20, 100], "10 % of weight 2 against weight 1");
-    assert_eq!(tick(7), Some(12), "its time begins with the first tick that sees it");
+    assert_eq!(tick(7), Some(12), "slow start begins at the first tick after the insert");
     assert_eq!((tick(57), shares(&set)), (Some(62), vec![100, 100]));
     assert_eq!((tick(82), shares(&set)), (Some(87), vec![150, 100]));
     assert_eq!((tick(107), shares(&set)), (None, vec![2, 1]));
@@ -319,49 +330,49 @@ fn a_late_comer_gets_its_share_by_and_by() {
     set.set_health(&id("a"), Health::Down).expect("known");
     assert_eq!((tick(200), shares(&set)), (None, vec![2, 0]));
     set.set_health(&id("a"), Health::Up).expect("known");
-    assert_eq!(shares(&set), [200, 10], "back from the dead is new, too");
+    assert_eq!(shares(&set), [200, 10], "a backend that is up again starts slowly");
     assert_eq!(tick(201), Some(206));
     set.set_weight(&id("a"), 0).expect("known");
     assert_eq!(shares(&set), [200, 0]);
 }
 
 #[test]
-fn aggression_bends_the_line() {
+fn aggression_sets_the_curve_of_slow_start() {
     let set = set_of("a");
     set.set_slow_start(Some(SlowStart::new(100 * SECOND).with_aggression(2.0).expect("above 0")));
     let t0 = start();
-    set.advance_slow_start(t0).expect("nobody objects");
+    set.advance_slow_start(t0).expect("the scheduler accepts the set");
     set.insert(Spec::new("b", 0)).expect("new");
     let share = |seconds| {
-        set.advance_slow_start(t0 + seconds * SECOND).expect("nobody objects");
+        set.advance_slow_start(t0 + seconds * SECOND).expect("the scheduler accepts the set");
         shares(&set)[0]
     };
     assert_eq!([0, 4, 25, 50, 81].map(share), [10, 20, 50, 70, 90]);
 }
 
 #[test]
-fn the_end_of_slow_start_gives_everybody_the_whole_share() {
+fn without_slow_start_every_backend_has_its_full_share() {
     let set = set_of("a");
     set.set_slow_start(Some(SlowStart::new(100 * SECOND)));
     let t0 = start();
-    set.advance_slow_start(t0).expect("nobody objects");
+    set.advance_slow_start(t0).expect("the scheduler accepts the set");
     set.insert(Spec::new("b", 0)).expect("new");
     assert_eq!(shares(&set), [10, 100]);
     set.set_slow_start(None);
-    assert_eq!(set.advance_slow_start(t0 + SECOND).expect("nobody objects"), None);
+    assert_eq!(set.advance_slow_start(t0 + SECOND).expect("the scheduler accepts the set"), None);
     assert_eq!(shares(&set), [1, 1]);
 }
 
 #[test]
-fn balancers_of_one_set_share_counts_but_not_turns() {
+fn balancers_of_one_set_share_counts_but_not_positions() {
     let set = set_of("abc");
     let (first, second) = (round_robin(&set), round_robin(&set));
     let clone = first.clone();
     assert_eq!(picks(&first, 2), "ab");
-    assert_eq!(picks(&clone, 1), "c", "a clone goes on with the same turn");
+    assert_eq!(picks(&clone, 1), "c", "a clone shares the position");
     assert_eq!(picks(&second, 1), "a");
     let fork = first.fork().expect("rr takes all");
-    assert_eq!(picks(&fork, 2), "ab", "a fork starts its own");
+    assert_eq!(picks(&fork, 2), "ab", "a fork has a position of its own");
 
     let held = (pick(&first), pick(&second), pick(&fork));
     let loads: Vec<_> = set.snapshot().backends().iter().map(|b| b.load().active).collect();
@@ -386,7 +397,7 @@ fn another_scheduler_starts_afresh_and_a_refused_one_changes_nothing() {
     assert_eq!(balancer.scheduler().name(), "at-most");
     assert_eq!(picks(&balancer, 1), "a", "from the head of the list");
     assert_eq!(held.backend().load().active, 1);
-    assert!(set.insert(Spec::new("d", 0)).is_err(), "the rule in service is asked");
+    assert!(set.insert(Spec::new("d", 0)).is_err(), "the current scheduler refuses four backends");
 }
 
 #[test]
@@ -409,7 +420,7 @@ fn a_pick_by_name_passes_the_scheduler_and_the_limit_but_no_state() {
 }
 
 #[test]
-fn a_detached_lease_leaves_its_count_to_somebody_else() {
+fn a_detached_lease_leaves_the_load_to_the_caller() {
     let set = set_of("a");
     let balancer = round_robin(&set);
     let backend = pick(&balancer).detach();
@@ -447,7 +458,7 @@ fn a_worker_sees_every_publication_and_counts_the_same_connections() {
 }
 
 #[test]
-fn a_worker_that_refreshes_lets_go_of_what_was_removed() {
+fn a_refreshed_worker_drops_removed_backends() {
     let set = BackendSet::new();
     let balancer = Balancer::new(&set, RoundRobin).expect("empty");
     let target = Arc::new(());

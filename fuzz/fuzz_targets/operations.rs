@@ -165,7 +165,7 @@ impl World {
                 let target = Target { port, ..*backend.target() };
                 let address = SocketAddr::new(address(name).ip(), port);
                 let again = refused(self.set.set_target(&id(name), target, Some(address)));
-                assert_eq!(again.expect("it is there").target().port, port);
+                assert_eq!(again.expect("the backend is in the set").target().port, port);
             }
             Step::SlowStart { seconds } => {
                 let slow = seconds.map(|s| SlowStart::new(Duration::from_secs(s.into())));
@@ -181,7 +181,7 @@ impl World {
                 self.balancer.set_scheduler(rule).expect("every rule takes a small set");
             }
             Step::Fork => {
-                self.balancer = self.balancer.fork().expect("it compiled before");
+                self.balancer = self.balancer.fork().expect("the scheduler has compiled before");
                 self.worker = self.balancer.worker(self.rng.clone());
             }
             Step::Worker => self.worker = self.balancer.worker(self.rng.clone()),
@@ -262,7 +262,7 @@ impl World {
                         PickError::SchedulerRefused => {
                             assert!(self.may_refuse(), "{}: {usable} are usable", self.rule);
                         }
-                        _ => unreachable!("a new reason: say here what it means"),
+                        _ => unreachable!("unknown PickError: add its expectation here"),
                     }
                     return;
                 }
@@ -270,7 +270,7 @@ impl World {
         }
     }
 
-    /// Rules that give a flow nobody although somebody is usable, as their docs say.
+    /// Rules that give a flow no backend although one is usable, as their docs say.
     fn may_refuse(&self) -> bool {
         ["sh", "dh", "mh", "ovf", "bounded", "subset"].iter().any(|rule| self.names(rule))
     }
@@ -317,7 +317,7 @@ fn choose(rule: u8) -> &'static str {
             && !SMALL.contains(&rule)
     };
     let mut rules = ALL.iter().filter(|rule| !large(rule)).chain(SMALL).cycle();
-    rules.nth(rule.into()).expect("it goes on for ever")
+    rules.nth(rule.into()).expect("the iterator is endless")
 }
 
 /// Lets pass what a set may refuse; anything else is a bug.

@@ -60,7 +60,15 @@ impl Quorum {
         healthy_weight != 0 && healthy_weight >= least
     }
 
-    pub(super) const fn is_advisory(self) -> bool {
+    /// Returns the weight that the set needs.
+    #[must_use]
+    pub const fn weight(self) -> u64 {
+        self.weight
+    }
+
+    /// Tells whether the quorum is only reported.
+    #[must_use]
+    pub const fn is_advisory(self) -> bool {
         self.advisory
     }
 }

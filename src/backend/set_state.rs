@@ -193,6 +193,8 @@ impl<T> SetState<T> {
             panicking: health.panicking,
             health_counts: (health.healthy, health.in_service),
             has_quorum: health.has_quorum,
+            quorum: self.quorum,
+            healthy_weight: health.healthy_weight,
         }
     }
 
@@ -200,13 +202,13 @@ impl<T> SetState<T> {
     fn evaluate(&self) -> SetHealth {
         let members = || self.records.iter().map(|e| (e.own_state(), e.effective_weight()));
         let healthy = members().filter(|(state, _)| *state == BackendState::Eligible);
-        let weight = healthy.map(|(_, weight)| u64::from(weight)).sum();
+        let healthy_weight = healthy.map(|(_, weight)| u64::from(weight)).sum();
         let quorum = self.quorum;
-        let has_quorum = quorum.is_none_or(|quorum| quorum.is_met(self.has_quorum, weight));
+        let has_quorum = quorum.is_none_or(|quorum| quorum.is_met(self.has_quorum, healthy_weight));
         let withheld = !has_quorum && quorum.is_some_and(|quorum| !quorum.is_advisory());
         let (healthy, in_service) = FailMode::count_healthy(members());
         let panicking = !withheld && self.fail_mode.is_panic(healthy, in_service);
-        SetHealth { panicking, has_quorum, withheld, healthy, in_service }
+        SetHealth { panicking, has_quorum, withheld, healthy, in_service, healthy_weight }
     }
 
     /// Returns the status of every backend, newest first.
@@ -299,6 +301,7 @@ struct SetHealth {
     withheld: bool,
     healthy: usize,
     in_service: usize,
+    healthy_weight: u64,
 }
 
 impl SetHealth {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::account::{BackendAccount, SetContext};
-use super::{BackendId, Load, Member, Members, OutcomeCounts, TrafficEstimate};
+use super::{BackendId, Load, Member, Members, OutcomeCounts, Quorum, TrafficEstimate};
 
 /// A backend: its stable name, its target, and the account of its work.
 ///
@@ -120,6 +120,8 @@ pub struct Snapshot<T> {
     pub(super) panicking: bool,
     pub(super) health_counts: (usize, usize),
     pub(super) has_quorum: bool,
+    pub(super) quorum: Option<Quorum>,
+    pub(super) healthy_weight: u64,
 }
 
 impl<T> Snapshot<T> {
@@ -166,6 +168,18 @@ impl<T> Snapshot<T> {
     #[must_use]
     pub fn has_quorum(&self) -> bool {
         self.has_quorum
+    }
+
+    /// Returns the quorum of the set, if it has one.
+    #[must_use]
+    pub fn quorum(&self) -> Option<Quorum> {
+        self.quorum
+    }
+
+    /// Returns the sum of the effective weights of the healthy backends, which the quorum compares.
+    #[must_use]
+    pub fn healthy_weight(&self) -> u64 {
+        self.healthy_weight
     }
 
     /// Returns what all backends of the set share.

@@ -7,13 +7,17 @@ use std::fmt;
 #[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
 pub enum BackendAdminState {
-    /// The backend serves.
+    /// The backend serves. In the director's API: `up`.
+    #[cfg_attr(feature = "health", serde(rename = "up"))]
     #[default]
     Enabled,
-    /// The backend gets no new work, and what it has goes on. Persistence to it ends, unless
-    /// [configured otherwise](crate::balancer::PersistenceBuilder::draining).
+    /// The backend gets no new work, and keeps the connections that it has. Persistence to it ends,
+    /// unless [configured otherwise](crate::balancer::PersistenceBuilder::draining). In the director's
+    /// API: `drain`.
+    #[cfg_attr(feature = "health", serde(rename = "drain"))]
     Draining,
-    /// The backend is out of service, whatever its health.
+    /// The backend is out of service, whatever its health. In the director's API: `down`.
+    #[cfg_attr(feature = "health", serde(rename = "down"))]
     Disabled,
 }
 

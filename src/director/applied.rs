@@ -47,13 +47,24 @@ pub struct PartFailure {
     pub error: Arc<DirectorError>,
 }
 
+impl fmt::Display for PartFailure {
+    /// Writes `not applied: `, the part unless the error names it, and the error.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (part, error) = (self.part.to_string(), self.error.to_string());
+        match error.starts_with(&part) {
+            true => write!(f, "not applied: {error}"),
+            false => write!(f, "not applied: {part}: {error}"),
+        }
+    }
+}
+
 /// A part of the configuration that could not be applied, as the status shows it.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct PartStatus {
     /// `service NAME`, `[admin]`, `[vrrp]` or `handover`.
     pub part: String,
-    /// The error.
+    /// The error, which need not name the part again.
     pub reason: String,
 }
 
@@ -131,8 +142,9 @@ impl AppliedConfig {
 
     /// Records that a part could not be applied, and logs it.
     pub(super) fn record_failure(&mut self, part: ReloadPart, error: DirectorError) {
-        tracing::error!("{error}");
-        self.failures.push(PartFailure { part, error: Arc::new(error) });
+        let failure = PartFailure { part, error: Arc::new(error) };
+        tracing::error!("{failure}; the next reload tries again");
+        self.failures.push(failure);
     }
 }
 
@@ -146,9 +158,10 @@ impl ReloadStatusSlot {
     }
 
     pub(super) fn publish(&self, failures: &[PartFailure]) {
-        let status = |failure: &PartFailure| PartStatus {
-            part: failure.part.to_string(),
-            reason: failure.error.to_string(),
+        let status = |failure: &PartFailure| {
+            let (part, error) = (failure.part.to_string(), failure.error.to_string());
+            let reason = error.strip_prefix(&part).and_then(|rest| rest.strip_prefix(": "));
+            PartStatus { reason: reason.unwrap_or(&error).to_owned(), part }
         };
         *lock(&self.0) = failures.iter().map(status).collect();
     }
@@ -156,7 +169,26 @@ impl ReloadStatusSlot {
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::ServiceError;
     use super::*;
+
+    #[test]
+    fn a_failure_names_its_part_once() {
+        let failure = |error| PartFailure {
+            part: ReloadPart::Service("web".to_owned()),
+            error: Arc::new(error),
+        };
+        let own = ServiceError::Config("no".to_owned());
+        let own = failure(DirectorError::Service { service: "web".to_owned(), source: own });
+        let other = failure(DirectorError::Stopped);
+        assert_eq!(own.to_string(), "not applied: service web: no");
+        let text = "not applied: service web: the director has been stopped";
+        assert_eq!(other.to_string(), text);
+        let slot = ReloadStatusSlot::default();
+        slot.publish(&[own, other]);
+        let reasons: Vec<_> = slot.failed_parts().into_iter().map(|part| part.reason).collect();
+        assert_eq!(reasons, ["no", "the director has been stopped"]);
+    }
 
     #[test]
     fn a_failed_part_is_always_changed() {
@@ -164,13 +196,16 @@ mod tests {
             [[service]]\nname = \"b\"\nlisten = \"127.0.0.1:2\"\n";
         let config = DirectorConfig::parse(text).expect("a valid configuration");
         let mut applied = AppliedConfig { config: config.clone(), ..AppliedConfig::default() };
-        assert_eq!(applied.plan(&config).to_string(), "nothing");
+        assert_eq!(applied.plan(&config).to_string(), "no change");
         let failed = ServiceDiff { health: true, ..ServiceDiff::default() };
         applied.failed_services.insert(("b".to_owned(), ServiceProtocol::Tcp), failed);
         applied.record_failure(ReloadPart::Admin, DirectorError::Stopped);
-        assert_eq!(applied.plan(&config).to_string(), "service b: health\n[admin]");
+        assert_eq!(
+            applied.plan(&config).to_string(),
+            "service b: changed health\n[admin]: changed"
+        );
         let without_b = &text[..text.rfind("[[service]]").expect("two services")];
         let without_b = DirectorConfig::parse(without_b).expect("a valid configuration");
-        assert_eq!(applied.plan(&without_b).to_string(), "service b: removed\n[admin]");
+        assert_eq!(applied.plan(&without_b).to_string(), "service b: removed\n[admin]: changed");
     }
 }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::config::{DirectorConfig, ServiceConfig};
-use super::overrides::{AdminState, DesiredServer};
-use crate::backend::Limits;
+use super::overrides::DesiredServer;
+use crate::backend::{BackendAdminState, Limits};
 
 /// A change of one server.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -15,7 +15,7 @@ pub(super) enum ServerStep {
     Weight(SocketAddr, u32),
     Limits(SocketAddr, Limits),
     Tier(SocketAddr, u8),
-    State(SocketAddr, AdminState),
+    State(SocketAddr, BackendAdminState),
 }
 
 /// Returns the steps from one list of servers to another, in an order in which they can be applied.
@@ -187,20 +187,20 @@ impl fmt::Display for ReloadPlan {
             lines.push(match step {
                 ServiceStep::Add => format!("service {name}: added"),
                 ServiceStep::Remove => format!("service {name}: removed"),
-                ServiceStep::Change(diff) => format!("service {name}: {diff}"),
+                ServiceStep::Change(diff) => format!("service {name}: changed {diff}"),
             });
         }
         let parts = [
-            (self.admin, "[admin]"),
-            (self.vrrp, "[vrrp]"),
-            (self.sync, "[sync]"),
-            (self.handover, "handover"),
+            (self.admin, "[admin]: changed"),
+            (self.vrrp, "[vrrp]: changed"),
+            (self.sync, "[sync]: changed"),
+            (self.handover, "handover: changed"),
         ];
         lines.extend(
             parts.iter().filter(|(is_changed, _)| *is_changed).map(|(_, name)| (*name).to_owned()),
         );
         if lines.is_empty() {
-            lines.push("nothing".to_owned());
+            lines.push("no change".to_owned());
         }
         f.write_str(&lines.join("\n"))
     }
@@ -229,7 +229,7 @@ mod tests {
     use super::super::config::RealServer;
     use super::*;
 
-    fn server(port: u16, weight: u32, state: AdminState) -> DesiredServer {
+    fn server(port: u16, weight: u32, state: BackendAdminState) -> DesiredServer {
         let mut config = RealServer::new(SocketAddr::from(([10, 0, 0, 1], port)));
         config.weight = weight;
         DesiredServer { config, state }
@@ -239,22 +239,22 @@ mod tests {
     fn servers_that_stay_change_in_place() {
         let address = |port| SocketAddr::from(([10, 0, 0, 1], port));
         let before = [
-            server(1, 1, AdminState::Up),
-            server(2, 1, AdminState::Up),
-            server(3, 1, AdminState::Up),
+            server(1, 1, BackendAdminState::Enabled),
+            server(2, 1, BackendAdminState::Enabled),
+            server(3, 1, BackendAdminState::Enabled),
         ];
         let after = [
-            server(4, 1, AdminState::Drain),
-            server(1, 1, AdminState::Up),
-            server(3, 5, AdminState::Down),
-            server(5, 1, AdminState::Up),
+            server(4, 1, BackendAdminState::Draining),
+            server(1, 1, BackendAdminState::Enabled),
+            server(3, 5, BackendAdminState::Disabled),
+            server(5, 1, BackendAdminState::Enabled),
         ];
         let steps = [
             ServerStep::Remove(address(2)),
-            ServerStep::Add(server(4, 1, AdminState::Drain)),
+            ServerStep::Add(server(4, 1, BackendAdminState::Draining)),
             ServerStep::Weight(address(3), 5),
-            ServerStep::State(address(3), AdminState::Down),
-            ServerStep::Add(server(5, 1, AdminState::Up)),
+            ServerStep::State(address(3), BackendAdminState::Disabled),
+            ServerStep::Add(server(5, 1, BackendAdminState::Enabled)),
         ];
         assert_eq!(diff_servers(&before, &after), steps);
         assert_eq!(diff_servers(&after, &after), []);
@@ -268,15 +268,18 @@ mod tests {
             let read = |text| DirectorConfig::parse(text).expect("sound");
             ReloadPlan::new(&read(text), &read(other)).to_string()
         };
-        assert_eq!(plan(text, text), "nothing");
-        assert_eq!(plan(text, &text.replace("\"rr\"", "\"wrr\"")), "service b: scheduler");
+        assert_eq!(plan(text, text), "no change");
+        assert_eq!(plan(text, &text.replace("\"rr\"", "\"wrr\"")), "service b: changed scheduler");
         let other = text.replace("name = \"a\"", "name = \"c\"");
         assert_eq!(plan(text, &other), "service a: removed\nservice c: added");
         let other = text.replace("scheduler = \"rr\"", "scheduler = \"rr\"\nprotocol = \"udp\"");
         assert_eq!(plan(text, &other), "service b: removed\nservice b: added");
         let other = format!("workers = 1\n[admin]\nlisten = \"127.0.0.1:9\"\n{text}");
-        assert_eq!(plan(text, &other), "service a: forwarding\nservice b: forwarding\n[admin]");
+        assert_eq!(
+            plan(text, &other),
+            "service a: changed forwarding\nservice b: changed forwarding\n[admin]: changed"
+        );
         let other = format!("{text}[service.tcp]\nidle_timeout = \"never\"\n");
-        assert_eq!(plan(text, &other), "service b: forwarding");
+        assert_eq!(plan(text, &other), "service b: changed forwarding");
     }
 }

@@ -55,7 +55,7 @@ pub enum DirectorError {
         source: io::Error,
     },
     /// The socket for a successor cannot be opened, or the predecessor does not hand over.
-    #[error("handover over socket {}: {source}", path.display())]
+    #[error("cannot use handover socket {}: {source}", path.display())]
     Handover {
         /// The path of the socket.
         path: PathBuf,

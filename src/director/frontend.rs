@@ -15,8 +15,8 @@ use super::sockets::ListeningSockets;
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::forward::{
-    ConnectionInfo, DrainReport, Forwarder, RefusalCounters, ShedCounters, TcpCounters, TcpHandle,
-    UdpCounters, UdpForwarder, UdpHandle, WorkerPool,
+    ConnectionInfo, DrainReport, Forwarder, TcpCounters, TcpHandle, UdpCounters, UdpForwarder,
+    UdpHandle, WorkerPool,
 };
 
 /// What a frontend is made from.
@@ -253,7 +253,7 @@ impl Frontend {
                 let counters = handle.counters();
                 sum.totals = sum.totals.saturating_add(tcp_totals(&counters));
                 sum.active += counters.active;
-                sum.add_refusals(tcp_refusals_by_reason(&counters));
+                sum.add_refusals(counters.refused.by_reason());
                 for backend in handle.backends() {
                     let server = sum.server_mut(backend.id.to_string());
                     server.totals = server.totals.saturating_add(ServerTotals {
@@ -269,7 +269,7 @@ impl Frontend {
                 let counters = handle.counters();
                 sum.totals = sum.totals.saturating_add(udp_totals(&counters));
                 sum.active += counters.flows_active;
-                sum.add_refusals(udp_refusals_by_reason(&counters));
+                sum.add_refusals(counters.shed.by_reason());
                 for backend in handle.backends() {
                     let server = sum.server_mut(backend.id.to_string());
                     server.totals = server.totals.saturating_add(ServerTotals {
@@ -300,67 +300,4 @@ fn udp_totals(counters: &UdpCounters) -> ServiceTotals {
         bytes_to_servers: counters.to_servers.bytes,
         bytes_to_clients: counters.to_clients.bytes,
     }
-}
-
-/// Names the reasons as operators see them. The pattern without `..` makes the compiler ask for the name
-/// of a new one; its struct is non-exhaustive for other crates only.
-fn tcp_refusals_by_reason(counters: &TcpCounters) -> [(&'static str, u64); 12] {
-    let RefusalCounters {
-        no_backend,
-        saturated,
-        queue_timeout,
-        scheduler,
-        connect_error,
-        connect_timeout,
-        no_resources,
-        client_limit,
-        bad_preamble,
-        preamble_timeout,
-        no_service,
-        client_left,
-    } = counters.refused;
-    [
-        ("no_server", no_backend),
-        ("saturated", saturated),
-        ("queue_timeout", queue_timeout),
-        ("scheduler", scheduler),
-        ("connect_error", connect_error),
-        ("connect_timeout", connect_timeout),
-        ("no_resources", no_resources),
-        ("client_limit", client_limit),
-        ("bad_preamble", bad_preamble),
-        ("preamble_timeout", preamble_timeout),
-        ("no_service", no_service),
-        ("client_left", client_left),
-    ]
-}
-
-/// As [`tcp_refusals_by_reason`], for UDP.
-fn udp_refusals_by_reason(counters: &UdpCounters) -> [(&'static str, u64); 11] {
-    let ShedCounters {
-        max_flows,
-        max_flows_per_client,
-        no_backend,
-        saturated,
-        scheduler,
-        unreachable,
-        no_resources,
-        draining,
-        send_buffer,
-        rejected,
-        damaged,
-    } = counters.shed;
-    [
-        ("max_flows", max_flows),
-        ("client_limit", max_flows_per_client),
-        ("no_server", no_backend),
-        ("saturated", saturated),
-        ("scheduler", scheduler),
-        ("unreachable", unreachable),
-        ("no_resources", no_resources),
-        ("draining", draining),
-        ("send_buffer", send_buffer),
-        ("rejected", rejected),
-        ("damaged", damaged),
-    ]
 }

@@ -5,7 +5,7 @@
 //! predecessor's socket there. The predecessor leaves the election (the standby gets the virtual
 //! addresses meanwhile) and sends duplicates of all its sockets. When the successor serves it confirms;
 //! the predecessor then stops accepting, and ends when its connections have ended. If the successor
-//! fails before, the predecessor takes part in the election again and goes on.
+//! fails before, the predecessor takes part in the election again and continues to serve.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
@@ -107,7 +107,8 @@ impl HandoverListener {
         let listener = match listener {
             Ok(listener) => listener,
             Err(error) => {
-                return tracing::error!("handover over socket {}: {error}", self.path.display());
+                let path = self.path.display();
+                return tracing::error!("cannot use handover socket {path}: {error}");
             }
         };
         loop {
@@ -124,7 +125,10 @@ impl HandoverListener {
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!("handover: the successor failed, this director goes on: {error}")
+                    tracing::warn!(
+                        "handover: the new process ended before it served; this process continues to \
+                         serve: {error}"
+                    )
                 }
             }
         }
@@ -148,14 +152,25 @@ async fn hand_over_to(
     stream.set_write_timeout(Some(HANDOVER_IO_TIMEOUT))?;
     stream.set_read_timeout(Some(SUCCESSOR_START_TIMEOUT))?;
     let Some((sockets, outcome)) = control.hand_over().await else {
-        return Err(io::Error::other("this director cannot hand over now"));
+        return Err(io::Error::other(
+            "this process cannot hand over now: a reload runs, or it is stopping",
+        ));
     };
     let handed_over = spawn_blocking(move || {
         let named: Vec<_> = sockets.iter().map(|socket| ("director", socket.as_fd())).collect();
         handover::send(&stream, &named).map_err(io::Error::other)?;
         drop(sockets);
         let mut answer = [0];
-        (&stream).read_exact(&mut answer)?;
+        (&stream).read_exact(&mut answer).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                io::Error::new(error.kind(), "it closed the handover socket; see its log")
+            }
+            io::ErrorKind::WouldBlock => {
+                let limit = SUCCESSOR_START_TIMEOUT;
+                io::Error::new(error.kind(), format!("it did not serve within {limit:?}"))
+            }
+            _ => error,
+        })?;
         if answer == [SERVING_BYTE] { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
     });
     handed_over.await.unwrap_or_else(|error| Err(io::Error::other(error)))?;

@@ -22,23 +22,25 @@ const COUNTERS: [(&str, &str); 19] = [
     ),
     (
         "lvs_service_accepted_total",
-        "Connections accepted, or UDP flows started, summed over both directors of a pair.",
+        "Connections accepted, or UDP flows started. Both directors of a pair report the same sum: do not \
+         add them.",
     ),
     (
         "lvs_service_refused_total",
-        "Connections or flows that no server accepted, summed over both directors of a pair.",
+        "Connections or flows that no server accepted. Both directors of a pair report the same sum: do \
+         not add them.",
     ),
     (
-        "lvs_service_refusals_total",
+        "lvs_service_refused_by_reason_total",
         "Connections or flows that this director refused, for each reason.",
     ),
     (
         "lvs_service_to_servers_bytes_total",
-        "Bytes sent to servers, summed over both directors of a pair.",
+        "Bytes sent to servers. Both directors of a pair report the same sum: do not add them.",
     ),
     (
         "lvs_service_to_clients_bytes_total",
-        "Bytes sent to clients, summed over both directors of a pair.",
+        "Bytes sent to clients. Both directors of a pair report the same sum: do not add them.",
     ),
     (
         "lvs_server_connections_total",
@@ -146,7 +148,7 @@ fn record_service(service: &ServiceStatus) {
     count("lvs_service_to_clients_bytes_total", service.totals.bytes_to_clients);
     for (reason, times) in &service.refused {
         let labels = [labels.clone(), vec![Label::new("reason", *reason)]].concat();
-        counter!("lvs_service_refusals_total", labels).absolute(*times);
+        counter!("lvs_service_refused_by_reason_total", labels).absolute(*times);
     }
     let show = |name: &'static str, value: f64| gauge!(name, labels.clone()).set(value);
     show("lvs_service_connections", service.active as f64);

@@ -18,7 +18,7 @@ pub struct ServerChange {
     pub weight: Option<u32>,
     /// The new administrative state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<AdminState>,
+    pub state: Option<BackendAdminState>,
 }
 
 impl ServerChange {
@@ -36,31 +36,8 @@ impl ServerChange {
 
     /// Returns this change with a new administrative state.
     #[must_use]
-    pub fn with_state(self, state: AdminState) -> Self {
+    pub fn with_state(self, state: BackendAdminState) -> Self {
         Self { state: Some(state), ..self }
-    }
-}
-
-/// The administrative state of a server.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AdminState {
-    /// The server gets connections.
-    #[default]
-    Up,
-    /// The server keeps its connections and gets no new ones.
-    Drain,
-    /// The server gets no connections.
-    Down,
-}
-
-impl From<AdminState> for BackendAdminState {
-    fn from(state: AdminState) -> Self {
-        match state {
-            AdminState::Up => Self::Enabled,
-            AdminState::Drain => Self::Draining,
-            AdminState::Down => Self::Disabled,
-        }
     }
 }
 
@@ -102,7 +79,7 @@ enum PresenceOverride {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct DesiredServer {
     pub(super) config: RealServer,
-    pub(super) state: AdminState,
+    pub(super) state: BackendAdminState,
 }
 
 impl ServiceOverrides {
@@ -248,7 +225,7 @@ mod tests {
     fn drain(port: u16) -> ServerEdit {
         ServerEdit::Change(
             format!("10.0.0.1:{port}"),
-            ServerChange::new().with_state(AdminState::Drain),
+            ServerChange::new().with_state(BackendAdminState::Draining),
         )
     }
 
@@ -260,7 +237,7 @@ mod tests {
         assert!(!b.merge(&a), "the override is known already");
         b.record(&drain(1));
         assert!(a.merge(&b));
-        let both = ServerChange { weight: Some(3), state: Some(AdminState::Drain) };
+        let both = ServerChange { weight: Some(3), state: Some(BackendAdminState::Draining) };
         assert_eq!(a.server_change("10.0.0.1:1"), both);
         assert!(!b.merge(&a));
         assert_eq!(a, b);
@@ -275,11 +252,13 @@ mod tests {
         changes.record(&ServerEdit::Add(server(3, 3)));
         changes.record(&drain(3));
         let desired = |server, state| DesiredServer { config: server, state };
-        let expected =
-            [desired(server(1, 7), AdminState::Up), desired(server(3, 3), AdminState::Drain)];
+        let expected = [
+            desired(server(1, 7), BackendAdminState::Enabled),
+            desired(server(3, 3), BackendAdminState::Draining),
+        ];
         assert_eq!(changes.apply_to(&file), expected);
         changes.record(&ServerEdit::Add(server(2, 5)));
-        assert_eq!(changes.apply_to(&file)[1], desired(server(2, 5), AdminState::Up));
+        assert_eq!(changes.apply_to(&file)[1], desired(server(2, 5), BackendAdminState::Enabled));
     }
 
     #[test]
@@ -309,8 +288,10 @@ mod tests {
         assert_eq!(same, changes);
         changes.rebase(&before, &[server(1, 2), server(3, 1), server(4, 1)]);
         let desired = |server, state| DesiredServer { config: server, state };
-        let expected =
-            [desired(server(1, 2), AdminState::Drain), desired(server(3, 1), AdminState::Up)];
+        let expected = [
+            desired(server(1, 2), BackendAdminState::Draining),
+            desired(server(3, 1), BackendAdminState::Enabled),
+        ];
         assert_eq!(changes.apply_to(&[server(1, 2), server(3, 1), server(4, 1)]), expected);
         assert!(!changes.contains("10.0.0.1:2") && !changes.contains("10.0.0.1:3"));
     }

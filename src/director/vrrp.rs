@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
-use super::config::{TrackConfig, VrrpConfig};
+use super::config::{SERVICE_TRACK_PREFIX, TrackConfig, VrrpConfig};
 use super::error::DirectorError;
 use super::registry::ServiceRegistry;
 use super::role::{DirectorRole, RoleSender};
@@ -49,8 +49,7 @@ impl VrrpDriver {
             reported: BTreeMap::new(),
         };
         for track in configs.iter().flat_map(|config| &config.tracks) {
-            let label = track.label();
-            if !trackers.resources.iter().any(|tracker| tracker.label == label) {
+            if !trackers.resources.iter().any(|tracker| tracker.label == track.name) {
                 trackers.resources.push(PriorityTracker::start(track, registry.monitor())?);
             }
         }
@@ -159,15 +158,16 @@ impl ElectionTrackers {
         let mut current = BTreeMap::new();
         if let Some(weight) = self.service_weight {
             for service in services {
-                let label = format!("service {}", service.name);
+                let label = format!("{SERVICE_TRACK_PREFIX}{}", service.name);
                 if !self.reported.contains_key(&label) {
                     vrrp.add_track(&label, TrackEffect::Minus(weight));
                 }
                 current.insert(label, service.has_eligible_server());
             }
         }
-        let is_removed =
-            |label: &&String| label.starts_with("service ") && !current.contains_key(*label);
+        let is_removed = |label: &&String| {
+            label.starts_with(SERVICE_TRACK_PREFIX) && !current.contains_key(*label)
+        };
         self.reported.keys().filter(is_removed).for_each(|label| vrrp.remove_track(label));
         for tracker in &self.resources {
             current.insert(tracker.label.clone(), tracker.is_up());
@@ -202,7 +202,7 @@ impl PriorityTracker {
             }
             (None, None) => return Err(track_error("neither `check` nor `interface`".to_owned())),
         };
-        Ok(Self { label: config.label(), resource })
+        Ok(Self { label: config.name.clone(), resource })
     }
 
     fn is_up(&self) -> bool {

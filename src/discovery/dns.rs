@@ -199,14 +199,10 @@ impl DnsSource {
                         addresses.insert(target, resolved.addresses);
                     }
                     Err(error) if error.is_negative_answer() => {
-                        warn!(
-                            "discovery source {name}: SRV target {target} has no address: {error}"
-                        );
+                        warn!("discovery from {name}: SRV target {target} has no address: {error}");
                     }
                     Err(error) => {
-                        warn!(
-                            "discovery source {name}: cannot resolve SRV target {target}: {error}"
-                        );
+                        warn!("discovery from {name}: cannot resolve SRV target {target}: {error}");
                         ttl = Duration::ZERO;
                         if let Some(last) = self.last_addresses.remove(&target) {
                             addresses.insert(target, last);

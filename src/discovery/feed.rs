@@ -86,6 +86,7 @@ pub struct Feed<T, S> {
     retry_backoff: RetryBackoff,
     max_staleness: Duration,
     adopted: Vec<BackendId>,
+    name: Option<String>,
     status: watch::Sender<FeedStatus>,
 }
 
@@ -126,6 +127,7 @@ where
             retry_backoff: RetryBackoff::DEFAULT,
             max_staleness: Duration::from_secs(600),
             adopted: Vec::new(),
+            name: None,
             status: watch::Sender::new(FeedStatus::default()),
         }
     }
@@ -157,6 +159,12 @@ where
     /// better than none. Default: 10 min.
     pub fn max_staleness(self, longest: Duration) -> Self {
         Self { max_staleness: longest, ..self }
+    }
+
+    /// Sets the name that log lines begin with, such as `service web`. Default: none; log lines name
+    /// the source only.
+    pub fn name(self, name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..self }
     }
 
     /// Takes over members that an earlier feed has left in the set when it was dropped.
@@ -191,7 +199,10 @@ where
         let mut driver = FeedDriver::new(
             self.set,
             reconciler,
-            source.name().to_owned(),
+            match self.name {
+                Some(name) => format!("{name}: discovery from {}", source.name()),
+                None => format!("discovery from {}", source.name()),
+            },
             self.retry_backoff,
             self.max_staleness,
             self.status,

@@ -141,10 +141,10 @@ impl TcpBackendCounters {
     }
 }
 
-/// Makes the enum of reasons for a refusal, its list, and the counter of each reason, so that a reason
-/// cannot lack one of them.
+/// Makes the enum of reasons for a refusal, its list, and the counter and the name of each reason, so
+/// that a reason cannot lack one of them.
 macro_rules! refusal_reasons {
-    ($($reason:ident: $field:ident,)*) => {
+    ($($reason:ident: $field:ident, $name:literal;)*) => {
         /// The reason why a connection was refused.
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
         pub(super) enum RefusalReason {
@@ -160,6 +160,13 @@ macro_rules! refusal_reasons {
                     $(Self::$reason => &mut counters.$field,)*
                 }
             }
+
+            /// Returns the name of the reason in metrics, connection records and log lines.
+            pub(super) const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$reason => $name,)*
+                }
+            }
         }
 
         impl RefusalCounters {
@@ -169,23 +176,37 @@ macro_rules! refusal_reasons {
                 let Self { $($field),* } = *self;
                 0 $(+ $field)*
             }
+
+            /// Returns each reason's name and counter. The names are those of
+            /// [`ConnectionRecord::refusal`](super::ConnectionRecord::refusal).
+            ///
+            /// # Examples
+            /// ```
+            /// use lvs::forward::RefusalCounters;
+            ///
+            /// let counters = RefusalCounters::default();
+            /// assert!(counters.by_reason().any(|entry| entry == ("client_limit", 0)));
+            /// ```
+            pub fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$(($name, self.$field)),*].into_iter()
+            }
         }
     };
 }
 
 refusal_reasons! {
-    NoBackend: no_backend,
-    Saturated: saturated,
-    QueueTimeout: queue_timeout,
-    Scheduler: scheduler,
-    ConnectError: connect_error,
-    ConnectTimeout: connect_timeout,
-    NoResources: no_resources,
-    ClientLimit: client_limit,
-    BadPreamble: bad_preamble,
-    PreambleTimeout: preamble_timeout,
-    NoService: no_service,
-    ClientLeft: client_left,
+    NoBackend: no_backend, "no_server";
+    Saturated: saturated, "saturated";
+    QueueTimeout: queue_timeout, "queue_timeout";
+    Scheduler: scheduler, "scheduler";
+    ConnectError: connect_error, "connect_error";
+    ConnectTimeout: connect_timeout, "connect_timeout";
+    NoResources: no_resources, "no_resources";
+    ClientLimit: client_limit, "client_limit";
+    BadPreamble: bad_preamble, "bad_preamble";
+    PreambleTimeout: preamble_timeout, "preamble_timeout";
+    NoService: no_service, "no_service";
+    ClientLeft: client_left, "client_left";
 }
 
 impl From<PickError> for RefusalReason {

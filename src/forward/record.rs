@@ -13,7 +13,7 @@ use crate::BackendId;
 /// The record of a TCP connection that has ended, for an access log.
 ///
 /// # Format
-/// Displayed, a record is one line without a line feed: sixteen fields, separated by one space,
+/// Displayed, a record is one line without a line feed: seventeen fields, separated by one space,
 /// always all of them in this order. A field that does not apply is `-`.
 ///
 /// | | key | value |
@@ -34,9 +34,10 @@ use crate::BackendId;
 /// | 14 | `attempts` | attempts to connect; all but the first are retries |
 /// | 15 | `on_listener` | open connections of the listener at the end, this connection included |
 /// | 16 | `on_backend` | open connections of the backend at the end, this connection included |
+/// | 17 | `refusal` | why the connection was refused; `-` if it was forwarded, to the sorry server too |
 ///
 /// In names, spaces, control characters, `"`, `\`, `=` and bytes outside ASCII are written `\xNN`. An
-/// empty name is `""`, and the name `-` is `\x2d`. So every line splits at its spaces into sixteen
+/// empty name is `""`, and the name `-` is `\x2d`. So every line splits at its spaces into seventeen
 /// fields, whatever the names are.
 ///
 /// Programs read the fields of the struct, or [`fields`](ConnectionRecord::fields) for structured
@@ -76,6 +77,10 @@ pub struct ConnectionRecord {
     pub backend_connections: Option<u64>,
     /// Which side ended the connection, and in which phase.
     pub termination: Termination,
+    /// Why the connection was refused, by the name that
+    /// [`RefusalCounters::by_reason`](super::RefusalCounters::by_reason) has for the reason, such as
+    /// `client_limit`; `None` if the connection was forwarded.
+    pub refusal: Option<&'static str>,
 }
 
 impl ConnectionRecord {
@@ -123,6 +128,7 @@ impl ConnectionRecord {
                 "on_backend",
                 V(self.backend_connections.map_or(RecordValueKind::None, RecordValueKind::Number)),
             ),
+            ("refusal", V(self.refusal.map_or(RecordValueKind::None, RecordValueKind::Code))),
         ]
         .into_iter()
     }

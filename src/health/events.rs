@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::sync::broadcast;
 use tracing::{info, warn};
 
-use crate::backend::{BackendId, BackendState};
+use crate::backend::{BackendId, BackendState, Quorum};
 
 /// How many unread events a reader may have before it misses the oldest.
 const MAX_UNREAD_EVENTS: usize = 4096;
@@ -56,6 +56,10 @@ pub enum HealthEventKind {
     Quorum {
         /// Whether the quorum is met.
         met: bool,
+        /// The sum of the effective weights of the healthy backends.
+        healthy_weight: u64,
+        /// The quorum; `None` if it was removed from the set, which is met then.
+        quorum: Option<Quorum>,
     },
     /// A check passed, and reported a problem for the operator.
     Warning {
@@ -84,7 +88,7 @@ impl HealthEvent {
         match &self.kind {
             HealthEventKind::State { to, .. } => to.is_some_and(BackendState::is_unhealthy),
             HealthEventKind::Panic { active, .. } => *active,
-            HealthEventKind::Quorum { met } => !met,
+            HealthEventKind::Quorum { met, .. } => !met,
             HealthEventKind::Warning { .. } | HealthEventKind::PublishRefused { .. } => true,
         }
     }
@@ -109,8 +113,21 @@ impl fmt::Display for HealthEvent {
             HealthEventKind::Panic { active: false, healthy, enabled } => {
                 write!(f, "panic mode is off: {healthy} of {enabled} servers are healthy")
             }
-            HealthEventKind::Quorum { met: true } => f.write_str("quorum gained"),
-            HealthEventKind::Quorum { met: false } => f.write_str("quorum lost"),
+            HealthEventKind::Quorum { quorum: None, .. } => {
+                f.write_str("the quorum was removed: no healthy weight is required")
+            }
+            HealthEventKind::Quorum { met, healthy_weight, quorum: Some(quorum) } => {
+                let result = if *met { "met" } else { "lost" };
+                write!(
+                    f,
+                    "quorum {result}: healthy weight {healthy_weight}, required {}",
+                    quorum.weight()
+                )?;
+                match *met || quorum.is_advisory() {
+                    true => Ok(()),
+                    false => f.write_str("; its servers are withheld, they get no connections"),
+                }
+            }
             HealthEventKind::Warning { id, text } => {
                 write!(f, "server {id}: check passed with a warning: {text}")
             }

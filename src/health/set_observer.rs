@@ -181,7 +181,11 @@ impl<T> SetObserver<T> {
             self.publish_event(HealthEventKind::Panic { active, healthy, enabled });
         }
         if old.has_quorum() != new.has_quorum() {
-            self.publish_event(HealthEventKind::Quorum { met: new.has_quorum() });
+            self.publish_event(HealthEventKind::Quorum {
+                met: new.has_quorum(),
+                healthy_weight: new.healthy_weight(),
+                quorum: new.quorum(),
+            });
         }
     }
 }

@@ -107,7 +107,7 @@ pub struct SchedulerParameterError {
     pub parameter: String,
     /// The value, as written.
     pub value: String,
-    /// The values that the parameter accepts: `within 1..=65536`.
+    /// The values that the parameter accepts: `a whole number from 1 to 65536`.
     pub expected: String,
 }
 
@@ -196,16 +196,19 @@ impl fmt::Display for SchedulerFamily {
 }
 
 impl fmt::Display for ParameterKind {
-    /// Describes the accepted values so that they follow "is not": `within 1..=65536`.
+    /// Describes the accepted values so that they follow "is not": `a whole number from 1 to 65536`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Flag => f.write_str("a flag without a value"),
-            Self::Integer { min, max: u64::MAX } => write!(f, "a whole number within {min}.."),
-            Self::Integer { min, max } => write!(f, "within {min}..={max}"),
-            Self::Prime { min, max } => write!(f, "a prime number within {min}..={max}"),
-            Self::Decimal { min, max } => write!(f, "within {min}..={max}"),
-            Self::Duration { min, max: Duration::MAX } => write!(f, "a duration within {min:?}.."),
-            Self::Duration { min, max } => write!(f, "a duration within {min:?}..={max:?}"),
+            Self::Integer { min, max: u64::MAX } => write!(f, "a whole number of at least {min}"),
+            Self::Integer { min, max } => write!(f, "a whole number from {min} to {max}"),
+            Self::Prime { min, max } => write!(f, "a prime number from {min} to {max}"),
+            Self::Decimal { min, max } => write!(f, "a number from {min} to {max}"),
+            Self::Duration { min: Duration::ZERO, max: Duration::MAX } => f.write_str("a duration"),
+            Self::Duration { min, max: Duration::MAX } => {
+                write!(f, "a duration of at least {min:?}")
+            }
+            Self::Duration { min, max } => write!(f, "a duration from {min:?} to {max:?}"),
             Self::Choice(words) => f.write_str(&words.join(" or ")),
             Self::Scheduler => f.write_str("a scheduler"),
         }
@@ -229,14 +232,14 @@ mod tests {
         let number = parameter(ParameterKind::Integer { min: 1, max: 9 });
         assert_eq!(number.check_integer("ring", 9_u32), Ok(9));
         let error = number.check_integer("ring", 10_u32).expect_err("above the range");
-        assert_eq!(error.to_string(), "ring: n=10 is not within 1..=9");
+        assert_eq!(error.to_string(), "ring: n=10 is not a whole number from 1 to 9");
         let quantile = parameter(ParameterKind::Decimal { min: 0.0, max: 1.0 });
         let error = quantile.check_decimal("hot_cold", f64::NAN).expect_err("NaN");
-        assert_eq!(error.to_string(), "hot_cold: n=NaN is not within 0..=1");
+        assert_eq!(error.to_string(), "hot_cold: n=NaN is not a number from 0 to 1");
         let decay = ParameterKind::Duration { min: Duration::from_millis(1), max: Duration::MAX };
         let error = parameter(decay).check_duration("peak_ewma", Duration::ZERO);
         let error = error.expect_err("below the range");
-        assert_eq!(error.to_string(), "peak_ewma: n=0ns is not a duration within 1ms..");
+        assert_eq!(error.to_string(), "peak_ewma: n=0ns is not a duration of at least 1ms");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::balancer::PickError;
 #[non_exhaustive]
 pub enum BalanceError {
     /// No backend could be picked within the [wait timeout](super::Balance::wait_timeout).
-    #[error("no backend could be picked within {waited:?}: {reason}")]
+    #[error("no backend for the request{}: {reason}", after(*waited))]
     NoBackend {
         /// Why the last pick failed.
         reason: PickError,
@@ -23,7 +23,7 @@ pub enum BalanceError {
     },
     /// All instances that were asked were busy until the
     /// [wait timeout](super::Balance::wait_timeout).
-    #[error("none of {asked} candidate backends became ready within {waited:?}")]
+    #[error("none of {asked} candidate backends became ready{}", after(*waited))]
     Busy {
         /// How many instances the last search asked.
         asked: usize,
@@ -32,11 +32,15 @@ pub enum BalanceError {
     },
     /// The request has no key, and the balancer
     /// [refuses](super::MissingKeyPolicy::Refuse) requests without one.
-    #[error("the request has no key")]
+    #[error("the request has no key, and this balancer refuses requests without a key")]
     NoKey,
     /// `call` was not preceded by a `poll_ready` that returned `Ready`.
     #[error("the service was called before poll_ready returned Ready")]
     NotReady,
+}
+
+fn after(waited: Duration) -> String {
+    if waited.is_zero() { String::new() } else { format!(" after {waited:?}") }
 }
 
 impl BalanceError {

@@ -36,7 +36,7 @@ pub enum AdvertError {
     #[error("the TTL is {0}, not 255: the packet was forwarded")]
     InvalidTtl(u8),
     /// The message ends before its last field.
-    #[error("the message is truncated: it has {have} bytes and needs {need}")]
+    #[error("the advertisement is truncated: {have} bytes of {need}")]
     Truncated {
         /// The number of bytes received.
         have: usize,
@@ -56,7 +56,10 @@ pub enum AdvertError {
     #[error("advertisement interval 0 is not valid")]
     ZeroInterval,
     /// The checksum is wrong: the message was changed on its way.
-    #[error("the checksum is wrong")]
+    #[error(
+        "the checksum is wrong: was the message changed, or does the sender compute the checksum \
+         without a pseudo-header (`checksum_as_v2 = true`)?"
+    )]
     Checksum,
     /// Source and destination are addresses of different families.
     #[error("source {0} and destination {1} are addresses of different families")]

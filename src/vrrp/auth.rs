@@ -142,23 +142,26 @@ pub struct AdvertVerifier {
 #[non_exhaustive]
 pub enum AdvertAuthError {
     /// The advertisement has no trailer.
-    #[error("the advertisement is not signed")]
+    #[error("the advertisement is not signed, and a key is set here (`auth_key`)")]
     Unsigned,
     /// The bytes behind the message are not a trailer of this kind.
-    #[error("the trailer is not an HMAC trailer of scheme 1")]
+    #[error("the signature of the advertisement has an unknown format")]
     Malformed,
     /// The verifier has no key of this number.
-    #[error("key {0} is unknown")]
+    #[error("the advertisement is signed with key number {0}, which is not set here")]
     UnknownKey(u8),
     /// The HMAC is wrong: the sender has another secret, or the message was changed.
-    #[error("the HMAC is wrong")]
+    #[error("the signature does not match: do both routers have the same `auth_key`?")]
     InvalidHmac,
     /// The timestamp differs from the clock by more than the
     /// [allowed clock skew](AdvertVerifier::new).
-    #[error("the timestamp differs from this machine's clock by {0:?}")]
+    #[error(
+        "the timestamp of the advertisement differs from this machine's clock by {0:?}: synchronize \
+         the clocks of both machines"
+    )]
     Stale(Duration),
     /// The sequence number is not higher than the last from this sender: the advertisement is replayed.
-    #[error("the advertisement is replayed")]
+    #[error("the advertisement was received before, or out of order (replay)")]
     Replayed,
 }
 

@@ -99,4 +99,6 @@ pub use self::shell::{
 };
 pub use self::state::{TransitionReason, VrrpState, VrrpTransition};
 pub use self::sync_group::VrrpSyncGroup;
+#[cfg(feature = "director")]
+pub(crate) use self::tracked_items::BUILT_IN_TRACKS;
 pub use self::tracked_items::{TrackEffect, TrackedItems, UnknownTrack};

@@ -223,7 +223,7 @@ async fn a_server_misbehaves_over_tcp() {
     let _udp = truncating(&endless).await;
     let answer = check(&question, endless.address).await;
     assert_fails(answer, CheckFailureKind::Protocol, "not a DNS message");
-    assert!(endless.bytes_sent() < 8_000_000, "bounded by the length that TCP's frame can say");
+    assert!(endless.bytes_sent() < 8_000_000, "bounded by the 16-bit length of a message over TCP");
 }
 
 #[tokio::test]

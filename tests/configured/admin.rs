@@ -23,12 +23,12 @@ async fn send(admin: SocketAddr, head: &str, body: &str) -> (u16, String) {
 }
 
 async fn raw(admin: SocketAddr, request: &[u8]) -> (u16, String) {
-    let mut stream = TcpStream::connect(admin).await.expect("it listens");
-    stream.write_all(request).await.expect("it reads");
+    let mut stream = TcpStream::connect(admin).await.expect("the admin server listens");
+    stream.write_all(request).await.expect("the admin server reads the request");
     let mut answer = String::new();
     let read = timeout(PATIENCE, stream.read_to_string(&mut answer)).await;
     // A request that is refused before it was read entirely ends with a reset after the answer.
-    let _ = read.expect("it answers");
+    let _ = read.expect("the admin server answers");
     let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     (status.unwrap_or_else(|| panic!("{answer}")), body.to_owned())
@@ -240,16 +240,17 @@ async fn slow_and_many_clients_are_bounded() {
         "",
         "",
     ] {
-        let mut stream = TcpStream::connect(admin).await.expect("it listens");
-        stream.write_all(beginning.as_bytes()).await.expect("it reads");
+        let mut stream = TcpStream::connect(admin).await.expect("the admin server listens");
+        stream.write_all(beginning.as_bytes()).await.expect("the admin server reads the request");
         held.push(stream);
     }
     // The next client waits until their time is over.
     assert_eq!(send(admin, "GET /healthz", "").await.0, 200);
     for mut stream in held {
         let mut answer = Vec::new();
-        let end =
-            timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("its time is over");
+        let end = timeout(PATIENCE, stream.read_to_end(&mut answer))
+            .await
+            .expect("the admin server closes the connection after request_timeout");
         let _ = end;
     }
     assert_eq!(ask(listens(&director)).await.expect("served"), b'a');

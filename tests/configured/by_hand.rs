@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lvs::director::{AdminState, Director, DirectorError, RealServer, ServerChange};
+use lvs::director::{BackendAdminState, Director, DirectorError, RealServer, ServerChange};
 use tokio::net::TcpListener;
 
 use crate::{ANY, ask, config, listens, read, server, start};
@@ -18,7 +18,7 @@ async fn a_director_serves_and_an_operator_changes_its_servers() {
 
     let name = servers[0].to_string();
     director
-        .change_server("web", &name, ServerChange::new().with_state(AdminState::Drain))
+        .change_server("web", &name, ServerChange::new().with_state(BackendAdminState::Draining))
         .expect("the server exists");
     for _ in 0..4 {
         assert_eq!(ask(listen).await.expect("served"), b'b');

@@ -16,7 +16,9 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, poll).await.unwrap_or_else(|_| panic!("not so: {what}"));
+    tokio::time::timeout(PATIENCE, poll)
+        .await
+        .unwrap_or_else(|_| panic!("timed out waiting until {what}"));
 }
 
 async fn can_bind(address: SocketAddr) -> bool {
@@ -30,20 +32,21 @@ async fn with_everything(name: &str) -> (Director, [SocketAddr; 2]) {
         + &config(ANY, &[server(b'a').await])
             .replace("scheduler", "health = { type = \"tcp\" }\nscheduler");
     let director = start(&text).await;
-    let addresses = [listens(&director), director.admin_address().expect("it has one")];
+    let addresses =
+        [listens(&director), director.admin_address().expect("the director has an admin address")];
     (director, addresses)
 }
 
 #[tokio::test]
 async fn dropping_the_last_handle_ends_a_director() {
     let (director, [listen, admin]) = with_everything("dropped").await;
-    let _held = TcpStream::connect(listen).await.expect("it is served");
-    ask(listen).await.expect("it is served");
+    let _held = TcpStream::connect(listen).await.expect("the client is served");
+    ask(listen).await.expect("the client is served");
     // Another handle keeps it.
     let other = director.clone();
     drop(director);
     tokio::time::sleep(Duration::from_millis(50)).await;
-    ask(listen).await.expect("it is served");
+    ask(listen).await.expect("the client is served");
     drop(other);
     until("the service's port is free", async || can_bind(listen).await).await;
     until("the admin server's port is free", async || can_bind(admin).await).await;
@@ -72,13 +75,13 @@ async fn a_start_that_is_dropped_midway_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_stopped_director_has_ended_and_says_so() {
+async fn a_stopped_director_returns_the_error_stopped() {
     let (director, addresses) = with_everything("stopped").await;
     let text = config(addresses[0], &[]);
     director.stop(Duration::from_secs(5)).await;
     assert!(can_bind(addresses[0]).await, "stop waits until the listener is closed");
     until("the admin server's port is free", async || can_bind(addresses[1]).await).await;
-    let error = director.reload(read(&text)).await.expect_err("it has ended");
+    let error = director.reload(read(&text)).await.expect_err("the director has ended");
     assert!(matches!(error, DirectorError::Stopped), "{error}");
     assert_eq!(director.stop(Duration::ZERO).await.finished, 0);
 }

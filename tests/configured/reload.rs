@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lvs::director::{AdminState, DirectorConfig, DirectorError, ReloadPart, ServerChange};
+use lvs::director::{BackendAdminState, DirectorConfig, DirectorError, ReloadPart, ServerChange};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
@@ -21,7 +21,7 @@ async fn a_reload_changes_the_differences_only() {
     assert!(director.reload(read(&before)).await.expect("sound").is_unchanged());
     let after = config(ANY, &servers[1..]).replace("\"rr\"", "\"wrr\"");
     let reloaded = director.reload(read(&after)).await.expect("sound");
-    assert_eq!(reloaded.to_string(), "service web: servers, scheduler");
+    assert_eq!(reloaded.to_string(), "service web: changed servers, scheduler");
     assert_eq!(listens(&director), listen);
     let mut answers = [ask(listen).await.expect("served"), ask(listen).await.expect("served")];
     answers.sort_unstable();
@@ -35,7 +35,7 @@ async fn a_reload_changes_the_differences_only() {
 }
 
 #[tokio::test]
-async fn overrides_stay_unless_the_file_says_something_new() {
+async fn an_override_stays_unless_a_reload_changes_the_same_value() {
     let servers = [server(b'a').await, server(b'b').await];
     let text = config(ANY, &servers);
     let director = start(&text).await;
@@ -44,7 +44,7 @@ async fn overrides_stay_unless_the_file_says_something_new() {
         .change_server("web", &name, ServerChange::new().with_weight(7))
         .expect("the server exists");
     director
-        .change_server("web", &name, ServerChange::new().with_state(AdminState::Drain))
+        .change_server("web", &name, ServerChange::new().with_state(BackendAdminState::Draining))
         .expect("the server exists");
     let state = || {
         let status = director.status();
@@ -102,7 +102,7 @@ async fn connections_outlive_their_forwarder() {
     assert_eq!(stream.read_u8().await.expect("open"), b'a');
     let other = text.replace("scheduler", "tcp = { max_connections = 5 }\nscheduler");
     let reloaded = director.reload(read(&other)).await.expect("sound");
-    assert_eq!(reloaded.to_string(), "service web: forwarding");
+    assert_eq!(reloaded.to_string(), "service web: changed forwarding");
     stream.write_all(b"b").await.expect("still open");
     assert_eq!(stream.read_u8().await.expect("still open"), b'b');
     let mut second = TcpStream::connect(listen).await.expect("served");
@@ -113,13 +113,13 @@ async fn connections_outlive_their_forwarder() {
 }
 
 #[tokio::test]
-async fn listeners_come_and_go_and_change_hands() {
+async fn a_reload_opens_closes_and_moves_listeners() {
     let servers = [server(b'a').await];
     let [one, two] = free();
     let director = start(&config(one, &servers)).await;
     let both =
         config(one, &servers).replace(&format!("\"{one}\""), &format!("[\"{one}\", \"{two}\"]"));
-    assert_eq!(reload(&director, &both).await, "service web: listen");
+    assert_eq!(reload(&director, &both).await, "service web: changed listen");
     assert_eq!((ask(one).await.expect("served"), ask(two).await.expect("served")), (b'a', b'a'));
     // The address moves to another service, and no client is refused.
     let load = Load::start(two);
@@ -211,7 +211,7 @@ async fn forwarders_of_earlier_configurations_are_bounded() {
 }
 
 #[tokio::test]
-async fn datagrams_find_their_server_through_reloads() {
+async fn datagrams_reach_the_same_server_during_reloads() {
     let echo = UdpSocket::bind(ANY).await.expect("loopback");
     let server = echo.local_addr().expect("bound");
     tokio::spawn(async move {
@@ -252,7 +252,8 @@ async fn a_part_that_failed_is_tried_again_by_the_same_configuration() {
     std::fs::create_dir(&path).expect("a folder");
     let with_handover = format!("handover = {path:?}\n{text}");
     for _ in 0..2 {
-        let summary = director.reload(read(&with_handover)).await.expect("it is prepared");
+        let summary =
+            director.reload(read(&with_handover)).await.expect("the handover socket is prepared");
         assert_eq!(summary.to_string(), "handover");
         assert!(!summary.is_complete());
         let failure = &summary.failures()[0];
@@ -262,7 +263,7 @@ async fn a_part_that_failed_is_tried_again_by_the_same_configuration() {
         assert_eq!(status.failed_parts[0].reason, failure.error.to_string());
     }
     std::fs::remove_dir(&path).expect("an empty folder");
-    let summary = director.reload(read(&with_handover)).await.expect("it is possible now");
+    let summary = director.reload(read(&with_handover)).await.expect("the path can be bound now");
     assert_eq!((summary.to_string(), summary.is_complete()), ("handover".to_owned(), true));
     assert!(path.exists() && director.status().failed_parts.is_empty());
     assert!(director.reload(read(&with_handover)).await.expect("the same").is_unchanged());
@@ -282,7 +283,7 @@ async fn a_handover_path_that_cannot_be_bound_changes_nothing() {
     assert_eq!(director.status().services[0].scheduler, "rr");
     std::fs::create_dir(&folder).expect("a folder");
     let summary = director.reload(read(&with_handover)).await.expect("the folder is there now");
-    assert_eq!(summary.to_string(), "service web: scheduler\nhandover");
+    assert_eq!(summary.to_string(), "service web: changed scheduler\nhandover: changed");
     director.stop(Duration::ZERO).await;
     let _ = std::fs::remove_dir_all(folder);
 }

@@ -49,7 +49,7 @@ async fn a_successor_that_cannot_serve_changes_nothing() {
     for _ in 0..3 {
         Director::start(read(&other)).await.expect_err("the address is taken");
         for _ in 0..20 {
-            ask(listen).await.expect("the first director goes on");
+            ask(listen).await.expect("the first director still serves");
         }
     }
     // A successor that can serve, after those that failed.

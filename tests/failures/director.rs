@@ -42,7 +42,7 @@ impl Director {
     }
 
     /// Waits for the line that marks a server as down or ejected. Cancel safe.
-    pub(crate) async fn knows(&mut self, failing: SocketAddr) {
+    pub(crate) async fn wait_until_marked(&mut self, failing: SocketAddr) {
         let marks = [format!("server {failing} is down"), format!("server {failing} is ejected")];
         loop {
             let line = self.lines.next_line().await.expect("text").expect("the director runs");

@@ -85,7 +85,7 @@ impl Outcome {
         let later = self.known.map_or(self.lost(), |at| self.lost_after(at).len());
         let sent = self.requests.len();
         println!(
-            "{fault:10} {:22} {:4} of {sent} lost, known after {known:>8}, {later:3} sent later",
+            "{fault:10} {:22} {:4} of {sent} lost, marked down after {known:>8}, {later:3} sent later",
             format!("{care:?}"),
             self.lost(),
         );
@@ -96,9 +96,9 @@ impl Outcome {
 async fn run_all(name: &str, fault: impl AsyncFn(&mut Server)) -> Vec<(Care, Outcome)> {
     static FAULT_LOCK: Mutex<()> = Mutex::const_new(());
     let _guard = FAULT_LOCK.lock().await;
-    let [nobody, checks, both, director] = CARES.map(|care| run(care, &fault));
-    let (nobody, checks, both, director) = tokio::join!(nobody, checks, both, director);
-    let outcomes = CARES.into_iter().zip([nobody, checks, both, director]);
+    let [no_detection, checks, both, director] = CARES.map(|care| run(care, &fault));
+    let (no_detection, checks, both, director) = tokio::join!(no_detection, checks, both, director);
+    let outcomes = CARES.into_iter().zip([no_detection, checks, both, director]);
     outcomes.inspect(|(care, outcome)| outcome.print(name, *care)).collect()
 }
 
@@ -122,7 +122,7 @@ async fn run(care: Care, fault: &impl AsyncFn(&mut Server)) -> Outcome {
     loop {
         tokio::select! {
             () = &mut until => break,
-            () = balancer.knows(failing), if known.is_none() => known = Some(Instant::now()),
+            () = balancer.wait_until_marked(failing), if known.is_none() => known = Some(Instant::now()),
         }
     }
     let requests = load.stop().await;
@@ -147,10 +147,10 @@ impl Running {
     }
 
     /// Waits until the balancer has marked a server as down or ejected.
-    async fn knows(&mut self, failing: SocketAddr) {
+    async fn wait_until_marked(&mut self, failing: SocketAddr) {
         match self {
-            Self::Here(parts) => parts.knows(failing).await,
-            Self::Process(director) => director.knows(failing).await,
+            Self::Here(parts) => parts.wait_until_marked(failing).await,
+            Self::Process(director) => director.wait_until_marked(failing).await,
         }
     }
 }
@@ -190,7 +190,7 @@ impl Parts {
         Self { handle, forwarding, monitor, watching, events }
     }
 
-    async fn knows(&mut self, failing: SocketAddr) {
+    async fn wait_until_marked(&mut self, failing: SocketAddr) {
         let failing = BackendId::from(failing);
         loop {
             let event =

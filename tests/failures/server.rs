@@ -41,7 +41,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start() -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "server::be_a_server", "--nocapture"])
+            .args(["--exact", "server::run_server", "--nocapture"])
             .env(ROLE, "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -92,7 +92,7 @@ impl Drop for Server {
 
 /// Runs the server if a test has started this process for it; not a test.
 #[test]
-fn be_a_server() {
+fn run_server() {
     if std::env::var_os(ROLE).is_none() {
         return;
     }

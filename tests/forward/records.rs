@@ -99,14 +99,17 @@ async fn each_termination_has_its_code() {
     set.set_limits(&id, Limits::new(1)).expect("the backend is in the set");
     let held = connect_through(&handle, &server_listener).await;
     assert_refused(&handle).await;
-    assert_eq!(next(&records).await.termination.code(), "PQ");
+    let record = next(&records).await;
+    assert_eq!((record.termination.code(), record.refusal), ("PQ", Some("saturated")));
     drop(held);
-    assert_eq!(next(&records).await.termination.code(), "--");
+    let record = next(&records).await;
+    assert_eq!((record.termination.code(), record.refusal), ("--", None));
 
     set.set_limits(&id, Limits::NONE).expect("the backend is in the set");
     set.set_health(&id, Health::Down).expect("the backend is in the set");
     assert_refused(&handle).await;
-    assert_eq!(next(&records).await.termination.code(), "SC", "no backend is eligible");
+    let record = next(&records).await;
+    assert_eq!((record.termination.code(), record.refusal), ("SC", Some("no_server")));
 
     set.set_health(&id, Health::Up).expect("the backend is in the set");
     let held = connect_through(&handle, &server_listener).await;

@@ -1,6 +1,6 @@
 //! The model of a set, its balancer and its leases.
 //!
-//! It knows nothing of planes, boards or tables: a list of records in the kernel's order, plain
+//! The model has no plane, load versions or hash tables: a list of records in the kernel's order, plain
 //! counters, and a list of leases. What it says is what the documentation says.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -315,7 +315,7 @@ impl World {
                     }
                     let _ = edit.remove(&BackendId::from(*name));
                     edit.insert(Spec::new(*name, 0).weight(*weight))?;
-                    edit.remove(&BackendId::from("nobody"))?;
+                    edit.remove(&BackendId::from("unknown"))?;
                     Ok(())
                 });
                 prop_assert!(answer.is_err());
@@ -454,7 +454,7 @@ impl World {
                 prop_assert_eq!(error, expected);
                 prop_assert!(
                     error != PickError::SchedulerRefused || self.may_refuse(),
-                    "refused, though somebody is usable"
+                    "the pick was refused although a backend is usable"
                 );
                 Ok(())
             }

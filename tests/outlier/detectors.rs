@@ -43,7 +43,7 @@ fn three_failed_connects_in_a_row_eject_and_two_do_not() {
 }
 
 #[test]
-fn detectors_that_are_off_eject_nobody() {
+fn detectors_that_are_off_eject_no_member() {
     let mut bed = EjectorTestBed::new(build(no_detectors()), 10);
     assert_eq!(bed.report_streak(1, u32::MAX, u32::MAX), None);
     bed.add_traffic(1, 0, 1000);
@@ -205,7 +205,7 @@ fn latency_above_the_factor_ejects_and_at_it_does_not() {
 }
 
 #[test]
-fn latency_at_the_floor_ejects_nobody() {
+fn latency_at_the_floor_ejects_no_member() {
     let detector = LatencyDetector::new(4.0);
     assert_eq!(first_is_slow(detector.floor(millis(900)), 5, 100, 900), []);
     assert_eq!(first_is_slow(detector.floor(millis(900)), 5, 100, 901).len(), 1);
@@ -264,7 +264,7 @@ fn failed_connects_and_timeouts_count_as_failures() {
 }
 
 #[test]
-fn counters_that_decrease_or_overflow_eject_nobody() {
+fn counters_that_decrease_or_overflow_eject_no_member() {
     let mut bed = EjectorTestBed::new(EjectionPolicy::new(), 5);
     let huge = |outcomes: &mut OutcomeCounts| {
         (outcomes.ok, outcomes.app_error) = (u64::MAX, u64::MAX);

@@ -51,25 +51,25 @@ impl Chromium {
         let input = child.stdin.take().expect("piped");
         let output = BufReader::new(child.stdout.take().expect("piped"));
         let mut browser = Self { child, input, output, session: None, number: 0 };
-        let target = browser.tell("Target.createTarget", json!({ "url": "about:blank" }));
+        let target = browser.send_command("Target.createTarget", json!({ "url": "about:blank" }));
         let target = json!({ "targetId": target["targetId"], "flatten": true });
-        let attached = browser.tell("Target.attachToTarget", target);
+        let attached = browser.send_command("Target.attachToTarget", target);
         browser.session = attached["sessionId"].as_str().map(str::to_owned);
         browser
     }
 
     /// Sends a command, and returns its result; events are skipped.
-    pub(crate) fn tell(&mut self, method: &str, params: Value) -> Value {
+    pub(crate) fn send_command(&mut self, method: &str, params: Value) -> Value {
         self.number += 1;
         let mut message = json!({ "id": self.number, "method": method, "params": params });
         if let Some(session) = &self.session {
             message["sessionId"] = session.as_str().into();
         }
-        self.input.write_all(format!("{message}\0").as_bytes()).expect("it runs");
+        self.input.write_all(format!("{message}\0").as_bytes()).expect("chromium runs");
         loop {
             let mut text = Vec::new();
-            self.output.read_until(0, &mut text).expect("it runs");
-            assert!(text.pop().is_some(), "it runs");
+            self.output.read_until(0, &mut text).expect("chromium runs");
+            assert!(text.pop().is_some(), "chromium runs");
             let answer: Value = serde_json::from_slice(&text).expect("JSON");
             if answer["id"] == self.number {
                 assert!(answer.get("error").is_none(), "{method}: {answer}");
@@ -79,19 +79,19 @@ impl Chromium {
     }
 
     pub(crate) fn open(&mut self, url: &str) {
-        self.tell("Page.navigate", json!({ "url": url }));
+        self.send_command("Page.navigate", json!({ "url": url }));
     }
 
     /// Runs a script before the scripts of every page that is opened from now on.
     pub(crate) fn before(&mut self, script: &str) {
-        self.tell("Page.enable", json!({}));
-        self.tell("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script }));
+        self.send_command("Page.enable", json!({}));
+        self.send_command("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script }));
     }
 
     /// Evaluates an expression in the page.
     pub(crate) fn evaluate(&mut self, expression: &str) -> Value {
         let params = json!({ "expression": expression, "returnByValue": true });
-        let answer = self.tell("Runtime.evaluate", params);
+        let answer = self.send_command("Runtime.evaluate", params);
         assert!(answer.get("exceptionDetails").is_none(), "{expression}: {answer}");
         answer["result"]["value"].clone()
     }
@@ -104,7 +104,7 @@ impl Chromium {
             format!("(() => {{ try {{ return {expression} }} catch {{ return false }} }})()");
         while self.evaluate(&tried) != true {
             let text = self.evaluate("document.body?.innerText");
-            assert!(now() < end, "{what} never came: {expression}\n{text}");
+            assert!(now() < end, "timed out waiting for {what}: {expression}\n{text}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -116,7 +116,7 @@ impl Chromium {
         for kind in ["keyDown", "keyUp"] {
             let params =
                 json!({ "type": kind, "key": key, "text": text, "windowsVirtualKeyCode": code });
-            self.tell("Input.dispatchKeyEvent", params);
+            self.send_command("Input.dispatchKeyEvent", params);
         }
     }
 
@@ -124,15 +124,15 @@ impl Chromium {
     pub(crate) fn look(&mut self, width: u32, scheme: &str) {
         let params =
             json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600 });
-        self.tell("Emulation.setDeviceMetricsOverride", params);
+        self.send_command("Emulation.setDeviceMetricsOverride", params);
         let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
-        self.tell("Emulation.setEmulatedMedia", json!({ "features": [feature] }));
+        self.send_command("Emulation.setEmulatedMedia", json!({ "features": [feature] }));
     }
 
     /// Returns a picture of the whole page, in base64.
     pub(crate) fn picture(&mut self) -> String {
         let params = json!({ "captureBeyondViewport": true });
-        let picture = self.tell("Page.captureScreenshot", params);
+        let picture = self.send_command("Page.captureScreenshot", params);
         picture["data"].as_str().expect("a picture").to_owned()
     }
 }

@@ -118,10 +118,10 @@ fn the_page_shows_traffic_and_drains_a_server() {
     let mut page = Chromium::start(None, &folder.0);
     page.look(1280, "light");
     page.open(&loaded.url());
-    page.until("the service", "document.body.innerText.includes('2 of 2 up')");
+    page.until("the service", "document.body.innerText.includes('2 of 2 eligible')");
     let served = "Number(document.querySelector('.facts b').innerText.replaceAll(',', ''))";
     let before = page.evaluate(served).as_f64().expect("a number");
-    page.until("more of them", &format!("{served} > {before}"));
+    page.until("the count of served connections to grow", &format!("{served} > {before}"));
     page.until("a chart", "document.querySelector('svg path').getAttribute('d').length > 40");
     // Names are shown as text, also if they contain markup.
     assert_eq!(page.evaluate("document.querySelectorAll('td b b').length"), 0);
@@ -129,19 +129,19 @@ fn the_page_shows_traffic_and_drains_a_server() {
     // By the keyboard: the button, then the dialog, whose confirm button has the focus.
     page.evaluate(&format!("{}.querySelector('button').focus()", row("alpha")));
     page.press("Enter");
-    page.until("the question", "document.getElementById('ask').open");
+    page.until("the confirmation dialog", "document.getElementById('ask').open");
     assert!(
         page.evaluate("document.getElementById('question').innerText")
             .to_string()
             .contains("alpha")
     );
     page.press("Enter");
-    page.until("its end", &format!("{}.innerText.includes('draining')", row("alpha")));
+    page.until("the state draining", &format!("{}.innerText.includes('draining')", row("alpha")));
     let status = loaded.director.status();
     let drained =
         status.services[0].servers.iter().find(|server| server.name.as_deref() == Some("alpha"));
     assert_eq!(drained.map(|server| server.state), Some("draining"));
-    page.until("that it is by hand", &format!("{}.innerText.includes('by hand')", row("alpha")));
+    page.until("the mark \"by hand\"", &format!("{}.innerText.includes('by hand')", row("alpha")));
 
     // Another weight, then a dialog that is cancelled.
     let button = format!("{}.querySelectorAll('button')[1].click()", row("beta"));
@@ -149,7 +149,10 @@ fn the_page_shows_traffic_and_drains_a_server() {
     page.evaluate("document.getElementById('weight').value = 7");
     page.evaluate("document.getElementById('weight').focus()");
     page.press("Enter");
-    page.until("it", &format!("{}.querySelectorAll('td')[2].innerText == '7'", row("beta")));
+    page.until(
+        "the state master",
+        &format!("{}.querySelectorAll('td')[2].innerText == '7'", row("beta")),
+    );
     page.evaluate(&format!("{}.querySelector('button').click()", row("beta")));
     page.evaluate("document.getElementById('ask').close('no')");
     let served = page.evaluate(served).as_f64().expect("a number");
@@ -168,7 +171,10 @@ fn the_page_shows_traffic_and_drains_a_server() {
         ("phone-dark", 390, "dark"),
     ] {
         page.look(width, scheme);
-        page.until("it fits", "document.documentElement.scrollWidth <= innerWidth");
+        page.until(
+            "the page without horizontal scrolling",
+            "document.documentElement.scrollWidth <= innerWidth",
+        );
         keep(&mut page, name);
     }
 }
@@ -176,7 +182,7 @@ fn the_page_shows_traffic_and_drains_a_server() {
 /// Writes a picture, if `LVS_PICTURES` is set.
 fn keep(page: &mut Chromium, name: &str) {
     let picture = page.picture();
-    assert!(picture.len() > 10_000, "it is not empty");
+    assert!(picture.len() > 10_000, "the screenshot is not empty");
     if let Some(folder) = std::env::var_os("LVS_PICTURES") {
         let file = std::path::Path::new(&folder).join(format!("{name}.png.base64"));
         std::fs::write(file, picture).expect("a folder");
@@ -198,14 +204,14 @@ fn the_page_asks_for_the_token() {
          return answer; };",
     );
     page.open(&loaded.url());
-    page.until("the question", "document.getElementById('enter')?.open == true");
+    page.until("the confirmation dialog", "document.getElementById('enter')?.open == true");
     assert_eq!(page.evaluate("document.querySelectorAll('section.card').length"), 0);
     page.evaluate("document.getElementById('token').value = 'wrong wrong wrong wrong'");
     page.evaluate("document.getElementById('enter').close()");
-    page.until("it again", "document.getElementById('enter').open");
+    page.until("the token dialog again", "document.getElementById('enter').open");
     page.evaluate("document.getElementById('token').value = 'sesame sesame sesame'");
     page.evaluate("document.getElementById('enter').close()");
-    page.until("the service", "document.body.innerText.includes('2 of 2 up')");
+    page.until("the service", "document.body.innerText.includes('2 of 2 eligible')");
 }
 
 #[test]
@@ -218,16 +224,22 @@ fn the_page_shows_a_failover() {
     let mut a = world.director("a", &config("a", 100, ""));
     let _b = world.director("b", &config("b", 100, ""));
     world::until("a is active", || world.has("a", world::VIRTUAL));
-    world::until("b is there", || world.status("b").is_some());
+    world::until("b answers", || world.status("b").is_some());
     let folder = Folder::new("pair");
     let mut page = Chromium::start(Some(&world.space("b")), &folder.0);
     page.look(1280, "light");
     page.open("http://127.0.0.1:9000/");
     page.until("the standby", "document.getElementById('role')?.innerText == 'standby'");
-    page.until("its part", "document.getElementById('routers').innerText.includes('backup')");
+    page.until(
+        "the state backup",
+        "document.getElementById('routers').innerText.includes('backup')",
+    );
     a.signal(Signal::KILL);
     page.until("the failover", "document.getElementById('role').innerText == 'active'");
-    page.until("it", "document.getElementById('routers').innerText.includes('master')");
+    page.until(
+        "the state master",
+        "document.getElementById('routers').innerText.includes('master')",
+    );
     keep(&mut page, "failover");
     a.kill();
 }

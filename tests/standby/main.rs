@@ -162,13 +162,13 @@ fn a_director_without_a_link_is_not_master() {
 }
 
 #[test]
-fn a_split_network_has_two_masters_and_a_healed_one_has_one() {
+fn a_network_partition_has_two_masters_and_a_repaired_network_has_one() {
     let Some(pair) = Pair::start() else { return };
     pair.world.split(true);
     // Neither director can tell a split network from a dead director.
     until("b is active too", || is_active(&pair.world, "b"));
     assert!(is_active(&pair.world, "a") && pair.world.has("a", VIRTUAL));
-    until("clients reach one of them", || pair.world.ask(80).is_ok());
+    until("clients reach a or b", || pair.world.ask(80).is_ok());
     pair.world.split(false);
     pair.settle("a", "b");
     // It stays so: one director has the address, and clients have its MAC address.

@@ -161,7 +161,7 @@ impl World {
         let admin: SocketAddr = "127.0.0.1:9000".parse().expect("an address");
         let path = format!("/api/v1/services/web/servers/{server}");
         let answer = self.within(side, || exchange(admin, "PATCH", &path, body));
-        let answer = answer.expect("it answers");
+        let answer = answer.expect("the director answers");
         assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     }
 
@@ -269,7 +269,7 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn signal(&self, signal: Signal) {
         let id = Pid::from_child(&self.child);
-        kill_process(id, signal).expect("it runs");
+        kill_process(id, signal).expect("the process runs");
     }
 
     pub(crate) fn kill(&mut self) {
@@ -280,7 +280,7 @@ impl Process {
     /// Sends SIGTERM, and waits until the program has ended.
     pub(crate) fn stop(&mut self) {
         self.signal(Signal::TERM);
-        until("it ends", || self.child.try_wait().expect("a child of ours").is_some());
+        until("the process ends", || self.child.try_wait().expect("a child of ours").is_some());
     }
 
     pub(crate) fn log(&self) -> String {
@@ -312,7 +312,7 @@ fn example(name: &str) -> PathBuf {
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = now();
     while !is_so() {
-        assert!(now() - begun < PATIENCE, "not so: {what}");
+        assert!(now() - begun < PATIENCE, "timed out waiting until {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

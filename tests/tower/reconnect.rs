@@ -158,7 +158,7 @@ async fn failed_attempts_fail_requests_at_once_and_back_off() {
     };
     let error = connect_error().await;
     assert_eq!((error.failures, error.source.to_string()), (1, "refused".into()));
-    assert_eq!(error.to_string(), "not connected (failed attempts: 1): refused");
+    assert_eq!(error.to_string(), "no connection after 1 failed attempts: refused");
     let begun = Instant::now();
     assert_eq!(
         (connect_error().await.failures, begun.elapsed()),

@@ -125,8 +125,8 @@ function serverRow(service, server, lines) {
     number("connect p99", ms(server.connect_p99_ms)),
     cell("per second", chart([line], `connections per second to ${called}`)),
     cell("", make("span", { class: "acts" },
-      isOut ? act("up", "Up", `Let ${called} get new connections again?`, { state: "up" })
-        : act("drain", "Drain", `Drain ${called}? It gets no new connections; open connections go on.`, { state: "drain" }),
+      isOut ? act("up", "Undrain", `Undrain ${called}? It gets new connections again.`, { state: "up" })
+        : act("drain", "Drain", `Drain ${called}? It gets no new connections; open connections continue.`, { state: "drain" }),
       act("weigh", "Weight", `Set the weight of ${called}:`, "weight"))));
 }
 
@@ -140,11 +140,11 @@ function serviceCard(service, lines) {
   const numbers = ["weight", "active", "served", "failed", "connect p99"];
   return make("section", { class: "card", "aria-label": `service ${service.name}` },
     make("h2", {}, service.name, " ", make("span", { class: "dim" }, `${service.listen.join(", ")} / ${service.protocol} · ${service.scheduler}`), " ",
-      make("span", { class: `badge ${up ? "good" : "bad"}` }, `${up} of ${service.servers.length} up`), " ",
+      make("span", { class: `badge ${up ? "good" : "bad"}` }, `${up} of ${service.servers.length} eligible`), " ",
       service.panicking ? make("span", { class: "badge bad" }, "health ignored") : undefined,
       service.quorum ? undefined : make("span", { class: "badge bad" }, "no quorum")),
     make("p", { class: "facts" },
-      fact("served", count.format(service.totals.accepted)), fact("refused", count.format(service.totals.refused)),
+      fact("accepted", count.format(service.totals.accepted)), fact("refused", count.format(service.totals.refused)),
       fact("persistent clients", count.format(service.persistent)),
       fact("to clients", bytes(service.totals.bytes_to_clients)), fact("to servers", bytes(service.totals.bytes_to_servers)),
       refused ? make("span", {}, `refused, by reason: ${refused}`) : undefined),

@@ -34,6 +34,9 @@ impl IntoResponse for RequestBodyError {
 
 impl From<serde_json::Error> for RequestBodyError {
     fn from(error: serde_json::Error) -> Self {
-        Self(error.to_string())
+        Self(match error.is_data() {
+            true => format!("the request body is refused: {error}"),
+            false => format!("the request body is not valid JSON: {error}"),
+        })
     }
 }

@@ -1,36 +1,33 @@
 //! Health checks, built from `health` tables.
 
 use super::check::{CheckConfig, CheckKind, RedisRoleConfig};
-use super::error::ConfigProblem;
+use super::error::{ConfigProblem, KeyPathSegment};
 use super::value::{
     CodeRanges, FromText, HexSecret, SecretString, apply_duration_if_some, apply_if_some,
 };
 use crate::health::{
-    AgentCheck, CommandCheck, DnsCheck, FileCheck, GrpcCheck, HttpCheck, IcmpCheck, MysqlCheck,
-    PostgresCheck, RedisCheck, SmtpCheck, TcpCheck, TimedCheck, TlsCheck, TlsSettings, UdpCheck,
+    AgentCheck, CommandCheck, DnsCheck, DnsCheckError, FileCheck, GrpcCheck, HttpCheck,
+    HttpCheckError, IcmpCheck, MysqlCheck, PostgresCheck, RedisCheck, SmtpCheck, TcpCheck,
+    TimedCheck, TlsCheck, TlsSettings, UdpCheck,
 };
-
-/// The key that is refused, and the reason.
-type CheckKeyProblem = (&'static str, String);
 
 /// Names the key that an error is about.
 trait WithKey<T> {
-    fn with_key(self, key: &'static str) -> Result<T, CheckKeyProblem>;
+    fn with_key(self, key: &'static str) -> Result<T, ConfigProblem>;
 }
 
 impl<T, E: ToString> WithKey<T> for Result<T, E> {
-    fn with_key(self, key: &'static str) -> Result<T, CheckKeyProblem> {
-        self.map_err(|error| (key, error.to_string()))
+    fn with_key(self, key: &'static str) -> Result<T, ConfigProblem> {
+        self.map_err(|error| ConfigProblem::at_key(key, error.to_string()))
     }
 }
 
 impl CheckConfig {
     /// Builds the check; refuses keys that its type does not use.
     pub(super) fn to_checks(&self) -> Result<TimedCheck, ConfigProblem> {
-        let problem = |(key, reason): CheckKeyProblem| ConfigProblem::at_key(key, reason);
         // Each step takes the keys that it uses, so that the rest are those of other types.
         let mut unused = self.clone();
-        let check = unused.build_check().map_err(problem)?;
+        let check = unused.build_check()?;
         let check = unused.apply_timing(check);
         match unused.first_key() {
             Some(key) => {
@@ -60,11 +57,11 @@ impl CheckConfig {
     }
 
     /// Takes the keys of the type.
-    fn build_check(&mut self) -> Result<TimedCheck, CheckKeyProblem> {
+    fn build_check(&mut self) -> Result<TimedCheck, ConfigProblem> {
         Ok(match self.kind {
             CheckKind::Agent => TimedCheck::new(apply_if_some(
                 AgentCheck::new(),
-                self.take_payload(),
+                self.take_payload()?,
                 AgentCheck::send,
             )),
             CheckKind::Command => TimedCheck::new(self.build_command_check()?),
@@ -113,7 +110,7 @@ impl CheckConfig {
                 None => SmtpCheck::new(),
             }),
             CheckKind::Tcp => {
-                let check = apply_if_some(TcpCheck::new(), self.take_payload(), TcpCheck::send);
+                let check = apply_if_some(TcpCheck::new(), self.take_payload()?, TcpCheck::send);
                 let check = apply_if_some(check, self.expect.take(), TcpCheck::expect);
                 TimedCheck::new(apply_if_some(
                     check,
@@ -126,7 +123,7 @@ impl CheckConfig {
                 None => TlsSettings::system_roots().with_key("tls")?,
             })),
             CheckKind::Udp => {
-                let check = apply_if_some(UdpCheck::new(), self.take_payload(), UdpCheck::payload);
+                let check = apply_if_some(UdpCheck::new(), self.take_payload()?, UdpCheck::payload);
                 let pattern = self.expect_bytes.take().map(|FromText(pattern)| pattern);
                 let check = apply_if_some(check, pattern, UdpCheck::expect_reply);
                 let lengths = self.reply_lengths.take().map(|[min, max]| min..=max);
@@ -141,12 +138,17 @@ impl CheckConfig {
     }
 
     /// Takes the bytes to send, as text or in hexadecimal digits.
-    fn take_payload(&mut self) -> Option<Vec<u8>> {
-        let text = self.send.take().map(String::into_bytes);
-        text.or_else(|| self.send_bytes.take().map(|HexSecret(bytes)| bytes))
+    fn take_payload(&mut self) -> Result<Option<Vec<u8>>, ConfigProblem> {
+        match (self.send.take(), self.send_bytes.take()) {
+            (Some(_), Some(_)) => {
+                Err("`send` and `send_bytes` exclude each other").with_key("send_bytes")
+            }
+            (Some(text), None) => Ok(Some(text.into_bytes())),
+            (None, bytes) => Ok(bytes.map(|HexSecret(bytes)| bytes)),
+        }
     }
 
-    fn build_command_check(&mut self) -> Result<CommandCheck, CheckKeyProblem> {
+    fn build_command_check(&mut self) -> Result<CommandCheck, ConfigProblem> {
         let program = self
             .command
             .take()
@@ -159,14 +161,21 @@ impl CheckConfig {
         Ok(if self.dynamic.take().unwrap_or_default() { check.dynamic() } else { check })
     }
 
-    fn build_dns_check(&mut self) -> Result<DnsCheck, CheckKeyProblem> {
+    fn build_dns_check(&mut self) -> Result<DnsCheck, ConfigProblem> {
         let kind = self.record_type.take();
         let check = match self.name.take() {
             Some(name) => {
-                DnsCheck::query(&name, kind.as_deref().unwrap_or("A")).with_key("name")?
+                let check = DnsCheck::query(&name, kind.as_deref().unwrap_or("A"));
+                check.map_err(|error| {
+                    let key = match error {
+                        DnsCheckError::Type { .. } => "record_type",
+                        _ => "name",
+                    };
+                    ConfigProblem::at_key(key, error.to_string())
+                })?
             }
             None if kind.is_none() => DnsCheck::new(),
-            None => return Err(("record_type", "`record_type` requires `name`".to_owned())),
+            None => return Err("`record_type` requires `name`").with_key("record_type"),
         };
         let codes = self.accept_codes.take().map(|CodeRanges(codes)| codes.into_iter().flatten());
         let check = apply_if_some(check, codes, DnsCheck::accept_codes);
@@ -177,7 +186,7 @@ impl CheckConfig {
         }
     }
 
-    fn build_file_check(&mut self) -> Result<FileCheck, CheckKeyProblem> {
+    fn build_file_check(&mut self) -> Result<FileCheck, ConfigProblem> {
         let path =
             self.file.take().ok_or("checks of type \"file\" require `file`").with_key("file")?;
         let check = match self.exists.take().unwrap_or_default() {
@@ -187,10 +196,16 @@ impl CheckConfig {
         Ok(if self.reversed.take().unwrap_or_default() { check.reversed() } else { check })
     }
 
-    fn build_http_check(&mut self) -> Result<HttpCheck, CheckKeyProblem> {
+    fn build_http_check(&mut self) -> Result<HttpCheck, ConfigProblem> {
         let method = self.method.take().unwrap_or_else(|| "GET".to_owned());
         let path = self.path.take().unwrap_or_else(|| "/".to_owned());
-        let mut check = HttpCheck::new(&method, &path).with_key("path")?;
+        let mut check = HttpCheck::new(&method, &path).map_err(|error| {
+            let key = match error {
+                HttpCheckError::Method { .. } => "method",
+                _ => "path",
+            };
+            ConfigProblem::at_key(key, error.to_string())
+        })?;
         for (name, value) in self.headers.take().unwrap_or_default() {
             check = check.header(&name, &value).with_key("headers")?;
         }
@@ -212,7 +227,9 @@ impl CheckConfig {
         Ok(apply_if_some(check, self.take_tls()?, HttpCheck::tls))
     }
 
-    fn take_tls(&mut self) -> Result<Option<TlsSettings>, CheckKeyProblem> {
-        self.tls.take().map(|config| config.to_tls().with_key("tls")).transpose()
+    fn take_tls(&mut self) -> Result<Option<TlsSettings>, ConfigProblem> {
+        let Some(config) = self.tls.take() else { return Ok(None) };
+        let tls = config.to_tls();
+        tls.map(Some).map_err(|problem| problem.prefixed(&[KeyPathSegment::Key("tls")]))
     }
 }

@@ -1,12 +1,12 @@
 //! The `tls` table of a health check.
 
-use std::error::Error;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::error::ConfigProblem;
 use super::value::{apply_if_some, decode_hex};
 use crate::health::TlsSettings;
 
@@ -48,38 +48,42 @@ enum TlsTrustConfig {
 const MAX_AUTHORITIES_FILE: u64 = 4 << 20;
 
 impl CheckTlsConfig {
-    pub(super) fn to_tls(&self) -> Result<TlsSettings, Box<dyn Error>> {
+    pub(super) fn to_tls(&self) -> Result<TlsSettings, ConfigProblem> {
         let mut tls = match (&self.authorities, &self.pinned, self.trust) {
             (Some(_), Some(_), _) => {
-                return Err("`authorities` and `pinned` exclude each other".into());
+                let reason = "`authorities` and `pinned` exclude each other";
+                return Err(ConfigProblem::at_key("pinned", reason));
             }
-            (Some(path), None, _) => {
-                let pem = read_authorities(path)
-                    .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-                TlsSettings::authorities(&pem)?
-            }
+            (Some(path), None, _) => read_authorities(path)
+                .map_err(|reason| ConfigProblem::at_key("authorities", reason))?,
             (None, Some(digits), _) => {
                 let digest =
                     decode_hex(&digits.replace(':', "")).and_then(|bytes| bytes.try_into().ok());
                 TlsSettings::pinned(digest.ok_or_else(|| {
-                    format!(
-                        "`pinned` is {digits:?}, and must be a SHA-256 digest of 64 hexadecimal \
-                         digits"
-                    )
+                    let reason = format!(
+                        "{digits:?} is not a SHA-256 digest of 64 hexadecimal digits, as printed by \
+                         `openssl x509 -fingerprint -sha256`"
+                    );
+                    ConfigProblem::at_key("pinned", reason)
                 })?)
             }
-            (None, None, TlsTrustConfig::System) => TlsSettings::system_roots()?,
+            (None, None, TlsTrustConfig::System) => TlsSettings::system_roots()
+                .map_err(|error| ConfigProblem::at_key("trust", error.to_string()))?,
             (None, None, TlsTrustConfig::Any) => TlsSettings::unverified(),
         };
         if let Some(name) = &self.name {
-            tls = tls.server_name(name)?;
+            tls = tls
+                .server_name(name)
+                .map_err(|error| ConfigProblem::at_key("name", error.to_string()))?;
         }
         Ok(apply_if_some(tls, self.warn_before_days, TlsSettings::warn_before_days))
     }
 }
 
-fn read_authorities(path: &Path) -> std::io::Result<Vec<u8>> {
+fn read_authorities(path: &Path) -> Result<TlsSettings, String> {
     let mut pem = Vec::new();
-    File::open(path)?.take(MAX_AUTHORITIES_FILE).read_to_end(&mut pem)?;
-    Ok(pem)
+    File::open(path)
+        .and_then(|file| file.take(MAX_AUTHORITIES_FILE).read_to_end(&mut pem))
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    TlsSettings::authorities(&pem).map_err(|error| format!("{}: {error}", path.display()))
 }

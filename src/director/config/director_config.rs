@@ -14,6 +14,7 @@ use super::service::ServiceConfig;
 use super::sync::SyncConfig;
 use super::value::HumanDuration;
 use super::vrrp::VrrpConfig;
+use crate::scheduler::suggest;
 
 /// A director's configuration, from a TOML file and the files that it includes.
 ///
@@ -160,7 +161,7 @@ impl DirectorConfig {
         }
         let mut known = KnownServices::default();
         let routed = config.services.iter().flat_map(|service| service.tcp.routed_services());
-        known.routed_names = routed.map(String::as_str).collect();
+        known.routed_names = routed.map(|(_, service)| service.as_str()).collect();
         for (document, file) in &files {
             for (n, service) in file.services.iter().enumerate() {
                 let path = [KeyPathSegment::Key("service"), KeyPathSegment::Index(n)];
@@ -206,13 +207,21 @@ impl<'a> KnownServices<'a> {
             let reason = "the service has no `listen`, and no `server_names` lead to it";
             return problem("name", reason.to_owned());
         }
-        for name in service.tcp.routed_services() {
+        for (pattern, name) in service.tcp.routed_services() {
             let target = services.iter().find(|service| service.name == *name);
             let reason = match target {
-                None => format!("there is no service {name:?}"),
-                Some(target) if target.protocol != ServiceProtocol::Tcp => {
-                    format!("service {name:?} is a UDP service: a TCP service is required")
+                None => {
+                    let names = services.iter().map(|service| &*service.name);
+                    let suggestion = suggest(name, names)
+                        .map_or_else(String::new, |name| format!("; did you mean {name:?}?"));
+                    format!(
+                        "{pattern:?} leads to service {name:?}, which does not exist{suggestion}"
+                    )
                 }
+                Some(target) if target.protocol != ServiceProtocol::Tcp => format!(
+                    "{pattern:?} leads to service {name:?}, which is a UDP service: a TCP service is \
+                     required"
+                ),
                 Some(_) => continue,
             };
             let path = [KeyPathSegment::Key("tcp"), KeyPathSegment::Key("server_names")];

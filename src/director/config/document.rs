@@ -42,14 +42,15 @@ impl ConfigDocument {
     }
 
     fn locate_toml_error(&self, error: &toml::de::Error) -> DirectorConfigError {
-        let offset = error.span().map_or(0, |span| span.start);
-        let reason = error.message().to_owned();
+        let span = error.span().unwrap_or(0..0);
+        let (offset, message) = (span.start, error.message());
+        let text = self.text.get(span).unwrap_or_default();
         let mut names = Vec::new();
         if let Ok(table) = DeTable::parse(&self.text) {
             keys_at_offset(table.get_ref(), offset, &mut names);
         }
-        let suggestion = suggested_key(&reason);
-        self.error_at(offset, names.join("."), reason, suggestion)
+        let reason = explain(message, text).unwrap_or_else(|| message.to_owned());
+        self.error_at(offset, names.join("."), reason, suggested_key(message))
     }
 
     fn error_at(
@@ -188,6 +189,41 @@ fn suggested_key(reason: &str) -> Option<String> {
     suggest(name, quoted).map(str::to_owned)
 }
 
+/// Returns an operator's text for a message of the parsers that is about types of Rust or names no
+/// value; `text` is the place in the document. Other messages are shown as they are.
+fn explain(message: &str, text: &str) -> Option<String> {
+    match message {
+        "duplicate key" => return Some(format!("key `{text}` is set twice")),
+        "invalid socket address syntax" => {
+            return Some(format!("{text} is not an address with a port, such as \"10.0.0.1:80\""));
+        }
+        "invalid IP address syntax" => {
+            return Some(format!("{text} is not an IP address, such as \"10.0.0.1\""));
+        }
+        _ => {}
+    }
+    if let Some(rest) = message.strip_prefix("unknown variant ") {
+        return Some(format!("{rest}").replacen(
+            ", expected",
+            " is not accepted here, expected",
+            1,
+        ));
+    }
+    let (_, expected) = message.rsplit_once(", expected ")?;
+    let range = match expected {
+        "a nonzero usize" | "a nonzero u32" | "a nonzero u64" => "a whole number of at least 1",
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "i16" => "a whole number from -32768 to 32767",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number of at least 0",
+        "f64" => "a number",
+        "a boolean" => "true or false",
+        _ => return None,
+    };
+    Some(format!("{text} is not {range}"))
+}
+
 /// Replaces `${NAME}` and `${NAME:-default}` by the value of a variable, and `$${` by `${`.
 fn expand_environment(
     text: &str,
@@ -212,6 +248,12 @@ fn expand_environment(
         match (variable(name), default) {
             (Ok(value), _) => expanded.push_str(&value),
             (Err(VarError::NotPresent), Some(default)) => expanded.push_str(default),
+            (Err(VarError::NotPresent), None) => {
+                return Err(format!(
+                    "environment variable {name:?} is not set: set it, or write \
+                     ${{{name}:-DEFAULT}}"
+                ));
+            }
             (Err(error), _) => return Err(format!("environment variable {name:?}: {error}")),
         }
         rest = after;
@@ -236,6 +278,37 @@ mod tests {
         assert_eq!(expand("${PORT:-}"), Ok(String::new()));
         assert!(expand("${PORT}").expect_err("not set").contains("\"PORT\""));
         assert!(expand("x${HOST").expect_err("no brace").contains("no closing brace"));
+    }
+
+    #[test]
+    fn messages_of_the_parsers_are_shown_in_the_terms_of_the_file() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Engine {
+            Proxy,
+        }
+        #[derive(Debug, serde::Deserialize)]
+        #[expect(dead_code, reason = "only the errors matter")]
+        struct Table {
+            small: Option<u8>,
+            workers: Option<std::num::NonZeroUsize>,
+            address: Option<std::net::SocketAddr>,
+            engine: Option<Engine>,
+        }
+        for (text, expected) in [
+            ("small = 300", "t:1:9: small: 300 is not a whole number from 0 to 255"),
+            ("small = \"x\"", "t:1:9: small: \"x\" is not a whole number from 0 to 255"),
+            ("workers = 0", "t:1:11: workers: 0 is not a whole number of at least 1"),
+            ("small = 1\nsmall = 2", "t:2:1: key `small` is set twice"),
+            (
+                "address = \"shop:1\"",
+                "t:1:11: address: \"shop:1\" is not an address with a port, such as \"10.0.0.1:80\"",
+            ),
+            ("engine = \"ipvs\"", "t:1:10: engine: `ipvs` is not accepted here, expected `proxy`"),
+        ] {
+            let error = ConfigDocument::new("t", text).deserialize::<Table>();
+            assert_eq!(error.expect_err(text).to_string(), expected);
+        }
     }
 
     #[test]

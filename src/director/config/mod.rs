@@ -37,7 +37,7 @@ pub(crate) use self::service::ServiceConfig;
 pub(crate) use self::slow_start::SlowStartConfig;
 pub(crate) use self::sync::SyncConfig;
 pub(crate) use self::value::{HumanDuration, SecretString};
-pub(crate) use self::vrrp::{TrackConfig, VrrpConfig};
+pub(crate) use self::vrrp::{SERVICE_TRACK_PREFIX, TrackConfig, VrrpConfig};
 
 #[cfg(test)]
 mod tests;

@@ -153,10 +153,10 @@ impl ServiceConfig {
                 ("sorry_server", "a UDP service cannot have a sorry server")
             }
             ServiceProtocol::Udp if self.tcp != TcpConfig::default() => {
-                ("tcp", "the service has `protocol = \"udp\"`")
+                ("tcp", "`tcp` is for TCP services, and this service has `protocol = \"udp\"`")
             }
             ServiceProtocol::Tcp if self.udp != UdpConfig::default() => {
-                ("udp", "the service has `protocol = \"tcp\"`")
+                ("udp", "`udp` is for UDP services, and this service has `protocol = \"tcp\"`")
             }
             ServiceProtocol::Udp if self.has_unix_listener() => {
                 ("listen", "a UDP service cannot listen on a Unix socket")

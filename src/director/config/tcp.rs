@@ -179,9 +179,9 @@ impl TcpConfig {
         self.server_name_table(&|_| Some(())).map(drop)
     }
 
-    /// Returns the names of the services that `server_names` lead to.
-    pub(crate) fn routed_services(&self) -> impl Iterator<Item = &String> {
-        self.server_names.values()
+    /// Returns the patterns of `server_names`, each with the name of the service that it leads to.
+    pub(crate) fn routed_services(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.server_names.iter()
     }
 
     fn server_name_table<V>(
@@ -191,8 +191,9 @@ impl TcpConfig {
         let problem = |reason: String| ConfigProblem::at_key("server_names", reason);
         let mut names = ServerNameTable::new();
         for (pattern, service) in &self.server_names {
-            let value = find_service(service)
-                .ok_or_else(|| problem(format!("there is no service {service:?}")))?;
+            let value = find_service(service).ok_or_else(|| {
+                problem(format!("{pattern:?} leads to service {service:?}, which does not exist"))
+            })?;
             if pattern == "*" {
                 names = names.with_default(value);
             } else {

@@ -70,6 +70,38 @@ fn errors_name_line_column_key_and_reason() {
         ("router_id = 51", "router_id = 0", "vrrp.virtual_router_id: "),
         ("0102", "01", "sync.key: the key has 31 bytes, and must have 32"),
         ("0102", "0x", "sync.key: the value must be pairs of hexadecimal digits"),
+        (
+            "weight = 3",
+            "weight = 99999",
+            "configuration:12:14: service.web.server.127.0.0.1:9001.weight: weight 99999 of backend \
+             127.0.0.1:9001 is above 65535",
+        ),
+        (
+            "scheduler = \"wlc\"",
+            "slow_start = { window = \"1s\", min_percent = 0 }",
+            "service.web.slow_start.min_percent: `min_percent` is 0, and must be from 1 to 100",
+        ),
+        (
+            "scheduler = \"wlc\"",
+            "tcp.server_names = { \"a.b\" = \"wob\" }",
+            "tcp.server_names: \"a.b\" leads to service \"wob\", which does not exist; did you mean \
+             \"web\"?",
+        ),
+        (
+            "advert_interval = \"100ms\"\n    addresses = [",
+            "version = 2\n    addresses = [\"fd00::1/64\", ",
+            "vrrp.version: VRRP version 2 does not support IPv6: remove the IPv6 addresses",
+        ),
+        (
+            "router_id = 51",
+            "router_id = 51\nsource = \"fd00::2\"",
+            "vrrp.source: fd00::2 is not an IPv4 address",
+        ),
+        (
+            "router_id = 51",
+            "router_id = 51\ntrack = [{ name = \"link\", interface = \"eth1\" }]",
+            "vrrp.track.link.name: \"link\" is the name of an item that the director itself tracks",
+        ),
         ("[vrrp]", "[vrrrp]", "vrrrp: unknown field `vrrrp`"),
         ("[vrrp]", "[vrrrp]", "; did you mean `vrrp`?"),
         ("weight = 3", "weight =", "configuration:12:13: "),
@@ -77,6 +109,44 @@ fn errors_name_line_column_key_and_reason() {
         assert!(VALID.contains(valid));
         let error = DirectorConfig::parse(&VALID.replacen(valid, invalid, 1)).expect_err(invalid);
         assert!(error.to_string().contains(expected), "{invalid}:\n{expected}\n{error}");
+    }
+}
+
+/// An error of a health check is about the key whose value is refused.
+#[test]
+fn errors_of_checks_name_their_key() {
+    for (check, expected) in [
+        (
+            "type = \"tcp\", send = \"a\", send_bytes = \"00\"",
+            "health.send_bytes: `send` and `send_bytes` exclude each other",
+        ),
+        (
+            "type = \"dns\", name = \"a.b\", record_type = \"ZZ\"",
+            "health.record_type: \"ZZ\" is not a record type that can be queried, such as A",
+        ),
+        (
+            "type = \"dns\", name = \"a..b\"",
+            "health.name: \"a..b\" is not a DNS name: it has an empty label",
+        ),
+        ("type = \"http\", method = \"G E\"", "health.method: \"G E\" is not an HTTP method"),
+        ("type = \"http\", path = \"x\"", "health.path: \"x\" is not an HTTP path"),
+        (
+            "type = \"tls\", tls = { authorities = \"no/such.pem\" }",
+            "health.tls.authorities: cannot read no/such.pem: No such file",
+        ),
+        (
+            "type = \"tls\", tls = { authorities = \"Cargo.toml\" }",
+            "health.tls.authorities: Cargo.toml: no valid certificates in PEM: ",
+        ),
+        (
+            "type = \"tls\", tls = { pinned = \"00\" }",
+            "health.tls.pinned: \"00\" is not a SHA-256 digest",
+        ),
+    ] {
+        let service = "[[service]]\nname = \"web\"\nlisten = \"127.0.0.1:1\"\n";
+        let error = DirectorConfig::parse(&format!("{service}health = {{ {check} }}\n"));
+        let error = error.expect_err(check).to_string();
+        assert!(error.contains(expected), "{check}:\n{expected}\n{error}");
     }
 }
 

@@ -190,7 +190,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
             type Value = OneOrMany<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a single value, or a list of values")
+                f.write_str("a string or a table, or a list of them")
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {

@@ -10,8 +10,8 @@ use super::error::{ConfigProblem, KeyPathSegment};
 use super::value::{FromText, HexSecret, HumanDuration, apply_duration_if_some, apply_if_some};
 use crate::health::HealthPlan;
 use crate::vrrp::{
-    AuthKey, AuthKeyLengthError, ChecksumCoverage, ElectionConfig, NotifyCommands, PreemptMode,
-    TrackEffect, VirtualAddress, VirtualRoute, VirtualRouterConfig, Vrrp,
+    AuthKey, AuthKeyLengthError, BUILT_IN_TRACKS, ChecksumCoverage, ElectionConfig, NotifyCommands,
+    PreemptMode, TrackEffect, VirtualAddress, VirtualRoute, VirtualRouterConfig, Vrrp,
     VrrpConfigError as VrrpError, VrrpStartError, VrrpState, VrrpVersion,
 };
 
@@ -155,11 +155,21 @@ pub(crate) struct TrackConfig {
     check: Option<CheckConfig>,
 }
 
+/// What the names of tracked services begin with; see `service_weight`.
+pub(crate) const SERVICE_TRACK_PREFIX: &str = "service ";
+
 /// The address for a check that connects to none.
 const PLACEHOLDER_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 impl TrackConfig {
     fn validate(&self) -> Result<(), ConfigProblem> {
+        if BUILT_IN_TRACKS.contains(&&*self.name) || self.name.starts_with(SERVICE_TRACK_PREFIX) {
+            let reason = format!(
+                "{:?} is the name of an item that the director itself tracks: use another name",
+                self.name
+            );
+            return Err(ConfigProblem::at_key("name", reason));
+        }
         if self.interface.is_some() == self.check.is_some() {
             return Err(ConfigProblem::at_key(
                 "check",
@@ -182,11 +192,6 @@ impl TrackConfig {
             Some(weight) if weight < 0 => TrackEffect::Minus(amount(weight)),
             Some(weight) => TrackEffect::Plus(amount(weight)),
         }
-    }
-
-    /// Returns the item's name in the election.
-    pub(crate) fn label(&self) -> String {
-        format!("track {}", self.name)
     }
 
     pub(crate) fn check_address(&self) -> SocketAddr {
@@ -229,16 +234,41 @@ impl VrrpConfig {
             return problem("auth_key", &error);
         }
         self.validate_tracks()?;
+        for (key, source, is_v6) in
+            [("source", self.source, false), ("source_v6", self.source_v6, true)]
+        {
+            if let Some(source) = source
+                && source.is_ipv6() != is_v6
+            {
+                let family = if is_v6 { "IPv6" } else { "IPv4" };
+                return problem(key, &format!("{source} is not an {family} address"));
+            }
+        }
         // The source address is known when the director starts; here, only its family counts.
-        let source = match self.version {
-            Some(2) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            _ => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        let source_of = |is_v6| {
+            Ok::<_, VrrpStartError>(match is_v6 {
+                true => IpAddr::V6(Ipv6Addr::LOCALHOST),
+                false => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            })
         };
-        self.router_config(source).validate().or_else(|error| match error {
-            VrrpError::Vrid(_) => problem("virtual_router_id", &error),
-            VrrpError::Priority(_) => problem("priority", &error),
-            _ => problem("advert_interval", &error),
-        })
+        let routers = self.virtual_routers_from(source_of);
+        match routers.and_then(|routers| Vrrp::validate(&routers)) {
+            Ok(()) => Ok(()),
+            Err(VrrpStartError::Config { source: error, .. }) => match error {
+                VrrpError::Vrid(_) => problem("virtual_router_id", &error),
+                VrrpError::Priority(_) => problem("priority", &error),
+                VrrpError::Interval { .. } => problem("advert_interval", &error),
+                VrrpError::Ipv6InVersion2(_) => problem(
+                    "version",
+                    &"VRRP version 2 does not support IPv6: remove the IPv6 addresses, or set \
+                      `version = 3`",
+                ),
+                VrrpError::NoAddresses
+                | VrrpError::TooManyAddresses(_)
+                | VrrpError::AddressFamily { .. } => problem("addresses", &error),
+            },
+            Err(error) => problem("interface", &error),
+        }
     }
 
     fn validate_tracks(&self) -> Result<(), ConfigProblem> {
@@ -262,6 +292,15 @@ impl VrrpConfig {
 
     /// Returns a virtual router for each address family that has addresses.
     pub(crate) fn virtual_routers(&self) -> Result<Vec<VirtualRouterConfig>, VrrpStartError> {
+        self.virtual_routers_from(|is_v6| Vrrp::default_source(&self.interface, is_v6))
+    }
+
+    /// As [`virtual_routers`](Self::virtual_routers); `default_source` returns the source address of a
+    /// family for which none is configured.
+    fn virtual_routers_from(
+        &self,
+        default_source: impl Fn(bool) -> Result<IpAddr, VrrpStartError>,
+    ) -> Result<Vec<VirtualRouterConfig>, VrrpStartError> {
         let mut routers = Vec::new();
         for is_v6 in [false, true] {
             let is_family = |ip: IpAddr| ip.is_ipv6() == is_v6;
@@ -273,7 +312,7 @@ impl VrrpConfig {
             let source = if is_v6 { self.source_v6 } else { self.source };
             let source = match source {
                 Some(source) => source,
-                None => Vrrp::default_source(&self.interface, is_v6)?,
+                None => default_source(is_v6)?,
             };
             let mut router = VirtualRouterConfig::new(&*self.interface, self.router_config(source))
                 .virtual_mac(self.virtual_mac)
@@ -298,7 +337,7 @@ impl VrrpConfig {
                 router = router.key(key);
             }
             for track in &self.tracks {
-                router = router.track(track.label(), track.track_effect());
+                router = router.track(&*track.name, track.track_effect());
             }
             routers.push(router);
         }
@@ -335,7 +374,7 @@ impl VrrpConfig {
     }
 
     pub(crate) fn build_notify(&self) -> Option<NotifyCommands> {
-        let report = |failure: &str| tracing::warn!("vrrp: notify program failed: {failure}");
+        let report = |failure: &str| tracing::warn!("{failure}");
         let mut notify = apply_duration_if_some(
             NotifyCommands::new().on_failure(report),
             self.notify_timeout,
@@ -373,8 +412,11 @@ pub(super) fn validate_all(routers: &[VrrpConfig]) -> Result<(), (usize, ConfigP
                     != (&track.interface, &track.address, &track.check)
             };
             if previous.is_some_and(differs) {
-                let reason =
-                    format!("another `[[vrrp]]` tracks something else as {:?}", track.name);
+                let reason = format!(
+                    "another [[vrrp]] has a tracked item {:?} with other settings: items of one name \
+                     must be the same but for `weight`",
+                    track.name
+                );
                 return problem("track", reason);
             }
         }

@@ -125,7 +125,10 @@ impl<'a> IpvsadmCommand<'a> {
         let mut table = TomlTable::new("[[service]]");
         table.insert_string("name", &format!("{protocol}-{}", number + 1));
         if address.port() == 0 {
-            output.report_skipped(self.line, "a service of every port: the result has port 1");
+            output.report_skipped(
+                self.line,
+                "port 0 (every port) is not supported: `listen` has port 1; set the ports",
+            );
         }
         let listen = SocketAddr::new(address.ip(), address.port().max(1));
         table.insert_string("listen", &listen.to_string());

@@ -144,7 +144,7 @@ fn a_keepalived_conf_is_converted_and_the_rest_is_named() {
         "`garp_master_delay 5`",
         "`ha_suspend`",
         "`notify_down /bin/cry`",
-        "the checks of this server: all servers have those of line",
+        "checks of this server: all servers of the service have the checks of line",
         "authentication of type PASS",
         "# DR: the servers answered",
     ] {

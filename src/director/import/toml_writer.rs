@@ -92,7 +92,8 @@ impl ImportedConfig {
         self.tables.push(table);
     }
 
-    /// Names a directive, or a part of it, that is not converted, with its line.
+    /// Names a directive, or a part of it, that is not converted or is converted with a difference, with
+    /// its line.
     pub(super) fn report_skipped(&mut self, line: usize, directive: impl fmt::Display) {
         self.skipped.push((line, replace_control_chars(&directive.to_string())));
     }
@@ -104,7 +105,7 @@ impl fmt::Display for ImportedConfig {
         if skipped.is_empty() {
             writeln!(f, "# Everything was converted.")?;
         } else {
-            writeln!(f, "# Not converted:")?;
+            writeln!(f, "# Not converted, or converted with a difference:")?;
         }
         for (line, directive) in skipped {
             writeln!(f, "#   line {line}: {directive}")?;

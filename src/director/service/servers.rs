@@ -25,8 +25,7 @@ impl VirtualService {
             for step in &steps {
                 match step {
                     ServerStep::Add(server) => {
-                        edit.insert(server.config.backend_spec().admin(server.state.into()))
-                            .map(drop)?;
+                        edit.insert(server.config.backend_spec().admin(server.state)).map(drop)?;
                     }
                     ServerStep::Remove(address) => edit.remove(&id(address)).map(drop)?,
                     ServerStep::Weight(address, weight) => {
@@ -37,7 +36,7 @@ impl VirtualService {
                     }
                     ServerStep::Tier(address, tier) => edit.set_tier(&id(address), *tier)?,
                     ServerStep::State(address, state) => {
-                        edit.set_admin(&id(address), (*state).into())?;
+                        edit.set_admin(&id(address), *state)?;
                     }
                 }
             }
@@ -55,7 +54,7 @@ impl VirtualService {
                     edit.set_weight(&id, weight)?;
                 }
                 if let Some(state) = change.state {
-                    edit.set_admin(&id, state.into())?;
+                    edit.set_admin(&id, state)?;
                 }
             }
             Ok(())

@@ -70,7 +70,9 @@ impl VirtualService {
         let snapshot = self.balancer.snapshot();
         let ids = snapshot.backends().iter().map(|backend| backend.id().clone());
         let discovered = ids.filter(|id| !configured.contains(id));
-        let mut feed = Feed::new(self.balancer.backend_set(), source).adopt(discovered);
+        let mut feed = Feed::new(self.balancer.backend_set(), source)
+            .name(format!("service {}", self.name))
+            .adopt(discovered);
         if discovery.allow_empty {
             feed = feed.allow_empty();
         }

@@ -11,7 +11,7 @@ use crate::discovery::DiscoveryError;
 /// The reason why a name has no addresses or records.
 #[derive(Debug, Error)]
 pub(super) enum ResolveError {
-    #[error("not a valid DNS name: {0}")]
+    #[error("not a DNS name: {0}")]
     InvalidName(String),
     #[error("no answer within {0:?}")]
     Timeout(Duration),

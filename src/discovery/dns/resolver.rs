@@ -33,7 +33,13 @@ pub(super) fn check_name(name: &str) -> Result<(), ResolveError> {
     if name.is_empty() {
         return Err(ResolveError::InvalidName("the name is empty".to_owned()));
     }
-    Name::from_utf8(name).map(drop).map_err(|error| ResolveError::InvalidName(error.to_string()))
+    Name::from_utf8(name).map(drop).map_err(|error| {
+        ResolveError::InvalidName(match name.contains("..") {
+            // The parser's text ends with the label, which is empty.
+            true => "it has an empty label".to_owned(),
+            false => error.to_string(),
+        })
+    })
 }
 
 /// The name servers and address families of the lookups.

@@ -23,7 +23,8 @@ const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct FeedDriver<T> {
     set: BackendSet<T>,
     reconciler: FeedReconciler<T>,
-    name: String,
+    /// What log lines begin with: the name of the feed, if set, and that of the source.
+    label: String,
     retry_backoff: RetryBackoff,
     max_staleness: Duration,
     status: watch::Sender<FeedStatus>,
@@ -42,7 +43,7 @@ impl<T: Clone + Send + Sync + 'static> FeedDriver<T> {
     pub(super) fn new(
         set: BackendSet<T>,
         reconciler: FeedReconciler<T>,
-        name: String,
+        label: String,
         retry_backoff: RetryBackoff,
         max_staleness: Duration,
         status: watch::Sender<FeedStatus>,
@@ -50,7 +51,7 @@ impl<T: Clone + Send + Sync + 'static> FeedDriver<T> {
         Self {
             set,
             reconciler,
-            name,
+            label,
             retry_backoff,
             max_staleness,
             status,
@@ -91,8 +92,8 @@ impl<T: Clone + Send + Sync + 'static> FeedDriver<T> {
         let is_first = self.status.borrow().failing_since.is_none();
         if is_first {
             self.stale_at = now.checked_add(self.max_staleness);
-            let (name, error) = (&self.name, error.with_causes());
-            warn!("discovery source {name} failed, its members stay in the set: {error}");
+            let (label, error) = (&self.label, error.with_causes());
+            warn!("{label} failed, its members stay in service: {error}");
         }
         self.status.send_modify(|status| {
             if !matches!(status.state, FeedState::Stale | FeedState::Ended) {
@@ -134,18 +135,18 @@ impl<T: Clone + Send + Sync + 'static> FeedDriver<T> {
 
     fn record_members(&mut self, now: Instant, refused: usize) {
         let (members, draining) = (self.reconciler.live_count(), self.reconciler.draining_count());
-        let (name, previous) = (&self.name, self.status.borrow().clone());
+        let (label, previous) = (&self.label, self.status.borrow().clone());
         if (previous.members, previous.draining) != (members, draining) {
-            info!("discovery source {name}: the set has {members} members, {draining} draining");
+            info!("{label} has {members} members in service, and {draining} that drain");
         }
         if previous.refused != refused {
             for MemberRefusal { id, error } in self.reconciler.refusals().take(MAX_LISTED_REFUSALS)
             {
-                warn!("discovery source {name}: cannot add member {id} to the set: {error}");
+                warn!("{label}: cannot add or change member {id}: {error}");
             }
         }
         if self.last_answer_ok && previous.failing_since.is_some() {
-            info!("discovery source {name} works again");
+            info!("{label} works again");
         }
         self.status.send_modify(|status| {
             if self.pending_updates > 0 {
@@ -204,11 +205,10 @@ impl<T: Clone + Send + Sync + 'static> FeedDriver<T> {
         if self.stale_at.is_some_and(|at| at <= now) {
             self.stale_at = None;
             self.status.send_modify(|status| status.state = FeedState::Stale);
-            let (name, members) = (&self.name, self.reconciler.live_count());
+            let (label, members) = (&self.label, self.reconciler.live_count());
             let age = self.max_staleness;
             warn!(
-                "discovery source {name} has failed for {age:?}: its {members} members are stale, \
-                 and stay in the set"
+                "{label} has failed for {age:?}: its {members} members are stale, and stay in service"
             );
         }
         let apply_now = self.next_apply_at.is_some_and(|at| at <= now);
@@ -230,8 +230,8 @@ impl<T: Clone + Send + Sync + 'static> FeedDriver<T> {
         self.apply_pending();
         self.stale_at = None;
         self.status.send_modify(|status| status.state = FeedState::Ended);
-        let (name, members) = (&self.name, self.reconciler.live_count());
-        info!("discovery source {name} has ended, its {members} members stay in the set");
+        let (label, members) = (&self.label, self.reconciler.live_count());
+        info!("{label} has ended, its {members} members stay in service");
         while let Some(at) = self.next_drain_poll_at {
             sleep_until(at).await;
             self.handle_timers();

@@ -13,7 +13,7 @@ use std::fmt;
 /// | `--` | Both sides closed in order. | Nothing. |
 /// | `CR` | The client closed before its PROXY header or ClientHello was complete. | Port scans, and TCP health checks of the load balancer in front. |
 /// | `cR` | The PROXY header or ClientHello did not arrive in time. | Does the load balancer in front send a PROXY header? Does a client speak another protocol? |
-/// | `PR` | The forwarder refused the connection: the client is at its connection limit, the header or ClientHello is invalid, or no service has that server name. | The refusal counters give the reason. One client in many lines: abuse, or a proxy with many users behind one address. |
+/// | `PR` | The forwarder refused the connection: the client is at its connection limit, the header or ClientHello is invalid, or no service has that server name. | The field `refusal`: `client_limit`, `bad_preamble` or `no_service`. One client in many lines: abuse, or a proxy with many users behind one address. |
 /// | `KR` | A shutdown cut the connection before its header was complete. | Expected at a restart. |
 /// | `CQ` | The client left while it waited in the queue. | Clients wait too long: as `sQ`. |
 /// | `sQ` | The connection timed out in the queue. | Every backend is at its connection limit. Are backends down? Does a slow backend hold connections? Otherwise add backends, or raise the limits. |

@@ -27,6 +27,7 @@ fn finished_record() -> ConnectionRecord {
         listener_connections: 31,
         backend_connections: Some(7),
         termination: Termination::NORMAL,
+        refusal: None,
     }
 }
 
@@ -45,6 +46,7 @@ fn refused_record() -> ConnectionRecord {
         attempts: 0,
         backend_connections: None,
         termination: Termination::new(TerminationReason::BackendTimeout, ConnectionPhase::Queue),
+        refusal: Some("queue_timeout"),
         ..finished_record()
     }
 }
@@ -54,11 +56,12 @@ fn a_line_has_the_documented_format() {
     assert_eq!(
         finished_record().to_string(),
         "2026-09-21T14:13:20.042Z web -- 192.0.2.7:50123 - 198.51.100.1:443 web-1 10.0.0.1:8443 \
-         0.000 1.234 61002.003 517 1048576 2 31 7"
+         0.000 1.234 61002.003 517 1048576 2 31 7 -"
     );
     assert_eq!(
         refused_record().to_string(),
-        "2026-09-21T14:13:20.042Z web sQ - [2001:db8::7]:50123 - - - 30000.000 - 30000.000 0 0 0 31 -"
+        "2026-09-21T14:13:20.042Z web sQ - [2001:db8::7]:50123 - - - 30000.000 - 30000.000 0 0 0 31 - \
+         queue_timeout"
     );
 }
 
@@ -69,7 +72,7 @@ fn a_line_with_keys_has_the_documented_format() {
         "time=2026-09-21T14:13:20.042Z service=web end=-- client=192.0.2.7:50123 proxied_client=- \
          local=198.51.100.1:443 backend=web-1 address=10.0.0.1:8443 queue_ms=0.000 \
          connect_ms=1.234 total_ms=61002.003 sent=517 received=1048576 attempts=2 on_listener=31 \
-         on_backend=7"
+         on_backend=7 refusal=-"
     );
 }
 
@@ -173,7 +176,7 @@ proptest! {
     })]
 
     #[test]
-    fn every_line_has_sixteen_fields(service in any::<String>(), backend in any::<String>()) {
+    fn every_line_has_seventeen_fields(service in any::<String>(), backend in any::<String>()) {
         let record = ConnectionRecord {
             service: service.as_str().into(),
             backend: Some(backend.as_str().into()),
@@ -181,7 +184,7 @@ proptest! {
         };
         let line = record.to_string();
         prop_assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line:?}");
-        prop_assert_eq!(line.split(' ').filter(|field| !field.is_empty()).count(), 16);
+        prop_assert_eq!(line.split(' ').filter(|field| !field.is_empty()).count(), 17);
         let keyed = record.key_values().to_string();
         prop_assert!(keyed.split(' ').all(|pair| pair.matches('=').count() == 1), "{keyed:?}");
     }

@@ -13,7 +13,7 @@ pub enum HostNameError {
         len: usize,
     },
     /// The name ends with a dot, which RFC 6066 section 3 forbids.
-    #[error("server name ends with a dot")]
+    #[error("host name ends with a dot")]
     TrailingDot,
     /// A label is empty, has more than 63 bytes, or begins or ends with a hyphen.
     #[error(

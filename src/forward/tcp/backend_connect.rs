@@ -71,17 +71,18 @@ impl BackendConnector<'_> {
             return Err(refusal);
         };
         progress.phase = ConnectionPhase::Connect;
-        match timeout(config.connect.attempt_timeout, self.connect_to(sorry_server)).await {
+        let limit = config.connect.attempt_timeout;
+        let error = match timeout(limit, self.connect_to(sorry_server)).await {
             Ok(Ok(stream)) => {
                 add_relaxed(&self.context.metrics.counters.sorry_connections, 1);
                 progress.backend = None;
-                Ok(BackendConnection { stream, lease: None })
+                return Ok(BackendConnection { stream, lease: None });
             }
-            failed => {
-                debug!(%sorry_server, ?failed, "cannot connect to the sorry server");
-                Err(refusal)
-            }
-        }
+            Ok(Err(error)) => error,
+            Err(_) => timeout_error(limit),
+        };
+        debug!("cannot connect to sorry server {sorry_server}: {error}");
+        Err(refusal)
     }
 
     /// Connects to the first backend that accepts the connection.
@@ -109,9 +110,12 @@ impl BackendConnector<'_> {
             progress.phase = ConnectionPhase::Connect;
             progress.attempts += 1;
             let started_at = Instant::now();
-            let deadline = started_at + policy.attempt_timeout.min(time_left);
+            let limit = policy.attempt_timeout.min(time_left);
+            let deadline = started_at + limit;
             let target = self.target_address(&lease);
-            let (outcome, refusal) = match timeout_at(deadline, self.connect_to(target)).await {
+            let (outcome, refusal, error) = match timeout_at(deadline, self.connect_to(target))
+                .await
+            {
                 Ok(Ok(stream)) => {
                     let connect_time = started_at.elapsed();
                     progress.connect_time = Some(connect_time.into());
@@ -119,12 +123,12 @@ impl BackendConnector<'_> {
                     return Ok((stream, lease));
                 }
                 Ok(Err(error)) if is_local_error(&error) => {
-                    (Outcome::Cancelled, RefusalReason::NoResources)
+                    (Outcome::Cancelled, RefusalReason::NoResources, error)
                 }
-                Ok(Err(_)) => (Outcome::ConnectError, RefusalReason::ConnectError),
-                Err(_) => (Outcome::Timeout, RefusalReason::ConnectTimeout),
+                Ok(Err(error)) => (Outcome::ConnectError, RefusalReason::ConnectError, error),
+                Err(_) => (Outcome::Timeout, RefusalReason::ConnectTimeout, timeout_error(limit)),
             };
-            debug!(backend = %lease.id(), ?refusal, "cannot connect to the backend");
+            debug!("cannot connect to backend {} at {target}: {error}", lease.id());
             add_relaxed(&counters.counters.failed_connects, 1);
             let backend_counters =
                 counters.backend_counters(lease.backend(), || self.context.snapshot());
@@ -231,6 +235,10 @@ impl RefusalReason {
                 | Self::ConnectTimeout
         )
     }
+}
+
+fn timeout_error(limit: Duration) -> io::Error {
+    io::Error::new(ErrorKind::TimedOut, format!("no answer within {limit:?}"))
 }
 
 /// Tells whether a failure to connect is due to this machine and says nothing about the backend.

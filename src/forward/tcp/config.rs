@@ -48,7 +48,10 @@ impl OnEndCallback {
     /// be counted as active for ever.
     pub(super) fn call(&self, record: &ConnectionRecord) {
         if catch_unwind(AssertUnwindSafe(|| (self.0)(record))).is_err() {
-            error!(%record, "the `on_end` callback of the forwarder panicked");
+            error!(
+                "service {}: the `on_end` callback panicked; the record of the connection: {record}",
+                record.service,
+            );
         }
     }
 }

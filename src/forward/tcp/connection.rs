@@ -61,7 +61,7 @@ async fn start_proxying(mut session: TcpSession, client: ResetOnDrop) -> Option<
     match open_relay(&mut session, client).await {
         Ok(relay) => Some(Box::new(Proxying::new(session, relay))),
         Err(refusal) => {
-            debug!(?refusal, "connection refused");
+            debug!("the connection is refused: {}", refusal.name());
             session.finish(ConnectionEnd::Refused(refusal));
             None
         }

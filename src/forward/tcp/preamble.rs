@@ -87,20 +87,21 @@ impl PreambleConfig {
         let mut preamble = ParsedPreamble::default();
         if let Some(timeout) = self.proxy_header_timeout {
             let deadline = Instant::now() + timeout;
-            let header =
-                read_until_parsed(client, &mut preamble.initial_bytes, deadline, |bytes| {
-                    proxy_protocol::parse(bytes).map(|parsed| match parsed {
-                        ParsedProxyHeader::Incomplete { at_least } => Err(at_least),
-                        ParsedProxyHeader::Complete { header, len } => Ok((header, len)),
-                    })
-                });
+            let bytes = &mut preamble.initial_bytes;
+            let header = read_until_parsed(client, "PROXY header", bytes, deadline, |bytes| {
+                proxy_protocol::parse(bytes).map(|parsed| match parsed {
+                    ParsedProxyHeader::Incomplete { at_least } => Err(at_least),
+                    ParsedProxyHeader::Complete { header, len } => Ok((header, len)),
+                })
+            });
             let (header, len) = header.await?;
             preamble.proxy_header = Some(header);
             preamble.initial_bytes.drain(..len);
         }
         if let Some(timeout) = self.client_hello_timeout {
             let deadline = Instant::now() + timeout;
-            let hello = read_until_parsed(client, &mut preamble.initial_bytes, deadline, |bytes| {
+            let bytes = &mut preamble.initial_bytes;
+            let hello = read_until_parsed(client, "TLS ClientHello", bytes, deadline, |bytes| {
                 sni::peek(bytes).map(|peek| match peek {
                     PeekedHello::Incomplete { at_least } => Err(at_least),
                     PeekedHello::Hello(hello) => Ok(hello),
@@ -145,19 +146,14 @@ impl PreambleConfig {
         let Some(options) = self.send_proxy else { return };
         let header = preamble.header_for_backend(options, client_info);
         let mut bytes = Vec::new();
-        match header.encode(options.version, &mut bytes) {
-            Ok(()) => {
-                bytes.append(&mut preamble.initial_bytes);
-                preamble.initial_bytes = bytes;
-            }
-            // The client's TLVs are too long; the addresses alone always fit.
-            Err(error) => {
-                debug!(%error, "PROXY header to the backend sent without the client's TLVs");
-                client_info.to_proxy_header().encode_v1(&mut bytes);
-                bytes.append(&mut preamble.initial_bytes);
-                preamble.initial_bytes = bytes;
-            }
+        if let Err(error) = header.encode(options.version, &mut bytes) {
+            debug!("the PROXY header to the backend is sent without TLVs: {error}");
+            // Of the same version, which is the one that the backend expects.
+            let addresses = client_info.to_proxy_header().encode(options.version, &mut bytes);
+            debug_assert!(addresses.is_ok(), "the addresses alone always fit");
         }
+        bytes.append(&mut preamble.initial_bytes);
+        preamble.initial_bytes = bytes;
     }
 }
 
@@ -196,9 +192,10 @@ impl ParsedPreamble {
     }
 }
 
-/// Reads from the client until `parse` succeeds; its inner `Err` is the number of missing bytes.
+/// Reads a part of the preamble until `parse` succeeds; its inner `Err` is the number of missing bytes.
 async fn read_until_parsed<R, E: std::fmt::Display>(
     client: &ResetOnDrop,
+    part: &str,
     bytes: &mut Vec<u8>,
     deadline: Instant,
     mut parse: impl FnMut(&[u8]) -> Result<Result<R, usize>, E>,
@@ -208,7 +205,7 @@ async fn read_until_parsed<R, E: std::fmt::Display>(
             Ok(Ok(parsed)) => return Ok(parsed),
             Ok(Err(_missing)) => {}
             Err(error) => {
-                debug!(%error, "invalid PROXY header or ClientHello");
+                debug!("cannot parse the client's {part}: {error}");
                 return Err(RefusalReason::BadPreamble);
             }
         }
@@ -225,3 +222,35 @@ async fn read_until_parsed<R, E: std::fmt::Display>(
 
 /// Nearly every preamble fits into one chunk.
 const READ_CHUNK_SIZE: usize = 2048;
+
+#[cfg(all(test, not(lvs_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_whose_tlvs_do_not_fit_keeps_its_version() {
+        let config = PreambleConfig {
+            send_proxy: Some(ProxyHeaderOptions::v2()),
+            ..PreambleConfig::default()
+        };
+        let (client, local) = ("192.0.2.7:50123", "198.51.100.1:443");
+        let client_info = ClientInfo {
+            client: Some(client.parse().expect("an address")),
+            local: Some(local.parse().expect("an address")),
+            flow_key: None,
+        };
+        let largest = vec![0; proxy_protocol::MAX_V2_BLOCK - 3];
+        let header = client_info.to_proxy_header().with_tlv(0xe0, &largest);
+        let mut preamble = ParsedPreamble {
+            proxy_header: Some(header.expect("a TLV that fits without the addresses")),
+            initial_bytes: b"request".to_vec(),
+            ..ParsedPreamble::default()
+        };
+        config.write_proxy_header(&mut preamble, client_info);
+        let mut expected = Vec::new();
+        let without_tlvs = client_info.to_proxy_header();
+        without_tlvs.encode_v2(&mut expected).expect("a header without TLVs");
+        expected.extend(b"request");
+        assert_eq!(preamble.initial_bytes, expected);
+    }
+}

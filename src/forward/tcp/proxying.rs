@@ -87,14 +87,17 @@ impl Future for Proxying {
             }
         }
         let end = match polled {
-            Poll::Ready(result) => relay_end(result),
+            Poll::Ready(result) => relay_end(session, result),
             Poll::Pending
                 if this
                     .backend_down
                     .as_mut()
                     .is_some_and(|notified| notified.as_mut().poll(cx).is_ready()) =>
             {
-                debug!("connection cut: the backend is down");
+                debug!(
+                    "{} is down: its connection is reset (`cut_on_down`)",
+                    session.server_label()
+                );
                 ConnectionEnd::BackendDown
             }
             Poll::Pending => loop {
@@ -112,7 +115,7 @@ impl Future for Proxying {
                 match this.timer.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(()) if deadline <= timer_deadline => {
-                        debug!(?end, "connection timed out");
+                        log_timeout(session, end);
                         break end;
                     }
                     Poll::Ready(()) => this.timer.as_mut().reset(deadline),
@@ -146,14 +149,31 @@ fn next_timeout(
     deadlines.into_iter().flatten().min_by_key(|(deadline, _)| *deadline)
 }
 
-fn relay_end(result: Result<(), RelayError>) -> ConnectionEnd {
+fn log_timeout(session: &TcpSession, end: ConnectionEnd) {
+    let timeouts = session.context.config().timeouts;
+    let (name, limit) = match end {
+        ConnectionEnd::TotalTimeout => ("total", timeouts.total),
+        ConnectionEnd::HalfClosedTimeout => ("half-closed", timeouts.half_closed),
+        _ => ("idle", timeouts.idle),
+    };
+    let (limit, server) = (limit.unwrap_or_default(), session.server_label());
+    debug!("the {name} timeout of {limit:?} ended the connection to {server}");
+}
+
+fn relay_end(session: &TcpSession, result: Result<(), RelayError>) -> ConnectionEnd {
     match result {
         Ok(()) => ConnectionEnd::Finished,
         Err(RelayError { side, error }) => {
-            debug!(?side, %error, "connection broke");
+            let server = session.server_label();
             match side {
-                RelaySide::Client => ConnectionEnd::ClientAborted,
-                RelaySide::Backend => ConnectionEnd::BackendAborted,
+                RelaySide::Client => {
+                    debug!("the client broke the connection to {server}: {error}");
+                    ConnectionEnd::ClientAborted
+                }
+                RelaySide::Backend => {
+                    debug!("{server} broke the connection: {error}");
+                    ConnectionEnd::BackendAborted
+                }
             }
         }
     }

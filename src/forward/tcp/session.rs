@@ -1,5 +1,6 @@
 //! A connection from accept to end: what it holds and counts, and the record of its end.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -161,6 +162,15 @@ impl TcpSession {
         self.proxied_client.as_deref().copied().or(self.client)
     }
 
+    /// Returns the other end of the relay for a log line: `backend ID`, or the sorry server.
+    pub(super) fn server_label(&self) -> impl fmt::Display {
+        let backend = self.lease.as_ref().map(Lease::backend);
+        fmt::from_fn(move |f| match backend {
+            Some(backend) => write!(f, "backend {}", backend.id()),
+            None => f.write_str("the sorry server"),
+        })
+    }
+
     fn to_record(&self, duration: Duration) -> ConnectionRecord {
         let config = self.context.config();
         let backend = self.progress.backend.as_ref();
@@ -181,6 +191,10 @@ impl TcpSession {
             listener_connections: self.context.forwarder.metrics.counters().active,
             backend_connections: backend.map(|backend| backend.load().active.into()),
             termination: self.termination(),
+            refusal: match self.end {
+                ConnectionEnd::Refused(refusal) => Some(refusal.name()),
+                _ => None,
+            },
         }
     }
 

@@ -1,6 +1,7 @@
 //! Counters of a UDP forwarder: exact, without double counting.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::BackendId;
@@ -156,10 +157,10 @@ pub struct UdpBackendCounters {
     pub errors: u64,
 }
 
-/// Makes the enum of reasons for a drop, its list, and the counter of each reason, so that a reason
-/// cannot lack one of them.
+/// Makes the enum of reasons for a drop, its list, and the counter and the name of each reason, so that
+/// a reason cannot lack one of them.
 macro_rules! shed_reasons {
-    ($($reason:ident: $field:ident,)*) => {
+    ($($reason:ident: $field:ident, $name:literal;)*) => {
         /// The reason why a datagram of a client is dropped.
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
         pub(super) enum ShedReason {
@@ -184,22 +185,35 @@ macro_rules! shed_reasons {
                 let Self { $($field),* } = *self;
                 0 $(+ $field)*
             }
+
+            /// Returns each reason's name, as in the director's metrics, and its counter.
+            ///
+            /// # Examples
+            /// ```
+            /// use lvs::forward::ShedCounters;
+            ///
+            /// let counters = ShedCounters::default();
+            /// assert!(counters.by_reason().any(|entry| entry == ("max_flows", 0)));
+            /// ```
+            pub fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$(($name, self.$field)),*].into_iter()
+            }
         }
     };
 }
 
 shed_reasons! {
-    MaxFlows: max_flows,
-    MaxFlowsPerClient: max_flows_per_client,
-    NoBackend: no_backend,
-    Saturated: saturated,
-    Scheduler: scheduler,
-    Unreachable: unreachable,
-    NoResources: no_resources,
-    Draining: draining,
-    SendBuffer: send_buffer,
-    Rejected: rejected,
-    Damaged: damaged,
+    MaxFlows: max_flows, "max_flows";
+    MaxFlowsPerClient: max_flows_per_client, "client_limit";
+    NoBackend: no_backend, "no_server";
+    Saturated: saturated, "saturated";
+    Scheduler: scheduler, "scheduler";
+    Unreachable: unreachable, "unreachable";
+    NoResources: no_resources, "no_resources";
+    Draining: draining, "draining";
+    SendBuffer: send_buffer, "send_buffer";
+    Rejected: rejected, "rejected";
+    Damaged: damaged, "damaged";
 }
 
 impl From<PickError> for ShedReason {
@@ -234,6 +248,20 @@ pub(super) enum FlowEndReason {
     NoBackend,
     Evicted,
     Cut,
+}
+
+impl fmt::Display for FlowEndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "the idle timeout expired",
+            Self::TotalTime => "the total timeout expired",
+            Self::Replied => "all expected replies arrived",
+            Self::Unreachable => "all backends that were tried are unreachable",
+            Self::NoBackend => "its backend went out of service, and no other is available",
+            Self::Evicted => "it was evicted for a new flow",
+            Self::Cut => "the forwarder stops",
+        })
+    }
 }
 
 /// The atomic counters behind [`UdpTraffic`].
@@ -279,7 +307,7 @@ pub(super) struct UdpWorkerMetrics {
 /// The atomic counters behind [`UdpBackendCounters`].
 #[derive(Debug)]
 pub(super) struct AtomicUdpBackendCounters {
-    id: BackendId,
+    pub(super) id: BackendId,
     pub(super) started: AtomicU64,
     pub(super) to_server: AtomicUdpTraffic,
     pub(super) from_server: AtomicUdpTraffic,

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::scheduler::SchedulerParameterError;
+use crate::scheduler::parameter::NESTED_SCHEDULER;
 use crate::scheduler::registry::expression::SchedulerExpressionError;
 
 /// A text that names no scheduler, or a name that cannot be registered.
@@ -71,7 +72,7 @@ pub enum SchedulerRegistryError {
         value: String,
     },
     /// A required parameter is not given.
-    #[error("scheduler {scheduler} requires {parameter}")]
+    #[error("scheduler {scheduler} {}", missing_text(scheduler, parameter))]
     MissingParameter {
         /// The scheduler.
         scheduler: String,
@@ -96,14 +97,25 @@ pub enum SchedulerRegistryError {
     },
 }
 
+fn missing_text(scheduler: &str, parameter: &str) -> String {
+    match parameter == NESTED_SCHEDULER.name {
+        true => format!("wraps another scheduler: write {scheduler}(wlc), for example"),
+        false => format!("requires {parameter}"),
+    }
+}
+
 fn suggestion_suffix(suggestion: &Option<String>) -> String {
     suggestion.as_ref().map_or_else(String::new, |name| format!(", did you mean {name}?"))
 }
 
 fn list_parameters(known: &[String]) -> String {
-    if known.is_empty() {
-        "the scheduler has no parameters".to_owned()
-    } else {
-        format!("known are {}", known.join(", "))
+    let named: Vec<&str> =
+        known.iter().map(String::as_str).filter(|name| *name != NESTED_SCHEDULER.name).collect();
+    let takes_scheduler = named.len() < known.len();
+    match (takes_scheduler, named.is_empty()) {
+        (false, true) => "it has no parameters".to_owned(),
+        (false, false) => format!("its parameters are {}", named.join(", ")),
+        (true, true) => "it takes one scheduler and no parameters".to_owned(),
+        (true, false) => format!("it takes one scheduler and the parameters {}", named.join(", ")),
     }
 }

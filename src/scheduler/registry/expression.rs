@@ -59,7 +59,7 @@ pub enum SchedulerArgument {
 #[non_exhaustive]
 pub enum SchedulerExpressionError {
     /// A character cannot stand at its place.
-    #[error("unexpected {found:?} at byte {offset}, expected {expected}")]
+    #[error("unexpected {found:?} at byte {offset} of the scheduler, where {expected} is expected")]
     UnexpectedChar {
         /// The character.
         found: char,
@@ -69,7 +69,7 @@ pub enum SchedulerExpressionError {
         expected: &'static str,
     },
     /// The text ends too early.
-    #[error("unexpected end at byte {offset}, expected {expected}")]
+    #[error("the scheduler ends at byte {offset}, where {expected} is expected")]
     UnexpectedEnd {
         /// The length of the text in bytes.
         offset: usize,
@@ -132,7 +132,7 @@ impl FromStr for SchedulerExpression {
         let expression = parser.parse_expression(1)?;
         match parser.peek() {
             None => Ok(expression),
-            Some(_) => Err(parser.unexpected_error("the end")),
+            Some(_) => Err(parser.unexpected_error(EXPECTED_END)),
         }
     }
 }
@@ -166,7 +166,8 @@ fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }
 
-const EXPECTED_NAME: &str = "a name";
+const EXPECTED_NAME: &str = "the name of a scheduler or parameter";
+const EXPECTED_END: &str = "the end of the scheduler";
 const EXPECTED_VALUE: &str = "a value";
 const EXPECTED_SEPARATOR: &str = "',' or ')'";
 

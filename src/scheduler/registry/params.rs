@@ -49,7 +49,7 @@ pub(super) trait BuildScheduler: fmt::Debug {
 /// registry.parse("mine(decay=5s, fast)")?;
 ///
 /// let error = registry.parse("mine(decay=5s, fast, tries=3)").unwrap_err();
-/// assert_eq!(error.to_string(), "mine: unknown parameter tries, known are fast, decay");
+/// assert_eq!(error.to_string(), "mine: unknown parameter tries, its parameters are fast, decay");
 /// # Ok::<(), lvs::scheduler::SchedulerRegistryError>(())
 /// ```
 #[derive(Debug)]
@@ -137,7 +137,8 @@ impl<'a> SchedulerParams<'a> {
         key: &'static str,
         range: impl RangeBounds<V>,
     ) -> Result<Option<V>, SchedulerRegistryError> {
-        self.take_argument(key, describe_range(&range, V::to_string), |text| {
+        let expected = format!("a number{}", describe_range(&range, V::to_string));
+        self.take_argument(key, expected, |text| {
             text.parse().ok().filter(|value| range.contains(value))
         })
     }
@@ -154,7 +155,7 @@ impl<'a> SchedulerParams<'a> {
         range: impl RangeBounds<Duration>,
     ) -> Result<Option<Duration>, SchedulerRegistryError> {
         let expected =
-            format!("a duration {}", describe_range(&range, |duration| format!("{duration:?}")));
+            format!("a duration{}", describe_range(&range, |duration| format!("{duration:?}")));
         self.take_argument(key, expected, |text| {
             parse_duration(text).filter(|duration| range.contains(duration))
         })
@@ -318,19 +319,24 @@ fn flag_name(argument: &SchedulerArgument) -> Option<&str> {
     }
 }
 
-/// Describes a range so that it follows "is not": `within 1..=9`.
+/// Describes a range so that it follows the noun: `from 1 to 9`.
 fn describe_range<V>(range: &impl RangeBounds<V>, show: impl Fn(&V) -> String) -> String {
-    let start = match range.start_bound() {
-        Bound::Included(start) => show(start),
-        Bound::Excluded(start) => format!("(above {})", show(start)),
-        Bound::Unbounded => String::new(),
-    };
     let end = match range.end_bound() {
-        Bound::Included(end) => format!("={}", show(end)),
-        Bound::Excluded(end) => show(end),
-        Bound::Unbounded => String::new(),
+        Bound::Included(end) => Some(format!("of at most {}", show(end))),
+        Bound::Excluded(end) => Some(format!("below {}", show(end))),
+        Bound::Unbounded => None,
     };
-    format!("within {start}..{end}")
+    match (range.start_bound(), range.end_bound(), end) {
+        (Bound::Included(start), Bound::Included(last), _) => {
+            format!(" from {} to {}", show(start), show(last))
+        }
+        (Bound::Included(start), _, None) => format!(" of at least {}", show(start)),
+        (Bound::Included(start), _, Some(end)) => format!(" of at least {} and {end}", show(start)),
+        (Bound::Excluded(start), _, None) => format!(" above {}", show(start)),
+        (Bound::Excluded(start), _, Some(end)) => format!(" above {} and {end}", show(start)),
+        (Bound::Unbounded, _, Some(end)) => format!(" {end}"),
+        (Bound::Unbounded, _, None) => String::new(),
+    }
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {

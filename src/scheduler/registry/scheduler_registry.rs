@@ -237,6 +237,9 @@ mod tests {
 
     #[test]
     fn a_syntax_error_names_its_offset() {
-        assert_eq!(error("rr("), "unexpected end at byte 3, expected a name");
+        assert_eq!(
+            error("rr("),
+            "the scheduler ends at byte 3, where the name of a scheduler or parameter is expected"
+        );
     }
 }

@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_factor_of_100_percent_is_refused() {
         let error = BoundedLoad::new(RingHash::new(), 100).expect_err("not above 100 %");
-        assert_eq!(error.to_string(), "bounded: factor=1 is not within 1.01..=1000");
+        assert_eq!(error.to_string(), "bounded: factor=1 is not a number from 1.01 to 1000");
         assert!(BoundedLoad::new(RingHash::new(), 101).is_ok());
     }
 

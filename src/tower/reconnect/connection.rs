@@ -136,7 +136,7 @@ where
             if *current != number {
                 return None;
             }
-            tracing::debug!(error = %error, "connection {number} has broken, connecting again");
+            tracing::debug!("connection {number} has broken and is made again: {error}");
             // A connection that breaks at once counts as a failed attempt. One that broke after it
             // was idle for a long time does not.
             if shared.was_ready.load(Ordering::Relaxed)
@@ -187,7 +187,9 @@ where
             Err(error) => {
                 let (error, backoff) = shared.record_failure(error);
                 let (failures, reason) = (error.failures, &error.source);
-                tracing::debug!(failures, wait = ?backoff, "cannot connect: {reason}");
+                tracing::debug!(
+                    "cannot connect (attempt {failures}), next attempt in {backoff:?}: {reason}"
+                );
                 wait = backoff;
                 shared.set_state(ReconnectState::Failed(error));
             }

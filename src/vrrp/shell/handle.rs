@@ -230,6 +230,12 @@ impl Vrrp {
         }
     }
 
+    /// Checks the configurations without system calls, as [`start`](Self::start) does first.
+    #[cfg(feature = "director")]
+    pub(crate) fn validate(routers: &[VirtualRouterConfig]) -> Result<(), VrrpStartError> {
+        validate(routers)
+    }
+
     /// Returns the address that a virtual router on this interface sends from by default: the first
     /// permanent address, and over IPv6 the first permanent link-local address.
     ///

@@ -12,16 +12,12 @@ use super::netlink::{RtnetlinkSocket, ethernet_interface};
 use super::socket::AdvertSocket;
 use super::status::AdvertCounters;
 use super::{VirtualRouterConfig, VrrpEventKind, VrrpStartError};
+use crate::vrrp::tracked_items::{ADDRESSES_TRACK, BUILT_IN_TRACKS, LINK_TRACK, SOURCE_TRACK};
 use crate::vrrp::{
     Advert, AdvertAuthError, AdvertError, AdvertSigner, AdvertVerifier, IpHeaderInfo,
-    OutgoingAdvert, ReceivedAdvert, TrackEffect, TrackedItems, VrrpState,
+    OutgoingAdvert, ReceivedAdvert, TrackEffect, TrackedItems, VrrpState, VrrpVersion,
 };
 
-/// The tracked items of every virtual router: the interface's link, the source address, and the
-/// virtual addresses, which the kernel may refuse.
-const LINK_TRACK: &str = "link";
-const SOURCE_TRACK: &str = "source address";
-const ADDRESSES_TRACK: &str = "virtual addresses";
 /// How long after a failure the addresses are acquired again.
 const ACQUIRE_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the same failure is reported.
@@ -72,7 +68,7 @@ impl VrrpInstance {
         )
         .map_err(VrrpStartError::wrap_io("open a packet socket"))?;
         let mut tracks = TrackedItems::new(config.election.priority);
-        for name in [LINK_TRACK, SOURCE_TRACK, ADDRESSES_TRACK] {
+        for name in BUILT_IN_TRACKS {
             tracks.insert(name, TrackEffect::Fault, true);
         }
         for (name, effect) in &config.tracks {
@@ -232,7 +228,10 @@ impl VrrpInstance {
         }
         let advert = Advert::parse(bytes, &header)?;
         if advert.version() != self.config.election.version {
-            return Err(AdvertRefusal::VersionMismatch);
+            return Err(AdvertRefusal::VersionMismatch {
+                theirs: advert.version(),
+                own: self.config.election.version,
+            });
         }
         let has_password = advert.authentication().is_some_and(|(kind, _)| kind != 0);
         if has_password && !self.config.ignore_passwords {
@@ -333,11 +332,14 @@ enum AdvertRefusal {
     Advert(#[from] AdvertError),
     #[error(transparent)]
     Auth(#[from] AdvertAuthError),
-    #[error("the advertisement has another version of the protocol")]
-    VersionMismatch,
-    #[error("the advertisement has a password, and passwords are not accepted")]
+    #[error("the advertisement is of VRRP {theirs}, and this router sends {own}")]
+    VersionMismatch { theirs: VrrpVersion, own: VrrpVersion },
+    #[error(
+        "the advertisement has a plain text password: set `ignore_passwords = true` to accept such \
+         advertisements"
+    )]
     Password,
-    #[error("the sender is not a configured peer")]
+    #[error("the sender is not in `peers`")]
     UnknownPeer,
 }
 
@@ -347,7 +349,7 @@ impl AdvertRefusal {
         match self {
             Self::Advert(AdvertError::InvalidTtl(_)) => "ttl",
             Self::Advert(AdvertError::Checksum) => "checksum",
-            Self::Advert(AdvertError::Version(_)) | Self::VersionMismatch => "version",
+            Self::Advert(AdvertError::Version(_)) | Self::VersionMismatch { .. } => "version",
             Self::Advert(_) => "malformed",
             Self::Auth(AdvertAuthError::Unsigned) => "unsigned",
             Self::Auth(AdvertAuthError::Stale(_)) => "stale",

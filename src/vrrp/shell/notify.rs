@@ -98,13 +98,18 @@ impl NotifyCommands {
             for event in events {
                 for (program, arguments) in self.commands_for(&event) {
                     if let Err(reason) = run_command(&program, &arguments, self.timeout) {
-                        (self.on_failure)(&format!("command {}: {reason}", program.display()));
+                        let (router, program) = (&event.router_name, program.display());
+                        let state = event.new_state().map(state_argument).unwrap_or_default();
+                        (self.on_failure)(&format!(
+                            "virtual router {router}: notify command {program} for state {state} \
+                             failed: {reason}"
+                        ));
                     }
                 }
             }
         });
         if let Err(error) = started {
-            report(&format!("cannot start the thread for notify commands: {error}"));
+            report(&format!("cannot start a thread for the notify commands of VRRP: {error}"));
         }
     }
 
@@ -113,10 +118,7 @@ impl NotifyCommands {
         let VrrpEventKind::StateChanged { transition, priority } = &event.kind else {
             return Vec::new();
         };
-        let state = match transition.to {
-            VrrpState::Init => "STOP".to_owned(),
-            state => state.to_string().to_uppercase(),
-        };
+        let state = state_argument(transition.to);
         let matching = self
             .commands
             .iter()
@@ -133,6 +135,14 @@ impl NotifyCommands {
     }
 }
 
+/// Returns the name of a state in the arguments of a command.
+fn state_argument(state: VrrpState) -> String {
+    match state {
+        VrrpState::Init => "STOP".to_owned(),
+        state => state.to_string().to_uppercase(),
+    }
+}
+
 fn run_command(
     program: &OsString,
     arguments: &VecDeque<OsString>,
@@ -145,7 +155,7 @@ fn run_command(
         .map_err(|error| format!("cannot wait for its end: {error}"))?;
     match status {
         Some(status) if status.success() => Ok(()),
-        Some(status) => Err(format!("failed with {status}")),
+        Some(status) => Err(status.to_string()),
         None => Err(format!("killed after the timeout of {timeout:?}")),
     }
 }

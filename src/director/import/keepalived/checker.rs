@@ -179,7 +179,7 @@ fn write_timing(
     }
     if timeout > shortest {
         let report = format!(
-            "{}: the timeout of {timeout} s is above the interval, and is {shortest} s here",
+            "{}: the timeout of {timeout} s is above the interval: set to {shortest} s",
             node.name()
         );
         output.report_skipped(node.line, report);

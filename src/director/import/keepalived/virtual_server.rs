@@ -70,9 +70,18 @@ fn import_service(
     let mut listen = Vec::new();
     for address in listens {
         if address.port() == 0 {
-            output.report_skipped(node.line, format!("every port of {}", address.ip()));
+            output.report_skipped(
+                node.line,
+                format!(
+                    "port 0 (every port) of {} is not supported: set the ports in `listen`",
+                    address.ip()
+                ),
+            );
         } else if !listeners.insert((protocol.clone(), address)) {
-            output.report_skipped(node.line, format!("{address} a second time"));
+            output.report_skipped(
+                node.line,
+                format!("{address} is defined twice: only the first is converted"),
+            );
         } else {
             listen.push(address.to_string());
         }
@@ -206,7 +215,10 @@ fn import_servers(
             address.set_port(listen.port());
         }
         if !known.insert(address) {
-            output.report_skipped(server.line, format!("{address} a second time"));
+            output.report_skipped(
+                server.line,
+                format!("{address} is defined twice: only the first is converted"),
+            );
             continue;
         }
         let mut row = TomlTable::new("[[service.server]]");
@@ -229,8 +241,10 @@ fn import_servers(
         match &checked {
             None => checked = Some((checks, server.line)),
             Some((first, line)) if *first != checks => {
-                let report =
-                    format!("the checks of this server: all servers have those of line {line} now");
+                let report = format!(
+                    "checks of this server: all servers of the service have the checks of line \
+                         {line}"
+                );
                 output.report_skipped(server.line, report);
             }
             Some(_) => {}

@@ -148,7 +148,10 @@ fn import_version(
     let (min, max) = if version == 2 { (1.0, 255.0) } else { (0.01, 40.95) };
     let clamped = interval.clamp(min, max);
     if clamped != interval {
-        output.report_skipped(node.line, format!("advert_int {interval}: it is {clamped} here"));
+        output.report_skipped(
+            node.line,
+            format!("advert_int {interval}: set to {clamped}, the nearest allowed value"),
+        );
     }
     table.insert_string("advert_interval", &toml_duration(clamped));
     if let Some(authentication) = node.last_child("authentication") {
@@ -174,7 +177,10 @@ fn virtual_addresses(
             let directive = || format!("`{}`", line.words.join(" "));
             match line.mark_used().name().parse::<VirtualAddress>() {
                 Ok(address) if known.insert(address.ip()) => addresses.push(address.to_string()),
-                Ok(_) => output.report_skipped(line.line, format!("{} a second time", directive())),
+                Ok(_) => output.report_skipped(
+                    line.line,
+                    format!("{} is defined twice: only the first is converted", directive()),
+                ),
                 Err(_) => output.report_skipped(line.line, directive()),
             }
             let mut rest = line.values().iter();
@@ -306,7 +312,10 @@ fn write_weight(
         Some(weight) => {
             output.report_skipped(
                 line.line,
-                format!("weight {weight}: it is {} here", weight.signum() * 254),
+                format!(
+                    "weight {weight}: set to {}, the nearest allowed value",
+                    weight.signum() * 254
+                ),
             );
             track.insert("weight", weight.signum() * 254);
         }

@@ -48,7 +48,8 @@ impl WorkerFlows {
         if socket::is_local_error(error) {
             return Err(ShedReason::NoResources);
         }
-        debug!(backend = %lease.id(), %error, "cannot connect a UDP socket to the backend");
+        let (label, backend) = (self.context.label(), lease.id());
+        debug!("{label}: cannot connect a socket to backend {backend}: {error}");
         add_relaxed(&self.metrics.server_errors, 1);
         let serial = lease.backend().account().serial();
         add_relaxed(&self.metrics.backend_counters(serial, lease.id()).errors, 1);

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use super::{Upstream, WorkerFlows};
+use super::{FlowKey, Upstream, WorkerFlows};
 use crate::backend::{BackendState, Snapshot};
 use crate::forward::udp::counters::{FlowEndReason, ShedReason, add_relaxed};
 use crate::forward::udp::flow_table::FlowId;
@@ -39,8 +39,8 @@ impl WorkerFlows {
             self.end_flow(id, FlowEndReason::Unreachable);
             return false;
         };
-        let backend = lease.id();
-        debug!(client = %key.client, %backend, %error, "backend refused a UDP datagram");
+        let (label, backend, client) = (self.context.label(), lease.id(), key.client);
+        debug!("{label}: backend {backend} refused a datagram of client {client}: {error}");
         flow.exclude(lease.backend());
         lease.complete(Outcome::ConnectError);
         upstream.refusals += 1;
@@ -70,8 +70,12 @@ impl WorkerFlows {
             }
         };
         let metrics = self.metrics.backend_counters(connected.backend_serial, connected.lease.id());
+        let Some(FlowKey { client, .. }) = self.table.key(id).copied() else {
+            return Err(ShedReason::Damaged);
+        };
         let Some(upstream) = self.table.get_mut(id) else { return Err(ShedReason::Damaged) };
-        debug!(backend = %connected.lease.id(), "UDP flow moves to another backend");
+        let (label, old, new) = (self.context.label(), &upstream.metrics.id, connected.lease.id());
+        debug!("{label}: the flow of client {client} moves from backend {old} to {new}");
         self.metrics.live.set_backend(upstream.live_entry, connected.lease.backend());
         upstream.socket = connected.socket;
         upstream.lease = Some(connected.lease);

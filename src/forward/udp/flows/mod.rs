@@ -213,7 +213,8 @@ impl WorkerFlows {
         now: Instant,
     ) -> Result<FlowId, ShedReason> {
         let metrics = self.metrics.backend_counters(backend_serial, lease.id());
-        debug!(client = %key.client, local = ?key.local, backend = %lease.id(), "UDP flow starts");
+        let (label, client, backend) = (self.context.label(), key.client, lease.id());
+        debug!("{label}: the flow of client {client} starts at backend {backend}");
         let backend = Arc::clone(lease.backend());
         let lease = match self.context.settings.options.one_packet {
             true => {
@@ -318,8 +319,11 @@ impl WorkerFlows {
         self.metrics.live.remove(live_entry);
         self.metrics.count_flow_end(reason);
         self.finished += u64::from(reason != FlowEndReason::Cut);
-        let FlowKey { client, local, .. } = key;
-        debug!(%client, ?local, ?reason, requests, replies, "UDP flow ends");
+        let (label, client) = (self.context.label(), key.client);
+        debug!(
+            "{label}: the flow of client {client} ends after {requests} datagrams to the backend and \
+             {replies} from it: {reason}"
+        );
         let Some(lease) = lease else { return };
         lease.complete(match reason {
             FlowEndReason::Idle | FlowEndReason::TotalTime

@@ -6,8 +6,8 @@ use thiserror::Error;
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum DnsCheckError {
-    /// The name is not a domain name.
-    #[error("{name:?} is not a domain name: {reason}")]
+    /// The name is not a DNS name.
+    #[error("{name:?} is not a DNS name: {reason}")]
     Name {
         /// The name.
         name: String,
@@ -15,7 +15,7 @@ pub enum DnsCheckError {
         reason: String,
     },
     /// The record type does not exist, or cannot be queried.
-    #[error("{record_type:?} is not a record type that can be queried")]
+    #[error("{record_type:?} is not a record type that can be queried, such as A, AAAA, MX or TXT")]
     Type {
         /// The record type.
         record_type: String,

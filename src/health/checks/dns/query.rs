@@ -36,7 +36,11 @@ impl DnsCheckQuery {
     pub(super) fn new(name: &str, record_type: &str) -> Result<Self, DnsCheckError> {
         let parsed = Name::from_utf8(name).map_err(|error| DnsCheckError::Name {
             name: name.to_owned(),
-            reason: error.to_string(),
+            reason: match name.contains("..") {
+                // The parser's text ends with the label, which is empty.
+                true => "it has an empty label".to_owned(),
+                false => error.to_string(),
+            },
         });
         let mut parsed = parsed?;
         if name.is_empty() {

@@ -13,13 +13,13 @@ pub enum TlsSettingsError {
         reason: String,
     },
     /// The PEM text has no certificate, or an invalid certificate.
-    #[error("the PEM text is invalid: {reason}")]
+    #[error("no valid certificates in PEM: {reason}")]
     Pem {
         /// The problem.
         reason: String,
     },
     /// The server name is neither a DNS name nor an address.
-    #[error("{name:?} is neither a DNS name nor an address")]
+    #[error("{name:?} is neither a DNS name nor an IP address")]
     Name {
         /// The name.
         name: String,

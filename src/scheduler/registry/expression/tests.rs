@@ -51,12 +51,12 @@ fn an_error_names_the_character_its_offset_and_the_expected_text() {
     assert_eq!(parse("rr(a="), end(5, EXPECTED_VALUE));
     assert_eq!(parse("rr(a=,b)"), unexpected(',', 5, EXPECTED_VALUE));
     assert_eq!(parse("rr(a=b(c))"), unexpected('(', 6, EXPECTED_SEPARATOR));
-    assert_eq!(parse("rr)"), unexpected(')', 2, "the end"));
-    assert_eq!(parse("rr=1"), unexpected('=', 2, "the end"));
-    assert_eq!(parse("wörter"), unexpected('ö', 1, "the end"));
+    assert_eq!(parse("rr)"), unexpected(')', 2, EXPECTED_END));
+    assert_eq!(parse("rr=1"), unexpected('=', 2, EXPECTED_END));
+    assert_eq!(parse("wörter"), unexpected('ö', 1, EXPECTED_END));
     assert_eq!(
         parse("rr(é)").expect_err("no name").to_string(),
-        "unexpected 'é' at byte 3, expected a name"
+        "unexpected 'é' at byte 3 of the scheduler, where the name of a scheduler or parameter is expected"
     );
 }
 

@@ -31,12 +31,12 @@ fn all_kinds_of_parameters_are_taken_in_any_order() {
 #[test]
 fn an_invalid_value_is_named_with_the_accepted_values() {
     let bad = |text: &str| built(text).expect_err(text);
-    assert_eq!(bad("all(rr, n=10)"), "all: n=10 is not within 1..=9");
-    assert_eq!(bad("all(rr, n=-1)"), "all: n=-1 is not within 1..=9");
-    assert_eq!(bad("all(rr, n=300)"), "all: n=300 is not within 1..=9");
-    assert_eq!(bad("all(rr, x=NaN)"), "all: x=NaN is not within 1..");
+    assert_eq!(bad("all(rr, n=10)"), "all: n=10 is not a number from 1 to 9");
+    assert_eq!(bad("all(rr, n=-1)"), "all: n=-1 is not a number from 1 to 9");
+    assert_eq!(bad("all(rr, n=300)"), "all: n=300 is not a number from 1 to 9");
+    assert_eq!(bad("all(rr, x=NaN)"), "all: x=NaN is not a number of at least 1");
     assert_eq!(bad("all(rr, ip=x)"), "all: ip=x is not an address");
-    assert_eq!(bad("all(rr, t=61s)"), "all: t=61s is not a duration within 1ms..=60s");
+    assert_eq!(bad("all(rr, t=61s)"), "all: t=61s is not a duration from 1ms to 60s");
     assert_eq!(bad("all(rr, n=9)"), "all: nine is too many for me");
 }
 
@@ -45,23 +45,26 @@ fn unknown_missing_and_duplicate_parameters_are_named() {
     let bad = |text: &str| built(text).expect_err(text);
     assert_eq!(
         bad("all(rr, m=1)"),
-        "all: unknown parameter m, known are fast, n, x, ip, t, a scheduler"
+        "all: unknown parameter m, it takes one scheduler and the parameters fast, n, x, ip, t"
     );
     assert_eq!(
         bad("all(rr, priority(rr))"),
-        "all: unknown parameter priority(rr), known are fast, n, x, ip, t, a scheduler"
+        "all: unknown parameter priority(rr), it takes one scheduler and the parameters fast, n, x, ip, t"
     );
-    assert_eq!(bad("all(fast)"), "scheduler all requires a scheduler");
-    assert_eq!(bad("all"), "scheduler all requires a scheduler");
+    assert_eq!(
+        bad("all(fast)"),
+        "scheduler all wraps another scheduler: write all(wlc), for example"
+    );
+    assert_eq!(bad("all"), "scheduler all wraps another scheduler: write all(wlc), for example");
     assert_eq!(bad("all(rr, n=1, n=1)"), "all: parameter n is given twice");
     assert_eq!(bad("all(fast, rr, fast)"), "all: parameter fast is given twice");
-    assert_eq!(bad("rr(n=1)"), "rr: unknown parameter n, the scheduler has no parameters");
+    assert_eq!(bad("rr(n=1)"), "rr: unknown parameter n, it has no parameters");
 }
 
 #[test]
 fn a_known_parameter_in_the_wrong_form_is_refused() {
     let bad = |text: &str| built(text).expect_err(text);
-    assert_eq!(bad("all(n, rr)"), "all: parameter n needs a value, within 1..=9");
+    assert_eq!(bad("all(n, rr)"), "all: parameter n needs a value, a number from 1 to 9");
     assert_eq!(
         bad("all(rr, fast=yes)"),
         "all: fast is a flag and takes no value, but is given yes"
@@ -72,7 +75,7 @@ fn a_known_parameter_in_the_wrong_form_is_refused() {
 fn an_error_inside_a_nested_scheduler_names_the_nested_scheduler() {
     assert_eq!(
         built("all(priority(rr, panic=101))"),
-        Err("priority: panic=101 is not within 0..=100".to_owned())
+        Err("priority: panic=101 is not a whole number from 0 to 100".to_owned())
     );
 }
 
@@ -91,8 +94,8 @@ fn durations_are_whole_numbers_with_a_unit() {
 
 #[test]
 fn ranges_are_described() {
-    assert_eq!(describe_range(&(..5), i32::to_string), "within ..5");
-    assert_eq!(describe_range(&(..=5), i32::to_string), "within ..=5");
-    assert_eq!(describe_range(&(1..5), i32::to_string), "within 1..5");
-    assert_eq!(describe_range(&(..), i32::to_string), "within ..");
+    assert_eq!(describe_range(&(..5), i32::to_string), " below 5");
+    assert_eq!(describe_range(&(..=5), i32::to_string), " of at most 5");
+    assert_eq!(describe_range(&(1..5), i32::to_string), " of at least 1 and below 5");
+    assert_eq!(describe_range(&(..), i32::to_string), "");
 }
