@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use lvs::forward::{Forwarder, ProxyHeaderOptions};
+use lvs::forward::{Forwarder, ProxyHeaderOptions, Route};
 use lvs::{BackendSet, Balancer, scheduler};
 
 /// Forwards TCP connections to the backends that a scheduler picks.
@@ -60,12 +60,13 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     let balancer = Balancer::new(&set, scheduler::parse(&arguments.scheduler)?)?;
 
-    let mut forwarder = Forwarder::bind(arguments.listen, balancer)?.name("tcp");
+    let mut route = Route::new(balancer);
+    if let Some(sorry) = arguments.sorry {
+        route = route.sorry_server(sorry);
+    }
+    let mut forwarder = Forwarder::bind(arguments.listen, route)?.name("tcp");
     if let Some(workers) = arguments.workers {
         forwarder = forwarder.workers(workers);
-    }
-    if let Some(sorry) = arguments.sorry {
-        forwarder = forwarder.sorry_server(sorry);
     }
     if arguments.send_proxy {
         forwarder = forwarder.send_proxy(ProxyHeaderOptions::v2());

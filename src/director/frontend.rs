@@ -15,14 +15,15 @@ use super::sockets::ListeningSockets;
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::forward::{
-    ConnectionInfo, DrainReport, Forwarder, TcpCounters, TcpHandle, UdpCounters, UdpForwarder,
-    UdpHandle, WorkerPool,
+    ConnectionInfo, DrainReport, Forwarder, Route, TcpCounters, TcpHandle, UdpCounters,
+    UdpForwarder, UdpHandle, WorkerPool,
 };
 
 /// What a frontend is made from.
 pub(super) struct FrontendSpec<'a> {
     pub(super) config: &'a ServiceConfig,
     pub(super) balancer: &'a Balancer<SocketAddr>,
+    /// The persistence around the balancer.
     pub(super) persistence: Option<&'a Arc<Persistence<SocketAddr>>>,
     /// The worker threads of all services that have none of their own.
     pub(super) pool: &'a WorkerPool,
@@ -55,16 +56,15 @@ impl PreparedFrontend {
         sockets: &mut ListeningSockets,
     ) -> Result<Self, ServiceError> {
         let open = sockets.take_for(spec.config.protocol, listen);
-        let balancer = spec.balancer.clone();
+        let route = spec.route();
         let forwarder = match (spec.config.protocol, listen) {
             (ServiceProtocol::Tcp, ListenAddress::Address(address)) => {
                 let forwarder = match (open.is_empty(), spec.freebind) {
-                    (false, _) => Forwarder::from_listeners(
-                        open.into_iter().map(TcpListener::from),
-                        balancer,
-                    )?,
-                    (true, true) => Forwarder::bind_nonlocal(*address, balancer)?,
-                    (true, false) => Forwarder::bind(*address, balancer)?,
+                    (false, _) => {
+                        Forwarder::from_listeners(open.into_iter().map(TcpListener::from), route)?
+                    }
+                    (true, true) => Forwarder::bind_nonlocal(*address, route)?,
+                    (true, false) => Forwarder::bind(*address, route)?,
                 };
                 AnyForwarder::Tcp(Box::new(spec.configure_tcp(forwarder)))
             }
@@ -74,16 +74,16 @@ impl PreparedFrontend {
                     None => bind_unix(path)?,
                 };
                 AnyForwarder::Tcp(Box::new(
-                    spec.configure_tcp(Forwarder::from_unix_listener(listener, balancer)?),
+                    spec.configure_tcp(Forwarder::from_unix_listener(listener, route)?),
                 ))
             }
             (ServiceProtocol::Udp, ListenAddress::Address(address)) => {
                 let forwarder = match (open.is_empty(), spec.freebind) {
                     (false, _) => {
-                        UdpForwarder::from_sockets(open.into_iter().map(UdpSocket::from), balancer)?
+                        UdpForwarder::from_sockets(open.into_iter().map(UdpSocket::from), route)?
                     }
-                    (true, true) => UdpForwarder::bind_nonlocal(*address, balancer)?,
-                    (true, false) => UdpForwarder::bind(*address, balancer)?,
+                    (true, true) => UdpForwarder::bind_nonlocal(*address, route)?,
+                    (true, false) => UdpForwarder::bind(*address, route)?,
                 };
                 AnyForwarder::Udp(Box::new(spec.configure_udp(forwarder)))
             }
@@ -128,18 +128,26 @@ fn bind_unix(path: &Path) -> Result<UnixListener, ServiceError> {
 }
 
 impl FrontendSpec<'_> {
+    fn route(&self) -> Route {
+        let mut route = match self.persistence {
+            Some(persistence) => Route::persistent(Arc::clone(persistence)),
+            None => Route::new(self.balancer.clone()),
+        };
+        if let Some((capacity, timeout)) = self.config.tcp.queue_limits() {
+            route = route.queue(capacity, timeout);
+        }
+        if let Some(sorry_server) = self.config.sorry_server {
+            route = route.sorry_server(sorry_server);
+        }
+        route
+    }
+
     fn configure_tcp(&self, forwarder: Forwarder) -> Forwarder {
         let mut forwarder = forwarder.name(&self.config.name);
         forwarder = match self.config.workers {
             Some(workers) => forwarder.workers(workers),
             None => forwarder.worker_pool(self.pool),
         };
-        if let Some(sorry) = self.config.sorry_server {
-            forwarder = forwarder.sorry_server(sorry);
-        }
-        if let Some(persistence) = self.persistence {
-            forwarder = forwarder.persistence(Arc::clone(persistence));
-        }
         if self.log_connections {
             forwarder = forwarder.on_end(
                 |record| tracing::info!(target: "lvs::connection", "{}", record.key_values()),
@@ -154,9 +162,6 @@ impl FrontendSpec<'_> {
             Some(workers) => forwarder.workers(workers),
             None => forwarder.worker_pool(self.pool),
         };
-        if let Some(persistence) = self.persistence {
-            forwarder = forwarder.persistence(Arc::clone(persistence));
-        }
         forwarder.options(self.config.udp.options())
     }
 }
@@ -296,7 +301,7 @@ fn tcp_totals(counters: &TcpCounters) -> ServiceTotals {
 fn udp_totals(counters: &UdpCounters) -> ServiceTotals {
     ServiceTotals {
         accepted: counters.flows_started,
-        refused: counters.shed.total(),
+        refused: counters.shed.sum(),
         bytes_to_servers: counters.to_servers.bytes,
         bytes_to_clients: counters.to_clients.bytes,
     }

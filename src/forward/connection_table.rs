@@ -60,14 +60,14 @@ impl ConnectionTable {
         ConnectionKey(lock(&self.connections).insert(entry) as u32)
     }
 
-    /// Sets the backend of an entry.
+    /// Sets the backend of an entry; `None` for the sorry server.
     pub(super) fn set_backend(
         &self,
         ConnectionKey(key): ConnectionKey,
-        backend: &Arc<Backend<SocketAddr>>,
+        backend: Option<&Arc<Backend<SocketAddr>>>,
     ) {
         if let Some(entry) = lock(&self.connections).get_mut(key as usize) {
-            entry.backend = Some(Arc::clone(backend));
+            entry.backend = backend.map(Arc::clone);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::reasons::reason_counters;
 use crate::backend::BackendId;
 use crate::balancer::PickError;
 use crate::histogram::DurationHistogram;
@@ -68,34 +69,45 @@ impl TimeoutCounters {
     }
 }
 
-/// Connections that were reset without being forwarded, by reason.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct RefusalCounters {
+reason_counters! {
+    /// The reason why a connection was refused.
+    enum RefusalReason;
+
+    /// Connections that were reset without being forwarded, by reason.
+    ///
+    /// # Examples
+    /// ```
+    /// use lvs::forward::RefusalCounters;
+    ///
+    /// let counters = RefusalCounters::default();
+    /// assert!(counters.by_reason().any(|entry| entry == ("client_limit", 0)));
+    /// ```
+    pub struct RefusalCounters;
+
     /// No backend was eligible: the set is empty, or all backends are quiesced or down.
-    pub no_backend: u64,
+    NoBackend: no_backend, "no_server";
     /// Every backend was at its connection limit, and there is no queue or it was full.
-    pub saturated: u64,
+    Saturated: saturated, "saturated";
     /// Every backend was at its connection limit until the queue's deadline.
-    pub queue_timeout: u64,
+    QueueTimeout: queue_timeout, "queue_timeout";
     /// The scheduler refused the connection.
-    pub scheduler: u64,
+    Scheduler: scheduler, "scheduler";
     /// The last backend tried could not be connected to.
-    pub connect_error: u64,
+    ConnectError: connect_error, "connect_error";
     /// The attempt to connect to the last backend tried timed out.
-    pub connect_timeout: u64,
+    ConnectTimeout: connect_timeout, "connect_timeout";
     /// This machine had no port, descriptor, memory or permission for the last attempt to connect.
-    pub no_resources: u64,
+    NoResources: no_resources, "no_resources";
     /// The client was at its [limit](super::Forwarder::max_connections_per_client).
-    pub client_limit: u64,
+    ClientLimit: client_limit, "client_limit";
     /// The PROXY header or ClientHello was invalid.
-    pub bad_preamble: u64,
+    BadPreamble: bad_preamble, "bad_preamble";
     /// The PROXY header or ClientHello did not arrive in time.
-    pub preamble_timeout: u64,
+    PreambleTimeout: preamble_timeout, "preamble_timeout";
     /// The server name that the client sent is not in the table of services.
-    pub no_service: u64,
+    NoService: no_service, "no_service";
     /// The client left before a backend was found.
-    pub client_left: u64,
+    ClientLeft: client_left, "client_left";
 }
 
 /// The counters of a forwarder for a backend.
@@ -139,74 +151,6 @@ impl TcpBackendCounters {
             duration: DurationHistogram::default(),
         }
     }
-}
-
-/// Makes the enum of reasons for a refusal, its list, and the counter and the name of each reason, so
-/// that a reason cannot lack one of them.
-macro_rules! refusal_reasons {
-    ($($reason:ident: $field:ident, $name:literal;)*) => {
-        /// The reason why a connection was refused.
-        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-        pub(super) enum RefusalReason {
-            $($reason,)*
-        }
-
-        impl RefusalReason {
-            /// Every reason, in the order of the variants.
-            const ALL: [Self; [$(stringify!($reason)),*].len()] = [$(Self::$reason),*];
-
-            fn counter_of(self, counters: &mut RefusalCounters) -> &mut u64 {
-                match self {
-                    $(Self::$reason => &mut counters.$field,)*
-                }
-            }
-
-            /// Returns the name of the reason in metrics, connection records and log lines.
-            pub(super) const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$reason => $name,)*
-                }
-            }
-        }
-
-        impl RefusalCounters {
-            /// Returns the sum of all reasons.
-            #[must_use]
-            pub const fn sum(&self) -> u64 {
-                let Self { $($field),* } = *self;
-                0 $(+ $field)*
-            }
-
-            /// Returns each reason's name and counter. The names are those of
-            /// [`ConnectionRecord::refusal`](super::ConnectionRecord::refusal).
-            ///
-            /// # Examples
-            /// ```
-            /// use lvs::forward::RefusalCounters;
-            ///
-            /// let counters = RefusalCounters::default();
-            /// assert!(counters.by_reason().any(|entry| entry == ("client_limit", 0)));
-            /// ```
-            pub fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-                [$(($name, self.$field)),*].into_iter()
-            }
-        }
-    };
-}
-
-refusal_reasons! {
-    NoBackend: no_backend, "no_server";
-    Saturated: saturated, "saturated";
-    QueueTimeout: queue_timeout, "queue_timeout";
-    Scheduler: scheduler, "scheduler";
-    ConnectError: connect_error, "connect_error";
-    ConnectTimeout: connect_timeout, "connect_timeout";
-    NoResources: no_resources, "no_resources";
-    ClientLimit: client_limit, "client_limit";
-    BadPreamble: bad_preamble, "bad_preamble";
-    PreambleTimeout: preamble_timeout, "preamble_timeout";
-    NoService: no_service, "no_service";
-    ClientLeft: client_left, "client_left";
 }
 
 impl From<PickError> for RefusalReason {
@@ -293,9 +237,7 @@ impl AtomicTcpCounters {
         sum.timed_out.total += ended(ConnectionEnd::TotalTimeout);
         sum.backend_down += ended(ConnectionEnd::BackendDown);
         sum.cut += ended(ConnectionEnd::Cut);
-        for reason in RefusalReason::ALL {
-            *reason.counter_of(&mut sum.refused) += ended(ConnectionEnd::Refused(reason));
-        }
+        sum.refused.add(|reason| ended(ConnectionEnd::Refused(reason)));
         sum.sorry_connections += load_relaxed(&self.sorry_connections);
         sum.failed_connects += load_relaxed(&self.failed_connects);
         sum.failed_accepts += load_relaxed(&self.failed_accepts);

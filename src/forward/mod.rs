@@ -79,6 +79,7 @@ mod connection_table;
 mod control;
 mod counters;
 mod drain_report;
+mod errno;
 mod error;
 mod freebind;
 #[cfg(target_os = "linux")]
@@ -87,7 +88,9 @@ pub mod handover;
 mod limits;
 pub mod proxy_protocol;
 mod queue;
+mod reasons;
 mod record;
+mod route;
 mod running;
 pub mod sni;
 mod tcp;
@@ -104,6 +107,7 @@ pub use self::queue::QueueCounters;
 pub use self::record::{
     ConnectionPhase, ConnectionRecord, RecordValue, Termination, TerminationReason,
 };
+pub use self::route::Route;
 pub use self::running::RunningForwarder;
 #[cfg(feature = "director")]
 pub(crate) use self::tcp::TcpOptions;

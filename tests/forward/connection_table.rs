@@ -44,8 +44,8 @@ async fn open_connections_are_listed_until_they_end() {
 #[tokio::test]
 async fn connections_of_the_sorry_server_are_listed() {
     let (forbidden, _held) = refusing();
-    let (_set, forwarder) = forwarder_to(&[forbidden]);
-    let (handle, running) = start(forwarder.sorry_server(echo(b's').await));
+    let (_set, route) = route_to(&[forbidden]);
+    let (handle, running) = start(bind(route.sorry_server(echo(b's').await)));
     let mut client = open(&handle).await;
     assert_eq!(client.read_u8().await.expect("the connection is proxied"), b's');
     let [connection] = &handle.connections(9)[..] else { panic!("one connection is open") };

@@ -4,7 +4,9 @@ pub(crate) use std::io::ErrorKind;
 pub(crate) use std::net::SocketAddr;
 pub(crate) use std::time::Duration;
 
-pub(crate) use lvs::forward::{DrainReport, ForwardError, Forwarder, TcpCounters, TcpHandle};
+pub(crate) use lvs::forward::{
+    DrainReport, ForwardError, Forwarder, Route, TcpCounters, TcpHandle,
+};
 use lvs::scheduler::RoundRobin;
 pub(crate) use lvs::{BackendId, BackendSet, Balancer, Spec};
 pub(crate) use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,13 +59,23 @@ pub(crate) fn refusing() -> (SocketAddr, TcpSocket) {
 
 /// Returns a set of backends named `"0"`, `"1"`, ..., and a round robin forwarder to them.
 pub(crate) fn forwarder_to(targets: &[SocketAddr]) -> (BackendSet<SocketAddr>, Forwarder) {
+    let (set, route) = route_to(targets);
+    (set, bind(route))
+}
+
+pub(crate) fn bind(route: Route) -> Forwarder {
+    Forwarder::bind(LOOPBACK, route).expect("a free port")
+}
+
+/// Returns a set of backends named `"0"`, `"1"`, ..., and a round robin route to them.
+pub(crate) fn route_to(targets: &[SocketAddr]) -> (BackendSet<SocketAddr>, Route) {
     let set = BackendSet::new();
     // IPVS picks the newest backend first: "0" is inserted last.
     for (i, &target) in targets.iter().enumerate().rev() {
         set.insert(Spec::new(i.to_string(), target)).expect("the name is new");
     }
     let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
-    (set, Forwarder::bind(LOOPBACK, balancer).expect("a free port"))
+    (set, Route::new(balancer))
 }
 
 pub(crate) fn start(forwarder: Forwarder) -> (TcpHandle, Running) {

@@ -11,11 +11,11 @@ use crate::fixture::*;
 
 const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Returns a set of one backend with a limit of one connection, and a forwarder to it.
-async fn forwarder_to_limited_backend() -> (BackendSet<SocketAddr>, Forwarder) {
-    let (set, forwarder) = forwarder_to(&[echo(b'a').await]);
+/// Returns a set of one backend with a limit of one connection, and a route to it.
+async fn route_to_limited_backend() -> (BackendSet<SocketAddr>, Route) {
+    let (set, route) = route_to(&[echo(b'a').await]);
     set.set_limits(&BackendId::from("0"), Limits::new(1)).expect("the backend is in the set");
-    (set, forwarder)
+    (set, route)
 }
 
 #[tokio::test]
@@ -56,8 +56,8 @@ async fn connections_above_the_accept_rate_wait_and_are_served() {
 
 #[tokio::test]
 async fn queued_connections_are_served_in_order() {
-    let (_set, forwarder) = forwarder_to_limited_backend().await;
-    let (handle, running) = start(forwarder.queue(10, LONG_TIMEOUT));
+    let (_set, route) = route_to_limited_backend().await;
+    let (handle, running) = start(bind(route.queue(10, LONG_TIMEOUT)));
     let mut first = open(&handle).await;
     assert_eq!(&read::<1>(&mut first).await, b"a");
     let served = Arc::new(Mutex::new(Vec::new()));
@@ -84,8 +84,8 @@ async fn queued_connections_are_served_in_order() {
 
 #[tokio::test]
 async fn the_queue_has_a_capacity_and_a_timeout() {
-    let (_set, forwarder) = forwarder_to_limited_backend().await;
-    let (handle, running) = start(forwarder.queue(1, Duration::from_millis(300)));
+    let (_set, route) = route_to_limited_backend().await;
+    let (handle, running) = start(bind(route.queue(1, Duration::from_millis(300))));
     let mut first = open(&handle).await;
     assert_eq!(&read::<1>(&mut first).await, b"a");
     let waiting = open(&handle).await;
@@ -102,8 +102,8 @@ async fn the_queue_has_a_capacity_and_a_timeout() {
 async fn the_sorry_server_serves_if_no_backend_is_available() {
     let sorry = echo(b's').await;
     let (refuses, _socket) = refusing();
-    let (set, forwarder) = forwarder_to(&[]);
-    let (handle, running) = start(forwarder.sorry_server(sorry));
+    let (set, route) = route_to(&[]);
+    let (handle, running) = start(bind(route.sorry_server(sorry)));
     assert_eq!(exchange(&handle, b"no backend").await, b's');
     set.insert(Spec::new("0", refuses)).expect("the name is new");
     assert_eq!(exchange(&handle, b"refused").await, b's');
@@ -126,11 +126,11 @@ async fn persistence_covers_all_ports_of_a_group() {
         set.insert(SocketAddr::from((host, 0))).expect("the name is new");
     }
     let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
-    let persistence = Persistence::builder(LONG_TIMEOUT).build(balancer.clone());
+    let persistence = Persistence::builder(LONG_TIMEOUT).build(balancer);
     let persistence = Arc::new(persistence.expect("in range"));
     let mut seen = Vec::new();
     for _ in 0..2 {
-        let forwarder = Forwarder::bind(LOOPBACK, balancer.clone()).expect("a free port");
+        let forwarder = bind(Route::persistent(Arc::clone(&persistence)));
         let port = forwarder.local_addr().expect("TCP").port();
         let mut servers = Vec::new();
         for host in [11, 12, 13] {
@@ -142,7 +142,7 @@ async fn persistence_covers_all_ports_of_a_group() {
                 }
             }));
         }
-        let (handle, running) = start(forwarder.persistence(Arc::clone(&persistence)));
+        let (handle, running) = start(forwarder);
         for _ in 0..5 {
             seen.extend(read_to_end(&mut open(&handle).await).await);
         }

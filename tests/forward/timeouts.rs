@@ -79,11 +79,11 @@ async fn a_connection_without_timeouts_finishes_in_order() {
 async fn a_timeout_of_any_length_is_accepted() {
     for length in [Duration::ZERO, Duration::from_millis(1), Duration::from_secs(3), Duration::MAX]
     {
-        let (_set, forwarder) = forwarder_to(&[echo(b'a').await]);
-        let forwarder = forwarder
+        let (_set, route) = route_to(&[echo(b'a').await]);
+        let forwarder = bind(route.queue(1, length))
             .connect_timeout(length.max(TEST_TIMEOUT))
             .connect_deadline(length.max(TEST_TIMEOUT));
-        let (handle, running) = start(forwarder.queue(1, length));
+        let (handle, running) = start(forwarder);
         assert_eq!(exchange(&handle, b"x").await, b'a');
         let (_, counters) = end(&handle, running).await;
         assert_eq!(counters.finished, 1, "{length:?}");

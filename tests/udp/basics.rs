@@ -105,10 +105,12 @@ async fn backend_port_0_stands_for_the_port_of_the_listener() {
 #[tokio::test(flavor = "multi_thread")]
 async fn persistence_keeps_a_client_at_its_backend() {
     let echoes = [Echo::new(b'a'), Echo::new(b'b')];
-    let (set, forwarder) = forwarder_to(&echoes.each_ref().map(|echo| echo.address));
+    let (set, _) = route_to(&echoes.each_ref().map(|echo| echo.address));
     let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
     let sticky = Persistence::builder(TEST_TIMEOUT).build(balancer).expect("in range");
-    let (handle, running) = start(forwarder.persistence(Arc::new(sticky)));
+    let listen = unused_address().parse().expect("an address");
+    let forwarder = UdpForwarder::bind(listen, Arc::new(sticky)).expect("a free port");
+    let (handle, running) = start(forwarder);
     let name = exchange(&client(&handle), b"?");
     assert!((0..4).all(|_| exchange(&client(&handle), b"?") == name));
     let other = client_at("127.0.0.5:0", handle.local_addr());

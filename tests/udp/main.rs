@@ -8,5 +8,6 @@ mod drain;
 mod failover;
 mod limits;
 mod one_packet;
+mod sorry_server;
 mod timeouts;
 mod world;

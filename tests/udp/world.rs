@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use lvs::forward::{DrainReport, ForwardError, UdpCounters, UdpForwarder, UdpHandle};
+use lvs::forward::{DrainReport, ForwardError, Route, UdpCounters, UdpForwarder, UdpHandle};
 use lvs::scheduler::RoundRobin;
 use lvs::{BackendId, BackendSet, Balancer, Spec};
 use tokio::task::JoinHandle;
@@ -88,14 +88,20 @@ pub(crate) fn forwarder_at(
     listen: &str,
     targets: &[SocketAddr],
 ) -> (BackendSet<SocketAddr>, UdpForwarder) {
+    let (set, route) = route_to(targets);
+    let listen = listen.parse().expect("an address");
+    (set, UdpForwarder::bind(listen, route).expect("a free port").workers(1))
+}
+
+/// Returns a set of backends named `"0"`, `"1"`, ..., and a round-robin route to them.
+pub(crate) fn route_to(targets: &[SocketAddr]) -> (BackendSet<SocketAddr>, Route) {
     let set = BackendSet::new();
     // Round robin picks the newest backend first, as in IPVS: backend "0" is inserted last.
     for (i, &target) in targets.iter().enumerate().rev() {
         set.insert(Spec::new(i.to_string(), target)).expect("a new name");
     }
     let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
-    let listen = listen.parse().expect("an address");
-    (set, UdpForwarder::bind(listen, balancer).expect("a free port").workers(1))
+    (set, Route::new(balancer))
 }
 
 pub(crate) fn forwarder_to(targets: &[SocketAddr]) -> (BackendSet<SocketAddr>, UdpForwarder) {
@@ -112,10 +118,10 @@ pub(crate) async fn end(handle: &UdpHandle, running: Running) -> (DrainReport, U
     let report = running.await.expect("no panic").expect("no error");
     let counters = handle.counters();
     let (sent, received) = (counters.to_servers, counters.from_clients);
-    assert_eq!(received.datagrams, sent.datagrams + counters.shed.total(), "{counters:#?}");
+    assert_eq!(received.datagrams, sent.datagrams + counters.shed.sum(), "{counters:#?}");
     let (sent, received) = (counters.to_clients, counters.from_servers);
-    assert_eq!(received.datagrams, sent.datagrams + counters.undelivered.total(), "{counters:#?}");
-    assert_eq!(counters.flows_started, counters.flows_ended.total(), "{counters:#?}");
+    assert_eq!(received.datagrams, sent.datagrams + counters.undelivered.sum(), "{counters:#?}");
+    assert_eq!(counters.flows_started, counters.flows_ended.sum(), "{counters:#?}");
     assert_eq!(counters.flows_active, 0);
     (report, counters)
 }

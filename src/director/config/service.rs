@@ -67,8 +67,8 @@ pub(crate) struct ServiceConfig {
     pub(crate) fail_mode: FailModeConfig,
     /// The total weight of healthy servers that the service needs. Default: none.
     pub(crate) quorum: Option<QuorumConfig>,
-    /// The server that takes connections when no other server can. TCP only. Default: none, such
-    /// connections are reset.
+    /// The server that takes connections and flows when no other server can. Default: none, such
+    /// connections are reset and such datagrams dropped.
     pub(crate) sorry_server: Option<SocketAddr>,
     /// Settings of a TCP service. Default: an empty table.
     #[serde(default)]
@@ -149,9 +149,6 @@ impl ServiceConfig {
     /// Refuses keys of the other protocol.
     fn validate_protocol(&self) -> Result<(), ConfigProblem> {
         let (key, reason) = match self.protocol {
-            ServiceProtocol::Udp if self.sorry_server.is_some() => {
-                ("sorry_server", "a UDP service cannot have a sorry server")
-            }
             ServiceProtocol::Udp if self.tcp != TcpConfig::default() => {
                 ("tcp", "`tcp` is for TCP services, and this service has `protocol = \"udp\"`")
             }

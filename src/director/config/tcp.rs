@@ -235,10 +235,12 @@ impl TcpConfig {
     fn configure_limits(&self, forwarder: Forwarder) -> Forwarder {
         // `Err` cannot happen: `validate` has refused it.
         let rate = self.connection_rate().ok().flatten();
-        let forwarder = apply_if_some(forwarder, rate, Forwarder::accept_rate);
-        apply_if_some(forwarder, self.queue, |forwarder, queue| {
-            forwarder.queue(queue.capacity, queue.timeout.0)
-        })
+        apply_if_some(forwarder, rate, Forwarder::accept_rate)
+    }
+
+    /// Returns the capacity and the timeout of the queue.
+    pub(crate) fn queue_limits(&self) -> Option<(usize, Duration)> {
+        self.queue.map(|queue| (queue.capacity, queue.timeout.0))
     }
 
     fn configure_timeouts(&self, forwarder: Forwarder) -> Forwarder {

@@ -16,8 +16,10 @@ use super::context::WorkerContext;
 use super::stream::StreamSocket;
 use crate::backend::Outcome;
 use crate::balancer::PickError;
+use crate::forward::address::canonical_address;
 use crate::forward::clock::now;
 use crate::forward::counters::{RefusalReason, add_relaxed};
+use crate::forward::errno::{is_forbidden_error, is_local_error};
 use crate::forward::queue::QueueError;
 use crate::forward::record::ConnectionPhase;
 use crate::scheduler::Rng;
@@ -66,7 +68,8 @@ impl BackendConnector<'_> {
             Some(Err(refusal)) => refusal,
         };
         let config = self.context.config();
-        let (Some(sorry_server), true) = (config.sorry_server, refusal.is_backend_unavailable())
+        let (Some(sorry_server), true) =
+            (config.route.sorry_server, refusal.is_backend_unavailable())
         else {
             return Err(refusal);
         };
@@ -122,7 +125,7 @@ impl BackendConnector<'_> {
                     lease.observe_latency(connect_time, now());
                     return Ok((stream, lease));
                 }
-                Ok(Err(error)) if is_local_error(&error) => {
+                Ok(Err(error)) if is_local_error(&error) || is_forbidden_error(&error) => {
                     (Outcome::Cancelled, RefusalReason::NoResources, error)
                 }
                 Ok(Err(error)) => (Outcome::ConnectError, RefusalReason::ConnectError, error),
@@ -152,7 +155,7 @@ impl BackendConnector<'_> {
     ) -> Result<Lease<SocketAddr>, RefusalReason> {
         // The queue is for the forwarder's own backends: a connection that waits for a backend of
         // another service would block those behind it.
-        let limits = self.context.config().queue.filter(|_| self.is_default_service());
+        let limits = self.context.config().route.queue.filter(|_| self.is_default_service());
         let Some((queue, limits)) = self.context.forwarder.queue.as_ref().zip(limits) else {
             progress.phase = ConnectionPhase::Connect;
             return self.pick(flow).map_err(|error| progress.record_pick_error(error));
@@ -182,11 +185,11 @@ impl BackendConnector<'_> {
     fn pick(&self, flow: &mut Flow) -> Result<Lease<SocketAddr>, PickError> {
         let now = now();
         // Persistence maps clients to backends of the forwarder's own service.
-        let persistence =
-            self.context.config().persistence.as_ref().filter(|_| self.is_default_service());
+        let persistence = self.context.config().route.persistence();
+        let persistence = persistence.filter(|_| self.is_default_service());
         match (persistence, self.client_info.client) {
             (Some(persistence), Some(client)) => {
-                let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+                let client = canonical_address(client);
                 persistence.pick(client, flow.clone(), &mut Rng::from_entropy(), now)
             }
             _ => {
@@ -197,7 +200,7 @@ impl BackendConnector<'_> {
     }
 
     fn is_default_service(&self) -> bool {
-        std::ptr::eq(self.service, &self.context.config().balancer)
+        std::ptr::eq(self.service, self.context.config().route.balancer())
     }
 
     /// Returns the address to connect to. A backend with port 0 is connected to on the port that the
@@ -239,34 +242,4 @@ impl RefusalReason {
 
 fn timeout_error(limit: Duration) -> io::Error {
     io::Error::new(ErrorKind::TimedOut, format!("no answer within {limit:?}"))
-}
-
-/// Tells whether a failure to connect is due to this machine and says nothing about the backend.
-fn is_local_error(error: &io::Error) -> bool {
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
-    #[cfg(target_os = "linux")]
-    const ENOBUFS: i32 = 105;
-    #[cfg(not(target_os = "linux"))]
-    const ENOBUFS: i32 = 55;
-
-    matches!(
-        error.kind(),
-        ErrorKind::AddrNotAvailable | ErrorKind::OutOfMemory | ErrorKind::PermissionDenied
-    ) || matches!(error.raw_os_error(), Some(ENFILE | EMFILE | ENOBUFS))
-}
-
-#[cfg(all(test, not(lvs_loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shortage_of_this_machine_is_a_local_error() {
-        for local in [ErrorKind::AddrNotAvailable.into(), io::Error::from_raw_os_error(24)] {
-            assert!(is_local_error(&local), "{local}");
-        }
-        for remote in [ErrorKind::ConnectionRefused, ErrorKind::HostUnreachable] {
-            assert!(!is_local_error(&remote.into()), "{remote}");
-        }
-    }
 }

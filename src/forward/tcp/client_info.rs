@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::Flow;
+use crate::forward::address::canonical_address;
 use crate::forward::proxy_protocol::ProxyHeader;
 
 /// The addresses and the flow key of a client.
@@ -20,11 +21,10 @@ impl ClientInfo {
     /// Returns the flow to pick a backend for.
     pub(super) fn to_flow(self) -> Flow {
         // A dual-stack listener sees IPv4 clients as mapped addresses; they hash as IPv4.
-        let canonical =
-            |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-        let mut flow = self.client.map_or_else(Flow::new, |client| Flow::from(canonical(client)));
+        let client = self.client.map(canonical_address);
+        let mut flow = client.map_or_else(Flow::new, Flow::from);
         if let Some(local) = self.local {
-            flow = flow.destination(canonical(local));
+            flow = flow.destination(canonical_address(local));
         }
         match self.flow_key {
             Some(key) => flow.key(key),

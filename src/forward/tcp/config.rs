@@ -11,9 +11,8 @@ use tracing::error;
 use super::options::TcpOptions;
 use super::preamble::PreambleConfig;
 use crate::Balancer;
-use crate::balancer::Persistence;
 use crate::forward::sni::ServerNameTable;
-use crate::forward::{ConnectionRate, ConnectionRecord};
+use crate::forward::{ConnectionRate, ConnectionRecord, Route};
 
 /// The settings of a forwarder.
 ///
@@ -22,12 +21,9 @@ use crate::forward::{ConnectionRate, ConnectionRecord};
 #[derive(Debug)]
 pub(super) struct ForwarderConfig {
     pub(super) name: Arc<str>,
-    pub(super) balancer: Balancer<SocketAddr>,
-    pub(super) persistence: Option<Arc<Persistence<SocketAddr>>>,
-    pub(super) sorry_server: Option<SocketAddr>,
+    pub(super) route: Route,
     pub(super) options: TcpOptions,
     pub(super) accept_rate: Option<ConnectionRate>,
-    pub(super) queue: Option<QueueLimits>,
     pub(super) connect: ConnectPolicy,
     pub(super) timeouts: ConnectionTimeouts,
     pub(super) cut_on_down: bool,
@@ -79,29 +75,19 @@ pub(super) struct ConnectionTimeouts {
     pub(super) total: Option<Duration>,
 }
 
-/// How many connections may wait for a backend below its limit, and how long.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct QueueLimits {
-    pub(super) capacity: usize,
-    pub(super) timeout: Duration,
-}
-
 impl ForwarderConfig {
     /// Returns the forwarder's own balancer and those of the server names.
     pub(super) fn balancers(&self) -> impl Iterator<Item = &Balancer<SocketAddr>> {
         let services = self.preamble.services.iter().flat_map(ServerNameTable::values);
-        std::iter::once(&self.balancer).chain(services)
+        std::iter::once(self.route.balancer()).chain(services)
     }
 
-    pub(super) fn new(balancer: Balancer<SocketAddr>) -> Self {
+    pub(super) fn new(route: Route) -> Self {
         Self {
             name: "tcp".into(),
-            balancer,
-            persistence: None,
-            sorry_server: None,
+            route,
             options: TcpOptions::default(),
             accept_rate: None,
-            queue: None,
             connect: ConnectPolicy {
                 attempt_timeout: Duration::from_secs(5),
                 total_timeout: Duration::from_secs(15),

@@ -82,7 +82,7 @@ async fn open_relay(session: &mut TcpSession, client: ResetOnDrop) -> Result<Rel
         session.proxied_client = preamble.proxied_client().map(Box::new);
     }
     session.acquire_client_permit()?;
-    let service = config.select_service(&preamble, &context.config().balancer)?;
+    let service = config.select_service(&preamble, context.config().route.balancer())?;
     let client_info = ClientInfo {
         client: session.client_addr(),
         local: session.local_addr(),

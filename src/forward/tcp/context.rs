@@ -44,7 +44,7 @@ impl ForwarderContext {
                     .build()
             }),
             accept_rate: config.accept_rate.map(|rate| Mutex::new(AcceptTokenBucket::new(rate))),
-            queue: config.queue.map(|limits| metrics.init_queue(limits.capacity)),
+            queue: config.route.queue.map(|limits| metrics.init_queue(limits.capacity)),
             next_source: AtomicUsize::new(0),
             config,
             metrics,
@@ -85,7 +85,7 @@ impl WorkerContext {
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot<SocketAddr>> {
-        self.config().balancer.snapshot()
+        self.config().route.balancer().snapshot()
     }
 
     /// Waits until the accept rate and the connection limit admit a connection that was accepted.

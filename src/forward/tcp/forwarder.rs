@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::config::{ForwarderConfig, OnEndCallback, QueueLimits};
+use super::config::{ForwarderConfig, OnEndCallback};
 use super::context::{ForwarderContext, WorkerContext};
 use super::handle::TcpHandle;
 use super::listener::{Listener, SharedListener};
@@ -19,17 +19,14 @@ use super::preamble::ProxyHeaderOptions;
 use super::socket_options::{SourceAddress, bind_listener, bind_shared_listener};
 use super::worker::run_worker;
 use crate::Balancer;
-use crate::balancer::Persistence;
 use crate::forward::drain_report::DrainReport;
 use crate::forward::error::ForwardError;
 use crate::forward::limits::ConnectionRate;
 use crate::forward::record::ConnectionRecord;
+use crate::forward::route::{MAX_TIMEOUT, Route};
 use crate::forward::running::RunningForwarder;
 use crate::forward::sni::ServerNameTable;
 use crate::forward::worker_pool::{WorkerChoice, WorkerPool};
-
-/// The longest timeout (30 years), short enough to be added to any instant.
-const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// Forwards the TCP connections of a listener to the backends that a balancer picks.
 ///
@@ -42,7 +39,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 365 * 86_400);
 /// ```no_run
 /// use std::net::SocketAddr;
 /// use std::time::Duration;
-/// use lvs::forward::Forwarder;
+/// use lvs::forward::{Forwarder, Route};
 /// use lvs::scheduler::RoundRobin;
 /// use lvs::{BackendSet, Balancer};
 ///
@@ -52,10 +49,10 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 365 * 86_400);
 /// set.insert("10.0.0.2:80".parse::<SocketAddr>()?)?;
 ///
 /// let balancer = Balancer::new(&set, RoundRobin)?;
-/// let forwarder = Forwarder::bind("0.0.0.0:8080".parse()?, balancer)?
-///     .max_connections(50_000)
+/// let route = Route::new(balancer)
 ///     .queue(1000, Duration::from_secs(5))
 ///     .sorry_server("10.0.0.9:80".parse()?);
+/// let forwarder = Forwarder::bind("0.0.0.0:8080".parse()?, route)?.max_connections(50_000);
 /// let handle = forwarder.handle();
 /// let running = tokio::spawn(forwarder.run());
 ///
@@ -86,8 +83,8 @@ impl Forwarder {
     ///
     /// # Errors
     /// [`ForwardError::Bind`] if the system refuses the address.
-    pub fn bind(address: SocketAddr, balancer: Balancer<SocketAddr>) -> Result<Self, ForwardError> {
-        Self::bind_with(address, false, balancer)
+    pub fn bind(address: SocketAddr, route: impl Into<Route>) -> Result<Self, ForwardError> {
+        Self::bind_with(address, false, route.into())
     }
 
     /// Listens, as [`bind`](Self::bind) does, on an address that this machine need not have yet
@@ -98,20 +95,20 @@ impl Forwarder {
     /// As [`bind`](Self::bind).
     pub fn bind_nonlocal(
         address: SocketAddr,
-        balancer: Balancer<SocketAddr>,
+        route: impl Into<Route>,
     ) -> Result<Self, ForwardError> {
-        Self::bind_with(address, true, balancer)
+        Self::bind_with(address, true, route.into())
     }
 
     fn bind_with(
         address: SocketAddr,
         is_nonlocal: bool,
-        balancer: Balancer<SocketAddr>,
+        route: Route,
     ) -> Result<Self, ForwardError> {
         let bind_error = |source| ForwardError::Bind { address, source };
         let listener = bind_listener(address, is_nonlocal).map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
-        Self::from_parts(vec![Listener::Tcp(listener)], Some(address), true, balancer)
+        Self::from_parts(vec![Listener::Tcp(listener)], Some(address), true, route)
     }
 
     /// Makes a forwarder for an existing listener, inherited or with socket options of its own. All
@@ -119,11 +116,8 @@ impl Forwarder {
     ///
     /// # Errors
     /// [`ForwardError::Listener`] if the listener is not a usable socket.
-    pub fn new(
-        listener: TcpListener,
-        balancer: Balancer<SocketAddr>,
-    ) -> Result<Self, ForwardError> {
-        Self::from_listeners([listener], balancer)
+    pub fn new(listener: TcpListener, route: impl Into<Route>) -> Result<Self, ForwardError> {
+        Self::from_listeners([listener], route)
     }
 
     /// Makes a forwarder for several listeners, such as those of its
@@ -134,14 +128,14 @@ impl Forwarder {
     /// [`ForwardError::Listener`] if there is no listener, or a listener is not a usable socket.
     pub fn from_listeners(
         listeners: impl IntoIterator<Item = TcpListener>,
-        balancer: Balancer<SocketAddr>,
+        route: impl Into<Route>,
     ) -> Result<Self, ForwardError> {
         let listeners: Vec<TcpListener> = listeners.into_iter().collect();
         let none = || io::Error::new(io::ErrorKind::InvalidInput, "the list of listeners is empty");
         let address = listeners.first().ok_or_else(none).and_then(TcpListener::local_addr);
         let address = address.map_err(|source| ForwardError::Listener { source })?;
         let listeners = listeners.into_iter().map(Listener::Tcp).collect();
-        Self::from_parts(listeners, Some(address), false, balancer)
+        Self::from_parts(listeners, Some(address), false, route.into())
     }
 
     /// Makes a forwarder for a listening Unix socket. Its clients have no address: schedulers that hash
@@ -151,19 +145,19 @@ impl Forwarder {
     /// [`ForwardError::Listener`] if the listener is not a usable socket.
     pub fn from_unix_listener(
         listener: UnixListener,
-        balancer: Balancer<SocketAddr>,
+        route: impl Into<Route>,
     ) -> Result<Self, ForwardError> {
-        Self::from_parts(vec![Listener::Unix(listener)], None, false, balancer)
+        Self::from_parts(vec![Listener::Unix(listener)], None, false, route.into())
     }
 
     fn from_parts(
         listeners: Vec<Listener>,
         address: Option<SocketAddr>,
         owns_port: bool,
-        balancer: Balancer<SocketAddr>,
+        route: Route,
     ) -> Result<Self, ForwardError> {
         let handle = TcpHandle { address, control: Arc::default(), metrics: Arc::default() };
-        let (workers, config) = (WorkerChoice::default(), ForwarderConfig::new(balancer));
+        let (workers, config) = (WorkerChoice::default(), ForwarderConfig::new(route));
         Ok(Self { listeners, owns_port, workers, config, handle })
     }
 
@@ -217,28 +211,6 @@ impl Forwarder {
         self
     }
 
-    /// Queues up to `capacity` connections, first in first out and for up to `timeout` each, while all
-    /// backends are at their [limits](crate::Limits). Without a queue such connections are reset, or
-    /// go to the sorry server.
-    pub fn queue(mut self, capacity: usize, timeout: Duration) -> Self {
-        self.config.queue = Some(QueueLimits { capacity, timeout: timeout.min(MAX_TIMEOUT) });
-        self
-    }
-
-    /// Sets the server for connections that no backend can serve: no backend is eligible, all are at
-    /// their limits and the queue is full or timed out, or no backend tried could be connected to.
-    pub fn sorry_server(mut self, address: SocketAddr) -> Self {
-        self.config.sorry_server = Some(address);
-        self
-    }
-
-    /// Sends the connections of a client to the same backend. The balancer of the persistence must be
-    /// the forwarder's own; several forwarders may share one persistence.
-    pub fn persistence(mut self, persistence: Arc<Persistence<SocketAddr>>) -> Self {
-        self.config.persistence = Some(persistence);
-        self
-    }
-
     /// Sets how long one attempt to connect may take before the next backend is tried. Default: 5 s,
     /// long enough for the loss of the first two SYN packets (sent again after 1 s and 3 s).
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
@@ -246,7 +218,7 @@ impl Forwarder {
         self
     }
 
-    /// Sets how long all attempts to connect together may take; the time in the [queue](Self::queue)
+    /// Sets how long all attempts to connect together may take; the time in the [queue](Route::queue)
     /// does not count. Default: 15 s.
     pub fn connect_deadline(mut self, timeout: Duration) -> Self {
         self.config.connect.total_timeout = timeout.min(MAX_TIMEOUT);
@@ -356,7 +328,7 @@ impl Forwarder {
 
     /// Selects the balancer by the server name (SNI) of a TLS client: `services` has a balancer for
     /// each name, used instead of the forwarder's own. A connection with a name that is not in the
-    /// table is reset. [Persistence](Self::persistence) and the [queue](Self::queue) do not apply. The
+    /// table is reset. Persistence and queue of the forwarder's own [route](Route) do not apply. The
     /// ClientHello is read as with [`key_by_server_name`](Self::key_by_server_name).
     pub fn services_by_server_name(
         mut self,

@@ -1,7 +1,7 @@
 //! A worker of a forwarder: accepts connections from a listener until the forwarder drains.
 
 use std::convert::Infallible;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use crate::forward::accept_backoff::AcceptBackoff;
 use crate::forward::control::{ForwarderControl, ForwarderPhase};
 use crate::forward::counters::add_relaxed;
 use crate::forward::drain_report::DrainReport;
+use crate::forward::errno::is_client_error;
 use crate::forward::running::CloseSocketsOnPanic;
 
 /// How often a worker thread looks for backends that are down.
@@ -156,12 +157,4 @@ async fn drain_connections(
         report.count_ended(joined.is_ok());
     }
     report
-}
-
-/// Tells whether a failed accept concerns only the client that was to be accepted and has left.
-fn is_client_error(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
-    )
 }

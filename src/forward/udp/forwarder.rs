@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::counters::UdpWorkerMetrics;
 use super::handle::UdpHandle;
+use super::metrics::UdpWorkerMetrics;
 use super::options::{Coalesce, UdpOptions};
 use super::settings::{UdpContext, UdpSettings};
 use super::socket;
 use super::worker::run_worker;
-use crate::Balancer;
-use crate::balancer::Persistence;
+use crate::forward::route::Route;
 use crate::forward::running::RunningForwarder;
 use crate::forward::worker_pool::{WorkerChoice, WorkerPool};
 use crate::forward::{DrainReport, ForwardError};
@@ -119,8 +118,8 @@ impl UdpForwarder {
     ///
     /// # Errors
     /// [`ForwardError::Bind`] if the system refuses to bind the address.
-    pub fn bind(address: SocketAddr, balancer: Balancer<SocketAddr>) -> Result<Self, ForwardError> {
-        Self::bind_with(address, false, balancer)
+    pub fn bind(address: SocketAddr, route: impl Into<Route>) -> Result<Self, ForwardError> {
+        Self::bind_with(address, false, route.into())
     }
 
     /// Binds a socket as [`bind`](Self::bind) does, also to an address that this machine does not
@@ -131,20 +130,16 @@ impl UdpForwarder {
     /// As [`bind`](Self::bind).
     pub fn bind_nonlocal(
         address: SocketAddr,
-        balancer: Balancer<SocketAddr>,
+        route: impl Into<Route>,
     ) -> Result<Self, ForwardError> {
-        Self::bind_with(address, true, balancer)
+        Self::bind_with(address, true, route.into())
     }
 
-    fn bind_with(
-        address: SocketAddr,
-        freebind: bool,
-        balancer: Balancer<SocketAddr>,
-    ) -> Result<Self, ForwardError> {
+    fn bind_with(address: SocketAddr, freebind: bool, route: Route) -> Result<Self, ForwardError> {
         let socket = socket::bind_listener(address, freebind);
         let socket = socket.map_err(|source| ForwardError::Bind { address, source })?;
         let workers = WorkerChoice::default();
-        Ok(Self { owns_port: true, workers, ..Self::new(socket, balancer)? })
+        Ok(Self { owns_port: true, workers, ..Self::new(socket, route)? })
     }
 
     /// Uses an existing bound socket: inherited, or created with special options.
@@ -154,8 +149,8 @@ impl UdpForwarder {
     ///
     /// # Errors
     /// [`ForwardError::Listener`] if the socket is not usable.
-    pub fn new(socket: UdpSocket, balancer: Balancer<SocketAddr>) -> Result<Self, ForwardError> {
-        Self::from_sockets([socket], balancer)
+    pub fn new(socket: UdpSocket, route: impl Into<Route>) -> Result<Self, ForwardError> {
+        Self::from_sockets([socket], route)
     }
 
     /// Uses several existing sockets, those of a forwarder that this forwarder
@@ -165,7 +160,7 @@ impl UdpForwarder {
     /// [`ForwardError::Listener`] if there are no sockets, or a socket is not usable.
     pub fn from_sockets(
         sockets: impl IntoIterator<Item = UdpSocket>,
-        balancer: Balancer<SocketAddr>,
+        route: impl Into<Route>,
     ) -> Result<Self, ForwardError> {
         let sockets: Vec<UdpSocket> = sockets.into_iter().collect();
         let no_sockets = || io::Error::new(io::ErrorKind::InvalidInput, "no sockets");
@@ -173,7 +168,7 @@ impl UdpForwarder {
         let address = address.map_err(|source| ForwardError::Listener { source })?;
         let workers = WorkerChoice::Own(sockets.len());
         let options = UdpOptions::default();
-        let settings = UdpSettings { name: "udp".into(), balancer, persistence: None, options };
+        let settings = UdpSettings { name: "udp".into(), route: route.into(), options };
         let handle = UdpHandle { address, control: Arc::default(), metrics: Arc::default() };
         Ok(Self { sockets, owns_port: false, workers, settings, handle })
     }
@@ -255,13 +250,6 @@ impl UdpForwarder {
     /// be at most 5 s; limits and counters count these pairs as flows.
     pub fn one_packet(mut self, on: bool) -> Self {
         self.settings.options.one_packet = on;
-        self
-    }
-
-    /// Sets a persistence: later flows of a client use the same backend. The persistence's balancer
-    /// picks then, and the balancer passed to the constructor is unused.
-    pub fn persistence(mut self, persistence: Arc<Persistence<SocketAddr>>) -> Self {
-        self.settings.persistence = Some(persistence);
         self
     }
 

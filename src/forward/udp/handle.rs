@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::counters::{UdpBackendCounters, UdpCounters, UdpWorkerMetrics};
+use super::counters::{UdpBackendCounters, UdpCounters};
+use super::metrics::UdpWorkerMetrics;
 use crate::forward::ConnectionInfo;
 use crate::forward::control::ForwarderControl;
 use crate::sync::{Mutex, lock};

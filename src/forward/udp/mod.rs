@@ -5,6 +5,7 @@ mod flow_table;
 mod flows;
 mod forwarder;
 mod handle;
+mod metrics;
 mod options;
 mod outbox;
 mod settings;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
-use super::socket::is_segmentation_error;
+use crate::forward::errno::is_segmentation_error;
 use crate::sys::mmsg::{
     DatagramBatch, DatagramSender, DatagramSlice, MAX_SEGMENTED_BYTES, MAX_SEGMENTS,
     OutgoingMessage, ReceivedDatagram,

@@ -5,16 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::options::{Coalesce, UdpOptions};
-use crate::balancer::Persistence;
 use crate::forward::limits::ClientLimits;
-use crate::{Balancer, Lease};
+use crate::forward::route::Route;
 
 /// What a forwarder serves, and its options.
 #[derive(Debug)]
 pub(super) struct UdpSettings {
     pub(super) name: Arc<str>,
-    pub(super) balancer: Balancer<SocketAddr>,
-    pub(super) persistence: Option<Arc<Persistence<SocketAddr>>>,
+    pub(super) route: Route,
     pub(super) options: UdpOptions,
 }
 
@@ -43,9 +41,10 @@ impl UdpContext {
         fmt::from_fn(move |f| write!(f, "service {name}"))
     }
 
-    /// Returns the address of a leased backend; port 0 stands for the port of the listener.
-    pub(super) fn backend_address(&self, lease: &Lease<SocketAddr>) -> SocketAddr {
-        let mut target = *lease.target();
+    /// Returns the address of a server as it is connected to: port 0 stands for the port of the
+    /// listener.
+    pub(super) fn server_address(&self, server: SocketAddr) -> SocketAddr {
+        let mut target = server;
         if target.port() == 0 {
             target.set_port(self.address.port());
         }
@@ -54,11 +53,6 @@ impl UdpContext {
 }
 
 impl UdpSettings {
-    /// Returns the balancer that picks: that of the persistence, if set.
-    pub(super) fn active_balancer(&self) -> &Balancer<SocketAddr> {
-        self.persistence.as_ref().map_or(&self.balancer, |persistence| persistence.balancer())
-    }
-
     pub(super) fn may_coalesce(&self) -> bool {
         self.options.coalesce != Coalesce::Never
     }

@@ -62,60 +62,9 @@ pub(super) fn open_connected(target: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Returns whether an error is a shortage of this machine, independent of the backend.
-pub(super) fn is_local_error(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    // `AGAIN` from `connect`: no free local port.
-    const LOCAL: [Errno; 7] = [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOBUFS,
-        Errno::NOMEM,
-        Errno::NOSPC,
-        Errno::ADDRNOTAVAIL,
-        Errno::AGAIN,
-    ];
-    Errno::from_io_error(error).is_some_and(|errno| LOCAL.contains(&errno))
-}
-
-/// Returns whether an error on a socket to a backend means that the backend is unreachable.
-pub(super) fn is_unreachable_error(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    const UNREACHABLE: [Errno; 8] = [
-        Errno::CONNREFUSED,
-        Errno::HOSTUNREACH,
-        Errno::NETUNREACH,
-        Errno::HOSTDOWN,
-        Errno::NETDOWN,
-        Errno::NOPROTOOPT,
-        Errno::PROTO,
-        Errno::OPNOTSUPP,
-    ];
-    Errno::from_io_error(error).is_some_and(|errno| UNREACHABLE.contains(&errno))
-        || error.kind() == ErrorKind::ConnectionRefused
-}
-
-/// Returns whether the kernel could not segment a message: the device does not support it, or a
-/// segment exceeds the path MTU.
-pub(super) fn is_segmentation_error(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    const SEGMENTATION: [Errno; 4] = [Errno::IO, Errno::INVAL, Errno::MSGSIZE, Errno::OPNOTSUPP];
-    Errno::from_io_error(error).is_some_and(|errno| SEGMENTATION.contains(&errno))
-}
-
 #[cfg(all(test, not(lvs_loom)))]
 mod tests {
     use super::*;
-
-    #[test]
-    fn local_shortages_are_not_errors_of_the_backend() {
-        for local in [23, 24, 12, 11].map(io::Error::from_raw_os_error) {
-            assert!(is_local_error(&local) && !is_unreachable_error(&local), "{local}");
-        }
-        for remote in [111, 113, 101].map(io::Error::from_raw_os_error) {
-            assert!(is_unreachable_error(&remote) && !is_local_error(&remote), "{remote}");
-        }
-    }
 
     #[test]
     fn address_in_use_is_refused_although_reuseport_listeners_share_it() {

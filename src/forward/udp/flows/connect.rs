@@ -6,32 +6,63 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use super::{ConnectedBackend, WorkerFlows};
+use super::{ConnectedServer, WorkerFlows};
 use crate::balancer::PickError;
-use crate::forward::udp::counters::{ShedReason, add_relaxed};
+use crate::forward::counters::add_relaxed;
+use crate::forward::errno::{is_forbidden_error, is_local_error};
+use crate::forward::udp::counters::ShedReason;
 use crate::forward::udp::flow_table::FlowId;
 use crate::forward::udp::socket;
 use crate::{Flow, Lease, Outcome};
 
 impl WorkerFlows {
-    /// Picks a backend and connects a socket to it; tries other backends if that fails.
-    pub(super) fn connect_backend(
+    /// Picks a backend and connects a socket to it; tries other backends if that fails, and the sorry
+    /// server if no backend is left.
+    pub(super) fn connect_any_server(
         &mut self,
         flow: &mut Flow,
         now: Instant,
-    ) -> Result<ConnectedBackend, ShedReason> {
+    ) -> Result<ConnectedServer, ShedReason> {
         for _ in 0..self.context.settings.options.attempts {
-            let mut lease = self.pick_backend(flow, now)?;
-            lease.set_active(false);
-            match socket::open_connected(self.context.backend_address(&lease)) {
-                Ok(socket) => {
-                    let backend_serial = lease.backend().account().serial();
-                    return Ok(ConnectedBackend { socket, lease, backend_serial });
-                }
-                Err(error) => self.record_connect_failure(lease, &error, flow)?,
+            let lease = self.pick_server(flow, now)?;
+            if let Some(connected) = self.connect_server(lease, flow)? {
+                return Ok(connected);
             }
         }
-        Err(ShedReason::Unreachable)
+        self.connect_sorry_server()
+    }
+
+    /// Connects a socket to a leased backend, or without a lease to the sorry server; `None` if the
+    /// backend could not be connected to.
+    pub(super) fn connect_server(
+        &mut self,
+        lease: Option<Lease<SocketAddr>>,
+        flow: &mut Flow,
+    ) -> Result<Option<ConnectedServer>, ShedReason> {
+        let Some(lease) = lease else { return self.connect_sorry_server().map(Some) };
+        match socket::open_connected(self.context.server_address(*lease.target())) {
+            Ok(socket) => Ok(Some(ConnectedServer { socket, lease: Some(lease) })),
+            Err(error) => self.record_connect_failure(lease, &error, flow).map(|()| None),
+        }
+    }
+
+    /// Connects a socket to the sorry server.
+    ///
+    /// # Errors
+    /// [`ShedReason::Unreachable`] also without a sorry server.
+    pub(super) fn connect_sorry_server(&mut self) -> Result<ConnectedServer, ShedReason> {
+        let sorry_server = self.context.settings.route.sorry_server;
+        let address = self.context.server_address(sorry_server.ok_or(ShedReason::Unreachable)?);
+        let socket = socket::open_connected(address).map_err(|error| {
+            if is_local_error(&error) || is_forbidden_error(&error) {
+                return ShedReason::NoResources;
+            }
+            let label = self.context.label();
+            debug!("{label}: cannot connect a socket to sorry server {address}: {error}");
+            ShedReason::Unreachable
+        })?;
+        add_relaxed(&self.metrics.sorry_flows, 1);
+        Ok(ConnectedServer { socket, lease: None })
     }
 
     /// Records that no socket could be connected to a backend, and excludes the backend from
@@ -39,13 +70,13 @@ impl WorkerFlows {
     ///
     /// # Errors
     /// [`ShedReason::NoResources`] if the error is a shortage of this machine.
-    pub(super) fn record_connect_failure(
+    fn record_connect_failure(
         &mut self,
         lease: Lease<SocketAddr>,
         error: &io::Error,
         flow: &mut Flow,
     ) -> Result<(), ShedReason> {
-        if socket::is_local_error(error) {
+        if is_local_error(error) || is_forbidden_error(error) {
             return Err(ShedReason::NoResources);
         }
         let (label, backend) = (self.context.label(), lease.id());
@@ -58,13 +89,28 @@ impl WorkerFlows {
         Ok(())
     }
 
-    /// Picks a backend by persistence, if set, or by the balancer.
-    pub(super) fn pick_backend(
+    /// Picks a backend by persistence, if set, or by the balancer; `None` if the sorry server serves,
+    /// since no backend can.
+    pub(super) fn pick_server(
         &mut self,
         flow: &Flow,
         now: Instant,
-    ) -> Result<Lease<SocketAddr>, ShedReason> {
-        let picked = match (&self.context.settings.persistence, flow.view().source()) {
+    ) -> Result<Option<Lease<SocketAddr>>, ShedReason> {
+        match self.pick_backend(flow, now) {
+            Ok(mut lease) => {
+                lease.set_active(false);
+                Ok(Some(lease))
+            }
+            Err(reason) => {
+                let has_sorry_server = self.context.settings.route.sorry_server.is_some();
+                let is_sorry = has_sorry_server && reason.is_backend_unavailable();
+                if is_sorry { Ok(None) } else { Err(reason) }
+            }
+        }
+    }
+
+    fn pick_backend(&mut self, flow: &Flow, now: Instant) -> Result<Lease<SocketAddr>, ShedReason> {
+        let picked = match (self.context.settings.route.persistence(), flow.view().source()) {
             (Some(persistence), Some(client)) => {
                 persistence.pick(client, flow.clone(), &mut self.rng, now)
             }
@@ -83,7 +129,7 @@ impl WorkerFlows {
         let snapshot = self.picker.snapshot();
         let position = snapshot.members().position_of_serial(serial);
         if let Some(backend) = position.and_then(|at| snapshot.backends().get(at))
-            && let Some(lease) = self.context.settings.active_balancer().lease_by_id(backend.id())
+            && let Some(lease) = self.context.settings.route.balancer().lease_by_id(backend.id())
         {
             lease.complete(Outcome::ConnectError);
         }

@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use super::{FlowKey, Upstream, WorkerFlows};
+use super::{ConnectedServer, FlowKey, Upstream, WorkerFlows};
 use crate::backend::{BackendState, Snapshot};
-use crate::forward::udp::counters::{FlowEndReason, ShedReason, add_relaxed};
+use crate::forward::counters::add_relaxed;
+use crate::forward::udp::counters::{FlowEndReason, ShedReason};
 use crate::forward::udp::flow_table::FlowId;
-use crate::{Flow, Outcome};
+use crate::{Flow, Lease, Outcome};
 
 /// The maximum number of flows moved in one round of the worker, so that moves do not delay
 /// traffic.
@@ -44,21 +45,21 @@ impl WorkerFlows {
         flow.exclude(lease.backend());
         lease.complete(Outcome::ConnectError);
         upstream.refusals += 1;
-        if upstream.refusals >= self.context.settings.options.attempts {
-            self.end_flow(id, FlowEndReason::Unreachable);
-            return false;
-        }
-        self.assign_new_backend(id, flow, now).is_ok()
+        let connected = match upstream.refusals >= self.context.settings.options.attempts {
+            true => self.connect_sorry_server(),
+            false => self.connect_any_server(&mut flow, now),
+        };
+        self.assign_server(id, connected, flow).is_ok()
     }
 
-    /// Assigns another backend to a flow without a backend, or ends the flow.
-    fn assign_new_backend(
+    /// Assigns another server to a flow, or ends the flow if none could be connected to.
+    fn assign_server(
         &mut self,
         id: FlowId,
-        mut flow: Flow,
-        now: Instant,
+        connected: Result<ConnectedServer, ShedReason>,
+        flow: Flow,
     ) -> Result<(), ShedReason> {
-        let connected = match self.connect_backend(&mut flow, now) {
+        let connected = match connected {
             Ok(connected) => connected,
             Err(shed_reason) => {
                 let end_reason = match flow.view().is_retry() {
@@ -69,17 +70,19 @@ impl WorkerFlows {
                 return Err(shed_reason);
             }
         };
-        let metrics = self.metrics.backend_counters(connected.backend_serial, connected.lease.id());
+        let backend_serial = connected.backend_serial();
+        let ConnectedServer { socket, lease } = connected;
+        let metrics = self.server_metrics(lease.as_ref());
         let Some(FlowKey { client, .. }) = self.table.key(id).copied() else {
             return Err(ShedReason::Damaged);
         };
         let Some(upstream) = self.table.get_mut(id) else { return Err(ShedReason::Damaged) };
-        let (label, old, new) = (self.context.label(), &upstream.metrics.id, connected.lease.id());
-        debug!("{label}: the flow of client {client} moves from backend {old} to {new}");
-        self.metrics.live.set_backend(upstream.live_entry, connected.lease.backend());
-        upstream.socket = connected.socket;
-        upstream.lease = Some(connected.lease);
-        upstream.backend_serial = connected.backend_serial;
+        let (label, old, new) = (self.context.label(), &upstream.metrics.id, &metrics.id);
+        debug!("{label}: the flow of client {client} moves from server {old} to {new}");
+        self.metrics.live.set_backend(upstream.live_entry, lease.as_ref().map(Lease::backend));
+        upstream.socket = socket;
+        upstream.lease = lease;
+        upstream.backend_serial = backend_serial;
         upstream.metrics = metrics;
         upstream.stale = false;
         upstream.coalescing = false;
@@ -134,12 +137,13 @@ impl WorkerFlows {
 
     pub(super) fn move_stale_flow(&mut self, id: FlowId, now: Instant) {
         let Some(key) = self.table.key(id).copied() else { return };
-        let flow = self.scheduler_flow(key.client, key.local, now);
+        let mut flow = self.scheduler_flow(key.client, key.local, now);
         // Ends the old lease first: a limit may leave its slot as the only free one.
         if let Some(upstream) = self.table.get_mut(id) {
             upstream.lease = None;
         }
-        let _ = self.assign_new_backend(id, flow, now);
+        let connected = self.connect_any_server(&mut flow, now);
+        let _ = self.assign_server(id, connected, flow);
     }
 }
 

@@ -12,15 +12,14 @@ use std::time::Instant;
 use rustix::event::epoll;
 use tracing::debug;
 
-use super::counters::{
-    AtomicUdpBackendCounters, FlowEndReason, ShedReason, UdpWorkerMetrics, add_relaxed,
-};
+use super::counters::{FlowEndReason, ShedReason};
 use super::flow_table::{FlowExpiry, FlowId, FlowTable};
+use super::metrics::{AtomicUdpBackendCounters, UdpWorkerMetrics};
 use super::settings::UdpContext;
-use super::socket;
 use crate::balancer::BalancerWorker;
 use crate::forward::address::canonical_address;
 use crate::forward::connection_table::{ConnectionEntry, ConnectionKey};
+use crate::forward::counters::add_relaxed;
 use crate::forward::limits::ClientPermit;
 use crate::scheduler::Rng;
 use crate::sys::mmsg::set_udp_gro;
@@ -41,8 +40,10 @@ pub(super) struct FlowKey {
 #[derive(Debug)]
 pub(super) struct Upstream {
     socket: OwnedFd,
-    /// `None` with one-packet scheduling: the lease ends when the datagram is sent.
+    /// `None` for the sorry server, and with one-packet scheduling, where the lease ends when the
+    /// datagram is sent.
     lease: Option<Lease<SocketAddr>>,
+    /// [`SORRY_SERVER_SERIAL`] for the sorry server.
     backend_serial: u64,
     pub(super) metrics: Arc<AtomicUdpBackendCounters>,
     live_entry: ConnectionKey,
@@ -72,11 +73,26 @@ impl Upstream {
     }
 }
 
-/// A leased backend and a socket connected to it.
-struct ConnectedBackend {
+/// A server and a socket connected to it.
+struct ConnectedServer {
     socket: OwnedFd,
-    lease: Lease<SocketAddr>,
-    backend_serial: u64,
+    /// The lease of a backend; `None` for the sorry server.
+    lease: Option<Lease<SocketAddr>>,
+}
+
+/// Stands for the sorry server where flows name the serial number of their backend: no set has so many
+/// backends.
+const SORRY_SERVER_SERIAL: u64 = u64::MAX;
+
+impl ConnectedServer {
+    fn backend_serial(&self) -> u64 {
+        serial_of(self.lease.as_ref())
+    }
+}
+
+/// Returns the serial number of a leased backend; without a lease that of the sorry server.
+fn serial_of(lease: Option<&Lease<SocketAddr>>) -> u64 {
+    lease.map_or(SORRY_SERVER_SERIAL, |lease| lease.backend().account().serial())
 }
 
 /// The flows of one worker.
@@ -104,7 +120,7 @@ impl WorkerFlows {
     ) -> Self {
         let settings = &context.settings;
         let mut rng = Rng::from_entropy();
-        let picker = settings.active_balancer().worker(Rng::with_seed(rng.next_u64()));
+        let picker = settings.route.balancer().worker(Rng::with_seed(rng.next_u64()));
         let generation = picker.snapshot().generation();
         let table = FlowTable::new(
             context.max_worker_flows,
@@ -145,7 +161,7 @@ impl WorkerFlows {
             None => {
                 let mut flow = self.scheduler_flow(client, local, now);
                 let permit = self.reserve_flow(key)?;
-                let connected = self.connect_backend(&mut flow, now)?;
+                let connected = self.connect_any_server(&mut flow, now)?;
                 let retry_flow = flow.view().is_retry().then(|| Box::new(flow));
                 self.start_flow(key, connected, permit, retry_flow, now)
             }
@@ -162,25 +178,21 @@ impl WorkerFlows {
         now: Instant,
     ) -> Result<FlowId, ShedReason> {
         for _ in 0..self.context.settings.options.attempts {
-            let mut lease = self.pick_backend(flow, now)?;
-            lease.set_active(false);
-            let backend_serial = lease.backend().account().serial();
-            let key = FlowKey { client, local, backend_serial };
+            let lease = self.pick_server(flow, now)?;
+            let key = FlowKey { client, local, backend_serial: serial_of(lease.as_ref()) };
             if let Some(id) = self.table.find(&key) {
                 self.table.touch(id, now);
-                lease.complete(Outcome::Ok);
+                if let Some(lease) = lease {
+                    lease.complete(Outcome::Ok);
+                }
                 return Ok(id);
             }
             if is_draining {
                 return Err(ShedReason::Draining);
             }
             let permit = self.reserve_flow(key)?;
-            match socket::open_connected(self.context.backend_address(&lease)) {
-                Ok(socket) => {
-                    let connected = ConnectedBackend { socket, lease, backend_serial };
-                    return self.start_flow(key, connected, permit, None, now);
-                }
-                Err(error) => self.record_connect_failure(lease, &error, flow)?,
+            if let Some(connected) = self.connect_server(lease, flow)? {
+                return self.start_flow(key, connected, permit, None, now);
             }
         }
         Err(ShedReason::Unreachable)
@@ -192,7 +204,7 @@ impl WorkerFlows {
         let permit = match &self.context.client_limits {
             Some(limits) => {
                 let permit = limits.try_acquire(key.client.ip());
-                Some(permit.ok_or(ShedReason::MaxFlowsPerClient)?)
+                Some(permit.ok_or(ShedReason::ClientLimit)?)
             }
             None => None,
         };
@@ -207,27 +219,29 @@ impl WorkerFlows {
     fn start_flow(
         &mut self,
         key: FlowKey,
-        ConnectedBackend { socket, lease, backend_serial }: ConnectedBackend,
+        connected: ConnectedServer,
         client_permit: Option<ClientPermit>,
         retry_flow: Option<Box<Flow>>,
         now: Instant,
     ) -> Result<FlowId, ShedReason> {
-        let metrics = self.metrics.backend_counters(backend_serial, lease.id());
-        let (label, client, backend) = (self.context.label(), key.client, lease.id());
-        debug!("{label}: the flow of client {client} starts at backend {backend}");
-        let backend = Arc::clone(lease.backend());
-        let lease = match self.context.settings.options.one_packet {
+        let backend_serial = connected.backend_serial();
+        let ConnectedServer { socket, lease } = connected;
+        let metrics = self.server_metrics(lease.as_ref());
+        let (label, client, server) = (self.context.label(), key.client, &metrics.id);
+        debug!("{label}: UDP flow of client {client} starts at server {server}");
+        let backend = lease.as_ref().map(|lease| Arc::clone(lease.backend()));
+        let lease = lease.and_then(|lease| match self.context.settings.options.one_packet {
             true => {
                 lease.complete(Outcome::Ok);
                 None
             }
             false => Some(lease),
-        };
+        });
         let port = self.context.address.port();
         let live_entry = self.metrics.live.insert(ConnectionEntry {
             client: Some(key.client),
             local: key.local.map(|ip| Box::new(SocketAddr::new(ip, port))),
-            backend: Some(backend),
+            backend,
             started_at: now,
         });
         let may_coalesce = self.context.settings.may_coalesce();
@@ -261,6 +275,14 @@ impl WorkerFlows {
             add_relaxed(&upstream.metrics.started, 1);
         }
         Ok(id)
+    }
+
+    /// Returns the counters of a leased backend; without a lease those of the sorry server.
+    fn server_metrics(&self, lease: Option<&Lease<SocketAddr>>) -> Arc<AtomicUdpBackendCounters> {
+        match lease {
+            Some(lease) => self.metrics.backend_counters(serial_of(Some(lease)), lease.id()),
+            None => Arc::clone(&self.metrics.sorry_server),
+        }
     }
 
     /// Adds the socket of a flow to the epoll instance.

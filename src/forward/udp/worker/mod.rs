@@ -28,9 +28,9 @@ use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout_at};
 use tracing::warn;
 
-use super::counters::{UdpWorkerMetrics, add_relaxed};
 use super::flow_table::FlowId;
 use super::flows::WorkerFlows;
+use super::metrics::UdpWorkerMetrics;
 use super::outbox::Outbox;
 use super::settings::UdpContext;
 use crate::Flow;
@@ -38,6 +38,7 @@ use crate::forward::DrainReport;
 use crate::forward::accept_backoff::AcceptBackoff;
 use crate::forward::clock::now;
 use crate::forward::control::{ForwarderControl, ForwarderPhase};
+use crate::forward::counters::add_relaxed;
 use crate::forward::running::CloseSocketsOnPanic;
 use crate::sys::mmsg::{DatagramBatch, ReceivedDatagram, set_udp_gro};
 use crate::sys::shared_fd::SharedFd;

@@ -8,10 +8,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::requests::has_run;
 use super::{PlacedDatagram, UdpWorker, datagram_count};
-use crate::forward::udp::counters::{FlowEndReason, UndeliveredReason, add_relaxed};
+use crate::forward::counters::add_relaxed;
+use crate::forward::errno::{is_local_error, is_unreachable_error};
+use crate::forward::udp::counters::{FlowEndReason, UndeliveredReason};
 use crate::forward::udp::flow_table::FlowId;
 use crate::forward::udp::outbox::{MessageResult, MessageRoute, SendControl};
-use crate::forward::udp::socket::{is_local_error, is_unreachable_error};
 use crate::sys::mmsg::set_udp_gro;
 
 /// The number of datagrams received from one socket by one system call.

@@ -9,9 +9,10 @@ use rustix::net::{SendFlags, send};
 use tokio::io::Interest;
 
 use super::{PlacedDatagram, RECEIVE_BATCH, UdpWorker, datagram_count, pause_receiving};
-use crate::forward::udp::counters::{ShedReason, add_relaxed};
+use crate::forward::counters::add_relaxed;
+use crate::forward::errno::{is_local_error, is_unreachable_error};
+use crate::forward::udp::counters::ShedReason;
 use crate::forward::udp::outbox::{MessageMeta, MessageResult, MessageRoute, SendControl};
-use crate::forward::udp::socket::{is_local_error, is_unreachable_error};
 use crate::sys::mmsg::{ReceivedDatagram, set_udp_gro};
 
 /// The number of consecutive datagrams of one sender and size that suggests a sender with GSO.
