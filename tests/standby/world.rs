@@ -124,7 +124,8 @@ impl World {
     /// Starts a director in a namespace.
     pub(crate) fn director(&self, side: &str, config: &str) -> Process {
         let file = self.file(&format!("{side}.toml"), &format!("drain_timeout = \"0s\"\n{config}"));
-        self.start(side, "director", &example("standby"), &["--config", &file])
+        let program = Path::new(env!("CARGO_BIN_EXE_lvs"));
+        self.start(side, "director", program, &["run", "--config", &file])
     }
 
     /// Starts real servers in the namespace of the clients, which answer with their names.
@@ -296,15 +297,6 @@ impl Drop for Process {
             eprintln!("{}:\n{}", self.log.display(), self.log());
         }
     }
-}
-
-/// Cargo puts examples beside the folder of the test executables.
-fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("this test");
-    let target = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
-    let path = target.join("examples").join(name);
-    assert!(path.exists(), "built by `cargo build --example {name}`");
-    path
 }
 
 /// Waits until a condition holds.
