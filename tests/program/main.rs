@@ -5,4 +5,5 @@ mod arguments;
 mod configuration;
 mod ctl;
 mod demonstration;
+mod package;
 mod world;
