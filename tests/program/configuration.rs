@@ -121,3 +121,28 @@ fn other_configurations_are_imported() {
     assert_eq!(code, Some(1));
     assert!(stderr.contains("missing: No such file or directory"), "{stderr}");
 }
+
+#[test]
+fn a_director_goes_on_when_nobody_reads_its_output() {
+    let folder = Folder::new("unread");
+    let manager = Manager::new(&folder);
+    let ([listen], a) = (free(), server(b'a'));
+    let config = folder.configure("", listen, a);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut child = lvs()
+        .args(["run", "--config", &config])
+        .env("NOTIFY_SOCKET", &manager.path)
+        .stdout(writer.try_clone().expect("a pipe"))
+        .stderr(writer)
+        .spawn()
+        .expect("built");
+    let _watchdog = watch(child.id());
+    manager.until("READY=1");
+    assert_eq!(ask(listen), b'a');
+    signal("HUP", child.id());
+    manager.until("RELOADING=1");
+    manager.until("READY=1");
+    signal("TERM", child.id());
+    assert_eq!(child.wait().expect("a child of ours").code(), Some(0));
+}

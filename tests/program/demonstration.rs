@@ -95,3 +95,14 @@ fn an_unknown_scheduler_is_named() {
     assert_eq!(code, Some(1));
     assert!(stderr.contains("fastest"), "{stderr}");
 }
+
+#[test]
+fn a_demonstration_that_nobody_reads_ends() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let words = ["run", "--listen", "127.0.0.1:0", "--admin", "none"];
+    let output = lvs().args(words).stdout(writer).output().expect("built");
+    let stderr = String::from_utf8(output.stderr).expect("utf-8");
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("lvs stopped"), "{stderr}");
+}

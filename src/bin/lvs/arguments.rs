@@ -79,7 +79,7 @@ pub(crate) struct CheckArgs {
     /// The configuration, in TOML.
     #[arg(value_name = "FILE", conflicts_with = "config")]
     file: Option<PathBuf>,
-    /// The same.
+    /// The same, as an option.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

@@ -61,7 +61,7 @@ enum CtlCommand {
     Edit {
         /// The name of the service.
         service: String,
-        /// The address or the name of the server.
+        /// The address of the server.
         server: String,
         /// The weight; with 0 it gets no new connections.
         #[arg(short, long)]
@@ -71,28 +71,28 @@ enum CtlCommand {
     Delete {
         /// The name of the service.
         service: String,
-        /// The address or the name of the server.
+        /// The address of the server.
         server: String,
     },
     /// Gives a server no new connections; open connections go on.
     Drain {
         /// The name of the service.
         service: String,
-        /// The address or the name of the server.
+        /// The address of the server.
         server: String,
     },
     /// Lets a server get connections again.
     Up {
         /// The name of the service.
         service: String,
-        /// The address or the name of the server.
+        /// The address of the server.
         server: String,
     },
     /// Disables a server.
     Down {
         /// The name of the service.
         service: String,
-        /// The address or the name of the server.
+        /// The address of the server.
         server: String,
     },
     /// Zeroes the counters.
