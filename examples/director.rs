@@ -4,27 +4,25 @@
 //! ```text
 //! cargo run --release --example director
 //! curl http://127.0.0.1:8080/
-//!
 //! cargo run --release --example director -- --server 10.0.0.1:80 --server 10.0.0.2:80 --health /
 //! cargo run --release --example director -- --config examples/director.toml --check
 //! ```
-//! Operators install the program `lvs`, which also reloads its configuration and talks to systemd.
+//! Operators install the program `lvs`, which also reloads its configuration.
 
+use std::error::Error;
 use std::fmt::Write;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
-use axum::http::header::CONNECTION;
+use axum::{Router, http::header::CONNECTION};
 use clap::Parser;
-use lvs::director::{Director, DirectorConfig, ServiceStatus};
+use lvs::director::{Director, DirectorConfig, ServerStatus, ServiceStatus};
 use tokio::net::TcpListener;
-
-type Error = Box<dyn std::error::Error>;
 
 /// Balances connections over servers with health checks. Ctrl-C drains the connections and ends it.
 #[derive(Debug, Parser)]
@@ -41,7 +39,7 @@ struct Args {
     /// The scheduler: `wrr`, `wlc`, `bounded(maglev, factor=1.5)`, ...
     #[arg(long, value_name = "RULE", default_value = "wrr")]
     scheduler: String,
-    /// A server; repeat it for each one. By default, three small built-in web servers.
+    /// A server; repeatable. By default, three small built-in web servers.
     #[arg(long, value_name = "ADDRESS")]
     server: Vec<SocketAddr>,
     /// The path of HTTP health checks. By default, servers must accept connections.
@@ -56,9 +54,14 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+async fn main() -> ExitCode {
+    let Err(error) = run(Args::parse()).await else { return ExitCode::SUCCESS };
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_writer(io::stderr).with_target(false).init();
-    let args = Args::parse();
     let config = match &args.config {
         Some(path) => DirectorConfig::load(path)?,
         None => demonstration(&args).await?,
@@ -75,9 +78,8 @@ async fn main() -> Result<(), Error> {
     if let Some(admin) = director.admin_address() {
         println!("the status page is http://{admin}/");
     }
-    let mut events = director.health_events();
+    let (mut events, mut shown) = (director.health_events(), String::new());
     let mut refresh = tokio::time::interval(Duration::from_secs(1));
-    let mut shown = String::new();
     loop {
         tokio::select! {
             signal = tokio::signal::ctrl_c() => break signal?,
@@ -98,7 +100,7 @@ async fn main() -> Result<(), Error> {
 }
 
 /// Returns a configuration with one service, as the options describe it.
-async fn demonstration(args: &Args) -> Result<DirectorConfig, Error> {
+async fn demonstration(args: &Args) -> Result<DirectorConfig, Box<dyn Error>> {
     let Args { listen, scheduler, interval, admin, .. } = args;
     let check = match &args.health {
         Some(path) => format!("type = \"http\", path = {path:?}"),
@@ -115,8 +117,8 @@ async fn demonstration(args: &Args) -> Result<DirectorConfig, Error> {
     if args.server.is_empty() {
         for (name, weight) in [("alpha", 3), ("beta", 2), ("gamma", 1)] {
             let address = start_web_server(name).await?;
-            writeln!(text, "[[service.server]]\nname = {name:?}\naddress = \"{address}\"")?;
-            writeln!(text, "weight = {weight}")?;
+            let keys = format!("name = {name:?}\naddress = \"{address}\"\nweight = {weight}");
+            writeln!(text, "[[service.server]]\n{keys}")?;
         }
     }
     Ok(DirectorConfig::parse(&text)?)
@@ -124,7 +126,7 @@ async fn demonstration(args: &Args) -> Result<DirectorConfig, Error> {
 
 /// Starts a server on a free loopback port; it answers with its name and a request count.
 async fn start_web_server(name: &'static str) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let requests = Arc::new(AtomicU64::new(0));
     let answer = async move || {
@@ -132,16 +134,15 @@ async fn start_web_server(name: &'static str) -> io::Result<SocketAddr> {
         // The director balances connections: a browser that kept one open would see one server only.
         ([(CONNECTION, "close")], format!("Hello from {name}, request {count}.\n"))
     };
-    let app = Router::new().fallback(answer);
-    tokio::spawn(async move { axum::serve(listener, app).await });
+    tokio::spawn(axum::serve(listener, Router::new().fallback(answer)).into_future());
     Ok(address)
 }
 
 /// Returns a line for each server: its state, and what it has done.
 fn table(service: &ServiceStatus) -> String {
-    let line = |server: &lvs::director::ServerStatus| {
-        let name = server.name.as_deref().unwrap_or(&server.address);
-        let (state, active, outcomes) = (&server.state, server.active, server.outcomes);
+    let line = |server: &ServerStatus| {
+        let ServerStatus { address, name, state, active, outcomes, .. } = server;
+        let name = name.as_deref().unwrap_or(address);
         let (served, failed) = (outcomes.ok, outcomes.failures());
         format!("  {name:21} {state:10} {active:>6} active {served:>8} served {failed:>6} failed\n")
     };

@@ -6,7 +6,9 @@
 //! `examples/standby.toml` is a configuration to start from. The program needs root, or the capabilities
 //! `CAP_NET_RAW` and `CAP_NET_ADMIN`. Operators run `lvs run --config FILE`, which does the same.
 
+use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use lvs::director::{Director, DirectorConfig};
@@ -24,8 +26,13 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    let Err(error) = run(Args::parse()).await else { return ExitCode::SUCCESS };
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let config = DirectorConfig::load(&args.config)?;
     if !config.has_standby() {
         return Err("the configuration has no [vrrp] table: it is not one of a pair".into());
