@@ -66,6 +66,7 @@
 //! # Features
 //! | feature | default | what it adds |
 //! |---|---|---|
+//! | `cli` | | the program `lvs`; not in `full` |
 //! | `director` | | a director from a configuration, with a standby |
 //! | `discovery` | yes | members from a list, a file, a channel |
 //! | `discovery-dns` | | members from DNS: A, AAAA, SRV |
@@ -79,7 +80,7 @@
 //! | `tower` | yes | [`tower`]: any scheduler as a tower `Service` |
 //! | `tower-http` | | for `tower`: keys, outcomes and leases for HTTP |
 //! | `vrrp` | | virtual addresses by VRRP |
-//! | `full` | | every feature |
+//! | `full` | | every feature but `cli` |
 //!
 //! # Versions and platforms
 //! Rust 1.95 or later; a raise of that is a minor version. Linux on x86-64 is what is tested.

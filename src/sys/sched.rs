@@ -9,9 +9,10 @@ use std::io;
 /// # Errors
 /// `EPERM` without `CAP_SYS_NICE`.
 pub(crate) fn set_realtime_priority(priority: i32) -> io::Result<()> {
-    let priority = libc::sched_param { sched_priority: priority };
     let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
-    // SAFETY: the pointer is to a live `sched_param`, which the call only reads; 0 is the caller.
-    let answer = unsafe { libc::sched_setscheduler(0, policy, &raw const priority) };
+    // The function of that name in musl does nothing. The kernel's `sched_param` is one integer.
+    // SAFETY: the pointer is to a live integer, which the call only reads; 0 is the caller.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const priority) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -8,9 +8,9 @@ use crate::sources::Sources;
 /// The crates of this repository that have more than one file.
 const CRATES: [&str; 6] = [
     "src/lib.rs",
+    "src/bin/lvs/main.rs",
     "benches/forward/src/main.rs",
     "benches/peers/src/main.rs",
-    "examples/director/main.rs",
     "examples/evaluation/main.rs",
     "tests/architecture/main.rs",
 ];

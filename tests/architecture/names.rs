@@ -13,7 +13,8 @@ const EXCEPTIONS: [(&str, &str); 2] = [
 
 #[test]
 fn no_type_name_is_defined_twice() {
-    let found = repeated(&Sources::of_crate("src/lib.rs"));
+    let program = Sources::of_crate("src/bin/lvs/main.rs");
+    let found = repeated(&[("src", Sources::of_crate("src/lib.rs")), ("src/bin/lvs", program)]);
     let found: Vec<_> = found
         .into_iter()
         .filter(|(name, _)| !EXCEPTIONS.iter().any(|(it, _)| it == name))
@@ -23,11 +24,15 @@ fn no_type_name_is_defined_twice() {
     assert!(text.is_empty(), "defined more than once:\n{}", text.join("\n"));
 }
 
-fn repeated(sources: &Sources) -> BTreeMap<String, Vec<String>> {
+/// The names that occur twice in crates, of which each is given with its folder.
+fn repeated(crates: &[(&str, Sources)]) -> BTreeMap<String, Vec<String>> {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for module in sources.modules.values() {
-        for (name, line) in &module.types {
-            places.entry(name.clone()).or_default().push(format!("src/{}:{line}", module.file));
+    for (folder, sources) in crates {
+        for module in sources.modules.values() {
+            for (name, line) in &module.types {
+                let place = format!("{folder}/{}:{line}", module.file);
+                places.entry(name.clone()).or_default().push(place);
+            }
         }
     }
     places.retain(|_, places| places.len() > 1);
@@ -39,7 +44,7 @@ fn private_types_and_those_of_unit_tests_count_and_associated_types_do_not() {
     let text = "struct Entry; fn f() { enum Entry {} } mod tests { type Entry = u8; }
         impl Iterator for Entry { type Item = u8; } trait Has { type Item; }";
     let texts = BTreeMap::from([("lib.rs".to_owned(), text.to_owned())]);
-    let found = repeated(&Sources::parse("lib.rs", &texts));
+    let found = repeated(&[("src", Sources::parse("lib.rs", &texts))]);
     let lines = ["src/lib.rs:1", "src/lib.rs:1", "src/lib.rs:1"].map(str::to_owned);
     assert_eq!(found, BTreeMap::from([("Entry".to_owned(), lines.to_vec())]));
 }

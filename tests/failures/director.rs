@@ -1,7 +1,6 @@
-//! The `director` example as a process.
+//! The program `lvs` as a process.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::Stdio;
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -18,8 +17,8 @@ pub(crate) struct Director {
 
 impl Director {
     pub(crate) async fn start(servers: &[SocketAddr]) -> Self {
-        let mut command = Command::new(program());
-        command.args(["--listen", "127.0.0.1:0", "--scheduler", "rr", "--health", HEALTH]);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lvs"));
+        command.args(["run", "--listen", "127.0.0.1:0", "--scheduler", "rr", "--health", HEALTH]);
         command.args(["--admin", "none"]).arg("--interval").arg(INTERVAL.as_millis().to_string());
         for server in servers {
             command.arg("--server").arg(server.to_string());
@@ -28,7 +27,7 @@ impl Director {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .expect("built by `cargo test`, or by `cargo build --example director`");
+            .expect("built by `cargo test`");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let address = loop {
             let line =
@@ -51,11 +50,4 @@ impl Director {
             }
         }
     }
-}
-
-/// Returns the path of the example: Cargo puts examples beside the folder of the test executables.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().expect("this test");
-    let target = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
-    target.join("examples/director")
 }

@@ -6,7 +6,7 @@
 //! prints the table of the README. There are four servers, each a process, and 200 requests a second,
 //! each on a new connection and sent whether or not earlier requests were answered. After a second the
 //! first server fails.
-#![cfg(all(feature = "forward", feature = "health", target_os = "linux", not(lvs_loom)))]
+#![cfg(all(feature = "cli", target_os = "linux", not(lvs_loom)))]
 
 mod director;
 mod load;
@@ -41,7 +41,7 @@ enum Care {
     Nobody,
     Checks,
     ChecksAndEjection,
-    /// The `director` example as a process, with both.
+    /// The program `lvs` as a process, with both.
     Director,
 }
 

@@ -2,7 +2,7 @@
 //! address and of the active director's state after each kind of failure.
 //!
 //! It needs root and `ip`, and is skipped without them, with the reason.
-#![cfg(all(feature = "director", target_os = "linux"))]
+#![cfg(all(feature = "cli", target_os = "linux"))]
 
 mod world;
 

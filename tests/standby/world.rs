@@ -124,7 +124,11 @@ impl World {
     /// Starts a director in a namespace.
     pub(crate) fn director(&self, side: &str, config: &str) -> Process {
         let file = self.file(&format!("{side}.toml"), &format!("drain_timeout = \"0s\"\n{config}"));
-        self.start(side, "director", &example("standby"), &["--config", &file])
+        // Cargo builds the program for tests, and not for the evaluation, which has this file too.
+        let Some(program) = option_env!("CARGO_BIN_EXE_lvs") else {
+            panic!("only tests start a director by this function");
+        };
+        self.start(side, "director", Path::new(program), &["run", "--config", &file])
     }
 
     /// Starts real servers in the namespace of the clients, which answer with their names.
@@ -296,15 +300,6 @@ impl Drop for Process {
             eprintln!("{}:\n{}", self.log.display(), self.log());
         }
     }
-}
-
-/// Cargo puts examples beside the folder of the test executables.
-fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("this test");
-    let target = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
-    let path = target.join("examples").join(name);
-    assert!(path.exists(), "built by `cargo build --example {name}`");
-    path
 }
 
 /// Waits until a condition holds.

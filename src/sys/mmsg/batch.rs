@@ -108,7 +108,7 @@ impl DatagramBatch {
                 socket.as_raw_fd(),
                 headers.as_mut_ptr(),
                 count as libc::c_uint,
-                libc::MSG_DONTWAIT,
+                libc::MSG_DONTWAIT as _,
                 ptr::null_mut(),
             )
         };
@@ -129,7 +129,9 @@ impl DatagramBatch {
             segment_size: 0,
             truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
         };
-        if header.msg_hdr.msg_controllen >= size_of::<libc::cmsghdr>() {
+        // The types of this field and of flags differ between glibc and musl.
+        let control_length: usize = header.msg_hdr.msg_controllen as _;
+        if control_length >= size_of::<libc::cmsghdr>() {
             read_control_messages(&header.msg_hdr, &mut received);
         }
         // A run of one datagram is a single datagram.

@@ -102,7 +102,7 @@ impl DatagramSender {
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
                 self.headers.len() as libc::c_uint,
-                libc::MSG_DONTWAIT,
+                libc::MSG_DONTWAIT as _,
             )
         };
         usize::try_from(answer).map_err(|_| io::Error::last_os_error())

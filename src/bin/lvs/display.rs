@@ -18,9 +18,14 @@ pub(crate) struct Display {
 }
 
 impl Display {
+    pub(crate) fn new(director: Director) -> Self {
+        let terminal = io::stdout().is_terminal();
+        Self { director, terminal, notice: String::new(), shown: String::new() }
+    }
+
     /// Prints the addresses, and commands to try.
-    pub(crate) fn start(director: Director) -> io::Result<Self> {
-        let status = director.status();
+    pub(crate) fn show_addresses(&self) -> io::Result<()> {
+        let status = self.director.status();
         let service = &status.services[0];
         let url = format!("http://{}/", service.listen.join(","));
         writeln!(
@@ -31,12 +36,10 @@ impl Display {
             service.servers.len(),
             service.scheduler,
         )?;
-        if let Some(admin) = director.admin_address() {
+        if let Some(admin) = self.director.admin_address() {
             writeln!(io::stdout(), "  look:   http://{admin}/")?;
         }
-        writeln!(io::stdout(), "  end:    Ctrl-C\n")?;
-        let terminal = io::stdout().is_terminal();
-        Ok(Self { director, terminal, notice: String::new(), shown: String::new() })
+        writeln!(io::stdout(), "  end:    Ctrl-C\n")
     }
 
     /// Returns how often to [update](Self::update).

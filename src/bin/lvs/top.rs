@@ -1,4 +1,4 @@
-//! `top`: a director that runs, in the terminal.
+//! `lvs top`: a running director, in the terminal.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use ratatui::widgets::{Block, Paragraph, Row, Sparkline, Table, TableState};
 use ratatui::{DefaultTerminal, Frame};
 use serde_json::{Value, json};
 
-use crate::client::{Client, Where};
-use crate::ctl::text;
-use crate::program::Error;
+use crate::client::{AdminArgs, AdminClient, json_text};
+use crate::error::{CliError, with_causes};
 
+/// The director to show.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TopArgs {
     #[command(flatten)]
-    at: Where,
+    pub(crate) connection: AdminArgs,
 }
 
 /// What the terminal shows.
 #[derive(Default)]
-struct View {
+struct TopView {
     status: Value,
     history: Value,
     /// A service and a server for each row.
@@ -34,18 +34,22 @@ struct View {
     message: String,
 }
 
-pub(crate) async fn run(args: TopArgs) -> Result<(), Error> {
-    let client = Client::new(args.at);
+pub(crate) async fn run(args: TopArgs) -> Result<(), CliError> {
+    let client = AdminClient::new(args.connection);
     // Before the terminal is switched: an error is printed to the shell.
-    let mut view = View::default();
+    let mut view = TopView::default();
     view.refresh(&client).await?;
-    let terminal = ratatui::init();
+    let terminal = ratatui::try_init().map_err(CliError::Terminal)?;
     let result = show(terminal, &client, view).await;
     ratatui::restore();
     result
 }
 
-async fn show(mut terminal: DefaultTerminal, client: &Client, mut view: View) -> Result<(), Error> {
+async fn show(
+    mut terminal: DefaultTerminal,
+    client: &AdminClient,
+    mut view: TopView,
+) -> Result<(), CliError> {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let (keys, mut pressed) = tokio::sync::mpsc::channel(16);
     std::thread::spawn(move || {
@@ -56,10 +60,10 @@ async fn show(mut terminal: DefaultTerminal, client: &Client, mut view: View) ->
         }
     });
     loop {
-        terminal.draw(|frame| view.draw(frame))?;
+        terminal.draw(|frame| view.draw(frame)).map_err(CliError::Terminal)?;
         tokio::select! {
             _ = tick.tick() => if let Err(error) = view.refresh(client).await {
-                view.message = error.to_string();
+                view.message = with_causes(&error);
             },
             event = pressed.recv() => match event {
                 Some(Event::Key(key)) if key.kind != KeyEventKind::Release => {
@@ -75,14 +79,17 @@ async fn show(mut terminal: DefaultTerminal, client: &Client, mut view: View) ->
     }
 }
 
-impl View {
-    async fn refresh(&mut self, client: &Client) -> Result<(), Error> {
+impl TopView {
+    async fn refresh(&mut self, client: &AdminClient) -> Result<(), CliError> {
         self.status = client.get("/status").await?;
         self.history = client.get("/history").await?;
         self.rows.clear();
         for service in self.status["services"].as_array().into_iter().flatten() {
             for server in service["servers"].as_array().into_iter().flatten() {
-                let row = (text(&service["name"]).to_owned(), text(&server["address"]).to_owned());
+                let row = (
+                    json_text(&service["name"]).to_owned(),
+                    json_text(&server["address"]).to_owned(),
+                );
                 self.rows.push(row);
             }
         }
@@ -93,12 +100,12 @@ impl View {
     }
 
     /// Handles a key; returns `false` if it ends the program.
-    async fn press(&mut self, key: KeyCode, client: &Client) -> bool {
+    async fn press(&mut self, key: KeyCode, client: &AdminClient) -> bool {
         if let Some((path, body)) = self.pending.take() {
             self.message = "cancelled".to_owned();
             if key == KeyCode::Char('y') {
-                let done = client.ask(Method::PATCH, &path, Some(body)).await;
-                self.message = done.map_or_else(|error| error.to_string(), |_| "done".to_owned());
+                let done = client.send(Method::PATCH, &path, Some(body)).await;
+                self.message = done.map_or_else(|error| with_causes(&error), |_| "done".to_owned());
                 // An error is shown by the next refresh.
                 let _ = self.refresh(client).await;
             }
@@ -164,9 +171,9 @@ impl View {
     fn headline(&self) -> Line<'static> {
         let role = if self.status["active"] == true { "active" } else { "standby" };
         let up = self.status["uptime_ms"].as_u64().unwrap_or(0) / 1000;
-        let mut line = format!("lvs {}  {role}  up {up} s", text(&self.status["version"]));
+        let mut line = format!("lvs {}  {role}  up {up} s", json_text(&self.status["version"]));
         for router in self.status["vrrp"]["routers"].as_array().into_iter().flatten() {
-            line += &format!("  {} {}", text(&router["name"]), text(&router["state"]));
+            line += &format!("  {} {}", json_text(&router["name"]), json_text(&router["state"]));
         }
         Line::from(line).style(Modifier::BOLD)
     }
@@ -175,7 +182,7 @@ impl View {
     fn charts(&self, frame: &mut Frame<'_>, area: Rect, services: &[Value]) {
         let areas = Layout::horizontal(services.iter().map(|_| Constraint::Fill(1))).split(area);
         for (service, area) in services.iter().zip(areas.iter()) {
-            let name = text(&service["name"]);
+            let name = json_text(&service["name"]);
             let line = &self.history["services"][name]["accepted"];
             let values: Vec<u64> =
                 line.as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
@@ -195,7 +202,7 @@ impl View {
         let rows = services.iter().flat_map(|service| {
             let servers = service["servers"].as_array().into_iter().flatten();
             servers.map(move |server| {
-                let state = text(&server["state"]);
+                let state = json_text(&server["state"]);
                 let color = match state {
                     "eligible" => Color::Green,
                     "down" | "ejected" => Color::Red,
@@ -203,15 +210,15 @@ impl View {
                 };
                 let p99 = server["connect_p99_ms"].as_f64();
                 Row::new([
-                    text(&service["name"]).to_owned(),
-                    text(&server["address"]).to_owned(),
+                    json_text(&service["name"]).to_owned(),
+                    json_text(&server["address"]).to_owned(),
                     state.to_owned(),
                     server["weight"].to_string(),
                     server["active"].to_string(),
                     server["totals"]["connections"].to_string(),
                     server["totals"]["failed"].to_string(),
                     p99.map_or(String::new(), |p99| format!("{p99:.1}")),
-                    text(&server["reason"]).to_owned(),
+                    json_text(&server["reason"]).to_owned(),
                 ])
                 .style(Style::new().fg(color))
             })

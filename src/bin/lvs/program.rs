@@ -1,15 +1,17 @@
 //! The director as a program: signals, reloads, and the service manager.
 
-use std::path::{Path, PathBuf};
-use std::process::{ExitCode, exit};
+use std::path::PathBuf;
+use std::process::exit;
 use std::time::Duration;
 
 use lvs::director::{Director, DirectorConfig, ListeningSockets};
 
+use crate::error::{CliError, with_causes};
+use crate::output::print_if_read;
 use crate::service_manager as manager;
-use crate::signals::{Asked, Signals};
+use crate::signals::{SignalRequest, Signals};
 
-pub(crate) type Error = Box<dyn std::error::Error>;
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A director, with the path of its configuration.
 pub(crate) struct Program {
@@ -24,30 +26,43 @@ impl Program {
     pub(crate) async fn start(
         config: DirectorConfig,
         path: Option<PathBuf>,
-    ) -> Result<Self, Error> {
-        let signals = Signals::new()?;
+    ) -> Result<Self, CliError> {
+        let signals = Signals::new().map_err(CliError::Signals)?;
         let drain = config.drain_timeout();
         let director = Director::start_with(config, ListeningSockets::from_environment()?).await?;
-        Ok(Self { director, signals, path, drain })
+        let program = Self { director, signals, path, drain };
+        tracing::info!(
+            version = VERSION,
+            configuration = program.source(),
+            services = program.director.status().services.len(),
+            "lvs started"
+        );
+        Ok(program)
+    }
+
+    /// Returns what the configuration comes from.
+    fn source(&self) -> String {
+        let file = self.path.as_ref().map(|path| path.display().to_string());
+        file.unwrap_or_else(|| "demonstration".to_owned())
     }
 
     /// Prints the addresses, and serves until a signal or a successor ends it.
-    pub(crate) async fn run(mut self) -> Result<(), Error> {
+    pub(crate) async fn run(mut self) -> Result<(), CliError> {
         for service in self.director.status().services {
             let (name, servers) = (service.name, service.servers.len());
             let listen = service.listen.join(", ");
-            println!("{name}: {listen}/{}, {servers} servers", service.protocol);
+            print_if_read(&format!("{name}: {listen}/{}, {servers} servers", service.protocol));
         }
         if let Some(admin) = self.director.admin_address() {
-            println!("status: http://{admin}/");
+            print_if_read(&format!("status: http://{admin}/"));
         }
         manager::ready();
         let mut alive = manager::watchdog();
         loop {
             tokio::select! {
-                asked = self.signals.next() => match asked {
-                    Asked::Reload => self.reload().await,
-                    Asked::Stop => break,
+                request = self.signals.next() => match request {
+                    SignalRequest::Reload => self.reload().await,
+                    SignalRequest::Stop => break,
                 },
                 () = self.director.wait_for_successor() => break,
                 () = alive.tick() => {
@@ -57,21 +72,31 @@ impl Program {
                 }
             }
         }
-        println!("stopping; a second signal ends at once");
+        print_if_read("stopping; a second signal ends at once");
         let drained = self.stop().await;
-        println!("{drained}");
+        print_if_read(&drained);
         Ok(())
     }
 
     /// Stops the director; returns how its connections ended, as text.
     pub(crate) async fn stop(self) -> String {
         manager::stopping();
+        let source = self.source();
+        let services = self.director.status().services.len();
         let Self { director, mut signals, drain, .. } = self;
         tokio::spawn(async move {
-            while signals.next().await != Asked::Stop {}
+            while signals.next().await != SignalRequest::Stop {}
             exit(130);
         });
         let drained = director.stop(drain).await;
+        tracing::info!(
+            version = VERSION,
+            configuration = source,
+            services,
+            finished = drained.finished,
+            cut = drained.cut,
+            "lvs stopped"
+        );
         format!("drained: {} finished, {} cut", drained.finished, drained.cut)
     }
 
@@ -103,31 +128,4 @@ impl Program {
         }
         manager::ready();
     }
-}
-
-/// Reads a configuration, and prints that it is valid.
-pub(crate) fn check(path: &Path) -> Result<(), Error> {
-    DirectorConfig::load(path)?;
-    println!("{} is valid", path.display());
-    Ok(())
-}
-
-/// Prints an error, and returns the exit code.
-pub(crate) fn exit_code(result: Result<(), Error>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", with_causes(&*error));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Returns an error with its causes; a cause that the error prints already is not repeated.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| {
-        let cause = cause.to_string();
-        if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
-    })
 }

@@ -1,0 +1,72 @@
+//! What ends the program with an error, and its exit codes.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lvs::director::{DirectorConfigError, DirectorError, ImportError};
+use lvs::forward::handover::HandoverError;
+
+use crate::output;
+
+/// An error of a subcommand.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error(transparent)]
+    Config(#[from] DirectorConfigError),
+    #[error(transparent)]
+    Director(#[from] DirectorError),
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    #[error("cannot use the sockets of the service manager")]
+    Sockets(#[from] HandoverError),
+    #[error("cannot handle signals")]
+    Signals(#[source] io::Error),
+    #[error("cannot start the web servers of the demonstration")]
+    DemoServer(#[source] io::Error),
+    #[error("cannot read {}", path.display())]
+    ReadFile { path: PathBuf, source: io::Error },
+    #[error("cannot write {}", path.display())]
+    WriteFile { path: PathBuf, source: io::Error },
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    #[error("cannot use the terminal; `lvs ctl list` needs none")]
+    Terminal(#[source] io::Error),
+    #[error("the address {admin:?} of the director's admin server, or the token, is malformed")]
+    Request { admin: String, source: hyper::http::Error },
+    #[error("cannot connect to the director at {admin}")]
+    Connect { admin: String, source: hyper_util::client::legacy::Error },
+    #[error("cannot read the answer of the director at {admin}")]
+    Answer { admin: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("the director at {admin} answered {status}")]
+    Status { admin: String, status: hyper::StatusCode },
+    /// The director's own words.
+    #[error("{0}")]
+    Refused(String),
+    #[error("the director has no service {0:?}")]
+    UnknownService(String),
+}
+
+/// Prints an error, and returns the exit code.
+pub(crate) fn exit_code(result: Result<(), CliError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // As of `lvs ctl list | head -1`: the reader has what it wanted.
+        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            output::complain(&format!("error: {}\n", with_causes(&error)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns an error with its causes; a cause that the error prints already is not repeated.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
+    })
+}

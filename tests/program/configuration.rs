@@ -1,0 +1,148 @@
+//! `lvs run --config`: signals, the service manager, a successor. `lvs check` and `lvs import`.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+
+use crate::world::{
+    Director, Folder, Manager, ask, drained_whole, free, lvs, output, server, signal, watch,
+};
+
+#[test]
+fn sighup_reloads_and_an_invalid_configuration_changes_nothing() {
+    let folder = Folder::new("reload");
+    let manager = Manager::new(&folder);
+    let ([listen], a, b) = (free(), server(b'a'), server(b'b'));
+    let config = folder.configure("", listen, a);
+    let mut child = lvs()
+        .args(["run", "--config", &config])
+        .env("NOTIFY_SOCKET", &manager.path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("built");
+    let _watchdog = watch(child.id());
+    manager.until("READY=1");
+    assert_eq!(ask(listen), b'a');
+    for (more, server, answer) in [("no_such_key = 1", b, b'a'), ("", b, b'b'), ("", a, b'a')] {
+        folder.configure(more, listen, server);
+        signal("HUP", child.id());
+        manager.until("RELOADING=1");
+        manager.until("READY=1");
+        assert_eq!(ask(listen), answer);
+    }
+    signal("TERM", child.id());
+    let mut stderr = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("utf-8");
+    assert_eq!(child.wait().expect("a child of ours").code(), Some(0));
+    assert!(stderr.contains("not reloaded: ") && stderr.contains("no_such_key"), "{stderr}");
+    assert!(stderr.contains("reloaded: service web: servers"), "{stderr}");
+    let version = env!("CARGO_PKG_VERSION");
+    let source = format!("version={version:?} configuration={config:?} services=1");
+    for line in [format!("lvs started {source}"), format!("lvs stopped {source} finished=")] {
+        assert_eq!(stderr.matches(&line).count(), 1, "{line}: {stderr}");
+    }
+
+    folder.configure("", listen, a);
+    let ways: [&[&str]; 3] =
+        [&["check", &config], &["check", "--config", &config], &["--config", &config, "check"]];
+    for words in ways {
+        let (code, stdout, _) = output(words);
+        assert_eq!((code, stdout), (Some(0), format!("{config} is valid\n")));
+    }
+    folder.configure("no_such_key = 1", listen, a);
+    let (code, _, stderr) = output(&["check", &config]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("lvs.toml:1:1: no_such_key: unknown field"), "{stderr}");
+}
+
+#[test]
+fn a_second_process_takes_over_from_the_first() {
+    let folder = Folder::new("handover");
+    let ([listen], a) = (free(), server(b'a'));
+    let more = format!("handover = {:?}", folder.path("handover.sock"));
+    let config = folder.configure(&more, listen, a);
+    let mut first = Director::start(&["--config", &config]);
+    first.find(|line| line.starts_with("web: ").then_some(()));
+    let mut second = Director::start(&["--config", &config]);
+    second.find(|line| line.starts_with("web: ").then_some(()));
+    first.find(drained_whole);
+    assert_eq!(first.wait().code(), Some(0));
+    assert_eq!(ask(listen), b'a');
+    second.interrupt();
+    assert_eq!(second.wait().code(), Some(0));
+}
+
+#[test]
+fn a_service_manager_is_notified_and_its_sockets_are_used() {
+    let folder = Folder::new("manager");
+    let manager = Manager::new(&folder);
+    let ([listen], a) = (free(), server(b'a'));
+    let config = folder.configure("", listen, a);
+    // Held open as a service manager does; a shell passes it on as descriptor 3.
+    let held = TcpListener::bind(listen).expect("it is free");
+    let shell = format!(
+        "export LISTEN_PID=$$ LISTEN_FDS=1 WATCHDOG_PID=$$; exec {} run --config {config} 3<&0 </dev/null",
+        lvs().get_program().to_str().expect("text")
+    );
+    let mut child = Command::new("sh")
+        .args(["-c", &shell])
+        .env("NOTIFY_SOCKET", &manager.path)
+        .env("WATCHDOG_USEC", "200000")
+        .stdin(Stdio::from(OwnedFd::from(held)))
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a shell");
+    let _watchdog = watch(child.id());
+    manager.until("READY=1");
+    assert_eq!(ask(listen), b'a', "the address was taken, and not bound again");
+    manager.until("WATCHDOG=1");
+    signal("TERM", child.id());
+    manager.until("STOPPING=1");
+    assert_eq!(child.wait().expect("a child of ours").code(), Some(0));
+}
+
+#[test]
+fn other_configurations_are_imported() {
+    let folder = Folder::new("import");
+    let saved = folder.path("saved");
+    let text = "-A -t 10.0.0.1:80 -s wrr\n-a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -w 3\n";
+    std::fs::write(&saved, text).expect("a file");
+    let (code, config, _) = output(&["import", &saved]);
+    assert_eq!(code, Some(0));
+    std::fs::write(folder.path("lvs.toml"), config).expect("a file");
+    assert_eq!(output(&["check", &folder.path("lvs.toml")]).0, Some(0));
+    std::fs::write(&saved, "what is this").expect("a file");
+    let (code, _, stderr) = output(&["import", &saved]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("line 1: the text is neither"), "{stderr}");
+    let (code, _, stderr) = output(&["import", &folder.path("missing")]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("missing: No such file or directory"), "{stderr}");
+}
+
+#[test]
+fn a_director_goes_on_when_nobody_reads_its_output() {
+    let folder = Folder::new("unread");
+    let manager = Manager::new(&folder);
+    let ([listen], a) = (free(), server(b'a'));
+    let config = folder.configure("", listen, a);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut child = lvs()
+        .args(["run", "--config", &config])
+        .env("NOTIFY_SOCKET", &manager.path)
+        .stdout(writer.try_clone().expect("a pipe"))
+        .stderr(writer)
+        .spawn()
+        .expect("built");
+    let _watchdog = watch(child.id());
+    manager.until("READY=1");
+    assert_eq!(ask(listen), b'a');
+    signal("HUP", child.id());
+    manager.until("RELOADING=1");
+    manager.until("READY=1");
+    signal("TERM", child.id());
+    assert_eq!(child.wait().expect("a child of ours").code(), Some(0));
+}

@@ -1,0 +1,9 @@
+//! The program `lvs` as a process.
+#![cfg(all(feature = "cli", target_os = "linux"))]
+
+mod arguments;
+mod configuration;
+mod ctl;
+mod demonstration;
+mod package;
+mod world;
