@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::account::BackendAccount;
 use super::set_state::{BackendRecord, SetState, SlowStartProgress};
+use super::spec::{validate_limits, validate_weight};
 use super::{
-    AgentOverride, Backend, BackendAdminState, BackendId, Health, Limits, MAX_BACKENDS, MAX_WEIGHT,
+    AgentOverride, Backend, BackendAdminState, BackendId, Health, Limits, MAX_BACKENDS,
     OutlierState, SetError, SlowStart, Spec,
 };
 
@@ -278,18 +279,4 @@ impl<T> SetEdit<T> {
         };
         found.ok_or_else(|| SetError::UnknownBackend { id: id.clone() })
     }
-}
-
-pub(super) fn validate_weight(id: &BackendId, weight: u32) -> Result<(), SetError> {
-    if weight > MAX_WEIGHT {
-        return Err(SetError::InvalidWeight { id: id.clone(), weight });
-    }
-    Ok(())
-}
-
-pub(super) fn validate_limits(id: &BackendId, limits: Limits) -> Result<(), SetError> {
-    if !limits.is_valid() {
-        return Err(SetError::InvalidLimits { id: id.clone(), limits });
-    }
-    Ok(())
 }

@@ -74,6 +74,8 @@ pub use self::slow_start::{SlowStart, SlowStartError};
 pub(crate) use self::snapshot::LeaseHandle;
 pub use self::snapshot::{Backend, Snapshot};
 pub use self::spec::Spec;
+#[cfg(feature = "director")]
+pub(crate) use self::spec::{validate_limits, validate_weight};
 pub use self::state::{BackendAdminState, BackendState, Health, OutlierState};
 pub use self::status::BackendStatus;
 

@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::edit::{validate_limits, validate_weight};
-use super::{BackendAdminState, BackendId, Health, Limits, SetError};
+use super::{BackendAdminState, BackendId, Health, Limits, MAX_WEIGHT, SetError};
 
 /// A builder for a backend that is to be inserted into a set.
 ///
@@ -78,15 +77,6 @@ impl<T> Spec<T> {
         Self { health, ..self }
     }
 
-    /// Checks the weight and the limits, as [`SetEdit::insert`](super::SetEdit::insert) does.
-    ///
-    /// # Errors
-    /// [`SetError::InvalidWeight`] and [`SetError::InvalidLimits`].
-    pub fn validate(&self) -> Result<(), SetError> {
-        validate_weight(&self.id, self.weight)?;
-        validate_limits(&self.id, self.limits)
-    }
-
     /// Replaces the target, as by a real server made of an address.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Spec<U> {
         let Self { id, target, weight, tier, limits, address, admin, health } = self;
@@ -98,4 +88,20 @@ impl From<SocketAddr> for Spec<SocketAddr> {
     fn from(address: SocketAddr) -> Self {
         Self::new(address, address).address(address)
     }
+}
+
+/// Checks a weight.
+pub(crate) fn validate_weight(id: &BackendId, weight: u32) -> Result<(), SetError> {
+    if weight > MAX_WEIGHT {
+        return Err(SetError::InvalidWeight { id: id.clone(), weight });
+    }
+    Ok(())
+}
+
+/// Checks connection limits.
+pub(crate) fn validate_limits(id: &BackendId, limits: Limits) -> Result<(), SetError> {
+    if !limits.is_valid() {
+        return Err(SetError::InvalidLimits { id: id.clone(), limits });
+    }
+    Ok(())
 }

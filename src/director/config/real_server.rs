@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigProblem;
-use crate::backend::{Limits, SetError, Spec};
+use crate::backend::{BackendId, Limits, Spec, validate_limits, validate_weight};
 
 /// A real server of a service.
 ///
@@ -93,12 +93,16 @@ impl RealServer {
                 let reason = format!("{resume} is above `max_connections`, {max}");
                 Err(ConfigProblem::at_key("resume_connections", reason))
             }
-            _ => self.backend_spec().validate().map_err(|error| match error {
-                SetError::InvalidWeight { .. } => {
-                    ConfigProblem::at_key("weight", error.to_string())
-                }
-                _ => ConfigProblem::at_key("max_connections", error.to_string()),
-            }),
+            _ => self.validate_backend(),
         }
+    }
+
+    /// Asks the functions by which the set refuses a server.
+    fn validate_backend(&self) -> Result<(), ConfigProblem> {
+        let id = BackendId::from(self.address);
+        validate_weight(&id, self.weight)
+            .map_err(|error| ConfigProblem::at_key("weight", error.to_string()))?;
+        validate_limits(&id, self.limits())
+            .map_err(|error| ConfigProblem::at_key("max_connections", error.to_string()))
     }
 }
