@@ -264,7 +264,10 @@ async fn a_part_that_failed_is_tried_again_by_the_same_configuration() {
     }
     std::fs::remove_dir(&path).expect("an empty folder");
     let summary = director.reload(read(&with_handover)).await.expect("the path can be bound now");
-    assert_eq!((summary.to_string(), summary.is_complete()), ("handover".to_owned(), true));
+    assert_eq!(
+        (summary.to_string(), summary.is_complete()),
+        ("handover: updated".to_owned(), true)
+    );
     assert!(path.exists() && director.status().failed_parts.is_empty());
     assert!(director.reload(read(&with_handover)).await.expect("the same").is_unchanged());
     director.stop(Duration::ZERO).await;
