@@ -43,9 +43,8 @@ pub(super) struct UdpSettings {
 
 impl UdpSettings {
     /// Returns how log lines name the forwarder.
-    pub(super) fn label(&self) -> impl fmt::Display + use<> {
-        let address = self.address;
-        fmt::from_fn(move |f| write!(f, "UDP service at {address}"))
+    pub(super) fn label(&self) -> impl fmt::Display {
+        fmt::from_fn(|f| write!(f, "UDP service at {}", self.address))
     }
 
     /// Returns the balancer that picks: that of the persistence, if set.

@@ -48,8 +48,11 @@ impl WorkerFlows {
         if socket::is_local_error(error) {
             return Err(ShedReason::NoResources);
         }
-        let (label, backend) = (self.settings.label(), lease.id());
-        debug!("{label}: cannot connect a socket to backend {backend}: {error}");
+        debug!(
+            "{}: cannot connect a socket to backend {}: {error}",
+            self.settings.label(),
+            lease.id()
+        );
         add_relaxed(&self.metrics.server_errors, 1);
         let serial = lease.backend().account().serial();
         add_relaxed(&self.metrics.backend_counters(serial, lease.id()).errors, 1);

@@ -39,8 +39,12 @@ impl WorkerFlows {
             self.end_flow(id, FlowEndReason::Unreachable);
             return false;
         };
-        let (label, backend, client) = (self.settings.label(), lease.id(), key.client);
-        debug!("{label}: backend {backend} refused a datagram of client {client}: {error}");
+        debug!(
+            "{}: backend {} refused a datagram of client {}: {error}",
+            self.settings.label(),
+            lease.id(),
+            key.client
+        );
         flow.exclude(lease.backend());
         lease.complete(Outcome::ConnectError);
         upstream.refusals += 1;
@@ -74,8 +78,12 @@ impl WorkerFlows {
             return Err(ShedReason::Damaged);
         };
         let Some(upstream) = self.table.get_mut(id) else { return Err(ShedReason::Damaged) };
-        let (label, old, new) = (self.settings.label(), &upstream.metrics.id, connected.lease.id());
-        debug!("{label}: the flow of client {client} moves from backend {old} to {new}");
+        debug!(
+            "{}: the flow of client {client} moves from backend {} to {}",
+            self.settings.label(),
+            upstream.metrics.id,
+            connected.lease.id()
+        );
         self.metrics.live.set_backend(upstream.live_entry, connected.lease.backend());
         upstream.socket = connected.socket;
         upstream.lease = Some(connected.lease);

@@ -229,8 +229,12 @@ impl WorkerFlows {
         now: Instant,
     ) -> Result<FlowId, ShedReason> {
         let metrics = self.metrics.backend_counters(backend_serial, lease.id());
-        let (label, client, backend) = (self.settings.label(), key.client, lease.id());
-        debug!("{label}: the flow of client {client} starts at backend {backend}");
+        debug!(
+            "{}: the flow of client {} starts at backend {}",
+            self.settings.label(),
+            key.client,
+            lease.id()
+        );
         let backend = Arc::clone(lease.backend());
         let lease = match self.settings.one_packet {
             true => {
@@ -335,10 +339,11 @@ impl WorkerFlows {
         self.client_limit.release(key.client.ip());
         self.metrics.count_flow_end(reason);
         self.finished += u64::from(reason != FlowEndReason::Cut);
-        let (label, client) = (self.settings.label(), key.client);
         debug!(
-            "{label}: the flow of client {client} ends after {requests} datagrams to the backend and \
-             {replies} from it: {reason}"
+            "{}: the flow of client {} ends after {requests} datagrams to the backend and \
+             {replies} from it: {reason}",
+            self.settings.label(),
+            key.client
         );
         let Some(lease) = lease else { return };
         lease.complete(match reason {
