@@ -202,10 +202,10 @@ mod tests {
         applied.record_failure(ReloadPart::Admin, DirectorError::Stopped);
         assert_eq!(
             applied.plan(&config).to_string(),
-            "service b: changed health\n[admin]: changed"
+            "service b: updated health\n[admin]: updated"
         );
         let without_b = &text[..text.rfind("[[service]]").expect("two services")];
         let without_b = DirectorConfig::parse(without_b).expect("a valid configuration");
-        assert_eq!(applied.plan(&without_b).to_string(), "service b: removed\n[admin]: changed");
+        assert_eq!(applied.plan(&without_b).to_string(), "service b: removed\n[admin]: updated");
     }
 }

@@ -187,14 +187,14 @@ impl fmt::Display for ReloadPlan {
             lines.push(match step {
                 ServiceStep::Add => format!("service {name}: added"),
                 ServiceStep::Remove => format!("service {name}: removed"),
-                ServiceStep::Change(diff) => format!("service {name}: changed {diff}"),
+                ServiceStep::Change(diff) => format!("service {name}: updated {diff}"),
             });
         }
         let parts = [
-            (self.admin, "[admin]: changed"),
-            (self.vrrp, "[vrrp]: changed"),
-            (self.sync, "[sync]: changed"),
-            (self.handover, "handover: changed"),
+            (self.admin, "[admin]: updated"),
+            (self.vrrp, "[vrrp]: updated"),
+            (self.sync, "[sync]: updated"),
+            (self.handover, "handover: updated"),
         ];
         lines.extend(
             parts.iter().filter(|(is_changed, _)| *is_changed).map(|(_, name)| (*name).to_owned()),
@@ -269,7 +269,7 @@ mod tests {
             ReloadPlan::new(&read(text), &read(other)).to_string()
         };
         assert_eq!(plan(text, text), "no change");
-        assert_eq!(plan(text, &text.replace("\"rr\"", "\"wrr\"")), "service b: changed scheduler");
+        assert_eq!(plan(text, &text.replace("\"rr\"", "\"wrr\"")), "service b: updated scheduler");
         let other = text.replace("name = \"a\"", "name = \"c\"");
         assert_eq!(plan(text, &other), "service a: removed\nservice c: added");
         let other = text.replace("scheduler = \"rr\"", "scheduler = \"rr\"\nprotocol = \"udp\"");
@@ -277,9 +277,9 @@ mod tests {
         let other = format!("workers = 1\n[admin]\nlisten = \"127.0.0.1:9\"\n{text}");
         assert_eq!(
             plan(text, &other),
-            "service a: changed forwarding\nservice b: changed forwarding\n[admin]: changed"
+            "service a: updated forwarding\nservice b: updated forwarding\n[admin]: updated"
         );
         let other = format!("{text}[service.tcp]\nidle_timeout = \"never\"\n");
-        assert_eq!(plan(text, &other), "service b: changed forwarding");
+        assert_eq!(plan(text, &other), "service b: updated forwarding");
     }
 }

@@ -7,12 +7,16 @@ use thiserror::Error;
 use super::config::OWNER_PRIORITY;
 
 /// The interface's link.
+#[cfg(any(target_os = "linux", feature = "director"))]
 pub(super) const LINK_TRACK: &str = "link";
 /// The address that advertisements are sent from.
+#[cfg(any(target_os = "linux", feature = "director"))]
 pub(super) const SOURCE_TRACK: &str = "source address";
 /// The virtual addresses, which the kernel may refuse.
+#[cfg(any(target_os = "linux", feature = "director"))]
 pub(super) const ADDRESSES_TRACK: &str = "virtual addresses";
 /// The tracked items of every virtual router.
+#[cfg(any(target_os = "linux", feature = "director"))]
 pub(crate) const BUILT_IN_TRACKS: [&str; 3] = [LINK_TRACK, SOURCE_TRACK, ADDRESSES_TRACK];
 
 /// How a tracked item changes a router's priority.

@@ -21,7 +21,7 @@ async fn a_reload_changes_the_differences_only() {
     assert!(director.reload(read(&before)).await.expect("sound").is_unchanged());
     let after = config(ANY, &servers[1..]).replace("\"rr\"", "\"wrr\"");
     let reloaded = director.reload(read(&after)).await.expect("sound");
-    assert_eq!(reloaded.to_string(), "service web: changed servers, scheduler");
+    assert_eq!(reloaded.to_string(), "service web: updated servers, scheduler");
     assert_eq!(listens(&director), listen);
     let mut answers = [ask(listen).await.expect("served"), ask(listen).await.expect("served")];
     answers.sort_unstable();
@@ -102,7 +102,7 @@ async fn connections_outlive_their_forwarder() {
     assert_eq!(stream.read_u8().await.expect("open"), b'a');
     let other = text.replace("scheduler", "tcp = { max_connections = 5 }\nscheduler");
     let reloaded = director.reload(read(&other)).await.expect("sound");
-    assert_eq!(reloaded.to_string(), "service web: changed forwarding");
+    assert_eq!(reloaded.to_string(), "service web: updated forwarding");
     stream.write_all(b"b").await.expect("still open");
     assert_eq!(stream.read_u8().await.expect("still open"), b'b');
     let mut second = TcpStream::connect(listen).await.expect("served");
@@ -119,7 +119,7 @@ async fn a_reload_opens_closes_and_moves_listeners() {
     let director = start(&config(one, &servers)).await;
     let both =
         config(one, &servers).replace(&format!("\"{one}\""), &format!("[\"{one}\", \"{two}\"]"));
-    assert_eq!(reload(&director, &both).await, "service web: changed listen");
+    assert_eq!(reload(&director, &both).await, "service web: updated listen");
     assert_eq!((ask(one).await.expect("served"), ask(two).await.expect("served")), (b'a', b'a'));
     // The address moves to another service, and no client is refused.
     let load = Load::start(two);
@@ -254,7 +254,7 @@ async fn a_part_that_failed_is_tried_again_by_the_same_configuration() {
     for _ in 0..2 {
         let summary =
             director.reload(read(&with_handover)).await.expect("the handover socket is prepared");
-        assert_eq!(summary.to_string(), "handover");
+        assert_eq!(summary.to_string(), "handover: updated");
         assert!(!summary.is_complete());
         let failure = &summary.failures()[0];
         assert_eq!(failure.part, ReloadPart::Handover);
@@ -264,7 +264,10 @@ async fn a_part_that_failed_is_tried_again_by_the_same_configuration() {
     }
     std::fs::remove_dir(&path).expect("an empty folder");
     let summary = director.reload(read(&with_handover)).await.expect("the path can be bound now");
-    assert_eq!((summary.to_string(), summary.is_complete()), ("handover".to_owned(), true));
+    assert_eq!(
+        (summary.to_string(), summary.is_complete()),
+        ("handover: updated".to_owned(), true)
+    );
     assert!(path.exists() && director.status().failed_parts.is_empty());
     assert!(director.reload(read(&with_handover)).await.expect("the same").is_unchanged());
     director.stop(Duration::ZERO).await;
@@ -283,7 +286,7 @@ async fn a_handover_path_that_cannot_be_bound_changes_nothing() {
     assert_eq!(director.status().services[0].scheduler, "rr");
     std::fs::create_dir(&folder).expect("a folder");
     let summary = director.reload(read(&with_handover)).await.expect("the folder is there now");
-    assert_eq!(summary.to_string(), "service web: changed scheduler\nhandover: changed");
+    assert_eq!(summary.to_string(), "service web: updated scheduler\nhandover: updated");
     director.stop(Duration::ZERO).await;
     let _ = std::fs::remove_dir_all(folder);
 }

@@ -37,7 +37,7 @@ fn sighup_reloads_and_an_invalid_configuration_changes_nothing() {
     child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("utf-8");
     assert_eq!(child.wait().expect("a child of ours").code(), Some(0));
     assert!(stderr.contains("not reloaded: ") && stderr.contains("no_such_key"), "{stderr}");
-    assert!(stderr.contains("reloaded: service web: servers"), "{stderr}");
+    assert!(stderr.contains("reloaded: service web: updated servers"), "{stderr}");
     let version = env!("CARGO_PKG_VERSION");
     let source = format!("version={version:?} configuration={config:?} services=1");
     for line in [format!("lvs started {source}"), format!("lvs stopped {source} finished=")] {

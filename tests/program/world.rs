@@ -112,7 +112,7 @@ pub(crate) fn get(address: SocketAddr) -> String {
 /// How many were finished is uncertain: a client sees the end of its connection before the director
 /// has counted it.
 pub(crate) fn drained_whole(line: &str) -> Option<()> {
-    (line.starts_with("drained: ") && line.ends_with(" finished, 0 cut")).then_some(())
+    (line.starts_with("drained: ") && line.ends_with(" connections finished, 0 cut")).then_some(())
 }
 
 /// A folder with a configuration, and the files that the configuration names.

@@ -45,25 +45,25 @@ enum CtlCommand {
     Add {
         /// The name of the service.
         service: String,
-        /// The address of the server.
+        /// The address of the server, such as 10.0.0.1:80.
         server: String,
-        /// The weight; with 0 it gets no connections.
+        /// The weight, 0 to 65535; with 0 it gets no connections.
         #[arg(short, long, default_value_t = 1)]
         weight: u32,
-        /// The connection limit.
+        /// The most connections at a time.
         #[arg(short = 'x', long)]
         max_connections: Option<u32>,
-        /// After it has reached the limit, it gets no connections until it has fewer than these.
+        /// The number of connections below which a full server gets new connections again.
         #[arg(short = 'y', long)]
         resume_connections: Option<u32>,
     },
-    /// Changes the weight of a server.
+    /// Changes the weight of a server. To change its limits, add it anew.
     Edit {
         /// The name of the service.
         service: String,
-        /// The address of the server.
+        /// The address of the server, such as 10.0.0.1:80.
         server: String,
-        /// The weight; with 0 it gets no new connections.
+        /// The weight, 0 to 65535; with 0 it gets no new connections.
         #[arg(short, long)]
         weight: u32,
     },
@@ -71,28 +71,28 @@ enum CtlCommand {
     Delete {
         /// The name of the service.
         service: String,
-        /// The address of the server.
+        /// The address of the server, such as 10.0.0.1:80.
         server: String,
     },
     /// Gives a server no new connections; open connections go on.
     Drain {
         /// The name of the service.
         service: String,
-        /// The address of the server.
+        /// The address of the server, such as 10.0.0.1:80.
         server: String,
     },
     /// Lets a server get connections again.
     Up {
         /// The name of the service.
         service: String,
-        /// The address of the server.
+        /// The address of the server, such as 10.0.0.1:80.
         server: String,
     },
     /// Disables a server.
     Down {
         /// The name of the service.
         service: String,
-        /// The address of the server.
+        /// The address of the server, such as 10.0.0.1:80.
         server: String,
     },
     /// Zeroes the counters.

@@ -34,7 +34,9 @@ pub(crate) enum CliError {
     Terminal(#[source] io::Error),
     #[error("the address {admin:?} of the director's admin server, or the token, is malformed")]
     Request { admin: String, source: hyper::http::Error },
-    #[error("cannot connect to the director at {admin}")]
+    #[error(
+        "cannot connect to the director at {admin} (does it run, and is `[admin] listen` this address?)"
+    )]
     Connect { admin: String, source: hyper_util::client::legacy::Error },
     #[error("cannot read the answer of the director at {admin}")]
     Answer { admin: String, source: Box<dyn std::error::Error + Send + Sync> },

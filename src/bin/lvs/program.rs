@@ -49,9 +49,14 @@ impl Program {
     /// Prints the addresses, and serves until a signal or a successor ends it.
     pub(crate) async fn run(mut self) -> Result<(), CliError> {
         for service in self.director.status().services {
-            let (name, servers) = (service.name, service.servers.len());
+            let (name, protocol) = (service.name, service.protocol);
             let listen = service.listen.join(", ");
-            print_if_read(&format!("{name}: {listen}/{}, {servers} servers", service.protocol));
+            let servers = match service.servers.len() {
+                1 => "1 server".to_owned(),
+                count => format!("{count} servers"),
+            };
+            let line = format!("service {name}: listening on {listen}/{protocol}, {servers}");
+            print_if_read(&line);
         }
         if let Some(admin) = self.director.admin_address() {
             print_if_read(&format!("status: http://{admin}/"));
@@ -72,7 +77,11 @@ impl Program {
                 }
             }
         }
-        print_if_read("stopping; a second signal ends at once");
+        let wait = humantime::format_duration(self.drain);
+        print_if_read(&format!(
+            "stopping: waits up to {wait} for open connections; a second signal ends the program at \
+             once"
+        ));
         let drained = self.stop().await;
         print_if_read(&drained);
         Ok(())
@@ -97,7 +106,7 @@ impl Program {
             cut = drained.cut,
             "lvs stopped"
         );
-        format!("drained: {} finished, {} cut", drained.finished, drained.cut)
+        format!("drained: {} connections finished, {} cut", drained.finished, drained.cut)
     }
 
     /// Reads the configuration again, and reloads the director.
@@ -116,9 +125,6 @@ impl Program {
                         self.drain = drain;
                         for line in summary.to_string().lines() {
                             tracing::info!("reloaded: {line}");
-                        }
-                        for failure in summary.failures() {
-                            tracing::error!("not applied: {}: {}", failure.part, failure.error);
                         }
                     }
                     Err(error) => tracing::error!("not reloaded: {}", with_causes(&error)),

@@ -116,7 +116,7 @@ impl TopView {
             KeyCode::Down | KeyCode::Char('j') => self.selected.select_next(),
             KeyCode::Up | KeyCode::Char('k') => self.selected.select_previous(),
             KeyCode::Char('d') => self.ask_for(json!({ "state": "drain" }), "drain"),
-            KeyCode::Char('u') => self.ask_for(json!({ "state": "up" }), "enable"),
+            KeyCode::Char('u') => self.ask_for(json!({ "state": "up" }), "undrain"),
             KeyCode::Char('+') => self.ask_for_weight(1),
             KeyCode::Char('-') => self.ask_for_weight(-1),
             _ => {}
@@ -163,7 +163,7 @@ impl TopView {
         frame.render_widget(Paragraph::new(self.headline()), head);
         self.charts(frame, charts, &services);
         self.table(frame, table, &services);
-        let keys = "q: quit  up, down: select  d: drain  u: up  +, -: weight";
+        let keys = "q: quit  arrows: select  d: drain  u: undrain (get connections)  +, -: weight";
         let message = if self.message.is_empty() { keys } else { &self.message };
         frame.render_widget(Paragraph::new(message.to_owned()).style(Modifier::DIM), foot);
     }

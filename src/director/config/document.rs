@@ -203,11 +203,7 @@ fn explain(message: &str, text: &str) -> Option<String> {
         _ => {}
     }
     if let Some(rest) = message.strip_prefix("unknown variant ") {
-        return Some(format!("{rest}").replacen(
-            ", expected",
-            " is not accepted here, expected",
-            1,
-        ));
+        return Some(rest.replacen(", expected", " is not accepted here, expected", 1));
     }
     let (_, expected) = message.rsplit_once(", expected ")?;
     let range = match expected {

@@ -1,6 +1,5 @@
 //! The settings of a UDP forwarder, shared by its workers.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -33,12 +32,6 @@ impl UdpContext {
         let client_limits = limit.map(|limit| ClientLimits::builder(limit).build());
         let max_worker_flows = settings.options.max_flows.div_ceil(workers);
         Arc::new(Self { settings, address, client_limits, max_worker_flows })
-    }
-
-    /// Returns how log lines name the forwarder.
-    pub(super) fn label(&self) -> impl fmt::Display + use<> {
-        let name = Arc::clone(&self.settings.name);
-        fmt::from_fn(move |f| write!(f, "service {name}"))
     }
 
     /// Returns the address of a server as it is connected to: port 0 stands for the port of the

@@ -48,7 +48,7 @@ use crate::scheduler::{Scheduler, SchedulerInfo};
 /// assert_eq!(scheduler.name(), "priority");
 ///
 /// let error = registry.parse("careful(rr, spare=200)").unwrap_err();
-/// assert_eq!(error.to_string(), "careful: spare=200 is not within 0..=100");
+/// assert_eq!(error.to_string(), "careful: spare=200 is not a number from 0 to 100");
 /// # Ok::<(), lvs::scheduler::SchedulerRegistryError>(())
 /// ```
 #[derive(Clone)]
@@ -142,7 +142,7 @@ impl SchedulerRegistry {
     /// let registry = SchedulerRegistry::default();
     /// let ring = registry.infos().find(|info| info.name == "ring").ok_or("no ring")?;
     /// assert_eq!(ring.parameters[0].name, "replicas");
-    /// assert_eq!(ring.parameters[0].kind.to_string(), "within 1..=65536");
+    /// assert_eq!(ring.parameters[0].kind.to_string(), "a whole number from 1 to 65536");
     /// # Ok::<(), &str>(())
     /// ```
     pub fn infos(&self) -> impl Iterator<Item = &'static SchedulerInfo> {

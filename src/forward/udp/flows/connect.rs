@@ -57,8 +57,8 @@ impl WorkerFlows {
             if is_local_error(&error) || is_forbidden_error(&error) {
                 return ShedReason::NoResources;
             }
-            let label = self.context.label();
-            debug!("{label}: cannot connect a socket to sorry server {address}: {error}");
+            let name = &self.context.settings.name;
+            debug!("service {name}: cannot connect a socket to sorry server {address}: {error}");
             ShedReason::Unreachable
         })?;
         add_relaxed(&self.metrics.sorry_flows, 1);
@@ -79,8 +79,11 @@ impl WorkerFlows {
         if is_local_error(error) || is_forbidden_error(error) {
             return Err(ShedReason::NoResources);
         }
-        let (label, backend) = (self.context.label(), lease.id());
-        debug!("{label}: cannot connect a socket to backend {backend}: {error}");
+        debug!(
+            "service {}: cannot connect a socket to backend {}: {error}",
+            self.context.settings.name,
+            lease.id()
+        );
         add_relaxed(&self.metrics.server_errors, 1);
         let serial = lease.backend().account().serial();
         add_relaxed(&self.metrics.backend_counters(serial, lease.id()).errors, 1);

@@ -40,8 +40,12 @@ impl WorkerFlows {
             self.end_flow(id, FlowEndReason::Unreachable);
             return false;
         };
-        let (label, backend, client) = (self.context.label(), lease.id(), key.client);
-        debug!("{label}: backend {backend} refused a datagram of client {client}: {error}");
+        debug!(
+            "service {}: backend {} refused a datagram of client {}: {error}",
+            self.context.settings.name,
+            lease.id(),
+            key.client
+        );
         flow.exclude(lease.backend());
         lease.complete(Outcome::ConnectError);
         upstream.refusals += 1;
@@ -77,8 +81,10 @@ impl WorkerFlows {
             return Err(ShedReason::Damaged);
         };
         let Some(upstream) = self.table.get_mut(id) else { return Err(ShedReason::Damaged) };
-        let (label, old, new) = (self.context.label(), &upstream.metrics.id, &metrics.id);
-        debug!("{label}: the flow of client {client} moves from server {old} to {new}");
+        debug!(
+            "service {}: the flow of client {client} moves from server {} to {}",
+            self.context.settings.name, upstream.metrics.id, metrics.id
+        );
         self.metrics.live.set_backend(upstream.live_entry, lease.as_ref().map(Lease::backend));
         upstream.socket = socket;
         upstream.lease = lease;

@@ -227,8 +227,10 @@ impl WorkerFlows {
         let backend_serial = connected.backend_serial();
         let ConnectedServer { socket, lease } = connected;
         let metrics = self.server_metrics(lease.as_ref());
-        let (label, client, server) = (self.context.label(), key.client, &metrics.id);
-        debug!("{label}: UDP flow of client {client} starts at server {server}");
+        debug!(
+            "service {}: the flow of client {} starts at server {}",
+            self.context.settings.name, key.client, metrics.id
+        );
         let backend = lease.as_ref().map(|lease| Arc::clone(lease.backend()));
         let lease = lease.and_then(|lease| match self.context.settings.options.one_packet {
             true => {
@@ -341,10 +343,10 @@ impl WorkerFlows {
         self.metrics.live.remove(live_entry);
         self.metrics.count_flow_end(reason);
         self.finished += u64::from(reason != FlowEndReason::Cut);
-        let (label, client) = (self.context.label(), key.client);
         debug!(
-            "{label}: the flow of client {client} ends after {requests} datagrams to the backend and \
-             {replies} from it: {reason}"
+            "service {}: the flow of client {} ends after {requests} datagrams to the server and \
+             {replies} from it: {reason}",
+            self.context.settings.name, key.client
         );
         let Some(lease) = lease else { return };
         lease.complete(match reason {

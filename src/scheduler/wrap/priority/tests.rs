@@ -8,9 +8,12 @@ use crate::{Backend, BackendId, BackendSet, Balancer, Flow, Health, Limits, Pick
 fn impossible_parameters_are_refused() {
     let rule = PriorityTiers::new(RoundRobin);
     let over = rule.overprovisioning(0).expect_err("none");
-    assert_eq!(over.to_string(), "priority: overprovisioning=0 is not within 1..=10000");
+    assert_eq!(
+        over.to_string(),
+        "priority: overprovisioning=0 is not a whole number from 1 to 10000"
+    );
     let panic = rule.panic_threshold(101).expect_err("more than all");
-    assert_eq!(panic.to_string(), "priority: panic=101 is not within 0..=100");
+    assert_eq!(panic.to_string(), "priority: panic=101 is not a whole number from 0 to 100");
     assert!(rule.overprovisioning(10_000).is_ok() && rule.panic_threshold(100).is_ok());
 }
 
