@@ -34,7 +34,7 @@ pub struct TcpCounters {
     pub cut: u64,
     /// Connections that were refused, by reason.
     pub refused: RefusalCounters,
-    /// Connections that were forwarded to the [sorry server](super::Forwarder::sorry_server).
+    /// Connections that were forwarded to the [sorry server](super::Route::sorry_server).
     pub sorry_connections: u64,
     /// Attempts to connect to a backend that failed, whether or not a later attempt succeeded.
     pub failed_connects: u64,

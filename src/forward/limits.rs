@@ -14,7 +14,7 @@ mod client_limits;
 mod connection_permits;
 mod rate;
 
-pub(super) use self::client_limits::{ClientLimits, ClientPermit};
+pub(super) use self::client_limits::{ClientLimits, ClientPermit, ClientPrefixes};
 pub(super) use self::connection_permits::{ConnectionPermit, ConnectionPermits};
 pub(super) use self::rate::AcceptTokenBucket;
 pub use self::rate::ConnectionRate;

@@ -6,9 +6,30 @@
 //! | TCP connections, from TCP or Unix sockets | [`Forwarder`] | `examples/tcp_forward.rs` |
 //! | UDP flows | [`UdpForwarder`] | `examples/udp_forward.rs` |
 //!
-//! Both listen on an address, use a [`Balancer<SocketAddr>`](crate::Balancer), run on worker threads
-//! of their own (one for each core, with a socket each), and are shut down by a handle, with or
-//! without a drain. The following is about TCP; [`UdpForwarder`] documents the differences.
+//! Both listen on an address, send their clients along a [`Route`] (a
+//! [`Balancer<SocketAddr>`](crate::Balancer), with persistence, a queue and a sorry server if you like),
+//! run on worker threads of their own or on those of a [`WorkerPool`], and are shut down by a handle, with
+//! or without a drain. The sections below are about TCP; [`UdpForwarder`] documents the differences.
+//!
+//! # What each protocol has
+//! | feature | TCP | UDP |
+//! |---|---|---|
+//! | schedulers, weights, health, limits of a backend | yes | yes; a flow counts as an inactive connection |
+//! | persistence, sorry server | yes | yes |
+//! | other backends when one refuses | yes | yes, if the host answers with ICMP |
+//! | limit for all clients | `max_connections`: further clients wait | `max_flows`: unanswered flows are evicted |
+//! | limit for a client, by prefix | yes | yes |
+//! | when the backend is down | connections stay, or end by `cut_on_down` | flows move to another backend |
+//! | idle and total timeout | yes | yes |
+//! | drain, handover to a successor, list of what is open | yes | yes |
+//! | queue for backends at their limits | yes | no: a datagram that waits is sent again by its client |
+//! | rate of new clients (`accept_rate`) | yes | no: a datagram cannot wait in the kernel's accept queue |
+//! | PROXY protocol, services and keys by server name | yes | no: they are of the first bytes of a stream |
+//! | record of each end (`on_end`) | yes | no: a debug line |
+//! | one-packet scheduling, expected replies | no: a connection is no datagram | yes |
+//!
+//! In a configuration the keys of what a protocol lacks are in the table of the other protocol, and a
+//! service that has both tables is refused.
 //!
 //! # From accept to end
 //! 1. **Admission**: up to [`max_connections`](Forwarder::max_connections) are open at a time, and new
@@ -20,14 +41,14 @@
 //!    the key of the flow](Forwarder::key_by_server_name). A connection with an invalid or late
 //!    preamble is reset.
 //! 3. **Pick**: each connection is one pick and one lease, held until the connection ends, so
-//!    schedulers that count connections count open connections. [Persistence](Forwarder::persistence)
+//!    schedulers that count connections count open connections. [Persistence](Route::persistent)
 //!    sends a known client to the same backend. If all backends are at their limits, connections wait
-//!    in the [queue](Forwarder::queue).
+//!    in the [queue](Route::queue).
 //! 4. **Connect**: if a backend refuses, resets or times out, its failure is counted and the next
 //!    backend is tried, each at most once, within a number of
 //!    [attempts](Forwarder::connect_attempts) and a [time](Forwarder::connect_deadline). The same
 //!    applies to a backend that accepts and resets before any byte is relayed. The client notices
-//!    nothing. If no backend is left, the [sorry server](Forwarder::sorry_server) serves, or the
+//!    nothing. If no backend is left, the [sorry server](Route::sorry_server) serves, or the
 //!    client is reset.
 //! 5. **Relay**: small messages are copied through a buffer that all connections of a thread share,
 //!    bulk data is moved by `splice(2)` and never enters this process. Back-pressure: at most a buffer

@@ -64,9 +64,9 @@ fn a_second_process_takes_over_from_the_first() {
     let more = format!("handover = {:?}", folder.path("handover.sock"));
     let config = folder.configure(&more, listen, a);
     let mut first = Director::start(&["--config", &config]);
-    first.find(|line| line.starts_with("web: ").then_some(()));
+    first.find(|line| line.starts_with("service web: ").then_some(()));
     let mut second = Director::start(&["--config", &config]);
-    second.find(|line| line.starts_with("web: ").then_some(()));
+    second.find(|line| line.starts_with("service web: ").then_some(()));
     first.find(drained_whole);
     assert_eq!(first.wait().code(), Some(0));
     assert_eq!(ask(listen), b'a');

@@ -102,6 +102,6 @@ fn a_director_that_does_not_answer_is_named_with_the_cause() {
     let [nobody] = free();
     let (code, _, stderr) = output(&["ctl", "list", "--admin", &nobody.to_string()]);
     assert_eq!(code, Some(1));
-    let text = format!("error: cannot connect to the director at {nobody}: ");
+    let text = format!("error: cannot connect to the director at {nobody} (");
     assert!(stderr.starts_with(&text) && stderr.contains("Connection refused"), "{stderr}");
 }

@@ -23,8 +23,14 @@ pub(crate) struct UdpConfig {
     /// The maximum number of concurrent flows, from 1 to 16777216, each of which takes a file
     /// descriptor. Default: `10000`.
     max_flows: Option<usize>,
-    /// The maximum number of concurrent flows of one client address, at least 1. Default: no limit.
+    /// The maximum number of concurrent flows of one client, at least 1. Default: no limit.
     max_flows_per_client: Option<u32>,
+    /// How many leading bits of an IPv4 address identify a client for `max_flows_per_client`, from 0
+    /// to 32. Default: `32`.
+    client_prefix: Option<u8>,
+    /// How many leading bits of an IPv6 address identify a client for `max_flows_per_client`, from 0
+    /// to 128. Default: `64`.
+    client_prefix_v6: Option<u8>,
     /// How many servers are tried for a flow until one replies, the first included; at least 1.
     /// Default: `3`.
     attempts: Option<u32>,
@@ -49,15 +55,23 @@ enum CoalesceConfig {
     Never,
 }
 
+/// The keys of settings whose setters have other names.
+const SETTING_KEYS: [(&str, &str); 2] =
+    [("client_prefixes.ipv4", "client_prefix"), ("client_prefixes.ipv6", "client_prefix_v6")];
+
 impl UdpConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
-        self.options().validate().map_err(|error| ConfigProblem::of_setting(error, &[]))
+        self.options().validate().map_err(|error| ConfigProblem::of_setting(error, &SETTING_KEYS))
     }
 
     /// Returns the options of the forwarder.
     pub(crate) fn options(&self) -> UdpOptions {
         let default = UdpOptions::default();
+        let mut client_prefixes = default.client_prefixes;
+        client_prefixes.ipv4 = self.client_prefix.unwrap_or(client_prefixes.ipv4);
+        client_prefixes.ipv6 = self.client_prefix_v6.unwrap_or(client_prefixes.ipv6);
         UdpOptions {
+            client_prefixes,
             idle_timeout: self.idle_timeout.map(|HumanDuration(timeout)| timeout),
             total_timeout: self.total_timeout.map(|HumanDuration(timeout)| timeout),
             max_flows: self.max_flows.unwrap_or(default.max_flows),

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::balancer::mask_to_prefix;
+use crate::setting::{SettingError, check_range};
 use crate::sync::{Mutex, lock};
 
 /// The open connections by client network, with a limit for each network.
@@ -33,9 +34,15 @@ pub(in crate::forward) struct ClientLimits {
 #[must_use]
 pub(in crate::forward) struct ClientLimitsBuilder {
     limit: u32,
-    ipv4_prefix: u8,
-    ipv6_prefix: u8,
+    prefixes: ClientPrefixes,
     capacity: usize,
+}
+
+/// How many leading bits of an address identify a client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientPrefixes {
+    pub(crate) ipv4: u8,
+    pub(crate) ipv6: u8,
 }
 
 /// A permit for one connection of a client; its drop releases the permit.
@@ -53,14 +60,9 @@ const DEFAULT_CAPACITY: usize = 1 << 20;
 const MIN_SHRINK_CAPACITY: usize = 64;
 
 impl ClientLimitsBuilder {
-    /// Sets the prefix length that identifies an IPv4 client, from 0 to 32. Default: 32.
-    pub(in crate::forward) fn ipv4_prefix(self, bits: u8) -> Self {
-        Self { ipv4_prefix: bits, ..self }
-    }
-
-    /// Sets the prefix length that identifies an IPv6 client, from 0 to 128. Default: 64.
-    pub(in crate::forward) fn ipv6_prefix(self, bits: u8) -> Self {
-        Self { ipv6_prefix: bits, ..self }
+    /// Sets the prefix lengths that identify a client.
+    pub(in crate::forward) fn prefixes(self, prefixes: ClientPrefixes) -> Self {
+        Self { prefixes, ..self }
     }
 
     /// Sets the most networks in the table, to within a shard's share. Default: 1 048 576.
@@ -76,7 +78,23 @@ impl ClientLimitsBuilder {
     }
 
     fn network(&self, client: IpAddr) -> IpAddr {
-        mask_to_prefix(client.to_canonical(), self.ipv4_prefix, self.ipv6_prefix)
+        mask_to_prefix(client.to_canonical(), self.prefixes.ipv4, self.prefixes.ipv6)
+    }
+}
+
+impl ClientPrefixes {
+    const DEFAULT: Self = Self { ipv4: 32, ipv6: 64 };
+
+    /// Checks the values; their names are those of the forwarders' setters.
+    pub(in crate::forward) fn validate(self) -> Result<(), SettingError> {
+        check_range("client_prefixes.ipv4", self.ipv4, 0..=32)?;
+        check_range("client_prefixes.ipv6", self.ipv6, 0..=128).map(drop)
+    }
+}
+
+impl Default for ClientPrefixes {
+    fn default() -> Self {
+        Self::DEFAULT
     }
 }
 
@@ -85,7 +103,7 @@ impl ClientLimits {
     ///
     /// The values are in their ranges: a forwarder has checked them.
     pub(in crate::forward) const fn builder(limit: u32) -> ClientLimitsBuilder {
-        ClientLimitsBuilder { limit, ipv4_prefix: 32, ipv6_prefix: 64, capacity: DEFAULT_CAPACITY }
+        ClientLimitsBuilder { limit, prefixes: ClientPrefixes::DEFAULT, capacity: DEFAULT_CAPACITY }
     }
 
     /// Acquires a permit for a connection of a client; `None` if the client is at its limit, or if the

@@ -37,11 +37,7 @@ impl ForwarderContext {
         Arc::new(Self {
             connection_permits: ConnectionPermits::new(config.options.max_connections),
             client_limits: config.options.max_connections_per_client.map(|limit| {
-                let prefixes = config.options.client_prefixes;
-                ClientLimits::builder(limit)
-                    .ipv4_prefix(prefixes.ipv4)
-                    .ipv6_prefix(prefixes.ipv6)
-                    .build()
+                ClientLimits::builder(limit).prefixes(config.options.client_prefixes).build()
             }),
             accept_rate: config.accept_rate.map(|rate| Mutex::new(AcceptTokenBucket::new(rate))),
             queue: config.route.queue.map(|limits| metrics.init_queue(limits.capacity)),

@@ -12,7 +12,6 @@ use super::config::{ForwarderConfig, OnEndCallback};
 use super::context::{ForwarderContext, WorkerContext};
 use super::handle::TcpHandle;
 use super::listener::{Listener, SharedListener};
-use super::options::ClientPrefixes;
 #[cfg(feature = "director")]
 use super::options::TcpOptions;
 use super::preamble::ProxyHeaderOptions;
@@ -21,7 +20,7 @@ use super::worker::run_worker;
 use crate::Balancer;
 use crate::forward::drain_report::DrainReport;
 use crate::forward::error::ForwardError;
-use crate::forward::limits::ConnectionRate;
+use crate::forward::limits::{ClientPrefixes, ConnectionRate};
 use crate::forward::record::ConnectionRecord;
 use crate::forward::route::{MAX_TIMEOUT, Route};
 use crate::forward::running::RunningForwarder;

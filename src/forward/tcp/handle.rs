@@ -68,7 +68,7 @@ impl TcpHandle {
         self.metrics.backends()
     }
 
-    /// Returns the counters of the [queue](crate::forward::Forwarder::queue) for backends at their
+    /// Returns the counters of the [queue](crate::forward::Route::queue) for backends at their
     /// limits; `None` without a queue, or before `run`.
     #[must_use]
     pub fn queue(&self) -> Option<QueueCounters> {

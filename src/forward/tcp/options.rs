@@ -1,6 +1,7 @@
 //! The options of a TCP forwarder whose values have a range.
 
 use super::socket_options::SocketOptions;
+use crate::forward::limits::ClientPrefixes;
 use crate::setting::{SettingError, check_range};
 
 /// The options of a TCP forwarder whose values have a range, without what they apply to: a
@@ -15,13 +16,6 @@ pub(crate) struct TcpOptions {
     pub(crate) socket_options: SocketOptions,
 }
 
-/// How many leading bits of an address identify a client for the limit per client.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ClientPrefixes {
-    pub(crate) ipv4: u8,
-    pub(crate) ipv6: u8,
-}
-
 /// Fits a limit of 20 480 open files: each connection takes two descriptors.
 const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
 
@@ -32,16 +26,9 @@ impl TcpOptions {
         if let Some(connections) = self.max_connections_per_client {
             check_range("max_connections_per_client", connections, 1..)?;
         }
-        check_range("client_prefixes.ipv4", self.client_prefixes.ipv4, 0..=32)?;
-        check_range("client_prefixes.ipv6", self.client_prefixes.ipv6, 0..=128)?;
+        self.client_prefixes.validate()?;
         check_range("connect_attempts", self.connect_attempts, 1..)?;
         self.socket_options.validate()
-    }
-}
-
-impl Default for ClientPrefixes {
-    fn default() -> Self {
-        Self { ipv4: 32, ipv6: 64 }
     }
 }
 

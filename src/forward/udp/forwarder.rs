@@ -14,6 +14,7 @@ use super::options::{Coalesce, UdpOptions};
 use super::settings::{UdpContext, UdpSettings};
 use super::socket;
 use super::worker::run_worker;
+use crate::forward::limits::ClientPrefixes;
 use crate::forward::route::Route;
 use crate::forward::running::RunningForwarder;
 use crate::forward::worker_pool::{WorkerChoice, WorkerPool};
@@ -219,10 +220,18 @@ impl UdpForwarder {
         self
     }
 
-    /// Sets the maximum number of concurrent flows of one client address, over all workers; at
-    /// least 1. Default: no maximum.
+    /// Sets the maximum number of concurrent flows of one client address (of a /64 for IPv6, unless
+    /// [configured](Self::client_prefixes)), over all workers; at least 1. Default: no maximum.
     pub fn max_flows_per_client(mut self, flows: u32) -> Self {
         self.settings.options.max_flows_per_client = Some(flows);
+        self
+    }
+
+    /// Sets how many leading bits of an address identify a client for
+    /// [`max_flows_per_client`](Self::max_flows_per_client), so that a network can count as a client:
+    /// from 0 to 32 for IPv4 and from 0 to 128 for IPv6. Default: 32 and 64.
+    pub fn client_prefixes(mut self, ipv4: u8, ipv6: u8) -> Self {
+        self.settings.options.client_prefixes = ClientPrefixes { ipv4, ipv6 };
         self
     }
 

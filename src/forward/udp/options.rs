@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::flow_table::MAX_FLOWS;
+use crate::forward::limits::ClientPrefixes;
 use crate::setting::{SettingError, check_range};
 
 /// Whether several datagrams of one size are received and sent as one message (GRO and GSO).
@@ -32,6 +33,7 @@ pub(crate) struct UdpOptions {
     pub(crate) total_timeout: Option<Duration>,
     pub(crate) max_flows: usize,
     pub(crate) max_flows_per_client: Option<u32>,
+    pub(crate) client_prefixes: ClientPrefixes,
     pub(crate) attempts: u32,
     pub(crate) replies: Option<u32>,
     pub(crate) one_packet: bool,
@@ -59,6 +61,7 @@ impl UdpOptions {
         if let Some(flows) = self.max_flows_per_client {
             check_range("max_flows_per_client", flows, 1..)?;
         }
+        self.client_prefixes.validate()?;
         check_range("attempts", self.attempts, 1..)?;
         if let Some(replies) = self.replies {
             check_range("replies", replies, 1..)?;
@@ -82,6 +85,7 @@ impl Default for UdpOptions {
             total_timeout: None,
             max_flows: DEFAULT_MAX_FLOWS,
             max_flows_per_client: None,
+            client_prefixes: ClientPrefixes::default(),
             attempts: 3,
             replies: None,
             one_packet: false,

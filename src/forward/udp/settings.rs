@@ -28,8 +28,10 @@ pub(super) struct UdpContext {
 
 impl UdpContext {
     pub(super) fn new(settings: UdpSettings, address: SocketAddr, workers: usize) -> Arc<Self> {
+        let prefixes = settings.options.client_prefixes;
         let limit = settings.options.max_flows_per_client;
-        let client_limits = limit.map(|limit| ClientLimits::builder(limit).build());
+        let client_limits =
+            limit.map(|limit| ClientLimits::builder(limit).prefixes(prefixes).build());
         let max_worker_flows = settings.options.max_flows.div_ceil(workers);
         Arc::new(Self { settings, address, client_limits, max_worker_flows })
     }

@@ -42,12 +42,30 @@ fn an_ipv6_client_is_its_64_and_a_mapped_address_is_an_ipv4_client() {
 #[test]
 fn prefixes_mask_the_address() {
     let builder = ClientLimits::builder(1);
-    assert_eq!(builder.ipv4_prefix(24).network(ip("10.1.2.3")), ip("10.1.2.0"));
-    assert_eq!(builder.ipv4_prefix(0).network(ip("10.1.2.3")), ip("0.0.0.0"));
-    assert_eq!(builder.ipv4_prefix(32).network(ip("10.1.2.3")), ip("10.1.2.3"));
-    assert_eq!(builder.ipv6_prefix(48).network(ip("1:2:3:4:5:6:7:8")), ip("1:2:3::"));
-    assert_eq!(builder.ipv6_prefix(0).network(ip("1::1")), ip("::"));
-    assert_eq!(builder.ipv6_prefix(128).network(ip("1::1")), ip("1::1"));
+    assert_eq!(
+        builder.prefixes(ClientPrefixes { ipv4: 24, ipv6: 64 }).network(ip("10.1.2.3")),
+        ip("10.1.2.0")
+    );
+    assert_eq!(
+        builder.prefixes(ClientPrefixes { ipv4: 0, ipv6: 64 }).network(ip("10.1.2.3")),
+        ip("0.0.0.0")
+    );
+    assert_eq!(
+        builder.prefixes(ClientPrefixes { ipv4: 32, ipv6: 64 }).network(ip("10.1.2.3")),
+        ip("10.1.2.3")
+    );
+    assert_eq!(
+        builder.prefixes(ClientPrefixes { ipv4: 32, ipv6: 48 }).network(ip("1:2:3:4:5:6:7:8")),
+        ip("1:2:3::")
+    );
+    assert_eq!(
+        builder.prefixes(ClientPrefixes { ipv4: 32, ipv6: 0 }).network(ip("1::1")),
+        ip("::")
+    );
+    assert_eq!(
+        builder.prefixes(ClientPrefixes { ipv4: 32, ipv6: 128 }).network(ip("1::1")),
+        ip("1::1")
+    );
 }
 
 #[test]
@@ -111,7 +129,7 @@ proptest! {
         limit in 1_u32..4,
         steps in prop::collection::vec((0_u8..6, any::<bool>(), any::<prop::sample::Index>()), 0..200),
     ) {
-        let clients = ClientLimits::builder(limit).ipv4_prefix(31).build();
+        let clients = ClientLimits::builder(limit).prefixes(ClientPrefixes { ipv4: 31, ipv6: 64 }).build();
         let mut held: Vec<(u8, ClientPermit)> = Vec::new();
         for (host, is_acquire, index) in steps {
             let network = host / 2;
