@@ -220,7 +220,7 @@ impl Frontend {
         sockets: &mut ListeningSockets,
     ) {
         let open = match &self.handle {
-            AnyForwarderHandle::Tcp(handle) => handle.listeners(),
+            AnyForwarderHandle::Tcp(handle) => handle.sockets(),
             AnyForwarderHandle::Udp(handle) => handle.sockets(),
         };
         // Out of descriptors: this frontend keeps its sockets, and the next one opens its own.

@@ -83,7 +83,7 @@
 //! # Drain and handover
 //! [`TcpHandle::shutdown`] stops accepting and waits for open connections up to a deadline;
 //! [`run`](Forwarder::run) returns how many were cut. For a restart that refuses no connection, first
-//! transfer the [listening sockets](TcpHandle::listeners) to the successor: [`handover`].
+//! transfer the [listening sockets](TcpHandle::sockets) to the successor: [`handover`].
 //!
 //! # Cost
 //! An idle connection takes about 1.6 KB beside the kernel's sockets, two descriptors, and no

@@ -98,7 +98,7 @@ async fn a_handover_of_the_listeners_refuses_no_client() {
     };
 
     let (predecessor, successor_stream) = UnixStream::pair().expect("a pair");
-    let listeners = handle.listeners().expect("descriptors");
+    let listeners = handle.sockets().expect("descriptors");
     let named: Vec<_> = listeners.iter().map(|listener| ("web", listener.as_fd())).collect();
     handover::send(&predecessor, &named).expect("the successor listens");
     drop(listeners);
@@ -112,7 +112,7 @@ async fn a_handover_of_the_listeners_refuses_no_client() {
     let (successor_handle, successor_running) = start(successor);
     until(|| successor_handle.counters().accepted > 0).await;
     let (_, first) = end(&handle, running).await;
-    assert!(handle.listeners().expect("there are no listeners").is_empty());
+    assert!(handle.sockets().expect("there are no listeners").is_empty());
 
     clients.await.expect("every client was served");
     let (_, second) = end(&successor_handle, successor_running).await;

@@ -1,4 +1,4 @@
-//! [`Forwarder`]: the settings of a TCP forwarder, and the start of its worker threads.
+//! [`Forwarder`]: the listeners and the settings of a TCP forwarder.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -6,24 +6,18 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-
 use super::config::{ForwarderConfig, OnEndCallback};
-use super::context::{ForwarderContext, WorkerContext};
 use super::handle::TcpHandle;
-use super::listener::{Listener, SharedListener};
+use super::listener::Listener;
 #[cfg(feature = "director")]
 use super::options::TcpOptions;
 use super::preamble::ProxyHeaderOptions;
-use super::socket_options::{SourceAddress, bind_listener, bind_shared_listener};
-use super::worker::run_worker;
+use super::socket_options::{SourceAddress, bind_listener};
 use crate::Balancer;
-use crate::forward::drain_report::DrainReport;
 use crate::forward::error::ForwardError;
 use crate::forward::limits::{ClientPrefixes, ConnectionRate};
 use crate::forward::record::ConnectionRecord;
 use crate::forward::route::{MAX_TIMEOUT, Route};
-use crate::forward::running::RunningForwarder;
 use crate::forward::sni::ServerNameTable;
 use crate::forward::worker_pool::{WorkerChoice, WorkerPool};
 
@@ -66,12 +60,12 @@ use crate::forward::worker_pool::{WorkerChoice, WorkerPool};
 #[must_use = "a forwarder does nothing until it runs"]
 pub struct Forwarder {
     /// At least one.
-    listeners: Vec<Listener>,
+    pub(super) listeners: Vec<Listener>,
     /// Whether `bind` opened the listener, so that more can be opened on its port.
-    owns_port: bool,
-    workers: WorkerChoice,
-    config: ForwarderConfig,
-    handle: TcpHandle,
+    pub(super) owns_port: bool,
+    pub(super) workers: WorkerChoice,
+    pub(super) config: ForwarderConfig,
+    pub(super) handle: TcpHandle,
 }
 
 impl Forwarder {
@@ -120,7 +114,7 @@ impl Forwarder {
     }
 
     /// Makes a forwarder for several listeners, such as those of its
-    /// [predecessor](TcpHandle::listeners), with at least one worker thread for each. Connections in
+    /// [predecessor](TcpHandle::sockets), with at least one worker thread for each. Connections in
     /// the accept queues of the listeners are served.
     ///
     /// # Errors
@@ -373,75 +367,5 @@ impl Forwarder {
     #[must_use]
     pub fn handle(&self) -> TcpHandle {
         self.handle.clone()
-    }
-
-    /// Starts to serve: clients are accepted when this returns. The forwarder serves until
-    /// [`TcpHandle::shutdown`], then closes the listener and waits for the open connections, up to the
-    /// deadline given there.
-    ///
-    /// Connections in the kernel's accept queue are reset when the listener is closed. A failed accept
-    /// never ends the forwarder: after a shortage (no descriptor, no memory) it retries with a delay
-    /// that doubles from 10 ms to 1 s.
-    ///
-    /// Needs no runtime: the worker threads have their own.
-    ///
-    /// # Errors
-    /// [`ForwardError::Setting`] if a setting is out of its range, before a connection is accepted;
-    /// [`ForwardError::Listener`] if the system refuses an option of the listener;
-    /// [`ForwardError::Worker`] if it refuses the threads.
-    pub fn start(self) -> Result<RunningForwarder, ForwardError> {
-        let Self { mut listeners, owns_port, workers, config, handle } = self;
-        config.options.validate()?;
-        let pool = workers.pool()?;
-        let listener_error = |source| ForwardError::Listener { source };
-        let reservation = pool.reserve_listeners(listeners.len(), owns_port);
-        while listeners.len() < reservation.count {
-            let Some(address) = handle.address else { break };
-            let listener = bind_shared_listener(address).map_err(listener_error)?;
-            listeners.push(Listener::Tcp(listener));
-        }
-        for listener in &listeners {
-            if let Listener::Tcp(listener) = listener {
-                config
-                    .options
-                    .socket_options
-                    .apply_to_listener(listener)
-                    .map_err(listener_error)?;
-            }
-        }
-        let listeners = listeners.into_iter().map(SharedListener::new);
-        let listeners = listeners.collect::<io::Result<Vec<_>>>().map_err(listener_error)?;
-        let context = ForwarderContext::new(config, Arc::clone(&handle.metrics), handle.address);
-        // At least a worker for each thread and for each listener: all listeners are served, and all
-        // threads serve.
-        let count = pool.threads().max(listeners.len());
-        let mut workers = Vec::with_capacity(count);
-        for number in 0..count {
-            let runtime = pool.runtime(number);
-            let registered = {
-                let _guard = runtime.enter();
-                listeners[number % listeners.len()].register().map_err(listener_error)?
-            };
-            let context = WorkerContext::new(Arc::clone(&context));
-            workers.push((runtime, context, registered));
-        }
-        handle.control.set_sockets(listeners.into_iter().map(|listener| listener.socket).collect());
-        let control = &handle.control;
-        let spawn = |(runtime, context, listener): (&Handle, _, _)| {
-            runtime.spawn(run_worker(context, listener, Arc::clone(control)))
-        };
-        let tasks = workers.into_iter().map(spawn).collect();
-        Ok(RunningForwarder::new(tasks, Arc::clone(control), reservation))
-    }
-
-    /// [Starts](Self::start), and serves until the forwarder has drained after a shutdown.
-    ///
-    /// # Errors
-    /// As [`start`](Self::start) and [`RunningForwarder`].
-    ///
-    /// # Cancel safety
-    /// As [`RunningForwarder`].
-    pub async fn run(self) -> Result<DrainReport, ForwardError> {
-        self.start()?.await
     }
 }

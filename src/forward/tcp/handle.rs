@@ -50,7 +50,7 @@ impl TcpHandle {
     ///
     /// # Errors
     /// The error of the system if there are no descriptors left.
-    pub fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
+    pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
         self.control.duplicate_sockets()
     }
 

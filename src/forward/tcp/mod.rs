@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `forwarder` | [`Forwarder`], the builder that also starts the worker threads |
+//! | `forwarder`, `start` | [`Forwarder`], and its start on worker threads |
 //! | `handle`, `metrics` | [`TcpHandle`], and the counters that the handle reads |
 //! | `worker` | the accept loop of a worker thread, and its drain |
 //! | `connection` | one connection from accept to end |
@@ -29,6 +29,7 @@ mod proxying;
 mod relay;
 mod session;
 mod socket_options;
+mod start;
 mod stream;
 mod worker;
 
