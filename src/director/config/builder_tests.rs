@@ -2,6 +2,7 @@
 //! in the same words.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::*;
@@ -191,7 +192,7 @@ fn errors_name_the_key_and_have_the_words_of_toml() {
             "service.web.health.2: http check: rise is 0",
         ),
         (
-            service(web().health(CheckConfig::http("/").status(300..=200))),
+            service(web().health(CheckConfig::http("/").status(RangeInclusive::new(300, 200)))),
             "service.web.health.status: 300..=200 is a range without any code",
         ),
         (
