@@ -10,7 +10,6 @@
 //! Operators install the program `lvs`, which also reloads its configuration.
 
 use std::error::Error;
-use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,7 +20,10 @@ use std::time::Duration;
 
 use axum::{Router, http::header::CONNECTION};
 use clap::Parser;
-use lvs::director::{Director, DirectorConfig, ServerStatus, ServiceStatus};
+use lvs::director::{
+    AdminConfig, CheckConfig, Director, DirectorConfig, EjectionConfig, RealServer, ServerStatus,
+    ServiceConfig, ServiceStatus,
+};
 use tokio::net::TcpListener;
 
 /// Balances connections over servers with health checks. Ctrl-C drains the connections and ends it.
@@ -101,27 +103,24 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
 
 /// Returns a configuration with one service, as the options describe it.
 async fn demonstration(args: &Args) -> Result<DirectorConfig, Box<dyn Error>> {
-    let Args { listen, scheduler, interval, admin, .. } = args;
     let check = match &args.health {
-        Some(path) => format!("type = \"http\", path = {path:?}"),
-        None => "type = \"tcp\"".to_owned(),
+        Some(path) => CheckConfig::http(path),
+        None => CheckConfig::tcp(),
     };
-    let mut text = format!(
-        "[admin]\nlisten = \"{admin}\"\n\
-         [[service]]\nname = \"web\"\nlisten = \"{listen}\"\nscheduler = {scheduler:?}\n\
-         health = {{ {check}, interval = \"{interval}ms\" }}\nejection = {{}}\n"
-    );
-    for server in &args.server {
-        writeln!(text, "[[service.server]]\naddress = \"{server}\"")?;
-    }
+    let service = ServiceConfig::tcp("web")
+        .listen(args.listen)
+        .scheduler(&*args.scheduler)
+        .health(check.interval(Duration::from_millis(args.interval)))
+        .ejection(EjectionConfig::builder());
+    let mut service = args.server.iter().fold(service, |service, server| service.server(*server));
     if args.server.is_empty() {
         for (name, weight) in [("alpha", 3), ("beta", 2), ("gamma", 1)] {
             let address = start_web_server(name).await?;
-            let keys = format!("name = {name:?}\naddress = \"{address}\"\nweight = {weight}");
-            writeln!(text, "[[service.server]]\n{keys}")?;
+            service = service.server(RealServer::builder(address).name(name).weight(weight));
         }
     }
-    Ok(DirectorConfig::parse(&text)?)
+    let admin = AdminConfig::builder(args.admin);
+    Ok(DirectorConfig::builder().admin(admin).service(service).build()?)
 }
 
 /// Starts a server on a free loopback port; it answers with its name and a request count.

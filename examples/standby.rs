@@ -1,25 +1,49 @@
-//! An active and a standby director: run this program on both machines, each with a configuration.
+//! An active and a standby director: run this program on both machines. Clients connect to the virtual
+//! address, which the active director has.
 //!
 //! ```text
-//! cargo run --release --example standby -- --config FILE
+//! cargo run --release --example standby -- --interface eth0 --priority 150 \
+//!     --address 10.88.0.100/24 --server 10.88.1.1:80 --server 10.88.1.2:80
+//! cargo run --release --example standby -- --config examples/standby.toml
 //! ```
-//! `examples/standby.toml` is a configuration to start from. The program needs root, or the capabilities
+//! The other machine has the same options with another priority. The program needs root, or the capabilities
 //! `CAP_NET_RAW` and `CAP_NET_ADMIN`. Operators run `lvs run --config FILE`, which does the same.
 
 use std::error::Error;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
-use lvs::director::{Director, DirectorConfig};
+use lvs::director::{CheckConfig, Director, DirectorConfig, ServiceConfig, VrrpConfig};
+use lvs::vrrp::VirtualAddress;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// One director of a pair. The active one has the addresses of the `[vrrp]` table.
+/// One director of a pair. The active one has the virtual address.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The configuration, in TOML.
+    /// A configuration, in TOML, instead of the options below.
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
+    /// The network interface of the virtual address.
+    #[arg(long, value_name = "NAME", default_value = "eth0")]
+    interface: String,
+    /// The number of the virtual router, the same on both machines.
+    #[arg(long, value_name = "NUMBER", default_value_t = 51)]
+    virtual_router_id: u8,
+    /// The priority: the director with the higher one is active.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    priority: u8,
+    /// The virtual address.
+    #[arg(long, default_value = "10.88.0.100/24")]
+    address: VirtualAddress,
+    /// The port that clients connect to.
+    #[arg(long, default_value_t = 80)]
+    port: u16,
+    /// A server; repeatable.
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "config")]
+    server: Vec<SocketAddr>,
     /// Validates the configuration, prints the first error, and exits.
     #[arg(long)]
     check: bool,
@@ -32,12 +56,33 @@ async fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Returns a configuration with one service on the virtual address, as the options describe it.
+fn assemble(args: Args) -> Result<DirectorConfig, Box<dyn Error>> {
+    let mut service = ServiceConfig::tcp("web")
+        .listen(SocketAddr::new(args.address.ip(), args.port))
+        .health(CheckConfig::tcp().interval(Duration::from_secs(1)));
+    for server in args.server {
+        service = service.server(server);
+    }
+    // A machine without a server that works leaves the address to the other one.
+    let router = VrrpConfig::builder(args.interface, args.virtual_router_id)
+        .priority(args.priority)
+        .advert_interval(Duration::from_millis(100))
+        .addresses([args.address])
+        .service_weight(50);
+    Ok(DirectorConfig::builder().vrrp(router).service(service).build()?)
+}
+
 async fn run(args: Args) -> Result<(), Box<dyn Error>> {
-    let config = DirectorConfig::load(&args.config)?;
+    let check = args.check;
+    let config = match &args.config {
+        Some(path) => DirectorConfig::load(path)?,
+        None => assemble(args)?,
+    };
     if !config.has_standby() {
         return Err("the configuration has no [vrrp] table: it is not one of a pair".into());
     }
-    if args.check {
+    if check {
         println!("the configuration is valid");
         return Ok(());
     }

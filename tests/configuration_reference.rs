@@ -9,7 +9,7 @@ use std::path::Path;
 
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Field, Fields, Item, Meta, Token, Type};
+use syn::{Attribute, Field, Fields, Ident, Item, ItemStruct, Meta, Token, Type};
 
 const SOURCES: &str = "src/director/config";
 const REFERENCE: &str = "docs/configuration.md";
@@ -80,7 +80,10 @@ const VALUE_TYPES: [(&str, &str, &str); 20] = [
 ];
 
 /// Further types, of a single key each, whose doc comment names the allowed values.
-const KEY_TYPES: [(&str, &str); 5] = [
+const KEY_TYPES: [(&str, &str); 8] = [
+    ("SchedulerConfig", "string"),
+    ("StringTable", "table of: string"),
+    ("LengthRange", "array of two: integer"),
     ("VirtualAddress", "address and prefix length"),
     ("BytePattern", "hexadecimal string"),
     ("SourceAddressConfig", "string"),
@@ -112,6 +115,22 @@ struct Key {
 struct EnumValue {
     name: String,
     doc: String,
+}
+
+/// What `config_table!` is called with.
+struct ConfigTableMacro {
+    table: ItemStruct,
+}
+
+impl Parse for ConfigTableMacro {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        input.call(Attribute::parse_outer)?;
+        // `builder NAME;`
+        input.parse::<Ident>()?;
+        input.parse::<Ident>()?;
+        input.parse::<Token![;]>()?;
+        Ok(Self { table: input.parse()? })
+    }
 }
 
 /// What `check_config!` is called with.
@@ -151,20 +170,26 @@ impl ConfigTypes {
         match item {
             Item::Struct(item) => {
                 let (name, doc) = (item.ident.to_string(), doc_text(&item.attrs));
-                self.docs.insert(name.clone(), doc.clone());
-                if let Fields::Named(fields) = item.fields
-                    && derives_deserialize(&item.attrs)
-                {
-                    let keys = fields.named.iter().map(|field| Key::new(field, false)).collect();
-                    self.tables.insert(name, TableType { doc, keys });
-                }
+                let is_table =
+                    matches!(item.fields, Fields::Named(_)) && derives_deserialize(&item.attrs);
+                assert!(!is_table, "{name}: a table has its setters from `config_table!`");
+                self.docs.insert(name, doc);
+            }
+            Item::Macro(item) if item.mac.path.is_ident("config_table") => {
+                let ConfigTableMacro { table } =
+                    item.mac.parse_body().expect("config_table! has its syntax");
+                let doc = doc_text(&table.attrs);
+                let fields = table.fields.iter().filter(|field| !is_skipped(&field.attrs));
+                let keys = fields.map(|field| Key::new(field, false)).collect();
+                self.tables.insert(table.ident.to_string(), TableType { doc, keys });
             }
             Item::Enum(item) => {
                 let name = item.ident.to_string();
                 self.docs.insert(name.clone(), doc_text(&item.attrs));
                 if let Some(rename) = serde_value(&item.attrs, "rename_all") {
                     assert_eq!(rename, "lowercase", "{name}: write names of this case too");
-                    let values = item.variants.iter().map(|variant| EnumValue {
+                    let variants = item.variants.iter().filter(|it| !is_skipped(&it.attrs));
+                    let values = variants.map(|variant| EnumValue {
                         name: variant.ident.to_string().to_lowercase(),
                         doc: doc_text(&variant.attrs),
                     });
@@ -261,6 +286,11 @@ fn serde_value(attributes: &[Attribute], key: &str) -> Option<String> {
     })
 }
 
+/// Whether serde does not read a field or variant, which only a program sets.
+fn is_skipped(attributes: &[Attribute]) -> bool {
+    serde_options(attributes).any(|option| option.path().is_ident("skip"))
+}
+
 fn has_serde_default(attributes: &[Attribute]) -> bool {
     serde_options(attributes).any(|option| option.path().is_ident("default"))
 }
@@ -271,7 +301,6 @@ fn type_name(value_type: &Type) -> String {
         Type::Path(path) => {
             path.path.segments.last().map_or_else(String::new, |name| name.ident.to_string())
         }
-        Type::Array(_) => "[]".to_owned(),
         _ => String::new(),
     }
 }
@@ -286,7 +315,6 @@ fn type_argument(value_type: &Type) -> Option<&Type> {
             },
             _ => None,
         },
-        Type::Array(array) => Some(&array.elem),
         _ => None,
     }
 }
@@ -319,7 +347,7 @@ fn collect_sections(types: &ConfigTypes, table: &str, path: &str, sections: &mut
     for key in &types.tables[table].keys {
         let (mut value_type, mut is_array) = (&key.value_type, false);
         while let Some(argument) = type_argument(value_type) {
-            is_array |= type_name(value_type) == "Vec";
+            is_array |= matches!(&*type_name(value_type), "Vec" | "Tables");
             value_type = argument;
         }
         let name = type_name(value_type);
@@ -349,10 +377,8 @@ impl Renderer<'_> {
         let argument = type_argument(value_type).map(|argument| self.value_type(argument));
         match (&*name, argument) {
             ("Option" | "FromText", Some(argument)) => argument,
-            ("Vec", Some(argument)) => format!("array of: {argument}"),
+            ("Vec" | "Tables", Some(argument)) => format!("array of: {argument}"),
             ("OneOrMany", Some(argument)) => format!("{argument}, or an array"),
-            ("[]", Some(argument)) => format!("array of two: {argument}"),
-            ("BTreeMap", Some(argument)) => format!("table of: {argument}"),
             _ => self.plain_type(&name),
         }
     }
@@ -466,4 +492,37 @@ fn the_reference_matches_the_types_that_parse_the_configuration() {
          UPDATE_REFERENCE=1 cargo test --test configuration_reference\n\
          The first line that differs, generated and in the file: {difference:#?}"
     );
+}
+
+/// Each key has a setter: `config_table!` makes one with the name of the field, unless the field says
+/// otherwise.
+#[test]
+fn each_key_of_a_table_has_a_setter_of_its_name_in_rust() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(SOURCES);
+    let (mut checked, mut faults) = (0, Vec::new());
+    for entry in std::fs::read_dir(&folder).expect("the folder can be read") {
+        let path = entry.expect("the entry can be read").path();
+        let text = std::fs::read_to_string(&path).expect("the source can be read");
+        for item in syn::parse_file(&text).expect("the source is valid Rust").items {
+            let Item::Macro(item) = item else { continue };
+            if !item.mac.path.is_ident("config_table") {
+                continue;
+            }
+            let ConfigTableMacro { table } =
+                item.mac.parse_body().expect("config_table! has its syntax");
+            for field in table.fields.iter().filter(|field| !is_skipped(&field.attrs)) {
+                let key = Key::new(field, false).name;
+                let setter = field.attrs.iter().find(|it| it.path().is_ident("setter"));
+                let setter = setter.map(|it| it.parse_args::<Ident>().map(|it| it.to_string()));
+                let field = field.ident.as_ref().expect("a named field").to_string();
+                let name = setter.map_or(field, |name| name.unwrap_or_default());
+                if name != key {
+                    faults.push(format!("{}: the setter of `{key}` is `{name}`", table.ident));
+                }
+                checked += 1;
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(checked > 120, "{checked} keys");
 }

@@ -141,8 +141,8 @@ impl ServiceDiff {
                 != (&new.slow_start, new.fail_mode, new.quorum),
             health: (&old.health, &old.ejection) != (&new.health, &new.ejection),
             persistence: old.persistence != new.persistence,
-            forwarding: (&old.tcp, &old.udp, old.sorry_server)
-                != (&new.tcp, &new.udp, new.sorry_server),
+            forwarding: (&old.tcp, &old.udp, old.sorry_server, &old.on_end)
+                != (&new.tcp, &new.udp, new.sorry_server, &new.on_end),
             listen: old.listen != new.listen,
         }
     }

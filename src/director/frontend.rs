@@ -148,10 +148,16 @@ impl FrontendSpec<'_> {
             Some(workers) => forwarder.workers(workers),
             None => forwarder.worker_pool(self.pool),
         };
-        if self.log_connections {
-            forwarder = forwarder.on_end(
-                |record| tracing::info!(target: "lvs::connection", "{}", record.key_values()),
-            );
+        let (on_end, logs) = (self.config.on_end.clone(), self.log_connections);
+        if logs || on_end.is_some() {
+            forwarder = forwarder.on_end(move |record| {
+                if logs {
+                    tracing::info!(target: "lvs::connection", "{}", record.key_values());
+                }
+                if let Some(on_end) = &on_end {
+                    on_end.call(record);
+                }
+            });
         }
         self.config.tcp.configure(forwarder, self.find_balancer)
     }

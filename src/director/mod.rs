@@ -1,32 +1,105 @@
 //! A director made from a configuration: virtual services over real servers with health checks,
 //! virtual addresses that an election assigns, and a standby that has the active director's state.
 //!
-//! ```no_run
-//! use lvs::director::{DirectorConfig, Director};
+//! [`DirectorConfig::builder`] describes a director in Rust, and [`DirectorConfig::load`] reads it from a
+//! TOML file; both have the same keys and checks. A director on free ports, with a scheduler, a check and
+//! an access log of the program:
 //!
+//! ```
+//! use std::net::SocketAddr;
+//! use std::time::Duration;
+//!
+//! use lvs::director::{
+//!     AdminConfig, CheckConfig, Director, DirectorConfig, EjectionConfig, RealServer, SchedulerConfig,
+//!     ServiceConfig,
+//! };
+//! # use lvs::health::{Check, CheckContext, CheckFailure, CheckReport};
+//! # #[derive(Debug)]
+//! # struct LicenseCheck;
+//! # impl Check for LicenseCheck {
+//! #     async fn check(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
+//! #         context.connect().await.map(|_| CheckReport::up())
+//! #     }
+//! # }
+//! # use lvs::scheduler::RoundRobin as MyScheduler;
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+//! let second = Duration::from_secs(1);
+//!
+//! let web = ServiceConfig::tcp("web")
+//!     .listen(any_port)
+//!     .scheduler("wlc")
+//!     .health(CheckConfig::http("/").interval(second).rise(2).fall(3))
+//!     .ejection(EjectionConfig::builder().consecutive_failures(3))
+//!     .server(RealServer::builder("10.88.1.1:80".parse()?).weight(3))
+//!     .server(RealServer::builder("10.88.1.2:80".parse()?).max_connections(1000));
+//! let mail = ServiceConfig::tcp("mail")
+//!     .listen(any_port)
+//!     .scheduler(SchedulerConfig::custom(MyScheduler))
+//!     .health(CheckConfig::custom(LicenseCheck).interval(second))
+//!     .on_end(|record| println!("{record}"));
+//! let config = DirectorConfig::builder()
+//!     .workers(2)
+//!     .admin(AdminConfig::builder(any_port))
+//!     .service(web.clone())
+//!     .service(mail.clone())
+//!     .build()?;
+//!
+//! let director = Director::start(config).await?;
+//! println!("web listens on {:?}", director.status().services[0].listen);
+//!
+//! // One more server. Nothing else is touched: clones have the same check, scheduler and callback.
+//! let next = DirectorConfig::builder()
+//!     .workers(2)
+//!     .admin(AdminConfig::builder(any_port))
+//!     .service(web.server("10.88.1.3:80".parse::<SocketAddr>()?))
+//!     .service(mail)
+//!     .build()?;
+//! let summary = director.reload(next).await?;
+//! assert_eq!(summary.to_string(), "service web: servers");
+//!
+//! // Dropped, it closes its sockets and cuts its connections; `stop` waits for them.
+//! director.stop(second).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! One of an active/standby pair has a virtual router, and is otherwise the same:
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use lvs::director::{DirectorConfig, ServiceConfig};
+//! use lvs::director::VrrpConfig;
+//!
+//! let router = VrrpConfig::builder("eth0", 51)
+//!     .priority(150)
+//!     .advert_interval(Duration::from_millis(100))
+//!     .addresses(["10.88.0.100/24".parse()?]);
+//! let builder = DirectorConfig::builder().vrrp(router);
+//! # let service = ServiceConfig::tcp("web").listen(std::net::SocketAddr::from(([10, 88, 0, 100], 80)));
+//! # builder.service(service).build()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The same keys in TOML are `DirectorConfig::load("director.toml")?`, or for a text:
+//!
+//! ```
+//! use lvs::director::DirectorConfig;
+//!
 //! let config = DirectorConfig::parse(
 //!     r#"
 //!     [[service]]
 //!     name = "web"
 //!     listen = "10.88.0.100:80"
-//!     scheduler = "wlc"
 //!     health = { type = "http", path = "/", interval = "1s" }
 //!
 //!     [[service.server]]
 //!     address = "10.88.1.1:80"
-//!
-//!     [vrrp]
-//!     interface = "eth0"
-//!     virtual_router_id = 51
-//!     advert_interval = "100ms"
-//!     addresses = ["10.88.0.100/24"]
+//!     weight = 3
 //!     "#,
 //! )?;
-//! let director = Director::start(config).await?;
-//! # Ok(())
-//! # }
+//! # Ok::<(), lvs::director::DirectorConfigError>(())
 //! ```
 //!
 //! The file `examples/director.toml` of this crate shows every key of the configuration.
@@ -114,7 +187,19 @@ mod vrrp;
 
 pub use self::applied::{PartFailure, PartStatus, ReloadPart, ReloadSummary};
 pub use self::config::{
-    DirectorConfig, DirectorConfigError, LogConfig, LogFormat, LogLevel, RealServer,
+    AddressAnnounceConfig, AddressAnnounceConfigBuilder, AdminConfig, AdminConfigBuilder,
+    CheckConfig, CheckConfigBuilder, CheckTlsConfig, CheckTlsConfigBuilder, CodeRanges,
+    DirectorConfig, DirectorConfigBuilder, DirectorConfigError, DiscoveryConfig,
+    DiscoveryConfigBuilder, DurationOrNever, EjectionConfig, EjectionConfigBuilder, EngineKind,
+    FailurePercentageConfig, FailurePercentageConfigBuilder, HexSecret, LatencyFactorConfig,
+    LatencyFactorConfigBuilder, ListenAddress, LogConfig, LogConfigBuilder, LogFormat, LogLevel,
+    PersistenceConfig, PersistenceConfigBuilder, QuorumConfig, QuorumConfigBuilder, RealServer,
+    RealServerBuilder, RedisRoleConfig, SchedulerConfig, SecretString, ServiceConfig,
+    ServiceConfigBuilder, ServiceProtocol, SlowStartConfig, SlowStartConfigBuilder,
+    SourceAddressConfig, SuccessRateConfig, SuccessRateConfigBuilder, SyncConfig,
+    SyncConfigBuilder, TcpConfig, TcpConfigBuilder, TcpQueueConfig, TcpQueueConfigBuilder,
+    TlsTrustConfig, TrackConfig, TrackConfigBuilder, UdpConfig, UdpConfigBuilder,
+    VirtualRouteConfig, VirtualRouteConfigBuilder, VrrpConfig, VrrpConfigBuilder,
 };
 pub use self::counters::{ServerTotals, ServiceTotals};
 pub use self::error::{DirectorError, ServiceError};

@@ -137,6 +137,12 @@ impl TimedCheck {
         self.timing.interval * self.timing.fall + self.timing.timeout
     }
 
+    /// Returns whether this is a clone of the other, whatever their timing.
+    #[cfg(feature = "director")]
+    pub(crate) fn is_same_check(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.check, &other.check)
+    }
+
     /// Returns the key of the probe for a backend at this address; `None` if neither the address nor
     /// the check has a port.
     pub(super) fn probe_key(&self, backend: SocketAddr) -> Option<ProbeKey> {

@@ -10,7 +10,7 @@ use crate::{ANY, ask, config, listens, read, server, start};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let poll = async {
         while !is_so().await {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -4,6 +4,7 @@
 mod admin;
 mod by_hand;
 mod drop;
+mod embedded;
 mod load;
 mod reload;
 mod restart;

@@ -5,15 +5,20 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 
 use super::error::ConfigProblem;
+use super::table::config_table;
 use super::value::{HumanDuration, SecretString};
 use crate::setting::check_range;
+
+config_table! {
+/// A builder of a [`AdminConfig`].
+builder AdminConfigBuilder;
 
 /// The HTTP server of the admin pages: status page `/`, `/metrics`, `/healthz` and `/api/v1/...`.
 ///
 /// Without the table there is none. A reload that changes the table restarts the server.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct AdminConfig {
+pub struct AdminConfig {
     /// The address to listen on. An address other than loopback requires a `token`.
     pub(crate) listen: SocketAddr,
     /// The token that each request must carry, in the header `Authorization: Bearer TOKEN`: at
@@ -24,11 +29,18 @@ pub(crate) struct AdminConfig {
     /// The maximum time of a request, from its first byte to its last. Default: `"10s"`.
     pub(crate) request_timeout: Option<HumanDuration>,
 }
+}
 
 /// The minimum length of a token in bytes: a shorter one can be guessed.
 const MIN_TOKEN_LENGTH: usize = 16;
 
 impl AdminConfig {
+    /// Returns a builder of a server that listens on an address.
+    pub fn builder(listen: SocketAddr) -> AdminConfigBuilder {
+        let (token, max_connections, request_timeout) = (None, None, None);
+        AdminConfigBuilder { table: Self { listen, token, max_connections, request_timeout } }
+    }
+
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
         if let Some(connections) = self.max_connections {
             check_range("max_connections", connections, 1..)

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::error::ConfigProblem;
+use super::table::config_table;
 use crate::backend::{FailMode, Quorum};
 
 /// `"closed"`, `"open"`, or a percentage.
@@ -22,11 +24,9 @@ impl<'de> Deserialize<'de> for FailModeConfig {
             }
 
             fn visit_i64<E: Error>(self, percent: i64) -> Result<FailModeConfig, E> {
-                let percent = u8::try_from(percent)
-                    .ok()
-                    .filter(|percent| (1..=100).contains(percent))
-                    .ok_or_else(|| E::custom(format!("{percent} is not from 1 to 100 percent")))?;
-                Ok(FailModeConfig(FailMode::PanicBelow(percent)))
+                // What is no `u8` is refused as 0 is, with its own value in the text.
+                let mode = FailModeConfig(FailMode::PanicBelow(percent.try_into().unwrap_or(0)));
+                mode.validate().map(|()| mode).map_err(|_| E::custom(out_of_range(percent)))
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<FailModeConfig, E> {
@@ -41,12 +41,37 @@ impl<'de> Deserialize<'de> for FailModeConfig {
     }
 }
 
+impl From<FailMode> for FailModeConfig {
+    fn from(mode: FailMode) -> Self {
+        Self(mode)
+    }
+}
+
+impl FailModeConfig {
+    pub(super) fn validate(self) -> Result<(), ConfigProblem> {
+        match self.0 {
+            FailMode::PanicBelow(percent) if !(1..=100).contains(&percent) => {
+                Err(ConfigProblem::at_key("fail_mode", out_of_range(percent)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn out_of_range(percent: impl fmt::Display) -> String {
+    format!("{percent} is not from 1 to 100 percent")
+}
+
+config_table! {
+/// A builder of a [`QuorumConfig`].
+builder QuorumConfigBuilder;
+
 /// The quorum: the total weight of healthy servers that the service needs, as in keepalived.
 ///
 /// A service without its quorum gives its servers no new connections: the sorry server takes them.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct QuorumConfig {
+pub struct QuorumConfig {
     /// The total weight that is required.
     weight: u64,
     /// The quorum is lost below `weight - hysteresis` (and at a total of 0), and reached again at
@@ -56,8 +81,14 @@ pub(crate) struct QuorumConfig {
     #[serde(default)]
     advisory: bool,
 }
+}
 
 impl QuorumConfig {
+    /// Returns a builder of a quorum of this total weight.
+    pub fn builder(weight: u64) -> QuorumConfigBuilder {
+        QuorumConfigBuilder { table: Self { weight, hysteresis: None, advisory: false } }
+    }
+
     pub(crate) fn to_quorum(self) -> Quorum {
         Quorum::new(self.weight)
             .with_hysteresis(self.hysteresis.unwrap_or_default())

@@ -1,17 +1,20 @@
 //! The `health` tables, and the `check` of a tracked item.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use super::check_tls::CheckTlsConfig;
-use super::value::{CodeRanges, FromText, HexSecret, HumanDuration, SecretString};
-use crate::health::BytePattern;
+use super::custom::CustomCheck;
+use super::table::config_table;
+use super::value::{
+    CodeRanges, FromText, HexSecret, HumanDuration, LengthRange, SecretString, StringTable,
+};
+use crate::health::{BytePattern, Check};
 
 /// The protocol or means of a check.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum CheckKind {
     /// Connects by TCP and reads the line of an agent, as HAProxy's `agent-check`: state, weight and
@@ -20,6 +23,9 @@ pub(super) enum CheckKind {
     /// Runs a program; the exit code 0 means up, as keepalived's `MISC_CHECK`. Keys: `command`,
     /// `arguments`, `environment`, `dynamic`.
     Command,
+    /// A check that the program has made.
+    #[serde(skip)]
+    Custom(CustomCheck),
     /// Queries a name server. Keys: `name`, `record_type`, `accept_codes`, `address`, `record`.
     Dns,
     /// Reads a file of this machine, as keepalived's `FILE_CHECK`. Keys: `file`, `exists`,
@@ -58,15 +64,18 @@ macro_rules! check_config {
     ($(#[$doc:meta])* {
         $(#[$kind_meta:meta])*
         $kind:ident: $kind_type:ty;
-        $($(#[$key_doc:meta])* $key:ident: $type:ty,)*
+        $(
+            $(#[doc = $key_doc:literal])*
+            $key:ident: $type:ident $(<$argument:ident>)?,
+        )*
     }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Deserialize, PartialEq)]
         #[serde(deny_unknown_fields)]
-        pub(crate) struct CheckConfig {
+        pub struct CheckConfig {
             $(#[$kind_meta])*
             pub(super) $kind: $kind_type,
-            $($(#[$key_doc])* pub(super) $key: Option<$type>,)*
+            $($(#[doc = $key_doc])* pub(super) $key: Option<$type $(<$argument>)?>,)*
         }
 
         impl CheckConfig {
@@ -77,6 +86,18 @@ macro_rules! check_config {
                 })*
                 None
             }
+
+            /// Makes a check of this kind without any other key.
+            fn of_kind($kind: $kind_type) -> CheckConfigBuilder {
+                CheckConfigBuilder { table: Self { $kind, $($key: None,)* } }
+            }
+        }
+
+        config_table! {
+            @builder [
+                /// A builder of a [`CheckConfig`].
+            ] CheckConfigBuilder CheckConfig
+            $([$(#[doc = $key_doc])*] [] $key (Option $type $($argument)?))*
         }
     };
 }
@@ -139,7 +160,7 @@ check_config! {
     /// `false`.
     dynamic: bool,
     /// `command`: further environment variables. Default: none.
-    environment: BTreeMap<String, String>,
+    environment: StringTable,
     /// `file`: the server is up while the file exists, whatever its content. Default: `false`.
     exists: bool,
     /// `tcp`: requires a response that begins with this text. Excludes `expect_within`. Default:
@@ -157,7 +178,7 @@ check_config! {
     /// `mysql`: reads the greeting of the server without a login. Default: `false`.
     greeting_only: bool,
     /// `http`: further headers of the request. Default: `host` with the server's address.
-    headers: BTreeMap<String, String>,
+    headers: StringTable,
     /// `smtp`: the name in the `EHLO` command. Default: the check's local address, as `[192.0.2.1]`.
     helo_name: String,
     /// `http`: uses HTTP/2: with `tls` by ALPN, without by prior knowledge. Default: `false`.
@@ -180,7 +201,7 @@ check_config! {
     record_type: String,
     /// `udp`: requires a reply whose length in bytes is from the first to the second number.
     /// Default: any length.
-    reply_lengths: [usize; 2],
+    reply_lengths: LengthRange,
     /// `file`: a number other than 0 means up, and 0 down; with `exists`, a missing file means up;
     /// with `weight`, its sign is changed. Default: `false`.
     reversed: bool,
@@ -211,7 +232,97 @@ check_config! {
 /// The role of a Redis server.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum RedisRoleConfig {
+#[non_exhaustive]
+pub enum RedisRoleConfig {
+    /// A server that has the data; its replicas copy them.
     Master,
+    /// A server that copies the data of another one.
     Replica,
+}
+
+/// One constructor for each type of check; those of TOML have the names of the types.
+impl CheckConfig {
+    /// Returns a builder of a check by HAProxy's agent protocol.
+    pub fn agent() -> CheckConfigBuilder {
+        Self::of_kind(CheckKind::Agent)
+    }
+
+    /// Returns a builder of a check by a program.
+    pub fn command(program: impl Into<PathBuf>) -> CheckConfigBuilder {
+        Self::of_kind(CheckKind::Command).command(program)
+    }
+
+    /// Returns a builder of a check that the program has made. The keys of time, `port` and `source`
+    /// apply to it, and no others.
+    ///
+    /// A reload compares such checks by identity: a clone of the same builder has the same one. Another
+    /// check replaces all checks of the service.
+    pub fn custom(check: impl Check) -> CheckConfigBuilder {
+        Self::of_kind(CheckKind::Custom(CustomCheck::new(check)))
+    }
+
+    /// Returns a builder of a check that queries a name server.
+    pub fn dns() -> CheckConfigBuilder {
+        Self::of_kind(CheckKind::Dns)
+    }
+
+    /// Returns a builder of a check that reads a file.
+    pub fn file(path: impl Into<PathBuf>) -> CheckConfigBuilder {
+        Self::of_kind(CheckKind::File).file(path)
+    }
+
+    /// Returns a builder of a check by the gRPC health service.
+    pub fn grpc() -> CheckConfigBuilder {
+        Self::of_kind(CheckKind::Grpc)
+    }
+
+    /// Returns a builder of a check by an HTTP request for a path.
+    pub fn http(path: impl Into<String>) -> CheckConfigBuilder {
+        Self::of_kind(CheckKind::Http).path(path)
+    }
+
+    /// Returns a builder of a check of a MySQL or MariaDB server.
+    pub fn mysql() -> CheckConfigBuilder {
+        Self::of_kind(CheckKind::Mysql)
+    }
+
+    /// Returns a builder of a check by an ICMP echo request.
+    pub fn ping() -> CheckConfigBuilder {
+        Self::of_kind(CheckKind::Ping)
+    }
+
+    /// Returns a builder of a check of a PostgreSQL server.
+    pub fn postgres() -> CheckConfigBuilder {
+        Self::of_kind(CheckKind::Postgres)
+    }
+
+    /// Returns a builder of a check of a Redis server.
+    pub fn redis() -> CheckConfigBuilder {
+        Self::of_kind(CheckKind::Redis)
+    }
+
+    /// Returns a builder of a check of a mail server.
+    pub fn smtp() -> CheckConfigBuilder {
+        Self::of_kind(CheckKind::Smtp)
+    }
+
+    /// Returns a builder of a check that connects.
+    pub fn tcp() -> CheckConfigBuilder {
+        Self::of_kind(CheckKind::Tcp)
+    }
+
+    /// Returns a builder of a check by a TLS handshake.
+    pub fn tls() -> CheckConfigBuilder {
+        Self::of_kind(CheckKind::Tls)
+    }
+
+    /// Returns a builder of a check by a datagram.
+    pub fn udp() -> CheckConfigBuilder {
+        Self::of_kind(CheckKind::Udp)
+    }
+
+    /// Returns how an error names the check among others.
+    pub(super) fn label(&self) -> Option<String> {
+        self.name.clone().or_else(|| self.address.map(|address| address.to_string()))
+    }
 }

@@ -1,9 +1,11 @@
 //! Health checks, built from `health` tables.
 
 use super::check::{CheckConfig, CheckKind, RedisRoleConfig};
+use super::custom::CustomCheck;
 use super::error::{ConfigProblem, KeyPathSegment};
 use super::value::{
-    CodeRanges, FromText, HexSecret, SecretString, apply_duration_if_some, apply_if_some,
+    CodeRanges, FromText, HexSecret, LengthRange, SecretString, apply_duration_if_some,
+    apply_if_some,
 };
 use crate::health::{
     AgentCheck, CommandCheck, DnsCheck, DnsCheckError, FileCheck, GrpcCheck, HttpCheck,
@@ -31,7 +33,10 @@ impl CheckConfig {
         let check = unused.apply_timing(check);
         match unused.first_key() {
             Some(key) => {
-                let kind = format!("{:?}", self.kind).to_lowercase();
+                let kind = match &self.kind {
+                    CheckKind::Custom(_) => "custom".to_owned(),
+                    kind => format!("{kind:?}").to_lowercase(),
+                };
                 let reason = format!("checks of type {kind:?} do not use `{key}`");
                 Err(ConfigProblem::at_key(key, reason))
             }
@@ -58,7 +63,8 @@ impl CheckConfig {
 
     /// Takes the keys of the type.
     fn build_check(&mut self) -> Result<TimedCheck, ConfigProblem> {
-        Ok(match self.kind {
+        Ok(match self.kind.clone() {
+            CheckKind::Custom(CustomCheck(check)) => check,
             CheckKind::Agent => TimedCheck::new(apply_if_some(
                 AgentCheck::new(),
                 self.take_payload()?,
@@ -126,7 +132,7 @@ impl CheckConfig {
                 let check = apply_if_some(UdpCheck::new(), self.take_payload()?, UdpCheck::payload);
                 let pattern = self.expect_bytes.take().map(|FromText(pattern)| pattern);
                 let check = apply_if_some(check, pattern, UdpCheck::expect_reply);
-                let lengths = self.reply_lengths.take().map(|[min, max]| min..=max);
+                let lengths = self.reply_lengths.take().map(|LengthRange([min, max])| min..=max);
                 let check = apply_if_some(check, lengths, UdpCheck::reply_lengths);
                 TimedCheck::new(apply_duration_if_some(
                     check,
@@ -177,7 +183,8 @@ impl CheckConfig {
             None if kind.is_none() => DnsCheck::new(),
             None => return Err("`record_type` requires `name`").with_key("record_type"),
         };
-        let codes = self.accept_codes.take().map(|CodeRanges(codes)| codes.into_iter().flatten());
+        let codes = self.accept_codes.take().map(CodeRanges::checked).transpose();
+        let codes = codes.with_key("accept_codes")?.map(|codes| codes.into_iter().flatten());
         let check = apply_if_some(check, codes, DnsCheck::accept_codes);
         let check = apply_if_some(check, self.address.take(), DnsCheck::expect_address);
         match self.record.take() {
@@ -209,8 +216,9 @@ impl CheckConfig {
         for (name, value) in self.headers.take().unwrap_or_default() {
             check = check.header(&name, &value).with_key("headers")?;
         }
-        let statuses = self.status.take().map(|CodeRanges(codes)| codes).unwrap_or_default();
-        check = statuses.into_iter().fold(check, HttpCheck::accept_status);
+        let statuses =
+            self.status.take().map(CodeRanges::checked).transpose().with_key("status")?;
+        check = statuses.unwrap_or_default().into_iter().fold(check, HttpCheck::accept_status);
         if let Some(regex) = self.body.take() {
             check = check.body_matches(&regex).with_key("body")?;
         }

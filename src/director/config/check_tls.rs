@@ -7,13 +7,18 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::error::ConfigProblem;
+use super::table::config_table;
 use super::value::{apply_if_some, decode_hex};
 use crate::health::TlsSettings;
+
+config_table! {
+/// A builder of a [`CheckTlsConfig`].
+builder CheckTlsConfigBuilder;
 
 /// TLS of a health check of type `grpc`, `http` or `tls`: which certificate is accepted.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct CheckTlsConfig {
+pub struct CheckTlsConfig {
     /// Which certificates are accepted without `authorities` or `pinned`. Default: `"system"`.
     #[serde(default)]
     trust: TlsTrustConfig,
@@ -31,11 +36,13 @@ pub(crate) struct CheckTlsConfig {
     /// `14`.
     warn_before_days: Option<u16>,
 }
+}
 
 /// Which certificates are accepted.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
-enum TlsTrustConfig {
+#[non_exhaustive]
+pub enum TlsTrustConfig {
     /// Certificates that the authorities of this machine have signed.
     #[default]
     System,
@@ -48,6 +55,14 @@ enum TlsTrustConfig {
 const MAX_AUTHORITIES_FILE: u64 = 4 << 20;
 
 impl CheckTlsConfig {
+    /// Returns a builder of TLS with the certificate authorities of this machine.
+    pub fn builder() -> CheckTlsConfigBuilder {
+        let (authorities, pinned, name, warn_before_days) = (None, None, None, None);
+        let trust = TlsTrustConfig::default();
+        let table = Self { trust, authorities, pinned, name, warn_before_days };
+        CheckTlsConfigBuilder { table }
+    }
+
     pub(super) fn to_tls(&self) -> Result<TlsSettings, ConfigProblem> {
         let mut tls = match (&self.authorities, &self.pinned, self.trust) {
             (Some(_), Some(_), _) => {

@@ -10,9 +10,14 @@ use super::error::{ConfigProblem, DirectorConfigError, KeyPathSegment};
 use super::log::LogConfig;
 use super::service::ServiceConfig;
 use super::sync::SyncConfig;
+use super::table::{Tables, config_table};
 use super::value::{HumanDuration, OneOrMany};
 use super::vrrp::{self, VrrpConfig};
 use crate::forward::validate_workers;
+
+config_table! {
+/// A builder of a [`DirectorConfig`](crate::director::DirectorConfig).
+builder DirectorConfigBuilder;
 
 /// The keys and tables at the top of a file.
 #[derive(Clone, Debug, Deserialize)]
@@ -39,15 +44,33 @@ pub(super) struct ConfigFile {
     /// The HTTP server of the admin pages. Default: none.
     pub(super) admin: Option<AdminConfig>,
     /// The virtual services. Default: none; all files together must have at least one.
+    #[setter(service)]
     #[serde(default, rename = "service")]
-    pub(super) services: Vec<ServiceConfig>,
+    pub(super) services: Tables<ServiceConfig>,
     /// The virtual routers, which make this director one of an active/standby pair. Default: none.
     pub(super) vrrp: Option<OneOrMany<VrrpConfig>>,
     /// State synchronization to the standby. Default: none.
     pub(super) sync: Option<SyncConfig>,
 }
+}
 
 impl ConfigFile {
+    /// Returns a builder of an empty file.
+    pub(super) fn builder() -> DirectorConfigBuilder {
+        let table = Self {
+            include: Vec::new(),
+            workers: None,
+            drain_timeout: None,
+            handover: None,
+            log: None,
+            admin: None,
+            services: Vec::new(),
+            vrrp: None,
+            sync: None,
+        };
+        DirectorConfigBuilder { table }
+    }
+
     /// Checks each table by itself.
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
         if let Some(workers) = self.workers {

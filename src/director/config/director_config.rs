@@ -5,19 +5,26 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::admin::AdminConfig;
-use super::config_file::{ConfigFile, read_file};
+use super::config_file::{ConfigFile, DirectorConfigBuilder, read_file};
 use super::document::ConfigDocument;
 use super::error::{ConfigProblem, DirectorConfigError, KeyPathSegment};
 use super::listen::{ListenAddress, ServiceProtocol};
 use super::log::LogConfig;
+use super::origin::ConfigOrigin;
 use super::service::ServiceConfig;
 use super::sync::SyncConfig;
 use super::value::HumanDuration;
 use super::vrrp::VrrpConfig;
 use crate::scheduler::suggest;
 
-/// A director's configuration, from a TOML file and the files that it includes.
+/// A director's configuration: from Rust by [`builder`](Self::builder), or from a TOML file and the files
+/// that it includes.
 ///
+/// Both have the same keys and the same checks. In Rust a service may have a
+/// [scheduler](super::SchedulerConfig::custom), [checks](super::CheckConfig::custom) and a
+/// [callback](super::ServiceConfigBuilder::on_end) of the program besides.
+///
+/// # In TOML
 /// Unknown keys and values that are not allowed are errors, which name the file, the line, the
 /// column and the key, and suggest the closest known name. In strings, `${NAME}` is replaced by an
 /// environment variable, `${NAME:-default}` by a default if the variable is not set, and `$${` by
@@ -44,7 +51,25 @@ pub struct DirectorConfig {
 
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+impl DirectorConfigBuilder {
+    /// Builds the configuration, with the checks that a TOML file has. It reads the files of `include`,
+    /// relative to the working directory, and those that health checks name; it opens no socket.
+    ///
+    /// # Errors
+    /// [`DirectorConfigError::Refused`] names the key of a value that is refused, such as
+    /// `service.web.server.10.0.0.1:80.weight`. The other variants are about an included file.
+    pub fn build(self) -> Result<DirectorConfig, DirectorConfigError> {
+        DirectorConfig::from_first_file(ConfigOrigin::Program, self.into(), Path::new(""))
+    }
+}
+
 impl DirectorConfig {
+    /// Returns a builder of a configuration, whose setters are the keys at the top of a TOML file. At
+    /// least one service must be added.
+    pub fn builder() -> DirectorConfigBuilder {
+        ConfigFile::builder()
+    }
+
     /// Reads a file and the files that it includes.
     ///
     /// # Errors
@@ -53,25 +78,35 @@ impl DirectorConfig {
         let path = path.as_ref();
         let (document, file) = read_file(path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
+        Self::from_first_file(ConfigOrigin::Text(document), file, folder)
+    }
+
+    /// Reads the files that the first one includes, relative to a folder.
+    pub(super) fn from_first_file(
+        origin: ConfigOrigin,
+        file: ConfigFile,
+        folder: &Path,
+    ) -> Result<Self, DirectorConfigError> {
         let mut included = Vec::new();
         for (n, pattern) in file.include.iter().enumerate() {
             let problem = |reason: String| {
                 let path = [KeyPathSegment::Key("include"), KeyPathSegment::Index(n)];
-                document.locate_problem(ConfigProblem::new(path, reason))
+                origin.locate_problem(&file, ConfigProblem::new(path, reason))
             };
             let paths = glob::glob(&folder.join(pattern).to_string_lossy())
                 .map_err(|error| problem(format!("{pattern:?} is not a pattern: {error}")))?;
             let previous_count = included.len();
             for path in paths {
                 let path = path.map_err(|error| problem(error.to_string()))?;
-                included.push(read_file(&path)?);
+                let (document, file) = read_file(&path)?;
+                included.push((ConfigOrigin::Text(document), file));
             }
             // A pattern may match no file yet; a path without wildcards names a file that must exist.
             if included.len() == previous_count && !pattern.contains(['*', '?', '[']) {
                 return Err(problem(format!("there is no file {pattern:?}")));
             }
         }
-        included.insert(0, (document, file));
+        included.insert(0, (origin, file));
         Self::merge_files(included)
     }
 
@@ -85,7 +120,7 @@ impl DirectorConfig {
         if !file.include.is_empty() {
             return Err(document.locate_problem(nested_include()));
         }
-        Self::merge_files(vec![(document, file)])
+        Self::merge_files(vec![(ConfigOrigin::Text(document), file)])
     }
 
     /// Returns what the program is to log.
@@ -124,17 +159,17 @@ impl DirectorConfig {
     }
 
     /// Merges the first file and those that it includes, and checks that their tables fit together.
-    fn merge_files(files: Vec<(ConfigDocument, ConfigFile)>) -> Result<Self, DirectorConfigError> {
+    fn merge_files(files: Vec<(ConfigOrigin, ConfigFile)>) -> Result<Self, DirectorConfigError> {
         let mut config = Self::default();
         let (mut log, mut vrrp) = (None, None);
-        for (n, (document, file)) in files.iter().enumerate() {
+        for (n, (origin, file)) in files.iter().enumerate() {
             if n > 0 && !file.include.is_empty() {
-                return Err(document.locate_problem(nested_include()));
+                return Err(origin.locate_problem(file, nested_include()));
             }
-            file.validate().map_err(|problem| document.locate_problem(problem))?;
+            file.validate().map_err(|problem| origin.locate_problem(file, problem))?;
             let repeated = |key: RepeatedKey| {
                 let reason = format!("another file has `{}` already", key.0);
-                document.locate_problem(ConfigProblem::at_key(key.0, reason))
+                origin.locate_problem(file, ConfigProblem::at_key(key.0, reason))
             };
             set_once("workers", &mut config.workers, &file.workers).map_err(repeated)?;
             set_once("drain_timeout", &mut config.drain_timeout, &file.drain_timeout)
@@ -148,26 +183,26 @@ impl DirectorConfig {
         }
         config.log = log.unwrap_or_default();
         config.vrrp = vrrp.unwrap_or_default().0;
-        let (first, _) = &files[0];
+        let (origin, first) = &files[0];
         if config.services.is_empty() {
             let reason = "there is no [[service]]: at least one is required";
-            return Err(first.locate_problem(ConfigProblem::new([], reason)));
+            return Err(origin.locate_problem(first, ConfigProblem::new([], reason)));
         }
         if config.sync.is_some() && config.vrrp.is_empty() {
             let owner = files.iter().find(|(_, file)| file.sync.is_some());
-            let document = owner.map_or(first, |(document, _)| document);
+            let (origin, file) = owner.unwrap_or(&files[0]);
             let reason = "[sync] requires [vrrp], which decides which director is active";
-            return Err(document.locate_problem(ConfigProblem::at_key("sync", reason)));
+            return Err(origin.locate_problem(file, ConfigProblem::at_key("sync", reason)));
         }
         let mut known = KnownServices::default();
         let routed = config.services.iter().flat_map(|service| service.tcp.routed_services());
         known.routed_names = routed.map(|(_, service)| service.as_str()).collect();
-        for (document, file) in &files {
+        for (origin, file) in &files {
             for (n, service) in file.services.iter().enumerate() {
                 let path = [KeyPathSegment::Key("service"), KeyPathSegment::Index(n)];
                 known
                     .add_service(service, &config.services)
-                    .map_err(|problem| document.locate_problem(problem.prefixed(&path)))?;
+                    .map_err(|problem| origin.locate_problem(file, problem.prefixed(&path)))?;
             }
         }
         Ok(config)

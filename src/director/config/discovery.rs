@@ -7,8 +7,13 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::error::ConfigProblem;
+use super::table::config_table;
 use super::value::HumanDuration;
 use crate::discovery::{DiscoveryError, DnsSource, FileSource};
+
+config_table! {
+/// A builder of a [`DiscoveryConfig`].
+builder DiscoveryConfigBuilder;
 
 /// The source of a service's servers, in place of `[[service.server]]` tables.
 ///
@@ -17,7 +22,7 @@ use crate::discovery::{DiscoveryError, DnsSource, FileSource};
 /// too.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct DiscoveryConfig {
+pub struct DiscoveryConfig {
     /// A file that lists the servers, one per line: an address with a port, and optional settings
     /// such as `weight=3`. A changed file is read again. Default: none.
     file: Option<PathBuf>,
@@ -43,6 +48,7 @@ pub(crate) struct DiscoveryConfig {
     /// Default: `"5m"`.
     pub(crate) drain: Option<HumanDuration>,
 }
+}
 
 /// A source of servers, ready to run.
 #[derive(Debug)]
@@ -52,6 +58,21 @@ pub(crate) enum ConfiguredSource {
 }
 
 impl DiscoveryConfig {
+    /// Returns a builder without a source: one of `file`, `dns` and `srv` must be set.
+    pub fn builder() -> DiscoveryConfigBuilder {
+        let table = Self {
+            file: None,
+            dns: None,
+            port: None,
+            srv: None,
+            interval: None,
+            name_servers: Vec::new(),
+            allow_empty: false,
+            drain: None,
+        };
+        DiscoveryConfigBuilder { table }
+    }
+
     pub(crate) fn build_source(&self) -> Result<ConfiguredSource, ConfigProblem> {
         if self.port.is_some() != self.dns.is_some() {
             return Err(ConfigProblem::at_key("port", "`dns` and `port` require each other"));

@@ -4,11 +4,16 @@ use serde::Deserialize;
 
 use super::error::{ConfigProblem, KeyPathSegment};
 use super::slow_start::SlowStartConfig;
+use super::table::config_table;
 use super::value::{HumanDuration, apply_duration_if_some, apply_if_some};
 use crate::health::{
     EjectionPolicy, EjectionPolicyBuilder, FailurePercentageDetector, LatencyDetector,
     SuccessRateDetector,
 };
+
+config_table! {
+/// A builder of a [`EjectionConfig`].
+builder EjectionConfigBuilder;
 
 /// Outlier ejection: a server whose traffic fails is taken out for a time.
 ///
@@ -17,7 +22,7 @@ use crate::health::{
 /// the sweep before.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct EjectionConfig {
+pub struct EjectionConfig {
     /// Ejects a server after this many failures of any kind in a row; `0` disables the rule.
     /// Default: `5`.
     consecutive_failures: Option<u32>,
@@ -52,11 +57,16 @@ pub(crate) struct EjectionConfig {
     /// A trial connection that lasts this long has succeeded, from 1 ms to 1 day. Default: `"10s"`.
     max_trial_time: Option<HumanDuration>,
 }
+}
+
+config_table! {
+/// A builder of a [`FailurePercentageConfig`].
+builder FailurePercentageConfigBuilder;
 
 /// Ejection of servers that fail a share of their connections in a sweep.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-struct FailurePercentageConfig {
+pub struct FailurePercentageConfig {
     /// The share of failures that ejects, in percent, from 1 to 100. Default: `85`.
     percent: Option<u8>,
     /// How many servers must have had `min_requests` connections, at least 1. Default: `5`.
@@ -68,11 +78,16 @@ struct FailurePercentageConfig {
     #[serde(default)]
     off: bool,
 }
+}
+
+config_table! {
+/// A builder of a [`SuccessRateConfig`].
+builder SuccessRateConfigBuilder;
 
 /// Ejection of servers that succeed far less often than the others in a sweep.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-struct SuccessRateConfig {
+pub struct SuccessRateConfig {
     /// How many standard deviations below the mean ejects a server, from 0.001 to 100. Default:
     /// `1.9`.
     deviations: Option<f64>,
@@ -88,11 +103,16 @@ struct SuccessRateConfig {
     #[serde(default)]
     off: bool,
 }
+}
+
+config_table! {
+/// A builder of a [`LatencyFactorConfig`].
+builder LatencyFactorConfigBuilder;
 
 /// Ejection of servers that take far longer than the others in a sweep.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-struct LatencyFactorConfig {
+pub struct LatencyFactorConfig {
     /// How many times the latency of the others ejects a server, from 1 to 1000000.
     factor: f64,
     /// A server whose mean latency is not above this is never ejected. Default: `"10ms"`.
@@ -103,6 +123,7 @@ struct LatencyFactorConfig {
     /// least 1. Default: `100`.
     min_requests: Option<u32>,
 }
+}
 
 /// Returns `None`, which disables a rule, for 0.
 fn none_if_zero(count: u32) -> Option<u32> {
@@ -110,6 +131,11 @@ fn none_if_zero(count: u32) -> Option<u32> {
 }
 
 impl EjectionConfig {
+    /// Returns a builder of ejection with the defaults.
+    pub fn builder() -> EjectionConfigBuilder {
+        EjectionConfigBuilder { table: Self::default() }
+    }
+
     pub(super) fn to_ejection(&self) -> Result<EjectionPolicy, ConfigProblem> {
         let policy = EjectionPolicy::builder();
         let failures = self.consecutive_failures.map(none_if_zero);
@@ -165,6 +191,11 @@ impl EjectionConfig {
 }
 
 impl FailurePercentageConfig {
+    /// Returns a builder of the rule with its defaults.
+    pub fn builder() -> FailurePercentageConfigBuilder {
+        FailurePercentageConfigBuilder { table: Self::default() }
+    }
+
     fn to_failure_percentage(&self) -> Option<FailurePercentageDetector> {
         let detector = FailurePercentageDetector::new();
         let detector = apply_if_some(detector, self.percent, FailurePercentageDetector::percent);
@@ -177,6 +208,11 @@ impl FailurePercentageConfig {
 }
 
 impl SuccessRateConfig {
+    /// Returns a builder of the rule with its defaults.
+    pub fn builder() -> SuccessRateConfigBuilder {
+        SuccessRateConfigBuilder { table: Self::default() }
+    }
+
     fn to_success_rate(&self) -> Option<SuccessRateDetector> {
         let detector = SuccessRateDetector::new();
         let detector = apply_if_some(detector, self.deviations, SuccessRateDetector::deviations);
@@ -189,6 +225,12 @@ impl SuccessRateConfig {
 }
 
 impl LatencyFactorConfig {
+    /// Returns a builder of the rule for this many times the latency of the others.
+    pub fn builder(factor: f64) -> LatencyFactorConfigBuilder {
+        let (floor, min_hosts, min_requests) = (None, None, None);
+        LatencyFactorConfigBuilder { table: Self { factor, floor, min_hosts, min_requests } }
+    }
+
     fn to_latency_factor(&self) -> LatencyDetector {
         let detector = LatencyDetector::new(self.factor);
         let detector = apply_duration_if_some(detector, self.floor, LatencyDetector::floor);

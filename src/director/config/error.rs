@@ -18,6 +18,15 @@ pub enum DirectorConfigError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// A value that a builder was given is refused.
+    #[error("{}{reason}", key_prefix(key))]
+    Refused {
+        /// The tables and keys that lead to the value, with dots between them, as in TOML. Empty if the
+        /// error is about the whole configuration.
+        key: String,
+        /// What is wrong, and what is allowed.
+        reason: String,
+    },
     /// A key or a value in a file is refused.
     #[error("{file}:{line}:{column}: {}{reason}{}", key_prefix(key), did_you_mean(suggestion))]
     Invalid {

@@ -10,9 +10,24 @@ use serde::Deserialize;
 /// path of a Unix socket, such as `"unix:/run/web.sock"`.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
 #[serde(try_from = "String")]
-pub(crate) enum ListenAddress {
+#[non_exhaustive]
+pub enum ListenAddress {
+    /// An address with a port; port 0 is any free port.
     Address(SocketAddr),
+    /// The path of a Unix socket.
     Unix(PathBuf),
+}
+
+impl From<SocketAddr> for ListenAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl From<PathBuf> for ListenAddress {
+    fn from(path: PathBuf) -> Self {
+        Self::Unix(path)
+    }
 }
 
 impl TryFrom<String> for ListenAddress {
@@ -43,8 +58,11 @@ impl fmt::Display for ListenAddress {
 /// The transport protocol of a service.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum ServiceProtocol {
+#[non_exhaustive]
+pub enum ServiceProtocol {
+    /// Connections.
     #[default]
     Tcp,
+    /// Flows of datagrams.
     Udp,
 }

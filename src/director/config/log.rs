@@ -2,6 +2,12 @@
 
 use serde::Deserialize;
 
+use super::table::config_table;
+
+config_table! {
+/// A builder of a [`LogConfig`].
+builder LogConfigBuilder;
+
 /// What the program logs.
 ///
 /// A reload applies `connections`; `format` and `level` are read when the program starts.
@@ -20,6 +26,14 @@ pub struct LogConfig {
     /// Default: `false`.
     #[serde(default)]
     pub connections: bool,
+}
+}
+
+impl LogConfig {
+    /// Returns a builder of the defaults.
+    pub fn builder() -> LogConfigBuilder {
+        LogConfigBuilder { table: Self::default() }
+    }
 }
 
 /// The format of a log line.

@@ -1,4 +1,7 @@
-//! The director's configuration in TOML: a file for each table.
+//! The director's configuration, in TOML and in Rust: a file for each table.
+//!
+//! A table is defined once, by `config_table!` of `table.rs`: the type that serde reads, and its builder,
+//! which has a setter for each key. A builder and a file go through the same checks.
 //!
 //! The doc comments of keys are the operators' reference: `tests/configuration_reference.rs` writes
 //! `docs/configuration.md` from them.
@@ -9,6 +12,7 @@ mod check;
 mod check_builder;
 mod check_tls;
 mod config_file;
+mod custom;
 mod director_config;
 mod discovery;
 mod document;
@@ -16,28 +20,53 @@ mod ejection;
 mod error;
 mod listen;
 mod log;
+mod origin;
 mod persistence;
 mod real_server;
+mod scheduler;
 mod service;
 mod slow_start;
 mod sync;
+mod table;
 mod tcp;
 mod udp;
 mod value;
 mod vrrp;
 
-pub(crate) use self::admin::AdminConfig;
+pub use self::admin::{AdminConfig, AdminConfigBuilder};
+pub use self::availability::{QuorumConfig, QuorumConfigBuilder};
+pub use self::check::{CheckConfig, CheckConfigBuilder, RedisRoleConfig};
+pub use self::check_tls::{CheckTlsConfig, CheckTlsConfigBuilder, TlsTrustConfig};
+pub use self::config_file::DirectorConfigBuilder;
 pub use self::director_config::DirectorConfig;
-pub(crate) use self::discovery::{ConfiguredSource, DiscoveryConfig};
+pub(crate) use self::discovery::ConfiguredSource;
+pub use self::discovery::{DiscoveryConfig, DiscoveryConfigBuilder};
+pub use self::ejection::{
+    EjectionConfig, EjectionConfigBuilder, FailurePercentageConfig, FailurePercentageConfigBuilder,
+    LatencyFactorConfig, LatencyFactorConfigBuilder, SuccessRateConfig, SuccessRateConfigBuilder,
+};
 pub use self::error::DirectorConfigError;
-pub(crate) use self::listen::{ListenAddress, ServiceProtocol};
-pub use self::log::{LogConfig, LogFormat, LogLevel};
-pub use self::real_server::RealServer;
-pub(crate) use self::service::ServiceConfig;
-pub(crate) use self::slow_start::SlowStartConfig;
-pub(crate) use self::sync::SyncConfig;
-pub(crate) use self::value::{HumanDuration, SecretString};
-pub(crate) use self::vrrp::{SERVICE_TRACK_PREFIX, TrackConfig, VrrpConfig};
+pub use self::listen::{ListenAddress, ServiceProtocol};
+pub use self::log::{LogConfig, LogConfigBuilder, LogFormat, LogLevel};
+pub use self::persistence::{PersistenceConfig, PersistenceConfigBuilder};
+pub use self::real_server::{RealServer, RealServerBuilder};
+pub use self::scheduler::SchedulerConfig;
+pub use self::service::{EngineKind, ServiceConfig, ServiceConfigBuilder};
+pub use self::slow_start::{SlowStartConfig, SlowStartConfigBuilder};
+pub use self::sync::{SyncConfig, SyncConfigBuilder};
+pub use self::tcp::{
+    SourceAddressConfig, TcpConfig, TcpConfigBuilder, TcpQueueConfig, TcpQueueConfigBuilder,
+};
+pub use self::udp::{UdpConfig, UdpConfigBuilder};
+pub(crate) use self::value::HumanDuration;
+pub use self::value::{CodeRanges, DurationOrNever, HexSecret, SecretString};
+pub(crate) use self::vrrp::SERVICE_TRACK_PREFIX;
+pub use self::vrrp::{
+    AddressAnnounceConfig, AddressAnnounceConfigBuilder, TrackConfig, TrackConfigBuilder,
+    VirtualRouteConfig, VirtualRouteConfigBuilder, VrrpConfig, VrrpConfigBuilder,
+};
 
+#[cfg(test)]
+mod builder_tests;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,17 @@
 //! The `persistence` table.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use super::error::ConfigProblem;
+use super::table::config_table;
 use super::value::{HumanDuration, apply_if_some};
 use crate::balancer::{AffinityPolicy, Persistence, PersistenceBuilder};
+
+config_table! {
+/// A builder of a [`PersistenceConfig`].
+builder PersistenceConfigBuilder;
 
 /// Persistence: a client returns to the server that it had before, as with `ipvsadm -p`.
 ///
@@ -13,7 +20,7 @@ use crate::balancer::{AffinityPolicy, Persistence, PersistenceBuilder};
 /// have.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct PersistenceConfig {
+pub struct PersistenceConfig {
     /// How long a client is remembered after its last connection, at most 2^32 s.
     timeout: HumanDuration,
     /// How many leading bits of an IPv4 client's address identify the client, from 0 to 32. Default:
@@ -28,6 +35,7 @@ pub(crate) struct PersistenceConfig {
     draining: Option<AffinityConfig>,
     /// What happens to the known clients of a server of weight 0. Default: `"keep"`.
     quiesced: Option<AffinityConfig>,
+}
 }
 
 /// What happens to the known clients of a server that gets no new ones.
@@ -52,7 +60,25 @@ impl From<AffinityConfig> for AffinityPolicy {
     }
 }
 
+impl From<AffinityPolicy> for AffinityConfig {
+    fn from(policy: AffinityPolicy) -> Self {
+        match policy {
+            AffinityPolicy::End => Self::End,
+            AffinityPolicy::Expire => Self::Expire,
+            AffinityPolicy::Keep => Self::Keep,
+        }
+    }
+}
+
 impl PersistenceConfig {
+    /// Returns a builder of persistence that remembers a client for this time.
+    pub fn builder(timeout: Duration) -> PersistenceConfigBuilder {
+        let (netmask, netmask_v6, capacity, draining, quiesced) = (None, None, None, None, None);
+        let timeout = HumanDuration(timeout);
+        let table = Self { timeout, netmask, netmask_v6, capacity, draining, quiesced };
+        PersistenceConfigBuilder { table }
+    }
+
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
         const KEYS: [(&str, &str); 2] = [("ipv4_prefix", "netmask"), ("ipv6_prefix", "netmask_v6")];
         let checked = self.persistence_builder().validate();

@@ -5,7 +5,12 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigProblem;
+use super::table::config_table;
 use crate::backend::{Limits, Spec, validate_weight};
+
+config_table! {
+/// A builder of a [`RealServer`].
+builder RealServerBuilder;
 
 /// A real server of a service.
 ///
@@ -49,6 +54,7 @@ pub struct RealServer {
     #[serde(default, skip_serializing_if = "is_default_tier")]
     pub tier: u8,
 }
+}
 
 const fn default_weight() -> u32 {
     1
@@ -59,7 +65,19 @@ const fn is_default_tier(tier: &u8) -> bool {
     *tier == 0
 }
 
+impl From<SocketAddr> for RealServer {
+    /// Returns a server of weight 1 without a connection limit.
+    fn from(address: SocketAddr) -> Self {
+        Self::new(address)
+    }
+}
+
 impl RealServer {
+    /// Returns a builder of a server of weight 1 without a connection limit.
+    pub fn builder(address: SocketAddr) -> RealServerBuilder {
+        RealServerBuilder { table: Self::new(address) }
+    }
+
     /// Returns a server of weight 1 without a connection limit.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {

@@ -7,19 +7,25 @@ use serde::Deserialize;
 
 use super::availability::{FailModeConfig, QuorumConfig};
 use super::check::CheckConfig;
+use super::custom::ServiceOnEnd;
 use super::discovery::DiscoveryConfig;
 use super::ejection::EjectionConfig;
 use super::error::{ConfigProblem, KeyPathSegment};
 use super::listen::{ListenAddress, ServiceProtocol};
 use super::persistence::PersistenceConfig;
 use super::real_server::RealServer;
+use super::scheduler::SchedulerConfig;
 use super::slow_start::SlowStartConfig;
+use super::table::{Tables, config_table};
 use super::tcp::TcpConfig;
 use super::udp::UdpConfig;
 use super::value::OneOrMany;
-use crate::forward::validate_workers;
+use crate::forward::{ConnectionRecord, validate_workers};
 use crate::health::HealthPlan;
-use crate::scheduler::SchedulerRegistry;
+
+config_table! {
+/// A builder of a [`ServiceConfig`].
+builder ServiceConfigBuilder;
 
 /// A virtual service: the addresses at which clients connect, and the servers behind them.
 ///
@@ -29,7 +35,7 @@ use crate::scheduler::SchedulerRegistry;
 /// connection.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ServiceConfig {
+pub struct ServiceConfig {
     /// The name of the service in logs, metrics and the API. It must be unique.
     pub(crate) name: String,
     /// The addresses to listen on. Without any, `server_names` of another service must lead here.
@@ -42,8 +48,8 @@ pub(crate) struct ServiceConfig {
     pub(crate) protocol: ServiceProtocol,
     /// The scheduler by its IPVS name, such as `rr`, `wrr`, `lc` or `wlc`, or by another name of
     /// this crate, with arguments if any, such as `"bounded(ring, factor=1.25)"`. Default: `"wlc"`.
-    #[serde(default = "default_scheduler")]
-    pub(crate) scheduler: String,
+    #[serde(default)]
+    pub(crate) scheduler: SchedulerConfig,
     /// The engine that forwards the traffic. Default: `"proxy"`.
     #[serde(default)]
     pub(crate) engine: EngineKind,
@@ -77,35 +83,83 @@ pub(crate) struct ServiceConfig {
     #[serde(default)]
     pub(crate) udp: UdpConfig,
     /// The real servers. Default: none.
+    #[setter(server)]
     #[serde(default, rename = "server")]
-    pub(crate) servers: Vec<RealServer>,
+    pub(crate) servers: Tables<RealServer>,
     /// A source of real servers, in place of `server` tables. Default: none.
     pub(crate) discovery: Option<DiscoveryConfig>,
+    #[setter()]
+    #[serde(skip)]
+    pub(crate) on_end: Option<ServiceOnEnd>,
+}
 }
 
-fn default_scheduler() -> String {
-    "wlc".to_owned()
+impl ServiceConfigBuilder {
+    /// Sets a callback for the record of each TCP connection that has ended, refused connections
+    /// included; for an access log of the program's own. It is no key of TOML.
+    ///
+    /// Called on the worker thread, which relays no bytes meanwhile: move slow work to another thread.
+    /// A panic of the callback is caught and logged.
+    ///
+    /// A reload compares callbacks by identity: a clone of the same builder has the same one. Another
+    /// callback, as another option of the service, applies to new connections.
+    pub fn on_end(mut self, callback: impl Fn(&ConnectionRecord) + Send + Sync + 'static) -> Self {
+        self.table.on_end = Some(ServiceOnEnd::new(callback));
+        self
+    }
 }
 
 /// The engine that forwards a service's traffic.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum EngineKind {
+#[non_exhaustive]
+pub enum EngineKind {
     /// This crate's forwarder, in user space.
     #[default]
     Proxy,
 }
 
 impl ServiceConfig {
+    /// Returns a builder of a TCP service without servers, with the scheduler `wlc`.
+    pub fn tcp(name: impl Into<String>) -> ServiceConfigBuilder {
+        let table = Self {
+            name: name.into(),
+            listen: OneOrMany::default(),
+            protocol: ServiceProtocol::Tcp,
+            scheduler: SchedulerConfig::default(),
+            engine: EngineKind::default(),
+            workers: None,
+            persistence: None,
+            health: OneOrMany::default(),
+            ejection: None,
+            slow_start: None,
+            fail_mode: FailModeConfig::default(),
+            quorum: None,
+            sorry_server: None,
+            tcp: TcpConfig::default(),
+            udp: UdpConfig::default(),
+            servers: Vec::new(),
+            discovery: None,
+            on_end: None,
+        };
+        ServiceConfigBuilder { table }
+    }
+
+    /// Returns a builder of a UDP service without servers, with the scheduler `wlc`.
+    pub fn udp(name: impl Into<String>) -> ServiceConfigBuilder {
+        Self::tcp(name).protocol(ServiceProtocol::Udp)
+    }
+
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
         // A further engine fails to compile here until it is handled.
         let EngineKind::Proxy = self.engine;
-        if let Err(error) = SchedulerRegistry::default().parse(&self.scheduler) {
+        if let Err(error) = self.scheduler.build() {
             return Err(ConfigProblem::at_key("scheduler", error.to_string()));
         }
         if let Some(workers) = self.workers {
             validate_workers(workers).map_err(|error| ConfigProblem::of_setting(error, &[]))?;
         }
+        self.fail_mode.validate()?;
         self.validate_servers()?;
         self.validate_protocol()?;
         let in_table =
@@ -149,6 +203,9 @@ impl ServiceConfig {
     /// Refuses keys of the other protocol.
     fn validate_protocol(&self) -> Result<(), ConfigProblem> {
         let (key, reason) = match self.protocol {
+            ServiceProtocol::Udp if self.on_end.is_some() => {
+                ("on_end", "a UDP service has no records of connections")
+            }
             ServiceProtocol::Udp if self.tcp != TcpConfig::default() => {
                 ("tcp", "`tcp` is for TCP services, and this service has `protocol = \"udp\"`")
             }

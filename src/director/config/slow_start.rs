@@ -1,10 +1,17 @@
 //! The `slow_start` table.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
+use super::table::config_table;
 use super::value::HumanDuration;
 use crate::backend::SlowStart;
 use crate::setting::SettingError;
+
+config_table! {
+/// A builder of a [`SlowStartConfig`].
+builder SlowStartConfigBuilder;
 
 /// Slow start: the share of a server that has come up grows over a time window.
 ///
@@ -13,7 +20,7 @@ use crate::setting::SettingError;
 /// Servers that are new together with their service start at their full weight.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct SlowStartConfig {
+pub struct SlowStartConfig {
     /// The time after which a server has its full share.
     window: HumanDuration,
     /// The shape of the growth: `1.0` is a straight line, more gives a larger share early on.
@@ -22,8 +29,15 @@ pub(crate) struct SlowStartConfig {
     /// The minimum share, in percent of the weight, from 1 to 100. Default: `10`.
     min_percent: Option<u8>,
 }
+}
 
 impl SlowStartConfig {
+    /// Returns a builder of a slow start over this time.
+    pub fn builder(window: Duration) -> SlowStartConfigBuilder {
+        let window = HumanDuration(window);
+        SlowStartConfigBuilder { table: Self { window, aggression: None, min_percent: None } }
+    }
+
     pub(crate) fn to_slow_start(&self) -> Result<SlowStart, SettingError> {
         let mut slow_start = SlowStart::new(self.window.0);
         if let Some(aggression) = self.aggression {

@@ -5,7 +5,12 @@ use std::net::SocketAddr;
 
 use serde::Deserialize;
 
+use super::table::config_table;
 use super::value::HexSecret;
+
+config_table! {
+/// A builder of a [`SyncConfig`].
+builder SyncConfigBuilder;
 
 /// State synchronization from the active director to the standby, over an encrypted TCP connection.
 ///
@@ -14,7 +19,7 @@ use super::value::HexSecret;
 /// synchronized. A reload that changes the table restarts the synchronization.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct SyncConfig {
+pub struct SyncConfig {
     /// The address on which this director accepts the other one while it is active.
     pub(crate) listen: SocketAddr,
     /// The address of the other director (its `listen`), to which this one connects while it is
@@ -24,11 +29,18 @@ pub(crate) struct SyncConfig {
     /// `openssl rand -hex 32`.
     key: SyncKey,
 }
+}
 
 /// A key of 32 bytes, in 64 hexadecimal digits.
 #[derive(Clone, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "HexSecret")]
 struct SyncKey([u8; 32]);
+
+impl From<[u8; 32]> for SyncKey {
+    fn from(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+}
 
 impl fmt::Debug for SyncKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,6 +61,11 @@ impl TryFrom<HexSecret> for SyncKey {
 }
 
 impl SyncConfig {
+    /// Returns a builder of the connection to the director at `peer`, with the key of both.
+    pub fn builder(listen: SocketAddr, peer: SocketAddr, key: [u8; 32]) -> SyncConfigBuilder {
+        SyncConfigBuilder { table: Self { listen, peer, key: SyncKey(key) } }
+    }
+
     pub(crate) fn key(&self) -> &[u8; 32] {
         &self.key.0
     }

@@ -1,19 +1,24 @@
 //! The `[service.tcp]` table.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::error::ConfigProblem;
+use super::table::config_table;
 use super::value::{
-    DurationOrNever, HumanDuration, OneOrMany, apply_duration_if_some, apply_if_some,
+    DurationOrNever, HumanDuration, OneOrMany, StringTable, apply_duration_if_some, apply_if_some,
 };
 use crate::Balancer;
+use crate::forward::proxy_protocol::ProxyProtocolVersion;
 use crate::forward::sni::ServerNameTable;
 use crate::forward::{ConnectionRate, Forwarder, ProxyHeaderOptions, SourceAddress, TcpOptions};
 use crate::setting::SettingError;
+
+config_table! {
+/// A builder of a [`TcpConfig`].
+builder TcpConfigBuilder;
 
 /// How a TCP service forwards connections.
 ///
@@ -21,7 +26,7 @@ use crate::setting::SettingError;
 /// forwarder that they have.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct TcpConfig {
+pub struct TcpConfig {
     /// The maximum number of concurrent connections, at least 1, each of which takes two file
     /// descriptors; further clients wait in the kernel's queue. Default: `10000`.
     max_connections: Option<usize>,
@@ -99,26 +104,43 @@ pub(crate) struct TcpConfig {
     /// `"*"` for all others. A client with an unlisted name is reset. Persistence and the queue do
     /// not apply. Default: an empty table.
     #[serde(default)]
-    server_names: BTreeMap<String, String>,
+    server_names: StringTable,
     /// How long a client may take to send its TLS ClientHello; requires `key_by_server_name` or
     /// `server_names`. Default: `"5s"`.
     hello_timeout: Option<HumanDuration>,
 }
+}
+
+config_table! {
+/// A builder of a [`TcpQueueConfig`].
+builder TcpQueueConfigBuilder;
 
 /// A queue for connections while all servers are at their `max_connections`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
-struct TcpQueueConfig {
+pub struct TcpQueueConfig {
     /// The maximum number of connections in the queue.
     capacity: usize,
     /// How long a connection may wait in the queue.
     timeout: HumanDuration,
 }
+}
 
 /// `"client"`, or an address of this machine.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "String")]
-struct SourceAddressConfig(Option<IpAddr>);
+pub struct SourceAddressConfig(Option<IpAddr>);
+
+impl SourceAddressConfig {
+    /// The client's own address (`IP_TRANSPARENT`).
+    pub const CLIENT: Self = Self(None);
+}
+
+impl From<IpAddr> for SourceAddressConfig {
+    fn from(address: IpAddr) -> Self {
+        Self(Some(address))
+    }
+}
 
 impl TryFrom<String> for SourceAddressConfig {
     type Error = String;
@@ -139,6 +161,15 @@ enum ProxyVersionConfig {
     V2,
 }
 
+impl From<ProxyProtocolVersion> for ProxyVersionConfig {
+    fn from(version: ProxyProtocolVersion) -> Self {
+        match version {
+            ProxyProtocolVersion::V1 => Self::V1,
+            ProxyProtocolVersion::V2 => Self::V2,
+        }
+    }
+}
+
 /// The keys of settings whose setters have other names.
 const SETTING_KEYS: [(&str, &str); 4] = [
     ("per_second", "accept_rate"),
@@ -149,7 +180,19 @@ const SETTING_KEYS: [(&str, &str); 4] = [
 
 const DEFAULT_CLIENT_HELLO_TIMEOUT: HumanDuration = HumanDuration(Duration::from_secs(5));
 
+impl TcpQueueConfig {
+    /// Returns a builder of a queue for this many connections, each for at most `timeout`.
+    pub fn builder(capacity: usize, timeout: Duration) -> TcpQueueConfigBuilder {
+        TcpQueueConfigBuilder { table: Self { capacity, timeout: HumanDuration(timeout) } }
+    }
+}
+
 impl TcpConfig {
+    /// Returns a builder of the defaults.
+    pub fn builder() -> TcpConfigBuilder {
+        TcpConfigBuilder { table: Self::default() }
+    }
+
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
         let problem = |key, reason: &str| Err(ConfigProblem::at_key(key, reason));
         if self.accept_burst.is_some() && self.accept_rate.is_none() {

@@ -193,7 +193,7 @@ fn a_file_includes_other_files() {
     let config = DirectorConfig::load(&main).expect("a valid file");
     let names: Vec<_> = config.services.iter().map(|service| &*service.name).collect();
     assert_eq!(names, ["a", "b"]);
-    assert_eq!((&*config.services[0].scheduler, config.workers), ("rr", Some(2)));
+    assert_eq!((config.services[0].scheduler.to_string(), config.workers), ("rr".into(), Some(2)));
 
     let error = || DirectorConfig::load(&main).expect_err("an invalid file").to_string();
     write("services/b.toml", &service("a", 2));

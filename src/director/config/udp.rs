@@ -3,8 +3,13 @@
 use serde::Deserialize;
 
 use super::error::ConfigProblem;
+use super::table::config_table;
 use super::value::HumanDuration;
 use crate::forward::{Coalesce, UdpOptions};
+
+config_table! {
+/// A builder of a [`UdpConfig`].
+builder UdpConfigBuilder;
 
 /// How a UDP service forwards datagrams.
 ///
@@ -13,7 +18,7 @@ use crate::forward::{Coalesce, UdpOptions};
 /// have.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct UdpConfig {
+pub struct UdpConfig {
     /// A flow ends when no datagram has passed in either direction for this time. With `one_packet`
     /// it is how long replies find their client, at most 5 s. Default: `"60s"`; `"5s"` with
     /// `one_packet`.
@@ -45,6 +50,7 @@ pub(crate) struct UdpConfig {
     #[serde(default)]
     coalesce: CoalesceConfig,
 }
+}
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
@@ -59,7 +65,22 @@ enum CoalesceConfig {
 const SETTING_KEYS: [(&str, &str); 2] =
     [("client_prefixes.ipv4", "client_prefix"), ("client_prefixes.ipv6", "client_prefix_v6")];
 
+impl From<Coalesce> for CoalesceConfig {
+    fn from(coalesce: Coalesce) -> Self {
+        match coalesce {
+            Coalesce::Auto => Self::Auto,
+            Coalesce::Always => Self::Always,
+            Coalesce::Never => Self::Never,
+        }
+    }
+}
+
 impl UdpConfig {
+    /// Returns a builder of the defaults.
+    pub fn builder() -> UdpConfigBuilder {
+        UdpConfigBuilder { table: Self::default() }
+    }
+
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
         self.options().validate().map_err(|error| ConfigProblem::of_setting(error, &SETTING_KEYS))
     }

@@ -1,5 +1,6 @@
 //! Types of values: durations, secrets, code ranges, lists.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
@@ -30,9 +31,30 @@ impl<'de> Deserialize<'de> for HumanDuration {
     }
 }
 
+impl From<Duration> for HumanDuration {
+    fn from(duration: Duration) -> Self {
+        Self(duration)
+    }
+}
+
 /// A duration, or `"never"`.
+///
+/// # In Rust
+/// A [`Duration`], or `None`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct DurationOrNever(pub(crate) Option<Duration>);
+pub struct DurationOrNever(pub(crate) Option<Duration>);
+
+impl From<Duration> for DurationOrNever {
+    fn from(duration: Duration) -> Self {
+        Self(Some(duration))
+    }
+}
+
+impl From<Option<Duration>> for DurationOrNever {
+    fn from(duration: Option<Duration>) -> Self {
+        Self(duration)
+    }
+}
 
 impl FromStr for DurationOrNever {
     type Err = String;
@@ -83,6 +105,12 @@ impl<T: FromStr<Err: Display>> Visitor<'_> for TextVisitor<T> {
 #[serde(bound = "T: FromStr<Err: Display>")]
 pub(crate) struct FromText<T>(#[serde(deserialize_with = "deserialize_from_str")] pub(crate) T);
 
+impl<T> From<T> for FromText<T> {
+    fn from(value: T) -> Self {
+        Self(value)
+    }
+}
+
 fn deserialize_from_str<'de, D: Deserializer<'de>, T>(deserializer: D) -> Result<T, D::Error>
 where
     T: FromStr<Err: Display>,
@@ -90,10 +118,34 @@ where
     String::deserialize(deserializer)?.parse().map_err(Error::custom)
 }
 
-/// Bytes in hexadecimal digits, which `Debug` does not show.
+/// Bytes that `Debug` does not show; hexadecimal digits in TOML.
 #[derive(Clone, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "String")]
-pub(crate) struct HexSecret(pub(crate) Vec<u8>);
+pub struct HexSecret(pub(crate) Vec<u8>);
+
+impl From<Vec<u8>> for HexSecret {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl From<&[u8]> for HexSecret {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+}
+
+impl<const N: usize> From<[u8; N]> for HexSecret {
+    fn from(bytes: [u8; N]) -> Self {
+        Self(bytes.to_vec())
+    }
+}
+
+impl<const N: usize> From<&[u8; N]> for HexSecret {
+    fn from(bytes: &[u8; N]) -> Self {
+        Self(bytes.to_vec())
+    }
+}
 
 impl TryFrom<String> for HexSecret {
     type Error = &'static str;
@@ -114,7 +166,19 @@ impl fmt::Debug for HexSecret {
 
 /// A string that `Debug` does not show.
 #[derive(Clone, Deserialize, Eq, PartialEq)]
-pub(crate) struct SecretString(pub(crate) String);
+pub struct SecretString(pub(crate) String);
+
+impl From<String> for SecretString {
+    fn from(secret: String) -> Self {
+        Self(secret)
+    }
+}
+
+impl From<&str> for SecretString {
+    fn from(secret: &str) -> Self {
+        Self(secret.to_owned())
+    }
+}
 
 impl fmt::Debug for SecretString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -131,7 +195,71 @@ pub(crate) fn decode_hex(text: &str) -> Option<Vec<u8>> {
 
 /// A code such as `200`, or a string of codes and ranges such as `"200-299, 404"`.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct CodeRanges(pub(crate) Vec<RangeInclusive<u16>>);
+pub struct CodeRanges(pub(crate) Vec<RangeInclusive<u16>>);
+
+impl CodeRanges {
+    /// Returns the ranges, if each of them has a code.
+    pub(super) fn checked(self) -> Result<Vec<RangeInclusive<u16>>, String> {
+        match self.0.iter().find(|range| range.is_empty()) {
+            Some(range) => Err(format!("{range:?} is a range without any code")),
+            None => Ok(self.0),
+        }
+    }
+}
+
+impl From<u16> for CodeRanges {
+    fn from(code: u16) -> Self {
+        Self::from(code..=code)
+    }
+}
+
+impl From<RangeInclusive<u16>> for CodeRanges {
+    fn from(range: RangeInclusive<u16>) -> Self {
+        Self(vec![range])
+    }
+}
+
+impl<const N: usize> From<[RangeInclusive<u16>; N]> for CodeRanges {
+    fn from(ranges: [RangeInclusive<u16>; N]) -> Self {
+        Self(ranges.into())
+    }
+}
+
+impl From<Vec<RangeInclusive<u16>>> for CodeRanges {
+    fn from(ranges: Vec<RangeInclusive<u16>>) -> Self {
+        Self(ranges)
+    }
+}
+
+/// The shortest and the longest length in bytes.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+pub(crate) struct LengthRange(pub(crate) [usize; 2]);
+
+impl From<RangeInclusive<usize>> for LengthRange {
+    fn from(lengths: RangeInclusive<usize>) -> Self {
+        Self([*lengths.start(), *lengths.end()])
+    }
+}
+
+/// A table whose keys the user chooses.
+pub(crate) type StringTable = BTreeMap<String, String>;
+
+/// The value of a key that has several values.
+pub(super) trait ExtendKey<A> {
+    fn extend_key(&mut self, values: impl IntoIterator<Item = A>);
+}
+
+impl<A: Into<T>, T> ExtendKey<A> for Vec<T> {
+    fn extend_key(&mut self, values: impl IntoIterator<Item = A>) {
+        self.extend(values.into_iter().map(Into::into));
+    }
+}
+
+impl<K: Into<String>, V: Into<String>> ExtendKey<(K, V)> for StringTable {
+    fn extend_key(&mut self, values: impl IntoIterator<Item = (K, V)>) {
+        self.extend(values.into_iter().map(|(key, value)| (key.into(), value.into())));
+    }
+}
 
 impl FromStr for CodeRanges {
     type Err = String;
@@ -176,6 +304,12 @@ impl<'de> Deserialize<'de> for CodeRanges {
 /// A single value, or a list of values.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct OneOrMany<T>(pub(crate) Vec<T>);
+
+impl<T> OneOrMany<T> {
+    pub(super) fn push(&mut self, value: T) {
+        self.0.push(value);
+    }
+}
 
 impl<T> Default for OneOrMany<T> {
     fn default() -> Self {

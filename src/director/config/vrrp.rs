@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::check::CheckConfig;
 use super::error::{ConfigProblem, KeyPathSegment};
+use super::table::{Tables, config_table};
 use super::value::{FromText, HexSecret, HumanDuration, apply_duration_if_some, apply_if_some};
 use crate::health::HealthPlan;
 use crate::vrrp::{
@@ -14,6 +16,10 @@ use crate::vrrp::{
     PreemptMode, TrackEffect, VirtualAddress, VirtualRoute, VirtualRouterConfig, Vrrp,
     VrrpConfigError as VrrpError, VrrpStartError, VrrpState, VrrpVersion,
 };
+
+config_table! {
+/// A builder of a [`VrrpConfig`].
+builder VrrpConfigBuilder;
 
 /// A virtual router (VRRP, RFC 9568): virtual addresses that the master of an active/standby pair
 /// has.
@@ -23,10 +29,10 @@ use crate::vrrp::{
 /// the election.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct VrrpConfig {
+pub struct VrrpConfig {
     /// The name of the virtual router in logs, metrics and the API. Default:
     /// `virtual_router_id@interface`, such as `51@eth0`.
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// The network interface of the advertisements and of the virtual addresses.
     pub(crate) interface: String,
     /// The number of the virtual router on its network, from 1 to 255; the same on both directors.
@@ -83,8 +89,9 @@ pub(crate) struct VrrpConfig {
     /// Of several `[[vrrp]]` tables, the first value counts for all. Default: none.
     pub(crate) service_weight: Option<u8>,
     /// The tracked items, on which the priority depends. Default: none.
+    #[setter(track)]
     #[serde(default, rename = "track")]
-    pub(crate) tracks: Vec<TrackConfig>,
+    pub(crate) tracks: Tables<TrackConfig>,
     /// A program and its arguments, run at each change of the state. Default: none.
     notify: Option<Vec<String>>,
     /// A program and its arguments, run when the state becomes master. Default: none.
@@ -96,15 +103,20 @@ pub(crate) struct VrrpConfig {
     /// The maximum time of a notify program; then it is killed. Default: `"30s"`.
     notify_timeout: Option<HumanDuration>,
 }
+}
 
 const fn default_true() -> bool {
     true
 }
 
+config_table! {
+/// A builder of a [`VirtualRouteConfig`].
+builder VirtualRouteConfigBuilder;
+
 /// A route that the master adds.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-struct VirtualRouteConfig {
+pub struct VirtualRouteConfig {
     /// The destination, such as `"10.99.0.0/16"`.
     to: FromText<VirtualAddress>,
     /// The gateway. Default: none, the destination is on the link.
@@ -114,8 +126,15 @@ struct VirtualRouteConfig {
     /// The metric. Default: the kernel's.
     metric: Option<u32>,
 }
+}
 
 impl VirtualRouteConfig {
+    /// Returns a builder of a route to this destination.
+    pub fn builder(to: VirtualAddress) -> VirtualRouteConfigBuilder {
+        let (via, source, metric) = (None, None, None);
+        VirtualRouteConfigBuilder { table: Self { to: FromText(to), via, source, metric } }
+    }
+
     fn to_virtual_route(&self) -> VirtualRoute {
         let route = apply_if_some(VirtualRoute::new(self.to.0), self.via, VirtualRoute::via);
         let route = apply_if_some(route, self.source, VirtualRoute::source);
@@ -123,22 +142,31 @@ impl VirtualRouteConfig {
     }
 }
 
+config_table! {
+/// A builder of a [`AddressAnnounceConfig`].
+builder AddressAnnounceConfigBuilder;
+
 /// How a new master announces its addresses.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-struct AddressAnnounceConfig {
+pub struct AddressAnnounceConfig {
     /// How many times the addresses are announced after the first time.
     repeats: u32,
     /// The time between two announcements.
     interval: HumanDuration,
 }
+}
+
+config_table! {
+/// A builder of a [`TrackConfig`].
+builder TrackConfigBuilder;
 
 /// A tracked item: a network interface or a check, on which the priority depends.
 ///
 /// Exactly one of `interface` and `check` is required.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct TrackConfig {
+pub struct TrackConfig {
     /// The name of the item in logs. Items of the same name in several `[[vrrp]]` tables must be the
     /// same but for `weight`.
     pub(crate) name: String,
@@ -154,14 +182,30 @@ pub(crate) struct TrackConfig {
     /// The check that is tracked. Default: none.
     check: Option<CheckConfig>,
 }
+}
+
+impl AddressAnnounceConfig {
+    /// Returns a builder of this many further announcements, an interval apart.
+    pub fn builder(repeats: u32, interval: Duration) -> AddressAnnounceConfigBuilder {
+        let interval = HumanDuration(interval);
+        AddressAnnounceConfigBuilder { table: Self { repeats, interval } }
+    }
+}
 
 /// What the names of tracked services begin with; see `service_weight`.
 pub(crate) const SERVICE_TRACK_PREFIX: &str = "service ";
 
 /// The address for a check that connects to none.
-const PLACEHOLDER_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+const HOLDER_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 impl TrackConfig {
+    /// Returns a builder of an item of this name: one of `interface` and `check` must be set.
+    pub fn builder(name: impl Into<String>) -> TrackConfigBuilder {
+        let (weight, interface, address, check) = (None, None, None, None);
+        let table = Self { name: name.into(), weight, interface, address, check };
+        TrackConfigBuilder { table }
+    }
+
     fn validate(&self) -> Result<(), ConfigProblem> {
         if BUILT_IN_TRACKS.contains(&&*self.name) || self.name.starts_with(SERVICE_TRACK_PREFIX) {
             let reason = format!(
@@ -195,7 +239,7 @@ impl TrackConfig {
     }
 
     pub(crate) fn check_address(&self) -> SocketAddr {
-        self.address.unwrap_or(PLACEHOLDER_ADDRESS)
+        self.address.unwrap_or(HOLDER_ADDRESS)
     }
 
     /// Returns the health check of the item; `None` for an interface.
@@ -211,6 +255,39 @@ impl TrackConfig {
 }
 
 impl VrrpConfig {
+    /// Returns a builder of a virtual router without addresses; at least one must be set.
+    pub fn builder(interface: impl Into<String>, virtual_router_id: u8) -> VrrpConfigBuilder {
+        let table = Self {
+            name: None,
+            interface: interface.into(),
+            virtual_router_id,
+            priority: None,
+            advert_interval: None,
+            preempt: default_true(),
+            preempt_delay: None,
+            start_delay: None,
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            source: None,
+            source_v6: None,
+            peers: Vec::new(),
+            version: None,
+            checksum_as_v2: false,
+            virtual_mac: false,
+            ignore_passwords: false,
+            auth_key: None,
+            announce: None,
+            service_weight: None,
+            tracks: Vec::new(),
+            notify: None,
+            notify_master: None,
+            notify_backup: None,
+            notify_fault: None,
+            notify_timeout: None,
+        };
+        VrrpConfigBuilder { table }
+    }
+
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
         let problem =
             |key, reason: &dyn ToString| Err(ConfigProblem::at_key(key, reason.to_string()));

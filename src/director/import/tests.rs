@@ -14,10 +14,10 @@ fn the_output_of_ipvsadm_save_is_converted() {
     let text = import(saved).expect("a valid file");
     let config = DirectorConfig::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let [tcp, udp] = &*config.services else { panic!("{text}") };
-    assert_eq!(&*tcp.scheduler, "wrr");
+    assert_eq!(tcp.scheduler.to_string(), "wrr");
     assert_eq!(tcp.servers[0].limits().max_connections(), 100);
     assert_eq!((tcp.servers[0].weight, tcp.servers[1].weight), (3, 0));
-    assert_eq!(&*udp.scheduler, "sh(sh-port, sh-fallback)");
+    assert_eq!(udp.scheduler.to_string(), "sh(sh-port, sh-fallback)");
     assert!(text.contains("netmask = 24") && text.contains("one_packet = true"), "{text}");
     for expected in [
         "line 6: service `-f 7` with its servers",

@@ -77,7 +77,7 @@ impl VirtualService {
 
     /// Returns the name of the scheduler in use.
     pub(in crate::director) fn scheduler(&self) -> String {
-        self.lock_state().config.scheduler.clone()
+        self.lock_state().config.scheduler.to_string()
     }
 
     /// Returns the addresses that clients connect to, with real ports where the configuration has 0.

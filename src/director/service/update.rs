@@ -18,7 +18,6 @@ use crate::director::time::tokio_now;
 use crate::forward::DrainReport;
 use crate::forward::WorkerPool;
 use crate::health::Monitor;
-use crate::scheduler::SchedulerRegistry;
 use crate::setting::SettingError;
 
 /// A service's new configuration, with everything opened that may fail to open.
@@ -66,7 +65,7 @@ impl VirtualService {
         overrides: ServiceOverrides,
     ) -> Result<Self, ServiceError> {
         let set = BackendSet::new();
-        let balancer = Balancer::new(&set, SchedulerRegistry::default().parse(&config.scheduler)?)?;
+        let balancer = Balancer::new(&set, config.scheduler.build()?)?;
         let service = Self::without_servers(config, balancer);
         service.apply_set_rules(config)?;
         {
@@ -195,7 +194,7 @@ impl VirtualService {
         let mut state = self.lock_state();
         // Anew, under the lock: an operator may have edited servers since `validate`.
         let overrides = state.rebased_overrides(config);
-        let scheduler = || SchedulerRegistry::default().parse(&config.scheduler);
+        let scheduler = || config.scheduler.build();
         // The old scheduler may not accept the new servers, or the new one the old servers.
         let is_set_first = diff.scheduler && self.balancer.set_scheduler(scheduler()?).is_ok();
         if is_set_first {

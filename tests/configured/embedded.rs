@@ -1,0 +1,115 @@
+//! A director that a program describes in Rust, with a scheduler, a check and a callback of its own.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lvs::backend::Members;
+use lvs::director::{
+    AdminConfig, CheckConfig, Director, DirectorConfig, DirectorConfigBuilder, RealServer,
+    SchedulerConfig, ServiceConfig, ServiceConfigBuilder,
+};
+use lvs::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
+use lvs::scheduler::{CompileError, PickContext, Picker, Scheduler};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::drop::until;
+use crate::{ANY, ask, listens, server};
+
+/// Selects the newest usable member.
+#[derive(Debug)]
+struct Newest;
+
+#[derive(Debug)]
+struct NewestPicker;
+
+impl Scheduler for Newest {
+    fn name(&self) -> &str {
+        "newest"
+    }
+
+    fn compile(
+        &self,
+        _members: &Members,
+        _previous: Option<&dyn Picker>,
+    ) -> Result<Box<dyn Picker>, CompileError> {
+        Ok(Box::new(NewestPicker))
+    }
+}
+
+impl Picker for NewestPicker {
+    fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        (0..cx.members().len()).find(|&position| cx.is_usable(position))
+    }
+}
+
+/// Passes for the servers of a list.
+#[derive(Debug)]
+struct Listed(BTreeSet<SocketAddr>, Arc<AtomicU64>);
+
+impl Check for Listed {
+    async fn check(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        match self.0.contains(&context.address()) {
+            true => Ok(CheckReport::up()),
+            false => Err(CheckFailure::new(CheckFailureKind::Mismatch, "not on the list")),
+        }
+    }
+}
+
+fn around(service: ServiceConfigBuilder) -> DirectorConfigBuilder {
+    DirectorConfig::builder().workers(1).admin(AdminConfig::builder(ANY)).service(service)
+}
+
+#[tokio::test]
+async fn a_program_embeds_a_director() {
+    let servers = [server(b'a').await, server(b'b').await, server(b'c').await];
+    let checks = Arc::new(AtomicU64::new(0));
+    // The newest server is on no list.
+    let listed = Listed(servers[..2].iter().copied().collect(), Arc::clone(&checks));
+    let (ended, mut records) = mpsc::unbounded_channel();
+    let web = ServiceConfig::tcp("web")
+        .listen(ANY)
+        .scheduler(SchedulerConfig::custom(Newest))
+        .health(CheckConfig::custom(listed).interval(Duration::from_millis(20)))
+        .on_end(move |record| {
+            let _ = ended.send(record.backend.as_ref().map(ToString::to_string));
+        })
+        .server(servers[0])
+        .server(RealServer::builder(servers[1]).weight(3))
+        .server(servers[2]);
+    let config = around(web.clone()).build().expect("valid");
+    let director = Director::start(config.clone()).await.expect("it starts");
+
+    let listen = listens(&director);
+    let mut events = director.health_events();
+    while director.status().services[0].servers.iter().all(|server| server.state != "down") {
+        events.next().await.expect("the director runs").expect("few events");
+    }
+    assert_eq!(ask(listen).await.expect("served"), b'b', "the newest that its check finds up");
+    assert_eq!(records.recv().await.expect("a record"), Some(servers[1].to_string()));
+    let status = director.status();
+    assert_eq!((&*status.services[0].scheduler, status.services[0].totals.accepted), ("newest", 1));
+    assert!(checks.load(Ordering::Relaxed) >= 1);
+
+    // Clones of what the program made are the same: nothing else is replaced.
+    assert!(director.reload(config).await.expect("valid").is_unchanged());
+    let other = around(web.clone().on_end(|_| {}).server(server(b'd').await));
+    let summary = director.reload(other.build().expect("valid")).await.expect("it is applied");
+    assert_eq!(summary.to_string(), "service web: servers, forwarding");
+    let renamed = around(web.scheduler(SchedulerConfig::custom(Newest)));
+    let summary = director.reload(renamed.build().expect("valid")).await.expect("it is applied");
+    assert_eq!(summary.to_string(), "service web: servers, scheduler, forwarding");
+    assert_eq!(listens(&director), listen);
+
+    let admin = director.admin_address().expect("it has one");
+    drop(director);
+    for address in [listen, admin] {
+        // The director ends in the background.
+        let is_closed = async || TcpStream::connect(address).await.is_err();
+        until("the listener is closed", is_closed).await;
+    }
+}
