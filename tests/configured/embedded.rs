@@ -99,7 +99,7 @@ async fn a_program_embeds_a_director() {
     assert!(director.reload(config).await.expect("valid").is_unchanged());
     let other = around(web.clone().on_end(|_| {}).server(server(b'd').await));
     let summary = director.reload(other.build().expect("valid")).await.expect("it is applied");
-    assert_eq!(summary.to_string(), "service web: servers, forwarding");
+    assert_eq!(summary.to_string(), "service web: updated servers, forwarding");
     let renamed = around(web.scheduler(SchedulerConfig::custom(Newest)));
     let summary = director.reload(renamed.build().expect("valid")).await.expect("it is applied");
     assert_eq!(summary.to_string(), "service web: servers, scheduler, forwarding");

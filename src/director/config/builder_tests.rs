@@ -88,7 +88,7 @@ fn each_kind_of_value_is_that_of_toml() {
         notify = ["/bin/true", "x"]
         auth_key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
         [[vrrp.track]]
-        name = "link"
+        name = "uplink"
         weight = -10
         interface = "eth1"
 
@@ -145,7 +145,7 @@ fn each_kind_of_value_is_that_of_toml() {
         .announce(AddressAnnounceConfig::builder(1, SECOND))
         .notify(["/bin/true", "x"])
         .auth_key(key)
-        .track(TrackConfig::builder("link").weight(-10).interface("eth1"));
+        .track(TrackConfig::builder("uplink").weight(-10).interface("eth1"));
     let built = DirectorConfig::builder()
         .workers(2)
         .drain_timeout(SECOND)

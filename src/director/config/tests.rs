@@ -73,13 +73,13 @@ fn errors_name_line_column_key_and_reason() {
         (
             "weight = 3",
             "weight = 99999",
-            "configuration:12:14: service.web.server.127.0.0.1:9001.weight: weight 99999 of backend \
-             127.0.0.1:9001 is above 65535",
+            "configuration:12:14: service.web.server.127.0.0.1:9001.weight: weight is 99999, must be \
+             from 0 to 65535",
         ),
         (
             "scheduler = \"wlc\"",
             "slow_start = { window = \"1s\", min_percent = 0 }",
-            "service.web.slow_start.min_percent: `min_percent` is 0, and must be from 1 to 100",
+            "service.web.slow_start.min_percent: min_percent is 0, must be from 1 to 100",
         ),
         (
             "scheduler = \"wlc\"",
