@@ -9,19 +9,22 @@ mod status;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::yield_now;
+use tracing::error;
 
 use self::driver::FeedDriver;
 use self::reconciler::FeedReconciler;
 pub use self::removal::RemovalPolicy;
 use self::retry::RetryBackoff;
 pub use self::status::{FeedHandle, FeedState, FeedStatus, MemberRefusal};
-use super::MemberSource;
+use super::{DiscoveryError, MemberSource};
 use crate::backend::{BackendId, BackendSet};
+use crate::runtime::require_time;
 use crate::setting::SettingError;
 
 /// Keeps the members of a backend set as a member source reports them.
@@ -176,12 +179,17 @@ where
 
     /// Runs until the source has ended and no member drains any more; returns the last status.
     ///
-    /// Needs a tokio runtime with time.
+    /// Needs a tokio runtime with time; without, the feed ends at once, with
+    /// [`DiscoveryError::Runtime`](super::DiscoveryError::Runtime) as its
+    /// [last error](FeedStatus::last_error).
     ///
     /// # Cancel safety
     /// When the future is dropped, the members stay in the set as they are; draining members stay
     /// draining.
     pub async fn run(self) -> FeedStatus {
+        if let Err(error) = require_time("a discovery feed") {
+            return refuse_to_run(&self.status, error.into());
+        }
         let mut source = self.source;
         let mut reconciler =
             FeedReconciler::new(self.removal, self.allow_empty, self.is_same_target);
@@ -229,6 +237,17 @@ where
         }
         driver.finish().await
     }
+}
+
+/// Reports a feed that ends before it begins.
+fn refuse_to_run(status: &watch::Sender<FeedStatus>, error: DiscoveryError) -> FeedStatus {
+    error!("a discovery feed cannot run: {error}");
+    status.send_modify(|status| {
+        status.state = FeedState::Ended;
+        status.failures += 1;
+        status.last_error = Some(Arc::new(error));
+    });
+    status.borrow().clone()
 }
 
 impl<T, S> fmt::Debug for Feed<T, S> {

@@ -220,3 +220,16 @@ fn waits_out_of_order_are_refused() {
     let error = FileSource::new("members").interval(ms(99)).expect_err("too short");
     assert_eq!(error.to_string(), "interval is 99ms, must be at least 100ms");
 }
+
+#[test]
+fn a_runtime_without_time_is_refused_at_the_start() {
+    let set = lvs::BackendSet::<std::net::SocketAddr>::new();
+    let list: StaticList<std::net::SocketAddr> = "10.0.0.1:80".parse().expect("a list");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let status = runtime.block_on(lvs::discovery::Feed::new(&set, list).run());
+    assert_eq!(status.state, FeedState::Ended);
+    let error = status.last_error.expect("an error").to_string();
+    let expected = "a discovery feed needs a tokio runtime with time";
+    assert!(error.starts_with(expected), "{error}");
+    assert!(set.snapshot().members().is_empty());
+}

@@ -21,7 +21,7 @@ use lvs::health::{
     EjectionPolicy, HealthEventKind, HealthEvents, HealthPlan, HttpCheck, Monitor, TimedCheck,
 };
 use lvs::scheduler::RoundRobin;
-use lvs::{BackendId, BackendSet, Balancer};
+use lvs::{BackendId, BackendSet, Balancer, RuntimeError};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -160,7 +160,7 @@ struct Parts {
     handle: TcpHandle,
     forwarding: JoinHandle<Result<DrainReport, ForwardError>>,
     monitor: Monitor,
-    watching: JoinHandle<()>,
+    watching: JoinHandle<Result<(), RuntimeError>>,
     events: HealthEvents,
 }
 

@@ -182,6 +182,12 @@ fn local_failures_do_not_change_health() {
     bed.run(9000 * MS, |_, _| (MS, Err(local_failure.clone())));
     assert_eq!(bed.state(0, 1), BackendState::Eligible);
     assert_eq!((bed.core.failure_counts().local, bed.core.failure_counts().backend), (9, 0));
+    let events: Vec<_> =
+        std::iter::from_fn(|| bed.events.try_next()).map(|event| event.expect("no gap")).collect();
+    let texts: Vec<_> = events.iter().map(HealthEvent::to_string).collect();
+    let once =
+        "service test: server 127.0.0.1:9001 could not be checked: tcp check: no descriptors";
+    assert_eq!(texts, [once]);
 }
 
 #[test]
@@ -256,6 +262,15 @@ fn probes_follow_added_removed_and_moved_members() {
     set.insert(Spec::new("unix", address(4))).expect("the name is new");
     set.set_target(&id(2), address(5), Some(address(5))).expect("member of the set");
     bed.run(MS, always_up);
+    let is_not_checked = |kind: &HealthEventKind| match kind {
+        HealthEventKind::NotChecked { id, check, others: 0 } => {
+            *id == BackendId::from("unix") && **check == *"tcp"
+        }
+        _ => false,
+    };
+    let events = std::iter::from_fn(|| bed.events.try_next());
+    let unchecked = events.filter(|event| event.as_ref().is_ok_and(|e| is_not_checked(&e.kind)));
+    assert_eq!(unchecked.count(), 1);
     assert_eq!(
         bed.core.probe_count(),
         2,
