@@ -29,7 +29,7 @@
 //! let set = BackendSet::<SocketAddr>::new();
 //! set.insert("10.0.0.1:80".parse::<SocketAddr>()?)?;
 //! set.insert("10.0.0.2:80".parse::<SocketAddr>()?)?;
-//! let balancer = Balancer::new(&set, RoundRobin)?;
+//! let balancer = Balancer::new(&set, RoundRobin::new())?;
 //!
 //! let client: SocketAddr = "192.0.2.7:50123".parse()?;
 //! let lease = balancer.pick(&Flow::from(client))?;

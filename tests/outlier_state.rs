@@ -85,7 +85,7 @@ fn advice_of_no_weight_moves_no_key_of_the_others() {
 #[test]
 fn an_ejected_backend_gets_nothing_and_one_on_trial_one_at_a_time() {
     let set = set_of(&["a", "b"]);
-    let balancer = Balancer::new(&set, RoundRobin).expect("a rule");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("a rule");
     let old = balancer.lease_by_id(&"a".into()).expect("eligible");
     eject(&set, "a", OutlierState::Ejected);
     assert_eq!(state(&set, "a"), BackendState::Ejected);
@@ -156,7 +156,7 @@ fn a_return_from_ejection_ramps_and_a_ramp_of_its_own_goes_before_the_sets() {
 #[test]
 fn each_fail_mode_falls_in_its_own_way() {
     let set = set_of(&["a", "b", "c", "d"]);
-    let balancer = Balancer::new(&set, RoundRobin).expect("a rule");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("a rule");
     set.set_weight(&"d".into(), 0).expect("known");
     let names = || -> String {
         let picks = (0..9).filter_map(|_| balancer.pick(&Flow::new()).ok());
@@ -187,7 +187,7 @@ fn each_fail_mode_falls_in_its_own_way() {
 #[test]
 fn a_lost_quorum_closes_the_set_and_is_regained_with_hysteresis() {
     let set = set_of(&["a", "b", "c", "d"]);
-    let balancer = Balancer::new(&set, RoundRobin).expect("a rule");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("a rule");
     set.set_fail_mode(FailMode::PanicBelow(90)).expect("rr takes anything");
     set.set_quorum(Some(Quorum::new(2).with_hysteresis(1))).expect("rr takes anything");
     down(&set, &["a", "b"]);

@@ -40,7 +40,7 @@ use crate::sync::{Mutex, lock};
 /// use lvs::{BackendSet, Balancer, Flow};
 ///
 /// let set = BackendSet::new();
-/// let balancer = Balancer::new(&set, RoundRobin)?;
+/// let balancer = Balancer::new(&set, RoundRobin::new())?;
 /// set.insert(SocketAddr::from(([10, 0, 0, 1], 80)))?;
 /// set.insert(SocketAddr::from(([10, 0, 0, 2], 80)))?;
 ///
@@ -74,7 +74,7 @@ use crate::sync::{Mutex, lock};
 /// let set = BackendSet::new();
 /// set.insert(SocketAddr::from(([10, 0, 0, 1], 0)))?;
 /// set.insert(SocketAddr::from(([10, 0, 0, 2], 0)))?;
-/// let balancer = Balancer::new(&set, RoundRobin)?;
+/// let balancer = Balancer::new(&set, RoundRobin::new())?;
 /// let group = Arc::new(Persistence::builder(Duration::from_secs(300)).build(balancer)?);
 ///
 /// // The listeners of both ports do this with a connection.

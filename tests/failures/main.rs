@@ -182,7 +182,7 @@ impl Parts {
         monitor.watch(&set, plan).expect("the plan is valid");
         let events = monitor.events();
         let watching = tokio::spawn(monitor.run());
-        let balancer = Balancer::new(&set, RoundRobin).expect("round robin accepts any set");
+        let balancer = Balancer::new(&set, RoundRobin::new()).expect("round robin accepts any set");
         let forwarder =
             Forwarder::bind(([127, 0, 0, 1], 0).into(), balancer).expect("loopback can be bound");
         let handle = forwarder.handle();
@@ -210,7 +210,7 @@ impl Parts {
     async fn stop(self) {
         self.monitor.shutdown();
         self.handle.shutdown(Duration::ZERO);
-        self.watching.await.expect("the task does not panic");
+        self.watching.await.expect("the task does not panic").expect("a whole runtime");
         self.forwarding
             .await
             .expect("the task does not panic")

@@ -8,7 +8,8 @@ use lvs::{BackendSet, Balancer, SettingError};
 
 #[test]
 fn each_setting_out_of_range_is_named() {
-    let balancer = || Balancer::new(&BackendSet::<()>::new(), RoundRobin).expect("an empty set");
+    let balancer =
+        || Balancer::new(&BackendSet::<()>::new(), RoundRobin::new()).expect("an empty set");
     let balance = || Balance::new(balancer());
     let hedge = || Hedge::new(|request: &u32| Some(*request));
     let ms = Duration::from_millis;

@@ -90,7 +90,7 @@ async fn a_timeout_of_tower_in_an_instance_is_a_timeout_of_its_backend() {
     let (set, instance) = (BackendSet::new(), Instance::new("a"));
     instance.hold(true);
     set.insert(Spec::new("a", Timeout::new(instance, LIMIT))).expect("a new name");
-    let balancer = Balancer::new(&set, RoundRobin).expect("any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("any set");
     let error = Balance::new(balancer).oneshot(()).await.expect_err("nobody answers");
     assert!(error.is::<tower::timeout::error::Elapsed>(), "{error}");
     assert_eq!((outcomes(&set, "a").timeout, outcomes(&set, "a").total()), (1, 1));

@@ -114,7 +114,7 @@ pub(crate) fn set_of<const N: usize>(
 }
 
 pub(crate) fn round_robin(set: &BackendSet<Instance>) -> Balancer<Instance> {
-    Balancer::new(set, RoundRobin).expect("rr accepts any set")
+    Balancer::new(set, RoundRobin::new()).expect("rr accepts any set")
 }
 
 /// Returns the number of requests that the set's backends count.

@@ -93,7 +93,7 @@ pub(crate) fn forwarder_at(
     for (i, &target) in targets.iter().enumerate().rev() {
         set.insert(Spec::new(i.to_string(), target)).expect("a new name");
     }
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set");
     let listen = listen.parse().expect("an address");
     (set, UdpForwarder::bind(listen, balancer).expect("a free port").workers(1))
 }

@@ -51,7 +51,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 365 * 86_400);
 /// set.insert("10.0.0.1:80".parse::<SocketAddr>()?)?;
 /// set.insert("10.0.0.2:80".parse::<SocketAddr>()?)?;
 ///
-/// let balancer = Balancer::new(&set, RoundRobin)?;
+/// let balancer = Balancer::new(&set, RoundRobin::new())?;
 /// let forwarder = Forwarder::bind("0.0.0.0:8080".parse()?, balancer)?
 ///     .max_connections(50_000)
 ///     .queue(1000, Duration::from_secs(5))

@@ -12,7 +12,7 @@ use crate::scheduler::registry::builtin::BUILTIN_SCHEDULERS;
 use crate::scheduler::registry::error::SchedulerRegistryError;
 use crate::scheduler::registry::expression::{SchedulerExpression, is_name};
 use crate::scheduler::registry::params::{BuildScheduler, SchedulerFactory, SchedulerParams};
-use crate::scheduler::registry::suggest::suggest;
+use crate::scheduler::registry::suggest::suggest_scheduler;
 use crate::scheduler::{Scheduler, SchedulerInfo};
 
 /// Builds schedulers from their [expressions](SchedulerExpression).
@@ -118,7 +118,7 @@ impl SchedulerRegistry {
     ) -> Result<Arc<dyn Scheduler>, SchedulerRegistryError> {
         let (name, arguments) = expression.into_parts();
         let Some(registered) = self.schedulers.get(&name) else {
-            let suggestion = suggest(&name, self.names()).map(str::to_owned);
+            let suggestion = suggest_scheduler(&name, self.names()).map(str::to_owned);
             return Err(SchedulerRegistryError::UnknownScheduler { name, suggestion });
         };
         let mut params = SchedulerParams::new(self, name, arguments)?;
