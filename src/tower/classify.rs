@@ -51,7 +51,8 @@ pub(super) fn classify_error(error: &(dyn Error + 'static)) -> Outcome {
         if is_timeout(error) {
             return Outcome::Timeout;
         }
-        match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+        let io_error = error.downcast_ref::<io::Error>();
+        match io_error.map(io::Error::kind) {
             Some(ErrorKind::TimedOut) => return Outcome::Timeout,
             Some(
                 ErrorKind::ConnectionRefused
@@ -59,7 +60,11 @@ pub(super) fn classify_error(error: &(dyn Error + 'static)) -> Outcome {
                 | ErrorKind::NetworkUnreachable
                 | ErrorKind::AddrNotAvailable,
             ) => return Outcome::ConnectError,
-            _ => source = error.source(),
+            // The source of an I/O error around another error is the source of that, and not that itself.
+            _ => {
+                let inner = io_error.and_then(io::Error::get_ref);
+                source = inner.map_or_else(|| error.source(), |inner| Some(inner));
+            }
         }
     }
     Outcome::AppError

@@ -131,7 +131,8 @@ pub use self::hedge::{Hedge, HedgeFuture, HedgeStats, Hedged};
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]
 pub use self::http::{
     ClassifyTrailers, CookieKey, ExtensionKey, GrpcStatusClassifier, HeaderKey,
-    HttpStatusClassifier, LeasedBody, OnBodyEnd, PathKey, PeerKey,
+    HttpStatusClassifier, LeasedBody, OnBodyEnd, PathKey, PeerKey, grpc_error_response,
+    grpc_status,
 };
 pub use self::in_flight::InFlight;
 pub use self::key::{MissingKeyPolicy, NoKey, RequestKey};

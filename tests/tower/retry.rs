@@ -106,11 +106,13 @@ async fn all_clones_share_the_budget() {
 #[cfg(feature = "tower-http")]
 #[tokio::test]
 async fn only_safe_methods_are_retried() {
+    // This body is not `Clone`.
+    use axum::body::Body;
     use http::{Method, Request, Response};
     use lvs::tower::HttpStatusClassifier;
     let set = BackendSet::new();
     for (name, status) in [("sound", 200), ("failing", 503)] {
-        let instance = service_fn(move |_: Request<()>| async move {
+        let instance = service_fn(move |_: Request<Body>| async move {
             let response = Response::builder().status(status).body(name);
             Ok::<_, BoxError>(response.expect("a status"))
         });
@@ -123,7 +125,7 @@ async fn only_safe_methods_are_retried() {
     .retry(Retry::safe_methods().budget(large_budget()));
     let mut answers = Vec::new();
     for method in [Method::GET, Method::GET, Method::POST, Method::POST] {
-        let request = Request::builder().method(method).body(()).expect("a request");
+        let request = Request::builder().method(method).body(Body::default()).expect("a request");
         answers.push(service.clone().oneshot(request).await.expect("ready").status().as_u16());
     }
     answers[2..].sort_unstable();
