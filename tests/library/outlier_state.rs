@@ -1,5 +1,4 @@
 //! What checkers and traffic make of a set: advice, ejection, trial, panic, quorum.
-#![cfg(not(lvs_loom))]
 
 use std::time::{Duration, Instant};
 
