@@ -9,20 +9,27 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use http::HeaderName;
 use lvs::scheduler::Maglev;
-use lvs::tower::{Balance, GrpcStatusClassifier, HeaderKey, OnBodyEnd};
+use lvs::tower::{
+    Balance, GrpcStatusClassifier, HeaderKey, LeasedBody, OnBodyEnd, grpc_error_response,
+};
 use lvs::{BackendSet, Balancer, Health, Spec};
 use tokio::net::TcpListener;
-use tonic::Request;
 use tonic::transport::server::{Server, TcpIncoming};
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-use tower::BoxError;
+use tower::util::MapResult;
+use tower::{BoxError, ServiceExt};
 
-type Client = HealthClient<Balance<Channel, HeaderKey, OnBodyEnd<GrpcStatusClassifier>>>;
+type Service = Balance<Channel, HeaderKey, OnBodyEnd<GrpcStatusClassifier>>;
+type Body = LeasedBody<tonic::body::Body, Channel, GrpcStatusClassifier>;
+type CallResult = Result<http::Response<Body>, BoxError>;
+type Client = HealthClient<MapResult<Service, fn(CallResult) -> CallResult>>;
 
 const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 
@@ -38,7 +45,11 @@ async fn main() -> Result<(), BoxError> {
     let service = Balance::new(Balancer::new(&set, Maglev::new())?)
         .key(HeaderKey::new(HeaderName::from_static("x-session")))
         .classify(GrpcStatusClassifier)
-        .until_body_end(); // the gRPC status is in the trailers
+        .until_body_end() // the gRPC status is in the trailers
+        .wait_timeout(Duration::from_millis(100));
+    // A call that finds no server answers UNAVAILABLE, as a server would.
+    let answer: fn(CallResult) -> CallResult = grpc_error_response;
+    let service = ServiceExt::<http::Request<tonic::body::Body>>::map_result(service, answer);
     let client = HealthClient::new(service);
 
     let before = homes(&set, &client).await?;
@@ -49,6 +60,14 @@ async fn main() -> Result<(), BoxError> {
     let after = homes(&set, &client).await?;
     let moved = before.iter().filter(|(session, home)| after[*session] != **home).count();
     println!("beta is down, {moved} sessions have moved: {}", summary(&after));
+
+    for name in NAMES {
+        set.set_health(&name.into(), Health::Down)?;
+    }
+    let call = client.clone().check(HealthCheckRequest::default()).await;
+    let status = call.err().ok_or("a call has found a server")?;
+    assert_eq!(status.code(), Code::Unavailable);
+    println!("all are down: {:?}, {}", status.code(), status.message());
     Ok(())
 }
 

@@ -29,7 +29,7 @@
 //! let set = BackendSet::<SocketAddr>::new();
 //! set.insert("10.0.0.1:80".parse::<SocketAddr>()?)?;
 //! set.insert("10.0.0.2:80".parse::<SocketAddr>()?)?;
-//! let balancer = Balancer::new(&set, RoundRobin)?;
+//! let balancer = Balancer::new(&set, RoundRobin::new())?;
 //!
 //! let client: SocketAddr = "192.0.2.7:50123".parse()?;
 //! let lease = balancer.pick(&Flow::from(client))?;
@@ -105,6 +105,8 @@ pub mod health;
 #[cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "what records is for Linux"))]
 mod histogram;
+#[cfg(any(feature = "discovery", feature = "health"))]
+mod runtime;
 pub mod scheduler;
 mod setting;
 mod sync;
@@ -124,6 +126,9 @@ pub use self::balancer::{Balancer, Lease, PickError};
 #[cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))))]
 pub use self::histogram::DurationHistogram;
+#[cfg(any(feature = "discovery", feature = "health"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "discovery", feature = "health"))))]
+pub use self::runtime::RuntimeError;
 pub use self::scheduler::{Flow, Scheduler};
 pub use self::setting::SettingError;
 

@@ -63,7 +63,7 @@ fn active(set: &BackendSet<()>) -> u32 {
 fn a_limit_of_one_is_never_two_leases() {
     explore(|| {
         let set = BackendSet::new();
-        let balancer = balancer(&set, RoundRobin);
+        let balancer = balancer(&set, RoundRobin::new());
         insert(&set, [Spec::new("a", ()).limits(Limits::new(1))]);
         let held = Arc::new(std::sync::atomic::AtomicU32::new(0));
 
@@ -99,7 +99,7 @@ fn take_and_return(balancer: &Balancer<()>, held: &std::sync::atomic::AtomicU32)
 fn leases_and_counters_agree_whatever_the_writer_does() {
     explore(|| {
         let set = set_of(&["b", "a"]);
-        let balancer = balancer(&set, RoundRobin);
+        let balancer = balancer(&set, RoundRobin::new());
         let removed = set.snapshot().find(&"a".into()).cloned().expect("just inserted");
 
         let writer = {
@@ -129,7 +129,7 @@ fn leases_and_counters_agree_whatever_the_writer_does() {
 fn a_lease_outlives_its_backend_and_still_counts_down() {
     explore(|| {
         let set = set_of(&["a"]);
-        let balancer = balancer(&set, RoundRobin);
+        let balancer = balancer(&set, RoundRobin::new());
         let lease = pick(&balancer).expect("a is there");
         let backend: Arc<Backend<()>> = Arc::clone(lease.backend());
 
@@ -154,7 +154,7 @@ fn a_lease_outlives_its_backend_and_still_counts_down() {
 fn a_refused_limit_change_or_pick_leaves_no_count_behind() {
     explore(|| {
         let set = set_of(&["a"]);
-        let balancer = balancer(&set, RoundRobin);
+        let balancer = balancer(&set, RoundRobin::new());
 
         let writer = {
             let set = set.clone();
@@ -181,7 +181,7 @@ fn a_refused_limit_change_or_pick_leaves_no_count_behind() {
 fn the_position_of_rr_advances_and_stays_in_range() {
     explore(|| {
         let set = set_of(&["c", "b", "a"]);
-        let balancer = balancer(&set, RoundRobin);
+        let balancer = balancer(&set, RoundRobin::new());
         let other = {
             let balancer = balancer.clone();
             thread::spawn(move || pick(&balancer).expect("all are usable"))
@@ -200,7 +200,7 @@ fn the_position_of_rr_advances_and_stays_in_range() {
 fn the_position_of_rr_survives_a_shrinking_list() {
     explore(|| {
         let set = set_of(&["c", "b", "a"]);
-        let balancer = balancer(&set, RoundRobin);
+        let balancer = balancer(&set, RoundRobin::new());
         drop((pick(&balancer), pick(&balancer)));
         let writer = {
             let set = set.clone();
@@ -221,7 +221,7 @@ fn the_position_of_rr_survives_a_shrinking_list() {
 fn a_worker_never_stays_behind() {
     explore(|| {
         let set = set_of(&["a"]);
-        let mut worker = balancer(&set, RoundRobin).worker(Rng::with_seed(1));
+        let mut worker = balancer(&set, RoundRobin::new()).worker(Rng::with_seed(1));
         let writer = {
             let set = set.clone();
             thread::spawn(move || {
@@ -247,7 +247,7 @@ fn lanes_and_limits_agree_when_all_threads_have_ended() {
     explore(|| {
         let set = BackendSet::with_counter_lanes(2);
         insert(&set, [Spec::new("a", ())]);
-        let balancer = balancer(&set, RoundRobin);
+        let balancer = balancer(&set, RoundRobin::new());
         let mut workers = [1, 2].map(|seed| balancer.worker(Rng::with_seed(seed)));
         let first = workers[0].pick(&Flow::new()).expect("no limit");
         let second = workers[1].pick(&Flow::new()).expect("no limit");
@@ -290,7 +290,7 @@ fn an_undisturbed_pick_finds_the_idle_backend(
     explore(move || {
         let set = BackendSet::new();
         insert(&set, ["b", "a"].map(|name| Spec::new(name, ()).limits(Limits::new(1))));
-        let first = balancer(&set, RoundRobin);
+        let first = balancer(&set, RoundRobin::new());
         let on_a = pick(&first).expect("a is first");
         let on_b = pick(&first).expect("b is second");
 

@@ -40,7 +40,7 @@ pub use self::worker::BalancerWorker;
 /// use lvs::scheduler::RoundRobin;
 ///
 /// let set = BackendSet::<SocketAddr>::new();
-/// let balancer = Balancer::new(&set, RoundRobin)?;
+/// let balancer = Balancer::new(&set, RoundRobin::new())?;
 /// for port in [9001, 9002, 9003] {
 ///     set.insert(SocketAddr::from(([127, 0, 0, 1], port)))?;
 /// }

@@ -40,7 +40,7 @@ use crate::sync::{Mutex, lock};
 /// use lvs::{BackendSet, Balancer, Flow};
 ///
 /// let set = BackendSet::new();
-/// let balancer = Balancer::new(&set, RoundRobin)?;
+/// let balancer = Balancer::new(&set, RoundRobin::new())?;
 /// set.insert(SocketAddr::from(([10, 0, 0, 1], 80)))?;
 /// set.insert(SocketAddr::from(([10, 0, 0, 2], 80)))?;
 ///
@@ -74,7 +74,7 @@ use crate::sync::{Mutex, lock};
 /// let set = BackendSet::new();
 /// set.insert(SocketAddr::from(([10, 0, 0, 1], 0)))?;
 /// set.insert(SocketAddr::from(([10, 0, 0, 2], 0)))?;
-/// let balancer = Balancer::new(&set, RoundRobin)?;
+/// let balancer = Balancer::new(&set, RoundRobin::new())?;
 /// let group = Arc::new(Persistence::builder(Duration::from_secs(300)).build(balancer)?);
 ///
 /// // The listeners of both ports do this with a connection.
@@ -364,7 +364,7 @@ mod tests {
             (builder.ipv6_prefix(129), "ipv6_prefix is 129, must be from 0 to 128"),
         ] {
             let balancer =
-                Balancer::new(&BackendSet::<u8>::new(), RoundRobin).expect("an empty set");
+                Balancer::new(&BackendSet::<u8>::new(), RoundRobin::new()).expect("an empty set");
             assert_eq!(builder.build(balancer).expect_err(expected).to_string(), expected);
         }
     }

@@ -20,6 +20,7 @@ use super::service::VirtualService;
 use super::status::StatusReader;
 use super::sync::SyncStatusSlot;
 use crate::forward::DrainReport;
+use crate::runtime::RuntimeError;
 
 /// Runs the commands of a director. It ends after `Stop`, or when the last sender is dropped.
 pub(super) struct Controller {
@@ -29,7 +30,7 @@ pub(super) struct Controller {
     successor: Option<oneshot::Receiver<SuccessorServes>>,
     /// Commands that wait until the successor serves or has failed.
     deferred: VecDeque<ControlCommand>,
-    _monitor: AbortOnDropHandle<()>,
+    _monitor: AbortOnDropHandle<Result<(), RuntimeError>>,
     _sampler: AbortOnDropHandle<()>,
 }
 

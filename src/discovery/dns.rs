@@ -18,6 +18,7 @@ pub use self::resolver::AddressFamilies;
 use self::resolver::{DnsResolver, ResolverSettings};
 use super::{DiscoveryError, MemberSource, MemberUpdate};
 use crate::backend::Spec;
+use crate::runtime::require_io;
 use crate::setting::{SettingError, check_range};
 
 /// The most targets of SRV records that are resolved at the same time.
@@ -232,6 +233,9 @@ impl MemberSource<SocketAddr> for DnsSource {
     async fn next(&mut self) -> Option<Result<MemberUpdate<SocketAddr>, DiscoveryError>> {
         if let Some(at) = self.next_refresh_at.take() {
             sleep_until(at).await;
+        }
+        if let Err(error) = require_io("a name server source") {
+            return Some(Err(error.into()));
         }
         let limit = self.timeout;
         let answer = timeout(limit, self.resolve_members()).await;

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::MemberListError;
 use crate::backend::SetError;
+use crate::runtime::RuntimeError;
 
 /// The reason why a [member source](super::MemberSource) cannot list its members.
 ///
@@ -48,6 +49,9 @@ pub enum DiscoveryError {
         #[from]
         source: SetError,
     },
+    /// The feed or the source lacks something of its tokio runtime.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// An error of a source outside this crate.
     #[error(transparent)]
     Other(Box<dyn Error + Send + Sync>),

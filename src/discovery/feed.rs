@@ -9,19 +9,22 @@ mod status;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::yield_now;
+use tracing::error;
 
 use self::driver::FeedDriver;
-use self::reconciler::FeedReconciler;
+use self::reconciler::{FeedReconciler, TargetMaker};
 pub use self::removal::RemovalPolicy;
 use self::retry::RetryBackoff;
 pub use self::status::{FeedHandle, FeedState, FeedStatus, MemberRefusal};
-use super::MemberSource;
+use super::{DiscoveryError, MemberSource};
 use crate::backend::{BackendId, BackendSet};
+use crate::runtime::require_time;
 use crate::setting::SettingError;
 
 /// Keeps the members of a backend set as a member source reports them.
@@ -77,10 +80,12 @@ use crate::setting::SettingError;
 /// # }
 /// ```
 #[must_use = "a feed does nothing until it runs"]
-pub struct Feed<T, S> {
+pub struct Feed<T, S, A = T> {
     set: BackendSet<T>,
     source: S,
-    is_same_target: fn(&T, &T) -> bool,
+    is_same_target: fn(&A, &A) -> bool,
+    make_target: TargetMaker<A, T>,
+    adopt_member: fn(&mut FeedReconciler<A, T>, &BackendSet<T>, &BackendId),
     removal: RemovalPolicy,
     allow_empty: bool,
     retry_backoff: RetryBackoff,
@@ -108,7 +113,8 @@ where
     }
 
     /// Makes a feed of targets of any type, such as services: each update of a member replaces its
-    /// target.
+    /// target, and a source that is polled reports every member again each time. For clients of
+    /// addresses use [`making_targets`](Feed::making_targets), which keeps them.
     pub fn replacing_targets(set: &BackendSet<T>, source: S) -> Self {
         Self::with_target_comparison(set, source, |_, _| false)
     }
@@ -118,10 +124,74 @@ where
         source: S,
         is_same_target: fn(&T, &T) -> bool,
     ) -> Self {
+        let make_target = Box::new(T::clone);
+        Self::from_parts(set, source, is_same_target, make_target, FeedReconciler::adopt)
+    }
+
+    /// Takes over members that an earlier feed has left in the set when it was dropped.
+    ///
+    /// The members stay until the first update of the new source, which keeps or removes them. So a
+    /// source can be replaced without an interruption. Names that the set does not have are
+    /// ignored. A feed that [makes its targets](Feed::making_targets) adopts none: it cannot know what
+    /// the targets of the set were made of.
+    pub fn adopt(self, members: impl IntoIterator<Item = BackendId>) -> Self {
+        Self { adopted: members.into_iter().collect(), ..self }
+    }
+}
+
+impl<T, S, A> Feed<T, S, A>
+where
+    T: Send + Sync + 'static,
+    S: MemberSource<A>,
+    A: Clone + Send + Sync + 'static,
+{
+    /// Makes a feed whose targets, such as clients, are made of what the source names, such as
+    /// addresses: when a member is inserted, and when the source names something else for it. A list that
+    /// has not changed makes nothing, and replaces nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use lvs::BackendSet;
+    /// use lvs::discovery::{Feed, StaticList};
+    ///
+    /// /// A client of a server; connects when it is first used.
+    /// #[derive(Debug)]
+    /// struct Client(SocketAddr);
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let set = BackendSet::<Client>::new();
+    /// let list: StaticList<SocketAddr> = "10.0.0.1:80\n10.0.0.2:80".parse()?;
+    /// Feed::making_targets(&set, list, |address: &SocketAddr| Client(*address)).run().await;
+    /// assert_eq!(set.snapshot().backends().len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn making_targets(
+        set: &BackendSet<T>,
+        source: S,
+        make: impl Fn(&A) -> T + Send + Sync + 'static,
+    ) -> Self
+    where
+        A: PartialEq,
+    {
+        Self::from_parts(set, source, A::eq, Box::new(make), |_, _, _| ())
+    }
+
+    fn from_parts(
+        set: &BackendSet<T>,
+        source: S,
+        is_same_target: fn(&A, &A) -> bool,
+        make_target: TargetMaker<A, T>,
+        adopt_member: fn(&mut FeedReconciler<A, T>, &BackendSet<T>, &BackendId),
+    ) -> Self {
         Self {
             set: set.clone(),
             source,
             is_same_target,
+            make_target,
+            adopt_member,
             removal: RemovalPolicy::DEFAULT,
             allow_empty: false,
             retry_backoff: RetryBackoff::DEFAULT,
@@ -167,15 +237,6 @@ where
         Self { name: Some(name.into()), ..self }
     }
 
-    /// Takes over members that an earlier feed has left in the set when it was dropped.
-    ///
-    /// The members stay until the first update of the new source, which keeps or removes them. So a
-    /// source can be replaced without an interruption. Names that the set does not have are
-    /// ignored.
-    pub fn adopt(self, members: impl IntoIterator<Item = BackendId>) -> Self {
-        Self { adopted: members.into_iter().collect(), ..self }
-    }
-
     /// Returns a handle that reads the status of the feed while it runs.
     #[must_use]
     pub fn handle(&self) -> FeedHandle {
@@ -184,17 +245,26 @@ where
 
     /// Runs until the source has ended and no member drains any more; returns the last status.
     ///
-    /// Needs a tokio runtime with time.
+    /// Needs a tokio runtime with time; without, the feed ends at once, with
+    /// [`DiscoveryError::Runtime`](super::DiscoveryError::Runtime) as its
+    /// [last error](FeedStatus::last_error).
     ///
     /// # Cancel safety
     /// When the future is dropped, the members stay in the set as they are; draining members stay
     /// draining.
     pub async fn run(self) -> FeedStatus {
+        if let Err(error) = require_time("a discovery feed") {
+            return refuse_to_run(&self.status, error.into());
+        }
         let mut source = self.source;
-        let mut reconciler =
-            FeedReconciler::new(self.removal, self.allow_empty, self.is_same_target);
+        let mut reconciler = FeedReconciler::new(
+            self.removal,
+            self.allow_empty,
+            self.is_same_target,
+            self.make_target,
+        );
         for member in &self.adopted {
-            reconciler.adopt(&self.set, member);
+            (self.adopt_member)(&mut reconciler, &self.set, member);
         }
         let mut driver = FeedDriver::new(
             self.set,
@@ -242,7 +312,18 @@ where
     }
 }
 
-impl<T, S> fmt::Debug for Feed<T, S> {
+/// Reports a feed that ends before it begins.
+fn refuse_to_run(status: &watch::Sender<FeedStatus>, error: DiscoveryError) -> FeedStatus {
+    error!("a discovery feed cannot run: {error}");
+    status.send_modify(|status| {
+        status.state = FeedState::Ended;
+        status.failures += 1;
+        status.last_error = Some(Arc::new(error));
+    });
+    status.borrow().clone()
+}
+
+impl<T, S, A> fmt::Debug for Feed<T, S, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Feed")
             .field("removal", &self.removal)

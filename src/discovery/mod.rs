@@ -46,6 +46,11 @@
 //!   differently than before. [`Feed`] describes which value wins if an operator and the source
 //!   disagree.
 //!
+//! # What a feed needs of its runtime
+//! A tokio runtime of either flavor, with time; [`DnsSource`] needs I/O too, and your own source what it
+//! uses. A feed whose runtime lacks time ends at once, a name server source whose runtime lacks I/O fails;
+//! the [status](FeedStatus::last_error) has the error.
+//!
 //! # The text form
 //! Text lists and files have one member a line. A word that begins with `#` starts a comment up to
 //! the end of the line; empty lines are ignored.

@@ -18,7 +18,8 @@ use crate::backend::{BackendId, Spec};
 /// ends the feed.
 ///
 /// Services can seldom be compared: make the feed by
-/// [`Feed::replacing_targets`](super::Feed::replacing_targets).
+/// [`Feed::replacing_targets`](super::Feed::replacing_targets), or discover addresses and make it by
+/// [`Feed::making_targets`](super::Feed::making_targets).
 ///
 /// # Examples
 /// ```

@@ -68,6 +68,25 @@ pub enum HealthEventKind {
         /// The problem.
         text: Arc<str>,
     },
+    /// A check could not run, or could not finish, for a reason on this machine: a shortage, or a
+    /// panic of the check. It counts neither for nor against the backend, and is reported once for each
+    /// reason until the check runs again.
+    LocalFailure {
+        /// The backend that was to be checked.
+        id: BackendId,
+        /// The name of the check, and the reason.
+        reason: Arc<str>,
+    },
+    /// Members of the set are not checked: they have no address, or no port where the check has none.
+    /// They keep their health. Reported once for the members that a change of the set adds.
+    NotChecked {
+        /// The first of them.
+        id: BackendId,
+        /// The name of the check.
+        check: Arc<str>,
+        /// How many more there are.
+        others: usize,
+    },
     /// A scheduler refused a set with the health that the checks found. The set keeps its previous
     /// health, and the monitor tries again.
     PublishRefused {
@@ -82,14 +101,17 @@ impl HealthEvent {
     }
 
     /// Returns whether the event reports a problem: a backend that is down or ejected, panic mode, a
-    /// lost quorum, a warning, or a refused publication.
+    /// lost quorum, a warning, a check that does not run, or a refused publication.
     #[must_use]
     pub fn is_alert(&self) -> bool {
         match &self.kind {
             HealthEventKind::State { to, .. } => to.is_some_and(BackendState::is_unhealthy),
             HealthEventKind::Panic { active, .. } => *active,
             HealthEventKind::Quorum { met, .. } => !met,
-            HealthEventKind::Warning { .. } | HealthEventKind::PublishRefused { .. } => true,
+            HealthEventKind::Warning { .. }
+            | HealthEventKind::LocalFailure { .. }
+            | HealthEventKind::NotChecked { .. }
+            | HealthEventKind::PublishRefused { .. } => true,
         }
     }
 }
@@ -130,6 +152,16 @@ impl fmt::Display for HealthEvent {
             }
             HealthEventKind::Warning { id, text } => {
                 write!(f, "server {id}: check passed with a warning: {text}")
+            }
+            HealthEventKind::LocalFailure { id, reason } => {
+                write!(f, "server {id} could not be checked: {reason}")
+            }
+            HealthEventKind::NotChecked { id, check, others } => {
+                write!(f, "server {id}")?;
+                if *others > 0 {
+                    write!(f, " and {others} others")?;
+                }
+                write!(f, ": no address and port for the {check} check, not checked")
             }
             HealthEventKind::PublishRefused { error } => {
                 write!(f, "health changes cannot be applied and are tried again: {error}")

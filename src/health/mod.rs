@@ -24,8 +24,9 @@
 //! | [`FileCheck`] | a file exists, and by the number in it, as keepalived's `FILE_CHECK` | |
 //!
 //! Every check reads a bounded answer and ends within its timeout, and every failure states what was
-//! expected and what was received. A shortage on this machine (descriptors, ports) does not count
-//! against a backend.
+//! expected and what was received. A shortage on this machine (descriptors, ports) and a
+//! check that panics do not count against a backend: they are
+//! [events](HealthEventKind::LocalFailure) with the reason.
 //!
 //! # How a backend leaves and returns to service
 //! | cause | [`BackendState`](crate::backend::BackendState) | returns by |
@@ -41,6 +42,11 @@
 //! # Too few healthy backends
 //! The set decides: [`FailMode`](crate::backend::FailMode) uses unhealthy backends when too few are
 //! healthy, [`Quorum`](crate::backend::Quorum) stops the service when too little weight is healthy.
+//!
+//! # What a monitor needs of its runtime
+//! A tokio runtime of either flavor, with I/O and time; [`Monitor::run`] refuses another by
+//! [`RuntimeError`](crate::RuntimeError). Checks are tasks of it: a thread that is blocked for longer than
+//! a timeout makes checks of a runtime with one thread fail.
 //!
 //! # Changes and restarts
 //! Health outlives a change of weight, target or scheduler. [`WatchHandle::export`] and

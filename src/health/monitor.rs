@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+use tracing::error;
 
 use super::events::{HealthEventSender, HealthEvents};
 use super::monitor_core::MonitorCore;
@@ -18,6 +19,7 @@ use super::saved::SavedHealth;
 use super::set_observer::ObservedBackendSet;
 use super::watched_service::WatchedServiceId;
 use crate::backend::{BackendSet, SetError};
+use crate::runtime::{RuntimeError, require_io, require_time};
 
 /// Watches sets: runs their checks and their outlier ejection, and writes the results into the sets.
 ///
@@ -63,6 +65,9 @@ struct MonitorShared {
     shut_down: AtomicBool,
 }
 
+/// What a [`RuntimeError`] calls a monitor.
+const PART: &str = "a health monitor";
+
 /// The default limit on checks in flight. Each has a descriptor, and a process often has 1024.
 const DEFAULT_MAX_IN_FLIGHT: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 
@@ -99,20 +104,23 @@ impl Monitor {
     ///
     /// The checks set health and [agent overrides](crate::backend::AgentOverride), never the admin
     /// state or the weight that the operator sets. Members are checked at the address of their
-    /// [`Spec`](crate::Spec); members without an address (or without a port, if the check has none
-    /// either) are not checked. Quiesced, draining and disabled members are checked too, so that their
+    /// [`Spec`](crate::Spec); a member without an address (or without a port, if the check has none
+    /// either) is not checked and keeps its health, which an
+    /// [event](super::HealthEventKind::NotChecked) reports. Quiesced, draining and disabled members are checked too, so that their
     /// health is known when they return to service.
     ///
     /// The set stays watched until [`WatchHandle::stop`], even if the returned handle is dropped.
     ///
     /// # Errors
-    /// [`HealthPlanError`] names the first setting that is out of range.
+    /// [`HealthPlanError`] names the first setting that is out of range, or the first backend of a set
+    /// of which a check can check none. An empty set can be watched.
     pub fn watch<T: Send + Sync + 'static>(
         &self,
         set: &BackendSet<T>,
         plan: HealthPlan,
     ) -> Result<WatchHandle, HealthPlanError> {
         plan.validate()?;
+        plan.validate_addresses(set)?;
         let wakeup = Arc::clone(&self.shared.wakeup);
         let wake_monitor = move || wakeup.notify_one();
         let events = self.shared.events.clone();
@@ -132,11 +140,19 @@ impl Monitor {
     /// cancels the checks in flight; the monitor can be run again.
     ///
     /// Returns at once if the monitor runs already.
-    pub fn run(&self) -> impl Future<Output = ()> + Send + 'static {
+    ///
+    /// # Errors
+    /// [`RuntimeError`] if the tokio runtime was built without I/O or without time. No check has run
+    /// then, and every set keeps its health.
+    pub fn run(&self) -> impl Future<Output = Result<(), RuntimeError>> + Send + 'static {
         let shared = Arc::clone(&self.shared);
         async move {
+            if let Err(error) = require_time(PART).and_then(|()| require_io(PART)) {
+                error!("{error}");
+                return Err(error);
+            }
             if shared.running.swap(true, Ordering::AcqRel) {
-                return;
+                return Ok(());
             }
             let _guard = MonitorRunGuard(&shared);
             let mut checks = RunningChecks::default();
@@ -150,6 +166,7 @@ impl Monitor {
                     () = sleep_until_or_forever(next) => {}
                 }
             }
+            Ok(())
         }
     }
 

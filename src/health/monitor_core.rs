@@ -12,7 +12,7 @@ use super::check::{CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 use super::events::HealthEventKind;
 use super::plan::{HealthPlan, ProbeKey};
 use super::saved::{SavedCheckVerdict, SavedHealth, SavedMemberVerdicts};
-use super::shared_probe::SharedProbe;
+use super::shared_probe::{ProbeChanges, SharedProbe};
 use super::timetable::{ProbeId, ProbeTimetable, TimetableStats};
 use super::watched_service::{WatchedMember, WatchedService, WatchedServiceId};
 use super::watched_set::{HealthUpdate, MemberInfo, WatchedSet};
@@ -158,19 +158,25 @@ impl MonitorCore {
         }
         let changed = probe.record_result(result);
         self.timetable.reschedule(id, probe.verdict, now);
-        if !changed.verdict && !changed.warning {
-            return;
-        }
-        let (subscribers, warning) = (probe.subscribers.clone(), probe.warning.clone());
+        let text = match changed {
+            ProbeChanges { local_failure: true, .. } => probe.local_failure.clone(),
+            ProbeChanges { warning: true, .. } => probe.warning.clone(),
+            ProbeChanges { verdict: true, .. } => None,
+            _ => return,
+        };
+        let subscribers = probe.subscribers.clone();
         for (service_id, serial) in subscribers {
             if changed.verdict {
                 self.evaluate_member(service_id, serial);
             }
-            let service = self.services.get(&service_id).filter(|_| changed.warning);
+            let service = self.services.get(&service_id);
             let member = service.and_then(|service| Some((service, service.members.get(&serial)?)));
-            if let (Some((service, member)), Some(text)) = (member, &warning) {
+            if let (Some((service, member)), Some(text)) = (member, &text) {
                 let (id, text) = (member.info.id.clone(), Arc::clone(text));
-                service.set.publish_event(HealthEventKind::Warning { id, text });
+                service.set.publish_event(match changed.local_failure {
+                    true => HealthEventKind::LocalFailure { id, reason: text },
+                    false => HealthEventKind::Warning { id, text },
+                });
             }
         }
     }
@@ -270,8 +276,23 @@ impl MonitorCore {
         if let Some(service) = self.services.get_mut(&id) {
             service.track_members(now);
         }
+        self.report_unchecked(id, &new);
         // A new member may share a probe that has a verdict already.
         new.into_iter().for_each(|serial| self.evaluate_member(id, serial));
+    }
+
+    /// Reports the new members of a service that a check of its plan cannot check.
+    fn report_unchecked(&self, id: WatchedServiceId, new: &[u64]) {
+        let Some(service) = self.services.get(&id) else { return };
+        for check in &service.set.plan().checks {
+            let members = new.iter().filter_map(|serial| service.members.get(serial));
+            let mut unchecked = members.filter(|member| !check.can_check(member.info.address));
+            if let Some(first) = unchecked.next() {
+                let (id, check) = (first.info.id.clone(), check.name().into());
+                let others = unchecked.count();
+                service.set.publish_event(HealthEventKind::NotChecked { id, check, others });
+            }
+        }
     }
 
     fn subscribe(

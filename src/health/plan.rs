@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::Check;
 use super::check::AnyCheck;
 use super::outlier::policy::EjectionPolicy;
+use crate::backend::{BackendId, BackendSet};
 
 /// A check and its timing.
 ///
@@ -153,6 +154,16 @@ impl TimedCheck {
         (address.port() != 0).then_some(ProbeKey { check, timing, address, source })
     }
 
+    /// Tells whether there is something to check at this address, or without one.
+    pub(super) fn can_check(&self, backend: Option<SocketAddr>) -> bool {
+        backend.and_then(|address| self.probe_key(address)).is_some()
+    }
+
+    /// Returns the name of the check.
+    pub(super) fn name(&self) -> &str {
+        self.check.name()
+    }
+
     fn validate(&self) -> Result<(), HealthPlanError> {
         let CheckTiming { interval, fast_interval, down_interval, timeout, rise, fall, jitter } =
             self.timing;
@@ -241,6 +252,22 @@ impl HealthPlan {
     pub(crate) fn validate(&self) -> Result<(), HealthPlanError> {
         self.checks.iter().try_for_each(TimedCheck::validate)
     }
+
+    /// Refuses a set of which a check of the plan can check no member.
+    pub(super) fn validate_addresses<T>(&self, set: &BackendSet<T>) -> Result<(), HealthPlanError> {
+        let snapshot = set.snapshot();
+        let Some(first) = snapshot.members().iter().next() else { return Ok(()) };
+        for check in &self.checks {
+            if !snapshot.members().iter().any(|member| check.can_check(member.address())) {
+                return Err(HealthPlanError::NoAddress {
+                    service: self.name.to_string(),
+                    check: check.check.name().to_owned(),
+                    backend: first.id().clone(),
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Why [`Monitor::watch`](super::Monitor::watch) refused a [`HealthPlan`].
@@ -267,6 +294,19 @@ pub enum HealthPlanError {
         timeout: Duration,
         /// Its shortest interval.
         interval: Duration,
+    },
+    /// No backend of the set has an address that the check can use.
+    #[error(
+        "service {service}: the {check} check can check no backend: {backend} and all others have no \
+         address or no port, set them by Spec::address and TimedCheck::port"
+    )]
+    NoAddress {
+        /// The name of the service, from the plan.
+        service: String,
+        /// The name of the check.
+        check: String,
+        /// The first backend of the set.
+        backend: BackendId,
     },
     /// Rise or fall is 0.
     #[error("{check} check: rise is {rise} and fall is {fall}, both must be at least 1")]

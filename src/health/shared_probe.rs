@@ -21,15 +21,19 @@ pub(super) struct SharedProbe {
     pub(super) reason: Arc<str>,
     pub(super) agent_override: AgentOverride,
     pub(super) warning: Option<Arc<str>>,
+    /// Why the check does not run, since its last result.
+    pub(super) local_failure: Option<Arc<str>>,
 }
 
 /// The changes that a result of a check makes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ProbeChanges {
     /// Whether the verdict or the agent override changed.
     pub(super) verdict: bool,
     /// Whether there is a new warning.
     pub(super) warning: bool,
+    /// Whether the check does not run for a new reason.
+    pub(super) local_failure: bool,
 }
 
 impl SharedProbe {
@@ -42,6 +46,7 @@ impl SharedProbe {
             reason: "not checked yet".into(),
             agent_override: AgentOverride::default(),
             warning: None,
+            local_failure: None,
         }
     }
 
@@ -54,11 +59,12 @@ impl SharedProbe {
         let (agent_override, warning, failure) = match result {
             // A failure of this machine shows nothing about the backend.
             Err(failure) if failure.kind() == CheckFailureKind::Local => {
-                return ProbeChanges { verdict: false, warning: false };
+                return self.record_local_failure(&failure);
             }
             Ok(report) => (report.agent_override, report.warning, None),
             Err(failure) => (failure.agent_override(), None, Some(failure)),
         };
+        self.local_failure = None;
         let passed = failure.is_none();
         let mut changed = self.verdict.record_result(passed, &self.key.timing);
         if changed {
@@ -74,6 +80,16 @@ impl SharedProbe {
         if new_warning {
             self.warning = warning.map(Into::into);
         }
-        ProbeChanges { verdict: changed, warning: new_warning && self.warning.is_some() }
+        let warning = new_warning && self.warning.is_some();
+        ProbeChanges { verdict: changed, warning, local_failure: false }
+    }
+
+    fn record_local_failure(&mut self, failure: &CheckFailure) -> ProbeChanges {
+        let reason = format!("{} check: {failure}", self.key.check.name());
+        if self.local_failure.as_deref() == Some(&*reason) {
+            return ProbeChanges::default();
+        }
+        self.local_failure = Some(reason.into());
+        ProbeChanges { local_failure: true, ..ProbeChanges::default() }
     }
 }

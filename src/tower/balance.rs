@@ -11,7 +11,7 @@ use tokio_util::sync::PollSemaphore;
 
 use super::classify::ResultClassifier;
 use super::completion::{Completion, OnResponse};
-use super::context::{BalanceConfig, PerThreadContexts};
+use super::context::{BalanceConfig, MIN_TIMEOUT, PerThreadContexts};
 use super::error::BalanceError;
 use super::future::BalanceFuture;
 use super::in_flight::InFlight;
@@ -136,6 +136,29 @@ impl<S, K, C, R> Balance<S, K, C, R> {
     #[must_use]
     pub fn wait_timeout(self, timeout: Duration) -> Self {
         self.reconfigure(|config| config.wait_timeout = timeout)
+    }
+
+    /// Sets how long an instance may take to answer; above 0. Default: no timeout.
+    ///
+    /// It applies to each attempt, from the call of the instance to its response, and not to the search
+    /// for a ready instance, for which [`wait_timeout`](Self::wait_timeout) is, nor to the body of the
+    /// response. An attempt that takes longer is dropped, and counts as [`Outcome::Timeout`] of its
+    /// backend, whatever the [classifier](super::Classify): a failure, which
+    /// [ejects](crate::health::EjectionPolicy) a backend that hangs, and which [`Retry`](super::Retry)
+    /// and [`Hedge`](super::Hedge) answer by another backend. Without another attempt the request
+    /// fails with [`BalanceError::Timeout`].
+    ///
+    /// [The module](crate::tower#timeouts) compares this with tower's `Timeout`. It costs an allocation
+    /// and a timer for each attempt that is not answered at its first poll, which panics outside a tokio
+    /// runtime with time.
+    ///
+    /// [`Outcome::Timeout`]: crate::Outcome::Timeout
+    ///
+    /// # Errors
+    /// [`SettingError`] if the timeout is 0.
+    pub fn timeout(self, timeout: Duration) -> Result<Self, SettingError> {
+        let timeout = check_range("timeout", timeout, MIN_TIMEOUT..)?;
+        Ok(self.reconfigure(|config| config.timeout = Some(timeout)))
     }
 
     /// Bounds the requests under way over all clones, waiting requests included: at the bound,

@@ -4,7 +4,10 @@ use std::error::Error;
 use std::io::{self, ErrorKind};
 
 use ::tower::BoxError;
+use ::tower::timeout::error::Elapsed;
+use tokio::time::error::Elapsed as TokioElapsed;
 
+use super::error::BalanceError;
 use crate::backend::Outcome;
 
 /// Classifies the result of a request as an outcome of the backend that served it. Schedulers, outlier
@@ -26,7 +29,9 @@ impl<Res, F: Fn(Result<&Res, &BoxError>) -> Outcome> Classify<Res> for F {
 /// A classifier by which a response is a success and an error is a failure.
 ///
 /// If an I/O error is among an error's sources, the outcome is that of the I/O error: a failed connect
-/// or a timeout. Any other error is an application error.
+/// or a timeout. The `Elapsed` of tower's `Timeout` and of `tokio::time::timeout`, and the
+/// [`BalanceError::Timeout`] of a balancer below, are timeouts. Any other error is an application
+/// error.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ResultClassifier;
 
@@ -43,7 +48,11 @@ pub(super) fn classify_error(error: &(dyn Error + 'static)) -> Outcome {
     // Bounded, in case the sources form a cycle.
     for _ in 0..16 {
         let Some(error) = source else { break };
-        match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+        if is_timeout(error) {
+            return Outcome::Timeout;
+        }
+        let io_error = error.downcast_ref::<io::Error>();
+        match io_error.map(io::Error::kind) {
             Some(ErrorKind::TimedOut) => return Outcome::Timeout,
             Some(
                 ErrorKind::ConnectionRefused
@@ -51,14 +60,27 @@ pub(super) fn classify_error(error: &(dyn Error + 'static)) -> Outcome {
                 | ErrorKind::NetworkUnreachable
                 | ErrorKind::AddrNotAvailable,
             ) => return Outcome::ConnectError,
-            _ => source = error.source(),
+            // The source of an I/O error around another error is the source of that, and not that itself.
+            _ => {
+                let inner = io_error.and_then(io::Error::get_ref);
+                source = inner.map_or_else(|| error.source(), |inner| Some(inner));
+            }
         }
     }
     Outcome::AppError
 }
 
+/// Tells whether an error itself, and not one of its sources, is a timeout of tower, tokio or a balancer.
+fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+    error.is::<Elapsed>()
+        || error.is::<TokioElapsed>()
+        || matches!(error.downcast_ref(), Some(BalanceError::Timeout { .. }))
+}
+
 #[cfg(all(test, not(lvs_loom)))]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -73,5 +95,15 @@ mod tests {
             Outcome::ConnectError
         );
         assert_eq!(outcome_of(nested(ErrorKind::BrokenPipe)), Outcome::AppError);
+    }
+
+    #[test]
+    fn the_timeouts_of_tower_tokio_and_a_balancer_are_timeouts() {
+        let outcome_of = |error: BoxError| ResultClassifier.classify(Err::<&(), _>(&error));
+        assert_eq!(outcome_of(Elapsed::new().into()), Outcome::Timeout);
+        assert_eq!(outcome_of(io::Error::other(Elapsed::new()).into()), Outcome::Timeout);
+        let below = BalanceError::Timeout { backend: "a".into(), timeout: Duration::from_secs(1) };
+        assert_eq!(outcome_of(below.into()), Outcome::Timeout);
+        assert_eq!(outcome_of(BalanceError::NoKey.into()), Outcome::AppError);
     }
 }

@@ -16,6 +16,9 @@ use crate::sync::{AtomicUsize, Ordering};
 /// processor, since threads come and go and are not bound to processors.
 const MAX_CONTEXT_COPIES: usize = 64;
 
+/// The shortest timeout of an attempt: any but 0, which would fail every request that waits.
+pub(super) const MIN_TIMEOUT: Duration = Duration::from_nanos(1);
+
 /// Copies of a [`BalanceContext`], spread over the threads.
 ///
 /// Each request holds a reference to a context; with a single context all threads would write its
@@ -64,6 +67,7 @@ impl<S: Send + Sync + 'static> PerThreadContexts<S> {
         let config = BalanceConfig {
             candidates: 3,
             wait_timeout: Duration::from_secs(1),
+            timeout: None,
             missing_key: MissingKeyPolicy::default(),
             measure_latency: None,
         };
@@ -121,6 +125,8 @@ pub(super) struct BalanceConfig {
     pub(super) candidates: usize,
     /// How long a request waits for an instance.
     pub(super) wait_timeout: Duration,
+    /// How long an instance may take to answer an attempt; `None` is for ever.
+    pub(super) timeout: Option<Duration>,
     pub(super) missing_key: MissingKeyPolicy,
     /// Whether the clock is read for each request; `None` leaves it to the scheduler.
     pub(super) measure_latency: Option<bool>,

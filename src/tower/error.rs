@@ -1,16 +1,17 @@
-//! The error of a balancer that sent a request nowhere.
+//! The error of a balancer that sent a request nowhere, or had no answer in time.
 
 use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::backend::BackendId;
 use crate::balancer::PickError;
 
-/// The reason why a balancer did not send a request.
+/// The reason why a balancer did not send a request, or waits for its answer no longer.
 ///
 /// Errors of an instance are passed on unchanged. Both are `Box<dyn Error>`, as usual with tower;
 /// `downcast_ref` tells them apart.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum BalanceError {
     /// No backend could be picked within the [wait timeout](super::Balance::wait_timeout).
@@ -29,6 +30,14 @@ pub enum BalanceError {
         asked: usize,
         /// How long the request waited.
         waited: Duration,
+    },
+    /// The backend did not answer within the [timeout](super::Balance::timeout).
+    #[error("backend {backend} did not answer within {timeout:?}")]
+    Timeout {
+        /// The backend that the request was sent to.
+        backend: BackendId,
+        /// The timeout of an attempt.
+        timeout: Duration,
     },
     /// The request has no key, and the balancer
     /// [refuses](super::MissingKeyPolicy::Refuse) requests without one.

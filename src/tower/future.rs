@@ -7,6 +7,8 @@ use std::task::{Context, Poll, ready};
 
 use ::tower::{BoxError, Service};
 use pin_project_lite::pin_project;
+use tokio::task::{Unconstrained, unconstrained};
+use tokio::time::{Sleep, sleep};
 
 use super::completion::Completion;
 use super::error::BalanceError;
@@ -43,7 +45,12 @@ pin_project! {
         // Searches for a ready instance.
         Search { search: InstanceSearch<S>, request: Option<Req> },
         // Awaits the response. The copy of the request and its flow are for a retry.
-        Call { #[pin] future: F, retry_copy: Option<(RequestCopy, Flow)> },
+        Call {
+            #[pin]
+            future: F,
+            retry_copy: Option<(RequestCopy, Flow)>,
+            timer: Option<AttemptTimer>,
+        },
         Failed { error: Option<BoxError> },
         Done,
     }
@@ -76,7 +83,7 @@ where
         completion: C,
         retry: R,
     ) -> Self {
-        let state = BalanceFutureState::Call { future, retry_copy: None };
+        let state = BalanceFutureState::Call { future, retry_copy: None, timer: None };
         Self { in_flight: Some((in_flight, completion)), retry, attempt: 1, state }
     }
 
@@ -158,7 +165,8 @@ where
                             let copy = this.retry.clone_request(&request, *this.attempt);
                             let retry_copy = copy.map(|copy| (copy, search.take_flow()));
                             let future = service.call(request);
-                            this.state.set(BalanceFutureState::Call { future, retry_copy });
+                            let timer = None;
+                            this.state.set(BalanceFutureState::Call { future, retry_copy, timer });
                         }
                         (Err(error), _) => {
                             this.state.set(BalanceFutureState::Done);
@@ -168,12 +176,21 @@ where
                         (Ok(_), None) => return Poll::Pending,
                     }
                 }
-                BalanceFutureStateProjection::Call { future, retry_copy } => {
-                    let result = ready!(future.poll(cx)).map_err(Into::into);
+                BalanceFutureStateProjection::Call { future, retry_copy, timer } => {
                     let Some((in_flight, completion)) = &mut this.in_flight else {
                         return Poll::Pending;
                     };
-                    let outcome = completion.outcome(result.as_ref());
+                    let (result, outcome) = match future.poll(cx) {
+                        Poll::Ready(result) => {
+                            let result = result.map_err(Into::into);
+                            let outcome = completion.outcome(result.as_ref());
+                            (result, outcome)
+                        }
+                        Poll::Pending => {
+                            let error = ready!(poll_attempt_timeout(cx, timer, in_flight));
+                            (Err(error.into()), Outcome::Timeout)
+                        }
+                    };
                     let retry = retry_copy
                         .take()
                         .and_then(|copy| start_retry(this.retry, copy, in_flight, outcome));
@@ -199,6 +216,26 @@ where
             }
         }
     }
+}
+
+/// Fires when an attempt has taken too long. Unconstrained: an instance that has used up its task's
+/// budget does not put off the timeout.
+type AttemptTimer = Pin<Box<Unconstrained<Sleep>>>;
+
+/// Returns the error of an attempt that has taken longer than the timeout of the balancer. Starts the
+/// timer at the first call.
+#[inline]
+fn poll_attempt_timeout<S>(
+    cx: &mut Context<'_>,
+    timer: &mut Option<AttemptTimer>,
+    in_flight: &InFlight<S>,
+) -> Poll<BalanceError> {
+    let (Some(timeout), Some(lease)) = (in_flight.context.config.timeout, &in_flight.lease) else {
+        return Poll::Pending;
+    };
+    let timer = timer.get_or_insert_with(|| Box::pin(unconstrained(sleep(timeout))));
+    ready!(timer.as_mut().poll(cx));
+    Poll::Ready(BalanceError::Timeout { backend: lease.id().clone(), timeout })
 }
 
 /// Ends a failed attempt and starts another, if the outcome is a failure, another backend can be

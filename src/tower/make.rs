@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::balance::Balance;
 use super::reconnect::{Connect, Reconnect, ReconnectConfig};
-use crate::backend::{BackendSet, SetError, Snapshot, SnapshotCommit, SnapshotReader, Spec};
+use crate::backend::{BackendSet, SetError, Snapshot, SnapshotCommit, SnapshotReader};
 use crate::balancer::Balancer;
 use crate::discovery::{DiscoverSource, Feed, MemberSource};
 use crate::scheduler::Scheduler;
@@ -38,7 +38,7 @@ struct MakeBalanceConfig {
 ///
 /// A [`Feed`] adds and removes the members: a source that fails removes none, and a member that is no
 /// longer named is drained. The feed runs in a task that ends with the balancer, its clones and its
-/// requests. For other behaviour, combine the parts yourself: [`MemberSource::map`] makes a
+/// requests. For other behaviour, combine the parts yourself: [`Feed::making_targets`] makes a
 /// [`Reconnect`] of each target.
 ///
 /// # Warm-up
@@ -136,10 +136,9 @@ impl<M> MakeBalance<M> {
             false => balance,
         };
         let (make, config) = (self.make.clone(), self.config.reconnect);
-        let connections = source.map(move |spec: Spec<T>| {
-            spec.map(|target| Reconnect::with_config(config, make.clone(), target))
-        });
-        let feed = tokio::spawn(Feed::new(&set, connections).run());
+        let connect =
+            move |target: &T| Reconnect::with_config(config, make.clone(), target.clone());
+        let feed = tokio::spawn(Feed::making_targets(&set, source, connect).run());
         Ok(balance.attach(AbortOnDropHandle::new(feed)))
     }
 }

@@ -56,6 +56,7 @@
 //! | a `Buffer` with a task and a queue, to share the balancer | a clone |
 //! | every ready service holds a permit or a slot | one candidate at a time does |
 //! | `ConcurrencyLimit` around each service | [`Limits`](crate::Limits) of the backend, which schedulers read |
+//! | `Timeout` around each service or around the balancer | [`Balance::timeout`], for each attempt |
 //! | `Retry` around the balancer, which may pick the same service again | [`Balance::retry`], which picks another |
 //! | `Hedge` around the balancer, which may pick the same service again | [`Balance::hedge`], which picks another, within a budget |
 //! | `MakeBalance`, `BalanceLayer`: a service that returns a `Discover` of services | `MakeBalance`, `BalanceLayer` (feature `discovery-tower`): a `MakeService`, and a `Discover` or another source of its targets |
@@ -67,6 +68,25 @@
 //! An instance must be `Clone` (each request uses a clone; clients of hyper and channels of tonic are
 //! made for that), `Send` and `Sync`. Wrap an instance that is not `Sync` into tower's
 //! `BoxCloneSyncService`, and an instance that cannot be cloned into a `Buffer` of its own.
+//!
+//! # Timeouts
+//! | where | what it bounds | the backend's account | sent again |
+//! |---|---|---|---|
+//! | [`Balance::timeout`], [`ReadyFirst::timeout`] | one attempt, from the call to the response | a timeout | by [`Retry`], [`Hedge`] |
+//! | tower's `Timeout` in each instance | the same | a timeout, by the [classifiers](Classify) of this module; with your own, as you classify its `Elapsed` | the same |
+//! | tower's `Timeout` around the balancer | the whole request: waiting, all attempts | cancelled, which counts for nothing | no |
+//! | [`Balance::wait_timeout`] | the search for a ready instance | nothing | no |
+//!
+//! So a timeout around the balancer alone hides a backend that hangs: its requests are dropped, as those
+//! of clients that went away are, and the backend stays eligible. Set [`Balance::timeout`] for that, and
+//! a timeout around the balancer, longer than that of all attempts, only to bound what a caller waits.
+//! None of them bounds the body of a response: a timeout for that belongs into a layer of the body.
+//!
+//! # What the services need of their runtime
+//! A request that waits for a backend, has a [timeout](Balance::timeout) or may be hedged starts a
+//! timer, and a [`Reconnect`] one for each connection: a tokio runtime with time (`enable_time`), of
+//! either flavor. I/O is needed only by what the instances do. A timer in a runtime without time panics,
+//! by tokio's rule.
 //!
 //! # Cost
 //! Ready, call and answer of an instance that does nothing take 0.37 to 0.44 of the time of tower's
@@ -111,7 +131,8 @@ pub use self::hedge::{Hedge, HedgeFuture, HedgeStats, Hedged};
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]
 pub use self::http::{
     ClassifyTrailers, CookieKey, ExtensionKey, GrpcStatusClassifier, HeaderKey,
-    HttpStatusClassifier, LeasedBody, OnBodyEnd, PathKey, PeerKey,
+    HttpStatusClassifier, LeasedBody, OnBodyEnd, PathKey, PeerKey, grpc_error_response,
+    grpc_status,
 };
 pub use self::in_flight::InFlight;
 pub use self::key::{MissingKeyPolicy, NoKey, RequestKey};

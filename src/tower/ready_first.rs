@@ -9,7 +9,7 @@ use ::tower::{BoxError, Service};
 
 use super::classify::ResultClassifier;
 use super::completion::{Completion, OnResponse};
-use super::context::{BalanceConfig, BalanceContext, PerThreadContexts};
+use super::context::{BalanceConfig, BalanceContext, MIN_TIMEOUT, PerThreadContexts};
 use super::error::BalanceError;
 use super::future::BalanceFuture;
 use super::in_flight::InFlight;
@@ -119,6 +119,16 @@ impl<S, C> ReadyFirst<S, C> {
     #[must_use]
     pub fn wait_timeout(self, timeout: Duration) -> Self {
         self.reconfigure(|config| config.wait_timeout = timeout)
+    }
+
+    /// Sets how long an instance may take to answer; above 0. Default: no timeout. See
+    /// [`Balance::timeout`](super::Balance::timeout); nothing is sent again here.
+    ///
+    /// # Errors
+    /// [`SettingError`] if the timeout is 0.
+    pub fn timeout(self, timeout: Duration) -> Result<Self, SettingError> {
+        let timeout = check_range("timeout", timeout, MIN_TIMEOUT..)?;
+        Ok(self.reconfigure(|config| config.timeout = Some(timeout)))
     }
 
     /// Sets whether the latency of each request is measured; see

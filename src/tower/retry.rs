@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use ::tower::retry::budget::{Budget, TpsBudget};
 
+#[cfg(feature = "tower-http")]
+use super::http::copy_safe_request;
 use crate::setting::{SettingError, check_range};
 
 /// Decides which failed requests are sent again: [`NoRetry`] or [`Retry`].
@@ -70,7 +72,7 @@ impl<Req> RetryPolicy<Req> for NoRetry {
 /// }
 /// // These requests do no harm if they are executed twice.
 /// let retry = Retry::new(|request: &u32| Some(*request));
-/// let service = Balance::new(Balancer::new(&set, RoundRobin)?).retry(retry);
+/// let service = Balance::new(Balancer::new(&set, RoundRobin::new())?).retry(retry);
 /// for _ in 0..4 {
 ///     assert_eq!(service.clone().oneshot(7).await?, "sound");
 /// }
@@ -112,12 +114,16 @@ impl<F> Retry<F> {
 }
 
 #[cfg(feature = "tower-http")]
-impl<B: Clone> Retry<fn(&http::Request<B>) -> Option<http::Request<B>>> {
-    /// Creates a policy that repeats requests whose method is safe: `GET`, `HEAD`, `OPTIONS` and
-    /// `TRACE` (RFC 9110, section 9.2.1).
+#[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]
+impl<B: http_body::Body + Default> Retry<fn(&http::Request<B>) -> Option<http::Request<B>>> {
+    /// Creates a policy that repeats requests whose method is safe (`GET`, `HEAD`, `OPTIONS` and
+    /// `TRACE`; RFC 9110, section 9.2.1) and whose body is empty.
+    ///
+    /// The copy has the head of the request and the default body, so that the body need not be `Clone`:
+    /// axum's, tonic's and those of `http_body_util` will do. A safe request with a body is sent once.
     #[must_use]
     pub fn safe_methods() -> Self {
-        Self::new(|request| request.method().is_safe().then(|| request.clone()))
+        Self::new(copy_safe_request)
     }
 }
 

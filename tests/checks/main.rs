@@ -9,6 +9,7 @@ mod file;
 mod grpc;
 mod http;
 mod icmp;
+mod monitor;
 mod servers;
 mod streams;
 #[cfg(feature = "health-tls")]

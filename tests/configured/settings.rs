@@ -33,7 +33,7 @@ fn setting_of(error: ForwardError) -> String {
 }
 
 fn balancer() -> Balancer<SocketAddr> {
-    Balancer::new(&BackendSet::new(), RoundRobin).expect("an empty set")
+    Balancer::new(&BackendSet::new(), RoundRobin::new()).expect("an empty set")
 }
 
 #[tokio::test]

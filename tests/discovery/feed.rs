@@ -220,3 +220,48 @@ fn waits_out_of_order_are_refused() {
     let error = FileSource::new("members").interval(ms(99)).expect_err("too short");
     assert_eq!(error.to_string(), "interval is 99ms, must be at least 100ms");
 }
+
+#[test]
+fn a_runtime_without_time_is_refused_at_the_start() {
+    let set = lvs::BackendSet::<std::net::SocketAddr>::new();
+    let list: StaticList<std::net::SocketAddr> = "10.0.0.1:80".parse().expect("a list");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let status = runtime.block_on(lvs::discovery::Feed::new(&set, list).run());
+    assert_eq!(status.state, FeedState::Ended);
+    let error = status.last_error.expect("an error").to_string();
+    let expected = "a discovery feed needs a tokio runtime with time";
+    assert!(error.starts_with(expected), "{error}");
+    assert!(set.snapshot().members().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn targets_are_made_only_for_what_is_new() {
+    let (members, source) = lvs::discovery::channel(64).expect("a capacity");
+    let (made, set) = (Arc::new(std::sync::Mutex::new(Vec::new())), BackendSet::<String>::new());
+    let making = Arc::clone(&made);
+    // As a client is made of an address; a `String` is no `&str`.
+    let feed = Feed::making_targets(&set, source, move |target: &Target| {
+        making.lock().expect("no panic").push(*target);
+        format!("client of {target}")
+    });
+    tokio::spawn(feed.run());
+    let say = async |list: Vec<Spec<Target>>| {
+        members.send(MemberUpdate::All(list)).await.expect("the feed runs");
+        sleep(MOMENT).await;
+        std::mem::take(&mut *made.lock().expect("no panic"))
+    };
+    assert_eq!(say(vec![member("a", 1), member("b", 1)]).await, ["a", "b"]);
+    let (generation, before) = (set.snapshot().generation(), set.snapshot());
+    for _ in 0..10 {
+        assert!(say(vec![member("b", 1), member("a", 1)]).await.is_empty(), "nothing has changed");
+    }
+    assert_eq!(set.snapshot().generation(), generation);
+    assert!(say(vec![member("a", 5), member("b", 1)]).await.is_empty(), "a weight is no target");
+    let list = vec![Spec::new("a", "c"), member("b", 1), member("d", 1)];
+    assert_eq!(say(list).await, ["c", "d"]);
+    let now = set.snapshot();
+    let target = |name: &str| now.find(&name.into()).expect("a member").target().clone();
+    assert_eq!(["a", "b", "d"].map(target), ["client of c", "client of b", "client of d"]);
+    let b = |snapshot: &lvs::backend::Snapshot<String>| snapshot.find(&"b".into()).cloned();
+    assert!(Arc::ptr_eq(&b(&before).expect("a member"), &b(&now).expect("a member")));
+}

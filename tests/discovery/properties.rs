@@ -73,7 +73,7 @@ async fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
         let millisecond = Duration::from_millis(1);
         feed.removal(drain).retry(millisecond, millisecond).expect("in order")
     });
-    let balancer = Balancer::new(&world.set, RoundRobin).expect("rr takes any set");
+    let balancer = Balancer::new(&world.set, RoundRobin::new()).expect("rr takes any set");
     let mut model = Model::default();
     let mut leases: Vec<Lease<Target>> = Vec::new();
     for op in ops {

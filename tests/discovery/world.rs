@@ -99,7 +99,7 @@ pub(crate) fn serial<T>(set: &BackendSet<T>, name: &str) -> u64 {
 
 /// Holds a connection to each eligible member.
 pub(crate) fn occupy(set: &BackendSet<Target>) -> Vec<Lease<Target>> {
-    let balancer = Balancer::new(set, RoundRobin).expect("rr takes any set");
+    let balancer = Balancer::new(set, RoundRobin::new()).expect("rr takes any set");
     let count =
         set.snapshot().members().iter().filter(|m| m.state() == BackendState::Eligible).count();
     (0..count).map(|_| balancer.pick(&Flow::new()).expect("an eligible member")).collect()

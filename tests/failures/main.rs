@@ -21,7 +21,7 @@ use lvs::health::{
     EjectionPolicy, HealthEventKind, HealthEvents, HealthPlan, HttpCheck, Monitor, TimedCheck,
 };
 use lvs::scheduler::RoundRobin;
-use lvs::{BackendId, BackendSet, Balancer};
+use lvs::{BackendId, BackendSet, Balancer, RuntimeError};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -160,7 +160,7 @@ struct Parts {
     handle: TcpHandle,
     forwarding: JoinHandle<Result<DrainReport, ForwardError>>,
     monitor: Monitor,
-    watching: JoinHandle<()>,
+    watching: JoinHandle<Result<(), RuntimeError>>,
     events: HealthEvents,
 }
 
@@ -182,7 +182,7 @@ impl Parts {
         monitor.watch(&set, plan).expect("the plan is valid");
         let events = monitor.events();
         let watching = tokio::spawn(monitor.run());
-        let balancer = Balancer::new(&set, RoundRobin).expect("round robin accepts any set");
+        let balancer = Balancer::new(&set, RoundRobin::new()).expect("round robin accepts any set");
         let forwarder =
             Forwarder::bind(([127, 0, 0, 1], 0).into(), balancer).expect("loopback can be bound");
         let handle = forwarder.handle();
@@ -210,7 +210,7 @@ impl Parts {
     async fn stop(self) {
         self.monitor.shutdown();
         self.handle.shutdown(Duration::ZERO);
-        self.watching.await.expect("the task does not panic");
+        self.watching.await.expect("the task does not panic").expect("a whole runtime");
         self.forwarding
             .await
             .expect("the task does not panic")

@@ -146,7 +146,7 @@ async fn connections_above_the_limit_wait_until_one_ends() {
 async fn the_error_of_an_address_in_use_names_the_address() {
     let (set, forwarder) = forwarder_to(&[]);
     let address_in_use = address_of(&forwarder.handle());
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set");
     let error = Forwarder::bind(address_in_use, balancer).expect_err("the address is in use");
     assert!(
         error.to_string().starts_with(&format!("cannot listen on {address_in_use}: ")),

@@ -209,7 +209,7 @@ async fn bytes_behind_an_urgent_byte_arrive_without_further_data() {
     for before in [3, (64 << 10) + (64 << 10)] {
         let (address, server_listener) = bind_server().await;
         let (set, _) = forwarder_to(&[address]);
-        let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+        let balancer = Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set");
         let listener = TcpSocket::new_v4().expect("a socket");
         listener.set_recv_buffer_size(1 << 20).expect("the option is accepted");
         listener.bind(LOOPBACK).expect("loopback");

@@ -75,7 +75,7 @@ async fn a_backend_that_dies_breaks_only_its_own_connections() {
     for (i, target) in targets.into_iter().enumerate() {
         set.insert(Spec::new(i.to_string(), target)).expect("the name is new");
     }
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set");
     let forwarder = Forwarder::bind(LOOPBACK, balancer).expect("a free port").workers(2);
     let (handle, running) = start(forwarder);
 

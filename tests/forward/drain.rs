@@ -106,7 +106,8 @@ async fn a_handover_of_the_listeners_refuses_no_client() {
     let received: Vec<std::net::TcpListener> =
         received.into_iter().map(|(_, descriptor)| descriptor.into()).collect();
     assert_eq!(received.len(), 2);
-    let balancer = Balancer::new(&set, lvs::scheduler::RoundRobin).expect("rr accepts any set");
+    let balancer =
+        Balancer::new(&set, lvs::scheduler::RoundRobin::new()).expect("rr accepts any set");
     let successor = Forwarder::from_listeners(received, balancer).expect("listeners");
     assert_eq!(successor.local_addr(), handle.local_addr());
     let (successor_handle, successor_running) = start(successor);

@@ -125,7 +125,7 @@ async fn persistence_covers_all_ports_of_a_group() {
     for host in [[127, 0, 0, 11], [127, 0, 0, 12], [127, 0, 0, 13]] {
         set.insert(SocketAddr::from((host, 0))).expect("the name is new");
     }
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set");
     let persistence = Persistence::builder(LONG_TIMEOUT).build(balancer);
     let persistence = Arc::new(persistence.expect("in range"));
     let mut seen = Vec::new();

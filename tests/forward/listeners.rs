@@ -23,7 +23,7 @@ async fn the_kernel_distributes_connections_over_the_workers() {
 async fn an_existing_listener_is_shared_by_all_workers() {
     let set = BackendSet::new();
     set.insert(Spec::new("0", echo(b'a').await)).expect("the name is new");
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set");
     let listener = std::net::TcpListener::bind(LOOPBACK).expect("loopback");
     let forwarder = Forwarder::new(listener, balancer).expect("a listener").workers(3);
     let (handle, running) = start(forwarder);
@@ -42,7 +42,7 @@ async fn connections_of_a_unix_socket_are_proxied() {
     let listener = std::os::unix::net::UnixListener::bind(&path).expect("the path is free");
     let set = BackendSet::new();
     set.insert(Spec::new("0", echo(b'a').await)).expect("the name is new");
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set");
     let forwarder = Forwarder::from_unix_listener(listener, balancer).expect("a listener");
     assert_eq!(forwarder.local_addr(), None);
     let (handle, running) = start(forwarder);
@@ -69,7 +69,7 @@ async fn an_address_can_be_bound_before_the_machine_has_it() {
     let address = "203.0.113.200:8080".parse().expect("an address");
     let set = BackendSet::new();
     set.insert(Spec::new("0", echo(b'a').await)).expect("the name is new");
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set");
     Forwarder::bind(address, balancer.clone()).expect_err("the machine does not have the address");
     let forwarder =
         Forwarder::bind_nonlocal(address, balancer).expect("the machine need not have the address");

@@ -9,6 +9,8 @@ mod descriptors;
 mod drain;
 mod ends;
 mod fixture;
+#[cfg(target_os = "linux")]
+mod handover;
 mod limits;
 mod listeners;
 mod pool;

@@ -37,7 +37,7 @@ fn start_services(
 ) -> (TcpHandle, SocketAddr, Vec<RunningForwarder>) {
     let set = BackendSet::new();
     set.insert(Spec::new("0", target)).expect("the name is new");
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set");
     let mut running = Vec::new();
     let mut last = None;
     for _ in 0..count {

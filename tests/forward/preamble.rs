@@ -126,7 +126,7 @@ async fn the_server_name_selects_the_service() {
     let balancer_to = async |name| {
         let set = BackendSet::new();
         set.insert(Spec::new("0", echo(name).await)).expect("the name is new");
-        Balancer::new(&set, RoundRobin).expect("rr accepts any set")
+        Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set")
     };
     let (a, b) = (balancer_to(b'a').await, balancer_to(b'b').await);
     let names = ServerNameTable::new()

@@ -69,7 +69,7 @@ fn world<const N: usize>(instances: [(&'static str, bool); N]) -> (BackendSet<Sl
 }
 
 fn balance(set: &BackendSet<Slow>) -> Balance<Slow> {
-    Balance::new(Balancer::new(set, RoundRobin).expect("the scheduler accepts any set"))
+    Balance::new(Balancer::new(set, RoundRobin::new()).expect("the scheduler accepts any set"))
 }
 
 fn any(request: &u32) -> Option<u32> {

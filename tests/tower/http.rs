@@ -60,8 +60,9 @@ async fn read(frames: &[BodyFrame], count: usize) -> (u32, OutcomeCounts) {
         async move { Ok::<_, Infallible>(Response::new(body)) }
     });
     set.insert(Spec::new("a", instance)).expect("a new name");
-    let service =
-        Balance::new(Balancer::new(&set, RoundRobin).expect("the scheduler accepts any set"));
+    let service = Balance::new(
+        Balancer::new(&set, RoundRobin::new()).expect("the scheduler accepts any set"),
+    );
     let service = service.classify(GrpcStatusClassifier).until_body_end();
     let response = service.oneshot(Request::new(())).await.expect("ready");
     let mut body = response.into_body();

@@ -13,6 +13,7 @@ mod ready_first;
 mod reconnect;
 mod retry;
 mod settings;
+mod timeout;
 mod tower_cases;
 mod weak_points;
 mod world;

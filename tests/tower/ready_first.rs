@@ -107,8 +107,9 @@ async fn back_pressure_is_that_of_the_instances() {
         let limited = ConcurrencyLimit::with_semaphore(instance, Arc::clone(place));
         set.insert(Spec::new(i.to_string(), limited)).expect("a new name");
     }
-    let service =
-        ReadyFirst::new(Balancer::new(&set, RoundRobin).expect("the scheduler accepts any set"));
+    let service = ReadyFirst::new(
+        Balancer::new(&set, RoundRobin::new()).expect("the scheduler accepts any set"),
+    );
     let mut handles: Vec<_> = (0..=PLACES).map(|_| task::spawn(service.clone())).collect();
     for handle in &mut handles[..PLACES] {
         assert_ready_ok!(poll_ready(handle));

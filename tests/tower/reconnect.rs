@@ -241,7 +241,7 @@ async fn a_balancer_passes_over_a_connecting_backend_and_waits_when_all_connect(
         let instance = Reconnect::new(connector.clone(), target);
         set.insert(Spec::new(target.to_string().as_str(), instance)).expect("a new name");
     }
-    let balancer = Balancer::new(&set, RoundRobin).expect("the scheduler accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("the scheduler accepts any set");
     let service = Balance::new(balancer);
     // Both backends connect; the request waits for one connection.
     service.clone().oneshot(()).await.expect("connected");

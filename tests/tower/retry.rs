@@ -43,7 +43,7 @@ fn even(request: &u32) -> Option<u32> {
 #[tokio::test]
 async fn a_failed_request_is_retried_elsewhere_and_counts_for_its_backend() {
     let (called, set) = world([("a", true), ("b", true), ("c", false)]);
-    let balancer = Balancer::new(&set, RoundRobin).expect("the scheduler accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("the scheduler accepts any set");
     let service = Balance::new(balancer).retry(Retry::new(even).budget(large_budget()));
     for _ in 0..6 {
         assert_eq!(service.clone().oneshot(2).await.expect("c does not fail"), "c");
@@ -66,7 +66,7 @@ async fn a_failed_request_is_retried_elsewhere_and_counts_for_its_backend() {
 async fn a_failure_that_cannot_be_retried_is_returned_at_once() {
     let begun = Instant::now();
     let (called, set) = world([("a", true), ("b", true), ("c", true)]);
-    let balancer = Balancer::new(&set, RoundRobin).expect("the scheduler accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("the scheduler accepts any set");
     let retry = || Retry::new(even).budget(large_budget());
     let times = async |retry: Retry<_>, request| {
         called.lock().expect("no panic").clear();
@@ -93,7 +93,7 @@ async fn a_failure_that_cannot_be_retried_is_returned_at_once() {
 #[tokio::test(start_paused = true)]
 async fn all_clones_share_the_budget() {
     let (called, set) = world([("a", true), ("b", true)]);
-    let balancer = Balancer::new(&set, RoundRobin).expect("the scheduler accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("the scheduler accepts any set");
     // Two retries a second, saved up for ten seconds.
     let budget = TpsBudget::new(Duration::from_secs(10), 2, 0.0);
     let service = Balance::new(balancer).retry(Retry::new(even).budget(budget));
@@ -106,23 +106,26 @@ async fn all_clones_share_the_budget() {
 #[cfg(feature = "tower-http")]
 #[tokio::test]
 async fn only_safe_methods_are_retried() {
+    // This body is not `Clone`.
+    use axum::body::Body;
     use http::{Method, Request, Response};
     use lvs::tower::HttpStatusClassifier;
     let set = BackendSet::new();
     for (name, status) in [("sound", 200), ("failing", 503)] {
-        let instance = service_fn(move |_: Request<()>| async move {
+        let instance = service_fn(move |_: Request<Body>| async move {
             let response = Response::builder().status(status).body(name);
             Ok::<_, BoxError>(response.expect("a status"))
         });
         set.insert(Spec::new(name, instance)).expect("a new name");
     }
-    let service =
-        Balance::new(Balancer::new(&set, RoundRobin).expect("the scheduler accepts any set"))
-            .classify(HttpStatusClassifier)
-            .retry(Retry::safe_methods().budget(large_budget()));
+    let service = Balance::new(
+        Balancer::new(&set, RoundRobin::new()).expect("the scheduler accepts any set"),
+    )
+    .classify(HttpStatusClassifier)
+    .retry(Retry::safe_methods().budget(large_budget()));
     let mut answers = Vec::new();
     for method in [Method::GET, Method::GET, Method::POST, Method::POST] {
-        let request = Request::builder().method(method).body(()).expect("a request");
+        let request = Request::builder().method(method).body(Body::default()).expect("a request");
         answers.push(service.clone().oneshot(request).await.expect("ready").status().as_u16());
     }
     answers[2..].sort_unstable();

@@ -84,7 +84,7 @@ async fn only_the_picked_instance_holds_a_permit() {
     for (i, permit) in permits.iter().enumerate() {
         set.insert(Spec::new(i.to_string(), limited(permit))).expect("a new name");
     }
-    let balancer = Balancer::new(&set, RoundRobin).expect("the scheduler accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("the scheduler accepts any set");
     let mut lvs_service = task::spawn(Balance::new(balancer.clone()));
     assert_ready_ok!(poll_ready(&mut lvs_service));
     assert_eq!(free(), 3, "no permit before the pick");
@@ -206,7 +206,7 @@ async fn connections_are_made_before_the_first_request() {
     let lazy = Constant::new(Reconnect::new(tower_connector.clone(), 1_u32), 0);
     let list = ServiceList::new::<()>(vec![lazy]);
     let mut balance = task::spawn(p2c::Balance::<_, ()>::new(list));
-    let layer = BalanceLayer::new(RoundRobin);
+    let layer = BalanceLayer::new(RoundRobin::new());
     let made = layer.layer(lvs_connector.clone()).balance(StaticList::new([Spec::new("1", 1_u32)]));
     let made = made.expect("the scheduler accepts any set");
     tokio::time::sleep(std::time::Duration::from_secs(60)).await;

@@ -114,7 +114,7 @@ pub(crate) fn set_of<const N: usize>(
 }
 
 pub(crate) fn round_robin(set: &BackendSet<Instance>) -> Balancer<Instance> {
-    Balancer::new(set, RoundRobin).expect("rr accepts any set")
+    Balancer::new(set, RoundRobin::new()).expect("rr accepts any set")
 }
 
 /// Returns the number of requests that the set's backends count.
@@ -125,7 +125,7 @@ pub(crate) fn load<T>(set: &BackendSet<T>) -> u32 {
 /// Returns the balancer's own error of a request.
 pub(crate) fn balance_error<T: std::fmt::Debug>(result: Result<T, BoxError>) -> BalanceError {
     let error = result.expect_err("the request fails");
-    *error.downcast_ref::<BalanceError>().expect("an error of the balancer")
+    error.downcast_ref::<BalanceError>().expect("an error of the balancer").clone()
 }
 
 /// Polls whether a service is ready for a request `()`.

@@ -106,7 +106,7 @@ async fn backend_port_0_stands_for_the_port_of_the_listener() {
 async fn persistence_keeps_a_client_at_its_backend() {
     let echoes = [Echo::new(b'a'), Echo::new(b'b')];
     let (set, _) = route_to(&echoes.each_ref().map(|echo| echo.address));
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set");
     let sticky = Persistence::builder(TEST_TIMEOUT).build(balancer).expect("in range");
     let listen = unused_address().parse().expect("an address");
     let forwarder = UdpForwarder::bind(listen, Arc::new(sticky)).expect("a free port");
@@ -122,7 +122,7 @@ async fn persistence_keeps_a_client_at_its_backend() {
 async fn bind_error_names_the_address_in_use() {
     let (set, forwarder) = forwarder_to(&[]);
     let address = forwarder.local_addr();
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set");
     let error = UdpForwarder::bind(address, balancer).expect_err("in use");
     let text = error.to_string();
     assert!(text.starts_with(&format!("cannot listen on {address}: ")), "{text}");
@@ -151,7 +151,7 @@ async fn forwarder_can_use_an_existing_socket() {
     let echo = Echo::new(b'a');
     let set = BackendSet::new();
     set.insert(echo.address).expect("a new name");
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set");
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
     let (handle, running) = start(UdpForwarder::new(socket, balancer).expect("a socket"));
     assert_eq!(exchange(&client(&handle), b"?"), b'a');
@@ -162,7 +162,8 @@ async fn forwarder_can_use_an_existing_socket() {
 async fn bind_nonlocal_accepts_an_address_of_no_interface() {
     // Reserved for documentation (RFC 5737): no machine has this address.
     let address = "203.0.113.200:5353".parse().expect("an address");
-    let balancer = Balancer::new(&BackendSet::new(), RoundRobin).expect("rr accepts any set");
+    let balancer =
+        Balancer::new(&BackendSet::new(), RoundRobin::new()).expect("rr accepts any set");
     UdpForwarder::bind(address, balancer.clone()).expect_err("no interface has the address");
     let forwarder = UdpForwarder::bind_nonlocal(address, balancer).expect("IP_FREEBIND");
     let handle = forwarder.handle();

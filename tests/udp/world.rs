@@ -100,7 +100,7 @@ pub(crate) fn route_to(targets: &[SocketAddr]) -> (BackendSet<SocketAddr>, Route
     for (i, &target) in targets.iter().enumerate().rev() {
         set.insert(Spec::new(i.to_string(), target)).expect("a new name");
     }
-    let balancer = Balancer::new(&set, RoundRobin).expect("rr accepts any set");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set");
     (set, Route::new(balancer))
 }
 

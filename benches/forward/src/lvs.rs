@@ -53,5 +53,5 @@ fn balancer(backends: &[SocketAddr]) -> Result<Balancer<SocketAddr>> {
         }
         Ok(())
     })?;
-    Ok(Balancer::new(&set, RoundRobin)?)
+    Ok(Balancer::new(&set, RoundRobin::new())?)
 }

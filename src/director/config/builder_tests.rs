@@ -218,7 +218,7 @@ fn errors_name_the_key_and_have_the_words_of_toml() {
 
 #[test]
 fn what_a_program_made_is_equal_to_its_clones() {
-    let scheduler = SchedulerConfig::custom(crate::scheduler::RoundRobin);
+    let scheduler = SchedulerConfig::custom(crate::scheduler::RoundRobin::new());
     let check = CheckConfig::custom(crate::health::TcpCheck::new()).interval(SECOND);
     let logged = web().on_end(|_| {}).scheduler(scheduler.clone()).health(check.clone());
     let build = |service: &ServiceConfigBuilder| {
@@ -226,7 +226,7 @@ fn what_a_program_made_is_equal_to_its_clones() {
     };
     assert_eq!(build(&logged), build(&logged));
     assert_ne!(build(&logged), build(&logged.clone().on_end(|_| {})));
-    let other = SchedulerConfig::custom(crate::scheduler::RoundRobin);
+    let other = SchedulerConfig::custom(crate::scheduler::RoundRobin::new());
     assert_ne!(build(&logged), build(&logged.clone().scheduler(other)));
     let slower: CheckConfig = check.clone().rise(5).into();
     let other = CheckConfig::custom(crate::health::TcpCheck::new()).interval(SECOND);

@@ -19,7 +19,7 @@ use crate::scheduler::{Scheduler, SchedulerRegistry, SchedulerRegistryError};
 /// use lvs::director::SchedulerConfig;
 /// use lvs::scheduler::RoundRobin;
 ///
-/// let scheduler = SchedulerConfig::custom(RoundRobin);
+/// let scheduler = SchedulerConfig::custom(RoundRobin::new());
 /// assert_eq!(scheduler.to_string(), "rr");
 /// assert_eq!(scheduler, scheduler.clone());
 /// assert_ne!(scheduler, SchedulerConfig::from("rr"));

@@ -20,9 +20,9 @@ const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A running feed without its source.
 #[derive(Debug)]
-pub(super) struct FeedDriver<T> {
+pub(super) struct FeedDriver<A, T> {
     set: BackendSet<T>,
-    reconciler: FeedReconciler<T>,
+    reconciler: FeedReconciler<A, T>,
     /// What log lines begin with: the name of the feed, if set, and that of the source.
     label: String,
     retry_backoff: RetryBackoff,
@@ -39,10 +39,10 @@ pub(super) struct FeedDriver<T> {
     stale_at: Option<Instant>,
 }
 
-impl<T: Clone + Send + Sync + 'static> FeedDriver<T> {
+impl<A: Clone, T: Send + Sync + 'static> FeedDriver<A, T> {
     pub(super) fn new(
         set: BackendSet<T>,
-        reconciler: FeedReconciler<T>,
+        reconciler: FeedReconciler<A, T>,
         label: String,
         retry_backoff: RetryBackoff,
         max_staleness: Duration,
@@ -66,7 +66,7 @@ impl<T: Clone + Send + Sync + 'static> FeedDriver<T> {
 
     /// Records an update, to be applied later; returns how long to wait if the update is not
     /// accepted.
-    pub(super) fn handle_update(&mut self, update: MemberUpdate<T>) -> Option<Duration> {
+    pub(super) fn handle_update(&mut self, update: MemberUpdate<A>) -> Option<Duration> {
         match self.reconciler.update_desired(update) {
             Ok(()) => {
                 self.pending_updates += 1;

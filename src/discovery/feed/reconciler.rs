@@ -2,6 +2,7 @@
 //! argument.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,34 +13,38 @@ use crate::backend::{
 };
 use crate::discovery::{DiscoveryError, MemberUpdate};
 
-/// The members that the source lists, and the members that the feed has inserted.
-#[derive(Debug)]
-pub(super) struct FeedReconciler<T> {
+/// The members that the source lists, with targets `A`, and the members that the feed has inserted, with
+/// targets `T` that it makes of them.
+pub(super) struct FeedReconciler<A, T> {
     removal: RemovalPolicy,
     allow_empty: bool,
-    is_same_target: fn(&T, &T) -> bool,
-    desired: BTreeMap<BackendId, DesiredMember<T>>,
+    is_same_target: fn(&A, &A) -> bool,
+    make_target: TargetMaker<A, T>,
+    desired: BTreeMap<BackendId, DesiredMember<A>>,
     next_position: u64,
-    owned: BTreeMap<BackendId, OwnedMember<T>>,
+    owned: BTreeMap<BackendId, OwnedMember<A, T>>,
     /// Updates that could not be recorded in `desired`.
     refused_updates: Vec<MemberRefusal>,
     refused_by_set: Vec<MemberRefusal>,
 }
 
+/// Makes the target of a member of what the source names.
+pub(super) type TargetMaker<A, T> = Box<dyn Fn(&A) -> T + Send + Sync>;
+
 /// The last report of the source about a member.
 #[derive(Clone, Debug)]
-struct DesiredMember<T> {
-    spec: Spec<T>,
+struct DesiredMember<A> {
+    spec: Spec<A>,
     /// The position in the order of the reports, in which members are inserted.
     position: u64,
 }
 
 /// A member that the feed has inserted.
-#[derive(Clone, Debug)]
-struct OwnedMember<T> {
+#[derive(Debug)]
+struct OwnedMember<A, T> {
     backend: Arc<Backend<T>>,
     /// The report that was applied to the set. Later changes of an operator are not in it.
-    spec: Spec<T>,
+    spec: Spec<A>,
     drain: Option<MemberDrain>,
     /// Whether something other than the feed has removed the member from the set.
     removed_externally: bool,
@@ -53,7 +58,14 @@ struct MemberDrain {
     deadline: Option<Instant>,
 }
 
-impl<T> OwnedMember<T> {
+/// Derived, this would ask for a target that can be cloned.
+impl<A: Clone, T> Clone for OwnedMember<A, T> {
+    fn clone(&self) -> Self {
+        Self { backend: Arc::clone(&self.backend), spec: self.spec.clone(), ..*self }
+    }
+}
+
+impl<A, T> OwnedMember<A, T> {
     fn is_live(&self) -> bool {
         self.drain.is_none() && !self.removed_externally
     }
@@ -64,24 +76,7 @@ impl<T> OwnedMember<T> {
     }
 }
 
-impl<T: Clone> FeedReconciler<T> {
-    pub(super) fn new(
-        removal: RemovalPolicy,
-        allow_empty: bool,
-        is_same_target: fn(&T, &T) -> bool,
-    ) -> Self {
-        Self {
-            removal,
-            allow_empty,
-            is_same_target,
-            desired: BTreeMap::new(),
-            next_position: 0,
-            owned: BTreeMap::new(),
-            refused_updates: Vec::new(),
-            refused_by_set: Vec::new(),
-        }
-    }
-
+impl<T: Clone> FeedReconciler<T, T> {
     /// Takes over a member of the set, if there is one of that name, as if the source had listed
     /// the member with its present attributes.
     pub(super) fn adopt(&mut self, set: &BackendSet<T>, id: &BackendId) {
@@ -104,9 +99,30 @@ impl<T: Clone> FeedReconciler<T> {
             );
         }
     }
+}
+
+impl<A: Clone, T> FeedReconciler<A, T> {
+    pub(super) fn new(
+        removal: RemovalPolicy,
+        allow_empty: bool,
+        is_same_target: fn(&A, &A) -> bool,
+        make_target: TargetMaker<A, T>,
+    ) -> Self {
+        Self {
+            removal,
+            allow_empty,
+            is_same_target,
+            make_target,
+            desired: BTreeMap::new(),
+            next_position: 0,
+            owned: BTreeMap::new(),
+            refused_updates: Vec::new(),
+            refused_by_set: Vec::new(),
+        }
+    }
 
     /// Records an update of the source; [`apply_to`](Self::apply_to) applies it to the set.
-    pub(super) fn update_desired(&mut self, update: MemberUpdate<T>) -> Result<(), DiscoveryError> {
+    pub(super) fn update_desired(&mut self, update: MemberUpdate<A>) -> Result<(), DiscoveryError> {
         match update {
             MemberUpdate::All(specs) => {
                 if specs.is_empty() && !self.allow_empty {
@@ -132,7 +148,7 @@ impl<T: Clone> FeedReconciler<T> {
         Ok(())
     }
 
-    fn set_desired(&mut self, spec: Spec<T>) {
+    fn set_desired(&mut self, spec: Spec<A>) {
         if let Some(member) = self.desired.get_mut(&spec.id) {
             member.spec = spec;
             return;
@@ -168,7 +184,7 @@ impl<T: Clone> FeedReconciler<T> {
 
     fn reconcile(
         &self,
-        owned: &mut BTreeMap<BackendId, OwnedMember<T>>,
+        owned: &mut BTreeMap<BackendId, OwnedMember<A, T>>,
         refused: &mut Vec<MemberRefusal>,
         edit: &mut SetEdit<T>,
         now: Instant,
@@ -176,7 +192,7 @@ impl<T: Clone> FeedReconciler<T> {
         let admins: HashMap<u64, BackendAdminState> =
             edit.backends().map(|(backend, admin)| (backend.account().serial(), admin)).collect();
         let admin_of =
-            |member: &OwnedMember<T>| admins.get(&member.backend.account().serial()).copied();
+            |member: &OwnedMember<A, T>| admins.get(&member.backend.account().serial()).copied();
 
         let had_live = owned.values().any(|member| member.is_live() && admin_of(member).is_some());
         let ids: Vec<BackendId> = owned.keys().cloned().collect();
@@ -201,7 +217,7 @@ impl<T: Clone> FeedReconciler<T> {
             }
         }
 
-        let mut new: Vec<&DesiredMember<T>> = self
+        let mut new: Vec<&DesiredMember<A>> = self
             .desired
             .iter()
             .filter(|(id, _)| !owned.contains_key(*id))
@@ -210,7 +226,7 @@ impl<T: Clone> FeedReconciler<T> {
         new.sort_unstable_by_key(|member| member.position);
         for member in new {
             let spec = member.spec.clone();
-            match edit.insert(spec.clone()) {
+            match edit.insert(spec.clone().map(|target| (self.make_target)(&target))) {
                 Ok(backend) => {
                     let id = spec.id.clone();
                     owned.insert(
@@ -234,7 +250,7 @@ impl<T: Clone> FeedReconciler<T> {
     /// whether the set still has the member.
     fn drain_or_remove(
         &self,
-        member: &mut OwnedMember<T>,
+        member: &mut OwnedMember<A, T>,
         admin: BackendAdminState,
         edit: &mut SetEdit<T>,
         now: Instant,
@@ -260,8 +276,8 @@ impl<T: Clone> FeedReconciler<T> {
     /// Applies the attributes that the source reports differently than before.
     fn update_member(
         &self,
-        member: &mut OwnedMember<T>,
-        desired: &Spec<T>,
+        member: &mut OwnedMember<A, T>,
+        desired: &Spec<A>,
         refused: &mut Vec<MemberRefusal>,
         edit: &mut SetEdit<T>,
     ) {
@@ -283,7 +299,8 @@ impl<T: Clone> FeedReconciler<T> {
         }
         let moved = desired.address != member.spec.address;
         if moved || !(self.is_same_target)(&desired.target, &member.spec.target) {
-            let changed = edit.set_target(&id, desired.target.clone(), desired.address);
+            let target = (self.make_target)(&desired.target);
+            let changed = edit.set_target(&id, target, desired.address);
             if is_applied(changed.map(|backend| member.backend = backend)) {
                 member.spec.target = desired.target.clone();
                 member.spec.address = desired.address;
@@ -291,8 +308,8 @@ impl<T: Clone> FeedReconciler<T> {
         }
     }
 
-    fn is_same_spec(&self, old: &Spec<T>, new: &Spec<T>) -> bool {
-        let attributes = |spec: &Spec<T>| (spec.weight, spec.limits, spec.tier, spec.address);
+    fn is_same_spec(&self, old: &Spec<A>, new: &Spec<A>) -> bool {
+        let attributes = |spec: &Spec<A>| (spec.weight, spec.limits, spec.tier, spec.address);
         attributes(old) == attributes(new) && (self.is_same_target)(&old.target, &new.target)
     }
 
@@ -317,9 +334,19 @@ impl<T: Clone> FeedReconciler<T> {
     }
 }
 
+impl<A, T> fmt::Debug for FeedReconciler<A, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FeedReconciler")
+            .field("removal", &self.removal)
+            .field("desired", &self.desired.keys())
+            .field("owned", &self.owned.keys())
+            .finish_non_exhaustive()
+    }
+}
+
 /// Ends the drain of a member that the source lists again.
-fn cancel_drain<T>(
-    member: &mut OwnedMember<T>,
+fn cancel_drain<A, T>(
+    member: &mut OwnedMember<A, T>,
     admin: BackendAdminState,
     edit: &mut SetEdit<T>,
 ) -> Result<(), SetError> {

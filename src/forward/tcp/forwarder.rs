@@ -41,7 +41,7 @@ use crate::forward::worker_pool::{WorkerChoice, WorkerPool};
 /// set.insert("10.0.0.1:80".parse::<SocketAddr>()?)?;
 /// set.insert("10.0.0.2:80".parse::<SocketAddr>()?)?;
 ///
-/// let balancer = Balancer::new(&set, RoundRobin)?;
+/// let balancer = Balancer::new(&set, RoundRobin::new())?;
 /// let route = Route::new(balancer)
 ///     .queue(1000, Duration::from_secs(5))
 ///     .sorry_server("10.0.0.9:80".parse()?);

@@ -182,6 +182,12 @@ fn local_failures_do_not_change_health() {
     bed.run(9000 * MS, |_, _| (MS, Err(local_failure.clone())));
     assert_eq!(bed.state(0, 1), BackendState::Eligible);
     assert_eq!((bed.core.failure_counts().local, bed.core.failure_counts().backend), (9, 0));
+    let events: Vec<_> =
+        std::iter::from_fn(|| bed.events.try_next()).map(|event| event.expect("no gap")).collect();
+    let texts: Vec<_> = events.iter().map(HealthEvent::to_string).collect();
+    let once =
+        "service test: server 127.0.0.1:9001 could not be checked: tcp check: no descriptors";
+    assert_eq!(texts, [once]);
 }
 
 #[test]
@@ -256,6 +262,15 @@ fn probes_follow_added_removed_and_moved_members() {
     set.insert(Spec::new("unix", address(4))).expect("the name is new");
     set.set_target(&id(2), address(5), Some(address(5))).expect("member of the set");
     bed.run(MS, always_up);
+    let is_not_checked = |kind: &HealthEventKind| match kind {
+        HealthEventKind::NotChecked { id, check, others: 0 } => {
+            *id == BackendId::from("unix") && **check == *"tcp"
+        }
+        _ => false,
+    };
+    let events = std::iter::from_fn(|| bed.events.try_next());
+    let unchecked = events.filter(|event| event.as_ref().is_ok_and(|e| is_not_checked(&e.kind)));
+    assert_eq!(unchecked.count(), 1);
     assert_eq!(
         bed.core.probe_count(),
         2,
@@ -383,7 +398,7 @@ fn export_and_restore_keep_health_slow_starts_and_counts() {
     bed.sets[0].set_health(&id(3), Health::Down).expect("member of the set");
     bed.sets[0].set_health(&id(3), Health::Up).expect("member of the set");
     bed.run(11_000 * MS, only_fails(1));
-    let balancer = Balancer::new(&bed.sets[0], crate::scheduler::RoundRobin)
+    let balancer = Balancer::new(&bed.sets[0], crate::scheduler::RoundRobin::new())
         .expect("round robin accepts any set");
     balancer
         .pick(&crate::Flow::new())
@@ -441,7 +456,7 @@ fn ejected_backend_gets_a_trial_and_returns_with_a_ramp() {
     let mut bed = MonitorTestBed::new();
     let plan = HealthPlan::new("test").ejection(EjectionPolicy::new());
     let first = bed.watch_with_plan(1..=5, plan.clone());
-    let balancer = Balancer::new(&bed.sets[0], crate::scheduler::RoundRobin)
+    let balancer = Balancer::new(&bed.sets[0], crate::scheduler::RoundRobin::new())
         .expect("round robin accepts any set");
     bed.run(100 * MS, always_up);
     assert_eq!(traffic(&balancer, 25, |n| n == 1), 5, "the fifth failure notifies the monitor");
@@ -474,7 +489,7 @@ fn ejected_backend_gets_a_trial_and_returns_with_a_ramp() {
     let saved: SavedHealth = serde_json::from_str(&text).expect("state deserializes");
     let mut bed = MonitorTestBed::new();
     let second = bed.watch_with_plan(1..=5, plan);
-    let balancer = Balancer::new(&bed.sets[0], crate::scheduler::RoundRobin)
+    let balancer = Balancer::new(&bed.sets[0], crate::scheduler::RoundRobin::new())
         .expect("round robin accepts any set");
     bed.core.restore(second, &saved, bed.now).expect("no scheduler refuses");
     bed.run(MS, always_up);
@@ -500,7 +515,7 @@ fn trial_longer_than_max_trial_time_has_passed() {
     let mut bed = MonitorTestBed::new();
     let policy = EjectionPolicy::builder().ramp(None).build().expect("the policy is valid");
     bed.watch_with_plan(1..=5, HealthPlan::new("test").ejection(policy));
-    let balancer = Balancer::new(&bed.sets[0], crate::scheduler::RoundRobin)
+    let balancer = Balancer::new(&bed.sets[0], crate::scheduler::RoundRobin::new())
         .expect("round robin accepts any set");
     bed.run(100 * MS, always_up);
     traffic(&balancer, 25, |n| n == 1);

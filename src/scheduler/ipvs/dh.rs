@@ -28,7 +28,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// ```
 /// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::DestinationHash};
 /// let set = BackendSet::new();
-/// let balancer = Balancer::new(&set, DestinationHash)?;
+/// let balancer = Balancer::new(&set, DestinationHash::new())?;
 /// set.insert(Spec::new("a", ()))?;
 /// set.insert(Spec::new("b", ()))?;
 /// let flow = Flow::new().destination("198.51.100.1:80".parse()?);
@@ -36,6 +36,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct DestinationHash;
 
 /// `DH_TAB_BITS` of the kernel's default configuration.
@@ -49,6 +50,12 @@ impl DestinationHash {
         summary: "Selects by a hash of the destination address",
         parameters: &[],
     };
+
+    /// Creates the scheduler.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
 }
 
 impl Scheduler for DestinationHash {

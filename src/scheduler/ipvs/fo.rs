@@ -19,13 +19,14 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// let set = BackendSet::new();
 /// set.insert(Spec::new("main", ()).weight(2))?;
 /// set.insert(Spec::new("stand-by", ()).weight(1))?;
-/// let balancer = Balancer::new(&set, WeightedFailover)?;
+/// let balancer = Balancer::new(&set, WeightedFailover::new())?;
 /// assert_eq!(balancer.pick(&Flow::new())?.id().as_str(), "main");
 /// set.drain(&"main".into())?;
 /// assert_eq!(balancer.pick(&Flow::new())?.id().as_str(), "stand-by");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct WeightedFailover;
 
 impl WeightedFailover {
@@ -36,6 +37,12 @@ impl WeightedFailover {
         summary: "Selects the usable server of the largest weight",
         parameters: &[],
     };
+
+    /// Creates the scheduler.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
 }
 
 impl Scheduler for WeightedFailover {

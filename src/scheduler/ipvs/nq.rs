@@ -21,7 +21,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// ```
 /// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::NeverQueue};
 /// let set = BackendSet::new();
-/// let balancer = Balancer::new(&set, NeverQueue)?;
+/// let balancer = Balancer::new(&set, NeverQueue::new())?;
 /// set.insert(Spec::new("weak", ()).weight(1))?;
 /// set.insert(Spec::new("strong", ()).weight(9))?;
 /// let held = (0..2).map(|_| balancer.pick(&Flow::new())).collect::<Result<Vec<_>, _>>()?;
@@ -29,6 +29,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct NeverQueue;
 
 impl NeverQueue {
@@ -39,6 +40,12 @@ impl NeverQueue {
         summary: "Selects an idle server if there is any, otherwise as sed",
         parameters: &[],
     };
+
+    /// Creates the scheduler.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
 }
 
 impl Scheduler for NeverQueue {

@@ -20,13 +20,14 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// # use lvs::{BackendSet, Balancer, Flow, PickError, Spec, scheduler::OverflowConnections};
 /// let set = BackendSet::new();
 /// set.insert(Spec::new("small", ()).weight(1))?;
-/// let balancer = Balancer::new(&set, OverflowConnections)?;
+/// let balancer = Balancer::new(&set, OverflowConnections::new())?;
 /// let held = (balancer.pick(&Flow::new())?, balancer.pick(&Flow::new())?);
 /// assert_eq!(balancer.pick(&Flow::new()).unwrap_err(), PickError::SchedulerRefused);
 /// # drop(held);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct OverflowConnections;
 
 impl OverflowConnections {
@@ -37,6 +38,12 @@ impl OverflowConnections {
         summary: "Selects the server of the largest weight until its active connections exceed its weight, then the next",
         parameters: &[],
     };
+
+    /// Creates the scheduler.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
 }
 
 impl Scheduler for OverflowConnections {

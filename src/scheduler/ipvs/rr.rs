@@ -30,12 +30,13 @@ use crate::sync::{AtomicUsize, Ordering};
 /// for name in ["c", "b", "a"] {
 ///     set.insert(Spec::new(name, ()))?;
 /// }
-/// let balancer = Balancer::new(&set, RoundRobin)?;
+/// let balancer = Balancer::new(&set, RoundRobin::new())?;
 /// let next = |_| balancer.pick(&Flow::new()).map(|lease| lease.id().to_string());
 /// assert_eq!((0..4).map(next).collect::<Result<String, _>>()?, "abca");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct RoundRobin;
 
 #[derive(Debug)]
@@ -54,6 +55,12 @@ impl RoundRobin {
         summary: "Selects the servers in turn; weights count only as 0 or not 0",
         parameters: &[],
     };
+
+    /// Creates the scheduler.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
 }
 
 impl Scheduler for RoundRobin {

@@ -21,7 +21,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// ```
 /// # use lvs::{BackendSet, Balancer, Flow, Spec, scheduler::ShortestExpectedDelay};
 /// let set = BackendSet::new();
-/// let balancer = Balancer::new(&set, ShortestExpectedDelay)?;
+/// let balancer = Balancer::new(&set, ShortestExpectedDelay::new())?;
 /// set.insert(Spec::new("weak", ()).weight(1))?;
 /// set.insert(Spec::new("strong", ()).weight(3))?;
 /// let held = (0..2).map(|_| balancer.pick(&Flow::new())).collect::<Result<Vec<_>, _>>()?;
@@ -29,6 +29,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct ShortestExpectedDelay;
 
 impl ShortestExpectedDelay {
@@ -39,6 +40,12 @@ impl ShortestExpectedDelay {
         summary: "Selects the server with the shortest expected delay: least (active + 1) / weight",
         parameters: &[],
     };
+
+    /// Creates the scheduler.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
 }
 
 impl Scheduler for ShortestExpectedDelay {

@@ -29,12 +29,13 @@ use crate::sync::{AtomicU64, Ordering};
 /// for (name, weight) in [("c", 2), ("b", 3), ("a", 4)] {
 ///     set.insert(Spec::new(name, ()).weight(weight))?;
 /// }
-/// let balancer = Balancer::new(&set, WeightedRoundRobin)?;
+/// let balancer = Balancer::new(&set, WeightedRoundRobin::new())?;
 /// let next = |_| balancer.pick(&Flow::new()).map(|lease| lease.id().to_string());
 /// assert_eq!((0..9).map(next).collect::<Result<String, _>>()?, "aababcabc");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct WeightedRoundRobin;
 
 #[derive(Debug)]
@@ -62,6 +63,12 @@ impl WeightedRoundRobin {
         summary: "Selects the servers in turn in proportion to weight, in the kernel's order",
         parameters: &[],
     };
+
+    /// Creates the scheduler.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
 }
 
 impl Scheduler for WeightedRoundRobin {

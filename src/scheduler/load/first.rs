@@ -36,6 +36,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct FirstAvailable;
 
 impl FirstAvailable {

@@ -42,6 +42,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct WeightedRandom;
 
 impl WeightedRandom {

@@ -20,7 +20,7 @@ type BuiltinFactory = fn(&mut SchedulerParams<'_>) -> BuildResult;
 /// The description of every built-in scheduler, and its factory.
 pub(super) const BUILTIN_SCHEDULERS: &[(&SchedulerInfo, BuiltinFactory)] = &[
     // Linux IPVS.
-    (&RoundRobin::INFO, |_| Ok(Arc::new(RoundRobin))),
+    (&RoundRobin::INFO, |_| Ok(Arc::new(RoundRobin::new()))),
     (&WeightedRoundRobin::INFO, |_| Ok(Arc::new(WeightedRoundRobin))),
     (&LeastConnections::INFO, |params| {
         Ok(Arc::new(LeastConnections::new().overhead(take_overhead(params)?)))

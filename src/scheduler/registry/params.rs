@@ -44,7 +44,7 @@ pub(super) trait BuildScheduler: fmt::Debug {
 ///     let fast = params.take_flag("fast")?;
 ///     let decay = params.take_duration("decay", Duration::from_millis(1)..)?;
 ///     assert_eq!((fast, decay), (true, Some(Duration::from_secs(5))));
-///     Ok(RoundRobin)
+///     Ok(RoundRobin::new())
 /// })?;
 /// registry.parse("mine(decay=5s, fast)")?;
 ///

@@ -1,6 +1,6 @@
 //! Schedulers by name, for configuration files and command lines.
 //!
-//! Use a type ([`RoundRobin`](crate::scheduler::RoundRobin)) if the rule is fixed in the program,
+//! Use a type ([`RoundRobin`](crate::scheduler::RoundRobin::new())) if the rule is fixed in the program,
 //! and a [`SchedulerRegistry`] if an operator configures it. Parsing is off the hot path and takes
 //! a few small allocations; the scheduler that it returns picks exactly as fast as the type.
 
@@ -12,7 +12,7 @@ use crate::scheduler::registry::builtin::BUILTIN_SCHEDULERS;
 use crate::scheduler::registry::error::SchedulerRegistryError;
 use crate::scheduler::registry::expression::{SchedulerExpression, is_name};
 use crate::scheduler::registry::params::{BuildScheduler, SchedulerFactory, SchedulerParams};
-use crate::scheduler::registry::suggest::suggest;
+use crate::scheduler::registry::suggest::suggest_scheduler;
 use crate::scheduler::{Scheduler, SchedulerInfo};
 
 /// Builds schedulers from their [expressions](SchedulerExpression).
@@ -118,7 +118,7 @@ impl SchedulerRegistry {
     ) -> Result<Arc<dyn Scheduler>, SchedulerRegistryError> {
         let (name, arguments) = expression.into_parts();
         let Some(registered) = self.schedulers.get(&name) else {
-            let suggestion = suggest(&name, self.names()).map(str::to_owned);
+            let suggestion = suggest_scheduler(&name, self.names()).map(str::to_owned);
             return Err(SchedulerRegistryError::UnknownScheduler { name, suggestion });
         };
         let mut params = SchedulerParams::new(self, name, arguments)?;
@@ -213,13 +213,13 @@ mod tests {
     #[test]
     fn a_name_is_registered_once_and_can_be_written() {
         let mut registry = SchedulerRegistry::default();
-        let duplicate = registry.register("rr", |_| Ok(RoundRobin)).expect_err("taken");
+        let duplicate = registry.register("rr", |_| Ok(RoundRobin::new())).expect_err("taken");
         assert_eq!(duplicate.to_string(), "scheduler rr is already registered");
-        let unwritable = registry.register("r r", |_| Ok(RoundRobin)).expect_err("a blank");
+        let unwritable = registry.register("r r", |_| Ok(RoundRobin::new())).expect_err("a blank");
         assert!(
             matches!(unwritable, SchedulerRegistryError::InvalidName { name } if name == "r r")
         );
-        registry.register("mine", |_| Ok(RoundRobin)).expect("free");
+        registry.register("mine", |_| Ok(RoundRobin::new())).expect("free");
         assert!(registry.parse("priority(mine)").is_ok());
         assert!(SchedulerRegistry::empty().parse("rr").is_err());
     }

@@ -61,7 +61,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 /// let set = BackendSet::new();
 /// set.insert(Spec::new("spare", ()).tier(1))?;
 /// set.insert(Spec::new("main", ()))?;
-/// let rule = PriorityTiers::new(RoundRobin).panic_threshold(0)?;
+/// let rule = PriorityTiers::new(RoundRobin::new()).panic_threshold(0)?;
 /// let balancer = Balancer::new(&set, rule)?;
 /// assert_eq!(balancer.pick(&Flow::new())?.id().as_str(), "main");
 ///
@@ -70,7 +70,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 ///
 /// set.set_health(&"spare".into(), Health::Down)?;
 /// assert_eq!(balancer.pick(&Flow::new()).unwrap_err(), PickError::AllDown);
-/// balancer.set_scheduler(PriorityTiers::new(RoundRobin))?;
+/// balancer.set_scheduler(PriorityTiers::new(RoundRobin::new()))?;
 /// assert!(balancer.pick(&Flow::new()).is_ok(), "in panic a backend that is down serves");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -50,7 +50,7 @@ use crate::scheduler::{CompileError, PickContext, Picker, Scheduler};
 ///     set.insert(Spec::new(format!("server-{i}"), ()))?;
 /// }
 /// let client = 17;
-/// let balancer = Balancer::new(&set, RandomSubset::new(RoundRobin, client, 5)?)?;
+/// let balancer = Balancer::new(&set, RandomSubset::new(RoundRobin::new(), client, 5)?)?;
 /// let used = (0..50)
 ///     .map(|_| balancer.pick(&Flow::new()).map(|lease| lease.id().clone()))
 ///     .collect::<Result<BTreeSet<_>, _>>()?;

@@ -8,6 +8,8 @@ use ::tower::retry::budget::{Budget, TpsBudget};
 
 use super::delay::{HedgeDelay, MIN_WINDOW, QUANTILES};
 use crate::setting::{SettingError, check_range};
+#[cfg(feature = "tower-http")]
+use crate::tower::http::copy_safe_request;
 
 /// Sends a request to a second backend when the first has not answered for longer than nearly all
 /// requests take; the first good answer counts, and the other request is dropped.
@@ -115,12 +117,14 @@ impl<F> Hedge<F> {
 }
 
 #[cfg(feature = "tower-http")]
-impl<B: Clone> Hedge<fn(&http::Request<B>) -> Option<http::Request<B>>> {
-    /// Creates settings that hedge requests whose method is safe: `GET`, `HEAD`, `OPTIONS` and `TRACE`
-    /// (RFC 9110, section 9.2.1).
+#[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]
+impl<B: http_body::Body + Default> Hedge<fn(&http::Request<B>) -> Option<http::Request<B>>> {
+    /// Creates settings that hedge requests whose method is safe (`GET`, `HEAD`, `OPTIONS` and `TRACE`;
+    /// RFC 9110, section 9.2.1) and whose body is empty. The second request has the default body, as
+    /// with [`Retry::safe_methods`](crate::tower::Retry::safe_methods).
     #[must_use]
     pub fn safe_methods() -> Self {
-        Self::new(|request| request.method().is_safe().then(|| request.clone()))
+        Self::new(copy_safe_request)
     }
 }
 

@@ -150,6 +150,14 @@ where
     }
 }
 
+/// An empty body that holds no lease, for responses that no backend has sent.
+impl<B: Default, S, F: Default> Default for LeasedBody<B, S, F> {
+    fn default() -> Self {
+        let (body, classify) = (B::default(), F::default());
+        Self { body, in_flight: None, outcome: Outcome::Cancelled, classify }
+    }
+}
+
 impl<B: fmt::Debug, S, F> fmt::Debug for LeasedBody<B, S, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LeasedBody")

@@ -26,7 +26,7 @@ use crate::scheduler::load::peak_ewma::{UNKNOWN_LATENCY_PENALTY, expected_second
 ///
 /// impl LoadProbe for Reported {
 ///     fn probe(&self, member: &Member, now: Option<Instant>) -> LoadProbeResult {
-///         let local = LocalLoadProbe.probe(member, now);
+///         let local = LocalLoadProbe::new().probe(member, now);
 ///         match self.0.get(member.serial() as usize) {
 ///             Some(queue) => LoadProbeResult::new(queue.load(Ordering::Relaxed), local.latency()),
 ///             None => local,
@@ -86,7 +86,16 @@ impl LoadProbeResult {
 /// Estimates are read as of the latest time that the set has seen, whatever `now` is: within a pick
 /// this is the time of the pick, already computed.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct LocalLoadProbe;
+
+impl LocalLoadProbe {
+    /// Creates the probe.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
+}
 
 impl LoadProbe for LocalLoadProbe {
     #[inline]

@@ -14,7 +14,7 @@ fn built(text: &str) -> Result<(), String> {
             params.take_scheduler()?;
             match n {
                 Some(9) => Err(params.invalid_parameters("nine is too many for me")),
-                _ => Ok(RoundRobin),
+                _ => Ok(RoundRobin::new()),
             }
         })
         .expect("a free name");

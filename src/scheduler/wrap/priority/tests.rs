@@ -6,7 +6,7 @@ use crate::{Backend, BackendId, BackendSet, Balancer, Flow, Health, Limits, Pick
 
 #[test]
 fn impossible_parameters_are_refused() {
-    let rule = PriorityTiers::new(RoundRobin);
+    let rule = PriorityTiers::new(RoundRobin::new());
     let over = rule.overprovisioning(0).expect_err("none");
     assert_eq!(
         over.to_string(),
@@ -25,7 +25,8 @@ fn world(sizes: &[u8]) -> (BackendSet<()>, Balancer<()>) {
             set.insert(Spec::new(format!("{tier}{letter}"), ()).tier(tier as u8)).expect("new");
         }
     }
-    let balancer = Balancer::new(&set, PriorityTiers::new(RoundRobin)).expect("rr takes any list");
+    let balancer =
+        Balancer::new(&set, PriorityTiers::new(RoundRobin::new())).expect("rr takes any list");
     (set, balancer)
 }
 

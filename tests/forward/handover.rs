@@ -1,5 +1,4 @@
 //! Handovers that need a child process: inherited sockets, and a limit of open files.
-#![cfg(all(target_os = "linux", feature = "forward", not(lvs_loom)))]
 
 use std::io::{Read, Write, stdin};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +13,8 @@ const CHILD: &str = "LVS_TEST_CHILD";
 
 /// Returns the command for this test program with [`the_child`] alone, after a shell script.
 fn start(child: &str, script: &str) -> Command {
-    let script = format!("{script} exec \"$0\" --exact --nocapture --test-threads=1 the_child");
+    let script =
+        format!("{script} exec \"$0\" --exact --nocapture --test-threads=1 handover::the_child");
     let mut command = Command::new("sh");
     command
         .args(["-c", &script])

@@ -1,5 +1,4 @@
 //! What checkers and traffic make of a set: advice, ejection, trial, panic, quorum.
-#![cfg(not(lvs_loom))]
 
 use std::time::{Duration, Instant};
 
@@ -90,7 +89,7 @@ fn an_agent_weight_of_0_moves_no_key_of_other_backends() {
 #[test]
 fn an_ejected_backend_gets_no_lease_and_a_backend_on_trial_one_at_a_time() {
     let set = set_of(&["a", "b"]);
-    let balancer = Balancer::new(&set, RoundRobin).expect("a rule");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("a rule");
     let old = balancer.lease_by_id(&"a".into()).expect("eligible");
     eject(&set, "a", OutlierState::Ejected);
     assert_eq!(state(&set, "a"), BackendState::Ejected);
@@ -161,7 +160,7 @@ fn a_backend_ramps_after_an_ejection_and_its_own_ramp_overrides_that_of_the_set(
 #[test]
 fn each_fail_mode_selects_its_backends_when_too_few_are_healthy() {
     let set = set_of(&["a", "b", "c", "d"]);
-    let balancer = Balancer::new(&set, RoundRobin).expect("a rule");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("a rule");
     set.set_weight(&"d".into(), 0).expect("known");
     let names = || -> String {
         let picks = (0..9).filter_map(|_| balancer.pick(&Flow::new()).ok());
@@ -196,7 +195,7 @@ fn each_fail_mode_selects_its_backends_when_too_few_are_healthy() {
 #[test]
 fn a_lost_quorum_closes_the_set_and_is_regained_with_hysteresis() {
     let set = set_of(&["a", "b", "c", "d"]);
-    let balancer = Balancer::new(&set, RoundRobin).expect("a rule");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("a rule");
     set.set_fail_mode(FailMode::PanicBelow(90)).expect("rr takes anything");
     set.set_quorum(Some(Quorum::new(2).with_hysteresis(1))).expect("rr takes anything");
     down(&set, &["a", "b"]);

@@ -1,5 +1,4 @@
 //! The properties that every scheduler and every wrapper has.
-#![cfg(not(lvs_loom))]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,9 +6,7 @@ use std::net::SocketAddr;
 use lvs::scheduler::{Rng, SchedulerRegistry};
 use lvs::{BackendId, BackendSet, Balancer, Flow, Health, Lease, PickError, Spec};
 
-use self::common::schedulers::{ALL, is, scheduler};
-
-mod common;
+use crate::common::schedulers::{ALL, is, scheduler};
 
 /// How a rule distributes many picks over members of unequal weight.
 #[derive(Clone, Copy, Debug)]

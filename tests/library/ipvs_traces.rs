@@ -3,7 +3,6 @@
 //! Each file of `tests/fixtures/ipvs` (or of the folder in `LVS_IPVS_TRACES`) is replayed: the set
 //! is built as in the recording, its counters are set to those of the kernel before each
 //! connection, and the selected server must be the kernel's. The first difference fails the test.
-#![cfg(not(lvs_loom))]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

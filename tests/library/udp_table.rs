@@ -1,15 +1,14 @@
 //! The UDP flow table agrees with a plain list under any sequence of operations.
-#![cfg(not(lvs_loom))]
 
 use proptest::prelude::*;
 
-#[path = "common/flow_model.rs"]
+#[path = "../common/flow_model.rs"]
 mod flow_model;
 #[allow(dead_code, reason = "the model does not use all of the table")]
-#[path = "../src/forward/udp/flow_table.rs"]
+#[path = "../../src/forward/udp/flow_table.rs"]
 mod flow_table;
 
-use flow_model::{Shape, Step, compare};
+use self::flow_model::{Shape, Step, compare};
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![

@@ -28,7 +28,7 @@ fn set_of(names: &str) -> BackendSet<u32> {
 }
 
 fn round_robin(set: &BackendSet<u32>) -> Balancer<u32> {
-    Balancer::new(set, RoundRobin).expect("takes any list")
+    Balancer::new(set, RoundRobin::new()).expect("takes any list")
 }
 
 fn pick(balancer: &Balancer<u32>) -> Lease<u32> {
@@ -75,7 +75,7 @@ impl Scheduler for AtMost {
         if members.len() > self.0 {
             return Err(CompileError::TooManyMembers { members: members.len(), max: self.0 });
         }
-        RoundRobin.compile(members, previous)
+        RoundRobin::new().compile(members, previous)
     }
 }
 
@@ -261,7 +261,8 @@ fn a_failed_pick_returns_the_reason() {
 #[test]
 fn the_scheduler_picks_when_all_backends_are_down_and_not_when_all_are_quiesced() {
     let set = set_of("ab");
-    let balancer = Balancer::new(&set, PriorityTiers::new(RoundRobin)).expect("takes any list");
+    let balancer =
+        Balancer::new(&set, PriorityTiers::new(RoundRobin::new())).expect("takes any list");
     set.set_health(&id("a"), Health::Down).expect("known");
     set.set_health(&id("b"), Health::Down).expect("known");
     assert_eq!(picks(&balancer, 2), "ab", "in panic the scheduler picks backends that are down");
@@ -442,7 +443,7 @@ fn a_lease_outlives_the_balancer_and_the_set() {
 #[test]
 fn a_worker_sees_every_publication_and_counts_the_same_connections() {
     let set = BackendSet::new();
-    let balancer = Balancer::new(&set, RoundRobin).expect("empty");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("empty");
     let mut worker = balancer.worker(Rng::with_seed(1));
     assert_eq!(worker.pick(&Flow::new()).map(drop), Err(PickError::NoBackends));
     set.insert(Spec::new("a", 1)).expect("sound");
@@ -451,7 +452,7 @@ fn a_worker_sees_every_publication_and_counts_the_same_connections() {
     set.insert(Spec::new("b", 2)).expect("sound");
     set.drain(&"a".into()).expect("known");
     assert_eq!(*worker.pick(&Flow::new()).expect("usable").target(), 2);
-    balancer.set_scheduler(WeightedFailover).expect("it takes any set");
+    balancer.set_scheduler(WeightedFailover::new()).expect("it takes any set");
     assert_eq!(*worker.pick(&Flow::new()).expect("usable").target(), 2);
     set.remove(&"b".into()).expect("known");
     assert_eq!(worker.pick(&Flow::new()).map(drop), Err(PickError::AllQuiesced));
@@ -460,7 +461,7 @@ fn a_worker_sees_every_publication_and_counts_the_same_connections() {
 #[test]
 fn a_refreshed_worker_drops_removed_backends() {
     let set = BackendSet::new();
-    let balancer = Balancer::new(&set, RoundRobin).expect("empty");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("empty");
     let target = Arc::new(());
     set.insert(Spec::new("a", Arc::clone(&target))).expect("sound");
     let mut worker = balancer.worker(Rng::with_seed(1));
@@ -512,7 +513,7 @@ fn counts_on_lanes_are_exact_wherever_a_lease_ends() {
 #[test]
 fn a_limit_holds_over_all_lanes_and_when_it_is_set_later() {
     let set = BackendSet::with_counter_lanes(2);
-    let balancer = Balancer::new(&set, RoundRobin).expect("empty");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("empty");
     set.insert(Spec::new("a", ())).expect("sound");
     let mut workers = [balancer.worker(Rng::with_seed(1)), balancer.worker(Rng::with_seed(2))];
     let mut held: Vec<_> =

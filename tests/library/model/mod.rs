@@ -15,7 +15,7 @@ use lvs::{
 };
 use proptest::prelude::*;
 
-use super::REFUSING;
+use crate::properties::REFUSING;
 
 pub(crate) const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 

@@ -1,6 +1,5 @@
 //! Outlier ejection: each detector at its thresholds, times to the millisecond, the limit on ejected
 //! members, trials, export and import, and properties over random schedules. Time is an argument.
-#![cfg(all(feature = "health", not(lvs_loom)))]
 
 mod cap;
 mod detectors;

@@ -6,15 +6,12 @@ use lvs::{BackendSet, Balancer, Flow, Health, Limits, Outcome, PickError};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
-use self::common::schedulers::ALL;
-use self::model::{End, NAMES, Op, Wanted, World, names_in};
-
-mod common;
-mod model;
+use crate::common::schedulers::ALL;
+use crate::model::{End, NAMES, Op, Wanted, World, names_in};
 
 /// Rules that may refuse a flow although a backend is usable: those that give a flow one home and
 /// do not look further, and those that leave room at the top.
-const REFUSING: &[&str] = &["bounded", "dh", "mh", "ovf", "sh", "subset"];
+pub(crate) const REFUSING: &[&str] = &["bounded", "dh", "mh", "ovf", "sh", "subset"];
 
 /// How many sequences run in all, over all schedulers; a few seconds in a debug build.
 const SEQUENCES: u32 = 360;

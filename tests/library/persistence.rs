@@ -21,7 +21,7 @@ fn world(rule: PersistenceBuilder) -> World {
     for name in ["b", "a"] {
         set.insert(Spec::new(name, ())).expect("new");
     }
-    let balancer = Balancer::new(&set, RoundRobin).expect("takes any list");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("takes any list");
     #[expect(clippy::disallowed_methods, reason = "any instant serves as a start")]
     let start = Instant::now();
     World { set, sticky: rule.build(balancer).expect("in range"), start }
@@ -173,7 +173,7 @@ fn services_that_share_a_table_share_affinity_and_others_do_not() {
     for name in ["b", "a"] {
         set.insert(Spec::new(name, ())).expect("new");
     }
-    let balancer = Balancer::new(&set, RoundRobin).expect("takes any list");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("takes any list");
     let group = Persistence::builder(TIMEOUT).build(balancer.clone()).expect("in range");
     let alone = Persistence::builder(TIMEOUT).build(balancer).expect("in range");
     #[expect(clippy::disallowed_methods, reason = "any instant serves as a start")]
