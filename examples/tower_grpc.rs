@@ -7,8 +7,10 @@
 //! The calls are those of gRPC's health protocol, so that the example needs no generated code.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -34,7 +36,26 @@ type Client = HealthClient<MapResult<Service, fn(CallResult) -> CallResult>>;
 const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&*error),
+    }
+}
+
+/// Prints an error with its causes.
+fn report(error: &(dyn Error + 'static)) -> ExitCode {
+    eprint!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprint!(": {error}");
+        cause = error.source();
+    }
+    eprintln!();
+    ExitCode::FAILURE
+}
+
+async fn run() -> Result<(), BoxError> {
     let set = BackendSet::new();
     for name in NAMES {
         let address = serve().await?;

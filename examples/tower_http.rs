@@ -6,8 +6,10 @@
 //! cargo run --release --example tower_http -- --scheduler peak_ewma
 //! ```
 
+use std::error::Error;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -38,7 +40,26 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&*error),
+    }
+}
+
+/// Prints an error with its causes.
+fn report(error: &(dyn Error + 'static)) -> ExitCode {
+    eprint!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprint!(": {error}");
+        cause = error.source();
+    }
+    eprintln!();
+    ExitCode::FAILURE
+}
+
+async fn run() -> Result<(), BoxError> {
     let args = Args::parse();
     let set = BackendSet::new();
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();

@@ -83,7 +83,7 @@
 //! | `full` | | every feature but `cli` |
 //!
 //! # Versions and platforms
-//! Rust 1.95 or later; a raise of that is a minor version. Linux on x86-64 is what is tested.
+//! Rust 1.89 or later; a raise of that is a minor version. Linux on x86-64 is what is tested.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod backend;

@@ -1,6 +1,7 @@
 //! Persistence: a client returns to its backend for a time, as in IPVS.
 //!
-//! A *template* holds the client's network and the backend that the client got. A connection with a
+//! A *template* holds the client's network, or [another key](Persistence::pick_by_key), and the backend
+//! that the client got. A connection with a
 //! valid template goes to that backend without the scheduler, whatever its weight and its connection
 //! limit. Any other connection is scheduled and adds a template. A template that is not used for the
 //! timeout expires.
@@ -15,18 +16,21 @@
 //! Each connection with a template takes the lock of one of sixteen shards, one hash look-up, and a
 //! binary search of the member list.
 
+mod builder;
 mod saved_template;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "forward")]
+pub(crate) use self::builder::mask_to_prefix;
+pub use self::builder::{AffinityPolicy, PersistenceBuilder};
 pub use self::saved_template::SavedTemplate;
 use super::{Balancer, Lease, PickError};
-use crate::backend::BackendState;
 use crate::scheduler::{Flow, Rng};
-use crate::setting::{SettingError, check_range};
+use crate::setting::SettingError;
 use crate::sync::{Mutex, lock};
 
 /// A table of templates over a [`Balancer`].
@@ -102,37 +106,20 @@ pub struct Persistence<T> {
     shards: Box<[Mutex<TemplateShard>]>,
 }
 
-/// A builder for [`Persistence`], made by [`Persistence::builder`].
-#[derive(Clone, Copy, Debug)]
-#[must_use]
-pub struct PersistenceBuilder {
-    timeout: Duration,
-    ipv4_prefix: u8,
-    ipv6_prefix: u8,
-    capacity: usize,
-    draining: AffinityPolicy,
-    quiesced: AffinityPolicy,
-}
-
-/// What happens to the clients of a backend that gets no new ones.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum AffinityPolicy {
-    /// Persistence ends at once: the next connection of a client is scheduled elsewhere. The backend is
-    /// empty as soon as its connections have ended.
-    End,
-    /// Templates expire: clients return until then, and no longer renew their templates. The last
-    /// client has left one timeout after the change.
-    Expire,
-    /// Persistence goes on: clients return and renew their templates. A client that never pauses never
-    /// leaves.
-    Keep,
-}
-
 #[derive(Debug, Default)]
 struct TemplateShard {
-    templates: HashMap<IpAddr, PersistenceTemplate>,
+    templates: HashMap<TemplateKey, PersistenceTemplate>,
     /// The time of the next sweep for expired templates.
     sweep_at: Option<Instant>,
+}
+
+/// What the connections of a template have in common.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum TemplateKey {
+    /// The client's network.
+    Network(IpAddr),
+    /// A hash of whatever the caller goes by.
+    Hash(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -142,67 +129,17 @@ struct PersistenceTemplate {
 }
 
 const TEMPLATE_SHARDS: usize = 16;
-/// An instant plus a longer timeout would overflow and panic.
-const MAX_PERSISTENCE_TIMEOUT: Duration = Duration::from_secs(1 << 32);
-const DEFAULT_TEMPLATE_CAPACITY: usize = 1 << 20;
 
 impl Persistence<()> {
     /// Makes a builder of persistence that ends `timeout` after its last use, for single clients (/32
     /// and /128). The timeout is at most 2^32 s (136 years).
     // On `Persistence<()>`, so that the name can be written without its type parameter.
     pub const fn builder(timeout: Duration) -> PersistenceBuilder {
-        PersistenceBuilder {
-            timeout,
-            ipv4_prefix: 32,
-            ipv6_prefix: 128,
-            capacity: DEFAULT_TEMPLATE_CAPACITY,
-            draining: AffinityPolicy::End,
-            quiesced: AffinityPolicy::Keep,
-        }
+        PersistenceBuilder::new(timeout)
     }
 }
 
 impl PersistenceBuilder {
-    /// Sets how many leading bits of an IPv4 client count, from 0 to 32. Default: 32.
-    pub fn ipv4_prefix(self, bits: u8) -> Self {
-        Self { ipv4_prefix: bits, ..self }
-    }
-
-    /// Sets how many leading bits of an IPv6 client count, from 0 to 128. Default: 128.
-    pub fn ipv6_prefix(self, bits: u8) -> Self {
-        Self { ipv6_prefix: bits, ..self }
-    }
-
-    /// Sets the most templates; beyond it each connection of a new client is scheduled. Default:
-    /// 1 048 576.
-    pub fn capacity(self, templates: usize) -> Self {
-        Self { capacity: templates, ..self }
-    }
-
-    /// Sets what a drain does to the backend's clients. Default: [`AffinityPolicy::End`].
-    pub fn draining(self, affinity: AffinityPolicy) -> Self {
-        Self { draining: affinity, ..self }
-    }
-
-    /// Sets what weight 0 does to the backend's clients. Default: [`AffinityPolicy::Keep`], as in the
-    /// kernel; [`AffinityPolicy::End`] is its `expire_quiescent_template`.
-    pub fn quiesced(self, affinity: AffinityPolicy) -> Self {
-        Self { quiesced: affinity, ..self }
-    }
-
-    /// Returns the policy for the clients of a backend in this state.
-    const fn affinity_policy(&self, state: BackendState) -> AffinityPolicy {
-        match state {
-            BackendState::Eligible => AffinityPolicy::Keep,
-            BackendState::Quiesced => self.quiesced,
-            BackendState::Draining => self.draining,
-            BackendState::Down
-            | BackendState::Ejected
-            | BackendState::Withheld
-            | BackendState::Disabled => AffinityPolicy::End,
-        }
-    }
-
     /// Checks the settings, and makes the table over a balancer.
     ///
     /// # Errors
@@ -211,33 +148,6 @@ impl PersistenceBuilder {
         self.validate()?;
         let shards = (0..TEMPLATE_SHARDS).map(|_| Mutex::new(TemplateShard::default())).collect();
         Ok(Persistence { settings: self, balancer, shards })
-    }
-
-    /// Checks the settings, as [`build`](Self::build) does.
-    pub(crate) fn validate(&self) -> Result<(), SettingError> {
-        check_range("timeout", self.timeout, ..=MAX_PERSISTENCE_TIMEOUT)?;
-        check_range("ipv4_prefix", self.ipv4_prefix, 0..=32)?;
-        check_range("ipv6_prefix", self.ipv6_prefix, 0..=128)?;
-        Ok(())
-    }
-
-    fn client_network(&self, client: IpAddr) -> IpAddr {
-        mask_to_prefix(client, self.ipv4_prefix, self.ipv6_prefix)
-    }
-}
-
-/// Returns the network of an address, by the prefix length of its family.
-pub(crate) fn mask_to_prefix(address: IpAddr, ipv4_prefix: u8, ipv6_prefix: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(ip) => {
-            let mask = u32::MAX.checked_shl(32u32.saturating_sub(ipv4_prefix.into())).unwrap_or(0);
-            Ipv4Addr::from(u32::from(ip) & mask).into()
-        }
-        IpAddr::V6(ip) => {
-            let mask =
-                u128::MAX.checked_shl(128u32.saturating_sub(ipv6_prefix.into())).unwrap_or(0);
-            Ipv6Addr::from(u128::from(ip) & mask).into()
-        }
     }
 }
 
@@ -257,10 +167,67 @@ impl<T> Persistence<T> {
         now: Instant,
     ) -> Result<Lease<T>, PickError> {
         let network = self.settings.client_network(client.ip());
-        let flow = flow.source(client).time(now);
-        let mut shard = lock(self.shard(network));
+        self.pick_by_template(
+            TemplateKey::Network(network),
+            &flow.source(client).time(now),
+            rng,
+            now,
+        )
+    }
+
+    /// Returns the backend of `key`'s template, or schedules one and adds a template.
+    ///
+    /// For clients that something else than their address tells apart: a session, a user, a tenant. Make
+    /// the key by [`hash_bytes`](crate::scheduler::hash_bytes). The scheduler sees `flow` as it is, with
+    /// the time; give it the [key](Flow::key) as well if a scheduler that hashes shall choose by it.
+    /// Templates of keys and of networks share the capacity, and are apart otherwise;
+    /// [`export`](Self::export) has those of networks only.
+    ///
+    /// # Errors
+    /// As [`Balancer::pick`].
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use lvs::balancer::Persistence;
+    /// use lvs::scheduler::{Rng, RoundRobin, hash_bytes};
+    /// use lvs::{BackendSet, Balancer, Flow, Spec};
+    ///
+    /// let set = BackendSet::new();
+    /// for name in ["a", "b"] {
+    ///     set.insert(Spec::new(name, ()))?;
+    /// }
+    /// let balancer = Balancer::new(&set, RoundRobin::new())?;
+    /// let sticky = Persistence::builder(Duration::from_secs(300)).build(balancer)?;
+    /// let (mut rng, now) = (Rng::with_seed(1), Instant::now());
+    /// let mut pick = |session: &str| {
+    ///     sticky.pick_by_key(hash_bytes(session.as_bytes(), 0), Flow::new(), &mut rng, now)
+    /// };
+    /// let (first, again, other) = (pick("ann")?, pick("ann")?, pick("bob")?);
+    /// assert_eq!(first.id(), again.id());
+    /// assert_ne!(first.id(), other.id());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn pick_by_key(
+        &self,
+        key: u64,
+        flow: Flow,
+        rng: &mut Rng,
+        now: Instant,
+    ) -> Result<Lease<T>, PickError> {
+        self.pick_by_template(TemplateKey::Hash(key), &flow.time(now), rng, now)
+    }
+
+    fn pick_by_template(
+        &self,
+        key: TemplateKey,
+        flow: &Flow,
+        rng: &mut Rng,
+        now: Instant,
+    ) -> Result<Lease<T>, PickError> {
+        let mut shard = lock(self.shard(key));
         shard.remove_expired(now, self.settings.timeout);
-        if let Some(template) = shard.templates.get_mut(&network).filter(|t| t.expires > now) {
+        if let Some(template) = shard.templates.get_mut(&key).filter(|t| t.expires > now) {
             let mut affinity = AffinityPolicy::End;
             let follows = |state| {
                 affinity = self.settings.affinity_policy(state);
@@ -276,12 +243,12 @@ impl<T> Persistence<T> {
                 return Ok(lease);
             }
         }
-        let lease = self.balancer.pick_with_rng(&flow, rng)?;
+        let lease = self.balancer.pick_with_rng(flow, rng)?;
         let template = PersistenceTemplate {
             serial: lease.backend().account().serial(),
             expires: now + self.settings.timeout,
         };
-        shard.insert(network, template, self.settings.capacity);
+        shard.insert(key, template, self.settings.capacity);
         Ok(lease)
     }
 
@@ -303,19 +270,22 @@ impl<T> Persistence<T> {
         &self.balancer
     }
 
-    fn shard(&self, network: IpAddr) -> &Mutex<TemplateShard> {
-        &self.shards[Flow::from(SocketAddr::new(network, 0)).view().key().unwrap_or(0) as usize
-            % TEMPLATE_SHARDS]
+    fn shard(&self, key: TemplateKey) -> &Mutex<TemplateShard> {
+        let hash = match key {
+            TemplateKey::Network(ip) => Flow::from(SocketAddr::new(ip, 0)).view().key(),
+            TemplateKey::Hash(hash) => Some(hash),
+        };
+        &self.shards[hash.unwrap_or(0) as usize % TEMPLATE_SHARDS]
     }
 }
 
 impl TemplateShard {
     /// Adds a template, if there is room; the capacity is that of the whole table.
-    fn insert(&mut self, network: IpAddr, template: PersistenceTemplate, capacity: usize) -> bool {
+    fn insert(&mut self, key: TemplateKey, template: PersistenceTemplate, capacity: usize) -> bool {
         let full = self.templates.len() >= capacity.div_ceil(TEMPLATE_SHARDS);
-        let fits = !full || self.templates.contains_key(&network);
+        let fits = !full || self.templates.contains_key(&key);
         if fits {
-            self.templates.insert(network, template);
+            self.templates.insert(key, template);
         }
         fits
     }
@@ -345,19 +315,10 @@ mod tests {
     use crate::scheduler::RoundRobin;
 
     #[test]
-    fn a_prefix_cuts_the_client_down_to_its_network() {
-        let builder = Persistence::builder(Duration::from_secs(1));
-        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
-        assert_eq!(builder.ipv4_prefix(24).client_network(ip("10.1.2.3")), ip("10.1.2.0"));
-        assert_eq!(builder.ipv4_prefix(0).client_network(ip("10.1.2.3")), ip("0.0.0.0"));
-        assert_eq!(builder.ipv4_prefix(32).client_network(ip("10.1.2.3")), ip("10.1.2.3"));
-        assert_eq!(builder.ipv6_prefix(64).client_network(ip("1:2:3:4:5:6:7:8")), ip("1:2:3:4::"));
-        assert_eq!(builder.ipv6_prefix(0).client_network(ip("1::1")), ip("::"));
-    }
-    #[test]
     fn settings_out_of_range_are_refused_by_name() {
         let builder = Persistence::builder(Duration::from_secs(1));
-        let longer = Persistence::builder(MAX_PERSISTENCE_TIMEOUT + Duration::from_secs(1));
+        let longer =
+            Persistence::builder(builder::MAX_PERSISTENCE_TIMEOUT + Duration::from_secs(1));
         for (builder, expected) in [
             (longer, "timeout is 4294967297s, must be at most 4294967296s"),
             (builder.ipv4_prefix(33), "ipv4_prefix is 33, must be from 0 to 32"),

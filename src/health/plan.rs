@@ -39,6 +39,7 @@ use crate::backend::{BackendId, BackendSet};
 pub struct TimedCheck {
     check: Arc<dyn AnyCheck>,
     pub(super) timing: CheckTiming,
+    has_own_timeout: bool,
     port: Option<u16>,
     source: Option<IpAddr>,
 }
@@ -56,25 +57,36 @@ pub(super) struct CheckTiming {
     pub(super) jitter: u8,
 }
 
+/// The timeout of a check whose intervals are no shorter.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl CheckTiming {
+    fn shortest_interval(&self) -> Duration {
+        let others = [self.fast_interval, self.down_interval];
+        others.into_iter().flatten().fold(self.interval, Duration::min)
+    }
+}
+
 impl TimedCheck {
-    /// Creates a check with an interval of 2 s, a timeout of 1 s, `fall` 3 and `rise` 2, as in HAProxy.
+    /// Creates a check with an interval of 2 s, a timeout of 1 s or of a shorter interval, `fall` 3 and
+    /// `rise` 2, as in HAProxy.
     pub fn new(check: impl Check) -> Self {
         let timing = CheckTiming {
             interval: Duration::from_secs(2),
             fast_interval: None,
             down_interval: None,
-            timeout: Duration::from_secs(1),
+            timeout: DEFAULT_TIMEOUT,
             rise: 2,
             fall: 3,
             jitter: 5,
         };
-        Self { check: Arc::new(check), timing, port: None, source: None }
+        Self { check: Arc::new(check), timing, has_own_timeout: false, port: None, source: None }
     }
 
     /// Sets the time between two checks, at least 1 ms. Default: 2 s.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.timing.interval = interval;
-        self
+        self.with_fitting_timeout()
     }
 
     /// Sets the time between two checks while the health may be changing: after a failed check of a
@@ -82,20 +94,22 @@ impl TimedCheck {
     /// interval.
     pub fn fast_interval(mut self, interval: Duration) -> Self {
         self.timing.fast_interval = Some(interval);
-        self
+        self.with_fitting_timeout()
     }
 
     /// Sets the time between two checks while the backend is down, at least 1 ms. Default: the
     /// interval.
     pub fn down_interval(mut self, interval: Duration) -> Self {
         self.timing.down_interval = Some(interval);
-        self
+        self.with_fitting_timeout()
     }
 
     /// Sets the time after which a check has failed, above 0 and at most the shortest interval, so
-    /// that no check waits for the previous one. Default: 1 s.
+    /// that no check waits for the previous one. Default: 1 s, or the shortest interval if that is
+    /// shorter.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timing.timeout = timeout;
+        self.has_own_timeout = true;
         self
     }
 
@@ -128,6 +142,14 @@ impl TimedCheck {
     /// Sets the local address to check from. Default: the choice of the operating system.
     pub fn source(mut self, source: IpAddr) -> Self {
         self.source = Some(source);
+        self
+    }
+
+    /// Keeps the default timeout within the shortest interval.
+    fn with_fitting_timeout(mut self) -> Self {
+        if !self.has_own_timeout {
+            self.timing.timeout = DEFAULT_TIMEOUT.min(self.timing.shortest_interval());
+        }
         self
     }
 
@@ -165,11 +187,9 @@ impl TimedCheck {
     }
 
     fn validate(&self) -> Result<(), HealthPlanError> {
-        let CheckTiming { interval, fast_interval, down_interval, timeout, rise, fall, jitter } =
-            self.timing;
+        let CheckTiming { timeout, rise, fall, jitter, .. } = self.timing;
         let name = || self.check.name().to_owned();
-        let intervals = [Some(interval), fast_interval, down_interval];
-        let shortest = intervals.into_iter().flatten().min().unwrap_or(interval);
+        let shortest = self.timing.shortest_interval();
         if shortest < Duration::from_millis(1) {
             return Err(HealthPlanError::Interval { check: name(), interval: shortest });
         }
@@ -326,4 +346,31 @@ pub enum HealthPlanError {
         /// Its jitter in percent of the interval.
         percent: u8,
     },
+}
+
+#[cfg(all(test, not(lvs_loom)))]
+mod tests {
+    use super::*;
+    use crate::health::TcpCheck;
+
+    #[test]
+    fn a_timeout_that_is_not_set_follows_a_shorter_interval() {
+        let ms = Duration::from_millis;
+        let check = || TimedCheck::new(TcpCheck::new());
+        let timeout_of = |check: TimedCheck| {
+            check.validate().map(|()| check.timing.timeout).map_err(|error| error.to_string())
+        };
+        assert_eq!(timeout_of(check().interval(ms(3000))), Ok(ms(1000)));
+        assert_eq!(timeout_of(check().interval(ms(500))), Ok(ms(500)));
+        assert_eq!(timeout_of(check().interval(ms(500)).interval(ms(5000))), Ok(ms(1000)));
+        assert_eq!(timeout_of(check().fast_interval(ms(200))), Ok(ms(200)));
+        assert_eq!(timeout_of(check().down_interval(ms(300)).fast_interval(ms(400))), Ok(ms(300)));
+        assert_eq!(timeout_of(check().timeout(ms(100)).interval(ms(500))), Ok(ms(100)));
+        let expected = "tcp check: timeout 800ms must be above 0 and at most the shortest interval, \
+                        500ms";
+        assert_eq!(
+            timeout_of(check().timeout(ms(800)).interval(ms(500))),
+            Err(expected.to_owned())
+        );
+    }
 }

@@ -17,6 +17,7 @@ use super::future::BalanceFuture;
 use super::in_flight::InFlight;
 use super::key::{MissingKeyPolicy, NoKey, RequestKey};
 use super::retry::{NoRetry, RetryPolicy};
+use super::search::InstanceSearch;
 use crate::balancer::Balancer;
 use crate::scheduler::Flow;
 use crate::setting::{SettingError, check_range};
@@ -173,6 +174,14 @@ impl<S, K, C, R> Balance<S, K, C, R> {
         Ok(Self { admission, permit: None, ..self })
     }
 
+    /// Wraps the errors of instances into [`InstanceError`](super::InstanceError), which names the
+    /// backend. Default: they are passed on as they are. [`Classify`](super::Classify) and
+    /// [`Completion::outcome`] see them as they are in either case.
+    #[must_use]
+    pub fn name_errors(self) -> Self {
+        self.reconfigure(|config| config.name_errors = true)
+    }
+
     /// Sets whether the latency of each request is measured, which reads the clock twice and costs
     /// about 40 ns. Default: if the scheduler [reads latencies](crate::Scheduler::reads_time).
     #[must_use]
@@ -266,9 +275,15 @@ where
         }
         match self.scheduler_flow(&request) {
             Some(flow) => {
-                let in_flight = InFlight::new(Arc::clone(self.contexts.local()), permit);
+                let context = Arc::clone(self.contexts.local());
+                let pinned = self.key.backend(&request);
+                let search = match pinned.and_then(|id| context.balancer.lease_by_id(&id)) {
+                    Some(lease) => InstanceSearch::with_picked(flow, lease),
+                    None => InstanceSearch::new(flow),
+                };
+                let in_flight = InFlight::new(context, permit);
                 let (completion, retry) = (self.completion.clone(), self.retry.clone());
-                BalanceFuture::from_search(request, flow, in_flight, completion, retry)
+                BalanceFuture::from_search(request, search, in_flight, completion, retry)
             }
             None => BalanceFuture::from_error(BalanceError::NoKey.into(), self.retry.clone()),
         }

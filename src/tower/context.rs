@@ -5,9 +5,12 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::tower::BoxError;
+
+use super::error::InstanceError;
 use super::key::MissingKeyPolicy;
 use super::wait::{BackendWait, BackendWaiters};
-use crate::backend::{BackendState, SetError};
+use crate::backend::{BackendId, BackendState, SetError};
 use crate::balancer::{Balancer, Lease, PickError};
 use crate::scheduler::Flow;
 use crate::sync::{AtomicUsize, Ordering};
@@ -68,6 +71,7 @@ impl<S: Send + Sync + 'static> PerThreadContexts<S> {
             candidates: 3,
             wait_timeout: Duration::from_secs(1),
             timeout: None,
+            name_errors: false,
             missing_key: MissingKeyPolicy::default(),
             measure_latency: None,
         };
@@ -127,6 +131,8 @@ pub(super) struct BalanceConfig {
     pub(super) wait_timeout: Duration,
     /// How long an instance may take to answer an attempt; `None` is for ever.
     pub(super) timeout: Option<Duration>,
+    /// Whether the errors of instances are wrapped with the name of their backend.
+    pub(super) name_errors: bool,
     pub(super) missing_key: MissingKeyPolicy,
     /// Whether the clock is read for each request; `None` leaves it to the scheduler.
     pub(super) measure_latency: Option<bool>,
@@ -161,6 +167,15 @@ impl<S> BalanceContext<S> {
             let is_same = Arc::ptr_eq(&snapshot.backends()[position], lease.backend());
             is_same && snapshot.members()[position].state() == BackendState::Eligible
         })
+    }
+
+    /// Returns the error of a backend's instance as the caller receives it.
+    #[cold]
+    pub(super) fn name_error(&self, backend: &BackendId, source: BoxError) -> BoxError {
+        match self.config.name_errors {
+            true => InstanceError { backend: backend.clone(), source }.into(),
+            false => source,
+        }
     }
 
     /// Notifies one waiting request that another has returned its lease.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ::tower::BoxError;
 use thiserror::Error;
 
 use crate::backend::BackendId;
@@ -9,7 +10,8 @@ use crate::balancer::PickError;
 
 /// The reason why a balancer did not send a request, or waits for its answer no longer.
 ///
-/// Errors of an instance are passed on unchanged. Both are `Box<dyn Error>`, as usual with tower;
+/// Errors of an instance are passed on unchanged, unless the balancer
+/// [names](super::Balance::name_errors) them. Both are `Box<dyn Error>`, as usual with tower;
 /// `downcast_ref` tells them apart.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
@@ -50,6 +52,18 @@ pub enum BalanceError {
 
 fn after(waited: Duration) -> String {
     if waited.is_zero() { String::new() } else { format!(" after {waited:?}") }
+}
+
+/// An error of an instance, with the name of its backend; see
+/// [`Balance::name_errors`](super::Balance::name_errors).
+#[derive(Debug, Error)]
+#[error("backend {backend}: {source}")]
+#[non_exhaustive]
+pub struct InstanceError {
+    /// The backend whose instance failed.
+    pub backend: BackendId,
+    /// The error of the instance.
+    pub source: BoxError,
 }
 
 impl BalanceError {

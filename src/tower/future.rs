@@ -64,15 +64,12 @@ where
     #[inline]
     pub(super) fn from_search(
         request: Req,
-        flow: Flow,
+        search: InstanceSearch<S>,
         in_flight: InFlight<S>,
         completion: C,
         retry: R,
     ) -> Self {
-        let state = BalanceFutureState::Search {
-            search: InstanceSearch::new(flow),
-            request: Some(request),
-        };
+        let state = BalanceFutureState::Search { search, request: Some(request) };
         Self { in_flight: Some((in_flight, completion)), retry, attempt: 1, state }
     }
 
@@ -184,7 +181,7 @@ where
                         Poll::Ready(result) => {
                             let result = result.map_err(Into::into);
                             let outcome = completion.outcome(result.as_ref());
-                            (result, outcome)
+                            (result.map_err(|error| name_error(in_flight, error)), outcome)
                         }
                         Poll::Pending => {
                             let error = ready!(poll_attempt_timeout(cx, timer, in_flight));
@@ -236,6 +233,15 @@ fn poll_attempt_timeout<S>(
     let timer = timer.get_or_insert_with(|| Box::pin(unconstrained(sleep(timeout))));
     ready!(timer.as_mut().poll(cx));
     Poll::Ready(BalanceError::Timeout { backend: lease.id().clone(), timeout })
+}
+
+/// Returns the error of the instance that has a request as the caller receives it.
+#[cold]
+fn name_error<S>(in_flight: &InFlight<S>, error: BoxError) -> BoxError {
+    match in_flight.id() {
+        Some(id) => in_flight.context.name_error(id, error),
+        None => error,
+    }
 }
 
 /// Ends a failed attempt and starts another, if the outcome is a failure, another backend can be

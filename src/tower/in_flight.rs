@@ -7,7 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::context::BalanceContext;
-use crate::backend::Outcome;
+use crate::backend::{Backend, BackendId, Outcome};
 use crate::balancer::Lease;
 
 /// A request's permit of the balancer and its lease of a backend, both returned on drop.
@@ -44,6 +44,18 @@ impl<S> InFlight<S> {
         if let Some(lease) = self.lease.take() {
             complete_lease(lease, self.sent_at.take(), outcome);
         }
+    }
+
+    /// Returns the backend that has the request; `None` only before one is picked and after the end.
+    #[must_use]
+    pub fn backend(&self) -> Option<&Arc<Backend<S>>> {
+        self.lease.as_ref().map(Lease::backend)
+    }
+
+    /// Returns the name of the [backend](Self::backend), for a log line or a header of the response.
+    #[must_use]
+    pub fn id(&self) -> Option<&BackendId> {
+        self.lease.as_ref().map(Lease::id)
     }
 
     /// Ends the request and reports `outcome` to the backend's account. A request that is dropped

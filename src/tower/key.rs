@@ -1,5 +1,6 @@
 //! Keys of requests: requests of one key go to the same backend.
 
+use crate::backend::BackendId;
 use crate::scheduler::Flow;
 
 /// Computes the key of a request: with a scheduler that hashes (`ring`, `rendezvous`, `maglev`, `mh`,
@@ -17,6 +18,15 @@ use crate::scheduler::Flow;
 pub trait RequestKey<Req> {
     /// Returns the key of the request, if it has one.
     fn key(&self, request: &Req) -> Option<u64>;
+
+    /// Returns the backend that the request is pinned to, such as by a cookie: the request goes there as
+    /// long as that backend is eligible, whatever its connection limit, and is otherwise scheduled. A
+    /// retry goes elsewhere, and so does a request whose backend's instance is busy. Default: no
+    /// request is pinned. [`PinnedKey`] makes it of a closure.
+    fn backend(&self, request: &Req) -> Option<BackendId> {
+        let _ = request;
+        None
+    }
 
     /// Returns the flow by which the scheduler picks; `None` if the request must be refused.
     #[doc(hidden)]
@@ -47,6 +57,82 @@ impl<Req> RequestKey<Req> for NoKey {
 
     fn scheduler_flow(&self, _: &Req, _: MissingKeyPolicy) -> Option<Flow> {
         Some(Flow::new())
+    }
+}
+
+/// A [`RequestKey`] that pins requests to backends by their names, and leaves the others to another key.
+///
+/// For sessions whose backend is named by the request, in a cookie or in a header that the first
+/// response has set: [`InFlight::id`](super::InFlight::id), or `Balance::name_responses` (feature
+/// `tower-http`), has the name. The look-up of the backend is linear in the number of members.
+///
+/// A name from a client is not proof of anything: it can only name a backend that is eligible anyway.
+///
+/// # Examples
+/// ```
+/// use lvs::scheduler::RoundRobin;
+/// use lvs::tower::{Balance, PinnedKey};
+/// use lvs::{BackendSet, Balancer, Health, Spec};
+/// use tower::{BoxError, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// let set = BackendSet::new();
+/// for name in ["a", "b", "c"] {
+///     set.insert(Spec::new(name, service_fn(async move |_: &str| Ok::<_, BoxError>(name))))?;
+/// }
+/// // Here the whole request is the name of a backend.
+/// let key = PinnedKey::new(|request: &&str| Some((*request).into()));
+/// let service = Balance::new(Balancer::new(&set, RoundRobin::new())?).key(key);
+/// for _ in 0..3 {
+///     assert_eq!(service.clone().oneshot("b").await?, "b");
+/// }
+/// set.set_health(&"b".into(), Health::Down)?;
+/// assert_ne!(service.oneshot("b").await?, "b");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct PinnedKey<F, K = NoKey> {
+    pin: F,
+    key: K,
+}
+
+impl<F> PinnedKey<F> {
+    /// Creates a key that pins each request to the backend that the closure returns, if there is one.
+    #[must_use]
+    pub const fn new<Req>(pin: F) -> Self
+    where
+        F: Fn(&Req) -> Option<BackendId>,
+    {
+        Self { pin, key: NoKey }
+    }
+}
+
+impl<F, K> PinnedKey<F, K> {
+    /// Sets the key of the requests that are not pinned, or whose backend is not eligible. Default: they
+    /// have none.
+    #[must_use]
+    pub fn otherwise<N>(self, key: N) -> PinnedKey<F, N> {
+        PinnedKey { pin: self.pin, key }
+    }
+}
+
+impl<Req, F, K> RequestKey<Req> for PinnedKey<F, K>
+where
+    F: Fn(&Req) -> Option<BackendId>,
+    K: RequestKey<Req>,
+{
+    fn key(&self, request: &Req) -> Option<u64> {
+        self.key.key(request)
+    }
+
+    fn backend(&self, request: &Req) -> Option<BackendId> {
+        (self.pin)(request).or_else(|| self.key.backend(request))
+    }
+
+    fn scheduler_flow(&self, request: &Req, missing_key: MissingKeyPolicy) -> Option<Flow> {
+        self.key.scheduler_flow(request, missing_key)
     }
 }
 

@@ -124,18 +124,18 @@ mod wait;
 pub use self::balance::Balance;
 pub use self::classify::{Classify, ResultClassifier};
 pub use self::completion::{Completion, OnResponse};
-pub use self::error::BalanceError;
+pub use self::error::{BalanceError, InstanceError};
 pub use self::future::BalanceFuture;
 pub use self::hedge::{Hedge, HedgeFuture, HedgeStats, Hedged};
 #[cfg(feature = "tower-http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-http")))]
 pub use self::http::{
     ClassifyTrailers, CookieKey, ExtensionKey, GrpcStatusClassifier, HeaderKey,
-    HttpStatusClassifier, LeasedBody, OnBodyEnd, PathKey, PeerKey, grpc_error_response,
-    grpc_status,
+    HttpStatusClassifier, LeasedBody, NamedResponses, OnBodyEnd, PathKey, PeerKey, ServedBy,
+    grpc_error_response, grpc_status,
 };
 pub use self::in_flight::InFlight;
-pub use self::key::{MissingKeyPolicy, NoKey, RequestKey};
+pub use self::key::{MissingKeyPolicy, NoKey, PinnedKey, RequestKey};
 #[cfg(feature = "discovery-tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "discovery-tower")))]
 pub use self::make::{BalanceLayer, MakeBalance};

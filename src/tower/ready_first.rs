@@ -131,6 +131,13 @@ impl<S, C> ReadyFirst<S, C> {
         Ok(self.reconfigure(|config| config.timeout = Some(timeout)))
     }
 
+    /// Wraps the errors of instances into [`InstanceError`](super::InstanceError), which names the
+    /// backend. Default: they are passed on as they are.
+    #[must_use]
+    pub fn name_errors(self) -> Self {
+        self.reconfigure(|config| config.name_errors = true)
+    }
+
     /// Sets whether the latency of each request is measured; see
     /// [`Balance::measure_latency`](super::Balance::measure_latency).
     #[must_use]
@@ -169,8 +176,8 @@ impl<S, C> ReadyFirst<S, C> {
     /// Returns the lease of an instance whose `poll_ready` failed. The next round asks a new clone.
     #[cold]
     fn discard_broken(&mut self, lease: Lease<S>, error: BoxError) {
+        self.last_instance_error = Some(self.context.name_error(lease.id(), error));
         lease.complete(Outcome::ConnectError);
-        self.last_instance_error = Some(error);
     }
 
     /// Asks the candidates of the last round, and new ones in place of those that are gone.

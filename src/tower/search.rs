@@ -202,6 +202,7 @@ impl<S> InstanceSearch<S> {
         error: BoxError,
     ) -> Option<BoxError> {
         self.flow.exclude(lease.backend());
+        let error = context.name_error(lease.id(), error);
         lease.complete(Outcome::ConnectError);
         let is_exhausted = self.flow.view().tried_count() >= MAX_BROKEN_INSTANCES;
         (is_exhausted || context.pick(&self.flow).is_err()).then_some(error)

@@ -5,6 +5,7 @@
 mod circles;
 mod layers;
 mod names;
+mod package;
 mod resolve;
 mod setters;
 mod sources;

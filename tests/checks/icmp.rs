@@ -7,12 +7,13 @@ use std::process::Command;
 use lvs::health::{CheckContext, CheckFailureKind, IcmpCheck};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::skipped::report_skipped;
 use crate::world::{LONG, ask, assert_fails, program, run, run_out_of_time};
 
 /// Opens a raw socket; without the privilege prints the reason and returns `None`.
 pub(crate) fn raw_socket() -> Option<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4));
-    socket.inspect_err(|error| println!("skipped: no raw socket: {error}")).ok()
+    socket.inspect_err(|error| report_skipped(format!("no raw socket: {error}"))).ok()
 }
 
 /// Returns an ICMP destination unreachable message about a datagram (RFC 792, page 4).
@@ -56,7 +57,7 @@ async fn loopback_answers() {
         Err(failure) if failure.kind() == CheckFailureKind::Local => {
             // Without privileges the reason names the setting to change.
             assert_fails(Err(failure.clone()), CheckFailureKind::Local, "ping_group_range");
-            println!("skipped: {failure}");
+            report_skipped(failure);
             return;
         }
         answer => assert!(answer.is_ok(), "{answer:?}"),
@@ -77,9 +78,7 @@ async fn concurrent_checks_ignore_replies_to_each_other() {
     }
     while let Some(answer) = checks.join_next().await {
         match answer.expect("the check ran") {
-            Err(failure) if failure.kind() == CheckFailureKind::Local => {
-                println!("skipped: {failure}")
-            }
+            Err(failure) if failure.kind() == CheckFailureKind::Local => report_skipped(failure),
             answer => assert!(answer.is_ok(), "{answer:?}"),
         }
     }
@@ -102,7 +101,7 @@ fn in_silent_network(test: &str) -> bool {
     }
     let may = Command::new("unshare").args(["--net", "true"]).output().expect("the program starts");
     if !may.status.success() {
-        println!("skipped: no network namespace: {}", String::from_utf8_lossy(&may.stderr));
+        report_skipped(String::from_utf8_lossy(&may.stderr));
         return false;
     }
     let mut again = Command::new("unshare");

@@ -11,6 +11,8 @@ mod http;
 mod icmp;
 mod monitor;
 mod servers;
+#[path = "../common/skipped.rs"]
+mod skipped;
 mod streams;
 #[cfg(feature = "health-tls")]
 mod tls;

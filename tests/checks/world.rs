@@ -18,6 +18,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::skipped::report_skipped;
+
 /// A time limit that no successful test reaches.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
@@ -296,7 +298,7 @@ pub(crate) fn program(name: &str, package: &str) -> Option<PathBuf> {
     if found.is_none() {
         let missing = format!("{name} is not installed (Debian package {package})");
         assert!(std::env::var_os("CI").is_none(), "{missing}");
-        println!("skipped: {missing}");
+        report_skipped(missing);
     }
     found
 }

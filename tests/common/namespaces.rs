@@ -3,6 +3,11 @@
 use std::process::Command;
 use std::sync::OnceLock;
 
+use self::skipped::report_skipped;
+
+#[path = "skipped.rs"]
+pub(crate) mod skipped;
+
 /// Returns whether tests in network namespaces can run with these programs; prints the reason if
 /// not.
 ///
@@ -11,7 +16,7 @@ use std::sync::OnceLock;
 pub(crate) fn can_run(programs: &[&str]) -> bool {
     let Some(missing) = missing(programs) else { return true };
     assert!(std::env::var_os("CI").is_none(), "{missing}");
-    println!("skipped: {missing}");
+    report_skipped(missing);
     false
 }
 

@@ -13,4 +13,6 @@ mod member_list;
 #[cfg(feature = "discovery-dns")]
 mod named;
 mod properties;
+#[path = "../common/skipped.rs"]
+mod skipped;
 mod world;

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 
+use crate::skipped::report_skipped;
 use crate::world::*;
 
 /// A running `named` with the zone `lvs.test`.
@@ -22,7 +23,7 @@ impl Named {
         if !fs::exists(program).unwrap_or(false) {
             let missing = "named is not installed: package bind9";
             assert!(std::env::var_os("CI").is_none(), "{missing}");
-            println!("skipped: {missing}");
+            report_skipped(missing);
             return None;
         }
         // Another process may take the port before named binds it.

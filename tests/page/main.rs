@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::chromium::Chromium;
+use crate::world::namespaces::skipped::report_skipped;
 use crate::world::{Signal, World, config};
 
 /// Returns whether Chromium is installed. In CI its absence is an error.
@@ -24,7 +25,7 @@ fn can_run() -> bool {
         return true;
     }
     assert!(std::env::var_os("CI").is_none(), "`chromium` is missing");
-    println!("skipped: no chromium here");
+    report_skipped("chromium is not installed");
     false
 }
 

@@ -6,4 +6,6 @@ mod configuration;
 mod ctl;
 mod demonstration;
 mod package;
+#[path = "../common/skipped.rs"]
+mod skipped;
 mod world;

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::skipped::report_skipped;
 use crate::world::{Folder, Manager, ask, free, server, signal, watch};
 
 /// Returns whether the package can be built and installed here; prints the reason if not.
@@ -20,7 +21,7 @@ fn can_run() -> bool {
     };
     if let Some(missing) = missing {
         assert!(std::env::var_os("CI").is_none(), "the test needs {missing}");
-        println!("skipped: the test needs {missing}");
+        report_skipped(missing);
     }
     missing.is_none()
 }
@@ -187,7 +188,7 @@ fn systemd_accepts_the_units() {
         .output();
     let output = match verify {
         Ok(output) => output,
-        Err(error) => return println!("skipped: systemd-analyze: {error}"),
+        Err(error) => return report_skipped(format!("systemd-analyze: {error}")),
     };
     let stderr = String::from_utf8_lossy(&output.stderr);
     // systemd before 253 does not know the type and ignores it, as the unit's comment says.

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "tests and the bench use what they need of it")]
 
 #[path = "../common/namespaces.rs"]
-mod namespaces;
+pub(crate) mod namespaces;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

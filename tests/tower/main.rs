@@ -12,6 +12,7 @@ mod make;
 mod ready_first;
 mod reconnect;
 mod retry;
+mod served_by;
 mod settings;
 mod timeout;
 mod tower_cases;

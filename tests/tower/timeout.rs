@@ -71,7 +71,8 @@ async fn the_second_attempt_of_a_hedge_is_awaited_after_the_timeout_of_the_first
     }
     let stats = service.stats().clone();
     assert!(stats.delay().is_some_and(|delay| delay < LIMIT), "{stats:?}");
-    (first.hold(true), second.hold(true));
+    first.hold(true);
+    second.hold(true);
     let mut request = tokio_test::task::spawn(service.oneshot(()));
     assert_pending!(request.poll());
     tokio::time::sleep(LIMIT / 2).await;
@@ -79,7 +80,8 @@ async fn the_second_attempt_of_a_hedge_is_awaited_after_the_timeout_of_the_first
     assert_eq!(stats.sent(), 1);
     tokio::time::sleep(LIMIT * 2 / 3).await;
     assert_pending!(request.poll(), "the second attempt has time left");
-    (first.hold(false), second.hold(false));
+    first.hold(false);
+    second.hold(false);
     assert_ready_ok!(request.poll());
     let timeouts = outcomes(&set, "a").timeout + outcomes(&set, "b").timeout;
     assert_eq!((timeouts, load(&set)), (1, 0));

@@ -12,6 +12,7 @@ use lvs::vrrp::{
     VrrpEventKind, VrrpEvents, VrrpStartError, VrrpState,
 };
 
+use crate::link::namespaces::skipped::report_skipped;
 use crate::link::{Link, TIMEOUT, now};
 
 const VRID: u8 = 51;
@@ -195,7 +196,7 @@ fn a_virtual_mac_has_the_value_of_the_rfc() {
     let started = link.within("a", || Vrrp::start([router("a", 100).virtual_mac(true)]));
     let vrrp = match started {
         Err(VrrpStartError::Macvlan { interface, source }) => {
-            println!("skipped: the kernel has no macvlan: {source}");
+            report_skipped(format!("the kernel has no macvlan: {source}"));
             assert_eq!(interface, "v");
             return;
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::{Persistence, PersistenceTemplate};
+use super::{Persistence, PersistenceTemplate, TemplateKey};
 use crate::backend::BackendId;
 use crate::sync::lock;
 
@@ -20,7 +20,7 @@ pub struct SavedTemplate {
 }
 
 impl<T> Persistence<T> {
-    /// Returns the valid templates whose backend the set has: those used after `since`, or all.
+    /// Returns the valid templates of networks whose backend the set has: those used after `since`, or all.
     ///
     /// Locks a sixteenth of the table at a time, for about 10 ns a template.
     #[must_use]
@@ -36,7 +36,8 @@ impl<T> Persistence<T> {
             let used = shard.templates.iter().filter(|(_, template)| {
                 template.expires > now && ends.is_none_or(|ends| template.expires >= ends)
             });
-            saved.extend(used.filter_map(|(network, template)| {
+            saved.extend(used.filter_map(|(key, template)| {
+                let TemplateKey::Network(network) = key else { return None };
                 let backend = (*names.get(&template.serial)?).clone();
                 Some(SavedTemplate {
                     network: *network,
@@ -62,9 +63,10 @@ impl<T> Persistence<T> {
             let network = self.settings.client_network(network);
             let template =
                 PersistenceTemplate { serial, expires: now + remaining.min(self.settings.timeout) };
-            let mut shard = lock(self.shard(network));
+            let key = TemplateKey::Network(network);
+            let mut shard = lock(self.shard(key));
             shard.remove_expired(now, self.settings.timeout);
-            added += usize::from(shard.insert(network, template, self.settings.capacity));
+            added += usize::from(shard.insert(key, template, self.settings.capacity));
         }
         added
     }

@@ -12,7 +12,7 @@ use super::context::WorkerContext;
 use super::metrics::AtomicTcpBackendCounters;
 use super::relay::RelayedBytes;
 use crate::Lease;
-use crate::backend::Outcome;
+use crate::backend::{BackendId, Outcome};
 use crate::forward::connection_table::{ConnectionEntry, ConnectionKey};
 use crate::forward::counters::{ConnectionEnd, RefusalReason, add_relaxed};
 use crate::forward::limits::{ClientPermit, ConnectionPermit};
@@ -163,12 +163,8 @@ impl TcpSession {
     }
 
     /// Returns the other end of the relay for a log line: `backend ID`, or the sorry server.
-    pub(super) fn server_label(&self) -> impl fmt::Display {
-        let backend = self.lease.as_ref().map(Lease::backend);
-        fmt::from_fn(move |f| match backend {
-            Some(backend) => write!(f, "backend {}", backend.id()),
-            None => f.write_str("the sorry server"),
-        })
+    pub(super) fn server_label(&self) -> ServerLabel<'_> {
+        ServerLabel(self.lease.as_ref().map(Lease::id))
     }
 
     fn to_record(&self, duration: Duration) -> ConnectionRecord {
@@ -237,6 +233,19 @@ impl TcpSession {
             },
         };
         Termination::new(reason, phase)
+    }
+}
+
+/// The backend, or the sorry server, as a log line names it.
+#[derive(Debug)]
+pub(super) struct ServerLabel<'a>(Option<&'a BackendId>);
+
+impl fmt::Display for ServerLabel<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(backend) => write!(f, "backend {backend}"),
+            None => f.write_str("the sorry server"),
+        }
     }
 }
 

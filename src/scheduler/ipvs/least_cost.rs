@@ -149,6 +149,16 @@ struct BestCandidate {
     weight: u32,
 }
 
+/// Makes the best candidate of a member that undercuts the best before.
+///
+/// Cold, so that the comparison is a predicted branch, and the next member is compared meanwhile; a
+/// conditional move would wait for the result. Few members of a list are cheaper than all before them.
+#[cold]
+#[inline(never)]
+fn new_best(i: usize, cost: u64, weight: u32) -> BestCandidate {
+    BestCandidate { position: i as u32, cost, weight }
+}
+
 /// No candidate: a cost of 1/0, which every member undercuts.
 const NO_CANDIDATE: BestCandidate = BestCandidate { position: u32::MAX, cost: 1, weight: 0 };
 /// Up to this size a scan is cheaper than the cache. The loom models use the cache for any size.
@@ -223,10 +233,7 @@ impl<C: LoadCost> LeastCost<C> {
         let cost = C::cost(candidate.account.load());
         // cost / weight < least / least_weight, without the divisions.
         if cost * u64::from(best.weight) < best.cost * u64::from(candidate.weight) {
-            // With a predicted branch the next member is compared meanwhile; a conditional move
-            // would wait for the result.
-            std::hint::cold_path();
-            BestCandidate { position: i as u32, cost, weight: candidate.weight }
+            new_best(i, cost, candidate.weight)
         } else {
             best
         }

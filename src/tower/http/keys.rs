@@ -54,14 +54,21 @@ impl CookieKey {
     }
 }
 
-impl<B> RequestKey<Request<B>> for CookieKey {
-    fn key(&self, request: &Request<B>) -> Option<u64> {
+impl CookieKey {
+    /// Returns the value of the cookie in a request, if there is one.
+    #[must_use]
+    pub fn value<'a, B>(&self, request: &'a Request<B>) -> Option<&'a [u8]> {
         let headers = request.headers().get_all(COOKIE).into_iter();
         let pairs = headers.flat_map(|header| header.as_bytes().split(|byte| *byte == b';'));
-        let value = pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
+        pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
             pair.strip_prefix(&*self.name)?.strip_prefix(b"=").filter(|value| !value.is_empty())
-        });
-        Some(hash_bytes(value?, 0))
+        })
+    }
+}
+
+impl<B> RequestKey<Request<B>> for CookieKey {
+    fn key(&self, request: &Request<B>) -> Option<u64> {
+        Some(hash_bytes(self.value(request)?, 0))
     }
 }
 

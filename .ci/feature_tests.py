@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""Runs the unit tests of each feature of the crate alone.
+
+The crate is a dev-dependency of itself, so that `cargo test` finds every feature; with it each test has
+all features, whatever is asked for. So this makes a manifest without it, under `target/ci/features`, that
+points at the same sources, and fails if another feature than those asked for is resolved.
+
+    .ci/feature_tests.py            every feature
+    .ci/feature_tests.py health     these features
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "target/ci/features"
+MANIFEST = FOLDER / "Cargo.toml"
+
+# Compile time is most of the time: no debug information, and few cases of each property.
+PROFILE = """
+[lib]
+path = "../../../src/lib.rs"
+
+[workspace]
+
+[profile.dev]
+debug = false
+incremental = false
+"""
+
+
+def manifest_text(text):
+    """Returns the manifest with the library alone, and without the dev-dependency on itself."""
+    sections = re.split(r"(?m)^(?=\[)", text)
+    dropped = ("[[", "[package.metadata", "[profile")
+    kept = "".join(section for section in sections if not section.startswith(dropped))
+    kept, removed = re.subn(r"(?m)^lvs = \{.*\n", "", kept)
+    assert removed == 1, "the dev-dependency on the crate itself is one line"
+    # The examples are there for tests that read their configurations.
+    kept = kept.replace("[package]\n", "[package]\nautoexamples = false\n", 1)
+    return kept + PROFILE
+
+
+def closure(features, name):
+    """Returns a feature and those that it enables."""
+    found, waiting = set(), [name]
+    while waiting:
+        feature = waiting.pop()
+        if feature in features and feature not in found:
+            found.add(feature)
+            waiting += features[feature]
+    return found
+
+
+def resolved(arguments):
+    """Returns the features of the crate that cargo resolves for its tests."""
+    command = ["cargo", "tree", "--manifest-path", MANIFEST, "--offline", "-e", "normal,build,dev"]
+    command += ["--depth", "0", "--prefix", "none", "-f", "{f}"]
+    output = subprocess.run(command + arguments, check=True, capture_output=True, text=True).stdout
+    return set(filter(None, output.strip().split(",")))
+
+
+def main():
+    text = (ROOT / "Cargo.toml").read_text()
+    features = tomllib.loads(text)["features"]
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    examples = FOLDER / "examples"
+    if not examples.exists():
+        examples.symlink_to(ROOT / "examples")
+    MANIFEST.write_text(manifest_text(text))
+    (FOLDER / "Cargo.lock").write_text((ROOT / "Cargo.lock").read_text())
+    subprocess.run(["cargo", "fetch", "--manifest-path", MANIFEST], check=True)
+    environment = os.environ | {"PROPTEST_CASES": "16"}
+    environment.setdefault("CARGO_TARGET_DIR", str(ROOT / "target/ci/features/target"))
+    # `full` and `cli` are these together.
+    chosen = sys.argv[1:] or [""] + sorted(set(features) - {"default", "full", "cli"})
+    for feature in chosen:
+        arguments = ["--no-default-features"] + (["--features", feature] if feature else [])
+        found, expected = resolved(arguments), closure(features, feature)
+        print(f"feature {feature or 'none'}: resolved {', '.join(sorted(found)) or 'none'}", flush=True)
+        if found != expected:
+            sys.exit(f"feature {feature}: expected {sorted(expected)}, resolved {sorted(found)}")
+        command = ["cargo", "test", "--manifest-path", MANIFEST, "--offline", "--lib", *arguments]
+        subprocess.run([*command, "--", "--quiet"], check=True, env=environment)
+
+
+main()
