@@ -83,7 +83,7 @@ impl<T: Send + Sync + 'static> Balancer<T> {
         set: &BackendSet<T>,
         scheduler: Arc<dyn Scheduler>,
     ) -> Result<Self, SetError> {
-        let published_plane = set.subscribe(|snapshot| {
+        let published_plane = set.add_reader(|snapshot| {
             Ok::<_, SetError>(Arc::new(PublishedPlane::new(scheduler, snapshot)?))
         })?;
         Ok(Self { backend_set: set.clone(), published_plane })
