@@ -1,5 +1,6 @@
 //! The stable name of a backend.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +16,9 @@ use std::sync::Arc;
 ///
 /// let id = BackendId::from("web-1");
 /// assert_eq!(id.as_str(), "web-1");
+///
+/// let counts = std::collections::HashMap::from([(id, 7)]);
+/// assert_eq!(counts.get("web-1"), Some(&7));
 /// ```
 #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct BackendId(Arc<str>);
@@ -36,6 +40,19 @@ impl fmt::Debug for BackendId {
 impl fmt::Display for BackendId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// A map by name can be asked with a `&str`.
+impl Borrow<str> for BackendId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for BackendId {
+    fn as_ref(&self) -> &str {
+        &self.0
     }
 }
 

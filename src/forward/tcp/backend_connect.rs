@@ -20,7 +20,6 @@ use crate::forward::clock::now;
 use crate::forward::counters::{RefusalReason, add_relaxed};
 use crate::forward::queue::QueueError;
 use crate::forward::record::ConnectionPhase;
-use crate::scheduler::Rng;
 use crate::{Balancer, Flow, Lease};
 
 /// A stream to a backend, with the backend's lease; without a lease it leads to the sorry server.
@@ -183,7 +182,7 @@ impl BackendConnector<'_> {
         match (persistence, self.client_info.client) {
             (Some(persistence), Some(client)) => {
                 let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-                persistence.pick(client, flow.clone(), &mut Rng::from_entropy(), now)
+                persistence.pick(&flow.clone().source(client), now)
             }
             _ => {
                 *flow = std::mem::take(flow).time(now);

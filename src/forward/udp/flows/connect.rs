@@ -64,9 +64,7 @@ impl WorkerFlows {
         now: Instant,
     ) -> Result<Lease<SocketAddr>, ShedReason> {
         let picked = match (&self.context.settings.persistence, flow.view().source()) {
-            (Some(persistence), Some(client)) => {
-                persistence.pick(client, flow.clone(), &mut self.rng, now)
-            }
+            (Some(persistence), Some(_)) => persistence.pick_with_rng(flow, &mut self.rng, now),
             _ => self.picker.pick(flow),
         };
         picked.map_err(|error| match error {
