@@ -56,6 +56,24 @@ impl AsRef<str> for BackendId {
     }
 }
 
+/// As its text.
+#[cfg(feature = "serde")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
+impl serde::Serialize for BackendId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// From its text.
+#[cfg(feature = "serde")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
+impl<'de> serde::Deserialize<'de> for BackendId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::from)
+    }
+}
+
 impl From<&str> for BackendId {
     fn from(name: &str) -> Self {
         Self(name.into())
@@ -77,5 +95,18 @@ impl From<SocketAddr> for BackendId {
 impl From<&BackendId> for BackendId {
     fn from(id: &BackendId) -> Self {
         id.clone()
+    }
+}
+
+#[cfg(all(test, feature = "serde", not(lvs_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serde_sees_the_text() {
+        let id = BackendId::from("web-1");
+        let text = serde_json::to_string(&id).expect("a text");
+        assert_eq!(text, "\"web-1\"");
+        assert_eq!(serde_json::from_str::<BackendId>(&text).expect("a name"), id);
     }
 }
