@@ -73,6 +73,7 @@
 //! | `discovery-tower` | | members from tower's `Discover`; with `tower`, balancers over connections |
 //! | `forward` | yes | the TCP and UDP forwarders |
 //! | `health` | yes | the monitor, outlier ejection, and checks by TCP, HTTP/1.1, UDP, ICMP, SMTP, Redis, PostgreSQL, MySQL, agent, command and file |
+//! | `serde` | | names, states and counters of backends as values of serde; `health` and `vrrp` include it |
 //! | `health-dns` | | the DNS check |
 //! | `health-grpc` | | the gRPC check |
 //! | `health-http2` | | HTTP/2 for the HTTP check |

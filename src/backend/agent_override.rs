@@ -7,7 +7,7 @@ use super::{BackendAdminState, MAX_WEIGHT};
 /// The configured weight, limits and state stay as they are, and the override applies on top of them.
 /// A field that is `None` overrides nothing.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 pub struct AgentOverride {
     /// The weight to use.
     pub weight: Option<AgentWeight>,
@@ -33,7 +33,7 @@ impl AgentOverride {
 
 /// How an agent changes a weight.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 pub enum AgentWeight {
     /// A percentage of the configured weight, rounded up.
     Percent(u32),

@@ -1,5 +1,6 @@
 //! The stable name of a backend.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +16,9 @@ use std::sync::Arc;
 ///
 /// let id = BackendId::from("web-1");
 /// assert_eq!(id.as_str(), "web-1");
+///
+/// let counts = std::collections::HashMap::from([(id, 7)]);
+/// assert_eq!(counts.get("web-1"), Some(&7));
 /// ```
 #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct BackendId(Arc<str>);
@@ -39,6 +43,37 @@ impl fmt::Display for BackendId {
     }
 }
 
+/// A map by name can be asked with a `&str`.
+impl Borrow<str> for BackendId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for BackendId {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// As its text.
+#[cfg(feature = "serde")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
+impl serde::Serialize for BackendId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// From its text.
+#[cfg(feature = "serde")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
+impl<'de> serde::Deserialize<'de> for BackendId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::from)
+    }
+}
+
 impl From<&str> for BackendId {
     fn from(name: &str) -> Self {
         Self(name.into())
@@ -60,5 +95,18 @@ impl From<SocketAddr> for BackendId {
 impl From<&BackendId> for BackendId {
     fn from(id: &BackendId) -> Self {
         id.clone()
+    }
+}
+
+#[cfg(all(test, feature = "serde", not(lvs_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serde_sees_the_text() {
+        let id = BackendId::from("web-1");
+        let text = serde_json::to_string(&id).expect("a text");
+        assert_eq!(text, "\"web-1\"");
+        assert_eq!(serde_json::from_str::<BackendId>(&text).expect("a name"), id);
     }
 }

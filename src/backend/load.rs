@@ -11,6 +11,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// As in IPVS, a connection is *active* while it does work (an established TCP connection) and
 /// *inactive* while it only exists (closing, or a UDP flow). A lease starts active.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
 pub struct Load {
     /// Connections that do work.
@@ -43,6 +44,7 @@ impl Load {
 /// assert_eq!(Limits::new(100).resume_threshold(), 75);
 /// ```
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Limits {
     max_connections: u32,
     resume_below: u32,

@@ -48,6 +48,8 @@ mod snapshot;
 mod spec;
 mod state;
 mod status;
+mod subscription;
+mod writing_thread;
 
 pub(crate) use self::account::{BackendAccount, SetContext};
 #[cfg(feature = "health")]
@@ -79,6 +81,7 @@ pub use self::spec::Spec;
 #[cfg(feature = "director")]
 pub use self::state::{BackendAdminState, BackendState, Health, OutlierState};
 pub use self::status::BackendStatus;
+pub use self::subscription::SetSubscription;
 
 /// The largest weight of a backend, as in `ipvsadm`.
 pub const MAX_WEIGHT: u32 = 65_535;

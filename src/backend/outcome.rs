@@ -7,6 +7,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// Only [`Outcome::Ok`] feeds latency estimates: a server that fails fast must not look fast.
 /// [`Outcome::Cancelled`] says nothing about the backend and feeds no estimate.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
 pub enum Outcome {
     /// The backend did the work.
@@ -47,7 +48,7 @@ impl Outcome {
 
 /// The number of one backend's leases by outcome, since the backend was made.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
 pub struct OutcomeCounts {
     /// Leases that ended with [`Outcome::Ok`].

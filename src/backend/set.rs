@@ -2,20 +2,24 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::account::SetContext;
 use super::set_state::SetState;
+use super::subscription::{SetSubscription, SubscriptionSlot};
+use super::writing_thread::{WritingThread, WritingThreadMark};
 use super::{
     Backend, BackendAdminState, BackendId, BackendStatus, FailMode, Health, Limits, Quorum,
     SetEdit, SetError, SlowStart, Snapshot, Spec,
 };
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, MutexGuard, lock};
 
 /// Holds the backends of one virtual service, and publishes every change of them.
 ///
-/// A cheap handle: clones write to the same set. Writers exclude each other. Readers, which are the
+/// A cheap handle: clones write to the same set. A method of the set makes one change and publishes it;
+/// [`edit`](Self::edit) makes several and publishes them once. Writers exclude each other. Readers, which are the
 /// [`Balancer`](crate::Balancer)s of the set, never wait and never see half a change. A publication
 /// takes time in proportion to the set, plus the time in which the schedulers build their tables, on
 /// the writer's thread.
@@ -46,12 +50,14 @@ pub struct BackendSet<T> {
 struct SetInner<T> {
     context: Arc<SetContext>,
     writer: Mutex<SetWriter<T>>,
+    writing_thread: WritingThread,
 }
 
 struct SetWriter<T> {
     state: SetState<T>,
     current_snapshot: Arc<Snapshot<T>>,
     readers: Vec<Weak<dyn SnapshotReader<T>>>,
+    subscriptions: Vec<Weak<SubscriptionSlot<T>>>,
 }
 
 /// A reader to which a set publishes.
@@ -88,14 +94,16 @@ impl<T> BackendSet<T> {
         let context = Arc::new(SetContext::new(workers.min(254) as u8));
         let mut state = SetState::new(Arc::clone(&context));
         let current_snapshot = Arc::new(state.next_snapshot());
-        let writer = Mutex::new(SetWriter { state, current_snapshot, readers: Vec::new() });
-        Self { inner: Arc::new(SetInner { context, writer }) }
+        let (readers, subscriptions) = (Vec::new(), Vec::new());
+        let writer = Mutex::new(SetWriter { state, current_snapshot, readers, subscriptions });
+        let writing_thread = WritingThread::default();
+        Self { inner: Arc::new(SetInner { context, writer, writing_thread }) }
     }
 
     /// Sets or removes slow start. Backends in slow start follow the new setting, or count in full,
     /// from the next [`advance_slow_start`](Self::advance_slow_start) on.
     pub fn set_slow_start(&self, slow_start: Option<SlowStart>) {
-        lock(&self.inner.writer).state.slow_start = slow_start;
+        self.lock_writer().state.slow_start = slow_start;
     }
 
     /// Sets what the set does when too few backends are healthy, and publishes the result.
@@ -114,8 +122,18 @@ impl<T> BackendSet<T> {
         self.publish_change(|state| state.quorum = quorum)
     }
 
+    /// Takes the writers' lock.
+    ///
+    /// # Panics
+    /// If this thread has it.
+    fn lock_writer(&self) -> WriterGuard<'_, T> {
+        self.inner.writing_thread.assert_not_current();
+        let writer = lock(&self.inner.writer);
+        WriterGuard { _mark: self.inner.writing_thread.mark_current(), writer }
+    }
+
     fn publish_change(&self, change: impl FnOnce(&mut SetState<T>)) -> Result<(), SetError> {
-        let mut writer = lock(&self.inner.writer);
+        let mut writer = self.lock_writer();
         let mut state = writer.state.clone();
         change(&mut state);
         writer.publish(state)
@@ -124,7 +142,7 @@ impl<T> BackendSet<T> {
     /// Returns the status of each backend, newest first. Costs as much as a change.
     #[must_use]
     pub fn statuses(&self) -> Vec<BackendStatus> {
-        lock(&self.inner.writer).state.statuses()
+        self.lock_writer().state.statuses()
     }
 
     /// Returns what the set has learned of its backends, for [`restore`](Self::restore) in another
@@ -136,7 +154,7 @@ impl<T> BackendSet<T> {
     #[cfg_attr(docsrs, doc(cfg(feature = "health")))]
     #[must_use]
     pub fn export(&self, now: Instant) -> Vec<super::SavedBackend> {
-        lock(&self.inner.writer).state.export(now)
+        self.lock_writer().state.export(now)
     }
 
     /// Restores what another process has learned of backends of the same names, as one publication:
@@ -148,29 +166,76 @@ impl<T> BackendSet<T> {
     #[cfg(feature = "health")]
     #[cfg_attr(docsrs, doc(cfg(feature = "health")))]
     pub fn restore(&self, saved: &[super::SavedBackend], now: Instant) -> Result<(), SetError> {
-        let mut writer = lock(&self.inner.writer);
+        let mut writer = self.lock_writer();
         let mut state = writer.state.clone();
         if state.restore(saved, now) { writer.publish(state) } else { Ok(()) }
     }
 
     /// Makes several changes and publishes them as one. If one is refused, none is made.
     ///
-    /// The closure runs under the writers' lock and must not use the same set, or it deadlocks.
+    /// The closure runs under the writers' lock: other writers of the set wait. Its [`SetEdit`] has
+    /// everything that may be done to the set; the set itself must not be used in it.
     ///
     /// # Errors
     /// The error of the closure, or [`SetError::Scheduler`] if a scheduler cannot use the result.
+    ///
+    /// # Panics
+    /// If the closure uses a handle of the same set, which would wait for itself.
     pub fn edit<R>(
         &self,
         change: impl FnOnce(&mut SetEdit<T>) -> Result<R, SetError>,
     ) -> Result<R, SetError> {
-        let mut writer = lock(&self.inner.writer);
-        let state = writer.state.clone();
-        let mut edit = SetEdit::new(state);
+        self.try_edit(change)
+    }
+
+    /// Makes several changes as [`edit`](Self::edit) does, for closures with errors of their own.
+    ///
+    /// # Errors
+    /// The error of the closure, or [`SetError::Scheduler`] if a scheduler cannot use the result.
+    ///
+    /// # Panics
+    /// As [`edit`](Self::edit).
+    ///
+    /// # Examples
+    /// ```
+    /// use lvs::{BackendSet, Spec};
+    ///
+    /// let set = BackendSet::new();
+    /// let refused = set.try_edit(|edit| {
+    ///     edit.insert(Spec::new("a", ()))?;
+    ///     Err::<(), Box<dyn std::error::Error>>("no address for b".into())
+    /// });
+    /// assert_eq!((refused.unwrap_err().to_string(), set.len()), ("no address for b".into(), 0));
+    /// ```
+    pub fn try_edit<R, E: From<SetError>>(
+        &self,
+        change: impl FnOnce(&mut SetEdit<T>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let mut writer = self.lock_writer();
+        let mut edit = SetEdit::new(writer.state.clone());
         let result = change(&mut edit)?;
         if edit.dirty {
             writer.publish(edit.state)?;
         }
         Ok(result)
+    }
+
+    /// Returns the backend of this name, by a linear search.
+    #[must_use]
+    pub fn get(&self, id: &BackendId) -> Option<Arc<Backend<T>>> {
+        self.lock_writer().current_snapshot.find(id).map(Arc::clone)
+    }
+
+    /// Returns the number of backends.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock_writer().current_snapshot.backends().len()
+    }
+
+    /// Returns whether the set has no backend.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Adds a backend; see [`SetEdit::insert`].
@@ -258,7 +323,7 @@ impl<T> BackendSet<T> {
     /// [`SetError::Scheduler`] if a scheduler cannot use the new shares.
     pub fn advance_slow_start(&self, now: Instant) -> Result<Option<Instant>, SetError> {
         self.inner.context.clock.advance_to(now);
-        let mut writer = lock(&self.inner.writer);
+        let mut writer = self.lock_writer();
         let mut state = writer.state.clone();
         if state.advance_slow_start(now) {
             writer.publish(state)?;
@@ -272,18 +337,28 @@ impl<T> BackendSet<T> {
     /// Returns the snapshot that was published last.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot<T>> {
-        Arc::clone(&lock(&self.inner.writer).current_snapshot)
+        Arc::clone(&self.lock_writer().current_snapshot)
+    }
+
+    /// Subscribes to the publications from now on.
+    pub fn subscribe(&self) -> SetSubscription<T> {
+        let mut writer = self.lock_writer();
+        let slot = Arc::new(SubscriptionSlot::new(Arc::clone(&writer.current_snapshot)));
+        writer.subscriptions.retain(|slot| slot.strong_count() > 0);
+        writer.subscriptions.push(Arc::downgrade(&slot));
+        drop(writer);
+        SetSubscription::new(slot)
     }
 
     /// Adds a reader, made from the current snapshot while no writer can publish another.
-    pub(crate) fn subscribe<R: SnapshotReader<T> + 'static, E>(
+    pub(crate) fn add_reader<R: SnapshotReader<T> + 'static, E>(
         &self,
         make: impl FnOnce(&Arc<Snapshot<T>>) -> Result<Arc<R>, E>,
     ) -> Result<Arc<R>, E>
     where
         T: 'static,
     {
-        let mut writer = lock(&self.inner.writer);
+        let mut writer = self.lock_writer();
         let reader = make(&writer.current_snapshot)?;
         let weak: Weak<R> = Arc::downgrade(&reader);
         writer.readers.retain(|reader| reader.strong_count() > 0);
@@ -293,7 +368,28 @@ impl<T> BackendSet<T> {
 
     /// Runs `act` on the current snapshot while no writer can publish another.
     pub(crate) fn with_current_snapshot<R>(&self, act: impl FnOnce(&Arc<Snapshot<T>>) -> R) -> R {
-        act(&lock(&self.inner.writer).current_snapshot)
+        act(&self.lock_writer().current_snapshot)
+    }
+}
+
+/// The writers' lock of a set.
+struct WriterGuard<'a, T> {
+    // Dropped before the lock is given back: the next writer has a mark of its own.
+    _mark: WritingThreadMark<'a>,
+    writer: MutexGuard<'a, SetWriter<T>>,
+}
+
+impl<T> Deref for WriterGuard<'_, T> {
+    type Target = SetWriter<T>;
+
+    fn deref(&self) -> &SetWriter<T> {
+        &self.writer
+    }
+}
+
+impl<T> DerefMut for WriterGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut SetWriter<T> {
+        &mut self.writer
     }
 }
 
@@ -307,7 +403,16 @@ impl<T> SetWriter<T> {
         commits.into_iter().for_each(|commit| commit());
         self.state = state;
         self.current_snapshot = next;
+        for slot in self.subscriptions.iter().filter_map(Weak::upgrade) {
+            slot.publish(&self.current_snapshot);
+        }
         Ok(())
+    }
+}
+
+impl<T> Drop for SetWriter<T> {
+    fn drop(&mut self) {
+        self.subscriptions.iter().filter_map(Weak::upgrade).for_each(|slot| slot.close());
     }
 }
 

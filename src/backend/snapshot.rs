@@ -23,6 +23,13 @@ impl<T> Backend<T> {
         self.account.id()
     }
 
+    /// Returns a number that no other backend of the set has or had: a backend that is removed and
+    /// inserted again under its name has another one. [`Member::serial`] is the same number.
+    #[must_use]
+    pub fn serial(&self) -> u64 {
+        self.account.serial()
+    }
+
     /// Returns what the caller balances over: an address, a service, a real server.
     #[must_use]
     pub fn target(&self) -> &T {

@@ -15,20 +15,29 @@ use super::{BackendAdminState, BackendId, Health, Limits};
 /// let address: SocketAddr = "10.0.0.1:80".parse()?;
 /// let plain = Spec::from(address);
 /// let tuned = Spec::new("web-1", address).weight(3).limits(Limits::new(1000)).tier(1);
-/// # let _ = (plain, tuned);
+/// assert_eq!((plain.weight, tuned.weight, tuned.id.as_str()), (1, 3, "web-1"));
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
+#[non_exhaustive]
 pub struct Spec<T> {
-    pub(crate) id: BackendId,
-    pub(crate) target: T,
-    pub(crate) weight: u32,
-    pub(crate) tier: u8,
-    pub(crate) limits: Limits,
-    pub(crate) address: Option<SocketAddr>,
-    pub(super) admin: BackendAdminState,
-    pub(super) health: Health,
+    /// The name.
+    pub id: BackendId,
+    /// What the caller balances over.
+    pub target: T,
+    /// The weight.
+    pub weight: u32,
+    /// The tier for the `priority` scheduler.
+    pub tier: u8,
+    /// The connection limits.
+    pub limits: Limits,
+    /// The address, if it has one.
+    pub address: Option<SocketAddr>,
+    /// The operator's state.
+    pub admin: BackendAdminState,
+    /// The health until the first check.
+    pub health: Health,
 }
 
 impl<T> Spec<T> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The operator's state of a backend. Health checks never change it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
 pub enum BackendAdminState {
     /// The backend serves. In the director's API: `up`.
@@ -23,7 +23,7 @@ pub enum BackendAdminState {
 
 /// The health of a backend as checks found it. Operators never change it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-#[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
 pub enum Health {
     /// The backend answers. A backend without checks is up.
@@ -35,7 +35,7 @@ pub enum Health {
 
 /// The outlier state of a backend, which its own traffic decides. Operators and checks never change it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-#[cfg_attr(feature = "health", derive(serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
 pub enum OutlierState {
     /// The backend is not an outlier.
@@ -50,6 +50,7 @@ pub enum OutlierState {
 /// The state that follows from [`BackendAdminState`], [`Health`], [`OutlierState`] and the weight: it
 /// says whether the backend may get new work.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
 pub enum BackendState {
     /// The backend gets new work.

@@ -11,6 +11,7 @@ use super::{
 ///
 /// [`BackendSet::statuses`](crate::BackendSet::statuses) returns it.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct BackendStatus {
     /// The stable name.

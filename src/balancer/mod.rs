@@ -83,7 +83,7 @@ impl<T: Send + Sync + 'static> Balancer<T> {
         set: &BackendSet<T>,
         scheduler: Arc<dyn Scheduler>,
     ) -> Result<Self, SetError> {
-        let published_plane = set.subscribe(|snapshot| {
+        let published_plane = set.add_reader(|snapshot| {
             Ok::<_, SetError>(Arc::new(PublishedPlane::new(scheduler, snapshot)?))
         })?;
         Ok(Self { backend_set: set.clone(), published_plane })
@@ -100,7 +100,8 @@ impl<T> Balancer<T> {
         with_thread_rng(|rng| self.published_plane.pick(flow, rng))
     }
 
-    /// Chooses a backend with the caller's random generator, so that a seed repeats the run.
+    /// Chooses a backend with the caller's random generator: for tests and simulations, where a seed
+    /// repeats the run, and for callers that have one.
     ///
     /// # Errors
     /// [`PickError`] says why no backend was chosen.
@@ -140,6 +141,23 @@ impl<T> Balancer<T> {
     #[must_use]
     pub fn scheduler(&self) -> Arc<dyn Scheduler> {
         self.published_plane.scheduler()
+    }
+
+    /// Returns the [expression](Scheduler::expression) of the scheduler, such as
+    /// `bounded(ring, factor=1.25)`.
+    ///
+    /// # Examples
+    /// ```
+    /// use lvs::{BackendSet, Balancer, scheduler};
+    ///
+    /// let scheduler = scheduler::parse("bounded( ring,factor=1.25 )")?;
+    /// let balancer = Balancer::new(&BackendSet::<()>::new(), scheduler)?;
+    /// assert_eq!(balancer.scheduler_expression(), "bounded(ring, factor=1.25)");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn scheduler_expression(&self) -> String {
+        self.scheduler().expression()
     }
 
     /// Chooses as [`pick`](Self::pick) does, and counts on a lane.

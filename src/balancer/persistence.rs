@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 pub(crate) use self::builder::mask_to_prefix;
 pub use self::builder::{AffinityPolicy, PersistenceBuilder};
 pub use self::saved_template::SavedTemplate;
-use super::{Balancer, Lease, PickError};
+use super::{Balancer, Lease, PickError, with_thread_rng};
 use crate::scheduler::{Flow, Rng};
 use crate::setting::SettingError;
 use crate::sync::{Mutex, lock};
@@ -40,7 +40,7 @@ use crate::sync::{Mutex, lock};
 /// use std::net::SocketAddr;
 /// use std::time::{Duration, Instant};
 /// use lvs::balancer::Persistence;
-/// use lvs::scheduler::{RoundRobin, Rng};
+/// use lvs::scheduler::RoundRobin;
 /// use lvs::{BackendSet, Balancer, Flow};
 ///
 /// let set = BackendSet::new();
@@ -49,9 +49,9 @@ use crate::sync::{Mutex, lock};
 /// set.insert(SocketAddr::from(([10, 0, 0, 2], 80)))?;
 ///
 /// let sticky = Persistence::builder(Duration::from_secs(300)).ipv4_prefix(24).build(balancer)?;
-/// let (mut rng, now) = (Rng::with_seed(1), Instant::now());
-/// let a = sticky.pick("192.0.2.7:5000".parse()?, Flow::new(), &mut rng, now)?;
-/// let b = sticky.pick("192.0.2.9:6000".parse()?, Flow::new(), &mut rng, now)?;
+/// let (one, other): (SocketAddr, SocketAddr) = ("192.0.2.7:5000".parse()?, "192.0.2.9:6000".parse()?);
+/// let a = sticky.pick(&Flow::from(one), Instant::now())?;
+/// let b = sticky.pick(&Flow::from(other), Instant::now())?;
 /// assert_eq!(a.id(), b.id(), "one network, one server");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -72,7 +72,7 @@ use crate::sync::{Mutex, lock};
 /// use std::sync::Arc;
 /// use std::time::{Duration, Instant};
 /// use lvs::balancer::Persistence;
-/// use lvs::scheduler::{RoundRobin, Rng};
+/// use lvs::scheduler::RoundRobin;
 /// use lvs::{BackendSet, Balancer, Flow, PickError};
 ///
 /// let set = BackendSet::new();
@@ -85,8 +85,7 @@ use crate::sync::{Mutex, lock};
 /// let connect = |client: &str, local: &str, now: Instant| -> Result<SocketAddr, PickError> {
 ///     let (client, local): (SocketAddr, SocketAddr) =
 ///         (client.parse().expect("an address"), local.parse().expect("an address"));
-///     let flow = Flow::new().destination(local);
-///     let lease = group.pick(client, flow, &mut Rng::with_seed(1), now)?;
+///     let lease = group.pick(&Flow::from(client).destination(local), now)?;
 ///     let mut target = *lease.target();
 ///     if target.port() == 0 {
 ///         target.set_port(local.port());
@@ -152,27 +151,34 @@ impl PersistenceBuilder {
 }
 
 impl<T> Persistence<T> {
-    /// Returns the backend of `client`'s template, or schedules one and adds a template.
+    /// Returns the backend of the client's template, or schedules one and adds a template. The client is
+    /// the [source](Flow::source) of the flow; a flow without one is scheduled, and adds no template.
     ///
-    /// The scheduler sees `flow` with `client` as its source. A backend that the flow has
-    /// [tried](Flow::excluding) is not chosen again.
+    /// A backend that the flow has [tried](Flow::excluding) is not chosen again. The scheduler sees `now`
+    /// as the [time](Flow::time) of the flow.
     ///
     /// # Errors
     /// As [`Balancer::pick`].
-    pub fn pick(
+    pub fn pick(&self, flow: &Flow, now: Instant) -> Result<Lease<T>, PickError> {
+        with_thread_rng(|rng| self.pick_with_rng(flow, rng, now))
+    }
+
+    /// Picks as [`pick`](Self::pick) does, with the caller's random generator.
+    ///
+    /// # Errors
+    /// As [`Balancer::pick`].
+    pub fn pick_with_rng(
         &self,
-        client: SocketAddr,
-        flow: Flow,
+        flow: &Flow,
         rng: &mut Rng,
         now: Instant,
     ) -> Result<Lease<T>, PickError> {
+        let flow = flow.clone().time(now);
+        let Some(client) = flow.view().source() else {
+            return self.balancer.pick_with_rng(&flow, rng);
+        };
         let network = self.settings.client_network(client.ip());
-        self.pick_by_template(
-            TemplateKey::Network(network),
-            &flow.source(client).time(now),
-            rng,
-            now,
-        )
+        self.pick_by_template(TemplateKey::Network(network), &flow, rng, now)
     }
 
     /// Returns the backend of `key`'s template, or schedules one and adds a template.
@@ -190,7 +196,7 @@ impl<T> Persistence<T> {
     /// ```
     /// use std::time::{Duration, Instant};
     /// use lvs::balancer::Persistence;
-    /// use lvs::scheduler::{Rng, RoundRobin, hash_bytes};
+    /// use lvs::scheduler::{RoundRobin, hash_bytes};
     /// use lvs::{BackendSet, Balancer, Flow, Spec};
     ///
     /// let set = BackendSet::new();
@@ -199,23 +205,17 @@ impl<T> Persistence<T> {
     /// }
     /// let balancer = Balancer::new(&set, RoundRobin::new())?;
     /// let sticky = Persistence::builder(Duration::from_secs(300)).build(balancer)?;
-    /// let (mut rng, now) = (Rng::with_seed(1), Instant::now());
-    /// let mut pick = |session: &str| {
-    ///     sticky.pick_by_key(hash_bytes(session.as_bytes(), 0), Flow::new(), &mut rng, now)
+    /// let pick = |session: &str| {
+    ///     sticky.pick_by_key(hash_bytes(session.as_bytes(), 0), &Flow::new(), Instant::now())
     /// };
     /// let (first, again, other) = (pick("ann")?, pick("ann")?, pick("bob")?);
     /// assert_eq!(first.id(), again.id());
     /// assert_ne!(first.id(), other.id());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn pick_by_key(
-        &self,
-        key: u64,
-        flow: Flow,
-        rng: &mut Rng,
-        now: Instant,
-    ) -> Result<Lease<T>, PickError> {
-        self.pick_by_template(TemplateKey::Hash(key), &flow.time(now), rng, now)
+    pub fn pick_by_key(&self, key: u64, flow: &Flow, now: Instant) -> Result<Lease<T>, PickError> {
+        let flow = flow.clone().time(now);
+        with_thread_rng(|rng| self.pick_by_template(TemplateKey::Hash(key), &flow, rng, now))
     }
 
     fn pick_by_template(

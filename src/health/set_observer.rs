@@ -45,7 +45,7 @@ impl<T: Send + Sync + 'static> ObservedBackendSet<T> {
             );
             signal.set_callback(wake_monitor.clone());
         }
-        let observer = set.subscribe(|snapshot| {
+        let observer = set.add_reader(|snapshot| {
             Ok::<_, Infallible>(Arc::new(SetObserver {
                 plan,
                 last_snapshot: Mutex::new(Arc::clone(snapshot)),

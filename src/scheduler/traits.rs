@@ -52,6 +52,14 @@ pub trait Scheduler: Debug + Send + Sync {
     /// Returns the short name in configuration, metrics and logs: `"rr"`, `"wlc"`, `"mh"`.
     fn name(&self) -> &str;
 
+    /// Returns the expression that describes the rule with its parameters, such as
+    /// `bounded(ring, factor=1.25)`. Default: the [name](Self::name), which schedulers that a
+    /// [registry](crate::scheduler::SchedulerRegistry) builds extend by the arguments that they were
+    /// built with.
+    fn expression(&self) -> String {
+        self.name().to_owned()
+    }
+
     /// Returns whether the rule uses the [time](crate::scheduler::Flow::time) of a pick and the
     /// [latency](crate::Lease::complete_with_latency) of the response. The forwarders and the tower
     /// service read the clock only for such a rule. Default: `false`.
@@ -93,6 +101,10 @@ impl<S: Scheduler + ?Sized> Scheduler for Arc<S> {
         (**self).name()
     }
 
+    fn expression(&self) -> String {
+        (**self).expression()
+    }
+
     fn reads_time(&self) -> bool {
         (**self).reads_time()
     }
@@ -109,6 +121,10 @@ impl<S: Scheduler + ?Sized> Scheduler for Arc<S> {
 impl<S: Scheduler + ?Sized> Scheduler for Box<S> {
     fn name(&self) -> &str {
         (**self).name()
+    }
+
+    fn expression(&self) -> String {
+        (**self).expression()
     }
 
     fn reads_time(&self) -> bool {

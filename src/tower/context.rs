@@ -77,7 +77,7 @@ impl<S: Send + Sync + 'static> PerThreadContexts<S> {
         };
         let Ok(waiters) = balancer
             .backend_set()
-            .subscribe(|_| Ok::<_, SetError>(Arc::new(BackendWaiters::default())))
+            .add_reader(|_| Ok::<_, SetError>(Arc::new(BackendWaiters::default())))
         else {
             unreachable!("creating the waiters does not fail");
         };

@@ -131,7 +131,7 @@ impl<M> MakeBalance<M> {
         let balance = Balance::new(Balancer::from_arc(&set, Arc::clone(&self.config.scheduler))?);
         let balance = match self.config.warm_up {
             true => {
-                balance.attach(set.subscribe(|_| Ok::<_, SetError>(Arc::new(WarmUpConnector)))?)
+                balance.attach(set.add_reader(|_| Ok::<_, SetError>(Arc::new(WarmUpConnector)))?)
             }
             false => balance,
         };

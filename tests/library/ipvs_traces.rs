@@ -168,7 +168,9 @@ impl Picks {
         let flow = Flow::from(client).destination(vip);
         match self {
             Self::Plain(balancer) => balancer.pick_with_rng(&flow, rng),
-            Self::Sticky(persistence, now) => persistence.pick(client, flow, rng, *now),
+            Self::Sticky(persistence, now) => {
+                persistence.pick_with_rng(&flow.source(client), rng, *now)
+            }
         }
     }
 }

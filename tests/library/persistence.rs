@@ -39,7 +39,7 @@ impl World {
     fn lease_for(&self, flow: Flow, client: &str, seconds: u64) -> Result<Lease<()>, PickError> {
         let client = SocketAddr::new(client.parse().expect("an address"), 5000);
         let now = self.start + Duration::from_secs(seconds);
-        self.sticky.pick(client, flow, &mut Rng::with_seed(1), now)
+        self.sticky.pick_with_rng(&flow.source(client), &mut Rng::with_seed(1), now)
     }
 
     fn pick(&self, client: &str, seconds: u64) -> String {
@@ -180,8 +180,7 @@ fn services_that_share_a_table_share_affinity_and_others_do_not() {
     let now = Instant::now();
     let pick = |sticky: &Persistence<()>, client: &str, local: &str| {
         let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
-        let flow = Flow::new().destination(address(local));
-        let lease = sticky.pick(address(client), flow, &mut Rng::with_seed(1), now);
+        let lease = sticky.pick(&Flow::from(address(client)).destination(address(local)), now);
         lease.expect("an eligible backend").id().to_string()
     };
     // Other ports and addresses of one group, as under one firewall mark.

@@ -553,3 +553,36 @@ fn threads_that_pick_at_once_never_pass_a_limit_and_leave_nothing_behind() {
         assert_eq!(active(&set), 0);
     }
 }
+
+#[test]
+fn a_set_that_is_used_by_its_own_edit_says_so() {
+    let set = BackendSet::new();
+    set.insert(Spec::new("a", ())).expect("a new name");
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        set.edit(|edit| {
+            edit.set_weight(&"a".into(), 7)?;
+            set.drain(&"a".into())
+        })
+    }));
+    let message = caught.expect_err("the set panics");
+    let message = message.downcast_ref::<&str>().copied().unwrap_or_default();
+    assert!(message.contains("a set is used by a closure that edits it"), "{message}");
+    // Nothing has changed, and the set can be used.
+    let snapshot = set.snapshot();
+    assert_eq!(snapshot.members()[0].weight(), 1);
+    set.set_weight(&"a".into(), 2).expect("it is there");
+}
+
+#[test]
+fn a_backend_is_found_by_its_name_and_known_by_its_serial() {
+    let set = BackendSet::new();
+    assert!(set.is_empty());
+    let first = set.insert(Spec::new("a", ())).expect("a new name");
+    set.remove(first.id()).expect("it is there");
+    assert!(set.get(first.id()).is_none());
+    let second = set.insert(Spec::new("a", ())).expect("a new name");
+    assert_eq!(set.len(), 1);
+    assert_eq!(set.get(first.id()).map(|found| found.serial()), Some(second.serial()));
+    assert_ne!(first.serial(), second.serial(), "another backend of the same name");
+    assert_eq!(set.snapshot().members()[0].serial(), second.serial());
+}

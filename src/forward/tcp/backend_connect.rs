@@ -22,7 +22,6 @@ use crate::forward::counters::{RefusalReason, add_relaxed};
 use crate::forward::errno::{is_forbidden_error, is_local_error};
 use crate::forward::queue::QueueError;
 use crate::forward::record::ConnectionPhase;
-use crate::scheduler::Rng;
 use crate::{Balancer, Flow, Lease};
 
 /// A stream to a backend, with the backend's lease; without a lease it leads to the sorry server.
@@ -189,8 +188,7 @@ impl BackendConnector<'_> {
         let persistence = persistence.filter(|_| self.is_default_service());
         match (persistence, self.client_info.client) {
             (Some(persistence), Some(client)) => {
-                let client = canonical_address(client);
-                persistence.pick(client, flow.clone(), &mut Rng::from_entropy(), now)
+                persistence.pick(&flow.clone().source(canonical_address(client)), now)
             }
             _ => {
                 *flow = std::mem::take(flow).time(now);

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::backend::Members;
 use crate::scheduler::registry::builtin::BUILTIN_SCHEDULERS;
 use crate::scheduler::registry::error::SchedulerRegistryError;
 use crate::scheduler::registry::expression::{SchedulerExpression, is_name};
 use crate::scheduler::registry::params::{BuildScheduler, SchedulerFactory, SchedulerParams};
 use crate::scheduler::registry::suggest::suggest_scheduler;
-use crate::scheduler::{Scheduler, SchedulerInfo};
+use crate::scheduler::{CompileError, Picker, Scheduler, SchedulerInfo};
 
 /// Builds schedulers from their [expressions](SchedulerExpression).
 ///
@@ -116,6 +117,7 @@ impl SchedulerRegistry {
         &self,
         expression: SchedulerExpression,
     ) -> Result<Arc<dyn Scheduler>, SchedulerRegistryError> {
+        let text = expression.to_string();
         let (name, arguments) = expression.into_parts();
         let Some(registered) = self.schedulers.get(&name) else {
             let suggestion = suggest_scheduler(&name, self.names()).map(str::to_owned);
@@ -124,7 +126,7 @@ impl SchedulerRegistry {
         let mut params = SchedulerParams::new(self, name, arguments)?;
         let scheduler = (registered.factory)(&mut params)?;
         params.reject_remaining()?;
-        Ok(scheduler)
+        Ok(Arc::new(ScheduledByExpression { expression: text, scheduler }))
     }
 
     /// Returns every registered name, in alphabetical order.
@@ -147,6 +149,40 @@ impl SchedulerRegistry {
     /// ```
     pub fn infos(&self) -> impl Iterator<Item = &'static SchedulerInfo> {
         self.schedulers.values().filter_map(|registered| registered.info)
+    }
+}
+
+/// A scheduler that remembers the expression from which it was built.
+struct ScheduledByExpression {
+    expression: String,
+    scheduler: Arc<dyn Scheduler>,
+}
+
+impl Scheduler for ScheduledByExpression {
+    fn name(&self) -> &str {
+        self.scheduler.name()
+    }
+
+    fn expression(&self) -> String {
+        self.expression.clone()
+    }
+
+    fn reads_time(&self) -> bool {
+        self.scheduler.reads_time()
+    }
+
+    fn compile(
+        &self,
+        members: &Members,
+        previous: Option<&dyn Picker>,
+    ) -> Result<Box<dyn Picker>, CompileError> {
+        self.scheduler.compile(members, previous)
+    }
+}
+
+impl fmt::Debug for ScheduledByExpression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.scheduler.fmt(f)
     }
 }
 

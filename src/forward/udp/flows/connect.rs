@@ -114,9 +114,7 @@ impl WorkerFlows {
 
     fn pick_backend(&mut self, flow: &Flow, now: Instant) -> Result<Lease<SocketAddr>, ShedReason> {
         let picked = match (self.context.settings.route.persistence(), flow.view().source()) {
-            (Some(persistence), Some(client)) => {
-                persistence.pick(client, flow.clone(), &mut self.rng, now)
-            }
+            (Some(persistence), Some(_)) => persistence.pick_with_rng(flow, &mut self.rng, now),
             _ => self.picker.pick(flow),
         };
         picked.map_err(|error| match error {
