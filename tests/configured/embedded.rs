@@ -102,7 +102,7 @@ async fn a_program_embeds_a_director() {
     assert_eq!(summary.to_string(), "service web: updated servers, forwarding");
     let renamed = around(web.scheduler(SchedulerConfig::custom(Newest)));
     let summary = director.reload(renamed.build().expect("valid")).await.expect("it is applied");
-    assert_eq!(summary.to_string(), "service web: servers, scheduler, forwarding");
+    assert_eq!(summary.to_string(), "service web: updated servers, scheduler, forwarding");
     assert_eq!(listens(&director), listen);
 
     let admin = director.admin_address().expect("it has one");

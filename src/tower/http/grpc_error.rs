@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(response.headers()["grpc-status"], "14");
         assert_eq!(
             response.headers()["grpc-message"],
-            "no backend could be picked within 5%C2%B5s: every backend is down"
+            "no backend for the request after 5%C2%B5s: every backend is down"
         );
         let error = grpc_error_response::<()>(Err("refused".into())).expect_err("another error");
         assert_eq!(error.to_string(), "refused");
