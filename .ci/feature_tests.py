@@ -28,8 +28,12 @@ path = "../../../src/lib.rs"
 [workspace]
 
 [profile.dev]
+opt-level = 1
 debug = false
 incremental = false
+
+[profile.dev.package."*"]
+opt-level = 0
 """
 
 
@@ -40,9 +44,25 @@ def manifest_text(text):
     kept = "".join(section for section in sections if not section.startswith(dropped))
     kept, removed = re.subn(r"(?m)^lvs = \{.*\n", "", kept)
     assert removed == 1, "the dev-dependency on the crate itself is one line"
+    kept = without_unused_dev_dependencies(kept)
     # The examples are there for tests that read their configurations.
     kept = kept.replace("[package]\n", "[package]\nautoexamples = false\n", 1)
     return kept + PROFILE
+
+
+def without_unused_dev_dependencies(manifest):
+    """Drops the dev-dependencies that no unit test names: most are for `tests`, benches and examples."""
+    files = [path for path in (ROOT / "src").rglob("*.rs") if "bin" not in path.parts]
+    sources = "\n".join(re.sub(r"(?m)^\s*//.*$", "", path.read_text()) for path in files)
+    before, heading, rest = manifest.partition(".dev-dependencies]\n")
+    end = rest.find("\n[")
+    lines, after = rest[:end], rest[end:]
+
+    def is_used(line):
+        name = line.split(" ")[0].replace("-", "_")
+        return re.search(rf"\b{name}::|\buse {name};", sources)
+
+    return before + heading + "\n".join(filter(is_used, lines.split("\n"))) + after
 
 
 def closure(features, name):

@@ -79,7 +79,8 @@ impl<Req> RequestKey<Req> for NoKey {
 /// # async fn main() -> Result<(), BoxError> {
 /// let set = BackendSet::new();
 /// for name in ["a", "b", "c"] {
-///     set.insert(Spec::new(name, service_fn(async move |_: &str| Ok::<_, BoxError>(name))))?;
+///     let instance = service_fn(move |_: &str| async move { Ok::<_, BoxError>(name) });
+///     set.insert(Spec::new(name, instance))?;
 /// }
 /// // Here the whole request is the name of a backend.
 /// let key = PinnedKey::new(|request: &&str| Some((*request).into()));
