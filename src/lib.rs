@@ -111,7 +111,7 @@ mod runtime;
 pub mod scheduler;
 mod setting;
 mod sync;
-#[cfg(any(feature = "forward", feature = "vrrp"))]
+#[cfg(any(feature = "forward", feature = "health", feature = "vrrp"))]
 mod sys;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
