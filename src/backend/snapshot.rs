@@ -171,7 +171,7 @@ impl<T> Snapshot<T> {
         self.health_counts
     }
 
-    /// Tells whether the set meets its [`Quorum`](super::Quorum); `true` for a set without one.
+    /// Tells whether the set meets its [`Quorum`]; `true` for a set without one.
     #[must_use]
     pub fn has_quorum(&self) -> bool {
         self.has_quorum

@@ -32,11 +32,11 @@
 //!     .scheduler("wlc")
 //!     .health(CheckConfig::http("/").interval(second).rise(2).fall(3))
 //!     .ejection(EjectionConfig::builder().consecutive_failures(3))
-//!     .server(RealServer::builder("10.88.1.1:80".parse()?).weight(3))
-//!     .server(RealServer::builder("10.88.1.2:80".parse()?).max_connections(1000));
+//!     .server(RealServer::builder("127.0.0.1:8081".parse()?).weight(3))
+//!     .server(RealServer::builder("127.0.0.1:8082".parse()?).max_connections(1000));
 //! let mail = ServiceConfig::tcp("mail")
 //!     .listen(any_port)
-//!     .scheduler(SchedulerConfig::custom(MyScheduler))
+//!     .scheduler(SchedulerConfig::custom(MyScheduler::new()))
 //!     .health(CheckConfig::custom(LicenseCheck).interval(second))
 //!     .on_end(|record| println!("{record}"));
 //! let config = DirectorConfig::builder()
@@ -53,11 +53,11 @@
 //! let next = DirectorConfig::builder()
 //!     .workers(2)
 //!     .admin(AdminConfig::builder(any_port))
-//!     .service(web.server("10.88.1.3:80".parse::<SocketAddr>()?))
+//!     .service(web.server("127.0.0.1:8083".parse::<SocketAddr>()?))
 //!     .service(mail)
 //!     .build()?;
 //! let summary = director.reload(next).await?;
-//! assert_eq!(summary.to_string(), "service web: servers");
+//! assert_eq!(summary.to_string(), "service web: updated servers");
 //!
 //! // Dropped, it closes its sockets and cuts its connections; `stop` waits for them.
 //! director.stop(second).await;

@@ -246,7 +246,7 @@ where
     /// Runs until the source has ended and no member drains any more; returns the last status.
     ///
     /// Needs a tokio runtime with time; without, the feed ends at once, with
-    /// [`DiscoveryError::Runtime`](super::DiscoveryError::Runtime) as its
+    /// [`DiscoveryError::Runtime`] as its
     /// [last error](FeedStatus::last_error).
     ///
     /// # Cancel safety

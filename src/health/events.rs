@@ -52,7 +52,7 @@ pub enum HealthEventKind {
         /// The number of backends that the operator has enabled.
         enabled: usize,
     },
-    /// The set gained or lost its [`Quorum`](crate::backend::Quorum).
+    /// The set gained or lost its [`Quorum`].
     Quorum {
         /// Whether the quorum is met.
         met: bool,

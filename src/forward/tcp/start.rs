@@ -16,7 +16,7 @@ use crate::forward::running::RunningForwarder;
 
 impl Forwarder {
     /// Starts to serve: clients are accepted when this returns. The forwarder serves until
-    /// [`TcpHandle::shutdown`], then closes the listener and waits for the open connections, up to the
+    /// [`TcpHandle::shutdown`](super::TcpHandle::shutdown), then closes the listener and waits for the open connections, up to the
     /// deadline given there.
     ///
     /// Connections in the kernel's accept queue are reset when the listener is closed. A failed accept
