@@ -41,31 +41,17 @@ fn an_ipv6_client_is_its_64_and_a_mapped_address_is_an_ipv4_client() {
 
 #[test]
 fn prefixes_mask_the_address() {
-    let builder = ClientLimits::builder(1);
-    assert_eq!(
-        builder.prefixes(ClientPrefixes { ipv4: 24, ipv6: 64 }).network(ip("10.1.2.3")),
-        ip("10.1.2.0")
-    );
-    assert_eq!(
-        builder.prefixes(ClientPrefixes { ipv4: 0, ipv6: 64 }).network(ip("10.1.2.3")),
-        ip("0.0.0.0")
-    );
-    assert_eq!(
-        builder.prefixes(ClientPrefixes { ipv4: 32, ipv6: 64 }).network(ip("10.1.2.3")),
-        ip("10.1.2.3")
-    );
-    assert_eq!(
-        builder.prefixes(ClientPrefixes { ipv4: 32, ipv6: 48 }).network(ip("1:2:3:4:5:6:7:8")),
-        ip("1:2:3::")
-    );
-    assert_eq!(
-        builder.prefixes(ClientPrefixes { ipv4: 32, ipv6: 0 }).network(ip("1::1")),
-        ip("::")
-    );
-    assert_eq!(
-        builder.prefixes(ClientPrefixes { ipv4: 32, ipv6: 128 }).network(ip("1::1")),
-        ip("1::1")
-    );
+    for (ipv4, ipv6, client, network) in [
+        (24, 64, "10.1.2.3", "10.1.2.0"),
+        (0, 64, "10.1.2.3", "0.0.0.0"),
+        (32, 64, "10.1.2.3", "10.1.2.3"),
+        (32, 48, "1:2:3:4:5:6:7:8", "1:2:3::"),
+        (32, 0, "1::1", "::"),
+        (32, 128, "1::1", "1::1"),
+    ] {
+        let builder = ClientLimits::builder(1).prefixes(ClientPrefixes { ipv4, ipv6 });
+        assert_eq!(builder.network(ip(client)), ip(network), "/{ipv4} and /{ipv6}");
+    }
 }
 
 #[test]

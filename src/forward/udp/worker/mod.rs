@@ -202,6 +202,12 @@ impl UdpWorker {
         let mut is_armed = false;
         self.apply_phase(*phase.borrow_and_update());
         loop {
+            if self.draining
+                && let Some(cut) = self.finish_drain(&phase.borrow(), now())
+            {
+                let finished = self.flows.finished;
+                return RoundsEnd::Drained(DrainReport { finished, cut });
+            }
             let deadline = self.next_deadline(&phase.borrow());
             // A timer that fires early costs a round, to set it for each datagram costs more.
             if let Some(deadline) = deadline
@@ -209,6 +215,11 @@ impl UdpWorker {
             {
                 timer.as_mut().reset(deadline.into());
                 is_armed = true;
+            }
+            // The other services of the thread have their turn, and the runtime asks the kernel for
+            // events before the next round; a worker that waits leaves both to the runtime.
+            if poll_fn(|cx| Poll::Ready(self.poll_sockets(cx).is_ready())).await {
+                tokio::task::yield_now().await;
             }
             tokio::select! {
                 biased;
@@ -224,12 +235,6 @@ impl UdpWorker {
             self.has_pending_moves = self.flows.move_stale_flows(now);
             self.flows.expire_flows(now);
             self.serve_clients(now);
-            if self.draining
-                && let Some(cut) = self.finish_drain(&phase.borrow(), now)
-            {
-                let finished = self.flows.finished;
-                return RoundsEnd::Drained(DrainReport { finished, cut });
-            }
             if self.flows.table.len() != 0 {
                 self.empty_since = None;
             } else if now >= *self.empty_since.get_or_insert(now) + BUFFER_RELEASE_TIME
@@ -237,9 +242,6 @@ impl UdpWorker {
             {
                 return RoundsEnd::Idle(listener);
             }
-            // The other services of the thread have their turn, and the runtime asks the kernel for
-            // events before the next round.
-            tokio::task::yield_now().await;
         }
     }
 
