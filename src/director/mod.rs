@@ -166,6 +166,7 @@ mod command;
 mod config;
 mod controller;
 mod counters;
+mod descriptors;
 mod diff;
 mod error;
 mod frontend;

@@ -85,6 +85,14 @@
 //! [`run`](Forwarder::run) returns how many were cut. For a restart that refuses no connection, first
 //! transfer the [listening sockets](TcpHandle::sockets) to the successor: [`handover`].
 //!
+//! # Descriptors
+//! A TCP connection takes two descriptors and a UDP flow one, of the limit of open files of the process,
+//! which programs [raise](raise_descriptor_limit) when they start. Some are [kept
+//! back](set_descriptor_reserve) for health checks and operators. When connections and flows have taken
+//! the others ([`descriptor_usage`]), TCP clients wait in the kernel's queue until a connection ends
+//! (`failed_accepts`, and a log line once), and a new UDP flow replaces the one that has been idle
+//! longest.
+//!
 //! # Cost
 //! An idle connection takes about 1.6 KB beside the kernel's sockets, two descriptors, and no
 //! processor time. A pipe takes 256 KiB of kernel memory while it holds bulk data, at most 256 pipes in
@@ -99,6 +107,7 @@ mod clock;
 mod connection_table;
 mod control;
 mod counters;
+mod descriptors;
 mod drain_report;
 mod errno;
 mod error;
@@ -121,6 +130,9 @@ mod worker_pool;
 
 pub use self::connection_table::ConnectionInfo;
 pub use self::counters::{RefusalCounters, TcpBackendCounters, TcpCounters, TimeoutCounters};
+pub use self::descriptors::{
+    DescriptorUsage, descriptor_usage, raise_descriptor_limit, set_descriptor_reserve,
+};
 pub use self::drain_report::DrainReport;
 pub use self::error::ForwardError;
 pub use self::limits::ConnectionRate;

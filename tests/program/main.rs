@@ -5,6 +5,7 @@ mod arguments;
 mod configuration;
 mod ctl;
 mod demonstration;
+mod descriptors;
 mod package;
 #[path = "../common/skipped.rs"]
 mod skipped;

@@ -57,12 +57,15 @@ impl RunArgs {
 }
 
 pub(crate) async fn run(args: RunArgs) -> Result<(), CliError> {
+    let raised = lvs::forward::raise_descriptor_limit();
     if let Some(path) = args.config {
         let config = DirectorConfig::load(&path)?;
         logs::start(config.log());
+        log_descriptor_limit(raised);
         return Program::start(config, Some(path)).await?.run().await;
     }
     logs::start_for_demonstration();
+    log_descriptor_limit(raised);
     let admin = args.admin.unwrap_or_else(|| "127.0.0.1:9000".to_owned());
     let service = DemoService {
         listen: args.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
@@ -74,4 +77,10 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), CliError> {
         token: args.token,
     };
     demo::run(service).await
+}
+
+fn log_descriptor_limit(raised: std::io::Result<usize>) {
+    if let Err(error) = raised {
+        tracing::warn!("the limit of open files (ulimit -n) is not raised: {error}");
+    }
 }

@@ -27,7 +27,7 @@ use crate::director::config::{AdminConfig, HumanDuration};
 use crate::director::error::DirectorError;
 
 /// The default limit of connections.
-const DEFAULT_MAX_ADMIN_CONNECTIONS: usize = 64;
+pub(in crate::director) const DEFAULT_MAX_ADMIN_CONNECTIONS: usize = 64;
 /// The default time limit of a request.
 const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest request body; changes of all servers of a large service fit.

@@ -10,6 +10,7 @@ use super::prepare::PreparedReload;
 use crate::director::admin::AdminServer;
 use crate::director::applied::{AppliedConfig, ReloadPart, ReloadSummary};
 use crate::director::config::DirectorConfig;
+use crate::director::descriptors::reserve_descriptors;
 use crate::director::diff::ServiceDiff;
 use crate::director::error::DirectorError;
 use crate::director::handover::HandoverListener;
@@ -65,6 +66,7 @@ impl RunningParts {
         if plan.handover {
             self.commit_handover(handover);
         }
+        reserve_descriptors(&self.applied.config);
         self.reload_status.publish(&self.applied.failures);
         Ok(ReloadSummary::new(plan, self.applied.failures.clone()))
     }

@@ -24,9 +24,9 @@ pub(super) fn spawn_connection(
     permit: ConnectionPermit,
     connections: &mut JoinSet<()>,
 ) {
-    let AcceptedClient { stream, client, local } = accepted;
+    let AcceptedClient { stream, client, local, descriptors } = accepted;
     // Made here and not in the task, which may be aborted before its first poll.
-    let session = TcpSession::new(Arc::clone(context), client, local, permit);
+    let session = TcpSession::new(Arc::clone(context), client, local, (permit, descriptors));
     let span = debug_span!("connection", service = &*context.config().name, client = ?client);
     let mut connecting = Box::pin(start_proxying(session, stream.into()));
     let serve = async move {
