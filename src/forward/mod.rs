@@ -123,6 +123,8 @@ pub use self::connection_table::ConnectionInfo;
 pub use self::counters::{RefusalCounters, TcpBackendCounters, TcpCounters, TimeoutCounters};
 pub use self::drain_report::DrainReport;
 pub use self::error::ForwardError;
+#[cfg(feature = "director")]
+pub(crate) use self::freebind::BindOptions;
 pub use self::limits::ConnectionRate;
 pub use self::queue::QueueCounters;
 pub use self::record::{
