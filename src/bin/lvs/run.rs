@@ -8,7 +8,7 @@ use lvs::director::DirectorConfig;
 use crate::demo::{self, DemoService};
 use crate::error::CliError;
 use crate::logs;
-use crate::program::Program;
+use crate::program::{ConfigSource, Program};
 
 /// The options of `lvs run`. Without a default of clap's: `--config` excludes all that are given.
 #[derive(Debug, clap::Args)]
@@ -59,8 +59,9 @@ impl RunArgs {
 pub(crate) async fn run(args: RunArgs) -> Result<(), CliError> {
     if let Some(path) = args.config {
         let config = DirectorConfig::load(&path)?;
-        logs::start(config.log());
-        return Program::start(config, Some(path)).await?.run().await;
+        let log = logs::start(config.log());
+        let source = ConfigSource { path, log };
+        return Program::start(config, Some(source)).await?.run().await;
     }
     logs::start_for_demonstration();
     let admin = args.admin.unwrap_or_else(|| "127.0.0.1:9000".to_owned());
