@@ -95,7 +95,7 @@ pub mod director;
 #[cfg(feature = "discovery")]
 #[cfg_attr(docsrs, doc(cfg(feature = "discovery")))]
 pub mod discovery;
-#[cfg(any(feature = "discovery", feature = "health"))]
+#[cfg(any(feature = "discovery", feature = "forward", feature = "health"))]
 mod excerpt;
 #[cfg(feature = "forward")]
 #[cfg_attr(docsrs, doc(cfg(feature = "forward")))]
@@ -106,6 +106,10 @@ pub mod health;
 #[cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "what records is for Linux"))]
 mod histogram;
+#[cfg(any(feature = "forward", feature = "health"))]
+mod panics;
+#[cfg(feature = "discovery")]
+mod regular_file;
 #[cfg(any(feature = "discovery", feature = "health"))]
 mod runtime;
 pub mod scheduler;

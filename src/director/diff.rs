@@ -58,6 +58,8 @@ pub(super) struct ReloadPlan {
     pub(super) vrrp: bool,
     pub(super) sync: bool,
     pub(super) handover: bool,
+    /// The level and the format, which the program applies.
+    pub(super) log: bool,
 }
 
 /// A change of one service.
@@ -112,6 +114,7 @@ impl ReloadPlan {
             vrrp: before.vrrp != after.vrrp,
             sync: before.sync != after.sync,
             handover: before.handover() != after.handover(),
+            log: (before.log.level, before.log.format) != (after.log.level, after.log.format),
         }
     }
 
@@ -143,7 +146,7 @@ impl ServiceDiff {
             persistence: old.persistence != new.persistence,
             forwarding: (&old.tcp, &old.udp, old.sorry_server, &old.on_end)
                 != (&new.tcp, &new.udp, new.sorry_server, &new.on_end),
-            listen: old.listen != new.listen,
+            listen: (&old.listen, old.freebind) != (&new.listen, new.freebind),
         }
     }
 
@@ -195,6 +198,7 @@ impl fmt::Display for ReloadPlan {
             (self.vrrp, "[vrrp]: updated"),
             (self.sync, "[sync]: updated"),
             (self.handover, "handover: updated"),
+            (self.log, "[log]: updated"),
         ];
         lines.extend(
             parts.iter().filter(|(is_changed, _)| *is_changed).map(|(_, name)| (*name).to_owned()),
@@ -279,6 +283,8 @@ mod tests {
             plan(text, &other),
             "service a: updated forwarding\nservice b: updated forwarding\n[admin]: updated"
         );
+        let other = format!("[log]\nlevel = \"debug\"\n{text}");
+        assert_eq!(plan(text, &other), "[log]: updated");
         let other = format!("{text}[service.tcp]\nidle_timeout = \"never\"\n");
         assert_eq!(plan(text, &other), "service b: updated forwarding");
     }

@@ -15,8 +15,8 @@ use super::sockets::ListeningSockets;
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::forward::{
-    ConnectionInfo, DrainReport, Forwarder, Route, TcpCounters, TcpHandle, UdpCounters,
-    UdpForwarder, UdpHandle, WorkerPool,
+    BindOptions, ConnectionInfo, DrainReport, Forwarder, Route, TcpCounters, TcpHandle,
+    UdpCounters, UdpForwarder, UdpHandle, WorkerPool,
 };
 
 /// What a frontend is made from.
@@ -49,22 +49,27 @@ enum AnyForwarder {
 }
 
 impl PreparedFrontend {
-    /// Takes the open sockets of an address, or opens new ones.
+    /// Takes the open sockets of an address, or opens new ones. UDP clients of the frontend that is
+    /// replaced keep their servers.
     pub(super) fn prepare(
         listen: &ListenAddress,
         spec: &FrontendSpec<'_>,
         sockets: &mut ListeningSockets,
+        replaced: Option<&Frontend>,
     ) -> Result<Self, ServiceError> {
         let open = sockets.take_for(spec.config.protocol, listen);
+        let options = BindOptions {
+            is_nonlocal: spec.freebind,
+            is_shared: open.is_empty() && sockets.share_port(spec.config.protocol, listen),
+        };
         let route = spec.route();
         let forwarder = match (spec.config.protocol, listen) {
             (ServiceProtocol::Tcp, ListenAddress::Address(address)) => {
-                let forwarder = match (open.is_empty(), spec.freebind) {
-                    (false, _) => {
+                let forwarder = match open.is_empty() {
+                    false => {
                         Forwarder::from_listeners(open.into_iter().map(TcpListener::from), route)?
                     }
-                    (true, true) => Forwarder::bind_nonlocal(*address, route)?,
-                    (true, false) => Forwarder::bind(*address, route)?,
+                    true => Forwarder::bind_with(*address, options, route)?,
                 };
                 AnyForwarder::Tcp(Box::new(spec.configure_tcp(forwarder)))
             }
@@ -78,12 +83,15 @@ impl PreparedFrontend {
                 ))
             }
             (ServiceProtocol::Udp, ListenAddress::Address(address)) => {
-                let forwarder = match (open.is_empty(), spec.freebind) {
-                    (false, _) => {
+                let forwarder = match open.is_empty() {
+                    false => {
                         UdpForwarder::from_sockets(open.into_iter().map(UdpSocket::from), route)?
                     }
-                    (true, true) => UdpForwarder::bind_nonlocal(*address, route)?,
-                    (true, false) => UdpForwarder::bind(*address, route)?,
+                    true => UdpForwarder::bind_with(*address, options, route)?,
+                };
+                let forwarder = match replaced.map(|replaced| &replaced.handle) {
+                    Some(AnyForwarderHandle::Udp(earlier)) => forwarder.keep_flows_of(earlier),
+                    _ => forwarder,
                 };
                 AnyForwarder::Udp(Box::new(spec.configure_udp(forwarder)))
             }
@@ -247,6 +255,14 @@ impl Frontend {
         match &self.handle {
             AnyForwarderHandle::Tcp(handle) => handle.connections(limit),
             AnyForwarderHandle::Udp(handle) => handle.flows(limit),
+        }
+    }
+
+    /// Returns how often a worker has panicked and started again.
+    pub(super) fn worker_restarts(&self) -> u64 {
+        match &self.handle {
+            AnyForwarderHandle::Tcp(handle) => handle.worker_restarts(),
+            AnyForwarderHandle::Udp(handle) => handle.worker_restarts(),
         }
     }
 

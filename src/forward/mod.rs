@@ -135,6 +135,8 @@ pub use self::descriptors::{
 };
 pub use self::drain_report::DrainReport;
 pub use self::error::ForwardError;
+#[cfg(feature = "director")]
+pub(crate) use self::freebind::BindOptions;
 pub use self::limits::ConnectionRate;
 pub use self::queue::QueueCounters;
 pub use self::record::{

@@ -290,3 +290,81 @@ async fn a_handover_path_that_cannot_be_bound_changes_nothing() {
     director.stop(Duration::ZERO).await;
     let _ = std::fs::remove_dir_all(folder);
 }
+
+#[tokio::test]
+async fn listeners_move_between_a_wildcard_and_a_single_address() {
+    let servers = [server(b'a').await];
+    let [one, admin] = free();
+    let text = |listen: &str, page: &str| {
+        format!(
+            "[admin]\nlisten = \"{page}:{}\"\ntoken = \"0123456789abcdef\"\n[[service]]\nname = \
+             \"web\"\nlisten = \"{listen}:{port}\"\n[[service.server]]\naddress = \"{}\"\n\
+             [[service]]\nname = \"dns\"\nprotocol = \"udp\"\nlisten = \"{listen}:{port}\"\n",
+            admin.port(),
+            servers[0],
+            port = one.port(),
+        )
+    };
+    let director = start(&text("0.0.0.0", "127.0.7.1")).await;
+    for (listen, page) in [
+        ("127.0.7.1", "0.0.0.0"),
+        ("0.0.0.0", "127.0.7.1"),
+        ("[::]", "[::]"),
+        ("127.0.7.1", "127.0.7.1"),
+    ] {
+        let moved = director.reload(read(&text(listen, page))).await.expect(listen);
+        assert!(moved.is_complete(), "{moved:?}");
+        for _ in 0..20 {
+            assert_eq!(ask(one).await.expect("served"), b'a');
+        }
+        TcpStream::connect(admin).await.expect("the admin server listens");
+        let local = director.status().services[0].listen[0].clone();
+        assert_eq!(local, format!("{listen}:{}", one.port()));
+    }
+    // The port of another program is refused as before.
+    let taken = TcpListener::bind("127.0.0.2:0").await.expect("loopback");
+    let port = taken.local_addr().expect("bound").port();
+    let other = text("0.0.0.0", "127.0.7.1").replace(&one.port().to_string(), &port.to_string());
+    director.reload(read(&other)).await.expect_err("the port is in use");
+    director.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_reload_of_options_leaves_udp_clients_at_their_servers() {
+    let mut text = "[[service]]\nname = \"udp\"\nprotocol = \"udp\"\nscheduler = \"rr\"\nlisten = \
+                    \"127.0.0.1:0\"\n"
+        .to_owned();
+    for name in *b"abc" {
+        let socket = UdpSocket::bind(ANY).await.expect("loopback");
+        text +=
+            &format!("[[service.server]]\naddress = \"{}\"\n", socket.local_addr().expect("bound"));
+        tokio::spawn(async move {
+            let mut buffer = [0; 16];
+            while let Ok((_, client)) = socket.recv_from(&mut buffer).await {
+                let _ = socket.send_to(&[name], client).await;
+            }
+        });
+    }
+    let director = start(&text).await;
+    let listen = listens(&director);
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        let socket = UdpSocket::bind(ANY).await.expect("loopback");
+        socket.connect(listen).await.expect("loopback");
+        clients.push(socket);
+    }
+    let mut seen = Vec::new();
+    for options in ["", "[service.udp]\nidle_timeout = \"55s\"\n", ""] {
+        director.reload(read(&(text.clone() + options))).await.expect("sound");
+        let mut servers = Vec::new();
+        for socket in &clients {
+            socket.send(b"?").await.expect("loopback");
+            let mut buffer = [0; 16];
+            socket.recv(&mut buffer).await.expect("an answer");
+            servers.push(buffer[0]);
+        }
+        seen.push(servers);
+    }
+    assert_eq!((&seen[1], &seen[2]), (&seen[0], &seen[0]));
+    director.stop(Duration::ZERO).await;
+}

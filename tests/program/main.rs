@@ -2,6 +2,7 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
 mod arguments;
+mod chaos;
 mod configuration;
 mod ctl;
 mod demonstration;

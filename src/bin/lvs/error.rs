@@ -24,6 +24,8 @@ pub(crate) enum CliError {
     Signals(#[source] io::Error),
     #[error("cannot start the web servers of the demonstration")]
     DemoServer(#[source] io::Error),
+    #[error("the director has ended by a fault of its own, which the log shows")]
+    DirectorEnded,
     #[error("cannot read {}", path.display())]
     ReadFile { path: PathBuf, source: io::Error },
     #[error("cannot write {}", path.display())]
@@ -54,7 +56,9 @@ pub(crate) fn exit_code(result: Result<(), CliError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // As of `lvs ctl list | head -1`: the reader has what it wanted.
-        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+        Err(CliError::Output(error) | CliError::Terminal(error))
+            if error.kind() == io::ErrorKind::BrokenPipe =>
+        {
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -12,6 +12,7 @@
 //! completions and man pages too.
 
 mod arguments;
+mod background_writer;
 mod client;
 mod ctl;
 mod demo;
@@ -27,18 +28,28 @@ mod service_manager;
 mod signals;
 mod top;
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use lvs::director::{DirectorConfig, import};
 
 use crate::arguments::{Cli, CliCommand};
 use crate::error::CliError;
 
+/// The largest configuration that is imported, in bytes.
+const MAX_IMPORT_FILE: u64 = 16 << 20;
+/// How long the end of the program waits for a reader of its last lines.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = Cli::parse_command();
-    error::exit_code(execute(command).await)
+    let code = error::exit_code(execute(command).await);
+    output::flush(FLUSH_LIMIT);
+    code
 }
 
 async fn execute(command: CliCommand) -> Result<(), CliError> {
@@ -49,8 +60,8 @@ async fn execute(command: CliCommand) -> Result<(), CliError> {
             None => Ok(()),
         },
         CliCommand::Import { file } => {
-            let text = std::fs::read_to_string(&file)
-                .map_err(|source| CliError::ReadFile { path: file, source })?;
+            let text =
+                read_import(&file).map_err(|source| CliError::ReadFile { path: file, source })?;
             output::print(&import(&text)?).map_err(CliError::Output)
         }
         CliCommand::Ctl(args) => ctl::run(args).await,
@@ -58,6 +69,16 @@ async fn execute(command: CliCommand) -> Result<(), CliError> {
         CliCommand::Completions { shell } => reference::print_completions(Cli::definition(), shell),
         CliCommand::Man { output } => reference::man(Cli::definition(), output.as_deref()),
     }
+}
+
+/// Reads a configuration to import. It may be a pipe: `ipvsadm-save -n | lvs import /dev/stdin`.
+fn read_import(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_IMPORT_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_IMPORT_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB"));
+    }
+    Ok(text)
 }
 
 /// Reads a configuration, and prints that it is valid.

@@ -8,7 +8,7 @@ use lvs::director::DirectorConfig;
 use crate::demo::{self, DemoService};
 use crate::error::CliError;
 use crate::logs;
-use crate::program::Program;
+use crate::program::{ConfigSource, Program};
 
 /// The options of `lvs run`. Without a default of clap's: `--config` excludes all that are given.
 #[derive(Debug, clap::Args)]
@@ -60,9 +60,10 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), CliError> {
     let raised = lvs::forward::raise_descriptor_limit();
     if let Some(path) = args.config {
         let config = DirectorConfig::load(&path)?;
-        logs::start(config.log());
+        let log = logs::start(config.log());
         log_descriptor_limit(raised);
-        return Program::start(config, Some(path)).await?.run().await;
+        let source = ConfigSource { path, log };
+        return Program::start(config, Some(source)).await?.run().await;
     }
     logs::start_for_demonstration();
     log_descriptor_limit(raised);

@@ -1,5 +1,6 @@
 //! The tables of a single configuration file.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -14,6 +15,7 @@ use super::table::{Tables, config_table};
 use super::value::{HumanDuration, OneOrMany};
 use super::vrrp::{self, VrrpConfig};
 use crate::forward::validate_workers;
+use crate::regular_file::read_regular_file;
 
 config_table! {
 /// A builder of a [`DirectorConfig`](crate::director::DirectorConfig).
@@ -91,9 +93,16 @@ impl ConfigFile {
     }
 }
 
+/// The largest configuration file, in bytes: a hundred thousand services fit.
+const MAX_CONFIG_FILE: u64 = 16 << 20;
+
+/// Reads a configuration file, which must be a regular file.
 pub(super) fn read_file(path: &Path) -> Result<(ConfigDocument, ConfigFile), DirectorConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| DirectorConfigError::Read { path: path.to_owned(), source })?;
+    let text = read_regular_file(path, MAX_CONFIG_FILE).and_then(|bytes| {
+        String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    });
+    let text =
+        text.map_err(|source| DirectorConfigError::Read { path: path.to_owned(), source })?;
     let document = ConfigDocument::new(path.display().to_string(), text);
     let file = document.deserialize()?;
     Ok((document, file))

@@ -205,6 +205,19 @@ impl DirectorConfig {
                     .map_err(|problem| origin.locate_problem(file, problem.prefixed(&path)))?;
             }
         }
+        for (origin, file) in &files {
+            let tables = [
+                ("admin", file.admin.as_ref().map(|admin| admin.listen)),
+                ("sync", file.sync.as_ref().map(|sync| sync.listen)),
+            ];
+            for (table, listen) in tables {
+                let Some(listen) = listen else { continue };
+                let (protocol, listen) = (ServiceProtocol::Tcp, ListenAddress::from(listen));
+                known.add_listener(protocol, listen, format!("[{table}]")).map_err(|problem| {
+                    origin.locate_problem(file, problem.prefixed(&[KeyPathSegment::Key(table)]))
+                })?;
+            }
+        }
         Ok(config)
     }
 }
@@ -213,12 +226,36 @@ impl DirectorConfig {
 #[derive(Default)]
 struct KnownServices<'a> {
     names: BTreeSet<&'a str>,
-    listeners: BTreeMap<(&'a ListenAddress, ServiceProtocol), &'a str>,
+    /// By protocol and port; Unix sockets have port 0.
+    listeners: BTreeMap<(ServiceProtocol, u16), Vec<(ListenAddress, String)>>,
     /// The services that `server_names` lead to.
     routed_names: BTreeSet<&'a str>,
 }
 
 impl<'a> KnownServices<'a> {
+    /// Adds a listener; refuses one that the system would refuse beside those before.
+    fn add_listener(
+        &mut self,
+        protocol: ServiceProtocol,
+        listen: ListenAddress,
+        owner: String,
+    ) -> Result<(), ConfigProblem> {
+        let port = match &listen {
+            ListenAddress::Address(address) => address.port(),
+            ListenAddress::Unix(_) => 0,
+        };
+        let others = self.listeners.entry((protocol, port)).or_default();
+        if let Some((other, previous)) = others.iter().find(|(other, _)| other.overlaps(&listen)) {
+            let reason = match *other == listen {
+                true => format!("{previous} listens on {listen} too"),
+                false => format!("{listen} overlaps {other}, on which {previous} listens"),
+            };
+            return Err(ConfigProblem::at_key("listen", reason));
+        }
+        others.push((listen, owner));
+        Ok(())
+    }
+
     /// Adds a service; refuses one that conflicts with those before.
     fn add_service(
         &mut self,
@@ -231,12 +268,8 @@ impl<'a> KnownServices<'a> {
             return problem("name", format!("there is another service {name:?}"));
         }
         for listen in &service.listen.0 {
-            // Port 0 is any free port.
-            let is_any = matches!(listen, ListenAddress::Address(address) if address.port() == 0);
-            let previous = self.listeners.insert((listen, service.protocol), name);
-            if let Some(previous) = previous.filter(|_| !is_any) {
-                return problem("listen", format!("service {previous:?} listens on {listen} too"));
-            }
+            let owner = format!("service {name:?}");
+            self.add_listener(service.protocol, listen.clone(), owner)?;
         }
         if service.listen.0.is_empty() && !self.routed_names.contains(name) {
             let reason = "the service has no `listen`, and no `server_names` lead to it";

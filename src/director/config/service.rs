@@ -43,6 +43,9 @@ pub struct ServiceConfig {
     /// none.
     #[serde(default)]
     pub(crate) listen: OneOrMany<ListenAddress>,
+    /// Listens on addresses that this machine does not have yet (`IP_FREEBIND`), such as those that
+    /// another program adds later. Default: `true` with a `[vrrp]` table, `false` without.
+    pub(crate) freebind: Option<bool>,
     /// The transport protocol. Default: `"tcp"`.
     #[serde(default)]
     pub(crate) protocol: ServiceProtocol,
@@ -125,6 +128,7 @@ impl ServiceConfig {
         let table = Self {
             name: name.into(),
             listen: OneOrMany::default(),
+            freebind: None,
             protocol: ServiceProtocol::Tcp,
             scheduler: SchedulerConfig::default(),
             engine: EngineKind::default(),

@@ -321,6 +321,7 @@ impl VrrpConfig {
                 return problem(key, &format!("{source} is not an {family} address"));
             }
         }
+        self.validate_families()?;
         // The source address is known when the director starts; here, only its family counts.
         let source_of = |is_v6| {
             Ok::<_, VrrpStartError>(match is_v6 {
@@ -346,6 +347,35 @@ impl VrrpConfig {
             },
             Err(error) => problem("interface", &error),
         }
+    }
+
+    /// Returns whether an address of a family is configured.
+    fn has_family(&self, is_v6: bool) -> bool {
+        self.addresses.iter().any(|FromText(address)| address.ip().is_ipv6() == is_v6)
+    }
+
+    /// Returns the name of the virtual router, or of the first of two.
+    fn router_name(&self) -> String {
+        let by_number = || format!("{}@{}", self.virtual_router_id, self.interface);
+        self.name.clone().unwrap_or_else(by_number)
+    }
+
+    /// Refuses what is for an address family without addresses: it would be ignored.
+    fn validate_families(&self) -> Result<(), ConfigProblem> {
+        let sources = [("source", self.source), ("source_v6", self.source_v6)];
+        let sources = sources.into_iter().filter_map(|(key, source)| Some((key, source?)));
+        let peers = self.peers.iter().map(|peer| ("peers", *peer));
+        let routes = self.routes.iter().map(|route| ("routes", route.to.0.ip()));
+        for (key, ip) in sources.chain(peers).chain(routes) {
+            if !self.has_family(ip.is_ipv6()) {
+                let family = if ip.is_ipv6() { "IPv6" } else { "IPv4" };
+                let reason = format!(
+                    "{ip} is for a virtual router with {family} addresses, and `addresses` has none"
+                );
+                return Err(ConfigProblem::at_key(key, reason));
+            }
+        }
+        Ok(())
     }
 
     fn validate_tracks(&self) -> Result<(), ConfigProblem> {
@@ -394,8 +424,7 @@ impl VrrpConfig {
             let mut router = VirtualRouterConfig::new(&*self.interface, self.router_config(source))
                 .virtual_mac(self.virtual_mac)
                 .ignore_passwords(self.ignore_passwords);
-            let name = self.name.clone();
-            let name = name.unwrap_or(format!("{}@{}", self.virtual_router_id, self.interface));
+            let name = self.router_name();
             let is_second = is_v6 && routers.len() == 1;
             router = router.name(if is_second { name + "/v6" } else { name });
             if self.checksum_as_v2 {
@@ -473,14 +502,25 @@ impl VrrpConfig {
 
 /// Checks each table, and that the tables do not conflict. An error has the table's index.
 pub(super) fn validate_all(routers: &[VrrpConfig]) -> Result<(), (usize, ConfigProblem)> {
-    let (mut ids, mut tracks) = (BTreeSet::new(), BTreeMap::new());
+    let (mut ids, mut names, mut tracks) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
     for (n, router) in routers.iter().enumerate() {
         router.validate().map_err(|problem| (n, problem))?;
         let problem = |key, reason: String| Err((n, ConfigProblem::at_key(key, reason)));
         let id = router.virtual_router_id;
-        if !ids.insert((&router.interface, id)) {
-            let reason = format!("there is another virtual router {id} on {}", router.interface);
-            return problem("virtual_router_id", reason);
+        // A number stands for two virtual routers, one of each address family (RFC 9568).
+        for (is_v6, family) in [(false, "IPv4"), (true, "IPv6")] {
+            if router.has_family(is_v6) && !ids.insert((&router.interface, id, is_v6)) {
+                let interface = &router.interface;
+                let reason =
+                    format!("there is another {family} virtual router {id} on {interface}");
+                return problem("virtual_router_id", reason);
+            }
+        }
+        let name = router.router_name();
+        if !names.insert(name.clone()) {
+            let reason = format!("there is another virtual router {name:?}");
+            let key = if router.name.is_some() { "name" } else { "virtual_router_id" };
+            return problem(key, format!("{reason}: set another `name`"));
         }
         for track in &router.tracks {
             let previous = tracks.insert(&track.name, track);

@@ -52,6 +52,7 @@ fn validate_service(
         .filter(|service| (&service.name, service.protocol) == (&wanted.name, wanted.protocol));
     let Some(service) = same.next() else {
         let service = VirtualService::new(wanted, ServiceOverrides::default())?;
+        service.validate(wanted)?;
         return Ok((Arc::new(service), Some(ServiceDiff::ALL_OF_NEW_SERVICE)));
     };
     let mut steps = plan.services.iter().filter(|(name, _)| *name == wanted.name);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::BackendId;
 use crate::backend::BackendState;
@@ -35,12 +35,13 @@ pub(super) struct VirtualServiceState {
     pub(super) overrides: ServiceOverrides,
     pub(super) persistence: SharedPersistence,
     pub(super) health_watch: Option<WatchHandle>,
-    pub(super) feed: Option<JoinHandle<()>>,
+    pub(super) feed: Option<AbortOnDropHandle<()>>,
     pub(super) frontends: Vec<Frontend>,
     /// Frontends that were replaced and still have connections, the oldest first.
     pub(super) retired: Vec<Frontend>,
     /// The counters of frontends that have ended.
     retired_counters: ServiceCounters,
+    retired_worker_restarts: u64,
     /// The totals of the directors that were active before this one.
     inherited_totals: ServiceTotals,
     counter_baseline: CounterBaseline,
@@ -65,6 +66,7 @@ impl VirtualService {
                 frontends: Vec::new(),
                 retired: Vec::new(),
                 retired_counters: ServiceCounters::default(),
+                retired_worker_restarts: 0,
                 inherited_totals: ServiceTotals::default(),
                 counter_baseline: CounterBaseline::default(),
             }),
@@ -125,6 +127,13 @@ impl VirtualService {
             connections.extend(frontend.connections(limit - connections.len()));
             connections
         })
+    }
+
+    /// Returns how often a worker of the forwarders has panicked and started again.
+    pub(in crate::director) fn worker_restarts(&self) -> u64 {
+        let state = self.lock_state();
+        let running = state.all_frontends().map(Frontend::worker_restarts).sum::<u64>();
+        state.retired_worker_restarts + running
     }
 
     /// Returns the totals of all directors.
@@ -189,6 +198,7 @@ impl VirtualServiceState {
     pub(super) fn reap_finished(&mut self) {
         for ended in self.retired.extract_if(.., |frontend| frontend.is_finished()) {
             ended.add_counters(&mut self.retired_counters);
+            self.retired_worker_restarts += ended.worker_restarts();
         }
         self.retired_counters.active = 0;
     }
@@ -204,9 +214,7 @@ impl VirtualServiceState {
         if let Some(watch) = self.health_watch.take() {
             watch.stop();
         }
-        if let Some(feed) = self.feed.take() {
-            feed.abort();
-        }
+        self.feed = None;
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) struct SharedListener {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum ListenerKind {
+pub(super) enum ListenerKind {
     /// With the address that clients connect to; `None` if there may be several.
     Tcp(Option<SocketAddr>),
     Unix,
@@ -70,7 +70,7 @@ impl SharedListener {
     /// # Panics
     /// Outside a tokio runtime that has I/O enabled.
     pub(super) fn register(&self) -> io::Result<AsyncListener> {
-        Ok(AsyncListener { socket: self.socket.register_readable()?, kind: self.kind })
+        AsyncListener::register(&self.socket, self.kind)
     }
 }
 
@@ -82,6 +82,15 @@ pub(super) struct AsyncListener {
 }
 
 impl AsyncListener {
+    /// Registers the socket of a listener with the current runtime.
+    pub(super) fn register(socket: &SharedFd, kind: ListenerKind) -> io::Result<Self> {
+        Ok(Self { socket: socket.register_readable()?, kind })
+    }
+
+    pub(super) fn kind(&self) -> ListenerKind {
+        self.kind
+    }
+
     /// Accepts the next client, once there are descriptors for it and for its backend.
     ///
     /// # Errors

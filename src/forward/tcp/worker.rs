@@ -20,7 +20,6 @@ use crate::forward::control::{ForwarderControl, ForwarderPhase};
 use crate::forward::counters::add_relaxed;
 use crate::forward::drain_report::DrainReport;
 use crate::forward::errno::is_client_error;
-use crate::forward::running::CloseSocketsOnPanic;
 
 /// How often a worker thread looks for backends that are down.
 const DOWN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
@@ -33,7 +32,6 @@ pub(super) async fn run_worker(
     control: Arc<ForwarderControl>,
 ) -> DrainReport {
     let mut phase = control.subscribe();
-    let _guard = CloseSocketsOnPanic(control);
     let mut connections = JoinSet::new();
     accept_until_drain(&context, listener, &mut phase, &mut connections).await;
     drain_connections(&context, phase, connections).await

@@ -1,6 +1,7 @@
 //! The UDP forwarder: flows of datagrams between clients and the backends that a balancer picks.
 
 mod counters;
+mod earlier_flows;
 mod flow_table;
 mod flows;
 mod forwarder;

@@ -187,7 +187,10 @@ impl WorkerFlows {
             None => {
                 let mut flow = self.scheduler_flow(client, local, now);
                 let permits = self.reserve_flow(key, now)?;
-                let connected = self.connect_any_server(&mut flow, now)?;
+                let connected = match self.connect_earlier_server(key, &mut flow, now)? {
+                    Some(connected) => connected,
+                    None => self.connect_any_server(&mut flow, now)?,
+                };
                 let retry_flow = flow.view().is_retry().then(|| Box::new(flow));
                 self.start_flow(key, connected, permits, retry_flow, now)
             }
