@@ -106,6 +106,8 @@ pub mod health;
 #[cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "what records is for Linux"))]
 mod histogram;
+#[cfg(any(feature = "health", feature = "vrrp"))]
+mod program_user;
 #[cfg(any(feature = "discovery", feature = "health"))]
 mod runtime;
 pub mod scheduler;
@@ -127,6 +129,9 @@ pub use self::balancer::{Balancer, Lease, PickError};
 #[cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))))]
 pub use self::histogram::DurationHistogram;
+#[cfg(any(feature = "health", feature = "vrrp"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "health", feature = "vrrp"))))]
+pub use self::program_user::ProgramUser;
 #[cfg(any(feature = "discovery", feature = "health"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "discovery", feature = "health"))))]
 pub use self::runtime::RuntimeError;

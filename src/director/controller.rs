@@ -13,6 +13,7 @@ use super::admin::AdminContext;
 use super::applied::{AppliedConfig, ReloadStatusSlot};
 use super::command::{ControlCommand, ControlReceiver, SuccessorServes, WeakControlSender};
 use super::history::{HistoryReader, run_sampler};
+use super::notify::run_health_notify;
 use super::registry::ServiceRegistry;
 use super::reload::RunningParts;
 use super::role::{RoleSender, RoleWatch};
@@ -32,6 +33,7 @@ pub(super) struct Controller {
     deferred: VecDeque<ControlCommand>,
     _monitor: AbortOnDropHandle<Result<(), RuntimeError>>,
     _sampler: AbortOnDropHandle<()>,
+    _health_notify: AbortOnDropHandle<()>,
 }
 
 /// The parts of a director that its handles read.
@@ -79,12 +81,14 @@ impl Controller {
             has_successor: successor,
         };
         let sampler = run_sampler(registry.clone(), history.clone());
+        let health_notify = run_health_notify(registry.clone());
         let controller = Self {
             commands,
             successor: None,
             deferred: VecDeque::new(),
             _monitor: AbortOnDropHandle::new(tokio::spawn(registry.monitor().run())),
             _sampler: AbortOnDropHandle::new(tokio::spawn(sampler)),
+            _health_notify: AbortOnDropHandle::new(tokio::spawn(health_notify)),
             parts: RunningParts {
                 pool: None,
                 admin_context: AdminContext { registry: registry.clone(), status, history },

@@ -174,6 +174,7 @@ mod handover;
 mod history;
 mod import;
 mod metrics;
+mod notify;
 mod overrides;
 mod registry;
 mod reload;
@@ -193,6 +194,7 @@ pub use self::config::{
     DiscoveryConfigBuilder, DurationOrNever, EjectionConfig, EjectionConfigBuilder, EngineKind,
     FailurePercentageConfig, FailurePercentageConfigBuilder, HexSecret, LatencyFactorConfig,
     LatencyFactorConfigBuilder, ListenAddress, LogConfig, LogConfigBuilder, LogFormat, LogLevel,
+    NotifyCommandConfig, NotifyCommandConfigBuilder, NotifyCommandList,
     PersistenceConfig, PersistenceConfigBuilder, QuorumConfig, QuorumConfigBuilder, RealServer,
     RealServerBuilder, RedisRoleConfig, SchedulerConfig, SecretString, ServiceConfig,
     ServiceConfigBuilder, ServiceProtocol, SlowStartConfig, SlowStartConfigBuilder,
