@@ -310,8 +310,7 @@ impl MonitorCore {
         now: Instant,
     ) -> Vec<ProbeId> {
         let address = member.address;
-        let keys =
-            plan.checks_of(address).iter().filter_map(|check| check.probe_key(address?));
+        let keys = plan.checks_of(address).iter().filter_map(|check| check.probe_key(address?));
         let probes = keys.map(|key| {
             let timetable = &mut self.timetable;
             let id = *self

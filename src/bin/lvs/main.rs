@@ -30,7 +30,7 @@ mod top;
 use std::path::Path;
 use std::process::ExitCode;
 
-use lvs::director::{DirectorConfig, import};
+use lvs::director::{DirectorConfig, Importer};
 
 use crate::arguments::{Cli, CliCommand};
 use crate::error::CliError;
@@ -48,10 +48,16 @@ async fn execute(command: CliCommand) -> Result<(), CliError> {
             Some(path) => check(path),
             None => Ok(()),
         },
-        CliCommand::Import { file } => {
+        CliCommand::Import { file, config_id } => {
+            let folder = file.parent().map(Path::to_owned).unwrap_or_default();
             let text = std::fs::read_to_string(&file)
                 .map_err(|source| CliError::ReadFile { path: file, source })?;
-            output::print(&import(&text)?).map_err(CliError::Output)
+            let importer = Importer::new().folder(folder);
+            let importer = match config_id {
+                Some(id) => importer.config_id(id),
+                None => importer,
+            };
+            output::print(&importer.import(&text)?).map_err(CliError::Output)
         }
         CliCommand::Ctl(args) => ctl::run(args).await,
         CliCommand::Top(args) => top::run(args).await,

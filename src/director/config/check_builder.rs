@@ -167,11 +167,9 @@ impl CheckConfig {
             variables.into_iter().fold(check, |check, (name, value)| check.env(name, value));
         let check = match (self.user.take(), self.group.take()) {
             (None, None) => check,
-            (Some(user), group) => check.run_as(apply_if_some(
-                ProgramUser::new(user),
-                group,
-                ProgramUser::group,
-            )),
+            (Some(user), group) => {
+                check.run_as(apply_if_some(ProgramUser::new(user), group, ProgramUser::group))
+            }
             (None, Some(_)) => return Err("`group` requires `user`").with_key("group"),
         };
         Ok(if self.dynamic.take().unwrap_or_default() { check.dynamic() } else { check })

@@ -60,8 +60,8 @@ pub use self::tcp::{
     SourceAddressConfig, TcpConfig, TcpConfigBuilder, TcpQueueConfig, TcpQueueConfigBuilder,
 };
 pub use self::udp::{UdpConfig, UdpConfigBuilder};
-pub(crate) use self::value::{HumanDuration, OneOrMany};
 pub use self::value::{CodeRanges, DurationOrNever, HexSecret, SecretString};
+pub(crate) use self::value::{HumanDuration, OneOrMany, decode_hex};
 pub(crate) use self::vrrp::SERVICE_TRACK_PREFIX;
 pub use self::vrrp::{
     AddressAnnounceConfig, AddressAnnounceConfigBuilder, TrackConfig, TrackConfigBuilder,

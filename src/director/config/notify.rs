@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::error::ConfigProblem;
@@ -105,12 +105,14 @@ impl<'de> Deserialize<'de> for NotifyCommandList {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<NotifyCommandList, A::Error> {
-                let command =
-                    NotifyCommandConfig::deserialize(MapAccessDeserializer::new(map))?;
+                let command = NotifyCommandConfig::deserialize(MapAccessDeserializer::new(map))?;
                 Ok(NotifyCommandList(vec![command]))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<NotifyCommandList, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut list: A,
+            ) -> Result<NotifyCommandList, A::Error> {
                 let (mut words, mut commands) = (Vec::new(), Vec::new());
                 while let Some(element) = list.next_element()? {
                     match element {
@@ -119,7 +121,9 @@ impl<'de> Deserialize<'de> for NotifyCommandList {
                     }
                 }
                 match (words.is_empty(), commands.is_empty()) {
-                    (false, false) => Err(A::Error::custom("a list has strings or tables, not both")),
+                    (false, false) => {
+                        Err(A::Error::custom("a list has strings or tables, not both"))
+                    }
                     (true, false) => Ok(NotifyCommandList(commands)),
                     (_, true) => Ok(Vec::into(words)),
                 }

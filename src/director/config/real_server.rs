@@ -135,7 +135,8 @@ impl RealServer {
 
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
         const KEYS: [(&str, &str); 1] = [("resume_below", "resume_connections")];
-        for (key, commands) in [("notify_up", &self.notify_up), ("notify_down", &self.notify_down)] {
+        for (key, commands) in [("notify_up", &self.notify_up), ("notify_down", &self.notify_down)]
+        {
             commands.as_ref().map_or(Ok(()), |commands| commands.validate(key))?;
         }
         if self.resume_connections.is_some() && self.max_connections.is_none_or(|max| max == 0) {

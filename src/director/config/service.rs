@@ -125,7 +125,9 @@ pub enum EngineKind {
 }
 
 /// Builds the checks of a key `health`.
-fn build_checks(OneOrMany(checks): &OneOrMany<CheckConfig>) -> Result<Vec<TimedCheck>, ConfigProblem> {
+fn build_checks(
+    OneOrMany(checks): &OneOrMany<CheckConfig>,
+) -> Result<Vec<TimedCheck>, ConfigProblem> {
     let build = |(n, config): (usize, &CheckConfig)| {
         let path = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
         let check = config.to_checks().map_err(|problem| problem.prefixed(&path))?;
@@ -178,7 +180,8 @@ impl ServiceConfig {
             validate_workers(workers).map_err(|error| ConfigProblem::of_setting(error, &[]))?;
         }
         self.fail_mode.validate()?;
-        for (key, commands) in [("quorum_up", &self.quorum_up), ("quorum_down", &self.quorum_down)] {
+        for (key, commands) in [("quorum_up", &self.quorum_up), ("quorum_down", &self.quorum_down)]
+        {
             let Some(commands) = commands else { continue };
             commands.validate(key)?;
             if self.quorum.is_none() {

@@ -472,9 +472,9 @@ impl VrrpConfig {
             ("notify_fault", Some(VrrpState::Fault), &self.notify_fault),
             ("notify_stop", Some(VrrpState::Init), &self.notify_stop),
         ];
-        commands.into_iter().filter_map(|(key, state, commands)| {
-            Some((key, state, commands.as_ref()?))
-        })
+        commands
+            .into_iter()
+            .filter_map(|(key, state, commands)| Some((key, state, commands.as_ref()?)))
     }
 
     pub(crate) fn build_notify(&self) -> Option<NotifyCommands> {
@@ -527,11 +527,13 @@ pub(super) fn validate_all(routers: &[VrrpConfig]) -> Result<(), (usize, ConfigP
         // A number is of one address family (RFC 9568, section 5.2.3).
         let id = router.virtual_router_id;
         for (is_v6, family) in [(false, "IPv4"), (true, "IPv6")] {
-            let has_family = router.addresses.iter().any(|address| address.0.ip().is_ipv6() == is_v6);
+            let has_family =
+                router.addresses.iter().any(|address| address.0.ip().is_ipv6() == is_v6);
             if has_family && !ids.insert((&router.interface, id, is_v6)) {
                 let interface = &router.interface;
-                let reason =
-                    format!("there is another virtual router {id} with {family} addresses on {interface}");
+                let reason = format!(
+                    "there is another virtual router {id} with {family} addresses on {interface}"
+                );
                 return problem("virtual_router_id", reason);
             }
         }

@@ -12,8 +12,8 @@ use tokio::task::spawn_blocking;
 use self::process_group::ProcessGroup;
 use super::quote::quoted_message;
 use crate::backend::{AgentOverride, AgentWeight};
-use crate::program_user::ProgramUser;
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
+use crate::program_user::ProgramUser;
 
 /// Runs a program and evaluates its exit code as keepalived's `MISC_CHECK` does.
 ///
