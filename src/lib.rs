@@ -108,6 +108,8 @@ pub mod health;
 mod histogram;
 #[cfg(any(feature = "forward", feature = "health"))]
 mod panics;
+#[cfg(any(feature = "health", feature = "vrrp"))]
+mod program_user;
 #[cfg(feature = "discovery")]
 mod regular_file;
 #[cfg(any(feature = "discovery", feature = "health"))]
@@ -131,6 +133,9 @@ pub use self::balancer::{Balancer, Lease, PickError};
 #[cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))))]
 pub use self::histogram::DurationHistogram;
+#[cfg(any(feature = "health", feature = "vrrp"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "health", feature = "vrrp"))))]
+pub use self::program_user::ProgramUser;
 #[cfg(any(feature = "discovery", feature = "health"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "discovery", feature = "health"))))]
 pub use self::runtime::RuntimeError;

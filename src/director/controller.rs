@@ -14,6 +14,7 @@ use super::applied::{AppliedConfig, ReloadStatusSlot};
 use super::command::{ControlCommand, ControlReceiver, SuccessorServes, WeakControlSender};
 use super::error::DirectorError;
 use super::history::{HistoryReader, run_sampler};
+use super::notify::run_health_notify;
 use super::registry::ServiceRegistry;
 use super::reload::RunningParts;
 use super::role::{RoleSender, RoleWatch};
@@ -34,6 +35,7 @@ pub(super) struct Controller {
     deferred: VecDeque<ControlCommand>,
     _monitor: AbortOnDropHandle<()>,
     _sampler: AbortOnDropHandle<()>,
+    _health_notify: AbortOnDropHandle<()>,
 }
 
 /// The parts of a director that its handles read.
@@ -92,12 +94,16 @@ impl Controller {
                 let _ = monitor.run().await;
             }
         });
+        let notified = registry.clone();
+        let health_notify =
+            supervisor.spawn("health notify", move || run_health_notify(notified.clone()));
         let controller = Self {
             commands,
             successor: None,
             deferred: VecDeque::new(),
             _monitor: monitor,
             _sampler: sampler,
+            _health_notify: health_notify,
             parts: RunningParts {
                 pool: None,
                 admin_context: AdminContext { registry: registry.clone(), status, history },

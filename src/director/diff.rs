@@ -1,9 +1,10 @@
 //! The differences of two configurations, as pure functions.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-use super::config::{DirectorConfig, ServiceConfig};
+use super::config::{CheckConfig, DirectorConfig, OneOrMany, ServiceConfig};
 use super::overrides::DesiredServer;
 use crate::backend::{BackendAdminState, Limits};
 
@@ -76,7 +77,7 @@ pub(super) struct ServiceDiff {
     pub(super) servers: bool,
     pub(super) discovery: bool,
     pub(super) scheduler: bool,
-    /// Slow start, fail mode, quorum.
+    /// Slow start, fail mode, quorum with its programs.
     pub(super) set_rules: bool,
     pub(super) health: bool,
     pub(super) persistence: bool,
@@ -134,6 +135,12 @@ fn is_same_service(old: &ServiceConfig, new: &ServiceConfig) -> bool {
     old.name == new.name && old.protocol == new.protocol
 }
 
+/// Returns the servers with checks of their own, and the checks, in the order of the addresses.
+fn own_checks(service: &ServiceConfig) -> BTreeMap<SocketAddr, &OneOrMany<CheckConfig>> {
+    let servers = service.servers.iter();
+    servers.filter_map(|server| Some((server.address, server.health.as_ref()?))).collect()
+}
+
 impl ServiceDiff {
     fn new(old: &ServiceConfig, new: &ServiceConfig) -> Self {
         Self {
@@ -141,8 +148,10 @@ impl ServiceDiff {
             discovery: old.discovery != new.discovery,
             scheduler: old.scheduler != new.scheduler,
             set_rules: (&old.slow_start, old.fail_mode, old.quorum)
-                != (&new.slow_start, new.fail_mode, new.quorum),
-            health: (&old.health, &old.ejection) != (&new.health, &new.ejection),
+                != (&new.slow_start, new.fail_mode, new.quorum)
+                || (&old.quorum_up, &old.quorum_down) != (&new.quorum_up, &new.quorum_down),
+            health: (&old.health, &old.ejection, own_checks(old))
+                != (&new.health, &new.ejection, own_checks(new)),
             persistence: old.persistence != new.persistence,
             forwarding: (&old.tcp, &old.udp, old.sorry_server, &old.on_end)
                 != (&new.tcp, &new.udp, new.sorry_server, &new.on_end),

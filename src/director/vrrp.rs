@@ -76,11 +76,9 @@ impl VrrpDriver {
                 trackers.resources.push(PriorityTracker::start(track, registry.monitor())?);
             }
         }
-        let vrrp = Arc::new(Vrrp::start(routers)?);
+        let notify = configs.iter().filter_map(VrrpConfig::build_notify);
+        let vrrp = Arc::new(Vrrp::start_with_notify(routers, notify)?);
         let mut events = vrrp.events();
-        for notify in configs.iter().filter_map(VrrpConfig::build_notify) {
-            vrrp.run_on_transition(notify);
-        }
         role.set_vrrp(&vrrp);
         let (election, sender) = (Arc::downgrade(&vrrp), role.clone());
         let end = Arc::new(ElectionEnd::default());
@@ -175,6 +173,7 @@ struct ElectionTrackers {
 #[derive(Debug)]
 struct PriorityTracker {
     label: String,
+    is_inverted: bool,
     resource: TrackedResource,
 }
 
@@ -247,17 +246,23 @@ impl PriorityTracker {
             }
             (None, None) => return Err(track_error("neither `check` nor `interface`".to_owned())),
         };
-        Ok(Self { label: config.name.clone(), resource })
+        Ok(Self { label: config.name.clone(), is_inverted: config.inverted, resource })
     }
 
     fn is_up(&self) -> bool {
-        match &self.resource {
+        self.resource.is_up() != self.is_inverted
+    }
+}
+
+impl TrackedResource {
+    fn is_up(&self) -> bool {
+        match self {
             // Without a carrier the file cannot be read, or holds 0.
-            TrackedResource::Link(interface) => {
+            Self::Link(interface) => {
                 let carrier = std::fs::read(format!("/sys/class/net/{interface}/carrier"));
                 carrier.is_ok_and(|text| text.starts_with(b"1"))
             }
-            TrackedResource::Check(set, _) => {
+            Self::Check(set, _) => {
                 let snapshot = set.snapshot();
                 snapshot.members().iter().all(|member| member.state() == BackendState::Eligible)
             }

@@ -50,8 +50,12 @@ pub(crate) enum CliCommand {
     ///
     /// Comments in the result name what is not converted.
     Import {
-        /// A `keepalived.conf`, or the output of `ipvsadm-save -n`.
+        /// A `keepalived.conf`, or the output of `ipvsadm-save`.
         file: PathBuf,
+        /// The name that conditions such as `@main` of a `keepalived.conf` are converted for. Default:
+        /// this machine's name up to its first dot.
+        #[arg(long, value_name = "ID")]
+        config_id: Option<String>,
     },
     /// Shows and changes a running director, in the style of ipvsadm.
     Ctl(CtlArgs),

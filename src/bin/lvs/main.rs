@@ -34,7 +34,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use lvs::director::{DirectorConfig, import};
+use lvs::director::{DirectorConfig, Importer};
 
 use crate::arguments::{Cli, CliCommand};
 use crate::error::CliError;
@@ -59,10 +59,16 @@ async fn execute(command: CliCommand) -> Result<(), CliError> {
             Some(path) => check(path),
             None => Ok(()),
         },
-        CliCommand::Import { file } => {
+        CliCommand::Import { file, config_id } => {
+            let folder = file.parent().map(Path::to_owned).unwrap_or_default();
             let text =
                 read_import(&file).map_err(|source| CliError::ReadFile { path: file, source })?;
-            output::print(&import(&text)?).map_err(CliError::Output)
+            let importer = Importer::new().folder(folder);
+            let importer = match config_id {
+                Some(id) => importer.config_id(id),
+                None => importer,
+            };
+            output::print(&importer.import(&text)?).map_err(CliError::Output)
         }
         CliCommand::Ctl(args) => ctl::run(args).await,
         CliCommand::Top(args) => top::run(args).await,

@@ -45,7 +45,8 @@ pub(super) struct ConfigFile {
     pub(super) log: Option<LogConfig>,
     /// The HTTP server of the admin pages. Default: none.
     pub(super) admin: Option<AdminConfig>,
-    /// The virtual services. Default: none; all files together must have at least one.
+    /// The virtual services. Default: none; all files together must have at least one, or a `vrrp`
+    /// table, which moves the addresses of another program.
     #[setter(service)]
     #[serde(default, rename = "service")]
     pub(super) services: Tables<ServiceConfig>,

@@ -65,7 +65,7 @@ impl DirectorConfigBuilder {
 
 impl DirectorConfig {
     /// Returns a builder of a configuration, whose setters are the keys at the top of a TOML file. At
-    /// least one service must be added.
+    /// least one service or virtual router must be added.
     pub fn builder() -> DirectorConfigBuilder {
         ConfigFile::builder()
     }
@@ -184,8 +184,8 @@ impl DirectorConfig {
         config.log = log.unwrap_or_default();
         config.vrrp = vrrp.unwrap_or_default().0;
         let (origin, first) = &files[0];
-        if config.services.is_empty() {
-            let reason = "there is no [[service]]: at least one is required";
+        if config.services.is_empty() && config.vrrp.is_empty() {
+            let reason = "there is neither a [[service]] nor a [[vrrp]]: at least one is required";
             return Err(origin.locate_problem(first, ConfigProblem::new([], reason)));
         }
         if config.sync.is_some() && config.vrrp.is_empty() {

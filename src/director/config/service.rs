@@ -12,6 +12,7 @@ use super::discovery::DiscoveryConfig;
 use super::ejection::EjectionConfig;
 use super::error::{ConfigProblem, KeyPathSegment};
 use super::listen::{ListenAddress, ServiceProtocol};
+use super::notify::NotifyCommandList;
 use super::persistence::PersistenceConfig;
 use super::real_server::RealServer;
 use super::scheduler::SchedulerConfig;
@@ -21,7 +22,7 @@ use super::tcp::TcpConfig;
 use super::udp::UdpConfig;
 use super::value::OneOrMany;
 use crate::forward::{ConnectionRecord, validate_workers};
-use crate::health::HealthPlan;
+use crate::health::{HealthPlan, TimedCheck};
 
 config_table! {
 /// A builder of a [`ServiceConfig`].
@@ -29,7 +30,7 @@ builder ServiceConfigBuilder;
 
 /// A virtual service: the addresses at which clients connect, and the servers behind them.
 ///
-/// At least one is required. A reload compares services by `name` and `protocol`: it adds those that
+/// A reload compares services by `name` and `protocol`: it adds those that
 /// are new, removes those that are gone, and changes only what differs in the others. A change of
 /// the servers, the scheduler, the health checks, `slow_start`, `fail_mode` or `quorum` closes no
 /// connection.
@@ -61,8 +62,8 @@ pub struct ServiceConfig {
     pub(crate) workers: Option<usize>,
     /// Persistence: clients return to their server. Default: none.
     pub(crate) persistence: Option<PersistenceConfig>,
-    /// The health checks of each server. With several, a server is up while none of them reports it
-    /// down. Default: none, all servers are up.
+    /// The health checks of each server that has no `health` of its own. With several, a server is up
+    /// while none of them reports it down. Default: none, all servers are up.
     #[serde(default)]
     pub(crate) health: OneOrMany<CheckConfig>,
     /// Outlier ejection: servers whose traffic fails are taken out for a time. Default: none.
@@ -76,6 +77,10 @@ pub struct ServiceConfig {
     pub(crate) fail_mode: FailModeConfig,
     /// The total weight of healthy servers that the service needs. Default: none.
     pub(crate) quorum: Option<QuorumConfig>,
+    /// Runs when the quorum is reached again. Requires `quorum`. Default: none.
+    pub(crate) quorum_up: Option<NotifyCommandList>,
+    /// Runs when the quorum is lost. Requires `quorum`. Default: none.
+    pub(crate) quorum_down: Option<NotifyCommandList>,
     /// The server that takes connections and flows when no other server can. Default: none, such
     /// connections are reset and such datagrams dropped.
     pub(crate) sorry_server: Option<SocketAddr>,
@@ -122,6 +127,19 @@ pub enum EngineKind {
     Proxy,
 }
 
+/// Builds the checks of a key `health`.
+fn build_checks(
+    OneOrMany(checks): &OneOrMany<CheckConfig>,
+) -> Result<Vec<TimedCheck>, ConfigProblem> {
+    let build = |(n, config): (usize, &CheckConfig)| {
+        let path = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
+        let check = config.to_checks().map_err(|problem| problem.prefixed(&path))?;
+        check.validate().map_err(|error| ConfigProblem::new(path, error.to_string()))?;
+        Ok(check)
+    };
+    checks.iter().enumerate().map(build).collect()
+}
+
 impl ServiceConfig {
     /// Returns a builder of a TCP service without servers, with the scheduler `wlc`.
     pub fn tcp(name: impl Into<String>) -> ServiceConfigBuilder {
@@ -139,6 +157,8 @@ impl ServiceConfig {
             slow_start: None,
             fail_mode: FailModeConfig::default(),
             quorum: None,
+            quorum_up: None,
+            quorum_down: None,
             sorry_server: None,
             tcp: TcpConfig::default(),
             udp: UdpConfig::default(),
@@ -164,6 +184,14 @@ impl ServiceConfig {
             validate_workers(workers).map_err(|error| ConfigProblem::of_setting(error, &[]))?;
         }
         self.fail_mode.validate()?;
+        for (key, commands) in [("quorum_up", &self.quorum_up), ("quorum_down", &self.quorum_down)]
+        {
+            let Some(commands) = commands else { continue };
+            commands.validate(key)?;
+            if self.quorum.is_none() {
+                return Err(ConfigProblem::at_key(key, format!("`{key}` requires `quorum`")));
+            }
+        }
         self.validate_servers()?;
         self.validate_protocol()?;
         let in_table =
@@ -233,11 +261,14 @@ impl ServiceConfig {
     /// The plan is needed without any check too: it moves slow starts and ejections on.
     pub(crate) fn health_plan(&self) -> Result<HealthPlan, ConfigProblem> {
         let mut plan = HealthPlan::new(&*self.name);
-        let OneOrMany(checks) = &self.health;
-        for (n, check) in checks.iter().enumerate() {
-            let path = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
-            plan = plan.check(check.to_checks().map_err(|problem| problem.prefixed(&path))?);
-            plan.validate().map_err(|error| ConfigProblem::new(path, error.to_string()))?;
+        for check in build_checks(&self.health)? {
+            plan = plan.check(check);
+        }
+        for (n, server) in self.servers.iter().enumerate() {
+            let Some(checks) = &server.health else { continue };
+            let path = [KeyPathSegment::Key("server"), KeyPathSegment::Index(n)];
+            let checks = build_checks(checks).map_err(|problem| problem.prefixed(&path))?;
+            plan = plan.backend_checks(server.address, checks);
         }
         if let Some(ejection) = &self.ejection {
             let path = [KeyPathSegment::Key("ejection")];

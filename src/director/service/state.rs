@@ -8,14 +8,15 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::BackendId;
 use crate::backend::BackendState;
 use crate::balancer::{Balancer, Persistence};
-use crate::director::config::{ServiceConfig, ServiceProtocol};
+use crate::director::config::{NotifyCommandList, RealServer, ServiceConfig, ServiceProtocol};
 use crate::director::counters::{CountedSince, CounterBaseline, ServiceCounters, ServiceTotals};
 use crate::director::frontend::Frontend;
 use crate::director::overrides::{DesiredServer, ServiceOverrides};
 use crate::director::sockets::ListeningSockets;
 use crate::forward::ConnectionInfo;
-use crate::health::WatchHandle;
+use crate::health::{HealthEventKind, WatchHandle};
 use crate::sync::{Mutex, MutexGuard, lock};
+use crate::vrrp::NotifyCommand;
 
 /// A virtual service. Its servers, their health, its counters and connections outlive a reload.
 #[derive(Debug)]
@@ -102,6 +103,34 @@ impl VirtualService {
     pub(in crate::director) fn desired_servers(&self) -> Vec<DesiredServer> {
         let state = self.lock_state();
         state.overrides.apply_to(&state.config.servers)
+    }
+
+    /// Returns the programs to run for a change of the set.
+    pub(in crate::director) fn notify_commands(
+        &self,
+        change: &HealthEventKind,
+    ) -> Vec<NotifyCommand> {
+        let state = self.lock_state();
+        let config = &state.config;
+        let commands = match change {
+            HealthEventKind::Quorum { met, quorum: Some(_), .. } => match met {
+                true => &config.quorum_up,
+                false => &config.quorum_down,
+            },
+            HealthEventKind::State { id, from, to: Some(to), .. } => {
+                let was_down = from.is_some_and(BackendState::is_unhealthy);
+                let servers = &config.servers;
+                let is_this = |server: &&RealServer| server.address.to_string() == id.as_str();
+                let Some(server) = servers.iter().find(is_this) else { return Vec::new() };
+                match (was_down, to.is_unhealthy()) {
+                    (false, true) => &server.notify_down,
+                    (true, false) => &server.notify_up,
+                    _ => return Vec::new(),
+                }
+            }
+            _ => return Vec::new(),
+        };
+        commands.iter().flat_map(NotifyCommandList::to_commands).collect()
     }
 
     /// Returns whether a server can be chosen.
