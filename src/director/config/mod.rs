@@ -21,6 +21,7 @@ mod error;
 mod listen;
 mod log;
 mod origin;
+mod parser_message;
 mod persistence;
 mod real_server;
 mod scheduler;
@@ -68,5 +69,7 @@ pub use self::vrrp::{
 
 #[cfg(test)]
 mod builder_tests;
+#[cfg(test)]
+mod error_tests;
 #[cfg(test)]
 mod tests;

@@ -102,7 +102,8 @@ impl AsyncListener {
         }
     }
 
-    fn accept_now(&self) -> io::Result<AcceptedClient> {
+    /// Accepts a client that the kernel has queued, without waiting.
+    pub(super) fn accept_now(&self) -> io::Result<AcceptedClient> {
         let (stream, peer) =
             acceptfrom_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
         Ok(match self.kind {
