@@ -102,7 +102,7 @@ impl ReloadPlan {
                     let mut diff = ServiceDiff::new(old, new);
                     diff.forwarding |= new.workers != old.workers
                         || (new.workers.is_none() && after.workers != before.workers)
-                        || after.log.connections != before.log.connections;
+                        || after.log.connection_format() != before.log.connection_format();
                     if diff != ServiceDiff::default() {
                         services.push((new.name.clone(), ServiceStep::Change(diff)));
                     }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::config::{ListenAddress, ServiceConfig, ServiceProtocol};
+use super::config::{ListenAddress, LogFormat, ServiceConfig, ServiceProtocol};
+use super::connection_log::{log_connection, log_flow};
 use super::counters::{ServerTotals, ServiceCounters, ServiceTotals};
 use super::error::ServiceError;
 use super::sockets::ListeningSockets;
@@ -29,8 +30,8 @@ pub(super) struct FrontendSpec<'a> {
     pub(super) pool: &'a WorkerPool,
     /// Whether to bind addresses that this machine may not have yet (virtual addresses).
     pub(super) freebind: bool,
-    /// Whether to log every TCP connection that ends.
-    pub(super) log_connections: bool,
+    /// The format of the log line of each connection or flow that ends; `None` for no line.
+    pub(super) log_connections: Option<LogFormat>,
     /// Finds the balancer of another service by name.
     pub(super) find_balancer: &'a dyn Fn(&str) -> Option<Balancer<SocketAddr>>,
 }
@@ -157,10 +158,10 @@ impl FrontendSpec<'_> {
             None => forwarder.worker_pool(self.pool),
         };
         let (on_end, logs) = (self.config.on_end.clone(), self.log_connections);
-        if logs || on_end.is_some() {
+        if logs.is_some() || on_end.is_some() {
             forwarder = forwarder.on_end(move |record| {
-                if logs {
-                    tracing::info!(target: "lvs::connection", "{}", record.key_values());
+                if let Some(format) = logs {
+                    log_connection(record, format);
                 }
                 if let Some(on_end) = &on_end {
                     on_end.call(record);
@@ -176,6 +177,9 @@ impl FrontendSpec<'_> {
             Some(workers) => forwarder.workers(workers),
             None => forwarder.worker_pool(self.pool),
         };
+        if let Some(format) = self.log_connections {
+            forwarder = forwarder.on_end(move |record| log_flow(record, format));
+        }
         forwarder.options(self.config.udp.options())
     }
 }

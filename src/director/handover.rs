@@ -11,7 +11,7 @@
 use std::fs::{self, Permissions};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,10 +45,10 @@ impl HandoverListener {
     pub(super) fn bind(path: &Path) -> Result<Self, DirectorError> {
         let temporary = path.with_extension(format!("{}", std::process::id()));
         let bind = || {
-            // A rename would replace a file of another kind.
+            // A rename would replace it.
             match fs::symlink_metadata(path) {
-                Ok(file) if !file.file_type().is_socket() => {
-                    return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is not a socket"));
+                Ok(file) if file.is_file() => {
+                    return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is a file"));
                 }
                 _ => {}
             }

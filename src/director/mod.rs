@@ -164,6 +164,7 @@ mod admin;
 mod applied;
 mod command;
 mod config;
+mod connection_log;
 mod controller;
 mod counters;
 mod descriptors;

@@ -25,7 +25,7 @@
 //! | queue for backends at their limits | yes | no: a datagram that waits is sent again by its client |
 //! | rate of new clients (`accept_rate`) | yes | no: a datagram cannot wait in the kernel's accept queue |
 //! | PROXY protocol, services and keys by server name | yes | no: they are of the first bytes of a stream |
-//! | record of each end (`on_end`) | yes | no: a debug line |
+//! | record of each end (`on_end`) | [`ConnectionRecord`] | [`FlowRecord`] |
 //! | one-packet scheduling, expected replies | no: a connection is no datagram | yes |
 //!
 //! In a configuration the keys of what a protocol lacks are in the table of the other protocol, and a
@@ -151,8 +151,8 @@ pub use self::tcp::{Forwarder, ProxyHeaderOptions, SourceAddress, TcpHandle};
 pub(crate) use self::udp::UdpOptions;
 #[cfg(target_os = "linux")]
 pub use self::udp::{
-    Coalesce, FlowEndCounters, ShedCounters, UdpBackendCounters, UdpCounters, UdpForwarder,
-    UdpHandle, UdpTraffic, UndeliveredCounters,
+    Coalesce, FlowEndCounters, FlowRecord, ShedCounters, UdpBackendCounters, UdpCounters,
+    UdpForwarder, UdpHandle, UdpTraffic, UndeliveredCounters,
 };
 pub use self::worker_pool::WorkerPool;
 #[cfg(feature = "director")]

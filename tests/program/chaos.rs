@@ -139,6 +139,19 @@ fn a_log_that_nobody_reads_stops_nothing() {
         } else {
             assert_eq!(director.end(), Some(0));
         }
+        if let Some(line) = log.lines().find(|line| line.contains("connection ended")) {
+            let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            assert_eq!(
+                (&record["service"], &record["end"]),
+                (&"web".into(), &"--".into()),
+                "{line}"
+            );
+            assert!(record["client"].as_str().expect(line).starts_with("127.0.0.1:"));
+            assert!(record["total_ms"].is_number() && record["attempts"] == 1, "{line}");
+            assert!(record.get("refusal").is_none() && !line.contains("Some("), "{line}");
+        } else {
+            assert!(!is_read_again, "{log}");
+        }
         let reports = log.matches("lines were dropped").count();
         assert_eq!(reports > 0, is_read_again, "{reports}");
     }
@@ -154,7 +167,7 @@ fn a_visitor_that_never_reads_stops_nothing() {
     let mut visitor = TcpStream::connect(page).expect("it listens");
     visitor.set_write_timeout(Some(Duration::from_secs(1))).expect("a time");
     // Until the director takes no more: its answers fill the buffers of the connection.
-    let request = b"GET /metrics HTTP/1.1\r\nHost: director\r\n\r\n".repeat(100);
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
     for _ in 0..200 {
         if visitor.write_all(&request).is_err() {
             break;

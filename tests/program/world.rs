@@ -110,7 +110,7 @@ pub(crate) fn get(address: SocketAddr) -> String {
 /// Returns a page of the admin server.
 pub(crate) fn admin(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("the director listens");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: director\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("open");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("the director answers, and closes the connection");

@@ -44,7 +44,7 @@ pub(crate) enum CliCommand {
     /// SIGTERM and SIGINT stop accepting connections; the program ends when the last connection has
     /// ended, or after the configuration's `drain_timeout`. A second signal ends it at once.
     Run(RunArgs),
-    /// Validates a configuration, and prints the first error.
+    /// Checks a configuration as a start does that opens no socket, and prints all errors and warnings.
     Check(CheckArgs),
     /// Converts a configuration of keepalived or ipvsadm, and prints it.
     ///

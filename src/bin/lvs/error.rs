@@ -18,6 +18,9 @@ pub(crate) enum CliError {
     Director(#[from] DirectorError),
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// What a start would refuse.
+    #[error("{}", .0.iter().map(|error| with_causes(error)).collect::<Vec<_>>().join("\n"))]
+    Refusals(Vec<DirectorError>),
     #[error("cannot use the sockets of the service manager")]
     Sockets(#[from] HandoverError),
     #[error("cannot handle signals")]
@@ -62,7 +65,9 @@ pub(crate) fn exit_code(result: Result<(), CliError>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            output::complain(&format!("error: {}\n", with_causes(&error)));
+            for line in with_causes(&error).lines() {
+                output::complain(&format!("error: {line}\n"));
+            }
             ExitCode::FAILURE
         }
     }

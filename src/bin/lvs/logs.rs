@@ -32,10 +32,14 @@ pub(crate) fn start(config: &LogConfig) -> RunningLog {
 }
 
 impl RunningLog {
-    /// Applies the `[log]` table of a configuration that was reloaded.
-    pub(crate) fn apply(&self, config: &LogConfig) {
+    /// Applies the `[log]` table of a configuration that was reloaded. `report` logs the reload, at the
+    /// more verbose of both levels.
+    pub(crate) fn apply(&self, config: &LogConfig, report: impl FnOnce()) {
+        let new = level_filter(config.level);
         // An error means that the log has ended, which it does with the program.
-        let _ = self.level.modify(|level| *level = level_filter(config.level));
+        let _ = self.level.modify(|level| *level = new.max(*level));
+        report();
+        let _ = self.level.modify(|level| *level = new);
         if config.format != self.format {
             tracing::warn!("reload: `log.format` has changed: restart lvs to apply it");
         }

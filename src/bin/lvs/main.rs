@@ -34,7 +34,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use lvs::director::{DirectorConfig, Importer};
+use lvs::director::{Director, DirectorConfig, Importer};
 
 use crate::arguments::{Cli, CliCommand};
 use crate::error::CliError;
@@ -87,8 +87,12 @@ fn read_import(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Reads a configuration, and prints that it is valid.
+/// Checks a configuration as a start does, and prints that it is valid.
 fn check(path: &Path) -> Result<(), CliError> {
-    DirectorConfig::load(path)?;
+    let config = DirectorConfig::load(path)?;
+    Director::check(&config).map_err(CliError::Refusals)?;
+    for warning in config.warnings() {
+        output::complain(&format!("warning: {warning}\n"));
+    }
     output::print(format!("{} is valid\n", path.display())).map_err(CliError::Output)
 }

@@ -136,15 +136,25 @@ impl Program {
                 match self.director.reload(config).await {
                     Ok(summary) => {
                         self.drain = drain;
-                        source.log.apply(&log);
-                        for line in summary.to_string().lines() {
-                            tracing::info!("reloaded: {line}");
-                        }
+                        let configuration = source.path.display().to_string();
+                        source.log.apply(&log, || {
+                            for line in summary.to_string().lines() {
+                                tracing::info!(
+                                    version = VERSION,
+                                    configuration,
+                                    "reloaded: {line}"
+                                );
+                            }
+                        });
                     }
                     Err(error) => tracing::error!("not reloaded: {}", with_causes(&error)),
                 }
             }
-            Err(error) => tracing::error!("not reloaded: {}", with_causes(&error)),
+            Err(error) => {
+                for error in error.iter() {
+                    tracing::error!("not reloaded: {}", with_causes(error));
+                }
+            }
         }
         manager::ready();
     }

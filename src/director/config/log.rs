@@ -23,7 +23,7 @@ pub struct LogConfig {
     /// The least severe level that is logged; more severe levels are logged too. Default: `"info"`.
     #[serde(default)]
     pub level: LogLevel,
-    /// Logs a line for each TCP connection that has ended. A reload that changes the key replaces
+    /// Logs a line for each TCP connection and each UDP flow that has ended. A reload that changes the key replaces
     /// the forwarders of all services; existing connections keep the forwarder that they have.
     /// Default: `false`.
     #[serde(default)]
@@ -35,6 +35,11 @@ impl LogConfig {
     /// Returns a builder of the defaults.
     pub fn builder() -> LogConfigBuilder {
         LogConfigBuilder { table: Self::default() }
+    }
+
+    /// Returns the format of the lines of connections and flows that end; `None` for no such lines.
+    pub(crate) fn connection_format(&self) -> Option<LogFormat> {
+        self.connections.then_some(self.format)
     }
 }
 

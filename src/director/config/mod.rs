@@ -22,6 +22,7 @@ mod listen;
 mod log;
 mod notify;
 mod origin;
+mod parser_message;
 mod persistence;
 mod real_server;
 mod scheduler;
@@ -70,5 +71,7 @@ pub use self::vrrp::{
 
 #[cfg(test)]
 mod builder_tests;
+#[cfg(test)]
+mod error_tests;
 #[cfg(test)]
 mod tests;

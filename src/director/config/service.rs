@@ -10,7 +10,7 @@ use super::check::CheckConfig;
 use super::custom::ServiceOnEnd;
 use super::discovery::DiscoveryConfig;
 use super::ejection::EjectionConfig;
-use super::error::{ConfigProblem, KeyPathSegment};
+use super::error::{ConfigProblem, ConfigProblems, KeyPathSegment};
 use super::listen::{ListenAddress, ServiceProtocol};
 use super::notify::NotifyCommandList;
 use super::persistence::PersistenceConfig;
@@ -174,62 +174,69 @@ impl ServiceConfig {
         Self::tcp(name).protocol(ServiceProtocol::Udp)
     }
 
-    pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
+    /// Checks the service by itself.
+    pub(super) fn validate(&self) -> ConfigProblems {
         // A further engine fails to compile here until it is handled.
         let EngineKind::Proxy = self.engine;
-        if let Err(error) = self.scheduler.build() {
-            return Err(ConfigProblem::at_key("scheduler", error.to_string()));
-        }
+        let mut problems = ConfigProblems::default();
+        let scheduler = self.scheduler.build().map(drop);
+        problems.record(
+            scheduler.map_err(|error| ConfigProblem::at_key("scheduler", error.to_string())),
+        );
         if let Some(workers) = self.workers {
-            validate_workers(workers).map_err(|error| ConfigProblem::of_setting(error, &[]))?;
+            let checked = validate_workers(workers);
+            problems.record(checked.map_err(|error| ConfigProblem::of_setting(error, &[])));
         }
-        self.fail_mode.validate()?;
+        problems.record(self.fail_mode.validate());
         for (key, commands) in [("quorum_up", &self.quorum_up), ("quorum_down", &self.quorum_down)]
         {
             let Some(commands) = commands else { continue };
-            commands.validate(key)?;
+            problems.record(commands.validate(key));
             if self.quorum.is_none() {
-                return Err(ConfigProblem::at_key(key, format!("`{key}` requires `quorum`")));
+                let reason = format!("`{key}` requires `quorum`");
+                problems.record(Err(ConfigProblem::at_key(key, reason)));
             }
         }
-        self.validate_servers()?;
-        self.validate_protocol()?;
+        self.validate_servers(&mut problems);
         let in_table =
             |key| move |problem: ConfigProblem| problem.prefixed(&[KeyPathSegment::Key(key)]);
-        self.tcp.validate().map_err(in_table("tcp"))?;
-        self.udp.validate().map_err(in_table("udp"))?;
+        if let Some(slow_start) = &self.slow_start {
+            let checked = slow_start.to_slow_start().map(drop);
+            let checked = checked.map_err(|error| ConfigProblem::of_setting(error, &[]));
+            problems.record(checked.map_err(in_table("slow_start")));
+        }
+        problems.record(self.validate_protocol());
+        problems.record(self.tcp.validate().map_err(in_table("tcp")));
+        problems.record(self.udp.validate().map_err(in_table("udp")));
         if let Some(persistence) = &self.persistence {
-            persistence.validate().map_err(in_table("persistence"))?;
+            problems.record(persistence.validate().map_err(in_table("persistence")));
         }
         if let Some(discovery) = &self.discovery {
-            discovery.build_source().map_err(in_table("discovery"))?;
+            problems.record(discovery.build_source().map(drop).map_err(in_table("discovery")));
         }
-        self.health_plan().map(drop)
+        problems.record(self.health_plan().map(drop));
+        problems
     }
 
-    fn validate_servers(&self) -> Result<(), ConfigProblem> {
+    fn validate_servers(&self, problems: &mut ConfigProblems) {
         let mut addresses = BTreeSet::new();
         for (n, server) in self.servers.iter().enumerate() {
             let path = [KeyPathSegment::Key("server"), KeyPathSegment::Index(n)];
-            if !addresses.insert(server.address) {
-                let reason = format!("another server of the service has {}", server.address);
-                return Err(ConfigProblem::at_key("address", reason).prefixed(&path));
-            }
-            server.validate().map_err(|problem| problem.prefixed(&path))?;
-        }
-        if let Some(slow_start) = &self.slow_start {
-            slow_start.to_slow_start().map_err(|error| {
-                let path = [KeyPathSegment::Key("slow_start")];
-                ConfigProblem::of_setting(error, &[]).prefixed(&path)
-            })?;
+            let checked = match addresses.insert(server.address) {
+                true => server.validate(),
+                false => {
+                    let reason = format!("another server of the service has {}", server.address);
+                    Err(ConfigProblem::at_key("address", reason))
+                }
+            };
+            problems.record(checked.map_err(|problem| problem.prefixed(&path)));
         }
         if self.discovery.is_some() && !self.servers.is_empty() {
-            return Err(ConfigProblem::at_key(
+            problems.record(Err(ConfigProblem::at_key(
                 "discovery",
                 "the service has `server` tables: `discovery` and `server` exclude each other",
-            ));
+            )));
         }
-        Ok(())
     }
 
     /// Refuses keys of the other protocol.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::check::CheckConfig;
-use super::error::{ConfigProblem, KeyPathSegment};
+use super::error::{ConfigProblem, ConfigProblems, KeyPathSegment};
 use super::notify::NotifyCommandList;
 use super::table::{Tables, config_table};
 use super::value::{FromText, HexSecret, HumanDuration, apply_duration_if_some, apply_if_some};
@@ -539,32 +539,48 @@ impl VrrpConfig {
     }
 }
 
-/// Checks each table, and that the tables do not conflict. An error has the table's index.
-pub(super) fn validate_all(routers: &[VrrpConfig]) -> Result<(), (usize, ConfigProblem)> {
-    let (mut ids, mut tracks) = (BTreeSet::new(), BTreeMap::new());
-    let mut names = BTreeSet::new();
+/// Checks each table, and that the tables do not conflict. The path of a problem begins with the table's
+/// index.
+pub(super) fn validate_all(routers: &[VrrpConfig]) -> ConfigProblems {
+    let mut problems = ConfigProblems::default();
+    let mut known = KnownRouters::default();
     for (n, router) in routers.iter().enumerate() {
-        router.validate().map_err(|problem| (n, problem))?;
-        let problem = |key, reason: String| Err((n, ConfigProblem::at_key(key, reason)));
-        // A number is of one address family (RFC 9568, section 5.2.3).
-        let id = router.virtual_router_id;
+        let checked = router.validate().and_then(|()| known.add(router));
+        problems.record(checked.map_err(|problem| problem.prefixed(&[KeyPathSegment::Index(n)])));
+    }
+    problems
+}
+
+/// The virtual routers of all tables.
+#[derive(Default)]
+struct KnownRouters<'a> {
+    /// By interface, number, and address family: a number stands for two virtual routers (RFC 9568).
+    ids: BTreeSet<(&'a str, u8, bool)>,
+    names: BTreeSet<String>,
+    tracks: BTreeMap<&'a str, &'a TrackConfig>,
+}
+
+impl<'a> KnownRouters<'a> {
+    /// Adds the virtual routers of a table; refuses those that conflict with others.
+    fn add(&mut self, router: &'a VrrpConfig) -> Result<(), ConfigProblem> {
+        let (id, interface) = (router.virtual_router_id, &*router.interface);
         for (is_v6, family) in [(false, "IPv4"), (true, "IPv6")] {
-            if router.has_family(is_v6) && !ids.insert((&router.interface, id, is_v6)) {
-                let interface = &router.interface;
-                let reason = format!(
-                    "there is another virtual router {id} with {family} addresses on {interface}"
-                );
-                return problem("virtual_router_id", reason);
+            if router.has_family(is_v6) && !self.ids.insert((interface, id, is_v6)) {
+                let reason =
+                    format!("there is another {family} virtual router {id} on {interface}");
+                return Err(ConfigProblem::at_key("virtual_router_id", reason));
             }
         }
         for name in router.router_names() {
-            if names.contains(&name) {
-                return problem("name", format!("there is another virtual router {name:?}"));
+            if !self.names.insert(name.clone()) {
+                let reason =
+                    format!("there is another virtual router {name:?}: set another `name`");
+                let key = if router.name.is_some() { "name" } else { "virtual_router_id" };
+                return Err(ConfigProblem::at_key(key, reason));
             }
-            names.insert(name);
         }
         for track in &router.tracks {
-            let previous = tracks.insert(&track.name, track);
+            let previous = self.tracks.insert(&track.name, track);
             let differs = |previous: &TrackConfig| {
                 (previous.inverted, &previous.interface, &previous.address, &previous.check)
                     != (track.inverted, &track.interface, &track.address, &track.check)
@@ -575,9 +591,9 @@ pub(super) fn validate_all(routers: &[VrrpConfig]) -> Result<(), (usize, ConfigP
                      must be the same but for `weight`",
                     track.name
                 );
-                return problem("track", reason);
+                return Err(ConfigProblem::at_key("track", reason));
             }
         }
+        Ok(())
     }
-    Ok(())
 }

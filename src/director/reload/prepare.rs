@@ -100,7 +100,7 @@ fn prepare_services(
     let common = CommonServiceOptions {
         pool,
         freebind: !config.vrrp.is_empty(),
-        log_connections: config.log.connections,
+        log_connections: config.log.connection_format(),
     };
     let mut changed = Vec::new();
     for ((service, diff), wanted) in services.iter().zip(&config.services) {

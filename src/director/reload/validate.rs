@@ -27,6 +27,7 @@ impl RunningParts {
         config: DirectorConfig,
     ) -> Result<ValidatedReload, DirectorError> {
         let plan = self.applied.plan(&config);
+        config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let running = self.registry.services();
         let mut services = Vec::new();
         for wanted in &config.services {

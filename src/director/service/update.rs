@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::state::{SharedPersistence, VirtualService, VirtualServiceState};
 use crate::backend::BackendSet;
 use crate::balancer::Balancer;
-use crate::director::config::{ListenAddress, ServiceConfig, ServiceProtocol, SlowStartConfig};
+use crate::director::config::{
+    ListenAddress, LogFormat, ServiceConfig, ServiceProtocol, SlowStartConfig,
+};
 use crate::director::diff::ServiceDiff;
 use crate::director::error::{DirectorError, ServiceError};
 use crate::director::frontend::{Frontend, FrontendSpec, PreparedFrontend};
@@ -55,8 +57,8 @@ pub(in crate::director) struct CommonServiceOptions<'a> {
     pub(in crate::director) pool: &'a WorkerPool,
     /// Whether to bind addresses that this machine may not have yet, if the service does not say.
     pub(in crate::director) freebind: bool,
-    /// Whether to log every TCP connection that ends.
-    pub(in crate::director) log_connections: bool,
+    /// The format of the log line of each connection or flow that ends; `None` for no line.
+    pub(in crate::director) log_connections: Option<LogFormat>,
 }
 
 /// Checks that a service of this configuration can run, but for its sockets.

@@ -109,6 +109,14 @@ impl AsyncListener {
         }
     }
 
+    /// Accepts a client that the kernel has queued, without waiting.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept); `WouldBlock` if there is no client.
+    pub(super) fn try_accept(&self) -> io::Result<AcceptedClient> {
+        self.accept_now(DescriptorPermit::try_acquire()?)
+    }
+
     fn accept_now(&self, descriptors: DescriptorPermit<2>) -> io::Result<AcceptedClient> {
         let (stream, peer) =
             acceptfrom_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;

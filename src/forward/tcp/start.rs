@@ -21,7 +21,7 @@ impl Forwarder {
     /// [`TcpHandle::shutdown`](super::TcpHandle::shutdown), then closes the listener and waits for the open connections, up to the
     /// deadline given there.
     ///
-    /// Connections in the kernel's accept queue are reset when the listener is closed. A failed accept
+    /// Connections in the kernel's accept queue are accepted before the listener is closed. A failed accept
     /// never ends the forwarder: after a shortage (no descriptor, no memory) it retries with a delay
     /// that doubles from 10 ms to 1 s.
     ///

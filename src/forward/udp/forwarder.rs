@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::flow_record::{FlowEndCallback, FlowRecord};
 use super::handle::UdpHandle;
 use super::metrics::UdpWorkerMetrics;
 use super::options::{Coalesce, UdpOptions};
@@ -177,7 +178,8 @@ impl UdpForwarder {
         let address = address.map_err(|source| ForwardError::Listener { source })?;
         let workers = WorkerChoice::Own(sockets.len());
         let options = UdpOptions::default();
-        let settings = UdpSettings { name: "udp".into(), route: route.into(), options };
+        let (name, on_end) = ("udp".into(), None);
+        let settings = UdpSettings { name, route: route.into(), options, on_end };
         let handle = UdpHandle {
             address,
             control: Arc::default(),
@@ -185,6 +187,15 @@ impl UdpForwarder {
             earlier_flows: Arc::default(),
         };
         Ok(Self { sockets, owns_port: false, workers, settings, handle, earlier: None })
+    }
+
+    /// Sets a callback for the record of each flow that has ended.
+    ///
+    /// Called on the worker thread, which forwards no datagrams meanwhile: move slow work to another
+    /// thread. A panic of the callback is caught and logged.
+    pub fn on_end(mut self, callback: impl Fn(&FlowRecord) + Send + Sync + 'static) -> Self {
+        self.settings.on_end = Some(FlowEndCallback::new(callback));
+        self
     }
 
     /// Lets clients that have a flow at an earlier forwarder, whose [sockets](UdpHandle::sockets) this

@@ -2,6 +2,7 @@
 
 mod counters;
 mod earlier_flows;
+mod flow_record;
 mod flow_table;
 mod flows;
 mod forwarder;
@@ -16,6 +17,7 @@ mod worker;
 pub use self::counters::{
     FlowEndCounters, ShedCounters, UdpBackendCounters, UdpCounters, UdpTraffic, UndeliveredCounters,
 };
+pub use self::flow_record::FlowRecord;
 pub use self::forwarder::UdpForwarder;
 pub use self::handle::UdpHandle;
 pub use self::options::Coalesce;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::earlier_flows::EarlierFlows;
+use super::flow_record::FlowEndCallback;
 use super::options::{Coalesce, UdpOptions};
 use crate::forward::limits::ClientLimits;
 use crate::forward::route::Route;
@@ -14,6 +15,7 @@ pub(super) struct UdpSettings {
     pub(super) name: Arc<str>,
     pub(super) route: Route,
     pub(super) options: UdpOptions,
+    pub(super) on_end: Option<FlowEndCallback>,
 }
 
 /// What the workers of a forwarder share.

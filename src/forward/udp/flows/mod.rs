@@ -13,11 +13,13 @@ use rustix::event::epoll;
 use tracing::{debug, warn};
 
 use super::counters::{FlowEndReason, ShedReason};
+use super::flow_record::FlowRecord;
 use super::flow_table::{FlowExpiry, FlowId, FlowTable};
 use super::metrics::{AtomicUdpBackendCounters, UdpWorkerMetrics};
 use super::settings::UdpContext;
 use crate::balancer::BalancerWorker;
 use crate::forward::address::canonical_address;
+use crate::forward::clock::now;
 use crate::forward::connection_table::{ConnectionEntry, ConnectionKey};
 use crate::forward::counters::add_relaxed;
 use crate::forward::descriptors::{DescriptorPermit, NoDescriptors};
@@ -48,6 +50,7 @@ pub(super) struct Upstream {
     backend_serial: u64,
     pub(super) metrics: Arc<AtomicUdpBackendCounters>,
     live_entry: ConnectionKey,
+    started_at: Instant,
     /// Datagrams of the client.
     pub(super) requests: u64,
     /// Datagrams of the backend.
@@ -308,6 +311,7 @@ impl WorkerFlows {
             backend_serial,
             metrics,
             live_entry,
+            started_at: now,
             requests: 0,
             replies: 0,
             coalescing: false,
@@ -394,7 +398,7 @@ impl WorkerFlows {
 
     /// Completes the lease and the counters of a flow that has left the table.
     fn close_flow(&mut self, key: FlowKey, upstream: Upstream, reason: FlowEndReason) {
-        let Upstream { lease, live_entry, requests, replies, .. } = upstream;
+        let Upstream { lease, live_entry, requests, replies, started_at, .. } = upstream;
         self.metrics.live.remove(live_entry);
         self.metrics.count_flow_end(reason);
         self.finished += u64::from(reason != FlowEndReason::Cut);
@@ -403,6 +407,19 @@ impl WorkerFlows {
              {replies} from it: {reason}",
             self.context.settings.name, key.client
         );
+        if let Some(on_end) = &self.context.settings.on_end {
+            let address = self.context.address;
+            on_end.call(&FlowRecord {
+                service: Arc::clone(&self.context.settings.name),
+                client: key.client,
+                local: key.local.map_or(address, |ip| SocketAddr::new(ip, address.port())),
+                backend: upstream.metrics.id.clone(),
+                total_time: now().saturating_duration_since(started_at),
+                requests,
+                replies,
+                end: reason.name(),
+            });
+        }
         let Some(lease) = lease else { return };
         lease.complete(match reason {
             FlowEndReason::Idle | FlowEndReason::TotalTime
