@@ -68,6 +68,7 @@ impl Controller {
             role_watch.clone(),
             sync_status.clone(),
             reload_status.clone(),
+            history.clone(),
         );
         let (admin_address, address) = watch::channel(None);
         let (has_successor, successor) = watch::channel(false);

@@ -86,8 +86,20 @@ pub enum DirectorError {
     NoServer {
         /// The name of the service.
         service: String,
-        /// The address that was asked for.
+        /// The address or the name that was asked for.
         server: String,
+    },
+    /// Several servers of the service have this name.
+    #[error(
+        "service {service} has several servers {server:?}: use one of the addresses {addresses:?}"
+    )]
+    AmbiguousServer {
+        /// The name of the service.
+        service: String,
+        /// The name that was asked for.
+        server: String,
+        /// The addresses of the servers that have the name.
+        addresses: Vec<SocketAddr>,
     },
     /// The director has been stopped.
     #[error("the director has been stopped")]

@@ -12,7 +12,7 @@ use super::controller::{Controller, DirectorView};
 use super::counters::CountedSince;
 use super::error::DirectorError;
 use super::handover::Predecessor;
-use super::overrides::{ServerChange, ServerEdit};
+use super::overrides::{ChangeStamp, ServerChange, ServerEdit};
 use super::sockets::ListeningSockets;
 use super::status::DirectorStatus;
 use crate::forward::DrainReport;
@@ -137,12 +137,13 @@ impl Director {
         self.view.status.read(CountedSince::LastZeroed)
     }
 
-    /// Changes a server. The change outlives reloads until the configuration says something new of the
+    /// Changes a server, which is named by its address, or by its name if no other server of the
+    /// service has the same. The change outlives reloads until the configuration says something new of the
     /// same thing, and the standby adopts it.
     ///
     /// # Errors
-    /// [`DirectorError::NoService`], [`DirectorError::NoServer`], or the scheduler cannot use the
-    /// weight. Nothing is changed then.
+    /// [`DirectorError::NoService`], [`DirectorError::NoServer`], [`DirectorError::AmbiguousServer`], a
+    /// limit is out of its range, or the scheduler cannot use the weight. Nothing is changed then.
     pub fn change_server(
         &self,
         service: &str,
@@ -165,13 +166,13 @@ impl Director {
     /// connections go on.
     ///
     /// # Errors
-    /// [`DirectorError::NoService`], [`DirectorError::NoServer`].
+    /// [`DirectorError::NoService`], [`DirectorError::NoServer`], [`DirectorError::AmbiguousServer`].
     pub fn remove_server(&self, service: &str, server: &str) -> Result<(), DirectorError> {
         self.edit_servers(service, ServerEdit::Remove(server.to_owned()))
     }
 
     fn edit_servers(&self, service: &str, edit: ServerEdit) -> Result<(), DirectorError> {
-        self.view.registry.edit_servers(service, &[edit])
+        self.view.registry.edit_servers(service, &[edit], &ChangeStamp::now("program"))
     }
 
     /// Waits until a successor serves in this director's place: then it is time to

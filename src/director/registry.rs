@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::error::DirectorError;
-use super::overrides::ServerEdit;
+use super::overrides::{ChangeStamp, ServerEdit};
 use super::service::VirtualService;
 use super::time::tokio_now;
 use crate::health::{HealthEvents, Monitor, MonitorCounters};
@@ -54,8 +54,9 @@ impl ServiceRegistry {
         &self,
         service: &str,
         edits: &[ServerEdit],
+        origin: &ChangeStamp,
     ) -> Result<(), DirectorError> {
-        self.find_service(service)?.edit_servers(edits)
+        self.find_service(service)?.edit_servers(edits, origin)
     }
 
     pub(super) fn monitor(&self) -> &Monitor {
