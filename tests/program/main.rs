@@ -8,4 +8,5 @@ mod demonstration;
 mod package;
 #[path = "../common/skipped.rs"]
 mod skipped;
+mod top;
 mod world;
