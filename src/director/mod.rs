@@ -125,6 +125,11 @@
 //! configuration says something new of the same thing: another weight in the file replaces the
 //! operator's weight; a server that is removed from the file loses all overrides.
 //!
+//! # Events
+//! [`Director::events`] is a stream of what happens: health checks and ejections, the election, reloads,
+//! and changes by operators with the way by which they came. The last 256 are in the API, at
+//! `/api/v1/events`.
+//!
 //! # The admin server
 //! | path | content |
 //! |---|---|
@@ -168,6 +173,8 @@ mod controller;
 mod counters;
 mod diff;
 mod error;
+mod event_log;
+mod events;
 mod frontend;
 mod handle;
 mod handover;
@@ -203,6 +210,9 @@ pub use self::config::{
 };
 pub use self::counters::{ServerTotals, ServiceTotals};
 pub use self::error::{DirectorError, ServiceError};
+pub use self::events::{
+    ChangeOrigin, DirectorEvent, DirectorEvents, OperatorEvent, OperatorEventKind, ReloadEvent,
+};
 pub use self::handle::Director;
 pub use self::import::{ImportError, import};
 pub use self::overrides::ServerChange;

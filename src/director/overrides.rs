@@ -1,6 +1,7 @@
 //! Changes of servers by operators, which override the configuration.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,23 @@ impl ServerChange {
     #[must_use]
     pub fn with_state(self, state: BackendAdminState) -> Self {
         Self { state: Some(state), ..self }
+    }
+}
+
+impl fmt::Display for ServerChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The states have the names of the API.
+        let state = self.state.map(|state| match state {
+            BackendAdminState::Enabled => "up",
+            BackendAdminState::Draining => "drain",
+            BackendAdminState::Disabled => "down",
+        });
+        match (self.weight, state) {
+            (Some(weight), Some(state)) => write!(f, "weight {weight}, state {state}"),
+            (Some(weight), None) => write!(f, "weight {weight}"),
+            (None, Some(state)) => write!(f, "state {state}"),
+            (None, None) => f.write_str("what it was"),
+        }
     }
 }
 
@@ -125,16 +143,27 @@ impl ServiceOverrides {
         }
     }
 
-    /// Adopts another director's overrides where they are newer; returns whether any was.
-    pub(super) fn merge(&mut self, other: &Self) -> bool {
-        let mut is_changed = false;
+    /// Adopts another director's overrides where they are newer; returns what they change.
+    pub(super) fn merge(&mut self, other: &Self) -> Vec<ServerEdit> {
+        let mut edits = Vec::new();
         for (name, (number, server)) in &other.servers {
-            if self.servers.get(name).is_none_or(|(known, _)| known < number) {
-                self.servers.insert(name.clone(), (*number, server.clone()));
-                is_changed = true;
+            let known = self.servers.get(name);
+            if known.is_some_and(|(known, _)| known >= number) {
+                continue;
             }
+            let before = known.map(|(_, server)| server.clone()).unwrap_or_default();
+            match &server.presence {
+                presence if *presence == before.presence => {}
+                Some(PresenceOverride::Added(added)) => edits.push(ServerEdit::Add(added.clone())),
+                Some(PresenceOverride::Removed) => edits.push(ServerEdit::Remove(name.clone())),
+                None => {}
+            }
+            if server.change != before.change && server.change != ServerChange::default() {
+                edits.push(ServerEdit::Change(name.clone(), server.change));
+            }
+            self.servers.insert(name.clone(), (*number, server.clone()));
         }
-        is_changed
+        edits
     }
 
     /// Drops overrides of what a new configuration changes: the file is newer than the override.
@@ -233,14 +262,18 @@ mod tests {
     fn the_newer_override_wins_and_keeps_what_it_does_not_set() {
         let (mut a, mut b) = (ServiceOverrides::default(), ServiceOverrides::default());
         a.record(&weight(1, 3));
-        assert!(b.merge(&a));
-        assert!(!b.merge(&a), "the override is known already");
+        assert_eq!(b.merge(&a), [weight(1, 3)]);
+        assert_eq!(b.merge(&a), [], "the override is known already");
         b.record(&drain(1));
-        assert!(a.merge(&b));
         let both = ServerChange { weight: Some(3), state: Some(BackendAdminState::Draining) };
+        assert_eq!(a.merge(&b), [ServerEdit::Change("10.0.0.1:1".into(), both)]);
         assert_eq!(a.server_change("10.0.0.1:1"), both);
-        assert!(!b.merge(&a));
+        assert_eq!(b.merge(&a), []);
         assert_eq!(a, b);
+        a.record(&ServerEdit::Add(server(2, 5)));
+        a.record(&ServerEdit::Remove("10.0.0.1:1".into()));
+        let expected = [ServerEdit::Remove("10.0.0.1:1".into()), ServerEdit::Add(server(2, 5))];
+        assert_eq!(b.merge(&a), expected);
     }
 
     #[test]

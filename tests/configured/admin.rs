@@ -125,6 +125,19 @@ async fn each_call_has_its_effect() {
     assert_eq!(send(admin, "GET /none", "").await.0, 404);
     assert_eq!(send(admin, "GET /healthz", "").await, (200, "active\n".into()));
     assert_eq!(json(admin, "/api/v1/history").await["interval_ms"], 1000);
+
+    // The newest first: the removal of the last server by this client.
+    let events = json(admin, "/api/v1/events?limit=2").await;
+    assert_eq!(events.as_array().expect("a list").len(), 2);
+    let removed = format!("service web: server {c} was removed by the API client 127.0.0.1:");
+    assert!(events[0]["text"].as_str().expect("text").starts_with(&removed), "{events}");
+    assert_eq!((&events[0]["source"], &events[0]["alert"]), (&json!("operator"), &json!(false)));
+    let removed = format!("service web: server {c} was removed");
+    assert_eq!((&events[1]["source"], &events[1]["text"]), (&json!("health"), &json!(removed)));
+    let events = json(admin, "/api/v1/events").await;
+    let started = events.as_array().expect("a list").last().expect("a start");
+    assert!(events.as_array().expect("a list").iter().any(|event| event["source"] == "reload"));
+    assert!(started["at_ms"].as_u64().expect("a time") > 1_600_000_000_000, "{started}");
     director.stop(Duration::ZERO).await;
 }
 
@@ -142,11 +155,15 @@ async fn each_call_is_described() {
             calls += 1;
         }
     }
-    assert_eq!(calls, 13);
+    assert_eq!(calls, 14);
     // The schemas have exactly the fields of the answers.
     let answer = json(admin, "/api/v1/services/web").await;
     let schemas = &description["components"]["schemas"];
-    for (schema, value) in [("ServiceStatus", &answer), ("ServerStatus", &answer["servers"][0])] {
+    for (schema, value) in [
+        ("ServiceStatus", &answer),
+        ("ServerStatus", &answer["servers"][0]),
+        ("RecentEvent", &json(admin, "/api/v1/events").await[0]),
+    ] {
         let known = schemas[schema]["properties"].as_object().expect("properties");
         let answer: Vec<_> = value.as_object().expect("an object").keys().collect();
         assert_eq!(answer, known.keys().collect::<Vec<_>>(), "{schema}");

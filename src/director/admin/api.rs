@@ -1,13 +1,14 @@
 //! `/api/v1`, `/metrics` and `/healthz`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::UNIX_EPOCH;
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -15,6 +16,7 @@ use serde_json::{Map, Value};
 use super::response::{RequestBodyError, error_response};
 use crate::director::counters::CountedSince;
 use crate::director::error::DirectorError;
+use crate::director::events::ChangeOrigin;
 use crate::director::history::HistoryReader;
 use crate::director::metrics;
 use crate::director::overrides::ServerEdit;
@@ -35,10 +37,19 @@ impl AdminContext {
         self.status.read(CountedSince::LastZeroed)
     }
 
-    fn edit_servers(&self, service: &str, edits: &[ServerEdit]) -> Result<(), DirectorError> {
-        self.registry.edit_servers(service, edits)
+    fn edit_servers(
+        &self,
+        service: &str,
+        edits: &[ServerEdit],
+        client: RequestClient,
+    ) -> Result<(), DirectorError> {
+        self.registry.edit_servers(service, edits, ChangeOrigin::Api(client.0))
     }
 }
+
+/// The peer of the connection by which a request came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestClient(pub(super) SocketAddr);
 
 pub(super) fn routes() -> Router<AdminContext> {
     Router::new()
@@ -47,6 +58,7 @@ pub(super) fn routes() -> Router<AdminContext> {
         .route("/api/v1/openapi.json", get(serve_openapi))
         .route("/api/v1/status", get(status))
         .route("/api/v1/history", get(history))
+        .route("/api/v1/events", get(recent_events))
         .route("/api/v1/zero", post(zero_all_services))
         .route("/api/v1/services/{service}", get(service))
         .route("/api/v1/services/{service}/zero", post(zero_service))
@@ -97,6 +109,31 @@ async fn status(State(context): State<AdminContext>) -> Response {
 
 async fn history(State(context): State<AdminContext>) -> Response {
     Json(context.history.snapshot()).into_response()
+}
+
+/// An event of the director.
+#[derive(Debug, Serialize)]
+struct RecentEvent {
+    /// Since the Unix epoch.
+    at_ms: u64,
+    source: &'static str,
+    alert: bool,
+    text: String,
+}
+
+/// Returns the last events, the newest first.
+async fn recent_events(
+    State(context): State<AdminContext>,
+    Query(query): Query<LimitQuery>,
+) -> Response {
+    let events = context.registry.events().recent().into_iter().rev().take(query.limit);
+    let events = events.map(|event| RecentEvent {
+        at_ms: saturating_millis(event.at().duration_since(UNIX_EPOCH).unwrap_or_default()),
+        source: event.source(),
+        alert: event.is_alert(),
+        text: event.to_string(),
+    });
+    Json(events.collect::<Vec<_>>()).into_response()
 }
 
 async fn service(State(context): State<AdminContext>, Path(name): Path<String>) -> Response {
@@ -178,6 +215,7 @@ async fn connections(
 /// Adds one server, or a list of servers.
 async fn add_servers(
     State(context): State<AdminContext>,
+    Extension(client): Extension<RequestClient>,
     Path(service): Path<String>,
     body: Bytes,
 ) -> Result<Response, RequestBodyError> {
@@ -187,7 +225,7 @@ async fn add_servers(
     };
     let edits = servers.into_iter().map(|server| parse_object(server).map(ServerEdit::Add));
     let edits = edits.collect::<Result<Vec<_>, _>>()?;
-    Ok(match context.edit_servers(&service, &edits) {
+    Ok(match context.edit_servers(&service, &edits, client) {
         Ok(()) => StatusCode::CREATED.into_response(),
         Err(error) => error.into_response(),
     })
@@ -195,6 +233,7 @@ async fn add_servers(
 
 async fn change_servers(
     State(context): State<AdminContext>,
+    Extension(client): Extension<RequestClient>,
     Path(service): Path<String>,
     body: Bytes,
 ) -> Result<Response, RequestBodyError> {
@@ -202,21 +241,24 @@ async fn change_servers(
     let edit =
         |(server, change)| parse_object(change).map(|change| ServerEdit::Change(server, change));
     let edits = changes.into_iter().map(edit).collect::<Result<Vec<_>, _>>()?;
-    Ok(empty_response(context.edit_servers(&service, &edits)))
+    Ok(empty_response(context.edit_servers(&service, &edits, client)))
 }
 
 async fn change_server(
     State(context): State<AdminContext>,
+    Extension(client): Extension<RequestClient>,
     Path((service, server)): Path<(String, String)>,
     body: Bytes,
 ) -> Result<Response, RequestBodyError> {
     let change = parse_object(serde_json::from_slice(&body)?)?;
-    Ok(empty_response(context.edit_servers(&service, &[ServerEdit::Change(server, change)])))
+    let edits = [ServerEdit::Change(server, change)];
+    Ok(empty_response(context.edit_servers(&service, &edits, client)))
 }
 
 async fn remove_server(
     State(context): State<AdminContext>,
+    Extension(client): Extension<RequestClient>,
     Path((service, server)): Path<(String, String)>,
 ) -> Response {
-    empty_response(context.edit_servers(&service, &[ServerEdit::Remove(server)]))
+    empty_response(context.edit_servers(&service, &[ServerEdit::Remove(server)], client))
 }

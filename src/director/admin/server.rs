@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::access::{self, AdminAccess};
-use super::api::{self, AdminContext};
+use super::api::{self, AdminContext, RequestClient};
 use super::page;
 use super::response::error_response;
 use crate::director::config::{AdminConfig, HumanDuration};
@@ -112,8 +112,8 @@ impl AdminService {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             while connections.try_join_next().is_some() {}
             match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    let app = app.clone();
+                Ok((stream, peer)) => {
+                    let app = app.clone().layer(Extension(RequestClient(peer)));
                     connections.spawn(async move {
                         serve_connection(stream, app, self.request_timeout).await;
                         drop(permit);

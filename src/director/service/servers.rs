@@ -94,17 +94,19 @@ impl VirtualService {
         })
     }
 
-    /// Applies those of another director's changes that are newer than the ones known here.
+    /// Applies those of another director's changes that are newer than the ones known here, and returns
+    /// what they change.
     pub(in crate::director) fn merge_overrides(
         &self,
         others: &ServiceOverrides,
-    ) -> Result<(), SetError> {
+    ) -> Result<Vec<ServerEdit>, SetError> {
         let mut state = self.lock_state();
         let mut overrides = state.overrides.clone();
-        if !overrides.merge(others) {
-            return Ok(());
+        let edits = overrides.merge(others);
+        if overrides != state.overrides {
+            let servers = state.config.servers.clone();
+            self.apply_servers(&mut state, servers, overrides)?;
         }
-        let servers = state.config.servers.clone();
-        self.apply_servers(&mut state, servers, overrides)
+        Ok(edits)
     }
 }
