@@ -114,6 +114,7 @@ impl Controller {
             match self.next_step().await {
                 ControllerStep::Run(ControlCommand::Reload { config, sockets, reply }) => {
                     let result = self.parts.reload(*config, sockets).await;
+                    self.parts.publish_reload(&result);
                     // The caller may have stopped waiting.
                     let _ = reply.send(result);
                 }
@@ -188,6 +189,12 @@ impl Controller {
         };
         self.parts.registry.monitor().shutdown();
         report
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.parts.registry.events().close();
     }
 }
 

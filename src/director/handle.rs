@@ -11,12 +11,12 @@ use super::config::{DirectorConfig, RealServer};
 use super::controller::{Controller, DirectorView};
 use super::counters::CountedSince;
 use super::error::DirectorError;
+use super::events::{ChangeOrigin, DirectorEvents};
 use super::handover::Predecessor;
-use super::overrides::{ChangeStamp, ServerChange, ServerEdit};
+use super::overrides::{ServerChange, ServerEdit};
 use super::sockets::ListeningSockets;
 use super::status::DirectorStatus;
 use crate::forward::DrainReport;
-use crate::health::HealthEvents;
 use crate::vrrp::Vrrp;
 
 /// A running director; a clone is another handle on the same one.
@@ -119,10 +119,35 @@ impl Director {
         self.view.role.vrrp()
     }
 
-    /// Returns the events of health checks and outlier ejection from now on.
+    /// Returns a reader of the director's events from now on: health checks and ejections, the
+    /// election, reloads, and changes of servers by operators. See [`Events`](crate::events::Events) for
+    /// what a slow reader misses. The events end when the director has stopped.
+    ///
+    /// # Examples
+    /// ```
+    /// use lvs::director::{Director, DirectorConfig, DirectorEvent, ServerChange, ServiceConfig};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let web = ServiceConfig::tcp("web")
+    ///     .listen(std::net::SocketAddr::from(([127, 0, 0, 1], 0)))
+    ///     .server("127.0.0.1:8081".parse::<std::net::SocketAddr>()?);
+    /// let director = Director::start(DirectorConfig::builder().service(web).build()?).await?;
+    /// let mut events = director.events();
+    ///
+    /// director.change_server("web", "127.0.0.1:8081", ServerChange::new().with_weight(3))?;
+    /// let event = events.next().await.expect("the director runs")?;
+    /// assert_eq!(
+    ///     event.to_string(),
+    ///     "service web: server 127.0.0.1:8081 was changed to weight 3 by the program"
+    /// );
+    /// assert!(matches!(event, DirectorEvent::Operator(_)) && !event.is_alert());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
-    pub fn health_events(&self) -> HealthEvents {
-        self.view.registry.health_events()
+    pub fn events(&self) -> DirectorEvents {
+        self.view.registry.events().subscribe()
     }
 
     /// Returns the address of the admin server, with the real port where the configuration has 0.
@@ -172,7 +197,7 @@ impl Director {
     }
 
     fn edit_servers(&self, service: &str, edit: ServerEdit) -> Result<(), DirectorError> {
-        self.view.registry.edit_servers(service, &[edit], &ChangeStamp::now("program"))
+        self.view.registry.edit_servers(service, &[edit], &ChangeOrigin::Program)
     }
 
     /// Waits until a successor serves in this director's place: then it is time to

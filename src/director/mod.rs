@@ -127,6 +127,11 @@
 //! [status](ServerStatus::changed) say who made a change. Changes are passed on from the active director
 //! to its standby, and not the other way: a change at a standby stays there.
 //!
+//! # Events
+//! [`Director::events`] is a stream of what happens: health checks and ejections, the election, reloads,
+//! and changes by operators with the way by which they came. The last 256 are in the API, at
+//! `/api/v1/events`.
+//!
 //! # The admin server
 //! | path | content |
 //! |---|---|
@@ -172,6 +177,8 @@ mod controller;
 mod counters;
 mod diff;
 mod error;
+mod event_log;
+mod events;
 mod frontend;
 mod handle;
 mod handover;
@@ -209,6 +216,9 @@ pub use self::config::{
 };
 pub use self::counters::{ServerTotals, ServiceTotals};
 pub use self::error::{DirectorError, ServiceError};
+pub use self::events::{
+    ChangeOrigin, DirectorEvent, DirectorEvents, OperatorEvent, OperatorEventKind, ReloadEvent,
+};
 pub use self::handle::Director;
 pub use self::import::{ImportError, import};
 pub use self::overrides::{ChangeStamp, ServerChange};

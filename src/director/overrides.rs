@@ -108,7 +108,7 @@ impl fmt::Display for ServerChange {
             self.tier.map(|tier| format!("tier {tier}")),
         ];
         let parts: Vec<_> = parts.into_iter().flatten().collect();
-        f.write_str(if parts.is_empty() { "nothing" } else { "" })?;
+        f.write_str(if parts.is_empty() { "what it was" } else { "" })?;
         f.write_str(&parts.join(", "))
     }
 }
@@ -117,15 +117,15 @@ impl fmt::Display for ServerChange {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ChangeStamp {
-    /// The operator's name where one was given, and the address from which the change came; `program`
-    /// for a change by the program that embeds the director.
+    /// The way by which the change came, as [`ChangeOrigin`](super::ChangeOrigin) writes it, such as
+    /// `alice at 127.0.0.1:40312`.
     pub by: String,
     /// The time of the change, in milliseconds since 1970.
     pub at_ms: u64,
 }
 
 impl ChangeStamp {
-    /// Returns the origin of a change that somebody makes now.
+    /// Returns the stamp of a change that somebody makes now.
     pub(super) fn now(by: impl Into<String>) -> Self {
         Self { by: by.into(), at_ms: unix_millis() }
     }
@@ -137,17 +137,6 @@ pub(super) enum ServerEdit {
     Change(String, ServerChange),
     Add(RealServer),
     Remove(String),
-}
-
-impl fmt::Display for ServerEdit {
-    /// Writes the server and what is done to it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Change(server, change) => write!(f, "server {server}: {change}"),
-            Self::Add(server) => write!(f, "server {}: added", server.address),
-            Self::Remove(server) => write!(f, "server {server}: removed"),
-        }
-    }
 }
 
 /// The overrides of one service, by server. Each has a number that grows with every edit, by which two
@@ -169,7 +158,7 @@ struct ServerOverride {
     presence: Option<PresenceOverride>,
     /// Who edited the server last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    origin: Option<ChangeStamp>,
+    stamp: Option<ChangeStamp>,
 }
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -188,7 +177,7 @@ pub(super) struct DesiredServer {
 
 impl ServiceOverrides {
     /// Records an edit, on top of those before.
-    pub(super) fn record(&mut self, edit: &ServerEdit, origin: &ChangeStamp) {
+    pub(super) fn record(&mut self, edit: &ServerEdit, stamp: &ChangeStamp) {
         let number = self.servers.values().map(|(number, _)| *number).max().unwrap_or(0) + 1;
         let name = match edit {
             ServerEdit::Change(server, _) | ServerEdit::Remove(server) => server.clone(),
@@ -207,7 +196,7 @@ impl ServiceOverrides {
                 *server = ServerOverride { presence, ..ServerOverride::default() };
             }
         }
-        server.origin = Some(origin.clone());
+        server.stamp = Some(stamp.clone());
     }
 
     /// Drops overrides of servers that operators added and removed again, except the newest, which the
@@ -227,16 +216,27 @@ impl ServiceOverrides {
         }
     }
 
-    /// Adopts another director's overrides where they are newer; returns whether any was.
-    pub(super) fn merge(&mut self, other: &Self) -> bool {
-        let mut is_changed = false;
+    /// Adopts another director's overrides where they are newer; returns what they change.
+    pub(super) fn merge(&mut self, other: &Self) -> Vec<ServerEdit> {
+        let mut edits = Vec::new();
         for (name, (number, server)) in &other.servers {
-            if self.servers.get(name).is_none_or(|(known, _)| known < number) {
-                self.servers.insert(name.clone(), (*number, server.clone()));
-                is_changed = true;
+            let known = self.servers.get(name);
+            if known.is_some_and(|(known, _)| known >= number) {
+                continue;
             }
+            let before = known.map(|(_, server)| server.clone()).unwrap_or_default();
+            match &server.presence {
+                presence if *presence == before.presence => {}
+                Some(PresenceOverride::Added(added)) => edits.push(ServerEdit::Add(added.clone())),
+                Some(PresenceOverride::Removed) => edits.push(ServerEdit::Remove(name.clone())),
+                None => {}
+            }
+            if server.change != before.change && server.change != ServerChange::default() {
+                edits.push(ServerEdit::Change(name.clone(), server.change));
+            }
+            self.servers.insert(name.clone(), (*number, server.clone()));
         }
-        is_changed
+        edits
     }
 
     /// Drops overrides of what a new configuration changes: the file is newer than the override.
@@ -318,8 +318,8 @@ impl ServiceOverrides {
     }
 
     /// Returns who edited a server last, if it has an override.
-    pub(super) fn origin(&self, server: &str) -> Option<&ChangeStamp> {
-        self.servers.get(server)?.1.origin.as_ref()
+    pub(super) fn stamp(&self, server: &str) -> Option<&ChangeStamp> {
+        self.servers.get(server)?.1.stamp.as_ref()
     }
 
     /// Returns whether a server has an override.
@@ -338,7 +338,7 @@ mod tests {
         server
     }
 
-    fn origin() -> ChangeStamp {
+    fn stamp() -> ChangeStamp {
         ChangeStamp { by: "alice".to_owned(), at_ms: 7 }
     }
 
@@ -356,16 +356,20 @@ mod tests {
     #[test]
     fn the_newer_override_wins_and_keeps_what_it_does_not_set() {
         let (mut a, mut b) = (ServiceOverrides::default(), ServiceOverrides::default());
-        a.record(&weight(1, 3), &origin());
-        assert!(b.merge(&a));
-        assert!(!b.merge(&a), "the override is known already");
-        b.record(&drain(1), &origin());
-        assert!(a.merge(&b));
+        a.record(&weight(1, 3), &stamp());
+        assert_eq!(b.merge(&a), [weight(1, 3)]);
+        assert_eq!(b.merge(&a), [], "the override is known already");
+        b.record(&drain(1), &stamp());
         let both = ServerChange::new().with_weight(3).with_state(BackendAdminState::Draining);
+        assert_eq!(a.merge(&b), [ServerEdit::Change("10.0.0.1:1".into(), both)]);
         assert_eq!(a.server_change("10.0.0.1:1"), both);
-        assert!(!b.merge(&a));
+        assert_eq!(b.merge(&a), []);
         assert_eq!(a, b);
-        assert_eq!(b.origin("10.0.0.1:1"), Some(&origin()));
+        a.record(&ServerEdit::Add(server(2, 5)), &stamp());
+        a.record(&ServerEdit::Remove("10.0.0.1:1".into()), &stamp());
+        let expected = [ServerEdit::Remove("10.0.0.1:1".into()), ServerEdit::Add(server(2, 5))];
+        assert_eq!(b.merge(&a), expected);
+        assert_eq!(b.stamp("10.0.0.1:1"), Some(&stamp()));
     }
 
     #[test]
@@ -374,48 +378,48 @@ mod tests {
         let mut changes = ServiceOverrides::default();
         let mut file = server(1, 1);
         file.max_connections = Some(100);
-        changes.record(&edit(ServerChange::new().with_resume_connections(5)), &origin());
+        changes.record(&edit(ServerChange::new().with_resume_connections(5)), &stamp());
         let limits = |changes: &ServiceOverrides, file: &RealServer| {
             let desired = changes.apply_to(std::slice::from_ref(file)).remove(0).config;
             (desired.limits().max_connections(), desired.limits().resume_below(), desired.tier)
         };
         assert_eq!(limits(&changes, &file), (100, 5, 0));
         let change = ServerChange::new().with_max_connections(20).with_tier(2);
-        changes.record(&edit(change), &origin());
+        changes.record(&edit(change), &stamp());
         assert_eq!(limits(&changes, &file), (20, 5, 2));
         let mut newer = file.clone();
         newer.max_connections = Some(50);
         changes.rebase(std::slice::from_ref(&file), std::slice::from_ref(&newer));
         assert_eq!(limits(&changes, &newer), (50, 0, 2));
         assert_eq!(change.to_string(), "max_connections 20, tier 2");
-        assert_eq!(ServerChange::new().to_string(), "nothing");
+        assert_eq!(ServerChange::new().to_string(), "what it was");
     }
 
     #[test]
     fn overrides_take_precedence_over_the_configuration() {
         let mut changes = ServiceOverrides::default();
         let file = [server(1, 1), server(2, 2)];
-        changes.record(&weight(1, 7), &origin());
-        changes.record(&ServerEdit::Remove("10.0.0.1:2".into()), &origin());
-        changes.record(&ServerEdit::Add(server(3, 3)), &origin());
-        changes.record(&drain(3), &origin());
+        changes.record(&weight(1, 7), &stamp());
+        changes.record(&ServerEdit::Remove("10.0.0.1:2".into()), &stamp());
+        changes.record(&ServerEdit::Add(server(3, 3)), &stamp());
+        changes.record(&drain(3), &stamp());
         let desired = |server, state| DesiredServer { config: server, state };
         let expected = [
             desired(server(1, 7), BackendAdminState::Enabled),
             desired(server(3, 3), BackendAdminState::Draining),
         ];
         assert_eq!(changes.apply_to(&file), expected);
-        changes.record(&ServerEdit::Add(server(2, 5)), &origin());
+        changes.record(&ServerEdit::Add(server(2, 5)), &stamp());
         assert_eq!(changes.apply_to(&file)[1], desired(server(2, 5), BackendAdminState::Enabled));
     }
 
     #[test]
     fn overrides_of_removed_servers_are_bounded() {
         let mut changes = ServiceOverrides::default();
-        changes.record(&ServerEdit::Remove("10.0.0.1:65535".into()), &origin());
+        changes.record(&ServerEdit::Remove("10.0.0.1:65535".into()), &stamp());
         for port in 1..2_000 {
-            changes.record(&ServerEdit::Add(server(port, 1)), &origin());
-            changes.record(&ServerEdit::Remove(format!("10.0.0.1:{port}")), &origin());
+            changes.record(&ServerEdit::Add(server(port, 1)), &stamp());
+            changes.record(&ServerEdit::Remove(format!("10.0.0.1:{port}")), &stamp());
             changes.prune_removed(&[server(65_535, 1)]);
         }
         assert_eq!(changes.servers.len(), MAX_REMOVED_OVERRIDES + 1);
@@ -425,11 +429,11 @@ mod tests {
     #[test]
     fn a_new_configuration_drops_the_overrides_of_what_it_changes_only() {
         let mut changes = ServiceOverrides::default();
-        changes.record(&weight(1, 7), &origin());
-        changes.record(&drain(1), &origin());
-        changes.record(&drain(2), &origin());
-        changes.record(&ServerEdit::Remove("10.0.0.1:4".into()), &origin());
-        changes.record(&ServerEdit::Add(server(3, 3)), &origin());
+        changes.record(&weight(1, 7), &stamp());
+        changes.record(&drain(1), &stamp());
+        changes.record(&drain(2), &stamp());
+        changes.record(&ServerEdit::Remove("10.0.0.1:4".into()), &stamp());
+        changes.record(&ServerEdit::Add(server(3, 3)), &stamp());
         let before = [server(1, 1), server(2, 1), server(4, 1)];
         let mut same = changes.clone();
         same.rebase(&before, &before);

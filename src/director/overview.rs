@@ -198,7 +198,7 @@ impl ServerList {
                 reason: snapshot.reason(position).map(ToString::to_string),
                 weight: member.weight(),
                 active: load.active.saturating_add(load.inactive),
-                changed: overrides.origin(address).cloned(),
+                changed: overrides.stamp(address).cloned(),
             });
         }
     }

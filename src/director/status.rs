@@ -220,7 +220,7 @@ fn service_status(
             max_connections: member.limits().max_connections(),
             resume_connections: member.limits().resume_below(),
             by_hand: overrides.contains(&address),
-            changed: overrides.origin(&address).cloned(),
+            changed: overrides.stamp(&address).cloned(),
             active: load.active,
             inactive: load.inactive,
             outcomes: backend.outcomes(),

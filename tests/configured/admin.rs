@@ -101,8 +101,9 @@ async fn each_call_has_its_effect() {
     let service = json(admin, "/api/v1/services/web").await;
     let limits = ["max_connections", "resume_connections", "tier", "weight"];
     assert_eq!(limits.map(|key| find(&service, c)[key].as_u64()), [8, 3, 1, 6].map(Some));
-    assert_eq!(find(&service, c)["changed"]["by"], "alice at 127.0.0.1");
-    assert_eq!(find(&service, a)["changed"]["by"], "127.0.0.1");
+    let by = |server| find(&service, server)["changed"]["by"].as_str().map(str::to_owned);
+    assert!(by(c).expect("a name").starts_with("alice at 127.0.0.1:"), "{service}");
+    assert!(by(a).expect("an address").starts_with("the API client 127.0.0.1:"), "{service}");
     let overview = json(admin, "/api/v1/overview?search=NEW").await;
     assert_eq!(overview["servers"][0]["address"], c.to_string(), "{overview}");
     assert_eq!(overview["services"][0]["by_hand"], 2);
@@ -154,6 +155,19 @@ async fn each_call_has_its_effect() {
     assert_eq!(send(admin, "GET /none", "").await.0, 404);
     assert_eq!(send(admin, "GET /healthz", "").await, (200, "active\n".into()));
     assert_eq!(json(admin, "/api/v1/history").await["interval_ms"], 1000);
+
+    // The newest first: the removal of the last server by this client.
+    let events = json(admin, "/api/v1/events?limit=2").await;
+    assert_eq!(events.as_array().expect("a list").len(), 2);
+    let removed = format!("service web: server {c} was removed by the API client 127.0.0.1:");
+    assert!(events[0]["text"].as_str().expect("text").starts_with(&removed), "{events}");
+    assert_eq!((&events[0]["source"], &events[0]["alert"]), (&json!("operator"), &json!(false)));
+    let removed = format!("service web: server {c} was removed");
+    assert_eq!((&events[1]["source"], &events[1]["text"]), (&json!("health"), &json!(removed)));
+    let events = json(admin, "/api/v1/events").await;
+    let started = events.as_array().expect("a list").last().expect("a start");
+    assert!(events.as_array().expect("a list").iter().any(|event| event["source"] == "reload"));
+    assert!(started["at_ms"].as_u64().expect("a time") > 1_600_000_000_000, "{started}");
     director.stop(Duration::ZERO).await;
 }
 
@@ -171,7 +185,7 @@ async fn each_call_is_described() {
             calls += 1;
         }
     }
-    assert_eq!(calls, 15);
+    assert_eq!(calls, 16);
     // The schemas have exactly the fields of the answers.
     let answer = json(admin, "/api/v1/services/web").await;
     let schemas = &description["components"]["schemas"];
@@ -179,6 +193,7 @@ async fn each_call_is_described() {
     for (schema, value) in [
         ("ServiceStatus", &answer),
         ("ServerStatus", &answer["servers"][0]),
+        ("RecentEvent", &json(admin, "/api/v1/events").await[0]),
         ("DirectorStatus", &json(admin, "/api/v1/status").await),
         ("DirectorOverview", &overview),
         ("ServiceOverview", &overview["services"][0]),

@@ -104,7 +104,7 @@ async fn a_server_is_found_by_its_name_unless_several_have_it() {
     assert!(matches!(error, DirectorError::NoServer { .. }));
     let status = director.status();
     let servers = &status.services[0].servers;
-    assert_eq!(servers[0].changed.as_ref().map(|changed| &*changed.by), Some("program"));
+    assert_eq!(servers[0].changed.as_ref().map(|changed| &*changed.by), Some("the program"));
     let states: Vec<_> = servers.iter().map(|server| server.state).collect();
     assert_eq!(states, ["draining", "eligible", "eligible"]);
     director.remove_server("web", "one").expect("one server has the name");

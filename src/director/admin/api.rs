@@ -1,6 +1,7 @@
 //! `/api/v1`, `/metrics` and `/healthz`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::UNIX_EPOCH;
 
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -41,6 +42,7 @@ pub(super) fn routes() -> Router<AdminContext> {
         .route("/api/v1/status", get(status))
         .route("/api/v1/overview", get(overview))
         .route("/api/v1/history", get(history))
+        .route("/api/v1/events", get(recent_events))
         .route("/api/v1/zero", post(zero_all_services))
         .route("/api/v1/services/{service}", get(service))
         .route("/api/v1/services/{service}/history", get(service_history))
@@ -79,6 +81,31 @@ async fn status(State(context): State<AdminContext>) -> Response {
 
 async fn history(State(context): State<AdminContext>) -> Response {
     Json(context.history.snapshot()).into_response()
+}
+
+/// An event of the director.
+#[derive(Debug, Serialize)]
+struct RecentEvent {
+    /// Since the Unix epoch.
+    at_ms: u64,
+    source: &'static str,
+    alert: bool,
+    text: String,
+}
+
+/// Returns the last events, the newest first.
+async fn recent_events(
+    State(context): State<AdminContext>,
+    Query(query): Query<LimitQuery>,
+) -> Response {
+    let events = context.registry.events().recent().into_iter().rev().take(query.limit);
+    let events = events.map(|event| RecentEvent {
+        at_ms: saturating_millis(event.at().duration_since(UNIX_EPOCH).unwrap_or_default()),
+        source: event.source(),
+        alert: event.is_alert(),
+        text: event.to_string(),
+    });
+    Json(events.collect::<Vec<_>>()).into_response()
 }
 
 async fn service(State(context): State<AdminContext>, Path(name): Path<String>) -> Response {

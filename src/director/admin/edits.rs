@@ -1,6 +1,6 @@
 //! The calls by which operators change servers, and who they are.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use axum::body::Bytes;
 use axum::extract::{Extension, FromRequestParts, Path, State};
@@ -14,7 +14,8 @@ use serde_json::{Map, Value, json};
 
 use super::api::AdminContext;
 use super::response::RequestBodyError;
-use crate::director::overrides::{ChangeStamp, ServerEdit};
+use crate::director::events::ChangeOrigin;
+use crate::director::overrides::ServerEdit;
 
 pub(super) fn routes() -> Router<AdminContext> {
     Router::new()
@@ -25,38 +26,37 @@ pub(super) fn routes() -> Router<AdminContext> {
         )
 }
 
-/// The address at the other end of the connection that a request came by.
+/// The peer of the connection by which a request came.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct AdminPeer(pub(super) IpAddr);
+pub(super) struct RequestClient(pub(super) SocketAddr);
 
 /// The header by which an operator gives a name.
 const OPERATOR_HEADER: &str = "lvs-operator";
 /// The longest name of an operator, in bytes.
 const MAX_OPERATOR_NAME: usize = 64;
 
-impl<S: Send + Sync> FromRequestParts<S> for ChangeStamp {
+impl<S: Send + Sync> FromRequestParts<S> for ChangeOrigin {
     type Rejection = Response;
 
     /// Returns who sends the request: the name that the operator gives, and the address.
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
-        let peer = Extension::<AdminPeer>::from_request_parts(parts, state).await;
-        let Extension(AdminPeer(address)) = peer.map_err(IntoResponse::into_response)?;
-        let Some(name) = parts.headers.get(OPERATOR_HEADER) else {
-            return Ok(Self::now(address.to_string()));
-        };
+        let client = Extension::<RequestClient>::from_request_parts(parts, state).await;
+        let Extension(RequestClient(client)) = client.map_err(IntoResponse::into_response)?;
         // `to_str` accepts printable ASCII only: the name goes into log lines.
-        match name.to_str() {
-            Ok(name) if !name.is_empty() && name.len() <= MAX_OPERATOR_NAME => {
-                Ok(Self::now(format!("{name} at {address}")))
+        let operator = match parts.headers.get(OPERATOR_HEADER).map(|name| name.to_str()) {
+            None => None,
+            Some(Ok(name)) if !name.is_empty() && name.len() <= MAX_OPERATOR_NAME => {
+                Some(name.into())
             }
-            _ => {
+            Some(_) => {
                 let reason = format!(
                     "the header `{OPERATOR_HEADER}` must have 1 to {MAX_OPERATOR_NAME} printable \
                      ASCII characters"
                 );
-                Err(RequestBodyError(reason).into_response())
+                return Err(RequestBodyError(reason).into_response());
             }
-        }
+        };
+        Ok(Self::Api { client, operator })
     }
 }
 
@@ -78,7 +78,7 @@ impl AdminContext {
         &self,
         service: &str,
         edits: &[ServerEdit],
-        origin: &ChangeStamp,
+        origin: &ChangeOrigin,
         code: StatusCode,
     ) -> Response {
         match self.registry.edit_servers(service, edits, origin) {
@@ -97,7 +97,7 @@ impl AdminContext {
 async fn add_servers(
     State(context): State<AdminContext>,
     Path(service): Path<String>,
-    origin: ChangeStamp,
+    origin: ChangeOrigin,
     body: Bytes,
 ) -> Result<Response, RequestBodyError> {
     let servers = match serde_json::from_slice(&body)? {
@@ -112,7 +112,7 @@ async fn add_servers(
 async fn change_servers(
     State(context): State<AdminContext>,
     Path(service): Path<String>,
-    origin: ChangeStamp,
+    origin: ChangeOrigin,
     body: Bytes,
 ) -> Result<Response, RequestBodyError> {
     let changes: Map<String, Value> = parse_object(serde_json::from_slice(&body)?)?;
@@ -125,7 +125,7 @@ async fn change_servers(
 async fn change_server(
     State(context): State<AdminContext>,
     Path((service, server)): Path<(String, String)>,
-    origin: ChangeStamp,
+    origin: ChangeOrigin,
     body: Bytes,
 ) -> Result<Response, RequestBodyError> {
     let edits = [ServerEdit::Change(server, parse_object(serde_json::from_slice(&body)?)?)];
@@ -135,7 +135,7 @@ async fn change_server(
 async fn remove_server(
     State(context): State<AdminContext>,
     Path((service, server)): Path<(String, String)>,
-    origin: ChangeStamp,
+    origin: ChangeOrigin,
 ) -> Response {
     let edits = [ServerEdit::Remove(server)];
     context.edit_servers(&service, &edits, &origin, StatusCode::NO_CONTENT)

@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{DefaultBodyLimit, Extension, Request};
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -25,7 +25,7 @@ use tokio::time::{sleep, timeout};
 use super::access::{self, AdminAccess};
 use super::api::{self, AdminContext};
 use super::connections::{ConnectionHandle, ConnectionTable};
-use super::edits::{self, AdminPeer};
+use super::edits::{self, RequestClient};
 use super::page;
 use super::response::error_response;
 use crate::director::config::{AdminConfig, HumanDuration};
@@ -128,7 +128,7 @@ impl AdminService {
             let last_request = Arc::new(AtomicU64::new(requests.fetch_add(1, Relaxed)));
             let connection = AdminConnection {
                 app: app.clone(),
-                peer: AdminPeer(client.ip().to_canonical()),
+                peer: RequestClient(client),
                 requests: Arc::clone(&requests),
                 last_request: Arc::clone(&last_request),
                 request_timeout: self.request_timeout,
@@ -159,7 +159,7 @@ impl ConnectionHandle for OpenConnection {
 /// A connection.
 struct AdminConnection {
     app: Router,
-    peer: AdminPeer,
+    peer: RequestClient,
     /// Counts the requests of all connections.
     requests: Arc<AtomicU64>,
     /// The number of this connection's last request.

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 /// A configuration that cannot be imported.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
 #[error("line {line}: {reason}")]
 pub struct ImportError {
     /// The line, from 1.

@@ -73,28 +73,26 @@ impl VirtualService {
         Ok(())
     }
 
-    /// Applies an operator's edits, all of them or none, and logs them. They name a server by its
-    /// address, or by a name that no other server of the service has.
+    /// Applies an operator's edits, all of them or none. They name a server by its address, or by a name
+    /// that no other server of the service has; returns them with addresses.
     pub(in crate::director) fn edit_servers(
         &self,
         edits: &[ServerEdit],
-        origin: &ChangeStamp,
-    ) -> Result<(), DirectorError> {
+        by: &str,
+    ) -> Result<Vec<ServerEdit>, DirectorError> {
         let mut state = self.lock_state();
         let mut overrides = state.overrides.clone();
         let desired = overrides.apply_to(&state.config.servers);
         let edits = edits.iter().map(|edit| self.resolve_edit(edit, &desired));
         let edits = edits.collect::<Result<Vec<_>, _>>()?;
-        edits.iter().for_each(|edit| overrides.record(edit, origin));
+        let stamp = ChangeStamp::now(by);
+        edits.iter().for_each(|edit| overrides.record(edit, &stamp));
         overrides.prune_removed(&state.config.servers);
         let servers = state.config.servers.clone();
         self.apply_servers(&mut state, servers, overrides).map_err(|source| {
             DirectorError::Service { service: self.name.clone(), source: source.into() }
         })?;
-        for edit in edits {
-            tracing::info!("service {}: {edit}; changed by {}", self.name, origin.by);
-        }
-        Ok(())
+        Ok(edits)
     }
 
     /// Returns an edit with the server's address in place of its name.
@@ -136,17 +134,19 @@ impl VirtualService {
         }
     }
 
-    /// Applies those of another director's changes that are newer than the ones known here.
+    /// Applies those of another director's changes that are newer than the ones known here, and returns
+    /// what they change.
     pub(in crate::director) fn merge_overrides(
         &self,
         others: &ServiceOverrides,
-    ) -> Result<(), SetError> {
+    ) -> Result<Vec<ServerEdit>, SetError> {
         let mut state = self.lock_state();
         let mut overrides = state.overrides.clone();
-        if !overrides.merge(others) {
-            return Ok(());
+        let edits = overrides.merge(others);
+        if overrides != state.overrides {
+            let servers = state.config.servers.clone();
+            self.apply_servers(&mut state, servers, overrides)?;
         }
-        let servers = state.config.servers.clone();
-        self.apply_servers(&mut state, servers, overrides)
+        Ok(edits)
     }
 }

@@ -19,7 +19,8 @@ const CHILD_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// A command gets the same arguments as keepalived's notify scripts: `INSTANCE`, the name of the
 /// virtual router, the state in capitals, the priority; the state of a stopped virtual router is
 /// `STOP`. Commands run one after the other, in the order of the events; a command that exceeds the
-/// timeout is killed. Up to 1024 events wait while a command runs.
+/// timeout is killed. While a command runs, events wait; if
+/// more than 4096 do, the oldest are missed, which [`on_failure`](Self::on_failure) reports.
 ///
 /// # Examples
 /// ```
@@ -85,20 +86,27 @@ impl NotifyCommands {
     }
 
     /// Sets a function that is called with a message when a command cannot be started, fails, or is
-    /// killed. Default: failures are ignored.
+    /// killed, and when events were missed. Default: failures are ignored.
     pub fn on_failure(self, report: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self { on_failure: Arc::new(report), ..self }
     }
 
     /// Runs the commands in a new thread until the events end.
-    pub(super) fn spawn(self, events: VrrpEvents) {
+    pub(super) fn spawn(self, mut events: VrrpEvents) {
         let report = Arc::clone(&self.on_failure);
         let thread = std::thread::Builder::new().name("vrrp-notify".into());
         let started = thread.spawn(move || {
-            for event in events {
+            while let Some(event) = events.blocking_next() {
+                let event = match event {
+                    Ok(event) => event,
+                    Err(missed) => {
+                        (self.on_failure)(&format!("notify commands of VRRP: {missed}"));
+                        continue;
+                    }
+                };
                 for (program, arguments) in self.commands_for(&event) {
                     if let Err(reason) = run_command(&program, &arguments, self.timeout) {
-                        let (router, program) = (&event.router_name, program.display());
+                        let (router, program) = (&event.router, program.display());
                         let state = event.new_state().map(state_argument).unwrap_or_default();
                         (self.on_failure)(&format!(
                             "virtual router {router}: notify command {program} for state {state} \
@@ -127,7 +135,7 @@ impl NotifyCommands {
             .filter_map(|(_, command)| {
                 let mut arguments: VecDeque<_> = command.iter().cloned().collect();
                 let program = arguments.pop_front()?;
-                let appended = ["INSTANCE", &event.router_name, &state, &priority.to_string()];
+                let appended = ["INSTANCE", &event.router, &state, &priority.to_string()];
                 arguments.extend(appended.map(OsString::from));
                 Some((program, arguments))
             })
@@ -185,10 +193,7 @@ mod tests {
     fn event(to: VrrpState) -> VrrpEvent {
         let transition =
             VrrpTransition { from: VrrpState::Backup, to, reason: TransitionReason::MasterTimeout };
-        VrrpEvent {
-            router_name: "51@eth0".into(),
-            kind: VrrpEventKind::StateChanged { transition, priority: 150 },
-        }
+        VrrpEvent::new("51@eth0", VrrpEventKind::StateChanged { transition, priority: 150 })
     }
 
     #[test]

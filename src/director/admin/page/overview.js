@@ -146,7 +146,7 @@ export function totals(data) {
   const problems = ["down", "degraded"].filter(having).map((state) => `${having(state)} ${state}`);
   const servers = sum(services.map(serverCount));
   const out = servers - sum(services.map(eligible));
-  return [`${count(services.length)} services${problems.length ? ` (${problems.join(", ")})` : ""}`,
+  return [`${count(services.length)} ${services.length === 1 ? "service" : "services"}${problems.length ? ` (${problems.join(", ")})` : ""}`,
     `${count(servers)} servers${out ? ` (${count(out)} out)` : ""}`,
     `${count(sum(services.map((service) => service.rates.accepted)))} connections/s`,
     `${count(sum(services.map((service) => service.active)))} open`,
