@@ -9,7 +9,6 @@ use super::applied::ReloadSummary;
 use super::command::ControlSender;
 use super::config::{DirectorConfig, RealServer};
 use super::controller::{Controller, DirectorView};
-use super::counters::CountedSince;
 use super::error::DirectorError;
 use super::events::{ChangeOrigin, DirectorEvents};
 use super::handover::Predecessor;
@@ -159,7 +158,7 @@ impl Director {
     /// Returns the status of this moment.
     #[must_use]
     pub fn status(&self) -> DirectorStatus {
-        self.view.status.read(CountedSince::LastZeroed)
+        self.view.status.read()
     }
 
     /// Changes a server. The change outlives reloads until the configuration says something new of the

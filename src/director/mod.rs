@@ -181,12 +181,14 @@ mod handover;
 mod history;
 mod import;
 mod metrics;
+mod metrics_histogram;
 mod overrides;
 mod registry;
 mod reload;
 mod role;
 mod service;
 mod sockets;
+mod state_changes;
 mod status;
 mod sync;
 mod time;
@@ -208,7 +210,6 @@ pub use self::config::{
     TlsTrustConfig, TrackConfig, TrackConfigBuilder, UdpConfig, UdpConfigBuilder,
     VirtualRouteConfig, VirtualRouteConfigBuilder, VrrpConfig, VrrpConfigBuilder,
 };
-pub use self::counters::{ServerTotals, ServiceTotals};
 pub use self::error::{DirectorError, ServiceError};
 pub use self::events::{
     ChangeOrigin, DirectorEvent, DirectorEvents, OperatorEvent, OperatorEventKind, ReloadEvent,
@@ -220,3 +221,4 @@ pub use self::sockets::ListeningSockets;
 pub use self::status::{DirectorStatus, ServerStatus, ServiceStatus};
 pub use self::sync::SyncStatus;
 pub use crate::backend::BackendAdminState;
+pub use crate::metrics::{ServerTotals, ServiceTotals};

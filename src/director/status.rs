@@ -1,19 +1,20 @@
 //! The status of a director: serialized as JSON by the admin API, and the source of its metrics.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::applied::{PartStatus, ReloadStatusSlot};
 use super::config::ServiceProtocol;
-use super::counters::{CountedSince, ServerTotals, ServiceTotals};
+use super::counters::CountedSince;
 use super::registry::ServiceRegistry;
 use super::role::RoleWatch;
 use super::service::VirtualService;
 use super::sync::{SyncStatus, SyncStatusSlot};
 use super::time::{saturating_millis, tokio_now};
 use crate::backend::OutcomeCounts;
-use crate::health::MonitorCounters;
+use crate::metrics::{ServerTotals, ServiceTotals};
 use crate::vrrp::VrrpStatus;
 
 /// The status of a director.
@@ -117,15 +118,15 @@ impl StatusReader {
         Self { registry, role, sync, reload }
     }
 
-    /// Returns the status of this moment; it waits for the election's thread, for a second at most.
-    pub(super) fn read(&self, since: CountedSince) -> DirectorStatus {
-        let uptime = tokio_now().saturating_duration_since(self.registry.started_at());
+    /// Returns the status of this moment, with counters since an operator last zeroed them; it waits for
+    /// the election's thread, for a second at most.
+    pub(super) fn read(&self) -> DirectorStatus {
         let services = self.registry.services();
         DirectorStatus {
             version: env!("CARGO_PKG_VERSION"),
-            uptime_ms: saturating_millis(uptime),
+            uptime_ms: saturating_millis(self.uptime()),
             active: self.role.is_active(),
-            services: services.iter().map(|service| service_status(service, since)).collect(),
+            services: services.iter().map(|service| service_status(service)).collect(),
             vrrp: self.role.vrrp_status(),
             sync: self.sync.status(),
             failed_parts: self.reload.failed_parts(),
@@ -136,13 +137,29 @@ impl StatusReader {
         self.role.is_active()
     }
 
-    pub(super) fn check_counters(&self) -> MonitorCounters {
-        self.registry.monitor_counters()
+    pub(super) fn uptime(&self) -> Duration {
+        tokio_now().saturating_duration_since(self.registry.started_at())
+    }
+
+    pub(super) fn registry(&self) -> &ServiceRegistry {
+        &self.registry
+    }
+
+    pub(super) fn vrrp(&self) -> Option<VrrpStatus> {
+        self.role.vrrp_status()
+    }
+
+    pub(super) fn sync(&self) -> Option<SyncStatus> {
+        self.sync.status()
+    }
+
+    pub(super) fn reload(&self) -> &ReloadStatusSlot {
+        &self.reload
     }
 }
 
-fn service_status(service: &VirtualService, since: CountedSince) -> ServiceStatus {
-    let (totals, mut counters) = service.counters_since(since);
+fn service_status(service: &VirtualService) -> ServiceStatus {
+    let (totals, mut counters) = service.counters_since(CountedSince::LastZeroed);
     counters.refused.retain(|_, count| *count > 0);
     let configured = service.desired_servers().into_iter();
     let mut names: BTreeMap<_, _> =

@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::response::{RequestBodyError, error_response};
-use crate::director::counters::CountedSince;
 use crate::director::error::DirectorError;
 use crate::director::events::ChangeOrigin;
 use crate::director::history::HistoryReader;
@@ -34,7 +33,7 @@ pub(in crate::director) struct AdminContext {
 
 impl AdminContext {
     fn read_status(&self) -> DirectorStatus {
-        self.status.read(CountedSince::LastZeroed)
+        self.status.read()
     }
 
     fn edit_servers(
