@@ -100,7 +100,7 @@ pub mod discovery;
 #[cfg(any(feature = "health", feature = "vrrp"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "health", feature = "vrrp"))))]
 pub mod events;
-#[cfg(any(feature = "discovery", feature = "health"))]
+#[cfg(any(feature = "discovery", feature = "forward", feature = "health"))]
 mod excerpt;
 #[cfg(feature = "forward")]
 #[cfg_attr(docsrs, doc(cfg(feature = "forward")))]
@@ -114,6 +114,12 @@ mod histogram;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
+#[cfg(any(feature = "forward", feature = "health"))]
+mod panics;
+#[cfg(any(feature = "health", feature = "vrrp"))]
+mod program_user;
+#[cfg(feature = "discovery")]
+mod regular_file;
 #[cfg(any(feature = "discovery", feature = "health"))]
 mod runtime;
 pub mod scheduler;
@@ -135,6 +141,9 @@ pub use self::balancer::{Balancer, Lease, PickError};
 #[cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))))]
 pub use self::histogram::DurationHistogram;
+#[cfg(any(feature = "health", feature = "vrrp"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "health", feature = "vrrp"))))]
+pub use self::program_user::ProgramUser;
 #[cfg(any(feature = "discovery", feature = "health"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "discovery", feature = "health"))))]
 pub use self::runtime::RuntimeError;

@@ -16,12 +16,20 @@ use crate::vrrp::{VrrpState, VrrpStatus};
 
 /// The metrics that only a director has. Label values are names of services and addresses of servers, or
 /// come from fixed lists: no client can add a time series.
-const METRICS: [MetricDescription; 26] = [
+const METRICS: [MetricDescription; 28] = [
     MetricDescription::gauge("lvs_build_info", "Always 1; the version is a label."),
     MetricDescription::gauge("lvs_uptime_seconds", "Time since the director started."),
     MetricDescription::gauge(
         "lvs_active",
         "1 if this director serves the virtual addresses, or has no [vrrp] table.",
+    ),
+    MetricDescription::counter(
+        "lvs_task_restarts_total",
+        "Panics after which a task of the director started again, by task: a fault that is worth a report.",
+    ),
+    MetricDescription::counter(
+        "lvs_log_dropped_lines_total",
+        "Log lines dropped, because they were not read from the program's standard error in time.",
     ),
     MetricDescription::counter("lvs_checks_total", "Health checks started."),
     MetricDescription::counter(
@@ -149,6 +157,10 @@ fn record_director(reader: &StatusReader) {
     gauge!("lvs_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!("lvs_uptime_seconds").set(reader.uptime().as_secs_f64());
     gauge!("lvs_active").set(gauge_of_bool(reader.is_active()));
+    for (task, restarts) in reader.task_restarts() {
+        counter!("lvs_task_restarts_total", "task" => task).absolute(restarts);
+    }
+    counter!("lvs_log_dropped_lines_total").absolute(reader.dropped_log_lines());
     let checks = reader.registry().monitor_counters();
     counter!("lvs_checks_total").absolute(checks.checks_started);
     counter!("lvs_checks_failed_total").absolute(checks.backend_failures);

@@ -169,8 +169,10 @@ mod admin;
 mod applied;
 mod command;
 mod config;
+mod connection_log;
 mod controller;
 mod counters;
+mod descriptors;
 mod diff;
 mod error;
 mod event_log;
@@ -182,7 +184,9 @@ mod history;
 mod import;
 mod metrics;
 mod metrics_histogram;
+mod notify;
 mod overrides;
+mod predecessor;
 mod registry;
 mod reload;
 mod role;
@@ -190,6 +194,7 @@ mod service;
 mod sockets;
 mod state_changes;
 mod status;
+mod supervisor;
 mod sync;
 mod time;
 mod vrrp;
@@ -202,20 +207,21 @@ pub use self::config::{
     DiscoveryConfigBuilder, DurationOrNever, EjectionConfig, EjectionConfigBuilder, EngineKind,
     FailurePercentageConfig, FailurePercentageConfigBuilder, HexSecret, LatencyFactorConfig,
     LatencyFactorConfigBuilder, ListenAddress, LogConfig, LogConfigBuilder, LogFormat, LogLevel,
-    PersistenceConfig, PersistenceConfigBuilder, QuorumConfig, QuorumConfigBuilder, RealServer,
-    RealServerBuilder, RedisRoleConfig, SchedulerConfig, SecretString, ServiceConfig,
-    ServiceConfigBuilder, ServiceProtocol, SlowStartConfig, SlowStartConfigBuilder,
-    SourceAddressConfig, SuccessRateConfig, SuccessRateConfigBuilder, SyncConfig,
-    SyncConfigBuilder, TcpConfig, TcpConfigBuilder, TcpQueueConfig, TcpQueueConfigBuilder,
-    TlsTrustConfig, TrackConfig, TrackConfigBuilder, UdpConfig, UdpConfigBuilder,
-    VirtualRouteConfig, VirtualRouteConfigBuilder, VrrpConfig, VrrpConfigBuilder,
+    NotifyCommandConfig, NotifyCommandConfigBuilder, NotifyCommandList, PersistenceConfig,
+    PersistenceConfigBuilder, QuorumConfig, QuorumConfigBuilder, RealServer, RealServerBuilder,
+    RedisRoleConfig, SchedulerConfig, SecretString, ServiceConfig, ServiceConfigBuilder,
+    ServiceProtocol, SlowStartConfig, SlowStartConfigBuilder, SourceAddressConfig,
+    SuccessRateConfig, SuccessRateConfigBuilder, SyncConfig, SyncConfigBuilder, TcpConfig,
+    TcpConfigBuilder, TcpQueueConfig, TcpQueueConfigBuilder, TlsTrustConfig, TrackConfig,
+    TrackConfigBuilder, UdpConfig, UdpConfigBuilder, VirtualRouteConfig, VirtualRouteConfigBuilder,
+    VrrpConfig, VrrpConfigBuilder,
 };
 pub use self::error::{DirectorError, ServiceError};
 pub use self::events::{
     ChangeOrigin, DirectorEvent, DirectorEvents, OperatorEvent, OperatorEventKind, ReloadEvent,
 };
 pub use self::handle::Director;
-pub use self::import::{ImportError, import};
+pub use self::import::{ImportError, Importer, import};
 pub use self::overrides::ServerChange;
 pub use self::sockets::ListeningSockets;
 pub use self::status::{DirectorStatus, ServerStatus, ServiceStatus};

@@ -1,6 +1,8 @@
 //! The status of a director: serialized as JSON by the admin API, and the source of its metrics.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,6 +13,7 @@ use super::counters::CountedSince;
 use super::registry::ServiceRegistry;
 use super::role::RoleWatch;
 use super::service::VirtualService;
+use super::supervisor::TaskSupervisor;
 use super::sync::{SyncStatus, SyncStatusSlot};
 use super::time::{saturating_millis, tokio_now};
 use crate::backend::OutcomeCounts;
@@ -35,6 +38,11 @@ pub struct DirectorStatus {
     pub sync: Option<SyncStatus>,
     /// Parts of the configuration that could not be applied. The next reload tries them again.
     pub failed_parts: Vec<PartStatus>,
+    /// Log lines that the program has dropped, because nobody read them in time; 0 if the program does
+    /// not [count](super::Director::set_dropped_log_lines) them.
+    pub dropped_log_lines: u64,
+    /// How often each task of the director has panicked and started again; the tasks that have run.
+    pub task_restarts: BTreeMap<&'static str, u64>,
 }
 
 /// The status of a service.
@@ -106,6 +114,8 @@ pub(super) struct StatusReader {
     role: RoleWatch,
     sync: SyncStatusSlot,
     reload: ReloadStatusSlot,
+    supervisor: TaskSupervisor,
+    dropped_log_lines: Arc<OnceLock<Arc<AtomicU64>>>,
 }
 
 impl StatusReader {
@@ -114,8 +124,14 @@ impl StatusReader {
         role: RoleWatch,
         sync: SyncStatusSlot,
         reload: ReloadStatusSlot,
+        supervisor: TaskSupervisor,
     ) -> Self {
-        Self { registry, role, sync, reload }
+        Self { registry, role, sync, reload, supervisor, dropped_log_lines: Arc::default() }
+    }
+
+    /// Sets the counter of the log lines that the program drops; the first one that is set stays.
+    pub(super) fn set_dropped_log_lines(&self, counter: Arc<AtomicU64>) {
+        let _ = self.dropped_log_lines.set(counter);
     }
 
     /// Returns the status of this moment, with counters since an operator last zeroed them; it waits for
@@ -130,7 +146,22 @@ impl StatusReader {
             vrrp: self.role.vrrp_status(),
             sync: self.sync.status(),
             failed_parts: self.reload.failed_parts(),
+            task_restarts: self.task_restarts(),
+            dropped_log_lines: self.dropped_log_lines(),
         }
+    }
+
+    /// Returns how often each task, and the workers of all forwarders, started again after a panic.
+    pub(super) fn task_restarts(&self) -> BTreeMap<&'static str, u64> {
+        let mut restarts = self.supervisor.restarts();
+        let services = self.registry.services();
+        let workers = services.iter().map(|service| service.worker_restarts()).sum();
+        restarts.insert("worker", workers);
+        restarts
+    }
+
+    pub(super) fn dropped_log_lines(&self) -> u64 {
+        self.dropped_log_lines.get().map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 
     pub(super) fn is_active(&self) -> bool {

@@ -7,6 +7,7 @@ use super::value::{
     CodeRanges, FromText, HexSecret, LengthRange, SecretString, apply_duration_if_some,
     apply_if_some,
 };
+use crate::ProgramUser;
 use crate::health::{
     AgentCheck, CommandCheck, DnsCheck, DnsCheckError, FileCheck, GrpcCheck, HttpCheck,
     HttpCheckError, IcmpCheck, MysqlCheck, PostgresCheck, RedisCheck, SmtpCheck, TcpCheck,
@@ -164,6 +165,13 @@ impl CheckConfig {
         let variables = self.environment.take().unwrap_or_default();
         let check =
             variables.into_iter().fold(check, |check, (name, value)| check.env(name, value));
+        let check = match (self.user.take(), self.group.take()) {
+            (None, None) => check,
+            (Some(user), group) => {
+                check.run_as(apply_if_some(ProgramUser::new(user), group, ProgramUser::group))
+            }
+            (None, Some(_)) => return Err("`group` requires `user`").with_key("group"),
+        };
         Ok(if self.dynamic.take().unwrap_or_default() { check.dynamic() } else { check })
     }
 

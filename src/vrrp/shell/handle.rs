@@ -58,6 +58,9 @@ pub struct Vrrp {
     /// The thread owns the sender.
     #[cfg(target_os = "linux")]
     events: Weak<EventSender<VrrpEvent>>,
+    /// The threads that run notify commands.
+    #[cfg(target_os = "linux")]
+    notify_threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Vrrp {
@@ -74,18 +77,33 @@ impl Vrrp {
     pub fn start(
         routers: impl IntoIterator<Item = VirtualRouterConfig>,
     ) -> Result<Self, VrrpStartError> {
+        Self::start_with_notify(routers, [])
+    }
+
+    /// As [`start`](Self::start), with commands that run from the first state on, unlike those of
+    /// [`run_on_transition`](Self::run_on_transition).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with_notify(
+        routers: impl IntoIterator<Item = VirtualRouterConfig>,
+        notify: impl IntoIterator<Item = NotifyCommands>,
+    ) -> Result<Self, VrrpStartError> {
         let routers: Vec<_> = routers.into_iter().collect();
         validate(&routers)?;
-        Self::spawn(routers)
+        Self::spawn(routers, notify.into_iter().collect())
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn spawn(_: Vec<VirtualRouterConfig>) -> Result<Self, VrrpStartError> {
+    fn spawn(_: Vec<VirtualRouterConfig>, _: Vec<NotifyCommands>) -> Result<Self, VrrpStartError> {
         Err(VrrpStartError::Unsupported)
     }
 
     #[cfg(target_os = "linux")]
-    fn spawn(routers: Vec<VirtualRouterConfig>) -> Result<Self, VrrpStartError> {
+    fn spawn(
+        routers: Vec<VirtualRouterConfig>,
+        notify: Vec<NotifyCommands>,
+    ) -> Result<Self, VrrpStartError> {
         use crate::histogram::AtomicHistogram;
         use crate::vrrp::VrrpSyncGroup;
 
@@ -109,6 +127,11 @@ impl Vrrp {
         let events = Arc::new(EventSender::new());
         let weak_events = Arc::downgrade(&events);
         let initial_events = events.subscribe();
+        let mut notify_threads = Vec::new();
+        for commands in notify {
+            // Ends with the events, also if the start fails below.
+            notify_threads.extend(commands.spawn(events.subscribe()));
+        }
         let is_master = Arc::new(AtomicBool::new(false));
         let data = VrrpThread {
             instances,
@@ -132,6 +155,7 @@ impl Vrrp {
             tracks: Mutex::new(tracks),
             initial_events: Mutex::new(Some(initial_events)),
             events: weak_events,
+            notify_threads: Mutex::new(notify_threads),
         })
     }
 
@@ -214,14 +238,19 @@ impl Vrrp {
         EventSender::new().subscribe()
     }
 
-    /// Runs commands when a virtual router changes its state, in a thread of their own.
+    /// Runs commands when a virtual router changes its state from now on, in a thread of their own.
     pub fn run_on_transition(&self, notify: NotifyCommands) {
-        notify.spawn(self.events());
+        let thread = notify.spawn(self.events());
+        #[cfg(target_os = "linux")]
+        lock(&self.notify_threads).extend(thread);
+        #[cfg(not(target_os = "linux"))]
+        drop(thread);
     }
 
     /// Stops the virtual routers: a master resigns, keeps its addresses until it receives its
     /// successor's advertisement, and then releases them. Blocks until that is done: for an interval
-    /// and a quarter if no router takes over. Afterwards there is no status, and the events end.
+    /// and a quarter if no router takes over. Afterwards there is no status, and the events end. Waits
+    /// for the notify commands of the last state too, at most for their timeouts.
     pub fn stop(&self) {
         #[cfg(target_os = "linux")]
         {
@@ -229,6 +258,11 @@ impl Vrrp {
             let thread = lock(&self.thread).take();
             // If the thread has panicked, the lifetimes of the addresses end.
             thread.map(JoinHandle::join);
+            let notify_threads = std::mem::take(&mut *lock(&self.notify_threads));
+            for thread in notify_threads {
+                // A panic of `on_failure` ended that thread.
+                let _ = thread.join();
+            }
         }
     }
 
