@@ -79,6 +79,7 @@
 //! | `health-grpc` | | the gRPC check |
 //! | `health-http2` | | HTTP/2 for the HTTP check |
 //! | `health-tls` | | the TLS check, and TLS below HTTP and gRPC |
+//! | `metrics` | | [`metrics`]: sets, checks and forwarders in the program's own recorder, under the director's names |
 //! | `tower` | yes | [`tower`]: any scheduler as a tower `Service` |
 //! | `tower-http` | | for `tower`: keys, outcomes and leases for HTTP |
 //! | `vrrp` | | virtual addresses by VRRP |
@@ -110,6 +111,9 @@ pub mod health;
 #[cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "what records is for Linux"))]
 mod histogram;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
 #[cfg(any(feature = "forward", feature = "health"))]
 mod panics;
 #[cfg(any(feature = "health", feature = "vrrp"))]

@@ -73,6 +73,17 @@ pub enum BackendState {
 }
 
 impl BackendState {
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::Eligible,
+        Self::Quiesced,
+        Self::Draining,
+        Self::Down,
+        Self::Ejected,
+        Self::Withheld,
+        Self::Disabled,
+    ];
+
     pub(super) const fn resolve(
         admin: BackendAdminState,
         health: Health,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -148,13 +149,49 @@ impl AppliedConfig {
     }
 }
 
-/// Reads which parts of the configuration could not be applied. A clone reads the same.
+/// How reloads ended, those that the start was included.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ReloadCounts {
+    /// Every change was applied.
+    pub(super) applied: u64,
+    /// Some parts could not be applied.
+    pub(super) partial: u64,
+    /// The configuration was refused, and nothing changed.
+    pub(super) refused: u64,
+    /// The time of the last, and whether every change was applied.
+    pub(super) last: Option<(SystemTime, bool)>,
+}
+
+#[derive(Debug, Default)]
+struct ReloadStatus {
+    failed_parts: Vec<PartStatus>,
+    counts: ReloadCounts,
+}
+
+/// Reads how reloads ended, and which parts of the configuration could not be applied. A clone reads the
+/// same.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ReloadStatusSlot(Arc<Mutex<Vec<PartStatus>>>);
+pub(super) struct ReloadStatusSlot(Arc<Mutex<ReloadStatus>>);
 
 impl ReloadStatusSlot {
     pub(super) fn failed_parts(&self) -> Vec<PartStatus> {
-        lock(&self.0).clone()
+        lock(&self.0).failed_parts.clone()
+    }
+
+    pub(super) fn counts(&self) -> ReloadCounts {
+        lock(&self.0).counts
+    }
+
+    /// Counts a reload by its result.
+    pub(super) fn count(&self, at: SystemTime, summary: Option<&ReloadSummary>) {
+        let counts = &mut lock(&self.0).counts;
+        let is_complete = summary.is_some_and(ReloadSummary::is_complete);
+        match summary {
+            Some(_) if is_complete => counts.applied += 1,
+            Some(_) => counts.partial += 1,
+            None => counts.refused += 1,
+        }
+        counts.last = Some((at, is_complete));
     }
 
     pub(super) fn publish(&self, failures: &[PartFailure]) {
@@ -163,7 +200,7 @@ impl ReloadStatusSlot {
             let reason = error.strip_prefix(&part).and_then(|rest| rest.strip_prefix(": "));
             PartStatus { reason: reason.unwrap_or(&error).to_owned(), part }
         };
-        *lock(&self.0) = failures.iter().map(status).collect();
+        lock(&self.0).failed_parts = failures.iter().map(status).collect();
     }
 }
 

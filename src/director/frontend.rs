@@ -10,15 +10,15 @@ use tokio::task::JoinHandle;
 
 use super::config::{ListenAddress, LogFormat, ServiceConfig, ServiceProtocol};
 use super::connection_log::{log_connection, log_flow};
-use super::counters::{ServerTotals, ServiceCounters, ServiceTotals};
 use super::error::ServiceError;
 use super::sockets::ListeningSockets;
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::forward::{
-    BindOptions, ConnectionInfo, DrainReport, Forwarder, Route, TcpCounters, TcpHandle,
-    UdpCounters, UdpForwarder, UdpHandle, WorkerPool,
+    BindOptions, ConnectionInfo, DrainReport, Forwarder, Route, TcpHandle, UdpForwarder, UdpHandle,
+    WorkerPool,
 };
+use crate::metrics::{ServiceCounters, ServiceTotals};
 
 /// What a frontend is made from.
 pub(super) struct FrontendSpec<'a> {
@@ -272,63 +272,16 @@ impl Frontend {
 
     pub(super) fn totals(&self) -> ServiceTotals {
         match &self.handle {
-            AnyForwarderHandle::Tcp(handle) => tcp_totals(&handle.counters()),
-            AnyForwarderHandle::Udp(handle) => udp_totals(&handle.counters()),
+            AnyForwarderHandle::Tcp(handle) => ServiceTotals::of_tcp(&handle.counters()),
+            AnyForwarderHandle::Udp(handle) => ServiceTotals::of_udp(&handle.counters()),
         }
     }
 
     /// Adds everything that the forwarder has counted to a service's sums.
     pub(super) fn add_counters(&self, sum: &mut ServiceCounters) {
         match &self.handle {
-            AnyForwarderHandle::Tcp(handle) => {
-                let counters = handle.counters();
-                sum.totals = sum.totals.saturating_add(tcp_totals(&counters));
-                sum.active += counters.active;
-                sum.add_refusals(counters.refused.by_reason());
-                for backend in handle.backends() {
-                    let server = sum.server_mut(backend.id.to_string());
-                    server.totals = server.totals.saturating_add(ServerTotals {
-                        connections: backend.connections,
-                        failed: backend.failed_connects,
-                        bytes_in: backend.bytes_in,
-                        bytes_out: backend.bytes_out,
-                    });
-                    server.connect_time.merge(&backend.connect_time);
-                }
-            }
-            AnyForwarderHandle::Udp(handle) => {
-                let counters = handle.counters();
-                sum.totals = sum.totals.saturating_add(udp_totals(&counters));
-                sum.active += counters.flows_active;
-                sum.add_refusals(counters.shed.by_reason());
-                for backend in handle.backends() {
-                    let server = sum.server_mut(backend.id.to_string());
-                    server.totals = server.totals.saturating_add(ServerTotals {
-                        connections: backend.flows_started,
-                        failed: backend.errors,
-                        bytes_in: backend.to_server.bytes,
-                        bytes_out: backend.from_server.bytes,
-                    });
-                }
-            }
+            AnyForwarderHandle::Tcp(handle) => sum.add_tcp(handle),
+            AnyForwarderHandle::Udp(handle) => sum.add_udp(handle),
         }
-    }
-}
-
-fn tcp_totals(counters: &TcpCounters) -> ServiceTotals {
-    ServiceTotals {
-        accepted: counters.accepted,
-        refused: counters.refused.sum(),
-        bytes_to_servers: counters.bytes_to_backends,
-        bytes_to_clients: counters.bytes_to_clients,
-    }
-}
-
-fn udp_totals(counters: &UdpCounters) -> ServiceTotals {
-    ServiceTotals {
-        accepted: counters.flows_started,
-        refused: counters.shed.sum(),
-        bytes_to_servers: counters.to_servers.bytes,
-        bytes_to_clients: counters.to_clients.bytes,
     }
 }

@@ -10,7 +10,6 @@ use super::applied::{ReloadPart, ReloadSummary};
 use super::command::ControlSender;
 use super::config::{DirectorConfig, RealServer};
 use super::controller::{Controller, DirectorView};
-use super::counters::CountedSince;
 use super::error::DirectorError;
 use super::events::{ChangeOrigin, DirectorEvents};
 use super::overrides::{ServerChange, ServerEdit};
@@ -177,7 +176,7 @@ impl Director {
     /// Returns the status of this moment.
     #[must_use]
     pub fn status(&self) -> DirectorStatus {
-        self.view.status.read(CountedSince::LastZeroed)
+        self.view.status.read()
     }
 
     /// Sets the counter of the log lines that the program has dropped, which the status and the metric

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::counters::ServiceCounters;
 use super::registry::ServiceRegistry;
 use super::service::VirtualService;
 use super::state_ages::StateAges;
 use super::time::{saturating_millis, tokio_now};
 use crate::histogram::DurationHistogram;
+use crate::metrics::ServiceCounters;
 use crate::sync::{Mutex, lock};
 
 /// Time from one sample to the next.
@@ -164,7 +164,7 @@ pub(super) async fn run_sampler(registry: ServiceRegistry, history: HistoryReade
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::director::counters::{ServerCounters, ServerTotals, ServiceTotals};
+    use crate::metrics::{ServerCounters, ServerTotals, ServiceTotals};
 
     #[test]
     fn samples_hold_differences_and_the_oldest_are_dropped() {

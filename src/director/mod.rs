@@ -187,6 +187,7 @@ mod handover;
 mod history;
 mod import;
 mod metrics;
+mod metrics_histogram;
 mod notify;
 mod overrides;
 mod overview;
@@ -197,6 +198,7 @@ mod role;
 mod service;
 mod sockets;
 mod state_ages;
+mod state_changes;
 mod status;
 mod supervisor;
 mod sync;
@@ -220,7 +222,6 @@ pub use self::config::{
     TrackConfigBuilder, UdpConfig, UdpConfigBuilder, VirtualRouteConfig, VirtualRouteConfigBuilder,
     VrrpConfig, VrrpConfigBuilder,
 };
-pub use self::counters::{ServerTotals, ServiceTotals};
 pub use self::error::{DirectorError, ServiceError};
 pub use self::events::{
     ChangeOrigin, DirectorEvent, DirectorEvents, OperatorEvent, OperatorEventKind, ReloadEvent,
@@ -233,3 +234,4 @@ pub use self::state_ages::ServiceState;
 pub use self::status::{DirectorStatus, ServerStatus, ServiceStatus};
 pub use self::sync::SyncStatus;
 pub use crate::backend::BackendAdminState;
+pub use crate::metrics::{ServerTotals, ServiceTotals};

@@ -8,8 +8,9 @@ use super::event_log::EventLog;
 use super::events::{ChangeOrigin, DirectorEvent, OperatorEvent};
 use super::overrides::ServerEdit;
 use super::service::VirtualService;
+use super::state_changes::StateChangeCounters;
 use super::time::tokio_now;
-use crate::health::{Monitor, MonitorCounters};
+use crate::health::{HealthEvents, Monitor, MonitorCounters};
 use crate::sync::ArcSwap;
 
 /// The services of a director, the monitor of their health checks, and the director's events. A clone is another handle on
@@ -24,20 +25,24 @@ struct RegistryShared {
     services: ArcSwap<Vec<Arc<VirtualService>>>,
     monitor: Monitor,
     events: EventLog,
+    state_changes: StateChangeCounters,
     started_at: Instant,
 }
 
 impl ServiceRegistry {
     pub(super) fn new() -> Self {
         let events = EventLog::new();
-        let log = events.clone();
+        let state_changes = StateChangeCounters::default();
+        let (log, counters) = (events.clone(), state_changes.clone());
         let monitor = Monitor::with_event_observer(move |event| {
+            counters.record(event);
             log.publish(DirectorEvent::Health(event.clone()));
         });
         let shared = RegistryShared {
             services: ArcSwap::from_pointee(Vec::new()),
             monitor,
             events,
+            state_changes,
             started_at: tokio_now(),
         };
         Self { shared: Arc::new(shared) }
@@ -55,6 +60,8 @@ impl ServiceRegistry {
 
     /// Replaces the services that readers see.
     pub(super) fn publish_services(&self, services: Vec<Arc<VirtualService>>) {
+        let is_kept = |name: &str| services.iter().any(|service| service.name == name);
+        self.shared.state_changes.retain_services(is_kept);
         self.shared.services.store(Arc::new(services));
     }
 
@@ -82,8 +89,16 @@ impl ServiceRegistry {
         &self.shared.monitor
     }
 
+    pub(super) fn health_events(&self) -> HealthEvents {
+        self.shared.monitor.events()
+    }
+
     pub(super) fn events(&self) -> &EventLog {
         &self.shared.events
+    }
+
+    pub(super) fn state_changes(&self) -> &StateChangeCounters {
+        &self.shared.state_changes
     }
 
     pub(super) fn monitor_counters(&self) -> MonitorCounters {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::applied::{PartStatus, ReloadStatusSlot};
 use super::config::ServiceProtocol;
-use super::counters::{CountedSince, ServerTotals, ServiceTotals};
+use super::counters::CountedSince;
 use super::error::DirectorError;
 use super::history::HistoryReader;
 use super::overrides::ChangeStamp;
@@ -20,7 +21,7 @@ use super::supervisor::TaskSupervisor;
 use super::sync::{SyncStatus, SyncStatusSlot};
 use super::time::{saturating_millis, tokio_now};
 use crate::backend::OutcomeCounts;
-use crate::health::MonitorCounters;
+use crate::metrics::{ServerTotals, ServiceTotals};
 use crate::vrrp::VrrpStatus;
 
 /// The status of a director.
@@ -153,59 +154,76 @@ impl StatusReader {
         let _ = self.dropped_log_lines.set(counter);
     }
 
-    /// Returns the status of this moment; it waits for the election's thread, for a second at most.
-    pub(super) fn read(&self, since: CountedSince) -> DirectorStatus {
+    /// Returns the status of this moment, with counters since an operator last zeroed them; it waits for
+    /// the election's thread, for a second at most.
+    pub(super) fn read(&self) -> DirectorStatus {
         let services = self.registry.services();
-        let services = services.iter().map(|service| self.service_status(service, since));
-        let services = services.collect();
-        let director = self.read_director();
-        DirectorStatus { services, ..director }
+        let services = services.iter().map(|service| self.service_status(service)).collect();
+        DirectorStatus { services, ..self.read_director() }
     }
 
     /// Returns the status of the director without its services; it waits as [`read`](Self::read) does.
     pub(super) fn read_director(&self) -> DirectorStatus {
-        let uptime = tokio_now().saturating_duration_since(self.registry.started_at());
-        let mut task_restarts = self.supervisor.restarts();
-        let services = self.registry.services();
-        let workers = services.iter().map(|service| service.worker_restarts()).sum();
-        task_restarts.insert("worker", workers);
         DirectorStatus {
             version: env!("CARGO_PKG_VERSION"),
             host: host_name(),
-            uptime_ms: saturating_millis(uptime),
+            uptime_ms: saturating_millis(self.uptime()),
             active: self.role.is_active(),
             services: Vec::new(),
             vrrp: self.role.vrrp_status(),
             sync: self.sync.status(),
             failed_parts: self.reload.failed_parts(),
-            task_restarts,
-            dropped_log_lines: self
-                .dropped_log_lines
-                .get()
-                .map_or(0, |counter| counter.load(Ordering::Relaxed)),
+            task_restarts: self.task_restarts(),
+            dropped_log_lines: self.dropped_log_lines(),
         }
     }
 
     /// Returns the status of one service.
     pub(super) fn read_service(&self, name: &str) -> Result<ServiceStatus, DirectorError> {
         let service = self.registry.find_service(name)?;
-        Ok(self.service_status(&service, CountedSince::LastZeroed))
+        Ok(self.service_status(&service))
     }
 
-    fn service_status(&self, service: &VirtualService, since: CountedSince) -> ServiceStatus {
-        service_status(
-            service,
-            since,
-            &self.history.read_series(&service.name, |series| series.ages.clone()),
-        )
+    fn service_status(&self, service: &VirtualService) -> ServiceStatus {
+        let ages = self.history.read_series(&service.name, |series| series.ages.clone());
+        service_status(service, &ages)
+    }
+
+    /// Returns how often each task, and the workers of all forwarders, started again after a panic.
+    pub(super) fn task_restarts(&self) -> BTreeMap<&'static str, u64> {
+        let mut restarts = self.supervisor.restarts();
+        let services = self.registry.services();
+        let workers = services.iter().map(|service| service.worker_restarts()).sum();
+        restarts.insert("worker", workers);
+        restarts
+    }
+
+    pub(super) fn dropped_log_lines(&self) -> u64 {
+        self.dropped_log_lines.get().map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 
     pub(super) fn is_active(&self) -> bool {
         self.role.is_active()
     }
 
-    pub(super) fn check_counters(&self) -> MonitorCounters {
-        self.registry.monitor_counters()
+    pub(super) fn uptime(&self) -> Duration {
+        tokio_now().saturating_duration_since(self.registry.started_at())
+    }
+
+    pub(super) fn registry(&self) -> &ServiceRegistry {
+        &self.registry
+    }
+
+    pub(super) fn vrrp(&self) -> Option<VrrpStatus> {
+        self.role.vrrp_status()
+    }
+
+    pub(super) fn sync(&self) -> Option<SyncStatus> {
+        self.sync.status()
+    }
+
+    pub(super) fn reload(&self) -> &ReloadStatusSlot {
+        &self.reload
     }
 }
 
@@ -214,13 +232,9 @@ fn host_name() -> String {
     name.trim_end().to_owned()
 }
 
-fn service_status(
-    service: &VirtualService,
-    since: CountedSince,
-    ages: &StateAges,
-) -> ServiceStatus {
+fn service_status(service: &VirtualService, ages: &StateAges) -> ServiceStatus {
     let now = tokio_now();
-    let (totals, mut counters) = service.counters_since(since);
+    let (totals, mut counters) = service.counters_since(CountedSince::LastZeroed);
     counters.refused.retain(|_, count| *count > 0);
     let configured = service.desired_servers().into_iter();
     let mut names: BTreeMap<_, _> =

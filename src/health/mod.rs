@@ -53,6 +53,7 @@
 //! [`WatchHandle::restore`] carry it over a restart, in any serde format.
 
 mod check;
+mod check_counters;
 mod checks;
 mod ejector_driver;
 mod events;
@@ -70,6 +71,7 @@ mod watched_service;
 mod watched_set;
 
 pub use self::check::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
+pub use self::check_counters::CheckCounters;
 pub use self::checks::*;
 pub use self::events::{HealthEvent, HealthEventKind, HealthEvents};
 pub use self::monitor::{Monitor, MonitorCounters, WatchHandle};

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
+use super::check_counters::CheckCounters;
 use super::events::{HealthEventSender, HealthEvents};
 use super::monitor_core::MonitorCore;
 use super::plan::{HealthPlan, HealthPlanError};
@@ -241,6 +242,16 @@ impl WatchHandle {
     /// [`SetError::Scheduler`] if a scheduler cannot use the result.
     pub fn restore(&self, saved: &SavedHealth) -> Result<(), SetError> {
         self.monitor.lock_core().restore(self.service_id, saved, Instant::now().into_std())
+    }
+
+    /// Returns how many results each check of each backend had, and how many were failures; those of
+    /// several checks of one name are added up. Sorted by backend and check.
+    ///
+    /// A check that services share counts for each of them. The counters start anew when the set is
+    /// watched anew, and when the address of a backend changes.
+    #[must_use]
+    pub fn check_counters(&self) -> Vec<CheckCounters> {
+        self.monitor.lock_core().check_counters(self.service_id)
     }
 
     /// Ends the watch. The set keeps its last health.

@@ -9,6 +9,7 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::check::{CheckContext, CheckFailure, CheckFailureKind, CheckReport};
+use super::check_counters::CheckCounters;
 use super::events::HealthEventKind;
 use super::plan::{HealthPlan, ProbeKey};
 use super::saved::{SavedCheckVerdict, SavedHealth, SavedMemberVerdicts};
@@ -179,6 +180,22 @@ impl MonitorCore {
                 });
             }
         }
+    }
+
+    /// Returns the results of each check of each member of a service.
+    pub(super) fn check_counters(&self, id: WatchedServiceId) -> Vec<CheckCounters> {
+        let mut counters = BTreeMap::new();
+        for member in self.services.get(&id).into_iter().flat_map(|it| it.members.values()) {
+            for probe in member.probes.iter().filter_map(|probe| self.probes.get(probe)) {
+                let check = probe.key.check.name();
+                let sum: &mut (u64, u64) = counters.entry((&member.info.id, check)).or_default();
+                *sum = (sum.0 + probe.results, sum.1 + probe.failures);
+            }
+        }
+        let counters = counters.into_iter().map(|((id, check), (results, failures))| {
+            CheckCounters { backend: id.clone(), check: check.to_owned(), results, failures }
+        });
+        counters.collect()
     }
 
     /// Returns the knowledge about a service, for [`restore`](Self::restore) after a restart.

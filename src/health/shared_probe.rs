@@ -23,6 +23,10 @@ pub(super) struct SharedProbe {
     pub(super) warning: Option<Arc<str>>,
     /// Why the check does not run, since its last result.
     pub(super) local_failure: Option<Arc<str>>,
+    /// The number of results that say something of the backend.
+    pub(super) results: u64,
+    /// The number of those that are failures.
+    pub(super) failures: u64,
 }
 
 /// The changes that a result of a check makes.
@@ -47,6 +51,8 @@ impl SharedProbe {
             agent_override: AgentOverride::default(),
             warning: None,
             local_failure: None,
+            results: 0,
+            failures: 0,
         }
     }
 
@@ -66,6 +72,8 @@ impl SharedProbe {
         };
         self.local_failure = None;
         let passed = failure.is_none();
+        self.results += 1;
+        self.failures += u64::from(!passed);
         let mut changed = self.verdict.record_result(passed, &self.key.timing);
         if changed {
             self.reason = match failure {

@@ -14,7 +14,7 @@ use crate::{ANY, ask, config, listens, server, start};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Sends a request; returns the status code and the body.
-async fn send(admin: SocketAddr, head: &str, body: &str) -> (u16, String) {
+pub(crate) async fn send(admin: SocketAddr, head: &str, body: &str) -> (u16, String) {
     let request = format!(
         "{head} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
@@ -40,7 +40,7 @@ async fn json(admin: SocketAddr, path: &str) -> Value {
     serde_json::from_str(&body).expect("JSON")
 }
 
-async fn with_admin(more: &str, text: &str) -> (Director, SocketAddr) {
+pub(crate) async fn with_admin(more: &str, text: &str) -> (Director, SocketAddr) {
     let director = start(&format!("[admin]\nlisten = \"127.0.0.1:0\"\n{more}{text}")).await;
     let admin = director.admin_address().expect("there");
     (director, admin)

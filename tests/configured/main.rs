@@ -6,9 +6,12 @@ mod by_hand;
 mod drop;
 mod embedded;
 mod load;
+mod metrics;
 mod reload;
 mod restart;
 mod settings;
+#[path = "../common/skipped.rs"]
+mod skipped;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

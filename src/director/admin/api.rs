@@ -11,7 +11,6 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::response::error_response;
-use crate::director::counters::CountedSince;
 use crate::director::error::DirectorError;
 use crate::director::history::{HistoryReader, ServiceSeries};
 use crate::director::metrics;
@@ -30,7 +29,7 @@ pub(in crate::director) struct AdminContext {
 
 impl AdminContext {
     fn read_status(&self) -> DirectorStatus {
-        self.status.read(CountedSince::LastZeroed)
+        self.status.read()
     }
 }
 

@@ -307,6 +307,11 @@ impl TcpConfig {
         apply_if_some(forwarder, limit(self.total_timeout), Forwarder::total_timeout)
     }
 
+    /// Returns the limit of each listener's open connections.
+    pub(crate) fn connection_limit(&self) -> usize {
+        self.options().max_connections
+    }
+
     /// Returns the options whose values have a range.
     fn options(&self) -> TcpOptions {
         let mut options = TcpOptions::default();

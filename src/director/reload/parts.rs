@@ -61,7 +61,7 @@ impl RunningParts {
         sockets
     }
 
-    /// Publishes how a reload ended.
+    /// Counts and publishes how a reload ended.
     pub(in crate::director) fn publish_reload(
         &self,
         result: &Result<ReloadSummary, DirectorError>,
@@ -70,7 +70,9 @@ impl RunningParts {
             Ok(summary) => Ok(summary.clone()),
             Err(error) => Err(error.to_string().into()),
         };
-        self.registry.events().publish(DirectorEvent::Reload(ReloadEvent::new(result)));
+        let event = ReloadEvent::new(result);
+        self.reload_status.count(event.at, event.result.as_ref().ok());
+        self.registry.events().publish(DirectorEvent::Reload(event));
     }
 
     /// Ends the election, if one runs, and waits until the addresses are handed over.

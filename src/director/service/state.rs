@@ -9,12 +9,13 @@ use crate::BackendId;
 use crate::backend::BackendState;
 use crate::balancer::{Balancer, Persistence};
 use crate::director::config::{NotifyCommandList, RealServer, ServiceConfig, ServiceProtocol};
-use crate::director::counters::{CountedSince, CounterBaseline, ServiceCounters, ServiceTotals};
+use crate::director::counters::{CountedSince, CounterBaseline};
 use crate::director::frontend::Frontend;
 use crate::director::overrides::{DesiredServer, ServiceOverrides};
 use crate::director::sockets::ListeningSockets;
 use crate::forward::ConnectionInfo;
 use crate::health::{HealthEventKind, WatchHandle};
+use crate::metrics::{ServiceCounters, ServiceTotals};
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::vrrp::NotifyCommand;
 
@@ -87,6 +88,20 @@ impl VirtualService {
     pub(in crate::director) fn local_addresses(&self) -> Vec<String> {
         let state = self.lock_state();
         state.frontends.iter().map(|frontend| frontend.local_address().to_string()).collect()
+    }
+
+    /// Returns the limit of each listener's open connections or UDP flows.
+    pub(in crate::director) fn listener_limit(&self) -> usize {
+        let config = &self.lock_state().config;
+        match self.protocol {
+            ServiceProtocol::Tcp => config.tcp.connection_limit(),
+            ServiceProtocol::Udp => config.udp.options().max_flows,
+        }
+    }
+
+    /// Returns the handle of the service's health checks.
+    pub(in crate::director) fn health_watch(&self) -> Option<WatchHandle> {
+        self.lock_state().health_watch.clone()
     }
 
     pub(in crate::director) fn persistence(&self) -> SharedPersistence {

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::BackendId;
 use crate::balancer::SavedTemplate;
-use crate::director::counters::ServiceTotals;
 use crate::director::overrides::ServiceOverrides;
 use crate::director::time::saturating_millis;
 use crate::health::SavedHealth;
+use crate::metrics::ServiceTotals;
 
 /// One message.
 #[derive(Debug, Default, Deserialize, Serialize)]

@@ -19,8 +19,9 @@ use super::{VirtualAddress, VirtualRoute};
 ///     .interval(Duration::from_millis(100));
 /// let router = VirtualRouterConfig::new("eth0", election).address("10.88.0.100/24".parse()?);
 /// let vrrp = Vrrp::start([router])?;
-/// for event in vrrp.events() {
-///     println!("{event}");
+/// let mut events = vrrp.events();
+/// while let Some(event) = events.blocking_next() {
+///     println!("{}", event?);
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

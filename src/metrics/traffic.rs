@@ -1,0 +1,218 @@
+//! The counters of a service's forwarders, and their metrics.
+
+use std::collections::BTreeMap;
+
+use metrics::{counter, gauge};
+
+use crate::forward::{TcpCounters, TcpHandle, UdpCounters, UdpHandle};
+use crate::histogram::DurationHistogram;
+
+/// What a service has done since its first start, whichever director was active.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
+#[non_exhaustive]
+pub struct ServiceTotals {
+    /// Connections accepted, or UDP flows started.
+    pub accepted: u64,
+    /// Connections or flows that no server accepted.
+    pub refused: u64,
+    /// Bytes sent to servers.
+    pub bytes_to_servers: u64,
+    /// Bytes sent to clients.
+    pub bytes_to_clients: u64,
+}
+
+impl ServiceTotals {
+    pub(crate) fn of_tcp(counters: &TcpCounters) -> Self {
+        Self {
+            accepted: counters.accepted,
+            refused: counters.refused.sum(),
+            bytes_to_servers: counters.bytes_to_backends,
+            bytes_to_clients: counters.bytes_to_clients,
+        }
+    }
+
+    pub(crate) fn of_udp(counters: &UdpCounters) -> Self {
+        Self {
+            accepted: counters.flows_started,
+            refused: counters.shed.sum(),
+            bytes_to_servers: counters.to_servers.bytes,
+            bytes_to_clients: counters.to_clients.bytes,
+        }
+    }
+
+    pub(crate) fn saturating_add(self, other: Self) -> Self {
+        self.combine(other, u64::saturating_add)
+    }
+
+    /// Subtracts each counter; no counter goes below 0.
+    #[cfg(feature = "director")]
+    pub(crate) fn saturating_sub(self, other: Self) -> Self {
+        self.combine(other, u64::saturating_sub)
+    }
+
+    fn combine(self, other: Self, by: fn(u64, u64) -> u64) -> Self {
+        Self {
+            accepted: by(self.accepted, other.accepted),
+            refused: by(self.refused, other.refused),
+            bytes_to_servers: by(self.bytes_to_servers, other.bytes_to_servers),
+            bytes_to_clients: by(self.bytes_to_clients, other.bytes_to_clients),
+        }
+    }
+}
+
+/// What a director has sent to and received from one server.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct ServerTotals {
+    /// Connections established, or UDP flows started.
+    pub connections: u64,
+    /// Connections that the server refused or did not answer, or ICMP errors for UDP flows.
+    pub failed: u64,
+    /// Bytes sent to the server.
+    pub bytes_in: u64,
+    /// Bytes received from the server.
+    pub bytes_out: u64,
+}
+
+impl ServerTotals {
+    pub(crate) fn saturating_add(self, other: Self) -> Self {
+        self.combine(other, u64::saturating_add)
+    }
+
+    #[cfg(feature = "director")]
+    pub(crate) fn saturating_sub(self, other: Self) -> Self {
+        self.combine(other, u64::saturating_sub)
+    }
+
+    fn combine(self, other: Self, by: fn(u64, u64) -> u64) -> Self {
+        Self {
+            connections: by(self.connections, other.connections),
+            failed: by(self.failed, other.failed),
+            bytes_in: by(self.bytes_in, other.bytes_in),
+            bytes_out: by(self.bytes_out, other.bytes_out),
+        }
+    }
+}
+
+/// The counters of one server in one service.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct ServerCounters {
+    /// The totals.
+    pub totals: ServerTotals,
+    /// How long successful attempts to connect took; empty for UDP.
+    pub connect_time: DurationHistogram,
+}
+
+/// The sum of the counters of a service's forwarders: one, or one for each address.
+///
+/// # Examples
+/// ```
+/// use lvs::forward::TcpHandle;
+/// use lvs::metrics::ServiceCounters;
+///
+/// fn record(listeners: &[TcpHandle]) {
+///     let mut counters = ServiceCounters::default();
+///     listeners.iter().for_each(|handle| counters.add_tcp(handle));
+///     counters.record("web");
+/// }
+/// # record(&[]);
+/// ```
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct ServiceCounters {
+    /// The totals.
+    pub totals: ServiceTotals,
+    /// Connections or flows at this moment.
+    pub active: u64,
+    /// Connections or flows refused, by the name of the reason.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// The counters of each server, by its identifier.
+    pub servers: BTreeMap<String, ServerCounters>,
+}
+
+impl ServiceCounters {
+    /// Adds the counters of a TCP forwarder.
+    pub fn add_tcp(&mut self, handle: &TcpHandle) {
+        let counters = handle.counters();
+        self.totals = self.totals.saturating_add(ServiceTotals::of_tcp(&counters));
+        self.active += counters.active;
+        self.add_refusals(counters.refused.by_reason());
+        for backend in handle.backends() {
+            let server = self.servers.entry(backend.id.to_string()).or_default();
+            server.totals = server.totals.saturating_add(ServerTotals {
+                connections: backend.connections,
+                failed: backend.failed_connects,
+                bytes_in: backend.bytes_in,
+                bytes_out: backend.bytes_out,
+            });
+            server.connect_time.merge(&backend.connect_time);
+        }
+    }
+
+    /// Adds the counters of a UDP forwarder.
+    pub fn add_udp(&mut self, handle: &UdpHandle) {
+        let counters = handle.counters();
+        self.totals = self.totals.saturating_add(ServiceTotals::of_udp(&counters));
+        self.active += counters.flows_active;
+        self.add_refusals(counters.shed.by_reason());
+        for backend in handle.backends() {
+            let server = self.servers.entry(backend.id.to_string()).or_default();
+            server.totals = server.totals.saturating_add(ServerTotals {
+                connections: backend.flows_started,
+                failed: backend.errors,
+                bytes_in: backend.to_server.bytes,
+                bytes_out: backend.from_server.bytes,
+            });
+        }
+    }
+
+    /// Records the counters, without the connect times: see the [table](super#the-metrics).
+    pub fn record(&self, service: &str) {
+        let count = |name: &'static str, value: u64| {
+            counter!(name, "service" => service.to_owned()).absolute(value);
+        };
+        count("lvs_service_accepted_total", self.totals.accepted);
+        count("lvs_service_refused_total", self.totals.refused);
+        count("lvs_service_to_servers_bytes_total", self.totals.bytes_to_servers);
+        count("lvs_service_to_clients_bytes_total", self.totals.bytes_to_clients);
+        for (reason, times) in self.refused.iter().filter(|(_, times)| **times > 0) {
+            let service = service.to_owned();
+            counter!("lvs_service_refused_by_reason_total", "service" => service, "reason" => *reason)
+                .absolute(*times);
+        }
+        gauge!("lvs_service_connections", "service" => service.to_owned()).set(self.active as f64);
+        for (id, server) in &self.servers {
+            let count = |name: &'static str, value: u64| {
+                let (service, server) = (service.to_owned(), id.clone());
+                counter!(name, "service" => service, "server" => server).absolute(value);
+            };
+            count("lvs_server_connections_total", server.totals.connections);
+            count("lvs_server_failed_connections_total", server.totals.failed);
+            count("lvs_server_in_bytes_total", server.totals.bytes_in);
+            count("lvs_server_out_bytes_total", server.totals.bytes_out);
+        }
+    }
+
+    /// Adds the counters of forwarders that have ended; they have no active connections.
+    #[cfg(feature = "director")]
+    pub(crate) fn merge(&mut self, ended: &Self) {
+        self.totals = self.totals.saturating_add(ended.totals);
+        self.add_refusals(ended.refused.iter().map(|(reason, count)| (*reason, *count)));
+        for (name, server) in &ended.servers {
+            let sum = self.servers.entry(name.clone()).or_default();
+            sum.totals = sum.totals.saturating_add(server.totals);
+            sum.connect_time.merge(&server.connect_time);
+        }
+    }
+
+    fn add_refusals(&mut self, reasons: impl IntoIterator<Item = (&'static str, u64)>) {
+        for (reason, count) in reasons {
+            *self.refused.entry(reason).or_default() += count;
+        }
+    }
+}
