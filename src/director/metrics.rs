@@ -5,10 +5,11 @@ use std::time::UNIX_EPOCH;
 
 use metrics::{Label, counter, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use metrics_process::Collector;
 
 use super::counters::CountedSince;
 use super::metrics_histogram::{HistogramSeries, render_histogram};
+#[cfg(target_os = "linux")]
+use super::process_metrics::render_process;
 use super::service::VirtualService;
 use super::status::StatusReader;
 use crate::metrics::{MetricDescription, describe_all, record_checks, record_set};
@@ -135,9 +136,6 @@ pub(super) fn render(reader: &StatusReader) -> String {
         if let Some(vrrp) = &vrrp {
             record_vrrp(vrrp);
         }
-        let process = Collector::default();
-        process.describe();
-        process.collect();
     });
     let mut text = handle.render();
     let (name, help) = CONNECT_SECONDS;
@@ -146,6 +144,8 @@ pub(super) fn render(reader: &StatusReader) -> String {
         let (name, help) = LATENESS_SECONDS;
         render_histogram(&mut text, name, help, &[(Vec::new(), vrrp.lateness)]);
     }
+    #[cfg(target_os = "linux")]
+    render_process(&mut text);
     text
 }
 

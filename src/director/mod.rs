@@ -187,6 +187,8 @@ mod metrics_histogram;
 mod notify;
 mod overrides;
 mod predecessor;
+#[cfg(target_os = "linux")]
+mod process_metrics;
 mod registry;
 mod reload;
 mod role;
