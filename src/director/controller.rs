@@ -73,6 +73,7 @@ impl Controller {
             sync_status.clone(),
             reload_status.clone(),
             supervisor.clone(),
+            history.clone(),
         );
         let (admin_address, address) = watch::channel(None);
         let (has_successor, successor) = watch::channel(false);

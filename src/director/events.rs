@@ -59,11 +59,17 @@ pub struct OperatorEvent {
 }
 
 /// The way by which an operator's change reaches a director.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ChangeOrigin {
-    /// The admin API, used by the client at this address: `lvs ctl`, the status page, or a program.
-    Api(SocketAddr),
+    /// The admin API: `lvs ctl`, the status page, or a program.
+    #[non_exhaustive]
+    Api {
+        /// The address of the client.
+        client: SocketAddr,
+        /// The name that the operator has given, in the header `Lvs-Operator`.
+        operator: Option<Arc<str>>,
+    },
     /// The methods of [`Director`](super::Director), called by the program that embeds it.
     Program,
     /// The other director of a pair, whose operator made the change.
@@ -186,7 +192,8 @@ impl fmt::Display for OperatorEvent {
 impl fmt::Display for ChangeOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Api(client) => write!(f, "the API client {client}"),
+            Self::Api { client, operator: Some(name) } => write!(f, "{name} at {client}"),
+            Self::Api { client, operator: None } => write!(f, "the API client {client}"),
             Self::Program => f.write_str("the program"),
             Self::OtherDirector => f.write_str("the operator of the other director"),
         }
@@ -209,7 +216,7 @@ mod tests {
         assert_eq!(
             line(
                 ServerEdit::Change(server(), change),
-                ChangeOrigin::Api(([127, 0, 0, 1], 9).into())
+                ChangeOrigin::Api { client: ([127, 0, 0, 1], 9).into(), operator: None }
             ),
             "service web: server 10.0.0.1:80 was changed to weight 3, state drain by the API client \
              127.0.0.1:9"
@@ -217,6 +224,12 @@ mod tests {
         assert_eq!(
             line(ServerEdit::Remove(server()), ChangeOrigin::Program),
             "service web: server 10.0.0.1:80 was removed by the program"
+        );
+        let client = ([127, 0, 0, 1], 9).into();
+        let alice = ChangeOrigin::Api { client, operator: Some("alice".into()) };
+        assert_eq!(
+            line(ServerEdit::Remove(server()), alice),
+            "service web: server 10.0.0.1:80 was removed by alice at 127.0.0.1:9"
         );
         let refused = DirectorEvent::Reload(ReloadEvent::new(Err("no".into())));
         assert_eq!(refused.to_string(), "reload: refused, nothing has changed: no");

@@ -188,12 +188,13 @@ impl Director {
         self.view.status.set_dropped_log_lines(counter);
     }
 
-    /// Changes a server. The change outlives reloads until the configuration says something new of the
+    /// Changes a server, which is named by its address, or by its name if no other server of the
+    /// service has the same. The change outlives reloads until the configuration says something new of the
     /// same thing, and the standby adopts it.
     ///
     /// # Errors
-    /// [`DirectorError::NoService`], [`DirectorError::NoServer`], or the scheduler cannot use the
-    /// weight. Nothing is changed then.
+    /// [`DirectorError::NoService`], [`DirectorError::NoServer`], [`DirectorError::AmbiguousServer`], a
+    /// limit is out of its range, or the scheduler cannot use the weight. Nothing is changed then.
     pub fn change_server(
         &self,
         service: &str,
@@ -216,13 +217,13 @@ impl Director {
     /// connections go on.
     ///
     /// # Errors
-    /// [`DirectorError::NoService`], [`DirectorError::NoServer`].
+    /// [`DirectorError::NoService`], [`DirectorError::NoServer`], [`DirectorError::AmbiguousServer`].
     pub fn remove_server(&self, service: &str, server: &str) -> Result<(), DirectorError> {
         self.edit_servers(service, ServerEdit::Remove(server.to_owned()))
     }
 
     fn edit_servers(&self, service: &str, edit: ServerEdit) -> Result<(), DirectorError> {
-        self.view.registry.edit_servers(service, &[edit], ChangeOrigin::Program)
+        self.view.registry.edit_servers(service, &[edit], &ChangeOrigin::Program)
     }
 
     /// Waits until the director has ended: because it was stopped, or because the task that owns it has

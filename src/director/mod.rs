@@ -123,7 +123,9 @@
 //! [`remove_server`](Director::remove_server), and the same calls of the API, override the
 //! configuration. They outlive reloads, as an operator who drains a server expects, until the
 //! configuration says something new of the same thing: another weight in the file replaces the
-//! operator's weight; a server that is removed from the file loses all overrides.
+//! operator's weight; a server that is removed from the file loses all overrides. The log and the
+//! [status](ServerStatus::changed) say who made a change. Changes are passed on from the active director
+//! to its standby, and not the other way: a change at a standby stays there.
 //!
 //! # Events
 //! [`Director::events`] is a stream of what happens: health checks and ejections, the election, reloads,
@@ -139,7 +141,9 @@
 //! | `/api/v1/...` | JSON; `/api/v1/openapi.json` describes the calls |
 //!
 //! On a loopback address it serves programs of this machine: it refuses a request with another host's
-//! name, and a change from a page of another site. On any other address it needs a token. It has no
+//! name, and a change from a page of another site. On any other address it needs a token. Clients that
+//! hold connections keep nobody out: a new one takes the place of that whose last request is the longest
+//! ago. It has no
 //! TLS: in a network that is not trusted, put a proxy that terminates TLS in front of it. It runs in
 //! one thread of the lowest priority.
 //!
@@ -186,6 +190,7 @@ mod metrics;
 mod metrics_histogram;
 mod notify;
 mod overrides;
+mod overview;
 mod predecessor;
 #[cfg(target_os = "linux")]
 mod process_metrics;
@@ -194,6 +199,7 @@ mod reload;
 mod role;
 mod service;
 mod sockets;
+mod state_ages;
 mod state_changes;
 mod status;
 mod supervisor;
@@ -224,8 +230,9 @@ pub use self::events::{
 };
 pub use self::handle::Director;
 pub use self::import::{ImportError, Importer, import};
-pub use self::overrides::ServerChange;
+pub use self::overrides::{ChangeStamp, ServerChange};
 pub use self::sockets::ListeningSockets;
+pub use self::state_ages::ServiceState;
 pub use self::status::{DirectorStatus, ServerStatus, ServiceStatus};
 pub use self::sync::SyncStatus;
 pub use crate::backend::BackendAdminState;

@@ -10,7 +10,7 @@ use super::overrides::ServerEdit;
 use super::service::VirtualService;
 use super::state_changes::StateChangeCounters;
 use super::time::tokio_now;
-use crate::health::{HealthEvents, Monitor, MonitorCounters};
+use crate::health::{Monitor, MonitorCounters};
 use crate::sync::ArcSwap;
 
 /// The services of a director, the monitor of their health checks, and the director's events. A clone is another handle on
@@ -70,27 +70,23 @@ impl ServiceRegistry {
         &self,
         service: &str,
         edits: &[ServerEdit],
-        origin: ChangeOrigin,
+        origin: &ChangeOrigin,
     ) -> Result<(), DirectorError> {
-        self.find_service(service)?.edit_servers(edits)?;
-        self.publish_edits(service, edits, origin);
+        let edits = self.find_service(service)?.edit_servers(edits, &origin.to_string())?;
+        self.publish_edits(service, &edits, origin);
         Ok(())
     }
 
     /// Publishes an event for each edit of one service's servers.
-    pub(super) fn publish_edits(&self, service: &str, edits: &[ServerEdit], origin: ChangeOrigin) {
+    pub(super) fn publish_edits(&self, service: &str, edits: &[ServerEdit], origin: &ChangeOrigin) {
         for edit in edits {
-            let event = OperatorEvent::new(service, edit, origin);
+            let event = OperatorEvent::new(service, edit, origin.clone());
             self.shared.events.publish(DirectorEvent::Operator(event));
         }
     }
 
     pub(super) fn monitor(&self) -> &Monitor {
         &self.shared.monitor
-    }
-
-    pub(super) fn health_events(&self) -> HealthEvents {
-        self.shared.monitor.events()
     }
 
     pub(super) fn events(&self) -> &EventLog {

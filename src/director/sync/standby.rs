@@ -81,7 +81,7 @@ fn apply_update(
     let Some(slow) = update.slow else { return };
     service.adopt_totals(slow.totals);
     match service.merge_overrides(&slow.changes) {
-        Ok(edits) => registry.publish_edits(&service.name, &edits, ChangeOrigin::OtherDirector),
+        Ok(edits) => registry.publish_edits(&service.name, &edits, &ChangeOrigin::OtherDirector),
         Err(error) => tracing::warn!(
             "sync: service {}: cannot apply server changes received from the other director: {error}",
             service.name
