@@ -5,12 +5,13 @@ use std::time::UNIX_EPOCH;
 
 use metrics::{Label, counter, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use metrics_process::Collector;
 
 use super::counters::CountedSince;
 use super::metrics_histogram::{HistogramSeries, render_histogram};
+#[cfg(target_os = "linux")]
+use super::process_metrics::render_process;
 use super::service::VirtualService;
-use super::status::StatusReader;
+use super::status::{DirectorStatus, StatusReader};
 use crate::metrics::{MetricDescription, describe_all, record_checks, record_set};
 use crate::vrrp::{VrrpState, VrrpStatus};
 
@@ -123,29 +124,28 @@ const LATENESS_SECONDS: (&str, &str) =
 pub(super) fn render(reader: &StatusReader) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
-    let vrrp = reader.vrrp();
+    let director = reader.read_director();
     let mut connect_times = Vec::new();
     metrics::with_local_recorder(&recorder, || {
         crate::metrics::describe();
         describe_all(METRICS);
-        record_director(reader);
+        record_director(&director, reader);
         for service in reader.registry().services().iter() {
             record_service(reader, service, &mut connect_times);
         }
-        if let Some(vrrp) = &vrrp {
+        if let Some(vrrp) = &director.vrrp {
             record_vrrp(vrrp);
         }
-        let process = Collector::default();
-        process.describe();
-        process.collect();
     });
     let mut text = handle.render();
     let (name, help) = CONNECT_SECONDS;
     render_histogram(&mut text, name, help, &connect_times);
-    if let Some(vrrp) = vrrp {
+    if let Some(vrrp) = director.vrrp {
         let (name, help) = LATENESS_SECONDS;
         render_histogram(&mut text, name, help, &[(Vec::new(), vrrp.lateness)]);
     }
+    #[cfg(target_os = "linux")]
+    render_process(&mut text);
     text
 }
 
@@ -153,21 +153,21 @@ fn gauge_of_bool(value: bool) -> f64 {
     f64::from(u8::from(value))
 }
 
-fn record_director(reader: &StatusReader) {
-    gauge!("lvs_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    gauge!("lvs_uptime_seconds").set(reader.uptime().as_secs_f64());
-    gauge!("lvs_active").set(gauge_of_bool(reader.is_active()));
-    for (task, restarts) in reader.task_restarts() {
-        counter!("lvs_task_restarts_total", "task" => task).absolute(restarts);
+fn record_director(status: &DirectorStatus, reader: &StatusReader) {
+    gauge!("lvs_build_info", "version" => status.version).set(1.0);
+    gauge!("lvs_uptime_seconds").set(status.uptime_ms as f64 / 1e3);
+    gauge!("lvs_active").set(gauge_of_bool(status.active));
+    for (task, restarts) in &status.task_restarts {
+        counter!("lvs_task_restarts_total", "task" => *task).absolute(*restarts);
     }
-    counter!("lvs_log_dropped_lines_total").absolute(reader.dropped_log_lines());
+    counter!("lvs_log_dropped_lines_total").absolute(status.dropped_log_lines);
     let checks = reader.registry().monitor_counters();
     counter!("lvs_checks_total").absolute(checks.checks_started);
     counter!("lvs_checks_failed_total").absolute(checks.backend_failures);
     counter!("lvs_checks_local_failures_total").absolute(checks.local_failures);
     counter!("lvs_checks_late_total").absolute(checks.late_checks);
     gauge!("lvs_checks_in_flight").set(checks.in_flight as f64);
-    let reloads = reader.reload().counts();
+    let reloads = reader.reload_counts();
     for (result, times) in
         [("applied", reloads.applied), ("partial", reloads.partial), ("refused", reloads.refused)]
     {
@@ -178,10 +178,10 @@ fn record_director(reader: &StatusReader) {
         gauge!("lvs_last_reload_timestamp_seconds").set(since_epoch.as_secs_f64());
         gauge!("lvs_last_reload_successful").set(gauge_of_bool(is_complete));
     }
-    for failed in reader.reload().failed_parts() {
-        gauge!("lvs_reload_failed", "part" => failed.part).set(1.0);
+    for failed in &status.failed_parts {
+        gauge!("lvs_reload_failed", "part" => failed.part.clone()).set(1.0);
     }
-    if let Some(sync) = reader.sync() {
+    if let Some(sync) = &status.sync {
         gauge!("lvs_sync_in_sync").set(gauge_of_bool(sync.followers > 0 || sync.in_sync));
     }
 }

@@ -192,6 +192,8 @@ mod notify;
 mod overrides;
 mod overview;
 mod predecessor;
+#[cfg(target_os = "linux")]
+mod process_metrics;
 mod registry;
 mod reload;
 mod role;

@@ -10,7 +10,7 @@ use super::overrides::ServerEdit;
 use super::service::VirtualService;
 use super::state_changes::StateChangeCounters;
 use super::time::tokio_now;
-use crate::health::{HealthEvents, Monitor, MonitorCounters};
+use crate::health::{Monitor, MonitorCounters};
 use crate::sync::ArcSwap;
 
 /// The services of a director, the monitor of their health checks, and the director's events. A clone is another handle on
@@ -87,10 +87,6 @@ impl ServiceRegistry {
 
     pub(super) fn monitor(&self) -> &Monitor {
         &self.shared.monitor
-    }
-
-    pub(super) fn health_events(&self) -> HealthEvents {
-        self.shared.monitor.events()
     }
 
     pub(super) fn events(&self) -> &EventLog {

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use serde::Serialize;
 
-use super::applied::{PartStatus, ReloadStatusSlot};
+use super::applied::{PartStatus, ReloadCounts, ReloadStatusSlot};
 use super::config::ServiceProtocol;
 use super::counters::CountedSince;
 use super::error::DirectorError;
@@ -158,23 +157,33 @@ impl StatusReader {
     /// the election's thread, for a second at most.
     pub(super) fn read(&self) -> DirectorStatus {
         let services = self.registry.services();
-        let services = services.iter().map(|service| self.service_status(service)).collect();
-        DirectorStatus { services, ..self.read_director() }
+        let services = services.iter().map(|service| self.service_status(service));
+        let services = services.collect();
+        let director = self.read_director();
+        DirectorStatus { services, ..director }
     }
 
     /// Returns the status of the director without its services; it waits as [`read`](Self::read) does.
     pub(super) fn read_director(&self) -> DirectorStatus {
+        let uptime = tokio_now().saturating_duration_since(self.registry.started_at());
+        let mut task_restarts = self.supervisor.restarts();
+        let services = self.registry.services();
+        let workers = services.iter().map(|service| service.worker_restarts()).sum();
+        task_restarts.insert("worker", workers);
         DirectorStatus {
             version: env!("CARGO_PKG_VERSION"),
             host: host_name(),
-            uptime_ms: saturating_millis(self.uptime()),
+            uptime_ms: saturating_millis(uptime),
             active: self.role.is_active(),
             services: Vec::new(),
             vrrp: self.role.vrrp_status(),
             sync: self.sync.status(),
             failed_parts: self.reload.failed_parts(),
-            task_restarts: self.task_restarts(),
-            dropped_log_lines: self.dropped_log_lines(),
+            task_restarts,
+            dropped_log_lines: self
+                .dropped_log_lines
+                .get()
+                .map_or(0, |counter| counter.load(Ordering::Relaxed)),
         }
     }
 
@@ -185,45 +194,22 @@ impl StatusReader {
     }
 
     fn service_status(&self, service: &VirtualService) -> ServiceStatus {
-        let ages = self.history.read_series(&service.name, |series| series.ages.clone());
-        service_status(service, &ages)
-    }
-
-    /// Returns how often each task, and the workers of all forwarders, started again after a panic.
-    pub(super) fn task_restarts(&self) -> BTreeMap<&'static str, u64> {
-        let mut restarts = self.supervisor.restarts();
-        let services = self.registry.services();
-        let workers = services.iter().map(|service| service.worker_restarts()).sum();
-        restarts.insert("worker", workers);
-        restarts
-    }
-
-    pub(super) fn dropped_log_lines(&self) -> u64 {
-        self.dropped_log_lines.get().map_or(0, |counter| counter.load(Ordering::Relaxed))
+        service_status(
+            service,
+            &self.history.read_series(&service.name, |series| series.ages.clone()),
+        )
     }
 
     pub(super) fn is_active(&self) -> bool {
         self.role.is_active()
     }
 
-    pub(super) fn uptime(&self) -> Duration {
-        tokio_now().saturating_duration_since(self.registry.started_at())
-    }
-
     pub(super) fn registry(&self) -> &ServiceRegistry {
         &self.registry
     }
 
-    pub(super) fn vrrp(&self) -> Option<VrrpStatus> {
-        self.role.vrrp_status()
-    }
-
-    pub(super) fn sync(&self) -> Option<SyncStatus> {
-        self.sync.status()
-    }
-
-    pub(super) fn reload(&self) -> &ReloadStatusSlot {
-        &self.reload
+    pub(super) fn reload_counts(&self) -> ReloadCounts {
+        self.reload.counts()
     }
 }
 

@@ -55,12 +55,12 @@ pub struct Vrrp {
     /// The events since the start, until the first call of [`Vrrp::events`].
     #[cfg(target_os = "linux")]
     initial_events: Mutex<Option<VrrpEvents>>,
-    /// The thread owns the sender.
-    #[cfg(target_os = "linux")]
-    events: Weak<EventSender<VrrpEvent>>,
     /// The threads that run notify commands.
     #[cfg(target_os = "linux")]
     notify_threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The thread owns the sender.
+    #[cfg(target_os = "linux")]
+    events: Weak<EventSender<VrrpEvent>>,
 }
 
 impl Vrrp {
@@ -127,11 +127,9 @@ impl Vrrp {
         let events = Arc::new(EventSender::new());
         let weak_events = Arc::downgrade(&events);
         let initial_events = events.subscribe();
-        let mut notify_threads = Vec::new();
-        for commands in notify {
-            // Ends with the events, also if the start fails below.
-            notify_threads.extend(commands.spawn(events.subscribe()));
-        }
+        // They end with the events, also if the start fails below.
+        let notify_threads: Vec<_> =
+            notify.into_iter().filter_map(|commands| commands.spawn(events.subscribe())).collect();
         let is_master = Arc::new(AtomicBool::new(false));
         let data = VrrpThread {
             instances,
@@ -154,8 +152,8 @@ impl Vrrp {
             is_master,
             tracks: Mutex::new(tracks),
             initial_events: Mutex::new(Some(initial_events)),
-            events: weak_events,
             notify_threads: Mutex::new(notify_threads),
+            events: weak_events,
         })
     }
 
