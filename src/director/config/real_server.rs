@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ConfigProblem;
 use super::table::config_table;
+use super::value::deserialize_address;
 use crate::backend::{Limits, Spec, validate_weight};
 
 config_table! {
@@ -34,6 +35,7 @@ builder RealServerBuilder;
 pub struct RealServer {
     /// The server's address, which identifies it within its service. Port 0 means the port that the
     /// client has connected to.
+    #[serde(deserialize_with = "deserialize_address")]
     pub address: SocketAddr,
     /// A name for people, shown on the status page and in the API. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
