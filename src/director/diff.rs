@@ -139,7 +139,8 @@ impl ServiceDiff {
             scheduler: old.scheduler != new.scheduler,
             set_rules: (&old.slow_start, old.fail_mode, old.quorum)
                 != (&new.slow_start, new.fail_mode, new.quorum),
-            health: (&old.health, &old.ejection) != (&new.health, &new.ejection),
+            health: (&old.health, &old.ejection, old.tcp.check_proxy_header())
+                != (&new.health, &new.ejection, new.tcp.check_proxy_header()),
             persistence: old.persistence != new.persistence,
             forwarding: (&old.tcp, &old.udp, old.sorry_server, &old.on_end)
                 != (&new.tcp, &new.udp, new.sorry_server, &new.on_end),

@@ -10,11 +10,15 @@ use crate::vrrp::{VrrpState, VrrpStatus};
 
 /// Counters with their HELP texts. Label values are names of services and addresses of servers, or come
 /// from fixed lists: no client can add a time series.
-const COUNTERS: [(&str, &str); 19] = [
+const COUNTERS: [(&str, &str); 20] = [
     ("lvs_checks_total", "Health checks started."),
     (
         "lvs_checks_failed_total",
         "Health checks that the server failed; local errors are not counted.",
+    ),
+    (
+        "lvs_checks_not_run_total",
+        "Health checks that could not run on this machine, which the status gives the reason of.",
     ),
     (
         "lvs_checks_late_total",
@@ -130,6 +134,7 @@ fn record_director(status: &DirectorStatus, checks: MonitorCounters) {
     gauge!("lvs_active").set(gauge_of_bool(status.active));
     counter!("lvs_checks_total").absolute(checks.checks_started);
     counter!("lvs_checks_failed_total").absolute(checks.backend_failures);
+    counter!("lvs_checks_not_run_total").absolute(checks.local_failures);
     counter!("lvs_checks_late_total").absolute(checks.late_checks);
     for failed in &status.failed_parts {
         gauge!("lvs_reload_failed", "part" => failed.part.clone()).set(1.0);

@@ -91,6 +91,22 @@ impl ConfigFile {
     }
 }
 
+impl ConfigFile {
+    /// Refuses programs of checks that this machine cannot start.
+    pub(super) fn validate_programs(&self) -> Result<(), ConfigProblem> {
+        for (n, service) in self.services.iter().enumerate() {
+            let path = [KeyPathSegment::Key("service"), KeyPathSegment::Index(n)];
+            service.validate_programs().map_err(|problem| problem.prefixed(&path))?;
+        }
+        let routers = self.vrrp.iter().flat_map(|OneOrMany(routers)| routers);
+        for (n, router) in routers.enumerate() {
+            let path = [KeyPathSegment::Key("vrrp"), KeyPathSegment::Index(n)];
+            router.validate_programs().map_err(|problem| problem.prefixed(&path))?;
+        }
+        Ok(())
+    }
+}
+
 pub(super) fn read_file(path: &Path) -> Result<(ConfigDocument, ConfigFile), DirectorConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| DirectorConfigError::Read { path: path.to_owned(), source })?;

@@ -70,7 +70,7 @@ impl DirectorConfig {
         ConfigFile::builder()
     }
 
-    /// Reads a file and the files that it includes.
+    /// Reads a file and the files that it includes. The programs of its checks must exist.
     ///
     /// # Errors
     /// [`DirectorConfigError`] if a file cannot be read, or if a key or value is refused.
@@ -107,10 +107,13 @@ impl DirectorConfig {
             }
         }
         included.insert(0, (origin, file));
+        for (origin, file) in &included {
+            file.validate_programs().map_err(|problem| origin.locate_problem(file, problem))?;
+        }
         Self::merge_files(included)
     }
 
-    /// Reads a text, which cannot include files.
+    /// Reads a text, which cannot include files. Programs of checks need not exist on this machine.
     ///
     /// # Errors
     /// [`DirectorConfigError::Invalid`] if a key or value is refused.

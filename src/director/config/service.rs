@@ -19,7 +19,8 @@ use super::slow_start::SlowStartConfig;
 use super::table::{Tables, config_table};
 use super::tcp::TcpConfig;
 use super::udp::UdpConfig;
-use super::value::OneOrMany;
+use super::value::{OneOrMany, deserialize_some_address};
+use crate::Health;
 use crate::forward::{ConnectionRecord, validate_workers};
 use crate::health::HealthPlan;
 
@@ -75,6 +76,7 @@ pub struct ServiceConfig {
     pub(crate) quorum: Option<QuorumConfig>,
     /// The server that takes connections and flows when no other server can. Default: none, such
     /// connections are reset and such datagrams dropped.
+    #[serde(default, deserialize_with = "deserialize_some_address")]
     pub(crate) sorry_server: Option<SocketAddr>,
     /// Settings of a TCP service. Default: an empty table.
     #[serde(default)]
@@ -224,6 +226,25 @@ impl ServiceConfig {
         self.listen.0.iter().any(|listen| matches!(listen, ListenAddress::Unix(_)))
     }
 
+    /// Refuses programs of checks that this machine cannot start.
+    pub(super) fn validate_programs(&self) -> Result<(), ConfigProblem> {
+        let OneOrMany(checks) = &self.health;
+        checks.iter().enumerate().try_for_each(|(n, check)| {
+            let path = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
+            check.validate_program().map_err(|problem| problem.prefixed(&path))
+        })
+    }
+
+    /// Returns the health of a server that no check has a result of.
+    pub(crate) fn initial_health(&self) -> Health {
+        let OneOrMany(checks) = &self.health;
+        let mut inits = checks.iter().filter_map(CheckConfig::initial_health);
+        match inits.any(|init| init.health() == Health::Down) {
+            true => Health::Down,
+            false => Health::Up,
+        }
+    }
+
     /// Returns the health checks and ejection rules of the service.
     ///
     /// The plan is needed without any check too: it moves slow starts and ejections on.
@@ -232,8 +253,14 @@ impl ServiceConfig {
         let OneOrMany(checks) = &self.health;
         for (n, check) in checks.iter().enumerate() {
             let path = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
-            plan = plan.check(check.to_checks().map_err(|problem| problem.prefixed(&path))?);
+            let header = self.tcp.check_proxy_header();
+            let check_of_plan = check.to_checks(header);
+            plan = plan.check(check_of_plan.map_err(|problem| problem.prefixed(&path))?);
             plan.validate().map_err(|error| ConfigProblem::new(path, error.to_string()))?;
+            let mut servers = self.servers.iter().map(|server| server.address.ip());
+            servers
+                .try_for_each(|server| check.validate_source(server))
+                .map_err(|problem| problem.prefixed(&path))?;
         }
         if let Some(ejection) = &self.ejection {
             let path = [KeyPathSegment::Key("ejection")];
