@@ -95,7 +95,7 @@ pub mod director;
 #[cfg(feature = "discovery")]
 #[cfg_attr(docsrs, doc(cfg(feature = "discovery")))]
 pub mod discovery;
-#[cfg(any(feature = "discovery", feature = "health"))]
+#[cfg(any(feature = "discovery", feature = "forward", feature = "health"))]
 mod excerpt;
 #[cfg(feature = "forward")]
 #[cfg_attr(docsrs, doc(cfg(feature = "forward")))]
@@ -106,6 +106,12 @@ pub mod health;
 #[cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "what records is for Linux"))]
 mod histogram;
+#[cfg(any(feature = "forward", feature = "health"))]
+mod panics;
+#[cfg(any(feature = "health", feature = "vrrp"))]
+mod program_user;
+#[cfg(feature = "discovery")]
+mod regular_file;
 #[cfg(any(feature = "discovery", feature = "health"))]
 mod runtime;
 pub mod scheduler;
@@ -127,6 +133,9 @@ pub use self::balancer::{Balancer, Lease, PickError};
 #[cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))))]
 pub use self::histogram::DurationHistogram;
+#[cfg(any(feature = "health", feature = "vrrp"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "health", feature = "vrrp"))))]
+pub use self::program_user::ProgramUser;
 #[cfg(any(feature = "discovery", feature = "health"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "discovery", feature = "health"))))]
 pub use self::runtime::RuntimeError;

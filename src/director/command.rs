@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::applied::ReloadSummary;
 use super::config::DirectorConfig;
 use super::error::DirectorError;
+use super::predecessor::Predecessor;
 use super::sockets::ListeningSockets;
 use crate::forward::DrainReport;
 
@@ -20,6 +21,8 @@ pub(super) enum ControlCommand {
     Reload {
         config: Box<DirectorConfig>,
         sockets: ListeningSockets,
+        /// The director that `sockets` come from. It is told to end when everything runs.
+        predecessor: Option<Predecessor>,
         reply: oneshot::Sender<Result<ReloadSummary, DirectorError>>,
     },
     /// Leaves the election and gives duplicates of all sockets, for a successor. Reloads wait until
@@ -28,6 +31,8 @@ pub(super) enum ControlCommand {
         reply: oneshot::Sender<ListeningSockets>,
         outcome: oneshot::Receiver<SuccessorServes>,
     },
+    /// Starts the election again, if its thread has ended by itself.
+    RestartElection,
     /// Ends the director. The connections that are left are cut after `timeout`, or when the receiver
     /// of the reply is dropped.
     Stop { timeout: Duration, reply: oneshot::Sender<DrainReport> },
@@ -62,12 +67,19 @@ impl ControlSender {
         &self,
         config: DirectorConfig,
         sockets: ListeningSockets,
+        predecessor: Option<Predecessor>,
     ) -> Result<ReloadSummary, DirectorError> {
         let (reply, summary) = oneshot::channel();
         let config = Box::new(config);
+        let command = ControlCommand::Reload { config, sockets, predecessor, reply };
         // The reply is dropped with a command that cannot be sent.
-        let _ = self.0.send(ControlCommand::Reload { config, sockets, reply }).await;
+        let _ = self.0.send(command).await;
         summary.await.unwrap_or(Err(DirectorError::Stopped))
+    }
+
+    /// Waits until the director's task has ended.
+    pub(super) async fn closed(&self) {
+        self.0.closed().await;
     }
 
     /// Waits until the director has ended. Dropped, the connections that are left are cut.
@@ -80,6 +92,14 @@ impl ControlSender {
 }
 
 impl WeakControlSender {
+    /// Asks for another start of the election. Blocks while commands wait; for a thread.
+    pub(super) fn restart_election(&self) {
+        if let Some(sender) = self.0.upgrade() {
+            // An error means that the director has ended.
+            let _ = sender.blocking_send(ControlCommand::RestartElection);
+        }
+    }
+
     /// Asks for all sockets, for a successor. `None` if the director has ended.
     pub(super) async fn hand_over(
         &self,

@@ -12,15 +12,18 @@ use tokio_util::task::AbortOnDropHandle;
 use super::admin::AdminContext;
 use super::applied::{AppliedConfig, ReloadStatusSlot};
 use super::command::{ControlCommand, ControlReceiver, SuccessorServes, WeakControlSender};
+use super::error::DirectorError;
 use super::history::{HistoryReader, run_sampler};
+use super::notify::run_health_notify;
 use super::registry::ServiceRegistry;
 use super::reload::RunningParts;
 use super::role::{RoleSender, RoleWatch};
 use super::service::VirtualService;
 use super::status::StatusReader;
+use super::supervisor::TaskSupervisor;
 use super::sync::SyncStatusSlot;
 use crate::forward::DrainReport;
-use crate::runtime::RuntimeError;
+use crate::panics::catch_panic;
 
 /// Runs the commands of a director. It ends after `Stop`, or when the last sender is dropped.
 pub(super) struct Controller {
@@ -30,8 +33,9 @@ pub(super) struct Controller {
     successor: Option<oneshot::Receiver<SuccessorServes>>,
     /// Commands that wait until the successor serves or has failed.
     deferred: VecDeque<ControlCommand>,
-    _monitor: AbortOnDropHandle<Result<(), RuntimeError>>,
+    _monitor: AbortOnDropHandle<()>,
     _sampler: AbortOnDropHandle<()>,
+    _health_notify: AbortOnDropHandle<()>,
 }
 
 /// The parts of a director that its handles read.
@@ -59,7 +63,7 @@ impl Controller {
         commands: ControlReceiver,
         control: WeakControlSender,
     ) -> (Self, DirectorView) {
-        let registry = ServiceRegistry::new();
+        let (registry, supervisor) = (ServiceRegistry::new(), TaskSupervisor::default());
         let (role, role_watch) = RoleSender::new();
         let (sync_status, reload_status) = (SyncStatusSlot::default(), ReloadStatusSlot::default());
         let history = HistoryReader::default();
@@ -68,6 +72,7 @@ impl Controller {
             role_watch.clone(),
             sync_status.clone(),
             reload_status.clone(),
+            supervisor.clone(),
         );
         let (admin_address, address) = watch::channel(None);
         let (has_successor, successor) = watch::channel(false);
@@ -78,17 +83,32 @@ impl Controller {
             admin_address: address,
             has_successor: successor,
         };
-        let sampler = run_sampler(registry.clone(), history.clone());
+        let (sampled, samples) = (registry.clone(), history.clone());
+        let sampler =
+            supervisor.spawn("history", move || run_sampler(sampled.clone(), samples.clone()));
+        let monitor = registry.monitor().clone();
+        let monitor = supervisor.spawn("health monitor", move || {
+            let monitor = monitor.clone();
+            // A runtime without what the monitor needs is logged by the monitor.
+            async move {
+                let _ = monitor.run().await;
+            }
+        });
+        let notified = registry.clone();
+        let health_notify =
+            supervisor.spawn("health notify", move || run_health_notify(notified.clone()));
         let controller = Self {
             commands,
             successor: None,
             deferred: VecDeque::new(),
-            _monitor: AbortOnDropHandle::new(tokio::spawn(registry.monitor().run())),
-            _sampler: AbortOnDropHandle::new(tokio::spawn(sampler)),
+            _monitor: monitor,
+            _sampler: sampler,
+            _health_notify: health_notify,
             parts: RunningParts {
                 pool: None,
                 admin_context: AdminContext { registry: registry.clone(), status, history },
                 registry,
+                supervisor,
                 applied: AppliedConfig::default(),
                 reload_status,
                 draining: JoinSet::new(),
@@ -111,10 +131,24 @@ impl Controller {
     pub(super) async fn run(mut self) {
         loop {
             match self.next_step().await {
-                ControllerStep::Run(ControlCommand::Reload { config, sockets, reply }) => {
-                    let result = self.parts.reload(*config, sockets).await;
+                ControllerStep::Run(ControlCommand::Reload {
+                    config,
+                    sockets,
+                    predecessor,
+                    reply,
+                }) => {
+                    let reload = self.parts.reload(*config, sockets, predecessor);
+                    let result = catch_panic(reload).await;
+                    let result = result.unwrap_or_else(|message| {
+                        // The parts that run are whole: they go on, and the next reload tries again.
+                        self.parts.supervisor.record_panic("reload", &message);
+                        Err(DirectorError::Panic { message })
+                    });
                     // The caller may have stopped waiting.
                     let _ = reply.send(result);
+                }
+                ControllerStep::Run(ControlCommand::RestartElection) => {
+                    self.parts.restart_failed_vrrp().await;
                 }
                 ControllerStep::Run(ControlCommand::HandOver { reply, outcome }) => {
                     self.parts.stop_vrrp().await;

@@ -1,9 +1,10 @@
 //! The differences of two configurations, as pure functions.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-use super::config::{DirectorConfig, ServiceConfig};
+use super::config::{CheckConfig, DirectorConfig, OneOrMany, ServiceConfig};
 use super::overrides::DesiredServer;
 use crate::backend::{BackendAdminState, Limits};
 
@@ -58,6 +59,8 @@ pub(super) struct ReloadPlan {
     pub(super) vrrp: bool,
     pub(super) sync: bool,
     pub(super) handover: bool,
+    /// The level and the format, which the program applies.
+    pub(super) log: bool,
 }
 
 /// A change of one service.
@@ -74,7 +77,7 @@ pub(super) struct ServiceDiff {
     pub(super) servers: bool,
     pub(super) discovery: bool,
     pub(super) scheduler: bool,
-    /// Slow start, fail mode, quorum.
+    /// Slow start, fail mode, quorum with its programs.
     pub(super) set_rules: bool,
     pub(super) health: bool,
     pub(super) persistence: bool,
@@ -99,7 +102,7 @@ impl ReloadPlan {
                     let mut diff = ServiceDiff::new(old, new);
                     diff.forwarding |= new.workers != old.workers
                         || (new.workers.is_none() && after.workers != before.workers)
-                        || after.log.connections != before.log.connections;
+                        || after.log.connection_format() != before.log.connection_format();
                     if diff != ServiceDiff::default() {
                         services.push((new.name.clone(), ServiceStep::Change(diff)));
                     }
@@ -112,6 +115,7 @@ impl ReloadPlan {
             vrrp: before.vrrp != after.vrrp,
             sync: before.sync != after.sync,
             handover: before.handover() != after.handover(),
+            log: (before.log.level, before.log.format) != (after.log.level, after.log.format),
         }
     }
 
@@ -131,6 +135,12 @@ fn is_same_service(old: &ServiceConfig, new: &ServiceConfig) -> bool {
     old.name == new.name && old.protocol == new.protocol
 }
 
+/// Returns the servers with checks of their own, and the checks, in the order of the addresses.
+fn own_checks(service: &ServiceConfig) -> BTreeMap<SocketAddr, &OneOrMany<CheckConfig>> {
+    let servers = service.servers.iter();
+    servers.filter_map(|server| Some((server.address, server.health.as_ref()?))).collect()
+}
+
 impl ServiceDiff {
     fn new(old: &ServiceConfig, new: &ServiceConfig) -> Self {
         Self {
@@ -138,13 +148,14 @@ impl ServiceDiff {
             discovery: old.discovery != new.discovery,
             scheduler: old.scheduler != new.scheduler,
             set_rules: (&old.slow_start, old.fail_mode, old.quorum)
-                != (&new.slow_start, new.fail_mode, new.quorum),
-            health: (&old.health, &old.ejection, old.tcp.check_proxy_header())
-                != (&new.health, &new.ejection, new.tcp.check_proxy_header()),
+                != (&new.slow_start, new.fail_mode, new.quorum)
+                || (&old.quorum_up, &old.quorum_down) != (&new.quorum_up, &new.quorum_down),
+            health: (&old.health, &old.ejection, old.tcp.check_proxy_header(), own_checks(old))
+                != (&new.health, &new.ejection, new.tcp.check_proxy_header(), own_checks(new)),
             persistence: old.persistence != new.persistence,
             forwarding: (&old.tcp, &old.udp, old.sorry_server, &old.on_end)
                 != (&new.tcp, &new.udp, new.sorry_server, &new.on_end),
-            listen: old.listen != new.listen,
+            listen: (&old.listen, old.freebind) != (&new.listen, new.freebind),
         }
     }
 
@@ -196,6 +207,7 @@ impl fmt::Display for ReloadPlan {
             (self.vrrp, "[vrrp]: updated"),
             (self.sync, "[sync]: updated"),
             (self.handover, "handover: updated"),
+            (self.log, "[log]: updated"),
         ];
         lines.extend(
             parts.iter().filter(|(is_changed, _)| *is_changed).map(|(_, name)| (*name).to_owned()),
@@ -280,6 +292,8 @@ mod tests {
             plan(text, &other),
             "service a: updated forwarding\nservice b: updated forwarding\n[admin]: updated"
         );
+        let other = format!("[log]\nlevel = \"debug\"\n{text}");
+        assert_eq!(plan(text, &other), "[log]: updated");
         let other = format!("{text}[service.tcp]\nidle_timeout = \"never\"\n");
         assert_eq!(plan(text, &other), "service b: updated forwarding");
     }

@@ -93,6 +93,13 @@ pub enum DirectorError {
         /// The address that was asked for.
         server: String,
     },
+    /// The reload panicked, which is a fault of this crate or of a scheduler, check or source of the
+    /// program.
+    #[error("the reload panicked: {message}")]
+    Panic {
+        /// The message of the panic.
+        message: String,
+    },
     /// The director has been stopped.
     #[error("the director has been stopped")]
     Stopped,

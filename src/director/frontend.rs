@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::config::{ListenAddress, ServiceConfig, ServiceProtocol};
+use super::config::{ListenAddress, LogFormat, ServiceConfig, ServiceProtocol};
+use super::connection_log::{log_connection, log_flow};
 use super::counters::{ServerTotals, ServiceCounters, ServiceTotals};
 use super::error::ServiceError;
 use super::sockets::ListeningSockets;
 use crate::Balancer;
 use crate::balancer::Persistence;
 use crate::forward::{
-    ConnectionInfo, DrainReport, Forwarder, Route, TcpCounters, TcpHandle, UdpCounters,
-    UdpForwarder, UdpHandle, WorkerPool,
+    BindOptions, ConnectionInfo, DrainReport, Forwarder, Route, TcpCounters, TcpHandle,
+    UdpCounters, UdpForwarder, UdpHandle, WorkerPool,
 };
 
 /// What a frontend is made from.
@@ -29,8 +30,8 @@ pub(super) struct FrontendSpec<'a> {
     pub(super) pool: &'a WorkerPool,
     /// Whether to bind addresses that this machine may not have yet (virtual addresses).
     pub(super) freebind: bool,
-    /// Whether to log every TCP connection that ends.
-    pub(super) log_connections: bool,
+    /// The format of the log line of each connection or flow that ends; `None` for no line.
+    pub(super) log_connections: Option<LogFormat>,
     /// Finds the balancer of another service by name.
     pub(super) find_balancer: &'a dyn Fn(&str) -> Option<Balancer<SocketAddr>>,
 }
@@ -49,22 +50,27 @@ enum AnyForwarder {
 }
 
 impl PreparedFrontend {
-    /// Takes the open sockets of an address, or opens new ones.
+    /// Takes the open sockets of an address, or opens new ones. UDP clients of the frontend that is
+    /// replaced keep their servers.
     pub(super) fn prepare(
         listen: &ListenAddress,
         spec: &FrontendSpec<'_>,
         sockets: &mut ListeningSockets,
+        replaced: Option<&Frontend>,
     ) -> Result<Self, ServiceError> {
         let open = sockets.take_for(spec.config.protocol, listen);
+        let options = BindOptions {
+            is_nonlocal: spec.freebind,
+            is_shared: open.is_empty() && sockets.share_port(spec.config.protocol, listen),
+        };
         let route = spec.route();
         let forwarder = match (spec.config.protocol, listen) {
             (ServiceProtocol::Tcp, ListenAddress::Address(address)) => {
-                let forwarder = match (open.is_empty(), spec.freebind) {
-                    (false, _) => {
+                let forwarder = match open.is_empty() {
+                    false => {
                         Forwarder::from_listeners(open.into_iter().map(TcpListener::from), route)?
                     }
-                    (true, true) => Forwarder::bind_nonlocal(*address, route)?,
-                    (true, false) => Forwarder::bind(*address, route)?,
+                    true => Forwarder::bind_with(*address, options, route)?,
                 };
                 AnyForwarder::Tcp(Box::new(spec.configure_tcp(forwarder)))
             }
@@ -78,12 +84,15 @@ impl PreparedFrontend {
                 ))
             }
             (ServiceProtocol::Udp, ListenAddress::Address(address)) => {
-                let forwarder = match (open.is_empty(), spec.freebind) {
-                    (false, _) => {
+                let forwarder = match open.is_empty() {
+                    false => {
                         UdpForwarder::from_sockets(open.into_iter().map(UdpSocket::from), route)?
                     }
-                    (true, true) => UdpForwarder::bind_nonlocal(*address, route)?,
-                    (true, false) => UdpForwarder::bind(*address, route)?,
+                    true => UdpForwarder::bind_with(*address, options, route)?,
+                };
+                let forwarder = match replaced.map(|replaced| &replaced.handle) {
+                    Some(AnyForwarderHandle::Udp(earlier)) => forwarder.keep_flows_of(earlier),
+                    _ => forwarder,
                 };
                 AnyForwarder::Udp(Box::new(spec.configure_udp(forwarder)))
             }
@@ -149,10 +158,10 @@ impl FrontendSpec<'_> {
             None => forwarder.worker_pool(self.pool),
         };
         let (on_end, logs) = (self.config.on_end.clone(), self.log_connections);
-        if logs || on_end.is_some() {
+        if logs.is_some() || on_end.is_some() {
             forwarder = forwarder.on_end(move |record| {
-                if logs {
-                    tracing::info!(target: "lvs::connection", "{}", record.key_values());
+                if let Some(format) = logs {
+                    log_connection(record, format);
                 }
                 if let Some(on_end) = &on_end {
                     on_end.call(record);
@@ -168,6 +177,9 @@ impl FrontendSpec<'_> {
             Some(workers) => forwarder.workers(workers),
             None => forwarder.worker_pool(self.pool),
         };
+        if let Some(format) = self.log_connections {
+            forwarder = forwarder.on_end(move |record| log_flow(record, format));
+        }
         forwarder.options(self.config.udp.options())
     }
 }
@@ -247,6 +259,14 @@ impl Frontend {
         match &self.handle {
             AnyForwarderHandle::Tcp(handle) => handle.connections(limit),
             AnyForwarderHandle::Udp(handle) => handle.flows(limit),
+        }
+    }
+
+    /// Returns how often a worker has panicked and started again.
+    pub(super) fn worker_restarts(&self) -> u64 {
+        match &self.handle {
+            AnyForwarderHandle::Tcp(handle) => handle.worker_restarts(),
+            AnyForwarderHandle::Udp(handle) => handle.worker_restarts(),
         }
     }
 

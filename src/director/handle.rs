@@ -3,16 +3,18 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use super::applied::ReloadSummary;
+use super::applied::{ReloadPart, ReloadSummary};
 use super::command::ControlSender;
 use super::config::{DirectorConfig, RealServer};
 use super::controller::{Controller, DirectorView};
 use super::counters::CountedSince;
 use super::error::DirectorError;
-use super::handover::Predecessor;
 use super::overrides::{ServerChange, ServerEdit};
+use super::predecessor::Predecessor;
+use super::service::check_service;
 use super::sockets::ListeningSockets;
 use super::status::DirectorStatus;
 use crate::forward::DrainReport;
@@ -75,19 +77,35 @@ impl Director {
         let (controller, view) = Controller::new(commands, control.downgrade());
         tokio::spawn(controller.run());
         let director = Self { control, view };
-        let summary = director.control.reload(config, sockets).await;
+        let has_predecessor = predecessor.is_some();
+        let summary = director.control.reload(config, sockets, predecessor).await;
         let failure = match summary {
-            Ok(summary) => summary.into_failures().into_iter().next().map(|failure| failure.error),
+            // The predecessor has ended when the handover socket is published: a failure of that is in
+            // the status, and the next reload tries again.
+            Ok(summary) => summary
+                .into_failures()
+                .into_iter()
+                .find(|failure| !has_predecessor || failure.part != ReloadPart::Handover)
+                .map(|failure| failure.error),
             Err(error) => Some(Arc::new(error)),
         };
         if let Some(error) = failure {
             director.stop(Duration::ZERO).await;
             return Err(Arc::into_inner(error).unwrap_or(DirectorError::Stopped));
         }
-        if let Some(Err(error)) = predecessor.map(Predecessor::confirm_takeover) {
-            tracing::warn!("handover: the old process ended before this process served: {error}");
-        }
         Ok(director)
+    }
+
+    /// Checks a configuration as a start does that opens no socket: schedulers with the servers that they
+    /// get, connection limits, health checks. Whether the addresses are free and the interfaces exist is
+    /// known when the director starts.
+    ///
+    /// # Errors
+    /// All that a start would refuse; [`DirectorError::Service`] names a service.
+    pub fn check(config: &DirectorConfig) -> Result<(), Vec<DirectorError>> {
+        let services = config.services.iter();
+        let errors: Vec<_> = services.filter_map(|service| check_service(service).err()).collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// Applies another configuration. What both configurations have in common is not touched:
@@ -97,7 +115,7 @@ impl Director {
     /// - Servers, weights, limits, schedulers and health checks change in place.
     /// - Other options of a service (limits, timeouts, threads, PROXY headers, persistence) apply to
     ///   new connections: another forwarder serves the same sockets, and no client is refused. UDP
-    ///   flows start anew with their next datagram.
+    ///   clients stay at their servers, in flows that start with their next datagrams.
     /// - A listener that is removed is closed, and its connections have the `drain_timeout`.
     /// - Another `[vrrp]` table ends this director's part in the election, in which the other director
     ///   takes over, and starts another.
@@ -113,7 +131,7 @@ impl Director {
     /// # Cancel safety
     /// Dropped, a reload that has begun is completed.
     pub async fn reload(&self, config: DirectorConfig) -> Result<ReloadSummary, DirectorError> {
-        self.control.reload(config, ListeningSockets::default()).await
+        self.control.reload(config, ListeningSockets::default(), None).await
     }
 
     /// Returns the election for the virtual addresses; `None` without a `[vrrp]` table. A reload that
@@ -139,6 +157,15 @@ impl Director {
     #[must_use]
     pub fn status(&self) -> DirectorStatus {
         self.view.status.read(CountedSince::LastZeroed)
+    }
+
+    /// Sets the counter of the log lines that the program has dropped, which the status and the metric
+    /// `lvs_log_dropped_lines_total` show. Only the first counter is used.
+    ///
+    /// A subscriber of `tracing` that writes to a pipe blocks the director's tasks while nobody reads
+    /// the pipe. One that drops lines instead does not, and should count them.
+    pub fn set_dropped_log_lines(&self, counter: Arc<AtomicU64>) {
+        self.view.status.set_dropped_log_lines(counter);
     }
 
     /// Changes a server. The change outlives reloads until the configuration says something new of the
@@ -176,6 +203,15 @@ impl Director {
 
     fn edit_servers(&self, service: &str, edit: ServerEdit) -> Result<(), DirectorError> {
         self.view.registry.edit_servers(service, &[edit])
+    }
+
+    /// Waits until the director has ended: because it was stopped, or because the task that owns it has
+    /// panicked, which ends everything that it runs.
+    ///
+    /// # Cancel safety
+    /// Dropped, it changes nothing.
+    pub async fn wait_ended(&self) {
+        self.control.closed().await;
     }
 
     /// Waits until a successor serves in this director's place: then it is time to

@@ -3,16 +3,18 @@
 //!
 //! Both have the same configuration, with `handover = "PATH"`. The successor connects to its
 //! predecessor's socket there. The predecessor leaves the election (the standby gets the virtual
-//! addresses meanwhile) and sends duplicates of all its sockets. When the successor serves it confirms;
-//! the predecessor then stops accepting, and ends when its connections have ended. If the successor
-//! fails before, the predecessor takes part in the election again and continues to serve.
+//! addresses meanwhile) and sends duplicates of all its sockets. When the successor serves it confirms,
+//! and then puts its own socket at the path; the predecessor stops accepting, and ends when its
+//! connections have ended. If the successor fails before, the predecessor takes part in the election
+//! again and continues to serve, and the path still leads to it.
 
 use std::fs::{self, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -20,49 +22,13 @@ use tokio::task::spawn_blocking;
 
 use super::command::{SuccessorServes, WeakControlSender};
 use super::error::DirectorError;
-use super::sockets::ListeningSockets;
-use crate::forward::handover::{self, HandoverError};
+use super::predecessor::{HANDOVER_IO_TIMEOUT, SERVING_BYTE};
+use crate::forward::handover;
 
-/// How long the other process may take to send or to read.
-const HANDOVER_IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a successor may take until it serves.
 const SUCCESSOR_START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long to wait after `accept` has failed.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// What a successor sends when it serves.
-const SERVING_BYTE: u8 = b'!';
-
-/// The director that serves until this one does.
-#[derive(Debug)]
-pub(super) struct Predecessor(UnixStream);
-
-impl Predecessor {
-    /// Connects to a predecessor and receives its sockets; `None` if none runs.
-    pub(super) async fn connect(
-        path: &Path,
-    ) -> Result<Option<(Self, ListeningSockets)>, HandoverError> {
-        let path = path.to_owned();
-        let connected = spawn_blocking(move || {
-            let stream = match UnixStream::connect(&path) {
-                Ok(stream) => stream,
-                // No socket file, or one whose process has ended.
-                Err(error) => match error.kind() {
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => return Ok(None),
-                    _ => return Err(error.into()),
-                },
-            };
-            stream.set_read_timeout(Some(HANDOVER_IO_TIMEOUT))?;
-            let sockets = handover::receive(&stream)?.into_iter().map(|(_, socket)| socket);
-            Ok(Some((Self(stream), ListeningSockets::from_descriptors(sockets))))
-        });
-        connected.await.unwrap_or(Ok(None))
-    }
-
-    /// Tells the predecessor that this director serves, and that it may end.
-    pub(super) fn confirm_takeover(mut self) -> io::Result<()> {
-        self.0.write_all(&[SERVING_BYTE])
-    }
-}
 
 /// The socket for a successor, at a temporary path beside that which the configuration names, until
 /// [`publish`](Self::publish).
@@ -79,6 +45,13 @@ impl HandoverListener {
     pub(super) fn bind(path: &Path) -> Result<Self, DirectorError> {
         let temporary = path.with_extension(format!("{}", std::process::id()));
         let bind = || {
+            // A rename would replace it.
+            match fs::symlink_metadata(path) {
+                Ok(file) if file.is_file() => {
+                    return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is a file"));
+                }
+                _ => {}
+            }
             let _ = fs::remove_file(&temporary);
             let listener = UnixListener::bind(&temporary)?;
             fs::set_permissions(&temporary, Permissions::from_mode(0o600))?;
@@ -102,7 +75,11 @@ impl HandoverListener {
 
     /// Hands the sockets to every successor that connects, until one of them serves; then sets
     /// `succeeded`.
-    pub(super) async fn serve(self, control: WeakControlSender, succeeded: watch::Sender<bool>) {
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        control: WeakControlSender,
+        succeeded: watch::Sender<bool>,
+    ) {
         let listener = self.listener.try_clone().and_then(tokio::net::UnixListener::from_std);
         let listener = match listener {
             Ok(listener) => listener,

@@ -10,7 +10,15 @@ use crate::vrrp::{VrrpState, VrrpStatus};
 
 /// Counters with their HELP texts. Label values are names of services and addresses of servers, or come
 /// from fixed lists: no client can add a time series.
-const COUNTERS: [(&str, &str); 20] = [
+const COUNTERS: [(&str, &str); 22] = [
+    (
+        "lvs_task_restarts_total",
+        "Panics after which a task of the director started again, by task: a fault that is worth a report.",
+    ),
+    (
+        "lvs_log_dropped_lines_total",
+        "Log lines dropped, because they were not read from the program's standard error in time.",
+    ),
     ("lvs_checks_total", "Health checks started."),
     (
         "lvs_checks_failed_total",
@@ -132,6 +140,10 @@ fn record_director(status: &DirectorStatus, checks: MonitorCounters) {
     gauge!("lvs_build_info", "version" => status.version).set(1.0);
     gauge!("lvs_uptime_seconds").set(status.uptime_ms as f64 / 1e3);
     gauge!("lvs_active").set(gauge_of_bool(status.active));
+    for (task, restarts) in &status.task_restarts {
+        counter!("lvs_task_restarts_total", "task" => *task).absolute(*restarts);
+    }
+    counter!("lvs_log_dropped_lines_total").absolute(status.dropped_log_lines);
     counter!("lvs_checks_total").absolute(checks.checks_started);
     counter!("lvs_checks_failed_total").absolute(checks.backend_failures);
     counter!("lvs_checks_not_run_total").absolute(checks.local_failures);

@@ -164,8 +164,10 @@ mod admin;
 mod applied;
 mod command;
 mod config;
+mod connection_log;
 mod controller;
 mod counters;
+mod descriptors;
 mod diff;
 mod error;
 mod frontend;
@@ -174,13 +176,16 @@ mod handover;
 mod history;
 mod import;
 mod metrics;
+mod notify;
 mod overrides;
+mod predecessor;
 mod registry;
 mod reload;
 mod role;
 mod service;
 mod sockets;
 mod status;
+mod supervisor;
 mod sync;
 mod time;
 mod vrrp;
@@ -193,18 +198,19 @@ pub use self::config::{
     DiscoveryConfigBuilder, DurationOrNever, EjectionConfig, EjectionConfigBuilder, EngineKind,
     FailurePercentageConfig, FailurePercentageConfigBuilder, HexSecret, LatencyFactorConfig,
     LatencyFactorConfigBuilder, ListenAddress, LogConfig, LogConfigBuilder, LogFormat, LogLevel,
-    PersistenceConfig, PersistenceConfigBuilder, QuorumConfig, QuorumConfigBuilder, RealServer,
-    RealServerBuilder, RedisRoleConfig, SchedulerConfig, SecretString, ServiceConfig,
-    ServiceConfigBuilder, ServiceProtocol, SlowStartConfig, SlowStartConfigBuilder,
-    SourceAddressConfig, SuccessRateConfig, SuccessRateConfigBuilder, SyncConfig,
-    SyncConfigBuilder, TcpConfig, TcpConfigBuilder, TcpQueueConfig, TcpQueueConfigBuilder,
-    TlsTrustConfig, TrackConfig, TrackConfigBuilder, UdpConfig, UdpConfigBuilder,
-    VirtualRouteConfig, VirtualRouteConfigBuilder, VrrpConfig, VrrpConfigBuilder,
+    NotifyCommandConfig, NotifyCommandConfigBuilder, NotifyCommandList, PersistenceConfig,
+    PersistenceConfigBuilder, QuorumConfig, QuorumConfigBuilder, RealServer, RealServerBuilder,
+    RedisRoleConfig, SchedulerConfig, SecretString, ServiceConfig, ServiceConfigBuilder,
+    ServiceProtocol, SlowStartConfig, SlowStartConfigBuilder, SourceAddressConfig,
+    SuccessRateConfig, SuccessRateConfigBuilder, SyncConfig, SyncConfigBuilder, TcpConfig,
+    TcpConfigBuilder, TcpQueueConfig, TcpQueueConfigBuilder, TlsTrustConfig, TrackConfig,
+    TrackConfigBuilder, UdpConfig, UdpConfigBuilder, VirtualRouteConfig, VirtualRouteConfigBuilder,
+    VrrpConfig, VrrpConfigBuilder,
 };
 pub use self::counters::{ServerTotals, ServiceTotals};
 pub use self::error::{DirectorError, ServiceError};
 pub use self::handle::Director;
-pub use self::import::{ImportError, import};
+pub use self::import::{ImportError, Importer, import};
 pub use self::overrides::ServerChange;
 pub use self::sockets::ListeningSockets;
 pub use self::status::{DirectorStatus, ServerStatus, ServiceStatus};

@@ -1,16 +1,20 @@
 //! Listening sockets that are handed from one owner to the next: from a service manager, from a
 //! director that this one succeeds, or from a frontend that a reload replaces.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use socket2::{Domain, SockRef, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
 use super::config::{ListenAddress, ServiceProtocol};
 use super::error::DirectorError;
 use crate::forward::handover::{HandoverError, from_environment};
+
+/// How many connections to an admin or sync listener may wait in the kernel.
+const LISTEN_BACKLOG: i32 = 1024;
 
 /// Sockets that are open before the director needs them, opened by a service manager or by the
 /// director that this one succeeds. A service uses those that are bound to its addresses.
@@ -82,6 +86,20 @@ impl ListeningSockets {
         self.open.extract_if(.., matches).map(|(_, _, descriptor)| descriptor).collect()
     }
 
+    /// Lets a new socket share its port with those of these sockets that its address overlaps, until they
+    /// are closed: a service moves from a wildcard to a single address, or back. Returns whether there
+    /// are any.
+    pub(super) fn share_port(&self, protocol: ServiceProtocol, listen: &ListenAddress) -> bool {
+        let overlapping = self
+            .open
+            .iter()
+            .filter(|(open_protocol, open, _)| *open_protocol == protocol && open.overlaps(listen));
+        let share = |is_any: bool, (_, _, socket): &(_, _, OwnedFd)| {
+            SockRef::from(socket).set_reuse_port(true).is_ok() || is_any
+        };
+        overlapping.fold(false, share)
+    }
+
     /// Returns the addresses of the sockets that no service has claimed.
     pub(super) fn unclaimed_addresses(&self) -> impl Iterator<Item = String> {
         self.open.iter().map(|(_, listen, _)| listen.to_string())
@@ -90,22 +108,39 @@ impl ListeningSockets {
 
 /// Returns a TCP listener on an address: the running one if it was opened for this address, else one
 /// of the handed-over sockets, else a new one. `table` names the configuration's table in an error.
-pub(super) async fn open_listener(
+pub(super) fn open_listener(
     table: &'static str,
     running: Option<(SocketAddr, Arc<TcpListener>)>,
     address: SocketAddr,
     sockets: &mut ListeningSockets,
 ) -> Result<Arc<TcpListener>, DirectorError> {
-    if let Some((_, listener)) = running.filter(|(opened_for, _)| *opened_for == address) {
-        return Ok(listener);
+    let listen = ListenAddress::Address(address);
+    let mut is_shared = false;
+    if let Some((opened_for, listener)) = running {
+        if opened_for == address {
+            return Ok(listener);
+        }
+        // The listener that is replaced is closed when the new one serves.
+        is_shared = listen.overlaps(&ListenAddress::Address(opened_for))
+            && SockRef::from(&*listener).set_reuse_port(true).is_ok();
     }
-    let inherited =
-        sockets.take_for(ServiceProtocol::Tcp, &ListenAddress::Address(address)).into_iter().next();
+    let inherited = sockets.take_for(ServiceProtocol::Tcp, &listen).into_iter().next();
+    is_shared |= sockets.share_port(ServiceProtocol::Tcp, &listen);
     let listener = match inherited.map(std::net::TcpListener::from) {
         Some(inherited) => {
             inherited.set_nonblocking(true).and_then(|()| TcpListener::from_std(inherited))
         }
-        None => TcpListener::bind(address).await,
+        None => bind_listener(address, is_shared),
     };
     listener.map(Arc::new).map_err(|source| DirectorError::Listen { table, address, source })
+}
+
+fn bind_listener(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(is_shared)?;
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
 }

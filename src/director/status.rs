@@ -1,6 +1,8 @@
 //! The status of a director: serialized as JSON by the admin API, and the source of its metrics.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
@@ -10,6 +12,7 @@ use super::counters::{CountedSince, ServerTotals, ServiceTotals};
 use super::registry::ServiceRegistry;
 use super::role::RoleWatch;
 use super::service::VirtualService;
+use super::supervisor::TaskSupervisor;
 use super::sync::{SyncStatus, SyncStatusSlot};
 use super::time::{saturating_millis, tokio_now};
 use crate::backend::OutcomeCounts;
@@ -34,6 +37,11 @@ pub struct DirectorStatus {
     pub sync: Option<SyncStatus>,
     /// Parts of the configuration that could not be applied. The next reload tries them again.
     pub failed_parts: Vec<PartStatus>,
+    /// Log lines that the program has dropped, because nobody read them in time; 0 if the program does
+    /// not [count](super::Director::set_dropped_log_lines) them.
+    pub dropped_log_lines: u64,
+    /// How often each task of the director has panicked and started again; the tasks that have run.
+    pub task_restarts: BTreeMap<&'static str, u64>,
 }
 
 /// The status of a service.
@@ -105,6 +113,8 @@ pub(super) struct StatusReader {
     role: RoleWatch,
     sync: SyncStatusSlot,
     reload: ReloadStatusSlot,
+    supervisor: TaskSupervisor,
+    dropped_log_lines: Arc<OnceLock<Arc<AtomicU64>>>,
 }
 
 impl StatusReader {
@@ -113,14 +123,23 @@ impl StatusReader {
         role: RoleWatch,
         sync: SyncStatusSlot,
         reload: ReloadStatusSlot,
+        supervisor: TaskSupervisor,
     ) -> Self {
-        Self { registry, role, sync, reload }
+        Self { registry, role, sync, reload, supervisor, dropped_log_lines: Arc::default() }
+    }
+
+    /// Sets the counter of the log lines that the program drops; the first one that is set stays.
+    pub(super) fn set_dropped_log_lines(&self, counter: Arc<AtomicU64>) {
+        let _ = self.dropped_log_lines.set(counter);
     }
 
     /// Returns the status of this moment; it waits for the election's thread, for a second at most.
     pub(super) fn read(&self, since: CountedSince) -> DirectorStatus {
         let uptime = tokio_now().saturating_duration_since(self.registry.started_at());
         let services = self.registry.services();
+        let mut task_restarts = self.supervisor.restarts();
+        let workers = services.iter().map(|service| service.worker_restarts()).sum();
+        task_restarts.insert("worker", workers);
         DirectorStatus {
             version: env!("CARGO_PKG_VERSION"),
             uptime_ms: saturating_millis(uptime),
@@ -129,6 +148,11 @@ impl StatusReader {
             vrrp: self.role.vrrp_status(),
             sync: self.sync.status(),
             failed_parts: self.reload.failed_parts(),
+            task_restarts,
+            dropped_log_lines: self
+                .dropped_log_lines
+                .get()
+                .map_or(0, |counter| counter.load(Ordering::Relaxed)),
         }
     }
 

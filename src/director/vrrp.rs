@@ -3,19 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
+use super::command::WeakControlSender;
 use super::config::{SERVICE_TRACK_PREFIX, TrackConfig, VrrpConfig};
 use super::error::DirectorError;
 use super::registry::ServiceRegistry;
 use super::role::{DirectorRole, RoleSender};
 use super::service::VirtualService;
+use super::supervisor::TaskSupervisor;
 use crate::backend::{BackendSet, BackendState, Spec};
 use crate::health::{Monitor, WatchHandle};
+use crate::sync::{Mutex, lock};
 use crate::vrrp::{TrackEffect, Vrrp, VrrpEvent, VrrpEventKind, VrrpEvents, VrrpState};
 
 /// How often tracked services and links are read.
@@ -29,16 +33,35 @@ const ROLE_POLL_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct VrrpDriver {
     vrrp: Arc<Vrrp>,
     role: RoleSender,
+    end: Arc<ElectionEnd>,
     _tracking: AbortOnDropHandle<()>,
+}
+
+/// What the election belongs to.
+#[derive(Clone, Copy)]
+pub(super) struct ElectionContext<'a> {
+    pub(super) registry: &'a ServiceRegistry,
+    pub(super) role: &'a RoleSender,
+    pub(super) supervisor: &'a TaskSupervisor,
+    pub(super) control: &'a WeakControlSender,
+}
+
+/// How the election ends.
+#[derive(Debug, Default)]
+struct ElectionEnd {
+    /// The driver ends it.
+    is_stopping: AtomicBool,
+    /// Its thread has ended by itself.
+    has_failed: AtomicBool,
 }
 
 impl VrrpDriver {
     /// Starts the election, and makes it decide the role.
     pub(super) fn start(
         configs: &[VrrpConfig],
-        registry: &ServiceRegistry,
-        role: &RoleSender,
+        context: ElectionContext<'_>,
     ) -> Result<Self, DirectorError> {
+        let ElectionContext { registry, role, supervisor, control } = context;
         let mut routers = Vec::new();
         for config in configs {
             routers.extend(config.virtual_routers()?);
@@ -53,22 +76,37 @@ impl VrrpDriver {
                 trackers.resources.push(PriorityTracker::start(track, registry.monitor())?);
             }
         }
-        let vrrp = Arc::new(Vrrp::start(routers)?);
-        let events = vrrp.events();
-        for notify in configs.iter().filter_map(VrrpConfig::build_notify) {
-            vrrp.run_on_transition(notify);
-        }
+        let notify = configs.iter().filter_map(VrrpConfig::build_notify);
+        let vrrp = Arc::new(Vrrp::start_with_notify(routers, notify)?);
+        let mut events = vrrp.events();
         role.set_vrrp(&vrrp);
         let (election, sender) = (Arc::downgrade(&vrrp), role.clone());
-        let spawned = thread::Builder::new()
-            .name("lvs-vrrp-events".to_owned())
-            .spawn(move || follow_election(events, &election, &sender));
-        let tracking = trackers.run(registry.clone(), Arc::clone(&vrrp));
-        let tracking = AbortOnDropHandle::new(tokio::spawn(tracking));
+        let end = Arc::new(ElectionEnd::default());
+        let (ended, restarts, control) = (Arc::clone(&end), supervisor.clone(), control.clone());
+        let spawned = thread::Builder::new().name("lvs-vrrp-events".to_owned()).spawn(move || {
+            restarts.run_thread("election events", || {
+                follow_election(&mut events, &election, &sender);
+            });
+            if !ended.is_stopping.load(Ordering::Acquire) {
+                sender.set_by_vrrp(&election, DirectorRole::Standby);
+                ended.has_failed.store(true, Ordering::Release);
+                control.restart_election();
+            }
+        });
+        let trackers = Arc::new(Mutex::new(trackers));
+        let (tracked, services) = (Arc::clone(&vrrp), registry.clone());
+        let tracking = supervisor.spawn("election tracking", move || {
+            run_trackers(Arc::clone(&trackers), services.clone(), Arc::clone(&tracked))
+        });
         // On an error the driver is dropped, which ends the election.
-        let driver = Self { vrrp, role: role.clone(), _tracking: tracking };
+        let driver = Self { vrrp, role: role.clone(), end, _tracking: tracking };
         spawned.map_err(|source| DirectorError::VrrpThread { source })?;
         Ok(driver)
+    }
+
+    /// Returns whether the election has ended by itself.
+    pub(super) fn has_failed(&self) -> bool {
+        self.end.has_failed.load(Ordering::Acquire)
     }
 
     /// Hands the addresses over, and waits until that is done. The role is standby from then on.
@@ -83,6 +121,7 @@ impl VrrpDriver {
 
 impl Drop for VrrpDriver {
     fn drop(&mut self) {
+        self.end.is_stopping.store(true, Ordering::Release);
         self.vrrp.stop();
         self.role.set_without_vrrp(DirectorRole::Standby);
     }
@@ -90,7 +129,7 @@ impl Drop for VrrpDriver {
 
 /// Logs the election's events and publishes the role, until the election ends. It blocks, and needs a
 /// thread of its own; a task would publish the role later, when the runtime schedules it.
-fn follow_election(mut events: VrrpEvents, election: &Weak<Vrrp>, role: &RoleSender) {
+fn follow_election(events: &mut VrrpEvents, election: &Weak<Vrrp>, role: &RoleSender) {
     let role_of = |is_master| match is_master {
         true => DirectorRole::Active,
         false => DirectorRole::Standby,
@@ -134,6 +173,7 @@ struct ElectionTrackers {
 #[derive(Debug)]
 struct PriorityTracker {
     label: String,
+    is_inverted: bool,
     resource: TrackedResource,
 }
 
@@ -144,16 +184,20 @@ enum TrackedResource {
     Check(BackendSet<SocketAddr>, WatchHandle),
 }
 
-impl ElectionTrackers {
-    /// Reports to the election at each interval. It never returns.
-    async fn run(mut self, registry: ServiceRegistry, vrrp: Arc<Vrrp>) {
-        let mut tick = tokio::time::interval(TRACK_INTERVAL);
-        loop {
-            tick.tick().await;
-            self.update(&vrrp, &registry.services());
-        }
+/// Reports to the election at each interval. It never returns.
+async fn run_trackers(
+    trackers: Arc<Mutex<ElectionTrackers>>,
+    registry: ServiceRegistry,
+    vrrp: Arc<Vrrp>,
+) {
+    let mut tick = tokio::time::interval(TRACK_INTERVAL);
+    loop {
+        tick.tick().await;
+        lock(&trackers).update(&vrrp, &registry.services());
     }
+}
 
+impl ElectionTrackers {
     fn update(&mut self, vrrp: &Vrrp, services: &[Arc<VirtualService>]) {
         let mut current = BTreeMap::new();
         if let Some(weight) = self.service_weight {
@@ -202,17 +246,23 @@ impl PriorityTracker {
             }
             (None, None) => return Err(track_error("neither `check` nor `interface`".to_owned())),
         };
-        Ok(Self { label: config.name.clone(), resource })
+        Ok(Self { label: config.name.clone(), is_inverted: config.inverted, resource })
     }
 
     fn is_up(&self) -> bool {
-        match &self.resource {
+        self.resource.is_up() != self.is_inverted
+    }
+}
+
+impl TrackedResource {
+    fn is_up(&self) -> bool {
+        match self {
             // Without a carrier the file cannot be read, or holds 0.
-            TrackedResource::Link(interface) => {
+            Self::Link(interface) => {
                 let carrier = std::fs::read(format!("/sys/class/net/{interface}/carrier"));
                 carrier.is_ok_and(|text| text.starts_with(b"1"))
             }
-            TrackedResource::Check(set, _) => {
+            Self::Check(set, _) => {
                 let snapshot = set.snapshot();
                 snapshot.members().iter().all(|member| member.state() == BackendState::Eligible)
             }

@@ -1,7 +1,6 @@
 //! Members from a watched file.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::{DiscoveryError, MemberSource, MemberUpdate, member_list};
+use crate::regular_file::read_regular_file;
 use crate::setting::{SettingError, check_range};
 
 /// The largest file that is read, in bytes: 256 for each member that a set can hold.
@@ -107,27 +107,13 @@ impl FileSource {
 
     async fn read_once(&self) -> (FileObservation, Option<io::Error>) {
         let path = Arc::clone(&self.path);
-        let read = spawn_blocking(move || read_file(&path)).await;
+        let read = spawn_blocking(move || read_regular_file(&path, MAX_FILE_SIZE)).await;
         // The task fails only when the runtime shuts down.
         match read.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(content) => (FileObservation::Content(content), None),
             Err(error) => (FileObservation::Failure(error.kind()), Some(error)),
         }
     }
-}
-
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    // Opening a named pipe would wait for a writer.
-    let size = match path.metadata()? {
-        metadata if metadata.is_file() => metadata.len(),
-        _ => return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file")),
-    };
-    let mut content = Vec::with_capacity(size.min(MAX_FILE_SIZE) as usize + 1);
-    File::open(path)?.take(MAX_FILE_SIZE + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > MAX_FILE_SIZE {
-        return Err(io::Error::new(ErrorKind::FileTooLarge, "the file is larger than 16 MiB"));
-    }
-    Ok(content)
 }
 
 impl MemberSource<SocketAddr> for FileSource {

@@ -12,7 +12,7 @@ pub(super) struct AcceptBackoff {
 const MIN_ACCEPT_DELAY: Duration = Duration::from_millis(10);
 
 /// Long enough to cost no processor time, short enough to accept soon after a descriptor is free.
-const MAX_ACCEPT_DELAY: Duration = Duration::from_secs(1);
+const MAX_ACCEPT_DELAY: Duration = Duration::from_millis(200);
 
 impl AcceptBackoff {
     /// Tells whether the last accept succeeded.
@@ -41,8 +41,8 @@ mod tests {
     #[test]
     fn delays_double_to_the_maximum_and_restart_after_a_success() {
         let mut backoff = AcceptBackoff::default();
-        let delays: Vec<u128> = (0..9).map(|_| backoff.next_delay().as_millis()).collect();
-        assert_eq!(delays, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        let delays: Vec<u128> = (0..7).map(|_| backoff.next_delay().as_millis()).collect();
+        assert_eq!(delays, [10, 20, 40, 80, 160, 200, 200]);
         assert!(!backoff.is_reset());
         backoff.reset();
         assert!(backoff.is_reset());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::clock::now;
-use crate::sync::{Mutex, lock};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::sys::shared_fd::SharedFd;
 
 /// Whether a forwarder serves or drains.
@@ -32,6 +32,7 @@ pub(super) struct ForwarderControl {
     phase: watch::Sender<ForwarderPhase>,
     /// The listening sockets while the forwarder serves.
     sockets: Mutex<Vec<SharedFd>>,
+    worker_restarts: AtomicU64,
 }
 
 impl ForwarderControl {
@@ -64,6 +65,20 @@ impl ForwarderControl {
         lock(&self.sockets).clear();
     }
 
+    /// Returns a listening socket; `None` before the start and after a shutdown.
+    pub(super) fn socket(&self, index: usize) -> Option<SharedFd> {
+        lock(&self.sockets).get(index).cloned()
+    }
+
+    pub(super) fn count_worker_restart(&self) {
+        self.worker_restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns how often a worker has panicked and started again.
+    pub(super) fn worker_restarts(&self) -> u64 {
+        self.worker_restarts.load(Ordering::Relaxed)
+    }
+
     /// Returns duplicates of the listening sockets; none before the start and after a shutdown.
     ///
     /// # Errors
@@ -75,7 +90,11 @@ impl ForwarderControl {
 
 impl Default for ForwarderControl {
     fn default() -> Self {
-        Self { phase: watch::Sender::new(ForwarderPhase::Serving), sockets: Mutex::default() }
+        Self {
+            phase: watch::Sender::new(ForwarderPhase::Serving),
+            sockets: Mutex::default(),
+            worker_restarts: AtomicU64::default(),
+        }
     }
 }
 

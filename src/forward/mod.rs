@@ -25,7 +25,7 @@
 //! | queue for backends at their limits | yes | no: a datagram that waits is sent again by its client |
 //! | rate of new clients (`accept_rate`) | yes | no: a datagram cannot wait in the kernel's accept queue |
 //! | PROXY protocol, services and keys by server name | yes | no: they are of the first bytes of a stream |
-//! | record of each end (`on_end`) | yes | no: a debug line |
+//! | record of each end (`on_end`) | [`ConnectionRecord`] | [`FlowRecord`] |
 //! | one-packet scheduling, expected replies | no: a connection is no datagram | yes |
 //!
 //! In a configuration the keys of what a protocol lacks are in the table of the other protocol, and a
@@ -85,6 +85,14 @@
 //! [`run`](Forwarder::run) returns how many were cut. For a restart that refuses no connection, first
 //! transfer the [listening sockets](TcpHandle::sockets) to the successor: [`handover`].
 //!
+//! # Descriptors
+//! A TCP connection takes two descriptors and a UDP flow one, of the limit of open files of the process,
+//! which programs [raise](raise_descriptor_limit) when they start. Some are [kept
+//! back](set_descriptor_reserve) for health checks and operators. When connections and flows have taken
+//! the others ([`descriptor_usage`]), TCP clients wait in the kernel's queue until a connection ends
+//! (`failed_accepts`, and a log line once), and a new UDP flow replaces the one that has been idle
+//! longest.
+//!
 //! # Cost
 //! An idle connection takes about 1.6 KB beside the kernel's sockets, two descriptors, and no
 //! processor time. A pipe takes 256 KiB of kernel memory while it holds bulk data, at most 256 pipes in
@@ -99,6 +107,7 @@ mod clock;
 mod connection_table;
 mod control;
 mod counters;
+mod descriptors;
 mod drain_report;
 mod errno;
 mod error;
@@ -121,8 +130,13 @@ mod worker_pool;
 
 pub use self::connection_table::ConnectionInfo;
 pub use self::counters::{RefusalCounters, TcpBackendCounters, TcpCounters, TimeoutCounters};
+pub use self::descriptors::{
+    DescriptorUsage, descriptor_usage, raise_descriptor_limit, set_descriptor_reserve,
+};
 pub use self::drain_report::DrainReport;
 pub use self::error::ForwardError;
+#[cfg(feature = "director")]
+pub(crate) use self::freebind::BindOptions;
 pub use self::limits::ConnectionRate;
 pub use self::queue::QueueCounters;
 pub use self::record::{
@@ -137,8 +151,8 @@ pub use self::tcp::{Forwarder, ProxyHeaderOptions, SourceAddress, TcpHandle};
 pub(crate) use self::udp::UdpOptions;
 #[cfg(target_os = "linux")]
 pub use self::udp::{
-    Coalesce, FlowEndCounters, ShedCounters, UdpBackendCounters, UdpCounters, UdpForwarder,
-    UdpHandle, UdpTraffic, UndeliveredCounters,
+    Coalesce, FlowEndCounters, FlowRecord, ShedCounters, UdpBackendCounters, UdpCounters,
+    UdpForwarder, UdpHandle, UdpTraffic, UndeliveredCounters,
 };
 pub use self::worker_pool::WorkerPool;
 #[cfg(feature = "director")]

@@ -7,20 +7,24 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tracing::error;
 
 use super::control::ForwarderControl;
 use super::drain_report::DrainReport;
 use super::error::ForwardError;
 use super::worker_pool::ListenerReservation;
+use crate::panics::catch_panic;
+use crate::sys::shared_fd::SharedFd;
 
 /// A forwarder that serves; a future that is ready when the forwarder has drained after a shutdown.
 ///
 /// Made by [`Forwarder::start`](super::Forwarder::start) and
 /// [`UdpForwarder::start`](super::UdpForwarder::start). The forwarder serves whether or not the future
-/// is polled.
+/// is polled. A worker that panics is logged, and starts again; what it served is cut.
 ///
 /// # Errors
-/// [`ForwardError::Worker`] if a worker panicked.
+/// [`ForwardError::Worker`] if a worker ended before the drain, since its thread ended.
 ///
 /// # Cancel safety
 /// Dropped before it is ready, it closes the listening sockets and cuts everything at once. Leases end as
@@ -30,7 +34,7 @@ use super::worker_pool::ListenerReservation;
 pub struct RunningForwarder {
     workers: Vec<JoinHandle<DrainReport>>,
     report: DrainReport,
-    has_panicked: bool,
+    has_died: bool,
     control: Arc<ForwarderControl>,
     /// Keeps the worker threads running.
     _listeners: ListenerReservation,
@@ -43,7 +47,7 @@ impl RunningForwarder {
         listeners: ListenerReservation,
     ) -> Self {
         let report = DrainReport::default();
-        Self { workers, report, has_panicked: false, control, _listeners: listeners }
+        Self { workers, report, has_died: false, control, _listeners: listeners }
     }
 }
 
@@ -55,13 +59,15 @@ impl Future for RunningForwarder {
             match ready!(Pin::new(worker).poll(cx)) {
                 Ok(report) => self.report += report,
                 // The other workers run on until they end by themselves.
-                Err(_) => self.has_panicked = true,
+                Err(_) => self.has_died = true,
             }
             self.workers.pop();
         }
-        Poll::Ready(match self.has_panicked {
+        Poll::Ready(match self.has_died {
             false => Ok(self.report),
-            true => Err(ForwardError::Worker { source: io::Error::other("a worker panicked") }),
+            true => Err(ForwardError::Worker {
+                source: io::Error::other("a worker ended before the drain"),
+            }),
         })
     }
 }
@@ -73,14 +79,36 @@ impl Drop for RunningForwarder {
     }
 }
 
-/// Gives the listening sockets up if a worker panics: the kernel must not queue clients for a worker
-/// that does not accept any more.
-pub(super) struct CloseSocketsOnPanic(pub(super) Arc<ForwarderControl>);
+/// The pause before a worker starts again.
+const WORKER_RESTART_DELAY: Duration = Duration::from_millis(100);
 
-impl Drop for CloseSocketsOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.close_sockets();
-        }
+/// Runs a worker. If it panics, what it served is cut, and it starts again on the listening socket with
+/// this index: the kernel goes on queueing clients for the socket meanwhile.
+pub(super) async fn run_supervised<L, F: Future<Output = DrainReport>>(
+    service: &str,
+    control: &ForwarderControl,
+    (index, mut listener): (usize, L),
+    register: impl Fn(SharedFd) -> io::Result<L>,
+    run: impl Fn(L) -> F,
+) -> DrainReport {
+    loop {
+        let message = match catch_panic(run(listener)).await {
+            Ok(report) => return report,
+            Err(message) => message,
+        };
+        control.count_worker_restart();
+        error!("service {service}: a worker panicked, and starts again: {message}");
+        sleep(WORKER_RESTART_DELAY).await;
+        // None in a drain: there is nothing left to serve.
+        let Some(socket) = control.socket(index) else { return DrainReport::default() };
+        listener = match register(socket) {
+            Ok(listener) => listener,
+            Err(error) => {
+                error!("service {service}: the worker cannot start again: {error}");
+                // The kernel must not queue clients for a worker that does not accept any more.
+                control.close_sockets();
+                return DrainReport::default();
+            }
+        };
     }
 }

@@ -1,7 +1,7 @@
 //! The core of a monitor, without sockets and clock: which checks start when, and what follows from
 //! their results.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -325,12 +325,19 @@ impl MonitorCore {
     /// Reports the new members of a service that a check of its plan cannot check.
     fn report_unchecked(&self, id: WatchedServiceId, new: &[u64]) {
         let Some(service) = self.services.get(&id) else { return };
-        for check in &service.set.plan().checks {
-            let members = new.iter().filter_map(|serial| service.members.get(serial));
-            let mut unchecked = members.filter(|member| !check.can_check(member.info.address));
-            if let Some(first) = unchecked.next() {
-                let (id, check) = (first.info.id.clone(), check.name().into());
-                let others = unchecked.count();
+        let plan = service.set.plan();
+        // By the name of the check: the members may have checks of their own.
+        let mut unchecked: BTreeMap<&str, Vec<&WatchedMember>> = BTreeMap::new();
+        for member in new.iter().filter_map(|serial| service.members.get(serial)) {
+            let address = member.info.address;
+            for check in plan.checks_of(address).iter().filter(|check| !check.can_check(address)) {
+                unchecked.entry(check.name()).or_default().push(member);
+            }
+        }
+        for (check, members) in unchecked {
+            if let [first, others @ ..] = members.as_slice() {
+                let (id, check) = (first.info.id.clone(), check.into());
+                let others = others.len();
                 service.set.publish_event(HealthEventKind::NotChecked { id, check, others });
             }
         }
@@ -344,7 +351,7 @@ impl MonitorCore {
         now: Instant,
     ) -> Vec<ProbeId> {
         let address = member.address;
-        let keys = plan.checks.iter().filter_map(|check| check.probe_key(address?));
+        let keys = plan.checks_of(address).iter().filter_map(|check| check.probe_key(address?));
         let probes = keys.map(|key| {
             let timetable = &mut self.timetable;
             let id = *self

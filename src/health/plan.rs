@@ -1,5 +1,6 @@
 //! The plan for a watched set: its checks with their timing, and its outlier ejection.
 
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -260,7 +261,7 @@ impl TimedCheck {
         self.check.name()
     }
 
-    fn validate(&self) -> Result<(), HealthPlanError> {
+    pub(crate) fn validate(&self) -> Result<(), HealthPlanError> {
         let CheckTiming { timeout, rise, fall, jitter, .. } = self.timing;
         let name = || self.check.name().to_owned();
         let shortest = self.timing.shortest_interval();
@@ -333,6 +334,8 @@ impl Hash for ProbeKey {
 pub struct HealthPlan {
     pub(super) name: Arc<str>,
     pub(super) checks: Vec<TimedCheck>,
+    /// The checks of single backends, in place of those above.
+    own_checks: BTreeMap<SocketAddr, Vec<TimedCheck>>,
     pub(super) ejection: Option<EjectionPolicy>,
 }
 
@@ -340,13 +343,31 @@ impl HealthPlan {
     /// Creates a plan without checks for the service of this name, which events and logs show. A
     /// monitor with such a plan only sends events and advances slow starts.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self { name: name.into(), checks: Vec::new(), ejection: None }
+        let (checks, own_checks) = (Vec::new(), BTreeMap::new());
+        Self { name: name.into(), checks, own_checks, ejection: None }
     }
 
     /// Adds a check. With several checks, a backend is up while no check has it down.
     pub fn check(mut self, check: TimedCheck) -> Self {
         self.checks.push(check);
         self
+    }
+
+    /// Gives the backend at this address checks of its own, in place of those of
+    /// [`check`](Self::check); none, and it is not checked. Replaces those of an earlier call.
+    pub fn backend_checks(
+        mut self,
+        address: SocketAddr,
+        checks: impl IntoIterator<Item = TimedCheck>,
+    ) -> Self {
+        self.own_checks.insert(address, checks.into_iter().collect());
+        self
+    }
+
+    /// Returns the checks of a backend at this address, or without one.
+    pub(super) fn checks_of(&self, address: Option<SocketAddr>) -> &[TimedCheck] {
+        let own_checks = address.and_then(|address| self.own_checks.get(&address));
+        own_checks.unwrap_or(&self.checks)
     }
 
     /// Sets the policy by which members are ejected because of their own traffic. Default: no
@@ -363,7 +384,8 @@ impl HealthPlan {
     }
 
     pub(crate) fn validate(&self) -> Result<(), HealthPlanError> {
-        self.checks.iter().try_for_each(TimedCheck::validate)
+        let own_checks = self.own_checks.values().flatten();
+        self.checks.iter().chain(own_checks).try_for_each(TimedCheck::validate)
     }
 
     /// Refuses a set of which a check of the plan can check no member.
@@ -371,7 +393,10 @@ impl HealthPlan {
         let snapshot = set.snapshot();
         let Some(first) = snapshot.members().iter().next() else { return Ok(()) };
         for check in &self.checks {
-            if !snapshot.members().iter().any(|member| check.can_check(member.address())) {
+            let has_own = |address| self.own_checks.contains_key(&address);
+            let covered =
+                |member: Option<SocketAddr>| member.is_some_and(has_own) || check.can_check(member);
+            if !snapshot.members().iter().any(|member| covered(member.address())) {
                 return Err(HealthPlanError::NoAddress {
                     service: self.name.to_string(),
                     check: check.check.name().to_owned(),

@@ -8,13 +8,10 @@ use tokio::time::timeout;
 use super::check::{CheckFailure, CheckFailureKind, CheckReport};
 use super::monitor_core::CheckJob;
 use super::timetable::ProbeId;
-use crate::excerpt::excerpt;
+use crate::panics::panic_message;
 
 /// A probe and the result of its check.
 pub(super) type CompletedCheck = (ProbeId, Result<CheckReport, CheckFailure>);
-
-/// The most bytes of a panic's message in the reason of a failure.
-const MAX_PANIC_MESSAGE: usize = 200;
 
 /// The checks in flight. Dropping it cancels them.
 #[derive(Default)]
@@ -77,13 +74,9 @@ impl RunningChecks {
 
 /// Returns the reason for which the task of a check failed.
 fn panic_reason(error: JoinError) -> String {
-    let Ok(payload) = error.try_into_panic() else { return "the check was cancelled".to_owned() };
-    let message = payload.downcast_ref::<&str>().copied();
-    match message.or_else(|| payload.downcast_ref::<String>().map(String::as_str)) {
-        Some(message) => {
-            format!("the check panicked: {}", excerpt(message.as_bytes(), MAX_PANIC_MESSAGE))
-        }
-        None => "the check panicked".to_owned(),
+    match error.try_into_panic() {
+        Ok(payload) => format!("the check panicked: {}", panic_message(&*payload)),
+        Err(_) => "the check was cancelled".to_owned(),
     }
 }
 

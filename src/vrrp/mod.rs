@@ -93,7 +93,7 @@ pub use self::config::{ElectionConfig, PreemptMode, VrrpConfigError, VrrpVersion
 pub use self::election::Election;
 pub use self::election_output::ElectionOutput;
 pub use self::shell::{
-    AdvertCounters, LastAdvertStatus, MacAddress, NotifyCommands, VirtualAddress,
+    AdvertCounters, LastAdvertStatus, MacAddress, NotifyCommand, NotifyCommands, VirtualAddress,
     VirtualAddressError, VirtualRoute, VirtualRouterConfig, VirtualRouterStatus, Vrrp, VrrpEvent,
     VrrpEventKind, VrrpEvents, VrrpEventsClosed, VrrpStartError, VrrpStatus,
 };

@@ -21,6 +21,8 @@ pub(crate) enum Step {
     Remove {
         key: u8,
     },
+    /// A flow is given up, for want of a descriptor.
+    GiveUp,
     Wait {
         millis: u8,
     },
@@ -128,6 +130,17 @@ pub(crate) fn compare(shape: Shape, steps: &[Step]) {
                     let id = flows.remove(at).id;
                     assert_eq!(table.remove(id), Some((key, u32::from(key))));
                     ended.push(id);
+                }
+            }
+            Step::GiveUp => {
+                let idlest = flows
+                    .iter()
+                    .min_by_key(|flow| (flow.last_used, flow.answered, flow.turn))
+                    .filter(|flow| flow.last_used < clock)
+                    .map(|flow| flow.key);
+                assert_eq!(table.evict_idlest(clock).map(|(key, _)| key), idlest);
+                if let Some(at) = idlest.and_then(|key| position(&flows, key)) {
+                    ended.push(flows.remove(at).id);
                 }
             }
             Step::Expire => {

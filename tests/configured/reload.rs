@@ -290,3 +290,155 @@ async fn a_handover_path_that_cannot_be_bound_changes_nothing() {
     director.stop(Duration::ZERO).await;
     let _ = std::fs::remove_dir_all(folder);
 }
+
+#[tokio::test]
+async fn listeners_move_between_a_wildcard_and_a_single_address() {
+    let servers = [server(b'a').await];
+    let [one, admin] = free();
+    let text = |listen: &str, page: &str| {
+        format!(
+            "[admin]\nlisten = \"{page}:{}\"\ntoken = \"0123456789abcdef\"\n[[service]]\nname = \
+             \"web\"\nlisten = \"{listen}:{port}\"\n[[service.server]]\naddress = \"{}\"\n\
+             [[service]]\nname = \"dns\"\nprotocol = \"udp\"\nlisten = \"{listen}:{port}\"\n",
+            admin.port(),
+            servers[0],
+            port = one.port(),
+        )
+    };
+    let director = start(&text("0.0.0.0", "127.0.7.1")).await;
+    for (listen, page) in [
+        ("127.0.7.1", "0.0.0.0"),
+        ("0.0.0.0", "127.0.7.1"),
+        ("[::]", "[::]"),
+        ("127.0.7.1", "127.0.7.1"),
+    ] {
+        let moved = director.reload(read(&text(listen, page))).await.expect(listen);
+        assert!(moved.is_complete(), "{moved:?}");
+        for _ in 0..20 {
+            assert_eq!(ask(one).await.expect("served"), b'a');
+        }
+        TcpStream::connect(admin).await.expect("the admin server listens");
+        let local = director.status().services[0].listen[0].clone();
+        assert_eq!(local, format!("{listen}:{}", one.port()));
+    }
+    // The port of another program is refused as before.
+    let taken = TcpListener::bind("127.0.0.2:0").await.expect("loopback");
+    let port = taken.local_addr().expect("bound").port();
+    let other = text("0.0.0.0", "127.0.7.1").replace(&one.port().to_string(), &port.to_string());
+    director.reload(read(&other)).await.expect_err("the port is in use");
+    director.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_reload_of_options_leaves_udp_clients_at_their_servers() {
+    let mut text = "[[service]]\nname = \"udp\"\nprotocol = \"udp\"\nscheduler = \"rr\"\nlisten = \
+                    \"127.0.0.1:0\"\n"
+        .to_owned();
+    for name in *b"abc" {
+        let socket = UdpSocket::bind(ANY).await.expect("loopback");
+        text +=
+            &format!("[[service.server]]\naddress = \"{}\"\n", socket.local_addr().expect("bound"));
+        tokio::spawn(async move {
+            let mut buffer = [0; 16];
+            while let Ok((_, client)) = socket.recv_from(&mut buffer).await {
+                let _ = socket.send_to(&[name], client).await;
+            }
+        });
+    }
+    let director = start(&text).await;
+    let listen = listens(&director);
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        let socket = UdpSocket::bind(ANY).await.expect("loopback");
+        socket.connect(listen).await.expect("loopback");
+        clients.push(socket);
+    }
+    let mut seen = Vec::new();
+    for options in ["", "[service.udp]\nidle_timeout = \"55s\"\n", ""] {
+        director.reload(read(&(text.clone() + options))).await.expect("sound");
+        let mut servers = Vec::new();
+        for socket in &clients {
+            socket.send(b"?").await.expect("loopback");
+            let mut buffer = [0; 16];
+            socket.recv(&mut buffer).await.expect("an answer");
+            servers.push(buffer[0]);
+        }
+        seen.push(servers);
+    }
+    assert_eq!((&seen[1], &seen[2]), (&seen[0], &seen[0]));
+    director.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_server_has_checks_and_programs_of_its_own() {
+    let servers = [server(b'a').await, server(b'b').await, server(b'c').await];
+    let folder = std::env::temp_dir().join(format!("lvs-own-checks-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let (file, output) = (folder.join("down"), folder.join("output"));
+    std::fs::write(&file, "0").expect("a file");
+    let program = |word: &str| {
+        let script = format!("echo {word} >> {}", output.display());
+        format!("[\"/bin/sh\", \"-c\", \"{script}\"]")
+    };
+    let checks = |interval: &str| {
+        format!(
+            "health = {{ type = \"file\", file = \"{}\", interval = \"{interval}\", fall = 1, rise = 1 }}\n",
+            file.display()
+        )
+    };
+    // The service's own check fails for the server that has no other.
+    let refused = "health = { type = \"command\", command = \"false\", interval = \"20ms\", fall = 1 }\n\
+        quorum = { weight = 2, advisory = true }\n";
+    let text = config(ANY, &servers).replace("scheduler", &format!("{refused}scheduler"));
+    let line = |n: usize| format!("address = \"{}\"\n", servers[n]);
+    let text = text.replace(&line(0), &format!("{}health = []\n", line(0))).replace(
+        &line(1),
+        &format!(
+            "{}{}notify_down = {}\nnotify_up = {}\n",
+            line(1),
+            checks("20ms"),
+            program("down"),
+            program("up")
+        ),
+    );
+    let text = text.replace("quorum =", &format!("quorum_down = {}\nquorum =", program("lost")));
+    let director = start(&text).await;
+    let states = || {
+        let status = director.status();
+        let state = |address: &std::net::SocketAddr| {
+            let servers = &status.services[0].servers;
+            let found = servers.iter().find(|server| server.address == address.to_string());
+            found.expect("the server exists").state
+        };
+        servers.each_ref().map(state)
+    };
+    let until = async |condition: &dyn Fn() -> bool| {
+        let deadline = Duration::from_secs(20);
+        let wait = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(deadline, wait).await.expect("the condition is met");
+    };
+    until(&|| states() == ["eligible", "eligible", "down"]).await;
+    std::fs::write(&file, "1").expect("a file");
+    until(&|| states() == ["eligible", "down", "down"]).await;
+    let lines = || std::fs::read_to_string(&output).unwrap_or_default();
+    let has = |word: &str| lines().lines().any(|line| line == word);
+    until(&|| has("down") && has("lost")).await;
+    assert!(!has("up"), "{}", lines());
+    std::fs::write(&file, "0").expect("a file");
+    until(&|| states() == ["eligible", "eligible", "down"] && has("up")).await;
+    // A reload of one server's check changes that check.
+    director
+        .reload(read(&text.replace(
+            "health = []",
+            "health = { type = \"command\", command = \"false\", interval = \"20ms\", fall = 1 }",
+        )))
+        .await
+        .expect("sound");
+    until(&|| states() == ["down", "eligible", "down"]).await;
+    director.stop(Duration::ZERO).await;
+    std::fs::remove_dir_all(&folder).expect("the folder is removed");
+}

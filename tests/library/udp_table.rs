@@ -18,6 +18,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<u8>().prop_map(|millis| Step::Wait { millis }),
         1 => (0..9u8).prop_map(|millis| Step::Back { millis }),
         2 => Just(Step::Expire),
+        1 => Just(Step::GiveUp),
     ]
 }
 

@@ -146,3 +146,70 @@ fn a_director_goes_on_when_nobody_reads_its_output() {
     signal("TERM", child.id());
     assert_eq!(child.wait().expect("a child of ours").code(), Some(0));
 }
+
+#[test]
+fn a_reload_applies_the_log_level() {
+    let folder = Folder::new("log-level");
+    let manager = Manager::new(&folder);
+    let ([listen], a) = (free(), server(b'a'));
+    let config = folder.configure("", listen, a);
+    let mut child = lvs()
+        .args(["run", "--config", &config])
+        .env("NOTIFY_SOCKET", &manager.path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("built");
+    let _watchdog = watch(child.id());
+    manager.until("READY=1");
+    // The second reload is logged at no level, the last one at the level that it sets.
+    for more in ["[log]\nlevel = \"error\"", "drain_timeout = \"1s\"\n[log]\nlevel = \"error\"", ""]
+    {
+        folder.configure(more, listen, a);
+        signal("HUP", child.id());
+        manager.until("RELOADING=1");
+        manager.until("READY=1");
+    }
+    signal("TERM", child.id());
+    let mut stderr = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("utf-8");
+    assert_eq!(child.wait().expect("a child of ours").code(), Some(0));
+    assert_eq!(stderr.matches("reloaded: [log]: updated").count(), 2, "{stderr}");
+    assert_eq!(stderr.matches("reloaded: ").count(), 2, "{stderr}");
+    assert!(stderr.contains("lvs stopped"), "{stderr}");
+}
+
+#[test]
+fn what_a_start_refuses_is_refused_by_check() {
+    let folder = Folder::new("check");
+    let ([listen], a) = (free(), server(b'a'));
+    for path in ["/dev/zero".to_owned(), folder.path("pipe")] {
+        if !std::path::Path::new(&path).exists() {
+            let made = Command::new("mkfifo").arg(&path).status().expect("of coreutils");
+            assert!(made.success());
+        }
+        let (code, _, stderr) = output(&["check", &path]);
+        assert_eq!(
+            (code, stderr),
+            (Some(1), format!("error: cannot read {path}: not a regular file\n"))
+        );
+    }
+    // A table that is too small for the servers is found where the scheduler gets them.
+    let mut text = "[[service]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\n\
+                    scheduler = \"maglev(size=251)\"\n"
+        .to_owned();
+    for n in 0..300 {
+        text += &format!("[[service.server]]\naddress = \"10.0.0.1:{}\"\n", n + 1);
+    }
+    std::fs::write(folder.path("many.toml"), text).expect("a file");
+    let (code, _, stderr) = output(&["check", &folder.path("many.toml")]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.starts_with("error: service web: "), "{stderr}");
+    let config = folder.configure("no_such_key = 1\nworkers = \"x\"", listen, a);
+    let (code, _, stderr) = output(&["check", &config]);
+    assert_eq!((code, stderr.matches("error: ").count()), (Some(1), 2), "{stderr}");
+    let text = "[[service]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\n";
+    std::fs::write(folder.path("warned.toml"), text).expect("a file");
+    let (code, _, stderr) = output(&["check", &folder.path("warned.toml")]);
+    assert_eq!((code, stderr.matches("warning: service web").count()), (Some(0), 2), "{stderr}");
+}

@@ -2,9 +2,11 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
 mod arguments;
+mod chaos;
 mod configuration;
 mod ctl;
 mod demonstration;
+mod descriptors;
 mod package;
 #[path = "../common/skipped.rs"]
 mod skipped;

@@ -107,6 +107,28 @@ pub(crate) fn get(address: SocketAddr) -> String {
     answer.split_once("\r\n\r\n").expect("a body").1.to_owned()
 }
 
+/// Returns a page of the admin server.
+pub(crate) fn admin(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("the director listens");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("open");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("the director answers, and closes the connection");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    answer.split_once("\r\n\r\n").expect("a body").1.to_owned()
+}
+
+/// Waits for a condition.
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..BOUND.as_millis() / 20 {
+        if condition() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!("not within {BOUND:?}: {what}");
+}
+
 /// Recognizes the last line, if no connection was cut.
 ///
 /// How many were finished is uncertain: a client sees the end of its connection before the director

@@ -275,3 +275,24 @@ async fn until_async(mut is_so: impl AsyncFnMut() -> bool) -> bool {
     }
     false
 }
+
+#[test]
+fn a_standby_that_does_not_read_holds_nothing_up() {
+    let Some(pair) = Pair::start() else { return };
+    pair.b.signal(Signal::STOP);
+    // A hundred clients, changes of servers, and what the standby should be told of each.
+    for n in 0..100 {
+        pair.world.ask(80).expect("a serves");
+        if n % 10 == 0 {
+            let weight = format!("{{\"weight\": {}}}", n / 10 + 1);
+            pair.world.change("a", "10.88.0.3:9001", &weight);
+        }
+    }
+    assert!(is_active(&pair.world, "a"));
+    assert_eq!(pair.weight("a", 0), Some(10));
+    pair.b.signal(Signal::CONT);
+    pair.settle("a", "b");
+    until("b has the weight", || pair.weight("b", 0) == Some(10));
+    let total = pair.total("a");
+    until("b has the totals", || pair.total("b") >= total);
+}

@@ -226,6 +226,42 @@ fn notify_commands_get_each_new_state() {
 }
 
 #[test]
+fn each_virtual_router_runs_its_own_commands_from_the_first_state_on() {
+    let Some(link) = Link::new() else { return };
+    let output = link.folder.join("output");
+    let command = |word: &str| {
+        [
+            "sh".to_owned(),
+            "-c".to_owned(),
+            format!("echo {word} $* >> {}", output.display()),
+            "x".into(),
+        ]
+    };
+    let v6 =
+        ElectionConfig::new(VRID, "fe80::1".parse().expect("an IP address")).interval(INTERVAL);
+    let v6 = VirtualRouterConfig::new("v", v6)
+        .name("six")
+        .address("fe80::100/64".parse().expect("an IP address"))
+        .excluded_address("10.88.0.99/24".parse().expect("an address"));
+    let notify = NotifyCommands::new()
+        .router("four")
+        .on_any_state(command("any"))
+        .on_state(VrrpState::Master, command("master"))
+        .on_state(VrrpState::Backup, command("backup"));
+    let routers = [router("a", 100).name("four"), v6];
+    let vrrp = link.within("a", || Vrrp::start_with_notify(routers, [notify]));
+    let vrrp = vrrp.expect("the test runs as root");
+    until("all virtual routers are master", || vrrp.is_master());
+    assert!(link.has("a", "10.88.0.99".parse().expect("an IP address")), "the excluded address");
+    vrrp.stop();
+    assert!(!link.has("a", "10.88.0.99".parse().expect("an IP address")), "it is released");
+    let lines = fs::read_to_string(&output).expect("stopping waits for the commands");
+    let expected = "backup\nany INSTANCE four BACKUP 100\nmaster\nany INSTANCE four MASTER 100\n\
+        any INSTANCE four STOP 100\n";
+    assert_eq!(lines, expected);
+}
+
+#[test]
 fn the_error_of_a_start_names_the_fault() {
     let start =
         |interface: &str, source: &str, change: fn(VirtualRouterConfig) -> VirtualRouterConfig| {

@@ -9,6 +9,8 @@ use crate::process::Cores;
 /// The programs to compare with, if they are installed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Peers {
+    /// An earlier build of this program.
+    pub(crate) before: Option<PathBuf>,
     pub(crate) haproxy: Option<PathBuf>,
     pub(crate) nginx: Option<PathBuf>,
     /// nginx's stream module, if it is a file of its own.
@@ -16,7 +18,8 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn find() -> Self {
+    /// Looks for the programs, but for an earlier build, which only the command line names.
+    pub(crate) fn find(before: Option<PathBuf>) -> Self {
         let nginx = find("nginx");
         let mut modules = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules"]
             .map(|folder| Path::new(folder).join("ngx_stream_module.so"))
@@ -27,7 +30,7 @@ impl Peers {
             output_of(program, "-V").split_whitespace().any(|word| word == "--with-stream")
         });
         let can_stream = is_built_in || nginx_stream.is_some();
-        Self { haproxy: find("haproxy"), nginx: nginx.filter(|_| can_stream), nginx_stream }
+        Self { before, haproxy: find("haproxy"), nginx: nginx.filter(|_| can_stream), nginx_stream }
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/forward/Cargo.toml
-//!     [-- --quick] [--only W1 --only W3a ..] [--rounds 7] [--output FILE.csv]
+//!     [-- --quick] [--only W1 --only W3a ..] [--rounds 7] [--before OTHER_BUILD]
+//!     [--output FILE.csv]
 //! ```
 //! Peers that are not installed are reported and left out. `--quick` is a smoke test of all workloads
-//! in well under a minute: its figures mean nothing.
+//! in well under a minute: its figures mean nothing. `--before` compares with an earlier build of this
+//! program, such as one of the commit before a change.
 //!
 //! # The figures
 //! A figure is the processor time of the forwarder's process for a unit of work: a request, a
@@ -65,6 +67,9 @@ struct Arguments {
     /// The number of rounds.
     #[arg(long, default_value_t = 7)]
     rounds: usize,
+    /// An earlier build of this program, whose forwarder is measured in the same rounds.
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// The CSV file for the figures of all rounds.
     #[arg(long)]
     output: Option<PathBuf>,
@@ -125,7 +130,10 @@ fn main() -> Result<()> {
 
 async fn run(arguments: &Arguments) -> Result<()> {
     let descriptors = process::raise_descriptors()?;
-    let (cores, peers) = (Cores::choose()?, Peers::find());
+    if let Some(before) = &arguments.before {
+        anyhow::ensure!(before.is_file(), "{}: not a file", before.display());
+    }
+    let (cores, peers) = (Cores::choose()?, Peers::find(arguments.before.clone()));
     println!("{}\n", Machine::inspect(&peers, cores, descriptors));
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let folder_path = folder.path().to_owned();
@@ -216,7 +224,7 @@ fn participants<'a>(
     let traffic = workload.traffic;
     workload.subjects.iter().filter(move |subject| {
         let is_available = subject.is_available(&stage.peers, traffic);
-        if !is_available {
+        if !is_available && **subject != Subject::LvsBefore {
             println!("{}: not installed, left out", subject.name());
         }
         is_available

@@ -86,10 +86,20 @@ impl Child {
         core: Option<usize>,
         arguments: impl IntoIterator<Item = A>,
     ) -> Result<Self> {
+        let program = std::env::current_exe().context("cannot find the program of this process")?;
+        Self::start_program(folder, name, &program, core, arguments)
+    }
+
+    /// As [`start`](Self::start), with another build of this program.
+    pub(crate) fn start_program<A: AsRef<OsStr>>(
+        folder: &Path,
+        name: &str,
+        program: &Path,
+        core: Option<usize>,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Self> {
         let errors = folder.join(format!("{name}.stderr"));
-        let mut command = Command::new(
-            std::env::current_exe().context("cannot find the program of this process")?,
-        );
+        let mut command = Command::new(program);
         if let Some(core) = core {
             command.arg(format!("--core={core}"));
         }

@@ -98,6 +98,9 @@ impl Results {
                 median(|cell| cell.lost) * 100.0,
             );
         }
+        if let Some(ratio) = self.ratio(Subject::Lvs, Subject::LvsBefore) {
+            let _ = writeln!(text, "\nlvs against lvs-before: {}", ratio.show(3));
+        }
         text
     }
 

@@ -44,8 +44,10 @@ impl Running {
         let peer = |name: &str| format!("{name}-{port}");
         let mut running = match subject {
             Subject::Direct => Self { subject, targets: backends.to_vec(), child: None },
-            Subject::Lvs => {
-                let (address, child) = lvs(stage, traffic, core, 1).await?;
+            Subject::Lvs | Subject::LvsBefore => {
+                let before = stage.peers.before.as_deref();
+                let program = before.filter(|_| subject == Subject::LvsBefore);
+                let (address, child) = lvs(stage, program, traffic, core, 1).await?;
                 Self { subject, targets: vec![address], child: Some(child) }
             }
             Subject::Haproxy | Subject::HaproxyAgain | Subject::HaproxySplice => {
@@ -108,9 +110,11 @@ impl Running {
     }
 }
 
-/// Starts this crate's forwarder with a number of worker threads.
+/// Starts this crate's forwarder with a number of worker threads, as this program has it or another
+/// build of it.
 pub(crate) async fn lvs(
     stage: &Stage,
+    program: Option<&Path>,
     traffic: Traffic,
     core: Option<usize>,
     workers: usize,
@@ -120,7 +124,12 @@ pub(crate) async fn lvs(
         arguments.push("--udp".to_owned());
     }
     arguments.extend(stage.backends.addresses(traffic).iter().map(SocketAddr::to_string));
-    let mut child = Child::start(&stage.folder, "lvs", core, arguments)?;
+    let mut child = match program {
+        Some(program) => {
+            Child::start_program(&stage.folder, "lvs-before", program, core, arguments)?
+        }
+        None => Child::start(&stage.folder, "lvs", core, arguments)?,
+    };
     let address = child.expect("ready", Duration::from_secs(5)).await?;
     Ok((address.parse().context("invalid address of the forwarder")?, child))
 }

@@ -10,6 +10,8 @@ pub(crate) enum Subject {
     Direct,
     /// This crate's forwarder, one worker.
     Lvs,
+    /// This crate's forwarder as another build of this program has it.
+    LvsBefore,
     /// HAProxy in TCP mode, one thread, default settings.
     Haproxy,
     /// A second process of the same HAProxy: differences from the first are noise.
@@ -27,6 +29,7 @@ impl Subject {
         match self {
             Self::Direct => "direct",
             Self::Lvs => "lvs",
+            Self::LvsBefore => "lvs-before",
             Self::Haproxy => "haproxy",
             Self::HaproxyAgain => "haproxy-aa",
             Self::HaproxySplice => "haproxy-splice",
@@ -40,6 +43,7 @@ impl Subject {
         match self {
             Self::Direct => true,
             Self::Lvs => traffic == Traffic::Tcp || crate::lvs::HAS_UDP,
+            Self::LvsBefore => peers.before.is_some(),
             Self::Haproxy | Self::HaproxyAgain | Self::HaproxySplice => {
                 peers.haproxy.is_some() && traffic == Traffic::Tcp
             }

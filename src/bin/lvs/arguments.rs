@@ -44,14 +44,18 @@ pub(crate) enum CliCommand {
     /// SIGTERM and SIGINT stop accepting connections; the program ends when the last connection has
     /// ended, or after the configuration's `drain_timeout`. A second signal ends it at once.
     Run(RunArgs),
-    /// Validates a configuration, and prints the first error.
+    /// Checks a configuration as a start does that opens no socket, and prints all errors and warnings.
     Check(CheckArgs),
     /// Converts a configuration of keepalived or ipvsadm, and prints it.
     ///
     /// Comments in the result name what is not converted.
     Import {
-        /// A `keepalived.conf`, or the output of `ipvsadm-save -n`.
+        /// A `keepalived.conf`, or the output of `ipvsadm-save`.
         file: PathBuf,
+        /// The name that conditions such as `@main` of a `keepalived.conf` are converted for. Default:
+        /// this machine's name up to its first dot.
+        #[arg(long, value_name = "ID")]
+        config_id: Option<String>,
     },
     /// Shows and changes a running director, in the style of ipvsadm.
     Ctl(CtlArgs),

@@ -1,10 +1,12 @@
 //! The counters of the servers: a table that is redrawn in place on a terminal, lines elsewhere.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use lvs::director::{Director, ServerStatus, ServiceStatus};
+
+use crate::output::print_in_background;
 
 /// Shows the counters of each server.
 #[derive(Debug)]
@@ -28,18 +30,18 @@ impl Display {
         let status = self.director.status();
         let service = &status.services[0];
         let url = format!("http://{}/", service.listen.join(","));
-        writeln!(
-            io::stdout(),
+        let mut text = format!(
             "listening on {url}, {} servers behind it, scheduler {}\n\n  \
              try:    curl {url}\n  \
-             often:  for i in $(seq 12); do curl -s {url}; done",
+             often:  for i in $(seq 12); do curl -s {url}; done\n",
             service.servers.len(),
             service.scheduler,
-        )?;
+        );
         if let Some(admin) = self.director.admin_address() {
-            writeln!(io::stdout(), "  look:   http://{admin}/")?;
+            let _ = writeln!(text, "  look:   http://{admin}/");
         }
-        writeln!(io::stdout(), "  end:    Ctrl-C\n")
+        text += "  end:    Ctrl-C\n\n";
+        print_in_background(&text)
     }
 
     /// Returns how often to [update](Self::update).
@@ -55,21 +57,21 @@ impl Display {
         if now == self.shown {
             return Ok(());
         }
-        let mut out = io::stdout().lock();
+        let mut text = String::new();
         if self.terminal && !self.shown.is_empty() {
             // Moves to the table's first line, and clears the rest of the screen.
-            write!(out, "\r\x1b[{}A\x1b[J", self.shown.lines().count())?;
+            let _ = write!(text, "\r\x1b[{}A\x1b[J", self.shown.lines().count());
         }
-        write!(out, "{now}")?;
+        text += &now;
         self.shown = now;
-        out.flush()
+        print_in_background(&text)
     }
 
     /// Shows an event below the counters.
     pub(crate) fn say(&mut self, notice: &str) -> io::Result<()> {
         self.notice = format!("{notice}\n");
         self.update()?;
-        if self.terminal { Ok(()) } else { io::stdout().write_all(self.notice.as_bytes()) }
+        if self.terminal { Ok(()) } else { print_in_background(&self.notice) }
     }
 
     fn table(&self, service: &ServiceStatus) -> String {

@@ -18,12 +18,17 @@ pub(crate) enum CliError {
     Director(#[from] DirectorError),
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// What a start would refuse.
+    #[error("{}", .0.iter().map(|error| with_causes(error)).collect::<Vec<_>>().join("\n"))]
+    Refusals(Vec<DirectorError>),
     #[error("cannot use the sockets of the service manager")]
     Sockets(#[from] HandoverError),
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
     #[error("cannot start the web servers of the demonstration")]
     DemoServer(#[source] io::Error),
+    #[error("the director has ended by a fault of its own, which the log shows")]
+    DirectorEnded,
     #[error("cannot read {}", path.display())]
     ReadFile { path: PathBuf, source: io::Error },
     #[error("cannot write {}", path.display())]
@@ -54,11 +59,15 @@ pub(crate) fn exit_code(result: Result<(), CliError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // As of `lvs ctl list | head -1`: the reader has what it wanted.
-        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+        Err(CliError::Output(error) | CliError::Terminal(error))
+            if error.kind() == io::ErrorKind::BrokenPipe =>
+        {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            output::complain(&format!("error: {}\n", with_causes(&error)));
+            for line in with_causes(&error).lines() {
+                output::complain(&format!("error: {line}\n"));
+            }
             ExitCode::FAILURE
         }
     }

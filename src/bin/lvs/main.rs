@@ -12,6 +12,7 @@
 //! completions and man pages too.
 
 mod arguments;
+mod background_writer;
 mod client;
 mod ctl;
 mod demo;
@@ -27,18 +28,28 @@ mod service_manager;
 mod signals;
 mod top;
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use lvs::director::{DirectorConfig, import};
+use lvs::director::{Director, DirectorConfig, Importer};
 
 use crate::arguments::{Cli, CliCommand};
 use crate::error::CliError;
 
+/// The largest configuration that is imported, in bytes.
+const MAX_IMPORT_FILE: u64 = 16 << 20;
+/// How long the end of the program waits for a reader of its last lines.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = Cli::parse_command();
-    error::exit_code(execute(command).await)
+    let code = error::exit_code(execute(command).await);
+    output::flush(FLUSH_LIMIT);
+    code
 }
 
 async fn execute(command: CliCommand) -> Result<(), CliError> {
@@ -48,10 +59,16 @@ async fn execute(command: CliCommand) -> Result<(), CliError> {
             Some(path) => check(path),
             None => Ok(()),
         },
-        CliCommand::Import { file } => {
-            let text = std::fs::read_to_string(&file)
-                .map_err(|source| CliError::ReadFile { path: file, source })?;
-            output::print(&import(&text)?).map_err(CliError::Output)
+        CliCommand::Import { file, config_id } => {
+            let folder = file.parent().map(Path::to_owned).unwrap_or_default();
+            let text =
+                read_import(&file).map_err(|source| CliError::ReadFile { path: file, source })?;
+            let importer = Importer::new().folder(folder);
+            let importer = match config_id {
+                Some(id) => importer.config_id(id),
+                None => importer,
+            };
+            output::print(&importer.import(&text)?).map_err(CliError::Output)
         }
         CliCommand::Ctl(args) => ctl::run(args).await,
         CliCommand::Top(args) => top::run(args).await,
@@ -60,8 +77,22 @@ async fn execute(command: CliCommand) -> Result<(), CliError> {
     }
 }
 
-/// Reads a configuration, and prints that it is valid.
+/// Reads a configuration to import. It may be a pipe: `ipvsadm-save -n | lvs import /dev/stdin`.
+fn read_import(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_IMPORT_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_IMPORT_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB"));
+    }
+    Ok(text)
+}
+
+/// Checks a configuration as a start does, and prints that it is valid.
 fn check(path: &Path) -> Result<(), CliError> {
-    DirectorConfig::load(path)?;
+    let config = DirectorConfig::load(path)?;
+    Director::check(&config).map_err(CliError::Refusals)?;
+    for warning in config.warnings() {
+        output::complain(&format!("warning: {warning}\n"));
+    }
     output::print(format!("{} is valid\n", path.display())).map_err(CliError::Output)
 }

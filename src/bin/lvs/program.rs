@@ -7,33 +7,44 @@ use std::time::Duration;
 use lvs::director::{Director, DirectorConfig, ListeningSockets};
 
 use crate::error::{CliError, with_causes};
-use crate::output::print_if_read;
+use crate::logs::RunningLog;
+use crate::output::{self, log_writer, print_if_read};
 use crate::service_manager as manager;
 use crate::signals::{SignalRequest, Signals};
 
+/// How long the end by a second signal waits for a reader of the last lines.
+const LAST_LINES_LIMIT: Duration = Duration::from_millis(100);
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A director, with the path of its configuration.
+/// A director, with the source of its configuration.
 pub(crate) struct Program {
     pub(crate) director: Director,
     pub(crate) signals: Signals,
-    path: Option<PathBuf>,
+    source: Option<ConfigSource>,
     drain: Duration,
 }
 
+/// The configuration file, and the log that it describes.
+pub(crate) struct ConfigSource {
+    /// The file that a reload reads.
+    pub(crate) path: PathBuf,
+    pub(crate) log: RunningLog,
+}
+
 impl Program {
-    /// Starts a director. `path` is the file that a reload reads.
+    /// Starts a director. Without a source it cannot reload.
     pub(crate) async fn start(
         config: DirectorConfig,
-        path: Option<PathBuf>,
+        source: Option<ConfigSource>,
     ) -> Result<Self, CliError> {
         let signals = Signals::new().map_err(CliError::Signals)?;
         let drain = config.drain_timeout();
         let director = Director::start_with(config, ListeningSockets::from_environment()?).await?;
-        let program = Self { director, signals, path, drain };
+        director.set_dropped_log_lines(log_writer().dropped_lines());
+        let program = Self { director, signals, source, drain };
         tracing::info!(
             version = VERSION,
-            configuration = program.source(),
+            configuration = program.source_name(),
             services = program.director.status().services.len(),
             "lvs started"
         );
@@ -41,8 +52,8 @@ impl Program {
     }
 
     /// Returns what the configuration comes from.
-    fn source(&self) -> String {
-        let file = self.path.as_ref().map(|path| path.display().to_string());
+    fn source_name(&self) -> String {
+        let file = self.source.as_ref().map(|source| source.path.display().to_string());
         file.unwrap_or_else(|| "demonstration".to_owned())
     }
 
@@ -70,6 +81,7 @@ impl Program {
                     SignalRequest::Stop => break,
                 },
                 () = self.director.wait_for_successor() => break,
+                () = self.director.wait_ended() => return Err(CliError::DirectorEnded),
                 () = alive.tick() => {
                     // A director that hangs would not return its status.
                     let _ = self.director.status();
@@ -90,11 +102,12 @@ impl Program {
     /// Stops the director; returns how its connections ended, as text.
     pub(crate) async fn stop(self) -> String {
         manager::stopping();
-        let source = self.source();
+        let source = self.source_name();
         let services = self.director.status().services.len();
         let Self { director, mut signals, drain, .. } = self;
         tokio::spawn(async move {
             while signals.next().await != SignalRequest::Stop {}
+            output::flush(LAST_LINES_LIMIT);
             exit(130);
         });
         let drained = director.stop(drain).await;
@@ -111,26 +124,37 @@ impl Program {
 
     /// Reads the configuration again, and reloads the director.
     pub(crate) async fn reload(&mut self) {
-        let Some(path) = &self.path else {
+        let Some(source) = &self.source else {
             return tracing::warn!(
                 "not reloaded: the director was started without a configuration file"
             );
         };
         manager::reloading();
-        match DirectorConfig::load(path) {
+        match DirectorConfig::load(&source.path) {
             Ok(config) => {
-                let drain = config.drain_timeout();
+                let (drain, log) = (config.drain_timeout(), config.log().clone());
                 match self.director.reload(config).await {
                     Ok(summary) => {
                         self.drain = drain;
-                        for line in summary.to_string().lines() {
-                            tracing::info!("reloaded: {line}");
-                        }
+                        let configuration = source.path.display().to_string();
+                        source.log.apply(&log, || {
+                            for line in summary.to_string().lines() {
+                                tracing::info!(
+                                    version = VERSION,
+                                    configuration,
+                                    "reloaded: {line}"
+                                );
+                            }
+                        });
                     }
                     Err(error) => tracing::error!("not reloaded: {}", with_causes(&error)),
                 }
             }
-            Err(error) => tracing::error!("not reloaded: {}", with_causes(&error)),
+            Err(error) => {
+                for error in error.iter() {
+                    tracing::error!("not reloaded: {}", with_causes(error));
+                }
+            }
         }
         manager::ready();
     }

@@ -8,7 +8,7 @@ use lvs::director::DirectorConfig;
 use crate::demo::{self, DemoService};
 use crate::error::CliError;
 use crate::logs;
-use crate::program::Program;
+use crate::program::{ConfigSource, Program};
 
 /// The options of `lvs run`. Without a default of clap's: `--config` excludes all that are given.
 #[derive(Debug, clap::Args)]
@@ -57,12 +57,16 @@ impl RunArgs {
 }
 
 pub(crate) async fn run(args: RunArgs) -> Result<(), CliError> {
+    let raised = lvs::forward::raise_descriptor_limit();
     if let Some(path) = args.config {
         let config = DirectorConfig::load(&path)?;
-        logs::start(config.log());
-        return Program::start(config, Some(path)).await?.run().await;
+        let log = logs::start(config.log());
+        log_descriptor_limit(raised);
+        let source = ConfigSource { path, log };
+        return Program::start(config, Some(source)).await?.run().await;
     }
     logs::start_for_demonstration();
+    log_descriptor_limit(raised);
     let admin = args.admin.unwrap_or_else(|| "127.0.0.1:9000".to_owned());
     let service = DemoService {
         listen: args.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
@@ -74,4 +78,10 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), CliError> {
         token: args.token,
     };
     demo::run(service).await
+}
+
+fn log_descriptor_limit(raised: std::io::Result<usize>) {
+    if let Err(error) = raised {
+        tracing::warn!("the limit of open files (ulimit -n) is not raised: {error}");
+    }
 }

@@ -41,7 +41,8 @@ pub(crate) async fn run(args: TopArgs) -> Result<(), CliError> {
     view.refresh(&client).await?;
     let terminal = ratatui::try_init().map_err(CliError::Terminal)?;
     let result = show(terminal, &client, view).await;
-    ratatui::restore();
+    // Without a terminal there is nothing to restore, and `restore` would print that.
+    let _ = ratatui::try_restore();
     result
 }
 

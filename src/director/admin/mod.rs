@@ -11,4 +11,4 @@ mod response;
 mod server;
 
 pub(super) use self::api::AdminContext;
-pub(super) use self::server::AdminServer;
+pub(super) use self::server::{AdminServer, DEFAULT_MAX_ADMIN_CONNECTIONS};

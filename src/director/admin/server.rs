@@ -25,9 +25,11 @@ use super::page;
 use super::response::error_response;
 use crate::director::config::{AdminConfig, HumanDuration};
 use crate::director::error::DirectorError;
+use crate::director::supervisor::TaskSupervisor;
+use crate::panics::catch_panic;
 
 /// The default limit of connections.
-const DEFAULT_MAX_ADMIN_CONNECTIONS: usize = 64;
+pub(in crate::director) const DEFAULT_MAX_ADMIN_CONNECTIONS: usize = 64;
 /// The default time limit of a request.
 const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest request body; changes of all servers of a large service fit.
@@ -53,6 +55,7 @@ struct AdminService {
     access: AdminAccess,
     max_connections: usize,
     request_timeout: Duration,
+    supervisor: TaskSupervisor,
 }
 
 impl AdminServer {
@@ -61,11 +64,13 @@ impl AdminServer {
         config: &AdminConfig,
         listener: Arc<TcpListener>,
         context: AdminContext,
+        supervisor: &TaskSupervisor,
     ) -> Result<Self, DirectorError> {
         let service = AdminService {
             listener: Arc::clone(&listener),
             access: AdminAccess::new(config),
             max_connections: config.max_connections.unwrap_or(DEFAULT_MAX_ADMIN_CONNECTIONS),
+            supervisor: supervisor.clone(),
             request_timeout: config
                 .request_timeout
                 .map_or(DEFAULT_REQUEST_TIMEOUT, |HumanDuration(time)| time),
@@ -78,7 +83,7 @@ impl AdminServer {
                 let _ = setpriority_process(None, ADMIN_THREAD_NICE);
                 runtime.block_on(async {
                     tokio::select! {
-                        () = service.run(context) => {}
+                        () = service.supervisor.run("admin", || service.run(context.clone())) => {}
                         _ = stopped => {}
                     }
                 });
@@ -100,7 +105,7 @@ impl AdminServer {
 }
 
 impl AdminService {
-    async fn run(self, context: AdminContext) {
+    async fn run(&self, context: AdminContext) {
         let app = api::routes()
             .merge(page::routes())
             .layer(middleware::from_fn_with_state(self.access.clone(), access::authorize_request))
@@ -113,9 +118,13 @@ impl AdminService {
             while connections.try_join_next().is_some() {}
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let app = app.clone();
+                    let (app, supervisor) = (app.clone(), self.supervisor.clone());
+                    let request_timeout = self.request_timeout;
                     connections.spawn(async move {
-                        serve_connection(stream, app, self.request_timeout).await;
+                        let serving = serve_connection(stream, app, request_timeout);
+                        if let Err(message) = catch_panic(serving).await {
+                            supervisor.record_panic("admin connection", &message);
+                        }
                         drop(permit);
                     });
                 }

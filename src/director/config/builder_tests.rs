@@ -171,7 +171,10 @@ fn errors_name_the_key_and_have_the_words_of_toml() {
     let service = |service: ServiceConfigBuilder| DirectorConfig::builder().service(service);
     let router = || VrrpConfig::builder("eth0", 51);
     for (builder, expected) in [
-        (DirectorConfig::builder(), "there is no [[service]]: at least one is required"),
+        (
+            DirectorConfig::builder(),
+            "there is neither a [[service]] nor a [[vrrp]]: at least one is required",
+        ),
         (DirectorConfig::builder().workers(0).service(web()), "workers: workers is 0, must be"),
         (
             service(web().server(server().weight(70_000))),

@@ -9,19 +9,21 @@ use super::check_tls::CheckTlsConfig;
 use super::custom::CustomCheck;
 use super::table::config_table;
 use super::value::{
-    CodeRanges, FromText, HexSecret, HumanDuration, LengthRange, SecretString, StringTable,
+    CodeRanges, FromText, HexSecret, HumanDuration, LengthRange, OneOrMany, SecretString,
+    StringTable,
 };
+use crate::backend::Health;
 use crate::health::{BytePattern, Check, InitialHealth};
 
 /// The protocol or means of a check.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum CheckKind {
     /// Connects by TCP and reads the line of an agent, as HAProxy's `agent-check`: state, weight and
     /// connection limit of the server. Keys: `send`, `send_bytes`, `agent_required`.
     Agent,
     /// Runs a program; the exit code 0 means up, as keepalived's `MISC_CHECK`. Keys: `command`,
-    /// `arguments`, `environment`, `dynamic`.
+    /// `arguments`, `environment`, `user`, `group`, `dynamic`.
     Command,
     /// A check that the program has made.
     #[serde(skip)]
@@ -70,7 +72,7 @@ macro_rules! check_config {
         )*
     }) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, Deserialize, PartialEq)]
+        #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
         #[serde(deny_unknown_fields)]
         pub struct CheckConfig {
             $(#[$kind_meta])*
@@ -146,7 +148,10 @@ check_config! {
     agent_required: bool,
     /// `dns`: requires an A or AAAA record with this address in the response. Default: none.
     address: IpAddr,
-    /// `command`: the arguments of the program. Default: none.
+    /// `command`: the arguments of the program. The variables `HAPROXY_SERVER_ADDR` and
+    /// `HAPROXY_SERVER_PORT` of its environment name the server, so that `/bin/sh` with the arguments
+    /// `["-c", "check.sh $HAPROXY_SERVER_ADDR $HAPROXY_SERVER_PORT"]` checks each server. Default:
+    /// none.
     arguments: Vec<String>,
     /// `grpc`: the `:authority` of the request. Default: the server's address.
     authority: String,
@@ -186,6 +191,9 @@ check_config! {
     file: PathBuf,
     /// `mysql`: reads the greeting of the server without a login. Default: `false`.
     greeting_only: bool,
+    /// `command`: the group that the program runs as, by name or number; requires `user`. Default:
+    /// the user's own.
+    group: String,
     /// `http`: further headers of the request. Default: `host` with the server's address.
     headers: StringTable,
     /// `smtp`: the name in the `EHLO` command. Default: the check's local address, as `[192.0.2.1]`.
@@ -234,8 +242,9 @@ check_config! {
     /// `grpc`, `http`, `tls`: uses TLS, and sets which certificates are accepted. Default: none;
     /// `tls` uses an empty table.
     tls: CheckTlsConfig,
-    /// `mysql`, `postgres`, `redis`: the user who logs in. Default: `"lvs"`; `redis`: the server's
-    /// default user.
+    /// `mysql`, `postgres`, `redis`: the user who logs in. `command`: the user that the program runs
+    /// as, by name or number. Default: `"lvs"`; `redis`: the server's default user; `command`: the
+    /// director's user.
     user: String,
     /// `file`: adds the file's number times this to the server's weight; `0` means that the number
     /// is up or down. Default: `0`.
@@ -384,8 +393,17 @@ impl CheckConfig {
         Self::of_kind(CheckKind::Udp)
     }
 
+    /// Returns the health of a server that none of these checks has a result of.
+    pub(super) fn initial_health_of(OneOrMany(checks): &OneOrMany<Self>) -> Health {
+        let mut inits = checks.iter().filter_map(Self::initial_health);
+        match inits.any(|init| init.health() == Health::Down) {
+            true => Health::Down,
+            false => Health::Up,
+        }
+    }
+
     /// Returns the health of a server before the first result, if the check sets it.
-    pub(super) fn initial_health(&self) -> Option<InitialHealth> {
+    fn initial_health(&self) -> Option<InitialHealth> {
         match &self.kind {
             CheckKind::Custom(CustomCheck(check)) if self.init.is_none() => {
                 Some(check.initial_health())

@@ -9,6 +9,7 @@ use super::value::{
     CodeRanges, FromText, HexSecret, LengthRange, SecretString, apply_duration_if_some,
     apply_if_some,
 };
+use crate::ProgramUser;
 use crate::health::{
     AgentCheck, CheckProxyHeader, CommandCheck, DnsCheck, DnsCheckError, FileCheck, GrpcCheck,
     HttpCheck, HttpCheckError, IcmpCheck, MysqlCheck, PostgresCheck, RedisCheck, SmtpCheck,
@@ -218,6 +219,13 @@ impl CheckConfig {
         let variables = self.environment.take().unwrap_or_default();
         let check =
             variables.into_iter().fold(check, |check, (name, value)| check.env(name, value));
+        let check = match (self.user.take(), self.group.take()) {
+            (None, None) => check,
+            (Some(user), group) => {
+                check.run_as(apply_if_some(ProgramUser::new(user), group, ProgramUser::group))
+            }
+            (None, Some(_)) => return Err("`group` requires `user`").with_key("group"),
+        };
         Ok(if self.dynamic.take().unwrap_or_default() { check.dynamic() } else { check })
     }
 

@@ -1,7 +1,5 @@
 //! The `tls` table of a health check.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -10,6 +8,7 @@ use super::error::ConfigProblem;
 use super::table::config_table;
 use super::value::{apply_if_some, decode_hex};
 use crate::health::{TlsSettings, TlsSettingsError};
+use crate::regular_file::read_regular_file;
 
 config_table! {
 /// A builder of a [`CheckTlsConfig`].
@@ -142,9 +141,6 @@ fn with_client_certificate(
 }
 
 fn read_pem(path: &Path) -> Result<Vec<u8>, String> {
-    let mut pem = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_AUTHORITIES_FILE).read_to_end(&mut pem))
-        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    Ok(pem)
+    read_regular_file(path, MAX_AUTHORITIES_FILE)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))
 }

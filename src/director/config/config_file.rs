@@ -1,12 +1,13 @@
 //! The tables of a single configuration file.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::admin::AdminConfig;
 use super::document::ConfigDocument;
-use super::error::{ConfigProblem, DirectorConfigError, KeyPathSegment};
+use super::error::{ConfigProblem, ConfigProblems, DirectorConfigError, KeyPathSegment};
 use super::log::LogConfig;
 use super::service::ServiceConfig;
 use super::sync::SyncConfig;
@@ -14,6 +15,7 @@ use super::table::{Tables, config_table};
 use super::value::{HumanDuration, OneOrMany};
 use super::vrrp::{self, VrrpConfig};
 use crate::forward::validate_workers;
+use crate::regular_file::read_regular_file;
 
 config_table! {
 /// A builder of a [`DirectorConfig`](crate::director::DirectorConfig).
@@ -43,7 +45,8 @@ pub(super) struct ConfigFile {
     pub(super) log: Option<LogConfig>,
     /// The HTTP server of the admin pages. Default: none.
     pub(super) admin: Option<AdminConfig>,
-    /// The virtual services. Default: none; all files together must have at least one.
+    /// The virtual services. Default: none; all files together must have at least one, or a `vrrp`
+    /// table, which moves the addresses of another program.
     #[setter(service)]
     #[serde(default, rename = "service")]
     pub(super) services: Tables<ServiceConfig>,
@@ -72,45 +75,59 @@ impl ConfigFile {
     }
 
     /// Checks each table by itself.
-    pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
+    pub(super) fn validate(&self) -> ConfigProblems {
+        let mut problems = ConfigProblems::default();
         if let Some(workers) = self.workers {
-            validate_workers(workers).map_err(|error| ConfigProblem::of_setting(error, &[]))?;
+            let checked = validate_workers(workers);
+            problems.record(checked.map_err(|error| ConfigProblem::of_setting(error, &[])));
         }
         for (n, service) in self.services.iter().enumerate() {
             let path = [KeyPathSegment::Key("service"), KeyPathSegment::Index(n)];
-            service.validate().map_err(|problem| problem.prefixed(&path))?;
+            problems.record_all(&path, service.validate());
         }
         if let Some(admin) = &self.admin {
             let path = [KeyPathSegment::Key("admin")];
-            admin.validate().map_err(|problem| problem.prefixed(&path))?;
+            problems.record(admin.validate().map_err(|problem| problem.prefixed(&path)));
         }
-        let Some(OneOrMany(routers)) = &self.vrrp else { return Ok(()) };
-        vrrp::validate_all(routers).map_err(|(n, problem)| {
-            problem.prefixed(&[KeyPathSegment::Key("vrrp"), KeyPathSegment::Index(n)])
-        })
+        if let Some(OneOrMany(routers)) = &self.vrrp {
+            problems.record_all(&[KeyPathSegment::Key("vrrp")], vrrp::validate_all(routers));
+        }
+        problems
     }
 }
 
 impl ConfigFile {
     /// Refuses programs of checks that this machine cannot start.
-    pub(super) fn validate_programs(&self) -> Result<(), ConfigProblem> {
+    pub(super) fn validate_programs(&self) -> ConfigProblems {
+        let mut problems = ConfigProblems::default();
         for (n, service) in self.services.iter().enumerate() {
             let path = [KeyPathSegment::Key("service"), KeyPathSegment::Index(n)];
-            service.validate_programs().map_err(|problem| problem.prefixed(&path))?;
+            problems.record_all(&path, service.validate_programs());
         }
         let routers = self.vrrp.iter().flat_map(|OneOrMany(routers)| routers);
         for (n, router) in routers.enumerate() {
             let path = [KeyPathSegment::Key("vrrp"), KeyPathSegment::Index(n)];
-            router.validate_programs().map_err(|problem| problem.prefixed(&path))?;
+            problems.record(router.validate_programs().map_err(|problem| problem.prefixed(&path)));
         }
-        Ok(())
+        problems
     }
 }
 
-pub(super) fn read_file(path: &Path) -> Result<(ConfigDocument, ConfigFile), DirectorConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| DirectorConfigError::Read { path: path.to_owned(), source })?;
+/// The largest configuration file, in bytes: a hundred thousand services fit.
+const MAX_CONFIG_FILE: u64 = 16 << 20;
+
+/// Reads a configuration file, which must be a regular file.
+pub(super) fn read_file(
+    path: &Path,
+) -> Result<(ConfigDocument, ConfigFile), Vec<DirectorConfigError>> {
+    let text = read_regular_file(path, MAX_CONFIG_FILE).and_then(|bytes| {
+        String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    });
+    let text =
+        text.map_err(|source| vec![DirectorConfigError::Read { path: path.to_owned(), source }])?;
     let document = ConfigDocument::new(path.display().to_string(), text);
-    let file = document.deserialize()?;
-    Ok((document, file))
+    match document.deserialize() {
+        Ok(file) => Ok((document, file)),
+        Err(errors) => Err(errors),
+    }
 }

@@ -23,6 +23,8 @@ impl PartialEq for CustomCheck {
     }
 }
 
+impl Eq for CustomCheck {}
+
 /// A callback of the program for connections that have ended. Two are equal if they are clones of the
 /// same one.
 #[derive(Clone)]

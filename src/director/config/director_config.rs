@@ -1,13 +1,14 @@
 //! A director's configuration: the tables of all files together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::admin::AdminConfig;
 use super::config_file::{ConfigFile, DirectorConfigBuilder, read_file};
 use super::document::ConfigDocument;
-use super::error::{ConfigProblem, DirectorConfigError, KeyPathSegment};
+use super::error::{ConfigProblem, ConfigProblems, DirectorConfigError, KeyPathSegment};
 use super::listen::{ListenAddress, ServiceProtocol};
 use super::log::LogConfig;
 use super::origin::ConfigOrigin;
@@ -65,7 +66,7 @@ impl DirectorConfigBuilder {
 
 impl DirectorConfig {
     /// Returns a builder of a configuration, whose setters are the keys at the top of a TOML file. At
-    /// least one service must be added.
+    /// least one service or virtual router must be added.
     pub fn builder() -> DirectorConfigBuilder {
         ConfigFile::builder()
     }
@@ -76,7 +77,7 @@ impl DirectorConfig {
     /// [`DirectorConfigError`] if a file cannot be read, or if a key or value is refused.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, DirectorConfigError> {
         let path = path.as_ref();
-        let (document, file) = read_file(path)?;
+        let (document, file) = read_file(path).map_err(one_error)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         Self::from_first_file(ConfigOrigin::Text(document), file, folder)
     }
@@ -87,7 +88,7 @@ impl DirectorConfig {
         file: ConfigFile,
         folder: &Path,
     ) -> Result<Self, DirectorConfigError> {
-        let mut included = Vec::new();
+        let (mut included, mut errors) = (Vec::new(), Vec::new());
         for (n, pattern) in file.include.iter().enumerate() {
             let problem = |reason: String| {
                 let path = [KeyPathSegment::Key("include"), KeyPathSegment::Index(n)];
@@ -95,22 +96,30 @@ impl DirectorConfig {
             };
             let paths = glob::glob(&folder.join(pattern).to_string_lossy())
                 .map_err(|error| problem(format!("{pattern:?} is not a pattern: {error}")))?;
-            let previous_count = included.len();
+            let mut matches_none = true;
             for path in paths {
                 let path = path.map_err(|error| problem(error.to_string()))?;
-                let (document, file) = read_file(&path)?;
-                included.push((ConfigOrigin::Text(document), file));
+                matches_none = false;
+                match read_file(&path) {
+                    Ok((document, file)) => included.push((ConfigOrigin::Text(document), file)),
+                    Err(refused) => errors.extend(refused),
+                }
             }
             // A pattern may match no file yet; a path without wildcards names a file that must exist.
-            if included.len() == previous_count && !pattern.contains(['*', '?', '[']) {
+            if matches_none && !pattern.contains(['*', '?', '[']) {
                 return Err(problem(format!("there is no file {pattern:?}")));
             }
         }
+        if !errors.is_empty() {
+            return Err(one_error(errors));
+        }
         included.insert(0, (origin, file));
         for (origin, file) in &included {
-            file.validate_programs().map_err(|problem| origin.locate_problem(file, problem))?;
+            let ConfigProblems(problems) = file.validate_programs();
+            let located = problems.into_iter().map(|problem| origin.locate_problem(file, problem));
+            errors.extend(located);
         }
-        Self::merge_files(included)
+        Self::merge_files(included, errors)
     }
 
     /// Reads a text, which cannot include files. Programs of checks need not exist on this machine.
@@ -119,11 +128,11 @@ impl DirectorConfig {
     /// [`DirectorConfigError::Invalid`] if a key or value is refused.
     pub fn parse(text: &str) -> Result<Self, DirectorConfigError> {
         let document = ConfigDocument::new("configuration", text);
-        let file: ConfigFile = document.deserialize()?;
+        let file: ConfigFile = document.deserialize().map_err(one_error)?;
         if !file.include.is_empty() {
             return Err(document.locate_problem(nested_include()));
         }
-        Self::merge_files(vec![(ConfigOrigin::Text(document), file)])
+        Self::merge_files(vec![(ConfigOrigin::Text(document), file)], Vec::new())
     }
 
     /// Returns what the program is to log.
@@ -162,66 +171,169 @@ impl DirectorConfig {
     }
 
     /// Merges the first file and those that it includes, and checks that their tables fit together.
-    fn merge_files(files: Vec<(ConfigOrigin, ConfigFile)>) -> Result<Self, DirectorConfigError> {
+    fn merge_files(
+        files: Vec<(ConfigOrigin, ConfigFile)>,
+        mut errors: Vec<DirectorConfigError>,
+    ) -> Result<Self, DirectorConfigError> {
+        let config = Self::merge_tables(&files, &mut errors);
+        // What does not fit together may only follow from an error in a table.
+        if errors.is_empty() {
+            config.check_together(&files, &mut errors);
+        }
+        DirectorConfigError::from_all(errors).map_or(Ok(config), Err)
+    }
+
+    /// Checks each file by itself, and merges their tables.
+    fn merge_tables(
+        files: &[(ConfigOrigin, ConfigFile)],
+        errors: &mut Vec<DirectorConfigError>,
+    ) -> Self {
         let mut config = Self::default();
         let (mut log, mut vrrp) = (None, None);
         for (n, (origin, file)) in files.iter().enumerate() {
+            let mut problems = file.validate();
             if n > 0 && !file.include.is_empty() {
-                return Err(origin.locate_problem(file, nested_include()));
+                problems.record(Err(nested_include()));
             }
-            file.validate().map_err(|problem| origin.locate_problem(file, problem))?;
-            let repeated = |key: RepeatedKey| {
-                let reason = format!("another file has `{}` already", key.0);
-                origin.locate_problem(file, ConfigProblem::at_key(key.0, reason))
-            };
-            set_once("workers", &mut config.workers, &file.workers).map_err(repeated)?;
-            set_once("drain_timeout", &mut config.drain_timeout, &file.drain_timeout)
-                .map_err(repeated)?;
-            set_once("handover", &mut config.handover, &file.handover).map_err(repeated)?;
-            set_once("log", &mut log, &file.log).map_err(repeated)?;
-            set_once("admin", &mut config.admin, &file.admin).map_err(repeated)?;
-            set_once("vrrp", &mut vrrp, &file.vrrp).map_err(repeated)?;
-            set_once("sync", &mut config.sync, &file.sync).map_err(repeated)?;
+            for repeated in [
+                set_once("workers", &mut config.workers, &file.workers),
+                set_once("drain_timeout", &mut config.drain_timeout, &file.drain_timeout),
+                set_once("handover", &mut config.handover, &file.handover),
+                set_once("log", &mut log, &file.log),
+                set_once("admin", &mut config.admin, &file.admin),
+                set_once("vrrp", &mut vrrp, &file.vrrp),
+                set_once("sync", &mut config.sync, &file.sync),
+            ] {
+                problems.record(repeated.map_err(|RepeatedKey(key)| {
+                    ConfigProblem::at_key(key, format!("another file has `{key}` already"))
+                }));
+            }
             config.services.extend(file.services.iter().cloned());
+            errors
+                .extend(problems.0.into_iter().map(|problem| origin.locate_problem(file, problem)));
         }
         config.log = log.unwrap_or_default();
         config.vrrp = vrrp.unwrap_or_default().0;
+        config
+    }
+
+    /// Checks that the tables of all files fit together.
+    fn check_together(
+        &self,
+        files: &[(ConfigOrigin, ConfigFile)],
+        errors: &mut Vec<DirectorConfigError>,
+    ) {
         let (origin, first) = &files[0];
-        if config.services.is_empty() {
-            let reason = "there is no [[service]]: at least one is required";
-            return Err(origin.locate_problem(first, ConfigProblem::new([], reason)));
+        if self.services.is_empty() && self.vrrp.is_empty() {
+            let reason = "there is neither a [[service]] nor a [[vrrp]]: at least one is required";
+            errors.push(origin.locate_problem(first, ConfigProblem::new([], reason)));
         }
-        if config.sync.is_some() && config.vrrp.is_empty() {
+        if self.sync.is_some() && self.vrrp.is_empty() {
             let owner = files.iter().find(|(_, file)| file.sync.is_some());
             let (origin, file) = owner.unwrap_or(&files[0]);
             let reason = "[sync] requires [vrrp], which decides which director is active";
-            return Err(origin.locate_problem(file, ConfigProblem::at_key("sync", reason)));
+            errors.push(origin.locate_problem(file, ConfigProblem::at_key("sync", reason)));
         }
         let mut known = KnownServices::default();
-        let routed = config.services.iter().flat_map(|service| service.tcp.routed_services());
+        let routed = self.services.iter().flat_map(|service| service.tcp.routed_services());
         known.routed_names = routed.map(|(_, service)| service.as_str()).collect();
-        for (origin, file) in &files {
+        for (origin, file) in files {
+            let mut problems = ConfigProblems::default();
             for (n, service) in file.services.iter().enumerate() {
                 let path = [KeyPathSegment::Key("service"), KeyPathSegment::Index(n)];
-                known
-                    .add_service(service, &config.services)
-                    .map_err(|problem| origin.locate_problem(file, problem.prefixed(&path)))?;
+                let added = known.add_service(service, &self.services);
+                problems.record(added.map_err(|problem| problem.prefixed(&path)));
+            }
+            let tables = [
+                ("admin", file.admin.as_ref().map(|admin| admin.listen)),
+                ("sync", file.sync.as_ref().map(|sync| sync.listen)),
+            ];
+            for (table, listen) in tables {
+                let Some(listen) = listen else { continue };
+                let (protocol, listen) = (ServiceProtocol::Tcp, ListenAddress::from(listen));
+                let added = known.add_listener(protocol, listen, format!("[{table}]"));
+                let path = [KeyPathSegment::Key(table)];
+                problems.record(added.map_err(|problem| problem.prefixed(&path)));
+            }
+            errors
+                .extend(problems.0.into_iter().map(|problem| origin.locate_problem(file, problem)));
+        }
+    }
+
+    /// Returns what is allowed, and seldom meant: a service without servers, a server that is its own
+    /// listener, a listener on port 0. The director logs each when the configuration is applied.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for service in &self.services {
+            let name = &service.name;
+            if service.servers.is_empty() && service.discovery.is_none() {
+                warnings.push(format!("service {name} has no servers: it refuses every client"));
+            }
+            for listen in &service.listen.0 {
+                let ListenAddress::Address(address) = listen else { continue };
+                if address.port() == 0 {
+                    warnings.push(format!(
+                        "service {name} listens on {listen}: port 0 is another free port at each start"
+                    ));
+                }
+                let mut servers = service.servers.iter().map(|server| server.address);
+                // A server with port 0 has the port that the client connects to.
+                let is_own = |server: &SocketAddr| {
+                    let port = if server.port() == 0 { address.port() } else { server.port() };
+                    port != 0 && SocketAddr::new(server.ip(), port) == *address
+                };
+                if let Some(server) = servers.find(is_own) {
+                    warnings.push(format!(
+                        "service {name}: server {server} is the address that the service listens on: \
+                         it would connect to itself"
+                    ));
+                }
             }
         }
-        Ok(config)
+        warnings
     }
 }
 
-/// The names and listeners of the services of all files.
+fn one_error(errors: Vec<DirectorConfigError>) -> DirectorConfigError {
+    DirectorConfigError::from_all(errors)
+        .unwrap_or_else(|| unreachable!("a text without errors is deserialized"))
+}
+
+/// The names and listeners of the tables of all files.
 #[derive(Default)]
 struct KnownServices<'a> {
     names: BTreeSet<&'a str>,
-    listeners: BTreeMap<(&'a ListenAddress, ServiceProtocol), &'a str>,
+    /// By protocol and port; Unix sockets have port 0.
+    listeners: BTreeMap<(ServiceProtocol, u16), Vec<(ListenAddress, String)>>,
     /// The services that `server_names` lead to.
     routed_names: BTreeSet<&'a str>,
 }
 
 impl<'a> KnownServices<'a> {
+    /// Adds a listener; refuses one that the system would refuse beside those before.
+    fn add_listener(
+        &mut self,
+        protocol: ServiceProtocol,
+        listen: ListenAddress,
+        owner: String,
+    ) -> Result<(), ConfigProblem> {
+        let port = match &listen {
+            ListenAddress::Address(address) => address.port(),
+            ListenAddress::Unix(_) => 0,
+        };
+        let others = self.listeners.entry((protocol, port)).or_default();
+        if let Some((other, previous)) = others.iter().find(|(other, _)| other.overlaps(&listen)) {
+            let reason = match *other == listen {
+                true => format!("{previous} listens on {listen} too"),
+                false => format!("{listen} overlaps {other}, on which {previous} listens"),
+            };
+            return Err(ConfigProblem::at_key("listen", reason));
+        }
+        others.push((listen, owner));
+        Ok(())
+    }
+
     /// Adds a service; refuses one that conflicts with those before.
     fn add_service(
         &mut self,
@@ -234,12 +346,8 @@ impl<'a> KnownServices<'a> {
             return problem("name", format!("there is another service {name:?}"));
         }
         for listen in &service.listen.0 {
-            // Port 0 is any free port.
-            let is_any = matches!(listen, ListenAddress::Address(address) if address.port() == 0);
-            let previous = self.listeners.insert((listen, service.protocol), name);
-            if let Some(previous) = previous.filter(|_| !is_any) {
-                return problem("listen", format!("service {previous:?} listens on {listen} too"));
-            }
+            let owner = format!("service {name:?}");
+            self.add_listener(service.protocol, listen.clone(), owner)?;
         }
         if service.listen.0.is_empty() && !self.routed_names.contains(name) {
             let reason = "the service has no `listen`, and no `server_names` lead to it";

@@ -58,7 +58,7 @@ pub struct DiscoveryConfig {
 #[derive(Debug)]
 pub(crate) enum ConfiguredSource {
     File(FileSource),
-    Dns(DnsSource),
+    Dns(Box<DnsSource>),
 }
 
 impl DiscoveryConfig {
@@ -129,7 +129,7 @@ impl DiscoveryConfig {
         if self.allow_empty {
             source = source.allow_empty();
         }
-        Ok(ConfiguredSource::Dns(source))
+        Ok(ConfiguredSource::Dns(Box::new(source)))
     }
 }
 

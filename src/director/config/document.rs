@@ -1,13 +1,17 @@
 //! A TOML text, its environment variables, and the lines and columns of errors in it.
 
+use std::collections::BTreeSet;
 use std::env::{self, VarError};
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, Deserializer};
+use toml::de::{DeArray, DeTable, DeValue, Deserializer};
 
 use super::error::{ConfigProblem, DirectorConfigError, KeyPathSegment};
-use crate::scheduler::suggest;
+use super::parser_message::{explain, suggested_key};
+
+/// The most errors that are listed.
+const MAX_ERRORS: usize = 50;
 
 /// A TOML text with the name that errors show.
 #[derive(Clone, Debug)]
@@ -22,13 +26,46 @@ impl ConfigDocument {
     }
 
     /// Replaces environment variables and deserializes the text.
-    pub(super) fn deserialize<T: DeserializeOwned>(&self) -> Result<T, DirectorConfigError> {
-        let mut table =
-            DeTable::parse(&self.text).map_err(|error| self.locate_toml_error(&error))?;
-        for (_, value) in table.get_mut().iter_mut() {
-            self.expand_variables(value)?;
+    ///
+    /// # Errors
+    /// All keys and values that are refused, up to [`MAX_ERRORS`]. After each the key is removed, and the
+    /// rest is deserialized again.
+    pub(super) fn deserialize<T: DeserializeOwned>(&self) -> Result<T, Vec<DirectorConfigError>> {
+        let (mut table, syntax_errors) = DeTable::parse_recoverable(&self.text);
+        if !syntax_errors.is_empty() {
+            // What follows from the first error on the same line is no news.
+            let located = syntax_errors.iter().map(|error| self.locate_toml_error(error));
+            let mut errors: Vec<_> = located.take(MAX_ERRORS).collect();
+            errors.dedup_by_key(|error| error.position().map(|(line, _)| line));
+            return Err(errors);
         }
-        T::deserialize(Deserializer::from(table)).map_err(|error| self.locate_toml_error(&error))
+        let mut errors = Vec::new();
+        for (_, value) in table.get_mut().iter_mut() {
+            self.expand_variables(value, &mut errors);
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let mut removed = BTreeSet::new();
+        loop {
+            let error = match T::deserialize(Deserializer::from(table.clone())) {
+                Ok(value) if errors.is_empty() => return Ok(value),
+                Ok(_) => return Err(in_order(errors)),
+                Err(error) => error,
+            };
+            let missing = error.message().strip_prefix("missing field `");
+            let missing = missing.and_then(|name| name.strip_suffix('`'));
+            // A key that is missing because it was removed is no error of the text.
+            if !missing.is_some_and(|name| removed.contains(name)) {
+                errors.push(self.locate_toml_error(&error));
+            }
+            let offset = error.span().map_or(usize::MAX, |span| span.start);
+            if errors.len() == MAX_ERRORS
+                || !remove_at_offset(table.get_mut(), offset, &mut removed)
+            {
+                return Err(in_order(errors));
+            }
+        }
     }
 
     /// Returns an error at the value that the problem is about, or at the closest enclosing table
@@ -49,7 +86,7 @@ impl ConfigDocument {
         if let Ok(table) = DeTable::parse(&self.text) {
             keys_at_offset(table.get_ref(), offset, &mut names);
         }
-        let reason = explain(message, text).unwrap_or_else(|| message.to_owned());
+        let reason = explain(message, text, &names).unwrap_or_else(|| message.to_owned());
         self.error_at(offset, names.join("."), reason, suggested_key(message))
     }
 
@@ -77,29 +114,78 @@ impl ConfigDocument {
     fn expand_variables(
         &self,
         value: &mut Spanned<DeValue<'_>>,
-    ) -> Result<(), DirectorConfigError> {
+        errors: &mut Vec<DirectorConfigError>,
+    ) {
         let offset = value.span().start;
         match value.get_mut() {
             DeValue::String(text) if text.contains("${") => {
-                let expanded = expand_environment(text, |name| env::var(name));
-                *text = expanded
-                    .map_err(|reason| self.error_at(offset, String::new(), reason, None))?
-                    .into();
+                match expand_environment(text, |name| env::var(name)) {
+                    Ok(expanded) => *text = expanded.into(),
+                    Err(reason) if errors.len() < MAX_ERRORS => {
+                        errors.push(self.error_at(offset, String::new(), reason, None));
+                    }
+                    Err(_) => {}
+                }
             }
             DeValue::Array(values) => {
-                for value in values.iter_mut() {
-                    self.expand_variables(value)?;
-                }
+                values.iter_mut().for_each(|value| self.expand_variables(value, errors));
             }
             DeValue::Table(table) => {
-                for (_, value) in table.iter_mut() {
-                    self.expand_variables(value)?;
-                }
+                table.iter_mut().for_each(|(_, value)| self.expand_variables(value, errors));
             }
             _ => {}
         }
-        Ok(())
     }
+}
+
+/// Sorts errors of one file by their position.
+fn in_order(mut errors: Vec<DirectorConfigError>) -> Vec<DirectorConfigError> {
+    errors.sort_by_key(DirectorConfigError::position);
+    errors
+}
+
+/// Removes the key, or the item of an array, whose name or value has an offset of the text, as deep as
+/// the text has one. Returns whether there is one; `removed` gets the names of keys.
+fn remove_at_offset(
+    table: &mut DeTable<'_>,
+    offset: usize,
+    removed: &mut BTreeSet<String>,
+) -> bool {
+    let mut entries = table.iter_mut();
+    let found = entries
+        .find(|(name, value)| name.span().contains(&offset) || contains_offset(value, offset));
+    let Some((name, value)) = found else { return false };
+    let key = name.get_ref().to_string();
+    let is_inside = !name.span().contains(&offset)
+        && match value.get_mut() {
+            DeValue::Table(table) => remove_at_offset(table, offset, removed),
+            DeValue::Array(values) => remove_item_at_offset(values, offset, removed),
+            _ => false,
+        };
+    if !is_inside {
+        table.remove(&*key);
+        removed.insert(key);
+    }
+    true
+}
+
+fn remove_item_at_offset(
+    values: &mut DeArray<'_>,
+    offset: usize,
+    removed: &mut BTreeSet<String>,
+) -> bool {
+    let Some(n) = values.iter().position(|value| contains_offset(value, offset)) else {
+        return false;
+    };
+    let is_inside = match values.get_mut(n).map(Spanned::get_mut) {
+        Some(DeValue::Table(table)) => remove_at_offset(table, offset, removed),
+        _ => false,
+    };
+    if !is_inside {
+        let items = std::mem::replace(values, std::iter::empty().collect()).into_iter().enumerate();
+        *values = items.filter(|(other, _)| *other != n).map(|(_, value)| value).collect();
+    }
+    true
 }
 
 /// Follows a path as far as the text has it, and writes the offset and the names on the way.
@@ -176,48 +262,6 @@ fn contains_offset(value: &Spanned<DeValue<'_>>, offset: usize) -> bool {
 fn item_label(value: &DeValue<'_>, n: usize) -> String {
     let text = |key| value.as_table().and_then(|table| table.get(key)?.get_ref().as_str());
     text("name").or_else(|| text("address")).map_or_else(|| (n + 1).to_string(), str::to_owned)
-}
-
-/// Returns the closest known name for a message such as "unknown field `x`, expected one of `y`,
-/// `z`".
-fn suggested_key(reason: &str) -> Option<String> {
-    if !reason.starts_with("unknown ") {
-        return None;
-    }
-    let mut quoted = reason.split('`').skip(1).step_by(2);
-    let name = quoted.next()?;
-    suggest(name, quoted).map(str::to_owned)
-}
-
-/// Returns an operator's text for a message of the parsers that is about types of Rust or names no
-/// value; `text` is the place in the document. Other messages are shown as they are.
-fn explain(message: &str, text: &str) -> Option<String> {
-    match message {
-        "duplicate key" => return Some(format!("key `{text}` is set twice")),
-        "invalid socket address syntax" => {
-            return Some(format!("{text} is not an address with a port, such as \"10.0.0.1:80\""));
-        }
-        "invalid IP address syntax" => {
-            return Some(format!("{text} is not an IP address, such as \"10.0.0.1\""));
-        }
-        _ => {}
-    }
-    if let Some(rest) = message.strip_prefix("unknown variant ") {
-        return Some(rest.replacen(", expected", " is not accepted here, expected", 1));
-    }
-    let (_, expected) = message.rsplit_once(", expected ")?;
-    let range = match expected {
-        "a nonzero usize" | "a nonzero u32" | "a nonzero u64" => "a whole number of at least 1",
-        "u8" => "a whole number from 0 to 255",
-        "u16" => "a whole number from 0 to 65535",
-        "i16" => "a whole number from -32768 to 32767",
-        "u32" => "a whole number from 0 to 4294967295",
-        "u64" | "usize" => "a whole number of at least 0",
-        "f64" => "a number",
-        "a boolean" => "true or false",
-        _ => return None,
-    };
-    Some(format!("{text} is not {range}"))
 }
 
 /// Replaces `${NAME}` and `${NAME:-default}` by the value of a variable, and `$${` by `${`.
@@ -297,21 +341,14 @@ mod tests {
             ("workers = 0", "t:1:11: workers: 0 is not a whole number of at least 1"),
             ("small = 1\nsmall = 2", "t:2:1: key `small` is set twice"),
             (
-                "address = \"shop:1\"",
-                "t:1:11: address: \"shop:1\" is not an address with a port, such as \"10.0.0.1:80\"",
+                "address = \"shop\"",
+                "t:1:11: address: \"shop\" is not an address with a port, such as \"10.0.0.1:80\"",
             ),
             ("engine = \"ipvs\"", "t:1:10: engine: `ipvs` is not accepted here, expected `proxy`"),
         ] {
             let error = ConfigDocument::new("t", text).deserialize::<Table>();
-            assert_eq!(error.expect_err(text).to_string(), expected);
+            let errors = error.expect_err(text);
+            assert_eq!((errors.len(), &*errors[0].to_string()), (1, expected));
         }
-    }
-
-    #[test]
-    fn an_unknown_key_suggests_the_closest_known_one() {
-        let reason = "unknown field `schedular`, expected one of `name`, `scheduler`, `listen`";
-        assert_eq!(suggested_key(reason).as_deref(), Some("scheduler"));
-        assert_eq!(suggested_key("unknown field `x`, expected `name`"), None);
-        assert_eq!(suggested_key("invalid type: integer `3`, expected a string"), None);
     }
 }

@@ -27,6 +27,12 @@ pub enum DirectorConfigError {
         /// What is wrong, and what is allowed.
         reason: String,
     },
+    /// Several keys or values are refused. Printed, each is a line.
+    #[error("{}", join_lines(errors))]
+    Several {
+        /// The errors, in the order of the files; none of them is of this kind.
+        errors: Vec<DirectorConfigError>,
+    },
     /// A key or a value in a file is refused.
     #[error("{file}:{line}:{column}: {}{reason}{}", key_prefix(key), did_you_mean(suggestion))]
     Invalid {
@@ -47,6 +53,37 @@ pub enum DirectorConfigError {
     },
 }
 
+impl DirectorConfigError {
+    /// Iterates over the errors, each about one key or value.
+    pub fn iter(&self) -> impl Iterator<Item = &Self> {
+        match self {
+            Self::Several { errors } => errors.as_slice(),
+            error => std::slice::from_ref(error),
+        }
+        .iter()
+    }
+
+    /// Returns the line and the column of an error in a file.
+    pub(super) fn position(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::Invalid { line, column, .. } => Some((*line, *column)),
+            _ => None,
+        }
+    }
+
+    /// Returns one error for all; `None` for none.
+    pub(super) fn from_all(mut errors: Vec<Self>) -> Option<Self> {
+        match errors.len() {
+            0 | 1 => errors.pop(),
+            _ => Some(Self::Several { errors }),
+        }
+    }
+}
+
+fn join_lines(errors: &[DirectorConfigError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
 fn key_prefix(key: &str) -> String {
     if key.is_empty() { String::new() } else { format!("{key}: ") }
 }
@@ -62,6 +99,22 @@ pub(crate) enum KeyPathSegment {
     Key(&'static str),
     /// The index of an item in an array, such as a `[[service]]`.
     Index(usize),
+}
+
+/// The problems of several values, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct ConfigProblems(pub(super) Vec<ConfigProblem>);
+
+impl ConfigProblems {
+    /// Adds the problem of a check, if it found one.
+    pub(super) fn record(&mut self, checked: Result<(), ConfigProblem>) {
+        self.0.extend(checked.err());
+    }
+
+    /// Adds the problems of an enclosed table, which is at a path.
+    pub(super) fn record_all(&mut self, path: &[KeyPathSegment], problems: Self) {
+        self.0.extend(problems.0.into_iter().map(|problem| problem.prefixed(path)));
+    }
 }
 
 /// A well-formed value that is refused, with the path to it.

@@ -1,7 +1,7 @@
 //! The address and protocol of a service.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -18,6 +18,28 @@ pub enum ListenAddress {
     Address(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// Returns whether a socket cannot be bound to this address while another one is bound to `other`,
+    /// with the same protocol: the same path, or the same port and addresses that overlap, since an
+    /// unspecified address stands for all. Port 0 overlaps nothing.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix(one), Self::Unix(other)) => one == other,
+            (Self::Address(one), Self::Address(other)) => {
+                let (ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
+                // `[::]` receives IPv4 too.
+                let covers = |all: IpAddr, ip: IpAddr| {
+                    all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4())
+                };
+                one.port() == other.port()
+                    && one.port() != 0
+                    && (ip == other_ip || covers(ip, other_ip) || covers(other_ip, ip))
+            }
+            _ => false,
+        }
+    }
 }
 
 impl From<SocketAddr> for ListenAddress {
@@ -67,4 +89,39 @@ pub enum ServiceProtocol {
     Tcp,
     /// Flows of datagrams.
     Udp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unspecified_addresses_overlap_all_of_their_port() {
+        let overlaps = |one: &str, other: &str| {
+            let parse = |text: &str| ListenAddress::try_from(text.to_owned()).expect("an address");
+            let (one, other) = (parse(one), parse(other));
+            assert_eq!(one.overlaps(&other), other.overlaps(&one));
+            one.overlaps(&other)
+        };
+        for (one, other) in [
+            ("10.0.0.1:80", "10.0.0.1:80"),
+            ("0.0.0.0:80", "10.0.0.1:80"),
+            ("[::]:80", "10.0.0.1:80"),
+            ("[::]:80", "[2001:db8::1]:80"),
+            ("[::]:80", "0.0.0.0:80"),
+            ("[::ffff:10.0.0.1]:80", "10.0.0.1:80"),
+            ("unix:/run/a", "unix:/run/a"),
+        ] {
+            assert!(overlaps(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("10.0.0.1:80", "10.0.0.2:80"),
+            ("0.0.0.0:80", "10.0.0.1:81"),
+            ("0.0.0.0:80", "[2001:db8::1]:80"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+            ("unix:/run/a", "unix:/run/b"),
+        ] {
+            assert!(!overlaps(one, other), "{one} {other}");
+        }
+    }
 }

@@ -10,7 +10,9 @@ builder LogConfigBuilder;
 
 /// What the program logs.
 ///
-/// A reload applies `connections`; `format` and `level` are read when the program starts.
+/// A reload applies `level` and `connections`; `format` is read when the program starts. The program
+/// never waits for the reader of its log: when 1 MiB waits to be read, it drops lines, counts them in
+/// the metric `lvs_log_dropped_lines_total`, and logs their number when it can write again.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -21,7 +23,7 @@ pub struct LogConfig {
     /// The least severe level that is logged; more severe levels are logged too. Default: `"info"`.
     #[serde(default)]
     pub level: LogLevel,
-    /// Logs a line for each TCP connection that has ended. A reload that changes the key replaces
+    /// Logs a line for each TCP connection and each UDP flow that has ended. A reload that changes the key replaces
     /// the forwarders of all services; existing connections keep the forwarder that they have.
     /// Default: `false`.
     #[serde(default)]
@@ -33,6 +35,11 @@ impl LogConfig {
     /// Returns a builder of the defaults.
     pub fn builder() -> LogConfigBuilder {
         LogConfigBuilder { table: Self::default() }
+    }
+
+    /// Returns the format of the lines of connections and flows that end; `None` for no such lines.
+    pub(crate) fn connection_format(&self) -> Option<LogFormat> {
+        self.connections.then_some(self.format)
     }
 }
 

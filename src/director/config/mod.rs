@@ -20,7 +20,9 @@ mod ejection;
 mod error;
 mod listen;
 mod log;
+mod notify;
 mod origin;
+mod parser_message;
 mod persistence;
 mod real_server;
 mod scheduler;
@@ -48,6 +50,7 @@ pub use self::ejection::{
 pub use self::error::DirectorConfigError;
 pub use self::listen::{ListenAddress, ServiceProtocol};
 pub use self::log::{LogConfig, LogConfigBuilder, LogFormat, LogLevel};
+pub use self::notify::{NotifyCommandConfig, NotifyCommandConfigBuilder, NotifyCommandList};
 pub use self::persistence::{PersistenceConfig, PersistenceConfigBuilder};
 pub use self::real_server::{RealServer, RealServerBuilder};
 pub use self::scheduler::SchedulerConfig;
@@ -58,8 +61,8 @@ pub use self::tcp::{
     SourceAddressConfig, TcpConfig, TcpConfigBuilder, TcpQueueConfig, TcpQueueConfigBuilder,
 };
 pub use self::udp::{UdpConfig, UdpConfigBuilder};
-pub(crate) use self::value::HumanDuration;
 pub use self::value::{CodeRanges, DurationOrNever, HexSecret, SecretString};
+pub(crate) use self::value::{HumanDuration, OneOrMany, decode_hex};
 pub(crate) use self::vrrp::SERVICE_TRACK_PREFIX;
 pub use self::vrrp::{
     AddressAnnounceConfig, AddressAnnounceConfigBuilder, TrackConfig, TrackConfigBuilder,
@@ -68,5 +71,7 @@ pub use self::vrrp::{
 
 #[cfg(test)]
 mod builder_tests;
+#[cfg(test)]
+mod error_tests;
 #[cfg(test)]
 mod tests;

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::CheckConfig;
 use super::error::ConfigProblem;
+use super::notify::NotifyCommandList;
 use super::table::config_table;
-use super::value::deserialize_address;
-use crate::backend::{Limits, Spec, validate_weight};
+use super::value::{OneOrMany, deserialize_address};
+use crate::backend::{Health, Limits, Spec, validate_weight};
 
 config_table! {
 /// A builder of a [`RealServer`].
@@ -55,6 +57,22 @@ pub struct RealServer {
     /// The tier for the `priority` scheduler, from 0 to 255; tier 0 serves first. Default: `0`.
     #[serde(default, skip_serializing_if = "is_default_tier")]
     pub tier: u8,
+    /// The health checks of this server, in place of those of the service; `[]` for none. Default:
+    /// those of the service.
+    ///
+    /// Only a configuration has them: a server that is added by hand has the checks of the service.
+    #[serde(default, skip_serializing)]
+    pub(crate) health: Option<OneOrMany<CheckConfig>>,
+    /// Runs when the server, which was down or ejected, is up again. Default: none.
+    ///
+    /// Only a configuration has it.
+    #[serde(default, skip_serializing)]
+    pub(crate) notify_up: Option<NotifyCommandList>,
+    /// Runs when the server goes down, or is ejected. Default: none.
+    ///
+    /// Only a configuration has it.
+    #[serde(default, skip_serializing)]
+    pub(crate) notify_down: Option<NotifyCommandList>,
 }
 }
 
@@ -91,7 +109,20 @@ impl RealServer {
             max_connections,
             resume_connections,
             tier: 0,
+            health: None,
+            notify_up: None,
+            notify_down: None,
         }
+    }
+
+    /// Returns the key, if any, that only a configuration may have, because it names programs.
+    pub(crate) fn configuration_only_key(&self) -> Option<&'static str> {
+        let keys = [
+            ("health", self.health.is_some()),
+            ("notify_up", self.notify_up.is_some()),
+            ("notify_down", self.notify_down.is_some()),
+        ];
+        keys.into_iter().find_map(|(key, is_set)| is_set.then_some(key))
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -100,11 +131,17 @@ impl RealServer {
     }
 
     pub(crate) fn backend_spec(&self) -> Spec<SocketAddr> {
-        Spec::from(self.address).weight(self.weight).limits(self.limits()).tier(self.tier)
+        let health = self.health.as_ref().map_or(Health::Up, CheckConfig::initial_health_of);
+        let spec = Spec::from(self.address).weight(self.weight).limits(self.limits());
+        spec.tier(self.tier).health(health)
     }
 
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
         const KEYS: [(&str, &str); 1] = [("resume_below", "resume_connections")];
+        for (key, commands) in [("notify_up", &self.notify_up), ("notify_down", &self.notify_down)]
+        {
+            commands.as_ref().map_or(Ok(()), |commands| commands.validate(key))?;
+        }
         if self.resume_connections.is_some() && self.max_connections.is_none_or(|max| max == 0) {
             let reason = "`resume_connections` requires `max_connections`";
             return Err(ConfigProblem::at_key("resume_connections", reason));

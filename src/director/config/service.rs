@@ -10,8 +10,9 @@ use super::check::CheckConfig;
 use super::custom::ServiceOnEnd;
 use super::discovery::DiscoveryConfig;
 use super::ejection::EjectionConfig;
-use super::error::{ConfigProblem, KeyPathSegment};
+use super::error::{ConfigProblem, ConfigProblems, KeyPathSegment};
 use super::listen::{ListenAddress, ServiceProtocol};
+use super::notify::NotifyCommandList;
 use super::persistence::PersistenceConfig;
 use super::real_server::RealServer;
 use super::scheduler::SchedulerConfig;
@@ -22,7 +23,7 @@ use super::udp::UdpConfig;
 use super::value::{OneOrMany, deserialize_some_address};
 use crate::Health;
 use crate::forward::{ConnectionRecord, validate_workers};
-use crate::health::HealthPlan;
+use crate::health::{CheckProxyHeader, HealthPlan, TimedCheck};
 
 config_table! {
 /// A builder of a [`ServiceConfig`].
@@ -30,7 +31,7 @@ builder ServiceConfigBuilder;
 
 /// A virtual service: the addresses at which clients connect, and the servers behind them.
 ///
-/// At least one is required. A reload compares services by `name` and `protocol`: it adds those that
+/// A reload compares services by `name` and `protocol`: it adds those that
 /// are new, removes those that are gone, and changes only what differs in the others. A change of
 /// the servers, the scheduler, the health checks, `slow_start`, `fail_mode` or `quorum` closes no
 /// connection.
@@ -44,6 +45,9 @@ pub struct ServiceConfig {
     /// none.
     #[serde(default)]
     pub(crate) listen: OneOrMany<ListenAddress>,
+    /// Listens on addresses that this machine does not have yet (`IP_FREEBIND`), such as those that
+    /// another program adds later. Default: `true` with a `[vrrp]` table, `false` without.
+    pub(crate) freebind: Option<bool>,
     /// The transport protocol. Default: `"tcp"`.
     #[serde(default)]
     pub(crate) protocol: ServiceProtocol,
@@ -59,8 +63,8 @@ pub struct ServiceConfig {
     pub(crate) workers: Option<usize>,
     /// Persistence: clients return to their server. Default: none.
     pub(crate) persistence: Option<PersistenceConfig>,
-    /// The health checks of each server. With several, a server is up while none of them reports it
-    /// down. Default: none, all servers are up.
+    /// The health checks of each server that has no `health` of its own. With several, a server is up
+    /// while none of them reports it down. Default: none, all servers are up.
     #[serde(default)]
     pub(crate) health: OneOrMany<CheckConfig>,
     /// Outlier ejection: servers whose traffic fails are taken out for a time. Default: none.
@@ -74,6 +78,10 @@ pub struct ServiceConfig {
     pub(crate) fail_mode: FailModeConfig,
     /// The total weight of healthy servers that the service needs. Default: none.
     pub(crate) quorum: Option<QuorumConfig>,
+    /// Runs when the quorum is reached again. Requires `quorum`. Default: none.
+    pub(crate) quorum_up: Option<NotifyCommandList>,
+    /// Runs when the quorum is lost. Requires `quorum`. Default: none.
+    pub(crate) quorum_down: Option<NotifyCommandList>,
     /// The server that takes connections and flows when no other server can. Default: none, such
     /// connections are reset and such datagrams dropped.
     #[serde(default, deserialize_with = "deserialize_some_address")]
@@ -121,12 +129,27 @@ pub enum EngineKind {
     Proxy,
 }
 
+/// Builds the checks of a key `health`.
+fn build_checks(
+    OneOrMany(checks): &OneOrMany<CheckConfig>,
+    header: Option<CheckProxyHeader>,
+) -> Result<Vec<TimedCheck>, ConfigProblem> {
+    let build = |(n, config): (usize, &CheckConfig)| {
+        let path = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
+        let check = config.to_checks(header).map_err(|problem| problem.prefixed(&path))?;
+        check.validate().map_err(|error| ConfigProblem::new(path, error.to_string()))?;
+        Ok(check)
+    };
+    checks.iter().enumerate().map(build).collect()
+}
+
 impl ServiceConfig {
     /// Returns a builder of a TCP service without servers, with the scheduler `wlc`.
     pub fn tcp(name: impl Into<String>) -> ServiceConfigBuilder {
         let table = Self {
             name: name.into(),
             listen: OneOrMany::default(),
+            freebind: None,
             protocol: ServiceProtocol::Tcp,
             scheduler: SchedulerConfig::default(),
             engine: EngineKind::default(),
@@ -137,6 +160,8 @@ impl ServiceConfig {
             slow_start: None,
             fail_mode: FailModeConfig::default(),
             quorum: None,
+            quorum_up: None,
+            quorum_down: None,
             sorry_server: None,
             tcp: TcpConfig::default(),
             udp: UdpConfig::default(),
@@ -152,54 +177,69 @@ impl ServiceConfig {
         Self::tcp(name).protocol(ServiceProtocol::Udp)
     }
 
-    pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
+    /// Checks the service by itself.
+    pub(super) fn validate(&self) -> ConfigProblems {
         // A further engine fails to compile here until it is handled.
         let EngineKind::Proxy = self.engine;
-        if let Err(error) = self.scheduler.build() {
-            return Err(ConfigProblem::at_key("scheduler", error.to_string()));
-        }
+        let mut problems = ConfigProblems::default();
+        let scheduler = self.scheduler.build().map(drop);
+        problems.record(
+            scheduler.map_err(|error| ConfigProblem::at_key("scheduler", error.to_string())),
+        );
         if let Some(workers) = self.workers {
-            validate_workers(workers).map_err(|error| ConfigProblem::of_setting(error, &[]))?;
+            let checked = validate_workers(workers);
+            problems.record(checked.map_err(|error| ConfigProblem::of_setting(error, &[])));
         }
-        self.fail_mode.validate()?;
-        self.validate_servers()?;
-        self.validate_protocol()?;
+        problems.record(self.fail_mode.validate());
+        for (key, commands) in [("quorum_up", &self.quorum_up), ("quorum_down", &self.quorum_down)]
+        {
+            let Some(commands) = commands else { continue };
+            problems.record(commands.validate(key));
+            if self.quorum.is_none() {
+                let reason = format!("`{key}` requires `quorum`");
+                problems.record(Err(ConfigProblem::at_key(key, reason)));
+            }
+        }
+        self.validate_servers(&mut problems);
         let in_table =
             |key| move |problem: ConfigProblem| problem.prefixed(&[KeyPathSegment::Key(key)]);
-        self.tcp.validate().map_err(in_table("tcp"))?;
-        self.udp.validate().map_err(in_table("udp"))?;
+        if let Some(slow_start) = &self.slow_start {
+            let checked = slow_start.to_slow_start().map(drop);
+            let checked = checked.map_err(|error| ConfigProblem::of_setting(error, &[]));
+            problems.record(checked.map_err(in_table("slow_start")));
+        }
+        problems.record(self.validate_protocol());
+        problems.record(self.tcp.validate().map_err(in_table("tcp")));
+        problems.record(self.udp.validate().map_err(in_table("udp")));
         if let Some(persistence) = &self.persistence {
-            persistence.validate().map_err(in_table("persistence"))?;
+            problems.record(persistence.validate().map_err(in_table("persistence")));
         }
         if let Some(discovery) = &self.discovery {
-            discovery.build_source().map_err(in_table("discovery"))?;
+            problems.record(discovery.build_source().map(drop).map_err(in_table("discovery")));
         }
-        self.health_plan().map(drop)
+        problems.record(self.health_plan().map(drop));
+        problems
     }
 
-    fn validate_servers(&self) -> Result<(), ConfigProblem> {
+    fn validate_servers(&self, problems: &mut ConfigProblems) {
         let mut addresses = BTreeSet::new();
         for (n, server) in self.servers.iter().enumerate() {
             let path = [KeyPathSegment::Key("server"), KeyPathSegment::Index(n)];
-            if !addresses.insert(server.address) {
-                let reason = format!("another server of the service has {}", server.address);
-                return Err(ConfigProblem::at_key("address", reason).prefixed(&path));
-            }
-            server.validate().map_err(|problem| problem.prefixed(&path))?;
-        }
-        if let Some(slow_start) = &self.slow_start {
-            slow_start.to_slow_start().map_err(|error| {
-                let path = [KeyPathSegment::Key("slow_start")];
-                ConfigProblem::of_setting(error, &[]).prefixed(&path)
-            })?;
+            let checked = match addresses.insert(server.address) {
+                true => server.validate(),
+                false => {
+                    let reason = format!("another server of the service has {}", server.address);
+                    Err(ConfigProblem::at_key("address", reason))
+                }
+            };
+            problems.record(checked.map_err(|problem| problem.prefixed(&path)));
         }
         if self.discovery.is_some() && !self.servers.is_empty() {
-            return Err(ConfigProblem::at_key(
+            problems.record(Err(ConfigProblem::at_key(
                 "discovery",
                 "the service has `server` tables: `discovery` and `server` exclude each other",
-            ));
+            )));
         }
-        Ok(())
     }
 
     /// Refuses keys of the other protocol.
@@ -226,23 +266,50 @@ impl ServiceConfig {
         self.listen.0.iter().any(|listen| matches!(listen, ListenAddress::Unix(_)))
     }
 
+    /// Returns the checks of each `health` key, with the path to it.
+    fn check_keys(&self) -> impl Iterator<Item = (Vec<KeyPathSegment>, &OneOrMany<CheckConfig>)> {
+        let of_service = std::iter::once((Vec::new(), &self.health));
+        of_service.chain(self.servers.iter().enumerate().filter_map(|(n, server)| {
+            let path = vec![KeyPathSegment::Key("server"), KeyPathSegment::Index(n)];
+            Some((path, server.health.as_ref()?))
+        }))
+    }
+
     /// Refuses programs of checks that this machine cannot start.
-    pub(super) fn validate_programs(&self) -> Result<(), ConfigProblem> {
-        let OneOrMany(checks) = &self.health;
-        checks.iter().enumerate().try_for_each(|(n, check)| {
-            let path = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
-            check.validate_program().map_err(|problem| problem.prefixed(&path))
-        })
+    pub(super) fn validate_programs(&self) -> ConfigProblems {
+        let mut problems = ConfigProblems::default();
+        for (path, OneOrMany(checks)) in self.check_keys() {
+            for (n, check) in checks.iter().enumerate() {
+                let key = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
+                let checked = check.validate_program();
+                problems.record(checked.map_err(|problem| problem.prefixed(&key).prefixed(&path)));
+            }
+        }
+        problems
+    }
+
+    /// Refuses source addresses of checks that are not of the family of a server that they check.
+    fn validate_check_sources(&self) -> Result<(), ConfigProblem> {
+        for (n, server) in self.servers.iter().enumerate() {
+            let (path, OneOrMany(checks)) = match &server.health {
+                Some(checks) => {
+                    (vec![KeyPathSegment::Key("server"), KeyPathSegment::Index(n)], checks)
+                }
+                None => (Vec::new(), &self.health),
+            };
+            for (n, check) in checks.iter().enumerate() {
+                let key = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
+                check
+                    .validate_source(server.address.ip())
+                    .map_err(|problem| problem.prefixed(&key).prefixed(&path))?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the health of a server that no check has a result of.
     pub(crate) fn initial_health(&self) -> Health {
-        let OneOrMany(checks) = &self.health;
-        let mut inits = checks.iter().filter_map(CheckConfig::initial_health);
-        match inits.any(|init| init.health() == Health::Down) {
-            true => Health::Down,
-            false => Health::Up,
-        }
+        CheckConfig::initial_health_of(&self.health)
     }
 
     /// Returns the health checks and ejection rules of the service.
@@ -250,18 +317,17 @@ impl ServiceConfig {
     /// The plan is needed without any check too: it moves slow starts and ejections on.
     pub(crate) fn health_plan(&self) -> Result<HealthPlan, ConfigProblem> {
         let mut plan = HealthPlan::new(&*self.name);
-        let OneOrMany(checks) = &self.health;
-        for (n, check) in checks.iter().enumerate() {
-            let path = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
-            let header = self.tcp.check_proxy_header();
-            let check_of_plan = check.to_checks(header);
-            plan = plan.check(check_of_plan.map_err(|problem| problem.prefixed(&path))?);
-            plan.validate().map_err(|error| ConfigProblem::new(path, error.to_string()))?;
-            let mut servers = self.servers.iter().map(|server| server.address.ip());
-            servers
-                .try_for_each(|server| check.validate_source(server))
-                .map_err(|problem| problem.prefixed(&path))?;
+        let header = self.tcp.check_proxy_header();
+        for check in build_checks(&self.health, header)? {
+            plan = plan.check(check);
         }
+        for (n, server) in self.servers.iter().enumerate() {
+            let Some(checks) = &server.health else { continue };
+            let path = [KeyPathSegment::Key("server"), KeyPathSegment::Index(n)];
+            let checks = build_checks(checks, header).map_err(|problem| problem.prefixed(&path))?;
+            plan = plan.backend_checks(server.address, checks);
+        }
+        self.validate_check_sources()?;
         if let Some(ejection) = &self.ejection {
             let path = [KeyPathSegment::Key("ejection")];
             let policy = ejection.to_ejection().map_err(|problem| problem.prefixed(&path))?;

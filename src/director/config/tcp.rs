@@ -195,6 +195,11 @@ impl TcpConfig {
         TcpConfigBuilder { table: Self::default() }
     }
 
+    /// Returns how many descriptors the configured number of connections takes; 0 without one.
+    pub(crate) fn wanted_descriptors(&self) -> usize {
+        self.max_connections.unwrap_or(0).saturating_mul(2)
+    }
+
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
         let problem = |key, reason: &str| Err(ConfigProblem::at_key(key, reason));
         if self.accept_burst.is_some() && self.accept_rate.is_none() {

@@ -240,7 +240,7 @@ fn tables_that_do_not_fit_together_are_refused() {
     let sync = VALID.rsplit("[sync]").next().expect("the sync table");
     let error_of = |text: &str| DirectorConfig::parse(text).expect_err(text).to_string();
     let error = error_of("");
-    assert!(error.contains("there is no [[service]]: at least one is required"), "{error}");
+    assert!(error.contains("there is neither a [[service]] nor a [[vrrp]]"), "{error}");
     let error = error_of(&format!("{service}[sync]{sync}"));
     assert!(error.contains("sync: [sync] requires [vrrp]"), "{error}");
     let error = error_of(&format!("[admin]\nlisten = \"0.0.0.0:9000\"\n{service}"));
@@ -255,6 +255,27 @@ fn tables_that_do_not_fit_together_are_refused() {
     let server = "[[service.server]]\naddress = \"127.0.0.1:9001\"\n";
     let error = error_of(&format!("{service}{server}"));
     assert!(error.contains("127.0.0.1:9001.address: another server of the service has"), "{error}");
+    let router = |name: &str, address: &str| {
+        format!(
+            "[[vrrp]]\n{name}interface = \"e\"\nvirtual_router_id = 3\naddresses = [\"{address}\"]\n"
+        )
+    };
+    let pair = router("", "192.0.2.1/24") + &router("", "fe80::1/64");
+    assert!(DirectorConfig::parse(&pair).is_ok(), "one number in two families, without a service");
+    let error = error_of(&(router("", "192.0.2.1/24") + &router("", "192.0.2.2/24")));
+    assert!(error.contains("another virtual router 3 with IPv4 addresses on e"), "{error}");
+    let named = "name = \"a\"\n";
+    let error = error_of(&(router(named, "192.0.2.1/24") + &router(named, "fe80::1/64")));
+    assert!(error.contains("there is another virtual router \"a\""), "{error}");
+    let small = "[[service]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\n";
+    let error = error_of(&format!("{small}quorum_up = [\"x\"]\n"));
+    assert!(error.contains("`quorum_up` requires `quorum`"), "{error}");
+    let server = "[[service.server]]\naddress = \"127.0.0.1:9009\"\n";
+    let error =
+        error_of(&format!("{service}{server}notify_up = {{ command = [\"x\"], group = \"g\" }}"));
+    assert!(error.contains("`group` requires `user`"), "{error}");
+    let error = error_of(&format!("{service}{server}notify_up = [\"x\", {{ command = [\"x\"] }}]"));
+    assert!(error.contains("strings or tables, not both"), "{error}");
     let error = error_of("include = [\"more.toml\"]");
     assert!(error.contains("configuration:1:"), "{error}");
 }
@@ -338,6 +359,7 @@ fn the_example_has_every_key() {
         ("[service.udp]\n", ""),
         ("[[service.server]]\n", ""),
         ("[vrrp]\n", ""),
+        ("vrrp.notify = { ", ""),
         ("vrrp.routes = [{ ", ""),
         ("vrrp.announce = { ", ""),
         ("[[vrrp.track]]\n", ""),

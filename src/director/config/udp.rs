@@ -81,6 +81,11 @@ impl UdpConfig {
         UdpConfigBuilder { table: Self::default() }
     }
 
+    /// Returns how many descriptors the configured number of flows takes; 0 without one.
+    pub(crate) fn wanted_descriptors(&self) -> usize {
+        self.max_flows.unwrap_or(0)
+    }
+
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
         self.options().validate().map_err(|error| ConfigProblem::of_setting(error, &SETTING_KEYS))
     }

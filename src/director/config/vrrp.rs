@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::check::CheckConfig;
-use super::error::{ConfigProblem, KeyPathSegment};
+use super::error::{ConfigProblem, ConfigProblems, KeyPathSegment};
+use super::notify::NotifyCommandList;
 use super::table::{Tables, config_table};
 use super::value::{
     FromText, HexSecret, HumanDuration, apply_duration_if_some, apply_if_some,
@@ -33,12 +34,14 @@ builder VrrpConfigBuilder;
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct VrrpConfig {
-    /// The name of the virtual router in logs, metrics and the API. Default:
-    /// `virtual_router_id@interface`, such as `51@eth0`.
+    /// The name of the virtual router in logs, metrics and the API. With addresses of both families, the
+    /// name of the IPv6 router ends with `/v6`. Default: `virtual_router_id@interface`, such as
+    /// `51@eth0`, and `51@eth0/v6` for a router of IPv6 alone.
     pub(super) name: Option<String>,
     /// The network interface of the advertisements and of the virtual addresses.
     pub(crate) interface: String,
-    /// The number of the virtual router on its network, from 1 to 255; the same on both directors.
+    /// The number of the virtual router on its network, from 1 to 255; the same on both directors. An
+    /// IPv4 and an IPv6 router may have the same number.
     pub(crate) virtual_router_id: u8,
     /// The priority, from 1 to 254: the director with the highest is master. 255 is for a director
     /// that owns the addresses. Default: `100`.
@@ -58,6 +61,10 @@ pub struct VrrpConfig {
     /// The virtual addresses, each with its prefix length, such as `"10.88.0.100/24"`; at least one.
     /// The first IPv6 address should be link-local.
     addresses: Vec<FromText<VirtualAddress>>,
+    /// Further addresses that the master has, and that advertisements do not name, as in keepalived's
+    /// `virtual_ipaddress_excluded`; of either family. Default: none.
+    #[serde(default)]
+    excluded_addresses: Vec<FromText<VirtualAddress>>,
     /// Routes that the master adds. Default: none.
     #[serde(default)]
     routes: Vec<VirtualRouteConfig>,
@@ -95,14 +102,19 @@ pub struct VrrpConfig {
     #[setter(track)]
     #[serde(default, rename = "track")]
     pub(crate) tracks: Tables<TrackConfig>,
-    /// A program and its arguments, run at each change of the state. Default: none.
-    notify: Option<Vec<String>>,
-    /// A program and its arguments, run when the state becomes master. Default: none.
-    notify_master: Option<Vec<String>>,
-    /// A program and its arguments, run when the state becomes backup. Default: none.
-    notify_backup: Option<Vec<String>>,
-    /// A program and its arguments, run when the state becomes fault. Default: none.
-    notify_fault: Option<Vec<String>>,
+    /// Runs at each change of the state of this virtual router, the first one included, after the
+    /// program of the state. The program gets the further arguments of keepalived: `INSTANCE`, the
+    /// name, the state in capitals, the priority. Of a table with addresses of both families, the
+    /// IPv4 router counts. Default: none.
+    notify: Option<NotifyCommandList>,
+    /// Runs when the state becomes master. Default: none.
+    notify_master: Option<NotifyCommandList>,
+    /// Runs when the state becomes backup, after the start too. Default: none.
+    notify_backup: Option<NotifyCommandList>,
+    /// Runs when the state becomes fault. Default: none.
+    notify_fault: Option<NotifyCommandList>,
+    /// Runs when the virtual router is stopped. Default: none.
+    notify_stop: Option<NotifyCommandList>,
     /// The maximum time of a notify program; then it is killed. Default: `"30s"`.
     notify_timeout: Option<HumanDuration>,
 }
@@ -177,6 +189,10 @@ pub struct TrackConfig {
     /// raised while the item is up. From -254 to 254, and not 0. Default: none, the state is fault
     /// while the item is down.
     weight: Option<i16>,
+    /// Takes the item as up while its check fails or its link is down, and as down otherwise, such as
+    /// for a file whose presence means maintenance. Default: `false`.
+    #[serde(default)]
+    pub(crate) inverted: bool,
     /// The network interface whose link is tracked. Default: none.
     pub(crate) interface: Option<String>,
     /// The address and port that `check` asks. Default: none; a check of type `command` or `file`
@@ -199,6 +215,9 @@ impl AddressAnnounceConfig {
 /// What the names of tracked services begin with; see `service_weight`.
 pub(crate) const SERVICE_TRACK_PREFIX: &str = "service ";
 
+/// What the name of an IPv6 router ends with that has no name of its own.
+const V6_SUFFIX: &str = "/v6";
+
 /// The address for a check that connects to none.
 const HOLDER_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
@@ -206,7 +225,8 @@ impl TrackConfig {
     /// Returns a builder of an item of this name: one of `interface` and `check` must be set.
     pub fn builder(name: impl Into<String>) -> TrackConfigBuilder {
         let (weight, interface, address, check) = (None, None, None, None);
-        let table = Self { name: name.into(), weight, interface, address, check };
+        let (name, inverted) = (name.into(), false);
+        let table = Self { name, weight, inverted, interface, address, check };
         TrackConfigBuilder { table }
     }
 
@@ -275,6 +295,7 @@ impl VrrpConfig {
             preempt_delay: None,
             start_delay: None,
             addresses: Vec::new(),
+            excluded_addresses: Vec::new(),
             routes: Vec::new(),
             source: None,
             source_v6: None,
@@ -291,6 +312,7 @@ impl VrrpConfig {
             notify_master: None,
             notify_backup: None,
             notify_fault: None,
+            notify_stop: None,
             notify_timeout: None,
         };
         VrrpConfigBuilder { table }
@@ -310,10 +332,8 @@ impl VrrpConfig {
         if !self.preempt && self.preempt_delay.is_some() {
             return problem("preempt_delay", &"`preempt_delay` requires `preempt = true`");
         }
-        for (key, command) in self.notify_commands() {
-            if command.is_empty() {
-                return problem(key, &"the list must begin with a program");
-            }
+        for (key, _, commands) in self.notify_commands() {
+            commands.validate(key)?;
         }
         if let Some(Err(error)) = self.parse_auth_key() {
             return problem("auth_key", &error);
@@ -329,6 +349,7 @@ impl VrrpConfig {
                 return problem(key, &format!("{source} is not an {family} address"));
             }
         }
+        self.validate_families()?;
         // The source address is known when the director starts; here, only its family counts.
         let source_of = |is_v6| {
             Ok::<_, VrrpStartError>(match is_v6 {
@@ -354,6 +375,29 @@ impl VrrpConfig {
             },
             Err(error) => problem("interface", &error),
         }
+    }
+
+    /// Returns whether an address of a family is configured.
+    fn has_family(&self, is_v6: bool) -> bool {
+        self.addresses.iter().any(|FromText(address)| address.ip().is_ipv6() == is_v6)
+    }
+
+    /// Refuses what is for an address family without addresses: it would be ignored.
+    fn validate_families(&self) -> Result<(), ConfigProblem> {
+        let sources = [("source", self.source), ("source_v6", self.source_v6)];
+        let sources = sources.into_iter().filter_map(|(key, source)| Some((key, source?)));
+        let peers = self.peers.iter().map(|peer| ("peers", *peer));
+        let routes = self.routes.iter().map(|route| ("routes", route.to.0.ip()));
+        for (key, ip) in sources.chain(peers).chain(routes) {
+            if !self.has_family(ip.is_ipv6()) {
+                let family = if ip.is_ipv6() { "IPv6" } else { "IPv4" };
+                let reason = format!(
+                    "{ip} is for a virtual router with {family} addresses, and `addresses` has none"
+                );
+                return Err(ConfigProblem::at_key(key, reason));
+            }
+        }
+        Ok(())
     }
 
     fn validate_tracks(&self) -> Result<(), ConfigProblem> {
@@ -416,15 +460,16 @@ impl VrrpConfig {
             let mut router = VirtualRouterConfig::new(&*self.interface, self.router_config(source))
                 .virtual_mac(self.virtual_mac)
                 .ignore_passwords(self.ignore_passwords);
-            let name = self.name.clone();
-            let name = name.unwrap_or(format!("{}@{}", self.virtual_router_id, self.interface));
-            let is_second = is_v6 && routers.len() == 1;
-            router = router.name(if is_second { name + "/v6" } else { name });
+            router = router.name(self.router_names().nth(routers.len()).unwrap_or_default());
             if self.checksum_as_v2 {
                 router = router.checksum(ChecksumCoverage::MessageOnly);
             }
             for FromText(address) in addresses {
                 router = router.address(*address);
+            }
+            // Of either family, on the first of the table's virtual routers.
+            for FromText(address) in self.excluded_addresses.iter().filter(|_| routers.is_empty()) {
+                router = router.excluded_address(*address);
             }
             for route in self.routes.iter().filter(|route| is_family(route.to.0.ip())) {
                 router = router.route(route.to_virtual_route());
@@ -462,53 +507,105 @@ impl VrrpConfig {
         })
     }
 
-    fn notify_commands(&self) -> impl Iterator<Item = (&'static str, &Vec<String>)> {
+    /// Returns the keys with commands, each with its state.
+    fn notify_commands(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, Option<VrrpState>, &NotifyCommandList)> {
         let commands = [
-            ("notify", &self.notify),
-            ("notify_master", &self.notify_master),
-            ("notify_backup", &self.notify_backup),
-            ("notify_fault", &self.notify_fault),
+            ("notify", None, &self.notify),
+            ("notify_master", Some(VrrpState::Master), &self.notify_master),
+            ("notify_backup", Some(VrrpState::Backup), &self.notify_backup),
+            ("notify_fault", Some(VrrpState::Fault), &self.notify_fault),
+            ("notify_stop", Some(VrrpState::Init), &self.notify_stop),
         ];
-        commands.into_iter().filter_map(|(key, command)| Some((key, command.as_ref()?)))
+        commands
+            .into_iter()
+            .filter_map(|(key, state, commands)| Some((key, state, commands.as_ref()?)))
     }
 
     pub(crate) fn build_notify(&self) -> Option<NotifyCommands> {
         let report = |failure: &str| tracing::warn!("{failure}");
         let mut notify = apply_duration_if_some(
-            NotifyCommands::new().on_failure(report),
+            NotifyCommands::new().router(self.router_name()).on_failure(report),
             self.notify_timeout,
             NotifyCommands::timeout,
         );
         let mut has_command = false;
-        for (key, command) in self.notify_commands() {
-            has_command = true;
-            notify = match key {
-                "notify_master" => notify.on_state(VrrpState::Master, command),
-                "notify_backup" => notify.on_state(VrrpState::Backup, command),
-                "notify_fault" => notify.on_state(VrrpState::Fault, command),
-                _ => notify.on_any_state(command),
-            };
+        for (_, state, commands) in self.notify_commands() {
+            for command in commands.to_commands() {
+                has_command = true;
+                notify = match state {
+                    Some(state) => notify.on_state(state, command),
+                    None => notify.on_any_state(command),
+                };
+            }
         }
         has_command.then_some(notify)
     }
+
+    /// Returns the name of the table's first virtual router.
+    fn router_name(&self) -> String {
+        let name = self.name.clone();
+        name.unwrap_or_else(|| {
+            let suffix = if self.has_family(false) { "" } else { V6_SUFFIX };
+            format!("{}@{}{suffix}", self.virtual_router_id, self.interface)
+        })
+    }
+
+    /// Returns the names of the table's virtual routers.
+    fn router_names(&self) -> impl Iterator<Item = String> {
+        let has_both = self.has_family(false) && self.has_family(true);
+        let first = self.router_name();
+        let second = has_both.then(|| format!("{first}{V6_SUFFIX}"));
+        std::iter::once(first).chain(second)
+    }
 }
 
-/// Checks each table, and that the tables do not conflict. An error has the table's index.
-pub(super) fn validate_all(routers: &[VrrpConfig]) -> Result<(), (usize, ConfigProblem)> {
-    let (mut ids, mut tracks) = (BTreeSet::new(), BTreeMap::new());
+/// Checks each table, and that the tables do not conflict. The path of a problem begins with the table's
+/// index.
+pub(super) fn validate_all(routers: &[VrrpConfig]) -> ConfigProblems {
+    let mut problems = ConfigProblems::default();
+    let mut known = KnownRouters::default();
     for (n, router) in routers.iter().enumerate() {
-        router.validate().map_err(|problem| (n, problem))?;
-        let problem = |key, reason: String| Err((n, ConfigProblem::at_key(key, reason)));
-        let id = router.virtual_router_id;
-        if !ids.insert((&router.interface, id)) {
-            let reason = format!("there is another virtual router {id} on {}", router.interface);
-            return problem("virtual_router_id", reason);
+        let checked = router.validate().and_then(|()| known.add(router));
+        problems.record(checked.map_err(|problem| problem.prefixed(&[KeyPathSegment::Index(n)])));
+    }
+    problems
+}
+
+/// The virtual routers of all tables.
+#[derive(Default)]
+struct KnownRouters<'a> {
+    /// By interface, number, and address family: a number stands for two virtual routers (RFC 9568).
+    ids: BTreeSet<(&'a str, u8, bool)>,
+    names: BTreeSet<String>,
+    tracks: BTreeMap<&'a str, &'a TrackConfig>,
+}
+
+impl<'a> KnownRouters<'a> {
+    /// Adds the virtual routers of a table; refuses those that conflict with others.
+    fn add(&mut self, router: &'a VrrpConfig) -> Result<(), ConfigProblem> {
+        let (id, interface) = (router.virtual_router_id, &*router.interface);
+        for (is_v6, family) in [(false, "IPv4"), (true, "IPv6")] {
+            if router.has_family(is_v6) && !self.ids.insert((interface, id, is_v6)) {
+                let reason =
+                    format!("there is another {family} virtual router {id} on {interface}");
+                return Err(ConfigProblem::at_key("virtual_router_id", reason));
+            }
+        }
+        for name in router.router_names() {
+            if !self.names.insert(name.clone()) {
+                let reason =
+                    format!("there is another virtual router {name:?}: set another `name`");
+                let key = if router.name.is_some() { "name" } else { "virtual_router_id" };
+                return Err(ConfigProblem::at_key(key, reason));
+            }
         }
         for track in &router.tracks {
-            let previous = tracks.insert(&track.name, track);
+            let previous = self.tracks.insert(&track.name, track);
             let differs = |previous: &TrackConfig| {
-                (&previous.interface, &previous.address, &previous.check)
-                    != (&track.interface, &track.address, &track.check)
+                (previous.inverted, &previous.interface, &previous.address, &previous.check)
+                    != (track.inverted, &track.interface, &track.address, &track.check)
             };
             if previous.is_some_and(differs) {
                 let reason = format!(
@@ -516,9 +613,9 @@ pub(super) fn validate_all(routers: &[VrrpConfig]) -> Result<(), (usize, ConfigP
                      must be the same but for `weight`",
                     track.name
                 );
-                return problem("track", reason);
+                return Err(ConfigProblem::at_key("track", reason));
             }
         }
+        Ok(())
     }
-    Ok(())
 }

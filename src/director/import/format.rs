@@ -1,17 +1,95 @@
-//! Detection of the source format.
+//! The importer: it detects the source format, converts, and checks the result.
+
+use std::path::{Path, PathBuf};
 
 use super::error::ImportError;
+use super::position::SourcePosition;
 use super::{ipvsadm, keepalived};
+use crate::director::config::DirectorConfig;
 
-/// Converts a configuration of another program to TOML: a `keepalived.conf` (virtual servers, real
-/// servers, checkers, virtual routers), or the output of `ipvsadm-save -n`.
+/// Converts configurations of other programs to TOML: a `keepalived.conf` (virtual servers, real
+/// servers, checkers, virtual routers) with the files that it includes, or the output of
+/// `ipvsadm-save`.
 ///
 /// Each directive is converted, or named in a comment at the top of the result with its line in the
-/// original. An operator must review the result: for example, servers that answered clients directly
-/// (direct routing, tunnels) answer the director afterwards.
+/// original; differences that may harm are marked `WARNING`. An operator must review the result: for
+/// example, servers that answered clients directly (direct routing, tunnels) answer the director
+/// afterwards. The result passes the checks of [`DirectorConfig::parse`].
+///
+/// # Examples
+/// ```
+/// use lvs::director::Importer;
+///
+/// let original = "vrrp_instance A {\n interface eth0\n virtual_router_id 5\n\
+///     @main priority 150\n @backup priority 100\n virtual_ipaddress { 192.0.2.5/24 }\n}\n";
+/// let text = Importer::new().config_id("backup").import(original)?;
+/// assert!(text.contains("priority = 100"));
+/// # Ok::<(), lvs::director::ImportError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct Importer {
+    folder: Option<PathBuf>,
+    config_id: Option<String>,
+}
+
+impl Importer {
+    /// Creates an importer of a text that includes no files.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the folder of the file, in which the relative paths of `include` begin. Default: none,
+    /// `include` is an error.
+    pub fn folder(self, folder: impl Into<PathBuf>) -> Self {
+        Self { folder: Some(folder.into()), ..self }
+    }
+
+    /// Sets the name that conditions such as `@main` are compared with, keepalived's `--config-id`.
+    /// Default: this machine's name up to its first dot, as in keepalived.
+    pub fn config_id(self, id: impl Into<String>) -> Self {
+        Self { config_id: Some(id.into()), ..self }
+    }
+
+    pub(super) fn source_folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    pub(super) fn condition(&self) -> Option<&str> {
+        self.config_id.as_deref()
+    }
+
+    /// Converts a text. It reads the files that the text includes.
+    ///
+    /// # Errors
+    /// [`ImportError`] if the text has neither format, a syntax error, a service that this crate cannot
+    /// have, such as one by firewall mark, or if the result is no valid configuration.
+    pub fn import(&self, text: &str) -> Result<String, ImportError> {
+        let is_command = |line: &str| line.starts_with('-');
+        let first =
+            text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+        let output = match first {
+            Some(line) if is_command(line.trim_start_matches("ipvsadm ")) => ipvsadm::import(text)?,
+            _ => keepalived::import(text, self)?,
+        };
+        let text = output.to_string();
+        match DirectorConfig::parse(&text) {
+            Ok(_) => Ok(text),
+            Err(error) => {
+                let reason = match output.is_empty() {
+                    true => "nothing in the configuration can be converted".to_owned(),
+                    false => format!("the result is no valid configuration: {error}\n{text}"),
+                };
+                Err(ImportError::new(&SourcePosition::of_line(1), reason))
+            }
+        }
+    }
+}
+
+/// Converts a text that includes no files, as [`Importer::import`] does.
 ///
 /// # Errors
-/// [`ImportError`] if the text has neither format, or a syntax error.
+/// As [`Importer::import`].
 ///
 /// # Examples
 /// ```
@@ -24,11 +102,5 @@ use super::{ipvsadm, keepalived};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn import(text: &str) -> Result<String, ImportError> {
-    let is_command = |line: &str| line.starts_with('-');
-    let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
-    let output = match first {
-        Some(line) if is_command(line.trim_start_matches("ipvsadm ")) => ipvsadm::import(text)?,
-        _ => keepalived::import(text)?,
-    };
-    Ok(output.to_string())
+    Importer::new().import(text)
 }

@@ -10,6 +10,37 @@ pub(super) fn scheduler_text(scheduler: &str, flags: &[&str]) -> String {
     }
 }
 
+/// Returns why a service by firewall mark is refused.
+pub(super) fn mark_refusal(mark: &str) -> String {
+    format!(
+        "the service by firewall mark {mark} cannot be converted: no engine of this program forwards by \
+         mark; remove the service from the file, and name its addresses and ports in its place"
+    )
+}
+
+/// Returns why a service of every port is left out.
+pub(super) fn every_port_warning(ip: std::net::IpAddr) -> String {
+    format!(
+        "the service of every port of {ip} (port 0) is left out: a service listens on the ports that \
+         it names; write a service for each port"
+    )
+}
+
+/// Returns the port of a service's name in `/etc/services`, or of a number.
+pub(super) fn service_port(name: &str, protocol: &str) -> Option<u16> {
+    if let Ok(port) = name.parse() {
+        return Some(port);
+    }
+    let text = std::fs::read_to_string("/etc/services").ok()?;
+    text.lines().find_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let (official, number) = (words.next()?, words.next()?);
+        let (port, line_protocol) = number.split_once('/')?;
+        let is_known = official == name || words.any(|alias| alias == name);
+        if is_known && line_protocol == protocol { port.parse().ok() } else { None }
+    })
+}
+
 /// Returns the prefix length of a mask such as `255.255.255.0` or `64`.
 pub(super) fn netmask_bits(mask: &str) -> Option<u32> {
     match mask.parse::<std::net::Ipv4Addr>() {

@@ -5,7 +5,8 @@ use std::iter::Peekable;
 use std::net::{IpAddr, SocketAddr};
 
 use super::error::ImportError;
-use super::ipvs::{netmask_bits, scheduler_text};
+use super::ipvs::{every_port_warning, mark_refusal, netmask_bits, scheduler_text, service_port};
+use super::position::SourcePosition;
 use super::toml_writer::{ImportedConfig, TomlInlineTable, TomlTable};
 use crate::scheduler::SchedulerRegistry;
 
@@ -17,6 +18,8 @@ struct IpvsadmService {
     table: TomlTable,
     /// Whether a server uses direct routing or a tunnel.
     has_direct_servers: bool,
+    /// Whether it is a service of every port.
+    is_left_out: bool,
 }
 
 pub(super) fn import(text: &str) -> Result<ImportedConfig, ImportError> {
@@ -29,17 +32,21 @@ pub(super) fn import(text: &str) -> Result<ImportedConfig, ImportError> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let mut command =
-            IpvsadmCommand { line: n + 1, arguments: line.split_whitespace().peekable() };
+        let mut command = IpvsadmCommand {
+            position: SourcePosition::of_line(n + 1),
+            arguments: line.split_whitespace().peekable(),
+        };
         match command.arguments.next() {
             Some("-A" | "--add-service") => {
                 if let Some((key, service)) = command.add_service(&mut output, order.len())? {
-                    order.push(key.clone());
+                    if !service.is_left_out {
+                        order.push(key.clone());
+                    }
                     services.insert(key, service);
                 }
             }
             Some("-a" | "--add-server") => command.add_server(&mut output, &mut services)?,
-            _ => output.report_skipped(n + 1, format!("`{line}`")),
+            _ => output.report_skipped(&command.position, format!("`{line}`")),
         }
     }
     for key in order {
@@ -56,26 +63,33 @@ pub(super) fn import(text: &str) -> Result<ImportedConfig, ImportError> {
 }
 
 struct IpvsadmCommand<'a> {
-    line: usize,
+    position: SourcePosition,
     arguments: Peekable<std::str::SplitWhitespace<'a>>,
 }
 
 impl<'a> IpvsadmCommand<'a> {
     fn error(&self, reason: impl Into<String>) -> ImportError {
-        ImportError::new(self.line, reason)
+        ImportError::new(&self.position, reason)
     }
 
     fn next_value(&mut self, option: &str) -> Result<&'a str, ImportError> {
         self.arguments.next().ok_or_else(|| self.error(format!("{option} requires a value")))
     }
 
-    /// Parses an address with an optional port; 0 stands for every port.
-    fn parse_address(&self, text: &str) -> Result<SocketAddr, ImportError> {
+    /// Parses an address with an optional port, which may be a name of `/etc/services`; 0 stands for
+    /// every port.
+    fn parse_address(&self, text: &str, protocol: &str) -> Result<SocketAddr, ImportError> {
         let bare = || text.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+        let with_name = || {
+            let (host, service) = text.rsplit_once(':')?;
+            let ip = host.trim_matches(['[', ']']).parse().ok()?;
+            Some(SocketAddr::new(ip, service_port(service, protocol)?))
+        };
         let address = text.parse().ok().or_else(|| Some(SocketAddr::new(bare()?, 0)));
-        address.ok_or_else(|| {
+        address.or_else(with_name).ok_or_else(|| {
             self.error(format!(
-                "{text:?} is not a numeric address: use the output of `ipvsadm-save -n`"
+                "{text:?} is not a numeric address with the number or a known name of a port: use \
+                 the output of `ipvsadm-save -n`"
             ))
         })
     }
@@ -95,13 +109,17 @@ impl<'a> IpvsadmCommand<'a> {
                     let text = self.next_value(option)?;
                     protocol = protocol_of(option);
                     (key, address) =
-                        (format!("{protocol} {text}"), Some(self.parse_address(text)?));
+                        (format!("{protocol} {text}"), Some(self.parse_address(text, protocol)?));
                 }
-                "-f" | "--fwmark-service" | "--sctp-service" => {
+                "-f" | "--fwmark-service" => {
+                    let mark = self.next_value(option)?;
+                    return Err(self.error(mark_refusal(mark)));
+                }
+                "--sctp-service" => {
                     let text = self.next_value(option)?;
-                    output.report_skipped(
-                        self.line,
-                        format!("service `{option} {text}` with its servers"),
+                    output.warn(
+                        &self.position,
+                        format!("service `{option} {text}` with its servers is left out: no SCTP"),
                     );
                     return Ok(None);
                 }
@@ -115,9 +133,9 @@ impl<'a> IpvsadmCommand<'a> {
                 "-o" | "--ops" => is_ops = true,
                 "--pe" => {
                     let engine = self.next_value(option)?;
-                    output.report_skipped(self.line, format!("persistence engine `{engine}`"));
+                    output.report_skipped(&self.position, format!("persistence engine `{engine}`"));
                 }
-                _ => output.report_skipped(self.line, format!("`{option}`")),
+                _ => output.report_skipped(&self.position, format!("`{option}`")),
             }
         }
         let address = address
@@ -125,19 +143,15 @@ impl<'a> IpvsadmCommand<'a> {
         let mut table = TomlTable::new("[[service]]");
         table.insert_string("name", &format!("{protocol}-{}", number + 1));
         if address.port() == 0 {
-            output.report_skipped(
-                self.line,
-                "port 0 (every port) is not supported: `listen` has port 1; set the ports",
-            );
+            output.warn(&self.position, every_port_warning(address.ip()));
         }
-        let listen = SocketAddr::new(address.ip(), address.port().max(1));
-        table.insert_string("listen", &listen.to_string());
+        table.insert_string("listen", &address.to_string());
         table.insert_string("protocol", protocol);
         let rule = scheduler_text(scheduler, &flags);
         if SchedulerRegistry::default().parse(&rule).is_ok() {
             table.insert_string("scheduler", &rule);
         } else {
-            output.report_skipped(self.line, format!("scheduler `{rule}`"));
+            output.report_skipped(&self.position, format!("scheduler `{rule}`"));
         }
         if let Some(seconds) = persistent {
             let mut persistence = TomlInlineTable::default();
@@ -155,7 +169,8 @@ impl<'a> IpvsadmCommand<'a> {
         if is_ops {
             table.insert("udp", "{ one_packet = true }");
         }
-        Ok(Some((key, IpvsadmService { table, has_direct_servers: false })))
+        let is_left_out = address.port() == 0;
+        Ok(Some((key, IpvsadmService { table, has_direct_servers: false, is_left_out })))
     }
 
     /// Converts `-a`.
@@ -164,21 +179,23 @@ impl<'a> IpvsadmCommand<'a> {
         output: &mut ImportedConfig,
         services: &mut BTreeMap<String, IpvsadmService>,
     ) -> Result<(), ImportError> {
-        let (mut key, mut service_port, mut address) = (String::new(), 0, None);
+        let (mut key, mut protocol, mut service_port, mut address) =
+            (String::new(), "tcp", 0, None);
         let mut keys: BTreeMap<&str, &str> = BTreeMap::new();
         let mut is_direct = true;
         while let Some(option) = self.arguments.next() {
             match option {
                 "-t" | "--tcp-service" | "-u" | "--udp-service" => {
                     let text = self.next_value(option)?;
-                    key = format!("{} {text}", protocol_of(option));
-                    service_port = self.parse_address(text)?.port();
+                    protocol = protocol_of(option);
+                    key = format!("{protocol} {text}");
+                    service_port = self.parse_address(text, protocol)?.port();
                 }
                 // `add_service` has reported the service with its servers.
-                "-f" | "--fwmark-service" | "--sctp-service" => return Ok(()),
+                "--sctp-service" => return Ok(()),
                 "-r" | "--real-server" => {
                     let text = self.next_value(option)?;
-                    address = Some(self.parse_address(text)?);
+                    address = Some(self.parse_address(text, protocol)?);
                 }
                 "-m" | "--masquerading" => is_direct = false,
                 "-g" | "--gatewaying" | "-i" | "--ipip" => {}
@@ -193,15 +210,15 @@ impl<'a> IpvsadmCommand<'a> {
                 }
                 "--tun-type" | "--tun-port" => {
                     let value = self.next_value(option)?;
-                    output.report_skipped(self.line, format!("`{option} {value}`"));
+                    output.report_skipped(&self.position, format!("`{option} {value}`"));
                 }
-                _ => output.report_skipped(self.line, format!("`{option}`")),
+                _ => output.report_skipped(&self.position, format!("`{option}`")),
             }
         }
         let mut address: SocketAddr =
             address.ok_or_else(|| self.error("-a requires -r with the address of the server"))?;
         let unknown_service =
-            || ImportError::new(self.line, "no `-A` line before this one adds the service");
+            || ImportError::new(&self.position, "no `-A` line before this one adds the service");
         let service = services.get_mut(&key).ok_or_else(unknown_service)?;
         if address.port() == 0 {
             address.set_port(service_port);

@@ -5,10 +5,11 @@ mod format;
 mod ipvs;
 mod ipvsadm;
 mod keepalived;
+mod position;
 mod toml_writer;
 
 pub use self::error::ImportError;
-pub use self::format::import;
+pub use self::format::{Importer, import};
 
 #[cfg(test)]
 mod tests;

@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::position::SourcePosition;
+
 /// The tables of an import, and the directives that were not converted.
 #[derive(Debug, Default)]
 pub(super) struct ImportedConfig {
     tables: Vec<TomlTable>,
-    skipped: Vec<(usize, String)>,
+    warnings: BTreeSet<(SourcePosition, String)>,
+    skipped: BTreeSet<(SourcePosition, String)>,
 }
 
 /// A TOML table with its subtables.
@@ -44,11 +47,16 @@ impl TomlTable {
 
 /// An inline table such as `{ a = 1, b = 2 }`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct TomlInlineTable(Vec<String>);
+pub(super) struct TomlInlineTable(Vec<(String, String)>);
 
 impl TomlInlineTable {
     pub(super) fn insert(&mut self, key: &str, value: impl fmt::Display) {
-        self.0.push(format!("{key} = {value}"));
+        self.0.push((key.to_owned(), value.to_string()));
+    }
+
+    /// Returns the value of a key, as TOML.
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find_map(|(known, value)| (known == key).then_some(value.as_str()))
     }
 
     pub(super) fn insert_string(&mut self, key: &str, value: &str) {
@@ -58,7 +66,8 @@ impl TomlInlineTable {
 
 impl fmt::Display for TomlInlineTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{{ {} }}", self.0.join(", "))
+        let keys: Vec<_> = self.0.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        write!(f, "{{ {} }}", keys.join(", "))
     }
 }
 
@@ -92,23 +101,39 @@ impl ImportedConfig {
         self.tables.push(table);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
     /// Names a directive, or a part of it, that is not converted or is converted with a difference, with
     /// its line.
-    pub(super) fn report_skipped(&mut self, line: usize, directive: impl fmt::Display) {
-        self.skipped.push((line, replace_control_chars(&directive.to_string())));
+    pub(super) fn report_skipped(
+        &mut self,
+        position: &SourcePosition,
+        directive: impl fmt::Display,
+    ) {
+        self.skipped.insert((position.clone(), replace_control_chars(&directive.to_string())));
+    }
+
+    /// As [`report_skipped`](Self::report_skipped), for a difference that may harm: the operator must
+    /// act.
+    pub(super) fn warn(&mut self, position: &SourcePosition, difference: impl fmt::Display) {
+        self.warnings.insert((position.clone(), replace_control_chars(&difference.to_string())));
     }
 }
 
 impl fmt::Display for ImportedConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let skipped: BTreeSet<_> = self.skipped.iter().collect();
-        if skipped.is_empty() {
-            writeln!(f, "# Everything was converted.")?;
-        } else {
-            writeln!(f, "# Not converted, or converted with a difference:")?;
+        for (position, difference) in &self.warnings {
+            writeln!(f, "# WARNING: {position}: {difference}")?;
         }
-        for (line, directive) in skipped {
-            writeln!(f, "#   line {line}: {directive}")?;
+        if !self.skipped.is_empty() {
+            writeln!(f, "# Not converted, or converted with a difference:")?;
+        } else if self.warnings.is_empty() {
+            writeln!(f, "# Everything was converted.")?;
+        }
+        for (position, directive) in &self.skipped {
+            writeln!(f, "#   {position}: {directive}")?;
         }
         for table in &self.tables {
             write_table(f, table)?;

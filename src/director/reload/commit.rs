@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::parts::RunningParts;
 use super::prepare::PreparedReload;
 use crate::director::admin::AdminServer;
 use crate::director::applied::{AppliedConfig, ReloadPart, ReloadSummary};
 use crate::director::config::DirectorConfig;
+use crate::director::descriptors::reserve_descriptors;
 use crate::director::diff::ServiceDiff;
 use crate::director::error::DirectorError;
 use crate::director::handover::HandoverListener;
+use crate::director::predecessor::Predecessor;
 use crate::director::service::{DrainPolicy, PreparedService, VirtualService};
 use crate::director::sockets::ListeningSockets;
 use crate::director::sync::RunningSync;
+use crate::director::vrrp::VrrpDriver;
 
 impl RunningParts {
     /// Applies another configuration.
@@ -27,13 +29,18 @@ impl RunningParts {
         &mut self,
         config: DirectorConfig,
         sockets: ListeningSockets,
+        predecessor: Option<Predecessor>,
     ) -> Result<ReloadSummary, DirectorError> {
         let validated = self.validate(config)?;
-        let prepared = self.prepare(validated, sockets).await?;
-        self.commit(prepared).await
+        let prepared = self.prepare(validated, sockets)?;
+        self.commit(prepared, predecessor).await
     }
 
-    async fn commit(&mut self, prepared: PreparedReload) -> Result<ReloadSummary, DirectorError> {
+    async fn commit(
+        &mut self,
+        prepared: PreparedReload,
+        predecessor: Option<Predecessor>,
+    ) -> Result<ReloadSummary, DirectorError> {
         let PreparedReload {
             config,
             plan,
@@ -59,12 +66,23 @@ impl RunningParts {
             self.sync = None;
             self.sync = config.sync.zip(sync).map(|(config, listener)| {
                 let (registry, role) = (&self.registry, &self.role_watch);
-                RunningSync::start(config, listener, registry, role, &self.sync_status)
+                let (slot, supervisor) = (&self.sync_status, &self.supervisor);
+                RunningSync::start(config, listener, registry, role, slot, supervisor)
             });
         }
-        if plan.handover {
+        // A start that fails, or ends here, leaves the handover socket to the predecessor.
+        let is_sole = match predecessor {
+            Some(_) if !self.applied.failures.is_empty() => false,
+            Some(predecessor) => {
+                predecessor.confirm_takeover();
+                true
+            }
+            None => true,
+        };
+        if plan.handover && is_sole {
             self.commit_handover(handover);
         }
+        reserve_descriptors(&self.applied.config);
         self.reload_status.publish(&self.applied.failures);
         Ok(ReloadSummary::new(plan, self.applied.failures.clone()))
     }
@@ -91,6 +109,15 @@ impl RunningParts {
         self.reload_status.publish(&self.applied.failures);
     }
 
+    /// Starts the election again if its thread has ended by itself.
+    pub(in crate::director) async fn restart_failed_vrrp(&mut self) {
+        if self.vrrp.as_ref().is_some_and(VrrpDriver::has_failed) {
+            self.supervisor.record_panic("election", "its thread has ended");
+            self.stop_vrrp().await;
+            self.resume_vrrp();
+        }
+    }
+
     fn commit_services(
         &mut self,
         config: &DirectorConfig,
@@ -109,7 +136,8 @@ impl RunningParts {
         }
         for (service, prepared) in changed {
             let mut failed = ServiceDiff::default();
-            for (aspects, source) in service.apply(prepared, self.registry.monitor(), &policy) {
+            let (monitor, supervisor) = (self.registry.monitor(), &self.supervisor);
+            for (aspects, source) in service.apply(prepared, monitor, supervisor, &policy) {
                 failed = failed.union(aspects);
                 let part = ReloadPart::Service(service.name.clone());
                 let error = DirectorError::Service { service: service.name.clone(), source };
@@ -126,7 +154,7 @@ impl RunningParts {
     fn commit_admin(&mut self, config: &DirectorConfig, listener: Option<Arc<TcpListener>>) {
         let wanted = config.admin.as_ref().zip(listener);
         let started = wanted.map(|(admin, listener)| {
-            AdminServer::start(admin, listener, self.admin_context.clone())
+            AdminServer::start(admin, listener, self.admin_context.clone(), &self.supervisor)
         });
         match started.transpose() {
             Ok(admin) => {
@@ -142,8 +170,12 @@ impl RunningParts {
         match published.transpose() {
             Ok(listener) => {
                 self.handover = listener.map(|listener| {
-                    let serve = listener.serve(self.control.clone(), self.has_successor.clone());
-                    AbortOnDropHandle::new(tokio::spawn(serve))
+                    let (listener, control) = (Arc::new(listener), self.control.clone());
+                    let has_successor = self.has_successor.clone();
+                    self.supervisor.spawn("handover", move || {
+                        let (control, has_successor) = (control.clone(), has_successor.clone());
+                        Arc::clone(&listener).serve(control, has_successor)
+                    })
                 });
             }
             Err(error) => self.applied.record_failure(ReloadPart::Handover, error),

@@ -15,13 +15,15 @@ use crate::director::error::DirectorError;
 use crate::director::registry::ServiceRegistry;
 use crate::director::role::{DirectorRole, RoleSender, RoleWatch};
 use crate::director::sockets::ListeningSockets;
+use crate::director::supervisor::TaskSupervisor;
 use crate::director::sync::{RunningSync, SyncStatusSlot};
-use crate::director::vrrp::VrrpDriver;
+use crate::director::vrrp::{ElectionContext, VrrpDriver};
 use crate::forward::{DrainReport, WorkerPool};
 
 /// Everything that a reload starts, replaces and ends. The controller owns it; dropped, all of it ends.
 pub(in crate::director) struct RunningParts {
     pub(in crate::director) registry: ServiceRegistry,
+    pub(in crate::director) supervisor: TaskSupervisor,
     pub(in crate::director) applied: AppliedConfig,
     /// The worker threads of all services that have none of their own; `None` before the first
     /// configuration.
@@ -73,7 +75,13 @@ impl RunningParts {
         if configs.is_empty() {
             self.role.set_without_vrrp(DirectorRole::Active);
         } else {
-            self.vrrp = Some(VrrpDriver::start(configs, &self.registry, &self.role)?);
+            let election = ElectionContext {
+                registry: &self.registry,
+                role: &self.role,
+                supervisor: &self.supervisor,
+                control: &self.control,
+            };
+            self.vrrp = Some(VrrpDriver::start(configs, election)?);
         }
         Ok(())
     }

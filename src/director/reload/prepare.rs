@@ -32,7 +32,7 @@ pub(super) struct PreparedReload {
 
 impl RunningParts {
     /// Opens what a configuration needs. `sockets` are used first.
-    pub(super) async fn prepare(
+    pub(super) fn prepare(
         &self,
         validated: ValidatedReload,
         mut sockets: ListeningSockets,
@@ -43,14 +43,14 @@ impl RunningParts {
         let admin = match &config.admin {
             Some(admin) => {
                 let running = self.admin.as_ref().map(|running| running.listener());
-                Some(open_listener("admin", running, admin.listen, &mut sockets).await?)
+                Some(open_listener("admin", running, admin.listen, &mut sockets)?)
             }
             None => None,
         };
         let sync = match &config.sync {
             Some(sync) => {
                 let running = self.sync.as_ref().map(|running| running.listener());
-                Some(open_listener("sync", running, sync.listen, &mut sockets).await?)
+                Some(open_listener("sync", running, sync.listen, &mut sockets)?)
             }
             None => None,
         };
@@ -100,7 +100,7 @@ fn prepare_services(
     let common = CommonServiceOptions {
         pool,
         freebind: !config.vrrp.is_empty(),
-        log_connections: config.log.connections,
+        log_connections: config.log.connection_format(),
     };
     let mut changed = Vec::new();
     for ((service, diff), wanted) in services.iter().zip(&config.services) {

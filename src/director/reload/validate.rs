@@ -27,6 +27,7 @@ impl RunningParts {
         config: DirectorConfig,
     ) -> Result<ValidatedReload, DirectorError> {
         let plan = self.applied.plan(&config);
+        config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let running = self.registry.services();
         let mut services = Vec::new();
         for wanted in &config.services {
@@ -52,6 +53,7 @@ fn validate_service(
         .filter(|service| (&service.name, service.protocol) == (&wanted.name, wanted.protocol));
     let Some(service) = same.next() else {
         let service = VirtualService::new(wanted, ServiceOverrides::default())?;
+        service.validate(wanted)?;
         return Ok((Arc::new(service), Some(ServiceDiff::ALL_OF_NEW_SERVICE)));
     };
     let mut steps = plan.services.iter().filter(|(name, _)| *name == wanted.name);

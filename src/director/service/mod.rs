@@ -9,4 +9,4 @@ mod update;
 mod watch;
 
 pub(super) use self::state::VirtualService;
-pub(super) use self::update::{CommonServiceOptions, DrainPolicy, PreparedService};
+pub(super) use self::update::{CommonServiceOptions, DrainPolicy, PreparedService, check_service};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::state::{VirtualService, VirtualServiceState};
 use crate::director::config::RealServer;
 use crate::director::diff::{self, ServerStep};
-use crate::director::error::DirectorError;
+use crate::director::error::{DirectorError, ServiceError};
 use crate::director::overrides::{ServerEdit, ServiceOverrides};
 use crate::{BackendId, SetError};
 
@@ -79,6 +79,12 @@ impl VirtualService {
                 ServerEdit::Change(server, _) | ServerEdit::Remove(server) if !has(server) => {
                     let server = server.clone();
                     return Err(DirectorError::NoServer { service: service(), server });
+                }
+                ServerEdit::Add(server) if server.configuration_only_key().is_some() => {
+                    let key = server.configuration_only_key().unwrap_or_default();
+                    let reason = format!("only the configuration may set `{key}` of a server");
+                    let source = ServiceError::Config(reason);
+                    return Err(DirectorError::Service { service: service(), source });
                 }
                 ServerEdit::Add(server) if has(&server.address.to_string()) => {
                     let server = server.address;

@@ -3,19 +3,20 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::BackendId;
 use crate::backend::BackendState;
 use crate::balancer::{Balancer, Persistence};
-use crate::director::config::{ServiceConfig, ServiceProtocol};
+use crate::director::config::{NotifyCommandList, RealServer, ServiceConfig, ServiceProtocol};
 use crate::director::counters::{CountedSince, CounterBaseline, ServiceCounters, ServiceTotals};
 use crate::director::frontend::Frontend;
 use crate::director::overrides::{DesiredServer, ServiceOverrides};
 use crate::director::sockets::ListeningSockets;
 use crate::forward::ConnectionInfo;
-use crate::health::WatchHandle;
+use crate::health::{HealthEventKind, WatchHandle};
 use crate::sync::{Mutex, MutexGuard, lock};
+use crate::vrrp::NotifyCommand;
 
 /// A virtual service. Its servers, their health, its counters and connections outlive a reload.
 #[derive(Debug)]
@@ -35,12 +36,13 @@ pub(super) struct VirtualServiceState {
     pub(super) overrides: ServiceOverrides,
     pub(super) persistence: SharedPersistence,
     pub(super) health_watch: Option<WatchHandle>,
-    pub(super) feed: Option<JoinHandle<()>>,
+    pub(super) feed: Option<AbortOnDropHandle<()>>,
     pub(super) frontends: Vec<Frontend>,
     /// Frontends that were replaced and still have connections, the oldest first.
     pub(super) retired: Vec<Frontend>,
     /// The counters of frontends that have ended.
     retired_counters: ServiceCounters,
+    retired_worker_restarts: u64,
     /// The totals of the directors that were active before this one.
     inherited_totals: ServiceTotals,
     counter_baseline: CounterBaseline,
@@ -65,6 +67,7 @@ impl VirtualService {
                 frontends: Vec::new(),
                 retired: Vec::new(),
                 retired_counters: ServiceCounters::default(),
+                retired_worker_restarts: 0,
                 inherited_totals: ServiceTotals::default(),
                 counter_baseline: CounterBaseline::default(),
             }),
@@ -102,6 +105,34 @@ impl VirtualService {
         state.overrides.apply_to(&state.config.servers)
     }
 
+    /// Returns the programs to run for a change of the set.
+    pub(in crate::director) fn notify_commands(
+        &self,
+        change: &HealthEventKind,
+    ) -> Vec<NotifyCommand> {
+        let state = self.lock_state();
+        let config = &state.config;
+        let commands = match change {
+            HealthEventKind::Quorum { met, quorum: Some(_), .. } => match met {
+                true => &config.quorum_up,
+                false => &config.quorum_down,
+            },
+            HealthEventKind::State { id, from, to: Some(to), .. } => {
+                let was_down = from.is_some_and(BackendState::is_unhealthy);
+                let servers = &config.servers;
+                let is_this = |server: &&RealServer| server.address.to_string() == id.as_str();
+                let Some(server) = servers.iter().find(is_this) else { return Vec::new() };
+                match (was_down, to.is_unhealthy()) {
+                    (false, true) => &server.notify_down,
+                    (true, false) => &server.notify_up,
+                    _ => return Vec::new(),
+                }
+            }
+            _ => return Vec::new(),
+        };
+        commands.iter().flat_map(NotifyCommandList::to_commands).collect()
+    }
+
     /// Returns whether a server can be chosen.
     pub(in crate::director) fn has_eligible_server(&self) -> bool {
         let snapshot = self.balancer.snapshot();
@@ -125,6 +156,13 @@ impl VirtualService {
             connections.extend(frontend.connections(limit - connections.len()));
             connections
         })
+    }
+
+    /// Returns how often a worker of the forwarders has panicked and started again.
+    pub(in crate::director) fn worker_restarts(&self) -> u64 {
+        let state = self.lock_state();
+        let running = state.all_frontends().map(Frontend::worker_restarts).sum::<u64>();
+        state.retired_worker_restarts + running
     }
 
     /// Returns the totals of all directors.
@@ -189,6 +227,7 @@ impl VirtualServiceState {
     pub(super) fn reap_finished(&mut self) {
         for ended in self.retired.extract_if(.., |frontend| frontend.is_finished()) {
             ended.add_counters(&mut self.retired_counters);
+            self.retired_worker_restarts += ended.worker_restarts();
         }
         self.retired_counters.active = 0;
     }
@@ -204,9 +243,7 @@ impl VirtualServiceState {
         if let Some(watch) = self.health_watch.take() {
             watch.stop();
         }
-        if let Some(feed) = self.feed.take() {
-            feed.abort();
-        }
+        self.feed = None;
     }
 }
 

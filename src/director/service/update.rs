@@ -8,12 +8,15 @@ use std::time::Duration;
 use super::state::{SharedPersistence, VirtualService, VirtualServiceState};
 use crate::backend::BackendSet;
 use crate::balancer::Balancer;
-use crate::director::config::{ListenAddress, ServiceConfig, ServiceProtocol, SlowStartConfig};
+use crate::director::config::{
+    ListenAddress, LogFormat, ServiceConfig, ServiceProtocol, SlowStartConfig,
+};
 use crate::director::diff::ServiceDiff;
-use crate::director::error::ServiceError;
+use crate::director::error::{DirectorError, ServiceError};
 use crate::director::frontend::{Frontend, FrontendSpec, PreparedFrontend};
 use crate::director::overrides::ServiceOverrides;
 use crate::director::sockets::ListeningSockets;
+use crate::director::supervisor::TaskSupervisor;
 use crate::director::time::tokio_now;
 use crate::forward::DrainReport;
 use crate::forward::WorkerPool;
@@ -52,10 +55,17 @@ const MAX_RETIRED_FRONTENDS: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub(in crate::director) struct CommonServiceOptions<'a> {
     pub(in crate::director) pool: &'a WorkerPool,
-    /// Whether to bind addresses that this machine may not have yet.
+    /// Whether to bind addresses that this machine may not have yet, if the service does not say.
     pub(in crate::director) freebind: bool,
-    /// Whether to log every TCP connection that ends.
-    pub(in crate::director) log_connections: bool,
+    /// The format of the log line of each connection or flow that ends; `None` for no line.
+    pub(in crate::director) log_connections: Option<LogFormat>,
+}
+
+/// Checks that a service of this configuration can run, but for its sockets.
+pub(in crate::director) fn check_service(config: &ServiceConfig) -> Result<(), DirectorError> {
+    let service = VirtualService::new(config, ServiceOverrides::default());
+    let checked = service.and_then(|service| service.validate_checks(config));
+    checked.map_err(|source| DirectorError::Service { service: config.name.clone(), source })
 }
 
 impl VirtualService {
@@ -79,7 +89,15 @@ impl VirtualService {
     /// Checks that another configuration, with the operator's changes, is possible.
     pub(in crate::director) fn validate(&self, config: &ServiceConfig) -> Result<(), ServiceError> {
         let overrides = self.lock_state().rebased_overrides(config);
-        Self::new(config, overrides).map(drop)
+        Self::new(config, overrides)?.validate_checks(config)
+    }
+
+    /// Checks that the health checks of another configuration can check its servers.
+    fn validate_checks(&self, config: &ServiceConfig) -> Result<(), ServiceError> {
+        let plan = config.health_plan().map_err(|problem| ServiceError::Config(problem.reason))?;
+        // A monitor that does not run checks nothing, and refuses what the running one refuses.
+        Monitor::new().watch(self.balancer.backend_set(), plan)?;
+        Ok(())
     }
 
     fn apply_set_rules(&self, config: &ServiceConfig) -> Result<(), ServiceError> {
@@ -126,7 +144,7 @@ impl VirtualService {
             balancer: &self.balancer,
             persistence: persistence.as_ref(),
             pool: common.pool,
-            freebind: common.freebind,
+            freebind: config.freebind.unwrap_or(common.freebind),
             log_connections: common.log_connections,
             find_balancer,
         };
@@ -136,7 +154,11 @@ impl VirtualService {
         };
         let replaced = config.listen.0.iter().filter(|listen| !keeps_frontend(listen));
         let frontends = replaced
-            .map(|listen| PreparedFrontend::prepare(listen, &spec, sockets))
+            .map(|listen| {
+                let mut frontends = state.frontends.iter();
+                let old = frontends.find(|frontend| frontend.listen == *listen);
+                PreparedFrontend::prepare(listen, &spec, sockets, old)
+            })
             .collect::<Result<_, _>>()?;
         Ok(PreparedService { config: config.clone(), diff, persistence, frontends })
     }
@@ -149,6 +171,7 @@ impl VirtualService {
         &self,
         next: PreparedService,
         monitor: &Monitor,
+        supervisor: &TaskSupervisor,
         policy: &DrainPolicy,
     ) -> Vec<(ServiceDiff, ServiceError)> {
         let PreparedService { config, diff, persistence, frontends } = next;
@@ -183,7 +206,7 @@ impl VirtualService {
         }
         if diff.discovery {
             let aspects = ServiceDiff { discovery: true, ..none };
-            record(aspects, self.start_discovery());
+            record(aspects, self.start_discovery(supervisor));
         }
         failures
     }

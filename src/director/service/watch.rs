@@ -1,15 +1,15 @@
 //! Health checks and discovery of a service.
 
 use std::net::SocketAddr;
-
-use tokio::task::JoinHandle;
+use std::sync::Arc;
 
 use super::state::{VirtualService, VirtualServiceState};
 use crate::director::config::{ConfiguredSource, DiscoveryConfig, HumanDuration};
 use crate::director::error::ServiceError;
+use crate::director::supervisor::TaskSupervisor;
 use crate::discovery::{Feed, MemberSource, RemovalPolicy};
 use crate::health::{Monitor, SavedHealth};
-use crate::{BackendId, SetError};
+use crate::{BackendId, Balancer, SetError};
 
 impl VirtualService {
     /// Starts the configured health checks and outlier ejection, and ends those before. What they had
@@ -33,11 +33,12 @@ impl VirtualService {
 
     /// Starts the configured discovery, and ends the one before. Without one, the servers that the
     /// one before found are removed.
-    pub(in crate::director) fn start_discovery(&self) -> Result<(), ServiceError> {
+    pub(in crate::director) fn start_discovery(
+        &self,
+        supervisor: &TaskSupervisor,
+    ) -> Result<(), ServiceError> {
         let mut state = self.lock_state();
-        if let Some(feed) = state.feed.take() {
-            feed.abort();
-        }
+        state.feed = None;
         let Some(discovery) = state.config.discovery.clone() else {
             let configured = state.configured_ids();
             self.balancer.backend_set().edit(|edit| {
@@ -48,42 +49,17 @@ impl VirtualService {
             })?;
             return Ok(());
         };
-        let source =
-            discovery.build_source().map_err(|problem| ServiceError::Config(problem.reason))?;
-        state.feed = Some(match source {
-            ConfiguredSource::File(source) => self.spawn_feed(&state, source, &discovery),
-            ConfiguredSource::Dns(source) => self.spawn_feed(&state, source, &discovery),
-        });
+        // Checked here; the task makes the source that it uses.
+        discovery.build_source().map_err(|problem| ServiceError::Config(problem.reason))?;
+        let spec = FeedSpec {
+            service: self.name.clone(),
+            balancer: self.balancer.clone(),
+            configured: state.configured_ids(),
+            discovery,
+        };
+        let spec = Arc::new(spec);
+        state.feed = Some(supervisor.spawn("discovery", move || Arc::clone(&spec).run()));
         Ok(())
-    }
-
-    fn spawn_feed<S: MemberSource<SocketAddr> + 'static>(
-        &self,
-        state: &VirtualServiceState,
-        source: S,
-        discovery: &DiscoveryConfig,
-    ) -> JoinHandle<()> {
-        let configured = state.configured_ids();
-        let snapshot = self.balancer.snapshot();
-        let ids = snapshot.backends().iter().map(|backend| backend.id().clone());
-        let discovered = ids.filter(|id| !configured.contains(id));
-        let mut feed = Feed::new(self.balancer.backend_set(), source)
-            .name(format!("service {}", self.name))
-            .adopt(discovered);
-        if discovery.allow_empty {
-            feed = feed.allow_empty();
-        }
-        if let Some(HumanDuration(deadline)) = discovery.drain {
-            feed = feed.removal(RemovalPolicy::Drain { deadline });
-        }
-        let name = self.name.clone();
-        tokio::spawn(async move {
-            let status = feed.run().await;
-            tracing::warn!(
-                "service {name}: discovery has stopped, its servers stay: {}",
-                status.state
-            );
-        })
     }
 
     /// Returns what health checks and outlier ejection have found out, without outcome counts.
@@ -103,5 +79,43 @@ impl VirtualServiceState {
     fn configured_ids(&self) -> Vec<BackendId> {
         let servers = self.overrides.apply_to(&self.config.servers);
         servers.iter().map(|server| BackendId::from(server.config.address.to_string())).collect()
+    }
+}
+
+/// What the feed of a service is made from, again after a panic.
+struct FeedSpec {
+    service: String,
+    balancer: Balancer<SocketAddr>,
+    configured: Vec<BackendId>,
+    discovery: DiscoveryConfig,
+}
+
+impl FeedSpec {
+    async fn run(self: Arc<Self>) {
+        let state = match self.discovery.build_source() {
+            Ok(ConfiguredSource::File(source)) => self.run_feed(source).await,
+            Ok(ConfiguredSource::Dns(source)) => self.run_feed(*source).await,
+            Err(problem) => problem.reason,
+        };
+        let service = &self.service;
+        tracing::warn!("service {service}: discovery has stopped, its servers stay: {state}");
+    }
+
+    /// Runs a feed until it stops; returns its last state. It adopts the servers that an earlier one
+    /// found.
+    async fn run_feed<S: MemberSource<SocketAddr> + 'static>(&self, source: S) -> String {
+        let snapshot = self.balancer.snapshot();
+        let ids = snapshot.backends().iter().map(|backend| backend.id().clone());
+        let discovered = ids.filter(|id| !self.configured.contains(id));
+        let mut feed = Feed::new(self.balancer.backend_set(), source)
+            .name(format!("service {}", self.service))
+            .adopt(discovered);
+        if self.discovery.allow_empty {
+            feed = feed.allow_empty();
+        }
+        if let Some(HumanDuration(deadline)) = self.discovery.drain {
+            feed = feed.removal(RemovalPolicy::Drain { deadline });
+        }
+        feed.run().await.state.to_string()
     }
 }

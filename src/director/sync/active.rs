@@ -15,7 +15,9 @@ use super::state::{SYNC_INTERVAL, StateSync};
 use crate::director::registry::ServiceRegistry;
 use crate::director::role::RoleWatch;
 use crate::director::service::VirtualService;
+use crate::director::supervisor::TaskSupervisor;
 use crate::director::time::tokio_now;
+use crate::panics::catch_panic;
 
 /// Connections at a time. A pair has one standby; it may have a new connection before the old one is
 /// known to be dead.
@@ -32,6 +34,7 @@ pub(super) async fn publish(
     state: Arc<StateSync>,
     registry: ServiceRegistry,
     role: RoleWatch,
+    supervisor: TaskSupervisor,
 ) {
     let permits = Arc::new(Semaphore::new(MAX_FOLLOWERS));
     let mut followers = JoinSet::new();
@@ -41,10 +44,15 @@ pub(super) async fn publish(
         match listener.accept().await {
             Ok((stream, _)) => {
                 let (state, registry, role) = (Arc::clone(&state), registry.clone(), role.clone());
+                let supervisor = supervisor.clone();
                 followers.spawn(async move {
-                    if let Err(error) = publish_to_follower(&state, &registry, &role, stream).await
-                    {
-                        tracing::debug!("sync: the connection of a standby ended: {error}");
+                    let publishing = publish_to_follower(&state, &registry, &role, stream);
+                    match catch_panic(publishing).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => {
+                            tracing::debug!("sync: the connection of a standby ended: {error}");
+                        }
+                        Err(message) => supervisor.record_panic("sync connection", &message),
                     }
                     drop(permit);
                 });

@@ -13,6 +13,7 @@ use super::takeover::run_takeover;
 use crate::director::config::SyncConfig;
 use crate::director::registry::ServiceRegistry;
 use crate::director::role::RoleWatch;
+use crate::director::supervisor::TaskSupervisor;
 
 /// State synchronization by one `[sync]` table; it ends when this is dropped.
 #[derive(Debug)]
@@ -30,17 +31,26 @@ impl RunningSync {
         registry: &ServiceRegistry,
         role: &RoleWatch,
         slot: &SyncStatusSlot,
+        supervisor: &TaskSupervisor,
     ) -> Self {
         let state = Arc::new(StateSync::new(config));
         slot.set(Some(Arc::clone(&state)));
-        let parts = || (Arc::clone(&state), registry.clone(), role.clone());
-        let (sync, services, watch) = parts();
-        let publisher = tokio::spawn(publish(Arc::clone(&listener), sync, services, watch));
-        let (sync, services, watch) = parts();
-        let standby = tokio::spawn(run_standby(sync, services, watch));
-        let (sync, services, watch) = parts();
-        let takeover = tokio::spawn(run_takeover(sync, services, watch));
-        let tasks = [publisher, standby, takeover].map(AbortOnDropHandle::new);
+        let parts = (Arc::clone(&state), registry.clone(), role.clone());
+        let (peers, shared, counted) = (Arc::clone(&listener), parts.clone(), supervisor.clone());
+        let publisher = supervisor.spawn("sync publisher", move || {
+            let (state, registry, role) = shared.clone();
+            publish(Arc::clone(&peers), state, registry, role, counted.clone())
+        });
+        let shared = parts.clone();
+        let standby = supervisor.spawn("sync standby", move || {
+            let (state, registry, role) = shared.clone();
+            run_standby(state, registry, role)
+        });
+        let takeover = supervisor.spawn("sync takeover", move || {
+            let (state, registry, role) = parts.clone();
+            run_takeover(state, registry, role)
+        });
+        let tasks = [publisher, standby, takeover];
         Self { listener, state, slot: slot.clone(), _tasks: tasks }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
+use tracing::field::display;
 use tracing::{Instrument, debug, debug_span};
 
 use super::backend_connect::{BackendConnection, BackendConnector};
@@ -24,10 +25,11 @@ pub(super) fn spawn_connection(
     permit: ConnectionPermit,
     connections: &mut JoinSet<()>,
 ) {
-    let AcceptedClient { stream, client, local } = accepted;
+    let AcceptedClient { stream, client, local, descriptors } = accepted;
     // Made here and not in the task, which may be aborted before its first poll.
-    let session = TcpSession::new(Arc::clone(context), client, local, permit);
-    let span = debug_span!("connection", service = &*context.config().name, client = ?client);
+    let session = TcpSession::new(Arc::clone(context), client, local, (permit, descriptors));
+    let client_field = client.map(display);
+    let span = debug_span!("connection", service = &*context.config().name, client = client_field);
     let mut connecting = Box::pin(start_proxying(session, stream.into()));
     let serve = async move {
         // The memory for the search for a backend is freed before bytes are proxied.

@@ -15,6 +15,7 @@ use super::preamble::ProxyHeaderOptions;
 use super::socket_options::{SourceAddress, bind_listener};
 use crate::Balancer;
 use crate::forward::error::ForwardError;
+use crate::forward::freebind::BindOptions;
 use crate::forward::limits::{ClientPrefixes, ConnectionRate};
 use crate::forward::record::ConnectionRecord;
 use crate::forward::route::{MAX_TIMEOUT, Route};
@@ -77,7 +78,7 @@ impl Forwarder {
     /// # Errors
     /// [`ForwardError::Bind`] if the system refuses the address.
     pub fn bind(address: SocketAddr, route: impl Into<Route>) -> Result<Self, ForwardError> {
-        Self::bind_with(address, false, route.into())
+        Self::bind_with(address, BindOptions::default(), route.into())
     }
 
     /// Listens, as [`bind`](Self::bind) does, on an address that this machine need not have yet
@@ -90,16 +91,17 @@ impl Forwarder {
         address: SocketAddr,
         route: impl Into<Route>,
     ) -> Result<Self, ForwardError> {
-        Self::bind_with(address, true, route.into())
+        let options = BindOptions { is_nonlocal: true, is_shared: false };
+        Self::bind_with(address, options, route.into())
     }
 
-    fn bind_with(
+    pub(crate) fn bind_with(
         address: SocketAddr,
-        is_nonlocal: bool,
+        options: BindOptions,
         route: Route,
     ) -> Result<Self, ForwardError> {
         let bind_error = |source| ForwardError::Bind { address, source };
-        let listener = bind_listener(address, is_nonlocal).map_err(bind_error)?;
+        let listener = bind_listener(address, options).map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
         Self::from_parts(vec![Listener::Tcp(listener)], Some(address), true, route)
     }

@@ -96,4 +96,10 @@ impl TcpHandle {
     pub fn accepted_by_worker(&self) -> Vec<u64> {
         self.metrics.accepted_by_worker()
     }
+
+    /// Returns how often a worker has panicked and started again.
+    #[must_use]
+    pub fn worker_restarts(&self) -> u64 {
+        self.control.worker_restarts()
+    }
 }

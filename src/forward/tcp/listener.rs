@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::socket_options::is_wildcard;
 use super::stream::StreamSocket;
+use crate::forward::descriptors::DescriptorPermit;
 use crate::sys::shared_fd::SharedFd;
 
 /// A listening socket of either kind.
@@ -28,6 +29,8 @@ pub(super) struct AcceptedClient {
     pub(super) client: Option<SocketAddr>,
     /// The address that the client connected to; `None` on a Unix socket.
     pub(super) local: Option<SocketAddr>,
+    /// For the client's socket and the backend's.
+    pub(super) descriptors: DescriptorPermit<2>,
 }
 
 /// A listening socket that several worker threads may accept from.
@@ -38,7 +41,7 @@ pub(super) struct SharedListener {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum ListenerKind {
+pub(super) enum ListenerKind {
     /// With the address that clients connect to; `None` if there may be several.
     Tcp(Option<SocketAddr>),
     Unix,
@@ -67,7 +70,7 @@ impl SharedListener {
     /// # Panics
     /// Outside a tokio runtime that has I/O enabled.
     pub(super) fn register(&self) -> io::Result<AsyncListener> {
-        Ok(AsyncListener { socket: self.socket.register_readable()?, kind: self.kind })
+        AsyncListener::register(&self.socket, self.kind)
     }
 }
 
@@ -79,21 +82,42 @@ pub(super) struct AsyncListener {
 }
 
 impl AsyncListener {
-    /// Accepts the next client.
+    /// Registers the socket of a listener with the current runtime.
+    pub(super) fn register(socket: &SharedFd, kind: ListenerKind) -> io::Result<Self> {
+        Ok(Self { socket: socket.register_readable()?, kind })
+    }
+
+    pub(super) fn kind(&self) -> ListenerKind {
+        self.kind
+    }
+
+    /// Accepts the next client, once there are descriptors for it and for its backend.
+    ///
+    /// # Errors
+    /// The error of `accept(2)`, or [`NoDescriptors`](crate::forward::descriptors::NoDescriptors).
     ///
     /// # Cancel safety
     /// No client is lost when the future is dropped.
     pub(super) async fn accept(&self) -> io::Result<AcceptedClient> {
         loop {
             let mut is_ready = self.socket.readable().await?;
+            let descriptors = DescriptorPermit::try_acquire()?;
             // An error of `try_io` means that there is no client after all.
-            if let Ok(accepted) = is_ready.try_io(|_| self.accept_now()) {
+            if let Ok(accepted) = is_ready.try_io(|_| self.accept_now(descriptors)) {
                 return accepted;
             }
         }
     }
 
-    fn accept_now(&self) -> io::Result<AcceptedClient> {
+    /// Accepts a client that the kernel has queued, without waiting.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept); `WouldBlock` if there is no client.
+    pub(super) fn try_accept(&self) -> io::Result<AcceptedClient> {
+        self.accept_now(DescriptorPermit::try_acquire()?)
+    }
+
+    fn accept_now(&self, descriptors: DescriptorPermit<2>) -> io::Result<AcceptedClient> {
         let (stream, peer) =
             acceptfrom_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
         Ok(match self.kind {
@@ -101,11 +125,11 @@ impl AsyncListener {
                 let stream = TcpStream::from_std(stream.into())?;
                 let client = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
                 let local = local.or_else(|| stream.local_addr().ok());
-                AcceptedClient { stream: StreamSocket::Tcp(stream), client, local }
+                AcceptedClient { stream: StreamSocket::Tcp(stream), client, local, descriptors }
             }
             ListenerKind::Unix => {
                 let stream = StreamSocket::Unix(UnixStream::from_std(stream.into())?);
-                AcceptedClient { stream, client: None, local: None }
+                AcceptedClient { stream, client: None, local: None, descriptors }
             }
         })
     }

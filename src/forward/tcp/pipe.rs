@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
+use crate::forward::descriptors::DescriptorPermit;
+
 // Not the atomics of `crate::sync`: loom's cannot be in a static.
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -36,6 +38,7 @@ pub(super) struct SplicePipe {
     write: OwnedFd,
     capacity: usize,
     len: usize,
+    _descriptors: DescriptorPermit<2>,
 }
 
 impl SplicePipe {
@@ -50,13 +53,17 @@ impl SplicePipe {
             OPEN_PIPES.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
+        let Some(descriptors) = DescriptorPermit::try_acquire_spare() else {
+            OPEN_PIPES.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        };
         let ends = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC);
         let Ok((read, write)) = ends else {
             OPEN_PIPES.fetch_sub(1, Ordering::Relaxed);
             return None;
         };
         // From here on the drop of the pipe decrements the count.
-        let mut pipe = Self { read, write, capacity: 0, len: 0 };
+        let mut pipe = Self { read, write, capacity: 0, len: 0, _descriptors: descriptors };
         pipe.capacity = fcntl_setpipe_size(&pipe.write, PIPE_SIZE).ok()?;
         (pipe.capacity >= MIN_PIPE_SIZE).then(|| Box::new(pipe))
     }

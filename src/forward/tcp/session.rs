@@ -15,6 +15,7 @@ use crate::Lease;
 use crate::backend::{BackendId, Outcome};
 use crate::forward::connection_table::{ConnectionEntry, ConnectionKey};
 use crate::forward::counters::{ConnectionEnd, RefusalReason, add_relaxed};
+use crate::forward::descriptors::DescriptorPermit;
 use crate::forward::limits::{ClientPermit, ConnectionPermit};
 use crate::forward::record::{ConnectionPhase, ConnectionRecord, Termination, TerminationReason};
 
@@ -42,15 +43,18 @@ pub(super) struct TcpSession {
     /// Whether the backend sent the last bytes, so that an idle timeout is the client's.
     pub(super) is_awaiting_client: bool,
     pub(super) client_permit: Option<Box<ClientPermit>>,
-    _connection_permit: ConnectionPermit,
+    _permits: SessionPermits,
 }
+
+/// What a session may take; released when it ends.
+type SessionPermits = (ConnectionPermit, DescriptorPermit<2>);
 
 impl TcpSession {
     pub(super) fn new(
         context: Arc<WorkerContext>,
         client: Option<SocketAddr>,
         local: Option<SocketAddr>,
-        permit: ConnectionPermit,
+        permits: SessionPermits,
     ) -> Self {
         let local =
             local.filter(|local| Some(*local) != context.forwarder.listen_address).map(Box::new);
@@ -71,7 +75,7 @@ impl TcpSession {
             has_client_ended: false,
             is_awaiting_client: true,
             client_permit: None,
-            _connection_permit: permit,
+            _permits: permits,
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::forward::freebind::set_freebind;
+use crate::forward::freebind::{BindOptions, set_freebind};
 use crate::setting::{SettingError, check_range};
 use crate::sys;
 
@@ -57,11 +57,11 @@ const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
 const MIN_USER_TIMEOUT: Duration = Duration::from_millis(1);
 const MAX_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// Opens a listening socket whose port [`bind_shared_listener`] can share; if `is_nonlocal`, this
-/// machine need not have the address.
-pub(super) fn bind_listener(address: SocketAddr, is_nonlocal: bool) -> io::Result<TcpListener> {
+/// Opens a listening socket whose port [`bind_shared_listener`] can share.
+pub(super) fn bind_listener(address: SocketAddr, options: BindOptions) -> io::Result<TcpListener> {
+    let BindOptions { is_nonlocal, is_shared } = options;
     let socket = new_stream_socket(address, is_nonlocal)?;
-    if address.port() != 0 {
+    if address.port() != 0 && !is_shared {
         // Bound without SO_REUSEPORT first: a port of another program must not be shared by accident.
         new_stream_socket(address, is_nonlocal)?.bind(&address.into())?;
     }
@@ -244,7 +244,8 @@ mod tests {
 
     #[test]
     fn a_listener_and_a_connect_accept_fast_open() {
-        let listener = bind_listener(([127, 0, 0, 1], 0).into(), false).expect("loopback");
+        let listener =
+            bind_listener(([127, 0, 0, 1], 0).into(), BindOptions::default()).expect("loopback");
         let options = SocketOptions { fastopen: 64, fastopen_connect: true, ..Default::default() };
         options.apply_to_listener(&listener).expect("Linux supports TCP Fast Open");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -262,10 +263,11 @@ mod tests {
 
     #[test]
     fn a_port_is_shared_only_with_listeners_of_the_same_forwarder() {
-        let first = bind_listener(([127, 0, 0, 1], 0).into(), false).expect("loopback");
+        let first =
+            bind_listener(([127, 0, 0, 1], 0).into(), BindOptions::default()).expect("loopback");
         let address = first.local_addr().expect("bound");
         let _second = bind_shared_listener(address).expect("a shared listener");
-        let error = bind_listener(address, false).expect_err("the port is in use");
+        let error = bind_listener(address, BindOptions::default()).expect_err("the port is in use");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 

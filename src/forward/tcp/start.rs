@@ -7,19 +7,21 @@ use tokio::runtime::Handle;
 
 use super::context::{ForwarderContext, WorkerContext};
 use super::forwarder::Forwarder;
-use super::listener::{Listener, SharedListener};
+use super::listener::{AsyncListener, Listener, SharedListener};
 use super::socket_options::bind_shared_listener;
 use super::worker::run_worker;
+use crate::forward::control::ForwarderControl;
 use crate::forward::drain_report::DrainReport;
 use crate::forward::error::ForwardError;
-use crate::forward::running::RunningForwarder;
+use crate::forward::running::{RunningForwarder, run_supervised};
+use crate::sys::shared_fd::SharedFd;
 
 impl Forwarder {
     /// Starts to serve: clients are accepted when this returns. The forwarder serves until
     /// [`TcpHandle::shutdown`](super::TcpHandle::shutdown), then closes the listener and waits for the open connections, up to the
     /// deadline given there.
     ///
-    /// Connections in the kernel's accept queue are reset when the listener is closed. A failed accept
+    /// Connections in the kernel's accept queue are accepted before the listener is closed. A failed accept
     /// never ends the forwarder: after a shortage (no descriptor, no memory) it retries with a delay
     /// that doubles from 10 ms to 1 s.
     ///
@@ -58,17 +60,18 @@ impl Forwarder {
         let mut workers = Vec::with_capacity(count);
         for number in 0..count {
             let runtime = pool.runtime(number);
+            let index = number % listeners.len();
             let registered = {
                 let _guard = runtime.enter();
-                listeners[number % listeners.len()].register().map_err(listener_error)?
+                listeners[index].register().map_err(listener_error)?
             };
             let context = WorkerContext::new(Arc::clone(&context));
-            workers.push((runtime, context, registered));
+            workers.push((runtime, context, (index, registered)));
         }
         handle.control.set_sockets(listeners.into_iter().map(|listener| listener.socket).collect());
         let control = &handle.control;
         let spawn = |(runtime, context, listener): (&Handle, _, _)| {
-            runtime.spawn(run_worker(context, listener, Arc::clone(control)))
+            runtime.spawn(run_and_restart_worker(context, listener, Arc::clone(control)))
         };
         let tasks = workers.into_iter().map(spawn).collect();
         Ok(RunningForwarder::new(tasks, Arc::clone(control), reservation))
@@ -84,4 +87,15 @@ impl Forwarder {
     pub async fn run(self) -> Result<DrainReport, ForwardError> {
         self.start()?.await
     }
+}
+
+async fn run_and_restart_worker(
+    context: Arc<WorkerContext>,
+    (index, listener): (usize, AsyncListener),
+    control: Arc<ForwarderControl>,
+) -> DrainReport {
+    let kind = listener.kind();
+    let register = |socket: SharedFd| AsyncListener::register(&socket, kind);
+    let run = |listener| run_worker(Arc::clone(&context), listener, Arc::clone(&control));
+    run_supervised(&context.config().name, &control, (index, listener), register, run).await
 }

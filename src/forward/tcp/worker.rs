@@ -20,10 +20,13 @@ use crate::forward::control::{ForwarderControl, ForwarderPhase};
 use crate::forward::counters::add_relaxed;
 use crate::forward::drain_report::DrainReport;
 use crate::forward::errno::is_client_error;
-use crate::forward::running::CloseSocketsOnPanic;
 
 /// How often a worker thread looks for backends that are down.
 const DOWN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How many clients are accepted at most after the forwarder has begun to drain: as many as the kernel
+/// queues by default, since clients may go on arriving.
+const MAX_LAST_CLIENTS: usize = 4096;
 
 /// Serves connections until the forwarder drains, then closes the listener and waits for the open
 /// connections, up to the deadline of the drain.
@@ -33,7 +36,6 @@ pub(super) async fn run_worker(
     control: Arc<ForwarderControl>,
 ) -> DrainReport {
     let mut phase = control.subscribe();
-    let _guard = CloseSocketsOnPanic(control);
     let mut connections = JoinSet::new();
     accept_until_drain(&context, listener, &mut phase, &mut connections).await;
     drain_connections(&context, phase, connections).await
@@ -66,7 +68,14 @@ async fn accept_until_drain(
     loop {
         tokio::select! {
             biased;
-            () = &mut draining => return,
+            () = &mut draining => {
+                // Queued in the kernel before: closing the listener would reset them.
+                for _ in 0..MAX_LAST_CLIENTS {
+                    let Ok(accepted) = listener.try_accept() else { break };
+                    connections.spawn(serve_after_drain(Arc::clone(context), accepted));
+                }
+                return;
+            }
             // A connection that ended has freed descriptors.
             Some(_) = connections.join_next() => paused_until = None,
             never = &mut down_watch, if cuts_on_down && !connections.is_empty() => match never {},

@@ -173,6 +173,17 @@ impl<K: Clone + Eq + Hash, V> FlowTable<K, V> {
         }
     }
 
+    /// Evicts the flow that has been idle longest, answered or not, if it was last used before `now`.
+    pub(super) fn evict_idlest(&mut self, now: Instant) -> Option<(K, V)> {
+        let last_used = |list: FlowList| {
+            let entry = self.slots.get(list.head as usize)?.flow.as_ref()?;
+            Some((entry.last_used, list.head))
+        };
+        let heads = self.by_last_use.map(last_used).into_iter().flatten();
+        let (at, index) = heads.min_by_key(|(at, _)| *at)?;
+        if at < now { self.vacate_slot(index) } else { None }
+    }
+
     /// Inserts a flow. Returns the value as error if the table has the key already or is full.
     pub(super) fn insert(&mut self, key: K, value: V, now: Instant) -> Result<FlowId, V> {
         if self.len() >= self.capacity || self.index.contains_key(&key) {

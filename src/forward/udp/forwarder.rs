@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::flow_record::{FlowEndCallback, FlowRecord};
 use super::handle::UdpHandle;
 use super::metrics::UdpWorkerMetrics;
 use super::options::{Coalesce, UdpOptions};
 use super::settings::{UdpContext, UdpSettings};
 use super::socket;
 use super::worker::run_worker;
+use crate::forward::clock::now;
+use crate::forward::freebind::BindOptions;
 use crate::forward::limits::ClientPrefixes;
 use crate::forward::route::Route;
-use crate::forward::running::RunningForwarder;
+use crate::forward::running::{RunningForwarder, run_supervised};
 use crate::forward::worker_pool::{WorkerChoice, WorkerPool};
 use crate::forward::{DrainReport, ForwardError};
 use crate::sync::lock;
@@ -108,6 +111,7 @@ pub struct UdpForwarder {
     workers: WorkerChoice,
     settings: UdpSettings,
     handle: UdpHandle,
+    earlier: Option<UdpHandle>,
 }
 
 impl UdpForwarder {
@@ -120,7 +124,7 @@ impl UdpForwarder {
     /// # Errors
     /// [`ForwardError::Bind`] if the system refuses to bind the address.
     pub fn bind(address: SocketAddr, route: impl Into<Route>) -> Result<Self, ForwardError> {
-        Self::bind_with(address, false, route.into())
+        Self::bind_with(address, BindOptions::default(), route.into())
     }
 
     /// Binds a socket as [`bind`](Self::bind) does, also to an address that this machine does not
@@ -133,11 +137,16 @@ impl UdpForwarder {
         address: SocketAddr,
         route: impl Into<Route>,
     ) -> Result<Self, ForwardError> {
-        Self::bind_with(address, true, route.into())
+        let options = BindOptions { is_nonlocal: true, is_shared: false };
+        Self::bind_with(address, options, route.into())
     }
 
-    fn bind_with(address: SocketAddr, freebind: bool, route: Route) -> Result<Self, ForwardError> {
-        let socket = socket::bind_listener(address, freebind);
+    pub(crate) fn bind_with(
+        address: SocketAddr,
+        options: BindOptions,
+        route: Route,
+    ) -> Result<Self, ForwardError> {
+        let socket = socket::bind_listener(address, options);
         let socket = socket.map_err(|source| ForwardError::Bind { address, source })?;
         let workers = WorkerChoice::default();
         Ok(Self { owns_port: true, workers, ..Self::new(socket, route)? })
@@ -169,9 +178,34 @@ impl UdpForwarder {
         let address = address.map_err(|source| ForwardError::Listener { source })?;
         let workers = WorkerChoice::Own(sockets.len());
         let options = UdpOptions::default();
-        let settings = UdpSettings { name: "udp".into(), route: route.into(), options };
-        let handle = UdpHandle { address, control: Arc::default(), metrics: Arc::default() };
-        Ok(Self { sockets, owns_port: false, workers, settings, handle })
+        let (name, on_end) = ("udp".into(), None);
+        let settings = UdpSettings { name, route: route.into(), options, on_end };
+        let handle = UdpHandle {
+            address,
+            control: Arc::default(),
+            metrics: Arc::default(),
+            earlier_flows: Arc::default(),
+        };
+        Ok(Self { sockets, owns_port: false, workers, settings, handle, earlier: None })
+    }
+
+    /// Sets a callback for the record of each flow that has ended.
+    ///
+    /// Called on the worker thread, which forwards no datagrams meanwhile: move slow work to another
+    /// thread. A panic of the callback is caught and logged.
+    pub fn on_end(mut self, callback: impl Fn(&FlowRecord) + Send + Sync + 'static) -> Self {
+        self.settings.on_end = Some(FlowEndCallback::new(callback));
+        self
+    }
+
+    /// Lets clients that have a flow at an earlier forwarder, whose [sockets](UdpHandle::sockets) this
+    /// one uses, stay at their backend: their next datagram starts a flow there, if the backend is
+    /// eligible. The flows are read when this forwarder [starts](Self::start).
+    ///
+    /// Default: the scheduler picks a backend. Without effect with persistence, which has its own memory,
+    /// and with one-packet scheduling.
+    pub fn keep_flows_of(self, earlier: &UdpHandle) -> Self {
+        Self { earlier: Some(earlier.clone()), ..self }
     }
 
     /// Sets the name of the service in logs. Default: `udp`.
@@ -299,7 +333,7 @@ impl UdpForwarder {
     /// [`ForwardError::Worker`] if a thread cannot be started. No errors after the start.
     pub fn start(self) -> Result<RunningForwarder, ForwardError> {
         let listener_error = |source| ForwardError::Listener { source };
-        let Self { sockets, owns_port, workers, settings, handle } = self;
+        let Self { sockets, owns_port, workers, settings, handle, earlier } = self;
         settings.options.validate()?;
         let can_open = owns_port || matches!(workers, WorkerChoice::Own(_));
         let pool = workers.pool()?;
@@ -312,20 +346,36 @@ impl UdpForwarder {
                 enable_pktinfo(socket.as_fd(), handle.address.is_ipv6()).map_err(listener_error)?;
             }
         }
-        let context = UdpContext::new(settings, handle.address, sockets.len());
+        if let Some(earlier) = &earlier {
+            let (max, idle) = (settings.options.max_flows, settings.options.idle_timeout());
+            let (flows, remembered) = (earlier.flows(max), &earlier.earlier_flows);
+            handle.earlier_flows.remember(flows, remembered, idle, now());
+        }
+        let earlier_flows = Arc::clone(&handle.earlier_flows);
+        let context = UdpContext::new(settings, handle.address, sockets.len(), earlier_flows);
         let sockets: Vec<SharedFd> = sockets.into_iter().map(SharedFd::from).collect();
         let mut workers = Vec::with_capacity(sockets.len());
         for (number, socket) in sockets.iter().enumerate() {
             let runtime = pool.runtime(reservation.first_worker + number);
             let _guard = runtime.enter();
-            workers.push((runtime, socket.register_readable().map_err(listener_error)?));
+            let listener = socket.register_readable().map_err(listener_error)?;
+            workers.push((runtime, (number, listener)));
         }
         handle.control.set_sockets(sockets);
         let spawn = |(runtime, listener): (&Handle, _)| {
             let metrics = Arc::new(UdpWorkerMetrics::default());
             lock(&handle.metrics).push(Arc::clone(&metrics));
             let control = Arc::clone(&handle.control);
-            runtime.spawn(run_worker(Arc::clone(&context), metrics, listener, control))
+            let context = Arc::clone(&context);
+            runtime.spawn(async move {
+                let register = |socket: SharedFd| socket.register_readable();
+                let run = |listener| {
+                    let (context, metrics) = (Arc::clone(&context), Arc::clone(&metrics));
+                    run_worker(context, metrics, listener, Arc::clone(&control))
+                };
+                let name = &context.settings.name;
+                run_supervised(name, &control, listener, register, run).await
+            })
         };
         let tasks = workers.into_iter().map(spawn).collect();
         Ok(RunningForwarder::new(tasks, Arc::clone(&handle.control), reservation))

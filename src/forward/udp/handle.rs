@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::counters::{UdpBackendCounters, UdpCounters};
+use super::earlier_flows::EarlierFlows;
 use super::metrics::UdpWorkerMetrics;
 use crate::forward::ConnectionInfo;
 use crate::forward::control::ForwarderControl;
@@ -21,6 +22,8 @@ pub struct UdpHandle {
     pub(super) control: Arc<ForwarderControl>,
     /// The counters of the workers.
     pub(super) metrics: Arc<Mutex<Vec<Arc<UdpWorkerMetrics>>>>,
+    /// The flows that this forwarder was to keep, of clients that have not sent since.
+    pub(super) earlier_flows: Arc<EarlierFlows>,
 }
 
 impl UdpHandle {
@@ -50,8 +53,8 @@ impl UdpHandle {
     }
 
     /// Stops receiving from clients, which a successor serves, and forwards outstanding replies for
-    /// this time. The client's next datagram starts a new flow at the successor; hashing schedulers
-    /// and persistence pick the same backend again.
+    /// this time. The client's next datagram starts a new flow at the successor: at the same backend if
+    /// the successor [keeps the flows](super::UdpForwarder::keep_flows_of) of this one.
     ///
     /// Otherwise like [`shutdown`](Self::shutdown), which may follow.
     pub fn hand_over(&self, within: Duration) {
@@ -101,5 +104,11 @@ impl UdpHandle {
         }
         totals.sort_by(|a, b| a.id.cmp(&b.id));
         totals
+    }
+
+    /// Returns how often a worker has panicked and started again.
+    #[must_use]
+    pub fn worker_restarts(&self) -> u64 {
+        self.control.worker_restarts()
     }
 }

@@ -1,6 +1,8 @@
 //! The UDP forwarder: flows of datagrams between clients and the backends that a balancer picks.
 
 mod counters;
+mod earlier_flows;
+mod flow_record;
 mod flow_table;
 mod flows;
 mod forwarder;
@@ -15,6 +17,7 @@ mod worker;
 pub use self::counters::{
     FlowEndCounters, ShedCounters, UdpBackendCounters, UdpCounters, UdpTraffic, UndeliveredCounters,
 };
+pub use self::flow_record::FlowRecord;
 pub use self::forwarder::UdpForwarder;
 pub use self::handle::UdpHandle;
 pub use self::options::Coalesce;

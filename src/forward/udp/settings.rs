@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::earlier_flows::EarlierFlows;
+use super::flow_record::FlowEndCallback;
 use super::options::{Coalesce, UdpOptions};
 use crate::forward::limits::ClientLimits;
 use crate::forward::route::Route;
@@ -13,6 +15,7 @@ pub(super) struct UdpSettings {
     pub(super) name: Arc<str>,
     pub(super) route: Route,
     pub(super) options: UdpOptions,
+    pub(super) on_end: Option<FlowEndCallback>,
 }
 
 /// What the workers of a forwarder share.
@@ -24,16 +27,22 @@ pub(super) struct UdpContext {
     pub(super) client_limits: Option<Arc<ClientLimits>>,
     /// The number of flows that each worker may have.
     pub(super) max_worker_flows: usize,
+    pub(super) earlier_flows: Arc<EarlierFlows>,
 }
 
 impl UdpContext {
-    pub(super) fn new(settings: UdpSettings, address: SocketAddr, workers: usize) -> Arc<Self> {
+    pub(super) fn new(
+        settings: UdpSettings,
+        address: SocketAddr,
+        workers: usize,
+        earlier_flows: Arc<EarlierFlows>,
+    ) -> Arc<Self> {
         let prefixes = settings.options.client_prefixes;
         let limit = settings.options.max_flows_per_client;
         let client_limits =
             limit.map(|limit| ClientLimits::builder(limit).prefixes(prefixes).build());
         let max_worker_flows = settings.options.max_flows.div_ceil(workers);
-        Arc::new(Self { settings, address, client_limits, max_worker_flows })
+        Arc::new(Self { settings, address, client_limits, max_worker_flows, earlier_flows })
     }
 
     /// Returns the address of a server as it is connected to: port 0 stands for the port of the

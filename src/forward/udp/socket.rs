@@ -7,14 +7,15 @@ use std::os::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, getsockname, socket_with};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::forward::freebind::set_freebind;
+use crate::forward::freebind::{BindOptions, set_freebind};
 
-/// Binds the first listener; with `freebind` also to an address that this machine does not have.
-pub(super) fn bind_listener(address: SocketAddr, freebind: bool) -> io::Result<UdpSocket> {
+/// Binds the first listener.
+pub(super) fn bind_listener(address: SocketAddr, options: BindOptions) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
-    if freebind {
+    if options.is_nonlocal {
         set_freebind(&socket, address)?;
     }
+    socket.set_reuse_port(options.is_shared)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
 }

@@ -16,6 +16,7 @@ use self::program::validate_program;
 use super::quote::quoted_message;
 use crate::backend::{AgentOverride, AgentWeight};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
+use crate::program_user::ProgramUser;
 
 /// Runs a program and evaluates its exit code as keepalived's `MISC_CHECK` does.
 ///
@@ -27,8 +28,8 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 /// | a signal | down | down |
 ///
 /// # How the program runs
-/// Without a shell, so that nothing needs quoting; with the user, the working directory and the
-/// environment of this process. Standard input and output are `/dev/null`. The first line of
+/// Without a shell, so that nothing needs quoting; with the working directory and the environment of
+/// this process, and as its user or as that of [`run_as`](Self::run_as). Standard input and output are `/dev/null`. The first line of
 /// standard error, cut at 160 bytes, is quoted in the reason of a failure; the rest is read and
 /// discarded.
 ///
@@ -71,6 +72,7 @@ pub struct CommandCheck {
     program: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
+    user: Option<ProgramUser>,
     dynamic: bool,
 }
 
@@ -79,7 +81,12 @@ impl CommandCheck {
     /// process.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         let (arguments, environment) = (Vec::new(), Vec::new());
-        Self { program: program.into(), arguments, environment, dynamic: false }
+        Self { program: program.into(), arguments, environment, user: None, dynamic: false }
+    }
+
+    /// Makes the program run as this user. Default: the user of this process.
+    pub fn run_as(self, user: ProgramUser) -> Self {
+        Self { user: Some(user), ..self }
     }
 
     /// Adds an argument of the program.
@@ -168,12 +175,15 @@ impl Check for CommandCheck {
         let mut command = self.build_command(context);
         // The start blocks until the program's file is read. The group kills its processes when it
         // is dropped, so a check that is dropped during the start leaves no process behind either.
-        let program = self.program.clone();
+        let (program, user) = (self.program.clone(), self.user.clone());
         let start = spawn_blocking(move || {
+            let applied = user.map_or(Ok(()), |user| user.apply(&mut command));
             // The system's error does not say whether the program or its interpreter is missing.
-            ProcessGroup::spawn(&mut command).map_err(|error| match validate_program(&program) {
-                Err(problem) => CheckFailure::new(CheckFailureKind::Local, problem.to_string()),
-                Ok(()) => local(&program, "starting", error),
+            applied.and_then(|()| ProcessGroup::spawn(&mut command)).map_err(|error| {
+                match validate_program(&program) {
+                    Err(problem) => CheckFailure::new(CheckFailureKind::Local, problem.to_string()),
+                    Ok(()) => local(&program, "starting", error),
+                }
             })
         });
         let group = start

@@ -17,12 +17,14 @@ pub enum SchedulerRegistryError {
     #[error(transparent)]
     Syntax(#[from] SchedulerExpressionError),
     /// No scheduler of this name is registered.
-    #[error("no scheduler is named {name}{}", suggestion_suffix(suggestion))]
+    #[error("no scheduler is named {name}{}", suggestion_or_list(suggestion, known))]
     UnknownScheduler {
         /// The name in the expression.
         name: String,
         /// The registered name that is most similar, if any is similar.
         suggestion: Option<String>,
+        /// The registered names, in alphabetical order.
+        known: Vec<String>,
     },
     /// A scheduler of this name is registered already.
     #[error("scheduler {name} is already registered")]
@@ -104,8 +106,11 @@ fn missing_text(scheduler: &str, parameter: &str) -> String {
     }
 }
 
-fn suggestion_suffix(suggestion: &Option<String>) -> String {
-    suggestion.as_ref().map_or_else(String::new, |name| format!(", did you mean {name}?"))
+fn suggestion_or_list(suggestion: &Option<String>, known: &[String]) -> String {
+    match suggestion {
+        Some(name) => format!(", did you mean {name}?"),
+        None => format!("; those that exist are {}", known.join(", ")),
+    }
 }
 
 fn list_parameters(known: &[String]) -> String {

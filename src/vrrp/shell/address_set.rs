@@ -62,7 +62,7 @@ impl VirtualAddressSet {
         let present = netlink.addresses().map_err(VrrpStartError::wrap_io("list the addresses"))?;
         for present in present.iter().filter(|_| !is_owner) {
             let ip = present.address.ip();
-            if config.addresses.iter().any(|address| address.ip() == ip) {
+            if config.held_addresses().any(|address| address.ip() == ip) {
                 if present.lifetime.is_none_or(|left| left > lifetime) {
                     return Err(VrrpStartError::AddressInUse {
                         address: ip,
@@ -85,12 +85,12 @@ impl VirtualAddressSet {
             }
         };
         // A missing capability is reported at the start, not at the first election.
-        for address in config.addresses.iter().filter(|_| !is_owner) {
-            let removed = netlink.remove_address(*address, device.index);
+        for address in config.held_addresses().filter(|_| !is_owner) {
+            let removed = netlink.remove_address(address, device.index);
             removed.map_err(VrrpStartError::wrap_io("change addresses"))?;
         }
         Ok(Self {
-            addresses: config.addresses.clone(),
+            addresses: config.held_addresses().collect(),
             routes: config.routes.clone(),
             parent_index: parent.index,
             device,
@@ -235,11 +235,14 @@ impl AddressDevice {
             fs::write(path, value).map_err(VrrpStartError::wrap_io("set up a virtual MAC"))
         };
         // The kernel must not send packets of its own from the virtual MAC.
-        if source.is_ipv6() {
+        if source.is_ipv6() || config.held_addresses().any(|address| address.ip().is_ipv6()) {
             set("ipv6", &name, "addr_gen_mode", "1")?;
-        } else {
+        }
+        if !source.is_ipv6() {
             // Fails on a kernel without IPv6, where there is nothing to disable.
-            let _ = set("ipv6", &name, "disable_ipv6", "1");
+            if config.held_addresses().all(|address| address.ip().is_ipv4()) {
+                let _ = set("ipv6", &name, "disable_ipv6", "1");
+            }
             // Packets to clients leave by the parent interface.
             set("ipv4", &name, "rp_filter", "0")?;
         }

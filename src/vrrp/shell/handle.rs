@@ -57,6 +57,9 @@ pub struct Vrrp {
     /// The events since the start, until the first call of [`Vrrp::events`].
     #[cfg(target_os = "linux")]
     initial_events: Mutex<Option<Receiver<VrrpEvent>>>,
+    /// The threads that run notify commands.
+    #[cfg(target_os = "linux")]
+    notify_threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Vrrp {
@@ -73,18 +76,33 @@ impl Vrrp {
     pub fn start(
         routers: impl IntoIterator<Item = VirtualRouterConfig>,
     ) -> Result<Self, VrrpStartError> {
+        Self::start_with_notify(routers, [])
+    }
+
+    /// As [`start`](Self::start), with commands that run from the first state on, unlike those of
+    /// [`run_on_transition`](Self::run_on_transition).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with_notify(
+        routers: impl IntoIterator<Item = VirtualRouterConfig>,
+        notify: impl IntoIterator<Item = NotifyCommands>,
+    ) -> Result<Self, VrrpStartError> {
         let routers: Vec<_> = routers.into_iter().collect();
         validate(&routers)?;
-        Self::spawn(routers)
+        Self::spawn(routers, notify.into_iter().collect())
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn spawn(_: Vec<VirtualRouterConfig>) -> Result<Self, VrrpStartError> {
+    fn spawn(_: Vec<VirtualRouterConfig>, _: Vec<NotifyCommands>) -> Result<Self, VrrpStartError> {
         Err(VrrpStartError::Unsupported)
     }
 
     #[cfg(target_os = "linux")]
-    fn spawn(routers: Vec<VirtualRouterConfig>) -> Result<Self, VrrpStartError> {
+    fn spawn(
+        routers: Vec<VirtualRouterConfig>,
+        notify: Vec<NotifyCommands>,
+    ) -> Result<Self, VrrpStartError> {
         use crate::histogram::AtomicHistogram;
         use crate::vrrp::VrrpSyncGroup;
 
@@ -106,6 +124,14 @@ impl Vrrp {
         }
         let (commands, receiver) = channel();
         let (subscriber, initial_events) = sync_channel(MAX_QUEUED_EVENTS);
+        let mut subscribers = vec![subscriber];
+        let mut notify_threads = Vec::new();
+        for commands in notify {
+            let (subscriber, events) = sync_channel(MAX_QUEUED_EVENTS);
+            subscribers.push(subscriber);
+            // Ends with the events, also if the start fails below.
+            notify_threads.extend(commands.spawn(VrrpEvents(events)));
+        }
         let is_master = Arc::new(AtomicBool::new(false));
         let data = VrrpThread {
             instances,
@@ -115,7 +141,7 @@ impl Vrrp {
             commands: receiver,
             wakeup: Arc::clone(&wakeup),
             is_master: Arc::clone(&is_master),
-            subscribers: vec![subscriber],
+            subscribers,
             events_lost: 0,
             lateness: AtomicHistogram::default(),
             is_realtime: false,
@@ -129,6 +155,7 @@ impl Vrrp {
             is_master,
             tracks: Mutex::new(tracks),
             initial_events: Mutex::new(Some(initial_events)),
+            notify_threads: Mutex::new(notify_threads),
         })
     }
 
@@ -212,14 +239,19 @@ impl Vrrp {
         VrrpEvents(receiver)
     }
 
-    /// Runs commands when a virtual router changes its state, in a thread of their own.
+    /// Runs commands when a virtual router changes its state from now on, in a thread of their own.
     pub fn run_on_transition(&self, notify: NotifyCommands) {
-        notify.spawn(self.events());
+        let thread = notify.spawn(self.events());
+        #[cfg(target_os = "linux")]
+        lock(&self.notify_threads).extend(thread);
+        #[cfg(not(target_os = "linux"))]
+        drop(thread);
     }
 
     /// Stops the virtual routers: a master resigns, keeps its addresses until it receives its
     /// successor's advertisement, and then releases them. Blocks until that is done: for an interval
-    /// and a quarter if no router takes over. Afterwards there is no status, and the events end.
+    /// and a quarter if no router takes over. Afterwards there is no status, and the events end. Waits
+    /// for the notify commands of the last state too, at most for their timeouts.
     pub fn stop(&self) {
         #[cfg(target_os = "linux")]
         {
@@ -227,6 +259,11 @@ impl Vrrp {
             let thread = lock(&self.thread).take();
             // If the thread has panicked, the lifetimes of the addresses end.
             thread.map(JoinHandle::join);
+            let notify_threads = std::mem::take(&mut *lock(&self.notify_threads));
+            for thread in notify_threads {
+                // A panic of `on_failure` ended that thread.
+                let _ = thread.join();
+            }
         }
     }
 

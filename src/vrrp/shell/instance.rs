@@ -37,7 +37,10 @@ pub(super) struct VrrpInstance {
     pub(super) last_advert: Option<ReceivedAdvert>,
     /// When to acquire the addresses again, after a failure.
     pub(super) retry_at: Option<Instant>,
+    /// The addresses that advertisements name.
     addresses: Vec<IpAddr>,
+    /// Those, and the excluded ones.
+    held_addresses: Vec<IpAddr>,
     signer: Option<AdvertSigner>,
     verifier: Option<AdvertVerifier>,
     /// When each failure was last reported; bounded by the number of operations and reasons.
@@ -87,6 +90,7 @@ impl VrrpInstance {
             last_advert: None,
             retry_at: None,
             addresses: config.addresses.iter().map(super::VirtualAddress::ip).collect(),
+            held_addresses: config.held_addresses().map(|address| address.ip()).collect(),
             signer: keys.first().cloned().map(AdvertSigner::new),
             verifier: (!keys.is_empty())
                 .then(|| AdvertVerifier::new(keys.clone(), Some(max_clock_skew))),
@@ -157,8 +161,8 @@ impl VrrpInstance {
 
     /// Announces the addresses on the link.
     pub(super) fn announce_addresses(&mut self, now: Instant) {
-        for index in 0..self.addresses.len() {
-            let address = self.addresses[index];
+        for index in 0..self.held_addresses.len() {
+            let address = self.held_addresses[index];
             if let Err(error) = self.announcer.announce(address) {
                 self.report_failure(&format!("announce address {address}"), &error, now);
             }
@@ -263,7 +267,7 @@ impl VrrpInstance {
     pub(super) fn check_conflicts(&mut self, is_master: bool, now: Instant) {
         for _ in 0..64 {
             let Some((address, mac)) = self.announcer.receive_arp_claim() else { return };
-            if is_master && self.addresses.contains(&address.into()) {
+            if is_master && self.held_addresses.contains(&address.into()) {
                 self.adverts.conflicts += 1;
                 if self.is_report_due("conflict", now) {
                     self.pending_events.push(VrrpEventKind::AddressConflict { address, mac });

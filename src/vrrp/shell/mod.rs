@@ -26,6 +26,6 @@ pub use self::error::VrrpStartError;
 pub use self::events::{VrrpEvent, VrrpEventKind, VrrpEvents, VrrpEventsClosed};
 pub use self::handle::Vrrp;
 pub use self::mac_address::MacAddress;
-pub use self::notify::NotifyCommands;
+pub use self::notify::{NotifyCommand, NotifyCommands};
 pub use self::status::{AdvertCounters, LastAdvertStatus, VirtualRouterStatus, VrrpStatus};
 pub use self::virtual_router_config::VirtualRouterConfig;

@@ -275,7 +275,11 @@ impl VrrpThread {
             name: instance.config.name.clone(),
             virtual_router_id: instance.config.election.vrid,
             interface: instance.config.interface.clone(),
-            addresses: instance.config.addresses.iter().map(ToString::to_string).collect(),
+            addresses: instance
+                .config
+                .held_addresses()
+                .map(|address| address.to_string())
+                .collect(),
             state: member.state(),
             since: now.saturating_duration_since(instance.state_since),
             priority: member.priority(),

@@ -31,6 +31,7 @@ pub struct VirtualRouterConfig {
     pub(super) interface: String,
     pub(super) election: ElectionConfig,
     pub(super) addresses: Vec<VirtualAddress>,
+    pub(super) excluded_addresses: Vec<VirtualAddress>,
     pub(super) routes: Vec<VirtualRoute>,
     pub(super) peers: Vec<IpAddr>,
     pub(super) tracks: Vec<(String, TrackEffect)>,
@@ -50,6 +51,7 @@ impl VirtualRouterConfig {
             interface,
             election,
             addresses: Vec::new(),
+            excluded_addresses: Vec::new(),
             routes: Vec::new(),
             peers: Vec::new(),
             tracks: Vec::new(),
@@ -73,6 +75,18 @@ impl VirtualRouterConfig {
     pub fn address(mut self, address: VirtualAddress) -> Self {
         self.addresses.push(address);
         self
+    }
+
+    /// Adds an address that the master holds, and that its advertisements do not name: further
+    /// addresses beyond the 255 of a message, or those of the other family.
+    pub fn excluded_address(mut self, address: VirtualAddress) -> Self {
+        self.excluded_addresses.push(address);
+        self
+    }
+
+    /// Returns the addresses that the master holds, advertised or not.
+    pub(super) fn held_addresses(&self) -> impl Iterator<Item = VirtualAddress> + '_ {
+        self.addresses.iter().chain(&self.excluded_addresses).copied()
     }
 
     /// Adds a route that the master holds.

@@ -50,7 +50,7 @@ impl fmt::Display for Balance {
 /// Makes connections as [W2](super::connection) does, through two workers without pinning, and returns
 /// how many each accepted.
 pub(crate) async fn measure(stage: &Stage, time: Duration, is_quick: bool) -> Result<Balance> {
-    let (address, mut child) = lvs(stage, Traffic::Tcp, None, 2).await?;
+    let (address, mut child) = lvs(stage, None, Traffic::Tcp, None, 2).await?;
     let running = Running { subject: Subject::Lvs, targets: vec![address], child: None };
     let mut load = start_load(stage, &running, Id::W2, |order| {
         order.millis = time.as_millis() as u64;

@@ -25,7 +25,13 @@ pub(crate) const WORKLOAD: Workload = Workload {
     unit: Unit { name: "RSS bytes/connection", nanos: 1.0, rate: "connections", rate_scale: 1.0 },
     traffic: Traffic::Tcp,
     // Without subjects that splice: their pipes leave too few descriptors.
-    subjects: &[Subject::Lvs, Subject::Haproxy, Subject::HaproxyAgain, Subject::Nginx],
+    subjects: &[
+        Subject::Lvs,
+        Subject::LvsBefore,
+        Subject::Haproxy,
+        Subject::HaproxyAgain,
+        Subject::Nginx,
+    ],
 };
 
 const MAX_CONNECTIONS: u64 = 9_000;

@@ -56,10 +56,11 @@ pub(crate) struct Unit {
 pub(super) const TCP: &[Subject] = &[
     Subject::Direct,
     Subject::Lvs,
+    Subject::LvsBefore,
     Subject::Haproxy,
     Subject::HaproxyAgain,
     Subject::HaproxySplice,
     Subject::Nginx,
 ];
 pub(super) const UDP: &[Subject] =
-    &[Subject::Direct, Subject::Lvs, Subject::Nginx, Subject::NginxAgain];
+    &[Subject::Direct, Subject::Lvs, Subject::LvsBefore, Subject::Nginx, Subject::NginxAgain];

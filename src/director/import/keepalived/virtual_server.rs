@@ -1,109 +1,87 @@
-//! Conversion of virtual servers and their real servers.
+//! Conversion of virtual servers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use super::checker::{CheckerDefaults, import_checks};
+use super::address_range::{parse_address, parse_range};
+use super::global::GlobalSettings;
+use super::real_server::import_servers;
 use super::syntax::KeepalivedDirective;
-use super::values::toml_duration;
-use crate::director::import::ipvs::{netmask_bits, scheduler_text};
+use super::values::{ImportedCommand, number, toml_duration};
+use crate::director::import::error::ImportError;
+use crate::director::import::ipvs::{
+    every_port_warning, mark_refusal, netmask_bits, scheduler_text,
+};
 use crate::director::import::toml_writer::{
     ImportedConfig, TomlInlineTable, TomlTable, toml_string_array,
 };
 use crate::scheduler::SchedulerRegistry;
 
-pub(super) fn import(nodes: &[KeepalivedDirective], output: &mut ImportedConfig) {
+/// The timeout of persistence without a value, in seconds.
+const DEFAULT_PERSISTENCE_TIMEOUT: u32 = 360;
+/// The number of listeners of all services.
+const MAX_LISTENERS: usize = 16_384;
+
+pub(super) fn import(
+    nodes: &[KeepalivedDirective],
+    global: &GlobalSettings<'_>,
+    output: &mut ImportedConfig,
+) -> Result<(), ImportError> {
     let mut groups = BTreeMap::new();
     for group in nodes.iter().filter(|node| node.name() == "virtual_server_group") {
-        group.mark_used();
         if let Some(name) = group.value() {
             groups.insert(name, group);
         }
     }
     let mut listeners = BTreeSet::new();
-    let mut number = 0;
-    for node in nodes.iter().filter(|node| node.name() == "virtual_server") {
-        node.mark_used();
-        number += 1;
-        if let Some(table) = import_service(node, number, &groups, &mut listeners, output) {
-            output.push_table(table);
+    let services = nodes.iter().filter(|node| node.name() == "virtual_server");
+    for (n, node) in services.enumerate() {
+        let listen = listen_addresses(node.mark_used(), &groups, output)?;
+        match import_service(node, n + 1, listen, &mut listeners, global, output) {
+            Some(table) => output.push_table(table),
+            None => node.mark_all_used(),
+        }
+        if listeners.len() > MAX_LISTENERS {
+            let reason = format!("the services have more than {MAX_LISTENERS} addresses and ports");
+            return Err(ImportError::new(&node.position, reason));
         }
     }
+    Ok(())
 }
 
-/// Parses an address with an optional port; 0 stands for the port that the client connects to.
-fn parse_address(words: &[String]) -> Option<SocketAddr> {
-    let (ip, port) = match words {
-        [ip] => (ip, "0"),
-        [ip, port, ..] => (ip, port.as_str()),
-        [] => return None,
-    };
-    Some(SocketAddr::new(ip.parse::<IpAddr>().ok()?, port.parse().ok()?))
-}
-
-/// Parses a line of a virtual server group, such as `10.0.0.1-5 80`.
-fn parse_address_range(words: &[String]) -> Option<Vec<SocketAddr>> {
-    let (first, last) = words.first()?.split_once('-').unzip();
-    let (Some(first), Some(last)) = (first, last) else {
-        return parse_address(words).map(|address| vec![address]);
-    };
-    let port = words.get(1).map_or(Some(0), |port| port.parse().ok())?;
-    let first: std::net::Ipv4Addr = first.parse().ok()?;
-    let last: u8 = last.parse().ok()?;
-    let [a, b, c, from] = first.octets();
-    (from..=last).map(|d| Some(SocketAddr::from(([a, b, c, d], port)))).collect()
-}
-
+/// Converts a service; `None` if it is left out, which is reported.
 fn import_service(
     node: &KeepalivedDirective,
     number: usize,
-    groups: &BTreeMap<&str, &KeepalivedDirective>,
-    listeners: &mut BTreeSet<(String, SocketAddr)>,
+    addresses: Vec<SocketAddr>,
+    listeners: &mut BTreeSet<(&'static str, SocketAddr)>,
+    global: &GlobalSettings<'_>,
     output: &mut ImportedConfig,
 ) -> Option<TomlTable> {
-    let protocol = node.child_value("protocol").unwrap_or("TCP").to_ascii_lowercase();
-    let listens = listen_addresses(node, groups, output);
-    if !matches!(&*protocol, "tcp" | "udp") {
-        output.report_skipped(node.line, format!("a service of protocol {protocol}"));
-        return None;
-    }
+    let protocol = protocol(node, output)?;
     let mut listen = Vec::new();
-    for address in listens {
+    for address in addresses {
         if address.port() == 0 {
-            output.report_skipped(
-                node.line,
-                format!(
-                    "port 0 (every port) of {} is not supported: set the ports in `listen`",
-                    address.ip()
-                ),
-            );
-        } else if !listeners.insert((protocol.clone(), address)) {
-            output.report_skipped(
-                node.line,
-                format!("{address} is defined twice: only the first is converted"),
-            );
+            output.warn(&node.position, every_port_warning(address.ip()));
+        } else if !listeners.insert((protocol, address)) {
+            let report = format!("{address} is defined twice: only the first is converted");
+            output.warn(&node.position, report);
         } else {
-            listen.push(address.to_string());
+            listen.push(address);
         }
+    }
+    if listen.is_empty() {
+        let report = format!("{}: the service has no address and port: left out", node.text());
+        output.warn(&node.position, report);
+        return None;
     }
     let mut table = TomlTable::new("[[service]]");
     table.insert_string("name", &format!("{protocol}-{number}"));
-    if listen.is_empty() {
-        table.insert_string("listen", &format!("127.0.0.1:{number}"));
-        table.push_comment("The original names no address and port: set the address to listen on.");
-    } else {
-        table.insert("listen", toml_string_array(listen.iter().map(String::as_str)));
-    }
-    table.insert_string("protocol", &protocol);
-    import_scheduling(node, &mut table, output);
-    if let Some(sorry) = node.last_child("sorry_server") {
-        match parse_address(sorry.values())
-            .filter(|address| protocol == "tcp" && address.port() > 0)
-        {
-            Some(address) => table.insert_string("sorry_server", &address.to_string()),
-            None => output.report_skipped(sorry.line, format!("`{}`", sorry.words.join(" "))),
-        }
-    }
+    let texts: Vec<_> = listen.iter().map(ToString::to_string).collect();
+    table.insert("listen", toml_string_array(texts.iter().map(String::as_str)));
+    table.insert_string("protocol", protocol);
+    import_scheduling(node, protocol, &mut table, output);
+    let has_sorry_server = import_sorry_server(node, &listen, &mut table, output);
     for name in ["lb_kind", "lvs_method"] {
         if let Some(kind) = node.child_value(name).filter(|kind| !kind.eq_ignore_ascii_case("NAT"))
         {
@@ -113,151 +91,215 @@ fn import_service(
             ));
         }
     }
-    let common = CheckerDefaults {
-        interval: node.child_number("delay_loop").unwrap_or(60.0),
-        timeout: node.child_number("connect_timeout"),
-        retry: node.child_number("retry"),
-        delay_before_retry: node.child_number("delay_before_retry"),
-    };
-    import_servers(node, &listen, common, &mut table, output);
+    let total_weight = import_servers(node, &listen, global, &mut table, output);
+    import_quorum(node, has_sorry_server, total_weight, global, &mut table, output);
     Some(table)
 }
 
+/// Returns the protocol; `None` for one that no service can have.
+fn protocol(node: &KeepalivedDirective, output: &mut ImportedConfig) -> Option<&'static str> {
+    let Some(protocol) = node.last_child("protocol") else {
+        let report =
+            "the virtual_server has no `protocol`: it is a UDP service, as in keepalived 2";
+        output.warn(&node.position, report);
+        return Some("udp");
+    };
+    match protocol.value().unwrap_or_default().to_ascii_lowercase().as_str() {
+        "tcp" => Some("tcp"),
+        "udp" => Some("udp"),
+        _ => {
+            let report = format!("{}: the service is left out", protocol.text());
+            output.warn(&node.position, report);
+            None
+        }
+    }
+}
+
+/// Returns the addresses of the service, or of its group.
 fn listen_addresses(
     node: &KeepalivedDirective,
     groups: &BTreeMap<&str, &KeepalivedDirective>,
     output: &mut ImportedConfig,
-) -> Vec<SocketAddr> {
+) -> Result<Vec<SocketAddr>, ImportError> {
+    let refuse_mark = |node: &KeepalivedDirective, mark: Option<&String>| {
+        ImportError::new(&node.position, mark_refusal(mark.map_or("?", |mark| mark)))
+    };
     match node.values() {
         [kind, name, ..] if kind == "group" => {
             let Some(group) = groups.get(name.as_str()) else {
-                output
-                    .report_skipped(node.line, format!("there is no virtual_server_group {name}"));
-                return Vec::new();
+                let report = format!("there is no virtual_server_group {name}");
+                output.warn(&node.position, report);
+                return Ok(Vec::new());
             };
+            group.mark_used();
             let mut listens = Vec::new();
             for line in group.children() {
-                match parse_address_range(&line.mark_used().words) {
-                    Some(addresses) => listens.extend(addresses),
-                    None => output.report_skipped(line.line, format!("`{}`", line.words.join(" "))),
+                if line.mark_used().name() == "fwmark" {
+                    return Err(refuse_mark(line, line.values().first()));
+                }
+                match parse_range(&line.words) {
+                    Ok(addresses) => listens.extend(addresses),
+                    Err(reason) => {
+                        let report = format!("{} is left out: {reason}", line.text());
+                        output.warn(&line.position, report);
+                    }
                 }
             }
-            listens
+            Ok(listens)
         }
-        words => match parse_address(words) {
-            Some(address) => vec![address],
-            None => {
-                output.report_skipped(node.line, format!("`{}`", words.join(" ")));
-                Vec::new()
+        [kind, mark @ ..] if kind == "fwmark" => Err(refuse_mark(node, mark.first())),
+        words => {
+            let address = parse_address(words);
+            if address.is_none() {
+                let report = format!("{}: this is no address with a port", node.text());
+                output.warn(&node.position, report);
             }
-        },
+            Ok(address.into_iter().collect())
+        }
     }
 }
 
-/// Converts scheduler, persistence and quorum.
+/// Converts scheduler and persistence.
 fn import_scheduling(
     node: &KeepalivedDirective,
+    protocol: &str,
     table: &mut TomlTable,
     output: &mut ImportedConfig,
 ) {
     let scheduler = node.child_value("lvs_sched").or(node.child_value("lb_algo")).unwrap_or("wlc");
-    let flags = ["sh-port", "sh-fallback", "mh-port", "mh-fallback"];
-    let flags: Vec<_> = flags.into_iter().filter(|flag| node.last_child(flag).is_some()).collect();
-    let rule = scheduler_text(scheduler, &flags);
+    let mut flags = Vec::new();
+    for (keyword, general, suffix) in [
+        ("sh-fallback", "flag-1", "fallback"),
+        ("sh-port", "flag-2", "port"),
+        ("mh-fallback", "flag-1", "fallback"),
+        ("mh-port", "flag-2", "port"),
+    ] {
+        let is_this = keyword.starts_with(scheduler);
+        let is_general = node.last_child(general).is_some() && is_this;
+        if node.last_child(keyword).is_some() || is_general {
+            flags.push(format!("{}-{suffix}", &keyword[..2]));
+        }
+    }
+    let rule = scheduler_text(scheduler, &flags.iter().map(String::as_str).collect::<Vec<_>>());
     match SchedulerRegistry::default().parse(&rule) {
         Ok(_) => table.insert_string("scheduler", &rule),
-        Err(_) => output.report_skipped(node.line, format!("scheduler `{rule}`")),
-    }
-    if node.last_child("ops").is_some() {
-        table.insert("udp", "{ one_packet = true }");
-    }
-    if let Some(persistent) = node.last_child("persistence_timeout") {
-        let timeout =
-            persistent.value().and_then(|timeout| timeout.parse::<f64>().ok()).unwrap_or(360.0);
-        let mut persistence = TomlInlineTable::default();
-        persistence.insert_string("timeout", &toml_duration(timeout.clamp(1.0, 1e9)));
-        let mask = node.child_value("persistence_granularity");
-        if let Some(bits) = mask.and_then(netmask_bits) {
-            let is_v6 = mask.is_some_and(|mask| !mask.contains('.'));
-            persistence.insert(if is_v6 { "netmask_v6" } else { "netmask" }, bits);
+        Err(error) => {
+            let report = format!("scheduler `{rule}`: {error}: the service has the default, wlc");
+            output.warn(&node.position, report);
         }
-        table.insert("persistence", persistence);
     }
-    if let Some(weight) = node.child_number("quorum").filter(|weight| *weight > 1.0) {
-        let mut quorum = TomlInlineTable::default();
-        quorum.insert("weight", weight as u64);
-        if let Some(hysteresis) = node.child_number("hysteresis") {
-            quorum.insert("hysteresis", hysteresis as u64);
+    match node.last_child("ops") {
+        Some(_) if protocol == "udp" => table.insert("udp", "{ one_packet = true }"),
+        Some(ops) => {
+            output.report_skipped(&ops.position, "`ops` is for UDP only, as in keepalived")
         }
-        table.insert("quorum", quorum);
+        None => {}
     }
+    let mask = node.last_child("persistence_granularity");
+    let timeout = node.last_child("persistence_timeout");
+    let timeout = match timeout.map(|node| (node, node.value())) {
+        None => mask.map(|_| DEFAULT_PERSISTENCE_TIMEOUT),
+        Some((_, None)) => Some(DEFAULT_PERSISTENCE_TIMEOUT),
+        Some((node, Some(text))) => {
+            let timeout = text.parse().ok().filter(|timeout| (1..=2_678_400).contains(timeout));
+            if timeout.is_none() {
+                let report = format!("{}: there is no persistence, as in keepalived", node.text());
+                output.report_skipped(&node.position, report);
+            }
+            timeout
+        }
+    };
+    let Some(timeout) = timeout else { return };
+    let mut persistence = TomlInlineTable::default();
+    persistence.insert_string("timeout", &toml_duration(f64::from(timeout)));
+    if let Some(mask) = mask {
+        let text = mask.value().unwrap_or_default();
+        let is_v6 = !text.contains('.');
+        match netmask_bits(text).filter(|bits| is_v6 || *bits <= 32) {
+            Some(bits) => {
+                persistence.insert(if is_v6 { "netmask_v6" } else { "netmask" }, bits);
+            }
+            None => {
+                let report = format!("{}: this is no netmask", mask.text());
+                output.warn(&mask.position, report);
+            }
+        }
+    }
+    table.insert("persistence", persistence);
 }
 
-fn import_servers(
+/// Converts the sorry server; returns whether there is one.
+fn import_sorry_server(
     node: &KeepalivedDirective,
-    listen: &[String],
-    common: CheckerDefaults,
+    listen: &[SocketAddr],
+    table: &mut TomlTable,
+    output: &mut ImportedConfig,
+) -> bool {
+    let Some(sorry) = node.last_child("sorry_server") else { return false };
+    let Some(mut address) = parse_address(sorry.values()) else {
+        let report = format!("{}: this is no address with a port", sorry.text());
+        output.warn(&sorry.position, report);
+        return false;
+    };
+    if address.port() == 0
+        && let [listen] = listen
+    {
+        address.set_port(listen.port());
+    }
+    if address.port() == 0 {
+        output.warn(&sorry.position, format!("{}: a port is required", sorry.text()));
+        return false;
+    }
+    table.insert_string("sorry_server", &address.to_string());
+    true
+}
+
+/// Converts the quorum with its programs. Without a sorry server keepalived goes on below the quorum.
+fn import_quorum(
+    node: &KeepalivedDirective,
+    has_sorry_server: bool,
+    total_weight: u64,
+    global: &GlobalSettings<'_>,
     table: &mut TomlTable,
     output: &mut ImportedConfig,
 ) {
-    let mut checked: Option<(Vec<TomlInlineTable>, usize)> = None;
-    let mut known = BTreeSet::new();
-    let mut tables = Vec::new();
-    for server in node.children_named("real_server") {
-        let Some(mut address) = parse_address(server.values()) else {
-            output.report_skipped(server.line, format!("`{}`", server.words.join(" ")));
-            continue;
-        };
-        if address.port() == 0
-            && let [listen] = listen
-            && let Ok(listen) = listen.parse::<SocketAddr>()
-        {
-            address.set_port(listen.port());
-        }
-        if !known.insert(address) {
-            output.report_skipped(
-                server.line,
-                format!("{address} is defined twice: only the first is converted"),
-            );
-            continue;
-        }
-        let mut row = TomlTable::new("[[service.server]]");
-        row.insert_string("address", &address.to_string());
-        let weight = server.child_number("weight").or(node.child_number("weight")).unwrap_or(1.0);
-        row.insert("weight", weight.min(65_535.0) as u32);
-        let number = |name| {
-            server.child_number(name).map(|number| number as u32).filter(|number| *number > 0)
-        };
-        if let Some(max) = number("uthreshold") {
-            row.insert("max_connections", max);
-            if let Some(resume) = number("lthreshold").filter(|resume| *resume <= max) {
-                row.insert("resume_connections", resume);
-            }
-        }
-        if server.last_child("inhibit_on_failure").is_some() {
-            row.push_comment("inhibit_on_failure: a server that is down is never removed.");
-        }
-        let checks = import_checks(server, common, output);
-        match &checked {
-            None => checked = Some((checks, server.line)),
-            Some((first, line)) if *first != checks => {
-                let report = format!(
-                    "checks of this server: all servers of the service have the checks of line \
-                         {line}"
-                );
-                output.report_skipped(server.line, report);
-            }
-            Some(_) => {}
-        }
-        tables.push(row);
+    let mut weight = number(node, "quorum", 1..=u64::from(u32::MAX), output).unwrap_or(1);
+    let mut hysteresis = number(node, "hysteresis", 0..=u64::from(u32::MAX), output).unwrap_or(0);
+    let commands: Vec<_> = ["quorum_up", "quorum_down"]
+        .into_iter()
+        .filter_map(|key| {
+            let command = node.last_child(key)?;
+            let command = ImportedCommand::read(command, &global.script_user, output)?;
+            Some((key, command.to_toml()))
+        })
+        .collect();
+    if weight > total_weight.max(1) {
+        let report = format!(
+            "`quorum {weight}` is above the total weight: {total_weight}, as in keepalived"
+        );
+        output.report_skipped(&node.position, report);
+        weight = total_weight.max(1);
     }
-    match checked.map(|(checks, _)| checks).unwrap_or_default().as_slice() {
-        [] => {}
-        [check] => table.insert("health", check),
-        checks => {
-            let checks: Vec<_> = checks.iter().map(ToString::to_string).collect();
-            table.insert("health", format!("[{}]", checks.join(", ")));
+    if hysteresis >= weight {
+        if hysteresis > 0 {
+            let report = format!("`hysteresis {hysteresis}`: {}, as in keepalived", weight - 1);
+            output.report_skipped(&node.position, report);
         }
+        hysteresis = weight - 1;
     }
-    tables.into_iter().for_each(|row| table.push_subtable(row));
+    if weight == 1 && commands.is_empty() {
+        return;
+    }
+    let mut quorum = TomlInlineTable::default();
+    quorum.insert("weight", weight);
+    if hysteresis > 0 {
+        quorum.insert("hysteresis", hysteresis);
+    }
+    if !has_sorry_server {
+        quorum.insert("advisory", true);
+    }
+    table.insert("quorum", quorum);
+    for (key, command) in commands {
+        table.insert(key, command);
+    }
 }

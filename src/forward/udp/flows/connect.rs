@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use super::{ConnectedServer, WorkerFlows};
+use super::{ConnectedServer, FlowKey, WorkerFlows};
 use crate::balancer::PickError;
 use crate::forward::counters::add_relaxed;
 use crate::forward::errno::{is_forbidden_error, is_local_error};
@@ -30,6 +30,25 @@ impl WorkerFlows {
             }
         }
         self.connect_sorry_server()
+    }
+
+    /// Connects a socket to the backend at which the client has a flow of an earlier forwarder; `None`
+    /// if there is none, or the backend is not eligible.
+    pub(super) fn connect_earlier_server(
+        &mut self,
+        key: FlowKey,
+        flow: &mut Flow,
+        now: Instant,
+    ) -> Result<Option<ConnectedServer>, ShedReason> {
+        let (route, address) = (&self.context.settings.route, self.context.address);
+        let local = key.local.map_or(address, |ip| SocketAddr::new(ip, address.port()));
+        let earlier = self.context.earlier_flows.take_backend(key.client, local, now);
+        let Some(backend) = earlier.filter(|_| route.persistence().is_none()) else {
+            return Ok(None);
+        };
+        let Some(mut lease) = route.balancer().lease_by_id(&backend) else { return Ok(None) };
+        lease.set_active(false);
+        self.connect_server(Some(lease), flow)
     }
 
     /// Connects a socket to a leased backend, or without a lease to the sorry server; `None` if the

@@ -7,19 +7,22 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::counters::{FlowEndReason, ShedReason};
+use super::flow_record::FlowRecord;
 use super::flow_table::{FlowExpiry, FlowId, FlowTable};
 use super::metrics::{AtomicUdpBackendCounters, UdpWorkerMetrics};
 use super::settings::UdpContext;
 use crate::balancer::BalancerWorker;
 use crate::forward::address::canonical_address;
+use crate::forward::clock::now;
 use crate::forward::connection_table::{ConnectionEntry, ConnectionKey};
 use crate::forward::counters::add_relaxed;
+use crate::forward::descriptors::{DescriptorPermit, NoDescriptors};
 use crate::forward::limits::ClientPermit;
 use crate::scheduler::Rng;
 use crate::sys::mmsg::set_udp_gro;
@@ -47,6 +50,7 @@ pub(super) struct Upstream {
     backend_serial: u64,
     pub(super) metrics: Arc<AtomicUdpBackendCounters>,
     live_entry: ConnectionKey,
+    started_at: Instant,
     /// Datagrams of the client.
     pub(super) requests: u64,
     /// Datagrams of the backend.
@@ -63,9 +67,19 @@ pub(super) struct Upstream {
     retry_flow: Option<Box<Flow>>,
     /// The number of refusals since the last reply.
     refusals: u32,
-    /// Released when the flow ends.
-    _client_permit: Option<ClientPermit>,
+    _permits: FlowPermits,
 }
+
+/// What a flow may take; released when it ends.
+#[derive(Debug)]
+struct FlowPermits {
+    _client: Option<ClientPermit>,
+    /// For the socket to the backend.
+    _descriptor: DescriptorPermit<1>,
+}
+
+/// How often a worker says that flows end for want of descriptors.
+const SHORTAGE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Upstream {
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -107,6 +121,10 @@ pub(super) struct WorkerFlows {
     generation: u64,
     /// Flows whose backend went out of service.
     stale_flows: Vec<FlowId>,
+    /// Whether the flow that started last found no descriptor.
+    is_short: bool,
+    /// When the worker last said that flows end for want of descriptors.
+    shortage_logged_at: Option<Instant>,
     /// Flows that ended by themselves since the start of the drain.
     pub(super) finished: u64,
 }
@@ -127,8 +145,19 @@ impl WorkerFlows {
             settings.options.idle_timeout(),
             settings.options.total_timeout,
         );
-        let stale_flows = Vec::new();
-        Self { table, metrics, context, epoll, picker, rng, generation, stale_flows, finished: 0 }
+        Self {
+            table,
+            metrics,
+            context,
+            epoll,
+            picker,
+            rng,
+            generation,
+            stale_flows: Vec::new(),
+            is_short: false,
+            shortage_logged_at: None,
+            finished: 0,
+        }
     }
 
     /// Returns the flow of a client's datagram; starts a flow if there is none.
@@ -160,10 +189,13 @@ impl WorkerFlows {
             None if is_draining => Err(ShedReason::Draining),
             None => {
                 let mut flow = self.scheduler_flow(client, local, now);
-                let permit = self.reserve_flow(key)?;
-                let connected = self.connect_any_server(&mut flow, now)?;
+                let permits = self.reserve_flow(key, now)?;
+                let connected = match self.connect_earlier_server(key, &mut flow, now)? {
+                    Some(connected) => connected,
+                    None => self.connect_any_server(&mut flow, now)?,
+                };
                 let retry_flow = flow.view().is_retry().then(|| Box::new(flow));
-                self.start_flow(key, connected, permit, retry_flow, now)
+                self.start_flow(key, connected, permits, retry_flow, now)
             }
         }
     }
@@ -190,18 +222,18 @@ impl WorkerFlows {
             if is_draining {
                 return Err(ShedReason::Draining);
             }
-            let permit = self.reserve_flow(key)?;
+            let permits = self.reserve_flow(key, now)?;
             if let Some(connected) = self.connect_server(lease, flow)? {
-                return self.start_flow(key, connected, permit, None, now);
+                return self.start_flow(key, connected, permits, None, now);
             }
         }
         Err(ShedReason::Unreachable)
     }
 
-    /// Reserves room for one more flow, and evicts another flow for it if the table is full. Returns
-    /// the permit of the client, if flows per client are limited.
-    fn reserve_flow(&mut self, key: FlowKey) -> Result<Option<ClientPermit>, ShedReason> {
-        let permit = match &self.context.client_limits {
+    /// Reserves room for one more flow, and evicts another flow for it if the table is full or no
+    /// descriptor is left.
+    fn reserve_flow(&mut self, key: FlowKey, now: Instant) -> Result<FlowPermits, ShedReason> {
+        let client = match &self.context.client_limits {
             Some(limits) => {
                 let permit = limits.try_acquire(key.client.ip());
                 Some(permit.ok_or(ShedReason::ClientLimit)?)
@@ -213,14 +245,40 @@ impl WorkerFlows {
         {
             self.close_flow(key, upstream, FlowEndReason::Evicted);
         }
-        Ok(permit)
+        self.is_short = false;
+        let descriptor = DescriptorPermit::try_acquire().or_else(|error| {
+            self.log_shortage(error, now);
+            self.is_short = true;
+            // A flow of this round has not sent its datagram yet.
+            if let Some((key, upstream)) = self.table.evict_idlest(now) {
+                self.close_flow(key, upstream, FlowEndReason::Evicted);
+            }
+            // Another worker may have taken what the flow gave back.
+            DescriptorPermit::try_acquire().map_err(|_| ShedReason::NoResources)
+        })?;
+        Ok(FlowPermits { _client: client, _descriptor: descriptor })
+    }
+
+    /// Returns how many datagrams of `most` to receive at once. While descriptors are short, few enough
+    /// that their flows leave half of the others time for replies.
+    pub(super) fn receive_batch(&self, most: usize) -> usize {
+        if self.is_short { (self.table.len() / 2).clamp(1, most) } else { most }
+    }
+
+    fn log_shortage(&mut self, error: NoDescriptors, now: Instant) {
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= SHORTAGE_LOG_INTERVAL;
+        if self.shortage_logged_at.is_none_or(is_due) {
+            self.shortage_logged_at = Some(now);
+            let service = &self.context.settings.name;
+            warn!("service {service}: {error}; new flows end those that have been idle longest");
+        }
     }
 
     fn start_flow(
         &mut self,
         key: FlowKey,
         connected: ConnectedServer,
-        client_permit: Option<ClientPermit>,
+        permits: FlowPermits,
         retry_flow: Option<Box<Flow>>,
         now: Instant,
     ) -> Result<FlowId, ShedReason> {
@@ -253,6 +311,7 @@ impl WorkerFlows {
             backend_serial,
             metrics,
             live_entry,
+            started_at: now,
             requests: 0,
             replies: 0,
             coalescing: false,
@@ -261,7 +320,7 @@ impl WorkerFlows {
             stale: false,
             retry_flow,
             refusals: 0,
-            _client_permit: client_permit,
+            _permits: permits,
         };
         let Ok(id) = self.table.insert(key, upstream, now) else {
             self.metrics.live.remove(live_entry);
@@ -340,7 +399,7 @@ impl WorkerFlows {
 
     /// Completes the lease and the counters of a flow that has left the table.
     fn close_flow(&mut self, key: FlowKey, upstream: Upstream, reason: FlowEndReason) {
-        let Upstream { lease, live_entry, requests, replies, .. } = upstream;
+        let Upstream { lease, live_entry, requests, replies, started_at, .. } = upstream;
         self.metrics.live.remove(live_entry);
         self.metrics.count_flow_end(reason);
         self.finished += u64::from(reason != FlowEndReason::Cut);
@@ -349,6 +408,19 @@ impl WorkerFlows {
              {replies} from it: {reason}",
             self.context.settings.name, key.client
         );
+        if let Some(on_end) = &self.context.settings.on_end {
+            let address = self.context.address;
+            on_end.call(&FlowRecord {
+                service: Arc::clone(&self.context.settings.name),
+                client: key.client,
+                local: key.local.map_or(address, |ip| SocketAddr::new(ip, address.port())),
+                backend: upstream.metrics.id.clone(),
+                total_time: now().saturating_duration_since(started_at),
+                requests,
+                replies,
+                end: reason.name(),
+            });
+        }
         let Some(lease) = lease else { return };
         lease.complete(match reason {
             FlowEndReason::Idle | FlowEndReason::TotalTime

@@ -39,7 +39,6 @@ use crate::forward::accept_backoff::AcceptBackoff;
 use crate::forward::clock::now;
 use crate::forward::control::{ForwarderControl, ForwarderPhase};
 use crate::forward::counters::add_relaxed;
-use crate::forward::running::CloseSocketsOnPanic;
 use crate::sys::mmsg::{DatagramBatch, ReceivedDatagram, set_udp_gro};
 use crate::sys::shared_fd::SharedFd;
 
@@ -114,7 +113,6 @@ pub(super) async fn run_worker(
     control: Arc<ForwarderControl>,
 ) -> DrainReport {
     let mut phase = control.subscribe();
-    let _guard = CloseSocketsOnPanic(control);
     let mut backoff = AcceptBackoff::default();
     loop {
         tokio::select! {

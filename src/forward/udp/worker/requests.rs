@@ -26,15 +26,16 @@ impl UdpWorker {
         }
         self.paused_until = None;
         let Some(listener) = &self.listener else { return };
+        let batch = self.flows.receive_batch(RECEIVE_BATCH);
         let (incoming, placed, mut result) = (&mut self.incoming, &mut self.placed, Ok(0));
         // Not called if there is nothing to receive: the last batch is kept, in case a backend refuses
         // a datagram of it.
         let _ = listener.try_io(Interest::READABLE, |socket| {
             incoming.clear();
             placed.clear();
-            result = incoming.receive(socket.as_fd(), RECEIVE_BATCH, true);
+            result = incoming.receive(socket.as_fd(), batch, true);
             match result {
-                Ok(RECEIVE_BATCH) => Ok(()),
+                Ok(count) if count == batch => Ok(()),
                 // A short batch has emptied the socket.
                 Ok(_) => Err(io::ErrorKind::WouldBlock.into()),
                 Err(ref error) => Err(error.kind().into()),

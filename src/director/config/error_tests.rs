@@ -1,0 +1,122 @@
+//! Tests of several errors, of tables that conflict, and of warnings.
+
+use super::DirectorConfig;
+
+#[test]
+fn all_errors_of_a_phase_are_listed_in_order() {
+    let lines = |text: &str| {
+        let error = DirectorConfig::parse(text).expect_err(text);
+        error.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    // Keys and types.
+    let text = "workers = \"two\"\n\
+        [[service]]\nname = \"web\"\nlisten = \"127.0.0.1:1\"\nschedular = \"rr\"\n\
+        health = { type = \"tcp\", interval = 2 }\n\
+        [[service.server]]\naddress = \"shop.example.org:80\"\n\
+        [[service.server]]\naddress = \"10.0.0.1:80\"\nweight = -1\n\
+        [[service]]\nlisten = \"127.0.0.1:2\"\n\
+        [vrrp]\ninterface = \"eth0\"\nvirtual_router_id = 300\naddresses = [\"10.0.0.9/24\"]\n";
+    let expected = [
+        "configuration:1:11: workers: \"two\" is not a whole number of at least 0",
+        "configuration:5:1: service.web.schedular: unknown field `schedular`, expected",
+        "configuration:6:36: service.web.health.interval: 2 has no unit: write \"2s\" for seconds",
+        "configuration:8:11: service.web.server.shop.example.org:80.address: \"shop.example.org:80\" is \
+         not an address with a port, such as \"10.0.0.1:80\". A name is looked up by `discovery`, in \
+         place of `server` tables: discovery = { dns = \"shop.example.org\", port = 80 }",
+        "configuration:11:10: service.web.server.10.0.0.1:80.weight: -1 is not a whole number from 0 to \
+         65535",
+        "configuration:12:1: service.2: missing field `name`",
+        "configuration:16:21: vrrp.virtual_router_id: 300 is not a whole number from 1 to 255",
+    ];
+    let found = lines(text);
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{expected}\n{found}");
+    }
+    // Values.
+    let text = "[admin]\nlisten = \"0.0.0.0:9\"\n\
+        [[service]]\nname = \"web\"\nlisten = \"127.0.0.1:1\"\nscheduler = \"no_such_rule\"\n\
+        workers = 0\n\
+        [[service.server]]\naddress = \"10.0.0.1:80\"\nweight = 65536\n\
+        [[service.server]]\naddress = \"10.0.0.1:80\"\n";
+    let found = lines(text);
+    assert_eq!(found.len(), 5, "{found:#?}");
+    let known = "no scheduler is named no_such_rule; those that exist are bounded, dh, ";
+    assert!(found.iter().any(|line| line.contains(known)), "{found:#?}");
+    // Syntax, and variables.
+    assert_eq!(lines("a = \nb = \n").len(), 2);
+    let found = lines("handover = \"${LVS_NONE_A}\"\ninclude = [\"${LVS_NONE_B}\"]\n");
+    assert!(found[0].contains("LVS_NONE_A") || found[1].contains("LVS_NONE_A"), "{found:#?}");
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert_eq!(
+        lines("workers = 1\nworkers = 2\n"),
+        ["configuration:2:1: key `workers` is set twice"]
+    );
+}
+
+#[test]
+fn listeners_that_overlap_are_refused() {
+    let service = |name: &str, listen: &str| {
+        format!("[[service]]\nname = \"{name}\"\nlisten = \"{listen}\"\n")
+    };
+    let admin = |listen: &str| format!("[admin]\nlisten = \"{listen}\"\n");
+    for (text, expected) in [
+        (
+            service("a", "0.0.0.0:80") + &service("b", "127.0.0.1:80"),
+            "service.b.listen: 127.0.0.1:80 overlaps 0.0.0.0:80, on which service \"a\" listens",
+        ),
+        (
+            service("a", "127.0.0.1:80") + &service("b", "[::]:80"),
+            "service.b.listen: [::]:80 overlaps 127.0.0.1:80, on which service \"a\" listens",
+        ),
+        (
+            admin("127.0.0.1:80") + &service("a", "0.0.0.0:80"),
+            "admin.listen: 127.0.0.1:80 overlaps 0.0.0.0:80, on which service \"a\" listens",
+        ),
+    ] {
+        let error = DirectorConfig::parse(&text).expect_err(&text).to_string();
+        assert!(error.contains(expected), "{expected}\n{error}");
+    }
+    let text = service("a", "0.0.0.0:0") + &service("b", "127.0.0.1:0") + &admin("127.0.0.1:0");
+    DirectorConfig::parse(&text).expect("free ports do not overlap");
+}
+
+#[test]
+fn what_is_seldom_meant_is_warned_of() {
+    let text = "[[service]]\nname = \"a\"\nlisten = [\"127.0.0.1:80\", \"127.0.0.1:0\"]\n\
+        [[service.server]]\naddress = \"127.0.0.1:80\"\n\
+        [[service]]\nname = \"b\"\nlisten = \"127.0.0.1:81\"\n";
+    assert_eq!(
+        DirectorConfig::parse(text).expect("allowed").warnings(),
+        [
+            "service a: server 127.0.0.1:80 is the address that the service listens on: it would connect \
+             to itself",
+            "service a listens on 127.0.0.1:0: port 0 is another free port at each start",
+            "service b has no servers: it refuses every client",
+        ]
+    );
+}
+
+#[test]
+fn a_virtual_router_number_stands_for_two_address_families() {
+    let text = |second: &str| {
+        format!(
+            "[[service]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\n[[vrrp]]\nname = \"V4\"\ninterface \
+             = \"eth0\"\nvirtual_router_id = 3\nversion = 2\nadvert_interval = \"1s\"\naddresses = \
+             [\"192.0.2.10/24\"]\n[[vrrp]]\ninterface = \"eth0\"\nvirtual_router_id = 3\n{second}\n"
+        )
+    };
+    let v6 = "addresses = [\"fe80::3/64\"]";
+    DirectorConfig::parse(&text(v6)).expect("one number in two families");
+    for (second, expected) in [
+        ("addresses = [\"192.0.2.11/24\"]", "there is another IPv4 virtual router 3 on eth0"),
+        ("name = \"V4\"\naddresses = [\"fe80::3/64\"]", "there is another virtual router \"V4\""),
+        (
+            "addresses = [\"fe80::3/64\"]\npeers = [\"10.0.0.2\"]",
+            "peers: 10.0.0.2 is for a virtual router with IPv4 addresses, and `addresses` has none",
+        ),
+    ] {
+        let error = DirectorConfig::parse(&text(second)).expect_err(second).to_string();
+        assert!(error.contains(expected), "{expected}\n{error}");
+    }
+}

@@ -1,0 +1,166 @@
+//! Conversion of the real servers of a virtual server.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use super::address_range::parse_address;
+use super::checker::{CheckerDefaults, import_checks};
+use super::global::GlobalSettings;
+use super::syntax::KeepalivedDirective;
+use super::values::{ImportedCommand, number, switch};
+use crate::director::import::toml_writer::{ImportedConfig, TomlInlineTable, TomlTable};
+
+/// A converted server, and its checks.
+struct ImportedServer {
+    table: TomlTable,
+    checks: Vec<TomlInlineTable>,
+}
+
+/// Converts the real servers; returns their total weight.
+pub(super) fn import_servers(
+    node: &KeepalivedDirective,
+    listen: &[SocketAddr],
+    global: &GlobalSettings<'_>,
+    table: &mut TomlTable,
+    output: &mut ImportedConfig,
+) -> u64 {
+    let defaults = CheckerDefaults::read(node, &CheckerDefaults::default(), output);
+    let default_weight = number(node, "weight", 0..=65_535_u32, output).unwrap_or(1);
+    let mut known = BTreeSet::new();
+    let mut total_weight = 0;
+    let mut servers = Vec::new();
+    switch(node, "inhibit_on_failure", output);
+    for server in node.children_named("real_server") {
+        let Some(address) = server_address(server, node, listen, output) else { continue };
+        if !known.insert(address) {
+            let report = format!("{address} is defined twice: only the first is converted");
+            output.report_skipped(&server.position, report);
+            server.mark_all_used();
+            continue;
+        }
+        let weight = number(server, "weight", 0..=65_535, output).unwrap_or(default_weight);
+        total_weight += u64::from(weight);
+        let mut table = TomlTable::new("[[service.server]]");
+        table.insert_string("address", &address.to_string());
+        table.insert("weight", weight);
+        write_limits(server, &mut table, output);
+        if switch(server, "inhibit_on_failure", output) {
+            table.push_comment("inhibit_on_failure: a server that is down is never removed.");
+        }
+        for key in ["notify_up", "notify_down"] {
+            let command = server.last_child(key);
+            let command =
+                command.and_then(|node| ImportedCommand::read(node, &global.script_user, output));
+            if let Some(command) = command {
+                table.insert(key, command.to_toml());
+            }
+        }
+        let defaults = CheckerDefaults::read(server, &defaults, output);
+        let mut checks = import_checks(server, &defaults, global, output);
+        if address.port() == 0 {
+            checks.retain_mut(|check| give_port(check, listen, server, output));
+        }
+        servers.push(ImportedServer { table, checks });
+    }
+    write_servers(servers, table);
+    total_weight
+}
+
+/// Returns the address; a server without a port has that of the service.
+fn server_address(
+    server: &KeepalivedDirective,
+    service: &KeepalivedDirective,
+    listen: &[SocketAddr],
+    output: &mut ImportedConfig,
+) -> Option<SocketAddr> {
+    let Some(mut address) = parse_address(server.values()) else {
+        let report = format!("{}: this is no address with a port: left out", server.text());
+        output.warn(&server.position, report);
+        server.mark_all_used();
+        return None;
+    };
+    let first_port = listen.first().map_or(0, SocketAddr::port);
+    let has_one_port = listen.iter().all(|listen| listen.port() == first_port);
+    let service_port = if has_one_port { first_port } else { 0 };
+    let own_method = server.child_value("lvs_method");
+    let method =
+        own_method.or(service.child_value("lvs_method")).or(service.child_value("lb_kind"));
+    let is_direct = method.is_some_and(|method| !method.eq_ignore_ascii_case("NAT"));
+    if address.port() == 0 {
+        address.set_port(service_port);
+    } else if is_direct && service_port != 0 && address.port() != service_port {
+        let report = format!(
+            "{}: without NAT keepalived takes the port of the service, {service_port}",
+            server.text()
+        );
+        output.report_skipped(&server.position, report);
+        address.set_port(service_port);
+    }
+    Some(address)
+}
+
+/// Gives a check of a server without a port of its own a port; returns whether it can be checked.
+fn give_port(
+    check: &mut TomlInlineTable,
+    listen: &[SocketAddr],
+    server: &KeepalivedDirective,
+    output: &mut ImportedConfig,
+) -> bool {
+    if check.get("port").is_some() {
+        return true;
+    }
+    // A program and a file do not ask the port.
+    if matches!(check.get("type"), Some("\"command\"" | "\"file\"")) {
+        check.insert("port", listen.first().map_or(1, SocketAddr::port));
+        return true;
+    }
+    let report = format!(
+        "{}: the server has the port that the client connects to, and a check without `connect_port` \
+         is left out",
+        server.text()
+    );
+    output.warn(&server.position, report);
+    false
+}
+
+fn write_limits(server: &KeepalivedDirective, table: &mut TomlTable, output: &mut ImportedConfig) {
+    let max = number(server, "uthreshold", 0..=1 << 30, output).filter(|max: &u32| *max > 0);
+    let resume =
+        number(server, "lthreshold", 0..=1 << 30, output).filter(|resume: &u32| *resume > 0);
+    if let Some(max) = max {
+        table.insert("max_connections", max);
+    }
+    match (max, resume) {
+        (Some(max), Some(resume)) if resume <= max => table.insert("resume_connections", resume),
+        (_, Some(resume)) => {
+            let report = format!("`lthreshold {resume}` is not below an `uthreshold`: left out");
+            output.report_skipped(&server.position, report);
+        }
+        _ => {}
+    }
+}
+
+/// Writes the servers; the checks into the service, if all servers have the same.
+fn write_servers(servers: Vec<ImportedServer>, table: &mut TomlTable) {
+    let first = servers.first().map(|server| server.checks.clone()).unwrap_or_default();
+    let is_common = servers.iter().all(|server| server.checks == first);
+    if is_common && !first.is_empty() {
+        table.insert("health", health_text(&first));
+    }
+    for ImportedServer { table: mut row, checks } in servers {
+        if !is_common {
+            row.insert("health", health_text(&checks));
+        }
+        table.push_subtable(row);
+    }
+}
+
+fn health_text(checks: &[TomlInlineTable]) -> String {
+    match checks {
+        [check] => check.to_string(),
+        checks => {
+            let checks: Vec<_> = checks.iter().map(ToString::to_string).collect();
+            format!("[{}]", checks.join(", "))
+        }
+    }
+}
