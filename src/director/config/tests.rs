@@ -156,7 +156,7 @@ fn errors_of_checks_name_their_key() {
         ),
         (
             "type = \"tcp\", init = \"upwards\"",
-            "health.init: unknown variant `upwards`, expected one of `up`, `down`, `fully-up`, \
+            "health.init: `upwards` is not accepted here, expected one of `up`, `down`, `fully-up`, \
              `fully-down`",
         ),
     ] {
@@ -199,7 +199,7 @@ fn the_program_of_a_check_must_exist_where_a_file_is_loaded() {
     let error = load(&format!("{service}health = {}\n", check("/no/such/check")));
     let error = error.expect_err("the program does not exist");
     let expected =
-        "main.toml:4:41: service.web.health.command: program /no/such/check does not exist";
+        "main.toml:4:40: service.web.health.command: program /no/such/check does not exist";
     assert!(error.ends_with(expected), "{error}");
     let tracked = format!(
         "{service}[vrrp]\ninterface = \"lo\"\nvirtual_router_id = 1\naddresses = [\"10.0.0.9\"]\n\

@@ -262,12 +262,12 @@ fn most_specific_pattern_takes_precedence() {
 fn invalid_and_duplicate_patterns_are_rejected() {
     let mut table = ServerNameTable::new();
     for pattern in
-        ["", "*", "*.", "w*.example.org", "*.*.org", "a.*.org", "example.org.", "1.2.3.4"]
+        ["", "*", "*.", "w*.example.org", "*.*.org", "a.*.org", "example.org..", "1.2.3.4"]
     {
         let refused = table.insert(pattern, ());
         assert!(matches!(refused, Err(ServerNameTableError::Pattern { .. })), "{pattern}");
     }
-    for (pattern, again) in [("a.b", "A.B"), ("*.a.b", "*.A.b")] {
+    for (pattern, again) in [("a.b", "A.B"), ("*.a.b", "*.A.b."), ("b.c.", "b.c")] {
         table.insert(pattern, ()).unwrap();
         let refused = table.insert(again, ());
         assert_eq!(refused, Err(ServerNameTableError::Duplicate { pattern: again.to_owned() }));
