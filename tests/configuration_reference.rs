@@ -187,10 +187,14 @@ impl ConfigTypes {
                 let name = item.ident.to_string();
                 self.docs.insert(name.clone(), doc_text(&item.attrs));
                 if let Some(rename) = serde_value(&item.attrs, "rename_all") {
-                    assert_eq!(rename, "lowercase", "{name}: write names of this case too");
+                    let separator = match &*rename {
+                        "lowercase" => "",
+                        "kebab-case" => "-",
+                        _ => panic!("{name}: write names in {rename} too"),
+                    };
                     let variants = item.variants.iter().filter(|it| !is_skipped(&it.attrs));
                     let values = variants.map(|variant| EnumValue {
-                        name: variant.ident.to_string().to_lowercase(),
+                        name: renamed(&variant.ident, separator),
                         doc: doc_text(&variant.attrs),
                     });
                     self.enums.insert(name, values.collect());
@@ -284,6 +288,18 @@ fn serde_value(attributes: &[Attribute], key: &str) -> Option<String> {
         },
         _ => None,
     })
+}
+
+/// Returns the name of a variant in lower case, with a separator in front of each further word.
+fn renamed(variant: &Ident, separator: &str) -> String {
+    let mut name = String::new();
+    for char in variant.to_string().chars() {
+        if char.is_uppercase() && !name.is_empty() {
+            name += separator;
+        }
+        name.extend(char.to_lowercase());
+    }
+    name
 }
 
 /// Whether serde does not read a field or variant, which only a program sets.

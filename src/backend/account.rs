@@ -269,6 +269,14 @@ impl BackendAccount {
         self.hot.context.mark_estimated();
     }
 
+    /// Records that the connection of a lease was made, which may end a trial.
+    pub(crate) fn report_connected(&self, lane: u8) {
+        if lane == TRIAL_LANE {
+            let signal = &self.hot.context.outlier_signal;
+            self.passive_health.record_trial_connected(signal, self.serial);
+        }
+    }
+
     pub(super) fn set_load(&self, load: Load) {
         self.lanes.clear();
         self.hot.load.store(load, self.limits());

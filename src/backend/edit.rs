@@ -53,6 +53,7 @@ impl<T> SetEdit<T> {
         let context = Arc::clone(&self.state.context);
         let account = Arc::new(BackendAccount::new(id, serial, limits, context));
         let backend = Arc::new(Backend { account, target });
+        let health = if self.state.initial_health == Health::Down { Health::Down } else { health };
         let mut record = BackendRecord {
             backend: Arc::clone(&backend),
             lease_handles: self.state.new_lease_handles(&backend),
@@ -63,7 +64,8 @@ impl<T> SetEdit<T> {
             address,
             admin,
             health,
-            health_reason: None,
+            health_reason: (health == Health::Down).then(|| NOT_CHECKED.into()),
+            check_problem: None,
             outlier_state: OutlierState::Good,
             outlier_reason: None,
             agent_override: AgentOverride::default(),
@@ -176,11 +178,24 @@ impl<T> SetEdit<T> {
         reason: impl Into<Arc<str>>,
     ) -> Result<(), SetError> {
         let position = self.find_position(id)?;
-        // The reason is that of the last change; a further reason for the same health is ignored.
-        if self.state.records[position].health != health {
-            self.set_health(id, health)?;
-            self.state.records[position].health_reason = Some(reason.into());
-        }
+        self.set_health(id, health)?;
+        self.dirty |=
+            replace_text(&mut self.state.records[position].health_reason, Some(reason.into()));
+        Ok(())
+    }
+
+    /// Sets the reason for which a check of a backend does not run; `None` when it runs. It shows as the
+    /// [reason](super::BackendStatus::reason) of the state, and changes no state.
+    ///
+    /// # Errors
+    /// [`SetError::UnknownBackend`].
+    pub fn set_check_problem(
+        &mut self,
+        id: &BackendId,
+        problem: Option<Arc<str>>,
+    ) -> Result<(), SetError> {
+        let position = self.find_position(id)?;
+        self.dirty |= replace_text(&mut self.state.records[position].check_problem, problem);
         Ok(())
     }
 
@@ -279,6 +294,18 @@ impl<T> SetEdit<T> {
         };
         found.ok_or_else(|| SetError::UnknownBackend { id: id.clone() })
     }
+}
+
+/// The reason of a backend that is down from the start.
+const NOT_CHECKED: &str = "not checked yet";
+
+/// Replaces a text; returns whether it differs from the one before.
+fn replace_text(text: &mut Option<Arc<str>>, new: Option<Arc<str>>) -> bool {
+    let differs = *text != new;
+    if differs {
+        *text = new;
+    }
+    differs
 }
 
 /// Checks a weight, as a set does that gets it.

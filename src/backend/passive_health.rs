@@ -93,6 +93,8 @@ pub(crate) struct FailureStreak {
     pub(crate) failures: u32,
     /// Failures to connect since any other outcome.
     pub(crate) connect_failures: u32,
+    /// Whether the backend answered with a failure since the last success.
+    pub(crate) has_app_error: bool,
 }
 
 /// The state of a backend's trial.
@@ -109,13 +111,15 @@ pub(crate) enum TrialState {
     Passed,
     /// The lease of the trial ended with a failure.
     Failed,
+    /// The lease of the trial has made its connection, and has not ended yet.
+    Connected,
 }
 
 /// What one backend's leases have reported.
 #[derive(Debug)]
 pub(super) struct PassiveHealth {
-    /// Failures and failures to connect in a row, 16 bits each, and the low 32 bits of the number of
-    /// successes at the last failure.
+    /// Whether a failure of the streak is an answer (1 bit), failures (15 bits) and failures to connect
+    /// (16 bits) in a row, and the low 32 bits of the number of successes at the last failure.
     streak: AtomicU64,
     trial: AtomicU32,
     is_notified: AtomicBool,
@@ -149,14 +153,16 @@ impl PassiveHealth {
             let previous = unpack_streak(word, mark);
             let connect = outcome == Outcome::ConnectError;
             let now = FailureStreak {
-                failures: (previous.failures + 1).min(0xffff),
+                failures: (previous.failures + 1).min(0x7fff),
                 connect_failures: if connect {
                     (previous.connect_failures + 1).min(0xffff)
                 } else {
                     0
                 },
+                has_app_error: previous.has_app_error || outcome == Outcome::AppError,
             };
             let next = u64::from(now.failures) << 48 | u64::from(now.connect_failures) << 32;
+            let next = next | u64::from(now.has_app_error) << 63;
             let next = next | u64::from(mark);
             // SeqCst: comes before the read of `is_notified` in the order that `take_failure_streak` uses.
             match self.streak.compare_exchange(word, next, Ordering::SeqCst, Ordering::Relaxed) {
@@ -181,6 +187,7 @@ impl PassiveHealth {
             2 => TrialState::InProgress,
             3 => TrialState::Passed,
             4 => TrialState::Failed,
+            5 => TrialState::Connected,
             _ => TrialState::NotOnTrial,
         }
     }
@@ -203,6 +210,13 @@ impl PassiveHealth {
         taken
     }
 
+    /// Records that the lease of a trial has made its connection.
+    pub(super) fn record_trial_connected(&self, signal: &OutlierSignal, serial: u64) {
+        if self.transition_trial(TrialState::InProgress, TrialState::Connected) {
+            self.notify(signal, serial);
+        }
+    }
+
     /// Ends the lease of a trial: with a result, or unused.
     pub(super) fn end_trial(&self, signal: &OutlierSignal, serial: u64, outcome: Outcome) {
         let next = match outcome {
@@ -210,7 +224,9 @@ impl PassiveHealth {
             Outcome::Cancelled => TrialState::Available,
             _ => TrialState::Failed,
         };
-        if self.transition_trial(TrialState::InProgress, next) {
+        let has_ended = self.transition_trial(TrialState::InProgress, next)
+            || self.transition_trial(TrialState::Connected, next);
+        if has_ended {
             self.notify(signal, serial);
         }
     }
@@ -232,7 +248,11 @@ fn unpack_streak(word: u64, successes: u32) -> FailureStreak {
     if word as u32 != successes {
         return FailureStreak::default();
     }
-    FailureStreak { failures: (word >> 48) as u32, connect_failures: (word >> 32) as u32 & 0xffff }
+    FailureStreak {
+        failures: (word >> 48) as u32 & 0x7fff,
+        connect_failures: (word >> 32) as u32 & 0xffff,
+        has_app_error: word >> 63 != 0,
+    }
 }
 
 #[cfg(all(test, feature = "health", not(lvs_loom)))]
@@ -266,7 +286,7 @@ mod tests {
         health.record_failure(&signal, 7, Outcome::AppError, ends(1));
         assert_eq!(
             health.take_failure_streak(ends(1)),
-            FailureStreak { failures: 1, connect_failures: 0 }
+            FailureStreak { failures: 1, connect_failures: 0, has_app_error: true }
         );
         assert!(signal.take_notified_serials().is_empty());
 
@@ -276,7 +296,7 @@ mod tests {
         assert_eq!((signal.take_notified_serials(), calls.load(Ordering::SeqCst)), (vec![7], 1));
         assert_eq!(
             health.take_failure_streak(ends(2)),
-            FailureStreak { failures: 3, connect_failures: 3 }
+            FailureStreak { failures: 3, connect_failures: 3, has_app_error: false }
         );
         health.record_failure(&signal, 7, Outcome::ConnectError, ends(2));
         assert_eq!(signal.take_notified_serials(), [7], "taken, and notified again");
@@ -294,6 +314,14 @@ mod tests {
         assert_eq!(health.trial_state(), TrialState::InProgress, "it goes on");
         health.end_trial(&signal, 1, Outcome::Cancelled);
         assert!(health.claim_trial(&signal, 1));
+        signal.take_notified_serials();
+        health.take_failure_streak(ends(0));
+        health.record_trial_connected(&signal, 1);
+        assert_eq!(
+            (health.trial_state(), signal.take_notified_serials()),
+            (TrialState::Connected, vec![1])
+        );
+        assert!(!health.claim_trial(&signal, 1), "the lease goes on");
         health.end_trial(&signal, 1, Outcome::Ok);
         assert_eq!(health.trial_state(), TrialState::Passed);
         assert!(!health.claim_trial(&signal, 1), "outlier detection decides next");

@@ -116,6 +116,14 @@ impl<T> BackendSet<T> {
         self.publish_change(|state| state.fail_mode = mode)
     }
 
+    /// Sets the health of backends that are inserted from now on, until a check has a result. A
+    /// [`Spec`] that says down is inserted as down all the same. Default: up.
+    ///
+    /// A health monitor sets it while it watches the set, by `TimedCheck::init`.
+    pub fn set_initial_health(&self, health: Health) {
+        self.lock_writer().state.initial_health = health;
+    }
+
     /// Sets the healthy weight that the set needs to serve, and publishes the result.
     ///
     /// # Errors

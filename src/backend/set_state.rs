@@ -38,6 +38,8 @@ pub(super) struct BackendRecord<T> {
     pub(super) admin: BackendAdminState,
     pub(super) health: Health,
     pub(super) health_reason: Option<Arc<str>>,
+    /// Why a check of the backend does not run at present.
+    pub(super) check_problem: Option<Arc<str>>,
     pub(super) outlier_state: OutlierState,
     pub(super) outlier_reason: Option<Arc<str>>,
     pub(super) agent_override: AgentOverride,
@@ -53,6 +55,7 @@ impl<T> Clone for BackendRecord<T> {
             backend: Arc::clone(&self.backend),
             lease_handles: Arc::clone(&self.lease_handles),
             health_reason: self.health_reason.clone(),
+            check_problem: self.check_problem.clone(),
             outlier_reason: self.outlier_reason.clone(),
             ..*self
         }
@@ -111,8 +114,9 @@ impl<T> BackendRecord<T> {
 
     fn reason(&self) -> Option<&Arc<str>> {
         match self.own_state() {
-            BackendState::Down => self.health_reason.as_ref(),
             BackendState::Ejected => self.outlier_reason.as_ref(),
+            _ if self.check_problem.is_some() => self.check_problem.as_ref(),
+            BackendState::Down => self.health_reason.as_ref(),
             _ if self.outlier_state == OutlierState::OnTrial => self.outlier_reason.as_ref(),
             _ => self.health_reason.as_ref().or(self.outlier_reason.as_ref()),
         }
@@ -128,6 +132,8 @@ pub(super) struct SetState<T> {
     pub(super) slow_start: Option<SlowStart>,
     pub(super) fail_mode: FailMode,
     pub(super) quorum: Option<Quorum>,
+    /// The health of backends that are inserted, unless they are inserted as down.
+    pub(super) initial_health: Health,
     /// Whether the quorum was met at the last publication.
     has_quorum: bool,
     has_ticked: bool,
@@ -149,6 +155,7 @@ impl<T> SetState<T> {
             slow_start: None,
             fail_mode: FailMode::Closed,
             quorum: None,
+            initial_health: Health::Up,
             has_quorum: true,
             has_ticked: false,
             next_serial: 0,

@@ -104,6 +104,17 @@ impl<T> Lease<T> {
         self.account().observe_latency(latency, now);
     }
 
+    /// Reports that the backend has accepted the connection, or has answered for the first time, while the
+    /// work goes on.
+    ///
+    /// For long work: a backend that was ejected because connections to it failed returns with it, and
+    /// not when the trial's connection ends.
+    pub fn report_connected(&self) {
+        if self.count_slot != LeaseCountSlot::NONE {
+            self.account().report_connected(self.count_slot.lane());
+        }
+    }
+
     /// Ends the lease and leaves the counts as they are, for a mirror that
     /// [sets](Backend::set_load) them.
     pub fn detach(mut self) -> Arc<Backend<T>> {

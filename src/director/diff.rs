@@ -150,8 +150,8 @@ impl ServiceDiff {
             set_rules: (&old.slow_start, old.fail_mode, old.quorum)
                 != (&new.slow_start, new.fail_mode, new.quorum)
                 || (&old.quorum_up, &old.quorum_down) != (&new.quorum_up, &new.quorum_down),
-            health: (&old.health, &old.ejection, own_checks(old))
-                != (&new.health, &new.ejection, own_checks(new)),
+            health: (&old.health, &old.ejection, old.tcp.check_proxy_header(), own_checks(old))
+                != (&new.health, &new.ejection, new.tcp.check_proxy_header(), own_checks(new)),
             persistence: old.persistence != new.persistence,
             forwarding: (&old.tcp, &old.udp, old.sorry_server, &old.on_end)
                 != (&new.tcp, &new.udp, new.sorry_server, &new.on_end),

@@ -9,6 +9,7 @@ use thiserror::Error;
 use crate::backend::SetError;
 use crate::forward::ForwardError;
 use crate::health::HealthPlanError;
+use crate::runtime::RuntimeError;
 use crate::scheduler::SchedulerRegistryError;
 use crate::setting::SettingError;
 use crate::vrrp::VrrpStartError;
@@ -18,6 +19,9 @@ use crate::vrrp::VrrpStartError;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DirectorError {
+    /// The tokio runtime lacks what a director needs.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// A service cannot be set up or changed.
     #[error("service {service}: {source}")]
     Service {

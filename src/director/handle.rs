@@ -18,6 +18,7 @@ use super::service::check_service;
 use super::sockets::ListeningSockets;
 use super::status::DirectorStatus;
 use crate::forward::DrainReport;
+use crate::runtime::{require_io, require_time};
 use crate::vrrp::Vrrp;
 
 /// A running director; a clone is another handle on the same one.
@@ -31,19 +32,21 @@ pub struct Director {
     view: DirectorView,
 }
 
+/// What a [`RuntimeError`](crate::RuntimeError) calls a director.
+const PART: &str = "a director";
+
 impl Director {
     /// Starts what a configuration describes, on the current tokio runtime. If the configuration has a
     /// `handover` and a director runs there, this one takes its listeners over, and no client is
     /// refused.
     ///
     /// # Errors
-    /// [`DirectorError`] names what cannot be started; nothing runs then.
+    /// [`DirectorError`] names what cannot be started; nothing runs then. [`DirectorError::Runtime`] if
+    /// the tokio runtime was built without I/O or without time.
     ///
     /// # Cancel safety
     /// Dropped before it is ready, what was started ends.
     ///
-    /// # Panics
-    /// Outside of a tokio runtime.
     pub async fn start(config: DirectorConfig) -> Result<Self, DirectorError> {
         Self::start_with(config, ListeningSockets::default()).await
     }
@@ -57,6 +60,7 @@ impl Director {
         config: DirectorConfig,
         sockets: ListeningSockets,
     ) -> Result<Self, DirectorError> {
+        require_time(PART).and_then(|()| require_io(PART))?;
         let mut sockets = sockets;
         let mut predecessor = None;
         if let Some(path) = config.handover() {

@@ -38,8 +38,8 @@ const METRICS: [MetricDescription; 28] = [
         "Health checks that the server failed; local errors are not counted.",
     ),
     MetricDescription::counter(
-        "lvs_checks_local_failures_total",
-        "Health checks that could not run, or not finish, for a reason on this machine.",
+        "lvs_checks_not_run_total",
+        "Health checks that could not run on this machine; the status of the servers gives the reason.",
     ),
     MetricDescription::counter(
         "lvs_checks_late_total",
@@ -164,7 +164,7 @@ fn record_director(status: &DirectorStatus, reader: &StatusReader) {
     let checks = reader.registry().monitor_counters();
     counter!("lvs_checks_total").absolute(checks.checks_started);
     counter!("lvs_checks_failed_total").absolute(checks.backend_failures);
-    counter!("lvs_checks_local_failures_total").absolute(checks.local_failures);
+    counter!("lvs_checks_not_run_total").absolute(checks.local_failures);
     counter!("lvs_checks_late_total").absolute(checks.late_checks);
     gauge!("lvs_checks_in_flight").set(checks.in_flight as f64);
     let reloads = reader.reload_counts();

@@ -210,8 +210,8 @@ mod vrrp;
 pub use self::applied::{PartFailure, PartStatus, ReloadPart, ReloadSummary};
 pub use self::config::{
     AddressAnnounceConfig, AddressAnnounceConfigBuilder, AdminConfig, AdminConfigBuilder,
-    CheckConfig, CheckConfigBuilder, CheckTlsConfig, CheckTlsConfigBuilder, CodeRanges,
-    DirectorConfig, DirectorConfigBuilder, DirectorConfigError, DiscoveryConfig,
+    CheckConfig, CheckConfigBuilder, CheckProxyConfig, CheckTlsConfig, CheckTlsConfigBuilder,
+    CodeRanges, DirectorConfig, DirectorConfigBuilder, DirectorConfigError, DiscoveryConfig,
     DiscoveryConfigBuilder, DurationOrNever, EjectionConfig, EjectionConfigBuilder, EngineKind,
     FailurePercentageConfig, FailurePercentageConfigBuilder, HexSecret, LatencyFactorConfig,
     LatencyFactorConfigBuilder, ListenAddress, LogConfig, LogConfigBuilder, LogFormat, LogLevel,

@@ -3,26 +3,29 @@
 mod answer;
 mod error;
 mod resolver;
+mod targets;
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
-use tracing::warn;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use self::answer::SrvTarget;
 use self::error::ResolveError;
 pub use self::resolver::AddressFamilies;
-use self::resolver::{DnsResolver, ResolverSettings};
+use self::resolver::ResolverSettings;
+use self::targets::{SrvTargets, TargetReport};
 use super::{DiscoveryError, MemberSource, MemberUpdate};
 use crate::backend::Spec;
 use crate::runtime::require_io;
 use crate::setting::{SettingError, check_range};
 
-/// The most targets of SRV records that are resolved at the same time.
-const MAX_CONCURRENT_LOOKUPS: usize = 16;
+/// How long a refresh waits for the targets of SRV records before it reports those that are known.
+const TARGET_GRACE: Duration = Duration::from_millis(250);
+
+/// How long an answer without addresses holds, where it is accepted.
+const EMPTY_ANSWER_TTL: Duration = Duration::from_secs(5);
 
 /// A source that resolves a DNS name, again each time the answer expires.
 ///
@@ -39,7 +42,8 @@ const MAX_CONCURRENT_LOOKUPS: usize = 16;
 /// # Failures
 /// Any answer without addresses is a failure: no answer within the [timeout](Self::timeout), an
 /// error code, a name that does not exist (NXDOMAIN), a name without addresses (NODATA). The feed
-/// keeps its members and [retries](super::Feed::retry), so DNS alone never removes the last member.
+/// keeps its members and [retries](super::Feed::retry), so DNS alone never removes the last member,
+/// unless [an empty answer is accepted](Self::allow_empty).
 /// With both [families](Self::families), a family without records is no failure, but a family
 /// without an answer is a failure: it must not remove half of the members.
 ///
@@ -62,9 +66,11 @@ pub struct DnsSource {
     min_refresh: Duration,
     max_refresh: Duration,
     timeout: Duration,
+    allow_empty: bool,
     next_refresh_at: Option<Instant>,
-    /// The last addresses of the targets of SRV records, for targets whose lookup fails.
-    last_addresses: HashMap<String, Vec<IpAddr>>,
+    targets: SrvTargets,
+    /// Members of targets that are known, to be reported while the first lookups of others go on.
+    known_members: VecDeque<Spec<SocketAddr>>,
 }
 
 #[derive(Clone, Debug)]
@@ -101,12 +107,15 @@ impl DnsSource {
     ///   weight 0 quiesces a member: one record of weight 0 beside others of sum `n` gets one
     ///   connection in `n + 1`, exactly as by the RFC's rule; records that all have weight 0 share
     ///   equally, likewise.
-    /// - Each address of a **target** is a member, with the record's port and whole weight. A target
-    ///   that does not exist has no address. A target whose lookup fails keeps its last addresses; if
-    ///   it had none, the target is left out, and a warning is logged. An address and port of
-    ///   several records counts once, with the lowest priority and its largest weight.
+    /// - Each address of a **target** is a member, with the record's port and whole weight. Targets are
+    ///   looked up independently: what is known of one is reported after 250 ms at most, and a lookup
+    ///   that takes longer goes on. A target that does not exist has no address. A target whose lookup
+    ///   fails keeps its last addresses; if it had none, the target is left out. Either is logged once.
+    ///   An address and port of several records counts once, with the lowest priority and its largest
+    ///   weight.
     /// - A target of `.` says that the service is not available. That is a failure: no member is
-    ///   removed.
+    ///   removed, unless [an empty answer is accepted](Self::allow_empty).
+    /// - The name may be an alias (CNAME) of the name that has the records.
     ///
     /// [RFC 2782]: https://www.rfc-editor.org/rfc/rfc2782
     ///
@@ -124,8 +133,10 @@ impl DnsSource {
             min_refresh: Duration::from_secs(1),
             max_refresh: Duration::from_secs(3600),
             timeout: Duration::from_secs(10),
+            allow_empty: false,
             next_refresh_at: None,
-            last_addresses: HashMap::new(),
+            targets: SrvTargets::new(),
+            known_members: VecDeque::new(),
         })
     }
 
@@ -154,100 +165,130 @@ impl DnsSource {
         Ok(Self { min_refresh: min, max_refresh: max, ..self })
     }
 
-    /// Sets the time limit of all lookups of one refresh together. Default: 10 s.
+    /// Sets the time limit of the lookup of the name, and of that of each target of SRV records.
+    /// Default: 10 s.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    async fn resolve_members(&mut self) -> Result<(Vec<Spec<SocketAddr>>, Duration), ResolveError> {
-        let resolver = self.resolver_settings.build_resolver().await?;
-        match self.query.clone() {
-            DnsSourceQuery::Addresses { name, port } => {
-                let found = resolver.lookup_addresses(&name).await?;
-                Ok((answer::specs_from_addresses(&found.addresses, port), found.ttl))
+    /// Accepts an answer without addresses as an empty list: a name that does not exist or has no
+    /// addresses, a service that is not available. Default: a failure. No answer is a failure always.
+    ///
+    /// The feed must [accept empty lists](super::Feed::allow_empty) too.
+    #[must_use]
+    pub fn allow_empty(self) -> Self {
+        Self { allow_empty: true, ..self }
+    }
+
+    fn schedule_refresh(&mut self, ttl: Duration) {
+        let wait = ttl.clamp(self.min_refresh, self.max_refresh);
+        self.next_refresh_at = Instant::now().checked_add(wait);
+    }
+
+    /// Returns an empty list in place of an error that is an answer, if that is accepted.
+    fn accept_empty(
+        &mut self,
+        error: ResolveError,
+    ) -> Result<MemberUpdate<SocketAddr>, ResolveError> {
+        if !self.allow_empty || !error.is_empty_answer() {
+            return Err(error);
+        }
+        self.schedule_refresh(EMPTY_ANSWER_TTL);
+        Ok(MemberUpdate::All(Vec::new()))
+    }
+
+    async fn next_addresses(
+        &mut self,
+        name: &str,
+        port: u16,
+    ) -> Result<MemberUpdate<SocketAddr>, ResolveError> {
+        if let Some(at) = self.next_refresh_at.take() {
+            sleep_until(at).await;
+        }
+        let lookup = async {
+            let resolver = self.resolver_settings.build_resolver().await?;
+            resolver.lookup_addresses(name).await
+        };
+        match timeout(self.timeout, lookup)
+            .await
+            .unwrap_or(Err(ResolveError::Timeout(self.timeout)))
+        {
+            Ok(found) => {
+                self.schedule_refresh(found.ttl);
+                Ok(MemberUpdate::All(answer::specs_from_addresses(&found.addresses, port)))
             }
-            DnsSourceQuery::Srv { name } => self.resolve_srv(&resolver, &name).await,
+            Err(error) => self.accept_empty(error),
         }
     }
 
-    async fn resolve_srv(
-        &mut self,
-        resolver: &DnsResolver,
-        name: &str,
-    ) -> Result<(Vec<Spec<SocketAddr>>, Duration), ResolveError> {
-        let (records, mut ttl) = resolver.lookup_srv(name).await?;
-        let mut names: Vec<String> = records.iter().map(|record| record.target.clone()).collect();
-        names.sort_unstable();
-        names.dedup();
-        let mut addresses = HashMap::new();
-        let mut lookup_error = None;
-        for chunk in names.chunks(MAX_CONCURRENT_LOOKUPS) {
-            let mut lookups = JoinSet::new();
-            for name in chunk {
-                let (resolver, name) = (resolver.clone(), name.clone());
-                lookups.spawn(async move {
-                    let found = resolver.lookup_addresses(&name).await;
-                    (name, found)
-                });
+    async fn next_srv(&mut self, name: &str) -> Result<MemberUpdate<SocketAddr>, ResolveError> {
+        loop {
+            // An insertion removes no member of a target that is not known yet.
+            if let Some(spec) = self.known_members.pop_front() {
+                return Ok(MemberUpdate::Insert(spec));
             }
-            while let Some(joined) = lookups.join_next().await {
-                // Only the shutdown of the runtime ends such a task early.
-                let Ok((target, found)) = joined else { continue };
-                match found {
-                    Ok(resolved) => {
-                        ttl = ttl.min(resolved.ttl);
-                        addresses.insert(target, resolved.addresses);
-                    }
-                    Err(error) if error.is_negative_answer() => {
-                        warn!("discovery from {name}: SRV target {target} has no address: {error}");
-                    }
-                    Err(error) => {
-                        warn!("discovery from {name}: cannot resolve SRV target {target}: {error}");
-                        ttl = Duration::ZERO;
-                        if let Some(last) = self.last_addresses.remove(&target) {
-                            addresses.insert(target, last);
-                        }
-                        lookup_error = Some(error);
-                    }
+            let next_refresh_at = self.next_refresh_at;
+            let refresh = async {
+                if let Some(at) = next_refresh_at {
+                    sleep_until(at).await;
                 }
+            };
+            tokio::select! {
+                biased;
+                () = refresh => if let Err(error) = self.refresh_srv(name).await {
+                    return self.accept_empty(error);
+                },
+                () = self.targets.next_result(name), if self.targets.is_looking_up() => {}
+            }
+            match self.targets.report() {
+                None => {}
+                Some(TargetReport::Partial(specs)) => self.known_members = specs.into(),
+                Some(TargetReport::Whole(specs)) if specs.is_empty() => {
+                    self.next_refresh_at = None;
+                    let error = self.targets.take_error();
+                    return self.accept_empty(error);
+                }
+                Some(TargetReport::Whole(specs)) => return Ok(MemberUpdate::All(specs)),
             }
         }
-        let targets: Vec<SrvTarget<'_>> = records
-            .iter()
-            .map(|record| {
-                let addresses = addresses.get(&record.target).map_or(&[][..], Vec::as_slice);
-                SrvTarget { record, addresses }
-            })
-            .collect();
-        let specs = answer::specs_from_targets(&targets);
-        if specs.is_empty() {
-            return Err(lookup_error.unwrap_or(ResolveError::NoTargetAddress));
+    }
+
+    /// Looks up the records, and their targets as far as they answer soon.
+    async fn refresh_srv(&mut self, name: &str) -> Result<(), ResolveError> {
+        self.next_refresh_at = None;
+        let lookup = async {
+            let resolver = self.resolver_settings.build_resolver().await?;
+            let (records, ttl) = resolver.lookup_srv(name).await?;
+            Ok((resolver, records, ttl))
+        };
+        let limit = self.timeout;
+        let found = timeout(limit, lookup).await.unwrap_or(Err(ResolveError::Timeout(limit)));
+        let (resolver, records, ttl) = found?;
+        self.targets.look_up(records, &resolver, limit);
+        let mut grace = pin!(sleep(TARGET_GRACE));
+        while self.targets.is_looking_up() {
+            tokio::select! {
+                biased;
+                () = self.targets.next_result(name) => {}
+                () = &mut grace => break,
+            }
         }
-        self.last_addresses = addresses;
-        Ok((specs, ttl))
+        self.schedule_refresh(ttl.min(self.targets.ttl()));
+        Ok(())
     }
 }
 
 impl MemberSource<SocketAddr> for DnsSource {
     async fn next(&mut self) -> Option<Result<MemberUpdate<SocketAddr>, DiscoveryError>> {
-        if let Some(at) = self.next_refresh_at.take() {
-            sleep_until(at).await;
-        }
         if let Err(error) = require_io("a name server source") {
             return Some(Err(error.into()));
         }
-        let limit = self.timeout;
-        let answer = timeout(limit, self.resolve_members()).await;
-        let answer = answer.unwrap_or(Err(ResolveError::Timeout(limit)));
-        Some(match answer {
-            Ok((specs, ttl)) => {
-                let wait = ttl.clamp(self.min_refresh, self.max_refresh);
-                self.next_refresh_at = Instant::now().checked_add(wait);
-                Ok(MemberUpdate::All(specs))
-            }
-            Err(error) => Err(error.for_name(self.query.name())),
-        })
+        let update = match self.query.clone() {
+            DnsSourceQuery::Addresses { name, port } => self.next_addresses(&name, port).await,
+            DnsSourceQuery::Srv { name } => self.next_srv(&name).await,
+        };
+        Some(update.map_err(|error| error.for_name(self.query.name())))
     }
 
     fn name(&self) -> &str {

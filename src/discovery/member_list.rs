@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
+use super::address::parse_socket_address;
 use crate::backend::{Limits, MAX_BACKENDS, MAX_CONNECTION_LIMIT, MAX_WEIGHT, Spec};
 use crate::excerpt::excerpt;
 
@@ -144,7 +145,7 @@ pub(super) fn parse_bytes(bytes: &[u8]) -> Result<Vec<Spec<SocketAddr>>, MemberL
 fn parse_line(line: &str) -> Result<Option<Spec<SocketAddr>>, LineError> {
     let mut words = words(line);
     let Some((column, word)) = words.next() else { return Ok(None) };
-    let address: SocketAddr = word.parse().map_err(|_| {
+    let address = parse_socket_address(word).ok_or_else(|| {
         LineError::new(column, MemberListErrorKind::InvalidAddress { word: word_excerpt(word) })
     })?;
 

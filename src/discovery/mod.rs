@@ -60,6 +60,8 @@
 //! 10.0.0.2:80           max_connections=100 resume_below=80
 //! [2001:db8::1]:80      tier=1                # serves when no member of tier 0 can serve
 //! ```
+//! The scope of a link-local IPv6 address is a number or the name of an interface: `[fe80::1%eth0]:80`.
+//!
 //! | key | values | default |
 //! |---|---|---|
 //! | `name` | 1 to 255 bytes without spaces, unique in the list | the address |
@@ -68,6 +70,7 @@
 //! | `max_connections` | 0 (no limit) to 2^30 | 0 |
 //! | `resume_below` | 0 (three quarters) to `max_connections` | 0 |
 
+pub(crate) mod address;
 mod channel;
 #[cfg(feature = "discovery-dns")]
 mod dns;

@@ -20,7 +20,8 @@ use crate::sync::{Mutex, lock};
 pub struct ConnectionInfo {
     /// The client that a PROXY header named, or else the peer address; `None` on a Unix socket.
     pub client: Option<SocketAddr>,
-    /// The address that the client connected to; `None` on a Unix socket.
+    /// The address that the client connected to: that which a PROXY header named, or else that of the
+    /// connection; `None` on a Unix socket.
     pub local: Option<SocketAddr>,
     /// The backend; `None` for the sorry server.
     pub backend: Option<BackendId>,

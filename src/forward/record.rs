@@ -23,7 +23,7 @@ use crate::BackendId;
 /// | 3 | `end` | how the connection ended: the [code](Termination::code) |
 /// | 4 | `client` | the peer address; `-` on a Unix socket |
 /// | 5 | `proxied_client` | the client that a PROXY header named |
-/// | 6 | `local` | the address the client connected to; `-` on a Unix socket |
+/// | 6 | `local` | the address the client connected to, by a PROXY header if there was one; `-` on a Unix socket |
 /// | 7 | `backend` | the identifier of the last backend tried |
 /// | 8 | `address` | the address of that backend |
 /// | 9 | `queue_ms` | the wait for a backend below its limit, in milliseconds |
@@ -54,7 +54,8 @@ pub struct ConnectionRecord {
     pub client: Option<SocketAddr>,
     /// The client that a PROXY header named.
     pub proxied_client: Option<SocketAddr>,
-    /// The address that the client connected to; `None` on a Unix socket.
+    /// The address that the client connected to: that which a PROXY header named, or else that of the
+    /// connection; `None` on a Unix socket.
     pub local: Option<SocketAddr>,
     /// The backend of the connection, or the last backend tried.
     pub backend: Option<BackendId>,

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use thiserror::Error;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
+use super::proxy_header::CheckProxyHeader;
 use crate::backend::{AgentOverride, BackendId};
 
 /// A way to find out whether a backend can serve.
@@ -87,6 +89,8 @@ pub struct CheckContext {
     address: SocketAddr,
     source: Option<IpAddr>,
     stage: Mutex<&'static str>,
+    report: Mutex<Option<CheckReport>>,
+    proxy_header: Option<CheckProxyHeader>,
 }
 
 impl CheckContext {
@@ -94,7 +98,8 @@ impl CheckContext {
     /// check; tests of your own checks may too.
     #[must_use]
     pub fn new(id: BackendId, address: SocketAddr) -> Self {
-        Self { id, address, source: None, stage: Mutex::new("starting") }
+        let (stage, report) = (Mutex::new("starting"), Mutex::new(None));
+        Self { id, address, source: None, stage, report, proxy_header: None }
     }
 
     /// Returns the context with a local address that the sockets of the check bind to. Default: the
@@ -102,6 +107,13 @@ impl CheckContext {
     #[must_use]
     pub fn with_source(self, source: IpAddr) -> Self {
         Self { source: Some(source), ..self }
+    }
+
+    /// Returns the context with a PROXY header that [`connect`](Self::connect) sends first. Default:
+    /// none.
+    #[must_use]
+    pub fn with_proxy_header(self, header: CheckProxyHeader) -> Self {
+        Self { proxy_header: Some(header), ..self }
     }
 
     /// Returns the name of the backend.
@@ -134,7 +146,19 @@ impl CheckContext {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connects by TCP.
+    /// Sets the report of a check that has passed and only ends its session with the backend: the report
+    /// stands if the timeout passes meanwhile.
+    pub fn set_report(&self, report: CheckReport) {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+    }
+
+    /// Returns the [report](Self::set_report) of a check that has passed and has not ended yet.
+    #[must_use]
+    pub fn report(&self) -> Option<CheckReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Connects by TCP, and sends the [PROXY header](Self::with_proxy_header), if there is one.
     ///
     /// Dropping the connection resets it, so that a thousand checks a second leave no ports in
     /// TIME_WAIT. A check that has finished its protocol may
@@ -151,12 +175,19 @@ impl CheckContext {
             SocketAddr::V6(_) => TcpSocket::new_v6(),
         };
         let socket = socket.map_err(local)?;
-        if let Some(source) = self.source {
-            socket.bind(SocketAddr::new(source, 0)).map_err(local)?;
+        if let Some(source) = self.local_source()? {
+            let bound = socket.bind(SocketAddr::new(source, 0));
+            bound.map_err(|error| CheckFailure::of_source(source, &error))?;
         }
-        let stream = socket.connect(self.address).await.map_err(failed)?;
+        let mut stream = socket.connect(self.address).await.map_err(failed)?;
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        if let Some(header) = self.proxy_header {
+            self.set_stage("sending the PROXY header");
+            let local = stream.local_addr().map_err(|error| self.io_failure(&error))?;
+            let bytes = header.encode(local, self.address);
+            stream.write_all(&bytes).await.map_err(|error| self.io_failure(&error))?;
+        }
         Ok(stream)
     }
 
@@ -166,18 +197,33 @@ impl CheckContext {
     /// # Errors
     /// [`CheckFailure`] if this machine cannot open a socket, or has no route to the backend.
     pub async fn connect_udp(&self) -> Result<UdpSocket, CheckFailure> {
-        let local = |error: io::Error| CheckFailure::local("opening a socket", &error);
         let any: IpAddr = match self.address {
             SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
         };
-        let source = SocketAddr::new(self.source.unwrap_or(any), 0);
-        let socket = UdpSocket::bind(source).await.map_err(local)?;
+        let source = self.local_source()?;
+        let bound = UdpSocket::bind(SocketAddr::new(source.unwrap_or(any), 0)).await;
+        let socket = bound.map_err(|error| match source {
+            Some(source) => CheckFailure::of_source(source, &error),
+            None => CheckFailure::local("opening a socket", &error),
+        })?;
         socket
             .connect(self.address)
             .await
             .map_err(|error| CheckFailure::io("connecting", &error))?;
         Ok(socket)
+    }
+
+    /// Returns the local address to check from, which must be of the family of the backend's address.
+    pub(super) fn local_source(&self) -> Result<Option<IpAddr>, CheckFailure> {
+        match self.source {
+            Some(source) if source.is_ipv4() != self.address.is_ipv4() => {
+                let address = self.address.ip();
+                let reason = format!("source address {source} is not of the family of {address}");
+                Err(CheckFailure::new(CheckFailureKind::Local, reason))
+            }
+            source => Ok(source),
+        }
     }
 
     /// Returns the failure for an I/O error at the current [stage](Self::set_stage).
@@ -187,10 +233,12 @@ impl CheckContext {
     }
 }
 
-/// The result of a check that passed.
+/// The result of a check that passed, or that says nothing of the health.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[must_use]
 pub struct CheckReport {
+    /// Whether the health stays as it is.
+    pub(super) leaves_health: bool,
     pub(super) agent_override: AgentOverride,
     pub(super) warning: Option<String>,
 }
@@ -199,6 +247,12 @@ impl CheckReport {
     /// Creates a report that the backend can serve.
     pub fn up() -> Self {
         Self::default()
+    }
+
+    /// Creates a report that says nothing of the health: it stays as it is, and neither `rise` nor `fall`
+    /// counts the check. Other checks of the backend do not wait for a result of this one.
+    pub fn unchanged() -> Self {
+        Self { leaves_health: true, ..Self::default() }
     }
 
     /// Returns the report with the weight, connection limit or state that the backend asks for.
@@ -253,6 +307,11 @@ impl CheckFailure {
         Self::new(CheckFailureKind::Local, format!("{stage}: {error}"))
     }
 
+    /// Creates the failure of a socket that cannot use the local address of the check.
+    pub(super) fn of_source(source: IpAddr, error: &io::Error) -> Self {
+        Self::local(&format!("using source address {source}"), error)
+    }
+
     /// Returns the failure with the weight, connection limit or state that the backend asks for.
     #[must_use]
     pub fn with_agent_override(self, agent_override: AgentOverride) -> Self {
@@ -301,7 +360,8 @@ pub enum CheckFailureKind {
     /// The TLS handshake failed.
     Tls,
     /// This machine lacked something (a descriptor, a port, the program to run). The failure shows
-    /// nothing about the backend, so neither rise nor fall counts it.
+    /// nothing about the backend, so neither rise nor fall counts it once the check has had a result;
+    /// before, `fall` of them take the backend down.
     Local,
 }
 

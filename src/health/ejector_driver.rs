@@ -36,6 +36,11 @@ impl EjectorDriver {
         self.trials.remove(&serial);
     }
 
+    /// Handles an active check that passed; a member may return by it.
+    pub(super) fn handle_check_passed(&mut self, serial: u64) -> Option<EjectionDecision> {
+        self.ejector.handle_check_passed(serial)
+    }
+
     /// Ends the wait for the trial of a member.
     pub(super) fn end_trial(&mut self, serial: u64) {
         self.trials.remove(&serial);
@@ -79,6 +84,7 @@ impl EjectorDriver {
                     let report = StreakReport {
                         failures: streak.failures,
                         connect_failures: streak.connect_failures,
+                        has_app_error: streak.has_app_error,
                     };
                     self.ejector.handle_streak(now, serial, report)
                 }
@@ -88,6 +94,13 @@ impl EjectorDriver {
                 TrialState::InProgress => {
                     self.trials.entry(serial).or_insert(now);
                     None
+                }
+                TrialState::Connected => {
+                    let returned = self.ejector.handle_connected(now, serial);
+                    if returned.is_none() {
+                        self.trials.entry(serial).or_insert(now);
+                    }
+                    returned
                 }
                 // The lease of the trial was cancelled: the next lease is the trial.
                 TrialState::Available => {

@@ -58,7 +58,7 @@ pub enum HealthEventKind {
         /// The quorum; `None` if it was removed from the set, which is met then.
         quorum: Option<Quorum>,
     },
-    /// A check passed, and reported a problem for the operator.
+    /// A check reported a problem for the operator that does not count against the backend.
     Warning {
         /// The backend that was checked.
         id: BackendId,
@@ -148,7 +148,7 @@ impl fmt::Display for HealthEvent {
                 }
             }
             HealthEventKind::Warning { id, text } => {
-                write!(f, "server {id}: check passed with a warning: {text}")
+                write!(f, "server {id}: a check warns: {text}")
             }
             HealthEventKind::LocalFailure { id, reason } => {
                 write!(f, "server {id} could not be checked: {reason}")

@@ -24,9 +24,12 @@
 //! | [`FileCheck`] | a file exists, and by the number in it, as keepalived's `FILE_CHECK` | |
 //!
 //! Every check reads a bounded answer and ends within its timeout, and every failure states what was
-//! expected and what was received. A shortage on this machine (descriptors, ports) and a
-//! check that panics do not count against a backend: they are
-//! [events](HealthEventKind::LocalFailure) with the reason.
+//! expected and what was received. A check that cannot run (a shortage of descriptors or ports, a
+//! program that does not exist, a source address that this machine does not have) or that panics does
+//! not count against a backend that was checked before: it is an
+//! [event](HealthEventKind::LocalFailure) with the reason, which also shows as the
+//! [reason](crate::backend::BackendStatus::reason) of the backend's state until the check runs again. A
+//! backend whose check has never run goes down by it: [`InitialHealth`].
 //!
 //! # How a backend leaves and returns to service
 //! | cause | [`BackendState`](crate::backend::BackendState) | returns by |
@@ -61,6 +64,7 @@ mod monitor;
 mod monitor_core;
 pub mod outlier;
 mod plan;
+mod proxy_header;
 mod running_checks;
 mod saved;
 mod set_observer;
@@ -79,5 +83,6 @@ pub use self::outlier::detectors::{
     FailurePercentageDetector, LatencyDetector, SuccessRateDetector,
 };
 pub use self::outlier::policy::{EjectionPolicy, EjectionPolicyBuilder};
-pub use self::plan::{HealthPlan, HealthPlanError, TimedCheck};
+pub use self::plan::{HealthPlan, HealthPlanError, InitialHealth, TimedCheck};
+pub use self::proxy_header::CheckProxyHeader;
 pub use self::saved::SavedHealth;

@@ -121,7 +121,8 @@ impl Monitor {
     /// [`Spec`](crate::Spec); a member without an address (or without a port, if the check has none
     /// either) is not checked and keeps its health, which an
     /// [event](super::HealthEventKind::NotChecked) reports. Quiesced, draining and disabled members are checked too, so that their
-    /// health is known when they return to service.
+    /// health is known when they return to service. Until the first result a member has the health of
+    /// [`TimedCheck::init`](super::TimedCheck::init), from the moment that this returns.
     ///
     /// The set stays watched until [`WatchHandle::stop`], even if the returned handle is dropped.
     ///
@@ -133,13 +134,25 @@ impl Monitor {
         set: &BackendSet<T>,
         plan: HealthPlan,
     ) -> Result<WatchHandle, HealthPlanError> {
+        self.watch_again(set, plan, None)
+    }
+
+    /// Watches a set that was watched before, with what the earlier watch has
+    /// [found out](WatchHandle::export).
+    pub(crate) fn watch_again<T: Send + Sync + 'static>(
+        &self,
+        set: &BackendSet<T>,
+        plan: HealthPlan,
+        known: Option<&SavedHealth>,
+    ) -> Result<WatchHandle, HealthPlanError> {
         plan.validate()?;
         plan.validate_addresses(set)?;
         let wakeup = Arc::clone(&self.shared.wakeup);
         let wake_monitor = move || wakeup.notify_one();
         let events = self.shared.events.clone();
         let watched = ObservedBackendSet::new(set, plan, events, wake_monitor);
-        let service_id = self.lock_core().insert(Arc::new(watched));
+        let now = Instant::now().into_std();
+        let service_id = self.lock_core().insert(Arc::new(watched), known, now);
         self.shared.wakeup.notify_one();
         Ok(WatchHandle { monitor: self.clone(), service_id })
     }
@@ -235,8 +248,8 @@ impl WatchHandle {
     /// it right after [`Monitor::watch`]: results of checks since then take precedence.
     ///
     /// A restored backend that was down stays down until its check has passed
-    /// [`rise`](super::TimedCheck::rise) times; a backend without knowledge takes the health of its
-    /// first check.
+    /// [`rise`](super::TimedCheck::rise) times; a backend without knowledge has its
+    /// [initial health](super::InitialHealth).
     ///
     /// # Errors
     /// [`SetError::Scheduler`] if a scheduler cannot use the result.

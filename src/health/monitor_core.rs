@@ -15,6 +15,7 @@ use super::plan::{HealthPlan, ProbeKey};
 use super::saved::{SavedCheckVerdict, SavedHealth, SavedMemberVerdicts};
 use super::shared_probe::{ProbeChanges, SharedProbe};
 use super::timetable::{ProbeId, ProbeTimetable, TimetableStats};
+use super::verdict::CheckVerdict;
 use super::watched_service::{WatchedMember, WatchedService, WatchedServiceId};
 use super::watched_set::{HealthUpdate, MemberInfo, WatchedSet};
 use crate::backend::{AgentOverride, Health, SetError};
@@ -83,10 +84,25 @@ impl MonitorCore {
         self.timetable.stats()
     }
 
-    pub(super) fn insert(&mut self, set: Arc<dyn WatchedSet>) -> WatchedServiceId {
+    /// Adds a service, with the knowledge of an earlier watch of the same set, if there was one.
+    /// Publishes the initial health of its members.
+    pub(super) fn insert(
+        &mut self,
+        set: Arc<dyn WatchedSet>,
+        known: Option<&SavedHealth>,
+        now: Instant,
+    ) -> WatchedServiceId {
         let id = self.next_service;
         self.next_service += 1;
+        let _ = set.take_changed();
         self.services.insert(id, WatchedService::new(set));
+        self.sync_members(id, now);
+        if let Some(known) = known {
+            self.restore_verdicts(id, known, now);
+        }
+        if let Some(service) = self.services.get_mut(&id) {
+            service.publish_pending(now);
+        }
         id
     }
 
@@ -132,6 +148,10 @@ impl MonitorCore {
             Some(source) => context.with_source(source),
             None => context,
         };
+        let context = match probe.key.proxy_header {
+            Some(header) => context.with_proxy_header(header),
+            None => context,
+        };
         Some(CheckJob { probe_id: id, key: probe.key.clone(), context })
     }
 
@@ -157,8 +177,16 @@ impl MonitorCore {
                 "{check} check of {address} failed: {failure}"
             );
         }
+        let has_passed = matches!(&result, Ok(report) if !report.leaves_health);
         let changed = probe.record_result(result);
         self.timetable.reschedule(id, probe.verdict, now);
+        if has_passed {
+            for (service, serial) in &probe.subscribers {
+                if let Some(service) = self.services.get_mut(service) {
+                    service.handle_check_passed(*serial, now);
+                }
+            }
+        }
         let text = match changed {
             ProbeChanges { local_failure: true, .. } => probe.local_failure.clone(),
             ProbeChanges { warning: true, .. } => probe.warning.clone(),
@@ -235,18 +263,32 @@ impl MonitorCore {
         if set.take_changed() {
             self.sync_members(id, now);
         }
+        self.restore_verdicts(id, saved, now);
+        Ok(())
+    }
+
+    /// Restores the verdicts of the checks and the ejections of a service.
+    fn restore_verdicts(&mut self, id: WatchedServiceId, saved: &SavedHealth, now: Instant) {
         let checks_by_name: HashMap<_, _> =
             saved.verdicts.iter().map(|member| (member.id.as_str(), &member.checks)).collect();
-        let Some(service) = self.services.get(&id) else { return Ok(()) };
+        let Some(service) = self.services.get(&id) else { return };
         let mut serials = Vec::new();
         for (serial, member) in &service.members {
             serials.push(*serial);
             let Some(checks) = checks_by_name.get(member.info.id.as_str()) else { continue };
-            for (probe, saved) in member.probes.iter().zip(*checks) {
+            for (n, probe) in member.probes.iter().enumerate() {
                 let Some(probe) = self.probes.get_mut(probe) else { continue };
-                if probe.key.check.name() == saved.check && probe.verdict.health().is_none() {
-                    probe.verdict = saved.verdict;
-                    probe.reason = saved.reason.as_str().into();
+                if probe.verdict.has_result() {
+                    continue;
+                }
+                let name = probe.key.check.name();
+                match checks.get(n).filter(|saved| saved.check == name) {
+                    Some(saved) => {
+                        probe.verdict = saved.verdict;
+                        probe.reason = saved.reason.as_str().into();
+                    }
+                    // The member is known, and keeps its health until a new check has a result.
+                    None => probe.verdict = CheckVerdict::default(),
                 }
             }
         }
@@ -254,7 +296,6 @@ impl MonitorCore {
         if let Some(service) = self.services.get_mut(&id) {
             service.restore_ejections(&saved.ejections, now);
         }
-        Ok(())
     }
 
     /// Follows a change of a set: adds new members, moves changed ones, removes old ones.
@@ -374,11 +415,10 @@ impl MonitorCore {
         let agent_override = probes().fold(AgentOverride::default(), |combined, probe| {
             combined.updated_with(probe.agent_override)
         });
-        if health.is_none() && agent_override == AgentOverride::default() {
-            return;
-        }
+        let problem = probes().find_map(SharedProbe::problem);
         let id = member.info.id.clone();
-        service.pending_health.insert(serial, HealthUpdate { id, health, reason, agent_override });
+        let update = HealthUpdate { id, health, reason, agent_override, problem };
+        service.pending_health.insert(serial, update);
     }
 }
 

@@ -11,12 +11,14 @@ use thiserror::Error;
 use super::Check;
 use super::check::AnyCheck;
 use super::outlier::policy::EjectionPolicy;
-use crate::backend::{BackendId, BackendSet};
+use super::proxy_header::CheckProxyHeader;
+use crate::backend::{BackendId, BackendSet, Health};
 
 /// A check and its timing.
 ///
 /// A backend goes down after [`fall`](Self::fall) failures in a row and up after [`rise`](Self::rise)
-/// successes in a row; the very first result decides alone. A backend that stops answering is down
+/// successes in a row; [`init`](Self::init) says what holds before the first result, and whether it
+/// decides alone. A backend that stops answering is down
 /// within `fall * interval + timeout`; a backend that refuses connections within `fall * interval`.
 ///
 /// Clones are the same check: if several sets hold the same address and are watched with clones of
@@ -43,6 +45,7 @@ pub struct TimedCheck {
     has_own_timeout: bool,
     port: Option<u16>,
     source: Option<IpAddr>,
+    proxy_header: Option<CheckProxyHeader>,
 }
 
 /// When a check runs, and how its results count.
@@ -56,6 +59,48 @@ pub(super) struct CheckTiming {
     pub(super) fall: u32,
     /// The largest part of an interval by which a check may be early, in percent.
     pub(super) jitter: u8,
+    pub(super) init: InitialHealth,
+}
+
+/// The health of a backend before the first result of its check, as HAProxy's `init-state`.
+///
+/// It applies to backends that are new to the monitor: present at [`watch`](super::Monitor::watch),
+/// inserted later, or moved to another address. A change of the checks, and a
+/// [restore](super::WatchHandle::restore), keep the health that is known.
+///
+/// Whatever the policy, a check that cannot run [`fall`](TimedCheck::fall) times before its first result
+/// takes the backend down: it has never been found to serve.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum InitialHealth {
+    /// Up, and the first result decides alone. In a director's file: `"up"`.
+    #[default]
+    Up,
+    /// Down, and the first result decides alone. In a director's file:
+    /// `"down"`.
+    Down,
+    /// Up, and [`fall`](TimedCheck::fall) failures take the backend down. In a director's file:
+    /// `"fully-up"`.
+    FullyUp,
+    /// Down, and [`rise`](TimedCheck::rise) passed checks bring the backend up. In a director's
+    /// file: `"fully-down"`.
+    FullyDown,
+}
+
+impl InitialHealth {
+    /// Returns the health until the first result.
+    #[must_use]
+    pub const fn health(self) -> Health {
+        match self {
+            Self::Up | Self::FullyUp => Health::Up,
+            Self::Down | Self::FullyDown => Health::Down,
+        }
+    }
+
+    /// Returns whether the first result decides alone.
+    pub(super) const fn first_result_decides(self) -> bool {
+        matches!(self, Self::Up | Self::Down)
+    }
 }
 
 /// The timeout of a check whose intervals are no shorter.
@@ -80,8 +125,16 @@ impl TimedCheck {
             rise: 2,
             fall: 3,
             jitter: 5,
+            init: InitialHealth::Up,
         };
-        Self { check: Arc::new(check), timing, has_own_timeout: false, port: None, source: None }
+        Self {
+            check: Arc::new(check),
+            timing,
+            has_own_timeout: false,
+            port: None,
+            source: None,
+            proxy_header: None,
+        }
     }
 
     /// Sets the time between two checks, at least 1 ms. Default: 2 s.
@@ -126,6 +179,13 @@ impl TimedCheck {
         self
     }
 
+    /// Sets the health of a backend before the first result, and whether that result decides alone.
+    /// Default: [`InitialHealth::Up`], as in HAProxy.
+    pub fn init(mut self, init: InitialHealth) -> Self {
+        self.timing.init = init;
+        self
+    }
+
     /// Sets by how much of its interval a check may be early, at random, in percent from 0 to 50, so
     /// that balancers that were started together do not check together. Checks are never late by it,
     /// so the [detection time](Self::max_detection_time) holds. Default: 5.
@@ -146,6 +206,13 @@ impl TimedCheck {
         self
     }
 
+    /// Sends a PROXY header at the beginning of each TCP connection of the check, for backends that
+    /// expect one. Default: none. Checks without TCP send none.
+    pub fn send_proxy(mut self, header: CheckProxyHeader) -> Self {
+        self.proxy_header = Some(header);
+        self
+    }
+
     /// Keeps the default timeout within the shortest interval.
     fn with_fitting_timeout(mut self) -> Self {
         if !self.has_own_timeout {
@@ -161,6 +228,12 @@ impl TimedCheck {
         self.timing.interval * self.timing.fall + self.timing.timeout
     }
 
+    /// Returns the health before the first result.
+    #[cfg(feature = "director")]
+    pub(crate) fn initial_health(&self) -> InitialHealth {
+        self.timing.init
+    }
+
     /// Returns whether this is a clone of the other, whatever their timing.
     #[cfg(feature = "director")]
     pub(crate) fn is_same_check(&self, other: &Self) -> bool {
@@ -173,8 +246,9 @@ impl TimedCheck {
         let mut address = backend;
         address.set_port(self.port.unwrap_or(backend.port()));
         let check = Arc::clone(&self.check);
-        let (timing, source) = (self.timing, self.source);
-        (address.port() != 0).then_some(ProbeKey { check, timing, address, source })
+        let (timing, source, proxy_header) = (self.timing, self.source, self.proxy_header);
+        let key = ProbeKey { check, timing, address, source, proxy_header };
+        (address.port() != 0).then_some(key)
     }
 
     /// Tells whether there is something to check at this address, or without one.
@@ -214,13 +288,26 @@ pub(super) struct ProbeKey {
     pub(super) timing: CheckTiming,
     pub(super) address: SocketAddr,
     pub(super) source: Option<IpAddr>,
+    pub(super) proxy_header: Option<CheckProxyHeader>,
+}
+
+impl ProbeKey {
+    /// Returns the check as the reason of a state names it: `http check`, with the PROXY header that it
+    /// sends.
+    pub(super) fn label(&self) -> String {
+        let name = self.check.name();
+        match self.proxy_header {
+            None => format!("{name} check"),
+            Some(header) => format!("{name} check with PROXY {}", header.name()),
+        }
+    }
 }
 
 impl PartialEq for ProbeKey {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.check, &other.check)
-            && (self.timing, self.address, self.source)
-                == (other.timing, other.address, other.source)
+            && (self.timing, self.address, self.source, self.proxy_header)
+                == (other.timing, other.address, other.source, other.proxy_header)
     }
 }
 
@@ -229,7 +316,7 @@ impl Eq for ProbeKey {}
 impl Hash for ProbeKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.check).cast::<()>().hash(state);
-        (self.timing, self.address, self.source).hash(state);
+        (self.timing, self.address, self.source, self.proxy_header).hash(state);
     }
 }
 
@@ -288,6 +375,12 @@ impl HealthPlan {
     pub fn ejection(mut self, policy: EjectionPolicy) -> Self {
         self.ejection = Some(policy);
         self
+    }
+
+    /// Returns the health of a backend that no check has a result of: down if one check says so.
+    pub(crate) fn initial_health(&self) -> Health {
+        let is_down = |check: &TimedCheck| check.timing.init.health() == Health::Down;
+        if self.checks.iter().any(is_down) { Health::Down } else { Health::Up }
     }
 
     pub(crate) fn validate(&self) -> Result<(), HealthPlanError> {

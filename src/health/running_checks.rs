@@ -85,8 +85,10 @@ async fn run_check(job: CheckJob) -> CompletedCheck {
     let CheckJob { probe_id, key, context } = job;
     let limit = key.timing.timeout;
     let result = timeout(limit, key.check.run(&context)).await.unwrap_or_else(|_| {
-        let reason = format!("timed out after {limit:?} while {}", context.stage());
-        Err(CheckFailure::new(CheckFailureKind::Timeout, reason))
+        context.report().ok_or_else(|| {
+            let reason = format!("timed out after {limit:?} while {}", context.stage());
+            CheckFailure::new(CheckFailureKind::Timeout, reason)
+        })
     });
     (probe_id, result)
 }

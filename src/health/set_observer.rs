@@ -10,8 +10,8 @@ use super::outlier::OutlierSample;
 use super::plan::HealthPlan;
 use super::watched_set::{HealthUpdate, MemberInfo, OutlierUpdate, WatchedSet};
 use crate::backend::{
-    BackendSet, FailureStreak, Health, SavedBackend, SetError, Snapshot, SnapshotCommit,
-    SnapshotReader, TrialState,
+    AgentOverride, BackendSet, FailureStreak, Health, SavedBackend, SetError, Snapshot,
+    SnapshotCommit, SnapshotReader, TrialState,
 };
 
 /// A set with targets of any type, and its observer.
@@ -55,7 +55,15 @@ impl<T: Send + Sync + 'static> ObservedBackendSet<T> {
             }))
         });
         let Ok(observer) = observer;
+        set.set_initial_health(observer.plan.initial_health());
         Self { set: set.clone(), observer }
+    }
+}
+
+impl<T> Drop for ObservedBackendSet<T> {
+    fn drop(&mut self) {
+        // Nothing would bring a backend up that is inserted after the end of the checks.
+        self.set.set_initial_health(Health::Up);
     }
 }
 
@@ -90,7 +98,12 @@ impl<T: Send + Sync + 'static> WatchedSet for ObservedBackendSet<T> {
         };
         self.set.edit(|edit| {
             for update in health_updates {
-                ignore_unknown(edit.set_agent_override(&update.id, update.agent_override))?;
+                ignore_unknown(edit.set_check_problem(&update.id, update.problem.clone()))?;
+                // Before its checks have results a member keeps what an agent said before.
+                let has_override = update.agent_override != AgentOverride::default();
+                if update.health.is_some() || has_override {
+                    ignore_unknown(edit.set_agent_override(&update.id, update.agent_override))?;
+                }
                 if let Some(health) = update.health {
                     let reason = Arc::clone(&update.reason);
                     ignore_unknown(edit.set_health_with_reason(&update.id, health, reason))?;

@@ -6,7 +6,7 @@ use super::check::{CheckFailure, CheckFailureKind, CheckReport};
 use super::plan::ProbeKey;
 use super::verdict::CheckVerdict;
 use super::watched_service::WatchedServiceId;
-use crate::backend::{AgentOverride, BackendId};
+use crate::backend::{AgentOverride, BackendId, Health};
 
 /// A probe, and the members that its results concern.
 #[derive(Debug)]
@@ -32,7 +32,8 @@ pub(super) struct SharedProbe {
 /// The changes that a result of a check makes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ProbeChanges {
-    /// Whether the verdict or the agent override changed.
+    /// Whether the verdict, its reason, the agent override or the reason of a check that does not run
+    /// changed.
     pub(super) verdict: bool,
     /// Whether there is a new warning.
     pub(super) warning: bool,
@@ -43,16 +44,16 @@ pub(super) struct ProbeChanges {
 impl SharedProbe {
     pub(super) fn new(key: ProbeKey, id: &BackendId) -> Self {
         Self {
-            key,
             backend_id: id.clone(),
             subscribers: Vec::new(),
-            verdict: CheckVerdict::default(),
+            verdict: CheckVerdict::initial(key.timing.init),
             reason: "not checked yet".into(),
             agent_override: AgentOverride::default(),
             warning: None,
             local_failure: None,
             results: 0,
             failures: 0,
+            key,
         }
     }
 
@@ -61,28 +62,36 @@ impl SharedProbe {
         &mut self,
         result: Result<CheckReport, CheckFailure>,
     ) -> ProbeChanges {
-        let name = self.key.check.name();
+        let label = self.key.label();
+        let mut leaves_health = false;
         let (agent_override, warning, failure) = match result {
             // A failure of this machine shows nothing about the backend.
             Err(failure) if failure.kind() == CheckFailureKind::Local => {
                 return self.record_local_failure(&failure);
             }
-            Ok(report) => (report.agent_override, report.warning, None),
+            Ok(report) => {
+                leaves_health = report.leaves_health;
+                (report.agent_override, report.warning, None)
+            }
             Err(failure) => (failure.agent_override(), None, Some(failure)),
         };
-        self.local_failure = None;
+        let runs_again = self.local_failure.take().is_some();
         let passed = failure.is_none();
         self.results += 1;
         self.failures += u64::from(!passed);
-        let mut changed = self.verdict.record_result(passed, &self.key.timing);
-        if changed {
+        let verdict_changed = match leaves_health {
+            true => self.verdict.record_no_opinion(),
+            false => self.verdict.record_result(passed, &self.key.timing),
+        };
+        if verdict_changed {
             self.reason = match failure {
-                Some(failure) => format!("{name} check: {failure}").into(),
-                None => format!("{name} check passed").into(),
+                Some(failure) => format!("{label}: {failure}").into(),
+                None if leaves_health => format!("{label} says nothing of the health").into(),
+                None => format!("{label} passed").into(),
             };
         }
         let agent_override = self.agent_override.updated_with(agent_override);
-        changed |= agent_override != self.agent_override;
+        let changed = verdict_changed || runs_again || agent_override != self.agent_override;
         self.agent_override = agent_override;
         let new_warning = passed && warning.as_deref() != self.warning.as_deref();
         if new_warning {
@@ -93,11 +102,29 @@ impl SharedProbe {
     }
 
     fn record_local_failure(&mut self, failure: &CheckFailure) -> ProbeChanges {
-        let reason = format!("{} check: {failure}", self.key.check.name());
-        if self.local_failure.as_deref() == Some(&*reason) {
-            return ProbeChanges::default();
+        let label = self.key.label();
+        let went_down = self.verdict.record_failure_to_run(&self.key.timing);
+        if went_down {
+            self.reason = format!("{label} has not run once: {failure}").into();
         }
-        self.local_failure = Some(reason.into());
-        ProbeChanges { local_failure: true, ..ProbeChanges::default() }
+        let reason = format!("{label}: {failure}");
+        let is_new = self.local_failure.as_deref() != Some(&*reason);
+        if is_new {
+            self.local_failure = Some(reason.into());
+        }
+        ProbeChanges { verdict: went_down || is_new, local_failure: is_new, warning: false }
+    }
+
+    /// Returns the reason why the check does not run, with the reason of the last verdict if that is
+    /// down.
+    pub(super) fn problem(&self) -> Option<Arc<str>> {
+        let problem = self.local_failure.as_ref()?;
+        let before = match self.verdict.health() {
+            Some(Health::Down) if self.verdict.has_result() => {
+                format!("; down before: {}", self.reason)
+            }
+            _ => String::new(),
+        };
+        Some(format!("cannot be checked: {problem}{before}").into())
     }
 }

@@ -75,6 +75,16 @@ impl WatchedService {
         decisions.into_iter().for_each(|decision| self.queue_outlier_update(decision, now));
     }
 
+    /// Ends the ejection of a member whose check has passed, if the policy says so.
+    pub(super) fn handle_check_passed(&mut self, serial: u64, now: Instant) {
+        let Some(driver) = &mut self.ejector_driver else { return };
+        let Some(decision) = driver.handle_check_passed(serial) else { return };
+        self.queue_outlier_update(decision, now);
+        if let Some(update) = self.pending_outliers.get_mut(&serial) {
+            update.reason = "a check passed, ejection ended".into();
+        }
+    }
+
     /// Returns when to [run the ejector](Self::run_ejector), if no member signals before.
     pub(super) fn next_ejector_run(&self) -> Option<Instant> {
         self.ejector_driver.as_ref()?.next_run()

@@ -65,6 +65,8 @@ pub(super) struct HealthUpdate {
     pub(super) health: Option<Health>,
     pub(super) reason: Arc<str>,
     pub(super) agent_override: AgentOverride,
+    /// Why a check of the member does not run.
+    pub(super) problem: Option<Arc<str>>,
 }
 
 /// A change of a member's outlier state.

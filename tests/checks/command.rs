@@ -54,17 +54,29 @@ async fn the_environment_names_the_backend() {
 async fn a_program_that_cannot_be_started_does_not_count_against_the_backend() {
     let folder = Folder::new();
     let path = folder.path().join("check");
-    let words = format!("starting {}", path.display());
-    assert_fails(check(&CommandCheck::new(&path)).await, CheckFailureKind::Local, &words);
+    let program = CommandCheck::new(&path);
+    let name = path.display().to_string();
+    let refused_as = async |check_of: &CommandCheck, words: &str| {
+        assert_fails(check(check_of).await, CheckFailureKind::Local, words);
+        let refused =
+            check_of.clone().validated().map(drop).expect_err("it is found before the start too");
+        assert!(refused.to_string().contains(words), "{refused}");
+    };
+    refused_as(&program, &format!("program {name} does not exist")).await;
     fs::write(&path, "not a program").expect("written");
-    assert_fails(check(&CommandCheck::new(&path)).await, CheckFailureKind::Local, &words);
+    refused_as(&program, &format!("program {name} is not executable for this user")).await;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
-    assert_fails(check(&CommandCheck::new(&path)).await, CheckFailureKind::Local, &words);
-    assert_fails(
-        check(&CommandCheck::new(folder.path())).await,
-        CheckFailureKind::Local,
-        "starting ",
-    );
+    assert_fails(check(&program).await, CheckFailureKind::Local, &format!("starting {name}: "));
+    fs::write(&path, "#! /no/such/shell -e\nexit 0\n").expect("written");
+    let interpreter = "interpreter that cannot be started: program /no/such/shell does not exist";
+    refused_as(&program, interpreter).await;
+    fs::write(&path, "#!/bin/sh\nexit 0\n").expect("written");
+    assert!(program.clone().validated().is_ok());
+    assert!(check(&program).await.is_ok());
+    let folder = CommandCheck::new(folder.path());
+    refused_as(&folder, "is not a file").await;
+    refused_as(&CommandCheck::new("no-such-program"), "in no folder of PATH").await;
+    assert!(CommandCheck::new("true").validated().is_ok());
     let nul = CommandCheck::new("true").env("A", "a\0b");
     assert_fails(check(&nul).await, CheckFailureKind::Local, "starting true");
 }

@@ -94,6 +94,20 @@ async fn an_answer_without_end_is_read_to_a_bound() {
 }
 
 #[tokio::test]
+async fn folded_and_many_headers_are_read() {
+    let folded = "HTTP/1.1 200 OK\r\nx: a\r\n  b\r\n\tc\r\ncontent-length: 0\r\n\r\n";
+    let server = asked().sends(folded).stalls().await;
+    assert_eq!(run(&check(), server.address, LONG).await, Ok(CheckReport::up()));
+    let many: String = (0..1500).map(|n| format!("a{n}: b\r\n")).collect();
+    let server = asked().sends(format!("HTTP/1.1 200 OK\r\n{many}\r\n")).stalls().await;
+    assert_eq!(run(&check(), server.address, LONG).await, Ok(CheckReport::up()));
+    let many: String = (0..3000).map(|n| format!("a{n}: b\r\n")).collect();
+    let server = asked().sends(format!("HTTP/1.1 200 OK\r\n{many}\r\n")).stalls().await;
+    let failure = run(&check(), server.address, LONG).await;
+    assert_fails(failure, CheckFailureKind::TooLong, "waiting for the status line");
+}
+
+#[tokio::test]
 async fn status_and_body_must_be_as_expected() {
     let moved = asked()
         .sends("HTTP/1.1 302 Found\r\nlocation: /other\r\ncontent-length: 0\r\n\r\n")

@@ -47,11 +47,11 @@ impl Check for PanickingCheck {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_a_check_is_held_against_nobody_and_reported() {
+async fn a_check_that_only_panics_is_reported_and_leaves_no_backend_up() {
     let (monitor, set) = (Monitor::new(), BackendSet::new());
     let address: SocketAddr = ([127, 0, 0, 1], 9).into();
     set.insert(Spec::new("a", ()).address(address)).expect("a new name");
-    let check = TimedCheck::new(PanickingCheck).fall(1);
+    let check = TimedCheck::new(PanickingCheck).fall(3);
     monitor.watch(&set, HealthPlan::new("web").check(check)).expect("the plan is valid");
     let mut events = monitor.events();
     let run = tokio::spawn(monitor.run());
@@ -62,11 +62,58 @@ async fn a_panic_of_a_check_is_held_against_nobody_and_reported() {
          answer is expected of a"
     );
     assert!(matches!(event.kind, HealthEventKind::LocalFailure { .. }) && event.is_alert());
-    tokio::time::sleep(Duration::from_secs(60)).await;
     let status = &set.statuses()[0];
     assert_eq!((status.health, status.state), (Health::Up, BackendState::Eligible));
+    let event = events.next().await.expect("the monitor is there").expect("no event is missed");
+    let problem = "cannot be checked: PanickingCheck check: the check panicked: no answer is expected \
+                   of a";
+    assert_eq!(
+        event.to_string(),
+        format!("service web: server a is down (was eligible): {problem}")
+    );
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let status = &set.statuses()[0];
+    assert_eq!((status.health, status.state), (Health::Down, BackendState::Down));
+    assert_eq!(status.reason.as_deref(), Some(problem));
     assert!(monitor.counters().local_failures > 10);
     assert!(events.try_next().is_none(), "the same reason is reported once");
+    monitor.shutdown();
+    run.await.expect("no panic").expect("the runtime has all that is needed");
+}
+
+/// Passes, and never ends.
+#[derive(Debug)]
+struct PassedCheck;
+
+impl Check for PassedCheck {
+    async fn check(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
+        context.set_report(CheckReport::up().with_warning("it is late"));
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_stands_when_the_timeout_passes() {
+    let (monitor, set) = (Monitor::new(), BackendSet::new());
+    let address: SocketAddr = ([127, 0, 0, 1], 9).into();
+    set.insert(Spec::new("a", ()).address(address).health(Health::Down)).expect("a new name");
+    let plan = HealthPlan::new("web").check(TimedCheck::new(PassedCheck));
+    let mut events = monitor.events();
+    monitor.watch(&set, plan).expect("the plan is valid");
+    let run = tokio::spawn(monitor.run());
+    let mut lines = Vec::new();
+    while lines.len() < 2 {
+        let event = events.next().await.expect("the monitor is there").expect("no event is missed");
+        lines.push(event.to_string());
+    }
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "service web: server a is eligible (was down): PassedCheck check passed",
+            "service web: server a: a check warns: it is late",
+        ]
+    );
     monitor.shutdown();
     run.await.expect("no panic").expect("the runtime has all that is needed");
 }

@@ -1,12 +1,14 @@
 //! The checks over a TCP stream, each against servers that misbehave.
 
-use lvs::backend::{AgentWeight, BackendAdminState};
+use std::time::Duration;
+
+use lvs::backend::{AgentOverride, AgentWeight, BackendAdminState};
 use lvs::health::{
-    AgentCheck, Check, CheckFailureKind, CheckReport, MysqlCheck, PostgresCheck, RedisCheck,
-    SmtpCheck, TcpCheck,
+    AgentCheck, Check, CheckContext, CheckFailureKind, CheckProxyHeader, CheckReport, MysqlCheck,
+    PostgresCheck, RedisCheck, SmtpCheck, TcpCheck, UdpCheck,
 };
 
-use crate::world::{GARBAGE, LONG, Script, assert_fails, refusing, run, run_out_of_time};
+use crate::world::{GARBAGE, LONG, Script, ask, assert_fails, refusing, run, run_out_of_time};
 
 /// Tests a check against misbehaving servers: `first` is its stage after connecting, and `half` the
 /// beginning of an answer in that stage.
@@ -58,6 +60,52 @@ async fn tcp() {
         CheckFailureKind::Mismatch,
         r#"answer "well\nbye\n", expected an answer beginning with "bye""#,
     );
+}
+
+/// Redis Sentinel, proxies and others do not know the command that ends a session.
+#[tokio::test]
+async fn a_server_that_answers_is_up_however_the_session_ends() {
+    let redis = || Script::new().receives("PING\r\n").sends("+PONG\r\n").receives("QUIT\r\n");
+    let check = RedisCheck::new();
+    let stalls = redis().sends("-ERR unknown command 'QUIT'\r\n").stalls().await;
+    assert_eq!(run(&check, stalls.address, LONG).await, Ok(CheckReport::up()));
+    let resets = redis().resets().await;
+    assert_eq!(run(&check, resets.address, LONG).await, Ok(CheckReport::up()));
+    let endless = redis().never_ends(GARBAGE).await;
+    assert_eq!(run(&check, endless.address, LONG).await, Ok(CheckReport::up()));
+    let smtp = Script::new().sends("220 mx\r\n").receives("\r\n").sends("250 mx\r\n");
+    let check = SmtpCheck::new().helo_name("test").expect("a name");
+    let server = smtp.receives("QUIT\r\n").stalls().await;
+    assert_eq!(run(&check, server.address, LONG).await, Ok(CheckReport::up()));
+    let postgres = Script::new().receives("\0\0").sends("R\0\0\0\x08\0\0\0\0").stalls().await;
+    assert_eq!(run(&PostgresCheck::new(), postgres.address, LONG).await, Ok(CheckReport::up()));
+}
+
+#[tokio::test]
+async fn a_check_sends_the_proxy_header_first() {
+    for (header, ends) in [
+        (CheckProxyHeader::V2, "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0*1\r\n$4\r\nPING\r\n"),
+        (CheckProxyHeader::V1, "\r\n*1\r\n$4\r\nPING\r\n"),
+    ] {
+        let server = Script::new().receives(ends).sends("+PONG\r\n").closes().await;
+        let context = CheckContext::new("server".into(), server.address).with_proxy_header(header);
+        assert_eq!(ask(&RedisCheck::new(), &context, LONG).await, Ok(CheckReport::up()));
+    }
+}
+
+#[tokio::test]
+async fn a_source_address_that_cannot_be_used_is_named() {
+    let context = |source: &str| {
+        CheckContext::new("server".into(), refusing()).with_source(source.parse().expect("one"))
+    };
+    let check = TcpCheck::new();
+    let answer = ask(&check, &context("::1"), LONG).await;
+    let words = "source address ::1 is not of the family of 127.";
+    assert_fails(answer, CheckFailureKind::Local, words);
+    let answer = ask(&check, &context("192.0.2.1"), LONG).await;
+    assert_fails(answer, CheckFailureKind::Local, "using source address 192.0.2.1: ");
+    let answer = ask(&UdpCheck::new(), &context("192.0.2.1"), LONG).await;
+    assert_fails(answer, CheckFailureKind::Local, "using source address 192.0.2.1: ");
 }
 
 #[tokio::test]
@@ -142,12 +190,13 @@ async fn mysql() {
 
 #[tokio::test]
 async fn agent() {
-    let check = AgentCheck::new();
+    let check = AgentCheck::new().required();
     misbehaviour(&check, "waiting for the agent's line", "", CheckFailureKind::Protocol).await;
-    let sends = async |line: &str| {
+    let answer = async |check: &AgentCheck, line: &str| {
         let server = Script::new().sends(line).closes().await;
-        run(&check, server.address, LONG).await
+        run(check, server.address, LONG).await
     };
+    let sends = async |line: &str| answer(&check, line).await;
     let report = sends("up 75% maxconn:30 drain\n").await.expect("up");
     assert_eq!(report.agent_override().weight, Some(AgentWeight::Percent(75)));
     assert_eq!(report.agent_override().max_connections, Some(30));
@@ -166,4 +215,29 @@ async fn agent() {
     assert_eq!(run(&asking, asked.address, LONG).await, Ok(CheckReport::up()));
     let endless = Script::new().never_ends("up ").await;
     assert_fails(run(&check, endless.address, LONG).await, CheckFailureKind::TooLong, "16384");
+
+    // By default an agent decides by what it says only.
+    let advisory = AgentCheck::new();
+    let unheard = |problem: &str| {
+        Ok(CheckReport::unchanged().with_warning(format!("the agent is not heard: {problem}")))
+    };
+    let line = "the agent's line has no known word: \"hello\"";
+    assert_eq!(answer(&advisory, "hello\n").await, unheard(line));
+    let gone = run(&advisory, refusing(), LONG).await.expect("no failure");
+    assert!(gone.warning().is_some_and(|text| text.contains("refused")), "{gone:?}");
+    assert_eq!(answer(&advisory, "UP\n").await, Ok(CheckReport::up()));
+    let report = answer(&advisory, "75%\n").await.expect("no failure");
+    let weight = AgentOverride { weight: Some(AgentWeight::Percent(75)), ..Default::default() };
+    assert_eq!(report, CheckReport::unchanged().with_agent_override(weight));
+    assert_fails(
+        answer(&advisory, "FAIL # disk full\n").await,
+        CheckFailureKind::Mismatch,
+        "disk full",
+    );
+    let silent = Script::new().stalls().await;
+    let context = CheckContext::new("server".into(), silent.address);
+    tokio::time::timeout(Duration::from_millis(50), advisory.check(&context))
+        .await
+        .expect_err("the agent never answers");
+    assert_eq!(Ok(context.report().expect("known")), unheard("no answer within the timeout"));
 }

@@ -35,10 +35,28 @@ impl Authority {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
+    /// Makes a certificate for a name that is its own authority, as `openssl req -x509` does, valid until
+    /// a year.
+    fn self_signed(name: &str, until: i32) -> Signed {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let certificate = params.self_signed(&key).expect("a certificate");
+        Signed {
+            sha256: Sha256::digest(certificate.der()).into(),
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
     /// Signs a certificate for a name, valid until a year.
     fn sign(&self, name: &str, until: i32) -> Signed {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+        // Not that of the authority, or OpenSSL takes the certificate for a self-signed one.
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
@@ -56,6 +74,11 @@ impl Authority {
 
 /// Starts nginx with a certificate; `None` if nginx is not installed.
 async fn serve(address: SocketAddr, signed: &Signed) -> Option<(Server, Folder)> {
+    serve_to(address, signed, "").await
+}
+
+/// Starts nginx, which asks for certificates that this authority has signed, unless it is empty.
+async fn serve_to(address: SocketAddr, signed: &Signed, clients: &str) -> Option<(Server, Folder)> {
     let files = Folder::new();
     let file = |name: &str, text: &str| {
         let path = files.path().join(name);
@@ -63,7 +86,11 @@ async fn serve(address: SocketAddr, signed: &Signed) -> Option<(Server, Folder)>
         path.display().to_string()
     };
     let (certificate, key) = (file("cert.pem", &signed.certificate), file("key.pem", &signed.key));
-    let extra = format!("ssl_certificate {certificate}; ssl_certificate_key {key};");
+    let mut extra = format!("ssl_certificate {certificate}; ssl_certificate_key {key};");
+    if !clients.is_empty() {
+        let clients = file("clients.pem", clients);
+        extra += &format!("ssl_verify_client on; ssl_client_certificate {clients};");
+    }
     let (mut server, folder) = nginx(address, "ssl http2", &extra).await?;
     server.listens_at(address).await;
     drop(folder);
@@ -100,6 +127,48 @@ async fn a_certificate_must_be_valid_for_the_name_and_the_authority() {
     assert_eq!(run(&page, address, LONG).await, Ok(CheckReport::up()));
     #[cfg(feature = "health-http2")]
     assert_eq!(run(&page.http2(), address, LONG).await, Ok(CheckReport::up()));
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_trusted_by_itself() {
+    for (until, is_valid) in [(2100, true), (2021, false)] {
+        let address = free_address();
+        let signed = Authority::self_signed("www.example.org", until);
+        let Some(_server) = serve(address, &signed).await else { return };
+        let trusted = || TlsSettings::authorities(signed.certificate.as_bytes()).expect("one");
+        let answer = async |name: &str| {
+            let tls = trusted().server_name(name).expect("a name");
+            run(&TlsCheck::new(tls), address, LONG).await
+        };
+        let tls = answer("www.example.org").await;
+        match is_valid {
+            true => assert_eq!(tls, Ok(CheckReport::up())),
+            false => assert_fails(tls, CheckFailureKind::Tls, "xpired"),
+        }
+        assert_fails(answer("example.net").await, CheckFailureKind::Tls, "TLS handshake");
+        let another = Authority::self_signed("www.example.org", 2100);
+        let another = TlsSettings::authorities(another.certificate.as_bytes()).expect("one");
+        let another = another.server_name("www.example.org").expect("a name");
+        let answer = run(&TlsCheck::new(another), address, LONG).await;
+        assert_fails(answer, CheckFailureKind::Tls, "TLS handshake");
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_presented() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let (address, signed) = (free_address(), authority.sign("www.example.org", 2100));
+    let Some(_server) = serve_to(address, &signed, &clients.pem).await else { return };
+    let page = |tls: TlsSettings| HttpCheck::get("/health").expect("a path").tls(tls);
+    let unknown = run(&page(TlsSettings::unverified()), address, LONG).await;
+    assert_fails(unknown, CheckFailureKind::Mismatch, "status 400");
+    let (client, another) = (clients.sign("check", 2100), clients.sign("another", 2100));
+    let (chain, key) = (client.certificate.as_bytes(), client.key.as_bytes());
+    let tls = TlsSettings::unverified().client_certificate(chain, key).expect("its key");
+    assert_eq!(run(&page(tls), address, LONG).await, Ok(CheckReport::up()));
+    let error = TlsSettings::unverified().client_certificate(chain, another.key.as_bytes());
+    let error = error.expect_err("the key of another certificate").to_string();
+    assert!(error.starts_with("no valid private key of the client certificate"), "{error}");
 }
 
 #[tokio::test]

@@ -10,8 +10,9 @@ use lvs::backend::Members;
 use lvs::director::{
     AdminConfig, ChangeOrigin, CheckConfig, Director, DirectorConfig, DirectorConfigBuilder,
     DirectorEvent, DirectorEvents, RealServer, SchedulerConfig, ServerChange, ServiceConfig,
-    ServiceConfigBuilder, VrrpConfig,
+    ServiceConfigBuilder, TcpConfig, VrrpConfig,
 };
+use lvs::forward::proxy_protocol::ProxyProtocolVersion;
 use lvs::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 use lvs::scheduler::{CompileError, PickContext, Picker, Scheduler};
 use tokio::net::TcpStream;
@@ -182,5 +183,72 @@ async fn a_reload_that_panics_is_an_error_and_the_director_goes_on() {
     assert!(director.reload(config).await.expect("valid").is_unchanged());
     let status = director.status();
     assert_eq!((status.dropped_log_lines, status.task_restarts["health monitor"]), (7, 0));
+    director.stop(Duration::ZERO).await;
+}
+
+#[test]
+fn a_runtime_that_lacks_something_is_refused_at_the_start() {
+    let service = || ServiceConfig::tcp("web").listen(ANY);
+    let start = |runtime: &mut tokio::runtime::Builder| {
+        let config = around(service()).build().expect("sound");
+        let started = runtime.build().expect("a runtime").block_on(Director::start(config));
+        started.map(drop).expect_err("a driver is missing").to_string()
+    };
+    let builder = tokio::runtime::Builder::new_current_thread;
+    assert!(start(builder().enable_io()).starts_with("a director needs a tokio runtime with time"));
+    assert!(
+        start(builder().enable_time()).starts_with("a director needs a tokio runtime with I/O")
+    );
+}
+
+/// A server that waits for a PROXY header on every connection is up, and no client meets a server that
+/// its first check has not passed.
+#[tokio::test]
+async fn checks_speak_proxy_where_the_service_does_and_may_come_first() {
+    let listener = tokio::net::TcpListener::bind(ANY).await.expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    let (seen, mut headers) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut header = [0; 16];
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            // A check that has gone needs no answer.
+            if stream.read_exact(&mut header).await.is_ok() && header.starts_with(b"\r\n\r\n") {
+                let _ = seen.send(header[12]);
+                let _ = stream.write_all(b"hello").await;
+            }
+        }
+    });
+    let check = CheckConfig::tcp()
+        .expect("hello")
+        .init(lvs::health::InitialHealth::Down)
+        .interval(Duration::from_millis(20));
+    let web = ServiceConfig::tcp("web")
+        .listen(ANY)
+        .health(check)
+        .tcp(TcpConfig::builder().send_proxy(ProxyProtocolVersion::V2))
+        .server(RealServer::new(address));
+    let director = Director::start(around(web).build().expect("sound")).await.expect("it starts");
+    let server = || director.status().services.remove(0).servers.remove(0);
+    until("the server is up", async || server().state == "eligible").await;
+    assert_eq!(server().reason.as_deref(), Some("tcp check with PROXY v2 passed"));
+    assert_eq!(headers.recv().await, Some(0x20), "the command LOCAL");
+    director.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_server_is_down_until_its_first_check_where_that_is_asked_for() {
+    let listed = Listed(BTreeSet::new(), Arc::default());
+    let check = CheckConfig::custom(listed)
+        .init(lvs::health::InitialHealth::FullyDown)
+        .interval(Duration::from_secs(3600));
+    let web = ServiceConfig::tcp("web").listen(ANY).health(check);
+    let web = web.server(RealServer::new(server(b'a').await));
+    let director = Director::start(around(web).build().expect("sound")).await.expect("it starts");
+    let status = director.status().services.remove(0).servers.remove(0);
+    assert_eq!(status.state, "down");
+    assert!(ask(listens(&director)).await.is_err());
+    director.add_server("web", RealServer::new(server(b'b').await)).expect("a new server");
+    assert!(director.status().services[0].servers.iter().all(|server| server.state == "down"));
     director.stop(Duration::ZERO).await;
 }

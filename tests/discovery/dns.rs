@@ -5,17 +5,27 @@ use std::net::SocketAddr;
 
 use lvs::discovery::{AddressFamilies, DnsSource};
 
+use crate::answers::{A, AAAA, Answer, Answers, CNAME, SRV, Zone};
 use crate::named::Named;
 use crate::world::*;
 
 fn follow(named: &Named, source: DnsSource) -> (BackendSet<SocketAddr>, FeedHandle) {
+    follow_at(named.address, source, |feed| feed)
+}
+
+fn follow_at(
+    name_server: SocketAddr,
+    source: DnsSource,
+    build: impl FnOnce(Feed<SocketAddr, DnsSource>) -> Feed<SocketAddr, DnsSource>,
+) -> (BackendSet<SocketAddr>, FeedHandle) {
     let set = BackendSet::new();
-    let source = source.name_servers([named.address]);
+    let source = source.name_servers([name_server]);
     let feed = Feed::new(&set, source)
         .retry(Duration::from_millis(50), Duration::from_millis(200))
         .expect("in order")
         .max_staleness(Duration::from_secs(1))
         .removal(RemovalPolicy::AtOnce);
+    let feed = build(feed);
     let handle = feed.handle();
     tokio::spawn(feed.run());
     (set, handle)
@@ -163,5 +173,99 @@ fn invalid_names_are_refused() {
         let error = DnsSource::addresses(name, 80).map(drop).expect_err("no name");
         assert!(matches!(error, DiscoveryError::Resolve { .. }), "{name}: {error}");
         assert!(DnsSource::srv(name).is_err(), "{name}");
+    }
+}
+
+/// Returns a zone with a service of these targets, of which the `silent` ones get no answer.
+fn service(targets: &[u8], silent: &[u8]) -> Zone {
+    let name = |n: &u8| format!("t{n}.lvs.test.");
+    let records = targets.iter().map(|n| Answer::Srv(80, name(n))).collect();
+    let mut zone = vec![("_web._tcp.lvs.test.".to_owned(), SRV, records)];
+    for n in targets.iter().filter(|n| !silent.contains(n)) {
+        zone.push((name(n), A, vec![Answer::A(*n)]));
+        zone.push((name(n), AAAA, vec![Answer::NoData]));
+    }
+    zone
+}
+
+#[tokio::test]
+async fn targets_that_do_not_answer_delay_no_other() {
+    let targets: Vec<u8> = (1..=20).collect();
+    let names = Answers::start(service(&targets, &[3, 4])).await;
+    let source = || DnsSource::srv("_web._tcp.lvs.test.").expect("a name");
+    let mut asked = source().name_servers([names.address]);
+    // A whole list would need the answers of all.
+    let first = asked.next().await.expect("no end").expect("an answer");
+    assert!(matches!(first, MemberUpdate::Insert(_)), "{first:?}");
+    let (set, feed) = follow_at(names.address, source(), |feed| feed);
+    let member = |n: &u8| format!("10.0.0.{n}:80 1");
+    let mut expected: Vec<String> =
+        targets.iter().filter(|n| ![3, 4].contains(*n)).map(member).collect();
+    expected.sort();
+    becomes(&set, &expected.iter().map(|line| &**line).collect::<Vec<_>>()).await;
+    assert_eq!(feed.status().failures, 0);
+
+    // The records change while the silent targets are still looked up, and one of them answers.
+    names.change(service(&[1, 3, 21], &[21]));
+    becomes(&set, &["10.0.0.1:80 1", "10.0.0.3:80 1"]).await;
+}
+
+#[tokio::test]
+async fn a_service_may_be_an_alias_also_of_one_whose_target_is_silent() {
+    let zone: Zone = vec![
+        ("alias.lvs.test.".into(), CNAME, vec![Answer::Cname("second.lvs.test.")]),
+        ("second.lvs.test.".into(), CNAME, vec![Answer::Cname("_web._tcp.lvs.test.")]),
+    ];
+    let names = Answers::start([zone.clone(), service(&[1, 2], &[2])].concat()).await;
+    let (set, _feed) =
+        follow_at(names.address, DnsSource::srv("alias.lvs.test.").expect("a name"), |feed| feed);
+    becomes(&set, &["10.0.0.1:80 1"]).await;
+
+    let circle = vec![("a.lvs.test.".to_owned(), CNAME, vec![Answer::Cname("a.lvs.test.")])];
+    names.change(circle);
+    let mut source = DnsSource::srv("a.lvs.test.").expect("a name").name_servers([names.address]);
+    assert!(source.next().await.expect("no end").is_err(), "an alias of itself leads nowhere");
+}
+
+#[tokio::test]
+async fn an_empty_answer_is_accepted_where_that_is_asked_for() {
+    let zone = |answer: Answer| {
+        vec![
+            ("web.lvs.test.".to_owned(), A, vec![answer]),
+            ("web.lvs.test.".to_owned(), AAAA, vec![Answer::NoData]),
+        ]
+    };
+    let names = Answers::start(zone(Answer::A(1))).await;
+    let source = addresses("web.lvs.test.").allow_empty();
+    let (set, mut feed) = follow_at(names.address, source, Feed::allow_empty);
+    becomes(&set, &["10.0.0.1:80 1"]).await;
+    names.change(zone(Answer::NoData));
+    becomes(&set, &[]).await;
+    assert_eq!(feed.status().state, FeedState::Current);
+    // No answer is no empty answer.
+    names.change(zone(Answer::A(2)));
+    becomes(&set, &["10.0.0.2:80 1"]).await;
+    names.change(Vec::new());
+    until(&mut feed, |status| status.state == FeedState::Failing).await;
+    assert_eq!(shows(&set), ["10.0.0.2:80 1"]);
+    drop(feed);
+
+    let no_service = |target: &str| {
+        vec![
+            ("_web._tcp.lvs.test.".to_owned(), SRV, vec![Answer::Srv(0, target.to_owned())]),
+            ("gone.lvs.test.".to_owned(), A, vec![Answer::NxDomain]),
+            ("gone.lvs.test.".to_owned(), AAAA, vec![Answer::NxDomain]),
+        ]
+    };
+    for target in [".", "gone.lvs.test."] {
+        names.change(no_service(target));
+        let source = || DnsSource::srv("_web._tcp.lvs.test.").expect("a name");
+        let mut strict = source().name_servers([names.address]);
+        assert!(strict.next().await.expect("no end").is_err(), "{target}");
+        let mut source = source().name_servers([names.address]).allow_empty();
+        match source.next().await.expect("no end").expect("an answer") {
+            MemberUpdate::All(members) => assert!(members.is_empty(), "{members:?}"),
+            update => panic!("{update:?}"),
+        }
     }
 }

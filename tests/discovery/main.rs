@@ -1,6 +1,8 @@
 //! Discovery: the members of a set while sources report, fail and end.
 #![cfg(all(feature = "discovery", not(lvs_loom)))]
 
+#[cfg(feature = "discovery-dns")]
+mod answers;
 #[cfg(feature = "discovery-tower")]
 mod discover;
 #[cfg(feature = "discovery-dns")]

@@ -3,7 +3,9 @@
 use std::sync::mpsc::channel;
 
 use lvs::forward::ProxyHeaderOptions;
-use lvs::forward::proxy_protocol::{ParsedProxyHeader, ProxyHeader, ProxyProtocolVersion, parse};
+use lvs::forward::proxy_protocol::{
+    ParsedProxyHeader, ProxyHeader, ProxyProtocolVersion, UnixAddress, parse,
+};
 use lvs::forward::sni::ServerNameTable;
 use lvs::scheduler::{Maglev, RoundRobin};
 
@@ -89,6 +91,8 @@ async fn the_client_of_the_header_is_the_client_for_limits_records_and_the_backe
     let mut server = server_listener.accept().await.expect("the forwarder connects").0;
     let forwarded = header(&mut server).await;
     assert_eq!(forwarded.source(), Some(PROXIED_CLIENT));
+    assert_eq!(forwarded.destination(), Some(PROXIED_LOCAL));
+    assert_eq!(handle.connections(9)[0].local, Some(PROXIED_LOCAL));
     assert_eq!(forwarded.tlvs().unique_id(), Some(&b"id-1"[..]));
     assert_eq!(&read::<5>(&mut server).await, b"early");
 
@@ -98,8 +102,63 @@ async fn the_client_of_the_header_is_the_client_for_limits_records_and_the_backe
     drop((client, server, same));
     let (_, counters) = end(&handle, running).await;
     assert_eq!(counters.finished, 1);
-    let clients: Vec<_> = records.try_iter().map(|record| record.proxied_client).collect();
-    assert_eq!(clients, [Some(PROXIED_CLIENT), Some(PROXIED_CLIENT)]);
+    let addresses: Vec<_> =
+        records.try_iter().map(|record| (record.proxied_client, record.local)).collect();
+    assert_eq!(addresses, [(Some(PROXIED_CLIENT), Some(PROXIED_LOCAL)); 2]);
+}
+
+/// Whatever a header says of addresses, and whatever its TLVs hold, arrives as it was sent.
+#[tokio::test]
+async fn a_received_header_is_passed_on_as_it_is() {
+    let unix = |path: &[u8]| UnixAddress::new(path).expect("a path");
+    let headers = [
+        ProxyHeader::proxied(PROXIED_CLIENT, PROXIED_LOCAL),
+        ProxyHeader::proxied(PROXIED_CLIENT, "[2001:db8::1]:443".parse().expect("an address")),
+        ProxyHeader::proxied("[2001:db8::7]:1".parse().expect("an address"), PROXIED_LOCAL),
+        ProxyHeader::proxied(PROXIED_CLIENT, PROXIED_LOCAL).with_datagram_transport(),
+        ProxyHeader::unix(unix(b""), unix(b"/run/web.sock")),
+    ];
+    // Types of applications, twice; one of a later specification; the name of a certificate in Latin-1.
+    let tlvs = [
+        &[0xea, 0, 1, 1][..],
+        &[0x20, 0, 9, 7, 0, 0, 0, 0, 0x22, 0, 1, 0xe9],
+        &[0x99, 0, 0],
+        &[0xea, 0, 1, 2],
+    ]
+    .concat();
+    let (address, server_listener) = bind_server().await;
+    let (_set, forwarder) = forwarder_to(&[address]);
+    let forwarder = forwarder.accept_proxy(TEST_TIMEOUT).send_proxy(ProxyHeaderOptions::v2());
+    let (handle, running) = start(forwarder);
+    for sent in headers {
+        let mut bytes = Vec::new();
+        sent.encode_v2(&mut bytes).expect("no TLVs");
+        bytes.extend(&tlvs);
+        let [high, low] = (bytes.len() as u16 - 16).to_be_bytes();
+        bytes[14..16].copy_from_slice(&[high, low]);
+        let mut client = open(&handle).await;
+        client.write_all(&bytes).await.expect("the stream is open");
+        let mut server = server_listener.accept().await.expect("the forwarder connects").0;
+        let mut received = vec![0; bytes.len()];
+        server.read_exact(&mut received).await.expect("the stream is open");
+        assert_eq!(received, bytes, "{sent:?}");
+    }
+    end(&handle, running).await;
+}
+
+#[tokio::test]
+async fn a_server_without_a_port_gets_the_port_of_the_header() {
+    let (address, server_listener) = bind_server().await;
+    let (_set, forwarder) = forwarder_to(&[SocketAddr::new(address.ip(), 0)]);
+    let (handle, running) = start(forwarder.accept_proxy(TEST_TIMEOUT));
+    let destination = SocketAddr::new(PROXIED_LOCAL.ip(), address.port());
+    let mut bytes = Vec::new();
+    ProxyHeader::proxied(PROXIED_CLIENT, destination).encode_v1(&mut bytes);
+    let mut client = open(&handle).await;
+    client.write_all(&bytes).await.expect("the stream is open");
+    let server = server_listener.accept().await.expect("the forwarder connects");
+    drop((client, server));
+    end(&handle, running).await;
 }
 
 #[tokio::test]

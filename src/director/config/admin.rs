@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::error::ConfigProblem;
 use super::table::config_table;
-use super::value::{HumanDuration, SecretString};
+use super::value::{HumanDuration, SecretString, deserialize_address};
 use crate::setting::check_range;
 
 config_table! {
@@ -20,6 +20,7 @@ builder AdminConfigBuilder;
 #[serde(deny_unknown_fields)]
 pub struct AdminConfig {
     /// The address to listen on. An address other than loopback requires a `token`.
+    #[serde(deserialize_with = "deserialize_address")]
     pub(crate) listen: SocketAddr,
     /// The token that each request must carry, in the header `Authorization: Bearer TOKEN`: at
     /// least 16 bytes. Default: none, requests need no token.

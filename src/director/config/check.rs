@@ -9,16 +9,18 @@ use super::check_tls::CheckTlsConfig;
 use super::custom::CustomCheck;
 use super::table::config_table;
 use super::value::{
-    CodeRanges, FromText, HexSecret, HumanDuration, LengthRange, SecretString, StringTable,
+    CodeRanges, FromText, HexSecret, HumanDuration, LengthRange, OneOrMany, SecretString,
+    StringTable,
 };
-use crate::health::{BytePattern, Check};
+use crate::backend::Health;
+use crate::health::{BytePattern, Check, InitialHealth};
 
 /// The protocol or means of a check.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum CheckKind {
     /// Connects by TCP and reads the line of an agent, as HAProxy's `agent-check`: state, weight and
-    /// connection limit of the server. Keys: `send`, `send_bytes`.
+    /// connection limit of the server. Keys: `send`, `send_bytes`, `agent_required`.
     Agent,
     /// Runs a program; the exit code 0 means up, as keepalived's `MISC_CHECK`. Keys: `command`,
     /// `arguments`, `environment`, `user`, `group`, `dynamic`.
@@ -121,20 +123,29 @@ check_config! {
     /// The maximum time of a check, above 0 and at most the shortest of the intervals; a check that
     /// takes longer has failed. Default: the value of `interval` if it is set, otherwise `"1s"`.
     timeout: HumanDuration,
-    /// The number of successes in a row that take the server up, at least 1. Default: `2`.
+    /// The number of successes in a row that take the server up, at least 1. Default: `2`; `agent`: 1.
     rise: u32,
-    /// The number of failures in a row that take the server down, at least 1. Default: `3`.
+    /// The number of failures in a row that take the server down, at least 1. Default: `3`; `agent`: 1.
     fall: u32,
     /// By how much of its interval a check may start early at random, in percent, from 0 to 50.
     /// Default: `5`.
     jitter: u8,
+    /// The state of a server before the first result, as HAProxy's `init-state`. `"up"` and `"down"`:
+    /// the first result decides alone. `"fully-up"`: up until `fall` failures; `"fully-down"`: down
+    /// until `rise` successes. A check that cannot run `fall` times before its first result takes the
+    /// server down. Default: `"up"`.
+    init: CheckInitConfig,
     /// The port to check. Default: the server's port.
     port: u16,
-    /// The local address of the check. Default: chosen by the routing table.
+    /// The local address of the check, of the family of the servers' addresses. Default: chosen by the
+    /// routing table.
     source: IpAddr,
     /// `dns`: the response codes that mean up, such as `"0, 3"` for NOERROR and NXDOMAIN. Default:
     /// `0`.
     accept_codes: CodeRanges,
+    /// `agent`: an agent that does not answer, or says no known word, counts as a failure. Without, it
+    /// leaves the state as it is, as in HAProxy. Default: `false`.
+    agent_required: bool,
     /// `dns`: requires an A or AAAA record with this address in the response. Default: none.
     address: IpAddr,
     /// `command`: the arguments of the program. The variables `HAPROXY_SERVER_ADDR` and
@@ -213,6 +224,11 @@ check_config! {
     reversed: bool,
     /// `redis`: requires a server of this role. Default: any role.
     role: RedisRoleConfig,
+    /// The PROXY header at the beginning of each TCP connection of the check: `"v1"`, `"v2"` (with the
+    /// command LOCAL), or `"none"`. A server that expects the header refuses a connection without.
+    /// Default: as `tcp.send_proxy` of the service, unless the check has a `port` of its own or is an
+    /// `agent`, as in HAProxy.
+    send_proxy: CheckProxyConfig,
     /// `agent`, `tcp`, `udp`: the text to send. Default: none; `udp` sends a zero byte.
     send: String,
     /// `agent`, `tcp`, `udp`: the bytes to send, in hexadecimal digits, in place of `send`. Default:
@@ -234,6 +250,55 @@ check_config! {
     /// is up or down. Default: `0`.
     weight: i32,
     }
+}
+
+/// The state of a server before the first result of a check.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum CheckInitConfig {
+    /// Up, and the first result decides alone.
+    Up,
+    /// Down, and the first result decides alone.
+    Down,
+    /// Up until `fall` failures.
+    FullyUp,
+    /// Down until `rise` successes.
+    FullyDown,
+}
+
+impl From<InitialHealth> for CheckInitConfig {
+    fn from(init: InitialHealth) -> Self {
+        match init {
+            InitialHealth::Up => Self::Up,
+            InitialHealth::Down => Self::Down,
+            InitialHealth::FullyUp => Self::FullyUp,
+            InitialHealth::FullyDown => Self::FullyDown,
+        }
+    }
+}
+
+impl From<CheckInitConfig> for InitialHealth {
+    fn from(init: CheckInitConfig) -> Self {
+        match init {
+            CheckInitConfig::Up => Self::Up,
+            CheckInitConfig::Down => Self::Down,
+            CheckInitConfig::FullyUp => Self::FullyUp,
+            CheckInitConfig::FullyDown => Self::FullyDown,
+        }
+    }
+}
+
+/// The PROXY header that a check sends.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum CheckProxyConfig {
+    /// None, although the service sends one.
+    None,
+    /// Version 1, with the addresses of the check's connection.
+    V1,
+    /// Version 2 with the command LOCAL.
+    V2,
 }
 
 /// The role of a Redis server.
@@ -326,6 +391,25 @@ impl CheckConfig {
     /// Returns a builder of a check by a datagram.
     pub fn udp() -> CheckConfigBuilder {
         Self::of_kind(CheckKind::Udp)
+    }
+
+    /// Returns the health of a server that none of these checks has a result of.
+    pub(super) fn initial_health_of(OneOrMany(checks): &OneOrMany<Self>) -> Health {
+        let mut inits = checks.iter().filter_map(Self::initial_health);
+        match inits.any(|init| init.health() == Health::Down) {
+            true => Health::Down,
+            false => Health::Up,
+        }
+    }
+
+    /// Returns the health of a server before the first result, if the check sets it.
+    fn initial_health(&self) -> Option<InitialHealth> {
+        match &self.kind {
+            CheckKind::Custom(CustomCheck(check)) if self.init.is_none() => {
+                Some(check.initial_health())
+            }
+            _ => self.init.map(Into::into),
+        }
     }
 
     /// Returns how an error names the check among others.

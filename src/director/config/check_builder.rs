@@ -1,6 +1,8 @@
 //! Health checks, built from `health` tables.
 
-use super::check::{CheckConfig, CheckKind, RedisRoleConfig};
+use std::net::IpAddr;
+
+use super::check::{CheckConfig, CheckKind, CheckProxyConfig, RedisRoleConfig};
 use super::custom::CustomCheck;
 use super::error::{ConfigProblem, KeyPathSegment};
 use super::value::{
@@ -9,9 +11,9 @@ use super::value::{
 };
 use crate::ProgramUser;
 use crate::health::{
-    AgentCheck, CommandCheck, DnsCheck, DnsCheckError, FileCheck, GrpcCheck, HttpCheck,
-    HttpCheckError, IcmpCheck, MysqlCheck, PostgresCheck, RedisCheck, SmtpCheck, TcpCheck,
-    TimedCheck, TlsCheck, TlsSettings, UdpCheck,
+    AgentCheck, CheckProxyHeader, CommandCheck, DnsCheck, DnsCheckError, FileCheck, GrpcCheck,
+    HttpCheck, HttpCheckError, IcmpCheck, MysqlCheck, PostgresCheck, RedisCheck, SmtpCheck,
+    TcpCheck, TimedCheck, TlsCheck, TlsSettings, UdpCheck,
 };
 
 /// Names the key that an error is about.
@@ -27,10 +29,17 @@ impl<T, E: ToString> WithKey<T> for Result<T, E> {
 
 impl CheckConfig {
     /// Builds the check; refuses keys that its type does not use.
-    pub(super) fn to_checks(&self) -> Result<TimedCheck, ConfigProblem> {
+    ///
+    /// `service_header` is the PROXY header that the service sends to its servers.
+    pub(super) fn to_checks(
+        &self,
+        service_header: Option<CheckProxyHeader>,
+    ) -> Result<TimedCheck, ConfigProblem> {
         // Each step takes the keys that it uses, so that the rest are those of other types.
         let mut unused = self.clone();
         let check = unused.build_check()?;
+        let check =
+            apply_if_some(check, unused.take_proxy_header(service_header), TimedCheck::send_proxy);
         let check = unused.apply_timing(check);
         match unused.first_key() {
             Some(key) => {
@@ -42,6 +51,47 @@ impl CheckConfig {
                 Err(ConfigProblem::at_key(key, reason))
             }
             None => Ok(check),
+        }
+    }
+
+    /// Refuses a program that this machine does not have, or may not execute.
+    pub(super) fn validate_program(&self) -> Result<(), ConfigProblem> {
+        match &self.command {
+            Some(program) => CommandCheck::new(program).validated().map(drop).with_key("command"),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a source address that is not of the family of the address to check.
+    pub(super) fn validate_source(&self, server: IpAddr) -> Result<(), ConfigProblem> {
+        match self.source {
+            Some(source) if source.is_ipv4() != server.is_ipv4() => {
+                let reason = format!("{source} is not of the family of {server}, which is checked");
+                Err(reason).with_key("source")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the PROXY header, if the type connects by TCP.
+    fn take_proxy_header(
+        &mut self,
+        service_header: Option<CheckProxyHeader>,
+    ) -> Option<CheckProxyHeader> {
+        match self.kind {
+            CheckKind::Command
+            | CheckKind::Dns
+            | CheckKind::File
+            | CheckKind::Ping
+            | CheckKind::Udp => None,
+            _ => match self.send_proxy.take() {
+                Some(CheckProxyConfig::None) => None,
+                Some(CheckProxyConfig::V1) => Some(CheckProxyHeader::V1),
+                Some(CheckProxyConfig::V2) => Some(CheckProxyHeader::V2),
+                // Another port is another program, which may know nothing of the header.
+                None if self.port.is_some() || self.kind == CheckKind::Agent => None,
+                None => service_header,
+            },
         }
     }
 
@@ -58,6 +108,7 @@ impl CheckConfig {
         let check = apply_if_some(check, self.rise.take(), TimedCheck::rise);
         let check = apply_if_some(check, self.fall.take(), TimedCheck::fall);
         let check = apply_if_some(check, self.jitter.take(), TimedCheck::jitter);
+        let check = apply_if_some(check, self.init.take().map(Into::into), TimedCheck::init);
         let check = apply_if_some(check, self.port.take(), TimedCheck::port);
         apply_if_some(check, self.source.take(), TimedCheck::source)
     }
@@ -66,11 +117,14 @@ impl CheckConfig {
     fn build_check(&mut self) -> Result<TimedCheck, ConfigProblem> {
         Ok(match self.kind.clone() {
             CheckKind::Custom(CustomCheck(check)) => check,
-            CheckKind::Agent => TimedCheck::new(apply_if_some(
-                AgentCheck::new(),
-                self.take_payload()?,
-                AgentCheck::send,
-            )),
+            CheckKind::Agent => {
+                let check =
+                    apply_if_some(AgentCheck::new(), self.take_payload()?, AgentCheck::send);
+                let required = self.agent_required.take().unwrap_or_default();
+                let check = if required { check.required() } else { check };
+                // As HAProxy: what an agent says applies at once.
+                TimedCheck::new(check).rise(1).fall(1)
+            }
             CheckKind::Command => TimedCheck::new(self.build_command_check()?),
             CheckKind::Dns => TimedCheck::new(self.build_dns_check()?),
             CheckKind::File => TimedCheck::new(self.build_file_check()?),

@@ -96,6 +96,23 @@ impl ConfigFile {
     }
 }
 
+impl ConfigFile {
+    /// Refuses programs of checks that this machine cannot start.
+    pub(super) fn validate_programs(&self) -> ConfigProblems {
+        let mut problems = ConfigProblems::default();
+        for (n, service) in self.services.iter().enumerate() {
+            let path = [KeyPathSegment::Key("service"), KeyPathSegment::Index(n)];
+            problems.record_all(&path, service.validate_programs());
+        }
+        let routers = self.vrrp.iter().flat_map(|OneOrMany(routers)| routers);
+        for (n, router) in routers.enumerate() {
+            let path = [KeyPathSegment::Key("vrrp"), KeyPathSegment::Index(n)];
+            problems.record(router.validate_programs().map_err(|problem| problem.prefixed(&path)));
+        }
+        problems
+    }
+}
+
 /// The largest configuration file, in bytes: a hundred thousand services fit.
 const MAX_CONFIG_FILE: u64 = 16 << 20;
 

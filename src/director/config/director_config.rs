@@ -71,7 +71,7 @@ impl DirectorConfig {
         ConfigFile::builder()
     }
 
-    /// Reads a file and the files that it includes.
+    /// Reads a file and the files that it includes. The programs of its checks must exist.
     ///
     /// # Errors
     /// [`DirectorConfigError`] if a file cannot be read, or if a key or value is refused.
@@ -110,14 +110,19 @@ impl DirectorConfig {
                 return Err(problem(format!("there is no file {pattern:?}")));
             }
         }
-        if let Some(error) = DirectorConfigError::from_all(errors) {
-            return Err(error);
+        if !errors.is_empty() {
+            return Err(one_error(errors));
         }
         included.insert(0, (origin, file));
-        Self::merge_files(included)
+        for (origin, file) in &included {
+            let ConfigProblems(problems) = file.validate_programs();
+            let located = problems.into_iter().map(|problem| origin.locate_problem(file, problem));
+            errors.extend(located);
+        }
+        Self::merge_files(included, errors)
     }
 
-    /// Reads a text, which cannot include files.
+    /// Reads a text, which cannot include files. Programs of checks need not exist on this machine.
     ///
     /// # Errors
     /// [`DirectorConfigError::Invalid`] if a key or value is refused.
@@ -127,7 +132,7 @@ impl DirectorConfig {
         if !file.include.is_empty() {
             return Err(document.locate_problem(nested_include()));
         }
-        Self::merge_files(vec![(ConfigOrigin::Text(document), file)])
+        Self::merge_files(vec![(ConfigOrigin::Text(document), file)], Vec::new())
     }
 
     /// Returns what the program is to log.
@@ -166,8 +171,10 @@ impl DirectorConfig {
     }
 
     /// Merges the first file and those that it includes, and checks that their tables fit together.
-    fn merge_files(files: Vec<(ConfigOrigin, ConfigFile)>) -> Result<Self, DirectorConfigError> {
-        let mut errors = Vec::new();
+    fn merge_files(
+        files: Vec<(ConfigOrigin, ConfigFile)>,
+        mut errors: Vec<DirectorConfigError>,
+    ) -> Result<Self, DirectorConfigError> {
         let config = Self::merge_tables(&files, &mut errors);
         // What does not fit together may only follow from an error in a table.
         if errors.is_empty() {

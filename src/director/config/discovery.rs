@@ -35,13 +35,17 @@ pub struct DiscoveryConfig {
     /// and weights. Default: none.
     srv: Option<String>,
     /// `file`: the time between two reads of the file, at least 100 ms. `dns` and `srv`: the minimum
-    /// time between two queries; otherwise the records' TTL counts, up to 1 h. Default: `"1s"`.
+    /// time between two queries; otherwise the records' TTL counts. Default: `"1s"`.
     interval: Option<HumanDuration>,
+    /// `dns` and `srv`: the maximum time between two queries, however long the records' TTL; at least
+    /// `interval`. Default: `"1h"`, or `interval` if that is longer.
+    max_interval: Option<HumanDuration>,
     /// `dns` and `srv`: the name servers to query; search domains and `/etc/hosts` do not count
     /// then. Default: those of the system, from `/etc/resolv.conf`.
     #[serde(default)]
     name_servers: Vec<SocketAddr>,
-    /// Accepts an empty list and removes all servers. Default: `false`, an empty list is a failure.
+    /// Accepts an empty list and removes all servers: an empty file, a name that does not exist or has
+    /// no addresses, a service that is not available. Default: `false`, an empty list is a failure.
     #[serde(default)]
     pub(crate) allow_empty: bool,
     /// How long a server that is no longer named may finish its connections before it is removed.
@@ -54,7 +58,7 @@ pub struct DiscoveryConfig {
 #[derive(Debug)]
 pub(crate) enum ConfiguredSource {
     File(FileSource),
-    Dns(DnsSource),
+    Dns(Box<DnsSource>),
 }
 
 impl DiscoveryConfig {
@@ -66,6 +70,7 @@ impl DiscoveryConfig {
             port: None,
             srv: None,
             interval: None,
+            max_interval: None,
             name_servers: Vec::new(),
             allow_empty: false,
             drain: None,
@@ -78,6 +83,9 @@ impl DiscoveryConfig {
             return Err(ConfigProblem::at_key("port", "`dns` and `port` require each other"));
         }
         match (&self.file, &self.dns, &self.srv) {
+            (Some(_), None, None) if self.max_interval.is_some() => {
+                Err(ConfigProblem::at_key("max_interval", "`file` has no TTL: `interval` counts"))
+            }
             (Some(path), None, None) if self.name_servers.is_empty() => {
                 let source = FileSource::new(path);
                 Ok(ConfiguredSource::File(match self.interval {
@@ -107,14 +115,27 @@ impl DiscoveryConfig {
         if !self.name_servers.is_empty() {
             source = source.name_servers(self.name_servers.iter().copied());
         }
-        if let Some(HumanDuration(min)) = self.interval {
-            let max = min.max(DEFAULT_MAX_REFRESH);
-            source = source
-                .refresh_between(min, max)
-                .map_err(|error| ConfigProblem::at_key("interval", error.to_string()))?;
+        if let Some(scoped) = self.name_servers.iter().find(|server| has_scope(server)) {
+            let reason = format!("{scoped} has a scope: link-local name servers are not supported");
+            return Err(ConfigProblem::at_key("name_servers", reason));
         }
-        Ok(ConfiguredSource::Dns(source))
+        let min = self.interval.map_or(DEFAULT_MIN_REFRESH, |HumanDuration(min)| min);
+        let default_max = min.max(DEFAULT_MAX_REFRESH);
+        let max = self.max_interval.map_or(default_max, |HumanDuration(max)| max);
+        source = source.refresh_between(min, max).map_err(|mut error| {
+            error.setting = "max_interval";
+            ConfigProblem::of_setting(error, &[])
+        })?;
+        if self.allow_empty {
+            source = source.allow_empty();
+        }
+        Ok(ConfiguredSource::Dns(Box::new(source)))
     }
 }
 
+fn has_scope(address: &SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(address) if address.scope_id() != 0)
+}
+
+const DEFAULT_MIN_REFRESH: Duration = Duration::from_secs(1);
 const DEFAULT_MAX_REFRESH: Duration = Duration::from_secs(3600);

@@ -47,14 +47,15 @@ pub struct EjectionConfig {
     max_ejection_time: Option<HumanDuration>,
     /// Lengthens each ejection by a random time of at most this, up to 1 day. Default: `"0s"`.
     jitter: Option<HumanDuration>,
-    /// The maximum share of the servers that may be ejected at once, in percent, from 0 to 100; one
-    /// server may be ejected in any case. Default: `10`.
+    /// The maximum share of the servers that may be ejected at once, in percent, from 0 to 100; above 0
+    /// one server may be ejected in any case, and `0` ejects none. Default: `10`.
     max_ejected_percent: Option<u8>,
     /// Whether a health check that succeeds ends an ejection. Default: `false`.
     check_ends_ejection: Option<bool>,
     /// The slow start of a server that has passed its trial. Default: `{ window = "10s" }`.
     ramp: Option<SlowStartConfig>,
-    /// A trial connection that lasts this long has succeeded, from 1 ms to 1 day. Default: `"10s"`.
+    /// A trial connection that lasts this long has succeeded, from 1 ms to 1 day. After an ejection for
+    /// failed connects alone it has succeeded when it is made. Default: `"10s"`.
     max_trial_time: Option<HumanDuration>,
 }
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::discovery::address::parse_socket_address;
+
 /// An address with a port, such as `"10.0.0.1:80"` or `"[2001:db8::1]:80"`; or `"unix:"` and the
 /// path of a Unix socket, such as `"unix:/run/web.sock"`.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
@@ -59,7 +61,7 @@ impl TryFrom<String> for ListenAddress {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Self::Unix(path.into()));
         }
-        text.parse().map(Self::Address).map_err(|_| {
+        parse_socket_address(&text).map(Self::Address).ok_or_else(|| {
             format!(
                 "{text:?} is not an address with a port, such as \"10.0.0.1:80\", nor \"unix:\" \
                  and a path"

@@ -37,7 +37,7 @@ mod vrrp;
 
 pub use self::admin::{AdminConfig, AdminConfigBuilder};
 pub use self::availability::{QuorumConfig, QuorumConfigBuilder};
-pub use self::check::{CheckConfig, CheckConfigBuilder, RedisRoleConfig};
+pub use self::check::{CheckConfig, CheckConfigBuilder, CheckProxyConfig, RedisRoleConfig};
 pub use self::check_tls::{CheckTlsConfig, CheckTlsConfigBuilder, TlsTrustConfig};
 pub use self::config_file::DirectorConfigBuilder;
 pub use self::director_config::DirectorConfig;

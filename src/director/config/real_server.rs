@@ -8,8 +8,8 @@ use super::check::CheckConfig;
 use super::error::ConfigProblem;
 use super::notify::NotifyCommandList;
 use super::table::config_table;
-use super::value::OneOrMany;
-use crate::backend::{Limits, Spec, validate_weight};
+use super::value::{OneOrMany, deserialize_address};
+use crate::backend::{Health, Limits, Spec, validate_weight};
 
 config_table! {
 /// A builder of a [`RealServer`].
@@ -37,6 +37,7 @@ builder RealServerBuilder;
 pub struct RealServer {
     /// The server's address, which identifies it within its service. Port 0 means the port that the
     /// client has connected to.
+    #[serde(deserialize_with = "deserialize_address")]
     pub address: SocketAddr,
     /// A name for people, shown on the status page and in the API. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,7 +131,9 @@ impl RealServer {
     }
 
     pub(crate) fn backend_spec(&self) -> Spec<SocketAddr> {
-        Spec::from(self.address).weight(self.weight).limits(self.limits()).tier(self.tier)
+        let health = self.health.as_ref().map_or(Health::Up, CheckConfig::initial_health_of);
+        let spec = Spec::from(self.address).weight(self.weight).limits(self.limits());
+        spec.tier(self.tier).health(health)
     }
 
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {

@@ -20,9 +20,10 @@ use super::slow_start::SlowStartConfig;
 use super::table::{Tables, config_table};
 use super::tcp::TcpConfig;
 use super::udp::UdpConfig;
-use super::value::OneOrMany;
+use super::value::{OneOrMany, deserialize_some_address};
+use crate::Health;
 use crate::forward::{ConnectionRecord, validate_workers};
-use crate::health::{HealthPlan, TimedCheck};
+use crate::health::{CheckProxyHeader, HealthPlan, TimedCheck};
 
 config_table! {
 /// A builder of a [`ServiceConfig`].
@@ -83,6 +84,7 @@ pub struct ServiceConfig {
     pub(crate) quorum_down: Option<NotifyCommandList>,
     /// The server that takes connections and flows when no other server can. Default: none, such
     /// connections are reset and such datagrams dropped.
+    #[serde(default, deserialize_with = "deserialize_some_address")]
     pub(crate) sorry_server: Option<SocketAddr>,
     /// Settings of a TCP service. Default: an empty table.
     #[serde(default)]
@@ -130,10 +132,11 @@ pub enum EngineKind {
 /// Builds the checks of a key `health`.
 fn build_checks(
     OneOrMany(checks): &OneOrMany<CheckConfig>,
+    header: Option<CheckProxyHeader>,
 ) -> Result<Vec<TimedCheck>, ConfigProblem> {
     let build = |(n, config): (usize, &CheckConfig)| {
         let path = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
-        let check = config.to_checks().map_err(|problem| problem.prefixed(&path))?;
+        let check = config.to_checks(header).map_err(|problem| problem.prefixed(&path))?;
         check.validate().map_err(|error| ConfigProblem::new(path, error.to_string()))?;
         Ok(check)
     };
@@ -263,20 +266,68 @@ impl ServiceConfig {
         self.listen.0.iter().any(|listen| matches!(listen, ListenAddress::Unix(_)))
     }
 
+    /// Returns the checks of each `health` key, with the path to it.
+    fn check_keys(&self) -> impl Iterator<Item = (Vec<KeyPathSegment>, &OneOrMany<CheckConfig>)> {
+        let of_service = std::iter::once((Vec::new(), &self.health));
+        of_service.chain(self.servers.iter().enumerate().filter_map(|(n, server)| {
+            let path = vec![KeyPathSegment::Key("server"), KeyPathSegment::Index(n)];
+            Some((path, server.health.as_ref()?))
+        }))
+    }
+
+    /// Refuses programs of checks that this machine cannot start.
+    pub(super) fn validate_programs(&self) -> ConfigProblems {
+        let mut problems = ConfigProblems::default();
+        for (path, OneOrMany(checks)) in self.check_keys() {
+            for (n, check) in checks.iter().enumerate() {
+                let key = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
+                let checked = check.validate_program();
+                problems.record(checked.map_err(|problem| problem.prefixed(&key).prefixed(&path)));
+            }
+        }
+        problems
+    }
+
+    /// Refuses source addresses of checks that are not of the family of a server that they check.
+    fn validate_check_sources(&self) -> Result<(), ConfigProblem> {
+        for (n, server) in self.servers.iter().enumerate() {
+            let (path, OneOrMany(checks)) = match &server.health {
+                Some(checks) => {
+                    (vec![KeyPathSegment::Key("server"), KeyPathSegment::Index(n)], checks)
+                }
+                None => (Vec::new(), &self.health),
+            };
+            for (n, check) in checks.iter().enumerate() {
+                let key = [KeyPathSegment::Key("health"), KeyPathSegment::Index(n)];
+                check
+                    .validate_source(server.address.ip())
+                    .map_err(|problem| problem.prefixed(&key).prefixed(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the health of a server that no check has a result of.
+    pub(crate) fn initial_health(&self) -> Health {
+        CheckConfig::initial_health_of(&self.health)
+    }
+
     /// Returns the health checks and ejection rules of the service.
     ///
     /// The plan is needed without any check too: it moves slow starts and ejections on.
     pub(crate) fn health_plan(&self) -> Result<HealthPlan, ConfigProblem> {
         let mut plan = HealthPlan::new(&*self.name);
-        for check in build_checks(&self.health)? {
+        let header = self.tcp.check_proxy_header();
+        for check in build_checks(&self.health, header)? {
             plan = plan.check(check);
         }
         for (n, server) in self.servers.iter().enumerate() {
             let Some(checks) = &server.health else { continue };
             let path = [KeyPathSegment::Key("server"), KeyPathSegment::Index(n)];
-            let checks = build_checks(checks).map_err(|problem| problem.prefixed(&path))?;
+            let checks = build_checks(checks, header).map_err(|problem| problem.prefixed(&path))?;
             plan = plan.backend_checks(server.address, checks);
         }
+        self.validate_check_sources()?;
         if let Some(ejection) = &self.ejection {
             let path = [KeyPathSegment::Key("ejection")];
             let policy = ejection.to_ejection().map_err(|problem| problem.prefixed(&path))?;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 
 use super::table::config_table;
-use super::value::HexSecret;
+use super::value::{HexSecret, deserialize_address};
 
 config_table! {
 /// A builder of a [`SyncConfig`].
@@ -21,9 +21,11 @@ builder SyncConfigBuilder;
 #[serde(deny_unknown_fields)]
 pub struct SyncConfig {
     /// The address on which this director accepts the other one while it is active.
+    #[serde(deserialize_with = "deserialize_address")]
     pub(crate) listen: SocketAddr,
     /// The address of the other director (its `listen`), to which this one connects while it is
     /// standby.
+    #[serde(deserialize_with = "deserialize_address")]
     pub(crate) peer: SocketAddr,
     /// The key that both directors share, of 32 bytes: 64 hexadecimal digits, as printed by
     /// `openssl rand -hex 32`.

@@ -141,6 +141,9 @@ macro_rules! config_table {
     (@type $doc:tt $key:ident $field:ident $how:ident CoalesceConfig) => {
         config_table! { @emit $how $doc $key $field crate::forward::Coalesce }
     };
+    (@type $doc:tt $key:ident $field:ident $how:ident CheckInitConfig) => {
+        config_table! { @emit $how $doc $key $field crate::health::InitialHealth }
+    };
     (@type $doc:tt $key:ident $field:ident $how:ident ProxyVersionConfig) => {
         config_table! {
             @emit $how $doc $key $field crate::forward::proxy_protocol::ProxyProtocolVersion

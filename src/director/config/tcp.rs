@@ -14,6 +14,7 @@ use crate::Balancer;
 use crate::forward::proxy_protocol::ProxyProtocolVersion;
 use crate::forward::sni::ServerNameTable;
 use crate::forward::{ConnectionRate, Forwarder, ProxyHeaderOptions, SourceAddress, TcpOptions};
+use crate::health::CheckProxyHeader;
 use crate::setting::SettingError;
 
 config_table! {
@@ -86,8 +87,9 @@ pub struct TcpConfig {
     /// Requires a PROXY header, version 1 or 2, from each client within this time, and trusts it:
     /// let only other load balancers reach the address. Default: none, no header is read.
     accept_proxy: Option<HumanDuration>,
-    /// Sends a PROXY header of this version to servers, and to the sorry server. Default: none, no
-    /// header is sent.
+    /// Sends a PROXY header of this version to servers, and to the sorry server. Health checks of the
+    /// servers send one too, unless they have `send_proxy = "none"` or a `port` of their own. Default:
+    /// none, no header is sent.
     send_proxy: Option<ProxyVersionConfig>,
     /// Sends a unique identifier of the connection in the header; requires `send_proxy = "v2"`.
     /// Default: `false`.
@@ -335,6 +337,14 @@ impl TcpConfig {
             sockets.fastopen = pending;
         }
         options
+    }
+
+    /// Returns the PROXY header that checks of the servers send.
+    pub(crate) fn check_proxy_header(&self) -> Option<CheckProxyHeader> {
+        self.send_proxy.map(|version| match version {
+            ProxyVersionConfig::V1 => CheckProxyHeader::V1,
+            ProxyVersionConfig::V2 => CheckProxyHeader::V2,
+        })
     }
 
     fn proxy_header(&self) -> Option<ProxyHeaderOptions> {

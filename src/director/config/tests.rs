@@ -141,12 +141,96 @@ fn errors_of_checks_name_their_key() {
             "type = \"tls\", tls = { pinned = \"00\" }",
             "health.tls.pinned: \"00\" is not a SHA-256 digest",
         ),
+        (
+            "type = \"tls\", tls = { trust = \"any\", certificate = \"Cargo.toml\" }",
+            "health.tls.certificate: `certificate` requires `key`",
+        ),
+        (
+            "type = \"tls\", tls = { trust = \"any\", certificate = \"Cargo.toml\", key = \"x\" }",
+            "health.tls.key: cannot read x: No such file",
+        ),
+        (
+            "type = \"ping\", send_proxy = \"v2\"",
+            "health.send_proxy: checks of type \"ping\" do not use `send_proxy`",
+        ),
+        (
+            "type = \"tcp\", init = \"upwards\"",
+            "health.init: `upwards` is not accepted here, expected one of `up`, `down`, `fully-up`, \
+             `fully-down`",
+        ),
     ] {
         let service = "[[service]]\nname = \"web\"\nlisten = \"127.0.0.1:1\"\n";
         let error = DirectorConfig::parse(&format!("{service}health = {{ {check} }}\n"));
         let error = error.expect_err(check).to_string();
         assert!(error.contains(expected), "{check}:\n{expected}\n{error}");
     }
+}
+
+#[test]
+fn a_source_address_of_another_family_than_the_server_is_refused() {
+    let service = "[[service]]\nname = \"web\"\nlisten = \"127.0.0.1:1\"\n\
+                   health = { type = \"tcp\", source = \"127.0.0.1\" }\n";
+    let server = |address: &str| format!("[[service.server]]\naddress = \"{address}\"\n");
+    let parse = |text: String| DirectorConfig::parse(&text).map_err(|error| error.to_string());
+    parse(format!("{service}{}", server("10.0.0.1:80"))).expect("of one family");
+    let error = parse(format!("{service}{}{}", server("10.0.0.1:80"), server("[::1]:80")));
+    assert_eq!(
+        error.expect_err("of two families"),
+        "configuration:4:35: service.web.health.source: 127.0.0.1 is not of the family of ::1, \
+         which is checked"
+    );
+}
+
+/// A file is read on the machine where its checks run; a text need not be.
+#[test]
+fn the_program_of_a_check_must_exist_where_a_file_is_loaded() {
+    let folder = std::env::temp_dir().join(format!("lvs-programs-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let path = folder.join("main.toml");
+    let service = "[[service]]\nname = \"web\"\nlisten = \"127.0.0.1:1\"\n";
+    let check = |program: &str| format!("{{ type = \"command\", command = \"{program}\" }}");
+    let load = |text: &str| {
+        DirectorConfig::parse(text).expect("the programs are not looked for");
+        std::fs::write(&path, text).expect("a file");
+        DirectorConfig::load(&path).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(load(&format!("{service}health = {}\n", check("true"))), Ok(()));
+    let error = load(&format!("{service}health = {}\n", check("/no/such/check")));
+    let error = error.expect_err("the program does not exist");
+    let expected =
+        "main.toml:4:40: service.web.health.command: program /no/such/check does not exist";
+    assert!(error.ends_with(expected), "{error}");
+    let tracked = format!(
+        "{service}[vrrp]\ninterface = \"lo\"\nvirtual_router_id = 1\naddresses = [\"10.0.0.9\"]\n\
+         [[vrrp.track]]\nname = \"a\"\ncheck = {}\n",
+        check("/no/such/check")
+    );
+    let error = load(&tracked).expect_err("the program does not exist");
+    assert!(error.contains("vrrp.a.check.command: program /no/such"), "{error}");
+    std::fs::remove_dir_all(folder).expect("the folder is removed");
+}
+
+#[test]
+fn checks_send_the_proxy_header_of_their_service() {
+    let sends = |service: &str, check: &str| {
+        let text = format!(
+            "[[service]]\nname = \"web\"\nlisten = \"127.0.0.1:1\"\n{service}\nhealth = {{ {check} }}\n"
+        );
+        let config = DirectorConfig::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+        let plan = format!("{:?}", config.services[0].health_plan().expect("a plan"));
+        let header = plan.split("proxy_header: ").nth(1).expect("a check");
+        header.split([',', ' ', '}']).next().expect("a word").to_owned()
+    };
+    let v2 = "tcp = { send_proxy = \"v2\" }";
+    assert_eq!(sends("", "type = \"tcp\""), "None");
+    assert_eq!(sends(v2, "type = \"http\""), "Some(V2)");
+    assert_eq!(sends("tcp = { send_proxy = \"v1\" }", "type = \"redis\""), "Some(V1)");
+    assert_eq!(sends(v2, "type = \"tcp\", send_proxy = \"none\""), "None");
+    assert_eq!(sends(v2, "type = \"tcp\", port = 8081"), "None", "another program");
+    assert_eq!(sends(v2, "type = \"tcp\", port = 8081, send_proxy = \"v2\""), "Some(V2)");
+    assert_eq!(sends(v2, "type = \"agent\", port = 8081"), "None");
+    assert_eq!(sends(v2, "type = \"ping\""), "None");
+    assert_eq!(sends("", "type = \"tcp\", send_proxy = \"v1\""), "Some(V1)");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,6 +11,27 @@ use std::time::Duration;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer, StrDeserializer};
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+
+use crate::discovery::address::parse_socket_address;
+
+/// Reads an address with a port, whose IPv6 scope may be the name of an interface.
+pub(super) fn deserialize_address<'de, D>(deserializer: D) -> Result<SocketAddr, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let text = String::deserialize(deserializer)?;
+    parse_socket_address(&text).ok_or_else(|| D::Error::custom("invalid socket address syntax"))
+}
+
+/// As [`deserialize_address`], for a key that may be left out.
+pub(super) fn deserialize_some_address<'de, D>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    deserialize_address(deserializer).map(Some)
+}
 
 /// A duration: a string of numbers with units, such as `"500ms"`, `"1s"`, `"5m"` or `"1h 30m"`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

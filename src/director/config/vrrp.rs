@@ -10,7 +10,10 @@ use super::check::CheckConfig;
 use super::error::{ConfigProblem, ConfigProblems, KeyPathSegment};
 use super::notify::NotifyCommandList;
 use super::table::{Tables, config_table};
-use super::value::{FromText, HexSecret, HumanDuration, apply_duration_if_some, apply_if_some};
+use super::value::{
+    FromText, HexSecret, HumanDuration, apply_duration_if_some, apply_if_some,
+    deserialize_some_address,
+};
 use crate::health::HealthPlan;
 use crate::vrrp::{
     AuthKey, AuthKeyLengthError, BUILT_IN_TRACKS, ChecksumCoverage, ElectionConfig, NotifyCommands,
@@ -194,6 +197,7 @@ pub struct TrackConfig {
     pub(crate) interface: Option<String>,
     /// The address and port that `check` asks. Default: none; a check of type `command` or `file`
     /// needs none.
+    #[serde(default, deserialize_with = "deserialize_some_address")]
     address: Option<SocketAddr>,
     /// The check that is tracked. Default: none.
     check: Option<CheckConfig>,
@@ -266,7 +270,11 @@ impl TrackConfig {
     pub(crate) fn check_plan(&self) -> Result<Option<HealthPlan>, ConfigProblem> {
         let Some(check) = &self.check else { return Ok(None) };
         let checks = check
-            .to_checks()
+            .to_checks(None)
+            .and_then(|checks| {
+                let address = self.address.map(|address| address.ip());
+                address.map_or(Ok(()), |address| check.validate_source(address)).map(|()| checks)
+            })
             .map_err(|problem| problem.prefixed(&[KeyPathSegment::Key("check")]))?;
         let plan = HealthPlan::new(&*self.name).check(checks);
         plan.validate().map_err(|error| ConfigProblem::at_key("check", error.to_string()))?;
@@ -405,6 +413,20 @@ impl VrrpConfig {
             result.map_err(|problem| problem.prefixed(&path))?;
         }
         Ok(())
+    }
+
+    /// Refuses programs of checks that this machine cannot start.
+    pub(super) fn validate_programs(&self) -> Result<(), ConfigProblem> {
+        self.tracks.iter().enumerate().try_for_each(|(n, track)| {
+            let path = [
+                KeyPathSegment::Key("track"),
+                KeyPathSegment::Index(n),
+                KeyPathSegment::Key("check"),
+            ];
+            let check = track.check.as_ref();
+            let validated = check.map_or(Ok(()), CheckConfig::validate_program);
+            validated.map_err(|problem| problem.prefixed(&path))
+        })
     }
 
     fn parse_auth_key(&self) -> Option<Result<AuthKey, AuthKeyLengthError>> {

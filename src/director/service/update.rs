@@ -105,6 +105,8 @@ impl VirtualService {
         let slow_start = config.slow_start.as_ref().map(SlowStartConfig::to_slow_start);
         set.set_slow_start(slow_start.transpose()?);
         set.set_fail_mode(config.fail_mode.0)?;
+        // Before the servers and the listeners: no client must reach a server that is to be checked first.
+        set.set_initial_health(config.initial_health());
         set.set_quorum(config.quorum.map(|quorum| quorum.to_quorum()))?;
         Ok(())
     }

@@ -26,11 +26,8 @@ impl VirtualService {
             watch.stop();
             known
         });
-        let watch = monitor.watch(self.balancer.backend_set(), plan)?;
-        if let Some(known) = known {
-            watch.restore(&known)?;
-        }
-        state.health_watch = Some(watch);
+        let set = self.balancer.backend_set();
+        state.health_watch = Some(monitor.watch_again(set, plan, known.as_ref())?);
         Ok(())
     }
 
@@ -97,7 +94,7 @@ impl FeedSpec {
     async fn run(self: Arc<Self>) {
         let state = match self.discovery.build_source() {
             Ok(ConfiguredSource::File(source)) => self.run_feed(source).await,
-            Ok(ConfiguredSource::Dns(source)) => self.run_feed(source).await,
+            Ok(ConfiguredSource::Dns(source)) => self.run_feed(*source).await,
             Err(problem) => problem.reason,
         };
         let service = &self.service;

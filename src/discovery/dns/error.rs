@@ -23,6 +23,8 @@ pub(super) enum ResolveError {
     NoService,
     #[error("no target of the SRV records has an address")]
     NoTargetAddress,
+    #[error("more than 8 aliases (CNAME) in a row lead from the name")]
+    TooManyAliases,
     #[error("the name server answers with error {0}")]
     ErrorCode(ResponseCode),
     #[error("cannot load the system's resolver configuration (/etc/resolv.conf): {0}")]
@@ -35,6 +37,11 @@ impl ResolveError {
     /// Returns whether the error is a valid answer: the name or the records do not exist.
     pub(super) fn is_negative_answer(&self) -> bool {
         matches!(self, Self::NxDomain | Self::NoData(_))
+    }
+
+    /// Returns whether the error is a valid answer without addresses.
+    pub(super) fn is_empty_answer(&self) -> bool {
+        self.is_negative_answer() || matches!(self, Self::NoService | Self::NoTargetAddress)
     }
 
     pub(super) fn from_net_error(error: NetError, record_type: &'static str) -> Self {

@@ -1,12 +1,14 @@
 //! DNS lookups with hickory's resolver.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
+use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
@@ -165,8 +167,7 @@ impl DnsResolver {
         &self,
         name: &str,
     ) -> Result<(Vec<SrvRecord>, Duration), ResolveError> {
-        let found = self.resolver.lookup(name, RecordType::SRV).await;
-        let found = found.map_err(|error| ResolveError::from_net_error(error, "SRV"))?;
+        let (found, alias_ttl) = self.lookup_srv_of_alias(name).await?;
         let records = found.answers().iter().filter_map(|record| match &record.data {
             RData::SRV(srv) => Some(SrvRecord {
                 priority: srv.priority,
@@ -185,9 +186,56 @@ impl DnsResolver {
             return Err(ResolveError::NoService);
         }
         let ttl = lowest_ttl(found.answers().iter().map(|record| record.ttl));
-        Ok((records, ttl))
+        Ok((records, ttl.min(alias_ttl)))
+    }
+
+    /// Looks up SRV records, and follows aliases, which hickory does not for this type: it takes the
+    /// target of a record for the next name. Returns the lowest TTL of the aliases too.
+    async fn lookup_srv_of_alias(&self, name: &str) -> Result<(Lookup, Duration), ResolveError> {
+        let mut name =
+            Name::from_utf8(name).map_err(|error| ResolveError::InvalidName(error.to_string()))?;
+        let mut ttl = Duration::MAX;
+        for _ in 0..=MAX_ALIASES {
+            let mut srv = pin!(self.resolver.lookup(name.clone(), RecordType::SRV));
+            let mut alias = pin!(self.lookup_alias(name.clone()));
+            // Both at once: hickory's search for the records of an alias may take long.
+            let (found, alias) = tokio::select! {
+                biased;
+                found = &mut srv => match found {
+                    Ok(found) => return Ok((found, ttl)),
+                    Err(error) => (Err(error), alias.await),
+                },
+                alias = &mut alias => match alias {
+                    None => (srv.await, None),
+                    alias => (Err(NetError::from("the name is an alias")), alias),
+                },
+            };
+            match (found, alias) {
+                (Ok(found), _) => return Ok((found, ttl)),
+                (Err(error), None) => return Err(ResolveError::from_net_error(error, "SRV")),
+                (Err(_), Some((canonical, alias_ttl))) => {
+                    ttl = ttl.min(alias_ttl);
+                    name = canonical;
+                }
+            }
+        }
+        Err(ResolveError::TooManyAliases)
+    }
+
+    /// Returns the name that a name is an alias of, with the TTL of the alias.
+    async fn lookup_alias(&self, name: Name) -> Option<(Name, Duration)> {
+        let found = self.resolver.lookup(name, RecordType::CNAME).await.ok()?;
+        found.answers().iter().find_map(|record| match &record.data {
+            RData::CNAME(canonical) => {
+                Some((canonical.0.clone(), Duration::from_secs(record.ttl.into())))
+            }
+            _ => None,
+        })
     }
 }
+
+/// The most aliases in a row that lead to SRV records.
+const MAX_ALIASES: usize = 8;
 
 fn lowest_ttl(ttls: impl Iterator<Item = u32>) -> Duration {
     Duration::from_secs(ttls.min().unwrap_or(0).into())

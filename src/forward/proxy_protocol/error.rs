@@ -85,7 +85,7 @@ pub enum ProxyHeaderError {
     },
 }
 
-/// The reason why a TLV is rejected, both when a header is parsed and when it is built.
+/// The reason why a TLV is rejected when a header is parsed, or when it is built.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum TlvError {
@@ -110,7 +110,7 @@ pub enum TlvError {
         /// [`MAX_UNIQUE_ID`](super::MAX_UNIQUE_ID) bytes, a checksum 4, TLS details at least 5.
         len: usize,
     },
-    /// The value is not valid text: UTF-8, or ASCII where the specification requires ASCII.
+    /// A value to be sent is not valid text: UTF-8, or ASCII where the specification requires ASCII.
     #[error("PROXY TLV type {kind:#04x} is not valid text")]
     Text {
         /// The type.

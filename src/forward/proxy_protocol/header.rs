@@ -114,6 +114,24 @@ impl ProxyHeader {
         }
     }
 
+    /// Returns the header that passes this one on: its addresses, or those of the connection that it came
+    /// with if it has none, and its TLVs byte for byte; without a checksum.
+    #[must_use]
+    pub fn passed_on(&self, connection: Self) -> Self {
+        let (transport, addresses) = match &self.addresses {
+            ProxyAddresses::Unknown => (connection.transport, connection.addresses),
+            addresses => (self.transport, addresses.clone()),
+        };
+        let tlvs = self.tlvs.clone();
+        Self { command: ProxyCommand::Proxy, transport, addresses, tlvs, checksum: false }
+    }
+
+    /// Returns the header without TLVs and checksum.
+    #[must_use]
+    pub fn without_tlvs(self) -> Self {
+        Self { tlvs: Tlvs::default(), checksum: false, ..self }
+    }
+
     /// Returns the header with datagram instead of stream as transport, if it has addresses.
     #[must_use]
     pub fn with_datagram_transport(mut self) -> Self {

@@ -17,7 +17,8 @@
 //! Version 1 is parsed literally: single spaces, no leading zeros, addresses of the named family,
 //! CR LF at the end and no other CR or LF before, not even in the part of an `UNKNOWN` line that a
 //! receiver ignores. Version 2 is rejected for an undefined version, command, family or transport,
-//! for a wrong checksum, and for TLVs that are truncated, duplicated or malformed. Both versions
+//! for a wrong checksum, and for TLVs that are truncated or duplicated. The values of TLVs are passed on
+//! as they are: a proxy is not their reader. Both versions
 //! are rejected at the first invalid byte, as far as that byte can be judged alone, and at most
 //! [`MAX_PROXY_HEADER`] bytes are read.
 //!

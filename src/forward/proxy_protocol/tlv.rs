@@ -89,7 +89,7 @@ pub(super) fn parse_tlvs(list: &[u8]) -> impl Iterator<Item = Result<(usize, Tlv
     })
 }
 
-/// Returns a value of a type that is validated as text.
+/// Returns a value that is text.
 pub(super) fn as_text(value: Option<&[u8]>) -> Option<&str> {
     value.and_then(|value| str::from_utf8(value).ok())
 }

@@ -9,9 +9,10 @@ use super::tlv::{Tlv, TlvIter, as_text, parse_tlvs};
 
 /// The TLVs of a version 2 header.
 ///
-/// Each type that the specification defines is validated: it occurs at most once, and its value is
-/// well-formed. Other types may occur several times and hold any bytes. Padding and the checksum
-/// are not stored; see [`ProxyHeader::has_checksum`](super::ProxyHeader::has_checksum).
+/// Each type that the specification defines occurs at most once. Other types may occur several times. The
+/// values of a received header are kept byte for byte, also where the specification asks for text and
+/// they are none, such as the name in an old certificate; a getter returns text only. Padding and the
+/// checksum are not stored; see [`ProxyHeader::has_checksum`](super::ProxyHeader::has_checksum).
 ///
 /// Costs one allocation of the length of the TLVs, or none if there are none. Each look-up iterates
 /// over at most [`MAX_V2_BLOCK`] bytes.
@@ -35,7 +36,7 @@ impl Tlvs {
         let mut checksum = None;
         for item in parse_tlvs(list) {
             let (offset, tlv) = item?;
-            tlv.check()?;
+            tlv.check_length()?;
             let kind = tlv.kind;
             match kind {
                 Tlv::NOOP => continue,
@@ -135,7 +136,7 @@ impl Tlvs {
     /// Returns the host name that the client requested: its SNI if the client used TLS (section
     /// 2.2.2).
     ///
-    /// Valid UTF-8, but not necessarily a valid DNS name.
+    /// Not necessarily a valid DNS name; `None` also if it is not UTF-8.
     #[must_use]
     pub fn authority(&self) -> Option<&str> {
         as_text(self.get(Tlv::AUTHORITY))
@@ -170,8 +171,8 @@ impl fmt::Debug for Tlvs {
 }
 
 impl Tlv<'_> {
-    /// Checks the value against the specification of its type.
-    fn check(self) -> Result<(), TlvError> {
+    /// Checks the length of the value, without which the rest of the header cannot be judged.
+    fn check_length(self) -> Result<(), TlvError> {
         let Self { kind, value } = self;
         let fits = match kind {
             Self::UNIQUE_ID => value.len() <= MAX_UNIQUE_ID,
@@ -179,9 +180,13 @@ impl Tlv<'_> {
             Self::SSL => value.len() >= SslTlv::FIXED_LEN,
             _ => true,
         };
-        if !fits {
-            return Err(TlvError::Length { kind, len: value.len() });
-        }
+        if fits { Ok(()) } else { Err(TlvError::Length { kind, len: value.len() }) }
+    }
+
+    /// Checks a value that is to be sent against the specification of its type.
+    fn check(self) -> Result<(), TlvError> {
+        self.check_length()?;
+        let Self { kind, value } = self;
         match kind {
             Self::AUTHORITY if str::from_utf8(value).is_err() => Err(TlvError::Text { kind }),
             Self::NETNS if !value.is_ascii() => Err(TlvError::Text { kind }),

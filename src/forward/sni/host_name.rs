@@ -12,9 +12,6 @@ pub enum HostNameError {
         /// The length in bytes.
         len: usize,
     },
-    /// The name ends with a dot, which RFC 6066 section 3 forbids.
-    #[error("host name ends with a dot")]
-    TrailingDot,
     /// A label is empty, has more than 63 bytes, or begins or ends with a hyphen.
     #[error(
         "host name has an invalid label at byte {offset}: empty, longer than {MAX_LABEL} bytes, \
@@ -42,18 +39,19 @@ const MAX_LABEL: usize = 63;
 
 /// Validates a host name and returns it in lower case.
 ///
+/// A dot at the end is dropped: RFC 6066 forbids it, but it is the same name, and clients send it that are
+/// given a URL with it.
+///
 /// Underscores are accepted: RFC 952 does not allow them in host names, but DNS does, and some
 /// hosts use them.
 pub(super) fn normalize_host_name(name: &[u8]) -> Result<Box<str>, HostNameError> {
+    let name = name.strip_suffix(b".").unwrap_or(name);
     if name.is_empty() || name.len() > MAX_HOST_NAME {
         return Err(HostNameError::Length { len: name.len() });
     }
     let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if let Some(at) = name.iter().position(|byte| !is_allowed(byte)) {
         return Err(HostNameError::Byte { at, found: name[at] });
-    }
-    if name.ends_with(b".") {
-        return Err(HostNameError::TrailingDot);
     }
     let mut offset = 0;
     let mut is_number = false;

@@ -218,11 +218,14 @@ fn invalid_server_name_is_rejected() {
     refused(b".b", HostNameError::Label { offset: 0 });
     refused(b"www.-b", HostNameError::Label { offset: 4 });
     refused(b"b-.org", HostNameError::Label { offset: 0 });
-    refused(b"example.org.", HostNameError::TrailingDot);
+    refused(b"example.org..", HostNameError::Label { offset: 12 });
+    refused(b".", HostNameError::Length { len: 0 });
     refused(b"192.0.2.1", HostNameError::Address);
     refused(b"2001:db8::1", HostNameError::Byte { at: 4, found: b':' });
     refused(b"a\0b", HostNameError::Byte { at: 1, found: 0 });
     refused("b\u{fc}cher.example".as_bytes(), HostNameError::Byte { at: 1, found: 0xc3 });
+    let rooted = peek_extensions(&[server_name(b"Example.org.")]).unwrap();
+    assert_eq!(rooted.server_name(), Some("example.org"), "a dot at the end is the root");
     let longest = "a.".repeat(126) + "b";
     for good in ["localhost", "_a.xn--bcher-kva.example", "3.example", &longest] {
         let hello = peek_extensions(&[server_name(good.as_bytes())]).unwrap();
@@ -259,12 +262,12 @@ fn most_specific_pattern_takes_precedence() {
 fn invalid_and_duplicate_patterns_are_rejected() {
     let mut table = ServerNameTable::new();
     for pattern in
-        ["", "*", "*.", "w*.example.org", "*.*.org", "a.*.org", "example.org.", "1.2.3.4"]
+        ["", "*", "*.", "w*.example.org", "*.*.org", "a.*.org", "example.org..", "1.2.3.4"]
     {
         let refused = table.insert(pattern, ());
         assert!(matches!(refused, Err(ServerNameTableError::Pattern { .. })), "{pattern}");
     }
-    for (pattern, again) in [("a.b", "A.B"), ("*.a.b", "*.A.b")] {
+    for (pattern, again) in [("a.b", "A.B"), ("*.a.b", "*.A.b."), ("b.c.", "b.c")] {
         table.insert(pattern, ()).unwrap();
         let refused = table.insert(again, ());
         assert_eq!(refused, Err(ServerNameTableError::Duplicate { pattern: again.to_owned() }));

@@ -122,6 +122,7 @@ impl BackendConnector<'_> {
                     let connect_time = started_at.elapsed();
                     progress.connect_time = Some(connect_time.into());
                     lease.observe_latency(connect_time, now());
+                    lease.report_connected();
                     return Ok((stream, lease));
                 }
                 Ok(Err(error)) if is_local_error(&error) || is_forbidden_error(&error) => {

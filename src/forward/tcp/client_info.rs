@@ -11,7 +11,7 @@ use crate::forward::proxy_protocol::ProxyHeader;
 pub(super) struct ClientInfo {
     /// The client's address, from the connection or a PROXY header; `None` for a Unix socket.
     pub(super) client: Option<SocketAddr>,
-    /// The address that the client connected to.
+    /// The address that the client connected to, from the connection or a PROXY header.
     pub(super) local: Option<SocketAddr>,
     /// The key for schedulers that hash, if it is not the client's address.
     pub(super) flow_key: Option<u64>,

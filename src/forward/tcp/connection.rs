@@ -81,7 +81,9 @@ async fn open_relay(session: &mut TcpSession, client: ResetOnDrop) -> Result<Rel
     if !session.has_read_preamble {
         preamble = config.read(&client).await?;
         session.has_read_preamble = true;
-        session.proxied_client = preamble.proxied_client().map(Box::new);
+        if let Some((client, destination)) = preamble.proxied_addresses() {
+            session.set_proxied(client, destination);
+        }
     }
     session.acquire_client_permit()?;
     let service = config.select_service(&preamble, context.config().route.balancer())?;

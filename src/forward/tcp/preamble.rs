@@ -12,7 +12,9 @@ use super::client_info::ClientInfo;
 use super::stream::ResetOnDrop;
 use crate::Balancer;
 use crate::forward::counters::RefusalReason;
-use crate::forward::proxy_protocol::{self, ParsedProxyHeader, ProxyHeader, ProxyProtocolVersion};
+use crate::forward::proxy_protocol::{
+    self, ParsedProxyHeader, ProxyHeader, ProxyProtocolVersion, Tlv,
+};
 use crate::forward::sni::{self, PeekedHello, ServerNameTable};
 use crate::scheduler::Rng;
 
@@ -35,13 +37,14 @@ pub struct ProxyHeaderOptions {
 }
 
 impl ProxyHeaderOptions {
-    /// Selects version 1: a line of text with the addresses.
+    /// Selects version 1: a line of text with the addresses, those of the client's PROXY header if it had
+    /// one.
     pub const fn v1() -> Self {
         Self { version: ProxyProtocolVersion::V1, unique_id: false, checksum: false }
     }
 
-    /// Selects version 2, the binary form. The header contains the TLVs of the client's PROXY header,
-    /// and the server name and ALPN protocol of the ClientHello, where these were read.
+    /// Selects version 2, the binary form. The header contains the addresses and, byte for byte, the TLVs of
+    /// the client's PROXY header, and the server name and ALPN protocol of the ClientHello, where these were read.
     pub const fn v2() -> Self {
         Self { version: ProxyProtocolVersion::V2, unique_id: false, checksum: false }
     }
@@ -149,7 +152,7 @@ impl PreambleConfig {
         if let Err(error) = header.encode(options.version, &mut bytes) {
             debug!("the PROXY header to the backend is sent without TLVs: {error}");
             // Of the same version, which is the one that the backend expects.
-            let addresses = client_info.to_proxy_header().encode(options.version, &mut bytes);
+            let addresses = header.without_tlvs().encode(options.version, &mut bytes);
             debug_assert!(addresses.is_ok(), "the addresses alone always fit");
         }
         bytes.append(&mut preamble.initial_bytes);
@@ -158,9 +161,10 @@ impl PreambleConfig {
 }
 
 impl ParsedPreamble {
-    /// Returns the client that the PROXY header named.
-    pub(super) fn proxied_client(&self) -> Option<SocketAddr> {
-        self.proxy_header.as_ref().and_then(ProxyHeader::source)
+    /// Returns the client that the PROXY header named, and the address that the client connected to.
+    pub(super) fn proxied_addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let header = self.proxy_header.as_ref()?;
+        header.source().zip(header.destination())
     }
 
     fn header_for_backend(
@@ -168,12 +172,12 @@ impl ParsedPreamble {
         options: ProxyHeaderOptions,
         client_info: ClientInfo,
     ) -> ProxyHeader {
-        let mut header = client_info.to_proxy_header();
-        let received = self.proxy_header.as_ref().map(ProxyHeader::tlvs);
-        for tlv in received.into_iter().flat_map(|tlvs| tlvs.iter()) {
-            header = header.clone().with_tlv(tlv.kind, tlv.value).unwrap_or(header);
-        }
-        if header.tlvs().authority().is_none()
+        let connection = client_info.to_proxy_header();
+        let mut header = match &self.proxy_header {
+            Some(received) => received.passed_on(connection),
+            None => connection,
+        };
+        if header.tlvs().get(Tlv::AUTHORITY).is_none()
             && let Some(name) = &self.server_name
         {
             header = header.clone().with_authority(name).unwrap_or(header);

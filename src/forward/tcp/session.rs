@@ -26,8 +26,9 @@ pub(super) struct TcpSession {
     pub(super) client: Option<SocketAddr>,
     /// The client that a PROXY header named; boxed, since few connections have one and every
     /// connection pays for the space.
-    pub(super) proxied_client: Option<Box<SocketAddr>>,
-    /// The address that the client connected to, if it differs from the listener's.
+    proxied_client: Option<Box<SocketAddr>>,
+    /// The address that the client connected to, by a PROXY header or the connection, if it differs from
+    /// the listener's.
     local: Option<Box<SocketAddr>>,
     pub(super) accepted_at: Instant,
     pub(super) progress: ConnectProgress,
@@ -156,7 +157,14 @@ impl TcpSession {
         self.end = end;
     }
 
-    /// Returns the address that the client connected to.
+    /// Sets the addresses that a PROXY header named: the client's, and that which it connected to.
+    pub(super) fn set_proxied(&mut self, client: SocketAddr, destination: SocketAddr) {
+        self.proxied_client = Some(Box::new(client));
+        self.local = Some(Box::new(destination));
+    }
+
+    /// Returns the address that the client connected to: that which a PROXY header named, or else that of
+    /// the connection.
     pub(super) fn local_addr(&self) -> Option<SocketAddr> {
         self.local.as_deref().copied().or(self.context.forwarder.listen_address)
     }

@@ -20,24 +20,32 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 /// | `maint` | out of service |
 /// | `ready` | the end of `drain` and `maint` |
 ///
-/// Other words are ignored, as in HAProxy; a line without any of these words is a failure of the
-/// kind [`Protocol`](CheckFailureKind::Protocol). A line without `up` or `down` counts as up.
-/// Weight, limit and state hold until the agent reports another value; values that an operator sets
-/// take precedence.
+/// Words may be in upper or lower case, and other words are ignored. Weight, limit and state hold until
+/// the agent reports another value; values that an operator sets take precedence.
+///
+/// # What an agent decides
+/// As in HAProxy, the agent decides by what it says, and by nothing else: only `down` (and the words of
+/// its line) takes the server down, and only `up` ends that. An agent that does not answer, or whose
+/// line has no word of the table, leaves the health as it is, and is a
+/// [warning](crate::health::HealthEventKind::Warning); so does a line with neither `up` nor `down`.
+/// [`required`](Self::required) makes the agent itself a condition: then an agent that is gone is a
+/// failure, and every line without `down` counts as up.
 ///
 /// Give the agent a [port of its own](crate::health::TimedCheck::port), beside a check of the
-/// service: the backend is up while neither check fails.
+/// service: the backend is up while neither check has it down. HAProxy's agents act at once:
+/// [`rise`](crate::health::TimedCheck::rise) and [`fall`](crate::health::TimedCheck::fall) of 1.
 ///
 /// # Examples
 /// ```
 /// use lvs::health::{AgentCheck, TimedCheck};
 ///
-/// let agent = TimedCheck::new(AgentCheck::new().send("web\n")).port(9707);
+/// let agent = TimedCheck::new(AgentCheck::new().send("web\n")).port(9707).rise(1).fall(1);
 /// # let _ = agent;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct AgentCheck {
     send: Vec<u8>,
+    required: bool,
 }
 
 impl AgentCheck {
@@ -51,12 +59,17 @@ impl AgentCheck {
     /// Default: nothing.
     #[must_use]
     pub fn send(self, bytes: impl AsRef<[u8]>) -> Self {
-        Self { send: bytes.as_ref().to_vec() }
+        Self { send: bytes.as_ref().to_vec(), ..self }
     }
-}
 
-impl Check for AgentCheck {
-    async fn check(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
+    /// Makes an agent that does not answer, or whose line has no known word, a failure. Default: it
+    /// leaves the health as it is, as in HAProxy.
+    #[must_use]
+    pub fn required(self) -> Self {
+        Self { required: true, ..self }
+    }
+
+    async fn ask(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
         let mut stream = CheckStream::connect(context).await?;
         if !self.send.is_empty() {
             stream.send("sending the request", &self.send).await?;
@@ -72,7 +85,34 @@ impl Check for AgentCheck {
                 Err(CheckFailure::new(CheckFailureKind::Mismatch, reason)
                     .with_agent_override(reply.agent_override))
             }
+            None if !self.required => {
+                Ok(CheckReport::unchanged().with_agent_override(reply.agent_override))
+            }
             _ => Ok(CheckReport::up().with_agent_override(reply.agent_override)),
+        }
+    }
+}
+
+impl Check for AgentCheck {
+    async fn check(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
+        if self.required {
+            return self.ask(context).await;
+        }
+        let unheard = |problem: &str| {
+            CheckReport::unchanged().with_warning(format!("the agent is not heard: {problem}"))
+        };
+        context.set_report(unheard("no answer within the timeout"));
+        match self.ask(context).await {
+            // What the agent says, and what this machine lacks.
+            Err(failure)
+                if !matches!(
+                    failure.kind(),
+                    CheckFailureKind::Mismatch | CheckFailureKind::Local
+                ) =>
+            {
+                Ok(unheard(failure.reason()))
+            }
+            result => result,
         }
     }
 
@@ -106,6 +146,7 @@ impl AgentReply {
 
     /// Applies a word; returns whether the word is known.
     fn apply_word(&mut self, word: &[u8]) -> bool {
+        let word = &*word.to_ascii_lowercase();
         let agent_override = &mut self.agent_override;
         let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u32>().ok();
         match word {
@@ -167,7 +208,15 @@ mod tests {
             parse("99999999%"),
             Some((None, overrides(percent(MAX_WEIGHT_PERCENT), None, None)))
         );
-        for unknown in ["", "  ", "# up", "UP", "%", "-1%", "maxconn:", "75 %", "9999999999%"] {
+        assert_eq!(
+            parse("UP Drain MAXCONN:7 50%"),
+            Some((
+                Some(Health::Up),
+                overrides(percent(50), Some(7), Some(BackendAdminState::Draining))
+            ))
+        );
+        assert_eq!(parse("STOPPED"), Some((Some(Health::Down), none)));
+        for unknown in ["", "  ", "# up", "uptime", "%", "-1%", "maxconn:", "75 %", "9999999999%"] {
             assert_eq!(parse(unknown), None, "{unknown:?}");
         }
     }

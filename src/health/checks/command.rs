@@ -1,15 +1,18 @@
 //! The command check.
 
 mod process_group;
+mod program;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use tokio::task::spawn_blocking;
 
 use self::process_group::ProcessGroup;
+pub use self::program::CommandCheckError;
+use self::program::validate_program;
 use super::quote::quoted_message;
 use crate::backend::{AgentOverride, AgentWeight};
 use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
@@ -41,7 +44,8 @@ use crate::program_user::ProgramUser;
 /// [`env`](Self::env) adds variables. The source address of the check is not passed to the program.
 ///
 /// A program that cannot be started fails as [`Local`](CheckFailureKind::Local), which does not
-/// count against the backend.
+/// count against a backend that was checked before; [`validated`](Self::validated) finds most of them
+/// before.
 ///
 /// # How the program ends
 /// The program leads its own process group. When the program has ended, or the check's timeout has
@@ -109,6 +113,15 @@ impl CommandCheck {
         Self { dynamic: true, ..self }
     }
 
+    /// Returns the check if the program exists and this process may execute it, and the interpreter of a
+    /// script. Reads the beginning of the program's file, which blocks.
+    ///
+    /// # Errors
+    /// [`CommandCheckError`] names the program, and what is missing.
+    pub fn validated(self) -> Result<Self, CommandCheckError> {
+        validate_program(&self.program).map(|()| self)
+    }
+
     fn build_command(&self, context: &CheckContext) -> Command {
         let mut command = Command::new(&self.program);
         command
@@ -155,23 +168,31 @@ impl CommandCheck {
 
 impl Check for CommandCheck {
     async fn check(&self, context: &CheckContext) -> Result<CheckReport, CheckFailure> {
-        let local = |stage: &str, error| {
-            CheckFailure::local(&format!("{stage} {}", self.program.display()), &error)
+        let local = |program: &Path, stage: &str, error| {
+            CheckFailure::local(&format!("{stage} {}", program.display()), &error)
         };
         context.set_stage("starting the program");
         let mut command = self.build_command(context);
         // The start blocks until the program's file is read. The group kills its processes when it
         // is dropped, so a check that is dropped during the start leaves no process behind either.
-        let user = self.user.clone();
+        let (program, user) = (self.program.clone(), self.user.clone());
         let start = spawn_blocking(move || {
-            user.map_or(Ok(()), |user| user.apply(&mut command))?;
-            ProcessGroup::spawn(&mut command)
+            let applied = user.map_or(Ok(()), |user| user.apply(&mut command));
+            // The system's error does not say whether the program or its interpreter is missing.
+            applied.and_then(|()| ProcessGroup::spawn(&mut command)).map_err(|error| {
+                match validate_program(&program) {
+                    Err(problem) => CheckFailure::new(CheckFailureKind::Local, problem.to_string()),
+                    Ok(()) => local(&program, "starting", error),
+                }
+            })
         });
-        let group = start.await.map_err(std::io::Error::other).flatten();
-        let group = group.map_err(|error| local("starting", error))?;
+        let group = start
+            .await
+            .map_err(|error| local(&self.program, "starting", std::io::Error::other(error)))
+            .flatten()?;
         context.set_stage("waiting for the program to end");
         let (status, stderr_line) =
-            group.wait().await.map_err(|error| local("waiting for", error))?;
+            group.wait().await.map_err(|error| local(&self.program, "waiting for", error))?;
         self.judge(status, &stderr_line)
     }
 

@@ -44,8 +44,9 @@ impl Check for IcmpCheck {
         let local = |error: io::Error| CheckFailure::local("preparing an ICMP socket", &error);
         socket.set_nonblocking(true).map_err(local)?;
         enable_icmp_errors(&socket, address);
-        if let Some(source) = context.source() {
-            socket.bind(&SocketAddr::new(source, 0).into()).map_err(local)?;
+        if let Some(source) = context.local_source()? {
+            let bound = socket.bind(&SocketAddr::new(source, 0).into());
+            bound.map_err(|error| CheckFailure::of_source(source, &error))?;
         }
         let mut host = address;
         host.set_port(0);

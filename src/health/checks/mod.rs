@@ -27,7 +27,7 @@ mod tls;
 mod udp;
 
 pub use self::agent::AgentCheck;
-pub use self::command::CommandCheck;
+pub use self::command::{CommandCheck, CommandCheckError};
 #[cfg(feature = "health-dns")]
 #[cfg_attr(docsrs, doc(cfg(feature = "health-dns")))]
 pub use self::dns::{DnsCheck, DnsCheckError};

@@ -1,17 +1,22 @@
 //! The TCP stream of a check: bounded reads, and failures with a reason.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::quote::quoted_excerpt;
-use crate::health::{CheckContext, CheckFailure, CheckFailureKind};
+use crate::health::{CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 
 /// The most bytes that a check reads from a server.
 ///
 /// The longest real answer is that of Redis to `INFO replication`, with a line for each replica.
 pub(super) const MAX_ANSWER_LEN: usize = 16 * 1024;
+
+/// How long a check that has passed waits for the server to close the connection.
+const MAX_GOODBYE_TIME: Duration = Duration::from_millis(250);
 
 /// The size of the first read buffer, in bytes; nearly every answer fits.
 const INITIAL_BUFFER_LEN: usize = 1024;
@@ -180,12 +185,19 @@ impl<'a> CheckStream<'a> {
         }
     }
 
-    /// Sends the last command, and waits until the server has closed the connection; the answer is
-    /// not read for its content.
+    /// Ends the session of a check that has passed: sends the last command, and waits until the server
+    /// has closed the connection, or for [`MAX_GOODBYE_TIME`]; the answer is not read for its content.
     ///
-    /// So the server sees an orderly end, and closes first: no local port stays in TIME_WAIT. A
-    /// server that does not close fails by the check's timeout.
+    /// So the server sees an orderly end, and closes first: no local port stays in TIME_WAIT. Not every
+    /// server knows the command: Redis Sentinel and proxies keep the connection open. The check has
+    /// passed all the same, also if its timeout passes meanwhile.
     pub(super) async fn quit(mut self, bytes: &[u8]) {
+        self.context.set_report(CheckReport::up());
+        // The report stands, however the session ends.
+        let _ = timeout(MAX_GOODBYE_TIME, self.wait_for_end(bytes)).await;
+    }
+
+    async fn wait_for_end(&mut self, bytes: &[u8]) {
         if self.send("waiting for the end of the connection", bytes).await.is_err() {
             return;
         }

@@ -11,8 +11,8 @@ use super::*;
 use crate::backend::{BackendId, BackendSet, BackendState};
 use crate::health::events::{HealthEvent, HealthEventSender, HealthEvents};
 use crate::health::set_observer::ObservedBackendSet;
-use crate::health::{EjectionPolicy, TcpCheck, TimedCheck};
-use crate::{Balancer, Spec};
+use crate::health::{EjectionPolicy, InitialHealth, TcpCheck, TimedCheck};
+use crate::{Balancer, Outcome, Spec};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -91,7 +91,7 @@ impl MonitorTestBed {
         plan.validate().expect("the plan is valid");
         let watched = ObservedBackendSet::new(&set, plan, self.sender.clone(), || ());
         self.sets.push(set);
-        self.core.insert(Arc::new(watched))
+        self.core.insert(Arc::new(watched), None, self.now)
     }
 
     /// Advances the clock; `answer` returns the result of a check that starts now, and its duration.
@@ -188,6 +188,96 @@ fn local_failures_do_not_change_health() {
     let once =
         "service test: server 127.0.0.1:9001 could not be checked: tcp check: no descriptors";
     assert_eq!(texts, [once]);
+}
+
+#[test]
+fn a_check_that_has_never_run_takes_its_backend_down_with_the_reason() {
+    let mut bed = MonitorTestBed::new();
+    bed.watch([1], &[checks().fall(3).rise(2)]);
+    let no_program = CheckFailure::new(CheckFailureKind::Local, "no program");
+    let reason = |bed: &MonitorTestBed| {
+        bed.sets[0].statuses()[0].reason.as_deref().unwrap_or_default().to_owned()
+    };
+    bed.run(1500 * MS, |_, _| (MS, Err(no_program.clone())));
+    assert_eq!(bed.state(0, 1), BackendState::Eligible, "two of three");
+    assert_eq!(reason(&bed), "cannot be checked: tcp check: no program");
+    bed.run(1000 * MS, |_, _| (MS, Err(no_program.clone())));
+    assert_eq!(bed.state(0, 1), BackendState::Down);
+    assert_eq!(reason(&bed), "cannot be checked: tcp check: no program");
+    // The first result decides alone, and the reason is that of the result.
+    bed.run(1001 * MS, |_, _| (MS, Err(refused_failure())));
+    assert_eq!((bed.state(0, 1), &*reason(&bed)), (BackendState::Down, "tcp check: refused"));
+    bed.run(1000 * MS, |_, _| (MS, Err(no_program.clone())));
+    assert_eq!(
+        reason(&bed),
+        "cannot be checked: tcp check: no program; down before: tcp check: refused"
+    );
+    bed.run(2000 * MS, always_up);
+    assert_eq!((bed.state(0, 1), &*reason(&bed)), (BackendState::Eligible, "tcp check passed"));
+    // A backend that was checked keeps its health, and shows why it is not checked.
+    bed.run(9000 * MS, |_, _| (MS, Err(no_program.clone())));
+    assert_eq!(bed.state(0, 1), BackendState::Eligible);
+    assert_eq!(reason(&bed), "cannot be checked: tcp check: no program");
+    bed.run(1000 * MS, always_up);
+    assert_eq!(reason(&bed), "tcp check passed");
+}
+
+#[test]
+fn the_initial_health_is_that_of_haproxys_init_state() {
+    use InitialHealth::{Down, FullyDown, FullyUp, Up};
+    let is_up = |init: InitialHealth, answers: &[bool]| {
+        let mut bed = MonitorTestBed::new();
+        bed.watch([1], &[checks().rise(2).fall(3).init(init)]);
+        let mut states = vec![bed.state(0, 1) == BackendState::Eligible];
+        for ok in answers {
+            let first = bed.started.len();
+            while bed.started.len() == first {
+                bed.run(10 * MS, always_up_or_not(*ok));
+            }
+            bed.run(10 * MS, always_up_or_not(*ok));
+            states.push(bed.state(0, 1) == BackendState::Eligible);
+        }
+        // New members have it too, before their first check.
+        bed.sets[0].insert(address(2)).expect("the name is new");
+        assert_eq!(bed.state(0, 2) == BackendState::Eligible, states[0]);
+        states
+    };
+    assert_eq!(is_up(Up, &[false, false]), [true, false, false]);
+    assert_eq!(is_up(Up, &[true, true]), [true, true, true]);
+    assert_eq!(is_up(Down, &[true, true]), [false, true, true]);
+    assert_eq!(is_up(Down, &[false, true, true]), [false, false, false, true]);
+    assert_eq!(is_up(FullyUp, &[false, false, false]), [true, true, true, false]);
+    assert_eq!(is_up(FullyDown, &[true, true]), [false, false, true]);
+}
+
+fn always_up_or_not(
+    ok: bool,
+) -> impl FnMut(Instant, SocketAddr) -> (Duration, Result<CheckReport, CheckFailure>) {
+    move |_, _| (MS, if ok { Ok(CheckReport::up()) } else { Err(refused_failure()) })
+}
+
+#[test]
+fn a_known_backend_keeps_its_health_whatever_the_initial_health_of_new_checks() {
+    let mut bed = MonitorTestBed::new();
+    let first = bed.watch([1], &[checks()]);
+    bed.run(1500 * MS, always_up);
+    let known = bed.core.export(first, bed.now);
+    bed.core.remove(first);
+    let set = bed.sets[0].clone();
+    set.insert(address(2)).expect("the name is new");
+    assert_eq!(bed.state(0, 2), BackendState::Eligible, "nothing checks it");
+    let init = || checks().init(InitialHealth::FullyDown);
+    let plan = HealthPlan::new("test").check(init()).check(init());
+    let watched = ObservedBackendSet::new(&set, plan, bed.sender.clone(), || ());
+    bed.core.insert(Arc::new(watched), Some(&known), bed.now);
+    assert_eq!(bed.state(0, 1), BackendState::Eligible);
+    assert_eq!(bed.state(0, 2), BackendState::Down, "the earlier watch did not know it");
+    bed.run(3500 * MS, always_up);
+    assert_eq!(bed.state(0, 2), BackendState::Eligible);
+    let events: Vec<_> =
+        std::iter::from_fn(|| bed.events.try_next()).map(|event| event.expect("no gap")).collect();
+    let of_first = |event: &&HealthEvent| event.to_string().contains(":9001");
+    assert_eq!(events.iter().filter(of_first).count(), 0, "{events:?}");
 }
 
 #[test]
@@ -400,10 +490,7 @@ fn export_and_restore_keep_health_slow_starts_and_counts() {
     bed.run(11_000 * MS, only_fails(1));
     let balancer = Balancer::new(&bed.sets[0], crate::scheduler::RoundRobin::new())
         .expect("round robin accepts any set");
-    balancer
-        .pick(&crate::Flow::new())
-        .expect("a backend is eligible")
-        .complete(crate::Outcome::Timeout);
+    balancer.pick(&crate::Flow::new()).expect("a backend is eligible").complete(Outcome::Timeout);
     // One of the three failures that take a backend down.
     bed.run(1000 * MS, |_, _| (MS, Err(refused_failure())));
 
@@ -444,7 +531,7 @@ fn traffic(balancer: &Balancer<SocketAddr>, requests: u32, fails: impl Fn(u16) -
     let serve = |_| {
         let lease = balancer.pick(&crate::Flow::new()).expect("a backend is eligible");
         let failed = fails(lease.target().port() - 9000);
-        let outcome = if failed { crate::Outcome::AppError } else { crate::Outcome::Ok };
+        let outcome = if failed { Outcome::AppError } else { Outcome::Ok };
         lease.complete(outcome);
         u32::from(failed)
     };
@@ -508,6 +595,71 @@ fn ejected_backend_gets_a_trial_and_returns_with_a_ramp() {
     assert_eq!(status(&bed).slow_start_percent, 50);
     bed.run(5000 * MS, always_up);
     assert_eq!(status(&bed).slow_start_percent, 100);
+}
+
+#[test]
+fn a_connection_that_is_made_ends_an_ejection_for_failed_connects_and_no_other() {
+    for (outcome, is_proof) in
+        [(Outcome::ConnectError, true), (Outcome::Timeout, true), (Outcome::AppError, false)]
+    {
+        let mut bed = MonitorTestBed::new();
+        let policy = EjectionPolicy::builder().ramp(None).build().expect("the policy is valid");
+        bed.watch_with_plan(1..=5, HealthPlan::new("test").ejection(policy));
+        let balancer = Balancer::new(&bed.sets[0], crate::scheduler::RoundRobin::new())
+            .expect("round robin accepts any set");
+        bed.run(100 * MS, always_up);
+        let lease_of_first = || loop {
+            let lease = balancer.pick(&crate::Flow::new()).expect("a backend is eligible");
+            if lease.id() == &id(1) {
+                break lease;
+            }
+            lease.complete(Outcome::Ok);
+        };
+        (0..5).for_each(|_| lease_of_first().complete(outcome));
+        bed.run(MS, always_up);
+        assert_eq!(bed.state(0, 1), BackendState::Ejected, "{outcome:?}");
+        // A trial that fails does not change what is to be proved.
+        for _ in 0..2 {
+            while bed.state(0, 1) == BackendState::Ejected {
+                bed.run(1000 * MS, always_up);
+            }
+            let lease = lease_of_first();
+            bed.run(MS, always_up);
+            assert_eq!(traffic(&balancer, 100, |n| n == 1), 0, "the trial has its one lease");
+            lease.complete(outcome);
+            bed.run(MS, always_up);
+            assert_eq!(bed.state(0, 1), BackendState::Ejected);
+        }
+        while bed.state(0, 1) == BackendState::Ejected {
+            bed.run(1000 * MS, always_up);
+        }
+        // The connection goes on for hours.
+        let lease = lease_of_first();
+        lease.report_connected();
+        bed.run(MS, always_up);
+        let expected = if is_proof { 20 } else { 0 };
+        assert_eq!(traffic(&balancer, 100, |n| n == 1), expected, "{outcome:?}");
+        drop(lease);
+    }
+}
+
+#[test]
+fn a_passed_check_ends_an_ejection_where_the_policy_says_so() {
+    for ends in [true, false] {
+        let mut bed = MonitorTestBed::new();
+        let policy = EjectionPolicy::builder().ramp(None).check_ends_ejection(ends).build();
+        let plan = HealthPlan::new("test").ejection(policy.expect("the policy is valid"));
+        bed.watch_with_plan(1..=5, plan.check(checks()));
+        let balancer = Balancer::new(&bed.sets[0], crate::scheduler::RoundRobin::new())
+            .expect("round robin accepts any set");
+        bed.run(1500 * MS, always_up);
+        traffic(&balancer, 25, |n| n == 1);
+        bed.run(MS, always_up);
+        assert_eq!(bed.state(0, 1), BackendState::Ejected);
+        bed.run(1000 * MS, always_up);
+        let expected = if ends { BackendState::Eligible } else { BackendState::Ejected };
+        assert_eq!(bed.state(0, 1), expected);
+    }
 }
 
 #[test]

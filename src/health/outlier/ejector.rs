@@ -37,7 +37,7 @@ use crate::scheduler::Rng;
 /// # #[expect(clippy::disallowed_methods, reason = "an example has a clock")]
 /// let now = Instant::now();
 ///
-/// let streak = StreakReport { failures: 5, connect_failures: 0 };
+/// let streak = StreakReport { failures: 5, connect_failures: 0, has_app_error: true };
 /// let decision = ejector.handle_streak(now, 2, streak).expect("5 failures reach the threshold");
 /// let EjectionAction::Eject { until, reason } = decision.action else { unreachable!() };
 /// assert_eq!(until - now, Duration::from_secs(30));
@@ -114,7 +114,8 @@ impl Ejector {
         let mut decisions = Vec::new();
         for outlier in sweep::find_outliers(&self.policy, &windows) {
             if outlying.insert(outlier.serial) {
-                decisions.extend(self.eject(now, outlier.serial, outlier.reason));
+                let for_connects = outlier.is_for_connects();
+                decisions.extend(self.eject(now, outlier.serial, outlier.reason, for_connects));
             }
         }
         for serial in present {
@@ -148,18 +149,19 @@ impl Ejector {
         serial: u64,
         streak: StreakReport,
     ) -> Option<EjectionDecision> {
-        let StreakReport { failures, connect_failures } = streak;
+        let StreakReport { failures, connect_failures, has_app_error } = streak;
         let reaches = |count: u32, threshold: Option<u32>| {
             threshold.is_some_and(|threshold| count >= threshold)
         };
         let reason = if reaches(connect_failures, self.policy.consecutive_connect_failures()) {
-            EjectionReason::ConnectFailures { failures: connect_failures }
+            let reason = EjectionReason::ConnectFailures { failures: connect_failures };
+            return self.eject(now, serial, reason, true);
         } else if reaches(failures, self.policy.consecutive_failures()) {
             EjectionReason::ConsecutiveFailures { failures }
         } else {
             return None;
         };
-        self.eject(now, serial, reason)
+        self.eject(now, serial, reason, !has_app_error)
     }
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) is due: at the end of the next ejection;
@@ -204,6 +206,15 @@ impl Ejector {
         } else {
             self.apply_ejection(now, serial, EjectionReason::TrialFailed)
         }
+    }
+
+    /// Handles a connection that the lease of a trial has made: a member that was ejected because
+    /// connections to it failed, and for nothing else, returns with it. A connection may last for hours,
+    /// and its end would prove no more. Returns `None` for other members, which return by
+    /// [`handle_trial_end`](Self::handle_trial_end).
+    pub fn handle_connected(&mut self, now: Instant, serial: u64) -> Option<EjectionDecision> {
+        let is_proof = self.table.get(serial)?.is_ejected_for_connects;
+        if is_proof { self.handle_trial_end(now, serial, true) } else { None }
     }
 
     /// Handles an active check of a member that passed: the member returns at once if the policy
@@ -256,7 +267,8 @@ impl Ejector {
                 },
                 EjectionPhase::OnTrial { reason } => SavedEjectionPhase::OnTrial { reason },
             };
-            Some((serial, SavedEjection { multiplier: entry.multiplier, phase }))
+            let for_connects = entry.is_ejected_for_connects;
+            Some((serial, SavedEjection { multiplier: entry.multiplier, phase, for_connects }))
         })
     }
 
@@ -278,6 +290,7 @@ impl Ejector {
             .get_mut(serial)
             .filter(|entry| entry.phase() == EjectionPhase::NotEjected)?;
         entry.multiplier = saved.multiplier.min(max_multiplier);
+        entry.is_ejected_for_connects = saved.for_connects;
         let (SavedEjectionPhase::Ejected { reason, .. } | SavedEjectionPhase::OnTrial { reason }) =
             saved.phase
         else {
@@ -307,6 +320,7 @@ impl Ejector {
         now: Instant,
         serial: u64,
         reason: EjectionReason,
+        for_connects: bool,
     ) -> Option<EjectionDecision> {
         let entry = self.table.get(serial)?;
         if entry.phase() != EjectionPhase::NotEjected || !entry.is_available() {
@@ -316,6 +330,7 @@ impl Ejector {
             self.counters.refused.increment(reason);
             return None;
         }
+        self.table.get_mut(serial)?.is_ejected_for_connects = for_connects;
         self.apply_ejection(now, serial, reason)
     }
 

@@ -12,7 +12,7 @@
 //! | detector | ejects a backend | when | default | compare |
 //! |---|---|---|---|---|
 //! | [`consecutive_failures`](super::EjectionPolicyBuilder::consecutive_failures) | after this many failures of any kind in a row | at once | 5 | Envoy, Finagle: 5; HAProxy's `observe`: 10 |
-//! | [`consecutive_connect_failures`](super::EjectionPolicyBuilder::consecutive_connect_failures) | after this many failed or timed out connects in a row | at once | 3 | HAProxy's `fall`: 3; Envoy: 5; nginx, Finagle: 1 |
+//! | [`consecutive_connect_failures`](super::EjectionPolicyBuilder::consecutive_connect_failures) | after this many failed connects in a row | at once | 3 | HAProxy's `fall`: 3; Envoy: 5; nginx, Finagle: 1 |
 //! | [`failure_percentage`](super::EjectionPolicyBuilder::failure_percentage) | at this percentage of failures, if 5 members had 50 requests | in sweeps | 85 % | Envoy, gRPC (A50) |
 //! | [`success_rate`](super::EjectionPolicyBuilder::success_rate) | below the mean by this many standard deviations, if 5 members had 100 requests | in sweeps | 1.9, and 5 points | Envoy, gRPC: 1.9; the points are this crate's |
 //! | [`latency`](super::EjectionPolicyBuilder::latency) | above this multiple of the median of the other members, if 5 members had 100 answers | in sweeps | off | no published default |
@@ -29,10 +29,11 @@
 //! Then the member is on trial, as in Finagle: it gets one lease. If the lease succeeds, the member
 //! returns with a [ramp](super::EjectionPolicyBuilder::ramp) of its own; if the lease fails, the member is
 //! ejected again, for the next longer time. Envoy returns the whole share at once, so that five more
-//! requests fail if the backend is still broken.
+//! requests fail if the backend is still broken. A member that was ejected because connections to it failed
+//! has passed its trial when the connection is made.
 //!
 //! # Maximum number of ejected members
-//! A tenth of the available members, rounded down, but at least one. A member is available if it is
+//! A tenth of the available members, rounded down, but at least one; 0 % ejects none. A member is available if it is
 //! enabled, has a weight above 0 and is up by its checks. Members on trial count as ejected. The last
 //! available member is never ejected: bad answers from one server are better than no answers, and
 //! without other members to compare with, nothing shows that the fault is the server's own.

@@ -30,6 +30,9 @@ pub struct OutlierSample {
 pub struct StreakReport {
     /// Failures of any kind in a row.
     pub failures: u32,
-    /// Failed or timed out connects in a row.
+    /// Failed connects in a row.
     pub connect_failures: u32,
+    /// Whether one of the failures is an answer of the member, such as a reset in mid-stream: then a
+    /// connection that is made [proves nothing](super::Ejector::handle_connected).
+    pub has_app_error: bool,
 }

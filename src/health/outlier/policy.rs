@@ -201,7 +201,8 @@ impl EjectionPolicy {
 
     /// Returns how many of the available members may be ejected at once.
     pub(super) fn max_ejected(&self, available: usize) -> usize {
-        (available.saturating_mul(usize::from(self.max_ejected_percent)) / 100).max(1)
+        let share = available.saturating_mul(usize::from(self.max_ejected_percent)) / 100;
+        if self.max_ejected_percent == 0 { 0 } else { share.max(1) }
     }
 }
 
@@ -309,7 +310,7 @@ impl EjectionPolicyBuilder {
     }
 
     /// Sets the percentage of the available members that may be ejected at once, from 0 to 100,
-    /// rounded down, but [at least one member](super#maximum-number-of-ejected-members).
+    /// rounded down, but [at least one member](super#maximum-number-of-ejected-members); 0 ejects none.
     ///
     /// Default: 10, as in Envoy and gRPC. When more than a tenth of the members look faulty, the cause
     /// is rarely theirs alone, and the load of the ejected members moves to the others.

@@ -18,6 +18,9 @@ pub struct SavedEjection {
     pub multiplier: u32,
     /// Whether the member is ejected, on trial or neither.
     pub phase: SavedEjectionPhase,
+    /// Whether the member was ejected because connections to it failed, and for nothing else.
+    #[serde(default)]
+    pub for_connects: bool,
 }
 
 /// The phase of a [`SavedEjection`].

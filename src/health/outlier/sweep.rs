@@ -14,6 +14,8 @@ pub(super) struct SweepWindow {
     pub(super) serial: u64,
     pub(super) ok: u64,
     pub(super) failed: u64,
+    /// Whether no failure is an answer of the member.
+    has_only_connect_failures: bool,
     pub(super) latency: Option<Duration>,
 }
 
@@ -33,7 +35,8 @@ impl SweepWindow {
         let failed = app_error.checked_add(connect_error)?.checked_add(timeout)?;
         // `requests` adds these without a check.
         ok.checked_add(failed)?;
-        Some(Self { serial, ok, failed, latency })
+        let has_only_connect_failures = app_error == 0;
+        Some(Self { serial, ok, failed, has_only_connect_failures, latency })
     }
 
     /// Returns the requests that ended. Cancelled requests show neither health nor failure and are
@@ -53,6 +56,14 @@ pub(super) struct Outlier {
     pub(super) serial: u64,
     pub(super) reason: EjectionReason,
     window: SweepWindow,
+}
+
+impl Outlier {
+    /// Returns whether the member fails because connections to it fail, and for nothing else.
+    pub(super) fn is_for_connects(&self) -> bool {
+        let is_slow = matches!(self.reason, EjectionReason::Latency { .. });
+        self.window.has_only_connect_failures && !is_slow
+    }
 }
 
 /// Returns every member that a detector finds, the worst first.

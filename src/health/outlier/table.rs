@@ -14,6 +14,8 @@ pub(super) struct EjectionEntry {
     phase: EjectionPhase,
     /// Ejections in a row, less one for each sweep in which the member was healthy.
     pub(super) multiplier: u32,
+    /// Whether the member was ejected because connections to it failed, and for nothing else.
+    pub(super) is_ejected_for_connects: bool,
     /// The outcome counters at the previous sweep.
     pub(super) last_outcomes: Option<OutcomeCounts>,
 }
@@ -87,6 +89,7 @@ impl EjectionTable {
             available: false,
             phase: EjectionPhase::NotEjected,
             multiplier: 0,
+            is_ejected_for_connects: false,
             last_outcomes: None,
         };
         self.entries.entry(serial).or_insert(new);

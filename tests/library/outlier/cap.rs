@@ -20,9 +20,9 @@ fn a_tenth_is_ejected_at_least_one_and_never_the_last() {
 }
 
 #[test]
-fn other_percentages_eject_at_least_one_and_never_the_last() {
+fn other_percentages_above_0_eject_at_least_one_and_never_the_last() {
     for (percent, members, expected) in
-        [(0, 100, 1), (50, 3, 1), (50, 4, 2), (100, 1, 0), (100, 2, 1), (100, 100, 99)]
+        [(0, 100, 0), (1, 50, 1), (50, 3, 1), (50, 4, 2), (100, 1, 0), (100, 2, 1), (100, 100, 99)]
     {
         let policy = build(EjectionPolicy::builder().max_ejected_percent(percent));
         assert_eq!(ejected_of(policy, members), expected, "{percent} % of {members}");

@@ -202,7 +202,7 @@ proptest! {
             }
             let (total, after) = (available(&bed).len(), ejected_count(&bed));
             if may_eject && after > before {
-                let cap = (total * usize::from(share) / 100).max(1);
+                let cap = (total * usize::from(share) / 100).max(usize::from(share > 0));
                 prop_assert!(after <= cap && after < total, "{after} of {total} at {share} %");
             }
             check_state(&bed, &applied)?;
@@ -266,7 +266,7 @@ fn check_state(bed: &EjectorTestBed, applied: &AppliedStates) -> Result<(), Test
 /// Checks that an import restores what was exported, if the limit still allows as many ejections.
 fn check_round_trip(bed: &EjectorTestBed, share: u8, jitter: u64) -> Result<(), TestCaseError> {
     let (total, ejected) = (available(bed).len(), ejected_count(bed));
-    let cap = (total * usize::from(share) / 100).max(1);
+    let cap = (total * usize::from(share) / 100).max(usize::from(share > 0));
     if ejected > cap || (ejected > 0 && ejected >= total) {
         return Ok(());
     }

@@ -92,7 +92,8 @@ impl EjectorTestBed {
         failures: u32,
         connect_failures: u32,
     ) -> Option<EjectionDecision> {
-        let streak = StreakReport { failures, connect_failures };
+        let has_app_error = failures > connect_failures;
+        let streak = StreakReport { failures, connect_failures, has_app_error };
         self.ejector.handle_streak(self.now, serial, streak)
     }
 

@@ -366,6 +366,7 @@ impl WorkerFlows {
         if let (true, Some(started_at), Some(lease)) = (is_first_reply, started_at, &upstream.lease)
         {
             lease.observe_latency(now.saturating_duration_since(started_at), now);
+            lease.report_connected();
         }
     }
 

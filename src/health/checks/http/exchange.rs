@@ -18,6 +18,9 @@ use crate::health::{CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 /// The most bytes that are read of status line and headers.
 const MAX_HEAD_LEN: usize = 16 << 10;
 
+/// The length of the shortest header line.
+const MIN_HEADER_LEN: usize = b"a:\r\n".len();
+
 impl HttpCheck {
     /// Sends the request and evaluates the response.
     pub(super) async fn exchange<S>(
@@ -45,6 +48,10 @@ impl HttpCheck {
         }
         let mut builder = http1::Builder::new();
         builder.max_buf_size(MAX_HEAD_LEN);
+        // As many as fit: the bound is that of the bytes.
+        builder.max_headers(MAX_HEAD_LEN / MIN_HEADER_LEN);
+        // A client must accept folded lines (RFC 9112, section 5.2).
+        builder.allow_obsolete_multiline_headers_in_responses(true);
         let (mut sender, connection) =
             builder.handshake(stream).await.map_err(|error| hyper_failure(context, &error))?;
         let check = async {

@@ -18,6 +18,12 @@ pub enum TlsSettingsError {
         /// The problem.
         reason: String,
     },
+    /// The private key of a client certificate is invalid, or belongs to another certificate.
+    #[error("no valid private key of the client certificate in PEM: {reason}")]
+    ClientKey {
+        /// The problem.
+        reason: String,
+    },
     /// The server name is neither a DNS name nor an address.
     #[error("{name:?} is neither a DNS name nor an IP address")]
     Name {

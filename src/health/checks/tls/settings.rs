@@ -7,14 +7,15 @@ use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::error::TlsSettingsError;
-use super::verify::{AnyCertificateVerifier, PinnedCertificateVerifier};
+use super::verify::{AnyCertificateVerifier, AuthorityVerifier, PinnedCertificateVerifier};
 use crate::health::{CheckContext, CheckFailure, CheckFailureKind};
 
 /// The TLS settings of a check: the trusted certificates, and the server name.
@@ -57,21 +58,43 @@ impl TlsSettings {
         Ok(Self::build(|builder| builder.with_root_certificates(roots).with_no_client_auth()))
     }
 
-    /// Trusts only the certificate authorities in a PEM text.
+    /// Trusts only the certificate authorities in a PEM text, and the certificates in it themselves: a
+    /// server with a self-signed certificate is trusted by that certificate. Name and dates count as
+    /// for any other.
     ///
     /// # Errors
     /// [`TlsSettingsError::Pem`] if the text has no certificate, or an invalid certificate.
     pub fn authorities(pem: &[u8]) -> Result<Self, TlsSettingsError> {
         let pem_error = |reason: String| TlsSettingsError::Pem { reason };
+        let certificates = parse_certificates(pem)?;
         let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|error| pem_error(error.to_string()))?;
-            roots.add(certificate).map_err(|error| pem_error(error.to_string()))?;
+        for certificate in &certificates {
+            roots.add(certificate.clone()).map_err(|error| pem_error(error.to_string()))?;
         }
-        if roots.is_empty() {
-            return Err(pem_error("the text has no certificate".into()));
-        }
-        Ok(Self::build(|builder| builder.with_root_certificates(roots).with_no_client_auth()))
+        let verifier = AuthorityVerifier::new(roots, certificates, crypto_provider());
+        let verifier = Arc::new(verifier.map_err(|error| pem_error(error.to_string()))?);
+        Ok(Self::build(|builder| {
+            builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+        }))
+    }
+
+    /// Sends a client certificate to servers that ask for one. Both are PEM texts: the certificate with
+    /// those of its signers, and its private key without a password. Default: none.
+    ///
+    /// # Errors
+    /// [`TlsSettingsError::Pem`] if the first text has no certificate, or an invalid certificate;
+    /// [`TlsSettingsError::ClientKey`] if the second has no private key, or the key of another
+    /// certificate.
+    pub fn client_certificate(self, chain: &[u8], key: &[u8]) -> Result<Self, TlsSettingsError> {
+        let key_error = |reason: String| TlsSettingsError::ClientKey { reason };
+        let chain = parse_certificates(chain)?;
+        let key =
+            PrivateKeyDer::from_pem_slice(key).map_err(|error| key_error(error.to_string()))?;
+        let certified = CertifiedKey::from_der(chain, key, &crypto_provider());
+        let certified = certified.map_err(|error| key_error(error.to_string()))?;
+        let mut config = ClientConfig::clone(&self.config);
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
+        Ok(Self { config: Arc::new(config), ..self })
     }
 
     /// Trusts only the certificate with this SHA-256 digest (of its DER form, as
@@ -163,6 +186,18 @@ impl TlsSettings {
     }
 }
 
+/// Parses the certificates in a PEM text; there must be one.
+fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsSettingsError> {
+    let pem_error = |reason: String| TlsSettingsError::Pem { reason };
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error: rustls::pki_types::pem::Error| pem_error(error.to_string()))?;
+    match certificates.is_empty() {
+        true => Err(pem_error("the text has no certificate".into())),
+        false => Ok(certificates),
+    }
+}
+
 fn crypto_provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
@@ -201,6 +236,8 @@ mod tests {
     #[test]
     fn invalid_settings_are_refused() {
         assert!(matches!(TlsSettings::authorities(b"no PEM"), Err(TlsSettingsError::Pem { .. })));
+        let no_chain = TlsSettings::unverified().client_certificate(b"no PEM", b"no PEM");
+        assert!(matches!(no_chain, Err(TlsSettingsError::Pem { .. })));
         assert!(matches!(
             TlsSettings::unverified().server_name("a b"),
             Err(TlsSettingsError::Name { .. })
