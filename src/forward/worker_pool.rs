@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use rustix::process::{Resource, getrlimit};
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
 use super::error::ForwardError;
@@ -71,6 +71,28 @@ struct WorkerThread {
     _stop: oneshot::Sender<()>,
 }
 
+/// The runtime of a worker thread. A pool that cannot be started drops those that it has built, and the
+/// caller may be a task, in which tokio refuses to drop a runtime that waits for its threads.
+struct WorkerRuntime(Option<Runtime>);
+
+impl WorkerRuntime {
+    fn build() -> io::Result<Self> {
+        Ok(Self(Some(Builder::new_current_thread().enable_io().enable_time().build()?)))
+    }
+
+    fn get(&self) -> &Runtime {
+        self.0.as_ref().unwrap_or_else(|| unreachable!("the runtime is taken when this is dropped"))
+    }
+}
+
+impl Drop for WorkerRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 impl WorkerPool {
     /// Starts a pool of worker threads, from 1 to 1024.
     ///
@@ -81,16 +103,15 @@ impl WorkerPool {
         let worker_error = |source| ForwardError::Worker { source };
         // All runtimes before the first thread: connections of a pool that runs must not take the
         // last descriptors.
-        let runtimes =
-            (0..threads).map(|_| Builder::new_current_thread().enable_io().enable_time().build());
+        let runtimes = (0..threads).map(|_| WorkerRuntime::build());
         let runtimes = runtimes.collect::<io::Result<Vec<_>>>().map_err(worker_error)?;
         let mut workers = Vec::with_capacity(threads);
         for (number, runtime) in runtimes.into_iter().enumerate() {
             let (stop, stopped) = oneshot::channel();
-            workers.push(WorkerThread { runtime: runtime.handle().clone(), _stop: stop });
+            workers.push(WorkerThread { runtime: runtime.get().handle().clone(), _stop: stop });
             let serve = move || {
                 // An error is the usual end: the sender is dropped with the pool.
-                let _ = runtime.block_on(stopped);
+                let _ = runtime.get().block_on(stopped);
             };
             let thread = thread::Builder::new().name(format!("lvs-worker-{number}"));
             thread.spawn(serve).map_err(worker_error)?;
@@ -232,5 +253,10 @@ mod tests {
         drop(clone);
         let ended = ended.recv_timeout(std::time::Duration::from_secs(60));
         assert_eq!(ended, Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
+    }
+
+    #[tokio::test]
+    async fn a_pool_that_cannot_be_started_is_dropped_within_a_task() {
+        drop([WorkerRuntime::build(), WorkerRuntime::build()]);
     }
 }
