@@ -80,7 +80,7 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     if let Some(admin) = director.admin_address() {
         println!("the status page is http://{admin}/");
     }
-    let (mut events, mut shown) = (director.health_events(), String::new());
+    let (mut events, mut shown) = (director.events(), String::new());
     let mut refresh = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {

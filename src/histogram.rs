@@ -237,6 +237,25 @@ impl Default for DurationHistogram {
     }
 }
 
+/// As the number of durations, with mean, quantiles and maximum in microseconds: `count`, `mean_us`,
+/// `p50_us`, `p99_us`, `max_us`.
+#[cfg(feature = "serde")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
+impl serde::Serialize for DurationHistogram {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let mut summary = serializer.serialize_struct("DurationHistogram", 5)?;
+        summary.serialize_field("count", &self.count())?;
+        summary.serialize_field("mean_us", &self.mean().map(micros))?;
+        summary.serialize_field("p50_us", &self.quantile(0.5).map(micros))?;
+        summary.serialize_field("p99_us", &self.quantile(0.99).map(micros))?;
+        summary.serialize_field("max_us", &micros(self.max()))?;
+        summary.end()
+    }
+}
+
 impl fmt::Debug for DurationHistogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DurationHistogram")

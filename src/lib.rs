@@ -18,6 +18,7 @@
 //! | balance a tower `Service` | [`tower::Balance`] |
 //! | share virtual addresses between two machines | [`vrrp::Vrrp`] |
 //! | run all of it from a configuration | [`director::Director`] |
+//! | read what happened | [`events::Events`] |
 //! | look a word up | [`glossary`] |
 //!
 //! # The smallest program
@@ -73,7 +74,7 @@
 //! | `discovery-tower` | | members from tower's `Discover`; with `tower`, balancers over connections |
 //! | `forward` | yes | the TCP and UDP forwarders |
 //! | `health` | yes | the monitor, outlier ejection, and checks by TCP, HTTP/1.1, UDP, ICMP, SMTP, Redis, PostgreSQL, MySQL, agent, command and file |
-//! | `serde` | | names, states and counters of backends as values of serde; `health` and `vrrp` include it |
+//! | `serde` | | names, states, counters and records as values of serde; `health` and `vrrp` include it |
 //! | `health-dns` | | the DNS check |
 //! | `health-grpc` | | the gRPC check |
 //! | `health-http2` | | HTTP/2 for the HTTP check |
@@ -95,6 +96,9 @@ pub mod director;
 #[cfg(feature = "discovery")]
 #[cfg_attr(docsrs, doc(cfg(feature = "discovery")))]
 pub mod discovery;
+#[cfg(any(feature = "health", feature = "vrrp"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "health", feature = "vrrp"))))]
+pub mod events;
 #[cfg(any(feature = "discovery", feature = "forward", feature = "health"))]
 mod excerpt;
 #[cfg(feature = "forward")]

@@ -34,6 +34,8 @@ impl AgentOverride {
 /// How an agent changes a weight.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
 pub enum AgentWeight {
     /// A percentage of the configured weight, rounded up.
     Percent(u32),

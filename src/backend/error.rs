@@ -38,6 +38,9 @@ pub enum SetError {
         /// The limit asked for, and the allowed ones.
         source: SettingError,
     },
+    /// The percentage of [`FailMode::PanicBelow`](super::FailMode::PanicBelow) is not from 1 to 100.
+    #[error(transparent)]
+    InvalidFailMode(SettingError),
     /// The set holds [`MAX_BACKENDS`] already.
     #[error("cannot add backend {id}: the set holds {MAX_BACKENDS} already")]
     Full {

@@ -18,6 +18,7 @@ pub(crate) type CoarseInstant = u32;
 
 /// The latency and failure rate of a backend, projected to one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 #[non_exhaustive]
 pub struct TrafficEstimate {
     /// Peak-sensitive mean time of a successful answer; `None` before the first one.

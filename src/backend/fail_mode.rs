@@ -1,6 +1,9 @@
 //! What a set does when too few of its backends are healthy.
 
+use std::fmt::Debug;
+
 use super::BackendState;
+use crate::setting::SettingError;
 
 /// Selects whether a set uses unhealthy backends when none, or too few, are healthy.
 ///
@@ -15,6 +18,8 @@ use super::BackendState;
 ///
 /// The `priority` scheduler has a panic threshold of its own for each tier; this one is for the set.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum FailMode {
     /// Unhealthy backends are never used; if none is healthy, clients get the sorry server or an
@@ -40,6 +45,16 @@ impl FailMode {
         }
     }
 
+    /// Checks the percentage of [`PanicBelow`](Self::PanicBelow).
+    pub(crate) fn validate(self) -> Result<(), SettingError> {
+        match self {
+            Self::PanicBelow(percent) if !(1..=100).contains(&percent) => {
+                Err(panic_percent_error(percent))
+            }
+            Self::Closed | Self::Open | Self::PanicBelow(_) => Ok(()),
+        }
+    }
+
     /// Counts the healthy backends and those in service, from states and weights.
     pub(super) fn count_healthy(
         members: impl Iterator<Item = (BackendState, u32)>,
@@ -50,6 +65,11 @@ impl FailMode {
             (healthy + usize::from(up), in_service + usize::from(up || out))
         })
     }
+}
+
+/// Makes the error for a percentage that is out of the range, of a type that may hold more than `u8`.
+pub(crate) fn panic_percent_error(percent: impl Debug) -> SettingError {
+    SettingError::new("fail_mode", percent, "from 1 to 100")
 }
 
 #[cfg(all(test, not(lvs_loom)))]

@@ -64,6 +64,8 @@ pub use self::error::SetError;
 pub use self::estimate::TrafficEstimate;
 pub(crate) use self::estimate::{CoarseInstant, RawTrafficEstimate};
 pub use self::fail_mode::FailMode;
+#[cfg(feature = "director")]
+pub(crate) use self::fail_mode::panic_percent_error;
 pub use self::id::BackendId;
 pub use self::load::{Limits, Load, MAX_CONNECTION_LIMIT};
 pub(crate) use self::member::PickView;

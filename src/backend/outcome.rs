@@ -8,6 +8,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// [`Outcome::Cancelled`] says nothing about the backend and feeds no estimate.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Outcome {
     /// The backend did the work.

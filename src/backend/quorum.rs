@@ -20,6 +20,7 @@
 /// assert!(quorum.is_met(false, 12) && !quorum.is_met(false, 11));
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 pub struct Quorum {
     weight: u64,
     hysteresis: u64,

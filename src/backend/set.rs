@@ -109,8 +109,10 @@ impl<T> BackendSet<T> {
     /// Sets what the set does when too few backends are healthy, and publishes the result.
     ///
     /// # Errors
-    /// [`SetError::Scheduler`] if a scheduler cannot use the result.
+    /// [`SetError::InvalidFailMode`] for a percentage that is not from 1 to 100, [`SetError::Scheduler`]
+    /// if a scheduler cannot use the result.
     pub fn set_fail_mode(&self, mode: FailMode) -> Result<(), SetError> {
+        mode.validate().map_err(SetError::InvalidFailMode)?;
         self.publish_change(|state| state.fail_mode = mode)
     }
 

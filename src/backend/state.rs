@@ -8,22 +8,23 @@ use std::fmt;
 #[non_exhaustive]
 pub enum BackendAdminState {
     /// The backend serves. In the director's API: `up`.
-    #[cfg_attr(feature = "health", serde(rename = "up"))]
+    #[cfg_attr(feature = "serde", serde(rename = "up"))]
     #[default]
     Enabled,
     /// The backend gets no new work, and keeps the connections that it has. Persistence to it ends,
     /// unless [configured otherwise](crate::balancer::PersistenceBuilder::draining). In the director's
     /// API: `drain`.
-    #[cfg_attr(feature = "health", serde(rename = "drain"))]
+    #[cfg_attr(feature = "serde", serde(rename = "drain"))]
     Draining,
     /// The backend is out of service, whatever its health. In the director's API: `down`.
-    #[cfg_attr(feature = "health", serde(rename = "down"))]
+    #[cfg_attr(feature = "serde", serde(rename = "down"))]
     Disabled,
 }
 
 /// The health of a backend as checks found it. Operators never change it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Health {
     /// The backend answers. A backend without checks is up.
@@ -36,6 +37,7 @@ pub enum Health {
 /// The outlier state of a backend, which its own traffic decides. Operators and checks never change it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum OutlierState {
     /// The backend is not an outlier.
@@ -51,6 +53,7 @@ pub enum OutlierState {
 /// says whether the backend may get new work.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum BackendState {
     /// The backend gets new work.

@@ -73,6 +73,7 @@ impl Controller {
             sync_status.clone(),
             reload_status.clone(),
             supervisor.clone(),
+            history.clone(),
         );
         let (admin_address, address) = watch::channel(None);
         let (has_successor, successor) = watch::channel(false);
@@ -144,6 +145,7 @@ impl Controller {
                         self.parts.supervisor.record_panic("reload", &message);
                         Err(DirectorError::Panic { message })
                     });
+                    self.parts.publish_reload(&result);
                     // The caller may have stopped waiting.
                     let _ = reply.send(result);
                 }
@@ -221,6 +223,12 @@ impl Controller {
         };
         self.parts.registry.monitor().shutdown();
         report
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.parts.registry.events().close();
     }
 }
 

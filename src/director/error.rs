@@ -90,7 +90,7 @@ pub enum DirectorError {
     NoServer {
         /// The name of the service.
         service: String,
-        /// The address that was asked for.
+        /// The address or the name that was asked for.
         server: String,
     },
     /// The reload panicked, which is a fault of this crate or of a scheduler, check or source of the
@@ -99,6 +99,18 @@ pub enum DirectorError {
     Panic {
         /// The message of the panic.
         message: String,
+    },
+    /// Several servers of the service have this name.
+    #[error(
+        "service {service} has several servers {server:?}: use one of the addresses {addresses:?}"
+    )]
+    AmbiguousServer {
+        /// The name of the service.
+        service: String,
+        /// The name that was asked for.
+        server: String,
+        /// The addresses of the servers that have the name.
+        addresses: Vec<SocketAddr>,
     },
     /// The director has been stopped.
     #[error("the director has been stopped")]

@@ -12,13 +12,13 @@ use super::config::{DirectorConfig, RealServer};
 use super::controller::{Controller, DirectorView};
 use super::counters::CountedSince;
 use super::error::DirectorError;
+use super::events::{ChangeOrigin, DirectorEvents};
 use super::overrides::{ServerChange, ServerEdit};
 use super::predecessor::Predecessor;
 use super::service::check_service;
 use super::sockets::ListeningSockets;
 use super::status::DirectorStatus;
 use crate::forward::DrainReport;
-use crate::health::HealthEvents;
 use crate::runtime::{require_io, require_time};
 use crate::vrrp::Vrrp;
 
@@ -141,10 +141,35 @@ impl Director {
         self.view.role.vrrp()
     }
 
-    /// Returns the events of health checks and outlier ejection from now on.
+    /// Returns a reader of the director's events from now on: health checks and ejections, the
+    /// election, reloads, and changes of servers by operators. See [`Events`](crate::events::Events) for
+    /// what a slow reader misses. The events end when the director has stopped.
+    ///
+    /// # Examples
+    /// ```
+    /// use lvs::director::{Director, DirectorConfig, DirectorEvent, ServerChange, ServiceConfig};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let web = ServiceConfig::tcp("web")
+    ///     .listen(std::net::SocketAddr::from(([127, 0, 0, 1], 0)))
+    ///     .server("127.0.0.1:8081".parse::<std::net::SocketAddr>()?);
+    /// let director = Director::start(DirectorConfig::builder().service(web).build()?).await?;
+    /// let mut events = director.events();
+    ///
+    /// director.change_server("web", "127.0.0.1:8081", ServerChange::new().with_weight(3))?;
+    /// let event = events.next().await.expect("the director runs")?;
+    /// assert_eq!(
+    ///     event.to_string(),
+    ///     "service web: server 127.0.0.1:8081 was changed to weight 3 by the program"
+    /// );
+    /// assert!(matches!(event, DirectorEvent::Operator(_)) && !event.is_alert());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
-    pub fn health_events(&self) -> HealthEvents {
-        self.view.registry.health_events()
+    pub fn events(&self) -> DirectorEvents {
+        self.view.registry.events().subscribe()
     }
 
     /// Returns the address of the admin server, with the real port where the configuration has 0.
@@ -168,12 +193,13 @@ impl Director {
         self.view.status.set_dropped_log_lines(counter);
     }
 
-    /// Changes a server. The change outlives reloads until the configuration says something new of the
+    /// Changes a server, which is named by its address, or by its name if no other server of the
+    /// service has the same. The change outlives reloads until the configuration says something new of the
     /// same thing, and the standby adopts it.
     ///
     /// # Errors
-    /// [`DirectorError::NoService`], [`DirectorError::NoServer`], or the scheduler cannot use the
-    /// weight. Nothing is changed then.
+    /// [`DirectorError::NoService`], [`DirectorError::NoServer`], [`DirectorError::AmbiguousServer`], a
+    /// limit is out of its range, or the scheduler cannot use the weight. Nothing is changed then.
     pub fn change_server(
         &self,
         service: &str,
@@ -196,13 +222,13 @@ impl Director {
     /// connections go on.
     ///
     /// # Errors
-    /// [`DirectorError::NoService`], [`DirectorError::NoServer`].
+    /// [`DirectorError::NoService`], [`DirectorError::NoServer`], [`DirectorError::AmbiguousServer`].
     pub fn remove_server(&self, service: &str, server: &str) -> Result<(), DirectorError> {
         self.edit_servers(service, ServerEdit::Remove(server.to_owned()))
     }
 
     fn edit_servers(&self, service: &str, edit: ServerEdit) -> Result<(), DirectorError> {
-        self.view.registry.edit_servers(service, &[edit])
+        self.view.registry.edit_servers(service, &[edit], &ChangeOrigin::Program)
     }
 
     /// Waits until the director has ended: because it was stopped, or because the task that owns it has

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
@@ -10,7 +10,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::counters::ServiceCounters;
 use super::registry::ServiceRegistry;
 use super::service::VirtualService;
-use super::time::saturating_millis;
+use super::state_ages::StateAges;
+use super::time::{saturating_millis, tokio_now};
 use crate::histogram::DurationHistogram;
 use crate::sync::{Mutex, lock};
 
@@ -20,6 +21,8 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_SAMPLES: usize = 300;
 /// Servers of a service that have a series of their own.
 const MAX_SERVER_SERIES: usize = 64;
+/// Samples of which the current rates are the mean.
+const RATE_SAMPLES: usize = 5;
 
 /// The samples of all services.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -30,7 +33,7 @@ pub(super) struct TrafficHistory {
 
 /// The series of one service, each with the oldest sample first.
 #[derive(Clone, Debug, Default, Serialize)]
-struct ServiceSeries {
+pub(super) struct ServiceSeries {
     /// Connections or flows at the time of the sample.
     active: VecDeque<u64>,
     /// Connections or flows accepted since the sample before.
@@ -45,6 +48,18 @@ struct ServiceSeries {
     servers: BTreeMap<String, VecDeque<u64>>,
     #[serde(skip)]
     previous: Option<ServiceCounters>,
+    #[serde(skip)]
+    pub(super) ages: StateAges,
+}
+
+/// What a service carries per second at this moment: the mean of the last samples.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct ServiceRates {
+    /// Connections or flows accepted per second.
+    accepted: u64,
+    refused: u64,
+    bytes_to_servers: u64,
+    bytes_to_clients: u64,
 }
 
 fn push_sample<T>(series: &mut VecDeque<T>, value: T) {
@@ -55,17 +70,33 @@ fn push_sample<T>(series: &mut VecDeque<T>, value: T) {
 }
 
 impl TrafficHistory {
-    fn record_sample(&mut self, services: &[Arc<VirtualService>]) {
+    fn record_sample(&mut self, services: &[Arc<VirtualService>], now: Instant) {
         self.interval_ms = saturating_millis(SAMPLE_INTERVAL);
         self.services.retain(|name, _| services.iter().any(|service| service.name == *name));
         for service in services {
             let series = self.services.entry(service.name.clone()).or_default();
             series.record_sample(service.counters());
+            series.ages.observe(&service.balancer.snapshot(), now);
         }
     }
 }
 
 impl ServiceSeries {
+    /// Returns what the service carries per second at this moment.
+    pub(super) fn rates(&self) -> ServiceRates {
+        let mean = |series: &VecDeque<u64>| {
+            let samples = series.len().min(RATE_SAMPLES);
+            let sum: u64 = series.iter().rev().take(samples).sum();
+            sum.checked_div(samples as u64).unwrap_or(0)
+        };
+        ServiceRates {
+            accepted: mean(&self.accepted),
+            refused: mean(&self.refused),
+            bytes_to_servers: mean(&self.bytes_to_servers),
+            bytes_to_clients: mean(&self.bytes_to_clients),
+        }
+    }
+
     fn record_sample(&mut self, now: ServiceCounters) {
         let Some(previous) = self.previous.take() else {
             self.previous = Some(now);
@@ -105,6 +136,19 @@ impl HistoryReader {
     pub(super) fn snapshot(&self) -> TrafficHistory {
         lock(&self.0).clone()
     }
+
+    /// Reads the series of one service, which are empty before the first sample. The sampler waits
+    /// meanwhile.
+    pub(super) fn read_series<R>(
+        &self,
+        service: &str,
+        read: impl FnOnce(&ServiceSeries) -> R,
+    ) -> R {
+        match lock(&self.0).services.get(service) {
+            Some(series) => read(series),
+            None => read(&ServiceSeries::default()),
+        }
+    }
 }
 
 /// Takes a sample of all services each second. It never returns.
@@ -113,7 +157,7 @@ pub(super) async fn run_sampler(registry: ServiceRegistry, history: HistoryReade
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tick.tick().await;
-        lock(&history.0).record_sample(&registry.services());
+        lock(&history.0).record_sample(&registry.services(), tokio_now());
     }
 }
 
@@ -136,6 +180,8 @@ mod tests {
         assert_eq!((series.active.len(), series.accepted.len()), (MAX_SAMPLES, MAX_SAMPLES));
         assert_eq!(series.active.front(), Some(&6));
         assert_eq!(series.accepted.front(), Some(&(36 - 25)));
+        // The last five differences are of 301 to 305: 2 * n - 1.
+        assert_eq!(series.rates().accepted, 605);
         assert!(series.servers["a"].iter().all(|connections| *connections == 3));
     }
 }

@@ -123,7 +123,14 @@
 //! [`remove_server`](Director::remove_server), and the same calls of the API, override the
 //! configuration. They outlive reloads, as an operator who drains a server expects, until the
 //! configuration says something new of the same thing: another weight in the file replaces the
-//! operator's weight; a server that is removed from the file loses all overrides.
+//! operator's weight; a server that is removed from the file loses all overrides. The log and the
+//! [status](ServerStatus::changed) say who made a change. Changes are passed on from the active director
+//! to its standby, and not the other way: a change at a standby stays there.
+//!
+//! # Events
+//! [`Director::events`] is a stream of what happens: health checks and ejections, the election, reloads,
+//! and changes by operators with the way by which they came. The last 256 are in the API, at
+//! `/api/v1/events`.
 //!
 //! # The admin server
 //! | path | content |
@@ -134,7 +141,9 @@
 //! | `/api/v1/...` | JSON; `/api/v1/openapi.json` describes the calls |
 //!
 //! On a loopback address it serves programs of this machine: it refuses a request with another host's
-//! name, and a change from a page of another site. On any other address it needs a token. It has no
+//! name, and a change from a page of another site. On any other address it needs a token. Clients that
+//! hold connections keep nobody out: a new one takes the place of that whose last request is the longest
+//! ago. It has no
 //! TLS: in a network that is not trusted, put a proxy that terminates TLS in front of it. It runs in
 //! one thread of the lowest priority.
 //!
@@ -170,6 +179,8 @@ mod counters;
 mod descriptors;
 mod diff;
 mod error;
+mod event_log;
+mod events;
 mod frontend;
 mod handle;
 mod handover;
@@ -178,12 +189,14 @@ mod import;
 mod metrics;
 mod notify;
 mod overrides;
+mod overview;
 mod predecessor;
 mod registry;
 mod reload;
 mod role;
 mod service;
 mod sockets;
+mod state_ages;
 mod status;
 mod supervisor;
 mod sync;
@@ -209,10 +222,14 @@ pub use self::config::{
 };
 pub use self::counters::{ServerTotals, ServiceTotals};
 pub use self::error::{DirectorError, ServiceError};
+pub use self::events::{
+    ChangeOrigin, DirectorEvent, DirectorEvents, OperatorEvent, OperatorEventKind, ReloadEvent,
+};
 pub use self::handle::Director;
 pub use self::import::{ImportError, Importer, import};
-pub use self::overrides::ServerChange;
+pub use self::overrides::{ChangeStamp, ServerChange};
 pub use self::sockets::ListeningSockets;
+pub use self::state_ages::ServiceState;
 pub use self::status::{DirectorStatus, ServerStatus, ServiceStatus};
 pub use self::sync::SyncStatus;
 pub use crate::backend::BackendAdminState;

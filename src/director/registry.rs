@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::error::DirectorError;
+use super::event_log::EventLog;
+use super::events::{ChangeOrigin, DirectorEvent, OperatorEvent};
 use super::overrides::ServerEdit;
 use super::service::VirtualService;
 use super::time::tokio_now;
-use crate::health::{HealthEvents, Monitor, MonitorCounters};
+use crate::health::{Monitor, MonitorCounters};
 use crate::sync::ArcSwap;
 
-/// The services of a director, and the monitor of their health checks. A clone is another handle on
+/// The services of a director, the monitor of their health checks, and the director's events. A clone is another handle on
 /// the same services. It owns no task.
 #[derive(Clone, Debug)]
 pub(super) struct ServiceRegistry {
@@ -21,14 +23,21 @@ pub(super) struct ServiceRegistry {
 struct RegistryShared {
     services: ArcSwap<Vec<Arc<VirtualService>>>,
     monitor: Monitor,
+    events: EventLog,
     started_at: Instant,
 }
 
 impl ServiceRegistry {
     pub(super) fn new() -> Self {
+        let events = EventLog::new();
+        let log = events.clone();
+        let monitor = Monitor::with_event_observer(move |event| {
+            log.publish(DirectorEvent::Health(event.clone()));
+        });
         let shared = RegistryShared {
             services: ArcSwap::from_pointee(Vec::new()),
-            monitor: Monitor::new(),
+            monitor,
+            events,
             started_at: tokio_now(),
         };
         Self { shared: Arc::new(shared) }
@@ -54,16 +63,27 @@ impl ServiceRegistry {
         &self,
         service: &str,
         edits: &[ServerEdit],
+        origin: &ChangeOrigin,
     ) -> Result<(), DirectorError> {
-        self.find_service(service)?.edit_servers(edits)
+        let edits = self.find_service(service)?.edit_servers(edits, &origin.to_string())?;
+        self.publish_edits(service, &edits, origin);
+        Ok(())
+    }
+
+    /// Publishes an event for each edit of one service's servers.
+    pub(super) fn publish_edits(&self, service: &str, edits: &[ServerEdit], origin: &ChangeOrigin) {
+        for edit in edits {
+            let event = OperatorEvent::new(service, edit, origin.clone());
+            self.shared.events.publish(DirectorEvent::Operator(event));
+        }
     }
 
     pub(super) fn monitor(&self) -> &Monitor {
         &self.shared.monitor
     }
 
-    pub(super) fn health_events(&self) -> HealthEvents {
-        self.shared.monitor.events()
+    pub(super) fn events(&self) -> &EventLog {
+        &self.shared.events
     }
 
     pub(super) fn monitor_counters(&self) -> MonitorCounters {

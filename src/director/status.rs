@@ -9,9 +9,13 @@ use serde::Serialize;
 use super::applied::{PartStatus, ReloadStatusSlot};
 use super::config::ServiceProtocol;
 use super::counters::{CountedSince, ServerTotals, ServiceTotals};
+use super::error::DirectorError;
+use super::history::HistoryReader;
+use super::overrides::ChangeStamp;
 use super::registry::ServiceRegistry;
 use super::role::RoleWatch;
 use super::service::VirtualService;
+use super::state_ages::{ServiceState, StateAges};
 use super::supervisor::TaskSupervisor;
 use super::sync::{SyncStatus, SyncStatusSlot};
 use super::time::{saturating_millis, tokio_now};
@@ -25,6 +29,8 @@ use crate::vrrp::VrrpStatus;
 pub struct DirectorStatus {
     /// The version of this crate.
     pub version: &'static str,
+    /// The host name of the machine.
+    pub host: String,
     /// Time since the start, in milliseconds.
     pub uptime_ms: u64,
     /// Whether this director serves the virtual addresses: it is master, or has no `[vrrp]` table.
@@ -56,6 +62,10 @@ pub struct ServiceStatus {
     pub protocol: &'static str,
     /// The scheduler, as the configuration writes it.
     pub scheduler: String,
+    /// Whether the service serves, from the states of its servers.
+    pub state: ServiceState,
+    /// How long the service has been in this state, in milliseconds, exact to a second.
+    pub state_age_ms: u64,
     /// Whether health is ignored because too few servers are healthy.
     pub panicking: bool,
     /// Whether the healthy servers' total weight meets the configured quorum.
@@ -82,6 +92,8 @@ pub struct ServerStatus {
     pub name: Option<String>,
     /// Whether the server gets new connections: `eligible`, `down`, `draining`, ...
     pub state: &'static str,
+    /// How long the server has been in this state, in milliseconds, exact to a second.
+    pub state_age_ms: u64,
     /// The reason for the state, where one is known.
     pub reason: Option<String>,
     /// The configured weight, or that which an operator or an agent has set.
@@ -90,8 +102,13 @@ pub struct ServerStatus {
     pub tier: u8,
     /// The connection limit; 0 means no limit.
     pub max_connections: u32,
+    /// The number of connections below which a full server gets new ones again; 0 means three
+    /// quarters of the limit.
+    pub resume_connections: u32,
     /// Whether an operator has changed something of this server.
     pub by_hand: bool,
+    /// Who changed the server by hand last, and when.
+    pub changed: Option<ChangeStamp>,
     /// Connections to the server from this director at this moment.
     pub active: u32,
     /// UDP flows to the server, which IPVS counts as inactive connections.
@@ -115,6 +132,7 @@ pub(super) struct StatusReader {
     reload: ReloadStatusSlot,
     supervisor: TaskSupervisor,
     dropped_log_lines: Arc<OnceLock<Arc<AtomicU64>>>,
+    history: HistoryReader,
 }
 
 impl StatusReader {
@@ -124,8 +142,10 @@ impl StatusReader {
         sync: SyncStatusSlot,
         reload: ReloadStatusSlot,
         supervisor: TaskSupervisor,
+        history: HistoryReader,
     ) -> Self {
-        Self { registry, role, sync, reload, supervisor, dropped_log_lines: Arc::default() }
+        let dropped_log_lines = Arc::default();
+        Self { registry, role, sync, reload, supervisor, dropped_log_lines, history }
     }
 
     /// Sets the counter of the log lines that the program drops; the first one that is set stays.
@@ -135,16 +155,26 @@ impl StatusReader {
 
     /// Returns the status of this moment; it waits for the election's thread, for a second at most.
     pub(super) fn read(&self, since: CountedSince) -> DirectorStatus {
-        let uptime = tokio_now().saturating_duration_since(self.registry.started_at());
         let services = self.registry.services();
+        let services = services.iter().map(|service| self.service_status(service, since));
+        let services = services.collect();
+        let director = self.read_director();
+        DirectorStatus { services, ..director }
+    }
+
+    /// Returns the status of the director without its services; it waits as [`read`](Self::read) does.
+    pub(super) fn read_director(&self) -> DirectorStatus {
+        let uptime = tokio_now().saturating_duration_since(self.registry.started_at());
         let mut task_restarts = self.supervisor.restarts();
+        let services = self.registry.services();
         let workers = services.iter().map(|service| service.worker_restarts()).sum();
         task_restarts.insert("worker", workers);
         DirectorStatus {
             version: env!("CARGO_PKG_VERSION"),
+            host: host_name(),
             uptime_ms: saturating_millis(uptime),
             active: self.role.is_active(),
-            services: services.iter().map(|service| service_status(service, since)).collect(),
+            services: Vec::new(),
             vrrp: self.role.vrrp_status(),
             sync: self.sync.status(),
             failed_parts: self.reload.failed_parts(),
@@ -156,6 +186,20 @@ impl StatusReader {
         }
     }
 
+    /// Returns the status of one service.
+    pub(super) fn read_service(&self, name: &str) -> Result<ServiceStatus, DirectorError> {
+        let service = self.registry.find_service(name)?;
+        Ok(self.service_status(&service, CountedSince::LastZeroed))
+    }
+
+    fn service_status(&self, service: &VirtualService, since: CountedSince) -> ServiceStatus {
+        service_status(
+            service,
+            since,
+            &self.history.read_series(&service.name, |series| series.ages.clone()),
+        )
+    }
+
     pub(super) fn is_active(&self) -> bool {
         self.role.is_active()
     }
@@ -165,7 +209,17 @@ impl StatusReader {
     }
 }
 
-fn service_status(service: &VirtualService, since: CountedSince) -> ServiceStatus {
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
+fn service_status(
+    service: &VirtualService,
+    since: CountedSince,
+    ages: &StateAges,
+) -> ServiceStatus {
+    let now = tokio_now();
     let (totals, mut counters) = service.counters_since(since);
     counters.refused.retain(|_, count| *count > 0);
     let configured = service.desired_servers().into_iter();
@@ -173,6 +227,7 @@ fn service_status(service: &VirtualService, since: CountedSince) -> ServiceStatu
         configured.map(|server| (server.config.address.to_string(), server.config.name)).collect();
     let overrides = service.overrides();
     let snapshot = service.balancer.snapshot();
+    let state = ServiceState::of(&snapshot);
     // The set has the newest server first.
     let members: Vec<_> = snapshot.iter().enumerate().collect();
     let servers = members.into_iter().rev().map(|(position, (backend, member))| {
@@ -184,11 +239,14 @@ fn service_status(service: &VirtualService, since: CountedSince) -> ServiceStatu
         ServerStatus {
             name: names.remove(&address).flatten(),
             state: member.state().name(),
+            state_age_ms: saturating_millis(ages.server_age(backend.id(), member.state(), now)),
             reason: snapshot.reason(position).map(ToString::to_string),
             weight: member.weight(),
             tier: member.tier(),
             max_connections: member.limits().max_connections(),
+            resume_connections: member.limits().resume_below(),
             by_hand: overrides.contains(&address),
+            changed: overrides.stamp(&address).cloned(),
             active: load.active,
             inactive: load.inactive,
             outcomes: backend.outcomes(),
@@ -200,6 +258,8 @@ fn service_status(service: &VirtualService, since: CountedSince) -> ServiceStatu
     });
     ServiceStatus {
         servers: servers.collect(),
+        state,
+        state_age_ms: saturating_millis(ages.service_age(state, now)),
         name: service.name.clone(),
         listen: service.local_addresses(),
         protocol: service.protocol.name(),
@@ -214,7 +274,7 @@ fn service_status(service: &VirtualService, since: CountedSince) -> ServiceStatu
 }
 
 impl ServiceProtocol {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",

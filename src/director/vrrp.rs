@@ -1,5 +1,5 @@
 //! The director's part in the election for the virtual addresses: it starts and stops the election,
-//! reports to it which tracked resources are up, logs its events, and publishes the role that results.
+//! reports to it which tracked resources are up, and publishes its events and the role that results.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,6 +13,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::command::WeakControlSender;
 use super::config::{SERVICE_TRACK_PREFIX, TrackConfig, VrrpConfig};
 use super::error::DirectorError;
+use super::event_log::EventLog;
+use super::events::DirectorEvent;
 use super::registry::ServiceRegistry;
 use super::role::{DirectorRole, RoleSender};
 use super::service::VirtualService;
@@ -20,12 +22,10 @@ use super::supervisor::TaskSupervisor;
 use crate::backend::{BackendSet, BackendState, Spec};
 use crate::health::{Monitor, WatchHandle};
 use crate::sync::{Mutex, lock};
-use crate::vrrp::{TrackEffect, Vrrp, VrrpEvent, VrrpEventKind, VrrpEvents, VrrpState};
+use crate::vrrp::{TrackEffect, Vrrp, VrrpEvents, VrrpState};
 
 /// How often tracked services and links are read.
 const TRACK_INTERVAL: Duration = Duration::from_millis(100);
-/// How often the role is read from the election itself, in case that an event of it was lost.
-const ROLE_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A running election. Dropped, it blocks until the addresses are handed over: [`stop`](Self::stop)
 /// does the same without blocking a worker thread.
@@ -81,11 +81,12 @@ impl VrrpDriver {
         let mut events = vrrp.events();
         role.set_vrrp(&vrrp);
         let (election, sender) = (Arc::downgrade(&vrrp), role.clone());
+        let log = registry.events().clone();
         let end = Arc::new(ElectionEnd::default());
         let (ended, restarts, control) = (Arc::clone(&end), supervisor.clone(), control.clone());
         let spawned = thread::Builder::new().name("lvs-vrrp-events".to_owned()).spawn(move || {
             restarts.run_thread("election events", || {
-                follow_election(&mut events, &election, &sender);
+                follow_election(&mut events, &election, &sender, &log);
             });
             if !ended.is_stopping.load(Ordering::Acquire) {
                 sender.set_by_vrrp(&election, DirectorRole::Standby);
@@ -127,35 +128,31 @@ impl Drop for VrrpDriver {
     }
 }
 
-/// Logs the election's events and publishes the role, until the election ends. It blocks, and needs a
+/// Publishes the election's events and the role, until the election ends. It blocks, and needs a
 /// thread of its own; a task would publish the role later, when the runtime schedules it.
-fn follow_election(events: &mut VrrpEvents, election: &Weak<Vrrp>, role: &RoleSender) {
-    let role_of = |is_master| match is_master {
-        true => DirectorRole::Active,
-        false => DirectorRole::Standby,
-    };
-    while let Ok(event) = events.recv_timeout(ROLE_POLL_INTERVAL) {
-        match event {
-            Some(event) => {
-                log_event(&event);
-                if let Some(state) = event.new_state() {
-                    role.set_by_vrrp(election, role_of(state == VrrpState::Master));
-                }
+fn follow_election(
+    events: &mut VrrpEvents,
+    election: &Weak<Vrrp>,
+    role: &RoleSender,
+    log: &EventLog,
+) {
+    while let Some(event) = events.blocking_next() {
+        let is_master = match event {
+            Ok(event) => {
+                let state = event.new_state();
+                log.publish(DirectorEvent::Vrrp(event));
+                state.map(|state| state == VrrpState::Master)
             }
-            None => {
-                let Some(vrrp) = election.upgrade() else { return };
-                role.set_by_vrrp(election, role_of(vrrp.is_master()));
+            Err(missed) => {
+                tracing::warn!("[vrrp]: {missed}");
+                election.upgrade().map(|vrrp| vrrp.is_master())
             }
+        };
+        match is_master {
+            Some(true) => role.set_by_vrrp(election, DirectorRole::Active),
+            Some(false) => role.set_by_vrrp(election, DirectorRole::Standby),
+            None => {}
         }
-    }
-}
-
-fn log_event(event: &VrrpEvent) {
-    match &event.kind {
-        VrrpEventKind::StateChanged { .. } | VrrpEventKind::TrackChanged { is_up: true, .. } => {
-            tracing::info!("{event}")
-        }
-        _ => tracing::warn!("{event}"),
     }
 }
 

@@ -14,6 +14,7 @@ pub(super) const MAX_NAME_LEN: usize = 255;
 
 /// A problem in the text of a member list, with its position.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
 #[error("{line}:{column}: {kind}")]
 pub struct MemberListError {
     /// The line, from 1.

@@ -15,6 +15,7 @@ use crate::sync::{Mutex, lock};
 /// Connections that wait for a backend are not listed, but counted in
 /// [`TcpCounters::active`](super::TcpCounters::active).
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ConnectionInfo {
     /// The client that a PROXY header named, or else the peer address; `None` on a Unix socket.

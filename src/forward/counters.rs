@@ -13,6 +13,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// Every accepted connection is counted in exactly one of the others: `accepted = active + finished +
 /// client_aborted + backend_aborted + timed_out.sum() + backend_down + cut + refused.sum()`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TcpCounters {
     /// Connections accepted from the listener.
@@ -51,6 +52,7 @@ pub struct TcpCounters {
 
 /// Connections that a timeout ended, by timeout.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TimeoutCounters {
     /// [`idle_timeout`](super::Forwarder::idle_timeout): neither side sent anything.
@@ -112,6 +114,7 @@ reason_counters! {
 
 /// The counters of a forwarder for a backend.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TcpBackendCounters {
     /// The identifier of the backend.

@@ -4,6 +4,7 @@ use std::ops::AddAssign;
 
 /// Counts the connections that were open when a forwarder began to drain, by how they ended.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct DrainReport {
     /// Connections that ended by themselves, in whatever way, before the deadline.

@@ -72,6 +72,7 @@ pub(super) enum QueueError {
 /// Every connection that entered is counted in exactly one of the others:
 /// `entered = waiting + served + timed_out + abandoned`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct QueueCounters {
     /// Connections that are waiting now.

@@ -31,6 +31,7 @@ macro_rules! reason_counters {
 
         $(#[$counters_doc])*
         #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         #[non_exhaustive]
         pub struct $Counters {
             $($(#[$doc])* pub $field: u64,)*

@@ -43,6 +43,7 @@ use crate::BackendId;
 /// Programs read the fields of the struct, or [`fields`](ConnectionRecord::fields) for structured
 /// logs.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ConnectionRecord {
     /// The time of the accept.

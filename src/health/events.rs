@@ -1,23 +1,19 @@
-//! The events of a monitor, as a stream.
+//! The events of a monitor.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use thiserror::Error;
-use tokio::sync::broadcast;
 use tracing::{info, warn};
 
 use crate::backend::{BackendId, BackendState, Quorum};
-
-/// How many unread events a reader may have before it misses the oldest.
-const MAX_UNREAD_EVENTS: usize = 4096;
+use crate::events::{EventSender, Events};
 
 /// A change of a watched set.
 ///
 /// Its `Display` form is a log line: `service web: server 10.0.0.1:80 is down (was eligible): tcp
 /// check: connecting: Connection refused`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct HealthEvent {
     /// The time of the event.
@@ -29,7 +25,8 @@ pub struct HealthEvent {
 }
 
 /// The kind of a [`HealthEvent`], with its details.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum HealthEventKind {
     /// The state of a backend changed, by a check, its traffic, the operator or the program.
@@ -170,13 +167,25 @@ impl fmt::Display for HealthEvent {
     }
 }
 
-/// The sending side of the event stream.
-#[derive(Clone, Debug)]
-pub(super) struct HealthEventSender(broadcast::Sender<HealthEvent>);
+/// Logs the events of a monitor and sends them to its readers.
+#[derive(Clone)]
+pub(super) struct HealthEventSender {
+    sender: Arc<EventSender<HealthEvent>>,
+    observe: Option<Arc<HealthEventObserver>>,
+}
+
+/// A function that is called with each event, before the readers get it.
+pub(super) type HealthEventObserver = dyn Fn(&HealthEvent) + Send + Sync;
+
+impl fmt::Debug for HealthEventSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HealthEventSender").field(&self.sender).finish()
+    }
+}
 
 impl HealthEventSender {
-    pub(super) fn new() -> Self {
-        Self(broadcast::channel(MAX_UNREAD_EVENTS).0)
+    pub(super) fn new(observe: Option<Arc<HealthEventObserver>>) -> Self {
+        Self { sender: Arc::new(EventSender::new()), observe }
     }
 
     /// Logs an event and sends it to all readers. Never waits.
@@ -186,47 +195,17 @@ impl HealthEventSender {
         } else {
             info!(service = %event.service, "{event}");
         }
-        // Fails only if there are no readers.
-        let _ = self.0.send(event);
+        if let Some(observe) = &self.observe {
+            observe(&event);
+        }
+        self.sender.send(event);
     }
 
     pub(super) fn subscribe(&self) -> HealthEvents {
-        HealthEvents(self.0.subscribe())
+        self.sender.subscribe()
     }
 }
 
-/// A stream of [`HealthEvent`]s, from [`Monitor::events`](super::Monitor::events).
-///
-/// The monitor does not wait for readers: a reader with more than 4096 unread events misses the
-/// oldest, and [`MissedEvents`] reports how many.
-#[derive(Debug)]
-pub struct HealthEvents(broadcast::Receiver<HealthEvent>);
-
-/// The number of events that a slow reader has missed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Error)]
-#[error("{0} health events were missed: the reader was too slow")]
-pub struct MissedEvents(pub u64);
-
-impl HealthEvents {
-    /// Waits for the next event; returns `None` when the monitor is gone. Cancel safe.
-    ///
-    /// # Errors
-    /// [`MissedEvents`] if the reader missed events; the next call returns the oldest event that is
-    /// left.
-    pub async fn next(&mut self) -> Option<Result<HealthEvent, MissedEvents>> {
-        match self.0.recv().await {
-            Ok(event) => Some(Ok(event)),
-            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Err(MissedEvents(missed))),
-            Err(broadcast::error::RecvError::Closed) => None,
-        }
-    }
-
-    /// Returns the next event if there is one, without waiting.
-    pub fn try_next(&mut self) -> Option<Result<HealthEvent, MissedEvents>> {
-        match self.0.try_recv() {
-            Ok(event) => Some(Ok(event)),
-            Err(broadcast::error::TryRecvError::Lagged(missed)) => Some(Err(MissedEvents(missed))),
-            Err(_) => None,
-        }
-    }
-}
+/// A reader of [`HealthEvent`]s, from [`Monitor::events`](super::Monitor::events). It ends when the
+/// monitor and every handle on its sets are dropped.
+pub type HealthEvents = Events<HealthEvent>;

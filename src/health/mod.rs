@@ -75,7 +75,7 @@ mod watched_set;
 
 pub use self::check::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 pub use self::checks::*;
-pub use self::events::{HealthEvent, HealthEventKind, HealthEvents, MissedEvents};
+pub use self::events::{HealthEvent, HealthEventKind, HealthEvents};
 pub use self::monitor::{Monitor, MonitorCounters, WatchHandle};
 pub use self::outlier::detectors::{
     FailurePercentageDetector, LatencyDetector, SuccessRateDetector,

@@ -81,9 +81,22 @@ impl Monitor {
     /// Creates a monitor that watches no set.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_sender(HealthEventSender::new(None))
+    }
+
+    /// Creates a monitor that calls a function with each event, in order and without loss. The function
+    /// runs within the publication of the set, and must not change a set.
+    #[cfg(feature = "director")]
+    pub(crate) fn with_event_observer(
+        observe: impl Fn(&super::HealthEvent) + Send + Sync + 'static,
+    ) -> Self {
+        Self::with_sender(HealthEventSender::new(Some(Arc::new(observe))))
+    }
+
+    fn with_sender(events: HealthEventSender) -> Self {
         let shared = MonitorShared {
             core: Mutex::new(MonitorCore::new(DEFAULT_MAX_IN_FLIGHT, fastrand::u64(..))),
-            events: HealthEventSender::new(),
+            events,
             wakeup: Arc::new(Notify::new()),
             running: AtomicBool::new(false),
             shut_down: AtomicBool::new(false),
@@ -143,7 +156,7 @@ impl Monitor {
         Ok(WatchHandle { monitor: self.clone(), service_id })
     }
 
-    /// Returns a stream of the events of all watched sets from now on.
+    /// Returns a reader of the events of all watched sets from now on. See [`Events`](crate::events::Events).
     #[must_use]
     pub fn events(&self) -> HealthEvents {
         self.shared.events.subscribe()
@@ -250,7 +263,7 @@ impl WatchHandle {
 }
 
 /// The counters of a [`Monitor`].
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct MonitorCounters {
     /// Probes: pairs of address and check, each counted once, even if several services share it.

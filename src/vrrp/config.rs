@@ -10,7 +10,10 @@ use thiserror::Error;
 pub(super) const OWNER_PRIORITY: u8 = 255;
 
 /// The version of the protocol.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[derive(
+    Clone, Copy, Debug, Default, serde::Deserialize, Eq, Hash, PartialEq, serde::Serialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum VrrpVersion {
     /// RFC 3768: IPv4, intervals in seconds.
     V2,
@@ -49,7 +52,9 @@ impl fmt::Display for VrrpVersion {
 }
 
 /// Whether a backup replaces a master of lower priority.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, serde::Deserialize, Eq, PartialEq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum PreemptMode {
     /// The backup takes over. The default, as in the RFC.
     #[default]

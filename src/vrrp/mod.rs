@@ -95,7 +95,7 @@ pub use self::election_output::ElectionOutput;
 pub use self::shell::{
     AdvertCounters, LastAdvertStatus, MacAddress, NotifyCommand, NotifyCommands, VirtualAddress,
     VirtualAddressError, VirtualRoute, VirtualRouterConfig, VirtualRouterStatus, Vrrp, VrrpEvent,
-    VrrpEventKind, VrrpEvents, VrrpEventsClosed, VrrpStartError, VrrpStatus,
+    VrrpEventKind, VrrpEvents, VrrpStartError, VrrpStatus,
 };
 pub use self::state::{TransitionReason, VrrpState, VrrpTransition};
 pub use self::sync_group::VrrpSyncGroup;

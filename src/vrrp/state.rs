@@ -33,7 +33,8 @@ impl fmt::Display for VrrpState {
 }
 
 /// Why a virtual router changed its state.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TransitionReason {
     /// The virtual router was started.
@@ -104,7 +105,7 @@ impl fmt::Display for TransitionReason {
 }
 
 /// A change of the state.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize)]
 pub struct VrrpTransition {
     /// The state before.
     pub from: VrrpState,

@@ -20,7 +20,9 @@ pub(super) const ADDRESSES_TRACK: &str = "virtual addresses";
 pub(crate) const BUILT_IN_TRACKS: [&str; 3] = [LINK_TRACK, SOURCE_TRACK, ADDRESSES_TRACK];
 
 /// How a tracked item changes a router's priority.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, serde::Deserialize, Eq, PartialEq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TrackEffect {
     /// The router cannot be master while the item is down.
     Fault,

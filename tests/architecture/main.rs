@@ -3,6 +3,7 @@
 #![cfg(not(lvs_loom))]
 
 mod circles;
+mod growth;
 mod layers;
 mod names;
 mod package;

@@ -17,6 +17,14 @@ pub(crate) struct Mention {
     pub(crate) segments: Vec<String>,
 }
 
+/// A public type whose variants or fields others see.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenType {
+    pub(crate) name: String,
+    pub(crate) line: usize,
+    pub(crate) is_non_exhaustive: bool,
+}
+
 /// One module, in a file of its own or inline.
 #[derive(Clone, Default)]
 pub(crate) struct Module {
@@ -33,6 +41,8 @@ pub(crate) struct Module {
     pub(crate) mentions: Vec<Mention>,
     /// Types that it defines: name and line.
     pub(crate) types: Vec<(String, usize)>,
+    /// Public enums, and public structs with public fields, that others may match or make whole.
+    pub(crate) open_types: Vec<OpenType>,
     /// Blocks that give a type methods of its own.
     pub(crate) impls: Vec<syn::ItemImpl>,
 }
@@ -188,6 +198,23 @@ impl Module {
         self.types.push((name.to_string(), name.span().start().line));
     }
 
+    fn define_open_type(
+        &mut self,
+        visibility: &syn::Visibility,
+        name: &syn::Ident,
+        attributes: &[syn::Attribute],
+    ) {
+        if matches!(visibility, syn::Visibility::Public(_)) {
+            self.open_types.push(OpenType {
+                name: name.to_string(),
+                line: name.span().start().line,
+                is_non_exhaustive: attributes
+                    .iter()
+                    .any(|attribute| attribute.path().is_ident("non_exhaustive")),
+            });
+        }
+    }
+
     /// Macros are not parsed: what looks like a path in them is one.
     fn read_tokens(&mut self, tokens: TokenStream) {
         let mut segments: Vec<String> = Vec::new();
@@ -250,11 +277,24 @@ impl<'ast> Visit<'ast> for Module {
 
     fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
         self.define_type(&item.ident);
+        let is_open = match &item.fields {
+            syn::Fields::Named(fields) => {
+                let mut fields = fields.named.iter();
+                fields.any(|field| matches!(field.vis, syn::Visibility::Public(_)))
+            }
+            // A newtype holds what its name says, and no more.
+            syn::Fields::Unnamed(fields) => fields.unnamed.len() > 1,
+            syn::Fields::Unit => false,
+        };
+        if is_open {
+            self.define_open_type(&item.vis, &item.ident, &item.attrs);
+        }
         visit::visit_item_struct(self, item);
     }
 
     fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
         self.define_type(&item.ident);
+        self.define_open_type(&item.vis, &item.ident, &item.attrs);
         visit::visit_item_enum(self, item);
     }
 

@@ -68,7 +68,7 @@ async fn each_call_has_its_effect() {
     let all = "PATCH /api/v1/services/web/servers";
     assert_eq!(send(admin, all, &changes.to_string()).await.0, 204);
     let service = json(admin, "/api/v1/services/web").await;
-    let find = |address: SocketAddr| {
+    let find = |service: &Value, address: SocketAddr| {
         let servers = service["servers"].as_array().expect("a list");
         servers
             .iter()
@@ -76,9 +76,39 @@ async fn each_call_has_its_effect() {
             .expect("there")
             .clone()
     };
-    assert_eq!((&find(a)["state"], &find(a)["weight"]), (&json!("draining"), &json!(3)));
-    assert_eq!((&find(c)["name"], &find(c)["weight"]), (&json!("new"), &json!(5)));
-    assert_eq!(find(c)["max_connections"], 9);
+    let (changed, added) = (find(&service, a), find(&service, c));
+    assert_eq!((&changed["state"], &changed["weight"]), (&json!("draining"), &json!(3)));
+    assert_eq!((&added["name"], &added["weight"]), (&json!("new"), &json!(5)));
+    assert_eq!(added["max_connections"], 9);
+
+    // A server has a name too, and limits are changed one by one; the log knows by whom.
+    let named = "/api/v1/services/web/servers/new";
+    let head = format!("PATCH {named}");
+    for body in [r#"{"max_connections": 8, "tier": 1}"#, r#"{"resume_connections": 3}"#] {
+        assert_eq!(send(admin, &head, body).await, (204, String::new()), "{body}");
+    }
+    let (code, answer) = send(admin, &head, r#"{"resume_connections": 10}"#).await;
+    assert_eq!((code, answer.contains("is 10")), (422, true), "{answer}");
+    let operator = format!("{named} HTTP/1.1\r\nLvs-Operator: ");
+    let patch = |name: &str| {
+        format!(
+            "PATCH {operator}{name}\r\nHost: {admin}\r\nConnection: close\r\n\
+             Content-Length: 13\r\n\r\n{{\"weight\": 6}}"
+        )
+    };
+    assert_eq!(raw(admin, patch("alice").as_bytes()).await.0, 204);
+    assert_eq!(raw(admin, patch(&"x".repeat(65)).as_bytes()).await.0, 400);
+    let service = json(admin, "/api/v1/services/web").await;
+    let limits = ["max_connections", "resume_connections", "tier", "weight"];
+    assert_eq!(limits.map(|key| find(&service, c)[key].as_u64()), [8, 3, 1, 6].map(Some));
+    let by = |server| find(&service, server)["changed"]["by"].as_str().map(str::to_owned);
+    assert!(by(c).expect("a name").starts_with("alice at 127.0.0.1:"), "{service}");
+    assert!(by(a).expect("an address").starts_with("the API client 127.0.0.1:"), "{service}");
+    let overview = json(admin, "/api/v1/overview?search=NEW").await;
+    assert_eq!(overview["servers"][0]["address"], c.to_string(), "{overview}");
+    assert_eq!(overview["services"][0]["by_hand"], 2);
+    assert_eq!(overview["services"][0]["servers"], json!({ "draining": 1, "eligible": 2 }));
+    assert_eq!(json(admin, "/api/v1/overview").await["servers_found"], 2);
 
     // All changes or none.
     let changes = json!({ a.to_string(): { "state": "up" }, "10.0.0.9:1": { "weight": 5 } });
@@ -125,6 +155,19 @@ async fn each_call_has_its_effect() {
     assert_eq!(send(admin, "GET /none", "").await.0, 404);
     assert_eq!(send(admin, "GET /healthz", "").await, (200, "active\n".into()));
     assert_eq!(json(admin, "/api/v1/history").await["interval_ms"], 1000);
+
+    // The newest first: the removal of the last server by this client.
+    let events = json(admin, "/api/v1/events?limit=2").await;
+    assert_eq!(events.as_array().expect("a list").len(), 2);
+    let removed = format!("service web: server {c} was removed by the API client 127.0.0.1:");
+    assert!(events[0]["text"].as_str().expect("text").starts_with(&removed), "{events}");
+    assert_eq!((&events[0]["source"], &events[0]["alert"]), (&json!("operator"), &json!(false)));
+    let removed = format!("service web: server {c} was removed");
+    assert_eq!((&events[1]["source"], &events[1]["text"]), (&json!("health"), &json!(removed)));
+    let events = json(admin, "/api/v1/events").await;
+    let started = events.as_array().expect("a list").last().expect("a start");
+    assert!(events.as_array().expect("a list").iter().any(|event| event["source"] == "reload"));
+    assert!(started["at_ms"].as_u64().expect("a time") > 1_600_000_000_000, "{started}");
     director.stop(Duration::ZERO).await;
 }
 
@@ -142,11 +185,21 @@ async fn each_call_is_described() {
             calls += 1;
         }
     }
-    assert_eq!(calls, 13);
+    assert_eq!(calls, 16);
     // The schemas have exactly the fields of the answers.
     let answer = json(admin, "/api/v1/services/web").await;
     let schemas = &description["components"]["schemas"];
-    for (schema, value) in [("ServiceStatus", &answer), ("ServerStatus", &answer["servers"][0])] {
+    let overview = json(admin, "/api/v1/overview?search=127.0.0.1").await;
+    for (schema, value) in [
+        ("ServiceStatus", &answer),
+        ("ServerStatus", &answer["servers"][0]),
+        ("RecentEvent", &json(admin, "/api/v1/events").await[0]),
+        ("DirectorStatus", &json(admin, "/api/v1/status").await),
+        ("DirectorOverview", &overview),
+        ("ServiceOverview", &overview["services"][0]),
+        ("ServerSummary", &overview["servers"][0]),
+        ("ServiceSeries", &json(admin, "/api/v1/services/web/history").await),
+    ] {
         let known = schemas[schema]["properties"].as_object().expect("properties");
         let answer: Vec<_> = value.as_object().expect("an object").keys().collect();
         assert_eq!(answer, known.keys().collect::<Vec<_>>(), "{schema}");
@@ -244,7 +297,6 @@ async fn slow_and_many_clients_are_bounded() {
         stream.write_all(beginning.as_bytes()).await.expect("the admin server reads the request");
         held.push(stream);
     }
-    // The next client waits until their time is over.
     assert_eq!(send(admin, "GET /healthz", "").await.0, 200);
     for mut stream in held {
         let mut answer = Vec::new();
@@ -254,5 +306,31 @@ async fn slow_and_many_clients_are_bounded() {
         let _ = end;
     }
     assert_eq!(ask(listens(&director)).await.expect("served"), b'a');
+    director.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn clients_that_hold_connections_keep_nobody_out() {
+    // No time runs out during the test.
+    let text = config(ANY, &[server(b'a').await]);
+    let (director, admin) = with_admin("request_timeout = \"1h\"\n", &text).await;
+    let mut held = Vec::new();
+    for number in 0..193 {
+        let mut stream = TcpStream::connect(admin).await.expect("the admin server listens");
+        // Nothing, a head that never ends, and a request whose answer is never read.
+        let beginning = match number % 3 {
+            0 => "",
+            1 => "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1",
+            _ => "GET /api/v1/openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        };
+        stream.write_all(beginning.as_bytes()).await.expect("the admin server accepts");
+        held.push(stream);
+    }
+    assert_eq!(send(admin, "GET /healthz", "").await, (200, "active\n".into()));
+    assert_eq!(send(admin, "GET /metrics", "").await.0, 200);
+    // The first have made room.
+    let mut byte = [0];
+    let end = timeout(PATIENCE, held[0].read(&mut byte)).await.expect("the connection is closed");
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     director.stop(Duration::ZERO).await;
 }

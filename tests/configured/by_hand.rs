@@ -83,3 +83,31 @@ async fn servers_are_added_and_removed() {
     assert!(status.services[0].servers[0].by_hand);
     director.stop(Duration::ZERO).await;
 }
+
+#[tokio::test]
+async fn a_server_is_found_by_its_name_unless_several_have_it() {
+    let servers = [server(b'a').await, server(b'b').await, server(b'c').await];
+    let mut text = config(ANY, &servers);
+    for (server, name) in servers.iter().zip(["one", "twin", "twin"]) {
+        let address = format!("address = \"{server}\"");
+        text = text.replace(&address, &format!("{address}\nname = \"{name}\""));
+    }
+    let director = start(&text).await;
+    let drain = || ServerChange::new().with_state(BackendAdminState::Draining);
+    director.change_server("web", "one", drain()).expect("one server has the name");
+    let error = director.change_server("web", "twin", drain()).expect_err("two have the name");
+    assert!(
+        matches!(&error, DirectorError::AmbiguousServer { addresses, .. } if *addresses == servers[1..]),
+        "{error}"
+    );
+    let error = director.change_server("web", "none", drain()).expect_err("none has the name");
+    assert!(matches!(error, DirectorError::NoServer { .. }));
+    let status = director.status();
+    let servers = &status.services[0].servers;
+    assert_eq!(servers[0].changed.as_ref().map(|changed| &*changed.by), Some("the program"));
+    let states: Vec<_> = servers.iter().map(|server| server.state).collect();
+    assert_eq!(states, ["draining", "eligible", "eligible"]);
+    director.remove_server("web", "one").expect("one server has the name");
+    assert_eq!(director.status().services[0].servers.len(), 2);
+    director.stop(Duration::ZERO).await;
+}

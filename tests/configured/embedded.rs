@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use lvs::backend::Members;
 use lvs::director::{
-    AdminConfig, CheckConfig, Director, DirectorConfig, DirectorConfigBuilder, RealServer,
-    SchedulerConfig, ServiceConfig, ServiceConfigBuilder, TcpConfig,
+    AdminConfig, ChangeOrigin, CheckConfig, Director, DirectorConfig, DirectorConfigBuilder,
+    DirectorEvent, DirectorEvents, RealServer, SchedulerConfig, ServerChange, ServiceConfig,
+    ServiceConfigBuilder, TcpConfig, VrrpConfig,
 };
 use lvs::forward::proxy_protocol::ProxyProtocolVersion;
 use lvs::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckReport};
@@ -65,6 +66,19 @@ fn around(service: ServiceConfigBuilder) -> DirectorConfigBuilder {
     DirectorConfig::builder().workers(1).admin(AdminConfig::builder(ANY)).service(service)
 }
 
+/// Reads events until there is one of this kind.
+async fn find(
+    events: &mut DirectorEvents,
+    is_wanted: impl Fn(&DirectorEvent) -> bool,
+) -> DirectorEvent {
+    loop {
+        let event = events.next().await.expect("the director runs").expect("few events");
+        if is_wanted(&event) {
+            return event;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_program_embeds_a_director() {
     let servers = [server(b'a').await, server(b'b').await, server(b'c').await];
@@ -86,7 +100,7 @@ async fn a_program_embeds_a_director() {
     let director = Director::start(config.clone()).await.expect("it starts");
 
     let listen = listens(&director);
-    let mut events = director.health_events();
+    let mut events = director.events();
     while director.status().services[0].servers.iter().all(|server| server.state != "down") {
         events.next().await.expect("the director runs").expect("few events");
     }
@@ -106,8 +120,27 @@ async fn a_program_embeds_a_director() {
     assert_eq!(summary.to_string(), "service web: updated servers, scheduler, forwarding");
     assert_eq!(listens(&director), listen);
 
+    // The events tell of all of it, and end with the director.
+    let mut events = director.events();
+    director
+        .change_server("web", &servers[0].to_string(), ServerChange::new().with_weight(2))
+        .expect("the server exists");
+    let is_change = |event: &DirectorEvent| match event {
+        DirectorEvent::Operator(change) => change.origin == ChangeOrigin::Program,
+        _ => false,
+    };
+    find(&mut events, is_change).await;
+    let router = VrrpConfig::builder("no-such-link", 1)
+        .addresses(["10.88.0.100/24".parse().expect("an address")]);
+    let refused = DirectorConfig::builder().service(ServiceConfig::tcp("web").listen(ANY));
+    let refused = refused.vrrp(router).build().expect("valid");
+    director.reload(refused).await.expect_err("there is no such interface");
+    let event = find(&mut events, |event| matches!(event, DirectorEvent::Reload(_))).await;
+    assert!(event.is_alert() && event.to_string().contains("refused"), "{event}");
+
     let admin = director.admin_address().expect("it has one");
     drop(director);
+    while events.next().await.is_some() {}
     for address in [listen, admin] {
         // The director ends in the background.
         let is_closed = async || TcpStream::connect(address).await.is_err();

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use lvs::backend::FailMode;
 use lvs::balancer::Persistence;
 use lvs::discovery::FileSource;
 use lvs::forward::{ConnectionRate, ForwardError, Forwarder, UdpForwarder};
@@ -173,6 +174,9 @@ fn other_parts_refuse_what_their_tables_refuse() {
     let slow_start = SlowStart::new(SECOND);
     let set = BackendSet::new();
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    let fail_mode = |percent| {
+        set.set_fail_mode(FailMode::PanicBelow(percent)).expect_err("refused").to_string()
+    };
     let insert = |spec: Spec<SocketAddr>| {
         let error = set.insert(spec).expect_err("refused").to_string();
         error.strip_prefix("backend 127.0.0.1:1: ").expect("the backend's name").to_owned()
@@ -193,6 +197,8 @@ fn other_parts_refuse_what_their_tables_refuse() {
             "persistence.timeout",
             persistence(Persistence::builder(Duration::from_secs((1 << 32) + 1))),
         ),
+        ("fail_mode = 0", "fail_mode", fail_mode(0)),
+        ("fail_mode = 101", "fail_mode", fail_mode(101)),
         (
             "slow_start = { window = \"1s\", min_percent = 0 }",
             "slow_start.min_percent",

@@ -12,5 +12,6 @@ mod outlier;
 mod outlier_state;
 mod persistence;
 mod properties;
+mod serialized;
 mod set;
 mod udp_table;

@@ -111,9 +111,15 @@ impl Chromium {
 
     /// Presses a key.
     pub(crate) fn press(&mut self, key: &str) {
-        let code = if key == "Enter" { 13 } else { 9 };
-        let text = if key == "Enter" { "\r" } else { "" };
-        for kind in ["keyDown", "keyUp"] {
+        let (code, text) = match key {
+            "Enter" => (13, "\r"),
+            "Escape" => (27, ""),
+            "ArrowRight" => (39, ""),
+            "/" => (191, "/"),
+            _ => (9, ""),
+        };
+        // Without a text a key is a command of the page: "rawKeyDown".
+        for kind in [if text.is_empty() { "rawKeyDown" } else { "keyDown" }, "keyUp"] {
             let params =
                 json!({ "type": kind, "key": key, "text": text, "windowsVirtualKeyCode": code });
             self.send_command("Input.dispatchKeyEvent", params);

@@ -109,6 +109,15 @@ fn row(name: &str) -> String {
     format!("[...document.querySelectorAll('tr')].find((it) => it.innerText.includes({name:?}))")
 }
 
+/// The number of connections that the open service has accepted.
+const ACCEPTED: &str = "Number(document.querySelector('.facts').innerText.match(/accepted ([\\d,]+)/)[1].replaceAll(',', ''))";
+
+/// Waits until the page shows a newer status.
+fn wait_for_news(page: &mut Chromium) {
+    let accepted = page.evaluate(ACCEPTED).as_f64().expect("a number");
+    page.until("the count of accepted connections to grow", &format!("{ACCEPTED} > {accepted}"));
+}
+
 #[test]
 fn the_page_shows_traffic_and_drains_a_server() {
     if !can_run() {
@@ -119,53 +128,117 @@ fn the_page_shows_traffic_and_drains_a_server() {
     let mut page = Chromium::start(None, &folder.0);
     page.look(1280, "light");
     page.open(&loaded.url());
-    page.until("the service", "document.body.innerText.includes('2 of 2 eligible')");
-    let served = "Number(document.querySelector('.facts b').innerText.replaceAll(',', ''))";
-    let before = page.evaluate(served).as_f64().expect("a number");
-    page.until("the count of served connections to grow", &format!("{served} > {before}"));
-    page.until("a chart", "document.querySelector('svg path').getAttribute('d').length > 40");
+    page.until("the tile", "document.querySelector('.tile .servers').innerText == '2/2'");
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
+    assert_eq!(page.evaluate("document.getElementById('host').innerText"), host.trim());
+
+    // By the keyboard: the tile, the button, then the dialog, whose confirm button has the focus.
+    page.press("ArrowRight");
+    page.press("Enter");
+    page.until("the servers", &format!("{}.innerText.includes('eligible for')", row("alpha")));
+    wait_for_news(&mut page);
+    page.until("a chart", "document.querySelector('svg .one').getAttribute('d').length > 40");
     // Names are shown as text, also if they contain markup.
     assert_eq!(page.evaluate("document.querySelectorAll('td b b').length"), 0);
-
-    // By the keyboard: the button, then the dialog, whose confirm button has the focus.
+    let select = format!(
+        "getSelection().selectAllChildren({}.querySelector('.address')); getSelection().toString()",
+        row("beta")
+    );
+    // What the user has selected stays selected.
+    let selected = page.evaluate(&select);
+    wait_for_news(&mut page);
+    assert_eq!(page.evaluate("getSelection().toString()"), selected);
     page.evaluate(&format!("{}.querySelector('button').focus()", row("alpha")));
     page.press("Enter");
     page.until("the confirmation dialog", "document.getElementById('ask').open");
-    assert!(
-        page.evaluate("document.getElementById('question').innerText")
-            .to_string()
-            .contains("alpha")
-    );
+    let question = page.evaluate("document.getElementById('question').innerText");
+    assert!(question.to_string().contains("alpha"), "{question}");
+    // The page goes on below the dialog.
+    wait_for_news(&mut page);
+    assert_eq!(page.evaluate("document.getElementById('ask').open"), true);
+    page.evaluate("document.getElementById('operator').value = 'alice'");
     page.press("Enter");
     page.until("the state draining", &format!("{}.innerText.includes('draining')", row("alpha")));
     let status = loaded.director.status();
     let drained =
         status.services[0].servers.iter().find(|server| server.name.as_deref() == Some("alpha"));
-    assert_eq!(drained.map(|server| server.state), Some("draining"));
-    page.until("the mark \"by hand\"", &format!("{}.innerText.includes('by hand')", row("alpha")));
+    let drained = drained.expect("the server is there");
+    let by = drained.changed.as_ref().map(|changed| changed.by.starts_with("alice at 127.0.0.1:"));
+    assert_eq!((drained.state, by), ("draining", Some(true)));
+    page.until("who", &format!("{}.innerText.includes('by alice at 127.0.0.1')", row("alpha")));
+    assert_eq!(page.evaluate("document.activeElement.innerText"), "Undrain");
 
-    // Another weight, then a dialog that is cancelled.
-    let button = format!("{}.querySelectorAll('button')[1].click()", row("beta"));
-    page.evaluate(&button);
+    // Another weight and a limit, then a dialog that is cancelled.
+    page.evaluate(&format!("{}.querySelectorAll('button')[1].click()", row("beta")));
     page.evaluate("document.getElementById('weight').value = 7");
+    page.evaluate("document.getElementById('max_connections').value = 50");
     page.evaluate("document.getElementById('weight').focus()");
     page.press("Enter");
     page.until(
-        "the state master",
-        &format!("{}.querySelectorAll('td')[2].innerText == '7'", row("beta")),
+        "the weight and the limit",
+        &format!(
+            "{0}.cells[2].innerText == '7' && {0}.cells[3].innerText.endsWith('/ 50')",
+            row("beta")
+        ),
     );
     page.evaluate(&format!("{}.querySelector('button').click()", row("beta")));
     page.evaluate("document.getElementById('ask').close('no')");
-    let served = page.evaluate(served).as_f64().expect("a number");
-    page.until(
-        "more",
-        &format!(
-            "Number(document.querySelector('.facts b').innerText.replaceAll(',', '')) > {served}"
-        ),
-    );
+    wait_for_news(&mut page);
     assert!(page.evaluate(&format!("{}.innerText.includes('eligible')", row("beta"))) == true);
+    keep_all_looks(&mut page, "service");
 
-    for (name, width, scheme) in [
+    // Back, and a search: both servers are listed, since both were changed.
+    page.press("Escape");
+    let listed = "document.getElementById('attention').children.length";
+    page.until("both servers", &format!("{listed} == 2"));
+    let events = "document.getElementById('events').innerText";
+    page.until("the event", &format!("{events}.includes('state drain by alice at 127.0.0.1:')"));
+    page.evaluate("document.activeElement.blur(); getSelection().empty(); document.body.focus()");
+    page.press("/");
+    page.evaluate("document.activeElement.value = 'alph'");
+    page.evaluate("document.activeElement.dispatchEvent(new Event('input'))");
+    page.until("one server", &format!("{listed} == 1"));
+    assert_eq!(page.evaluate("document.querySelectorAll('.tile').length"), 0);
+    page.press("Escape");
+    page.until("the tile again", "document.querySelectorAll('.tile').length == 1");
+    keep_all_looks(&mut page, "overview");
+
+    // A director that is gone is not shown as if it were there.
+    loaded.runtime.block_on(loaded.director.stop(Duration::ZERO));
+    page.until("the alert", "document.getElementById('trouble').innerText.includes('not answer')");
+    assert_eq!(page.evaluate("document.getElementById('role').innerText"), "no answer");
+    assert_eq!(page.evaluate("document.body.className"), "stale");
+    keep(&mut page, "stale");
+}
+
+#[test]
+fn fifty_services_with_a_thousand_servers_fit_a_screen() {
+    if !can_run() {
+        return;
+    }
+    let mut text = "workers = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n".to_owned();
+    for service in 0..50 {
+        text += &format!("[[service]]\nname = \"s{service}\"\nlisten = \"127.0.0.1:0\"\n");
+        for server in 1..=20 {
+            text += &format!("[[service.server]]\naddress = \"10.0.{service}.{server}:80\"\n");
+        }
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let config = DirectorConfig::parse(&text).expect("sound");
+    let director = runtime.block_on(Director::start(config)).expect("it starts");
+    let folder = Folder::new("fifty");
+    let mut page = Chromium::start(None, &folder.0);
+    page.look(1280, "light");
+    page.open(&format!("http://{}/", director.admin_address().expect("there")));
+    page.until("the tiles", "document.querySelectorAll('.tile').length == 50");
+    let bottom = "document.getElementById('tiles').getBoundingClientRect().bottom <= innerHeight";
+    assert_eq!(page.evaluate(bottom), true);
+    runtime.block_on(director.stop(Duration::ZERO));
+}
+
+/// Writes pictures in both colour schemes, for a desktop and for a phone.
+fn keep_all_looks(page: &mut Chromium, name: &str) {
+    for (look, width, scheme) in [
         ("light", 1280, "light"),
         ("dark", 1280, "dark"),
         ("phone-light", 390, "light"),
@@ -176,7 +249,7 @@ fn the_page_shows_traffic_and_drains_a_server() {
             "the page without horizontal scrolling",
             "document.documentElement.scrollWidth <= innerWidth",
         );
-        keep(&mut page, name);
+        keep(page, &format!("{name}-{look}"));
     }
 }
 
@@ -201,18 +274,18 @@ fn the_page_asks_for_the_token() {
     // One of the two requests is answered late, after the other answer was handled.
     page.before(
         "const real = fetch; fetch = async (path, how) => { const answer = await real(path, how); \
-         if (path.endsWith('/history')) await new Promise((done) => setTimeout(done, 300)); \
+         if (path.includes('/events')) await new Promise((done) => setTimeout(done, 300)); \
          return answer; };",
     );
     page.open(&loaded.url());
     page.until("the confirmation dialog", "document.getElementById('enter')?.open == true");
-    assert_eq!(page.evaluate("document.querySelectorAll('section.card').length"), 0);
+    assert_eq!(page.evaluate("document.querySelectorAll('.tile').length"), 0);
     page.evaluate("document.getElementById('token').value = 'wrong wrong wrong wrong'");
     page.evaluate("document.getElementById('enter').close()");
     page.until("the token dialog again", "document.getElementById('enter').open");
     page.evaluate("document.getElementById('token').value = 'sesame sesame sesame'");
     page.evaluate("document.getElementById('enter').close()");
-    page.until("the service", "document.body.innerText.includes('2 of 2 eligible')");
+    page.until("the service", "document.querySelector('.tile .servers').innerText == '2/2'");
 }
 
 #[test]

@@ -11,7 +11,7 @@ const CTL_COMMANDS: [&str; 8] = ["list", "add", "edit", "delete", "drain", "up",
 
 #[test]
 fn wrong_arguments_are_refused_with_the_reason() {
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["lst"], "subcommand"),
         (&["ctl", "lst"], "a similar subcommand exists: 'list'"),
         (&["chek", "lvs.toml"], "a similar subcommand exists: 'check'"),
@@ -21,6 +21,7 @@ fn wrong_arguments_are_refused_with_the_reason() {
         (&["--config", "a", "run", "--listen", "127.0.0.1:80"], "the option --listen is for the"),
         (&["run", "--config", "a", "--admin", "none"], "the option --admin is for the"),
         (&["--config", "a", "ctl", "list"], "--config is for `lvs run`"),
+        (&["--as", "alice", "run"], "--as is for `lvs ctl` and `lvs top`"),
         (&["--admin", "127.0.0.1:9000", "import", "a"], "--admin and --token are for `lvs ctl`"),
     ];
     for (words, reason) in cases {

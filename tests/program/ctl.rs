@@ -20,21 +20,35 @@ fn ctl_lists_and_changes_servers() {
         (output.status.code(), String::from_utf8(output.stdout).expect("utf-8"), stderr)
     };
     let (a, b) = (a.to_string(), b.to_string());
-    assert_eq!(ctl(&["add", "web", &b, "-w", "2", "-x", "5"]).0, Some(0));
+    assert_eq!(ctl(&["add", "web", &b, "-n", "second", "-w", "2", "-x", "5"]).0, Some(0));
     assert_eq!(ctl(&["drain", "web", &a]).0, Some(0));
     assert_eq!(ask(listen), b'b');
     assert_eq!(ctl(&["edit", "web", &b, "-w", "7"]).0, Some(0));
+    // By its name, and limits alone: the weight stays. The director logs who it was.
+    let edit = ["edit", "web", "second", "-x", "40", "-y", "30", "--tier", "1", "--as", "alice"];
+    let (code, _, stderr) = ctl(&edit);
+    assert_eq!((code, &*stderr), (Some(0), ""));
+    let (code, _, stderr) = ctl(&["edit", "web", "second", "-x", "4"]);
+    assert_eq!((code, stderr.contains("30")), (Some(1), true), "{stderr}");
+    assert_eq!(ctl(&["edit", "web", "second"]).0, Some(2));
+    let status: serde_json::Value =
+        serde_json::from_str(&ctl(&["list", "--json"]).1).expect("JSON");
+    let server = &status["services"][0]["servers"][1];
+    let limits = ["max_connections", "resume_connections", "tier", "weight"];
+    assert_eq!(limits.map(|key| server[key].as_u64()), [40, 30, 1, 7].map(Some));
+    let by = server["changed"]["by"].as_str().expect("a name");
+    assert!(by.starts_with("alice at 127.0.0.1:"), "{by}");
     let (_, list, _) = ctl(&["list"]);
     let row = |list: &str, server: &str| {
         let row = list.lines().find(|line| line.contains(server)).expect("a row").to_owned();
         row.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(row(&list, &a)[..4], ["->", &a, "draining*", "1"]);
-    assert_eq!(row(&list, &b)[..4], ["->", &b, "eligible*", "7"]);
+    assert_eq!(row(&list, &b)[..5], ["->", &b, "second", "eligible*", "7"]);
     let (_, stats, _) = ctl(&["list", "web", "--stats"]);
-    assert_eq!(row(&stats, &b)[2], "1");
+    assert_eq!(row(&stats, &b)[3], "1");
     assert_eq!(ctl(&["zero"]).0, Some(0));
-    assert_eq!(row(&ctl(&["list", "--stats"]).1, &b)[2], "0");
+    assert_eq!(row(&ctl(&["list", "--stats"]).1, &b)[3], "0");
     assert_eq!(ctl(&["list", "--rate"]).0, Some(0));
     assert_eq!(ctl(&["list", "--clients"]).0, Some(0));
     let held = TcpStream::connect(listen).expect("served");
@@ -62,9 +76,10 @@ fn the_address_and_token_stand_before_or_after_the_command_or_in_the_environment
     director.find(|line| line.starts_with("status: ").then_some(()));
     let admin = &admin.to_string();
     let options = ["--admin", admin, "--token", "0123456789abcdef"];
+    let options = ["--as", "alice"].into_iter().chain(options).collect::<Vec<_>>();
     for at in 0..3 {
         let mut words = vec!["ctl", "list"];
-        words.splice(at..at, options);
+        words.splice(at..at, options.iter().copied());
         let (code, stdout, stderr) = output(&words);
         assert_eq!((code, stdout.contains("[web]")), (Some(0), true), "{words:?}: {stderr}");
     }

@@ -10,4 +10,5 @@ mod descriptors;
 mod package;
 #[path = "../common/skipped.rs"]
 mod skipped;
+mod top;
 mod world;

@@ -87,8 +87,12 @@ fn the_standby_takes_over_with_the_state_of_a_director_that_died() {
     for _ in 0..4 {
         assert_eq!(pair.world.ask(80).expect("a serves"), server, "the client stays on its server");
     }
-    pair.world.change("a", "10.88.0.3:9001", r#"{"weight": 7}"#);
+    let answer = pair.world.change("a", "10.88.0.3:9001", r#"{"weight": 7}"#);
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     until("b has the weight", || pair.weight("b", 0) == Some(7));
+    // A change at the standby stays there, and it says so.
+    let answer = pair.world.change("b", "10.88.0.3:9002", r#"{"weight": 1}"#);
+    assert!(answer.contains("this director is standby"), "{answer}");
     let total = pair.total("a").expect("the director answers");
     assert!(total >= 5);
     until("b has the totals", || pair.total("b") == Some(total));

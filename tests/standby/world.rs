@@ -160,13 +160,14 @@ impl World {
         self.within(side, || get(admin, path)).ok()
     }
 
-    /// Changes a server at a director.
-    pub(crate) fn change(&self, side: &str, server: &str, body: &str) {
+    /// Changes a server at a director; returns its answer.
+    pub(crate) fn change(&self, side: &str, server: &str, body: &str) -> String {
         let admin: SocketAddr = "127.0.0.1:9000".parse().expect("an address");
         let path = format!("/api/v1/services/web/servers/{server}");
         let answer = self.within(side, || exchange(admin, "PATCH", &path, body));
         let answer = answer.expect("the director answers");
-        assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
+        answer
     }
 
     pub(crate) fn has_all(&self, side: &str) -> bool {

@@ -36,8 +36,9 @@ fn start(link: &Link, side: &str, router: VirtualRouterConfig) -> (Vrrp, VrrpEve
 fn next<R>(events: &mut VrrpEvents, select: impl Fn(&VrrpEvent) -> Option<R>) -> R {
     let began_at = now();
     while now() - began_at < TIMEOUT {
-        let event = events.recv_timeout(TIMEOUT).expect("the thread runs");
-        if let Some(selected) = event.as_ref().and_then(&select) {
+        let event = events.blocking_next_timeout(TIMEOUT).expect("an event arrives");
+        let event = event.expect("the thread runs").expect("few events");
+        if let Some(selected) = select(&event) {
             return selected;
         }
     }

@@ -20,6 +20,9 @@ pub struct PersistenceBuilder {
 
 /// What happens to the clients of a backend that gets no new ones.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
 pub enum AffinityPolicy {
     /// Persistence ends at once: the next connection of a client is scheduled elsewhere. The backend is
     /// empty as soon as its connections have ended.

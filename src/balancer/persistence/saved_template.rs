@@ -10,6 +10,7 @@ use crate::sync::lock;
 
 /// A template as another process can use it: with a duration and the name of the backend.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
 pub struct SavedTemplate {
     /// The network, or the address of a single client.
     pub network: IpAddr,

@@ -28,6 +28,9 @@ pub(crate) struct Cli {
     /// The token that the admin server requires: for `ctl`, `top` and `run`.
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
+    /// Your name, for the director's log of changes: for `ctl` and `top`.
+    #[arg(long = "as", value_name = "NAME")]
+    operator: Option<String>,
     #[command(subcommand)]
     command: CliCommand,
 }
@@ -61,8 +64,9 @@ pub(crate) enum CliCommand {
     Ctl(CtlArgs),
     /// Shows a running director in the terminal.
     ///
-    /// Keys: up and down select a server, `d` drains it, `u` lets it get connections again, `+` and
-    /// `-` change its weight; each change is confirmed by `y`. `q` ends the program.
+    /// Keys: arrows, Page Up and Page Down select a server, `/` filters by service, name, address or
+    /// state, `s` sorts otherwise. `d` drains the server, `u` lets it get connections again, `x` disables
+    /// it, `+` and `-` change its weight; each change is confirmed by `y`. `q` ends the program.
     Top(TopArgs),
     /// Prints a script that completes `lvs` in a shell.
     Completions {
@@ -107,8 +111,8 @@ impl Cli {
 
     /// Gives the options that stand before the subcommand to the subcommand.
     fn into_command(self) -> Result<CliCommand, clap::Error> {
-        let Self { mut config, admin, token, mut command } = self;
-        let mut before = Some(AdminArgs { admin, token });
+        let Self { mut config, admin, token, mut operator, mut command } = self;
+        let mut before = Some(AdminArgs { admin, token, operator: None });
         match &mut command {
             CliCommand::Run(args) => {
                 merge_config(&mut args.config, config.take())?;
@@ -132,10 +136,12 @@ impl Cli {
             }
             CliCommand::Ctl(args) => {
                 let own = &mut args.connection;
+                own.operator = own.operator.take().or(operator.take());
                 merge_admin(&mut own.admin, &mut own.token, before.take());
             }
             CliCommand::Top(args) => {
                 let own = &mut args.connection;
+                own.operator = own.operator.take().or(operator.take());
                 merge_admin(&mut own.admin, &mut own.token, before.take());
             }
             CliCommand::Import { .. } | CliCommand::Completions { .. } | CliCommand::Man { .. } => {
@@ -143,6 +149,9 @@ impl Cli {
         }
         if config.is_some() {
             return Err(conflict("the option --config is for `lvs run` and `lvs check`"));
+        }
+        if operator.is_some() {
+            return Err(conflict("the option --as is for `lvs ctl` and `lvs top`"));
         }
         if before.is_some_and(|given| given.admin.is_some() || given.token.is_some()) {
             let text = "the options --admin and --token are for `lvs ctl`, `lvs top` and `lvs run`";

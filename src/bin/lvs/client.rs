@@ -22,12 +22,16 @@ pub(crate) struct AdminArgs {
     /// of the machine cannot see.
     #[arg(long, value_name = "TOKEN", global = true)]
     pub(crate) token: Option<String>,
+    /// Your name, for the director's log of changes. Default: who has called sudo, or the user.
+    #[arg(long = "as", value_name = "NAME", global = true)]
+    pub(crate) operator: Option<String>,
 }
 
 /// A client of one director.
 pub(crate) struct AdminClient {
     admin: String,
     token: Option<String>,
+    operator: Option<String>,
     http: HttpClient<HttpConnector, Full<Bytes>>,
 }
 
@@ -41,7 +45,16 @@ impl AdminClient {
         let admin = args.admin.or_else(|| variable("LVS_ADMIN"));
         let admin = admin.unwrap_or_else(|| "127.0.0.1:9000".to_owned());
         let token = args.token.or_else(|| variable("LVS_TOKEN"));
-        Self { admin, token, http: HttpClient::builder(TokioExecutor::new()).build_http() }
+        let user = || ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(variable);
+        // A name of the system that no header can have is left out; one that is given is not.
+        let user = || user().filter(|name| name.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+        let operator = args.operator.or_else(user);
+        Self {
+            admin,
+            token,
+            operator,
+            http: HttpClient::builder(TokioExecutor::new()).build_http(),
+        }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Value, CliError> {
@@ -60,6 +73,9 @@ impl AdminClient {
             Request::builder().method(method).uri(format!("http://{admin}/api/v1{path}"));
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if let Some(operator) = &self.operator {
+            request = request.header("lvs-operator", operator);
         }
         let body = body.map(|body| body.to_string()).unwrap_or_default();
         let request = request.header(CONTENT_TYPE, "application/json").body(body.into());

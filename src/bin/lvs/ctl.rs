@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use self::list::{Columns, EntryKind, list_entries, list_servers};
 use crate::client::{AdminArgs, AdminClient, percent_encoded};
 use crate::error::CliError;
+use crate::output;
 
 /// A command for a director.
 #[derive(Debug, clap::Args)]
@@ -46,55 +47,37 @@ enum CtlCommand {
         /// The name of the service.
         service: String,
         /// The address of the server, such as 10.0.0.1:80.
-        server: String,
+        address: String,
+        /// A name for people, by which the server can be changed too.
+        #[arg(short, long)]
+        name: Option<String>,
         /// The weight, 0 to 65535; with 0 it gets no connections.
         #[arg(short, long, default_value_t = 1)]
         weight: u32,
-        /// The most connections at a time.
-        #[arg(short = 'x', long)]
-        max_connections: Option<u32>,
-        /// The number of connections below which a full server gets new connections again.
-        #[arg(short = 'y', long)]
-        resume_connections: Option<u32>,
+        #[command(flatten)]
+        limits: LimitArgs,
     },
-    /// Changes the weight of a server. To change its limits, add it anew.
+    /// Changes the weight, the limits or the tier of a server; what no option names stays.
+    #[command(group = clap::ArgGroup::new("changes").required(true).multiple(true).args(
+        ["weight", "max_connections", "resume_connections", "tier"],
+    ))]
     Edit {
-        /// The name of the service.
-        service: String,
-        /// The address of the server, such as 10.0.0.1:80.
-        server: String,
+        #[command(flatten)]
+        server: ServerArgs,
         /// The weight, 0 to 65535; with 0 it gets no new connections.
         #[arg(short, long)]
-        weight: u32,
+        weight: Option<u32>,
+        #[command(flatten)]
+        limits: LimitArgs,
     },
     /// Removes a server; its connections go on.
-    Delete {
-        /// The name of the service.
-        service: String,
-        /// The address of the server, such as 10.0.0.1:80.
-        server: String,
-    },
+    Delete(ServerArgs),
     /// Gives a server no new connections; open connections go on.
-    Drain {
-        /// The name of the service.
-        service: String,
-        /// The address of the server, such as 10.0.0.1:80.
-        server: String,
-    },
+    Drain(ServerArgs),
     /// Lets a server get connections again.
-    Up {
-        /// The name of the service.
-        service: String,
-        /// The address of the server, such as 10.0.0.1:80.
-        server: String,
-    },
+    Up(ServerArgs),
     /// Disables a server.
-    Down {
-        /// The name of the service.
-        service: String,
-        /// The address of the server, such as 10.0.0.1:80.
-        server: String,
-    },
+    Down(ServerArgs),
     /// Zeroes the counters.
     Zero {
         /// Zeroes one service only.
@@ -102,11 +85,55 @@ enum CtlCommand {
     },
 }
 
+/// A server of a service.
+#[derive(Debug, clap::Args)]
+struct ServerArgs {
+    /// The name of the service.
+    service: String,
+    /// The address of the server, such as 10.0.0.1:80, or its name.
+    server: String,
+}
+
+/// The limits of a server, and its tier.
+#[derive(Debug, clap::Args)]
+struct LimitArgs {
+    /// The most connections at a time; 0 is no limit.
+    #[arg(short = 'x', long)]
+    max_connections: Option<u32>,
+    /// The number of connections below which a full server gets new connections again; 0 is three
+    /// quarters of the most.
+    #[arg(short = 'y', long)]
+    resume_connections: Option<u32>,
+    /// The tier for the scheduler `priority`, 0 to 255; servers of tier 0 serve first.
+    #[arg(long)]
+    tier: Option<u8>,
+}
+
+impl ServerArgs {
+    fn path(&self) -> String {
+        let (service, server) = (percent_encoded(&self.service), percent_encoded(&self.server));
+        format!("/services/{service}/servers/{server}")
+    }
+}
+
+impl LimitArgs {
+    /// Adds the limits that are given to a request.
+    fn add_to(&self, body: &mut Value) {
+        let limits = [
+            ("max_connections", self.max_connections),
+            ("resume_connections", self.resume_connections),
+            ("tier", self.tier.map(u32::from)),
+        ];
+        for (key, value) in limits {
+            if let Some(value) = value {
+                body[key] = value.into();
+            }
+        }
+    }
+}
+
 pub(crate) async fn run(args: CtlArgs) -> Result<(), CliError> {
     let client = AdminClient::new(args.connection);
-    let server_path = |service: &str, server: &str| {
-        format!("/services/{}/servers/{}", percent_encoded(service), percent_encoded(server))
-    };
     let (method, path, body) = match args.command {
         CtlCommand::List { service, stats, rate, connections, clients, json } => {
             let service = service.as_deref();
@@ -118,35 +145,38 @@ pub(crate) async fn run(args: CtlArgs) -> Result<(), CliError> {
                 _ => list_servers(&client, service, Columns::State, json).await,
             };
         }
-        CtlCommand::Add { service, server, weight, max_connections, resume_connections } => {
-            let mut body = json!({ "address": server, "weight": weight });
-            if let Some(limit) = max_connections {
-                body["max_connections"] = limit.into();
+        CtlCommand::Add { service, address, name, weight, limits } => {
+            let mut body = json!({ "address": address, "weight": weight });
+            if let Some(name) = name {
+                body["name"] = name.into();
             }
-            if let Some(limit) = resume_connections {
-                body["resume_connections"] = limit.into();
-            }
+            limits.add_to(&mut body);
             (Method::POST, format!("/services/{}/servers", percent_encoded(&service)), Some(body))
         }
-        CtlCommand::Edit { service, server, weight } => {
-            (Method::PATCH, server_path(&service, &server), Some(json!({ "weight": weight })))
+        CtlCommand::Edit { server, weight, limits } => {
+            let mut body = json!({});
+            if let Some(weight) = weight {
+                body["weight"] = weight.into();
+            }
+            limits.add_to(&mut body);
+            (Method::PATCH, server.path(), Some(body))
         }
-        CtlCommand::Delete { service, server } => {
-            (Method::DELETE, server_path(&service, &server), None)
-        }
-        CtlCommand::Drain { service, server } => {
-            set_state(&server_path(&service, &server), "drain")
-        }
-        CtlCommand::Up { service, server } => set_state(&server_path(&service, &server), "up"),
-        CtlCommand::Down { service, server } => set_state(&server_path(&service, &server), "down"),
+        CtlCommand::Delete(server) => (Method::DELETE, server.path(), None),
+        CtlCommand::Drain(server) => set_state(&server, "drain"),
+        CtlCommand::Up(server) => set_state(&server, "up"),
+        CtlCommand::Down(server) => set_state(&server, "down"),
         CtlCommand::Zero { service: Some(service) } => {
             (Method::POST, format!("/services/{}/zero", percent_encoded(&service)), None)
         }
         CtlCommand::Zero { service: None } => (Method::POST, "/zero".to_owned(), None),
     };
-    client.send(method, &path, body).await.map(drop)
+    let answer = client.send(method, &path, body).await?;
+    if let Some(note) = answer["note"].as_str() {
+        output::complain(&format!("note: {note}\n"));
+    }
+    Ok(())
 }
 
-fn set_state(path: &str, state: &str) -> (Method, String, Option<Value>) {
-    (Method::PATCH, path.to_owned(), Some(json!({ "state": state })))
+fn set_state(server: &ServerArgs, state: &str) -> (Method, String, Option<Value>) {
+    (Method::PATCH, server.path(), Some(json!({ "state": state })))
 }

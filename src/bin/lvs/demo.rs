@@ -32,7 +32,7 @@ pub(crate) async fn run(service: DemoService) -> Result<(), CliError> {
     let mut program = Program::start(config, None).await?;
     let mut display = Display::new(program.director.clone());
     let mut refresh = tokio::time::interval(display.period());
-    let mut events = program.director.health_events();
+    let mut events = program.director.events();
     let mut shown = display.show_addresses();
     // A display that cannot be written ends the demonstration as a signal does: connections drain.
     while shown.is_ok() {

@@ -37,7 +37,9 @@ pub(crate) enum CliError {
     Output(#[source] io::Error),
     #[error("cannot use the terminal; `lvs ctl list` needs none")]
     Terminal(#[source] io::Error),
-    #[error("the address {admin:?} of the director's admin server, or the token, is malformed")]
+    #[error(
+        "the address {admin:?} of the director's admin server, the token, or the name of --as is malformed"
+    )]
     Request { admin: String, source: hyper::http::Error },
     #[error(
         "cannot connect to the director at {admin} (does it run, and is `[admin] listen` this address?)"

@@ -1,17 +1,19 @@
 //! `lvs top`: a running director, in the terminal.
 
+mod rows;
+mod view;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
-use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Color, Modifier, Style};
-use ratatui::text::Line;
-use ratatui::widgets::{Block, Paragraph, Row, Sparkline, Table, TableState};
-use ratatui::{DefaultTerminal, Frame};
-use serde_json::{Value, json};
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
 
-use crate::client::{AdminArgs, AdminClient, json_text};
+use self::view::{TopAction, TopChange, TopView};
+use crate::client::{AdminArgs, AdminClient, percent_encoded};
 use crate::error::{CliError, with_causes};
 
 /// The director to show.
@@ -21,218 +23,149 @@ pub(crate) struct TopArgs {
     pub(crate) connection: AdminArgs,
 }
 
-/// What the terminal shows.
-#[derive(Default)]
-struct TopView {
-    status: Value,
-    history: Value,
-    /// A service and a server for each row.
-    rows: Vec<(String, String)>,
-    selected: TableState,
-    /// The path and body of a change that waits to be confirmed.
-    pending: Option<(String, Value)>,
-    message: String,
+/// The time from one request to the next.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What arrives from the keyboard and from the director.
+enum TopInput {
+    Terminal(Event),
+    Status(Value),
+    /// The connections per second of the selected service.
+    Accepted(Vec<u64>),
+    /// The director does not answer.
+    Failure(String),
+    /// The result of a change.
+    Message(String),
 }
 
 pub(crate) async fn run(args: TopArgs) -> Result<(), CliError> {
-    let client = AdminClient::new(args.connection);
+    let client = Arc::new(AdminClient::new(args.connection));
     // Before the terminal is switched: an error is printed to the shell.
     let mut view = TopView::default();
-    view.refresh(&client).await?;
+    view.set_status(client.get("/status").await?);
     let terminal = ratatui::try_init().map_err(CliError::Terminal)?;
-    let result = show(terminal, &client, view).await;
+    let result = show(terminal, client, view).await;
     // Without a terminal there is nothing to restore, and `restore` would print that.
     let _ = ratatui::try_restore();
     result
 }
 
+/// Draws after each input. Requests are sent by other tasks: a key is handled at once, also while the
+/// director does not answer.
 async fn show(
     mut terminal: DefaultTerminal,
-    client: &AdminClient,
+    client: Arc<AdminClient>,
     mut view: TopView,
 ) -> Result<(), CliError> {
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    let (keys, mut pressed) = tokio::sync::mpsc::channel(16);
+    let (inputs, mut received) = mpsc::channel(64);
+    let keys = inputs.clone();
     std::thread::spawn(move || {
         while let Ok(event) = event::read() {
-            if keys.blocking_send(event).is_err() {
+            if keys.blocking_send(TopInput::Terminal(event)).is_err() {
                 return;
             }
         }
     });
+    let (service, selected) = watch::channel(view.selected_service().map(str::to_owned));
+    let refresh = tokio::spawn(refresh(Arc::clone(&client), selected, inputs.clone()));
     loop {
         terminal.draw(|frame| view.draw(frame)).map_err(CliError::Terminal)?;
-        tokio::select! {
-            _ = tick.tick() => if let Err(error) = view.refresh(client).await {
-                view.message = with_causes(&error);
-            },
-            event = pressed.recv() => match event {
-                Some(Event::Key(key)) if key.kind != KeyEventKind::Release => {
-                    let is_ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
-                    if is_ctrl && key.code == KeyCode::Char('c') || !view.press(key.code, client).await {
-                        return Ok(());
+        // All that has arrived is handled before the next drawing: held keys do not pile up.
+        let Some(mut input) = received.recv().await else { break };
+        loop {
+            match input {
+                TopInput::Status(status) => view.set_status(status),
+                TopInput::Accepted(accepted) => view.set_accepted(accepted),
+                TopInput::Failure(failure) => view.set_failure(failure),
+                TopInput::Message(message) => view.set_message(message),
+                TopInput::Terminal(Event::Key(key)) if key.kind != KeyEventKind::Release => {
+                    match view.press(key) {
+                        TopAction::Continue => {}
+                        TopAction::Quit => {
+                            refresh.abort();
+                            return Ok(());
+                        }
+                        TopAction::Send(change) => {
+                            tokio::spawn(send(Arc::clone(&client), change, inputs.clone()));
+                        }
                     }
                 }
-                Some(_) => {}
-                None => return Ok(()),
+                TopInput::Terminal(_) => {}
+            }
+            match received.try_recv() {
+                Ok(next) => input = next,
+                Err(_) => break,
+            }
+        }
+        service.send_if_modified(|known| {
+            let now = view.selected_service();
+            let is_other = known.as_deref() != now;
+            *known = now.map(str::to_owned);
+            is_other
+        });
+    }
+    refresh.abort();
+    Ok(())
+}
+
+/// Asks for the status each second, and for the traffic of the selected service at once when another
+/// one is selected.
+async fn refresh(
+    client: Arc<AdminClient>,
+    mut selected: watch::Receiver<Option<String>>,
+    inputs: mpsc::Sender<TopInput>,
+) {
+    let mut tick = tokio::time::interval(REFRESH_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let is_other_service = tokio::select! {
+            _ = tick.tick() => false,
+            changed = selected.changed() => match changed {
+                Ok(()) => true,
+                Err(_) => return,
             },
+        };
+        if !is_other_service {
+            let input = match client.get("/status").await {
+                Ok(status) => TopInput::Status(status),
+                Err(error) => TopInput::Failure(with_causes(&error)),
+            };
+            if inputs.send(input).await.is_err() {
+                return;
+            }
+        }
+        let service = selected.borrow_and_update().clone();
+        if let Some(service) = service {
+            let path = format!("/services/{}/history", percent_encoded(&service));
+            // The request for the status says if the director does not answer.
+            if let Ok(history) = client.get(&path).await {
+                let accepted = history["accepted"].as_array().into_iter().flatten();
+                let accepted = accepted.filter_map(Value::as_u64).collect();
+                if inputs.send(TopInput::Accepted(accepted)).await.is_err() {
+                    return;
+                }
+            }
         }
     }
 }
 
-impl TopView {
-    async fn refresh(&mut self, client: &AdminClient) -> Result<(), CliError> {
-        self.status = client.get("/status").await?;
-        self.history = client.get("/history").await?;
-        self.rows.clear();
-        for service in self.status["services"].as_array().into_iter().flatten() {
-            for server in service["servers"].as_array().into_iter().flatten() {
-                let row = (
-                    json_text(&service["name"]).to_owned(),
-                    json_text(&server["address"]).to_owned(),
-                );
-                self.rows.push(row);
-            }
-        }
-        if self.selected.selected().is_none() && !self.rows.is_empty() {
-            self.selected.select(Some(0));
-        }
-        Ok(())
-    }
-
-    /// Handles a key; returns `false` if it ends the program.
-    async fn press(&mut self, key: KeyCode, client: &AdminClient) -> bool {
-        if let Some((path, body)) = self.pending.take() {
-            self.message = "cancelled".to_owned();
-            if key == KeyCode::Char('y') {
-                let done = client.send(Method::PATCH, &path, Some(body)).await;
-                self.message = done.map_or_else(|error| with_causes(&error), |_| "done".to_owned());
-                // An error is shown by the next refresh.
-                let _ = self.refresh(client).await;
-            }
-            return true;
-        }
-        match key {
-            KeyCode::Char('q') | KeyCode::Esc => return false,
-            KeyCode::Down | KeyCode::Char('j') => self.selected.select_next(),
-            KeyCode::Up | KeyCode::Char('k') => self.selected.select_previous(),
-            KeyCode::Char('d') => self.ask_for(json!({ "state": "drain" }), "drain"),
-            KeyCode::Char('u') => self.ask_for(json!({ "state": "up" }), "undrain"),
-            KeyCode::Char('+') => self.ask_for_weight(1),
-            KeyCode::Char('-') => self.ask_for_weight(-1),
-            _ => {}
-        }
-        true
-    }
-
-    fn row(&self) -> Option<&(String, String)> {
-        self.rows.get(self.selected.selected()?)
-    }
-
-    fn ask_for(&mut self, body: Value, action: &str) {
-        let Some((service, server)) = self.row() else { return };
-        let message = format!("{action} {server} of {service}?  y: yes, any other key: no");
-        self.pending = Some((format!("/services/{service}/servers/{server}"), body));
-        self.message = message;
-    }
-
-    fn ask_for_weight(&mut self, by: i64) {
-        let Some(server) = self.row().and_then(|(service, server)| self.server(service, server))
-        else {
+/// Sends a change, and says how that ended.
+async fn send(client: Arc<AdminClient>, change: TopChange, inputs: mpsc::Sender<TopInput>) {
+    let TopChange { service, server, body } = change;
+    let path =
+        format!("/services/{}/servers/{}", percent_encoded(&service), percent_encoded(&server));
+    let message = match client.send(Method::PATCH, &path, Some(body)).await {
+        Ok(answer) => match answer["note"].as_str() {
+            Some(note) => format!("done; {note}"),
+            None => "done".to_owned(),
+        },
+        Err(error) => with_causes(&error),
+    };
+    let mut later = vec![TopInput::Message(message)];
+    later.extend(client.get("/status").await.ok().map(TopInput::Status));
+    for input in later {
+        if inputs.send(input).await.is_err() {
             return;
-        };
-        let weight = (server["weight"].as_i64().unwrap_or(0) + by).max(0);
-        self.ask_for(json!({ "weight": weight }), &format!("weight {weight} for"));
-    }
-
-    fn server(&self, service: &str, server: &str) -> Option<&Value> {
-        let services = self.status["services"].as_array()?;
-        let service = services.iter().find(|found| found["name"] == service)?;
-        service["servers"].as_array()?.iter().find(|found| found["address"] == server)
-    }
-
-    fn draw(&mut self, frame: &mut Frame<'_>) {
-        let services = self.status["services"].as_array().cloned().unwrap_or_default();
-        let charts = if services.is_empty() { 0 } else { 5 };
-        let areas = [
-            Constraint::Length(1),
-            Constraint::Length(charts),
-            Constraint::Min(3),
-            Constraint::Length(1),
-        ];
-        let [head, charts, table, foot] = Layout::vertical(areas).areas(frame.area());
-        frame.render_widget(Paragraph::new(self.headline()), head);
-        self.charts(frame, charts, &services);
-        self.table(frame, table, &services);
-        let keys = "q: quit  arrows: select  d: drain  u: undrain (get connections)  +, -: weight";
-        let message = if self.message.is_empty() { keys } else { &self.message };
-        frame.render_widget(Paragraph::new(message.to_owned()).style(Modifier::DIM), foot);
-    }
-
-    fn headline(&self) -> Line<'static> {
-        let role = if self.status["active"] == true { "active" } else { "standby" };
-        let up = self.status["uptime_ms"].as_u64().unwrap_or(0) / 1000;
-        let mut line = format!("lvs {}  {role}  up {up} s", json_text(&self.status["version"]));
-        for router in self.status["vrrp"]["routers"].as_array().into_iter().flatten() {
-            line += &format!("  {} {}", json_text(&router["name"]), json_text(&router["state"]));
         }
-        Line::from(line).style(Modifier::BOLD)
-    }
-
-    /// Draws the connections per second of each service, over the last minutes.
-    fn charts(&self, frame: &mut Frame<'_>, area: Rect, services: &[Value]) {
-        let areas = Layout::horizontal(services.iter().map(|_| Constraint::Fill(1))).split(area);
-        for (service, area) in services.iter().zip(areas.iter()) {
-            let name = json_text(&service["name"]);
-            let line = &self.history["services"][name]["accepted"];
-            let values: Vec<u64> =
-                line.as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
-            let width = usize::from(area.width.saturating_sub(2));
-            let shown = &values[values.len().saturating_sub(width)..];
-            let title = format!(
-                " {name}: {}/s, {} active ",
-                values.last().copied().unwrap_or(0),
-                service["active"]
-            );
-            let chart = Sparkline::default().data(shown).style(Color::Cyan);
-            frame.render_widget(chart.block(Block::bordered().title(title)), *area);
-        }
-    }
-
-    fn table(&mut self, frame: &mut Frame<'_>, area: Rect, services: &[Value]) {
-        let rows = services.iter().flat_map(|service| {
-            let servers = service["servers"].as_array().into_iter().flatten();
-            servers.map(move |server| {
-                let state = json_text(&server["state"]);
-                let color = match state {
-                    "eligible" => Color::Green,
-                    "down" | "ejected" => Color::Red,
-                    _ => Color::Yellow,
-                };
-                let p99 = server["connect_p99_ms"].as_f64();
-                Row::new([
-                    json_text(&service["name"]).to_owned(),
-                    json_text(&server["address"]).to_owned(),
-                    state.to_owned(),
-                    server["weight"].to_string(),
-                    server["active"].to_string(),
-                    server["totals"]["connections"].to_string(),
-                    server["totals"]["failed"].to_string(),
-                    p99.map_or(String::new(), |p99| format!("{p99:.1}")),
-                    json_text(&server["reason"]).to_owned(),
-                ])
-                .style(Style::new().fg(color))
-            })
-        });
-        let widths = [12, 24, 10, 7, 8, 12, 8, 8].map(Constraint::Length);
-        let widths = widths.into_iter().chain([Constraint::Fill(1)]);
-        let names = [
-            "service", "server", "state", "weight", "active", "served", "failed", "p99 ms",
-            "reason",
-        ];
-        let head = Row::new(names).style(Modifier::BOLD);
-        let table = Table::new(rows, widths).header(head).block(Block::bordered());
-        let table = table.row_highlight_style(Modifier::REVERSED);
-        frame.render_stateful_widget(table, area, &mut self.selected);
     }
 }

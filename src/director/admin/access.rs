@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use sha2::{Digest, Sha256};
 
+use super::page::is_page_file;
 use super::response::error_response;
 use crate::director::config::{AdminConfig, SecretString};
 
@@ -34,8 +35,10 @@ fn digest(text: &str) -> Arc<[u8]> {
     Sha256::digest(text).as_slice().into()
 }
 
-/// Paths that need no token: they reveal nothing of the director but its role.
-const PUBLIC_PATHS: [&str; 4] = ["/", "/page.css", "/page.js", "/healthz"];
+/// Returns whether a path needs no token: it reveals nothing of the director but its role.
+fn is_public(path: &str) -> bool {
+    path == "/healthz" || is_page_file(path)
+}
 
 /// Passes a request on, or answers that it is not allowed.
 pub(super) async fn authorize_request(
@@ -52,7 +55,7 @@ pub(super) async fn authorize_request(
 impl AdminAccess {
     /// Returns the response to a request that is not allowed.
     fn refusal_response(&self, request: &Request) -> Option<Response> {
-        if PUBLIC_PATHS.contains(&request.uri().path()) {
+        if is_public(request.uri().path()) {
             return None;
         }
         let text_of = |name| request.headers().get(name).and_then(|value| value.to_str().ok());

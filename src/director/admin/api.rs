@@ -1,23 +1,21 @@
 //! `/api/v1`, `/metrics` and `/healthz`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::UNIX_EPOCH;
 
-use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post};
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use super::response::{RequestBodyError, error_response};
+use super::response::error_response;
 use crate::director::counters::CountedSince;
 use crate::director::error::DirectorError;
-use crate::director::history::HistoryReader;
+use crate::director::history::{HistoryReader, ServiceSeries};
 use crate::director::metrics;
-use crate::director::overrides::ServerEdit;
+use crate::director::overview::DirectorOverview;
 use crate::director::registry::ServiceRegistry;
 use crate::director::status::{DirectorStatus, StatusReader};
 use crate::director::time::{saturating_millis, tokio_now};
@@ -34,10 +32,6 @@ impl AdminContext {
     fn read_status(&self) -> DirectorStatus {
         self.status.read(CountedSince::LastZeroed)
     }
-
-    fn edit_servers(&self, service: &str, edits: &[ServerEdit]) -> Result<(), DirectorError> {
-        self.registry.edit_servers(service, edits)
-    }
 }
 
 pub(super) fn routes() -> Router<AdminContext> {
@@ -46,26 +40,16 @@ pub(super) fn routes() -> Router<AdminContext> {
         .route("/metrics", get(render_metrics))
         .route("/api/v1/openapi.json", get(serve_openapi))
         .route("/api/v1/status", get(status))
+        .route("/api/v1/overview", get(overview))
         .route("/api/v1/history", get(history))
+        .route("/api/v1/events", get(recent_events))
         .route("/api/v1/zero", post(zero_all_services))
         .route("/api/v1/services/{service}", get(service))
+        .route("/api/v1/services/{service}/history", get(service_history))
         .route("/api/v1/services/{service}/zero", post(zero_service))
         .route("/api/v1/services/{service}/clients", get(clients))
         .route("/api/v1/services/{service}/connections", get(connections))
-        .route("/api/v1/services/{service}/servers", post(add_servers).patch(change_servers))
-        .route(
-            "/api/v1/services/{service}/servers/{server}",
-            patch(change_server).delete(remove_server),
-        )
         .fallback(async || error_response(StatusCode::NOT_FOUND, "there is no such page"))
-}
-
-/// Reads a JSON object. `serde` would accept a list of the same values without their names.
-fn parse_object<T: DeserializeOwned>(value: Value) -> Result<T, RequestBodyError> {
-    if !value.is_object() {
-        return Err(RequestBodyError("the request body must be a JSON object".to_owned()));
-    }
-    Ok(serde_json::from_value(value)?)
 }
 
 /// Returns a response without a body, or the error.
@@ -99,12 +83,57 @@ async fn history(State(context): State<AdminContext>) -> Response {
     Json(context.history.snapshot()).into_response()
 }
 
+/// An event of the director.
+#[derive(Debug, Serialize)]
+struct RecentEvent {
+    /// Since the Unix epoch.
+    at_ms: u64,
+    source: &'static str,
+    alert: bool,
+    text: String,
+}
+
+/// Returns the last events, the newest first.
+async fn recent_events(
+    State(context): State<AdminContext>,
+    Query(query): Query<LimitQuery>,
+) -> Response {
+    let events = context.registry.events().recent().into_iter().rev().take(query.limit);
+    let events = events.map(|event| RecentEvent {
+        at_ms: saturating_millis(event.at().duration_since(UNIX_EPOCH).unwrap_or_default()),
+        source: event.source(),
+        alert: event.is_alert(),
+        text: event.to_string(),
+    });
+    Json(events.collect::<Vec<_>>()).into_response()
+}
+
 async fn service(State(context): State<AdminContext>, Path(name): Path<String>) -> Response {
-    let mut services = context.read_status().services.into_iter();
-    match services.find(|service| service.name == name) {
-        Some(status) => Json(status).into_response(),
-        None => DirectorError::NoService(name).into_response(),
-    }
+    context.status.read_service(&name).map(Json).into_response()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SearchQuery {
+    #[serde(default)]
+    search: String,
+}
+
+async fn overview(
+    State(context): State<AdminContext>,
+    Query(query): Query<SearchQuery>,
+) -> Json<DirectorOverview> {
+    let services = context.registry.services();
+    let director = context.status.read_director();
+    Json(DirectorOverview::new(director, &services, &context.history, &query.search))
+}
+
+async fn service_history(
+    State(context): State<AdminContext>,
+    Path(name): Path<String>,
+) -> Result<Json<ServiceSeries>, DirectorError> {
+    let service = context.registry.find_service(&name)?;
+    Ok(Json(context.history.read_series(&service.name, ServiceSeries::clone)))
 }
 
 async fn zero_all_services(State(context): State<AdminContext>) -> Response {
@@ -173,50 +202,4 @@ async fn connections(
         age_ms: saturating_millis(connection.age),
     });
     Ok(Json(connections.collect()))
-}
-
-/// Adds one server, or a list of servers.
-async fn add_servers(
-    State(context): State<AdminContext>,
-    Path(service): Path<String>,
-    body: Bytes,
-) -> Result<Response, RequestBodyError> {
-    let servers = match serde_json::from_slice(&body)? {
-        Value::Array(servers) => servers,
-        server => vec![server],
-    };
-    let edits = servers.into_iter().map(|server| parse_object(server).map(ServerEdit::Add));
-    let edits = edits.collect::<Result<Vec<_>, _>>()?;
-    Ok(match context.edit_servers(&service, &edits) {
-        Ok(()) => StatusCode::CREATED.into_response(),
-        Err(error) => error.into_response(),
-    })
-}
-
-async fn change_servers(
-    State(context): State<AdminContext>,
-    Path(service): Path<String>,
-    body: Bytes,
-) -> Result<Response, RequestBodyError> {
-    let changes: Map<String, Value> = parse_object(serde_json::from_slice(&body)?)?;
-    let edit =
-        |(server, change)| parse_object(change).map(|change| ServerEdit::Change(server, change));
-    let edits = changes.into_iter().map(edit).collect::<Result<Vec<_>, _>>()?;
-    Ok(empty_response(context.edit_servers(&service, &edits)))
-}
-
-async fn change_server(
-    State(context): State<AdminContext>,
-    Path((service, server)): Path<(String, String)>,
-    body: Bytes,
-) -> Result<Response, RequestBodyError> {
-    let change = parse_object(serde_json::from_slice(&body)?)?;
-    Ok(empty_response(context.edit_servers(&service, &[ServerEdit::Change(server, change)])))
-}
-
-async fn remove_server(
-    State(context): State<AdminContext>,
-    Path((service, server)): Path<(String, String)>,
-) -> Response {
-    empty_response(context.edit_servers(&service, &[ServerEdit::Remove(server)]))
 }

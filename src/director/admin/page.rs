@@ -5,14 +5,34 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+/// The files of the page: path, type and text. They need no token, and reveal nothing of a director.
+const FILES: [(&str, &str, &str); 11] = [
+    ("/", HTML, include_str!("page/index.html")),
+    ("/page/page.css", CSS, include_str!("page/page.css")),
+    ("/page/main.js", JAVASCRIPT, include_str!("page/main.js")),
+    ("/page/actions.js", JAVASCRIPT, include_str!("page/actions.js")),
+    ("/page/api.js", JAVASCRIPT, include_str!("page/api.js")),
+    ("/page/chart.js", JAVASCRIPT, include_str!("page/chart.js")),
+    ("/page/dom.js", JAVASCRIPT, include_str!("page/dom.js")),
+    ("/page/events.js", JAVASCRIPT, include_str!("page/events.js")),
+    ("/page/format.js", JAVASCRIPT, include_str!("page/format.js")),
+    ("/page/overview.js", JAVASCRIPT, include_str!("page/overview.js")),
+    ("/page/service.js", JAVASCRIPT, include_str!("page/service.js")),
+];
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// Returns whether a path is that of a file of the page.
+pub(super) fn is_page_file(path: &str) -> bool {
+    FILES.iter().any(|(file, _, _)| *file == path)
+}
+
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::new()
-        .route(
-            "/",
-            get(async || static_file("text/html; charset=utf-8", include_str!("page.html"))),
-        )
-        .route("/page.css", get(async || static_file("text/css", include_str!("page.css"))))
-        .route("/page.js", get(async || static_file("text/javascript", include_str!("page.js"))))
+    FILES.into_iter().fold(Router::new(), |router, (path, content_type, text)| {
+        router.route(path, get(async move || static_file(content_type, text)))
+    })
 }
 
 /// Allows the page to send requests to this server, and nothing else.

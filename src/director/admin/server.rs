@@ -2,25 +2,30 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::process::setpriority_process;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
-use tokio::sync::{Semaphore, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::access::{self, AdminAccess};
 use super::api::{self, AdminContext};
+use super::connections::{ConnectionHandle, ConnectionTable};
+use super::edits::{self, RequestClient};
 use super::page;
 use super::response::error_response;
 use crate::director::config::{AdminConfig, HumanDuration};
@@ -107,47 +112,95 @@ impl AdminServer {
 impl AdminService {
     async fn run(&self, context: AdminContext) {
         let app = api::routes()
+            .merge(edits::routes())
             .merge(page::routes())
             .layer(middleware::from_fn_with_state(self.access.clone(), access::authorize_request))
             .layer(DefaultBodyLimit::max(MAX_REQUEST_BODY))
             .with_state(context);
-        let permits = Arc::new(Semaphore::new(self.max_connections.min(Semaphore::MAX_PERMITS)));
+        let requests = Arc::new(AtomicU64::new(0));
+        let mut table = ConnectionTable::new(self.max_connections);
+        // Dropped, it ends the connections.
         let mut connections = JoinSet::new();
         loop {
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             while connections.try_join_next().is_some() {}
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    let (app, supervisor) = (app.clone(), self.supervisor.clone());
-                    let request_timeout = self.request_timeout;
-                    connections.spawn(async move {
-                        let serving = serve_connection(stream, app, request_timeout);
-                        if let Err(message) = catch_panic(serving).await {
-                            supervisor.record_panic("admin connection", &message);
-                        }
-                        drop(permit);
-                    });
-                }
-                Err(_) => sleep(ACCEPT_RETRY_INTERVAL).await,
+            let Ok((stream, client)) = self.listener.accept().await else {
+                sleep(ACCEPT_RETRY_INTERVAL).await;
+                continue;
+            };
+            if let Some(OpenConnection { task, .. }) = table.make_room(client.ip()) {
+                task.abort();
             }
+            let last_request = Arc::new(AtomicU64::new(requests.fetch_add(1, Relaxed)));
+            let connection = AdminConnection {
+                app: app.clone(),
+                peer: RequestClient(client),
+                requests: Arc::clone(&requests),
+                last_request: Arc::clone(&last_request),
+                request_timeout: self.request_timeout,
+            };
+            let supervisor = self.supervisor.clone();
+            let task = connections.spawn(async move {
+                if let Err(message) = catch_panic(connection.serve(stream)).await {
+                    supervisor.record_panic("admin connection", &message);
+                }
+            });
+            table.insert(client.ip(), OpenConnection { last_request, task });
         }
     }
 }
 
-/// Answers the requests of a connection, each within the time limit.
-async fn serve_connection(stream: TcpStream, app: Router, request_timeout: Duration) {
-    let app = app.layer(middleware::from_fn(move |request: Request, next: Next| async move {
-        let response = timeout(request_timeout, next.run(request)).await;
-        response.unwrap_or_else(|_| {
-            let reason = format!("the request took longer than {request_timeout:?}");
-            error_response(StatusCode::REQUEST_TIMEOUT, &reason)
-        })
-    }));
-    let mut server = http1::Builder::new();
-    server
-        .timer(TokioTimer::new())
-        .header_read_timeout(request_timeout)
-        .max_buf_size(MAX_REQUEST_HEAD);
-    // An error means that the client has gone, or does not speak HTTP.
-    let _ = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await;
+/// A connection in the table of those that are open.
+#[derive(Debug)]
+struct OpenConnection {
+    last_request: Arc<AtomicU64>,
+    task: AbortHandle,
+}
+
+impl ConnectionHandle for OpenConnection {
+    fn last_request(&self) -> u64 {
+        self.last_request.load(Relaxed)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+/// A connection.
+struct AdminConnection {
+    app: Router,
+    peer: RequestClient,
+    /// Counts the requests of all connections.
+    requests: Arc<AtomicU64>,
+    /// The number of this connection's last request.
+    last_request: Arc<AtomicU64>,
+    request_timeout: Duration,
+}
+
+impl AdminConnection {
+    /// Answers the requests, each within the time limit.
+    async fn serve(self, stream: TcpStream) {
+        let Self { app, peer, requests, last_request, request_timeout } = self;
+        // Ends the connection of a client that does not read its answer. Without the option it lasts
+        // until its place is needed.
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(request_timeout));
+        let app = app.layer(Extension(peer));
+        let app = app.layer(middleware::from_fn(move |request: Request, next: Next| {
+            last_request.store(requests.fetch_add(1, Relaxed), Relaxed);
+            async move {
+                let response = timeout(request_timeout, next.run(request)).await;
+                response.unwrap_or_else(|_| {
+                    let reason = format!("the request took longer than {request_timeout:?}");
+                    error_response(StatusCode::REQUEST_TIMEOUT, &reason)
+                })
+            }
+        }));
+        let mut server = http1::Builder::new();
+        server
+            .timer(TokioTimer::new())
+            .header_read_timeout(request_timeout)
+            .max_buf_size(MAX_REQUEST_HEAD);
+        // An error means that the client has gone, or does not speak HTTP.
+        let _ = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await;
+    }
 }

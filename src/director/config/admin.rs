@@ -25,9 +25,12 @@ pub struct AdminConfig {
     /// The token that each request must carry, in the header `Authorization: Bearer TOKEN`: at
     /// least 16 bytes. Default: none, requests need no token.
     pub(crate) token: Option<SecretString>,
-    /// The maximum number of concurrent connections, at least 1. Default: `64`.
+    /// The maximum number of concurrent connections, at least 1; one client gets at most half of them.
+    /// Above it a new connection closes that whose last request is the longest ago, of the client with
+    /// the most connections. Default: `64`.
     pub(crate) max_connections: Option<usize>,
-    /// The maximum time of a request, from its first byte to its last. Default: `"10s"`.
+    /// The maximum time of a request, from its first byte to its last, and the time after which the
+    /// connection of a client that does not read its answer is closed. Default: `"10s"`.
     pub(crate) request_timeout: Option<HumanDuration>,
 }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::error::ConfigProblem;
 use super::table::config_table;
-use crate::backend::{FailMode, Quorum};
+use crate::backend::{FailMode, Quorum, panic_percent_error};
 
 /// `"closed"`, `"open"`, or a percentage.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -24,9 +24,10 @@ impl<'de> Deserialize<'de> for FailModeConfig {
             }
 
             fn visit_i64<E: Error>(self, percent: i64) -> Result<FailModeConfig, E> {
-                // What is no `u8` is refused as 0 is, with its own value in the text.
-                let mode = FailModeConfig(FailMode::PanicBelow(percent.try_into().unwrap_or(0)));
-                mode.validate().map(|()| mode).map_err(|_| E::custom(out_of_range(percent)))
+                // `validate` refuses what else is out of the range, and names the key.
+                let below = u8::try_from(percent);
+                let below = below.map_err(|_| E::custom(panic_percent_error(percent)))?;
+                Ok(FailModeConfig(FailMode::PanicBelow(below)))
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<FailModeConfig, E> {
@@ -49,17 +50,8 @@ impl From<FailMode> for FailModeConfig {
 
 impl FailModeConfig {
     pub(super) fn validate(self) -> Result<(), ConfigProblem> {
-        match self.0 {
-            FailMode::PanicBelow(percent) if !(1..=100).contains(&percent) => {
-                Err(ConfigProblem::at_key("fail_mode", out_of_range(percent)))
-            }
-            _ => Ok(()),
-        }
+        self.0.validate().map_err(|error| ConfigProblem::of_setting(error, &[]))
     }
-}
-
-fn out_of_range(percent: impl fmt::Display) -> String {
-    format!("{percent} is not from 1 to 100 percent")
 }
 
 config_table! {

@@ -185,7 +185,10 @@ fn errors_name_the_key_and_have_the_words_of_toml() {
             "service.web.server.two.address: another server of the service has 10.0.0.2:80",
         ),
         (service(web().scheduler("wcl")), "service.web.scheduler: no scheduler is named wcl"),
-        (service(web().fail_mode(FailMode::PanicBelow(0))), "service.web.fail_mode: 0 is not from"),
+        (
+            service(web().fail_mode(FailMode::PanicBelow(0))),
+            "service.web.fail_mode: fail_mode is 0, must be from 1 to 100",
+        ),
         (
             service(web().health(CheckConfig::tcp().path("/"))),
             "service.web.health.path: checks of type \"tcp\" do not use `path`",

@@ -8,10 +8,11 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::director::admin::{AdminContext, AdminServer};
-use crate::director::applied::{AppliedConfig, ReloadStatusSlot};
+use crate::director::applied::{AppliedConfig, ReloadStatusSlot, ReloadSummary};
 use crate::director::command::WeakControlSender;
 use crate::director::config::VrrpConfig;
 use crate::director::error::DirectorError;
+use crate::director::events::{DirectorEvent, ReloadEvent};
 use crate::director::registry::ServiceRegistry;
 use crate::director::role::{DirectorRole, RoleSender, RoleWatch};
 use crate::director::sockets::ListeningSockets;
@@ -58,6 +59,18 @@ impl RunningParts {
             listeners.filter_map(|listener| listener.as_fd().try_clone_to_owned().ok());
         sockets.extend(ListeningSockets::from_descriptors(duplicates));
         sockets
+    }
+
+    /// Publishes how a reload ended.
+    pub(in crate::director) fn publish_reload(
+        &self,
+        result: &Result<ReloadSummary, DirectorError>,
+    ) {
+        let result = match result {
+            Ok(summary) => Ok(summary.clone()),
+            Err(error) => Err(error.to_string().into()),
+        };
+        self.registry.events().publish(DirectorEvent::Reload(ReloadEvent::new(result)));
     }
 
     /// Ends the election, if one runs, and waits until the addresses are handed over.

@@ -6,7 +6,7 @@ use super::state::{VirtualService, VirtualServiceState};
 use crate::director::config::RealServer;
 use crate::director::diff::{self, ServerStep};
 use crate::director::error::{DirectorError, ServiceError};
-use crate::director::overrides::{ServerEdit, ServiceOverrides};
+use crate::director::overrides::{ChangeStamp, DesiredServer, ServerEdit, ServiceOverrides};
 use crate::{BackendId, SetError};
 
 impl VirtualService {
@@ -21,6 +21,7 @@ impl VirtualService {
         let after = overrides.apply_to(&servers);
         let steps = diff::diff_servers(&state.overrides.apply_to(&state.config.servers), &after);
         let id = |address: &SocketAddr| BackendId::from(&*address.to_string());
+        let before = self.balancer.snapshot();
         self.balancer.backend_set().edit(|edit| {
             for step in &steps {
                 match step {
@@ -56,6 +57,14 @@ impl VirtualService {
                 if let Some(state) = change.state {
                     edit.set_admin(&id, state)?;
                 }
+                if let Some(tier) = change.tier {
+                    edit.set_tier(&id, tier)?;
+                }
+                let limits = before.iter().find(|(backend, _)| *backend.id() == id);
+                let limits = limits.map(|(_, member)| member.limits()).unwrap_or_default();
+                if let Some(limits) = change.changed_limits(limits) {
+                    edit.set_limits(&id, limits)?;
+                }
             }
             Ok(())
         })?;
@@ -64,53 +73,87 @@ impl VirtualService {
         Ok(())
     }
 
-    /// Applies an operator's edits, all of them or none.
+    /// Applies an operator's edits, all of them or none. They name a server by its address, or by a name
+    /// that no other server of the service has; returns them with addresses.
     pub(in crate::director) fn edit_servers(
         &self,
         edits: &[ServerEdit],
-    ) -> Result<(), DirectorError> {
+        by: &str,
+    ) -> Result<Vec<ServerEdit>, DirectorError> {
         let mut state = self.lock_state();
-        let snapshot = self.balancer.snapshot();
-        let has = |server: &str| snapshot.find(&BackendId::from(server)).is_some();
         let mut overrides = state.overrides.clone();
-        for edit in edits {
-            let service = || self.name.clone();
-            match edit {
-                ServerEdit::Change(server, _) | ServerEdit::Remove(server) if !has(server) => {
-                    let server = server.clone();
-                    return Err(DirectorError::NoServer { service: service(), server });
-                }
-                ServerEdit::Add(server) if server.configuration_only_key().is_some() => {
-                    let key = server.configuration_only_key().unwrap_or_default();
-                    let reason = format!("only the configuration may set `{key}` of a server");
-                    let source = ServiceError::Config(reason);
-                    return Err(DirectorError::Service { service: service(), source });
-                }
-                ServerEdit::Add(server) if has(&server.address.to_string()) => {
-                    let server = server.address;
-                    return Err(DirectorError::ServerExists { service: service(), server });
-                }
-                _ => overrides.record(edit),
-            }
-        }
+        let desired = overrides.apply_to(&state.config.servers);
+        let edits = edits.iter().map(|edit| self.resolve_edit(edit, &desired));
+        let edits = edits.collect::<Result<Vec<_>, _>>()?;
+        let stamp = ChangeStamp::now(by);
+        edits.iter().for_each(|edit| overrides.record(edit, &stamp));
         overrides.prune_removed(&state.config.servers);
         let servers = state.config.servers.clone();
         self.apply_servers(&mut state, servers, overrides).map_err(|source| {
             DirectorError::Service { service: self.name.clone(), source: source.into() }
-        })
+        })?;
+        Ok(edits)
     }
 
-    /// Applies those of another director's changes that are newer than the ones known here.
+    /// Returns an edit with the server's address in place of its name.
+    fn resolve_edit(
+        &self,
+        edit: &ServerEdit,
+        desired: &[DesiredServer],
+    ) -> Result<ServerEdit, DirectorError> {
+        let snapshot = self.balancer.snapshot();
+        let has = |server: &str| snapshot.find(&BackendId::from(server)).is_some();
+        let resolve = |server: &str| {
+            // The address may be written otherwise than the director writes it, as `[0:0::1]:80`.
+            let address = server.parse::<SocketAddr>().map(|address| address.to_string());
+            let address = address.unwrap_or_else(|_| server.to_owned());
+            if has(&address) {
+                return Ok(address);
+            }
+            let named = desired.iter().map(|desired| &desired.config);
+            let named = named.filter(|config| config.name.as_deref() == Some(server));
+            let named: Vec<_> = named.map(|config| config.address).collect();
+            let service = self.name.clone();
+            match *named {
+                [address] if has(&address.to_string()) => Ok(address.to_string()),
+                [_, _, ..] => {
+                    let server = server.to_owned();
+                    Err(DirectorError::AmbiguousServer { service, server, addresses: named })
+                }
+                _ => Err(DirectorError::NoServer { service, server: server.to_owned() }),
+            }
+        };
+        match edit {
+            ServerEdit::Change(server, change) => Ok(ServerEdit::Change(resolve(server)?, *change)),
+            ServerEdit::Remove(server) => Ok(ServerEdit::Remove(resolve(server)?)),
+            ServerEdit::Add(server) if has(&server.address.to_string()) => {
+                let (service, server) = (self.name.clone(), server.address);
+                Err(DirectorError::ServerExists { service, server })
+            }
+            ServerEdit::Add(server) => match server.configuration_only_key() {
+                None => Ok(ServerEdit::Add(server.clone())),
+                Some(key) => {
+                    let reason = format!("only the configuration may set `{key}` of a server");
+                    let (service, source) = (self.name.clone(), ServiceError::Config(reason));
+                    Err(DirectorError::Service { service, source })
+                }
+            },
+        }
+    }
+
+    /// Applies those of another director's changes that are newer than the ones known here, and returns
+    /// what they change.
     pub(in crate::director) fn merge_overrides(
         &self,
         others: &ServiceOverrides,
-    ) -> Result<(), SetError> {
+    ) -> Result<Vec<ServerEdit>, SetError> {
         let mut state = self.lock_state();
         let mut overrides = state.overrides.clone();
-        if !overrides.merge(others) {
-            return Ok(());
+        let edits = overrides.merge(others);
+        if overrides != state.overrides {
+            let servers = state.config.servers.clone();
+            self.apply_servers(&mut state, servers, overrides)?;
         }
-        let servers = state.config.servers.clone();
-        self.apply_servers(&mut state, servers, overrides)
+        Ok(edits)
     }
 }

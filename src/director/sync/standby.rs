@@ -11,6 +11,7 @@ use super::channel::{NoiseChannel, NoiseRole};
 use super::message::{ServiceUpdate, SyncMessage};
 use super::state::{SILENCE_TIMEOUT, SYNC_INTERVAL, StateSync, SyncProgress};
 use crate::balancer::SavedTemplate;
+use crate::director::events::ChangeOrigin;
 use crate::director::registry::ServiceRegistry;
 use crate::director::role::{DirectorRole, RoleWatch};
 use crate::director::service::VirtualService;
@@ -61,24 +62,30 @@ async fn subscribe(
         if message.is_active {
             for update in message.services {
                 if let Ok(service) = registry.find_service(&update.name) {
-                    apply_update(&mut progress, &service, update);
+                    apply_update(&mut progress, registry, &service, update);
                 }
             }
         }
     }
 }
 
-fn apply_update(progress: &mut SyncProgress, service: &VirtualService, update: ServiceUpdate) {
+fn apply_update(
+    progress: &mut SyncProgress,
+    registry: &ServiceRegistry,
+    service: &VirtualService,
+    update: ServiceUpdate,
+) {
     if let Some(persistence) = service.persistence() {
         persistence.restore(update.templates.into_iter().map(SavedTemplate::from), tokio_now());
     }
     let Some(slow) = update.slow else { return };
     service.adopt_totals(slow.totals);
-    if let Err(error) = service.merge_overrides(&slow.changes) {
-        tracing::warn!(
+    match service.merge_overrides(&slow.changes) {
+        Ok(edits) => registry.publish_edits(&service.name, &edits, &ChangeOrigin::OtherDirector),
+        Err(error) => tracing::warn!(
             "sync: service {}: cannot apply server changes received from the other director: {error}",
             service.name
-        );
+        ),
     }
     if let Some(learned) = slow.learned {
         progress.learned_health.insert(service.name.clone(), learned);

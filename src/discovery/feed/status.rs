@@ -75,6 +75,8 @@ pub struct FeedStatus {
 
 /// Whether the members of a feed are those that its source lists.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum FeedState {
     /// The source has not reported yet.

@@ -39,6 +39,7 @@ use std::fmt;
 /// | `DL` | As `DD`, after the backend had closed. | As `DD`. |
 /// | `KL` | As `KD`, after the backend had closed. | As `KD`. |
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Termination {
     /// Why the connection ended: the first letter of the code.
     pub reason: TerminationReason,
@@ -48,6 +49,8 @@ pub struct Termination {
 
 /// Why a connection ended: the first letter of the code.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum TerminationReason {
     /// `-` Both sides closed in order.
@@ -72,6 +75,8 @@ pub enum TerminationReason {
 
 /// The phase that a connection had reached when it ended: the second letter of the code.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ConnectionPhase {
     /// `R` Being admitted, or sending its PROXY header or ClientHello.

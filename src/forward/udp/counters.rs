@@ -8,6 +8,7 @@ use crate::forward::reasons::reason_counters;
 
 /// A number of datagrams, and of the payload bytes in them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct UdpTraffic {
     /// The number of datagrams.
@@ -23,6 +24,7 @@ pub struct UdpTraffic {
 /// (both in datagrams) and `flows_started = flows_active + flows_ended.sum()`. Under traffic, a
 /// snapshot may miss datagrams that are being processed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct UdpCounters {
     /// Datagrams received from clients.
@@ -137,6 +139,7 @@ reason_counters! {
 
 /// The counters of one backend, summed over all workers.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct UdpBackendCounters {
     /// The id of the backend.

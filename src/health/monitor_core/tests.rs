@@ -55,7 +55,7 @@ struct MonitorTestBed {
 
 impl MonitorTestBed {
     fn new() -> Self {
-        let sender = HealthEventSender::new();
+        let sender = HealthEventSender::new(None);
         Self {
             core: MonitorCore::new(max_in_flight(10_000), 1),
             sets: Vec::new(),
@@ -786,7 +786,7 @@ proptest! {
     fn panic_mode_and_quorum_follow_health_at_every_millisecond(
         members in 1u16..12,
         moments in proptest::collection::vec((1u16..12, 0u64..6000), 1..40),
-        below in 0u8..=100,
+        below in 1u8..=100,
         (weight, hysteresis) in (0u64..12, 0u64..4),
         advisory: bool,
     ) {
@@ -795,7 +795,7 @@ proptest! {
         let check = TimedCheck::new(TcpCheck::new()).interval(40 * MS).timeout(20 * MS).rise(1).fall(2);
         bed.watch(1..=members, &[check]);
         let set = bed.sets[0].clone();
-        set.set_fail_mode(FailMode::PanicBelow(below)).expect("no scheduler refuses");
+        set.set_fail_mode(FailMode::PanicBelow(below)).expect("from 1 to 100");
         let quorum =
             Quorum::new(weight).with_hysteresis(hysteresis).with_advisory(advisory);
         set.set_quorum(Some(quorum)).expect("no scheduler refuses");

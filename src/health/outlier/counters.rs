@@ -6,7 +6,7 @@ use super::{EjectionReason, EjectionReasonKind};
 ///
 /// Every member that was ejected is counted in exactly one place:
 /// `new_ejections() + imported = returned + forgotten + currently_ejected + currently_on_trial`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct EjectionCounters {
     pub(super) ejected: ReasonCounts,
@@ -53,6 +53,13 @@ impl EjectionCounters {
 /// One count for each kind of reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct ReasonCounts([u64; EjectionReasonKind::ALL.len()]);
+
+/// As a map from the reason's kind.
+impl serde::Serialize for ReasonCounts {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(EjectionReasonKind::ALL.map(|kind| (kind, self.get(kind))))
+    }
+}
 
 impl ReasonCounts {
     pub(super) fn increment(&mut self, reason: EjectionReason) {

@@ -6,6 +6,7 @@ use super::EjectionReason;
 
 /// A decision about one member, which the caller applies to the set.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 #[must_use = "the ejector assumes that each decision is applied to the set"]
 pub struct EjectionDecision {
     /// The serial of the member.

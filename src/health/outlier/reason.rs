@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(reason.to_string(), "failed 92 % of 130 requests");
 /// ```
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EjectionReason {
     /// Too many failures of any kind in a row.
@@ -113,7 +114,8 @@ impl fmt::Display for LatencyMillis {
 }
 
 /// The kind of an [`EjectionReason`], as metrics count it.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EjectionReasonKind {
     /// Failures of any kind in a row.

@@ -12,6 +12,7 @@ use super::EjectionReason;
 /// [`Ejector::import`](super::Ejector::import) takes it. Store it under the backend's name: serials
 /// are new after a restart.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct SavedEjection {
     /// Ejections in a row, less one for each sweep since in which the member was healthy.
     pub multiplier: u32,
@@ -24,6 +25,8 @@ pub struct SavedEjection {
 
 /// The phase of a [`SavedEjection`].
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum SavedEjectionPhase {
     /// The member takes work.
     NotEjected,

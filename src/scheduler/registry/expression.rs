@@ -42,6 +42,7 @@ pub struct SchedulerExpression {
 
 /// An argument of a [`SchedulerExpression`].
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 pub enum SchedulerArgument {
     /// `replicas=100`.
     Value {

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 /// The last attempt to connect failed, and there is no connection yet.
 #[derive(Clone, Debug, Error)]
+#[non_exhaustive]
 #[error("no connection after {failures} failed attempts: {source}")]
 pub struct ConnectError {
     /// The number of attempts that failed since a connection was last ready.

@@ -2,24 +2,28 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::MacAddress;
+use crate::events::Events;
 use crate::vrrp::{VrrpState, VrrpTransition};
 
 /// An event of a virtual router. Its [`Display`](fmt::Display) is a line for logs.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct VrrpEvent {
+    /// The time of the event.
+    pub at: SystemTime,
     /// The name of the virtual router.
-    pub router_name: String,
+    pub router: Arc<str>,
     /// The kind of the event, and its details.
     pub kind: VrrpEventKind,
 }
 
 /// The kind of a [`VrrpEvent`].
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum VrrpEventKind {
     /// The virtual router changed its state.
@@ -70,7 +74,7 @@ pub enum VrrpEventKind {
 
 impl fmt::Display for VrrpEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "virtual router {}: ", self.router_name)?;
+        write!(f, "virtual router {}: ", self.router)?;
         match &self.kind {
             VrrpEventKind::StateChanged { transition, priority } => {
                 let VrrpTransition { from, to, reason } = transition;
@@ -96,6 +100,24 @@ impl fmt::Display for VrrpEvent {
 }
 
 impl VrrpEvent {
+    pub(super) fn new(router: &str, kind: VrrpEventKind) -> Self {
+        Self { at: SystemTime::now(), router: router.into(), kind }
+    }
+
+    /// Returns whether the event reports a problem: a fault, a tracked item that went down, a refused
+    /// advertisement, other addresses of a peer, an address conflict, or a failed operation.
+    #[must_use]
+    pub fn is_alert(&self) -> bool {
+        match &self.kind {
+            VrrpEventKind::StateChanged { transition, .. } => transition.to == VrrpState::Fault,
+            VrrpEventKind::TrackChanged { is_up, .. } => !is_up,
+            VrrpEventKind::AdvertRefused { .. }
+            | VrrpEventKind::AddressMismatch { .. }
+            | VrrpEventKind::AddressConflict { .. }
+            | VrrpEventKind::OperationFailed { .. } => true,
+        }
+    }
+
     /// Returns the new state if the event is a change of the state.
     #[must_use]
     pub fn new_state(&self) -> Option<VrrpState> {
@@ -106,44 +128,9 @@ impl VrrpEvent {
     }
 }
 
-/// The events since [`Vrrp::events`](super::Vrrp::events) was called, until the virtual routers end.
-///
-/// The queue holds 1024 events; further events are dropped and counted in
-/// [`VrrpStatus::events_lost`](super::VrrpStatus::events_lost).
-///
-/// The iterator blocks the thread: do not use it in an async task.
-#[derive(Debug)]
-pub struct VrrpEvents(pub(super) Receiver<VrrpEvent>);
-
-/// The error of [`VrrpEvents`] after the last event: the virtual routers have ended.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the virtual routers have ended")]
-pub struct VrrpEventsClosed;
-
-impl VrrpEvents {
-    /// Waits for the next event, at most for `timeout`; returns `None` after that time.
-    ///
-    /// # Errors
-    /// [`VrrpEventsClosed`] if the virtual routers have ended.
-    pub fn recv_timeout(
-        &mut self,
-        timeout: Duration,
-    ) -> Result<Option<VrrpEvent>, VrrpEventsClosed> {
-        match self.0.recv_timeout(timeout) {
-            Ok(event) => Ok(Some(event)),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(VrrpEventsClosed),
-        }
-    }
-}
-
-impl Iterator for VrrpEvents {
-    type Item = VrrpEvent;
-
-    fn next(&mut self) -> Option<VrrpEvent> {
-        self.0.recv().ok()
-    }
-}
+/// A reader of [`VrrpEvent`]s, from [`Vrrp::events`](super::Vrrp::events). It ends when the virtual
+/// routers do.
+pub type VrrpEvents = Events<VrrpEvent>;
 
 #[cfg(test)]
 mod tests {
@@ -152,7 +139,7 @@ mod tests {
 
     #[test]
     fn log_lines_name_the_router_the_change_and_the_reason() {
-        let line = |kind| VrrpEvent { router_name: "51@eth0".into(), kind }.to_string();
+        let line = |kind| VrrpEvent::new("51@eth0", kind).to_string();
         let source = IpAddr::from([10, 88, 0, 2]);
         let transition = VrrpTransition {
             from: VrrpState::Backup,

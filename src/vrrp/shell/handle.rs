@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::mpsc::sync_channel;
 #[cfg(target_os = "linux")]
 use std::{
     os::fd::OwnedFd,
-    sync::Arc,
     sync::atomic::{AtomicBool, Ordering},
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Sender, channel, sync_channel},
+    sync::{Arc, Weak},
     thread::JoinHandle,
     time::Duration,
 };
@@ -25,11 +24,10 @@ use super::{
     netlink::{RtnetlinkMonitor, RtnetlinkSocket, default_source},
     thread::{VrrpCommand, VrrpThread, now},
 };
+use crate::events::EventSender;
 use crate::sync::{Mutex, lock};
 use crate::vrrp::{OutgoingAdvert, TrackEffect, UnknownTrack, VrrpConfigError};
 
-/// The number of events that wait for a reader.
-const MAX_QUEUED_EVENTS: usize = 1024;
 /// How long the thread may take to reply.
 #[cfg(target_os = "linux")]
 const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,10 +54,13 @@ pub struct Vrrp {
     tracks: Mutex<BTreeSet<String>>,
     /// The events since the start, until the first call of [`Vrrp::events`].
     #[cfg(target_os = "linux")]
-    initial_events: Mutex<Option<Receiver<VrrpEvent>>>,
+    initial_events: Mutex<Option<VrrpEvents>>,
     /// The threads that run notify commands.
     #[cfg(target_os = "linux")]
     notify_threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The thread owns the sender.
+    #[cfg(target_os = "linux")]
+    events: Weak<EventSender<VrrpEvent>>,
 }
 
 impl Vrrp {
@@ -123,15 +124,12 @@ impl Vrrp {
             instances.push(VrrpInstance::open(router, &mut netlink, now())?);
         }
         let (commands, receiver) = channel();
-        let (subscriber, initial_events) = sync_channel(MAX_QUEUED_EVENTS);
-        let mut subscribers = vec![subscriber];
-        let mut notify_threads = Vec::new();
-        for commands in notify {
-            let (subscriber, events) = sync_channel(MAX_QUEUED_EVENTS);
-            subscribers.push(subscriber);
-            // Ends with the events, also if the start fails below.
-            notify_threads.extend(commands.spawn(VrrpEvents(events)));
-        }
+        let events = Arc::new(EventSender::new());
+        let weak_events = Arc::downgrade(&events);
+        let initial_events = events.subscribe();
+        // They end with the events, also if the start fails below.
+        let notify_threads: Vec<_> =
+            notify.into_iter().filter_map(|commands| commands.spawn(events.subscribe())).collect();
         let is_master = Arc::new(AtomicBool::new(false));
         let data = VrrpThread {
             instances,
@@ -141,8 +139,7 @@ impl Vrrp {
             commands: receiver,
             wakeup: Arc::clone(&wakeup),
             is_master: Arc::clone(&is_master),
-            subscribers,
-            events_lost: 0,
+            events,
             lateness: AtomicHistogram::default(),
             is_realtime: false,
         };
@@ -156,6 +153,7 @@ impl Vrrp {
             tracks: Mutex::new(tracks),
             initial_events: Mutex::new(Some(initial_events)),
             notify_threads: Mutex::new(notify_threads),
+            events: weak_events,
         })
     }
 
@@ -224,19 +222,18 @@ impl Vrrp {
         None
     }
 
-    /// Returns the events from now on; the first call returns the events since the start.
+    /// Returns a reader of the events from now on; that of the first call has the events since the
+    /// start. See [`Events`](crate::events::Events).
     #[must_use]
     pub fn events(&self) -> VrrpEvents {
         #[cfg(target_os = "linux")]
         if let Some(initial_events) = lock(&self.initial_events).take() {
-            return VrrpEvents(initial_events);
+            return initial_events;
+        } else if let Some(sender) = self.events.upgrade() {
+            return sender.subscribe();
         }
-        let (sender, receiver) = sync_channel(MAX_QUEUED_EVENTS);
-        #[cfg(target_os = "linux")]
-        self.send_command(VrrpCommand::Subscribe(sender));
-        #[cfg(not(target_os = "linux"))]
-        drop(sender);
-        VrrpEvents(receiver)
+        // Without its sender, the stream has ended.
+        EventSender::new().subscribe()
     }
 
     /// Runs commands when a virtual router changes its state from now on, in a thread of their own.

@@ -6,6 +6,13 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct MacAddress(pub [u8; 6]);
 
+/// As its text.
+impl serde::Serialize for MacAddress {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;

@@ -23,7 +23,7 @@ mod virtual_router_config;
 
 pub use self::address::{VirtualAddress, VirtualAddressError, VirtualRoute};
 pub use self::error::VrrpStartError;
-pub use self::events::{VrrpEvent, VrrpEventKind, VrrpEvents, VrrpEventsClosed};
+pub use self::events::{VrrpEvent, VrrpEventKind, VrrpEvents};
 pub use self::handle::Vrrp;
 pub use self::mac_address::MacAddress;
 pub use self::notify::{NotifyCommand, NotifyCommands};

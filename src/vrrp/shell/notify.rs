@@ -93,8 +93,9 @@ impl<W: Into<OsString>> From<Vec<W>> for NotifyCommand {
 /// [`on_any_state`](Self::on_any_state) follow them, with the arguments of keepalived's `notify`
 /// script: `INSTANCE`, the name of the virtual router, the state in capitals, the priority; the state
 /// of a stopped virtual router is `STOP`. Commands run one after the other, in the order of the
-/// events; a command that exceeds the timeout is killed with its child processes. Up to 1024 events
-/// wait while a command runs.
+/// events; a command that exceeds the timeout is killed with its child processes. While a command runs,
+/// events wait; if more than 4096 do, the oldest are missed, which [`on_failure`](Self::on_failure)
+/// reports.
 ///
 /// # Examples
 /// ```
@@ -164,20 +165,27 @@ impl NotifyCommands {
     }
 
     /// Sets a function that is called with a message when a command cannot be started, fails, or is
-    /// killed. Default: failures are ignored.
+    /// killed, and when events were missed. Default: failures are ignored.
     pub fn on_failure(self, report: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self { on_failure: Arc::new(report), ..self }
     }
 
     /// Runs the commands in a new thread until the events end.
-    pub(super) fn spawn(self, events: VrrpEvents) -> Option<JoinHandle<()>> {
+    pub(super) fn spawn(self, mut events: VrrpEvents) -> Option<JoinHandle<()>> {
         let report = Arc::clone(&self.on_failure);
         let thread = std::thread::Builder::new().name("vrrp-notify".into());
         let started = thread.spawn(move || {
-            for event in events {
+            while let Some(event) = events.blocking_next() {
+                let event = match event {
+                    Ok(event) => event,
+                    Err(missed) => {
+                        (self.on_failure)(&format!("notify commands of VRRP: {missed}"));
+                        continue;
+                    }
+                };
                 for (command, arguments) in self.commands_for(&event) {
                     if let Err(reason) = command.run(&arguments, self.timeout) {
-                        let (router, program) = (&event.router_name, command.program());
+                        let (router, program) = (&event.router, command.program());
                         let state = event.new_state().map(state_argument).unwrap_or_default();
                         (self.on_failure)(&format!(
                             "virtual router {router}: notify command {program} for state {state} \
@@ -199,11 +207,11 @@ impl NotifyCommands {
         let VrrpEventKind::StateChanged { transition, priority } = &event.kind else {
             return Vec::new();
         };
-        if self.router_name.as_ref().is_some_and(|name| *name != event.router_name) {
+        if self.router_name.as_ref().is_some_and(|name| **name != *event.router) {
             return Vec::new();
         }
         let (state, priority) = (state_argument(transition.to), priority.to_string());
-        let arguments = ["INSTANCE", &event.router_name, &state, &priority].map(str::to_owned);
+        let arguments = ["INSTANCE", &event.router, &state, &priority].map(str::to_owned);
         let of_state = self.commands.iter().filter(|(state, _)| *state == Some(transition.to));
         let of_any_state = self.commands.iter().filter(|(state, _)| state.is_none());
         of_state
@@ -246,10 +254,7 @@ mod tests {
     fn event(to: VrrpState) -> VrrpEvent {
         let transition =
             VrrpTransition { from: VrrpState::Backup, to, reason: TransitionReason::MasterTimeout };
-        VrrpEvent {
-            router_name: "51@eth0".into(),
-            kind: VrrpEventKind::StateChanged { transition, priority: 150 },
-        }
+        VrrpEvent::new("51@eth0", VrrpEventKind::StateChanged { transition, priority: 150 })
     }
 
     #[test]

@@ -17,12 +17,9 @@ pub struct VrrpStatus {
     pub routers: Vec<VirtualRouterStatus>,
     /// How late the thread handled its timers. A value near the advertisement interval is a problem;
     /// after three intervals the addresses are lost.
-    #[serde(serialize_with = "serialize_microseconds")]
     pub lateness: DurationHistogram,
     /// Whether the thread has real-time priority, which needs `CAP_SYS_NICE`.
     pub realtime: bool,
-    /// The number of events dropped because a reader was slow, or because no reader existed.
-    pub events_lost: u64,
 }
 
 /// The status of one virtual router.
@@ -86,25 +83,4 @@ pub struct AdvertCounters {
 
 fn serialize_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_secs_f64())
-}
-
-fn serialize_microseconds<S: Serializer>(
-    lateness: &DurationHistogram,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
-    struct LatenessMicros {
-        count: u64,
-        mean_us: Option<u64>,
-        p99_us: Option<u64>,
-        max_us: u64,
-    }
-    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let summary = LatenessMicros {
-        count: lateness.count(),
-        mean_us: lateness.mean().map(micros),
-        p99_us: lateness.quantile(0.99).map(micros),
-        max_us: micros(lateness.max()),
-    };
-    summary.serialize(serializer)
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -13,6 +13,7 @@ use super::events::{VrrpEvent, VrrpEventKind};
 use super::instance::VrrpInstance;
 use super::netlink::{RtnetlinkMonitor, RtnetlinkSocket};
 use super::status::{LastAdvertStatus, VirtualRouterStatus, VrrpStatus};
+use crate::events::EventSender;
 use crate::histogram::AtomicHistogram;
 use crate::vrrp::{ElectionOutput, TrackEffect, VrrpState, VrrpSyncGroup};
 
@@ -32,8 +33,6 @@ pub(super) enum VrrpCommand {
     Announce,
     /// Send the status.
     Status(SyncSender<VrrpStatus>),
-    /// Send the events from now on.
-    Subscribe(SyncSender<VrrpEvent>),
     /// Resign and end.
     Stop,
 }
@@ -49,8 +48,8 @@ pub(super) struct VrrpThread {
     /// An eventfd that is readable when there are commands.
     pub(super) wakeup: Arc<OwnedFd>,
     pub(super) is_master: Arc<AtomicBool>,
-    pub(super) subscribers: Vec<SyncSender<VrrpEvent>>,
-    pub(super) events_lost: u64,
+    /// The only strong reference: the readers' streams end with the thread.
+    pub(super) events: Arc<EventSender<VrrpEvent>>,
     pub(super) lateness: AtomicHistogram,
     pub(super) is_realtime: bool,
 }
@@ -166,7 +165,6 @@ impl VrrpThread {
                     }
                 }
                 Ok(VrrpCommand::Status(reply)) => drop(reply.try_send(self.status(now))),
-                Ok(VrrpCommand::Subscribe(subscriber)) => self.subscribers.push(subscriber),
                 Ok(VrrpCommand::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
             }
@@ -251,22 +249,13 @@ impl VrrpThread {
     }
 
     /// Publishes a failure of the whole thread, under the name of the first virtual router.
-    fn publish_failure(&mut self, operation: &str, error: &io::Error) {
+    fn publish_failure(&self, operation: &str, error: &io::Error) {
         let (operation, error) = (operation.to_owned(), error.to_string());
         self.publish(0, VrrpEventKind::OperationFailed { operation, error });
     }
 
-    fn publish(&mut self, index: usize, kind: VrrpEventKind) {
-        let event = VrrpEvent { router_name: self.instances[index].config.name.clone(), kind };
-        let events_lost = &mut self.events_lost;
-        self.subscribers.retain(|subscriber| match subscriber.try_send(event.clone()) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_)) => {
-                *events_lost += 1;
-                true
-            }
-            Err(TrySendError::Disconnected(_)) => false,
-        });
+    fn publish(&self, index: usize, kind: VrrpEventKind) {
+        self.events.send(VrrpEvent::new(&self.instances[index].config.name, kind));
     }
 
     fn status(&self, now: Instant) -> VrrpStatus {
@@ -295,7 +284,6 @@ impl VrrpThread {
             routers: routers.collect(),
             lateness: self.lateness.snapshot(),
             realtime: self.is_realtime,
-            events_lost: self.events_lost,
         }
     }
 }

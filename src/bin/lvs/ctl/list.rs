@@ -114,7 +114,11 @@ fn service_lines(service: &Value, history: &Value, columns: Columns) -> String {
                 [rate, String::new(), String::new(), String::new(), String::new()]
             }
         };
-        text += &format!("  -> {address:<28} {}\n", row(cells));
+        let server = match server["name"].as_str() {
+            Some(name) => format!("{address} {name}"),
+            None => address.to_owned(),
+        };
+        text += &format!("  -> {server:<28} {}\n", row(cells));
     }
     text
 }
