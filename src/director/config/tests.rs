@@ -206,7 +206,7 @@ fn the_program_of_a_check_must_exist_where_a_file_is_loaded() {
         check("/no/such/check")
     );
     let error = load(&tracked).expect_err("the program does not exist");
-    assert!(error.contains("vrrp.a.check.command: program /no/such"), "{error}");
+    assert!(error.contains("a.check.command: program /no/such"), "{error}");
     std::fs::remove_dir_all(folder).expect("the folder is removed");
 }
 

@@ -267,7 +267,7 @@ fn invalid_and_duplicate_patterns_are_rejected() {
         let refused = table.insert(pattern, ());
         assert!(matches!(refused, Err(ServerNameTableError::Pattern { .. })), "{pattern}");
     }
-    for (pattern, again) in [("a.b", "A.B"), ("*.a.b", "*.A.b."), ("b.c.", "b.c")] {
+    for (pattern, again) in [("a.b", "A.B."), ("*.a.b", "*.A.b")] {
         table.insert(pattern, ()).unwrap();
         let refused = table.insert(again, ());
         assert_eq!(refused, Err(ServerNameTableError::Duplicate { pattern: again.to_owned() }));
