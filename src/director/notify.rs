@@ -13,7 +13,7 @@ const NOTIFY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Follows the health events, and runs the programs one after the other, in the order of the events.
 /// It ends with the monitor.
 pub(super) async fn run_health_notify(registry: ServiceRegistry) {
-    let mut events = registry.monitor().events();
+    let mut events = registry.health_events();
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {

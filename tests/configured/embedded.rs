@@ -146,3 +146,41 @@ async fn a_program_embeds_a_director() {
         until("the listener is closed", is_closed).await;
     }
 }
+
+/// Panics when it is compiled.
+#[derive(Debug)]
+struct Panics;
+
+impl Scheduler for Panics {
+    fn name(&self) -> &str {
+        "panics"
+    }
+
+    fn compile(
+        &self,
+        _members: &Members,
+        _previous: Option<&dyn Picker>,
+    ) -> Result<Box<dyn Picker>, CompileError> {
+        panic!("a fault of the program")
+    }
+}
+
+#[tokio::test]
+async fn a_reload_that_panics_is_an_error_and_the_director_goes_on() {
+    let web = ServiceConfig::tcp("web").listen(ANY).server(server(b'a').await);
+    let config = around(web.clone()).build().expect("valid");
+    let director = Director::start(config.clone()).await.expect("it starts");
+    director.set_dropped_log_lines(Arc::new(AtomicU64::new(7)));
+    let listen = listens(&director);
+    let other = around(web.scheduler(SchedulerConfig::custom(Panics))).build().expect("valid");
+    for n in 1..3 {
+        let error = director.reload(other.clone()).await.expect_err("it panics");
+        assert_eq!(error.to_string(), "the reload panicked: a fault of the program");
+        assert_eq!(director.status().task_restarts["reload"], n);
+        assert_eq!(ask(listen).await.expect("served"), b'a');
+    }
+    assert!(director.reload(config).await.expect("valid").is_unchanged());
+    let status = director.status();
+    assert_eq!((status.dropped_log_lines, status.task_restarts["health monitor"]), (7, 0));
+    director.stop(Duration::ZERO).await;
+}

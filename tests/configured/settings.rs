@@ -277,3 +277,18 @@ fn other_parts_refuse_what_their_tables_refuse() {
         ("admin.max_connections", "max_connections is 0, must be at least 1")
     );
 }
+
+#[tokio::test]
+async fn a_service_listens_on_an_address_that_is_not_there_yet() {
+    let text = |freebind: bool| {
+        format!(
+            "[[service]]\nname = \"web\"\nlisten = \"192.0.2.77:0\"\nfreebind = {freebind}\n\
+             [[service]]\nname = \"dns\"\nprotocol = \"udp\"\nlisten = \"192.0.2.77:0\"\nfreebind = \
+             {freebind}\n"
+        )
+    };
+    Director::start(read(&text(false))).await.expect_err("this machine does not have the address");
+    let director = start(&text(true)).await;
+    assert!(listens(&director).to_string().starts_with("192.0.2.77:"));
+    director.stop(Duration::ZERO).await;
+}

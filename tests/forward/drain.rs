@@ -10,7 +10,8 @@ async fn a_drain_waits_for_open_connections_and_accepts_no_new_ones() {
     assert_eq!(stream.read_u8().await.expect("the connection is proxied"), b'a');
 
     handle.shutdown(TEST_TIMEOUT);
-    // The listener is closed as soon as the worker is notified.
+    // The listener is closed as soon as the worker is notified. Clients that the kernel has queued before
+    // are served, and end in order.
     while TcpStream::connect(address_of(&handle)).await.is_ok() {
         tokio::task::yield_now().await;
     }
@@ -24,7 +25,8 @@ async fn a_drain_waits_for_open_connections_and_accepts_no_new_ones() {
     let report =
         running.await.expect("the task does not panic").expect("the forwarder does not fail");
     assert_eq!(report.cut, 0);
-    assert_eq!((handle.counters().finished, handle.counters().cut), (1, 0));
+    let counters = handle.counters();
+    assert_eq!((counters.finished, counters.cut), (counters.accepted, 0));
 }
 
 #[tokio::test]

@@ -75,6 +75,37 @@ fn a_second_process_takes_over_from_the_first() {
 }
 
 #[test]
+fn a_successor_that_fails_late_leaves_the_handover_socket_to_the_first() {
+    let folder = Folder::new("late");
+    let ([listen], a) = (free(), server(b'a'));
+    let more = format!("handover = {:?}", folder.path("handover.sock"));
+    let config = folder.configure(&more, listen, a);
+    let mut first = Director::start(&["--config", &config]);
+    first.find(|line| line.starts_with("service web: ").then_some(()));
+    // Its sockets are open when the threads of the service find no descriptors.
+    let text = std::fs::read_to_string(&config).expect("written");
+    let text = text.replace("listen = ", "workers = 500\nlisten = ");
+    std::fs::write(folder.path("hungry.toml"), text).expect("a file");
+    let program = lvs().get_program().to_str().expect("text").to_owned();
+    let shell =
+        format!("ulimit -n 200; exec {program} run --config {}", folder.path("hungry.toml"));
+    for _ in 0..2 {
+        let failed = Command::new("sh").args(["-c", &shell]).output().expect("a shell");
+        let stderr = String::from_utf8_lossy(&failed.stderr);
+        assert_eq!(failed.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("error: service web: cannot run a worker thread"), "{stderr}");
+        assert_eq!(ask(listen), b'a');
+    }
+    let mut second = Director::start(&["--config", &config]);
+    second.find(|line| line.starts_with("service web: ").then_some(()));
+    first.find(drained_whole);
+    assert_eq!(first.wait().code(), Some(0));
+    assert_eq!(ask(listen), b'a');
+    second.interrupt();
+    assert_eq!(second.wait().code(), Some(0));
+}
+
+#[test]
 fn a_service_manager_is_notified_and_its_sockets_are_used() {
     let folder = Folder::new("manager");
     let manager = Manager::new(&folder);

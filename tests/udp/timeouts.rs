@@ -47,3 +47,26 @@ async fn idle_and_total_timeouts_end_flows() {
     let (_, counters) = end(&handle, running).await;
     assert_eq!(counters.flows_ended.idle, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_that_ends_has_a_record() {
+    let echo = Echo::new(b'a');
+    let (_set, forwarder) = forwarder_to(&[echo.address]);
+    let (sender, records) = std::sync::mpsc::channel();
+    let forwarder = forwarder.name("dns").idle_timeout(Duration::from_millis(50));
+    let (handle, running) = start(forwarder.on_end(move |record| {
+        let _ = sender.send(record.clone());
+        panic!("caught by the forwarder");
+    }));
+    let client = client(&handle);
+    assert_eq!(exchange(&client, b"?"), b'a');
+    let record = records.recv_timeout(TEST_TIMEOUT).expect("the flow ends");
+    let address = client.local_addr().expect("bound");
+    assert_eq!((&*record.service, record.client, record.end), ("dns", address, "idle"));
+    assert_eq!((record.requests, record.replies, record.backend.as_str()), (1, 1, "0"));
+    assert_eq!(record.local, handle.local_addr());
+    let line = record.to_string();
+    assert!(line.starts_with(&format!("service=dns end=idle client={address} local=")), "{line}");
+    assert_eq!(handle.worker_restarts(), 0);
+    end(&handle, running).await;
+}

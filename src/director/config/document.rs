@@ -177,7 +177,7 @@ fn remove_item_at_offset(
     let Some(n) = values.iter().position(|value| contains_offset(value, offset)) else {
         return false;
     };
-    let is_inside = match values.iter_mut().nth(n).map(Spanned::get_mut) {
+    let is_inside = match values.get_mut(n).map(Spanned::get_mut) {
         Some(DeValue::Table(table)) => remove_at_offset(table, offset, removed),
         _ => false,
     };

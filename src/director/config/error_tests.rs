@@ -19,7 +19,7 @@ fn all_errors_of_a_phase_are_listed_in_order() {
     let expected = [
         "configuration:1:11: workers: \"two\" is not a whole number of at least 0",
         "configuration:5:1: service.web.schedular: unknown field `schedular`, expected",
-        "configuration:6:36: service.web.health.interval: 2 has no unit: write \"2s\" for seconds",
+        "configuration:6:37: service.web.health.interval: 2 has no unit: write \"2s\" for seconds",
         "configuration:8:11: service.web.server.shop.example.org:80.address: \"shop.example.org:80\" is \
          not an address with a port, such as \"10.0.0.1:80\". A name is looked up by `discovery`, in \
          place of `server` tables: discovery = { dns = \"shop.example.org\", port = 80 }",

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::connection::spawn_connection;
 use super::context::WorkerContext;
@@ -77,7 +77,10 @@ async fn accept_until_drain(
                 return;
             }
             // A connection that ended has freed descriptors.
-            Some(_) = connections.join_next() => paused_until = None,
+            Some(joined) = connections.join_next() => {
+                log_panic(context, &joined);
+                paused_until = None;
+            }
             never = &mut down_watch, if cuts_on_down && !connections.is_empty() => match never {},
             () = sleep_until_if_set(paused_until), if paused_until.is_some() => paused_until = None,
             accepted = listener.accept(), if paused_until.is_none() => match accepted {
@@ -109,6 +112,14 @@ async fn serve_after_drain(context: Arc<WorkerContext>, accepted: AcceptedClient
     let permit = context.wait_for_permit().await;
     spawn_connection(&context, accepted, permit, &mut connection);
     connection.join_next().await;
+}
+
+/// Logs that the task of a connection panicked, as by the fault of a scheduler. The others go on.
+fn log_panic(context: &WorkerContext, joined: &Result<(), JoinError>) {
+    if joined.as_ref().is_err_and(JoinError::is_panic) {
+        let service = &*context.config().name;
+        error!("service {service}: the task of a connection panicked, and the connection is cut");
+    }
 }
 
 /// Returns how long to pause after a failed accept; logs the first failure of a series.
@@ -152,7 +163,10 @@ async fn drain_connections(
         tokio::select! {
             biased;
             joined = connections.join_next() => match joined {
-                Some(joined) => report.count_ended(joined.is_ok()),
+                Some(joined) => {
+                    log_panic(context, &joined);
+                    report.count_ended(joined.is_ok());
+                }
                 None => return report,
             },
             Ok(()) = phase.changed() => {}
