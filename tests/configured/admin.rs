@@ -334,3 +334,15 @@ async fn clients_that_hold_connections_keep_nobody_out() {
     assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     director.stop(Duration::ZERO).await;
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answers_is_cut_off() {
+    let text = config(ANY, &[server(b'a').await]);
+    let (director, admin) = with_admin("request_timeout = \"500ms\"\n", &text).await;
+    let mut stream = TcpStream::connect(admin).await.expect("the admin server listens");
+    let request = format!("GET /api/v1/openapi.json HTTP/1.1\r\nHost: {admin}\r\n\r\n");
+    // It asks on and on: the buffers of both sockets fill, and no answer can be written any more.
+    let asks = async { while stream.write_all(request.as_bytes()).await.is_ok() {} };
+    timeout(PATIENCE, asks).await.expect("the connection is cut off");
+    director.stop(Duration::ZERO).await;
+}

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// The connection that makes room is that of the client with the most connections whose last request is
 /// the longest ago. A client that holds connections without a request loses them to those that ask.
 #[derive(Debug)]
-pub(super) struct ConnectionTable<H> {
+pub(super) struct AdminConnectionTable<H> {
     max: usize,
     entries: Vec<TableEntry<H>>,
 }
@@ -29,7 +29,7 @@ pub(super) trait ConnectionHandle {
     fn has_ended(&self) -> bool;
 }
 
-impl<H: ConnectionHandle> ConnectionTable<H> {
+impl<H: ConnectionHandle> AdminConnectionTable<H> {
     /// Returns a table of `max` connections, at least 1.
     pub(super) fn new(max: usize) -> Self {
         Self { max: max.max(1), entries: Vec::new() }
@@ -90,8 +90,8 @@ mod tests {
         }
     }
 
-    fn table(max: usize, connections: &[(&str, u64)]) -> ConnectionTable<Numbered> {
-        let mut table = ConnectionTable::new(max);
+    fn table(max: usize, connections: &[(&str, u64)]) -> AdminConnectionTable<Numbered> {
+        let mut table = AdminConnectionTable::new(max);
         for (client, number) in connections {
             table.insert(client.parse().expect("an address"), Numbered(*number));
         }

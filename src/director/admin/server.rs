@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 
 use super::access::{self, AdminAccess};
 use super::api::{self, AdminContext};
-use super::connections::{ConnectionHandle, ConnectionTable};
+use super::connections::{AdminConnectionTable, ConnectionHandle};
 use super::edits::{self, RequestClient};
 use super::page;
 use super::response::error_response;
@@ -118,7 +118,7 @@ impl AdminService {
             .layer(DefaultBodyLimit::max(MAX_REQUEST_BODY))
             .with_state(context);
         let requests = Arc::new(AtomicU64::new(0));
-        let mut table = ConnectionTable::new(self.max_connections);
+        let mut table = AdminConnectionTable::new(self.max_connections);
         // Dropped, it ends the connections.
         let mut connections = JoinSet::new();
         loop {

@@ -252,7 +252,7 @@ impl TopView {
         if area.height < 2 {
             return;
         }
-        let columns = Columns::new(usize::from(area.width));
+        let columns = TopColumns::new(usize::from(area.width));
         frame.render_widget(columns.head(), Rect { height: 1, ..area });
         self.page = usize::from(area.height - 1);
         let position = self.position().unwrap_or(0);
@@ -281,15 +281,15 @@ impl TopView {
 }
 
 /// The widths of the columns on a screen.
-struct Columns {
+struct TopColumns {
     service: usize,
     server: usize,
-    /// Columns for which a wide screen only has place.
+    /// TopColumns for which a wide screen only has place.
     has_counters: bool,
     has_reason: bool,
 }
 
-impl Columns {
+impl TopColumns {
     fn new(width: usize) -> Self {
         let (has_counters, has_reason) = (width >= 100, width >= 130);
         let fixed = 10 + 5 + 7 + 7 + 7 + if has_counters { 9 + 9 } else { 0 };
