@@ -89,6 +89,12 @@ pub enum DirectorError {
         /// The address that was asked for.
         server: String,
     },
+    /// An operator's change of a standby that follows an active director would change nothing there.
+    #[error("this director is standby: change the servers at the active one; sync peer: {peer}")]
+    Standby {
+        /// The address of the other director in the table `[sync]`.
+        peer: SocketAddr,
+    },
     /// The director has been stopped.
     #[error("the director has been stopped")]
     Stopped,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::applied::{PartStatus, ReloadStatusSlot};
 use super::config::ServiceProtocol;
 use super::counters::{CountedSince, ServerTotals, ServiceTotals};
+use super::error::DirectorError;
 use super::registry::ServiceRegistry;
 use super::role::RoleWatch;
 use super::service::VirtualService;
@@ -134,6 +135,14 @@ impl StatusReader {
 
     pub(super) fn is_active(&self) -> bool {
         self.role.is_active()
+    }
+
+    /// Refuses an operator's change while this director is a standby that follows another one.
+    pub(super) fn refuse_on_standby(&self) -> Result<(), DirectorError> {
+        match self.sync.followed_peer().filter(|_| !self.is_active()) {
+            Some(peer) => Err(DirectorError::Standby { peer }),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn check_counters(&self) -> MonitorCounters {

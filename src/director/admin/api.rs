@@ -36,6 +36,7 @@ impl AdminContext {
     }
 
     fn edit_servers(&self, service: &str, edits: &[ServerEdit]) -> Result<(), DirectorError> {
+        self.status.refuse_on_standby()?;
         self.registry.edit_servers(service, edits)
     }
 }

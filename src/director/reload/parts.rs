@@ -10,13 +10,13 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::director::admin::{AdminContext, AdminServer};
 use crate::director::applied::{AppliedConfig, ReloadStatusSlot};
 use crate::director::command::WeakControlSender;
-use crate::director::config::VrrpConfig;
+use crate::director::config::DirectorConfig;
 use crate::director::error::DirectorError;
 use crate::director::registry::ServiceRegistry;
 use crate::director::role::{DirectorRole, RoleSender, RoleWatch};
 use crate::director::sockets::ListeningSockets;
 use crate::director::sync::{RunningSync, SyncStatusSlot};
-use crate::director::vrrp::VrrpDriver;
+use crate::director::vrrp::{TakeoverConditions, VrrpDriver};
 use crate::forward::{DrainReport, WorkerPool};
 
 /// Everything that a reload starts, replaces and ends. The controller owns it; dropped, all of it ends.
@@ -68,13 +68,18 @@ impl RunningParts {
     /// Starts an election by the `[vrrp]` tables. Without any, this director is active.
     pub(in crate::director) fn start_vrrp(
         &mut self,
-        configs: &[VrrpConfig],
+        config: &DirectorConfig,
     ) -> Result<(), DirectorError> {
-        if configs.is_empty() {
+        if config.vrrp.is_empty() {
             self.role.set_without_vrrp(DirectorRole::Active);
-        } else {
-            self.vrrp = Some(VrrpDriver::start(configs, &self.registry, &self.role)?);
+            return Ok(());
         }
+        let conditions = TakeoverConditions {
+            services: config.services.len(),
+            sync: config.sync.is_some().then(|| self.sync_status.clone()),
+        };
+        let driver = VrrpDriver::start(&config.vrrp, conditions, &self.registry, &self.role)?;
+        self.vrrp = Some(driver);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::{
     os::fd::OwnedFd,
     sync::Arc,
     sync::atomic::{AtomicBool, Ordering},
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Receiver, Sender, SyncSender, channel},
     thread::JoinHandle,
     time::Duration,
 };
@@ -57,6 +57,9 @@ pub struct Vrrp {
     /// The events since the start, until the first call of [`Vrrp::events`].
     #[cfg(target_os = "linux")]
     initial_events: Mutex<Option<Receiver<VrrpEvent>>>,
+    /// The configurations that run.
+    #[cfg(target_os = "linux")]
+    configs: Mutex<Vec<VirtualRouterConfig>>,
     /// The threads that run notify commands.
     #[cfg(target_os = "linux")]
     notify_threads: Mutex<Vec<JoinHandle<()>>>,
@@ -106,6 +109,7 @@ impl Vrrp {
         use crate::histogram::AtomicHistogram;
         use crate::vrrp::VrrpSyncGroup;
 
+        let configs = routers.clone();
         let tracks = routers.iter().flat_map(|router| &router.tracks);
         let tracks = tracks.map(|(name, _)| name.clone()).collect();
         let elections = routers.iter().map(|router| router.election.clone());
@@ -124,14 +128,8 @@ impl Vrrp {
         }
         let (commands, receiver) = channel();
         let (subscriber, initial_events) = sync_channel(MAX_QUEUED_EVENTS);
-        let mut subscribers = vec![subscriber];
-        let mut notify_threads = Vec::new();
-        for commands in notify {
-            let (subscriber, events) = sync_channel(MAX_QUEUED_EVENTS);
-            subscribers.push(subscriber);
-            // Ends with the events, also if the start fails below.
-            notify_threads.extend(commands.spawn(VrrpEvents(events)));
-        }
+        // The threads end with the events, also if the start fails below.
+        let (notify_subscribers, notify_threads) = spawn_notify(notify);
         let is_master = Arc::new(AtomicBool::new(false));
         let data = VrrpThread {
             instances,
@@ -141,7 +139,8 @@ impl Vrrp {
             commands: receiver,
             wakeup: Arc::clone(&wakeup),
             is_master: Arc::clone(&is_master),
-            subscribers,
+            subscribers: vec![subscriber],
+            notify_subscribers,
             events_lost: 0,
             lateness: AtomicHistogram::default(),
             is_realtime: false,
@@ -155,8 +154,63 @@ impl Vrrp {
             is_master,
             tracks: Mutex::new(tracks),
             initial_events: Mutex::new(Some(initial_events)),
+            configs: Mutex::new(configs),
             notify_threads: Mutex::new(notify_threads),
         })
+    }
+
+    /// Changes the virtual routers to other configurations while they run: the priority, the interval,
+    /// preemption, addresses, routes, tracked items, keys and names. A master stays master, and only the
+    /// addresses that are new or gone are added or removed. The notify commands replace those of
+    /// [`start_with_notify`](Self::start_with_notify). Waits for the thread's reply, at most a second.
+    ///
+    /// Returns `false`, and changes nothing, if the virtual routers are not the same ones: another number
+    /// of them, another interface, number, family, version, source address, peer or virtual MAC, or the
+    /// priority 255. Such a change needs another start.
+    ///
+    /// # Errors
+    /// [`VrrpStartError`] names the setting that is not valid, or an address that the machine has
+    /// already; nothing has changed.
+    pub fn reconfigure(
+        &self,
+        routers: impl IntoIterator<Item = VirtualRouterConfig>,
+        notify: impl IntoIterator<Item = NotifyCommands>,
+    ) -> Result<bool, VrrpStartError> {
+        let routers: Vec<_> = routers.into_iter().collect();
+        validate(&routers)?;
+        #[cfg(target_os = "linux")]
+        {
+            let mut configs = lock(&self.configs);
+            let is_same = configs.len() == routers.len()
+                && configs.iter().zip(&routers).all(|(old, new)| old.is_same_router(new));
+            if !is_same {
+                return Ok(false);
+            }
+            let (sender, reply) = sync_channel(1);
+            self.send_command(VrrpCommand::Reconfigure(routers.clone(), sender));
+            // Without a reply the thread is stalled or has ended.
+            let Ok(result) = reply.recv_timeout(REPLY_TIMEOUT) else { return Ok(false) };
+            result?;
+            let mut tracks = lock(&self.tracks);
+            for (name, _) in configs.iter().flat_map(|router| &router.tracks) {
+                tracks.remove(name);
+            }
+            tracks.extend(
+                routers.iter().flat_map(|router| &router.tracks).map(|(name, _)| name.clone()),
+            );
+            *configs = routers;
+            let (subscribers, threads) = spawn_notify(notify);
+            self.send_command(VrrpCommand::ReplaceNotify(subscribers));
+            let mut notify_threads = lock(&self.notify_threads);
+            notify_threads.retain(|thread| !thread.is_finished());
+            notify_threads.extend(threads);
+            Ok(true)
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = notify;
+            Err(VrrpStartError::Unsupported)
+        }
     }
 
     /// Tells whether the virtual routers are master. The value is some microseconds old: it changes
@@ -201,6 +255,15 @@ impl Vrrp {
             #[cfg(target_os = "linux")]
             self.send_command(VrrpCommand::RemoveTrack(name.to_owned()));
         }
+    }
+
+    /// Holds back that this router replaces a master of lower priority, or allows it again: for a
+    /// director that is not ready to take over. It becomes master all the same if there is none.
+    /// Default: it is allowed.
+    pub fn hold_preemption(&self, is_held: bool) {
+        #[cfg(target_os = "linux")]
+        self.send_command(VrrpCommand::HoldPreemption(is_held));
+        let _ = is_held;
     }
 
     /// Announces the addresses on the link once more, if the virtual router is master: for use after a
@@ -305,6 +368,20 @@ impl Drop for Vrrp {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Starts the threads of notify commands, and returns them with the senders of their events.
+#[cfg(target_os = "linux")]
+fn spawn_notify(
+    notify: impl IntoIterator<Item = NotifyCommands>,
+) -> (Vec<SyncSender<VrrpEvent>>, Vec<JoinHandle<()>>) {
+    let (mut subscribers, mut threads) = (Vec::new(), Vec::new());
+    for commands in notify {
+        let (subscriber, events) = sync_channel(MAX_QUEUED_EVENTS);
+        subscribers.push(subscriber);
+        threads.extend(commands.spawn(VrrpEvents(events)));
+    }
+    (subscribers, threads)
 }
 
 /// Validates the configurations without system calls.

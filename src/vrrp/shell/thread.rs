@@ -13,6 +13,7 @@ use super::events::{VrrpEvent, VrrpEventKind};
 use super::instance::VrrpInstance;
 use super::netlink::{RtnetlinkMonitor, RtnetlinkSocket};
 use super::status::{LastAdvertStatus, VirtualRouterStatus, VrrpStatus};
+use super::{VirtualRouterConfig, VrrpStartError};
 use crate::histogram::AtomicHistogram;
 use crate::vrrp::{ElectionOutput, TrackEffect, VrrpState, VrrpSyncGroup};
 
@@ -28,6 +29,12 @@ pub(super) enum VrrpCommand {
     AddTrack(String, TrackEffect),
     /// Remove a tracked item.
     RemoveTrack(String),
+    /// Change the configurations of all virtual routers, which stay the same ones; or of none.
+    Reconfigure(Vec<VirtualRouterConfig>, SyncSender<Result<(), VrrpStartError>>),
+    /// Send the events to other notify commands from now on.
+    ReplaceNotify(Vec<SyncSender<VrrpEvent>>),
+    /// Hold preemption back, or allow it again.
+    HoldPreemption(bool),
     /// Announce the addresses of each master.
     Announce,
     /// Send the status.
@@ -50,6 +57,8 @@ pub(super) struct VrrpThread {
     pub(super) wakeup: Arc<OwnedFd>,
     pub(super) is_master: Arc<AtomicBool>,
     pub(super) subscribers: Vec<SyncSender<VrrpEvent>>,
+    /// Those of the notify commands, which another configuration replaces.
+    pub(super) notify_subscribers: Vec<SyncSender<VrrpEvent>>,
     pub(super) events_lost: u64,
     pub(super) lateness: AtomicHistogram,
     pub(super) is_realtime: bool,
@@ -156,6 +165,16 @@ impl VrrpThread {
                         instance.tracks.remove(&name);
                     }
                 }
+                Ok(VrrpCommand::Reconfigure(configs, reply)) => {
+                    let result = self.reconfigure(configs, now);
+                    let _ = reply.try_send(result);
+                }
+                Ok(VrrpCommand::ReplaceNotify(subscribers)) => {
+                    self.notify_subscribers = subscribers;
+                }
+                Ok(VrrpCommand::HoldPreemption(is_held)) => {
+                    self.sync_group.hold_preemption(is_held);
+                }
                 Ok(VrrpCommand::Announce) => {
                     for (instance, member) in
                         self.instances.iter_mut().zip(self.sync_group.members())
@@ -171,6 +190,27 @@ impl VrrpThread {
                 Err(TryRecvError::Empty) => return true,
             }
         }
+    }
+
+    fn reconfigure(
+        &mut self,
+        configs: Vec<VirtualRouterConfig>,
+        now: Instant,
+    ) -> Result<(), VrrpStartError> {
+        for (instance, config) in self.instances.iter().zip(&configs) {
+            instance.address_set.check_additions(config, &mut self.netlink)?;
+        }
+        for (index, config) in configs.into_iter().enumerate() {
+            let Some(instance) = self.instances.get_mut(index) else { break };
+            let election = config.election.clone();
+            let name = config.name.clone();
+            let is_master = self.sync_group.members()[index].state() == VrrpState::Master;
+            instance.reconfigure(config, is_master, &mut self.netlink, now);
+            self.sync_group
+                .reconfigure(now, index, election)
+                .map_err(|source| VrrpStartError::Config { router_name: name, source })?;
+        }
+        Ok(())
     }
 
     /// Handles the received packets and notifications. They are handled before the timers, because an
@@ -259,14 +299,16 @@ impl VrrpThread {
     fn publish(&mut self, index: usize, kind: VrrpEventKind) {
         let event = VrrpEvent { router_name: self.instances[index].config.name.clone(), kind };
         let events_lost = &mut self.events_lost;
-        self.subscribers.retain(|subscriber| match subscriber.try_send(event.clone()) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_)) => {
-                *events_lost += 1;
-                true
-            }
-            Err(TrySendError::Disconnected(_)) => false,
-        });
+        for subscribers in [&mut self.subscribers, &mut self.notify_subscribers] {
+            subscribers.retain(|subscriber| match subscriber.try_send(event.clone()) {
+                Ok(()) => true,
+                Err(TrySendError::Full(_)) => {
+                    *events_lost += 1;
+                    true
+                }
+                Err(TrySendError::Disconnected(_)) => false,
+            });
+        }
     }
 
     fn status(&self, now: Instant) -> VrrpStatus {
