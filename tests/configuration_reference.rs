@@ -44,7 +44,7 @@ In the tables, *required* in the column *Default* marks a key that must be set w
 
 /// The types of values, by the Rust type: how a type is called, and what it is where no doc comment
 /// of this crate describes it.
-const VALUE_TYPES: [(&str, &str, &str); 20] = [
+const VALUE_TYPES: [(&str, &str, &str); 21] = [
     ("String", "string", ""),
     (
         "PathBuf",
@@ -77,6 +77,7 @@ const VALUE_TYPES: [(&str, &str, &str); 20] = [
         "A string of pairs of hexadecimal digits. Logs do not show it.",
     ),
     ("SecretString", "secret string", "A string that logs do not show."),
+    ("NotifyCommandList", "program and arguments", ""),
 ];
 
 /// Further types, of a single key each, whose doc comment names the allowed values.

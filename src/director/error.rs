@@ -112,6 +112,12 @@ pub enum DirectorError {
         /// The addresses of the servers that have the name.
         addresses: Vec<SocketAddr>,
     },
+    /// An operator's change of a standby that follows an active director would change nothing there.
+    #[error("this director is standby: change the servers at the active one; sync peer: {peer}")]
+    Standby {
+        /// The address of the other director in the table `[sync]`.
+        peer: SocketAddr,
+    },
     /// The director has been stopped.
     #[error("the director has been stopped")]
     Stopped,

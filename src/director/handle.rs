@@ -116,8 +116,9 @@ impl Director {
     ///   new connections: another forwarder serves the same sockets, and no client is refused. UDP
     ///   clients stay at their servers, in flows that start with their next datagrams.
     /// - A listener that is removed is closed, and its connections have the `drain_timeout`.
-    /// - Another `[vrrp]` table ends this director's part in the election, in which the other director
-    ///   takes over, and starts another.
+    /// - Another `[vrrp]` table changes the running virtual routers, and a master stays master; another
+    ///   interface, number, version, source address, peer or number of virtual routers ends this
+    ///   director's part in the election, in which the other director takes over, and starts another.
     ///
     /// A part that cannot be applied, although everything was prepared, is in the
     /// [failures](ReloadSummary::failures) of the summary and in the [status](Self::status); the next
@@ -197,8 +198,9 @@ impl Director {
     /// same thing, and the standby adopts it.
     ///
     /// # Errors
-    /// [`DirectorError::NoService`], [`DirectorError::NoServer`], [`DirectorError::AmbiguousServer`], a
-    /// limit is out of its range, or the scheduler cannot use the weight. Nothing is changed then.
+    /// [`DirectorError::NoService`], [`DirectorError::NoServer`], [`DirectorError::AmbiguousServer`],
+    /// [`DirectorError::Standby`] for a standby that follows another director, a limit is out of its range,
+    /// or the scheduler cannot use the weight. Nothing is changed then.
     pub fn change_server(
         &self,
         service: &str,
@@ -227,6 +229,7 @@ impl Director {
     }
 
     fn edit_servers(&self, service: &str, edit: ServerEdit) -> Result<(), DirectorError> {
+        self.view.status.refuse_on_standby()?;
         self.view.registry.edit_servers(service, &[edit], &ChangeOrigin::Program)
     }
 

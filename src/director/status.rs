@@ -211,6 +211,14 @@ impl StatusReader {
     pub(super) fn reload_counts(&self) -> ReloadCounts {
         self.reload.counts()
     }
+
+    /// Refuses an operator's change while this director is a standby that follows another one.
+    pub(super) fn refuse_on_standby(&self) -> Result<(), DirectorError> {
+        match self.sync.followed_peer().filter(|_| !self.is_active()) {
+            Some(peer) => Err(DirectorError::Standby { peer }),
+            None => Ok(()),
+        }
+    }
 }
 
 fn host_name() -> String {

@@ -19,10 +19,11 @@ use super::registry::ServiceRegistry;
 use super::role::{DirectorRole, RoleSender};
 use super::service::VirtualService;
 use super::supervisor::TaskSupervisor;
+use super::sync::SyncStatusSlot;
 use crate::backend::{BackendSet, BackendState, Spec};
 use crate::health::{Monitor, WatchHandle};
 use crate::sync::{Mutex, lock};
-use crate::vrrp::{TrackEffect, Vrrp, VrrpEvents, VrrpState};
+use crate::vrrp::{TrackEffect, VirtualRouterConfig, Vrrp, VrrpEvents, VrrpState};
 
 /// How often tracked services and links are read.
 const TRACK_INTERVAL: Duration = Duration::from_millis(100);
@@ -33,8 +34,51 @@ const TRACK_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct VrrpDriver {
     vrrp: Arc<Vrrp>,
     role: RoleSender,
+    supervisor: TaskSupervisor,
     end: Arc<ElectionEnd>,
-    _tracking: AbortOnDropHandle<()>,
+    service_weight: Option<u8>,
+    resources: Vec<Arc<PriorityTracker>>,
+    tracking: AbortOnDropHandle<()>,
+    _readiness: AbortOnDropHandle<()>,
+}
+
+/// What a director waits for before it replaces a master of lower priority.
+#[derive(Clone, Debug)]
+pub(super) struct TakeoverConditions {
+    /// The number of services whose checks must have had a first result.
+    pub(super) services: usize,
+    /// The synchronization with the active director, if there is a `[sync]` table.
+    pub(super) sync: Option<SyncStatusSlot>,
+}
+
+/// How long a director waits at most.
+const MAX_TAKEOVER_WAIT: Duration = Duration::from_secs(30);
+
+impl TakeoverConditions {
+    /// Holds preemption back until the conditions are met, or the time is over.
+    async fn wait(self, registry: ServiceRegistry, vrrp: Arc<Vrrp>) {
+        let wait = async {
+            let mut tick = tokio::time::interval(TRACK_INTERVAL);
+            while !self.are_met(&registry) {
+                tick.tick().await;
+            }
+        };
+        if tokio::time::timeout(MAX_TAKEOVER_WAIT, wait).await.is_err() {
+            tracing::warn!(
+                "[vrrp]: this director may replace a master of lower priority, although after \
+                 {MAX_TAKEOVER_WAIT:?} a check had no result or the state was not received"
+            );
+        }
+        vrrp.hold_preemption(false);
+    }
+
+    fn are_met(&self, registry: &ServiceRegistry) -> bool {
+        let services = registry.services();
+        let in_sync = |slot: &SyncStatusSlot| slot.status().is_some_and(|status| status.in_sync);
+        services.len() >= self.services
+            && services.iter().all(|service| service.has_first_verdicts())
+            && self.sync.as_ref().is_none_or(in_sync)
+    }
 }
 
 /// What the election belongs to.
@@ -59,25 +103,18 @@ impl VrrpDriver {
     /// Starts the election, and makes it decide the role.
     pub(super) fn start(
         configs: &[VrrpConfig],
+        conditions: TakeoverConditions,
         context: ElectionContext<'_>,
     ) -> Result<Self, DirectorError> {
         let ElectionContext { registry, role, supervisor, control } = context;
-        let mut routers = Vec::new();
-        for config in configs {
-            routers.extend(config.virtual_routers()?);
-        }
-        let mut trackers = ElectionTrackers {
-            service_weight: configs.iter().find_map(|config| config.service_weight),
-            resources: Vec::new(),
-            reported: BTreeMap::new(),
-        };
-        for track in configs.iter().flat_map(|config| &config.tracks) {
-            if !trackers.resources.iter().any(|tracker| tracker.label == track.name) {
-                trackers.resources.push(PriorityTracker::start(track, registry.monitor())?);
-            }
-        }
+        let routers = virtual_routers(configs)?;
+        let service_weight = configs.iter().find_map(|config| config.service_weight);
+        let resources = start_trackers(configs, &[], registry.monitor())?;
         let notify = configs.iter().filter_map(VrrpConfig::build_notify);
         let vrrp = Arc::new(Vrrp::start_with_notify(routers, notify)?);
+        vrrp.hold_preemption(true);
+        let readiness = conditions.wait(registry.clone(), Arc::clone(&vrrp));
+        let readiness = AbortOnDropHandle::new(tokio::spawn(readiness));
         let mut events = vrrp.events();
         role.set_vrrp(&vrrp);
         let (election, sender) = (Arc::downgrade(&vrrp), role.clone());
@@ -94,13 +131,23 @@ impl VrrpDriver {
                 control.restart_election();
             }
         });
-        let trackers = Arc::new(Mutex::new(trackers));
-        let (tracked, services) = (Arc::clone(&vrrp), registry.clone());
-        let tracking = supervisor.spawn("election tracking", move || {
-            run_trackers(Arc::clone(&trackers), services.clone(), Arc::clone(&tracked))
-        });
+        let trackers = ElectionTrackers {
+            service_weight,
+            resources: resources.clone(),
+            reported: BTreeMap::new(),
+        };
+        let tracking = trackers.spawn(registry, &vrrp, supervisor);
         // On an error the driver is dropped, which ends the election.
-        let driver = Self { vrrp, role: role.clone(), end, _tracking: tracking };
+        let driver = Self {
+            vrrp,
+            role: role.clone(),
+            supervisor: supervisor.clone(),
+            end,
+            service_weight,
+            resources,
+            tracking,
+            _readiness: readiness,
+        };
         spawned.map_err(|source| DirectorError::VrrpThread { source })?;
         Ok(driver)
     }
@@ -108,6 +155,37 @@ impl VrrpDriver {
     /// Returns whether the election has ended by itself.
     pub(super) fn has_failed(&self) -> bool {
         self.end.has_failed.load(Ordering::Acquire)
+    }
+
+    /// Changes the virtual routers while they run; returns `false` if that is not possible, and the
+    /// election must be started anew. On an error nothing has changed.
+    pub(super) fn reconfigure(
+        &mut self,
+        configs: &[VrrpConfig],
+        registry: &ServiceRegistry,
+    ) -> Result<bool, DirectorError> {
+        let routers = virtual_routers(configs)?;
+        let resources = start_trackers(configs, &self.resources, registry.monitor())?;
+        let notify = configs.iter().filter_map(VrrpConfig::build_notify);
+        if !self.vrrp.reconfigure(routers, notify)? {
+            return Ok(false);
+        }
+        let service_weight = configs.iter().find_map(|config| config.service_weight);
+        let mut reported = BTreeMap::new();
+        for service in registry.services().iter() {
+            let (label, is_up) = (service_track(service), service.has_eligible_server());
+            if service_weight != self.service_weight {
+                // Added again at once, with the other weight.
+                self.vrrp.remove_track(&label);
+            } else if self.vrrp.set_track(&label, is_up).is_ok() {
+                reported.insert(label, is_up);
+            }
+        }
+        (self.service_weight, self.resources) = (service_weight, resources);
+        let resources = self.resources.clone();
+        let trackers = ElectionTrackers { service_weight, resources, reported };
+        self.tracking = trackers.spawn(registry, &self.vrrp, &self.supervisor);
+        Ok(true)
     }
 
     /// Hands the addresses over, and waits until that is done. The role is standby from then on.
@@ -126,6 +204,40 @@ impl Drop for VrrpDriver {
         self.vrrp.stop();
         self.role.set_without_vrrp(DirectorRole::Standby);
     }
+}
+
+/// Returns the name of the tracked item of a service.
+fn service_track(service: &VirtualService) -> String {
+    format!("{SERVICE_TRACK_PREFIX}{}", service.name)
+}
+
+fn virtual_routers(configs: &[VrrpConfig]) -> Result<Vec<VirtualRouterConfig>, DirectorError> {
+    let mut routers = Vec::new();
+    for config in configs {
+        routers.extend(config.virtual_routers()?);
+    }
+    Ok(routers)
+}
+
+/// Starts the trackers of all tables' items; of those that run already, the tracker is kept with what its
+/// check has found out.
+fn start_trackers(
+    configs: &[VrrpConfig],
+    running: &[Arc<PriorityTracker>],
+    monitor: &Monitor,
+) -> Result<Vec<Arc<PriorityTracker>>, DirectorError> {
+    let mut resources: Vec<Arc<PriorityTracker>> = Vec::new();
+    for track in configs.iter().flat_map(|config| &config.tracks) {
+        if resources.iter().any(|tracker| tracker.config.name == track.name) {
+            continue;
+        }
+        let kept = running.iter().find(|tracker| tracker.config.is_same_item(track));
+        resources.push(match kept {
+            Some(tracker) => Arc::clone(tracker),
+            None => Arc::new(PriorityTracker::start(track, monitor)?),
+        });
+    }
+    Ok(resources)
 }
 
 /// Publishes the election's events and the role, until the election ends. It blocks, and needs a
@@ -161,7 +273,7 @@ fn follow_election(
 struct ElectionTrackers {
     /// What the priority loses for each service that has no eligible server.
     service_weight: Option<u8>,
-    resources: Vec<PriorityTracker>,
+    resources: Vec<Arc<PriorityTracker>>,
     /// What was last reported to the election, by the label of the tracked resource.
     reported: BTreeMap<String, bool>,
 }
@@ -169,8 +281,7 @@ struct ElectionTrackers {
 /// A link or a check that the priority depends on.
 #[derive(Debug)]
 struct PriorityTracker {
-    label: String,
-    is_inverted: bool,
+    config: TrackConfig,
     resource: TrackedResource,
 }
 
@@ -195,11 +306,26 @@ async fn run_trackers(
 }
 
 impl ElectionTrackers {
+    /// Starts the task that reports to the election.
+    fn spawn(
+        self,
+        registry: &ServiceRegistry,
+        vrrp: &Arc<Vrrp>,
+        supervisor: &TaskSupervisor,
+    ) -> AbortOnDropHandle<()> {
+        let (trackers, registry, vrrp) =
+            (Arc::new(Mutex::new(self)), registry.clone(), Arc::clone(vrrp));
+        supervisor.spawn("election tracking", move || {
+            run_trackers(Arc::clone(&trackers), registry.clone(), Arc::clone(&vrrp))
+        })
+    }
+
+    /// Reports what has changed.
     fn update(&mut self, vrrp: &Vrrp, services: &[Arc<VirtualService>]) {
         let mut current = BTreeMap::new();
         if let Some(weight) = self.service_weight {
             for service in services {
-                let label = format!("{SERVICE_TRACK_PREFIX}{}", service.name);
+                let label = service_track(service);
                 if !self.reported.contains_key(&label) {
                     vrrp.add_track(&label, TrackEffect::Minus(weight));
                 }
@@ -211,7 +337,7 @@ impl ElectionTrackers {
         };
         self.reported.keys().filter(is_removed).for_each(|label| vrrp.remove_track(label));
         for tracker in &self.resources {
-            current.insert(tracker.label.clone(), tracker.is_up());
+            current.insert(tracker.config.name.clone(), tracker.is_up());
         }
         for (label, is_up) in &current {
             if self.reported.get(label) != Some(is_up) {
@@ -243,11 +369,11 @@ impl PriorityTracker {
             }
             (None, None) => return Err(track_error("neither `check` nor `interface`".to_owned())),
         };
-        Ok(Self { label: config.name.clone(), is_inverted: config.inverted, resource })
+        Ok(Self { config: config.clone(), resource })
     }
 
     fn is_up(&self) -> bool {
-        self.resource.is_up() != self.is_inverted
+        self.resource.is_up() != self.config.inverted
     }
 }
 

@@ -22,6 +22,13 @@ pub struct SavedHealth {
 }
 
 impl SavedHealth {
+    /// Tells whether every check of this many backends has had a first result.
+    #[cfg(feature = "director")]
+    pub(crate) fn has_all_verdicts(&self, backends: usize) -> bool {
+        let mut checks = self.verdicts.iter().flat_map(|member| &member.checks);
+        self.verdicts.len() >= backends && checks.all(|check| check.verdict.health().is_some())
+    }
+
     /// Removes the outcome counts, for a process that has counts of its own.
     #[must_use]
     pub fn without_outcomes(mut self) -> Self {

@@ -50,6 +50,11 @@ impl AuthKey {
         }
     }
 
+    /// Tells whether two keys are the same, for a change of a configuration: not in constant time.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.id, &self.secret) == (other.id, &other.secret)
+    }
+
     fn compute_hmac(&self, message: &[u8], prefix: &[u8], source: IpAddr) -> Hmac<Sha256> {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.secret) else {
             unreachable!("HMAC accepts keys of any length")

@@ -49,6 +49,8 @@ pub struct Election {
     preempted_master: Option<ReceivedAdvert>,
     /// The master-down timer was extended because this router stalled.
     has_extended_wait: bool,
+    /// Masters of lower priority keep the addresses for now, whatever [`PreemptMode`] says.
+    is_preemption_held: bool,
     /// The master sent priority 0.
     has_master_resigned: bool,
     /// This router is master, has resigned, and waits for its successor.
@@ -80,6 +82,7 @@ impl Election {
             tolerated_since: None,
             preempted_master: None,
             has_extended_wait: false,
+            is_preemption_held: false,
             has_master_resigned: false,
             is_stopping: false,
             is_grouped: false,
@@ -87,6 +90,42 @@ impl Election {
             fault: None,
             outputs: VecDeque::new(),
         })
+    }
+
+    /// Changes the settings while the election runs; number, source address and version stay those of
+    /// the start. The state stays too. The priority is that of [`set_priority`](Self::set_priority). A
+    /// master advertises another interval at once.
+    ///
+    /// # Errors
+    /// [`VrrpConfigError`] names the setting that is not valid; nothing changes then.
+    pub fn reconfigure(
+        &mut self,
+        now: Instant,
+        config: ElectionConfig,
+    ) -> Result<(), VrrpConfigError> {
+        let ElectionConfig { vrid, source, version, .. } = self.config;
+        let config = ElectionConfig { vrid, source, version, ..config };
+        config.validate()?;
+        let has_interval_changed = config.interval != self.config.interval;
+        self.config = config;
+        if has_interval_changed {
+            match self.state {
+                VrrpState::Master if !self.is_stopping => self.advertise(now),
+                // In version 3 the interval of the master counts.
+                VrrpState::Backup if version == VrrpVersion::V2 => {
+                    self.master_advert_interval = self.config.interval;
+                    self.state_timer = Some(now + self.master_down_interval());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds preemption back, or allows it again: for a router that is not ready yet. It becomes master
+    /// all the same if there is none.
+    pub fn hold_preemption(&mut self, is_held: bool) {
+        self.is_preemption_held = is_held;
     }
 
     /// Returns the state.
@@ -323,6 +362,7 @@ impl Election {
     /// Tells whether a master of lower priority keeps the addresses for now.
     fn is_preemption_held_back(&mut self, now: Instant) -> bool {
         match self.config.preempt {
+            _ if self.is_preemption_held => true,
             PreemptMode::Always => false,
             PreemptMode::Never => true,
             PreemptMode::After(delay) => {

@@ -38,6 +38,25 @@ impl VrrpSyncGroup {
         &self.members
     }
 
+    /// Holds preemption back, or allows it again, as [`Election::hold_preemption`], for all members.
+    pub fn hold_preemption(&mut self, is_held: bool) {
+        self.members.iter_mut().for_each(|member| member.hold_preemption(is_held));
+    }
+
+    /// Changes the settings of the member of this index, as [`Election::reconfigure`]; does nothing if
+    /// there is no such member.
+    ///
+    /// # Errors
+    /// [`VrrpConfigError`] names the setting that is not valid; nothing changes then.
+    pub fn reconfigure(
+        &mut self,
+        now: Instant,
+        index: usize,
+        config: ElectionConfig,
+    ) -> Result<(), VrrpConfigError> {
+        self.update_one(now, index, |member| member.reconfigure(now, config)).unwrap_or(Ok(()))
+    }
+
     /// Returns the earliest [`Election::poll_timeout`] of the members.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {

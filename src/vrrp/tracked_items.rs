@@ -69,6 +69,17 @@ impl TrackedItems {
         Self { base_priority, items: BTreeMap::new() }
     }
 
+    /// Changes the priority that the items change.
+    pub fn set_base_priority(&mut self, base_priority: u8) {
+        self.base_priority = base_priority;
+    }
+
+    /// Returns whether an item is up; `None` if there is none of that name.
+    #[must_use]
+    pub fn is_up(&self, name: &str) -> Option<bool> {
+        self.items.get(name).map(|item| item.is_up)
+    }
+
     /// Inserts an item, in place of the item with that name.
     pub fn insert(&mut self, name: impl Into<String>, effect: TrackEffect, is_up: bool) {
         self.items.insert(name.into(), TrackedItem { effect, is_up });

@@ -440,5 +440,6 @@ async fn a_server_has_checks_and_programs_of_its_own() {
         .expect("sound");
     until(&|| states() == ["down", "eligible", "down"]).await;
     director.stop(Duration::ZERO).await;
-    std::fs::remove_dir_all(&folder).expect("the folder is removed");
+    // A program that still runs may write into it.
+    let _ = std::fs::remove_dir_all(&folder);
 }

@@ -418,3 +418,42 @@ fn an_invalid_setting_is_named_in_the_error() {
                 it takes 10ms to 40.95s in steps of 10ms";
     assert_eq!(error.to_string(), text);
 }
+
+#[test]
+fn a_held_preemption_leaves_a_master_of_lower_priority_alone() {
+    let (mut election, mut now) = backup(config(5, 100));
+    election.hold_preemption(true);
+    for _ in 0..20 {
+        now += 100 * MS;
+        election.handle_advert(now, &advert(9, 50));
+        election.handle_timeout(now);
+    }
+    assert_eq!(election.state(), VrrpState::Backup);
+    election.hold_preemption(false);
+    for _ in 0..20 {
+        now += 100 * MS;
+        election.handle_advert(now, &advert(9, 50));
+        election.handle_timeout(now);
+    }
+    assert_eq!(election.state(), VrrpState::Master);
+    // Without any master, it takes over at once.
+    let (mut election, now) = backup(config(5, 100));
+    election.hold_preemption(true);
+    election.handle_timeout(now + master_down_interval(100));
+    assert_eq!(election.state(), VrrpState::Master);
+}
+
+#[test]
+fn a_change_of_the_settings_keeps_the_state() {
+    let (mut election, now) = master();
+    election.reconfigure(now, config(5, 100).interval(TENTH)).expect("valid");
+    assert_eq!(actions(&mut election), vec![], "nothing has changed");
+    election.reconfigure(now, config(5, 100).interval(2 * TENTH)).expect("valid");
+    assert_eq!(actions(&mut election), vec![ElectionOutput::SendAdvert { priority: 100 }]);
+    assert_eq!((election.state(), due(&election, now)), (VrrpState::Master, 2 * TENTH));
+    election.reconfigure(now, config(5, 100).interval(MS)).expect_err("below the minimum");
+    assert_eq!(due(&election, now), 2 * TENTH);
+    // The number stays.
+    election.reconfigure(now, config(9, 100).interval(2 * TENTH)).expect("valid");
+    assert_eq!(election.state(), VrrpState::Master);
+}

@@ -1,15 +1,16 @@
 //! Virtual routers in network namespaces: their addresses, routes, events and commands.
 
 use std::fs;
-use std::net::IpAddr;
+use std::io::{ErrorKind, Read};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use lvs::vrrp::{
-    AuthKey, ElectionConfig, NotifyCommands, VirtualRoute, VirtualRouterConfig, Vrrp, VrrpEvent,
-    VrrpEventKind, VrrpEvents, VrrpStartError, VrrpState,
+    AuthKey, ElectionConfig, NotifyCommands, TrackEffect, VirtualRoute, VirtualRouterConfig, Vrrp,
+    VrrpEvent, VrrpEventKind, VrrpEvents, VrrpStartError, VrrpState,
 };
 
 use crate::link::namespaces::skipped::report_skipped;
@@ -260,6 +261,68 @@ fn each_virtual_router_runs_its_own_commands_from_the_first_state_on() {
     let expected = "backup\nany INSTANCE four BACKUP 100\nmaster\nany INSTANCE four MASTER 100\n\
         any INSTANCE four STOP 100\n";
     assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_change_of_the_configuration_changes_nothing_else() {
+    let Some(link) = Link::new() else { return };
+    let ip = |text: &str| text.parse::<IpAddr>().expect("an IP address");
+    let with = |router: VirtualRouterConfig, address: &str| {
+        router.address(address.parse().expect("an address"))
+    };
+    let (vrrp, mut events) = start(&link, "a", with(router("a", 100), "10.88.0.101/24"));
+    becomes(&mut events, VrrpState::Master);
+    let changed = with(router("a", 90), "10.88.0.102/24").track("t", TrackEffect::Minus(20));
+    assert!(vrrp.reconfigure([changed.clone()], []).expect("a valid change"));
+    let priority = || vrrp.status().expect("the thread replies").routers[0].priority;
+    until("the priority has changed", || priority() == 90);
+    assert!(link.has("a", ip("10.88.0.100")) && link.has("a", ip("10.88.0.102")));
+    assert!(!link.has("a", ip("10.88.0.101")));
+    vrrp.set_track("t", false).expect("the item is tracked");
+    until("the item counts", || priority() == 70);
+    // The item stays down, and counts with another weight.
+    let heavier = with(router("a", 90), "10.88.0.102/24").track("t", TrackEffect::Minus(30));
+    assert!(vrrp.reconfigure([heavier], []).expect("a valid change"));
+    until("the weight has changed", || priority() == 60);
+    assert!(vrrp.is_master());
+    // An address that the machine has, and another virtual router: nothing changes.
+    let used = with(router("a", 1), "10.88.0.1/24");
+    let error = vrrp.reconfigure([used], []).expect_err("the address is in use");
+    assert!(matches!(error, VrrpStartError::AddressInUse { .. }), "{error}");
+    assert!(!vrrp.reconfigure([changed.clone().peer(ip("10.88.0.9"))], []).expect("valid"));
+    assert!(
+        !vrrp
+            .reconfigure([changed.clone(), changed.name("other")], [])
+            .is_ok_and(|is_same| is_same)
+    );
+    assert_eq!(priority(), 60);
+    vrrp.stop();
+    let events = std::iter::from_fn(|| events.blocking_next());
+    let states: Vec<_> =
+        events.filter_map(|event| event.expect("few events").new_state()).collect();
+    assert_eq!(states, [VrrpState::Init], "the router was master all the time");
+    assert!(!link.has("a", ip("10.88.0.102")));
+}
+
+#[test]
+fn connections_of_an_address_that_is_given_away_are_reset() {
+    let Some(link) = Link::new() else { return };
+    for (resets, expected) in [(true, Some(ErrorKind::ConnectionReset)), (false, None)] {
+        let (vrrp, mut events) = start(&link, "a", router("a", 100).reset_connections(resets));
+        becomes(&mut events, VrrpState::Master);
+        let listener = link.within("a", || TcpListener::bind("10.88.0.100:0")).expect("an address");
+        let address = listener.local_addr().expect("the listener is bound");
+        let mut client = link.within("b", || TcpStream::connect(address)).expect("a connects");
+        let (server, _) = listener.accept().expect("a connection");
+        vrrp.stop();
+        client.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+        let end = client.read(&mut [0]).expect_err("nothing is sent").kind();
+        match expected {
+            Some(kind) => assert_eq!(end, kind),
+            None => assert_eq!(end, ErrorKind::WouldBlock, "the connection hangs"),
+        }
+        drop(server);
+    }
 }
 
 #[test]

@@ -68,12 +68,13 @@ fn parse_object<T: DeserializeOwned>(value: Value) -> Result<T, RequestBodyError
     Ok(serde_json::from_value(value)?)
 }
 
-/// What a standby answers to a change.
+/// What a standby answers that follows no active director at the moment.
 const STANDBY_NOTE: &str = "this director is standby: the change is made here only, and the active director does \
      not receive it; make it at the active director, which passes it on to its standby";
 
 impl AdminContext {
-    /// Applies the edits, all of them or none, and answers with `code`. A standby adds a note.
+    /// Applies the edits, all of them or none, and answers with `code`. A standby that follows an active
+    /// director refuses them; another standby adds a note.
     fn edit_servers(
         &self,
         service: &str,
@@ -81,6 +82,9 @@ impl AdminContext {
         origin: &ChangeOrigin,
         code: StatusCode,
     ) -> Response {
+        if let Err(error) = self.status.refuse_on_standby() {
+            return error.into_response();
+        }
         match self.registry.edit_servers(service, edits, origin) {
             Ok(()) if self.status.is_active() => code.into_response(),
             // 204 has no body.

@@ -15,7 +15,9 @@ impl IntoResponse for DirectorError {
     fn into_response(self) -> Response {
         let code = match self {
             Self::NoService(_) | Self::NoServer { .. } => StatusCode::NOT_FOUND,
-            Self::ServerExists { .. } | Self::AmbiguousServer { .. } => StatusCode::CONFLICT,
+            Self::ServerExists { .. } | Self::AmbiguousServer { .. } | Self::Standby { .. } => {
+                StatusCode::CONFLICT
+            }
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };
         error_response(code, &self.to_string())

@@ -29,8 +29,10 @@ builder VrrpConfigBuilder;
 /// has.
 ///
 /// With several `[[vrrp]]` tables, one director is master of all of them or of none. Addresses of
-/// both families make a virtual router for each. A reload that changes any of the tables restarts
-/// the election.
+/// both families make a virtual router for each. A reload changes a running virtual router: a master
+/// stays master, and keeps the addresses that the new configuration has too. Only another number of
+/// virtual routers, another interface, number, family, version, source address, peer or virtual MAC, or
+/// the priority 255 restarts the election.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct VrrpConfig {
@@ -50,7 +52,9 @@ pub struct VrrpConfig {
     /// whole seconds to 255 s for version 2. A backup takes over after three to four intervals.
     /// Default: `"1s"`.
     advert_interval: Option<HumanDuration>,
-    /// Whether a director takes over from a master of lower priority. Default: `true`.
+    /// Whether a director takes over from a master of lower priority. After its start it waits until
+    /// each check has had a first result and, with `[sync]`, until it has the state of the active
+    /// director, for 30 s at most. Default: `true`.
     #[serde(default = "default_true")]
     preempt: bool,
     /// How long a director waits before it takes over from a master of lower priority. Default:
@@ -89,6 +93,11 @@ pub struct VrrpConfig {
     /// Accepts version 2 advertisements with a plain text password, whatever it is. Default: `false`.
     #[serde(default)]
     ignore_passwords: bool,
+    /// Whether a director that gives the addresses away resets their TCP connections, so that clients
+    /// connect to the other one at once. Needs `CONFIG_INET_DIAG_DESTROY` of the kernel. Default:
+    /// `true`.
+    #[serde(default = "default_true")]
+    reset_connections: bool,
     /// Signs advertisements with this key, and refuses unsigned ones: 32 to 64 bytes in hexadecimal
     /// digits, as printed by `openssl rand -hex 32`. Default: none.
     auth_key: Option<HexSecret>,
@@ -253,6 +262,12 @@ impl TrackConfig {
         self.check_plan().map(drop)
     }
 
+    /// Tells whether another item is this one, but for its weight.
+    pub(crate) fn is_same_item(&self, other: &Self) -> bool {
+        (&self.name, self.inverted, &self.interface, &self.address, &self.check)
+            == (&other.name, other.inverted, &other.interface, &other.address, &other.check)
+    }
+
     fn track_effect(&self) -> TrackEffect {
         let amount = |weight: i16| u8::try_from(weight.unsigned_abs()).unwrap_or(u8::MAX);
         match self.weight {
@@ -304,6 +319,7 @@ impl VrrpConfig {
             checksum_as_v2: false,
             virtual_mac: false,
             ignore_passwords: false,
+            reset_connections: default_true(),
             auth_key: None,
             announce: None,
             service_weight: None,
@@ -459,7 +475,8 @@ impl VrrpConfig {
             };
             let mut router = VirtualRouterConfig::new(&*self.interface, self.router_config(source))
                 .virtual_mac(self.virtual_mac)
-                .ignore_passwords(self.ignore_passwords);
+                .ignore_passwords(self.ignore_passwords)
+                .reset_connections(self.reset_connections);
             router = router.name(self.router_names().nth(routers.len()).unwrap_or_default());
             if self.checksum_as_v2 {
                 router = router.checksum(ChecksumCoverage::MessageOnly);
@@ -603,11 +620,7 @@ impl<'a> KnownRouters<'a> {
         }
         for track in &router.tracks {
             let previous = self.tracks.insert(&track.name, track);
-            let differs = |previous: &TrackConfig| {
-                (previous.inverted, &previous.interface, &previous.address, &previous.check)
-                    != (track.inverted, &track.interface, &track.address, &track.check)
-            };
-            if previous.is_some_and(differs) {
+            if previous.is_some_and(|previous| !previous.is_same_item(track)) {
                 let reason = format!(
                     "another [[vrrp]] has a tracked item {:?} with other settings: items of one name \
                      must be the same but for `weight`",

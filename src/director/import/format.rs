@@ -1,8 +1,9 @@
 //! The importer: it detects the source format, converts, and checks the result.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::error::ImportError;
+use super::options::ImportOptions;
 use super::position::SourcePosition;
 use super::{ipvsadm, keepalived};
 use crate::director::config::DirectorConfig;
@@ -29,8 +30,7 @@ use crate::director::config::DirectorConfig;
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Importer {
-    folder: Option<PathBuf>,
-    config_id: Option<String>,
+    options: ImportOptions,
 }
 
 impl Importer {
@@ -42,21 +42,15 @@ impl Importer {
     /// Sets the folder of the file, in which the relative paths of `include` begin. Default: none,
     /// `include` is an error.
     pub fn folder(self, folder: impl Into<PathBuf>) -> Self {
-        Self { folder: Some(folder.into()), ..self }
+        let folder = Some(folder.into());
+        Self { options: ImportOptions { folder, ..self.options } }
     }
 
     /// Sets the name that conditions such as `@main` are compared with, keepalived's `--config-id`.
     /// Default: this machine's name up to its first dot, as in keepalived.
     pub fn config_id(self, id: impl Into<String>) -> Self {
-        Self { config_id: Some(id.into()), ..self }
-    }
-
-    pub(super) fn source_folder(&self) -> Option<&Path> {
-        self.folder.as_deref()
-    }
-
-    pub(super) fn condition(&self) -> Option<&str> {
-        self.config_id.as_deref()
+        let config_id = Some(id.into());
+        Self { options: ImportOptions { config_id, ..self.options } }
     }
 
     /// Converts a text. It reads the files that the text includes.
@@ -70,7 +64,7 @@ impl Importer {
             text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
         let output = match first {
             Some(line) if is_command(line.trim_start_matches("ipvsadm ")) => ipvsadm::import(text)?,
-            _ => keepalived::import(text, self)?,
+            _ => keepalived::import(text, &self.options)?,
         };
         let text = output.to_string();
         match DirectorConfig::parse(&text) {

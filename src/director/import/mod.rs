@@ -5,6 +5,7 @@ mod format;
 mod ipvs;
 mod ipvsadm;
 mod keepalived;
+mod options;
 mod position;
 mod toml_writer;
 

@@ -87,10 +87,16 @@ impl RunningParts {
         Ok(ReloadSummary::new(plan, self.applied.failures.clone()))
     }
 
-    /// Replaces the election. If the new one cannot be started, the old one is started again.
+    /// Changes the running virtual routers, or else replaces the election. If the new one cannot be
+    /// started, the old one is started again.
     async fn restart_vrrp(&mut self, config: &DirectorConfig) -> Result<(), DirectorError> {
+        if let Some(vrrp) = self.vrrp.as_mut().filter(|_| !config.vrrp.is_empty())
+            && vrrp.reconfigure(&config.vrrp, &self.registry)?
+        {
+            return Ok(());
+        }
         self.stop_vrrp().await;
-        let result = self.start_vrrp(&config.vrrp);
+        let result = self.start_vrrp(config);
         if result.is_err() {
             self.resume_vrrp();
         }
@@ -99,9 +105,9 @@ impl RunningParts {
 
     /// Starts the election that ran before; a failure is recorded, and the next reload tries again.
     pub(in crate::director) fn resume_vrrp(&mut self) {
-        let configs = std::mem::take(&mut self.applied.config.vrrp);
-        let result = self.start_vrrp(&configs);
-        self.applied.config.vrrp = configs;
+        let config = std::mem::take(&mut self.applied.config);
+        let result = self.start_vrrp(&config);
+        self.applied.config = config;
         self.applied.failures.retain(|failure| failure.part != ReloadPart::Vrrp);
         if let Err(error) = result {
             self.applied.record_failure(ReloadPart::Vrrp, error);

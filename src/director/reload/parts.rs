@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::director::admin::{AdminContext, AdminServer};
 use crate::director::applied::{AppliedConfig, ReloadStatusSlot, ReloadSummary};
 use crate::director::command::WeakControlSender;
-use crate::director::config::VrrpConfig;
+use crate::director::config::DirectorConfig;
 use crate::director::error::DirectorError;
 use crate::director::events::{DirectorEvent, ReloadEvent};
 use crate::director::registry::ServiceRegistry;
@@ -18,7 +18,7 @@ use crate::director::role::{DirectorRole, RoleSender, RoleWatch};
 use crate::director::sockets::ListeningSockets;
 use crate::director::supervisor::TaskSupervisor;
 use crate::director::sync::{RunningSync, SyncStatusSlot};
-use crate::director::vrrp::{ElectionContext, VrrpDriver};
+use crate::director::vrrp::{ElectionContext, TakeoverConditions, VrrpDriver};
 use crate::forward::{DrainReport, WorkerPool};
 
 /// Everything that a reload starts, replaces and ends. The controller owns it; dropped, all of it ends.
@@ -85,19 +85,23 @@ impl RunningParts {
     /// Starts an election by the `[vrrp]` tables. Without any, this director is active.
     pub(in crate::director) fn start_vrrp(
         &mut self,
-        configs: &[VrrpConfig],
+        config: &DirectorConfig,
     ) -> Result<(), DirectorError> {
-        if configs.is_empty() {
+        if config.vrrp.is_empty() {
             self.role.set_without_vrrp(DirectorRole::Active);
-        } else {
-            let election = ElectionContext {
-                registry: &self.registry,
-                role: &self.role,
-                supervisor: &self.supervisor,
-                control: &self.control,
-            };
-            self.vrrp = Some(VrrpDriver::start(configs, election)?);
+            return Ok(());
         }
+        let conditions = TakeoverConditions {
+            services: config.services.len(),
+            sync: config.sync.is_some().then(|| self.sync_status.clone()),
+        };
+        let election = ElectionContext {
+            registry: &self.registry,
+            role: &self.role,
+            supervisor: &self.supervisor,
+            control: &self.control,
+        };
+        self.vrrp = Some(VrrpDriver::start(&config.vrrp, conditions, election)?);
         Ok(())
     }
 }

@@ -120,6 +120,12 @@ impl VirtualService {
         state.overrides.apply_to(&state.config.servers)
     }
 
+    /// Returns whether every check of the service has had a first result.
+    pub(in crate::director) fn has_first_verdicts(&self) -> bool {
+        let backends = self.balancer.snapshot().members().len();
+        self.export_health().is_some_and(|health| health.has_all_verdicts(backends))
+    }
+
     /// Returns the programs to run for a change of the set.
     pub(in crate::director) fn notify_commands(
         &self,

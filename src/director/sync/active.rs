@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -14,14 +14,18 @@ use super::message::{ServiceUpdate, SlowUpdate, SyncMessage, TemplateUpdate};
 use super::state::{SYNC_INTERVAL, StateSync};
 use crate::director::registry::ServiceRegistry;
 use crate::director::role::RoleWatch;
+use crate::director::service::ServiceOutline;
 use crate::director::service::VirtualService;
 use crate::director::supervisor::TaskSupervisor;
 use crate::director::time::tokio_now;
 use crate::panics::catch_panic;
 
-/// Connections at a time. A pair has one standby; it may have a new connection before the old one is
-/// known to be dead.
+/// Standbys at a time. A pair has one; it may have a new connection before the old one is known to be
+/// dead.
 const MAX_FOLLOWERS: usize = 4;
+/// Connections that have not proved yet that they have the key: from the address of the peer, and from
+/// all others together, so that no other machine takes the place of the peer.
+const MAX_HANDSHAKES: usize = 4;
 /// How long a standby may take to read one message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -36,25 +40,42 @@ pub(super) async fn publish(
     role: RoleWatch,
     supervisor: TaskSupervisor,
 ) {
-    let permits = Arc::new(Semaphore::new(MAX_FOLLOWERS));
-    let mut followers = JoinSet::new();
+    let semaphore = |permits| Arc::new(Semaphore::new(permits));
+    let (peer_handshakes, other_handshakes) =
+        (semaphore(MAX_HANDSHAKES), semaphore(MAX_HANDSHAKES));
+    let followers = semaphore(MAX_FOLLOWERS);
+    let mut connections = JoinSet::new();
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        while followers.try_join_next().is_some() {}
+        while connections.try_join_next().is_some() {}
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
+                let is_peer = from.ip().to_canonical() == state.config.peer.ip().to_canonical();
+                let handshakes = if is_peer { &peer_handshakes } else { &other_handshakes };
+                let Ok(permit) = Arc::clone(handshakes).try_acquire_owned() else {
+                    state.report_refusal(from, "too many connections without the key");
+                    continue;
+                };
                 let (state, registry, role) = (Arc::clone(&state), registry.clone(), role.clone());
-                let supervisor = supervisor.clone();
-                followers.spawn(async move {
-                    let publishing = publish_to_follower(&state, &registry, &role, stream);
+                let (supervisor, followers) = (supervisor.clone(), Arc::clone(&followers));
+                connections.spawn(async move {
+                    let key = state.config.key();
+                    let channel = NoiseChannel::open(stream, key, NoiseRole::Responder).await;
+                    drop(permit);
+                    let channel = match channel {
+                        Ok(channel) => channel,
+                        Err(error) => return state.report_refusal(from, &error.to_string()),
+                    };
+                    let Ok(_permit) = followers.try_acquire() else {
+                        return state.report_refusal(from, "too many standbys");
+                    };
+                    let publishing = publish_to_follower(&state, &registry, &role, channel);
                     match catch_panic(publishing).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => {
-                            tracing::debug!("sync: the connection of a standby ended: {error}");
+                            tracing::debug!("sync: the connection of standby {from} ended: {error}");
                         }
                         Err(message) => supervisor.record_panic("sync connection", &message),
                     }
-                    drop(permit);
                 });
             }
             // Out of descriptors, or the peer has closed the connection already.
@@ -67,10 +88,9 @@ async fn publish_to_follower(
     state: &StateSync,
     registry: &ServiceRegistry,
     role: &RoleWatch,
-    stream: TcpStream,
+    mut channel: NoiseChannel,
 ) -> io::Result<()> {
-    let mut channel = NoiseChannel::open(stream, state.config.key(), NoiseRole::Responder).await?;
-    let _follower = FollowerGuard::new(state);
+    let mut follower = FollowerGuard::new(state);
     let mut progress = FollowerProgress::default();
     let mut tick = tokio::time::interval(SYNC_INTERVAL);
     loop {
@@ -78,6 +98,7 @@ async fn publish_to_follower(
         let message = progress.next_message(role.is_active(), &registry.services(), tokio_now());
         let sent_before = channel.bytes_sent;
         tokio::time::timeout(SEND_TIMEOUT, channel.send(&message)).await??;
+        follower.set_synchronized(message.is_active);
         state.lock_progress().status.sent += channel.bytes_sent - sent_before;
     }
 }
@@ -90,6 +111,7 @@ struct FollowerProgress {
     /// standby.
     last_export: Option<Instant>,
     sent_slow_updates: BTreeMap<String, SlowUpdate>,
+    sent_outlines: Option<Vec<ServiceOutline>>,
 }
 
 impl FollowerProgress {
@@ -108,6 +130,7 @@ impl FollowerProgress {
         self.ticks += 1;
         // A template that is used in this very instant may be sent twice, but never not at all.
         self.last_export = Some(now);
+        let outlines = if is_slow_due { self.changed_outlines(services) } else { None };
         let updates = services.iter().filter_map(|service| {
             let templates = service.persistence().map(|table| table.export(now, since));
             let update = ServiceUpdate {
@@ -117,7 +140,21 @@ impl FollowerProgress {
             };
             (!update.templates.is_empty() || update.slow.is_some()).then_some(update)
         });
-        SyncMessage { is_active, is_full, services: updates.collect() }
+        let updates = updates.collect();
+        SyncMessage { is_active, is_full, outlines, services: updates }
+    }
+
+    /// Returns what the other director's configuration must have too, unless it is what was sent last.
+    fn changed_outlines(
+        &mut self,
+        services: &[Arc<VirtualService>],
+    ) -> Option<Vec<ServiceOutline>> {
+        let outlines = Some(services.iter().map(|service| service.outline()).collect());
+        if self.sent_outlines == outlines {
+            return None;
+        }
+        self.sent_outlines.clone_from(&outlines);
+        outlines
     }
 
     /// Returns everything but persistence, unless it is what was sent last.
@@ -135,18 +172,29 @@ impl FollowerProgress {
     }
 }
 
-/// Counts a standby while it is connected.
-struct FollowerGuard<'a>(&'a StateSync);
+/// Counts a standby while it is connected, and whether it has this director's state.
+struct FollowerGuard<'a> {
+    state: &'a StateSync,
+    is_synchronized: bool,
+}
 
 impl<'a> FollowerGuard<'a> {
     fn new(state: &'a StateSync) -> Self {
         state.lock_progress().status.followers += 1;
-        Self(state)
+        Self { state, is_synchronized: false }
+    }
+
+    fn set_synchronized(&mut self, is_synchronized: bool) {
+        let was_synchronized = std::mem::replace(&mut self.is_synchronized, is_synchronized);
+        let mut progress = self.state.lock_progress();
+        progress.synchronized_followers -= usize::from(was_synchronized);
+        progress.synchronized_followers += usize::from(is_synchronized);
     }
 }
 
 impl Drop for FollowerGuard<'_> {
     fn drop(&mut self) {
-        self.0.lock_progress().status.followers -= 1;
+        self.set_synchronized(false);
+        self.state.lock_progress().status.followers -= 1;
     }
 }

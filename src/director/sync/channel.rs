@@ -85,7 +85,14 @@ impl NoiseChannel {
             let noise = noise.into_transport_mode().map_err(invalid_data)?;
             Ok(Self { stream, noise, bytes_sent: 0, bytes_received: 0 })
         };
-        timeout(HANDSHAKE_TIMEOUT, handshake).await?
+        match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+            Ok(Err(error)) => Err(explain_handshake(error, role)),
+            Ok(channel) => channel,
+            Err(_) => {
+                let reason = "the other side has not answered within 2 s";
+                Err(io::Error::new(io::ErrorKind::TimedOut, reason))
+            }
+        }
     }
 
     /// Sends a message. Not cancel safe: after a partial message the connection is unusable.
@@ -132,6 +139,21 @@ async fn read_frame(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::from(stream.read_u16().await?)];
     stream.read_exact(&mut bytes).await?;
     Ok(bytes)
+}
+
+/// Says what an error of the handshake means to an operator.
+fn explain_handshake(error: io::Error, role: NoiseRole) -> io::Error {
+    let reason = match (role, error.kind()) {
+        // The side that accepts ends the connection if the key is another one.
+        (NoiseRole::Initiator, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+            "the other director has refused the connection: both need the same `key`"
+        }
+        (_, io::ErrorKind::InvalidData) => {
+            "the other side has another `key`, or is no director of this version"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), reason)
 }
 
 fn invalid_data(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {

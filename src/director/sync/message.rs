@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::BackendId;
 use crate::balancer::SavedTemplate;
 use crate::director::overrides::ServiceOverrides;
+use crate::director::service::ServiceOutline;
 use crate::director::time::saturating_millis;
 use crate::health::SavedHealth;
 use crate::metrics::ServiceTotals;
@@ -19,6 +20,9 @@ pub(super) struct SyncMessage {
     pub(super) is_active: bool,
     /// Whether this is the whole state, not a difference.
     pub(super) is_full: bool,
+    /// What both configurations must have in common; absent if it has not changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) outlines: Option<Vec<ServiceOutline>>,
     pub(super) services: Vec<ServiceUpdate>,
 }
 

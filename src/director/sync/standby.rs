@@ -14,20 +14,31 @@ use crate::balancer::SavedTemplate;
 use crate::director::events::ChangeOrigin;
 use crate::director::registry::ServiceRegistry;
 use crate::director::role::{DirectorRole, RoleWatch};
-use crate::director::service::VirtualService;
+use crate::director::service::{VirtualService, differences};
 use crate::director::time::tokio_now;
 
 /// How long the first message may take, which holds the whole state.
 const FULL_UPDATE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The number of differences between the configurations that are reported.
+const MAX_DIFFERENCES: usize = 32;
 
 /// Follows the active director whenever this one is standby. It never returns.
 pub(super) async fn run_standby(state: Arc<StateSync>, registry: ServiceRegistry, role: RoleWatch) {
     loop {
         if !role.is_active() {
             let result = subscribe(&state, &registry, &role).await;
+            let error = result.err().map(|error| error.to_string());
             let mut progress = state.lock_progress();
             progress.status.in_sync = false;
-            progress.status.error = result.err().map(|error| error.to_string());
+            if let Some(error) =
+                error.as_ref().filter(|error| Some(*error) != progress.logged_error.as_ref())
+            {
+                let peer = state.config.peer;
+                tracing::warn!("sync: cannot follow the director at {peer}: {error}");
+                progress.logged_error = Some(error.clone());
+            }
+            progress.status.error = error;
         }
         sleep(SYNC_INTERVAL).await;
     }
@@ -58,7 +69,18 @@ async fn subscribe(
         progress.status.error = None;
         progress.last_received = Some(tokio_now());
         // Of two standbys neither has anything to send; what was received before is kept.
-        progress.status.in_sync = message.is_active && (message.is_full || progress.status.in_sync);
+        let was_in_sync = progress.status.in_sync;
+        progress.status.in_sync = message.is_active && (message.is_full || was_in_sync);
+        if progress.status.in_sync && !was_in_sync {
+            progress.logged_error = None;
+            tracing::info!("sync: follows the director at {}", state.config.peer);
+        }
+        if let Some(theirs) = message.outlines.filter(|_| message.is_active) {
+            progress.outlines = theirs;
+        }
+        if message.is_active {
+            report_differences(&mut progress, registry);
+        }
         if message.is_active {
             for update in message.services {
                 if let Ok(service) = registry.find_service(&update.name) {
@@ -67,6 +89,24 @@ async fn subscribe(
             }
         }
     }
+}
+
+/// Logs how the configurations of both directors differ, when that changes.
+fn report_differences(progress: &mut SyncProgress, registry: &ServiceRegistry) {
+    let ours: Vec<_> = registry.services().iter().map(|service| service.outline()).collect();
+    let mut lines = differences(&ours, &progress.outlines);
+    lines.truncate(MAX_DIFFERENCES);
+    if lines == progress.status.differences {
+        return;
+    }
+    match lines.is_empty() {
+        true => tracing::info!("sync: the configurations of both directors have the same services"),
+        false => {
+            let lines = lines.join("; ");
+            tracing::warn!("sync: the configurations of both directors differ: {lines}");
+        }
+    }
+    progress.status.differences = lines;
 }
 
 fn apply_update(

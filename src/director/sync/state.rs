@@ -1,18 +1,22 @@
 //! The progress of state synchronization, and its status.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::director::config::SyncConfig;
+use crate::director::service::ServiceOutline;
 use crate::director::time::{saturating_millis, tokio_now};
 use crate::health::SavedHealth;
 use crate::sync::{Mutex, MutexGuard, lock};
 
 /// How often changes of persistence are sent.
 pub(super) const SYNC_INTERVAL: Duration = Duration::from_millis(250);
+/// How often a refused connection is logged.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// A standby that receives nothing for this long opens another connection.
 pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -22,7 +26,8 @@ pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct SyncStatus {
     /// Standbys that are connected to this director.
     pub followers: usize,
-    /// This director is standby, and has received the active director's whole state.
+    /// The standby has the active director's whole state: this director is the standby, or a standby
+    /// that is connected to this one has it.
     pub in_sync: bool,
     /// Time since the last message from the active director, in milliseconds.
     pub silent_ms: Option<u64>,
@@ -32,6 +37,9 @@ pub struct SyncStatus {
     pub received: u64,
     /// The reason for which this director could not follow the other one, if the last attempt failed.
     pub error: Option<String>,
+    /// How the services of this director's configuration differ from the active one's, if this director
+    /// is standby: both must have the same services, schedulers and servers. At most 32.
+    pub differences: Vec<String>,
 }
 
 /// What the tasks of one `[sync]` table share.
@@ -45,6 +53,14 @@ pub(super) struct StateSync {
 pub(super) struct SyncProgress {
     pub(super) status: SyncStatus,
     pub(super) last_received: Option<Instant>,
+    /// Standbys that have this director's whole state.
+    pub(super) synchronized_followers: usize,
+    /// The services of the active director.
+    pub(super) outlines: Vec<ServiceOutline>,
+    /// The error that was logged last.
+    pub(super) logged_error: Option<String>,
+    /// When a refused connection was logged last.
+    last_refusal: Option<Instant>,
     /// What the active director has found out about each service's servers, for a takeover.
     pub(super) learned_health: BTreeMap<String, SavedHealth>,
 }
@@ -60,10 +76,24 @@ impl StateSync {
         lock(&self.progress)
     }
 
+    /// Logs that a connection is refused, at most once a minute.
+    pub(super) fn report_refusal(&self, from: SocketAddr, reason: &str) {
+        let now = tokio_now();
+        let mut progress = self.lock_progress();
+        let is_due = progress
+            .last_refusal
+            .is_none_or(|last| now.saturating_duration_since(last) >= REFUSAL_LOG_INTERVAL);
+        if is_due {
+            progress.last_refusal = Some(now);
+            tracing::warn!("sync: the connection from {from} is refused: {reason}");
+        }
+    }
+
     fn status(&self) -> SyncStatus {
         let progress = self.lock_progress();
         let silent = progress.last_received.map(|last| tokio_now().saturating_duration_since(last));
-        SyncStatus { silent_ms: silent.map(saturating_millis), ..progress.status.clone() }
+        let in_sync = progress.status.in_sync || progress.synchronized_followers > 0;
+        SyncStatus { in_sync, silent_ms: silent.map(saturating_millis), ..progress.status.clone() }
     }
 }
 
@@ -76,6 +106,13 @@ impl SyncStatusSlot {
     pub(in crate::director) fn status(&self) -> Option<SyncStatus> {
         let current = lock(&self.0).clone();
         current.map(|state| state.status())
+    }
+
+    /// Returns the address of the active director while this one, a standby, follows it.
+    pub(in crate::director) fn followed_peer(&self) -> Option<SocketAddr> {
+        let current = lock(&self.0).clone()?;
+        let in_sync = current.lock_progress().status.in_sync;
+        in_sync.then_some(current.config.peer)
     }
 
     pub(super) fn set(&self, state: Option<Arc<StateSync>>) {

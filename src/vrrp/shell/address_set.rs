@@ -100,6 +100,56 @@ impl VirtualAddressSet {
         })
     }
 
+    /// Checks that the machine has none of the addresses that another configuration adds.
+    pub(super) fn check_additions(
+        &self,
+        config: &VirtualRouterConfig,
+        netlink: &mut RtnetlinkSocket,
+    ) -> Result<(), VrrpStartError> {
+        let present = netlink.addresses().map_err(VrrpStartError::wrap_io("list the addresses"))?;
+        let ours = |ip| self.addresses.iter().any(|address| address.ip() == ip);
+        let added = config.held_addresses().map(|address| address.ip()).filter(|ip| !ours(*ip));
+        for ip in added.filter(|_| !self.is_owner) {
+            if let Some(present) = present.iter().find(|present| present.address.ip() == ip) {
+                return Err(VrrpStartError::AddressInUse { address: ip, interface: present.index });
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes to the addresses, routes and interval of another configuration. A router that holds
+    /// addresses removes those that are gone, and adds the new ones.
+    pub(super) fn reconfigure(
+        &mut self,
+        config: &VirtualRouterConfig,
+        netlink: &mut RtnetlinkSocket,
+        now: Instant,
+    ) -> Vec<AddressSetError> {
+        let addresses: Vec<_> = config.held_addresses().collect();
+        let old_addresses = std::mem::replace(&mut self.addresses, addresses);
+        let old_routes = std::mem::replace(&mut self.routes, config.routes.clone());
+        self.lifetime = address_lifetime(config.election.interval);
+        if self.is_owner || self.renew_at.is_none() {
+            return Vec::new();
+        }
+        let mut failures: Vec<_> = self.install(netlink, now).err().into_iter().collect();
+        for route in old_routes.iter().filter(|route| !self.routes.contains(route)) {
+            let removed = netlink.remove_route(route, self.device.index);
+            failures.extend(removed.err().map(|source| AddressSetError {
+                operation: format!("remove route {route}"),
+                source,
+            }));
+        }
+        for address in old_addresses.iter().filter(|address| !self.addresses.contains(address)) {
+            let removed = netlink.remove_address(*address, self.device.index);
+            failures.extend(removed.err().map(|source| AddressSetError {
+                operation: format!("remove address {address}"),
+                source,
+            }));
+        }
+        failures
+    }
+
     /// Returns the index of the configured interface, which is the macvlan's parent.
     pub(super) fn parent_index(&self) -> u32 {
         self.parent_index
@@ -122,6 +172,11 @@ impl VirtualAddressSet {
     /// because the macvlan has no link-local address of its own to send from.
     pub(super) fn advert_interface<'a>(&'a self, config: &'a VirtualRouterConfig) -> &'a str {
         if config.election.source.is_ipv6() { &config.interface } else { &self.device.name }
+    }
+
+    /// Tells whether this router has added its addresses.
+    pub(super) fn is_held(&self) -> bool {
+        self.renew_at.is_some()
     }
 
     /// Returns when the addresses must be renewed.

@@ -55,6 +55,9 @@ pub struct Vrrp {
     /// The events since the start, until the first call of [`Vrrp::events`].
     #[cfg(target_os = "linux")]
     initial_events: Mutex<Option<VrrpEvents>>,
+    /// The configurations that run.
+    #[cfg(target_os = "linux")]
+    configs: Mutex<Vec<VirtualRouterConfig>>,
     /// The threads that run notify commands.
     #[cfg(target_os = "linux")]
     notify_threads: Mutex<Vec<JoinHandle<()>>>,
@@ -107,6 +110,7 @@ impl Vrrp {
         use crate::histogram::AtomicHistogram;
         use crate::vrrp::VrrpSyncGroup;
 
+        let configs = routers.clone();
         let tracks = routers.iter().flat_map(|router| &router.tracks);
         let tracks = tracks.map(|(name, _)| name.clone()).collect();
         let elections = routers.iter().map(|router| router.election.clone());
@@ -127,9 +131,8 @@ impl Vrrp {
         let events = Arc::new(EventSender::new());
         let weak_events = Arc::downgrade(&events);
         let initial_events = events.subscribe();
-        // They end with the events, also if the start fails below.
-        let notify_threads: Vec<_> =
-            notify.into_iter().filter_map(|commands| commands.spawn(events.subscribe())).collect();
+        // The threads end with the events, also if the start fails below.
+        let (notify_events, notify_threads) = spawn_notify(notify);
         let is_master = Arc::new(AtomicBool::new(false));
         let data = VrrpThread {
             instances,
@@ -140,6 +143,7 @@ impl Vrrp {
             wakeup: Arc::clone(&wakeup),
             is_master: Arc::clone(&is_master),
             events,
+            notify_events,
             lateness: AtomicHistogram::default(),
             is_realtime: false,
         };
@@ -152,9 +156,64 @@ impl Vrrp {
             is_master,
             tracks: Mutex::new(tracks),
             initial_events: Mutex::new(Some(initial_events)),
+            configs: Mutex::new(configs),
             notify_threads: Mutex::new(notify_threads),
             events: weak_events,
         })
+    }
+
+    /// Changes the virtual routers to other configurations while they run: the priority, the interval,
+    /// preemption, addresses, routes, tracked items, keys and names. A master stays master, and only the
+    /// addresses that are new or gone are added or removed. The notify commands replace those of
+    /// [`start_with_notify`](Self::start_with_notify). Waits for the thread's reply, at most a second.
+    ///
+    /// Returns `false`, and changes nothing, if the virtual routers are not the same ones: another number
+    /// of them, another interface, number, family, version, source address, peer or virtual MAC, or the
+    /// priority 255. Such a change needs another start.
+    ///
+    /// # Errors
+    /// [`VrrpStartError`] names the setting that is not valid, or an address that the machine has
+    /// already; nothing has changed.
+    pub fn reconfigure(
+        &self,
+        routers: impl IntoIterator<Item = VirtualRouterConfig>,
+        notify: impl IntoIterator<Item = NotifyCommands>,
+    ) -> Result<bool, VrrpStartError> {
+        let routers: Vec<_> = routers.into_iter().collect();
+        validate(&routers)?;
+        #[cfg(target_os = "linux")]
+        {
+            let mut configs = lock(&self.configs);
+            let is_same = configs.len() == routers.len()
+                && configs.iter().zip(&routers).all(|(old, new)| old.is_same_router(new));
+            if !is_same {
+                return Ok(false);
+            }
+            let (sender, reply) = sync_channel(1);
+            self.send_command(VrrpCommand::Reconfigure(routers.clone(), sender));
+            // Without a reply the thread is stalled or has ended.
+            let Ok(result) = reply.recv_timeout(REPLY_TIMEOUT) else { return Ok(false) };
+            result?;
+            let mut tracks = lock(&self.tracks);
+            for (name, _) in configs.iter().flat_map(|router| &router.tracks) {
+                tracks.remove(name);
+            }
+            tracks.extend(
+                routers.iter().flat_map(|router| &router.tracks).map(|(name, _)| name.clone()),
+            );
+            *configs = routers;
+            let (events, threads) = spawn_notify(notify);
+            self.send_command(VrrpCommand::ReplaceNotify(events));
+            let mut notify_threads = lock(&self.notify_threads);
+            notify_threads.retain(|thread| !thread.is_finished());
+            notify_threads.extend(threads);
+            Ok(true)
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = notify;
+            Err(VrrpStartError::Unsupported)
+        }
     }
 
     /// Tells whether the virtual routers are master. The value is some microseconds old: it changes
@@ -199,6 +258,15 @@ impl Vrrp {
             #[cfg(target_os = "linux")]
             self.send_command(VrrpCommand::RemoveTrack(name.to_owned()));
         }
+    }
+
+    /// Holds back that this router replaces a master of lower priority, or allows it again: for a
+    /// director that is not ready to take over. It becomes master all the same if there is none.
+    /// Default: it is allowed.
+    pub fn hold_preemption(&self, is_held: bool) {
+        #[cfg(target_os = "linux")]
+        self.send_command(VrrpCommand::HoldPreemption(is_held));
+        let _ = is_held;
     }
 
     /// Announces the addresses on the link once more, if the virtual router is master: for use after a
@@ -302,6 +370,17 @@ impl Drop for Vrrp {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Starts the threads of notify commands, and returns them with the sender of their events.
+#[cfg(target_os = "linux")]
+fn spawn_notify(
+    notify: impl IntoIterator<Item = NotifyCommands>,
+) -> (EventSender<VrrpEvent>, Vec<JoinHandle<()>>) {
+    let events = EventSender::new();
+    let spawn = |commands: NotifyCommands| commands.spawn(events.subscribe());
+    let threads = notify.into_iter().filter_map(spawn).collect();
+    (events, threads)
 }
 
 /// Validates the configurations without system calls.

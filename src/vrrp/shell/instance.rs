@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::address_set::{AddressSetError, VirtualAddressSet};
 use super::announcer::AddressAnnouncer;
+use super::connection_reset::reset_connections;
 use super::netlink::{RtnetlinkSocket, ethernet_interface};
 use super::socket::AdvertSocket;
 use super::status::AdvertCounters;
@@ -77,8 +78,7 @@ impl VrrpInstance {
         for (name, effect) in &config.tracks {
             tracks.insert(name.clone(), *effect, true);
         }
-        let keys = &config.keys;
-        let max_clock_skew = (config.election.interval * 3).max(Duration::from_secs(5));
+        let (signer, verifier) = signature_keys(&config);
         Ok(Self {
             socket,
             announcer,
@@ -91,13 +91,51 @@ impl VrrpInstance {
             retry_at: None,
             addresses: config.addresses.iter().map(super::VirtualAddress::ip).collect(),
             held_addresses: config.held_addresses().map(|address| address.ip()).collect(),
-            signer: keys.first().cloned().map(AdvertSigner::new),
-            verifier: (!keys.is_empty())
-                .then(|| AdvertVerifier::new(keys.clone(), Some(max_clock_skew))),
+            signer,
+            verifier,
             last_reports: BTreeMap::new(),
             pending_events: Vec::new(),
             config,
         })
+    }
+
+    /// Changes to another configuration of the same router: see
+    /// [`VirtualRouterConfig::is_same_router`]. `is_master` tells whether the new addresses are
+    /// announced.
+    pub(super) fn reconfigure(
+        &mut self,
+        config: VirtualRouterConfig,
+        is_master: bool,
+        netlink: &mut RtnetlinkSocket,
+        now: Instant,
+    ) {
+        self.tracks.set_base_priority(config.election.priority);
+        for (name, _) in &self.config.tracks {
+            if !config.tracks.iter().any(|(kept, _)| kept == name) {
+                self.tracks.remove(name);
+            }
+        }
+        for (name, effect) in &config.tracks {
+            let is_up = self.tracks.is_up(name).unwrap_or(true);
+            self.tracks.insert(name.clone(), *effect, is_up);
+        }
+        for AddressSetError { operation, source } in
+            self.address_set.reconfigure(&config, netlink, now)
+        {
+            self.report_failure(&operation, &source, now);
+        }
+        let is_same_key = config.keys.len() == self.config.keys.len()
+            && config.keys.iter().zip(&self.config.keys).all(|(new, old)| new.is_same(old));
+        if !is_same_key {
+            (self.signer, self.verifier) = signature_keys(&config);
+        }
+        let old = std::mem::replace(&mut self.config, config);
+        self.addresses = self.config.addresses.iter().map(super::VirtualAddress::ip).collect();
+        self.held_addresses = self.config.held_addresses().map(|address| address.ip()).collect();
+        let had = |ip: &IpAddr| old.held_addresses().any(|address| address.ip() == *ip);
+        if is_master && !self.held_addresses.iter().all(had) {
+            self.announce_addresses(now);
+        }
     }
 
     /// Sends an advertisement of this priority to the multicast group or the peers.
@@ -145,8 +183,14 @@ impl VrrpInstance {
         let _ = self.tracks.set(ADDRESSES_TRACK, true);
     }
 
-    /// Removes the addresses from this machine.
+    /// Resets the connections of the addresses, and removes the addresses from this machine.
     pub(super) fn release_addresses(&mut self, netlink: &mut RtnetlinkSocket, now: Instant) {
+        if self.config.reset_connections && self.address_set.is_held() {
+            // Before the addresses go: without its address, a connection cannot send its reset.
+            if let Err(error) = reset_connections(&self.held_addresses) {
+                self.report_failure("reset the connections of the addresses", &error, now);
+            }
+        }
         for AddressSetError { operation, source } in self.address_set.release(netlink) {
             self.report_failure(&operation, &source, now);
         }
@@ -327,6 +371,15 @@ impl VrrpInstance {
         }
         is_due
     }
+}
+
+/// Returns what signs and what verifies the advertisements of a configuration with keys.
+fn signature_keys(config: &VirtualRouterConfig) -> (Option<AdvertSigner>, Option<AdvertVerifier>) {
+    let keys = &config.keys;
+    let max_clock_skew = (config.election.interval * 3).max(Duration::from_secs(5));
+    let verifier =
+        (!keys.is_empty()).then(|| AdvertVerifier::new(keys.clone(), Some(max_clock_skew)));
+    (keys.first().cloned().map(AdvertSigner::new), verifier)
 }
 
 /// Why an advertisement is refused.

@@ -5,6 +5,8 @@ mod address;
 mod address_set;
 #[cfg(target_os = "linux")]
 mod announcer;
+#[cfg(target_os = "linux")]
+mod connection_reset;
 mod error;
 mod events;
 mod handle;

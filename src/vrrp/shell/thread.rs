@@ -13,6 +13,7 @@ use super::events::{VrrpEvent, VrrpEventKind};
 use super::instance::VrrpInstance;
 use super::netlink::{RtnetlinkMonitor, RtnetlinkSocket};
 use super::status::{LastAdvertStatus, VirtualRouterStatus, VrrpStatus};
+use super::{VirtualRouterConfig, VrrpStartError};
 use crate::events::EventSender;
 use crate::histogram::AtomicHistogram;
 use crate::vrrp::{ElectionOutput, TrackEffect, VrrpState, VrrpSyncGroup};
@@ -29,6 +30,12 @@ pub(super) enum VrrpCommand {
     AddTrack(String, TrackEffect),
     /// Remove a tracked item.
     RemoveTrack(String),
+    /// Change the configurations of all virtual routers, which stay the same ones; or of none.
+    Reconfigure(Vec<VirtualRouterConfig>, SyncSender<Result<(), VrrpStartError>>),
+    /// Send the events to other notify commands from now on.
+    ReplaceNotify(EventSender<VrrpEvent>),
+    /// Hold preemption back, or allow it again.
+    HoldPreemption(bool),
     /// Announce the addresses of each master.
     Announce,
     /// Send the status.
@@ -50,6 +57,8 @@ pub(super) struct VrrpThread {
     pub(super) is_master: Arc<AtomicBool>,
     /// The only strong reference: the readers' streams end with the thread.
     pub(super) events: Arc<EventSender<VrrpEvent>>,
+    /// Those of the notify commands, which another configuration replaces.
+    pub(super) notify_events: EventSender<VrrpEvent>,
     pub(super) lateness: AtomicHistogram,
     pub(super) is_realtime: bool,
 }
@@ -155,6 +164,14 @@ impl VrrpThread {
                         instance.tracks.remove(&name);
                     }
                 }
+                Ok(VrrpCommand::Reconfigure(configs, reply)) => {
+                    let result = self.reconfigure(configs, now);
+                    let _ = reply.try_send(result);
+                }
+                Ok(VrrpCommand::ReplaceNotify(events)) => self.notify_events = events,
+                Ok(VrrpCommand::HoldPreemption(is_held)) => {
+                    self.sync_group.hold_preemption(is_held);
+                }
                 Ok(VrrpCommand::Announce) => {
                     for (instance, member) in
                         self.instances.iter_mut().zip(self.sync_group.members())
@@ -169,6 +186,27 @@ impl VrrpThread {
                 Err(TryRecvError::Empty) => return true,
             }
         }
+    }
+
+    fn reconfigure(
+        &mut self,
+        configs: Vec<VirtualRouterConfig>,
+        now: Instant,
+    ) -> Result<(), VrrpStartError> {
+        for (instance, config) in self.instances.iter().zip(&configs) {
+            instance.address_set.check_additions(config, &mut self.netlink)?;
+        }
+        for (index, config) in configs.into_iter().enumerate() {
+            let Some(instance) = self.instances.get_mut(index) else { break };
+            let election = config.election.clone();
+            let name = config.name.clone();
+            let is_master = self.sync_group.members()[index].state() == VrrpState::Master;
+            instance.reconfigure(config, is_master, &mut self.netlink, now);
+            self.sync_group
+                .reconfigure(now, index, election)
+                .map_err(|source| VrrpStartError::Config { router_name: name, source })?;
+        }
+        Ok(())
     }
 
     /// Handles the received packets and notifications. They are handled before the timers, because an
@@ -255,7 +293,9 @@ impl VrrpThread {
     }
 
     fn publish(&self, index: usize, kind: VrrpEventKind) {
-        self.events.send(VrrpEvent::new(&self.instances[index].config.name, kind));
+        let event = VrrpEvent::new(&self.instances[index].config.name, kind);
+        self.notify_events.send(event.clone());
+        self.events.send(event);
     }
 
     fn status(&self, now: Instant) -> VrrpStatus {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::vrrp::config::OWNER_PRIORITY;
 use crate::vrrp::{AuthKey, ChecksumCoverage, ElectionConfig, TrackEffect};
 
 use super::{VirtualAddress, VirtualRoute};
@@ -40,6 +41,7 @@ pub struct VirtualRouterConfig {
     pub(super) checksum: ChecksumCoverage,
     pub(super) virtual_mac: bool,
     pub(super) ignore_passwords: bool,
+    pub(super) reset_connections: bool,
 }
 
 impl VirtualRouterConfig {
@@ -60,6 +62,7 @@ impl VirtualRouterConfig {
             checksum: ChecksumCoverage::default(),
             virtual_mac: false,
             ignore_passwords: false,
+            reset_connections: true,
         }
     }
 
@@ -83,6 +86,21 @@ impl VirtualRouterConfig {
     pub fn excluded_address(mut self, address: VirtualAddress) -> Self {
         self.excluded_addresses.push(address);
         self
+    }
+
+    /// Tells whether a running virtual router can change to another configuration: the sockets, the
+    /// interface and the owner's role stay.
+    pub(super) fn is_same_router(&self, other: &Self) -> bool {
+        let identity = |config: &Self| {
+            let election = &config.election;
+            let is_owner = election.priority == OWNER_PRIORITY;
+            (election.vrid, election.source, election.version, is_owner, config.virtual_mac)
+        };
+        let has_v6 = |config: &Self| config.held_addresses().any(|address| address.ip().is_ipv6());
+        (identity(self), &self.interface, &self.peers)
+            == (identity(other), &other.interface, &other.peers)
+            // A macvlan of an IPv4 router has IPv6 switched off.
+            && (!self.virtual_mac || has_v6(self) == has_v6(other))
     }
 
     /// Returns the addresses that the master holds, advertised or not.
@@ -141,5 +159,13 @@ impl VirtualRouterConfig {
     /// read, gives no security, and RFC 3768 removed it; the setting is for a peer that must send one.
     pub fn ignore_passwords(self, ignore_passwords: bool) -> Self {
         Self { ignore_passwords, ..self }
+    }
+
+    /// Sets whether a router that gives its addresses away resets their TCP connections, those of all
+    /// processes of the network namespace: their clients connect anew at once, and wait for no answer
+    /// that does not come. Needs `CONFIG_INET_DIAG_DESTROY` of the kernel; without it, a failure is
+    /// reported, and the connections stay. Default: `true`.
+    pub fn reset_connections(self, reset_connections: bool) -> Self {
+        Self { reset_connections, ..self }
     }
 }

@@ -2,16 +2,16 @@
 
 use super::global::GlobalSettings;
 use super::{keywords, source, syntax, virtual_server, vrrp};
-use crate::director::import::Importer;
 use crate::director::import::error::ImportError;
+use crate::director::import::options::ImportOptions;
 use crate::director::import::toml_writer::ImportedConfig;
 
 pub(in crate::director::import) fn import(
     text: &str,
-    importer: &Importer,
+    options: &ImportOptions,
 ) -> Result<ImportedConfig, ImportError> {
     let mut output = ImportedConfig::default();
-    let lines = source::read_lines(text, importer, &mut output)?;
+    let lines = source::read_lines(text, options, &mut output)?;
     let nodes = syntax::parse(&lines)?;
     keywords::report(&nodes, &mut output)?;
     let global = GlobalSettings::read(&nodes, &mut output);

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::sequence;
-use crate::director::import::Importer;
 use crate::director::import::error::ImportError;
+use crate::director::import::options::ImportOptions;
 use crate::director::import::position::SourcePosition;
 use crate::director::import::toml_writer::ImportedConfig;
 
@@ -49,10 +49,10 @@ struct SourceReader<'a> {
 /// Reads a text, and the files that it includes.
 pub(super) fn read_lines(
     text: &str,
-    importer: &Importer,
+    options: &ImportOptions,
     output: &mut ImportedConfig,
 ) -> Result<Vec<SourceLine>, ImportError> {
-    let config_id = importer.condition().map_or_else(host_name, str::to_owned);
+    let config_id = options.config_id.clone().unwrap_or_else(host_name);
     let mut reader = SourceReader {
         config_id,
         definitions: BTreeMap::new(),
@@ -61,7 +61,7 @@ pub(super) fn read_lines(
         reported_conditions: BTreeSet::new(),
         output,
     };
-    let file = SourceFile { name: None, folder: importer.source_folder() };
+    let file = SourceFile { name: None, folder: options.folder.as_deref() };
     reader.read_text(text, file, 0)?;
     Ok(reader.lines)
 }
