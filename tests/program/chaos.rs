@@ -11,20 +11,22 @@ use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::world::{Folder, Manager, admin, ask, free, lvs, server, signal, until, watch};
+use crate::world::{Folder, Manager, admin, ask, lvs, server, signal, until, watch};
 
 /// A director with its output in one pipe, as a service manager or a shell gives it.
 struct Observed {
     child: Child,
     manager: Manager,
     output: PipeReader,
+    listen: SocketAddr,
+    page: SocketAddr,
     _watchdog: Sender<()>,
 }
 
 impl Observed {
     fn start(folder: &Folder, config: &str) -> Self {
         let manager = Manager::new(folder);
-        let (output, writer) = std::io::pipe().expect("a pipe");
+        let (mut output, writer) = std::io::pipe().expect("a pipe");
         let child = lvs()
             .args(["run", "--config", config])
             .env("NOTIFY_SOCKET", &manager.path)
@@ -33,8 +35,23 @@ impl Observed {
             .spawn()
             .expect("built");
         let watchdog = watch(child.id());
+        // No byte more than these lines: what follows is not read.
+        let mut address_after = |start: &str| loop {
+            let (mut line, mut byte) = (Vec::new(), [0]);
+            while byte != *b"\n" {
+                output.read_exact(&mut byte).expect("the director prints its addresses");
+                line.extend(byte);
+            }
+            let line = String::from_utf8(line).expect("utf-8");
+            if let Some((_, rest)) = line.split_once(start) {
+                let address = rest.split(['/', ',']).next().expect("an address");
+                break address.parse().unwrap_or_else(|error| panic!("{line}: {error}"));
+            }
+        };
+        let listen = address_after("service web: listening on ");
+        let page = address_after("status: http://");
         manager.until("READY=1");
-        Self { child, manager, output, _watchdog: watchdog }
+        Self { child, manager, output, listen, page, _watchdog: watchdog }
     }
 
     fn reload(&self) {
@@ -93,12 +110,11 @@ fn metric(address: SocketAddr, name: &str) -> u64 {
 }
 
 /// Writes a configuration whose service uses the first server while that is up.
-fn configure(folder: &Folder, listen: SocketAddr, page: SocketAddr, servers: &[SocketAddr]) {
-    let mut text = format!(
-        "[log]\nconnections = true\nformat = \"json\"\n[admin]\nlisten = \"{page}\"\n[[service]]\n\
-         name = \"web\"\nlisten = \"{listen}\"\nscheduler = \"fo\"\n\
-         health = {{ type = \"tcp\", interval = \"50ms\", timeout = \"50ms\", fall = 1 }}\n"
-    );
+fn configure(folder: &Folder, servers: &[SocketAddr]) {
+    let mut text = "[log]\nconnections = true\nformat = \"json\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[[service]]\n\
+        name = \"web\"\nlisten = \"127.0.0.1:0\"\nscheduler = \"fo\"\n\
+        health = { type = \"tcp\", interval = \"50ms\", timeout = \"50ms\", fall = 1 }\n"
+        .to_owned();
     for (server, weight) in servers.iter().zip((1..9).rev()) {
         text += &format!("[[service.server]]\naddress = \"{server}\"\nweight = {weight}\n");
     }
@@ -109,11 +125,12 @@ fn configure(folder: &Folder, listen: SocketAddr, page: SocketAddr, servers: &[S
 fn a_log_that_nobody_reads_stops_nothing() {
     for is_read_again in [true, false] {
         let folder = Folder::new(if is_read_again { "unread-log" } else { "stuck-log" });
-        let ([listen, page], a, c) = (free(), server(b'a'), server(b'c'));
+        let (a, c) = (server(b'a'), server(b'c'));
         let b = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let dying = b.local_addr().expect("bound");
-        configure(&folder, listen, page, &[a, dying]);
+        configure(&folder, &[a, dying]);
         let mut director = Observed::start(&folder, &folder.path("lvs.toml"));
+        let (listen, page) = (director.listen, director.page);
         let load = Load::start(listen);
         until("the queue of the log is full", || metric(page, "lvs_log_dropped_lines_total") > 0);
         load.goes_on();
@@ -122,7 +139,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
         let eligible = format!("lvs_server_eligible{{service=\"web\",server=\"{dying}\"}}");
         until("a check finds that the server is down", || metric(page, &eligible) == 0);
         drop(load);
-        configure(&folder, listen, page, &[c]);
+        configure(&folder, &[c]);
         director.reload();
         assert_eq!(ask(listen), b'c');
 
@@ -160,9 +177,10 @@ fn a_log_that_nobody_reads_stops_nothing() {
 #[test]
 fn a_visitor_that_never_reads_stops_nothing() {
     let folder = Folder::new("visitor");
-    let ([listen, page], a) = (free(), server(b'a'));
-    configure(&folder, listen, page, &[a]);
+    let a = server(b'a');
+    configure(&folder, &[a]);
     let mut director = Observed::start(&folder, &folder.path("lvs.toml"));
+    let (listen, page) = (director.listen, director.page);
     let load = Load::start(listen);
     let mut visitor = TcpStream::connect(page).expect("it listens");
     visitor.set_write_timeout(Some(Duration::from_secs(1))).expect("a time");
@@ -181,8 +199,8 @@ fn a_visitor_that_never_reads_stops_nothing() {
     assert_eq!(director.end(), Some(0));
 }
 
-/// Answers queries for addresses with 127.0.0.1 while it is not mute.
-fn name_server(mute: Arc<AtomicBool>) -> SocketAddr {
+/// Answers queries for addresses with 127.0.0.1, until it is mute; then, when it has failed, by SERVFAIL.
+fn name_server(mute: Arc<AtomicBool>, failed: Arc<AtomicBool>) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback");
     let address = socket.local_addr().expect("bound");
     thread::spawn(move || {
@@ -194,9 +212,11 @@ fn name_server(mute: Arc<AtomicBool>) -> SocketAddr {
             // The name ends at the first zero; its type and class follow. Additional records are left out.
             let name = query[12..length].iter().position(|byte| *byte == 0).expect("a name");
             let end = 12 + name + 5;
-            let is_a = query[end - 4..end - 2] == [0, 1];
+            let has_failed = failed.load(Ordering::Relaxed);
+            let is_a = query[end - 4..end - 2] == [0, 1] && !has_failed;
+            let code = if has_failed { 0x82 } else { 0x80 };
             let mut answer = query[..2].to_vec();
-            answer.extend([0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+            answer.extend([0x81, code, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
             answer.extend(&query[12..end]);
             if is_a {
                 answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1]);
@@ -210,22 +230,26 @@ fn name_server(mute: Arc<AtomicBool>) -> SocketAddr {
 #[test]
 fn a_name_server_that_does_not_answer_removes_no_server() {
     let folder = Folder::new("names");
-    let ([listen, page], a) = (free(), server(b'a'));
-    let mute = Arc::new(AtomicBool::new(false));
-    let names = name_server(Arc::clone(&mute));
+    let a = server(b'a');
+    let (mute, has_failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let names = name_server(Arc::clone(&mute), Arc::clone(&has_failed));
     let text = format!(
-        "[admin]\nlisten = \"{page}\"\n[[service]]\nname = \"web\"\nlisten = \"{listen}\"\n\
+        "[admin]\nlisten = \"127.0.0.1:0\"\n[[service]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\n\
          [service.discovery]\ndns = \"web.example.org\"\nport = {}\nname_servers = [\"{names}\"]\n\
          interval = \"1s\"\n",
         a.port()
     );
     std::fs::write(folder.path("lvs.toml"), text).expect("a file");
     let mut director = Observed::start(&folder, &folder.path("lvs.toml"));
+    let (listen, page) = (director.listen, director.page);
     until("the name is resolved", || {
         metric(page, "lvs_service_eligible_servers{service=\"web\"}") == 1
     });
     let load = Load::start(listen);
     mute.store(true, Ordering::Relaxed);
+    load.goes_on();
+    has_failed.store(true, Ordering::Relaxed);
+    mute.store(false, Ordering::Relaxed);
     let mut output = director.output.try_clone().expect("a pipe");
     let (line, failed) = std::sync::mpsc::channel();
     thread::spawn(move || {
@@ -233,7 +257,7 @@ fn a_name_server_that_does_not_answer_removes_no_server() {
         let mut part = [0; 4096];
         while let Ok(length @ 1..) = output.read(&mut part) {
             text += &String::from_utf8_lossy(&part[..length]);
-            if text.contains("web.example.org") {
+            if text.contains(" WARN ") && text.contains("web.example.org") {
                 let _ = line.send(text.clone());
             }
         }
