@@ -61,9 +61,12 @@ impl EventLog {
         lock(&self.0).recent.iter().cloned().collect()
     }
 
-    /// Ends the readers' streams.
+    /// Ends the readers' streams, and forgets the events: a start that fails returns an error that one of
+    /// them has too.
     pub(super) fn close(&self) {
-        lock(&self.0).sender = None;
+        let mut state = lock(&self.0);
+        state.sender = None;
+        state.recent.clear();
     }
 }
 
@@ -80,12 +83,13 @@ mod tests {
             let error = number.to_string().into();
             log.publish(DirectorEvent::Reload(ReloadEvent::new(Err(error))));
         }
+        let recent: Vec<_> = log.recent().iter().map(ToString::to_string).collect();
         log.close();
         let read = std::iter::from_fn(|| events.blocking_next());
         let read: Vec<_> = read.map(|event| event.expect("few events").to_string()).collect();
         assert_eq!(read.len(), MAX_RECENT_EVENTS + 1);
-        let recent: Vec<_> = log.recent().iter().map(ToString::to_string).collect();
         assert_eq!(recent, read[1..]);
+        assert!(log.recent().is_empty());
         assert!(log.subscribe().blocking_next().is_none());
     }
 }

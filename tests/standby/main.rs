@@ -90,9 +90,10 @@ fn the_standby_takes_over_with_the_state_of_a_director_that_died() {
     let answer = pair.world.change("a", "10.88.0.3:9001", r#"{"weight": 7}"#);
     assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     until("b has the weight", || pair.weight("b", 0) == Some(7));
-    // A change at the standby stays there, and it says so.
+    // The standby refuses a change, and says where to make it.
     let answer = pair.world.change("b", "10.88.0.3:9002", r#"{"weight": 1}"#);
-    assert!(answer.contains("this director is standby"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 409"), "{answer}");
+    assert!(answer.contains("change the servers at the active one"), "{answer}");
     let total = pair.total("a").expect("the director answers");
     assert!(total >= 5);
     until("b has the totals", || pair.total("b") == Some(total));
@@ -289,7 +290,8 @@ fn a_standby_that_does_not_read_holds_nothing_up() {
         pair.world.ask(80).expect("a serves");
         if n % 10 == 0 {
             let weight = format!("{{\"weight\": {}}}", n / 10 + 1);
-            pair.world.change("a", "10.88.0.3:9001", &weight);
+            let answer = pair.world.change("a", "10.88.0.3:9001", &weight);
+            assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
         }
     }
     assert!(is_active(&pair.world, "a"));

@@ -262,7 +262,7 @@ fn tables_that_do_not_fit_together_are_refused() {
     let pair = router("", "192.0.2.1/24") + &router("", "fe80::1/64");
     assert!(DirectorConfig::parse(&pair).is_ok(), "one number in two families, without a service");
     let error = error_of(&(router("", "192.0.2.1/24") + &router("", "192.0.2.2/24")));
-    assert!(error.contains("another virtual router 3 with IPv4 addresses on e"), "{error}");
+    assert!(error.contains("there is another IPv4 virtual router 3 on e"), "{error}");
     let named = "name = \"a\"\n";
     let error = error_of(&(router(named, "192.0.2.1/24") + &router(named, "fe80::1/64")));
     assert!(error.contains("there is another virtual router \"a\""), "{error}");

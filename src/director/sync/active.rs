@@ -72,7 +72,9 @@ pub(super) async fn publish(
                     match catch_panic(publishing).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => {
-                            tracing::debug!("sync: the connection of standby {from} ended: {error}");
+                            tracing::debug!(
+                                "sync: the connection of standby {from} ended: {error}"
+                            );
                         }
                         Err(message) => supervisor.record_panic("sync connection", &message),
                     }
