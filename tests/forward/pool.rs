@@ -54,7 +54,8 @@ fn start_services(
 #[test]
 fn idle_services_of_a_pool_cost_a_socket_for_each_of_its_threads() {
     let output = run_in_process("pool::many_services_in_a_process", 4096);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let text = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&text));
 }
 
 #[tokio::test]
