@@ -7,9 +7,11 @@ import { duration, time } from "./format.js";
 import { drawOverview, listenToChoices, moveFocus, searchText, totals } from "./overview.js";
 import { ServiceView } from "./service.js";
 
-/** How often the director is asked, and how old its last answer may be. */
+/** How often the director is asked; with many services half as often, as each answer costs it more. */
 const INTERVAL_MS = 1000;
-const STALE_MS = 3500;
+const MANY_SERVICES = 120;
+/** How old the last answer may be. */
+const STALE_MS = 5000;
 
 let view = null;
 let data = null;
@@ -93,7 +95,8 @@ async function forever() {
   for (;;) {
     // A hidden page asks for nothing.
     if (!document.hidden) await refreshOnce();
-    await new Promise((done) => setTimeout(done, INTERVAL_MS));
+    const isLarge = data && data.services.length > MANY_SERVICES;
+    await new Promise((done) => setTimeout(done, isLarge ? 2 * INTERVAL_MS : INTERVAL_MS));
   }
 }
 
