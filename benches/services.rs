@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use lvs::director::{Director, DirectorConfig};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use lvs::forward::raise_descriptor_limit;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -54,7 +54,7 @@ async fn main() {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         args.workers = vec![cores, 32];
     }
-    raise_descriptor_limit();
+    raise_descriptor_limit().expect("up to the maximum, a process may raise its limit");
     let server = echo().await;
     println!(
         "workers,services,start_ms,threads,descriptors,idle_p50_us,idle_p99_us,loaded_p50_us,\
@@ -103,13 +103,6 @@ async fn measure(args: &Args, workers: usize, server: SocketAddr) {
         requests / args.seconds,
     );
     director.stop(Duration::ZERO).await;
-}
-
-/// Allows as many descriptors as the system lets this process have.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let limit = Rlimit { current: limit.maximum, ..limit };
-    setrlimit(Resource::Nofile, limit).expect("up to the maximum, a process may raise its limit");
 }
 
 /// Starts a server that echoes.

@@ -5,12 +5,10 @@ use tracing::warn;
 use super::admin::DEFAULT_MAX_ADMIN_CONNECTIONS;
 use super::config::DirectorConfig;
 use crate::forward::{descriptor_usage, set_descriptor_reserve};
+use crate::health::DEFAULT_MAX_IN_FLIGHT;
 
 /// For the log, the peer, name servers, reloads, and a little more.
 const RESERVE_BESIDE_CHECKS: usize = 64;
-
-/// The most checks that a monitor has in flight.
-const MAX_CHECKS: usize = 512;
 
 /// Keeps descriptors for checks and operators, and says so if the limit of open files does not allow what
 /// the configuration names.
@@ -21,7 +19,9 @@ pub(super) fn reserve_descriptors(config: &DirectorConfig) {
         .as_ref()
         .map_or(0, |admin| admin.max_connections.unwrap_or(DEFAULT_MAX_ADMIN_CONNECTIONS));
     set_descriptor_reserve(
-        RESERVE_BESIDE_CHECKS.saturating_add(admin).saturating_add(servers.min(MAX_CHECKS)),
+        RESERVE_BESIDE_CHECKS
+            .saturating_add(admin)
+            .saturating_add(servers.min(DEFAULT_MAX_IN_FLIGHT.get())),
     );
     let wanted = config.services.iter().fold(0, |sum: usize, service| {
         let wanted = service.tcp.wanted_descriptors() + service.udp.wanted_descriptors();

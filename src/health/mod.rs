@@ -78,6 +78,8 @@ pub use self::check::{Check, CheckContext, CheckFailure, CheckFailureKind, Check
 pub use self::check_counters::CheckCounters;
 pub use self::checks::*;
 pub use self::events::{HealthEvent, HealthEventKind, HealthEvents};
+#[cfg(feature = "director")]
+pub(crate) use self::monitor::DEFAULT_MAX_IN_FLIGHT;
 pub use self::monitor::{Monitor, MonitorCounters, WatchHandle};
 pub use self::outlier::detectors::{
     FailurePercentageDetector, LatencyDetector, SuccessRateDetector,

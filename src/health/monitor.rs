@@ -70,7 +70,7 @@ struct MonitorShared {
 const PART: &str = "a health monitor";
 
 /// The default limit on checks in flight. Each has a descriptor, and a process often has 1024.
-const DEFAULT_MAX_IN_FLIGHT: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+pub(crate) const DEFAULT_MAX_IN_FLIGHT: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 
 impl Default for Monitor {
     fn default() -> Self {

@@ -31,6 +31,7 @@ mod slow_start;
 mod sync;
 mod table;
 mod tcp;
+mod track;
 mod udp;
 mod value;
 mod vrrp;
@@ -60,13 +61,14 @@ pub use self::sync::{SyncConfig, SyncConfigBuilder};
 pub use self::tcp::{
     SourceAddressConfig, TcpConfig, TcpConfigBuilder, TcpQueueConfig, TcpQueueConfigBuilder,
 };
+pub(crate) use self::track::SERVICE_TRACK_PREFIX;
+pub use self::track::{TrackConfig, TrackConfigBuilder};
 pub use self::udp::{UdpConfig, UdpConfigBuilder};
 pub use self::value::{CodeRanges, DurationOrNever, HexSecret, SecretString};
 pub(crate) use self::value::{HumanDuration, OneOrMany, decode_hex};
-pub(crate) use self::vrrp::SERVICE_TRACK_PREFIX;
 pub use self::vrrp::{
-    AddressAnnounceConfig, AddressAnnounceConfigBuilder, TrackConfig, TrackConfigBuilder,
-    VirtualRouteConfig, VirtualRouteConfigBuilder, VrrpConfig, VrrpConfigBuilder,
+    AddressAnnounceConfig, AddressAnnounceConfigBuilder, VirtualRouteConfig,
+    VirtualRouteConfigBuilder, VrrpConfig, VrrpConfigBuilder,
 };
 
 #[cfg(test)]
