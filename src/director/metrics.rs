@@ -12,7 +12,9 @@ use super::metrics_histogram::{HistogramSeries, render_histogram};
 use super::process_metrics::render_process;
 use super::service::VirtualService;
 use super::status::{DirectorStatus, StatusReader};
-use crate::metrics::{MetricDescription, describe_all, record_checks, record_set};
+use crate::metrics::{
+    MetricDescription, describe_all, record_checks, record_descriptors, record_set,
+};
 use crate::vrrp::{VrrpState, VrrpStatus};
 
 /// The metrics that only a director has. Label values are names of services and addresses of servers, or
@@ -161,6 +163,7 @@ fn record_director(status: &DirectorStatus, reader: &StatusReader) {
         counter!("lvs_task_restarts_total", "task" => *task).absolute(*restarts);
     }
     counter!("lvs_log_dropped_lines_total").absolute(status.dropped_log_lines);
+    record_descriptors();
     let checks = reader.registry().monitor_counters();
     counter!("lvs_checks_total").absolute(checks.checks_started);
     counter!("lvs_checks_failed_total").absolute(checks.backend_failures);

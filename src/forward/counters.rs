@@ -50,6 +50,25 @@ pub struct TcpCounters {
     pub bytes_to_clients: u64,
 }
 
+impl TcpCounters {
+    /// Returns how the connections that were forwarded, or cut before, have ended, by name: `finished`,
+    /// `client_aborted`, `backend_aborted`, the timeouts `idle`, `half_closed` and `total_time`,
+    /// `backend_down` and `cut`. Those that were refused are in `refused`.
+    pub fn ended_by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        [
+            ("finished", self.finished),
+            ("client_aborted", self.client_aborted),
+            ("backend_aborted", self.backend_aborted),
+            ("idle", self.timed_out.idle),
+            ("half_closed", self.timed_out.half_closed),
+            ("total_time", self.timed_out.total),
+            ("backend_down", self.backend_down),
+            ("cut", self.cut),
+        ]
+        .into_iter()
+    }
+}
+
 /// Connections that a timeout ended, by timeout.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

@@ -21,7 +21,7 @@ impl MetricDescription {
 }
 
 /// The metrics of this part.
-pub(crate) const METRICS: [MetricDescription; 21] = [
+pub(crate) const METRICS: [MetricDescription; 27] = [
     MetricDescription::gauge("lvs_service_servers", "Servers of a service."),
     MetricDescription::gauge(
         "lvs_service_eligible_servers",
@@ -75,6 +75,22 @@ pub(crate) const METRICS: [MetricDescription; 21] = [
         "Connections or flows that this director refused, for each reason.",
     ),
     MetricDescription::counter(
+        "lvs_service_ended_total",
+        "Connections or flows that ended at this director without being refused, for each reason.",
+    ),
+    MetricDescription::counter(
+        "lvs_service_sorry_total",
+        "Connections or flows that this director sent to the sorry server.",
+    ),
+    MetricDescription::counter(
+        "lvs_service_limit_waits_total",
+        "Connections that waited for another to end, because the service was at its limit.",
+    ),
+    MetricDescription::counter(
+        "lvs_service_failed_accepts_total",
+        "Calls of this director that failed to accept a connection or to receive a datagram.",
+    ),
+    MetricDescription::counter(
         "lvs_service_to_servers_bytes_total",
         "Bytes sent to servers. Both directors of a pair report the same sum: do not add them.",
     ),
@@ -85,6 +101,14 @@ pub(crate) const METRICS: [MetricDescription; 21] = [
     MetricDescription::gauge(
         "lvs_service_connections",
         "Open connections or UDP flows of a service at this director.",
+    ),
+    MetricDescription::gauge(
+        "lvs_client_descriptors",
+        "File descriptors that the connections and flows of this process have taken.",
+    ),
+    MetricDescription::gauge(
+        "lvs_max_client_descriptors",
+        "File descriptors that connections and flows may take; TCP clients wait beyond it.",
     ),
     MetricDescription::counter(
         "lvs_server_connections_total",

@@ -22,11 +22,14 @@
 //! | `lvs_server_connections`, `lvs_server_max_connections` | | [`record_set`] |
 //! | `lvs_server_checks_total`, `lvs_server_checks_failed_total` | `check` | [`record_checks`] |
 //! | `lvs_service_accepted_total`, `lvs_service_refused_total` | | [`ServiceCounters::record`] |
-//! | `lvs_service_refused_by_reason_total` | `reason` | [`ServiceCounters::record`] |
+//! | `lvs_service_refused_by_reason_total`, `lvs_service_ended_total` | `reason` | [`ServiceCounters::record`] |
+//! | `lvs_service_sorry_total`, `lvs_service_limit_waits_total` | | [`ServiceCounters::record`] |
+//! | `lvs_service_failed_accepts_total` | | [`ServiceCounters::record`] |
 //! | `lvs_service_to_servers_bytes_total`, `lvs_service_to_clients_bytes_total` | | [`ServiceCounters::record`] |
 //! | `lvs_service_connections` | | [`ServiceCounters::record`] |
 //! | `lvs_server_connections_total`, `lvs_server_failed_connections_total` | | [`ServiceCounters::record`] |
 //! | `lvs_server_in_bytes_total`, `lvs_server_out_bytes_total` | | [`ServiceCounters::record`] |
+//! | `lvs_client_descriptors`, `lvs_max_client_descriptors` | no `service` | [`record_descriptors`] |
 //!
 //! Connect times are a histogram that forwarders keep, which the facade has no way to pass on:
 //! [`ServerCounters::connect_time`] has it, and
@@ -74,4 +77,6 @@ pub(crate) use self::description::{MetricDescription, describe_all};
 pub use self::health_checks::record_checks;
 pub use self::servers::record_set;
 #[cfg(feature = "forward")]
-pub use self::traffic::{ServerCounters, ServerTotals, ServiceCounters, ServiceTotals};
+pub use self::traffic::{
+    ServerCounters, ServerTotals, ServiceCounters, ServiceTotals, record_descriptors,
+};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use metrics::{counter, gauge};
 
-use crate::forward::{TcpCounters, TcpHandle, UdpCounters, UdpHandle};
+use crate::forward::{TcpCounters, TcpHandle, UdpCounters, UdpHandle, descriptor_usage};
 use crate::histogram::DurationHistogram;
 
 /// What a service has done since its first start, whichever director was active.
@@ -131,6 +131,14 @@ pub struct ServiceCounters {
     pub active: u64,
     /// Connections or flows refused, by the name of the reason.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Connections or flows ended, by the name of the reason.
+    pub ended: BTreeMap<&'static str, u64>,
+    /// Connections or flows that went to the sorry server.
+    pub sorry: u64,
+    /// Connections that waited for another to end: the forwarder was at its limit.
+    pub waited: u64,
+    /// Calls that failed to accept a connection or to receive a datagram.
+    pub failed_accepts: u64,
     /// The counters of each server, by its identifier.
     pub servers: BTreeMap<String, ServerCounters>,
 }
@@ -141,7 +149,11 @@ impl ServiceCounters {
         let counters = handle.counters();
         self.totals = self.totals.saturating_add(ServiceTotals::of_tcp(&counters));
         self.active += counters.active;
-        self.add_refusals(counters.refused.by_reason());
+        add_reasons(&mut self.refused, counters.refused.by_reason());
+        add_reasons(&mut self.ended, counters.ended_by_reason());
+        self.sorry += counters.sorry_connections;
+        self.waited += counters.connection_limit_waits;
+        self.failed_accepts += counters.failed_accepts;
         for backend in handle.backends() {
             let server = self.servers.entry(backend.id.to_string()).or_default();
             server.totals = server.totals.saturating_add(ServerTotals {
@@ -159,7 +171,10 @@ impl ServiceCounters {
         let counters = handle.counters();
         self.totals = self.totals.saturating_add(ServiceTotals::of_udp(&counters));
         self.active += counters.flows_active;
-        self.add_refusals(counters.shed.by_reason());
+        add_reasons(&mut self.refused, counters.shed.by_reason());
+        add_reasons(&mut self.ended, counters.flows_ended.by_reason());
+        self.sorry += counters.sorry_flows;
+        self.failed_accepts += counters.failed_receives;
         for backend in handle.backends() {
             let server = self.servers.entry(backend.id.to_string()).or_default();
             server.totals = server.totals.saturating_add(ServerTotals {
@@ -180,10 +195,17 @@ impl ServiceCounters {
         count("lvs_service_refused_total", self.totals.refused);
         count("lvs_service_to_servers_bytes_total", self.totals.bytes_to_servers);
         count("lvs_service_to_clients_bytes_total", self.totals.bytes_to_clients);
-        for (reason, times) in self.refused.iter().filter(|(_, times)| **times > 0) {
-            let service = service.to_owned();
-            counter!("lvs_service_refused_by_reason_total", "service" => service, "reason" => *reason)
-                .absolute(*times);
+        count("lvs_service_sorry_total", self.sorry);
+        count("lvs_service_limit_waits_total", self.waited);
+        count("lvs_service_failed_accepts_total", self.failed_accepts);
+        for (name, reasons) in [
+            ("lvs_service_refused_by_reason_total", &self.refused),
+            ("lvs_service_ended_total", &self.ended),
+        ] {
+            for (reason, times) in reasons.iter().filter(|(_, times)| **times > 0) {
+                counter!(name, "service" => service.to_owned(), "reason" => *reason)
+                    .absolute(*times);
+            }
         }
         gauge!("lvs_service_connections", "service" => service.to_owned()).set(self.active as f64);
         for (id, server) in &self.servers {
@@ -202,17 +224,34 @@ impl ServiceCounters {
     #[cfg(feature = "director")]
     pub(crate) fn merge(&mut self, ended: &Self) {
         self.totals = self.totals.saturating_add(ended.totals);
-        self.add_refusals(ended.refused.iter().map(|(reason, count)| (*reason, *count)));
+        for (sum, reasons) in [(&mut self.refused, &ended.refused), (&mut self.ended, &ended.ended)]
+        {
+            add_reasons(sum, reasons.iter().map(|(reason, count)| (*reason, *count)));
+        }
+        self.sorry += ended.sorry;
+        self.waited += ended.waited;
+        self.failed_accepts += ended.failed_accepts;
         for (name, server) in &ended.servers {
             let sum = self.servers.entry(name.clone()).or_default();
             sum.totals = sum.totals.saturating_add(server.totals);
             sum.connect_time.merge(&server.connect_time);
         }
     }
+}
 
-    fn add_refusals(&mut self, reasons: impl IntoIterator<Item = (&'static str, u64)>) {
-        for (reason, count) in reasons {
-            *self.refused.entry(reason).or_default() += count;
-        }
+/// Records how many descriptors the connections and flows of this process have taken, and how many they
+/// may take: [`descriptor_usage`], whose cost this has.
+pub fn record_descriptors() {
+    let usage = descriptor_usage();
+    gauge!("lvs_client_descriptors").set(usage.used as f64);
+    gauge!("lvs_max_client_descriptors").set(usage.allowed as f64);
+}
+
+fn add_reasons(
+    sum: &mut BTreeMap<&'static str, u64>,
+    reasons: impl IntoIterator<Item = (&'static str, u64)>,
+) {
+    for (reason, count) in reasons {
+        *sum.entry(reason).or_default() += count;
     }
 }

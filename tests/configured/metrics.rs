@@ -8,7 +8,7 @@ use std::time::Duration;
 use lvs::director::{DirectorConfig, ServerChange, ServiceConfig, VrrpConfig};
 use lvs::forward::Forwarder;
 use lvs::health::{HealthPlan, Monitor, TcpCheck, TimedCheck};
-use lvs::metrics::{ServiceCounters, describe, record_checks, record_set};
+use lvs::metrics::{ServiceCounters, describe, record_checks, record_descriptors, record_set};
 use lvs::scheduler::RoundRobin;
 use lvs::{BackendSet, Balancer, Limits, Spec};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -76,6 +76,10 @@ async fn a_director_has_metrics_of_its_servers_reloads_and_process() {
         "lvs_reloads_total{result=\"refused\"} 1".to_owned(),
         "lvs_last_reload_successful 0".to_owned(),
         "lvs_last_reload_timestamp_seconds 1".to_owned(),
+        "lvs_service_ended_total{service=\"web\",reason=\"finished\"} 1".to_owned(),
+        "lvs_service_failed_accepts_total{service=\"web\"} 0".to_owned(),
+        "lvs_client_descriptors ".to_owned(),
+        "lvs_max_client_descriptors ".to_owned(),
         "process_open_fds ".to_owned(),
         "process_resident_memory_bytes ".to_owned(),
         "process_start_time_seconds 1".to_owned(),
@@ -123,12 +127,15 @@ async fn a_program_without_a_director_has_the_same_metrics() {
         let mut counters = ServiceCounters::default();
         counters.add_tcp(&handle);
         counters.record("web");
+        record_descriptors();
     });
     let text = rendered.render();
     let labels = format!("service=\"web\",server=\"{backend}\"");
     for line in [
         "lvs_service_eligible_servers{service=\"web\"} 1".to_owned(),
         "lvs_service_accepted_total{service=\"web\"} 2".to_owned(),
+        "lvs_service_ended_total{service=\"web\",reason=\"finished\"} 1".to_owned(),
+        "lvs_client_descriptors ".to_owned(),
         format!("lvs_server_weight{{{labels}}} 3"),
         format!("lvs_server_max_connections{{{labels}}} 9"),
         format!("lvs_server_state{{{labels},state=\"eligible\"}} 1"),
