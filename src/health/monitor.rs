@@ -245,7 +245,8 @@ impl WatchHandle {
     }
 
     /// Restores what an earlier process [exported](Self::export), for backends of the same names. Call
-    /// it right after [`Monitor::watch`]: results of checks since then take precedence.
+    /// it right after [`Monitor::watch`]: results of checks since then take precedence, unless the saved
+    /// one is newer by more than a second ([`SavedHealth::aged_by`]).
     ///
     /// A restored backend that was down stays down until its check has passed
     /// [`rise`](super::TimedCheck::rise) times; a backend without knowledge has its

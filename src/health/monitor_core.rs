@@ -12,13 +12,14 @@ use super::check::{CheckContext, CheckFailure, CheckFailureKind, CheckReport};
 use super::check_counters::CheckCounters;
 use super::events::HealthEventKind;
 use super::plan::{HealthPlan, ProbeKey};
-use super::saved::{SavedCheckVerdict, SavedHealth, SavedMemberVerdicts};
+use super::saved::SavedHealth;
 use super::shared_probe::{ProbeChanges, SharedProbe};
 use super::timetable::{ProbeId, ProbeTimetable, TimetableStats};
-use super::verdict::CheckVerdict;
 use super::watched_service::{WatchedMember, WatchedService, WatchedServiceId};
 use super::watched_set::{HealthUpdate, MemberInfo, WatchedSet};
-use crate::backend::{AgentOverride, Health, SetError};
+use crate::backend::{AgentOverride, Health};
+
+mod saving;
 
 /// The watched services, and the probes that they share.
 pub(super) struct MonitorCore {
@@ -163,12 +164,14 @@ impl MonitorCore {
         now: Instant,
     ) {
         let Some(probe) = self.probes.get_mut(&id) else { return };
+        let is_local = matches!(&result, Err(failure) if failure.kind() == CheckFailureKind::Local);
+        if !is_local {
+            probe.last_result = Some(now);
+        }
         if let Err(failure) = &result {
-            let local = failure.kind() == CheckFailureKind::Local;
-            let count = if local {
-                &mut self.failure_counts.local
-            } else {
-                &mut self.failure_counts.backend
+            let count = match is_local {
+                true => &mut self.failure_counts.local,
+                false => &mut self.failure_counts.backend,
             };
             *count += 1;
             let (check, address) = (probe.key.check.name(), probe.key.address);
@@ -224,78 +227,6 @@ impl MonitorCore {
             CheckCounters { backend: id.clone(), check: check.to_owned(), results, failures }
         });
         counters.collect()
-    }
-
-    /// Returns the knowledge about a service, for [`restore`](Self::restore) after a restart.
-    pub(super) fn export(&self, id: WatchedServiceId, now: Instant) -> SavedHealth {
-        let Some(service) = self.services.get(&id) else { return SavedHealth::default() };
-        let verdicts = service.members.values().map(|member| SavedMemberVerdicts {
-            id: member.info.id.to_string(),
-            checks: member
-                .probes
-                .iter()
-                .filter_map(|probe| self.probes.get(probe))
-                .map(|probe| SavedCheckVerdict {
-                    check: probe.key.check.name().to_owned(),
-                    verdict: probe.verdict,
-                    reason: probe.reason.to_string(),
-                })
-                .collect(),
-        });
-        SavedHealth {
-            backends: service.set.export(now),
-            verdicts: verdicts.collect(),
-            ejections: service.export_ejections(now),
-        }
-    }
-
-    /// Restores the knowledge about a service. Results of checks since the start take precedence.
-    pub(super) fn restore(
-        &mut self,
-        id: WatchedServiceId,
-        saved: &SavedHealth,
-        now: Instant,
-    ) -> Result<(), SetError> {
-        let Some(set) = self.services.get(&id).map(|service| Arc::clone(&service.set)) else {
-            return Ok(());
-        };
-        set.restore(&saved.backends, now)?;
-        if set.take_changed() {
-            self.sync_members(id, now);
-        }
-        self.restore_verdicts(id, saved, now);
-        Ok(())
-    }
-
-    /// Restores the verdicts of the checks and the ejections of a service.
-    fn restore_verdicts(&mut self, id: WatchedServiceId, saved: &SavedHealth, now: Instant) {
-        let checks_by_name: HashMap<_, _> =
-            saved.verdicts.iter().map(|member| (member.id.as_str(), &member.checks)).collect();
-        let Some(service) = self.services.get(&id) else { return };
-        let mut serials = Vec::new();
-        for (serial, member) in &service.members {
-            serials.push(*serial);
-            let Some(checks) = checks_by_name.get(member.info.id.as_str()) else { continue };
-            for (n, probe) in member.probes.iter().enumerate() {
-                let Some(probe) = self.probes.get_mut(probe) else { continue };
-                if probe.verdict.has_result() {
-                    continue;
-                }
-                let name = probe.key.check.name();
-                match checks.get(n).filter(|saved| saved.check == name) {
-                    Some(saved) => {
-                        probe.verdict = saved.verdict;
-                        probe.reason = saved.reason.as_str().into();
-                    }
-                    // The member is known, and keeps its health until a new check has a result.
-                    None => probe.verdict = CheckVerdict::default(),
-                }
-            }
-        }
-        serials.into_iter().for_each(|serial| self.evaluate_member(id, serial));
-        if let Some(service) = self.services.get_mut(&id) {
-            service.restore_ejections(&saved.ejections, now);
-        }
     }
 
     /// Follows a change of a set: adds new members, moves changed ones, removes old ones.

@@ -1,5 +1,7 @@
 //! The knowledge of a monitor about one set, in a form that survives a restart.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::outlier::SavedEjection;
@@ -29,6 +31,16 @@ impl SavedHealth {
         self.verdicts.len() >= backends && checks.all(|check| check.verdict.health().is_some())
     }
 
+    /// Adds time that has passed since the export to the age of each result.
+    #[must_use]
+    pub fn aged_by(mut self, time: Duration) -> Self {
+        let checks = self.verdicts.iter_mut().flat_map(|member| &mut member.checks);
+        for age in checks.filter_map(|check| check.age.as_mut()) {
+            *age = age.saturating_add(time);
+        }
+        self
+    }
+
     /// Removes the outcome counts, for a process that has counts of its own.
     #[must_use]
     pub fn without_outcomes(mut self) -> Self {
@@ -53,4 +65,7 @@ pub(super) struct SavedCheckVerdict {
     pub(super) check: String,
     pub(super) verdict: CheckVerdict,
     pub(super) reason: String,
+    /// How long ago the check had its last result.
+    #[serde(default)]
+    pub(super) age: Option<Duration>,
 }

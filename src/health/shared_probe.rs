@@ -1,6 +1,7 @@
 //! The recurring check of one address, shared by the services that use the same check there.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::check::{CheckFailure, CheckFailureKind, CheckReport};
 use super::plan::ProbeKey;
@@ -19,6 +20,8 @@ pub(super) struct SharedProbe {
     pub(super) verdict: CheckVerdict,
     /// The reason of the verdict.
     pub(super) reason: Arc<str>,
+    /// When the check had its last result.
+    pub(super) last_result: Option<Instant>,
     pub(super) agent_override: AgentOverride,
     pub(super) warning: Option<Arc<str>>,
     /// Why the check does not run, since its last result.
@@ -48,6 +51,7 @@ impl SharedProbe {
             subscribers: Vec::new(),
             verdict: CheckVerdict::initial(key.timing.init),
             reason: "not checked yet".into(),
+            last_result: None,
             agent_override: AgentOverride::default(),
             warning: None,
             local_failure: None,

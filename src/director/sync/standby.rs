@@ -128,6 +128,6 @@ fn apply_update(
         ),
     }
     if let Some(learned) = slow.learned {
-        progress.learned_health.insert(service.name.clone(), learned);
+        progress.learned_health.insert(service.name.clone(), (tokio_now(), learned));
     }
 }

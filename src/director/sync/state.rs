@@ -61,8 +61,9 @@ pub(super) struct SyncProgress {
     pub(super) logged_error: Option<String>,
     /// When a refused connection was logged last.
     last_refusal: Option<Instant>,
-    /// What the active director has found out about each service's servers, for a takeover.
-    pub(super) learned_health: BTreeMap<String, SavedHealth>,
+    /// What the active director has found out about each service's servers, and when it said so, for a
+    /// takeover.
+    pub(super) learned_health: BTreeMap<String, (Instant, SavedHealth)>,
 }
 
 impl StateSync {

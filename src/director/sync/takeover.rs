@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::state::StateSync;
 use crate::director::registry::ServiceRegistry;
 use crate::director::role::RoleWatch;
+use crate::director::time::tokio_now;
 
 /// Adopts the other director's health results whenever this director becomes active. It returns when
 /// the director ends.
@@ -24,15 +25,17 @@ pub(super) async fn run_takeover(
 }
 
 fn adopt_learned_health(state: &StateSync, registry: &ServiceRegistry) {
-    let learned = {
+    let mut learned = {
         let mut progress = state.lock_progress();
         progress.status.in_sync = false;
         progress.last_received = None;
         std::mem::take(&mut progress.learned_health)
     };
+    let now = tokio_now();
     for service in registry.services().iter() {
-        let restored = learned.get(&service.name).map(|saved| service.restore_health(saved));
-        if let Some(Err(error)) = restored {
+        let Some((received, saved)) = learned.remove(&service.name) else { continue };
+        let saved = saved.aged_by(now.saturating_duration_since(received));
+        if let Err(error) = service.restore_health(&saved) {
             tracing::warn!(
                 "sync: service {}: cannot adopt the other director's health results: {error}",
                 service.name

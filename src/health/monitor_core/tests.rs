@@ -526,6 +526,34 @@ fn export_and_restore_keep_health_slow_starts_and_counts() {
     assert_eq!((bed.state(0, 1), bed.state(0, 2)), (BackendState::Eligible, BackendState::Down));
 }
 
+#[test]
+fn a_saved_result_replaces_an_older_one_of_this_process_and_no_newer_one() {
+    let slow_checks = || checks().interval(30_000 * MS);
+    let age_of_last = |bed: &MonitorTestBed| {
+        let last = bed.started.iter().rfind(|(_, at)| *at == address(1)).expect("it was checked");
+        bed.now - last.0 - MS
+    };
+    let mut other = MonitorTestBed::new();
+    let watched = other.watch([1], &[slow_checks().fall(1)]);
+    other.run(50_000 * MS, |_, _| (MS, Err(refused_failure())));
+    let saved = other.core.export(watched, other.now);
+    // How much newer the saved result is than this process's own.
+    for (newer_by, is_replaced) in [(0, false), (1000, false), (1001, true), (20_000, true)] {
+        let mut bed = MonitorTestBed::new();
+        let watched = bed.watch([1, 2], &[slow_checks()]);
+        bed.run(50_000 * MS, always_up);
+        let (own_age, saved_age) = (age_of_last(&bed), age_of_last(&other));
+        let passed = Duration::from_secs(60);
+        bed.now += passed;
+        let saved = saved.clone().aged_by(own_age + passed - saved_age - newer_by * MS);
+        bed.core.restore(watched, &saved, bed.now).expect("no scheduler refuses");
+        bed.run(MS, always_up);
+        let expected = if is_replaced { BackendState::Down } else { BackendState::Eligible };
+        assert_eq!(bed.state(0, 1), expected, "{newer_by} ms");
+        assert_eq!(bed.state(0, 2), BackendState::Eligible, "nothing is known of it elsewhere");
+    }
+}
+
 /// Sends requests one after the other; those to some servers fail. Returns the number of failures.
 fn traffic(balancer: &Balancer<SocketAddr>, requests: u32, fails: impl Fn(u16) -> bool) -> u32 {
     let serve = |_| {
