@@ -17,7 +17,7 @@ builder AdminConfigBuilder;
 ///
 /// Without the table there is none. A reload that changes the table restarts the server.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct AdminConfig {
     /// The address to listen on. An address other than loopback requires a `token`.
     #[serde(deserialize_with = "deserialize_address")]

@@ -62,7 +62,7 @@ builder QuorumConfigBuilder;
 ///
 /// A service without its quorum gives its servers no new connections: the sorry server takes them.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct QuorumConfig {
     /// The total weight that is required.
     weight: u64,

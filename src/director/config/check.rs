@@ -73,7 +73,7 @@ macro_rules! check_config {
     }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-        #[serde(deny_unknown_fields)]
+        #[serde(deny_unknown_fields, expecting = "a table")]
         pub struct CheckConfig {
             $(#[$kind_meta])*
             pub(super) $kind: $kind_type,

@@ -16,7 +16,7 @@ builder CheckTlsConfigBuilder;
 
 /// TLS of a health check of type `grpc`, `http` or `tls`: which certificate is accepted.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct CheckTlsConfig {
     /// Which certificates are accepted without `authorities` or `pinned`. Default: `"system"`.
     #[serde(default)]

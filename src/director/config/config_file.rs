@@ -23,7 +23,7 @@ builder DirectorConfigBuilder;
 
 /// The keys and tables at the top of a file.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct ConfigFile {
     /// More files to read, as paths or patterns such as `"services/*.toml"`, relative to the folder
     /// of this file, in the order of their names. They add services, and tables that no other file

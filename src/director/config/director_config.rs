@@ -11,6 +11,7 @@ use super::document::ConfigDocument;
 use super::error::{ConfigProblem, ConfigProblems, DirectorConfigError, KeyPathSegment};
 use super::listen::{ListenAddress, ServiceProtocol};
 use super::log::LogConfig;
+use super::notify::NotifyCommandList;
 use super::origin::ConfigOrigin;
 use super::service::ServiceConfig;
 use super::sync::SyncConfig;
@@ -261,7 +262,8 @@ impl DirectorConfig {
     }
 
     /// Returns what is allowed, and seldom meant: a service without servers, a server that is its own
-    /// listener, a listener on port 0. The director logs each when the configuration is applied.
+    /// listener, a listener on port 0, a program of a `notify` key that cannot start now. The director
+    /// logs each when the configuration is applied. Reads the beginning of each program's file.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -290,9 +292,31 @@ impl DirectorConfig {
                     ));
                 }
             }
+            let owner = format!("service {name}");
+            warnings.extend(missing_programs(&owner, service.notify_commands()));
+            for server in &service.servers {
+                let owner = format!("service {name}, server {}", server.address);
+                warnings.extend(missing_programs(&owner, server.notify_commands()));
+            }
+        }
+        for router in &self.vrrp {
+            let owner = format!("virtual router {}", router.router_name());
+            let commands = router.notify_commands().map(|(key, _, commands)| (key, commands));
+            warnings.extend(missing_programs(&owner, commands));
         }
         warnings
     }
+}
+
+/// Returns a warning for each program of these keys that cannot start.
+fn missing_programs<'a>(
+    owner: &str,
+    keys: impl Iterator<Item = (&'static str, &'a NotifyCommandList)>,
+) -> Vec<String> {
+    let missing = keys.flat_map(|(key, commands)| {
+        commands.missing_programs().map(move |error| format!("{owner}: {key}: {error}"))
+    });
+    missing.collect()
 }
 
 fn one_error(errors: Vec<DirectorConfigError>) -> DirectorConfigError {

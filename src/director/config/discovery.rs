@@ -21,7 +21,7 @@ builder DiscoveryConfigBuilder;
 /// known servers go on. A reload that changes the table keeps the servers that the new source names
 /// too.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct DiscoveryConfig {
     /// A file that lists the servers, one per line: an address with a port, and optional settings
     /// such as `weight=3`. A changed file is read again. Default: none.

@@ -21,7 +21,7 @@ builder EjectionConfigBuilder;
 /// trial, and its share again if that succeeds. A sweep compares the servers by the traffic since
 /// the sweep before.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct EjectionConfig {
     /// Ejects a server after this many failures of any kind in a row; `0` disables the rule.
     /// Default: `5`.
@@ -66,7 +66,7 @@ builder FailurePercentageConfigBuilder;
 
 /// Ejection of servers that fail a share of their connections in a sweep.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct FailurePercentageConfig {
     /// The share of failures that ejects, in percent, from 1 to 100. Default: `85`.
     percent: Option<u8>,
@@ -87,7 +87,7 @@ builder SuccessRateConfigBuilder;
 
 /// Ejection of servers that succeed far less often than the others in a sweep.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct SuccessRateConfig {
     /// How many standard deviations below the mean ejects a server, from 0.001 to 100. Default:
     /// `1.9`.
@@ -112,7 +112,7 @@ builder LatencyFactorConfigBuilder;
 
 /// Ejection of servers that take far longer than the others in a sweep.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct LatencyFactorConfig {
     /// How many times the latency of the others ejects a server, from 1 to 1000000.
     factor: f64,

@@ -84,15 +84,20 @@ fn listeners_that_overlap_are_refused() {
 #[test]
 fn what_is_seldom_meant_is_warned_of() {
     let text = "[[service]]\nname = \"a\"\nlisten = [\"127.0.0.1:80\", \"127.0.0.1:0\"]\n\
-        [[service.server]]\naddress = \"127.0.0.1:80\"\n\
-        [[service]]\nname = \"b\"\nlisten = \"127.0.0.1:81\"\n";
+        [[service.server]]\naddress = \"127.0.0.1:80\"\nnotify_down = [\"/no/such\", \"x\"]\n\
+        [[service]]\nname = \"b\"\nlisten = \"127.0.0.1:81\"\nquorum = { weight = 1 }\nquorum_up = [\"/bin/sh\"]\n\
+        quorum_down = [\"/dev/null\"]\n[[vrrp]]\ninterface = \"eth0\"\nvirtual_router_id = 3\n\
+        addresses = [\"192.0.2.10/24\"]\nnotify_master = [\"no-such-program\"]\n";
     assert_eq!(
         DirectorConfig::parse(text).expect("allowed").warnings(),
         [
             "service a: server 127.0.0.1:80 is the address that the service listens on: it would connect \
              to itself",
             "service a listens on 127.0.0.1:0: port 0 is another free port at each start",
+            "service a, server 127.0.0.1:80: notify_down: program /no/such does not exist",
             "service b has no servers: it refuses every client",
+            "service b: quorum_down: program /dev/null is not a file",
+            "virtual router 3@eth0: notify_master: program no-such-program is in no folder of PATH",
         ]
     );
 }
@@ -119,4 +124,47 @@ fn a_virtual_router_number_stands_for_two_address_families() {
         let error = DirectorConfig::parse(&text(second)).expect_err(second).to_string();
         assert!(error.contains(expected), "{expected}\n{error}");
     }
+}
+
+/// The reference lists all keys; each is given a value of every type.
+#[test]
+fn an_error_says_what_is_wanted_without_words_of_rust() {
+    const VALUES: [&str; 7] = ["true", "1", "-1", "1.5", "\"x y\"", "[[1]]", "{ x = 1 }"];
+    const BASE: &str = "[[service]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\n";
+    const WORDS: [&str; 14] = [
+        "struct", "enum", "tuple", "newtype", "variant", "sequence", "map", "usize", "u64", "u32",
+        "u16", "u8", "i32", "i16",
+    ];
+    let reference = include_str!("../../../docs/configuration.md");
+    let mut section = String::new();
+    let mut seen = 0;
+    for line in reference.lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            section = heading.split('`').nth(1).unwrap_or_default().to_owned();
+        }
+        let row = line.strip_prefix("| `").and_then(|row| row.split_once("` |"));
+        let Some((key, _)) = row.filter(|_| section.is_empty() || section.starts_with('[')) else {
+            continue;
+        };
+        let parent = match section.as_str() {
+            section if section.starts_with("[[") && section != "[[service.server]]" => "",
+            section if section.starts_with("[vrrp") => "[[vrrp]]\n",
+            _ => "",
+        };
+        for value in VALUES {
+            let key = format!("{key} = {value}\n");
+            let text = match section.is_empty() {
+                true => format!("{key}{BASE}"),
+                false => format!("{BASE}{parent}{section}\n{key}"),
+            };
+            let Err(error) = DirectorConfig::parse(&text) else { continue };
+            let error = error.to_string();
+            seen += 1;
+            for word in WORDS {
+                let mut words = error.split(|char: char| !char.is_ascii_alphanumeric());
+                assert!(!words.any(|it| it == word), "{section} {key}: {word}:\n{error}");
+            }
+        }
+    }
+    assert!(seen > 800, "{seen}");
 }

@@ -14,7 +14,7 @@ builder LogConfigBuilder;
 /// never waits for the reader of its log: when 1 MiB waits to be read, it drops lines, counts them in
 /// the metric `lvs_log_dropped_lines_total`, and logs their number when it can write again.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 #[non_exhaustive]
 pub struct LogConfig {
     /// The format of a log line. Default: `"text"`.

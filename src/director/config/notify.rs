@@ -10,6 +10,7 @@ use super::error::ConfigProblem;
 use super::table::config_table;
 use super::value::apply_if_some;
 use crate::ProgramUser;
+use crate::health::{CommandCheck, CommandCheckError};
 use crate::vrrp::NotifyCommand;
 
 config_table! {
@@ -18,7 +19,7 @@ builder NotifyCommandConfigBuilder;
 
 /// A program that runs at an event.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct NotifyCommandConfig {
     /// The program, a path or a name in `PATH`, and its arguments. It runs without a shell.
     command: Vec<String>,
@@ -63,6 +64,12 @@ impl NotifyCommandList {
             }
         }
         Ok(())
+    }
+
+    /// Returns why a program of the list cannot start now; reads the beginning of its file.
+    pub(super) fn missing_programs(&self) -> impl Iterator<Item = CommandCheckError> + '_ {
+        let programs = self.0.iter().filter_map(|command| command.command.first());
+        programs.filter_map(|program| CommandCheck::new(program).validated().err())
     }
 
     pub(crate) fn to_commands(&self) -> impl Iterator<Item = NotifyCommand> + '_ {

@@ -47,27 +47,43 @@ pub(super) fn explain(message: &str, text: &str, names: &[String]) -> Option<Str
         return Some(rest.replacen(", expected", " is not accepted here, expected", 1));
     }
     let (_, expected) = message.rsplit_once(", expected ")?;
-    if expected.starts_with("a duration") {
-        let number = text.parse::<f64>().is_ok_and(|number| number >= 0.0);
-        return number.then(|| format!("{text} has no unit: write \"{text}s\" for seconds"));
+    let is_number = || text.parse::<f64>().is_ok_and(|number| number >= 0.0);
+    if expected.starts_with("a duration") && is_number() {
+        return Some(format!("{text} has no unit: write \"{text}s\" for seconds"));
     }
     let key = names.last().map(String::as_str);
     let own = RANGES
         .iter()
         .find(|(table, name, _)| Some(*name) == key && names.iter().any(|name| name == table));
-    let range = match expected {
+    let wanted = match expected {
         "u8" | "u16" | "u32" | "i16" if own.is_some() => own?.2,
         "a nonzero usize" | "a nonzero u32" | "a nonzero u64" => "a whole number of at least 1",
         "u8" => "a whole number from 0 to 255",
         "u16" => "a whole number from 0 to 65535",
         "i16" => "a whole number from -32768 to 32767",
         "u32" => "a whole number from 0 to 4294967295",
+        "i32" => "a whole number from -2147483648 to 2147483647",
         "u64" | "usize" => "a whole number of at least 0",
         "f64" => "a number",
         "a boolean" => "true or false",
-        _ => return None,
+        "a sequence" => "a list",
+        "a map" => "a table",
+        "path string" => "a path",
+        "IP address" => "an IP address, such as \"10.0.0.1\"",
+        "socket address" => "an address with a port, such as \"10.0.0.1:80\"",
+        _ => expected,
     };
-    Some(format!("{text} is not {range}"))
+    let found =
+        if message.starts_with("invalid type: sequence") || message.starts_with("invalid length") {
+            "a list"
+        } else if message.starts_with("invalid type: map") {
+            "a table"
+        } else if message.starts_with("invalid ") {
+            text
+        } else {
+            return None;
+        };
+    Some(format!("{found} is not {wanted}"))
 }
 
 /// Returns whether a text is a host name with a port, in quotes.

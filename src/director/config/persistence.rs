@@ -19,7 +19,7 @@ builder PersistenceConfigBuilder;
 /// known, and replaces the service's forwarders; existing connections keep the forwarder that they
 /// have.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct PersistenceConfig {
     /// How long a client is remembered after its last connection, at most 2^32 s.
     timeout: HumanDuration,

@@ -32,7 +32,7 @@ builder RealServerBuilder;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 #[non_exhaustive]
 pub struct RealServer {
     /// The server's address, which identifies it within its service. Port 0 means the port that the
@@ -136,11 +136,18 @@ impl RealServer {
         spec.tier(self.tier).health(health)
     }
 
+    /// Returns the keys with commands.
+    pub(super) fn notify_commands(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, &NotifyCommandList)> {
+        let commands = [("notify_up", &self.notify_up), ("notify_down", &self.notify_down)];
+        commands.into_iter().filter_map(|(key, commands)| Some((key, commands.as_ref()?)))
+    }
+
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
         const KEYS: [(&str, &str); 1] = [("resume_below", "resume_connections")];
-        for (key, commands) in [("notify_up", &self.notify_up), ("notify_down", &self.notify_down)]
-        {
-            commands.as_ref().map_or(Ok(()), |commands| commands.validate(key))?;
+        for (key, commands) in self.notify_commands() {
+            commands.validate(key)?;
         }
         if self.resume_connections.is_some() && self.max_connections.is_none_or(|max| max == 0) {
             let reason = "`resume_connections` requires `max_connections`";

@@ -36,7 +36,7 @@ builder ServiceConfigBuilder;
 /// the servers, the scheduler, the health checks, `slow_start`, `fail_mode` or `quorum` closes no
 /// connection.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct ServiceConfig {
     /// The name of the service in logs, metrics and the API. It must be unique.
     pub(crate) name: String,
@@ -191,9 +191,7 @@ impl ServiceConfig {
             problems.record(checked.map_err(|error| ConfigProblem::of_setting(error, &[])));
         }
         problems.record(self.fail_mode.validate());
-        for (key, commands) in [("quorum_up", &self.quorum_up), ("quorum_down", &self.quorum_down)]
-        {
-            let Some(commands) = commands else { continue };
+        for (key, commands) in self.notify_commands() {
             problems.record(commands.validate(key));
             if self.quorum.is_none() {
                 let reason = format!("`{key}` requires `quorum`");
@@ -219,6 +217,14 @@ impl ServiceConfig {
         }
         problems.record(self.health_plan().map(drop));
         problems
+    }
+
+    /// Returns the keys with commands.
+    pub(super) fn notify_commands(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, &NotifyCommandList)> {
+        let commands = [("quorum_up", &self.quorum_up), ("quorum_down", &self.quorum_down)];
+        commands.into_iter().filter_map(|(key, commands)| Some((key, commands.as_ref()?)))
     }
 
     fn validate_servers(&self, problems: &mut ConfigProblems) {

@@ -19,7 +19,7 @@ builder SlowStartConfigBuilder;
 /// at least `min_percent`. Schedulers that hash ignore it, and so do `ovf`, `lblc` and `lblcr`.
 /// Servers that are new together with their service start at their full weight.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct SlowStartConfig {
     /// The time after which a server has its full share.
     window: HumanDuration,

@@ -18,7 +18,7 @@ builder SyncConfigBuilder;
 /// The standby connects to the active director. The table requires `[vrrp]`. Without it, nothing is
 /// synchronized. A reload that changes the table restarts the synchronization.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct SyncConfig {
     /// The address on which this director accepts the other one while it is active.
     #[serde(deserialize_with = "deserialize_address")]

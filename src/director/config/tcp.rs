@@ -26,7 +26,7 @@ builder TcpConfigBuilder;
 /// A reload that changes the table replaces the service's forwarders; existing connections keep the
 /// forwarder that they have.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct TcpConfig {
     /// The maximum number of concurrent connections, at least 1, each of which takes two file
     /// descriptors; further clients wait in the kernel's queue. Default: `10000`.
@@ -119,7 +119,7 @@ builder TcpQueueConfigBuilder;
 
 /// A queue for connections while all servers are at their `max_connections`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct TcpQueueConfig {
     /// The maximum number of connections in the queue.
     capacity: usize,

@@ -19,7 +19,7 @@ builder TrackConfigBuilder;
 ///
 /// Exactly one of `interface` and `check` is required.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct TrackConfig {
     /// The name of the item in logs. Items of the same name in several `[[vrrp]]` tables must be the
     /// same but for `weight`.

@@ -17,7 +17,7 @@ builder UdpConfigBuilder;
 /// changes the table replaces the service's forwarders; existing flows keep the forwarder that they
 /// have.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct UdpConfig {
     /// A flow ends when no datagram has passed in either direction for this time. With `one_packet`
     /// it is how long replies find their client, at most 5 s. Default: `"60s"`; `"5s"` with

@@ -30,7 +30,7 @@ builder VrrpConfigBuilder;
 /// virtual routers, another interface, number, family, version, source address, peer or virtual MAC, or
 /// the priority 255 restarts the election.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct VrrpConfig {
     /// The name of the virtual router in logs, metrics and the API. With addresses of both families, the
     /// name of the IPv6 router ends with `/v6`. Default: `virtual_router_id@interface`, such as
@@ -135,7 +135,7 @@ builder VirtualRouteConfigBuilder;
 
 /// A route that the master adds.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct VirtualRouteConfig {
     /// The destination, such as `"10.99.0.0/16"`.
     to: FromText<VirtualAddress>,
@@ -168,7 +168,7 @@ builder AddressAnnounceConfigBuilder;
 
 /// How a new master announces its addresses.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct AddressAnnounceConfig {
     /// How many times the addresses are announced after the first time.
     repeats: u32,
@@ -410,7 +410,7 @@ impl VrrpConfig {
     }
 
     /// Returns the keys with commands, each with its state.
-    fn notify_commands(
+    pub(super) fn notify_commands(
         &self,
     ) -> impl Iterator<Item = (&'static str, Option<VrrpState>, &NotifyCommandList)> {
         let commands = [
@@ -446,7 +446,7 @@ impl VrrpConfig {
     }
 
     /// Returns the name of the table's first virtual router.
-    fn router_name(&self) -> String {
+    pub(super) fn router_name(&self) -> String {
         let name = self.name.clone();
         name.unwrap_or_else(|| {
             let suffix = if self.has_family(false) { "" } else { V6_SUFFIX };
