@@ -7,10 +7,11 @@ use std::process::Command;
 
 use lvs::health::{CheckFailure, CheckFailureKind, CheckReport, DnsCheck};
 
+use crate::loopback::own_address;
 use crate::udp::Service;
 use crate::world::{
-    Folder, GARBAGE, LONG, Script, Server, Stage, assert_fails, own_address, program, refusing,
-    run, run_out_of_time,
+    Folder, GARBAGE, LONG, Script, Server, Stage, assert_fails, program, refusing, run,
+    run_out_of_time,
 };
 
 fn query(name: &str, record_type: &str) -> DnsCheck {

@@ -9,6 +9,8 @@ mod file;
 mod grpc;
 mod http;
 mod icmp;
+#[path = "../common/loopback.rs"]
+mod loopback;
 mod monitor;
 mod servers;
 #[path = "../common/skipped.rs"]

@@ -7,7 +7,8 @@ use lvs::health::{BytePattern, CheckContext, CheckFailureKind, UdpCheck};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-use crate::world::{GARBAGE, LONG, ask, assert_fails, own_address, refusing, run, run_out_of_time};
+use crate::loopback::own_address;
+use crate::world::{GARBAGE, LONG, ask, assert_fails, refusing, run, run_out_of_time};
 
 /// A service that answers every datagram with other datagrams, until the service is dropped.
 pub(crate) struct Service {

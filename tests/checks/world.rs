@@ -18,21 +18,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::loopback::own_address;
 use crate::skipped::report_skipped;
 
 /// A time limit that no successful test reaches.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// Returns a loopback address that no other test uses, with port 0: another test's address with a
-/// port that is used again would receive that test's requests.
-pub(crate) fn own_address() -> SocketAddr {
-    static COUNT: AtomicU64 = AtomicU64::new(1);
-    let [.., a, b] = std::process::id().to_be_bytes();
-    let count = (COUNT.fetch_add(1, Ordering::SeqCst) % 250 + 1) as u8;
-    ([127, a % 200 + 10, b, count], 0).into()
-}
-
-/// Returns such an address with a free port, for a program that needs a port in its configuration.
+/// Returns an address of one test with a free port, for a program that needs a port in its configuration.
 pub(crate) fn free_address() -> SocketAddr {
     let socket = std::net::TcpListener::bind(own_address()).expect("loopback");
     socket.local_addr().expect("bound")

@@ -7,6 +7,8 @@ mod configuration;
 mod ctl;
 mod demonstration;
 mod descriptors;
+#[path = "../common/loopback.rs"]
+mod loopback;
 mod package;
 #[path = "../common/skipped.rs"]
 mod skipped;

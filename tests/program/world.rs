@@ -9,6 +9,8 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
+use crate::loopback::own_address;
+
 /// Ample time for a process to start, to answer or to end.
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -189,10 +191,11 @@ pub(crate) fn ask(address: SocketAddr) -> u8 {
     byte[0]
 }
 
-/// Returns free ports. All are held until the last is found: a port that is closed may be given out
-/// again.
+/// Returns free ports of an address of the test's own: another test would take a port that is closed.
 pub(crate) fn free<const N: usize>() -> [SocketAddr; N] {
-    let bind = |()| TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let address = own_address();
+    // All are held until the last is found.
+    let bind = |()| TcpListener::bind(address).expect("loopback");
     [(); N].map(bind).map(|listener| listener.local_addr().expect("bound"))
 }
 
