@@ -220,7 +220,15 @@ impl<'a> IpvsadmCommand<'a> {
         let unknown_service =
             || ImportError::new(&self.position, "no `-A` line before this one adds the service");
         let service = services.get_mut(&key).ok_or_else(unknown_service)?;
-        if address.port() == 0 {
+        // ipvsadm gives a server that answers clients directly the port of the service.
+        if address.port() == 0 || is_direct {
+            if address.port() != 0 && address.port() != service_port {
+                let report = format!(
+                    "the server {address}: without -m ipvsadm takes the port of the service, \
+                     {service_port}"
+                );
+                output.report_skipped(&self.position, report);
+            }
             address.set_port(service_port);
         }
         let mut table = TomlTable::new("[[service.server]]");

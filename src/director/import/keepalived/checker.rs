@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::global::GlobalSettings;
 use super::syntax::KeepalivedDirective;
-use super::values::{ImportedCommand, ScriptUser, number, parsed, seconds, switch, toml_duration};
+use super::values::{ImportedCommand, number, number_of, parsed, seconds, switch, toml_duration};
 use crate::director::config::CodeRanges;
 use crate::director::import::toml_writer::{ImportedConfig, TomlInlineTable};
 use crate::health::{DnsCheck, HttpCheck, SmtpCheck};
@@ -43,10 +43,16 @@ impl CheckerDefaults {
     ) -> Self {
         let interval = seconds(block, "delay_loop", output).or(inherited.interval);
         let host = block.child_value("virtualhost").map(str::to_owned);
+        let retry_keywords: &[&str] = match block.name() {
+            "HTTP_GET" | "SSL_GET" => &["retry", "nb_get_retry"],
+            _ => &["retry"],
+        };
+        let retry = block.last_child_of(retry_keywords);
+        let retry = retry.and_then(|retry| number_of(retry, 0..=1_000_000, output));
         Self {
             interval,
             timeout: seconds(block, "connect_timeout", output).or(inherited.timeout),
-            retry: number(block, "retry", 0..=1_000_000, output).or(inherited.retry),
+            retry: retry.or(inherited.retry),
             delay_before_retry: seconds(block, "delay_before_retry", output)
                 .or(inherited.delay_before_retry),
             host: host.or_else(|| inherited.host.clone()),
@@ -96,16 +102,13 @@ fn import_check(
         }
         "DNS_CHECK" => dns_check(node, &mut check, output),
         "MISC_CHECK" => {
-            let command = node.last_child("misc_path");
             let command =
-                command.and_then(|node| ImportedCommand::read(node, &global.script_user, output));
+                ImportedCommand::read_with_user(node, "misc_path", &global.script_user, output);
             let Some(command) = command else {
                 output.warn(&node.position, "MISC_CHECK without a program: the check is left out");
                 return Vec::new();
             };
-            let user = node.last_child("user");
-            let user = user.map(|user| ScriptUser::from_words(user.values(), user, output));
-            command.with_user(user).write_check(&mut check);
+            command.write_check(&mut check);
             if node.last_child("misc_dynamic").is_some() {
                 check.insert("dynamic", true);
             }
@@ -342,8 +345,7 @@ fn write_timing(
         "DNS_CHECK" => delay_loop,
         _ => 1.0,
     });
-    let retry = number(node, "nb_get_retry", 0..=1_000_000, output).or(defaults.retry);
-    let retry = retry.unwrap_or(match name {
+    let retry = defaults.retry.unwrap_or(match name {
         "DNS_CHECK" => 3,
         "MISC_CHECK" => 0,
         _ => 1,
@@ -373,7 +375,8 @@ fn write_timing(
     if let Some(port) = number(node, "connect_port", 1..=u16::MAX, output) {
         check.insert("port", port);
     }
-    if let Some(source) = parsed::<IpAddr>(node, "bindto", output) {
+    let source = node.last_child("bindto");
+    if let Some(source) = source.and_then(|source| parsed::<IpAddr>(source, output)) {
         check.insert_string("source", &source.to_string());
     }
     debug_assert!(Duration::try_from_secs_f64(interval).is_ok(), "`seconds` has a bound");

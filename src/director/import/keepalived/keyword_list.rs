@@ -376,7 +376,7 @@ const VIRTUAL_SERVER: Keywords = &[
     (&["hashed"], Reported("deprecated in keepalived")),
     (&["persistence_engine"], Warned("persistence is by the client's address")),
     (&["sorry_server_inhibit"], Reported("the sorry server is never removed")),
-    (&["sorry_server_lvs_method"], Reported("the sorry server answers the director")),
+    (&["sorry_server_lvs_method"], Carried(MANY)),
     (&["ip_family"], Reported("for services by firewall mark only")),
     (&["ha_suspend"], Reported("checks run without the address too")),
     (&["omega"], Reported("programs of servers do not run when the director stops")),
