@@ -1,3 +1,4 @@
+mod ipvsadm_rules;
 mod keepalived_rules;
 
 use std::path::Path;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::global::GlobalSettings;
 use super::syntax::KeepalivedDirective;
-use super::values::{ImportedCommand, number, seconds, toml_duration};
+use super::values::{ImportedCommand, number, positive_seconds, seconds, toml_duration};
 use crate::director::import::toml_writer::{
     ImportedConfig, TomlInlineTable, TomlTable, toml_string_array,
 };
@@ -235,8 +235,10 @@ fn script_check(
     };
     let mut check = TomlInlineTable::default();
     command.write_check(&mut check);
-    let period = seconds(script, "interval", output).unwrap_or(1.0).max(0.001);
-    let timeout = seconds(script, "timeout", output).unwrap_or(period).max(0.001);
+    let period = positive_seconds(script, "interval", output).unwrap_or(1.0).max(0.001);
+    let timeout = seconds(script, "timeout", output).unwrap_or(period);
+    // keepalived takes 1 s for 0.
+    let timeout = if timeout == 0.0 { 1.0 } else { timeout.max(0.001) };
     if timeout > period {
         let report = format!(
             "vrrp_script {name}: it runs every {timeout} s in place of {period} s, because no run waits \
@@ -246,6 +248,9 @@ fn script_check(
     }
     check.insert_string("interval", &toml_duration(period.max(timeout)));
     check.insert_string("timeout", &toml_duration(timeout));
+    if script.last_child("init_fail").is_some() {
+        check.insert_string("init", "fully-down");
+    }
     for key in ["rise", "fall"] {
         check.insert(key, number(script, key, 1..=1_000_000_u32, output).unwrap_or(1));
     }

@@ -7,6 +7,9 @@ use std::str::{Chars, FromStr};
 use super::syntax::KeepalivedDirective;
 use crate::director::import::toml_writer::{ImportedConfig, TomlInlineTable, toml_string_array};
 
+/// The maximum of a duration in seconds.
+const MAX_SECONDS: f64 = 1e9;
+
 /// Returns a duration in TOML, of at least 1 ms.
 pub(super) fn toml_duration(seconds: f64) -> String {
     format!("{}ms", (seconds * 1000.0).round().max(1.0) as u64)
@@ -48,13 +51,22 @@ where
     value
 }
 
-/// Returns the seconds of the last directive of a name, as [`number`] does.
+/// Returns the seconds of the last directive of a name, as [`number`] does; 0 is a value.
 pub(super) fn seconds(
     block: &KeepalivedDirective,
     name: &str,
     output: &mut ImportedConfig,
 ) -> Option<f64> {
-    number(block, name, 0.0..=1e9, output)
+    number(block, name, 0.0..=MAX_SECONDS, output)
+}
+
+/// Returns the seconds of the last directive of a name, as [`number`] does; keepalived refuses 0.
+pub(super) fn positive_seconds(
+    block: &KeepalivedDirective,
+    name: &str,
+    output: &mut ImportedConfig,
+) -> Option<f64> {
+    number(block, name, 0.000_001..=MAX_SECONDS, output)
 }
 
 /// Returns a value that another type parses; a text that it refuses is reported.
@@ -69,10 +81,19 @@ pub(super) fn parsed<T: FromStr>(
     value
 }
 
-/// Returns whether a switch such as `smtp_alert` or `smtp_alert off` is on.
+/// Returns whether a switch such as `smtp_alert` or `smtp_alert off` is on; off if there is none.
 pub(super) fn switch(block: &KeepalivedDirective, name: &str, output: &mut ImportedConfig) -> bool {
-    let Some(node) = block.last_child(name) else { return false };
-    match node.value() {
+    optional_switch(block, name, output).unwrap_or(false)
+}
+
+/// Returns whether a switch is on, or `None` if there is none.
+pub(super) fn optional_switch(
+    block: &KeepalivedDirective,
+    name: &str,
+    output: &mut ImportedConfig,
+) -> Option<bool> {
+    let node = block.last_child(name)?;
+    Some(match node.value() {
         None | Some("on" | "true" | "yes") => true,
         Some("off" | "false" | "no") => false,
         Some(_) => {
@@ -80,7 +101,7 @@ pub(super) fn switch(block: &KeepalivedDirective, name: &str, output: &mut Impor
             output.report_skipped(&node.position, report);
             true
         }
-    }
+    })
 }
 
 /// The user and the group that a script runs as.

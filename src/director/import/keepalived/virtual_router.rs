@@ -112,7 +112,7 @@ fn import_version(
         output.report_skipped(&node.position, report);
     }
     table.insert("version", version);
-    let interval = seconds(node, "advert_int", output).unwrap_or(1.0);
+    let interval = number(node, "advert_int", 0.01..=255.0_f64, output).unwrap_or(1.0);
     // As keepalived rounds: whole seconds in version 2, hundredths in version 3.
     let (unit, min, max) = if version == 2 { (1.0, 1.0, 255.0) } else { (0.01, 0.01, 40.95) };
     let rounded = ((interval / unit).round() * unit).clamp(min, max);

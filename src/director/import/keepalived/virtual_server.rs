@@ -11,7 +11,7 @@ use super::syntax::KeepalivedDirective;
 use super::values::{ImportedCommand, number, toml_duration};
 use crate::director::import::error::ImportError;
 use crate::director::import::ipvs::{
-    every_port_warning, mark_refusal, netmask_bits, scheduler_text,
+    client_address_difference, every_port_warning, mark_refusal, netmask_bits, scheduler_text,
 };
 use crate::director::import::toml_writer::{
     ImportedConfig, TomlInlineTable, TomlTable, toml_string_array,
@@ -91,8 +91,7 @@ fn import_service(
     let method = method.unwrap_or(ForwardingMethod::Nat);
     if method != ForwardingMethod::Nat {
         table.push_comment(format!(
-            "{method}: the servers answered clients directly. Here they answer the director, whose \
-             address they see unless `tcp = {{ source = \"client\" }}`."
+            "{method}: the servers answered clients directly. Here they answer the director."
         ));
     }
     let has_sorry_server = import_sorry_server(node, method, &listen, &mut table, output);
@@ -102,6 +101,7 @@ fn import_service(
         output.warn(&node.position, report);
         return None;
     };
+    output.report_skipped(&node.position, client_address_difference(protocol));
     import_quorum(node, has_sorry_server, total_weight, global, &mut table, output);
     Some(table)
 }

@@ -139,8 +139,12 @@ fn servers_of_another_family_are_left_out_but_behind_a_tunnel() {
 
 #[test]
 fn a_service_without_servers_is_left_out() {
-    let nothing = "line 1: nothing in the configuration can be converted";
-    assert_eq!(error_of(&service("sorry_server 10.0.0.9 80")), nothing);
+    let error = error_of(&service("sorry_server 10.0.0.9 80"));
+    assert!(
+        error.starts_with("line 1: nothing in the configuration can be converted:\n"),
+        "{error}"
+    );
+    assert!(error.contains("`virtual_server 192.0.2.5 80` has no real server"), "{error}");
     let two = format!("{}{}", service(""), service("real_server 10.0.0.2 80 { }"));
     let text = expect(&two, &["has no real server: left out, as in keepalived"]);
     assert_eq!(text.matches("[[service]]").count(), 1, "{text}");
@@ -173,15 +177,47 @@ fn a_mask_of_an_address_is_ignored() {
 }
 
 #[test]
-fn ipvsadm_gives_direct_servers_the_port_of_the_service() {
-    let saved = "-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.0.0.2:8080 -g -w 1\n\
-        -a -t 10.0.0.1:80 -r 10.0.0.3:8080 -m -w 1\n";
-    expect(
-        saved,
+fn what_is_down_at_the_start_stays_so() {
+    let text = expect(
+        &service(
+            "alpha\n real_server 10.0.0.2 80 { TCP_CHECK { } }\n real_server 10.0.0.3 80 {\n alpha no\n \
+             TCP_CHECK {\n alpha on\n }\n TCP_CHECK { connect_port 81 }\n }",
+        ),
+        &["fall = 2, init = \"down\" }"],
+    );
+    assert_eq!(text.matches("init = \"down\"").count(), 2, "{text}");
+    let script = "vrrp_script s {\n script /bin/true\n init_fail\n}\n";
+    let text =
+        expect(&format!("{script}{}", router("track_script { s }")), &["init = \"fully-down\""]);
+    assert!(!text.contains("init_fail"), "{text}");
+}
+
+#[test]
+fn the_address_that_servers_see_is_named() {
+    let seen = "line 1: the servers see the director's address in place of the client's";
+    expect(&service("lb_kind NAT\n real_server 10.0.0.2 80 { }"), &[seen]);
+    expect("-A -u 10.0.0.1:53 -s rr\n-a -u 10.0.0.1:53 -r 10.0.0.2:53 -m -w 1\n", &[seen]);
+}
+
+#[test]
+fn a_duration_of_zero_is_the_default() {
+    let text = expect(
+        &service(
+            "delay_loop 0\n connect_timeout 0\n retry 0\n real_server 10.0.0.2 80 { TCP_CHECK { } }\n \
+             real_server 10.0.0.3 80 {\n MISC_CHECK {\n misc_path /bin/true\n misc_timeout 0\n }\n }",
+        ),
         &[
-            "line 2: the server 10.0.0.2:8080: without -m ipvsadm takes the port of the service, 80",
-            "address = \"10.0.0.2:80\"",
-            "address = \"10.0.0.3:8080\"",
+            "interval = \"60000ms\", fast_interval = \"5000ms\", timeout = \"5000ms\", rise = 1, fall = 2 }",
+            "interval = \"60000ms\", timeout = \"60000ms\", rise = 1, fall = 1 }",
+            "`connect_timeout 0`: the value is not a number from 0.000001 to 1000000000: the default",
+            "`retry 0`: the value is not a number from 1 to 1000000: the default",
         ],
+    );
+    assert!(!text.contains("\"1ms\""), "{text}");
+    expect(&router("advert_int 0\n version 3"), &["advert_interval = \"1000ms\""]);
+    let script = "vrrp_script s {\n script /bin/true\n interval 0\n timeout 0\n}\n";
+    expect(
+        &format!("{script}{}", router("track_script { s }")),
+        &["interval = \"1000ms\", timeout = \"1000ms\""],
     );
 }
