@@ -41,6 +41,14 @@ impl SavedHealth {
         self
     }
 
+    /// Removes the age of each result, for a comparison.
+    #[cfg(feature = "director")]
+    pub(crate) fn without_ages(mut self) -> Self {
+        let checks = self.verdicts.iter_mut().flat_map(|member| &mut member.checks);
+        checks.for_each(|check| check.age = None);
+        self
+    }
+
     /// Removes the outcome counts, for a process that has counts of its own.
     #[must_use]
     pub fn without_outcomes(mut self) -> Self {

@@ -5,8 +5,29 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
+/// Returns whether the tests run from the published package, and not from the repository.
+pub(crate) fn is_unpacked_package() -> bool {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml.orig").exists()
+}
+
 /// The paths of the package, relative to its root.
 fn packaged() -> BTreeSet<PathBuf> {
+    if is_unpacked_package() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let (mut files, mut folders) = (BTreeSet::new(), vec![root.to_owned()]);
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).expect("a folder of the package") {
+                let path = entry.expect("a folder of the package").path();
+                let below = path.strip_prefix(root).expect("below the root").to_owned();
+                match path.is_dir() {
+                    true if below == Path::new("target") => {}
+                    true => folders.push(path),
+                    false => drop(files.insert(below)),
+                }
+            }
+        }
+        return files;
+    }
     let output = Command::new(env!("CARGO"))
         .args(["package", "--list", "--allow-dirty", "--offline"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))

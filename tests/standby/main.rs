@@ -6,6 +6,7 @@
 
 mod world;
 
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -301,4 +302,47 @@ fn a_standby_that_does_not_read_holds_nothing_up() {
     until("b has the weight", || pair.weight("b", 0) == Some(10));
     let total = pair.total("a");
     until("b has the totals", || pair.total("b") >= total);
+}
+
+#[test]
+fn strangers_at_the_sync_port_keep_no_standby_out() {
+    let Some(mut pair) = Pair::start() else { return };
+    pair.b.kill();
+    let port = SocketAddr::from(([10, 88, 0, 1], 8849));
+    let connect = || TcpStream::connect(port).expect("a listens");
+    // Others hold connections without a word, and so did the dead standby.
+    let hold =
+        |side, count| pair.world.within(side, || (0..count).map(|_| connect()).collect::<Vec<_>>());
+    let strangers = [hold("c", 40), hold("b", 3)];
+    pair.b = pair.world.director("b", &both_families("b"));
+    pair.settle("a", "b");
+    assert!(pair.a.log().contains("is refused: too many connections without the key"));
+    drop(strangers);
+}
+
+#[test]
+fn a_standby_with_another_key_is_named_by_both() {
+    let Some(mut pair) = Pair::start() else { return };
+    pair.b.kill();
+    let other_key = both_families("b").replace("key = \"00", "key = \"ff");
+    pair.b = pair.world.director("b", &other_key);
+    until("b says it", || pair.b.log().contains("both need the same `key`"));
+    until("a says it", || pair.a.log().contains("the other side has another `key`"));
+    assert!(is_active(&pair.world, "a"), "the election has a key of its own");
+}
+
+#[test]
+fn a_director_that_comes_back_takes_over_when_it_knows_what_the_other_knows() {
+    let Some(mut pair) = Pair::start() else { return };
+    pair.a.kill();
+    until("b is active", || is_active(&pair.world, "b"));
+    until("the addresses of the dead director expire", || pair.world.has_none("a"));
+    let server = pair.world.ask(80).expect("b serves");
+    pair.a = pair.world.director("a", &both_families("a"));
+    pair.settle("a", "b");
+    let log = pair.a.log();
+    let (_, last) = log.rsplit_once("lvs started").expect("a start is logged");
+    let at = |words| last.find(words).unwrap_or_else(|| panic!("{words}:\n{log}"));
+    assert!(at("sync: follows the director") < at("backup -> master"), "{log}");
+    assert_eq!(pair.world.ask(80).expect("a serves"), server, "the client stays on its server");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lvs::director::{Director, ServerStatus, ServiceStatus};
 
-use crate::output::print_in_background;
+use crate::output::{check_reader, print_in_background};
 
 /// Shows the counters of each server.
 #[derive(Debug)]
@@ -49,13 +49,13 @@ impl Display {
         if self.terminal { Duration::from_millis(200) } else { Duration::from_secs(1) }
     }
 
-    /// Shows the counters, if they have changed.
+    /// Shows the counters, if they have changed. Fails also if an earlier text had no reader.
     pub(crate) fn update(&mut self) -> io::Result<()> {
         let status = self.director.status();
         let service = &status.services[0];
         let now = if self.terminal { self.table(service) } else { line(service) };
         if now == self.shown {
-            return Ok(());
+            return check_reader();
         }
         let mut text = String::new();
         if self.terminal && !self.shown.is_empty() {

@@ -32,6 +32,15 @@ pub(crate) fn print_in_background(text: &str) -> io::Result<()> {
     STDOUT.get_or_init(start).push(text.as_bytes())
 }
 
+/// Returns whether what was printed in the background so far had a reader: a text is written after the
+/// call that prints it has returned.
+///
+/// # Errors
+/// `BrokenPipe` if there is no reader any more.
+pub(crate) fn check_reader() -> io::Result<()> {
+    print_in_background("")
+}
+
 /// Prints a text to standard error.
 pub(crate) fn complain(text: &str) {
     let _ = log_writer().push(text.as_bytes());

@@ -8,12 +8,13 @@ use serde::Deserialize;
 use super::admin::AdminConfig;
 use super::document::ConfigDocument;
 use super::error::{ConfigProblem, ConfigProblems, DirectorConfigError, KeyPathSegment};
+use super::known_routers::validate_routers;
 use super::log::LogConfig;
 use super::service::ServiceConfig;
 use super::sync::SyncConfig;
 use super::table::{Tables, config_table};
 use super::value::{HumanDuration, OneOrMany};
-use super::vrrp::{self, VrrpConfig};
+use super::vrrp::VrrpConfig;
 use crate::forward::validate_workers;
 use crate::regular_file::read_regular_file;
 
@@ -90,7 +91,7 @@ impl ConfigFile {
             problems.record(admin.validate().map_err(|problem| problem.prefixed(&path)));
         }
         if let Some(OneOrMany(routers)) = &self.vrrp {
-            problems.record_all(&[KeyPathSegment::Key("vrrp")], vrrp::validate_all(routers));
+            problems.record_all(&[KeyPathSegment::Key("vrrp")], validate_routers(routers));
         }
         problems
     }

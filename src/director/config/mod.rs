@@ -6,6 +6,7 @@
 //! The doc comments of keys are the operators' reference: `tests/configuration_reference.rs` writes
 //! `docs/configuration.md` from them.
 
+mod address_announce;
 mod admin;
 mod availability;
 mod check;
@@ -18,6 +19,7 @@ mod discovery;
 mod document;
 mod ejection;
 mod error;
+mod known_routers;
 mod listen;
 mod log;
 mod notify;
@@ -34,8 +36,10 @@ mod tcp;
 mod track;
 mod udp;
 mod value;
+mod virtual_route;
 mod vrrp;
 
+pub use self::address_announce::{AddressAnnounceConfig, AddressAnnounceConfigBuilder};
 pub use self::admin::{AdminConfig, AdminConfigBuilder};
 pub use self::availability::{QuorumConfig, QuorumConfigBuilder};
 pub use self::check::{CheckConfig, CheckConfigBuilder, CheckProxyConfig, RedisRoleConfig};
@@ -66,10 +70,8 @@ pub use self::track::{TrackConfig, TrackConfigBuilder};
 pub use self::udp::{UdpConfig, UdpConfigBuilder};
 pub use self::value::{CodeRanges, DurationOrNever, HexSecret, SecretString};
 pub(crate) use self::value::{HumanDuration, OneOrMany, decode_hex};
-pub use self::vrrp::{
-    AddressAnnounceConfig, AddressAnnounceConfigBuilder, VirtualRouteConfig,
-    VirtualRouteConfigBuilder, VrrpConfig, VrrpConfigBuilder,
-};
+pub use self::virtual_route::{VirtualRouteConfig, VirtualRouteConfigBuilder};
+pub use self::vrrp::{VrrpConfig, VrrpConfigBuilder};
 
 #[cfg(test)]
 mod builder_tests;

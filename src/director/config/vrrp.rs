@@ -1,20 +1,21 @@
 //! The `[vrrp]` tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::error::{ConfigProblem, ConfigProblems, KeyPathSegment};
+use super::address_announce::AddressAnnounceConfig;
+use super::error::{ConfigProblem, KeyPathSegment};
 use super::notify::NotifyCommandList;
 use super::table::{Tables, config_table};
 use super::track::TrackConfig;
 use super::value::{FromText, HexSecret, HumanDuration, apply_duration_if_some, apply_if_some};
+use super::virtual_route::VirtualRouteConfig;
 use crate::vrrp::{
     AuthKey, AuthKeyLengthError, ChecksumCoverage, ElectionConfig, NotifyCommands, PreemptMode,
-    VirtualAddress, VirtualRoute, VirtualRouterConfig, Vrrp, VrrpConfigError as VrrpError,
-    VrrpStartError, VrrpState, VrrpVersion,
+    VirtualAddress, VirtualRouterConfig, Vrrp, VrrpConfigError as VrrpError, VrrpStartError,
+    VrrpState, VrrpVersion,
 };
 
 config_table! {
@@ -129,62 +130,6 @@ const fn default_true() -> bool {
     true
 }
 
-config_table! {
-/// A builder of a [`VirtualRouteConfig`].
-builder VirtualRouteConfigBuilder;
-
-/// A route that the master adds.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct VirtualRouteConfig {
-    /// The destination, such as `"10.99.0.0/16"`.
-    to: FromText<VirtualAddress>,
-    /// The gateway. Default: none, the destination is on the link.
-    via: Option<IpAddr>,
-    /// The preferred source address. Default: none.
-    source: Option<IpAddr>,
-    /// The metric. Default: the kernel's.
-    metric: Option<u32>,
-}
-}
-
-impl VirtualRouteConfig {
-    /// Returns a builder of a route to this destination.
-    pub fn builder(to: VirtualAddress) -> VirtualRouteConfigBuilder {
-        let (via, source, metric) = (None, None, None);
-        VirtualRouteConfigBuilder { table: Self { to: FromText(to), via, source, metric } }
-    }
-
-    fn to_virtual_route(&self) -> VirtualRoute {
-        let route = apply_if_some(VirtualRoute::new(self.to.0), self.via, VirtualRoute::via);
-        let route = apply_if_some(route, self.source, VirtualRoute::source);
-        apply_if_some(route, self.metric, VirtualRoute::metric)
-    }
-}
-
-config_table! {
-/// A builder of a [`AddressAnnounceConfig`].
-builder AddressAnnounceConfigBuilder;
-
-/// How a new master announces its addresses.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct AddressAnnounceConfig {
-    /// How many times the addresses are announced after the first time.
-    repeats: u32,
-    /// The time between two announcements.
-    interval: HumanDuration,
-}
-}
-
-impl AddressAnnounceConfig {
-    /// Returns a builder of this many further announcements, an interval apart.
-    pub fn builder(repeats: u32, interval: Duration) -> AddressAnnounceConfigBuilder {
-        let interval = HumanDuration(interval);
-        AddressAnnounceConfigBuilder { table: Self { repeats, interval } }
-    }
-}
-
 /// What the name of an IPv6 router ends with that has no name of its own.
 const V6_SUFFIX: &str = "/v6";
 
@@ -285,7 +230,7 @@ impl VrrpConfig {
     }
 
     /// Returns whether an address of a family is configured.
-    fn has_family(&self, is_v6: bool) -> bool {
+    pub(super) fn has_family(&self, is_v6: bool) -> bool {
         self.addresses.iter().any(|FromText(address)| address.ip().is_ipv6() == is_v6)
     }
 
@@ -404,9 +349,7 @@ impl VrrpConfig {
             apply_duration_if_some(election, self.advert_interval, ElectionConfig::interval);
         let election =
             apply_duration_if_some(election, self.start_delay, ElectionConfig::start_delay);
-        apply_if_some(election, self.announce, |election, announce| {
-            election.announce_repeats(announce.repeats).announce_interval(announce.interval.0)
-        })
+        apply_if_some(election, self.announce, |election, announce| announce.apply_to(election))
     }
 
     /// Returns the keys with commands, each with its state.
@@ -455,65 +398,10 @@ impl VrrpConfig {
     }
 
     /// Returns the names of the table's virtual routers.
-    fn router_names(&self) -> impl Iterator<Item = String> {
+    pub(super) fn router_names(&self) -> impl Iterator<Item = String> {
         let has_both = self.has_family(false) && self.has_family(true);
         let first = self.router_name();
         let second = has_both.then(|| format!("{first}{V6_SUFFIX}"));
         std::iter::once(first).chain(second)
-    }
-}
-
-/// Checks each table, and that the tables do not conflict. The path of a problem begins with the table's
-/// index.
-pub(super) fn validate_all(routers: &[VrrpConfig]) -> ConfigProblems {
-    let mut problems = ConfigProblems::default();
-    let mut known = KnownRouters::default();
-    for (n, router) in routers.iter().enumerate() {
-        let checked = router.validate().and_then(|()| known.add(router));
-        problems.record(checked.map_err(|problem| problem.prefixed(&[KeyPathSegment::Index(n)])));
-    }
-    problems
-}
-
-/// The virtual routers of all tables.
-#[derive(Default)]
-struct KnownRouters<'a> {
-    /// By interface, number, and address family: a number stands for two virtual routers (RFC 9568).
-    ids: BTreeSet<(&'a str, u8, bool)>,
-    names: BTreeSet<String>,
-    tracks: BTreeMap<&'a str, &'a TrackConfig>,
-}
-
-impl<'a> KnownRouters<'a> {
-    /// Adds the virtual routers of a table; refuses those that conflict with others.
-    fn add(&mut self, router: &'a VrrpConfig) -> Result<(), ConfigProblem> {
-        let (id, interface) = (router.virtual_router_id, &*router.interface);
-        for (is_v6, family) in [(false, "IPv4"), (true, "IPv6")] {
-            if router.has_family(is_v6) && !self.ids.insert((interface, id, is_v6)) {
-                let reason =
-                    format!("there is another {family} virtual router {id} on {interface}");
-                return Err(ConfigProblem::at_key("virtual_router_id", reason));
-            }
-        }
-        for name in router.router_names() {
-            if !self.names.insert(name.clone()) {
-                let reason =
-                    format!("there is another virtual router {name:?}: set another `name`");
-                let key = if router.name.is_some() { "name" } else { "virtual_router_id" };
-                return Err(ConfigProblem::at_key(key, reason));
-            }
-        }
-        for track in &router.tracks {
-            let previous = self.tracks.insert(&track.name, track);
-            if previous.is_some_and(|previous| !previous.is_same_item(track)) {
-                let reason = format!(
-                    "another [[vrrp]] has a tracked item {:?} with other settings: items of one name \
-                     must be the same but for `weight`",
-                    track.name
-                );
-                return Err(ConfigProblem::at_key("track", reason));
-            }
-        }
-        Ok(())
     }
 }

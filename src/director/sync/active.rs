@@ -18,6 +18,7 @@ use crate::director::service::ServiceOutline;
 use crate::director::service::VirtualService;
 use crate::director::supervisor::TaskSupervisor;
 use crate::director::time::tokio_now;
+use crate::health::SavedHealth;
 use crate::panics::catch_panic;
 
 /// Standbys at a time. A pair has one; it may have a new connection before the old one is known to be
@@ -31,6 +32,9 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Everything but persistence is sent each time that this many intervals have passed.
 const SLOW_UPDATE_TICKS: u64 = 4;
+/// How many intervals pass between two messages with check results that have not changed: a standby
+/// weighs them by their age.
+const UNCHANGED_HEALTH_TICKS: u64 = 20;
 
 /// Publishes this director's state to every peer that connects and has the key. It never returns.
 pub(super) async fn publish(
@@ -129,6 +133,7 @@ impl FollowerProgress {
         }
         let (since, is_full) = (self.last_export, self.last_export.is_none());
         let is_slow_due = is_full || self.ticks.is_multiple_of(SLOW_UPDATE_TICKS);
+        let is_unchanged_due = self.ticks.is_multiple_of(UNCHANGED_HEALTH_TICKS);
         self.ticks += 1;
         // A template that is used in this very instant may be sent twice, but never not at all.
         self.last_export = Some(now);
@@ -138,7 +143,7 @@ impl FollowerProgress {
             let update = ServiceUpdate {
                 name: service.name.clone(),
                 templates: templates.into_iter().flatten().map(TemplateUpdate::from).collect(),
-                slow: if is_slow_due { self.changed_slow_update(service) } else { None },
+                slow: is_slow_due.then(|| self.slow_update(service, is_unchanged_due)).flatten(),
             };
             (!update.templates.is_empty() || update.slow.is_some()).then_some(update)
         });
@@ -159,16 +164,22 @@ impl FollowerProgress {
         outlines
     }
 
-    /// Returns everything but persistence, unless it is what was sent last.
-    fn changed_slow_update(&mut self, service: &VirtualService) -> Option<SlowUpdate> {
+    /// Returns everything but persistence; if it is what was sent last, only where that is asked for.
+    fn slow_update(
+        &mut self,
+        service: &VirtualService,
+        may_be_unchanged: bool,
+    ) -> Option<SlowUpdate> {
         let update = SlowUpdate {
             learned: service.export_health(),
             totals: service.totals(),
             changes: service.overrides(),
         };
-        let is_changed = self.sent_slow_updates.get(&service.name) != Some(&update);
-        is_changed.then(|| {
-            self.sent_slow_updates.insert(service.name.clone(), update.clone());
+        let learned = update.learned.clone().map(SavedHealth::without_ages);
+        let known = SlowUpdate { learned, ..update.clone() };
+        let is_changed = self.sent_slow_updates.get(&service.name) != Some(&known);
+        (is_changed || may_be_unchanged).then(|| {
+            self.sent_slow_updates.insert(service.name.clone(), known);
             update
         })
     }
