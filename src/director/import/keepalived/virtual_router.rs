@@ -94,7 +94,9 @@ pub(super) fn priority(node: &KeepalivedDirective, output: &mut ImportedConfig) 
 
 /// Tells whether the initial state is MASTER, which keepalived keeps if a `BACKUP` follows.
 fn is_initial_master(node: &KeepalivedDirective) -> bool {
-    node.children_named("state").fold(false, |is, state| is || state.value() == Some("MASTER"))
+    // All are read, and so marked as used.
+    let states: Vec<_> = node.children_named("state").map(KeepalivedDirective::value).collect();
+    states.contains(&Some("MASTER"))
 }
 
 /// Converts version, interval and authentication.
