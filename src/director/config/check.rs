@@ -36,20 +36,22 @@ pub(super) enum CheckKind {
     /// Calls the standard gRPC health service; `SERVING` means up. Keys: `service`, `authority`,
     /// `tls`.
     Grpc,
-    /// Sends an HTTP request. Keys: `method`, `path`, `headers`, `status`, `body`, `body_not`,
-    /// `body_digest`, `body_limit`, `http2`, `tls`.
+    /// Sends an HTTP request; interim responses (1xx) are skipped, and a body that is read must be
+    /// complete. Keys: `method`, `path`, `headers`, `status`, `body`, `body_not`, `body_digest`,
+    /// `body_limit`, `http2`, `tls`.
     Http,
     /// Logs in to a MySQL or MariaDB server without a password; a refused login means up too. Keys:
     /// `user`, `greeting_only`.
     Mysql,
     /// Sends an ICMP echo request.
     Ping,
-    /// Starts a session of a PostgreSQL server or pooler; a request for a password means up. Keys:
-    /// `user`, `database`.
+    /// Starts a session of a PostgreSQL server or pooler; a request for a password means up, and so
+    /// does an error about the user or the database. Keys: `user`, `database`.
     Postgres,
     /// Sends `PING` to a Redis server. Keys: `user`, `password`, `role`.
     Redis,
-    /// Greets a mail server with `EHLO`. Keys: `helo_name`.
+    /// Greets a mail server with `EHLO`; requires the codes 220 and 250, as keepalived. Keys:
+    /// `helo_name`.
     Smtp,
     /// Connects by TCP. Keys: `send`, `send_bytes`, `expect`, `expect_within`.
     Tcp,

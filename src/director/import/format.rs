@@ -71,7 +71,7 @@ impl Importer {
             Ok(_) => Ok(text),
             Err(error) => {
                 let reason = match output.is_empty() {
-                    true => "nothing in the configuration can be converted".to_owned(),
+                    true => format!("nothing in the configuration can be converted:\n{text}"),
                     false => format!("the result is no valid configuration: {error}\n{text}"),
                 };
                 Err(ImportError::new(&SourcePosition::of_line(1), reason))

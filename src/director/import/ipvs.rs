@@ -18,6 +18,17 @@ pub(super) fn mark_refusal(mark: &str) -> String {
     )
 }
 
+/// Returns the difference of every service: IPVS leaves the client's address in the packets.
+pub(super) fn client_address_difference(protocol: &str) -> &'static str {
+    match protocol {
+        "udp" => "the servers see the director's address in place of the client's",
+        _ => {
+            "the servers see the director's address in place of the client's, unless \
+             `tcp = { source = \"client\" }`"
+        }
+    }
+}
+
 /// Returns why a service of every port is left out.
 pub(super) fn every_port_warning(ip: std::net::IpAddr) -> String {
     format!(

@@ -5,7 +5,10 @@ use std::iter::Peekable;
 use std::net::{IpAddr, SocketAddr};
 
 use super::error::ImportError;
-use super::ipvs::{every_port_warning, mark_refusal, netmask_bits, scheduler_text, service_port};
+use super::ipvs::{
+    client_address_difference, every_port_warning, mark_refusal, netmask_bits, scheduler_text,
+    service_port,
+};
 use super::position::SourcePosition;
 use super::toml_writer::{ImportedConfig, TomlInlineTable, TomlTable};
 use crate::scheduler::SchedulerRegistry;
@@ -32,13 +35,17 @@ pub(super) fn import(text: &str) -> Result<ImportedConfig, ImportError> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
+        let arguments: Vec<_> = line.split_whitespace().flat_map(split_option).collect();
         let mut command = IpvsadmCommand {
             position: SourcePosition::of_line(n + 1),
-            arguments: line.split_whitespace().peekable(),
+            arguments: arguments.into_iter().peekable(),
         };
         match command.arguments.next() {
             Some("-A" | "--add-service") => {
                 if let Some((key, service)) = command.add_service(&mut output, order.len())? {
+                    if services.contains_key(&key) {
+                        return Err(command.error(format!("the service {key} is added twice")));
+                    }
                     if !service.is_left_out {
                         order.push(key.clone());
                     }
@@ -53,8 +60,7 @@ pub(super) fn import(text: &str) -> Result<ImportedConfig, ImportError> {
         let Some(mut service) = services.remove(&key) else { continue };
         if service.has_direct_servers {
             service.table.push_comment(
-                "The servers answered clients directly (-g, -i). Here they answer the director, \
-                 whose address they see unless `tcp = { source = \"client\" }`.",
+                "The servers answered clients directly (-g, -i). Here they answer the director.",
             );
         }
         output.push_table(service.table);
@@ -64,7 +70,7 @@ pub(super) fn import(text: &str) -> Result<ImportedConfig, ImportError> {
 
 struct IpvsadmCommand<'a> {
     position: SourcePosition,
-    arguments: Peekable<std::str::SplitWhitespace<'a>>,
+    arguments: Peekable<std::vec::IntoIter<&'a str>>,
 }
 
 impl<'a> IpvsadmCommand<'a> {
@@ -147,7 +153,8 @@ impl<'a> IpvsadmCommand<'a> {
         }
         table.insert_string("listen", &address.to_string());
         table.insert_string("protocol", protocol);
-        let rule = scheduler_text(scheduler, &flags);
+        let flags = scheduler_flags(scheduler, &flags, &self.position, output);
+        let rule = scheduler_text(scheduler, &flags.iter().map(String::as_str).collect::<Vec<_>>());
         if SchedulerRegistry::default().parse(&rule).is_ok() {
             table.insert_string("scheduler", &rule);
         } else {
@@ -165,6 +172,9 @@ impl<'a> IpvsadmCommand<'a> {
                 persistence.insert(if address.is_ipv6() { "netmask_v6" } else { "netmask" }, bits);
             }
             table.insert("persistence", persistence);
+        }
+        if address.port() != 0 {
+            output.report_skipped(&self.position, client_address_difference(protocol));
         }
         if is_ops {
             table.insert("udp", "{ one_packet = true }");
@@ -220,7 +230,15 @@ impl<'a> IpvsadmCommand<'a> {
         let unknown_service =
             || ImportError::new(&self.position, "no `-A` line before this one adds the service");
         let service = services.get_mut(&key).ok_or_else(unknown_service)?;
-        if address.port() == 0 {
+        // ipvsadm gives a server that answers clients directly the port of the service.
+        if address.port() == 0 || is_direct {
+            if address.port() != 0 && address.port() != service_port {
+                let report = format!(
+                    "the server {address}: without -m ipvsadm takes the port of the service, \
+                     {service_port}"
+                );
+                output.report_skipped(&self.position, report);
+            }
             address.set_port(service_port);
         }
         let mut table = TomlTable::new("[[service.server]]");
@@ -243,6 +261,43 @@ impl<'a> IpvsadmCommand<'a> {
         service.table.push_subtable(table);
         Ok(())
     }
+}
+
+/// Splits an option and its value in one word, such as `--weight=3`, `-w3` or `-w=3`.
+fn split_option(word: &str) -> Vec<&str> {
+    const WITH_VALUE: &str = "tufrspbMwxy";
+    let mut characters = word.chars();
+    let is_short = characters.next() == Some('-')
+        && characters.next().is_some_and(|letter| WITH_VALUE.contains(letter));
+    match word.split_once('=') {
+        Some((option, value)) if word.starts_with("--") => vec![option, value],
+        _ if is_short && word.len() > 2 => vec![&word[..2], word[2..].trim_start_matches('=')],
+        _ => vec![word],
+    }
+}
+
+/// Returns the flags of a scheduler by the names of `sh` and `mh`; the others are reported.
+fn scheduler_flags(
+    scheduler: &str,
+    flags: &[&str],
+    position: &SourcePosition,
+    output: &mut ImportedConfig,
+) -> Vec<String> {
+    let mut known = Vec::new();
+    for flag in flags {
+        let flag_name = match (scheduler, *flag) {
+            ("sh" | "mh", "flag-1") => format!("{scheduler}-fallback"),
+            ("sh" | "mh", "flag-2") => format!("{scheduler}-port"),
+            _ => (*flag).to_owned(),
+        };
+        if flag_name.strip_prefix(scheduler).is_some_and(|rest| rest.starts_with('-')) {
+            known.push(flag_name);
+        } else {
+            let report = format!("the flag `{flag}` has no effect with the scheduler {scheduler}");
+            output.report_skipped(position, report);
+        }
+    }
+    known
 }
 
 fn protocol_of(option: &str) -> &'static str {

@@ -1,3 +1,6 @@
+mod ipvsadm_rules;
+mod keepalived_rules;
+
 use std::path::Path;
 
 use super::*;
@@ -426,12 +429,15 @@ fn values_that_are_refused_are_named() {
         ),
         &[
             "`persistence_timeout 0`: there is no persistence",
-            "`weight many`: the value is not a number from 0 to 65535",
+            "`weight many`: the value is not a number from 0 to 2147483647",
             "scheduler = \"mh(mh-port)\"",
         ],
     );
     assert!(!text.contains("persistence ="), "{text}");
-    expect(&service("lb_algo best"), &["WARNING: line 1: scheduler `best`"]);
+    expect(
+        &service("lb_algo best\n real_server 192.0.2.11 80 { }"),
+        &["WARNING: line 1: scheduler `best`"],
+    );
     expect(&router("priority high"), &["`priority high`: the value is not a number from 1 to 255"]);
     expect(
         "virtual_server 192.0.2.5 53 {\n real_server 192.0.2.11 53 { }\n}\n",

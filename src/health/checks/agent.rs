@@ -28,6 +28,8 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 /// its line) takes the server down, and only `up` ends that. An agent that does not answer, or whose
 /// line has no word of the table, leaves the health as it is, and is a
 /// [warning](crate::health::HealthEventKind::Warning); so does a line with neither `up` nor `down`.
+/// Two words of HAProxy's manuals, which HAProxy 2.6 itself ignores, mean what the manuals say: `failed`,
+/// and `down#reason` without a space. And a line may end with the connection in place of LF.
 /// [`required`](Self::required) makes the agent itself a condition: then an agent that is gone is a
 /// failure, and every line without `down` counts as up.
 ///
@@ -148,7 +150,6 @@ impl AgentReply {
     fn apply_word(&mut self, word: &[u8]) -> bool {
         let word = &*word.to_ascii_lowercase();
         let agent_override = &mut self.agent_override;
-        let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u32>().ok();
         match word {
             b"up" => self.health = Some(Health::Up),
             b"down" | b"fail" | b"failed" | b"stopped" => self.health = Some(Health::Down),
@@ -156,10 +157,10 @@ impl AgentReply {
             b"maint" => agent_override.admin = Some(BackendAdminState::Disabled),
             b"ready" => agent_override.admin = Some(BackendAdminState::Enabled),
             _ => {
-                if let Some(percent) = word.strip_suffix(b"%").and_then(number) {
+                if let Some(percent) = word.strip_suffix(b"%").and_then(parse_number) {
                     agent_override.weight =
                         Some(AgentWeight::Percent(percent.min(MAX_WEIGHT_PERCENT)));
-                } else if let Some(limit) = word.strip_prefix(b"maxconn:").and_then(number) {
+                } else if let Some(limit) = word.strip_prefix(b"maxconn:").and_then(parse_number) {
                     agent_override.max_connections = Some(limit);
                 } else {
                     return false;
@@ -168,6 +169,16 @@ impl AgentReply {
         }
         true
     }
+}
+
+/// Parses decimal digits; a number above the type's maximum counts as the maximum.
+fn parse_number(digits: &[u8]) -> Option<u32> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(digits.iter().fold(0_u32, |number, digit| {
+        number.saturating_mul(10).saturating_add(u32::from(digit - b'0'))
+    }))
 }
 
 #[cfg(all(test, not(lvs_loom)))]
@@ -208,6 +219,7 @@ mod tests {
             parse("99999999%"),
             Some((None, overrides(percent(MAX_WEIGHT_PERCENT), None, None)))
         );
+        assert_eq!(parse("9999999999%"), parse("25600%"), "a number above 32 bits");
         assert_eq!(
             parse("UP Drain MAXCONN:7 50%"),
             Some((
@@ -216,7 +228,7 @@ mod tests {
             ))
         );
         assert_eq!(parse("STOPPED"), Some((Some(Health::Down), none)));
-        for unknown in ["", "  ", "# up", "uptime", "%", "-1%", "maxconn:", "75 %", "9999999999%"] {
+        for unknown in ["", "  ", "# up", "uptime", "%", "-1%", "+1%", "maxconn:", "75 %"] {
             assert_eq!(parse(unknown), None, "{unknown:?}");
         }
     }

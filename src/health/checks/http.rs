@@ -21,6 +21,12 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckReport};
 /// KiB of status line and headers are read. The body is read only if the check has an expectation
 /// of the body.
 ///
+/// # Compared with HAProxy
+/// HAProxy's `httpchk` takes an interim response (1xx) for the response; this check waits for the one
+/// that follows, as RFC 9110 says. HAProxy's `expect string` passes as soon as the text has come; this
+/// check fails if the body ends before its length or the timeout. A status line or a header that RFC
+/// 9112 does not allow has failed.
+///
 /// Request a page that needs what the service needs, such as its database: a page that answers 200
 /// while the service fails hides the failure.
 ///

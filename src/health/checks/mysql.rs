@@ -34,6 +34,8 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 /// Without TLS; a server that requires TLS answers with an error about the user, and is up. Reads
 /// at most 16 KiB; more is [`TooLong`](CheckFailureKind::TooLong).
 ///
+/// HAProxy's `mysql-check` calls a server that refuses the user down.
+///
 /// # Examples
 /// ```
 /// use lvs::health::MysqlCheck;

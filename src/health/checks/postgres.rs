@@ -22,6 +22,8 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 /// log; a user that exists and has a password, or needs none, avoids that line. The check does not
 /// tell a primary from a standby, which needs a login.
 ///
+/// HAProxy's `pgsql-check` calls a server down that answers with any error.
+///
 /// Reads at most 16 KiB; more is [`TooLong`](CheckFailureKind::TooLong).
 ///
 /// # Examples

@@ -20,6 +20,11 @@ use crate::health::{Check, CheckContext, CheckFailure, CheckFailureKind, CheckRe
 /// not evaluate the answer. Without TLS. Reads at most 16 KiB; more is
 /// [`TooLong`](CheckFailureKind::TooLong).
 ///
+/// # Compared with HAProxy
+/// HAProxy's `smtpchk` accepts any code from 200 to 299, refuses a banner of several lines, and does not
+/// fall back to `HELO`. This check requires 220 and 250, as keepalived's `SMTP_CHECK`, and reads banners
+/// of several lines, as RFC 5321 says.
+///
 /// # Examples
 /// ```
 /// use lvs::health::SmtpCheck;

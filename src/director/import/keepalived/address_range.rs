@@ -5,13 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// The number of addresses of a line.
 const MAX_ADDRESSES: u128 = 4096;
 
-/// Parses the words of an address with an optional port; 0 stands for every port.
+/// Parses the words of an address with an optional port; 0 stands for every port. The end of a range and
+/// the length of a network after the address are ignored, as in keepalived.
 pub(super) fn parse_address(words: &[String]) -> Option<SocketAddr> {
     let (ip, port) = match words {
         [ip] => (ip, "0"),
         [ip, port, ..] => (ip, port.as_str()),
         [] => return None,
     };
+    let ip = ip.split(['-', '/']).next()?;
     Some(SocketAddr::new(ip.parse::<IpAddr>().ok()?, port.parse().ok()?))
 }
 

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use super::global::GlobalSettings;
 use super::syntax::KeepalivedDirective;
-use super::values::{ImportedCommand, ScriptUser, number, parsed, seconds, switch, toml_duration};
+use super::values::{
+    ImportedCommand, number, number_of, optional_switch, parsed, positive_seconds, seconds, switch,
+    toml_duration,
+};
 use crate::director::config::CodeRanges;
 use crate::director::import::toml_writer::{ImportedConfig, TomlInlineTable};
 use crate::health::{DnsCheck, HttpCheck, SmtpCheck};
@@ -30,6 +33,8 @@ pub(super) struct CheckerDefaults {
     retry: Option<u32>,
     delay_before_retry: Option<f64>,
     host: Option<String>,
+    /// `alpha`: a server is down until its first check has passed.
+    is_down_at_start: Option<bool>,
     /// `delay_loop` of the virtual server, which is the timeout of a `MISC_CHECK`.
     service_interval: Option<f64>,
 }
@@ -41,15 +46,25 @@ impl CheckerDefaults {
         inherited: &Self,
         output: &mut ImportedConfig,
     ) -> Self {
-        let interval = seconds(block, "delay_loop", output).or(inherited.interval);
+        let interval = positive_seconds(block, "delay_loop", output).or(inherited.interval);
         let host = block.child_value("virtualhost").map(str::to_owned);
+        let retry_keywords: &[&str] = match block.name() {
+            "HTTP_GET" | "SSL_GET" => &["retry", "nb_get_retry"],
+            _ => &["retry"],
+        };
+        let retry = block.last_child_of(retry_keywords);
+        // keepalived refuses 0 for all checkers of a server.
+        let min_retry = u32::from(matches!(block.name(), "virtual_server" | "real_server"));
+        let retry = retry.and_then(|retry| number_of(retry, min_retry..=1_000_000, output));
         Self {
             interval,
-            timeout: seconds(block, "connect_timeout", output).or(inherited.timeout),
-            retry: number(block, "retry", 0..=1_000_000, output).or(inherited.retry),
+            timeout: positive_seconds(block, "connect_timeout", output).or(inherited.timeout),
+            retry: retry.or(inherited.retry),
             delay_before_retry: seconds(block, "delay_before_retry", output)
                 .or(inherited.delay_before_retry),
             host: host.or_else(|| inherited.host.clone()),
+            is_down_at_start: optional_switch(block, "alpha", output)
+                .or(inherited.is_down_at_start),
             service_interval: inherited.service_interval.or(interval),
         }
     }
@@ -96,16 +111,13 @@ fn import_check(
         }
         "DNS_CHECK" => dns_check(node, &mut check, output),
         "MISC_CHECK" => {
-            let command = node.last_child("misc_path");
             let command =
-                command.and_then(|node| ImportedCommand::read(node, &global.script_user, output));
+                ImportedCommand::read_with_user(node, "misc_path", &global.script_user, output);
             let Some(command) = command else {
                 output.warn(&node.position, "MISC_CHECK without a program: the check is left out");
                 return Vec::new();
             };
-            let user = node.last_child("user");
-            let user = user.map(|user| ScriptUser::from_words(user.values(), user, output));
-            command.with_user(user).write_check(&mut check);
+            command.write_check(&mut check);
             if node.last_child("misc_dynamic").is_some() {
                 check.insert("dynamic", true);
             }
@@ -333,7 +345,9 @@ fn write_timing(
     let delay_loop = defaults.interval.unwrap_or(DEFAULT_INTERVAL).max(0.001);
     let service_interval = defaults.service_interval.unwrap_or(DEFAULT_INTERVAL);
     let timeout = match name {
-        "MISC_CHECK" => seconds(node, "misc_timeout", output).unwrap_or(service_interval),
+        "MISC_CHECK" => seconds(node, "misc_timeout", output)
+            .filter(|timeout| *timeout > 0.0)
+            .unwrap_or(service_interval),
         _ => defaults.timeout.unwrap_or(5.0),
     };
     let timeout = timeout.max(0.001);
@@ -342,8 +356,7 @@ fn write_timing(
         "DNS_CHECK" => delay_loop,
         _ => 1.0,
     });
-    let retry = number(node, "nb_get_retry", 0..=1_000_000, output).or(defaults.retry);
-    let retry = retry.unwrap_or(match name {
+    let retry = defaults.retry.unwrap_or(match name {
         "DNS_CHECK" => 3,
         "MISC_CHECK" => 0,
         _ => 1,
@@ -370,10 +383,14 @@ fn write_timing(
     check.insert_string("timeout", &toml_duration(timeout));
     check.insert("rise", 1);
     check.insert("fall", retry.saturating_add(1));
+    if defaults.is_down_at_start == Some(true) {
+        check.insert_string("init", "down");
+    }
     if let Some(port) = number(node, "connect_port", 1..=u16::MAX, output) {
         check.insert("port", port);
     }
-    if let Some(source) = parsed::<IpAddr>(node, "bindto", output) {
+    let source = node.last_child("bindto");
+    if let Some(source) = source.and_then(|source| parsed::<IpAddr>(source, output)) {
         check.insert_string("source", &source.to_string());
     }
     debug_assert!(Duration::try_from_secs_f64(interval).is_ok(), "`seconds` has a bound");

@@ -50,11 +50,12 @@ impl<'a> GlobalSettings<'a> {
     }
 }
 
-/// Returns the blocks of these keywords by the name of each.
+/// Returns the blocks of these keywords by the name of each; of several with a name, keepalived uses
+/// the first.
 fn named<'a>(
     nodes: &'a [KeepalivedDirective],
     keywords: &[&str],
 ) -> BTreeMap<&'a str, &'a KeepalivedDirective> {
-    let blocks = nodes.iter().filter(|node| keywords.contains(&node.name()));
+    let blocks = nodes.iter().rev().filter(|node| keywords.contains(&node.name()));
     blocks.filter_map(|node| Some((node.value()?, node))).collect()
 }

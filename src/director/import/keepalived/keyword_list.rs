@@ -30,7 +30,6 @@ const STALLED: &str = "a master that was stalled releases its addresses first, a
 const OWNER: &str = "the owner of the addresses ignores no advertisements";
 const VMAC_NAME: &str = "the interface of a virtual MAC is called vrrp.VRID";
 const DELETED: &str = "a virtual router that a reload removes is stopped: see `notify_stop`";
-const ALPHA: &str = "a server is up until its first check has failed";
 const WARMUP: &str = "the first check is at once; later ones differ by `jitter`";
 const NO_IPVS: &str = "the kernel's IPVS is not used";
 const TLS_END: &str = "TLS is always ended as the RFC says";
@@ -228,7 +227,7 @@ const GLOBAL: Keywords = &[
 const SCRIPT: Keywords = &[
     (&["script", "interval", "timeout", "rise", "fall"], Carried(1)),
     (&["weight", "user"], Carried(2)),
-    (&["init_fail"], Reported("the item is up until its first check has failed")),
+    (&["init_fail"], Carried(0)),
 ];
 
 const TRACK_PROCESS: Keywords = &[
@@ -376,11 +375,11 @@ const VIRTUAL_SERVER: Keywords = &[
     (&["hashed"], Reported("deprecated in keepalived")),
     (&["persistence_engine"], Warned("persistence is by the client's address")),
     (&["sorry_server_inhibit"], Reported("the sorry server is never removed")),
-    (&["sorry_server_lvs_method"], Reported("the sorry server answers the director")),
+    (&["sorry_server_lvs_method"], Carried(MANY)),
     (&["ip_family"], Reported("for services by firewall mark only")),
     (&["ha_suspend"], Reported("checks run without the address too")),
     (&["omega"], Reported("programs of servers do not run when the director stops")),
-    (&["alpha"], Reported(ALPHA)),
+    (&["alpha"], Carried(1)),
     (&["warmup"], Reported(WARMUP)),
     (&["smtp_alert"], Reported(MAIL)),
     (&["snmp_name"], Reported(SNMP)),
@@ -407,7 +406,7 @@ const REAL_SERVER: Keywords = &[
     (&["TCP_CHECK", "PING_CHECK"], Block(CHECKER)),
     (&["SMTP_CHECK", "DNS_CHECK", "MISC_CHECK", "UDP_CHECK", "FILE_CHECK"], Block(CHECKER)),
     (&["BFD_CHECK"], Warned(NO_BFD)),
-    (&["alpha"], Reported(ALPHA)),
+    (&["alpha"], Carried(1)),
     (&["warmup"], Reported(WARMUP)),
     (&["smtp_alert"], Reported(MAIL)),
     (&["snmp_name"], Reported(SNMP)),
@@ -439,7 +438,7 @@ const CHECKER: Keywords = &[
     (&["connect_ip", "host"], Warned(CONNECT_IP)),
     (&["bind_port", "bind_if"], Reported(CHOSEN)),
     (&["fwmark"], Warned("the packets of the check have no mark")),
-    (&["alpha"], Reported(ALPHA)),
+    (&["alpha"], Carried(1)),
     (&["warmup"], Reported(WARMUP)),
     (&["log_all_failures"], Reported(LOG)),
     (&["dynamic"], Reported("the file's number is added to the weight, always")),
@@ -468,7 +467,7 @@ const HTTP_CHECKER: Keywords = &[
     (&["connect_ip"], Warned(CONNECT_IP)),
     (&["bind_port", "bind_if"], Reported(CHOSEN)),
     (&["fwmark"], Warned("the packets of the check have no mark")),
-    (&["alpha"], Reported(ALPHA)),
+    (&["alpha"], Carried(1)),
     (&["warmup"], Reported(WARMUP)),
     (&["log_all_failures"], Reported(LOG)),
 ];

@@ -7,6 +7,7 @@
 mod address_range;
 mod checker;
 mod configuration;
+mod forwarding_method;
 mod global;
 mod keyword_fate;
 mod keyword_list;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::address_range::parse_address;
 use super::checker::{CheckerDefaults, import_checks};
+use super::forwarding_method::{ForwardingMethod, OTHER_FAMILY};
 use super::global::GlobalSettings;
 use super::syntax::KeepalivedDirective;
 use super::values::{ImportedCommand, number, switch};
@@ -16,29 +17,33 @@ struct ImportedServer {
     checks: Vec<TomlInlineTable>,
 }
 
-/// Converts the real servers; returns their total weight.
+/// The maximum weight of a server here; keepalived's is 2147483647.
+const MAX_WEIGHT: u32 = 65_535;
+
+/// Converts the real servers; returns their total weight, or `None` if there is none.
 pub(super) fn import_servers(
     node: &KeepalivedDirective,
+    method: ForwardingMethod,
     listen: &[SocketAddr],
     global: &GlobalSettings<'_>,
     table: &mut TomlTable,
     output: &mut ImportedConfig,
-) -> u64 {
+) -> Option<u64> {
     let defaults = CheckerDefaults::read(node, &CheckerDefaults::default(), output);
-    let default_weight = number(node, "weight", 0..=65_535_u32, output).unwrap_or(1);
+    let default_weight = weight(node, 1, output).unwrap_or(1);
     let mut known = BTreeSet::new();
     let mut total_weight = 0;
     let mut servers = Vec::new();
     switch(node, "inhibit_on_failure", output);
     for server in node.children_named("real_server") {
-        let Some(address) = server_address(server, node, listen, output) else { continue };
+        let Some(address) = server_address(server, method, listen, output) else { continue };
         if !known.insert(address) {
             let report = format!("{address} is defined twice: only the first is converted");
             output.report_skipped(&server.position, report);
             server.mark_all_used();
             continue;
         }
-        let weight = number(server, "weight", 0..=65_535, output).unwrap_or(default_weight);
+        let weight = weight(server, 0, output).unwrap_or(default_weight);
         total_weight += u64::from(weight);
         let mut table = TomlTable::new("[[service.server]]");
         table.insert_string("address", &address.to_string());
@@ -48,9 +53,7 @@ pub(super) fn import_servers(
             table.push_comment("inhibit_on_failure: a server that is down is never removed.");
         }
         for key in ["notify_up", "notify_down"] {
-            let command = server.last_child(key);
-            let command =
-                command.and_then(|node| ImportedCommand::read(node, &global.script_user, output));
+            let command = ImportedCommand::read(server, key, &global.script_user, output);
             if let Some(command) = command {
                 table.insert(key, command.to_toml());
             }
@@ -62,14 +65,28 @@ pub(super) fn import_servers(
         }
         servers.push(ImportedServer { table, checks });
     }
+    let is_empty = servers.is_empty();
     write_servers(servers, table);
-    total_weight
+    (!is_empty).then_some(total_weight)
+}
+
+/// Returns the weight of a real server, or the default of a virtual server.
+fn weight(block: &KeepalivedDirective, min: u32, output: &mut ImportedConfig) -> Option<u32> {
+    let weight = number(block, "weight", min..=i32::MAX as u32, output)?;
+    if weight > MAX_WEIGHT {
+        let report = format!(
+            "weight {weight}: a weight is at most {MAX_WEIGHT}, which is written: divide all weights of \
+             the service by the same number"
+        );
+        output.warn(&block.position, report);
+    }
+    Some(weight.min(MAX_WEIGHT))
 }
 
 /// Returns the address; a server without a port has that of the service.
 fn server_address(
     server: &KeepalivedDirective,
-    service: &KeepalivedDirective,
+    service_method: ForwardingMethod,
     listen: &[SocketAddr],
     output: &mut ImportedConfig,
 ) -> Option<SocketAddr> {
@@ -82,13 +99,16 @@ fn server_address(
     let first_port = listen.first().map_or(0, SocketAddr::port);
     let has_one_port = listen.iter().all(|listen| listen.port() == first_port);
     let service_port = if has_one_port { first_port } else { 0 };
-    let own_method = server.child_value("lvs_method");
-    let method =
-        own_method.or(service.child_value("lvs_method")).or(service.child_value("lb_kind"));
-    let is_direct = method.is_some_and(|method| !method.eq_ignore_ascii_case("NAT"));
+    let method = ForwardingMethod::read(server, &["lvs_method"], output).unwrap_or(service_method);
+    if !method.reaches(address, listen) {
+        output.report_skipped(&server.position, format!("{}: {OTHER_FAMILY}", server.text()));
+        server.mark_all_used();
+        return None;
+    }
     if address.port() == 0 {
         address.set_port(service_port);
-    } else if is_direct && service_port != 0 && address.port() != service_port {
+    } else if method != ForwardingMethod::Nat && service_port != 0 && address.port() != service_port
+    {
         let report = format!(
             "{}: without NAT keepalived takes the port of the service, {service_port}",
             server.text()

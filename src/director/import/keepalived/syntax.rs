@@ -231,6 +231,19 @@ impl KeepalivedDirective {
         self.children_named(name).last()
     }
 
+    /// Returns the first directive of a name in the block, if keepalived ignores the others. Marks all
+    /// of that name as used.
+    pub(super) fn first_child<'a>(&'a self, name: &'a str) -> Option<&'a Self> {
+        self.children_named(name).fold(None, |first, node| first.or(Some(node)))
+    }
+
+    /// Returns the last directive in the block with one of these names, which stand for one setting.
+    /// Marks all of these names as used.
+    pub(super) fn last_child_of(&self, names: &[&str]) -> Option<&Self> {
+        let nodes = self.children().iter().filter(|node| names.contains(&node.name()));
+        nodes.map(Self::mark_used).last()
+    }
+
     /// Returns the value of the last directive of a name. Marks all of that name as used.
     pub(super) fn child_value<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         self.last_child(name)?.value()

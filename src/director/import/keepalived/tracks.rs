@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::global::GlobalSettings;
 use super::syntax::KeepalivedDirective;
-use super::values::{ImportedCommand, ScriptUser, number, seconds, toml_duration};
+use super::values::{ImportedCommand, number, positive_seconds, seconds, toml_duration};
 use crate::director::import::toml_writer::{
     ImportedConfig, TomlInlineTable, TomlTable, toml_string_array,
 };
@@ -51,14 +51,18 @@ impl<'a> TrackImporter<'a> {
             ("track_process", TrackKind::Process),
         ] {
             for line in block.children_named(key).flat_map(KeepalivedDirective::children) {
-                line.mark_used();
-                let end = line.words.iter().position(|word| word == "weight");
-                let end = end.unwrap_or(line.words.len());
-                for name in &line.words[..end] {
-                    let words = line.words.get(end..).unwrap_or_default();
-                    let item = self.import_item(kind, name, words, line, output);
-                    item.into_iter().for_each(|item| table.push_subtable(item));
+                let words = line.mark_used().values();
+                if let Some(option) = words.first().filter(|option| *option != "weight") {
+                    let report = format!(
+                        "{}: {option:?} is no option: the line is ignored, as in keepalived; write a \
+                         line for each item",
+                        line.text()
+                    );
+                    output.warn(&line.position, report);
+                    continue;
                 }
+                let item = self.import_item(kind, line.name(), words, line, output);
+                item.into_iter().for_each(|item| table.push_subtable(item));
             }
         }
     }
@@ -223,19 +227,18 @@ fn script_check(
     global: &GlobalSettings<'_>,
     output: &mut ImportedConfig,
 ) -> Option<TomlInlineTable> {
-    let command = script.last_child("script");
-    let command = command.and_then(|node| ImportedCommand::read(node, &global.script_user, output));
+    let command = ImportedCommand::read_with_user(script, "script", &global.script_user, output);
     let Some(command) = command else {
         let report = format!("vrrp_script {name} has no program: it is not tracked");
         output.warn(&script.position, report);
         return None;
     };
-    let user = script.last_child("user");
-    let user = user.map(|user| ScriptUser::from_words(user.values(), user, output));
     let mut check = TomlInlineTable::default();
-    command.with_user(user).write_check(&mut check);
-    let period = seconds(script, "interval", output).unwrap_or(1.0).max(0.001);
-    let timeout = seconds(script, "timeout", output).unwrap_or(period).max(0.001);
+    command.write_check(&mut check);
+    let period = positive_seconds(script, "interval", output).unwrap_or(1.0).max(0.001);
+    let timeout = seconds(script, "timeout", output).unwrap_or(period);
+    // keepalived takes 1 s for 0.
+    let timeout = if timeout == 0.0 { 1.0 } else { timeout.max(0.001) };
     if timeout > period {
         let report = format!(
             "vrrp_script {name}: it runs every {timeout} s in place of {period} s, because no run waits \
@@ -245,6 +248,9 @@ fn script_check(
     }
     check.insert_string("interval", &toml_duration(period.max(timeout)));
     check.insert_string("timeout", &toml_duration(timeout));
+    if script.last_child("init_fail").is_some() {
+        check.insert_string("init", "fully-down");
+    }
     for key in ["rise", "fall"] {
         check.insert(key, number(script, key, 1..=1_000_000_u32, output).unwrap_or(1));
     }

@@ -7,6 +7,9 @@ use std::str::{Chars, FromStr};
 use super::syntax::KeepalivedDirective;
 use crate::director::import::toml_writer::{ImportedConfig, TomlInlineTable, toml_string_array};
 
+/// The maximum of a duration in seconds.
+const MAX_SECONDS: f64 = 1e9;
+
 /// Returns a duration in TOML, of at least 1 ms.
 pub(super) fn toml_duration(seconds: f64) -> String {
     format!("{}ms", (seconds * 1000.0).round().max(1.0) as u64)
@@ -23,7 +26,18 @@ pub(super) fn number<T>(
 where
     T: FromStr + PartialOrd + std::fmt::Display,
 {
-    let node = block.last_child(name)?;
+    number_of(block.last_child(name)?, range, output)
+}
+
+/// Returns the number of a directive, as [`number`] does.
+pub(super) fn number_of<T>(
+    node: &KeepalivedDirective,
+    range: RangeInclusive<T>,
+    output: &mut ImportedConfig,
+) -> Option<T>
+where
+    T: FromStr + PartialOrd + std::fmt::Display,
+{
     let value = node.value().and_then(|text| text.parse().ok());
     let value = value.filter(|value| range.contains(value));
     if value.is_none() {
@@ -37,22 +51,29 @@ where
     value
 }
 
-/// Returns the seconds of the last directive of a name, as [`number`] does.
+/// Returns the seconds of the last directive of a name, as [`number`] does; 0 is a value.
 pub(super) fn seconds(
     block: &KeepalivedDirective,
     name: &str,
     output: &mut ImportedConfig,
 ) -> Option<f64> {
-    number(block, name, 0.0..=1e9, output)
+    number(block, name, 0.0..=MAX_SECONDS, output)
+}
+
+/// Returns the seconds of the last directive of a name, as [`number`] does; keepalived refuses 0.
+pub(super) fn positive_seconds(
+    block: &KeepalivedDirective,
+    name: &str,
+    output: &mut ImportedConfig,
+) -> Option<f64> {
+    number(block, name, 0.000_001..=MAX_SECONDS, output)
 }
 
 /// Returns a value that another type parses; a text that it refuses is reported.
 pub(super) fn parsed<T: FromStr>(
-    block: &KeepalivedDirective,
-    name: &str,
+    node: &KeepalivedDirective,
     output: &mut ImportedConfig,
 ) -> Option<T> {
-    let node = block.last_child(name)?;
     let value = node.value().and_then(|text| text.parse().ok());
     if value.is_none() {
         output.report_skipped(&node.position, format!("{}: the value is not valid", node.text()));
@@ -60,10 +81,19 @@ pub(super) fn parsed<T: FromStr>(
     value
 }
 
-/// Returns whether a switch such as `smtp_alert` or `smtp_alert off` is on.
+/// Returns whether a switch such as `smtp_alert` or `smtp_alert off` is on; off if there is none.
 pub(super) fn switch(block: &KeepalivedDirective, name: &str, output: &mut ImportedConfig) -> bool {
-    let Some(node) = block.last_child(name) else { return false };
-    match node.value() {
+    optional_switch(block, name, output).unwrap_or(false)
+}
+
+/// Returns whether a switch is on, or `None` if there is none.
+pub(super) fn optional_switch(
+    block: &KeepalivedDirective,
+    name: &str,
+    output: &mut ImportedConfig,
+) -> Option<bool> {
+    let node = block.last_child(name)?;
+    Some(match node.value() {
         None | Some("on" | "true" | "yes") => true,
         Some("off" | "false" | "no") => false,
         Some(_) => {
@@ -71,7 +101,7 @@ pub(super) fn switch(block: &KeepalivedDirective, name: &str, output: &mut Impor
             output.report_skipped(&node.position, report);
             true
         }
-    }
+    })
 }
 
 /// The user and the group that a script runs as.
@@ -99,6 +129,16 @@ impl ScriptUser {
         Self { user, group: group.filter(|group| !group.is_empty()) }
     }
 
+    /// Returns the default user for a program without a user of its own.
+    fn clone_for(&self, node: &KeepalivedDirective, output: &mut ImportedConfig) -> Self {
+        if self.user.is_none() {
+            let report = "programs without a user run as the director's user; keepalived runs them as \
+                          keepalived_script, if that user exists";
+            output.report_skipped(&node.position, report);
+        }
+        self.clone()
+    }
+
     pub(super) fn write(&self, table: &mut TomlInlineTable) {
         if let Some(user) = &self.user {
             table.insert_string("user", user);
@@ -117,39 +157,57 @@ pub(super) struct ImportedCommand {
 }
 
 impl ImportedCommand {
-    /// Reads a directive such as `notify_master "PROGRAM ARGUMENTS" USER GROUP`: the first word is the
-    /// command, which is split as keepalived does. Without a user, it runs as the default one.
+    /// Reads a directive such as `notify_master "PROGRAM ARGUMENTS" USER GROUP` of a block: the first
+    /// word is the command. Without a user, it runs as the default one. keepalived ignores further
+    /// directives of the name.
     pub(super) fn read(
-        node: &KeepalivedDirective,
+        block: &KeepalivedDirective,
+        key: &str,
         default_user: &ScriptUser,
         output: &mut ImportedConfig,
     ) -> Option<Self> {
-        let (command, user) = node.values().split_first()?;
-        let words = match split_command(command) {
-            Some(words) if !words.is_empty() => words,
+        let node = block.first_child(key)?;
+        for ignored in block.children_named(key).skip(1) {
+            let report = format!("{}: the first `{key}` counts, as in keepalived", ignored.text());
+            output.report_skipped(&ignored.position, report);
+        }
+        let user = match node.values().get(1..).unwrap_or_default() {
+            [] => default_user.clone_for(node, output),
+            user => ScriptUser::from_words(user, node, output),
+        };
+        Self::parse(node, user, output)
+    }
+
+    /// Reads a directive such as `script "PROGRAM ARGUMENTS"`, whose user is in the directive `user` of
+    /// the block.
+    pub(super) fn read_with_user(
+        block: &KeepalivedDirective,
+        key: &str,
+        default_user: &ScriptUser,
+        output: &mut ImportedConfig,
+    ) -> Option<Self> {
+        let node = block.last_child(key)?;
+        let user = match block.last_child("user") {
+            Some(user) => ScriptUser::from_words(user.values(), user, output),
+            None => default_user.clone_for(node, output),
+        };
+        Self::parse(node, user, output)
+    }
+
+    /// Splits the command as keepalived does.
+    fn parse(
+        node: &KeepalivedDirective,
+        user: ScriptUser,
+        output: &mut ImportedConfig,
+    ) -> Option<Self> {
+        match split_command(node.value()?) {
+            Some(words) if !words.is_empty() => Some(Self { words, user }),
             _ => {
                 let report = format!("{}: the quotes of the command do not match", node.text());
                 output.warn(&node.position, report);
-                return None;
+                None
             }
-        };
-        let user = match user {
-            [] => {
-                if default_user.user.is_none() {
-                    let report = "programs without a user run as the director's user; keepalived runs \
-                                  them as keepalived_script, if that user exists";
-                    output.report_skipped(&node.position, report);
-                }
-                default_user.clone()
-            }
-            user => ScriptUser::from_words(user, node, output),
-        };
-        Some(Self { words, user })
-    }
-
-    /// Replaces the user, if another directive names one.
-    pub(super) fn with_user(self, user: Option<ScriptUser>) -> Self {
-        Self { user: user.unwrap_or(self.user), ..self }
+        }
     }
 
     /// Returns the value of a key such as `notify_master`.

@@ -57,7 +57,7 @@ pub(super) fn import_virtual_router(
     }
     table.insert_string("interface", &interface);
     table.insert("virtual_router_id", id);
-    let priority = number(node, "priority", 1..=255_u8, output).unwrap_or(100);
+    let priority = priority(node, output);
     table.insert("priority", priority);
     import_version(node, is_v6, global, &mut table, output);
     import_preemption(node, priority, &mut table, output);
@@ -78,8 +78,25 @@ pub(super) fn import_virtual_router(
         }
     }
     import_peers(node, is_v6, &mut table, output);
-    import_routes(node, &interface, &mut table, output);
+    import_routes(node, &interface, is_v6, &mut table, output);
     Some((table, (interface, id, is_v6)))
+}
+
+/// Returns the priority; without one keepalived takes that of the initial state.
+pub(super) fn priority(node: &KeepalivedDirective, output: &mut ImportedConfig) -> u8 {
+    if node.last_child("priority").is_none() && is_initial_master(node) {
+        let report = "`state MASTER` without `priority`: the priority is 255, as in keepalived";
+        output.report_skipped(&node.position, report);
+        return 255;
+    }
+    number(node, "priority", 1..=255, output).unwrap_or(100)
+}
+
+/// Tells whether the initial state is MASTER, which keepalived keeps if a `BACKUP` follows.
+fn is_initial_master(node: &KeepalivedDirective) -> bool {
+    // All are read, and so marked as used.
+    let states: Vec<_> = node.children_named("state").map(KeepalivedDirective::value).collect();
+    states.contains(&Some("MASTER"))
 }
 
 /// Converts version, interval and authentication.
@@ -97,7 +114,7 @@ fn import_version(
         output.report_skipped(&node.position, report);
     }
     table.insert("version", version);
-    let interval = seconds(node, "advert_int", output).unwrap_or(1.0);
+    let interval = number(node, "advert_int", 0.01..=255.0_f64, output).unwrap_or(1.0);
     // As keepalived rounds: whole seconds in version 2, hundredths in version 3.
     let (unit, min, max) = if version == 2 { (1.0, 1.0, 255.0) } else { (0.01, 0.01, 40.95) };
     let rounded = ((interval / unit).round() * unit).clamp(min, max);
@@ -181,10 +198,10 @@ fn import_preemption(
     table: &mut TomlTable,
     output: &mut ImportedConfig,
 ) {
-    let is_master = node.child_value("state").is_some_and(|state| state == "MASTER");
-    let nopreempt = node.last_child("nopreempt");
+    let is_master = is_initial_master(node);
+    let nopreempt = node.last_child_of(&["nopreempt", "preempt"]);
+    let nopreempt = nopreempt.filter(|node| node.name() == "nopreempt");
     let delay = seconds(node, "preempt_delay", output).filter(|delay| *delay > 0.0);
-    let _ = node.last_child("preempt");
     if (nopreempt.is_some() || delay.is_some()) && (is_master || priority == 255) {
         let report = "`nopreempt` and `preempt_delay` have no effect with `state MASTER` or priority 255, \
                       as in keepalived";
@@ -257,8 +274,8 @@ fn import_peers(
     table: &mut TomlTable,
     output: &mut ImportedConfig,
 ) {
-    let sources = ["mcast_src_ip", "unicast_src_ip"].map(|key| parsed::<IpAddr>(node, key, output));
-    if let Some(source) = sources.into_iter().flatten().next_back() {
+    let source = node.last_child_of(&["mcast_src_ip", "unicast_src_ip"]);
+    if let Some(source) = source.and_then(|source| parsed::<IpAddr>(source, output)) {
         match source.is_ipv6() == is_v6 {
             true => {
                 table.insert_string(if is_v6 { "source_v6" } else { "source" }, &source.to_string())
@@ -294,12 +311,13 @@ fn import_peers(
 fn import_routes(
     node: &KeepalivedDirective,
     interface: &str,
+    is_v6: bool,
     table: &mut TomlTable,
     output: &mut ImportedConfig,
 ) {
     let mut routes = Vec::new();
     for line in node.children_named("virtual_routes").flat_map(KeepalivedDirective::children) {
-        match parse_route(&line.mark_used().words, interface) {
+        match parse_route(&line.mark_used().words, interface, is_v6) {
             Some(route) => routes.push(route.to_string()),
             None => {
                 let report = format!("the route {} is left out", line.text());
@@ -312,25 +330,33 @@ fn import_routes(
     }
 }
 
-/// Parses a route; `None` for one that a virtual router cannot have.
-fn parse_route(words: &[String], interface: &str) -> Option<TomlInlineTable> {
+/// Parses a route; `None` for one that a virtual router cannot have, such as one of another family than
+/// its addresses.
+fn parse_route(words: &[String], interface: &str, is_v6: bool) -> Option<TomlInlineTable> {
     let mut route = TomlInlineTable::default();
     let mut has_target = false;
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        let mut address =
-            || words.next()?.parse::<IpAddr>().ok().map(|address| address.to_string());
+        let mut address = || words.next()?.parse().ok().filter(|ip: &IpAddr| ip.is_ipv6() == is_v6);
         match word.as_str() {
-            "src" => route.insert_string("source", &address()?),
-            "via" | "gw" => route.insert_string("via", &address()?),
+            "src" => route.insert_string("source", &address()?.to_string()),
+            "via" | "gw" => route.insert_string("via", &address()?.to_string()),
             "dev" => {
                 words.next().filter(|device| *device == interface)?;
             }
             "metric" => route.insert("metric", words.next()?.parse::<u32>().ok()?),
             "to" | "no_track" => {}
             target => {
-                let target = if target == "default" { "0.0.0.0/0" } else { target };
-                route.insert_string("to", &target.parse::<VirtualAddress>().ok()?.to_string());
+                let target = match (target, is_v6) {
+                    ("default", false) => "0.0.0.0/0",
+                    ("default", true) => "::/0",
+                    (target, _) => target,
+                };
+                let target: VirtualAddress = target.parse().ok()?;
+                if target.ip().is_ipv6() != is_v6 {
+                    return None;
+                }
+                route.insert_string("to", &target.to_string());
                 has_target = true;
             }
         }

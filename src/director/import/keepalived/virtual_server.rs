@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::address_range::{parse_address, parse_range};
+use super::forwarding_method::{ForwardingMethod, OTHER_FAMILY};
 use super::global::GlobalSettings;
 use super::real_server::import_servers;
 use super::syntax::KeepalivedDirective;
 use super::values::{ImportedCommand, number, toml_duration};
 use crate::director::import::error::ImportError;
 use crate::director::import::ipvs::{
-    every_port_warning, mark_refusal, netmask_bits, scheduler_text,
+    client_address_difference, every_port_warning, mark_refusal, netmask_bits, scheduler_text,
 };
 use crate::director::import::toml_writer::{
     ImportedConfig, TomlInlineTable, TomlTable, toml_string_array,
@@ -30,7 +31,7 @@ pub(super) fn import(
     let mut groups = BTreeMap::new();
     for group in nodes.iter().filter(|node| node.name() == "virtual_server_group") {
         if let Some(name) = group.value() {
-            groups.insert(name, group);
+            groups.entry(name).or_insert(group);
         }
     }
     let mut listeners = BTreeSet::new();
@@ -58,6 +59,11 @@ fn import_service(
     global: &GlobalSettings<'_>,
     output: &mut ImportedConfig,
 ) -> Option<TomlTable> {
+    if node.children_named("real_server").next().is_none() {
+        let report = format!("{} has no real server: left out, as in keepalived", node.text());
+        output.report_skipped(&node.position, report);
+        return None;
+    }
     let protocol = protocol(node, output)?;
     let mut listen = Vec::new();
     for address in addresses {
@@ -80,18 +86,22 @@ fn import_service(
     let texts: Vec<_> = listen.iter().map(ToString::to_string).collect();
     table.insert("listen", toml_string_array(texts.iter().map(String::as_str)));
     table.insert_string("protocol", protocol);
-    import_scheduling(node, protocol, &mut table, output);
-    let has_sorry_server = import_sorry_server(node, &listen, &mut table, output);
-    for name in ["lb_kind", "lvs_method"] {
-        if let Some(kind) = node.child_value(name).filter(|kind| !kind.eq_ignore_ascii_case("NAT"))
-        {
-            table.push_comment(format!(
-                "{kind}: the servers answered clients directly. Here they answer the director, whose \
-                 address they see unless `tcp = {{ source = \"client\" }}`."
-            ));
-        }
+    import_scheduling(node, protocol, listen[0].is_ipv6(), &mut table, output);
+    let method = ForwardingMethod::read(node, &["lb_kind", "lvs_method"], output);
+    let method = method.unwrap_or(ForwardingMethod::Nat);
+    if method != ForwardingMethod::Nat {
+        table.push_comment(format!(
+            "{method}: the servers answered clients directly. Here they answer the director."
+        ));
     }
-    let total_weight = import_servers(node, &listen, global, &mut table, output);
+    let has_sorry_server = import_sorry_server(node, method, &listen, &mut table, output);
+    let Some(total_weight) = import_servers(node, method, &listen, global, &mut table, output)
+    else {
+        let report = format!("{}: no real server is left: left out", node.text());
+        output.warn(&node.position, report);
+        return None;
+    };
+    output.report_skipped(&node.position, client_address_difference(protocol));
     import_quorum(node, has_sorry_server, total_weight, global, &mut table, output);
     Some(table)
 }
@@ -163,10 +173,12 @@ fn listen_addresses(
 fn import_scheduling(
     node: &KeepalivedDirective,
     protocol: &str,
+    is_v6: bool,
     table: &mut TomlTable,
     output: &mut ImportedConfig,
 ) {
-    let scheduler = node.child_value("lvs_sched").or(node.child_value("lb_algo")).unwrap_or("wlc");
+    let scheduler = node.last_child_of(&["lvs_sched", "lb_algo"]);
+    let scheduler = scheduler.and_then(KeepalivedDirective::value).unwrap_or("wlc");
     let mut flags = Vec::new();
     for (keyword, general, suffix) in [
         ("sh-fallback", "flag-1", "fallback"),
@@ -214,13 +226,13 @@ fn import_scheduling(
     persistence.insert_string("timeout", &toml_duration(f64::from(timeout)));
     if let Some(mask) = mask {
         let text = mask.value().unwrap_or_default();
-        let is_v6 = !text.contains('.');
-        match netmask_bits(text).filter(|bits| is_v6 || *bits <= 32) {
+        match netmask_bits(text).filter(|_| text.contains('.') != is_v6) {
             Some(bits) => {
                 persistence.insert(if is_v6 { "netmask_v6" } else { "netmask" }, bits);
             }
             None => {
-                let report = format!("{}: this is no netmask", mask.text());
+                let family = if is_v6 { "a prefix length of IPv6" } else { "a netmask of IPv4" };
+                let report = format!("{}: this is not {family}: left out", mask.text());
                 output.warn(&mask.position, report);
             }
         }
@@ -231,6 +243,7 @@ fn import_scheduling(
 /// Converts the sorry server; returns whether there is one.
 fn import_sorry_server(
     node: &KeepalivedDirective,
+    method: ForwardingMethod,
     listen: &[SocketAddr],
     table: &mut TomlTable,
     output: &mut ImportedConfig,
@@ -241,6 +254,12 @@ fn import_sorry_server(
         output.warn(&sorry.position, report);
         return false;
     };
+    let own_method = ForwardingMethod::read(node, &["sorry_server_lvs_method"], output);
+    if !own_method.unwrap_or(method).reaches(address, listen) {
+        let report = format!("{}: {OTHER_FAMILY}", sorry.text());
+        output.report_skipped(&sorry.position, report);
+        return false;
+    }
     if address.port() == 0
         && let [listen] = listen
     {
@@ -268,8 +287,7 @@ fn import_quorum(
     let commands: Vec<_> = ["quorum_up", "quorum_down"]
         .into_iter()
         .filter_map(|key| {
-            let command = node.last_child(key)?;
-            let command = ImportedCommand::read(command, &global.script_user, output)?;
+            let command = ImportedCommand::read(node, key, &global.script_user, output)?;
             Some((key, command.to_toml()))
         })
         .collect();

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::global::GlobalSettings;
 use super::syntax::KeepalivedDirective;
 use super::tracks::{TrackImporter, WeightRule};
-use super::values::{ImportedCommand, number};
-use super::virtual_router::import_virtual_router;
+use super::values::ImportedCommand;
+use super::virtual_router::{import_virtual_router, priority};
 use crate::director::import::toml_writer::ImportedConfig;
 
 /// The keys of the programs of a virtual router or a sync group.
@@ -21,12 +21,29 @@ pub(super) fn import(
     let instances: Vec<_> = nodes.iter().filter(|node| node.name() == "vrrp_instance").collect();
     // The group of each member.
     let mut groups: BTreeMap<&str, &KeepalivedDirective> = BTreeMap::new();
+    let mut group_names = BTreeSet::new();
     for group in nodes.iter().filter(|node| node.name() == "vrrp_sync_group") {
+        if !group_names.insert(group.value()) {
+            let report = format!("{} is defined twice: only the first is converted", group.text());
+            output.warn(&group.position, report);
+            group.mark_all_used();
+            continue;
+        }
         group.mark_used();
         for list in group.children_named("group") {
             let names = list.values().iter();
             let lines = list.children().iter().flat_map(|line| &line.mark_used().words);
-            groups.extend(names.chain(lines).map(|name| (name.as_str(), group)));
+            for name in names.chain(lines) {
+                let first = groups.entry(name).or_insert(group);
+                if !std::ptr::eq(*first, group) {
+                    let report = format!(
+                        "{name} is a member of {} already, and not of {}, as in keepalived",
+                        first.text(),
+                        group.text()
+                    );
+                    output.report_skipped(&group.position, report);
+                }
+            }
         }
     }
     warn_of_independent(&instances, &groups, output);
@@ -66,13 +83,13 @@ pub(super) fn import(
                 .into_iter()
                 .flatten()
                 .filter_map(|block| {
-                    let node = block.last_child(key)?;
+                    let node = block.first_child(key)?;
                     if key == "notify" && block.name() == "vrrp_sync_group" {
                         let report = "`notify` of a sync group gets `INSTANCE` with the name of the \
                                       first member in place of `GROUP`";
                         output.report_skipped(&node.position, report);
                     }
-                    ImportedCommand::read(node, &global.script_user, output)
+                    ImportedCommand::read(block, key, &global.script_user, output)
                 })
                 .collect();
             match commands.as_slice() {
@@ -116,7 +133,7 @@ fn warn_of_independent(
     if !is_one {
         let mut priorities: Vec<u8> = Vec::new();
         for instance in instances {
-            priorities.push(number(instance, "priority", 1..=255, output).unwrap_or(100));
+            priorities.push(priority(instance, output));
         }
         let report = format!(
             "the vrrp_instances are independent in keepalived (priorities {priorities:?}); a director is \
