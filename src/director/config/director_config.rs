@@ -261,16 +261,32 @@ impl DirectorConfig {
         }
     }
 
-    /// Returns what is allowed, and seldom meant: a service without servers, a server that is its own
-    /// listener, a listener on port 0, a program of a `notify` key that cannot start now. The director
+    /// Returns what is allowed, and seldom meant: a service without servers, servers that no connection
+    /// reaches, settings of a listener without a listener, a server that is its own listener, a listener on port 0, a program of a `notify` key that cannot start now. The director
     /// logs each when the configuration is applied. Reads the beginning of each program's file.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for service in &self.services {
             let name = &service.name;
-            if service.servers.is_empty() && service.discovery.is_none() {
-                warnings.push(format!("service {name} has no servers: it refuses every client"));
+            let has_servers = !service.servers.is_empty() || service.discovery.is_some();
+            match service.only_routes() {
+                true if has_servers => warnings.push(format!(
+                    "service {name}: its servers get no connection: `server_names` lead each one to \
+                     another service"
+                )),
+                false if !has_servers => warnings
+                    .push(format!("service {name} has no servers: it refuses every client")),
+                _ => {}
+            }
+            let unused = service.unused_listener_keys();
+            if !unused.is_empty() {
+                warnings.push(format!(
+                    "service {name} has no `listen`: its {} {} no effect, those of the service whose \
+                     `server_names` lead here count",
+                    unused.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "),
+                    if unused.len() == 1 { "has" } else { "have" },
+                ));
             }
             for listen in &service.listen.0 {
                 let ListenAddress::Address(address) = listen else { continue };

@@ -318,6 +318,30 @@ impl ServiceConfig {
         CheckConfig::initial_health_of(&self.health)
     }
 
+    /// Returns whether `server_names` lead each connection to another service, so that servers of this
+    /// one would get none.
+    pub(crate) fn only_routes(&self) -> bool {
+        let mut routed = self.tcp.routed_services().peekable();
+        routed.peek().is_some() && routed.all(|(_, service)| *service != self.name)
+    }
+
+    /// Returns the keys that have no effect because no listener of the service uses them.
+    pub(super) fn unused_listener_keys(&self) -> Vec<&'static str> {
+        if !self.listen.0.is_empty() {
+            return Vec::new();
+        }
+        [
+            ("freebind", self.freebind.is_some()),
+            ("workers", self.workers.is_some()),
+            ("persistence", self.persistence.is_some()),
+            ("sorry_server", self.sorry_server.is_some()),
+            ("tcp", !self.tcp.affects_only_checks()),
+        ]
+        .into_iter()
+        .filter_map(|(key, is_set)| is_set.then_some(key))
+        .collect()
+    }
+
     /// Returns the health checks and ejection rules of the service.
     ///
     /// The plan is needed without any check too: it moves slow starts and ejections on.

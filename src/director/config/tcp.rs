@@ -103,8 +103,10 @@ pub struct TcpConfig {
     #[serde(default)]
     key_by_server_name: bool,
     /// Services by the server name (SNI) that a TLS client asks for: a name, `"*.example.org"`, or
-    /// `"*"` for all others. A client with an unlisted name is reset. Persistence and the queue do
-    /// not apply. Default: an empty table.
+    /// `"*"` for all others, which request another name or none. A client with an unlisted name is
+    /// reset. The services give their servers and their scheduler; `tcp`, `sorry_server` and the
+    /// limits of this service count for all its connections. Persistence and the queue do not apply.
+    /// Default: an empty table.
     #[serde(default)]
     server_names: StringTable,
     /// How long a client may take to send its TLS ClientHello; requires `key_by_server_name` or
@@ -227,6 +229,11 @@ impl TcpConfig {
             return problem("source", "\"client\" and addresses exclude each other");
         }
         self.server_name_table(&|_| Some(())).map(drop)
+    }
+
+    /// Returns whether all that is set is `send_proxy`, which health checks follow too.
+    pub(super) fn affects_only_checks(&self) -> bool {
+        *self == Self { send_proxy: self.send_proxy, ..Self::default() }
     }
 
     /// Returns the patterns of `server_names`, each with the name of the service that it leads to.
