@@ -103,8 +103,8 @@ pub struct TcpConfig {
     #[serde(default)]
     key_by_server_name: bool,
     /// Services by the server name (SNI) that a TLS client asks for: a name, `"*.example.org"`, or
-    /// `"*"` for all others, which request another name or none. A client with an unlisted name is
-    /// reset. The services give their servers and their scheduler; `tcp`, `sorry_server` and the
+    /// `"*"` for all others, which ask for another name, for none, or for one that is no host name,
+    /// such as an IP address. A client with an unlisted name is reset. The services give their servers and their scheduler; `tcp`, `sorry_server` and the
     /// limits of this service count for all its connections. Persistence and the queue do not apply.
     /// Default: an empty table.
     #[serde(default)]

@@ -314,7 +314,8 @@ impl Forwarder {
 
     /// Makes the server name (SNI) of a TLS client the key of the flow, for schedulers that hash. TLS
     /// is not terminated: the ClientHello is read, within this time, and sent on. A connection that
-    /// does not begin with a ClientHello is reset.
+    /// does not begin with a ClientHello is reset. A client that asks for no name, or for one that is no
+    /// host name, such as an IP address, has the key that it would have without this option.
     pub fn key_by_server_name(mut self, timeout: Duration) -> Self {
         self.config.preamble.client_hello_timeout = Some(timeout.min(MAX_TIMEOUT));
         self.config.preamble.key_by_server_name = true;
@@ -323,7 +324,8 @@ impl Forwarder {
 
     /// Selects the balancer by the server name (SNI) of a TLS client: `services` has a balancer for
     /// each name, used instead of the forwarder's own. A connection with a name that is not in the
-    /// table is reset. Persistence and queue of the forwarder's own [route](Route) do not apply. The
+    /// table is reset, unless the table has a default; so is one without a name, or with one that is no
+    /// host name, such as an IP address. Persistence and queue of the forwarder's own [route](Route) do not apply. The
     /// ClientHello is read as with [`key_by_server_name`](Self::key_by_server_name).
     pub fn services_by_server_name(
         mut self,

@@ -15,7 +15,7 @@ use crate::forward::counters::RefusalReason;
 use crate::forward::proxy_protocol::{
     self, ParsedProxyHeader, ProxyHeader, ProxyProtocolVersion, Tlv,
 };
-use crate::forward::sni::{self, PeekedHello, ServerNameTable};
+use crate::forward::sni::{self, PeekedHello, ServerNameTable, SniError};
 use crate::scheduler::Rng;
 
 /// The options of the PROXY header that is sent to backends.
@@ -105,14 +105,22 @@ impl PreambleConfig {
             let deadline = Instant::now() + timeout;
             let bytes = &mut preamble.initial_bytes;
             let hello = read_until_parsed(client, "TLS ClientHello", bytes, deadline, |bytes| {
-                sni::peek(bytes).map(|peek| match peek {
-                    PeekedHello::Incomplete { at_least } => Err(at_least),
-                    PeekedHello::Hello(hello) => Ok(hello),
-                })
+                match sni::peek(bytes) {
+                    Ok(PeekedHello::Incomplete { at_least }) => Ok(Err(at_least)),
+                    Ok(PeekedHello::Hello(hello)) => Ok(Ok(Some(hello))),
+                    // Some clients ask for an IP address by name, which servers ignore. No table can
+                    // list such a name: it is one of the others, as if the client had sent none.
+                    Err(SniError::Name(error)) => {
+                        debug!("the client's server name is ignored: {error}");
+                        Ok(Ok(None))
+                    }
+                    Err(error) => Err(error),
+                }
             });
             let hello = hello.await?;
-            preamble.server_name = hello.server_name().map(Into::into);
-            preamble.alpn = hello.alpn().next().map(Into::into);
+            preamble.server_name =
+                hello.as_ref().and_then(|hello| hello.server_name()).map(Into::into);
+            preamble.alpn = hello.as_ref().and_then(|hello| hello.alpn().next()).map(Into::into);
         }
         Ok(preamble)
     }
