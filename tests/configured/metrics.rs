@@ -13,6 +13,7 @@ use lvs::metrics::{ServiceCounters, describe, record_checks, record_descriptors,
 use lvs::scheduler::RoundRobin;
 use lvs::{BackendSet, Balancer, Limits, Spec};
 use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::admin::{send, with_admin};
@@ -41,7 +42,7 @@ fn promtool(arguments: &[&str], text: &str) {
 async fn a_service_that_only_routes_is_up() {
     let (up, gone) = (server(b'a').await, "\"*.example\" = \"gone\"");
     let text = format!(
-        "{}tcp.server_names = {{ {gone}, \"*\" = \"back\" }}\n[[service]]\nname = \"gone\"\n{}",
+        "{}tcp = {{ server_names = {{ {gone} }}, without_tls = \"back\" }}\n[[service]]\nname = \"gone\"\n{}",
         config(ANY, &[]),
         config(ANY, &[up]).replace("web", "back"),
     );
@@ -52,6 +53,9 @@ async fn a_service_that_only_routes_is_up() {
     };
     let expected = [("web", Up), ("gone", Down), ("back", Up)];
     assert_eq!(states(), expected.map(|(name, state)| (name.to_owned(), state)));
+    let mut client = TcpStream::connect(listens(&director)).await.expect("it listens");
+    client.write_all(b"no TLS").await.expect("the stream is open");
+    assert_eq!(client.read_u8().await.expect("served"), b'a');
     let (_, overview) = send(admin, "GET /api/v1/overview", "").await;
     assert_eq!(overview.matches("\"state\":\"up\"").count(), 2, "{overview}");
     let (_, metrics) = send(admin, "GET /metrics", "").await;

@@ -247,6 +247,38 @@ async fn a_server_name_that_is_no_host_name_is_like_none() {
 }
 
 #[tokio::test]
+async fn clients_without_tls_have_a_service_of_their_own() {
+    let balancer_to = async |name| {
+        let set = BackendSet::new();
+        set.insert(Spec::new("0", echo(name).await)).expect("the name is new");
+        Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set")
+    };
+    let (tls, plain) = (balancer_to(b't').await, balancer_to(b'p').await);
+    let names = ServerNameTable::new().with_pattern("a.example", tls).expect("a pattern");
+    let (_set, forwarder) = forwarder_to(&[]);
+    let forwarder = forwarder.services_by_server_name(TEST_TIMEOUT, names);
+    let (handle, running) = start(forwarder.service_without_tls(plain));
+    let tls_hello = hello("a.example");
+    for (sent, server) in [(&b"SSH-2.0-x\r\n"[..], b'p'), (b"\x16SSH", b'p'), (&tls_hello, b't')] {
+        let mut client = open(&handle).await;
+        client.write_all(sent).await.expect("the stream is open");
+        client.shutdown().await.expect("the stream is open");
+        let answer = read_to_end(&mut client).await;
+        assert_eq!((answer[0], &answer[1..]), (server, sent));
+    }
+    // TLS that is broken, or of an unlisted name, is not another protocol.
+    for (sent, refusal) in
+        [(&b"\x16\x03\x01\x00\x00"[..], "bad_preamble"), (&hello("b.example"), "no_service")]
+    {
+        let mut client = open(&handle).await;
+        client.write_all(sent).await.expect("the stream is open");
+        assert_reset(client).await;
+        until(|| handle.counters().refused.by_reason().any(|by| by == (refusal, 1))).await;
+    }
+    end(&handle, running).await;
+}
+
+#[tokio::test]
 async fn the_server_name_is_the_key_of_the_flow() {
     let set = BackendSet::new();
     for name in b'a'..=b'h' {

@@ -62,7 +62,7 @@ impl Program {
         for service in self.director.status().services {
             let (name, protocol) = (service.name, service.protocol);
             let reached = match service.listen.is_empty() {
-                true => format!("{protocol}, reached by server name"),
+                true => format!("{protocol}, without an address of its own"),
                 false => format!("listening on {}/{protocol}", service.listen.join(", ")),
             };
             let servers = match service.servers.len() {

@@ -112,7 +112,7 @@ fn services_that_only_route_or_are_only_routed_to_are_warned_of_what_has_no_effe
     let server = "[[service.server]]\naddress = \"127.0.0.1:2\"\n";
     let warnings = |text: &str| DirectorConfig::parse(text).expect("allowed").warnings();
     let of_a = "service a has no `listen`: its `sorry_server`, `tcp` have no effect, those of the service \
-                whose `server_names` lead here count";
+                that leads here count";
     // The service that routes needs no servers, and the others do.
     assert_eq!(warnings(text), [of_a, "service b has no servers: it refuses every client"]);
     let text = format!("{text}{server}");

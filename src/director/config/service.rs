@@ -40,9 +40,9 @@ builder ServiceConfigBuilder;
 pub struct ServiceConfig {
     /// The name of the service in logs, metrics and the API. It must be unique.
     pub(crate) name: String,
-    /// The addresses to listen on. Without any, `server_names` of another service must lead here.
-    /// A reload opens new listeners, and closes those that are gone after `drain_timeout`. Default:
-    /// none.
+    /// The addresses to listen on. Without any, `server_names` or `without_tls` of another service
+    /// must lead here. A reload opens new listeners, and closes those that are gone after
+    /// `drain_timeout`. Default: none.
     #[serde(default)]
     pub(crate) listen: OneOrMany<ListenAddress>,
     /// Listens on addresses that this machine does not have yet (`IP_FREEBIND`), such as those that
@@ -321,8 +321,9 @@ impl ServiceConfig {
     /// Returns whether `server_names` lead each connection to another service, so that servers of this
     /// one would get none.
     pub(crate) fn only_routes(&self) -> bool {
-        let mut routed = self.tcp.routed_services().peekable();
-        routed.peek().is_some() && routed.all(|(_, service)| *service != self.name)
+        let mut names = self.tcp.services_by_name().map(|(_, service)| service).peekable();
+        names.peek().is_some()
+            && names.chain(self.tcp.service_without_tls()).all(|service| *service != self.name)
     }
 
     /// Returns the keys that have no effect because no listener of the service uses them.

@@ -337,6 +337,17 @@ impl Forwarder {
         self
     }
 
+    /// Sets the balancer of clients that do not begin with TLS where a ClientHello is read, as with
+    /// [`services_by_server_name`](Self::services_by_server_name) and
+    /// [`key_by_server_name`](Self::key_by_server_name); without them it has no effect. For one port that
+    /// also serves another protocol, such as SSH. The first byte decides: a client that waits for the
+    /// server to begin is reset when the time for the ClientHello is over. Default: none, such clients are
+    /// reset.
+    pub fn service_without_tls(mut self, service: Balancer<SocketAddr>) -> Self {
+        self.config.preamble.service_without_tls = Some(service);
+        self
+    }
+
     /// Sets a callback for the record of each connection that has ended, refused connections included;
     /// for an access log.
     ///
