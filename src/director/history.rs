@@ -76,7 +76,8 @@ impl TrafficHistory {
         for service in services {
             let series = self.services.entry(service.name.clone()).or_default();
             series.record_sample(service.counters());
-            series.ages.observe(&service.balancer.snapshot(), now);
+            let snapshot = service.balancer.snapshot();
+            series.ages.observe(service.state(&snapshot), &snapshot, now);
         }
     }
 }

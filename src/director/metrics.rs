@@ -195,7 +195,10 @@ fn record_service(
     connect_times: &mut Vec<HistogramSeries>,
 ) {
     let name = &*service.name;
-    record_set(name, service.balancer.backend_set());
+    // A service that has no servers because it needs none would be reported as down.
+    if !service.only_routes() {
+        record_set(name, service.balancer.backend_set());
+    }
     if let Some(watch) = service.health_watch() {
         record_checks(name, &watch);
     }

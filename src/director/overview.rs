@@ -132,7 +132,7 @@ fn service_overview(
     let is_changed = |backend: &Backend<SocketAddr>| overrides.contains(backend.id().as_str());
     let by_hand = snapshot.backends().iter().filter(|backend| is_changed(backend)).count();
     list.add_servers_of(service, &snapshot, &overrides, ages);
-    let state = ServiceState::of(&snapshot);
+    let state = service.state(&snapshot);
     ServiceOverview {
         name: service.name.clone(),
         listen: service.local_addresses(),

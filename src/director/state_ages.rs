@@ -21,7 +21,8 @@ pub enum ServiceState {
     Down,
     /// It serves, and a check or outlier detection keeps a server out, or health is ignored.
     Degraded,
-    /// It serves. Servers that operators keep out do not count.
+    /// It serves. Servers that operators keep out do not count. A service whose `server_names` lead to
+    /// others alone is always up; they have states of their own.
     Up,
 }
 
@@ -43,7 +44,8 @@ impl ServiceState {
 /// The states of one service and its servers, each with the time since when.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StateAges {
-    /// The publication that was looked at last: the states change with the next one at the earliest.
+    /// The publication that was looked at last: the servers' states change with the next one at the
+    /// earliest.
     generation: Option<u64>,
     service: Option<(ServiceState, Instant)>,
     servers: BTreeMap<BackendId, (BackendState, Instant)>,
@@ -51,13 +53,17 @@ pub(super) struct StateAges {
 
 impl StateAges {
     /// Looks at the states of this moment.
-    pub(super) fn observe(&mut self, snapshot: &Snapshot<SocketAddr>, now: Instant) {
-        if self.generation.replace(snapshot.generation()) == Some(snapshot.generation()) {
-            return;
-        }
-        let state = ServiceState::of(snapshot);
+    pub(super) fn observe(
+        &mut self,
+        state: ServiceState,
+        snapshot: &Snapshot<SocketAddr>,
+        now: Instant,
+    ) {
         if self.service.is_none_or(|(known, _)| known != state) {
             self.service = Some((state, now));
+        }
+        if self.generation.replace(snapshot.generation()) == Some(snapshot.generation()) {
+            return;
         }
         let mut before = std::mem::take(&mut self.servers);
         let servers = snapshot.iter().map(|(backend, member)| {
@@ -105,14 +111,18 @@ mod tests {
         let start = crate::director::time::tokio_now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut ages = StateAges::default();
-        ages.observe(&set.snapshot(), at(0));
-        ages.observe(&set.snapshot(), at(5));
+        let observe = |ages: &mut StateAges, seconds| {
+            let snapshot = set.snapshot();
+            ages.observe(ServiceState::of(&snapshot), &snapshot, at(seconds));
+        };
+        observe(&mut ages, 0);
+        observe(&mut ages, 5);
         assert_eq!(ages.service_age(ServiceState::Up, at(7)), Duration::from_secs(7));
 
         set.edit(|edit| edit.set_health(&a, Health::Down)).expect("the server exists");
         // Before the next look the new state has no age.
         assert_eq!(ages.server_age(&a, BackendState::Down, at(8)), Duration::ZERO);
-        ages.observe(&set.snapshot(), at(9));
+        observe(&mut ages, 9);
         assert_eq!(ServiceState::of(&set.snapshot()), ServiceState::Degraded);
         assert_eq!(ages.service_age(ServiceState::Degraded, at(10)), Duration::from_secs(1));
         assert_eq!(ages.server_age(&a, BackendState::Down, at(12)), Duration::from_secs(3));
@@ -121,7 +131,7 @@ mod tests {
         set.edit(|edit| edit.set_admin(&b, BackendAdminState::Draining)).expect("it exists");
         assert_eq!(ServiceState::of(&set.snapshot()), ServiceState::Down);
         set.edit(|edit| edit.remove(&a).map(drop)).expect("the server exists");
-        ages.observe(&set.snapshot(), at(20));
+        observe(&mut ages, 20);
         assert_eq!(ages.server_age(&a, BackendState::Down, at(21)), Duration::ZERO);
     }
 }

@@ -235,7 +235,7 @@ fn service_status(service: &VirtualService, ages: &StateAges) -> ServiceStatus {
         configured.map(|server| (server.config.address.to_string(), server.config.name)).collect();
     let overrides = service.overrides();
     let snapshot = service.balancer.snapshot();
-    let state = ServiceState::of(&snapshot);
+    let state = service.state(&snapshot);
     // The set has the newest server first.
     let members: Vec<_> = snapshot.iter().enumerate().collect();
     let servers = members.into_iter().rev().map(|(position, (backend, member))| {

@@ -173,7 +173,7 @@ impl VrrpDriver {
         let service_weight = configs.iter().find_map(|config| config.service_weight);
         let mut reported = BTreeMap::new();
         for service in registry.services().iter() {
-            let (label, is_up) = (service_track(service), service.has_eligible_server());
+            let (label, is_up) = (service_track(service), service.can_serve());
             if service_weight != self.service_weight {
                 // Added again at once, with the other weight.
                 self.vrrp.remove_track(&label);
@@ -329,7 +329,7 @@ impl ElectionTrackers {
                 if !self.reported.contains_key(&label) {
                     vrrp.add_track(&label, TrackEffect::Minus(weight));
                 }
-                current.insert(label, service.has_eligible_server());
+                current.insert(label, service.can_serve());
             }
         }
         let is_removed = |label: &&String| {

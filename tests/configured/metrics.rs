@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use lvs::director::ServiceState::{Down, Up};
 use lvs::director::{DirectorConfig, ServerChange, ServiceConfig, VrrpConfig};
 use lvs::forward::Forwarder;
 use lvs::health::{HealthPlan, Monitor, TcpCheck, TimedCheck};
@@ -12,6 +13,7 @@ use lvs::metrics::{ServiceCounters, describe, record_checks, record_descriptors,
 use lvs::scheduler::RoundRobin;
 use lvs::{BackendSet, Balancer, Limits, Spec};
 use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::admin::{send, with_admin};
@@ -33,6 +35,35 @@ fn promtool(arguments: &[&str], text: &str) {
     let output = child.wait_with_output().expect("promtool ends");
     let found = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{found}\n{text}");
+}
+
+/// A service whose `server_names` lead to others has no servers, and is not down for that.
+#[tokio::test]
+async fn a_service_that_only_routes_is_up() {
+    let (up, gone) = (server(b'a').await, "\"*.example\" = \"gone\"");
+    let text = format!(
+        "{}tcp = {{ server_names = {{ {gone} }}, without_tls = \"back\" }}\n[[service]]\nname = \"gone\"\n{}",
+        config(ANY, &[]),
+        config(ANY, &[up]).replace("web", "back"),
+    );
+    let (director, admin) = with_admin("", &text).await;
+    let states = || -> Vec<_> {
+        let status = director.status();
+        status.services.iter().map(|service| (service.name.clone(), service.state)).collect()
+    };
+    let expected = [("web", Up), ("gone", Down), ("back", Up)];
+    assert_eq!(states(), expected.map(|(name, state)| (name.to_owned(), state)));
+    let mut client = TcpStream::connect(listens(&director)).await.expect("it listens");
+    client.write_all(b"no TLS").await.expect("the stream is open");
+    assert_eq!(client.read_u8().await.expect("served"), b'a');
+    let (_, overview) = send(admin, "GET /api/v1/overview", "").await;
+    assert_eq!(overview.matches("\"state\":\"up\"").count(), 2, "{overview}");
+    let (_, metrics) = send(admin, "GET /metrics", "").await;
+    // What contrib/prometheus-alerts.yml takes for a service that is down.
+    let none_eligible = |name| format!("lvs_service_eligible_servers{{service=\"{name}\"}} 0");
+    assert!(!metrics.contains(&none_eligible("web")), "{metrics}");
+    assert!(metrics.contains(&none_eligible("gone")), "{metrics}");
+    director.stop(Duration::ZERO).await;
 }
 
 #[tokio::test]

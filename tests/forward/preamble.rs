@@ -213,6 +213,71 @@ async fn the_server_name_selects_the_service() {
     end(&handle, running).await;
 }
 
+/// A name that no table can list is one of the others: the default's, if there is one.
+#[tokio::test]
+async fn a_server_name_that_is_no_host_name_is_like_none() {
+    let set = BackendSet::new();
+    set.insert(Spec::new("0", echo(b'a').await)).expect("the name is new");
+    let balancer = Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set");
+    for has_default in [true, false] {
+        let names = ServerNameTable::new().with_pattern("a.example", balancer.clone());
+        let mut names = names.expect("a pattern");
+        if has_default {
+            names = names.with_default(balancer.clone());
+        }
+        let (_set, forwarder) = forwarder_to(&[]);
+        let (handle, running) = start(forwarder.services_by_server_name(TEST_TIMEOUT, names));
+        for name in ["192.0.2.1", "[2001:db8::1]", "a..b", "example.org:443", ""] {
+            let hello = hello(name);
+            let mut client = open(&handle).await;
+            client.write_all(&hello).await.expect("the stream is open");
+            if has_default {
+                client.shutdown().await.expect("the stream is open");
+                let answer = read_to_end(&mut client).await;
+                assert_eq!((answer[0], &answer[1..]), (b'a', &hello[..]), "{name}");
+            } else {
+                assert_reset(client).await;
+            }
+        }
+        let refused = if has_default { 0 } else { 5 };
+        until(|| handle.counters().refused.no_service == refused).await;
+        assert_eq!(handle.counters().refused.bad_preamble, 0);
+        end(&handle, running).await;
+    }
+}
+
+#[tokio::test]
+async fn clients_without_tls_have_a_service_of_their_own() {
+    let balancer_to = async |name| {
+        let set = BackendSet::new();
+        set.insert(Spec::new("0", echo(name).await)).expect("the name is new");
+        Balancer::new(&set, RoundRobin::new()).expect("rr accepts any set")
+    };
+    let (tls, plain) = (balancer_to(b't').await, balancer_to(b'p').await);
+    let names = ServerNameTable::new().with_pattern("a.example", tls).expect("a pattern");
+    let (_set, forwarder) = forwarder_to(&[]);
+    let forwarder = forwarder.services_by_server_name(TEST_TIMEOUT, names);
+    let (handle, running) = start(forwarder.service_without_tls(plain));
+    let tls_hello = hello("a.example");
+    for (sent, server) in [(&b"SSH-2.0-x\r\n"[..], b'p'), (b"\x16SSH", b'p'), (&tls_hello, b't')] {
+        let mut client = open(&handle).await;
+        client.write_all(sent).await.expect("the stream is open");
+        client.shutdown().await.expect("the stream is open");
+        let answer = read_to_end(&mut client).await;
+        assert_eq!((answer[0], &answer[1..]), (server, sent));
+    }
+    // TLS that is broken, or of an unlisted name, is not another protocol.
+    for (sent, refusal) in
+        [(&b"\x16\x03\x01\x00\x00"[..], "bad_preamble"), (&hello("b.example"), "no_service")]
+    {
+        let mut client = open(&handle).await;
+        client.write_all(sent).await.expect("the stream is open");
+        assert_reset(client).await;
+        until(|| handle.counters().refused.by_reason().any(|by| by == (refusal, 1))).await;
+    }
+    end(&handle, running).await;
+}
+
 #[tokio::test]
 async fn the_server_name_is_the_key_of_the_flow() {
     let set = BackendSet::new();

@@ -61,12 +61,15 @@ impl Program {
     pub(crate) async fn run(mut self) -> Result<(), CliError> {
         for service in self.director.status().services {
             let (name, protocol) = (service.name, service.protocol);
-            let listen = service.listen.join(", ");
+            let reached = match service.listen.is_empty() {
+                true => format!("{protocol}, without an address of its own"),
+                false => format!("listening on {}/{protocol}", service.listen.join(", ")),
+            };
             let servers = match service.servers.len() {
                 1 => "1 server".to_owned(),
                 count => format!("{count} servers"),
             };
-            let line = format!("service {name}: listening on {listen}/{protocol}, {servers}");
+            let line = format!("service {name}: {reached}, {servers}");
             print_if_read(&line);
         }
         if let Some(admin) = self.director.admin_address() {

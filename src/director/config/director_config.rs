@@ -236,8 +236,10 @@ impl DirectorConfig {
             errors.push(origin.locate_problem(file, ConfigProblem::at_key("sync", reason)));
         }
         let mut known = KnownServices::default();
-        let routed = self.services.iter().flat_map(|service| service.tcp.routed_services());
-        known.routed_names = routed.map(|(_, service)| service.as_str()).collect();
+        let routed = self.services.iter().flat_map(|ServiceConfig { tcp, .. }| {
+            tcp.services_by_name().map(|(_, service)| service).chain(tcp.service_without_tls())
+        });
+        known.routed_names = routed.map(String::as_str).collect();
         for (origin, file) in files {
             let mut problems = ConfigProblems::default();
             for (n, service) in file.services.iter().enumerate() {
@@ -261,16 +263,32 @@ impl DirectorConfig {
         }
     }
 
-    /// Returns what is allowed, and seldom meant: a service without servers, a server that is its own
-    /// listener, a listener on port 0, a program of a `notify` key that cannot start now. The director
+    /// Returns what is allowed, and seldom meant: a service without servers, servers that no connection
+    /// reaches, settings of a listener without a listener, a server that is its own listener, a listener on port 0, a program of a `notify` key that cannot start now. The director
     /// logs each when the configuration is applied. Reads the beginning of each program's file.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for service in &self.services {
             let name = &service.name;
-            if service.servers.is_empty() && service.discovery.is_none() {
-                warnings.push(format!("service {name} has no servers: it refuses every client"));
+            let has_servers = !service.servers.is_empty() || service.discovery.is_some();
+            match service.only_routes() {
+                true if has_servers => warnings.push(format!(
+                    "service {name}: its servers get no connection: `server_names` lead each one to \
+                     another service"
+                )),
+                false if !has_servers => warnings
+                    .push(format!("service {name} has no servers: it refuses every client")),
+                _ => {}
+            }
+            let unused = service.unused_listener_keys();
+            if !unused.is_empty() {
+                warnings.push(format!(
+                    "service {name} has no `listen`: its {} {} no effect, those of the service that leads \
+                     here count",
+                    unused.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "),
+                    if unused.len() == 1 { "has" } else { "have" },
+                ));
             }
             for listen in &service.listen.0 {
                 let ListenAddress::Address(address) = listen else { continue };
@@ -330,7 +348,7 @@ struct KnownServices<'a> {
     names: BTreeSet<&'a str>,
     /// By protocol and port; Unix sockets have port 0.
     listeners: BTreeMap<(ServiceProtocol, u16), Vec<(ListenAddress, String)>>,
-    /// The services that `server_names` lead to.
+    /// The services that `server_names` and `without_tls` lead to.
     routed_names: BTreeSet<&'a str>,
 }
 
@@ -374,27 +392,31 @@ impl<'a> KnownServices<'a> {
             self.add_listener(service.protocol, listen.clone(), owner)?;
         }
         if service.listen.0.is_empty() && !self.routed_names.contains(name) {
-            let reason = "the service has no `listen`, and no `server_names` lead to it";
+            let reason =
+                "the service has no `listen`, and no `server_names` or `without_tls` lead to it";
             return problem("name", reason.to_owned());
         }
-        for (pattern, name) in service.tcp.routed_services() {
+        let by_name = service.tcp.services_by_name();
+        let by_name =
+            by_name.map(|(pattern, name)| ("server_names", format!("{pattern:?} "), name));
+        let without_tls = service.tcp.service_without_tls();
+        let without_tls = without_tls.map(|name| ("without_tls", String::new(), name));
+        for (key, pattern, name) in by_name.chain(without_tls) {
             let target = services.iter().find(|service| service.name == *name);
             let reason = match target {
                 None => {
                     let names = services.iter().map(|service| &*service.name);
                     let suggestion = suggest(name, names)
                         .map_or_else(String::new, |name| format!("; did you mean {name:?}?"));
-                    format!(
-                        "{pattern:?} leads to service {name:?}, which does not exist{suggestion}"
-                    )
+                    format!("{pattern}leads to service {name:?}, which does not exist{suggestion}")
                 }
                 Some(target) if target.protocol != ServiceProtocol::Tcp => format!(
-                    "{pattern:?} leads to service {name:?}, which is a UDP service: a TCP service is \
+                    "{pattern}leads to service {name:?}, which is a UDP service: a TCP service is \
                      required"
                 ),
                 Some(_) => continue,
             };
-            let path = [KeyPathSegment::Key("tcp"), KeyPathSegment::Key("server_names")];
+            let path = [KeyPathSegment::Key("tcp"), KeyPathSegment::Key(key)];
             return Err(ConfigProblem::new(path, reason));
         }
         Ok(())

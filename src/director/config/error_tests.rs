@@ -103,6 +103,35 @@ fn what_is_seldom_meant_is_warned_of() {
 }
 
 #[test]
+fn services_that_only_route_or_are_only_routed_to_are_warned_of_what_has_no_effect() {
+    let text = "[[service]]\nname = \"front\"\nlisten = \"127.0.0.1:443\"\n\
+        tcp.server_names = { \"a.example\" = \"a\", \"*\" = \"b\" }\n\
+        [[service]]\nname = \"a\"\nsorry_server = \"127.0.0.1:5\"\ntcp = { idle_timeout = \"1s\" }\n\
+        [[service.server]]\naddress = \"127.0.0.1:1\"\n\
+        [[service]]\nname = \"b\"\ntcp = { send_proxy = \"v1\" }\n";
+    let server = "[[service.server]]\naddress = \"127.0.0.1:2\"\n";
+    let warnings = |text: &str| DirectorConfig::parse(text).expect("allowed").warnings();
+    let of_a = "service a has no `listen`: its `sorry_server`, `tcp` have no effect, those of the service \
+                that leads here count";
+    // The service that routes needs no servers, and the others do.
+    assert_eq!(warnings(text), [of_a, "service b has no servers: it refuses every client"]);
+    let text = format!("{text}{server}");
+    let front = text.replacen(
+        "[[service]]\nname = \"a\"",
+        &format!("{server}[[service]]\nname = \"a\""),
+        1,
+    );
+    let of_front = "service front: its servers get no connection: `server_names` lead each one to another \
+                    service";
+    assert_eq!(warnings(&front), [of_front, of_a]);
+    // It leads to itself.
+    assert_eq!(
+        warnings(&front.replace("\"*\" = \"b\"", "\"*\" = \"front\", \"b.example\" = \"b\"")),
+        [of_a]
+    );
+}
+
+#[test]
 fn a_virtual_router_number_stands_for_two_address_families() {
     let text = |second: &str| {
         format!(

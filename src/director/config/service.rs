@@ -40,9 +40,9 @@ builder ServiceConfigBuilder;
 pub struct ServiceConfig {
     /// The name of the service in logs, metrics and the API. It must be unique.
     pub(crate) name: String,
-    /// The addresses to listen on. Without any, `server_names` of another service must lead here.
-    /// A reload opens new listeners, and closes those that are gone after `drain_timeout`. Default:
-    /// none.
+    /// The addresses to listen on. Without any, `server_names` or `without_tls` of another service
+    /// must lead here. A reload opens new listeners, and closes those that are gone after
+    /// `drain_timeout`. Default: none.
     #[serde(default)]
     pub(crate) listen: OneOrMany<ListenAddress>,
     /// Listens on addresses that this machine does not have yet (`IP_FREEBIND`), such as those that
@@ -316,6 +316,31 @@ impl ServiceConfig {
     /// Returns the health of a server that no check has a result of.
     pub(crate) fn initial_health(&self) -> Health {
         CheckConfig::initial_health_of(&self.health)
+    }
+
+    /// Returns whether `server_names` lead each connection to another service, so that servers of this
+    /// one would get none.
+    pub(crate) fn only_routes(&self) -> bool {
+        let mut names = self.tcp.services_by_name().map(|(_, service)| service).peekable();
+        names.peek().is_some()
+            && names.chain(self.tcp.service_without_tls()).all(|service| *service != self.name)
+    }
+
+    /// Returns the keys that have no effect because no listener of the service uses them.
+    pub(super) fn unused_listener_keys(&self) -> Vec<&'static str> {
+        if !self.listen.0.is_empty() {
+            return Vec::new();
+        }
+        [
+            ("freebind", self.freebind.is_some()),
+            ("workers", self.workers.is_some()),
+            ("persistence", self.persistence.is_some()),
+            ("sorry_server", self.sorry_server.is_some()),
+            ("tcp", !self.tcp.affects_only_checks()),
+        ]
+        .into_iter()
+        .filter_map(|(key, is_set)| is_set.then_some(key))
+        .collect()
     }
 
     /// Returns the health checks and ejection rules of the service.

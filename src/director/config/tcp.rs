@@ -103,10 +103,16 @@ pub struct TcpConfig {
     #[serde(default)]
     key_by_server_name: bool,
     /// Services by the server name (SNI) that a TLS client asks for: a name, `"*.example.org"`, or
-    /// `"*"` for all others. A client with an unlisted name is reset. Persistence and the queue do
-    /// not apply. Default: an empty table.
+    /// `"*"` for all others, which ask for another name, for none, or for one that is no host name,
+    /// such as an IP address. A client with an unlisted name is reset. Servers and scheduler are
+    /// those of the named service; the `tcp` table and the `sorry_server` are those of this one.
+    /// Persistence and the queue do not apply. Default: an empty table.
     #[serde(default)]
     server_names: StringTable,
+    /// The service of clients that do not speak TLS, such as SSH on the same port; requires
+    /// `key_by_server_name` or `server_names`. The client's first byte decides: a client that waits
+    /// for the server to begin is reset after `hello_timeout`. Default: none, such clients are reset.
+    without_tls: Option<String>,
     /// How long a client may take to send its TLS ClientHello; requires `key_by_server_name` or
     /// `server_names`. Default: `"5s"`.
     hello_timeout: Option<HumanDuration>,
@@ -215,12 +221,16 @@ impl TcpConfig {
         if self.proxy_checksum && !is_v2 {
             return problem("proxy_checksum", "`proxy_checksum` requires `send_proxy = \"v2\"`");
         }
-        if self.hello_timeout.is_some() && !self.key_by_server_name && self.server_names.is_empty()
-        {
-            return problem(
-                "hello_timeout",
-                "`hello_timeout` requires `key_by_server_name` or `server_names`",
-            );
+        if !self.key_by_server_name && self.server_names.is_empty() {
+            let reason = |key| format!("`{key}` requires `key_by_server_name` or `server_names`");
+            for (key, is_set) in [
+                ("hello_timeout", self.hello_timeout.is_some()),
+                ("without_tls", self.without_tls.is_some()),
+            ] {
+                if is_set {
+                    return problem(key, &reason(key));
+                }
+            }
         }
         let sources = self.source.as_ref().map_or(&[][..], |OneOrMany(sources)| sources);
         if sources.len() > 1 && sources.contains(&SourceAddressConfig(None)) {
@@ -229,9 +239,19 @@ impl TcpConfig {
         self.server_name_table(&|_| Some(())).map(drop)
     }
 
+    /// Returns whether all that is set is `send_proxy`, which health checks follow too.
+    pub(super) fn affects_only_checks(&self) -> bool {
+        *self == Self { send_proxy: self.send_proxy, ..Self::default() }
+    }
+
     /// Returns the patterns of `server_names`, each with the name of the service that it leads to.
-    pub(crate) fn routed_services(&self) -> impl Iterator<Item = (&String, &String)> {
+    pub(crate) fn services_by_name(&self) -> impl Iterator<Item = (&String, &String)> {
         self.server_names.iter()
+    }
+
+    /// Returns the service of clients that do not speak TLS.
+    pub(crate) fn service_without_tls(&self) -> Option<&String> {
+        self.without_tls.as_ref()
     }
 
     fn server_name_table<V>(
@@ -273,6 +293,9 @@ impl TcpConfig {
             true => forwarder.key_by_server_name(timeout),
             false => forwarder,
         };
+        // `None` cannot happen: the configuration was refused if the service is missing.
+        let without_tls = self.without_tls.as_deref().and_then(find_balancer);
+        let forwarder = apply_if_some(forwarder, without_tls, Forwarder::service_without_tls);
         match self.server_name_table(find_balancer) {
             Ok(names) if !self.server_names.is_empty() => {
                 forwarder.services_by_server_name(timeout, names)

@@ -87,6 +87,16 @@ fn errors_name_line_column_key_and_reason() {
              \"web\"?",
         ),
         (
+            "scheduler = \"wlc\"",
+            "tcp = { key_by_server_name = true, without_tls = \"wob\" }",
+            "tcp.without_tls: leads to service \"wob\", which does not exist; did you mean \"web\"?",
+        ),
+        (
+            "scheduler = \"wlc\"",
+            "tcp.without_tls = \"web\"",
+            "tcp.without_tls: `without_tls` requires `key_by_server_name` or `server_names`",
+        ),
+        (
             "advert_interval = \"100ms\"\n    addresses = [",
             "version = 2\n    addresses = [\"fd00::1/64\", ",
             "vrrp.version: VRRP version 2 does not support IPv6: remove the IPv6 addresses",

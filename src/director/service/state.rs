@@ -6,13 +6,14 @@ use std::sync::Arc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::BackendId;
-use crate::backend::BackendState;
+use crate::backend::{BackendState, Snapshot};
 use crate::balancer::{Balancer, Persistence};
 use crate::director::config::{NotifyCommandList, RealServer, ServiceConfig, ServiceProtocol};
 use crate::director::counters::{CountedSince, CounterBaseline};
 use crate::director::frontend::Frontend;
 use crate::director::overrides::{DesiredServer, ServiceOverrides};
 use crate::director::sockets::ListeningSockets;
+use crate::director::state_ages::ServiceState;
 use crate::forward::ConnectionInfo;
 use crate::health::{HealthEventKind, WatchHandle};
 use crate::metrics::{ServiceCounters, ServiceTotals};
@@ -154,10 +155,21 @@ impl VirtualService {
         commands.iter().flat_map(NotifyCommandList::to_commands).collect()
     }
 
-    /// Returns whether a server can be chosen.
-    pub(in crate::director) fn has_eligible_server(&self) -> bool {
+    /// Returns whether connections go to other services alone, by the server name.
+    pub(in crate::director) fn only_routes(&self) -> bool {
+        self.lock_state().config.only_routes()
+    }
+
+    /// Returns the state of the service with its servers as in `snapshot`.
+    pub(in crate::director) fn state(&self, snapshot: &Snapshot<SocketAddr>) -> ServiceState {
+        if self.only_routes() { ServiceState::Up } else { ServiceState::of(snapshot) }
+    }
+
+    /// Returns whether a server can be chosen, or none is needed.
+    pub(in crate::director) fn can_serve(&self) -> bool {
         let snapshot = self.balancer.snapshot();
         snapshot.members().iter().any(|member| member.state() == BackendState::Eligible)
+            || self.only_routes()
     }
 
     /// Returns duplicates of the frontends' sockets.

@@ -76,10 +76,12 @@ pub(super) struct ConnectionTimeouts {
 }
 
 impl ForwarderConfig {
-    /// Returns the forwarder's own balancer and those of the server names.
+    /// Returns the forwarder's own balancer, those of the server names, and that of clients without
+    /// TLS.
     pub(super) fn balancers(&self) -> impl Iterator<Item = &Balancer<SocketAddr>> {
         let services = self.preamble.services.iter().flat_map(ServerNameTable::values);
-        std::iter::once(self.route.balancer()).chain(services)
+        let without_tls = self.preamble.service_without_tls.iter();
+        std::iter::once(self.route.balancer()).chain(services).chain(without_tls)
     }
 
     pub(super) fn new(route: Route) -> Self {

@@ -314,7 +314,8 @@ impl Forwarder {
 
     /// Makes the server name (SNI) of a TLS client the key of the flow, for schedulers that hash. TLS
     /// is not terminated: the ClientHello is read, within this time, and sent on. A connection that
-    /// does not begin with a ClientHello is reset.
+    /// does not begin with a ClientHello is reset. A client that asks for no name, or for one that is no
+    /// host name, such as an IP address, has the key that it would have without this option.
     pub fn key_by_server_name(mut self, timeout: Duration) -> Self {
         self.config.preamble.client_hello_timeout = Some(timeout.min(MAX_TIMEOUT));
         self.config.preamble.key_by_server_name = true;
@@ -323,7 +324,8 @@ impl Forwarder {
 
     /// Selects the balancer by the server name (SNI) of a TLS client: `services` has a balancer for
     /// each name, used instead of the forwarder's own. A connection with a name that is not in the
-    /// table is reset. Persistence and queue of the forwarder's own [route](Route) do not apply. The
+    /// table is reset, unless the table has a default; so is one without a name, or with one that is no
+    /// host name, such as an IP address. Persistence and queue of the forwarder's own [route](Route) do not apply. The
     /// ClientHello is read as with [`key_by_server_name`](Self::key_by_server_name).
     pub fn services_by_server_name(
         mut self,
@@ -332,6 +334,17 @@ impl Forwarder {
     ) -> Self {
         self.config.preamble.client_hello_timeout = Some(timeout.min(MAX_TIMEOUT));
         self.config.preamble.services = Some(services);
+        self
+    }
+
+    /// Sets the balancer of clients that do not begin with TLS where a ClientHello is read, as with
+    /// [`services_by_server_name`](Self::services_by_server_name) and
+    /// [`key_by_server_name`](Self::key_by_server_name); without them it has no effect. For one port that
+    /// also serves another protocol, such as SSH. The first byte decides: a client that waits for the
+    /// server to begin is reset when the time for the ClientHello is over. Default: none, such clients are
+    /// reset.
+    pub fn service_without_tls(mut self, service: Balancer<SocketAddr>) -> Self {
+        self.config.preamble.service_without_tls = Some(service);
         self
     }
 

@@ -15,7 +15,7 @@ use crate::forward::counters::RefusalReason;
 use crate::forward::proxy_protocol::{
     self, ParsedProxyHeader, ProxyHeader, ProxyProtocolVersion, Tlv,
 };
-use crate::forward::sni::{self, PeekedHello, ServerNameTable};
+use crate::forward::sni::{self, ClientHello, PeekedHello, ServerNameTable, SniError};
 use crate::scheduler::Rng;
 
 /// The options of the PROXY header that is sent to backends.
@@ -71,7 +71,16 @@ pub(super) struct PreambleConfig {
     /// Whether the server name is the key of the flow.
     pub(super) key_by_server_name: bool,
     pub(super) services: Option<ServerNameTable<Balancer<SocketAddr>>>,
+    /// Serves clients that do not speak TLS where a ClientHello is expected.
+    pub(super) service_without_tls: Option<Balancer<SocketAddr>>,
     pub(super) send_proxy: Option<ProxyHeaderOptions>,
+}
+
+/// What a client begins with, where a ClientHello is expected.
+enum FirstBytes {
+    /// A ClientHello, and what was read from it.
+    Tls(Option<ClientHello>),
+    OtherProtocol,
 }
 
 /// The preamble that was read from a client.
@@ -80,6 +89,8 @@ pub(super) struct ParsedPreamble {
     proxy_header: Option<ProxyHeader>,
     server_name: Option<Box<str>>,
     alpn: Option<Box<[u8]>>,
+    /// Whether the client does not speak TLS, and is served nevertheless.
+    lacks_tls: bool,
     /// Bytes that were read and are to be sent to the backend.
     pub(super) initial_bytes: Vec<u8>,
 }
@@ -105,19 +116,35 @@ impl PreambleConfig {
             let deadline = Instant::now() + timeout;
             let bytes = &mut preamble.initial_bytes;
             let hello = read_until_parsed(client, "TLS ClientHello", bytes, deadline, |bytes| {
-                sni::peek(bytes).map(|peek| match peek {
-                    PeekedHello::Incomplete { at_least } => Err(at_least),
-                    PeekedHello::Hello(hello) => Ok(hello),
-                })
+                match sni::peek(bytes) {
+                    Ok(PeekedHello::Incomplete { at_least }) => Ok(Err(at_least)),
+                    Ok(PeekedHello::Hello(hello)) => Ok(Ok(FirstBytes::Tls(Some(hello)))),
+                    // Some clients ask for an IP address by name, which servers ignore. No table can
+                    // list such a name: it is one of the others, as if the client had sent none.
+                    Err(SniError::Name(error)) => {
+                        debug!("the client's server name is ignored: {error}");
+                        Ok(Ok(FirstBytes::Tls(None)))
+                    }
+                    Err(SniError::NotTls { .. }) if self.service_without_tls.is_some() => {
+                        Ok(Ok(FirstBytes::OtherProtocol))
+                    }
+                    Err(error) => Err(error),
+                }
             });
-            let hello = hello.await?;
-            preamble.server_name = hello.server_name().map(Into::into);
-            preamble.alpn = hello.alpn().next().map(Into::into);
+            match hello.await? {
+                FirstBytes::Tls(Some(hello)) => {
+                    preamble.server_name = hello.server_name().map(Into::into);
+                    preamble.alpn = hello.alpn().next().map(Into::into);
+                }
+                FirstBytes::Tls(None) => {}
+                FirstBytes::OtherProtocol => preamble.lacks_tls = true,
+            }
         }
         Ok(preamble)
     }
 
-    /// Returns the balancer of the server name, or the forwarder's own without a table of names.
+    /// Returns the balancer of the server name, or the forwarder's own without a table of names; the
+    /// other one for a client that does not speak TLS.
     ///
     /// # Errors
     /// [`RefusalReason::NoService`] if the name is not in the table.
@@ -126,6 +153,9 @@ impl PreambleConfig {
         preamble: &ParsedPreamble,
         own: &'a Balancer<SocketAddr>,
     ) -> Result<&'a Balancer<SocketAddr>, RefusalReason> {
+        if let Some(service) = self.service_without_tls.as_ref().filter(|_| preamble.lacks_tls) {
+            return Ok(service);
+        }
         match &self.services {
             None => Ok(own),
             Some(names) => {
