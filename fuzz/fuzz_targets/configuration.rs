@@ -9,11 +9,19 @@ use libfuzzer_sys::fuzz_target;
 use lvs::director::{DirectorConfig, DirectorConfigError};
 
 fuzz_target!(|text: &str| {
-    match DirectorConfig::parse(text) {
-        Ok(config) => assert_eq!(DirectorConfig::parse(text).expect("the same text"), config),
-        Err(DirectorConfigError::Invalid { line, column, .. }) => {
-            assert!(line >= 1 && column >= 1 && line <= text.lines().count().max(1) + 1);
+    let error = match DirectorConfig::parse(text) {
+        Ok(config) => {
+            return assert_eq!(DirectorConfig::parse(text).expect("the same text"), config);
         }
-        Err(error) => panic!("the error has no line: {error}"),
+        Err(error) => error,
+    };
+    let lines = text.lines().count().max(1) + 1;
+    for error in error.iter() {
+        match error {
+            DirectorConfigError::Invalid { line, column, .. } => {
+                assert!((1..=lines).contains(line) && *column >= 1, "{error}");
+            }
+            error => panic!("the error has no line: {error}"),
+        }
     }
 });

@@ -35,7 +35,8 @@ impl ConfigDocument {
         if !syntax_errors.is_empty() {
             // What follows from the first error on the same line is no news.
             let located = syntax_errors.iter().map(|error| self.locate_toml_error(error));
-            let mut errors: Vec<_> = located.take(MAX_ERRORS).collect();
+            // The parser reports some errors of a line after those of later lines.
+            let mut errors = in_order(located.take(MAX_ERRORS).collect());
             errors.dedup_by_key(|error| error.position().map(|(line, _)| line));
             return Err(errors);
         }

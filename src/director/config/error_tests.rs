@@ -82,6 +82,13 @@ fn listeners_that_overlap_are_refused() {
 }
 
 #[test]
+fn errors_of_syntax_are_in_the_order_of_the_lines() {
+    let error = DirectorConfig::parse("\u{1}\nn").expect_err("no TOML");
+    let lines: Vec<_> = error.iter().map(|error| error.position().expect("a position").0).collect();
+    assert_eq!(lines, [1, 2], "{error}");
+}
+
+#[test]
 fn what_is_seldom_meant_is_warned_of() {
     let text = "[[service]]\nname = \"a\"\nlisten = [\"127.0.0.1:80\", \"127.0.0.1:0\"]\n\
         [[service.server]]\naddress = \"127.0.0.1:80\"\nnotify_down = [\"/no/such\", \"x\"]\n\
