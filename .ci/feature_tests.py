@@ -20,8 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "target/ci/features"
 MANIFEST = FOLDER / "Cargo.toml"
 
-# Compile time is most of the time: no optimization, no debug information, and few cases of each property.
-# Dependencies are compiled as for `cargo test`, in the same folder, so that it finds them there.
+# Compile time is most of the time: no debug information, and few cases of each property.
 PROFILE = """
 [lib]
 path = "../../../src/lib.rs"
@@ -30,10 +29,6 @@ path = "../../../src/lib.rs"
 
 [profile.dev]
 opt-level = 0
-debug = false
-
-[profile.dev.package."*"]
-opt-level = 1
 debug = false
 """
 
@@ -96,7 +91,7 @@ def main():
     (FOLDER / "Cargo.lock").write_text((ROOT / "Cargo.lock").read_text())
     subprocess.run(["cargo", "fetch", "--manifest-path", MANIFEST], check=True)
     environment = os.environ | {"PROPTEST_CASES": "16"}
-    environment.setdefault("CARGO_TARGET_DIR", str(ROOT / "target"))
+    environment.setdefault("CARGO_TARGET_DIR", str(ROOT / "target/ci/features/target"))
     # These are others together, and `cargo test` has them; `cli` has no tests in the library.
     together = {"default", "full", "cli"}
     chosen = sys.argv[1:] or [""] + sorted(set(features) - together)
