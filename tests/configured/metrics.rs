@@ -79,6 +79,10 @@ async fn a_director_has_metrics_of_its_servers_reloads_and_process() {
     let is_down = async || director.status().services[0].servers[1].state == "down";
     until("the check has failed", is_down).await;
     assert_eq!(ask(listens(&director)).await.expect("served"), b'a');
+    // The client sees the end of its connection before the director has counted it.
+    let ended = "lvs_service_ended_total{service=\"web\",reason=\"finished\"} 1";
+    let is_counted = async || send(admin, "GET /metrics", "").await.1.contains(ended);
+    until("the end of the connection is counted", is_counted).await;
     let drain = ServerChange::new().with_state(lvs::director::BackendAdminState::Draining);
     director.change_server("web", &up.to_string(), drain).expect("it is there");
     let router = VrrpConfig::builder("no-such-link", 1)
@@ -107,7 +111,6 @@ async fn a_director_has_metrics_of_its_servers_reloads_and_process() {
         "lvs_reloads_total{result=\"refused\"} 1".to_owned(),
         "lvs_last_reload_successful 0".to_owned(),
         "lvs_last_reload_timestamp_seconds 1".to_owned(),
-        "lvs_service_ended_total{service=\"web\",reason=\"finished\"} 1".to_owned(),
         "lvs_service_failed_accepts_total{service=\"web\"} 0".to_owned(),
         "lvs_client_descriptors ".to_owned(),
         "lvs_max_client_descriptors ".to_owned(),
@@ -147,7 +150,11 @@ async fn a_program_without_a_director_has_the_same_metrics() {
     let is_checked = async || watch.check_counters().iter().any(|counters| counters.results > 0);
     until("the check has run", is_checked).await;
     let held = TcpStream::connect(listen).await.expect("served");
-    until("the connection is counted", async || handle.counters().accepted == 2).await;
+    let is_counted = async || {
+        let counters = handle.counters();
+        (counters.accepted, counters.finished) == (2, 1)
+    };
+    until("both connections and the end of one are counted", is_counted).await;
 
     let recorder = PrometheusBuilder::new().build_recorder();
     let rendered = recorder.handle();

@@ -32,8 +32,8 @@ pub(crate) fn print_in_background(text: &str) -> io::Result<()> {
     STDOUT.get_or_init(start).push(text.as_bytes())
 }
 
-/// Returns whether what was printed in the background so far had a reader: a text is written after the
-/// call that prints it has returned.
+/// Checks that what was printed in the background so far had a reader: a text is written after the call
+/// that prints it has returned.
 ///
 /// # Errors
 /// `BrokenPipe` if there is no reader any more.

@@ -176,7 +176,7 @@ impl FollowerProgress {
             changes: service.overrides(),
         };
         let learned = update.learned.clone().map(SavedHealth::without_ages);
-        let known = SlowUpdate { learned, ..update.clone() };
+        let known = SlowUpdate { learned, totals: update.totals, changes: update.changes.clone() };
         let is_changed = self.sent_slow_updates.get(&service.name) != Some(&known);
         (is_changed || may_be_unchanged).then(|| {
             self.sent_slow_updates.insert(service.name.clone(), known);

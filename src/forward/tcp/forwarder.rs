@@ -325,8 +325,8 @@ impl Forwarder {
     /// Selects the balancer by the server name (SNI) of a TLS client: `services` has a balancer for
     /// each name, used instead of the forwarder's own. A connection with a name that is not in the
     /// table is reset, unless the table has a default; so is one without a name, or with one that is no
-    /// host name, such as an IP address. Persistence and queue of the forwarder's own [route](Route) do not apply. The
-    /// ClientHello is read as with [`key_by_server_name`](Self::key_by_server_name).
+    /// host name, such as an IP address. Persistence and queue of the forwarder's own [route](Route) do
+    /// not apply. The ClientHello is read as with [`key_by_server_name`](Self::key_by_server_name).
     pub fn services_by_server_name(
         mut self,
         timeout: Duration,
