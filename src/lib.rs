@@ -18,6 +18,7 @@
 //! | balance a tower `Service` | [`tower::Balance`] |
 //! | share virtual addresses between two machines | [`vrrp::Vrrp`] |
 //! | run all of it from a configuration | [`director::Director`] |
+//! | read and change the kernel's IPVS | [`ipvs::IpvsClient`] |
 //! | read what happened | [`events::Events`] |
 //! | look a word up | [`glossary`] |
 //!
@@ -79,6 +80,7 @@
 //! | `health-grpc` | | the gRPC check |
 //! | `health-http2` | | HTTP/2 for the HTTP check |
 //! | `health-tls` | | the TLS check, and TLS below HTTP and gRPC |
+//! | `ipvs` | | [`ipvs`]: the kernel's IPVS by netlink; for Linux only |
 //! | `metrics` | | [`metrics`]: sets, checks and forwarders in the program's own recorder, under the director's names |
 //! | `tower` | yes | [`tower`]: any scheduler as a tower `Service` |
 //! | `tower-http` | | for `tower`: keys, outcomes and leases for HTTP |
@@ -111,6 +113,9 @@ pub mod health;
 #[cfg(any(feature = "forward", feature = "tower", feature = "vrrp"))]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "what records is for Linux"))]
 mod histogram;
+#[cfg(all(feature = "ipvs", target_os = "linux"))]
+#[cfg_attr(docsrs, doc(cfg(all(feature = "ipvs", target_os = "linux"))))]
+pub mod ipvs;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;

@@ -1,0 +1,43 @@
+//! The kernel's own load balancer, IPVS: its virtual services, destinations, counters and daemons, read
+//! and changed by netlink.
+//!
+//! [`IpvsClient`] sends an [`IpvsRequest`] and returns plain values: [`IpvsService`],
+//! [`IpvsDestination`], [`IpvsStats`], [`IpvsDaemon`], [`IpvsTimeouts`]. It has every command and every
+//! attribute of the kernel's interface, for IPv4 and IPv6. Attributes of later kernels are ignored, and
+//! numbers that have no name here are kept (`Other`).
+//!
+//! For Linux only; the kernel's module `ip_vs` must be loaded, and changing needs `CAP_NET_ADMIN`.
+//!
+//! # What the interface has not
+//! There are no notifications of changes, no transactions, and no way to list or to end connections:
+//! those are in `/proc/net/ip_vs_conn` only. Each change is a request of its own.
+
+mod address;
+mod attribute;
+mod client;
+mod daemon;
+mod destination;
+mod error;
+mod exchange;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod message;
+mod reply;
+mod request;
+mod service;
+mod stats;
+
+pub use self::address::IpvsFamily;
+pub use self::attribute::IpvsDecodeError;
+pub use self::client::IpvsClient;
+pub use self::daemon::{IpvsDaemon, IpvsDaemonState, IpvsInfo, IpvsTimeouts};
+pub use self::destination::{
+    IpvsDestination, IpvsDestinationStatus, IpvsForwarding, IpvsTunnel, IpvsTunnelChecksum,
+};
+pub use self::error::IpvsError;
+pub use self::request::IpvsRequest;
+pub use self::service::{
+    IpvsNetmask, IpvsPersistence, IpvsProtocol, IpvsSchedulerFlags, IpvsService, IpvsServiceKey,
+    IpvsServiceStatus,
+};
+pub use self::stats::IpvsStats;
