@@ -5,6 +5,8 @@
 #[path = "../common/guest/mod.rs"]
 mod guest;
 mod inside;
+mod plan;
+mod random_tables;
 mod without_module;
 
 use guest::{Guest, GuestKernel};

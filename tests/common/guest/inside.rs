@@ -24,6 +24,11 @@ pub(crate) fn enter() -> bool {
     true
 }
 
+/// Tells whether the processor is emulated: tests that do a thing a thousand times do less then.
+pub(crate) fn is_emulated() -> bool {
+    Path::new(super::qemu::MODULE_LIST).exists()
+}
+
 fn set_up() {
     let mount = |kind: &str, target: &str| {
         mount(kind, target, kind, MountFlags::empty(), None)

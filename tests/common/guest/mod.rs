@@ -40,7 +40,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-pub(crate) use self::inside::enter;
+pub(crate) use self::inside::{enter, is_emulated};
 use self::skipped::report_skipped;
 
 #[path = "../skipped.rs"]

@@ -11,6 +11,9 @@ use super::{Guest, WorkFolder, modules, packages};
 /// The newest kernel that Debian 12 has.
 const KERNEL: &str = "linux-image-6.12-cloud-amd64";
 
+/// The file of an initramfs that names its modules.
+pub(super) const MODULE_LIST: &str = "/modules/list";
+
 pub(super) fn command(guest: &Guest) -> Result<(Command, WorkFolder), String> {
     if !cfg!(target_arch = "x86_64") {
         return Err("the kernel in QEMU is for x86-64, as the test binary must be".to_owned());
@@ -36,7 +39,7 @@ pub(super) fn command(guest: &Guest) -> Result<(Command, WorkFolder), String> {
     // The first process has the arguments behind `--`, and as environment what the kernel does not know.
     let settings = "console=ttyS0 panic=-1 quiet mitigations=off nokaslr PATH=/bin";
     let arguments = guest.arguments().join(" ");
-    command.arg("-append").arg(format!("{settings} {MODULES}=/modules/list -- {arguments}"));
+    command.arg("-append").arg(format!("{settings} {MODULES}={MODULE_LIST} -- {arguments}"));
     Ok((command, folder))
 }
 
@@ -57,7 +60,7 @@ fn initramfs(guest: &Guest, kernel: &Path) -> Result<Vec<u8>, String> {
         image.add_file(Path::new(&path), &module);
         list += &format!("{path}\n");
     }
-    image.add_file(Path::new("/modules/list"), list.as_bytes());
+    image.add_file(Path::new(MODULE_LIST), list.as_bytes());
     Ok(image.finish())
 }
 

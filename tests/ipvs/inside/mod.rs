@@ -4,6 +4,7 @@
 mod control;
 mod counters;
 mod destinations;
+mod reconcile;
 mod refusals;
 mod services;
 
