@@ -197,7 +197,14 @@ impl IpvsClient {
     /// # Errors
     /// As of [`apply`](Self::apply); [`IpvsError::is_absent`] if none of this state runs.
     pub fn stop_daemon(&mut self, state: IpvsDaemonState) -> Result<(), IpvsError> {
-        self.execute(IpvsRequest::StopDaemon(state)).map(drop)
+        match self.execute(IpvsRequest::StopDaemon(state)) {
+            // So does the kernel answer for a daemon whose thread had not begun to run yet.
+            Err(error) if error.errno() == Some(libc::EINTR) => {
+                let is_running = self.daemons()?.iter().any(|daemon| daemon.state == state);
+                if is_running { Err(error) } else { Ok(()) }
+            }
+            result => result.map(drop),
+        }
     }
 
     /// Reads which synchronization daemons run.

@@ -126,12 +126,13 @@ fn hint(request: &IpvsRequest, error: &io::Error) -> String {
         (libc::ESRCH, R::StopDaemon(_)) => ": it does not run",
         (libc::ESRCH, _) => ": there is no such service",
         (libc::EEXIST, _) => ": it is there already",
+        (libc::EINTR, _) => ": the kernel gave the command up; read whether it was done",
         (libc::EINVAL, R::AddDestination { .. }) => {
             ": the address must be unicast, and of the service's family unless it is tunnelled to; \
              the interface lo must be up in this network namespace"
         }
         (libc::EINVAL, R::AddService(_) | R::EditService(_)) => {
-            ": port 0 needs persistence, and the netmask must suit the address family"
+            ": the prefix length of an IPv6 service's clients is from 1 to 128"
         }
         (libc::EINVAL, R::StartDaemon(_)) => {
             ": the interface must be up with a multicast route, and no tunnel may lead to \

@@ -42,8 +42,13 @@ impl GenericNetlinkSocket {
         loop {
             buffer.clear();
             // With this flag the length is that of the datagram, even if less was received.
-            let len =
-                self.socket.recv(&mut buffer, libc::MSG_TRUNC).map_err(ExchangeError::Socket)?;
+            let len = match self.socket.recv(&mut buffer, libc::MSG_TRUNC) {
+                // The kernel acknowledges no command that fails with this error.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(ExchangeError::Kernel(io::Error::from_raw_os_error(libc::EINTR)));
+                }
+                len => len.map_err(ExchangeError::Socket)?,
+            };
             if len > buffer.len() {
                 return Err(ExchangeError::Decode(IpvsDecodeError::Truncated));
             }

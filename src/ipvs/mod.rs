@@ -6,6 +6,9 @@
 //! attribute of the kernel's interface, for IPv4 and IPv6. Attributes of later kernels are ignored, and
 //! numbers that have no name here are kept (`Other`).
 //!
+//! [`IpvsClient::reconcile`] makes the kernel's services what an [`IpvsTable`] says, with the fewest changes
+//! in a safe order, and leaves those of other programs alone.
+//!
 //! For Linux only; the kernel's module `ip_vs` must be loaded, and changing needs `CAP_NET_ADMIN`.
 //!
 //! # What the interface has not
@@ -22,10 +25,12 @@ mod exchange;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod message;
+mod reconcile;
 mod reply;
 mod request;
 mod service;
 mod stats;
+mod table;
 
 pub use self::address::IpvsFamily;
 pub use self::attribute::IpvsDecodeError;
@@ -35,9 +40,11 @@ pub use self::destination::{
     IpvsDestination, IpvsDestinationStatus, IpvsForwarding, IpvsTunnel, IpvsTunnelChecksum,
 };
 pub use self::error::IpvsError;
+pub use self::reconcile::{IpvsReconcileReport, plan_changes};
 pub use self::request::IpvsRequest;
 pub use self::service::{
     IpvsNetmask, IpvsPersistence, IpvsProtocol, IpvsSchedulerFlags, IpvsService, IpvsServiceKey,
     IpvsServiceStatus,
 };
 pub use self::stats::IpvsStats;
+pub use self::table::IpvsTable;

@@ -71,6 +71,30 @@ pub enum IpvsRequest {
 }
 
 impl IpvsRequest {
+    /// Returns the key of the service that the request is about, or whose destination it is about.
+    #[must_use]
+    pub const fn service(&self) -> Option<IpvsServiceKey> {
+        match self {
+            Self::AddService(service) | Self::EditService(service) => Some(service.key),
+            Self::RemoveService(key)
+            | Self::GetService(key)
+            | Self::ListDestinations(key)
+            | Self::ZeroCounters(Some(key))
+            | Self::AddDestination { service: key, .. }
+            | Self::EditDestination { service: key, .. }
+            | Self::RemoveDestination { service: key, .. } => Some(*key),
+            Self::ListServices
+            | Self::StartDaemon(_)
+            | Self::StopDaemon(_)
+            | Self::ListDaemons
+            | Self::SetTimeouts(_)
+            | Self::GetTimeouts
+            | Self::GetInfo
+            | Self::ZeroCounters(None)
+            | Self::Flush => None,
+        }
+    }
+
     /// Tells whether the answer is a list of objects.
     pub(super) const fn is_dump(&self) -> bool {
         matches!(self, Self::ListServices | Self::ListDestinations(_) | Self::ListDaemons)

@@ -69,8 +69,8 @@ impl fmt::Display for IpvsProtocol {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum IpvsServiceKey {
-    /// Packets to an address and port. Port 0 is every port without a service of its own, and needs
-    /// [persistence](IpvsService::persistence).
+    /// Packets to an address and port. Port 0 is every port without a service of its own; without
+    /// [persistence](IpvsService::persistence) such a service is accepted, and schedules nothing.
     Address {
         /// The transport protocol.
         protocol: IpvsProtocol,

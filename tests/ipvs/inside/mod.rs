@@ -1,0 +1,62 @@
+//! Tests within a kernel that has IPVS, each in a network namespace of its own. They are judged by the
+//! kernel's files and by Debian's `ipvsadm`.
+
+mod control;
+mod counters;
+mod destinations;
+mod reconcile;
+mod refusals;
+mod services;
+
+use std::fs;
+use std::process::Command;
+
+use lvs::ipvs::{IpvsClient, IpvsService, IpvsServiceKey};
+
+/// Reads a file of the network namespace that this thread is in.
+fn proc_net(name: &str) -> String {
+    fs::read_to_string(format!("/proc/thread-self/net/{name}")).expect("a readable file")
+}
+
+/// Runs `ipvsadm`, which must succeed, and returns what it prints.
+fn ipvsadm(arguments: &str) -> String {
+    run("ipvsadm", arguments)
+}
+
+/// Runs a program, which must succeed, and returns what it prints.
+fn run(program: &str, arguments: &str) -> String {
+    let output = Command::new(program).args(arguments.split(' ')).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments}: {text}{error}");
+    text
+}
+
+/// Returns the lines that `ipvsadm-save -n` writes, in order.
+fn saved() -> Vec<String> {
+    let mut lines: Vec<_> =
+        ipvsadm("-S -n").lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.sort();
+    lines
+}
+
+fn client() -> IpvsClient {
+    IpvsClient::open().expect("the module is loaded")
+}
+
+fn tcp(address: &str) -> IpvsServiceKey {
+    IpvsServiceKey::tcp(address.parse().expect("an address"))
+}
+
+fn udp(address: &str) -> IpvsServiceKey {
+    IpvsServiceKey::udp(address.parse().expect("an address"))
+}
+
+/// Reads the services that the kernel has, in order.
+fn services(ipvs: &mut IpvsClient) -> Vec<IpvsService> {
+    let statuses = ipvs.services().expect("a list");
+    let mut services: Vec<_> = statuses.into_iter().map(|status| status.service).collect();
+    services.sort_by_key(|service| service.key);
+    services
+}

@@ -1,0 +1,57 @@
+//! The client of the kernel's IPVS, in kernels that have it: user-mode Linux, and a kernel of Debian's in
+//! QEMU. Those kernels run the tests of `inside`, which are ignored elsewhere.
+#![cfg(all(feature = "ipvs", target_os = "linux", not(lvs_loom)))]
+
+#[path = "../common/guest/mod.rs"]
+mod guest;
+mod inside;
+mod plan;
+mod random_tables;
+mod without_module;
+
+use guest::{Guest, GuestKernel};
+
+const MODULES: [&str; 23] = [
+    "ip_vs",
+    "ip_vs_dh",
+    "ip_vs_fo",
+    "ip_vs_lblc",
+    "ip_vs_lblcr",
+    "ip_vs_lc",
+    "ip_vs_mh",
+    "ip_vs_nq",
+    "ip_vs_ovf",
+    "ip_vs_pe_sip",
+    "ip_vs_rr",
+    "ip_vs_sed",
+    "ip_vs_sh",
+    "ip_vs_twos",
+    "ip_vs_wlc",
+    "ip_vs_wrr",
+    "dummy",
+    "veth",
+    "bridge",
+    "ipip",
+    "ip6_tunnel",
+    "fou",
+    "fou6",
+];
+
+fn guest() -> Guest {
+    Guest::new("inside::").modules(&MODULES).programs(&["ip"]).packages(&["ipvsadm"])
+}
+
+#[test]
+fn in_user_mode_linux() {
+    guest().run(GuestKernel::UserMode);
+}
+
+#[test]
+fn in_a_kernel_of_debian() {
+    guest().run(GuestKernel::Qemu);
+}
+
+#[test]
+fn in_a_kernel_without_the_module() {
+    Guest::new("without_module::").programs(&["ip"]).run(GuestKernel::UserMode);
+}
