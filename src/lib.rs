@@ -99,6 +99,9 @@ pub mod director;
 #[cfg(feature = "discovery")]
 #[cfg_attr(docsrs, doc(cfg(feature = "discovery")))]
 pub mod discovery;
+#[cfg(feature = "ipvs")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ipvs")))]
+pub mod engine;
 #[cfg(any(feature = "health", feature = "vrrp"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "health", feature = "vrrp"))))]
 pub mod events;

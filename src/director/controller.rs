@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::admin::AdminContext;
 use super::applied::{AppliedConfig, ReloadStatusSlot};
 use super::command::{ControlCommand, ControlReceiver, SuccessorServes, WeakControlSender};
+use super::engines::EngineSet;
 use super::error::DirectorError;
 use super::history::{HistoryReader, run_sampler};
 use super::notify::run_health_notify;
@@ -107,6 +108,7 @@ impl Controller {
             _health_notify: health_notify,
             parts: RunningParts {
                 pool: None,
+                engines: EngineSet::default(),
                 admin_context: AdminContext { registry: registry.clone(), status, history },
                 registry,
                 supervisor,

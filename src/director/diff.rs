@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-use super::config::{CheckConfig, DirectorConfig, OneOrMany, ServiceConfig};
+use super::config::{CheckConfig, DirectorConfig, EngineKind, OneOrMany, ServiceConfig};
 use super::overrides::DesiredServer;
 use crate::backend::{BackendAdminState, Limits};
 
@@ -141,6 +141,11 @@ fn own_checks(service: &ServiceConfig) -> BTreeMap<SocketAddr, &OneOrMany<CheckC
     servers.filter_map(|server| Some((server.address, server.health.as_ref()?))).collect()
 }
 
+/// Returns whether something changes that an engine of the kernel is asked for.
+fn engine_changes(old: &ServiceConfig, new: &ServiceConfig) -> bool {
+    old.scheduler != new.scheduler || old.forwarding_methods() != new.forwarding_methods()
+}
+
 impl ServiceDiff {
     fn new(old: &ServiceConfig, new: &ServiceConfig) -> Self {
         Self {
@@ -153,8 +158,9 @@ impl ServiceDiff {
             health: (&old.health, &old.ejection, old.tcp.check_proxy_header(), own_checks(old))
                 != (&new.health, &new.ejection, new.tcp.check_proxy_header(), own_checks(new)),
             persistence: old.persistence != new.persistence,
-            forwarding: (&old.tcp, &old.udp, old.sorry_server, &old.on_end)
-                != (&new.tcp, &new.udp, new.sorry_server, &new.on_end),
+            forwarding: (&old.tcp, &old.udp, old.sorry_server, &old.on_end, old.engines())
+                != (&new.tcp, &new.udp, new.sorry_server, &new.on_end, new.engines())
+                || new.engines() != [EngineKind::Proxy] && engine_changes(old, new),
             listen: (&old.listen, old.freebind) != (&new.listen, new.freebind),
         }
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::backend::SetError;
+use crate::engine::EngineError;
 use crate::forward::ForwardError;
 use crate::health::HealthPlanError;
 use crate::runtime::RuntimeError;
@@ -130,6 +131,9 @@ pub enum ServiceError {
     /// A listener cannot be opened.
     #[error(transparent)]
     Forward(#[from] ForwardError),
+    /// The engine cannot serve an address.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// A Unix listener cannot be opened.
     #[error("cannot listen on {}: {source}", path.display())]
     Unix {

@@ -1,5 +1,7 @@
-//! A service's forwarder at one address: prepared, running, and draining.
+//! What serves a service at one address, a forwarder or an engine of the kernel: prepared, running, and
+//! draining.
 
+use std::future::poll_fn;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -14,6 +16,10 @@ use super::error::ServiceError;
 use super::sockets::ListeningSockets;
 use crate::Balancer;
 use crate::balancer::Persistence;
+use crate::engine::{
+    Engine, EngineClaim, EngineProtocol, EngineRequest, EngineService, ForwardingMethods,
+    NewConnections,
+};
 use crate::forward::{
     BindOptions, ConnectionInfo, DrainReport, Forwarder, Route, TcpHandle, UdpForwarder, UdpHandle,
     WorkerPool,
@@ -32,11 +38,14 @@ pub(super) struct FrontendSpec<'a> {
     pub(super) freebind: bool,
     /// The format of the log line of each connection or flow that ends; `None` for no line.
     pub(super) log_connections: Option<LogFormat>,
+    /// The engine that serves in place of the forwarder of this crate.
+    pub(super) engine: Option<&'a Arc<dyn Engine>>,
+    pub(super) methods: &'a ForwardingMethods,
     /// Finds the balancer of another service by name.
     pub(super) find_balancer: &'a dyn Fn(&str) -> Option<Balancer<SocketAddr>>,
 }
 
-/// A forwarder whose sockets are open and which does not accept yet.
+/// A forwarder whose sockets are open and which does not accept yet, or what an engine has claimed.
 #[derive(Debug)]
 pub(super) struct PreparedFrontend {
     listen: ListenAddress,
@@ -47,6 +56,7 @@ pub(super) struct PreparedFrontend {
 enum AnyForwarder {
     Tcp(Box<Forwarder>),
     Udp(Box<UdpForwarder>),
+    Kernel(Box<dyn EngineClaim>),
 }
 
 impl PreparedFrontend {
@@ -58,6 +68,10 @@ impl PreparedFrontend {
         sockets: &mut ListeningSockets,
         replaced: Option<&Frontend>,
     ) -> Result<Self, ServiceError> {
+        if let (Some(engine), ListenAddress::Address(address)) = (spec.engine, listen) {
+            let claim = engine.claim(spec.engine_request(*address))?;
+            return Ok(Self { listen: listen.clone(), forwarder: AnyForwarder::Kernel(claim) });
+        }
         let open = sockets.take_for(spec.config.protocol, listen);
         let options = BindOptions {
             is_nonlocal: spec.freebind,
@@ -112,6 +126,9 @@ impl PreparedFrontend {
             AnyForwarder::Udp(forwarder) => {
                 (AnyForwarderHandle::Udp(forwarder.handle()), forwarder.start()?)
             }
+            AnyForwarder::Kernel(claim) => {
+                return Ok(Frontend::of_engine(self.listen, claim.begin()?));
+            }
         };
         let service = service.to_owned();
         let task = tokio::spawn(async move {
@@ -137,6 +154,25 @@ fn bind_unix(path: &Path) -> Result<UnixListener, ServiceError> {
 }
 
 impl FrontendSpec<'_> {
+    fn engine_request(&self, address: SocketAddr) -> EngineRequest {
+        let config = self.config;
+        let protocol = match config.protocol {
+            ServiceProtocol::Tcp => EngineProtocol::Tcp,
+            ServiceProtocol::Udp => EngineProtocol::Udp,
+        };
+        let scheduler = config.scheduler.to_string();
+        let balancer = self.balancer.clone();
+        let mut request = EngineRequest::new(&config.name, protocol, address, balancer, scheduler);
+        let persistence = config.persistence.as_ref();
+        request.persistence =
+            persistence.and_then(|persistence| persistence.engine_persistence(address.is_ipv6()));
+        request.one_packet = config.udp.options().one_packet;
+        request.cut_on_down = config.tcp.cuts_on_down();
+        request.methods = self.methods.clone();
+        request.sorry_server = config.sorry_server;
+        request
+    }
+
     fn route(&self) -> Route {
         let mut route = match self.persistence {
             Some(persistence) => Route::persistent(Arc::clone(persistence)),
@@ -197,6 +233,7 @@ pub(super) struct Frontend {
 enum AnyForwarderHandle {
     Tcp(TcpHandle),
     Udp(UdpHandle),
+    Kernel(Arc<dyn EngineService>),
 }
 
 impl Drop for Frontend {
@@ -206,11 +243,39 @@ impl Drop for Frontend {
 }
 
 impl Frontend {
+    fn of_engine(listen: ListenAddress, service: Box<dyn EngineService>) -> Self {
+        let service: Arc<dyn EngineService> = service.into();
+        let handle = AnyForwarderHandle::Kernel(Arc::clone(&service));
+        let task = tokio::spawn(async move {
+            let report = poll_fn(|context| service.poll_finished(context)).await;
+            let mut sum = DrainReport::default();
+            (sum.finished, sum.cut) = (report.finished, report.cut);
+            sum
+        });
+        Self { listen, handle, task }
+    }
+
+    /// Returns whether an engine of the kernel serves in place of a forwarder.
+    pub(super) fn is_of_kernel(&self) -> bool {
+        matches!(self.handle, AnyForwarderHandle::Kernel(_))
+    }
+
     /// Stops accepting, closes the listener, and cuts what is left after `timeout`.
     pub(super) fn drain(&self, timeout: Duration) {
         match &self.handle {
             AnyForwarderHandle::Tcp(handle) => handle.shutdown(timeout),
             AnyForwarderHandle::Udp(handle) => handle.shutdown(timeout),
+            AnyForwarderHandle::Kernel(service) => service.drain(timeout, NewConnections::Refused),
+        }
+    }
+
+    /// Drains a frontend whose address another kind of engine serves, without a time limit.
+    pub(super) fn give_way(&self) {
+        match &self.handle {
+            AnyForwarderHandle::Kernel(service) => {
+                service.drain(Duration::MAX, NewConnections::Local);
+            }
+            AnyForwarderHandle::Tcp(_) | AnyForwarderHandle::Udp(_) => self.drain(Duration::MAX),
         }
     }
 
@@ -219,6 +284,7 @@ impl Frontend {
         match &self.handle {
             AnyForwarderHandle::Tcp(handle) => handle.shutdown(timeout),
             AnyForwarderHandle::Udp(handle) => handle.hand_over(timeout),
+            AnyForwarderHandle::Kernel(service) => service.hand_over(),
         }
     }
 
@@ -240,6 +306,7 @@ impl Frontend {
         let open = match &self.handle {
             AnyForwarderHandle::Tcp(handle) => handle.sockets(),
             AnyForwarderHandle::Udp(handle) => handle.sockets(),
+            AnyForwarderHandle::Kernel(_) => return,
         };
         // Out of descriptors: this frontend keeps its sockets, and the next one opens its own.
         sockets.add(protocol, &self.listen, open.unwrap_or_default());
@@ -250,6 +317,7 @@ impl Frontend {
         let address = match &self.handle {
             AnyForwarderHandle::Tcp(handle) => handle.local_addr(),
             AnyForwarderHandle::Udp(handle) => Some(handle.local_addr()),
+            AnyForwarderHandle::Kernel(_) => None,
         };
         address.map_or_else(|| self.listen.clone(), ListenAddress::Address)
     }
@@ -259,6 +327,7 @@ impl Frontend {
         match &self.handle {
             AnyForwarderHandle::Tcp(handle) => handle.connections(limit),
             AnyForwarderHandle::Udp(handle) => handle.flows(limit),
+            AnyForwarderHandle::Kernel(_) => Vec::new(),
         }
     }
 
@@ -267,6 +336,7 @@ impl Frontend {
         match &self.handle {
             AnyForwarderHandle::Tcp(handle) => handle.worker_restarts(),
             AnyForwarderHandle::Udp(handle) => handle.worker_restarts(),
+            AnyForwarderHandle::Kernel(_) => 0,
         }
     }
 
@@ -274,6 +344,7 @@ impl Frontend {
         match &self.handle {
             AnyForwarderHandle::Tcp(handle) => ServiceTotals::of_tcp(&handle.counters()),
             AnyForwarderHandle::Udp(handle) => ServiceTotals::of_udp(&handle.counters()),
+            AnyForwarderHandle::Kernel(service) => ServiceTotals::of_engine(&service.counters()),
         }
     }
 
@@ -282,6 +353,7 @@ impl Frontend {
         match &self.handle {
             AnyForwarderHandle::Tcp(handle) => sum.add_tcp(handle),
             AnyForwarderHandle::Udp(handle) => sum.add_udp(handle),
+            AnyForwarderHandle::Kernel(service) => sum.add_engine(&service.counters()),
         }
     }
 }

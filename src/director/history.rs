@@ -38,9 +38,10 @@ pub(super) struct ServiceSeries {
     active: VecDeque<u64>,
     /// Connections or flows accepted since the sample before.
     accepted: VecDeque<u64>,
-    refused: VecDeque<u64>,
+    /// Absent where nothing counts them.
+    refused: VecDeque<Option<u64>>,
     bytes_to_servers: VecDeque<u64>,
-    bytes_to_clients: VecDeque<u64>,
+    bytes_to_clients: VecDeque<Option<u64>>,
     /// Quantiles of the connect time since the sample before, in milliseconds.
     connect_p50_ms: VecDeque<Option<f64>>,
     connect_p99_ms: VecDeque<Option<f64>>,
@@ -57,9 +58,9 @@ pub(super) struct ServiceSeries {
 pub(super) struct ServiceRates {
     /// Connections or flows accepted per second.
     accepted: u64,
-    refused: u64,
+    refused: Option<u64>,
     bytes_to_servers: u64,
-    bytes_to_clients: u64,
+    bytes_to_clients: Option<u64>,
 }
 
 fn push_sample<T>(series: &mut VecDeque<T>, value: T) {
@@ -67,6 +68,12 @@ fn push_sample<T>(series: &mut VecDeque<T>, value: T) {
         series.pop_front();
     }
     series.push_back(value);
+}
+
+/// Returns the mean of the last samples, the newest first; `None` if none of them is known.
+fn mean(newest_first: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    let known: Vec<_> = newest_first.take(RATE_SAMPLES).flatten().collect();
+    known.iter().sum::<u64>().checked_div(known.len() as u64)
 }
 
 impl TrafficHistory {
@@ -85,16 +92,13 @@ impl TrafficHistory {
 impl ServiceSeries {
     /// Returns what the service carries per second at this moment.
     pub(super) fn rates(&self) -> ServiceRates {
-        let mean = |series: &VecDeque<u64>| {
-            let samples = series.len().min(RATE_SAMPLES);
-            let sum: u64 = series.iter().rev().take(samples).sum();
-            sum.checked_div(samples as u64).unwrap_or(0)
-        };
+        let mean_known = |series: &VecDeque<Option<u64>>| mean(series.iter().rev().copied());
+        let mean_all = |series: &VecDeque<u64>| mean(series.iter().rev().copied().map(Some));
         ServiceRates {
-            accepted: mean(&self.accepted),
-            refused: mean(&self.refused),
-            bytes_to_servers: mean(&self.bytes_to_servers),
-            bytes_to_clients: mean(&self.bytes_to_clients),
+            accepted: mean_all(&self.accepted).unwrap_or(0),
+            refused: mean_known(&self.refused),
+            bytes_to_servers: mean_all(&self.bytes_to_servers).unwrap_or(0),
+            bytes_to_clients: mean_known(&self.bytes_to_clients),
         }
     }
 

@@ -178,6 +178,7 @@ mod controller;
 mod counters;
 mod descriptors;
 mod diff;
+mod engines;
 mod error;
 mod event_log;
 mod events;
@@ -217,12 +218,13 @@ pub use self::config::{
     LatencyFactorConfigBuilder, ListenAddress, LogConfig, LogConfigBuilder, LogFormat, LogLevel,
     NotifyCommandConfig, NotifyCommandConfigBuilder, NotifyCommandList, PersistenceConfig,
     PersistenceConfigBuilder, QuorumConfig, QuorumConfigBuilder, RealServer, RealServerBuilder,
-    RedisRoleConfig, SchedulerConfig, SecretString, ServiceConfig, ServiceConfigBuilder,
-    ServiceProtocol, SlowStartConfig, SlowStartConfigBuilder, SourceAddressConfig,
-    SuccessRateConfig, SuccessRateConfigBuilder, SyncConfig, SyncConfigBuilder, TcpConfig,
-    TcpConfigBuilder, TcpQueueConfig, TcpQueueConfigBuilder, TlsTrustConfig, TrackConfig,
-    TrackConfigBuilder, UdpConfig, UdpConfigBuilder, VirtualRouteConfig, VirtualRouteConfigBuilder,
-    VrrpConfig, VrrpConfigBuilder,
+    RedisRoleConfig, SchedulerConfig, SecretString, ServerMethod, ServiceConfig,
+    ServiceConfigBuilder, ServiceProtocol, SlowStartConfig, SlowStartConfigBuilder,
+    SourceAddressConfig, SuccessRateConfig, SuccessRateConfigBuilder, SyncConfig,
+    SyncConfigBuilder, TcpConfig, TcpConfigBuilder, TcpQueueConfig, TcpQueueConfigBuilder,
+    TlsTrustConfig, TrackConfig, TrackConfigBuilder, TunnelChecksumConfig, TunnelConfig,
+    TunnelConfigBuilder, TunnelType, UdpConfig, UdpConfigBuilder, VirtualRouteConfig,
+    VirtualRouteConfigBuilder, VrrpConfig, VrrpConfigBuilder,
 };
 pub use self::error::{DirectorError, ServiceError};
 pub use self::events::{

@@ -62,6 +62,8 @@ pub struct ServiceStatus {
     pub protocol: &'static str,
     /// The scheduler, as the configuration writes it.
     pub scheduler: String,
+    /// The engine that serves: `proxy` or `ipvs`.
+    pub engine: &'static str,
     /// Whether the service serves, from the states of its servers.
     pub state: ServiceState,
     /// How long the service has been in this state, in milliseconds, exact to a second.
@@ -109,6 +111,8 @@ pub struct ServerStatus {
     pub by_hand: bool,
     /// Who changed the server by hand last, and when.
     pub changed: Option<ChangeStamp>,
+    /// How packets reach the server: `nat`, `dr` or `tunnel`.
+    pub method: &'static str,
     /// Connections to the server from this director at this moment.
     pub active: u32,
     /// UDP flows to the server, which IPVS counts as inactive connections.
@@ -233,7 +237,7 @@ fn service_status(service: &VirtualService, ages: &StateAges) -> ServiceStatus {
     let configured = service.desired_servers().into_iter();
     let mut names: BTreeMap<_, _> =
         configured.map(|server| (server.config.address.to_string(), server.config.name)).collect();
-    let overrides = service.overrides();
+    let (overrides, methods) = (service.overrides(), service.forwarding_methods());
     let snapshot = service.balancer.snapshot();
     let state = service.state(&snapshot);
     // The set has the newest server first.
@@ -253,10 +257,11 @@ fn service_status(service: &VirtualService, ages: &StateAges) -> ServiceStatus {
             tier: member.tier(),
             max_connections: member.limits().max_connections(),
             resume_connections: member.limits().resume_below(),
+            method: methods.get(backend.id()).name(),
             by_hand: overrides.contains(&address),
             changed: overrides.stamp(&address).cloned(),
-            active: load.active,
-            inactive: load.inactive,
+            active: load.active.saturating_add(server.kernel_active),
+            inactive: load.inactive.saturating_add(server.kernel_inactive),
             outcomes: backend.outcomes(),
             totals: server.totals,
             connect_p50_ms: connect_ms(0.5),
@@ -272,6 +277,7 @@ fn service_status(service: &VirtualService, ages: &StateAges) -> ServiceStatus {
         listen: service.local_addresses(),
         protocol: service.protocol.name(),
         scheduler: service.scheduler(),
+        engine: service.engine().name(),
         panicking: snapshot.is_panicking(),
         quorum: snapshot.has_quorum(),
         totals,

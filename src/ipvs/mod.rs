@@ -19,7 +19,9 @@ mod address;
 mod attribute;
 mod client;
 mod daemon;
+mod desired;
 mod destination;
+mod engine;
 mod error;
 mod exchange;
 #[cfg(fuzzing)]
@@ -28,6 +30,7 @@ mod message;
 mod reconcile;
 mod reply;
 mod request;
+mod scheduler;
 mod service;
 mod stats;
 mod table;
@@ -39,9 +42,11 @@ pub use self::daemon::{IpvsDaemon, IpvsDaemonState, IpvsInfo, IpvsTimeouts};
 pub use self::destination::{
     IpvsDestination, IpvsDestinationStatus, IpvsForwarding, IpvsTunnel, IpvsTunnelChecksum,
 };
+pub use self::engine::IpvsEngine;
 pub use self::error::IpvsError;
 pub use self::reconcile::{IpvsReconcileReport, plan_changes};
 pub use self::request::IpvsRequest;
+pub(crate) use self::scheduler::kernel_scheduler;
 pub use self::service::{
     IpvsNetmask, IpvsPersistence, IpvsProtocol, IpvsSchedulerFlags, IpvsService, IpvsServiceKey,
     IpvsServiceStatus,

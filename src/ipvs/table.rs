@@ -26,11 +26,22 @@ pub struct IpvsTable {
     services: BTreeMap<IpvsServiceKey, ServiceRow>,
 }
 
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 struct ServiceRow {
     service: IpvsService,
     destinations: BTreeMap<SocketAddr, IpvsDestination>,
+    /// The addresses in the order in which the destinations were given.
+    order: Vec<SocketAddr>,
 }
+
+/// The kernel lists destinations in an order of its own.
+impl PartialEq for ServiceRow {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.service, &self.destinations) == (&other.service, &other.destinations)
+    }
+}
+
+impl Eq for ServiceRow {}
 
 impl IpvsTable {
     /// Returns a table without services.
@@ -39,16 +50,21 @@ impl IpvsTable {
         Self::default()
     }
 
-    /// Inserts a service with its destinations; one with the same key is replaced. Of several
-    /// destinations with one address the last counts.
+    /// Inserts a service with its destinations, in the order in which they are to be added, which some
+    /// schedulers follow; a service with the same key is replaced. Of several destinations with one
+    /// address the last counts.
     pub fn insert(
         &mut self,
         service: IpvsService,
         destinations: impl IntoIterator<Item = IpvsDestination>,
     ) {
-        let destinations =
-            destinations.into_iter().map(|destination| (destination.address, destination));
-        let row = ServiceRow { destinations: destinations.collect(), service };
+        let mut row = ServiceRow { service, destinations: BTreeMap::new(), order: Vec::new() };
+        for destination in destinations {
+            let address = destination.address;
+            if row.destinations.insert(address, destination).is_none() {
+                row.order.push(address);
+            }
+        }
         self.services.insert(row.service.key, row);
     }
 
@@ -68,10 +84,11 @@ impl IpvsTable {
         self.services.values().map(|row| &row.service)
     }
 
-    /// Returns the destinations of a service in the order of their addresses; none, if there is no such
-    /// service.
+    /// Returns the destinations of a service in the order in which they were inserted; none, if there is no
+    /// such service.
     pub fn destinations(&self, key: &IpvsServiceKey) -> impl Iterator<Item = &IpvsDestination> {
-        self.services.get(key).into_iter().flat_map(|row| row.destinations.values())
+        let row = self.services.get(key).into_iter();
+        row.flat_map(|row| row.order.iter().filter_map(|address| row.destinations.get(address)))
     }
 
     /// Returns a destination of a service.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use metrics::{counter, gauge};
 
+#[cfg(feature = "ipvs")]
+use crate::engine::EngineCounters;
 use crate::forward::{TcpCounters, TcpHandle, UdpCounters, UdpHandle, descriptor_usage};
 use crate::histogram::DurationHistogram;
 
@@ -14,30 +16,40 @@ use crate::histogram::DurationHistogram;
 pub struct ServiceTotals {
     /// Connections accepted, or UDP flows started.
     pub accepted: u64,
-    /// Connections or flows that no server accepted.
-    pub refused: u64,
+    /// Connections or flows that no server accepted; `None` where nothing counts them.
+    pub refused: Option<u64>,
     /// Bytes sent to servers.
     pub bytes_to_servers: u64,
-    /// Bytes sent to clients.
-    pub bytes_to_clients: u64,
+    /// Bytes sent to clients; `None` where nothing counts them, because servers answer by themselves.
+    pub bytes_to_clients: Option<u64>,
 }
 
 impl ServiceTotals {
     pub(crate) fn of_tcp(counters: &TcpCounters) -> Self {
         Self {
             accepted: counters.accepted,
-            refused: counters.refused.sum(),
+            refused: Some(counters.refused.sum()),
             bytes_to_servers: counters.bytes_to_backends,
-            bytes_to_clients: counters.bytes_to_clients,
+            bytes_to_clients: Some(counters.bytes_to_clients),
         }
     }
 
     pub(crate) fn of_udp(counters: &UdpCounters) -> Self {
         Self {
             accepted: counters.flows_started,
-            refused: counters.shed.sum(),
+            refused: Some(counters.shed.sum()),
             bytes_to_servers: counters.to_servers.bytes,
-            bytes_to_clients: counters.to_clients.bytes,
+            bytes_to_clients: Some(counters.to_clients.bytes),
+        }
+    }
+
+    #[cfg(feature = "ipvs")]
+    pub(crate) fn of_engine(counters: &EngineCounters) -> Self {
+        Self {
+            accepted: counters.connections,
+            refused: None,
+            bytes_to_servers: counters.bytes_to_servers,
+            bytes_to_clients: counters.bytes_to_clients,
         }
     }
 
@@ -54,10 +66,18 @@ impl ServiceTotals {
     fn combine(self, other: Self, by: fn(u64, u64) -> u64) -> Self {
         Self {
             accepted: by(self.accepted, other.accepted),
-            refused: by(self.refused, other.refused),
+            refused: combine_known(self.refused, other.refused, by),
             bytes_to_servers: by(self.bytes_to_servers, other.bytes_to_servers),
-            bytes_to_clients: by(self.bytes_to_clients, other.bytes_to_clients),
+            bytes_to_clients: combine_known(self.bytes_to_clients, other.bytes_to_clients, by),
         }
+    }
+}
+
+/// Combines two counters, of which one may be unknown: then the other one is what is known.
+fn combine_known(one: Option<u64>, other: Option<u64>, by: fn(u64, u64) -> u64) -> Option<u64> {
+    match (one, other) {
+        (None, None) => None,
+        (one, other) => Some(by(one.unwrap_or(0), other.unwrap_or(0))),
     }
 }
 
@@ -68,12 +88,14 @@ impl ServiceTotals {
 pub struct ServerTotals {
     /// Connections established, or UDP flows started.
     pub connections: u64,
-    /// Connections that the server refused or did not answer, or ICMP errors for UDP flows.
-    pub failed: u64,
+    /// Connections that the server refused or did not answer, or ICMP errors for UDP flows; `None` where
+    /// nothing counts them.
+    pub failed: Option<u64>,
     /// Bytes sent to the server.
     pub bytes_in: u64,
-    /// Bytes received from the server.
-    pub bytes_out: u64,
+    /// Bytes received from the server; `None` where nothing counts them, because it answers clients by
+    /// itself.
+    pub bytes_out: Option<u64>,
 }
 
 impl ServerTotals {
@@ -89,9 +111,9 @@ impl ServerTotals {
     fn combine(self, other: Self, by: fn(u64, u64) -> u64) -> Self {
         Self {
             connections: by(self.connections, other.connections),
-            failed: by(self.failed, other.failed),
+            failed: combine_known(self.failed, other.failed, by),
             bytes_in: by(self.bytes_in, other.bytes_in),
-            bytes_out: by(self.bytes_out, other.bytes_out),
+            bytes_out: combine_known(self.bytes_out, other.bytes_out, by),
         }
     }
 }
@@ -105,6 +127,10 @@ pub struct ServerCounters {
     pub totals: ServerTotals,
     /// How long successful attempts to connect took; empty for UDP.
     pub connect_time: DurationHistogram,
+    /// Established connections that an engine of the kernel has at this moment.
+    pub kernel_active: u32,
+    /// Other connections, and UDP flows, that an engine of the kernel has at this moment.
+    pub kernel_inactive: u32,
 }
 
 /// The sum of the counters of a service's forwarders: one, or one for each address.
@@ -158,9 +184,9 @@ impl ServiceCounters {
             let server = self.servers.entry(backend.id.to_string()).or_default();
             server.totals = server.totals.saturating_add(ServerTotals {
                 connections: backend.connections,
-                failed: backend.failed_connects,
+                failed: Some(backend.failed_connects),
                 bytes_in: backend.bytes_in,
-                bytes_out: backend.bytes_out,
+                bytes_out: Some(backend.bytes_out),
             });
             server.connect_time.merge(&backend.connect_time);
         }
@@ -179,10 +205,28 @@ impl ServiceCounters {
             let server = self.servers.entry(backend.id.to_string()).or_default();
             server.totals = server.totals.saturating_add(ServerTotals {
                 connections: backend.flows_started,
-                failed: backend.errors,
+                failed: Some(backend.errors),
                 bytes_in: backend.to_server.bytes,
-                bytes_out: backend.from_server.bytes,
+                bytes_out: Some(backend.from_server.bytes),
             });
+        }
+    }
+
+    /// Adds the counters of a service that an engine of the kernel serves.
+    #[cfg(feature = "ipvs")]
+    pub fn add_engine(&mut self, counters: &EngineCounters) {
+        self.totals = self.totals.saturating_add(ServiceTotals::of_engine(counters));
+        for (id, counted) in &counters.servers {
+            let server = self.servers.entry(id.to_string()).or_default();
+            server.totals = server.totals.saturating_add(ServerTotals {
+                connections: counted.connections,
+                failed: None,
+                bytes_in: counted.bytes_in,
+                bytes_out: counted.bytes_out,
+            });
+            server.kernel_active += counted.active;
+            server.kernel_inactive += counted.inactive;
+            self.active += u64::from(counted.active) + u64::from(counted.inactive);
         }
     }
 
@@ -192,9 +236,14 @@ impl ServiceCounters {
             counter!(name, "service" => service.to_owned()).absolute(value);
         };
         count("lvs_service_accepted_total", self.totals.accepted);
-        count("lvs_service_refused_total", self.totals.refused);
+        let count_known = |name: &'static str, value: Option<u64>| {
+            if let Some(value) = value {
+                count(name, value);
+            }
+        };
+        count_known("lvs_service_refused_total", self.totals.refused);
         count("lvs_service_to_servers_bytes_total", self.totals.bytes_to_servers);
-        count("lvs_service_to_clients_bytes_total", self.totals.bytes_to_clients);
+        count_known("lvs_service_to_clients_bytes_total", self.totals.bytes_to_clients);
         count("lvs_service_sorry_total", self.sorry);
         count("lvs_service_limit_waits_total", self.waited);
         count("lvs_service_failed_accepts_total", self.failed_accepts);
@@ -214,9 +263,15 @@ impl ServiceCounters {
                 counter!(name, "service" => service, "server" => server).absolute(value);
             };
             count("lvs_server_connections_total", server.totals.connections);
-            count("lvs_server_failed_connections_total", server.totals.failed);
             count("lvs_server_in_bytes_total", server.totals.bytes_in);
-            count("lvs_server_out_bytes_total", server.totals.bytes_out);
+            for (name, value) in [
+                ("lvs_server_failed_connections_total", server.totals.failed),
+                ("lvs_server_out_bytes_total", server.totals.bytes_out),
+            ] {
+                if let Some(value) = value {
+                    count(name, value);
+                }
+            }
         }
     }
 

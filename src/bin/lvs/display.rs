@@ -99,7 +99,9 @@ impl Display {
         let _ = writeln!(
             table,
             "\n  {} connections, {} refused, {} bytes to clients",
-            service.totals.accepted, service.totals.refused, service.totals.bytes_to_clients,
+            service.totals.accepted,
+            service.totals.refused.unwrap_or(0),
+            service.totals.bytes_to_clients.unwrap_or(0),
         );
         table + &self.notice
     }
@@ -110,7 +112,7 @@ fn line(service: &ServiceStatus) -> String {
     for server in &service.servers {
         let _ = write!(line, " {} {}", name(server), server.outcomes.ok);
     }
-    let _ = writeln!(line, ", refused {}", service.totals.refused);
+    let _ = writeln!(line, ", refused {}", service.totals.refused.unwrap_or(0));
     line
 }
 

@@ -18,6 +18,7 @@ mod director_config;
 mod discovery;
 mod document;
 mod ejection;
+mod engine;
 mod error;
 mod known_routers;
 mod listen;
@@ -52,6 +53,9 @@ pub use self::ejection::{
     EjectionConfig, EjectionConfigBuilder, FailurePercentageConfig, FailurePercentageConfigBuilder,
     LatencyFactorConfig, LatencyFactorConfigBuilder, SuccessRateConfig, SuccessRateConfigBuilder,
 };
+pub use self::engine::{
+    EngineKind, ServerMethod, TunnelChecksumConfig, TunnelConfig, TunnelConfigBuilder, TunnelType,
+};
 pub use self::error::DirectorConfigError;
 pub use self::listen::{ListenAddress, ServiceProtocol};
 pub use self::log::{LogConfig, LogConfigBuilder, LogFormat, LogLevel};
@@ -59,7 +63,7 @@ pub use self::notify::{NotifyCommandConfig, NotifyCommandConfigBuilder, NotifyCo
 pub use self::persistence::{PersistenceConfig, PersistenceConfigBuilder};
 pub use self::real_server::{RealServer, RealServerBuilder};
 pub use self::scheduler::SchedulerConfig;
-pub use self::service::{EngineKind, ServiceConfig, ServiceConfigBuilder};
+pub use self::service::{ServiceConfig, ServiceConfigBuilder};
 pub use self::slow_start::{SlowStartConfig, SlowStartConfigBuilder};
 pub use self::sync::{SyncConfig, SyncConfigBuilder};
 pub use self::tcp::{
@@ -75,6 +79,8 @@ pub use self::vrrp::{VrrpConfig, VrrpConfigBuilder};
 
 #[cfg(test)]
 mod builder_tests;
+#[cfg(test)]
+mod engine_tests;
 #[cfg(test)]
 mod error_tests;
 #[cfg(test)]

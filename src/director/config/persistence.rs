@@ -8,6 +8,7 @@ use super::error::ConfigProblem;
 use super::table::config_table;
 use super::value::{HumanDuration, apply_if_some};
 use crate::balancer::{AffinityPolicy, Persistence, PersistenceBuilder};
+use crate::engine::EnginePersistence;
 
 config_table! {
 /// A builder of a [`PersistenceConfig`].
@@ -83,6 +84,28 @@ impl PersistenceConfig {
         const KEYS: [(&str, &str); 2] = [("ipv4_prefix", "netmask"), ("ipv6_prefix", "netmask_v6")];
         let checked = self.persistence_builder().validate();
         checked.map_err(|error| ConfigProblem::of_setting(error, &KEYS))
+    }
+
+    /// Returns the persistence of an engine for addresses of a family; `None` if the timeout is no number
+    /// of whole seconds that the kernel takes.
+    pub(crate) fn engine_persistence(&self, is_ipv6: bool) -> Option<EnginePersistence> {
+        let HumanDuration(timeout) = self.timeout;
+        let is_whole = timeout.subsec_nanos() == 0 && u32::try_from(timeout.as_secs()).is_ok();
+        let prefix = match is_ipv6 {
+            false => self.netmask.unwrap_or(32),
+            true => self.netmask_v6.unwrap_or(128),
+        };
+        (is_whole && !timeout.is_zero()).then_some(EnginePersistence { timeout, prefix })
+    }
+
+    /// Returns the keys that only the forwarder of this crate has something for.
+    pub(super) fn keys_of_proxy(&self) -> impl Iterator<Item = &'static str> {
+        let keys = [
+            ("capacity", self.capacity.is_some()),
+            ("draining", self.draining.is_some()),
+            ("quiesced", self.quiesced.is_some()),
+        ];
+        keys.into_iter().filter_map(|(key, is_set)| is_set.then_some(key))
     }
 
     pub(crate) fn persistence_builder(&self) -> PersistenceBuilder {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::check::CheckConfig;
+use super::engine::{ServerMethod, TunnelConfig};
 use super::error::ConfigProblem;
 use super::notify::NotifyCommandList;
 use super::table::config_table;
@@ -57,6 +58,12 @@ pub struct RealServer {
     /// The tier for the `priority` scheduler, from 0 to 255; tier 0 serves first. Default: `0`.
     #[serde(default, skip_serializing_if = "is_default_tier")]
     pub tier: u8,
+    /// How packets reach the server. The engine `proxy` has `nat` alone. Default: `"nat"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<ServerMethod>,
+    /// The tunnel to the server; requires `method = "tunnel"`. Default: an IP-in-IP tunnel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tunnel: Option<TunnelConfig>,
     /// The health checks of this server, in place of those of the service; `[]` for none. Default:
     /// those of the service.
     ///
@@ -109,6 +116,8 @@ impl RealServer {
             max_connections,
             resume_connections,
             tier: 0,
+            method: None,
+            tunnel: None,
             health: None,
             notify_up: None,
             notify_down: None,
@@ -153,6 +162,7 @@ impl RealServer {
             let reason = "`resume_connections` requires `max_connections`";
             return Err(ConfigProblem::at_key("resume_connections", reason));
         }
+        self.forwarding_method()?;
         let checked = validate_weight(self.weight).and_then(|()| self.limits().validate());
         checked.map_err(|error| ConfigProblem::of_setting(error, &KEYS))
     }

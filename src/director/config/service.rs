@@ -10,6 +10,7 @@ use super::check::CheckConfig;
 use super::custom::ServiceOnEnd;
 use super::discovery::DiscoveryConfig;
 use super::ejection::EjectionConfig;
+use super::engine::{EngineKind, validate_engines};
 use super::error::{ConfigProblem, ConfigProblems, KeyPathSegment};
 use super::listen::{ListenAddress, ServiceProtocol};
 use super::notify::NotifyCommandList;
@@ -55,9 +56,10 @@ pub struct ServiceConfig {
     /// this crate, with arguments if any, such as `"bounded(ring, factor=1.25)"`. Default: `"wlc"`.
     #[serde(default)]
     pub(crate) scheduler: SchedulerConfig,
-    /// The engine that forwards the traffic. Default: `"proxy"`.
-    #[serde(default)]
-    pub(crate) engine: EngineKind,
+    /// The engine that forwards the traffic, or a list of which the first one is used that this machine
+    /// allows; each of them must be able to do all that the service asks for. A reload that changes the
+    /// engine keeps connections in the engine that they have. Default: `"proxy"`.
+    pub(crate) engine: Option<OneOrMany<EngineKind>>,
     /// Gives the service worker threads of its own, from 1 to 1024, so that it does not share
     /// processor time with the other services. Default: the worker threads that all services share.
     pub(crate) workers: Option<usize>,
@@ -119,16 +121,6 @@ impl ServiceConfigBuilder {
     }
 }
 
-/// The engine that forwards a service's traffic.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum EngineKind {
-    /// This crate's forwarder, in user space.
-    #[default]
-    Proxy,
-}
-
 /// Builds the checks of a key `health`.
 fn build_checks(
     OneOrMany(checks): &OneOrMany<CheckConfig>,
@@ -152,7 +144,7 @@ impl ServiceConfig {
             freebind: None,
             protocol: ServiceProtocol::Tcp,
             scheduler: SchedulerConfig::default(),
-            engine: EngineKind::default(),
+            engine: None,
             workers: None,
             persistence: None,
             health: OneOrMany::default(),
@@ -179,9 +171,7 @@ impl ServiceConfig {
 
     /// Checks the service by itself.
     pub(super) fn validate(&self) -> ConfigProblems {
-        // A further engine fails to compile here until it is handled.
-        let EngineKind::Proxy = self.engine;
-        let mut problems = ConfigProblems::default();
+        let mut problems = validate_engines(self);
         let scheduler = self.scheduler.build().map(drop);
         problems.record(
             scheduler.map_err(|error| ConfigProblem::at_key("scheduler", error.to_string())),
@@ -217,6 +207,14 @@ impl ServiceConfig {
         }
         problems.record(self.health_plan().map(drop));
         problems
+    }
+
+    /// Returns the engines to try, in this order.
+    pub(crate) fn engines(&self) -> &[EngineKind] {
+        match &self.engine {
+            Some(OneOrMany(engines)) => engines,
+            None => &[EngineKind::Proxy],
+        }
     }
 
     /// Returns the keys with commands.

@@ -41,6 +41,16 @@ macro_rules! config_table {
             )*
         }
 
+        impl $table {
+            /// Returns the fields in which two tables differ.
+            #[allow(dead_code, reason = "only some tables are compared by their keys")]
+            pub(super) fn changed_keys(&self, other: &Self) -> Vec<&'static str> {
+                let fields = [$((stringify!($field), self.$field != other.$field)),*];
+                let changed = fields.into_iter().filter(|(_, is_changed)| *is_changed);
+                changed.map(|(field, _)| field).collect()
+            }
+        }
+
         config_table! { @builder [$(#[doc = $builder_doc])*] $builder $table
             $(
                 [$(#[doc = $doc])*] [$(setter $($setter)?)?] $field

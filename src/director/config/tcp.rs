@@ -244,6 +244,11 @@ impl TcpConfig {
         *self == Self { send_proxy: self.send_proxy, ..Self::default() }
     }
 
+    /// Returns whether connections of a server that is down are reset.
+    pub(crate) fn cuts_on_down(&self) -> bool {
+        self.cut_on_down
+    }
+
     /// Returns the patterns of `server_names`, each with the name of the service that it leads to.
     pub(crate) fn services_by_name(&self) -> impl Iterator<Item = (&String, &String)> {
         self.server_names.iter()

@@ -11,6 +11,7 @@ use crate::director::admin::{AdminContext, AdminServer};
 use crate::director::applied::{AppliedConfig, ReloadStatusSlot, ReloadSummary};
 use crate::director::command::WeakControlSender;
 use crate::director::config::DirectorConfig;
+use crate::director::engines::EngineSet;
 use crate::director::error::DirectorError;
 use crate::director::events::{DirectorEvent, ReloadEvent};
 use crate::director::registry::ServiceRegistry;
@@ -29,6 +30,8 @@ pub(in crate::director) struct RunningParts {
     /// The worker threads of all services that have none of their own; `None` before the first
     /// configuration.
     pub(in crate::director) pool: Option<WorkerPool>,
+    /// The engines of services that do not use the forwarder of this crate.
+    pub(in crate::director) engines: EngineSet,
     pub(in crate::director) reload_status: ReloadStatusSlot,
     /// Services that were removed, while they have connections.
     pub(in crate::director) draining: JoinSet<DrainReport>,

@@ -8,6 +8,7 @@ use super::parts::RunningParts;
 use super::validate::ValidatedReload;
 use crate::director::config::DirectorConfig;
 use crate::director::diff::ReloadPlan;
+use crate::director::engines::EngineSet;
 use crate::director::error::DirectorError;
 use crate::director::handover::HandoverListener;
 use crate::director::service::{CommonServiceOptions, PreparedService, VirtualService};
@@ -38,7 +39,7 @@ impl RunningParts {
         mut sockets: ListeningSockets,
     ) -> Result<PreparedReload, DirectorError> {
         let pool = self.prepare_pool(validated.config.workers)?;
-        let changed = prepare_services(&validated, &pool, &mut sockets)?;
+        let changed = prepare_services(&validated, &pool, &self.engines, &mut sockets)?;
         let ValidatedReload { config, plan, services, removed } = validated;
         let admin = match &config.admin {
             Some(admin) => {
@@ -80,6 +81,7 @@ impl RunningParts {
 fn prepare_services(
     validated: &ValidatedReload,
     pool: &WorkerPool,
+    engines: &EngineSet,
     sockets: &mut ListeningSockets,
 ) -> Result<Vec<(Arc<VirtualService>, PreparedService)>, DirectorError> {
     let ValidatedReload { config, services, removed, .. } = validated;
@@ -99,6 +101,7 @@ fn prepare_services(
     };
     let common = CommonServiceOptions {
         pool,
+        engines,
         freebind: !config.vrrp.is_empty(),
         log_connections: config.log.connection_format(),
     };

@@ -22,6 +22,9 @@ impl VirtualService {
         let steps = diff::diff_servers(&state.overrides.apply_to(&state.config.servers), &after);
         let id = |address: &SocketAddr| BackendId::from(&*address.to_string());
         let before = self.balancer.snapshot();
+        // Before the publication, with which an engine reads them.
+        let methods = after.iter().map(|server| server.config.method_entry());
+        state.methods.replace(methods.collect());
         self.balancer.backend_set().edit(|edit| {
             for step in &steps {
                 match step {

@@ -8,12 +8,15 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::BackendId;
 use crate::backend::{BackendState, Snapshot};
 use crate::balancer::{Balancer, Persistence};
-use crate::director::config::{NotifyCommandList, RealServer, ServiceConfig, ServiceProtocol};
+use crate::director::config::{
+    EngineKind, NotifyCommandList, RealServer, ServiceConfig, ServiceProtocol,
+};
 use crate::director::counters::{CountedSince, CounterBaseline};
 use crate::director::frontend::Frontend;
 use crate::director::overrides::{DesiredServer, ServiceOverrides};
 use crate::director::sockets::ListeningSockets;
 use crate::director::state_ages::ServiceState;
+use crate::engine::ForwardingMethods;
 use crate::forward::ConnectionInfo;
 use crate::health::{HealthEventKind, WatchHandle};
 use crate::metrics::{ServiceCounters, ServiceTotals};
@@ -37,6 +40,10 @@ pub(super) struct VirtualServiceState {
     pub(super) config: ServiceConfig,
     pub(super) overrides: ServiceOverrides,
     pub(super) persistence: SharedPersistence,
+    /// The engine that serves.
+    pub(super) engine: EngineKind,
+    /// How packets reach the servers, for engines of the kernel.
+    pub(super) methods: ForwardingMethods,
     pub(super) health_watch: Option<WatchHandle>,
     pub(super) feed: Option<AbortOnDropHandle<()>>,
     pub(super) frontends: Vec<Frontend>,
@@ -64,6 +71,8 @@ impl VirtualService {
                 config: ServiceConfig { servers: Vec::new(), ..config.clone() },
                 overrides: ServiceOverrides::default(),
                 persistence: None,
+                engine: EngineKind::default(),
+                methods: ForwardingMethods::default(),
                 health_watch: None,
                 feed: None,
                 frontends: Vec::new(),
@@ -83,6 +92,16 @@ impl VirtualService {
     /// Returns the name of the scheduler in use.
     pub(in crate::director) fn scheduler(&self) -> String {
         self.lock_state().config.scheduler.to_string()
+    }
+
+    /// Returns how packets reach the servers.
+    pub(in crate::director) fn forwarding_methods(&self) -> ForwardingMethods {
+        self.lock_state().methods.clone()
+    }
+
+    /// Returns the engine that serves.
+    pub(in crate::director) fn engine(&self) -> EngineKind {
+        self.lock_state().engine
     }
 
     /// Returns the addresses that clients connect to, with real ports where the configuration has 0.

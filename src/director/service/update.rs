@@ -9,9 +9,10 @@ use super::state::{SharedPersistence, VirtualService, VirtualServiceState};
 use crate::backend::BackendSet;
 use crate::balancer::Balancer;
 use crate::director::config::{
-    ListenAddress, LogFormat, ServiceConfig, ServiceProtocol, SlowStartConfig,
+    EngineKind, ListenAddress, LogFormat, ServiceConfig, ServiceProtocol, SlowStartConfig,
 };
 use crate::director::diff::ServiceDiff;
+use crate::director::engines::EngineSet;
 use crate::director::error::{DirectorError, ServiceError};
 use crate::director::frontend::{Frontend, FrontendSpec, PreparedFrontend};
 use crate::director::overrides::ServiceOverrides;
@@ -29,6 +30,8 @@ pub(in crate::director) struct PreparedService {
     diff: ServiceDiff,
     persistence: SharedPersistence,
     frontends: Vec<PreparedFrontend>,
+    /// The engine of the new frontends; `None` if there are none.
+    engine: Option<EngineKind>,
 }
 
 /// How frontends end whose address the new configuration gives to no service, or to another one.
@@ -55,6 +58,7 @@ const MAX_RETIRED_FRONTENDS: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub(in crate::director) struct CommonServiceOptions<'a> {
     pub(in crate::director) pool: &'a WorkerPool,
+    pub(in crate::director) engines: &'a EngineSet,
     /// Whether to bind addresses that this machine may not have yet, if the service does not say.
     pub(in crate::director) freebind: bool,
     /// The format of the log line of each connection or flow that ends; `None` for no line.
@@ -139,6 +143,17 @@ impl VirtualService {
             true => self.build_persistence(&state, config)?,
             false => state.persistence.clone(),
         };
+        let keeps_frontend = |listen: &ListenAddress| {
+            !diff.needs_new_frontends()
+                && state.frontends.iter().any(|frontend| frontend.listen == *listen)
+        };
+        let replaced = config.listen.0.iter().filter(|listen| !keeps_frontend(listen));
+        let replaced: Vec<_> = replaced.collect();
+        if replaced.is_empty() {
+            let (config, frontends, engine) = (config.clone(), Vec::new(), None);
+            return Ok(PreparedService { config, diff, persistence, frontends, engine });
+        }
+        let chosen = common.engines.choose(config)?;
         let spec = FrontendSpec {
             config,
             balancer: &self.balancer,
@@ -146,21 +161,20 @@ impl VirtualService {
             pool: common.pool,
             freebind: config.freebind.unwrap_or(common.freebind),
             log_connections: common.log_connections,
+            engine: chosen.engine.as_ref(),
+            methods: &state.methods,
             find_balancer,
         };
-        let keeps_frontend = |listen: &ListenAddress| {
-            !diff.needs_new_frontends()
-                && state.frontends.iter().any(|frontend| frontend.listen == *listen)
-        };
-        let replaced = config.listen.0.iter().filter(|listen| !keeps_frontend(listen));
         let frontends = replaced
+            .into_iter()
             .map(|listen| {
                 let mut frontends = state.frontends.iter();
                 let old = frontends.find(|frontend| frontend.listen == *listen);
                 PreparedFrontend::prepare(listen, &spec, sockets, old)
             })
             .collect::<Result<_, _>>()?;
-        Ok(PreparedService { config: config.clone(), diff, persistence, frontends })
+        let engine = Some(chosen.kind);
+        Ok(PreparedService { config: config.clone(), diff, persistence, frontends, engine })
     }
 
     /// Applies a prepared configuration. A frontend that is replaced keeps its connections; one whose
@@ -174,7 +188,7 @@ impl VirtualService {
         supervisor: &TaskSupervisor,
         policy: &DrainPolicy,
     ) -> Vec<(ServiceDiff, ServiceError)> {
-        let PreparedService { config, diff, persistence, frontends } = next;
+        let PreparedService { config, diff, persistence, frontends, engine } = next;
         let none = ServiceDiff::default();
         let mut failures = Vec::new();
         let mut record = |aspects: ServiceDiff, result: Result<(), ServiceError>| {
@@ -185,6 +199,7 @@ impl VirtualService {
         {
             let mut state = self.lock_state();
             state.persistence = persistence;
+            state.engine = engine.unwrap_or(state.engine);
             let servers = std::mem::take(&mut state.config.servers);
             let scheduler = std::mem::take(&mut state.config.scheduler);
             state.config = ServiceConfig { servers, scheduler, ..config.clone() };
@@ -248,8 +263,12 @@ impl VirtualService {
             }
         }
         for old in std::mem::take(&mut state.frontends) {
-            if started.iter().any(|new| new.listen == old.listen) {
-                old.hand_over(Duration::MAX);
+            if let Some(new) = started.iter().find(|new| new.listen == old.listen) {
+                // Another engine does not go on with what this one has.
+                match new.is_of_kernel() == old.is_of_kernel() {
+                    true => old.hand_over(Duration::MAX),
+                    false => old.give_way(),
+                }
                 state.retired.push(old);
             } else if state.config.listen.0.contains(&old.listen) {
                 state.frontends.push(old);

@@ -4,6 +4,8 @@
 mod control;
 mod counters;
 mod destinations;
+#[cfg(feature = "director")]
+mod director;
 mod reconcile;
 mod refusals;
 mod services;

@@ -78,7 +78,7 @@ fn service_lines(service: &Value, history: &Value, columns: Columns) -> String {
         Columns::State => format!("{line}  [{name}]\n"),
         Columns::Stats => {
             let cells = ["accepted", "refused", "bytes_to_servers", "bytes_to_clients"];
-            let [a, b, c, d] = cells.map(|cell| shortened(totals[cell].as_u64().unwrap_or(0)));
+            let [a, b, c, d] = cells.map(|cell| counted(&totals[cell]));
             format!("{line:<33} {}\n", row([a, b, c, d, String::new()]))
         }
         Columns::Rate => {
@@ -106,7 +106,7 @@ fn service_lines(service: &Value, history: &Value, columns: Columns) -> String {
             }
             Columns::Stats => {
                 let cells = ["connections", "failed", "bytes_in", "bytes_out"];
-                let [a, b, c, d] = cells.map(|cell| shortened(totals[cell].as_u64().unwrap_or(0)));
+                let [a, b, c, d] = cells.map(|cell| counted(&totals[cell]));
                 [a, b, c, d, String::new()]
             }
             Columns::Rate => {
@@ -121,6 +121,11 @@ fn service_lines(service: &Value, history: &Value, columns: Columns) -> String {
         text += &format!("  -> {server:<28} {}\n", row(cells));
     }
     text
+}
+
+/// A counter, shortened; a dash for one that nothing counts.
+fn counted(counter: &Value) -> String {
+    counter.as_u64().map_or_else(|| "-".to_owned(), shortened)
 }
 
 /// The mean of the last ten seconds.

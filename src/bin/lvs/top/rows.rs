@@ -16,7 +16,8 @@ pub(crate) struct ServerRow {
     /// Open connections and flows.
     pub(crate) open: u64,
     pub(crate) served: u64,
-    pub(crate) failed: u64,
+    /// `None` where nothing counts them.
+    pub(crate) failed: Option<u64>,
     pub(crate) connect_p99_ms: Option<f64>,
     pub(crate) is_by_hand: bool,
 }
@@ -83,7 +84,7 @@ fn read_row(service: &Value, server: &Value) -> ServerRow {
         max_connections: number(&server["max_connections"]),
         open: number(&server["active"]) + number(&server["inactive"]),
         served: number(&server["totals"]["connections"]),
-        failed: number(&server["totals"]["failed"]),
+        failed: server["totals"]["failed"].as_u64(),
         connect_p99_ms: server["connect_p99_ms"].as_f64(),
         is_by_hand: server["by_hand"] == true,
     }

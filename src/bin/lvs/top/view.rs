@@ -316,7 +316,7 @@ impl TopColumns {
             short_duration(row.state_age_ms),
             row.weight.to_string(),
             open,
-            row.failed.to_string(),
+            row.failed.map_or_else(|| "-".to_owned(), |failed| failed.to_string()),
             row.served.to_string(),
             row.connect_p99_ms.map_or(String::new(), |p99| format!("{p99:.1}")),
             row.reason.clone(),

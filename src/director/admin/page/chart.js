@@ -7,7 +7,7 @@ const SAMPLES = 300;
 
 /** Returns the outline of a series; the newest sample is at the right. */
 function outline(values, width, top, isFilled) {
-  if (!values.length) return "M 0 0";
+  if (values.every((value) => value === null)) return "M 0 0";
   const first = width - values.length + 1;
   const points = values.map((value, i) => `${first + i} ${(98 - (94 * (value ?? 0)) / top).toFixed(1)}`);
   return `M ${points.join(" L ")}${isFilled ? ` L ${width} 100 L ${first} 100 Z` : ""}`;

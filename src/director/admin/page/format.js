@@ -4,9 +4,11 @@ const numberFormat = new Intl.NumberFormat("en");
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const day = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" });
 
-export const count = (value) => numberFormat.format(value ?? 0);
+/** Returns a number; a dash for one that nothing counts. */
+export const count = (value) => value === null ? "–" : numberFormat.format(value ?? 0);
 
 export function bytes(value) {
+  if (value === null) return "–";
   const units = ["B", "kB", "MB", "GB", "TB"];
   let unit = 0;
   while (value >= 1000 && unit < units.length - 1) { value /= 1000; unit += 1; }

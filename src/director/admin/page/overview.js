@@ -150,7 +150,7 @@ export function totals(data) {
     `${count(servers)} servers${out ? ` (${count(out)} out)` : ""}`,
     `${count(sum(services.map((service) => service.rates.accepted)))} connections/s`,
     `${count(sum(services.map((service) => service.active)))} open`,
-    `${bytes(sum(services.map((service) => service.rates.bytes_to_clients)))}/s to clients`].join(" · ");
+    `${bytes(sum(services.map((service) => service.rates.bytes_to_clients ?? 0)))}/s to clients`].join(" · ");
 }
 
 /** Lets the user choose; `changed` draws again. */

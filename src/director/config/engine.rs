@@ -1,0 +1,291 @@
+//! The engine of a service, and what each engine refuses.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{ConfigProblem, ConfigProblems, KeyPathSegment};
+use super::listen::{ListenAddress, ServiceProtocol};
+use super::real_server::RealServer;
+use super::service::ServiceConfig;
+use super::table::config_table;
+use super::tcp::TcpConfig;
+use super::udp::UdpConfig;
+use super::value::OneOrMany;
+use crate::BackendId;
+use crate::engine::{ForwardingMethod, TunnelChecksum, TunnelKind};
+use crate::ipvs::kernel_scheduler;
+
+/// The engine that forwards a service's traffic.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase", expecting = "the name of an engine")]
+#[non_exhaustive]
+pub enum EngineKind {
+    /// This crate's forwarder, in user space.
+    #[default]
+    Proxy,
+    /// The kernel's IPVS, which needs the module `ip_vs` and the capability `CAP_NET_ADMIN`.
+    Ipvs,
+}
+
+impl EngineKind {
+    /// Returns the name in a configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Proxy => "proxy",
+            Self::Ipvs => "ipvs",
+        }
+    }
+}
+
+/// How packets reach a server.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum ServerMethod {
+    /// The director rewrites addresses and ports, and the server's answers return through it: the
+    /// server's route to its clients leads through the director.
+    #[default]
+    Nat,
+    /// Direct routing: the server is on the director's network, has the virtual address too, and
+    /// answers clients by itself.
+    Dr,
+    /// The director sends the packets to the server within other ones; the server has the virtual
+    /// address too, and answers clients by itself.
+    Tunnel,
+}
+
+config_table! {
+/// A builder of a [`TunnelConfig`].
+builder TunnelConfigBuilder;
+
+/// How a director encapsulates packets to a server.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct TunnelConfig {
+    /// The encapsulation. Default: `"ipip"`.
+    #[serde(default, rename = "type")]
+    pub(crate) kind: TunnelType,
+    /// The UDP port of the server, from 1 to 65535; required for `gue`, and for no other type.
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<u16>,
+    /// The checksum of the outer packet, for `gue` and `gre`. Default: `"none"`.
+    #[serde(default)]
+    pub(crate) checksum: TunnelChecksumConfig,
+}
+}
+
+/// An encapsulation.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum TunnelType {
+    /// IP in IP.
+    #[default]
+    Ipip,
+    /// Generic UDP Encapsulation.
+    Gue,
+    /// Generic Routing Encapsulation.
+    Gre,
+}
+
+/// The checksum of a tunnel's outer packet.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum TunnelChecksumConfig {
+    /// None.
+    #[default]
+    None,
+    /// Over the whole packet.
+    Full,
+    /// Remote checksum offload, for `gue`.
+    Remote,
+}
+
+impl TunnelConfig {
+    /// Returns a builder of an IP-in-IP tunnel.
+    pub fn builder() -> TunnelConfigBuilder {
+        TunnelConfigBuilder { table: Self::default() }
+    }
+
+    fn to_kind(self) -> Result<TunnelKind, ConfigProblem> {
+        let checksum = match self.checksum {
+            TunnelChecksumConfig::None => TunnelChecksum::None,
+            TunnelChecksumConfig::Full => TunnelChecksum::Full,
+            TunnelChecksumConfig::Remote => TunnelChecksum::Remote,
+        };
+        let refused = |key, reason: &str| Err(ConfigProblem::at_key(key, reason));
+        match (self.kind, self.port) {
+            (TunnelType::Gue, None | Some(0)) => {
+                refused("port", "a tunnel of type `gue` requires a `port` from 1 to 65535")
+            }
+            (TunnelType::Gue, Some(port)) => Ok(TunnelKind::Gue { port, checksum }),
+            (_, Some(_)) => refused("port", "only a tunnel of type `gue` has a `port`"),
+            (TunnelType::Ipip, None) if checksum != TunnelChecksum::None => {
+                refused("checksum", "a tunnel of type `ipip` has no `checksum`")
+            }
+            (TunnelType::Ipip, None) => Ok(TunnelKind::Ipip),
+            (TunnelType::Gre, None) if checksum == TunnelChecksum::Remote => {
+                refused("checksum", "only a tunnel of type `gue` has the checksum `remote`")
+            }
+            (TunnelType::Gre, None) => Ok(TunnelKind::Gre { checksum }),
+        }
+    }
+}
+
+impl RealServer {
+    /// Returns how packets reach the server.
+    pub(crate) fn forwarding_method(&self) -> Result<ForwardingMethod, ConfigProblem> {
+        match (self.method.unwrap_or_default(), self.tunnel) {
+            (ServerMethod::Tunnel, tunnel) => {
+                let kind = tunnel.unwrap_or_default().to_kind();
+                let kind =
+                    kind.map_err(|problem| problem.prefixed(&[KeyPathSegment::Key("tunnel")]))?;
+                Ok(ForwardingMethod::Tunnel(kind))
+            }
+            (_, Some(_)) => {
+                let reason = "`tunnel` requires `method = \"tunnel\"`";
+                Err(ConfigProblem::at_key("tunnel", reason))
+            }
+            (ServerMethod::Nat, None) => Ok(ForwardingMethod::Nat),
+            (ServerMethod::Dr, None) => Ok(ForwardingMethod::DirectRouting),
+        }
+    }
+}
+
+impl ServiceConfig {
+    /// Returns the forwarding methods of the configured servers.
+    pub(crate) fn forwarding_methods(&self) -> BTreeMap<BackendId, ForwardingMethod> {
+        self.servers.iter().map(RealServer::method_entry).collect()
+    }
+}
+
+impl RealServer {
+    /// Returns the server's method under its identifier; of a configuration that was not refused.
+    pub(crate) fn method_entry(&self) -> (BackendId, ForwardingMethod) {
+        let method = self.forwarding_method().unwrap_or_default();
+        (BackendId::from(self.address.to_string()), method)
+    }
+}
+
+/// Refuses what one of a service's engines cannot do: which of them serves is known at the start only.
+pub(super) fn validate_engines(service: &ServiceConfig) -> ConfigProblems {
+    let mut problems = ConfigProblems::default();
+    if let Some(OneOrMany(engines)) = &service.engine {
+        let mut refuse = |reason: String| {
+            problems.record(Err(ConfigProblem::at_key("engine", reason)));
+        };
+        if engines.is_empty() {
+            refuse("at least one engine is required".to_owned());
+        }
+        for (n, engine) in engines.iter().enumerate() {
+            let name = engine.name();
+            if engines[..n].contains(engine) {
+                refuse(format!("`{name}` is there twice"));
+            } else if *engine == EngineKind::Proxy && n + 1 < engines.len() {
+                refuse("`proxy` can always be used: no engine after it would be".to_owned());
+            }
+        }
+    }
+    for engine in service.engines() {
+        match engine {
+            EngineKind::Proxy => refuse_for_proxy(service, &mut problems),
+            EngineKind::Ipvs => refuse_for_ipvs(service, &mut problems),
+        }
+    }
+    problems
+}
+
+fn refuse_for_proxy(service: &ServiceConfig, problems: &mut ConfigProblems) {
+    for (n, server) in service.servers.iter().enumerate() {
+        if server.method.is_some_and(|method| method != ServerMethod::Nat) {
+            let path = server_key(n, "method");
+            problems.record(Err(ConfigProblem::new(
+                path,
+                "the engine `proxy` connects to servers by itself: only `nat` is possible",
+            )));
+        }
+    }
+}
+
+/// Refuses the keys that the kernel has nothing for.
+fn refuse_for_ipvs(service: &ServiceConfig, problems: &mut ConfigProblems) {
+    let mut refuse = |path: Vec<KeyPathSegment>, reason: &str| {
+        let reason = format!("the engine `ipvs` cannot do this: {reason}");
+        problems.record(Err(ConfigProblem::new(path, reason)));
+    };
+    let key = |key| vec![KeyPathSegment::Key(key)];
+    let in_table = |table, key| vec![KeyPathSegment::Key(table), KeyPathSegment::Key(key)];
+    if let Err(reason) = kernel_scheduler(&service.scheduler.to_string()) {
+        refuse(key("scheduler"), &reason);
+    }
+    for listen in &service.listen.0 {
+        match listen {
+            ListenAddress::Unix(_) => refuse(key("listen"), "the kernel forwards IP packets"),
+            ListenAddress::Address(address) if address.port() == 0 => {
+                refuse(key("listen"), "a free port is found by binding a socket");
+            }
+            ListenAddress::Address(address) if address.ip().is_unspecified() => {
+                refuse(key("listen"), "a virtual service has one address");
+            }
+            ListenAddress::Address(_) => {}
+        }
+    }
+    for (name, is_set, reason) in [
+        ("workers", service.workers.is_some(), "the kernel forwards on all processors"),
+        ("freebind", service.freebind.is_some(), "no socket is bound"),
+        ("ejection", service.ejection.is_some(), "the kernel reports no failed connections"),
+        ("on_end", service.on_end.is_some(), "the kernel reports no ends of connections"),
+    ] {
+        if is_set {
+            refuse(key(name), reason);
+        }
+    }
+    for name in service.tcp.changed_keys(&TcpConfig::default()) {
+        if name != "cut_on_down" {
+            refuse(in_table("tcp", name), "the kernel has no such setting of a service");
+        }
+    }
+    for name in service.udp.changed_keys(&UdpConfig::default()) {
+        if name != "one_packet" {
+            refuse(in_table("udp", name), "the kernel has no such setting of a service");
+        }
+    }
+    if let Some(persistence) = &service.persistence {
+        if persistence.engine_persistence(false).is_none() {
+            refuse(in_table("persistence", "timeout"), "the kernel counts whole seconds");
+        }
+        for name in persistence.keys_of_proxy() {
+            let reason = "what happens is set for the whole kernel, by \
+                `ipvs.expire_quiescent_template`, and the table has no limit";
+            refuse(in_table("persistence", name), reason);
+        }
+    }
+    for (n, server) in service.servers.iter().enumerate() {
+        // A method that is wrong by itself is reported where the server is checked.
+        let method = server.forwarding_method().unwrap_or_default();
+        for listen in &service.listen.0 {
+            let ListenAddress::Address(listen) = listen else { continue };
+            let is_tunnel = matches!(method, ForwardingMethod::Tunnel(_));
+            if server.address.is_ipv4() != listen.is_ipv4() && !is_tunnel {
+                let reason = "only `tunnel` leads to a server of another address family";
+                refuse(server_key(n, "address"), reason);
+            }
+            let same_port = [0, listen.port()].contains(&server.address.port());
+            if !method.counts_answers() && !same_port {
+                let reason = "only `nat` leads to another port than the service's";
+                refuse(server_key(n, "address"), reason);
+            }
+        }
+    }
+    if service.protocol == ServiceProtocol::Tcp && service.only_routes() {
+        refuse(in_table("tcp", "server_names"), "the kernel reads no data of connections");
+    }
+}
+
+fn server_key(n: usize, key: &'static str) -> Vec<KeyPathSegment> {
+    vec![KeyPathSegment::Key("server"), KeyPathSegment::Index(n), KeyPathSegment::Key(key)]
+}

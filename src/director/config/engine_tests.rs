@@ -1,0 +1,135 @@
+//! What each engine refuses, by the key.
+
+use super::{DirectorConfig, EngineKind};
+use crate::engine::{ForwardingMethod, TunnelChecksum, TunnelKind};
+
+/// Returns the error of a service with these lines and a server with those.
+fn refusal(service: &str, server: &str) -> String {
+    match parse(service, server) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn parse(service: &str, server: &str) -> Result<DirectorConfig, super::DirectorConfigError> {
+    let listen = match service.contains("listen =") {
+        true => "",
+        false => "listen = \"10.0.0.1:80\"",
+    };
+    let address = match server.contains("address =") {
+        true => "",
+        false => "address = \"10.0.1.1:80\"",
+    };
+    DirectorConfig::parse(&format!(
+        "[[service]]\nname = \"web\"\n{listen}\n{service}\n[[service.server]]\n{address}\n{server}\n"
+    ))
+}
+
+#[test]
+fn the_engine_is_a_name_or_a_list_of_names() {
+    for (text, engines) in [
+        ("", &[EngineKind::Proxy][..]),
+        ("engine = \"ipvs\"", &[EngineKind::Ipvs]),
+        ("engine = [\"ipvs\", \"proxy\"]", &[EngineKind::Ipvs, EngineKind::Proxy]),
+    ] {
+        let config = parse(text, "").expect(text);
+        assert_eq!(config.services[0].engines(), engines);
+    }
+    for (text, expected) in [
+        ("engine = []", "at least one engine is required"),
+        ("engine = [\"ipvs\", \"ipvs\"]", "`ipvs` is there twice"),
+        ("engine = [\"proxy\", \"ipvs\"]", "no engine after it would be"),
+        ("engine = \"kernel\"", "engine"),
+    ] {
+        let error = refusal(text, "");
+        assert!(error.contains("engine") && error.contains(expected), "{text}: {error:?}");
+    }
+}
+
+#[test]
+fn what_the_kernel_has_nothing_for_is_refused_by_the_name_of_the_key() {
+    for (service, key) in [
+        ("scheduler = \"p2c\"", "scheduler"),
+        ("scheduler = \"lc(overhead=total)\"", "scheduler"),
+        ("listen = \"unix:/run/web\"", "listen"),
+        ("listen = \"10.0.0.1:0\"", "listen"),
+        ("listen = \"0.0.0.0:80\"", "listen"),
+        ("workers = 2", "workers"),
+        ("freebind = true", "freebind"),
+        ("ejection = { consecutive_failures = 5 }", "ejection"),
+        ("tcp = { max_connections = 5 }", "tcp.max_connections"),
+        ("tcp = { accept_rate = 5 }", "tcp.accept_rate"),
+        ("tcp = { send_proxy = \"v1\" }", "tcp.send_proxy"),
+        ("tcp = { idle_timeout = \"1m\" }", "tcp.idle_timeout"),
+        ("tcp = { queue = { capacity = 1, timeout = \"1s\" } }", "tcp.queue"),
+        ("tcp = { source = \"client\" }", "tcp.source"),
+        ("tcp = { key_by_server_name = true }", "tcp.key_by_server_name"),
+        ("protocol = \"udp\"\nudp = { idle_timeout = \"1m\" }", "udp.idle_timeout"),
+        ("protocol = \"udp\"\nudp = { max_flows = 5 }", "udp.max_flows"),
+        ("persistence = { timeout = \"1500ms\" }", "persistence.timeout"),
+        ("persistence = { timeout = \"1s\", capacity = 5 }", "persistence.capacity"),
+        ("persistence = { timeout = \"1s\", quiesced = \"end\" }", "persistence.quiesced"),
+    ] {
+        for engine in ["\"ipvs\"", "[\"ipvs\", \"proxy\"]"] {
+            let error = refusal(&format!("engine = {engine}\n{service}"), "");
+            let expected = format!("service.web.{key}");
+            let is_named = error.contains(&expected) && error.contains("engine `ipvs`");
+            assert!(is_named, "{service}: {error:?}");
+        }
+        let error = refusal(service, "");
+        assert!(!error.contains("engine"), "the proxy can: {error}");
+    }
+}
+
+#[test]
+fn what_the_kernel_can_is_accepted() {
+    for service in [
+        "scheduler = \"mh(mh-port, mh-fallback)\"",
+        "tcp = { cut_on_down = true }",
+        "protocol = \"udp\"\nudp = { one_packet = true }",
+        "persistence = { timeout = \"5m\", netmask = 24 }",
+        "sorry_server = \"10.0.1.9:80\"\nslow_start = { window = \"10s\" }",
+        "fail_mode = \"open\"\nquorum = { weight = 1 }",
+    ] {
+        assert_eq!(refusal(&format!("engine = \"ipvs\"\n{service}"), ""), "", "{service}");
+    }
+}
+
+#[test]
+fn forwarding_methods_fit_engine_ports_and_families() {
+    let method = |server| {
+        let config = parse("engine = \"ipvs\"", server).expect(server);
+        config.services[0].servers[0].forwarding_method().expect("accepted")
+    };
+    assert_eq!(method(""), ForwardingMethod::Nat);
+    assert_eq!(method("address = \"10.0.1.1:8080\""), ForwardingMethod::Nat);
+    assert_eq!(method("method = \"dr\""), ForwardingMethod::DirectRouting);
+    assert_eq!(method("method = \"tunnel\""), ForwardingMethod::Tunnel(TunnelKind::Ipip));
+    let gue =
+        "method = \"tunnel\"\ntunnel = { type = \"gue\", port = 6080, checksum = \"remote\" }";
+    let kind = TunnelKind::Gue { port: 6080, checksum: TunnelChecksum::Remote };
+    assert_eq!(method(gue), ForwardingMethod::Tunnel(kind));
+    assert_eq!(
+        method("address = \"[2001:db8::1]:80\"\nmethod = \"tunnel\""),
+        ForwardingMethod::Tunnel(TunnelKind::Ipip)
+    );
+    for (server, key) in [
+        ("tunnel = { type = \"gre\" }", "tunnel"),
+        ("method = \"dr\"\ntunnel = {}", "tunnel"),
+        ("method = \"tunnel\"\ntunnel = { type = \"gue\" }", "tunnel.port"),
+        ("method = \"tunnel\"\ntunnel = { port = 5 }", "tunnel.port"),
+        ("method = \"tunnel\"\ntunnel = { checksum = \"full\" }", "tunnel.checksum"),
+        (
+            "method = \"tunnel\"\ntunnel = { type = \"gre\", checksum = \"remote\" }",
+            "tunnel.checksum",
+        ),
+        ("address = \"10.0.1.1:81\"\nmethod = \"dr\"", "address"),
+        ("address = \"[2001:db8::1]:80\"", "address"),
+    ] {
+        let error = refusal("engine = \"ipvs\"", server);
+        let ends = error.contains(&format!(".{key}: "));
+        assert!(ends && error.contains("service.web.server."), "{server}: {error:?}");
+    }
+    let error = refusal("", "method = \"dr\"");
+    assert!(error.contains("the engine `proxy` connects to servers by itself"), "{error:?}");
+}

@@ -1,0 +1,189 @@
+//! What an engine is asked for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::BackendId;
+use crate::balancer::Balancer;
+use crate::sync::ArcSwap;
+
+/// A virtual service at one address, as a director asks an engine for it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EngineRequest {
+    /// The name of the service, for errors and logs.
+    pub service: String,
+    /// The transport protocol.
+    pub protocol: EngineProtocol,
+    /// The virtual address.
+    pub address: SocketAddr,
+    /// The balancer with the service's set, which the engine follows.
+    pub balancer: Balancer<SocketAddr>,
+    /// The scheduler's expression, such as `"wlc"` or `"mh(mh-port)"`.
+    pub scheduler: String,
+    /// Persistence; `None` for none.
+    pub persistence: Option<EnginePersistence>,
+    /// Whether each datagram is scheduled by itself.
+    pub one_packet: bool,
+    /// Whether connections of a backend that is down or disabled end at once.
+    pub cut_on_down: bool,
+    /// The forwarding methods of the backends.
+    pub methods: ForwardingMethods,
+    /// The server that gets the connections while no backend can.
+    pub sorry_server: Option<SocketAddr>,
+}
+
+impl EngineRequest {
+    /// Returns a request without persistence, sorry server and forwarding methods.
+    #[must_use]
+    pub fn new(
+        service: impl Into<String>,
+        protocol: EngineProtocol,
+        address: SocketAddr,
+        balancer: Balancer<SocketAddr>,
+        scheduler: impl Into<String>,
+    ) -> Self {
+        Self {
+            service: service.into(),
+            protocol,
+            address,
+            balancer,
+            scheduler: scheduler.into(),
+            persistence: None,
+            one_packet: false,
+            cut_on_down: false,
+            methods: ForwardingMethods::default(),
+            sorry_server: None,
+        }
+    }
+
+    /// Returns the address of a backend, with the service's port if it has none of its own.
+    #[must_use]
+    pub fn destination_address(&self, backend: SocketAddr) -> SocketAddr {
+        match backend.port() {
+            0 => SocketAddr::new(backend.ip(), self.address.port()),
+            _ => backend,
+        }
+    }
+}
+
+/// The forwarding methods of a service's backends, which the owner of a service may change while an
+/// engine serves it; [`ForwardingMethod::Nat`] for a backend without one. A clone shares them.
+#[derive(Clone, Debug, Default)]
+pub struct ForwardingMethods(Arc<ArcSwap<BTreeMap<BackendId, ForwardingMethod>>>);
+
+impl ForwardingMethods {
+    /// Replaces the methods. An engine reads them at the set's next publication; change them before.
+    pub fn replace(&self, methods: BTreeMap<BackendId, ForwardingMethod>) {
+        self.0.store(Arc::new(methods));
+    }
+
+    /// Returns the method of a backend.
+    #[must_use]
+    pub fn get(&self, backend: &BackendId) -> ForwardingMethod {
+        self.0.load().get(backend).copied().unwrap_or_default()
+    }
+}
+
+/// The transport protocol of a request.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum EngineProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Persistence of a request: a client's address returns to the server that it had before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct EnginePersistence {
+    /// How long a client is remembered after its last connection.
+    pub timeout: Duration,
+    /// The leading bits of the client's address that identify it, of the family of the virtual address.
+    pub prefix: u8,
+}
+
+/// How packets reach a server.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum ForwardingMethod {
+    /// Network address translation: the director rewrites addresses and ports, and the server's answers
+    /// return through it.
+    #[default]
+    Nat,
+    /// Direct routing: the frame goes to the server on the same network, which has the virtual address
+    /// too and answers the client by itself.
+    DirectRouting,
+    /// The packet goes to the server in another one; the server has the virtual address too and answers
+    /// the client by itself.
+    Tunnel(TunnelKind),
+}
+
+impl ForwardingMethod {
+    /// Returns the name in a configuration: `nat`, `dr` or `tunnel`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::DirectRouting => "dr",
+            Self::Tunnel(_) => "tunnel",
+        }
+    }
+
+    /// Returns whether the server's answers pass the director, which can count them then.
+    #[must_use]
+    pub fn counts_answers(self) -> bool {
+        matches!(self, Self::Nat)
+    }
+}
+
+impl fmt::Display for ForwardingMethod {
+    /// Writes the name, and the kind of a tunnel: `tunnel (gue, port 6080)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Self::Tunnel(TunnelKind::Ipip) => f.write_str(" (ipip)"),
+            Self::Tunnel(TunnelKind::Gue { port, .. }) => write!(f, " (gue, port {port})"),
+            Self::Tunnel(TunnelKind::Gre { .. }) => f.write_str(" (gre)"),
+            Self::Nat | Self::DirectRouting => Ok(()),
+        }
+    }
+}
+
+/// The encapsulation of a tunnel.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum TunnelKind {
+    /// IP in IP (RFC 2003, RFC 2473).
+    #[default]
+    Ipip,
+    /// Generic UDP Encapsulation.
+    Gue {
+        /// The UDP port of the server.
+        port: u16,
+        /// The checksum of the outer packet.
+        checksum: TunnelChecksum,
+    },
+    /// Generic Routing Encapsulation (RFC 2784).
+    Gre {
+        /// The checksum of the outer packet.
+        checksum: TunnelChecksum,
+    },
+}
+
+/// The checksum of a tunnel's outer packet.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum TunnelChecksum {
+    /// None.
+    #[default]
+    None,
+    /// Over the whole packet.
+    Full,
+    /// Remote checksum offload, for GUE.
+    Remote,
+}

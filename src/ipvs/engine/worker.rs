@@ -1,0 +1,359 @@
+//! The thread that asks the kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use super::counters::CounterSums;
+use super::handle::ServiceShared;
+use crate::BackendId;
+use crate::backend::{SetSubscription, Snapshot};
+use crate::engine::{EngineDrainReport, EngineProtocol, EngineRequest, NewConnections};
+use crate::ipvs::client::IpvsClient;
+use crate::ipvs::desired::{desired_destinations, draining_destinations};
+use crate::ipvs::destination::{IpvsDestinationStatus, IpvsForwarding};
+use crate::ipvs::error::IpvsError;
+use crate::ipvs::reconcile::plan_changes;
+use crate::ipvs::service::{IpvsService, IpvsServiceKey, IpvsServiceStatus};
+use crate::ipvs::table::IpvsTable;
+
+/// The kernel's own interval of counting.
+const MIN_AUDIT_INTERVAL: Duration = Duration::from_secs(2);
+/// Some two hundred times what reading a service takes, so that readings cost half a percent of a core.
+const AUDIT_INTERVAL_PER_SERVICE: Duration = Duration::from_millis(20);
+
+/// How often the connections of services that drain are counted.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What the owners of services ask of the thread.
+pub(super) enum EngineCommand {
+    /// Serves a request, in place of the service that has the same key.
+    Begin {
+        request: Box<EngineRequest>,
+        service: IpvsService,
+        owner: Arc<ServiceShared>,
+        reply: SyncSender<Result<(), IpvsError>>,
+    },
+    /// Drains a service and removes it, if it is still this owner's.
+    Drain {
+        key: IpvsServiceKey,
+        owner: Arc<ServiceShared>,
+        within: Duration,
+        new_connections: NewConnections,
+    },
+    /// Forgets a service, and leaves it in the kernel.
+    HandOver(IpvsServiceKey, Arc<ServiceShared>),
+    /// A set has changed.
+    SetChanged,
+    /// Ends the thread, and leaves everything in the kernel.
+    Stop,
+}
+
+/// A service that the engine keeps as its set says.
+struct OwnedService {
+    request: Box<EngineRequest>,
+    service: IpvsService,
+    owner: Arc<ServiceShared>,
+    subscription: SetSubscription<SocketAddr>,
+    sums: CounterSums,
+    /// What was logged last, so that what goes on is said once.
+    said: String,
+    drain: Option<ServiceDrain>,
+}
+
+/// The end of a service.
+struct ServiceDrain {
+    /// `None` for no limit.
+    deadline: Option<Instant>,
+    new_connections: NewConnections,
+    /// Connections at the beginning, and now.
+    connections: (u64, u64),
+}
+
+/// The state of the thread.
+pub(super) struct EngineWorker {
+    client: IpvsClient,
+    received: Receiver<EngineCommand>,
+    waker: Waker,
+    wake: Arc<ChangeWaker>,
+    services: BTreeMap<IpvsServiceKey, OwnedService>,
+    next_audit: Instant,
+}
+
+/// Wakes the thread, by one command for all the changes until it looks.
+struct ChangeWaker {
+    commands: Sender<EngineCommand>,
+    is_sent: AtomicBool,
+}
+
+impl Wake for ChangeWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_sent.swap(true, Ordering::AcqRel) {
+            // The thread may have ended.
+            let _ = self.commands.send(EngineCommand::SetChanged);
+        }
+    }
+}
+
+impl EngineWorker {
+    pub(super) fn new(
+        client: IpvsClient,
+        commands: Sender<EngineCommand>,
+        received: Receiver<EngineCommand>,
+    ) -> Self {
+        let wake = Arc::new(ChangeWaker { commands, is_sent: AtomicBool::new(false) });
+        Self {
+            client,
+            received,
+            waker: Waker::from(Arc::clone(&wake)),
+            wake,
+            services: BTreeMap::new(),
+            next_audit: Instant::now() + MIN_AUDIT_INTERVAL,
+        }
+    }
+
+    /// Runs commands and follows the sets until the engine ends.
+    pub(super) fn run(mut self) {
+        loop {
+            let mut wait = self.next_audit.saturating_duration_since(Instant::now());
+            if self.services.values().any(|service| service.drain.is_some()) {
+                wait = wait.min(DRAIN_INTERVAL);
+            }
+            match self.received.recv_timeout(wait) {
+                Ok(EngineCommand::Begin { request, service, owner, reply }) => {
+                    let result = self.begin(request, service, owner);
+                    // The owner waits for the reply.
+                    let _ = reply.send(result);
+                }
+                Ok(EngineCommand::Drain { key, owner, within, new_connections }) => {
+                    self.drain(key, &owner, within, new_connections);
+                }
+                Ok(EngineCommand::HandOver(key, owner)) => {
+                    if self.is_owner(&key, &owner) {
+                        self.services.remove(&key);
+                    }
+                    owner.finish(EngineDrainReport::default());
+                }
+                Ok(EngineCommand::SetChanged) => self.follow_sets(),
+                Ok(EngineCommand::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= self.next_audit => self.audit(),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.end_drained();
+        }
+    }
+
+    fn is_owner(&self, key: &IpvsServiceKey, owner: &Arc<ServiceShared>) -> bool {
+        self.services.get(key).is_some_and(|service| Arc::ptr_eq(&service.owner, owner))
+    }
+
+    fn begin(
+        &mut self,
+        request: Box<EngineRequest>,
+        service: IpvsService,
+        owner: Arc<ServiceShared>,
+    ) -> Result<(), IpvsError> {
+        let key = service.key;
+        let existing = self.read(&key)?;
+        let sums = match &existing {
+            Some((status, destinations)) => CounterSums::start_from(status, destinations),
+            None => CounterSums::default(),
+        };
+        match existing {
+            None => self.client.add_service(&service)?,
+            Some((status, _)) if status.service != service => self.client.edit_service(&service)?,
+            Some(_) => {}
+        }
+        let subscription = request.balancer.backend_set().subscribe();
+        let (said, drain) = (String::new(), None);
+        let mut owned = OwnedService { request, service, owner, subscription, sums, said, drain };
+        // Registers the waker.
+        let _ = owned.next_snapshot(&self.waker);
+        owned.reconcile(&mut self.client, false);
+        if let Some(replaced) = self.services.insert(key, owned) {
+            replaced.owner.finish(EngineDrainReport::default());
+        }
+        Ok(())
+    }
+
+    fn drain(
+        &mut self,
+        key: IpvsServiceKey,
+        owner: &Arc<ServiceShared>,
+        within: Duration,
+        new_connections: NewConnections,
+    ) {
+        let service = self.services.get_mut(&key);
+        let Some(service) = service.filter(|service| Arc::ptr_eq(&service.owner, owner)) else {
+            return owner.finish(EngineDrainReport::default());
+        };
+        let now = Instant::now();
+        // A second call may shorten the time.
+        let begun = service.drain.as_ref().map(|drain| drain.connections);
+        service.drain = Some(ServiceDrain {
+            deadline: now.checked_add(within),
+            new_connections,
+            connections: begun.unwrap_or_default(),
+        });
+        service.reconcile(&mut self.client, false);
+        if let (Some(drain), None) = (&mut service.drain, begun) {
+            drain.connections.0 = drain.connections.1;
+        }
+    }
+
+    /// Removes the services that have drained. One that the kernel does not remove is tried again.
+    fn end_drained(&mut self) {
+        let client = &mut self.client;
+        let now = Instant::now();
+        self.services.retain(|key, service| {
+            if service.drain.is_some() {
+                service.reconcile(client, false);
+            }
+            let Some(drain) = &service.drain else { return true };
+            let (begun, left) = drain.connections;
+            if left > 0 && drain.deadline.is_none_or(|deadline| now < deadline) {
+                return true;
+            }
+            match client.remove_service(key) {
+                Err(error) if !error.is_absent() => {
+                    service.say(error.to_string());
+                    true
+                }
+                _ => {
+                    let mut report = EngineDrainReport::default();
+                    (report.finished, report.cut) = (begun.saturating_sub(left), left);
+                    service.owner.finish(report);
+                    false
+                }
+            }
+        });
+    }
+
+    /// Reads a service with its destinations; `None` if there is none.
+    fn read(
+        &mut self,
+        key: &IpvsServiceKey,
+    ) -> Result<Option<(IpvsServiceStatus, Vec<IpvsDestinationStatus>)>, IpvsError> {
+        read_service(&mut self.client, key)
+    }
+
+    /// Applies what has changed in the sets.
+    fn follow_sets(&mut self) {
+        // Before looking: a change after that sends another command.
+        self.wake.is_sent.store(false, Ordering::Release);
+        for service in self.services.values_mut() {
+            if service.next_snapshot(&self.waker).is_some() {
+                service.reconcile(&mut self.client, false);
+            }
+        }
+    }
+
+    /// Reads the counters, and repairs what another program has changed.
+    fn audit(&mut self) {
+        for service in self.services.values_mut() {
+            service.reconcile(&mut self.client, true);
+        }
+        let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
+        let interval = MIN_AUDIT_INTERVAL.max(AUDIT_INTERVAL_PER_SERVICE.saturating_mul(services));
+        self.next_audit = Instant::now() + interval;
+    }
+}
+
+fn read_service(
+    client: &mut IpvsClient,
+    key: &IpvsServiceKey,
+) -> Result<Option<(IpvsServiceStatus, Vec<IpvsDestinationStatus>)>, IpvsError> {
+    match client.service(key) {
+        Ok(status) => Ok(Some((status, client.destinations(key)?))),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns how many connections the destinations have; those to this machine itself do not count, because
+/// they do without the service.
+fn open_connections(request: &EngineRequest, destinations: &[IpvsDestinationStatus]) -> u64 {
+    let elsewhere =
+        destinations.iter().filter(|status| status.destination.forwarding != IpvsForwarding::Local);
+    let open = elsewhere.map(|status| match request.protocol {
+        // The kernel counts every flow as inactive.
+        EngineProtocol::Udp => status.inactive_connections,
+        _ => status.active_connections,
+    });
+    open.map(u64::from).sum()
+}
+
+impl OwnedService {
+    /// Returns the newest snapshot if there is one that was not returned before, and has the waker woken
+    /// by the next.
+    fn next_snapshot(&mut self, waker: &Waker) -> Option<Arc<Snapshot<SocketAddr>>> {
+        let mut context = Context::from_waker(waker);
+        let mut newest = None;
+        while let Poll::Ready(Some(snapshot)) = self.subscription.poll_changed(&mut context) {
+            newest = Some(snapshot);
+        }
+        newest
+    }
+
+    /// Makes the kernel's service what the set says, and publishes its counters. In an audit, what
+    /// differs is another program's doing.
+    fn reconcile(&mut self, client: &mut IpvsClient, is_audit: bool) {
+        let key = self.service.key;
+        let snapshot = self.subscription.snapshot();
+        let actual = match read_service(client, &key) {
+            Ok(actual) => actual,
+            Err(error) => return self.say(format!("{error}")),
+        };
+        let (mut present, mut desired) = (IpvsTable::new(), IpvsTable::new());
+        if let Some((status, destinations)) = actual {
+            let counters = self.sums.add(&status, &destinations, &self.backend_ids(&snapshot));
+            if let Some(drain) = &mut self.drain {
+                drain.connections.1 = open_connections(&self.request, &destinations);
+            }
+            self.owner.publish(counters);
+            let destinations = destinations.into_iter().map(|status| status.destination);
+            present.insert(status.service, destinations);
+        }
+        let destinations = match &self.drain {
+            None => desired_destinations(&self.request, &snapshot),
+            Some(drain) => draining_destinations(&self.request, &snapshot, drain.new_connections),
+        };
+        desired.insert(self.service.clone(), destinations);
+        let mut failures = Vec::new();
+        for request in plan_changes(&present, &desired, &BTreeSet::new()) {
+            if is_audit {
+                let service = &self.request.service;
+                tracing::warn!("service {service}: another program changed IPVS: {request}");
+            }
+            if let Err(error) = client.apply(&request) {
+                failures.push(error.to_string());
+            }
+        }
+        self.say(failures.join("; "));
+    }
+
+    /// Returns the backends by the addresses of their destinations.
+    fn backend_ids(&self, snapshot: &Snapshot<SocketAddr>) -> BTreeMap<SocketAddr, BackendId> {
+        let backends = snapshot.backends().iter();
+        let ids = backends.map(|backend| {
+            (self.request.destination_address(*backend.target()), backend.id().clone())
+        });
+        ids.collect()
+    }
+
+    /// Logs what failed, once for as long as it is the same.
+    fn say(&mut self, failures: String) {
+        if !failures.is_empty() && failures != self.said {
+            tracing::error!("service {}: engine ipvs: {failures}", self.request.service);
+        }
+        self.said = failures;
+    }
+}
