@@ -7,6 +7,7 @@ mod destinations;
 mod reconcile;
 mod refusals;
 mod services;
+mod sync;
 
 use std::fs;
 use std::process::Command;
