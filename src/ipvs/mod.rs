@@ -9,6 +9,8 @@
 //! [`IpvsClient::reconcile`] makes the kernel's services what an [`IpvsTable`] says, with the fewest changes
 //! in a safe order, and leaves those of other programs alone.
 //!
+//! [`IpvsSyncMessage`] parses and encodes what the kernels' synchronization daemons tell each other.
+//!
 //! For Linux only; the kernel's module `ip_vs` must be loaded, and changing needs `CAP_NET_ADMIN`.
 //!
 //! # What the interface has not
@@ -33,6 +35,8 @@ mod request;
 mod scheduler;
 mod service;
 mod stats;
+mod sync_connection;
+mod sync_message;
 mod table;
 
 pub use self::address::IpvsFamily;
@@ -52,4 +56,6 @@ pub use self::service::{
     IpvsServiceStatus,
 };
 pub use self::stats::IpvsStats;
+pub use self::sync_connection::{IpvsSequence, IpvsSyncConnection, IpvsSyncError};
+pub use self::sync_message::IpvsSyncMessage;
 pub use self::table::IpvsTable;

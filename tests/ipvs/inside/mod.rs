@@ -9,6 +9,7 @@ mod director;
 mod reconcile;
 mod refusals;
 mod services;
+mod sync;
 
 use std::fs;
 use std::process::Command;
